@@ -334,6 +334,20 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_is_forgotten_is_not_returned() {
+        let run = |answer: u32| answer;
+        let work = PoolSpec { name: "test", threads: 1, idle: IDLE, queue: 9, run, refuse: |_| 0 };
+        let pool = Pool::new(work, Arc::new(Unpark(std::thread::current())).into());
+        (1..4).for_each(|ticket| pool.submit(Ticket(ticket), 7));
+        while pool.shared.lock().answers.len() < 3 {
+            std::thread::park();
+        }
+        pool.forget(Ticket(2));
+        assert_eq!([answer(&pool), answer(&pool)], [(Ticket(1), 7), (Ticket(3), 7)]);
+        assert!(pool.next().is_none());
+    }
+
+    #[test]
     fn a_forgotten_ticket_gets_no_answer_whether_queued_or_running() {
         let pool = gates(1, 9);
         let (begun, has_begun) = channel();

@@ -197,6 +197,24 @@ fn c107_a_file_is_read_in_turns_with_everything_else() {
 }
 
 #[test]
+fn a_file_is_written_in_turns_with_everything_else() {
+    let folder = crate::needed::Folder::new();
+    let path = folder.join("poem");
+    let (mut l, end) = adopt(Pipe::writer(File::create(&path).expect("a file")));
+    let length = || std::fs::metadata(&path).expect("a file").len();
+    for _ in 0..128 {
+        end.transport().write_bytes(vec![b'p'; 64 << 10]);
+    }
+    let mut before = 0;
+    while length() < 8 << 20 {
+        l.turn(SOON).expect("a turn");
+        let written = length() - before;
+        assert!((1..=3 << 20).contains(&written), "{written} bytes in one turn");
+        before += written;
+    }
+}
+
+#[test]
 fn c51b_the_null_device_ends_at_once() {
     let null = File::options().read(true).write(true).open("/dev/null").expect("it");
     let (mut l, end) = adopt(Pipe::duplex(null).expect("a duplicate"));

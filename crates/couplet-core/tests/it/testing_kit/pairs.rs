@@ -198,9 +198,56 @@ fn the_far_end_sees_pauses_options_and_resets() {
         assert_eq!((held.wire.unreceived(), notes.entries().len()), (6, 1));
         held.with(|_, transport| transport.resume_producing());
         assert_eq!(notes.entries()[1..], ["resumed", "unread"]);
+        held.with(|_, transport| transport.lose_write_connection());
+        assert!(held.wire.saw_fin() && !held.wire.saw_reset());
         held.with(|_, transport| transport.abort_connection());
         assert!(held.wire.saw_reset() && held.wire.is_closed() && !held.wire.saw_fin());
         assert!(held.wire.try_push(b"x").is_err());
+    }
+}
+
+#[test]
+fn a_reset_destroys_half_of_the_bytes_of_tcp_and_none_between_unix_sockets() {
+    let tcp = Address::from(std::net::SocketAddr::from(([127, 0, 0, 1], 1)));
+    for manner in MANNERS {
+        let (driver, network) = Memory::new(manner, 1);
+        let mut l = Loop::with_driver(driver, LoopOptions::default());
+        for (to, arrived) in [(tcp.clone(), 500), (UnixAddress::from("a").into(), 1000)] {
+            let notes = saying("never read");
+            let ours = notes.clone();
+            let port = l.reactor().listen_at(to, ListenOptions::default(), move || ours.clone());
+            let wire = network.connect(port.expect("a free port").host()).expect("it listens");
+            let mut turns = || {
+                for _ in 0..10 {
+                    l.turn(Some(Duration::ZERO)).expect("a turn");
+                }
+            };
+            turns();
+            assert_eq!((wire.waiting(), wire.push(&[b'x'; 1000])), (10, 1000));
+            wire.close();
+            turns();
+            assert_eq!(notes.pieces.take().iter().sum::<usize>(), arrived, "{}", wire.address());
+            assert!(notes.entries().last().is_some_and(|lost| lost.contains("connection lost")));
+        }
+    }
+}
+
+#[test]
+fn a_capacity_is_that_of_the_connections_made_after_it() {
+    let (driver, network) = Memory::new(Manner::Readiness, 1);
+    let mut l = Loop::with_driver(driver, LoopOptions::default());
+    let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    let port = l.reactor().listen_tcp(any, || saying("")).expect("a free port").host();
+    let wires = [(10, 10), (5, 5), (0, 1)].map(|(capacity, fits)| {
+        network.set_capacity(capacity);
+        (network.connect(port.clone()).expect("it listens"), fits)
+    });
+    l.turn(Some(Duration::ZERO)).expect("a turn");
+    for (wire, fits) in &wires {
+        assert_eq!(
+            (wire.push(&[0; 20]), wire.push(&[0; 20]), wire.unreceived()),
+            (*fits, 0, *fits)
+        );
     }
 }
 

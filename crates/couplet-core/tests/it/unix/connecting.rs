@@ -6,8 +6,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::rc::Rc;
 
-use couplet::UnixAddress;
 use couplet::testing::success_of;
+use couplet::{ConnectOptions, UnixAddress};
 
 use crate::needed::Folder;
 use crate::suite::kit::{BOTH_ROLES, Kit};
@@ -48,6 +48,29 @@ fn a_connect_waits_while_the_queue_of_the_port_is_full() {
     assert_eq!(stopped.log.count("client_connection_failed(Failed(the attempt was stopped))"), 1);
     listener.accept().expect("the first one");
     rig.until("connection_made", || a.is_made());
+}
+
+#[test]
+fn a_socket_is_prepared_before_it_connects_and_an_error_fails_the_attempt() {
+    let (mut rig, folder) = (Kit::mio().rig(), Folder::new());
+    let path = folder.join("port");
+    let _listener = UnixListener::bind(&path).expect("a free path");
+    let prepared = ConnectOptions::default().prepare(|socket| {
+        assert!(socket.peer_addr().is_err(), "it is not connected yet");
+        socket.set_recv_buffer_size(4096)
+    });
+    let a = rig.end();
+    rig.reactor.connect_to(UnixAddress::from(&path), prepared, a.once(Script::new()));
+    rig.until("connection_made", || a.is_made());
+    let size = Rc::new(Cell::new(0));
+    let seen = size.clone();
+    a.transport().with_socket(move |socket| socket.recv_buffer_size().map(|size| seen.set(size)));
+    rig.until("its size", || size.get() > 0);
+    assert!(size.get() <= 2 * 4096, "{}", size.get());
+    let refuses = ConnectOptions::default().prepare(|_| Err(std::io::Error::other("by wish")));
+    let b = rig.end();
+    rig.reactor.connect_to(UnixAddress::from(path), refuses, Maker::new(&b.log, |_| None));
+    rig.until("the failure", || b.log.has("client_connection_failed(Failed(by wish))"));
 }
 
 #[test]

@@ -292,3 +292,19 @@ fn the_files_of_a_port_are_removed_after_the_process_has_changed_its_directory()
     assert!(ended.success());
     assert_eq!(folder.names(), Vec::<String>::new());
 }
+
+#[test]
+fn a_file_that_is_no_lock_file_stays_and_fails_the_listen() {
+    let (rig, folder) = (Kit::mio().rig(), Folder::new());
+    folder.write("full.lock", "precious");
+    std::os::unix::fs::symlink("elsewhere", folder.join("linked.lock")).expect("a link");
+    for (name, text) in [("full", "it is not a lock file"), ("linked", "it is a symbolic link")] {
+        let error = try_listen(&rig, &folder.join(name), ListenOptions::default());
+        let error = error.expect_err("there is no lock");
+        assert_eq!(error.source.kind(), std::io::ErrorKind::AlreadyExists);
+        assert!(error.to_string().contains(text), "{error}");
+    }
+    assert_eq!(folder.names(), ["full.lock", "linked.lock"]);
+    let text = std::fs::read_to_string(folder.join("full.lock")).expect("it stays");
+    assert_eq!(text, "precious");
+}
