@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::LoopOptions;
-use couplet::process::{ProcessEnd, ProcessProtocol, SignalError, SpawnError};
+use couplet::process::{ProcessEnd, ProcessProtocol, ProcessSignal, SignalError, SpawnError};
 
 use super::{Command, Log, Logged, Nursery, sh};
 #[cfg(target_os = "linux")]
@@ -128,7 +128,7 @@ fn c152_a_signal_is_sent_by_name_or_number_until_the_exit() {
     let script = "trap 'echo usr1; exit 5' USR1; echo ready; while :; do sleep 0.01; done";
     for by_name in [true, false] {
         let (process, log) = nursery.ready(sh(script), "ready");
-        let usr1 = "USR1".parse::<couplet::process::ProcessSignal>().expect("a name").number();
+        let usr1 = "USR1".parse::<ProcessSignal>().expect("a name").number();
         let sent =
             if by_name { process.signal_process("SIGUSR1") } else { process.signal_process(usr1) };
         sent.expect("it runs");
@@ -192,6 +192,28 @@ fn c152c_a_signal_reaches_the_whole_group_of_a_child_that_leads_one() {
     for refused in [process.signal_group("TERM"), process.terminate_group(Duration::ZERO)] {
         assert!(matches!(refused, Err(SignalError::NoGroup)), "{refused:?}");
     }
+    process.close_stdin();
+    nursery.ended_with(&log, "exited 0");
+}
+
+#[test]
+fn a_child_leads_a_group_in_each_session_or_group_of_its_own() {
+    let mut nursery = Nursery::new();
+    let ours = rustix::process::getpgrp().as_raw_nonzero().get();
+    let own: [fn(Command) -> Command; 3] = [
+        |command| command.process_group(0),
+        Command::new_session,
+        |command| command.terminal(Default::default()),
+    ];
+    for (n, lead) in own.into_iter().enumerate() {
+        let (process, log) = nursery.ready(lead(sh(GRANDCHILD)), "ready");
+        process.signal_group("KILL").expect("it leads a group");
+        nursery.ended(&log);
+        assert!(log.has("exited SIGKILL"), "{n}: {:?}", log.entries());
+    }
+    let (process, log) = nursery.spawn(Command::new("cat").process_group(ours));
+    let refused = process.signal_group("TERM");
+    assert!(matches!(refused, Err(SignalError::NoGroup)), "{refused:?}");
     process.close_stdin();
     nursery.ended_with(&log, "exited 0");
 }
@@ -353,4 +375,27 @@ fn c154b_a_thousand_children_at_once_are_served_and_leave_nothing() {
     assert_eq!(descriptors(), before);
     assert!(!pids.into_iter().any(is_zombie));
     assert_eq!(nursery.left(), (0, 0, 0));
+}
+
+#[test]
+fn an_end_says_how_the_process_ended() {
+    let killed = |core_dumped| ProcessEnd::Signaled { signal: ProcessSignal::KILL, core_dumped };
+    let unknown = std::io::Error::other("no child");
+    for (end, text) in [
+        (ProcessEnd::Exited(0), "the process exited cleanly"),
+        (ProcessEnd::Exited(3), "the process exited with code 3"),
+        (killed(false), "the process was ended by SIGKILL"),
+        (killed(true), "the process was ended by SIGKILL and dumped core"),
+        (
+            ProcessEnd::Unknown(unknown.into()),
+            "the process has ended, but its exit status is unknown: no child",
+        ),
+        (ProcessEnd::LeftRunning, "the loop has ended, but the process keeps running"),
+    ] {
+        assert_eq!(end.to_string(), text);
+        let is_killed = matches!(end, ProcessEnd::Signaled { .. });
+        assert_eq!(end.signal(), is_killed.then_some(ProcessSignal::KILL), "{text}");
+        let code = if let ProcessEnd::Exited(code) = end { Some(code) } else { None };
+        assert_eq!((end.code(), end.is_success()), (code, code == Some(0)), "{text}");
+    }
 }

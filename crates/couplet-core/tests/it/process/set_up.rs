@@ -276,3 +276,37 @@ fn c149a_a_driver_without_processes_refuses_one_and_descriptors_too() {
     let refused = l.reactor().adopt_pipe(reader, || crate::quiet::Quiet).map(drop);
     assert_eq!(refused.expect_err("nor these").kind(), std::io::ErrorKind::Unsupported);
 }
+
+#[test]
+fn a_descriptor_that_no_child_can_have_is_an_error_of_the_call() {
+    let nursery = Nursery::new();
+    for (number, other, text) in
+        [(-1, ChildFd::Null, "invalid input"), (4, ChildFd::SameAs(5), "has no descriptor 5")]
+    {
+        let command = sh("exit 0").descriptor(number, other);
+        let refused = nursery.l.reactor().spawn_process(command, super::Logged::default());
+        let refused = refused.map(drop).expect_err("it can't be").to_string();
+        assert!(refused.contains(text), "{refused}");
+        assert_eq!(nursery.left(), (0, 0, 0));
+    }
+}
+
+#[test]
+fn each_pipe_of_a_child_is_named_after_its_command() {
+    let mut nursery = Nursery::new();
+    for (command, names) in [
+        (sh("read line"), [Some(" (descriptor 0)"), Some(" (descriptor 1)")]),
+        (sh("read line").terminal(Default::default()), [Some(" (terminal)"); 2]),
+        (sh("read line").closed(1), [Some(" (descriptor 0)"), None]),
+    ] {
+        let (process, log) = nursery.spawn(command);
+        nursery.until("made", || log.has("made"));
+        for (number, name) in [0, 1].into_iter().zip(names) {
+            let peer = process.pipe(number).map(|pipe| pipe.peer().to_string());
+            let expected = name.map(|name| format!("process:/bin/sh -c 'read line'{name}"));
+            assert_eq!(peer, expected);
+        }
+        process.write("\n");
+        nursery.ended(&log);
+    }
+}

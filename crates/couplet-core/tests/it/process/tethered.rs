@@ -9,7 +9,7 @@ use std::time::Duration;
 use couplet::endpoints::client_from_string;
 use couplet::factory::Layered;
 use couplet::layers::ProxyReader;
-use couplet::process::{Command, Process, ProcessEnd, ProcessSignal, WhenLost};
+use couplet::process::{ChildFd, Command, Process, ProcessEnd, ProcessSignal, WhenLost};
 use couplet::sim::Sim;
 use couplet::{Address, Deferred, Loop, Protocol, Reactor, Transport};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -376,5 +376,42 @@ fn c145c_an_endpoint_says_what_becomes_of_its_program() {
     ] {
         let error = client_from_string(text).expect_err(text);
         assert!(error.at() == at && error.problem().contains(problem), "{text}: {error}");
+    }
+}
+
+#[test]
+fn a_connected_program_has_our_standard_error_unless_another_is_set() {
+    let mut nursery = Nursery::new();
+    let ours = std::fs::read_link("/proc/self/fd/2").expect("it is open");
+    let script = || sh("readlink /proc/self/fd/2");
+    let null = std::path::Path::new("/dev/null");
+    for (command, path) in [(script(), &*ours), (script().descriptor(2, ChildFd::Null), null)] {
+        let seen = connect(&nursery.l.reactor(), command, WhenLost::default());
+        nursery.until("its end", || seen.exit().is_some() && seen.text().contains('\n'));
+        assert_eq!(std::path::Path::new(seen.text().trim()), path);
+    }
+}
+
+#[test]
+fn a_program_that_ends_with_its_connection_leads_a_group_unless_it_is_set_otherwise() {
+    let mut nursery = Nursery::new();
+    let (group, session) =
+        (rustix::process::getpgrp(), rustix::process::getsid(None).expect("ours"));
+    let (group, session) = (group.as_raw_nonzero().get(), session.as_raw_nonzero().get());
+    // The numbers of the process, its group and its session; 0 stands for its own.
+    for (change, lost, wanted) in [
+        ((|command| command) as fn(Command) -> Command, WhenLost::default(), [0, session]),
+        (|command| command, WhenLost::Keep, [group, session]),
+        (|command| command.process_group(0), WhenLost::Keep, [0, session]),
+        (Command::new_session, WhenLost::default(), [0, 0]),
+    ] {
+        let script = sh("read -r line < /proc/$$/stat; echo $line | cut -d ' ' -f 1,5,6");
+        let seen = connect(&nursery.l.reactor(), change(script), lost);
+        nursery.until("its line", || seen.text().contains('\n'));
+        let numbers: Vec<i32> =
+            seen.text().split_whitespace().map(|word| word.parse().expect("a number")).collect();
+        let [pid, numbers @ ..] = &numbers[..] else { panic!("{numbers:?}") };
+        assert_eq!(numbers, wanted.map(|number| if number == 0 { *pid } else { number }));
+        nursery.until("its end", || seen.exit().is_some());
     }
 }
