@@ -85,6 +85,7 @@ fn each_header_is_read_however_it_is_cut_and_nothing_behind_it_is_taken() {
     let v4 = (address("192.168.0.1:56324"), address("192.168.0.11:443"));
     let v6 = (address("[2001:db8::1]:1"), address("[2001:db8::2]:65535"));
     let mapped = (address("1.2.3.4:5"), address("6.7.8.9:10"));
+    let without_port = (address("192.168.0.1:0"), address("192.168.0.11:443"));
     let none = || (None, None);
     let some = |(a, b): &(Address, Address)| (Some(a.clone()), Some(b.clone()));
     let four = [192, 168, 0, 1, 192, 168, 0, 11, 0xdc, 0x04, 1, 0xbb];
@@ -103,6 +104,7 @@ fn each_header_is_read_however_it_is_cut_and_nothing_behind_it_is_taken() {
         (&binary(0x21, 0x31, &[0; 216]), none()),
         (&binary(0x20, 0x11, &four), none()),
         (&binary(0x20, 0x00, b"anything"), none()),
+        (b"PROXY TCP4 192.168.0.1 192.168.0.11 0 443\r\n", some(&without_port)),
     ] {
         let stream = [header, b"PROXY of the client's own\r\n"].concat();
         every_split(&stream, |pieces| {
@@ -193,6 +195,31 @@ fn the_sum_is_checked() {
     assert_eq!(authority(&header).as_deref(), Some("x.test"));
     header[20] ^= 1;
     assert_eq!(read(&[&header]).failed, Some(ProxyError::Invalid("the checksum is wrong")));
+    // With another value behind it.
+    let mut header = binary(0x21, 0, &[3, 0, 4, 0, 0, 0, 0, 2, 0, 1, b'x']);
+    let sum = crc32c_by_the_bit(&header).to_be_bytes();
+    header[19..23].copy_from_slice(&sum);
+    assert_eq!(authority(&header).as_deref(), Some("x"));
+}
+
+#[test]
+fn a_header_of_version_2_says_whether_the_proxy_has_a_client_whatever_its_address() {
+    let tcp = address("1.2.3.4:5");
+    let unix = Address::from(crate::address::UnixAddress::from("/run/a.sock"));
+    for (peer, host, command, family) in [
+        (None, None, 0x20, 0x00),
+        (None, Some(&tcp), 0x20, 0x00),
+        (Some(&tcp), None, 0x21, 0x00),
+        (Some(&unix), Some(&tcp), 0x21, 0x00),
+        (Some(&tcp), Some(&tcp), 0x21, 0x11),
+    ] {
+        let header =
+            ProxyHeader { peer: peer.cloned(), host: host.cloned(), ..ProxyHeader::default() };
+        assert_eq!(written(&header, ProxyVersion::V2)[12..14], [command, family], "{header:?}");
+        let is_known = family != 0;
+        let line = written(&header, ProxyVersion::V1);
+        assert_eq!(line == b"PROXY UNKNOWN\r\n", !is_known, "{header:?}");
+    }
 }
 
 /// Another implementation of the Castagnoli CRC, verified by its check value.

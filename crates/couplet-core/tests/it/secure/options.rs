@@ -299,6 +299,25 @@ fn the_issuers_in_each_file_of_a_folder_are_trusted_whatever_their_last_line() {
 }
 
 #[test]
+fn a_file_of_more_than_16_mib_is_refused_unread() {
+    let (world, folder) = (World::new(), Folder::new());
+    let path = folder.join("long.pem");
+    let long = std::fs::File::create(&path).expect("a file");
+    long.set_len((16 << 20) + 1).expect("a sparse file");
+    let ours = || world.authority.identity(NAME);
+    for refused in [
+        Roots::from_pem_file(&path).map(drop),
+        Identity::from_pem_files(&path, &path).map(drop),
+        ours().with_chain_file(&path).map(drop),
+        ours().with_ocsp_file(&path).map(drop),
+        CertificateDirectory::open(folder.join("")).map(drop),
+    ] {
+        let text = refused.expect_err("it is too long").to_string();
+        assert!(text.contains("long.pem: the file is longer than 16 MiB"), "{text}");
+    }
+}
+
+#[test]
 fn each_side_has_its_own_deadline_of_the_handshake() {
     let (set, short) = (Duration::from_secs(3), Duration::from_millis(2900));
     for mut rig in Rig::both() {

@@ -146,3 +146,35 @@ fn explain_certificate(wrong: &CertificateError) -> (CertificateProblem, String)
     };
     (problem, text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alert_says_who_is_at_fault_and_why() {
+        use Fault::{Network, Ours, Peer};
+        let certificate = "it rejects our certificate";
+        let nothing_common = "it accepts none of our versions or ciphers";
+        for (alerts, in_handshake, fault, why) in [
+            (&[42, 43, 44, 45, 46, 48, 49][..], true, Ours, certificate),
+            (&[42, 48], false, Ours, certificate),
+            (&[116], true, Ours, "it requires a certificate from us"),
+            (&[40, 70, 71], true, Ours, nothing_common),
+            (&[40, 70, 71, 80], false, Peer, ""),
+            (&[10, 41, 47, 50, 51, 80], true, Peer, ""),
+            (&[112], true, Ours, "it does not know the requested name"),
+            (&[120], true, Ours, "it knows none of our application protocols"),
+            (&[20], false, Network, "a record was altered in transit"),
+        ] {
+            for &alert in alerts {
+                let error = explain(Error::AlertReceived(alert.into()), in_handshake);
+                assert_eq!(error.problem, TlsProblem::AlertReceived(alert));
+                assert_eq!((error.fault, error.in_handshake), (fault, in_handshake), "{error}");
+                let text = error.to_string();
+                assert!(text.contains(why) && (text.contains(" (it ") || !why.starts_with("it ")));
+                assert_eq!(error.alert_sent, None, "{error}");
+            }
+        }
+    }
+}

@@ -227,6 +227,43 @@ fn the_certificate_is_chosen_by_name_and_read_again_when_it_changes() {
 }
 
 #[test]
+fn a_name_finds_its_own_file_before_that_of_its_parent_and_the_default_last() {
+    let authority = Authority::new();
+    let folder = std::env::temp_dir().join(format!("couplet-names-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let write = |name: &str| {
+        let pem = authority.pem(NAME, |_| {});
+        std::fs::write(folder.join(format!("{name}.pem")), &pem).expect("a file");
+        let identity = Identity::from_pem(pem.as_bytes(), pem.as_bytes()).expect("our own");
+        identity.certificates().next().expect("it has one").to_vec()
+    };
+    let [own, parent, top] = ["one.wild.test", "_.wild.test", "_.test"].map(write);
+    let find = |name: Option<&str>| {
+        let directory = CertificateDirectory::open(&folder).expect("certificates");
+        let found = directory.find(name)?;
+        found.chain().next().map(<[u8]>::to_vec)
+    };
+    let cases = [
+        (Some("one.wild.test"), Some(&own)),
+        (Some("ONE.Wild.Test"), Some(&own)),
+        (Some("two.wild.test"), Some(&parent)),
+        (Some("wild.test"), Some(&top)),
+        (Some("a.two.wild.test"), None),
+        (Some("test"), None),
+        (Some(""), None),
+        (None, None),
+    ];
+    for (name, found) in cases {
+        assert_eq!(find(name).as_ref(), found, "{name:?}");
+    }
+    let default = write("DEFAULT");
+    for (name, found) in cases {
+        assert_eq!(find(name).as_ref(), found.or(Some(&default)), "{name:?}");
+    }
+    std::fs::remove_dir_all(&folder).expect("it was there");
+}
+
+#[test]
 fn each_file_of_a_name_is_read_again_when_it_alone_changes() {
     let authority = Authority::new();
     let folder = std::env::temp_dir().join(format!("couplet-ocsp-{}", std::process::id()));
