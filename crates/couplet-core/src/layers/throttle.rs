@@ -407,6 +407,23 @@ mod tests {
     }
 
     #[test]
+    fn output_stays_above_while_there_is_no_room_below() {
+        let (now, spares) = (start(), Rc::default());
+        let mut throttle = Throttle::new(None, Some(Bandwidth::new(10_000_000)));
+        let (mut above, mut below) = (Outbox::new(Rc::clone(&spares)), Outbox::new(spares));
+        // Less than the burst.
+        above.extend(&[7; 900_000]);
+        throttle.down(&mut above, &mut below, now);
+        assert!((ROOM..ROOM + 100_000).contains(&below.len()), "{}", below.len());
+        let left = above.len();
+        throttle.down(&mut above, &mut below, now);
+        assert_eq!((above.len(), left + below.len()), (left, 900_000));
+        below.clear();
+        throttle.down(&mut above, &mut below, now);
+        assert!(above.len() < left);
+    }
+
+    #[test]
     fn connections_that_share_a_bandwidth_get_the_same_share() {
         let bandwidth = Bandwidth::new(100_000);
         let mut three = [0; 3].map(|_| Busy::new(&bandwidth));

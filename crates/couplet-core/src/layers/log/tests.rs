@@ -256,6 +256,24 @@ const PSH: u8 = 8;
 const ACK: u8 = 16;
 
 #[test]
+fn a_packet_has_the_time_of_day_to_the_nanosecond() {
+    let (file, began) = (Shared::default(), start());
+    let epoch = Duration::from_millis(1_700_000_000_700);
+    let pcap = Pcap::new(file.clone(), began, epoch).expect("memory");
+    let mut tap = pcap.tap(&address("10.0.0.9:5555"), &address("10.0.0.1:80"), true);
+    let later = began + Duration::from_nanos(1_500_000_001);
+    tap.passed(Direction::In, b"x", later);
+    let bytes = file.0.take();
+    let little = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4"));
+    assert_eq!((little(24), little(28)), (1_700_000_002, 200_000_001));
+    // Before the file began, by a clock of another thread.
+    tap.passed(Direction::In, b"y", began - Duration::from_secs(1));
+    let bytes = file.0.take();
+    let little = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4"));
+    assert_eq!((little(0), little(4)), (1_700_000_000, 700_000_000));
+}
+
+#[test]
 fn a_capture_ends_at_its_limit_with_a_whole_packet() {
     let whole = capture("10.0.0.9:5555", "10.0.0.1:80", true, None, b"request");
     for limit in 0..whole.len() as u64 - 24 {

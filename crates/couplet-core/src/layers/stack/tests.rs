@@ -471,6 +471,42 @@ fn a_close_goes_down_level_by_level_behind_everything_and_once() {
 }
 
 #[test]
+fn a_layer_that_holds_output_is_closed_behind_it() {
+    /// Holds a byte until it is called for the third time.
+    #[derive(Default)]
+    struct Slow(u32);
+    impl Layer for Slow {
+        fn up<'a>(&'a mut self, _: &mut &'a [u8], _: Instant) -> Up<'a> {
+            Up::Nothing
+        }
+
+        fn down(&mut self, above: &mut Outbox, below: &mut Outbox, _: Instant) {
+            above.clear();
+            self.0 += 1;
+            if self.0 == 3 {
+                below.extend(b"late");
+            }
+        }
+
+        fn ended(&mut self) {}
+
+        fn close(&mut self, below: &mut Outbox) {
+            below.extend(b"bye");
+        }
+
+        fn held(&self) -> usize {
+            usize::from(self.0 < 3)
+        }
+    }
+    let mut layers = stack![pass(), Slow::default()];
+    let mut above = outbox(b"x");
+    for closed in [false, false, true] {
+        assert_eq!(layers.close(&mut above, start()), closed);
+    }
+    assert_eq!(drain(layers.bottom()), b"latebye");
+}
+
+#[test]
 fn a_failure_comes_once_and_its_alert_goes_down() {
     let mut layers = stack![single(), records(), pass()];
     let mut seen = Seen::default();
@@ -496,6 +532,28 @@ fn what_layers_found_out_is_found_from_the_top() {
     let _ = seen.feed(&mut layers, &[1, !b'!']);
     assert_eq!(layers.opened().find::<&str>().as_deref(), Some(&"upper"));
     assert_eq!(layers.opened().find::<String>(), None);
+}
+
+#[test]
+fn each_address_is_that_of_the_uppermost_layer_that_has_one() {
+    let [a, b, c] =
+        [1, 2, 3].map(|port| Address::from(std::net::SocketAddr::from(([1, 2, 3, 4], port))));
+    let opens = |peer: Option<&Address>, host: Option<&Address>| Records {
+        opened_by: Some(Opened { peer: peer.cloned(), host: host.cloned(), infos: Vec::new() }),
+        ..Records::default()
+    };
+    for (lower, upper, told) in [
+        ((Some(&a), Some(&b)), (None, None), (Some(&a), Some(&b))),
+        ((Some(&a), Some(&b)), (Some(&c), None), (Some(&c), Some(&b))),
+        ((Some(&a), Some(&b)), (None, Some(&c)), (Some(&a), Some(&c))),
+        ((None, None), (Some(&a), Some(&b)), (Some(&a), Some(&b))),
+    ] {
+        let mut layers = stack![opens(lower.0, lower.1), opens(upper.0, upper.1)];
+        let mut seen = Seen::default();
+        let _ = seen.feed(&mut layers, &[b'!', 1, !b'!']);
+        let opened = layers.opened();
+        assert_eq!((opened.peer.as_ref(), opened.host.as_ref()), told);
+    }
 }
 
 #[test]

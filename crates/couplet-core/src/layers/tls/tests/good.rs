@@ -171,6 +171,37 @@ fn sessions_are_resumed_unless_that_is_off() {
 }
 
 #[test]
+fn output_beyond_a_batch_stays_above_until_there_is_room() {
+    let mut two = open();
+    let End { layers, above, .. } = &mut two.client;
+    above.extend(&[7; 20 * BATCH]);
+    layers.down(above, start());
+    let (below, left) = (layers.bottom().len(), above.len());
+    assert!((BATCH..2 * BATCH + ROOM).contains(&below), "{below}");
+    layers.down(above, start());
+    assert_eq!((layers.bottom().len(), above.len()), (below, left));
+    two.run(usize::MAX);
+    assert_eq!(two.server.received.len(), 20 * BATCH);
+}
+
+#[test]
+fn protocols_are_offered_unless_others_are_set() {
+    let authority = Authority::new();
+    let client = client(trusting(&authority).alpn(["a", "b"]));
+    let set = |own: &[&str]| server(certified(&authority).alpn(own));
+    for (server, chosen) in [
+        (set(&["b"]).offering(&["a"]), Some("b")),
+        (set(&[]).offering(&["b"]), Some("b")),
+        (set(&[]).offering(&["b", "a"]), Some("b")),
+        (set(&[]).offering(&[]), None),
+        (set(&["a"]).offering(&[]), Some("a")),
+    ] {
+        let info = met(&client, &server).server.info.expect("open");
+        assert_eq!(info.alpn.as_deref(), chosen.map(str::as_bytes));
+    }
+}
+
+#[test]
 fn an_idle_connection_holds_no_buffer() {
     let (client, server) = good();
     let mut two = two(&client, &server);
