@@ -336,3 +336,40 @@ impl DatagramOptions {
         self.switches.has(Switch::DualStack)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_equal_if_all_of_them_are_and_their_preparation_is_a_clone() {
+        type Set<O> = fn(O) -> O;
+        fn check<O: Clone + Default + PartialEq + std::fmt::Debug>(sets: &[Set<O>]) {
+            for set in sets {
+                let one = set(O::default());
+                assert_ne!(one, O::default());
+                assert_eq!(one, one.clone());
+            }
+        }
+        check::<ListenOptions>(&[
+            |options| options.backlog(7),
+            |options| options.dual_stack(false),
+            |options| options.mode(0o600),
+            |options| options.owner(7),
+            |options| options.prepare(|_| Ok(())),
+        ]);
+        check::<ConnectOptions>(&[
+            |options| options.timeout(Duration::ZERO),
+            |options| options.no_delay(false),
+            |options| options.prepare(|_| Ok(())),
+        ]);
+        check::<DatagramOptions>(&[
+            |options| options.size(7),
+            |options| options.queue(7),
+            |options| options.broadcast(true),
+            |options| options.prepare(|_| Ok(())),
+        ]);
+        let prepared = || ListenOptions::default().prepare(|_| Ok(()));
+        assert_ne!(prepared(), prepared(), "two closures may differ");
+    }
+}

@@ -1,4 +1,4 @@
-//! Datagrams in memory, where they differ from a real system's or need many of its hosts.
+//! Datagrams and ports in memory, where they differ from a real system's or need many of its hosts.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -10,6 +10,8 @@ use couplet::testing::Manner;
 use couplet::{
     Address, Datagram, DatagramPort, DatagramProtocol, DatagramTransport, Group, Loop, LoopOptions,
 };
+
+use crate::quiet::Quiet;
 
 /// The sender and the bytes of a datagram.
 type Got = (Address, Vec<u8>);
@@ -87,4 +89,19 @@ fn a_port_that_does_not_read_loses_what_its_socket_cannot_hold() {
         let arrived = seen.0.take().into_iter().map(|(_, data)| data).collect::<Vec<_>>();
         assert_eq!(arrived, (0..256u32).map(|n| n.to_be_bytes().to_vec()).collect::<Vec<_>>());
     }
+}
+
+#[test]
+fn a_port_that_the_network_chooses_is_none_of_another_kind_or_host() {
+    let [l, _] = loops();
+    let tcp = |port| l.reactor().listen_tcp(SocketAddr::from(([127, 0, 0, 1], port)), || Quiet);
+    let first = tcp(0).expect("a free port").host().port().expect("a number");
+    let taken = SocketAddr::from(([127, 0, 0, 9], first + 1));
+    let other = l.reactor().listen_tcp(taken, || Quiet).expect("a free port");
+    let datagrams = SocketAddr::from(([127, 0, 0, 1], first + 2));
+    l.reactor().listen_udp(datagrams, Seen::default()).expect("a free port");
+    let next = tcp(0).expect("a free port").host().port();
+    assert_eq!((other.host().port(), next), (Some(first + 1), Some(first + 3)));
+    let last = at(&l, [127, 0, 0, 1], &Seen::default()).host().port();
+    assert_eq!(last, Some(first + 4));
 }
