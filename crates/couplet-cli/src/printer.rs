@@ -92,14 +92,19 @@ impl PrintQueue {
 
     fn run(&self, progress: &Progress) {
         let shared_with_bars = io::stdout().is_terminal();
+        self.write_all(|bytes| match shared_with_bars {
+            true => progress.suspend(|| write(bytes)),
+            false => write(bytes),
+        });
+    }
+
+    /// Writes the pieces until the [`Printer`] is dropped, or to the first error.
+    fn write_all(&self, mut write: impl FnMut(&[u8]) -> io::Result<()>) {
         let mut outcome = Ok(());
         while outcome.is_ok()
             && let Some(bytes) = self.next()
         {
-            outcome = match shared_with_bars {
-                true => progress.suspend(|| write(&bytes)),
-                false => write(&bytes),
-            };
+            outcome = write(&bytes);
             self.lock().waiting.pop_front();
             self.less.notify_all();
         }
@@ -137,5 +142,69 @@ impl Future for Printed {
         }
         state.waker = Some(context.waker().clone());
         Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+
+    const PIECES: [&str; 3] = ["one", "two", "three"];
+
+    fn queued() -> (Printer, Printed) {
+        let shared = Arc::<PrintQueue>::default();
+        let printer = Printer(shared.clone());
+        PIECES.iter().for_each(|piece| printer.print(Bytes::from_static(piece.as_bytes())));
+        (printer, Printed(shared))
+    }
+
+    #[test]
+    fn a_piece_is_waited_for_until_it_is_written() {
+        let (printer, printed) = queued();
+        drop(printer);
+        let mut unwritten = Vec::new();
+        printed.0.write_all(|_| {
+            unwritten.push(printed.0.lock().waiting.len());
+            Ok(())
+        });
+        assert_eq!(unwritten, [3, 2, 1]);
+        assert!(printed.0.lock().waiting.is_empty());
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn who_waits_is_woken_at_the_end_or_at_the_first_error() {
+        let broken = io::ErrorKind::BrokenPipe;
+        for (last, outcome) in [(2, Err(broken)), (3, Err(broken)), (3, Ok(()))] {
+            let expected = PIECES[..last].concat();
+            let (printer, mut printed) = queued();
+            let woken = Arc::<Woken>::default();
+            let waker = Waker::from(woken.clone());
+            let mut poll = || Pin::new(&mut printed).poll(&mut Context::from_waker(&waker));
+            assert!(poll().is_pending());
+            let shared = printer.0.clone();
+            // An error ends the thread even if more may be printed.
+            let _open = outcome.is_err().then_some(printer);
+            let mut written = String::new();
+            shared.write_all(|bytes| {
+                written += std::str::from_utf8(bytes).unwrap();
+                if written == expected { outcome.map_err(io::Error::from) } else { Ok(()) }
+            });
+            assert_eq!(written, expected);
+            assert!(woken.0.load(Ordering::Relaxed));
+            let Poll::Ready(ended) = poll() else { panic!("the outcome is there") };
+            assert_eq!(ended.map_err(|error| error.kind()), outcome);
+        }
     }
 }

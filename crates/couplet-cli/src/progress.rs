@@ -127,7 +127,7 @@ impl Bar {
         state.bytes.set(state.bytes.get() + bytes as u64);
         match &state.bar {
             Some(bar) => bar.set_position(state.bytes.get()),
-            None => self.report(now),
+            None => self.report(now).iter().for_each(|line| output::print_to_stderr(line)),
         }
     }
 
@@ -136,21 +136,21 @@ impl Bar {
         self.0.row.connected.get().is_some() && self.0.bytes.get() == 0
     }
 
-    /// Prints plain lines: at each quarter of a known total, else every [`PLAIN_EVERY`].
-    fn report(&self, now: Instant) {
+    /// The plain line that is due: at each quarter of a known total, else every [`PLAIN_EVERY`].
+    fn report(&self, now: Instant) -> Option<String> {
         let state = &*self.0;
         let (bytes, name) = (state.bytes.get(), &state.row.name);
         if let Some(total) = state.row.total.filter(|total| *total > 0) {
             let quarter = bytes * 4 / total;
-            if quarter > state.reported_quarter.replace(quarter) {
-                let (percent, server) = (bytes * 100 / total, &state.row.server);
-                output::print_to_stderr(&format!(
-                    "{name} ({server}): {percent} %, {bytes} of {total} bytes"
-                ));
-            }
-        } else if now.saturating_duration_since(state.last_report.get()) >= PLAIN_EVERY {
-            state.last_report.set(now);
-            output::print_to_stderr(&format!("{name}: {bytes} bytes so far"));
+            let (percent, server) = (bytes * 100 / total, &state.row.server);
+            let is_due = quarter > state.reported_quarter.replace(quarter);
+            is_due.then(|| format!("{name} ({server}): {percent} %, {bytes} of {total} bytes"))
+        } else {
+            let since = now.saturating_duration_since(state.last_report.get());
+            (since >= PLAIN_EVERY).then(|| {
+                state.last_report.set(now);
+                format!("{name}: {bytes} bytes so far")
+            })
         }
     }
 
@@ -263,7 +263,10 @@ impl Glyphs {
 
 #[cfg(test)]
 mod tests {
+    use couplet::testing::hold;
+
     use super::*;
+    use crate::held::Nobody;
 
     fn row(total: Option<u64>) -> Row {
         Row {
@@ -298,6 +301,35 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// The plain lines about a transfer in pieces of this size at these times.
+    fn plain_lines(total: Option<u64>, piece: u64, times: &[Duration]) -> Vec<String> {
+        let began = hold(Nobody).reactor().now();
+        let progress = Progress { bars: None, name_width: 0 };
+        let bar = progress.bar("Hope", "tcp:a:1", total, began);
+        let lines = times.iter().filter_map(|at| {
+            bar.0.bytes.set(bar.0.bytes.get() + piece);
+            bar.report(began + *at)
+        });
+        lines.collect()
+    }
+
+    #[test]
+    fn plain_lines_come_with_each_quarter_or_else_every_five_seconds() {
+        let times = [0, 4, 4999, 5000, 5001, 9999, 10_000, 16_000, 20_999, 21_000];
+        let times = times.map(Duration::from_millis);
+        let so_far = |bytes| format!("Hope: {bytes} bytes so far");
+        let without = [4, 7, 8, 10].map(so_far);
+        assert_eq!(plain_lines(None, 1, &times), without);
+        // A total of 0 gives no quarters.
+        assert_eq!(plain_lines(Some(0), 1, &times), without);
+        let quarter =
+            |(percent, bytes)| format!("Hope (tcp:a:1): {percent} %, {bytes} of 10 bytes");
+        let quarters = [(30, 3), (50, 5), (80, 8), (100, 10)].map(quarter);
+        assert_eq!(plain_lines(Some(10), 1, &times), quarters);
+        // A piece that completes two quarters gives one line.
+        assert_eq!(plain_lines(Some(10), 6, &times[..1]), [quarter((60, 6))]);
     }
 
     #[test]
