@@ -112,8 +112,10 @@ mod tests {
 
     #[test]
     fn who_has_finished_and_reads_late_is_not_cut() {
-        for length in [10_000, 80_000, 130_000, 500_000] {
-            let mut held = hold(EchoServer { idle_timeout: None });
+        let timeouts = [None, Some(Duration::from_secs(1))];
+        let lengths = [10_000, 80_000, 130_000, 500_000];
+        for (idle_timeout, length) in timeouts.into_iter().flat_map(|t| lengths.map(|n| (t, n))) {
+            let mut held = hold(EchoServer { idle_timeout });
             let mut sent = 0;
             // Pushes until reading is paused.
             while sent < length {

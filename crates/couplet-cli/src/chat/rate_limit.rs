@@ -41,10 +41,14 @@ mod tests {
     use crate::held::Nobody;
     use couplet::testing::hold;
 
-    /// Bytes that pass in a minute of continuous sending, in lines of 500.
-    fn heard_in_a_minute(members: usize) -> u64 {
-        let began = hold(Nobody).reactor().now();
-        let (mut rate_limit, mut now, mut bytes) = (RateLimit::default(), began, 0);
+    /// Bytes that pass in a minute of continuous sending, in lines of 500, after a line and this
+    /// many seconds of silence.
+    fn heard_in_a_minute_after(silence: u64, members: usize) -> u64 {
+        let mut rate_limit = RateLimit::default();
+        let before = hold(Nobody).reactor().now();
+        let _ = rate_limit.spend(before, 500, members);
+        let began = before + Duration::from_secs(silence);
+        let (mut now, mut bytes) = (began, 0);
         while now < began + Duration::from_secs(60) {
             bytes += 500;
             now += rate_limit.spend(now, 500, members).unwrap_or_default();
@@ -54,13 +58,16 @@ mod tests {
 
     #[test]
     fn who_talks_without_a_pause_is_heard_at_the_rate() {
-        let heard = heard_in_a_minute(2);
-        assert!((60 * RATE..61 * RATE).contains(&heard), "{heard}");
+        // Silence saves up no more than the burst.
+        for silence in [1, 60, 86_400] {
+            let heard = heard_in_a_minute_after(silence, 2);
+            assert!((60 * RATE..61 * RATE).contains(&heard), "{silence} s: {heard}");
+        }
     }
 
     #[test]
     fn many_share_a_rate() {
-        let heard = heard_in_a_minute(1000);
+        let heard = heard_in_a_minute_after(86_400, 1000);
         let share = 60 * RATE_OF_ALL / 1000;
         assert!((share..share + 2000).contains(&heard), "{heard}");
     }

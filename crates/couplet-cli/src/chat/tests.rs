@@ -142,11 +142,15 @@ fn names_are_unique_whatever_the_size_of_their_letters_and_free_when_their_owner
         ("/nick aDA\n", "* aDA is taken; choose another name.\n"),
         ("/nick BOB\n", "* bob is now BOB\n"),
         ("/nick BOB\n", "* You are BOB.\n"),
+        ("/who\n", "* 2 here: Ada, BOB (you)\n"),
         ("/nick   bob  \r\n", "* BOB is now bob\n"),
     ] {
         scene.send(&bob, asked.as_bytes());
         assert_eq!(heard(&bob), answer);
     }
+    heard(&ada);
+    scene.send(&ada, b"/nick BoB\n");
+    assert_eq!(heard(&ada), "* BoB is taken; choose another name.\n");
     ada.close();
     scene.held.settle();
     heard(&bob);
