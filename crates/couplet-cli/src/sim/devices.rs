@@ -106,6 +106,10 @@ fn connect(reactor: &couplet::Reactor, seen: Rc<DeviceStats>, draw: u64) {
 
 /// Runs the world for `time` of virtual time.
 pub(super) fn run(sim: &mut Sim, time: Duration) -> couplet::Result<()> {
+    run_with(sim, DEVICES, time)
+}
+
+fn run_with(sim: &mut Sim, devices: u32, time: Duration) -> couplet::Result<()> {
     // The requested time is the only limit.
     sim.set_event_limit(None);
     sim.set_real_time_limit(None);
@@ -119,7 +123,7 @@ pub(super) fn run(sim: &mut Sim, time: Duration) -> couplet::Result<()> {
         reactor.listen_at(any, options, make)?;
         Ok(())
     });
-    for n in 0..DEVICES {
+    for n in 0..devices {
         let seen = seen.clone();
         let draw = sim.seed().wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(u64::from(n) << 20);
         sim.host(&format!("device{n}"), move |reactor| {
@@ -142,8 +146,24 @@ pub(super) fn run(sim: &mut Sim, time: Duration) -> couplet::Result<()> {
         }
     }
     let (connected, dropped) = (seen.connected.get(), seen.dropped.get());
-    if time > SILENCE * 2 && (dropped == 0 || connected < DEVICES / 10 * 9) {
+    if time > SILENCE * 2 && (dropped == 0 || connected < devices / 10 * 9) {
         return sim.fail(format!("{connected} devices are connected, {dropped} were dropped"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use couplet::sim::{Trial, Weather};
+
+    use super::*;
+
+    #[test]
+    fn devices_that_were_dropped_come_back() {
+        // After an hour one device in five has been dropped.
+        let world = |sim: &mut Sim| run_with(sim, 300, Duration::from_secs(3600));
+        for seed in 1..4 {
+            Trial::new(seed, Weather::Calm).examine(&world).unwrap();
+        }
+    }
 }

@@ -49,6 +49,19 @@ fn the_same_seeds_give_the_same_traces_in_another_process() {
 }
 
 #[test]
+fn a_range_runs_each_of_its_seeds_once() {
+    let hash = |seeds: &str| {
+        let ended = run(&["sim", "reconnecting", "--seeds", seeds]);
+        u64::from_str_radix(&trace_hash(&ended)["trace ".len()..], 16).unwrap()
+    };
+    // The hash of several traces is the sum of theirs.
+    let each: Vec<u64> = ["5", "6", "7", "8"].map(hash).to_vec();
+    for (seeds, hashes) in [("5..5", &each[..1]), ("5..6", &each[..2]), ("6..=8", &each[1..])] {
+        assert_eq!(hash(seeds), hashes.iter().fold(0, |sum: u64, one| sum.wrapping_add(*one)));
+    }
+}
+
+#[test]
 fn a_trace_is_written_for_people_and_is_the_same_each_time() {
     let traces = [0, 1].map(|_| {
         let file = TempFile::new(b"");
