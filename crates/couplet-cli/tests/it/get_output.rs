@@ -52,11 +52,18 @@ fn help_that_cannot_be_printed_is_an_error() {
 fn a_closed_or_full_stderr_changes_nothing() {
     let (_poem, server) = small();
     let (bad, _guard) = unused_port();
-    for (bad, code) in [(None, 0), (Some(bad.to_string()), 1)] {
+    let (good, bad) = (server.address(), bad.to_string());
+    let get = ["poetry", "get", &good];
+    let cases: [(&[&str], i32, &str); 4] = [
+        (&get, 0, "a poem\n"),
+        (&[&get[..], &[&*bad]].concat(), 1, "a poem\n"),
+        (&["poetry", "get"], 2, ""),
+        (&["sim", "war"], 2, ""),
+    ];
+    for (args, code, text) in cases {
         for full in [true, false] {
-            let mut command = couplet(&["poetry", "get", &server.address()]);
-            command.args(&bad).stdin(std::process::Stdio::null());
-            command.stdout(std::process::Stdio::piped());
+            let mut command = couplet(args);
+            command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped());
             if full {
                 let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
                 command.stderr(full);
@@ -66,7 +73,7 @@ fn a_closed_or_full_stderr_changes_nothing() {
                 command.stderr(writer);
             }
             let ended = Running::spawn(&mut command).ended();
-            assert_eq!((ended.code, ended.text()), (Some(code), "a poem\n"));
+            assert_eq!((ended.code, ended.text()), (Some(code), text), "{args:?}");
         }
     }
 }

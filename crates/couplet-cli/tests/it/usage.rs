@@ -226,6 +226,8 @@ fn a_command_of_another_level_is_suggested_with_its_way() {
         (&["server"], "'serve'"),
         (&["poetry", "connect"], "'couplet connect'"),
         (&["ecko"], "'echo'"),
+        (&["lis"], "'couplet poetry list'"),
+        (&["proxy-server"], "'couplet poetry proxy'"),
         (&["poetry", "serv"], "'serve'"),
     ] {
         let ended = run(args);
