@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 
-use crate::kit::{Client, Server, TempFile, noise, wait_until};
+use crate::kit::{Client, Server, TempFile, noise, serve_raw, wait_until};
 
 /// Asserts that a server serves the next client and holds no descriptors of earlier ones.
 #[track_caller]
@@ -214,5 +214,34 @@ fn who_announces_much_and_sends_little_is_cut_after_the_idle_timeout() {
         client.send(little);
         client.finish();
         assert!(client.read_to_end().is_ok(), "{args:?}");
+    }
+}
+
+/// The time until the kernel's next probe of this connection, in seconds, if it will send one.
+#[cfg(target_os = "linux")]
+fn next_probe(server: &Server, client: &Client) -> Option<u64> {
+    let ends = [server.ports[0].port(), client.address().port()].map(|port| format!(":{port:04X}"));
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let mut rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let row = rows.find(|row| row[1].ends_with(&ends[0]) && row[2].ends_with(&ends[1]))?;
+    // The timer 2 is that of probes. It counts hundredths of a second.
+    let hundredths = row[5].strip_prefix("02:")?;
+    Some(u64::from_str_radix(hundredths, 16).unwrap() / 100)
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_client_that_may_have_vanished_is_probed() {
+    let silent = serve_raw(|mut client| drop(client.read_to_end())).to_string();
+    for (args, seconds) in [(&["chat"][..], 60), (&["poetry", "proxy", "--upstream", &silent], 15)]
+    {
+        let server = Server::start(args);
+        let client = server.connect();
+        let mut next = None;
+        wait_until("a probe that is due", || {
+            next = next_probe(&server, &client);
+            next.is_some()
+        });
+        assert!(next.is_some_and(|next| (1..=seconds).contains(&next)), "{args:?}: {next:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! `couplet connect`.
 
 use std::fs::File;
-use std::io::{PipeReader, Read, Write};
+use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -251,6 +251,43 @@ fn who_reads_stdout_slowly_slows_the_server_and_gets_everything() {
     running.ended().quietly(0);
 }
 
+/// Types until nothing has been taken for more than a second; returns the number of bytes taken.
+fn type_until_full(typing: &mut PipeWriter, bytes: &[u8]) -> usize {
+    rustix::io::ioctl_fionbio(&*typing, true).unwrap();
+    let (mut typed, mut full) = (0, now());
+    while full.elapsed() < Duration::from_millis(1200) {
+        match typing.write(&bytes[typed..]) {
+            Ok(n @ 1..) => (typed, full) = (typed + n, now()),
+            _ => crate::kit::pause(),
+        }
+    }
+    rustix::io::ioctl_fionbio(&*typing, false).unwrap();
+    typed
+}
+
+#[test]
+fn a_server_that_sends_its_end_of_stream_and_then_reads_slowly_gets_all_of_stdin() {
+    let server = Upstream::start();
+    let bytes = noise(60 * MIB);
+    let (stdin, mut typing) = std::io::pipe().unwrap();
+    let mut command = couplet(&["connect", "--no-answer", &server.address]);
+    command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = Running::spawn(&mut command);
+    drop(command);
+    let mut client = server.accept();
+    let mut typed = type_until_full(&mut typing, &bytes);
+    client.finish();
+    running.wait_snapshot("half-closed");
+    // A stdin that is not read is not silent.
+    typed += type_until_full(&mut typing, &bytes[typed..]);
+    assert!(typed < 50 * MIB, "it took {typed} bytes");
+    let reading = std::thread::spawn(move || client.read_to_end().unwrap());
+    typing.write_all(&bytes[typed..]).unwrap();
+    drop(typing);
+    assert!(reading.join().unwrap() == bytes);
+    assert_eq!(running.ended().code, Some(0));
+}
+
 #[test]
 fn a_server_that_reads_slowly_slows_stdin_and_gets_everything() {
     let (sender, received) = std::sync::mpsc::channel();
@@ -266,17 +303,9 @@ fn a_server_that_reads_slowly_slows_stdin_and_gets_everything() {
     command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
     let running = Running::spawn(&mut command);
     drop(command);
-    rustix::io::ioctl_fionbio(&typing, true).unwrap();
-    let (mut typed, mut full) = (0, now());
-    while full.elapsed() < Duration::from_secs(1) {
-        match typing.write(&bytes[typed..]) {
-            Ok(n @ 1..) => (typed, full) = (typed + n, now()),
-            _ => crate::kit::pause(),
-        }
-    }
+    let typed = type_until_full(&mut typing, &bytes);
     assert!(typed < 50 * MIB, "it took {typed} bytes");
     assert!(running.memory() < 30 * 1024, "{} KiB", running.memory());
-    rustix::io::ioctl_fionbio(&typing, false).unwrap();
     go_on.send(()).unwrap();
     typing.write_all(&bytes[typed..]).unwrap();
     drop(typing);

@@ -9,6 +9,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rustix::fs::{CWD, Mode, mkfifoat};
 
@@ -223,10 +224,14 @@ fn a_file_that_changes_while_it_is_sent_ends_the_connection_and_never_mixes() {
     let path = site.0.join("much");
     let server = site.serve();
     let open = || File::options().write(true).open(&path).unwrap();
+    let date = |nanos| {
+        let date = std::time::UNIX_EPOCH + Duration::from_nanos(nanos);
+        open().set_modified(date).unwrap();
+    };
     let renew = || {
         fs::write(&path, &much).unwrap();
         // Otherwise a change within the same tick might not change the timestamp.
-        open().set_modified(std::time::UNIX_EPOCH).unwrap();
+        date(0);
     };
     let shrinks = || open().set_len(MIB as u64).unwrap();
     let is_overwritten = || {
@@ -235,10 +240,23 @@ fn a_file_that_changes_while_it_is_sent_ends_the_connection_and_never_mixes() {
         file.write_all(&new).unwrap();
     };
     let is_emptied_and_filled = || fs::write(&path, noise(61 * MIB)).unwrap();
-    let changes: [(&str, &dyn Fn()); 3] = [
+    // Each part of the version alone.
+    let is_as_long = |nanos| {
+        is_overwritten();
+        date(nanos);
+    };
+    let grows = || {
+        is_overwritten();
+        open().set_len(61 * MIB as u64).unwrap();
+        date(0);
+    };
+    let changes: [(&str, &dyn Fn()); 6] = [
         ("shrinks", &shrinks),
         ("is overwritten", &is_overwritten),
         ("is emptied and filled", &is_emptied_and_filled),
+        ("changes within its second", &|| is_as_long(1)),
+        ("changes with its second", &|| is_as_long(1_000_000_000)),
+        ("grows", &grows),
     ];
     for (name, change) in changes {
         renew();
@@ -330,7 +348,7 @@ fn curl_resumes_and_asks_for_changes() {
     }
     let much = noise(MIB);
     let site = Site::new(&[("much", &much)]);
-    let past = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_577_836_800);
+    let past = std::time::UNIX_EPOCH + Duration::from_secs(1_577_836_800);
     let path = site.0.join("much");
     File::options().write(true).open(&path).unwrap().set_modified(past).unwrap();
     let server = site.serve();

@@ -126,21 +126,24 @@ fn a_drain_waits_for_silent_clients_no_longer_than_a_second() {
 #[test]
 fn a_drain_lasts_as_long_as_it_may_or_until_the_next_signal() {
     let poem = TempFile::new(b"the whole poem");
-    let serve = |drain: &str| {
+    let serve = |threads: &str, drain: &str| {
         let args = ["poetry", "serve", "-v", "--delay", "30", "--drain", drain, poem.path()];
-        let server = Server::start(&args);
+        let server = Server::start(&[&args[..], &["--threads", threads]].concat());
         let mut client = server.connect();
         assert_eq!(client.read_exact(10), b"the whole ");
         (server, client)
     };
-    let (server, mut client) = serve("0.5");
-    let ended = server.stop(Signal::TERM);
-    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    assert!((0.5..2.0).contains(&ended.took.as_secs_f64()), "{:?}", ended.took);
-    assert_eq!(client.read_to_end().unwrap_err().kind(), ErrorKind::ConnectionReset);
+    for threads in ["1", "2"] {
+        let (server, mut client) = serve(threads, "0.5");
+        let ended = server.stop(Signal::TERM);
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        assert!((0.5..2.0).contains(&ended.took.as_secs_f64()), "{threads}: {:?}", ended.took);
+        assert_eq!(client.read_to_end().unwrap_err().kind(), ErrorKind::ConnectionReset);
+    }
 
-    for second in [Signal::INT, Signal::TERM] {
-        let (mut server, mut client) = serve("60");
+    let seconds = [Signal::INT, Signal::TERM];
+    for (threads, second) in ["1", "2"].into_iter().flat_map(|n| seconds.map(|it| (n, it))) {
+        let (mut server, mut client) = serve(threads, "60");
         server.running.signal(Signal::TERM);
         server.wait_told("draining");
         let ended = server.stop(second);
