@@ -288,6 +288,16 @@ const CAPABILITIES: &[Capability] = &[
         places: &["couplet-core/src/driver/mio/", "couplet-core/src/driver/socket.rs"],
     },
     Capability {
+        paths: &["rustix::net::sockopt"],
+        instead: SOCKET,
+        places: &[
+            "couplet-core/src/driver/mio/",
+            "couplet-core/src/driver/socket.rs",
+            // On the socket that `with_socket` lends.
+            "couplet-cli/src/poetry/proxy/mod.rs",
+        ],
+    },
+    Capability {
         paths: &["std::net::ToSocketAddrs"],
         instead: "it blocks: names are looked up by the driver",
         places: &["couplet-core/src/driver/names.rs"],

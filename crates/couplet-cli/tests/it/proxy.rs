@@ -1,5 +1,7 @@
 //! `couplet poetry proxy`.
 
+use std::io::Read;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -9,6 +11,7 @@ use crate::kit::{
     Client, Server, TempFile, Upstream, couplet, has, noise, run, serve_raw, unused_port,
     wait_until,
 };
+use crate::needed::Folder;
 
 fn proxy(upstream: &str, more: &[&str]) -> Server {
     Server::start(&[&["poetry", "proxy", "--upstream", upstream], more].concat())
@@ -318,4 +321,55 @@ fn its_help_has_an_example_and_bad_usage_is_explained() {
     let ended = run(&["poetry", "proxy", "-u", "1", "--listen", &taken]);
     assert_eq!(ended.code, Some(1));
     assert!(ended.stderr.contains("address already in use (something listens there already"));
+}
+
+/// The server's own descriptor of the connection to this client.
+#[cfg(target_os = "linux")]
+fn descriptor(server: &Server, client: &Client) -> std::os::fd::OwnedFd {
+    use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+    let pid = server.running.pid();
+    let process = Pid::from_raw(pid as i32).unwrap();
+    let process = pidfd_open(process, PidfdFlags::empty()).unwrap();
+    let names = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let numbers = names.filter_map(|name| name.unwrap().file_name().to_str()?.parse().ok());
+    let mut all =
+        numbers.filter_map(|number| pidfd_getfd(&process, number, PidfdGetfdFlags::empty()).ok());
+    let is_its = |it: &std::os::fd::OwnedFd| {
+        let peer = rustix::net::getpeername(it).ok().flatten();
+        peer.is_some_and(|peer| std::net::SocketAddr::try_from(peer) == Ok(client.address()))
+    };
+    all.find(is_its).expect("the connection")
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_client_that_has_vanished_is_noticed_within_a_minute_and_a_half() {
+    use rustix::net::sockopt;
+    let silent = Upstream::start();
+    let server = proxy(&silent.address, &[]);
+    let client = server.connect();
+    let _fetch = silent.accept();
+    let socket = descriptor(&server, &client);
+    assert!(sockopt::socket_keepalive(&socket).unwrap());
+    let (idle, interval) = (sockopt::tcp_keepidle(&socket), sockopt::tcp_keepintvl(&socket));
+    let probes = sockopt::tcp_keepcnt(&socket).unwrap();
+    let noticed = idle.unwrap() + interval.unwrap() * probes;
+    assert_eq!(noticed.as_secs(), 90);
+    let help = run(&["poetry", "proxy", "--help"]);
+    assert!(help.text().contains("within a minute and a half"), "{}", help.text());
+}
+
+#[test]
+fn over_a_unix_socket_there_are_no_probes_to_set() {
+    let (upstream, _) = proxy_of(b"a poem".to_vec(), &[]);
+    let folder = Folder::new();
+    let listen = format!("unix:{}", folder.path("socket"));
+    let args = ["poetry", "proxy", "--upstream", &upstream.address(), "--listen", &listen, "-v"];
+    let server = Server::start_command(couplet(&args), 0);
+    server.line();
+    let mut client = UnixStream::connect(folder.path("socket")).unwrap();
+    let mut poem = String::new();
+    client.read_to_string(&mut poem).unwrap();
+    assert_eq!(poem, "a poem");
+    assert!(!server.running.told().contains("WARN"), "{}", server.running.told());
 }
