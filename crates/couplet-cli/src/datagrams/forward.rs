@@ -1,7 +1,7 @@
 //! `couplet forward` over UDP: each client gets its own port towards the server, so that answers
 //! can be routed back. The port closes after an idle period: UDP has no end of stream to forward.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -49,6 +49,8 @@ struct ClientPort {
 
 struct Session {
     port: DatagramPort<ReplyForwarder>,
+    /// The local address to which the client sent last.
+    known: Rc<Cell<Option<IpAddr>>>,
     /// Time of the last datagram in either direction.
     last_activity: Rc<Cell<Instant>>,
     _place: SessionPermit,
@@ -58,8 +60,8 @@ struct Session {
 struct ReplyForwarder {
     clients: DatagramTransport,
     client: Address,
-    /// The local address to which the client sends.
-    known: Rc<RefCell<Option<IpAddr>>>,
+    /// The local address to which the client sent last.
+    known: Rc<Cell<Option<IpAddr>>>,
     last_activity: Rc<Cell<Instant>>,
     totals: Arc<Totals>,
 }
@@ -68,7 +70,7 @@ impl DatagramProtocol for ReplyForwarder {
     fn datagram_received(&mut self, transport: &DatagramTransport, datagram: &Datagram<'_>) {
         self.last_activity.set(transport.reactor().now());
         let mut asked = Datagram::new(&[], &self.client);
-        asked.to = *self.known.borrow();
+        asked.to = self.known.get();
         if self.clients.answer(&asked, datagram.data).is_ok() {
             count(&self.totals.back);
         }
@@ -88,11 +90,12 @@ impl ClientPort {
                 count(&self.totals.turned_away);
                 return None;
             };
+            let known = Rc::new(Cell::new(from.to));
             let last_activity = Rc::new(Cell::new(transport.reactor().now()));
             let answers = ReplyForwarder {
                 clients: transport.clone(),
                 client: from.from.clone(),
-                known: Rc::new(RefCell::new(from.to)),
+                known: known.clone(),
                 last_activity: last_activity.clone(),
                 totals: self.totals.clone(),
             };
@@ -106,7 +109,8 @@ impl ClientPort {
             };
             count(&self.totals.clients);
             tracing::info!(client = %from.from, "a new client");
-            self.sessions.insert(from.from.clone(), Session { port, last_activity, _place: place });
+            let session = Session { port, known, last_activity, _place: place };
+            self.sessions.insert(from.from.clone(), session);
         }
         self.sessions.get(&from.from)
     }
@@ -134,6 +138,7 @@ impl DatagramProtocol for ClientPort {
     fn datagram_received(&mut self, transport: &DatagramTransport, datagram: &Datagram<'_>) {
         let totals = self.totals.clone();
         let Some(session) = self.session(transport, datagram) else { return };
+        session.known.set(datagram.to);
         session.last_activity.set(transport.reactor().now());
         if session.port.send(datagram.data).is_ok() {
             count(&totals.there);
@@ -175,42 +180,102 @@ pub(crate) fn run(
 
 #[cfg(test)]
 mod tests {
+    use couplet::sim::{Datagrams, Sim};
+
     use super::*;
-    use couplet::sim::Sim;
+
+    const IDLE: u64 = 60;
+
+    /// A forwarder, its server, and two clients.
+    struct Scene {
+        sim: Sim,
+        clients: [Datagrams; 2],
+        server: Datagrams,
+        forwarder: SocketAddr,
+        totals: Arc<Totals>,
+    }
+
+    impl Scene {
+        fn new(most: usize) -> Scene {
+            let mut sim = Sim::new(1);
+            let (near, far) = (sim.bare_host("client"), sim.bare_host("server"));
+            let clients = [5000, 5001].map(|port| sim.datagrams(near, port).expect("a free port"));
+            let server = sim.datagrams(far, 53).expect("a free port");
+            let (to, totals) = (server.address(), Arc::<Totals>::default());
+            let counted = totals.clone();
+            let between = sim.host("forward", move |reactor| {
+                let port = ClientPort {
+                    server: to,
+                    idle: Duration::from_secs(IDLE),
+                    most,
+                    sessions: BTreeMap::new(),
+                    totals: counted.clone(),
+                };
+                reactor.listen_udp(([0, 0, 0, 0], 9000).into(), port)?;
+                Ok(())
+            });
+            let forwarder = sim.at(between, 9000);
+            let mut scene = Scene { sim, clients, server, forwarder, totals };
+            scene.pass(1);
+            scene
+        }
+
+        fn pass(&mut self, seconds: u64) {
+            self.sim.run_for(Duration::from_secs(seconds)).expect("the world holds");
+        }
+
+        /// The port from which the server gets this client's question, if it gets it.
+        fn ask(&mut self, client: usize) -> Option<SocketAddr> {
+            self.clients[client].send_to(self.forwarder, b"tell me").expect("it is open");
+            self.pass(1);
+            let (from, bytes) = self.server.take()?;
+            assert_eq!(bytes, b"tell me");
+            Some(from)
+        }
+
+        fn answer(&mut self, to: SocketAddr, bytes: &[u8]) {
+            self.server.send_to(to, bytes).expect("it is open");
+            self.pass(1);
+        }
+
+        fn got(&self, client: usize) -> Option<Vec<u8>> {
+            self.clients[client].take().map(|(_, bytes)| bytes)
+        }
+    }
 
     #[test]
-    fn a_client_that_only_listens_is_not_idle() {
-        let secs = Duration::from_secs;
-        let mut sim = Sim::new(1);
-        let (near, far) = (sim.bare_host("client"), sim.bare_host("server"));
-        let client = sim.datagrams(near, 5000).expect("a free port");
-        let server = sim.datagrams(far, 53).expect("a free port");
-        let (to, totals) = (server.address(), Arc::<Totals>::default());
-        let counted = totals.clone();
-        let between = sim.host("forward", move |reactor| {
-            let port = ClientPort {
-                server: to,
-                idle: secs(60),
-                most: 10,
-                sessions: BTreeMap::new(),
-                totals: counted.clone(),
-            };
-            reactor.listen_udp(([0, 0, 0, 0], 9000).into(), port)?;
-            Ok(())
-        });
-        sim.run_for(secs(1)).expect("the world holds");
-        client.send_to(sim.at(between, 9000), b"tell me").expect("it is open");
-        sim.run_for(secs(1)).expect("the world holds");
-        let (asked_by, _) = server.take().expect("it was forwarded");
-        for n in 0..10 {
-            server.send_to(asked_by, b"news").expect("it is open");
-            sim.run_for(secs(50)).expect("the world holds");
-            assert!(client.take().is_some(), "after {n} answers");
+    fn a_client_that_only_listens_or_only_sends_is_not_idle() {
+        let mut scene = Scene::new(10);
+        let [listens, sends] = [0, 1].map(|client| scene.ask(client).expect("it was forwarded"));
+        assert_ne!(listens, sends);
+        for _ in 0..10 {
+            scene.answer(listens, b"news");
+            assert_eq!(scene.got(0).as_deref(), Some(&b"news"[..]));
+            assert_eq!(scene.ask(1), Some(sends));
+            scene.pass(IDLE - 3);
         }
-        sim.run_for(secs(100)).expect("the world holds");
-        server.send_to(asked_by, b"news").expect("it is open");
-        sim.run_for(secs(1)).expect("the world holds");
-        assert_eq!(client.take(), None, "the session has ended");
-        assert_eq!(totals.open.load(Ordering::Relaxed), 0);
+        assert_eq!(scene.totals.to_string(), "2 clients, 12 datagrams to the server, 10 back");
+        // An idle client is noticed within a quarter of that time.
+        scene.pass(IDLE / 4 + 4);
+        assert_eq!(scene.totals.open.load(Ordering::Relaxed), 0);
+        [listens, sends].iter().for_each(|port| scene.answer(*port, b"news"));
+        assert_eq!((scene.got(0), scene.got(1)), (None, None), "the sessions have ended");
+        assert!(scene.ask(1).is_some_and(|port| ![listens, sends].contains(&port)));
+    }
+
+    #[test]
+    fn a_client_too_many_is_turned_away_until_another_is_idle() {
+        let mut scene = Scene::new(1);
+        let first = scene.ask(0).expect("it was forwarded");
+        for _ in 0..3 {
+            assert_eq!(scene.ask(1), None);
+        }
+        assert_eq!(scene.ask(0), Some(first));
+        let told = "1 clients, 2 datagrams to the server, 0 back, 3 turned away";
+        assert_eq!(scene.totals.to_string(), told);
+        scene.pass(IDLE * 5 / 4);
+        let second = scene.ask(1).expect("there is room");
+        scene.answer(second, b"news");
+        assert_eq!((scene.got(0), scene.got(1)), (None, Some(b"news".to_vec())));
     }
 }
