@@ -246,7 +246,11 @@ impl Glyphs {
     /// The glyphs that the terminal's locale can show: the first of these variables that is set
     /// decides.
     fn of_locale() -> &'static Glyphs {
-        let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        Glyphs::of_variables(|name| std::env::var(name).ok())
+    }
+
+    fn of_variables(value: impl Fn(&str) -> Option<String>) -> &'static Glyphs {
+        let set = |name| value(name).filter(|value| !value.is_empty());
         let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(set);
         let locale = locale.unwrap_or_default().to_lowercase();
         let is_unicode = locale.contains("utf-8") || locale.contains("utf8");
@@ -300,6 +304,29 @@ mod tests {
                     assert!(lines.iter().all(|l| measure_text_width(l) == end.len()), "{width}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn the_first_variable_that_is_set_decides_what_a_terminal_can_show() {
+        let cases: [(&[(&str, &str)], bool); 9] = [
+            (&[], false),
+            (&[("LC_ALL", "C.UTF-8"), ("LC_CTYPE", "C"), ("LANG", "C")], true),
+            (&[("LC_ALL", "C"), ("LC_CTYPE", "C.UTF-8"), ("LANG", "C.UTF-8")], false),
+            (&[("LC_CTYPE", "C"), ("LANG", "C.UTF-8")], false),
+            (&[("LC_CTYPE", "de_DE.utf8"), ("LANG", "C")], true),
+            (&[("LC_ALL", ""), ("LC_CTYPE", ""), ("LANG", "de_DE.UTF8@euro")], true),
+            (&[("LC_ALL", ""), ("LANG", "de_DE.ISO-8859-1")], false),
+            (&[("LC_ALL", "POSIX")], false),
+            (&[("LC_MESSAGES", "C.UTF-8")], false),
+        ];
+        for (variables, is_unicode) in cases {
+            let value = |name: &str| {
+                let set = variables.iter().find(|(known, _)| *known == name);
+                set.map(|(_, value)| (*value).to_owned())
+            };
+            let ellipsis = if is_unicode { "…" } else { "~" };
+            assert_eq!(Glyphs::of_variables(value).ellipsis, ellipsis, "{variables:?}");
         }
     }
 

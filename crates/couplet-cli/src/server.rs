@@ -238,6 +238,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn answers_go_out_at_once_together_or_as_measured() {
+        let command = Listen::augment_args(clap::Command::new("server"));
+        let cases: [(&[&str], Answers); 4] = [
+            (&[], Answers::Measured),
+            (&["--answers", "at-once"], Answers::AtOnce),
+            (&["--answers", "together"], Answers::Together),
+            (&["--answers", "measured"], Answers::Measured),
+        ];
+        for (args, meant) in cases {
+            let line = ["server"].into_iter().chain(args.iter().copied());
+            let matches = command.clone().try_get_matches_from(line).unwrap();
+            assert_eq!(matches.get_one("answers"), Some(&meant), "{args:?}");
+        }
+    }
+
+    #[test]
     fn threads_are_a_number_or_as_many_as_processors() {
         assert_eq!(
             ["1", "3", "0", "auto", "1024"].map(threads),
