@@ -132,6 +132,49 @@ mod tests {
         assert!(!held.wire.saw_reset());
     }
 
+    /// A client that sends `before` 100 ms before a drain begins, and `after` 500 ms after that. The
+    /// bytes that it gets, whether its stream ends in order, and when, in milliseconds.
+    fn drained(before: &'static str, after: &'static str) -> (Vec<u8>, bool, u128) {
+        let ended = couplet::testing::run(move |reactor| {
+            let port = reactor.listen("tcp:8000", factory(99_999, Some(IDLE)));
+            let inner = reactor.clone();
+            reactor.spawn(async move {
+                let mut stream = inner.connect_stream("tcp:127.0.0.1:8000").await?;
+                stream.write_all(before).await?;
+                inner.sleep(SECOND / 10).await?;
+                let (begun, draining) = (inner.now(), port?.drain(IDLE));
+                if !after.is_empty() {
+                    inner.sleep(SECOND / 2).await?;
+                    stream.write_all(after).await?;
+                }
+                let mut got = Vec::new();
+                let in_order = stream.read_to_end(&mut got, 1000).await.is_ok();
+                let took = inner.now() - begun;
+                drop(stream);
+                draining.await?;
+                Ok((got, in_order, took.as_millis()))
+            })
+        });
+        ended.expect("it ends")
+    }
+
+    #[test]
+    fn a_drain_answers_the_first_request_of_a_client_unless_it_is_silent_for_a_second() {
+        let answer = b"1:X,".to_vec();
+        for (before, after, expected) in [
+            ("7:upper.x,", "", (answer.clone(), true, 0)),
+            ("7:upper.x,7:upp", "", (answer.clone(), true, 0)),
+            ("", "7:upper.x,", (answer.clone(), true, 500)),
+            ("7:upp", "er.x,", (answer, true, 500)),
+            ("", "", (Vec::new(), false, 900)),
+            ("7:upp", "", (Vec::new(), false, 900)),
+            ("7:up", "per", (Vec::new(), false, 1500)),
+        ] {
+            let got = drained(before, after);
+            assert_eq!(got, expected, "{before:?}, then {after:?}");
+        }
+    }
+
     #[test]
     fn who_has_finished_and_reads_late_is_not_cut() {
         for length in [10_000, 80_000, 100_000, 130_000, 500_000] {

@@ -138,6 +138,14 @@ fn who_does_not_ask_a_server_by_name_is_told_how() {
     let silent = serve_raw(hold).to_string();
     let ended = get("x", &[&silent, "--timeout", "0.3"]);
     assert!(!ended.stderr.contains("--name"), "{}", ended.stderr);
+    // Nor after the first bytes of a poem.
+    let begun = serve_raw(|mut client| {
+        client.send(b"a poem");
+        hold(client);
+    });
+    let ended = run(&["poetry", "get", &begun.to_string(), "--timeout", "0.3"]);
+    failed(&ended, "it was incomplete after 0.3 s (--timeout)\n");
+    assert!(!ended.stderr.contains("--name"), "{}", ended.stderr);
 }
 
 #[test]

@@ -288,6 +288,17 @@ fn it_stops_within_a_second_and_makes_no_whole_of_a_part() {
 }
 
 #[test]
+fn killed_it_makes_no_whole_of_a_part() {
+    let Scene { server, upstream: _upstream, mut near, mut far } = Scene::new(&[]);
+    far.send(b"half a");
+    assert_eq!(near.read_exact(6), b"half a");
+    server.stop(Signal::KILL);
+    for mut side in [near, far] {
+        assert_eq!(side.read_to_end().unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    }
+}
+
+#[test]
 fn where_it_cannot_listen_it_says_so() {
     let first = Server::start(&["echo"]);
     let ended = Running::start(&mut couplet(&["forward", &first.address(), "1"])).ended();

@@ -285,6 +285,16 @@ fn a_signal_stops_it_cleanly_whatever_is_open() {
 }
 
 #[test]
+fn a_proxy_that_is_killed_in_mid_poem_makes_no_whole_of_a_part() {
+    let poem = noise(40_000_000);
+    let (server, _) = proxy_of(poem.clone(), &[]);
+    let mut client = server.connect();
+    assert!(client.read_exact(1000) == poem[..1000]);
+    server.stop(Signal::KILL);
+    assert_eq!(client.read_to_end().unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[test]
 fn a_proxy_of_a_proxy_takes_no_failure_for_a_poem() {
     let (nobody, _taken) = unused_port();
     let inner = proxy(&nobody.to_string(), &[]);

@@ -316,3 +316,15 @@ fn an_attempt_to_connect_that_was_abandoned_has_ended_and_its_upstream_is_not_de
     scene.answer(1, b"a poem");
     got(&client, b"a poem");
 }
+
+#[test]
+fn who_has_the_whole_poem_and_stays_is_left_after_30_s() {
+    let mut scene = Scene::new(1, None);
+    let client = scene.client();
+    scene.answer(0, b"a poem");
+    got(&client, b"a poem");
+    scene.advance(LEAVE.as_secs() - 1);
+    assert!(!client.is_closed());
+    scene.advance(1);
+    assert!(client.is_closed());
+}
