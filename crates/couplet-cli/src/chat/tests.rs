@@ -121,6 +121,39 @@ fn while_one_floods_others_are_heard_at_once() {
 }
 
 #[test]
+fn each_kind_of_line_costs_its_bytes_and_its_answer() {
+    let too_long = "x".repeat(LINE_LENGTH + 2) + "\n";
+    // The burst is passed, but not by the fixed cost of these lines alone.
+    for (line, count) in [
+        ("flood\n", 1500),
+        ("/help\n", 200),
+        ("/who\n", 900),
+        ("/dance\n", 700),
+        ("/nick a1\n/nick a2\n", 700),
+        ("/nick <>\n", 500),
+        (&*too_long, 600),
+    ] {
+        assert!((count * LINE_COST as u64) < rate_limit::BURST_OF_ALL / 4, "{line:?}");
+        assert!(is_paused_by(line, count), "{line:?}");
+    }
+    // An empty line has nothing but that cost.
+    assert!(is_paused_by("\n", 2100));
+}
+
+/// True if a member is paused that sends so many of these lines at once.
+fn is_paused_by(line: &str, count: u64) -> bool {
+    let mut scene = Scene::new();
+    let (_ada, eve) = (scene.member("ada"), scene.member("eve"));
+    let flood = line.repeat(count as usize);
+    let mut rest = flood.as_bytes();
+    while !rest.is_empty() && eve.is_receiving() {
+        rest = &rest[eve.push(rest)..];
+        scene.held.settle();
+    }
+    !eve.is_receiving()
+}
+
+#[test]
 fn who_quits_while_paused_is_gone() {
     let mut scene = Scene::new();
     let (ada, eve) = (scene.member("ada"), scene.member("eve"));

@@ -258,3 +258,54 @@ fn head_of<B>(answer: &Response<B>) -> Vec<u8> {
     head.extend(b"\r\n");
     head
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_of_http_or_https_and_has_a_host() {
+        for (typed, meant) in [
+            ("localhost", "http://localhost/"),
+            ("localhost:8000/a?b", "http://localhost:8000/a?b"),
+            ("[::1]:80/a", "http://[::1]:80/a"),
+            ("http://a/", "http://a/"),
+            ("HTTPS://a", "https://a/"),
+        ] {
+            assert_eq!(url(typed).map(|url| url.to_string()), Ok(meant.to_owned()), "{typed}");
+        }
+        for bad in ["", "/a", "://a", "ftp://a/", "http://", "http://:80/", "a b"] {
+            assert!(url(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_is_a_host_and_a_port() {
+        for (typed, host, port) in
+            [("proxy.test:3128", "proxy.test", 3128), ("[::1]:80", "::1", 80), ("a:0", "a", 0)]
+        {
+            assert_eq!(host_and_port(typed), Ok((host.to_owned(), port)));
+        }
+        for bad in ["", "a", ":80", "a:", "a:b", "a:65536"] {
+            assert!(host_and_port(bad).unwrap_err().contains("a host and a port"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_coding_but_identity_packs() {
+        for (values, expected) in [
+            (&[][..], None),
+            (&["identity"], None),
+            (&["Identity", ""], None),
+            (&["gzip"], Some("gzip")),
+            (&["identity, br"], Some("identity, br")),
+            (&["identity", "gzip"], Some("identity, gzip")),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(header::CONTENT_ENCODING, value.parse().unwrap());
+            }
+            assert_eq!(packed(&headers).as_deref(), expected, "{values:?}");
+        }
+    }
+}

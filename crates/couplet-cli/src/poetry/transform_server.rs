@@ -176,6 +176,28 @@ mod tests {
     }
 
     #[test]
+    fn who_asks_often_and_reads_late_is_paused_and_not_cut() {
+        // The answers before a pause are many times as long as the longest.
+        let mut held = hold(factory(7, Some(IDLE))());
+        let requests = "7:upper.x,".repeat(50_000);
+        let (mut rest, mut got, mut pauses) = (requests.as_bytes(), 0, 0);
+        while !rest.is_empty() {
+            let taken = held.wire.push(rest);
+            rest = &rest[taken..];
+            held.settle();
+            if taken == 0 {
+                let more = held.wire.take().len();
+                assert!(more > 0 && !held.wire.saw_reset(), "cut off after {got} bytes");
+                (got, pauses) = (got + more, pauses + 1);
+                held.settle();
+            }
+        }
+        held.wire.fin();
+        assert_eq!(got + read_late(&mut held), 50_000 * "1:X,".len());
+        assert!(pauses > 0);
+    }
+
+    #[test]
     fn who_has_finished_and_reads_late_is_not_cut() {
         for length in [10_000, 80_000, 100_000, 130_000, 500_000] {
             let mut held = hold(factory(1_000_000, Some(IDLE))());

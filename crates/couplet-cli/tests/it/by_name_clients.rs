@@ -138,6 +138,11 @@ fn who_does_not_ask_a_server_by_name_is_told_how() {
     let silent = serve_raw(hold).to_string();
     let ended = get("x", &[&silent, "--timeout", "0.3"]);
     assert!(!ended.stderr.contains("--name"), "{}", ended.stderr);
+    // Nor for a server that has closed already.
+    let closing = serve_raw(drop).to_string();
+    let ended = run(&["poetry", "get", &closing, &silent, "--timeout", "0.3"]);
+    failed(&ended, &format!("no data from tcp:{silent}{hint}"));
+    assert_eq!(ended.stderr.matches("no data from ").count(), 1, "{}", ended.stderr);
     // Nor after the first bytes of a poem.
     let begun = serve_raw(|mut client| {
         client.send(b"a poem");

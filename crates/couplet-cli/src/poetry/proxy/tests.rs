@@ -265,25 +265,44 @@ fn who_takes_nothing_for_a_minute_is_cut_and_who_reads_slowly_is_not() {
     assert!(slow.saw_fin() && never.saw_reset());
 }
 
+/// Clients that share a fetch of the longest poem, and have room for a tenth of it.
+fn edition<const N: usize>(scene: &mut Scene) -> [Wire; N] {
+    scene.held.network().set_capacity(100);
+    let clients = std::array::from_fn(|_| scene.client());
+    scene.held.network().set_capacity(10_000);
+    let fetch = scene.fetch(0).unwrap();
+    for _ in 0..10 {
+        fetch.push(&[b'x'; 100]);
+        scene.held.settle();
+    }
+    fetch.fin();
+    scene.held.settle();
+    clients
+}
+
+#[test]
+fn an_old_poem_is_kept_until_its_last_reader_has_it() {
+    let mut scene = Scene::new(1, Some(0));
+    let [quick, slow] = edition(&mut scene);
+    while quick.waiting() > 0 {
+        quick.take();
+        scene.held.settle();
+    }
+    quick.close();
+    scene.held.settle();
+    let others: Vec<[Wire; 1]> = (1..KEPT).map(|_| edition(&mut scene)).collect();
+    assert!(!slow.saw_reset());
+    let [_last] = edition(&mut scene);
+    assert!(slow.saw_reset(), "its poem was the oldest of too many");
+    assert!(others.iter().flatten().all(|client| !client.saw_reset()));
+}
+
 #[test]
 fn of_many_old_poems_the_readers_of_the_oldest_are_cut() {
     let mut scene = Scene::new(1, Some(0));
-    let edition = |scene: &mut Scene| {
-        scene.held.network().set_capacity(100);
-        let client = scene.client();
-        scene.held.network().set_capacity(10_000);
-        let fetch = scene.fetch(0).unwrap();
-        for _ in 0..10 {
-            fetch.push(&[b'x'; 100]);
-            scene.held.settle();
-        }
-        fetch.fin();
-        scene.held.settle();
-        client
-    };
-    let mut clients: Vec<Wire> = (0..KEPT).map(|_| edition(&mut scene)).collect();
+    let mut clients: Vec<Wire> = (0..KEPT).flat_map(|_| edition::<1>(&mut scene)).collect();
     assert!(clients.iter().all(|client| !client.saw_reset()));
-    clients.push(edition(&mut scene));
+    clients.extend(edition::<1>(&mut scene));
     let cut: Vec<bool> = clients.iter().map(Wire::saw_reset).collect();
     assert_eq!(cut, [true, false, false, false, false]);
     // A poem that all its readers have received is no longer kept.
@@ -293,7 +312,7 @@ fn of_many_old_poems_the_readers_of_the_oldest_are_cut() {
     }
     clients[2].close();
     scene.held.settle();
-    clients.push(edition(&mut scene));
+    clients.extend(edition::<1>(&mut scene));
     assert!([1, 3, 4, 5].iter().all(|n: &usize| !clients[*n].saw_reset()));
 }
 

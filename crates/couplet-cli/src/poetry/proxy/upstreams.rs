@@ -100,3 +100,35 @@ fn is_local_failure(failure: &Failure) -> bool {
     let none_left = [Errno::MFILE, Errno::NFILE].map(|errno| Some(errno.raw_os_error()));
     none_left.contains(&error.raw_os_error())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Arc;
+
+    use couplet::testing::hold;
+
+    use super::*;
+    use crate::endpoint::to_connect;
+    use crate::held::Nobody;
+
+    #[test]
+    fn a_lack_of_our_own_descriptors_is_no_fault_of_a_server() {
+        let now = hold(Nobody).reactor().now();
+        let system = |errno: Errno| ConnectError::System(Arc::new(errno.into()));
+        let refused = ConnectError::Refused(Arc::new(io::ErrorKind::ConnectionRefused.into()));
+        for (error, is_skipped) in [
+            (system(Errno::MFILE), false),
+            (system(Errno::NFILE), false),
+            (system(Errno::NETDOWN), true),
+            (refused, true),
+        ] {
+            let peers = ["1", "2", "3"].map(|port| to_connect(port).unwrap());
+            let upstreams = Upstreams::new(peers.to_vec(), SKIP_TIME, 1);
+            upstreams.failed(1, &error.clone().into(), now);
+            let order = if is_skipped { vec![0, 2] } else { vec![0, 1, 2] };
+            assert_eq!(upstreams.order(now), order, "{error}");
+            assert_eq!(upstreams.order(now + SKIP_TIME), [0, 1, 2]);
+        }
+    }
+}
