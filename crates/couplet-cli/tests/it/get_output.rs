@@ -28,6 +28,21 @@ fn a_closed_stdout_is_a_quiet_end() {
 }
 
 #[test]
+fn a_closed_stdout_hides_no_poem_that_is_missing() {
+    let (_poem, server) = small();
+    let (bad, _guard) = unused_port();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    // The poem is printed only when the outcome of the first address is known.
+    let mut command = couplet(&["poetry", "get", &bad.to_string(), &server.address()]);
+    let ended = Running::start_with_stdout(command.stdout(writer)).ended();
+    assert_eq!(ended.code, Some(1));
+    let about = |line: &&str| !line.contains("a poem of 7 bytes");
+    let others: Vec<&str> = ended.stderr.lines().filter(about).collect();
+    assert_eq!(others, [format!("no poem from tcp:{bad}: connection refused")]);
+}
+
+#[test]
 fn a_full_stdout_is_an_error() {
     let (_poem, server) = small();
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();

@@ -105,8 +105,9 @@ fn a_sigterm_lets_connections_finish() {
 fn a_drain_waits_for_silent_clients_no_longer_than_a_second() {
     let folder = std::env::temp_dir();
     let folder = folder.to_str().expect("a path in UTF-8");
-    let servers: [&[&str]; 4] = [
+    let servers: [&[&str]; 5] = [
         &["echo", "--drain", "60"],
+        &["poetry", "serve", "--by-name", "--drain", "60"],
         &["chat", "--drain", "60"],
         &["poetry", "transform", "--drain", "60"],
         &["serve", "--drain", "60", folder],

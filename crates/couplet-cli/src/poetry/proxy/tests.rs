@@ -59,6 +59,16 @@ impl Scene {
         self.held.settle();
     }
 
+    /// Number of connectors, which connect or have connected.
+    fn connectors(&mut self) -> usize {
+        let count = Rc::new(Cell::new(usize::MAX));
+        let counted = count.clone();
+        let snapshot = self.held.reactor().snapshot();
+        snapshot.map(move |seen| counted.set(seen.connectors.len())).detach();
+        self.held.settle();
+        count.get()
+    }
+
     fn advance(&mut self, seconds: u64) {
         self.held.advance(Duration::from_secs(seconds));
     }
@@ -320,10 +330,13 @@ fn of_many_old_poems_the_readers_of_the_oldest_are_cut() {
 fn an_attempt_to_connect_that_was_abandoned_has_ended_and_its_upstream_is_not_dead() {
     let mut scene = Scene::new(2, None);
     scene.held.network().set_silent(&scene.upstreams[0]);
+    let before = scene.connectors();
     let client = scene.client();
     assert!(!client.saw_fin());
+    assert_eq!(scene.connectors(), before + 1);
     client.reset();
     scene.held.settle();
+    assert_eq!(scene.connectors(), before);
     let client = scene.client();
     assert!(scene.fetch(1).is_some(), "the other one's turn");
     client.reset();
