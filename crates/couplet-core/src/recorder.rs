@@ -102,6 +102,10 @@ pub(crate) trait Recorder: Any {
     fn move_call(&self, timer: TimerKey, deadline: Instant) -> bool;
     /// Drops a pending call; false if it is no longer pending.
     fn cancel_call(&self, timer: TimerKey) -> bool;
+    /// Makes the call when the run ends or the loop is dropped, with its pending work.
+    fn call_at_end(&self, call: Box<dyn FnOnce()>) -> Key;
+    /// Drops a call for the end that was not made.
+    fn cancel_call_at_end(&self, call: Key);
 
     /// Wraps a producer of this type, so that the stall detector sees its calls.
     fn monitor_producer(&self, of: &'static str, inner: Box<dyn Producer>) -> Box<dyn Producer>;
@@ -265,6 +269,16 @@ impl Reactor {
         DelayedCall::of(self, timer)
     }
 
+    /// Makes the call when the run ends or the loop is dropped, unless it is cancelled. It counts as
+    /// no pending work: it does not keep a run alive, and is no leak.
+    pub(crate) fn call_at_end(&self, call: impl FnOnce() + 'static) -> CallAtEnd {
+        CallAtEnd(self.recorder.call_at_end(Box::new(call)))
+    }
+
+    pub(crate) fn cancel_call_at_end(&self, CallAtEnd(call): CallAtEnd) {
+        self.recorder.cancel_call_at_end(call);
+    }
+
     pub(crate) fn monitor_producer<P: Producer + 'static>(&self, inner: P) -> Box<dyn Producer> {
         let inner = Box::new(Contained::new(inner));
         self.recorder.monitor_producer(std::any::type_name::<P>(), inner)
@@ -286,6 +300,10 @@ impl fmt::Debug for Reactor {
         f.debug_struct("Reactor").field("serial", &self.serial()).finish_non_exhaustive()
     }
 }
+
+/// Names a call of [`Reactor::call_at_end`].
+#[derive(Clone, Copy)]
+pub(crate) struct CallAtEnd(Key);
 
 /// The failure of an operation cut off by the end of its loop.
 pub(crate) fn loop_ended() -> Failure {

@@ -71,6 +71,9 @@ pub(super) struct Records {
     #[cfg(unix)]
     pub(super) watches: RefCell<Watches>,
     pub(super) dependents: RefCell<Dependents>,
+    /// Called when the run ends or the loop is dropped.
+    // Bound: one for each cooperator with unfinished tasks.
+    at_end: RefCell<Slots<Box<dyn FnOnce()>>>,
     // Unbounded: one per `snapshot` call since the last round.
     snapshots: RefCell<Vec<Resolver<Snapshot>>>,
     /// Called when the loop is dropped, to release the threads in [`Remote::block_on_reactor`].
@@ -143,6 +146,7 @@ impl Records {
             #[cfg(unix)]
             watches: RefCell::default(),
             dependents: RefCell::default(),
+            at_end: RefCell::default(),
             snapshots: RefCell::default(),
             blocked: RefCell::new(Slots::new()),
             cluster_snapshots: RefCell::new(Slots::new()),
@@ -252,6 +256,22 @@ impl Records {
 
     pub(super) fn take_starts(&self) -> VecDeque<Start> {
         self.starts.take()
+    }
+
+    pub(super) fn has_calls_at_end(&self) -> bool {
+        !self.at_end.borrow().is_empty()
+    }
+
+    /// Makes the calls for the end that are present now.
+    pub(super) fn make_calls_at_end(&self) {
+        let keys = self.at_end.borrow().keys();
+        for key in keys {
+            // An earlier call may have cancelled this one.
+            let call = self.at_end.borrow_mut().remove(key);
+            if let Some(call) = call {
+                call();
+            }
+        }
     }
 
     // Callers that wait for the loop.
@@ -515,6 +535,15 @@ impl Recorder for Records {
         removed.is_some()
     }
 
+    fn call_at_end(&self, call: Box<dyn FnOnce()>) -> Key {
+        self.at_end.borrow_mut().insert(call)
+    }
+
+    fn cancel_call_at_end(&self, call: Key) {
+        let cancelled = self.at_end.borrow_mut().remove(call);
+        drop(cancelled);
+    }
+
     fn monitor_producer(&self, of: &'static str, inner: Box<dyn Producer>) -> Box<dyn Producer> {
         match self.stalls.get() {
             None => inner,
@@ -583,5 +612,49 @@ impl Reactor {
         select(records).borrow_mut().add(ticket, request);
         records.add_pending(pending::STARTS);
         deferred
+    }
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use std::iter::repeat;
+
+    use crate::reactor::Loop;
+    use crate::task::{CooperativeTask, Cooperator};
+
+    #[test]
+    fn a_cooperator_has_a_call_at_the_end_only_while_it_has_unfinished_tasks() {
+        type End = fn(&mut Loop, &Cooperator, CooperativeTask);
+        let ends: [(&str, End); 5] = [
+            ("the task is stopped", |_, _, task| assert!(task.stop())),
+            ("the cooperator is stopped", |_, all, _| all.stop()),
+            ("a paused task is dropped", |l, _, task| {
+                task.pause();
+                l.turn(Some(std::time::Duration::ZERO)).expect("a turn");
+            }),
+            ("the run ends", |l, _, _| {
+                l.begin(|_| Ok(())).expect("a run begins");
+                l.end().expect("a run ends");
+            }),
+            ("the loop is dropped", |l, _, _| {
+                *l = Loop::new().expect("a poll descriptor");
+            }),
+        ];
+        for (name, end) in ends {
+            let mut l = Loop::new().expect("a poll descriptor");
+            let reactor = l.reactor();
+            let cooperator = Cooperator::new(&reactor);
+            for _ in 0..3 {
+                let ended = cooperator.cooperate([()]).when_done();
+                l.run_until(ended).expect("it ends");
+                assert!(!reactor.records().has_calls_at_end(), "the task ended");
+            }
+            let task = cooperator.cooperate(repeat(()));
+            let second = cooperator.cooperate(repeat(()));
+            second.stop();
+            assert_eq!(reactor.records().at_end.borrow().len(), 1, "one for each cooperator");
+            end(&mut l, &cooperator, task);
+            assert!(!reactor.records().has_calls_at_end(), "{name}");
+        }
     }
 }

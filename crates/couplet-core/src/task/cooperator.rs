@@ -11,9 +11,11 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::LoopResult;
-use crate::defer::{Cancelled, Canceller, Deferred, DeferredEvent, Panicked, Resolver, Result};
+use crate::defer::{
+    Cancelled, Canceller, Deferred, DeferredEvent, Failure, Panicked, Resolver, Result,
+};
 use crate::panics::{Contained, catch_panic};
-use crate::recorder::{Reactor, Source, TimerPurpose};
+use crate::recorder::{CallAtEnd, Reactor, Source, TimerPurpose, loop_ended};
 
 /// The default duration of a slice.
 const SLICE: Duration = Duration::from_millis(10);
@@ -81,6 +83,8 @@ struct Scheduler {
     next: Cell<u64>,
     /// Whether a slice is scheduled or in progress.
     scheduled: Cell<bool>,
+    /// The call that fails the tasks when the run ends, while there are unfinished tasks.
+    at_end: Cell<Option<CallAtEnd>>,
 }
 
 type Steps = Contained<Box<dyn Iterator<Item = Deferred<()>>>>;
@@ -126,6 +130,7 @@ impl Cooperator {
             tasks: RefCell::new(Some(BTreeMap::new())),
             next: Cell::new(0),
             scheduled: Cell::new(false),
+            at_end: Cell::new(None),
         };
         Self { scheduler: Rc::new(scheduler) }
     }
@@ -149,7 +154,8 @@ impl Cooperator {
     /// Runs `work` as a task, starting in the next turn, and returns a handle to it.
     ///
     /// The task ends when the iterator ends or an item fails, with [`Panicked`] after a panic, and
-    /// with [`Cancelled`] when the loop ends.
+    /// with [`Cancelled`] when the run ends or the loop is dropped, even if the task is paused or
+    /// waits for a Deferred.
     #[track_caller]
     pub fn cooperate<S: LoopResult + 'static>(
         &self,
@@ -203,6 +209,7 @@ impl Cooperator {
     pub fn stop(&self) {
         let unfinished = self.scheduler.unfinished_tasks();
         self.scheduler.tasks.replace(None);
+        self.scheduler.cancel_call_at_end();
         for task in unfinished {
             task.stop(SchedulerStopped);
         }
@@ -265,16 +272,43 @@ impl Scheduler {
     }
 
     /// Adds a task; returns false if the cooperator was stopped.
-    fn add(&self, task: &Rc<IteratorTask>) -> bool {
+    fn add(self: &Rc<Self>, task: &Rc<IteratorTask>) -> bool {
         let mut tasks = self.tasks.borrow_mut();
         let Some(tasks) = &mut *tasks else { return false };
         tasks.insert(task.id, Rc::downgrade(task));
+        if self.at_end.get().is_none() {
+            // The tasks may all be idle when the run ends: no slice is scheduled then.
+            let scheduler = Rc::downgrade(self);
+            self.at_end.set(Some(self.reactor.call_at_end(move || {
+                if let Some(scheduler) = scheduler.upgrade() {
+                    scheduler.at_end.set(None);
+                    scheduler.fail_tasks(&loop_ended());
+                }
+            })));
+        }
         true
     }
 
     fn remove(&self, id: u64) {
-        if let Some(tasks) = &mut *self.tasks.borrow_mut() {
+        let is_last = self.tasks.borrow_mut().as_mut().is_some_and(|tasks| {
             tasks.remove(&id);
+            tasks.is_empty()
+        });
+        if is_last {
+            self.cancel_call_at_end();
+        }
+    }
+
+    fn cancel_call_at_end(&self) {
+        if let Some(call) = self.at_end.take() {
+            self.reactor.cancel_call_at_end(call);
+        }
+    }
+
+    /// The loop has ended.
+    fn fail_tasks(&self, ended: &Failure) {
+        for task in self.unfinished_tasks() {
+            task.finish(Err(ended.clone()));
         }
     }
 
@@ -290,9 +324,7 @@ impl Scheduler {
                 Ok(()) => scheduler.run_slice(),
                 Err(ended) => {
                     scheduler.scheduled.set(false);
-                    for task in scheduler.unfinished_tasks() {
-                        task.finish(Err(ended.clone()));
-                    }
+                    scheduler.fail_tasks(&ended);
                 }
             }
             Ok(())
@@ -394,7 +426,7 @@ impl IteratorTask {
         }
     }
 
-    fn stop(&self, why: impl Into<crate::Failure>) {
+    fn stop(&self, why: impl Into<Failure>) {
         if self.is_active() {
             self.suppress_report();
             self.finish(Err(why.into()));

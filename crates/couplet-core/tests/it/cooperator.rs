@@ -419,6 +419,63 @@ fn the_end_of_the_loop_ends_the_paused_and_the_waiting_tasks_beside_one_that_wor
     assert!(dropped.get() && resolver.is_cancelled());
 }
 
+/// A task, and whether its iterator was dropped.
+type Work = (CooperativeTask, Rc<Cell<bool>>);
+
+/// Tasks of a cooperator without a scheduled slice: one that was paused before its first step, one
+/// that was paused after a step, and one that waits for a Deferred.
+fn idle_tasks(clock: &mut Stage, cooperator: &Cooperator) -> [Work; 3] {
+    let steps = || {
+        let (work, dropped) = holding(|| Deferred::succeed(()));
+        (cooperator.cooperate(work), dropped)
+    };
+    let mut resolvers = Vec::new();
+    let (work, dropped) = holding(move || {
+        let (deferred, resolver) = Deferred::new();
+        resolvers.push(resolver);
+        deferred
+    });
+    let tasks = [steps(), steps(), (cooperator.cooperate(work), dropped)];
+    tasks[0].0.pause();
+    clock.jump(ms(0));
+    tasks[1].0.pause();
+    clock.jump(ms(0));
+    clock.jump(ms(0));
+    let timers = clock.l.snapshot();
+    assert!(timers.is_empty(), "no slice is scheduled, and nothing else counts: {timers}");
+    tasks
+}
+
+#[test]
+fn c133_the_end_of_a_run_and_the_drop_of_the_loop_end_idle_work_too() {
+    for (runs, is_dropped) in [(1, false), (2, false), (3, false), (0, true), (1, true)] {
+        let reports = unhandled_in(|| {
+            let mut clock = Stage::new(0);
+            let cooperator = Cooperator::new(&clock.reactor);
+            let check = |tasks: [Work; 3], end: &mut dyn FnMut()| {
+                let ends = tasks.each_ref().map(|(task, _)| given(task.when_done()));
+                end();
+                for ((task, dropped), end) in tasks.into_iter().zip(ends) {
+                    assert!(!task.is_active() && dropped.get(), "{runs} runs, {is_dropped}");
+                    assert!(end.take().expect_err("it was cut off").is_cancelled());
+                }
+            };
+            for _ in 0..runs {
+                let tasks = idle_tasks(&mut clock, &cooperator);
+                check(tasks, &mut || clock.run());
+            }
+            if is_dropped {
+                let tasks = idle_tasks(&mut clock, &cooperator);
+                let mut clock = Some(clock);
+                check(tasks, &mut || drop(clock.take()));
+                let late = cooperator.cooperate([()]);
+                assert!(given(late.when_done()).take().is_err_and(|late| late.is_cancelled()));
+            }
+        });
+        assert_eq!(reports, [""; 0]);
+    }
+}
+
 #[test]
 fn c133_in_the_simulator_other_calls_come_between_the_slices() {
     let mut sim = Sim::new(1);

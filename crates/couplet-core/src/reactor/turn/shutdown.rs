@@ -230,6 +230,7 @@ impl Core {
             || records.names.borrow().len() > 0
             || !records.timers.borrow().is_empty()
             || records.queued_calls() > 0
+            || records.has_calls_at_end()
     }
 
     fn drop_pending_once(&mut self, io: &mut dyn Commands) {
@@ -241,6 +242,7 @@ impl Core {
         for call in self.records.take_calls() {
             self.drop_call(call);
         }
+        self.records.make_calls_at_end();
         for when in [Shutdown::Before, Shutdown::During, Shutdown::After] {
             drop(self.records.run.take_triggers(when));
         }
