@@ -106,6 +106,7 @@ pub(crate) trait Recorder: Any {
     fn call_at_end(&self, call: Box<dyn FnOnce()>) -> Key;
     /// Drops a call for the end that was not made.
     fn cancel_call_at_end(&self, call: Key);
+    fn is_dropped(&self) -> bool;
 
     /// Wraps a producer of this type, so that the stall detector sees its calls.
     fn monitor_producer(&self, of: &'static str, inner: Box<dyn Producer>) -> Box<dyn Producer>;
@@ -277,6 +278,11 @@ impl Reactor {
 
     pub(crate) fn cancel_call_at_end(&self, CallAtEnd(call): CallAtEnd) {
         self.recorder.cancel_call_at_end(call);
+    }
+
+    /// Whether the loop was dropped.
+    pub(crate) fn is_dropped(&self) -> bool {
+        self.recorder.is_dropped()
     }
 
     pub(crate) fn monitor_producer<P: Producer + 'static>(&self, inner: P) -> Box<dyn Producer> {

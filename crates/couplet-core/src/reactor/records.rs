@@ -544,6 +544,10 @@ impl Recorder for Records {
         drop(cancelled);
     }
 
+    fn is_dropped(&self) -> bool {
+        Records::is_dropped(self)
+    }
+
     fn monitor_producer(&self, of: &'static str, inner: Box<dyn Producer>) -> Box<dyn Producer> {
         match self.stalls.get() {
             None => inner,

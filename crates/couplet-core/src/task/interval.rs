@@ -9,8 +9,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use super::grid::Grid;
-use crate::defer::{Deferred, Result};
-use crate::recorder::{Reactor, Source, TimerPurpose};
+use crate::defer::{Deferred, Failure, Result};
+use crate::recorder::{Reactor, Source, TimerPurpose, loop_ended};
 
 impl Reactor {
     /// Points in time for a task to wait for: now, and every whole `period` after it.
@@ -40,6 +40,7 @@ impl Reactor {
             grid: Grid::with_start(self.now(), period),
             // The first point needs no wait, even if the period is zero.
             sleeping: Some(Deferred::succeed(())),
+            ended: None,
             place: Location::caller(),
         }
     }
@@ -50,6 +51,8 @@ pub struct Interval {
     reactor: Reactor,
     grid: Grid,
     sleeping: Option<Deferred<()>>,
+    /// The failure of a tick that the end of the loop cut off.
+    ended: Option<Failure>,
     place: Source,
 }
 
@@ -61,7 +64,8 @@ impl Interval {
     ///
     /// # Errors
     ///
-    /// [`Cancelled`](crate::defer::Cancelled) if the loop ends first.
+    /// [`Cancelled`](crate::defer::Cancelled) if the loop ends first. Every further tick fails too,
+    /// even if points have passed, until a [`reset`](Self::reset) for another run.
     pub async fn tick(&mut self) -> Result<u64> {
         poll_fn(|cx| self.poll_tick(cx)).await
     }
@@ -70,14 +74,22 @@ impl Interval {
     pub fn reset(&mut self) {
         self.grid = Grid::after_start(self.reactor.now(), self.grid.interval());
         self.sleeping = None;
+        self.ended = None;
     }
 
     fn poll_tick(&mut self, cx: &mut Context<'_>) -> Poll<Result<u64>> {
+        if self.reactor.is_dropped() {
+            return Poll::Ready(Err(loop_ended()));
+        }
+        if let Some(ended) = &self.ended {
+            return Poll::Ready(Err(ended.clone()));
+        }
         loop {
             let mut has_slept = false;
             if let Some(sleeping) = &mut self.sleeping {
                 let woke = ready!(Pin::new(sleeping).poll(cx));
                 self.sleeping = None;
+                self.ended = woke.as_ref().err().cloned();
                 woke?;
                 has_slept = true;
             }

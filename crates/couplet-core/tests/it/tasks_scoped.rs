@@ -574,12 +574,46 @@ fn an_interval_that_is_reset_begins_a_new_grid_one_period_later() {
 }
 
 #[test]
-fn an_interval_of_a_loop_that_has_ended_fails() {
-    let clock = Stage::new(0);
+fn every_tick_of_an_interval_fails_once_its_loop_has_ended() {
+    // The points that passed while no tick waited, and whether a tick waits at the end.
+    for (passed, waits, is_dropped) in
+        [(0, true, true), (3, true, true), (3, true, false), (3, false, true), (0, false, true)]
+    {
+        for period in [s(0), s(2)] {
+            let mut clock = Stage::new(0);
+            let mut ticks = clock.reactor.interval(period);
+            assert!(ticks.tick().now_or_never().is_some(), "the first one is now");
+            assert!(!waits || ticks.tick().now_or_never().is_none());
+            let mut tick = || ticks.tick().now_or_never().expect("it is over");
+            if is_dropped {
+                clock.network.advance(passed * s(2));
+                drop(clock);
+            } else {
+                // A run without a turn, so that no point passes in it.
+                clock.l.begin(|_| Ok(())).expect("a run begins");
+                clock.l.end().expect("a run ends");
+                clock.network.advance(passed * s(2));
+            }
+            for _ in 0..3 {
+                let failure = tick().expect_err("there is no further point");
+                assert!(failure.is_cancelled(), "{passed} {waits} {is_dropped} {period:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_interval_that_a_run_has_ended_is_used_in_the_next_run_after_a_reset() {
+    let mut clock = Stage::new(0);
     let mut ticks = clock.reactor.interval(s(2));
     assert!(ticks.tick().now_or_never().is_some(), "the first one is now");
     assert!(ticks.tick().now_or_never().is_none());
-    drop(clock);
-    let failure = ticks.tick().now_or_never().expect("it is over").expect_err("no further one");
-    assert!(failure.is_cancelled());
+    clock.run();
+    assert!(ticks.tick().now_or_never().is_some_and(|point| point.is_err()));
+    clock.jump(s(4));
+    assert!(ticks.tick().now_or_never().is_some_and(|point| point.is_err()));
+    ticks.reset();
+    assert!(ticks.tick().now_or_never().is_none());
+    clock.jump(s(2));
+    assert_eq!(ticks.tick().now_or_never().map(|points| points.expect("a point")), Some(1));
 }
