@@ -82,7 +82,7 @@ impl Part {
 
     /// The accept backlog, as a number of connections.
     pub(super) fn backlog(&self) -> Result<u32, EndpointError> {
-        Ok(self.number("a number of connections", 1, u32::MAX.into())? as u32)
+        Ok(self.number("a number of connections", 0, u32::MAX.into())? as u32)
     }
 
     /// The number of a user or a group. To the system, the last number means "leave unchanged".
@@ -480,7 +480,8 @@ impl fmt::Debug for Parts {
     }
 }
 
-/// A time in seconds, displayed with every digit needed to parse it back.
+/// A time in seconds, displayed with every digit needed to parse it back. Zero, which a string can't
+/// give, is displayed as the shortest time that it can.
 pub(super) struct Seconds(pub(super) Duration);
 
 impl Seconds {
@@ -503,8 +504,9 @@ impl Seconds {
 
 impl fmt::Display for Seconds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0.as_secs())?;
-        match self.0.subsec_nanos() {
+        let time = self.0.max(Duration::from_nanos(1));
+        write!(f, "{}", time.as_secs())?;
+        match time.subsec_nanos() {
             0 => Ok(()),
             nanos => write!(f, ".{}", format!("{nanos:09}").trim_end_matches('0')),
         }

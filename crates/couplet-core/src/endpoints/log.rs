@@ -108,7 +108,7 @@ impl LogOptions {
             }),
         };
         let limit = parts.keyword("limit");
-        let limit = limit.map(|part| part.number("bytes", 1, u64::MAX)).transpose()?;
+        let limit = limit.map(|part| part.number("bytes", 0, u64::MAX)).transpose()?;
         Ok(LogOptions { file, form, limit, ..LogOptions::default() })
     }
 

@@ -25,8 +25,10 @@
 //!
 //! `:` separates parts, the first `=` in a part separates key and value, a backslash escapes, and
 //! brackets enclose an IPv6 address. Options follow as keywords: `:8000:backlog=500`,
-//! `example.com:8000:timeout=5`. Endpoints display with their kind and options; an [`Address`],
-//! such as a port's, displays as an endpoint for either purpose.
+//! `example.com:8000:timeout=5`. Endpoints display with their kind and options, as a string that means
+//! the same; only the string of an endpoint that can't work, such as a `TlsServer` without a
+//! certificate, is refused. An [`Address`], such as a port's, displays as an endpoint for either
+//! purpose.
 //!
 //! `tcp:` may be omitted, except before a host with the name of another kind, such as `unix` or
 //! `udp`: `tcp:udp:80`.

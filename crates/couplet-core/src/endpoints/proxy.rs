@@ -102,7 +102,8 @@ impl ProxyServer {
         self
     }
 
-    /// Sets the time limit for the header; 10 s by default.
+    /// Sets the time limit for the header; 10 s by default. Zero prints as a nanosecond, the shortest
+    /// time that an endpoint string can give.
     #[must_use]
     pub fn header_timeout(mut self, timeout: Duration) -> ProxyServer {
         self.header_timeout = Some(timeout);

@@ -51,7 +51,7 @@ impl Scope {
 }
 
 impl<E> Throttled<E> {
-    /// Wraps this endpoint, without limits.
+    /// Wraps this endpoint. Until a limit is set, it does nothing, and prints as that endpoint.
     #[must_use]
     pub fn new(over: E) -> Throttled<E> {
         Throttled { over, limits: Limits::default() }
@@ -91,14 +91,21 @@ impl Limits {
 
     /// Returns an error if no limit was given.
     fn check(&self, parts: &Parts) -> Result<(), EndpointError> {
-        if self.read.or(self.write).is_none() {
+        if self.is_none() {
             parts.finish()?;
             return Err(parts.missing("limit", "read=N or write=N, in bytes per second"));
         }
         Ok(())
     }
 
+    fn is_none(&self) -> bool {
+        self.read.or(self.write).is_none()
+    }
+
     fn add_layer(&self, factory: ErasedFactory) -> ErasedFactory {
+        if self.is_none() {
+            return factory;
+        }
         let Limits { read, write, scope } = *self;
         let both = move || (read.map(Bandwidth::new), write.map(Bandwidth::new));
         let together: Option<(Option<Rc<_>>, Option<Rc<_>>)> = (scope == Scope::All).then(both);
@@ -167,6 +174,9 @@ pub(super) fn client(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, Endpo
 
 impl<E: fmt::Display> fmt::Display for Throttled<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.limits.is_none() {
+            return self.over.fmt(f);
+        }
         let Limits { read, write, scope } = self.limits;
         print_over(f, "throttle", &self.over.to_string())?;
         for (key, limit) in [("read", read), ("write", write)] {

@@ -71,7 +71,8 @@ macro_rules! common_setters {
             self
         }
 
-        /// Sets the issuers' certificates, in another PEM file.
+        /// Sets the issuers' certificates, in another PEM file. They belong to the
+        /// [`identity`](Self::identity), without which they have no effect.
         #[must_use]
         pub fn chain(mut self, file: impl Into<String>) -> Self {
             self.files.chain = Some(Part::standalone(file.into()));
@@ -89,7 +90,8 @@ macro_rules! common_setters {
 }
 
 impl TlsServer {
-    /// Wraps this endpoint. Also needs an [`identity`](Self::identity) or [`sni`](Self::sni).
+    /// Wraps this endpoint. Also needs an [`identity`](Self::identity) or [`sni`](Self::sni): without
+    /// either it can't listen, and its printed form is no valid endpoint string.
     #[must_use]
     pub fn new(over: impl ServerEndpoint) -> TlsServer {
         TlsServer { over: Arc::new(over), files: TlsFiles::none(), sni: None, client_ca: None }
@@ -177,7 +179,8 @@ impl fmt::Display for Loaded {
 }
 
 impl TlsClient {
-    /// Wraps this endpoint.
+    /// Wraps this endpoint. If it has no host, also needs a [`server_name`](Self::server_name): without
+    /// one it can't connect, and its printed form is no valid endpoint string.
     #[must_use]
     pub fn new(over: impl ClientEndpoint) -> TlsClient {
         TlsClient { over: Arc::new(over), files: TlsFiles::none(), ca: None, server_name: None }
@@ -347,7 +350,7 @@ impl TlsFiles {
         let (cert, key) = self.identity.as_ref().map(|(cert, key)| (cert, key)).unzip();
         print_part(f, "cert", cert)?;
         print_part(f, "key", key)?;
-        print_part(f, "chain", self.chain.as_ref())?;
+        print_part(f, "chain", self.chain.as_ref().filter(|_| self.identity.is_some()))?;
         print_part(f, "alpn", self.alpn.as_ref())
     }
 }

@@ -134,10 +134,13 @@ impl fmt::Display for UnixServer {
         let UnixServer { path, options } = self;
         let default = ListenOptions::default();
         print_socket(f, path)?;
-        if options.mode != default.mode {
-            write!(f, ":mode={:o}", options.mode)?;
+        let mode = options.mode & 0o7777;
+        if mode != default.mode {
+            write!(f, ":mode={mode:o}")?;
         }
         for (key, id) in [("owner", options.owner), ("group", options.group)] {
+            // To the system, the last number means "leave unchanged".
+            let id = id.filter(|id| *id != u32::MAX);
             id.iter().try_for_each(|id| write!(f, ":{key}={id}"))?;
         }
         print_switches(f, &SWITCHES, options.switches, default.switches)?;

@@ -471,7 +471,7 @@ const BAD_TO_LISTEN: [(&str, usize, &str); 27] = [
     ("80:interface=", 13, "IP address"),
     ("tcp6:80:interface=", 18, "IP address"),
     ("tcp:host=:port=80", 9, "IP address"),
-    ("tcp:80:backlog=0", 15, "connections"),
+    ("tcp:80:backlog=-1", 15, "connections"),
     ("tcp:80:backlog=+5", 15, "connections"),
     ("tcp:80:backlog=4294967296", 15, "4294967295"),
     ("tcp:80:colour=red", 7, "known"),

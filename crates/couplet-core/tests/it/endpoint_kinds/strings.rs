@@ -2,14 +2,24 @@
 
 use std::time::Duration;
 
+#[cfg(any(feature = "tls", feature = "ring"))]
+use couplet::Loop;
+#[cfg(unix)]
+use couplet::endpoints::ProcessClient;
 use couplet::endpoints::{
-    EndpointError, Logged, ProxyServer, TcpServer, Throttled, client_from_string,
-    server_from_string,
+    ClientEndpoint, EndpointError, Logged, ProxyServer, ServerEndpoint, TcpClient, TcpServer,
+    Throttled, UnixClient, UnixServer, client_from_string, server_from_string,
 };
 #[cfg(any(feature = "tls", feature = "ring"))]
-use couplet::endpoints::{TcpClient, TlsClient, TlsServer, quote};
+use couplet::endpoints::{TlsClient, TlsServer, quote};
 use couplet::layers::LogForm;
+#[cfg(unix)]
+use couplet::process::{Command, WhenLost};
+use couplet::{ConnectOptions, ListenOptions};
 use proptest::prelude::*;
+
+#[cfg(any(feature = "tls", feature = "ring"))]
+use crate::quiet::Quiet;
 
 fn server(text: &str) -> Result<String, EndpointError> {
     server_from_string(text).map(|endpoint| endpoint.to_string())
@@ -193,6 +203,105 @@ fn a_setter_limits_its_number_to_what_makes_sense() {
     }
 }
 
+#[test]
+fn the_least_value_of_a_setter_prints_as_a_string_that_means_the_same() {
+    let tcp = || TcpServer::new(([127, 0, 0, 1], 80).into());
+    let listen = ListenOptions::default;
+    let no_time = || ConnectOptions::default().timeout(Duration::ZERO);
+    let servers: [(&dyn ServerEndpoint, &str); 9] = [
+        (&tcp().options(listen().backlog(0)), "tcp:80:interface=127.0.0.1:backlog=0"),
+        (
+            &ProxyServer::new(tcp()).header_timeout(Duration::ZERO),
+            "haproxy:tcp:80:interface=127.0.0.1:header-timeout=0.000000001",
+        ),
+        // A throttle without limits adds nothing to the endpoint.
+        (&Throttled::new(tcp()), "tcp:80:interface=127.0.0.1"),
+        (&Throttled::new(tcp()).shared(true), "tcp:80:interface=127.0.0.1"),
+        (
+            &Logged::new(Throttled::new(Logged::new(UnixServer::new("s")))),
+            r"log:endpoint=log\:unix\:s",
+        ),
+        (&Logged::new(tcp()).limit(0), "log:tcp:80:interface=127.0.0.1:limit=0"),
+        (
+            &Logged::new(UnixServer::new("s")).pcap("a").limit(0),
+            "log:unix:s:file=a:form=pcap:limit=0",
+        ),
+        (
+            &UnixServer::new("s").options(listen().mode(0).owner(0).group(0).backlog(0)),
+            "unix:s:mode=0:owner=0:group=0:backlog=0",
+        ),
+        // To the system, the last number means "leave unchanged", and a mode has twelve bits.
+        (
+            &UnixServer::new("s").options(listen().mode(u32::MAX).owner(u32::MAX).group(u32::MAX)),
+            "unix:s:mode=7777",
+        ),
+    ];
+    for (endpoint, printed) in servers {
+        assert_eq!(endpoint.to_string(), printed);
+        assert_eq!(server(printed).as_deref(), Ok(printed));
+    }
+    let clients: [(&dyn ClientEndpoint, &str); 3] = [
+        (&TcpClient::new("a", 80).options(no_time()), "tcp:a:80:timeout=0.000000001"),
+        (&UnixClient::new("s").options(no_time()), "unix:s:timeout=0.000000001"),
+        (&Throttled::new(UnixClient::new("s")), "unix:s"),
+    ];
+    for (endpoint, printed) in clients {
+        assert_eq!(endpoint.to_string(), printed);
+        assert_eq!(client(printed).as_deref(), Ok(printed));
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_program_without_grace_prints_with_the_shortest_one() {
+    let mut endpoint = ProcessClient::new(Command::new("/bin/cat"));
+    endpoint.when_lost = WhenLost::End(Duration::ZERO);
+    assert_eq!(endpoint.to_string(), "process:/bin/cat:kill=0.000000001");
+    assert_eq!(client(&endpoint.to_string()), Ok(endpoint.to_string()));
+}
+
+#[test]
+#[cfg(any(feature = "tls", feature = "ring"))]
+fn a_chain_without_a_certificate_is_not_printed() {
+    let tcp = TcpServer::new(([127, 0, 0, 1], 443).into());
+    let server_side = TlsServer::new(tcp).chain("x").sni("certs").to_string();
+    assert_eq!(server_side, "tls:443:interface=127.0.0.1:sni=certs");
+    assert_eq!(server(&server_side), Ok(server_side.clone()));
+    let client_side = TlsClient::new(TcpClient::new("a", 443)).chain("x").to_string();
+    assert_eq!(client_side, "tls:a:443");
+}
+
+/// Endpoints that setters can build and that can't work, with the error of using them and the error
+/// of their string.
+#[test]
+#[cfg(any(feature = "tls", feature = "ring"))]
+fn an_endpoint_of_tls_that_lacks_a_part_is_refused_where_it_is_used_and_as_a_string() {
+    let mut l = Loop::new().expect("a loop");
+    let reactor = l.reactor();
+    let tcp = || TcpServer::new(([127, 0, 0, 1], 0).into());
+    let no_certificate = "a server needs a certificate: add cert=FILE";
+    for (endpoint, used, parsed) in [
+        (TlsServer::new(tcp()), no_certificate, "missing certificate"),
+        (TlsServer::new(tcp()).client_ca("ca"), no_certificate, "missing certificate"),
+        (TlsServer::new(UnixServer::new("s")).alpn("h2"), no_certificate, "missing certificate"),
+    ] {
+        let failure = reactor.listen(endpoint.clone(), || Quiet).expect_err("it can't listen");
+        assert!(failure.to_string().contains(used), "{endpoint}: {failure}");
+        let error = server(&endpoint.to_string()).expect_err("it is refused");
+        assert!(error.problem().contains(parsed), "{endpoint}: {error}");
+    }
+    for (endpoint, used, parsed) in [
+        (TlsClient::new(UnixClient::new("s")), "name", "missing servername"),
+        (TlsClient::new(TcpClient::new("a", 443)).alpn("h2,"), "expected protocols", "protocols"),
+    ] {
+        let connecting = reactor.connect(endpoint.clone(), || Quiet);
+        let failure = l.run_until(connecting).expect_err("it can't connect");
+        assert!(failure.to_string().contains(used), "{endpoint}: {failure}");
+        let error = client(&endpoint.to_string()).expect_err("it is refused");
+        assert!(error.problem().contains(parsed), "{endpoint}: {error}");
+    }
+}
+
 type Setter<E> = fn(E) -> E;
 
 /// Asserts that these setters, called in every order, make an endpoint that prints as `printed`.
@@ -359,7 +468,7 @@ fn c145_a_mistake_in_a_kind_or_a_keyword_is_shown_with_what_was_meant() {
         ("throttle:80:read=99999999999G", 17, "expected bytes per second", None),
         ("log:80:form=xml", 12, "expected text, hex or pcap", None),
         ("log:80:form=pcap", 12, "a capture needs file=FILE", None),
-        ("log:80:limit=0", 13, "expected bytes from 1", None),
+        ("log:80:limit=-1", 13, "expected bytes from 0", None),
         (
             "log:log:80",
             4,

@@ -251,6 +251,23 @@ fn throttle_limits_what_is_read() {
 }
 
 #[test]
+fn a_throttle_without_limits_adds_nothing_to_a_port() {
+    let mut memory = MemoryReactor::new();
+    let throttled = || Throttled::new(TcpServer::new(([127, 0, 0, 1], 7777).into()));
+    for (endpoint, printed) in [
+        (throttled(), "tcp:127.0.0.1:7777"),
+        (throttled().shared(true), "tcp:127.0.0.1:7777"),
+        (throttled().read(1), "throttle:127.0.0.1:7777"),
+        (throttled().write(1), "throttle:127.0.0.1:7777"),
+    ] {
+        let port = memory.reactor().listen(endpoint, Echo::default).expect("a free port");
+        assert_eq!(port.to_string(), printed);
+        port.stop_listening().expect("it listens").detach();
+        memory.settle();
+    }
+}
+
+#[test]
 fn throttle_limits_each_direction_at_its_own_rate() {
     let (mut memory, count) = counting("throttle:7777:read=1000:write=4000");
     let wire = memory.connect(7777);
