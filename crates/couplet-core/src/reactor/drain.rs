@@ -2,7 +2,7 @@
 //! connections are asked to finish, and the remaining ones are closed and finally aborted.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -27,6 +27,13 @@ pub struct Drained {
     pub aborted: usize,
 }
 
+impl Drained {
+    /// The number of connections that have ended.
+    pub(super) fn count(self) -> usize {
+        self.finished + self.closed + self.aborted
+    }
+}
+
 /// A drain in progress.
 pub(super) struct DrainCell {
     /// The port to drain; `None` for all.
@@ -36,9 +43,22 @@ pub(super) struct DrainCell {
     /// Connections that have not ended.
     // Bound: the connections of its ports that are open when it begins.
     pub(super) left: RefCell<BTreeSet<Key>>,
+    /// Connections that have not been asked to finish yet.
+    // Bound: those in `left`, when the drain begins.
+    pub(super) unasked: RefCell<VecDeque<Key>>,
+    pub(super) dues: Cell<Dues>,
     pub(super) drained: Cell<Drained>,
     pub(super) timer: Cell<Option<TimerKey>>,
     pub(super) resolver: RefCell<Option<Resolver<Drained>>>,
+}
+
+/// The next times of the first stage.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Dues {
+    /// When to look for silent peers.
+    pub(super) patience: Option<Instant>,
+    /// When to ask the next group of connections.
+    pub(super) group: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +136,8 @@ impl Reactor {
             times,
             stage: Cell::new(Stage::Requested),
             left: RefCell::default(),
+            unasked: RefCell::default(),
+            dues: Cell::default(),
             drained: Cell::default(),
             timer: Cell::new(None),
             resolver: RefCell::new(None),

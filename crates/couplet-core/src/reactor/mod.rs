@@ -14,6 +14,7 @@ mod inbox;
 mod jobs;
 mod leaks;
 mod names;
+mod notes;
 mod options;
 mod port;
 mod records;
@@ -39,6 +40,7 @@ pub(crate) use dependents::{Dependent, DependentId};
 pub use drain::Drained;
 #[cfg(feature = "testing")]
 pub(crate) use leaks::{Leak, numbered};
+pub use notes::Note;
 pub use options::{Answers, Drain, LoopOptions};
 pub use port::Port;
 pub use remote::{LoopGone, Remote, WouldWaitForItself};

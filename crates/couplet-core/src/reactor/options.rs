@@ -168,13 +168,29 @@ pub struct Drain {
     pub(super) finish: Duration,
     pub(super) close: Duration,
     pub(super) patience: Duration,
+    /// The number of groups that are asked one after the other, and the time for all of them.
+    pub(super) pace: (u32, Duration),
 }
 
 impl Drain {
     /// A drain in which connections may [finish](crate::Protocol::draining) on their own until
     /// `finish` has passed. Then unfinished ones are closed.
     pub fn within(finish: Duration) -> Drain {
-        Drain { finish, close: Duration::from_millis(500), patience: Duration::from_secs(1) }
+        Drain {
+            finish,
+            close: Duration::from_millis(500),
+            patience: Duration::from_secs(1),
+            pace: (1, Duration::ZERO),
+        }
+    }
+
+    /// Spreads the drain: connections are asked to finish in this many groups, one after the other
+    /// in the time `over`, at slightly random moments, so that clients do not reconnect all at the
+    /// same time. The first group is asked immediately. The time to finish begins after `over`.
+    #[must_use]
+    pub fn paced(mut self, groups: u32, over: Duration) -> Self {
+        self.pace = (groups.max(1), over);
+        self
     }
 
     /// Sets how long unfinished connections may flush written bytes once they are closed: 500 ms by

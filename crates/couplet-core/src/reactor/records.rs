@@ -12,6 +12,7 @@ use super::adopting::AdoptionCell;
 use super::dependents::Dependents;
 use super::drain::DrainCell;
 use super::leaks::Places;
+use super::notes::Notes;
 use super::options::LoopOptions;
 use super::port::PortCell;
 use super::requests::{DriverRequests, Jobs, Lookup};
@@ -76,6 +77,8 @@ pub(super) struct Records {
     at_end: RefCell<Slots<Box<dyn FnOnce()>>>,
     // Unbounded: one per `snapshot` call since the last round.
     snapshots: RefCell<Vec<Resolver<Snapshot>>>,
+    /// The program's own lines in snapshots.
+    pub(super) notes: Rc<Notes>,
     /// Called when the loop is dropped, to release the threads in [`Remote::block_on_reactor`].
     // Bound: one for each thread that waits in `Remote::block_on_reactor`.
     blocked: RefCell<Slots<Box<dyn FnOnce()>>>,
@@ -148,6 +151,7 @@ impl Records {
             dependents: RefCell::default(),
             at_end: RefCell::default(),
             snapshots: RefCell::default(),
+            notes: Rc::default(),
             blocked: RefCell::new(Slots::new()),
             cluster_snapshots: RefCell::new(Slots::new()),
             shared_ports: RefCell::new(Slots::new()),

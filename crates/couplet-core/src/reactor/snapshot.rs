@@ -31,6 +31,9 @@ pub struct Snapshot {
     pub jobs: usize,
     /// Watched foreign descriptors.
     pub watches: usize,
+    /// The program's own lines: see [`Reactor::note`](crate::Reactor::note).
+    // Bound: one for each `Note`; owned by the user.
+    pub notes: Vec<String>,
 }
 
 /// A port in a [`Snapshot`].
@@ -107,11 +110,12 @@ pub struct ConnectionSnapshot {
 impl Snapshot {
     /// Adds the snapshot of another loop.
     pub(super) fn extend(&mut self, other: Snapshot) {
-        let Snapshot { ports, datagrams, connectors, connections, .. } = other;
+        let Snapshot { ports, datagrams, connectors, connections, notes, .. } = other;
         self.ports.extend(ports);
         self.datagrams.extend(datagrams);
         self.connectors.extend(connectors);
         self.connections.extend(connections);
+        self.notes.extend(notes);
         self.pending_calls += other.pending_calls;
         self.tasks += other.tasks;
         self.jobs += other.jobs;
@@ -167,6 +171,9 @@ impl fmt::Display for Snapshot {
         }
         for port in &self.datagrams {
             writeln!(f, "{port}")?;
+        }
+        for note in &self.notes {
+            writeln!(f, "{note}")?;
         }
         for connector in &self.connectors {
             writeln!(f, "connector   {} {}", connector.target, connector.state)?;

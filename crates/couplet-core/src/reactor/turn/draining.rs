@@ -1,12 +1,13 @@
 //! Drains, in the turn.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::core::Core;
 use super::table::{ConnectionEntry, Origin, Resource};
 use crate::driver::{Commands, Key};
-use crate::reactor::drain::{DrainCell, DrainOutcome, Drained, Stage};
+use crate::reactor::drain::{DrainCell, DrainOutcome, Drained, Dues, Stage};
 use crate::reactor::port::{PortCell, PortState};
 use crate::reactor::records::{Start, TimerAction};
 use crate::timers::{TimerKey, after};
@@ -72,15 +73,50 @@ impl Core {
             |resource| matches!(resource, Resource::Connection(entry) if drain.covers(entry)),
         );
         tracing::info!(connections = concerned.len(), "draining");
-        let now = self.reactor.now();
-        drain.stage.set(Stage::Finishing(after(now, drain.times.finish)));
+        let (now, (_, over)) = (self.reactor.now(), drain.times.pace);
+        let until = after(after(now, over), drain.times.finish);
+        drain.stage.set(Stage::Finishing(until));
         drain.left.borrow_mut().extend(&concerned);
-        self.arm_drain(drain, after(now, drain.times.finish.min(drain.times.patience)));
+        drain.unasked.borrow_mut().extend(concerned);
+        let patience = Some(after(now, drain.times.patience));
+        drain.dues.set(Dues { patience, group: Some(now) });
         self.drains.add(drain.clone());
-        for key in concerned {
+        self.ask_group(io, drain);
+        self.arm_finishing(drain, until);
+        self.finish_drains();
+    }
+
+    /// Asks the next group of connections to finish, and plans the one after it.
+    fn ask_group(&mut self, io: &mut dyn Commands, drain: &Rc<DrainCell>) {
+        let (groups, over) = drain.times.pace;
+        let connections = drain.left.borrow().len() + drain.drained.get().count();
+        let size = connections.div_ceil(groups as usize).max(1);
+        let group: Vec<Key> = {
+            let mut unasked = drain.unasked.borrow_mut();
+            let size = size.min(unasked.len());
+            unasked.drain(..size).collect()
+        };
+        let due =
+            if drain.unasked.borrow().is_empty() { None } else { self.next_group(over / groups) };
+        drain.dues.set(Dues { group: due, ..drain.dues.get() });
+        for key in group {
             self.with_life(io, key, |life, _| life.drain(drain.times.patience));
         }
-        self.finish_drains();
+    }
+
+    /// A moment around this time from now: between three and five quarters of it.
+    fn next_group(&self, apart: Duration) -> Option<Instant> {
+        let share = (self.reactor.random() >> 32) as u32;
+        let jitter = ((apart / 2).as_nanos() * u128::from(share)) >> 32;
+        let jitter = Duration::from_nanos(u64::try_from(jitter).unwrap_or(u64::MAX));
+        Some(after(self.reactor.now(), apart / 4 * 3 + jitter))
+    }
+
+    /// Sets the timer for the next event of the first stage.
+    fn arm_finishing(&mut self, drain: &Rc<DrainCell>, until: Instant) {
+        let Dues { patience, group } = drain.dues.get();
+        let due = [patience, group].into_iter().flatten().fold(until, Instant::min);
+        self.arm_drain(drain, due);
     }
 
     /// The ports that a drain closes, including those that have not started.
@@ -118,17 +154,27 @@ impl Core {
         let _hold = self.records.hold("drain timer");
         match drain.stage.get() {
             Stage::Finishing(until) if self.reactor.now() < until => {
-                self.cut_silent_peers(io, drain, until);
+                let (now, Dues { patience, group }) = (self.reactor.now(), drain.dues.get());
+                if patience.is_some_and(|due| due <= now) {
+                    self.cut_silent_peers(io, drain);
+                }
+                if group.is_some_and(|due| due <= now) {
+                    self.ask_group(io, drain);
+                }
+                if !drain.left.borrow().is_empty() {
+                    self.arm_finishing(drain, until);
+                }
             }
             _ => self.next_stage(io, drain),
         }
     }
 
-    /// Ends the connections whose peers have been silent for too long, and sets a timer for the
-    /// next.
-    fn cut_silent_peers(&mut self, io: &mut dyn Commands, drain: &Rc<DrainCell>, until: Instant) {
+    /// Ends the connections whose peers have been silent for too long since they were asked to
+    /// finish, and plans the next look.
+    fn cut_silent_peers(&mut self, io: &mut dyn Commands, drain: &Rc<DrainCell>) {
         let (now, patience) = (self.reactor.now(), drain.times.patience);
-        let left: Vec<Key> = drain.left.borrow().iter().copied().collect();
+        let unasked: BTreeSet<Key> = drain.unasked.borrow().iter().copied().collect();
+        let left: Vec<Key> = drain.left.borrow().difference(&unasked).copied().collect();
         let mut next = after(now, patience);
         for key in left {
             let Some(entry) = self.table.connection(key) else { continue };
@@ -144,9 +190,7 @@ impl Core {
                 }
             }
         }
-        if !drain.left.borrow().is_empty() {
-            self.arm_drain(drain, next.min(until));
-        }
+        drain.dues.set(Dues { patience: Some(next), ..drain.dues.get() });
     }
 
     /// Moves the remaining connections to the next stage.

@@ -27,6 +27,7 @@ impl Core {
             watches: records.watches.borrow().len(),
             #[cfg(not(unix))]
             watches: 0,
+            notes: records.notes.lines(),
             connectors: self
                 .connecting
                 .connectors()

@@ -127,6 +127,57 @@ pub(crate) fn c105b_who_does_not_finish_is_closed_and_at_last_aborted(kit: Kit) 
     rig.still_echoes();
 }
 
+pub(crate) fn c105b_a_paced_drain_asks_one_group_after_the_other(kit: Kit) {
+    let (mut rig, log) = (kit.rig(), Log::default());
+    let mut pairs: Vec<_> = (0..7).map(|_| rig.accept(Script::new())).collect();
+    let asked = |pairs: &[(A, _)]| pairs.iter().filter(|(a, _)| a.log.has("draining")).count();
+    let drain = Drain::within(s(10)).patience(s(100)).close(s(1)).paced(3, s(30));
+    watch(&log, rig.reactor.drain(drain));
+    rig.turns(3);
+    assert_eq!(asked(&pairs), 3);
+    // The groups are 7.5 to 12.5 s apart.
+    for (early, late, group) in [(s(7), s(6), 6), (s(1), s(12), 7)] {
+        let before = asked(&pairs);
+        rig.pass(early);
+        rig.turns(3);
+        assert_eq!(asked(&pairs), before, "too early");
+        rig.pass(late);
+        rig.turns(3);
+        assert_eq!(asked(&pairs), group);
+    }
+    // 26 s have passed. Each connection has its ten seconds after the pace.
+    let (finished, _b) = pairs.pop().expect("seven");
+    finished.transport().abort_connection();
+    rig.lost(&finished);
+    rig.pass(s(13));
+    rig.turns(3);
+    assert!(!pairs.iter().any(|(a, _)| a.is_lost()) && log.entries().is_empty());
+    rig.pass(s(2));
+    for (a, b) in &pairs {
+        assert_eq!(rig.take_to_the_end(b), Saw::Fin);
+        b.fin();
+        assert_eq!(rig.lost(a), "Shutdown");
+    }
+    assert_eq!(log.entries(), ["(1, 6, 0)"]);
+    rig.still_echoes();
+}
+
+pub(crate) fn c105b_a_cancel_ends_the_pace_too(kit: Kit) {
+    let (mut rig, log) = (kit.rig(), Log::default());
+    let pairs: Vec<_> = (0..4).map(|_| rig.accept(Script::new())).collect();
+    let drained = rig.reactor.drain(Drain::within(s(100)).paced(4, s(400)));
+    let cancel = drained.canceller();
+    watch(&log, drained);
+    rig.turns(3);
+    cancel.cancel();
+    for (a, b) in &pairs {
+        rig.take_to_the_end(b);
+        b.fin();
+        assert_eq!(rig.lost(a), "Shutdown");
+    }
+    rig.still_echoes();
+}
+
 pub(crate) fn c105b_a_cancel_closes_them_at_once(kit: Kit) {
     let (mut rig, log) = (kit.rig(), Log::default());
     let (a, b) = rig.accept(Script::new());

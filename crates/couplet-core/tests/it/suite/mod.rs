@@ -251,6 +251,8 @@ macro_rules! all_facts {
                 c105b_a_drain_ends_when_its_connections_have_finished needs awaited_end,
                 c105b_who_does_not_finish_is_closed_and_at_last_aborted,
                 c105b_a_cancel_closes_them_at_once,
+                c105b_a_paced_drain_asks_one_group_after_the_other,
+                c105b_a_cancel_ends_the_pace_too,
                 c105b_what_a_question_panics_with_loses_that_connection_alone needs half_close,
                 c105a_an_upgrade_in_the_same_turn_is_asked_once,
                 c105b_whom_one_drain_closes_another_counts_as_closed,
