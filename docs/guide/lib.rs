@@ -75,6 +75,7 @@ mod chapters {
         shared_state = "shared-state.md"
         simulator = "simulator.md"
         stopping = "stopping.md"
+        services = "services.md"
         testing = "testing.md"
         threads = "threads.md"
         time = "time.md"

@@ -115,6 +115,7 @@
 //! | serve HTTP with an axum router, or send requests | the chapter [HTTP with axum] |
 //! | be a client of PostgreSQL, Redis or HTTPS servers | the chapter [Databases and other clients] |
 //! | keep a connection to a server | [`services::ClientService`] |
+//! | start, restart and stop the parts of a program | [`services::Supervisor`]; the chapter [Services] |
 //! | repeat a call | [`LoopingCall`] |
 //! | do long work without blocking the loop | [`task::Cooperator`], [`Reactor::defer_to_thread`] |
 //! | find callbacks that block the loop | [`LoopOptions::stall_after`] |
@@ -199,6 +200,7 @@
 //! [Datagrams]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/datagrams.md
 //! [WebSockets]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/websocket.md
 //! [TLS]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/tls.md
+//! [Services]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/services.md
 //! [Stopping well]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/stopping.md
 //! [Cancellation]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/cancellation.md
 //! [HTTP with axum]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/http.md

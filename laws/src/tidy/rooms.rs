@@ -128,7 +128,7 @@ const MAY_KNOW: [(&str, &[&str]); 27] = [
         "stream",
         &[THE_ROOT, "panics", "defer", "endpoints", "layers", "protocols", "reactor", "unread"],
     ),
-    ("services", &[THE_ROOT, "defer", "endpoints", "layers"]),
+    ("services", &[THE_ROOT, "defer", "endpoints", "layers", "reactor", "task"]),
     ("embed", &[THE_ROOT, "reactor"]),
 ];
 

@@ -25,6 +25,8 @@ use crate::defer::{Cancelled, Canceller, Deferred, Failure, Resolver};
 use crate::endpoints::{ClientEndpoint, EndpointError, IntoEndpoint};
 use crate::layers::Layer;
 
+use super::service::{Health, Service};
+
 /// Keeps a connection to an endpoint: connects, and reconnects after a failure or a loss, until it
 /// is stopped. Clones share the service; dropping them does not stop it.
 ///
@@ -75,6 +77,8 @@ type Prepare<P> = Rc<dyn Fn(&Connection<P>) -> Deferred<()>>;
 type Policy = Rc<dyn Fn(u32, &Reactor) -> Duration>;
 
 struct Inner<P: 'static> {
+    /// The endpoint, as the name of the service.
+    name: String,
     reactor: Reactor,
     connect: Connect<P>,
     prepare: RefCell<Option<Prepare<P>>>,
@@ -134,6 +138,7 @@ impl<P: 'static> ClientService<P> {
         F::Factory: Factory<Protocol = P>,
     {
         let endpoint = endpoint.into_endpoint()?;
+        let name = endpoint.to_string();
         let factory = Shared::new(factory.into_factory());
         let connect = move |service: &Self| {
             let (number, service) = (service.inner.number.get(), service.clone());
@@ -142,6 +147,7 @@ impl<P: 'static> ClientService<P> {
             reactor.connect(&endpoint, attempt)
         };
         let inner = Inner {
+            name,
             reactor: reactor.clone(),
             connect: Box::new(connect),
             prepare: RefCell::new(None),
@@ -485,6 +491,33 @@ impl<F: Factory + 'static> Factory for Attempt<F> {
 
     fn attach(&mut self, reactor: &Reactor) {
         self.factory.attach(reactor);
+    }
+}
+
+/// For a [`Supervisor`](super::Supervisor). Its start does not wait for a connection, so that a
+/// program starts while its servers are away; its health says whether it is connected.
+impl<P: 'static> Service for ClientService<P> {
+    fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    fn start(&mut self, _: &Reactor) -> Deferred<()> {
+        ClientService::start(self);
+        Deferred::succeed(())
+    }
+
+    fn stop(&mut self) -> Deferred<()> {
+        ClientService::stop(self)
+    }
+
+    fn health(&self) -> Health {
+        match (&*self.inner.state.borrow(), self.inner.failures.get()) {
+            (ServiceState::Connected(_), _) => Health::Ready,
+            (ServiceState::New | ServiceState::Stopped, _) => Health::Failed("stopped".to_owned()),
+            (ServiceState::Stopping | ServiceState::Restarting, _) => Health::Stopping,
+            (_, 0) => Health::Starting,
+            (_, failures) => Health::Failed(format!("not connected after {failures} failures")),
+        }
     }
 }
 

@@ -52,6 +52,7 @@ mod skipped;
 mod snapshot;
 mod streams;
 mod suite;
+mod supervisor;
 mod task;
 mod tasks;
 mod tasks_scoped;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use couplet::http::HttpExt;
 use couplet::http::{Body, HttpOptions, Request, Response};
 use couplet::reactor::Drain;
+use couplet::services::{Child, Service, StreamServerService, Supervisor};
 use couplet::{Reactor, Result, Stream};
 use tower::service_fn;
 
@@ -133,6 +134,28 @@ fn c105b_a_client_of_http2_has_the_patience_of_a_drain_for_a_goaway() {
         assert_eq!(reactor.now() - begins, 3 * SECOND);
         assert_eq!((drained.finished, drained.closed + drained.aborted), (1, 0));
         drop(silent);
+        Ok(())
+    });
+}
+
+#[test]
+fn c139k_a_service_over_http_ends_its_connections_when_it_stops_and_starts_again() {
+    let (tell, heard) = std::sync::mpsc::channel();
+    run(async move |reactor| {
+        let hello = async |_: Request<Body>| Ok::<_, Infallible>(Response::new("hello".to_owned()));
+        let web = move |reactor: &Reactor| reactor.serve_http("localhost:0", service_fn(hello));
+        let web = StreamServerService::opening("web", web)
+            .on_listening(move |port| tell.send(port.host().to_string()).expect("a test"));
+        let mut supervisor = Supervisor::new("program");
+        supervisor.add(Child::new(web)).await?;
+        for _ in 0..2 {
+            supervisor.start(&reactor).await?;
+            let server = heard.recv().expect("a port");
+            let mut stream = reactor.connect_stream(&*server).await?;
+            ask(&mut stream, "http/1.1").await?;
+            supervisor.stop().await?;
+            assert_eq!(stream.read(&mut [0; 64]).await?, 0);
+        }
         Ok(())
     });
 }

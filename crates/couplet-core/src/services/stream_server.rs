@@ -1,0 +1,141 @@
+//! [`StreamServerService`]: listens on an endpoint. Twisted's class of the same name.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::service::Service;
+use crate::defer::Deferred;
+use crate::endpoints::{EndpointError, IntoEndpoint, ServerEndpoint};
+use crate::reactor::Drain;
+use crate::{Factory, IntoFactory, Port, Reactor, Result, Shared};
+
+/// Listens on an endpoint while it is started. To stop, it closes the port and
+/// [drains](Port::drain) its connections; cancelled, it ends the drain's first stage. Twisted's
+/// class of the same name, whose connections stay.
+///
+/// ```
+/// # use couplet::{Protocol, Transport};
+/// # struct Echo;
+/// # impl Protocol for Echo { fn data_received(&mut self, _: &Transport, _: &[u8]) {} }
+/// use std::time::Duration;
+///
+/// use couplet::services::StreamServerService;
+///
+/// let echo = StreamServerService::new("echo", "localhost:0", || Echo)?
+///     .drain(Duration::from_secs(20))
+///     .on_listening(|port| println!("listening on {}", port.host()));
+/// # drop(echo);
+/// # Ok::<(), couplet::Failure>(())
+/// ```
+pub struct StreamServerService {
+    name: String,
+    listen: Listen,
+    drain: Drain,
+    on_listening: Option<OnListening>,
+    port: Option<Port>,
+}
+
+type Listen = Box<dyn Fn(&Reactor) -> Result<Port>>;
+type OnListening = Box<dyn FnMut(&Port)>;
+
+impl StreamServerService {
+    /// A service that listens on `endpoint` and builds a protocol for each connection.
+    ///
+    /// # Errors
+    ///
+    /// If a string is not a valid endpoint.
+    pub fn new<K, F>(
+        name: impl Into<String>,
+        endpoint: impl IntoEndpoint<dyn ServerEndpoint>,
+        factory: F,
+    ) -> Result<Self, EndpointError>
+    where
+        F: IntoFactory<K>,
+        F::Factory: Factory,
+    {
+        let (endpoint, factory) = (endpoint.into_endpoint()?, Shared::new(factory.into_factory()));
+        Ok(Self::opening(name, move |reactor| reactor.listen(endpoint.clone(), factory.clone())))
+    }
+
+    /// A service that opens its port by this function, each time it starts: for
+    /// handlers in async style ([`serve`](Reactor::serve)), and for HTTP, as in
+    /// `StreamServerService::opening("web", move |reactor| reactor.serve_http(endpoint, app.clone()))`.
+    pub fn opening(
+        name: impl Into<String>,
+        open: impl Fn(&Reactor) -> Result<Port> + 'static,
+    ) -> Self {
+        StreamServerService {
+            name: name.into(),
+            listen: Box::new(open),
+            drain: Drain::within(Duration::from_secs(5)),
+            on_listening: None,
+            port: None,
+        }
+    }
+
+    /// Sets how long connections may finish when the service stops: 5 s by default. The child's
+    /// [`stop_within`](super::Child::stop_within) should be longer.
+    #[must_use]
+    pub fn drain(mut self, times: impl Into<Drain>) -> Self {
+        self.drain = times.into();
+        self
+    }
+
+    /// Sets a closure that is called with the port each time it has been opened.
+    #[must_use]
+    pub fn on_listening(mut self, f: impl FnMut(&Port) + 'static) -> Self {
+        self.on_listening = Some(Box::new(f));
+        self
+    }
+}
+
+/// A port that closes if the start panics.
+struct Opened(Option<Port>);
+
+impl Opened {
+    fn keep(mut self) -> Option<Port> {
+        self.0.take()
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        if let Some(stopped) = self.0.take().and_then(|port| port.stop_listening()) {
+            stopped.detach();
+        }
+    }
+}
+
+impl Service for StreamServerService {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn start(&mut self, reactor: &Reactor) -> Deferred<()> {
+        let port = match (self.listen)(reactor) {
+            Ok(port) => Opened(Some(port)),
+            Err(failure) => return Deferred::fail(failure),
+        };
+        if let (Some(port), Some(on_listening)) = (&port.0, &mut self.on_listening) {
+            on_listening(port);
+        }
+        self.port = port.keep();
+        Deferred::succeed(())
+    }
+
+    fn stop(&mut self) -> Deferred<()> {
+        match self.port.take() {
+            Some(port) => port.drain(self.drain).map(drop),
+            None => Deferred::succeed(()),
+        }
+    }
+}
+
+impl fmt::Debug for StreamServerService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamServerService")
+            .field("name", &self.name)
+            .field("port", &self.port)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,234 @@
+//! The ready-made services.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::services::{
+    Child, ClientService, FunctionService, Health, Restart, Service, StreamServerService,
+    Supervisor, TaskService, TimerService,
+};
+use couplet::testing::{Clock, MemoryReactor};
+use couplet::{Deferred, Failure, Reactor};
+
+use super::S;
+use crate::defer_witness::{Log, given};
+use crate::quiet::Echo;
+
+#[test]
+fn c139k_a_stream_server_listens_while_it_runs_and_drains_its_connections() {
+    let mut memory = MemoryReactor::new();
+    let ports = Rc::new(Cell::new(0));
+    let opened = ports.clone();
+    let mut service = StreamServerService::new("echo", "tcp:8000", || Echo)
+        .unwrap()
+        .drain(S * 3)
+        .on_listening(move |port| opened.set(opened.get() + port.host().port().unwrap_or(0)));
+    given(service.start(&memory.reactor())).take().unwrap();
+    memory.settle();
+    let wire = memory.connect(8000);
+    memory.settle();
+    let stopped = given(service.stop());
+    memory.settle();
+    assert!(memory.listening().is_empty());
+    wire.push(b"still served");
+    memory.settle();
+    assert_eq!(wire.take(), b"still served");
+    assert!(stopped.is_none());
+    memory.advance(S * 4);
+    stopped.take().unwrap();
+    assert!(wire.saw_fin());
+    wire.close();
+    given(service.start(&memory.reactor())).take().unwrap();
+    memory.settle();
+    assert_eq!((memory.listening().len(), ports.get()), (1, 16000));
+    // Cancelled, it waits no longer.
+    let wire = memory.connect(8000);
+    memory.settle();
+    let stopping = service.stop();
+    memory.settle();
+    assert!(!wire.saw_fin());
+    stopping.cancel();
+    memory.settle();
+    assert!(wire.saw_fin());
+    assert!(given(stopping).take().unwrap_err().is_cancelled());
+}
+
+#[test]
+fn c139k_a_stream_server_that_cannot_listen_does_not_start_and_keeps_no_port_when_it_panics() {
+    let mut memory = MemoryReactor::new();
+    let taken = memory.reactor().listen("tcp:8000", || Echo).unwrap();
+    let mut service = StreamServerService::new("echo", "tcp:8000", || Echo).unwrap();
+    let failure = given(service.start(&memory.reactor())).text();
+    assert!(failure.contains("8000"), "{failure}");
+    taken.stop_listening().unwrap().detach();
+    memory.settle();
+    let service = service.on_listening(|_| panic!("no room"));
+    let supervisor = Supervisor::new("top");
+    supervisor.add(Child::new(service)).detach();
+    let started = given(supervisor.clone().start(&memory.reactor()));
+    memory.settle();
+    assert!(started.text().contains("no room"));
+    assert!(memory.listening().is_empty());
+}
+
+/// Runs a service below a supervisor on a clock.
+fn supervised(service: impl Service + 'static, restart: Restart) -> (Clock, Supervisor) {
+    let mut clock = Clock::new();
+    let mut supervisor = Supervisor::new("top").back_off(Duration::ZERO, Duration::ZERO);
+    supervisor.add(Child::new(service).restart(restart)).detach();
+    let started = given(supervisor.start(&clock.reactor()));
+    clock.settle();
+    started.take().unwrap();
+    (clock, supervisor)
+}
+
+fn stop(clock: &mut Clock, supervisor: &mut Supervisor) {
+    let stopped = given(supervisor.stop());
+    clock.settle();
+    stopped.take().unwrap();
+}
+
+#[test]
+fn c139k_a_timer_calls_at_once_and_every_interval_until_it_stops() {
+    let calls = Rc::new(Cell::new(0));
+    let counted = calls.clone();
+    let service = TimerService::new("tick", S, move || counted.set(counted.get() + 1));
+    let (mut clock, mut supervisor) = supervised(service, Restart::Permanent);
+    assert_eq!(calls.get(), 1);
+    clock.advance(S * 3);
+    assert_eq!(calls.get(), 4);
+    stop(&mut clock, &mut supervisor);
+    clock.advance(S * 3);
+    assert_eq!(calls.get(), 4);
+}
+
+#[test]
+fn c139k_a_timer_whose_function_fails_has_failed_and_is_restarted() {
+    let calls = Rc::new(Cell::new(0));
+    let counted = calls.clone();
+    let service = TimerService::new("tick", S * 10, move || {
+        counted.set(counted.get() + 1);
+        match counted.get() {
+            1 => Err(Failure::msg("the first time")),
+            _ => Ok(()),
+        }
+    });
+    let (mut clock, supervisor) = supervised(service, Restart::Permanent);
+    clock.settle();
+    assert_eq!((calls.get(), supervisor.children()[0].restarts), (2, 1));
+    clock.advance(S * 10);
+    assert_eq!(calls.get(), 3);
+}
+
+#[test]
+fn c139k_the_stop_of_a_timer_waits_for_the_call_in_progress_and_cancelled_cancels_it() {
+    for cancels in [false, true] {
+        let mut clock = Clock::new();
+        let (reactor, log) = (clock.reactor(), Log::default());
+        let said = log.clone();
+        let mut service = TimerService::new("tick", S, move || {
+            let (done, said) = (said.clone(), said.clone());
+            let call = reactor.sleep(S * 5).map(move |()| done.say("done"));
+            call.add_errback(move |failure| {
+                said.say("cancelled");
+                Err(failure)
+            })
+        });
+        given(service.start(&clock.reactor())).take().unwrap();
+        clock.settle();
+        let stopping = service.stop();
+        clock.settle();
+        assert!(!stopping.has_fired());
+        if cancels {
+            stopping.cancel();
+        }
+        clock.advance(S * 5);
+        assert_eq!(log.take(), [if cancels { "cancelled" } else { "done" }]);
+        drop(given(stopping));
+    }
+}
+
+#[test]
+fn c139k_a_task_ends_with_its_result_and_a_stop_drops_it() {
+    struct Dropped(Log);
+    impl Drop for Dropped {
+        fn drop(&mut self) {
+            self.0.say("dropped");
+        }
+    }
+    let log = Log::default();
+    let (said, runs) = (log.clone(), Rc::new(Cell::new(0)));
+    let service = TaskService::new("work", move |reactor: Reactor| {
+        let (log, run) = (said.clone(), runs.get() + 1);
+        runs.set(run);
+        async move {
+            let _dropped = Dropped(log.clone());
+            log.say(format!("run {run}"));
+            reactor.sleep(S * run).await?;
+            if run == 1 { Err(Failure::msg("the first run")) } else { Ok(()) }
+        }
+    });
+    let (mut clock, mut supervisor) = supervised(service, Restart::Transient);
+    assert_eq!(log.take(), ["run 1"]);
+    clock.advance(S);
+    assert_eq!(log.take(), ["dropped", "run 2"]);
+    clock.advance(S * 2);
+    assert_eq!(log.take(), ["dropped"]);
+    assert_eq!(supervisor.children()[0].to_string(), "work ended restarts 1");
+    let again = given(supervisor.start_child("work"));
+    clock.settle();
+    again.take().unwrap();
+    stop(&mut clock, &mut supervisor);
+    assert_eq!(log.take(), ["run 3", "dropped"]);
+}
+
+#[test]
+fn c139k_a_service_from_closures_calls_them() {
+    let log = Log::default();
+    let (starts, stops) = (log.clone(), log.clone());
+    let degraded = Health::Degraded("half".to_owned());
+    let said = degraded.clone();
+    let mut service = FunctionService::new("cache", move |_| {
+        starts.say("start");
+        Deferred::succeed(())
+    })
+    .on_stop(move || {
+        stops.say("stop");
+        Deferred::succeed(())
+    })
+    .on_health(move || said.clone());
+    let clock = Clock::new();
+    assert_eq!(service.name(), "cache");
+    given(service.start(&clock.reactor())).take().unwrap();
+    given(service.stop()).take().unwrap();
+    assert_eq!((log.take(), service.health()), (vec!["start".into(), "stop".into()], degraded));
+    let mut bare = FunctionService::new("bare", |_| Deferred::succeed(()));
+    given(bare.stop()).take().unwrap();
+    assert_eq!(bare.health(), Health::Ready);
+}
+
+#[test]
+fn c139k_a_client_is_healthy_while_it_is_connected() {
+    let mut memory = MemoryReactor::new();
+    let client = ClientService::new(&memory.reactor(), "tcp:127.0.0.1:8000", || Echo).unwrap();
+    let mut supervisor = Supervisor::new("top");
+    supervisor.add(Child::new(client.clone())).detach();
+    given(Service::start(&mut supervisor, &memory.reactor()));
+    memory.settle();
+    assert_eq!(supervisor.health(), Health::Starting);
+    memory.connecting()[0].fail(std::io::ErrorKind::ConnectionRefused.into());
+    memory.settle();
+    let failed = "tcp:127.0.0.1:8000: not connected after 1 failures";
+    assert_eq!(supervisor.health(), Health::Failed(failed.to_owned()));
+    memory.advance(S * 3);
+    let wire = memory.connecting()[0].complete();
+    memory.settle();
+    assert_eq!(supervisor.health(), Health::Ready);
+    let stopped = given(supervisor.stop());
+    memory.settle();
+    wire.close();
+    memory.settle();
+    stopped.take().unwrap();
+    assert!(!client.is_running());
+}
