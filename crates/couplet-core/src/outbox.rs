@@ -117,7 +117,7 @@ impl Spares {
 
     /// Total capacity of the kept buffers in bytes, excluding the most recently drained one.
     #[cfg(feature = "testing")]
-    pub(crate) fn kept(&self) -> usize {
+    pub(crate) fn retained(&self) -> usize {
         self.kept.get()
     }
 

@@ -258,11 +258,16 @@ pub(crate) fn run(options: Connect) -> Result<(), Exit> {
         connected.detach();
         Ok(())
     })?;
-    ended(l, &printed, end.take(), &name)
+    session_result(l, &printed, end.take(), &name)
 }
 
 /// Maps the outcome of the run to the command's result.
-fn ended(l: &Loop, printed: &PrintResult, end: Option<Outcome>, name: &str) -> Result<(), Exit> {
+fn session_result(
+    l: &Loop,
+    printed: &PrintResult,
+    end: Option<Outcome>,
+    name: &str,
+) -> Result<(), Exit> {
     if let Some(signal) = l.stopped_by() {
         printed.wait_at_most(LAST_PRINT);
         return Err(Exit::interrupted(signal));

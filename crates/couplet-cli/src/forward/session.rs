@@ -123,7 +123,7 @@ impl Drop for Session {
                 totals.not_connected();
                 tracing::warn!(%peer, "cannot connect to {to}: {failure}");
             }
-            End::Stopped => totals.stopped(),
+            End::Stopped => totals.count_stopped(),
             End::Broken(..) | End::Idle => totals.broken(),
             End::Clean => {}
         }

@@ -47,7 +47,7 @@ impl Totals {
         count(&self.turned_away, 1) == 0
     }
 
-    pub(super) fn stopped(&self) {
+    pub(super) fn count_stopped(&self) {
         count(&self.stopped, 1);
     }
 }

@@ -22,7 +22,7 @@ pub(super) enum Wanted {
 }
 
 /// Evaluates the header for a file of this size.
-pub(super) fn wanted(headers: &HeaderMap, size: u64) -> Wanted {
+pub(super) fn requested_ranges(headers: &HeaderMap, size: u64) -> Wanted {
     let specifier = single(headers, header::RANGE).and_then(|value| value.to_str().ok());
     let parts = specifier.and_then(|specifier| parts(specifier, size));
     match parts {
@@ -98,7 +98,7 @@ mod tests {
         ) {
             let mut headers = HeaderMap::new();
             headers.insert(header::RANGE, HeaderValue::try_from(&header).unwrap());
-            if let Wanted::Parts(parts) = wanted(&headers, size) {
+            if let Wanted::Parts(parts) = requested_ranges(&headers, size) {
                 prop_assert!(!parts.is_empty() && parts.len() <= MOST_RANGES);
                 for (n, part) in parts.iter().enumerate() {
                     prop_assert!(part.start < part.end && part.end <= size);

@@ -125,7 +125,7 @@ fn file_answer(site_request: &SiteRequest, path: &Path, file: File, metadata: Me
     let headers = site_request.request.headers();
     let has_ranges = site_request.request.method() == Method::GET
         && conditions::range_applies(headers, &validators);
-    let wanted = if has_ranges { ranges::wanted(headers, size) } else { Wanted::Whole };
+    let wanted = if has_ranges { ranges::requested_ranges(headers, size) } else { Wanted::Whole };
     let mut content = Content::default();
     let mut answer = match wanted {
         Wanted::Whole => {

@@ -57,7 +57,7 @@ pub(crate) fn run(options: List) -> Result<(), Exit> {
         Ok(())
     })?;
     match outcome.take() {
-        Some(Ok(titles)) => output::print(shown(&titles).as_bytes()),
+        Some(Ok(titles)) => output::print(printable_titles(&titles).as_bytes()),
         Some(Err(failure)) => {
             let (name, why) = (options.address.name, why(&failure));
             Err(Exit::failed(format!("no titles from {name}: {why}")))
@@ -67,7 +67,7 @@ pub(crate) fn run(options: List) -> Result<(), Exit> {
 }
 
 /// Formats one title per line, with control characters replaced by question marks.
-fn shown(titles: &[u8]) -> String {
+fn printable_titles(titles: &[u8]) -> String {
     let titles = String::from_utf8_lossy(titles);
     let line = |title: &str| title.replace(char::is_control, "?") + "\n";
     titles.lines().map(line).collect()
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn titles_do_nothing_to_a_terminal() {
-        assert_eq!(shown(b"Ode\r\n\x1b[2J\xff\r\n\r\nx\n"), "Ode\n?[2J\u{fffd}\n\nx\n");
-        assert_eq!(shown(b""), "");
+        assert_eq!(printable_titles(b"Ode\r\n\x1b[2J\xff\r\n\r\nx\n"), "Ode\n?[2J\u{fffd}\n\nx\n");
+        assert_eq!(printable_titles(b""), "");
     }
 }

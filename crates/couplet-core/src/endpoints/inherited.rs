@@ -166,7 +166,9 @@ fn adopt(
     place: &Part,
 ) -> Result<Port> {
     let socket = inherit(which, place)?;
-    Ok(reactor.adopt_port(socket, factory).map_err(|error| refused(which.0, place, &error))?)
+    Ok(reactor
+        .adopt_port(socket, factory)
+        .map_err(|error| passed_socket_error(which.0, place, &error))?)
 }
 
 /// Shares the descriptor's socket among several loops.
@@ -175,7 +177,7 @@ fn share(which: (i32, Option<&str>), place: &Part, text: String) -> Result<Share
     let socket = inherit(which, place)?;
     let again = move || ListeningSocket::inherited(which.0);
     let shared = SharedPort::from_one_socket(socket, &ListenOptions::default(), text, again);
-    Ok(shared.map_err(|error| refused(which.0, place, &error))?)
+    Ok(shared.map_err(|error| passed_socket_error(which.0, place, &error))?)
 }
 
 #[cfg(unix)]
@@ -184,7 +186,7 @@ fn inherit(
     place: &Part,
 ) -> Result<ListeningSocket, EndpointError> {
     let socket = ListeningSocket::inherited(number);
-    let socket = socket.map_err(|error| refused(number, place, &error))?;
+    let socket = socket.map_err(|error| passed_socket_error(number, place, &error))?;
     match domain {
         Some(domain) if socket.family() != Some(domain) => {
             Err(place.error(format!("descriptor {number} is not a socket of the domain {domain}")))
@@ -194,7 +196,7 @@ fn inherit(
 }
 
 #[cfg(unix)]
-fn refused(number: i32, place: &Part, error: &std::io::Error) -> EndpointError {
+fn passed_socket_error(number: i32, place: &Part, error: &std::io::Error) -> EndpointError {
     place.error(format!("cannot use descriptor {number}: {}", Plain(error)))
 }
 

@@ -92,9 +92,9 @@ fn a_buffer_of_the_largest_size_is_kept_and_a_larger_one_is_freed() {
     // The most recently drained buffer, and one that must yield to it.
     spares.give(Vec::with_capacity(PIECE));
     spares.give(Vec::with_capacity(PIECE));
-    assert_eq!(spares.kept(), PIECE);
+    assert_eq!(spares.retained(), PIECE);
     assert_eq!((spares.take().capacity(), spares.take().capacity()), (PIECE, PIECE));
-    assert_eq!((spares.take().capacity(), spares.kept()), (0, 0));
+    assert_eq!((spares.take().capacity(), spares.retained()), (0, 0));
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn a_buffer_that_is_too_large_takes_no_place() {
     let spares = Spares::default();
     spares.give(Vec::with_capacity(100));
     spares.give(Vec::with_capacity(PIECE + 1));
-    assert_eq!(spares.kept(), 0);
+    assert_eq!(spares.retained(), 0);
     assert_eq!(spares.take().capacity(), 100);
 }
 
@@ -112,7 +112,7 @@ fn spare_buffers_have_a_bound_together() {
     for _ in 0..20 {
         spares.give(Vec::with_capacity(PIECE));
     }
-    assert_eq!(spares.kept(), SPARE_TOTAL - PIECE, "and the one that was drained last");
+    assert_eq!(spares.retained(), SPARE_TOTAL - PIECE, "and the one that was drained last");
 }
 
 #[test]

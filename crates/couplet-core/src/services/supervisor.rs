@@ -296,8 +296,8 @@ impl Supervisor {
 
     /// Ends the supervisor in stages: its health says [`Stopping`](Health::Stopping) for
     /// [a time](Self::not_ready_for); all ports of the loop close and [drain](Self::drain); the
-    /// children stop in reverse order, each within its time. Cancelled, as by a second signal, it
-    /// shortens the present stage and those to come.
+    /// children stop in reverse order, each within its time. Cancelled, it shortens the present
+    /// stage and those to come. (A second signal ends the run without them.)
     pub fn wind_down(&self, reactor: &Reactor) -> Deferred<()> {
         let inner = &self.inner;
         if !self.inner.is_active() {

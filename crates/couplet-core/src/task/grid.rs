@@ -29,7 +29,10 @@ impl Grid {
     /// Returns the number of points up to now since the last count: always 1 with an interval of
     /// zero.
     pub(super) fn count(&mut self, now: Instant) -> u64 {
-        let Some(point) = self.passed(now).checked_div(self.interval.as_nanos()) else { return 1 };
+        let Some(point) = self.nanoseconds_since_start(now).checked_div(self.interval.as_nanos())
+        else {
+            return 1;
+        };
         // A Duration's nanoseconds fit: there are fewer than 2^94.
         let points = (point + 1).saturating_sub(self.next);
         self.next += points;
@@ -38,14 +41,14 @@ impl Grid {
 
     /// The time from now to the next point, in whole nanoseconds.
     pub(super) fn until_next(&self, now: Instant) -> Duration {
-        match self.passed(now).checked_rem(self.interval.as_nanos()) {
+        match self.nanoseconds_since_start(now).checked_rem(self.interval.as_nanos()) {
             Some(over) => self.interval - from_nanos(over),
             None => Duration::ZERO,
         }
     }
 
     /// The time since the start, in nanoseconds.
-    fn passed(&self, now: Instant) -> u128 {
+    fn nanoseconds_since_start(&self, now: Instant) -> u128 {
         now.saturating_duration_since(self.start).as_nanos()
     }
 }

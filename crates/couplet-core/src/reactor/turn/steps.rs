@@ -607,7 +607,7 @@ impl Core {
     /// Describes a queue of the loop that exceeds its bound, if any.
     #[cfg(feature = "testing")]
     pub(super) fn exceeded_bound(&self) -> Option<String> {
-        let kept = self.records.spares.kept();
+        let kept = self.records.spares.retained();
         (kept > crate::outbox::SPARE_TOTAL).then(|| format!("the spare buffers hold {kept} bytes"))
     }
 }
