@@ -337,6 +337,7 @@ fn c131_a_cancel_stops_it_and_the_call_under_way() {
     let running = looping.start(S);
     clock.jump(Duration::ZERO);
     assert!(looping.stop());
+    assert!(!resolver.is_cancelled(), "a stop waits for the call");
     running.cancel();
     assert!(resolver.is_cancelled(), "the call in progress when it was stopped, too");
     assert!(given(running).take().unwrap_err().is_cancelled());

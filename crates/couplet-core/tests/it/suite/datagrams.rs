@@ -346,9 +346,11 @@ pub(crate) fn c159_a_refusal_is_connection_refused_and_the_port_stays_open(kit: 
     drop(nobody.stop_listening());
     let c = plain(&rig, far.clone());
     rig.turns(2);
+    let before = rig.tapped.datagram_errors.get();
     c.send_to("x", nobody.host()).expect("there is room");
     c.send_to("y", c.host()).expect("there is room");
     rig.until("its own", || far.count() == 1);
+    assert_eq!(rig.tapped.datagram_errors.get(), before, "the driver reports none, either");
     assert!(!far.log.has("refused") && c.is_listening());
 }
 

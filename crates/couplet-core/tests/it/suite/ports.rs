@@ -2,10 +2,11 @@
 //! calls that need a real socket.
 
 use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::{Address, Port, Transport};
+use couplet::{Address, ListenOptions, Port, Transport};
 
 use super::kit::{BOTH_ROLES, Kit, LOOPBACK, Rig, own_address};
 use super::peer::Saw;
@@ -112,6 +113,28 @@ pub(crate) fn c21_a_second_stop_listening_does_nothing(kit: Kit) {
     assert!(port.stop_listening().is_none());
     rig.turns(3);
     assert_eq!(log.entries(), ["do_start", "do_stop", "stopped: ok"]);
+}
+
+pub(crate) fn a_port_on_all_addresses_accepts_ipv4_unless_it_is_for_ipv6_only(kit: Kit) {
+    let (v4, v6) = (own_address(22, 0).ip(), IpAddr::from(Ipv6Addr::LOCALHOST));
+    let all_v6 = IpAddr::from(Ipv6Addr::UNSPECIFIED);
+    for (all, dual, accepts_v4) in [
+        (IpAddr::from(Ipv4Addr::UNSPECIFIED), false, true),
+        (all_v6, true, true),
+        (all_v6, false, false),
+    ] {
+        let (rig, log) = (kit.rig(), Log::default());
+        let options = ListenOptions::default().dual_stack(dual);
+        let factory = maker(&rig, &log);
+        let port = rig.reactor.listen_at(SocketAddr::new(all, 0), options, factory);
+        let number = port.expect("a free port").host().port().expect("a number");
+        for (ip, accepts) in [(v4, accepts_v4), (v6, all == all_v6)] {
+            let connected = rig.try_peer(SocketAddr::new(ip, number).into());
+            let error = connected.err().map(|error| error.kind());
+            let refused = (!accepts).then_some(ErrorKind::ConnectionRefused);
+            assert_eq!(error, refused, "{all}, {dual}: {ip}");
+        }
+    }
 }
 
 pub(crate) fn c22_a_stopped_port_can_listen_again(kit: Kit) {

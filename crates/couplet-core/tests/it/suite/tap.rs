@@ -58,6 +58,8 @@ pub(crate) struct Tapped {
     /// For each of the next sends of datagrams, the number of them that it takes before it reports
     /// that the peer refused one.
     pub(crate) refused_sends: RefCell<VecDeque<usize>>,
+    /// Errors of datagram ports.
+    pub(crate) datagram_errors: Cell<usize>,
     /// The driver's own due time, in real time, when the loop last asked for it.
     driver_due: Cell<Option<Instant>>,
 }
@@ -177,6 +179,7 @@ impl Tap {
             on_wait: RefCell::default(),
             keeps_sockets: Cell::new(false),
             refused_sends: RefCell::default(),
+            datagram_errors: Cell::default(),
             driver_due: Cell::default(),
         });
         let tap = Tap { inner, tapped: tapped.clone() };
@@ -214,6 +217,9 @@ impl Driver for Tap {
             }
             Event::Sent(key, _) | Event::Room(key) => {
                 self.tapped.count(*key, |counts| counts.sent += 1)
+            }
+            Event::DatagramError(..) => {
+                self.tapped.datagram_errors.set(self.tapped.datagram_errors.get() + 1);
             }
             _ => {}
         }
