@@ -199,6 +199,34 @@ fn c145c_a_program_that_has_exited_before_its_connection_is_made_ends_it() {
 }
 
 #[test]
+fn a_program_dies_with_the_thread_of_its_loop_by_the_signal_that_was_set() {
+    let cases: [(fn(Command) -> Command, &str); 3] = [
+        (|command| command, ""),
+        (|command| command.death_signal(ProcessSignal::TERM), "TERM\n"),
+        (|command| command.death_signal(ProcessSignal::HUP), "HUP\n"),
+    ];
+    for (set, caught) in cases {
+        let folder = crate::needed::Folder::new();
+        let traps = ["TERM", "HUP"]
+            .map(|name| format!("trap 'echo {name} >> {}; exit' {name};", folder.path("caught")));
+        let script = format!("{} echo $$; while :; do sleep 0.01; done", traps.concat());
+        let thread = std::thread::spawn(move || {
+            let mut nursery = Nursery::new();
+            let seen = connect(&nursery.l.reactor(), set(sh(&script)), WhenLost::default());
+            nursery.until("its first line", || seen.text().contains('\n'));
+            let pid = seen.text();
+            // The loop gets no chance to end the program.
+            std::mem::forget((nursery, seen));
+            pid
+        });
+        let pid = thread.join().expect("no panic");
+        Nursery::new().until("its death", || !runs(&pid));
+        let signals = std::fs::read_to_string(folder.join("caught")).unwrap_or_default();
+        assert_eq!(signals, caught);
+    }
+}
+
+#[test]
 fn c145c_programs_that_end_leave_nothing() {
     let mut nursery = Nursery::new();
     for _ in 0..20 {
