@@ -17,7 +17,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use couplet::driver::SockRef;
+use couplet::driver::{Commands, Driver, Event, Key, Mio, SockRef};
 use couplet::{
     Address, Datagram, DatagramOption, DatagramOptions, DatagramPort, DatagramProtocol,
     DatagramTransport, Deferred, Group, Interface, Loop, Reactor, SendError, UnixAddress,
@@ -828,4 +828,57 @@ fn a_port_for_datagrams_of_no_bytes_takes_one() {
     a.send_to("xy", b.host()).expect("there is room");
     rig.until("it", || cut.get().is_some());
     assert_eq!(cut.get(), Some((1, true)));
+}
+
+/// A port of the driver on loopback, for datagrams of this size.
+fn served(driver: &mut Mio, size: usize) -> (Key, SocketAddr) {
+    let options = DatagramOptions::default().size(size);
+    let bound = driver.world().bind_datagrams(&LOOPBACK.into(), &options).expect("a free port");
+    let at = bound.host.socket_addr().expect("a UDP port");
+    (driver.listen(bound).expect("it can be served"), at)
+}
+
+/// The next datagram of the driver, and whether more of its batch follow.
+fn next_datagram(driver: &mut Mio) -> (Key, Vec<u8>, bool) {
+    for _ in 0..1000 {
+        if let Some(event) = driver.next() {
+            let Event::Datagram { key, more } = event else { panic!("{event:?}") };
+            return (key, driver.datagram().data.to_vec(), more);
+        }
+        let until = driver.world().now() + Duration::from_millis(10);
+        driver.wait(Some(until)).expect("it does not fail");
+    }
+    panic!("no datagram came");
+}
+
+#[test]
+fn a_port_for_longer_datagrams_changes_none_of_those_that_were_received_for_another() {
+    // Served after the first, in the middle, before the last and after it.
+    for reported in [1, 4, 7, 8] {
+        let mut driver = Mio::new(4096).expect("a poll descriptor");
+        let (short, at) = served(&mut driver, 64);
+        let socket = UdpSocket::bind(LOOPBACK).expect("a free port");
+        let sent: Vec<_> = (1..9u8).map(|n| vec![n; usize::from(n)]).collect();
+        for data in &sent {
+            socket.send_to(data, at).expect("there is room");
+        }
+        let mut got = Vec::new();
+        let mut take = |driver: &mut Mio| {
+            let (key, data, more) = next_datagram(driver);
+            assert_eq!(key, short);
+            got.push(data);
+            more
+        };
+        for n in 1..=reported {
+            assert_eq!(take(&mut driver), n < sent.len(), "one batch");
+        }
+        let (long, to) = served(&mut driver, 60_000);
+        for _ in reported..sent.len() {
+            take(&mut driver);
+        }
+        assert_eq!(got, sent, "after {reported}");
+        socket.send_to(&[7; 50_000], to).expect("there is room");
+        let (key, data, _) = next_datagram(&mut driver);
+        assert!(key == long && data == [7; 50_000], "{} bytes", data.len());
+    }
 }
