@@ -200,7 +200,8 @@ fn c145c_a_program_that_has_exited_before_its_connection_is_made_ends_it() {
 
 #[test]
 fn a_program_dies_with_the_thread_of_its_loop_by_the_signal_that_was_set() {
-    let cases: [(fn(Command) -> Command, &str); 3] = [
+    type Set = fn(Command) -> Command;
+    let cases: [(Set, &str); 3] = [
         (|command| command, ""),
         (|command| command.death_signal(ProcessSignal::TERM), "TERM\n"),
         (|command| command.death_signal(ProcessSignal::HUP), "HUP\n"),
