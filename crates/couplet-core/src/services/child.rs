@@ -344,6 +344,20 @@ impl ChildCell {
     }
 }
 
+impl Drop for ChildCell {
+    /// Drops the service in a callback, so that a panic of its drop is contained.
+    fn drop(&mut self) {
+        let service = self.service.take();
+        let dropped = Deferred::succeed(()).map(move |()| drop(service));
+        let name = std::mem::take(&mut self.name);
+        let dropped = dropped.add_errback(move |panic| {
+            log_error!(service = %name, "the drop of a service: {panic}");
+            Ok(())
+        });
+        dropped.detach();
+    }
+}
+
 fn within(deferred: Deferred<()>, time: Option<Duration>, reactor: &Reactor) -> Deferred<()> {
     match time {
         Some(time) => deferred.add_timeout(reactor, time),

@@ -15,14 +15,16 @@ use couplet::endpoints::ServerEndpoint;
 use couplet::factory::ErasedFactory;
 use couplet::process::{Command, WhenLost};
 use couplet::protocols::{LimitConnections, Policy, ReconnectingClientFactory};
-use couplet::services::ClientService;
+use couplet::services::{
+    Child, ClientService, FunctionService, Health, Service, StreamServerService, Supervisor,
+};
 use couplet::task::{CooperativeTask, Cooperator};
 use couplet::testing::{Manner, Memory, Network, Wire};
 use couplet::{
     Address, Bytes, ConnectOptions, Connector, Datagram, DatagramOptions, DatagramProtocol,
-    DatagramTransport, Deferred, Factory, Interest, ListenOptions, Loop, LoopOptions, LoopingCall,
-    Port, Producer, ProducerKind, Protocol, Reactor, Shared, Shutdown, Stream, Transport,
-    UnixAddress,
+    DatagramTransport, Deferred, Factory, Failure, Interest, ListenOptions, Loop, LoopOptions,
+    LoopingCall, Port, Producer, ProducerKind, Protocol, Reactor, Shared, Shutdown, Stream,
+    Transport, UnixAddress,
 };
 
 use crate::pace::real_loop;
@@ -305,6 +307,18 @@ fn turns(l: &mut Loop, count: usize) {
     for _ in 0..count {
         l.turn(Some(Duration::ZERO)).expect("the loop turns");
     }
+}
+
+/// Starts a service below a supervisor, which then ends it so, and is dropped in the loop.
+fn supervise(s: &mut Scene, service: impl Service + 'static, end: fn(&mut Supervisor)) {
+    let mut supervisor = Supervisor::new("top");
+    supervisor.add(Child::new(service)).discard();
+    supervisor.start(&s.reactor).discard();
+    s.turns();
+    end(&mut supervisor);
+    s.turns();
+    s.reactor.call_soon(drops(supervisor));
+    s.turns();
 }
 
 /// Makes a closure own its bomb.
@@ -871,7 +885,7 @@ const WAYS: &[(&str, &str, Act)] = &[
         let options = couplet::layers::tls::ServerTlsOptions::chosen_later();
         let tls = couplet::layers::tls::ServerTls::new(&options).expect("a configuration");
         let bomb = s.bomb();
-        let never = couplet::Failure::msg("it is never asked");
+        let never = Failure::msg("it is never asked");
         transport
             .start_layer(tls.layer(transport.reactor().now()).choosing(move |_| {
                 holds(&bomb);
@@ -1009,6 +1023,38 @@ const WAYS: &[(&str, &str, Act)] = &[
         };
         assert!(s.registers(&transport, ProducerKind::Pull, resume));
         s.turns();
+    }),
+    ("FunctionService::on_stop", "a stopped child is removed", |s| {
+        let stop = owns(s.bomb());
+        let service = FunctionService::new("it", |_| Deferred::succeed(()));
+        let service = service.on_stop(move || {
+            stop();
+            Deferred::succeed(())
+        });
+        supervise(s, service, |supervisor| supervisor.remove("it").discard());
+    }),
+    ("FunctionService::on_health", "a child is dropped with its supervisor", |s| {
+        let bomb = s.bomb();
+        let service = FunctionService::new("it", |_| Deferred::succeed(()));
+        let service = service.on_health(move || {
+            holds(&bomb);
+            Health::Ready
+        });
+        supervise(s, service, |supervisor| supervisor.stop().discard());
+    }),
+    ("StreamServerService::opening", "a child that cannot start is removed", |s| {
+        let bomb = s.bomb();
+        let service = StreamServerService::opening("it", move |_| {
+            holds(&bomb);
+            Err(Failure::msg("no port"))
+        });
+        supervise(s, service, |supervisor| supervisor.remove("it").discard());
+    }),
+    ("StreamServerService::on_listening", "a child is removed while it runs", |s| {
+        let bomb = s.bomb();
+        let service = StreamServerService::new("it", "localhost:0", || Carrier(()));
+        let service = service.expect("good").on_listening(move |_| holds(&bomb));
+        supervise(s, service, |supervisor| supervisor.remove("it").discard());
     }),
     ("LoopingCall::new", "stopped and dropped", |s| {
         let call = LoopingCall::new(&s.reactor, owns(s.bomb()));
