@@ -4,6 +4,7 @@
 mod accepting;
 pub(crate) mod adopting;
 mod closing;
+mod combined;
 mod failing;
 mod options;
 mod reading;

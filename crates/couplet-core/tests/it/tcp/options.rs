@@ -4,7 +4,7 @@
 
 use std::cell::Cell;
 use std::io::Write;
-use std::net::SocketAddr;
+use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -18,25 +18,22 @@ use crate::logged::logged;
 use crate::suite::kit::{BOTH_ROLES, Kit, LOOPBACK, Rig, own_address};
 use crate::suite::recorder::{A, Recorder, Script};
 
-/// A duplicate of a connection's socket. `None` where the system does not allow one: a visible
-/// skip, and an error in CI.
+/// A duplicate of a connection's socket. `None` where the system does not allow one.
 fn socket_of(transport: &Transport) -> Option<Socket> {
-    let inode = inode(transport.host(), transport.peer());
-    let fds = std::fs::read_dir("/proc/self/fd").expect("a readable file");
-    let fd = fds
-        .map(|fd| fd.expect("an entry").path())
-        .find(|fd| std::fs::read_link(fd).is_ok_and(|to| to.ends_with(&inode)))
-        .expect("the connection has a descriptor");
-    let fd = fd.file_name().and_then(|fd| fd.to_str()?.parse().ok()).expect("a number");
+    let socket = duplicate(transport.descriptor())?;
+    let peer = socket.peer_addr().expect("it is connected").as_socket();
+    assert_eq!(peer, transport.peer().socket_addr());
+    Some(socket)
+}
+
+/// A duplicate of a socket of the library. `None` where the system does not allow one: a visible
+/// skip, and an error in CI.
+pub(super) fn duplicate(descriptor: Option<RawFd>) -> Option<Socket> {
+    let number = descriptor.expect("the driver has sockets");
     let doubled = pidfd_open(getpid(), PidfdFlags::empty())
-        .and_then(|pidfd| pidfd_getfd(pidfd, fd, PidfdGetfdFlags::empty()));
+        .and_then(|pidfd| pidfd_getfd(pidfd, number, PidfdGetfdFlags::empty()));
     match doubled {
-        Ok(fd) => {
-            let socket = Socket::from(fd);
-            let peer = socket.peer_addr().expect("it is connected").as_socket();
-            assert_eq!(peer, transport.peer().socket_addr());
-            Some(socket)
-        }
+        Ok(fd) => Some(Socket::from(fd)),
         Err(error @ (Errno::PERM | Errno::NOSYS)) => {
             assert!(std::env::var_os("CI").is_none(), "no duplicate descriptor in CI: {error}");
             // Not with `eprintln`, which the harness captures when a test passes.
@@ -45,23 +42,6 @@ fn socket_of(transport: &Transport) -> Option<Socket> {
         }
         Err(error) => panic!("{error}"),
     }
-}
-
-/// `socket:[INODE]`, the system's name for the socket between two addresses.
-fn inode(host: &Address, peer: &Address) -> String {
-    let written = |address: &Address| match address.socket_addr() {
-        Some(SocketAddr::V4(v4)) => {
-            format!("{:08X}:{:04X}", u32::from_ne_bytes(v4.ip().octets()), v4.port())
-        }
-        other => panic!("{other:?} is not IPv4"),
-    };
-    let ends = [written(host), written(peer)];
-    let table = std::fs::read_to_string("/proc/self/net/tcp").expect("a readable file");
-    let inode = table.lines().find_map(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        (fields[1..3] == ends).then(|| fields[9].to_owned())
-    });
-    format!("socket:[{}]", inode.expect("the system knows the connection"))
 }
 
 /// A server and its client, joined with these options.

@@ -86,19 +86,23 @@ fn c161_a_port_gives_its_path_to_an_owner() {
     assert_eq!(folder.names(), ["port", "port.lock"], "nothing is left of it");
 }
 
+/// A user and a group that a file of ours may be given to: other ones, if possible.
+pub(crate) fn others() -> (u32, u32) {
+    let ours = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    if ours.0 == 0 {
+        return (65534, 65533);
+    }
+    // Everybody may give a file to each of their groups.
+    let groups = rustix::process::getgroups().expect("our groups");
+    let mut groups = groups.into_iter().map(rustix::process::Gid::as_raw);
+    (ours.0, groups.find(|group| *group != ours.1).unwrap_or(ours.1))
+}
+
 #[test]
 fn c161_an_owner_and_a_group_are_set_each_without_the_other() {
     let (rig, folder) = (Kit::mio().rig(), Folder::new());
     let ours = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    let theirs = match rustix::process::geteuid().is_root() {
-        true => (65534, 65533),
-        // Everybody may give a file to each of their groups.
-        false => {
-            let groups = rustix::process::getgroups().expect("our groups");
-            let mut groups = groups.into_iter().map(rustix::process::Gid::as_raw);
-            (ours.0, groups.find(|group| *group != ours.1).unwrap_or(ours.1))
-        }
-    };
+    let theirs = others();
     for (owner, group) in [(false, false), (false, true), (true, false), (true, true)] {
         let path = folder.join(format!("{owner} {group}"));
         let mut options = ListenOptions::default();

@@ -3,4 +3,4 @@
 
 mod connecting;
 mod descriptors;
-mod listening;
+pub(crate) mod listening;
