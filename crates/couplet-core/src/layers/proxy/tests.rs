@@ -346,7 +346,10 @@ fn what_a_version_cannot_say_is_an_error() {
     };
     let alpn = header(&|header| header.alpn = Some(b"h2".to_vec()));
     let id = header(&|header| header.unique_id = Some(vec![0; 129]));
-    let long = header(&|header| header.authority = Some("x".repeat(4096)));
+    // 16 bytes precede the values, and 3 the value.
+    let authority = |length| header(&|header| header.authority = Some("x".repeat(length)));
+    let (longest, long) = (authority(4096 - 19), authority(4096 - 18));
+    assert!(ProxyWriter::new(&longest, ProxyVersion::V2).is_ok());
     for (header, version, text) in [
         (alpn, ProxyVersion::V1, "cannot express anything but addresses"),
         (id, ProxyVersion::V2, "more than 128 bytes"),

@@ -177,4 +177,32 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn an_incompatible_peer_is_reported_with_the_part_that_it_lacks() {
+        use PeerIncompatible::*;
+        let version = "it has no version of TLS that we accept";
+        let key_exchange = "it has no key exchange that we accept";
+        for (why, text) in [
+            (SignatureAlgorithmsExtensionRequired, version),
+            (ServerDoesNotSupportTls12Or13, version),
+            (ServerTlsVersionIsDisabledByOurConfig, version),
+            (SupportedVersionsExtensionRequired, version),
+            (Tls12NotOffered, version),
+            (Tls12NotOfferedOrEnabled, version),
+            (NoCipherSuitesInCommon, "it has no cipher suite that we accept"),
+            (NoKxGroupsInCommon, key_exchange),
+            (NamedGroupsExtensionRequired, key_exchange),
+            (
+                NoSignatureSchemesInCommon,
+                "it accepts no signature that our certificate's key can make",
+            ),
+            (KeyShareExtensionRequired, "KeyShareExtensionRequired"),
+        ] {
+            let error = explain(Error::PeerIncompatible(why), true);
+            assert_eq!((error.problem, error.fault), (TlsProblem::NothingInCommon, Fault::Peer));
+            let expected = format!("no common parameters with the peer: {text}");
+            assert!(error.to_string().contains(&expected), "{error}");
+        }
+    }
 }
