@@ -279,6 +279,15 @@ mod tests {
     }
 
     #[test]
+    fn a_name_is_the_common_name_up_to_the_limit_of_x509() {
+        for length in [1, 63, 64, 65, 253] {
+            let params = base_params(&"x".repeat(length));
+            let common_name = params.distinguished_name.get(&DnType::CommonName);
+            assert_eq!(common_name.is_some(), length <= 64, "{length}");
+        }
+    }
+
+    #[test]
     fn a_word_of_a_shell_is_quoted_if_it_must_be() {
         assert_eq!(quote_for_shell("tls:[::1]:80"), "'tls:[::1]:80'");
         assert_eq!(quote_for_shell("a'b"), r"'a'\''b'");

@@ -208,12 +208,14 @@ fn who_announces_much_and_sends_little_is_cut_after_the_idle_timeout() {
         let end = client.read_to_end();
         assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset, "{args:?}");
         server.stop(Signal::TERM).quietly(0);
-        // 0 means no timeout.
+        // 0 means no timeout: the client stays while others come and go.
         let server = Server::start(&[args, &["--idle-timeout", "0"]].concat());
-        let mut client = server.connect();
-        client.send(little);
-        client.finish();
-        assert!(client.read_to_end().is_ok(), "{args:?}");
+        let client = server.connect();
+        for mut client in std::iter::repeat_with(|| server.connect()).take(3).chain([client]) {
+            client.send(little);
+            client.finish();
+            assert!(client.read_to_end().is_ok(), "{args:?}");
+        }
     }
 }
 

@@ -175,6 +175,23 @@ fn before_the_end_of_stdin_the_silence_after_an_answer_has_no_limit() {
 }
 
 #[test]
+fn interrupted_a_session_has_code_130_and_terminated_143() {
+    let server = socket();
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        // While it reads stdin, and in the second after the end of stdin.
+        for has_ended in [false, true] {
+            let (mut running, stdin, client) = connect(&server);
+            server.send_to(b"an answer", client).unwrap();
+            let stdin = (!has_ended).then_some(stdin);
+            running.signal(signal);
+            let ended = running.ended();
+            drop(stdin);
+            ended.quietly(code);
+        }
+    }
+}
+
+#[test]
 fn who_sends_to_nobody_hears_of_it() {
     let free = socket().local_addr().unwrap();
     let mut command = couplet(&["connect", &format!("udp:{free}")]);
