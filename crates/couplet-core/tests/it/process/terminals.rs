@@ -1,6 +1,6 @@
 //! Children in their own terminals.
 
-use couplet::process::WindowSize;
+use couplet::process::{ChildFd, WindowSize};
 
 use super::{Command, Nursery, sh};
 
@@ -56,7 +56,23 @@ fn c146a_a_lot_of_output_of_a_terminal_arrives_whole() {
 }
 
 #[test]
+fn a_child_in_a_terminal_may_have_further_descriptors() {
+    let mut nursery = Nursery::new();
+    let command = sh("tty -s && echo further >&3; read line <&4; echo $line >&3")
+        .descriptor(3, ChildFd::FromChild)
+        .descriptor(4, ChildFd::ToChild)
+        // These are the terminal's.
+        .descriptor(1, ChildFd::Null);
+    let (process, log) = nursery.spawn(command.terminal(WindowSize::default()));
+    process.write_to_child(4, "rose\n").expect("it has this pipe");
+    nursery.ended(&log);
+    assert_eq!((log.text(3), log.text(1)), ("further\nrose\n".into(), String::new()));
+}
+
+#[test]
 fn a_command_shows_as_a_shell_would_read_it() {
     let command = Command::new("/bin/echo").args(["a b", "it's", "", "plain-1.2"]);
     assert_eq!(command.to_string(), "/bin/echo 'a b' 'it'\\''s' '' plain-1.2");
+    let command = Command::new("echo").args(["a\nWARN forged", "\x1b[31m", "é"]);
+    assert_eq!(command.to_string(), "echo 'a?WARN forged' '?[31m' 'é'", "one line");
 }
