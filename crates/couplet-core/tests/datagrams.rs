@@ -10,6 +10,7 @@ mod apart;
 mod needed;
 
 use std::cell::{Cell, RefCell};
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
@@ -382,6 +383,41 @@ fn a_member_for_one_source_hears_of_no_other() {
     assert_eq!((far.count(), far.last().data), (2, b"127.0.0.1".to_vec()), "it has left");
     let mixed = Group::new([232, 77, 77, 77]).source([0u16, 0, 0, 0, 0, 0, 0, 1]);
     assert!(rig.result(b.join_group(mixed)).is_err(), "of two families");
+}
+
+#[test]
+fn each_kind_of_membership_begins_once_and_ends_once() {
+    let loopback = couplet_os::interfaces::interface_number("lo").expect("each host has one");
+    let (v4, v6) = (Group::new([232, 77, 77, 78]), Group::new([0xff35, 0, 0, 0, 0, 0, 0, 0x78]));
+    let (from_v4, from_v6) = ([127, 0, 0, 77], [0u16, 0, 0, 0, 0, 0, 0, 1]);
+    let kinds = [
+        v4.interface(Ipv4Addr::LOCALHOST),
+        v4.interface(loopback),
+        v4.interface(Ipv4Addr::LOCALHOST).source(from_v4),
+        v4.interface(loopback).source(from_v4),
+        v6.interface(loopback),
+        v6.interface(loopback).source(from_v6),
+    ];
+    let mut rig = Rig::new();
+    for group in kinds {
+        let any =
+            if group.address.is_ipv4() { [0; 4].into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let a = rig.at(SocketAddr::new(any, 0), &Far::default());
+        for _ in 0..2 {
+            let joins = [(); 2].map(|()| rig.result(a.join_group(group)).is_ok());
+            let leaves = [(); 2].map(|()| rig.result(a.leave_group(group)).is_ok());
+            assert_eq!((joins, leaves), ([true, false], [true, false]), "{group:?}");
+        }
+    }
+    let a = rig.at((Ipv6Addr::UNSPECIFIED, 0).into(), &Far::default());
+    let mixed = [v6.interface(Ipv4Addr::LOCALHOST), v4.source(from_v6)];
+    for group in mixed {
+        for change in [a.join_group(group), a.leave_group(group)] {
+            let failure = rig.result(change).expect_err("of two families");
+            let error = failure.downcast_ref::<std::io::Error>().expect("an error of I/O");
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{group:?}");
+        }
+    }
 }
 
 /// Runs this test again in a network namespace with a link, `near`, that has two IPv6 addresses,

@@ -273,6 +273,23 @@ pub(crate) fn c158_a_port_that_stops_or_pauses_in_its_batch_holds_no_other(kit: 
     }
 }
 
+pub(crate) fn a_batch_arrives_though_its_port_stops_or_pauses_another(kit: Kit) {
+    let acts: [fn(&DatagramTransport); 2] =
+        [|port| drop(port.stop_listening()), DatagramTransport::pause_producing];
+    for act in acts {
+        let mut rig = kit.rig();
+        let [a, c] = [(); 2].map(|()| plain(&rig, Far::default()));
+        let other = c.clone();
+        let far = Far::acting(move |_, _| act(&other));
+        let b = plain(&rig, far.clone());
+        rig.turn();
+        send(&a, c.host(), ["other"; 3]);
+        send(&a, b.host(), ["one", "two", "three"]);
+        rig.until("all of them", || far.count() == 3);
+        assert_eq!(far.data(), [&b"one"[..], b"two", b"three"]);
+    }
+}
+
 pub(crate) fn two_ports_share_an_address_only_if_both_allow_it(kit: Kit) {
     let rig = kit.rig();
     // The simulator's ports share nothing.

@@ -329,6 +329,7 @@ macro_rules! all_facts {
                 c158_a_port_starts_and_stops_in_order,
                 c158_a_port_that_stops_sends_what_waits_and_delivers_nothing,
                 c158_a_port_that_stops_or_pauses_in_its_batch_holds_no_other,
+                a_batch_arrives_though_its_port_stops_or_pauses_another,
                 two_ports_share_an_address_only_if_both_allow_it needs ip,
                 c158_a_stopped_reactor_closes_its_ports,
                 c159_a_refusal_is_connection_refused_and_the_port_stays_open needs refusals,
