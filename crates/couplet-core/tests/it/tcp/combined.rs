@@ -4,6 +4,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use couplet::driver::SockRef;
@@ -205,7 +206,12 @@ fn local(family: Family) -> SocketAddr {
     if family == Ipv4 {
         return own_address(64, 0);
     }
-    let free = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).expect("a free port");
+    // Below the numbers that the system chooses, so that no other socket takes it meanwhile.
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id() % 10_000;
+    let number = || 20_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000;
+    let bind = |number: u32| TcpListener::bind((Ipv6Addr::LOCALHOST, number as u16)).ok();
+    let free = (0..1000).find_map(|_| bind(number())).expect("a free port");
     free.local_addr().expect("it is bound")
 }
 
