@@ -2,7 +2,7 @@
 //! connections are asked to finish, and the remaining ones are closed and finally aborted.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -45,7 +45,7 @@ pub(super) struct DrainCell {
     pub(super) left: RefCell<BTreeSet<Key>>,
     /// Connections that have not been asked to finish yet.
     // Bound: those in `left`, when the drain begins.
-    pub(super) unasked: RefCell<VecDeque<Key>>,
+    pub(super) unasked: RefCell<BTreeSet<Key>>,
     pub(super) dues: Cell<Dues>,
     pub(super) drained: Cell<Drained>,
     pub(super) timer: Cell<Option<TimerKey>>,

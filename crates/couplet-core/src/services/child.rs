@@ -150,10 +150,8 @@ pub(super) struct ChildCell {
     /// `None` while one of its methods runs.
     service: RefCell<Option<Box<dyn Service>>>,
     life: RefCell<Life>,
-    /// Its names, from the supervisor's down.
-    path: RefCell<String>,
-    /// Its line in snapshots, while the supervisor runs.
-    note: RefCell<Option<Note>>,
+    /// Its line in snapshots, while the supervisor runs, and the names that the line begins with.
+    note: RefCell<Option<(Note, String)>>,
     /// The number of starts. Identifies a run: the ends of earlier ones are ignored.
     run: Cell<u64>,
     restarts: Cell<u64>,
@@ -161,7 +159,7 @@ pub(super) struct ChildCell {
     pub(super) streak: Cell<u32>,
 }
 
-/// What a child does; its [`ChildState`] with the particulars.
+/// The [`ChildState`] of a child, with its details.
 pub(super) enum Life {
     Stopped,
     Starting,
@@ -193,7 +191,6 @@ impl ChildCell {
             stop_within: child.stop_within,
             service: RefCell::new(Some(child.service)),
             life: RefCell::new(Life::Stopped),
-            path: RefCell::default(),
             note: RefCell::default(),
             run: Cell::new(0),
             restarts: Cell::new(0),
@@ -210,9 +207,8 @@ impl ChildCell {
         if self.note.borrow().is_some() {
             return;
         }
-        let note = reactor.note();
-        *self.path.borrow_mut() = format!("{supervisor}/{}", self.name);
-        drop(self.note.replace(Some(note)));
+        let path = format!("{supervisor}/{}", self.name);
+        *self.note.borrow_mut() = Some((reactor.note(), path));
         self.update_note();
     }
 
@@ -222,8 +218,8 @@ impl ChildCell {
     }
 
     fn update_note(&self) {
-        if let Some(note) = &*self.note.borrow() {
-            let (path, restarts) = (self.path.borrow(), self.restarts.get());
+        if let Some((note, path)) = &*self.note.borrow() {
+            let restarts = self.restarts.get();
             note.set(format!("service     {path} {} restarts {restarts}", self.state()));
         }
     }
@@ -258,7 +254,7 @@ impl ChildCell {
         }
     }
 
-    /// Whether this is the present run, and goes on.
+    /// True while the child runs, and this is the number of its run.
     pub(super) fn is_in_run(&self, run: u64) -> bool {
         self.run.get() == run && self.state() == ChildState::Running
     }
@@ -312,22 +308,19 @@ impl ChildCell {
     }
 
     fn service_health(self: &Rc<Self>) -> Health {
-        let said = Rc::new(RefCell::new(None));
-        let (cell, answer) = (self.clone(), said.clone());
+        let (cell, said) = (self.clone(), Rc::new(RefCell::new(None)));
+        // Called in a callback, so that a panic is contained.
         let asked = Deferred::succeed(()).map(move |()| {
             // While one of its methods runs, that one decides.
             let is_free = cell.service.borrow().is_some();
-            let health = if is_free { cell.call(|it| it.health()) } else { Health::Ready };
-            *answer.borrow_mut() = Some(health);
+            if is_free { cell.call(|it| it.health()) } else { Health::Ready }
         });
         let answer = said.clone();
         asked
-            .recover(move |panic| {
-                *answer.borrow_mut() = Some(Health::Failed(panic.to_string()));
-                Deferred::succeed(())
-            })
+            .add_errback(|panic| Ok(Health::Failed(panic.to_string())))
+            .map(move |health| *answer.borrow_mut() = Some(health))
             .detach();
-        said.take().expect("both callbacks answer")
+        said.take().expect("each step has fired")
     }
 
     /// Calls a method of the service, while nothing is borrowed.

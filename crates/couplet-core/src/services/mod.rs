@@ -11,6 +11,7 @@ mod child;
 mod client;
 mod functions;
 mod restarts;
+mod running;
 mod service;
 mod stream_server;
 mod supervising;

@@ -1,12 +1,13 @@
 //! The task of a supervisor. It carries out one order after the other, as the process of Erlang's
 //! `supervisor` handles its messages, so that restarts, additions and stops never overlap.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::child::{ChildCell, ChildState, Life, Restart, words};
 use super::supervisor::{Inner, ServiceError, Stage, Strategy};
-use crate::defer::{Cancelled, Failure, Resolver};
+use crate::defer::{Cancelled, Canceller, Deferred, Resolver};
 use crate::{Reactor, Result};
 
 /// A request or an event that the task handles.
@@ -28,9 +29,6 @@ pub(super) struct Supervising {
     reactor: Reactor,
 }
 
-/// A child that could not be started.
-struct NotStarted(Rc<ChildCell>, Failure);
-
 impl Supervising {
     pub(super) fn new(inner: Rc<Inner>, reactor: Reactor) -> Self {
         Supervising { inner, reactor }
@@ -39,20 +37,21 @@ impl Supervising {
     /// Starts the children, carries out orders until the supervisor stops or gives up, and stops
     /// the children.
     pub(super) async fn run(self, started: Resolver<()>, ended: Resolver<()>) -> Result<()> {
-        let children = self.children();
-        if let Err(NotStarted(child, failure)) = self.start_all(&children).await {
-            let stopping = self.inner.is_stopping();
-            let outcome = self.stop_all().await;
-            self.finish(Stage::Stopped, outcome);
-            started.errback(match stopping {
-                true => Failure::from(Cancelled::of("the start of a supervisor")),
-                false => Failure::from(ServiceError::Start { name: child.name.clone(), failure }),
-            });
-            ended.callback(());
-            return Ok(());
+        for child in self.children() {
+            if let Err(failure) = self.start_or_fail(&child).await {
+                let stopping = self.inner.is_stopping();
+                let outcome = self.stop_all().await;
+                self.finish(Stage::Stopped, outcome);
+                started.errback(match stopping {
+                    true => Cancelled::of("the start of a supervisor").into(),
+                    false => failure,
+                });
+                ended.callback(());
+                return Ok(());
+            }
         }
-        if !self.inner.is_stopping() {
-            *self.inner.stage.borrow_mut() = Stage::Running;
+        if let stage @ Stage::Starting = &mut *self.inner.stage.borrow_mut() {
+            *stage = Stage::Running;
         }
         started.callback(());
         let end = self.obey().await;
@@ -235,42 +234,36 @@ impl Supervising {
         group.retain(|one| one.state() != ChildState::Running);
         for one in &group {
             one.count_restart();
-            let started = self.start_all(std::slice::from_ref(one)).await;
-            if let Err(NotStarted(child, failure)) = started {
+            if let Err(failure) = self.start(one).await {
                 let again = !self.inner.is_stopping();
-                return again.then(|| (child, failure.to_string()));
+                return again.then(|| (one.clone(), failure.to_string()));
             }
         }
         None
     }
 
-    async fn start_all(&self, children: &[Rc<ChildCell>]) -> Result<(), NotStarted> {
-        for child in children {
-            if let Err(failure) = self.start(child).await {
-                child.set(Life::Stopped);
-                return Err(NotStarted(child.clone(), failure));
-            }
-        }
-        Ok(())
-    }
-
+    /// Starts a child. The failure names it.
     async fn start_or_fail(&self, child: &Rc<ChildCell>) -> Result<()> {
-        let started = self.start_all(std::slice::from_ref(child)).await;
-        started.map_err(|NotStarted(child, failure)| {
-            ServiceError::Start { name: child.name.clone(), failure }.into()
-        })
+        let name = || child.name.clone();
+        let started = self.start(child).await;
+        started.map_err(|failure| ServiceError::Start { name: name(), failure }.into())
     }
 
     async fn start(&self, child: &Rc<ChildCell>) -> Result<()> {
+        let started = self.try_start(child).await;
+        if started.is_err() {
+            child.set(Life::Stopped);
+        }
+        started
+    }
+
+    async fn try_start(&self, child: &Rc<ChildCell>) -> Result<()> {
         if self.inner.is_stopping() {
             return Err(self.inner.not_running().into());
         }
         child.show(&self.inner.name, &self.reactor);
         let (run, starting) = child.start(&self.reactor);
-        drop(self.inner.starting.replace(Some(starting.canceller())));
-        let outcome = starting.await;
-        drop(self.inner.starting.take());
-        outcome?;
+        wait(&self.inner.starting, starting).await?;
         let end = match child.take_end().await {
             Ok(end) => end,
             Err(panic) => {
@@ -316,9 +309,7 @@ impl Supervising {
         if self.inner.is_hastened.get() {
             stopping.cancel();
         }
-        drop(self.inner.stopping.replace(Some(stopping.canceller())));
-        let outcome = stopping.await;
-        drop(self.inner.stopping.take());
+        let outcome = wait(&self.inner.stopping, stopping).await;
         child.set(Life::Stopped);
         outcome.map_err(|failure| {
             let error = ServiceError::Stop { name: child.name.clone(), failure };
@@ -365,6 +356,14 @@ impl Supervising {
             stopped.resolve(outcome.clone());
         }
     }
+}
+
+/// Waits for a child, so that the wait can be cancelled meanwhile.
+async fn wait(place: &RefCell<Option<Canceller>>, deferred: Deferred<()>) -> Result<()> {
+    drop(place.replace(Some(deferred.canceller())));
+    let outcome = deferred.await;
+    drop(place.take());
+    outcome
 }
 
 impl Drop for Supervising {

@@ -131,8 +131,6 @@ pub(super) struct Inner {
     notice: Cell<Duration>,
     /// The drain of all ports at the end of a run.
     drain: Cell<Option<Drain>>,
-    /// Whether a run is ending.
-    is_leaving: Cell<bool>,
     /// The stage of that end, before the children stop.
     leaving: RefCell<Option<Canceller>>,
     /// Whether the children's stops are to be cancelled.
@@ -148,6 +146,8 @@ pub(super) enum Stage {
     Stopped,
     Starting,
     Running,
+    /// It runs, and is about to stop.
+    Leaving,
     Stopping,
     /// It gave up, for this reason.
     GaveUp(String),
@@ -171,7 +171,6 @@ impl Supervisor {
             stopping: RefCell::default(),
             notice: Cell::default(),
             drain: Cell::default(),
-            is_leaving: Cell::default(),
             leaving: RefCell::default(),
             is_hastened: Cell::new(false),
             stopped: RefCell::default(),
@@ -283,8 +282,8 @@ impl Supervisor {
     }
 
     /// Starts the children, and [winds down](Self::wind_down) before the loop stops
-    /// ([`Shutdown::Before`]). The Deferred fires when the children have stopped. It fails if one of them
-    /// can't be started, or if the supervisor gives up; with [`react`](crate::react) the process
+    /// ([`Shutdown::Before`]). The Deferred fires when the children have stopped. It fails if one of
+    /// them can't be started, or if the supervisor gives up; with [`react`](crate::react) the process
     /// then ends with code 1, so that systemd (`Restart=on-failure`) starts it again.
     pub fn run(&self, reactor: &Reactor) -> Deferred<()> {
         let (mut starting, stopping) = (self.clone(), self.clone());
@@ -300,18 +299,14 @@ impl Supervisor {
     /// stage and those to come. (A second signal ends the run without them.)
     pub fn wind_down(&self, reactor: &Reactor) -> Deferred<()> {
         let inner = &self.inner;
-        if !self.inner.is_active() {
+        if !inner.is_active() {
             return Deferred::succeed(());
         }
-        inner.is_leaving.set(true);
-        let hastened = Rc::downgrade(inner);
-        let (deferred, done) = Deferred::with_canceller(move |_| {
-            if let Some(inner) = hastened.upgrade() {
-                inner.hasten();
-            }
-        });
-        let (draining, mut stopping) = (self.clone(), self.clone());
-        let (drains, finished) = (reactor.clone(), self.clone());
+        if !inner.is_stopping() {
+            *inner.stage.borrow_mut() = Stage::Leaving;
+        }
+        let (deferred, done) = inner.cancelled_by(Inner::hasten);
+        let (draining, mut stopping, drains) = (self.clone(), self.clone(), reactor.clone());
         let stages = inner
             .stage_of_leaving(reactor.sleep(inner.notice.get()))
             .then(move |()| match draining.inner.drain.get() {
@@ -323,7 +318,6 @@ impl Supervisor {
             })
             .then(move |()| stopping.stop())
             .add_both(move |outcome| {
-                finished.inner.is_leaving.set(false);
                 done.resolve(outcome);
                 Ok(())
             });
@@ -369,12 +363,7 @@ impl Service for Supervisor {
         self.inner.is_hastened.set(false);
         self.inner.intensity.borrow_mut().forget();
         *self.inner.stage.borrow_mut() = Stage::Starting;
-        let cancelled = Rc::downgrade(&self.inner);
-        let (deferred, started) = Deferred::with_canceller(move |_| {
-            if let Some(inner) = cancelled.upgrade() {
-                inner.begin_stop();
-            }
-        });
+        let (deferred, started) = self.inner.cancelled_by(Inner::begin_stop);
         let (end, ended) = Deferred::new();
         *self.inner.end.borrow_mut() = Some(end);
         let task = Supervising::new(self.inner.clone(), reactor.clone());
@@ -390,12 +379,7 @@ impl Service for Supervisor {
         if !self.inner.is_active() {
             return Deferred::succeed(());
         }
-        let hastened = Rc::downgrade(&self.inner);
-        let (deferred, stopped) = Deferred::with_canceller(move |_| {
-            if let Some(inner) = hastened.upgrade() {
-                inner.hasten();
-            }
-        });
+        let (deferred, stopped) = self.inner.cancelled_by(Inner::hasten);
         self.inner.stopped.borrow_mut().push(stopped);
         self.inner.begin_stop();
         deferred
@@ -405,10 +389,9 @@ impl Service for Supervisor {
     /// temporary ones that have ended are not.
     fn health(&self) -> Health {
         match &*self.inner.stage.borrow() {
-            Stage::Running if self.inner.is_leaving.get() => return Health::Stopping,
             Stage::Running => {}
             Stage::Stopped | Stage::Starting => return Health::Starting,
-            Stage::Stopping => return Health::Stopping,
+            Stage::Leaving | Stage::Stopping => return Health::Stopping,
             Stage::GaveUp(words) => return Health::Failed(words.clone()),
         }
         let children = self.inner.children.borrow().clone();
@@ -443,13 +426,20 @@ impl Inner {
             return;
         }
         self.put(Order::Stop);
-        let starting = self.starting.take();
-        if let Some(starting) = starting {
-            starting.cancel();
-        }
+        cancel_wait(&self.starting);
     }
 
-    /// A stage of the end of a run, which a second signal cuts short.
+    /// A Deferred whose cancel makes this call.
+    fn cancelled_by(self: &Rc<Self>, call: fn(&Inner)) -> (Deferred<()>, Resolver<()>) {
+        let inner = Rc::downgrade(self);
+        Deferred::with_canceller(move |_| {
+            if let Some(inner) = inner.upgrade() {
+                call(&inner);
+            }
+        })
+    }
+
+    /// A stage of [`wind_down`](Supervisor::wind_down), which a cancel cuts short.
     fn stage_of_leaving(&self, stage: Deferred<()>) -> Deferred<()> {
         if self.is_hastened.get() {
             stage.cancel();
@@ -461,14 +451,8 @@ impl Inner {
     /// Cancels the stages of an end, and the stops of the children, those to come too.
     fn hasten(&self) {
         self.is_hastened.set(true);
-        let leaving = self.leaving.take();
-        if let Some(leaving) = leaving {
-            leaving.cancel();
-        }
-        let stopping = self.stopping.take();
-        if let Some(stopping) = stopping {
-            stopping.cancel();
-        }
+        cancel_wait(&self.leaving);
+        cancel_wait(&self.stopping);
     }
 
     pub(super) fn forget(&self, child: &Rc<ChildCell>) {
@@ -483,6 +467,14 @@ impl Inner {
 
     pub(super) fn not_running(&self) -> ServiceError {
         ServiceError::NotRunning(self.name.clone())
+    }
+}
+
+/// Cancels a wait, while nothing is borrowed.
+fn cancel_wait(wait: &RefCell<Option<Canceller>>) {
+    let wait = wait.take();
+    if let Some(wait) = wait {
+        wait.cancel();
     }
 }
 

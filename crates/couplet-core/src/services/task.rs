@@ -3,8 +3,9 @@
 use std::fmt;
 use std::future::Future;
 
+use super::running::Running;
 use super::service::Service;
-use crate::defer::{Canceller, Deferred};
+use crate::defer::Deferred;
 use crate::{Reactor, Result};
 
 /// Runs a task while it is started. When the task returns, the service has ended: with success, or
@@ -26,19 +27,10 @@ use crate::{Reactor, Result};
 pub struct TaskService {
     name: String,
     spawn: Spawn,
-    run: Option<Run>,
+    run: Option<Running>,
 }
 
 type Spawn = Box<dyn FnMut(&Reactor, &str) -> Deferred<()>>;
-
-/// A task that was spawned.
-struct Run {
-    task: Canceller,
-    /// Its outcome, until it is taken.
-    end: Option<Deferred<()>>,
-    /// Fires when the task has been dropped.
-    dropped: Deferred<()>,
-}
 
 impl TaskService {
     /// A service that runs the future that `task` returns, a new one for each start.
@@ -58,31 +50,18 @@ impl Service for TaskService {
     }
 
     fn start(&mut self, reactor: &Reactor) -> Deferred<()> {
-        let work = (self.spawn)(reactor, &self.name);
-        let task = work.canceller();
-        let ((end, ended), (dropped, is_dropped)) = (Deferred::new(), Deferred::new());
-        let work = work.add_both(move |outcome| {
-            ended.resolve(outcome);
-            is_dropped.callback(());
-            Ok(())
-        });
-        work.detach();
-        self.run = Some(Run { task, end: Some(end), dropped });
+        self.run = Some(Running::new((self.spawn)(reactor, &self.name)));
         Deferred::succeed(())
     }
 
     fn stop(&mut self) -> Deferred<()> {
         let Some(run) = self.run.take() else { return Deferred::succeed(()) };
-        run.task.cancel();
-        if let Some(end) = run.end {
-            // Not awaited, so that its failure is expected.
-            end.add_errback(|_| Ok(())).detach();
-        }
-        run.dropped
+        run.cancel();
+        run.over()
     }
 
     fn take_end(&mut self) -> Option<Deferred<()>> {
-        self.run.as_mut().and_then(|run| run.end.take())
+        self.run.as_mut()?.take_end()
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::running::Running;
 use super::service::Service;
 use crate::Reactor;
 use crate::defer::Deferred;
@@ -25,18 +26,10 @@ use crate::task::{LoopResult, LoopingCall};
 pub struct TimerService {
     name: String,
     begin: Begin,
-    run: Option<Run>,
+    run: Option<(LoopingCall, Running)>,
 }
 
 type Begin = Box<dyn Fn(&Reactor) -> (LoopingCall, Deferred<()>)>;
-
-struct Run {
-    calls: LoopingCall,
-    /// The outcome of the calls, until it is taken.
-    end: Option<Deferred<()>>,
-    /// Fires after the last call.
-    over: Deferred<()>,
-}
 
 impl TimerService {
     /// A service that calls `f` every `interval`. `f` may return nothing, a result or a Deferred.
@@ -62,31 +55,19 @@ impl Service for TimerService {
     }
 
     fn start(&mut self, reactor: &Reactor) -> Deferred<()> {
-        let (calls, running) = (self.begin)(reactor);
-        let (end, ended) = Deferred::new();
-        let canceller = running.canceller();
-        let (over, is_over) = Deferred::with_canceller(move |_| canceller.cancel());
-        let running = running.add_both(move |outcome| {
-            ended.resolve(outcome);
-            is_over.callback(());
-            Ok(())
-        });
-        running.detach();
-        self.run = Some(Run { calls, end: Some(end), over });
+        let (calls, work) = (self.begin)(reactor);
+        self.run = Some((calls, Running::new(work)));
         Deferred::succeed(())
     }
 
     fn stop(&mut self) -> Deferred<()> {
-        let Some(run) = self.run.take() else { return Deferred::succeed(()) };
-        run.calls.stop();
-        if let Some(end) = run.end {
-            end.add_errback(|_| Ok(())).detach();
-        }
-        run.over
+        let Some((calls, run)) = self.run.take() else { return Deferred::succeed(()) };
+        calls.stop();
+        run.over()
     }
 
     fn take_end(&mut self) -> Option<Deferred<()>> {
-        self.run.as_mut().and_then(|run| run.end.take())
+        self.run.as_mut()?.1.take_end()
     }
 }
 

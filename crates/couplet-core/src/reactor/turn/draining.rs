@@ -1,6 +1,6 @@
 //! Drains, in the turn.
 
-use std::collections::BTreeSet;
+use std::iter;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -91,13 +91,10 @@ impl Core {
         let (groups, over) = drain.times.pace;
         let connections = drain.left.borrow().len() + drain.drained.get().count();
         let size = connections.div_ceil(groups as usize).max(1);
-        let group: Vec<Key> = {
-            let mut unasked = drain.unasked.borrow_mut();
-            let size = size.min(unasked.len());
-            unasked.drain(..size).collect()
-        };
-        let due =
-            if drain.unasked.borrow().is_empty() { None } else { self.next_group(over / groups) };
+        let next = || drain.unasked.borrow_mut().pop_first();
+        let group: Vec<Key> = iter::from_fn(next).take(size).collect();
+        let are_left = !drain.unasked.borrow().is_empty();
+        let due = are_left.then(|| self.next_group(over / groups));
         drain.dues.set(Dues { group: due, ..drain.dues.get() });
         for key in group {
             self.with_life(io, key, |life, _| life.drain(drain.times.patience));
@@ -105,11 +102,11 @@ impl Core {
     }
 
     /// A moment around this time from now: between three and five quarters of it.
-    fn next_group(&self, apart: Duration) -> Option<Instant> {
+    fn next_group(&self, apart: Duration) -> Instant {
         let share = (self.reactor.random() >> 32) as u32;
         let jitter = ((apart / 2).as_nanos() * u128::from(share)) >> 32;
         let jitter = Duration::from_nanos(u64::try_from(jitter).unwrap_or(u64::MAX));
-        Some(after(self.reactor.now(), apart / 4 * 3 + jitter))
+        after(self.reactor.now(), apart / 4 * 3 + jitter)
     }
 
     /// Sets the timer for the next event of the first stage.
@@ -173,10 +170,11 @@ impl Core {
     /// finish, and plans the next look.
     fn cut_silent_peers(&mut self, io: &mut dyn Commands, drain: &Rc<DrainCell>) {
         let (now, patience) = (self.reactor.now(), drain.times.patience);
-        let unasked: BTreeSet<Key> = drain.unasked.borrow().iter().copied().collect();
-        let left: Vec<Key> = drain.left.borrow().difference(&unasked).copied().collect();
+        let (left, unasked) = (drain.left.borrow(), drain.unasked.borrow());
+        let asked: Vec<Key> = left.difference(&unasked).copied().collect();
+        drop((left, unasked));
         let mut next = after(now, patience);
-        for key in left {
+        for key in asked {
             let Some(entry) = self.table.connection(key) else { continue };
             let is_opening = entry.opening.is_some();
             match entry.life.awaits_peer_since().map(|since| after(since, patience)) {
