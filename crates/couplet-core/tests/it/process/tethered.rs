@@ -421,26 +421,32 @@ fn a_connected_program_has_our_standard_error_unless_another_is_set() {
     }
 }
 
+/// The group and the session that `/proc/PID/stat` shows; 0 for one that began outside of this
+/// namespace of processes.
+fn group_and_session(stat: &str) -> [i32; 2] {
+    let fields = stat.rsplit(')').next().expect("what follows the name").split_whitespace();
+    let numbers: Vec<_> = fields.skip(2).take(2).map(|field| field.parse().expect(field)).collect();
+    numbers.try_into().expect("two numbers")
+}
+
 #[test]
 fn a_program_that_ends_with_its_connection_leads_a_group_unless_it_is_set_otherwise() {
     let mut nursery = Nursery::new();
-    let (group, session) =
-        (rustix::process::getpgrp(), rustix::process::getsid(None).expect("ours"));
-    let (group, session) = (group.as_raw_nonzero().get(), session.as_raw_nonzero().get());
-    // The numbers of the process, its group and its session; 0 stands for its own.
+    let ours = std::fs::read_to_string("/proc/self/stat").expect("it runs");
+    let [group, session] = group_and_session(&ours).map(Some);
+    // The group and the session of the program; `None` stands for its own.
     for (change, lost, wanted) in [
-        ((|command| command) as fn(Command) -> Command, WhenLost::default(), [0, session]),
+        ((|command| command) as fn(Command) -> Command, WhenLost::default(), [None, session]),
         (|command| command, WhenLost::Keep, [group, session]),
-        (|command| command.process_group(0), WhenLost::Keep, [0, session]),
-        (Command::new_session, WhenLost::default(), [0, 0]),
+        (|command| command.process_group(0), WhenLost::Keep, [None, session]),
+        (Command::new_session, WhenLost::default(), [None, None]),
     ] {
-        let script = sh("read -r line < /proc/$$/stat; echo $line | cut -d ' ' -f 1,5,6");
+        let script = sh("read -r line < /proc/$$/stat; echo $line");
         let seen = connect(&nursery.l.reactor(), change(script), lost);
         nursery.until("its line", || seen.text().contains('\n'));
-        let numbers: Vec<i32> =
-            seen.text().split_whitespace().map(|word| word.parse().expect("a number")).collect();
-        let [pid, numbers @ ..] = &numbers[..] else { panic!("{numbers:?}") };
-        assert_eq!(numbers, wanted.map(|number| if number == 0 { *pid } else { number }));
+        let stat = seen.text();
+        let own = stat.split(' ').next().and_then(|pid| pid.parse().ok()).expect("its number");
+        assert_eq!(group_and_session(&stat), wanted.map(|number| number.unwrap_or(own)));
         nursery.until("its end", || seen.exit().is_some());
     }
 }
