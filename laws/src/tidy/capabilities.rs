@@ -228,6 +228,7 @@ const CAPABILITIES: &[Capability] = &[
         instead: NO_LOCK,
         places: &[
             // Held for a few instructions, against other loops and threads.
+            "couplet-runner/src/logging.rs",
             "couplet-core/src/driver/pool.rs",
             "couplet-core/src/driver/stalls.rs",
             "couplet-core/src/endpoints/kinds.rs",
@@ -285,7 +286,11 @@ const CAPABILITIES: &[Capability] = &[
     Capability {
         paths: &["std::net", "std::os::unix::net", "rustix::net"],
         instead: SOCKET,
-        places: &["couplet-core/src/driver/mio/", "couplet-core/src/driver/socket.rs"],
+        places: &[
+            "couplet-runner/src/signals.rs",
+            "couplet-core/src/driver/mio/",
+            "couplet-core/src/driver/socket.rs",
+        ],
     },
     Capability {
         paths: &["rustix::net::sockopt"],
@@ -352,6 +357,10 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-cli/src/http/",
             "couplet-cli/src/poems.rs",
             "couplet-cli/src/sim/mod.rs",
+            // The configuration, the log and the pid file.
+            "couplet-runner/src/config/mod.rs",
+            "couplet-runner/src/logging.rs",
+            "couplet-runner/src/pid_file.rs",
             // `/proc` and `/dev/null`.
             "couplet-os/src/epoll.rs",
             "couplet-os/src/process.rs",
@@ -360,7 +369,11 @@ const CAPABILITIES: &[Capability] = &[
     Capability {
         paths: &["std::io::BufReader", "std::io::BufWriter", "std::io::Seek", "std::io::SeekFrom"],
         instead: FILE,
-        places: &["couplet-core/src/endpoints/record_file.rs", "couplet-cli/src/sim/mod.rs"],
+        places: &[
+            "couplet-core/src/endpoints/record_file.rs",
+            "couplet-cli/src/sim/mod.rs",
+            "couplet-runner/src/pid_file.rs",
+        ],
     },
     Capability {
         paths: &["std::path::absolute"],
@@ -383,6 +396,9 @@ const CAPABILITIES: &[Capability] = &[
             // Standard streams as connections.
             "couplet-core/src/driver/pipe.rs",
             "couplet-cli/src/",
+            "couplet-runner/src/exit.rs",
+            "couplet-runner/src/logging.rs",
+            "couplet-runner/src/runner.rs",
         ],
     },
     Capability {
@@ -414,6 +430,8 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-core/src/endpoints/inherited.rs",
             "couplet-sim/src/determinism.rs",
             "couplet-os/src/process.rs",
+            "couplet-runner/src/control.rs",
+            "couplet-runner/src/pid_file.rs",
         ],
     },
     Capability {
@@ -427,12 +445,17 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-cli/src/logging.rs",
             "couplet-cli/src/progress.rs",
             "couplet-cli/src/sim/mod.rs",
+            "couplet-runner/src/logging.rs",
         ],
     },
     Capability {
         paths: &["std::panic::resume_unwind", "std::panic::set_hook"],
         instead: PROCESS,
-        places: &["couplet-sim/src/determinism.rs", "couplet-cli/src/logging.rs"],
+        places: &[
+            "couplet-sim/src/determinism.rs",
+            "couplet-cli/src/logging.rs",
+            "couplet-runner/src/logging.rs",
+        ],
     },
     Capability {
         paths: &["rustix::process"],
@@ -511,7 +534,7 @@ const CAPABILITIES: &[Capability] = &[
     Capability {
         paths: &["http", "http_body", "httpdate"],
         instead: GUEST,
-        places: &["couplet-http/src/", "couplet-cli/src/http/"],
+        places: &["couplet-http/src/", "couplet-cli/src/http/", "couplet-runner/src/health.rs"],
     },
     Capability {
         paths: &["httparse", "tungstenite"],
@@ -530,8 +553,12 @@ const CAPABILITIES: &[Capability] = &[
         places: &["couplet-core/src/layers/tls/engine/", "couplet-core/src/layers/tls/mod.rs"],
     },
     Capability {
+        paths: &["clap", "tracing_subscriber"],
+        instead: GUEST,
+        places: &["couplet-cli/src/", "couplet-runner/src/"],
+    },
+    Capability {
         paths: &[
-            "clap",
             "clap_complete",
             "console",
             "indicatif",
@@ -539,10 +566,23 @@ const CAPABILITIES: &[Capability] = &[
             "percent_encoding",
             "rcgen",
             "tower",
-            "tracing_subscriber",
         ],
         instead: GUEST,
         places: &["couplet-cli/src/"],
+    },
+    Capability {
+        paths: &[
+            "nix",
+            "sd_notify",
+            "serde",
+            "serde_ignored",
+            "serde_json",
+            "signal_hook",
+            "strsim",
+            "toml",
+        ],
+        instead: GUEST,
+        places: &["couplet-runner/src/"],
     },
 ];
 
@@ -730,13 +770,16 @@ fn broken_in(file: &Code, modules: &Modules, table: &Table) -> Vec<String> {
 }
 
 /// The files of the library and of the program, and the modules that their paths lead through.
-fn files() -> [(&'static [Code], Modules); 3] {
-    let (library, system, program) =
-        (library("couplet"), library("couplet-os"), library("couplet-cli"));
-    let modules = Modules::of(library.iter().chain(program));
-    let of_system = Modules::of(system);
-    let of_library = Modules::of(library);
-    [(library, of_library), (system, of_system), (program, modules)]
+fn files() -> [(&'static [Code], Modules); 4] {
+    let facade = library("couplet");
+    ["couplet", "couplet-os", "couplet-cli", "couplet-runner"].map(|name| {
+        let files = library(name);
+        let modules = match name {
+            "couplet" | "couplet-os" => Modules::of(files),
+            _ => Modules::of(facade.iter().chain(files)),
+        };
+        (files, modules)
+    })
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::source::{assert_none, read, root};
 
 /// A package and the files that it shares with the workspace: path in the package, path in the
 /// workspace.
-const PACKAGES: [(&str, &[(&str, &str)]); 7] = [
+const PACKAGES: [(&str, &[(&str, &str)]); 8] = [
     (
         "couplet",
         &[
@@ -23,6 +23,7 @@ const PACKAGES: [(&str, &[(&str, &str)]); 7] = [
     ("couplet-os", &[]),
     ("couplet-sim", &[]),
     ("couplet-cli", &[]),
+    ("couplet-runner", &[]),
 ];
 
 /// Shared by all packages.

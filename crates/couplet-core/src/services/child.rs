@@ -50,6 +50,11 @@ impl Child {
         Child { start_within: None, stop_within: None, ..Child::new(supervisor.clone()) }
     }
 
+    /// The name of its service.
+    pub fn name(&self) -> &str {
+        self.service.name()
+    }
+
     /// Sets when it is restarted.
     #[must_use]
     pub fn restart(mut self, restart: Restart) -> Self {

@@ -1,0 +1,103 @@
+//! Configurations: places of errors, suggestions, sections.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use serde::Deserialize;
+
+use super::{ConfigError, Section, Source};
+
+#[derive(Debug, Deserialize, PartialEq)]
+struct Config {
+    listen: String,
+    #[serde(default)]
+    limits: BTreeMap<String, Limits>,
+    #[serde(default)]
+    lists: Vec<Limits>,
+}
+
+#[derive(Debug, Deserialize, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+struct Limits {
+    most_bytes: u64,
+}
+
+fn read(text: &str) -> Result<Config, ConfigError> {
+    Section::whole(Source::parse("a.toml", text)?, &["runner"]).read()
+}
+
+fn error(text: &str) -> String {
+    read(text).expect_err(text).to_string()
+}
+
+#[test]
+fn a_configuration_is_read_without_the_tables_of_others() {
+    let config = read("listen = \"tcp:1\"\n[runner]\nany = 1\n[limits.a]\nmost-bytes = 3").unwrap();
+    assert_eq!((&*config.listen, config.limits["a"].most_bytes), ("tcp:1", 3));
+}
+
+#[test]
+fn errors_show_the_place() {
+    for (text, wanted) in [
+        (
+            "lisen = \"tcp:1\"\n",
+            "a.toml:1:1: unknown key lisen; did you mean listen?\n  | lisen = \"tcp:1\"\n  | ^^^^^",
+        ),
+        (
+            "listen = \"a\"\nrunne = 1",
+            "a.toml:2:1: unknown key runne; did you mean runner?\n  | runne = 1\n  | ^^^^^",
+        ),
+        (
+            "listen = \"a\"\ncolour = 1",
+            "a.toml:2:1: unknown key colour; known are listen, limits, lists, runner\n  | colour = 1\n  | ^^^^^^",
+        ),
+        (
+            "listen = \"a\"\n[limits.a]\nmost-byte = 1",
+            "a.toml:3:1: unknown key most-byte; did you mean most-bytes?\n  | most-byte = 1\n  | ^^^^^^^^^",
+        ),
+        (
+            "listen = \"a\"\nlists = [{ most-bytes = 1 }, { most-bytes = 1, mst-bytes = 2 }]",
+            "a.toml:2:48: unknown key mst-bytes; did you mean most-bytes?\n  | lists = [{ most-bytes = 1 }, { most-bytes = 1, mst-bytes = 2 }]\n  |                                                ^^^^^^^^^",
+        ),
+        (
+            "listen = 5",
+            "a.toml:1:10: invalid type: integer 5, expected a string\n  | listen = 5\n  |          ^",
+        ),
+        (
+            "# größe\nlisten = \"ö\"\n\tlimits.\"ä\" = { most-bytes = -1 }",
+            "a.toml:3:30: invalid value: integer -1, expected u64\n  |  limits.\"ä\" = { most-bytes = -1 }\n  |                              ^^",
+        ),
+    ] {
+        assert_eq!(error(text), wanted);
+    }
+    assert!(error("listen = ").starts_with("a.toml:1:10: "), "{}", error("listen = "));
+    assert!(error("").contains("missing field listen"), "{}", error(""));
+    assert!(
+        error("a = 1\na = 2").starts_with("a.toml:2:1: duplicate key"),
+        "{}",
+        error("a = 1\na = 2")
+    );
+}
+
+#[test]
+fn a_section_is_a_table_and_compared_by_its_contents() {
+    let section = |text: &str| {
+        let source = Source::parse("a.toml", text).unwrap();
+        Section::whole(source, &[]).table("one").unwrap().expect("it exists").without(&["kind"])
+    };
+    let first = section("[one]\nkind = \"a\"\nmost-bytes = 7\n[two]\nx = 1");
+    assert_eq!(first.read::<Limits>(), Ok(Limits { most_bytes: 7 }));
+    assert_eq!(first.keys(), ["most-bytes"]);
+    assert!(first.is_same(&section("two = 5\n# words\none = { most-bytes = 7 }")));
+    assert!(!first.is_same(&section("one = { most-bytes = 8 }")));
+    let source = Source::parse("a.toml", "one = 1").unwrap();
+    let refused = Section::whole(source, &[]).table("one").err().expect("no table");
+    assert!(refused.to_string().starts_with("a.toml:1:7: one has to be a table"), "{refused}");
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics(text in "(?s)[a-z\\[\\]=\"'. \n{}ö#,]{0,80}") {
+        let _ = read(&text).map_err(|error| error.to_string());
+    }
+}

@@ -1,0 +1,183 @@
+//! The control socket: a line with an order, answered with lines. The first is `ok`, or
+//! `error: ` and the reason. The connection ends after the answer.
+
+use std::path::Path;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use couplet::endpoints::UnixServer;
+use couplet::protocols::{LineOnlyReceiver, LineProtocol, LineTransport};
+use couplet::reactor::Snapshot;
+use couplet::{Deferred, Failure, ListenOptions};
+use serde::Serialize;
+
+use crate::options::filter;
+use crate::running::Running;
+
+/// Answers orders on a UNIX socket that only the process's own user may use.
+pub(crate) fn serve(running: &Rc<Running>, path: &Path) -> Result<(), Failure> {
+    let endpoint = UnixServer::new(path).options(ListenOptions::default().mode(0o600));
+    let program = Rc::downgrade(running);
+    let listening = running.reactor.listen(endpoint, move || {
+        let orders = Orders { running: program.clone(), state: State::Waiting };
+        LineOnlyReceiver::new(orders).with_delimiter(b"\n").with_max_length(MOST)
+    });
+    listening
+        .map(drop)
+        .map_err(|failure| Failure::msg(format!("cannot open the control socket: {failure}")))
+}
+
+/// The longest order, in bytes.
+const MOST: usize = 1000;
+
+/// How long a client may take to send its order.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A connection to the control socket.
+struct Orders {
+    running: Weak<Running>,
+    state: State,
+}
+
+#[derive(PartialEq)]
+enum State {
+    /// It waits for an order.
+    Waiting,
+    /// The order is carried out; the answer ends the connection.
+    Answering,
+}
+
+impl LineProtocol for Orders {
+    fn connection_made(&mut self, transport: &LineTransport) {
+        transport.set_idle_timeout(Some(PATIENCE));
+    }
+
+    fn line_received(&mut self, transport: &LineTransport, line: &[u8]) {
+        let running = self.running.upgrade().filter(|_| self.state == State::Waiting);
+        let Some(running) = running else { return };
+        self.state = State::Answering;
+        // A reload may take longer.
+        transport.set_idle_timeout(None);
+        let order = String::from_utf8_lossy(line);
+        let transport = transport.clone();
+        let answered = carry_out(&running, order.trim()).add_both(move |outcome| {
+            match outcome {
+                Ok(text) if text.is_empty() => transport.write("ok\n"),
+                Ok(text) => transport.write(format!("ok\n{}\n", text.trim_end())),
+                Err(failure) => transport.write(format!("error: {failure}\n")),
+            }
+            transport.lose_connection();
+            Ok(())
+        });
+        answered.detach();
+    }
+
+    /// Clients such as `nc -N` close their side after the order.
+    fn read_closed(&mut self, transport: &LineTransport) {
+        if self.state == State::Waiting {
+            transport.lose_connection();
+        }
+    }
+}
+
+fn carry_out(running: &Rc<Running>, order: &str) -> Deferred<String> {
+    let (verb, rest) = order.split_once(' ').unwrap_or((order, ""));
+    match (verb, rest) {
+        ("status", "" | "json") => {
+            let (asked, is_json) = (running.clone(), rest == "json");
+            let snapshot = running.reactor.snapshot();
+            snapshot.map(move |snapshot| Status::of(&asked, &snapshot).print(is_json, &snapshot))
+        }
+        ("reload", "") => running.reload(),
+        ("drain", "") => ended(running, false),
+        ("stop", "") => ended(running, true),
+        ("log", levels) if !levels.is_empty() => match filter(levels) {
+            Ok(levels) => {
+                running.program.log.set_levels(levels);
+                Deferred::succeed(String::new())
+            }
+            Err(problem) => Deferred::fail(Failure::msg(problem)),
+        },
+        _ => Deferred::fail(Failure::msg(format!(
+            "unknown order {order:?}; known are status, status json, reload, drain, stop, log LEVEL"
+        ))),
+    }
+}
+
+/// Ends the program. The answer comes first.
+fn ended(running: &Rc<Running>, is_hurried: bool) -> Deferred<String> {
+    let ending = running.clone();
+    running.reactor.call_soon(move || ending.stop(is_hurried));
+    Deferred::succeed(String::new())
+}
+
+/// The answer to `status json`.
+#[derive(Serialize)]
+struct Status {
+    program: &'static str,
+    version: &'static str,
+    pid: u32,
+    uptime: f64,
+    health: String,
+    is_ready: bool,
+    // Bound: one for each child of the supervisor.
+    services: Vec<ServiceStatus>,
+    // Bound: one for each port of the loop.
+    ports: Vec<PortStatus>,
+    connections: usize,
+}
+
+#[derive(Serialize)]
+struct ServiceStatus {
+    name: String,
+    state: String,
+    health: String,
+    restarts: u64,
+}
+
+#[derive(Serialize)]
+struct PortStatus {
+    host: String,
+    accepted: u64,
+    is_paused: bool,
+}
+
+impl Status {
+    fn of(running: &Running, snapshot: &Snapshot) -> Status {
+        let children = running.supervisor.children().into_iter();
+        let ports = snapshot.ports.iter();
+        let health = running.health();
+        Status {
+            program: running.program.name,
+            version: running.program.version,
+            pid: std::process::id(),
+            uptime: (running.reactor.now() - running.began).as_secs_f64(),
+            is_ready: health.is_ready(),
+            health: health.to_string(),
+            services: children
+                .map(|child| ServiceStatus {
+                    name: child.name,
+                    state: child.state.to_string(),
+                    health: child.health.to_string(),
+                    restarts: child.restarts,
+                })
+                .collect(),
+            ports: ports
+                .map(|port| PortStatus {
+                    host: port.host.to_string(),
+                    accepted: port.accepted,
+                    is_paused: port.paused,
+                })
+                .collect(),
+            connections: snapshot.connections.len(),
+        }
+    }
+
+    fn print(&self, is_json: bool, snapshot: &Snapshot) -> String {
+        if is_json {
+            return serde_json::to_string(self).expect("it has only texts and numbers");
+        }
+        let Status { program, pid, uptime, health, .. } = self;
+        format!("{program} (process {pid}) for {uptime:.0} s: {health}\n{snapshot}")
+    }
+}

@@ -1,0 +1,113 @@
+//! The user, the group and the file mode mask of the process.
+
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{Gid, Group, Uid, User, initgroups, setgid, setgroups, setuid};
+
+use crate::exit::Exit;
+use crate::options::Options;
+
+/// A user and a group that exist.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    // Bound: one user and one group.
+    user: Option<(Uid, String, Gid)>,
+    // Bound: one group.
+    group: Option<Gid>,
+}
+
+impl Identity {
+    /// Looks up the user and the group; `None` if the process keeps its own.
+    pub(crate) fn find(options: &Options) -> Result<Option<Identity>, Exit> {
+        let user = options.user.as_deref().map(find_user).transpose()?;
+        let group = options.group.as_deref().map(find_group).transpose()?;
+        Ok((user.is_some() || group.is_some()).then_some(Identity { user, group }))
+    }
+
+    /// Becomes the user and the group, in all threads. A user's other groups are set too.
+    pub(crate) fn assume(&self) -> Result<(), Exit> {
+        let group = self.group.or_else(|| self.user.as_ref().map(|(_, _, group)| *group));
+        let become_group = |group: Gid| match &self.user {
+            Some((_, name, _)) if !name.is_empty() => {
+                let name = std::ffi::CString::new(name.as_bytes()).expect("it was found");
+                initgroups(&name, group)
+            }
+            _ => setgroups(&[group]),
+        };
+        let done = group
+            .map_or(Ok(()), |group| become_group(group).and_then(|()| setgid(group)))
+            .and_then(|()| self.user.as_ref().map_or(Ok(()), |(user, _, _)| setuid(*user)));
+        done.map_err(|error| {
+            Exit::failed(format!(
+                "cannot change the user or group: {}",
+                error.desc().to_lowercase()
+            ))
+        })
+    }
+}
+
+/// The user of this name or number. A number without a user is used as it is, without other groups.
+fn find_user(text: &str) -> Result<(Uid, String, Gid), Exit> {
+    let by_name =
+        User::from_name(text).map_err(|error| unknown("user", text, &error.to_string()))?;
+    let number = text.parse().ok().map(Uid::from_raw);
+    let by_number = || number.and_then(|uid| User::from_uid(uid).ok().flatten());
+    match (by_name.or_else(by_number), number) {
+        (Some(user), _) => Ok((user.uid, user.name, user.gid)),
+        (None, Some(uid)) => Ok((uid, String::new(), Gid::from_raw(uid.as_raw()))),
+        (None, None) => Err(unknown("user", text, "there is no user of this name")),
+    }
+}
+
+fn find_group(text: &str) -> Result<Gid, Exit> {
+    let by_name =
+        Group::from_name(text).map_err(|error| unknown("group", text, &error.to_string()))?;
+    let number = text.parse().ok().map(Gid::from_raw);
+    by_name
+        .map(|group| group.gid)
+        .or(number)
+        .ok_or_else(|| unknown("group", text, "there is no group of this name"))
+}
+
+fn unknown(kind: &str, name: &str, problem: &str) -> Exit {
+    Exit::bad_usage(format!("cannot become {kind} {name}: {problem}"))
+}
+
+/// Sets the mask of new files' modes.
+pub(crate) fn set_umask(mode: u32) {
+    umask(Mode::from_bits_truncate(mode));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(user: Option<&str>, group: Option<&str>) -> Options {
+        Options {
+            user: user.map(str::to_owned),
+            group: group.map(str::to_owned),
+            ..Options::default()
+        }
+    }
+
+    #[test]
+    fn users_and_groups_are_found_by_name_and_number() {
+        let find = |user, group| Identity::find(&options(user, group));
+        let root = Identity {
+            user: Some((Uid::from_raw(0), "root".to_owned(), Gid::from_raw(0))),
+            group: None,
+        };
+        assert_eq!(find(Some("root"), None).unwrap(), Some(root));
+        assert_eq!(find(Some("0"), None).unwrap(), find(Some("root"), None).unwrap());
+        let unnamed = find(Some("54321"), Some("54322")).unwrap().expect("numbers");
+        assert_eq!(unnamed.user.expect("one").0, Uid::from_raw(54321));
+        assert_eq!(unnamed.group, Some(Gid::from_raw(54322)));
+        assert_eq!(find(None, None).unwrap(), None);
+        for (user, group, words) in [
+            (Some("nobody-at-all"), None, "cannot become user nobody-at-all: there is no user"),
+            (None, Some("no-group"), "cannot become group no-group: there is no group"),
+        ] {
+            let error = format!("{:?}", find(user, group).expect_err(words));
+            assert!(error.contains(words), "{error}");
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The log: lines for people or of JSON, on stderr or in a file that is opened again on SIGHUP.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::prelude::*;
+use tracing_subscriber::reload::{self, Handle};
+use tracing_subscriber::{Layer, Registry};
+
+use crate::exit::Exit;
+use crate::options::{Arguments, LogForm};
+
+/// The log of the process.
+#[derive(Clone)]
+pub(crate) struct Log {
+    output: Output,
+    // Bound: the filter that is in use.
+    levels: Handle<Targets, Registry>,
+    /// The levels of the command line, if it sets them.
+    asked: Option<Targets>,
+}
+
+impl Log {
+    /// Starts logging, and has panics logged.
+    pub(crate) fn start(arguments: &Arguments, of_file: Option<Targets>) -> Result<Log, Exit> {
+        let output = Output::open(arguments.options.log_file.as_deref())?;
+        let asked = arguments.log_level.clone().or((arguments.verbose > 0).then(|| {
+            Targets::new().with_default(match arguments.verbose {
+                1 => LevelFilter::INFO,
+                2 => LevelFilter::DEBUG,
+                _ => LevelFilter::TRACE,
+            })
+        }));
+        let first = asked.clone().or(of_file).unwrap_or_else(default_levels);
+        let (filter, levels) = reload::Layer::new(first);
+        let (writer, is_colourful) = (output.clone(), output.is_colourful());
+        let lines = tracing_subscriber::fmt::layer()
+            .with_writer(move || writer.clone())
+            .with_ansi(is_colourful);
+        let layer = match arguments.log.unwrap_or_default() {
+            LogForm::Text => lines.with_target(false).boxed(),
+            LogForm::Json => lines.json().flatten_event(true).boxed(),
+        };
+        let started = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init();
+        started.map_err(|error| Exit::failed(format!("cannot start logging: {error}")))?;
+        std::panic::set_hook(Box::new(|panic| {
+            let place = panic.location().map(ToString::to_string).unwrap_or_default();
+            let text = panic.payload_as_str().unwrap_or("no message");
+            tracing::error!(%place, "panic: {text}");
+        }));
+        Ok(Log { output, levels, asked })
+    }
+
+    /// Sets the levels of the file, unless the command line has set others.
+    pub(crate) fn set_levels_of_file(&self, levels: Option<Targets>) {
+        if self.asked.is_none() {
+            self.set_levels(levels.unwrap_or_else(default_levels));
+        }
+    }
+
+    pub(crate) fn set_levels(&self, levels: Targets) {
+        self.levels.reload(levels).expect("the log lives as long as the process");
+    }
+
+    /// Opens the log file again. If that fails, the old one stays in use.
+    pub(crate) fn reopen(&self) {
+        if let Output::File(file) = &self.output
+            && let Err(error) = file.reopen()
+        {
+            tracing::error!(path = %file.path.display(), %error, "cannot open the log file again");
+        }
+    }
+
+    /// Writes text into the log as it is.
+    pub(crate) fn print(&self, text: &str) {
+        let _ = writeln!(self.output.clone(), "{}", text.trim_end());
+    }
+
+    /// Whether stderr is not where the log goes.
+    pub(crate) fn is_a_file(&self) -> bool {
+        matches!(self.output, Output::File(_))
+    }
+}
+
+fn default_levels() -> Targets {
+    Targets::new().with_default(LevelFilter::WARN)
+}
+
+/// Where the log goes.
+#[derive(Clone)]
+enum Output {
+    Stderr,
+    File(Arc<LogFile>),
+}
+
+struct LogFile {
+    path: PathBuf,
+    file: Mutex<File>,
+}
+
+impl Output {
+    fn open(path: Option<&Path>) -> Result<Output, Exit> {
+        let Some(path) = path else { return Ok(Output::Stderr) };
+        let file = append(path).map_err(|error| {
+            Exit::failed(format!("cannot open the log file {}: {error}", path.display()))
+        })?;
+        Ok(Output::File(Arc::new(LogFile { path: path.to_owned(), file: Mutex::new(file) })))
+    }
+
+    /// True if stderr is a terminal with colours and the user has not disabled them (`NO_COLOR`).
+    fn is_colourful(&self) -> bool {
+        let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        matches!(self, Output::Stderr)
+            && io::stderr().is_terminal()
+            && !is_set("NO_COLOR")
+            && !is_dumb
+    }
+}
+
+impl LogFile {
+    fn reopen(&self) -> io::Result<()> {
+        *self.file.lock().unwrap_or_else(PoisonError::into_inner) = append(&self.path)?;
+        Ok(())
+    }
+}
+
+fn append(path: &Path) -> io::Result<File> {
+    File::options().append(true).create(true).open(path)
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Output::Stderr => io::stderr().write(bytes),
+            Output::File(file) => {
+                file.file.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,200 @@
+//! The command line, and the table `[runner]` with the same options.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, ValueEnum};
+use serde::de::{Deserialize, Deserializer, Error};
+use tracing_subscriber::filter::Targets;
+
+use crate::values::Listen;
+
+/// The arguments of a program that a [`Runner`](crate::Runner) runs. A program with arguments of its
+/// own flattens these into them, and calls [`Runner::run`](crate::Runner::run).
+#[derive(Args, Clone, Debug, Default)]
+pub struct Arguments {
+    /// Configuration, in TOML
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Log more: -v for important events, -vv for each connection
+    #[arg(short, long, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// Events to log, as in warn, or couplet=debug,info
+    #[arg(long, value_name = "FILTER", value_parser = filter)]
+    pub(crate) log_level: Option<Targets>,
+    /// Form of the log: text, or json for a line of JSON for each event
+    #[arg(long, value_name = "FORM")]
+    pub(crate) log: Option<LogForm>,
+    #[command(flatten)]
+    pub(crate) options: Options,
+}
+
+impl Arguments {
+    /// The arguments for a configuration, and with these options. For programs whose logging has
+    /// options of its own.
+    pub fn new(config: impl Into<PathBuf>, options: Options) -> Arguments {
+        Arguments { config: Some(config.into()), options, ..Arguments::default() }
+    }
+
+    /// Sets how much is logged: 0 for warnings and errors, 1 for important events, 2 for each
+    /// connection, 3 for everything.
+    #[must_use]
+    pub fn verbose(mut self, level: u8) -> Arguments {
+        self.verbose = level;
+        self
+    }
+
+    /// Sets which events are logged, in place of [`verbose`](Self::verbose).
+    #[must_use]
+    pub fn log_level(mut self, events: Targets) -> Arguments {
+        self.log_level = Some(events);
+        self
+    }
+}
+
+/// Options of the process. In the table `[runner]` of a configuration they have the same names;
+/// those of the command line take precedence.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Process")]
+pub struct Options {
+    /// Check the configuration, and exit
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// Append the log to this file instead of stderr; SIGHUP opens it again
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log_file: Option<PathBuf>,
+    /// Write the process's number into this file, and lock it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pid_file: Option<PathBuf>,
+    /// Become this user, by name or number, once the ports are open
+    #[arg(long, value_name = "USER")]
+    pub(crate) user: Option<String>,
+    /// Become this group; the user's own unless set
+    #[arg(long, value_name = "GROUP")]
+    pub(crate) group: Option<String>,
+    /// Permissions that new files never have, in octal
+    #[arg(long, value_name = "MODE", value_parser = octal)]
+    pub(crate) umask: Option<u32>,
+    /// Serve /healthz and /readyz over HTTP on this endpoint
+    #[arg(long, value_name = "ENDPOINT")]
+    pub(crate) health: Option<Listen>,
+    /// Answer questions on this UNIX socket, for the process's own user only
+    #[arg(long, value_name = "PATH")]
+    pub(crate) control: Option<PathBuf>,
+}
+
+/// The table `[runner]`.
+#[derive(Clone, Debug, Default, serde::Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub(crate) struct RunnerTable {
+    log: Option<LogForm>,
+    #[serde(deserialize_with = "filter_of")]
+    pub(crate) log_level: Option<Targets>,
+    log_file: Option<PathBuf>,
+    pid_file: Option<PathBuf>,
+    user: Option<String>,
+    group: Option<String>,
+    #[serde(deserialize_with = "umask_of")]
+    umask: Option<u32>,
+    health: Option<Listen>,
+    control: Option<PathBuf>,
+}
+
+impl Arguments {
+    /// Adds the options of a file.
+    pub(crate) fn or(mut self, file: RunnerTable) -> Arguments {
+        let options = &mut self.options;
+        self.log = self.log.or(file.log);
+        options.log_file = options.log_file.take().or(file.log_file);
+        options.pid_file = options.pid_file.take().or(file.pid_file);
+        options.user = options.user.take().or(file.user);
+        options.group = options.group.take().or(file.group);
+        options.umask = options.umask.or(file.umask);
+        options.health = options.health.take().or(file.health);
+        options.control = options.control.take().or(file.control);
+        self
+    }
+}
+
+/// Forms of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum LogForm {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// A line of JSON for each event.
+    Json,
+}
+
+/// A filter of events: levels and targets.
+pub(crate) fn filter(text: &str) -> Result<Targets, String> {
+    const EXAMPLES: &str = "examples are warn, or couplet=debug,info";
+    let known = |c: char| c.is_ascii_alphanumeric() || "_:=,-".contains(c);
+    if let Some(odd) = text.chars().find(|c| !known(*c)) {
+        // It would become part of a target that matches nothing.
+        return Err(format!("{odd:?} is not allowed in a filter; {EXAMPLES}"));
+    }
+    text.parse().map_err(|error| format!("{error}; {EXAMPLES}"))
+}
+
+fn filter_of<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Targets>, D::Error> {
+    filter(&String::deserialize(deserializer)?).map(Some).map_err(D::Error::custom)
+}
+
+fn octal(text: &str) -> Result<u32, String> {
+    u32::from_str_radix(text, 8)
+        .ok()
+        .filter(|mode| *mode <= 0o777)
+        .ok_or_else(|| "an octal number up to 777 is expected here".to_owned())
+}
+
+/// TOML has octal numbers, `0o027`.
+fn umask_of<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    let mode = u32::deserialize(deserializer)?;
+    match mode {
+        0..=0o777 => Ok(Some(mode)),
+        _ => Err(D::Error::custom("a number up to 0o777 is expected here")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Command, FromArgMatches};
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_takes_precedence_over_the_file() {
+        let command = Arguments::augment_args(Command::new("x"));
+        command.clone().debug_assert();
+        let line = ["x", "--log", "json", "--umask", "27", "--user", "a", "-vv"];
+        let matches = command.try_get_matches_from(line).unwrap();
+        let arguments = Arguments::from_arg_matches(&matches).unwrap();
+        let file = "log = \"text\"\numask = 0o77\nuser = \"b\"\ngroup = \"c\"\npid-file = \"d\"\n\
+                    log-file = \"e\"\nhealth = \"tcp:1\"\ncontrol = \"f\"\nlog-level = \"info\"";
+        let both = arguments.or(toml::from_str(file).unwrap());
+        assert_eq!((both.log, both.verbose), (Some(LogForm::Json), 2));
+        let options = both.options;
+        let paths = [options.pid_file, options.log_file, options.control];
+        assert_eq!(paths, ["d", "e", "f"].map(|path| Some(path.into())));
+        let names = [options.user, options.group, options.health.map(|it| it.to_string())];
+        assert_eq!(names, ["a", "c", "tcp:1"].map(|name| Some(name.into())));
+        assert_eq!(options.umask, Some(0o27));
+    }
+
+    #[test]
+    fn filters_and_modes_are_checked() {
+        for (file, wanted) in [
+            ("log-level = \"a b\"", "' ' is not allowed in a filter; examples are warn"),
+            ("log-level = \"couplet=x\"", "examples are warn"),
+            ("umask = 0o1000", "a number up to 0o777 is expected here"),
+            ("log = \"xml\"", "unknown variant `xml`, expected `text` or `json`"),
+        ] {
+            let error = toml::from_str::<RunnerTable>(file).expect_err(file).to_string();
+            assert!(error.contains(wanted), "{error}");
+        }
+        for text in ["8", "-1", "1000", ""] {
+            assert!(octal(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! The pid file: a lock that names its owner. A stale or an empty file doesn't prevent a start.
+
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use crate::exit::Exit;
+
+/// A locked pid file. It is emptied when the program ends, and the lock ends with the process.
+pub(crate) struct PidFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl PidFile {
+    /// Locks the file and writes our number into it. Fails if a process that lives has locked it.
+    pub(crate) fn lock(path: &Path) -> Result<PidFile, Exit> {
+        let cannot = |error: std::io::Error| {
+            Exit::failed(format!("cannot write the pid file {}: {error}", path.display()))
+        };
+        let mut options = File::options();
+        let options = options.read(true).write(true).create(true).truncate(false);
+        let mut file = options.open(path).map_err(cannot)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => return Err(running(path, &mut file)),
+            Err(std::fs::TryLockError::Error(error)) => return Err(cannot(error)),
+        }
+        let mut file = PidFile { file, path: path.to_owned() };
+        file.write(&format!("{}\n", std::process::id())).map_err(cannot)?;
+        Ok(file)
+    }
+
+    fn write(&mut self, text: &str) -> std::io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.rewind()?;
+        self.file.write_all(text.as_bytes())
+    }
+}
+
+impl Drop for PidFile {
+    /// Empties the file. It isn't removed: another process may be about to lock it.
+    fn drop(&mut self) {
+        if let Err(error) = self.write("") {
+            tracing::warn!(path = %self.path.display(), %error, "cannot empty the pid file");
+        }
+    }
+}
+
+fn running(path: &Path, file: &mut File) -> Exit {
+    let mut owner = String::new();
+    let read = file.take(20).read_to_string(&mut owner);
+    let owner = match (read, owner.trim().parse::<u32>()) {
+        (Ok(_), Ok(pid)) => format!("process {pid}"),
+        _ => "another process".to_owned(),
+    };
+    Exit::failed(format!("{owner} is running: it has locked the pid file {}", path.display()))
+}

@@ -1,0 +1,95 @@
+//! Plans: services by kind and of the whole file.
+
+use couplet::services::{Child, TimerService};
+use serde::Deserialize;
+
+use super::*;
+
+#[derive(Deserialize)]
+struct Tick {
+    every: Seconds,
+}
+
+fn services() -> Services {
+    let mut services = Services::default();
+    services.add_kind("tick", |name: &str, tick: Tick, _: &Reactor| match tick.every.0.is_zero() {
+        true => Err(Failure::msg("every is 0")),
+        false => Ok(Child::new(TimerService::new(name, tick.every.0, || ()))),
+    });
+    services
+}
+
+fn plan(text: &str) -> Result<Plan, ConfigError> {
+    services().plan(&Source::parse("a.toml", text)?)
+}
+
+fn error(text: &str) -> String {
+    plan(text).err().expect(text).to_string()
+}
+
+#[test]
+fn each_table_of_services_is_a_service() {
+    let text = "[services.a]\nkind = \"tick\"\nevery = 1\n[services.b]\nkind = \"tick\"\nrestart = \"temporary\"\nevery = 2";
+    let plan = plan(text).unwrap();
+    let l = couplet::Loop::new().unwrap();
+    let children: Vec<Child> =
+        plan.services.into_iter().map(|it| (it.build)(&l.reactor()).unwrap()).collect();
+    let shown = format!("{children:?}");
+    assert!(shown.contains("\"a\", restart: Permanent"), "{shown}");
+    assert!(shown.contains("\"b\", restart: Temporary"), "{shown}");
+}
+
+#[test]
+fn wrong_services_and_tables_are_errors_with_their_place() {
+    for (text, wanted) in [
+        (
+            "[services.a]\nkind = \"tik\"\nevery = 1",
+            "a.toml:2:8: unknown kind tik; did you mean tick?",
+        ),
+        ("[services.a]\nevery = 1", "missing field kind"),
+        (
+            "[services.a]\nkind = \"tick\"\nevry = 1",
+            "a.toml:3:1: unknown key evry; did you mean every?",
+        ),
+        ("[services.a]\nkind = \"tick\"\nevery = -1", "a.toml:3:9: invalid value: integer -1"),
+        ("[service.a]\nkind = \"tick\"", "a.toml:1:2: unknown key service; did you mean services?"),
+        ("[supervisor]\nrestart = 1", "a.toml:2:1: unknown key restart; did you mean restarts?"),
+        ("[runner]\nlogfile = \"x\"", "a.toml:2:1: unknown key logfile; did you mean log-file?"),
+        ("[services]\na = 1", "a.toml:2:5: a has to be a table"),
+    ] {
+        let error = error(text);
+        assert!(error.contains(wanted), "{error}");
+    }
+}
+
+#[test]
+fn a_service_that_cannot_be_built_shows_its_table() {
+    let mut plan = plan("[services.a]\nkind = \"tick\"\nevery = 0").unwrap();
+    let l = couplet::Loop::new().unwrap();
+    let built = (plan.services.remove(0).build)(&l.reactor());
+    assert!(built.unwrap_err().to_string().starts_with("a.toml:1:1: every is 0"));
+}
+
+#[test]
+fn services_are_the_same_if_their_tables_are() {
+    let first = plan("[services.a]\nkind = \"tick\"\nevery = 1").unwrap();
+    for (text, is_same) in [
+        ("# words\nservices.a = { every = 1, kind = \"tick\" }", true),
+        ("[services.a]\nkind = \"tick\"\nevery = 2", false),
+        ("[services.a]\nkind = \"tick\"\nevery = 1\nrestart = \"transient\"", false),
+        ("[services.b]\nkind = \"tick\"\nevery = 1", false),
+    ] {
+        let second = plan(text).unwrap();
+        assert_eq!(first.services[0].key.is_same(&second.services[0].key), is_same, "{text}");
+    }
+}
+
+#[test]
+fn the_supervisor_is_as_its_table_says() {
+    let table = plan("[supervisor]\nstrategy = \"rest-for-one\"\nrestarts = 3\nwithin = 7.5\nback-off = 0\nmost-back-off = 1").unwrap();
+    let shown = format!("{:?}", table.supervisor.supervisor("x"));
+    for part in ["RestForOne", "3", "7.5s", "0ns", "1s"] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    assert_eq!(plan("").unwrap().supervisor, SupervisorTable::default());
+}

@@ -1,0 +1,117 @@
+//! Applies a changed configuration to a program that runs.
+
+use couplet::Failure;
+use couplet::services::Child;
+
+use crate::config::{ConfigError, Source};
+use crate::plan::{Key, Plan};
+use crate::running::Running;
+
+/// Reads the configuration and applies what has changed. Nothing changes if it is wrong. A service
+/// that can't start with its new configuration runs with its old one, if it can. Returns a line for
+/// people.
+pub(crate) async fn apply(running: &Running) -> couplet::Result<String> {
+    let program = &running.program;
+    let Some(path) = &program.arguments.config else {
+        return Ok("there is no configuration".to_owned());
+    };
+    let plan = program.services.plan(&Source::read(path)?)?;
+    if plan.supervisor != running.table {
+        tracing::warn!("changes of [supervisor] take effect when the program is started again");
+    }
+    let levels = plan.runner.log_level.clone();
+    let changes = Changes::find(running, plan)?;
+    program.log.set_levels_of_file(levels);
+    changes.apply(running).await
+}
+
+/// What a configuration changes.
+struct Changes {
+    // Bound: the tables of the two configurations.
+    old: Vec<(Key, String)>,
+    // Bound: the tables of the new configuration.
+    new: Vec<(Key, Child)>,
+}
+
+impl Changes {
+    /// Compares what runs with a plan, and builds what is new.
+    fn find(running: &Running, plan: Plan) -> couplet::Result<Changes> {
+        let (kept, old): (Vec<_>, Vec<_>) = running
+            .services
+            .borrow()
+            .iter()
+            .cloned()
+            .partition(|(key, _)| plan.services.iter().any(|planned| planned.key.is_same(key)));
+        let planned = plan.services.into_iter();
+        let changed = planned.filter(|one| !kept.iter().any(|(key, _)| key.is_same(&one.key)));
+        let mut new: Vec<(Key, Child)> = Vec::new();
+        for planned in changed {
+            let child = (planned.build)(&running.reactor)?;
+            let mut names = kept
+                .iter()
+                .map(|(_, name)| &**name)
+                .chain(new.iter().map(|(_, child)| child.name()));
+            if names.any(|name| name == child.name()) {
+                return Err(two_of(&planned.key, child.name()).into());
+            }
+            new.push((planned.key, child));
+        }
+        Ok(Changes { old, new })
+    }
+
+    async fn apply(self, running: &Running) -> couplet::Result<String> {
+        let Changes { old, new } = self;
+        let is_changed = |key: &Key| old.iter().any(|(other, _)| other.name == key.name);
+        let changed = new.iter().filter(|(key, _)| is_changed(key)).count();
+        let (added, removed) = (new.len() - changed, old.len() - changed);
+        for (key, name) in &old {
+            remove(running, key, name).await;
+        }
+        let mut problems = Vec::new();
+        for (key, child) in new {
+            if let Err(failure) = add(running, key.clone(), child).await {
+                problems.push(failure.to_string());
+                let before = old.iter().find(|(old, _)| old.name == key.name);
+                if let Some((key, _)) = before {
+                    problems.push(go_back(running, key).await);
+                }
+            }
+        }
+        match problems.is_empty() {
+            true => Ok(format!("{changed} services changed, {added} added, {removed} removed")),
+            false => Err(Failure::msg(problems.join("; "))),
+        }
+    }
+}
+
+/// Stops a service and forgets it. Whatever it says about its stop, it is regarded as stopped.
+async fn remove(running: &Running, key: &Key, name: &str) {
+    running.services.borrow_mut().retain(|(other, _)| !other.is_same(key));
+    if let Err(failure) = running.supervisor.remove(name).await {
+        tracing::warn!("{failure}");
+    }
+}
+
+async fn add(running: &Running, key: Key, child: Child) -> couplet::Result<()> {
+    let name = child.name().to_owned();
+    running.supervisor.add(child).await?;
+    running.services.borrow_mut().push((key, name));
+    Ok(())
+}
+
+/// Starts a service with its old configuration again. Returns words about the outcome.
+async fn go_back(running: &Running, key: &Key) -> String {
+    let again = async {
+        let child = running.program.services.read(key)?(&running.reactor)?;
+        add(running, key.clone(), child).await
+    };
+    match again.await {
+        Ok(()) => format!("{} runs with its old configuration", key.name),
+        Err(failure) => format!("its old configuration fails too: {failure}"),
+    }
+}
+
+/// The error for a second service of a name.
+pub(crate) fn two_of(key: &Key, name: &str) -> ConfigError {
+    key.section.error(format_args!("there are two services of the name {name}"))
+}

@@ -1,0 +1,183 @@
+//! [`Runner`]: a program's services, and its `main`.
+
+use std::fmt;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Args, Command, FromArgMatches};
+use couplet::services::Child;
+use couplet::{Loop, LoopOptions, Reactor};
+use serde::de::DeserializeOwned;
+
+use crate::config::Source;
+use crate::exit::Exit;
+use crate::identity::{self, Identity};
+use crate::logging::Log;
+use crate::options::Arguments;
+use crate::pid_file::PidFile;
+use crate::plan::{Plan, Services};
+use crate::running::{self, Program};
+
+/// A program made of services; see the [crate's page](crate). Twisted's `twistd` with a plugin.
+pub struct Runner {
+    name: &'static str,
+    about: &'static str,
+    version: &'static str,
+    options: LoopOptions,
+    services: Services,
+}
+
+impl Runner {
+    /// A program without services. The name is that of the command, and of the supervisor.
+    pub fn new(name: &'static str) -> Runner {
+        Runner {
+            name,
+            about: "",
+            version: "",
+            options: LoopOptions::default(),
+            services: Services::default(),
+        }
+    }
+
+    /// Sets the first line of `--help`.
+    #[must_use]
+    pub fn about(mut self, about: &'static str) -> Runner {
+        self.about = about;
+        self
+    }
+
+    /// Sets the version that `--version` prints: usually `env!("CARGO_PKG_VERSION")`.
+    #[must_use]
+    pub fn version(mut self, version: &'static str) -> Runner {
+        self.version = version;
+        self
+    }
+
+    /// Sets the options of the loop.
+    #[must_use]
+    pub fn loop_options(mut self, options: LoopOptions) -> Runner {
+        self.options = options;
+        self
+    }
+
+    /// Adds a service. Its configuration is the whole file, apart from the runner's own tables; a
+    /// key that `C` does not have is an error. `build` makes the service, and opens nothing: that
+    /// is for the service's start. Called at the start, for each reload that changes the
+    /// configuration, and for `--check`.
+    #[must_use]
+    pub fn service<C: DeserializeOwned + 'static>(
+        mut self,
+        build: impl Fn(C, &Reactor) -> couplet::Result<Child> + Send + Sync + 'static,
+    ) -> Runner {
+        self.services.add(build);
+        self
+    }
+
+    /// Adds a kind of service: the configuration says how many there are. Each has a table, such as
+    /// `[services.front]` with `kind = "echo"`; its other keys are those of `C`, and `restart`, which is
+    /// `"permanent"` (the default), `"transient"` or `"temporary"`. `build` also gets the name of the
+    /// table, which should be that of the service.
+    #[must_use]
+    pub fn kind<C: DeserializeOwned + 'static>(
+        mut self,
+        kind: &'static str,
+        build: impl Fn(&str, C, &Reactor) -> couplet::Result<Child> + Send + Sync + 'static,
+    ) -> Runner {
+        self.services.add_kind(kind, build);
+        self
+    }
+
+    /// Runs the program with the arguments of its command line.
+    pub fn main(self) -> ExitCode {
+        let mut command = Command::new(self.name).about(self.about);
+        if !self.version.is_empty() {
+            command = command.version(self.version);
+        }
+        let command = Arguments::augment_args(command);
+        let parsed = command.try_get_matches();
+        match parsed.and_then(|matches| Arguments::from_arg_matches(&matches)) {
+            Ok(arguments) => self.run(arguments),
+            Err(said) => {
+                let _ = said.print();
+                ExitCode::from(said.exit_code() as u8)
+            }
+        }
+    }
+
+    /// Runs the program with these arguments, which are part of the program's own.
+    ///
+    /// ```no_run
+    /// use std::process::ExitCode;
+    ///
+    /// use clap::Parser;
+    /// use couplet_runner::{Arguments, Runner};
+    ///
+    /// #[derive(Parser)]
+    /// struct Cli {
+    ///     #[command(flatten)]
+    ///     runner: Arguments,
+    ///     /// A greeting
+    ///     #[arg(long, default_value = "hello")]
+    ///     greeting: String,
+    /// }
+    ///
+    /// fn main() -> ExitCode {
+    ///     let cli = Cli::parse();
+    ///     println!("{}", cli.greeting);
+    ///     Runner::new("greeter").run(cli.runner)
+    /// }
+    /// ```
+    pub fn run(self, arguments: Arguments) -> ExitCode {
+        let name = self.name;
+        self.try_run(arguments).map_or_else(|exit| exit.report(name), |()| ExitCode::SUCCESS)
+    }
+
+    fn try_run(self, arguments: Arguments) -> Result<(), Exit> {
+        let source = match &arguments.config {
+            Some(path) => Source::read(path)?,
+            None => Source::parse("no configuration (--config FILE)", "")?,
+        };
+        let plan = self.services.plan(&source)?;
+        let levels = plan.runner.log_level.clone();
+        let arguments = arguments.or(plan.runner.clone());
+        let identity = Identity::find(&arguments.options)?;
+        let options = self.options.clone().signals(true);
+        let mut l = Loop::with_options(options)
+            .map_err(|error| Exit::failed(format!("cannot start the loop: {error}")))?;
+        if arguments.options.check {
+            return check(&l.reactor(), plan, &source);
+        }
+        let log = Log::start(&arguments, levels)?;
+        if let Some(mode) = arguments.options.umask {
+            identity::set_umask(mode);
+        }
+        let _pid_file = arguments.options.pid_file.as_deref().map(PidFile::lock).transpose()?;
+        let program = Program {
+            name: self.name,
+            version: self.version,
+            services: self.services,
+            arguments,
+            identity,
+            log,
+        };
+        running::run(&mut l, program, plan)
+    }
+}
+
+/// Builds the services, and starts none.
+fn check(reactor: &Reactor, plan: Plan, source: &Arc<Source>) -> Result<(), Exit> {
+    let count = plan.services.len();
+    for planned in plan.services {
+        (planned.build)(reactor).map_err(Exit::bad_usage)?;
+    }
+    use std::io::Write;
+    let services = if count == 1 { "service" } else { "services" };
+    let said = writeln!(std::io::stdout(), "{}: ok, {count} {services}", source.name());
+    said.map_err(|error| Exit::failed(format!("cannot write to stdout: {error}")))
+}
+
+impl fmt::Debug for Runner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runner").field("name", &self.name).finish_non_exhaustive()
+    }
+}

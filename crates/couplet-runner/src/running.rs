@@ -1,0 +1,241 @@
+//! A program that runs: its supervisor, and the requests that come from signals and from the
+//! control socket.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Instant;
+
+use couplet::services::{Health, Service, Supervisor};
+use couplet::{Deferred, Failure, Loop, LoopingCall, Reactor, Shutdown};
+
+use crate::config::ConfigError;
+use crate::exit::Exit;
+use crate::identity::Identity;
+use crate::logging::Log;
+use crate::options::Arguments;
+use crate::plan::{Key, Plan, Planned, Services, SupervisorTable};
+use crate::{control, health, reload, signals, systemd};
+
+/// What a program is, and what its command line and configuration said at its start.
+pub(crate) struct Program {
+    pub(crate) name: &'static str,
+    pub(crate) version: &'static str,
+    pub(crate) services: Services,
+    pub(crate) arguments: Arguments,
+    pub(crate) identity: Option<Identity>,
+    pub(crate) log: Log,
+}
+
+/// Runs a program until a signal, an order or its supervisor ends it.
+pub(crate) fn run(l: &mut Loop, program: Program, plan: Plan) -> Result<(), Exit> {
+    let outcome: Rc<RefCell<Result<(), Exit>>> = Rc::new(RefCell::new(Ok(())));
+    let (slot, log) = (outcome.clone(), program.log.clone());
+    l.on_snapshot(move |snapshot| log.print(&snapshot.to_string()));
+    l.run(|reactor| {
+        let (stopping, running) =
+            (reactor.clone(), Running::new(program, plan.supervisor, reactor));
+        let ended = running.clone().start(plan.services).add_both(move |ended| {
+            if let Err(failure) = ended {
+                running.keep_failure(&slot, &failure);
+            }
+            stopping.stop();
+            Ok(())
+        });
+        ended.detach();
+        Ok(())
+    })?;
+    outcome.replace(Ok(()))
+}
+
+/// A program that runs in a loop.
+pub(crate) struct Running {
+    pub(crate) program: Program,
+    pub(crate) reactor: Reactor,
+    pub(crate) supervisor: Supervisor,
+    pub(crate) began: Instant,
+    pub(crate) table: SupervisorTable,
+    /// The services that run, with the names of their children.
+    // Bound: the tables of the configuration.
+    pub(crate) services: RefCell<Vec<(Key, String)>>,
+    phase: Cell<Phase>,
+    watchdog: RefCell<Option<LoopingCall>>,
+}
+
+/// The phase of a program.
+#[derive(Clone, Copy, PartialEq)]
+enum Phase {
+    /// Its services start, for the first time.
+    Starting,
+    Serving,
+    /// A reload is in progress.
+    Reloading,
+    /// Another reload follows the one in progress.
+    ReloadingAgain,
+    Ending,
+}
+
+impl Running {
+    fn new(program: Program, table: SupervisorTable, reactor: &Reactor) -> Rc<Running> {
+        Rc::new(Running {
+            supervisor: table.supervisor(program.name),
+            program,
+            reactor: reactor.clone(),
+            began: reactor.now(),
+            table,
+            services: RefCell::default(),
+            phase: Cell::new(Phase::Starting),
+            watchdog: RefCell::default(),
+        })
+    }
+
+    /// Starts the services and what surrounds them. The Deferred fires at the end of the program.
+    fn start(self: Rc<Self>, services: Vec<Planned>) -> Deferred<()> {
+        for planned in services {
+            if let Err(failure) = self.add(planned) {
+                return Deferred::fail(failure);
+            }
+        }
+        if let Err(failure) = self.open() {
+            return Deferred::fail(failure);
+        }
+        let (ending, started) = (self.clone(), self.clone());
+        self.reactor.on(Shutdown::Before, move || ending.end());
+        let mut supervisor = self.supervisor.clone();
+        let starting = supervisor.start(&self.reactor);
+        starting
+            .add_callback(move |()| started.serve())
+            .then(move |()| supervisor.take_end().unwrap_or_else(|| Deferred::succeed(())))
+    }
+
+    /// Adds a service before the start.
+    fn add(&self, planned: Planned) -> Result<(), Failure> {
+        let child = (planned.build)(&self.reactor)?;
+        let name = child.name().to_owned();
+        self.refuse_second(&planned.key, &name)?;
+        self.services.borrow_mut().push((planned.key, name));
+        // The supervisor doesn't run: the child is added immediately.
+        self.supervisor.add(child).detach();
+        Ok(())
+    }
+
+    /// An error if one of the services has this name.
+    fn refuse_second(&self, key: &Key, name: &str) -> Result<(), ConfigError> {
+        match self.services.borrow().iter().any(|(_, other)| other == name) {
+            true => Err(reload::two_of(key, name)),
+            false => Ok(()),
+        }
+    }
+
+    /// Opens the ports of the runner itself, and accepts SIGHUP.
+    fn open(self: &Rc<Self>) -> Result<(), Failure> {
+        let options = &self.program.arguments.options;
+        if let Some(endpoint) = &options.health {
+            health::serve(&self.reactor, endpoint, &self.supervisor)?;
+        }
+        if let Some(path) = &options.control {
+            control::serve(self, path)?;
+        }
+        let hung_up = Rc::downgrade(self);
+        signals::on_hangup(&self.reactor, move || {
+            if let Some(running) = hung_up.upgrade() {
+                running.program.log.reopen();
+                running.reload().detach();
+            }
+        })?;
+        Ok(())
+    }
+
+    /// All services have started.
+    fn serve(&self) -> couplet::Result<()> {
+        if let Some(identity) = &self.program.identity {
+            identity.assume().map_err(|exit| Failure::msg(exit.message()))?;
+        }
+        self.phase.set(Phase::Serving);
+        systemd::ready(&self.summary());
+        *self.watchdog.borrow_mut() = systemd::keep_watchdog(&self.reactor);
+        tracing::info!(
+            program = self.program.name,
+            services = self.services.borrow().len(),
+            "started"
+        );
+        Ok(())
+    }
+
+    fn end(&self) -> Deferred<()> {
+        self.phase.set(Phase::Ending);
+        systemd::stopping();
+        tracing::info!(program = self.program.name, "stopping");
+        self.supervisor.wind_down(&self.reactor).add_errback(|failure| {
+            tracing::error!("{failure}");
+            Ok(())
+        })
+    }
+
+    /// A line for people.
+    pub(crate) fn summary(&self) -> String {
+        let children = self.supervisor.children();
+        let ready = children.iter().filter(|child| child.health.is_ready()).count();
+        format!("{}, {ready} of {} services ready", self.health(), children.len())
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        self.supervisor.health()
+    }
+
+    /// Ends the program in stages. If `is_hurried`, each is cut short.
+    pub(crate) fn stop(&self, is_hurried: bool) {
+        if is_hurried {
+            self.supervisor.wind_down(&self.reactor).cancel();
+        }
+        self.reactor.stop();
+    }
+
+    fn keep_failure(&self, slot: &RefCell<Result<(), Exit>>, failure: &Failure) {
+        if self.phase.get() == Phase::Ending {
+            return;
+        }
+        if self.program.log.is_a_file() {
+            tracing::error!("{failure}");
+        }
+        *slot.borrow_mut() = Err(match failure.downcast_ref::<ConfigError>() {
+            Some(error) => Exit::bad_usage(error),
+            None => Exit::failed(failure),
+        });
+    }
+
+    /// Reads the configuration again, and applies what has changed. If it is wrong, nothing changes.
+    /// The Deferred fires with a line for people.
+    pub(crate) fn reload(self: &Rc<Self>) -> Deferred<String> {
+        match self.phase.get() {
+            Phase::Serving => self.phase.set(Phase::Reloading),
+            Phase::Reloading | Phase::ReloadingAgain => {
+                self.phase.set(Phase::ReloadingAgain);
+                return Deferred::succeed("a reload is in progress; another follows".to_owned());
+            }
+            Phase::Starting | Phase::Ending => {
+                return Deferred::fail(Failure::msg("cannot reload: the program starts or ends"));
+            }
+        }
+        systemd::reloading();
+        let (running, after) = (self.clone(), self.clone());
+        let reloaded =
+            self.reactor.spawn_named("reload", async move { reload::apply(&running).await });
+        reloaded.add_both(move |outcome| {
+            match &outcome {
+                Ok(words) => tracing::info!("reloaded: {words}"),
+                Err(failure) => tracing::error!("cannot reload: {failure}"),
+            }
+            after.reloaded();
+            outcome
+        })
+    }
+
+    fn reloaded(self: &Rc<Self>) {
+        match self.phase.replace(Phase::Serving) {
+            Phase::ReloadingAgain => self.reload().detach(),
+            Phase::Ending => return self.phase.set(Phase::Ending),
+            _ => {}
+        }
+        systemd::ready(&self.summary());
+    }
+}

@@ -1,0 +1,40 @@
+//! Messages to systemd (sd_notify(3)): ready, reloading, stopping, status, watchdog. Without systemd
+//! they do nothing.
+
+use std::time::Duration;
+
+use couplet::{LoopingCall, Reactor};
+use sd_notify::NotifyState;
+
+/// All services have started.
+pub(crate) fn ready(status: &str) {
+    notify(&[NotifyState::Ready, NotifyState::Status(status)]);
+}
+
+/// The configuration is read again; [`ready`] follows.
+pub(crate) fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
+        Err(error) => tracing::warn!(%error, "cannot read the time for systemd"),
+    }
+}
+
+/// The program ends.
+pub(crate) fn stopping() {
+    notify(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
+}
+
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "cannot notify systemd");
+    }
+}
+
+/// Reports from the loop, twice in the time that systemd allows, that the loop turns.
+pub(crate) fn keep_watchdog(reactor: &Reactor) -> Option<LoopingCall> {
+    let allowed = sd_notify::watchdog_enabled()?;
+    let interval = (allowed / 2).max(Duration::from_millis(1));
+    let call = LoopingCall::new(reactor, || notify(&[NotifyState::Watchdog]));
+    call.start(interval).detach();
+    Some(call)
+}

@@ -1,0 +1,150 @@
+//! Values of configurations: endpoints and times, checked where they are read, so that an error
+//! shows their place.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use couplet::endpoints::{
+    ClientEndpoint, EndpointError, IntoEndpoint, ServerEndpoint, client_from_string,
+    server_from_string,
+};
+use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
+
+/// An endpoint to listen on, such as `"tcp:8000"`. Parsed when the configuration is read.
+///
+/// ```
+/// # use couplet_runner::Listen;
+/// let listen: Listen = "tcp:8000:interface=127.0.0.1".parse()?;
+/// let service = couplet::services::StreamServerService::opening("web", move |reactor| {
+///     # struct Web;
+///     # impl couplet::Protocol for Web { fn data_received(&mut self, _: &couplet::Transport, _: &[u8]) {} }
+///     reactor.listen(&listen, || Web)
+/// });
+/// # Ok::<(), couplet::Failure>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Listen(Arc<dyn ServerEndpoint>);
+
+/// An endpoint to connect to, such as `"tcp:example.org:80"`. Parsed when the configuration is read.
+#[derive(Clone, Debug)]
+pub struct Connect(Arc<dyn ClientEndpoint>);
+
+macro_rules! endpoint {
+    ($name:ident, $trait:ident, $parse:ident, $for:literal) => {
+        impl std::str::FromStr for $name {
+            type Err = EndpointError;
+
+            fn from_str(text: &str) -> Result<$name, EndpointError> {
+                $parse(text).map($name)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl IntoEndpoint<dyn $trait> for $name {
+            fn into_endpoint(self) -> Result<Arc<dyn $trait>, EndpointError> {
+                Ok(self.0)
+            }
+        }
+
+        impl IntoEndpoint<dyn $trait> for &$name {
+            fn into_endpoint(self) -> Result<Arc<dyn $trait>, EndpointError> {
+                Ok(self.0.clone())
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<$name, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                text.parse().map_err(|error| {
+                    D::Error::custom(format_args!(concat!("cannot ", $for, " {}: {}"), text, error))
+                })
+            }
+        }
+    };
+}
+
+endpoint!(Listen, ServerEndpoint, server_from_string, "listen on");
+endpoint!(Connect, ClientEndpoint, client_from_string, "connect to");
+
+/// A time in a configuration: a number of seconds from 0 on, such as `5` or `0.25`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Seconds(pub Duration);
+
+impl<'de> Deserialize<'de> for Seconds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Seconds, D::Error> {
+        struct Number;
+        impl Visitor<'_> for Number {
+            type Value = Seconds;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number of seconds from 0 on")
+            }
+
+            fn visit_i64<E: Error>(self, value: i64) -> Result<Seconds, E> {
+                let seconds = u64::try_from(value).map(Duration::from_secs).map(Seconds);
+                seconds.map_err(|_| E::invalid_value(Unexpected::Signed(value), &self))
+            }
+
+            fn visit_u64<E: Error>(self, value: u64) -> Result<Seconds, E> {
+                Ok(Seconds(Duration::from_secs(value)))
+            }
+
+            fn visit_f64<E: Error>(self, value: f64) -> Result<Seconds, E> {
+                let seconds = Duration::try_from_secs_f64(value).map(Seconds);
+                seconds.map_err(|_| E::invalid_value(Unexpected::Float(value), &self))
+            }
+        }
+        deserializer.deserialize_any(Number)
+    }
+}
+
+impl From<Seconds> for Duration {
+    fn from(seconds: Seconds) -> Duration {
+        seconds.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(serde::Deserialize)]
+    struct Times {
+        time: Seconds,
+    }
+
+    #[test]
+    fn seconds_are_numbers_from_0_on() {
+        let read =
+            |text: &str| toml::from_str::<Times>(text).map(|times| Duration::from(times.time));
+        for (text, millis) in [("time = 5", 5000), ("time = 0", 0), ("time = 0.25", 250)] {
+            assert_eq!(read(text).unwrap(), Duration::from_millis(millis), "{text}");
+        }
+        for text in
+            ["time = -1", "time = -0.5", "time = nan", "time = inf", "time = \"5\"", "time = 1e30"]
+        {
+            let error = read(text).expect_err(text).to_string();
+            assert!(error.contains("a number of seconds from 0 on"), "{error}");
+        }
+    }
+
+    #[test]
+    fn endpoints_are_checked_where_they_are_read() {
+        assert_eq!("tcp:80".parse::<Listen>().unwrap().to_string(), "tcp:80");
+        assert_eq!("tcp:a:80".parse::<Connect>().unwrap().to_string(), "tcp:a:80");
+        #[derive(Debug, serde::Deserialize)]
+        struct Ends {
+            #[expect(dead_code)]
+            listen: Listen,
+        }
+        let error = toml::from_str::<Ends>("listen = \"tcp:x\"").expect_err("no port");
+        assert!(error.message().starts_with("cannot listen on tcp:x: "), "{error}");
+        assert_eq!(error.span(), Some(9..16));
+    }
+}
