@@ -11,7 +11,7 @@ use crate::options::Options;
 pub(crate) struct Identity {
     // Bound: one user and one group.
     user: Option<(Uid, String, Gid)>,
-    // Bound: one group.
+    // Bound: one group at most.
     group: Option<Gid>,
 }
 
