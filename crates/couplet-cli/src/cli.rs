@@ -8,6 +8,7 @@ use clap_complete::Shell;
 use crate::cert::Cert;
 use crate::chat::Chat;
 use crate::connect::Connect;
+use crate::ctl::Ctl;
 use crate::demo;
 use crate::echo::Echo;
 use crate::forward::Forward;
@@ -15,6 +16,7 @@ use crate::http::files::HttpServe;
 use crate::http::get::HttpGet;
 use crate::logging::Logging;
 use crate::poetry::Poetry;
+use crate::run::Run;
 use crate::sim::Sim;
 
 const STYLES: Styles = Styles::styled()
@@ -82,6 +84,10 @@ pub(crate) enum Command {
     Get(HttpGet),
     /// A line chat for people at terminals
     Chat(Chat),
+    /// Run several of these servers as the services of one process, from a configuration
+    Run(Run),
+    /// Ask a running process for its status, or to reload or end
+    Ctl(Ctl),
     /// Make certificates for tests of TLS, and an authority that issues them
     Cert(Cert),
     /// Test protocols on simulated networks that fail: hours of bad weather in seconds

@@ -1,5 +1,6 @@
 //! `couplet echo`: sends back the bytes that it receives, no faster than the client reads.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Args;
@@ -7,7 +8,7 @@ use couplet::{Answers, ProducerKind, Protocol, Transport};
 
 use crate::datagrams::{self, Local};
 use crate::exit::Exit;
-use crate::server::{self, Drain, Listen, Threads, answers, listening};
+use crate::server::{Drain, Listen, Server, Threads, answers, listening};
 use crate::values::seconds;
 
 /// Law 9: the most bytes buffered for a client that does not read. Reading pauses long before; the
@@ -84,22 +85,39 @@ pub(crate) struct Echo {
     udp_rate: u32,
 }
 
-pub(crate) fn run(options: Echo) -> Result<(), Exit> {
-    let idle_timeout = options.idle_timeout;
-    let (mut endpoints, mut ports) = (Vec::new(), Vec::new());
-    for local in options.endpoints {
-        match local {
-            Local::Streams(endpoint) => endpoints.push(endpoint),
-            Local::Udp(address) => ports.push(address),
-        }
+pub(crate) fn run(mut options: Echo) -> Result<(), Exit> {
+    let ports = options.take_udp();
+    if ports.is_empty() {
+        return server(options)?.run();
     }
-    match (endpoints.is_empty(), ports.is_empty()) {
-        (true, false) => datagrams::echo(&ports, options.threads, options.udp_rate),
-        (false, false) => Err(Exit::bad_usage("either connections or datagrams are echoed")),
-        (_, true) => {
-            let listen = Listen { endpoints, drain: options.drain, answers: options.answers };
-            server::run(listen, options.threads, || move || EchoServer { idle_timeout })
-        }
+    match options.endpoints.is_empty() {
+        true => datagrams::echo(&ports, options.threads, options.udp_rate),
+        false => Err(Exit::bad_usage("either connections or datagrams are echoed")),
+    }
+}
+
+/// The server for connections.
+pub(crate) fn server(options: Echo) -> Result<Server, Exit> {
+    let idle_timeout = options.idle_timeout;
+    let streams = options.endpoints.into_iter().map(|local| match local {
+        Local::Streams(endpoint) => Ok(endpoint),
+        Local::Udp(_) => Err(Exit::bad_usage(datagrams::NOT_HERE)),
+    });
+    let (endpoints, drain) = (streams.collect::<Result<_, _>>()?, options.drain);
+    let listen = Listen { endpoints, drain, answers: options.answers };
+    Ok(Server::of_factory(listen, options.threads, move || move || EchoServer { idle_timeout }))
+}
+
+impl Echo {
+    /// Removes the addresses for datagrams.
+    fn take_udp(&mut self) -> Vec<SocketAddr> {
+        let is_udp = |local: &mut Local| matches!(local, Local::Udp(_));
+        let udp = self.endpoints.extract_if(.., is_udp);
+        udp.filter_map(|local| match local {
+            Local::Udp(address) => Some(address),
+            Local::Streams(_) => None,
+        })
+        .collect()
     }
 }
 

@@ -53,6 +53,16 @@ pub(crate) fn is_dumb() -> bool {
 }
 
 impl Logging {
+    /// How often `-v` stands on the command line.
+    pub(crate) fn verbosity(&self) -> u8 {
+        self.verbose
+    }
+
+    /// The events of `--log`.
+    pub(crate) fn levels(&self) -> Option<&Targets> {
+        self.log.as_ref()
+    }
+
     /// True if log lines would collide with progress bars.
     pub(crate) fn is_talkative(&self) -> bool {
         self.verbose > 0 || self.log.is_some()

@@ -13,6 +13,7 @@ mod cert;
 mod chat;
 mod cli;
 mod connect;
+mod ctl;
 mod datagrams;
 mod demo;
 mod echo;
@@ -29,6 +30,7 @@ mod poems;
 mod poetry;
 mod printer;
 mod progress;
+mod run;
 mod server;
 mod signals;
 mod sim;
@@ -51,6 +53,9 @@ fn main() -> ExitCode {
                 .map_or_else(|exit| report(&exit), |()| ExitCode::from(said.exit_code() as u8));
         }
     };
+    if let Command::Run(options) = cli.command {
+        return run::run(options, &cli.logging).unwrap_or_else(|exit| report(&exit));
+    }
     logging::start(&cli.logging);
     let outcome = match cli.command {
         Command::Demo => demo::run(&cli.logging),
@@ -60,6 +65,8 @@ fn main() -> ExitCode {
         Command::Serve(options) => http::files::run(options),
         Command::Get(options) => http::get::run(options),
         Command::Chat(options) => chat::run(options),
+        Command::Run(_) => unreachable!("it ran before"),
+        Command::Ctl(options) => ctl::run(options),
         Command::Cert(options) => cert::run(&options),
         Command::Sim(options) => sim::run(options, &cli.logging),
         Command::Poetry(command) => poetry::run(command, &cli.logging),

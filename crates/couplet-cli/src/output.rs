@@ -39,6 +39,11 @@ pub(crate) fn listening(port: &impl Display) -> Result<(), Exit> {
     }
 }
 
+/// Prints a port of a service. A service whose stdout is closed keeps running.
+pub(crate) fn served(service: &str, port: &couplet::Port) {
+    let _ = write(format!("{service} listening on {port}\n").as_bytes());
+}
+
 /// Prints a line on stderr.
 pub(crate) fn print_to_stderr(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");

@@ -1,6 +1,7 @@
 //! Shared by the server commands: their arguments; listen, print the ports, run until stopped.
 
 use std::fmt::Display;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use couplet::endpoints::{ServerEndpoint, SharedPort};
 use couplet::reactor::{Members, Snapshot};
+use couplet::services::{Child, StreamServerService, Supervisor};
 use couplet::{Answers, Cluster, IntoFactory, LoopOptions, Port, Reactor};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -150,45 +152,94 @@ impl Drop for SessionPermit {
     }
 }
 
-/// Serves connections with `factory`'s factories, in each loop and on each endpoint: see
-/// [`run_with`].
-pub(crate) fn run<K, F: IntoFactory<K> + Clone>(
+/// A server as its command line describes it.
+pub(crate) struct Server {
     listen: Listen,
     threads: Threads,
-    factory: impl Fn() -> F + Send + Sync,
-) -> Result<(), Exit> {
-    run_with(LoopOptions::default(), listen, threads, |_| {
-        let factory = factory();
-        move |reactor: &Reactor, endpoint| reactor.listen(endpoint, factory.clone())
-    })
+    prepare: Box<Prepare>,
 }
 
-/// In each loop, calls `prepare`, and with the function that it returns listens on each endpoint,
-/// or on a free local port if the list is empty. `prepare` gets the cluster's members if there are
-/// several loops. On SIGTERM, connections are asked to finish.
-pub(crate) fn run_with<S: Fn(&Reactor, Arc<dyn ServerEndpoint>) -> couplet::Result<Port>>(
-    options: LoopOptions,
-    listen: Listen,
-    threads: Threads,
-    prepare: impl Fn(Option<&Members>) -> S + Send + Sync,
-) -> Result<(), Exit> {
-    let options = options.drain(listen.drain.time).answers(listen.answers);
-    let endpoints = endpoint::or_free_port(listen.endpoints);
-    if threads.number == 1 {
-        let start = prepare(None);
-        return run_loop(options, |reactor| {
-            endpoints.into_iter().map(|endpoint| start(reactor, endpoint)).collect()
-        });
+/// Makes the function that opens the ports of a loop.
+type Prepare = dyn Fn(Option<&Members>) -> Open + Send + Sync;
+
+/// Opens a port of a loop.
+pub(crate) type Open = Box<dyn Fn(&Reactor, Arc<dyn ServerEndpoint>) -> couplet::Result<Port>>;
+
+impl Server {
+    /// A server that listens on each endpoint, or on a free local port if the list is empty, with the
+    /// function that `prepare` returns for each loop. `prepare` gets the cluster's members if there
+    /// are several loops.
+    pub(crate) fn new<S>(
+        listen: Listen,
+        threads: Threads,
+        prepare: impl Fn(Option<&Members>) -> S + Send + Sync + 'static,
+    ) -> Server
+    where
+        S: Fn(&Reactor, Arc<dyn ServerEndpoint>) -> couplet::Result<Port> + 'static,
+    {
+        let prepare = Box::new(move |members: Option<&Members>| Box::new(prepare(members)) as Open);
+        Server { listen, threads, prepare }
     }
-    let cluster = cluster(threads, options);
-    let ports = endpoints.iter().map(|endpoint| cluster.bind(endpoint));
-    let ports = ports.collect::<couplet::Result<Vec<_>>>()?;
-    let members = cluster.members();
-    run_loops(cluster, |reactor| {
-        let start = prepare(Some(&members));
-        ports.iter().map(|port: &SharedPort| start(reactor, Arc::new(port.clone()))).collect()
-    })
+
+    /// A server whose protocols are built by `factory`'s factories, one for each loop.
+    pub(crate) fn of_factory<K: 'static, F: IntoFactory<K> + Clone + 'static>(
+        listen: Listen,
+        threads: Threads,
+        factory: impl Fn() -> F + Send + Sync + 'static,
+    ) -> Server {
+        Server::new(listen, threads, move |_| {
+            let factory = factory();
+            move |reactor: &Reactor, endpoint| reactor.listen(endpoint, factory.clone())
+        })
+    }
+
+    /// Serves until a signal ends the program. On SIGTERM, connections are asked to finish.
+    pub(crate) fn run(self) -> Result<(), Exit> {
+        let Server { listen, threads, prepare } = self;
+        let options = LoopOptions::default().drain(listen.drain.time).answers(listen.answers);
+        let endpoints = endpoint::or_free_port(listen.endpoints);
+        if threads.number == 1 {
+            let open = prepare(None);
+            return run_loop(options, |reactor| {
+                endpoints.into_iter().map(|endpoint| open(reactor, endpoint)).collect()
+            });
+        }
+        let cluster = cluster(threads, options);
+        let ports = endpoints.iter().map(|endpoint| cluster.bind(endpoint));
+        let ports = ports.collect::<couplet::Result<Vec<_>>>()?;
+        let members = cluster.members();
+        run_loops(cluster, |reactor| {
+            let open = prepare(Some(&members));
+            ports.iter().map(|port: &SharedPort| open(reactor, Arc::new(port.clone()))).collect()
+        })
+    }
+
+    /// The server as a service of this name: one port, or a supervisor of several.
+    pub(crate) fn into_child(self, name: &str) -> Child {
+        let Server { listen, prepare, .. } = self;
+        let (open, drain) = (Rc::new(prepare(None)), listen.drain.time);
+        let port = |child: &str, endpoint: Arc<dyn ServerEndpoint>| {
+            let (open, service) = (open.clone(), name.to_owned());
+            StreamServerService::opening(child, move |reactor| open(reactor, endpoint.clone()))
+                .drain(drain)
+                .on_listening(move |port| output::served(&service, port))
+        };
+        let within = drain + PATIENCE;
+        let mut endpoints = endpoint::or_free_port(listen.endpoints);
+        if endpoints.len() == 1 {
+            return Child::new(port(name, endpoints.remove(0))).stop_within(within);
+        }
+        let all = Supervisor::new(name);
+        for (number, endpoint) in (1..).zip(endpoints) {
+            let child = format!("{name}-{number}");
+            all.add(Child::new(port(&child, endpoint)).stop_within(within)).detach();
+        }
+        Child::supervisor(&all)
+    }
 }
+
+/// How long a service may take to stop after its drain.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs a loop that listens, and announces its ports.
 pub(crate) fn run_loop<P: Display>(

@@ -36,6 +36,12 @@ impl Exit {
     }
 }
 
+/// An error of the system in lower case, without "(os error 2)".
+pub(crate) fn plain(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+}
+
 impl From<ConfigError> for Exit {
     fn from(error: ConfigError) -> Exit {
         Exit::bad_usage(error)

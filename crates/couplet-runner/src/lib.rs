@@ -100,6 +100,7 @@ mod signals;
 mod systemd;
 mod values;
 
+pub use config::unknown;
 pub use options::{Arguments, Options};
 pub use runner::Runner;
 pub use values::{Connect, Listen, Seconds};

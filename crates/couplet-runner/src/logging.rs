@@ -10,7 +10,7 @@ use tracing_subscriber::prelude::*;
 use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::{Layer, Registry};
 
-use crate::exit::Exit;
+use crate::exit::{Exit, plain};
 use crate::options::{Arguments, LogForm};
 
 /// The log of the process.
@@ -105,7 +105,7 @@ impl Output {
     fn open(path: Option<&Path>) -> Result<Output, Exit> {
         let Some(path) = path else { return Ok(Output::Stderr) };
         let file = append(path).map_err(|error| {
-            Exit::failed(format!("cannot open the log file {}: {error}", path.display()))
+            Exit::failed(format!("cannot open the log file {}: {}", path.display(), plain(&error)))
         })?;
         Ok(Output::File(Arc::new(LogFile { path: path.to_owned(), file: Mutex::new(file) })))
     }

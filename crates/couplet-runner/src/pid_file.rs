@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
-use crate::exit::Exit;
+use crate::exit::{Exit, plain};
 
 /// A locked pid file. It is emptied when the program ends, and the lock ends with the process.
 pub(crate) struct PidFile {
@@ -16,7 +16,7 @@ impl PidFile {
     /// Locks the file and writes our number into it. Fails if a process that lives has locked it.
     pub(crate) fn lock(path: &Path) -> Result<PidFile, Exit> {
         let cannot = |error: std::io::Error| {
-            Exit::failed(format!("cannot write the pid file {}: {error}", path.display()))
+            Exit::failed(format!("cannot write the pid file {}: {}", path.display(), plain(&error)))
         };
         let mut options = File::options();
         let options = options.read(true).write(true).create(true).truncate(false);

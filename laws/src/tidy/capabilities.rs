@@ -571,10 +571,14 @@ const CAPABILITIES: &[Capability] = &[
         places: &["couplet-cli/src/"],
     },
     Capability {
+        paths: &["couplet_runner", "serde"],
+        instead: GUEST,
+        places: &["couplet-cli/src/run/", "couplet-runner/src/"],
+    },
+    Capability {
         paths: &[
             "nix",
             "sd_notify",
-            "serde",
             "serde_ignored",
             "serde_json",
             "signal_hook",

@@ -17,10 +17,10 @@ use std::time::Duration;
 use clap::Args;
 use couplet::protocols::{LineOnlyReceiver, LineProtocol, LineTransport};
 use couplet::reactor::Members;
-use couplet::{LoopOptions, Reactor, Reason, SocketOption};
+use couplet::{Reactor, Reason, SocketOption};
 
 use crate::exit::Exit;
-use crate::server::{self, Listen, Threads, listening};
+use crate::server::{Listen, Server, Threads, listening};
 use crate::values::{or_never, seconds_or_none};
 use rate_limit::RateLimit;
 use room::{Guests, NameError, Room};
@@ -232,14 +232,18 @@ pub(crate) struct Chat {
 }
 
 pub(crate) fn run(options: Chat) -> Result<(), Exit> {
+    server(options).run()
+}
+
+pub(crate) fn server(options: Chat) -> Server {
     let idle_timeout = or_never(options.idle_timeout);
     let guests = Arc::<Guests>::default();
-    let prepare = |others: Option<&Members>| {
+    let prepare = move |others: Option<&Members>| {
         let room = Room::of_loop(guests.clone(), others.cloned());
         move |reactor: &Reactor, endpoint| {
             let room = room.clone();
             reactor.listen(endpoint, move || ChatServer::new(&room, idle_timeout))
         }
     };
-    server::run_with(LoopOptions::default(), options.listen, options.threads, prepare)
+    Server::new(options.listen, options.threads, prepare)
 }

@@ -20,6 +20,9 @@ pub(crate) use connect::run as connect;
 pub(crate) use echo::run as echo;
 pub(crate) use forward::run as forward;
 
+/// The error for datagrams where only connections are served.
+pub(crate) const NOT_HERE: &str = "a service in a configuration has no udp: endpoints";
+
 /// An address to listen on, for connections or for datagrams.
 #[derive(Clone, Debug)]
 pub(crate) enum Local {

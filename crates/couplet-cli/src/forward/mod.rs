@@ -4,7 +4,7 @@
 //! back-pressure bounds the bytes in memory.
 
 mod session;
-mod totals;
+pub(crate) mod totals;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::datagrams::{self, Local, Remote};
 use crate::endpoint::Peer;
 use crate::exit::Exit;
 use crate::output;
-use crate::server::{self, Drain, Listen, SessionPermit, Threads, listening};
+use crate::server::{self, Drain, Listen, Server, SessionPermit, Threads, listening};
 use crate::values::seconds;
 use session::{Session, Side};
 use totals::Totals;
@@ -295,12 +295,21 @@ fn clients(text: &str) -> Result<usize, String> {
 }
 
 pub(crate) fn run(options: Forward) -> Result<(), Exit> {
+    if let (Local::Udp(listen), Remote::Udp(connect)) = (&options.listen, &options.connect) {
+        let (idle, most) = (options.idle_timeout, options.max_connections);
+        return datagrams::forward((*listen, connect), idle, most, options.threads);
+    }
+    let totals = Arc::<Totals>::default();
+    server(options, totals.clone())?.run()?;
+    output::print_to_stderr(&totals.to_string());
+    Ok(())
+}
+
+/// The server for connections, which adds to `totals`.
+pub(crate) fn server(options: Forward, totals: Arc<Totals>) -> Result<Server, Exit> {
     let (listen, connect) = match (options.listen, options.connect) {
         (Local::Streams(listen), Remote::Streams(connect)) => (listen, connect),
-        (Local::Udp(listen), Remote::Udp(connect)) => {
-            let (idle, most) = (options.idle_timeout, options.max_connections);
-            return datagrams::forward((listen, &connect), idle, most, options.threads);
-        }
+        (Local::Udp(_), Remote::Udp(_)) => return Err(Exit::bad_usage(datagrams::NOT_HERE)),
         _ => {
             let text =
                 "cannot forward between UDP and a stream: give udp: on both sides or on neither";
@@ -308,9 +317,9 @@ pub(crate) fn run(options: Forward) -> Result<(), Exit> {
         }
     };
     let most = server::max_sessions(options.max_connections, 2);
-    let (answers, totals) = (Answers::default(), Arc::<Totals>::default());
+    let answers = Answers::default();
     let listen = Listen { endpoints: vec![listen], drain: options.drain, answers };
-    server::run(listen, options.threads, || {
+    Ok(Server::of_factory(listen, options.threads, move || {
         ForwardFactory(Rc::new(Forwarder {
             to: connect.clone(),
             connect_timeout: options.connect_timeout,
@@ -318,7 +327,5 @@ pub(crate) fn run(options: Forward) -> Result<(), Exit> {
             most,
             totals: totals.clone(),
         }))
-    })?;
-    output::print_to_stderr(&totals.to_string());
-    Ok(())
+    }))
 }

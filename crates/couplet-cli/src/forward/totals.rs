@@ -8,7 +8,7 @@ use crate::server::SessionPermit;
 
 /// Counts over all sessions of all threads.
 #[derive(Default)]
-pub(super) struct Totals {
+pub(crate) struct Totals {
     connections: AtomicU64,
     open: Arc<AtomicUsize>,
     sent: AtomicU64,

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{ArgAction, Args};
+use couplet::Reactor;
 use couplet::http::HttpExt;
 use couplet::http::{Allowance, Body, HttpOptions, Peer, Request, Response, StatusCode};
-use couplet::{LoopOptions, Reactor};
 use tower::service_fn;
 use tracing::field::display;
 
@@ -17,7 +17,7 @@ use super::path::DotNames;
 use super::site::{Site, SiteRequest, plain};
 use crate::exit::Exit;
 use crate::output;
-use crate::server::{self, Listen, Threads, listening};
+use crate::server::{Listen, Server, Threads, listening};
 use crate::values::flag;
 
 const EXAMPLE: &str = listening!(
@@ -59,13 +59,18 @@ pub(crate) struct HttpServe {
 }
 
 pub(crate) fn run(options: HttpServe) -> Result<(), Exit> {
+    server(options)?.run()
+}
+
+pub(crate) fn server(options: HttpServe) -> Result<Server, Exit> {
     let site = Site::new(&options.folder, options.links, options.dot_names);
     let site = Arc::new(site.map_err(|error| {
         let (folder, why) = (options.folder.display(), output::plain(&error));
         Exit::failed(format!("cannot serve {folder}: {why}"))
     })?);
-    server::run_with(LoopOptions::default(), options.listen, options.threads, |_| {
-        |reactor: &Reactor, endpoint| {
+    Ok(Server::new(options.listen, options.threads, move |_| {
+        let site = site.clone();
+        move |reactor: &Reactor, endpoint| {
             let (answering, site) = (reactor.clone(), site.clone());
             let service = service_fn(move |request| {
                 // Boxed: hyper keeps the memory of the future until the answer is sent.
@@ -75,7 +80,7 @@ pub(crate) fn run(options: HttpServe) -> Result<(), Exit> {
             let http = HttpOptions::default().peer(true).allowance(true);
             reactor.serve_http_with(endpoint, service, http)
         }
-    })
+    }))
 }
 
 /// Answers a request and logs it.

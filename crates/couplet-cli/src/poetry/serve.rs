@@ -13,7 +13,7 @@ use crate::poems::{self, Poem};
 use crate::poetry::catalogue::Catalogue;
 use crate::poetry::named;
 use crate::poetry::recital::{Next, Pace, Recital};
-use crate::server::{self, Listen, Threads, listening};
+use crate::server::{Listen, Server, Threads, listening};
 use crate::values::{one_or_more, or_never, seconds_or_none};
 
 /// Law 9: the most bytes buffered for a client that does not read.
@@ -170,18 +170,22 @@ pub(crate) struct Serve {
 }
 
 pub(crate) fn run(options: Serve) -> Result<(), Exit> {
+    server(options)?.run()
+}
+
+pub(crate) fn server(options: Serve) -> Result<Server, Exit> {
     let poems = poems::load(&options.files)?;
     let num_bytes = usize::try_from(options.num_bytes).unwrap_or(usize::MAX);
     let pace = Pace { num_bytes, delay: options.delay };
     if options.by_name {
         let catalogue = Catalogue::new(poems).map_err(Exit::bad_usage)?;
         let idle_timeout = or_never(options.idle_timeout);
-        return server::run(options.listen, options.threads, || {
+        return Ok(Server::of_factory(options.listen, options.threads, move || {
             named::factory(catalogue.clone(), pace, idle_timeout)
-        });
+        }));
     }
     let anthology = Anthology::new(poems, pace);
-    server::run(options.listen, options.threads, || anthology.clone())
+    Ok(Server::of_factory(options.listen, options.threads, move || anthology.clone()))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use crate::exit::Exit;
 use crate::output;
 use crate::poetry::transform_server::factory;
 use crate::poetry::transformations::TRANSFORMATIONS;
-use crate::server::{self, Listen, Threads, listening};
+use crate::server::{Listen, Server, Threads, listening};
 use crate::values::{one_or_more, or_never, seconds_or_none};
 
 /// The names of the transformations.
@@ -76,7 +76,11 @@ pub(crate) fn run(options: Transform) -> Result<(), Exit> {
         let names: String = names().into_iter().map(|name| format!("{name}\n")).collect();
         return output::print(names.as_bytes());
     }
+    server(options).run()
+}
+
+pub(crate) fn server(options: Transform) -> Server {
     let max_length = usize::try_from(options.max_length).unwrap_or(usize::MAX);
     let idle_timeout = or_never(options.idle_timeout);
-    server::run(options.listen, options.threads, || factory(max_length, idle_timeout))
+    Server::of_factory(options.listen, options.threads, move || factory(max_length, idle_timeout))
 }

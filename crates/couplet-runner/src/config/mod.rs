@@ -11,6 +11,8 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer};
 
+use crate::exit::plain;
+
 /// The text of a configuration, and the name of its file.
 pub(crate) struct Source {
     name: String,
@@ -23,7 +25,7 @@ impl Source {
         let name = path.display().to_string();
         match std::fs::read_to_string(path) {
             Ok(text) => Source::parse(name, text),
-            Err(error) => Err(ConfigError::text(format!("cannot read {name}: {error}"))),
+            Err(error) => Err(ConfigError::text(format!("cannot read {name}: {}", plain(&error)))),
         }
     }
 
@@ -240,8 +242,14 @@ fn segments(path: &serde_ignored::Path<'_>) -> Vec<String> {
     path
 }
 
-/// The words of an error about a name that isn't known.
-pub(crate) fn unknown(what: &str, name: &str, known: &[&str]) -> String {
+/// The words of an error about a name that isn't known: with the nearest known one, or with all. For
+/// types that implement serde's `Deserialize` themselves.
+///
+/// ```
+/// let words = couplet_runner::unknown("key", "lisen", &["listen", "drain"]);
+/// assert_eq!(words, "unknown key lisen; did you mean listen?");
+/// ```
+pub fn unknown(what: &str, name: &str, known: &[&str]) -> String {
     let nearest = known
         .iter()
         .map(|known| (strsim::damerau_levenshtein(name, known), *known))

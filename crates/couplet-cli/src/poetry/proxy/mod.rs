@@ -16,13 +16,13 @@ use clap::Args;
 use couplet::defer::Canceller;
 use couplet::protocols::{LimitConnections, Policy};
 use couplet::reactor::Members;
-use couplet::{Deferred, LoopOptions, Protocol, Reactor, Reason, Shared, Transport};
+use couplet::{Deferred, Protocol, Reactor, Reason, Shared, Transport};
 use rustix::net::sockopt;
 
 use crate::endpoint::{Peer, to_connect};
 use crate::exit::Exit;
 use crate::poetry::client::Limit;
-use crate::server::{self, Listen, Threads, listening};
+use crate::server::{self, Listen, Server, Threads, listening};
 use crate::values::{seconds, seconds_or_none};
 use cache::{Cache, Edition};
 use shelf::Shelf;
@@ -200,9 +200,13 @@ pub(crate) struct Proxy {
 }
 
 pub(crate) fn run(options: Proxy) -> Result<(), Exit> {
+    server(options).run()
+}
+
+pub(crate) fn server(options: Proxy) -> Server {
     let Proxy { upstream, listen, threads, ttl, timeout, limit } = options;
     // Each loop has its own cache and a share of the descriptors.
-    let prepare = |others: Option<&Members>| {
+    let prepare = move |others: Option<&Members>| {
         let upstreams = Upstreams::new(upstream.clone(), timeout, limit.max_bytes);
         let fetch = move |reactor: &Reactor| upstreams.clone().fetch(reactor);
         let store = PoemStore::new(fetch, ttl, limit.max_bytes);
@@ -217,5 +221,5 @@ pub(crate) fn run(options: Proxy) -> Result<(), Exit> {
         let factory = Shared::new(clients.wrap(move || ProxyServer::new(&store)));
         move |reactor: &Reactor, endpoint| reactor.listen(endpoint, factory.clone())
     };
-    server::run_with(LoopOptions::default(), listen, threads, prepare)
+    Server::new(listen, threads, prepare)
 }

@@ -1,0 +1,99 @@
+//! `couplet ctl`: sends an order to the control socket of a program that runs, and prints the
+//! answer.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use couplet::endpoints::UnixClient;
+use couplet::{Failure, Reactor};
+
+use crate::exit::Exit;
+use crate::output;
+
+const EXAMPLE: &str = "\
+Example:
+  couplet ctl status
+  couplet ctl --control /run/couplet.sock reload
+
+Exit codes: 0 if the program has done it, 1 if not or if it can't be reached.";
+
+/// How long an order may take. A reload waits for services that drain.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// The longest answer, in bytes.
+const MOST: usize = 64 * 1024 * 1024;
+
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLE)]
+pub(crate) struct Ctl {
+    /// The control socket
+    #[arg(long, value_name = "PATH", default_value = "couplet.sock")]
+    control: PathBuf,
+    #[command(subcommand)]
+    order: Order,
+}
+
+#[derive(Subcommand, Debug)]
+enum Order {
+    /// Print the health, the services, and what is open
+    Status {
+        /// Print a line of JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Apply what has changed in the configuration
+    Reload,
+    /// Log these events, as in `info` or `couplet=debug,warn`
+    Log {
+        #[arg(value_name = "FILTER")]
+        levels: String,
+    },
+    /// End the program: let connections finish within the time that its configuration sets
+    Drain,
+    /// End the program without waiting for connections
+    Stop,
+}
+
+impl Order {
+    /// The order as a line of the control socket.
+    fn line(&self) -> String {
+        match self {
+            Order::Status { json: false } => "status".to_owned(),
+            Order::Status { json: true } => "status json".to_owned(),
+            Order::Reload => "reload".to_owned(),
+            Order::Log { levels } => format!("log {}", levels.replace(['\n', '\r'], " ")),
+            Order::Drain => "drain".to_owned(),
+            Order::Stop => "stop".to_owned(),
+        }
+    }
+}
+
+pub(crate) fn run(options: Ctl) -> Result<(), Exit> {
+    let line = options.order.line();
+    let endpoint = UnixClient::new(&*options.control);
+    let at = options.control.display().to_string();
+    let answer = couplet::run_until(|reactor| {
+        let (asking, asked) = (reactor.clone(), reactor.clone());
+        let answer = asking.spawn(async move { ask(&asked, endpoint, &line).await });
+        answer.add_timeout(reactor, PATIENCE)
+    });
+    let answer = answer.map_err(|failure| Exit::failed(format!("cannot ask {at}: {failure}")))?;
+    let text = String::from_utf8_lossy(&answer).into_owned();
+    match text.strip_prefix("ok\n") {
+        Some(words) => output::print(words.as_bytes()),
+        None => Err(Exit::failed(text.strip_prefix("error: ").unwrap_or(&text).trim_end())),
+    }
+}
+
+/// Sends a line, and returns what comes until the end of the connection.
+async fn ask(reactor: &Reactor, endpoint: UnixClient, line: &str) -> couplet::Result<Vec<u8>> {
+    let mut stream = reactor.connect_stream(endpoint).await?;
+    stream.write_all(format!("{line}\n")).await?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer, MOST).await?;
+    match answer.is_empty() {
+        true => Err(Failure::msg("the program ended the connection without an answer")),
+        false => Ok(answer),
+    }
+}

@@ -1,0 +1,113 @@
+//! `couplet run`: the program's servers as services of one process, from a configuration.
+
+mod table;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+use couplet::Failure;
+use couplet::services::Child;
+use couplet_runner::{Arguments, Options, Runner};
+
+use crate::exit::Exit;
+use crate::logging::Logging;
+use crate::output;
+use crate::server::Server;
+use crate::{chat, echo, forward, http, poetry};
+use table::Table;
+
+const EXAMPLE: &str = "\
+Example:
+  couplet run --example > couplet.toml
+  couplet run couplet.toml --check
+  couplet run couplet.toml
+  couplet ctl status
+
+FILE has a table for each service, [services.NAME]. Its kind is one of echo, forward, serve, chat,
+poetry, transform and proxy, which are the commands of these names and those of couplet poetry. Its
+other keys are the long options of that command; LISTEN, CONNECT, DIR and FILES are listen, connect,
+folder and files.
+
+SIGHUP opens the log file again, and applies what has changed in FILE. If that is wrong, nothing
+changes. SIGTERM ends the services; a second one ends the process immediately.
+
+Exit codes: 0 after a signal, 1 if a service can't start or fails too often, 2 for a wrong FILE.";
+
+/// The configuration that `--example` prints.
+const CONFIGURATION: &str = include_str!("example.toml");
+
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLE)]
+pub(crate) struct Run {
+    /// The configuration, in TOML
+    #[arg(value_name = "FILE", required_unless_present = "example")]
+    file: Option<PathBuf>,
+    /// Print an example of a configuration and exit
+    #[arg(long)]
+    example: bool,
+    // Bound: the arguments on the command line.
+    #[command(flatten)]
+    options: Options,
+}
+
+/// Runs the services. The runner logs, in the form that the configuration sets.
+pub(crate) fn run(options: Run, logging: &Logging) -> Result<ExitCode, Exit> {
+    let file = match options.file {
+        Some(file) if !options.example => file,
+        _ => {
+            return output::print(CONFIGURATION.as_bytes()).map(|()| ExitCode::SUCCESS);
+        }
+    };
+    let mut arguments = Arguments::new(file, options.options).verbose(logging.verbosity());
+    if let Some(levels) = logging.levels() {
+        arguments = arguments.log_level(levels.clone());
+    }
+    Ok(runner().run(arguments))
+}
+
+/// A runner that knows the kinds of services.
+fn runner() -> Runner {
+    Runner::new("couplet")
+        .version(env!("CARGO_PKG_VERSION"))
+        .kind("echo", |name, table: Table<echo::Echo>, _| child(name, echo::server(table.0)))
+        .kind("forward", |name, table: Table<forward::Forward>, _| {
+            child(name, forward::server(table.0, Arc::default()))
+        })
+        .kind("serve", |name, table: Table<http::files::HttpServe>, _| {
+            child(name, http::files::server(table.0))
+        })
+        .kind("chat", |name, table: Table<chat::Chat>, _| child(name, Ok(chat::server(table.0))))
+        .kind("poetry", |name, table: Table<poetry::serve::Serve>, _| {
+            child(name, poetry::serve::server(table.0))
+        })
+        .kind("transform", |name, table: Table<poetry::transform::Transform>, _| {
+            child(name, Ok(poetry::transform::server(table.0)))
+        })
+        .kind("proxy", |name, table: Table<poetry::proxy::Proxy>, _| {
+            child(name, Ok(poetry::proxy::server(table.0)))
+        })
+}
+
+fn child(name: &str, server: Result<Server, Exit>) -> couplet::Result<Child> {
+    match server {
+        Ok(server) => Ok(server.into_child(name)),
+        Err(exit) => Err(Failure::msg(exit.message().unwrap_or_default().to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_in_the_example_and_in_the_help() {
+        let shown = format!("{:?}", runner());
+        assert!(shown.contains("couplet"), "{shown}");
+        for kind in ["echo", "forward", "serve", "chat", "poetry", "transform", "proxy"] {
+            assert!(CONFIGURATION.contains(&format!("kind = \"{kind}\"")), "{kind}");
+            assert!(EXAMPLE.contains(kind), "{kind}");
+        }
+    }
+}
