@@ -36,13 +36,13 @@ pub(crate) struct Ctl {
 
 #[derive(Subcommand, Debug)]
 enum Order {
-    /// Print the health, the services, and what is open
+    /// Print the health, the services, the ports and the connections
     Status {
         /// Print a line of JSON
         #[arg(long)]
         json: bool,
     },
-    /// Apply what has changed in the configuration
+    /// Apply the changes of the configuration
     Reload,
     /// Log these events, as in `info` or `couplet=debug,warn`
     Log {
@@ -86,7 +86,7 @@ pub(crate) fn run(options: Ctl) -> Result<(), Exit> {
     }
 }
 
-/// Sends a line, and returns what comes until the end of the connection.
+/// Sends a line, and returns the answer, which ends with the connection.
 async fn ask(reactor: &Reactor, endpoint: UnixClient, line: &str) -> couplet::Result<Vec<u8>> {
     let mut stream = reactor.connect_stream(endpoint).await?;
     stream.write_all(format!("{line}\n")).await?;

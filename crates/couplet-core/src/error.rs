@@ -81,6 +81,36 @@ impl Reason {
         }
     }
 
+    /// The names of the variants, in lower case.
+    pub(crate) const WORDS: [&str; 10] = [
+        "done",
+        "lost",
+        "tls",
+        "aborted",
+        "timeout",
+        "close timed out",
+        "overflow",
+        "failed",
+        "panicked",
+        "shutdown",
+    ];
+
+    /// The place of the variant in [`WORDS`](Self::WORDS).
+    pub(crate) fn variant(&self) -> usize {
+        match self {
+            Reason::Done(_) => 0,
+            Reason::Lost(_) => 1,
+            Reason::Tls(_) => 2,
+            Reason::Aborted => 3,
+            Reason::Timeout => 4,
+            Reason::CloseTimedOut => 5,
+            Reason::Overflow => 6,
+            Reason::Failed(_) => 7,
+            Reason::Panicked(_) => 8,
+            Reason::Shutdown => 9,
+        }
+    }
+
     /// The rank in the order of precedence; the lower rank wins.
     pub(crate) fn rank(&self) -> u8 {
         match self {

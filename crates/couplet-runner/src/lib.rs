@@ -65,7 +65,32 @@
 //! | --- | --- |
 //! | SIGTERM, SIGINT | ends the program; a second one ends it immediately |
 //! | SIGHUP | opens the log file again, and reloads the configuration |
-//! | SIGUSR1 | logs what is open and waiting |
+//! | SIGUSR1 | logs a snapshot of the loop |
+//!
+//! # Health and metrics
+//!
+//! With `--health ENDPOINT`, `/readyz` answers 200 while clients can be served, and 503 while the
+//! program starts or stops, or a permanent service does not run. `/healthz` answers 503 only after
+//! the supervisor has given up, or while a service has failed. `--metrics ENDPOINT` serves both, and
+//! `/metrics` in the text of OpenMetrics:
+//!
+//! | metric | meaning |
+//! | --- | --- |
+//! | `couplet_ready`, `couplet_service_ready{service}` | 1 while clients can be served |
+//! | `couplet_service_restarts_total{service}` | restarts |
+//! | `couplet_connections{port,state}` | open connections; `outgoing` instead of a port for those of clients |
+//! | `couplet_connections_ended_total{reason}` | by the variant of `Reason` |
+//! | `couplet_connection_bytes_total{direction}` | bytes of all connections, `in` and `out` |
+//! | `couplet_buffered_bytes` | written, but not sent |
+//! | `couplet_accepted_total{port}`, `couplet_not_opened_total{port}` | accepted connections, and those whose handshake failed |
+//! | `couplet_port_paused{port}` | 1 while a port accepts nothing |
+//! | `couplet_datagrams_total{port,outcome}` | `received`, `sent`, `dropped` |
+//! | `couplet_pending_calls`, `couplet_tasks`, `couplet_jobs`, `couplet_connectors` | pending work |
+//! | `couplet_busy_seconds` | histogram: from a wait of the loop to its next wait |
+//! | `couplet_lateness_seconds` | histogram: how late a timer is, measured each second |
+//! | `couplet_events_total{level}` | events of the levels `error` and `warn`, such as unhandled failures |
+//!
+//! # Reloads
 //!
 //! A reload checks the new configuration as a whole; if it is wrong, nothing changes and the error is
 //! logged. Services whose tables have changed are stopped and started, new ones are added, missing
@@ -87,9 +112,9 @@ extern crate couplet_watched;
 mod config;
 mod control;
 mod exit;
-mod health;
 mod identity;
 mod logging;
+mod metrics;
 mod options;
 mod pid_file;
 mod plan;
@@ -99,6 +124,7 @@ mod running;
 mod signals;
 mod systemd;
 mod values;
+mod web;
 
 pub use config::unknown;
 pub use options::{Arguments, Options};

@@ -3,9 +3,11 @@
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::Context;
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::{Layer, Registry};
@@ -44,7 +46,9 @@ impl Log {
             LogForm::Text => lines.with_target(false).boxed(),
             LogForm::Json => lines.json().flatten_event(true).boxed(),
         };
-        let started = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init();
+        let registry = tracing_subscriber::registry().with(layer.with_filter(filter));
+        let counted = CountEvents.with_filter(LevelFilter::WARN);
+        let started = registry.with(counted).try_init();
         started.map_err(|error| Exit::failed(format!("cannot start logging: {error}")))?;
         std::panic::set_hook(Box::new(|panic| {
             let place = panic.location().map(ToString::to_string).unwrap_or_default();
@@ -82,6 +86,25 @@ impl Log {
     /// Whether stderr is not where the log goes.
     pub(crate) fn is_a_file(&self) -> bool {
         matches!(self.output, Output::File(_))
+    }
+}
+
+/// Events so far at the levels error and warn.
+static EVENTS: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
+
+/// How many events there were, by level, whether they were logged or not.
+pub(crate) fn count_of_events() -> [(&'static str, u64); 2] {
+    let count = |number: usize| EVENTS[number].load(Ordering::Relaxed);
+    [("error", count(0)), ("warn", count(1))]
+}
+
+/// Counts events.
+struct CountEvents;
+
+impl<S: tracing::Subscriber> Layer<S> for CountEvents {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        let number = usize::from(*event.metadata().level() != tracing::Level::ERROR);
+        EVENTS[number].fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -77,6 +77,9 @@ pub struct Options {
     /// Serve /healthz and /readyz over HTTP on this endpoint
     #[arg(long, value_name = "ENDPOINT")]
     pub(crate) health: Option<Listen>,
+    /// Serve /metrics, in the text of OpenMetrics, and the health on this endpoint
+    #[arg(long, value_name = "ENDPOINT")]
+    pub(crate) metrics: Option<Listen>,
     /// Answer questions on this UNIX socket, for the process's own user only
     #[arg(long, value_name = "PATH")]
     pub(crate) control: Option<PathBuf>,
@@ -96,6 +99,7 @@ pub(crate) struct RunnerTable {
     #[serde(deserialize_with = "umask_of")]
     umask: Option<u32>,
     health: Option<Listen>,
+    metrics: Option<Listen>,
     control: Option<PathBuf>,
 }
 
@@ -110,6 +114,7 @@ impl Arguments {
         options.group = options.group.take().or(file.group);
         options.umask = options.umask.or(file.umask);
         options.health = options.health.take().or(file.health);
+        options.metrics = options.metrics.take().or(file.metrics);
         options.control = options.control.take().or(file.control);
         self
     }

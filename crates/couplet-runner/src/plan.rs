@@ -1,4 +1,4 @@
-//! The services of a program, and what a configuration makes of them.
+//! The services that a program can have, and those in a configuration.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub(crate) struct Services {
     kinds: BTreeMap<&'static str, Read>,
 }
 
-/// What a configuration contains.
+/// The contents of a configuration.
 pub(crate) struct Plan {
     pub(crate) runner: RunnerTable,
     pub(crate) supervisor: SupervisorTable,

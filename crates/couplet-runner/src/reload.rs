@@ -7,7 +7,7 @@ use crate::config::{ConfigError, Source};
 use crate::plan::{Key, Plan};
 use crate::running::Running;
 
-/// Reads the configuration and applies what has changed. Nothing changes if it is wrong. A service
+/// Reads the configuration and applies its changes. Nothing changes if it is wrong. A service
 /// that can't start with its new configuration runs with its old one, if it can. Returns a line for
 /// people.
 pub(crate) async fn apply(running: &Running) -> couplet::Result<String> {
@@ -25,7 +25,7 @@ pub(crate) async fn apply(running: &Running) -> couplet::Result<String> {
     changes.apply(running).await
 }
 
-/// What a configuration changes.
+/// The changes of a configuration.
 struct Changes {
     // Bound: the tables of the two configurations.
     old: Vec<(Key, String)>,
@@ -34,7 +34,7 @@ struct Changes {
 }
 
 impl Changes {
-    /// Compares what runs with a plan, and builds what is new.
+    /// Compares the services that run with a plan, and builds the new ones.
     fn find(running: &Running, plan: Plan) -> couplet::Result<Changes> {
         let (kept, old): (Vec<_>, Vec<_>) = running
             .services
@@ -84,7 +84,7 @@ impl Changes {
     }
 }
 
-/// Stops a service and forgets it. Whatever it says about its stop, it is regarded as stopped.
+/// Stops a service and forgets it, even if its stop fails.
 async fn remove(running: &Running, key: &Key, name: &str) {
     running.services.borrow_mut().retain(|(other, _)| !other.is_same(key));
     if let Err(failure) = running.supervisor.remove(name).await {

@@ -12,11 +12,12 @@ use crate::config::ConfigError;
 use crate::exit::Exit;
 use crate::identity::Identity;
 use crate::logging::Log;
+use crate::metrics::Metrics;
 use crate::options::Arguments;
 use crate::plan::{Key, Plan, Planned, Services, SupervisorTable};
-use crate::{control, health, reload, signals, systemd};
+use crate::{control, reload, signals, systemd, web};
 
-/// What a program is, and what its command line and configuration said at its start.
+/// A program, with its command line and the configuration of its start.
 pub(crate) struct Program {
     pub(crate) name: &'static str,
     pub(crate) version: &'static str,
@@ -31,9 +32,10 @@ pub(crate) fn run(l: &mut Loop, program: Program, plan: Plan) -> Result<(), Exit
     let outcome: Rc<RefCell<Result<(), Exit>>> = Rc::new(RefCell::new(Ok(())));
     let (slot, log) = (outcome.clone(), program.log.clone());
     l.on_snapshot(move |snapshot| log.print(&snapshot.to_string()));
+    let metrics = program.arguments.options.metrics.as_ref().map(|_| Metrics::measure(l));
     l.run(|reactor| {
-        let (stopping, running) =
-            (reactor.clone(), Running::new(program, plan.supervisor, reactor));
+        let stopping = reactor.clone();
+        let running = Running::new(program, plan.supervisor, reactor, metrics);
         let ended = running.clone().start(plan.services).add_both(move |ended| {
             if let Err(failure) = ended {
                 running.keep_failure(&slot, &failure);
@@ -59,6 +61,7 @@ pub(crate) struct Running {
     pub(crate) services: RefCell<Vec<(Key, String)>>,
     phase: Cell<Phase>,
     watchdog: RefCell<Option<LoopingCall>>,
+    metrics: Option<Rc<Metrics>>,
 }
 
 /// The phase of a program.
@@ -75,7 +78,12 @@ enum Phase {
 }
 
 impl Running {
-    fn new(program: Program, table: SupervisorTable, reactor: &Reactor) -> Rc<Running> {
+    fn new(
+        program: Program,
+        table: SupervisorTable,
+        reactor: &Reactor,
+        metrics: Option<Rc<Metrics>>,
+    ) -> Rc<Running> {
         Rc::new(Running {
             supervisor: table.supervisor(program.name),
             program,
@@ -85,10 +93,11 @@ impl Running {
             services: RefCell::default(),
             phase: Cell::new(Phase::Starting),
             watchdog: RefCell::default(),
+            metrics,
         })
     }
 
-    /// Starts the services and what surrounds them. The Deferred fires at the end of the program.
+    /// Starts the services and the ports of the runner. The Deferred fires at the end of the program.
     fn start(self: Rc<Self>, services: Vec<Planned>) -> Deferred<()> {
         for planned in services {
             if let Err(failure) = self.add(planned) {
@@ -130,7 +139,11 @@ impl Running {
     fn open(self: &Rc<Self>) -> Result<(), Failure> {
         let options = &self.program.arguments.options;
         if let Some(endpoint) = &options.health {
-            health::serve(&self.reactor, endpoint, &self.supervisor)?;
+            web::serve(&self.reactor, endpoint, &self.supervisor, None)?;
+        }
+        if let Some(endpoint) = &options.metrics {
+            let metrics = self.metrics.clone();
+            web::serve(&self.reactor, endpoint, &self.supervisor, metrics)?;
         }
         if let Some(path) = &options.control {
             control::serve(self, path)?;
@@ -151,6 +164,9 @@ impl Running {
             identity.assume().map_err(|exit| Failure::msg(exit.message()))?;
         }
         self.phase.set(Phase::Serving);
+        if let Some(metrics) = &self.metrics {
+            metrics.start();
+        }
         systemd::ready(&self.summary());
         *self.watchdog.borrow_mut() = systemd::keep_watchdog(&self.reactor);
         tracing::info!(
@@ -203,7 +219,7 @@ impl Running {
         });
     }
 
-    /// Reads the configuration again, and applies what has changed. If it is wrong, nothing changes.
+    /// Reads the configuration again, and applies its changes. If it is wrong, nothing changes.
     /// The Deferred fires with a line for people.
     pub(crate) fn reload(self: &Rc<Self>) -> Deferred<String> {
         match self.phase.get() {

@@ -120,6 +120,8 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-sim/src/limits.rs",
             // The duration in a report.
             "couplet-cli/src/sim/mod.rs",
+            // Measures how long a loop is busy.
+            "couplet-runner/src/metrics.rs",
         ],
     },
     Capability {
@@ -534,7 +536,7 @@ const CAPABILITIES: &[Capability] = &[
     Capability {
         paths: &["http", "http_body", "httpdate"],
         instead: GUEST,
-        places: &["couplet-http/src/", "couplet-cli/src/http/", "couplet-runner/src/health.rs"],
+        places: &["couplet-http/src/", "couplet-cli/src/http/", "couplet-runner/src/web.rs"],
     },
     Capability {
         paths: &["httparse", "tungstenite"],
@@ -578,6 +580,7 @@ const CAPABILITIES: &[Capability] = &[
     Capability {
         paths: &[
             "nix",
+            "prometheus_client",
             "sd_notify",
             "serde_ignored",
             "serde_json",
@@ -615,6 +618,7 @@ const METHODS: &[Methods] = &[
             "couplet-core/src/endpoints/tls.rs",
             // Of an event.
             "couplet-defer/src/events.rs",
+            "couplet-runner/src/logging.rs",
             "couplet-core/src/layers/tls/directory.rs",
             "couplet-cli/src/cert.rs",
             "couplet-cli/src/http/",

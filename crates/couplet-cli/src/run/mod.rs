@@ -30,7 +30,7 @@ poetry, transform and proxy, which are the commands of these names and those of 
 other keys are the long options of that command; LISTEN, CONNECT, DIR and FILES are listen, connect,
 folder and files.
 
-SIGHUP opens the log file again, and applies what has changed in FILE. If that is wrong, nothing
+SIGHUP opens the log file again, and applies the changes of FILE. If FILE is wrong, nothing
 changes. SIGTERM ends the services; a second one ends the process immediately.
 
 Exit codes: 0 after a signal, 1 if a service can't start or fails too often, 2 for a wrong FILE.";

@@ -46,7 +46,7 @@ pub use port::Port;
 pub use remote::{LoopGone, Remote, WouldWaitForItself};
 pub(crate) use sharing::SharedSocket;
 pub use snapshot::{
-    ConnectionSnapshot, ConnectorSnapshot, DatagramSnapshot, PortSnapshot, Snapshot,
+    ConnectionSnapshot, ConnectorSnapshot, DatagramSnapshot, PortSnapshot, Snapshot, Totals,
 };
 pub use stage::Shutdown;
 pub(crate) use tasks::{Executor, TaskId, TaskRef};

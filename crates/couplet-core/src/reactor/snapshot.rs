@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::address::Address;
+use crate::error::Reason;
 use crate::transport::ConnectionId;
 
 /// The contents of a loop at one moment. Prints as a table. Its text and fields are for people and
@@ -31,9 +32,46 @@ pub struct Snapshot {
     pub jobs: usize,
     /// Watched foreign descriptors.
     pub watches: usize,
+    /// Connections that have ended since the loop was created.
+    pub ended: Totals,
     /// The program's own lines: see [`Reactor::note`](crate::Reactor::note).
     // Bound: one for each `Note`; owned by the user.
     pub notes: Vec<String>,
+}
+
+/// The sums of the connections of a loop that have ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Totals {
+    reasons: [u64; Reason::WORDS.len()],
+    /// Bytes that their protocols received.
+    pub bytes_in: u64,
+    /// Bytes sent; with layers, bytes that the layers accepted.
+    pub bytes_out: u64,
+}
+
+impl Totals {
+    /// How many ended for each [`Reason`], by the name of its variant in lower case: `done`, `lost`,
+    /// `close timed out`…
+    pub fn reasons(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        Reason::WORDS.into_iter().zip(self.reasons)
+    }
+
+    /// Adds a connection that has ended.
+    pub(super) fn add(&mut self, reason: &Reason, bytes_in: u64, bytes_out: u64) {
+        self.reasons[reason.variant()] += 1;
+        self.bytes_in += bytes_in;
+        self.bytes_out += bytes_out;
+    }
+
+    /// Adds the totals of another loop.
+    fn extend(&mut self, other: Totals) {
+        for (ours, theirs) in self.reasons.iter_mut().zip(other.reasons) {
+            *ours += theirs;
+        }
+        self.bytes_in += other.bytes_in;
+        self.bytes_out += other.bytes_out;
+    }
 }
 
 /// A port in a [`Snapshot`].
@@ -110,7 +148,8 @@ pub struct ConnectionSnapshot {
 impl Snapshot {
     /// Adds the snapshot of another loop.
     pub(super) fn extend(&mut self, other: Snapshot) {
-        let Snapshot { ports, datagrams, connectors, connections, notes, .. } = other;
+        let Snapshot { ports, datagrams, connectors, connections, notes, ended, .. } = other;
+        self.ended.extend(ended);
         self.ports.extend(ports);
         self.datagrams.extend(datagrams);
         self.connectors.extend(connectors);

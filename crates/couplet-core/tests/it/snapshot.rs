@@ -186,6 +186,48 @@ fn a_callback_gets_the_snapshot_of_its_turn() {
 }
 
 #[test]
+fn connections_that_have_ended_are_counted_by_their_reasons() {
+    type End = fn(&couplet::Transport);
+    const IDLE: Duration = Duration::from_millis(20);
+    let ends: [(&str, End); 6] = [
+        ("done", couplet::Transport::lose_connection),
+        ("aborted", couplet::Transport::abort_connection),
+        ("failed", |transport| transport.fail(couplet::Failure::msg("no"))),
+        ("timeout", |transport| transport.set_idle_timeout(Some(IDLE))),
+        ("overflow", |transport| {
+            transport.set_write_cap(Some(1));
+            transport.write("too much");
+        }),
+        ("panicked", |_| panic!("on purpose")),
+    ];
+    for kit in KITS {
+        let mut rig = kit.rig();
+        for (number, (word, end)) in (1..).zip(ends) {
+            let (a, b) = rig.accept(Script::new().on(On::Data, end));
+            b.send(b"12345");
+            rig.until("its data", || a.received().len() == 5 || a.is_lost());
+            if word == "timeout" {
+                rig.pass(2 * IDLE);
+            } else {
+                b.fin();
+            }
+            rig.until("its end", || a.is_lost());
+            rig.turns(2);
+            let ended = rig.l.snapshot().ended;
+            let counted: Vec<_> = ended.reasons().filter(|(_, count)| *count > 0).collect();
+            let wanted: Vec<_> = ended
+                .reasons()
+                .filter_map(|(name, _)| {
+                    ends[..number].iter().any(|(word, _)| *word == name).then_some((name, 1))
+                })
+                .collect();
+            assert_eq!(counted, wanted, "{word}");
+            assert_eq!(ended.bytes_in, 5 * number as u64, "{word}");
+        }
+    }
+}
+
+#[test]
 fn it_prints_a_line_per_item() {
     let mut rig = Kit::memory(Manner::Readiness).rig();
     let port = rig.listen_with(|| A::default().plays(Script::new()));

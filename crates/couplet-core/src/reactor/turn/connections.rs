@@ -196,7 +196,9 @@ impl Core {
         let Some(Resource::Connection(mut entry)) = self.table.take(key) else {
             return;
         };
-        let timers = entry.life.cell().take_timers();
+        let cell = entry.life.cell();
+        self.ended.add(&entry.life.reason(), cell.bytes_in.get(), cell.bytes_out());
+        let timers = cell.take_timers();
         let deadline = entry.timer.map(|(timer, _)| timer);
         for timer in timers.into_iter().chain(deadline) {
             let timed = self.records.timers.borrow_mut().remove(timer);

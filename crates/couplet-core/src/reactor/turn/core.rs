@@ -12,6 +12,7 @@ use super::table::Table;
 use crate::driver::Order;
 use crate::reactor::options::LoopOptions;
 use crate::reactor::records::Records;
+use crate::reactor::snapshot::Totals;
 use crate::reactor::stalls::monitor_protocol;
 use crate::recorder::Reactor;
 
@@ -27,6 +28,8 @@ pub(super) struct Core {
     pub(super) lookups: Lookups,
     pub(super) drains: Drains,
     pub(super) hooks: Hooks,
+    /// The sums of connections that have ended.
+    pub(super) ended: Totals,
     /// The order of otherwise unordered calls, in a world that explores such orders.
     pub(super) order: Option<Order>,
     /// The turn in progress, while the owner of the loop makes calls in the middle of it.
@@ -49,6 +52,7 @@ impl Core {
             lookups: Lookups::default(),
             drains: Drains::default(),
             hooks,
+            ended: Totals::default(),
             suspended: None,
         }
     }

@@ -28,6 +28,7 @@ impl Core {
             #[cfg(not(unix))]
             watches: 0,
             notes: records.notes.lines(),
+            ended: self.ended,
             connectors: self
                 .connecting
                 .connectors()

@@ -1,0 +1,250 @@
+//! Metrics, in the text of OpenMetrics: the figures of a snapshot, and times that are measured around
+//! the waits of the loop. Nothing is measured unless a program serves its metrics.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use couplet::reactor::{ConnectionSnapshot, PortSnapshot, Snapshot};
+use couplet::services::{Service, Supervisor};
+use couplet::{Loop, LoopingCall, Reactor};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::logging::count_of_events;
+
+/// Histograms that are filled between scrapes.
+pub(crate) struct Metrics {
+    /// The times from the end of a wait to the next wait, in seconds.
+    // Bound: a number for each bucket.
+    busy: Histogram,
+    /// How late a timer is, in seconds.
+    // Bound: a number for each bucket.
+    lateness: Histogram,
+    /// The timer whose lateness is measured.
+    probe: LoopingCall,
+}
+
+/// How often a timer is measured.
+const PROBE: Duration = Duration::from_secs(1);
+
+type Labels = Vec<(&'static str, String)>;
+
+impl Metrics {
+    /// Measures a loop from now on.
+    #[expect(clippy::disallowed_methods, reason = "a loop's time stands still while it is busy")]
+    pub(crate) fn measure(l: &mut Loop) -> Rc<Metrics> {
+        let histogram = || Histogram::new(exponential_buckets(16e-6, 4.0, 10));
+        let (busy, lateness) = (histogram(), histogram());
+        let (observed, reactor) = (busy.clone(), l.reactor());
+        let mut woke: Option<Instant> = None;
+        l.around_wait(move |wait| {
+            if let Some(woke) = woke {
+                observed.observe((Instant::now() - woke).as_secs_f64());
+            }
+            wait();
+            woke = Some(Instant::now());
+        });
+        let probe = probe(&reactor, lateness.clone());
+        Rc::new(Metrics { busy, lateness, probe })
+    }
+
+    /// Starts the measurement of timers, in a run.
+    pub(crate) fn start(&self) {
+        self.probe.start(PROBE).detach();
+    }
+
+    /// The text of a scrape.
+    pub(crate) fn encode(&self, snapshot: &Snapshot, supervisor: &Supervisor) -> String {
+        let mut registry = Registry::with_prefix("couplet");
+        self.register_loop(&mut registry, snapshot);
+        register_connections(&mut registry, snapshot);
+        register_datagrams(&mut registry, snapshot);
+        register_services(&mut registry, supervisor);
+        let mut text = String::new();
+        encode(&mut text, &registry).expect("a String takes all");
+        text
+    }
+
+    fn register_loop(&self, registry: &mut Registry, snapshot: &Snapshot) {
+        for (name, help, value) in [
+            ("pending_calls", "Timed calls that are pending", snapshot.pending_calls),
+            ("tasks", "Unfinished tasks", snapshot.tasks),
+            ("jobs", "Jobs in threads that are pending", snapshot.jobs),
+            ("connectors", "Outgoing connections and attempts", snapshot.connectors.len()),
+        ] {
+            registry.register(name, help, gauge(value as u64));
+        }
+        let help = "Time from a wait of the loop to its next wait";
+        registry.register_with_unit("busy", help, Unit::Seconds, self.busy.clone());
+        let help = "Time by which a timer was late";
+        registry.register_with_unit("lateness", help, Unit::Seconds, self.lateness.clone());
+        let logged = Family::<Labels, Counter>::default();
+        for (level, count) in count_of_events() {
+            logged.get_or_create(&vec![("level", level.to_owned())]).inc_by(count);
+        }
+        registry.register("events", "Events at the levels error and warn", logged);
+    }
+}
+
+/// A call each second whose lateness is observed.
+fn probe(reactor: &Reactor, lateness: Histogram) -> LoopingCall {
+    let (clock, mut due) = (reactor.clone(), None::<Instant>);
+    LoopingCall::with_count(reactor, move |count| {
+        let now = clock.now();
+        let expected = due.map_or(now, |due| due + PROBE * u32::try_from(count).unwrap_or(1));
+        lateness.observe(now.saturating_duration_since(expected).as_secs_f64());
+        due = Some(expected);
+    })
+}
+
+fn register_connections(registry: &mut Registry, snapshot: &Snapshot) {
+    let mut open: BTreeMap<(String, &'static str), i64> = BTreeMap::new();
+    let (mut bytes, mut buffered) = ([snapshot.ended.bytes_in, snapshot.ended.bytes_out], 0);
+    for connection in &snapshot.connections {
+        *open.entry((port_of(connection, &snapshot.ports), connection.state)).or_default() += 1;
+        bytes[0] += connection.bytes_in;
+        bytes[1] += connection.bytes_out;
+        buffered += connection.buffered as u64;
+    }
+    let connections = Family::<Labels, Gauge>::default();
+    for ((port, state), count) in open {
+        let labels = vec![("port", port), ("state", state.to_owned())];
+        connections.get_or_create(&labels).set(count);
+    }
+    registry.register("connections", "Connections that are open", connections);
+    registry.register("buffered_bytes", "Bytes written but not sent", gauge(buffered));
+    let total = Family::<Labels, Counter>::default();
+    for (direction, bytes) in ["in", "out"].into_iter().zip(bytes) {
+        total.get_or_create(&vec![("direction", direction.to_owned())]).inc_by(bytes);
+    }
+    registry.register("connection_bytes", "Bytes of all connections", total);
+    let ended = Family::<Labels, Counter>::default();
+    for (reason, count) in snapshot.ended.reasons() {
+        ended.get_or_create(&vec![("reason", reason.to_owned())]).inc_by(count);
+    }
+    registry.register("connections_ended", "Connections that have ended", ended);
+    let accepted = Family::<Labels, Counter>::default();
+    let not_opened = Family::<Labels, Counter>::default();
+    let paused = Family::<Labels, Gauge>::default();
+    for port in &snapshot.ports {
+        let labels = vec![("port", port.host.to_string())];
+        accepted.get_or_create(&labels).inc_by(port.accepted);
+        not_opened.get_or_create(&labels).inc_by(port.not_opened);
+        paused.get_or_create(&labels).set(i64::from(port.paused));
+    }
+    registry.register("accepted", "Connections accepted", accepted);
+    registry.register("not_opened", "Accepted connections whose layers did not open", not_opened);
+    registry.register("port_paused", "1 while a port accepts nothing", paused);
+}
+
+/// The port that accepted a connection; `outgoing` for the others, whose own ports vary.
+fn port_of(connection: &ConnectionSnapshot, ports: &[PortSnapshot]) -> String {
+    let is_its = |port: &&PortSnapshot| {
+        port.host == connection.host
+            || (port.host.port().is_some() && port.host.port() == connection.host.port())
+    };
+    let port = ports.iter().find(is_its);
+    port.map_or_else(|| "outgoing".to_owned(), |port| port.host.to_string())
+}
+
+fn register_datagrams(registry: &mut Registry, snapshot: &Snapshot) {
+    let datagrams = Family::<Labels, Counter>::default();
+    for port in &snapshot.datagrams {
+        for (outcome, count) in
+            [("received", port.received), ("sent", port.sent), ("dropped", port.dropped)]
+        {
+            let labels = vec![("port", port.host.to_string()), ("outcome", outcome.to_owned())];
+            datagrams.get_or_create(&labels).inc_by(count);
+        }
+    }
+    registry.register("datagrams", "Datagrams of a port", datagrams);
+}
+
+fn register_services(registry: &mut Registry, supervisor: &Supervisor) {
+    let ready = Family::<Labels, Gauge>::default();
+    let restarts = Family::<Labels, Counter>::default();
+    for child in supervisor.children() {
+        let labels = vec![("service", child.name)];
+        ready.get_or_create(&labels).set(i64::from(child.health.is_ready()));
+        restarts.get_or_create(&labels).inc_by(child.restarts);
+    }
+    registry.register("service_ready", "1 while a service can serve", ready);
+    registry.register("service_restarts", "Restarts of a service", restarts);
+    let is_ready = supervisor.health().is_ready();
+    registry.register("ready", "1 while the program can serve", gauge(u64::from(is_ready)));
+}
+
+fn gauge(value: u64) -> Gauge {
+    let gauge = Gauge::default();
+    gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+    gauge
+}
+
+#[cfg(test)]
+mod tests {
+    use couplet::{Protocol, Transport};
+
+    use super::*;
+
+    struct Echo;
+
+    impl Protocol for Echo {
+        fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+            transport.write(data);
+            transport.lose_connection();
+        }
+    }
+
+    /// The value of a metric with these labels.
+    fn value(text: &str, metric: &str) -> f64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(metric)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{metric} is not in {text}")).parse().expect("a number")
+    }
+
+    #[test]
+    fn metrics_say_what_has_happened() {
+        let mut l = Loop::new().unwrap();
+        let metrics = Metrics::measure(&mut l);
+        metrics.start();
+        let reactor = l.reactor();
+        let port = reactor.listen("localhost:0", || Echo).unwrap();
+        let host = port.host();
+        let supervisor = Supervisor::new("program");
+        let (asked, at) = (reactor.clone(), host.clone());
+        let talk = reactor.spawn(async move {
+            let mut first = asked.connect_stream(at.to_string()).await?;
+            first.write_all("hello").await?;
+            let mut answer = Vec::new();
+            first.read_to_end(&mut answer, 10).await?;
+            drop(first);
+            let second = asked.connect_stream(at.to_string()).await?;
+            asked.sleep(Duration::from_millis(5)).await?;
+            let snapshot = asked.snapshot().await?;
+            drop(second);
+            Ok(snapshot)
+        });
+        let snapshot = l.run_until(talk).unwrap();
+        let text = metrics.encode(&snapshot, &supervisor);
+        for (metric, wanted) in [
+            (format!("couplet_connections{{port=\"{host}\",state=\"open\"}}"), 1.0),
+            ("couplet_connections{port=\"outgoing\",state=\"open\"}".to_owned(), 1.0),
+            ("couplet_connections_ended_total{reason=\"done\"}".to_owned(), 2.0),
+            ("couplet_connections_ended_total{reason=\"lost\"}".to_owned(), 0.0),
+            ("couplet_connection_bytes_total{direction=\"in\"}".to_owned(), 10.0),
+            ("couplet_connection_bytes_total{direction=\"out\"}".to_owned(), 10.0),
+            (format!("couplet_accepted_total{{port=\"{host}\"}}"), 2.0),
+            ("couplet_lateness_seconds_count".to_owned(), 1.0),
+            ("couplet_tasks".to_owned(), 1.0),
+            ("couplet_ready".to_owned(), 0.0),
+        ] {
+            assert_eq!(value(&text, &metric), wanted, "{metric}: {text}");
+        }
+        assert!(value(&text, "couplet_busy_seconds_count") > 2.0, "{text}");
+        assert!(text.ends_with("# EOF\n"), "{text}");
+    }
+}
