@@ -76,6 +76,7 @@ mod chapters {
         simulator = "simulator.md"
         stopping = "stopping.md"
         services = "services.md"
+        production = "production.md"
         testing = "testing.md"
         threads = "threads.md"
         time = "time.md"

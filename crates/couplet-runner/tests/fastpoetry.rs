@@ -1,0 +1,88 @@
+//! The example of part 16 of the Twisted tutorial, as a process: by its file, by its signals and
+//! by its errors.
+#![cfg(unix)]
+
+#[macro_use]
+extern crate couplet_watched;
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A process that is killed with its test.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The example, which cargo builds beside the tests.
+fn fastpoetry(arguments: &[&str]) -> Command {
+    let tests = std::env::current_exe().expect("a path");
+    let built = tests.parent().and_then(Path::parent).expect("the folder of the profile");
+    let mut command = Command::new(built.join("examples/fastpoetry"));
+    command.args(arguments);
+    command
+}
+
+/// Writes a file of a test, and returns its path.
+fn file(name: &str, text: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::write(&path, text).expect("it can be written");
+    path
+}
+
+#[test]
+fn it_serves_its_poem_until_a_signal() {
+    let poem = file("a.txt", "Rose is a rose is a rose is a rose.\n");
+    let config =
+        file("a.toml", &format!("listen = \"localhost:0\"\npoem = \"{}\"\n", poem.display()));
+    let mut command = fastpoetry(&["-v", "--config", config.to_str().expect("a text")]);
+    let mut server = Killed(command.stderr(Stdio::piped()).spawn().expect("it starts"));
+    let log = BufReader::new(server.0.stderr.take().expect("a pipe"));
+    let mut lines = log.lines().map_while(Result::ok);
+    let host = lines.find_map(|line| Some(line.split_once("host=tcp:")?.1.to_owned()));
+    for _ in 0..3 {
+        let mut text = String::new();
+        let mut client = TcpStream::connect(host.as_deref().expect("a port")).expect("it accepts");
+        client.read_to_string(&mut text).expect("it sends");
+        assert_eq!(text, "Rose is a rose is a rose is a rose.\n");
+    }
+    kill_process(Pid::from_child(&server.0), Signal::TERM).expect("it runs");
+    assert_eq!(server.0.wait().expect("it ends").code(), Some(0));
+}
+
+fn ended(text: &str, arguments: &[&str]) -> Output {
+    let config = file("b.toml", text);
+    let config = config.to_str().expect("a text");
+    fastpoetry(&[&["--config", config], arguments].concat()).output().expect("it starts")
+}
+
+#[test]
+fn its_errors_say_what_to_mend() {
+    for (text, arguments, code, wanted) in [
+        ("lisen = \"tcp:0\"", &[][..], 2, "b.toml:1:1: unknown key lisen; did you mean listen?"),
+        ("listen = \"tcp:0\"\npoem = \"nope.txt\"", &[], 2, "b.toml: No such file"),
+        ("listen = \"tcp:0\"\npoem = \"nope.txt\"", &["--check"], 2, "b.toml: No such file"),
+        ("listen = \"tcp:0\"", &["--user", "nobody-at-all"], 2, "missing field poem"),
+        ("listen = \"tcp:0\"\npoem = \"/dev/null\"", &["--check"], 0, ""),
+        ("listen = \"tcp:0\"\npoem = \"/dev/null\"", &["--nope"], 2, "unexpected argument"),
+        (
+            "listen = \"tcp:0:interface=192.0.2.1\"\npoem = \"/dev/null\"",
+            &[],
+            1,
+            "fastpoetry: cannot start service fastpoetry: cannot listen on tcp:192.0.2.1:0",
+        ),
+    ] {
+        let output = ended(text, arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert!(said.contains(wanted), "{said}");
+    }
+}
