@@ -49,6 +49,11 @@ enum Order {
         #[arg(value_name = "FILTER")]
         levels: String,
     },
+    /// Close a connection: ID is that of the status and of the log
+    Close {
+        #[arg(value_name = "ID")]
+        connection: String,
+    },
     /// End the program: let connections finish within the time that its configuration sets
     Drain,
     /// End the program without waiting for connections
@@ -62,11 +67,17 @@ impl Order {
             Order::Status { json: false } => "status".to_owned(),
             Order::Status { json: true } => "status json".to_owned(),
             Order::Reload => "reload".to_owned(),
-            Order::Log { levels } => format!("log {}", levels.replace(['\n', '\r'], " ")),
+            Order::Log { levels } => format!("log {}", one_line(levels)),
+            Order::Close { connection } => format!("close {}", one_line(connection)),
             Order::Drain => "drain".to_owned(),
             Order::Stop => "stop".to_owned(),
         }
     }
+}
+
+/// A text that can't end a line.
+fn one_line(text: &str) -> String {
+    text.replace(['\n', '\r'], " ")
 }
 
 pub(crate) fn run(options: Ctl) -> Result<(), Exit> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use couplet::endpoints::UnixServer;
 use couplet::protocols::{LineOnlyReceiver, LineProtocol, LineTransport};
-use couplet::reactor::Snapshot;
+use couplet::reactor::{ConnectionSnapshot, Snapshot};
 use couplet::{Deferred, Failure, ListenOptions};
 use serde::Serialize;
 
@@ -89,6 +89,7 @@ fn carry_out(running: &Rc<Running>, order: &str) -> Deferred<String> {
             snapshot.map(move |snapshot| Status::of(&asked, &snapshot).print(is_json, &snapshot))
         }
         ("reload", "") => running.reload(),
+        ("close", id) if !id.is_empty() => close(running, id.to_owned()),
         ("drain", "") => ended(running, false),
         ("stop", "") => ended(running, true),
         ("log", levels) if !levels.is_empty() => match filter(levels) {
@@ -99,9 +100,24 @@ fn carry_out(running: &Rc<Running>, order: &str) -> Deferred<String> {
             Err(problem) => Deferred::fail(Failure::msg(problem)),
         },
         _ => Deferred::fail(Failure::msg(format!(
-            "unknown order {order:?}; known are status, status json, reload, drain, stop, log LEVEL"
+            "unknown order {order:?}; known are status, status json, reload, close ID, log FILTER, drain, stop"
         ))),
     }
+}
+
+/// Closes a connection, given as snapshots and logs show it.
+fn close(running: &Running, id: String) -> Deferred<String> {
+    let remote = running.reactor.remote();
+    running.reactor.snapshot().add_callback(move |snapshot| {
+        let mut connections = snapshot.connections.iter();
+        match connections.find(|connection| connection.id.to_string() == id) {
+            Some(connection) => {
+                remote.lose_connection(connection.id)?;
+                Ok(String::new())
+            }
+            None => Err(Failure::msg(format!("there is no connection {id}"))),
+        }
+    })
 }
 
 /// Ends the program. The answer comes first.
@@ -124,7 +140,21 @@ struct Status {
     services: Vec<ServiceStatus>,
     // Bound: one for each port of the loop.
     ports: Vec<PortStatus>,
-    connections: usize,
+    // Bound: one for each connection of the loop.
+    connections: Vec<ConnectionStatus>,
+}
+
+#[derive(Serialize)]
+struct ConnectionStatus {
+    id: String,
+    peer: String,
+    host: String,
+    state: &'static str,
+    bytes_in: u64,
+    bytes_out: u64,
+    buffered: usize,
+    idle: f64,
+    age: f64,
 }
 
 #[derive(Serialize)]
@@ -140,6 +170,22 @@ struct PortStatus {
     host: String,
     accepted: u64,
     is_paused: bool,
+}
+
+impl ConnectionStatus {
+    fn of(connection: &ConnectionSnapshot) -> ConnectionStatus {
+        ConnectionStatus {
+            id: connection.id.to_string(),
+            peer: connection.peer.to_string(),
+            host: connection.host.to_string(),
+            state: connection.state,
+            bytes_in: connection.bytes_in,
+            bytes_out: connection.bytes_out,
+            buffered: connection.buffered,
+            idle: connection.idle.as_secs_f64(),
+            age: connection.age.as_secs_f64(),
+        }
+    }
 }
 
 impl Status {
@@ -169,7 +215,7 @@ impl Status {
                     is_paused: port.paused,
                 })
                 .collect(),
-            connections: snapshot.connections.len(),
+            connections: snapshot.connections.iter().map(ConnectionStatus::of).collect(),
         }
     }
 

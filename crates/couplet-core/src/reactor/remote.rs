@@ -10,8 +10,9 @@ use super::tasks::{RemoteCall, WakeQueue};
 use crate::defer::{Deferred, Result};
 use crate::driver::Signal;
 use crate::panics::Contained;
+use crate::protocol::Protocol;
 use crate::recorder::Reactor;
-use crate::transport::{ConnectionId, TellFn, Transport};
+use crate::transport::{ConnectionId, Tell, TellFn, Transport};
 
 /// A handle to a loop for other threads: `Send`, `Sync`, and cheap to clone.
 ///
@@ -89,6 +90,18 @@ impl Remote {
         self.send(RemoteCall::Tell(Location::caller(), connection, Box::new(TellFn::new(f))))
     }
 
+    /// Closes a connection, whatever its protocol is, as
+    /// [`lose_connection`](Transport::lose_connection) does. A connection that is lost already is left
+    /// alone.
+    ///
+    /// # Errors
+    ///
+    /// [`LoopGone`].
+    #[track_caller]
+    pub fn lose_connection(&self, connection: ConnectionId) -> Result<(), LoopGone> {
+        self.send(RemoteCall::Tell(Location::caller(), connection, Box::new(Lose)))
+    }
+
     /// Runs `f` in the loop's thread, and blocks the calling thread until the Deferred returned by
     /// `f` fires. Twisted's `blockingCallFromThread`.
     ///
@@ -157,6 +170,15 @@ impl Remote {
             self.queue.wake_loop();
         }
         Ok(())
+    }
+}
+
+/// Closes a connection.
+struct Lose;
+
+impl Tell for Lose {
+    fn run(self: Box<Self>, _: &mut dyn Protocol, transport: &Transport) {
+        transport.lose_connection();
     }
 }
 

@@ -220,7 +220,8 @@ impl fmt::Display for Snapshot {
         for c in &self.connections {
             writeln!(
                 f,
-                "connection  {} {} in {} out {}{} buffered {} idle {:.1} s age {:.1} s",
+                "connection  {} {} {} in {} out {}{} buffered {} idle {:.1} s age {:.1} s",
+                c.id,
                 c.peer,
                 c.state,
                 c.bytes_in,

@@ -237,6 +237,7 @@ fn it_prints_a_line_per_item() {
     rig.pass(s(90));
     rig.turns(3);
     rig.pass(Duration::from_millis(1500));
+    let id = rig.l.snapshot().connections[0].id;
     rig.reactor.connect_tcp("10.0.0.1", 7, || A::default().plays(Script::new()));
     let text = rig.l.snapshot().to_string();
     let lines: Vec<&str> = text.lines().collect();
@@ -249,7 +250,7 @@ fn it_prints_a_line_per_item() {
     let peer = b.address();
     assert_eq!(
         lines[3],
-        format!("connection  {peer} open in 5 out 0 buffered 0 idle 1.5 s age 91.5 s")
+        format!("connection  {id} {peer} open in 5 out 0 buffered 0 idle 1.5 s age 91.5 s")
     );
     assert_eq!(lines.len(), 4);
 }

@@ -187,6 +187,21 @@ fn a_tell_from_another_thread_reaches_the_protocol_of_its_connection() {
 }
 
 #[test]
+fn a_connection_is_closed_by_its_id_from_another_thread() {
+    let (mut l, transport) = connected();
+    transport.write("the last words");
+    let (id, remote) = (transport.id(), l.reactor().remote());
+    // A second time, it does nothing.
+    elsewhere(move || (0..2).for_each(|_| remote.lose_connection(id).expect("the loop exists")));
+    while !l.snapshot().connections.is_empty() {
+        l.turn(None).expect("a turn");
+    }
+    let ended = l.snapshot().ended;
+    let reasons: Vec<_> = ended.reasons().filter(|(_, count)| *count > 0).collect();
+    assert_eq!((reasons, ended.bytes_in), (vec![("done", 2)], 14));
+}
+
+#[test]
 fn a_tell_for_a_connection_that_was_lost_or_is_another_loops_is_dropped() {
     let (mut l, transport) = connected();
     let lost = transport.id();
