@@ -393,6 +393,33 @@ fn c97a_an_idle_loop_is_not_reported() {
     assert_stalled(&other.join().expect("no panic"), &[]);
 }
 
+#[test]
+fn c97a_the_reports_of_a_long_stall_come_at_doubling_intervals() {
+    let _running = RUNNING.read();
+    // Each call hangs until another line is logged.
+    let lines = logged_by("long", watched().stall_backtraces(false), |reactor| {
+        (0..5).for_each(|_| hang());
+        reactor.stop();
+        Ok(())
+    });
+    let held: Vec<f64> = lines.iter().map(|line| held_for(line)).collect();
+    // The last one reports the end.
+    for pair in held[..5].windows(2) {
+        assert!(pair[1] >= 2.0 * pair[0] - 0.001, "{held:?}");
+    }
+}
+
+/// The field `held` of a line, in milliseconds.
+fn held_for(line: &str) -> f64 {
+    let held = line.split("held=").nth(1).and_then(|rest| rest.split(' ').next());
+    let held = held.unwrap_or_else(|| panic!("no time in {line}"));
+    let seconds = |text: &str| text.parse::<f64>().expect("a number");
+    match held.strip_suffix("ms") {
+        Some(millis) => seconds(millis),
+        None => 1000.0 * seconds(held.trim_end_matches('s')),
+    }
+}
+
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[test]
 fn c97a_a_backtrace_of_the_loops_thread_is_logged_unless_it_is_not_wanted() {

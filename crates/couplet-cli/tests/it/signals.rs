@@ -41,6 +41,24 @@ fn a_server_stops_cleanly_with_0_within_a_second_whatever_is_open() {
     }
 }
 
+/// The system interrupts the wait of a process that continues.
+#[test]
+fn a_server_that_is_stopped_and_continued_still_serves() {
+    let mut server = Server::start(&["echo"]);
+    let mut client = server.connect();
+    for text in [b"one", b"two"] {
+        server.running.signal(Signal::STOP);
+        let stat = format!("/proc/{}/stat", server.running.pid());
+        let is_stopped = || std::fs::read_to_string(&stat).unwrap().contains(") T ");
+        wait_until("it to be stopped", is_stopped);
+        server.running.signal(Signal::CONT);
+        wait_until("it to continue", || !is_stopped());
+        client.send(text);
+        assert_eq!(client.read_exact(3), text);
+    }
+    server.stop(Signal::INT).quietly(0);
+}
+
 #[test]
 fn a_second_signal_is_no_harm() {
     for (mut server, _clients) in busy_servers() {

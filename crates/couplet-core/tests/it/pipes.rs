@@ -286,7 +286,13 @@ fn c51b_a_duplicate_that_stays_open_elsewhere_disturbs_nothing() {
     let (mut l, end) = adopt(reader);
     end.transport().abort_connection();
     until(&mut l, || end.lost().is_some());
+    l.turn(Some(Duration::ZERO)).expect("a turn");
     writer.write_all(b"late").expect("room");
+    let polled = l.descriptor().expect("an epoll descriptor");
+    let mut polled =
+        [rustix::event::PollFd::from_borrowed_fd(polled, rustix::event::PollFlags::IN)];
+    let now = rustix::event::Timespec::default();
+    assert_eq!(rustix::event::poll(&mut polled, Some(&now)), Ok(0), "it wakes nobody");
     // The next connection gets the same slot.
     let (next, mut theirs) = pipe();
     let other = End::default();

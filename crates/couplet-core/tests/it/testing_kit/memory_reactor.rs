@@ -23,6 +23,31 @@ fn refused() -> io::Error {
 }
 
 #[test]
+fn a_connect_that_is_cancelled_after_the_test_has_completed_it_closes_the_far_end() {
+    // Between two turns, and in one.
+    for is_in_turn in [false, true] {
+        let mut memory = MemoryReactor::new();
+        let connecting = memory.reactor().connect("tcp:127.0.0.1:10000", hello);
+        let attempt = memory.connecting().remove(0);
+        let far: Rc<RefCell<Option<_>>> = Rc::default();
+        let slot = far.clone();
+        let end = move || {
+            *slot.borrow_mut() = Some(attempt.complete());
+            connecting.cancel();
+        };
+        if is_in_turn {
+            memory.reactor().call_soon(end);
+        } else {
+            end();
+        }
+        memory.settle();
+        let wire = far.take().expect("the far end");
+        assert!(wire.saw_fin() && wire.is_closed(), "{wire:?}");
+        assert_eq!(wire.take(), b"", "no protocol was built");
+    }
+}
+
+#[test]
 fn a_connect_is_recorded_and_waits_for_the_test() {
     let mut memory = MemoryReactor::new();
     let notes = hello();
