@@ -147,10 +147,11 @@ impl Runner {
         if arguments.options.check {
             return check(&l.reactor(), plan, &source);
         }
-        let log = Log::start(&arguments, levels)?;
+        // First: it applies to the log file too.
         if let Some(mode) = arguments.options.umask {
             identity::set_umask(mode);
         }
+        let log = Log::start(&arguments, levels)?;
         let _pid_file = arguments.options.pid_file.as_deref().map(PidFile::lock).transpose()?;
         let program = Program {
             name: self.name,
