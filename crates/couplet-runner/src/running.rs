@@ -248,7 +248,7 @@ impl Running {
 
     fn reloaded(self: &Rc<Self>) {
         match self.phase.replace(Phase::Serving) {
-            Phase::ReloadingAgain => self.reload().detach(),
+            Phase::ReloadingAgain => return self.reload().detach(),
             Phase::Ending => return self.phase.set(Phase::Ending),
             _ => {}
         }
