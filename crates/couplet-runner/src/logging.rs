@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::reload::{self, Handle};
@@ -19,6 +21,7 @@ use crate::options::{Arguments, LogForm};
 #[derive(Clone)]
 pub(crate) struct Log {
     output: Output,
+    form: LogForm,
     // Bound: the filter that is in use.
     levels: Handle<Targets, Registry>,
     /// The levels of the command line, if it sets them.
@@ -42,7 +45,8 @@ impl Log {
         let lines = tracing_subscriber::fmt::layer()
             .with_writer(move || writer.clone())
             .with_ansi(is_colourful);
-        let layer = match arguments.log.unwrap_or_default() {
+        let form = arguments.log.unwrap_or_default();
+        let layer = match form {
             LogForm::Text => lines.with_target(false).boxed(),
             LogForm::Json => lines.json().flatten_event(true).boxed(),
         };
@@ -55,7 +59,7 @@ impl Log {
             let text = panic.payload_as_str().unwrap_or("no message");
             tracing::error!(%place, "panic: {text}");
         }));
-        Ok(Log { output, levels, asked })
+        Ok(Log { output, form, levels, asked })
     }
 
     /// Sets the levels of the file, unless the command line has set others.
@@ -78,9 +82,22 @@ impl Log {
         }
     }
 
-    /// Writes text into the log as it is.
+    /// Writes text into the log at any level: as lines, or as the message of a line of JSON.
     pub(crate) fn print(&self, text: &str) {
-        let _ = writeln!(self.output.clone(), "{}", text.trim_end());
+        let text = text.trim_end();
+        let text = match self.form {
+            LogForm::Text => format!("{text}\n"),
+            LogForm::Json => {
+                let mut timestamp = String::new();
+                let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
+                let level = tracing::Level::INFO.as_str();
+                let line = serde_json::json!({
+                    "timestamp": timestamp, "level": level, "message": text
+                });
+                format!("{line}\n")
+            }
+        };
+        let _ = self.output.clone().write_all(text.as_bytes());
     }
 
     /// Whether stderr is not where the log goes.
