@@ -29,6 +29,7 @@ mod needed;
 mod peers;
 mod proxy;
 mod rfc9110;
+mod run;
 mod serve;
 mod signals;
 mod sim;

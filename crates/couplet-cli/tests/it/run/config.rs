@@ -1,0 +1,142 @@
+//! Wrong configurations: the message with its place, before anything opens.
+
+use rustix::process::Signal;
+
+use super::{FILE, Program, echo, run_in};
+use crate::kit::{Running, couplet, run, wait_until};
+use crate::needed::Folder;
+
+/// Asserts that the configuration is refused, also by `--check`, and that no port is opened.
+#[track_caller]
+fn refuses(text: &str, wanted: &str) {
+    for args in [&[][..], &["--check"]] {
+        let folder = Folder::new();
+        let ended = run_in(&folder, text, args);
+        let stderr = &ended.stderr;
+        assert_eq!((ended.code, ended.text()), (Some(2), ""), "{text}: {stderr}");
+        assert!(stderr.starts_with(&format!("couplet: {wanted}")), "{text}: {stderr}");
+        assert_eq!(folder.names(), [FILE], "{text}");
+    }
+}
+
+#[test]
+fn a_wrong_configuration_is_2_with_the_place_and_opens_no_port() {
+    // Three lines of a service that could start.
+    let good = "[services.a]\nkind = \"echo\"\nlisten = \"unix:socket\"\n";
+    for (text, wanted) in [
+        ("[runer]", "4:2: unknown key runer; did you mean runner?\n  | [runer]\n  |  ^^^^^"),
+        ("[runner]\nlogfile = \"x\"", "5:1: unknown key logfile; did you mean log-file?"),
+        ("[runner]\nlog = \"xml\"", "5:7: unknown variant xml, expected text or json"),
+        ("[runner]\nlog-level = \"couplet=loud\"", "5:13: "),
+        ("[runner]\nlog-file = 3", "5:12: invalid type: integer 3"),
+        ("[runner]\numask = 0o1000", "5:9: a number up to 0o777 is expected here"),
+        ("[runner]\nhealth = \"tcp:x\"", "5:10: cannot listen on tcp:x: "),
+        ("runner = 1", "1:10: runner has to be a table"),
+        ("servces = 1", "1:1: unknown key servces; did you mean services?"),
+        ("colour = 1", "1:1: unknown key colour; known are services, runner, supervisor"),
+        ("[supervisor]\nrestart = 1", "5:1: unknown key restart; did you mean restarts?"),
+        ("[supervisor]\ndrain = \"long\"", "5:9: invalid type: string \"long\""),
+        ("[supervisor]\ndrain = -1", "5:9: invalid value: integer -1"),
+        ("[supervisor]\nstrategy = \"none\"", "5:12: unknown variant none"),
+        ("[services]\nb = 1", "5:5: b has to be a table"),
+        (
+            "[services.b]\nkind = \"echo\"\nidle-timeot = 3",
+            "6:1: unknown key idle-timeot; did you mean idle-timeout?",
+        ),
+        ("[services.b]\nkind = \"echo\"\nthreads = 3", "6:1: unknown key threads; known are "),
+        ("[services.b]\nkind = \"echo\"\nidle-timeout = 0", "6:16: "),
+        ("[services.b]\nkind = \"echo\"\nidle-timeout = \"soon\"", "6:16: "),
+        ("[services.b]\nkind = \"echo\"\nidle-timeout = [3]", "6:16: expected one value"),
+        ("[services.b]\nkind = \"echo\"\nidle-timeout = { s = 3 }", "6:16: invalid type: map"),
+        ("[services.b]\nkind = \"echo\"\nlisten = \"tcp:99999\"", "6:10: "),
+        ("[services.b]\nkind = \"echo\"\nlisten = [\"0\", \"tcp:x\"]", "6:16: "),
+        ("[services.b]\nkind = \"echo\"\nlisten = true", "6:10: "),
+        ("[services.b]\nkind = \"echo\"\nrestart = \"never\"", "6:11: unknown variant never"),
+        ("[services.b]\nkind = \"poetry\"\nby-name = 1", "6:11: expected true or false"),
+        ("[services.b]\nkind = \"forward\"\nlisten = \"0\"", "4:1: missing field connect"),
+        ("[services.b]\nkind = \"eco\"", "5:8: unknown kind eco; did you mean echo?"),
+        ("[services.b]\nkind = 5", "5:8: invalid type: integer 5"),
+        ("[services.b]\nlisten = \"0\"", "4:1: missing field kind"),
+        ("[services.a]\nkind = \"echo\"", "4:11: duplicate key"),
+        ("listen = ", "4:10: "),
+        ("[services.b]\nkind = \"poetry\"\nfiles = [\"none\"]", "4:1: "),
+    ] {
+        // Keys of the whole file stand above its tables.
+        let whole = match text.split_once(" = ") {
+            Some((key, _)) if !text.starts_with('[') && key != "listen" => {
+                format!("{text}\n{good}")
+            }
+            _ => format!("{good}{text}\n"),
+        };
+        refuses(&whole, &format!("{FILE}:{wanted}"));
+    }
+}
+
+#[test]
+fn an_unknown_user_or_group_is_2() {
+    for (key, wanted) in [
+        ("user", "cannot become user none-such: there is no user of this name"),
+        ("group", "cannot become group none-such: there is no group of this name"),
+    ] {
+        let text = echo("a", "0", &format!("[runner]\n{key} = \"none-such\""));
+        refuses(&text, wanted);
+        let option = format!("--{key}=none-such");
+        let ended = run_in(&Folder::new(), &echo("a", "0", ""), &[&option]);
+        assert_eq!((ended.code, ended.text()), (Some(2), ""), "{}", ended.stderr);
+        assert!(ended.stderr.contains(wanted), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_2() {
+    let folder = Folder::new();
+    folder.write("binary", b"\xff\xfe");
+    for (name, wanted) in [
+        ("none.toml", "couplet: cannot read none.toml: no such file or directory\n"),
+        (".", "couplet: cannot read .: is a directory\n"),
+        ("binary", "couplet: cannot read binary: "),
+    ] {
+        let ended = Running::start(couplet(&["run", name]).current_dir(&*folder)).ended();
+        assert_eq!((ended.code, ended.text()), (Some(2), ""), "{}", ended.stderr);
+        assert!(ended.stderr.starts_with(wanted), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_missing_argument_is_2() {
+    let ended = run(&["run"]);
+    assert_eq!((ended.code, ended.text()), (Some(2), ""), "{}", ended.stderr);
+    assert!(ended.stderr.contains("<FILE>"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_check_prints_the_number_of_services_and_opens_nothing() {
+    let folder = Folder::new();
+    let more = "[runner]\ncontrol = \"ctl\"\npid-file = \"pid\"\nlog-file = \"log\"";
+    let ended = run_in(&folder, &echo("a", "unix:socket", more), &["--check"]);
+    ended.quietly(0);
+    assert_eq!(ended.text(), "a.toml: ok, 1 service\n");
+    assert_eq!(folder.names(), [FILE]);
+}
+
+#[test]
+fn the_example_is_accepted_and_runs() {
+    let ended = run(&["run", "--example"]);
+    ended.quietly(0);
+    let example = ended.text();
+    let checked = run_in(&Folder::new(), example, &["--check"]);
+    checked.quietly(0);
+    assert!(checked.text().starts_with("a.toml: ok, 5 services"), "{}", checked.text());
+
+    let lines = example.lines().map(|line| match line.strip_prefix("listen = ") {
+        Some(list) if list.starts_with('[') => "listen = [\"0\"]\n".to_owned(),
+        Some(_) => "listen = \"0\"\n".to_owned(),
+        None => format!("{line}\n"),
+    });
+    let program = Program::start(&lines.collect::<String>());
+    for name in ["chat", "echo", "files", "front", "transform"] {
+        program.port(name);
+    }
+    wait_until("the socket", || program.folder.names().contains(&"couplet.sock".to_owned()));
+    program.stop(Signal::TERM).quietly(0);
+}

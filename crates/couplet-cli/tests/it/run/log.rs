@@ -1,0 +1,127 @@
+//! The log: its file, and its form.
+
+use std::os::unix::fs::PermissionsExt;
+
+use rustix::process::Signal;
+
+use super::{Program, echo, python};
+use crate::kit::{has, wait_until};
+use crate::needed::Folder;
+
+const LOGGED: &str = "[runner]\nlog-level = \"info\"\nlog-file = \"log\"\n";
+
+#[test]
+fn sighup_opens_the_log_again_and_no_line_is_lost() {
+    let mut program = Program::start(&(echo("a", "0", "") + LOGGED));
+    program.port("a");
+    program.wait_read("log", "started");
+    for number in 1..=20 {
+        let old = program.folder.path(&format!("log.{number}"));
+        std::fs::rename(program.folder.path("log"), old).unwrap();
+        program.signal(Signal::HUP);
+        program.wait_read("log", "reloaded: ");
+    }
+    let (ended, folder) = {
+        program.signal(Signal::TERM);
+        program.ended()
+    };
+    ended.quietly(0);
+    let files = folder.names();
+    let files = files.iter().filter(|name| name.starts_with("log"));
+    let text: String =
+        files.map(|name| std::fs::read_to_string(folder.path(name)).unwrap()).collect();
+    let counts = ["started", "reloaded: ", "stopping"].map(|it| text.matches(it).count());
+    assert_eq!(counts, [1, 20, 1], "{text}");
+    let last = std::fs::read_to_string(folder.path("log")).unwrap();
+    assert!(last.contains("stopping") && !last.contains("started"), "{last}");
+}
+
+#[test]
+fn the_option_takes_precedence_and_the_file_is_appended_to() {
+    let folder = Folder::new();
+    folder.write("other", "before\n");
+    let text = echo("a", "0", "") + LOGGED;
+    let program = Program::start_with(folder, &text, &["--log-file", "other"]);
+    program.port("a");
+    program.wait_read("other", "started");
+    assert!(program.read("other").starts_with("before\n"));
+    assert!(!program.folder.names().contains(&"log".to_owned()));
+    program.stop(Signal::TERM).quietly(0);
+}
+
+#[test]
+fn a_log_that_cannot_be_opened_again_stays_in_use() {
+    let mut program = Program::start(&(echo("a", "0", "") + LOGGED));
+    program.port("a");
+    program.wait_read("log", "started");
+    std::fs::rename(program.folder.path("log"), program.folder.path("old")).unwrap();
+    std::fs::create_dir(program.folder.path("log")).unwrap();
+    program.signal(Signal::HUP);
+    program.wait_read("old", "cannot open the log file again");
+    program.wait_read("old", "reloaded: ");
+    program.stop(Signal::TERM).quietly(0);
+}
+
+#[test]
+fn a_failure_is_in_the_log_file_and_on_stderr() {
+    let folder = Folder::new();
+    let text = echo("b", "unix:no/where", "") + LOGGED;
+    let ended = super::run_in(&folder, &text, &[]);
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.starts_with("couplet: "), "{}", ended.stderr);
+    assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+    let log = std::fs::read_to_string(folder.path("log")).unwrap();
+    assert!(log.contains("ERROR") && log.contains("no/where"), "{log}");
+}
+
+/// Reads a log of JSON; prints the message of each line.
+const MESSAGES: &str = "
+import json, sys
+for line in sys.stdin:
+    event = json.loads(line)
+    assert event['timestamp'] and event['level'] in ('ERROR', 'WARN', 'INFO'), line
+    print(event['level'], event['message'])
+";
+
+#[test]
+fn each_line_of_a_json_log_is_an_event() {
+    if !has("python3") {
+        return;
+    }
+    let config = |echo: String| echo + LOGGED + "log = \"json\"\n";
+    let mut program = Program::start(&config(echo("a", "0", "")));
+    program.port("a");
+    program.wait_read("log", "started");
+    program.reload(&config(echo("a", "0", "idle-timeout = \"\\\"\\n\"")));
+    program.wait_read("log", "cannot reload");
+    let snapshot = |program: &Program| program.read("log").contains("connections");
+    program.signal(Signal::USR1);
+    wait_until("a snapshot", || snapshot(&program));
+    program.signal(Signal::TERM);
+    let (ended, folder) = program.ended();
+    ended.quietly(0);
+    let said = python(MESSAGES, &std::fs::read_to_string(folder.path("log")).unwrap());
+    for line in ["INFO started\n", "ERROR cannot reload: a.toml:4:16: ", "INFO stopping\n"] {
+        assert!(said.contains(line), "{said}");
+    }
+}
+
+#[test]
+fn the_mask_applies_to_the_log_and_the_other_files() {
+    let mode = |program: &Program, name: &str| {
+        let file = program.folder.path(name);
+        std::fs::metadata(file).unwrap().permissions().mode() & 0o777
+    };
+    let files = LOGGED.to_owned() + "pid-file = \"pid\"\n";
+    for (key, args, wanted) in [
+        ("umask = 0o077", &[][..], 0o600),
+        ("umask = 0o027", &[], 0o640),
+        ("umask = 0o077", &["--umask", "026"], 0o640),
+    ] {
+        let text = echo("a", "0", "") + &files + key;
+        let program = Program::start_with(Folder::new(), &text, args);
+        program.port("a");
+        assert_eq!(["log", "pid"].map(|name| mode(&program, name)), [wanted; 2], "{key} {args:?}");
+        program.stop(Signal::TERM).quietly(0);
+    }
+}

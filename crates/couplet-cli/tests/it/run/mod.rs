@@ -1,0 +1,160 @@
+//! `couplet run` and `couplet ctl`: services from a configuration, as one process. Here: a program
+//! with its folder, which is its working directory.
+
+mod config;
+mod ctl;
+mod health;
+mod life;
+mod log;
+mod process;
+mod reload;
+mod systemd;
+
+use std::net::SocketAddr;
+use std::process::Command;
+
+use rustix::process::Signal;
+
+use crate::kit::{Client, Ended, Running, Server, couplet, wait_until};
+use crate::needed::Folder;
+
+/// The configuration's name in the program's folder.
+const FILE: &str = "a.toml";
+
+/// An echo server, with further keys.
+fn echo(name: &str, listen: &str, more: &str) -> String {
+    format!("[services.{name}]\nkind = \"echo\"\nlisten = \"{listen}\"\n{more}\n")
+}
+
+/// A server of a poem of 25 bytes, 5 at a time.
+fn poet(delay: f64, drain: f64) -> String {
+    format!(
+        "[services.poet]\nkind = \"poetry\"\nfiles = [\"poem\"]\nlisten = \"0\"\nnum-bytes = 5\n\
+         delay = {delay}\ndrain = {drain}\n"
+    )
+}
+
+const POEM: &[u8] = b"1234567890123456789012345";
+
+/// A program that runs, with its folder.
+struct Program {
+    server: Server,
+    folder: Folder,
+}
+
+impl Program {
+    /// Starts the program with this configuration.
+    fn start(text: &str) -> Program {
+        Program::start_with(Folder::new(), text, &[])
+    }
+
+    fn start_with(folder: Folder, text: &str, args: &[&str]) -> Program {
+        Program::start_changed(folder, text, args, |command| command)
+    }
+
+    /// Starts the program by a command that is made of its own.
+    fn start_changed(
+        folder: Folder,
+        text: &str,
+        args: &[&str],
+        change: impl FnOnce(Command) -> Command,
+    ) -> Program {
+        folder.write(FILE, text);
+        let mut command = change(couplet(&[&["run", FILE], args].concat()));
+        command.current_dir(&*folder);
+        Program { server: Server::start_command(command, 0), folder }
+    }
+
+    /// The port that is printed next, which is this service's.
+    fn port(&self, name: &str) -> SocketAddr {
+        let line = self.server.line();
+        line.strip_prefix(&format!("{name} listening on tcp:"))
+            .and_then(|host| host.parse().ok())
+            .unwrap_or_else(|| panic!("{line:?} is no port of {name}: {}", self.told()))
+    }
+
+    /// A connection to an echo server that has answered.
+    fn connect(&self, name: &str) -> Client {
+        let mut client = Client::connect(self.port(name));
+        echoes(&mut client);
+        client
+    }
+
+    fn told(&self) -> String {
+        self.server.running.told()
+    }
+
+    fn wait_told(&self, text: &str) {
+        self.server.wait_told(text);
+    }
+
+    fn signal(&mut self, signal: Signal) {
+        self.server.running.signal(signal);
+    }
+
+    /// Changes the configuration, and sends SIGHUP.
+    fn reload(&mut self, text: &str) {
+        self.folder.write(FILE, text);
+        self.signal(Signal::HUP);
+    }
+
+    /// The outcome of `couplet ctl` with the control socket `ctl`.
+    fn ctl(&self, args: &[&str]) -> Ended {
+        let mut command = couplet(&[&["ctl", "--control", "ctl"], args].concat());
+        Running::start(command.current_dir(&*self.folder)).ended()
+    }
+
+    /// Changes the configuration, and waits for the end of the reload; returns its answer.
+    fn reload_by_ctl(&self, text: &str) -> Ended {
+        self.folder.write(FILE, text);
+        self.ctl(&["reload"])
+    }
+
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.folder.path(name)).unwrap_or_default()
+    }
+
+    fn wait_read(&self, name: &str, text: &str) {
+        wait_until(text, || self.read(name).contains(text));
+    }
+
+    fn is_running(&mut self) -> bool {
+        self.server.running.is_running()
+    }
+
+    /// Waits for the end of the process, which leaves the folder.
+    fn ended(self) -> (Ended, Folder) {
+        (self.server.running.ended(), self.folder)
+    }
+
+    fn stop(self, signal: Signal) -> Ended {
+        self.server.stop(signal)
+    }
+}
+
+fn echoes(client: &mut Client) {
+    client.send(b"hello");
+    assert_eq!(client.read_exact(5), b"hello");
+}
+
+fn is_refused(port: SocketAddr) -> bool {
+    std::net::TcpStream::connect(port).is_err()
+}
+
+/// Runs `couplet run` with this configuration to its end.
+fn run_in(folder: &Folder, text: &str, args: &[&str]) -> Ended {
+    folder.write(FILE, text);
+    let mut command = couplet(&[&["run", FILE], args].concat());
+    Running::start(command.current_dir(&**folder)).ended()
+}
+
+/// The output of a Python program for this input, which fails the test if the program fails.
+fn python(program: &str, input: &str) -> String {
+    let folder = Folder::new();
+    let file = std::fs::File::open(folder.write("input", input)).unwrap();
+    let mut command = Command::new("python3");
+    command.args(["-c", program]).stdin(file).stdout(std::process::Stdio::piped());
+    let ended = Running::start_with_stdout(&mut command).ended();
+    ended.quietly(0);
+    ended.text().to_owned()
+}

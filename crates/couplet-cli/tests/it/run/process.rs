@@ -1,0 +1,175 @@
+//! The process: its pid file, and its user.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use rustix::process::Signal;
+
+use super::{Program, echo, echoes, run_in};
+use crate::kit::{Client, couplet, missing, wait_until};
+use crate::needed::Folder;
+
+const LOCKED: &str = "[runner]\npid-file = \"pid\"\n";
+
+#[test]
+fn the_pid_file_has_the_number_until_the_end() {
+    let mut program = Program::start(&(echo("a", "0", "") + LOCKED));
+    program.port("a");
+    assert_eq!(program.read("pid"), format!("{}\n", program.server.running.pid()));
+    program.signal(Signal::TERM);
+    let (ended, folder) = program.ended();
+    ended.quietly(0);
+    assert_eq!(std::fs::read_to_string(folder.path("pid")).unwrap(), "");
+}
+
+#[test]
+fn a_second_start_is_1_and_names_the_process() {
+    let program = Program::start(&(echo("a", "0", "") + LOCKED));
+    program.port("a");
+    let pid = program.server.running.pid();
+    let ended = run_in(&program.folder, &(echo("a", "0", "") + LOCKED), &[]);
+    assert_eq!((ended.code, ended.text()), (Some(1), ""));
+    let wanted = format!("couplet: process {pid} is running: it has locked the pid file pid\n");
+    assert_eq!(ended.stderr, wanted);
+    assert_eq!(program.read("pid"), format!("{pid}\n"));
+    program.stop(Signal::TERM).quietly(0);
+}
+
+#[test]
+fn a_stale_or_empty_pid_file_prevents_no_start() {
+    let mut folder = Folder::new();
+    folder.write("pid", "");
+    for _ in 0..2 {
+        let mut program = Program::start_with(folder, &(echo("a", "0", "") + LOCKED), &[]);
+        program.port("a");
+        assert_eq!(program.read("pid"), format!("{}\n", program.server.running.pid()));
+        program.signal(Signal::KILL);
+        let ended;
+        (ended, folder) = program.ended();
+        assert_eq!(ended.code, None);
+        assert_ne!(std::fs::read_to_string(folder.path("pid")).unwrap(), "");
+    }
+    folder.write("pid", "999999999999 is a long number and no process\n");
+    let program = Program::start_with(folder, &(echo("a", "0", "") + LOCKED), &[]);
+    program.port("a");
+    assert_eq!(program.read("pid"), format!("{}\n", program.server.running.pid()));
+    program.stop(Signal::TERM).quietly(0);
+}
+
+#[test]
+fn a_control_socket_of_a_killed_process_prevents_no_start() {
+    let text = echo("a", "0", "[runner]\ncontrol = \"ctl\"");
+    let mut program = Program::start(&text);
+    program.port("a");
+    program.signal(Signal::KILL);
+    let (_, folder) = program.ended();
+    let program = Program::start_with(folder, &text, &[]);
+    program.port("a");
+    program.ctl(&["status"]).quietly(0);
+    program.stop(Signal::TERM).quietly(0);
+}
+
+/// A port below 1024 that is free; `None` if only root may listen there and we are not.
+fn low_port() -> Option<u16> {
+    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    let port = rustix::process::geteuid().is_root().then(|| (600..1024).rev().find(is_free));
+    if port.flatten().is_none() {
+        missing("root's right to listen below 1024");
+    }
+    port.flatten()
+}
+
+/// The numbers of a user, its group, and its other groups, by the command `id`.
+fn numbers_of(user: &str) -> Option<(String, String, Vec<String>)> {
+    let id = |option| {
+        let output = Command::new("id").args([option, user]).output().ok()?;
+        let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+        (!text.is_empty()).then_some(text)
+    };
+    let (uid, gid) = (id("-u")?, id("-g")?);
+    let others = id("-G")?.split(' ').filter(|it| **it != gid).map(str::to_owned).collect();
+    Some((uid, gid, others))
+}
+
+/// The sorted values of a field in the status of each thread of a process.
+fn fields(pid: u32, field: &str) -> Vec<Vec<String>> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let statuses = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("status")));
+    let line = |status: std::io::Result<String>| {
+        let status = status.unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+        let mut values: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        values.sort();
+        values
+    };
+    statuses.map(line).collect()
+}
+
+#[test]
+fn the_user_changes_in_all_threads_once_the_ports_are_open() {
+    let (Some(port), Some((uid, gid, others))) = (low_port(), numbers_of("nobody")) else {
+        return;
+    };
+    let listen = format!("127.0.0.1:{port}");
+    let (others, none) = (&others[..], &[][..]);
+    for (key, args, uid, gid, others) in [
+        ("user = \"nobody\"", &[][..], &*uid, &*gid, others),
+        ("", &["--user", "nobody"], &*uid, &*gid, others),
+        ("user = \"nobody\"", &["--group", "12345"], &*uid, "12345", others),
+        ("", &["--user", "23456"], "23456", "23456", none),
+        ("", &["--group", "12345"], "0", "12345", none),
+    ] {
+        let text = echo("a", &listen, "[runner]\npid-file = \"pid\"") + key;
+        let args = [args, &["-v"]].concat();
+        let mut program = Program::start_with(Folder::new(), &text, &args);
+        assert_eq!(program.port("a").port(), port);
+        program.wait_told("started");
+        let groups = [&[gid.to_owned()], others].concat();
+        for (field, mut wanted) in [
+            ("Uid:", vec![uid.to_owned(); 4]),
+            ("Gid:", vec![gid.to_owned(); 4]),
+            ("Groups:", groups),
+        ] {
+            wanted.sort();
+            for found in fields(program.server.running.pid(), field) {
+                assert_eq!(found, wanted, "{field} {key} {args:?}");
+            }
+        }
+        echoes(&mut Client::connect(([127, 0, 0, 1], port).into()));
+        program.signal(Signal::TERM);
+        let (ended, folder) = program.ended();
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        assert_eq!(std::fs::read_to_string(folder.path("pid")).unwrap(), "");
+        wait_until("the port", || TcpListener::bind(("127.0.0.1", port)).is_ok());
+    }
+}
+
+#[test]
+fn a_user_that_one_may_not_become_is_1() {
+    let (true, Some((uid, gid, _))) = (rustix::process::geteuid().is_root(), numbers_of("nobody"))
+    else {
+        return missing("root");
+    };
+    let folder = Folder::new();
+    let file = folder.write("a.toml", echo("a", "0", ""));
+    for (path, mode) in [(folder.path(""), 0o755), (file.clone(), 0o644)] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+    // The target folder may be root's.
+    let program = folder.path("couplet");
+    std::fs::copy(env!("CARGO_BIN_EXE_couplet"), &program).unwrap();
+    let ours = couplet(&[]);
+    let mut command = Command::new(&program);
+    command.envs(ours.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.args(["run", &file, "--user", "root"]);
+    command.uid(uid.parse().unwrap()).gid(gid.parse().unwrap());
+    let ended = crate::kit::Running::start(&mut command).ended();
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(
+        ended.stderr.starts_with("couplet: cannot change the user or group: "),
+        "{}",
+        ended.stderr
+    );
+}

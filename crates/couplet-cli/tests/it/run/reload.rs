@@ -1,0 +1,181 @@
+//! SIGHUP: the configuration is read again, and only changed services are touched.
+
+use std::net::TcpListener;
+
+use rustix::process::Signal;
+
+use super::{FILE, POEM, Program, echo, echoes, is_refused, poet};
+use crate::kit::{Client, wait_until};
+use crate::needed::Folder;
+
+const PROCESS: &str = "[runner]\ncontrol = \"ctl\"\nlog-level = \"info\"\n";
+
+/// A configuration of these services.
+fn services(services: &[String]) -> String {
+    services.concat() + PROCESS
+}
+
+fn a() -> String {
+    echo("a", "0", "")
+}
+
+#[test]
+fn a_changed_service_starts_again_and_the_others_notice_nothing() {
+    let mut program = Program::start(&services(&[a(), echo("b", "0", "")]));
+    let port = program.port("a");
+    let mut unchanged = Client::connect(port);
+    echoes(&mut unchanged);
+    let mut changed = program.connect("b");
+    program.reload(&services(&["# words\n".to_owned(), a(), echo("b", "0", "idle-timeout = 9")]));
+    program.connect("b");
+    program.wait_told("reloaded: 1 services changed, 0 added, 0 removed");
+    assert!(changed.read_to_end().unwrap().is_empty());
+    echoes(&mut unchanged);
+    echoes(&mut Client::connect(port));
+    assert_eq!(program.stop(Signal::TERM).text(), "");
+}
+
+#[test]
+fn a_changed_service_keeps_its_port() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let config = |more| services(&[echo("b", &free.to_string(), more)]);
+    let mut program = Program::start(&config(""));
+    let _open = program.connect("b");
+    program.reload(&config("idle-timeout = 9"));
+    assert_eq!(program.port("b"), free);
+    echoes(&mut Client::connect(free));
+    assert_eq!(program.stop(Signal::TERM).code, Some(0));
+}
+
+#[test]
+fn services_are_added_and_removed() {
+    let mut program = Program::start(&services(&[a(), echo("b", "0", "")]));
+    let (kept, removed) = (program.port("a"), program.port("b"));
+    program.reload(&services(&[a(), echo("c", "0", "")]));
+    program.connect("c");
+    program.wait_told("reloaded: 0 services changed, 1 added, 1 removed");
+    assert!(is_refused(removed));
+    echoes(&mut Client::connect(kept));
+    assert_eq!(program.stop(Signal::TERM).code, Some(0));
+}
+
+#[test]
+fn a_wrong_file_changes_nothing() {
+    let mut program = Program::start(&services(&[a(), echo("b", "0", "")]));
+    let mut clients = [program.connect("a"), program.connect("b")];
+    let good = echo("c", "0", "");
+    for (wrong, wanted) in [
+        (echo("b", "0", "colour = 3"), "cannot reload: a.toml:8:1: unknown key colour"),
+        (echo("b", "tcp:x", ""), "cannot reload: a.toml:7:10: "),
+        ("services = \n".to_owned(), "cannot reload: a.toml:5:12: "),
+        (
+            "[services.p]\nkind = \"poetry\"\nfiles = [\"none\"]\n".to_owned(),
+            "cannot reload: a.toml:5:1: ",
+        ),
+    ] {
+        program.reload(&services(&[good.clone(), wrong]));
+        program.wait_told(wanted);
+        clients.iter_mut().for_each(echoes);
+    }
+    std::fs::remove_file(program.folder.path(FILE)).unwrap();
+    program.signal(Signal::HUP);
+    program.wait_told("cannot reload: cannot read a.toml: no such file or directory");
+    clients.iter_mut().for_each(echoes);
+    assert_eq!(program.stop(Signal::TERM).text(), "", "no other port was opened");
+}
+
+#[test]
+fn a_service_whose_new_port_is_in_use_runs_with_its_old_configuration() {
+    let held = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = held.local_addr().unwrap().to_string();
+    let mut program = Program::start(&services(&[a(), echo("b", "0", "")]));
+    let mut unchanged = program.connect("a");
+    program.port("b");
+    let wrong = services(&[a(), echo("b", &taken, "")]);
+    program.reload(&wrong);
+    program.connect("b");
+    program.wait_told("b runs with its old configuration");
+    let told = program.told();
+    let line = told.lines().find(|line| line.contains("cannot reload: ")).expect(&told);
+    assert!(line.contains(&taken), "{line}");
+    echoes(&mut unchanged);
+
+    // The same file succeeds once the port is free.
+    drop(held);
+    program.reload(&wrong);
+    assert_eq!(program.port("b").to_string(), taken);
+    assert_eq!(program.stop(Signal::TERM).code, Some(0));
+}
+
+#[test]
+fn two_hangups_leave_the_last_configuration() {
+    let folder = Folder::new();
+    folder.write("poem", POEM);
+    let text = services(&[poet(30.0, 1.0)]);
+    let mut program = Program::start_with(folder, &text, &[]);
+    let mut reader = Client::connect(program.port("poet"));
+    reader.read_exact(5);
+    // The first reload waits until the poem's reader is closed; the second arrives meanwhile.
+    program.reload(&services(&[echo("b", "0", "")]));
+    program.wait_told("draining connections=1");
+    program.reload(&services(&[echo("c", "0", "")]));
+    let b = program.port("b");
+    program.port("c");
+    wait_until("both reloads", || program.told().matches("reloaded: ").count() == 2);
+    assert!(is_refused(b));
+    let status = program.ctl(&["status"]);
+    assert!(!status.text().contains("b listening"), "{}", status.text());
+    assert_eq!(program.stop(Signal::TERM).code, Some(0));
+}
+
+#[test]
+fn levels_of_the_file_apply_unless_the_command_line_sets_them() {
+    let level =
+        |level: &str| a() + &format!("{PROCESS}log-file = \"log\"\n").replace("info", level);
+    let reloads = |program: &Program| program.read("log").matches("reloaded: ").count();
+    let program = Program::start(&level("error"));
+    program.port("a");
+    for (now, logged) in [("info", 1), ("error", 1), ("debug", 2), ("warn", 2), ("info", 3)] {
+        program.reload_by_ctl(&level(now)).quietly(0);
+        assert_eq!(reloads(&program), logged, "{now}");
+    }
+    program.stop(Signal::TERM).quietly(0);
+
+    for args in [&["-v"][..], &["--log", "info"]] {
+        let program = Program::start_with(Folder::new(), &level("error"), args);
+        program.port("a");
+        program.reload_by_ctl(&level("warn")).quietly(0);
+        assert_eq!(reloads(&program), 1, "{args:?}");
+        program.stop(Signal::TERM).quietly(0);
+    }
+}
+
+#[test]
+fn reloads_leak_neither_descriptors_nor_memory() {
+    let config = |seconds| {
+        let more = format!("idle-timeout = {seconds}");
+        services(&[a(), echo("b", "unix:b", &more)])
+    };
+    let mut program = Program::start(&config(1));
+    let mut open = program.connect("a");
+    for number in 2..=50 {
+        reload_and_wait(&mut program, &config(number), number - 1);
+    }
+    let (descriptors, memory) = (program.server.descriptors(), program.server.memory());
+    for number in 51..=250 {
+        reload_and_wait(&mut program, &config(number), number - 1);
+    }
+    wait_until("descriptors", || program.server.descriptors() == descriptors);
+    let more = program.server.memory().saturating_sub(memory);
+    assert!(more < 500, "{more} KiB more than {memory}");
+    echoes(&mut open);
+    assert_eq!(program.stop(Signal::TERM).code, Some(0));
+}
+
+/// Reloads, and waits for the `number`th reload of a service.
+fn reload_and_wait(program: &mut Program, text: &str, number: usize) {
+    program.reload(text);
+    wait_until("a reload", || {
+        program.told().matches("reloaded: 1 services changed").count() == number
+    });
+}

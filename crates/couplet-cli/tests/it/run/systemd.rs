@@ -1,0 +1,209 @@
+//! Messages to systemd, and sockets from it.
+
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::process::Command;
+
+use rustix::process::Signal;
+
+use super::{POEM, Program, echo, poet};
+use crate::kit::{Client, PATIENCE, has};
+use crate::needed::Folder;
+
+/// The service manager's socket.
+struct Manager(UnixDatagram);
+
+impl Manager {
+    fn new(folder: &Folder) -> Manager {
+        let socket = UnixDatagram::bind(folder.path("notify")).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Manager(socket)
+    }
+
+    /// Starts a program that notifies this socket.
+    fn start(folder: Folder, text: &str) -> (Program, Manager) {
+        let manager = Manager::new(&folder);
+        let path = folder.path("notify");
+        let program = Program::start_changed(folder, text, &["-v"], |mut command| {
+            command.env("NOTIFY_SOCKET", path);
+            command
+        });
+        (program, manager)
+    }
+
+    /// The next message.
+    fn message(&self) -> String {
+        let mut bytes = [0; 4096];
+        let length = self.0.recv(&mut bytes).expect("a message");
+        String::from_utf8(bytes[..length].to_vec()).unwrap()
+    }
+
+    fn expect_ready(&self) {
+        let message = self.message();
+        let status = message.strip_prefix("READY=1\nSTATUS=").expect(&message);
+        assert!(status.contains("services ready"), "{status}");
+    }
+
+    fn expect_reloading(&self) {
+        let message = self.message();
+        let time = message.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").expect(&message);
+        assert!(time.trim_end().parse::<u64>().is_ok_and(|time| time > 0), "{message}");
+    }
+
+    fn expect_stopping(&self) {
+        let message = self.message();
+        assert!(message.starts_with("STOPPING=1\n"), "{message}");
+    }
+
+    /// Asserts that no message is queued.
+    fn is_silent(&self) {
+        self.0.set_nonblocking(true).unwrap();
+        self.0.recv(&mut [0; 100]).expect_err("no message");
+        self.0.set_nonblocking(false).unwrap();
+    }
+}
+
+#[test]
+fn it_is_ready_once_all_services_listen() {
+    let (a, b) = (echo("a", "unix:a", ""), echo("b", "unix:b", ""));
+    let (program, manager) = Manager::start(Folder::new(), &(a + &b));
+    manager.expect_ready();
+    for name in ["a", "b"] {
+        UnixStream::connect(program.folder.path(name)).unwrap();
+    }
+    let Program { server, folder } = program;
+    assert_eq!(server.stop(Signal::TERM).code, Some(0));
+    manager.expect_stopping();
+    manager.is_silent();
+    drop(folder);
+}
+
+#[test]
+fn a_start_that_fails_is_never_ready() {
+    let text = echo("a", "unix:a", "") + &echo("b", "unix:no/where", "");
+    let (program, manager) = Manager::start(Folder::new(), &text);
+    let (ended, _folder) = program.ended();
+    assert_eq!(ended.code, Some(1));
+    manager.expect_stopping();
+    manager.is_silent();
+}
+
+#[test]
+fn a_reload_is_reported_even_if_the_file_is_wrong() {
+    let text = echo("a", "0", "");
+    let (mut program, manager) = Manager::start(Folder::new(), &text);
+    manager.expect_ready();
+    for (text, wanted) in [(&*text, "reloaded: "), ("nonsense", "cannot reload: ")] {
+        program.reload(text);
+        manager.expect_reloading();
+        manager.expect_ready();
+        program.wait_told(wanted);
+    }
+    assert_eq!(program.stop(Signal::TERM).code, Some(0));
+    manager.expect_stopping();
+}
+
+#[test]
+fn two_reloads_are_ready_after_the_second() {
+    let folder = Folder::new();
+    folder.write("poem", POEM);
+    let (mut program, manager) = Manager::start(folder, &poet(30.0, 1.0));
+    manager.expect_ready();
+    let mut reader = Client::connect(program.port("poet"));
+    reader.read_exact(5);
+    program.reload(&echo("b", "0", ""));
+    manager.expect_reloading();
+    // The reader is drained for a second. The next reload follows.
+    program.wait_told("draining connections=1");
+    program.reload(&echo("c", "0", ""));
+    program.port("b");
+    program.port("c");
+    manager.expect_reloading();
+    manager.expect_ready();
+    assert_eq!(program.stop(Signal::TERM).code, Some(0));
+    manager.expect_stopping();
+}
+
+#[test]
+fn it_reports_the_stop_before_connections_are_drained() {
+    let folder = Folder::new();
+    folder.write("poem", POEM);
+    let text = poet(0.5, 60.0) + "[supervisor]\ndrain = 60\n";
+    let (mut program, manager) = Manager::start(folder, &text);
+    manager.expect_ready();
+    let mut reader = Client::connect(program.port("poet"));
+    reader.read_exact(5);
+    program.signal(Signal::TERM);
+    manager.expect_stopping();
+    assert!(program.is_running());
+    assert_eq!(reader.read_to_end().unwrap(), &POEM[5..]);
+    reader.finish();
+    let (ended, _folder) = program.ended();
+    assert_eq!(ended.code, Some(0));
+    manager.is_silent();
+}
+
+#[test]
+fn its_loop_feeds_the_watchdog() {
+    let folder = Folder::new();
+    let manager = Manager::new(&folder);
+    let path = folder.path("notify");
+    let text = echo("a", "0", "");
+    let program = Program::start_changed(folder, &text, &[], |program| {
+        let mut command = Command::new("sh");
+        command.args(["-c", "WATCHDOG_PID=$$ exec \"$@\"", "sh"]);
+        command.arg(program.get_program()).args(program.get_args());
+        command.env("NOTIFY_SOCKET", path).env("WATCHDOG_USEC", "200000");
+        command
+    });
+    manager.expect_ready();
+    for _ in 0..4 {
+        assert_eq!(manager.message().trim_end(), "WATCHDOG=1");
+    }
+    assert_eq!(program.stop(Signal::TERM).code, Some(0));
+}
+
+#[test]
+fn the_watchdog_of_another_process_is_not_fed() {
+    let folder = Folder::new();
+    let manager = Manager::new(&folder);
+    let path = folder.path("notify");
+    let text = echo("a", "0", "") + "[supervisor]\nnot-ready-for = 0.2\n";
+    let program = Program::start_changed(folder, &text, &[], |mut command| {
+        command.env("NOTIFY_SOCKET", path);
+        command.env("WATCHDOG_USEC", "2000").env("WATCHDOG_PID", "1");
+        command
+    });
+    manager.expect_ready();
+    assert_eq!(program.stop(Signal::TERM).code, Some(0));
+    manager.expect_stopping();
+    manager.is_silent();
+}
+
+#[test]
+fn a_service_is_activated_by_systemd() {
+    const ACTIVATE: &str = "systemd-socket-activate";
+    if !has(ACTIVATE) {
+        return;
+    }
+    let folder = Folder::new();
+    let path = folder.path("socket");
+    let listen = path.clone();
+    let text = echo("a", "systemd:web", "");
+    let program = Program::start_changed(folder, &text, &[], |program| {
+        let mut command = Command::new(ACTIVATE);
+        command.args(["--listen", &listen, "--fdname=web"]);
+        command.arg(program.get_program()).args(program.get_args());
+        command
+    });
+    program.wait_told("Listening on");
+    // The program starts with the first connection.
+    let mut stream = UnixStream::connect(&path).unwrap();
+    stream.write_all(b"hello").unwrap();
+    let mut answer = [0; 5];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(program.server.line(), format!("a listening on unix:{path}"));
+    assert_eq!(&answer, b"hello");
+    drop(stream);
+    assert_eq!(program.stop(Signal::TERM).code, Some(0));
+}
