@@ -152,7 +152,7 @@ impl Running {
         signals::on_hangup(&self.reactor, move || {
             if let Some(running) = hung_up.upgrade() {
                 running.program.log.reopen();
-                running.reload().detach();
+                running.reload_and_log();
             }
         })?;
         Ok(())
@@ -229,7 +229,9 @@ impl Running {
                 return Deferred::succeed("a reload is in progress; another follows".to_owned());
             }
             Phase::Starting | Phase::Ending => {
-                return Deferred::fail(Failure::msg("cannot reload: the program starts or ends"));
+                const REFUSED: &str = "cannot reload: the program starts or ends";
+                tracing::error!("{REFUSED}");
+                return Deferred::fail(Failure::msg(REFUSED));
             }
         }
         systemd::reloading();
@@ -246,9 +248,14 @@ impl Running {
         })
     }
 
+    /// Reloads. The log has the outcome, and no caller waits for it.
+    fn reload_and_log(self: &Rc<Self>) {
+        self.reload().add_errback(|_| Ok(String::new())).detach();
+    }
+
     fn reloaded(self: &Rc<Self>) {
         match self.phase.replace(Phase::Serving) {
-            Phase::ReloadingAgain => return self.reload().detach(),
+            Phase::ReloadingAgain => return self.reload_and_log(),
             Phase::Ending => return self.phase.set(Phase::Ending),
             _ => {}
         }

@@ -81,7 +81,9 @@ fn a_wrong_file_changes_nothing() {
     program.signal(Signal::HUP);
     program.wait_told("cannot reload: cannot read a.toml: no such file or directory");
     clients.iter_mut().for_each(echoes);
-    assert_eq!(program.stop(Signal::TERM).text(), "", "no other port was opened");
+    let ended = program.stop(Signal::TERM);
+    assert_eq!(ended.text(), "", "no other port was opened");
+    assert_eq!(ended.stderr.matches("ERROR").count(), 5, "each once: {}", ended.stderr);
 }
 
 #[test]
@@ -126,6 +128,27 @@ fn two_hangups_leave_the_last_configuration() {
     let status = program.ctl(&["status"]);
     assert!(!status.text().contains("b listening"), "{}", status.text());
     assert_eq!(program.stop(Signal::TERM).code, Some(0));
+}
+
+#[test]
+fn a_program_may_end_during_a_reload() {
+    let folder = Folder::new();
+    folder.write("poem", POEM);
+    let mut program = Program::start_with(folder, &services(&[poet(30.0, 60.0)]), &[]);
+    let mut reader = Client::connect(program.port("poet"));
+    reader.read_exact(5);
+    program.reload(&services(&[echo("b", "unix:b", "")]));
+    program.wait_told("draining connections=1");
+    program.signal(Signal::TERM);
+    program.wait_told("stopping");
+    program.signal(Signal::HUP);
+    program.wait_told("cannot reload: the program starts or ends");
+    program.signal(Signal::TERM);
+    let (ended, folder) = program.ended();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("unhandled"), "{}", ended.stderr);
+    assert!(ended.took.as_secs() < 5, "{:?}", ended.took);
+    assert_eq!(folder.names(), [FILE, "poem"]);
 }
 
 #[test]
