@@ -1,9 +1,11 @@
 //! The user, the group and the file mode mask of the process.
 
+use std::path::Path;
+
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Group, Uid, User, initgroups, setgid, setgroups, setuid};
 
-use crate::exit::Exit;
+use crate::exit::{Exit, plain};
 use crate::options::Options;
 
 /// A user and a group that exist.
@@ -21,6 +23,19 @@ impl Identity {
         let user = options.user.as_deref().map(find_user).transpose()?;
         let group = options.group.as_deref().map(find_group).transpose()?;
         Ok((user.is_some() || group.is_some()).then_some(Identity { user, group }))
+    }
+
+    /// Makes the user the owner of a file. A symbolic link, which others may have put there, is not
+    /// followed.
+    pub(crate) fn give(&self, file: &Path) -> Result<(), Exit> {
+        let Some((user, ..)) = &self.user else { return Ok(()) };
+        std::os::unix::fs::lchown(file, Some(user.as_raw()), None).map_err(|error| {
+            Exit::failed(format!(
+                "cannot change the owner of {}: {}",
+                file.display(),
+                plain(&error)
+            ))
+        })
     }
 
     /// Becomes the user and the group, in all threads. A user's other groups are set too.

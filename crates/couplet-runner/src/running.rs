@@ -161,7 +161,9 @@ impl Running {
     /// All services have started.
     fn serve(&self) -> couplet::Result<()> {
         if let Some(identity) = &self.program.identity {
-            identity.assume().map_err(|exit| Failure::msg(exit.message()))?;
+            let control = self.program.arguments.options.control.as_deref();
+            let given = control.map_or(Ok(()), |path| identity.give(path));
+            given.and_then(|()| identity.assume()).map_err(|exit| Failure::msg(exit.message()))?;
         }
         self.phase.set(Phase::Serving);
         if let Some(metrics) = &self.metrics {

@@ -1,7 +1,7 @@
 //! The process: its pid file, and its user.
 
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -147,6 +147,23 @@ fn the_user_changes_in_all_threads_once_the_ports_are_open() {
 }
 
 #[test]
+fn the_control_socket_belongs_to_the_user() {
+    let (true, Some((uid, ..))) = (rustix::process::geteuid().is_root(), numbers_of("nobody"))
+    else {
+        return missing("root");
+    };
+    let text = echo("a", "0", "[runner]\ncontrol = \"ctl\"\nuser = \"nobody\"");
+    let program = Program::start_with(Folder::new(), &text, &["-v"]);
+    program.port("a");
+    program.wait_told("started");
+    let socket = std::fs::metadata(program.folder.path("ctl")).unwrap();
+    assert_eq!(socket.uid().to_string(), uid);
+    assert_eq!(socket.permissions().mode() & 0o777, 0o600);
+    program.ctl(&["status"]).quietly(0);
+    assert_eq!(program.stop(Signal::TERM).code, Some(0));
+}
+
+#[test]
 fn a_user_that_one_may_not_become_is_1() {
     let (true, Some((uid, gid, _))) = (rustix::process::geteuid().is_root(), numbers_of("nobody"))
     else {
@@ -157,9 +174,11 @@ fn a_user_that_one_may_not_become_is_1() {
     for (path, mode) in [(folder.path(""), 0o755), (file.clone(), 0o644)] {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
     }
-    // The target folder may be root's.
+    // The target folder may be root's. A process copies, so that no child of another test inherits
+    // the descriptor, which would prevent the start.
     let program = folder.path("couplet");
-    std::fs::copy(env!("CARGO_BIN_EXE_couplet"), &program).unwrap();
+    let mut copy = Command::new("cp");
+    assert!(copy.args([env!("CARGO_BIN_EXE_couplet"), &program]).status().unwrap().success());
     let ours = couplet(&[]);
     let mut command = Command::new(&program);
     command.envs(ours.get_envs().filter_map(|(name, value)| Some((name, value?))));
