@@ -1,5 +1,6 @@
 //! Starts that fail, and ends in order.
 
+use std::io::ErrorKind;
 use std::net::TcpListener;
 
 use rustix::process::Signal;
@@ -100,7 +101,7 @@ fn a_connection_is_closed_after_the_drain() {
     let mut reader = Client::connect(program.port("poet"));
     reader.read_exact(5);
     program.signal(Signal::TERM);
-    reader.read_to_end().unwrap_err();
+    assert_eq!(reader.read_to_end().unwrap_err().kind(), ErrorKind::ConnectionReset);
     let (ended, _) = program.ended();
     ended.quietly(0);
     assert!(ended.took.as_secs() < 5, "{:?}", ended.took);
