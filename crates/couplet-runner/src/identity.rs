@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Gid, Group, Uid, User, initgroups, setgid, setgroups, setuid};
+use nix::unistd::{Gid, Group, Uid, User, fchownat, initgroups, setgid, setgroups, setuid};
 
-use crate::exit::{Exit, plain};
+use crate::exit::Exit;
 use crate::options::Options;
 
 /// A user and a group that exist.
@@ -29,12 +30,10 @@ impl Identity {
     /// followed.
     pub(crate) fn give(&self, file: &Path) -> Result<(), Exit> {
         let Some((user, ..)) = &self.user else { return Ok(()) };
-        std::os::unix::fs::lchown(file, Some(user.as_raw()), None).map_err(|error| {
-            Exit::failed(format!(
-                "cannot change the owner of {}: {}",
-                file.display(),
-                plain(&error)
-            ))
+        let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
+        fchownat(AT_FDCWD, file, Some(*user), None, flags).map_err(|error| {
+            let (file, error) = (file.display(), error.desc().to_lowercase());
+            Exit::failed(format!("cannot change the owner of {file}: {error}"))
         })
     }
 
