@@ -1,9 +1,9 @@
 //! Logging to stderr, and the report of a panic.
 
 use std::io::IsTerminal;
-use std::str::FromStr;
 
 use clap::{ArgAction, Args};
+use couplet_runner::log_levels;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::prelude::*;
 
@@ -14,7 +14,7 @@ pub(crate) struct Logging {
     #[arg(short, long, action = ArgAction::Count, global = true)]
     verbose: u8,
     /// Events to log, as in `warn` or `couplet=debug,info`
-    #[arg(long, value_name = "FILTER", global = true, value_parser = filter)]
+    #[arg(long, value_name = "FILTER", global = true, value_parser = log_levels)]
     log: Option<Targets>,
 }
 
@@ -66,30 +66,5 @@ impl Logging {
     /// True if log lines would collide with progress bars.
     pub(crate) fn is_talkative(&self) -> bool {
         self.verbose > 0 || self.log.is_some()
-    }
-}
-
-fn filter(text: &str) -> Result<Targets, String> {
-    const EXAMPLES: &str = "examples are warn, or couplet=debug,info";
-    let known = |c: char| c.is_ascii_alphanumeric() || "_:=,-".contains(c);
-    if let Some(odd) = text.chars().find(|c| !known(*c)) {
-        // It would become part of a target that matches nothing.
-        return Err(format!("{odd:?} is not allowed in a filter; {EXAMPLES}"));
-    }
-    Targets::from_str(text).map_err(|error| format!("{error}; {EXAMPLES}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_filter_is_levels_and_targets_and_nothing_else() {
-        for good in ["warn", "couplet=debug,info", "couplet::reactor=trace"] {
-            assert!(filter(good).is_ok(), "{good}");
-        }
-        for bad in ["bad[[[", "couplet=nonsense", "==", "info debug"] {
-            assert!(filter(bad).is_err(), "{bad}");
-        }
     }
 }

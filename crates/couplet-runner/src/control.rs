@@ -11,7 +11,7 @@ use couplet::reactor::{ConnectionSnapshot, Snapshot};
 use couplet::{Deferred, Failure, ListenOptions};
 use serde::Serialize;
 
-use crate::options::filter;
+use crate::options::log_levels;
 use crate::running::Running;
 
 /// Answers orders on a UNIX socket that only the process's own user may use.
@@ -92,7 +92,7 @@ fn carry_out(running: &Rc<Running>, order: &str) -> Deferred<String> {
         ("close", id) if !id.is_empty() => close(running, id.to_owned()),
         ("drain", "") => ended(running, false),
         ("stop", "") => ended(running, true),
-        ("log", levels) if !levels.is_empty() => match filter(levels) {
+        ("log", levels) if !levels.is_empty() => match log_levels(levels) {
             Ok(levels) => {
                 running.program.log.set_levels(levels);
                 Deferred::succeed(String::new())

@@ -1,10 +1,12 @@
 //! The user, the group and the file mode mask of the process.
 
+use std::os::fd::AsFd;
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Gid, Group, Uid, User, fchownat, initgroups, setgid, setgroups, setuid};
+use nix::unistd::{Gid, Group, Uid, User, fchown, fchownat, initgroups, setgid, setgroups, setuid};
 
 use crate::exit::Exit;
 use crate::options::Options;
@@ -31,10 +33,14 @@ impl Identity {
     pub(crate) fn give(&self, file: &Path) -> Result<(), Exit> {
         let Some((user, ..)) = &self.user else { return Ok(()) };
         let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
-        fchownat(AT_FDCWD, file, Some(*user), None, flags).map_err(|error| {
-            let (file, error) = (file.display(), error.desc().to_lowercase());
-            Exit::failed(format!("cannot change the owner of {file}: {error}"))
-        })
+        let given = fchownat(AT_FDCWD, file, Some(*user), None, flags);
+        given.map_err(|error| not_given(file, error))
+    }
+
+    /// Makes the user the owner of an open file.
+    pub(crate) fn give_open(&self, file: impl AsFd, path: &Path) -> Result<(), Exit> {
+        let Some((user, ..)) = &self.user else { return Ok(()) };
+        fchown(file, Some(*user), None).map_err(|error| not_given(path, error))
     }
 
     /// Becomes the user and the group, in all threads. A user's other groups are set too.
@@ -57,6 +63,11 @@ impl Identity {
             ))
         })
     }
+}
+
+fn not_given(file: &Path, error: Errno) -> Exit {
+    let (file, error) = (file.display(), error.desc().to_lowercase());
+    Exit::failed(format!("cannot change the owner of {file}: {error}"))
 }
 
 /// The user of this name or number. A number without a user is used as it is, without other groups.

@@ -127,6 +127,6 @@ mod values;
 mod web;
 
 pub use config::unknown;
-pub use options::{Arguments, Options};
+pub use options::{Arguments, Options, log_levels};
 pub use runner::Runner;
 pub use values::{Connect, Listen, Seconds};

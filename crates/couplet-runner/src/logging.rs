@@ -1,8 +1,10 @@
 //! The log: lines for people or of JSON, on stderr or in a file that is opened again on SIGHUP.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,6 +17,7 @@ use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::{Layer, Registry};
 
 use crate::exit::{Exit, plain};
+use crate::identity::Identity;
 use crate::options::{Arguments, LogForm};
 
 /// The log of the process.
@@ -26,6 +29,8 @@ pub(crate) struct Log {
     levels: Handle<Targets, Registry>,
     /// The levels of the command line, if it sets them.
     asked: Option<Targets>,
+    /// The levels of the configuration.
+    of_file: Rc<RefCell<Option<Targets>>>,
 }
 
 impl Log {
@@ -39,7 +44,7 @@ impl Log {
                 _ => LevelFilter::TRACE,
             })
         }));
-        let first = asked.clone().or(of_file).unwrap_or_else(default_levels);
+        let first = asked.clone().or(of_file.clone()).unwrap_or_else(default_levels);
         let (filter, levels) = reload::Layer::new(first);
         let (writer, is_colourful) = (output.clone(), output.is_colourful());
         let lines = tracing_subscriber::fmt::layer()
@@ -59,12 +64,14 @@ impl Log {
             let text = panic.payload_as_str().unwrap_or("no message");
             tracing::error!(%place, "panic: {text}");
         }));
-        Ok(Log { output, form, levels, asked })
+        Ok(Log { output, form, levels, asked, of_file: Rc::new(RefCell::new(of_file)) })
     }
 
-    /// Sets the levels of the file, unless the command line has set others.
+    /// Sets the levels of the configuration if they have changed, unless the command line has set
+    /// others.
     pub(crate) fn set_levels_of_file(&self, levels: Option<Targets>) {
-        if self.asked.is_none() {
+        let before = self.of_file.replace(levels.clone());
+        if self.asked.is_none() && before != levels {
             self.set_levels(levels.unwrap_or_else(default_levels));
         }
     }
@@ -78,7 +85,19 @@ impl Log {
         if let Output::File(file) = &self.output
             && let Err(error) = file.reopen()
         {
-            tracing::error!(path = %file.path.display(), %error, "cannot open the log file again");
+            let error = plain(&error);
+            tracing::error!(path = %file.path.display(), error, "cannot open the log file again");
+        }
+    }
+
+    /// Makes the user of the process the owner of the log file, so that it can be opened again.
+    pub(crate) fn give_to(&self, identity: &Identity) -> Result<(), Exit> {
+        match &self.output {
+            Output::Stderr => Ok(()),
+            Output::File(log) => {
+                let file = log.file.lock().unwrap_or_else(PoisonError::into_inner);
+                identity.give_open(&*file, &log.path)
+            }
         }
     }
 

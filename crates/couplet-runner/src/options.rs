@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ValueEnum};
 use serde::de::{Deserialize, Deserializer, Error};
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::values::Listen;
 
@@ -19,7 +19,7 @@ pub struct Arguments {
     #[arg(short, long, action = ArgAction::Count)]
     pub(crate) verbose: u8,
     /// Events to log, as in warn, or couplet=debug,info
-    #[arg(long, value_name = "FILTER", value_parser = filter)]
+    #[arg(long, value_name = "FILTER", value_parser = log_levels)]
     pub(crate) log_level: Option<Targets>,
     /// Form of the log: text, or json for a line of JSON for each event
     #[arg(long, value_name = "FORM")]
@@ -131,19 +131,30 @@ pub(crate) enum LogForm {
     Json,
 }
 
-/// A filter of events: levels and targets.
-pub(crate) fn filter(text: &str) -> Result<Targets, String> {
+/// Reads which events to log: a level, or levels of targets, as in `warn` and `couplet=debug,info`.
+///
+/// # Errors
+///
+/// Words for a user, with an example.
+pub fn log_levels(text: &str) -> Result<Targets, String> {
     const EXAMPLES: &str = "examples are warn, or couplet=debug,info";
     let known = |c: char| c.is_ascii_alphanumeric() || "_:=,-".contains(c);
     if let Some(odd) = text.chars().find(|c| !known(*c)) {
         // It would become part of a target that matches nothing.
         return Err(format!("{odd:?} is not allowed in a filter; {EXAMPLES}"));
     }
+    let is_level = |part: &&str| {
+        part.contains('=') || (!part.is_empty() && part.parse::<LevelFilter>().is_ok())
+    };
+    if let Some(odd) = text.split(',').find(|part| !is_level(part)) {
+        // It would be a target, and silence all others.
+        return Err(format!("{odd:?} is not a level; {EXAMPLES}"));
+    }
     text.parse().map_err(|error| format!("{error}; {EXAMPLES}"))
 }
 
 fn filter_of<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Targets>, D::Error> {
-    filter(&String::deserialize(deserializer)?).map(Some).map_err(D::Error::custom)
+    log_levels(&String::deserialize(deserializer)?).map(Some).map_err(D::Error::custom)
 }
 
 fn octal(text: &str) -> Result<u32, String> {
@@ -192,11 +203,16 @@ mod tests {
         for (file, wanted) in [
             ("log-level = \"a b\"", "' ' is not allowed in a filter; examples are warn"),
             ("log-level = \"couplet=x\"", "examples are warn"),
+            ("log-level = \"loud\"", "\"loud\" is not a level; examples are warn"),
+            ("log-level = \"info,\"", "\"\" is not a level"),
             ("umask = 0o1000", "a number up to 0o777 is expected here"),
             ("log = \"xml\"", "unknown variant `xml`, expected `text` or `json`"),
         ] {
             let error = toml::from_str::<RunnerTable>(file).expect_err(file).to_string();
             assert!(error.contains(wanted), "{error}");
+        }
+        for good in ["warn", "couplet=debug,info", "couplet::reactor=trace", "OFF"] {
+            assert!(log_levels(good).is_ok(), "{good}");
         }
         for text in ["8", "-1", "1000", ""] {
             assert!(octal(text).is_err(), "{text}");

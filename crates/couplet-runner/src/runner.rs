@@ -1,5 +1,6 @@
 //! [`Runner`]: a program's services, and its `main`.
 
+use std::cell::Cell;
 use std::fmt;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,13 +11,14 @@ use couplet::{Loop, LoopOptions, Reactor};
 use serde::de::DeserializeOwned;
 
 use crate::config::Source;
-use crate::exit::Exit;
+use crate::exit::{Exit, plain};
 use crate::identity::{self, Identity};
 use crate::logging::Log;
 use crate::options::Arguments;
 use crate::pid_file::PidFile;
 use crate::plan::{Plan, Services};
 use crate::running::{self, Program};
+use crate::signals::Hangups;
 
 /// A program made of services; see the [crate's page](crate). Twisted's `twistd` with a plugin.
 pub struct Runner {
@@ -133,6 +135,8 @@ impl Runner {
     }
 
     fn try_run(self, arguments: Arguments) -> Result<(), Exit> {
+        let hangups = Hangups::catch()
+            .map_err(|error| Exit::failed(format!("cannot handle SIGHUP: {}", plain(&error))))?;
         let source = match &arguments.config {
             Some(path) => Source::read(path)?,
             None => Source::parse("no configuration (--config FILE)", "")?,
@@ -143,7 +147,7 @@ impl Runner {
         let identity = Identity::find(&arguments.options)?;
         let options = self.options.clone().signals(true);
         let mut l = Loop::with_options(options)
-            .map_err(|error| Exit::failed(format!("cannot start the loop: {error}")))?;
+            .map_err(|error| Exit::failed(format!("cannot start the loop: {}", plain(&error))))?;
         if arguments.options.check {
             return check(&l.reactor(), plan, &source);
         }
@@ -160,6 +164,7 @@ impl Runner {
             arguments,
             identity,
             log,
+            hangups: Cell::new(Some(hangups)),
         };
         running::run(&mut l, program, plan)
     }

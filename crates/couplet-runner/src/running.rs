@@ -15,7 +15,8 @@ use crate::logging::Log;
 use crate::metrics::Metrics;
 use crate::options::Arguments;
 use crate::plan::{Key, Plan, Planned, Services, SupervisorTable};
-use crate::{control, reload, signals, systemd, web};
+use crate::signals::Hangups;
+use crate::{control, reload, systemd, web};
 
 /// A program, with its command line and the configuration of its start.
 pub(crate) struct Program {
@@ -25,6 +26,7 @@ pub(crate) struct Program {
     pub(crate) arguments: Arguments,
     pub(crate) identity: Option<Identity>,
     pub(crate) log: Log,
+    pub(crate) hangups: Cell<Option<Hangups>>,
 }
 
 /// Runs a program until a signal, an order or its supervisor ends it.
@@ -135,7 +137,7 @@ impl Running {
         }
     }
 
-    /// Opens the ports of the runner itself, and accepts SIGHUP.
+    /// Opens the ports of the runner itself.
     fn open(self: &Rc<Self>) -> Result<(), Failure> {
         let options = &self.program.arguments.options;
         if let Some(endpoint) = &options.health {
@@ -148,27 +150,34 @@ impl Running {
         if let Some(path) = &options.control {
             control::serve(self, path)?;
         }
+        Ok(())
+    }
+
+    /// Handles SIGHUP, also one that came during the start.
+    fn accept_hangups(self: &Rc<Self>) -> std::io::Result<()> {
+        let Some(hangups) = self.program.hangups.take() else { return Ok(()) };
         let hung_up = Rc::downgrade(self);
-        signals::on_hangup(&self.reactor, move || {
+        hangups.each(&self.reactor, move || {
             if let Some(running) = hung_up.upgrade() {
                 running.program.log.reopen();
                 running.reload_and_log();
             }
-        })?;
-        Ok(())
+        })
     }
 
     /// All services have started.
-    fn serve(&self) -> couplet::Result<()> {
+    fn serve(self: &Rc<Self>) -> couplet::Result<()> {
         if let Some(identity) = &self.program.identity {
             let control = self.program.arguments.options.control.as_deref();
             let given = control.map_or(Ok(()), |path| identity.give(path));
+            let given = given.and_then(|()| self.program.log.give_to(identity));
             given.and_then(|()| identity.assume()).map_err(|exit| Failure::msg(exit.message()))?;
         }
         self.phase.set(Phase::Serving);
         if let Some(metrics) = &self.metrics {
             metrics.start();
         }
+        self.accept_hangups()?;
         systemd::ready(&self.summary());
         *self.watchdog.borrow_mut() = systemd::keep_watchdog(&self.reactor);
         tracing::info!(

@@ -19,6 +19,7 @@ pub(crate) fn serve(
     metrics: Option<Rc<Metrics>>,
 ) -> Result<(), Failure> {
     let (asked, supervisor) = (reactor.clone(), supervisor.clone());
+    let what = if metrics.is_some() { "metrics and the health" } else { "the health" };
     let answers = local(reactor, async move |request: Request<Body>| {
         match (request.uri().path(), &metrics) {
             ("/healthz" | "/readyz", _) => health(request.uri().path(), &supervisor),
@@ -32,8 +33,8 @@ pub(crate) fn serve(
     });
     let port = reactor
         .serve_http(endpoint, answers)
-        .map_err(|failure| Failure::msg(format!("cannot serve health and metrics: {failure}")))?;
-    tracing::info!(host = %port.host(), "serving health and metrics");
+        .map_err(|failure| Failure::msg(format!("cannot serve {what}: {failure}")))?;
+    tracing::info!(host = %port.host(), "serving {what}");
     Ok(())
 }
 

@@ -573,7 +573,12 @@ const CAPABILITIES: &[Capability] = &[
         places: &["couplet-cli/src/"],
     },
     Capability {
-        paths: &["couplet_runner", "serde"],
+        paths: &["couplet_runner"],
+        instead: GUEST,
+        places: &["couplet-cli/src/run/", "couplet-cli/src/logging.rs"],
+    },
+    Capability {
+        paths: &["serde"],
         instead: GUEST,
         places: &["couplet-cli/src/run/", "couplet-runner/src/"],
     },

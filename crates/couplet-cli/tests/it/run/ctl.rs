@@ -97,7 +97,12 @@ fn log_changes_the_events_that_are_logged() {
         program.ctl(&["status"]).quietly(0);
         assert_eq!(logged() > before, is_logged, "{filter}: {}", program.read("log"));
     }
+    // A reload that changes other things leaves it alone.
+    program.ctl(&["log", "info"]).quietly(0);
+    program.reload_by_ctl(&(text.clone() + "[services.b]\nkind = \"echo\"\n")).quietly(0);
+    program.wait_read("log", "reloaded: 0 services changed, 1 added, 0 removed");
     for (filter, wanted) in [
+        ("loud", "couplet: \"loud\" is not a level"),
         ("a b", "couplet: ' ' is not allowed in a filter; examples are warn"),
         ("couplet=loud", "couplet: "),
         ("info\nstop", "couplet: ' ' is not allowed in a filter"),

@@ -4,27 +4,12 @@ use std::net::SocketAddr;
 
 use rustix::process::Signal;
 
-use super::{Program, echo, echoes, is_refused};
+use super::{Program, echo, echoes, get, is_refused, port_after};
 use crate::kit::{Client, wait_until};
 use crate::needed::Folder;
 
-/// The status and the body of an answer.
-fn get(port: SocketAddr, path: &str) -> (u16, String) {
-    let mut client = Client::connect(port);
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    client.send(request.as_bytes());
-    let answer = String::from_utf8(client.read_to_end().unwrap()).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
-}
-
-/// The port of the health, from the log.
 fn health_port(program: &Program) -> SocketAddr {
-    const SAID: &str = "serving the health host=tcp:";
-    program.wait_told(SAID);
-    let told = program.told();
-    let host = told.split(SAID).nth(1).and_then(|rest| rest.split_whitespace().next());
-    host.unwrap().parse().unwrap()
+    port_after("serving the health", program)
 }
 
 const LOCAL: &str = "tcp:0:interface=127.0.0.1";

@@ -6,11 +6,13 @@ mod ctl;
 mod health;
 mod life;
 mod log;
+mod metrics;
 mod process;
 mod reload;
 mod systemd;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Command;
 
 use rustix::process::Signal;
@@ -148,11 +150,34 @@ fn run_in(folder: &Folder, text: &str, args: &[&str]) -> Ended {
     Running::start(command.current_dir(&**folder)).ended()
 }
 
+/// The status and the body of an answer.
+fn get(port: SocketAddr, path: &str) -> (u16, String) {
+    let mut client = Client::connect(port);
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    client.send(request.as_bytes());
+    let answer = String::from_utf8(client.read_to_end().unwrap()).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+/// A port that the log names after these words.
+fn port_after(words: &str, program: &Program) -> SocketAddr {
+    let said = format!("{words} host=tcp:");
+    program.wait_told(&said);
+    let told = program.told();
+    let host = told.split(&said).nth(1).and_then(|rest| rest.split_whitespace().next());
+    host.unwrap().parse().unwrap()
+}
+
 /// The output of a Python program for this input, which fails the test if the program fails.
 fn python(program: &str, input: &str) -> String {
+    run_python(Path::new("python3"), program, input)
+}
+
+fn run_python(python: &Path, program: &str, input: &str) -> String {
     let folder = Folder::new();
     let file = std::fs::File::open(folder.write("input", input)).unwrap();
-    let mut command = Command::new("python3");
+    let mut command = Command::new(python);
     command.args(["-c", program]).stdin(file).stdout(std::process::Stdio::piped());
     let ended = Running::start_with_stdout(&mut command).ended();
     ended.quietly(0);

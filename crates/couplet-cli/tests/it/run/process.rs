@@ -164,6 +164,28 @@ fn the_control_socket_belongs_to_the_user() {
 }
 
 #[test]
+fn a_log_file_of_root_is_opened_again_by_the_user() {
+    if !rustix::process::geteuid().is_root() {
+        return missing("the user root");
+    }
+    let folder = Folder::new();
+    std::fs::set_permissions(&*folder, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let text = echo("a", "0", "[runner]\nlog-file = \"log\"\nuser = \"nobody\"");
+    let mut program = Program::start_with(folder, &text, &["-v"]);
+    program.wait_read("log", "started");
+    // In place, and after a rename.
+    program.signal(Signal::HUP);
+    program.wait_read("log", "reloaded");
+    std::fs::rename(program.folder.path("log"), program.folder.path("old")).unwrap();
+    program.signal(Signal::HUP);
+    program.wait_read("log", "reloaded");
+    for name in ["log", "old"] {
+        assert!(!program.read(name).contains("cannot open"), "{}", program.read(name));
+    }
+    assert_eq!(program.stop(Signal::TERM).code, Some(0));
+}
+
+#[test]
 fn a_user_that_one_may_not_become_is_1() {
     let (true, Some((uid, gid, _))) = (rustix::process::geteuid().is_root(), numbers_of("nobody"))
     else {

@@ -1,0 +1,73 @@
+//! Metrics over HTTP, read by Prometheus' own parser.
+
+use std::collections::BTreeMap;
+
+use rustix::process::Signal;
+
+use super::{Program, echo, echoes, get, port_after, run_python};
+use crate::kit::{Client, wait_until};
+use crate::needed::{Folder, Venv, missing};
+
+const PROMETHEUS: Venv = Venv {
+    name: "prometheus",
+    modules: "prometheus_client",
+    packages: &["prometheus_client>=0.20"],
+};
+
+/// Prints each sample as its name, labels and value.
+const PARSE: &str = "
+import sys
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+for family in text_string_to_metric_families(sys.stdin.read()):
+    for sample in family.samples:
+        labels = ','.join(sorted(sample.labels.values()))
+        print(f'{sample.name}|{labels}|{float(sample.value)}')
+";
+
+#[test]
+fn metrics_are_what_prometheus_reads() {
+    let python = match PROMETHEUS.python() {
+        Ok(python) => python,
+        Err(reason) => return missing(reason),
+    };
+    let text = echo("a", "0", "")
+        + "[runner]\nlog-level = \"info\"\nmetrics = \"tcp:0:interface=127.0.0.1\"\n";
+    let program = Program::start_with(Folder::new(), &text, &[]);
+    let metrics = port_after("serving metrics and the health", &program);
+    let port = program.port("a");
+    let mut open = Client::connect(port);
+    echoes(&mut open);
+    let mut ended = Client::connect(port);
+    echoes(&mut ended);
+    ended.finish();
+    drop(ended);
+    let read = || -> BTreeMap<String, f64> {
+        let (status, text) = get(metrics, "/metrics");
+        assert_eq!(status, 200, "{text}");
+        let samples = run_python(&python, PARSE, &text);
+        let sample = |line: &str| {
+            let (name, value) = line.rsplit_once('|').unwrap();
+            (name.to_owned(), value.parse().unwrap())
+        };
+        samples.lines().map(sample).collect()
+    };
+    let done = "couplet_connections_ended_total|done";
+    wait_until("the end of a connection", || read()[done] >= 1.0);
+    let samples = read();
+    for (name, wanted) in [
+        (format!("couplet_connections|open,tcp:{port}"), 1.0),
+        (format!("couplet_accepted_total|tcp:{port}"), 2.0),
+        (format!("couplet_port_paused|tcp:{port}"), 0.0),
+        ("couplet_service_ready|a".to_owned(), 1.0),
+        ("couplet_service_restarts_total|a".to_owned(), 0.0),
+        ("couplet_ready|".to_owned(), 1.0),
+        ("couplet_events_total|error".to_owned(), 0.0),
+    ] {
+        assert_eq!(samples.get(&name), Some(&wanted), "{name}: {samples:?}");
+    }
+    assert!(samples["couplet_connection_bytes_total|in"] >= 10.0, "{samples:?}");
+    assert!(samples["couplet_busy_seconds_count|"] >= 1.0, "{samples:?}");
+    assert_eq!(get(metrics, "/readyz").0, 200);
+    assert_eq!(get(metrics, "/"), (404, "there are /healthz, /readyz and /metrics\n".to_owned()));
+    assert_eq!(program.stop(Signal::TERM).code, Some(0));
+}
