@@ -7,7 +7,10 @@ use couplet::{Interest, Reactor};
 use signal_hook::consts::SIGHUP;
 
 /// SIGHUP, which no longer ends the process. A byte for each is in this pipe.
-pub(crate) struct Hangups(UnixStream);
+pub(crate) struct Hangups(
+    // Bound: the buffer of a socket; a byte that doesn't fit is one of many.
+    UnixStream,
+);
 
 impl Hangups {
     /// Catches SIGHUP from now on.
