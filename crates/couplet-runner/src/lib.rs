@@ -67,6 +67,13 @@
 //! | SIGHUP | opens the log file again, and reloads the configuration |
 //! | SIGUSR1 | logs a snapshot of the loop |
 //!
+//! # The log
+//!
+//! Warnings and errors go to stderr, or are appended to `--log-file`; as lines, or with `--log json` as
+//! a line of JSON each. `-v` adds important events, `-vv` a line for each connection. Of the warnings
+//! and errors from one place in the program, 20 are logged within ten seconds (`--log-repeats`); the
+//! others are counted, and the count is logged.
+//!
 //! # Health and metrics
 //!
 //! With `--health ENDPOINT`, `/readyz` answers 200 while clients can be served, and 503 while the
@@ -119,6 +126,7 @@ mod options;
 mod pid_file;
 mod plan;
 mod reload;
+mod repeats;
 mod runner;
 mod running;
 mod signals;

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::filter::{FilterExt, LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::layer::Context;
@@ -19,6 +19,10 @@ use tracing_subscriber::{Layer, Registry};
 use crate::exit::{Exit, plain};
 use crate::identity::Identity;
 use crate::options::{Arguments, LogForm};
+use crate::repeats::Repeats;
+
+/// How many warnings or errors of one place are logged within a period, unless set.
+const MOST_REPEATS: u32 = 20;
 
 /// The log of the process.
 #[derive(Clone)]
@@ -29,6 +33,8 @@ pub(crate) struct Log {
     levels: Handle<Targets, Registry>,
     /// The levels of the command line, if it sets them.
     asked: Option<Targets>,
+    // Bound: one for each place that logs.
+    pub(crate) repeats: Repeats,
     /// The levels of the configuration.
     of_file: Rc<RefCell<Option<Targets>>>,
 }
@@ -46,6 +52,7 @@ impl Log {
         }));
         let first = asked.clone().or(of_file.clone()).unwrap_or_else(default_levels);
         let (filter, levels) = reload::Layer::new(first);
+        let repeats = Repeats::new(arguments.options.log_repeats.unwrap_or(MOST_REPEATS));
         let (writer, is_colourful) = (output.clone(), output.is_colourful());
         let lines = tracing_subscriber::fmt::layer()
             .with_writer(move || writer.clone())
@@ -55,7 +62,8 @@ impl Log {
             LogForm::Text => lines.with_target(false).boxed(),
             LogForm::Json => lines.json().flatten_event(true).boxed(),
         };
-        let registry = tracing_subscriber::registry().with(layer.with_filter(filter));
+        let registry =
+            tracing_subscriber::registry().with(layer.with_filter(filter.and(repeats.clone())));
         let counted = CountEvents.with_filter(LevelFilter::WARN);
         let started = registry.with(counted).try_init();
         started.map_err(|error| Exit::failed(format!("cannot start logging: {error}")))?;
@@ -64,7 +72,8 @@ impl Log {
             let text = panic.payload_as_str().unwrap_or("no message");
             tracing::error!(%place, "panic: {text}");
         }));
-        Ok(Log { output, form, levels, asked, of_file: Rc::new(RefCell::new(of_file)) })
+        let of_file = Rc::new(RefCell::new(of_file));
+        Ok(Log { output, form, levels, asked, repeats, of_file })
     }
 
     /// Sets the levels of the configuration if they have changed, unless the command line has set

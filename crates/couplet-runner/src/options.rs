@@ -62,6 +62,10 @@ pub struct Options {
     /// Append the log to this file instead of stderr; SIGHUP opens it again
     #[arg(long, value_name = "FILE")]
     pub(crate) log_file: Option<PathBuf>,
+    /// Log at most so many warnings and errors from one place in the program within ten seconds,
+    /// and count the others; 0 for no limit [default: 20]
+    #[arg(long, value_name = "N")]
+    pub(crate) log_repeats: Option<u32>,
     /// Write the process's number into this file, and lock it
     #[arg(long, value_name = "FILE")]
     pub(crate) pid_file: Option<PathBuf>,
@@ -93,6 +97,7 @@ pub(crate) struct RunnerTable {
     #[serde(deserialize_with = "filter_of")]
     pub(crate) log_level: Option<Targets>,
     log_file: Option<PathBuf>,
+    log_repeats: Option<u32>,
     pid_file: Option<PathBuf>,
     user: Option<String>,
     group: Option<String>,
@@ -109,6 +114,7 @@ impl Arguments {
         let options = &mut self.options;
         self.log = self.log.or(file.log);
         options.log_file = options.log_file.take().or(file.log_file);
+        options.log_repeats = options.log_repeats.or(file.log_repeats);
         options.pid_file = options.pid_file.take().or(file.pid_file);
         options.user = options.user.take().or(file.user);
         options.group = options.group.take().or(file.group);

@@ -15,6 +15,7 @@ use crate::logging::Log;
 use crate::metrics::Metrics;
 use crate::options::Arguments;
 use crate::plan::{Key, Plan, Planned, Services, SupervisorTable};
+use crate::repeats::PERIOD;
 use crate::signals::Hangups;
 use crate::{control, reload, systemd, web};
 
@@ -62,7 +63,9 @@ pub(crate) struct Running {
     // Bound: the tables of the configuration.
     pub(crate) services: RefCell<Vec<(Key, String)>>,
     phase: Cell<Phase>,
-    watchdog: RefCell<Option<LoopingCall>>,
+    /// The watchdog's call, and the one that counts repeated events.
+    // Bound: one of each.
+    calls: RefCell<Vec<LoopingCall>>,
     metrics: Option<Rc<Metrics>>,
 }
 
@@ -94,7 +97,7 @@ impl Running {
             table,
             services: RefCell::default(),
             phase: Cell::new(Phase::Starting),
-            watchdog: RefCell::default(),
+            calls: RefCell::default(),
             metrics,
         })
     }
@@ -179,7 +182,11 @@ impl Running {
         }
         self.accept_hangups()?;
         systemd::ready(&self.summary());
-        *self.watchdog.borrow_mut() = systemd::keep_watchdog(&self.reactor);
+        let repeats = self.program.log.repeats.clone();
+        let counting = LoopingCall::new(&self.reactor, move || repeats.end_period());
+        counting.start(PERIOD).detach();
+        let watchdog = systemd::keep_watchdog(&self.reactor);
+        self.calls.borrow_mut().extend(watchdog.into_iter().chain([counting]));
         tracing::info!(
             program = self.program.name,
             services = self.services.borrow().len(),

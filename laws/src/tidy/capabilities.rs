@@ -231,6 +231,7 @@ const CAPABILITIES: &[Capability] = &[
         places: &[
             // Held for a few instructions, against other loops and threads.
             "couplet-runner/src/logging.rs",
+            "couplet-runner/src/repeats.rs",
             "couplet-core/src/driver/pool.rs",
             "couplet-core/src/driver/stalls.rs",
             "couplet-core/src/endpoints/kinds.rs",
@@ -624,6 +625,7 @@ const METHODS: &[Methods] = &[
             // Of an event.
             "couplet-defer/src/events.rs",
             "couplet-runner/src/logging.rs",
+            "couplet-runner/src/repeats.rs",
             "couplet-core/src/layers/tls/directory.rs",
             "couplet-cli/src/cert.rs",
             "couplet-cli/src/http/",

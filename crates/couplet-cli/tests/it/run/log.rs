@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use rustix::process::Signal;
 
 use super::{Program, echo, python};
-use crate::kit::{has, wait_until};
+use crate::kit::{Client, has, unused_port, wait_until};
 use crate::needed::Folder;
 
 const LOGGED: &str = "[runner]\nlog-level = \"info\"\nlog-file = \"log\"\n";
@@ -123,5 +123,26 @@ fn the_mask_applies_to_the_log_and_the_other_files() {
         program.port("a");
         assert_eq!(["log", "pid"].map(|name| mode(&program, name)), [wanted; 2], "{key} {args:?}");
         program.stop(Signal::TERM).quietly(0);
+    }
+}
+
+#[test]
+fn warnings_that_repeat_are_limited() {
+    let (unused, _held) = unused_port();
+    for (keys, most) in [("", 20), ("log-repeats = 3\n", 3), ("log-repeats = 0\n", 30)] {
+        let text = format!(
+            "[services.a]\nkind = \"forward\"\nlisten = \"0\"\nconnect = \"{unused}\"\n\
+             [runner]\nlog-file = \"log\"\n{keys}"
+        );
+        let program = Program::start(&text);
+        let port = program.port("a");
+        for _ in 0..30 {
+            // Reset once its server has refused.
+            assert!(Client::connect(port).read_to_end().is_err());
+        }
+        let logged = || program.read("log").matches("cannot connect").count();
+        wait_until("the warnings", || logged() >= most);
+        assert_eq!(logged(), most, "{keys}");
+        assert_eq!(program.stop(Signal::TERM).code, Some(0));
     }
 }
