@@ -58,7 +58,16 @@ pub(super) struct Dues {
     /// When to look for silent peers.
     pub(super) patience: Option<Instant>,
     /// When to ask the next group of connections.
-    pub(super) group: Option<Instant>,
+    pub(super) group: Option<GroupDue>,
+}
+
+/// The time of a group of connections.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GroupDue {
+    /// By the pace. The time of the next group is reckoned from this one.
+    pub(super) planned: Instant,
+    /// A random moment near that.
+    pub(super) at: Instant,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::core::Core;
 use super::table::{ConnectionEntry, Origin, Resource};
 use crate::driver::{Commands, Key};
-use crate::reactor::drain::{DrainCell, DrainOutcome, Drained, Dues, Stage};
+use crate::reactor::drain::{DrainCell, DrainOutcome, Drained, Dues, GroupDue, Stage};
 use crate::reactor::port::{PortCell, PortState};
 use crate::reactor::records::{Start, TimerAction};
 use crate::timers::{TimerKey, after};
@@ -79,7 +79,7 @@ impl Core {
         drain.left.borrow_mut().extend(&concerned);
         drain.unasked.borrow_mut().extend(concerned);
         let patience = Some(after(now, drain.times.patience));
-        drain.dues.set(Dues { patience, group: Some(now) });
+        drain.dues.set(Dues { patience, group: Some(GroupDue { planned: now, at: now }) });
         self.drains.add(drain.clone());
         self.ask_group(io, drain);
         self.arm_finishing(drain, until);
@@ -94,24 +94,28 @@ impl Core {
         let next = || drain.unasked.borrow_mut().pop_first();
         let group: Vec<Key> = iter::from_fn(next).take(size).collect();
         let are_left = !drain.unasked.borrow().is_empty();
-        let due = are_left.then(|| self.next_group(over / groups));
-        drain.dues.set(Dues { group: due, ..drain.dues.get() });
+        let dues = drain.dues.get();
+        let next = dues.group.filter(|_| are_left).map(|due| self.next_group(due, over / groups));
+        drain.dues.set(Dues { group: next, ..dues });
         for key in group {
             self.with_life(io, key, |life, _| life.drain(drain.times.patience));
         }
     }
 
-    /// A moment around this time from now: between three and five quarters of it.
-    fn next_group(&self, apart: Duration) -> Instant {
+    /// The group after this one, so much later, give or take a quarter. All groups are asked before
+    /// their time is over.
+    fn next_group(&self, before: GroupDue, apart: Duration) -> GroupDue {
         let share = (self.reactor.random() >> 32) as u32;
         let jitter = ((apart / 2).as_nanos() * u128::from(share)) >> 32;
         let jitter = Duration::from_nanos(u64::try_from(jitter).unwrap_or(u64::MAX));
-        after(self.reactor.now(), apart / 4 * 3 + jitter)
+        let planned = after(before.planned, apart);
+        GroupDue { planned, at: after(before.planned, apart / 4 * 3 + jitter) }
     }
 
     /// Sets the timer for the next event of the first stage.
     fn arm_finishing(&mut self, drain: &Rc<DrainCell>, until: Instant) {
         let Dues { patience, group } = drain.dues.get();
+        let group = group.map(|group| group.at);
         let due = [patience, group].into_iter().flatten().fold(until, Instant::min);
         self.arm_drain(drain, due);
     }
@@ -155,7 +159,7 @@ impl Core {
                 if patience.is_some_and(|due| due <= now) {
                     self.cut_silent_peers(io, drain);
                 }
-                if group.is_some_and(|due| due <= now) {
+                if group.is_some_and(|due| due.at <= now) {
                     self.ask_group(io, drain);
                 }
                 if !drain.left.borrow().is_empty() {
