@@ -116,6 +116,7 @@
 //! | be a client of PostgreSQL, Redis or HTTPS servers | the chapter [Databases and other clients] |
 //! | keep a connection to a server | [`services::ClientService`] |
 //! | start, restart and stop the parts of a program | [`services::Supervisor`]; the chapter [Services] |
+//! | configure, watch and reload such a program | the crate `couplet-runner`; the chapter [Running in production] |
 //! | repeat a call | [`LoopingCall`] |
 //! | do long work without blocking the loop | [`task::Cooperator`], [`Reactor::defer_to_thread`] |
 //! | find callbacks that block the loop | [`LoopOptions::stall_after`] |
@@ -201,6 +202,7 @@
 //! [WebSockets]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/websocket.md
 //! [TLS]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/tls.md
 //! [Services]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/services.md
+//! [Running in production]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/production.md
 //! [Stopping well]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/stopping.md
 //! [Cancellation]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/cancellation.md
 //! [HTTP with axum]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/http.md
