@@ -3,27 +3,40 @@
 //! Law 9: nothing is read from a client before its server is connected; from then on the relay's
 //! back-pressure bounds the bytes in memory.
 
+mod attempts;
+mod checks;
 mod session;
-pub(crate) mod totals;
+#[cfg(test)]
+mod tests;
+mod totals;
+mod upstreams;
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use couplet::defer::Canceller;
+use couplet::endpoints::ServerEndpoint;
 use couplet::process::Process;
 use couplet::protocols::Relay;
-use couplet::{Address, Answers, Factory, Newcomer, Protocol, Reason, Seat, Transport};
+use couplet::{
+    Address, Answers, Factory, Failure, Newcomer, Protocol, Reactor, Reason, Seat, Transport,
+};
 
 use crate::datagrams::{self, Local, Remote};
-use crate::endpoint::Peer;
+use crate::endpoint::{Peer, is_local_failure};
 use crate::exit::Exit;
 use crate::output;
 use crate::server::{self, Drain, Listen, Server, SessionPermit, Threads, listening};
-use crate::values::seconds;
+use crate::values::{seconds, seconds_or_none};
+use attempts::Attempts;
+use checks::Checks;
 use session::{Session, Side};
 use totals::Totals;
+use upstreams::{Balance, Balancer, Candidates, Recovery};
 
 /// How long the remaining side of a session may take, once everything is sent, until its peer's end
 /// of stream.
@@ -31,7 +44,10 @@ const DRAIN: Duration = Duration::from_secs(5);
 
 /// State shared by all sessions.
 struct Forwarder {
-    to: Peer,
+    // Bound: one for each CONNECT argument.
+    servers: Vec<Peer>,
+    balancer: RefCell<Balancer>,
+    check_interval: Option<Duration>,
     connect_timeout: Option<Duration>,
     idle_timeout: Option<Duration>,
     /// Most concurrent sessions.
@@ -60,20 +76,34 @@ struct ServerSide {
     far: RelayEnd,
 }
 
-/// The factory for clients; a client counts from its handshake on.
-#[derive(Clone)]
-struct ForwardFactory(Rc<Forwarder>);
+/// The factory for the clients of one port; a client counts from its handshake on. The servers are
+/// checked while the port listens.
+struct ForwardFactory {
+    forward: Rc<Forwarder>,
+    reactor: Reactor,
+    checks: Checks,
+}
 
 impl Factory for ForwardFactory {
     type Protocol = ClientSide;
 
+    fn do_start(&mut self) {
+        if let Some(interval) = self.forward.check_interval {
+            self.checks = Checks::start(&self.forward, &self.reactor, interval);
+        }
+    }
+
+    fn do_stop(&mut self) {
+        self.checks.stop();
+    }
+
     fn opening(&mut self, newcomer: &Newcomer<'_>) -> Option<Seat> {
-        self.0.place(newcomer.peer).map(Seat::new)
+        self.forward.place(newcomer.peer).map(Seat::new)
     }
 
     fn build_protocol(&mut self, peer: &Address) -> Option<ClientSide> {
-        let place = self.0.place(peer)?;
-        Some(self.0.accept(peer, place))
+        let place = self.forward.place(peer)?;
+        Some(self.forward.accept(peer, place))
     }
 }
 
@@ -96,16 +126,10 @@ impl Forwarder {
         ClientSide { near, far: Some(far), connecting: None }
     }
 
-    /// Connects to the server for this client.
-    fn connect(&self, client: &Transport, far: RelayEnd) -> Canceller {
-        let reactor = client.reactor();
-        let (session, stopping) = (far.session.clone(), reactor.clone());
-        let mut made = Some(ServerSide { far });
-        let factory = move |_: &Address| made.take();
-        let mut connecting = reactor.connect_for(client, self.to.endpoint.clone(), factory);
-        if let Some(timeout) = self.connect_timeout {
-            connecting = connecting.add_timeout(reactor, timeout);
-        }
+    /// Connects to a server for this client.
+    fn connect(client: &Transport, far: RelayEnd) -> Canceller {
+        let (session, stopping) = (far.session.clone(), client.reactor().clone());
+        let connecting = Attempts::start(client, far);
         let canceller = connecting.canceller();
         let connected = connecting.add_both(move |connected| {
             if let Err(failure) = connected {
@@ -115,6 +139,40 @@ impl Forwarder {
         });
         connected.detach();
         canceller
+    }
+
+    fn candidates(&self, peer: &Address) -> Candidates {
+        self.balancer.borrow().candidates(peer)
+    }
+
+    fn choose(&self, candidates: &mut Candidates, now: Instant) -> Option<usize> {
+        self.balancer.borrow_mut().choose(candidates, now)
+    }
+
+    fn release(&self, server: usize) {
+        self.balancer.borrow_mut().release(server);
+    }
+
+    /// A connect to this server succeeded.
+    fn mark_up(&self, server: usize) {
+        if self.balancer.borrow_mut().mark_up(server) && self.reports_health() {
+            tracing::info!(server = %self.servers[server].name, "server is up again");
+        }
+    }
+
+    /// A connect to this server failed, perhaps for a reason of our own.
+    fn mark_down(&self, server: usize, failure: &Failure, now: Instant) {
+        if is_local_failure(failure) {
+            return;
+        }
+        if self.balancer.borrow_mut().mark_down(server, now) && self.reports_health() {
+            tracing::warn!(server = %self.servers[server].name, "server is down: {failure}");
+        }
+    }
+
+    /// A single server that is not checked is reported by each client's failure.
+    fn reports_health(&self) -> bool {
+        self.servers.len() > 1 || self.check_interval.is_some()
     }
 }
 
@@ -160,8 +218,7 @@ impl Protocol for ClientSide {
         self.near.session.begin(transport.reactor().now());
         self.near.connection_made(transport);
         if let Some(far) = self.far.take() {
-            let forward = self.near.session.forward().clone();
-            self.connecting = Some(forward.connect(transport, far));
+            self.connecting = Some(Forwarder::connect(transport, far));
         }
     }
 
@@ -237,6 +294,12 @@ const EXAMPLE: &str = listening!(
   couplet forward unix:/run/app.sock 10.0.0.7:80   a UNIX socket, to a port
   couplet forward 8080 unix:/run/app.sock -v       a line for each connection
   couplet forward 7000 'process:/bin/cat -n'       a program for each connection
+  couplet forward :80 10.0.0.7:80 10.0.0.8:80      two servers in turn
+
+With several servers, a client whose server can't be reached gets the next one; it is reset when
+none can. A server that failed is tried last for a while (--down-for), or until a check reaches it
+(--check). by-peer sends a client to the same server each time, and moves it only while that
+server is down; clients on UNIX sockets take turns. Each thread chooses and checks for itself.
 
 A program ends with its connection, and its connection with it. When the connection is lost, the
 program's input is closed. Its process group gets SIGTERM, after a clean close 5 seconds later, and
@@ -252,7 +315,7 @@ reaches the other, and so does its end: a closed sending side leaves the other
 direction open, a reset becomes a reset. A slow reader is read for slowly, so
 nothing piles up. Nothing is read from a client before CONNECT has answered; if
 that fails the client is reset, and a line on stderr says why. Ctrl-C prints the
-totals.
+totals, with several servers also those of each.
 
 CONNECT is one of:
   10000                           this port, on 127.0.0.1
@@ -269,9 +332,33 @@ pub(crate) struct Forward {
     /// The endpoint to listen on: an ENDPOINT, as below
     #[arg(value_name = "LISTEN", value_parser = datagrams::local, allow_negative_numbers = true)]
     listen: Local,
-    /// The endpoint to connect to for each client
-    #[arg(value_name = "CONNECT", value_parser = datagrams::remote, allow_negative_numbers = true)]
-    connect: Remote,
+    /// The endpoint to connect to for each client; with several, one of them
+    #[arg(
+        value_name = "CONNECT",
+        value_parser = datagrams::remote,
+        required = true,
+        num_args = 1..,
+        allow_negative_numbers = true
+    )]
+    // Bound: the arguments on the command line.
+    connect: Vec<Remote>,
+    /// How to distribute clients among several servers: in turn, to the server with the fewest
+    /// connections, or by the client's IP address
+    #[arg(long, value_name = "POLICY", default_value = "round-robin", value_parser = balance())]
+    balance: Balance,
+    /// Try a server last for this many seconds after a connect to it failed; 0 keeps its turn
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value = "10",
+        value_parser = seconds_or_none,
+        allow_negative_numbers = true
+    )]
+    down_for: Duration,
+    /// Connect to each server at this interval; one that can't be reached is tried last until it
+    /// can. A program (process:) can't be checked
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
+    check: Option<Duration>,
     /// Give up connecting after this many seconds; the timeout= of CONNECT, 30 by default, applies
     /// too
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
@@ -294,38 +381,100 @@ fn clients(text: &str) -> Result<usize, String> {
     number.ok_or_else(|| "a number of connections, 1 or more, is expected here".to_owned())
 }
 
+fn balance() -> impl TypedValueParser<Value = Balance> {
+    PossibleValuesParser::new(["round-robin", "least-connections", "by-peer"]).map(|word| {
+        match &word[..] {
+            "least-connections" => Balance::LeastConnections,
+            "by-peer" => Balance::ByPeer,
+            _ => Balance::RoundRobin,
+        }
+    })
+}
+
 pub(crate) fn run(options: Forward) -> Result<(), Exit> {
-    if let (Local::Udp(listen), Remote::Udp(connect)) = (&options.listen, &options.connect) {
+    if let (Local::Udp(listen), [Remote::Udp(connect)], None) =
+        (&options.listen, &options.connect[..], options.check)
+    {
         let (idle, most) = (options.idle_timeout, options.max_connections);
         return datagrams::forward((*listen, connect), idle, most, options.threads);
     }
-    let totals = Arc::<Totals>::default();
-    server(options, totals.clone())?.run()?;
+    let (server, totals) = counting_server(options)?;
+    server.run()?;
     output::print_to_stderr(&totals.to_string());
     Ok(())
 }
 
-/// The server for connections, which adds to `totals`.
-pub(crate) fn server(options: Forward, totals: Arc<Totals>) -> Result<Server, Exit> {
-    let (listen, connect) = match (options.listen, options.connect) {
-        (Local::Streams(listen), Remote::Streams(connect)) => (listen, connect),
-        (Local::Udp(_), Remote::Udp(_)) => return Err(Exit::bad_usage(datagrams::NOT_HERE)),
-        _ => {
-            let text =
-                "cannot forward between UDP and a stream: give udp: on both sides or on neither";
-            return Err(Exit::bad_usage(text));
-        }
-    };
+/// The server for connections.
+pub(crate) fn server(options: Forward) -> Result<Server, Exit> {
+    counting_server(options).map(|(server, _)| server)
+}
+
+fn counting_server(options: Forward) -> Result<(Server, Arc<Totals>), Exit> {
+    let (listen, servers) = streams(options.listen, options.connect, options.check)?;
+    let totals = Arc::new(Totals::new(servers.iter().map(|server| server.name.clone())));
     let most = server::max_sessions(options.max_connections, 2);
     let answers = Answers::default();
     let listen = Listen { endpoints: vec![listen], drain: options.drain, answers };
-    Ok(Server::of_factory(listen, options.threads, move || {
-        ForwardFactory(Rc::new(Forwarder {
-            to: connect.clone(),
+    let recovery = options.check.map_or(Recovery::After(options.down_for), |_| Recovery::Reached);
+    let counting = totals.clone();
+    let server = Server::new(listen, options.threads, move |_| {
+        let names = servers.iter().map(|server| &server.name[..]);
+        let forward = Rc::new(Forwarder {
+            balancer: RefCell::new(Balancer::new(names, options.balance, recovery)),
+            servers: servers.clone(),
+            check_interval: options.check,
             connect_timeout: options.connect_timeout,
             idle_timeout: options.idle_timeout,
             most,
-            totals: totals.clone(),
-        }))
-    }))
+            totals: counting.clone(),
+        });
+        move |reactor: &Reactor, endpoint| {
+            let (forward, reactor) = (forward.clone(), reactor.clone());
+            let checks = Checks::default();
+            reactor.clone().listen(endpoint, ForwardFactory { forward, reactor, checks })
+        }
+    });
+    Ok((server, totals))
+}
+
+/// The endpoints of a forwarder for connections, if they are all for connections, and can be checked
+/// if they should be.
+fn streams(
+    listen: Local,
+    connect: Vec<Remote>,
+    check: Option<Duration>,
+) -> Result<(Arc<dyn ServerEndpoint>, Vec<Peer>), Exit> {
+    let count = connect.len();
+    let servers: Vec<Peer> = connect
+        .into_iter()
+        .filter_map(|remote| match remote {
+            Remote::Streams(peer) => Some(peer),
+            Remote::Udp(_) => None,
+        })
+        .collect();
+    let listen = match listen {
+        Local::Streams(listen) if servers.len() == count => listen,
+        Local::Udp(_) if servers.is_empty() => return Err(no_streams(count, check)),
+        _ => return Err(Exit::bad_usage(MIXTURE)),
+    };
+    let unchecked = servers.iter().find(|peer| check.is_some() && !checks::can_check(&peer.name));
+    match unchecked {
+        Some(peer) => Err(Exit::bad_usage(format_args!(
+            "cannot check {}, which is not a server: leave out --check",
+            peer.name
+        ))),
+        None => Ok((listen, servers)),
+    }
+}
+
+const MIXTURE: &str =
+    "cannot forward between UDP and a stream: give udp: on both sides or on neither";
+
+/// The error for UDP endpoints.
+fn no_streams(servers: usize, check: Option<Duration>) -> Exit {
+    Exit::bad_usage(match (servers, check) {
+        (1, None) => datagrams::NOT_HERE,
+        (1, Some(_)) => "cannot check a UDP server: leave out --check",
+        _ => "cannot forward UDP to several servers: give one CONNECT",
+    })
 }

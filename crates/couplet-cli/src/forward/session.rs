@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use couplet::{Address, Failure, Reason};
+use tracing::field::display;
 
 use super::Forwarder;
 use crate::server::SessionPermit;
@@ -16,6 +17,7 @@ pub(super) struct Session {
     peer: Address,
     _place: SessionPermit,
     times: Cell<Option<Times>>,
+    attempt: Cell<Attempt>,
     /// Bytes from the client and from the server.
     sent: Cell<u64>,
     received: Cell<u64>,
@@ -27,6 +29,15 @@ struct Times {
     began: Instant,
     /// When bytes last moved or a side ended.
     moved: Instant,
+}
+
+/// The server of the last attempt to connect.
+#[derive(Clone, Copy)]
+enum Attempt {
+    NotBegun,
+    /// In progress, or successful: the balancer counts the session.
+    Open(usize),
+    Released(usize),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -52,6 +63,7 @@ impl Session {
             peer,
             _place: place,
             times: Cell::new(None),
+            attempt: Cell::new(Attempt::NotBegun),
             sent: Cell::new(0),
             received: Cell::new(0),
             end: RefCell::new(End::Clean),
@@ -60,6 +72,33 @@ impl Session {
 
     pub(super) fn forward(&self) -> &Rc<Forwarder> {
         &self.forward
+    }
+
+    pub(super) fn peer(&self) -> &Address {
+        &self.peer
+    }
+
+    /// An attempt to connect to this server begins, which the balancer has counted.
+    pub(super) fn attempt(&self, server: usize) {
+        self.attempt.set(Attempt::Open(server));
+    }
+
+    /// The attempt has failed, or the session has ended.
+    pub(super) fn release(&self) {
+        if let Attempt::Open(server) = self.attempt.get() {
+            self.attempt.set(Attempt::Released(server));
+            self.forward.release(server);
+        }
+    }
+
+    /// The name of the server of the last attempt.
+    fn server(&self) -> Option<&str> {
+        match self.attempt.get() {
+            Attempt::NotBegun => None,
+            Attempt::Open(server) | Attempt::Released(server) => {
+                Some(&self.forward.servers[server].name)
+            }
+        }
     }
 
     pub(super) fn begin(&self, now: Instant) {
@@ -100,6 +139,17 @@ impl Session {
         }
     }
 
+    fn log_not_connected(&self, failure: &Failure) {
+        let (peer, server) = (&self.peer, self.server().unwrap_or("a server"));
+        match self.forward.servers.len() {
+            0 | 1 => tracing::warn!(%peer, "cannot connect to {server}: {failure}"),
+            servers => tracing::warn!(
+                %peer,
+                "cannot connect to any of {servers} servers, at last {server}: {failure}"
+            ),
+        }
+    }
+
     /// Records only the first end: it causes the others.
     fn set_end(&self, how: End) {
         let mut end = self.end.borrow_mut();
@@ -112,24 +162,23 @@ impl Session {
 impl Drop for Session {
     /// Logs one line for each session.
     fn drop(&mut self) {
-        let (end, to, peer) = (self.end.get_mut(), &self.forward.to.name, &self.peer);
+        self.release();
         let (sent, received) = (self.sent.get(), self.received.get());
         let totals = &self.forward.totals;
         totals.end(sent, received);
-        let took = self.times.get().map(|it| it.moved.saturating_duration_since(it.began));
-        let seconds = format_args!("{:.3}", took.unwrap_or_default().as_secs_f64()).to_string();
-        match end {
+        match &*self.end.borrow() {
             End::NotConnected(failure) => {
                 totals.not_connected();
-                tracing::warn!(%peer, "cannot connect to {to}: {failure}");
+                return self.log_not_connected(failure);
             }
             End::Stopped => totals.count_stopped(),
             End::Broken(..) | End::Idle => totals.broken(),
             End::Clean => {}
         }
-        if !matches!(end, End::NotConnected(_)) {
-            tracing::info!(%peer, sent, received, seconds, "{end}");
-        }
+        let (end, peer, server) = (self.end.borrow(), &self.peer, self.server().map(display));
+        let took = self.times.get().map(|it| it.moved.saturating_duration_since(it.began));
+        let seconds = format_args!("{:.3}", took.unwrap_or_default().as_secs_f64()).to_string();
+        tracing::info!(%peer, server, sent, received, seconds, "{end}");
     }
 }
 

@@ -17,9 +17,26 @@ pub(crate) struct Totals {
     broken: AtomicU64,
     turned_away: AtomicU64,
     stopped: AtomicU64,
+    // Bound: one for each CONNECT argument.
+    servers: Vec<ServerTotals>,
+}
+
+/// Counts of the connects to one server.
+struct ServerTotals {
+    name: String,
+    connections: AtomicU64,
+    failures: AtomicU64,
 }
 
 impl Totals {
+    /// Counts of zero, for servers with these names.
+    pub(super) fn new(names: impl Iterator<Item = String>) -> Totals {
+        let zero = AtomicU64::default;
+        let servers =
+            names.map(|name| ServerTotals { name, connections: zero(), failures: zero() });
+        Totals { servers: servers.collect(), ..Totals::default() }
+    }
+
     /// Reserves a place for a client, unless `most` are taken.
     pub(super) fn place(&self, most: usize) -> Option<SessionPermit> {
         SessionPermit::acquire(&self.open, most)
@@ -36,6 +53,16 @@ impl Totals {
 
     pub(super) fn not_connected(&self) {
         count(&self.not_connected, 1);
+    }
+
+    /// A client was connected to this server.
+    pub(super) fn reached(&self, server: usize) {
+        count(&self.servers[server].connections, 1);
+    }
+
+    /// A client's connect to this server failed.
+    pub(super) fn failed(&self, server: usize) {
+        count(&self.servers[server].failures, 1);
     }
 
     pub(super) fn broken(&self) {
@@ -61,7 +88,7 @@ impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let number = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let connections = number(&self.connections);
-        let plural = if connections == 1 { "" } else { "s" };
+        let plural = plural(connections);
         let (sent, received) = (number(&self.sent), number(&self.received));
         write!(f, "{connections} connection{plural}, {sent} bytes sent, {received} received")?;
         for (number, what) in [
@@ -74,8 +101,24 @@ impl fmt::Display for Totals {
                 write!(f, ", {number} {what}")?;
             }
         }
-        Ok(())
+        match &self.servers[..] {
+            [] | [_] => Ok(()),
+            servers => servers.iter().try_for_each(|server| write!(f, "\n  {server}")),
+        }
     }
+}
+
+impl fmt::Display for ServerTotals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let number = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (connections, failures) = (number(&self.connections), number(&self.failures));
+        write!(f, "{}: {connections} connection{}", self.name, plural(connections))?;
+        write!(f, ", {failures} failure{}", plural(failures))
+    }
+}
+
+fn plural(number: u64) -> &'static str {
+    if number == 1 { "" } else { "s" }
 }
 
 #[cfg(test)]
@@ -99,5 +142,20 @@ mod tests {
         assert!(totals.turn_away() && !totals.turn_away());
         let expected = "2 connections, 3 bytes sent, 4 received, 1 not connected, 2 turned away";
         assert_eq!(totals.to_string(), expected);
+    }
+
+    #[test]
+    fn several_servers_have_a_line_each() {
+        let one = Totals::new(["tcp:a:1".to_owned()].into_iter());
+        one.reached(0);
+        assert_eq!(one.to_string(), "0 connections, 0 bytes sent, 0 received");
+        let two = Totals::new(["tcp:a:1", "tcp:b:2"].map(str::to_owned).into_iter());
+        two.reached(1);
+        two.failed(1);
+        two.failed(1);
+        let expected = "0 connections, 0 bytes sent, 0 received\n  \
+                        tcp:a:1: 0 connections, 0 failures\n  \
+                        tcp:b:2: 1 connection, 2 failures";
+        assert_eq!(two.to_string(), expected);
     }
 }

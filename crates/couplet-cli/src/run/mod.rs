@@ -4,7 +4,6 @@ mod table;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::Args;
 use couplet::Failure;
@@ -73,7 +72,7 @@ fn runner() -> Runner {
         .version(env!("CARGO_PKG_VERSION"))
         .kind("echo", |name, table: Table<echo::Echo>, _| child(name, echo::server(table.0)))
         .kind("forward", |name, table: Table<forward::Forward>, _| {
-            child(name, forward::server(table.0, Arc::default()))
+            child(name, forward::server(table.0))
         })
         .kind("serve", |name, table: Table<http::files::HttpServe>, _| {
             child(name, http::files::server(table.0))

@@ -17,6 +17,7 @@ mod demo;
 mod echo;
 mod files;
 mod forward;
+mod forward_upstreams;
 mod get;
 mod get_output;
 mod get_transform;

@@ -6,10 +6,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use couplet::{ConnectError, Deferred, Failure, Reactor};
-use rustix::io::Errno;
+use couplet::{Deferred, Failure, Reactor};
 
-use crate::endpoint::Peer;
+use crate::endpoint::{Peer, is_local_failure};
 use crate::poetry::client::get_poem;
 use crate::poetry::get;
 
@@ -94,19 +93,14 @@ impl Upstreams {
     }
 }
 
-/// True if this process had no descriptor left for the connection; the server is not at fault.
-fn is_local_failure(failure: &Failure) -> bool {
-    let Some(ConnectError::System(error)) = failure.downcast_ref() else { return false };
-    let none_left = [Errno::MFILE, Errno::NFILE].map(|errno| Some(errno.raw_os_error()));
-    none_left.contains(&error.raw_os_error())
-}
-
 #[cfg(test)]
 mod tests {
     use std::io;
     use std::sync::Arc;
 
+    use couplet::ConnectError;
     use couplet::testing::hold;
+    use rustix::io::Errno;
 
     use super::*;
     use crate::endpoint::to_connect;

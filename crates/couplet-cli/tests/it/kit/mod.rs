@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 pub(crate) use process::{Ended, Running, Server, couplet, run};
-pub(crate) use socket::{Client, Upstream, has_ipv6, serve_raw, unused_port};
+pub(crate) use socket::{Client, Upstream, has_ipv6, serve_on, serve_raw, unused_port};
 pub(crate) use terminal::Terminal;
 
 pub(crate) use crate::needed::{has, missing};

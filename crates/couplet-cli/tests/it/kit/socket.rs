@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,6 +16,15 @@ pub(crate) struct Client(TcpStream);
 impl Client {
     pub(crate) fn connect(to: SocketAddr) -> Client {
         Client::over(TcpStream::connect(to).unwrap())
+    }
+
+    /// Connects from this IP address.
+    pub(crate) fn connect_from(ip: [u8; 4], to: SocketAddr) -> Client {
+        use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+        let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        bind(&socket, &SocketAddr::from((ip, 0))).unwrap();
+        connect(&socket, &to).unwrap();
+        Client::over(TcpStream::from(socket))
     }
 
     fn over(stream: TcpStream) -> Client {
@@ -98,7 +108,14 @@ impl Client {
 
 /// A server on a free port that runs `serve` for each connection in a new thread.
 pub(crate) fn serve_raw(serve: impl Fn(Client) + Clone + Send + 'static) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    serve_on(TcpListener::bind("127.0.0.1:0").unwrap(), serve)
+}
+
+/// Like [`serve_raw`], on this listener.
+pub(crate) fn serve_on(
+    listener: TcpListener,
+    serve: impl Fn(Client) + Clone + Send + 'static,
+) -> SocketAddr {
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
@@ -149,7 +166,7 @@ pub(crate) fn has_ipv6() -> bool {
 }
 
 /// A port without a listener. It stays reserved while the guard lives: bound, but not listening.
-pub(crate) fn unused_port() -> (SocketAddr, impl Sized) {
+pub(crate) fn unused_port() -> (SocketAddr, OwnedFd) {
     use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
     let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
     bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
