@@ -2,6 +2,8 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::process::Signal;
 
@@ -160,8 +162,8 @@ fn the_server_with_the_fewest_connections_is_used() {
     let names: Vec<String> = open.iter_mut().map(Client::read_line).collect();
     assert_eq!(names, ["a", "b", "c"]);
     for freed in [1, 0, 2, 2] {
-        drop(open.remove(freed));
         let ended = count(&server, " sent=");
+        drop(open.remove(freed));
         wait_until("the end of the session", || count(&server, " sent=") > ended);
         open.insert(freed, server.connect());
         assert_eq!(open[freed].read_line(), names[freed]);
@@ -271,27 +273,48 @@ fn configuration(front: &str) -> String {
 
 #[test]
 fn a_service_that_a_reload_removes_checks_nothing_afterwards() {
-    let (one, other) = (Upstream::start(), Upstream::start());
-    let (front, back) = (configuration(&checking(&one)), configuration(&checking(&other)));
-    let file = TempFile::named("couplet.toml", front.as_bytes());
+    let (one, other) = (Counter::start(), Counter::start());
+    let file = TempFile::named("couplet.toml", configuration(&one.checked()).as_bytes());
     let mut server = Server::start_command(couplet(&["run", file.path()]), 0);
-    assert_eq!(one.accept().read_to_end().unwrap(), b"");
-    std::fs::write(file.path(), back.replace("services.front", "services.back")).unwrap();
+    one.wait_for(3);
+    let text = configuration(&other.checked()).replace("services.front", "services.back");
+    std::fs::write(file.path(), text).unwrap();
     server.running.signal(Signal::HUP);
-    for _ in 0..5 {
-        assert_eq!(other.accept().read_to_end().unwrap(), b"");
-    }
-    // Checks from before the reload.
-    while !one.is_unasked() {}
-    for _ in 0..30 {
-        assert_eq!(other.accept().read_to_end().unwrap(), b"");
-    }
-    let late = (0..).take_while(|_| !one.is_unasked()).count();
+    other.wait_for(5);
+    let before = one.count();
+    other.wait_for(45);
+    let late = one.count() - before;
     assert!(late < 10, "the old server got {late} checks");
     let ended = server.stop(Signal::TERM);
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
 }
 
-fn checking(upstream: &Upstream) -> String {
-    format!("connect = [\"{}\"]\ncheck = 0.01", upstream.address)
+/// A server that counts its connections, and closes them.
+struct Counter {
+    address: SocketAddr,
+    count: Arc<AtomicUsize>,
+}
+
+impl Counter {
+    fn start() -> Counter {
+        let count = Arc::<AtomicUsize>::default();
+        let counting = count.clone();
+        let address = serve_raw(move |_| {
+            counting.fetch_add(1, Ordering::Relaxed);
+        });
+        Counter { address, count }
+    }
+
+    fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    fn wait_for(&self, count: usize) {
+        wait_until("checks", || self.count() >= count);
+    }
+
+    /// Lines of a configuration.
+    fn checked(&self) -> String {
+        format!("connect = [\"{}\"]\ncheck = 0.01", self.address)
+    }
 }
