@@ -759,6 +759,30 @@ fn c103g_a_connection_goes_to_the_loop_with_the_fewest() {
     });
 }
 
+/// The others wait until a connection of any loop has ended.
+#[test]
+fn c22c_each_loop_has_a_share_of_the_most_connections() {
+    let _turn = one_at_a_time();
+    let folder = Folder::new();
+    with_ports(2, &format!("{}:connections=4", local(&folder)), |ports| {
+        let served = ports.ask(4);
+        assert_eq!(tally(&served), [2, 2]);
+        let mut waiting: Vec<_> = (0..4).map(|_| asking(&ports.host)).collect();
+        let mut held = Vec::new();
+        for (client, who) in served {
+            ports.settle();
+            for client in &waiting {
+                client.set_nonblocking(true).expect("it is open");
+                (&*client).read(&mut [0]).expect_err("it is not accepted");
+                client.set_nonblocking(false).expect("it is open");
+            }
+            client.shutdown(Shutdown::Write).expect("it is open");
+            assert_eq!(answer(&waiting[0]), who, "its loop has room");
+            held.push(waiting.remove(0));
+        }
+    });
+}
+
 #[test]
 fn c103g_every_kind_of_endpoint_is_shared() {
     let _turn = one_at_a_time();

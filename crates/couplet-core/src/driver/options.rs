@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::SockRef;
@@ -16,6 +17,8 @@ const FILE_MODE: u32 = 0o666;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenOptions {
     pub(crate) backlog: u32,
+    /// The most connections of the port at a time; `None` for no limit.
+    pub(crate) connections: Option<NonZeroU32>,
     pub(crate) mode: u32,
     pub(crate) owner: Option<u32>,
     pub(crate) group: Option<u32>,
@@ -30,6 +33,7 @@ impl Default for ListenOptions {
         switches.set(Switch::ReuseAddr, cfg!(unix));
         ListenOptions {
             backlog: 50,
+            connections: None,
             mode: FILE_MODE,
             owner: None,
             group: None,
@@ -45,6 +49,23 @@ impl ListenOptions {
     pub fn backlog(mut self, connections: u32) -> Self {
         self.backlog = connections;
         self
+    }
+
+    /// Sets how many connections the port has at a time: any number by default, and for 0. With as many
+    /// it accepts nothing, and clients wait in the [queue](Self::backlog) of the system, until one
+    /// has ended. A connection counts from the moment it is accepted, also during a handshake. Each
+    /// loop of a [cluster](crate::Cluster) has a share of the number.
+    #[must_use]
+    pub fn max_connections(mut self, most: u32) -> Self {
+        self.connections = NonZeroU32::new(most);
+        self
+    }
+
+    /// The options for one of several loops.
+    pub(crate) fn divided(&self, loops: usize) -> ListenOptions {
+        let loops = u32::try_from(loops).unwrap_or(u32::MAX).max(1);
+        let share = |most: NonZeroU32| NonZeroU32::new(most.get().div_ceil(loops));
+        ListenOptions { connections: self.connections.and_then(share), ..self.clone() }
     }
 
     /// Sets `SO_REUSEADDR`: a port in TIME_WAIT can be bound again. On by default (off on Windows,

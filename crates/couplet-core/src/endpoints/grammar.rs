@@ -85,6 +85,11 @@ impl Part {
         Ok(self.number("a number of connections", 0, u32::MAX.into())? as u32)
     }
 
+    /// The most connections of a port.
+    pub(super) fn connections(&self) -> Result<u32, EndpointError> {
+        Ok(self.number("a number of connections", 1, u32::MAX.into())? as u32)
+    }
+
     /// The number of a user or a group. To the system, the last number means "leave unchanged".
     pub(super) fn system_id(&self) -> Result<u32, EndpointError> {
         Ok(self.number("a number", 0, u64::from(u32::MAX) - 1)? as u32)

@@ -95,6 +95,7 @@ impl SharedPort {
         text: String,
     ) -> Result<SharedPort> {
         let refused = |error| ListenError::new(at.into(), error);
+        let options = &options.divided(loops);
         if DISTRIBUTES && loops > 1 {
             let sockets = PerLoopPort::bind(at, options, loops, text).map_err(refused)?;
             return Ok(SharedPort { host: sockets.at.into(), over: Arc::new(sockets) });

@@ -27,7 +27,7 @@ const SERVER_SWITCHES: [(&str, Switch); 4] = [
 /// The keywords of a connection's switches.
 const CLIENT_SWITCHES: [(&str, Switch); 1] = [("no_delay", Switch::NoDelay)];
 
-/// `tcp:`, for listening: `[tcp:][HOST:]PORT[:interface=IP][:backlog=N]`, plus `reuse_port=`,
+/// `tcp:`, for listening: `[tcp:][HOST:]PORT[:interface=IP][:backlog=N][:connections=N]`, plus `reuse_port=`,
 /// `reuse_addr=`, `dual_stack=` and `no_delay=`, each followed by `yes` or `no`. HOST is an IP
 /// address, `localhost` for 127.0.0.1, or empty for all addresses. `tcp6:` is IPv6 only.
 ///
@@ -145,6 +145,9 @@ fn read_server(
 ) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
     if let Some(backlog) = parts.keyword("backlog") {
         options = options.backlog(backlog.backlog()?);
+    }
+    if let Some(most) = parts.keyword("connections") {
+        options = options.max_connections(most.connections()?);
     }
     parts.read_switches(&SERVER_SWITCHES, &mut options.switches)?;
     Ok(Arc::new(TcpServer { address, options }))
@@ -283,6 +286,9 @@ impl fmt::Display for TcpServer {
         print_address(f, address)?;
         if options.backlog != default.backlog {
             write!(f, ":backlog={}", options.backlog)?;
+        }
+        if let Some(most) = options.connections {
+            write!(f, ":connections={most}")?;
         }
         print_switches(f, &SERVER_SWITCHES, options.switches, default.switches)
     }

@@ -23,7 +23,7 @@ const SWITCHES: [(&str, Switch); 1] = [("lockfile", Switch::LockFile)];
 const FORM: &str = "PATH, or @NAME for an abstract name";
 
 /// `unix:`, for listening:
-/// `unix:PATH[:mode=OCTAL][:owner=UID][:group=GID][:lockfile=yes|no][:backlog=N]`. PATH may be
+/// `unix:PATH[:mode=OCTAL][:owner=UID][:group=GID][:lockfile=yes|no][:backlog=N][:connections=N]`. PATH may be
 /// `@NAME`, an abstract name.
 ///
 /// Twisted's `UNIXServerEndpoint`.
@@ -81,12 +81,12 @@ impl ServerEndpoint for UnixServer {
         Ok(reactor.listen_at(self.path.clone(), self.options.clone(), factory)?)
     }
 
-    fn share(&self, _: usize) -> Result<SharedPort> {
+    fn share(&self, loops: usize) -> Result<SharedPort> {
         let UnixServer { path, options } = self.clone();
+        let divided = options.divided(loops);
         let bind = move || ListeningSocket::unix(&path, &options);
-        let shared = bind().and_then(|first| {
-            SharedPort::from_one_socket(first, &self.options, self.to_string(), bind)
-        });
+        let shared = bind()
+            .and_then(|first| SharedPort::from_one_socket(first, &divided, self.to_string(), bind));
         Ok(shared.map_err(|error| ListenError::new(self.path.clone().into(), error))?)
     }
 }
@@ -114,6 +114,9 @@ pub(super) fn server(parts: &mut Parts) -> Result<Arc<dyn ServerEndpoint>, Endpo
     parts.read_switches(&SWITCHES, &mut options.switches)?;
     if let Some(backlog) = parts.keyword("backlog") {
         options = options.backlog(backlog.backlog()?);
+    }
+    if let Some(most) = parts.keyword("connections") {
+        options = options.max_connections(most.connections()?);
     }
     Ok(Arc::new(UnixServer { path, options }))
 }
@@ -146,6 +149,9 @@ impl fmt::Display for UnixServer {
         print_switches(f, &SWITCHES, options.switches, default.switches)?;
         if options.backlog != default.backlog {
             write!(f, ":backlog={}", options.backlog)?;
+        }
+        if let Some(most) = options.connections {
+            write!(f, ":connections={most}")?;
         }
         Ok(())
     }

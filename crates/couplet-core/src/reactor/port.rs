@@ -45,6 +45,8 @@ pub(super) struct PortCell {
     pub(super) key: Cell<Option<Key>>,
     pub(super) factory: FactorySlot,
     pub(super) accepted: Cell<u64>,
+    /// Connections that count for the port's limit, if it has one.
+    open: Cell<u32>,
     /// Accepted connections whose layers did not open.
     pub(super) not_opened: Cell<u64>,
     // Bound: one for each `stop_listening` until the port has stopped.
@@ -257,10 +259,7 @@ impl Port {
 
     fn set_paused(&self, paused: bool) {
         if self.cell.paused.replace(paused) != paused {
-            if let Some(share) = &self.cell.share {
-                share.pause(paused);
-            }
-            self.cell.reactor.records().request(LoopRequest::Port(self.cell.clone()));
+            self.cell.request_held();
         }
     }
 
@@ -293,6 +292,7 @@ impl PortCell {
             key: Cell::new(None),
             factory: FactorySlot::new(factory.factory.take()),
             accepted: Cell::new(0),
+            open: Cell::new(0),
             not_opened: Cell::new(0),
             stopped: RefCell::default(),
         })
@@ -314,6 +314,49 @@ impl PortCell {
         drop(old);
         self.state.set(PortState::Starting);
         self.reactor.records().start(Start::Port(self.clone()));
+    }
+
+    /// Whether the port has as many connections as it may.
+    fn is_full(&self) -> bool {
+        self.options.connections.is_some_and(|most| self.open.get() >= most.get())
+    }
+
+    /// Whether the port accepts nothing: it is paused or full.
+    pub(super) fn is_held(&self) -> bool {
+        self.paused.get() || self.is_full()
+    }
+
+    /// Counts a connection if the port has a limit, and stops accepting at the limit; the turn
+    /// applies that before it accepts again. Returns true if this one reached it.
+    pub(super) fn count(self: &Rc<Self>) -> bool {
+        if self.options.connections.is_none() {
+            return false;
+        }
+        self.open.set(self.open.get() + 1);
+        let is_full = self.is_full();
+        if is_full {
+            self.request_held();
+        }
+        is_full
+    }
+
+    /// A connection has ended; below the limit the port accepts again.
+    pub(super) fn uncount(self: &Rc<Self>) {
+        if self.options.connections.is_some() {
+            let was_full = self.is_full();
+            self.open.set(self.open.get().saturating_sub(1));
+            if was_full && !self.is_full() {
+                self.request_held();
+            }
+        }
+    }
+
+    /// Requests what follows from [`is_held`](Self::is_held).
+    fn request_held(self: &Rc<Self>) {
+        if let Some(share) = &self.share {
+            share.pause(self.is_held());
+        }
+        self.reactor.records().request(LoopRequest::Port(self.clone()));
     }
 
     /// Gives up the port's part in a socket shared with other loops.

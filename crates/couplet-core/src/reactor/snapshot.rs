@@ -84,7 +84,7 @@ pub struct PortSnapshot {
     pub accepted: u64,
     /// Accepted connections whose layers did not open: a handshake failed or took too long.
     pub not_opened: u64,
-    /// Whether accepting is paused.
+    /// Whether accepting is paused, or waits at the most connections of the port.
     pub paused: bool,
 }
 

@@ -213,6 +213,14 @@ impl Core {
                 });
                 None
             }
+            Origin::Port(port) => {
+                port.uncount();
+                None
+            }
+            Origin::Shared(shared) => {
+                shared.0.uncount();
+                None
+            }
             _ => None,
         };
         if let Some(seated) = entry.opening.take() {

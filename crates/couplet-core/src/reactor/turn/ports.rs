@@ -30,7 +30,7 @@ impl Core {
                 self.table.put(key, Resource::Port(port.clone()));
                 port.key.set(Some(key));
                 port.state.set(PortState::Listening);
-                if port.paused.get() {
+                if port.is_held() {
                     io.receive(key, false);
                 }
                 tracing::info!(host = %port, "listening");
@@ -59,9 +59,20 @@ impl Core {
         if port.share.is_some() {
             return self.accepted_on_shared_port(io, &port, key, (peer, host));
         }
-        port.accepted.set(port.accepted.get() + 1);
+        self.count_in_port(io, &port);
         self.note_accepted(key, port.place.get());
         self.establish(io, key, (peer, host), Opening::Port(port));
+    }
+
+    /// Counts an accepted connection. A port that has as many as it may accepts no more.
+    fn count_in_port(&mut self, io: &mut dyn Commands, port: &Rc<PortCell>) {
+        port.accepted.set(port.accepted.get() + 1);
+        if port.count() {
+            tracing::debug!(host = %port, "a port is full");
+            if let Some(key) = port.key.get() {
+                io.receive(key, false);
+            }
+        }
     }
 
     pub(super) fn apply_port_requests(&mut self, io: &mut dyn Commands, port: &Rc<PortCell>) {
@@ -84,7 +95,7 @@ impl Core {
             }
             (PortState::Listening, Some(key)) => {
                 self.apply_share_change(io, port, key);
-                io.receive(port.key.get().unwrap_or(key), !port.paused.get());
+                io.receive(port.key.get().unwrap_or(key), !port.is_held());
             }
             _ => {}
         }
@@ -130,7 +141,7 @@ impl Core {
         ends: (Address, LocalEnd),
         counted: Option<Counted>,
     ) {
-        port.accepted.set(port.accepted.get() + 1);
+        self.count_in_port(io, port);
         self.note_accepted(key, port.place.get());
         self.establish(io, key, ends, Opening::Port(port.clone()));
         if let (Some(entry), Some(counted)) = (self.table.connection(key), counted) {

@@ -114,7 +114,7 @@ impl PortCell {
             host: self.host(),
             accepted: self.accepted.get(),
             not_opened: self.not_opened.get(),
-            paused: self.paused.get(),
+            paused: self.is_held(),
         }
     }
 }

@@ -49,6 +49,10 @@ fn c145_twisteds_strings_are_understood() {
         ("unix:address=/s:mode=660:lockfile=0", "unix:/s:mode=660:lockfile=no"),
         ("tls:/etc/certs", "tls:443:sni=/etc/certs"),
         ("tls:/etc/certs:8443:interface=[::1]", "tls:8443:interface=[::1]:sni=/etc/certs"),
+        (
+            "haproxy:80:connections=3:trusted=10.0.0.1",
+            "haproxy:tcp:80:connections=3:trusted=10.0.0.1/32",
+        ),
         ("tls:path=certs:port=8443:backlog=9", "tls:8443:backlog=9:sni=certs"),
         ("ssl:443:privateKey=k", "tls:443:cert=k:key=k"),
         (
@@ -208,8 +212,10 @@ fn the_least_value_of_a_setter_prints_as_a_string_that_means_the_same() {
     let tcp = || TcpServer::new(([127, 0, 0, 1], 80).into());
     let listen = ListenOptions::default;
     let no_time = || ConnectOptions::default().timeout(Duration::ZERO);
-    let servers: [(&dyn ServerEndpoint, &str); 9] = [
+    let servers: [(&dyn ServerEndpoint, &str); 11] = [
         (&tcp().options(listen().backlog(0)), "tcp:80:interface=127.0.0.1:backlog=0"),
+        (&tcp().options(listen().max_connections(9)), "tcp:80:interface=127.0.0.1:connections=9"),
+        (&tcp().options(listen().max_connections(0)), "tcp:80:interface=127.0.0.1"),
         (
             &ProxyServer::new(tcp()).header_timeout(Duration::ZERO),
             "haproxy:tcp:80:interface=127.0.0.1:header-timeout=0.000000001",
@@ -227,8 +233,9 @@ fn the_least_value_of_a_setter_prints_as_a_string_that_means_the_same() {
             "log:unix:s:file=a:form=pcap:limit=0",
         ),
         (
-            &UnixServer::new("s").options(listen().mode(0).owner(0).group(0).backlog(0)),
-            "unix:s:mode=0:owner=0:group=0:backlog=0",
+            &UnixServer::new("s")
+                .options(listen().mode(0).owner(0).group(0).backlog(0).max_connections(1)),
+            "unix:s:mode=0:owner=0:group=0:backlog=0:connections=1",
         ),
         // To the system, the last number means "leave unchanged", and a mode has twelve bits.
         (

@@ -15,7 +15,7 @@ use couplet::layers::{PassThrough, Side, SingleBytes};
 use couplet::testing::{Cut, Manner, Memory, Network};
 use couplet::{
     Address, Answers, ConnectOptions, Connector, DatagramOptions, DatagramPort, DatagramProtocol,
-    IntoFactory, Loop, LoopOptions, Port, Reactor, Transport, UnixAddress,
+    IntoFactory, ListenOptions, Loop, LoopOptions, Port, Reactor, Transport, UnixAddress,
 };
 
 #[cfg(unix)]
@@ -409,10 +409,15 @@ impl Rig {
     }
 
     pub(crate) fn listen_with<K>(&self, factory: impl IntoFactory<K>) -> Port {
-        let port = match self.any() {
-            Address::Unix(path) => self.reactor.listen_unix(path, factory),
-            _ => self.reactor.listen_tcp(LOOPBACK, factory),
-        };
+        self.listen_at(ListenOptions::default(), factory)
+    }
+
+    pub(crate) fn listen_at<K>(
+        &self,
+        options: ListenOptions,
+        factory: impl IntoFactory<K>,
+    ) -> Port {
+        let port = self.reactor.listen_at(self.any(), options, factory);
         port.expect("a free port can be opened")
     }
 

@@ -189,6 +189,8 @@ macro_rules! all_facts {
                 c22_a_stopped_port_can_listen_again,
                 c22b_a_port_has_a_descriptor_while_it_listens_where_there_are_sockets,
                 c22a_a_paused_port_accepts_nothing_and_serves_its_queue_on_resume,
+                c22c_a_full_port_accepts_nothing_until_a_connection_has_ended,
+                c22c_a_full_port_is_held_whatever_its_user_asks,
                 a_port_on_all_addresses_accepts_ipv4_unless_it_is_for_ipv6_only needs ip,
                 c21_a_port_can_be_stopped_by_its_own_connection,
                 c51a_a_driver_without_sockets_refuses_an_adoption,

@@ -260,3 +260,71 @@ pub(crate) fn c64a_with_socket_runs_before_more_bytes_where_there_is_a_socket(ki
         assert!(dropped.upgrade().is_none(), "the call is kept");
     }
 }
+
+/// A port that has at most two connections at a time.
+fn for_two(rig: &Rig, log: &Log) -> Port {
+    let options = ListenOptions::default().max_connections(2);
+    rig.listen_at(options, maker(rig, log))
+}
+
+/// Whether the snapshot says that the port accepts nothing.
+fn is_held(rig: &Rig) -> bool {
+    rig.l.snapshot().ports[0].paused
+}
+
+pub(crate) fn c22c_a_full_port_accepts_nothing_until_a_connection_has_ended(kit: Kit) {
+    let (mut rig, log) = (kit.rig(), Log::default());
+    let port = for_two(&rig, &log);
+    rig.turn();
+    let mut peers: Vec<_> = (0..5).map(|_| rig.peer(&port)).collect();
+    for accepted in 2..=5 {
+        rig.until("two connections", || log.count("build") == accepted);
+        rig.tick();
+        assert_eq!(log.count("build"), accepted, "the others wait");
+        assert!(is_held(&rig));
+        // The oldest one ends.
+        peers.remove(0).close();
+    }
+    peers.drain(..).for_each(|peer| peer.close());
+    while is_held(&rig) {
+        rig.turn();
+    }
+    // A connection that the factory refuses frees its place too.
+    let options = ListenOptions::default().max_connections(1);
+    let refusals = log.clone();
+    let refuse = Maker::new(&refusals, |_| None);
+    let port = rig.listen_at(options, refuse);
+    rig.turn();
+    let before = log.count("build");
+    let _peers: Vec<_> = (0..3).map(|_| rig.peer(&port)).collect();
+    rig.until("three refusals", || log.count("build") == before + 3);
+}
+
+pub(crate) fn c22c_a_full_port_is_held_whatever_its_user_asks(kit: Kit) {
+    let (mut rig, log) = (kit.rig(), Log::default());
+    let port = for_two(&rig, &log);
+    rig.turn();
+    let mut peers: Vec<_> = (0..3).map(|_| rig.peer(&port)).collect();
+    rig.until("two connections", || log.count("build") == 2);
+    port.pause_producing();
+    rig.tick();
+    port.resume_producing();
+    rig.tick();
+    assert_eq!(log.count("build"), 2, "it is full");
+    // Paused, it accepts nothing although there is room.
+    port.pause_producing();
+    peers.remove(0).close();
+    rig.tick();
+    assert!(is_held(&rig) && log.count("build") == 2);
+    port.resume_producing();
+    rig.until("the third", || log.count("build") == 3);
+    // Opened again, it still counts the connections from before.
+    port.stop_listening().expect("it listens").detach();
+    rig.turns(2);
+    port.start_listening().expect("a free port");
+    rig.turns(2);
+    let _more = [rig.peer(&port), rig.peer(&port)];
+    rig.tick();
+    assert_eq!(log.count("build"), 3, "two from before are open");
+    drop(peers.remove(0));
+}
