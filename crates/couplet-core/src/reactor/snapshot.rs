@@ -57,9 +57,9 @@ impl Totals {
         Reason::WORDS.into_iter().zip(self.reasons)
     }
 
-    /// Adds a connection that has ended.
-    pub(super) fn add(&mut self, reason: &Reason, bytes_in: u64, bytes_out: u64) {
-        self.reasons[reason.variant()] += 1;
+    /// Adds a connection that has ended with a reason of this [variant](Reason::variant).
+    pub(super) fn add(&mut self, reason: usize, bytes_in: u64, bytes_out: u64) {
+        self.reasons[reason] += 1;
         self.bytes_in += bytes_in;
         self.bytes_out += bytes_out;
     }

@@ -127,6 +127,16 @@ impl State {
             State::Open { .. } => Reason::Shutdown,
         }
     }
+
+    /// The [variant](Reason::variant) of the reason.
+    fn reason_variant(&self) -> usize {
+        match self {
+            State::Flushing { why, .. }
+            | State::Draining { why, .. }
+            | State::Closed { why, .. } => why.variant(),
+            State::Open { .. } => Reason::Shutdown.variant(),
+        }
+    }
 }
 
 /// The holder's next steps for a [`Life`]; a set of bits. Orders to the driver are carried out in
@@ -1190,6 +1200,11 @@ impl Life {
     /// The final reason, or the one expected so far.
     pub(crate) fn reason(&self) -> Reason {
         self.state.reason()
+    }
+
+    /// The [variant](Reason::variant) of the reason.
+    pub(crate) fn reason_variant(&self) -> usize {
+        self.state.reason_variant()
     }
 
     // Follow-up.

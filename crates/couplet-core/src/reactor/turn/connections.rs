@@ -197,7 +197,7 @@ impl Core {
             return;
         };
         let cell = entry.life.cell();
-        self.ended.add(&entry.life.reason(), cell.bytes_in.get(), cell.bytes_out());
+        self.ended.add(entry.life.reason_variant(), cell.bytes_in.get(), cell.bytes_out());
         let timers = cell.take_timers();
         let deadline = entry.timer.map(|(timer, _)| timer);
         for timer in timers.into_iter().chain(deadline) {
