@@ -335,6 +335,7 @@ pub(super) fn unsupported() -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ops::Range;
 
     fn data_of(queue: &DatagramQueue) -> Vec<Vec<u8>> {
         queue.iter().map(|waiting| waiting.data.to_vec()).collect()
@@ -364,6 +365,51 @@ mod tests {
             queue.append(rest);
             assert_eq!(queue.bytes(), expected.iter().map(Vec::len).sum::<usize>());
             assert!(queue.sent <= queue.bytes.len() / 2, "sent bytes are dropped");
+        }
+    }
+
+    #[test]
+    fn a_queue_is_appended_without_what_either_has_sent() {
+        let to = |n: u8| Address::udp(([127, 0, 0, 1], n.into()));
+        let queue = |numbers: Range<u8>, sent: usize| {
+            let mut queue = DatagramQueue::default();
+            for n in numbers {
+                queue.push(&[n; 3], Some(to(n)), Some(IpAddr::from([127, 0, 0, n])));
+            }
+            queue.pop(sent);
+            queue
+        };
+        for (first, second) in (0..=4).flat_map(|first| (0..=4).map(move |second| (first, second)))
+        {
+            let mut joined = queue(0..4, first);
+            joined.append(queue(4..8, second));
+            let left: Vec<u8> = (first as u8..4).chain(4 + second as u8..8).collect();
+            let expected: Vec<_> = left.iter().map(|n| vec![*n; 3]).collect();
+            assert_eq!(data_of(&joined), expected, "{first} and {second} were sent");
+            assert_eq!((joined.len(), joined.bytes()), (left.len(), left.len() * 3));
+            for (outgoing, n) in joined.iter().zip(left) {
+                assert_eq!(outgoing.to, Some(&to(n)));
+                assert_eq!(outgoing.from, Some(IpAddr::from([127, 0, 0, n])));
+            }
+        }
+    }
+
+    #[test]
+    fn a_queue_that_is_split_off_keeps_its_destinations() {
+        let ends = |queue: &DatagramQueue| -> Vec<(Option<Address>, Option<IpAddr>)> {
+            queue.iter().map(|waiting| (waiting.to.cloned(), waiting.from)).collect()
+        };
+        let mut queue = DatagramQueue::default();
+        for n in 1..=4u8 {
+            let to = Address::udp(([127, 0, 0, n], n.into()));
+            queue.push(b"x", Some(to), (n % 2 == 0).then(|| [127, 0, 0, n].into()));
+        }
+        let all = ends(&queue);
+        for n in 0..=5 {
+            let rest = queue.split_off(n);
+            let (front, back) = all.split_at(n.min(4));
+            assert_eq!((ends(&queue), ends(&rest)), (front.to_vec(), back.to_vec()));
+            queue.append(rest);
         }
     }
 

@@ -48,4 +48,17 @@ mod tests {
         let found = look_up("localhost".into()).unwrap();
         assert!(!found.is_empty() && found.iter().all(IpAddr::is_loopback));
     }
+
+    #[test]
+    fn addresses_of_either_family_are_found() {
+        for text in ["127.0.0.1", "10.1.2.3", "::1", "fd00::7", "::ffff:10.1.2.3"] {
+            let address: IpAddr = text.parse().unwrap();
+            assert_eq!(look_up(text.into()).unwrap(), [address]);
+        }
+    }
+
+    #[test]
+    fn a_text_that_can_be_no_name_is_an_error() {
+        assert_eq!(look_up("a\0b".into()).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
 }

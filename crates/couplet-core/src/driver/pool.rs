@@ -190,6 +190,7 @@ impl<Q, A> PoolShared<Q, A> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc::{Receiver, Sender, channel};
     use std::task::Wake;
     use std::thread::Thread;
@@ -310,6 +311,105 @@ mod tests {
             });
             assert!(exited, "the idle thread is still counted");
         }
+    }
+
+    /// Counts its wake-ups.
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_refused_question_wakes_its_loop_and_a_queued_one_does_not() {
+        let wakes = Arc::new(Wakes::default());
+        let run = |answer: u32| answer;
+        // Without threads, all wake-ups are those of `submit`.
+        let work = PoolSpec { name: "test", threads: 0, idle: IDLE, queue: 2, run, refuse: |_| 0 };
+        let pool = Pool::new(work, wakes.clone().into());
+        for (ticket, woken) in [(1, 0), (2, 0), (3, 1), (4, 2)] {
+            pool.submit(Ticket(ticket), 7);
+            assert_eq!(wakes.0.load(Ordering::SeqCst), woken, "after question {ticket}");
+        }
+        pool.forget(Ticket(1));
+        pool.submit(Ticket(5), 7);
+        assert_eq!(wakes.0.load(Ordering::SeqCst), 2, "a forgotten question makes room");
+        assert_eq!([pool.next(), pool.next()], [Some((Ticket(3), 0)), Some((Ticket(4), 0))]);
+        assert!(pool.next().is_none());
+    }
+
+    #[test]
+    fn each_answer_wakes_the_loop_unless_it_was_forgotten() {
+        let wakes = Arc::new(Wakes::default());
+        let run = |(begun, go): Gate| {
+            begun.send(()).expect("the test waits");
+            let _ = go.recv();
+        };
+        let work = PoolSpec { name: "test", threads: 1, idle: IDLE, queue: 9, run, refuse: drop };
+        let pool = Pool::new(work, wakes.clone().into());
+        let (begun, has_begun) = channel();
+        let mut gates: Vec<Sender<()>> = Vec::new();
+        for ticket in 1..=4 {
+            let (let_go, go) = channel();
+            pool.submit(Ticket(ticket), (begun.clone(), go));
+            gates.push(let_go);
+        }
+        // Each one has ended when the one behind it begins.
+        for (gate, (ticket, woken)) in gates.iter().zip([(1, 0), (2, 1), (3, 1), (4, 2)]) {
+            has_begun.recv().unwrap();
+            assert_eq!(wakes.0.load(Ordering::SeqCst), woken, "before answer {ticket}");
+            if ticket == 2 {
+                pool.forget(Ticket(2));
+            }
+            gate.send(()).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_pool_that_is_dropped_drops_its_questions_and_lets_its_threads_exit() {
+        let pool = gates(1, 9);
+        let (begun, has_begun) = channel();
+        let (let_go, go) = channel();
+        pool.submit(Ticket(1), (begun.clone(), go));
+        has_begun.recv().unwrap();
+        let (queued, go) = channel();
+        pool.submit(Ticket(2), (begun, go));
+        let shared = Arc::downgrade(&pool.shared);
+        drop(pool);
+        assert!(queued.send(()).is_err(), "the queued question was dropped");
+        let_go.send(()).unwrap();
+        while shared.upgrade().is_some() {
+            std::thread::yield_now();
+        }
+        assert!(has_begun.recv().is_err(), "it was never run");
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "the test fails where it would wait for ever")]
+    fn an_idle_thread_exits_with_its_pool() {
+        let work = PoolSpec {
+            name: "test",
+            threads: 1,
+            idle: Duration::from_secs(3600),
+            queue: 1,
+            run: |answer: u32| answer,
+            refuse: |_| 0,
+        };
+        let pool = Pool::new(work, Arc::new(Unpark(std::thread::current())).into());
+        pool.submit(Ticket(1), 7);
+        assert_eq!(answer(&pool), (Ticket(1), 7));
+        while pool.shared.lock().idle == 0 {
+            std::thread::yield_now();
+        }
+        let shared = Arc::downgrade(&pool.shared);
+        drop(pool);
+        let exited = (0..10_000).any(|_| {
+            std::thread::park_timeout(Duration::from_millis(1));
+            shared.upgrade().is_none()
+        });
+        assert!(exited, "it waits for more questions");
     }
 
     /// Calls the closure when dropped.

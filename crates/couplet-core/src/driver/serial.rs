@@ -260,6 +260,61 @@ mod tests {
 
     use super::*;
 
+    /// Both sides of a terminal in raw mode, of which neither blocks.
+    fn raw() -> (OwnedFd, OwnedFd) {
+        let far = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+        unlockpt(&far).expect("ours");
+        let name = ptsname(&far, Vec::new()).expect("its name").into_string().expect("ASCII");
+        let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY;
+        let near = rustix::fs::open(&name, flags, rustix::fs::Mode::empty()).expect("it");
+        let mut raw = tcgetattr(&near).expect("its modes");
+        raw.make_raw();
+        tcsetattr(&near, OptionalActions::Now, &raw).expect("ours");
+        for side in [&far, &near] {
+            rustix::io::ioctl_fionbio(side, true).expect("an option");
+        }
+        (far, near)
+    }
+
+    #[test]
+    fn a_reset_keeps_the_input_that_has_come() {
+        let (far, near) = raw();
+        let before = tcgetattr(&near).expect("its modes");
+        let modes = Modes { descriptor: Some(near.try_clone().expect("a duplicate")), before };
+        rustix::io::write(&far, b"rose").expect("room");
+        while rustix::io::ioctl_fionread(&near).expect("a number") < 4 {
+            std::thread::yield_now();
+        }
+        modes.discard();
+        let mut bytes = [0; 8];
+        assert_eq!(rustix::io::read(&near, &mut bytes), Ok(4));
+        assert_eq!(bytes[..4], *b"rose");
+    }
+
+    /// A terminal sends its output at once, unless the other side is full.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_reset_discards_the_output_that_has_not_left() {
+        let (far, near) = raw();
+        let before = tcgetattr(&near).expect("its modes");
+        let modes = Modes { descriptor: Some(near.try_clone().expect("a duplicate")), before };
+        let mut written = 0;
+        while let Ok(n) = rustix::io::write(&near, &[b'x'; 1024]) {
+            written += n;
+        }
+        modes.discard();
+        // What is written next is the last to arrive.
+        let mut is_last_written = false;
+        let mut got = Vec::new();
+        while got.last() != Some(&b'y') {
+            is_last_written = is_last_written || rustix::io::write(&near, b"y") == Ok(1);
+            let mut bytes = [0; 1024];
+            let n = rustix::io::read(&far, &mut bytes).unwrap_or(0);
+            got.extend_from_slice(&bytes[..n]);
+        }
+        assert!(got.len() <= written, "{} of {written} bytes arrived", got.len() - 1);
+    }
+
     #[test]
     fn the_settings_are_given_back_when_the_output_has_left() {
         let far = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");

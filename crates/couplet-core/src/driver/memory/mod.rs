@@ -15,6 +15,8 @@
 mod datagrams;
 mod network;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::fmt;

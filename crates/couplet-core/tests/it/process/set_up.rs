@@ -25,6 +25,46 @@ fn c150_a_child_inherits_our_environment_unless_told_otherwise() {
 }
 
 #[test]
+fn the_last_change_of_a_variable_is_the_one_that_counts() {
+    type Change = fn(Command) -> Command;
+    let cases: [(Change, &str); 9] = [
+        (|child| child.env("ROSE", "red").env_clear(), ""),
+        (|child| child.env("ROSE", "red").env_clear().env("LILY", "white"), "LILY=white\n"),
+        (|child| child.env_clear().env("ROSE", "red").env_clear(), ""),
+        (|child| child.env("ROSE", "red").env_clear().env("ROSE", "pink"), "ROSE=pink\n"),
+        (|child| child.env_clear().env("ROSE", "red").env("ROSE", "pink"), "ROSE=pink\n"),
+        (|child| child.env_clear().env("ROSE", "red").env_remove("ROSE"), ""),
+        (|child| child.env_clear().env_remove("ROSE").env("ROSE", "red"), "ROSE=red\n"),
+        (|child| child.env_clear().env("A", "1").env("B", "2").env_remove("A"), "B=2\n"),
+        (|child| child.env_remove("PATH").env_clear().env("A", ""), "A=\n"),
+    ];
+    let mut nursery = Nursery::new();
+    for (change, expected) in cases {
+        let command = change(Command::new("/usr/bin/env"));
+        assert_eq!(nursery.run(command.clone()).text(1), expected, "{command:?}");
+    }
+}
+
+#[test]
+fn an_inherited_variable_can_be_removed_and_replaced() {
+    type Change = fn(Command) -> Command;
+    let cases: [(Change, Option<&str>); 4] = [
+        (|child| child.env_remove("PATH"), None),
+        (|child| child.env("PATH", "/rose"), Some("PATH=/rose")),
+        (|child| child.env_remove("PATH").env("PATH", "/rose"), Some("PATH=/rose")),
+        (|child| child.env("PATH", "/rose").env_remove("PATH"), None),
+    ];
+    let mut nursery = Nursery::new();
+    for (change, expected) in cases {
+        let command = change(Command::new("/usr/bin/env").env("LILY", "white"));
+        let text = nursery.run(command.clone()).text(1);
+        let path = text.lines().find(|line| line.starts_with("PATH="));
+        assert_eq!(path, expected, "{command:?}");
+        assert!(text.contains("LILY=white"), "{text}");
+    }
+}
+
+#[test]
 fn c150a_directory_mask_group_and_limits_are_those_of_the_command() {
     let mut nursery = Nursery::new();
     let command = sh("pwd; umask; ulimit -n; ulimit -Hn").current_dir("/").umask(0o027).limit(

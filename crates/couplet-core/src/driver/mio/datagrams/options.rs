@@ -145,3 +145,140 @@ fn set_tclass(socket: &SockRef<'_>, tos: u8) -> io::Result<()> {
 fn set_tclass(_: &SockRef<'_>, _: u8) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::net::{Ipv6Addr, SocketAddr};
+
+    use socket2::{Domain, Socket, Type};
+
+    use super::*;
+
+    /// An IPv4 port, an IPv6 port of both families, and one of IPv6 alone.
+    fn ports() -> [(DatagramSocket, &'static str); 3] {
+        let port = |domain, ip: IpAddr, only_v6: bool| {
+            let socket = Socket::new(domain, Type::DGRAM, None).expect("a socket");
+            if domain == Domain::IPV6 {
+                socket.set_only_v6(only_v6).expect("an option");
+            }
+            socket.bind(&SocketAddr::new(ip, 0).into()).expect("a free port");
+            DatagramSocket::from_socket(socket, 1).expect("a port")
+        };
+        let (v4, v6) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::UNSPECIFIED.into());
+        [
+            (port(Domain::IPV4, v4, false), "4"),
+            (port(Domain::IPV6, v6, false), "6 and 4"),
+            (port(Domain::IPV6, v6, true), "6"),
+        ]
+    }
+
+    #[test]
+    fn an_option_is_set_and_set_again_for_each_family_of_the_port() {
+        use DatagramOption::{Broadcast, MulticastLoop, MulticastTtl, Tos, Ttl};
+        type Get = fn(&SockRef<'_>) -> io::Result<u32>;
+        let cases: [([DatagramOption; 2], [u32; 2], Get, Get); 5] = [
+            ([Ttl(7), Ttl(9)], [7, 9], |socket| socket.unicast_hops_v6(), |socket| socket.ttl_v4()),
+            (
+                [Tos(0b1010_0001), Tos(4)],
+                [0b1010_0001, 4],
+                |socket| socket.tclass_v6(),
+                |socket| socket.tos_v4(),
+            ),
+            (
+                [MulticastTtl(7), MulticastTtl(0)],
+                [7, 0],
+                |socket| socket.multicast_hops_v6(),
+                |socket| socket.multicast_ttl_v4(),
+            ),
+            (
+                [MulticastLoop(false), MulticastLoop(true)],
+                [0, 1],
+                |socket| socket.multicast_loop_v6().map(u32::from),
+                |socket| socket.multicast_loop_v4().map(u32::from),
+            ),
+            (
+                [Broadcast(true), Broadcast(false)],
+                [1, 0],
+                |socket| socket.broadcast().map(u32::from),
+                |socket| socket.broadcast().map(u32::from),
+            ),
+        ];
+        for (port, families) in ports() {
+            for (options, values, get_v6, get_v4) in &cases {
+                for (option, value) in options.iter().zip(values) {
+                    set(&port, option).expect("an option");
+                    let socket = SockRef::from(&port);
+                    if families.contains('6') {
+                        assert_eq!(get_v6(&socket).expect("6"), *value, "{option:?}: {families}");
+                    }
+                    if families.contains('4') {
+                        assert_eq!(get_v4(&socket).expect("4"), *value, "{option:?}: {families}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_interface_of_multicasts_is_set_and_left_to_the_system_again() {
+        let lo = Interface::Number(
+            rustix::net::netdevice::name_to_index(&ports()[0].0, "lo").expect("lo"),
+        );
+        for (port, families) in ports() {
+            let socket = SockRef::from(&port);
+            for (interface, number) in [(lo, true), (Interface::Any, false)] {
+                set(&port, &DatagramOption::MulticastInterface(interface)).expect("an option");
+                if families.contains('6') {
+                    let set = socket.multicast_if_v6().expect("6") != 0;
+                    assert_eq!(set, number, "{families}");
+                }
+            }
+            if families.contains('4') {
+                let address = Interface::Address(Ipv4Addr::LOCALHOST);
+                for (interface, expected) in
+                    [(address, Ipv4Addr::LOCALHOST), (Interface::Any, Ipv4Addr::UNSPECIFIED)]
+                {
+                    set(&port, &DatagramOption::MulticastInterface(interface)).expect("an option");
+                    assert_eq!(socket.multicast_if_v4().expect("4"), expected, "{families}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_group_its_source_and_its_interface_are_of_one_family() {
+        let [four, six] = [IpAddr::from([232, 1, 1, 1]), "ff3e::7".parse().expect("an address")];
+        let local: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        for group in [
+            Group::new(four).source(local[1]),
+            Group::new(four).source(local[1]).interface(1),
+            Group::new(six).interface(Ipv4Addr::LOCALHOST),
+            Group::new(six).source(local[1]).interface(Ipv4Addr::LOCALHOST),
+        ] {
+            for (port, _) in ports() {
+                for option in [DatagramOption::Join(group), DatagramOption::Leave(group)] {
+                    let error = set(&port, &option).expect_err("two families");
+                    assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+                }
+            }
+        }
+    }
+
+    /// On the interface of this host alone, which each system has.
+    #[test]
+    fn a_group_that_was_left_can_be_joined_again_and_not_left_twice() {
+        let [v4, ..] = ports();
+        let groups = [
+            Group::new([239, 1, 1, 1]).interface(Ipv4Addr::LOCALHOST),
+            Group::new([239, 1, 1, 2]).interface(1),
+            Group::new([232, 1, 1, 1]).source([127, 0, 0, 1]).interface(Ipv4Addr::LOCALHOST),
+            Group::new([232, 1, 1, 2]).source([127, 0, 0, 1]).interface(1),
+        ];
+        for group in groups {
+            let [join, leave] = [DatagramOption::Join(group), DatagramOption::Leave(group)];
+            let is_ok = |option| set(&v4.0, option).is_ok();
+            let done = [&join, &join, &leave, &leave, &join, &leave].map(is_ok);
+            assert_eq!(done, [true, false, true, false, true, true], "{group:?}");
+        }
+    }
+}
