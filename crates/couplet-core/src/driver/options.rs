@@ -393,4 +393,14 @@ mod tests {
         let prepared = || ListenOptions::default().prepare(|_| Ok(()));
         assert_ne!(prepared(), prepared(), "two closures may differ");
     }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_socket_file_of_datagrams_has_the_mode_and_the_lock_of_its_port() {
+        for (mode, has_lock) in [(0o600, false), (0o660, true), (0o666, false)] {
+            let options = DatagramOptions::default().mode(mode).lock_file(has_lock);
+            let file = options.socket_file_options();
+            assert_eq!((file.mode, file.switches.has(Switch::LockFile)), (mode, has_lock));
+        }
+    }
 }

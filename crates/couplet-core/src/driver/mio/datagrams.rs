@@ -408,3 +408,27 @@ fn name_for(socket: &Socket, peer: &Address) -> io::Result<SockAddr> {
         (Address::Pipe(_), _) => Err(io::ErrorKind::InvalidInput.into()),
     }
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::address::UnixAddress;
+
+    #[test]
+    fn a_port_of_either_kind_is_prepared_and_an_error_of_that_fails_it() {
+        let udp = Address::udp(([127, 0, 0, 1], 0));
+        for address in [udp, UnixAddress::Unnamed.into()] {
+            let options = DatagramOptions::default().prepare(|_| Err(io::Error::other("rose")));
+            assert_eq!(bind(&address, &options).expect_err("an error").to_string(), "rose");
+        }
+    }
+
+    #[test]
+    fn broadcasts_are_allowed_where_they_are_asked_for() {
+        for on in [false, true] {
+            let options = DatagramOptions::default().broadcast(on);
+            let socket = bind_udp(([127, 0, 0, 1], 0).into(), &options).expect("a free port");
+            assert_eq!(socket.broadcast().expect("an option"), on);
+        }
+    }
+}
