@@ -4,7 +4,9 @@ use std::io::{ErrorKind, PipeReader, PipeWriter, Write};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::kit::{Client, Running, Server, TempFile, couplet, noise, serve_raw, wait_until};
+use crate::kit::{
+    Client, Running, Server, TempFile, Upstream, couplet, noise, serve_raw, wait_until,
+};
 
 /// An echo server with an idle client and one that does not read, and a poetry server with a client
 /// that is draining, one that does not read 10 MB, and one in mid-poem.
@@ -294,13 +296,11 @@ fn sigusr1_tells_what_a_get_waits_for() {
 fn sigusr1_is_no_harm_where_nobody_reads_stderr() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let silent = serve_raw(|mut client| {
-        drop(client.read());
-    });
-    let mut command = couplet(&["poetry", "get", &silent.to_string(), "--timeout", "0.5"]);
+    let silent = Upstream::start();
+    let mut command = couplet(&["poetry", "get", &silent.address, "--timeout", "0.5"]);
     let mut running = Running::spawn(command.stdin(std::process::Stdio::null()).stderr(writer));
-    // The signal handlers are installed before the connect, so wait for its socket.
-    wait_until("a connection", || running.sockets() >= 1);
+    // The signal handlers are installed before the connect.
+    let _client = silent.accept();
     running.signal(Signal::USR1);
     assert_eq!(running.ended().code, Some(1), "it continues to its timeout");
 }
