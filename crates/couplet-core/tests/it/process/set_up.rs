@@ -75,6 +75,19 @@ fn c150a_directory_mask_group_and_limits_are_those_of_the_command() {
     assert_eq!(nursery.run(command).text(1), "/\n0027\n40\n50\n");
 }
 
+#[test]
+fn each_limit_of_a_command_applies_and_the_last_of_a_resource() {
+    let mut nursery = Nursery::new();
+    let command = sh("ulimit -n; ulimit -Hn; ulimit -c; ulimit -f")
+        .limit(Resource::Descriptors, 45, 60)
+        .limit(Resource::CoreSize, 0, 0)
+        .limit(Resource::Descriptors, 40, 50)
+        .limit(Resource::FileSize, 512 * 1024, 1024 * 1024);
+    // In blocks of 512 bytes, or of 1024 where the shell is bash.
+    let text = nursery.run(command).text(1);
+    assert!(["40\n50\n0\n1024\n", "40\n50\n0\n512\n"].contains(&&*text), "{text}");
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn c150a_a_child_leads_a_group_or_a_session_and_has_a_death_signal() {
@@ -121,7 +134,10 @@ fn c150b_a_child_runs_as_another_user_where_we_may() {
     let command = sh("id -u; id -g; id -G").uid(65_534).gid(65_533);
     assert_eq!(nursery.run(command).text(1), "65534\n65533\n65533\n");
     let command = sh("id -G").uid(65_534).gid(65_533).groups([65_531, 65_532]);
-    assert_eq!(nursery.run(command).text(1), "65533 65531 65532\n");
+    assert_eq!(nursery.run(command.clone()).text(1), "65533 65531 65532\n");
+    // The last ones count.
+    let command = command.groups([65_530]).gid(65_529);
+    assert_eq!(nursery.run(command).text(1), "65529 65530\n");
 }
 
 #[cfg(target_os = "linux")]

@@ -86,6 +86,33 @@ fn c161_a_port_gives_its_path_to_an_owner() {
     assert_eq!(folder.names(), ["port", "port.lock"], "nothing is left of it");
 }
 
+#[test]
+fn a_lock_file_is_for_its_owner_only_and_a_regular_file() {
+    let (rig, folder) = (Kit::mio().rig(), Folder::new());
+    let port = listen(&rig, &folder.join("port"));
+    assert_eq!(mode(&folder.join("port.lock")), 0o600);
+    drop(port);
+    // Others are left alone, and don't stop the loop.
+    for name in ["folder", "fifo"] {
+        let lock = folder.join(&format!("{name}.lock"));
+        match name {
+            "folder" => std::fs::create_dir(&lock).expect("room"),
+            _ => rustix::fs::mkfifoat(rustix::fs::CWD, &lock, 0o600.into()).expect("room"),
+        }
+        let refused = try_listen(&rig, &folder.join(name), ListenOptions::default());
+        refused.err().expect("it is no lock");
+        assert!(!folder.join(name).exists(), "{name}");
+    }
+}
+
+#[test]
+fn a_path_with_a_nul_in_its_middle_is_refused() {
+    let (rig, folder) = (Kit::mio().rig(), Folder::new());
+    let refused = try_listen(&rig, &folder.join("a\0b"), ListenOptions::default());
+    assert_eq!(refused.err().expect("no path").source.kind(), std::io::ErrorKind::InvalidInput);
+    assert!(folder.names().is_empty());
+}
+
 /// A user and a group that a file of ours may be given to: other ones, if possible.
 pub(crate) fn others() -> (u32, u32) {
     let ours = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
