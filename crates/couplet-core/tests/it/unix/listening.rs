@@ -94,7 +94,7 @@ fn a_lock_file_is_for_its_owner_only_and_a_regular_file() {
     drop(port);
     // Others are left alone, and don't stop the loop.
     for name in ["folder", "fifo"] {
-        let lock = folder.join(&format!("{name}.lock"));
+        let lock = folder.join(format!("{name}.lock"));
         match name {
             "folder" => std::fs::create_dir(&lock).expect("room"),
             _ => rustix::fs::mkfifoat(rustix::fs::CWD, &lock, 0o600.into()).expect("room"),
