@@ -100,7 +100,7 @@ fn a_lock_file_is_for_its_owner_only_and_a_regular_file() {
             _ => rustix::fs::mkfifoat(rustix::fs::CWD, &lock, 0o600.into()).expect("room"),
         }
         let refused = try_listen(&rig, &folder.join(name), ListenOptions::default());
-        refused.err().expect("it is no lock");
+        refused.expect_err("it is no lock");
         assert!(!folder.join(name).exists(), "{name}");
     }
 }
@@ -109,7 +109,7 @@ fn a_lock_file_is_for_its_owner_only_and_a_regular_file() {
 fn a_path_with_a_nul_in_its_middle_is_refused() {
     let (rig, folder) = (Kit::mio().rig(), Folder::new());
     let refused = try_listen(&rig, &folder.join("a\0b"), ListenOptions::default());
-    assert_eq!(refused.err().expect("no path").source.kind(), std::io::ErrorKind::InvalidInput);
+    assert_eq!(refused.expect_err("no path").source.kind(), std::io::ErrorKind::InvalidInput);
     assert!(folder.names().is_empty());
 }
 
