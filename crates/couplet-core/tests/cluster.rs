@@ -340,6 +340,51 @@ fn signal(signal: Signal) {
     kill_process(getpid(), signal).expect("a signal to ourselves");
 }
 
+#[test]
+fn signals_that_come_together_are_all_handled() {
+    let _turn = one_at_a_time();
+    let options = LoopOptions::default().signals(true);
+    let mut l = couplet::Loop::with_options(options).expect("a poll descriptor");
+    let (shown, showing) = Deferred::<()>::new();
+    let mut showing = Some(showing);
+    l.on_snapshot(move |_| {
+        if let Some(resolver) = showing.take() {
+            resolver.callback(());
+        }
+    });
+    let outcome = std::rc::Rc::new(std::cell::Cell::new(false));
+    let (slot, mut shown) = (outcome.clone(), Some(shown));
+    l.run(|reactor| {
+        let limit = reactor.clone();
+        reactor.on(couplet::Shutdown::Before, move || {
+            let shown = shown.take().expect("called once");
+            let limited = shown.add_timeout(&limit, Duration::from_secs(5));
+            limited.map(move |()| slot.set(true)).add_errback(|_| Ok(()))
+        });
+        // SIGINT first: it begins the end.
+        for next in [Signal::INT, Signal::USR1] {
+            signal(next);
+            until_handled();
+        }
+        Ok(())
+    })
+    .expect("its wait works");
+    assert!(outcome.get(), "the snapshot is shown");
+}
+
+/// Waits until a thread of the process has taken the signals sent to it.
+fn until_handled() {
+    let is_pending = || {
+        let status = std::fs::read_to_string("/proc/self/status").expect("it runs");
+        let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
+        pending.is_some_and(|mask| mask.trim().trim_start_matches('0') != "")
+    };
+    while is_pending() {
+        thread::yield_now();
+    }
+    (0..100).for_each(|_| thread::yield_now());
+}
+
 /// Notifies when a loop has stopped.
 fn notify_of_its_end(reactor: &Reactor, sender: &mpsc::Sender<()>) {
     let sender = sender.clone();

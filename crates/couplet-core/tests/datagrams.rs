@@ -152,6 +152,23 @@ fn the_tos_byte_is_sent_and_told_with_its_two_bits_of_ecn() {
 }
 
 #[test]
+fn a_port_for_both_families_is_told_the_tos_byte_of_either() {
+    let (mut rig, far) = (Rig::new(), Far::default());
+    let both = rig.at(([0u16; 8], 0).into(), &far);
+    rig.turns(1);
+    let port = number(&both);
+    let ips = [LOOPBACK, SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 0))];
+    for (n, ip) in ips.into_iter().enumerate() {
+        let from = rig.at(ip, &Far::default());
+        rig.turns(1);
+        rig.result(from.set_option(DatagramOption::Tos(0x28))).expect("there is such an option");
+        from.send_to("x", SocketAddr::new(ip.ip(), port)).expect("there is room");
+        rig.until("it", || far.count() > n);
+        assert_eq!(far.last().tos, Some(0x28), "{ip}");
+    }
+}
+
+#[test]
 fn an_option_is_set_between_what_was_sent_before_and_after() {
     let (mut rig, a, b, far) = two_at(LOOPBACK);
     // All in one turn.

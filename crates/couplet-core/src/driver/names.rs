@@ -42,6 +42,7 @@ fn look_up(name: String) -> io::Result<Vec<IpAddr>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::driver::Ticket;
 
     #[test]
     fn localhost_resolves_to_loopback_addresses() {
@@ -55,6 +56,18 @@ mod tests {
             let address: IpAddr = text.parse().unwrap();
             assert_eq!(look_up(text.into()).unwrap(), [address]);
         }
+    }
+
+    #[test]
+    fn lookups_that_the_queue_does_not_hold_are_refused() {
+        let names = names(Waker::noop().clone());
+        // Four threads don't look up so many names in the meantime.
+        (0..50_000).for_each(|number| names.submit(Ticket(number), "localhost".into()));
+        let answers = std::iter::from_fn(|| names.next());
+        let refused = |answer: &io::Result<Vec<IpAddr>>| {
+            answer.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::QuotaExceeded)
+        };
+        assert!(answers.filter(|(_, answer)| refused(answer)).count() > QUEUE);
     }
 
     #[test]

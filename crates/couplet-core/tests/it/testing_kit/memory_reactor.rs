@@ -47,6 +47,32 @@ fn a_connect_that_is_cancelled_after_the_test_has_completed_it_closes_the_far_en
     }
 }
 
+/// As the system does: a UNIX socket is reset only if something is unread.
+#[test]
+fn an_aborted_unix_connection_ends_unless_it_leaves_something_unread() {
+    struct Aborts;
+    impl Protocol for Aborts {
+        fn data_received(&mut self, transport: &Transport, _: &[u8]) {
+            transport.abort_connection();
+        }
+    }
+    let mut memory = MemoryReactor::new();
+    let ports =
+        ["unix:a", "tcp:80"].map(|at| memory.reactor().listen(at, || Aborts).expect("free"));
+    memory.settle();
+    for (port, is_reset) in ports.iter().zip([false, true]) {
+        let to = match port.host().port() {
+            Some(number) => std::net::SocketAddr::from(([127, 0, 0, 1], number)).into(),
+            None => port.host(),
+        };
+        let wire = memory.network().connect(to).expect("it listens");
+        memory.settle();
+        wire.push(b"x");
+        memory.settle();
+        assert_eq!((wire.saw_fin(), wire.saw_reset()), (!is_reset, is_reset), "{}", port.host());
+    }
+}
+
 #[test]
 fn a_connect_is_recorded_and_waits_for_the_test() {
     let mut memory = MemoryReactor::new();

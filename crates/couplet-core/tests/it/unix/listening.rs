@@ -309,6 +309,30 @@ fn c161_the_backlog_and_the_preparation_are_those_asked_for() {
 }
 
 #[test]
+fn each_connect_to_a_full_port_is_made_once_there_is_room() {
+    let (mut rig, folder) = (Kit::mio().rig(), Folder::new());
+    let path = folder.join("port");
+    let address = socket2::SockAddr::unix(&path).expect("a path");
+    let socket = || socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None);
+    let port = socket().expect("a socket");
+    port.bind(&address).and_then(|()| port.listen(0)).expect("a free path");
+    let first = socket().expect("a socket");
+    first.connect(&address).expect("room for one");
+    let made = [rig.end(), rig.end(), rig.end()];
+    for a in &made {
+        rig.reactor.connect_unix(path.clone(), a.once(Script::new()));
+    }
+    rig.turns(3);
+    assert!(made.iter().all(|a| !a.is_made()), "it is full");
+    port.set_nonblocking(true).expect("an option");
+    let mut accepted = Vec::new();
+    while !made.iter().all(|a| a.is_made()) {
+        accepted.extend(port.accept());
+        rig.turn();
+    }
+}
+
+#[test]
 fn the_files_of_a_port_are_removed_after_the_process_has_changed_its_directory() {
     let test = "unix::listening::the_files_of_a_port_are_removed_after_the_process_has_changed_its_directory";
     if let Some(folder) = told() {
