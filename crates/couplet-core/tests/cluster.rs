@@ -377,7 +377,7 @@ fn until_handled() {
     let is_pending = || {
         let status = std::fs::read_to_string("/proc/self/status").expect("it runs");
         let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
-        pending.is_some_and(|mask| mask.trim().trim_start_matches('0') != "")
+        pending.is_some_and(|mask| !mask.trim().trim_start_matches('0').is_empty())
     };
     while is_pending() {
         thread::yield_now();
