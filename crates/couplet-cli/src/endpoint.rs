@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
+use couplet::ListenOptions;
 use couplet::endpoints::{
     ClientEndpoint, EndpointError, ServerEndpoint, client_from_string, server_from_string_with,
 };
-use couplet::{ConnectError, Failure, ListenOptions};
-use rustix::io::Errno;
 
 /// An endpoint to connect to, and its name in messages.
 #[derive(Clone, Debug)]
@@ -36,13 +35,6 @@ pub(crate) fn or_free_port(listen: Vec<Arc<dyn ServerEndpoint>>) -> Vec<Arc<dyn 
         return listen;
     }
     to_listen("0").into_iter().collect()
-}
-
-/// True if this process had no descriptor left for the connection; the server is not at fault.
-pub(crate) fn is_local_failure(failure: &Failure) -> bool {
-    let Some(ConnectError::System(error)) = failure.downcast_ref() else { return false };
-    let none_left = [Errno::MFILE, Errno::NFILE].map(|errno| Some(errno.raw_os_error()));
-    none_left.contains(&error.raw_os_error())
 }
 
 #[cfg(test)]

@@ -11,7 +11,8 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use couplet::endpoints::{ServerEndpoint, SharedPort};
 use couplet::reactor::{Members, Snapshot};
 use couplet::services::{Child, StreamServerService, Supervisor};
-use couplet::{Answers, Cluster, IntoFactory, LoopOptions, Port, Reactor};
+use couplet::{Answers, Cluster, ConnectError, Failure, IntoFactory, LoopOptions, Port, Reactor};
+use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::endpoint::{self, to_listen};
@@ -132,6 +133,13 @@ pub(crate) fn max_sessions(asked: Option<usize>, each: usize) -> usize {
     }
     let affordable = max_descriptors() / each;
     asked.map_or(affordable, |most| most.min(affordable)).max(1)
+}
+
+/// True if this process had no descriptor left for the connection; the server is not at fault.
+pub(crate) fn is_local_failure(failure: &Failure) -> bool {
+    let Some(ConnectError::System(error)) = failure.downcast_ref() else { return false };
+    let none_left = [Errno::MFILE, Errno::NFILE].map(|errno| Some(errno.raw_os_error()));
+    none_left.contains(&error.raw_os_error())
 }
 
 /// One client in the count of open clients of all loops.

@@ -56,6 +56,9 @@
 //! | `drain` | seconds for which connections may finish when the program ends | 5 |
 //! | `drain-groups`, `drain-over` | connections are asked to finish in so many groups, over so many seconds | 1, 0 |
 //!
+//! Endpoints such as `tls:8443:cert=server.pem` need the feature `tls` of couplet, which is on unless a
+//! program turns it off.
+//!
 //! A program with [kinds](Runner::kind) of services reads a table for each service instead, such as
 //! `[services.front]` with `kind = "echo"`.
 //!

@@ -25,7 +25,7 @@ use couplet::{
 };
 
 use crate::datagrams::{self, Local, Remote};
-use crate::endpoint::{Peer, is_local_failure};
+use crate::endpoint::Peer;
 use crate::exit::Exit;
 use crate::output;
 use crate::server::{self, Listen, Server, SessionPermit};
@@ -161,7 +161,7 @@ impl Forwarder {
 
     /// A connect to this server failed, perhaps for a reason of our own.
     fn mark_down(&self, server: usize, failure: &Failure, now: Instant) {
-        if is_local_failure(failure) {
+        if server::is_local_failure(failure) {
             return;
         }
         if self.balancer.borrow_mut().mark_down(server, now) && self.reports_health() {

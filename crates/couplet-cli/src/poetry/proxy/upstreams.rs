@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use couplet::{Deferred, Failure, Reactor};
 
-use crate::endpoint::{Peer, is_local_failure};
+use crate::endpoint::Peer;
 use crate::poetry::client::get_poem;
 use crate::poetry::get;
+use crate::server;
 
 /// How long a failed server is skipped while another one works.
 pub(crate) const SKIP_TIME: Duration = Duration::from_secs(30);
@@ -86,7 +87,7 @@ impl Upstreams {
 
     fn failed(&self, server: usize, failure: &Failure, now: Instant) {
         let Upstream { peer, dead_until } = &self.servers[server];
-        if !is_local_failure(failure) {
+        if !server::is_local_failure(failure) {
             dead_until.set(now.checked_add(SKIP_TIME));
         }
         tracing::warn!(upstream = %peer.name, "no poem: {}", get::why(failure));
