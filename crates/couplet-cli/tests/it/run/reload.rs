@@ -88,7 +88,8 @@ fn a_wrong_file_changes_nothing() {
 
 #[test]
 fn a_service_whose_new_port_is_in_use_runs_with_its_old_configuration() {
-    let held = TcpListener::bind("127.0.0.1:0").unwrap();
+    // No other test gets this address when it is free again.
+    let held = TcpListener::bind("127.0.71.1:0").unwrap();
     let taken = held.local_addr().unwrap().to_string();
     let mut program = Program::start(&services(&[a(), echo("b", "0", "")]));
     let mut unchanged = program.connect("a");
