@@ -11,7 +11,7 @@ use crate::needed::Folder;
 
 #[test]
 fn a_port_in_use_is_1_with_the_service_and_its_endpoint() {
-    let held = TcpListener::bind("127.0.0.1:0").unwrap();
+    let held = TcpListener::bind("127.0.72.1:0").unwrap();
     let port = held.local_addr().unwrap();
     let folder = Folder::new();
     let process = "[runner]\ncontrol = \"ctl\"\npid-file = \"pid\"\n";

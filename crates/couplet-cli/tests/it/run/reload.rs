@@ -37,7 +37,7 @@ fn a_changed_service_starts_again_and_the_others_notice_nothing() {
 
 #[test]
 fn a_changed_service_keeps_its_port() {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = TcpListener::bind("127.0.73.1:0").unwrap().local_addr().unwrap();
     let config = |more| services(&[echo("b", &free.to_string(), more)]);
     let mut program = Program::start(&config(""));
     let _open = program.connect("b");
