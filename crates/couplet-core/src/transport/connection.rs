@@ -119,22 +119,12 @@ enum State {
 
 impl State {
     /// The final reason, or the one expected so far.
-    fn reason(&self) -> Reason {
+    fn reason(&self) -> &Reason {
         match self {
             State::Flushing { why, .. }
             | State::Draining { why, .. }
-            | State::Closed { why, .. } => why.clone(),
-            State::Open { .. } => Reason::Shutdown,
-        }
-    }
-
-    /// The [variant](Reason::variant) of the reason.
-    fn reason_variant(&self) -> usize {
-        match self {
-            State::Flushing { why, .. }
-            | State::Draining { why, .. }
-            | State::Closed { why, .. } => why.variant(),
-            State::Open { .. } => Reason::Shutdown.variant(),
+            | State::Closed { why, .. } => why,
+            State::Open { .. } => &Reason::Shutdown,
         }
     }
 }
@@ -1177,7 +1167,7 @@ impl Life {
         stop(self.transport.cell.remove_producer());
         let (protocol, transport) = (&mut *self.protocol, &self.transport);
         let cell = &transport.cell;
-        let reason = cell.set_lost(self.state.reason());
+        let reason = cell.set_lost(self.state.reason().clone());
         tracing::debug!(connection = %cell.id, peer = %cell.peer, %reason, "connection lost");
         // Called directly and not through `contain`, to keep stack traces short.
         let outcome =
@@ -1199,12 +1189,12 @@ impl Life {
 
     /// The final reason, or the one expected so far.
     pub(crate) fn reason(&self) -> Reason {
-        self.state.reason()
+        self.state.reason().clone()
     }
 
     /// The [variant](Reason::variant) of the reason.
     pub(crate) fn reason_variant(&self) -> usize {
-        self.state.reason_variant()
+        self.state.reason().variant()
     }
 
     // Follow-up.
