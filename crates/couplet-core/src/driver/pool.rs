@@ -214,6 +214,13 @@ mod tests {
         Pool::new(work, Arc::new(Unpark(std::thread::current())).into())
     }
 
+    /// A pool of one thread that answers with the question, and a refused one with 0.
+    fn repeating(idle: Duration, queue: usize) -> Pool<u32, u32> {
+        let run = |answer: u32| answer;
+        let work = PoolSpec { name: "test", threads: 1, idle, queue, run, refuse: |_| 0 };
+        Pool::new(work, Arc::new(Unpark(std::thread::current())).into())
+    }
+
     fn answer<Q: Send + 'static, A: Send + 'static>(pool: &Pool<Q, A>) -> (Ticket, A) {
         loop {
             match pool.next() {
@@ -293,15 +300,7 @@ mod tests {
     #[test]
     #[expect(clippy::disallowed_methods, reason = "the test fails where it would wait for ever")]
     fn threads_exit_when_idle_and_others_start_in_their_place() {
-        let spec = PoolSpec {
-            name: "test",
-            threads: 1,
-            idle: Duration::from_millis(1),
-            queue: 1,
-            run: |answer: u32| answer,
-            refuse: |_| 0,
-        };
-        let pool = Pool::new(spec, Arc::new(Unpark(std::thread::current())).into());
+        let pool = repeating(Duration::from_millis(1), 1);
         for ticket in 1..4 {
             pool.submit(Ticket(ticket), 7);
             assert_eq!(answer(&pool), (Ticket(ticket), 7));
@@ -389,15 +388,7 @@ mod tests {
     #[test]
     #[expect(clippy::disallowed_methods, reason = "the test fails where it would wait for ever")]
     fn an_idle_thread_exits_with_its_pool() {
-        let work = PoolSpec {
-            name: "test",
-            threads: 1,
-            idle: Duration::from_secs(3600),
-            queue: 1,
-            run: |answer: u32| answer,
-            refuse: |_| 0,
-        };
-        let pool = Pool::new(work, Arc::new(Unpark(std::thread::current())).into());
+        let pool = repeating(Duration::from_secs(3600), 1);
         pool.submit(Ticket(1), 7);
         assert_eq!(answer(&pool), (Ticket(1), 7));
         while pool.shared.lock().idle == 0 {
@@ -435,9 +426,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_is_forgotten_is_not_returned() {
-        let run = |answer: u32| answer;
-        let work = PoolSpec { name: "test", threads: 1, idle: IDLE, queue: 9, run, refuse: |_| 0 };
-        let pool = Pool::new(work, Arc::new(Unpark(std::thread::current())).into());
+        let pool = repeating(IDLE, 9);
         (1..4).for_each(|ticket| pool.submit(Ticket(ticket), 7));
         while pool.shared.lock().answers.len() < 3 {
             std::thread::park();

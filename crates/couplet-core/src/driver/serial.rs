@@ -260,7 +260,7 @@ mod tests {
 
     use super::*;
 
-    /// Both sides of a terminal in raw mode, of which neither blocks.
+    /// Both sides of a terminal, in raw mode and non-blocking.
     fn raw() -> (OwnedFd, OwnedFd) {
         let far = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
         unlockpt(&far).expect("ours");
@@ -303,7 +303,7 @@ mod tests {
             written += n;
         }
         modes.discard();
-        // What is written next is the last to arrive.
+        // The next bytes are the last to arrive.
         let mut is_last_written = false;
         let mut got = Vec::new();
         while got.last() != Some(&b'y') {

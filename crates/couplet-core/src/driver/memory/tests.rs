@@ -1,4 +1,4 @@
-//! Tests of the driver itself, without a loop: what it reports, and what it no longer reports.
+//! Tests of the driver itself, without a loop: its events, also after a close or a cancel.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -461,7 +461,7 @@ fn a_full_datagram_port_takes_the_rest_as_it_has_room() {
     let (_port, to) = rig.datagrams(&DatagramOptions::default());
     let (sender, _) = rig.datagrams(&DatagramOptions::default());
     let mut out = queue(50, &to);
-    // Sends what there is room for; a port that is full then takes nothing.
+    // Sends as much as fits; a full port then takes nothing.
     let mut send = |rig: &mut Rig| {
         let left = out.len();
         let sent = rig.driver.send_datagrams(sender, &mut out);
