@@ -3,8 +3,8 @@
 use std::io::IsTerminal;
 
 use clap::{ArgAction, Args};
-use couplet_runner::log_levels;
-use tracing_subscriber::filter::{LevelFilter, Targets};
+use couplet_runner::{levels_of, log_levels, log_panics};
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
 
 #[derive(Args, Debug)]
@@ -20,25 +20,13 @@ pub(crate) struct Logging {
 
 /// Starts logging.
 pub(crate) fn start(logging: &Logging) {
-    let filter = logging.log.clone().unwrap_or_else(|| {
-        Targets::new().with_default(match logging.verbose {
-            0 => LevelFilter::WARN,
-            1 => LevelFilter::INFO,
-            2 => LevelFilter::DEBUG,
-            _ => LevelFilter::TRACE,
-        })
-    });
+    let filter = logging.log.clone().unwrap_or_else(|| levels_of(logging.verbose));
     let layer = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(is_colourful())
         .with_target(false);
     tracing_subscriber::registry().with(layer).with(filter).init();
-    std::panic::set_hook(Box::new(|panic| {
-        // A panic in a callback loses only its connection; one line reports where it happened.
-        let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        let text = panic.payload_as_str().unwrap_or("no message");
-        tracing::error!(%place, "panic: {text}");
-    }));
+    log_panics();
 }
 
 /// True if stderr is a terminal with colours and the user has not disabled them (`NO_COLOR`).

@@ -53,10 +53,10 @@ fn main() -> ExitCode {
                 .map_or_else(|exit| report(&exit), |()| ExitCode::from(said.exit_code() as u8));
         }
     };
-    if let Command::Run(options) = cli.command {
-        return run::run(options, &cli.logging).unwrap_or_else(|exit| report(&exit));
+    // The services of a configuration log as that says.
+    if !matches!(cli.command, Command::Run(_)) {
+        logging::start(&cli.logging);
     }
-    logging::start(&cli.logging);
     let outcome = match cli.command {
         Command::Demo => demo::run(&cli.logging),
         Command::Connect(options) => connect::run(options),
@@ -65,7 +65,9 @@ fn main() -> ExitCode {
         Command::Serve(options) => http::files::run(options),
         Command::Get(options) => http::get::run(options),
         Command::Chat(options) => chat::run(options),
-        Command::Run(_) => unreachable!("it ran before"),
+        Command::Run(options) => {
+            return run::run(options, &cli.logging).unwrap_or_else(|exit| report(&exit));
+        }
         Command::Ctl(options) => ctl::run(options),
         Command::Cert(options) => cert::run(&options),
         Command::Sim(options) => sim::run(options, &cli.logging),

@@ -85,8 +85,10 @@ fn carry_out(running: &Rc<Running>, order: &str) -> Deferred<String> {
     match (verb, rest) {
         ("status", "" | "json") => {
             let (asked, is_json) = (running.clone(), rest == "json");
-            let snapshot = running.reactor.snapshot();
-            snapshot.map(move |snapshot| Status::of(&asked, &snapshot).print(is_json, &snapshot))
+            running.reactor.snapshot().map(move |snapshot| match is_json {
+                true => Status::of(&asked, &snapshot).json(),
+                false => text(&asked, &snapshot),
+            })
         }
         ("reload", "") => running.reload(),
         ("close", id) if !id.is_empty() => close(running, id.to_owned()),
@@ -197,7 +199,7 @@ impl Status {
             program: running.program.name,
             version: running.program.version,
             pid: std::process::id(),
-            uptime: (running.reactor.now() - running.began).as_secs_f64(),
+            uptime: running.uptime().as_secs_f64(),
             is_ready: health.is_ready(),
             health: health.to_string(),
             services: children
@@ -219,11 +221,14 @@ impl Status {
         }
     }
 
-    fn print(&self, is_json: bool, snapshot: &Snapshot) -> String {
-        if is_json {
-            return serde_json::to_string(self).expect("it has only texts and numbers");
-        }
-        let Status { program, pid, uptime, health, .. } = self;
-        format!("{program} (process {pid}) for {uptime:.0} s: {health}\n{snapshot}")
+    fn json(&self) -> String {
+        serde_json::to_string(self).expect("it has only texts and numbers")
     }
+}
+
+/// The answer to `status`.
+fn text(running: &Running, snapshot: &Snapshot) -> String {
+    let (name, pid) = (running.program.name, std::process::id());
+    let (uptime, health) = (running.uptime().as_secs_f64(), running.health());
+    format!("{name} (process {pid}) for {uptime:.0} s: {health}\n{snapshot}")
 }

@@ -138,6 +138,7 @@ mod values;
 mod web;
 
 pub use config::unknown;
+pub use logging::{levels_of, log_panics};
 pub use options::{Arguments, Options, log_levels};
 pub use runner::Runner;
 pub use values::{Connect, Listen, Seconds};

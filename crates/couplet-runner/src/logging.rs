@@ -43,13 +43,8 @@ impl Log {
     /// Starts logging, and has panics logged.
     pub(crate) fn start(arguments: &Arguments, of_file: Option<Targets>) -> Result<Log, Exit> {
         let output = Output::open(arguments.options.log_file.as_deref())?;
-        let asked = arguments.log_level.clone().or((arguments.verbose > 0).then(|| {
-            Targets::new().with_default(match arguments.verbose {
-                1 => LevelFilter::INFO,
-                2 => LevelFilter::DEBUG,
-                _ => LevelFilter::TRACE,
-            })
-        }));
+        let verbose = (arguments.verbose > 0).then(|| levels_of(arguments.verbose));
+        let asked = arguments.log_level.clone().or(verbose);
         let first = asked.clone().or(of_file.clone()).unwrap_or_else(default_levels);
         let (filter, levels) = reload::Layer::new(first);
         let repeats = Repeats::new(arguments.options.log_repeats.unwrap_or(MOST_REPEATS));
@@ -67,11 +62,7 @@ impl Log {
         let counted = CountEvents.with_filter(LevelFilter::WARN);
         let started = registry.with(counted).try_init();
         started.map_err(|error| Exit::failed(format!("cannot start logging: {error}")))?;
-        std::panic::set_hook(Box::new(|panic| {
-            let place = panic.location().map(ToString::to_string).unwrap_or_default();
-            let text = panic.payload_as_str().unwrap_or("no message");
-            tracing::error!(%place, "panic: {text}");
-        }));
+        log_panics();
         let of_file = Rc::new(RefCell::new(of_file));
         Ok(Log { output, form, levels, asked, repeats, of_file })
     }
@@ -154,7 +145,28 @@ impl<S: tracing::Subscriber> Layer<S> for CountEvents {
 }
 
 fn default_levels() -> Targets {
-    Targets::new().with_default(LevelFilter::WARN)
+    levels_of(0)
+}
+
+/// The events that `-v` logs, given so many times: warnings and errors without it, then important
+/// events, each connection, and everything.
+pub fn levels_of(verbose: u8) -> Targets {
+    Targets::new().with_default(match verbose {
+        0 => LevelFilter::WARN,
+        1 => LevelFilter::INFO,
+        2 => LevelFilter::DEBUG,
+        _ => LevelFilter::TRACE,
+    })
+}
+
+/// Logs each panic from now on, as one line with its place, instead of printing it. A panic in a
+/// callback loses only its connection.
+pub fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let text = panic.payload_as_str().unwrap_or("no message");
+        tracing::error!(%place, "panic: {text}");
+    }));
 }
 
 /// Where the log goes.

@@ -25,8 +25,6 @@ pub(crate) struct Metrics {
     /// How late a timer is, in seconds.
     // Bound: a number for each bucket.
     lateness: Histogram,
-    /// The timer whose lateness is measured.
-    probe: LoopingCall,
 }
 
 /// How often a timer is measured.
@@ -40,7 +38,7 @@ impl Metrics {
     pub(crate) fn measure(l: &mut Loop) -> Rc<Metrics> {
         let histogram = || Histogram::new(exponential_buckets(16e-6, 4.0, 10));
         let (busy, lateness) = (histogram(), histogram());
-        let (observed, reactor) = (busy.clone(), l.reactor());
+        let observed = busy.clone();
         let mut woke: Option<Instant> = None;
         l.around_wait(move |wait| {
             if let Some(woke) = woke {
@@ -49,13 +47,12 @@ impl Metrics {
             wait();
             woke = Some(Instant::now());
         });
-        let probe = probe(&reactor, lateness.clone());
-        Rc::new(Metrics { busy, lateness, probe })
+        Rc::new(Metrics { busy, lateness })
     }
 
     /// Starts the measurement of timers, in a run.
-    pub(crate) fn start(&self) {
-        self.probe.start(PROBE).detach();
+    pub(crate) fn start(&self, reactor: &Reactor) {
+        probe(reactor, self.lateness.clone()).start(PROBE).detach();
     }
 
     /// The text of a scrape.
@@ -210,8 +207,8 @@ mod tests {
     fn metrics_say_what_has_happened() {
         let mut l = Loop::new().unwrap();
         let metrics = Metrics::measure(&mut l);
-        metrics.start();
         let reactor = l.reactor();
+        metrics.start(&reactor);
         let port = reactor.listen("localhost:0", || Echo).unwrap();
         let host = port.host();
         let supervisor = Supervisor::new("program");

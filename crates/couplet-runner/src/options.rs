@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ValueEnum};
-use serde::de::{Deserialize, Deserializer, Error};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::values::Listen;
@@ -53,11 +54,13 @@ impl Arguments {
 
 /// Options of the process. In the table `[runner]` of a configuration they have the same names;
 /// those of the command line take precedence.
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Args, Clone, Debug, Default, Deserialize)]
 #[command(next_help_heading = "Process")]
+#[serde(rename_all = "kebab-case", default)]
 pub struct Options {
     /// Check the configuration, and exit
     #[arg(long)]
+    #[serde(skip)]
     pub(crate) check: bool,
     /// Append the log to this file instead of stderr; SIGHUP opens it again
     #[arg(long, value_name = "FILE")]
@@ -77,6 +80,7 @@ pub struct Options {
     pub(crate) group: Option<String>,
     /// Permissions that new files never have, in octal
     #[arg(long, value_name = "MODE", value_parser = octal)]
+    #[serde(deserialize_with = "umask_of")]
     pub(crate) umask: Option<u32>,
     /// Serve /healthz and /readyz over HTTP on this endpoint
     #[arg(long, value_name = "ENDPOINT")]
@@ -89,30 +93,24 @@ pub struct Options {
     pub(crate) control: Option<PathBuf>,
 }
 
-/// The table `[runner]`.
-#[derive(Clone, Debug, Default, serde::Deserialize)]
+/// The keys of [`LogTable`].
+pub(crate) const OF_THE_LOG: &[&str] = &["log", "log-level"];
+
+/// Keys of the table `[runner]` for programs whose logging has no options of its own. The others are
+/// those of [`Options`].
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
-pub(crate) struct RunnerTable {
+pub(crate) struct LogTable {
     log: Option<LogForm>,
     #[serde(deserialize_with = "filter_of")]
     pub(crate) log_level: Option<Targets>,
-    log_file: Option<PathBuf>,
-    log_repeats: Option<u32>,
-    pid_file: Option<PathBuf>,
-    user: Option<String>,
-    group: Option<String>,
-    #[serde(deserialize_with = "umask_of")]
-    umask: Option<u32>,
-    health: Option<Listen>,
-    metrics: Option<Listen>,
-    control: Option<PathBuf>,
 }
 
 impl Arguments {
     /// Adds the options of a file.
-    pub(crate) fn or(mut self, file: RunnerTable) -> Arguments {
+    pub(crate) fn or(mut self, log: &LogTable, file: Options) -> Arguments {
         let options = &mut self.options;
-        self.log = self.log.or(file.log);
+        self.log = self.log.or(log.log);
         options.log_file = options.log_file.take().or(file.log_file);
         options.log_repeats = options.log_repeats.or(file.log_repeats);
         options.pid_file = options.pid_file.take().or(file.pid_file);
@@ -127,7 +125,7 @@ impl Arguments {
 }
 
 /// Forms of the log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum LogForm {
     /// Lines for people.
@@ -194,7 +192,7 @@ mod tests {
         let arguments = Arguments::from_arg_matches(&matches).unwrap();
         let file = "log = \"text\"\numask = 0o77\nuser = \"b\"\ngroup = \"c\"\npid-file = \"d\"\n\
                     log-file = \"e\"\nhealth = \"tcp:1\"\ncontrol = \"f\"\nlog-level = \"info\"";
-        let both = arguments.or(toml::from_str(file).unwrap());
+        let both = arguments.or(&toml::from_str(file).unwrap(), toml::from_str(file).unwrap());
         assert_eq!((both.log, both.verbose), (Some(LogForm::Json), 2));
         let options = both.options;
         let paths = [options.pid_file, options.log_file, options.control];
@@ -214,7 +212,8 @@ mod tests {
             ("umask = 0o1000", "a number up to 0o777 is expected here"),
             ("log = \"xml\"", "unknown variant `xml`, expected `text` or `json`"),
         ] {
-            let error = toml::from_str::<RunnerTable>(file).expect_err(file).to_string();
+            let log = toml::from_str::<LogTable>(file).err();
+            let error = log.or(toml::from_str::<Options>(file).err()).expect(file).to_string();
             assert!(error.contains(wanted), "{error}");
         }
         for good in ["warn", "couplet=debug,info", "couplet::reactor=trace", "OFF"] {

@@ -1,6 +1,7 @@
 //! The services that a program can have, and those in a configuration.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use couplet::reactor::Drain;
@@ -9,15 +10,15 @@ use couplet::{Failure, Reactor};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::config::{ConfigError, Section, Source, unknown};
-use crate::options::RunnerTable;
+use crate::config::{ConfigError, Parsed, Place, Section, Source, unknown};
+use crate::options::{LogTable, OF_THE_LOG, Options};
 use crate::values::Seconds;
 
 /// Builds a service whose configuration has been read.
 pub(crate) type Build = Box<dyn FnOnce(&Reactor) -> couplet::Result<Child>>;
 
-/// Reads the configuration of a service with this name.
-type Read = Box<dyn Fn(&str, &Section) -> Result<Build, ConfigError> + Send + Sync>;
+/// Reads the configuration of a service, which has the name of its table.
+type Read = Box<dyn Fn(&str, &Section<'_>) -> Result<Build, ConfigError> + Send + Sync>;
 
 /// The services that a program can have.
 #[derive(Default)]
@@ -32,7 +33,8 @@ pub(crate) struct Services {
 
 /// The contents of a configuration.
 pub(crate) struct Plan {
-    pub(crate) runner: RunnerTable,
+    pub(crate) log: LogTable,
+    pub(crate) options: Options,
     pub(crate) supervisor: SupervisorTable,
     // Bound: the tables of the configuration.
     pub(crate) services: Vec<Planned>,
@@ -40,23 +42,55 @@ pub(crate) struct Plan {
 
 /// A service in a configuration.
 pub(crate) struct Planned {
-    pub(crate) key: Key,
+    pub(crate) key: Rc<Key>,
     pub(crate) build: Build,
 }
 
 /// Identifies a service in a configuration, with all that its configuration says.
-#[derive(Clone)]
 pub(crate) struct Key {
-    /// The name of its table, or its number.
-    pub(crate) name: String,
-    pub(crate) section: Section,
+    pub(crate) which: Which,
+    pub(crate) place: Place,
+    // Bound: a table of the configuration, or the whole.
+    contents: Option<toml::Table>,
+}
+
+/// Which service of a configuration.
+#[derive(PartialEq)]
+pub(crate) enum Which {
+    /// The one with this number of those that read the whole.
+    Whole(usize),
+    /// That of the table with this name.
+    Table(String),
 }
 
 impl Key {
-    /// Whether the configuration of the service is the same.
-    pub(crate) fn is_same(&self, other: &Key) -> bool {
-        self.name == other.name && self.section.is_same(&other.section)
+    fn of(which: Which, section: &Section<'_>) -> Rc<Key> {
+        Rc::new(Key { which, place: section.place(), contents: section.contents() })
     }
+
+    /// Whether it is the same service, and its configuration is the same, however it is written.
+    pub(crate) fn is_same(&self, other: &Key) -> bool {
+        self.which == other.which && self.contents.is_some() && self.contents == other.contents
+    }
+}
+
+/// Builds services. A second one of a name, or one of a name that is taken, is an error.
+pub(crate) fn build<'a>(
+    planned: impl IntoIterator<Item = Planned>,
+    taken: impl IntoIterator<Item = &'a str>,
+    reactor: &Reactor,
+) -> couplet::Result<Vec<(Rc<Key>, Child)>> {
+    let mut names: BTreeSet<String> = taken.into_iter().map(str::to_owned).collect();
+    let built = planned.into_iter().map(|Planned { key, build }| {
+        let child = build(reactor)?;
+        let name = child.name();
+        if !names.insert(name.to_owned()) {
+            let message = format_args!("there are two services of the name {name}");
+            return Err(key.place.error(message).into());
+        }
+        Ok((key, child))
+    });
+    built.collect()
 }
 
 /// The tables that are not the services'.
@@ -84,49 +118,55 @@ impl Services {
 
     /// Reads all of a configuration.
     pub(crate) fn plan(&self, source: &Arc<Source>) -> Result<Plan, ConfigError> {
-        let whole = Section::whole(source.clone(), &[]);
-        let runner = read_table(&whole, "runner")?;
-        let supervisor = read_table(&whole, "supervisor")?;
-        let keys = self.keys(source)?;
-        let services = keys.into_iter().map(|key| {
-            let build = self.read(&key)?;
-            Ok(Planned { key, build })
-        });
-        Ok(Plan { runner, supervisor, services: services.collect::<Result<_, _>>()? })
+        let parsed = source.parsed();
+        let whole = parsed.whole(&[]);
+        let runner = whole.table("runner")?;
+        let log = read_or_default(runner.as_ref().map(|table| table.only(OF_THE_LOG)))?;
+        let options = read_or_default(runner.map(|table| table.without(OF_THE_LOG)))?;
+        let supervisor = read_or_default(whole.table("supervisor")?)?;
+        if self.whole.is_empty() && !self.kinds.is_empty() {
+            parsed.whole(ALL).read::<Nothing>()?;
+        }
+        let mut services = Vec::new();
+        let rest = parsed.whole(OURS);
+        for (number, read) in self.whole.iter().enumerate() {
+            let key = Key::of(Which::Whole(number), &rest);
+            services.push(Planned { key, build: read("", &rest)? });
+        }
+        for (name, section) in self.tables(&parsed)? {
+            let build = self.read(name, &section)?;
+            services.push(Planned { key: Key::of(Which::Table(name.to_owned()), &section), build });
+        }
+        Ok(Plan { log, options, supervisor, services })
     }
 
-    fn keys(&self, source: &Arc<Source>) -> Result<Vec<Key>, ConfigError> {
-        let rest = Section::whole(source.clone(), OURS);
-        let each = (0..self.whole.len())
-            .map(|number| Key { name: number.to_string(), section: rest.clone() });
-        let mut keys: Vec<Key> = each.collect();
-        if self.kinds.is_empty() {
-            return Ok(keys);
-        }
-        if self.whole.is_empty() {
-            Section::whole(source.clone(), ALL).read::<Nothing>()?;
-        }
-        if let Some(tables) = rest.table("services")? {
-            for name in tables.keys() {
-                let section = tables.table(&name)?.expect("it has this key");
-                keys.push(Key { name, section });
-            }
-        }
-        Ok(keys)
+    /// The tables of services by kind.
+    fn tables<'a>(
+        &self,
+        parsed: &'a Parsed<'_>,
+    ) -> Result<Vec<(&'a str, Section<'a>)>, ConfigError> {
+        let services = parsed.whole(OURS).table("services")?.filter(|_| !self.kinds.is_empty());
+        let Some(services) = services else { return Ok(Vec::new()) };
+        let table = |name: &'a str| Ok((name, services.table(name)?.expect("it has this key")));
+        services.keys().map(table).collect()
     }
 
-    /// Reads the configuration of a service.
-    pub(crate) fn read(&self, key: &Key) -> Result<Build, ConfigError> {
-        if let Some(read) = key.name.parse().ok().and_then(|at: usize| self.whole.get(at)) {
-            return read(&key.name, &key.section);
-        }
-        let Common { kind, restart } = key.section.only(COMMON).read()?;
+    /// Reads the table of a service by its kind.
+    fn read(&self, name: &str, section: &Section<'_>) -> Result<Build, ConfigError> {
+        let Common { kind, restart } = section.only(COMMON).read()?;
         let Some(read) = self.kinds.get(&*kind) else {
             let kinds: Vec<&str> = self.kinds.keys().copied().collect();
-            return Err(key.section.error_at("kind", unknown("kind", &kind, &kinds)));
+            return Err(section.error_at("kind", unknown("kind", &kind, &kinds)));
         };
-        let build = read(&key.name, &key.section.without(COMMON))?;
+        let build = read(name, &section.without(COMMON))?;
         Ok(Box::new(move |reactor| Ok(build(reactor)?.restart(restart.into()))))
+    }
+
+    /// Reads the configuration that a service had once more.
+    pub(crate) fn read_again(&self, key: &Key) -> Result<Build, ConfigError> {
+        let mut planned = self.plan(key.place.source())?.services.into_iter();
+        let build = planned.find(|it| it.key.which == key.which).map(|it| it.build);
+        Ok(build.expect("its configuration has it"))
     }
 }
 
@@ -135,16 +175,18 @@ fn reader<C: DeserializeOwned + 'static>(
 ) -> Read {
     let build = Arc::new(build);
     Box::new(move |name, section| {
-        let (build, section, name) = (build.clone(), section.clone(), name.to_owned());
+        let (build, place, name) = (build.clone(), section.place(), name.to_owned());
         let config: C = section.read()?;
         Ok(Box::new(move |reactor| {
-            build(&name, config, reactor).map_err(|failure| Failure::from(section.error(failure)))
+            build(&name, config, reactor).map_err(|failure| Failure::from(place.error(failure)))
         }))
     })
 }
 
-fn read_table<T: DeserializeOwned + Default>(whole: &Section, key: &str) -> Result<T, ConfigError> {
-    whole.table(key)?.map_or_else(|| Ok(T::default()), |table| table.read())
+fn read_or_default<T: DeserializeOwned + Default>(
+    table: Option<Section<'_>>,
+) -> Result<T, ConfigError> {
+    table.map_or_else(|| Ok(T::default()), |table| table.read())
 }
 
 /// No other key is allowed.

@@ -1,10 +1,12 @@
 //! Applies a changed configuration to a program that runs.
 
+use std::rc::Rc;
+
 use couplet::Failure;
 use couplet::services::Child;
 
-use crate::config::{ConfigError, Source};
-use crate::plan::{Key, Plan};
+use crate::config::Source;
+use crate::plan::{self, Key, Plan};
 use crate::running::Running;
 
 /// Reads the configuration and applies its changes. Nothing changes if it is wrong. A service
@@ -19,7 +21,7 @@ pub(crate) async fn apply(running: &Running) -> couplet::Result<String> {
     if plan.supervisor != running.table {
         tracing::warn!("changes of [supervisor] take effect when the program is started again");
     }
-    let levels = plan.runner.log_level.clone();
+    let levels = plan.log.log_level.clone();
     let changes = Changes::find(running, plan)?;
     program.log.set_levels_of_file(levels);
     changes.apply(running).await
@@ -28,9 +30,9 @@ pub(crate) async fn apply(running: &Running) -> couplet::Result<String> {
 /// The changes of a configuration.
 struct Changes {
     // Bound: the tables of the two configurations.
-    old: Vec<(Key, String)>,
+    old: Vec<(Rc<Key>, String)>,
     // Bound: the tables of the new configuration.
-    new: Vec<(Key, Child)>,
+    new: Vec<(Rc<Key>, Child)>,
 }
 
 impl Changes {
@@ -44,24 +46,13 @@ impl Changes {
             .partition(|(key, _)| plan.services.iter().any(|planned| planned.key.is_same(key)));
         let planned = plan.services.into_iter();
         let changed = planned.filter(|one| !kept.iter().any(|(key, _)| key.is_same(&one.key)));
-        let mut new: Vec<(Key, Child)> = Vec::new();
-        for planned in changed {
-            let child = (planned.build)(&running.reactor)?;
-            let mut names = kept
-                .iter()
-                .map(|(_, name)| &**name)
-                .chain(new.iter().map(|(_, child)| child.name()));
-            if names.any(|name| name == child.name()) {
-                return Err(two_of(&planned.key, child.name()).into());
-            }
-            new.push((planned.key, child));
-        }
-        Ok(Changes { old, new })
+        let names = kept.iter().map(|(_, name)| &**name);
+        Ok(Changes { old, new: plan::build(changed, names, &running.reactor)? })
     }
 
     async fn apply(self, running: &Running) -> couplet::Result<String> {
         let Changes { old, new } = self;
-        let is_changed = |key: &Key| old.iter().any(|(other, _)| other.name == key.name);
+        let is_changed = |key: &Key| old.iter().any(|(other, _)| other.which == key.which);
         let changed = new.iter().filter(|(key, _)| is_changed(key)).count();
         let (added, removed) = (new.len() - changed, old.len() - changed);
         for (key, name) in &old {
@@ -71,9 +62,9 @@ impl Changes {
         for (key, child) in new {
             if let Err(failure) = add(running, key.clone(), child).await {
                 problems.push(failure.to_string());
-                let before = old.iter().find(|(old, _)| old.name == key.name);
-                if let Some((key, _)) = before {
-                    problems.push(go_back(running, key).await);
+                let before = old.iter().find(|(old, _)| old.which == key.which);
+                if let Some((key, name)) = before {
+                    problems.push(go_back(running, key, name).await);
                 }
             }
         }
@@ -92,7 +83,7 @@ async fn remove(running: &Running, key: &Key, name: &str) {
     }
 }
 
-async fn add(running: &Running, key: Key, child: Child) -> couplet::Result<()> {
+async fn add(running: &Running, key: Rc<Key>, child: Child) -> couplet::Result<()> {
     let name = child.name().to_owned();
     running.supervisor.add(child).await?;
     running.services.borrow_mut().push((key, name));
@@ -100,18 +91,13 @@ async fn add(running: &Running, key: Key, child: Child) -> couplet::Result<()> {
 }
 
 /// Starts a service with its old configuration again. Returns words about the outcome.
-async fn go_back(running: &Running, key: &Key) -> String {
+async fn go_back(running: &Running, key: &Rc<Key>, name: &str) -> String {
     let again = async {
-        let child = running.program.services.read(key)?(&running.reactor)?;
+        let child = running.program.services.read_again(key)?(&running.reactor)?;
         add(running, key.clone(), child).await
     };
     match again.await {
-        Ok(()) => format!("{} runs with its old configuration", key.name),
+        Ok(()) => format!("{name} runs with its old configuration"),
         Err(failure) => format!("its old configuration fails too: {failure}"),
     }
-}
-
-/// The error for a second service of a name.
-pub(crate) fn two_of(key: &Key, name: &str) -> ConfigError {
-    key.section.error(format_args!("there are two services of the name {name}"))
 }

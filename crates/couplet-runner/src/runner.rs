@@ -16,7 +16,7 @@ use crate::identity::{self, Identity};
 use crate::logging::Log;
 use crate::options::Arguments;
 use crate::pid_file::PidFile;
-use crate::plan::{Plan, Services};
+use crate::plan::{self, Plan, Services};
 use crate::running::{self, Program};
 use crate::signals::Hangups;
 
@@ -142,8 +142,7 @@ impl Runner {
             None => Source::parse("no configuration (--config FILE)", "")?,
         };
         let plan = self.services.plan(&source)?;
-        let levels = plan.runner.log_level.clone();
-        let arguments = arguments.or(plan.runner.clone());
+        let arguments = arguments.or(&plan.log, plan.options.clone());
         let identity = Identity::find(&arguments.options)?;
         let options = self.options.clone().signals(true);
         let mut l = Loop::with_options(options)
@@ -155,7 +154,7 @@ impl Runner {
         if let Some(mode) = arguments.options.umask {
             identity::set_umask(mode);
         }
-        let log = Log::start(&arguments, levels)?;
+        let log = Log::start(&arguments, plan.log.log_level.clone())?;
         let _pid_file = arguments.options.pid_file.as_deref().map(PidFile::lock).transpose()?;
         let program = Program {
             name: self.name,
@@ -173,9 +172,7 @@ impl Runner {
 /// Builds the services, and starts none.
 fn check(reactor: &Reactor, plan: Plan, source: &Arc<Source>) -> Result<(), Exit> {
     let count = plan.services.len();
-    for planned in plan.services {
-        (planned.build)(reactor).map_err(Exit::bad_usage)?;
-    }
+    plan::build(plan.services, [], reactor).map_err(Exit::bad_usage)?;
     use std::io::Write;
     let services = if count == 1 { "service" } else { "services" };
     let said = writeln!(std::io::stdout(), "{}: ok, {count} {services}", source.name());

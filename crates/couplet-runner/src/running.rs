@@ -3,9 +3,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use couplet::services::{Health, Service, Supervisor};
+use couplet::services::{Child, Health, Service, Supervisor};
 use couplet::{Deferred, Failure, Loop, LoopingCall, Reactor, Shutdown};
 
 use crate::config::ConfigError;
@@ -14,7 +14,7 @@ use crate::identity::Identity;
 use crate::logging::Log;
 use crate::metrics::Metrics;
 use crate::options::Arguments;
-use crate::plan::{Key, Plan, Planned, Services, SupervisorTable};
+use crate::plan::{self, Key, Plan, Planned, Services, SupervisorTable};
 use crate::repeats::PERIOD;
 use crate::signals::Hangups;
 use crate::{control, reload, systemd, web};
@@ -57,15 +57,12 @@ pub(crate) struct Running {
     pub(crate) program: Program,
     pub(crate) reactor: Reactor,
     pub(crate) supervisor: Supervisor,
-    pub(crate) began: Instant,
+    began: Instant,
     pub(crate) table: SupervisorTable,
     /// The services that run, with the names of their children.
     // Bound: the tables of the configuration.
-    pub(crate) services: RefCell<Vec<(Key, String)>>,
+    pub(crate) services: RefCell<Vec<(Rc<Key>, String)>>,
     phase: Cell<Phase>,
-    /// The watchdog's call, and the one that counts repeated events.
-    // Bound: one of each.
-    calls: RefCell<Vec<LoopingCall>>,
     metrics: Option<Rc<Metrics>>,
 }
 
@@ -97,17 +94,15 @@ impl Running {
             table,
             services: RefCell::default(),
             phase: Cell::new(Phase::Starting),
-            calls: RefCell::default(),
             metrics,
         })
     }
 
     /// Starts the services and the ports of the runner. The Deferred fires at the end of the program.
     fn start(self: Rc<Self>, services: Vec<Planned>) -> Deferred<()> {
-        for planned in services {
-            if let Err(failure) = self.add(planned) {
-                return Deferred::fail(failure);
-            }
+        match plan::build(services, [], &self.reactor) {
+            Ok(services) => self.add(services),
+            Err(failure) => return Deferred::fail(failure),
         }
         if let Err(failure) = self.open() {
             return Deferred::fail(failure);
@@ -121,22 +116,12 @@ impl Running {
             .then(move |()| supervisor.take_end().unwrap_or_else(|| Deferred::succeed(())))
     }
 
-    /// Adds a service before the start.
-    fn add(&self, planned: Planned) -> Result<(), Failure> {
-        let child = (planned.build)(&self.reactor)?;
-        let name = child.name().to_owned();
-        self.refuse_second(&planned.key, &name)?;
-        self.services.borrow_mut().push((planned.key, name));
-        // The supervisor doesn't run: the child is added immediately.
-        self.supervisor.add(child).detach();
-        Ok(())
-    }
-
-    /// An error if one of the services has this name.
-    fn refuse_second(&self, key: &Key, name: &str) -> Result<(), ConfigError> {
-        match self.services.borrow().iter().any(|(_, other)| other == name) {
-            true => Err(reload::two_of(key, name)),
-            false => Ok(()),
+    /// Adds the services before the start.
+    fn add(&self, services: Vec<(Rc<Key>, Child)>) {
+        for (key, child) in services {
+            self.services.borrow_mut().push((key, child.name().to_owned()));
+            // The supervisor doesn't run: the child is added immediately.
+            self.supervisor.add(child).detach();
         }
     }
 
@@ -178,15 +163,13 @@ impl Running {
         }
         self.phase.set(Phase::Serving);
         if let Some(metrics) = &self.metrics {
-            metrics.start();
+            metrics.start(&self.reactor);
         }
         self.accept_hangups()?;
         systemd::ready(&self.summary());
+        systemd::keep_watchdog(&self.reactor);
         let repeats = self.program.log.repeats.clone();
-        let counting = LoopingCall::new(&self.reactor, move || repeats.end_period());
-        counting.start(PERIOD).detach();
-        let watchdog = systemd::keep_watchdog(&self.reactor);
-        self.calls.borrow_mut().extend(watchdog.into_iter().chain([counting]));
+        LoopingCall::new(&self.reactor, move || repeats.end_period()).start(PERIOD).detach();
         tracing::info!(
             program = self.program.name,
             services = self.services.borrow().len(),
@@ -214,6 +197,10 @@ impl Running {
 
     pub(crate) fn health(&self) -> Health {
         self.supervisor.health()
+    }
+
+    pub(crate) fn uptime(&self) -> Duration {
+        self.reactor.now() - self.began
     }
 
     /// Ends the program in stages. If `is_hurried`, each is cut short.

@@ -454,11 +454,7 @@ const CAPABILITIES: &[Capability] = &[
     Capability {
         paths: &["std::panic::resume_unwind", "std::panic::set_hook"],
         instead: PROCESS,
-        places: &[
-            "couplet-sim/src/determinism.rs",
-            "couplet-cli/src/logging.rs",
-            "couplet-runner/src/logging.rs",
-        ],
+        places: &["couplet-sim/src/determinism.rs", "couplet-runner/src/logging.rs"],
     },
     Capability {
         paths: &["rustix::process"],

@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer};
@@ -45,6 +46,11 @@ impl Source {
         &self.name
     }
 
+    pub(crate) fn parsed(self: &Arc<Self>) -> Parsed<'_> {
+        let table = DeTable::parse(&self.text).expect("the source is TOML");
+        Parsed { source: self, table: table.into_inner() }
+    }
+
     /// An error with its place, and the line.
     fn at(&self, span: Range<usize>, message: impl fmt::Display) -> ConfigError {
         let Source { name, text } = self;
@@ -74,13 +80,28 @@ impl Source {
     }
 }
 
+/// A configuration whose text has been parsed.
+pub(crate) struct Parsed<'a> {
+    source: &'a Arc<Source>,
+    // Bound: the values of the file.
+    table: DeTable<'a>,
+}
+
 /// A table of a configuration, or the whole; all of its keys, or some.
 #[derive(Clone)]
-pub(crate) struct Section {
-    source: Arc<Source>,
-    // Bound: the depth of a table in the configuration.
-    path: Vec<String>,
+pub(crate) struct Section<'a> {
+    source: &'a Arc<Source>,
+    // Bound: the values of the file.
+    table: &'a DeTable<'a>,
+    /// The place of the table; `None` for the whole.
+    span: Option<Range<usize>>,
     keys: Keys,
+}
+
+/// The place of a section, for errors that come after its configuration was read.
+pub(crate) struct Place {
+    source: Arc<Source>,
+    span: Option<Range<usize>>,
 }
 
 /// Keys of a section. The others are read elsewhere.
@@ -99,50 +120,48 @@ impl Keys {
     }
 }
 
-impl Section {
+impl Parsed<'_> {
     /// The whole file, without some keys.
-    pub(crate) fn whole(source: Arc<Source>, without: &'static [&'static str]) -> Section {
-        Section { source, path: Vec::new(), keys: Keys::AllBut(without) }
+    pub(crate) fn whole(&self, without: &'static [&'static str]) -> Section<'_> {
+        let Parsed { source, table } = self;
+        Section { source, table, span: None, keys: Keys::AllBut(without) }
     }
+}
 
+impl<'a> Section<'a> {
     /// The table without some keys.
-    pub(crate) fn without(&self, keys: &'static [&'static str]) -> Section {
+    pub(crate) fn without(&self, keys: &'static [&'static str]) -> Section<'a> {
         Section { keys: Keys::AllBut(keys), ..self.clone() }
     }
 
     /// The table with only these keys.
-    pub(crate) fn only(&self, keys: &'static [&'static str]) -> Section {
+    pub(crate) fn only(&self, keys: &'static [&'static str]) -> Section<'a> {
         Section { keys: Keys::Only(keys), ..self.clone() }
     }
 
     /// A table in this one, if it exists.
-    pub(crate) fn table(&self, key: &str) -> Result<Option<Section>, ConfigError> {
-        let Section { source, path, .. } = self;
-        let found =
-            self.with_table(|table| table.get(key).map(|it| (it.span(), it.get_ref().is_table())));
-        match found {
-            None => Ok(None),
-            Some((_, true)) => {
-                let path = path.iter().cloned().chain([key.to_owned()]).collect();
-                Ok(Some(Section { source: source.clone(), path, keys: Keys::AllBut(&[]) }))
+    pub(crate) fn table(&self, key: &str) -> Result<Option<Section<'a>>, ConfigError> {
+        let Some(value) = self.table.get(key) else { return Ok(None) };
+        match value.get_ref() {
+            DeValue::Table(table) => {
+                let (span, keys) = (Some(value.span()), Keys::AllBut(&[]));
+                Ok(Some(Section { source: self.source, table, span, keys }))
             }
-            Some((span, false)) => Err(source.at(span, format_args!("{key} has to be a table"))),
+            _ => Err(self.source.at(value.span(), format_args!("{key} has to be a table"))),
         }
     }
 
     /// The keys of the table, in the order of the alphabet.
-    pub(crate) fn keys(&self) -> Vec<String> {
-        self.with_table(|table| table.keys().map(|key| key.get_ref().to_string()).collect())
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &'a str> {
+        let keys = self.keys;
+        self.table.keys().map(|key| &**key.get_ref()).filter(move |key| keys.contain(key))
     }
 
     /// Reads the table. A key that the type doesn't have is an error.
     pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
         let mut odd: Option<Vec<String>> = None;
-        let read = self.with_table(|table| {
-            let spanned = Spanned::new(self.span(), table);
-            serde_ignored::deserialize(Deserializer::from(spanned), |path| {
-                odd.get_or_insert_with(|| segments(&path));
-            })
+        let read = serde_ignored::deserialize(self.deserializer(), |path| {
+            odd.get_or_insert_with(|| segments(&path));
         });
         // An unknown key explains a missing one.
         if let Some(path) = odd {
@@ -156,73 +175,68 @@ impl Section {
         read.map_err(|error| self.source.wrong(&error))
     }
 
-    /// An error at the beginning of the table.
-    pub(crate) fn error(&self, message: impl fmt::Display) -> ConfigError {
-        match self.path.is_empty() {
-            true => ConfigError::text(format!("{}: {message}", self.source.name)),
-            false => self.source.at(self.span(), message),
-        }
+    /// The values of the table. `None` if one is too large for a value of its own.
+    pub(crate) fn contents(&self) -> Option<toml::Table> {
+        toml::Table::deserialize(self.deserializer()).ok()
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        Place { source: self.source.clone(), span: self.span.clone() }
     }
 
     /// An error at the value of a key.
     pub(crate) fn error_at(&self, key: &str, message: impl fmt::Display) -> ConfigError {
-        let span = self.with_table(|table| table.get(key).map(Spanned::span));
-        span.map_or_else(|| self.error(&message), |span| self.source.at(span, &message))
+        let span = self.table.get(key).map(Spanned::span);
+        span.map_or_else(|| self.place().error(&message), |span| self.source.at(span, &message))
     }
 
-    /// Whether both have the same contents, however they are written.
-    pub(crate) fn is_same(&self, other: &Section) -> bool {
-        let value = |section: &Section| {
-            section.with_table(|table| {
-                toml::Table::deserialize_from(Deserializer::from(Spanned::new(0..0, table)))
-            })
-        };
-        self.path == other.path && value(self).ok() == value(other).ok()
+    fn deserializer(&self) -> Deserializer<'a> {
+        let entries = self.table.iter().filter(|(key, _)| self.keys.contain(key.get_ref()));
+        let entries = entries.map(|(key, value)| (key.clone(), value.clone()));
+        Deserializer::from(Spanned::new(self.range(), entries.collect::<DeTable<'a>>()))
     }
 
-    fn with_table<R>(&self, f: impl FnOnce(DeTable<'_>) -> R) -> R {
-        let table = self.parsed().into_inner();
-        f(table.into_iter().filter(|(key, _)| self.keys.contain(key.get_ref())).collect())
-    }
-
-    fn parsed(&self) -> Spanned<DeTable<'_>> {
-        let whole = DeTable::parse(&self.source.text).expect("the source is TOML");
-        self.path.iter().fold(whole, |table, key| {
-            let value = table.into_inner().remove(&**key).expect("the table exists");
-            let span = value.span();
-            match value.into_inner() {
-                DeValue::Table(table) => Spanned::new(span, table),
-                _ => unreachable!("it is a table"),
-            }
-        })
-    }
-
-    fn span(&self) -> Range<usize> {
-        self.parsed().span()
+    fn range(&self) -> Range<usize> {
+        self.span.clone().unwrap_or(0..self.source.text.len())
     }
 
     /// The place of a key below this table, or of the last one above it that has a place.
     fn span_of(&self, path: &[String]) -> Range<usize> {
-        let parsed = self.parsed();
-        let mut span = parsed.span();
-        let mut value = DeValue::Table(parsed.into_inner());
-        for key in path {
-            let inner = match value {
-                DeValue::Table(mut table) => {
-                    let entry = table.remove_entry(&**key);
-                    entry.map(|(key, inner)| (key.span(), inner))
+        let Some((first, below)) = path.split_first() else { return self.range() };
+        let Some((key, mut value)) = self.table.get_key_value(&**first) else {
+            return self.range();
+        };
+        let mut span = key.span();
+        for key in below {
+            let inner = match value.get_ref() {
+                DeValue::Table(table) => {
+                    table.get_key_value(&**key).map(|(key, inner)| (key.span(), inner))
                 }
-                DeValue::Array(array) => key
-                    .parse::<usize>()
-                    .ok()
-                    .and_then(|at| array.into_iter().nth(at))
-                    .map(|inner| (inner.span(), inner)),
+                DeValue::Array(array) => {
+                    let inner = key.parse::<usize>().ok().and_then(|at| array.get(at));
+                    inner.map(|inner| (inner.span(), inner))
+                }
                 _ => None,
             };
-            let Some((place, inner)) = inner else { return span };
-            (span, value) = (place, inner.into_inner());
+            let Some(inner) = inner else { break };
+            (span, value) = inner;
         }
         span
+    }
+}
+
+impl Place {
+    /// An error at this place.
+    pub(crate) fn error(&self, message: impl fmt::Display) -> ConfigError {
+        match &self.span {
+            None => ConfigError::text(format!("{}: {message}", self.source.name)),
+            Some(span) => self.source.at(span.clone(), message),
+        }
+    }
+
+    /// The configuration that it is in.
+    pub(crate) fn source(&self) -> &Arc<Source> {
+        &self.source
     }
 }
 
@@ -281,17 +295,6 @@ impl fmt::Display for ConfigError {
 }
 
 impl std::error::Error for ConfigError {}
-
-/// Reads a value without borrowing from its text.
-trait DeserializeFrom: Sized {
-    fn deserialize_from(from: Deserializer<'_>) -> Result<Self, toml::de::Error>;
-}
-
-impl<T: DeserializeOwned> DeserializeFrom for T {
-    fn deserialize_from(from: Deserializer<'_>) -> Result<Self, toml::de::Error> {
-        T::deserialize(from)
-    }
-}
 
 #[cfg(test)]
 mod tests;

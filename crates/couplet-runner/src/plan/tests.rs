@@ -93,3 +93,24 @@ fn the_supervisor_is_as_its_table_says() {
     }
     assert_eq!(plan("").unwrap().supervisor, SupervisorTable::default());
 }
+
+#[test]
+fn two_services_of_one_name_are_refused_before_any_starts() {
+    let mut services = Services::default();
+    for _ in 0..2 {
+        services.add(|tick: Tick, _: &Reactor| {
+            Ok(Child::new(TimerService::new("tick", tick.every.0, || ())))
+        });
+    }
+    let l = couplet::Loop::new().unwrap();
+    let build_all = |taken: &[&str], most| {
+        let plan = services.plan(&Source::parse("a.toml", "every = 1").unwrap()).unwrap();
+        let planned = plan.services.into_iter().take(most);
+        build(planned, taken.iter().copied(), &l.reactor()).map(|built| built.len())
+    };
+    assert_eq!(build_all(&["tock"], 1).unwrap(), 1);
+    for (taken, most) in [(&[][..], 2), (&["tick"], 1)] {
+        let error = build_all(taken, most).unwrap_err().to_string();
+        assert_eq!(error, "a.toml: there are two services of the name tick");
+    }
+}
