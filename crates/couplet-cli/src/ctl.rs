@@ -44,6 +44,9 @@ enum Order {
     },
     /// Apply the changes of the configuration
     Reload,
+    /// Start the program's file, as it now is, as a new process, which takes over all ports. This one
+    /// lets its connections finish
+    Restart,
     /// Log these events, as in `info` or `couplet=debug,warn`
     Log {
         #[arg(value_name = "FILTER")]
@@ -67,6 +70,7 @@ impl Order {
             Order::Status { json: false } => "status".to_owned(),
             Order::Status { json: true } => "status json".to_owned(),
             Order::Reload => "reload".to_owned(),
+            Order::Restart => "restart".to_owned(),
             Order::Log { levels } => format!("log {}", one_line(levels)),
             Order::Close { connection } => format!("close {}", one_line(connection)),
             Order::Drain => "drain".to_owned(),

@@ -222,12 +222,18 @@ impl Server {
         })
     }
 
-    /// The server as a service of this name: one port, or a supervisor of several.
-    pub(crate) fn into_child(self, name: &str) -> Child {
+    /// The server as a service of this name: one port, or a supervisor of several. It listens on
+    /// what `place` makes of its endpoints.
+    pub(crate) fn into_child(
+        self,
+        name: &str,
+        place: impl Fn(Arc<dyn ServerEndpoint>) -> Arc<dyn ServerEndpoint>,
+    ) -> Child {
         let Server { listen, prepare, .. } = self;
         let (open, drain) = (Rc::new(prepare(None)), listen.drain.time);
         let port = |child: &str, endpoint: Arc<dyn ServerEndpoint>| {
             let (open, service) = (open.clone(), name.to_owned());
+            let endpoint = place(endpoint);
             StreamServerService::opening(child, move |reactor| open(reactor, endpoint.clone()))
                 .drain(drain)
                 .on_listening(move |port| output::served(&service, port))

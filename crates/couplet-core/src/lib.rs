@@ -49,7 +49,7 @@ pub use datagrams::{DatagramPort, DatagramProtocol, DatagramTransport, PortStopp
 pub use defer::{Deferred, Failure, Resolver, Result};
 pub use driver::{
     ConnectOptions, Datagram, DatagramOption, DatagramOptions, Group, Interest, Interface,
-    ListenOptions, PeerCredentials, Ready, Signal, SocketOption,
+    ListenOptions, ListeningSocket, PeerCredentials, Ready, Signal, SocketOption,
 };
 pub use error::{
     By, CertificateProblem, ConnectError, ConnectionLost, Fault, ListenError, Reason, TlsError,

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use couplet::endpoints::UnixServer;
@@ -12,12 +13,14 @@ use couplet::{Deferred, Failure, ListenOptions};
 use serde::Serialize;
 
 use crate::options::log_levels;
+use crate::places::Placed;
 use crate::running::Running;
 
 /// Answers orders on a UNIX socket that only the process's own user may use.
 pub(crate) fn serve(running: &Rc<Running>, path: &Path) -> Result<(), Failure> {
     let endpoint = UnixServer::new(path).options(ListenOptions::default().mode(0o600));
     let program = Rc::downgrade(running);
+    let endpoint = Placed::new(Arc::new(endpoint), "[runner] control");
     let listening = running.reactor.listen(endpoint, move || {
         let orders = Orders { running: program.clone(), state: State::Waiting };
         LineOnlyReceiver::new(orders).with_delimiter(b"\n").with_max_length(MOST)
@@ -91,6 +94,7 @@ fn carry_out(running: &Rc<Running>, order: &str) -> Deferred<String> {
             })
         }
         ("reload", "") => running.reload(),
+        ("restart", "") => running.restart(),
         ("close", id) if !id.is_empty() => close(running, id.to_owned()),
         ("drain", "") => ended(running, false),
         ("stop", "") => ended(running, true),
@@ -102,7 +106,7 @@ fn carry_out(running: &Rc<Running>, order: &str) -> Deferred<String> {
             Err(problem) => Deferred::fail(Failure::msg(problem)),
         },
         _ => Deferred::fail(Failure::msg(format!(
-            "unknown order {order:?}; known are status, status json, reload, close ID, log FILTER, drain, stop"
+            "unknown order {order:?}; known are status, status json, reload, restart, close ID, log FILTER, drain, stop"
         ))),
     }
 }
@@ -135,6 +139,10 @@ struct Status {
     program: &'static str,
     version: &'static str,
     pid: u32,
+    generation: u32,
+    /// Processes that other generations have replaced, and whose connections finish.
+    // Bound: the setting `generations`.
+    older: Vec<OlderStatus>,
     uptime: f64,
     health: String,
     is_ready: bool,
@@ -144,6 +152,12 @@ struct Status {
     ports: Vec<PortStatus>,
     // Bound: one for each connection of the loop.
     connections: Vec<ConnectionStatus>,
+}
+
+#[derive(Serialize)]
+struct OlderStatus {
+    generation: u32,
+    pid: u32,
 }
 
 #[derive(Serialize)]
@@ -195,7 +209,10 @@ impl Status {
         let children = running.supervisor.children().into_iter();
         let ports = snapshot.ports.iter();
         let health = running.health();
+        let older = running.generations.older().into_iter();
         Status {
+            generation: running.generations.number,
+            older: older.map(|(generation, pid)| OlderStatus { generation, pid }).collect(),
             program: running.program.name,
             version: running.program.version,
             pid: std::process::id(),
@@ -230,5 +247,11 @@ impl Status {
 fn text(running: &Running, snapshot: &Snapshot) -> String {
     let (name, pid) = (running.program.name, std::process::id());
     let (uptime, health) = (running.uptime().as_secs_f64(), running.health());
-    format!("{name} (process {pid}) for {uptime:.0} s: {health}\n{snapshot}")
+    let older = running.generations.older().into_iter().map(|(number, pid)| {
+        format!("generation {number} (process {pid}): its connections finish\n")
+    });
+    let (number, older) = (running.generations.number, older.collect::<String>());
+    format!(
+        "{name}, generation {number} (process {pid}) for {uptime:.0} s: {health}\n{older}{snapshot}"
+    )
 }

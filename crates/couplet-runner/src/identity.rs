@@ -43,9 +43,25 @@ impl Identity {
         fchown(file, Some(*user), None).map_err(|error| not_given(path, error))
     }
 
+    /// The group to become: the user's own unless set.
+    fn group(&self) -> Option<Gid> {
+        self.group.or(self.user.as_ref().map(|(_, _, group)| *group))
+    }
+
+    /// Whether the process, which may not change it, has this identity: an older process of the program
+    /// had become it.
+    fn is_assumed(&self) -> bool {
+        let is_user = self.user.as_ref().is_none_or(|(user, ..)| *user == Uid::effective());
+        let is_group = self.group().is_none_or(|group| group == Gid::effective());
+        !Uid::effective().is_root() && is_user && is_group
+    }
+
     /// Becomes the user and the group, in all threads. A user's other groups are set too.
     pub(crate) fn assume(&self) -> Result<(), Exit> {
-        let group = self.group.or_else(|| self.user.as_ref().map(|(_, _, group)| *group));
+        if self.is_assumed() {
+            return Ok(());
+        }
+        let group = self.group();
         let become_group = |group: Gid| match &self.user {
             Some((_, name, _)) if !name.is_empty() => {
                 let name = std::ffi::CString::new(name.as_bytes()).expect("it was found");

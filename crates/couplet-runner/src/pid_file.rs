@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use crate::exit::{Exit, plain};
@@ -15,9 +16,7 @@ pub(crate) struct PidFile {
 impl PidFile {
     /// Locks the file and writes our number into it. Fails if a process that lives has locked it.
     pub(crate) fn lock(path: &Path) -> Result<PidFile, Exit> {
-        let cannot = |error: std::io::Error| {
-            Exit::failed(format!("cannot write the pid file {}: {}", path.display(), plain(&error)))
-        };
+        let cannot = |error: std::io::Error| cannot_write(path, &error);
         let mut options = File::options();
         let options = options.read(true).write(true).create(true).truncate(false);
         let mut file = options.open(path).map_err(cannot)?;
@@ -27,8 +26,29 @@ impl PidFile {
             Err(std::fs::TryLockError::Error(error)) => return Err(cannot(error)),
         }
         let mut file = PidFile { file, path: path.to_owned() };
-        file.write(&format!("{}\n", std::process::id())).map_err(cannot)?;
+        file.claim()?;
         Ok(file)
+    }
+
+    /// The file that another process has locked, whose number stays in it until [`claim`](Self::claim).
+    pub(crate) fn inherited(path: &Path, file: OwnedFd) -> PidFile {
+        PidFile { file: file.into(), path: path.to_owned() }
+    }
+
+    /// Writes our number.
+    pub(crate) fn claim(&mut self) -> Result<(), Exit> {
+        let written = self.write(&format!("{}\n", std::process::id()));
+        written.map_err(|error| cannot_write(&self.path, &error))
+    }
+
+    /// A duplicate of the descriptor, which holds the lock too.
+    pub(crate) fn descriptor(&self) -> std::io::Result<OwnedFd> {
+        self.file.try_clone().map(OwnedFd::from)
+    }
+
+    /// Leaves the file to another process.
+    pub(crate) fn leave(self) {
+        std::mem::forget(self);
     }
 
     fn write(&mut self, text: &str) -> std::io::Result<()> {
@@ -45,6 +65,10 @@ impl Drop for PidFile {
             tracing::warn!(path = %self.path.display(), %error, "cannot empty the pid file");
         }
     }
+}
+
+fn cannot_write(path: &Path, error: &std::io::Error) -> Exit {
+    Exit::failed(format!("cannot write the pid file {}: {}", path.display(), plain(error)))
 }
 
 fn running(path: &Path, file: &mut File) -> Exit {

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 
 use crate::config::{ConfigError, Parsed, Place, Section, Source, unknown};
 use crate::options::{LogTable, OF_THE_LOG, Options};
+use crate::places;
 use crate::values::Seconds;
 
 /// Builds a service whose configuration has been read.
@@ -61,6 +62,16 @@ pub(crate) enum Which {
     Whole(usize),
     /// That of the table with this name.
     Table(String),
+}
+
+impl Which {
+    /// The name for its places: that of its table.
+    pub(crate) fn service(&self) -> &str {
+        match self {
+            Which::Whole(_) => "",
+            Which::Table(name) => name,
+        }
+    }
 }
 
 impl Key {
@@ -176,7 +187,7 @@ fn reader<C: DeserializeOwned + 'static>(
     let build = Arc::new(build);
     Box::new(move |name, section| {
         let (build, place, name) = (build.clone(), section.place(), name.to_owned());
-        let config: C = section.read()?;
+        let config: C = places::read_for(&name, || section.read())?;
         Ok(Box::new(move |reactor| {
             build(&name, config, reactor).map_err(|failure| Failure::from(place.error(failure)))
         }))
@@ -235,6 +246,11 @@ pub(crate) struct SupervisorTable {
     drain: Seconds,
     drain_groups: u32,
     drain_over: Seconds,
+    /// How long a new process of the program may take to start.
+    pub(crate) restart_within: Seconds,
+    restart_drain: Seconds,
+    /// Most processes of the program at the same time.
+    pub(crate) generations: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq)]
@@ -259,6 +275,9 @@ impl Default for SupervisorTable {
             drain: seconds(5000),
             drain_groups: 1,
             drain_over: seconds(0),
+            restart_within: seconds(60_000),
+            restart_drain: seconds(600_000),
+            generations: 4,
         }
     }
 }
@@ -271,13 +290,23 @@ impl SupervisorTable {
             StrategyWord::OneForAll => Strategy::OneForAll,
             StrategyWord::RestForOne => Strategy::RestForOne,
         };
-        let drain = Drain::within(self.drain.0).paced(self.drain_groups.max(1), self.drain_over.0);
         Supervisor::new(name)
             .strategy(strategy)
             .intensity(self.restarts, self.within.0)
             .back_off(self.back_off.0, self.most_back_off.0)
             .not_ready_for(self.not_ready_for.0)
-            .drain(drain)
+            .drain(self.drain_within(self.drain))
+    }
+
+    /// Has the supervisor of a process that another one has replaced end at once, and let its
+    /// connections finish.
+    pub(crate) fn replace(&self, supervisor: &Supervisor) {
+        let drain = self.drain_within(self.restart_drain);
+        drop(supervisor.clone().not_ready_for(std::time::Duration::ZERO).drain(drain));
+    }
+
+    fn drain_within(&self, time: Seconds) -> Drain {
+        Drain::within(time.0).paced(self.drain_groups.max(1), self.drain_over.0)
     }
 }
 

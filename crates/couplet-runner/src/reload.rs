@@ -6,6 +6,7 @@ use couplet::Failure;
 use couplet::services::Child;
 
 use crate::config::Source;
+use crate::places;
 use crate::plan::{self, Key, Plan};
 use crate::running::Running;
 
@@ -55,6 +56,10 @@ impl Changes {
         let is_changed = |key: &Key| old.iter().any(|(other, _)| other.which == key.which);
         let changed = new.iter().filter(|(key, _)| is_changed(key)).count();
         let (added, removed) = (new.len() - changed, old.len() - changed);
+        let stopped: Vec<&str> = old.iter().map(|(key, _)| key.which.service()).collect();
+        if let Err(failure) = places::hold(&stopped).await {
+            tracing::warn!("{failure}");
+        }
         for (key, name) in &old {
             remove(running, key, name).await;
         }
@@ -68,6 +73,7 @@ impl Changes {
                 }
             }
         }
+        places::settle();
         match problems.is_empty() {
             true => Ok(format!("{changed} services changed, {added} added, {removed} removed")),
             false => Err(Failure::msg(problems.join("; "))),

@@ -15,10 +15,9 @@ use crate::exit::{Exit, plain};
 use crate::identity::{self, Identity};
 use crate::logging::Log;
 use crate::options::Arguments;
-use crate::pid_file::PidFile;
 use crate::plan::{self, Plan, Services};
-use crate::running::{self, Program};
-use crate::signals::Hangups;
+use crate::restart::{Executable, Heir};
+use crate::running::{self, Program, Signals};
 
 /// A program made of services; see the [crate's page](crate). Twisted's `twistd` with a plugin.
 pub struct Runner {
@@ -130,13 +129,23 @@ impl Runner {
     /// }
     /// ```
     pub fn run(self, arguments: Arguments) -> ExitCode {
-        let name = self.name;
-        self.try_run(arguments).map_or_else(|exit| exit.report(name), |()| ExitCode::SUCCESS)
+        let (name, heir) = (self.name, Heir::find());
+        match self.try_run(arguments, heir.as_ref()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(exit) => {
+                if let Some(heir) = heir {
+                    heir.refuse(exit.message());
+                }
+                exit.report(name)
+            }
+        }
     }
 
-    fn try_run(self, arguments: Arguments) -> Result<(), Exit> {
-        let hangups = Hangups::catch()
-            .map_err(|error| Exit::failed(format!("cannot handle SIGHUP: {}", plain(&error))))?;
+    fn try_run(self, arguments: Arguments, heir: Option<&Heir>) -> Result<(), Exit> {
+        let signals = Signals::catch()
+            .map_err(|error| Exit::failed(format!("cannot handle signals: {}", plain(&error))))?;
+        let executable = Executable::find()
+            .map_err(|error| Exit::failed(format!("cannot find the program: {}", plain(&error))))?;
         let source = match &arguments.config {
             Some(path) => Source::read(path)?,
             None => Source::parse("no configuration (--config FILE)", "")?,
@@ -155,7 +164,6 @@ impl Runner {
             identity::set_umask(mode);
         }
         let log = Log::start(&arguments, plan.log.log_level.clone())?;
-        let _pid_file = arguments.options.pid_file.as_deref().map(PidFile::lock).transpose()?;
         let program = Program {
             name: self.name,
             version: self.version,
@@ -163,9 +171,10 @@ impl Runner {
             arguments,
             identity,
             log,
-            hangups: Cell::new(Some(hangups)),
+            signals: Cell::new(Some(signals)),
+            executable,
         };
-        running::run(&mut l, program, plan)
+        running::run(&mut l, program, plan, heir)
     }
 }
 

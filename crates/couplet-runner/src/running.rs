@@ -14,10 +14,12 @@ use crate::identity::Identity;
 use crate::logging::Log;
 use crate::metrics::Metrics;
 use crate::options::Arguments;
+use crate::pid_file::PidFile;
 use crate::plan::{self, Key, Plan, Planned, Services, SupervisorTable};
 use crate::repeats::PERIOD;
-use crate::signals::Hangups;
-use crate::{control, reload, systemd, web};
+use crate::restart::{self, Executable, Generations, Heir, Inheritance, Older, Successor};
+use crate::signals::{Caught, SIGHUP, SIGUSR2};
+use crate::{control, places, reload, systemd, web};
 
 /// A program, with its command line and the configuration of its start.
 pub(crate) struct Program {
@@ -27,29 +29,63 @@ pub(crate) struct Program {
     pub(crate) arguments: Arguments,
     pub(crate) identity: Option<Identity>,
     pub(crate) log: Log,
-    pub(crate) hangups: Cell<Option<Hangups>>,
+    pub(crate) signals: Cell<Option<Signals>>,
+    pub(crate) executable: Executable,
 }
 
-/// Runs a program until a signal, an order or its supervisor ends it.
-pub(crate) fn run(l: &mut Loop, program: Program, plan: Plan) -> Result<(), Exit> {
+/// The signals that the runner handles.
+pub(crate) struct Signals {
+    hangups: Caught,
+    restarts: Caught,
+}
+
+impl Signals {
+    /// Catches them from now on.
+    pub(crate) fn catch() -> std::io::Result<Signals> {
+        Ok(Signals { hangups: Caught::catch(SIGHUP)?, restarts: Caught::catch(SIGUSR2)? })
+    }
+}
+
+/// Runs a program until a signal, an order or its supervisor ends it. An heir first gets what the
+/// program's older process gives.
+pub(crate) fn run(
+    l: &mut Loop,
+    program: Program,
+    plan: Plan,
+    heir: Option<&Heir>,
+) -> Result<(), Exit> {
     let outcome: Rc<RefCell<Result<(), Exit>>> = Rc::new(RefCell::new(Ok(())));
     let (slot, log) = (outcome.clone(), program.log.clone());
     l.on_snapshot(move |snapshot| log.print(&snapshot.to_string()));
     let metrics = program.arguments.options.metrics.as_ref().map(|_| Metrics::measure(l));
     l.run(|reactor| {
-        let stopping = reactor.clone();
-        let running = Running::new(program, plan.supervisor, reactor, metrics);
-        let ended = running.clone().start(plan.services).add_both(move |ended| {
-            if let Err(failure) = ended {
-                running.keep_failure(&slot, &failure);
+        let (stopping, starting) = (reactor.clone(), reactor.clone());
+        let inheritance = match heir {
+            Some(heir) => heir.receive(reactor).map(Some),
+            None => Deferred::succeed(None),
+        };
+        let ended = inheritance.then(move |inheritance| {
+            match Running::new(program, plan.supervisor, &starting, metrics, inheritance) {
+                Ok(running) => running.run(plan.services),
+                Err(failure) => Deferred::fail(failure),
             }
+        });
+        let stopped = ended.add_both(move |ended| {
+            *slot.borrow_mut() = ended.map_err(|failure| exit(&failure));
             stopping.stop();
             Ok(())
         });
-        ended.detach();
+        stopped.detach();
         Ok(())
     })?;
     outcome.replace(Ok(()))
+}
+
+fn exit(failure: &Failure) -> Exit {
+    match failure.downcast_ref::<ConfigError>() {
+        Some(error) => Exit::bad_usage(error),
+        None => Exit::failed(failure),
+    }
 }
 
 /// A program that runs in a loop.
@@ -64,6 +100,10 @@ pub(crate) struct Running {
     pub(crate) services: RefCell<Vec<(Rc<Key>, String)>>,
     phase: Cell<Phase>,
     metrics: Option<Rc<Metrics>>,
+    pub(crate) generations: Generations,
+    pub(crate) pid_file: RefCell<Option<PidFile>>,
+    /// From the program's older process, until this one serves.
+    older: RefCell<Option<Older>>,
 }
 
 /// The phase of a program.
@@ -76,7 +116,24 @@ enum Phase {
     Reloading,
     /// Another reload follows the one in progress.
     ReloadingAgain,
+    /// A new process starts.
+    Restarting,
+    /// A new process serves.
+    Replaced,
     Ending,
+}
+
+impl Phase {
+    /// What the program does.
+    fn words(self) -> &'static str {
+        match self {
+            Phase::Starting => "starts",
+            Phase::Serving => "runs",
+            Phase::Reloading | Phase::ReloadingAgain => "reloads its configuration",
+            Phase::Restarting => "restarts",
+            Phase::Replaced | Phase::Ending => "ends",
+        }
+    }
 }
 
 impl Running {
@@ -85,8 +142,25 @@ impl Running {
         table: SupervisorTable,
         reactor: &Reactor,
         metrics: Option<Rc<Metrics>>,
-    ) -> Rc<Running> {
-        Rc::new(Running {
+        inheritance: Option<Inheritance>,
+    ) -> couplet::Result<Rc<Running>> {
+        let (generations, locked, inheritance) = match inheritance {
+            Some(Inheritance { generations, pid_file, link }) => {
+                (generations, pid_file, Some(link))
+            }
+            None => (Generations::first()?, None, None),
+        };
+        let pid_file = match (&program.arguments.options.pid_file, locked) {
+            (Some(path), Some(file)) => Some(PidFile::inherited(path, file)),
+            (Some(path), None) => {
+                Some(PidFile::lock(path).map_err(|exit| Failure::msg(exit.message()))?)
+            }
+            (None, _) => None,
+        };
+        Ok(Rc::new(Running {
+            generations,
+            pid_file: RefCell::new(pid_file),
+            older: RefCell::new(inheritance),
             supervisor: table.supervisor(program.name),
             program,
             reactor: reactor.clone(),
@@ -95,7 +169,13 @@ impl Running {
             services: RefCell::default(),
             phase: Cell::new(Phase::Starting),
             metrics,
-        })
+        }))
+    }
+
+    /// Runs the services until the end of the program.
+    fn run(self: Rc<Self>, services: Vec<Planned>) -> Deferred<()> {
+        let failed = self.clone();
+        self.start(services).add_errback(move |failure| failed.fail(failure))
     }
 
     /// Starts the services and the ports of the runner. The Deferred fires at the end of the program.
@@ -129,10 +209,11 @@ impl Running {
     fn open(self: &Rc<Self>) -> Result<(), Failure> {
         let options = &self.program.arguments.options;
         if let Some(endpoint) = &options.health {
+            let endpoint = endpoint.of_runner("health");
             web::serve(&self.reactor, endpoint, &self.supervisor, None)?;
         }
         if let Some(endpoint) = &options.metrics {
-            let metrics = self.metrics.clone();
+            let (metrics, endpoint) = (self.metrics.clone(), endpoint.of_runner("metrics"));
             web::serve(&self.reactor, endpoint, &self.supervisor, metrics)?;
         }
         if let Some(path) = &options.control {
@@ -141,14 +222,21 @@ impl Running {
         Ok(())
     }
 
-    /// Handles SIGHUP, also one that came during the start.
-    fn accept_hangups(self: &Rc<Self>) -> std::io::Result<()> {
-        let Some(hangups) = self.program.hangups.take() else { return Ok(()) };
-        let hung_up = Rc::downgrade(self);
+    /// Handles signals, also those that came during the start.
+    fn accept_signals(self: &Rc<Self>) -> std::io::Result<()> {
+        let Some(Signals { hangups, restarts }) = self.program.signals.take() else {
+            return Ok(());
+        };
+        let (hung_up, restarted) = (Rc::downgrade(self), Rc::downgrade(self));
         hangups.each(&self.reactor, move || {
             if let Some(running) = hung_up.upgrade() {
                 running.program.log.reopen();
                 running.reload_and_log();
+            }
+        })?;
+        restarts.each(&self.reactor, move || {
+            if let Some(running) = restarted.upgrade() {
+                running.restart().add_errback(|_| Ok(String::new())).detach();
             }
         })
     }
@@ -161,13 +249,22 @@ impl Running {
             let given = given.and_then(|()| self.program.log.give_to(identity));
             given.and_then(|()| identity.assume()).map_err(|exit| Failure::msg(exit.message()))?;
         }
-        self.phase.set(Phase::Serving);
         if let Some(metrics) = &self.metrics {
             metrics.start(&self.reactor);
         }
-        self.accept_hangups()?;
-        systemd::ready(&self.summary());
-        systemd::keep_watchdog(&self.reactor);
+        self.accept_signals()?;
+        match self.older.borrow().as_ref() {
+            Some(older) => {
+                let alone = self.clone();
+                older.ready().map(move |()| alone.take_over()).detach();
+            }
+            None => {
+                self.phase.set(Phase::Serving);
+                systemd::ready(&self.summary());
+            }
+        }
+        let program = self.clone();
+        systemd::keep_watchdog(&self.reactor, move || program.phase.get() != Phase::Replaced);
         let repeats = self.program.log.repeats.clone();
         LoopingCall::new(&self.reactor, move || repeats.end_period()).start(PERIOD).detach();
         tracing::info!(
@@ -178,9 +275,24 @@ impl Running {
         Ok(())
     }
 
+    /// The older process accepts no more connections.
+    fn take_over(&self) {
+        if self.phase.get() == Phase::Starting {
+            self.phase.set(Phase::Serving);
+        }
+        places::settle();
+        if let Some(file) = &mut *self.pid_file.borrow_mut()
+            && let Err(exit) = file.claim()
+        {
+            tracing::warn!("{}", exit.message());
+        }
+        systemd::ready(&self.summary());
+    }
+
     fn end(&self) -> Deferred<()> {
-        self.phase.set(Phase::Ending);
-        systemd::stopping();
+        if self.phase.replace(Phase::Ending) != Phase::Replaced {
+            systemd::stopping();
+        }
         tracing::info!(program = self.program.name, "stopping");
         self.supervisor.wind_down(&self.reactor).add_errback(|failure| {
             tracing::error!("{failure}");
@@ -211,17 +323,18 @@ impl Running {
         self.reactor.stop();
     }
 
-    fn keep_failure(&self, slot: &RefCell<Result<(), Exit>>, failure: &Failure) {
+    /// Handles the failure that ends the program.
+    fn fail(&self, failure: Failure) -> couplet::Result<()> {
         if self.phase.get() == Phase::Ending {
-            return;
+            return Ok(());
         }
         if self.program.log.is_a_file() {
             tracing::error!("{failure}");
         }
-        *slot.borrow_mut() = Err(match failure.downcast_ref::<ConfigError>() {
-            Some(error) => Exit::bad_usage(error),
-            None => Exit::failed(failure),
-        });
+        if let (Some(older), Phase::Starting) = (&*self.older.borrow(), self.phase.get()) {
+            older.fail(&failure.to_string());
+        }
+        Err(failure)
     }
 
     /// Reads the configuration again, and applies its changes. If it is wrong, nothing changes.
@@ -233,11 +346,7 @@ impl Running {
                 self.phase.set(Phase::ReloadingAgain);
                 return Deferred::succeed("a reload is in progress; another follows".to_owned());
             }
-            Phase::Starting | Phase::Ending => {
-                const REFUSED: &str = "cannot reload: the program starts or ends";
-                tracing::error!("{REFUSED}");
-                return Deferred::fail(Failure::msg(REFUSED));
-            }
+            _ => return self.refuse("reload"),
         }
         systemd::reloading();
         let (running, after) = (self.clone(), self.clone());
@@ -265,5 +374,62 @@ impl Running {
             _ => {}
         }
         systemd::ready(&self.summary());
+    }
+
+    fn refuse(&self, what: &str) -> Deferred<String> {
+        let words = format!("cannot {what}: the program {}", self.phase.get().words());
+        tracing::error!("{words}");
+        Deferred::fail(Failure::msg(words))
+    }
+
+    /// Has a new process of the program take over. This one lets its connections finish, and ends. The
+    /// Deferred fires with a line for people, once the new process serves.
+    pub(crate) fn restart(self: &Rc<Self>) -> Deferred<String> {
+        if self.phase.get() != Phase::Serving {
+            return self.refuse("restart");
+        }
+        self.phase.set(Phase::Restarting);
+        let running = self.clone();
+        self.reactor.spawn_named("restart", async move {
+            let started = restart::start(&running).await;
+            if let Ok(successor) = &started {
+                running.leave_to(successor).await;
+            }
+            running.restarted(started)
+        })
+    }
+
+    /// Has a new process, which serves, take everything over.
+    async fn leave_to(&self, successor: &Successor) {
+        self.phase.set(Phase::Replaced);
+        places::give_away();
+        if let Some(file) = self.pid_file.take() {
+            file.leave();
+        }
+        systemd::main_pid(successor.pid);
+        if let Err(failure) = successor.release().await {
+            tracing::warn!("the new process is lost: {failure}");
+        }
+    }
+
+    fn restarted(&self, started: couplet::Result<Successor>) -> couplet::Result<String> {
+        match started {
+            Ok(Successor { pid, .. }) => {
+                let words = format!("process {pid} has taken over");
+                tracing::info!("{words}");
+                self.table.replace(&self.supervisor);
+                let reactor = self.reactor.clone();
+                self.reactor.call_soon(move || reactor.stop());
+                Ok(words)
+            }
+            Err(failure) => {
+                // It may have been ended meanwhile.
+                if self.phase.get() == Phase::Restarting {
+                    self.phase.set(Phase::Serving);
+                }
+                tracing::error!("cannot restart: {failure}");
+                Err(failure)
+            }
+        }
     }
 }

@@ -1,27 +1,27 @@
-//! SIGHUP as a call in the loop. The loop itself handles SIGINT, SIGTERM and SIGUSR1.
+//! Signals as calls in the loop, which itself handles SIGINT, SIGTERM and SIGUSR1.
 
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 
 use couplet::{Interest, Reactor};
-use signal_hook::consts::SIGHUP;
+pub(crate) use signal_hook::consts::{SIGHUP, SIGUSR2};
 
-/// SIGHUP, which no longer ends the process. A byte for each is in this pipe.
-pub(crate) struct Hangups(
+/// A signal that no longer ends the process. A byte for each is in this pipe.
+pub(crate) struct Caught(
     // Bound: the buffer of a socket; a byte that doesn't fit is one of many.
     UnixStream,
 );
 
-impl Hangups {
-    /// Catches SIGHUP from now on.
-    pub(crate) fn catch() -> io::Result<Hangups> {
+impl Caught {
+    /// Catches the signal from now on.
+    pub(crate) fn catch(signal: i32) -> io::Result<Caught> {
         let (read, written) = UnixStream::pair()?;
         read.set_nonblocking(true)?;
-        signal_hook::low_level::pipe::register(SIGHUP, written)?;
-        Ok(Hangups(read))
+        signal_hook::low_level::pipe::register(signal, written)?;
+        Ok(Caught(read))
     }
 
-    /// Makes a call in the loop after each SIGHUP, or after several that came together.
+    /// Makes a call in the loop after each signal, or after several that came together.
     pub(crate) fn each(
         self,
         reactor: &Reactor,

@@ -19,6 +19,11 @@ pub(crate) fn reloading() {
     }
 }
 
+/// Another process is the program's main one from now on.
+pub(crate) fn main_pid(pid: u32) {
+    notify(&[NotifyState::MainPid(pid)]);
+}
+
 /// The program ends.
 pub(crate) fn stopping() {
     notify(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
@@ -31,10 +36,15 @@ fn notify(states: &[NotifyState<'_>]) {
 }
 
 /// Reports from the loop, twice in the time that systemd allows, that the loop turns.
-pub(crate) fn keep_watchdog(reactor: &Reactor) {
+/// While `is_main` says so.
+pub(crate) fn keep_watchdog(reactor: &Reactor, is_main: impl Fn() -> bool + 'static) {
     if let Some(allowed) = sd_notify::watchdog_enabled() {
         let interval = (allowed / 2).max(Duration::from_millis(1));
-        let call = LoopingCall::new(reactor, || notify(&[NotifyState::Watchdog]));
+        let call = LoopingCall::new(reactor, move || {
+            if is_main() {
+                notify(&[NotifyState::Watchdog]);
+            }
+        });
         call.start(interval).detach();
     }
 }

@@ -11,7 +11,10 @@ use couplet::endpoints::{
 };
 use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 
-/// An endpoint to listen on, such as `"tcp:8000"`. Parsed when the configuration is read.
+use crate::places::{self, Placed};
+
+/// An endpoint to listen on, such as `"tcp:8000"`. Parsed when the configuration is read. Its socket
+/// stays open while the program is restarted, or the service's configuration changes.
 ///
 /// ```
 /// # use couplet_runner::Listen;
@@ -24,11 +27,45 @@ use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 /// # Ok::<(), couplet::Failure>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct Listen(Arc<dyn ServerEndpoint>);
+pub struct Listen {
+    endpoint: Arc<dyn ServerEndpoint>,
+    /// The service whose configuration it is in.
+    service: Option<Arc<str>>,
+}
 
 /// An endpoint to connect to, such as `"tcp:example.org:80"`. Parsed when the configuration is read.
 #[derive(Clone, Debug)]
-pub struct Connect(Arc<dyn ClientEndpoint>);
+pub struct Connect {
+    endpoint: Arc<dyn ClientEndpoint>,
+}
+
+impl Listen {
+    /// The same endpoint, as one of the runner's own at this option.
+    pub(crate) fn of_runner(&self, option: &'static str) -> Placed {
+        Placed::new(self.endpoint.clone(), format!("[runner] {option}"))
+    }
+
+    fn new(endpoint: Arc<dyn ServerEndpoint>) -> Listen {
+        Listen { endpoint, service: places::service_being_read() }
+    }
+
+    fn endpoint(&self) -> Arc<dyn ServerEndpoint> {
+        match &self.service {
+            Some(service) => Arc::new(Placed::new(self.endpoint.clone(), service.clone())),
+            None => self.endpoint.clone(),
+        }
+    }
+}
+
+impl Connect {
+    fn new(endpoint: Arc<dyn ClientEndpoint>) -> Connect {
+        Connect { endpoint }
+    }
+
+    fn endpoint(&self) -> Arc<dyn ClientEndpoint> {
+        self.endpoint.clone()
+    }
+}
 
 macro_rules! endpoint {
     ($name:ident, $trait:ident, $parse:ident, $for:literal) => {
@@ -36,25 +73,25 @@ macro_rules! endpoint {
             type Err = EndpointError;
 
             fn from_str(text: &str) -> Result<$name, EndpointError> {
-                $parse(text).map($name)
+                $parse(text).map($name::new)
             }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.fmt(f)
+                self.endpoint.fmt(f)
             }
         }
 
         impl IntoEndpoint<dyn $trait> for $name {
             fn into_endpoint(self) -> Result<Arc<dyn $trait>, EndpointError> {
-                Ok(self.0)
+                Ok(self.endpoint())
             }
         }
 
         impl IntoEndpoint<dyn $trait> for &$name {
             fn into_endpoint(self) -> Result<Arc<dyn $trait>, EndpointError> {
-                Ok(self.0.clone())
+                Ok(self.endpoint())
             }
         }
 

@@ -9,12 +9,12 @@ use couplet::{Failure, Reactor};
 use http::{Request, Response, StatusCode};
 
 use crate::metrics::Metrics;
-use crate::values::Listen;
+use crate::places::Placed;
 
 /// Serves the health of a program, and its metrics if there are any.
 pub(crate) fn serve(
     reactor: &Reactor,
-    endpoint: &Listen,
+    endpoint: Placed,
     supervisor: &Supervisor,
     metrics: Option<Rc<Metrics>>,
 ) -> Result<(), Failure> {

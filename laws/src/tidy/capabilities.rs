@@ -291,6 +291,8 @@ const CAPABILITIES: &[Capability] = &[
         instead: SOCKET,
         places: &[
             "couplet-runner/src/signals.rs",
+            // Between the processes of a program.
+            "couplet-runner/src/restart/",
             "couplet-core/src/driver/mio/",
             "couplet-core/src/driver/socket.rs",
         ],
@@ -385,6 +387,8 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-core/src/driver/mio/",
             "couplet-core/src/task/filesystem_lock.rs",
             "couplet-cli/src/http/beneath.rs",
+            // The program's own file.
+            "couplet-runner/src/restart/mod.rs",
         ],
     },
     // The process.
@@ -426,7 +430,7 @@ const CAPABILITIES: &[Capability] = &[
         ],
     },
     Capability {
-        paths: &["std::process::id"],
+        paths: &["std::process::id", "std::os::unix::process::parent_id"],
         instead: PROCESS,
         places: &[
             // `LISTEN_PID` names this process or another.
@@ -435,6 +439,7 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-os/src/process.rs",
             "couplet-runner/src/control.rs",
             "couplet-runner/src/pid_file.rs",
+            "couplet-runner/src/restart/",
         ],
     },
     Capability {
@@ -449,6 +454,7 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-cli/src/progress.rs",
             "couplet-cli/src/sim/mod.rs",
             "couplet-runner/src/logging.rs",
+            "couplet-runner/src/restart/",
         ],
     },
     Capability {

@@ -28,7 +28,17 @@ const MAY_KNOW: [(&str, &[&str]); 27] = [
     ("protocol", &["error", "transport"]),
     (
         "factory",
-        &["panics", "address", "connector", "error", "layers", "protocol", "recorder", "transport"],
+        &[
+            "panics",
+            "address",
+            "connector",
+            "driver",
+            "error",
+            "layers",
+            "protocol",
+            "recorder",
+            "transport",
+        ],
     ),
     (
         "transport",

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::Args;
 use couplet::Failure;
 use couplet::services::Child;
-use couplet_runner::{Arguments, Options, Runner};
+use couplet_runner::{Arguments, Options, Runner, placed};
 
 use crate::exit::Exit;
 use crate::logging::Logging;
@@ -91,7 +91,7 @@ fn runner() -> Runner {
 
 fn child(name: &str, server: Result<Server, Exit>) -> couplet::Result<Child> {
     match server {
-        Ok(server) => Ok(server.into_child(name)),
+        Ok(server) => Ok(server.into_child(name, |endpoint| placed(name, endpoint))),
         Err(exit) => Err(Failure::msg(exit.message().unwrap_or_default().to_owned())),
     }
 }

@@ -386,6 +386,23 @@ pub trait Commands {
         Err(socket::unsupported())
     }
 
+    /// Duplicates a port's socket, for another process. The file of a UNIX socket stays when the
+    /// duplicate is closed.
+    ///
+    /// # Errors
+    ///
+    /// The system's error; always in a world without sockets, and for a port that another loop
+    /// feeds.
+    fn duplicate_port(&mut self, port: Key) -> io::Result<ListeningSocket> {
+        let _ = port;
+        Err(socket::unsupported())
+    }
+
+    /// Sets whether the file of a port's UNIX socket stays when the port is closed.
+    fn keep_socket_file(&mut self, port: Key, is_kept: bool) {
+        let _ = (port, is_kept);
+    }
+
     /// Begins to connect. `Connected` or `Ended` follows.
     ///
     /// # Errors
@@ -524,6 +541,14 @@ impl Commands for Box<dyn Driver> {
 
     fn release(&mut self, key: Key) -> io::Result<ConnectedSocket> {
         (**self).release(key)
+    }
+
+    fn duplicate_port(&mut self, port: Key) -> io::Result<ListeningSocket> {
+        (**self).duplicate_port(port)
+    }
+
+    fn keep_socket_file(&mut self, port: Key, is_kept: bool) {
+        (**self).keep_socket_file(port, is_kept);
     }
 
     fn send_datagrams(&mut self, key: Key, out: &mut DatagramQueue) -> DatagramsSent {

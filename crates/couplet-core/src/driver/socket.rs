@@ -5,6 +5,8 @@ use std::any::Any;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+#[cfg(unix)]
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use socket2::SockRef;
@@ -105,8 +107,8 @@ impl From<std::os::unix::net::UnixStream> for ConnectedSocket {
 }
 
 #[cfg(unix)]
-impl From<std::os::fd::OwnedFd> for ConnectedSocket {
-    fn from(socket: std::os::fd::OwnedFd) -> ConnectedSocket {
+impl From<OwnedFd> for ConnectedSocket {
+    fn from(socket: OwnedFd) -> ConnectedSocket {
         ConnectedSocket(socket.into())
     }
 }
@@ -136,8 +138,53 @@ impl ListeningSocket {
     /// If the descriptor is not open, or not a listening stream socket. Apple's systems do not
     /// report whether a socket listens; there the first accept fails.
     pub fn inherited(descriptor: i32) -> io::Result<ListeningSocket> {
+        ListeningSocket::checked(couplet_os::descriptor::inherited(descriptor)?)
+    }
+
+    /// The socket of a port, from the descriptors of [`into_descriptors`](Self::into_descriptors) in
+    /// the same order, usually in another process.
+    ///
+    /// A port on it removes the file of a UNIX socket only after
+    /// [`keep_socket_file(false)`](crate::Port::keep_socket_file).
+    ///
+    /// # Errors
+    ///
+    /// If the first is not a listening stream socket, or the file of the UNIX socket is gone.
+    pub fn from_descriptors(
+        descriptors: impl IntoIterator<Item = OwnedFd>,
+    ) -> io::Result<ListeningSocket> {
+        let mut descriptors = descriptors.into_iter();
+        let first = descriptors.next().ok_or(io::ErrorKind::InvalidInput)?;
+        let mut socket = ListeningSocket::checked(first)?;
+        if let Address::Unix(UnixAddress::Path(path)) = socket.address()? {
+            let file = mio::SocketFile::shared(&path, descriptors.next().map(Into::into))?;
+            socket.file = Some(file);
+        }
+        Ok(socket)
+    }
+
+    /// Sets whether the file of a UNIX socket stays when the socket is closed, because it belongs to
+    /// another process: of a port too that listens on this socket.
+    pub fn keep_socket_file(&mut self, is_kept: bool) {
+        if let Some(file) = &mut self.file {
+            file.keep(is_kept);
+        }
+    }
+
+    /// The descriptors of the socket, to be sent to another process: of the socket, and of the lock of
+    /// its file if it has one. From [`Port::duplicate`](crate::Port::duplicate).
+    ///
+    /// # Errors
+    ///
+    /// The system's error.
+    pub fn into_descriptors(self) -> io::Result<Vec<OwnedFd>> {
+        let ListeningSocket { file, socket } = self;
+        let lock = file.as_ref().map(mio::SocketFile::lock_file).transpose()?.flatten();
+        Ok(std::iter::once(socket.into()).chain(lock.map(Into::into)).collect())
+    }
+
+    fn checked(socket: OwnedFd) -> io::Result<ListeningSocket> {
         use rustix::net::{SocketType, sockopt};
-        let socket = couplet_os::descriptor::inherited(descriptor)?;
         let is_stream = sockopt::socket_type(&socket)? == SocketType::STREAM;
         #[cfg(target_vendor = "apple")]
         let listens = true;
@@ -217,8 +264,8 @@ impl From<std::os::unix::net::UnixListener> for ListeningSocket {
 }
 
 #[cfg(unix)]
-impl From<std::os::fd::OwnedFd> for ListeningSocket {
-    fn from(socket: std::os::fd::OwnedFd) -> ListeningSocket {
+impl From<OwnedFd> for ListeningSocket {
+    fn from(socket: OwnedFd) -> ListeningSocket {
         socket2::Socket::from(socket).into()
     }
 }

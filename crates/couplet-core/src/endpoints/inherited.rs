@@ -161,11 +161,14 @@ impl ServerEndpoint for SystemdServer {
 #[cfg(unix)]
 fn adopt(
     reactor: &Reactor,
-    factory: ErasedFactory,
+    mut factory: ErasedFactory,
     which: (i32, Option<&str>),
     place: &Part,
 ) -> Result<Port> {
-    let socket = inherit(which, place)?;
+    let socket = match factory.take_socket() {
+        Some(socket) => socket,
+        None => inherit(which, place)?,
+    };
     Ok(reactor
         .adopt_port(socket, factory)
         .map_err(|error| passed_socket_error(which.0, place, &error))?)

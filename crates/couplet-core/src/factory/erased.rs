@@ -8,6 +8,7 @@ use std::panic::Location;
 use super::{AnyFactory, Ends, Factory, Newcomer, Seat};
 use crate::address::Address;
 use crate::connector::Connector;
+use crate::driver::ListeningSocket;
 use crate::error::Reason;
 use crate::layers::Layer;
 use crate::panics::Contained;
@@ -40,6 +41,8 @@ pub struct ErasedFactory {
     rejected: bool,
     /// The peer and host of the connection on whose behalf this one is made.
     client: Option<(Address, Address)>,
+    /// The socket to listen on, instead of binding one.
+    socket: Option<ListeningSocket>,
 }
 
 impl ErasedFactory {
@@ -53,7 +56,34 @@ impl ErasedFactory {
         let factory: Box<dyn AnyFactory> = Box::new(slot.expect("not taken out"));
         let factory = Contained::new(factory);
         let (place, prefix) = (Location::caller(), String::new());
-        ErasedFactory { factory, place, prefix, protocols: &[], rejected: false, client: None }
+        ErasedFactory {
+            factory,
+            place,
+            prefix,
+            protocols: &[],
+            rejected: false,
+            client: None,
+            socket: None,
+        }
+    }
+
+    /// Has the port listen on this socket instead of binding one of its own: another process, or
+    /// another port, has bound it for the same endpoint. With it,
+    /// [`ServerEndpoint::listen`] moves a port between processes, under all the layers of its endpoint.
+    ///
+    /// The port keeps its endpoint's address and options; stopped and started again, it binds its address
+    /// anew.
+    ///
+    /// [`ServerEndpoint::listen`]: crate::endpoints::ServerEndpoint::listen
+    #[must_use]
+    pub fn on_socket(mut self, socket: impl Into<ListeningSocket>) -> ErasedFactory {
+        self.socket = Some(socket.into());
+        self
+    }
+
+    /// Takes the socket to listen on.
+    pub(crate) fn take_socket(&mut self) -> Option<ListeningSocket> {
+        self.socket.take()
     }
 
     /// Connects on behalf of the peer of `client`.

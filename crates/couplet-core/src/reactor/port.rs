@@ -10,7 +10,7 @@ use std::rc::Rc;
 use super::records::{LoopRequest, Start};
 use super::sharing::{Departure, Share};
 use crate::address::{Address, UnixAddress};
-use crate::defer::{Deferred, Resolver};
+use crate::defer::{Deferred, Failure, Resolver};
 use crate::driver::{Bound, Key, ListenOptions, ListeningSocket};
 use crate::error::ListenError;
 use crate::factory::{ErasedFactory, Factory, FactorySlot, IntoFactory};
@@ -51,6 +51,16 @@ pub(super) struct PortCell {
     pub(super) not_opened: Cell<u64>,
     // Bound: one for each `stop_listening` until the port has stopped.
     pub(super) stopped: RefCell<Vec<Resolver<()>>>,
+    /// Requests for another process, for the turn.
+    // Bound: one for each call of `duplicate` and `keep_socket_file` until the turn.
+    pub(super) passing: RefCell<Vec<Passing>>,
+}
+
+/// A request of a port that other processes listen on too.
+pub(super) enum Passing {
+    Duplicate(Resolver<ListeningSocket>),
+    /// Whether the file of the port's UNIX socket stays when the port is closed.
+    KeepFile(bool),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,9 +126,13 @@ impl Reactor {
         factory: impl IntoFactory<K>,
     ) -> Result<Port, ListenError> {
         let address = address.into();
-        let bound = self.world().bind(&address, &options);
+        let mut factory = ErasedFactory::new(factory.into_factory());
+        let bound = match factory.take_socket() {
+            Some(socket) => self.world().adopt_port(socket),
+            None => self.world().bind(&address, &options),
+        };
         let bound = bound.map_err(|error| ListenError::new(address.clone(), error))?;
-        Ok(Port::new(self, address, options, bound, self.attach_factory(factory.into_factory())))
+        Ok(Port::new(self, address, options, bound, self.attach_factory(factory)))
     }
 
     /// Takes over a listening socket, for example one that an init system or a privileged parent
@@ -257,6 +271,52 @@ impl Port {
         self.set_paused(false);
     }
 
+    /// Duplicates the socket, so that another process can listen on it: see
+    /// [`ListeningSocket::into_descriptors`], and [`ErasedFactory::on_socket`] for its endpoint. The Deferred fires once the port listens. It fails if the
+    /// port stops, and with [`Unsupported`](io::ErrorKind::Unsupported) on a driver without sockets.
+    ///
+    /// While a duplicate is open, the system queues connections even if this port is closed.
+    ///
+    /// ```
+    /// # struct Echo;
+    /// # impl couplet::Protocol for Echo {
+    /// #     fn data_received(&mut self, _: &couplet::Transport, _: &[u8]) {}
+    /// # }
+    /// use couplet::ListeningSocket;
+    ///
+    /// # couplet::run(|reactor| {
+    /// let port = reactor.listen("tcp:0:interface=127.0.0.1", || Echo)?;
+    /// let host = port.host();
+    /// let other = reactor.clone();
+    /// let moved = port.duplicate().add_callback(move |socket| {
+    ///     // In another process, the descriptors arrive in the same order.
+    ///     let socket = ListeningSocket::from_descriptors(socket.into_descriptors()?)?;
+    ///     assert_eq!(other.adopt_port(socket, || Echo)?.host(), host);
+    ///     other.stop();
+    ///     Ok(())
+    /// });
+    /// moved.detach();
+    /// # Ok(()) })?;
+    /// # Ok::<(), couplet::Failure>(())
+    /// ```
+    pub fn duplicate(&self) -> Deferred<ListeningSocket> {
+        if !self.is_listening() {
+            return Deferred::fail(Failure::msg("the port does not listen"));
+        }
+        let (deferred, resolver) = Deferred::new();
+        self.cell.request_passing(Passing::Duplicate(resolver));
+        deferred
+    }
+
+    /// Sets whether the socket file of a UNIX socket stays when this port is closed: the file, and its
+    /// lock, belong to another process that listens on a [duplicate](Self::duplicate). No by default,
+    /// yes for a port that listens on the socket of another process.
+    pub fn keep_socket_file(&self, is_kept: bool) {
+        if self.is_listening() {
+            self.cell.request_passing(Passing::KeepFile(is_kept));
+        }
+    }
+
     fn set_paused(&self, paused: bool) {
         if self.cell.paused.replace(paused) != paused {
             self.cell.request_held();
@@ -295,7 +355,13 @@ impl PortCell {
             open: Cell::new(0),
             not_opened: Cell::new(0),
             stopped: RefCell::default(),
+            passing: RefCell::default(),
         })
+    }
+
+    fn request_passing(self: &Rc<Self>, request: Passing) {
+        self.passing.borrow_mut().push(request);
+        self.reactor.records().request(LoopRequest::Port(self.clone()));
     }
 
     fn bind(self: &Rc<Self>) -> io::Result<Bound> {
@@ -375,8 +441,18 @@ impl PortCell {
         self.state.set(PortState::Stopped);
         self.leave_shared_socket(Departure::LoopDropped);
         self.factory.clear();
+        self.fail_duplicates();
         for resolver in self.stopped.take() {
             resolver.errback(loop_ended());
+        }
+    }
+
+    /// Fails the duplicates that the port can't make any more.
+    fn fail_duplicates(&self) {
+        for request in self.passing.take() {
+            if let Passing::Duplicate(resolver) = request {
+                resolver.errback(Failure::msg("the port has stopped"));
+            }
         }
     }
 
@@ -384,6 +460,7 @@ impl PortCell {
     pub(super) fn finish_stop(&self) {
         if self.state.get() == PortState::Stopped {
             self.leave_shared_socket(Departure::Stopped);
+            self.fail_duplicates();
         }
         self.factory.stop();
         for resolver in self.stopped.take() {

@@ -59,7 +59,10 @@ fn status_shows_the_program_for_people_and_programs() {
     let pid = program.server.running.pid();
     let status = program.ctl(&["status"]);
     status.quietly(0);
-    assert!(status.text().starts_with(&format!("couplet (process {pid}) for ")), "{status:?}");
+    assert!(
+        status.text().starts_with(&format!("couplet, generation 1 (process {pid}) for ")),
+        "{status:?}"
+    );
     let address = client.address();
     assert!(status.text().contains(&address.port().to_string()), "{}", status.text());
 
@@ -189,9 +192,9 @@ fn nonsense_is_answered_or_closed_and_harms_nothing() {
         (&long, false, ""),
         (b"no line", true, ""),
         (b"", true, ""),
-        (b"status\n", true, "ok\ncouplet (process "),
-        (b"status\r\n", true, "ok\ncouplet (process "),
-        (b"status\nstop\nstop\n", true, "ok\ncouplet (process "),
+        (b"status\n", true, "ok\ncouplet, generation 1 (process "),
+        (b"status\r\n", true, "ok\ncouplet, generation 1 (process "),
+        (b"status\nstop\nstop\n", true, "ok\ncouplet, generation 1 (process "),
         (b"GET / HTTP/1.1\r\n\r\n", false, "error: unknown order"),
     ] {
         let answer = ask(&program, bytes, is_half_closed);

@@ -9,6 +9,7 @@ mod log;
 mod metrics;
 mod process;
 mod reload;
+mod restart;
 mod systemd;
 
 use std::net::SocketAddr;

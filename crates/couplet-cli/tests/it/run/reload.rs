@@ -143,7 +143,7 @@ fn a_program_may_end_during_a_reload() {
     program.signal(Signal::TERM);
     program.wait_told("stopping");
     program.signal(Signal::HUP);
-    program.wait_told("cannot reload: the program starts or ends");
+    program.wait_told("cannot reload: the program ends");
     program.signal(Signal::TERM);
     let (ended, folder) = program.ended();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);

@@ -11,6 +11,8 @@ use super::stream::StreamSlot;
 use super::unix::SocketFile;
 use super::{Mio, socket};
 use crate::address::Address;
+#[cfg(unix)]
+use crate::driver::ListeningSocket;
 use crate::driver::readiness::Readiness;
 use crate::driver::{Event, LocalEnd, World};
 
@@ -109,7 +111,7 @@ pub(super) struct PortSlot {
     /// The file of a UNIX socket, removed with the port. INVARIANT: removed before the listener is
     /// closed, which keeps the file's inode number, by which we recognize the file, from being
     /// reused.
-    pub(super) _file: Option<SocketFile>,
+    pub(super) file: Option<SocketFile>,
     pub(super) listener: Listener,
     pub(super) host: Rc<Address>,
     pub(super) readiness: Readiness,
@@ -122,6 +124,13 @@ impl PortSlot {
     /// Whether connections may be pending, and accepting them is not paused.
     pub(super) fn can_accept(&self) -> bool {
         self.readiness.has(Readiness::READABLE) && !self.readiness.has(Readiness::PAUSED)
+    }
+
+    /// A duplicate of the socket. The file of a UNIX socket stays when it is closed.
+    #[cfg(unix)]
+    pub(super) fn duplicate(&self) -> io::Result<ListeningSocket> {
+        let file = self.file.as_ref().map(SocketFile::try_clone).transpose()?;
+        Ok(ListeningSocket { file, socket: self.listener.duplicate()? })
     }
 }
 

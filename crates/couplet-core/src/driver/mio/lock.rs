@@ -17,6 +17,8 @@ pub(super) struct Lock {
     path: PathBuf,
     file: File,
     pub(super) origin: Origin,
+    /// Whether the file stays when the lock is dropped: it belongs to another process.
+    is_kept: bool,
 }
 
 /// How a lock file came to be there.
@@ -59,7 +61,7 @@ impl Lock {
                     // Unlocking would remove the file along with its contents.
                     return Err(no_lock_file("it is not a lock file"));
                 }
-                return Ok(Some(Lock { path: path.to_owned(), file, origin }));
+                return Ok(Some(Lock { path: path.to_owned(), file, origin, is_kept: false }));
             }
         }
         match path.is_symlink() {
@@ -67,10 +69,29 @@ impl Lock {
             false => Ok(None),
         }
     }
+
+    /// The lock that another process holds through this file, at the absolute path `path`. The file
+    /// stays when it is dropped.
+    pub(super) fn shared(path: &Path, file: File) -> Lock {
+        Lock { path: path.to_owned(), file, origin: Origin::LeftBehind, is_kept: true }
+    }
+
+    /// A duplicate of the file, which holds the lock too.
+    pub(super) fn file(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
+    /// Sets whether the file stays when the lock is dropped.
+    pub(super) fn keep(&mut self, is_kept: bool) {
+        self.is_kept = is_kept;
+    }
 }
 
 impl Drop for Lock {
     fn drop(&mut self) {
+        if self.is_kept {
+            return;
+        }
         match self.file.metadata() {
             Ok(file) => remove(&self.path, id(&file)),
             Err(error) => tracing::debug!(%error, "a lock file was closed elsewhere"),

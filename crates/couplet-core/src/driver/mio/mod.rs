@@ -62,6 +62,8 @@ use super::{
 };
 
 use crate::address::Address;
+#[cfg(unix)]
+use crate::driver::ListeningSocket;
 use crate::driver::readiness::Readiness;
 use crate::slots::Slots;
 
@@ -452,7 +454,7 @@ impl Commands for Mio {
         listener.register(&self.world.registry, token)?;
         let port = PortSlot {
             listener,
-            _file: file,
+            file,
             host: bound.host.into(),
             readiness: Readiness::NONE,
             share: AcceptLimit::new(),
@@ -506,6 +508,23 @@ impl Commands for Mio {
 
     fn release(&mut self, key: Key) -> io::Result<ConnectedSocket> {
         self.release_stream(key)?.try_into().map(ConnectedSocket)
+    }
+
+    #[cfg(unix)]
+    fn duplicate_port(&mut self, key: Key) -> io::Result<ListeningSocket> {
+        match self.kind(key) {
+            Some(Kind::Port(port)) => port.duplicate(),
+            _ => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+
+    #[cfg(unix)]
+    fn keep_socket_file(&mut self, port: Key, is_kept: bool) {
+        if let Some(Kind::Port(port)) = self.kind(port)
+            && let Some(file) = &mut port.file
+        {
+            file.keep(is_kept);
+        }
     }
 
     fn receive(&mut self, key: Key, on: bool) {

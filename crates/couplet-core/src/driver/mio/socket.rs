@@ -214,6 +214,15 @@ impl Listener {
         Listener::Tcp(mio::net::TcpListener::from_std(socket.into()))
     }
 
+    #[cfg(unix)]
+    pub(super) fn duplicate(&self) -> io::Result<socket2::Socket> {
+        match self {
+            Listener::Tcp(listener) => SockRef::from(listener).try_clone(),
+            Listener::Unix(listener) => SockRef::from(listener).try_clone(),
+            Listener::Fed => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
     /// The next connection, and the address of its peer.
     pub(super) fn accept(&self) -> io::Result<(Stream, Address)> {
         match self {

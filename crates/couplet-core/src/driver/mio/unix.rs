@@ -8,6 +8,7 @@
 //! sendmsg(2).
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
@@ -213,13 +214,15 @@ pub(super) fn send(
 }
 
 /// The file of a listening socket, and its lock. Dropping it removes both, unless another socket
-/// has taken the path meanwhile.
+/// has taken the path meanwhile, or another process listens on the socket.
 #[derive(Debug)]
 pub(in crate::driver) struct SocketFile {
     path: PathBuf,
-    /// Device and inode of the file that we created.
+    /// Device and inode of the file.
     id: (u64, u64),
-    _lock: Option<Lock>,
+    lock: Option<Lock>,
+    /// Whether the files stay: they belong to another process.
+    is_kept: bool,
 }
 
 impl SocketFile {
@@ -246,26 +249,58 @@ impl SocketFile {
             bound => bound?,
         }
         let id = id(&std::fs::symlink_metadata(&path)?);
-        let file = SocketFile { path, id, _lock: lock };
+        let file = SocketFile { path, id, lock, is_kept: false };
         if options.owner.is_some() || options.group.is_some() {
             std::os::unix::fs::lchown(&file.path, options.owner, options.group)?;
         }
         std::fs::set_permissions(&file.path, PermissionsExt::from_mode(options.mode))?;
         Ok(file)
     }
+
+    /// The file of a socket that another process has bound, and its lock. It stays.
+    pub(in crate::driver) fn shared(path: &Path, lock: Option<File>) -> io::Result<SocketFile> {
+        let path = std::path::absolute(path)?;
+        let id = id(&std::fs::symlink_metadata(&path)?);
+        let lock = lock.map(|file| Lock::shared(&lock_path(&path), file));
+        Ok(SocketFile { path, id, lock, is_kept: true })
+    }
+
+    /// A duplicate, whose files stay.
+    pub(in crate::driver) fn try_clone(&self) -> io::Result<SocketFile> {
+        SocketFile::shared(&self.path, self.lock_file()?)
+    }
+
+    /// A duplicate of the lock's file, which holds the lock too.
+    pub(in crate::driver) fn lock_file(&self) -> io::Result<Option<File>> {
+        self.lock.as_ref().map(Lock::file).transpose()
+    }
+
+    /// Sets whether the files stay when this is dropped.
+    pub(in crate::driver) fn keep(&mut self, is_kept: bool) {
+        self.is_kept = is_kept;
+        if let Some(lock) = &mut self.lock {
+            lock.keep(is_kept);
+        }
+    }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        remove(&self.path, self.id);
+        if !self.is_kept {
+            remove(&self.path, self.id);
+        }
     }
 }
 
 /// Locks `path.lock`. [`AddrInUse`](io::ErrorKind::AddrInUse) if the lock is held.
 fn lock_beside(path: &Path) -> io::Result<Lock> {
+    Lock::acquire(&lock_path(path))?.ok_or_else(|| io::ErrorKind::AddrInUse.into())
+}
+
+fn lock_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
-    Lock::acquire(Path::new(&name))?.ok_or_else(|| io::ErrorKind::AddrInUse.into())
+    name.into()
 }
 
 /// Whether the path is a socket file without a listener.

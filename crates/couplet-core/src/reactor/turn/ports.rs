@@ -6,9 +6,10 @@ use std::time::Duration;
 use super::core::Core;
 use super::table::{Opening, Origin, Resource};
 use crate::address::Address;
+use crate::defer::Failure;
 use crate::driver::{CloseMode, Commands, Key, LocalEnd};
 use crate::reactor::adopting::{AdoptionCell, AdoptionSource, OpeningAdoption, PendingAdoption};
-use crate::reactor::port::{PortCell, PortState};
+use crate::reactor::port::{Passing, PortCell, PortState};
 use crate::reactor::records::LoopRequest;
 use crate::reactor::sharing::{Chosen, Counted, HandedConnection};
 
@@ -35,6 +36,7 @@ impl Core {
                 }
                 tracing::info!(host = %port, "listening");
                 port.factory.start();
+                pass_port(io, port, key);
             }
             Err(error) => {
                 log_error!(host = %port.host(), %error, "cannot serve a port");
@@ -76,11 +78,22 @@ impl Core {
     }
 
     pub(super) fn apply_port_requests(&mut self, io: &mut dyn Commands, port: &Rc<PortCell>) {
+        if let (PortState::Listening | PortState::Stopping, Some(key)) =
+            (port.state.get(), port.key.get())
+        {
+            pass_port(io, port, key);
+        }
         match (port.state.get(), port.key.get()) {
             (PortState::Stopping, Some(key)) => self.close_port(io, key),
             (PortState::Stopping, None) => {
-                // The port was never served.
-                port.bound.take();
+                // The port was never served, except for its requests.
+                let bound = port.bound.take();
+                if let Some(bound) = bound.filter(|_| !port.passing.borrow().is_empty())
+                    && let Ok(key) = io.listen(bound)
+                {
+                    pass_port(io, port, key);
+                    io.close(key, CloseMode::Normal);
+                }
                 port.state.set(PortState::Stopped);
                 port.finish_stop();
             }
@@ -223,5 +236,18 @@ impl Core {
             ends,
             Opening::Adoption(OpeningAdoption { factory, done, attached }),
         );
+    }
+}
+
+/// Carries out the requests of a port that other processes listen on too.
+fn pass_port(io: &mut dyn Commands, port: &PortCell, key: Key) {
+    for request in port.passing.take() {
+        match request {
+            Passing::Duplicate(resolver) => match io.duplicate_port(key) {
+                Ok(socket) => resolver.callback(socket),
+                Err(error) => resolver.errback(Failure::from(error)),
+            },
+            Passing::KeepFile(is_kept) => io.keep_socket_file(key, is_kept),
+        }
     }
 }

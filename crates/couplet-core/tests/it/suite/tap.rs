@@ -289,6 +289,14 @@ impl Commands for Tap {
         self.inner.release(key)
     }
 
+    fn duplicate_port(&mut self, port: Key) -> io::Result<ListeningSocket> {
+        self.inner.duplicate_port(port)
+    }
+
+    fn keep_socket_file(&mut self, port: Key, is_kept: bool) {
+        self.inner.keep_socket_file(port, is_kept);
+    }
+
     fn connect(&mut self, to: &Address, options: &ConnectOptions) -> io::Result<Key> {
         let attempt = self.inner.connect(to, options);
         let key = attempt.as_ref().ok().copied();

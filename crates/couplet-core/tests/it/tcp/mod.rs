@@ -7,5 +7,6 @@ mod closing;
 mod combined;
 mod failing;
 mod options;
+mod passing;
 mod reading;
 mod scopes;

@@ -1,0 +1,320 @@
+//! `ctl restart` and SIGUSR2: a new process takes over the ports, and no connect is refused.
+
+use std::ops::{Deref, DerefMut};
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+
+use super::{FILE, POEM, Program, echo, echoes, is_refused, poet};
+use crate::kit::{Client, couplet, pause, wait_until};
+use crate::needed::Folder;
+
+const PROCESS: &str =
+    "[runner]\ncontrol = \"ctl\"\npid-file = \"pid\"\nlog-level = \"info\"\n[supervisor]\n";
+
+/// A configuration of these services, with further keys of the supervisor.
+fn services(services: &[String], more: &str) -> String {
+    format!("{}{PROCESS}{more}\n", services.concat())
+}
+
+/// A program whose newest process ends with the test.
+struct Restarted(Program);
+
+impl Restarted {
+    fn start(text: &str) -> Restarted {
+        Restarted(Program::start(text))
+    }
+
+    /// The process that serves.
+    fn newest(&self) -> Option<Pid> {
+        Pid::from_raw(self.read("pid").trim().parse().ok()?)
+    }
+
+    /// Restarts, and returns the new process.
+    fn restart(&self) -> Pid {
+        let answer = self.ctl(&["restart"]);
+        let pid = self.newest().expect("a pid file");
+        assert_eq!(answer.text(), format!("process {} has taken over\n", pid.as_raw_nonzero()));
+        pid
+    }
+
+    /// The number of the newest process, and how many older ones run.
+    fn generations(&self) -> (u32, usize) {
+        let status = self.ctl(&["status", "--json"]);
+        let rest = status.text().split_once("\"generation\":").expect("a status").1;
+        let (number, rest) = rest.split_once(",\"older\":[").expect("a list");
+        (number.parse().expect("a number"), rest.split(']').next().unwrap().matches("pid").count())
+    }
+
+    /// Ends the newest process.
+    fn stop(mut self) {
+        let pid = self.newest().expect("a pid file");
+        assert_eq!(self.ctl(&["stop"]).code, Some(0));
+        // Whoever has started a process also has to notice its end.
+        wait_until("the end of the process", || {
+            !self.is_running() && test_kill_process(pid).is_err()
+        });
+    }
+}
+
+impl Deref for Restarted {
+    type Target = Program;
+
+    fn deref(&self) -> &Program {
+        &self.0
+    }
+}
+
+impl DerefMut for Restarted {
+    fn deref_mut(&mut self) -> &mut Program {
+        &mut self.0
+    }
+}
+
+impl Drop for Restarted {
+    fn drop(&mut self) {
+        if let Some(pid) = self.newest() {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
+#[test]
+fn a_new_process_has_the_same_ports_each_at_its_service() {
+    let (a, b) = (echo("a", "0", ""), echo("b", "0", ""));
+    let unix = "[services.u]\nkind = \"echo\"\nlisten = [\"unix:u.sock\", \"unix:v.sock\"]\n";
+    let text = services(&[a.clone(), b.clone(), unix.to_owned()], "");
+    let mut program = Restarted::start(&text);
+    let ports = [program.port("a"), program.port("b")];
+    let first = program.newest().expect("a pid file");
+    // In the other order, and with a comment.
+    program.folder.write(FILE, format!("# words\n{}", services(&[b, unix.to_owned(), a], "")));
+    let second = program.restart();
+    assert_ne!(first, second);
+    for _ in 0..2 {
+        program.server.line();
+    }
+    assert_eq!([program.port("a"), program.port("b")], ports);
+    ports.into_iter().for_each(|port| echoes(&mut Client::connect(port)));
+    wait_until("the end of the first", || !program.is_running());
+    // The first has left the files of the sockets.
+    let names = program.folder.names();
+    for name in ["ctl", "ctl.lock", "u.sock", "u.sock.lock", "v.sock", "v.sock.lock"] {
+        assert!(names.contains(&name.to_owned()), "{name} of {names:?}");
+    }
+    UnixStream::connect(program.folder.path("u.sock")).expect("it listens");
+    assert_eq!(program.newest(), Some(second));
+    assert_eq!(program.ctl(&["stop"]).code, Some(0));
+    wait_until("the end of the second", || program.read("pid").is_empty());
+    assert_eq!(program.folder.names(), [FILE, "pid"], "the second removes them");
+}
+
+#[test]
+fn connections_of_the_old_process_finish() {
+    let text = services(&[poet(0.2, 9.0), echo("a", "0", "")], "restart-drain = 20");
+    let folder = Folder::new();
+    folder.write("poem", POEM);
+    let mut program = Restarted(Program::start_with(folder, &text, &[]));
+    let (_, port) = (program.port("a"), program.port("poet"));
+    let mut reader = Client::connect(port);
+    assert_eq!(reader.read_exact(5), &POEM[..5]);
+    program.restart();
+    assert_eq!(program.generations(), (2, 1));
+    assert_eq!(reader.read_to_end().unwrap(), &POEM[5..]);
+    wait_until("the end of the first", || !program.is_running());
+    assert_eq!(program.generations(), (2, 0));
+    assert_eq!(Client::connect(port).read_to_end().unwrap(), POEM);
+    program.stop();
+}
+
+#[test]
+fn a_signal_restarts_too() {
+    let mut program = Restarted::start(&services(&[echo("a", "0", "")], ""));
+    let (port, first) = (program.port("a"), program.newest());
+    program.signal(Signal::USR2);
+    program.wait_told("has taken over");
+    wait_until("the end of the first", || !program.is_running());
+    assert_ne!(program.newest(), first);
+    echoes(&mut Client::connect(port));
+    program.stop();
+}
+
+#[test]
+fn a_wrong_configuration_leaves_the_old_process_serving_and_says_where() {
+    let good = services(&[echo("a", "0", ""), echo("u", "unix:u", "")], "");
+    let program = Restarted::start(&good);
+    let port = program.port("a");
+    let mut open = Client::connect(port);
+    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = held.local_addr().unwrap().to_string();
+    for (wrong, wanted) in [
+        (echo("a", "0", "colour = 3"), "a.toml:4:1: unknown key colour".to_owned()),
+        (echo("u", "unix:u", "") + &echo("z", &taken, ""), format!("cannot listen on tcp:{taken}")),
+    ] {
+        program.folder.write(FILE, services(&[wrong], ""));
+        let answer = program.ctl(&["restart"]);
+        let words = answer.stderr;
+        assert!(answer.code == Some(1) && words.contains(&wanted), "{words}");
+        program.wait_told("cannot restart: the new process, ");
+        echoes(&mut open);
+        echoes(&mut Client::connect(port));
+        UnixStream::connect(program.folder.path("u")).expect("its file is there");
+    }
+    assert_eq!(program.generations(), (1, 0));
+    // It can be tried again.
+    program.folder.write(FILE, good);
+    program.restart();
+    echoes(&mut Client::connect(port));
+    program.stop();
+}
+
+/// A program that runs by a link to its file, which can be replaced.
+fn start_linked(text: &str) -> Restarted {
+    let folder = Folder::new();
+    let link = folder.path("program");
+    std::os::unix::fs::symlink(couplet(&[]).get_program(), &link).unwrap();
+    Restarted(Program::start_changed(folder, text, &[], |command| {
+        let mut own = Command::new(&link);
+        own.args(command.get_args());
+        for (name, value) in command.get_envs() {
+            if let Some(value) = value {
+                own.env(name, value);
+            }
+        }
+        own
+    }))
+}
+
+/// Replaces the program's file by a script, as an installation does: not in place. Another process
+/// writes it, because a child that another test starts could hold the file open for writing.
+fn replace(program: &Restarted, script: &str) {
+    let write = "printf '#!/bin/sh\\n%s\\n' \"$0\" > new && chmod +x new && mv new program";
+    let mut command = Command::new("sh");
+    command.args(["-c", write, script]).current_dir(&*program.folder);
+    assert!(command.status().unwrap().success());
+}
+
+#[test]
+fn the_program_s_file_is_the_one_at_its_path_now() {
+    let program = start_linked(&services(&[echo("a", "0", "")], ""));
+    let (port, real) = (program.port("a"), couplet(&[]).get_program().to_owned());
+    replace(&program, &format!("exec {} \"$@\"", real.display()));
+    program.restart();
+    echoes(&mut Client::connect(port));
+    program.stop();
+}
+
+#[test]
+fn a_new_process_that_ends_or_hangs_is_given_up() {
+    let program = start_linked(&services(&[echo("a", "0", "")], "restart-within = 0.3"));
+    let port = program.port("a");
+    for (script, wanted) in [
+        ("exit 3", "has ended: the process exited with code 3"),
+        ("exec sleep 1000", "has failed: "),
+        ("kill -9 $$", "has ended: the process was ended by SIGKILL"),
+    ] {
+        replace(&program, script);
+        let answer = program.ctl(&["restart"]);
+        let words = answer.stderr;
+        assert!(answer.code == Some(1) && words.contains(wanted), "{words}");
+        echoes(&mut Client::connect(port));
+    }
+    assert_eq!(program.generations(), (1, 0));
+    program.stop();
+}
+
+#[test]
+fn old_processes_do_not_pile_up() {
+    let poem = poet(2.0, 900.0);
+    let folder = Folder::new();
+    folder.write("poem", POEM);
+    let text = services(&[poem], "restart-drain = 900\ngenerations = 3");
+    let program = Restarted(Program::start_with(folder, &text, &[]));
+    let port = program.port("poet");
+    let mut readers = Vec::new();
+    for _ in 0..2 {
+        let mut reader = Client::connect(port);
+        reader.read_exact(5);
+        readers.push(reader);
+        program.restart();
+    }
+    assert_eq!(program.generations(), (3, 2));
+    let refused = program.ctl(&["restart"]);
+    let words = refused.stderr;
+    let wanted = "3 processes of the program run, of which 2 have connections that finish";
+    assert!(refused.code == Some(1) && words.contains(wanted), "{words}");
+    drop(readers);
+    wait_until("the ends of the older", || program.generations() == (3, 0));
+    program.restart();
+    program.stop();
+}
+
+#[test]
+fn no_connect_is_refused_or_reset_under_load() {
+    let text = services(&[poet(0.001, 9.0), echo("u", "unix:u", "")], "generations = 20");
+    let folder = Folder::new();
+    folder.write("poem", POEM);
+    let program = Restarted(Program::start_with(folder, &text, &[]));
+    let (port, path) = (program.port("poet"), program.folder.path("u"));
+    program.server.line();
+    let ends = Arc::new(AtomicBool::new(false));
+    let clients = [0, 1, 2].map(|number| {
+        let (ends, path) = (ends.clone(), path.clone());
+        std::thread::spawn(move || {
+            let mut served = 0;
+            while !ends.load(Ordering::Relaxed) {
+                if number == 0 {
+                    UnixStream::connect(&path).expect("it listens");
+                    pause();
+                } else {
+                    let poem = Client::connect(port).read_to_end();
+                    assert_eq!(poem.expect("no reset"), POEM);
+                }
+                served += 1;
+            }
+            served
+        })
+    });
+    for _ in 0..10 {
+        program.restart();
+    }
+    ends.store(true, Ordering::Relaxed);
+    for client in clients {
+        let served = client.join().unwrap_or_else(|_| panic!("{}", program.told()));
+        assert!(served > 10, "{served}");
+    }
+    assert_eq!(program.generations().0, 11);
+    program.stop();
+}
+
+#[test]
+fn hundreds_of_sockets_go_along() {
+    let listen = vec!["\"0\""; 300].join(", ");
+    let many = format!("[services.many]\nkind = \"echo\"\nlisten = [{listen}]\n");
+    let program = Restarted::start(&services(&[many], ""));
+    let line = |program: &Restarted| program.server.line();
+    let before: Vec<String> = (0..300).map(|_| line(&program)).collect();
+    program.restart();
+    let after: Vec<String> = (0..300).map(|_| line(&program)).collect();
+    assert_eq!(before, after);
+    program.stop();
+}
+
+#[test]
+fn an_endpoint_that_has_changed_is_opened_anew_and_one_whose_table_has_another_name_is_kept() {
+    let unix = |name: &str| echo(name, "unix:b", "");
+    let mut program = Restarted::start(&services(&[echo("a", "0", ""), unix("b")], ""));
+    let a = program.port("a");
+    program.server.line();
+    program.folder.write(FILE, services(&[echo("a", "127.0.75.1:0", ""), unix("c")], ""));
+    program.restart();
+    assert_eq!(program.port("a").ip().to_string(), "127.0.75.1");
+    program.server.line();
+    wait_until("the end of the first", || !program.is_running());
+    assert!(is_refused(a));
+    UnixStream::connect(program.folder.path("b")).expect("it listens");
+    program.stop();
+}

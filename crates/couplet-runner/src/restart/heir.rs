@@ -1,0 +1,245 @@
+//! The new process of a restart: it inherits the listening sockets, and reports that it serves.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::env;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use couplet::endpoints::FdClient;
+use couplet::protocols::{IntReceiver, StringProtocol, StringTransport};
+use couplet::{Deferred, Failure, ListeningSocket, Loop, Reactor, Reason, Resolver};
+
+use super::generations::{Generation, Generations};
+use super::wire::{self, Envelope, Reply, Request};
+use super::{LINK, STARTED_BY};
+use crate::places::{self, Place};
+
+/// A process that the program's older process has started.
+pub(crate) struct Heir {
+    has_connected: Cell<bool>,
+}
+
+impl Heir {
+    /// `None` if this process is the first.
+    pub(crate) fn find() -> Option<Heir> {
+        let starter: u32 = env::var(STARTED_BY).ok()?.parse().ok()?;
+        let is_child = starter == std::os::unix::process::parent_id();
+        is_child.then(|| Heir { has_connected: Cell::new(false) })
+    }
+
+    /// Gets what the older process gives. It waits for [`Older::ready`].
+    pub(crate) fn receive(&self, reactor: &Reactor) -> Deferred<Inheritance> {
+        let (deferred, resolver) = Deferred::new();
+        self.connect(reactor, Stage::Receiving(Box::new(Receiving::new(resolver)))).detach();
+        deferred
+    }
+
+    /// Tells the older process that this one can't start, if nothing has been received.
+    pub(crate) fn refuse(&self, words: &str) {
+        if self.has_connected.get() {
+            return;
+        }
+        let refused = Loop::new().map_err(Failure::from).and_then(|mut l| {
+            l.run(|reactor| {
+                let stopping = reactor.clone();
+                let refused = self.connect(reactor, Stage::Refusing(words.to_owned()));
+                let stopped = refused.add_both(move |_| {
+                    stopping.stop();
+                    Ok(())
+                });
+                stopped.detach();
+                Ok(())
+            })
+        });
+        if let Err(failure) = refused {
+            tracing::debug!("cannot tell the older process: {failure}");
+        }
+    }
+
+    /// The Deferred fires when the connection is lost.
+    fn connect(&self, reactor: &Reactor, stage: Stage) -> Deferred<()> {
+        self.has_connected.set(true);
+        let (lost, resolver) = Deferred::new();
+        let link = Link { stage, descriptors: VecDeque::new(), lost: Some(resolver) };
+        let link = IntReceiver::<u32, _>::new(link).with_max_length(wire::MOST);
+        let connected = reactor.connect_protocol(FdClient::new(LINK), link);
+        connected.map(drop).then(move |()| lost)
+    }
+}
+
+/// What this process has got from the older one, except for the sockets, which are at their places.
+pub(crate) struct Inheritance {
+    pub(crate) generations: Generations,
+    pub(crate) pid_file: Option<OwnedFd>,
+    pub(crate) link: Older,
+}
+
+/// The older process, which waits for this one to start.
+#[derive(Clone)]
+pub(crate) struct Older(Rc<OlderCell>);
+
+struct OlderCell {
+    transport: StringTransport,
+    released: RefCell<Option<Resolver<()>>>,
+}
+
+impl Older {
+    /// Tells the older process that this one serves. The Deferred fires when the older one accepts no
+    /// more connections, or has ended.
+    pub(crate) fn ready(&self) -> Deferred<()> {
+        let (deferred, resolver) = Deferred::new();
+        *self.0.released.borrow_mut() = Some(resolver);
+        wire::send_reply(&self.0.transport, Reply::Done);
+        deferred
+    }
+
+    /// Tells the older process that this one can't start.
+    pub(crate) fn fail(&self, words: &str) {
+        wire::send_reply(&self.0.transport, Reply::Failed(words.to_owned()));
+    }
+
+    fn release(&self) {
+        let released = self.0.released.take();
+        if let Some(resolver) = released {
+            resolver.callback(());
+        }
+    }
+}
+
+/// The connection to the older process.
+struct Link {
+    stage: Stage,
+    /// Descriptors of the next request.
+    // Bound: as the older process sends.
+    descriptors: VecDeque<OwnedFd>,
+    lost: Option<Resolver<()>>,
+}
+
+enum Stage {
+    Refusing(String),
+    Receiving(Box<Receiving>),
+    Starting(Older),
+    Lost,
+}
+
+struct Receiving {
+    generation: Option<u32>,
+    // Bound: the processes of the program.
+    older: Vec<Generation>,
+    // Bound: the ports of the older process.
+    sockets: Vec<(Place, ListeningSocket)>,
+    pid_file: Option<OwnedFd>,
+    done: Option<Resolver<Inheritance>>,
+}
+
+impl Receiving {
+    fn new(done: Resolver<Inheritance>) -> Receiving {
+        let (older, sockets) = (Vec::new(), Vec::new());
+        Receiving { generation: None, older, sockets, pid_file: None, done: Some(done) }
+    }
+
+    fn take(&mut self, request: Request, descriptors: Vec<OwnedFd>) -> couplet::Result<()> {
+        let mut descriptors = descriptors.into_iter();
+        let mut next = || {
+            descriptors.next().ok_or_else(|| Failure::msg("a message came without its descriptor"))
+        };
+        match request {
+            Request::Hello { version: wire::VERSION, generation } => {
+                self.generation = Some(generation);
+            }
+            Request::Hello { version, .. } => {
+                let ours = wire::VERSION;
+                return Err(Failure::msg(format!(
+                    "the running program hands over by version {version}, this one by {ours}"
+                )));
+            }
+            Request::Generation { number, pid } => {
+                self.older.push(Generation::new(number, pid, next()?)?);
+            }
+            Request::Socket(place) => {
+                let first = next()?;
+                let socket =
+                    ListeningSocket::from_descriptors(std::iter::once(first).chain(descriptors));
+                let socket = socket.map_err(|error| {
+                    Failure::msg(format!("cannot inherit the socket {place}: {error}"))
+                })?;
+                self.sockets.push((place, socket));
+            }
+            Request::PidFile => self.pid_file = Some(next()?),
+            Request::Start | Request::Released => {
+                return Err(Failure::msg("a message came too early"));
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, transport: &StringTransport) -> couplet::Result<Older> {
+        let generation = self.generation.ok_or_else(|| Failure::msg("a message is missing"))?;
+        let generations = Generations::after(generation - 1, std::mem::take(&mut self.older))?;
+        places::inherit(std::mem::take(&mut self.sockets));
+        let cell = OlderCell { transport: transport.clone(), released: RefCell::default() };
+        let (older, pid_file) = (Older(Rc::new(cell)), self.pid_file.take());
+        if let Some(done) = self.done.take() {
+            done.callback(Inheritance { generations, pid_file, link: older.clone() });
+        }
+        Ok(older)
+    }
+}
+
+impl Link {
+    /// Handles a request. Returns its answer, if it comes now.
+    fn handle(&mut self, transport: &StringTransport, string: &[u8]) -> couplet::Result<bool> {
+        let Envelope { descriptors, request } = wire::read(string)?;
+        let descriptors = wire::take(&mut self.descriptors, descriptors)?;
+        match (&mut self.stage, request) {
+            (Stage::Refusing(words), _) => Err(Failure::msg(words.clone())),
+            (Stage::Receiving(receiving), Request::Start) => {
+                self.stage = Stage::Starting(receiving.finish(transport)?);
+                Ok(false)
+            }
+            (Stage::Receiving(receiving), request) => {
+                receiving.take(request, descriptors).map(|()| true)
+            }
+            (Stage::Starting(older), Request::Released) => {
+                older.release();
+                Ok(true)
+            }
+            (Stage::Starting(_) | Stage::Lost, _) => Err(Failure::msg("a message came too late")),
+        }
+    }
+}
+
+impl StringProtocol for Link {
+    fn string_received(&mut self, transport: &StringTransport, string: &[u8]) {
+        match self.handle(transport, string) {
+            Ok(true) => wire::send_reply(transport, Reply::Done),
+            Ok(false) => {}
+            Err(failure) => {
+                wire::send_reply(transport, Reply::Failed(failure.to_string()));
+                if matches!(self.stage, Stage::Refusing(_)) {
+                    transport.lose_connection();
+                }
+            }
+        }
+    }
+
+    fn descriptor_received(&mut self, _: &StringTransport, descriptor: OwnedFd) {
+        self.descriptors.push_back(descriptor);
+    }
+
+    fn connection_lost(&mut self, _: &StringTransport, reason: &Reason) {
+        match std::mem::replace(&mut self.stage, Stage::Lost) {
+            Stage::Starting(older) => older.release(),
+            Stage::Receiving(mut receiving) => {
+                if let Some(done) = receiving.done.take() {
+                    done.errback(Failure::msg(format!("the older process is lost: {reason}")));
+                }
+            }
+            Stage::Refusing(_) | Stage::Lost => {}
+        }
+        if let Some(lost) = self.lost.take() {
+            lost.callback(());
+        }
+    }
+}

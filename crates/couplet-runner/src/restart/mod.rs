@@ -1,0 +1,228 @@
+//! Restarts: the program's file, as it now is, is executed with all listening sockets. When its
+//! services have started, this process accepts no more, lets its connections finish, and ends. No
+//! connect is refused meanwhile; if the new process fails, nothing has changed.
+
+mod generations;
+mod heir;
+mod wire;
+
+use std::cell::RefCell;
+use std::env;
+use std::ffi::OsString;
+use std::fmt;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::process::{Command, Process, ProcessProtocol};
+use couplet::protocols::{IntReceiver, StringProtocol, StringTransport};
+use couplet::{Address, Deferred, Failure, Reactor, Reason, Resolver};
+
+use generations::Generation;
+pub(crate) use generations::Generations;
+pub(crate) use heir::{Heir, Inheritance, Older};
+use wire::{Reply, Request};
+
+use crate::places;
+use crate::running::Running;
+
+/// The variable that tells a new process who has started it: its parent, by number.
+const STARTED_BY: &str = "COUPLET_RESTARTED_BY";
+
+/// The descriptor over which a new process inherits.
+const LINK: i32 = 3;
+
+/// How long a new process that was given up may take to end.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// The program's file and arguments, as at its start.
+pub(crate) struct Executable {
+    path: PathBuf,
+    // Bound: the command line.
+    arguments: Vec<OsString>,
+}
+
+impl Executable {
+    /// The path by which the program was started, which may lead to another file later.
+    pub(crate) fn find() -> io::Result<Executable> {
+        let mut arguments = env::args_os();
+        let name = arguments.next().unwrap_or_default();
+        let is_path = Path::new(&name).components().count() > 1;
+        let path = if is_path { std::path::absolute(&name)? } else { env::current_exe()? };
+        Ok(Executable { path, arguments: arguments.collect() })
+    }
+
+    fn command(&self, link: OwnedFd) -> Command {
+        Command::new(&self.path)
+            .args(&self.arguments)
+            .env(STARTED_BY, std::process::id().to_string())
+            .env_remove("LISTEN_FDS")
+            .env_remove("LISTEN_PID")
+            .env_remove("LISTEN_FDNAMES")
+            .inherit_stdio()
+            .descriptor(LINK, link)
+    }
+}
+
+/// Starts a new process, and returns once it serves, with words for a user. This process still
+/// accepts connections.
+pub(crate) async fn start(running: &Running) -> couplet::Result<Successor> {
+    let generations = &running.generations;
+    let count = generations.older().len() + 1;
+    if count >= running.table.generations as usize {
+        return Err(Failure::msg(format!(
+            "{count} processes of the program run, of which {} have connections that finish",
+            count - 1
+        )));
+    }
+    let (ours, theirs) = UnixStream::pair()?;
+    let reactor = &running.reactor;
+    let process =
+        reactor.spawn_process(running.program.executable.command(theirs.into()), Child)?;
+    let pid = process.pid().unwrap_or_default();
+    let successor = Successor { link: Link::open(reactor, ours).await?, pid, process };
+    let within = running.table.restart_within.0;
+    match reactor.timeout(within, successor.give_all(running)).await {
+        Ok(()) => Ok(successor),
+        Err(failure) => Err(successor.give_up(reactor, &failure).await),
+    }
+}
+
+/// A new process that this one has started.
+pub(crate) struct Successor {
+    link: Link,
+    pub(crate) pid: u32,
+    process: Process,
+}
+
+impl Successor {
+    async fn give_all(&self, running: &Running) -> couplet::Result<()> {
+        let link = &self.link;
+        let generation = running.generations.number + 1;
+        link.ask(Request::Hello { version: wire::VERSION, generation }, Vec::new()).await?;
+        for older in running.generations.all()? {
+            let Generation { number, pid, .. } = older;
+            link.ask(Request::Generation { number, pid }, vec![older.into_life()]).await?;
+        }
+        for (place, socket) in places::duplicates().await? {
+            link.ask(Request::Socket(place), socket.into_descriptors()?).await?;
+        }
+        let pid_file = running.pid_file.borrow().as_ref().map(|file| file.descriptor());
+        if let Some(descriptor) = pid_file.transpose()? {
+            link.ask(Request::PidFile, vec![descriptor]).await?;
+        }
+        link.ask(Request::Start, Vec::new()).await
+    }
+
+    /// Ends the new process, which has failed.
+    async fn give_up(self, reactor: &Reactor, failure: &Failure) -> Failure {
+        let Successor { pid, process, .. } = self;
+        if failure.is::<Lost>()
+            && let Ok(end) = reactor.timeout(GRACE, process.ended()).await
+        {
+            return Failure::msg(format!("the new process, {pid}, has ended: {end}"));
+        }
+        // The process may have ended.
+        let _ = process.terminate(GRACE);
+        Failure::msg(format!("the new process, {pid}, has failed: {failure}"))
+    }
+
+    /// Tells the new process that this one accepts no more connections, and that it is alone now.
+    pub(crate) async fn release(&self) -> couplet::Result<()> {
+        let released = self.link.ask(Request::Released, Vec::new()).await;
+        self.link.close();
+        released
+    }
+}
+
+/// The connection to the new process is lost: usually because it has ended.
+#[derive(Debug)]
+struct Lost;
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("its connection is lost")
+    }
+}
+
+impl std::error::Error for Lost {}
+
+/// The new process isn't this one's to end.
+struct Child;
+
+impl ProcessProtocol for Child {}
+
+/// The connection to the new process. It is open until that one serves, or one of the two has ended.
+#[derive(Clone)]
+struct Link(Rc<RefCell<LinkState>>);
+
+enum LinkState {
+    Opening,
+    Open(StringTransport),
+    /// The last request waits for its answer.
+    Waiting(StringTransport, Resolver<()>),
+    Lost,
+}
+
+impl Link {
+    async fn open(reactor: &Reactor, socket: UnixStream) -> couplet::Result<Link> {
+        let link = Link(Rc::new(RefCell::new(LinkState::Opening)));
+        let mut protocol = Some(IntReceiver::<u32, _>::new(link.clone()));
+        let factory = move |_: &Address| protocol.take();
+        reactor.adopt(socket, factory)?.await?;
+        Ok(link)
+    }
+
+    fn close(&self) {
+        if let LinkState::Open(transport) = &*self.0.borrow() {
+            transport.lose_connection();
+        }
+    }
+
+    /// Sends a request, and waits for its answer.
+    async fn ask(&self, request: Request, descriptors: Vec<OwnedFd>) -> couplet::Result<()> {
+        let (deferred, resolver) = Deferred::new();
+        let state = self.0.replace(LinkState::Lost);
+        let LinkState::Open(transport) = state else {
+            return Err(Lost.into());
+        };
+        *self.0.borrow_mut() = LinkState::Waiting(transport.clone(), resolver);
+        wire::send_request(&transport, request, descriptors)?;
+        deferred.await
+    }
+
+    /// Answers the last request, and enters the next state.
+    fn answer(&self, next: impl FnOnce(StringTransport) -> LinkState, reply: couplet::Result<()>) {
+        let state = self.0.replace(LinkState::Lost);
+        match state {
+            LinkState::Waiting(transport, resolver) => {
+                *self.0.borrow_mut() = next(transport);
+                resolver.resolve(reply);
+            }
+            LinkState::Open(transport) => *self.0.borrow_mut() = next(transport),
+            LinkState::Opening | LinkState::Lost => {}
+        }
+    }
+}
+
+impl StringProtocol for Link {
+    fn connection_made(&mut self, transport: &StringTransport) {
+        *self.0.borrow_mut() = LinkState::Open(transport.clone());
+    }
+
+    fn string_received(&mut self, _: &StringTransport, string: &[u8]) {
+        let reply = match wire::read(string) {
+            Ok(Reply::Done) => Ok(()),
+            Ok(Reply::Failed(words)) => Err(Failure::msg(words)),
+            Err(failure) => Err(failure),
+        };
+        self.answer(LinkState::Open, reply);
+    }
+
+    fn connection_lost(&mut self, _: &StringTransport, _: &Reason) {
+        self.answer(|_| LinkState::Lost, Err(Lost.into()));
+    }
+}

@@ -1,0 +1,94 @@
+//! What a program and its new process say to each other: requests of the old one, with descriptors,
+//! each answered before the next. Strings with a length of four bytes, which contain JSON.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+
+use couplet::Failure;
+use couplet::protocols::StringTransport;
+use serde::{Deserialize, Serialize};
+
+use crate::places::Place;
+
+/// The version of these requests. A process that speaks another refuses the [`Hello`](Request::Hello).
+pub(super) const VERSION: u32 = 1;
+
+/// The longest string.
+pub(super) const MOST: usize = 1 << 20;
+
+/// A request, with the number of descriptors that came with it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Envelope {
+    pub(super) descriptors: usize,
+    pub(super) request: Request,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Request {
+    /// The first: who asks. The new process becomes this generation.
+    Hello { version: u32, generation: u32 },
+    /// An older process that still runs, or the one that asks. Its descriptor is readable when it has
+    /// ended.
+    Generation { number: u32, pid: u32 },
+    /// A listening socket.
+    Socket(Place),
+    /// The locked pid file.
+    PidFile,
+    /// There are no more descriptors. Answered when the services have started.
+    Start,
+    /// The old process accepts no more connections.
+    Released,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Reply {
+    Done,
+    Failed(String),
+}
+
+/// Sends a request with descriptors.
+pub(super) fn send_request(
+    transport: &StringTransport,
+    request: Request,
+    descriptors: Vec<OwnedFd>,
+) -> couplet::Result<()> {
+    let envelope = Envelope { descriptors: descriptors.len(), request };
+    for descriptor in descriptors {
+        let sent = transport.send_descriptor(descriptor);
+        sent.map_err(|_| Failure::msg("cannot send a descriptor to the new process"))?;
+    }
+    Ok(transport.send_string(json(&envelope))?)
+}
+
+/// Sends a reply. One that is too long is cut.
+pub(super) fn send_reply(transport: &StringTransport, reply: Reply) {
+    let reply = match reply {
+        Reply::Failed(mut words) => {
+            words.truncate(words.floor_char_boundary(MOST / 8));
+            Reply::Failed(words)
+        }
+        Reply::Done => Reply::Done,
+    };
+    // The connection may be lost, which its protocol learns.
+    let _ = transport.send_string(json(&reply));
+}
+
+fn json(message: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(message).expect("it has only texts and numbers")
+}
+
+pub(super) fn read<'a, T: Deserialize<'a>>(string: &'a [u8]) -> couplet::Result<T> {
+    serde_json::from_slice(string)
+        .map_err(|error| Failure::msg(format!("the other process sent an odd message: {error}")))
+}
+
+/// Takes the descriptors of a request, which came before it.
+pub(super) fn take(
+    received: &mut VecDeque<OwnedFd>,
+    count: usize,
+) -> couplet::Result<Vec<OwnedFd>> {
+    if received.len() < count {
+        return Err(Failure::msg("the descriptors of a message are missing"));
+    }
+    Ok(received.drain(..count).collect())
+}
