@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Args;
-use couplet::{Answers, ProducerKind, Protocol, Transport};
+use couplet::{Answers, HandOver, ProducerKind, Protocol, Transport};
 
 use crate::datagrams::{self, Local};
 use crate::exit::Exit;
 use crate::server::{Drain, Listen, Server, Threads, answers, listening};
-use crate::values::seconds;
+use crate::values::{millis, of_millis, seconds};
 
 /// Law 9: the most bytes buffered for a client that does not read. Reading pauses long before; the
 /// cap leaves room for one more read.
@@ -43,6 +43,19 @@ impl Protocol for EchoServer {
         transport.unregister_producer();
         transport.lose_connection();
     }
+
+    fn hand_over(&mut self) -> Option<HandOver> {
+        HandOver::new(MOVES_AS, millis(self.idle_timeout).to_be_bytes())
+    }
+}
+
+/// The kind of a connection that moves to another process. Its state is the idle timeout in
+/// milliseconds, 0 for none, in 8 bytes.
+pub(crate) const MOVES_AS: &str = "couplet.echo";
+
+/// Continues a connection from another process.
+pub(crate) fn continued(state: &[u8]) -> couplet::Result<impl Protocol + use<>> {
+    Ok(EchoServer { idle_timeout: of_millis(u64::from_be_bytes(state.try_into()?)) })
 }
 
 const EXAMPLE: &str = listening!(

@@ -60,6 +60,9 @@ pub enum Reason {
     /// The reactor closed the connection: it stopped, or a [drain](crate::Reactor::drain) reached
     /// its deadline.
     Shutdown,
+    /// Another process continues the connection ([`Reactor::hand_over`](crate::Reactor::hand_over)).
+    /// Only handles see this reason: `connection_lost` is not called.
+    HandedOver,
 }
 
 impl Reason {
@@ -82,7 +85,7 @@ impl Reason {
     }
 
     /// The names of the variants, in lower case.
-    pub(crate) const WORDS: [&str; 10] = [
+    pub(crate) const WORDS: [&str; 11] = [
         "done",
         "lost",
         "tls",
@@ -93,6 +96,7 @@ impl Reason {
         "failed",
         "panicked",
         "shutdown",
+        "handed over",
     ];
 
     /// The place of the variant in [`WORDS`](Self::WORDS).
@@ -108,6 +112,7 @@ impl Reason {
             Reason::Failed(_) => 7,
             Reason::Panicked(_) => 8,
             Reason::Shutdown => 9,
+            Reason::HandedOver => 10,
         }
     }
 
@@ -123,6 +128,7 @@ impl Reason {
             Reason::Timeout => 6,
             Reason::Shutdown => 7,
             Reason::Done(_) => 8,
+            Reason::HandedOver => 9,
         }
     }
 }
@@ -140,6 +146,7 @@ impl fmt::Display for Reason {
             Reason::Overflow => write!(f, "the peer reads too slowly: the write buffer is full"),
             Reason::Failed(failure) => write!(f, "{failure}"),
             Reason::Panicked(text) => write!(f, "a callback panicked: {text}"),
+            Reason::HandedOver => write!(f, "connection handed over to another process"),
             Reason::Shutdown => write!(f, "connection closed by the reactor"),
         }
     }

@@ -57,7 +57,7 @@ pub use error::{
 };
 #[doc(inline)]
 pub use factory::{Factory, IntoFactory, Newcomer, Seat, Shared};
-pub use protocol::Protocol;
+pub use protocol::{HandOver, Protocol};
 #[cfg(unix)]
 #[doc(inline)]
 pub use reactor::Watch;

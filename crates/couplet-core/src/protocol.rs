@@ -99,6 +99,64 @@ pub trait Protocol: Any + TypeName {
     fn upgraded(&mut self, next: Box<dyn Protocol>, _unread: &mut Vec<u8>) -> Box<dyn Protocol> {
         next
     }
+
+    /// Another process can continue the connection: a restarted program, with a protocol made from
+    /// the returned value. After that value this protocol gets no further call: it is dropped, without
+    /// `connection_lost`, and has to cancel calls that would write later. `None`, the default,
+    /// refuses, and the connection stays.
+    ///
+    /// The loop moves the socket, the settings, unsent output, and unread input. A framer adds the
+    /// bytes that it holds back. A wrapper that limits connections or messages forwards the call; the
+    /// other process sets its limits again. Called by [`Reactor::hand_over`](crate::Reactor::hand_over).
+    fn hand_over(&mut self) -> Option<HandOver> {
+        None
+    }
+}
+
+/// The state of a protocol, for the protocol that continues its connection in another process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandOver {
+    kind: String,
+    // Bound: `MOST` bytes, by `new`.
+    state: Vec<u8>,
+    // Bound: the limit of the framer that held them.
+    unread: Vec<u8>,
+}
+
+impl HandOver {
+    /// Most bytes of a state.
+    pub const MOST: usize = 64 * 1024;
+    /// Most bytes of a kind.
+    pub const MOST_KIND: usize = 256;
+
+    /// A state in any form, with the kind by which the other process chooses a protocol. `None`, so
+    /// that the connection stays, if they are longer than
+    /// [`MOST_KIND`](Self::MOST_KIND) and [`MOST`](Self::MOST).
+    pub fn new(kind: impl Into<String>, state: impl Into<Vec<u8>>) -> Option<HandOver> {
+        let (kind, state) = (kind.into(), state.into());
+        let fits = kind.len() <= HandOver::MOST_KIND && state.len() <= HandOver::MOST;
+        fits.then(|| HandOver { kind, state, unread: Vec::new() })
+    }
+
+    /// Adds bytes that the protocol has received and not used, ahead of those that were added before:
+    /// the next protocol gets them first.
+    #[must_use]
+    pub fn with_unread(mut self, bytes: impl Into<Vec<u8>>) -> HandOver {
+        let mut unread = bytes.into();
+        unread.append(&mut self.unread);
+        self.unread = unread;
+        self
+    }
+
+    /// Adds bytes after those that were added before.
+    pub(crate) fn append_unread(&mut self, bytes: &mut Vec<u8>) {
+        self.unread.append(bytes);
+    }
+
+    /// The kind, the state, and the unread bytes.
+    pub(crate) fn into_parts(self) -> (String, Vec<u8>, Vec<u8>) {
+        (self.kind, self.state, self.unread)
+    }
 }
 
 /// For factories that build several types of protocol.
@@ -166,6 +224,10 @@ impl Protocol for Box<dyn Protocol> {
 
     fn upgraded(&mut self, next: Box<dyn Protocol>, unread: &mut Vec<u8>) -> Box<dyn Protocol> {
         (**self).upgraded(next, unread)
+    }
+
+    fn hand_over(&mut self) -> Option<HandOver> {
+        (**self).hand_over()
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use clap::{Args, Command, FromArgMatches};
 use couplet::services::Child;
-use couplet::{Loop, LoopOptions, Reactor};
+use couplet::{Address, Loop, LoopOptions, Protocol, Reactor};
 use serde::de::DeserializeOwned;
 
 use crate::config::Source;
@@ -16,7 +16,7 @@ use crate::identity::{self, Identity};
 use crate::logging::Log;
 use crate::options::Arguments;
 use crate::plan::{self, Plan, Services};
-use crate::restart::{Executable, Heir};
+use crate::restart::{Executable, Heir, Takers};
 use crate::running::{self, Program, Signals};
 
 /// A program made of services; see the [crate's page](crate). Twisted's `twistd` with a plugin.
@@ -26,6 +26,7 @@ pub struct Runner {
     version: &'static str,
     options: LoopOptions,
     services: Services,
+    takers: Takers,
 }
 
 impl Runner {
@@ -37,6 +38,7 @@ impl Runner {
             version: "",
             options: LoopOptions::default(),
             services: Services::default(),
+            takers: Takers::default(),
         }
     }
 
@@ -85,6 +87,46 @@ impl Runner {
         build: impl Fn(&str, C, &Reactor) -> couplet::Result<Child> + Send + Sync + 'static,
     ) -> Runner {
         self.services.add_kind(kind, build);
+        self
+    }
+
+    /// Takes connections of this kind over when the program is restarted: `build` makes the protocol of
+    /// a connection that [`Protocol::hand_over`](couplet::Protocol::hand_over) has given up in the
+    /// process before, from its state and the peer's address. Its first call is `connection_made`. An
+    /// error closes the connection.
+    ///
+    /// Called in the loop, after the services have started. All connections of a program move within one
+    /// turn, and are served once all have arrived.
+    ///
+    /// ```no_run
+    /// use couplet::{HandOver, Protocol, Transport};
+    /// use couplet_runner::Runner;
+    ///
+    /// /// Numbers the lines of a client.
+    /// struct Numbered(u64);
+    ///
+    /// impl Protocol for Numbered {
+    ///     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+    ///         self.0 += 1;
+    ///         transport.write(format!("{} ", self.0));
+    ///         transport.write(data);
+    ///     }
+    ///
+    ///     fn hand_over(&mut self) -> Option<HandOver> {
+    ///         HandOver::new("numbered", self.0.to_be_bytes())
+    ///     }
+    /// }
+    ///
+    /// let runner = Runner::new("numbered")
+    ///     .takes_over("numbered", |state, _peer| Ok(Numbered(u64::from_be_bytes(state.try_into()?))));
+    /// ```
+    #[must_use]
+    pub fn takes_over<P: Protocol>(
+        mut self,
+        kind: &'static str,
+        build: impl Fn(&[u8], &Address) -> couplet::Result<P> + 'static,
+    ) -> Runner {
+        self.takers.add(kind, build);
         self
     }
 
@@ -173,6 +215,7 @@ impl Runner {
             log,
             signals: Cell::new(Some(signals)),
             executable,
+            takers: self.takers,
         };
         running::run(&mut l, program, plan, heir)
     }

@@ -17,7 +17,7 @@ use crate::options::Arguments;
 use crate::pid_file::PidFile;
 use crate::plan::{self, Key, Plan, Planned, Services, SupervisorTable};
 use crate::repeats::PERIOD;
-use crate::restart::{self, Executable, Generations, Heir, Inheritance, Older, Successor};
+use crate::restart::{self, Executable, Generations, Heir, Inheritance, Older, Successor, Takers};
 use crate::signals::{Caught, SIGHUP, SIGUSR2};
 use crate::{control, places, reload, systemd, web};
 
@@ -31,6 +31,7 @@ pub(crate) struct Program {
     pub(crate) log: Log,
     pub(crate) signals: Cell<Option<Signals>>,
     pub(crate) executable: Executable,
+    pub(crate) takers: Takers,
 }
 
 /// The signals that the runner handles.
@@ -46,8 +47,8 @@ impl Signals {
     }
 }
 
-/// Runs a program until a signal, an order or its supervisor ends it. An heir first gets what the
-/// program's older process gives.
+/// Runs a program until a signal, an order or its supervisor ends it. An heir first receives its
+/// inheritance.
 pub(crate) fn run(
     l: &mut Loop,
     program: Program,
@@ -61,7 +62,7 @@ pub(crate) fn run(
     l.run(|reactor| {
         let (stopping, starting) = (reactor.clone(), reactor.clone());
         let inheritance = match heir {
-            Some(heir) => heir.receive(reactor).map(Some),
+            Some(heir) => heir.receive(reactor, &program.takers).map(Some),
             None => Deferred::succeed(None),
         };
         let ended = inheritance.then(move |inheritance| {
@@ -124,7 +125,7 @@ enum Phase {
 }
 
 impl Phase {
-    /// What the program does.
+    /// The program's activity.
     fn words(self) -> &'static str {
         match self {
             Phase::Starting => "starts",
@@ -407,8 +408,14 @@ impl Running {
             file.leave();
         }
         systemd::main_pid(successor.pid);
-        if let Err(failure) = successor.release().await {
-            tracing::warn!("the new process is lost: {failure}");
+        let moved = match successor.release().await {
+            Ok(()) => successor.move_connections(self).await,
+            Err(failure) => Err(failure),
+        };
+        match moved {
+            Ok(0) => {}
+            Ok(connections) => tracing::info!(connections, "handed connections over"),
+            Err(failure) => tracing::warn!("the new process is lost: {failure}"),
         }
     }
 

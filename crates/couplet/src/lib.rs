@@ -230,11 +230,11 @@ pub use couplet_core::{
     Address, Answers, By, Bytes, CertificateProblem, Cluster, ConnectError, ConnectOptions,
     ConnectTarget, Connection, ConnectionId, ConnectionLost, Connector, ConnectorState, Datagram,
     DatagramOption, DatagramOptions, DatagramPort, DatagramProtocol, DatagramTransport, Deferred,
-    DelayedCall, Factory, Failure, Fault, Group, Interest, Interface, IntoFactory, ListenError,
-    ListenOptions, ListeningSocket, Loop, LoopOptions, LoopingCall, Newcomer, PeerCredentials,
-    Port, PortStopped, Producer, ProducerKind, Protocol, Reactor, Ready, Reason, Remote, Resolver,
-    Result, Seat, SendError, Shared, Shutdown, Signal, SocketOption, Stream, TlsError, TlsProblem,
-    Transport, UnixAddress, cluster, react, run, run_until,
+    DelayedCall, Factory, Failure, Fault, Group, HandOver, Interest, Interface, IntoFactory,
+    ListenError, ListenOptions, ListeningSocket, Loop, LoopOptions, LoopingCall, Newcomer,
+    PeerCredentials, Port, PortStopped, Producer, ProducerKind, Protocol, Reactor, Ready, Reason,
+    Remote, Resolver, Result, Seat, SendError, Shared, Shutdown, Signal, SocketOption, Stream,
+    TlsError, TlsProblem, Transport, UnixAddress, cluster, react, run, run_until,
 };
 #[cfg(unix)]
 #[doc(inline)]

@@ -17,11 +17,11 @@ use std::time::Duration;
 use clap::Args;
 use couplet::protocols::{LineOnlyReceiver, LineProtocol, LineTransport};
 use couplet::reactor::Members;
-use couplet::{Reactor, Reason, SocketOption};
+use couplet::{ConnectionId, Failure, HandOver, Reactor, Reason, SocketOption};
 
 use crate::exit::Exit;
 use crate::server::{Listen, Server, Threads, listening};
-use crate::values::{or_never, seconds_or_none};
+use crate::values::{millis, of_millis, or_never, seconds_or_none};
 use rate_limit::RateLimit;
 use room::{Guests, NameError, Room};
 use text::{NAME_LENGTH, clean};
@@ -45,15 +45,37 @@ pub(crate) struct ChatServer {
     rate_limit: RateLimit,
     /// Bytes sent to each recipient because of the current line.
     said: usize,
+    member: Member,
 }
+
+/// How a connection belongs to the room.
+enum Member {
+    /// It joins when it is made.
+    New,
+    /// It was a member of this name in the room of another process.
+    Moved(String),
+    Here(ConnectionId),
+}
+
+/// The kind of a connection that moves to another process. Its state is the idle timeout in
+/// milliseconds, 0 for none, in 8 bytes, and the member's name.
+pub(crate) const MOVES_AS: &str = "couplet.chat";
 
 impl ChatServer {
     fn new(
         room: &Rc<RefCell<Room>>,
         idle_timeout: Option<Duration>,
     ) -> LineOnlyReceiver<ChatServer> {
+        ChatServer::of(room, idle_timeout, Member::New)
+    }
+
+    fn of(
+        room: &Rc<RefCell<Room>>,
+        idle_timeout: Option<Duration>,
+        member: Member,
+    ) -> LineOnlyReceiver<ChatServer> {
         let (room, rate_limit) = (room.clone(), RateLimit::default());
-        let server = ChatServer { room, idle_timeout, rate_limit, said: 0 };
+        let server = ChatServer { room, idle_timeout, rate_limit, said: 0, member };
         let receiver = LineOnlyReceiver::new(server).with_delimiter(&b"\n"[..]);
         // Allows for the CR of a telnet client.
         receiver.with_max_length(LINE_LENGTH + 1)
@@ -152,9 +174,18 @@ impl LineProtocol for ChatServer {
         transport.set_socket_option(SocketOption::SendBuffer(SEND_BUFFER));
         transport.set_tcp_keep_alive(Some(PROBE));
         transport.set_idle_timeout(self.idle_timeout);
-        let others = self.room.borrow().len();
-        let name = self.room.borrow_mut().join(transport);
-        self.greet(transport, &name, others);
+        match std::mem::replace(&mut self.member, Member::Here(transport.id())) {
+            Member::Moved(name) => {
+                self.room.borrow_mut().move_in(transport, &name);
+                // It may have been paused for its rate.
+                transport.resume_producing();
+            }
+            _ => {
+                let others = self.room.borrow().len();
+                let name = self.room.borrow_mut().join(transport);
+                self.greet(transport, &name, others);
+            }
+        }
     }
 
     fn line_received(&mut self, transport: &LineTransport, line: &[u8]) {
@@ -192,6 +223,25 @@ impl LineProtocol for ChatServer {
     fn connection_lost(&mut self, transport: &LineTransport, reason: &Reason) {
         self.room.borrow_mut().leave(transport.id(), Some(reason));
     }
+
+    fn hand_over(&mut self) -> Option<HandOver> {
+        let Member::Here(id) = self.member else { return None };
+        Room::only()?;
+        // One that has said goodbye is closing.
+        let name = self.room.borrow_mut().move_out(id)?;
+        let mut state = millis(self.idle_timeout).to_be_bytes().to_vec();
+        state.extend(name.as_bytes());
+        HandOver::new(MOVES_AS, state)
+    }
+}
+
+/// Continues a member's connection from another process.
+pub(crate) fn continued(state: &[u8]) -> couplet::Result<LineOnlyReceiver<ChatServer>> {
+    let room = Room::only().ok_or_else(|| Failure::msg("there is not one chat"))?;
+    let (millis, name) = state.split_first_chunk().ok_or_else(|| Failure::msg("no state"))?;
+    let idle_timeout = of_millis(u64::from_be_bytes(*millis));
+    let member = Member::Moved(String::from_utf8_lossy(name).into_owned());
+    Ok(ChatServer::of(&room, idle_timeout, member))
 }
 
 /// The factory. All members share one room, and may be silent for `idle_timeout`.

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 
@@ -15,6 +15,9 @@ use super::text::is_name;
 thread_local! {
     /// The room of this thread's loop, if it is one of several.
     static ROOM: RefCell<Option<Rc<RefCell<Room>>>> = const { RefCell::new(None) };
+    /// The rooms of this thread that are alone in the process.
+    // Bound: one for each chat of a configuration, old ones included until the next.
+    static ROOMS: RefCell<Vec<Weak<RefCell<Room>>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// One loop's view of the room. Law 9: one entry for each connection.
@@ -105,8 +108,39 @@ impl Room {
         let room = Rc::new(RefCell::new(Room { guests, members: BTreeMap::new(), loops }));
         if is_one_of_many {
             ROOM.set(Some(room.clone()));
+        } else {
+            ROOMS.with_borrow_mut(|rooms| {
+                rooms.retain(|room| room.strong_count() > 0);
+                rooms.push(Rc::downgrade(&room));
+            });
         }
         room
+    }
+
+    /// The room of this thread, if there is only one: members of several can't be told apart in
+    /// another process.
+    pub(super) fn only() -> Option<Rc<RefCell<Room>>> {
+        ROOMS.with_borrow(|rooms| {
+            let mut rooms = rooms.iter().filter_map(Weak::upgrade);
+            rooms.next().filter(|_| rooms.next().is_none())
+        })
+    }
+
+    /// Adds a member of this name from the room of another process, without a word. If the name is
+    /// taken, the member gets a default one.
+    pub(super) fn move_in(&mut self, transport: &LineTransport, name: &str) {
+        let who = transport.id();
+        let mut names = self.guests.names();
+        names.join(who);
+        let _ = names.rename(who, name);
+        drop(names);
+        self.members.insert(who, transport.clone());
+    }
+
+    /// Removes a member that moves to the room of another process, without a word. Returns its name.
+    pub(super) fn move_out(&mut self, who: ConnectionId) -> Option<String> {
+        self.members.remove(&who);
+        self.guests.names().leave(who)
     }
 
     /// Adds a member; returns its default name.

@@ -374,8 +374,15 @@ pub trait Commands {
         Err(socket::unsupported())
     }
 
-    /// Returns the socket of a connection on which nothing was read or written, for another loop to
-    /// adopt, and frees its key.
+    /// Whether [`release`](Self::release) returns the socket of a connection: the driver holds none of
+    /// its bytes.
+    fn can_release(&self, key: Key) -> bool {
+        let _ = key;
+        false
+    }
+
+    /// Returns the socket of a connection, for another loop to adopt, and frees its key. Called if
+    /// nothing was read or written yet, or if it [can](Self::can_release) be released.
     ///
     /// # Errors
     ///
@@ -537,6 +544,10 @@ impl Commands for Box<dyn Driver> {
 
     fn adopt(&mut self, adopted: Adopted) -> io::Result<Key> {
         (**self).adopt(adopted)
+    }
+
+    fn can_release(&self, key: Key) -> bool {
+        (**self).can_release(key)
     }
 
     fn release(&mut self, key: Key) -> io::Result<ConnectedSocket> {

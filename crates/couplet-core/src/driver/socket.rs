@@ -115,6 +115,15 @@ impl From<OwnedFd> for ConnectedSocket {
 
 #[cfg(unix)]
 impl ConnectedSocket {
+    /// The address of the peer, while it is connected.
+    pub(crate) fn peer(&self) -> Option<Address> {
+        self.0.peer_addr().ok().map(|address| mio::address(&address))
+    }
+
+    pub(crate) fn into_descriptor(self) -> OwnedFd {
+        self.0.into()
+    }
+
     /// Duplicates the descriptor with this number; `None` if it is not a stream socket.
     ///
     /// # Errors

@@ -312,6 +312,13 @@ macro_rules! forward_callbacks {
             self.buffer().give_back(unread);
             next
         }
+
+        fn hand_over(&mut self) -> Option<crate::HandOver> {
+            let said = self.protocol.hand_over()?;
+            let mut held = Vec::new();
+            self.buffer().give_back(&mut held);
+            Some(said.with_unread(held))
+        }
     };
 }
 

@@ -12,7 +12,8 @@ use super::error::FramingError;
 use super::{LineOnlyReceiver, LineReceiver};
 #[cfg(doc)]
 use crate::Protocol;
-use crate::{Connection, Reason, Transport};
+
+use crate::{Connection, HandOver, Reason, Transport};
 
 /// Appends `line` and `delimiter` to `out`.
 ///
@@ -130,6 +131,12 @@ pub trait LineProtocol: Any {
 
     /// The secure handshake is complete. Called on secure transports only.
     fn handshake_completed(&mut self, _transport: &LineTransport) {}
+
+    /// Another process can continue the connection: see
+    /// [`Protocol::hand_over`](crate::Protocol::hand_over). The framer adds the bytes that it holds.
+    fn hand_over(&mut self) -> Option<HandOver> {
+        None
+    }
 
     /// A protocol that wraps others exposes them here: see [`Protocol::find`].
     fn find(&mut self, _type: TypeId) -> Option<&mut dyn Any> {

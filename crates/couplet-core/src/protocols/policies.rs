@@ -21,6 +21,7 @@ use crate::Address;
 use crate::Connector;
 use crate::DelayedCall;
 use crate::Factory;
+use crate::HandOver;
 use crate::IntoFactory;
 use crate::Newcomer;
 use crate::Protocol;
@@ -217,6 +218,10 @@ impl<P: Protocol, A: Admission> Protocol for Admitted<P, A> {
             return Some(&mut self.protocol);
         }
         self.protocol.find(wanted)
+    }
+
+    fn hand_over(&mut self) -> Option<HandOver> {
+        self.protocol.hand_over()
     }
 
     /// The connection keeps its admission.

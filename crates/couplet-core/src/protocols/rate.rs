@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::line::{LineProtocol, LineTransport};
 use super::string::{StringProtocol, StringTransport};
-use crate::{Protocol, Reason, Transport};
+use crate::{HandOver, Protocol, Reason, Transport};
 
 /// The default message rate: `MOST` per `PER`.
 const MOST: u32 = 1000;
@@ -239,6 +239,10 @@ macro_rules! forward {
                 return Some(&mut self.protocol);
             }
             $kind::find(&mut self.protocol, wanted)
+        }
+
+        fn hand_over(&mut self) -> Option<HandOver> {
+            $kind::hand_over(&mut self.protocol)
         }
     };
 }

@@ -8,7 +8,8 @@ use super::Decoded;
 use super::error::{FramingError, StringTooLong};
 use super::int::{Prefix, put_length};
 use super::netstring::Header;
-use crate::{Connection, Reason, Transport};
+
+use crate::{Connection, HandOver, Reason, Transport};
 
 /// Caps a limit so that adding a header's length can't overflow. No buffer can be larger.
 pub(super) fn cap_limit(bytes: usize) -> usize {
@@ -99,6 +100,12 @@ pub trait StringProtocol: Any {
 
     /// The secure handshake is complete. Called on secure transports only.
     fn handshake_completed(&mut self, _transport: &StringTransport) {}
+
+    /// Another process can continue the connection: see
+    /// [`Protocol::hand_over`](crate::Protocol::hand_over). The framer adds the bytes that it holds.
+    fn hand_over(&mut self) -> Option<HandOver> {
+        None
+    }
 
     /// A protocol that wraps others exposes them here: see
     /// [`Protocol::find`](crate::Protocol::find).

@@ -10,6 +10,7 @@ mod control;
 mod datagrams;
 mod dependents;
 mod drain;
+mod handing;
 mod inbox;
 mod jobs;
 mod leaks;
@@ -38,6 +39,7 @@ pub use crate::recorder::{DelayedCall, Reactor};
 #[cfg(unix)]
 pub(crate) use dependents::{Dependent, DependentId};
 pub use drain::Drained;
+pub use handing::HandedOver;
 #[cfg(feature = "testing")]
 pub(crate) use leaks::{Leak, numbered};
 pub use notes::Note;

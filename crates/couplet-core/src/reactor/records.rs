@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::adopting::AdoptionCell;
 use super::dependents::Dependents;
 use super::drain::DrainCell;
+use super::handing::HandOverRequest;
 use super::leaks::Places;
 use super::notes::Notes;
 use super::options::LoopOptions;
@@ -438,6 +439,7 @@ pub(super) enum LoopRequest {
     Datagrams(Rc<DatagramCell>),
     /// A waker of the connection's layers was woken.
     Layers(Key),
+    HandOver(Box<HandOverRequest>),
 }
 
 /// An object to be started in step 6.

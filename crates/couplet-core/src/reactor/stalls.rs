@@ -17,7 +17,7 @@ use crate::driver::{StallGuard, Stalls, UserCall};
 use crate::error::Reason;
 use crate::factory::{AnyFactory, Ends, ErasedFactory, Newcomer, Seat};
 use crate::layers::Layer;
-use crate::protocol::Protocol;
+use crate::protocol::{HandOver, Protocol};
 use crate::recorder::{Reactor, Source};
 use crate::switches::Switch;
 use crate::transport::{Producer, Tell, Transport};
@@ -266,5 +266,9 @@ impl Protocol for Monitored<dyn Protocol> {
     fn upgraded(&mut self, next: Box<dyn Protocol>, unread: &mut Vec<u8>) -> Box<dyn Protocol> {
         let next = self.call("upgraded", |inner| inner.upgraded(next, unread));
         monitor_protocol(&self.stalls, next)
+    }
+
+    fn hand_over(&mut self) -> Option<HandOver> {
+        self.call("hand_over", |inner| inner.hand_over())
     }
 }

@@ -312,8 +312,11 @@ impl Supervising {
         let outcome = wait(&self.inner.stopping, stopping).await;
         child.set(Life::Stopped);
         outcome.map_err(|failure| {
+            let is_ordered = self.inner.is_hastened.get() && failure.is_cancelled();
             let error = ServiceError::Stop { name: child.name.clone(), failure };
-            log_warn!(service = %child.name, supervisor = %self.inner.name, "{error}");
+            if !is_ordered {
+                log_warn!(service = %child.name, supervisor = %self.inner.name, "{error}");
+            }
             error.into()
         })
     }

@@ -170,7 +170,7 @@ pub(crate) struct ConnectionCell {
     producer: RefCell<Option<Box<RegisteredProducer>>>,
     pub(super) idle_timeout: Cell<Option<Duration>>,
     pub(super) close_deadline: Cell<Option<Duration>>,
-    pub(crate) made_at: Instant,
+    pub(crate) made_at: Cell<Instant>,
     /// Bytes for the peer that a guest such as hyper holds; for snapshots.
     #[cfg(feature = "hyper")]
     held_by_guest: Cell<usize>,
@@ -274,7 +274,7 @@ impl ConnectionCell {
             producer: RefCell::new(None),
             idle_timeout: Cell::new(None),
             close_deadline: Cell::new(Some(CLOSE_DEADLINE)),
-            made_at: now,
+            made_at: Cell::new(now),
             received_at: Cell::new(now),
             bytes_in: Cell::new(0),
             bytes_accepted: Cell::new(0),
@@ -515,6 +515,12 @@ impl ConnectionCell {
         self.set_paused(paused::BY_THROTTLE, true);
     }
 
+    /// The rest of the throttle.
+    pub(super) fn throttle_left(&self, now: Instant) -> Option<Duration> {
+        let until = self.throttled_until()?;
+        (self.paused.get() & paused::BY_THROTTLE != 0).then(|| until.saturating_duration_since(now))
+    }
+
     fn throttled_until(&self) -> Option<Instant> {
         self.rare.borrow().as_ref()?.throttled_until
     }
@@ -664,6 +670,24 @@ impl ConnectionCell {
         }
     }
 
+    /// The settings among the modes.
+    pub(super) fn modes(&self) -> u8 {
+        self.modes.get() & (mode::RESETS_UNLESS_CLOSED | mode::CLOSES_AT_ONCE)
+    }
+
+    pub(super) fn restore_modes(&self, modes: u8) {
+        let settings = mode::RESETS_UNLESS_CLOSED | mode::CLOSES_AT_ONCE;
+        self.modes.set(self.modes.get() & !settings | modes & settings);
+    }
+
+    pub(super) fn bytes_accepted(&self) -> u64 {
+        self.bytes_accepted.get()
+    }
+
+    pub(super) fn set_bytes_accepted(&self, count: u64) {
+        self.bytes_accepted.set(count);
+    }
+
     pub(crate) fn has_mode(&self, which: u8) -> bool {
         self.modes.get() & which != 0
     }
@@ -719,6 +743,10 @@ impl ConnectionCell {
     #[inline]
     pub(super) fn wants_data(&self) -> bool {
         self.paused.get() == 0 && self.phase.get() < Phase::Closing
+    }
+
+    pub(super) fn is_paused_by_user(&self) -> bool {
+        self.paused.get() & paused::BY_USER != 0
     }
 
     pub(super) fn is_starting(&self) -> bool {
@@ -917,6 +945,17 @@ impl ConnectionCell {
 
     pub(super) fn trim_outbox(&self) {
         self.outbox.borrow_mut().trim();
+    }
+
+    /// A copy of all unsent bytes, for another process.
+    #[cold]
+    pub(crate) fn copy_of_output(&self) -> Vec<u8> {
+        self.outbox.borrow().slices().flatten().copied().collect()
+    }
+
+    /// Whether descriptors wait to be sent.
+    pub(super) fn has_attached(&self) -> bool {
+        self.outbox.borrow().has_attached()
     }
 
     /// The number of bytes in the outbox.

@@ -48,7 +48,7 @@ use crate::driver::{CloseMode, WriteOutcome};
 use crate::error::{By, Reason};
 use crate::layers::PlaintextAfterUpgrade;
 use crate::panics::{contain, discard, log_panic, panic_text, record_panic};
-use crate::protocol::Protocol;
+use crate::protocol::{HandOver, Protocol};
 
 /// Maximum number of bytes read and discarded after our FIN.
 const DRAIN: usize = 1024 * 1024;
@@ -639,6 +639,54 @@ impl Life {
             // The FIN may already be queued behind unread bytes, which a pause holds back.
             self.order(Effects::CHECK_FIN);
         }
+    }
+
+    // Leaving.
+
+    /// Asks the protocol to hand the connection over to another process. If it does, nothing is
+    /// recorded any more, and [`leave`](Self::leave) follows.
+    pub(crate) fn hand_over(&mut self, now: Instant, most: usize) -> (Option<HandOver>, Effects) {
+        self.apply_recorded(now);
+        if !self.can_leave(most) {
+            return (None, self.take_effects());
+        }
+        let mut said = None;
+        self.call(now, |protocol, _| said = protocol.hand_over());
+        match said {
+            // After a panic or a close it stays.
+            Some(mut said) if self.transport.cell.phase() < Phase::Finishing => {
+                said.append_unread(&mut self.unread);
+                (Some(said), Effects::NOTHING)
+            }
+            _ => (None, self.take_effects()),
+        }
+    }
+
+    /// Whether the connection is as its protocol sees it: without layers, open in both directions,
+    /// with no call due, and with so much output at most.
+    fn can_leave(&self, most: usize) -> bool {
+        let cell = &self.transport.cell;
+        let is_whole = match &self.state {
+            State::Open { reading, writing } => !reading.has_ended() && *writing == Writing::Open,
+            _ => false,
+        };
+        is_whole
+            && !self.peer_fin
+            && !self.panicked
+            && self.layered.is_none()
+            && self.pending & due::ANY == 0
+            && !(cell.is_starting() || cell.awaits_upgrade())
+            && cell.in_flight() == 0
+            && cell.unsent() == cell.buffered()
+            && cell.buffered() <= most
+            && !cell.has_attached()
+    }
+
+    /// Another process has the connection. The protocol is dropped.
+    pub(crate) fn leave(&mut self) {
+        let protocol = std::mem::replace(&mut self.protocol, Box::new(PlaceholderProtocol));
+        discard("drop of a protocol", protocol);
+        self.close(Reason::HandedOver, CloseMode::Normal);
     }
 
     // Writing.

@@ -8,6 +8,7 @@ pub(crate) mod connection;
 mod handle;
 #[cfg(feature = "testing")]
 pub(crate) mod report;
+mod settings;
 
 use std::any::type_name_of_val;
 use std::fmt;
@@ -32,6 +33,7 @@ use cell::{ConnectionCell, Level, Phase, RegisteredProducer, Watermarks, mode, p
 pub use handle::Connection;
 pub use handle::WrongProtocol;
 pub(crate) use handle::{Tell, TellFn};
+pub(crate) use settings::TransportSettings;
 
 /// Identifies a connection, from any thread. Never reused while its loop is alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -579,7 +581,7 @@ impl Transport {
 
     /// When the connection was made: the time of that turn, as [`Reactor::now`] returns it.
     pub fn made_at(&self) -> Instant {
-        self.cell.made_at
+        self.cell.made_at.get()
     }
 
     /// The address of the other end, also available after the connection is lost.

@@ -8,11 +8,12 @@ use std::rc::Rc;
 
 use couplet::endpoints::FdClient;
 use couplet::protocols::{IntReceiver, StringProtocol, StringTransport};
+use couplet::reactor::HandedOver;
 use couplet::{Deferred, Failure, ListeningSocket, Loop, Reactor, Reason, Resolver};
 
 use super::generations::{Generation, Generations};
 use super::wire::{self, Envelope, Reply, Request};
-use super::{LINK, STARTED_BY};
+use super::{LINK, STARTED_BY, Takers};
 use crate::places::{self, Place};
 
 /// A process that the program's older process has started.
@@ -28,10 +29,11 @@ impl Heir {
         is_child.then(|| Heir { has_connected: Cell::new(false) })
     }
 
-    /// Gets what the older process gives. It waits for [`Older::ready`].
-    pub(crate) fn receive(&self, reactor: &Reactor) -> Deferred<Inheritance> {
+    /// Receives the inheritance. The older process then waits for [`Older::ready`].
+    pub(crate) fn receive(&self, reactor: &Reactor, takers: &Takers) -> Deferred<Inheritance> {
         let (deferred, resolver) = Deferred::new();
-        self.connect(reactor, Stage::Receiving(Box::new(Receiving::new(resolver)))).detach();
+        let receiving = Box::new(Receiving::new(takers.clone(), resolver));
+        self.connect(reactor, Stage::Receiving(receiving)).detach();
         deferred
     }
 
@@ -68,7 +70,7 @@ impl Heir {
     }
 }
 
-/// What this process has got from the older one, except for the sockets, which are at their places.
+/// The gifts of the older process, apart from the sockets, which are at their places.
 pub(crate) struct Inheritance {
     pub(crate) generations: Generations,
     pub(crate) pid_file: Option<OwnedFd>,
@@ -82,6 +84,10 @@ pub(crate) struct Older(Rc<OlderCell>);
 struct OlderCell {
     transport: StringTransport,
     released: RefCell<Option<Resolver<()>>>,
+    takers: Takers,
+    /// Connections that have moved, until all have.
+    // Bound: the connections of the older process.
+    arrived: RefCell<Vec<HandedOver>>,
 }
 
 impl Older {
@@ -90,7 +96,7 @@ impl Older {
     pub(crate) fn ready(&self) -> Deferred<()> {
         let (deferred, resolver) = Deferred::new();
         *self.0.released.borrow_mut() = Some(resolver);
-        wire::send_reply(&self.0.transport, Reply::Done);
+        wire::send_reply(&self.0.transport, Reply::Serves { kinds: self.0.takers.kinds() });
         deferred
     }
 
@@ -104,6 +110,50 @@ impl Older {
         if let Some(resolver) = released {
             resolver.callback(());
         }
+    }
+
+    /// Serves the connections that have moved.
+    fn serve_arrived(&self) {
+        let OlderCell { transport, takers, arrived, .. } = &*self.0;
+        let arrived = arrived.take();
+        if !arrived.is_empty() {
+            tracing::info!(connections = arrived.len(), "took connections over");
+        }
+        for handed in arrived {
+            takers.take_over(transport.reactor(), handed);
+        }
+    }
+
+    /// Handles a request after the start.
+    fn handle(
+        &self,
+        request: Request,
+        descriptors: Vec<OwnedFd>,
+        record: &[u8],
+    ) -> couplet::Result<()> {
+        match request {
+            Request::Released => self.release(),
+            Request::Connections { lengths } => self.arrive(&lengths, descriptors, record)?,
+            Request::Moved => self.serve_arrived(),
+            _ => return Err(Failure::msg("a message came too late")),
+        }
+        Ok(())
+    }
+
+    fn arrive(
+        &self,
+        lengths: &[usize],
+        descriptors: Vec<OwnedFd>,
+        mut records: &[u8],
+    ) -> couplet::Result<()> {
+        for (length, socket) in lengths.iter().zip(descriptors) {
+            let (record, rest) = records
+                .split_at_checked(*length)
+                .ok_or_else(|| Failure::msg("the record of a connection is cut"))?;
+            records = rest;
+            self.0.arrived.borrow_mut().push(HandedOver::from_parts(socket, record)?);
+        }
+        Ok(())
     }
 }
 
@@ -130,13 +180,15 @@ struct Receiving {
     // Bound: the ports of the older process.
     sockets: Vec<(Place, ListeningSocket)>,
     pid_file: Option<OwnedFd>,
+    takers: Takers,
     done: Option<Resolver<Inheritance>>,
 }
 
 impl Receiving {
-    fn new(done: Resolver<Inheritance>) -> Receiving {
+    fn new(takers: Takers, done: Resolver<Inheritance>) -> Receiving {
         let (older, sockets) = (Vec::new(), Vec::new());
-        Receiving { generation: None, older, sockets, pid_file: None, done: Some(done) }
+        let (generation, pid_file, done) = (None, None, Some(done));
+        Receiving { generation, older, sockets, pid_file, takers, done }
     }
 
     fn take(&mut self, request: Request, descriptors: Vec<OwnedFd>) -> couplet::Result<()> {
@@ -167,7 +219,7 @@ impl Receiving {
                 self.sockets.push((place, socket));
             }
             Request::PidFile => self.pid_file = Some(next()?),
-            Request::Start | Request::Released => {
+            Request::Start | Request::Released | Request::Connections { .. } | Request::Moved => {
                 return Err(Failure::msg("a message came too early"));
             }
         }
@@ -178,7 +230,12 @@ impl Receiving {
         let generation = self.generation.ok_or_else(|| Failure::msg("a message is missing"))?;
         let generations = Generations::after(generation - 1, std::mem::take(&mut self.older))?;
         places::inherit(std::mem::take(&mut self.sockets));
-        let cell = OlderCell { transport: transport.clone(), released: RefCell::default() };
+        let cell = OlderCell {
+            transport: transport.clone(),
+            released: RefCell::default(),
+            takers: self.takers.clone(),
+            arrived: RefCell::default(),
+        };
         let (older, pid_file) = (Older(Rc::new(cell)), self.pid_file.take());
         if let Some(done) = self.done.take() {
             done.callback(Inheritance { generations, pid_file, link: older.clone() });
@@ -190,7 +247,7 @@ impl Receiving {
 impl Link {
     /// Handles a request. Returns its answer, if it comes now.
     fn handle(&mut self, transport: &StringTransport, string: &[u8]) -> couplet::Result<bool> {
-        let Envelope { descriptors, request } = wire::read(string)?;
+        let (Envelope { descriptors, request }, record) = wire::read(string)?;
         let descriptors = wire::take(&mut self.descriptors, descriptors)?;
         match (&mut self.stage, request) {
             (Stage::Refusing(words), _) => Err(Failure::msg(words.clone())),
@@ -201,11 +258,10 @@ impl Link {
             (Stage::Receiving(receiving), request) => {
                 receiving.take(request, descriptors).map(|()| true)
             }
-            (Stage::Starting(older), Request::Released) => {
-                older.release();
-                Ok(true)
+            (Stage::Starting(older), request) => {
+                older.handle(request, descriptors, record).map(|()| true)
             }
-            (Stage::Starting(_) | Stage::Lost, _) => Err(Failure::msg("a message came too late")),
+            (Stage::Lost, _) => Err(Failure::msg("a message came too late")),
         }
     }
 }
@@ -230,7 +286,10 @@ impl StringProtocol for Link {
 
     fn connection_lost(&mut self, _: &StringTransport, reason: &Reason) {
         match std::mem::replace(&mut self.stage, Stage::Lost) {
-            Stage::Starting(older) => older.release(),
+            Stage::Starting(older) => {
+                older.release();
+                older.serve_arrived();
+            }
             Stage::Receiving(mut receiving) => {
                 if let Some(done) = receiving.done.take() {
                     done.errback(Failure::msg(format!("the older process is lost: {reason}")));

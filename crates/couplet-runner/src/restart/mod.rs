@@ -4,6 +4,7 @@
 
 mod generations;
 mod heir;
+mod moving;
 mod wire;
 
 use std::cell::RefCell;
@@ -24,6 +25,8 @@ use couplet::{Address, Deferred, Failure, Reactor, Reason, Resolver};
 use generations::Generation;
 pub(crate) use generations::Generations;
 pub(crate) use heir::{Heir, Inheritance, Older};
+use moving::Leaving;
+pub(crate) use moving::Takers;
 use wire::{Reply, Request};
 
 use crate::places;
@@ -83,10 +86,14 @@ pub(crate) async fn start(running: &Running) -> couplet::Result<Successor> {
     let process =
         reactor.spawn_process(running.program.executable.command(theirs.into()), Child)?;
     let pid = process.pid().unwrap_or_default();
-    let successor = Successor { link: Link::open(reactor, ours).await?, pid, process };
+    let mut successor =
+        Successor { link: Link::open(reactor, ours).await?, pid, process, kinds: Vec::new() };
     let within = running.table.restart_within.0;
     match reactor.timeout(within, successor.give_all(running)).await {
-        Ok(()) => Ok(successor),
+        Ok(kinds) => {
+            successor.kinds = kinds;
+            Ok(successor)
+        }
         Err(failure) => Err(successor.give_up(reactor, &failure).await),
     }
 }
@@ -96,10 +103,14 @@ pub(crate) struct Successor {
     link: Link,
     pub(crate) pid: u32,
     process: Process,
+    /// The kinds of connections that it takes over.
+    // Bound: the kinds that the program knows.
+    kinds: Vec<String>,
 }
 
 impl Successor {
-    async fn give_all(&self, running: &Running) -> couplet::Result<()> {
+    /// Gives the new process its inheritance. Returns the kinds of connections that it takes over.
+    async fn give_all(&self, running: &Running) -> couplet::Result<Vec<String>> {
         let link = &self.link;
         let generation = running.generations.number + 1;
         link.ask(Request::Hello { version: wire::VERSION, generation }, Vec::new()).await?;
@@ -130,11 +141,33 @@ impl Successor {
         Failure::msg(format!("the new process, {pid}, has failed: {failure}"))
     }
 
-    /// Tells the new process that this one accepts no more connections, and that it is alone now.
+    /// Tells the new process that this one accepts no more connections.
     pub(crate) async fn release(&self) -> couplet::Result<()> {
-        let released = self.link.ask(Request::Released, Vec::new()).await;
+        self.link.ask(Request::Released, Vec::new()).await.map(drop)
+    }
+
+    /// Moves the connections whose protocols allow it, all or none. Returns their number.
+    pub(crate) async fn move_connections(&self, running: &Running) -> couplet::Result<usize> {
+        let (reactor, takers) = (&running.reactor, &running.program.takers);
+        let leaving = moving::leave(reactor, takers, &self.kinds).await?;
+        let (count, moved) = (leaving.len(), self.give_connections(&leaving).await);
+        if moved.is_err() {
+            moving::stay(reactor, takers, leaving);
+        }
         self.link.close();
-        released
+        moved.map(|()| count)
+    }
+
+    async fn give_connections(&self, leaving: &[Leaving]) -> couplet::Result<()> {
+        for together in moving::batches(leaving) {
+            let lengths = together.iter().map(|one| one.record.len()).collect();
+            let records = together.iter().flat_map(|one| one.record.iter().copied());
+            let records: Vec<u8> = records.collect();
+            let descriptors = together.iter().map(Leaving::descriptor);
+            let descriptors = descriptors.collect::<io::Result<_>>()?;
+            self.link.ask_with(Request::Connections { lengths }, descriptors, &records).await?;
+        }
+        self.link.ask(Request::Moved, Vec::new()).await.map(drop)
     }
 }
 
@@ -155,7 +188,8 @@ struct Child;
 
 impl ProcessProtocol for Child {}
 
-/// The connection to the new process. It is open until that one serves, or one of the two has ended.
+/// The connection to the new process. It is open until the connections have moved, or one of the two
+/// has ended.
 #[derive(Clone)]
 struct Link(Rc<RefCell<LinkState>>);
 
@@ -163,7 +197,11 @@ enum LinkState {
     Opening,
     Open(StringTransport),
     /// The last request waits for its answer.
-    Waiting(StringTransport, Resolver<()>),
+    Waiting(
+        StringTransport,
+        // Bound: the kinds that the new process knows.
+        Resolver<Vec<String>>,
+    ),
     Lost,
 }
 
@@ -182,20 +220,37 @@ impl Link {
         }
     }
 
+    async fn ask(
+        &self,
+        request: Request,
+        descriptors: Vec<OwnedFd>,
+    ) -> couplet::Result<Vec<String>> {
+        self.ask_with(request, descriptors, &[]).await
+    }
+
     /// Sends a request, and waits for its answer.
-    async fn ask(&self, request: Request, descriptors: Vec<OwnedFd>) -> couplet::Result<()> {
+    async fn ask_with(
+        &self,
+        request: Request,
+        descriptors: Vec<OwnedFd>,
+        record: &[u8],
+    ) -> couplet::Result<Vec<String>> {
         let (deferred, resolver) = Deferred::new();
         let state = self.0.replace(LinkState::Lost);
         let LinkState::Open(transport) = state else {
             return Err(Lost.into());
         };
         *self.0.borrow_mut() = LinkState::Waiting(transport.clone(), resolver);
-        wire::send_request(&transport, request, descriptors)?;
+        wire::send_request(&transport, request, descriptors, record)?;
         deferred.await
     }
 
     /// Answers the last request, and enters the next state.
-    fn answer(&self, next: impl FnOnce(StringTransport) -> LinkState, reply: couplet::Result<()>) {
+    fn answer(
+        &self,
+        next: impl FnOnce(StringTransport) -> LinkState,
+        reply: couplet::Result<Vec<String>>,
+    ) {
         let state = self.0.replace(LinkState::Lost);
         match state {
             LinkState::Waiting(transport, resolver) => {
@@ -215,8 +270,9 @@ impl StringProtocol for Link {
 
     fn string_received(&mut self, _: &StringTransport, string: &[u8]) {
         let reply = match wire::read(string) {
-            Ok(Reply::Done) => Ok(()),
-            Ok(Reply::Failed(words)) => Err(Failure::msg(words)),
+            Ok((Reply::Done, _)) => Ok(Vec::new()),
+            Ok((Reply::Serves { kinds }, _)) => Ok(kinds),
+            Ok((Reply::Failed(words), _)) => Err(Failure::msg(words)),
             Err(failure) => Err(failure),
         };
         self.answer(LinkState::Open, reply);

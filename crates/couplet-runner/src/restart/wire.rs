@@ -1,5 +1,6 @@
-//! What a program and its new process say to each other: requests of the old one, with descriptors,
-//! each answered before the next. Strings with a length of four bytes, which contain JSON.
+//! The messages between a program and its new process: requests of the old one, with descriptors,
+//! each answered before the next. A string with a length of four bytes contains JSON and, after a line
+//! feed, the record of a connection.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -13,8 +14,10 @@ use crate::places::Place;
 /// The version of these requests. A process that speaks another refuses the [`Hello`](Request::Hello).
 pub(super) const VERSION: u32 = 1;
 
-/// The longest string.
-pub(super) const MOST: usize = 1 << 20;
+/// The longest string: a connection may have so many unread and unsent bytes.
+pub(super) const MOST: usize = 64 << 20;
+/// The longest reason.
+const MOST_WORDS: usize = 64 << 10;
 
 /// A request, with the number of descriptors that came with it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -38,11 +41,24 @@ pub(super) enum Request {
     Start,
     /// The old process accepts no more connections.
     Released,
+    /// Connections, with a descriptor for each; their records, of these lengths, are after the JSON.
+    Connections {
+        // Bound: `TOGETHER`, as `batches` makes them.
+        lengths: Vec<usize>,
+    },
+    /// There are no more connections.
+    Moved,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Reply {
     Done,
+    /// The answer to [`Start`](Request::Start): the services run, and connections of these kinds can
+    /// move.
+    Serves {
+        // Bound: the kinds that the program knows.
+        kinds: Vec<String>,
+    },
     Failed(String),
 }
 
@@ -51,23 +67,29 @@ pub(super) fn send_request(
     transport: &StringTransport,
     request: Request,
     descriptors: Vec<OwnedFd>,
+    record: &[u8],
 ) -> couplet::Result<()> {
     let envelope = Envelope { descriptors: descriptors.len(), request };
     for descriptor in descriptors {
         let sent = transport.send_descriptor(descriptor);
         sent.map_err(|_| Failure::msg("cannot send a descriptor to the new process"))?;
     }
-    Ok(transport.send_string(json(&envelope))?)
+    let mut string = json(&envelope);
+    if !record.is_empty() {
+        string.push(b'\n');
+        string.extend_from_slice(record);
+    }
+    Ok(transport.send_string(string)?)
 }
 
 /// Sends a reply. One that is too long is cut.
 pub(super) fn send_reply(transport: &StringTransport, reply: Reply) {
     let reply = match reply {
         Reply::Failed(mut words) => {
-            words.truncate(words.floor_char_boundary(MOST / 8));
+            words.truncate(words.floor_char_boundary(MOST_WORDS));
             Reply::Failed(words)
         }
-        Reply::Done => Reply::Done,
+        reply => reply,
     };
     // The connection may be lost, which its protocol learns.
     let _ = transport.send_string(json(&reply));
@@ -77,9 +99,13 @@ fn json(message: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(message).expect("it has only texts and numbers")
 }
 
-pub(super) fn read<'a, T: Deserialize<'a>>(string: &'a [u8]) -> couplet::Result<T> {
-    serde_json::from_slice(string)
-        .map_err(|error| Failure::msg(format!("the other process sent an odd message: {error}")))
+/// Reads a message, and the record after it.
+pub(super) fn read<'a, T: Deserialize<'a>>(string: &'a [u8]) -> couplet::Result<(T, &'a [u8])> {
+    let end = string.iter().position(|byte| *byte == b'\n');
+    let (json, record) = end.map_or((string, &[][..]), |end| (&string[..end], &string[end + 1..]));
+    let message = serde_json::from_slice(json)
+        .map_err(|error| Failure::msg(format!("the other process sent an odd message: {error}")))?;
+    Ok((message, record))
 }
 
 /// Takes the descriptors of a request, which came before it.

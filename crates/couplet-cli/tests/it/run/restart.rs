@@ -1,5 +1,6 @@
 //! `ctl restart` and SIGUSR2: a new process takes over the ports, and no connect is refused.
 
+use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
@@ -9,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 use super::{FILE, POEM, Program, echo, echoes, is_refused, poet};
-use crate::kit::{Client, couplet, pause, wait_until};
+use crate::kit::{Client, couplet, noise, pause, wait_until};
 use crate::needed::Folder;
 
 const PROCESS: &str =
@@ -252,41 +253,134 @@ fn old_processes_do_not_pile_up() {
     program.stop();
 }
 
+/// Echoes of random lengths on one connection, until told to end. Returns their number.
+fn echo_for_ever(port: SocketAddr, seed: usize, ends: &AtomicBool) -> usize {
+    let mut client = Client::connect(port);
+    let bytes = noise(100_000);
+    let mut count = 0;
+    while !ends.load(Ordering::Relaxed) {
+        let length = [1, 10, 1000, 30_000, 100_000][(count + seed) % 5];
+        let at = (count * 7919) % (bytes.len() - length + 1);
+        client.send(&bytes[at..at + length]);
+        assert!(client.read_exact(length) == bytes[at..at + length], "other bytes came back");
+        count += 1;
+    }
+    count
+}
+
 #[test]
-fn no_connect_is_refused_or_reset_under_load() {
-    let text = services(&[poet(0.001, 9.0), echo("u", "unix:u", "")], "generations = 20");
+fn nothing_is_refused_reset_lost_or_doubled_in_a_hundred_restarts() {
+    let chat = "[services.c]\nkind = \"chat\"\nlisten = \"0\"\n".to_owned();
+    let all = [chat, echo("e", "0", ""), echo("u", "unix:u", ""), poet(0.001, 9.0)];
     let folder = Folder::new();
     folder.write("poem", POEM);
+    let text = services(&all, "generations = 100");
     let program = Restarted(Program::start_with(folder, &text, &[]));
-    let (port, path) = (program.port("poet"), program.folder.path("u"));
+    let (chat, port, _) = (program.port("c"), program.port("e"), program.port("poet"));
     program.server.line();
+    let path = program.folder.path("u");
+    let mut idle: Vec<Client> = (0..200).map(|_| Client::connect(port)).collect();
+    let mut talk = Talk::start(chat);
     let ends = Arc::new(AtomicBool::new(false));
-    let clients = [0, 1, 2].map(|number| {
-        let (ends, path) = (ends.clone(), path.clone());
-        std::thread::spawn(move || {
-            let mut served = 0;
-            while !ends.load(Ordering::Relaxed) {
-                if number == 0 {
-                    UnixStream::connect(&path).expect("it listens");
-                    pause();
-                } else {
-                    let poem = Client::connect(port).read_to_end();
-                    assert_eq!(poem.expect("no reset"), POEM);
-                }
-                served += 1;
-            }
-            served
-        })
+    let long = [0, 1].map(|seed| {
+        let ends = ends.clone();
+        std::thread::spawn(move || echo_for_ever(port, seed, &ends))
     });
-    for _ in 0..10 {
+    let (short_ends, unix_ends) = (ends.clone(), ends.clone());
+    let short = std::thread::spawn(move || {
+        let mut count = 0;
+        while !short_ends.load(Ordering::Relaxed) {
+            echoes(&mut Client::connect(port));
+            count += 1;
+        }
+        count
+    });
+    let unix = std::thread::spawn(move || {
+        let mut count = 0;
+        while !unix_ends.load(Ordering::Relaxed) {
+            UnixStream::connect(&path).expect("it listens");
+            pause();
+            count += 1;
+        }
+        count
+    });
+    for _ in 0..100 {
         program.restart();
+        talk.say();
     }
     ends.store(true, Ordering::Relaxed);
-    for client in clients {
+    for client in long.into_iter().chain([short, unix]) {
         let served = client.join().unwrap_or_else(|_| panic!("{}", program.told()));
         assert!(served > 10, "{served}");
     }
-    assert_eq!(program.generations().0, 11);
+    idle.iter_mut().for_each(echoes);
+    assert_eq!(program.generations().0, 101);
+    program.stop();
+}
+
+/// Two members of a chat.
+struct Talk {
+    ada: Client,
+    other: Client,
+    count: usize,
+}
+
+impl Talk {
+    fn start(port: SocketAddr) -> Talk {
+        let (mut ada, mut other) = (Client::connect(port), Client::connect(port));
+        ada.send(b"/nick ada\n");
+        for client in [&mut ada, &mut other] {
+            while !client.read_line().ends_with("is now ada") {}
+        }
+        Talk { ada, other, count: 0 }
+    }
+
+    /// Each says a line, which the other reads next.
+    fn say(&mut self) {
+        let Talk { ada, other, count } = self;
+        *count += 1;
+        ada.send(format!("{count}\n").as_bytes());
+        assert_eq!(other.read_line(), format!("<ada> {count}"));
+        if *count % 10 == 0 {
+            other.send(b"ten\n");
+            assert!(ada.read_line().ends_with("> ten"), "nobody has joined or left");
+        }
+    }
+}
+
+#[test]
+fn a_slow_reader_gets_the_rest_from_the_new_process() {
+    let mut program = Restarted::start(&services(&[echo("e", "0", "idle-timeout = 60")], ""));
+    let mut client = program.connect("e");
+    let bytes = noise(20_000_000);
+    let sent = client.push(&bytes);
+    assert!(sent < bytes.len(), "the server reads no faster than its client");
+    program.restart();
+    wait_until("the end of the first", || !program.is_running());
+    let status = program.ctl(&["status"]);
+    let unsent = status
+        .text()
+        .lines()
+        .find(|line| line.contains("buffered") && !line.contains("buffered 0"));
+    assert!(unsent.is_some(), "{}", status.text());
+    assert!(client.read_exact(sent) == bytes[..sent], "other bytes came back");
+    let status = program.ctl(&["status"]);
+    let counters = format!("in {0} out {0} buffered 0", sent + 5);
+    assert!(status.text().contains(&counters), "{}", status.text());
+    program.stop();
+}
+
+#[test]
+fn connections_stay_if_the_new_process_does_not_know_their_kind() {
+    // Two chats: members of several can't be told apart.
+    let chat = |name: &str| format!("[services.{name}]\nkind = \"chat\"\nlisten = \"0\"\n");
+    let mut program = Restarted::start(&services(&[chat("a"), chat("b")], ""));
+    let mut member = Client::connect(program.port("a"));
+    assert!(member.read_line().contains("Welcome"));
+    program.restart();
+    let rest = String::from_utf8(member.read_to_end().unwrap()).unwrap();
+    assert!(rest.ends_with("* The server is stopping. Goodbye.\n"), "{rest:?}");
+    wait_until("the end of the first", || !program.is_running());
     program.stop();
 }
 

@@ -506,6 +506,12 @@ impl Commands for Mio {
         Ok(self.insert(Kind::Stream(slot)))
     }
 
+    fn can_release(&self, key: Key) -> bool {
+        let is_stream =
+            matches!(self.slots.get(key), Some(Registered { kind: Kind::Stream(_), .. }));
+        is_stream && !self.held.contains_key(&key.slot)
+    }
+
     fn release(&mut self, key: Key) -> io::Result<ConnectedSocket> {
         self.release_stream(key)?.try_into().map(ConnectedSocket)
     }

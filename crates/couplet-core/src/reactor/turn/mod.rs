@@ -30,6 +30,7 @@ mod connections;
 mod core;
 mod datagrams;
 mod draining;
+mod handing;
 mod hooks;
 mod jobs;
 mod leaks;

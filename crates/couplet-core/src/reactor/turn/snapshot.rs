@@ -88,7 +88,7 @@ impl ConnectionSnapshot {
             wire: cell.wire_bytes(),
             buffered: cell.unsent(),
             idle: now.saturating_duration_since(cell.received_at.get()),
-            age: now.saturating_duration_since(cell.made_at),
+            age: now.saturating_duration_since(cell.made_at.get()),
         }
     }
 }

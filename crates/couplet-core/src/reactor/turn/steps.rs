@@ -418,6 +418,7 @@ impl Core {
                 Some(LoopRequest::Layers(key)) => {
                     self.with_life(io, key, |life, now| life.layers_woken(now));
                 }
+                Some(LoopRequest::HandOver(request)) => self.hand_over(io, *request),
             }
         }
         for resolver in self.records.take_snapshot_requests() {

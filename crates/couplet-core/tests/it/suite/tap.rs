@@ -289,6 +289,10 @@ impl Commands for Tap {
         self.inner.release(key)
     }
 
+    fn can_release(&self, key: Key) -> bool {
+        self.inner.can_release(key)
+    }
+
     fn duplicate_port(&mut self, port: Key) -> io::Result<ListeningSocket> {
         self.inner.duplicate_port(port)
     }

@@ -6,6 +6,7 @@ pub(crate) mod adopting;
 mod closing;
 mod combined;
 mod failing;
+mod handing;
 mod options;
 mod passing;
 mod reading;

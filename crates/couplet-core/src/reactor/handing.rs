@@ -1,0 +1,250 @@
+//! Connections that move to another process: [`Reactor::hand_over`] and [`Reactor::take_over`].
+
+use std::fmt;
+use std::io;
+#[cfg(unix)]
+use std::os::fd::OwnedFd;
+
+use super::records::LoopRequest;
+use crate::address::Address;
+use crate::defer::{Deferred, Resolver};
+use crate::driver::ConnectedSocket;
+use crate::protocol::{HandOver, Protocol};
+use crate::recorder::Reactor;
+use crate::transport::{ConnectionId, Transport, TransportSettings};
+
+/// Most unsent bytes of a connection that moves.
+pub(super) const MOST_BYTES: usize = 1024 * 1024;
+
+/// A connection on its way to another process, from [`Reactor::hand_over`] to
+/// [`Reactor::take_over`]. Dropped, it is closed, unless another process has it.
+pub struct HandedOver {
+    pub(super) socket: ConnectedSocket,
+    pub(super) record: Record,
+}
+
+/// Everything about a connection that moves but its socket.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Record {
+    pub(super) kind: String,
+    // Bound: `HandOver::MOST` bytes, by its `new`.
+    pub(super) state: Vec<u8>,
+    // Bound: the limit of the framer that held them, and the rest of an upgrade.
+    pub(super) unread: Vec<u8>,
+    // Bound: `MOST_BYTES`, in the turn.
+    pub(super) unsent: Vec<u8>,
+    pub(super) settings: TransportSettings,
+}
+
+/// A request to the turn.
+pub(super) struct HandOverRequest {
+    pub(super) connection: ConnectionId,
+    pub(super) done: Resolver<Option<HandedOver>>,
+}
+
+impl Reactor {
+    /// Asks the protocol of a connection to [hand it over](Protocol::hand_over) to another process,
+    /// between two of its callbacks. If it does, the connection has left this loop: for handles it has
+    /// ended with [`Reason::HandedOver`](crate::Reason::HandedOver), and the peer notices nothing.
+    ///
+    /// The Deferred fires with `None`, and the connection goes on, if the protocol refuses; if the
+    /// connection was made by a connect, has layers such as TLS, is closing or half closed, is to be
+    /// upgraded, or has more than 1 MiB or descriptors to send; and on a driver
+    /// without sockets.
+    ///
+    /// ```
+    /// use couplet::reactor::HandedOver;
+    /// use couplet::{HandOver, Protocol, Transport};
+    ///
+    /// struct Counter(u8);
+    /// impl Protocol for Counter {
+    ///     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+    ///         self.0 += data.len() as u8;
+    ///         transport.write(format!("{}\n", self.0));
+    ///     }
+    ///     fn hand_over(&mut self) -> Option<HandOver> {
+    ///         HandOver::new("counter", [self.0])
+    ///     }
+    /// }
+    ///
+    /// # fn example(reactor: &couplet::Reactor, connection: &Transport) {
+    /// let other = reactor.clone();
+    /// let moved = reactor.hand_over(connection.id()).add_callback(move |handed| {
+    ///     let Some(handed) = handed else { return Ok(()) };
+    ///     // In another process, which has got the two.
+    ///     let (socket, record) = handed.into_parts()?;
+    ///     let handed = HandedOver::from_parts(socket, &record)?;
+    ///     let counter = Counter(handed.state()[0]);
+    ///     other.take_over(handed, counter)?.detach();
+    ///     Ok(())
+    /// });
+    /// # moved.detach();
+    /// # }
+    /// ```
+    pub fn hand_over(&self, connection: ConnectionId) -> Deferred<Option<HandedOver>> {
+        let (deferred, done) = Deferred::new();
+        let request = Box::new(HandOverRequest { connection, done });
+        self.records().request(LoopRequest::HandOver(request));
+        deferred
+    }
+
+    /// Continues a connection of another process, with a protocol for its
+    /// [kind](HandedOver::kind). The protocol's first call is `connection_made`; then it gets the unread
+    /// bytes. Unsent output of its predecessor leaves before its own. Settings and counters are those
+    /// that the connection had; a producer is gone.
+    ///
+    /// The Deferred fires with the transport once the connection is in the loop.
+    ///
+    /// # Errors
+    ///
+    /// The system's error; [`Unsupported`](io::ErrorKind::Unsupported) on a driver without sockets.
+    #[track_caller]
+    pub fn take_over(
+        &self,
+        handed: HandedOver,
+        protocol: impl Protocol,
+    ) -> io::Result<Deferred<Transport>> {
+        let HandedOver { socket, record } = handed;
+        let mut continued = Some(Continued { record, next: Some(Box::new(protocol)) });
+        let adopting = self.adopt(socket, move |_: &Address| continued.take())?;
+        Ok(adopting.map(|connection| connection.transport()))
+    }
+}
+
+/// The first protocol of a connection that was taken over. It puts everything as it was.
+struct Continued {
+    record: Record,
+    next: Option<Box<dyn Protocol>>,
+}
+
+impl Protocol for Continued {
+    fn connection_made(&mut self, transport: &Transport) {
+        let Record { unread, unsent, settings, .. } = std::mem::take(&mut self.record);
+        settings.restore(transport, unsent.len());
+        transport.write(unsent);
+        if let Some(next) = self.next.take() {
+            transport.upgrade_with(next, unread);
+        }
+    }
+
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+}
+
+impl HandedOver {
+    /// The kind that the protocol gave.
+    pub fn kind(&self) -> &str {
+        &self.record.kind
+    }
+
+    /// The state that the protocol gave.
+    pub fn state(&self) -> &[u8] {
+        &self.record.state
+    }
+
+    /// The address of the peer; `None` if the socket is no longer connected.
+    pub fn peer(&self) -> Option<Address> {
+        self.socket.peer()
+    }
+
+    /// The socket's descriptor, and a record of everything else, for another process.
+    ///
+    /// # Errors
+    ///
+    /// The system's error.
+    #[cfg(unix)]
+    pub fn into_parts(self) -> io::Result<(OwnedFd, Vec<u8>)> {
+        Ok((self.socket.into_descriptor(), self.record.encode()))
+    }
+
+    /// A connection from another process, of [`into_parts`](Self::into_parts).
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidData`](io::ErrorKind::InvalidData) if the record is not one of this version.
+    #[cfg(unix)]
+    pub fn from_parts(socket: OwnedFd, record: &[u8]) -> io::Result<HandedOver> {
+        let record = Record::decode(record).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(HandedOver { socket: socket.into(), record })
+    }
+}
+
+impl fmt::Debug for HandedOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HandedOver").field("kind", &self.record.kind).finish_non_exhaustive()
+    }
+}
+
+/// The version of [`Record::encode`].
+const VERSION: u8 = 1;
+
+/// The record in bytes: a version; the settings, each as 8 bytes; kind, state, unread and unsent
+/// bytes, each after its length in 4 bytes. Numbers are in network byte order.
+impl Record {
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![VERSION];
+        for number in self.settings.numbers() {
+            bytes.extend(number.to_be_bytes());
+        }
+        for part in [self.kind.as_bytes(), &self.state, &self.unread, &self.unsent] {
+            let length = u32::try_from(part.len()).expect("a part has a limit");
+            bytes.extend(length.to_be_bytes());
+            bytes.extend(part);
+        }
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Record> {
+        let mut rest = bytes.strip_prefix(&[VERSION])?;
+        let mut numbers = [0; TransportSettings::NUMBERS];
+        for number in &mut numbers {
+            let (first, after) = rest.split_first_chunk()?;
+            (*number, rest) = (u64::from_be_bytes(*first), after);
+        }
+        let mut part = |most: usize| {
+            let (length, after) = rest.split_first_chunk()?;
+            let length = u32::from_be_bytes(*length) as usize;
+            let (part, after) = after.split_at_checked(length).filter(|_| length <= most)?;
+            rest = after;
+            Some(part.to_vec())
+        };
+        let kind = String::from_utf8(part(HandOver::MOST_KIND)?).ok()?;
+        let (state, unread, unsent) = (part(HandOver::MOST)?, part(usize::MAX)?, part(MOST_BYTES)?);
+        let settings = TransportSettings::from_numbers(numbers);
+        rest.is_empty().then_some(Record { kind, state, unread, unsent, settings })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn records() -> impl Strategy<Value = Record> {
+        let bytes = || proptest::collection::vec(any::<u8>(), 0..200);
+        let settings = any::<[u64; TransportSettings::NUMBERS]>();
+        (".{0,20}", bytes(), bytes(), bytes(), settings).prop_map(
+            |(kind, state, unread, unsent, numbers)| {
+                let settings = TransportSettings::from_numbers(numbers);
+                Record { kind, state, unread, unsent, settings }
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn a_record_is_read_back_and_a_part_of_it_is_refused(record in records(), cut in 0.0..1.0) {
+            let bytes = record.encode();
+            prop_assert_eq!(Record::decode(&bytes), Some(record));
+            let part = &bytes[..(bytes.len() as f64 * cut) as usize];
+            prop_assert_eq!(Record::decode(part), None);
+            prop_assert_eq!(Record::decode(&[&bytes[..], &[0]].concat()), None);
+            prop_assert_eq!(Record::decode(&[&[VERSION + 1], &bytes[1..]].concat()), None);
+        }
+
+        #[test]
+        fn any_bytes_are_refused_or_read(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let _ = Record::decode(&[&[VERSION], &bytes[..]].concat());
+        }
+    }
+}

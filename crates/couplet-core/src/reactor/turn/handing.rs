@@ -1,0 +1,51 @@
+//! Connections that leave for another process, in the turn.
+
+use super::core::Core;
+use super::table::Origin;
+use crate::driver::{CloseMode, Commands, Key};
+use crate::reactor::handing::{HandOverRequest, HandedOver, MOST_BYTES, Record};
+use crate::transport::TransportSettings;
+
+impl Core {
+    pub(super) fn hand_over(&mut self, io: &mut dyn Commands, request: HandOverRequest) {
+        let HandOverRequest { connection, done } = request;
+        let is_ours = connection.reactor == self.reactor.serial();
+        done.callback(if is_ours { self.try_hand_over(io, connection.key) } else { None });
+    }
+
+    fn try_hand_over(&mut self, io: &mut dyn Commands, key: Key) -> Option<HandedOver> {
+        let entry = self.table.connection(key)?;
+        let is_accepted =
+            matches!(entry.origin, Origin::Port(_) | Origin::Shared(_) | Origin::Adopted(None));
+        if !is_accepted || !io.can_release(key) {
+            return None;
+        }
+        let mut said = None;
+        self.with_life(io, key, |life, now| {
+            let effects;
+            (said, effects) = life.hand_over(now, MOST_BYTES);
+            effects
+        });
+        let (kind, state, unread) = said?.into_parts();
+        let now = self.now();
+        let entry = self.table.connection(key)?;
+        let cell = entry.life.cell();
+        let unsent = cell.copy_of_output();
+        let settings = TransportSettings::of(cell, now);
+        let socket = io.release(key);
+        entry.life.leave();
+        entry.life.lost(now);
+        io.close(key, CloseMode::Normal);
+        self.remove_connection(io, key);
+        match socket {
+            Ok(socket) => {
+                let record = Record { kind, state, unread, unsent, settings };
+                Some(HandedOver { socket, record })
+            }
+            Err(error) => {
+                log_error!(%error, "cannot hand a connection over");
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,427 @@
+//! Row 51d: connections that move to another process: here to another loop.
+
+use std::cell::{Cell, RefCell};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::protocols::{LineProtocol, LineReceiver, LineTransport, Relay};
+use couplet::reactor::HandedOver;
+use couplet::testing::{Manner, failure_of, success_of};
+use couplet::{Address, ConnectionLost, HandOver, Protocol, Reason, SocketOption, Transport};
+
+use crate::needed::Folder;
+use crate::suite::kit::{Kit, Rig};
+
+/// The calls of a protocol, and its transport.
+#[derive(Clone, Default)]
+struct Seen {
+    calls: Rc<RefCell<Vec<String>>>,
+    transport: Rc<RefCell<Option<Transport>>>,
+    is_dropped: Rc<Cell<bool>>,
+}
+
+impl Seen {
+    fn note(&self, call: impl Into<String>) {
+        self.calls.borrow_mut().push(call.into());
+    }
+
+    fn take(&self) -> Vec<String> {
+        self.calls.take()
+    }
+
+    fn transport(&self) -> Transport {
+        self.transport.borrow().clone().expect("a connection")
+    }
+}
+
+/// The answer of a protocol that is asked.
+#[derive(Clone, Copy, PartialEq)]
+enum Says {
+    Yes,
+    No,
+    Panics,
+    /// It says yes, and closes.
+    Closes,
+}
+
+/// Echoes, and moves with the number of its bytes.
+struct Mover {
+    seen: Seen,
+    says: Says,
+    count: u8,
+}
+
+impl Protocol for Mover {
+    fn connection_made(&mut self, transport: &Transport) {
+        self.seen.note("made");
+        *self.seen.transport.borrow_mut() = Some(transport.clone());
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        self.seen.note(String::from_utf8_lossy(data));
+        self.count += data.len() as u8;
+        transport.write(data);
+    }
+
+    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
+        self.seen.note(format!("lost: {reason}"));
+    }
+
+    fn hand_over(&mut self) -> Option<HandOver> {
+        match self.says {
+            Says::Yes => {}
+            Says::No => return None,
+            Says::Panics => panic!("a protocol that panics"),
+            Says::Closes => self.seen.transport().lose_connection(),
+        }
+        HandOver::new("mover", [self.count])
+    }
+}
+
+impl Drop for Mover {
+    fn drop(&mut self) {
+        self.seen.is_dropped.set(true);
+    }
+}
+
+/// A loop with a mover, and its client.
+struct Old {
+    rig: Rig,
+    seen: Seen,
+    client: TcpStream,
+}
+
+impl Old {
+    fn new(says: Says) -> Old {
+        Old::over("tcp:0:interface=127.0.0.1", says)
+    }
+
+    fn over(endpoint: &str, says: Says) -> Old {
+        let (mut rig, seen) = (Kit::mio().rig(), Seen::default());
+        let its = seen.clone();
+        let factory = move || Mover { seen: its.clone(), says, count: 0 };
+        let port = rig.reactor.listen(endpoint, factory).expect("a free port");
+        let Address::Tcp(host) = port.host() else { panic!("no TCP") };
+        let client = TcpStream::connect(host).expect("it listens");
+        client.set_read_timeout(Some(Duration::from_secs(10))).expect("an option");
+        rig.until("a connection", || seen.transport.borrow().is_some());
+        Old { rig, seen, client }
+    }
+
+    /// Sends bytes, and waits for their echo.
+    fn echo(&mut self, bytes: &str) {
+        self.client.write_all(bytes.as_bytes()).expect("room");
+        let mut echo = vec![0; bytes.len()];
+        self.client.set_nonblocking(true).expect("an option");
+        let client = &mut self.client;
+        self.rig.until("an echo", || client.read_exact(&mut echo).is_ok());
+        client.set_nonblocking(false).expect("an option");
+        assert_eq!(echo, bytes.as_bytes());
+    }
+
+    /// Writes more than the socket takes.
+    fn fill(&mut self, bytes: &[u8]) {
+        let transport = self.seen.transport();
+        transport.set_socket_option(SocketOption::SendBuffer(4096));
+        self.rig.turns(2);
+        transport.write(bytes);
+        self.rig.turns(3);
+    }
+
+    fn hand_over(&mut self) -> Option<HandedOver> {
+        let handed = self.rig.reactor.hand_over(self.seen.transport().id());
+        self.rig.turns(2);
+        success_of(handed)
+    }
+
+    /// Moves the connection to another loop.
+    fn leave(mut self) -> (Rig, HandedOver, TcpStream) {
+        let handed = self.hand_over().expect("it may move");
+        let (socket, record) = handed.into_parts().expect("a descriptor");
+        (self.rig, HandedOver::from_parts(socket, &record).expect("a record"), self.client)
+    }
+}
+
+/// Continues a connection in a new loop.
+fn take_over(handed: HandedOver) -> (Rig, Seen) {
+    let (mut rig, seen) = (Kit::mio().rig(), Seen::default());
+    assert_eq!(handed.kind(), "mover");
+    let mover = Mover { seen: seen.clone(), says: Says::Yes, count: handed.state()[0] };
+    let taken = rig.reactor.take_over(handed, mover).expect("a socket");
+    rig.until("the connection", || seen.transport.borrow().is_some());
+    success_of(taken);
+    (rig, seen)
+}
+
+/// The bytes received and sent, of the only connection.
+fn counters(rig: &Rig) -> (u64, u64) {
+    let shown = &rig.l.snapshot().connections[0];
+    (shown.bytes_in, shown.bytes_out)
+}
+
+fn reads(rig: &mut Rig, client: &mut TcpStream, wanted: &[u8]) {
+    client.set_nonblocking(true).expect("an option");
+    let mut got = Vec::new();
+    rig.until("bytes", || {
+        let mut bytes = [0; 65536];
+        if let Ok(count) = client.read(&mut bytes) {
+            got.extend_from_slice(&bytes[..count]);
+        }
+        got.len() >= wanted.len()
+    });
+    client.set_nonblocking(false).expect("an option");
+    assert!(got == wanted, "{} of {} bytes", got.len(), wanted.len());
+}
+
+#[test]
+fn c51d_a_connection_moves_between_two_callbacks_and_its_peer_notices_nothing() {
+    let mut old = Old::new(Says::Yes);
+    old.echo("abc");
+    let (seen, transport) = (old.seen.clone(), old.seen.transport());
+    old.seen.take();
+    let (mut first, handed, mut client) = old.leave();
+    assert_eq!(handed.peer(), Some(client.local_addr().expect("an address").into()));
+    // Nothing was called but `hand_over`, and the protocol is gone. Its handles do nothing.
+    assert!(seen.take().is_empty() && seen.is_dropped.get());
+    transport.write("lost");
+    transport.abort_connection();
+    first.turns(2);
+    let lost = failure_of(transport.flushed()).to_string();
+    assert!(lost.contains("handed over to another process"), "{lost}");
+    drop(first);
+    // Bytes that arrive meanwhile are for the other process.
+    client.write_all(b"def").expect("room");
+    let (mut second, seen) = take_over(handed);
+    reads(&mut second, &mut client, b"def");
+    assert_eq!(seen.take(), ["made", "def"]);
+    let moved = seen.transport();
+    assert_eq!(counters(&second), (6, 6));
+    // It can move on.
+    let again = second.reactor.hand_over(moved.id());
+    second.turns(2);
+    let handed = success_of(again).expect("it may move again");
+    assert_eq!(handed.state(), [6]);
+    let (mut third, seen) = take_over(handed);
+    client.shutdown(Shutdown::Write).expect("it is open");
+    third.until("its end", || seen.calls.borrow().len() == 2);
+    assert_eq!(seen.take(), ["made", "lost: connection closed by the peer"]);
+    assert_eq!(client.read(&mut [0]).expect("a clean end"), 0);
+}
+
+#[test]
+fn c51d_unsent_output_leaves_before_what_is_written_next() {
+    let mut old = Old::new(Says::Yes);
+    let most = 1024 * 1024;
+    let wanted: Vec<u8> = (0..most).map(|n| (n % 251) as u8).collect();
+    old.fill(&wanted);
+    let left = old.seen.transport().buffered();
+    assert!(left > 0 && left < most, "the socket took {}", most - left);
+    let (_first, handed, mut client) = old.leave();
+    let (mut second, seen) = take_over(handed);
+    seen.transport().write("!");
+    reads(&mut second, &mut client, &[&wanted[..], b"!"].concat());
+    assert_eq!(counters(&second), (0, most as u64 + 1));
+}
+
+#[test]
+fn c51d_a_paused_connection_stays_paused() {
+    let mut old = Old::new(Says::Yes);
+    old.seen.transport().pause_producing();
+    old.rig.turns(2);
+    let (_first, handed, mut client) = old.leave();
+    client.write_all(b"later").expect("room");
+    let (mut second, seen) = take_over(handed);
+    second.turns(5);
+    assert_eq!(seen.take(), ["made"]);
+    seen.transport().resume_producing();
+    reads(&mut second, &mut client, b"later");
+}
+
+#[test]
+fn c51d_the_times_and_limits_of_a_connection_move_with_it() {
+    let mut old = Old::new(Says::Yes);
+    old.echo("abc");
+    let transport = old.seen.transport();
+    transport.set_idle_timeout(Some(Duration::from_secs(9)));
+    transport.set_write_cap(Some(1000));
+    transport.throttle(Duration::from_secs(3));
+    old.rig.pass(Duration::from_secs(2));
+    old.rig.tick();
+    let (_first, handed, mut client) = old.leave();
+    client.write_all(b"def").expect("room");
+    let (mut second, seen) = take_over(handed);
+    let shown = &second.l.snapshot().connections[0];
+    assert_eq!((shown.idle, shown.age), (Duration::from_secs(2), Duration::from_secs(2)));
+    // The rest of the throttle, and then the idle time: without a pause it ends at the seventh second.
+    second.turns(3);
+    assert_eq!(seen.take(), ["made"]);
+    second.pass(Duration::from_secs(1));
+    second.until("bytes", || !seen.calls.borrow().is_empty());
+    assert_eq!(seen.take(), ["def"]);
+    second.pass(Duration::from_secs(10));
+    second.until("its end", || !seen.calls.borrow().is_empty());
+    assert_eq!(seen.take(), ["lost: idle timeout: nothing received for too long"]);
+    // The cap.
+    let old = Old::new(Says::Yes);
+    old.seen.transport().set_write_cap(Some(1000));
+    let (_first, handed, _client) = old.leave();
+    let (mut second, seen) = take_over(handed);
+    seen.transport().write(vec![0; 1001]);
+    second.until("its end", || seen.calls.borrow().len() == 2);
+    assert!(seen.take()[1].starts_with("lost: the peer reads too slowly"));
+}
+
+/// Says each line back; a line "hold" pauses reading.
+struct Lines(Rc<RefCell<Option<LineTransport>>>);
+
+impl LineProtocol for Lines {
+    fn connection_made(&mut self, transport: &LineTransport) {
+        *self.0.borrow_mut() = Some(transport.clone());
+    }
+
+    fn line_received(&mut self, transport: &LineTransport, line: &[u8]) {
+        transport.send_line(line);
+        if line == b"hold" {
+            transport.pause_producing();
+        }
+    }
+
+    fn hand_over(&mut self) -> Option<HandOver> {
+        HandOver::new("lines", [])
+    }
+}
+
+#[test]
+fn c51d_a_framer_gives_what_it_holds() {
+    let (mut rig, made) = (Kit::mio().rig(), Rc::<RefCell<Option<LineTransport>>>::default());
+    let its = made.clone();
+    let listening = rig
+        .reactor
+        .listen("tcp:0:interface=127.0.0.1", move || LineReceiver::new(Lines(its.clone())));
+    let Address::Tcp(host) = listening.expect("a free port").host() else { panic!("no TCP") };
+    let mut client = TcpStream::connect(host).expect("it listens");
+    // Whole lines and a part that the framer holds while reading is paused.
+    client.write_all(b"one\r\nhold\r\ntwo\r\nthr").expect("room");
+    reads(&mut rig, &mut client, b"one\r\nhold\r\n");
+    let id = made.borrow().as_ref().expect("a connection").id();
+    let handed = rig.reactor.hand_over(id);
+    rig.turns(2);
+    let handed = success_of(handed).expect("it may move");
+    client.write_all(b"ee\r\n").expect("room");
+    let (mut second, made) = (Kit::mio().rig(), Rc::<RefCell<Option<LineTransport>>>::default());
+    let lines = LineReceiver::new(Lines(made.clone()));
+    second.reactor.take_over(handed, lines).expect("a socket").detach();
+    second.until("the connection", || made.borrow().is_some());
+    made.borrow().as_ref().expect("it is made").resume_producing();
+    reads(&mut second, &mut client, b"two\r\nthree\r\n");
+}
+
+#[test]
+fn c51d_a_unix_connection_moves_too() {
+    let (mut rig, seen, folder) = (Kit::mio().rig(), Seen::default(), Folder::new());
+    let path = folder.join("port");
+    let its = seen.clone();
+    let factory = move || Mover { seen: its.clone(), says: Says::Yes, count: 0 };
+    let _port = rig.reactor.listen_unix(&*path, factory).expect("a free path");
+    let mut client = UnixStream::connect(&path).expect("it listens");
+    rig.until("a connection", || seen.transport.borrow().is_some());
+    let handed = rig.reactor.hand_over(seen.transport().id());
+    rig.turns(2);
+    let (mut second, seen) = take_over(success_of(handed).expect("it may move"));
+    client.write_all(b"hello").expect("room");
+    second.until("bytes", || seen.calls.borrow().len() == 2);
+    assert_eq!(seen.take(), ["made", "hello"]);
+    assert!(seen.transport().peer_credentials().is_some());
+}
+
+#[test]
+fn c51d_a_protocol_may_refuse_and_goes_on() {
+    let mut old = Old::new(Says::No);
+    assert!(old.hand_over().is_none());
+    old.echo("still here");
+    assert!(!old.seen.is_dropped.get());
+    for (says, wanted) in [
+        (Says::Panics, "lost: a callback panicked: a protocol that panics"),
+        (Says::Closes, "lost: connection closed by us"),
+    ] {
+        let mut old = Old::new(says);
+        assert!(old.hand_over().is_none());
+        drop(old.client);
+        old.rig.until("its end", || old.seen.calls.borrow().len() == 2);
+        assert_eq!(old.seen.take(), ["made", wanted]);
+    }
+}
+
+#[test]
+fn c51d_a_connection_that_is_not_whole_stays() {
+    let refuses = |mut old: Old, what: &str| {
+        assert!(old.hand_over().is_none(), "{what}");
+        assert!(!old.seen.is_dropped.get(), "{what}");
+    };
+    let closing = Old::new(Says::Yes);
+    closing.seen.transport().lose_connection();
+    refuses(closing, "closing");
+    let finishing = Old::new(Says::Yes);
+    finishing.seen.transport().lose_write_connection();
+    refuses(finishing, "half closed");
+    let mut upgrading = Old::new(Says::Yes);
+    upgrading.seen.transport().upgrade(Relay::pair().0);
+    assert!(upgrading.hand_over().is_none(), "to be upgraded");
+    refuses(Old::over("throttle:tcp:0:interface=127.0.0.1:read=1M", Says::Yes), "layered");
+    let full = Old::new(Says::Yes);
+    full.seen.transport().write(vec![0; 6 * 1024 * 1024]);
+    refuses(full, "with more than 1 MiB");
+    // A client's, and that of another loop.
+    let mut old = Old::new(Says::Yes);
+    let seen = Seen::default();
+    let mover = Mover { seen: seen.clone(), says: Says::Yes, count: 0 };
+    let host = old.client.peer_addr().expect("an address");
+    old.rig.reactor.connect_protocol(&*format!("tcp:{host}"), mover).detach();
+    old.rig.until("a client", || seen.transport.borrow().is_some());
+    let id = seen.transport().id();
+    let (asked, foreign) = (old.rig.reactor.hand_over(id), Kit::mio().rig());
+    let unknown = foreign.reactor.hand_over(id);
+    old.rig.turns(2);
+    assert!(success_of(asked).is_none());
+    let mut foreign = foreign;
+    foreign.turns(2);
+    assert!(success_of(unknown).is_none());
+    // Without sockets.
+    let mut memory = Kit::memory(Manner::Readiness).rig();
+    let asked = memory.reactor.hand_over(id);
+    memory.turns(2);
+    assert!(success_of(asked).is_none());
+}
+
+#[test]
+fn c51d_what_waits_for_the_old_connection_fails_and_its_port_has_room() {
+    let endpoint = "tcp:0:interface=127.0.0.1:connections=1";
+    let mut old = Old::over(endpoint, Says::Yes);
+    let transport = old.seen.transport();
+    old.fill(&vec![0; 1024 * 1024]);
+    let flushed = transport.flushed();
+    let mut waiting = TcpStream::connect(old.client.peer_addr().unwrap()).expect("a queue");
+    let handed = old.hand_over().expect("it may move");
+    let lost = failure_of(flushed);
+    let lost = lost.downcast_ref::<ConnectionLost>().expect("it is lost");
+    assert!(matches!(lost.0, Reason::HandedOver), "{lost}");
+    // The next client takes the place.
+    waiting.write_all(b"x").expect("room");
+    reads(&mut old.rig, &mut waiting, b"x");
+    drop(handed);
+}
+
+#[test]
+fn c51d_a_record_of_another_version_is_refused() {
+    let (_rig, handed, _client) = Old::new(Says::Yes).leave();
+    let (socket, mut record) = handed.into_parts().expect("a descriptor");
+    record[0] += 1;
+    let refused = HandedOver::from_parts(socket, &record).expect_err("another version");
+    assert_eq!(refused.kind(), ErrorKind::InvalidData);
+    assert!(HandOver::new("kind", vec![0; HandOver::MOST]).is_some());
+    assert!(HandOver::new("kind", vec![0; HandOver::MOST + 1]).is_none());
+    assert!(HandOver::new("k".repeat(HandOver::MOST_KIND + 1), []).is_none());
+}

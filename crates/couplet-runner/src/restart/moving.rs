@@ -1,0 +1,131 @@
+//! Connections that move to the new process. All leave within one turn, so that protocols that know
+//! each other leave together, and the new process serves them once it has all.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+
+use couplet::reactor::HandedOver;
+use couplet::{Address, ConnectionId, Failure, Protocol, Reactor};
+
+/// Builds the protocol of a connection that another process has handed over.
+type Build = Box<dyn Fn(&[u8], &Address) -> couplet::Result<Box<dyn Protocol>>>;
+
+/// The kinds of connections that a program takes over.
+#[derive(Clone, Default)]
+pub(crate) struct Takers(
+    // Bound: the kinds that the program knows.
+    Rc<BTreeMap<&'static str, Build>>,
+);
+
+impl Takers {
+    /// Adds a kind, before the program runs.
+    pub(crate) fn add<P: Protocol>(
+        &mut self,
+        kind: &'static str,
+        build: impl Fn(&[u8], &Address) -> couplet::Result<P> + 'static,
+    ) {
+        let kinds = Rc::get_mut(&mut self.0).expect("the program does not run");
+        kinds.insert(kind, Box::new(move |state, peer| Ok(Box::new(build(state, peer)?))));
+    }
+
+    pub(super) fn kinds(&self) -> Vec<String> {
+        self.0.keys().map(|kind| (*kind).to_owned()).collect()
+    }
+
+    /// Continues a connection. One that can't be continued is logged and closed.
+    pub(super) fn take_over(&self, reactor: &Reactor, handed: HandedOver) {
+        let kind = handed.kind().to_owned();
+        if let Err(failure) = self.try_take_over(reactor, handed) {
+            tracing::error!(kind, "cannot take a connection over: {failure}");
+        }
+    }
+
+    fn try_take_over(&self, reactor: &Reactor, handed: HandedOver) -> couplet::Result<()> {
+        let build = self.0.get(handed.kind()).ok_or_else(|| Failure::msg("the kind is unknown"))?;
+        let peer = handed.peer().ok_or_else(|| Failure::msg("its peer has left"))?;
+        let protocol = build(handed.state(), &peer)?;
+        reactor.take_over(handed, protocol)?.add_errback(failed).detach();
+        Ok(())
+    }
+}
+
+fn failed(failure: Failure) -> couplet::Result<couplet::Transport> {
+    tracing::debug!("a connection that was taken over has ended: {failure}");
+    Err(failure)
+}
+
+/// A connection that has left this loop, and can return to it.
+pub(super) struct Leaving {
+    socket: OwnedFd,
+    // Bound: as the connection's record.
+    pub(super) record: Vec<u8>,
+}
+
+impl Leaving {
+    fn of(handed: HandedOver) -> std::io::Result<Leaving> {
+        let (socket, record) = handed.into_parts()?;
+        Ok(Leaving { socket, record })
+    }
+
+    /// A second descriptor, for the other process.
+    pub(super) fn descriptor(&self) -> std::io::Result<OwnedFd> {
+        self.socket.as_fd().try_clone_to_owned()
+    }
+
+    fn into_handed(self) -> std::io::Result<HandedOver> {
+        HandedOver::from_parts(self.socket, &self.record)
+    }
+}
+
+/// Most connections in a message: a connection to a process carries 64 descriptors at once.
+const TOGETHER: usize = 32;
+/// The size of records from which a message has no more.
+const LARGE: usize = 1 << 20;
+
+/// Connections that are sent together.
+pub(super) fn batches(mut leaving: &[Leaving]) -> impl Iterator<Item = &[Leaving]> {
+    std::iter::from_fn(move || {
+        let mut size = 0;
+        let fits = |one: &&Leaving| {
+            let fits = size < LARGE;
+            size += one.record.len();
+            fits
+        };
+        let count = leaving.iter().take(TOGETHER).take_while(fits).count();
+        let batch = leaving.split_off(..count)?;
+        (!batch.is_empty()).then_some(batch)
+    })
+}
+
+/// Has all connections of these kinds leave the loop, within one turn.
+pub(super) async fn leave(
+    reactor: &Reactor,
+    takers: &Takers,
+    kinds: &[String],
+) -> couplet::Result<Vec<Leaving>> {
+    let connections: Vec<ConnectionId> =
+        reactor.snapshot().await?.connections.iter().map(|connection| connection.id).collect();
+    let leaving: Vec<_> = connections.into_iter().map(|id| reactor.hand_over(id)).collect();
+    let mut all = Vec::new();
+    for deferred in leaving {
+        match deferred.await? {
+            Some(handed) if kinds.iter().any(|kind| kind == handed.kind()) => {
+                all.push(Leaving::of(handed)?);
+            }
+            Some(handed) => takers.take_over(reactor, handed),
+            None => {}
+        }
+    }
+    Ok(all)
+}
+
+/// Continues connections in this process, because the new one has not got them.
+pub(super) fn stay(reactor: &Reactor, takers: &Takers, leaving: impl IntoIterator<Item = Leaving>) {
+    for one in leaving {
+        match one.into_handed() {
+            Ok(handed) => takers.take_over(reactor, handed),
+            Err(error) => tracing::error!(%error, "cannot continue a connection"),
+        }
+    }
+}
