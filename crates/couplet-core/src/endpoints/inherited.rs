@@ -38,7 +38,7 @@ impl FdServer {
 
 impl ServerEndpoint for FdServer {
     fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> Result<Port> {
-        adopt(reactor, factory, (self.number, None), &self.place)
+        adopt(reactor, factory, || Ok((self.number, None)), &self.place)
     }
 
     fn share(&self, _: usize) -> Result<SharedPort> {
@@ -149,7 +149,7 @@ impl PassedSockets {
 
 impl ServerEndpoint for SystemdServer {
     fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> Result<Port> {
-        adopt(reactor, factory, (self.number()?, self.domain), &self.place)
+        adopt(reactor, factory, || Ok((self.number()?, self.domain)), &self.place)
     }
 
     fn share(&self, _: usize) -> Result<SharedPort> {
@@ -157,21 +157,20 @@ impl ServerEndpoint for SystemdServer {
     }
 }
 
-/// Listens on a duplicate of a descriptor, whose socket must be of this domain.
+/// Listens on the factory's socket if it has one, or else on a duplicate of a descriptor, whose
+/// socket must be of this domain.
 #[cfg(unix)]
 fn adopt(
     reactor: &Reactor,
     mut factory: ErasedFactory,
-    which: (i32, Option<&str>),
+    which: impl FnOnce() -> Result<(i32, Option<&'static str>), EndpointError>,
     place: &Part,
 ) -> Result<Port> {
     let socket = match factory.take_socket() {
         Some(socket) => socket,
-        None => inherit(which, place)?,
+        None => inherit(which()?, place)?,
     };
-    Ok(reactor
-        .adopt_port(socket, factory)
-        .map_err(|error| passed_socket_error(which.0, place, &error))?)
+    Ok(reactor.adopt_port(socket, factory).map_err(|error| socket_error(place, &error))?)
 }
 
 /// Shares the descriptor's socket among several loops.
@@ -199,6 +198,11 @@ fn inherit(
 }
 
 #[cfg(unix)]
+fn socket_error(place: &Part, error: &std::io::Error) -> EndpointError {
+    place.error(format!("cannot use the socket: {}", Plain(error)))
+}
+
+#[cfg(unix)]
 fn passed_socket_error(number: i32, place: &Part, error: &std::io::Error) -> EndpointError {
     place.error(format!("cannot use descriptor {number}: {}", Plain(error)))
 }
@@ -212,9 +216,10 @@ fn share((number, _): (i32, Option<&str>), place: &Part, _: String) -> Result<Sh
 fn adopt(
     _: &Reactor,
     _: ErasedFactory,
-    (number, _): (i32, Option<&str>),
+    which: impl FnOnce() -> Result<(i32, Option<&'static str>), EndpointError>,
     place: &Part,
 ) -> Result<Port> {
+    let (number, _) = which()?;
     Err(place.error(format!("cannot use descriptor {number}: this system passes no descriptors")))?
 }
 

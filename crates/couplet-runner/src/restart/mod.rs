@@ -58,6 +58,8 @@ impl Executable {
         Ok(Executable { path, arguments: arguments.collect() })
     }
 
+    /// Variables of systemd that name this process don't apply to the next, which is fed by the link and
+    /// reports for the program.
     fn command(&self, link: OwnedFd) -> Command {
         Command::new(&self.path)
             .args(&self.arguments)
@@ -65,6 +67,7 @@ impl Executable {
             .env_remove("LISTEN_FDS")
             .env_remove("LISTEN_PID")
             .env_remove("LISTEN_FDNAMES")
+            .env_remove("WATCHDOG_PID")
             .inherit_stdio()
             .descriptor(LINK, link)
     }

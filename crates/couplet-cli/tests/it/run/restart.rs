@@ -1,16 +1,18 @@
 //! `ctl restart` and SIGUSR2: a new process takes over the ports, and no connect is refused.
 
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 use super::{FILE, POEM, Program, echo, echoes, is_refused, poet};
-use crate::kit::{Client, couplet, noise, pause, wait_until};
+use crate::kit::{Client, Ended, PATIENCE, Running, couplet, noise, pause, wait_until};
 use crate::needed::Folder;
 
 const PROCESS: &str =
@@ -22,7 +24,7 @@ fn services(services: &[String], more: &str) -> String {
 }
 
 /// A program whose newest process ends with the test.
-struct Restarted(Program);
+pub(super) struct Restarted(pub(super) Program);
 
 impl Restarted {
     fn start(text: &str) -> Restarted {
@@ -35,10 +37,13 @@ impl Restarted {
     }
 
     /// Restarts, and returns the new process.
-    fn restart(&self) -> Pid {
+    pub(super) fn restart(&self) -> Pid {
         let answer = self.ctl(&["restart"]);
-        let pid = self.newest().expect("a pid file");
-        assert_eq!(answer.text(), format!("process {} has taken over\n", pid.as_raw_nonzero()));
+        let words = answer.text();
+        let pid = words.strip_prefix("process ").and_then(|rest| rest.split(' ').next());
+        let pid = pid.and_then(|pid| Pid::from_raw(pid.parse().ok()?));
+        let pid = pid.unwrap_or_else(|| panic!("{words:?} {}", answer.stderr));
+        assert_eq!(self.newest(), Some(pid));
         pid
     }
 
@@ -51,7 +56,7 @@ impl Restarted {
     }
 
     /// Ends the newest process.
-    fn stop(mut self) {
+    pub(super) fn stop(mut self) {
         let pid = self.newest().expect("a pid file");
         assert_eq!(self.ctl(&["stop"]).code, Some(0));
         // Whoever has started a process also has to notice its end.
@@ -411,4 +416,60 @@ fn an_endpoint_that_has_changed_is_opened_anew_and_one_whose_table_has_another_n
     assert!(is_refused(a));
     UnixStream::connect(program.folder.path("b")).expect("it listens");
     program.stop();
+}
+
+/// Sends a program, which believes itself restarted, these strings; returns its answers and its end.
+fn as_older_process(strings: &[&str]) -> (Vec<String>, Ended) {
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    let folder = Folder::new();
+    folder.write(FILE, services(&[echo("a", "unix:a", "")], ""));
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec 3<&0; exec \"$@\"", "sh"]).stdin(OwnedFd::from(theirs));
+    let program = couplet(&["run", FILE]);
+    command.arg(program.get_program()).args(program.get_args()).current_dir(&*folder);
+    command.env("COUPLET_RESTARTED_BY", std::process::id().to_string());
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    let running = Running::spawn(&mut command);
+    drop(command);
+    ours.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut answers = Vec::new();
+    for string in strings {
+        ours.write_all(&(string.len() as u32).to_be_bytes()).unwrap();
+        ours.write_all(string.as_bytes()).unwrap();
+        let mut length = [0; 4];
+        if ours.read_exact(&mut length).is_err() {
+            break;
+        }
+        let mut answer = vec![0; u32::from_be_bytes(length) as usize];
+        ours.read_exact(&mut answer).unwrap();
+        answers.push(String::from_utf8(answer).unwrap());
+    }
+    drop(ours);
+    (answers, running.ended())
+}
+
+#[test]
+fn an_older_program_of_another_version_is_refused_and_nonsense_harms_nothing() {
+    let hello = |version: u32| {
+        format!(
+            "{{\"descriptors\":0,\"request\":{{\"Hello\":{{\"version\":{version},\"generation\":2}}}}}}"
+        )
+    };
+    let refused = "the running program hands over by version 99, this one by 1";
+    for (strings, wanted) in [
+        (vec![hello(99)], refused),
+        (vec!["nonsense".to_owned()], "the other process sent an odd message: "),
+        (vec![String::new()], "the other process sent an odd message: "),
+        (vec![hello(1), "{\"descriptors\":1,\"request\":\"PidFile\"}".to_owned()], "missing"),
+        (vec!["{\"descriptors\":0,\"request\":\"Start\"}".to_owned()], "a message is missing"),
+        (vec!["{\"descriptors\":0,\"request\":\"Moved\"}".to_owned()], "came too early"),
+    ] {
+        let strings: Vec<&str> = strings.iter().map(String::as_str).collect();
+        let (answers, ended) = as_older_process(&strings);
+        let last = answers.last().expect("an answer");
+        assert!(last.contains("Failed") && last.contains(wanted), "{last}");
+        // The older process has gone before it had given everything.
+        assert_eq!(ended.code, Some(1), "{strings:?} {ended:?}");
+        assert!(ended.stderr.contains("the older process is lost"), "{}", ended.stderr);
+    }
 }

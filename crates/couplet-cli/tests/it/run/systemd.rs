@@ -6,6 +6,7 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
+use super::restart::Restarted;
 use super::{POEM, Program, echo, poet};
 use crate::kit::{Client, PATIENCE, has};
 use crate::needed::Folder;
@@ -206,4 +207,66 @@ fn a_service_is_activated_by_systemd() {
     assert_eq!(&answer, b"hello");
     drop(stream);
     assert_eq!(program.stop(Signal::TERM).code, Some(0));
+}
+
+#[test]
+fn a_restart_names_the_new_main_process_which_feeds_the_watchdog() {
+    let folder = Folder::new();
+    let manager = Manager::new(&folder);
+    let path = folder.path("notify");
+    let process = "[runner]\ncontrol = \"ctl\"\npid-file = \"pid\"\n";
+    let text = echo("a", "0", "") + process;
+    let program = Restarted(Program::start_changed(folder, &text, &[], |program| {
+        let mut command = Command::new("sh");
+        command.args(["-c", "WATCHDOG_PID=$$ exec \"$@\"", "sh"]);
+        command.arg(program.get_program()).args(program.get_args());
+        command.env("NOTIFY_SOCKET", path).env("WATCHDOG_USEC", "2000000");
+        command
+    }));
+    manager.expect_ready();
+    let pid = program.restart();
+    let without_watchdog = || loop {
+        let message = manager.message();
+        if message.trim_end() != "WATCHDOG=1" {
+            return message;
+        }
+    };
+    assert_eq!(without_watchdog().trim_end(), format!("MAINPID={}", pid.as_raw_nonzero()));
+    assert!(without_watchdog().starts_with("READY=1\n"));
+    assert_eq!(manager.message().trim_end(), "WATCHDOG=1", "of the new process");
+    program.stop();
+    assert!(without_watchdog().starts_with("STOPPING=1\n"), "of the new process, and no other");
+}
+
+#[test]
+fn a_socket_of_systemd_goes_along_in_a_restart() {
+    const ACTIVATE: &str = "systemd-socket-activate";
+    if !has(ACTIVATE) {
+        return;
+    }
+    let folder = Folder::new();
+    let path = folder.path("socket");
+    let process = "[runner]\ncontrol = \"ctl\"\npid-file = \"pid\"\n";
+    let text = echo("a", "systemd:web", "") + process;
+    let program = Restarted(Program::start_changed(folder, &text, &[], |program| {
+        let mut command = Command::new(ACTIVATE);
+        command.args(["--listen", &path, "--fdname=web"]);
+        command.arg(program.get_program()).args(program.get_args());
+        command
+    }));
+    program.wait_told("Listening on");
+    let path = program.folder.path("socket");
+    let mut client = UnixStream::connect(&path).unwrap();
+    echoed(&mut client);
+    program.restart();
+    echoed(&mut client);
+    echoed(&mut UnixStream::connect(&path).expect("it listens"));
+    program.stop();
+}
+
+fn echoed(client: &mut UnixStream) {
+    client.write_all(b"hello").unwrap();
+    let mut echo = [0; 5];
+    client.read_exact(&mut echo).unwrap();
+    assert_eq!(&echo, b"hello");
 }
