@@ -244,4 +244,28 @@ mod tests {
         assert!(value(&text, "couplet_busy_seconds_count") > 2.0, "{text}");
         assert!(text.ends_with("# EOF\n"), "{text}");
     }
+
+    #[test]
+    fn connections_count_at_their_own_port_even_if_ports_have_no_number() {
+        let mut l = Loop::new().unwrap();
+        let metrics = Metrics::measure(&mut l);
+        let reactor = l.reactor();
+        let names = ["a", "b"].map(|name| format!("unix:@couplet-{}-{name}", std::process::id()));
+        for name in &names {
+            reactor.listen(&**name, || Echo).unwrap();
+        }
+        let (asked, second) = (reactor.clone(), names[1].clone());
+        let talk = reactor.spawn(async move {
+            let open = asked.connect_stream(second).await?;
+            asked.sleep(Duration::from_millis(5)).await?;
+            let snapshot = asked.snapshot().await?;
+            drop(open);
+            Ok(snapshot)
+        });
+        let snapshot = l.run_until(talk).unwrap();
+        let text = metrics.encode(&snapshot, &Supervisor::new("program"));
+        let open = |name: &str| format!("couplet_connections{{port=\"{name}\",state=\"open\"}}");
+        assert_eq!(value(&text, &open(&names[1])), 1.0, "{text}");
+        assert!(!text.contains(&open(&names[0])), "{text}");
+    }
 }

@@ -39,12 +39,26 @@ fn notify(states: &[NotifyState<'_>]) {
 /// While `is_main` says so.
 pub(crate) fn keep_watchdog(reactor: &Reactor, is_main: impl Fn() -> bool + 'static) {
     if let Some(allowed) = sd_notify::watchdog_enabled() {
-        let interval = (allowed / 2).max(Duration::from_millis(1));
         let call = LoopingCall::new(reactor, move || {
             if is_main() {
                 notify(&[NotifyState::Watchdog]);
             }
         });
-        call.start(interval).detach();
+        call.start(interval(allowed)).detach();
+    }
+}
+
+fn interval(allowed: Duration) -> Duration {
+    (allowed / 2).max(Duration::from_millis(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_watchdog_is_fed_twice_in_its_time() {
+        assert_eq!(interval(Duration::from_secs(3)), Duration::from_millis(1500));
+        assert_eq!(interval(Duration::ZERO), Duration::from_millis(1));
     }
 }

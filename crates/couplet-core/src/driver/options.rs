@@ -394,6 +394,17 @@ mod tests {
         assert_ne!(prepared(), prepared(), "two closures may differ");
     }
 
+    #[test]
+    fn the_loops_of_a_cluster_have_room_for_all_connections_together() {
+        for (most, loops, share) in [(5, 2, 3), (6, 2, 3), (1, 8, 1), (5, 1, 5), (7, 0, 7)] {
+            let options = ListenOptions::default().max_connections(most);
+            let wanted = ListenOptions::default().max_connections(share);
+            assert_eq!(options.divided(loops), wanted, "{most} in {loops}");
+        }
+        let unlimited = ListenOptions::default();
+        assert_eq!(unlimited.divided(3), unlimited);
+    }
+
     #[cfg(target_os = "linux")]
     #[test]
     fn a_socket_file_of_datagrams_has_the_mode_and_the_lock_of_its_port() {

@@ -293,3 +293,14 @@ fn the_end_of_the_run_drops_watched_sources() {
     .expect("it stops");
     assert!(dropped.get());
 }
+
+#[test]
+fn readiness_of_both_kinds_is_readable_and_writable() {
+    for (ready, is) in [
+        (Ready::Readable, (true, false)),
+        (Ready::Writable, (false, true)),
+        (Ready::Both, (true, true)),
+    ] {
+        assert_eq!((ready.is_readable(), ready.is_writable()), is, "{ready:?}");
+    }
+}

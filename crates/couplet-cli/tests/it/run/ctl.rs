@@ -193,6 +193,8 @@ fn nonsense_is_answered_or_closed_and_harms_nothing() {
         (b"no line", true, ""),
         (b"", true, ""),
         (b"status\n", true, "ok\ncouplet, generation 1 (process "),
+        // A reload takes longer than the client's end of stream.
+        (b"reload\n", true, "ok\n"),
         (b"status\r\n", true, "ok\ncouplet, generation 1 (process "),
         (b"status\nstop\nstop\n", true, "ok\ncouplet, generation 1 (process "),
         (b"GET / HTTP/1.1\r\n\r\n", false, "error: unknown order"),

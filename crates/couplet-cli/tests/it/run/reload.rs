@@ -203,3 +203,22 @@ fn reload_and_wait(program: &mut Program, text: &str, number: usize) {
         program.told().matches("reloaded: 1 services changed").count() == number
     });
 }
+
+#[test]
+fn a_refused_file_changes_no_level_of_the_log() {
+    let text = |level: &str, more: &str| {
+        format!("{}{more}[runner]\ncontrol = \"ctl\"\nlog-level = \"{level}\"\n", a())
+    };
+    let program = Program::start(&text("error", ""));
+    program.port("a");
+    // Each is refused only when its services are built.
+    let missing = "[services.p]\nkind = \"poetry\"\nfiles = [\"none\"]\n";
+    let refused = program.reload_by_ctl(&text("debug", missing));
+    assert_eq!(refused.code, Some(1), "{}", refused.stderr);
+    program.ctl(&["status"]).quietly(0);
+    assert!(!program.told().contains("DEBUG"), "{}", program.told());
+    assert_eq!(program.reload_by_ctl(&text("debug", "")).code, Some(0));
+    program.ctl(&["status"]).quietly(0);
+    program.wait_told("DEBUG");
+    program.stop(Signal::TERM);
+}

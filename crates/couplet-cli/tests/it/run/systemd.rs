@@ -126,6 +126,23 @@ fn two_reloads_are_ready_after_the_second() {
 }
 
 #[test]
+fn a_program_that_ends_during_a_reload_is_not_ready_again() {
+    let folder = Folder::new();
+    folder.write("poem", POEM);
+    let (mut program, manager) = Manager::start(folder, &poet(30.0, 1.0));
+    manager.expect_ready();
+    let mut reader = Client::connect(program.port("poet"));
+    reader.read_exact(5);
+    program.reload(&echo("b", "0", ""));
+    manager.expect_reloading();
+    program.wait_told("draining connections=1");
+    program.signal(Signal::TERM);
+    manager.expect_stopping();
+    assert_eq!(program.ended().0.code, Some(0));
+    manager.is_silent();
+}
+
+#[test]
 fn it_reports_the_stop_before_connections_are_drained() {
     let folder = Folder::new();
     folder.write("poem", POEM);
