@@ -55,6 +55,9 @@
 //! | `not-ready-for` | seconds for which a program that ends serves as before, but isn't ready | 0 |
 //! | `drain` | seconds for which connections may finish when the program ends | 5 |
 //! | `drain-groups`, `drain-over` | connections are asked to finish in so many groups, over so many seconds | 1, 0 |
+//! | `restart-within` | seconds for a new process of the program to start | 60 |
+//! | `restart-drain` | seconds for which connections of the process before may finish | 600 |
+//! | `generations` | at most so many processes of the program run at the same time | 4 |
 //!
 //! Endpoints such as `tls:8443:cert=server.pem` need the feature `tls` of couplet, which is on unless a
 //! program turns it off.
@@ -69,6 +72,7 @@
 //! | SIGTERM, SIGINT | ends the program; a second one ends it immediately |
 //! | SIGHUP | opens the log file again, and reloads the configuration |
 //! | SIGUSR1 | logs a snapshot of the loop |
+//! | SIGUSR2 | [restarts](#restarts) the program |
 //!
 //! # The log
 //!
@@ -104,7 +108,16 @@
 //!
 //! A reload checks the new configuration as a whole; if it is wrong, nothing changes and the error is
 //! logged. Services whose tables have changed are stopped and started, new ones are added, missing
-//! ones are removed, and the others notice nothing.
+//! ones are removed, and the others notice nothing. The listening socket of a service that changes
+//! stays open.
+//!
+//! # Restarts
+//!
+//! SIGUSR2, or the order `restart`, starts the program's file, as it now is, as a new process. It gets
+//! all listening sockets, by their places in the configuration: endpoints that are a [`Listen`], or
+//! [`placed`], and those of the runner. Once its services have started, the old process accepts no more.
+//! Connections of the kinds that the program [takes over](Runner::takes_over) move; the others may
+//! finish, and then the old process ends. If the new process fails, nothing changes.
 //!
 //! Under systemd (`Type=notify-reload`) the program reports that it is ready once all services have
 //! started, that it reloads, and that it stops. With `WatchdogSec=`, its loop reports that it turns.

@@ -30,7 +30,8 @@ other keys are the long options of that command; LISTEN, CONNECT, DIR and FILES 
 folder and files.
 
 SIGHUP opens the log file again, and applies the changes of FILE. If FILE is wrong, nothing
-changes. SIGTERM ends the services; a second one ends the process immediately.
+changes. SIGUSR2 starts the program's file, as it now is, as a new process, which takes over all
+ports and many connections. SIGTERM ends the services; a second one ends the process immediately.
 
 Exit codes: 0 after a signal, 1 if a service can't start or fails too often, 2 for a wrong FILE.";
 
