@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::exit::{Exit, plain};
@@ -11,6 +12,8 @@ use crate::exit::{Exit, plain};
 pub(crate) struct PidFile {
     file: File,
     path: PathBuf,
+    /// Whether our number is in it.
+    is_ours: bool,
 }
 
 impl PidFile {
@@ -25,18 +28,28 @@ impl PidFile {
             Err(std::fs::TryLockError::WouldBlock) => return Err(running(path, &mut file)),
             Err(std::fs::TryLockError::Error(error)) => return Err(cannot(error)),
         }
-        let mut file = PidFile { file, path: path.to_owned() };
+        let mut file = PidFile { file, path: path.to_owned(), is_ours: true };
         file.claim()?;
         Ok(file)
     }
 
-    /// The file that another process has locked, whose number stays in it until [`claim`](Self::claim).
-    pub(crate) fn inherited(path: &Path, file: OwnedFd) -> PidFile {
-        PidFile { file: file.into(), path: path.to_owned() }
+    /// The file that another process has locked, and whose number stays in it until
+    /// [`claim`](Self::claim). If it isn't the one at the path, that one is locked.
+    pub(crate) fn inherited(path: &Path, file: OwnedFd) -> Result<PidFile, Exit> {
+        let file = File::from(file);
+        let id = |file: std::fs::Metadata| (file.dev(), file.ino());
+        let (ours, there) = (file.metadata().map(id), std::fs::metadata(path).map(id));
+        match (ours, there) {
+            (Ok(ours), Ok(there)) if ours == there => {
+                Ok(PidFile { file, path: path.to_owned(), is_ours: false })
+            }
+            _ => PidFile::lock(path),
+        }
     }
 
     /// Writes our number.
     pub(crate) fn claim(&mut self) -> Result<(), Exit> {
+        self.is_ours = true;
         let written = self.write(&format!("{}\n", std::process::id()));
         written.map_err(|error| cannot_write(&self.path, &error))
     }
@@ -46,9 +59,9 @@ impl PidFile {
         self.file.try_clone().map(OwnedFd::from)
     }
 
-    /// Leaves the file to another process.
-    pub(crate) fn leave(self) {
-        std::mem::forget(self);
+    /// Leaves the file to another process, which holds the lock too.
+    pub(crate) fn leave(mut self) {
+        self.is_ours = false;
     }
 
     fn write(&mut self, text: &str) -> std::io::Result<()> {
@@ -61,7 +74,9 @@ impl PidFile {
 impl Drop for PidFile {
     /// Empties the file. It isn't removed: another process may be about to lock it.
     fn drop(&mut self) {
-        if let Err(error) = self.write("") {
+        if self.is_ours
+            && let Err(error) = self.write("")
+        {
             tracing::warn!(path = %self.path.display(), %error, "cannot empty the pid file");
         }
     }

@@ -5,21 +5,19 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::sync::Arc;
 
-use couplet::endpoints::{ServerEndpoint, SharedPort};
+use couplet::endpoints::{Reload, ServerEndpoint, SharedPort};
 use couplet::factory::ErasedFactory;
-use couplet::{Failure, ListeningSocket, Port, Reactor};
+use couplet::{Address, Failure, ListeningSocket, Port, Reactor};
 use serde::{Deserialize, Serialize};
 
 /// The place of a listening socket in a configuration. A service may have several sockets at one
 /// place, if it listens twice on the same text.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Place {
     /// The table of the service; of the runner's own sockets, their option.
     service: String,
     /// The text of the endpoint.
     endpoint: String,
-    /// Whether the text asks for any free port.
-    is_any: bool,
 }
 
 impl fmt::Display for Place {
@@ -71,21 +69,22 @@ impl Placed {
 
 impl ServerEndpoint for Placed {
     fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> couplet::Result<Port> {
-        let (service, endpoint) = (self.service.to_string(), self.endpoint.to_string());
-        let factory = match SOCKETS.with(|sockets| sockets.take(&service, &endpoint)) {
-            Some(socket) => factory.on_socket(socket),
-            None => factory,
-        };
+        let place =
+            Place { service: self.service.to_string(), endpoint: self.endpoint.to_string() };
+        let wanted = place.clone();
+        let factory = factory
+            .on_socket(move |address| SOCKETS.with(|sockets| sockets.take(&wanted, address)));
         let port = self.endpoint.listen(reactor, factory)?;
-        let number = port.host().port();
-        let is_any = number.is_some_and(|number| !endpoint.contains(&number.to_string()));
-        let place = Place { service, endpoint, is_any };
-        SOCKETS.with(|sockets| sockets.add(place, port.clone()));
+        SOCKETS.with(|sockets| sockets.add(place, port.clone(), self.endpoint.clone()));
         Ok(port)
     }
 
     fn share(&self, loops: usize) -> couplet::Result<SharedPort> {
         self.endpoint.share(loops)
+    }
+
+    fn reload(&self) -> couplet::Result<Reload> {
+        self.endpoint.reload()
     }
 }
 
@@ -95,43 +94,75 @@ impl fmt::Display for Placed {
     }
 }
 
+/// A port with its place and its endpoint.
+struct OpenPort {
+    place: Place,
+    port: Port,
+    endpoint: Arc<dyn ServerEndpoint>,
+}
+
 #[derive(Default)]
 struct Sockets {
     /// Sockets that wait for their ports.
     // Bound: one for each port of the process before, or of the services that a reload changes.
     waiting: RefCell<Vec<(Place, ListeningSocket)>>,
     // Bound: one for each port of the loop.
-    ports: RefCell<Vec<(Place, Port)>>,
-    /// Whether the files of UNIX sockets belong to another process.
+    ports: RefCell<Vec<OpenPort>>,
+    /// Whether another process accepts connections, and has the files of UNIX sockets.
     is_guest: Cell<bool>,
 }
 
 impl Sockets {
-    /// The socket for this place, or else that of another service on the same address, whose table may
-    /// have another name now.
-    fn take(&self, service: &str, endpoint: &str) -> Option<ListeningSocket> {
+    /// The socket for this place, or else one on the address to bind: the endpoint's options, or the
+    /// name of its table, have changed.
+    fn take(&self, place: &Place, address: Option<&Address>) -> Option<ListeningSocket> {
         let mut waiting = self.waiting.borrow_mut();
-        let alike = waiting.iter().enumerate().filter(|(_, (it, _))| it.endpoint == endpoint);
-        let fitting = alike.filter(|(_, (it, _))| it.service == service || !it.is_any);
-        let (index, _) = fitting.min_by_key(|(_, (it, _))| it.service != service)?;
-        Some(waiting.remove(index).1)
+        // Port 0 is any free port, which another service may have by chance.
+        let address = address.filter(|address| address.port() != Some(0));
+        let at = |socket: &ListeningSocket| {
+            address.is_some() && socket.address().ok().as_ref() == address
+        };
+        let found = waiting.iter().position(|(it, _)| it == place);
+        let found = found.or_else(|| waiting.iter().position(|(_, socket)| at(socket)));
+        if found.is_none() {
+            // An address of the same service, which it has left, may overlap this one.
+            waiting.retain(|(it, _)| it.service != place.service);
+        }
+        found.map(|index| waiting.remove(index).1)
     }
 
-    fn add(&self, place: Place, port: Port) {
+    fn add(&self, place: Place, port: Port, endpoint: Arc<dyn ServerEndpoint>) {
         let mut ports = self.ports.borrow_mut();
-        ports.retain(|(_, port)| port.is_listening());
-        port.keep_socket_file(self.is_guest.get());
-        ports.push((place, port));
+        ports.retain(|open| open.port.is_listening());
+        if self.is_guest.get() {
+            port.keep_socket_file(true);
+            port.pause_producing();
+        }
+        ports.push(OpenPort { place, port, endpoint });
     }
 
     fn open(&self) -> Vec<(Place, Port)> {
         let ports = self.ports.borrow();
-        ports.iter().filter(|(_, port)| port.is_listening()).cloned().collect()
+        let open = ports.iter().filter(|open| open.port.is_listening());
+        open.map(|open| (open.place.clone(), open.port.clone())).collect()
     }
 }
 
-/// Has ports at these places listen on these sockets of another process, which still has the files of
-/// UNIX sockets.
+/// Reads the files of all open endpoints again, such as certificates, except for those of these
+/// services, which are built anew.
+pub(crate) fn reload_files(except: &[&str]) -> couplet::Result<Vec<Reload>> {
+    let endpoints: Vec<_> = SOCKETS.with(|it| {
+        let ports = it.ports.borrow();
+        let kept = ports
+            .iter()
+            .filter(|open| open.port.is_listening() && !except.contains(&&*open.place.service));
+        kept.map(|open| open.endpoint.clone()).collect()
+    });
+    endpoints.iter().map(ServerEndpoint::reload).collect()
+}
+
+/// Has ports at these places listen on these sockets of another process, which still accepts, and has
+/// the files of UNIX sockets.
 pub(crate) fn inherit(sockets: Vec<(Place, ListeningSocket)>) {
     SOCKETS.with(|it| {
         it.is_guest.set(true);
@@ -175,16 +206,20 @@ pub(crate) async fn hold(services: &[&str]) -> couplet::Result<()> {
     Ok(())
 }
 
-/// Closes the sockets that no port listens on. The files of UNIX sockets belong to this process.
+/// Closes the sockets that no port listens on. This process accepts connections, and has the files of
+/// UNIX sockets.
 pub(crate) fn settle() {
     SOCKETS.with(|it| {
-        it.is_guest.set(false);
+        let was_guest = it.is_guest.replace(false);
         for (_, socket) in it.waiting.borrow_mut().iter_mut() {
             socket.keep_socket_file(false);
         }
         let unused = it.waiting.take();
         for (_, port) in it.open() {
             port.keep_socket_file(false);
+            if was_guest {
+                port.resume_producing();
+            }
         }
         drop(unused);
     });

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use couplet::Failure;
+use couplet::endpoints::Reload;
 use couplet::services::Child;
 
 use crate::config::Source;
@@ -24,7 +25,9 @@ pub(crate) async fn apply(running: &Running) -> couplet::Result<String> {
     }
     let levels = plan.log.log_level.clone();
     let changes = Changes::find(running, plan)?;
+    let files = places::reload_files(&changes.stopped())?;
     program.log.set_levels_of_file(levels);
+    files.into_iter().for_each(Reload::apply);
     changes.apply(running).await
 }
 
@@ -51,15 +54,19 @@ impl Changes {
         Ok(Changes { old, new: plan::build(changed, names, &running.reactor)? })
     }
 
+    /// The services that stop, by the names of their places.
+    fn stopped(&self) -> Vec<&str> {
+        self.old.iter().map(|(key, _)| key.which.service()).collect()
+    }
+
     async fn apply(self, running: &Running) -> couplet::Result<String> {
+        if let Err(failure) = places::hold(&self.stopped()).await {
+            tracing::warn!("{failure}");
+        }
         let Changes { old, new } = self;
         let is_changed = |key: &Key| old.iter().any(|(other, _)| other.which == key.which);
         let changed = new.iter().filter(|(key, _)| is_changed(key)).count();
         let (added, removed) = (new.len() - changed, old.len() - changed);
-        let stopped: Vec<&str> = old.iter().map(|(key, _)| key.which.service()).collect();
-        if let Err(failure) = places::hold(&stopped).await {
-            tracing::warn!("{failure}");
-        }
         for (key, name) in &old {
             remove(running, key, name).await;
         }

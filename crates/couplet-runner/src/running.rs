@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use couplet::process::Process;
 use couplet::services::{Child, Health, Service, Supervisor};
 use couplet::{Deferred, Failure, Loop, LoopingCall, Reactor, Shutdown};
 
@@ -18,7 +19,7 @@ use crate::pid_file::PidFile;
 use crate::plan::{self, Key, Plan, Planned, Services, SupervisorTable};
 use crate::repeats::PERIOD;
 use crate::restart::{self, Executable, Generations, Heir, Inheritance, Older, Successor, Takers};
-use crate::signals::{Caught, SIGHUP, SIGUSR2};
+use crate::signals::{Caught, SIGHUP, SIGTERM, SIGUSR2};
 use crate::{control, places, reload, systemd, web};
 
 /// A program, with its command line and the configuration of its start.
@@ -103,7 +104,9 @@ pub(crate) struct Running {
     metrics: Option<Rc<Metrics>>,
     pub(crate) generations: Generations,
     pub(crate) pid_file: RefCell<Option<PidFile>>,
-    /// From the program's older process, until this one serves.
+    /// A new process that starts.
+    pub(crate) successor: RefCell<Option<Process>>,
+    /// The program's older process, until this one is alone.
     older: RefCell<Option<Older>>,
 }
 
@@ -153,14 +156,14 @@ impl Running {
         };
         let pid_file = match (&program.arguments.options.pid_file, locked) {
             (Some(path), Some(file)) => Some(PidFile::inherited(path, file)),
-            (Some(path), None) => {
-                Some(PidFile::lock(path).map_err(|exit| Failure::msg(exit.message()))?)
-            }
+            (Some(path), None) => Some(PidFile::lock(path)),
             (None, _) => None,
         };
+        let pid_file = pid_file.transpose().map_err(|exit| Failure::msg(exit.message()))?;
         Ok(Rc::new(Running {
             generations,
             pid_file: RefCell::new(pid_file),
+            successor: RefCell::default(),
             older: RefCell::new(inheritance),
             supervisor: table.supervisor(program.name),
             program,
@@ -254,7 +257,8 @@ impl Running {
             metrics.start(&self.reactor);
         }
         self.accept_signals()?;
-        match self.older.borrow().as_ref() {
+        let older = self.older.borrow().clone();
+        match older {
             Some(older) => {
                 let alone = self.clone();
                 older.ready().map(move |()| alone.take_over()).detach();
@@ -278,6 +282,7 @@ impl Running {
 
     /// The older process accepts no more connections.
     fn take_over(&self) {
+        drop(self.older.take());
         if self.phase.get() == Phase::Starting {
             self.phase.set(Phase::Serving);
         }
@@ -291,8 +296,16 @@ impl Running {
     }
 
     fn end(&self) -> Deferred<()> {
-        if self.phase.replace(Phase::Ending) != Phase::Replaced {
-            systemd::stopping();
+        match self.phase.replace(Phase::Ending) {
+            Phase::Replaced => {}
+            Phase::Restarting => {
+                systemd::stopping();
+                if let Some(process) = self.successor.take() {
+                    // It may have ended.
+                    let _ = process.terminate(restart::GRACE);
+                }
+            }
+            _ => systemd::stopping(),
         }
         tracing::info!(program = self.program.name, "stopping");
         self.supervisor.wind_down(&self.reactor).add_errback(|failure| {
@@ -392,39 +405,60 @@ impl Running {
         self.phase.set(Phase::Restarting);
         let running = self.clone();
         self.reactor.spawn_named("restart", async move {
-            let started = restart::start(&running).await;
-            if let Ok(successor) = &started {
-                running.leave_to(successor).await;
-            }
+            let started = match restart::start(&running).await {
+                Ok(successor) => running.leave_to(successor).await,
+                Err(failure) => Err(failure),
+            };
+            drop(running.successor.take());
             running.restarted(started)
         })
     }
 
-    /// Has a new process, which serves, take everything over.
-    async fn leave_to(&self, successor: &Successor) {
+    /// Hands everything to a new process that can serve; returns its number. If that fails, this one
+    /// serves on.
+    async fn leave_to(&self, successor: Successor) -> couplet::Result<u32> {
+        if self.phase.get() != Phase::Restarting {
+            let ended = Failure::msg("the program ends");
+            return Err(successor.give_up(&self.reactor, &ended).await);
+        }
         self.phase.set(Phase::Replaced);
         places::give_away();
-        if let Some(file) = self.pid_file.take() {
-            file.leave();
-        }
-        systemd::main_pid(successor.pid);
-        let moved = match successor.release().await {
-            Ok(()) => successor.move_connections(self).await,
-            Err(failure) => Err(failure),
-        };
-        match moved {
-            Ok(0) => {}
-            Ok(connections) => tracing::info!(connections, "handed connections over"),
-            Err(failure) => tracing::warn!("the new process is lost: {failure}"),
+        match successor.move_connections(self).await {
+            Ok(connections) => {
+                tracing::info!(connections, "handed connections over");
+                if let Some(file) = self.pid_file.take() {
+                    file.leave();
+                }
+                Ok(successor.pid)
+            }
+            Err(failure) => {
+                systemd::main_pid(std::process::id());
+                places::settle();
+                if self.phase.get() == Phase::Replaced {
+                    self.phase.set(Phase::Restarting);
+                }
+                Err(successor.give_up(&self.reactor, &failure).await)
+            }
         }
     }
 
-    fn restarted(&self, started: couplet::Result<Successor>) -> couplet::Result<String> {
+    /// Has SIGTERM end a process that another one has replaced, whose connections may take long to finish.
+    fn end_on_signal(&self) {
+        let (supervisor, reactor) = (self.supervisor.clone(), self.reactor.clone());
+        let hasten = move || supervisor.wind_down(&reactor).cancel();
+        let caught = Caught::catch(SIGTERM).and_then(|caught| caught.each(&self.reactor, hasten));
+        if let Err(error) = caught {
+            tracing::warn!(%error, "cannot handle SIGTERM");
+        }
+    }
+
+    fn restarted(&self, started: couplet::Result<u32>) -> couplet::Result<String> {
         match started {
-            Ok(Successor { pid, .. }) => {
+            Ok(pid) => {
                 let words = format!("process {pid} has taken over");
                 tracing::info!("{words}");
                 self.table.replace(&self.supervisor);
+                self.end_on_signal();
                 let reactor = self.reactor.clone();
                 self.reactor.call_soon(move || reactor.stop());
                 Ok(words)

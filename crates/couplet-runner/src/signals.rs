@@ -4,7 +4,7 @@ use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 
 use couplet::{Interest, Reactor};
-pub(crate) use signal_hook::consts::{SIGHUP, SIGUSR2};
+pub(crate) use signal_hook::consts::{SIGHUP, SIGTERM, SIGUSR2};
 
 /// A signal that no longer ends the process. A byte for each is in this pipe.
 pub(crate) struct Caught(

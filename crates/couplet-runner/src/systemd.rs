@@ -36,7 +36,7 @@ fn notify(states: &[NotifyState<'_>]) {
 }
 
 /// Reports from the loop, twice in the time that systemd allows, that the loop turns.
-/// While `is_main` says so.
+/// Nothing is reported while `is_main` returns false.
 pub(crate) fn keep_watchdog(reactor: &Reactor, is_main: impl Fn() -> bool + 'static) {
     if let Some(allowed) = sd_notify::watchdog_enabled() {
         let call = LoopingCall::new(reactor, move || {

@@ -237,6 +237,7 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-core/src/endpoints/kinds.rs",
             "couplet-core/src/endpoints/record_file.rs",
             "couplet-core/src/endpoints/shared.rs",
+            "couplet-core/src/endpoints/tls.rs",
             "couplet-core/src/layers/tls/directory.rs",
             "couplet-defer/src/panics.rs",
             "couplet-core/src/reactor/turn/cluster.rs",
@@ -440,6 +441,7 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-runner/src/control.rs",
             "couplet-runner/src/pid_file.rs",
             "couplet-runner/src/restart/",
+            "couplet-runner/src/running.rs",
         ],
     },
     Capability {

@@ -113,13 +113,15 @@ impl From<OwnedFd> for ConnectedSocket {
     }
 }
 
-#[cfg(unix)]
 impl ConnectedSocket {
     /// The address of the peer, while it is connected.
     pub(crate) fn peer(&self) -> Option<Address> {
         self.0.peer_addr().ok().map(|address| mio::address(&address))
     }
+}
 
+#[cfg(unix)]
+impl ConnectedSocket {
     pub(crate) fn into_descriptor(self) -> OwnedFd {
         self.0.into()
     }
@@ -158,7 +160,7 @@ impl ListeningSocket {
     ///
     /// # Errors
     ///
-    /// If the first is not a listening stream socket, or the file of the UNIX socket is gone.
+    /// If the first is not a listening stream socket.
     pub fn from_descriptors(
         descriptors: impl IntoIterator<Item = OwnedFd>,
     ) -> io::Result<ListeningSocket> {
@@ -166,8 +168,7 @@ impl ListeningSocket {
         let first = descriptors.next().ok_or(io::ErrorKind::InvalidInput)?;
         let mut socket = ListeningSocket::checked(first)?;
         if let Address::Unix(UnixAddress::Path(path)) = socket.address()? {
-            let file = mio::SocketFile::shared(&path, descriptors.next().map(Into::into))?;
-            socket.file = Some(file);
+            socket.file = mio::SocketFile::shared(&path, descriptors.next().map(Into::into))?;
         }
         Ok(socket)
     }
@@ -243,7 +244,11 @@ impl ListeningSocket {
     }
 
     /// The address of the socket.
-    pub(crate) fn address(&self) -> io::Result<Address> {
+    ///
+    /// # Errors
+    ///
+    /// The system's error.
+    pub fn address(&self) -> io::Result<Address> {
         self.socket.local_addr().map(|address| mio::address(&address))
     }
 

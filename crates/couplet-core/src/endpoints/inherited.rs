@@ -166,7 +166,7 @@ fn adopt(
     which: impl FnOnce() -> Result<(i32, Option<&'static str>), EndpointError>,
     place: &Part,
 ) -> Result<Port> {
-    let socket = match factory.take_socket() {
+    let socket = match factory.choose_socket(None) {
         Some(socket) => socket,
         None => inherit(which()?, place)?,
     };

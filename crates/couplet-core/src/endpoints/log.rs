@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::grammar::{Part, Parts, print_over, print_part};
 use super::record_file::{RecordFile, RecordFormat, RecordWriter};
-use super::{ClientEndpoint, EndpointError, ServerEndpoint, SharedPort};
+use super::{ClientEndpoint, EndpointError, Reload, ServerEndpoint, SharedPort};
 use crate::address::Address;
 use crate::defer::{Deferred, Failure, Result};
 use crate::error::Plain;
@@ -193,6 +193,10 @@ impl<E: ServerEndpoint> ServerEndpoint for Logged<E> {
             log.open_file(file)?;
         }
         Ok(self.over.share(loops)?.wrapped(|over| Logged { over, log }))
+    }
+
+    fn reload(&self) -> Result<Reload> {
+        self.over.reload()
     }
 }
 

@@ -168,6 +168,52 @@ pub trait ServerEndpoint: Any + fmt::Debug + fmt::Display + Send + Sync {
         let _ = loops;
         Err(shared::cannot_be_shared(self))
     }
+
+    /// Reads the endpoint's files again, such as certificates. The ports that it has opened use them for
+    /// new connections once the result is [put to use](Reload::apply). The default has no files.
+    ///
+    /// A wrapper forwards the call.
+    ///
+    /// ```no_run
+    /// use couplet::endpoints::server_from_string;
+    ///
+    /// let endpoint = server_from_string("tls:443:cert=site.pem:key=site.key")?;
+    /// // … it listens, and the files change:
+    /// endpoint.reload()?.apply();
+    /// # Ok::<(), couplet::Failure>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If a file can't be used. The ports go on with those that they have.
+    fn reload(&self) -> Result<Reload> {
+        Ok(Reload::default())
+    }
+}
+
+/// The files of an endpoint, read again: see [`ServerEndpoint::reload`]. Dropping it changes nothing.
+#[derive(Default)]
+#[must_use = "the endpoint uses its old files until this is applied"]
+pub struct Reload(Option<Box<dyn FnOnce()>>);
+
+impl Reload {
+    /// Files that are put to use by this closure.
+    pub fn new(apply: impl FnOnce() + 'static) -> Reload {
+        Reload(Some(Box::new(apply)))
+    }
+
+    /// Puts the files to use.
+    pub fn apply(self) {
+        if let Reload(Some(apply)) = self {
+            apply();
+        }
+    }
+}
+
+impl fmt::Debug for Reload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Reload").field(&self.0.is_some()).finish()
+    }
 }
 
 /// An endpoint to connect to. Twisted's `IStreamClientEndpoint`.
@@ -196,6 +242,10 @@ impl<E: ServerEndpoint + ?Sized> ServerEndpoint for Arc<E> {
 
     fn share(&self, loops: usize) -> Result<SharedPort> {
         (**self).share(loops)
+    }
+
+    fn reload(&self) -> Result<Reload> {
+        (**self).reload()
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::grammar::{Part, Parts, Seconds, print_over};
-use super::{ClientEndpoint, EndpointError, ServerEndpoint, SharedPort};
+use super::{ClientEndpoint, EndpointError, Reload, ServerEndpoint, SharedPort};
 use crate::address::Address;
 use crate::defer::{Deferred, Result};
 use crate::factory::{ErasedFactory, NewConnection};
@@ -139,6 +139,10 @@ impl ServerEndpoint for ProxyServer {
 
     fn share(&self, loops: usize) -> Result<SharedPort> {
         Ok(self.over.share(loops)?.wrapped(|over| ProxyServer { over, ..self.clone() }))
+    }
+
+    fn reload(&self) -> Result<Reload> {
+        self.over.reload()
     }
 }
 

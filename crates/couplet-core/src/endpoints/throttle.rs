@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::grammar::{Part, Parts, print_over};
-use super::{ClientEndpoint, EndpointError, ServerEndpoint, SharedPort};
+use super::{ClientEndpoint, EndpointError, Reload, ServerEndpoint, SharedPort};
 use crate::defer::{Deferred, Result};
 use crate::factory::ErasedFactory;
 use crate::layers::{Bandwidth, Throttle};
@@ -145,6 +145,10 @@ impl<E: ServerEndpoint> ServerEndpoint for Throttled<E> {
         let part = |limit: u64| (limit / parts).max(1);
         let limits = Limits { read: read.map(part), write: write.map(part), scope };
         Ok(self.over.share(loops)?.wrapped(|over| Throttled { over, limits }))
+    }
+
+    fn reload(&self) -> Result<Reload> {
+        self.over.reload()
     }
 }
 

@@ -6,17 +6,18 @@
 
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 
 use super::grammar::{Part, Parts, needs_tcp, print_over, print_part};
-use super::{ClientEndpoint, EndpointError, ServerEndpoint, SharedPort};
+use super::{ClientEndpoint, EndpointError, Reload, ServerEndpoint, SharedPort};
 use crate::defer::{Deferred, Failure, Result};
 use crate::factory::ErasedFactory;
 use crate::layers::tls::{
     CertificateDirectory, ClientAuth, ClientTls, ClientTlsOptions, Identity, Roots, ServerTls,
     ServerTlsOptions, Tls, TlsConfigError,
 };
+use crate::panics::lock;
 use crate::reactor::{Port, Reactor};
 use crate::transport::Transport;
 
@@ -31,6 +32,52 @@ pub struct TlsServer {
     files: TlsFiles,
     sni: Option<Part>,
     client_ca: Option<Part>,
+    ports: OpenPorts,
+}
+
+/// The settings of the ports that an endpoint and its clones have opened.
+#[derive(Clone, Default)]
+struct OpenPorts(
+    // Bound: one for each port that is open, or was at the last listen.
+    Arc<Mutex<Vec<Weak<PortTls>>>>,
+);
+
+/// The TLS of a port, which a reload replaces.
+struct PortTls {
+    protocols: &'static [&'static str],
+    current: Mutex<ServerTls>,
+}
+
+impl OpenPorts {
+    fn add(&self, tls: &ServerTls, protocols: &'static [&'static str]) -> Arc<PortTls> {
+        let current = Mutex::new(tls.offering(protocols));
+        let port = Arc::new(PortTls { protocols, current });
+        let mut ports = lock(&self.0);
+        ports.retain(|port| port.strong_count() > 0);
+        ports.push(Arc::downgrade(&port));
+        port
+    }
+
+    /// Has all ports use this for new connections.
+    fn replace(&self, tls: &ServerTls) {
+        for port in lock(&self.0).iter().filter_map(Weak::upgrade) {
+            *lock(&port.current) = tls.offering(port.protocols);
+        }
+    }
+
+    /// Puts the TLS under a port's connections.
+    fn add_layer(&self, tls: &ServerTls, mut factory: ErasedFactory) -> ErasedFactory {
+        let port = self.add(tls, factory.take_protocols());
+        factory.layered("tls", move |new| {
+            Some(Box::new(lock(&port.current).layer(new.reactor().now())))
+        })
+    }
+}
+
+impl fmt::Debug for OpenPorts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("OpenPorts").field(&lock(&self.0).len()).finish()
+    }
 }
 
 /// `tls:`, for connecting: `tls:ENDPOINT[:ca=PATH][:servername=NAME][:cert=FILE:key=FILE]
@@ -94,7 +141,13 @@ impl TlsServer {
     /// either it can't listen, and its printed form is no valid endpoint string.
     #[must_use]
     pub fn new(over: impl ServerEndpoint) -> TlsServer {
-        TlsServer { over: Arc::new(over), files: TlsFiles::none(), sni: None, client_ca: None }
+        TlsServer {
+            over: Arc::new(over),
+            files: TlsFiles::none(),
+            sni: None,
+            client_ca: None,
+            ports: OpenPorts::default(),
+        }
     }
 
     common_setters!();
@@ -138,19 +191,22 @@ impl TlsServer {
 
 impl ServerEndpoint for TlsServer {
     fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> Result<Port> {
-        self.over.listen(reactor, with_tls(&self.load()?, factory))
+        self.over.listen(reactor, self.ports.add_layer(&self.load()?, factory))
     }
 
     /// Reads the files once, so that each loop can resume the sessions of the others.
     fn share(&self, loops: usize) -> Result<SharedPort> {
-        let (tls, text) = (self.load()?, self.to_string());
-        Ok(self.over.share(loops)?.wrapped(|over| Loaded { over, tls, text }))
+        let (tls, text, ports) = (self.load()?, self.to_string(), self.ports.clone());
+        Ok(self.over.share(loops)?.wrapped(|over| Loaded { over, tls, text, ports }))
     }
-}
 
-fn with_tls(tls: &ServerTls, mut factory: ErasedFactory) -> ErasedFactory {
-    let tls = tls.offering(factory.take_protocols());
-    factory.layered("tls", move |new| Some(Box::new(tls.layer(new.reactor().now()))))
+    fn reload(&self) -> Result<Reload> {
+        let (tls, ports, over) = (self.load()?, self.ports.clone(), self.over.reload()?);
+        Ok(Reload::new(move || {
+            ports.replace(&tls);
+            over.apply();
+        }))
+    }
 }
 
 /// A [`TlsServer`] whose files have been read.
@@ -158,11 +214,12 @@ struct Loaded {
     over: Arc<dyn ServerEndpoint>,
     tls: ServerTls,
     text: String,
+    ports: OpenPorts,
 }
 
 impl ServerEndpoint for Loaded {
     fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> Result<Port> {
-        self.over.listen(reactor, with_tls(&self.tls, factory))
+        self.over.listen(reactor, self.ports.add_layer(&self.tls, factory))
     }
 }
 
@@ -255,7 +312,7 @@ pub(super) fn server(parts: &mut Parts) -> Result<Arc<dyn ServerEndpoint>, Endpo
         parts.finish()?;
         return Err(parts.missing("certificate", "cert=FILE:key=FILE, or sni=DIR"));
     }
-    Ok(Arc::new(TlsServer { over, files, sni, client_ca }))
+    Ok(Arc::new(TlsServer { over, files, sni, client_ca, ports: OpenPorts::default() }))
 }
 
 pub(super) fn client(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, EndpointError> {

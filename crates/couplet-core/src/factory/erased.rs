@@ -11,7 +11,7 @@ use crate::connector::Connector;
 use crate::driver::ListeningSocket;
 use crate::error::Reason;
 use crate::layers::Layer;
-use crate::panics::Contained;
+use crate::panics::{Contained, contain};
 use crate::protocol::Protocol;
 use crate::recorder::{Reactor, Source};
 use crate::transport::Transport;
@@ -41,9 +41,12 @@ pub struct ErasedFactory {
     rejected: bool,
     /// The peer and host of the connection on whose behalf this one is made.
     client: Option<(Address, Address)>,
-    /// The socket to listen on, instead of binding one.
-    socket: Option<ListeningSocket>,
+    /// Chooses a socket to listen on, instead of binding one.
+    socket: Option<Contained<ChooseSocket>>,
 }
+
+/// Chooses a socket for an address that would be bound, or for an endpoint without one.
+type ChooseSocket = Box<dyn FnOnce(Option<&Address>) -> Option<ListeningSocket>>;
 
 impl ErasedFactory {
     /// Erases a factory; an `ErasedFactory` is returned unchanged.
@@ -67,23 +70,31 @@ impl ErasedFactory {
         }
     }
 
-    /// Has the port listen on this socket instead of binding one of its own: another process, or
-    /// another port, has bound it for the same endpoint. With it,
-    /// [`ServerEndpoint::listen`] moves a port between processes, under all the layers of its endpoint.
+    /// Has the port listen on the socket that `choose` returns, instead of binding one of its own:
+    /// another process, or another port, has bound it for the same endpoint. `choose` gets the address
+    /// to bind; `None` stands for an inherited socket. With this, [`ServerEndpoint::listen`] moves a
+    /// port between processes, under all the layers of its endpoint.
     ///
     /// The port keeps its endpoint's address and options; stopped and started again, it binds its address
     /// anew.
     ///
     /// [`ServerEndpoint::listen`]: crate::endpoints::ServerEndpoint::listen
     #[must_use]
-    pub fn on_socket(mut self, socket: impl Into<ListeningSocket>) -> ErasedFactory {
-        self.socket = Some(socket.into());
+    pub fn on_socket(
+        mut self,
+        choose: impl FnOnce(Option<&Address>) -> Option<ListeningSocket> + 'static,
+    ) -> ErasedFactory {
+        let choose: ChooseSocket = Box::new(choose);
+        self.socket = Some(Contained::new(choose));
         self
     }
 
-    /// Takes the socket to listen on.
-    pub(crate) fn take_socket(&mut self) -> Option<ListeningSocket> {
-        self.socket.take()
+    /// Chooses the socket to listen on.
+    pub(crate) fn choose_socket(&mut self, address: Option<&Address>) -> Option<ListeningSocket> {
+        let choose = self.socket.take()?.take();
+        let mut chosen = None;
+        contain("the choice of a socket", || chosen = choose(address));
+        chosen
     }
 
     /// Connects on behalf of the peer of `client`.

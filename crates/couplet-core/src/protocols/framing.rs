@@ -98,6 +98,12 @@ pub trait Framer: Sized {
         more.len()
     }
 
+    /// Whether the connection may move to another process now: a new framer gets the bytes of
+    /// [`buffer`](Self::buffer), and knows nothing else. No while a message is delivered in parts.
+    fn may_move(&self) -> bool {
+        true
+    }
+
     /// Delivers the messages that `data` completes. Call it from `data_received`.
     #[inline]
     fn frame(&mut self, transport: &Self::Transport, data: &[u8]) {
@@ -314,6 +320,9 @@ macro_rules! forward_callbacks {
         }
 
         fn hand_over(&mut self) -> Option<crate::HandOver> {
+            if !self.may_move() {
+                return None;
+            }
             let said = self.protocol.hand_over()?;
             let mut held = Vec::new();
             self.buffer().give_back(&mut held);

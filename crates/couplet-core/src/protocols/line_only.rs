@@ -80,6 +80,11 @@ impl<P: LineProtocol> Framer for LineOnlyReceiver<P> {
         next_line(&mut self.protocol, &mut self.lines, transport, bytes)
     }
 
+    /// Not inside a line that is too long.
+    fn may_move(&self) -> bool {
+        !self.lines.skipping
+    }
+
     #[inline]
     fn limit(&self) -> usize {
         self.lines.bound()

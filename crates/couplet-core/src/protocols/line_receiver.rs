@@ -135,6 +135,11 @@ impl<P: LineProtocol> Framer for LineReceiver<P> {
         next_line(&mut self.protocol, &mut self.lines, transport, bytes)
     }
 
+    /// Not in raw mode, nor inside a line that is too long.
+    fn may_move(&self) -> bool {
+        !self.is_raw() && !self.lines.skipping
+    }
+
     /// No limit in raw mode: raw bytes that the protocol returns are its own responsibility to
     /// bound.
     #[inline]

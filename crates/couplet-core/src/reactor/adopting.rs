@@ -32,11 +32,13 @@ pub(super) struct AdoptionCell {
 pub(super) struct AdoptionSource {
     pub(super) adopted: Adopted,
     pub(super) attached: Option<DependentGuard>,
+    /// Whether it belongs to the port that listens on its address.
+    pub(super) joins_port: bool,
 }
 
 impl From<Adopted> for AdoptionSource {
     fn from(adopted: Adopted) -> AdoptionSource {
-        AdoptionSource { adopted, attached: None }
+        AdoptionSource { adopted, attached: None, joins_port: false }
     }
 }
 
@@ -148,7 +150,7 @@ impl Reactor {
         let attached = Some(DependentGuard(dependent));
         AdoptionCell::start(
             self,
-            AdoptionSource { adopted, attached },
+            AdoptionSource { adopted, attached, joins_port: false },
             self.attach_factory(factory),
         )
     }

@@ -5,10 +5,13 @@ use std::io;
 #[cfg(unix)]
 use std::os::fd::OwnedFd;
 
+use super::adopting::{AdoptionCell, AdoptionSource};
 use super::records::LoopRequest;
 use crate::address::Address;
 use crate::defer::{Deferred, Resolver};
 use crate::driver::ConnectedSocket;
+use crate::factory::IntoFactory;
+use crate::panics::Contained;
 use crate::protocol::{HandOver, Protocol};
 use crate::recorder::Reactor;
 use crate::transport::{ConnectionId, Transport, TransportSettings};
@@ -71,7 +74,7 @@ impl Reactor {
     /// let other = reactor.clone();
     /// let moved = reactor.hand_over(connection.id()).add_callback(move |handed| {
     ///     let Some(handed) = handed else { return Ok(()) };
-    ///     // In another process, which has got the two.
+    ///     // In the other process, which received both:
     ///     let (socket, record) = handed.into_parts()?;
     ///     let handed = HandedOver::from_parts(socket, &record)?;
     ///     let counter = Counter(handed.state()[0]);
@@ -91,7 +94,8 @@ impl Reactor {
     /// Continues a connection of another process, with a protocol for its
     /// [kind](HandedOver::kind). The protocol's first call is `connection_made`; then it gets the unread
     /// bytes. Unsent output of its predecessor leaves before its own. Settings and counters are those
-    /// that the connection had; a producer is gone.
+    /// that the connection had; a producer is gone. It belongs to the port that listens on its address,
+    /// if there is one.
     ///
     /// The Deferred fires with the transport once the connection is in the loop.
     ///
@@ -105,8 +109,12 @@ impl Reactor {
         protocol: impl Protocol,
     ) -> io::Result<Deferred<Transport>> {
         let HandedOver { socket, record } = handed;
-        let mut continued = Some(Continued { record, next: Some(Box::new(protocol)) });
-        let adopting = self.adopt(socket, move |_: &Address| continued.take())?;
+        let next: Box<dyn Protocol> = Box::new(protocol);
+        let mut continued = Some(Continued { record, next: Some(Contained::new(next)) });
+        let adopted = self.world().adopt(socket)?;
+        let source = AdoptionSource { joins_port: true, ..AdoptionSource::from(adopted) };
+        let factory = (move |_: &Address| continued.take()).into_factory();
+        let adopting = AdoptionCell::start::<Continued>(self, source, self.attach_factory(factory));
         Ok(adopting.map(|connection| connection.transport()))
     }
 }
@@ -114,7 +122,7 @@ impl Reactor {
 /// The first protocol of a connection that was taken over. It puts everything as it was.
 struct Continued {
     record: Record,
-    next: Option<Box<dyn Protocol>>,
+    next: Option<Contained<Box<dyn Protocol>>>,
 }
 
 impl Protocol for Continued {
@@ -123,7 +131,7 @@ impl Protocol for Continued {
         settings.restore(transport, unsent.len());
         transport.write(unsent);
         if let Some(next) = self.next.take() {
-            transport.upgrade_with(next, unread);
+            transport.upgrade_with(next.take(), unread);
         }
     }
 
@@ -175,10 +183,12 @@ impl fmt::Debug for HandedOver {
 }
 
 /// The version of [`Record::encode`].
+#[cfg(unix)]
 const VERSION: u8 = 1;
 
 /// The record in bytes: a version; the settings, each as 8 bytes; kind, state, unread and unsent
 /// bytes, each after its length in 4 bytes. Numbers are in network byte order.
+#[cfg(unix)]
 impl Record {
     fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![VERSION];
@@ -214,7 +224,7 @@ impl Record {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests {
     use proptest::prelude::*;
 

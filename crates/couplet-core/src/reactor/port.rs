@@ -127,8 +127,10 @@ impl Reactor {
     ) -> Result<Port, ListenError> {
         let address = address.into();
         let mut factory = ErasedFactory::new(factory.into_factory());
-        let bound = match factory.take_socket() {
-            Some(socket) => self.world().adopt_port(socket),
+        let bound = match factory.choose_socket(Some(&address)) {
+            Some(socket) => {
+                socket.listening(&options).and_then(|socket| self.world().adopt_port(socket))
+            }
             None => self.world().bind(&address, &options),
         };
         let bound = bound.map_err(|error| ListenError::new(address.clone(), error))?;
@@ -434,6 +436,13 @@ impl PortCell {
 
     pub(super) fn host(&self) -> Address {
         self.host.borrow().clone()
+    }
+
+    /// Whether a connection at this address of ours is one of the port's.
+    pub(super) fn serves(&self, host: &Address) -> bool {
+        let own = self.host.borrow();
+        let is_wildcard = own.ip().is_some_and(|ip| ip.is_unspecified());
+        *own == *host || is_wildcard && own.port() == host.port()
     }
 
     /// The loop is dropped: the factory is not called again.

@@ -15,16 +15,17 @@ use couplet::endpoints::ServerEndpoint;
 use couplet::factory::ErasedFactory;
 use couplet::process::{Command, WhenLost};
 use couplet::protocols::{LimitConnections, Policy, ReconnectingClientFactory};
+use couplet::reactor::HandedOver;
 use couplet::services::{
     Child, ClientService, FunctionService, Health, Service, StreamServerService, Supervisor,
 };
 use couplet::task::{CooperativeTask, Cooperator};
-use couplet::testing::{Manner, Memory, Network, Wire};
+use couplet::testing::{Manner, Memory, Network, Wire, success_of};
 use couplet::{
     Address, Bytes, ConnectOptions, Connector, Datagram, DatagramOptions, DatagramProtocol,
-    DatagramTransport, Deferred, Factory, Failure, Interest, ListenOptions, Loop, LoopOptions,
-    LoopingCall, Port, Producer, ProducerKind, Protocol, Reactor, Shared, Shutdown, Stream,
-    Transport, UnixAddress,
+    DatagramTransport, Deferred, Factory, Failure, HandOver, Interest, ListenOptions, Loop,
+    LoopOptions, LoopingCall, Port, Producer, ProducerKind, Protocol, Reactor, Shared, Shutdown,
+    Stream, Transport, UnixAddress,
 };
 
 use crate::pace::real_loop;
@@ -118,6 +119,25 @@ impl DatagramProtocol for Receives {
 }
 
 #[cfg(unix)]
+/// A connection that another loop has handed over, and its peer.
+fn handed() -> (HandedOver, std::net::TcpStream) {
+    struct Mover;
+    impl Protocol for Mover {
+        fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+
+        fn hand_over(&mut self) -> Option<HandOver> {
+            HandOver::new("mover", [])
+        }
+    }
+    let mut l = real_loop();
+    let (ours, theirs) = sockets();
+    let made = l.reactor().adopt(ours, || Mover).expect("a connected socket");
+    turns(&mut l, 3);
+    let handed = l.reactor().hand_over(success_of(made).transport().id());
+    turns(&mut l, 2);
+    (success_of(handed).expect("it may move"), theirs)
+}
+
 struct Hears(#[expect(dead_code, reason = "it is dropped")] Bomb);
 
 #[cfg(unix)]
@@ -394,6 +414,32 @@ impl ServerEndpoint for Bombed {
     }
 }
 
+/// Chooses no socket, by a closure that owns a value; or fails without listening.
+#[derive(Debug)]
+struct Chooses {
+    fails: bool,
+}
+
+impl fmt::Display for Chooses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "chooses:")
+    }
+}
+
+impl ServerEndpoint for Chooses {
+    fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> couplet::Result<Port> {
+        let bomb = BOMB.take();
+        let factory = factory.on_socket(move |_| {
+            bomb.iter().for_each(holds);
+            None
+        });
+        match self.fails {
+            true => Err(Failure::msg("it fails")),
+            false => Ok(reactor.listen_tcp(any(), factory)?),
+        }
+    }
+}
+
 /// The function under test, how the value ends, and the test. Each test passes bombs to the loop,
 /// which drops them when it is dropped itself, if not earlier.
 const WAYS: &[(&str, &str, Act)] = &[
@@ -491,6 +537,13 @@ const WAYS: &[(&str, &str, Act)] = &[
         BOMB.set(Some(s.bomb()));
         let port = s.listens(|s| s.reactor.listen(Bombed, s.factory()));
         assert!(s.client(&port).is_closed());
+    }),
+    ("on_socket", "the port listens, and the endpoint fails", |s| {
+        BOMB.set(Some(s.bomb()));
+        let port = s.listens(|s| s.reactor.listen(Chooses { fails: false }, s.factory()));
+        s.stops(&port);
+        BOMB.set(Some(s.bomb()));
+        s.reactor.listen(Chooses { fails: true }, s.factory()).expect_err("it fails");
     }),
     ("listen", "its protocols are dropped", |s| {
         let port = s.listens(|s| s.reactor.listen("tcp:0:interface=127.0.0.1", s.armed(Carrier)));
@@ -936,6 +989,22 @@ const WAYS: &[(&str, &str, Act)] = &[
         turns(&mut l, 3);
         let (ours, _theirs) = sockets();
         reactor.adopt(ours, s.factory()).expect("a connected socket").discard();
+    }),
+    ("take_over", "its connection ends, it is cancelled, and its loop is dropped", |s| {
+        let mut l = real_loop();
+        let (reactor, carrier) = (l.reactor(), s.armed(Carrier));
+        let (moving, theirs) = handed();
+        reactor.take_over(moving, carrier()).expect("a socket").discard();
+        let (moving, _theirs) = handed();
+        let cancelled = reactor.take_over(moving, carrier()).expect("a socket");
+        cancelled.cancel();
+        cancelled.discard();
+        drop(theirs);
+        turns(&mut l, 4);
+        let (moving, _theirs) = handed();
+        reactor.take_over(moving, carrier()).expect("a socket").discard();
+        drop(l);
+        assert_eq!(s.bombs.get(), 3, "each is dropped with its connection");
     }),
     #[cfg(unix)]
     ("spawn_process", "it ends, it is not there, and its loop is dropped", |s| {

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use couplet::endpoints::FdClient;
 use couplet::protocols::{IntReceiver, StringProtocol, StringTransport};
 use couplet::reactor::HandedOver;
-use couplet::{Deferred, Failure, ListeningSocket, Loop, Reactor, Reason, Resolver};
+use couplet::{By, Deferred, Failure, ListeningSocket, Loop, Reactor, Reason, Resolver};
 
 use super::generations::{Generation, Generations};
 use super::wire::{self, Envelope, Reply, Request};
@@ -70,20 +70,20 @@ impl Heir {
     }
 }
 
-/// The gifts of the older process, apart from the sockets, which are at their places.
+/// What the older process passes on, apart from the sockets, which are at their places.
 pub(crate) struct Inheritance {
     pub(crate) generations: Generations,
     pub(crate) pid_file: Option<OwnedFd>,
     pub(crate) link: Older,
 }
 
-/// The older process, which waits for this one to start.
+/// The older process, which waits for this one to start, and then gives its connections.
 #[derive(Clone)]
 pub(crate) struct Older(Rc<OlderCell>);
 
 struct OlderCell {
     transport: StringTransport,
-    released: RefCell<Option<Resolver<()>>>,
+    stage: RefCell<Alone>,
     takers: Takers,
     /// Connections that have moved, until all have.
     // Bound: the connections of the older process.
@@ -91,11 +91,16 @@ struct OlderCell {
 }
 
 impl Older {
-    /// Tells the older process that this one serves. The Deferred fires when the older one accepts no
-    /// more connections, or has ended.
+    /// Tells the older process that this one can serve. The Deferred fires when this one is alone: the
+    /// older one has given everything, or has died.
     pub(crate) fn ready(&self) -> Deferred<()> {
         let (deferred, resolver) = Deferred::new();
-        *self.0.released.borrow_mut() = Some(resolver);
+        let before = self.0.stage.replace(Alone::Yes);
+        if matches!(before, Alone::Yes) {
+            resolver.callback(());
+            return deferred;
+        }
+        *self.0.stage.borrow_mut() = Alone::Waits(resolver);
         wire::send_reply(&self.0.transport, Reply::Serves { kinds: self.0.takers.kinds() });
         deferred
     }
@@ -105,15 +110,12 @@ impl Older {
         wire::send_reply(&self.0.transport, Reply::Failed(words.to_owned()));
     }
 
-    fn release(&self) {
-        let released = self.0.released.take();
-        if let Some(resolver) = released {
+    /// The older process has given everything, or has died: serves the connections that have come.
+    fn become_alone(&self) {
+        let before = self.0.stage.replace(Alone::Yes);
+        if let Alone::Waits(resolver) = before {
             resolver.callback(());
         }
-    }
-
-    /// Serves the connections that have moved.
-    fn serve_arrived(&self) {
         let OlderCell { transport, takers, arrived, .. } = &*self.0;
         let arrived = arrived.take();
         if !arrived.is_empty() {
@@ -132,9 +134,9 @@ impl Older {
         record: &[u8],
     ) -> couplet::Result<()> {
         match request {
-            Request::Released => self.release(),
             Request::Connections { lengths } => self.arrive(&lengths, descriptors, record)?,
-            Request::Moved => self.serve_arrived(),
+            Request::Moved => self.become_alone(),
+            Request::Forget => drop(self.0.arrived.take()),
             _ => return Err(Failure::msg("a message came too late")),
         }
         Ok(())
@@ -155,6 +157,15 @@ impl Older {
         }
         Ok(())
     }
+}
+
+/// Whether this process is alone.
+enum Alone {
+    /// It starts.
+    NotYet,
+    /// It serves, and waits for the older one to finish.
+    Waits(Resolver<()>),
+    Yes,
 }
 
 /// The connection to the older process.
@@ -219,7 +230,7 @@ impl Receiving {
                 self.sockets.push((place, socket));
             }
             Request::PidFile => self.pid_file = Some(next()?),
-            Request::Start | Request::Released | Request::Connections { .. } | Request::Moved => {
+            Request::Start | Request::Connections { .. } | Request::Moved | Request::Forget => {
                 return Err(Failure::msg("a message came too early"));
             }
         }
@@ -232,7 +243,7 @@ impl Receiving {
         places::inherit(std::mem::take(&mut self.sockets));
         let cell = OlderCell {
             transport: transport.clone(),
-            released: RefCell::default(),
+            stage: RefCell::new(Alone::NotYet),
             takers: self.takers.clone(),
             arrived: RefCell::default(),
         };
@@ -286,9 +297,11 @@ impl StringProtocol for Link {
 
     fn connection_lost(&mut self, _: &StringTransport, reason: &Reason) {
         match std::mem::replace(&mut self.stage, Stage::Lost) {
+            // The older process has died, or this one has refused a message of it.
             Stage::Starting(older) => {
-                older.release();
-                older.serve_arrived();
+                if matches!(reason, Reason::Lost(_) | Reason::Done(By::Peer)) {
+                    older.become_alone();
+                }
             }
             Stage::Receiving(mut receiving) => {
                 if let Some(done) = receiving.done.take() {

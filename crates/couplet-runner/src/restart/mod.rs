@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::process::{Command, Process, ProcessProtocol};
+use couplet::process::{Command, Process, ProcessProtocol, ProcessSignal};
 use couplet::protocols::{IntReceiver, StringProtocol, StringTransport};
 use couplet::{Address, Deferred, Failure, Reactor, Reason, Resolver};
 
@@ -29,8 +29,8 @@ use moving::Leaving;
 pub(crate) use moving::Takers;
 use wire::{Reply, Request};
 
-use crate::places;
 use crate::running::Running;
+use crate::{places, systemd};
 
 /// The variable that tells a new process who has started it: its parent, by number.
 const STARTED_BY: &str = "COUPLET_RESTARTED_BY";
@@ -39,7 +39,7 @@ const STARTED_BY: &str = "COUPLET_RESTARTED_BY";
 const LINK: i32 = 3;
 
 /// How long a new process that was given up may take to end.
-const GRACE: Duration = Duration::from_secs(5);
+pub(crate) const GRACE: Duration = Duration::from_secs(5);
 
 /// The program's file and arguments, as at its start.
 pub(crate) struct Executable {
@@ -89,6 +89,7 @@ pub(crate) async fn start(running: &Running) -> couplet::Result<Successor> {
     let process =
         reactor.spawn_process(running.program.executable.command(theirs.into()), Child)?;
     let pid = process.pid().unwrap_or_default();
+    *running.successor.borrow_mut() = Some(process.clone());
     let mut successor =
         Successor { link: Link::open(reactor, ours).await?, pid, process, kinds: Vec::new() };
     let within = running.table.restart_within.0;
@@ -132,7 +133,7 @@ impl Successor {
     }
 
     /// Ends the new process, which has failed.
-    async fn give_up(self, reactor: &Reactor, failure: &Failure) -> Failure {
+    pub(crate) async fn give_up(self, reactor: &Reactor, failure: &Failure) -> Failure {
         let Successor { pid, process, .. } = self;
         if failure.is::<Lost>()
             && let Ok(end) = reactor.timeout(GRACE, process.ended()).await
@@ -144,21 +145,30 @@ impl Successor {
         Failure::msg(format!("the new process, {pid}, has failed: {failure}"))
     }
 
-    /// Tells the new process that this one accepts no more connections.
-    pub(crate) async fn release(&self) -> couplet::Result<()> {
-        self.link.ask(Request::Released, Vec::new()).await.map(drop)
-    }
-
     /// Moves the connections whose protocols allow it, all or none. Returns their number.
     pub(crate) async fn move_connections(&self, running: &Running) -> couplet::Result<usize> {
         let (reactor, takers) = (&running.reactor, &running.program.takers);
         let leaving = moving::leave(reactor, takers, &self.kinds).await?;
-        let (count, moved) = (leaving.len(), self.give_connections(&leaving).await);
-        if moved.is_err() {
+        let within = running.table.restart_within.0;
+        let moved = reactor.timeout(within, self.give_connections(&leaving)).await;
+        if let Err(failure) = moved {
+            // Its answer, or its loss, says that the new process has none of them.
+            let forgotten = self.link.ask(Request::Forget, Vec::new());
+            if reactor.timeout(GRACE, forgotten).await.is_err() {
+                self.kill(reactor).await;
+            }
             moving::stay(reactor, takers, leaving);
+            return Err(failure);
         }
         self.link.close();
-        moved.map(|()| count)
+        Ok(leaving.len())
+    }
+
+    /// Ends the new process at once, and waits for that.
+    async fn kill(&self, reactor: &Reactor) {
+        // The process may have ended.
+        let _ = self.process.signal_process(ProcessSignal::KILL);
+        let _ = reactor.timeout(GRACE, self.process.ended()).await;
     }
 
     async fn give_connections(&self, leaving: &[Leaving]) -> couplet::Result<()> {
@@ -170,6 +180,7 @@ impl Successor {
             let descriptors = descriptors.collect::<io::Result<_>>()?;
             self.link.ask_with(Request::Connections { lengths }, descriptors, &records).await?;
         }
+        systemd::main_pid(self.pid);
         self.link.ask(Request::Moved, Vec::new()).await.map(drop)
     }
 }
@@ -244,7 +255,11 @@ impl Link {
             return Err(Lost.into());
         };
         *self.0.borrow_mut() = LinkState::Waiting(transport.clone(), resolver);
-        wire::send_request(&transport, request, descriptors, record)?;
+        let sent = wire::send_request(&transport, request, descriptors, record);
+        if let Err(failure) = sent {
+            *self.0.borrow_mut() = LinkState::Open(transport);
+            return Err(failure);
+        }
         deferred.await
     }
 

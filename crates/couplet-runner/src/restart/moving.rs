@@ -43,7 +43,10 @@ impl Takers {
 
     fn try_take_over(&self, reactor: &Reactor, handed: HandedOver) -> couplet::Result<()> {
         let build = self.0.get(handed.kind()).ok_or_else(|| Failure::msg("the kind is unknown"))?;
-        let peer = handed.peer().ok_or_else(|| Failure::msg("its peer has left"))?;
+        let Some(peer) = handed.peer() else {
+            tracing::debug!("a connection that was handed over is lost");
+            return Ok(());
+        };
         let protocol = build(handed.state(), &peer)?;
         reactor.take_over(handed, protocol)?.add_errback(failed).detach();
         Ok(())
@@ -104,6 +107,9 @@ pub(super) async fn leave(
     takers: &Takers,
     kinds: &[String],
 ) -> couplet::Result<Vec<Leaving>> {
+    if kinds.is_empty() {
+        return Ok(Vec::new());
+    }
     let connections: Vec<ConnectionId> =
         reactor.snapshot().await?.connections.iter().map(|connection| connection.id).collect();
     let leaving: Vec<_> = connections.into_iter().map(|id| reactor.hand_over(id)).collect();
@@ -120,7 +126,7 @@ pub(super) async fn leave(
     Ok(all)
 }
 
-/// Continues connections in this process, because the new one has not got them.
+/// Continues connections in this process: the new one does not have them.
 pub(super) fn stay(reactor: &Reactor, takers: &Takers, leaving: impl IntoIterator<Item = Leaving>) {
     for one in leaving {
         match one.into_handed() {

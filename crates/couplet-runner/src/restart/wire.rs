@@ -1,6 +1,6 @@
 //! The messages between a program and its new process: requests of the old one, with descriptors,
-//! each answered before the next. A string with a length of four bytes contains JSON and, after a line
-//! feed, the record of a connection.
+//! each answered before the next. A message is length-prefixed: JSON and, after a line feed, the records
+//! of connections.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -39,15 +39,15 @@ pub(super) enum Request {
     PidFile,
     /// There are no more descriptors. Answered when the services have started.
     Start,
-    /// The old process accepts no more connections.
-    Released,
     /// Connections, with a descriptor for each; their records, of these lengths, are after the JSON.
     Connections {
         // Bound: `TOGETHER`, as `batches` makes them.
         lengths: Vec<usize>,
     },
-    /// There are no more connections.
+    /// There are no more connections, and the old process accepts none: the new one is alone.
     Moved,
+    /// The old process goes on: the connections that have come are its own.
+    Forget,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

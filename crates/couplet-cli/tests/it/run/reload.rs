@@ -1,12 +1,15 @@
 //! SIGHUP: the configuration is read again, and only changed services are touched.
 
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Child, Command, Stdio};
 
 use rustix::process::Signal;
 
 use super::{FILE, POEM, Program, echo, echoes, is_refused, poet};
-use crate::kit::{Client, wait_until};
+use crate::kit::{Client, TempFile, has, wait_until};
 use crate::needed::Folder;
+use crate::tls::certificate;
 
 const PROCESS: &str = "[runner]\ncontrol = \"ctl\"\nlog-level = \"info\"\n";
 
@@ -221,4 +224,80 @@ fn a_refused_file_changes_no_level_of_the_log() {
     program.ctl(&["status"]).quietly(0);
     program.wait_told("DEBUG");
     program.stop(Signal::TERM);
+}
+
+/// The certificate that a server shows, as OpenSSL prints it.
+fn shown_certificate(port: SocketAddr) -> Vec<u8> {
+    let to = port.to_string();
+    let mut openssl = Command::new("openssl");
+    openssl.args(["s_client", "-connect", &to, "-servername", "localhost", "-showcerts"]);
+    let shown = openssl.stdin(Stdio::null()).output().unwrap();
+    let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+    let begin = text.find("-----BEGIN").unwrap_or_else(|| panic!("no certificate: {text}"));
+    text.as_bytes()[begin..text.rfind("-----END").unwrap()].to_vec()
+}
+
+#[test]
+fn new_certificates_are_shown_and_connections_notice_nothing() {
+    if !has("openssl") {
+        return;
+    }
+    let folder = Folder::new();
+    let install = |folder: &Folder, file: &TempFile| {
+        folder.write("cert.pem", std::fs::read(file.path()).unwrap());
+    };
+    let certificates = [certificate(), certificate()];
+    install(&folder, &certificates[0]);
+    let text = echo("a", "throttle:tls:127.0.0.1:0:cert=cert.pem:read=1M", "") + PROCESS;
+    let mut program = Program::start_with(folder, &text, &[]);
+    let line = program.server.line();
+    let port: SocketAddr = line.rsplit("tls:").next().unwrap().trim().parse().expect(&line);
+    let first = shown_certificate(port);
+    // It has sent nothing yet, so its handshake began with the old certificate.
+    let mut open = tls_echo(port);
+    open.say("one");
+    // A wrong file changes nothing.
+    program.folder.write("cert.pem", "nonsense");
+    let refused = program.reload_by_ctl(&text);
+    assert!(refused.code == Some(1) && refused.stderr.contains("cert.pem"), "{}", refused.stderr);
+    assert_eq!(shown_certificate(port), first);
+    install(&program.folder, &certificates[1]);
+    assert_eq!(program.reload_by_ctl(&text).text(), "0 services changed, 0 added, 0 removed\n");
+    let second = shown_certificate(port);
+    assert_ne!(second, first);
+    open.say("two");
+    // A service that is started again has the new one too.
+    let changed = text.replace("listen", "idle-timeout = 9\nlisten");
+    assert_eq!(program.reload_by_ctl(&changed).code, Some(0));
+    assert_eq!(shown_certificate(port), second);
+    drop(open);
+    program.signal(Signal::TERM);
+    assert_eq!(program.ended().0.code, Some(0));
+}
+
+/// A client of an echo over TLS.
+struct TlsEcho(Child);
+
+fn tls_echo(port: SocketAddr) -> TlsEcho {
+    let mut openssl = Command::new("openssl");
+    openssl.args(["s_client", "-connect", &port.to_string(), "-quiet"]);
+    openssl.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    TlsEcho(openssl.spawn().unwrap())
+}
+
+impl TlsEcho {
+    fn say(&mut self, word: &str) {
+        let (input, output) = (self.0.stdin.as_mut().unwrap(), self.0.stdout.as_mut().unwrap());
+        writeln!(input, "{word}").unwrap();
+        let mut echo = vec![0; word.len() + 1];
+        output.read_exact(&mut echo).unwrap();
+        assert_eq!(echo, format!("{word}\n").as_bytes());
+    }
+}
+
+impl Drop for TlsEcho {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

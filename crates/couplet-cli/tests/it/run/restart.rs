@@ -165,6 +165,7 @@ fn a_wrong_configuration_leaves_the_old_process_serving_and_says_where() {
         let words = answer.stderr;
         assert!(answer.code == Some(1) && words.contains(&wanted), "{words}");
         program.wait_told("cannot restart: the new process, ");
+        assert_eq!(program.read("pid").trim(), program.server.running.pid().to_string());
         echoes(&mut open);
         echoes(&mut Client::connect(port));
         UnixStream::connect(program.folder.path("u")).expect("its file is there");
@@ -255,6 +256,56 @@ fn old_processes_do_not_pile_up() {
     drop(readers);
     wait_until("the ends of the older", || program.generations() == (3, 0));
     program.restart();
+    program.stop();
+}
+
+#[test]
+fn sigterm_ends_a_replaced_process_and_a_stop_during_the_start_ends_both() {
+    let folder = Folder::new();
+    folder.write("poem", POEM);
+    let text = services(&[poet(30.0, 900.0)], "restart-drain = 900");
+    let mut program = Restarted(Program::start_with(folder, &text, &[]));
+    let mut reader = Client::connect(program.port("poet"));
+    reader.read_exact(5);
+    program.restart();
+    assert!(program.is_running());
+    program.signal(Signal::TERM);
+    wait_until("the end of the first", || !program.is_running());
+    assert_eq!(program.generations(), (2, 0));
+    program.stop();
+    // The new process hangs before it serves.
+    let mut program = start_linked(&services(&[echo("a", "0", "")], ""));
+    program.port("a");
+    replace(&program, "echo $$ > new-pid; exec sleep 1000");
+    program.signal(Signal::USR2);
+    program.wait_read("new-pid", "\n");
+    let new: i32 = program.read("new-pid").trim().parse().unwrap();
+    program.signal(Signal::TERM);
+    wait_until("the end of the first", || !program.is_running());
+    let new = Pid::from_raw(new).unwrap();
+    wait_until("the end of the second", || test_kill_process(new).is_err());
+}
+
+#[test]
+fn changed_options_of_an_endpoint_keep_its_socket() {
+    let free = std::net::TcpListener::bind("127.0.76.1:0").unwrap().local_addr().unwrap();
+    let config = |options: &str| {
+        let unix = echo("u", &format!("unix:u{options}"), "");
+        services(&[echo("a", &format!("{free}{options}"), ""), unix], "")
+    };
+    let program = Restarted::start(&config(""));
+    let next = |program: &Restarted| {
+        assert_eq!(program.port("a"), free);
+        program.server.line();
+        echoes(&mut Client::connect(free));
+        UnixStream::connect(program.folder.path("u")).expect("it listens");
+    };
+    next(&program);
+    assert_eq!(program.reload_by_ctl(&config(":backlog=60")).code, Some(0));
+    next(&program);
+    program.folder.write(FILE, config(":connections=50"));
+    program.restart();
+    next(&program);
     program.stop();
 }
 

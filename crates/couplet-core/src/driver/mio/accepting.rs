@@ -111,6 +111,7 @@ pub(super) struct PortSlot {
     /// The file of a UNIX socket, removed with the port. INVARIANT: removed before the listener is
     /// closed, which keeps the file's inode number, by which we recognize the file, from being
     /// reused.
+    #[cfg_attr(not(unix), expect(dead_code, reason = "for its drop"))]
     pub(super) file: Option<SocketFile>,
     pub(super) listener: Listener,
     pub(super) host: Rc<Address>,

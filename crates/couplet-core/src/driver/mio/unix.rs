@@ -257,17 +257,22 @@ impl SocketFile {
         Ok(file)
     }
 
-    /// The file of a socket that another process has bound, and its lock. It stays.
-    pub(in crate::driver) fn shared(path: &Path, lock: Option<File>) -> io::Result<SocketFile> {
+    /// The file of a socket that another process has bound, and its lock; `None` if it was removed. It
+    /// stays.
+    pub(in crate::driver) fn shared(
+        path: &Path,
+        lock: Option<File>,
+    ) -> io::Result<Option<SocketFile>> {
         let path = std::path::absolute(path)?;
-        let id = id(&std::fs::symlink_metadata(&path)?);
+        let Ok(file) = std::fs::symlink_metadata(&path) else { return Ok(None) };
         let lock = lock.map(|file| Lock::shared(&lock_path(&path), file));
-        Ok(SocketFile { path, id, lock, is_kept: true })
+        Ok(Some(SocketFile { path, id: id(&file), lock, is_kept: true }))
     }
 
     /// A duplicate, whose files stay.
     pub(in crate::driver) fn try_clone(&self) -> io::Result<SocketFile> {
-        SocketFile::shared(&self.path, self.lock_file()?)
+        let lock = self.lock_file()?.map(|file| Lock::shared(&lock_path(&self.path), file));
+        Ok(SocketFile { path: self.path.clone(), id: self.id, lock, is_kept: true })
     }
 
     /// A duplicate of the lock's file, which holds the lock too.

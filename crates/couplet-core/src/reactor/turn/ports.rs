@@ -221,7 +221,7 @@ impl Core {
             return cell.abandon();
         }
         let Some(PendingAdoption { source, factory, done }) = cell.pending.take() else { return };
-        let AdoptionSource { adopted, attached } = source;
+        let AdoptionSource { adopted, attached, joins_port } = source;
         let (peer, host) = (adopted.peer.clone(), adopted.host.clone());
         let key = match io.adopt(adopted) {
             Ok(key) => key,
@@ -236,6 +236,26 @@ impl Core {
             ends,
             Opening::Adoption(OpeningAdoption { factory, done, attached }),
         );
+        if joins_port {
+            self.join_port(io, key);
+        }
+    }
+
+    /// Counts a connection of another process in the port that listens on its address.
+    fn join_port(&mut self, io: &mut dyn Commands, key: Key) {
+        let Some(entry) = self.table.connection(key) else { return };
+        let cell = entry.life.cell().clone();
+        let port = self.table.iter().find_map(|(_, resource)| match resource {
+            Resource::Port(port) if port.share.is_none() && port.serves(cell.host()) => Some(port),
+            _ => None,
+        });
+        let (Some(port), Some(entry)) = (port.cloned(), self.table.connection(key)) else { return };
+        entry.origin = Origin::Port(port.clone());
+        if port.count()
+            && let Some(key) = port.key.get()
+        {
+            io.receive(key, false);
+        }
     }
 }
 

@@ -289,6 +289,9 @@ impl LineProtocol for Lines {
         }
     }
 
+    /// Skips the line.
+    fn line_length_exceeded(&mut self, _: &LineTransport, _: &[u8]) {}
+
     fn hand_over(&mut self) -> Option<HandOver> {
         HandOver::new("lines", [])
     }
@@ -317,6 +320,30 @@ fn c51d_a_framer_gives_what_it_holds() {
     second.until("the connection", || made.borrow().is_some());
     made.borrow().as_ref().expect("it is made").resume_producing();
     reads(&mut second, &mut client, b"two\r\nthree\r\n");
+}
+
+#[test]
+fn c51d_a_framer_refuses_inside_a_line_that_is_too_long() {
+    let (mut rig, made) = (Kit::mio().rig(), Rc::<RefCell<Option<LineTransport>>>::default());
+    let its = made.clone();
+    let factory = move || LineReceiver::new(Lines(its.clone())).with_max_length(5);
+    let listening = rig.reactor.listen("tcp:0:interface=127.0.0.1", factory);
+    let Address::Tcp(host) = listening.expect("a free port").host() else { panic!("no TCP") };
+    let mut client = TcpStream::connect(host).expect("it listens");
+    client.write_all(b"one\r\n").expect("room");
+    reads(&mut rig, &mut client, b"one\r\n");
+    let transport = made.borrow().clone().expect("a connection");
+    // The default for a line that is too long closes; this one skips it.
+    for (bytes, may_move) in [(&b"much too long"[..], false), (b" still\r\n", true)] {
+        let before = counters(&rig).0;
+        client.write_all(bytes).expect("room");
+        while counters(&rig).0 < before + bytes.len() as u64 {
+            rig.turn();
+        }
+        let handed = rig.reactor.hand_over(transport.id());
+        rig.turns(2);
+        assert_eq!(success_of(handed).is_some(), may_move, "after {bytes:?}");
+    }
 }
 
 #[test]
@@ -412,6 +439,41 @@ fn c51d_what_waits_for_the_old_connection_fails_and_its_port_has_room() {
     waiting.write_all(b"x").expect("room");
     reads(&mut old.rig, &mut waiting, b"x");
     drop(handed);
+}
+
+#[test]
+fn c51d_a_moved_connection_belongs_to_the_port_on_its_address() {
+    let path = Folder::new();
+    let unix = format!("unix:{}", path.join("port").display());
+    let (mut first, seen) = (Kit::mio().rig(), Seen::default());
+    let its = seen.clone();
+    let factory = move || Mover { seen: its.clone(), says: Says::Yes, count: 0 };
+    let old = first.reactor.listen(&*unix, factory).expect("a free path");
+    let mut client = UnixStream::connect(path.join("port")).expect("it listens");
+    first.until("a connection", || seen.transport.borrow().is_some());
+    let handed = first.reactor.hand_over(seen.transport().id());
+    old.stop_listening().expect("it listens").detach();
+    first.turns(2);
+    let handed = success_of(handed).expect("it may move");
+    let mut second = Kit::mio().rig();
+    let factory = || Mover { seen: Seen::default(), says: Says::Yes, count: 0 };
+    let limited = format!("{unix}:connections=1");
+    let port = second.reactor.listen(&*limited, factory).expect("a free path");
+    second.turns(2);
+    let seen = Seen::default();
+    let mover = Mover { seen: seen.clone(), says: Says::Yes, count: 0 };
+    second.reactor.take_over(handed, mover).expect("a socket").detach();
+    second.until("the connection", || seen.transport.borrow().is_some());
+    // It counts for the limit, and drains with the port.
+    let _waits = UnixStream::connect(path.join("port")).expect("a queue");
+    second.turns(4);
+    assert_eq!(second.l.snapshot().connections.len(), 1);
+    port.drain(Duration::ZERO).detach();
+    client.set_nonblocking(true).expect("an option");
+    second.until("its close", || matches!(client.read(&mut [0]), Ok(0)));
+    drop(client);
+    second.until("its end", || seen.calls.borrow().len() == 2);
+    assert_eq!(seen.take()[1], "lost: connection closed by the reactor");
 }
 
 #[test]
