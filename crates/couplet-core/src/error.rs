@@ -99,6 +99,11 @@ impl Reason {
         "handed over",
     ];
 
+    /// The name of the variant.
+    pub(crate) fn word(&self) -> &'static str {
+        Reason::WORDS[self.variant()]
+    }
+
     /// The place of the variant in [`WORDS`](Self::WORDS).
     pub(crate) fn variant(&self) -> usize {
         match self {

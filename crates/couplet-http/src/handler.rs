@@ -15,6 +15,7 @@ use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use tower_service::Service;
 
+use super::access::AccessLine;
 use super::allowance::Allowance;
 use super::body::{Body, BodyEnd, Progress, ResponseBody};
 use super::http2::Receiver;
@@ -149,8 +150,10 @@ where
         let is_chunked = request.version() < Version::HTTP_2 && fields.has_coding;
         let is_head = request.method() == Method::HEAD;
         let version = request.version();
+        let mut exchange = self.monitor.begin(progress);
+        exchange.access = AccessLine::begin(&request, self.monitor.transport());
+        let exchange = Rc::new(exchange);
         let mut request = request.map(|()| body);
-        let exchange = Rc::new(self.monitor.begin(progress));
         if self.monitor.has_allowances() {
             request.extensions_mut().insert(Allowance::new(&self.monitor, &exchange));
         }
@@ -282,6 +285,9 @@ impl RequestFacts {
                 // Otherwise hyper also sends `keep-alive`, if the client did.
                 *answer.version_mut() = Version::HTTP_10;
             }
+        }
+        if let Some(access) = &exchange.access {
+            access.set_status(answer.status());
         }
         answer.map(|body| ResponseBody::new(body, end, exchange))
     }

@@ -61,6 +61,7 @@ macro_rules! log_error {
     ($($event:tt)*) => { ::couplet_core::hooks::emit(|| ::tracing::error!($($event)*)) };
 }
 
+mod access;
 mod allowance;
 mod body;
 mod client;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::access::AccessLine;
 use super::body::Progress;
 use super::options::HttpOptions;
 use super::share::{Claim, ConnectionShare, ServerShare};
@@ -184,6 +185,7 @@ impl Monitor {
             pieces: Cell::new(0),
             reserved: Cell::new(0),
             claim: Claim::default(),
+            access: None,
         }
     }
 
@@ -501,6 +503,8 @@ pub(super) struct Exchange {
     /// Bytes reserved for the next piece, which the service is fetching.
     reserved: Cell<usize>,
     claim: Claim,
+    /// The line to be logged, if such lines are on.
+    pub(super) access: Option<Box<AccessLine>>,
 }
 
 impl Exchange {
@@ -591,6 +595,9 @@ impl Exchange {
     /// Releases a piece of `count` bytes; `rest` is its unsent part.
     pub(super) fn release_piece(&self, count: usize, rest: &Bytes) {
         self.release(count);
+        if let Some(access) = &self.access {
+            access.add_bytes(count - rest.len());
+        }
         if count >= MIN_LENT {
             let end = rest.as_ptr_range().end;
             let mut lent = self.monitor.lent.borrow_mut();
@@ -635,6 +642,9 @@ impl Drop for Exchange {
         self.set_offer(false, 0);
         self.end_pieces();
         let monitor = &self.monitor;
+        if let Some(access) = &self.access {
+            access.end(&monitor.transport);
+        }
         if let Some(why) = self.body.as_ref().and_then(|body| body.error()) {
             monitor.log_debug("a request was cut off", why);
         }

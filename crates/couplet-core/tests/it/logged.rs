@@ -13,28 +13,49 @@ pub(crate) fn logged<R>(f: impl FnOnce() -> R) -> (R, Vec<String>) {
     logged_at(Level::WARN, f)
 }
 
-/// Like [`logged`], at this level and above.
+/// Like [`logged`], at this level and above, without access lines.
 pub(crate) fn logged_at<R>(level: Level, f: impl FnOnce() -> R) -> (R, Vec<String>) {
+    kept(f, move |event| *event.level() <= level && !is_access(event))
+}
+
+/// Like [`logged`], only access lines.
+#[allow(dead_code, reason = "not every binary needs it")]
+pub(crate) fn access_lines<R>(f: impl FnOnce() -> R) -> (R, Vec<String>) {
+    kept(f, is_access)
+}
+
+fn is_access(event: &Metadata<'_>) -> bool {
+    event.target().starts_with("couplet::access::")
+}
+
+fn kept<R>(
+    f: impl FnOnce() -> R,
+    keeps: impl Fn(&Metadata<'_>) -> bool + Send + Sync + 'static,
+) -> (R, Vec<String>) {
     LazyLock::force(&SECOND);
     let lines: Arc<Mutex<Vec<String>>> = Arc::default();
-    let result = subscriber::with_default(Lines(level, lines.clone()), f);
+    let result = subscriber::with_default(Lines(Box::new(keeps), lines.clone()), f);
     let lines = std::mem::take(&mut *lines.lock().expect("no panic while locked"));
     (result, lines)
 }
 
 /// A subscriber that keeps warnings and errors.
-#[allow(dead_code, reason = "not every binary needs it")]
 pub(crate) fn lines_to(lines: Arc<Mutex<Vec<String>>>) -> impl Subscriber {
-    Lines(Level::WARN, lines)
+    Lines(Box::new(is_warning), lines)
 }
 
 /// With a single subscriber, `tracing` caches a callsite's interest as seen by the first thread to
 /// reach it, so a test without a subscriber would silence that callsite for all others. A second
 /// subscriber prevents this.
-static SECOND: LazyLock<Dispatch> =
-    LazyLock::new(|| Dispatch::new(Lines(Level::WARN, Arc::default())));
+static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(lines_to(Arc::default())));
 
-struct Lines(Level, Arc<Mutex<Vec<String>>>);
+fn is_warning(event: &Metadata<'_>) -> bool {
+    *event.level() <= Level::WARN
+}
+
+type Keeps = Box<dyn Fn(&Metadata<'_>) -> bool + Send + Sync>;
+
+struct Lines(Keeps, Arc<Mutex<Vec<String>>>);
 
 struct Line(String);
 
@@ -46,7 +67,7 @@ impl Visit for Line {
 
 impl Subscriber for Lines {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() <= self.0
+        (self.0)(metadata)
     }
 
     fn event(&self, event: &Event<'_>) {

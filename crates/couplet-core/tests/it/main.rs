@@ -3,6 +3,7 @@
 #[macro_use]
 extern crate couplet_watched;
 
+mod access;
 #[path = "../apart/mod.rs"]
 mod apart;
 mod cooperator;

@@ -5,6 +5,7 @@
 extern crate couplet_watched;
 
 mod abuse;
+mod access;
 mod alpn;
 mod answers;
 mod asked;

@@ -106,6 +106,60 @@ fn each_line_of_a_json_log_is_an_event() {
     }
 }
 
+/// Reads a log of JSON; prints the target, the reason or the request, and the bytes of each line.
+const ACCESS: &str = "
+import json, sys
+for line in sys.stdin:
+    event = json.loads(line)
+    assert event['connection'] and event['peer'].startswith('tcp:127.0.0.1:'), line
+    assert event['level'] == 'INFO' and event['seconds'] >= 0, line
+    names = ['origin', 'reason', 'bytes_in', 'bytes_out', 'method', 'path', 'status', 'bytes']
+    print(event['message'], *[event[name] for name in names if name in event])
+";
+
+/// An echo server `a` and a server of files `b`, each of which has a client; then the end.
+fn serve_two(keys: &str) -> String {
+    let files = "[services.b]\nkind = \"serve\"\nfolder = \".\"\nlisten = \"0\"\n";
+    let text = echo("a", "0", "") + files + "[runner]\nlog-file = \"log\"\n" + keys;
+    let mut program = Program::start(&text);
+    let mut client = program.connect("a");
+    client.finish();
+    assert_eq!(client.read_to_end().unwrap(), b"");
+    let (status, _) = super::get(program.port("b"), "/none?token=secret");
+    assert_eq!(status, 404);
+    program.signal(Signal::TERM);
+    let (ended, folder) = program.ended();
+    ended.quietly(0);
+    std::fs::read_to_string(folder.path("log")).unwrap()
+}
+
+#[test]
+fn access_lines_are_logged_on_demand() {
+    let text = serve_two("log-level = \"couplet::access=info\"\n");
+    let line = |words: &str| text.lines().find(|line| line.contains(words)).unwrap_or_default();
+    let echo = line("bytes_in=5 bytes_out=5 ");
+    assert!(echo.contains("INFO connection ended connection="), "{text}");
+    assert!(echo.contains(" origin=\"accepted\" ") && echo.contains(" reason=\"done\""), "{text}");
+    assert!(line("request ended").contains(" method=GET path=\"/none\" status=404 "), "{text}");
+    assert!(!text.contains("secret") && text.lines().count() == 3, "{text}");
+    for keys in ["", "log-level = \"info\"\n", "log-level = \"debug,couplet::access=warn\"\n"] {
+        let text = serve_two(keys);
+        assert!(!text.contains("connection ended") && !text.contains("request ended"), "{text}");
+    }
+}
+
+#[test]
+fn access_lines_of_a_json_log_have_their_fields() {
+    if !has("python3") {
+        return;
+    }
+    let text = serve_two("log = \"json\"\nlog-level = \"couplet::access=info\"\n");
+    let said = python(ACCESS, &text);
+    assert!(said.contains("connection ended accepted done 5 5\n"), "{said}");
+    assert!(said.contains("request ended GET /none 404 "), "{said}");
+    assert_eq!(said.lines().count(), 3, "{said}");
+}
+
 #[test]
 fn the_mask_applies_to_the_log_and_the_other_files() {
     let mode = |program: &Program, name: &str| {

@@ -22,6 +22,7 @@
 //! Handles record in the modules above, which do not know this one. Here [`core::Core`] holds the
 //! owners of a loop's state, and each module has the verbs for one of them.
 
+mod access;
 mod answers;
 mod calls;
 mod cluster;

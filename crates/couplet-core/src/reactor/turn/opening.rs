@@ -205,6 +205,10 @@ impl Core {
 
     /// Drops a connection that has no protocol.
     pub(super) fn drop_connection(&mut self, io: &mut dyn Commands, key: Key) {
+        let now = self.now();
+        if let Some(entry) = self.table.connection(key) {
+            entry.log_rejected(now);
+        }
         io.close(key, CloseMode::Normal);
         if let Some(entry) = self.table.connection(key) {
             let seated = entry.opening.take();

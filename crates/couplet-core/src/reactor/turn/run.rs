@@ -619,6 +619,7 @@ impl Drop for Loop {
                 Some(Resource::Port(port)) => port.abandon(),
                 Some(Resource::Datagrams(port)) => Core::abandon_datagrams(&port),
                 Some(Resource::Connection(entry)) => {
+                    entry.log_end(core.reactor.now());
                     contain("drop of a protocol", move || entry.life.abandon());
                 }
                 None => {}

@@ -362,6 +362,7 @@ impl Core {
                         Some(mode) => {
                             // The socket stays open while `connection_lost` may query it.
                             entry.life.lost(now);
+                            entry.log_end(now);
                             io.close(key, mode);
                             self.remove_connection(io, key);
                         }
