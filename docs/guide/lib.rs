@@ -77,6 +77,7 @@ mod chapters {
         stopping = "stopping.md"
         services = "services.md"
         production = "production.md"
+        log = "log.md"
         testing = "testing.md"
         threads = "threads.md"
         time = "time.md"

@@ -290,7 +290,8 @@ impl Running {
         if let Some(file) = &mut *self.pid_file.borrow_mut()
             && let Err(exit) = file.claim()
         {
-            tracing::warn!("{}", exit.message());
+            let failure = exit.message();
+            tracing::warn!("{failure}");
         }
         systemd::ready(&self.summary());
     }

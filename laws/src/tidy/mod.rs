@@ -6,6 +6,7 @@ mod bytes;
 mod capabilities;
 mod compatible;
 mod english;
+mod events;
 mod hashed;
 mod history;
 mod links;

@@ -315,7 +315,7 @@ pub(super) fn is_for_tests(attributes: &[syn::Attribute]) -> bool {
 }
 
 /// The attributes of an item.
-fn attributes(item: &syn::Item) -> &[syn::Attribute] {
+pub(super) fn attributes(item: &syn::Item) -> &[syn::Attribute] {
     match item {
         syn::Item::Const(item) => &item.attrs,
         syn::Item::Enum(item) => &item.attrs,

@@ -223,10 +223,12 @@ impl WatchedLoop {
             what = format!("{what}, in {outer}");
         }
         let thread = &*self.thread;
-        let trace = trace.map_or_else(String::new, |trace| format!("\n{trace}"));
+        if let Some(trace) = trace {
+            what = format!("{what}\n{trace}");
+        }
         let (kind, of) = (inner.kind, inner.of);
         let place = inner.place.map(tracing::field::display);
-        log_warn!(kind, of, place, ?held, thread, "a call blocks its loop: {what}{trace}");
+        log_warn!(kind, of, place, ?held, thread, "a call blocks its loop: {what}");
     }
 
     fn report_end(&self, held: Duration, done: &UserCall) {

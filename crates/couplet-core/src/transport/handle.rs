@@ -182,7 +182,7 @@ impl<P: 'static, F: FnOnce(&mut P, &Transport)> Tell for TellFn<P, F> {
             None if transport.cell.was_upgraded() => {}
             None => {
                 let error = WrongProtocol::new::<P>(protocol, self.place);
-                log_error!(connection = %transport.id(), %error);
+                log_error!(connection = %transport.id(), %error, "cannot call a protocol");
                 debug_assert!(false, "{error}");
             }
         }
