@@ -37,6 +37,11 @@ pub fn is_chosen(reporter: &Reporter) -> bool {
     reporter.is_chosen()
 }
 
+/// How many failures of this thread no errback has handled.
+pub fn unhandled_failures() -> u64 {
+    defer::unhandled_failures()
+}
+
 /// The number of live nodes of Deferreds in this thread, for the simulator's leak check.
 pub fn live_nodes() -> usize {
     defer::live_nodes()

@@ -98,12 +98,15 @@
 //! | `couplet_connection_bytes_total{direction}` | bytes of all connections, `in` and `out` |
 //! | `couplet_buffered_bytes` | written, but not sent |
 //! | `couplet_accepted_total{port}`, `couplet_not_opened_total{port}` | accepted connections, and those whose handshake failed |
+//! | `couplet_rejected_total{port}` | accepted connections that a factory rejected, such as those over `max-connections` of a forwarder |
+//! | `couplet_turned_away_total{port}` | connections closed for want of descriptors |
 //! | `couplet_port_paused{port}` | 1 while a port accepts nothing |
 //! | `couplet_datagrams_total{port,outcome}` | `received`, `sent`, `dropped` |
 //! | `couplet_pending_calls`, `couplet_tasks`, `couplet_jobs`, `couplet_connectors` | pending work |
 //! | `couplet_busy_seconds` | histogram: from a wait of the loop to its next wait |
 //! | `couplet_lateness_seconds` | histogram: how late a timer is, measured each second |
-//! | `couplet_events_total{level}` | events of the levels `error` and `warn`, such as unhandled failures |
+//! | `couplet_unhandled_failures_total` | failures of Deferreds that no errback handled |
+//! | `couplet_events_total{level}` | events of the levels `error` and `warn` |
 //!
 //! # Reloads
 //!

@@ -85,6 +85,10 @@ impl Metrics {
             logged.get_or_create(&vec![("level", level.to_owned())]).inc_by(count);
         }
         registry.register("events", "Events at the levels error and warn", logged);
+        let unhandled = Counter::<u64>::default();
+        unhandled.inc_by(snapshot.unhandled);
+        let help = "Failures of Deferreds that no errback handled";
+        registry.register("unhandled_failures", help, unhandled);
     }
 }
 
@@ -127,15 +131,22 @@ fn register_connections(registry: &mut Registry, snapshot: &Snapshot) {
     registry.register("connections_ended", "Connections that have ended", ended);
     let accepted = Family::<Labels, Counter>::default();
     let not_opened = Family::<Labels, Counter>::default();
+    let rejected = Family::<Labels, Counter>::default();
+    let turned_away = Family::<Labels, Counter>::default();
     let paused = Family::<Labels, Gauge>::default();
     for port in &snapshot.ports {
         let labels = vec![("port", port.host.to_string())];
         accepted.get_or_create(&labels).inc_by(port.accepted);
         not_opened.get_or_create(&labels).inc_by(port.not_opened);
+        rejected.get_or_create(&labels).inc_by(port.rejected);
+        turned_away.get_or_create(&labels).inc_by(port.turned_away);
         paused.get_or_create(&labels).set(i64::from(port.paused));
     }
     registry.register("accepted", "Connections accepted", accepted);
     registry.register("not_opened", "Accepted connections whose layers did not open", not_opened);
+    registry.register("rejected", "Accepted connections that a factory rejected", rejected);
+    let help = "Connections closed for want of descriptors";
+    registry.register("turned_away", help, turned_away);
     registry.register("port_paused", "1 while a port accepts nothing", paused);
 }
 
@@ -184,7 +195,7 @@ fn gauge(value: u64) -> Gauge {
 
 #[cfg(test)]
 mod tests {
-    use couplet::{Protocol, Transport};
+    use couplet::{Address, Deferred, Failure, Protocol, Transport};
 
     use super::*;
 
@@ -213,7 +224,12 @@ mod tests {
         let host = port.host();
         let supervisor = Supervisor::new("program");
         let (asked, at) = (reactor.clone(), host.clone());
+        let full = reactor.listen("localhost:0", |_: &Address| None::<Echo>).unwrap();
+        let (refusing, before) = (full.host(), couplet::defer::set_reporter(|_| {}));
         let talk = reactor.spawn(async move {
+            drop(Deferred::<()>::fail(Failure::msg("unhandled")));
+            let mut refused = asked.connect_stream(refusing.to_string()).await?;
+            refused.read_to_end(&mut Vec::new(), 1).await?;
             let mut first = asked.connect_stream(at.to_string()).await?;
             first.write_all("hello").await?;
             let mut answer = Vec::new();
@@ -226,6 +242,7 @@ mod tests {
             Ok(snapshot)
         });
         let snapshot = l.run_until(talk).unwrap();
+        before.set();
         let text = metrics.encode(&snapshot, &supervisor);
         for (metric, wanted) in [
             (format!("couplet_connections{{port=\"{host}\",state=\"open\"}}"), 1.0),
@@ -235,6 +252,10 @@ mod tests {
             ("couplet_connection_bytes_total{direction=\"in\"}".to_owned(), 10.0),
             ("couplet_connection_bytes_total{direction=\"out\"}".to_owned(), 10.0),
             (format!("couplet_accepted_total{{port=\"{host}\"}}"), 2.0),
+            (format!("couplet_rejected_total{{port=\"{host}\"}}"), 0.0),
+            (format!("couplet_rejected_total{{port=\"{}\"}}", full.host()), 1.0),
+            (format!("couplet_turned_away_total{{port=\"{host}\"}}"), 0.0),
+            ("couplet_unhandled_failures_total".to_owned(), 1.0),
             ("couplet_lateness_seconds_count".to_owned(), 1.0),
             ("couplet_tasks".to_owned(), 1.0),
             ("couplet_ready".to_owned(), 0.0),

@@ -434,6 +434,13 @@ pub trait Commands {
     /// Bytes that the system has accepted but not yet sent, if known.
     fn unsent(&self, key: Key) -> Option<usize>;
 
+    /// How many connections the driver closed at a port, instead of reporting them, for want of
+    /// descriptors.
+    fn turned_away(&self, port: Key) -> u64 {
+        let _ = port;
+        0
+    }
+
     /// The process at the other end of a UNIX socket, if the system reports it. Called when the
     /// connection is made.
     fn peer_credentials(&self, key: Key) -> Option<PeerCredentials> {
@@ -592,6 +599,10 @@ impl Commands for Box<dyn Driver> {
 
     fn unsent(&self, key: Key) -> Option<usize> {
         (**self).unsent(key)
+    }
+
+    fn turned_away(&self, port: Key) -> u64 {
+        (**self).turned_away(port)
     }
 
     fn peer_credentials(&self, key: Key) -> Option<PeerCredentials> {

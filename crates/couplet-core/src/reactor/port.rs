@@ -49,6 +49,8 @@ pub(super) struct PortCell {
     open: Cell<u32>,
     /// Accepted connections whose layers did not open.
     pub(super) not_opened: Cell<u64>,
+    /// Accepted connections for which the factory built no protocol.
+    pub(super) rejected: Cell<u64>,
     // Bound: one for each `stop_listening` until the port has stopped.
     pub(super) stopped: RefCell<Vec<Resolver<()>>>,
     /// Requests for another process, for the turn.
@@ -356,6 +358,7 @@ impl PortCell {
             accepted: Cell::new(0),
             open: Cell::new(0),
             not_opened: Cell::new(0),
+            rejected: Cell::new(0),
             stopped: RefCell::default(),
             passing: RefCell::default(),
         })

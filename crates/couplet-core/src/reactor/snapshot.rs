@@ -34,6 +34,9 @@ pub struct Snapshot {
     pub watches: usize,
     /// Connections that have ended since the loop was created.
     pub ended: Totals,
+    /// Failures of Deferreds that no errback handled, on the loop's thread, since the loop was
+    /// created.
+    pub unhandled: u64,
     /// The program's own lines: see [`Reactor::note`](crate::Reactor::note).
     // Bound: one for each `Note`; owned by the user.
     pub notes: Vec<String>,
@@ -84,6 +87,11 @@ pub struct PortSnapshot {
     pub accepted: u64,
     /// Accepted connections whose layers did not open: a handshake failed or took too long.
     pub not_opened: u64,
+    /// Accepted connections that the factory rejected: it built no protocol for them, as
+    /// [`LimitConnections`](crate::protocols::LimitConnections) does for too many clients.
+    pub rejected: u64,
+    /// Connections that were closed, instead of accepted, for want of descriptors.
+    pub turned_away: u64,
     /// Whether accepting is paused, or waits at the most connections of the port.
     pub paused: bool,
 }
@@ -159,6 +167,7 @@ impl Snapshot {
         self.tasks += other.tasks;
         self.jobs += other.jobs;
         self.watches += other.watches;
+        self.unhandled += other.unhandled;
     }
 
     /// True when nothing is open, in progress or pending.
@@ -198,15 +207,17 @@ impl fmt::Display for Snapshot {
         )?;
         for port in &self.ports {
             let paused = if port.paused { ", paused" } else { "" };
-            let not_opened = match port.not_opened {
-                0 => String::new(),
-                n => format!(", {n} of them not opened"),
-            };
-            writeln!(
-                f,
-                "port        {} accepted {}{not_opened}{paused}",
-                port.host, port.accepted
-            )?;
+            write!(f, "port        {} accepted {}", port.host, port.accepted)?;
+            for (count, words) in [
+                (port.not_opened, "of them not opened"),
+                (port.rejected, "of them rejected"),
+                (port.turned_away, "turned away"),
+            ] {
+                if count > 0 {
+                    write!(f, ", {count} {words}")?;
+                }
+            }
+            writeln!(f, "{paused}")?;
         }
         for port in &self.datagrams {
             writeln!(f, "{port}")?;

@@ -1,9 +1,12 @@
 //! A snapshot's figures against known traffic, on every driver; and its printed form.
 
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::reactor::{ConnectionSnapshot, Snapshot};
 use couplet::testing::Manner;
+use couplet::{Address, Deferred, Failure};
 
 use crate::pace::s;
 use crate::quiet::Quiet;
@@ -170,7 +173,7 @@ fn ports_connectors_calls_and_tasks_are_listed() {
 #[test]
 fn a_callback_gets_the_snapshot_of_its_turn() {
     let mut rig = Kit::memory(Manner::Readiness).rig();
-    let seen = std::rc::Rc::new(std::cell::RefCell::new(None::<Snapshot>));
+    let seen = Rc::new(RefCell::new(None::<Snapshot>));
     let slot = seen.clone();
     let (a, b) = rig.accept(Script::new().on(On::Data, move |transport| {
         let slot = slot.clone();
@@ -186,13 +189,51 @@ fn a_callback_gets_the_snapshot_of_its_turn() {
 }
 
 #[test]
+fn connections_that_a_factory_rejects_are_counted_at_their_port() {
+    for kit in KITS {
+        let mut rig = kit.rig();
+        let reactor = rig.reactor.clone();
+        let count = Rc::new(Cell::new(0));
+        let built = count.clone();
+        let odd = move |_: &Address| {
+            built.set(built.get() + 1);
+            (built.get() % 2 == 1).then_some(Quiet)
+        };
+        let port = reactor.listen("localhost:0", odd).expect("a port");
+        let clients: Vec<_> =
+            (0..5).map(|_| reactor.connect_stream(port.host().to_string())).collect();
+        rig.until("five connections", || count.get() == 5);
+        rig.turn();
+        let snapshot = rig.l.snapshot();
+        let seen = &snapshot.ports[0];
+        assert_eq!((seen.accepted, seen.rejected, seen.turned_away), (5, 2, 0));
+        assert!(snapshot.to_string().contains(" accepted 5, 2 of them rejected\n"), "{snapshot}");
+        drop(clients);
+    }
+}
+
+#[test]
+fn unhandled_failures_are_counted_from_the_beginning_of_the_loop() {
+    let before = couplet::defer::set_reporter(|_| {});
+    drop(Deferred::<()>::fail(Failure::msg("before")));
+    let mut rig = Kit::memory(Manner::Readiness).rig();
+    assert_eq!(rig.l.snapshot().unhandled, 0);
+    drop(Deferred::<()>::fail(Failure::msg("one")));
+    Deferred::<()>::fail(Failure::msg("handled")).add_errback(|_| Ok(())).detach();
+    rig.reactor.call_soon(|| drop(Deferred::<()>::fail(Failure::msg("two"))));
+    rig.turns(2);
+    assert_eq!(rig.l.snapshot().unhandled, 2);
+    before.set();
+}
+
+#[test]
 fn connections_that_have_ended_are_counted_by_their_reasons() {
     type End = fn(&couplet::Transport);
     const IDLE: Duration = Duration::from_millis(20);
     let ends: [(&str, End); 6] = [
         ("done", couplet::Transport::lose_connection),
         ("aborted", couplet::Transport::abort_connection),
-        ("failed", |transport| transport.fail(couplet::Failure::msg("no"))),
+        ("failed", |transport| transport.fail(Failure::msg("no"))),
         ("timeout", |transport| transport.set_idle_timeout(Some(IDLE))),
         ("overflow", |transport| {
             transport.set_write_cap(Some(1));

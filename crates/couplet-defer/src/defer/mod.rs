@@ -80,6 +80,7 @@ pub use group::{first_of, gather, gather_consuming, list, race};
 pub use history::{History, keep_histories};
 pub(crate) use node::live_nodes;
 pub use queue::{DeferredQueue, QueueOverflow, QueueUnderflow};
+pub(crate) use report::unhandled_failures;
 pub use report::{Reporter, Unhandled, set_reporter};
 pub use resolver::Resolver;
 pub use semaphore::{DeferredLock, DeferredSemaphore, Permit};

@@ -85,6 +85,7 @@ impl fmt::Debug for Reporter {
 thread_local! {
     static REPORTER: RefCell<Reporter> = const { RefCell::new(Reporter(None)) };
     static REPORTING: Cell<bool> = const { Cell::new(false) };
+    static COUNT: Cell<u64> = const { Cell::new(0) };
 }
 
 /// Calls `report` for each later unhandled failure of this thread. Returns the previous reporter;
@@ -108,6 +109,11 @@ pub fn set_reporter(report: impl Fn(&Unhandled) + 'static) -> Reporter {
     Reporter::new(report).set()
 }
 
+/// How many failures of this thread no errback has handled.
+pub(crate) fn unhandled_failures() -> u64 {
+    COUNT.get()
+}
+
 /// Reports `failure`, unless it is a cancellation.
 pub(super) fn report(
     failure: Failure,
@@ -117,8 +123,10 @@ pub(super) fn report(
     if failure.is_cancelled() {
         return;
     }
+    // Thread-locals are unavailable while the thread ends.
+    let _ = COUNT.try_with(|count| count.set(count.get() + 1));
     let unhandled = Unhandled { failure, place, history };
-    // The thread-local reporter is unavailable while the thread ends; stderr is still available.
+    // Without a reporter, stderr is still available.
     let reporter = REPORTER.try_with(|current| current.borrow().0.clone()).ok().flatten();
     match reporter {
         Some(reporter) if !REPORTING.replace(true) => {

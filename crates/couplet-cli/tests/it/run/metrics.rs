@@ -30,11 +30,18 @@ fn metrics_are_what_prometheus_reads() {
         Ok(python) => python,
         Err(reason) => return missing(reason),
     };
+    let forward = "[services.b]\nkind = \"forward\"\nlisten = \"0\"\nmax-connections = 1\n\
+                   connect = \"unix:echo\"\n";
     let text = echo("a", "0", "")
+        + forward
+        + &echo("c", "unix:echo", "")
         + "[runner]\nlog-level = \"info\"\nmetrics = \"tcp:0:interface=127.0.0.1\"\n";
     let program = Program::start_with(Folder::new(), &text, &[]);
     let metrics = port_after("serving metrics and the health", &program);
-    let port = program.port("a");
+    let (port, limited) = (program.port("a"), program.port("b"));
+    let mut only = Client::connect(limited);
+    echoes(&mut only);
+    assert!(Client::connect(limited).read_to_end().is_ok_and(|read| read.is_empty()));
     let mut open = Client::connect(port);
     echoes(&mut open);
     let mut ended = Client::connect(port);
@@ -58,6 +65,10 @@ fn metrics_are_what_prometheus_reads() {
         (format!("couplet_connections|open,tcp:{port}"), 1.0),
         (format!("couplet_accepted_total|tcp:{port}"), 2.0),
         (format!("couplet_port_paused|tcp:{port}"), 0.0),
+        (format!("couplet_rejected_total|tcp:{port}"), 0.0),
+        (format!("couplet_rejected_total|tcp:{limited}"), 1.0),
+        (format!("couplet_turned_away_total|tcp:{port}"), 0.0),
+        ("couplet_unhandled_failures_total|".to_owned(), 0.0),
         ("couplet_service_ready|a".to_owned(), 1.0),
         ("couplet_service_restarts_total|a".to_owned(), 0.0),
         ("couplet_ready|".to_owned(), 1.0),

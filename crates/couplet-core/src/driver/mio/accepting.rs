@@ -119,6 +119,8 @@ pub(super) struct PortSlot {
     pub(super) share: AcceptLimit,
     /// The round in which the port used up its share.
     pub(super) spent_in: u64,
+    /// Connections that were closed for want of descriptors.
+    pub(super) turned_away: u64,
 }
 
 impl PortSlot {
@@ -239,7 +241,10 @@ impl Mio {
         };
         for _ in 0..TURNED_AWAY {
             match port.listener.accept().map_err(|error| response_to(&error)) {
-                Ok(_) => self.turned_away += 1,
+                Ok(_) => {
+                    port.turned_away += 1;
+                    self.turned_away += 1;
+                }
                 Err(AcceptResponse::Again | AcceptResponse::Next | AcceptResponse::EndRound) => {}
                 Err(answer) => {
                     port.readiness.set(Readiness::READABLE, answer != AcceptResponse::Done);

@@ -459,6 +459,7 @@ impl Commands for Mio {
             readiness: Readiness::NONE,
             share: AcceptLimit::new(),
             spent_in: 0,
+            turned_away: 0,
         };
         Ok(self.insert(Kind::Port(Box::new(port))))
     }
@@ -608,6 +609,13 @@ impl Commands for Mio {
             #[cfg(unix)]
             Registered { kind: Kind::Pipe(pipe), .. } => pipe.unsent(),
             _ => None,
+        }
+    }
+
+    fn turned_away(&self, port: Key) -> u64 {
+        match self.slots.get(port).map(|slot| &slot.kind) {
+            Some(Kind::Port(port)) => port.turned_away,
+            _ => 0,
         }
     }
 

@@ -19,7 +19,7 @@ impl Core {
                     let _hold = reactor.records().hold_for(doing);
                     contain("call from another thread", || f(&reactor));
                 }
-                RemoteCall::Signal(signal) => self.signal_received(signal),
+                RemoteCall::Signal(signal) => self.signal_received(io, signal),
                 RemoteCall::Tell(place, id, tell) => {
                     let doing = || UserCall::at("tell from another thread", place);
                     let _hold = self.records.hold_for(doing);

@@ -10,6 +10,7 @@ use super::jobs::Lookups;
 use super::steps::Suspended;
 use super::table::Table;
 use crate::driver::Order;
+use crate::internals::unhandled_failures;
 use crate::reactor::options::LoopOptions;
 use crate::reactor::records::Records;
 use crate::reactor::snapshot::Totals;
@@ -30,6 +31,8 @@ pub(super) struct Core {
     pub(super) hooks: Hooks,
     /// The sums of connections that have ended.
     pub(super) ended: Totals,
+    /// The unhandled failures of the thread before the loop was created.
+    pub(super) unhandled_before: u64,
     /// The order of otherwise unordered calls, in a world that explores such orders.
     pub(super) order: Option<Order>,
     /// The turn in progress, while the owner of the loop makes calls in the middle of it.
@@ -53,6 +56,7 @@ impl Core {
             drains: Drains::default(),
             hooks,
             ended: Totals::default(),
+            unhandled_before: unhandled_failures(),
             suspended: None,
         }
     }

@@ -122,9 +122,12 @@ impl Core {
         built: Option<Box<dyn Protocol>>,
     ) {
         match opening {
-            Opening::Port(_) => match built {
+            Opening::Port(port) => match built {
                 Some(protocol) => self.begin_protocol(io, key, protocol),
-                None => self.drop_connection(io, key),
+                None => {
+                    port.rejected.set(port.rejected.get() + 1);
+                    self.drop_connection(io, key);
+                }
             },
             Opening::Connector(connector) => {
                 connector.take_opening();

@@ -228,7 +228,7 @@ impl Loop {
 
     /// Takes a snapshot of the loop.
     pub fn snapshot(&self) -> Snapshot {
-        self.core.snapshot()
+        self.core.snapshot(&*self.driver)
     }
 
     /// The signal that ended the last run, if any.

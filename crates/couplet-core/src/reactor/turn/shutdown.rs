@@ -49,14 +49,14 @@ pub(super) fn print_snapshot(snapshot: &Snapshot) {
 impl Core {
     /// Handles a signal.
     #[inline(never)]
-    pub(super) fn signal_received(&mut self, signal: Signal) {
+    pub(super) fn signal_received(&mut self, io: &dyn Commands, signal: Signal) {
         let _hold = self.records.hold("signal");
         let reactor = self.reactor.clone();
         if self.hooks.signal(&reactor, signal) {
             return;
         }
         if signal == Signal::User1 {
-            return self.show_snapshot();
+            return self.show_snapshot(io);
         }
         tracing::info!(?signal, "stop requested by a signal");
         if let Some(drain) = self.records.run.stopped_by_signal(signal) {
@@ -78,8 +78,8 @@ impl Core {
         }
     }
 
-    fn show_snapshot(&mut self) {
-        let snapshot = self.snapshot();
+    fn show_snapshot(&mut self, io: &dyn Commands) {
+        let snapshot = self.snapshot(io);
         self.hooks.show(&snapshot);
     }
 

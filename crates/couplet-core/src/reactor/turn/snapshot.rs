@@ -7,6 +7,8 @@ use super::core::Core;
 use super::table::Resource;
 use crate::connector::ConnectorState;
 use crate::datagrams::DatagramCell;
+use crate::driver::Commands;
+use crate::internals::unhandled_failures;
 use crate::reactor::port::{PortCell, PortState};
 use crate::reactor::records::Start;
 use crate::reactor::snapshot::{
@@ -16,7 +18,7 @@ use crate::transport::connection::Life;
 
 impl Core {
     /// Takes a snapshot of the loop.
-    pub(super) fn snapshot(&self) -> Snapshot {
+    pub(super) fn snapshot(&self, io: &dyn Commands) -> Snapshot {
         let records = &self.records;
         let now = self.reactor.now();
         let mut snapshot = Snapshot {
@@ -29,6 +31,7 @@ impl Core {
             watches: 0,
             notes: records.notes.lines(),
             ended: self.ended,
+            unhandled: unhandled_failures() - self.unhandled_before,
             connectors: self
                 .connecting
                 .connectors()
@@ -70,7 +73,7 @@ impl Core {
             }
         }
         snapshot.datagrams = datagrams.into_iter().map(|port| DatagramSnapshot::of(port)).collect();
-        snapshot.ports = ports.into_iter().map(|port| port.snapshot()).collect();
+        snapshot.ports = ports.into_iter().map(|port| port.snapshot(io)).collect();
         snapshot
     }
 }
@@ -109,11 +112,13 @@ impl DatagramSnapshot {
 }
 
 impl PortCell {
-    fn snapshot(&self) -> PortSnapshot {
+    fn snapshot(&self, io: &dyn Commands) -> PortSnapshot {
         PortSnapshot {
             host: self.host(),
             accepted: self.accepted.get(),
             not_opened: self.not_opened.get(),
+            rejected: self.rejected.get(),
+            turned_away: self.key.get().map_or(0, |key| io.turned_away(key)),
             paused: self.is_held(),
         }
     }

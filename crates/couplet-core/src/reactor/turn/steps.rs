@@ -323,7 +323,7 @@ impl Core {
                 let _ = (id, ready);
             }
             Event::JobDone(ticket) => self.job_done(ticket),
-            Event::Signal(signal) => self.signal_received(signal),
+            Event::Signal(signal) => self.signal_received(driver, signal),
             Event::Datagram { key, more } => return self.datagram_received(driver, key, more),
             Event::DatagramError(key, error) => {
                 self.datagrams_failed(key, error);
@@ -423,7 +423,7 @@ impl Core {
             }
         }
         for resolver in self.records.take_snapshot_requests() {
-            resolver.callback(self.snapshot());
+            resolver.callback(self.snapshot(io));
         }
     }
 

@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::time::Duration;
 
+use couplet::reactor::Snapshot;
 use couplet::{ListenOptions, Port, Protocol, Reactor, Transport};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -92,7 +93,14 @@ impl Protocol for Child {
                 let before = self.before.take().expect("the limit was lowered");
                 setrlimit(Resource::Nofile, before).expect("within the maximum");
             }
-            b"quit" => self.reactor.stop(),
+            b"quit" => {
+                let reactor = self.reactor.clone();
+                let stop = move |snapshot: Snapshot| {
+                    println!("{CHILD}{}", snapshot.ports[0].turned_away);
+                    reactor.stop();
+                };
+                self.reactor.snapshot().map(stop).detach();
+            }
             _ => {}
         }
         transport.write(command);
@@ -173,6 +181,7 @@ fn c48_out_of_descriptors_pending_connections_are_closed_and_the_port_lives() {
     command(&first, "raise");
     command(&client(port), "a sixth is served");
     command(&first, "quit");
+    assert_eq!(child.says(CHILD), "10", "turned away");
     let said = child.says(CHILD);
     let (turns, lines) = said.split_once(" turns, ").expect("the number of turns");
     assert_eq!(lines.matches("cannot accept").count(), 1, "for the whole block: {lines}");
@@ -198,6 +207,7 @@ fn c48_a_port_that_backs_off_tries_again() {
     command(&first, "raise");
     command(&second, "it is served after all");
     command(&first, "quit");
+    assert_eq!(child.says(CHILD), "0", "turned away");
     let said = child.says(CHILD);
     assert!(said.contains("cannot accept"), "the port did not back off: {said}");
     child.end();
