@@ -28,6 +28,8 @@ pub(crate) enum Switch {
     Tokio,
     /// Stalls are logged with a backtrace.
     StallBacktraces,
+    /// Calls into user code are timed.
+    TimeCalls,
 }
 
 const ALL: &[Switch] = &[
@@ -43,6 +45,7 @@ const ALL: &[Switch] = &[
     #[cfg(feature = "tokio")]
     Switch::Tokio,
     Switch::StallBacktraces,
+    Switch::TimeCalls,
 ];
 
 /// The switches that are on: one bit each.

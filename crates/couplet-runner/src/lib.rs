@@ -103,7 +103,8 @@
 //! | `couplet_port_paused{port}` | 1 while a port accepts nothing |
 //! | `couplet_datagrams_total{port,outcome}` | `received`, `sent`, `dropped` |
 //! | `couplet_pending_calls`, `couplet_tasks`, `couplet_jobs`, `couplet_connectors` | pending work |
-//! | `couplet_busy_seconds` | histogram: from a wait of the loop to its next wait |
+//! | `couplet_busy_seconds` | histogram: from a wait of the loop to its next wait, which is a turn |
+//! | `couplet_callback_seconds` | histogram: a call into the program, such as a callback of a protocol, a timed call or the poll of a task |
 //! | `couplet_lateness_seconds` | histogram: how late a timer is, measured each second |
 //! | `couplet_unhandled_failures_total` | failures of Deferreds that no errback handled |
 //! | `couplet_events_total{level}` | events of the levels `error` and `warn` |

@@ -2,13 +2,16 @@
 //! the waits of the loop. Nothing is measured unless a program serves its metrics.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use couplet::reactor::{ConnectionSnapshot, PortSnapshot, Snapshot};
+use couplet::reactor::{CallTimes, ConnectionSnapshot, PortSnapshot, Snapshot};
 use couplet::services::{Service, Supervisor};
 use couplet::{Loop, LoopingCall, Reactor};
 use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -78,6 +81,8 @@ impl Metrics {
         }
         let help = "Time from a wait of the loop to its next wait";
         registry.register_with_unit("busy", help, Unit::Seconds, self.busy.clone());
+        let (help, calls) = ("Time of a call into the program", CallHistogram(snapshot.calls));
+        registry.register_with_unit("callback", help, Unit::Seconds, calls);
         let help = "Time by which a timer was late";
         registry.register_with_unit("lateness", help, Unit::Seconds, self.lateness.clone());
         let logged = Family::<Labels, Counter>::default();
@@ -89,6 +94,27 @@ impl Metrics {
         unhandled.inc_by(snapshot.unhandled);
         let help = "Failures of Deferreds that no errback handled";
         registry.register("unhandled_failures", help, unhandled);
+    }
+}
+
+/// The times of calls, which the loop has measured.
+#[derive(Debug)]
+struct CallHistogram(CallTimes);
+
+impl EncodeMetric for CallHistogram {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        let seconds = |limit: Duration| match limit {
+            Duration::MAX => f64::INFINITY,
+            limit => limit.as_secs_f64(),
+        };
+        let buckets: Vec<_> =
+            self.0.buckets().map(|(limit, count)| (seconds(limit), count)).collect();
+        let (total, count) = (self.0.total().as_secs_f64(), self.0.count());
+        encoder.encode_histogram::<NoLabelSet>(total, count, &buckets, None)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Histogram
     }
 }
 
@@ -195,7 +221,7 @@ fn gauge(value: u64) -> Gauge {
 
 #[cfg(test)]
 mod tests {
-    use couplet::{Address, Deferred, Failure, Protocol, Transport};
+    use couplet::{Address, Deferred, Failure, LoopOptions, Protocol, Transport};
 
     use super::*;
 
@@ -216,7 +242,7 @@ mod tests {
 
     #[test]
     fn metrics_say_what_has_happened() {
-        let mut l = Loop::new().unwrap();
+        let mut l = Loop::with_options(LoopOptions::default().time_calls(true)).unwrap();
         let metrics = Metrics::measure(&mut l);
         let reactor = l.reactor();
         metrics.start(&reactor);
@@ -263,6 +289,10 @@ mod tests {
             assert_eq!(value(&text, &metric), wanted, "{metric}: {text}");
         }
         assert!(value(&text, "couplet_busy_seconds_count") > 2.0, "{text}");
+        let calls = value(&text, "couplet_callback_seconds_count");
+        assert!(calls > 10.0, "{text}");
+        assert_eq!(value(&text, "couplet_callback_seconds_bucket{le=\"+Inf\"}"), calls);
+        assert!(value(&text, "couplet_callback_seconds_sum") > 0.0, "{text}");
         assert!(text.ends_with("# EOF\n"), "{text}");
     }
 

@@ -195,7 +195,8 @@ impl Runner {
         let plan = self.services.plan(&source)?;
         let arguments = arguments.or(&plan.log, plan.options.clone());
         let identity = Identity::find(&arguments.options)?;
-        let options = self.options.clone().signals(true);
+        let measures = arguments.options.metrics.is_some();
+        let options = self.options.clone().signals(true).time_calls(measures);
         let mut l = Loop::with_options(options)
             .map_err(|error| Exit::failed(format!("cannot start the loop: {}", plain(&error))))?;
         if arguments.options.check {

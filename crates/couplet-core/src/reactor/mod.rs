@@ -5,6 +5,7 @@
 //! those in `turn/` act, and the others don't know them.
 
 mod adopting;
+mod call_times;
 mod connect;
 mod control;
 mod datagrams;
@@ -14,6 +15,7 @@ mod handing;
 mod inbox;
 mod jobs;
 mod leaks;
+mod monitor;
 mod names;
 mod notes;
 mod options;
@@ -25,7 +27,6 @@ mod sharing;
 mod snapshot;
 mod spawning;
 mod stage;
-mod stalls;
 mod sync;
 mod tasks;
 mod turn;
@@ -36,6 +37,7 @@ mod watches;
 
 pub use crate::connector::{ConnectTarget, Connector, ConnectorState, NotDisconnected};
 pub use crate::recorder::{DelayedCall, Reactor};
+pub use call_times::CallTimes;
 #[cfg(unix)]
 pub(crate) use dependents::{Dependent, DependentId};
 pub use drain::Drained;

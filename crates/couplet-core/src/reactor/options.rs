@@ -126,6 +126,15 @@ impl LoopOptions {
         self
     }
 
+    /// Sets whether the loop measures how long its calls into user code take, for
+    /// [`Snapshot::calls`](super::Snapshot::calls): the calls that [`stall_after`](Self::stall_after)
+    /// watches. Each costs two readings of the clock. Off by default, when calls cost nothing extra.
+    #[must_use]
+    pub fn time_calls(mut self, on: bool) -> Self {
+        self.switches.set(Switch::TimeCalls, on);
+        self
+    }
+
     /// Sets whether a [stall](Self::stall_after) is logged with a backtrace of the loop's thread: true
     /// by default. Only on Linux with glibc.
     ///

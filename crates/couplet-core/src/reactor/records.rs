@@ -13,6 +13,7 @@ use super::dependents::Dependents;
 use super::drain::DrainCell;
 use super::handing::HandOverRequest;
 use super::leaks::Places;
+use super::monitor::CallMonitor;
 use super::notes::Notes;
 use super::options::LoopOptions;
 use super::port::PortCell;
@@ -26,7 +27,7 @@ use super::watches::Watches;
 use crate::connector::ConnectorCell;
 use crate::datagrams::DatagramCell;
 use crate::defer::{Deferred, Resolver};
-use crate::driver::{Key, Spares, Stalls, Ticket, UserCall, World};
+use crate::driver::{Key, Spares, Ticket, UserCall, World};
 use crate::recorder::{Reactor, Recorder, Source, TimerOwner, TimerPurpose, loop_ended};
 use crate::slots::Slots;
 use crate::timers::{TimerKey, Timers, after};
@@ -92,8 +93,8 @@ pub(super) struct Records {
     pub(super) run: Run,
     /// Source locations of requests; only in a loop under test.
     pub(super) places: RefCell<Option<Box<Places>>>,
-    /// Records calls for the stall detector, if it is on.
-    pub(super) stalls: OnceCell<Stalls>,
+    /// Observes calls into user code, if the options request it.
+    pub(super) monitor: OnceCell<CallMonitor>,
     /// Observes the bytes between layers and protocols, in a simulated loop.
     #[cfg(feature = "testing")]
     layer_observer: OnceCell<LayerObserver>,
@@ -158,7 +159,7 @@ impl Records {
             shared_ports: RefCell::new(Slots::new()),
             run: Run::new(options),
             places: RefCell::default(),
-            stalls: OnceCell::new(),
+            monitor: OnceCell::new(),
             #[cfg(feature = "testing")]
             layer_observer: OnceCell::new(),
         })
@@ -555,9 +556,9 @@ impl Recorder for Records {
     }
 
     fn monitor_producer(&self, of: &'static str, inner: Box<dyn Producer>) -> Box<dyn Producer> {
-        match self.stalls.get() {
+        match self.monitor.get() {
             None => inner,
-            Some(stalls) => super::stalls::monitor_producer(stalls, of, inner),
+            Some(monitor) => super::monitor::monitor_producer(monitor, of, inner),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::call_times::CallTimes;
 use crate::address::Address;
 use crate::error::Reason;
 use crate::transport::ConnectionId;
@@ -34,6 +35,9 @@ pub struct Snapshot {
     pub watches: usize,
     /// Connections that have ended since the loop was created.
     pub ended: Totals,
+    /// The times of the calls into user code, if
+    /// [`LoopOptions::time_calls`](crate::LoopOptions::time_calls) is on.
+    pub calls: CallTimes,
     /// Failures of Deferreds that no errback handled, on the loop's thread, since the loop was
     /// created.
     pub unhandled: u64,
@@ -168,6 +172,7 @@ impl Snapshot {
         self.jobs += other.jobs;
         self.watches += other.watches;
         self.unhandled += other.unhandled;
+        self.calls.extend(other.calls);
     }
 
     /// True when nothing is open, in progress or pending.

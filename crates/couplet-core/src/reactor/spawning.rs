@@ -4,8 +4,8 @@ use std::future::Future;
 use std::panic::Location;
 use std::rc::Rc;
 
+use super::monitor::monitor_task;
 use super::records::{Records, pending};
-use super::stalls::monitor_task;
 use super::tasks::{Executor, FutureTask, TaskCell, TaskId, TaskRef};
 use crate::defer::{Deferred, Result};
 use crate::recorder::{Reactor, Source, loop_ended};
@@ -88,7 +88,7 @@ pub(super) fn new_task<T: 'static>(
 ) -> (TaskRef, Deferred<T>) {
     let place = Location::caller();
     let records = reactor.records();
-    let monitored_name = records.stalls.get().and(name.clone());
+    let monitored_name = records.monitor.get().and(name.clone());
     let (id, waker) = records.tasks.borrow_mut().reserve(name);
     records.note_task(id, place);
     let weak = reactor.downgrade();
@@ -100,10 +100,10 @@ pub(super) fn new_task<T: 'static>(
         }
     });
     let task = FutureTask::new(future, resolver);
-    let task: TaskRef = match records.stalls.get() {
+    let task: TaskRef = match records.monitor.get() {
         None => Rc::new(TaskCell::new(id, waker, task)),
-        Some(stalls) => {
-            let task = monitor_task(stalls, monitored_name, place, task);
+        Some(monitor) => {
+            let task = monitor_task(monitor, monitored_name, place, task);
             Rc::new(TaskCell::new(id, waker, task))
         }
     };

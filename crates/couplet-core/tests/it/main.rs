@@ -6,6 +6,7 @@ extern crate couplet_watched;
 mod access;
 #[path = "../apart/mod.rs"]
 mod apart;
+mod call_times;
 mod cooperator;
 #[path = "../../../couplet-defer/tests/defer/defer_witness.rs"]
 mod defer_witness;

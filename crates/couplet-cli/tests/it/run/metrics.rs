@@ -78,6 +78,8 @@ fn metrics_are_what_prometheus_reads() {
     }
     assert!(samples["couplet_connection_bytes_total|in"] >= 10.0, "{samples:?}");
     assert!(samples["couplet_busy_seconds_count|"] >= 1.0, "{samples:?}");
+    assert!(samples["couplet_callback_seconds_count|"] >= 4.0, "{samples:?}");
+    assert!(samples["couplet_callback_seconds_sum|"] > 0.0, "{samples:?}");
     assert_eq!(get(metrics, "/readyz").0, 200);
     assert_eq!(get(metrics, "/"), (404, "there are /healthz, /readyz and /metrics\n".to_owned()));
     assert_eq!(program.stop(Signal::TERM).code, Some(0));

@@ -11,10 +11,10 @@ use super::steps::Suspended;
 use super::table::Table;
 use crate::driver::Order;
 use crate::internals::unhandled_failures;
+use crate::reactor::monitor::monitor_protocol;
 use crate::reactor::options::LoopOptions;
 use crate::reactor::records::Records;
 use crate::reactor::snapshot::Totals;
-use crate::reactor::stalls::monitor_protocol;
 use crate::recorder::Reactor;
 
 /// The state that the turn works on, by owner. Each owner's fields are private to its file.
@@ -42,8 +42,8 @@ pub(super) struct Core {
 impl Core {
     pub(super) fn new(records: Rc<Records>, options: &LoopOptions) -> Core {
         let mut hooks = Hooks::default();
-        if let Some(stalls) = records.stalls.get().cloned() {
-            hooks.wrap_protocols(move |_key, protocol| monitor_protocol(&stalls, protocol));
+        if let Some(monitor) = records.monitor.get().cloned() {
+            hooks.wrap_protocols(move |_key, protocol| monitor_protocol(&monitor, protocol));
         }
         Core {
             reactor: Reactor::of(records.clone()),

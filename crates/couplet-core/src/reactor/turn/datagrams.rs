@@ -8,6 +8,7 @@ use super::table::Resource;
 use crate::datagrams::{DatagramCell, OptionRequest, PortState};
 use crate::driver::{CloseMode, Commands, DatagramsSent, Driver, Key, UserCall};
 use crate::panics::contain_closure;
+use crate::reactor::monitor::CallGuard;
 use crate::reactor::records::Call;
 use crate::recorder::loop_ended;
 
@@ -48,7 +49,7 @@ impl Core {
         }
     }
 
-    fn hold_datagrams(&self, port: &DatagramCell) -> Option<crate::driver::StallGuard> {
+    fn hold_datagrams(&self, port: &DatagramCell) -> Option<CallGuard> {
         self.records.hold_for(|| UserCall::at("datagrams", port.place))
     }
 

@@ -204,7 +204,7 @@ impl Loop {
     fn assemble(driver: impl Driver + 'static, options: LoopOptions, runtime: Runtime) -> Loop {
         install_log_reporter();
         let records = Records::new(driver.world(), Tasks::new(driver.waker()), &options);
-        records.watch_stalls(&options);
+        records.monitor_calls(&options);
         let core = Core::new(records, &options);
         Loop {
             driver: Box::new(driver),
@@ -632,8 +632,8 @@ impl Drop for Loop {
         core.records.run.drop_loop();
         core.drains.clear();
         core.records.drop_requests();
-        if let Some(stalls) = core.records.stalls.get() {
-            stalls.end();
+        if let Some(monitor) = core.records.monitor.get() {
+            monitor.end();
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::connector::ConnectorState;
 use crate::datagrams::DatagramCell;
 use crate::driver::Commands;
 use crate::internals::unhandled_failures;
+use crate::reactor::monitor::CallMonitor;
 use crate::reactor::port::{PortCell, PortState};
 use crate::reactor::records::Start;
 use crate::reactor::snapshot::{
@@ -31,6 +32,7 @@ impl Core {
             watches: 0,
             notes: records.notes.lines(),
             ended: self.ended,
+            calls: records.monitor.get().map(CallMonitor::times).unwrap_or_default(),
             unhandled: unhandled_failures() - self.unhandled_before,
             connectors: self
                 .connecting

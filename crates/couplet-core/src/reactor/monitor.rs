@@ -1,19 +1,23 @@
-//! Reports the loop's current call to the stall detector. User code is wrapped when it enters the
-//! loop, so that calls in a loop without the detector cost nothing extra. Callbacks of Deferreds
-//! count as part of the call that fires them.
+//! Reports the loop's current call to the stall detector, and measures its time. User code is
+//! wrapped when it enters the loop, so that calls in a loop with neither cost nothing extra.
+//! Callbacks of Deferreds count as part of the call that fires them.
 
 use std::any::{Any, TypeId};
+use std::cell::{Cell, RefCell};
 #[cfg(unix)]
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
+use super::call_times::CallTimes;
 use super::options::LoopOptions;
 use super::records::Records;
 use super::tasks::Task;
 use crate::address::Address;
 use crate::connector::Connector;
-use crate::driver::{StallGuard, Stalls, UserCall};
+use crate::driver::{StallGuard, Stalls, UserCall, World};
 use crate::error::Reason;
 use crate::factory::{AnyFactory, Ends, ErasedFactory, Newcomer, Seat};
 use crate::layers::Layer;
@@ -22,26 +26,115 @@ use crate::recorder::{Reactor, Source};
 use crate::switches::Switch;
 use crate::transport::{Producer, Tell, Transport};
 
+/// Observes the calls of a loop into user code.
+#[derive(Clone)]
+pub(super) struct CallMonitor(Rc<Observers>);
+
+struct Observers {
+    stalls: Option<Stalls>,
+    timer: Option<CallTimer>,
+}
+
+/// Measures the outermost calls.
+struct CallTimer {
+    world: Rc<dyn World>,
+    /// How many calls are in progress, one inside the other.
+    depth: Cell<u32>,
+    /// The start of the outermost call.
+    since: Cell<Instant>,
+    times: RefCell<CallTimes>,
+}
+
+/// Ends an observed call when dropped.
+pub(super) struct CallGuard {
+    _stall: Option<StallGuard>,
+    timed: Option<Rc<Observers>>,
+}
+
+impl CallMonitor {
+    /// The observers that the options request. The stall detector needs real time.
+    fn of(world: &Rc<dyn World>, options: &LoopOptions) -> Option<CallMonitor> {
+        let after = options.stall_after.filter(|_| world.is_real_time());
+        let backtraces = options.switches.has(Switch::StallBacktraces);
+        let stalls = after.map(|after| Stalls::watch(after, backtraces));
+        let timer = options.switches.has(Switch::TimeCalls).then(|| CallTimer {
+            world: world.clone(),
+            depth: Cell::new(0),
+            since: Cell::new(world.now()),
+            times: RefCell::default(),
+        });
+        let observes = stalls.is_some() || timer.is_some();
+        observes.then(|| CallMonitor(Rc::new(Observers { stalls, timer })))
+    }
+
+    /// Observes a call until the result is dropped. Calls may be nested.
+    fn hold(&self, doing: UserCall) -> CallGuard {
+        let Observers { stalls, timer } = &*self.0;
+        if let Some(timer) = timer {
+            timer.begin();
+        }
+        CallGuard {
+            _stall: stalls.as_ref().map(|stalls| stalls.hold(doing)),
+            timed: timer.as_ref().map(|_| self.0.clone()),
+        }
+    }
+
+    /// The times of the calls so far.
+    pub(super) fn times(&self) -> CallTimes {
+        self.0.timer.as_ref().map_or_else(CallTimes::default, |timer| *timer.times.borrow())
+    }
+
+    /// The loop is dropped.
+    pub(super) fn end(&self) {
+        if let Some(stalls) = &self.0.stalls {
+            stalls.end();
+        }
+    }
+}
+
+impl CallTimer {
+    fn begin(&self) {
+        let depth = self.depth.get();
+        self.depth.set(depth + 1);
+        if depth == 0 {
+            self.since.set(self.world.now());
+        }
+    }
+
+    fn end(&self) {
+        let depth = self.depth.get() - 1;
+        self.depth.set(depth);
+        if depth == 0 {
+            let took = self.world.now().saturating_duration_since(self.since.get());
+            self.times.borrow_mut().add(took);
+        }
+    }
+}
+
+impl Drop for CallGuard {
+    fn drop(&mut self) {
+        if let Some(timer) = self.timed.as_ref().and_then(|observers| observers.timer.as_ref()) {
+            timer.end();
+        }
+    }
+}
+
 impl Records {
-    /// Starts the detector, if the options request it and the world runs in real time.
-    pub(super) fn watch_stalls(&self, options: &LoopOptions) {
-        if let Some(after) = options.stall_after
-            && self.world.is_real_time()
-        {
-            // A new reactor has no detector yet.
-            let _ = self
-                .stalls
-                .set(Stalls::watch(after, options.switches.has(Switch::StallBacktraces)));
+    /// Starts the observers of calls that the options request.
+    pub(super) fn monitor_calls(&self, options: &LoopOptions) {
+        if let Some(monitor) = CallMonitor::of(&self.world, options) {
+            // A new reactor has none yet.
+            let _ = self.monitor.set(monitor);
         }
     }
 
     /// Reports the loop as doing `kind` until the result is dropped.
-    pub(super) fn hold(&self, kind: &'static str) -> Option<StallGuard> {
+    pub(super) fn hold(&self, kind: &'static str) -> Option<CallGuard> {
         self.hold_for(|| UserCall::kind(kind))
     }
 
-    pub(super) fn hold_for(&self, doing: impl FnOnce() -> UserCall) -> Option<StallGuard> {
-        self.stalls.get().map(|stalls| stalls.hold(doing()))
+    pub(super) fn hold_for(&self, doing: impl FnOnce() -> UserCall) -> Option<CallGuard> {
+        self.monitor.get().map(|monitor| monitor.hold(doing()))
     }
 
     /// Wraps a user's closure, to be reported when it runs.
@@ -50,20 +143,20 @@ impl Records {
         doing: impl FnOnce() -> UserCall,
         call: Box<dyn FnOnce()>,
     ) -> Box<dyn FnOnce()> {
-        let Some(stalls) = self.stalls.get() else { return call };
-        let (stalls, doing) = (stalls.clone(), doing());
+        let Some(monitor) = self.monitor.get() else { return call };
+        let (monitor, doing) = (monitor.clone(), doing());
         Box::new(move || {
-            let _hold = stalls.hold(doing);
+            let _hold = monitor.hold(doing);
             call();
         })
     }
 
     pub(super) fn monitor_tell(&self, place: Source, tell: Box<dyn Tell>) -> Box<dyn Tell> {
-        match self.stalls.get() {
+        match self.monitor.get() {
             None => tell,
-            Some(stalls) => Box::new(Monitored {
+            Some(monitor) => Box::new(Monitored {
                 inner: tell,
-                stalls: stalls.clone(),
+                monitor: monitor.clone(),
                 doing: UserCall::at("tell", place),
             }),
         }
@@ -73,38 +166,41 @@ impl Records {
 impl Reactor {
     /// Wraps a factory, so that its calls are reported.
     pub(super) fn monitor_factory(&self, erased: ErasedFactory) -> ErasedFactory {
-        let Some(stalls) = self.records().stalls.get() else { return erased };
-        let (stalls, of) = (stalls.clone(), Some((**erased.factory).type_name()));
+        let Some(monitor) = self.records().monitor.get() else { return erased };
+        let (monitor, of) = (monitor.clone(), Some((**erased.factory).type_name()));
         let doing = UserCall { of, ..UserCall::at("factory", erased.place) };
-        erased.wrap_with(|inner| Box::new(Monitored { inner, stalls, doing }))
+        erased.wrap_with(|inner| Box::new(Monitored { inner, monitor, doing }))
     }
 }
 
 #[cold]
 pub(super) fn monitor_producer(
-    stalls: &Stalls,
+    monitor: &CallMonitor,
     of: &'static str,
     inner: Box<dyn Producer>,
 ) -> Box<dyn Producer> {
-    let (stalls, doing) = (stalls.clone(), UserCall::by("producer", of));
-    Box::new(Monitored { inner, stalls, doing })
+    let (monitor, doing) = (monitor.clone(), UserCall::by("producer", of));
+    Box::new(Monitored { inner, monitor, doing })
 }
 
-/// Wraps a task, in a loop with a detector.
+/// Wraps a task, in a loop with observers.
 pub(super) fn monitor_task(
-    stalls: &Stalls,
+    monitor: &CallMonitor,
     name: Option<Box<str>>,
     place: Source,
     task: impl Task + 'static,
 ) -> impl Task + 'static {
     let doing = UserCall { name: name.map(Arc::from), ..UserCall::at("task", place) };
-    Monitored { inner: Box::new(task), stalls: stalls.clone(), doing }
+    Monitored { inner: Box::new(task), monitor: monitor.clone(), doing }
 }
 
-/// Wraps a protocol, in a loop with a detector.
-pub(super) fn monitor_protocol(stalls: &Stalls, inner: Box<dyn Protocol>) -> Box<dyn Protocol> {
+/// Wraps a protocol, in a loop with observers.
+pub(super) fn monitor_protocol(
+    monitor: &CallMonitor,
+    inner: Box<dyn Protocol>,
+) -> Box<dyn Protocol> {
     let doing = UserCall::by("protocol", name_of(&*inner));
-    Box::new(Monitored { inner, stalls: stalls.clone(), doing })
+    Box::new(Monitored { inner, monitor: monitor.clone(), doing })
 }
 
 /// The protocol's type name, looking into the box that a factory of several protocol types builds.
@@ -118,19 +214,19 @@ fn name_of(protocol: &dyn Protocol) -> &'static str {
 /// A user's object whose calls are reported.
 struct Monitored<T: ?Sized> {
     inner: Box<T>,
-    stalls: Stalls,
+    monitor: CallMonitor,
     doing: UserCall,
 }
 
 impl<T: ?Sized> Monitored<T> {
     fn call<R>(&mut self, kind: &'static str, call: impl FnOnce(&mut T) -> R) -> R {
-        let _hold = self.stalls.hold(UserCall { kind, ..self.doing.clone() });
+        let _hold = self.monitor.hold(UserCall { kind, ..self.doing.clone() });
         call(&mut self.inner)
     }
 
     fn end(self, end: impl FnOnce(Box<T>)) {
-        let Monitored { inner, stalls, doing } = self;
-        let _hold = stalls.hold(doing);
+        let Monitored { inner, monitor, doing } = self;
+        let _hold = monitor.hold(doing);
         end(inner);
     }
 }
@@ -147,17 +243,17 @@ impl Tell for Monitored<dyn Tell> {
 
 impl<T: Task> Task for Monitored<T> {
     fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let _hold = self.stalls.hold(self.doing.clone());
+        let _hold = self.monitor.hold(self.doing.clone());
         self.inner.poll(cx)
     }
 
     fn finish(&self) {
-        let _hold = self.stalls.hold(self.doing.clone());
+        let _hold = self.monitor.hold(self.doing.clone());
         self.inner.finish();
     }
 
     fn cancel(&self) {
-        let _hold = self.stalls.hold(self.doing.clone());
+        let _hold = self.monitor.hold(self.doing.clone());
         self.inner.cancel();
     }
 }
@@ -265,7 +361,7 @@ impl Protocol for Monitored<dyn Protocol> {
 
     fn upgraded(&mut self, next: Box<dyn Protocol>, unread: &mut Vec<u8>) -> Box<dyn Protocol> {
         let next = self.call("upgraded", |inner| inner.upgraded(next, unread));
-        monitor_protocol(&self.stalls, next)
+        monitor_protocol(&self.monitor, next)
     }
 
     fn hand_over(&mut self) -> Option<HandOver> {
