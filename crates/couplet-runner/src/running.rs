@@ -457,7 +457,7 @@ impl Running {
         match started {
             Ok(pid) => {
                 let words = format!("process {pid} has taken over");
-                tracing::info!("{words}");
+                tracing::info!(pid, "a new process has taken over");
                 self.table.replace(&self.supervisor);
                 self.end_on_signal();
                 let reactor = self.reactor.clone();

@@ -626,6 +626,7 @@ const METHODS: &[Methods] = &[
             "couplet-core/src/driver/mio/lock.rs",
             "couplet-core/src/endpoints/record_file.rs",
             "couplet-core/src/endpoints/tls.rs",
+            "couplet-runner/src/pid_file.rs",
             // Of an event.
             "couplet-defer/src/events.rs",
             "couplet-runner/src/logging.rs",
