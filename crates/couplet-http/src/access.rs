@@ -23,7 +23,7 @@ impl AccessLine {
     /// Begins the line of a request, if the subscriber wants such lines.
     #[inline]
     pub(super) fn begin(request: &Request<()>, transport: &Transport) -> Option<Box<AccessLine>> {
-        if tracing::enabled!(target: "couplet::access::request", tracing::Level::INFO) {
+        if tracing::enabled!(target: "couplet::access::request", tracing::Level::DEBUG) {
             return Some(AccessLine::new(request, transport));
         }
         None
@@ -53,7 +53,7 @@ impl AccessLine {
     #[cold]
     pub(super) fn end(&self, transport: &Transport) {
         let took = transport.reactor().now().saturating_duration_since(self.began);
-        tracing::info!(
+        tracing::debug!(
             target: "couplet::access::request",
             connection = %transport.id(),
             peer = %transport.peer(),

@@ -79,7 +79,7 @@
 //! Warnings and errors go to stderr, or are appended to `--log-file`; as lines, or with `--log json` as
 //! a line of JSON each. `-v` adds important events, `-vv` a line for each connection. Of the warnings
 //! and errors from one place in the program, 20 are logged within ten seconds (`--log-repeats`); the
-//! others are counted, and the count is logged. `--log-level couplet::access=info` logs a line for each
+//! others are counted, and the count is logged. `--log-level couplet::access=debug` logs a line for each
 //! connection and each HTTP request that ends. The guide lists all events.
 //!
 //! # Health and metrics

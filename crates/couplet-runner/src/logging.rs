@@ -151,25 +151,12 @@ fn default_levels() -> Targets {
 /// The events that `-v` logs, given so many times: warnings and errors without it, then important
 /// events, each connection, and everything.
 pub fn levels_of(verbose: u8) -> Targets {
-    access_on_demand(Targets::new().with_default(match verbose {
+    Targets::new().with_default(match verbose {
         0 => LevelFilter::WARN,
         1 => LevelFilter::INFO,
         2 => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
-    }))
-}
-
-/// The target of access lines. Those of connections and those of requests have targets below it.
-const ACCESS: &str = "couplet::access";
-
-/// Leaves access lines out, although they have the level info, unless the levels name them or log
-/// each connection anyway.
-pub(crate) fn access_on_demand(levels: Targets) -> Targets {
-    let is_named = levels.iter().any(|(target, _)| target == ACCESS);
-    if is_named || levels.would_enable(ACCESS, &tracing::Level::DEBUG) {
-        return levels;
-    }
-    levels.with_target(ACCESS, LevelFilter::WARN)
+    })
 }
 
 /// Logs each panic from now on, as one line with its place, instead of printing it. A panic in a

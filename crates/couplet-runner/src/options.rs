@@ -7,7 +7,6 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-use crate::logging::access_on_demand;
 use crate::values::Listen;
 
 /// The arguments of a program that a [`Runner`](crate::Runner) runs. A program with arguments of its
@@ -137,8 +136,7 @@ pub(crate) enum LogForm {
 }
 
 /// Reads which events to log: a level, or levels of targets, as in `warn` and `couplet=debug,info`.
-/// Access lines are left out below `debug`, unless the text names their target, as in
-/// `warn,couplet::access=info`.
+/// `warn,couplet::access=debug` adds access lines.
 ///
 /// # Errors
 ///
@@ -157,8 +155,7 @@ pub fn log_levels(text: &str) -> Result<Targets, String> {
         // It would be a target, and silence all others.
         return Err(format!("{odd:?} is not a level; {EXAMPLES}"));
     }
-    let levels = text.parse().map_err(|error| format!("{error}; {EXAMPLES}"))?;
-    Ok(access_on_demand(levels))
+    text.parse().map_err(|error| format!("{error}; {EXAMPLES}"))
 }
 
 fn filter_of<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Targets>, D::Error> {
@@ -204,34 +201,6 @@ mod tests {
         let names = [options.user, options.group, options.health.map(|it| it.to_string())];
         assert_eq!(names, ["a", "c", "tcp:1"].map(|name| Some(name.into())));
         assert_eq!(options.umask, Some(0o27));
-    }
-
-    #[test]
-    fn access_lines_are_logged_only_on_demand() {
-        let logs = |text: &str| {
-            let levels = log_levels(text).expect("levels");
-            ["couplet::access::connection", "couplet::access::request", "couplet_core"]
-                .map(|target| levels.would_enable(target, &tracing::Level::INFO))
-        };
-        for (text, wanted) in [
-            ("warn", [false, false, false]),
-            ("info", [false, false, true]),
-            ("couplet=info", [false, false, true]),
-            ("debug", [true, true, true]),
-            ("couplet::access=info", [true, true, false]),
-            ("info,couplet::access=info", [true, true, true]),
-            ("info,couplet::access::request=info", [false, true, true]),
-            ("debug,couplet::access=off", [false, false, true]),
-        ] {
-            assert_eq!(logs(text), wanted, "{text}");
-        }
-        for (verbose, wanted) in [(0, false), (1, false), (2, true)] {
-            let levels = crate::logging::levels_of(verbose);
-            assert_eq!(
-                levels.would_enable("couplet::access::request", &tracing::Level::INFO),
-                wanted
-            );
-        }
     }
 
     #[test]

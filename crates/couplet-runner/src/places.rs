@@ -194,10 +194,20 @@ async fn duplicates_of(
 /// Keeps the sockets of these services open until [`settle`], while their ports are closed and opened
 /// again.
 pub(crate) async fn hold(services: &[&str]) -> couplet::Result<()> {
-    let held = duplicates_of(|service| services.contains(&service)).await?;
+    hold_those(|service| services.contains(&service)).await
+}
+
+/// Keeps all sockets open until [`settle`] or [`give_away`]: a service that fails while another process
+/// has its socket can listen again.
+pub(crate) async fn hold_all() -> couplet::Result<()> {
+    hold_those(|_| true).await
+}
+
+async fn hold_those(is_wanted: impl Fn(&str) -> bool) -> couplet::Result<()> {
+    let held = duplicates_of(&is_wanted).await?;
     SOCKETS.with(|it| {
         for (place, port) in it.open() {
-            if services.contains(&&*place.service) {
+            if is_wanted(&place.service) {
                 port.keep_socket_file(true);
             }
         }
@@ -211,11 +221,13 @@ pub(crate) async fn hold(services: &[&str]) -> couplet::Result<()> {
 pub(crate) fn settle() {
     SOCKETS.with(|it| {
         let was_guest = it.is_guest.replace(false);
-        for (_, socket) in it.waiting.borrow_mut().iter_mut() {
-            socket.keep_socket_file(false);
+        let open = it.open();
+        for (place, socket) in it.waiting.borrow_mut().iter_mut() {
+            // The file of a port that is open is the port's.
+            socket.keep_socket_file(open.iter().any(|(other, _)| other == place));
         }
         let unused = it.waiting.take();
-        for (_, port) in it.open() {
+        for (_, port) in open {
             port.keep_socket_file(false);
             if was_guest {
                 port.resume_producing();
@@ -233,5 +245,7 @@ pub(crate) fn give_away() {
             port.pause_producing();
             port.keep_socket_file(true);
         }
+        let held = it.waiting.take();
+        drop(held);
     });
 }

@@ -434,7 +434,6 @@ impl Running {
             }
             Err(failure) => {
                 systemd::main_pid(std::process::id());
-                places::settle();
                 if self.phase.get() == Phase::Replaced {
                     self.phase.set(Phase::Restarting);
                 }
@@ -465,6 +464,7 @@ impl Running {
                 Ok(words)
             }
             Err(failure) => {
+                places::settle();
                 // It may have been ended meanwhile.
                 if self.phase.get() == Phase::Restarting {
                     self.phase.set(Phase::Serving);

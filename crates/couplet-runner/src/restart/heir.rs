@@ -110,6 +110,10 @@ impl Older {
         wire::send_reply(&self.0.transport, Reply::Failed(words.to_owned()));
     }
 
+    fn is_alone(&self) -> bool {
+        matches!(*self.0.stage.borrow(), Alone::Yes)
+    }
+
     /// The older process has given everything, or has died: serves the connections that have come.
     fn become_alone(&self) {
         let before = self.0.stage.replace(Alone::Yes);
@@ -136,7 +140,7 @@ impl Older {
         match request {
             Request::Connections { lengths } => self.arrive(&lengths, descriptors, record)?,
             Request::Moved => self.become_alone(),
-            Request::Forget => drop(self.0.arrived.take()),
+            Request::Forget if !self.is_alone() => drop(self.0.arrived.take()),
             _ => return Err(Failure::msg("a message came too late")),
         }
         Ok(())

@@ -125,6 +125,7 @@ impl Successor {
         for (place, socket) in places::duplicates().await? {
             link.ask(Request::Socket(place), socket.into_descriptors()?).await?;
         }
+        places::hold_all().await?;
         let pid_file = running.pid_file.borrow().as_ref().map(|file| file.descriptor());
         if let Some(descriptor) = pid_file.transpose()? {
             link.ask(Request::PidFile, vec![descriptor]).await?;
@@ -152,11 +153,14 @@ impl Successor {
         let within = running.table.restart_within.0;
         let moved = reactor.timeout(within, self.give_connections(&leaving)).await;
         if let Err(failure) = moved {
-            // Its answer, or its loss, says that the new process has none of them.
             let forgotten = self.link.ask(Request::Forget, Vec::new());
-            if reactor.timeout(GRACE, forgotten).await.is_err() {
-                self.kill(reactor).await;
+            match reactor.timeout(GRACE, forgotten).await {
+                Ok(_) => {}
+                // It has taken over meanwhile.
+                Err(refused) if refused.is::<Refused>() => return Ok(leaving.len()),
+                Err(_) => self.kill(reactor).await,
             }
+            // The new process has none of them.
             moving::stay(reactor, takers, leaving);
             return Err(failure);
         }
@@ -196,6 +200,18 @@ impl fmt::Display for Lost {
 }
 
 impl std::error::Error for Lost {}
+
+/// The new process has refused a request.
+#[derive(Debug)]
+struct Refused(String);
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Refused {}
 
 /// The new process isn't this one's to end.
 struct Child;
@@ -290,7 +306,7 @@ impl StringProtocol for Link {
         let reply = match wire::read(string) {
             Ok((Reply::Done, _)) => Ok(Vec::new()),
             Ok((Reply::Serves { kinds }, _)) => Ok(kinds),
-            Ok((Reply::Failed(words), _)) => Err(Failure::msg(words)),
+            Ok((Reply::Failed(words), _)) => Err(Refused(words).into()),
             Err(failure) => Err(failure),
         };
         self.answer(LinkState::Open, reply);

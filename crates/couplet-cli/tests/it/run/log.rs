@@ -112,7 +112,7 @@ import json, sys
 for line in sys.stdin:
     event = json.loads(line)
     assert event['connection'] and event['peer'].startswith('tcp:127.0.0.1:'), line
-    assert event['level'] == 'INFO' and event['seconds'] >= 0, line
+    assert event['level'] == 'DEBUG' and event['seconds'] >= 0, line
     names = ['origin', 'reason', 'bytes_in', 'bytes_out', 'method', 'path', 'status', 'bytes']
     print(event['message'], *[event[name] for name in names if name in event])
 ";
@@ -135,10 +135,10 @@ fn serve_two(keys: &str) -> String {
 
 #[test]
 fn access_lines_are_logged_on_demand() {
-    let text = serve_two("log-level = \"couplet::access=info\"\n");
+    let text = serve_two("log-level = \"couplet::access=debug\"\n");
     let line = |words: &str| text.lines().find(|line| line.contains(words)).unwrap_or_default();
     let echo = line("bytes_in=5 bytes_out=5 ");
-    assert!(echo.contains("INFO connection ended connection="), "{text}");
+    assert!(echo.contains("DEBUG connection ended connection="), "{text}");
     assert!(echo.contains(" origin=\"accepted\" ") && echo.contains(" reason=\"done\""), "{text}");
     assert!(line("request ended").contains(" method=GET path=\"/none\" status=404 "), "{text}");
     assert!(!text.contains("secret") && text.lines().count() == 3, "{text}");
@@ -153,7 +153,7 @@ fn access_lines_of_a_json_log_have_their_fields() {
     if !has("python3") {
         return;
     }
-    let text = serve_two("log = \"json\"\nlog-level = \"couplet::access=info\"\n");
+    let text = serve_two("log = \"json\"\nlog-level = \"couplet::access=debug\"\n");
     let said = python(ACCESS, &text);
     assert!(said.contains("connection ended accepted done 5 5\n"), "{said}");
     assert!(said.contains("request ended GET /none 404 "), "{said}");

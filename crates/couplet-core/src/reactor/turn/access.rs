@@ -34,7 +34,7 @@ impl ConnectionEntry {
     fn emit_access(&self, now: Instant, reason: Option<&Reason>) {
         let cell = self.life.cell();
         let age = now.saturating_duration_since(cell.made_at.get());
-        tracing::info!(
+        tracing::debug!(
             target: "couplet::access::connection",
             connection = %cell.id(),
             peer = %cell.peer,
@@ -52,7 +52,7 @@ impl ConnectionEntry {
 
 #[inline]
 fn is_logged() -> bool {
-    tracing::enabled!(target: "couplet::access::connection", tracing::Level::INFO)
+    tracing::enabled!(target: "couplet::access::connection", tracing::Level::DEBUG)
 }
 
 impl Origin {
