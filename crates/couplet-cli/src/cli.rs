@@ -86,7 +86,7 @@ pub(crate) enum Command {
     Chat(Chat),
     /// Run several of these servers as the services of one process, from a configuration
     Run(Run),
-    /// Ask a running process for its status, or to reload or end
+    /// Ask a running process for its status, or to reload, restart or end
     Ctl(Ctl),
     /// Make certificates for tests of TLS, and an authority that issues them
     Cert(Cert),

@@ -192,7 +192,7 @@ const VERSION: u8 = 1;
 impl Record {
     fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![VERSION];
-        for number in self.settings.numbers() {
+        for number in self.settings.0 {
             bytes.extend(number.to_be_bytes());
         }
         for part in [self.kind.as_bytes(), &self.state, &self.unread, &self.unsent] {
@@ -205,7 +205,7 @@ impl Record {
 
     fn decode(bytes: &[u8]) -> Option<Record> {
         let mut rest = bytes.strip_prefix(&[VERSION])?;
-        let mut numbers = [0; TransportSettings::NUMBERS];
+        let mut numbers = [0; TransportSettings::COUNT];
         for number in &mut numbers {
             let (first, after) = rest.split_first_chunk()?;
             (*number, rest) = (u64::from_be_bytes(*first), after);
@@ -219,7 +219,7 @@ impl Record {
         };
         let kind = String::from_utf8(part(HandOver::MOST_KIND)?).ok()?;
         let (state, unread, unsent) = (part(HandOver::MOST)?, part(usize::MAX)?, part(MOST_BYTES)?);
-        let settings = TransportSettings::from_numbers(numbers);
+        let settings = TransportSettings(numbers);
         rest.is_empty().then_some(Record { kind, state, unread, unsent, settings })
     }
 }
@@ -232,10 +232,10 @@ mod tests {
 
     fn records() -> impl Strategy<Value = Record> {
         let bytes = || proptest::collection::vec(any::<u8>(), 0..200);
-        let settings = any::<[u64; TransportSettings::NUMBERS]>();
+        let settings = any::<[u64; TransportSettings::COUNT]>();
         (".{0,20}", bytes(), bytes(), bytes(), settings).prop_map(
             |(kind, state, unread, unsent, numbers)| {
-                let settings = TransportSettings::from_numbers(numbers);
+                let settings = TransportSettings(numbers);
                 Record { kind, state, unread, unsent, settings }
             },
         )

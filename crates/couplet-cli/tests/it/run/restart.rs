@@ -180,11 +180,18 @@ fn a_wrong_configuration_leaves_the_old_process_serving_and_says_where() {
 
 /// A program that runs by a link to its file, which can be replaced.
 fn start_linked(text: &str) -> Restarted {
-    let folder = Folder::new();
-    let link = folder.path("program");
-    std::os::unix::fs::symlink(couplet(&[]).get_program(), &link).unwrap();
+    start_made(Folder::new(), text, &["ln", "-s"])
+}
+
+/// A program whose file another process has made in the folder by this command: a child that another
+/// test starts could hold a file of ours open for writing.
+fn start_made(folder: Folder, text: &str, make: &[&str]) -> Restarted {
+    let file = folder.path("program");
+    let mut command = Command::new(make[0]);
+    command.args(&make[1..]).arg(couplet(&[]).get_program()).arg(&file);
+    assert!(command.status().unwrap().success());
     Restarted(Program::start_changed(folder, text, &[], |command| {
-        let mut own = Command::new(&link);
+        let mut own = Command::new(&file);
         own.args(command.get_args());
         for (name, value) in command.get_envs() {
             if let Some(value) = value {
@@ -466,6 +473,34 @@ fn an_endpoint_that_has_changed_is_opened_anew_and_one_whose_table_has_another_n
     wait_until("the end of the first", || !program.is_running());
     assert!(is_refused(a));
     UnixStream::connect(program.folder.path("b")).expect("it listens");
+    program.stop();
+}
+
+#[test]
+fn a_program_that_has_become_another_user_keeps_its_low_port() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let folder = Folder::new();
+    std::os::unix::fs::chown(&*folder, Some(65534), None).unwrap();
+    // Only root may bind it, and no other test uses the address.
+    let low = "127.0.77.1:799";
+    let text =
+        services(&[echo("a", low, "")], "").replace("[runner]", "[runner]\nuser = \"65534\"");
+    // The other user may not see the folder that the program was built in.
+    let program = start_made(folder, &text, &["cp"]);
+    let port = program.port("a");
+    let mut open = Client::connect(port);
+    echoes(&mut open);
+    let pid = program.restart();
+    let status = format!("/proc/{}/status", pid.as_raw_nonzero());
+    assert!(std::fs::read_to_string(status).unwrap().contains("Uid:\t65534"));
+    echoes(&mut open);
+    echoes(&mut Client::connect(port));
+    // A reload keeps the port too.
+    let changed = text.replace("[runner]", "idle-timeout = 9\n[runner]");
+    assert_eq!(program.reload_by_ctl(&changed).code, Some(0));
+    echoes(&mut Client::connect(port));
     program.stop();
 }
 
