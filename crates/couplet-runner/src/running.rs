@@ -122,7 +122,7 @@ enum Phase {
     ReloadingAgain,
     /// A new process starts.
     Restarting,
-    /// A new process serves.
+    /// A new process serves. This one lets its connections finish, and ends.
     Replaced,
     Ending,
 }
@@ -297,16 +297,14 @@ impl Running {
     }
 
     fn end(&self) -> Deferred<()> {
-        match self.phase.replace(Phase::Ending) {
-            Phase::Replaced => {}
-            Phase::Restarting => {
-                systemd::stopping();
-                if let Some(process) = self.successor.take() {
-                    // It may have ended.
-                    let _ = process.terminate(restart::GRACE);
-                }
+        if self.phase.get() != Phase::Replaced {
+            let before = self.phase.replace(Phase::Ending);
+            systemd::stopping();
+            let successor = self.successor.take().filter(|_| before == Phase::Restarting);
+            if let Some(process) = successor {
+                // It may have ended.
+                let _ = process.terminate(restart::GRACE);
             }
-            _ => systemd::stopping(),
         }
         tracing::info!(program = self.program.name, "stopping");
         self.supervisor.wind_down(&self.reactor).add_errback(|failure| {
@@ -340,7 +338,7 @@ impl Running {
 
     /// Handles the failure that ends the program.
     fn fail(&self, failure: Failure) -> couplet::Result<()> {
-        if self.phase.get() == Phase::Ending {
+        if matches!(self.phase.get(), Phase::Ending | Phase::Replaced) {
             return Ok(());
         }
         if self.program.log.is_a_file() {

@@ -114,3 +114,18 @@ fn two_services_of_one_name_are_refused_before_any_starts() {
         assert_eq!(error, "a.toml: there are two services of the name tick");
     }
 }
+
+#[test]
+fn the_words_of_a_restart_are_those_of_the_supervisor() {
+    for (word, wanted) in [
+        ("permanent", Restart::Permanent),
+        ("transient", Restart::Transient),
+        ("temporary", Restart::Temporary),
+    ] {
+        let common: Common =
+            toml::from_str(&format!("kind = \"echo\"\nrestart = \"{word}\"")).expect(word);
+        assert_eq!(Restart::from(common.restart), wanted);
+    }
+    let common: Common = toml::from_str("kind = \"echo\"").expect("a default");
+    assert_eq!(Restart::from(common.restart), Restart::Permanent);
+}

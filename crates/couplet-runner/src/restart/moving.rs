@@ -135,3 +135,55 @@ pub(super) fn stay(reactor: &Reactor, takers: &Takers, leaving: impl IntoIterato
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    use couplet::{HandOver, Loop, Transport};
+
+    use super::*;
+
+    /// Answers with its number, which grows when it moves.
+    struct Counted(u8);
+
+    impl Protocol for Counted {
+        fn data_received(&mut self, transport: &Transport, _: &[u8]) {
+            transport.write([self.0]);
+        }
+
+        fn hand_over(&mut self) -> Option<HandOver> {
+            HandOver::new("counted", [self.0 + 1])
+        }
+    }
+
+    #[test]
+    fn a_connection_of_a_kind_that_the_new_process_does_not_know_stays() {
+        let mut takers = Takers::default();
+        takers.add("counted", |state, _| Ok(Counted(state[0])));
+        for (kinds, leaves, answer) in
+            [(&["other", "counted"][..], 1, None), (&["other"], 0, Some(2)), (&[], 0, Some(1))]
+        {
+            let port = TcpListener::bind("127.0.0.1:0").unwrap();
+            let mut client = TcpStream::connect(port.local_addr().unwrap()).unwrap();
+            client.set_nonblocking(true).unwrap();
+            let (ours, _) = port.accept().unwrap();
+            let mut l = Loop::new().unwrap();
+            let (reactor, takers) = (l.reactor(), takers.clone());
+            let kinds: Vec<String> = kinds.iter().map(|kind| (*kind).to_owned()).collect();
+            let talk = reactor.clone().spawn(async move {
+                reactor.adopt(ours, || Counted(1))?.await?;
+                let leaving = leave(&reactor, &takers, &kinds).await?;
+                assert_eq!(leaving.len(), leaves, "{kinds:?}");
+                client.write_all(b"x")?;
+                reactor.sleep(std::time::Duration::from_millis(20)).await?;
+                let mut said = [0];
+                let read = client.read(&mut said).ok();
+                assert_eq!(read.map(|_| said[0]), answer, "{kinds:?}");
+                Ok(())
+            });
+            l.run_until(talk).unwrap();
+        }
+    }
+}

@@ -120,7 +120,7 @@ fn a_new_process_has_the_same_ports_each_at_its_service() {
 
 #[test]
 fn connections_of_the_old_process_finish() {
-    let text = services(&[poet(0.2, 9.0), echo("a", "0", "")], "restart-drain = 20");
+    let text = services(&[poet(0.2, 9.0), echo("a", "0", "")], "drain = 0.1\nrestart-drain = 20");
     let folder = Folder::new();
     folder.write("poem", POEM);
     let mut program = Restarted(Program::start_with(folder, &text, &[]));
