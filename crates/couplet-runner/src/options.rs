@@ -188,11 +188,11 @@ mod tests {
     fn the_command_line_takes_precedence_over_the_file() {
         let command = Arguments::augment_args(Command::new("x"));
         command.clone().debug_assert();
-        let line = ["x", "--log", "json", "--umask", "27", "--user", "a", "-vv"];
+        let line = ["x", "--log", "json", "--umask", "27", "--user", "a", "-vv", "--log-repeats=3"];
         let matches = command.try_get_matches_from(line).unwrap();
         let arguments = Arguments::from_arg_matches(&matches).unwrap();
         let file = "log = \"text\"\numask = 0o77\nuser = \"b\"\ngroup = \"c\"\npid-file = \"d\"\n\
-                    log-file = \"e\"\nhealth = \"tcp:1\"\ncontrol = \"f\"\nlog-level = \"info\"";
+                    log-file = \"e\"\nlog-repeats = 9\nhealth = \"tcp:1\"\ncontrol = \"f\"\nlog-level = \"info\"";
         let both = arguments.or(&toml::from_str(file).unwrap(), toml::from_str(file).unwrap());
         assert_eq!((both.log, both.verbose), (Some(LogForm::Json), 2));
         let options = both.options;
@@ -200,7 +200,7 @@ mod tests {
         assert_eq!(paths, ["d", "e", "f"].map(|path| Some(path.into())));
         let names = [options.user, options.group, options.health.map(|it| it.to_string())];
         assert_eq!(names, ["a", "c", "tcp:1"].map(|name| Some(name.into())));
-        assert_eq!(options.umask, Some(0o27));
+        assert_eq!((options.umask, options.log_repeats), (Some(0o27), Some(3)));
     }
 
     #[test]
