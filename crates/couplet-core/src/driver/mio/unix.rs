@@ -263,10 +263,10 @@ impl SocketFile {
         path: &Path,
         lock: Option<File>,
     ) -> io::Result<Option<SocketFile>> {
-        let path = std::path::absolute(path)?;
-        let Ok(file) = std::fs::symlink_metadata(&path) else { return Ok(None) };
-        let lock = lock.map(|file| Lock::shared(&lock_path(&path), file));
-        Ok(Some(SocketFile { path, id: id(&file), lock, is_kept: true }))
+        let place = std::path::absolute(path)?;
+        let Ok(file) = std::fs::symlink_metadata(&place) else { return Ok(None) };
+        let lock = lock.map(|file| Lock::shared(&lock_path(&place), file));
+        Ok(Some(SocketFile { path: place, id: id(&file), lock, is_kept: true }))
     }
 
     /// A duplicate, whose files stay.
