@@ -374,7 +374,7 @@ impl Outbox {
     }
 
     #[cfg(not(unix))]
-    fn has_attached(&self) -> bool {
+    pub(crate) fn has_attached(&self) -> bool {
         false
     }
 

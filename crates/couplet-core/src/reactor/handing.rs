@@ -12,7 +12,9 @@ use crate::defer::{Deferred, Resolver};
 use crate::driver::ConnectedSocket;
 use crate::factory::IntoFactory;
 use crate::panics::Contained;
-use crate::protocol::{HandOver, Protocol};
+#[cfg(unix)]
+use crate::protocol::HandOver;
+use crate::protocol::Protocol;
 use crate::recorder::Reactor;
 use crate::transport::{ConnectionId, Transport, TransportSettings};
 
