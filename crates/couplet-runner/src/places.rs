@@ -170,12 +170,8 @@ pub(crate) fn inherit(sockets: Vec<(Place, ListeningSocket)>) {
     });
 }
 
-/// Duplicates of all sockets, for another process.
-pub(crate) async fn duplicates() -> couplet::Result<Vec<(Place, ListeningSocket)>> {
-    duplicates_of(|_| true).await
-}
-
-async fn duplicates_of(
+/// Duplicates of the sockets of these services.
+pub(crate) async fn duplicates(
     is_wanted: impl Fn(&str) -> bool,
 ) -> couplet::Result<Vec<(Place, ListeningSocket)>> {
     let mut sockets = Vec::new();
@@ -191,20 +187,10 @@ async fn duplicates_of(
     Ok(sockets)
 }
 
-/// Keeps the sockets of these services open until [`settle`], while their ports are closed and opened
-/// again.
-pub(crate) async fn hold(services: &[&str]) -> couplet::Result<()> {
-    hold_those(|service| services.contains(&service)).await
-}
-
-/// Keeps all sockets open until [`settle`] or [`give_away`]: a service that fails while another process
-/// has its socket can listen again.
-pub(crate) async fn hold_all() -> couplet::Result<()> {
-    hold_those(|_| true).await
-}
-
-async fn hold_those(is_wanted: impl Fn(&str) -> bool) -> couplet::Result<()> {
-    let held = duplicates_of(&is_wanted).await?;
+/// Keeps the sockets of these services open until [`settle`] or [`give_away`], while their ports are
+/// closed and opened again.
+pub(crate) async fn hold(is_wanted: impl Fn(&str) -> bool) -> couplet::Result<()> {
+    let held = duplicates(&is_wanted).await?;
     SOCKETS.with(|it| {
         for (place, port) in it.open() {
             if is_wanted(&place.service) {

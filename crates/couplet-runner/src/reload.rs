@@ -60,7 +60,8 @@ impl Changes {
     }
 
     async fn apply(self, running: &Running) -> couplet::Result<String> {
-        if let Err(failure) = places::hold(&self.stopped()).await {
+        let stopped = self.stopped();
+        if let Err(failure) = places::hold(|service| stopped.contains(&service)).await {
             tracing::warn!("{failure}");
         }
         let Changes { old, new } = self;

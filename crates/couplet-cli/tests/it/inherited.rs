@@ -31,7 +31,7 @@ fn below(path: &str, changes: &str, args: &[&str]) -> Command {
     command
 }
 
-fn echoes(mut stream: impl Read + Write) {
+pub(crate) fn echoes(mut stream: impl Read + Write) {
     stream.write_all(b"hello").unwrap();
     let mut answer = [0; 5];
     stream.read_exact(&mut answer).unwrap();

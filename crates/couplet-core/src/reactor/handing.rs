@@ -52,7 +52,7 @@ impl Reactor {
     /// between two of its callbacks. If it does, the connection has left this loop: for handles it has
     /// ended with [`Reason::HandedOver`](crate::Reason::HandedOver), and the peer notices nothing.
     ///
-    /// The Deferred fires with `None`, and the connection goes on, if the protocol refuses; if the
+    /// The Deferred fires with `None`, and the connection stays in this loop, if the protocol refuses; if the
     /// connection was made by a connect, has layers such as TLS, is closing or half closed, is to be
     /// upgraded, or has more than 1 MiB or descriptors to send; and on a driver
     /// without sockets.

@@ -37,7 +37,7 @@ impl TransportSettings {
         ])
     }
 
-    /// Gives them to a new connection, of which so many bytes will be written again.
+    /// Applies these settings to a new connection. Its protocol will write `unsent` bytes again.
     pub(crate) fn restore(self, transport: &Transport, unsent: usize) {
         let TransportSettings(numbers) = self;
         let [

@@ -48,13 +48,13 @@ impl Generation {
 impl Generations {
     /// This process is the first.
     pub(crate) fn first() -> io::Result<Generations> {
-        Generations::after(0, Vec::new())
+        Generations::new(1, Vec::new())
     }
 
-    /// This process follows that with this number.
-    pub(super) fn after(number: u32, older: Vec<Generation>) -> io::Result<Generations> {
+    /// This process has this number.
+    pub(super) fn new(number: u32, older: Vec<Generation>) -> io::Result<Generations> {
         let (life, older) = (UnixStream::pair()?, RefCell::new(older));
-        Ok(Generations { number: number + 1, life, older })
+        Ok(Generations { number, life, older })
     }
 
     /// The older processes that run, each as a number and a process.
@@ -87,10 +87,10 @@ mod tests {
     fn ended_generations_are_forgotten() {
         let first = Generations::first().expect("descriptors");
         assert_eq!((first.number, first.older()), (1, Vec::new()));
-        let second = Generations::after(1, first.all().expect("descriptors")).expect("descriptors");
+        let second = Generations::new(2, first.all().expect("descriptors")).expect("descriptors");
         let pid = std::process::id();
         assert_eq!((second.number, second.older()), (2, vec![(1, pid)]));
-        let third = Generations::after(2, second.all().expect("descriptors")).expect("descriptors");
+        let third = Generations::new(3, second.all().expect("descriptors")).expect("descriptors");
         assert_eq!(third.older(), [(1, pid), (2, pid)]);
         // The end that others have shows the end of all that have the first.
         drop(first);

@@ -70,7 +70,7 @@ impl Heir {
     }
 }
 
-/// What the older process passes on, apart from the sockets, which are at their places.
+/// What this process inherits, apart from the sockets, which wait at their places.
 pub(crate) struct Inheritance {
     pub(crate) generations: Generations,
     pub(crate) pid_file: Option<OwnedFd>,
@@ -94,12 +94,10 @@ impl Older {
     /// Tells the older process that this one can serve. The Deferred fires when this one is alone: the
     /// older one has given everything, or has died.
     pub(crate) fn ready(&self) -> Deferred<()> {
-        let (deferred, resolver) = Deferred::new();
-        let before = self.0.stage.replace(Alone::Yes);
-        if matches!(before, Alone::Yes) {
-            resolver.callback(());
-            return deferred;
+        if self.is_alone() {
+            return Deferred::succeed(());
         }
+        let (deferred, resolver) = Deferred::new();
         *self.0.stage.borrow_mut() = Alone::Waits(resolver);
         wire::send_reply(&self.0.transport, Reply::Serves { kinds: self.0.takers.kinds() });
         deferred
@@ -243,7 +241,7 @@ impl Receiving {
 
     fn finish(&mut self, transport: &StringTransport) -> couplet::Result<Older> {
         let generation = self.generation.ok_or_else(|| Failure::msg("a message is missing"))?;
-        let generations = Generations::after(generation - 1, std::mem::take(&mut self.older))?;
+        let generations = Generations::new(generation, std::mem::take(&mut self.older))?;
         places::inherit(std::mem::take(&mut self.sockets));
         let cell = OlderCell {
             transport: transport.clone(),

@@ -73,7 +73,7 @@ impl Executable {
     }
 }
 
-/// Starts a new process, and returns once it serves, with words for a user. This process still
+/// Starts a new process, and returns once it serves. This process still
 /// accepts connections.
 pub(crate) async fn start(running: &Running) -> couplet::Result<Successor> {
     let generations = &running.generations;
@@ -122,10 +122,11 @@ impl Successor {
             let Generation { number, pid, .. } = older;
             link.ask(Request::Generation { number, pid }, vec![older.into_life()]).await?;
         }
-        for (place, socket) in places::duplicates().await? {
+        for (place, socket) in places::duplicates(|_| true).await? {
             link.ask(Request::Socket(place), socket.into_descriptors()?).await?;
         }
-        places::hold_all().await?;
+        // A service that fails while the new process has its socket can listen again.
+        places::hold(|_| true).await?;
         let pid_file = running.pid_file.borrow().as_ref().map(|file| file.descriptor());
         if let Some(descriptor) = pid_file.transpose()? {
             link.ask(Request::PidFile, vec![descriptor]).await?;

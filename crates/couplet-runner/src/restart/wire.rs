@@ -46,7 +46,7 @@ pub(super) enum Request {
     },
     /// There are no more connections, and the old process accepts none: the new one is alone.
     Moved,
-    /// The old process goes on: the connections that have come are its own.
+    /// The old process continues to serve, and keeps the connections that it has sent.
     Forget,
 }
 

@@ -117,7 +117,7 @@ for line in sys.stdin:
     print(event['message'], *[event[name] for name in names if name in event])
 ";
 
-/// An echo server `a` and a server of files `b`, each of which has a client; then the end.
+/// Runs an echo server `a` and a file server `b`, connects a client to each, and stops.
 fn serve_two(keys: &str) -> String {
     let files = "[services.b]\nkind = \"serve\"\nfolder = \".\"\nlisten = \"0\"\n";
     let text = echo("a", "0", "") + files + "[runner]\nlog-file = \"log\"\n" + keys;

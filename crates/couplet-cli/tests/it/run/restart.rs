@@ -554,7 +554,7 @@ fn an_older_program_of_another_version_is_refused_and_nonsense_harms_nothing() {
         let (answers, ended) = as_older_process(&strings);
         let last = answers.last().expect("an answer");
         assert!(last.contains("Failed") && last.contains(wanted), "{last}");
-        // The older process has gone before it had given everything.
+        // The older process ended before it had sent all its connections.
         assert_eq!(ended.code, Some(1), "{strings:?} {ended:?}");
         assert!(ended.stderr.contains("the older process is lost"), "{}", ended.stderr);
     }

@@ -8,6 +8,7 @@ use rustix::process::Signal;
 
 use super::restart::Restarted;
 use super::{POEM, Program, echo, poet};
+use crate::inherited::echoes;
 use crate::kit::{Client, PATIENCE, has};
 use crate::needed::Folder;
 
@@ -104,8 +105,8 @@ fn a_reload_is_reported_even_if_the_file_is_wrong() {
     manager.expect_stopping();
 }
 
-#[test]
-fn two_reloads_are_ready_after_the_second() {
+/// A program in the middle of a reload, which drains a reader for a second.
+fn draining_reload() -> (Program, Manager, Client) {
     let folder = Folder::new();
     folder.write("poem", POEM);
     let (mut program, manager) = Manager::start(folder, &poet(30.0, 1.0));
@@ -114,8 +115,13 @@ fn two_reloads_are_ready_after_the_second() {
     reader.read_exact(5);
     program.reload(&echo("b", "0", ""));
     manager.expect_reloading();
-    // The reader is drained for a second. The next reload follows.
     program.wait_told("draining connections=1");
+    (program, manager, reader)
+}
+
+#[test]
+fn two_reloads_are_ready_after_the_second() {
+    let (mut program, manager, _reader) = draining_reload();
     program.reload(&echo("c", "0", ""));
     program.port("b");
     program.port("c");
@@ -127,15 +133,7 @@ fn two_reloads_are_ready_after_the_second() {
 
 #[test]
 fn a_program_that_ends_during_a_reload_is_not_ready_again() {
-    let folder = Folder::new();
-    folder.write("poem", POEM);
-    let (mut program, manager) = Manager::start(folder, &poet(30.0, 1.0));
-    manager.expect_ready();
-    let mut reader = Client::connect(program.port("poet"));
-    reader.read_exact(5);
-    program.reload(&echo("b", "0", ""));
-    manager.expect_reloading();
-    program.wait_told("draining connections=1");
+    let (mut program, manager, _reader) = draining_reload();
     program.signal(Signal::TERM);
     manager.expect_stopping();
     assert_eq!(program.ended().0.code, Some(0));
@@ -273,17 +271,10 @@ fn a_socket_of_systemd_goes_along_in_a_restart() {
     }));
     program.wait_told("Listening on");
     let path = program.folder.path("socket");
-    let mut client = UnixStream::connect(&path).unwrap();
-    echoed(&mut client);
+    let client = UnixStream::connect(&path).unwrap();
+    echoes(&client);
     program.restart();
-    echoed(&mut client);
-    echoed(&mut UnixStream::connect(&path).expect("it listens"));
+    echoes(&client);
+    echoes(UnixStream::connect(&path).expect("it listens"));
     program.stop();
-}
-
-fn echoed(client: &mut UnixStream) {
-    client.write_all(b"hello").unwrap();
-    let mut echo = [0; 5];
-    client.read_exact(&mut echo).unwrap();
-    assert_eq!(&echo, b"hello");
 }

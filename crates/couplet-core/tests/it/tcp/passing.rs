@@ -92,7 +92,7 @@ fn c22d_the_file_of_a_unix_socket_stays_for_the_other_process() {
     let text = format!("unix:{}", path.display());
     let old = first.reactor.listen(&*text, || Echo).expect("a free path");
     let passed = Passed::from(&mut first, &old, &text);
-    // A port on a duplicate leaves the files alone, until it is told that they are its own.
+    // A port on a duplicate leaves the socket file and its lock in place until it owns them.
     let unused = Passed::from(&mut first, &old, &text);
     drop(second.reactor.listen(unused, || Echo).expect("its socket listens"));
     drop(second);
