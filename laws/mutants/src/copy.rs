@@ -26,7 +26,8 @@ const FEATURES: [&str; 12] = [
     "couplet/sim-tokio,couplet-core/tokio-io,couplet-http/decompression,couplet-http/tls,\
      couplet-http/tokio,couplet-http/websocket",
 ];
-const PROGRAM_PACKAGE: [&str; 2] = ["-p", "couplet-cli"];
+/// The program, and the runner below it.
+const PROGRAM_PACKAGES: [&str; 4] = ["-p", "couplet-cli", "-p", "couplet-runner"];
 const PYTHON: [&str; 2] = ["--manifest-path", "python/Cargo.toml"];
 /// The stages of Python's tests, shortest first.
 const STAGES: [&str; 3] = ["receivers", "builder", "own"];
@@ -109,7 +110,7 @@ impl Copy {
         let mut errors = Vec::new();
         let packages = |mutant: &Mutant| match Crate::of(&mutant.file).0 {
             Crate::Python => &PYTHON[..],
-            Crate::Program => &PROGRAM_PACKAGE[..],
+            Crate::Runner | Crate::Program => &PROGRAM_PACKAGES[..],
             Crate::Core | Crate::Defer | Crate::Http | Crate::Sim => &FEATURES[..],
         };
         let packages: BTreeSet<_> = mutants.values().map(packages).collect();
@@ -170,7 +171,7 @@ impl Copy {
             built.extend(library.iter().map(|target| (*target, library_binary(&said, target))));
         }
         if !program.is_empty() {
-            let said = self.build_tests(&PROGRAM_PACKAGE);
+            let said = self.build_tests(&PROGRAM_PACKAGES);
             let of = PROGRAM
                 .map(|(target, source)| (target, executable(&said, |it| it.starts_with(source))));
             built.extend(of);

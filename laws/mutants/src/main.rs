@@ -69,10 +69,14 @@ fn options() -> Options {
 }
 
 impl Options {
-    /// The rooms to draw from. A quick draw excludes the program and Python, whose tests take minutes.
+    /// The rooms to draw from. A quick draw excludes the runner, the program and Python, whose tests
+    /// take minutes.
     fn rooms(&self) -> Vec<&'static Room> {
         let is_drawn = |room: &&Room| match self.rooms.is_empty() {
-            true => !(self.quick && matches!(room.is_of, Crate::Program | Crate::Python)),
+            true => {
+                let is_slow = matches!(room.is_of, Crate::Runner | Crate::Program | Crate::Python);
+                !(self.quick && is_slow)
+            }
             false => self.rooms.iter().any(|name| name == room.name),
         };
         ROOMS.iter().filter(is_drawn).collect()

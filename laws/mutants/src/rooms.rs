@@ -9,6 +9,7 @@ pub enum Crate {
     Defer,
     Http,
     Sim,
+    Runner,
     /// The program `couplet`.
     Program,
     /// The native half of the package for Python.
@@ -32,7 +33,7 @@ const fn of_defer(name: &'static str) -> Room {
     Room { name, is_of: Crate::Defer, path: name, tests: &["defer", "defer_allocations", "memory"] }
 }
 
-pub const ROOMS: [Room; 30] = [
+pub const ROOMS: [Room; 31] = [
     of_library("transport", &["inbox", "memory", "signals", "public_api", "datagrams"]),
     of_library("reactor", &["inbox", "memory", "signals", "cluster", "stall", "datagrams"]),
     of_library("recorder", &["memory", "signals"]),
@@ -66,6 +67,7 @@ pub const ROOMS: [Room; 30] = [
     of_library("protocol", &["public_api"]),
     of_library("testing", &["public_api"]),
     of_library("unread", &["inbox"]),
+    Room { name: "runner", is_of: Crate::Runner, path: "", tests: &[] },
     Room { name: "cli", is_of: Crate::Program, path: "", tests: &[] },
     Room { name: "python", is_of: Crate::Python, path: "", tests: &[] },
 ];
@@ -77,9 +79,13 @@ pub const SIM: &str = "--lib couplet_sim";
 
 /// The tests that judge the rooms of the core, Deferreds and the simulator.
 const ALWAYS: [&str; 3] = [CORE, "it", "sim"];
-/// The tests that judge the program.
-pub const PROGRAM: [(&str, &str); 2] =
-    [("program units", "unittests src/main.rs ("), ("program it", "tests/it/main.rs (")];
+/// The tests that judge the program and the runner below it.
+pub const PROGRAM: [(&str, &str); 4] = [
+    ("program runner", "unittests src/lib.rs ("),
+    ("program fastpoetry", "tests/fastpoetry.rs ("),
+    ("program units", "unittests src/main.rs ("),
+    ("program it", "tests/it/main.rs ("),
+];
 
 impl Crate {
     pub fn sources(self) -> &'static str {
@@ -88,6 +94,7 @@ impl Crate {
             Crate::Defer => "crates/couplet-defer/src",
             Crate::Http => "crates/couplet-http/src",
             Crate::Sim => "crates/couplet-sim/src",
+            Crate::Runner => "crates/couplet-runner/src",
             Crate::Program => "crates/couplet-cli/src",
             Crate::Python => "python/src",
         }
@@ -99,13 +106,21 @@ impl Crate {
             Crate::Core | Crate::Defer => "",
             Crate::Http => "http/",
             Crate::Sim => "sim/",
+            Crate::Runner => "runner/",
             Crate::Program => "cli/",
             Crate::Python => "python/",
         }
     }
 
-    pub const ALL: [Crate; 6] =
-        [Crate::Core, Crate::Defer, Crate::Http, Crate::Sim, Crate::Program, Crate::Python];
+    pub const ALL: [Crate; 7] = [
+        Crate::Core,
+        Crate::Defer,
+        Crate::Http,
+        Crate::Sim,
+        Crate::Runner,
+        Crate::Program,
+        Crate::Python,
+    ];
 
     /// The file that contains the root of the crate.
     pub fn root(self) -> &'static str {
@@ -134,7 +149,7 @@ pub fn targets_of(mutant: &Mutant) -> Vec<&'static str> {
     match room.is_of {
         Crate::Core | Crate::Defer | Crate::Sim => [&ALWAYS[..], room.tests].concat(),
         Crate::Http => room.tests.to_vec(),
-        Crate::Program => PROGRAM.map(|(target, _)| target).to_vec(),
+        Crate::Runner | Crate::Program => PROGRAM.map(|(target, _)| target).to_vec(),
         Crate::Python => Vec::new(),
     }
 }
