@@ -14,10 +14,11 @@ use couplet_core::Address;
 use couplet_core::driver::{
     self, Bound, CloseMode, Commands, ConnectOptions, DatagramOption, DatagramOptions,
     DatagramQueue, DatagramsSent, Driver, Event, Job, Key, ListenOptions, LocalEnd, Order, Outbox,
-    SocketOption, Ticket, World, WriteOutcome,
+    Released, SocketOption, Ticket, World, WriteOutcome,
 };
 use couplet_core::hooks::Slots;
 
+use super::detached;
 use super::faults::Fault;
 use super::kernel::datagrams::{Datagram, Taken};
 use super::kernel::stream::Read;
@@ -233,6 +234,17 @@ impl SimDriver {
             end.key = Some(key);
         }
         key
+    }
+
+    /// Frees a key, and returns its entry.
+    fn free(&mut self, key: Key) -> Option<SlotEntry> {
+        self.entry(key);
+        let entry = self.slots.retire(key);
+        self.retired.push(key.slot);
+        let host = self.system.host as usize;
+        let keys = self.kernel().hosts[host].keys.saturating_sub(1);
+        self.kernel().hosts[host].keys = keys;
+        entry
     }
 
     /// The entry of a command's key. Panics on a key used after its close.
@@ -536,12 +548,23 @@ impl Commands for SimDriver {
         Ok(self.insert_stream(end))
     }
 
-    #[cfg(unix)]
     fn adopt(&mut self, adopted: driver::Adopted) -> io::Result<Key> {
-        let end = super::processes::end_of(adopted, &self.system)?;
+        let end = detached::end_of(adopted, &self.system)?;
         let key = self.insert_stream(end);
-        self.kernel().queue_if_ready(end);
+        self.kernel().attach(end);
         Ok(key)
+    }
+
+    fn can_release(&self, key: Key) -> bool {
+        self.end_of(key).is_some()
+    }
+
+    fn release(&mut self, key: Key) -> io::Result<Released> {
+        let end = self.stream(key).end;
+        let (local, peer) = self.kernel().addresses(end).ok_or(io::ErrorKind::InvalidInput)?;
+        self.free(key);
+        self.kernel().detach(key, end);
+        Ok(Released::InWorld(detached::adopted(&self.system, end, peer, local)))
     }
 
     fn receive(&mut self, key: Key, on: bool) {
@@ -571,13 +594,7 @@ impl Commands for SimDriver {
     }
 
     fn close(&mut self, key: Key, mode: CloseMode) {
-        self.entry(key);
-        let kind = self.slots.retire(key);
-        self.retired.push(key.slot);
-        let host = self.system.host as usize;
-        let keys = self.kernel().hosts[host].keys.saturating_sub(1);
-        self.kernel().hosts[host].keys = keys;
-        if let Some(SlotEntry::Stream(stream)) = kind {
+        if let Some(SlotEntry::Stream(stream)) = self.free(key) {
             self.kernel().close(stream.end, mode);
         }
     }

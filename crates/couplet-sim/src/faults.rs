@@ -37,6 +37,13 @@ pub enum Fault {
     /// [requested](couplet_core::Transport::set_reset_unless_closed)), and the program restarts
     /// when the fault ends.
     Kill(Host),
+    /// Another instance of this host's program takes over. Connections continue in it if their
+    /// protocols [hand them over](couplet_core::Protocol::hand_over) and the host
+    /// [takes them over](super::Sim::take_over). The others end with the program, which stops as by
+    /// [`Reactor::stop`](couplet_core::Reactor::stop); then the next one starts. Ports stay open: connects wait
+    /// for the next program to listen on the same address. Instantaneous; nothing happens to a host
+    /// whose program does not run.
+    Restart(Host),
     /// This host's program gets no CPU time; its system keeps running.
     Pause(Host),
     /// This host's clocks jump forward by this much, as after a suspend. Instantaneous.
@@ -64,7 +71,11 @@ impl Fault {
     pub(super) fn is_instantaneous(&self) -> bool {
         matches!(
             self,
-            Fault::Reset(..) | Fault::ClockForward(..) | Fault::ClockBack(..) | Fault::Rename(..)
+            Fault::Reset(..)
+                | Fault::Restart(..)
+                | Fault::ClockForward(..)
+                | Fault::ClockBack(..)
+                | Fault::Rename(..)
         )
     }
 
@@ -91,6 +102,7 @@ impl Fault {
             Fault::FullQueue(h) => format!("the queues of {} are full", of(h)),
             Fault::Crash(h) => format!("{} crashes", of(h)),
             Fault::Kill(h) => format!("{} is killed", of(h)),
+            Fault::Restart(h) => format!("{} restarts", of(h)),
             Fault::Pause(h) => format!("{} is paused", of(h)),
             Fault::ClockForward(h, by) => format!("the clocks of {} go forward by {by:?}", of(h)),
             Fault::ClockBack(h, by) => format!("the time of day of {} goes back by {by:?}", of(h)),
@@ -150,8 +162,8 @@ pub enum Weather {
     /// Latencies of 1 to 30 ms, streams cut anywhere, and the occasional network fault.
     Breezy,
     /// Long-tailed latencies, streams cut small, lossy datagrams, and nearly every kind of fault,
-    /// crashes included. ([`Rename`](Fault::Rename), [`SlowJobs`](Fault::SlowJobs) and
-    /// [`Loss`](Fault::Loss) are never drawn, only added by hand.)
+    /// crashes included. ([`Restart`](Fault::Restart), [`Rename`](Fault::Rename),
+    /// [`SlowJobs`](Fault::SlowJobs) and [`Loss`](Fault::Loss) are never drawn, only added by hand.)
     Storm,
 }
 

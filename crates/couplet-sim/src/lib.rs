@@ -105,6 +105,7 @@ extern crate couplet_watched;
 extern crate couplet_defer;
 
 mod capture;
+mod detached;
 mod determinism;
 mod driver;
 mod faults;
@@ -115,6 +116,7 @@ mod paused_tokio;
 #[cfg(unix)]
 mod processes;
 mod random;
+mod restarts;
 mod running;
 mod sockets;
 mod trace;

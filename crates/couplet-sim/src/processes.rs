@@ -9,11 +9,12 @@ use std::task::{Context, Poll};
 
 use couplet_core::Address;
 use couplet_core::defer::Result;
-use couplet_core::driver::{Adopted, CloseMode, Command, Spawned};
+use couplet_core::driver::{Adopted, Command, Spawned};
 use couplet_core::hooks::{WorldProcess, simulator};
 use couplet_core::process::{ProcessEnd, ProcessSignal};
 use couplet_core::reactor::Reactor;
 
+use super::detached;
 use super::driver::System;
 use super::kernel::{ChildOutcome, EndId};
 use super::world::Sim;
@@ -129,34 +130,8 @@ impl Sim {
     }
 }
 
-/// One end of a process's pipe, until its driver takes it.
-struct Joined {
-    system: System,
-    end: Option<EndId>,
-}
-
-impl Drop for Joined {
-    fn drop(&mut self) {
-        if let Some(end) = self.end.take() {
-            self.system.kernel.borrow_mut().close(end, CloseMode::Normal);
-        }
-    }
-}
-
 fn adopted(system: &System, end: EndId, name: &Address) -> Adopted {
-    let joined = Joined { system: system.clone(), end: Some(end) };
-    Adopted::new(name.clone(), name.clone(), joined)
-}
-
-/// Takes the pipe end that was adopted in this system.
-pub(super) fn end_of(adopted: Adopted, system: &System) -> io::Result<EndId> {
-    let foreign =
-        || io::Error::new(io::ErrorKind::InvalidInput, "a pipe of another driver's world");
-    let mut joined = adopted.socket.downcast::<Joined>().map_err(|_| foreign())?;
-    if joined.system.host != system.host {
-        return Err(foreign());
-    }
-    joined.end.take().ok_or_else(foreign)
+    detached::adopted(system, end, name.clone(), name.clone())
 }
 
 /// Starts a program as a child of this system's program.

@@ -42,6 +42,8 @@ pub(super) enum TraceEvent {
     Draining(Label),
     Resumed(Label),
     Secure(Label),
+    /// The program has left the connection to its successor.
+    HandsOver(Label),
     Lost(Label, String),
     /// A datagram, named by its sender's host and that host's datagram counter.
     Datagram(Label, DatagramFate),
@@ -166,6 +168,7 @@ impl Record {
             TraceEvent::Draining(l) => label(hash, 23, l),
             TraceEvent::Resumed(l) => label(hash, 16, l),
             TraceEvent::Secure(l) => label(hash, 22, l),
+            TraceEvent::HandsOver(l) => label(hash, 25, l),
             TraceEvent::Lost(l, why) => fold_bytes(label(hash, 17, l), why.as_bytes()),
             TraceEvent::Datagram(l, fate) => fate.fold_into(label(hash, 24, l)),
             TraceEvent::Name(name) => fold_bytes(fold(hash, 18), name.as_bytes()),
@@ -278,6 +281,10 @@ impl fmt::Display for Line<'_> {
             TraceEvent::Made(l) => {
                 of(f, l)?;
                 f.write_str("connection_made")
+            }
+            TraceEvent::HandsOver(l) => {
+                of(f, l)?;
+                f.write_str("handed over")
             }
             TraceEvent::Sent(l, n) => {
                 of(f, l)?;

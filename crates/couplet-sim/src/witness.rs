@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use couplet_core::driver::Key;
 use couplet_core::hooks::simulator::bytes_sent;
-use couplet_core::{Protocol, Reason, Transport};
+use couplet_core::{HandOver, Protocol, Reason, Transport};
 
 use super::kernel::{EndId, Kernel, LastCallback};
 use super::random::fold_bytes;
@@ -35,6 +35,8 @@ enum Stage {
     New,
     /// `connection_made`.
     Made,
+    /// It has handed its connection over, and may be dropped.
+    HandedOver,
     /// `connection_lost`.
     Lost,
 }
@@ -101,11 +103,11 @@ impl Watched {
             "a callback after connection_lost"
         } else if nested {
             "a callback inside another one"
-        } else if is_made == (self.stage == Stage::Made) {
+        } else if is_made == (self.stage != Stage::New) {
             "connection_made must come first, and only once"
         } else if backwards {
             "time went backwards"
-        } else if written.is_some_and(|written| written != counted) {
+        } else if !is_made && written.is_some_and(|written| written != counted) {
             "the count of bytes sent differs from the bytes that reached the driver"
         } else {
             return;
@@ -192,6 +194,14 @@ impl Protocol for Watched {
             return Some(&mut *self.inner as &mut dyn Any);
         }
         self.inner.find(wanted)
+    }
+
+    fn hand_over(&mut self) -> Option<HandOver> {
+        let said = self.inner.hand_over();
+        if said.is_some() {
+            self.stage = Stage::HandedOver;
+        }
+        said
     }
 
     /// Wraps the next protocol in a new witness; this one need not see `connection_lost` any more.

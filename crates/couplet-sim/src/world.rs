@@ -17,6 +17,7 @@ use super::kernel::stream::Buffers;
 use super::kernel::{Extent, Kernel, WorldAction};
 use super::limits::Limits;
 use super::random::nanos;
+use super::restarts::{Moving, TakeOver};
 use super::running::Running;
 use super::trace::{Legend, TraceEvent};
 use super::trapped::{self, Source};
@@ -34,7 +35,7 @@ const QUIET: Duration = Duration::from_secs(3600);
 pub struct Sim {
     pub(super) kernel: Rc<RefCell<Kernel>>,
     // Bound: one for each host of the world.
-    programs: Vec<HostProgram>,
+    pub(super) programs: Vec<HostProgram>,
     weather: Weather,
     /// Indexes of the drawn faults to keep; `None` keeps all.
     // Bound: one number for each fault that is kept.
@@ -79,15 +80,19 @@ enum HostKind {
     WithTokio(ProgramFn),
 }
 
-struct HostProgram {
+pub(super) struct HostProgram {
     kind: HostKind,
-    running: Option<Running>,
+    pub(super) running: Option<Running>,
     stage: Stage,
+    pub(super) take_over: Option<TakeOver>,
+    /// The connections for its successor, while it is being replaced.
+    // Bound: the connections of the program that is replaced.
+    pub(super) moving: Option<Moving>,
 }
 
 impl HostProgram {
     fn new(kind: HostKind, stage: Stage) -> HostProgram {
-        HostProgram { kind, running: None, stage }
+        HostProgram { kind, running: None, stage, take_over: None, moving: None }
     }
 }
 
@@ -442,6 +447,7 @@ impl Sim {
     pub fn finish(&mut self) -> Result<()> {
         // Ends lasting faults; hosts that are down stay down.
         self.kernel.borrow_mut().end_all_faults();
+        (0..self.programs.len() as u32).for_each(|host| self.abandon_restart(host));
         for host in self.hosts() {
             self.signal(host, Signal::Terminate);
         }
@@ -552,6 +558,7 @@ impl Sim {
                 drop(jobs);
             }
             WorldAction::StartProgram(host) => self.start_program(host),
+            WorldAction::Restart(host) => self.restart(host),
         }
         self.after_event();
     }
@@ -606,12 +613,15 @@ impl Sim {
                     kernel.schedule_turn_at(host, at);
                 }
             }
-            Ok(false) => self.finish_program(host, running, Ok(())),
+            Ok(false) => {
+                self.finish_program(host, running, Ok(()));
+                self.start_successor(host);
+            }
             Err(error) => self.finish_program(host, running, Err(error.into())),
         }
     }
 
-    fn start_program(&mut self, host: u32) {
+    pub(super) fn start_program(&mut self, host: u32) {
         let program = match self.programs[host as usize].kind.clone() {
             HostKind::Bare => return,
             HostKind::Plain(program) => program,
@@ -645,6 +655,7 @@ impl Sim {
         let reactor = running.l().reactor();
         match with_tls_world(&self.kernel, &reactor, || running.begin(&*program)) {
             Ok(()) => {
+                self.continue_connections(host, &reactor);
                 self.programs[host as usize].stage = Stage::Started;
                 self.programs[host as usize].running = Some(running);
                 self.kernel.borrow_mut().schedule_turn(host);
@@ -678,7 +689,8 @@ impl Sim {
         self.note_exit(host, outcome.is_ok());
         let how = outcome.map_or_else(|failure| format!("{failure:#}"), |()| "well".to_owned());
         let cut_off = simulator::cut_off(running.l());
-        if let Some(left) = cut_off.filter(|_| !self.may_leak) {
+        let may_leak = self.may_leak || self.programs[host as usize].moving.is_some();
+        if let Some(left) = cut_off.filter(|_| !may_leak) {
             let name = self.name(Host(host));
             let text = format!("{name} stopped itself and left behind:{left}");
             self.kernel.borrow_mut().violate(text);
@@ -704,6 +716,9 @@ impl Sim {
 
     /// Drops a crashed or killed program, ignoring the failures and panics that its drop causes.
     fn drop_program(&mut self, host: u32) {
+        if !self.kernel.borrow().hosts[host as usize].is_powered() {
+            drop(self.programs[host as usize].moving.take());
+        }
         let Some(running) = self.programs[host as usize].running.take() else { return };
         let _here = self.as_host(host);
         self.killed = true;
@@ -713,7 +728,7 @@ impl Sim {
 
     /// Answers this thread's requests for time and entropy as this host, until the result is
     /// dropped.
-    fn as_host(&self, host: u32) -> impl Sized + use<> {
+    pub(super) fn as_host(&self, host: u32) -> impl Sized + use<> {
         trapped::enter(Source::World(self.kernel.clone(), Some(host)))
     }
 

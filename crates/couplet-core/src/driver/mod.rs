@@ -85,7 +85,7 @@ pub use pipe::Pipe;
 pub use process::{ChildInput, ChildProcess, Command, Spawned};
 #[cfg(unix)]
 pub use serial::{FlowControl, Parity, SerialOptions};
-pub use socket::{Adopted, ConnectedSocket, ListeningSocket, SocketCall};
+pub use socket::{Adopted, ConnectedSocket, ListeningSocket, Released, SocketCall};
 pub use socket2::SockRef;
 pub(crate) use stalls::{StallGuard, Stalls, UserCall};
 
@@ -374,21 +374,20 @@ pub trait Commands {
         Err(socket::unsupported())
     }
 
-    /// Whether [`release`](Self::release) returns the socket of a connection: the driver holds none of
-    /// its bytes.
+    /// Whether [`release`](Self::release) returns a connection: the driver holds none of its bytes.
     fn can_release(&self, key: Key) -> bool {
         let _ = key;
         false
     }
 
-    /// Returns the socket of a connection, for another loop to adopt, and frees its key. Called if
+    /// Returns a connection, for another loop to adopt, and frees its key. Called if
     /// nothing was read or written yet, or if it [can](Self::can_release) be released.
     ///
     /// # Errors
     ///
     /// If there is no such connection; always in a world without sockets. The connection stays
     /// open.
-    fn release(&mut self, key: Key) -> io::Result<ConnectedSocket> {
+    fn release(&mut self, key: Key) -> io::Result<Released> {
         let _ = key;
         Err(socket::unsupported())
     }
@@ -557,7 +556,7 @@ impl Commands for Box<dyn Driver> {
         (**self).can_release(key)
     }
 
-    fn release(&mut self, key: Key) -> io::Result<ConnectedSocket> {
+    fn release(&mut self, key: Key) -> io::Result<Released> {
         (**self).release(key)
     }
 

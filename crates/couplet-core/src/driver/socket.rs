@@ -41,6 +41,35 @@ pub struct Adopted {
     pub socket: Box<dyn Any>,
 }
 
+/// A connection that has left its loop, for another one.
+#[derive(Debug)]
+pub enum Released {
+    /// A system's socket, for a loop of any thread or process.
+    Socket(ConnectedSocket),
+    /// For a loop of the same world.
+    InWorld(Adopted),
+}
+
+impl Released {
+    /// The address of the peer, while it is connected.
+    pub(crate) fn peer(&self) -> Option<Address> {
+        match self {
+            Released::Socket(socket) => socket.peer(),
+            Released::InWorld(adopted) => Some(adopted.peer.clone()),
+        }
+    }
+
+    /// # Errors
+    ///
+    /// [`Unsupported`](io::ErrorKind::Unsupported) if it has none.
+    pub(crate) fn into_socket(self) -> io::Result<ConnectedSocket> {
+        match self {
+            Released::Socket(socket) => Ok(socket),
+            Released::InWorld(_) => Err(unsupported()),
+        }
+    }
+}
+
 /// The closure of [`Transport::with_socket`](crate::Transport::with_socket).
 pub type SocketCall = Box<dyn FnOnce(SockRef<'_>) -> io::Result<()>>;
 

@@ -9,7 +9,7 @@ use super::adopting::{AdoptionCell, AdoptionSource};
 use super::records::LoopRequest;
 use crate::address::Address;
 use crate::defer::{Deferred, Resolver};
-use crate::driver::ConnectedSocket;
+use crate::driver::Released;
 use crate::factory::IntoFactory;
 use crate::panics::Contained;
 #[cfg(unix)]
@@ -24,7 +24,7 @@ pub(super) const MOST_BYTES: usize = 1024 * 1024;
 /// A connection on its way to another process, from [`Reactor::hand_over`] to
 /// [`Reactor::take_over`]. Dropped, it is closed, unless another process has it.
 pub struct HandedOver {
-    pub(super) socket: ConnectedSocket,
+    pub(super) connection: Released,
     pub(super) record: Record,
 }
 
@@ -54,8 +54,8 @@ impl Reactor {
     ///
     /// The Deferred fires with `None`, and the connection stays in this loop, if the protocol refuses; if the
     /// connection was made by a connect, has layers such as TLS, is closing or half closed, is to be
-    /// upgraded, or has more than 1 MiB or descriptors to send; and on a driver
-    /// without sockets.
+    /// upgraded, or has more than 1 MiB or descriptors to send; and on a driver without connections
+    /// that can leave it.
     ///
     /// ```
     /// use couplet::reactor::HandedOver;
@@ -103,17 +103,21 @@ impl Reactor {
     ///
     /// # Errors
     ///
-    /// The system's error; [`Unsupported`](io::ErrorKind::Unsupported) on a driver without sockets.
+    /// The system's error; [`Unsupported`](io::ErrorKind::Unsupported) on a driver without sockets, for
+    /// the connection of another one.
     #[track_caller]
     pub fn take_over(
         &self,
         handed: HandedOver,
         protocol: impl Protocol,
     ) -> io::Result<Deferred<Transport>> {
-        let HandedOver { socket, record } = handed;
+        let HandedOver { connection, record } = handed;
         let next: Box<dyn Protocol> = Box::new(protocol);
         let mut continued = Some(Continued { record, next: Some(Contained::new(next)) });
-        let adopted = self.world().adopt(socket)?;
+        let adopted = match connection {
+            Released::Socket(socket) => self.world().adopt(socket)?,
+            Released::InWorld(adopted) => adopted,
+        };
         let source = AdoptionSource { joins_port: true, ..AdoptionSource::from(adopted) };
         let factory = (move |_: &Address| continued.take()).into_factory();
         let adopting = AdoptionCell::start::<Continued>(self, source, self.attach_factory(factory));
@@ -153,17 +157,17 @@ impl HandedOver {
 
     /// The address of the peer; `None` if the socket is no longer connected.
     pub fn peer(&self) -> Option<Address> {
-        self.socket.peer()
+        self.connection.peer()
     }
 
     /// The socket's descriptor, and a record of everything else, for another process.
     ///
     /// # Errors
     ///
-    /// The system's error.
+    /// The system's error; [`Unsupported`](io::ErrorKind::Unsupported) on a driver without sockets.
     #[cfg(unix)]
     pub fn into_parts(self) -> io::Result<(OwnedFd, Vec<u8>)> {
-        Ok((self.socket.into_descriptor(), self.record.encode()))
+        Ok((self.connection.into_socket()?.into_descriptor(), self.record.encode()))
     }
 
     /// A connection from another process, of [`into_parts`](Self::into_parts).
@@ -174,7 +178,7 @@ impl HandedOver {
     #[cfg(unix)]
     pub fn from_parts(socket: OwnedFd, record: &[u8]) -> io::Result<HandedOver> {
         let record = Record::decode(record).ok_or(io::ErrorKind::InvalidData)?;
-        Ok(HandedOver { socket: socket.into(), record })
+        Ok(HandedOver { connection: Released::Socket(socket.into()), record })
     }
 }
 

@@ -60,8 +60,15 @@ pub(crate) struct Listener {
     // Bound: the backlog of the port, and one, as Linux has it.
     pub(crate) queue: VecDeque<EndId>,
     options: ListenOptions,
-    /// Paused until the loop serves it.
-    intake: Intake,
+    state: ListenerState,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ListenerState {
+    /// Bound by the program; paused until its loop serves it.
+    Bound(Intake),
+    /// The program has left it to its successor.
+    Left,
 }
 
 impl Listener {
@@ -194,7 +201,7 @@ impl HostState {
         self.program == ProgramState::Running
     }
 
-    pub(super) fn is_powered(&self) -> bool {
+    pub(crate) fn is_powered(&self) -> bool {
         self.program != ProgramState::PowerOff
     }
 
@@ -240,6 +247,12 @@ impl HostState {
             self.ends_by_slot.resize(slot + 1, None);
         }
         self.ends_by_slot[slot] = Some(end);
+    }
+
+    /// The program no longer holds this connection.
+    pub(crate) fn forget_end(&mut self, key: Key, end: EndId) {
+        self.ends_by_slot[key.slot as usize] = None;
+        self.ends.remove(&end);
     }
 
     /// The connection end of this driver key.
@@ -380,7 +393,11 @@ impl Kernel {
                 self.vanish(end);
             }
         }
-        for end in self.ends_of(host) {
+        if extent == Extent::Power {
+            self.host(host).listeners.clear();
+        }
+        let left = self.queued_on_left_ports(host);
+        for end in self.ends_of(host).into_iter().filter(|end| !left.contains(end)) {
             let mode = match self.end(end) {
                 Some(end) if end.stage == Stage::Queued => CloseMode::Reset,
                 Some(end) => end.close_on_kill,
@@ -394,7 +411,7 @@ impl Kernel {
         if ran {
             state.program = ProgramState::Idle;
         }
-        state.listeners.clear();
+        state.listeners.retain(|_, listener| listener.state == ListenerState::Left);
         state.files = FileLocks::default();
         state.sockets.clear();
         state.ready.clear();
@@ -445,7 +462,7 @@ impl Kernel {
 
     pub(super) fn retry_start(&mut self, host: u32, boot: u32) -> WorldAction {
         let waits = self.is_down(host);
-        let are_faults_over = self.active.is_none();
+        let are_faults_over = self.are_faults_over();
         let state = self.host(host);
         // The host may have crashed or restarted in the meantime.
         if state.boot != boot || state.is_running() || are_faults_over {
@@ -480,13 +497,15 @@ impl Kernel {
 
     pub(crate) fn is_accepting(&self, host: u32, port: &Address) -> bool {
         let listener = self.hosts[host as usize].listeners.get(port);
-        listener.is_some_and(|listener| listener.intake == Intake::Open)
+        listener.is_some_and(|listener| listener.state == ListenerState::Bound(Intake::Open))
     }
 
     /// Pauses or resumes accepting for a port.
     pub(crate) fn serve(&mut self, host: u32, port: &Address, intake: Intake) {
-        let Some(listener) = self.host(host).listeners.get_mut(port) else { return };
-        listener.intake = intake;
+        let listener = self.host(host).listeners.get_mut(port);
+        let bound = listener.filter(|listener| listener.state != ListenerState::Left);
+        let Some(listener) = bound else { return };
+        listener.state = ListenerState::Bound(intake);
         if intake == Intake::Open && self.host(host).has_queued(port) {
             self.queue_notice(host, HostNotice::Port(port.clone()));
         }
@@ -514,12 +533,23 @@ impl Kernel {
             _ => return Err(io::ErrorKind::InvalidInput.into()),
         }
         let state = self.host(host);
+        if let Some(left) = state.listeners.get_mut(&address)
+            && left.state == ListenerState::Left
+        {
+            left.options = options.clone();
+            left.state = ListenerState::Bound(Intake::Paused);
+            self.note(host, TraceEvent::Listens(address.clone()));
+            return Ok(address);
+        }
         let another = (&address, options.is_dual_stack());
         if state.listeners.iter().any(|(at, port)| port.conflicts_with((at, another))) {
             return Err(io::ErrorKind::AddrInUse.into());
         }
-        let listener =
-            Listener { queue: VecDeque::new(), options: options.clone(), intake: Intake::Paused };
+        let listener = Listener {
+            queue: VecDeque::new(),
+            options: options.clone(),
+            state: ListenerState::Bound(Intake::Paused),
+        };
         state.listeners.insert(address.clone(), listener);
         self.note(host, TraceEvent::Listens(address.clone()));
         Ok(address)
@@ -527,13 +557,42 @@ impl Kernel {
 
     /// Closes a port opened in this boot of the host; queued connections are reset.
     pub(crate) fn unbind(&mut self, host: u32, boot: u32, address: &Address) {
-        if self.host(host).boot != boot {
-            return;
+        let state = self.host(host);
+        let is_left = |listener: &Listener| listener.state == ListenerState::Left;
+        if state.boot == boot && !state.listeners.get(address).is_some_and(is_left) {
+            self.close_port(host, address);
         }
+    }
+
+    fn close_port(&mut self, host: u32, address: &Address) {
         let listener = self.host(host).listeners.remove(address);
         for end in listener.into_iter().flat_map(|listener| listener.queue) {
             self.close(end, CloseMode::Reset);
         }
+    }
+
+    /// Leaves the program's ports to its successor: connects are queued meanwhile.
+    pub(crate) fn leave_ports(&mut self, host: u32) {
+        let listeners = self.host(host).listeners.values_mut();
+        listeners.for_each(|listener| listener.state = ListenerState::Left);
+    }
+
+    /// Closes the ports that a successor has not bound again.
+    pub(crate) fn close_left_ports(&mut self, host: u32) {
+        let left: Vec<_> = self.left_ports(host).map(|(address, _)| address.clone()).collect();
+        for address in left {
+            self.close_port(host, &address);
+        }
+    }
+
+    fn left_ports(&self, host: u32) -> impl Iterator<Item = (&Address, &Listener)> {
+        let listeners = self.hosts[host as usize].listeners.iter();
+        listeners.filter(|(_, listener)| listener.state == ListenerState::Left)
+    }
+
+    /// Connections that wait for the successor of a host's program.
+    fn queued_on_left_ports(&self, host: u32) -> BTreeSet<EndId> {
+        self.left_ports(host).flat_map(|(_, listener)| listener.queue.iter().copied()).collect()
     }
 
     /// The listener that receives connects to this address.
@@ -566,7 +625,7 @@ impl Kernel {
     pub(super) fn enqueue(&mut self, host: u32, port: Address, end: EndId) {
         let Some(listener) = self.host(host).listeners.get_mut(&port) else { return };
         listener.queue.push_back(end);
-        if listener.intake == Intake::Open {
+        if listener.state == ListenerState::Bound(Intake::Open) {
             self.queue_notice(host, HostNotice::Port(port));
         }
     }
@@ -709,7 +768,7 @@ impl Kernel {
         let connections = state.ends.iter().filter(of_program).count();
         let counts = [
             ("keys of its driver", state.keys),
-            ("ports", state.listeners.len()),
+            ("ports", state.listeners.len() - self.left_ports(host).count()),
             ("lookups", state.lookups.len()),
             ("jobs", jobs),
             ("connections", connections),

@@ -138,6 +138,8 @@ pub(super) enum WorldAction {
     DropProgram(u32, Vec<couplet_core::driver::Job>),
     /// The program of this host starts.
     StartProgram(u32),
+    /// The program of this host hands its connections to the next one.
+    Restart(u32),
     Nothing,
 }
 
@@ -472,6 +474,10 @@ impl Kernel {
         self.faults.push(planned);
     }
 
+    pub(super) fn are_faults_over(&self) -> bool {
+        self.active.is_none()
+    }
+
     /// Ends every fault and prevents further ones. Crashed hosts get their power back, but programs
     /// stay down.
     pub(super) fn end_all_faults(&mut self) {
@@ -524,6 +530,7 @@ impl Kernel {
         match fault {
             Fault::Crash(host) => self.end_program(host.0, Extent::Power),
             Fault::Kill(host) => self.end_program(host.0, Extent::Program),
+            Fault::Restart(host) => WorldAction::Restart(host.0),
             _ => WorldAction::Nothing,
         }
     }

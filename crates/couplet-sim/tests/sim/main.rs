@@ -21,6 +21,7 @@ mod processes;
 mod proxied;
 mod replays;
 mod reports;
+mod restarts;
 mod secure;
 mod services;
 mod shuffled;

@@ -58,7 +58,7 @@ use super::pool::{IDLE, Pool, PoolSpec};
 use super::{
     Adopted, Bound, CloseMode, Commands, ConnectOptions, ConnectedSocket, Datagram, DatagramOption,
     DatagramQueue, DatagramsSent, Driver, Event, Job, Key, LocalSocket, Outbox, PeerCredentials,
-    Ready, SocketCall, SocketOption, Ticket, WatchId, World, WriteOutcome,
+    Ready, Released, SocketCall, SocketOption, Ticket, WatchId, World, WriteOutcome,
 };
 
 use crate::address::Address;
@@ -513,8 +513,9 @@ impl Commands for Mio {
         is_stream && !self.held.contains_key(&key.slot)
     }
 
-    fn release(&mut self, key: Key) -> io::Result<ConnectedSocket> {
-        self.release_stream(key)?.try_into().map(ConnectedSocket)
+    fn release(&mut self, key: Key) -> io::Result<Released> {
+        let socket = self.release_stream(key)?.try_into()?;
+        Ok(Released::Socket(ConnectedSocket(socket)))
     }
 
     #[cfg(unix)]

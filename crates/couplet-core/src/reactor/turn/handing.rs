@@ -32,15 +32,17 @@ impl Core {
         let cell = entry.life.cell();
         let unsent = cell.copy_of_output();
         let settings = TransportSettings::of(cell, now);
-        let socket = io.release(key);
+        let released = io.release(key);
         entry.life.leave();
         entry.life.lost(now);
-        io.close(key, CloseMode::Normal);
+        if released.is_err() {
+            io.close(key, CloseMode::Normal);
+        }
         self.remove_connection(io, key);
-        match socket {
-            Ok(socket) => {
+        match released {
+            Ok(connection) => {
                 let record = Record { kind, state, unread, unsent, settings };
-                Some(HandedOver { socket, record })
+                Some(HandedOver { connection, record })
             }
             Err(error) => {
                 log_error!(%error, "cannot hand a connection over");

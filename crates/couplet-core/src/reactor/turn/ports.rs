@@ -7,7 +7,7 @@ use super::core::Core;
 use super::table::{Opening, Origin, Resource};
 use crate::address::Address;
 use crate::defer::Failure;
-use crate::driver::{CloseMode, Commands, Key, LocalEnd};
+use crate::driver::{CloseMode, Commands, Key, LocalEnd, Released};
 use crate::reactor::adopting::{AdoptionCell, AdoptionSource, OpeningAdoption, PendingAdoption};
 use crate::reactor::port::{Passing, PortCell, PortState};
 use crate::reactor::records::LoopRequest;
@@ -137,7 +137,7 @@ impl Core {
             Chosen::Own(counted) => return self.serve_shared(io, port, key, ends, counted),
             Chosen::Other(chosen) => chosen,
         };
-        match io.release(key) {
+        match io.release(key).and_then(Released::into_socket) {
             Ok(socket) => share.hand_over(chosen, socket),
             Err(error) => {
                 log_error!(%error, "cannot hand a connection to another loop");

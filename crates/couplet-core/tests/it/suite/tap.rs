@@ -12,7 +12,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use couplet::driver::{
     Adopted, Bound, CloseMode, Commands, ConnectedSocket, DatagramQueue, DatagramsSent, Driver,
-    Event, Job, Key, ListeningSocket, LocalSocket, Outbox, SocketCall, Ticket, World, WriteOutcome,
+    Event, Job, Key, ListeningSocket, LocalSocket, Outbox, Released, SocketCall, Ticket, World,
+    WriteOutcome,
 };
 use couplet::{
     Address, ConnectOptions, Datagram, DatagramOption, DatagramOptions, ListenOptions, SocketOption,
@@ -283,7 +284,7 @@ impl Commands for Tap {
         self.inner.set_datagram_option(key, option)
     }
 
-    fn release(&mut self, key: Key) -> io::Result<ConnectedSocket> {
+    fn release(&mut self, key: Key) -> io::Result<Released> {
         if self.tapped.keeps_sockets.get() {
             return Err(io::Error::other("it is kept"));
         }

@@ -7,7 +7,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use couplet_core::driver::{CloseMode, Outbox};
+use couplet_core::driver::{CloseMode, Key, Outbox};
 use couplet_core::hooks::simulator::local_bind_error;
 use couplet_core::{Address, UnixAddress};
 
@@ -261,6 +261,27 @@ impl Kernel {
             self.shut_write(id);
         }
         self.reap(id.conn);
+    }
+
+    /// No program holds this end from now on. The system keeps it open.
+    pub(crate) fn detach(&mut self, key: Key, id: EndId) {
+        let Some(end) = self.end(id) else { return };
+        end.key = None;
+        end.blocked = false;
+        let host = end.host;
+        self.host(host).forget_end(key, id);
+        let label = self.label(id);
+        self.note(host, TraceEvent::HandsOver(label));
+    }
+
+    /// The driver of a program serves this end, which was detached.
+    pub(crate) fn attach(&mut self, id: EndId) {
+        let Some(end) = self.end(id) else { return };
+        // A notice went to the program that had it before.
+        end.queued = false;
+        let host = end.host;
+        self.host(host).ends.insert(id);
+        self.queue_if_ready(id);
     }
 
     /// The reading end of a pipe has closed: bytes written by this end are dropped.
