@@ -51,7 +51,8 @@ pub enum Reason {
     Timeout,
     /// After `lose_connection`, no bytes were sent within the close deadline.
     CloseTimedOut,
-    /// More was written than the transport's hard cap allows.
+    /// More was written than the transport's hard cap, or the [limits](crate::LoadLimits) of its loop,
+    /// allow.
     Overflow,
     /// Our side called [`fail`](crate::Transport::fail) with this failure.
     Failed(Failure),

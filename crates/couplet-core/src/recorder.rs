@@ -76,6 +76,8 @@ pub(crate) trait Recorder: Any {
     fn mark_dirty(&self, connection: Key);
     /// A waker of the connection's layers was woken.
     fn wake_layers(&self, connection: Key);
+    /// The connection has output that waits for the driver. Returns false if the loop doesn't count it.
+    fn note_waiting(&self, connection: Key) -> bool;
     /// The port has requests or output.
     fn visit_datagrams(&self, port: Rc<DatagramCell>);
 
@@ -235,6 +237,11 @@ impl Reactor {
     /// Makes the turn call the layers of a connection, in this turn or the next.
     pub(crate) fn wake_layers(&self, connection: Key) {
         self.recorder.wake_layers(connection);
+    }
+
+    /// Has the turn count the output of a connection, which waits, if it is limited.
+    pub(crate) fn note_waiting(&self, connection: Key) -> bool {
+        self.recorder.note_waiting(connection)
     }
 
     /// Makes the turn process the requests of a port.

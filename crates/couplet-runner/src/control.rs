@@ -26,7 +26,7 @@ pub(crate) fn serve(running: &Rc<Running>, path: &Path) -> Result<(), Failure> {
         LineOnlyReceiver::new(orders).with_delimiter(b"\n").with_max_length(MOST)
     });
     listening
-        .map(drop)
+        .map(|port| port.accept_under_load(true))
         .map_err(|failure| Failure::msg(format!("cannot open the control socket: {failure}")))
 }
 

@@ -99,6 +99,7 @@
 //! | `couplet_buffered_bytes` | written, but not sent |
 //! | `couplet_accepted_total{port}`, `couplet_not_opened_total{port}` | accepted connections, and those whose handshake failed |
 //! | `couplet_rejected_total{port}` | accepted connections that a factory rejected, such as those over `max-connections` of a forwarder |
+//! | `couplet_shed_total` | connections that were ended because too much output waited: `--max-buffered` |
 //! | `couplet_turned_away_total{port}` | connections closed for want of descriptors |
 //! | `couplet_port_paused{port}` | 1 while a port accepts nothing |
 //! | `couplet_datagrams_total{port,outcome}` | `received`, `sent`, `dropped` |

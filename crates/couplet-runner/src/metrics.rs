@@ -90,10 +90,18 @@ impl Metrics {
             logged.get_or_create(&vec![("level", level.to_owned())]).inc_by(count);
         }
         registry.register("events", "Events at the levels error and warn", logged);
-        let unhandled = Counter::<u64>::default();
-        unhandled.inc_by(snapshot.unhandled);
-        let help = "Failures of Deferreds that no errback handled";
-        registry.register("unhandled_failures", help, unhandled);
+        for (name, help, count) in [
+            (
+                "unhandled_failures",
+                "Failures of Deferreds that no errback handled",
+                snapshot.unhandled,
+            ),
+            ("shed", "Connections that were ended for their unsent output", snapshot.shed),
+        ] {
+            let counter = Counter::<u64>::default();
+            counter.inc_by(count);
+            registry.register(name, help, counter);
+        }
     }
 }
 

@@ -1,8 +1,10 @@
 //! The command line, and the table `[runner]` with the same options.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ValueEnum};
+use couplet::LoadLimits;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -91,6 +93,33 @@ pub struct Options {
     /// Answer questions on this UNIX socket, for the process's own user only
     #[arg(long, value_name = "PATH")]
     pub(crate) control: Option<PathBuf>,
+    /// Accept nothing while so many connections are open; clients wait in the queues of the ports
+    #[arg(long, value_name = "N")]
+    pub(crate) max_connections: Option<NonZeroUsize>,
+    /// Limit what all clients have not read yet: above three quarters of it, those with most of it
+    /// have to wait and nothing is accepted; above all of it, they are reset
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) max_buffered: Option<NonZeroUsize>,
+    /// Limit what the clients of one address have not read yet, likewise
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) max_buffered_by_peer: Option<NonZeroUsize>,
+}
+
+impl Options {
+    /// The limits of the loop; `None` if no option sets one.
+    pub(crate) fn load_limits(&self) -> Option<LoadLimits> {
+        let mut limits = LoadLimits::default();
+        if let Some(most) = self.max_connections {
+            limits = limits.connections(most.get());
+        }
+        if let Some(most) = self.max_buffered {
+            limits = limits.buffered(most.get());
+        }
+        if let Some(most) = self.max_buffered_by_peer {
+            limits = limits.buffered_by_peer(most.get());
+        }
+        Some(limits).filter(|limits| *limits != LoadLimits::default())
+    }
 }
 
 /// The keys of [`LogTable`].
@@ -120,6 +149,9 @@ impl Arguments {
         options.health = options.health.take().or(file.health);
         options.metrics = options.metrics.take().or(file.metrics);
         options.control = options.control.take().or(file.control);
+        options.max_connections = options.max_connections.or(file.max_connections);
+        options.max_buffered = options.max_buffered.or(file.max_buffered);
+        options.max_buffered_by_peer = options.max_buffered_by_peer.or(file.max_buffered_by_peer);
         self
     }
 }
@@ -188,19 +220,33 @@ mod tests {
     fn the_command_line_takes_precedence_over_the_file() {
         let command = Arguments::augment_args(Command::new("x"));
         command.clone().debug_assert();
-        let line = ["x", "--log", "json", "--umask", "27", "--user", "a", "-vv", "--log-repeats=3"];
+        let line = [
+            "x",
+            "--log",
+            "json",
+            "--umask",
+            "27",
+            "--user",
+            "a",
+            "-vv",
+            "--log-repeats=3",
+            "--max-buffered=9",
+        ];
         let matches = command.try_get_matches_from(line).unwrap();
         let arguments = Arguments::from_arg_matches(&matches).unwrap();
-        let file = "log = \"text\"\numask = 0o77\nuser = \"b\"\ngroup = \"c\"\npid-file = \"d\"\n\
+        let file = "log = \"text\"\numask = 0o77\nmax-connections = 5\nmax-buffered = 6\nmax-buffered-by-peer = 7\nuser = \"b\"\ngroup = \"c\"\npid-file = \"d\"\n\
                     log-file = \"e\"\nlog-repeats = 9\nhealth = \"tcp:1\"\ncontrol = \"f\"\nlog-level = \"info\"";
         let both = arguments.or(&toml::from_str(file).unwrap(), toml::from_str(file).unwrap());
         assert_eq!((both.log, both.verbose), (Some(LogForm::Json), 2));
         let options = both.options;
+        let wanted = LoadLimits::default().connections(5).buffered(9).buffered_by_peer(7);
+        assert_eq!(options.load_limits(), Some(wanted));
         let paths = [options.pid_file, options.log_file, options.control];
         assert_eq!(paths, ["d", "e", "f"].map(|path| Some(path.into())));
         let names = [options.user, options.group, options.health.map(|it| it.to_string())];
         assert_eq!(names, ["a", "c", "tcp:1"].map(|name| Some(name.into())));
         assert_eq!((options.umask, options.log_repeats), (Some(0o27), Some(3)));
+        assert_eq!(Options::default().load_limits(), None);
     }
 
     #[test]

@@ -196,7 +196,10 @@ impl Runner {
         let arguments = arguments.or(&plan.log, plan.options.clone());
         let identity = Identity::find(&arguments.options)?;
         let measures = arguments.options.metrics.is_some();
-        let options = self.options.clone().signals(true).time_calls(measures);
+        let mut options = self.options.clone().signals(true).time_calls(measures);
+        if let Some(limits) = arguments.options.load_limits() {
+            options = options.load_limits(limits);
+        }
         let mut l = Loop::with_options(options)
             .map_err(|error| Exit::failed(format!("cannot start the loop: {}", plain(&error))))?;
         if arguments.options.check {

@@ -34,6 +34,7 @@ pub(crate) fn serve(
     let port = reactor
         .serve_http(endpoint, answers)
         .map_err(|failure| Failure::msg(format!("cannot serve {what}: {failure}")))?;
+    port.accept_under_load(true);
     tracing::info!(host = %port.host(), "serving {what}");
     Ok(())
 }

@@ -231,10 +231,10 @@ pub use couplet_core::{
     ConnectTarget, Connection, ConnectionId, ConnectionLost, Connector, ConnectorState, Datagram,
     DatagramOption, DatagramOptions, DatagramPort, DatagramProtocol, DatagramTransport, Deferred,
     DelayedCall, Factory, Failure, Fault, Group, HandOver, Interest, Interface, IntoFactory,
-    ListenError, ListenOptions, ListeningSocket, Loop, LoopOptions, LoopingCall, Newcomer,
-    PeerCredentials, Port, PortStopped, Producer, ProducerKind, Protocol, Reactor, Ready, Reason,
-    Remote, Resolver, Result, Seat, SendError, Shared, Shutdown, Signal, SocketOption, Stream,
-    TlsError, TlsProblem, Transport, UnixAddress, cluster, react, run, run_until,
+    ListenError, ListenOptions, ListeningSocket, LoadLimits, Loop, LoopOptions, LoopingCall,
+    Newcomer, PeerCredentials, Port, PortStopped, Producer, ProducerKind, Protocol, Reactor, Ready,
+    Reason, Remote, Resolver, Result, Seat, SendError, Shared, Shutdown, Signal, SocketOption,
+    Stream, TlsError, TlsProblem, Transport, UnixAddress, cluster, react, run, run_until,
 };
 #[cfg(unix)]
 #[doc(inline)]

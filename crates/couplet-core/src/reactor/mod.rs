@@ -45,7 +45,7 @@ pub use handing::HandedOver;
 #[cfg(feature = "testing")]
 pub(crate) use leaks::{Leak, numbered};
 pub use notes::Note;
-pub use options::{Answers, Drain, LoopOptions};
+pub use options::{Answers, Drain, LoadLimits, LoopOptions};
 pub use port::Port;
 pub use remote::{LoopGone, Remote, WouldWaitForItself};
 pub(crate) use sharing::SharedSocket;

@@ -1,5 +1,6 @@
 //! Options of a loop.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use crate::switches::{Switch, Switches};
@@ -13,7 +14,64 @@ pub struct LoopOptions {
     pub(super) answers: Answers,
     pub(super) drain: Option<Drain>,
     pub(super) stall_after: Option<Duration>,
+    pub(super) load: LoadLimits,
     pub(super) switches: Switches,
+}
+
+/// Limits on what the connections of a loop hold together: [`LoopOptions::load_limits`]. None by
+/// default.
+///
+/// ```
+/// use couplet::{LoadLimits, LoopOptions};
+///
+/// let limits = LoadLimits::default()
+///     .connections(10_000)
+///     .buffered(256 * 1024 * 1024)
+///     .buffered_by_peer(8 * 1024 * 1024);
+/// let options = LoopOptions::default().load_limits(limits);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LoadLimits {
+    pub(super) connections: Option<NonZeroUsize>,
+    pub(super) buffered: Option<usize>,
+    pub(super) buffered_by_peer: Option<usize>,
+}
+
+impl LoadLimits {
+    /// Sets how many connections the loop has at most: with so many its ports accept nothing, and below
+    /// it they accept again, apart from ports that
+    /// [accept under load](crate::Port::accept_under_load). Clients wait in the queues of the ports. Connections that the program
+    /// itself makes count, and are made nevertheless. At least 1.
+    #[must_use]
+    pub fn connections(mut self, most: usize) -> Self {
+        self.connections = Some(NonZeroUsize::new(most).unwrap_or(NonZeroUsize::MIN));
+        self
+    }
+
+    /// Sets how many bytes of output all connections hold at most while the driver does not take them,
+    /// because peers do not read. Above three quarters of it the connections with most output
+    /// have to wait first: their producers are paused above the low watermark, and ports accept
+    /// nothing. Above all of it those with most output are ended, with
+    /// [`Reason::Overflow`](crate::Reason::Overflow) and a reset, a warning in the log, and a count in
+    /// [`Snapshot::shed`](super::Snapshot::shed). Measured once a turn.
+    #[must_use]
+    pub fn buffered(mut self, bytes: usize) -> Self {
+        self.buffered = Some(bytes);
+        self
+    }
+
+    /// Like [`buffered`](Self::buffered), for the connections of each IP address; ports accept
+    /// nevertheless.
+    #[must_use]
+    pub fn buffered_by_peer(mut self, bytes: usize) -> Self {
+        self.buffered_by_peer = Some(bytes);
+        self
+    }
+
+    /// Whether output is limited.
+    pub(super) fn counts_output(&self) -> bool {
+        self.buffered.is_some() || self.buffered_by_peer.is_some()
+    }
 }
 
 impl Default for LoopOptions {
@@ -25,6 +83,7 @@ impl Default for LoopOptions {
             answers: Answers::default(),
             drain: None,
             stall_after: None,
+            load: LoadLimits::default(),
             switches: Switches::on(&[Switch::StallBacktraces]),
         }
     }
@@ -52,6 +111,14 @@ impl LoopOptions {
     #[must_use]
     pub fn job_grace(mut self, grace: Duration) -> Self {
         self.job_grace = grace;
+        self
+    }
+
+    /// Limits what the connections hold together. In a [`Cluster`](crate::Cluster) the limits hold for
+    /// each loop.
+    #[must_use]
+    pub fn load_limits(mut self, limits: LoadLimits) -> Self {
+        self.load = limits;
         self
     }
 

@@ -41,6 +41,7 @@ pub(super) struct PortCell {
     descriptor: Cell<Option<std::os::fd::RawFd>>,
     pub(super) state: Cell<PortState>,
     pub(super) paused: Cell<bool>,
+    accepts_under_load: Cell<bool>,
     pub(super) bound: RefCell<Option<Bound>>,
     pub(super) key: Cell<Option<Key>>,
     pub(super) factory: FactorySlot,
@@ -321,6 +322,14 @@ impl Port {
         }
     }
 
+    /// Sets whether the port accepts connections whatever the [limits](crate::LoadLimits) of its loop
+    /// say: for ports that answer questions about the program. No by default.
+    pub fn accept_under_load(&self, on: bool) {
+        if self.cell.accepts_under_load.replace(on) != on {
+            self.cell.request_held();
+        }
+    }
+
     fn set_paused(&self, paused: bool) {
         if self.cell.paused.replace(paused) != paused {
             self.cell.request_held();
@@ -352,6 +361,7 @@ impl PortCell {
             descriptor: Cell::new(None),
             state: Cell::new(PortState::Starting),
             paused: Cell::new(false),
+            accepts_under_load: Cell::new(false),
             bound: RefCell::new(None),
             key: Cell::new(None),
             factory: FactorySlot::new(factory.factory.take()),
@@ -392,9 +402,11 @@ impl PortCell {
         self.options.connections.is_some_and(|most| self.open.get() >= most.get())
     }
 
-    /// Whether the port accepts nothing: it is paused or full.
+    /// Whether the port accepts nothing: it is paused or full, or its loop is.
     pub(super) fn is_held(&self) -> bool {
-        self.paused.get() || self.is_full()
+        let is_loop_full =
+            !self.accepts_under_load.get() && self.reactor.records().holds_ports.get();
+        self.paused.get() || self.is_full() || is_loop_full
     }
 
     /// Counts a connection if the port has a limit, and stops accepting at the limit; the turn
@@ -423,7 +435,7 @@ impl PortCell {
     }
 
     /// Requests what follows from [`is_held`](Self::is_held).
-    fn request_held(self: &Rc<Self>) {
+    pub(super) fn request_held(self: &Rc<Self>) {
         if let Some(share) = &self.share {
             share.pause(self.is_held());
         }

@@ -91,6 +91,10 @@ pub(super) struct Records {
     // Bound: one for each port that the user made.
     shared_ports: RefCell<Slots<Rc<PortCell>>>,
     pub(super) run: Run,
+    /// Whether connections whose output waits are to be counted.
+    counts_output: bool,
+    /// Whether the load of the loop keeps its ports from accepting.
+    pub(super) holds_ports: Cell<bool>,
     /// Source locations of requests; only in a loop under test.
     pub(super) places: RefCell<Option<Box<Places>>>,
     /// Observes calls into user code, if the options request it.
@@ -158,6 +162,8 @@ impl Records {
             cluster_snapshots: RefCell::new(Slots::new()),
             shared_ports: RefCell::new(Slots::new()),
             run: Run::new(options),
+            counts_output: options.load.counts_output(),
+            holds_ports: Cell::new(false),
             places: RefCell::default(),
             monitor: OnceCell::new(),
             #[cfg(feature = "testing")]
@@ -441,6 +447,8 @@ pub(super) enum LoopRequest {
     /// A waker of the connection's layers was woken.
     Layers(Key),
     HandOver(Box<HandOverRequest>),
+    /// A connection has output that waits for the driver.
+    Waiting(Key),
 }
 
 /// An object to be started in step 6.
@@ -489,6 +497,13 @@ impl Recorder for Records {
 
     fn wake_layers(&self, connection: Key) {
         self.request(LoopRequest::Layers(connection));
+    }
+
+    fn note_waiting(&self, connection: Key) -> bool {
+        if self.counts_output {
+            self.request(LoopRequest::Waiting(connection));
+        }
+        self.counts_output
     }
 
     fn visit_datagrams(&self, port: Rc<DatagramCell>) {

@@ -38,6 +38,9 @@ pub struct Snapshot {
     /// The times of the calls into user code, if
     /// [`LoopOptions::time_calls`](crate::LoopOptions::time_calls) is on.
     pub calls: CallTimes,
+    /// Connections that were ended because the loop, or their peer, held too much output:
+    /// [`LoadLimits`](crate::LoadLimits).
+    pub shed: u64,
     /// Failures of Deferreds that no errback handled, on the loop's thread, since the loop was
     /// created.
     pub unhandled: u64,
@@ -171,6 +174,7 @@ impl Snapshot {
         self.tasks += other.tasks;
         self.jobs += other.jobs;
         self.watches += other.watches;
+        self.shed += other.shed;
         self.unhandled += other.unhandled;
         self.calls.extend(other.calls);
     }

@@ -63,6 +63,8 @@ pub(crate) mod mode {
     pub(crate) const CLOSES_AT_ONCE: u8 = 2;
     /// The protocol has been replaced since the connection began.
     pub(crate) const UPGRADED: u8 = 4;
+    /// The loop counts its output, which waits for the driver.
+    pub(crate) const WAITS: u8 = 8;
 }
 
 /// The phase of a connection as its handles see it. It changes in the call itself, not in the turn.
@@ -868,6 +870,13 @@ impl ConnectionCell {
             self.producer.borrow().as_deref(),
             Some(RegisteredProducer { pace: Pace::Running, .. })
         )
+    }
+
+    /// Whether a running push producer can be paused before the buffer is full.
+    pub(super) fn producer_can_wait(&self) -> bool {
+        let producer = self.producer.borrow();
+        let runs = |it: &RegisteredProducer| matches!(it.pace, Pace::Running);
+        producer.as_deref().is_some_and(runs) && self.buffered() > self.watermarks().low
     }
 
     /// Whether a push producer is paused although the buffer has drained or a close has begun, or a

@@ -729,10 +729,12 @@ impl Life {
         );
         let left = match outcome {
             WriteOutcome::Taken(taken) => {
+                self.note_waiting();
                 self.add_in_flight(taken);
                 n - taken
             }
             WriteOutcome::Blocked => {
+                self.note_waiting();
                 if n > 0 {
                     self.trim();
                 }
@@ -752,6 +754,30 @@ impl Life {
             self.drop_spent();
         }
         effects
+    }
+
+    /// Has the loop count the output, if it limits what connections hold.
+    fn note_waiting(&self) {
+        let cell = &self.transport.cell;
+        if !cell.has_mode(mode::WAITS) && cell.reactor.note_waiting(cell.key()) {
+            cell.set_mode(mode::WAITS, true);
+        }
+    }
+
+    /// The loop holds too much output: pauses the producer before the buffer is full.
+    pub(crate) fn hold_back(&mut self, now: Instant) -> Effects {
+        let cell = &self.transport.cell;
+        if cell.producer_can_wait() && cell.phase() < Phase::Ended && !self.panicked {
+            cell.set_producer_paused();
+            self.call_producer(now, |producer| producer.pause_producing());
+        }
+        self.take_effects()
+    }
+
+    /// The loop holds too much output, most of it this connection's.
+    pub(crate) fn shed(&mut self, _: Instant) -> Effects {
+        self.end(Reason::Overflow, CloseMode::Reset);
+        self.take_effects()
     }
 
     /// The driver has sent `n` taken bytes.

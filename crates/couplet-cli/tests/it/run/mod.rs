@@ -5,6 +5,7 @@ mod config;
 mod ctl;
 mod health;
 mod life;
+mod limits;
 mod log;
 mod metrics;
 mod process;

@@ -238,6 +238,7 @@ impl Core {
         if self.table.connections() == 0 {
             self.table.shrink();
         }
+        self.count_load(io);
     }
 
     /// Carries out a connection's orders to the driver.

@@ -7,6 +7,7 @@ use super::connecting::Connecting;
 use super::draining::Drains;
 use super::hooks::Hooks;
 use super::jobs::Lookups;
+use super::load::Load;
 use super::steps::Suspended;
 use super::table::Table;
 use crate::driver::Order;
@@ -28,6 +29,7 @@ pub(super) struct Core {
     pub(super) connecting: Connecting,
     pub(super) lookups: Lookups,
     pub(super) drains: Drains,
+    pub(super) load: Load,
     pub(super) hooks: Hooks,
     /// The sums of connections that have ended.
     pub(super) ended: Totals,
@@ -54,6 +56,7 @@ impl Core {
             connecting: Connecting::default(),
             lookups: Lookups::default(),
             drains: Drains::default(),
+            load: Load::new(options.load),
             hooks,
             ended: Totals::default(),
             unhandled_before: unhandled_failures(),

@@ -35,6 +35,7 @@ mod handing;
 mod hooks;
 mod jobs;
 mod leaks;
+mod load;
 mod opening;
 mod ports;
 mod run;

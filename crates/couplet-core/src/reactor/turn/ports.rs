@@ -64,6 +64,7 @@ impl Core {
         self.count_in_port(io, &port);
         self.note_accepted(key, port.place.get());
         self.establish(io, key, (peer, host), Opening::Port(port));
+        self.count_load(io);
     }
 
     /// Counts an accepted connection. A port that has as many as it may accepts no more.
@@ -160,6 +161,7 @@ impl Core {
         if let (Some(entry), Some(counted)) = (self.table.connection(key), counted) {
             entry.origin = Origin::Shared(Box::new((port.clone(), counted)));
         }
+        self.count_load(io);
     }
 
     /// Step 6: serves a connection that another loop has accepted.

@@ -33,6 +33,7 @@ impl Core {
             notes: records.notes.lines(),
             ended: self.ended,
             calls: records.monitor.get().map(CallMonitor::times).unwrap_or_default(),
+            shed: self.load.shed(),
             unhandled: unhandled_failures() - self.unhandled_before,
             connectors: self
                 .connecting

@@ -420,6 +420,7 @@ impl Core {
                     self.with_life(io, key, |life, now| life.layers_woken(now));
                 }
                 Some(LoopRequest::HandOver(request)) => self.hand_over(io, *request),
+                Some(LoopRequest::Waiting(key)) => self.add_waiting(key),
             }
         }
         for resolver in self.records.take_snapshot_requests() {
@@ -458,8 +459,11 @@ impl Core {
         let records = &self.records;
         let deadline = records.timers.borrow_mut().next_deadline();
         let is_due = deadline.is_some_and(|deadline| deadline <= records.turn_time());
-        let is_quiet =
-            !is_due && !self.is_pending() && !self.table.has_writes() && records.run.is_settled();
+        let is_quiet = !is_due
+            && !self.is_pending()
+            && !self.table.has_writes()
+            && records.run.is_settled()
+            && !self.load.is_counting();
         let continues = is_quiet || self.end_busy_turn(io, is_due.then_some(seq));
         self.batching.turn_ended();
         let records = &self.records;
@@ -484,6 +488,7 @@ impl Core {
             self.round(io);
         }
         self.write_all(io);
+        self.relieve(io);
         let continues = self.keeps_running() || self.advance_shutdown(io);
         self.write_all(io);
         self.records.take_pending(pending::SUSPEND);

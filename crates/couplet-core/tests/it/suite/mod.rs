@@ -17,6 +17,7 @@ pub(crate) mod endings;
 mod finishing;
 mod flushing;
 pub(crate) mod kit;
+mod load;
 #[cfg(unix)]
 pub(crate) mod outer;
 pub(crate) mod peer;
@@ -195,6 +196,13 @@ macro_rules! all_facts {
                 c21_a_port_can_be_stopped_by_its_own_connection,
                 c51a_a_driver_without_sockets_refuses_an_adoption,
                 c64a_with_socket_runs_before_more_bytes_where_there_is_a_socket needs socket,
+            ]
+            load: [
+                c22e_a_full_loop_accepts_nothing_on_any_port needs port passive_peer,
+                c71b_the_connection_with_most_output_is_ended,
+                c71b_a_peer_with_an_address_has_a_limit_of_its_own needs ip port,
+                c71b_producers_of_large_buffers_wait_first,
+                c71b_output_that_the_driver_takes_at_once_is_not_limited,
             ]
             reasons: [
                 c23_the_peers_close_is_done_by_peer needs late_reads passive_peer,

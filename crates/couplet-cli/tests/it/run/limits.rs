@@ -1,0 +1,47 @@
+//! Limits on what the connections of a program hold together.
+
+use super::{Program, echo, echoes, get, port_after};
+use crate::kit::Client;
+use crate::needed::Folder;
+
+#[test]
+fn a_full_program_lets_clients_wait_and_answers_questions() {
+    let text = echo("a", "0", "")
+        + "[runner]\nlog-level = \"info\"\ncontrol = \"ctl\"\nmax-connections = 2\n\
+           metrics = \"tcp:0:interface=127.0.0.1\"\n";
+    let program = Program::start_with(Folder::new(), &text, &[]);
+    let metrics = port_after("serving metrics and the health", &program);
+    let port = program.port("a");
+    let mut served = [Client::connect(port), Client::connect(port)];
+    served.iter_mut().for_each(echoes);
+    let mut waiting = Client::connect(port);
+    waiting.send(b"hello");
+    assert_eq!(get(metrics, "/readyz").0, 200);
+    let status = program.ctl(&["status"]);
+    assert!(status.text().contains("tcp"), "{status:?}");
+    let (_, text) = get(metrics, "/metrics");
+    assert!(text.contains(&format!("couplet_port_paused{{port=\"tcp:{port}\"}} 1")), "{text}");
+    assert!(text.contains("couplet_shed_total 0"), "{text}");
+    let [first, _second] = served;
+    drop(first);
+    assert_eq!(waiting.read_exact(5), b"hello");
+}
+
+#[test]
+fn a_client_that_does_not_read_is_reset_for_the_others() {
+    let folder = Folder::new();
+    folder.write("long", &"x".repeat(20_000_000));
+    let text = "[services.a]\nkind = \"serve\"\nfolder = \".\"\nlisten = \"0\"\n".to_owned()
+        + &echo("b", "0", "")
+        + "[runner]\nmax-buffered = 30_000\nmetrics = \"tcp:0:interface=127.0.0.1\"\n\
+           log-level = \"info\"\n";
+    let program = Program::start_with(folder, &text, &[]);
+    let metrics = port_after("serving metrics and the health", &program);
+    let mut deaf = Client::connect(program.port("a"));
+    deaf.send(b"GET /long HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    program.wait_told("too much output waits: a connection is ended");
+    let (_, text) = get(metrics, "/metrics");
+    assert!(text.contains("couplet_shed_total 1"), "{text}");
+    assert!(deaf.read_to_end().is_err(), "it is reset");
+    program.connect("b");
+}

@@ -1,0 +1,150 @@
+//! Rows 22e and 71b: limits on what the connections of a loop hold together.
+
+use couplet::{LoadLimits, LoopOptions, ProducerKind};
+
+use super::kit::{Kit, Rig};
+use super::peer::B;
+use super::recorder::{A, Log, Script};
+
+/// The limit on unsent output in these tests.
+const MOST: usize = 1024 * 1024;
+
+fn two_connections() -> LoopOptions {
+    LoopOptions::default().load_limits(LoadLimits::default().connections(2))
+}
+
+fn little_output() -> LoopOptions {
+    LoopOptions::default().load_limits(LoadLimits::default().buffered(MOST))
+}
+
+fn little_output_by_peer() -> LoopOptions {
+    LoopOptions::default().load_limits(LoadLimits::default().buffered_by_peer(MOST))
+}
+
+pub(crate) fn c22e_a_full_loop_accepts_nothing_on_any_port(kit: Kit) {
+    let mut rig = kit.options(two_connections).rig();
+    let ports = [rig.end(), rig.end()].map(|a| (rig.listen_with(a.makes_many()), a));
+    rig.turn();
+    let mut peers: Vec<B> = (0..6).map(|n| rig.peer(&ports[n % 2].0)).collect();
+    let made = || ports.iter().map(|(_, a)| a.log.count("made")).sum::<usize>();
+    rig.until("two connections", || made() >= 2);
+    rig.turns(10);
+    // Each port may accept one more in the turn in which the loop becomes full.
+    assert!(made() <= 3, "the others wait");
+    assert!(rig.l.snapshot().ports.iter().all(|port| port.paused));
+    // A port may be exempt.
+    let a = rig.end();
+    let exempt = rig.listen_with(a.makes_many());
+    exempt.accept_under_load(true);
+    rig.turns(2);
+    let question = rig.peer(&exempt);
+    rig.until("an answer", || a.log.count("made") == 1);
+    question.close();
+    rig.until("its end", || a.log.count("lost") == 1);
+    exempt.stop_listening().expect("it listens").detach();
+    rig.turns(2);
+    for peer in peers.drain(..) {
+        peer.close();
+        rig.turns(10);
+        assert!(rig.l.snapshot().connections.len() <= 3);
+    }
+    rig.until("all six", || made() == 6);
+    while rig.l.snapshot().ports.iter().any(|port| port.paused) {
+        rig.turn();
+    }
+}
+
+/// Fills the network of a connection, and has it hold this much output.
+fn hold(rig: &mut Rig, a: &A, bytes: usize) {
+    let transport = a.transport();
+    while transport.buffered() < bytes {
+        let missing = bytes - transport.buffered();
+        transport.write(vec![0; if transport.buffered() > 0 { missing } else { 16 * 1024 }]);
+        rig.turns(10);
+    }
+}
+
+/// Connections that hold so much output each, with their peers.
+fn crowd(rig: &mut Rig, sizes: &[usize]) -> Vec<(A, B)> {
+    let crowd: Vec<_> = sizes.iter().map(|_| rig.accept(Script::new())).collect();
+    for ((a, _), bytes) in crowd.iter().zip(sizes) {
+        hold(rig, a, *bytes);
+    }
+    crowd
+}
+
+fn lost(crowd: &[(A, B)]) -> Vec<bool> {
+    crowd.iter().map(|(a, _)| a.is_lost()).collect()
+}
+
+/// Three connections, of which the second holds most, reach a limit together.
+fn reach_a_limit(kit: Kit, limits: fn() -> LoopOptions) {
+    let (mut rig, k) = (kit.options(limits).rig(), 1024);
+    let crowd = crowd(&mut rig, &[200 * k, 500 * k, 100 * k]);
+    assert_eq!(lost(&crowd), [false; 3]);
+    assert_eq!(rig.l.snapshot().shed, 0);
+    hold(&mut rig, &crowd[0].0, 450 * k);
+    rig.turns(3);
+    assert_eq!(lost(&crowd), [false, true, false]);
+    assert_eq!(rig.lost(&crowd[1].0), "Overflow");
+    assert_eq!(rig.l.snapshot().shed, 1);
+    // The others get everything.
+    assert!(crowd[0].0.transport().buffered() >= 450 * k);
+    rig.until("all of it", || {
+        crowd[0].1.take_all();
+        crowd[0].0.transport().buffered() == 0
+    });
+    assert_eq!(lost(&crowd), [false, true, false]);
+}
+
+pub(crate) fn c71b_the_connection_with_most_output_is_ended(kit: Kit) {
+    reach_a_limit(kit, little_output);
+}
+
+pub(crate) fn c71b_a_peer_with_an_address_has_a_limit_of_its_own(kit: Kit) {
+    reach_a_limit(kit, little_output_by_peer);
+}
+
+pub(crate) fn c71b_producers_of_large_buffers_wait_first(kit: Kit) {
+    let mut rig = kit.options(little_output).rig();
+    let k = 1024;
+    let crowd = crowd(&mut rig, &[300 * k, 100 * k, 350 * k]);
+    for (a, _) in &crowd {
+        a.transport().set_write_marks(16 * k, 10 * MOST);
+        a.produces(ProducerKind::Push, |_, _| {});
+    }
+    rig.turns(3);
+    let paused =
+        |crowd: &[(A, B)]| -> Vec<bool> { crowd.iter().map(|(a, _)| a.log.has("pause")).collect() };
+    assert_eq!(paused(&crowd), [false; 3], "below three quarters");
+    hold(&mut rig, &crowd[1].0, 150 * k);
+    rig.turns(3);
+    assert_eq!(paused(&crowd), [false, false, true]);
+    let ports = rig.listen_with(rig.end().makes_many());
+    rig.turns(2);
+    assert!(rig.l.snapshot().ports.iter().all(|port| port.paused), "no newcomers");
+    // Below the limit, ports accept again, and the producer goes on at its low mark.
+    rig.until("room", || {
+        crowd[2].1.take_all();
+        crowd[2].0.log.has("resume")
+    });
+    rig.turns(3);
+    assert!(rig.l.snapshot().ports.iter().all(|port| !port.paused));
+    assert_eq!(lost(&crowd), [false; 3]);
+    drop(ports);
+}
+
+pub(crate) fn c71b_output_that_the_driver_takes_at_once_is_not_limited(kit: Kit) {
+    let mut rig = kit.options(little_output).rig();
+    let log = Log::default();
+    let (a, b) = rig.accept(Script::new());
+    for _ in 0..20 {
+        a.transport().write(vec![7; MOST / 8]);
+        rig.until("all of it", || {
+            b.take_all();
+            a.transport().buffered() == 0
+        });
+    }
+    assert!(!a.is_lost() && log.len() == 0);
+    assert_eq!(rig.l.snapshot().shed, 0);
+}
