@@ -6,7 +6,7 @@
 #     laws/mutants/run.sh --seed 1 --count 250
 #     laws/mutants/run.sh --only 'outbox.rs | Outbox::seal'
 #     laws/mutants/run.sh --room http --room python --count 20
-#     laws/mutants/run.sh --quick --count 3 --within 240   # whole binaries, for a few;
+#     laws/mutants/run.sh --quick --count 3 --within 240   # whole binaries, for a few of one room;
 #                                                                # fails if three or more live and none is killed
 #     laws/mutants/run.sh … --again            # those that lived the last time
 #     laws/mutants/run.sh … --program          # the program's tests too, for those that live
