@@ -9,22 +9,28 @@ use couplet::{Answers, HandOver, ProducerKind, Protocol, Transport};
 use crate::datagrams::{self, Local};
 use crate::exit::Exit;
 use crate::server::{Drain, Listen, Server, Threads, answers, listening};
-use crate::values::{millis, of_millis, seconds};
+use crate::values::seconds;
 
 /// Law 9: the most bytes buffered for a client that does not read. Reading pauses long before; the
 /// cap leaves room for one more read.
 const WRITE_CAP: usize = 1024 * 1024;
 
-struct EchoServer {
-    idle_timeout: Option<Duration>,
+enum EchoServer {
+    New {
+        idle_timeout: Option<Duration>,
+    },
+    /// Another process has made the connection, and its settings.
+    Moved,
 }
 
 impl Protocol for EchoServer {
     fn connection_made(&mut self, transport: &Transport) {
-        transport.set_write_cap(Some(WRITE_CAP));
-        transport.set_idle_timeout(self.idle_timeout);
-        // A slow reader is not cut off, even after its FIN.
-        transport.set_close_deadline(None);
+        if let EchoServer::New { idle_timeout } = *self {
+            transport.set_write_cap(Some(WRITE_CAP));
+            transport.set_idle_timeout(idle_timeout);
+            // A slow reader is not cut off, even after its FIN.
+            transport.set_close_deadline(None);
+        }
         // Backpressure: a full write side pauses reading.
         let registered = transport.register_producer(transport.clone(), ProducerKind::Push);
         debug_assert!(registered.is_ok(), "a new connection has no producer");
@@ -45,17 +51,16 @@ impl Protocol for EchoServer {
     }
 
     fn hand_over(&mut self) -> Option<HandOver> {
-        HandOver::new(MOVES_AS, millis(self.idle_timeout).to_be_bytes())
+        HandOver::new(MOVES_AS, [])
     }
 }
 
-/// The kind of a connection that moves to another process. Its state is the idle timeout in
-/// milliseconds, 0 for none, in 8 bytes.
+/// The kind of a connection that moves to another process. It has no state.
 pub(crate) const MOVES_AS: &str = "couplet.echo";
 
 /// Continues a connection from another process.
-pub(crate) fn continued(state: &[u8]) -> couplet::Result<impl Protocol + use<>> {
-    Ok(EchoServer { idle_timeout: of_millis(u64::from_be_bytes(state.try_into()?)) })
+pub(crate) fn continued() -> impl Protocol {
+    EchoServer::Moved
 }
 
 const EXAMPLE: &str = listening!(
@@ -118,7 +123,9 @@ pub(crate) fn server(options: Echo) -> Result<Server, Exit> {
     });
     let (endpoints, drain) = (streams.collect::<Result<_, _>>()?, options.drain);
     let listen = Listen { endpoints, drain, answers: options.answers };
-    Ok(Server::of_factory(listen, options.threads, move || move || EchoServer { idle_timeout }))
+    Ok(Server::of_factory(listen, options.threads, move || {
+        move || EchoServer::New { idle_timeout }
+    }))
 }
 
 impl Echo {
@@ -146,7 +153,7 @@ mod tests {
         let timeouts = [None, Some(Duration::from_secs(1))];
         let lengths = [10_000, 80_000, 130_000, 500_000];
         for (idle_timeout, length) in timeouts.into_iter().flat_map(|t| lengths.map(|n| (t, n))) {
-            let mut held = hold(EchoServer { idle_timeout });
+            let mut held = hold(EchoServer::New { idle_timeout });
             let mut sent = 0;
             // Pushes until reading is paused.
             while sent < length {

@@ -50,16 +50,6 @@ where
     BoolValueParser::new().map(move |is_on| if is_on { on.clone() } else { off.clone() })
 }
 
-/// A time in milliseconds; 0 for none.
-pub(crate) fn millis(time: Option<Duration>) -> u64 {
-    time.map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1))
-}
-
-/// The time of so many milliseconds; 0 for none.
-pub(crate) fn of_millis(millis: u64) -> Option<Duration> {
-    (millis > 0).then(|| Duration::from_millis(millis))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

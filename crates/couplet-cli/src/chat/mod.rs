@@ -21,7 +21,7 @@ use couplet::{ConnectionId, Failure, HandOver, Reactor, Reason, SocketOption};
 
 use crate::exit::Exit;
 use crate::server::{Listen, Server, Threads, listening};
-use crate::values::{millis, of_millis, or_never, seconds_or_none};
+use crate::values::{or_never, seconds_or_none};
 use rate_limit::RateLimit;
 use room::{Guests, NameError, Room};
 use text::{NAME_LENGTH, clean};
@@ -41,7 +41,6 @@ const LINE_COST: usize = 16;
 /// One member's connection.
 pub(crate) struct ChatServer {
     room: Rc<RefCell<Room>>,
-    idle_timeout: Option<Duration>,
     rate_limit: RateLimit,
     /// Bytes sent to each recipient because of the current line.
     said: usize,
@@ -51,14 +50,15 @@ pub(crate) struct ChatServer {
 /// How a connection belongs to the room.
 enum Member {
     /// It joins when it is made.
-    New,
-    /// It was a member of this name in the room of another process.
+    New {
+        idle_timeout: Option<Duration>,
+    },
+    /// It was a member of this name in the room of another process, which has made the settings.
     Moved(String),
     Here(ConnectionId),
 }
 
-/// The kind of a connection that moves to another process. Its state is the idle timeout in
-/// milliseconds, 0 for none, in 8 bytes, and the member's name.
+/// The kind of a connection that moves to another process. Its state is the member's name.
 pub(crate) const MOVES_AS: &str = "couplet.chat";
 
 impl ChatServer {
@@ -66,16 +66,12 @@ impl ChatServer {
         room: &Rc<RefCell<Room>>,
         idle_timeout: Option<Duration>,
     ) -> LineOnlyReceiver<ChatServer> {
-        ChatServer::of(room, idle_timeout, Member::New)
+        ChatServer::of(room, Member::New { idle_timeout })
     }
 
-    fn of(
-        room: &Rc<RefCell<Room>>,
-        idle_timeout: Option<Duration>,
-        member: Member,
-    ) -> LineOnlyReceiver<ChatServer> {
+    fn of(room: &Rc<RefCell<Room>>, member: Member) -> LineOnlyReceiver<ChatServer> {
         let (room, rate_limit) = (room.clone(), RateLimit::default());
-        let server = ChatServer { room, idle_timeout, rate_limit, said: 0, member };
+        let server = ChatServer { room, rate_limit, said: 0, member };
         let receiver = LineOnlyReceiver::new(server).with_delimiter(&b"\n"[..]);
         // Allows for the CR of a telnet client.
         receiver.with_max_length(LINE_LENGTH + 1)
@@ -170,17 +166,18 @@ impl ChatServer {
 
 impl LineProtocol for ChatServer {
     fn connection_made(&mut self, transport: &LineTransport) {
-        transport.set_write_cap(Some(WRITE_CAP));
-        transport.set_socket_option(SocketOption::SendBuffer(SEND_BUFFER));
-        transport.set_tcp_keep_alive(Some(PROBE));
-        transport.set_idle_timeout(self.idle_timeout);
         match std::mem::replace(&mut self.member, Member::Here(transport.id())) {
+            Member::Here(_) => {}
             Member::Moved(name) => {
                 self.room.borrow_mut().move_in(transport, &name);
                 // It may have been paused for its rate.
                 transport.resume_producing();
             }
-            _ => {
+            Member::New { idle_timeout } => {
+                transport.set_write_cap(Some(WRITE_CAP));
+                transport.set_socket_option(SocketOption::SendBuffer(SEND_BUFFER));
+                transport.set_tcp_keep_alive(Some(PROBE));
+                transport.set_idle_timeout(idle_timeout);
                 let others = self.room.borrow().len();
                 let name = self.room.borrow_mut().join(transport);
                 self.greet(transport, &name, others);
@@ -229,19 +226,15 @@ impl LineProtocol for ChatServer {
         Room::only()?;
         // One that has said goodbye is closing.
         let name = self.room.borrow_mut().move_out(id)?;
-        let mut state = millis(self.idle_timeout).to_be_bytes().to_vec();
-        state.extend(name.as_bytes());
-        HandOver::new(MOVES_AS, state)
+        HandOver::new(MOVES_AS, name)
     }
 }
 
 /// Continues a member's connection from another process.
 pub(crate) fn continued(state: &[u8]) -> couplet::Result<LineOnlyReceiver<ChatServer>> {
     let room = Room::only().ok_or_else(|| Failure::msg("there is not one chat"))?;
-    let (millis, name) = state.split_first_chunk().ok_or_else(|| Failure::msg("no state"))?;
-    let idle_timeout = of_millis(u64::from_be_bytes(*millis));
-    let member = Member::Moved(String::from_utf8_lossy(name).into_owned());
-    Ok(ChatServer::of(&room, idle_timeout, member))
+    let member = Member::Moved(String::from_utf8_lossy(state).into_owned());
+    Ok(ChatServer::of(&room, member))
 }
 
 /// The factory. All members share one room, and may be silent for `idle_timeout`.

@@ -71,7 +71,7 @@ pub(crate) fn run(options: Run, logging: &Logging) -> Result<ExitCode, Exit> {
 fn runner() -> Runner {
     Runner::new("couplet")
         .version(env!("CARGO_PKG_VERSION"))
-        .takes_over(echo::MOVES_AS, |state, _| echo::continued(state))
+        .takes_over(echo::MOVES_AS, |_, _| Ok(echo::continued()))
         .takes_over(chat::MOVES_AS, |state, _| chat::continued(state))
         .kind("echo", |name, table: Table<echo::Echo>, _| child(name, echo::server(table.0)))
         .kind("forward", |name, table: Table<forward::Forward>, _| {
