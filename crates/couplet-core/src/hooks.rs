@@ -12,9 +12,9 @@ pub use crate::driver::process::WorldProcess;
 use crate::endpoints::{IntoEndpoint, ServerEndpoint};
 pub use crate::panics::catch_panic;
 pub use crate::slots::Slots;
-pub use crate::stream::guest::{ConnectionEnd, GuestStream};
+pub use crate::stream::guest::{ConnectionEnd, Departure, GuestStream};
 pub use crate::stream::loop_owned::LoopOwned;
-use crate::{Port, Reactor, Result, Stream, Transport};
+use crate::{Port, Protocol, Reactor, Result, Stream, Transport};
 
 /// Logs an error that has no other receiver: an event for the program's subscriber, or a line on
 /// stderr if it has none.
@@ -44,8 +44,18 @@ pub fn is_real_time(reactor: &Reactor) -> bool {
     reactor.world().is_real_time()
 }
 
+/// Whether bytes were sent on the connection, in this process or the ones before.
+pub fn has_sent(transport: &Transport) -> bool {
+    transport.cell.bytes_out() > 0
+}
+
+/// The protocol of a port with this name, for a connection of another process.
+pub fn named_protocol(reactor: &Reactor, name: &str) -> Option<Box<dyn Protocol>> {
+    reactor.named_protocol(name)
+}
+
 /// [`Reactor::serve`], with application protocols for TLS to offer unless the endpoint names
-/// others.
+/// others, and a name for [`named_protocol`].
 ///
 /// # Errors
 ///
@@ -54,8 +64,9 @@ pub fn is_real_time(reactor: &Reactor) -> bool {
 pub fn serve_offering(
     reactor: &Reactor,
     protocols: &'static [&'static str],
+    name: Option<&str>,
     endpoint: impl IntoEndpoint<dyn ServerEndpoint>,
     handle: impl AsyncFn(Stream) -> Result<()> + 'static,
 ) -> Result<Port> {
-    reactor.serve_offering(protocols, endpoint, handle)
+    reactor.serve_offering(protocols, name, endpoint, handle)
 }

@@ -19,8 +19,7 @@ use super::monitor::{Instruction, Monitor};
 use super::options::{HttpOptions, Versions};
 use super::share::ServerShare;
 use super::warm::{BufferGuard, WarmConnections};
-use couplet_core::hooks::ConnectionEnd;
-use couplet_core::hooks::{GuestStream, is_real_time};
+use couplet_core::hooks::{Departure, is_real_time};
 use couplet_core::{Failure, Reactor, Result, Stream};
 
 /// State shared by the connections of a server.
@@ -63,21 +62,27 @@ where
     S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>> + Clone + 'static,
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + 'static,
 {
-    let monitor = Monitor::new(stream.transport(), &server.options, &server.server_share);
+    let monitor = Monitor::new(&stream, &server.options, &server.server_share);
     let _stopping = StopOnDrop(&monitor);
     let chosen = preselected_http2(&stream, &server.options);
-    let ending = stream.ending();
     let mut io = Io::new(stream, &monitor);
     let mut is_http2 = None;
     loop {
         // The wait for the first byte of a request needs no per-request state.
         let begins = poll_fn(|cx| {
-            if ending.poll_lost(cx).is_ready() || monitor.transport().is_draining() {
+            if monitor.ending().poll_lost(cx).is_ready()
+                || monitor.transport().is_draining()
+                || monitor.departure() == Departure::Now
+            {
                 return Poll::Ready(Ok(false));
             }
             io.poll_readable(cx)
         });
         if !begins.await? {
+            if monitor.departure() == Departure::Now {
+                io.leave(server.options.handed());
+                return Ok(());
+            }
             // No request is in progress.
             monitor.transport().set_close_at_once(monitor.is_settled());
             return Ok(());
@@ -92,12 +97,12 @@ where
             monitor.set_http2();
             let clock = Some(server.clock.clone());
             let handler = Handler::new(server.service.clone(), &monitor, clock);
-            return Box::pin(serve_http2(io, handler, &server.warm, &monitor, &ending)).await;
+            return Box::pin(serve_http2(io, handler, &server.warm, &monitor)).await;
         }
         let clock = (!is_real_time(monitor.transport().reactor())).then(|| server.clock.clone());
         let handler = Handler::new(server.service.clone(), &monitor, clock);
         // Boxed, so that an idle connection does not hold its state.
-        match Box::pin(serve_http1(io, handler, &server, &monitor, &ending)).await? {
+        match Box::pin(serve_http1(io, handler, &server, &monitor)).await? {
             // The connection may continue with another protocol.
             ServeEnd::Ended => return Ok(()),
             ServeEnd::Parked(parked) => io = parked,
@@ -154,7 +159,6 @@ async fn serve_http1<S, B>(
     handler: Handler<S>,
     server: &Server<S>,
     monitor: &Rc<Monitor>,
-    ending: &ConnectionEnd,
 ) -> Result<ServeEnd>
 where
     S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>> + Clone + 'static,
@@ -172,8 +176,11 @@ where
             return Poll::Ready(ended.map_err(Failure::from).map(|()| false));
         }
         // hyper does not read while a response is pending.
-        if let Poll::Ready(lost) = ending.poll_lost(cx) {
+        if let Poll::Ready(lost) = monitor.ending().poll_lost(cx) {
             return Poll::Ready(lost.map_err(Failure::from).map(|()| false));
+        }
+        if monitor.departure() == Departure::Now && monitor.is_between_requests() {
+            return Poll::Ready(Ok(true));
         }
         if monitor.is_idle() {
             if monitor.instruction(cx) == Instruction::Park {
@@ -199,7 +206,6 @@ async fn serve_http2<S, B>(
     handler: Handler<S>,
     warm: &Rc<WarmConnections>,
     monitor: &Rc<Monitor>,
-    ending: &ConnectionEnd,
 ) -> Result<()>
 where
     S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>> + Clone + 'static,
@@ -222,7 +228,7 @@ where
             return Poll::Ready(ended);
         }
         // A session whose client takes no output does not read.
-        ending.poll_lost(cx).map_err(Failure::from)
+        monitor.ending().poll_lost(cx).map_err(Failure::from)
     })
     .await
 }

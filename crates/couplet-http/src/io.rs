@@ -10,9 +10,9 @@ use bytes::Bytes;
 use hyper::rt::{Read, ReadBufCursor, Write};
 
 use super::monitor::Monitor;
-use couplet_core::Stream;
 use couplet_core::hooks::GuestStream;
 use couplet_core::hooks::LoopOwned;
+use couplet_core::{HandOver, Stream};
 
 /// Maximum length of the empty lines before a request, in bytes. hyper scans all of them with each
 /// read, so further ones are replaced by a NUL, which hyper refuses.
@@ -53,7 +53,15 @@ impl Io {
         if let Ok(inner) = self.inner()
             && !unread.is_empty()
         {
+            debug_assert!(inner.unread.is_empty());
             inner.unread = unread;
+        }
+    }
+
+    /// Leaves the connection to another process.
+    pub(super) fn leave(self, handed: Option<HandOver>) {
+        if let (Some((stream, unread)), Some(handed)) = (self.into_parts(), handed) {
+            stream.leave(handed.with_unread(unread));
         }
     }
 

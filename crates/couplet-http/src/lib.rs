@@ -38,6 +38,7 @@
 //!   HTTP/2 sends GOAWAY, and connections without a request close immediately. Endless responses,
 //!   such as event streams, and upgraded connections are closed when the drain's time limit
 //!   expires.
+//! - Hands idle connections of HTTP/1.1 to a restarted program: [`Continued`].
 //! - Frees the buffers of an HTTP/1.1 connection after 50 to 100 ms without a request.
 //! - Takes the `date` header from the loop's world: in the simulator it is virtual time.
 //! - Runs all requests of an HTTP/2 connection in its task, and writes the responses of a turn
@@ -66,6 +67,7 @@ mod allowance;
 mod body;
 mod client;
 mod connection;
+mod handing;
 mod handler;
 mod http2;
 mod io;
@@ -89,6 +91,7 @@ use tower_service::Service;
 pub use allowance::Allowance;
 pub use body::{Body, BodyError};
 pub use client::{Client, ClientOptions, HttpError};
+pub use handing::Continued;
 pub use handler::Peer;
 pub use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
@@ -170,11 +173,15 @@ impl HttpExt for Reactor {
         B: http_body::Body<Data = Bytes> + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let protocols = options.versions.alpn();
+        let (protocols, name) = (options.versions.alpn(), options.name.clone());
         let server = Rc::new(connection::Server::new(self, service, options));
-        couplet_core::hooks::serve_offering(self, protocols, endpoint, move |stream| {
-            connection::run(stream, server.clone())
-        })
+        couplet_core::hooks::serve_offering(
+            self,
+            protocols,
+            name.as_deref(),
+            endpoint,
+            move |stream| connection::run(stream, server.clone()),
+        )
     }
 
     #[cfg(feature = "websocket")]

@@ -15,7 +15,8 @@ use super::access::AccessLine;
 use super::body::Progress;
 use super::options::HttpOptions;
 use super::share::{Claim, ConnectionShare, ServerShare};
-use couplet_core::{Address, DelayedCall, Transport, hooks};
+use couplet_core::hooks::{self, ConnectionEnd, Departure, GuestStream};
+use couplet_core::{Address, DelayedCall, Stream, Transport};
 
 /// Interval between two checks of an active connection.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
@@ -39,6 +40,7 @@ const TIMEOUT_RESPONSE: &[u8] =
 /// Watches one connection with one timer, regardless of the number of requests.
 pub(super) struct Monitor {
     transport: Transport,
+    ending: ConnectionEnd,
     options: Rc<HttpOptions>,
     protocol: Cell<Protocol>,
     /// Requests without a complete response.
@@ -74,15 +76,11 @@ pub(super) struct Monitor {
 /// The progress of a connection without requests in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Nothing has arrived yet.
-    Unused,
-    /// The first request head has begun to arrive.
-    FirstHead,
+    Idle,
+    /// A request head has begun to arrive.
+    Head,
     /// The last request's body was not read to its end.
     Body,
-    Idle,
-    /// Another request head has begun to arrive.
-    Head,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,19 +111,21 @@ pub(super) enum Instruction {
 
 impl Monitor {
     pub(super) fn new(
-        transport: &Transport,
+        stream: &Stream,
         options: &Rc<HttpOptions>,
         server_share: &Rc<ServerShare>,
     ) -> Rc<Monitor> {
+        let (transport, ending) = (stream.transport(), stream.ending());
         let now = transport.reactor().now();
         let monitor = Rc::new(Monitor {
             transport: transport.clone(),
+            ending,
             options: options.clone(),
             protocol: Cell::new(Protocol::Http1),
             in_flight: Cell::new(0),
             offered: Cell::new(0),
             last_taken: Cell::new(now),
-            phase: Cell::new(Phase::Unused),
+            phase: Cell::new(Phase::Idle),
             since: Cell::new(now),
             idle_index: Cell::new(NO_INDEX),
             instruction: Cell::default(),
@@ -149,6 +149,15 @@ impl Monitor {
 
     pub(super) fn transport(&self) -> &Transport {
         &self.transport
+    }
+
+    pub(super) fn ending(&self) -> &ConnectionEnd {
+        &self.ending
+    }
+
+    /// Whether the connection may leave for another process, and whether it was asked to and could not.
+    pub(super) fn departure(&self) -> Departure {
+        if self.options.name.is_some() { self.ending.departure() } else { Departure::NotAsked }
     }
 
     /// Notifies the WebSockets that the connection ends after its pending requests.
@@ -195,13 +204,12 @@ impl Monitor {
         if self.in_flight.get() > 0 || self.in_head() {
             return;
         }
-        let is_first = self.phase.get() == Phase::Unused;
-        self.phase.set(if is_first { Phase::FirstHead } else { Phase::Head });
+        self.phase.set(Phase::Head);
         self.since.set(self.transport.reactor().now());
     }
 
     fn in_head(&self) -> bool {
-        matches!(self.phase.get(), Phase::FirstHead | Phase::Head)
+        self.phase.get() == Phase::Head
     }
 
     fn is_http1(&self) -> bool {
@@ -296,8 +304,13 @@ impl Monitor {
     /// protocol state.
     #[inline]
     pub(super) fn is_idle(&self) -> bool {
+        self.phase.get() == Phase::Idle && self.is_between_requests()
+    }
+
+    /// Whether nothing but a part of a request head is in transit or in progress.
+    pub(super) fn is_between_requests(&self) -> bool {
         self.in_flight.get() == 0
-            && matches!(self.phase.get(), Phase::Unused | Phase::Idle)
+            && self.phase.get() != Phase::Body
             && self.protocol.get() != Protocol::Http1Ended
             && self.blocked.get().is_none()
     }
@@ -326,8 +339,8 @@ impl Monitor {
 
     /// Whether no response can still be in transit to the client.
     pub(super) fn is_settled(&self) -> bool {
-        let is_unused = matches!(self.phase.get(), Phase::Unused | Phase::FirstHead);
-        is_unused || self.transport.reactor().now() >= self.since.get() + SETTLE_TIME
+        !hooks::has_sent(&self.transport)
+            || self.transport.reactor().now() >= self.since.get() + SETTLE_TIME
     }
 
     /// Starts a drain: the connection ends after its pending requests.
@@ -613,6 +626,11 @@ impl Exchange {
     pub(super) fn abort(&self) {
         self.monitor.log_debug("a connection was aborted", &"its response was cut off");
         self.monitor.transport.abort_connection();
+    }
+
+    /// Whether the connection ends after this response, because it missed its move.
+    pub(super) fn is_last(&self) -> bool {
+        self.monitor.departure() == Departure::Missed
     }
 
     /// Records that the client took bytes.

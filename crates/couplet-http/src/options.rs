@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use super::handing::Continued;
+use couplet_core::HandOver;
+
 /// Limits and timeouts of an HTTP server. They apply to each connection unless stated otherwise.
 #[derive(Clone, Debug)]
 pub struct HttpOptions {
@@ -17,6 +20,8 @@ pub struct HttpOptions {
     pub(super) max_unsent_of_all: usize,
     pub(super) peer: bool,
     pub(super) allowance: bool,
+    /// The name for connections of another process.
+    pub(super) name: Option<String>,
 }
 
 impl Default for HttpOptions {
@@ -34,6 +39,7 @@ impl Default for HttpOptions {
             max_unsent_of_all: 64 * 1024 * 1024,
             peer: false,
             allowance: false,
+            name: None,
         }
     }
 }
@@ -142,6 +148,20 @@ impl HttpOptions {
     pub fn allowance(mut self, on: bool) -> Self {
         self.allowance = on;
         self
+    }
+
+    /// Lets connections that wait for a request move to another process, to the server with the same
+    /// name: see [`Continued`]. Default: they stay. If several servers of a loop have the
+    /// same name, the last one gets the connections. A name of more than [`HandOver::MOST`] bytes moves none.
+    #[must_use]
+    pub fn hand_over_as(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into()).filter(|name| name.len() <= HandOver::MOST);
+        self
+    }
+
+    /// The state of a connection that leaves.
+    pub(super) fn handed(&self) -> Option<HandOver> {
+        HandOver::new(Continued::KIND, self.name.as_deref()?)
     }
 }
 

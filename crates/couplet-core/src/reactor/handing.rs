@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 #[cfg(unix)]
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 
 use super::adopting::{AdoptionCell, AdoptionSource};
 use super::records::LoopRequest;
@@ -123,7 +124,28 @@ impl Reactor {
         let adopting = AdoptionCell::start::<Continued>(self, source, self.attach_factory(factory));
         Ok(adopting.map(|connection| connection.transport()))
     }
+
+    /// Names a factory of protocols that continue connections of another process, until the returned
+    /// value is dropped or another factory gets the name.
+    pub(crate) fn name_factory(
+        &self,
+        name: &str,
+        factory: impl Fn() -> Box<dyn Protocol> + 'static,
+    ) -> Rc<BuildProtocol> {
+        let factory: Rc<BuildProtocol> = Rc::new(factory);
+        self.records().named.borrow_mut().insert(name.to_owned(), Rc::downgrade(&factory));
+        factory
+    }
+
+    /// Builds a protocol with the factory of this name.
+    pub(crate) fn named_protocol(&self, name: &str) -> Option<Box<dyn Protocol>> {
+        let factory = self.records().named.borrow().get(name)?.upgrade()?;
+        Some(factory())
+    }
 }
+
+/// Builds a protocol that continues a connection of another process.
+pub(crate) type BuildProtocol = dyn Fn() -> Box<dyn Protocol>;
 
 /// The first protocol of a connection that was taken over. It puts everything as it was.
 struct Continued {

@@ -2,8 +2,8 @@
 //! time, and the state that handles and the turn share.
 
 use std::cell::{Cell, OnceCell, Ref, RefCell};
-use std::collections::VecDeque;
-use std::rc::Rc;
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::adopting::AdoptionCell;
 use super::dependents::Dependents;
 use super::drain::DrainCell;
-use super::handing::HandOverRequest;
+use super::handing::{BuildProtocol, HandOverRequest};
 use super::leaks::Places;
 use super::monitor::CallMonitor;
 use super::notes::Notes;
@@ -90,6 +90,9 @@ pub(super) struct Records {
     /// The ports that listen on sockets shared with other loops.
     // Bound: one for each port that the user made.
     shared_ports: RefCell<Slots<Rc<PortCell>>>,
+    /// Factories of protocols that continue connections of another process.
+    // Bound: one for each name that the user gave to a port.
+    pub(super) named: RefCell<BTreeMap<String, Weak<BuildProtocol>>>,
     pub(super) run: Run,
     /// Whether connections whose output waits are to be counted.
     counts_output: bool,
@@ -161,6 +164,7 @@ impl Records {
             blocked: RefCell::new(Slots::new()),
             cluster_snapshots: RefCell::new(Slots::new()),
             shared_ports: RefCell::new(Slots::new()),
+            named: RefCell::default(),
             run: Run::new(options),
             counts_output: options.load.counts_output(),
             holds_ports: Cell::new(false),

@@ -7,7 +7,9 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 
 use super::Stream;
+pub use super::shared::Departure;
 use super::shared::{Decision, SharedStream};
+use crate::HandOver;
 
 /// Observes the end of a stream's connection, for the task that serves it.
 pub struct ConnectionEnd(Rc<SharedStream>);
@@ -21,6 +23,12 @@ impl ConnectionEnd {
     /// The reason of the loss, unless it was clean.
     pub fn poll_lost(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.poll_lost(cx)
+    }
+
+    /// Whether the connection may leave for another process. [`Now`](Departure::Now) lasts for one
+    /// poll, of a task that waits for bytes.
+    pub fn departure(&self) -> Departure {
+        self.0.departure.get()
     }
 }
 
@@ -39,6 +47,10 @@ pub trait GuestStream: Sealed {
     /// Ready with true when bytes have arrived, which stay unread, or with false at the end of the
     /// stream.
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<bool>>;
+
+    /// Leaves the connection to another process, with the bytes that were not read. Only while its
+    /// [`departure`](ConnectionEnd::departure) is [`Now`](Departure::Now).
+    fn leave(self, handed: HandOver);
 
     /// Ready when the connection is asked to finish or is lost. One task may wait for it.
     fn poll_draining(&self, cx: &mut Context<'_>) -> Poll<()>;
@@ -77,6 +89,11 @@ impl GuestStream for Stream {
             let is_over = !arrived.is_empty() || ended;
             Ok(if is_over { Decision::Taken(0, !arrived.is_empty()) } else { Decision::More })
         })
+    }
+
+    fn leave(self, handed: HandOver) {
+        debug_assert_eq!(self.shared().departure.get(), Departure::Now);
+        self.shared().leave(handed);
     }
 
     fn poll_draining(&self, cx: &mut Context<'_>) -> Poll<()> {

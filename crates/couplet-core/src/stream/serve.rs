@@ -46,16 +46,24 @@ impl Reactor {
     }
 
     /// Like [`serve`](Self::serve), with application protocols for TLS to offer unless its endpoint
-    /// names others.
+    /// names others, and a name under which it continues connections of another process.
     #[track_caller]
     pub(crate) fn serve_offering(
         &self,
         protocols: &'static [&'static str],
+        name: Option<&str>,
         endpoint: impl IntoEndpoint<dyn ServerEndpoint>,
         handle: impl AsyncFn(Stream) -> Result<()> + 'static,
     ) -> Result<Port> {
         // HTTP, which logs the failures of services.
-        self.listen_offering(protocols, endpoint, stream_factory(handle, debug_failure))
+        let factory = Rc::new(stream_factory(handle, debug_failure));
+        let build = factory.clone();
+        // The name lasts as long as the port.
+        let named = name.map(|name| self.name_factory(name, move || Box::new(build())));
+        self.listen_offering(protocols, endpoint, move || {
+            let _ = &named;
+            factory()
+        })
     }
 }
 
@@ -63,7 +71,7 @@ impl Reactor {
 fn stream_factory(
     handle: impl AsyncFn(Stream) -> Result<()> + 'static,
     log: LogFailure,
-) -> impl FnMut() -> StreamProtocol + 'static {
+) -> impl Fn() -> StreamProtocol + 'static {
     let handle = Rc::new(Contained::new(handle));
     move || {
         let handle = handle.clone();

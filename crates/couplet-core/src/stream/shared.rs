@@ -12,6 +12,7 @@ use couplet_os::lend::Lent;
 use super::Stream;
 use crate::ConnectionLost;
 use crate::Deferred;
+use crate::HandOver;
 use crate::Protocol;
 use crate::Reason;
 use crate::Transport;
@@ -26,6 +27,7 @@ pub(super) struct SharedStream {
     /// Knows and polls the tasks that read.
     executor: Rc<Executor>,
     reader: Cell<Reader>,
+    pub(super) departure: Cell<Departure>,
     /// Bytes lent to the task that waits for them, as they arrive. The inbox is empty during the
     /// loan.
     lent: Lent,
@@ -73,6 +75,20 @@ struct SharedStreamState {
     draining: Option<DeferredEvent>,
     /// Waits for any other change: the end, our FIN, a handshake.
     watcher: Option<Waker>,
+    /// The state that the task has left for another process.
+    handed: Option<Box<HandOver>>,
+}
+
+/// Whether the connection may leave for another process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Departure {
+    /// No other process has asked for it.
+    #[default]
+    NotAsked,
+    /// The task may [leave](super::guest::GuestStream::leave) in this poll.
+    Now,
+    /// The task did not leave when it could.
+    Missed,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -118,6 +134,7 @@ impl SharedStream {
             transport: transport.clone(),
             executor: transport.reactor().executor(),
             reader: Cell::default(),
+            departure: Cell::default(),
             lent: Lent::default(),
             state: RefCell::default(),
         })
@@ -235,6 +252,30 @@ impl SharedStream {
         if before == ReadSide::Paused {
             self.transport.resume_producing();
         }
+    }
+
+    /// Polls the task that waits for bytes, which may [`leave`](Self::leave).
+    #[cold]
+    fn hand_over(&self) -> Option<HandOver> {
+        self.departure.set(Departure::Now);
+        match self.reader.take() {
+            reader @ Reader::Task(_) => self.wake(reader),
+            other => self.reader.set(other),
+        }
+        let handed = self.state.borrow_mut().handed.take();
+        let Some(mut handed) = handed else {
+            self.departure.set(Departure::Missed);
+            return None;
+        };
+        let inbox = std::mem::take(&mut self.state.borrow_mut().inbox);
+        handed.append_unread(&mut inbox.rest().to_vec());
+        Some(*handed)
+    }
+
+    /// Leaves the connection to another process: this stream no longer closes it.
+    pub(super) fn leave(&self, handed: HandOver) {
+        self.release();
+        self.state.borrow_mut().handed = Some(Box::new(handed));
     }
 
     /// Whether bytes have arrived that were not read.
@@ -613,6 +654,10 @@ impl Protocol for StreamProtocol {
             unread.extend_from_slice(inbox.rest());
         }
         next
+    }
+
+    fn hand_over(&mut self) -> Option<HandOver> {
+        self.shared.as_ref()?.hand_over()
     }
 
     fn connection_lost(&mut self, _: &Transport, reason: &Reason) {

@@ -677,7 +677,6 @@ impl Life {
             && self.pending & due::ANY == 0
             && !(cell.is_starting() || cell.awaits_upgrade())
             && cell.in_flight() == 0
-            && cell.unsent() == cell.buffered()
             && cell.buffered() <= most
             && !cell.has_attached()
     }

@@ -23,6 +23,8 @@ mod drains;
 mod h2_frames;
 mod h2_servers;
 mod h2_sessions;
+#[cfg(unix)]
+mod handing;
 mod hostile;
 mod http2;
 mod kit;
