@@ -151,8 +151,8 @@ impl HttpOptions {
     }
 
     /// Lets connections that wait for a request move to another process, to the server with the same
-    /// name: see [`Continued`]. Default: they stay. If several servers of a loop have the
-    /// same name, the last one gets the connections. A name of more than [`HandOver::MOST`] bytes moves none.
+    /// name: see [`Continued`]. Default: they stay. If several servers of a loop have the same name,
+    /// the last one gets the connections. A name of more than [`HandOver::MOST`] bytes moves none.
     #[must_use]
     pub fn hand_over_as(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into()).filter(|name| name.len() <= HandOver::MOST);

@@ -59,17 +59,19 @@ pub(crate) struct HttpServe {
 }
 
 pub(crate) fn run(options: HttpServe) -> Result<(), Exit> {
-    server(options)?.run()
+    server(options, None)?.run()
 }
 
-pub(crate) fn server(options: HttpServe) -> Result<Server, Exit> {
+/// The server. Its connections move to a new process if it is a service, with a name.
+pub(crate) fn server(options: HttpServe, name: Option<&str>) -> Result<Server, Exit> {
     let site = Site::new(&options.folder, options.links, options.dot_names);
+    let name = name.map(str::to_owned);
     let site = Arc::new(site.map_err(|error| {
         let (folder, why) = (options.folder.display(), output::plain(&error));
         Exit::failed(format!("cannot serve {folder}: {why}"))
     })?);
     Ok(Server::new(options.listen, options.threads, move |_| {
-        let site = site.clone();
+        let (site, name) = (site.clone(), name.clone());
         move |reactor: &Reactor, endpoint| {
             let (answering, site) = (reactor.clone(), site.clone());
             let service = service_fn(move |request| {
@@ -78,6 +80,7 @@ pub(crate) fn server(options: HttpServe) -> Result<Server, Exit> {
                 async move { Ok::<_, Infallible>(answer.await) }
             });
             let http = HttpOptions::default().peer(true).allowance(true);
+            let http = name.iter().fold(http, |http, name| http.hand_over_as(name));
             reactor.serve_http_with(endpoint, service, http)
         }
     }))

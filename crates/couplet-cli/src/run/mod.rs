@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use couplet::Failure;
+use couplet::http::Continued;
 use couplet::services::Child;
 use couplet_runner::{Arguments, Options, Runner, placed};
 
@@ -73,12 +74,13 @@ fn runner() -> Runner {
         .version(env!("CARGO_PKG_VERSION"))
         .takes_over(echo::MOVES_AS, |_, _| Ok(echo::continued()))
         .takes_over(chat::MOVES_AS, |state, _| chat::continued(state))
+        .takes_over(Continued::KIND, |state, _| Continued::new(state))
         .kind("echo", |name, table: Table<echo::Echo>, _| child(name, echo::server(table.0)))
         .kind("forward", |name, table: Table<forward::Forward>, _| {
             child(name, forward::server(table.0))
         })
         .kind("serve", |name, table: Table<http::files::HttpServe>, _| {
-            child(name, http::files::server(table.0))
+            child(name, http::files::server(table.0, Some(name)))
         })
         .kind("chat", |name, table: Table<chat::Chat>, _| child(name, Ok(chat::server(table.0))))
         .kind("poetry", |name, table: Table<poetry::serve::Serve>, _| {

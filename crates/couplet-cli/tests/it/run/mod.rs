@@ -11,6 +11,7 @@ mod metrics;
 mod process;
 mod reload;
 mod restart;
+mod restart_http;
 mod systemd;
 
 use std::net::SocketAddr;

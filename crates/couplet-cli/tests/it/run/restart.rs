@@ -19,7 +19,7 @@ const PROCESS: &str =
     "[runner]\ncontrol = \"ctl\"\npid-file = \"pid\"\nlog-level = \"info\"\n[supervisor]\n";
 
 /// A configuration of these services, with further keys of the supervisor.
-fn services(services: &[String], more: &str) -> String {
+pub(super) fn services(services: &[String], more: &str) -> String {
     format!("{}{PROCESS}{more}\n", services.concat())
 }
 
@@ -48,7 +48,7 @@ impl Restarted {
     }
 
     /// The number of the newest process, and how many older ones run.
-    fn generations(&self) -> (u32, usize) {
+    pub(super) fn generations(&self) -> (u32, usize) {
         let status = self.ctl(&["status", "--json"]);
         let rest = status.text().split_once("\"generation\":").expect("a status").1;
         let (number, rest) = rest.split_once(",\"older\":[").expect("a list");
