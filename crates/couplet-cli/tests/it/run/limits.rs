@@ -30,7 +30,7 @@ fn a_full_program_lets_clients_wait_and_answers_questions() {
 #[test]
 fn a_client_that_does_not_read_is_reset_for_the_others() {
     let folder = Folder::new();
-    folder.write("long", &"x".repeat(20_000_000));
+    folder.write("long", "x".repeat(20_000_000));
     let text = "[services.a]\nkind = \"serve\"\nfolder = \".\"\nlisten = \"0\"\n".to_owned()
         + &echo("b", "0", "")
         + "[runner]\nmax-buffered = 30_000\nmetrics = \"tcp:0:interface=127.0.0.1\"\n\
