@@ -227,7 +227,7 @@ fn a_new_process_that_ends_or_hangs_is_given_up() {
     let port = program.port("a");
     for (script, wanted) in [
         ("exit 3", "has ended: the process exited with code 3"),
-        ("exec sleep 1000", "has failed: "),
+        ("echo $$ > new-pid; exec sleep 1000", "has failed: "),
         ("kill -9 $$", "has ended: the process was ended by SIGKILL"),
     ] {
         replace(&program, script);
@@ -236,8 +236,22 @@ fn a_new_process_that_ends_or_hangs_is_given_up() {
         assert!(answer.code == Some(1) && words.contains(wanted), "{words}");
         echoes(&mut Client::connect(port));
     }
+    let hangs: i32 = program.read("new-pid").trim().parse().unwrap();
+    let hangs = Pid::from_raw(hangs).unwrap();
+    wait_until("the end of the one that hangs", || test_kill_process(hangs).is_err());
     assert_eq!(program.generations(), (1, 0));
     program.stop();
+}
+
+#[test]
+fn a_program_that_a_restarted_one_starts_is_no_heir() {
+    let text = echo("a", "0", "");
+    // The variable is inherited from the program that was restarted.
+    let program = Program::start_changed(Folder::new(), &text, &[], |mut command| {
+        command.env("COUPLET_RESTARTED_BY", "1");
+        command
+    });
+    program.connect("a");
 }
 
 #[test]
