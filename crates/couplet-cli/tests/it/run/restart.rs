@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
@@ -518,24 +520,33 @@ fn a_program_that_has_become_another_user_keeps_its_low_port() {
     program.stop();
 }
 
-/// Sends a program, which believes itself restarted, these strings; returns its answers and its end.
-fn as_older_process(strings: &[&str]) -> (Vec<String>, Ended) {
-    let (mut ours, theirs) = UnixStream::pair().unwrap();
-    let folder = Folder::new();
+/// Starts a program that believes itself restarted by this process.
+fn start_heir(folder: &Folder) -> (UnixStream, Running) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
     folder.write(FILE, services(&[echo("a", "unix:a", "")], ""));
     let mut command = Command::new("sh");
     command.args(["-c", "exec 3<&0; exec \"$@\"", "sh"]).stdin(OwnedFd::from(theirs));
     let program = couplet(&["run", FILE]);
-    command.arg(program.get_program()).args(program.get_args()).current_dir(&*folder);
+    command.arg(program.get_program()).args(program.get_args()).current_dir(&**folder);
     command.env("COUPLET_RESTARTED_BY", std::process::id().to_string());
     command.stdout(Stdio::null()).stderr(Stdio::piped());
     let running = Running::spawn(&mut command);
-    drop(command);
     ours.set_read_timeout(Some(PATIENCE)).unwrap();
+    (ours, running)
+}
+
+fn send_string(link: &mut UnixStream, string: &str) {
+    link.write_all(&(string.len() as u32).to_be_bytes()).unwrap();
+    link.write_all(string.as_bytes()).unwrap();
+}
+
+/// Sends a new process these strings; returns its answers and its end.
+fn as_older_process(strings: &[&str]) -> (Vec<String>, Ended) {
+    let folder = Folder::new();
+    let (mut ours, running) = start_heir(&folder);
     let mut answers = Vec::new();
     for string in strings {
-        ours.write_all(&(string.len() as u32).to_be_bytes()).unwrap();
-        ours.write_all(string.as_bytes()).unwrap();
+        send_string(&mut ours, string);
         let mut length = [0; 4];
         if ours.read_exact(&mut length).is_err() {
             break;
@@ -548,20 +559,41 @@ fn as_older_process(strings: &[&str]) -> (Vec<String>, Ended) {
     (answers, running.ended())
 }
 
+fn hello(version: u32) -> String {
+    format!(
+        "{{\"descriptors\":0,\"request\":{{\"Hello\":{{\"version\":{version},\"generation\":2}}}}}}"
+    )
+}
+
+const START: &str = "{\"descriptors\":0,\"request\":\"Start\"}";
+
+#[test]
+fn a_new_process_serves_if_the_older_one_dies_while_it_starts() {
+    let folder = Folder::new();
+    let (mut link, mut running) = start_heir(&folder);
+    send_string(&mut link, &hello(1));
+    send_string(&mut link, START);
+    drop(link);
+    let socket = folder.path("a");
+    wait_until("an echo", || {
+        let Ok(mut client) = UnixStream::connect(&socket) else { return false };
+        client.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        client.write_all(b"x").is_ok() && client.read_exact(&mut [0]).is_ok()
+    });
+    running.signal(Signal::TERM);
+    running.ended();
+    assert!(!Path::new(&socket).exists(), "the file is its own");
+}
+
 #[test]
 fn an_older_program_of_another_version_is_refused_and_nonsense_harms_nothing() {
-    let hello = |version: u32| {
-        format!(
-            "{{\"descriptors\":0,\"request\":{{\"Hello\":{{\"version\":{version},\"generation\":2}}}}}}"
-        )
-    };
     let refused = "the running program hands over by version 99, this one by 1";
     for (strings, wanted) in [
         (vec![hello(99)], refused),
         (vec!["nonsense".to_owned()], "the other process sent an odd message: "),
         (vec![String::new()], "the other process sent an odd message: "),
         (vec![hello(1), "{\"descriptors\":1,\"request\":\"PidFile\"}".to_owned()], "missing"),
-        (vec!["{\"descriptors\":0,\"request\":\"Start\"}".to_owned()], "a message is missing"),
+        (vec![START.to_owned()], "a message is missing"),
         (vec!["{\"descriptors\":0,\"request\":\"Moved\"}".to_owned()], "came too early"),
     ] {
         let strings: Vec<&str> = strings.iter().map(String::as_str).collect();
