@@ -305,6 +305,20 @@ mod tests {
     }
 
     #[test]
+    fn an_idle_loop_is_not_busy() {
+        let mut l = Loop::new().unwrap();
+        let metrics = Metrics::measure(&mut l);
+        let reactor = l.reactor();
+        let talk = reactor.clone().spawn(async move {
+            reactor.sleep(Duration::from_secs(2)).await?;
+            reactor.snapshot().await
+        });
+        let snapshot = l.run_until(talk).unwrap();
+        let text = metrics.encode(&snapshot, &Supervisor::new("program"));
+        assert!(value(&text, "couplet_busy_seconds_sum") < 1.0, "{text}");
+    }
+
+    #[test]
     fn connections_count_at_their_own_port_even_if_ports_have_no_number() {
         let mut l = Loop::new().unwrap();
         let metrics = Metrics::measure(&mut l);

@@ -111,6 +111,14 @@ mod tests {
     }
 
     #[test]
+    fn metrics_have_one_type() {
+        let metrics = exposition(String::new());
+        let types: Vec<_> = metrics.headers().get_all(http::header::CONTENT_TYPE).iter().collect();
+        let wanted = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+        assert_eq!(types, [wanted]);
+    }
+
+    #[test]
     fn a_program_is_never_ready_while_a_permanent_child_is_down() {
         for killed in ["a", "b", "c"] {
             let (mut memory, supervisor, ends) = supervisor(Restart::Permanent);

@@ -58,6 +58,33 @@ fn it_serves_its_poem_until_a_signal() {
     assert_eq!(server.0.wait().expect("it ends").code(), Some(0));
 }
 
+#[test]
+fn a_restart_keeps_its_port() {
+    let poem = file("c.txt", "Rose is a rose.\n");
+    let pid_file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("c.pid");
+    let (poem, pids) = (poem.display(), pid_file.display());
+    let text = format!(
+        "listen = \"localhost:0\"\npoem = \"{poem}\"\n[runner]\npid-file = \"{pids}\"\nlog-level = \"info\"\n"
+    );
+    let config = file("c.toml", &text);
+    let mut command = fastpoetry(&["--config", config.to_str().expect("a text")]);
+    let mut first = Killed(command.stderr(Stdio::piped()).spawn().expect("it starts"));
+    let log = BufReader::new(first.0.stderr.take().expect("a pipe"));
+    let mut lines = log.lines().map_while(Result::ok);
+    let host = lines.find_map(|line| Some(line.split_once("host=tcp:")?.1.to_owned()));
+    let host = host.expect("a port");
+    kill_process(Pid::from_child(&first.0), Signal::USR2).expect("it runs");
+    assert_eq!(first.0.wait().expect("it ends").code(), Some(0));
+    let mut text = String::new();
+    let mut client = TcpStream::connect(&host).expect("it accepts");
+    client.read_to_string(&mut text).expect("it sends");
+    assert_eq!(text, "Rose is a rose.\n");
+    let second = std::fs::read_to_string(&pid_file).expect("its number");
+    let second = second.trim().parse().ok().and_then(Pid::from_raw).expect("a number");
+    assert_ne!(second, Pid::from_child(&first.0));
+    kill_process(second, Signal::TERM).expect("it runs");
+}
+
 fn ended(text: &str, arguments: &[&str]) -> Output {
     let config = file("b.toml", text);
     let config = config.to_str().expect("a text");

@@ -243,6 +243,10 @@ fn test_all(
     println!("{} binaries; now each test by itself", binaries.len());
     let tests = tests::look(&copy.root, work, &binaries);
     println!("{} tests are green", tests.len());
+    // A failure that no mutant has caused would be taken for a notice.
+    if program && let Some(by) = copy.rest(0) {
+        panic!("{by} fails without a mutant");
+    }
     let todo: Vec<_> = mutants.iter().collect();
     let results = Mutex::new(results);
     tests::side_by_side(&todo, |(id, mutant)| {

@@ -146,6 +146,19 @@ fn failed_attempts_and_ended_sessions_do_not_count_as_connections() {
 }
 
 #[test]
+fn a_session_ends_as_soon_as_it_has_been_idle_for_the_timeout() {
+    let mut scene = Scene::new(&["10.0.0.1:80", "--idle-timeout", "10"]);
+    let client = scene.client();
+    let far = scene.answer("tcp:10.0.0.1:80");
+    scene.memory.advance(Duration::from_secs(6));
+    client.push(b"x");
+    scene.memory.advance(Duration::from_secs(9));
+    assert!(!client.saw_reset() && far.take() == b"x");
+    scene.memory.advance(Duration::from_secs(2));
+    assert!(client.saw_reset(), "ten seconds after the last byte");
+}
+
+#[test]
 fn each_server_is_checked_at_the_interval() {
     let mut scene = Scene::new(&["10.0.0.1:80", "10.0.0.2:80", "--check", "2"]);
     for _ in 0..3 {

@@ -96,7 +96,8 @@ impl Reactor {
 
     /// Continues a connection of another process, with a protocol for its
     /// [kind](HandedOver::kind). The protocol's first call is `connection_made`; then it gets the unread
-    /// bytes. Unsent output of its predecessor leaves before its own. Settings and counters are those
+    /// bytes, in the next turn at the earliest, when all
+    /// connections that were taken over together have begun. Unsent output of its predecessor leaves before its own. Settings and counters are those
     /// that the connection had; a producer is gone. It belongs to the port that listens on its address,
     /// if there is one.
     ///

@@ -56,3 +56,18 @@ impl BackOff {
         full - Duration::from_nanos(less as u64)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_delay_stays_however_many_restarts_follow() {
+        let l = crate::Loop::new().expect("a loop");
+        let (first, most) = (Duration::from_millis(100), Duration::from_secs(10));
+        for streak in [7, 8, 31, 32, 33, 64, u32::MAX] {
+            let delay = BackOff { first, most }.delay(streak, &l.reactor());
+            assert!(most / 2 <= delay && delay <= most, "{streak}: {delay:?}");
+        }
+    }
+}

@@ -290,8 +290,15 @@ impl Transport {
     /// ```
     #[track_caller]
     pub fn throttle(&self, time: Duration) {
+        if !time.is_zero() {
+            self.read_again_after(time);
+        }
+    }
+
+    /// Reads nothing for this time, and until the next turn.
+    pub(crate) fn read_again_after(&self, time: Duration) {
         let reactor = self.reactor();
-        if time.is_zero() || self.is_closing() {
+        if self.is_closing() {
             return;
         }
         // Past the end of the clock: no throttle.

@@ -67,9 +67,9 @@ impl TransportSettings {
         cell.set_bytes_accepted(written.saturating_sub(unsent as u64));
         cell.made_at.set(ago(age));
         cell.received_at.set(ago(silence));
-        if throttle > 0 {
-            transport.throttle(Duration::from_micros(throttle));
-        }
+        // Bytes come in the next turn at the earliest: connections that are continued together may know
+        // each other, and all have begun then.
+        transport.read_again_after(Duration::from_micros(throttle));
         if is_paused == 1 {
             transport.pause_producing();
         }

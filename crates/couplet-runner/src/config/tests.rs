@@ -14,7 +14,12 @@ struct Config {
     limits: BTreeMap<String, Limits>,
     #[serde(default)]
     lists: Vec<Limits>,
+    #[serde(default)]
+    wrapped: Option<Wrapped>,
 }
+
+#[derive(Debug, Deserialize, PartialEq)]
+struct Wrapped(Limits);
 
 #[derive(Debug, Deserialize, PartialEq)]
 #[serde(rename_all = "kebab-case")]
@@ -49,7 +54,7 @@ fn errors_show_the_place() {
         ),
         (
             "listen = \"a\"\ncolour = 1",
-            "a.toml:2:1: unknown key colour; known are listen, limits, lists, runner\n  | colour = 1\n  | ^^^^^^",
+            "a.toml:2:1: unknown key colour; known are listen, limits, lists, wrapped, runner\n  | colour = 1\n  | ^^^^^^",
         ),
         (
             "listen = \"a\"\n[limits.a]\nmost-byte = 1",
@@ -58,6 +63,10 @@ fn errors_show_the_place() {
         (
             "listen = \"a\"\nlists = [{ most-bytes = 1 }, { most-bytes = 1, mst-bytes = 2 }]",
             "a.toml:2:48: unknown key mst-bytes; did you mean most-bytes?\n  | lists = [{ most-bytes = 1 }, { most-bytes = 1, mst-bytes = 2 }]\n  |                                                ^^^^^^^^^",
+        ),
+        (
+            "listen = \"a\"\nwrapped = { mst-bytes = 1 }",
+            "a.toml:2:13: unknown key mst-bytes; did you mean most-bytes?\n  | wrapped = { mst-bytes = 1 }\n  |             ^^^^^^^^^",
         ),
         (
             "listen = 5",

@@ -85,6 +85,22 @@ fn services_are_the_same_if_their_tables_are() {
 }
 
 #[test]
+fn a_service_of_the_whole_file_is_the_same_whatever_the_tables_of_the_runner_say() {
+    let mut services = Services::default();
+    services.add(|tick: Tick, _: &Reactor| {
+        Ok(Child::new(TimerService::new("tick", tick.every.0, || ())))
+    });
+    let plan = |text: &str| services.plan(&Source::parse("a.toml", text).unwrap()).unwrap();
+    let first = plan("every = 1");
+    for (text, is_same) in [
+        ("every = 1\n[runner]\nlog-level = \"debug\"\n[supervisor]\nrestarts = 9", true),
+        ("every = 2", false),
+    ] {
+        assert_eq!(first.services[0].key.is_same(&plan(text).services[0].key), is_same, "{text}");
+    }
+}
+
+#[test]
 fn the_supervisor_is_as_its_table_says() {
     let table = plan("[supervisor]\nstrategy = \"rest-for-one\"\nrestarts = 3\nwithin = 7.5\nback-off = 0\nmost-back-off = 1").unwrap();
     let shown = format!("{:?}", table.supervisor.supervisor("x"));

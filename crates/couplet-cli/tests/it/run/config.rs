@@ -20,6 +20,15 @@ fn refuses(text: &str, wanted: &str) {
 }
 
 #[test]
+fn the_exit_code_of_an_error_that_nobody_reads_is_the_same() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = couplet(&["run", "/nonexistent.toml"]);
+    let status = command.stderr(writer).status().unwrap();
+    assert_eq!(status.code(), Some(2));
+}
+
+#[test]
 fn a_wrong_configuration_is_2_with_the_place_and_opens_no_port() {
     // Three lines of a service that could start.
     let good = "[services.a]\nkind = \"echo\"\nlisten = \"unix:socket\"\n";

@@ -54,6 +54,18 @@ fn ask(program: &Program, bytes: &[u8], is_half_closed: bool) -> String {
 }
 
 #[test]
+fn status_shows_hundreds_of_connections() {
+    let program = Program::start(&(echo("a", "0", "") + CONTROL));
+    let port = program.port("a");
+    let mut clients: Vec<_> = (0..600).map(|_| Client::connect(port)).collect();
+    clients.iter_mut().for_each(echoes);
+    let status = program.ctl(&["status", "--json"]);
+    assert_eq!(status.code, Some(0), "{}", status.stderr);
+    assert!(status.text().len() > 64 * 1024, "{}", status.text().len());
+    assert_eq!(status.text().matches("\"peer\"").count(), 601, "and the one that asks");
+}
+
+#[test]
 fn status_shows_the_program_for_people_and_programs() {
     let (program, mut client) = controlled();
     let pid = program.server.running.pid();

@@ -4,8 +4,8 @@ use std::os::unix::fs::PermissionsExt;
 
 use rustix::process::Signal;
 
-use super::{Program, echo, python};
-use crate::kit::{Client, has, unused_port, wait_until};
+use super::{FILE, Program, echo, python};
+use crate::kit::{Client, Terminal, couplet, has, unused_port, wait_until};
 use crate::needed::Folder;
 
 const LOGGED: &str = "[runner]\nlog-level = \"info\"\nlog-file = \"log\"\n";
@@ -47,6 +47,19 @@ fn the_option_takes_precedence_and_the_file_is_appended_to() {
     assert!(program.read("other").starts_with("before\n"));
     assert!(!program.folder.names().contains(&"log".to_owned()));
     program.stop(Signal::TERM).quietly(0);
+}
+
+#[test]
+fn a_log_file_has_no_colours_even_at_a_terminal() {
+    let folder = Folder::new();
+    folder.write(FILE, echo("a", "0", "") + LOGGED);
+    let mut command = couplet(&["run", FILE]);
+    let mut terminal = Terminal::start(80, 24, command.current_dir(&*folder));
+    let read = || std::fs::read_to_string(folder.path("log")).unwrap_or_default();
+    wait_until("a start", || read().contains("started"));
+    terminal.running.signal(Signal::TERM);
+    terminal.ended();
+    assert!(!read().contains('\u{1b}'), "{}", read());
 }
 
 #[test]

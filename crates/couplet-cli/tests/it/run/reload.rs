@@ -114,6 +114,30 @@ fn a_service_whose_new_port_is_in_use_runs_with_its_old_configuration() {
 }
 
 #[test]
+fn a_removed_service_leaves_its_port_even_if_another_fails() {
+    let held = TcpListener::bind("127.0.71.2:0").unwrap();
+    let taken = held.local_addr().unwrap().to_string();
+    let program = Program::start(&services(&[a(), echo("b", "0", "")]));
+    let mut unchanged = program.connect("a");
+    let removed = program.port("b");
+    let refused = program.reload_by_ctl(&services(&[a(), echo("c", &taken, "")]));
+    assert_eq!(refused.code, Some(1), "{}", refused.stderr);
+    assert!(is_refused(removed));
+    echoes(&mut unchanged);
+}
+
+#[test]
+fn a_service_moves_to_an_address_that_overlaps_its_old_one() {
+    let program = Program::start(&services(&[echo("b", "tcp:0:interface=127.0.0.1", "")]));
+    let port = program.port("b");
+    let all = format!("tcp:{}:interface=0.0.0.0", port.port());
+    let answer = program.reload_by_ctl(&services(&[echo("b", &all, "")]));
+    assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+    assert_eq!(program.port("b").to_string(), format!("0.0.0.0:{}", port.port()));
+    echoes(&mut Client::connect(port));
+}
+
+#[test]
 fn two_hangups_leave_the_last_configuration() {
     let folder = Folder::new();
     folder.write("poem", POEM);
@@ -166,6 +190,12 @@ fn levels_of_the_file_apply_unless_the_command_line_sets_them() {
         program.reload_by_ctl(&level(now)).quietly(0);
         assert_eq!(reloads(&program), logged, "{now}");
     }
+    // Without a level the program's own applies, which is warn.
+    let without = level("").replace("log-level = \"\"\n", "");
+    for (now, logged) in [(&without, 3), (&without, 3), (&level("info"), 4)] {
+        program.reload_by_ctl(now).quietly(0);
+        assert_eq!(reloads(&program), logged, "{now}");
+    }
     program.stop(Signal::TERM).quietly(0);
 
     for args in [&["-v"][..], &["--log", "info"]] {
@@ -205,6 +235,23 @@ fn reload_and_wait(program: &mut Program, text: &str, number: usize) {
     wait_until("a reload", || {
         program.told().matches("reloaded: 1 services changed").count() == number
     });
+}
+
+#[test]
+fn a_certificate_that_cannot_be_read_again_changes_no_level_of_the_log() {
+    let folder = Folder::new();
+    folder.write("cert.pem", std::fs::read(certificate().path()).unwrap());
+    let text = |level: &str| {
+        let tls = echo("a", "tls:127.0.0.1:0:cert=cert.pem", "");
+        format!("{tls}[runner]\ncontrol = \"ctl\"\nlog-level = \"{level}\"\n")
+    };
+    let program = Program::start_with(folder, &text("error"), &[]);
+    program.server.line();
+    program.folder.write("cert.pem", "none");
+    let refused = program.reload_by_ctl(&text("debug"));
+    assert_eq!(refused.code, Some(1), "{}", refused.stderr);
+    program.ctl(&["status"]).quietly(0);
+    assert!(!program.told().contains("DEBUG"), "{}", program.told());
 }
 
 #[test]

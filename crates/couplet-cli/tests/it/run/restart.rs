@@ -246,6 +246,40 @@ fn a_new_process_that_ends_or_hangs_is_given_up() {
 }
 
 #[test]
+fn an_order_may_take_longer_than_its_client_to_send_it() {
+    let program = start_linked(&services(&[echo("a", "0", "")], "restart-within = 50"));
+    let (port, real) = (program.port("a"), couplet(&[]).get_program().to_owned());
+    // A client of the control socket has ten seconds to send its order.
+    replace(&program, &format!("sleep 11; exec {} \"$@\"", real.display()));
+    program.restart();
+    echoes(&mut Client::connect(port));
+    program.stop();
+}
+
+#[test]
+fn limits_and_delays_of_moved_connections_go_on() {
+    let chat = "[services.c]\nkind = \"chat\"\nlisten = \"0\"\n".to_owned();
+    let text = services(&[echo("e", "0", "idle-timeout = 2"), chat], "");
+    let program = Restarted::start(&text);
+    let mut talk = Talk::start(program.port("c"));
+    let mut idle = program.connect("e");
+    // Far more than its rate allows: ada is read from after a delay.
+    let line = [&[b'x'; 400][..], b"\n"].concat();
+    let lines = 300;
+    let mut ada = talk.ada.another();
+    let sending = std::thread::spawn(move || (0..lines).for_each(|_| ada.send(&line)));
+    assert!(talk.other.read_line().ends_with('x'));
+    program.restart();
+    for _ in 1..lines {
+        assert!(talk.other.read_line().ends_with('x'));
+    }
+    sending.join().unwrap();
+    talk.say();
+    assert!(idle.read_to_end().is_err(), "it is reset for its silence");
+    program.stop();
+}
+
+#[test]
 fn a_program_that_a_restarted_one_starts_is_no_heir() {
     let text = echo("a", "0", "");
     // The variable is inherited from the program that was restarted.

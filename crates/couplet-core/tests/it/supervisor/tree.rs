@@ -60,6 +60,35 @@ fn c139h_a_tree_starts_and_stops_depth_first() {
 }
 
 #[test]
+fn c139h_a_supervisor_may_take_as_long_to_stop_as_its_children() {
+    let mut rig = Rig::new(&["a"]);
+    let under = Supervisor::new("under");
+    under.add(Child::new(rig.service("slow")).stop_within(S * 60)).detach();
+    rig.supervisor.add(Child::supervisor(&under)).detach();
+    rig.start();
+    rig.script("slow").stop_takes(S * 30);
+    rig.take();
+    let stopped = given(rig.supervisor.stop());
+    rig.advance(S * 50);
+    stopped.take().unwrap();
+    assert_eq!(rig.take(), ["stop slow", "stop a"]);
+}
+
+#[test]
+fn c139n_a_supervisor_whose_end_begins_during_its_start_is_not_ready_afterwards() {
+    let mut rig = Rig::new(&["a"]);
+    rig.script("a").start_takes(S * 2);
+    rig.set(|supervisor| supervisor.not_ready_for(S * 10));
+    let started = given(rig.supervisor.run(&rig.reactor()));
+    rig.advance(S);
+    rig.supervisor.wind_down(&rig.reactor()).detach();
+    rig.advance(S * 2);
+    assert_eq!(rig.states(), [ChildState::Running]);
+    assert_eq!(rig.supervisor.health(), Health::Stopping);
+    drop(started);
+}
+
+#[test]
 fn c139i_the_health_of_a_supervisor_is_that_of_its_worst_child_with_its_name() {
     let mut rig = Rig::new(&["a", "b"]);
     let _under = tree(&rig, Restart::Permanent);

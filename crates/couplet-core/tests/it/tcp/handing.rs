@@ -45,6 +45,8 @@ enum Says {
     Panics,
     /// It says yes, and closes.
     Closes,
+    /// It says yes, and holds bytes.
+    Holds,
 }
 
 /// Echoes, and moves with the number of its bytes.
@@ -72,12 +74,13 @@ impl Protocol for Mover {
 
     fn hand_over(&mut self) -> Option<HandOver> {
         match self.says {
-            Says::Yes => {}
+            Says::Yes | Says::Holds => {}
             Says::No => return None,
             Says::Panics => panic!("a protocol that panics"),
             Says::Closes => self.seen.transport().lose_connection(),
         }
-        HandOver::new("mover", [self.count])
+        let held = if self.says == Says::Holds { "held" } else { "" };
+        HandOver::new("mover", [self.count]).map(|said| said.with_unread(held))
     }
 }
 
@@ -295,6 +298,20 @@ impl LineProtocol for Lines {
     fn hand_over(&mut self) -> Option<HandOver> {
         HandOver::new("lines", [])
     }
+}
+
+#[test]
+fn c51d_connections_that_continue_together_begin_before_any_of_them_gets_bytes() {
+    let (mut rig, seen) = (Kit::mio().rig(), Seen::default());
+    let left = [(); 2].map(|()| Old::new(Says::Holds).leave());
+    let mut clients = Vec::new();
+    for (_, handed, client) in left {
+        clients.push(client);
+        let mover = Mover { seen: seen.clone(), says: Says::Yes, count: 0 };
+        rig.reactor.take_over(handed, mover).expect("a socket").detach();
+    }
+    rig.until("their bytes", || seen.calls.borrow().len() >= 4);
+    assert_eq!(seen.take(), ["made", "made", "held", "held"]);
 }
 
 #[test]
