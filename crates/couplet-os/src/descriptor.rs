@@ -30,6 +30,28 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(duplicate) })
 }
 
+/// Takes over the inherited descriptor with this number, which is closed in children that execute
+/// another program from now on. Unlike [`inherited`], it leaves no second descriptor open.
+///
+/// # Errors
+///
+/// `EBADF` if no open descriptor has this number; `PermissionDenied` if it is close-on-exec, so was
+/// opened by this program or taken before, or is a standard stream; the system's error.
+pub fn take_inherited(number: RawFd) -> io::Result<OwnedFd> {
+    let before = flags(number)?;
+    if before & libc::FD_CLOEXEC != 0 || number <= libc::STDERR_FILENO {
+        let text = "it was not inherited, or has an owner";
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+    }
+    // SAFETY: F_SETFD takes any number, and touches no memory of ours.
+    if unsafe { libc::fcntl(number, libc::F_SETFD, before | libc::FD_CLOEXEC) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open and has survived an exec, so code of this process has not opened it, as of
+    // `inherited`; and it is taken only once, because it is close-on-exec from now on.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
 /// The flags of an open descriptor.
 fn flags(number: RawFd) -> io::Result<libc::c_int> {
     // SAFETY: F_GETFD takes any number, and touches no memory of ours.
@@ -89,6 +111,21 @@ mod tests {
         let (reader, _writer) = io::pipe().expect("a pipe");
         let error = inherited(reader.as_raw_fd()).expect_err("it is the test's own");
         assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+    }
+
+    #[test]
+    fn an_inherited_descriptor_is_taken_once() {
+        let (reader, mut writer) = io::pipe().expect("a pipe");
+        let number = std::os::fd::IntoRawFd::into_raw_fd(reader);
+        // SAFETY: F_SETFD touches no memory, and the descriptor is open.
+        assert_eq!(unsafe { libc::fcntl(number, libc::F_SETFD, 0) }, 0);
+        let taken = take_inherited(number).expect("it passes through exec");
+        assert_eq!(taken.as_raw_fd(), number);
+        for error in [take_inherited(number), inherited(number), take_inherited(2)] {
+            assert_eq!(error.expect_err("refused").kind(), io::ErrorKind::PermissionDenied);
+        }
+        drop(taken);
+        assert!(io::Write::write_all(&mut writer, b"x").is_err(), "no second descriptor is open");
     }
 
     #[test]

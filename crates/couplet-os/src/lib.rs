@@ -22,6 +22,7 @@ pub mod lend;
 pub mod owned;
 pub mod process;
 pub mod signals;
+pub mod tcp;
 pub mod tethered;
 #[cfg(feature = "trap")]
 pub mod trap;
