@@ -78,6 +78,8 @@ pub(crate) trait Recorder: Any {
     fn wake_layers(&self, connection: Key);
     /// The connection has output that waits for the driver. Returns false if the loop doesn't count it.
     fn note_waiting(&self, connection: Key) -> bool;
+    /// Whether the loop has a keeper of connections.
+    fn keeps_connections(&self) -> bool;
     /// The port has requests or output.
     fn visit_datagrams(&self, port: Rc<DatagramCell>);
 
@@ -242,6 +244,11 @@ impl Reactor {
     /// Has the turn count the output of a connection, which waits, if it is limited.
     pub(crate) fn note_waiting(&self, connection: Key) -> bool {
         self.recorder.note_waiting(connection)
+    }
+
+    /// Whether the loop has a keeper of connections.
+    pub(crate) fn keeps_connections(&self) -> bool {
+        self.recorder.keeps_connections()
     }
 
     /// Makes the turn process the requests of a port.

@@ -95,7 +95,8 @@ const GATES: [Gate; 15] = [
         method: "with_socket",
         arguments: 1,
         what: "a connection's socket is lent to a closure",
-        callers: &[],
+        // Asks for its positions, and duplicates it.
+        callers: &[("Core::keep", 1), ("record", 1)],
     },
     Gate {
         method: "with_socket",

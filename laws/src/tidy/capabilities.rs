@@ -284,8 +284,12 @@ const CAPABILITIES: &[Capability] = &[
     Capability {
         paths: &["socket2::SockRef"],
         instead: SOCKET,
-        // The second hands it to `with_socket`.
-        places: &["couplet-core/src/driver/", "couplet-core/src/transport/"],
+        // The second hands it to `with_socket`, the third to a keeper.
+        places: &[
+            "couplet-core/src/driver/",
+            "couplet-core/src/transport/",
+            "couplet-core/src/reactor/keeping.rs",
+        ],
     },
     Capability {
         paths: &["std::net", "std::os::unix::net", "rustix::net"],
@@ -501,6 +505,21 @@ const CAPABILITIES: &[Capability] = &[
             // `Limit` names its resource.
             "couplet-core/src/process/mod.rs",
         ],
+    },
+    Capability {
+        paths: &["couplet_os::tcp"],
+        instead: PROCESS,
+        places: &[
+            "couplet-core/src/reactor/keeping.rs",
+            "couplet-core/src/reactor/turn/keeping.rs",
+            "couplet-core/src/transport/cell.rs",
+        ],
+    },
+    Capability {
+        paths: &["couplet_os::descriptor::take_inherited"],
+        instead: PROCESS,
+        // From the descriptor store of the init system.
+        places: &["couplet-core/src/endpoints/inherited.rs"],
     },
     Capability {
         paths: &["couplet_os::trap"],

@@ -147,6 +147,23 @@ impl PassedSockets {
     }
 }
 
+/// Takes over the descriptors that the init system has passed to this process under names that begin
+/// with `prefix`, such as those that an earlier process has put into its descriptor store, in the order
+/// of their numbers. Children don't inherit them. A second call, and `systemd:` endpoints, don't find
+/// them any more; the indices of others are unchanged.
+///
+/// Empty without the variables `LISTEN_FDS`, `LISTEN_PID` and `LISTEN_FDNAMES`, and if they are
+/// malformed or meant for another process. A number that is not open is skipped.
+#[cfg(unix)]
+pub fn take_passed(prefix: &str) -> Vec<(String, std::os::fd::OwnedFd)> {
+    let Ok(PassedSockets { count, names }) = PassedSockets::from_environment() else {
+        return Vec::new();
+    };
+    let passed = (FIRST..FIRST + count).zip(names).filter(|(_, name)| name.starts_with(prefix));
+    let taken = |number| couplet_os::descriptor::take_inherited(number).ok();
+    passed.filter_map(|(number, name)| Some((name, taken(number)?))).collect()
+}
+
 impl ServerEndpoint for SystemdServer {
     fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> Result<Port> {
         adopt(reactor, factory, || Ok((self.number()?, self.domain)), &self.place)

@@ -82,6 +82,8 @@ use std::sync::Arc;
 pub use descriptors::{FdClient, StdioClient};
 pub use error::EndpointError;
 pub use grammar::{Part, Parts, quote};
+#[cfg(unix)]
+pub use inherited::take_passed;
 pub use inherited::{FdServer, SystemdServer};
 pub use kinds::{RegisterError, register_client, register_server};
 pub use log::Logged;

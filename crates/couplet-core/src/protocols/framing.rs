@@ -242,6 +242,7 @@ fn complete<'a, F: Framer>(
         plain.fail(PlaintextAfterUpgrade);
     }
     // An empty buffer is freed.
+    plain.set_in_message(!held.is_empty() || !framer.may_move());
     if !held.is_empty() && !plain.is_closing() {
         held.whole = !plain.wants_data();
         *framer.buffer() = held;
@@ -261,6 +262,7 @@ pub(super) fn hold<F: Framer>(framer: &mut F, transport: &F::Transport, rest: &[
         // Plaintext after the message that requested encryption.
         return plain.fail(PlaintextAfterUpgrade);
     }
+    plain.set_in_message(true);
     let limit = framer.limit();
     let buffer = framer.buffer();
     buffer.extend(rest, limit);

@@ -240,6 +240,7 @@ impl LineTransport {
     pub fn set_raw_mode(&self) {
         if self.has_raw_mode() {
             self.shared.switch.mode.set(Mode::Raw);
+            self.set_in_message(true);
             self.wake();
         }
     }
@@ -345,12 +346,17 @@ pub(super) fn next_line<P: LineProtocol>(
         }
         NextPiece::TooLong(length) => {
             lines.skipping = true;
+            transport.set_in_message(true);
             protocol.line_length_exceeded(transport, &bytes[..length]);
             Some(length)
         }
-        NextPiece::Rest(length) => Some(length),
+        NextPiece::Rest(length) => {
+            transport.set_in_message(true);
+            Some(length)
+        }
         NextPiece::LastRest(length) => {
             lines.skipping = false;
+            transport.set_in_message(false);
             Some(length)
         }
         NextPiece::Incomplete => None,

@@ -111,6 +111,7 @@ impl<P: LineProtocol> LineReceiver<P> {
         self.lines.skipping = false;
         let protocol = &mut self.protocol;
         let taken = transport.switch().lend(bytes, || protocol.raw_data_received(transport, bytes));
+        transport.set_in_message(transport.switch().is_raw());
         // The protocol consumed nothing and is still in raw mode: it waits for more bytes.
         (taken > 0 || !transport.switch().is_raw()).then_some(taken)
     }

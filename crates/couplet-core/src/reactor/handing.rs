@@ -201,7 +201,14 @@ impl HandedOver {
     #[cfg(unix)]
     pub fn from_parts(socket: OwnedFd, record: &[u8]) -> io::Result<HandedOver> {
         let record = Record::decode(record).ok_or(io::ErrorKind::InvalidData)?;
-        Ok(HandedOver { connection: Released::Socket(socket.into()), record })
+        Ok(HandedOver::of(socket, record))
+    }
+}
+
+#[cfg(unix)]
+impl HandedOver {
+    pub(super) fn of(socket: OwnedFd, record: Record) -> HandedOver {
+        HandedOver { connection: Released::Socket(socket.into()), record }
     }
 }
 
@@ -212,14 +219,12 @@ impl fmt::Debug for HandedOver {
 }
 
 /// The version of [`Record::encode`].
-#[cfg(unix)]
 const VERSION: u8 = 1;
 
 /// The record in bytes: a version; the settings, each as 8 bytes; kind, state, unread and unsent
 /// bytes, each after its length in 4 bytes. Numbers are in network byte order.
-#[cfg(unix)]
 impl Record {
-    fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![VERSION];
         for number in self.settings.0 {
             bytes.extend(number.to_be_bytes());
@@ -232,7 +237,8 @@ impl Record {
         bytes
     }
 
-    fn decode(bytes: &[u8]) -> Option<Record> {
+    #[cfg(unix)]
+    pub(super) fn decode(bytes: &[u8]) -> Option<Record> {
         let mut rest = bytes.strip_prefix(&[VERSION])?;
         let mut numbers = [0; TransportSettings::COUNT];
         for number in &mut numbers {

@@ -14,6 +14,7 @@ mod drain;
 mod handing;
 mod inbox;
 mod jobs;
+mod keeping;
 mod leaks;
 mod monitor;
 mod names;
@@ -42,6 +43,7 @@ pub use call_times::CallTimes;
 pub(crate) use dependents::{Dependent, DependentId};
 pub use drain::Drained;
 pub use handing::HandedOver;
+pub use keeping::Keeper;
 #[cfg(feature = "testing")]
 pub(crate) use leaks::{Leak, numbered};
 pub use notes::Note;

@@ -96,6 +96,8 @@ pub(super) struct Records {
     pub(super) run: Run,
     /// Whether connections whose output waits are to be counted.
     counts_output: bool,
+    /// Whether a keeper gets records of connections.
+    pub(super) has_keeper: Cell<bool>,
     /// Whether the load of the loop keeps its ports from accepting.
     pub(super) holds_ports: Cell<bool>,
     /// Source locations of requests; only in a loop under test.
@@ -167,6 +169,7 @@ impl Records {
             named: RefCell::default(),
             run: Run::new(options),
             counts_output: options.load.counts_output(),
+            has_keeper: Cell::new(false),
             holds_ports: Cell::new(false),
             places: RefCell::default(),
             monitor: OnceCell::new(),
@@ -508,6 +511,10 @@ impl Recorder for Records {
             self.request(LoopRequest::Waiting(connection));
         }
         self.counts_output
+    }
+
+    fn keeps_connections(&self) -> bool {
+        self.has_keeper.get()
     }
 
     fn visit_datagrams(&self, port: Rc<DatagramCell>) {

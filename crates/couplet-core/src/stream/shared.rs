@@ -598,7 +598,9 @@ impl Protocol for StreamProtocol {
     }
 
     #[inline]
-    fn data_received(&mut self, _: &Transport, data: &[u8]) {
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        // The program may read the bytes at any time, and no state accounts for them.
+        transport.set_in_message(true);
         let Some(shared) = &self.shared else { return };
         match shared.reader.take() {
             Reader::Task(id) if shared.state.borrow().inbox.is_empty() => {

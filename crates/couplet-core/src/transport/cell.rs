@@ -26,9 +26,10 @@ use crate::error::{ConnectionLost, Reason};
 use crate::layers::{Layer, LayerWaker, Opened, StartLayerError};
 use crate::outbox::Outbox;
 use crate::panics::{Contained, discard, discard_all};
-use crate::protocol::Protocol;
+use crate::protocol::{HandOver, Protocol};
 use crate::recorder::Reactor;
 use crate::timers::{TimerKey, Timers};
+use couplet_os::tcp::Positions;
 
 /// Requests recorded but not yet applied; a set of bits.
 pub(super) mod request {
@@ -41,6 +42,7 @@ pub(super) mod request {
     pub(crate) const DEADLINES: u16 = 64;
     pub(crate) const OPTIONS: u16 = 128;
     pub(crate) const LAYER: u16 = 256;
+    pub(crate) const KEEP: u16 = 512;
 }
 
 /// Why reading is paused; a set of bits.
@@ -65,6 +67,8 @@ pub(crate) mod mode {
     pub(crate) const UPGRADED: u8 = 4;
     /// The loop counts its output, which waits for the driver.
     pub(crate) const WAITS: u8 = 8;
+    /// A keeper has a duplicate of the socket, so a close alone would not send a FIN.
+    pub(crate) const SHARED: u8 = 16;
 }
 
 /// The phase of a connection as its handles see it. It changes in the call itself, not in the turn.
@@ -178,6 +182,8 @@ pub(crate) struct ConnectionCell {
     held_by_guest: Cell<usize>,
     /// Bits of [`mode`].
     modes: Cell<u8>,
+    /// The value of `bytes_in` at which the protocol was inside a message; [`u64::MAX`] for none.
+    in_message_at: Cell<u64>,
     /// Set in a drain, to its patience in milliseconds.
     draining: Cell<Option<NonZeroU32>>,
     /// Set once `connection_lost` was called.
@@ -245,6 +251,14 @@ struct RareState {
     upgrade: Option<Upgrade>,
     credentials: Option<Box<PeerCredentials>>,
     program: Option<Rc<dyn Any>>,
+    kept: Option<Box<Kept>>,
+}
+
+/// The state with which another process can continue the connection.
+pub(crate) struct Kept {
+    pub(crate) state: HandOver,
+    /// The kernel's positions minus ours, once the keeper has the connection.
+    pub(crate) offset: Option<Positions>,
 }
 
 impl ConnectionCell {
@@ -281,6 +295,7 @@ impl ConnectionCell {
             bytes_in: Cell::new(0),
             bytes_accepted: Cell::new(0),
             modes: Cell::new(0),
+            in_message_at: Cell::new(u64::MAX),
             #[cfg(feature = "hyper")]
             held_by_guest: Cell::new(0),
             draining: Cell::new(None),
@@ -602,6 +617,45 @@ impl ConnectionCell {
         self.rare.borrow().as_ref().is_some_and(|rare| rare.why.is_some())
     }
 
+    /// Replaces the state that is kept, or requests that nothing is kept.
+    pub(super) fn keep(&self, state: Option<HandOver>) {
+        if self.phase.get() != Phase::Open || !self.reactor.keeps_connections() {
+            return;
+        }
+        let kept = &mut self.rare_mut().kept;
+        match (state, &mut *kept) {
+            (Some(state), Some(kept)) => kept.state = state,
+            (Some(state), None) => *kept = Some(Box::new(Kept { state, offset: None })),
+            (None, _) => *kept = None,
+        }
+        self.record(request::KEEP);
+    }
+
+    /// The state that is kept.
+    pub(crate) fn kept(&self) -> Option<RefMut<'_, Kept>> {
+        RefMut::filter_map(self.rare.borrow_mut(), |rare| rare.as_mut()?.kept.as_deref_mut()).ok()
+    }
+
+    /// Nothing is kept any more.
+    pub(crate) fn end_keeping(&self) {
+        let kept = self.rare.borrow_mut().as_mut().and_then(|rare| rare.kept.take());
+        drop(kept);
+    }
+
+    pub(super) fn set_in_message(&self, is_inside: bool) {
+        self.in_message_at.set(if is_inside { self.bytes_in.get() } else { u64::MAX });
+    }
+
+    /// Whether the protocol has received only a part of a message.
+    pub(crate) fn is_in_message(&self) -> bool {
+        self.in_message_at.get() == self.bytes_in.get()
+    }
+
+    /// Calls `question` with the socket; `None` on drivers without sockets, and once it is closed.
+    pub(crate) fn with_socket<T>(&self, question: impl FnOnce(SockRef<'_>) -> T) -> Option<T> {
+        self.socket.as_ref()?.ask(question)
+    }
+
     pub(super) fn register(&self, producer: RegisteredProducer) {
         *self.producer.borrow_mut() = Some(Box::new(producer));
         self.update_awaits_room();
@@ -682,7 +736,7 @@ impl ConnectionCell {
         self.modes.set(self.modes.get() & !settings | modes & settings);
     }
 
-    pub(super) fn bytes_accepted(&self) -> u64 {
+    pub(crate) fn bytes_accepted(&self) -> u64 {
         self.bytes_accepted.get()
     }
 

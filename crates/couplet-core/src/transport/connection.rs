@@ -167,6 +167,12 @@ impl Effects {
     /// Only output follows, already encoded by every layer.
     pub(crate) const BELOW: Effects = Effects(1 << 19);
 
+    /// The connection is kept for another process: at the end of the turn its record is due.
+    pub(crate) const KEPT: Effects = Effects(1 << 20);
+
+    /// The bits that remain until a call, or [`Life::end_keeping`], removes them.
+    const LASTING: u32 = due::ANY | Effects::KEPT.0;
+
     const ORDERS: u32 = 127 | Effects::OPENED.0;
 
     /// Only the orders, which are returned once, without the bits that describe a lasting state.
@@ -433,6 +439,9 @@ impl Life {
         if requests & request::OPTIONS != 0 {
             self.order(Effects::OPTIONS);
         }
+        if requests & request::KEEP != 0 {
+            self.order(Effects::KEPT);
+        }
         if requests & request::FLOW != 0 {
             self.flow_changed(now);
         }
@@ -666,14 +675,7 @@ impl Life {
     /// with no call due, and with so much output at most.
     fn can_leave(&self, most: usize) -> bool {
         let cell = &self.transport.cell;
-        let is_whole = match &self.state {
-            State::Open { reading, writing } => !reading.has_ended() && *writing == Writing::Open,
-            _ => false,
-        };
-        is_whole
-            && !self.peer_fin
-            && !self.panicked
-            && self.layered.is_none()
+        self.is_whole()
             && self.pending & due::ANY == 0
             && !(cell.is_starting() || cell.awaits_upgrade())
             && cell.in_flight() == 0
@@ -681,11 +683,42 @@ impl Life {
             && !cell.has_attached()
     }
 
+    /// Whether the connection has no layers and is open in both directions.
+    fn is_whole(&self) -> bool {
+        let is_open = match &self.state {
+            State::Open { reading, writing } => !reading.has_ended() && *writing == Writing::Open,
+            _ => false,
+        };
+        is_open && !self.peer_fin && !self.panicked && self.layered.is_none()
+    }
+
     /// Another process has the connection. The protocol is dropped.
     pub(crate) fn leave(&mut self) {
         let protocol = std::mem::replace(&mut self.protocol, Box::new(PlaceholderProtocol));
         discard("drop of a protocol", protocol);
         self.close(Reason::HandedOver, CloseMode::Normal);
+    }
+
+    // Keeping.
+
+    /// Whether another process could continue the connection from the kept state.
+    pub(crate) fn can_be_kept(&self) -> bool {
+        let cell = &self.transport.cell;
+        self.is_whole() && cell.phase() == Phase::Open && !cell.is_starting()
+    }
+
+    /// Whether the kept state describes the connection after all bytes that were received.
+    pub(crate) fn is_kept_up(&self) -> bool {
+        let cell = &self.transport.cell;
+        self.unread.is_empty() && !cell.awaits_upgrade() && !cell.is_in_message()
+    }
+
+    /// Nothing is kept any more. Returns true if a keeper may have the connection.
+    pub(crate) fn end_keeping(&mut self) -> bool {
+        let was_kept = self.pending & Effects::KEPT.0 != 0;
+        self.pending &= !Effects::KEPT.0;
+        self.transport.cell.end_keeping();
+        was_kept && self.transport.cell.has_mode(mode::SHARED)
     }
 
     // Writing.
@@ -1000,9 +1033,10 @@ impl Life {
         self.transport.cell.clear_outbox();
         self.clear_layers();
         // A normal close keeps a due `write_closed`, called before `connection_lost`, and a pending
-        // FIN; everything else is dropped.
-        let kept = due::WRITE_CLOSED | Effects::SHUT_WRITE.0;
-        self.pending &= if mode == CloseMode::Normal { kept } else { 0 };
+        // FIN; everything else is dropped, but for the keeper.
+        let left = due::WRITE_CLOSED | Effects::SHUT_WRITE.0;
+        let left = if mode == CloseMode::Normal { left } else { 0 };
+        self.pending &= left | Effects::KEPT.0;
         self.pending |= due::LOST;
     }
 
@@ -1171,6 +1205,7 @@ impl Life {
             return self.layer_failed(Reason::Failed(Failure::from(PlaintextAfterUpgrade)), now);
         }
         self.unread = unread;
+        self.transport.cell.keep(None);
         let before = std::mem::replace(&mut self.protocol, next);
         discard("drop of a protocol", before);
         if let State::Open { reading: reading @ Reading::Ended, .. } = &mut self.state {
@@ -1306,7 +1341,7 @@ impl Life {
         self.check();
         let bit = |is: bool, bit: Effects| if is { bit.0 } else { 0 };
         let pending = self.pending;
-        self.pending = pending & due::ANY;
+        self.pending = pending & Effects::LASTING;
         Effects(
             pending
                 | bit(self.transport.cell.has_requests(), Effects::RECORDED)
@@ -1336,7 +1371,7 @@ impl Life {
                 assert!(cell.buffered() == 0 && *left > 0, "draining follows flushing");
             }
             State::Closed { .. } => {
-                let orders = self.pending & !due;
+                let orders = self.pending & !due & !Effects::KEPT.0;
                 assert!(
                     cell.phase() >= Phase::Ended && orders & !Effects::SHUT_WRITE.0 == 0,
                     "no orders after the end but a last FIN"

@@ -27,7 +27,7 @@ use crate::error::Reason;
 use crate::internals::new_quiet;
 use crate::layers::{Layer, StartLayerError};
 use crate::panics::Contained;
-use crate::protocol::Protocol;
+use crate::protocol::{HandOver, Protocol};
 use crate::recorder::Reactor;
 use cell::{ConnectionCell, Level, Phase, RegisteredProducer, Watermarks, mode, paused, request};
 pub use handle::Connection;
@@ -510,6 +510,50 @@ impl Transport {
             _ => None,
         };
         self.cell.option(requested, |socket| socket.keepalive())
+    }
+
+    /// Keeps the state with which another process can continue this connection if this one dies: the
+    /// protocol calls it in [`connection_made`](Protocol::connection_made), and whenever the state
+    /// changes. The state is that after all bytes that were received; it may contain
+    /// [unread](HandOver::with_unread) ones. `None`, also from [`HandOver::new`], keeps nothing.
+    ///
+    /// At the end of each turn in which the state changed or bytes were received or written, the loop's
+    /// [`Keeper`](crate::reactor::Keeper) gets a record for
+    /// [`HandedOver::kept`](crate::reactor::HandedOver::kept). It does not match the socket, so that the
+    /// next process resets the connection, if this one dies in the middle of a turn, with unsent output,
+    /// or [inside a message](Self::set_in_message). An upgrade ends the keeping: the next protocol
+    /// calls this again.
+    ///
+    /// Does nothing in a loop without a keeper, on sockets other than TCP, on a connection that was made
+    /// by a connect, and after layers were added or a close was requested.
+    ///
+    /// ```
+    /// use couplet::{HandOver, Protocol, Transport};
+    ///
+    /// struct Counter(u8);
+    /// impl Protocol for Counter {
+    ///     fn connection_made(&mut self, transport: &Transport) {
+    ///         transport.keep(self.hand_over());
+    ///     }
+    ///     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+    ///         self.0 += data.len() as u8;
+    ///         transport.keep(self.hand_over());
+    ///         transport.write(format!("{}\n", self.0));
+    ///     }
+    ///     fn hand_over(&mut self) -> Option<HandOver> {
+    ///         HandOver::new("counter", [self.0])
+    ///     }
+    /// }
+    /// ```
+    pub fn keep(&self, state: Option<HandOver>) {
+        self.cell.keep(state);
+    }
+
+    /// Sets whether the protocol has received only a part of a message, until more bytes arrive. The
+    /// [kept](Self::keep) state then does not describe the connection. Framers call it; so does a
+    /// protocol that buffers bytes itself and does not keep them with its state.
+    pub fn set_in_message(&self, is_inside: bool) {
+        self.cell.set_in_message(is_inside);
     }
 
     /// With `on`, this connection ends with a reset rather than a FIN unless the protocol requested

@@ -102,6 +102,9 @@ impl Core {
         if effects.has(Effects::CALLS) && !std::mem::replace(&mut entry.queued, true) {
             self.records.enqueue(Call::Due(key));
         }
+        if effects.has(Effects::KEPT) && !std::mem::replace(&mut entry.to_keep, true) {
+            self.keeping.add(key);
+        }
         if effects.has(Effects::OUTPUT) {
             if entry.life.is_full() || entry.life.cell().buffered() >= LARGE {
                 // Also when full: a producer is paused only for bytes that the driver refuses.
@@ -199,6 +202,10 @@ impl Core {
         let cell = entry.life.cell();
         self.ended.add(entry.life.reason_variant(), cell.bytes_in.get(), cell.bytes_out());
         let timers = cell.take_timers();
+        let id = cell.id();
+        if entry.life.end_keeping() {
+            self.keeping.forget(id);
+        }
         let deadline = entry.timer.map(|(timer, _)| timer);
         for timer in timers.into_iter().chain(deadline) {
             let timed = self.records.timers.borrow_mut().remove(timer);

@@ -7,6 +7,7 @@ use super::connecting::Connecting;
 use super::draining::Drains;
 use super::hooks::Hooks;
 use super::jobs::Lookups;
+use super::keeping::Keeping;
 use super::load::Load;
 use super::steps::Suspended;
 use super::table::Table;
@@ -30,6 +31,7 @@ pub(super) struct Core {
     pub(super) lookups: Lookups,
     pub(super) drains: Drains,
     pub(super) load: Load,
+    pub(super) keeping: Keeping,
     pub(super) hooks: Hooks,
     /// The sums of connections that have ended.
     pub(super) ended: Totals,
@@ -57,6 +59,7 @@ impl Core {
             lookups: Lookups::default(),
             drains: Drains::default(),
             load: Load::new(options.load),
+            keeping: Keeping::default(),
             hooks,
             ended: Totals::default(),
             unhandled_before: unhandled_failures(),

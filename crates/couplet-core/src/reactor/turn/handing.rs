@@ -1,7 +1,6 @@
 //! Connections that leave for another process, in the turn.
 
 use super::core::Core;
-use super::table::Origin;
 use crate::driver::{CloseMode, Commands, Key};
 use crate::reactor::handing::{HandOverRequest, HandedOver, MOST_BYTES, Record};
 use crate::transport::TransportSettings;
@@ -15,9 +14,7 @@ impl Core {
 
     fn try_hand_over(&mut self, io: &mut dyn Commands, key: Key) -> Option<HandedOver> {
         let entry = self.table.connection(key)?;
-        let is_accepted =
-            matches!(entry.origin, Origin::Port(_) | Origin::Shared(_) | Origin::Adopted(None));
-        if !is_accepted || !io.can_release(key) {
+        if !entry.origin.is_accepted() || !io.can_release(key) {
             return None;
         }
         let mut said = None;

@@ -9,7 +9,7 @@
 //! 4. make the calls from other threads, then the due timed calls;
 //! 5. poll the woken tasks, each once;
 //! 6. start listens, connects and jobs;
-//! 7. one more round, then send all other output.
+//! 7. one more round, then send all other output, then pass records of connections to their keeper.
 //!
 //! A timed call or a task requested in a turn waits for the next turn; a call queued while queued
 //! calls run waits for the next round; while anything is pending, step 1 does not sleep. So a reply
@@ -34,6 +34,7 @@ mod draining;
 mod handing;
 mod hooks;
 mod jobs;
+mod keeping;
 mod leaks;
 mod load;
 mod opening;

@@ -18,6 +18,7 @@ use crate::defer::{Deferred, Failure, Result, set_reporter};
 use crate::driver::{Driver, Mio, Signal};
 use crate::internals::is_chosen;
 use crate::panics::{Contained, contain};
+use crate::reactor::keeping::Keeper;
 use crate::reactor::options::LoopOptions;
 use crate::reactor::records::{Records, Start};
 use crate::reactor::snapshot::Snapshot;
@@ -224,6 +225,13 @@ impl Loop {
     pub fn on_snapshot(&mut self, show: impl FnMut(&Snapshot) + 'static) {
         let mut show = Contained::new(show);
         self.core.hooks.on_snapshot(move |snapshot| show(snapshot));
+    }
+
+    /// Sets the keeper of connections whose protocols call
+    /// [`Transport::keep`](crate::Transport::keep), in place of an earlier one. It applies to
+    /// connections that call it from now on.
+    pub fn keep_connections(&mut self, keeper: impl Keeper + 'static) {
+        self.core.set_keeper(keeper);
     }
 
     /// Takes a snapshot of the loop.
@@ -618,8 +626,11 @@ impl Drop for Loop {
             match core.table.take(key) {
                 Some(Resource::Port(port)) => port.abandon(),
                 Some(Resource::Datagrams(port)) => Core::abandon_datagrams(&port),
-                Some(Resource::Connection(entry)) => {
+                Some(Resource::Connection(mut entry)) => {
                     entry.log_end(core.reactor.now());
+                    if entry.life.end_keeping() {
+                        core.keeping.forget(entry.life.cell().id());
+                    }
                     contain("drop of a protocol", move || entry.life.abandon());
                 }
                 None => {}

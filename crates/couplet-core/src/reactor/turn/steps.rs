@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use super::connections::transmit;
 use super::core::Core;
 use super::table::{Opening, Resource};
-use crate::driver::{Commands, Driver, Event, Key, LocalEnd};
+use crate::driver::{CloseMode, Commands, Driver, Event, Key, LocalEnd};
 use crate::error::ConnectError;
 use crate::panics::contain;
 use crate::reactor::records::{Call, LoopRequest, Start, TimerAction, pending};
 use crate::timers::{Seq, after};
 use crate::transport::Tell;
-use crate::transport::cell::ConnectionCell;
+use crate::transport::cell::{ConnectionCell, mode};
 use crate::transport::connection::{Effects, Life};
 
 /// How many turns to run.
@@ -363,6 +363,10 @@ impl Core {
                             // The socket stays open while `connection_lost` may query it.
                             entry.life.lost(now);
                             entry.log_end(now);
+                            if mode == CloseMode::Normal && entry.life.cell().has_mode(mode::SHARED)
+                            {
+                                io.shut_write(key);
+                            }
                             io.close(key, mode);
                             self.remove_connection(io, key);
                         }
@@ -463,7 +467,8 @@ impl Core {
             && !self.is_pending()
             && !self.table.has_writes()
             && records.run.is_settled()
-            && !self.load.is_counting();
+            && !self.load.is_counting()
+            && !self.keeping.is_due();
         let continues = is_quiet || self.end_busy_turn(io, is_due.then_some(seq));
         self.batching.turn_ended();
         let records = &self.records;
@@ -491,6 +496,7 @@ impl Core {
         self.relieve(io);
         let continues = self.keeps_running() || self.advance_shutdown(io);
         self.write_all(io);
+        self.keep_all(io);
         self.records.take_pending(pending::SUSPEND);
         #[cfg(debug_assertions)]
         self.check();

@@ -36,6 +36,8 @@ pub(super) struct ConnectionEntry {
     pub(super) timer: Option<(TimerKey, Instant)>,
     /// The connection is on the list of connections to write.
     pub(super) to_write: bool,
+    /// The connection is on the list of records for the keeper.
+    pub(super) to_keep: bool,
     /// The connection's due calls are queued.
     pub(super) queued: bool,
 }
@@ -54,6 +56,13 @@ pub(super) enum Origin {
     Adopted(Option<DependentGuard>),
 }
 
+impl Origin {
+    /// Whether another process can continue the connection: this program accepted it.
+    pub(super) fn is_accepted(&self) -> bool {
+        matches!(self, Origin::Port(_) | Origin::Shared(_) | Origin::Adopted(None))
+    }
+}
+
 impl ConnectionEntry {
     pub(super) fn new(life: Life) -> ConnectionEntry {
         ConnectionEntry {
@@ -63,6 +72,7 @@ impl ConnectionEntry {
             opening: None,
             timer: None,
             to_write: false,
+            to_keep: false,
             queued: false,
         }
     }

@@ -7,6 +7,8 @@ mod closing;
 mod combined;
 mod failing;
 mod handing;
+#[cfg(target_os = "linux")]
+mod keeping;
 mod options;
 mod passing;
 mod reading;
