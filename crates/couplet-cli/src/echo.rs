@@ -31,6 +31,7 @@ impl Protocol for EchoServer {
             // A slow reader is not cut off, even after its FIN.
             transport.set_close_deadline(None);
         }
+        transport.keep(self.hand_over());
         // Backpressure: a full write side pauses reading.
         let registered = transport.register_producer(transport.clone(), ProducerKind::Push);
         debug_assert!(registered.is_ok(), "a new connection has no producer");

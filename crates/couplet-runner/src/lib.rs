@@ -128,6 +128,14 @@
 //! Under systemd (`Type=notify-reload`) the program reports that it is ready once all services have
 //! started, that it reloads, and that it stops. With `WatchdogSec=`, its loop reports that it turns.
 //!
+//! # Crashes
+//!
+//! If the unit has `FileDescriptorStoreMax=` (systemd 254 or later), connections whose protocols
+//! [keep](couplet::Transport::keep) their states survive the death of the process: systemd holds their
+//! sockets, two descriptors for each, and passes them to the next process, which
+//! [takes them over](Runner::takes_over) once its services serve. Those that the dead process had read
+//! from or written to since their last record are reset.
+//!
 //! Exit codes: 0 after a signal, 1 if a service can't start or the supervisor gives up, 2 for a
 //! usage error or a wrong configuration.
 //!
@@ -154,6 +162,7 @@ mod restart;
 mod runner;
 mod running;
 mod signals;
+mod store;
 mod systemd;
 mod values;
 mod web;

@@ -18,6 +18,7 @@ use crate::options::Arguments;
 use crate::plan::{self, Plan, Services};
 use crate::restart::{Executable, Heir, Takers};
 use crate::running::{self, Program, Signals};
+use crate::store::Stored;
 
 /// A program made of services; see the [crate's page](crate). Twisted's `twistd` with a plugin.
 pub struct Runner {
@@ -92,7 +93,8 @@ impl Runner {
 
     /// Takes connections of this kind over when the program is restarted: `build` makes the protocol of
     /// a connection that [`Protocol::hand_over`](couplet::Protocol::hand_over) has given up in the
-    /// process before, from its state and the peer's address. Its first call is `connection_made`. An
+    /// process before, or whose state [`Transport::keep`](couplet::Transport::keep) has kept in a process
+    /// that died, from its state and the peer's address. Its first call is `connection_made`. An
     /// error closes the connection.
     ///
     /// Called in the loop, after the services have started. All connections of a program move within one
@@ -220,6 +222,7 @@ impl Runner {
             signals: Cell::new(Some(signals)),
             executable,
             takers: self.takers,
+            stored: Cell::new(Stored::take()),
         };
         running::run(&mut l, program, plan, heir)
     }

@@ -20,6 +20,7 @@ use crate::plan::{self, Key, Plan, Planned, Services, SupervisorTable};
 use crate::repeats::PERIOD;
 use crate::restart::{self, Executable, Generations, Heir, Inheritance, Older, Successor, Takers};
 use crate::signals::{Caught, SIGHUP, SIGTERM, SIGUSR2};
+use crate::store::{Store, Stored};
 use crate::{control, places, reload, systemd, web};
 
 /// A program, with its command line and the configuration of its start.
@@ -33,6 +34,8 @@ pub(crate) struct Program {
     pub(crate) signals: Cell<Option<Signals>>,
     pub(crate) executable: Executable,
     pub(crate) takers: Takers,
+    /// Connections of a process that has died.
+    pub(crate) stored: Cell<Stored>,
 }
 
 /// The signals that the runner handles.
@@ -59,6 +62,9 @@ pub(crate) fn run(
     let outcome: Rc<RefCell<Result<(), Exit>>> = Rc::new(RefCell::new(Ok(())));
     let (slot, log) = (outcome.clone(), program.log.clone());
     l.on_snapshot(move |snapshot| log.print(&snapshot.to_string()));
+    if let Some(store) = Store::find() {
+        l.keep_connections(store);
+    }
     let metrics = program.arguments.options.metrics.as_ref().map(|_| Metrics::measure(l));
     l.run(|reactor| {
         let (stopping, starting) = (reactor.clone(), reactor.clone());
@@ -265,6 +271,8 @@ impl Running {
             }
             None => {
                 self.phase.set(Phase::Serving);
+                let stored = self.program.stored.take();
+                stored.continue_all(&self.reactor, &self.program.takers);
                 systemd::ready(&self.summary());
             }
         }

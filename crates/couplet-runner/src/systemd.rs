@@ -1,9 +1,15 @@
-//! Messages to systemd (sd_notify(3)): ready, reloading, stopping, status, watchdog. Without systemd
+//! Messages to systemd (sd_notify(3)): ready, reloading, stopping, status, watchdog, descriptors. Without systemd
 //! they do nothing.
 
+use std::env;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
+use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use couplet::{LoopingCall, Reactor};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use sd_notify::NotifyState;
 
 /// All services have started.
@@ -27,6 +33,37 @@ pub(crate) fn main_pid(pid: u32) {
 /// The program ends.
 pub(crate) fn stopping() {
     notify(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
+}
+
+/// How many descriptors the descriptor store takes; `None` without one.
+pub(crate) fn store_size() -> Option<usize> {
+    env::var_os("NOTIFY_SOCKET")?;
+    env::var("FDSTORE").ok()?.parse().ok()
+}
+
+/// Puts descriptors into the descriptor store, both under this name.
+///
+/// # Errors
+///
+/// The system's error; `WouldBlock` if systemd is behind with its messages.
+pub(crate) fn store(name: &str, descriptors: &[BorrowedFd<'_>; 2]) -> io::Result<()> {
+    let socket = UnixDatagram::unbound()?;
+    socket.connect(env::var_os("NOTIFY_SOCKET").unwrap_or_default())?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    control.push(SendAncillaryMessage::ScmRights(descriptors));
+    let message = format!("FDSTORE=1\nFDNAME={name}\n");
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    sendmsg(&socket, &[IoSlice::new(message.as_bytes())], &mut control, flags)?;
+    Ok(())
+}
+
+/// Removes the descriptors of this name from the descriptor store.
+pub(crate) fn forget(name: &str) {
+    notify(&[
+        NotifyState::Custom("FDSTOREREMOVE=1"),
+        NotifyState::Custom(&format!("FDNAME={name}")),
+    ]);
 }
 
 fn notify(states: &[NotifyState<'_>]) {

@@ -289,6 +289,7 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-core/src/driver/",
             "couplet-core/src/transport/",
             "couplet-core/src/reactor/keeping.rs",
+            "couplet-runner/src/store.rs",
         ],
     },
     Capability {
@@ -296,6 +297,8 @@ const CAPABILITIES: &[Capability] = &[
         instead: SOCKET,
         places: &[
             "couplet-runner/src/signals.rs",
+            // Descriptors for its store.
+            "couplet-runner/src/systemd.rs",
             // Between the processes of a program.
             "couplet-runner/src/restart/",
             "couplet-core/src/driver/mio/",
@@ -326,6 +329,7 @@ const CAPABILITIES: &[Capability] = &[
         paths: &["rustix::io", "rustix::buffer", "rustix::cmsg_space"],
         instead: SOCKET,
         places: &[
+            "couplet-runner/src/systemd.rs",
             "couplet-core/src/driver/",
             "couplet-cli/src/connect/",
             "couplet-cli/src/http/beneath.rs",
@@ -371,6 +375,8 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-runner/src/config/mod.rs",
             "couplet-runner/src/logging.rs",
             "couplet-runner/src/pid_file.rs",
+            // Records in memory.
+            "couplet-runner/src/store.rs",
             // `/proc` and `/dev/null`.
             "couplet-os/src/epoll.rs",
             "couplet-os/src/process.rs",
@@ -461,6 +467,7 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-cli/src/sim/mod.rs",
             "couplet-runner/src/logging.rs",
             "couplet-runner/src/restart/",
+            "couplet-runner/src/systemd.rs",
         ],
     },
     Capability {

@@ -77,6 +77,12 @@ impl ChatServer {
         receiver.with_max_length(LINE_LENGTH + 1)
     }
 
+    /// Keeps the member's name for another process.
+    fn keep(&self, transport: &LineTransport) {
+        let name = Room::only().map(|_| self.room.borrow().name(transport.id()));
+        transport.keep(name.and_then(|name| HandOver::new(MOVES_AS, name)));
+    }
+
     /// Sends a line to this member only.
     fn reply(&mut self, transport: &LineTransport, line: &str) {
         self.said += line.len();
@@ -109,7 +115,10 @@ impl ChatServer {
         let renamed = self.room.borrow_mut().rename(id, name);
         match renamed {
             Ok(0) => self.reply(transport, &format!("You are {name}.")),
-            Ok(said) => self.said += said,
+            Ok(said) => {
+                self.said += said;
+                self.keep(transport);
+            }
             Err(NameError::Taken) => {
                 self.reply(transport, &format!("{name} is taken; choose another name."));
             }
@@ -183,6 +192,7 @@ impl LineProtocol for ChatServer {
                 self.greet(transport, &name, others);
             }
         }
+        self.keep(transport);
     }
 
     fn line_received(&mut self, transport: &LineTransport, line: &[u8]) {

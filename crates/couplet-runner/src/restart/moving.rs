@@ -34,7 +34,7 @@ impl Takers {
     }
 
     /// Continues a connection. One that can't be continued is logged and closed.
-    pub(super) fn take_over(&self, reactor: &Reactor, handed: HandedOver) {
+    pub(crate) fn take_over(&self, reactor: &Reactor, handed: HandedOver) {
         let kind = handed.kind().to_owned();
         if let Err(failure) = self.try_take_over(reactor, handed) {
             tracing::error!(kind, "cannot take a connection over: {failure}");

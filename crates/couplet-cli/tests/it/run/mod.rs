@@ -2,6 +2,8 @@
 //! with its folder, which is its working directory.
 
 mod config;
+#[cfg(target_os = "linux")]
+mod crash;
 mod ctl;
 mod health;
 mod life;

@@ -1,0 +1,199 @@
+//! The descriptor store of systemd: connections survive the death of the process. For each connection it
+//! holds the socket, and a file in memory with the latest record, under one name.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+
+use couplet::driver::SockRef;
+use couplet::endpoints::take_passed;
+use couplet::reactor::{HandedOver, Keeper};
+use couplet::{ConnectionId, Reactor};
+use rustix::fs::{FileType, fstat};
+
+use crate::restart::Takers;
+use crate::systemd;
+
+/// The beginning of the names in the store.
+const PREFIX: &str = "couplet-";
+
+/// The keeper of a program's connections.
+pub(crate) struct Store {
+    /// Most connections that fit.
+    most: usize,
+    // Bound: one for each connection, up to `most`.
+    entries: BTreeMap<ConnectionId, Entry>,
+}
+
+struct Entry {
+    // Bound: the prefix and a number.
+    name: String,
+    record: File,
+}
+
+impl Store {
+    /// `None` if systemd offers no store.
+    pub(crate) fn find() -> Option<Store> {
+        let descriptors = systemd::store_size()?;
+        Some(Store { most: descriptors / 2, entries: BTreeMap::new() })
+    }
+
+    fn add(
+        &mut self,
+        connection: ConnectionId,
+        socket: &SockRef<'_>,
+        record: &[u8],
+    ) -> io::Result<()> {
+        let file = new_file()?;
+        // The file's number is unique while the store has it, also among those of other processes.
+        let name = format!("{PREFIX}{}", fstat(&file)?.st_ino);
+        write_record(&file, record)?;
+        systemd::store(&name, &[socket.as_fd(), file.as_fd()])?;
+        self.entries.insert(connection, Entry { name, record: file });
+        Ok(())
+    }
+}
+
+impl Keeper for Store {
+    fn keep(&mut self, connection: ConnectionId, socket: SockRef<'_>, record: &[u8]) {
+        let kept = match self.entries.get(&connection) {
+            Some(entry) => write_record(&entry.record, record),
+            None if self.entries.len() >= self.most => Ok(()),
+            None => self.add(connection, &socket, record),
+        };
+        if let Err(error) = kept {
+            tracing::debug!(%error, "cannot store a connection");
+        }
+    }
+
+    fn forget(&mut self, connection: ConnectionId) {
+        if let Some(entry) = self.entries.remove(&connection) {
+            systemd::forget(&entry.name);
+        }
+    }
+}
+
+/// The connections of a process that has died, until the services of this one serve.
+#[derive(Default)]
+pub(crate) struct Stored(
+    // Bound: the limit of the store, in its unit.
+    BTreeMap<String, Vec<OwnedFd>>,
+);
+
+impl Stored {
+    /// Takes them from systemd, before children could inherit them. They stay in the store.
+    pub(crate) fn take() -> Stored {
+        let mut stored = Stored::default();
+        for (name, descriptor) in take_passed(PREFIX) {
+            stored.0.entry(name).or_default().push(descriptor);
+        }
+        stored
+    }
+
+    /// Continues the connections whose records match. The others are reset.
+    pub(crate) fn continue_all(self, reactor: &Reactor, takers: &Takers) {
+        if self.0.is_empty() {
+            return;
+        }
+        let (mut continued, mut reset) = (0, 0);
+        for (name, descriptors) in self.0 {
+            // First: the store would keep the same socket under its next name, too.
+            systemd::forget(&name);
+            let (sockets, files): (Vec<_>, Vec<_>) = descriptors.into_iter().partition(is_socket);
+            let record = files.into_iter().next().map(|file| read_record(&file.into()));
+            let record = record.transpose().ok().flatten().unwrap_or_default();
+            for socket in sockets {
+                match HandedOver::kept(socket, &record) {
+                    Ok(Some(handed)) => {
+                        continued += 1;
+                        takers.take_over(reactor, handed);
+                    }
+                    Ok(None) | Err(_) => reset += 1,
+                }
+            }
+        }
+        tracing::warn!(continued, reset, "continued connections of a process that died");
+    }
+}
+
+fn is_socket(descriptor: &OwnedFd) -> bool {
+    let is_socket = |mode| FileType::from_raw_mode(mode).is_socket();
+    fstat(descriptor).is_ok_and(|status| is_socket(status.st_mode))
+}
+
+#[cfg(target_os = "linux")]
+fn new_file() -> io::Result<File> {
+    use rustix::fs::{MemfdFlags, memfd_create};
+    Ok(memfd_create("couplet-connection", MemfdFlags::CLOEXEC)?.into())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn new_file() -> io::Result<File> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// The length of a record and its checksum, in front of it.
+const HEAD: usize = 16;
+
+/// Writes a record over the last one, in one call. A process that dies within leaves a wrong checksum;
+/// the last record would be useless too, because the connection has moved on.
+fn write_record(file: &File, record: &[u8]) -> io::Result<()> {
+    let (length, sum) = (record.len() as u64, checksum(record));
+    let bytes = [&length.to_be_bytes()[..], &sum.to_be_bytes(), record].concat();
+    file.write_all_at(&bytes, 0)
+}
+
+/// The record in a file.
+///
+/// # Errors
+///
+/// The system's error; `InvalidData` if it was written only in part.
+fn read_record(file: &File) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(fstat(file)?.st_size).unwrap_or(0)];
+    file.read_exact_at(&mut bytes, 0)?;
+    let record = |bytes: &[u8]| {
+        let (head, rest) = bytes.split_first_chunk::<HEAD>()?;
+        let (length, sum) = head.split_first_chunk::<8>()?;
+        let length = usize::try_from(u64::from_be_bytes(*length)).ok()?;
+        let record = rest.get(..length)?;
+        (checksum(record).to_be_bytes() == sum).then(|| record.to_vec())
+    };
+    record(&bytes).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// FNV-1a, which does not change from version to version.
+fn checksum(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
+        (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shorter_record_replaces_a_longer_one_and_a_mixture_is_refused() {
+        let file = new_file().unwrap();
+        assert!(read_record(&file).is_err(), "an empty file");
+        let (long, short) = (b"a longer record".repeat(500), b"short".to_vec());
+        for record in [&long, &short, &long] {
+            write_record(&file, record).unwrap();
+            assert_eq!(&read_record(&file).unwrap(), record);
+        }
+        // A write that stopped after any page, or anywhere.
+        let other = b"another record".repeat(500);
+        let torn = new_file().unwrap();
+        write_record(&torn, &other).unwrap();
+        let mut bytes = vec![0; HEAD + other.len()];
+        torn.read_exact_at(&mut bytes, 0).unwrap();
+        for cut in (1..bytes.len()).step_by(7) {
+            write_record(&file, &long).unwrap();
+            file.write_all_at(&bytes[..cut], 0).unwrap();
+            let read = read_record(&file);
+            assert!(read.is_err() || read.is_ok_and(|read| read == long), "cut at {cut}");
+        }
+    }
+}
