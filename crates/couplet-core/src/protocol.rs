@@ -3,6 +3,7 @@
 //! Twisted's `IProtocol` and `IHalfCloseableProtocol`.
 
 use std::any::{Any, TypeId};
+use std::borrow::Cow;
 #[cfg(unix)]
 use std::os::fd::OwnedFd;
 
@@ -116,7 +117,7 @@ pub trait Protocol: Any + TypeName {
 /// The state of a protocol, for the protocol that continues its connection in another process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HandOver {
-    kind: String,
+    kind: Cow<'static, str>,
     // Bound: `MOST` bytes, by `new`.
     state: Vec<u8>,
     // Bound: the limit of the framer that held them.
@@ -132,7 +133,7 @@ impl HandOver {
     /// A state in any form, with the kind by which the other process chooses a protocol. `None`, so
     /// that the connection stays, if they are longer than
     /// [`MOST_KIND`](Self::MOST_KIND) and [`MOST`](Self::MOST).
-    pub fn new(kind: impl Into<String>, state: impl Into<Vec<u8>>) -> Option<HandOver> {
+    pub fn new(kind: impl Into<Cow<'static, str>>, state: impl Into<Vec<u8>>) -> Option<HandOver> {
         let (kind, state) = (kind.into(), state.into());
         let fits = kind.len() <= HandOver::MOST_KIND && state.len() <= HandOver::MOST;
         fits.then(|| HandOver { kind, state, unread: Vec::new() })
@@ -155,7 +156,7 @@ impl HandOver {
 
     /// The kind, the state, and the unread bytes.
     pub(crate) fn into_parts(self) -> (String, Vec<u8>, Vec<u8>) {
-        (self.kind, self.state, self.unread)
+        (self.kind.into_owned(), self.state, self.unread)
     }
 }
 

@@ -715,10 +715,12 @@ impl Life {
 
     /// Nothing is kept any more. Returns true if a keeper may have the connection.
     pub(crate) fn end_keeping(&mut self) -> bool {
-        let was_kept = self.pending & Effects::KEPT.0 != 0;
+        if self.pending & Effects::KEPT.0 == 0 {
+            return false;
+        }
         self.pending &= !Effects::KEPT.0;
         self.transport.cell.end_keeping();
-        was_kept && self.transport.cell.has_mode(mode::SHARED)
+        self.transport.cell.has_mode(mode::SHARED)
     }
 
     // Writing.
