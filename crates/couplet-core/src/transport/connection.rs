@@ -224,6 +224,8 @@ mod due {
     pub(super) const DRAINING: u32 = 1 << 13;
     pub(super) const LOST: u32 = 1 << 14;
     pub(super) const ANY: u32 = LOST | (LOST - WRITE_CLOSED);
+    /// Calls that a move to another process makes needless: it reads on there, without the producer.
+    pub(super) const OF_THE_MOVED: u32 = RESUMED | PRODUCER_PAUSE | PRODUCER_RESUME;
 }
 
 /// The Deferreds that fire when the buffer has drained to a level.
@@ -672,11 +674,11 @@ impl Life {
     }
 
     /// Whether the connection is as its protocol sees it: without layers, open in both directions,
-    /// with no call due, and with so much output at most.
+    /// with no call due that another process would miss, and with so much output at most.
     fn can_leave(&self, most: usize) -> bool {
         let cell = &self.transport.cell;
         self.is_whole()
-            && self.pending & due::ANY == 0
+            && self.pending & due::ANY & !due::OF_THE_MOVED == 0
             && !(cell.is_starting() || cell.awaits_upgrade())
             && cell.in_flight() == 0
             && cell.buffered() <= most
