@@ -69,6 +69,8 @@ pub(crate) mod mode {
     pub(crate) const WAITS: u8 = 8;
     /// A keeper has a duplicate of the socket, so a close alone would not send a FIN.
     pub(crate) const SHARED: u8 = 16;
+    /// The protocol was inside a message when it last said so.
+    pub(crate) const IN_MESSAGE: u8 = 32;
 }
 
 /// The phase of a connection as its handles see it. It changes in the call itself, not in the turn.
@@ -182,8 +184,9 @@ pub(crate) struct ConnectionCell {
     held_by_guest: Cell<usize>,
     /// Bits of [`mode`].
     modes: Cell<u8>,
-    /// The value of `bytes_in` at which the protocol was inside a message; [`u64::MAX`] for none.
-    in_message_at: Cell<u64>,
+    /// The end of `bytes_in` when the protocol was inside a message: see [`mode::IN_MESSAGE`]. 16 bits cost
+    /// no memory here; if they are the same after more bytes, one record less is kept.
+    in_message_at: Cell<u16>,
     /// Set in a drain, to its patience in milliseconds.
     draining: Cell<Option<NonZeroU32>>,
     /// Set once `connection_lost` was called.
@@ -295,7 +298,7 @@ impl ConnectionCell {
             bytes_in: Cell::new(0),
             bytes_accepted: Cell::new(0),
             modes: Cell::new(0),
-            in_message_at: Cell::new(u64::MAX),
+            in_message_at: Cell::new(0),
             #[cfg(feature = "hyper")]
             held_by_guest: Cell::new(0),
             draining: Cell::new(None),
@@ -643,12 +646,13 @@ impl ConnectionCell {
     }
 
     pub(super) fn set_in_message(&self, is_inside: bool) {
-        self.in_message_at.set(if is_inside { self.bytes_in.get() } else { u64::MAX });
+        self.set_mode(mode::IN_MESSAGE, is_inside);
+        self.in_message_at.set(self.bytes_in.get() as u16);
     }
 
     /// Whether the protocol has received only a part of a message.
     pub(crate) fn is_in_message(&self) -> bool {
-        self.in_message_at.get() == self.bytes_in.get()
+        self.has_mode(mode::IN_MESSAGE) && self.in_message_at.get() == self.bytes_in.get() as u16
     }
 
     /// Calls `question` with the socket; `None` on drivers without sockets, and once it is closed.
