@@ -229,6 +229,10 @@ fn test_python(copy: &Copy, mutants: &BTreeMap<u32, Mutant>, results: &mut Resul
     }
 }
 
+fn is_of_program(mutant: &Mutant) -> bool {
+    matches!(Crate::of(&mutant.file).0, Crate::Runner | Crate::Program)
+}
+
 /// Tests all mutants; results are written to a file as they arrive.
 fn test_all(
     copy: &Copy,
@@ -252,7 +256,8 @@ fn test_all(
     tests::side_by_side(&todo, |(id, mutant)| {
         let by = match tests::try_one(&copy.root, **id, &tests) {
             Outcome::Killed(by) => Some(by),
-            Outcome::Alive if program => copy.rest(**id),
+            // Those of the program and its runner were judged by the program's tests just now.
+            Outcome::Alive if program && !is_of_program(mutant) => copy.rest(**id),
             Outcome::Alive => None,
         };
         let result = match by {
