@@ -69,7 +69,7 @@ pub(crate) mod mode {
     pub(crate) const WAITS: u8 = 8;
     /// A keeper has a duplicate of the socket, so a close alone would not send a FIN.
     pub(crate) const SHARED: u8 = 16;
-    /// The protocol was inside a message when it last said so.
+    /// The protocol has received only a part of a message.
     pub(crate) const IN_MESSAGE: u8 = 32;
 }
 
@@ -184,9 +184,6 @@ pub(crate) struct ConnectionCell {
     held_by_guest: Cell<usize>,
     /// Bits of [`mode`].
     modes: Cell<u8>,
-    /// The end of `bytes_in` when the protocol was inside a message: see [`mode::IN_MESSAGE`]. 16 bits cost
-    /// no memory here; if they are the same after more bytes, one record less is kept.
-    in_message_at: Cell<u16>,
     /// Set in a drain, to its patience in milliseconds.
     draining: Cell<Option<NonZeroU32>>,
     /// Set once `connection_lost` was called.
@@ -298,7 +295,6 @@ impl ConnectionCell {
             bytes_in: Cell::new(0),
             bytes_accepted: Cell::new(0),
             modes: Cell::new(0),
-            in_message_at: Cell::new(0),
             #[cfg(feature = "hyper")]
             held_by_guest: Cell::new(0),
             draining: Cell::new(None),
@@ -643,16 +639,6 @@ impl ConnectionCell {
     pub(crate) fn end_keeping(&self) {
         let kept = self.rare.borrow_mut().as_mut().and_then(|rare| rare.kept.take());
         drop(kept);
-    }
-
-    pub(super) fn set_in_message(&self, is_inside: bool) {
-        self.set_mode(mode::IN_MESSAGE, is_inside);
-        self.in_message_at.set(self.bytes_in.get() as u16);
-    }
-
-    /// Whether the protocol has received only a part of a message.
-    pub(crate) fn is_in_message(&self) -> bool {
-        self.has_mode(mode::IN_MESSAGE) && self.in_message_at.get() == self.bytes_in.get() as u16
     }
 
     /// Calls `question` with the socket; `None` on drivers without sockets, and once it is closed.

@@ -712,7 +712,7 @@ impl Life {
     /// Whether the kept state describes the connection after all bytes that were received.
     pub(crate) fn is_kept_up(&self) -> bool {
         let cell = &self.transport.cell;
-        self.unread.is_empty() && !cell.awaits_upgrade() && !cell.is_in_message()
+        self.unread.is_empty() && !cell.awaits_upgrade() && !cell.has_mode(mode::IN_MESSAGE)
     }
 
     /// Nothing is kept any more. Returns true if a keeper may have the connection.
@@ -1210,6 +1210,7 @@ impl Life {
         }
         self.unread = unread;
         self.transport.cell.keep(None);
+        self.transport.cell.set_mode(mode::IN_MESSAGE, false);
         let before = std::mem::replace(&mut self.protocol, next);
         discard("drop of a protocol", before);
         if let State::Open { reading: reading @ Reading::Ended, .. } = &mut self.state {

@@ -549,11 +549,11 @@ impl Transport {
         self.cell.keep(state);
     }
 
-    /// Sets whether the protocol has received only a part of a message, until more bytes arrive. The
-    /// [kept](Self::keep) state then does not describe the connection. Framers call it; so does a
-    /// protocol that buffers bytes itself and does not keep them with its state.
+    /// Sets whether the protocol has received only a part of a message: the [kept](Self::keep) state then
+    /// does not describe the connection. Framers call it; so does a protocol that buffers bytes itself
+    /// and does not keep them with its state. False for a new protocol.
     pub fn set_in_message(&self, is_inside: bool) {
-        self.cell.set_in_message(is_inside);
+        self.cell.set_mode(mode::IN_MESSAGE, is_inside);
     }
 
     /// With `on`, this connection ends with a reset rather than a FIN unless the protocol requested

@@ -321,6 +321,15 @@ impl LineProtocol for Pausing {
 }
 
 #[test]
+fn c51e_the_next_protocol_is_inside_no_message() {
+    let mut old = Old::lines();
+    old.send(b"ab");
+    old.transport().upgrade(Counter::default());
+    old.rig.turns(3);
+    assert!(old.kept().0.is_some(), "it has the part of the line");
+}
+
+#[test]
 fn c51e_unsent_output_is_reset() {
     let mut old = Old::new();
     let transport = old.transport();
