@@ -213,14 +213,19 @@ fn replace(program: &Restarted, script: &str) {
     assert!(command.status().unwrap().success());
 }
 
-#[test]
-fn the_program_s_file_is_the_one_at_its_path_now() {
-    let program = start_linked(&services(&[echo("a", "0", "")], ""));
+/// Restarts a program whose file has become a script, which executes the program after this command.
+fn restart_after(command: &str, more: &str) {
+    let program = start_linked(&services(&[echo("a", "0", "")], more));
     let (port, real) = (program.port("a"), couplet(&[]).get_program().to_owned());
-    replace(&program, &format!("exec {} \"$@\"", real.display()));
+    replace(&program, &format!("{command}; exec {} \"$@\"", real.display()));
     program.restart();
     echoes(&mut Client::connect(port));
     program.stop();
+}
+
+#[test]
+fn the_program_s_file_is_the_one_at_its_path_now() {
+    restart_after(":", "");
 }
 
 #[test]
@@ -247,13 +252,8 @@ fn a_new_process_that_ends_or_hangs_is_given_up() {
 
 #[test]
 fn an_order_may_take_longer_than_its_client_to_send_it() {
-    let program = start_linked(&services(&[echo("a", "0", "")], "restart-within = 50"));
-    let (port, real) = (program.port("a"), couplet(&[]).get_program().to_owned());
     // A client of the control socket has ten seconds to send its order.
-    replace(&program, &format!("sleep 11; exec {} \"$@\"", real.display()));
-    program.restart();
-    echoes(&mut Client::connect(port));
-    program.stop();
+    restart_after("sleep 11", "restart-within = 50");
 }
 
 #[test]
