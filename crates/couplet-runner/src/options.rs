@@ -93,15 +93,18 @@ pub struct Options {
     /// Answer questions on this UNIX socket, for the process's own user only
     #[arg(long, value_name = "PATH")]
     pub(crate) control: Option<PathBuf>,
-    /// Accept nothing while so many connections are open; clients wait in the queues of the ports
+    /// Stop accepting at this number of connections; clients wait in the queues of the ports
     #[arg(long, value_name = "N")]
+    #[serde(deserialize_with = "one_or_more")]
     pub(crate) max_connections: Option<NonZeroUsize>,
-    /// Limit what all clients have not read yet: above three quarters of it, those with most of it
-    /// have to wait and nothing is accepted; above all of it, they are reset
+    /// Limit the unsent output of all connections: above three quarters of the limit, the program stops
+    /// accepting and writes less for the slowest clients; above the limit it resets them
     #[arg(long, value_name = "BYTES")]
+    #[serde(deserialize_with = "one_or_more")]
     pub(crate) max_buffered: Option<NonZeroUsize>,
-    /// Limit what the clients of one address have not read yet, likewise
+    /// Limit the unsent output for the clients of each address in the same way
     #[arg(long, value_name = "BYTES")]
+    #[serde(deserialize_with = "one_or_more")]
     pub(crate) max_buffered_by_peer: Option<NonZeroUsize>,
 }
 
@@ -210,6 +213,13 @@ fn umask_of<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D
     }
 }
 
+fn one_or_more<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<NonZeroUsize>, D::Error> {
+    let number = NonZeroUsize::new(usize::deserialize(deserializer)?);
+    number.map(Some).ok_or_else(|| D::Error::custom("a number from 1 on is expected here"))
+}
+
 #[cfg(test)]
 mod tests {
     use clap::{Command, FromArgMatches};
@@ -257,6 +267,7 @@ mod tests {
             ("log-level = \"loud\"", "\"loud\" is not a level; examples are warn"),
             ("log-level = \"info,\"", "\"\" is not a level"),
             ("umask = 0o1000", "a number up to 0o777 is expected here"),
+            ("max-connections = 0", "a number from 1 on is expected here"),
             ("log = \"xml\"", "unknown variant `xml`, expected `text` or `json`"),
         ] {
             let log = toml::from_str::<LogTable>(file).err();
