@@ -53,10 +53,10 @@ impl Reactor {
     /// between two of its callbacks. If it does, the connection has left this loop: for handles it has
     /// ended with [`Reason::HandedOver`](crate::Reason::HandedOver), and the peer notices nothing.
     ///
-    /// The Deferred fires with `None`, and the connection stays in this loop, if the protocol refuses; if the
-    /// connection was made by a connect, has layers such as TLS, is closing or half closed, is to be
-    /// upgraded, or has more than 1 MiB or descriptors to send; and on a driver without connections
-    /// that can leave it.
+    /// The Deferred fires with `None`, and the connection stays in this loop, if the protocol refuses;
+    /// if the connection was made by a connect, has layers such as TLS, is closing or half closed, is to
+    /// be upgraded, or has more than 1 MiB or descriptors to send; and on a driver whose connections
+    /// can't leave it.
     ///
     /// ```
     /// use couplet::reactor::HandedOver;
@@ -96,8 +96,8 @@ impl Reactor {
 
     /// Continues a connection of another process, with a protocol for its
     /// [kind](HandedOver::kind). The protocol's first call is `connection_made`; then it gets the unread
-    /// bytes, in the next turn at the earliest, when all
-    /// connections that were taken over together have begun. Unsent output of its predecessor leaves before its own. Settings and counters are those
+    /// bytes, in the next turn at the earliest, when all connections that were taken over together have
+    /// begun. Unsent output of its predecessor leaves before its own. Settings and counters are those
     /// that the connection had; a producer is gone. It belongs to the port that listens on its address,
     /// if there is one.
     ///

@@ -18,8 +18,8 @@ pub struct LoopOptions {
     pub(super) switches: Switches,
 }
 
-/// Limits on what the connections of a loop hold together: [`LoopOptions::load_limits`]. None by
-/// default.
+/// Limits on the number of connections of a loop and on their unsent output:
+/// [`LoopOptions::load_limits`]. None by default.
 ///
 /// ```
 /// use couplet::{LoadLimits, LoopOptions};
@@ -38,30 +38,29 @@ pub struct LoadLimits {
 }
 
 impl LoadLimits {
-    /// Sets how many connections the loop has at most: with so many its ports accept nothing, and below
-    /// it they accept again, apart from ports that
-    /// [accept under load](crate::Port::accept_under_load). Clients wait in the queues of the ports. Connections that the program
-    /// itself makes count, and are made nevertheless. At least 1.
+    /// Limits the number of connections, to at least 1. At the limit the loop's ports stop accepting,
+    /// apart from those that [accept under load](crate::Port::accept_under_load), and clients wait in
+    /// their queues; below it the ports accept again. Outgoing connections count, and are made
+    /// regardless of the limit.
     #[must_use]
     pub fn connections(mut self, most: usize) -> Self {
         self.connections = Some(NonZeroUsize::new(most).unwrap_or(NonZeroUsize::MIN));
         self
     }
 
-    /// Sets how many bytes of output all connections hold at most while the driver does not take them,
-    /// because peers do not read. Above three quarters of it the connections with most output
-    /// have to wait first: their producers are paused above the low watermark, and ports accept
-    /// nothing. Above all of it those with most output are ended, with
-    /// [`Reason::Overflow`](crate::Reason::Overflow) and a reset, a warning in the log, and a count in
-    /// [`Snapshot::shed`](super::Snapshot::shed). Measured once a turn.
+    /// Limits the unsent output of all connections together, in bytes: output that the driver did not
+    /// take at once, because peers do not read. Above three quarters of the limit, ports stop accepting,
+    /// and the producers of the largest buffers are paused, down to their low watermark. Above the limit
+    /// the connections with the largest buffers are ended with
+    /// [`Reason::Overflow`](crate::Reason::Overflow) and a reset; each is logged as a warning, and counted
+    /// in [`Snapshot::shed`](super::Snapshot::shed). Measured once a turn.
     #[must_use]
     pub fn buffered(mut self, bytes: usize) -> Self {
         self.buffered = Some(bytes);
         self
     }
 
-    /// Like [`buffered`](Self::buffered), for the connections of each IP address; ports accept
-    /// nevertheless.
+    /// Like [`buffered`](Self::buffered), for the connections of each IP address. Ports go on accepting.
     #[must_use]
     pub fn buffered_by_peer(mut self, bytes: usize) -> Self {
         self.buffered_by_peer = Some(bytes);
@@ -114,8 +113,8 @@ impl LoopOptions {
         self
     }
 
-    /// Limits what the connections hold together. In a [`Cluster`](crate::Cluster) the limits hold for
-    /// each loop.
+    /// Limits the connections and their unsent output. In a [`Cluster`](crate::Cluster) the limits
+    /// apply to each loop separately.
     #[must_use]
     pub fn load_limits(mut self, limits: LoadLimits) -> Self {
         self.load = limits;

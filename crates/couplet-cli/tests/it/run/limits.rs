@@ -1,4 +1,4 @@
-//! Limits on what the connections of a program hold together.
+//! Limits on the connections of a program and on their unsent output.
 
 use super::{Program, echo, echoes, get, port_after};
 use crate::kit::Client;

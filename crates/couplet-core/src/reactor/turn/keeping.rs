@@ -78,7 +78,7 @@ impl Core {
     }
 }
 
-/// The record of a connection, of which everything has been delivered.
+/// The record of a connection without undelivered bytes.
 ///
 /// # Errors
 ///

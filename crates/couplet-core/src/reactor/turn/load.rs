@@ -11,7 +11,7 @@ use crate::reactor::options::LoadLimits;
 use crate::transport::cell::mode;
 use crate::transport::connection::Life;
 
-/// What a loop holds, as far as it is limited.
+/// The limited resources of a loop: its connections and their unsent output.
 pub(super) struct Load {
     limits: LoadLimits,
     /// Connections whose output the driver did not take at once.
@@ -53,7 +53,7 @@ impl Load {
     }
 }
 
-/// The part of a limit on bytes above which connections have to wait.
+/// The part of a limit on bytes above which producers are paused.
 fn high(most: usize) -> usize {
     most - most / 4
 }
@@ -64,8 +64,8 @@ impl Core {
         self.load.waiting.push(key);
     }
 
-    /// Applies the limits on unsent output: above three quarters of one, the connections with most of
-    /// it have to wait; above all of it, they are ended.
+    /// Applies the limits on unsent output: above three quarters of one, pauses the producers of the
+    /// largest buffers; above the limit, ends the connections with the largest buffers.
     pub(super) fn relieve(&mut self, io: &mut dyn Commands) {
         if self.load.waiting.is_empty() && self.load.buffered == 0 {
             return;
@@ -84,7 +84,7 @@ impl Core {
         let is_high = |bytes: usize, most: Option<usize>| exceeds(bytes, most.map(high));
         if is_high(self.load.buffered, most) || by_peer.values().any(|&n| is_high(n, of_peer)) {
             waiting.sort_by_key(|one| Reverse(one.bytes));
-            // What connections hold that do not have to wait.
+            // The output of connections that are neither ended nor held back.
             let mut moving = self.load.buffered;
             for Waiting { bytes, key, peer } in waiting {
                 let mut unlisted = 0;

@@ -1,4 +1,4 @@
-//! Rows 22e and 71b: limits on what the connections of a loop hold together.
+//! Rows 22e and 71b: limits on the connections of a loop and on their unsent output.
 
 use couplet::{LoadLimits, LoopOptions, ProducerKind};
 
@@ -77,7 +77,7 @@ fn lost(crowd: &[(A, B)]) -> Vec<bool> {
     crowd.iter().map(|(a, _)| a.is_lost()).collect()
 }
 
-/// Three connections, of which the second holds most, reach a limit together.
+/// Three connections reach a limit; the second has the largest buffer.
 fn reach_a_limit(kit: Kit, limits: fn() -> LoopOptions) {
     let (mut rig, k) = (kit.options(limits).rig(), 1024);
     let crowd = crowd(&mut rig, &[200 * k, 500 * k, 100 * k]);
@@ -123,7 +123,7 @@ pub(crate) fn c71b_producers_of_large_buffers_wait_first(kit: Kit) {
     let ports = rig.listen_with(rig.end().makes_many());
     rig.turns(2);
     assert!(rig.l.snapshot().ports.iter().all(|port| port.paused), "no newcomers");
-    // Below the limit, ports accept again, and the producer goes on at its low mark.
+    // Below the limit, ports accept again, and the producer resumes at its low mark.
     rig.until("room", || {
         crowd[2].1.take_all();
         crowd[2].0.log.has("resume")
