@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use rustix::process::Signal;
 
 use super::{POEM, Program, echo, echoes, poet, python};
-use crate::kit::{Client, PATIENCE, Running, couplet, has};
+use crate::kit::{Client, PATIENCE, Running, couplet, has, wait_until};
 use crate::needed::Folder;
 
 const CONTROL: &str = "[runner]\ncontrol = \"ctl\"\n";
@@ -87,14 +87,22 @@ s = json.load(sys.stdin)
 assert 0 <= s['uptime'] < 100 and s['version']
 a, = s['services']
 print(s['program'], s['pid'], s['is_ready'], a['name'], a['state'], a['restarts'])
-print(s['connections'], [p['accepted'] for p in s['ports'] if 'tcp' in p['host']])
+print(len(s['connections']), [p['accepted'] for p in s['ports'] if 'tcp' in p['host']])
 ";
         let wanted = format!("couplet {pid} True a running 0\n");
         let shown = python(print, status.text());
-        assert!(shown.starts_with(&wanted), "{shown}");
-        assert!(shown.ends_with(" [1]\n"), "{shown}");
+        assert_eq!(shown, wanted + "2 [1]\n", "one of the connections asks");
+        wait_until("a connection that is older than idle", || {
+            echoes(&mut client);
+            let print = "
+import json, sys
+echo, = [c for c in json.load(sys.stdin)['connections'] if 'tcp' in c['host']]
+assert echo['bytes_in'] == echo['bytes_out'] > 0
+print(echo['age'] - echo['idle'] > 0.1)
+";
+            python(print, program.ctl(&["status", "--json"]).text()) == "True\n"
+        });
     }
-    echoes(&mut client);
     program.stop(Signal::TERM).quietly(0);
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::Signal;
@@ -59,6 +60,22 @@ fn services_are_added_and_removed() {
     program.wait_told("reloaded: 0 services changed, 1 added, 1 removed");
     assert!(is_refused(removed));
     echoes(&mut Client::connect(kept));
+    assert_eq!(program.stop(Signal::TERM).code, Some(0));
+}
+
+#[test]
+fn a_removed_service_takes_the_file_of_its_socket_with_it() {
+    let both = services(&[a(), echo("b", "unix:b.sock", "")]);
+    let mut program = Program::start(&both);
+    program.port("a");
+    let file = program.folder.path("b.sock");
+    wait_until("its file", || Path::new(&file).exists());
+    program.reload(&services(&[a()]));
+    program.wait_told("reloaded: 0 services changed, 0 added, 1 removed");
+    assert!(!Path::new(&file).exists());
+    program.reload(&both);
+    program.wait_told("reloaded: 0 services changed, 1 added, 0 removed");
+    assert!(Path::new(&file).exists());
     assert_eq!(program.stop(Signal::TERM).code, Some(0));
 }
 

@@ -574,6 +574,15 @@ fn send_string(link: &mut UnixStream, string: &str) {
     link.write_all(string.as_bytes()).unwrap();
 }
 
+/// Reads an answer; `None` at the end of the link.
+fn read_string(link: &mut UnixStream) -> Option<String> {
+    let mut length = [0; 4];
+    link.read_exact(&mut length).ok()?;
+    let mut answer = vec![0; u32::from_be_bytes(length) as usize];
+    link.read_exact(&mut answer).unwrap();
+    Some(String::from_utf8(answer).unwrap())
+}
+
 /// Sends a new process these strings; returns its answers and its end.
 fn as_older_process(strings: &[&str]) -> (Vec<String>, Ended) {
     let folder = Folder::new();
@@ -581,13 +590,8 @@ fn as_older_process(strings: &[&str]) -> (Vec<String>, Ended) {
     let mut answers = Vec::new();
     for string in strings {
         send_string(&mut ours, string);
-        let mut length = [0; 4];
-        if ours.read_exact(&mut length).is_err() {
-            break;
-        }
-        let mut answer = vec![0; u32::from_be_bytes(length) as usize];
-        ours.read_exact(&mut answer).unwrap();
-        answers.push(String::from_utf8(answer).unwrap());
+        let Some(answer) = read_string(&mut ours) else { break };
+        answers.push(answer);
     }
     drop(ours);
     (answers, running.ended())
@@ -603,20 +607,26 @@ const START: &str = "{\"descriptors\":0,\"request\":\"Start\"}";
 
 #[test]
 fn a_new_process_serves_if_the_older_one_dies_while_it_starts() {
-    let folder = Folder::new();
-    let (mut link, mut running) = start_heir(&folder);
-    send_string(&mut link, &hello(1));
-    send_string(&mut link, START);
-    drop(link);
-    let socket = folder.path("a");
-    wait_until("an echo", || {
-        let Ok(mut client) = UnixStream::connect(&socket) else { return false };
-        client.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-        client.write_all(b"x").is_ok() && client.read_exact(&mut [0]).is_ok()
-    });
-    running.signal(Signal::TERM);
-    running.ended();
-    assert!(!Path::new(&socket).exists(), "the file is its own");
+    // A link with an answer that was not read ends with a reset.
+    for reads_answer in [false, true] {
+        let folder = Folder::new();
+        let (mut link, mut running) = start_heir(&folder);
+        send_string(&mut link, &hello(1));
+        if reads_answer {
+            assert!(read_string(&mut link).is_some_and(|answer| answer.contains("Done")));
+        }
+        send_string(&mut link, START);
+        drop(link);
+        let socket = folder.path("a");
+        wait_until("an echo", || {
+            let Ok(mut client) = UnixStream::connect(&socket) else { return false };
+            client.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+            client.write_all(b"x").is_ok() && client.read_exact(&mut [0]).is_ok()
+        });
+        running.signal(Signal::TERM);
+        running.ended();
+        assert!(!Path::new(&socket).exists(), "the file is its own");
+    }
 }
 
 #[test]
