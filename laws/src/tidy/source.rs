@@ -71,7 +71,7 @@ pub(super) fn texts(below: &str, ending: &str) -> Vec<Source> {
         .collect()
 }
 
-/// The Rust files of the workspace and of the fuzzer, which is a separate workspace.
+/// The Rust files of the workspace and of the fuzzer.
 pub(super) fn everything() -> Vec<Source> {
     ["crates", "laws/src", "fuzz/src", "fuzz/fuzz_targets"].into_iter().flat_map(sources).collect()
 }

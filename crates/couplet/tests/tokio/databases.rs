@@ -1,44 +1,18 @@
-//! Connection pools by `sqlx` in tasks of a loop with a runtime around it: to SQLite, whose driver
-//! has a thread for each connection, and to PostgreSQL, whose driver has tokio's sockets. A
-//! connection that returns to its pool, as from a dropped future, spawns a tokio task.
-
-/// The tests, with databases that `$start` provides; skipped if it can't.
-macro_rules! facts {
-    ($start:path) => {
-        #[test]
-        fn tasks_that_share_a_pool_wait_for_its_connections() {
-            let Some(database) = $start() else { return };
-            $crate::databases::tasks_share_a_pool(database.url());
-        }
-
-        #[test]
-        fn the_transaction_of_a_cancelled_task_is_rolled_back() {
-            let Some(database) = $start() else { return };
-            $crate::databases::a_cancel_rolls_back(database.url());
-        }
-
-        #[test]
-        fn the_transaction_of_a_task_is_rolled_back_when_its_loop_is_dropped() {
-            let Some(database) = $start() else { return };
-            $crate::databases::a_dropped_loop_rolls_back(database.url());
-        }
-    };
-}
-
-#[cfg(unix)]
-mod postgres;
-mod sqlite;
+//! Connection pools by `sqlx` in tasks of a loop with a runtime around it: to PostgreSQL, whose
+//! driver has tokio's sockets. A connection that returns to its pool, as from a dropped future,
+//! spawns a tokio task. Skipped where PostgreSQL is missing.
 
 use std::future::pending;
 
 use couplet::defer::gather;
 use couplet::{Deferred, Loop, Reactor, Result};
-use sqlx::any::{AnyPoolOptions, install_default_drivers};
-use sqlx::{AnyPool, Executor, query, query_as, query_scalar};
+use sqlx::postgres::PgPoolOptions;
+use sqlx::{Executor, PgPool, Postgres, query, query_as, query_scalar};
 use tokio::time::timeout;
 
 use crate::PATIENCE;
 use crate::around::{self, with_tokio};
+use crate::servers::postgres::Server;
 
 /// Runs a task on the loop, for at most [`PATIENCE`].
 fn run(l: &mut Loop, task: impl AsyncFnOnce(Reactor) -> Result<()> + 'static) {
@@ -46,27 +20,26 @@ fn run(l: &mut Loop, task: impl AsyncFnOnce(Reactor) -> Result<()> + 'static) {
 }
 
 /// A pool of three connections to a database with a table of poems.
-async fn library(url: String) -> Result<AnyPool> {
-    install_default_drivers();
-    let pool = AnyPoolOptions::new().max_connections(3).connect(&url).await?;
+async fn library(url: String) -> Result<PgPool> {
+    let pool = PgPoolOptions::new().max_connections(3).connect(&url).await?;
     let table = "create table if not exists poems (n bigint primary key, title text not null)";
     pool.execute(table).await?;
     Ok(pool)
 }
 
-async fn insert(to: impl Executor<'_, Database = sqlx::Any>, n: i64) -> Result<()> {
+async fn insert(to: impl Executor<'_, Database = Postgres>, n: i64) -> Result<()> {
     let inserting = query("insert into poems values ($1, $2)").bind(n).bind(format!("poem {n}"));
     assert_eq!(inserting.execute(to).await?.rows_affected(), 1);
     Ok(())
 }
 
-async fn count(of: impl Executor<'_, Database = sqlx::Any>) -> Result<i64> {
+async fn count(of: impl Executor<'_, Database = Postgres>) -> Result<i64> {
     Ok(query_scalar("select count(*) from poems").fetch_one(of).await?)
 }
 
 /// Spawns a task with a transaction that has inserted a poem and stays open. Returns after the
 /// insert.
-async fn open_transaction(reactor: &Reactor, pool: &AnyPool, n: i64) -> Result<Deferred<()>> {
+async fn open_transaction(reactor: &Reactor, pool: &PgPool, n: i64) -> Result<Deferred<()>> {
     let (inserted, has_inserted) = Deferred::new();
     let begins = pool.clone();
     let task = reactor.spawn(async move {
@@ -82,7 +55,10 @@ async fn open_transaction(reactor: &Reactor, pool: &AnyPool, n: i64) -> Result<D
     Ok(task)
 }
 
-fn tasks_share_a_pool(url: String) {
+#[test]
+fn tasks_that_share_a_pool_wait_for_its_connections() {
+    let Some(server) = Server::start() else { return };
+    let url = server.url();
     run(&mut with_tokio(), async |reactor| {
         let pool = library(url).await?;
         let all = (0..20).map(|n| {
@@ -103,7 +79,10 @@ fn tasks_share_a_pool(url: String) {
     });
 }
 
-fn a_cancel_rolls_back(url: String) {
+#[test]
+fn the_transaction_of_a_cancelled_task_is_rolled_back() {
+    let Some(server) = Server::start() else { return };
+    let url = server.url();
     run(&mut with_tokio(), async |reactor| {
         let pool = library(url).await?;
         insert(&pool, 1).await?;
@@ -119,7 +98,10 @@ fn a_cancel_rolls_back(url: String) {
     });
 }
 
-fn a_dropped_loop_rolls_back(url: String) {
+#[test]
+fn the_transaction_of_a_task_is_rolled_back_when_its_loop_is_dropped() {
+    let Some(server) = Server::start() else { return };
+    let url = server.url();
     let mut l = with_tokio();
     let first = url.clone();
     run(&mut l, async |reactor| {

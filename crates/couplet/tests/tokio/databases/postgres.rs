@@ -1,5 +1,0 @@
-//! PostgreSQL, on a UNIX socket.
-
-use crate::servers::postgres::Server;
-
-facts!(Server::start);
