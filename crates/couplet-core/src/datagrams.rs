@@ -17,7 +17,8 @@ use std::time::Duration;
 use crate::address::{Address, UnixAddress};
 use crate::defer::{Deferred, Resolver, Result};
 use crate::driver::{
-    Bound, Datagram, DatagramOption, DatagramOptions, DatagramQueue, Group, Interface, Key,
+    Bound, Datagram, DatagramOption, DatagramOptions, DatagramQueue, DatagramSocket, Group,
+    Interface, Key,
 };
 use crate::panics::{Contained, contain};
 use crate::recorder::{DelayedCall, Reactor};
@@ -226,6 +227,13 @@ pub(crate) struct OptionRequest {
     pub(crate) queued_before: u64,
 }
 
+/// A recorded request of a port whose socket another process has too.
+pub(crate) enum SocketRequest {
+    Duplicate(Resolver<DatagramSocket>),
+    /// Whether this port reads from the system.
+    Read(bool),
+}
+
 pub(crate) struct DatagramCell {
     pub(crate) reactor: Reactor,
     pub(crate) host: Address,
@@ -249,6 +257,8 @@ pub(crate) struct DatagramCell {
     /// Options to set.
     // Unbounded: one for each unfired Deferred of `set_option`.
     pub(crate) option_requests: RefCell<VecDeque<OptionRequest>>,
+    // Bound: one for each call of `duplicate` and `set_reading` until the turn.
+    pub(crate) socket_requests: RefCell<Vec<SocketRequest>>,
     // Bound: one: only the first `stop_listening` adds a resolver.
     pub(crate) stopped: RefCell<Vec<Resolver<()>>>,
     // Bound: twice the pending calls of `call_later`, which their user asked for.
@@ -285,6 +295,7 @@ impl DatagramCell {
             holds: Cell::new(false),
             to_write: Cell::new(false),
             option_requests: RefCell::default(),
+            socket_requests: RefCell::default(),
             stopped: RefCell::default(),
             timers: RefCell::default(),
         }
@@ -354,6 +365,7 @@ impl DatagramCell {
         !self.is_open()
             || self.receiving.get() != self.receiving.get().applied()
             || !self.option_requests.borrow().is_empty()
+            || !self.socket_requests.borrow().is_empty()
     }
 
     /// Calls `stop_protocol` if the port was served, drops the protocol, and fires the Deferreds of
@@ -381,6 +393,11 @@ impl DatagramCell {
         self.count(|counts| counts.dropped += unsent.len() as u64);
         for request in self.option_requests.take() {
             request.resolver.errback(PortStopped);
+        }
+        for request in self.socket_requests.take() {
+            if let SocketRequest::Duplicate(resolver) = request {
+                resolver.errback(PortStopped);
+            }
         }
         self.stopped.take()
     }
@@ -563,6 +580,61 @@ impl DatagramTransport {
             self.cell.receiving.set(after);
             self.cell.request_turn();
         }
+    }
+
+    /// Duplicates the socket of a UDP port, so that another process can
+    /// [adopt](Reactor::adopt_datagrams) it. The Deferred fires once the port is served. It fails if the
+    /// port stops, and with [`Unsupported`](std::io::ErrorKind::Unsupported) for a UNIX socket and on a
+    /// driver without sockets.
+    ///
+    /// Each datagram goes to one of the ports: whichever reads first, unless the others do not
+    /// [read](Self::set_reading). All of them can send.
+    ///
+    /// ```
+    /// use couplet::{Datagram, DatagramOptions, DatagramTransport};
+    ///
+    /// fn echo(transport: &DatagramTransport, datagram: &Datagram<'_>) {
+    ///     transport.answer(datagram, datagram.data).ok();
+    /// }
+    ///
+    /// couplet::run(|reactor| {
+    ///     let port = reactor.listen_udp("127.0.0.1:0".parse()?, echo)?;
+    ///     let (host, other) = (port.host(), reactor.clone());
+    ///     let moved = port.duplicate().add_callback(move |socket| {
+    ///         // Usually in another process.
+    ///         let second = other.adopt_datagrams(socket, DatagramOptions::default(), echo)?;
+    ///         assert_eq!(second.host(), host);
+    ///         port.set_reading(false);
+    /// #       other.stop();
+    ///         Ok(())
+    ///     });
+    ///     moved.detach();
+    ///     Ok(())
+    /// })?;
+    /// # Ok::<(), couplet::Failure>(())
+    /// ```
+    pub fn duplicate(&self) -> Deferred<DatagramSocket> {
+        if !self.cell.is_open() {
+            return Deferred::fail(PortStopped);
+        }
+        let (deferred, resolver) = Deferred::new();
+        self.request_of_socket(SocketRequest::Duplicate(resolver));
+        deferred
+    }
+
+    /// Sets whether the port reads datagrams from the system: off while another process with a
+    /// [duplicate](Self::duplicate) of the socket reads them. The port still delivers the datagrams
+    /// that it has read, and sends. On by default, independently of
+    /// [`pause_producing`](Self::pause_producing).
+    pub fn set_reading(&self, on: bool) {
+        if self.cell.is_open() {
+            self.request_of_socket(SocketRequest::Read(on));
+        }
+    }
+
+    fn request_of_socket(&self, request: SocketRequest) {
+        self.cell.socket_requests.borrow_mut().push(request);
+        self.cell.request_turn();
     }
 
     /// Sets an option, in the turn. The Deferred fires once it is set, or fails with the system's

@@ -48,8 +48,8 @@ use couplet_defer::{events, internals, panics};
 pub use datagrams::{DatagramPort, DatagramProtocol, DatagramTransport, PortStopped, SendError};
 pub use defer::{Deferred, Failure, Resolver, Result};
 pub use driver::{
-    ConnectOptions, Datagram, DatagramOption, DatagramOptions, Group, Interest, Interface,
-    ListenOptions, ListeningSocket, PeerCredentials, Ready, Signal, SocketOption,
+    ConnectOptions, Datagram, DatagramOption, DatagramOptions, DatagramSocket, Group, Interest,
+    Interface, ListenOptions, ListeningSocket, PeerCredentials, Ready, Signal, SocketOption,
 };
 pub use error::{
     By, CertificateProblem, ConnectError, ConnectionLost, Fault, ListenError, Reason, TlsError,

@@ -599,6 +599,24 @@ pub fn turn_on(socket: BorrowedFd<'_>, flag: Flag) -> io::Result<()> {
     set(socket, level, name, &on)
 }
 
+/// Whether the kernel coalesces the datagrams that a socket receives; false if it can't.
+pub fn coalesces(socket: BorrowedFd<'_>) -> bool {
+    let mut is_on: libc::c_int = 0;
+    let mut length = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes to `is_on`, and the length to `length`; the
+    // socket is open while it is borrowed.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_UDP,
+            libc::UDP_GRO,
+            ptr::from_mut(&mut is_on).cast(),
+            &mut length,
+        )
+    };
+    result == 0 && is_on != 0
+}
+
 /// Joins or leaves a multicast group on the interface with this number, 0 for any, receiving only
 /// datagrams of this source.
 ///

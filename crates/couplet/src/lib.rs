@@ -101,7 +101,7 @@
 //! | listen, connect, call later, spawn a future | [`Reactor`], [`endpoints`] |
 //! | configure endpoints as strings, or add your own kind | the chapter [Endpoints] |
 //! | exchange datagrams | [`DatagramProtocol`]; the chapter [Datagrams] |
-//! | pass an open socket to the loop | [`Reactor::adopt`], [`Reactor::adopt_port`] |
+//! | pass an open socket to the loop | [`Reactor::adopt`], [`Reactor::adopt_port`], [`Reactor::adopt_datagrams`] |
 //! | set any socket option | [`Transport::with_socket`], [`ListenOptions::prepare`] |
 //! | reach a protocol from timers and callbacks | [`Connection`] |
 //! | switch a connection to another protocol, as CONNECT does | [`Transport::upgrade`] |
@@ -229,12 +229,13 @@ pub use couplet_core::testing;
 pub use couplet_core::{
     Address, Answers, By, Bytes, CertificateProblem, Cluster, ConnectError, ConnectOptions,
     ConnectTarget, Connection, ConnectionId, ConnectionLost, Connector, ConnectorState, Datagram,
-    DatagramOption, DatagramOptions, DatagramPort, DatagramProtocol, DatagramTransport, Deferred,
-    DelayedCall, Factory, Failure, Fault, Group, HandOver, Interest, Interface, IntoFactory,
-    ListenError, ListenOptions, ListeningSocket, LoadLimits, Loop, LoopOptions, LoopingCall,
-    Newcomer, PeerCredentials, Port, PortStopped, Producer, ProducerKind, Protocol, Reactor, Ready,
-    Reason, Remote, Resolver, Result, Seat, SendError, Shared, Shutdown, Signal, SocketOption,
-    Stream, TlsError, TlsProblem, Transport, UnixAddress, cluster, react, run, run_until,
+    DatagramOption, DatagramOptions, DatagramPort, DatagramProtocol, DatagramSocket,
+    DatagramTransport, Deferred, DelayedCall, Factory, Failure, Fault, Group, HandOver, Interest,
+    Interface, IntoFactory, ListenError, ListenOptions, ListeningSocket, LoadLimits, Loop,
+    LoopOptions, LoopingCall, Newcomer, PeerCredentials, Port, PortStopped, Producer, ProducerKind,
+    Protocol, Reactor, Ready, Reason, Remote, Resolver, Result, Seat, SendError, Shared, Shutdown,
+    Signal, SocketOption, Stream, TlsError, TlsProblem, Transport, UnixAddress, cluster, react,
+    run, run_until,
 };
 #[cfg(unix)]
 #[doc(inline)]

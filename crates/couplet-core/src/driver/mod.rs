@@ -85,7 +85,7 @@ pub use pipe::Pipe;
 pub use process::{ChildInput, ChildProcess, Command, Spawned};
 #[cfg(unix)]
 pub use serial::{FlowControl, Parity, SerialOptions};
-pub use socket::{Adopted, ConnectedSocket, ListeningSocket, Released, SocketCall};
+pub use socket::{Adopted, ConnectedSocket, DatagramSocket, ListeningSocket, Released, SocketCall};
 pub use socket2::SockRef;
 pub(crate) use stalls::{StallGuard, Stalls, UserCall};
 
@@ -409,6 +409,23 @@ pub trait Commands {
         let _ = (port, is_kept);
     }
 
+    /// Duplicates the socket of a UDP port, for another process.
+    ///
+    /// # Errors
+    ///
+    /// The system's error; always in a world without sockets, and for a UNIX socket.
+    fn duplicate_datagrams(&mut self, port: Key) -> io::Result<DatagramSocket> {
+        let _ = port;
+        Err(socket::unsupported())
+    }
+
+    /// Sets whether a datagram port reads datagrams from the system, which queues them for another
+    /// process otherwise. Datagrams that were read are reported in either case. A driver that reads
+    /// none before it reports them pauses the port.
+    fn read_datagrams(&mut self, port: Key, on: bool) {
+        self.receive(port, on);
+    }
+
     /// Begins to connect. `Connected` or `Ended` follows.
     ///
     /// # Errors
@@ -566,6 +583,14 @@ impl Commands for Box<dyn Driver> {
 
     fn keep_socket_file(&mut self, port: Key, is_kept: bool) {
         (**self).keep_socket_file(port, is_kept);
+    }
+
+    fn duplicate_datagrams(&mut self, port: Key) -> io::Result<DatagramSocket> {
+        (**self).duplicate_datagrams(port)
+    }
+
+    fn read_datagrams(&mut self, port: Key, on: bool) {
+        (**self).read_datagrams(port, on);
     }
 
     fn send_datagrams(&mut self, key: Key, out: &mut DatagramQueue) -> DatagramsSent {
@@ -730,6 +755,20 @@ pub trait World {
     fn bind_datagrams(&self, address: &Address, options: &DatagramOptions) -> io::Result<Bound> {
         let _ = (address, options);
         Err(datagrams::unsupported())
+    }
+
+    /// Takes over a UDP socket. Options that apply before a socket is bound are ignored.
+    ///
+    /// # Errors
+    ///
+    /// The system's error; [`Unsupported`](io::ErrorKind::Unsupported) in a world without sockets.
+    fn adopt_datagrams(
+        &self,
+        socket: DatagramSocket,
+        options: &DatagramOptions,
+    ) -> io::Result<Bound> {
+        let _ = (socket, options);
+        Err(socket::unsupported())
     }
 
     /// Takes over a connected socket.

@@ -1,17 +1,17 @@
 //! Sockets that the user opens or configures: the arguments of
-//! [`Reactor::adopt`](crate::Reactor::adopt), and calls that get access to a socket of the loop.
+//! [`Reactor::adopt`](crate::Reactor::adopt) and similar methods, and calls that get access to a socket of the loop.
 
 use std::any::Any;
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 #[cfg(unix)]
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use socket2::SockRef;
 
-use super::{ListenOptions, mio};
+use super::{DatagramOptions, ListenOptions, mio};
 use crate::address::{Address, UnixAddress};
 use crate::panics::contain;
 
@@ -29,6 +29,12 @@ pub struct ListeningSocket {
     pub(super) file: Option<mio::SocketFile>,
     pub(super) socket: socket2::Socket,
 }
+
+/// A bound UDP socket, to be [adopted](crate::Reactor::adopt_datagrams): a
+/// [duplicate](crate::DatagramTransport::duplicate) of a port's socket, a [`std::net::UdpSocket`], or
+/// on Unix an `OwnedFd`. On Unix it becomes an `OwnedFd`, which can be sent to another process.
+#[derive(Debug)]
+pub struct DatagramSocket(pub(super) socket2::Socket);
 
 /// A connection that a world has adopted and its driver does not serve yet.
 #[non_exhaustive]
@@ -310,6 +316,70 @@ impl From<std::os::unix::net::UnixListener> for ListeningSocket {
 impl From<OwnedFd> for ListeningSocket {
     fn from(socket: OwnedFd) -> ListeningSocket {
         socket2::Socket::from(socket).into()
+    }
+}
+
+impl From<UdpSocket> for DatagramSocket {
+    fn from(socket: UdpSocket) -> DatagramSocket {
+        DatagramSocket(socket.into())
+    }
+}
+
+#[cfg(unix)]
+impl From<DatagramSocket> for OwnedFd {
+    fn from(socket: DatagramSocket) -> OwnedFd {
+        socket.0.into()
+    }
+}
+
+/// Fails with [`InvalidInput`](io::ErrorKind::InvalidInput) for any other descriptor, such as a UNIX
+/// datagram socket, or a UDP socket that is not bound.
+#[cfg(unix)]
+impl TryFrom<OwnedFd> for DatagramSocket {
+    type Error = io::Error;
+
+    fn try_from(descriptor: OwnedFd) -> io::Result<DatagramSocket> {
+        let socket = DatagramSocket(descriptor.into());
+        let address = socket.0.local_addr()?.as_socket();
+        let is_bound = address.is_some_and(|address| address.port() != 0);
+        if !is_bound || socket.0.r#type()? != socket2::Type::DGRAM {
+            let text = "it is not a bound UDP socket";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        Ok(socket)
+    }
+}
+
+impl DatagramSocket {
+    /// The address of the socket.
+    ///
+    /// # Errors
+    ///
+    /// The system's error.
+    pub fn address(&self) -> io::Result<Address> {
+        let address = self.0.local_addr()?.as_socket();
+        address.map(Address::udp).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
+    }
+
+    /// The options of a port on this socket: its peer and its families are the socket's.
+    pub(crate) fn complete(&self, mut options: DatagramOptions) -> DatagramOptions {
+        let peer = self.0.peer_addr().ok().and_then(|peer| peer.as_socket());
+        if let (None, Some(peer)) = (&options.peer, peer) {
+            options = options.peer(Address::udp(unmapped(peer)));
+        }
+        match self.0.only_v6() {
+            Ok(is_v6) => options.dual_stack(!is_v6),
+            // A socket of IPv4.
+            Err(_) => options,
+        }
+    }
+}
+
+/// An IPv4 address, if that is what an IPv6 socket calls by a mapped one.
+fn unmapped(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        IpAddr::V4(ip) => SocketAddr::from((ip, address.port())),
+        IpAddr::V6(_) => address,
     }
 }
 

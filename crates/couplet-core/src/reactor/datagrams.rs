@@ -1,5 +1,6 @@
 //! Datagram ports: [`Reactor::listen_udp`] and related methods, and the turn's work for them.
 
+use std::io;
 use std::net::SocketAddr;
 use std::panic::Location;
 use std::rc::Rc;
@@ -7,7 +8,7 @@ use std::rc::Rc;
 use super::records::Start;
 use crate::address::{Address, UnixAddress};
 use crate::datagrams::{DatagramCell, DatagramPort, DatagramProtocol, DatagramTransport};
-use crate::driver::DatagramOptions;
+use crate::driver::{Bound, DatagramOptions, DatagramSocket};
 use crate::error::ListenError;
 use crate::panics::Contained;
 use crate::recorder::Reactor;
@@ -100,6 +101,43 @@ impl Reactor {
         self.open_datagrams(path.into().into(), options, protocol)
     }
 
+    /// Takes over a UDP socket: a [duplicate](DatagramTransport::duplicate) from another process, or a
+    /// [`std::net::UdpSocket`]. Its peer, its families and the kernel's coalescing stay; the options
+    /// that apply before a socket is bound are ignored, and `broadcast` is set. To join a group of
+    /// which the socket is a member is no error. Twisted's `adoptDatagramPort`.
+    ///
+    /// # Errors
+    ///
+    /// The system's error; [`Unsupported`](io::ErrorKind::Unsupported) on a driver without sockets.
+    ///
+    /// ```
+    /// use couplet::{Datagram, DatagramOptions, DatagramTransport};
+    ///
+    /// couplet::run(|reactor| {
+    ///     let echo = |transport: &DatagramTransport, datagram: &Datagram<'_>| {
+    ///         transport.answer(datagram, datagram.data).ok();
+    ///     };
+    ///     let socket = std::net::UdpSocket::bind("127.0.0.1:0")?;
+    ///     let port = reactor.adopt_datagrams(socket, DatagramOptions::default(), echo)?;
+    ///     println!("listening on {}", port.host());
+    /// #   reactor.stop();
+    ///     Ok(())
+    /// })?;
+    /// # Ok::<(), couplet::Failure>(())
+    /// ```
+    #[track_caller]
+    pub fn adopt_datagrams<P: DatagramProtocol>(
+        &self,
+        socket: impl Into<DatagramSocket>,
+        options: DatagramOptions,
+        protocol: P,
+    ) -> io::Result<DatagramPort<P>> {
+        let (socket, protocol) = (socket.into(), Contained::new(Box::new(protocol) as Box<_>));
+        let options = socket.complete(options);
+        let bound = self.world().adopt_datagrams(socket, &options)?;
+        Ok(self.serve_datagrams(bound, options, protocol))
+    }
+
     #[track_caller]
     fn open_datagrams<P: DatagramProtocol>(
         &self,
@@ -107,12 +145,23 @@ impl Reactor {
         options: DatagramOptions,
         protocol: P,
     ) -> Result<DatagramPort<P>, ListenError> {
-        let protocol: Contained<Box<dyn DatagramProtocol>> = Contained::new(Box::new(protocol));
+        let protocol = Contained::new(Box::new(protocol) as Box<_>);
         let bound = self.world().bind_datagrams(&address, &options);
         let bound = bound.map_err(|error| ListenError::new(address, error))?;
+        Ok(self.serve_datagrams(bound, options, protocol))
+    }
+
+    /// Has the turn serve a port.
+    #[track_caller]
+    fn serve_datagrams<P: DatagramProtocol>(
+        &self,
+        bound: Bound,
+        options: DatagramOptions,
+        protocol: Contained<Box<dyn DatagramProtocol>>,
+    ) -> DatagramPort<P> {
         let cell = DatagramCell::new(self, bound, options, Location::caller(), protocol);
         let cell = Rc::new(cell);
         self.records().start(Start::Datagrams(cell.clone()));
-        Ok(DatagramTransport { cell }.port())
+        DatagramTransport { cell }.port()
     }
 }

@@ -2,13 +2,14 @@
 //! `application.internet`.
 //!
 //! A [`Service`] starts, runs and stops. A [`Supervisor`] starts several in order, restarts those
-//! that fail, and stops them. [`ClientService`], [`StreamServerService`], [`TimerService`],
-//! [`TaskService`] and [`FunctionService`] are ready-made.
+//! that fail, and stops them. [`ClientService`], [`StreamServerService`],
+//! [`DatagramService`], [`TimerService`], [`TaskService`] and [`FunctionService`] are ready-made.
 //!
 //! Built on the public API only, as a program could (law 8).
 
 mod child;
 mod client;
+mod datagrams;
 mod functions;
 mod restarts;
 mod running;
@@ -21,6 +22,7 @@ mod timer;
 
 pub use child::{Child, ChildState, ChildStatus, Restart};
 pub use client::ClientService;
+pub use datagrams::DatagramService;
 pub use functions::FunctionService;
 pub use service::{Health, Service};
 pub use stream_server::StreamServerService;

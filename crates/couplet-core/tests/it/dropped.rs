@@ -17,7 +17,8 @@ use couplet::process::{Command, WhenLost};
 use couplet::protocols::{LimitConnections, Policy, ReconnectingClientFactory};
 use couplet::reactor::HandedOver;
 use couplet::services::{
-    Child, ClientService, FunctionService, Health, Service, StreamServerService, Supervisor,
+    Child, ClientService, DatagramService, FunctionService, Health, Service, StreamServerService,
+    Supervisor,
 };
 use couplet::task::{CooperativeTask, Cooperator};
 use couplet::testing::{Manner, Memory, Network, Wire, success_of};
@@ -458,6 +459,15 @@ const WAYS: &[(&str, &str, Act)] = &[
     ("Reactor::connect_udp", "it never starts", |s| {
         let port = s.reactor.connect_udp(s.peer_address(), Receives(s.bomb()));
         drop(port.expect("a free port").stop_listening());
+    }),
+    ("Reactor::adopt_datagrams", "there are no sockets, and its loop is dropped", |s| {
+        let socket = || std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        let adopt = |reactor: &Reactor, bomb| {
+            reactor.adopt_datagrams(socket(), DatagramOptions::default(), Receives(bomb))
+        };
+        adopt(&s.reactor, s.bomb()).expect_err("it is in memory");
+        let l = real_loop();
+        adopt(&l.reactor(), s.bomb()).expect("a UDP socket");
     }),
     ("Reactor::listen_unix_datagrams", "the name is taken", |s| {
         let options = DatagramOptions::default();
@@ -1123,6 +1133,25 @@ const WAYS: &[(&str, &str, Act)] = &[
         let bomb = s.bomb();
         let service = StreamServerService::new("it", "localhost:0", || Carrier(()));
         let service = service.expect("good").on_listening(move |_| holds(&bomb));
+        supervise(s, service, |supervisor| supervisor.remove("it").discard());
+    }),
+    ("DatagramService::opening", "a child that cannot start is removed", |s| {
+        let bomb = s.bomb();
+        let service = DatagramService::opening::<Receives>("it", move |_| {
+            holds(&bomb);
+            Err(Failure::msg("no port"))
+        });
+        supervise(s, service, |supervisor| supervisor.remove("it").discard());
+    }),
+    ("DatagramService::finish", "a child is removed while it runs", |s| {
+        let bomb = s.bomb();
+        let nothing = |_: &DatagramTransport, _: &Datagram<'_>| {};
+        let service =
+            DatagramService::opening("it", move |reactor| Ok(reactor.listen_udp(any(), nothing)?));
+        let service = service.finish(move |_| {
+            holds(&bomb);
+            Deferred::succeed(())
+        });
         supervise(s, service, |supervisor| supervisor.remove("it").discard());
     }),
     ("LoopingCall::new", "stopped and dropped", |s| {

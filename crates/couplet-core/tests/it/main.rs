@@ -34,6 +34,8 @@ mod names;
 #[path = "../needed/mod.rs"]
 mod needed;
 mod pace;
+#[cfg(target_os = "linux")]
+mod passing_datagrams;
 mod pipes;
 mod policies;
 mod process;

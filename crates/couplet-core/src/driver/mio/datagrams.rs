@@ -25,10 +25,10 @@ use super::{Mio, socket, unix};
 use crate::address::Address;
 use crate::driver::datagrams::{Datagram, DatagramQueue, DatagramsSent};
 use crate::driver::readiness::Readiness;
-use crate::driver::{Bound, DatagramOption, DatagramOptions, Event, Key};
+use crate::driver::{self, Bound, DatagramOption, DatagramOptions, Event, Key};
 use crate::switches::Switch;
 
-use calls::{DatagramSocket, ReceiveBuffers};
+use calls::{PortSocket, ReceiveBuffers};
 
 /// Maximum datagrams of one port in a round, between two waits.
 const BATCH: usize = 64;
@@ -45,10 +45,12 @@ pub(super) struct Datagrams {
     /// closed, which keeps the file's inode number, by which we recognize the file, from being
     /// reused.
     _file: Option<SocketFile>,
-    socket: DatagramSocket,
+    socket: PortSocket,
     /// Longest datagram that is received whole.
     size: usize,
     writable_signal: WritableSignal,
+    /// The socket was opened elsewhere.
+    is_adopted: bool,
 }
 
 pub(super) struct DatagramSlot {
@@ -65,6 +67,8 @@ pub(super) struct DatagramSlot {
     /// Datagrams received but not reported when the port paused, or beyond its share of a round.
     // Bound: one batch, BATCH (64).
     held: VecDeque<(Datagram<'static>, Vec<u8>)>,
+    /// Otherwise another process reads from the socket.
+    reads: bool,
 }
 
 /// How a port learns that a full socket is writable again.
@@ -213,6 +217,7 @@ impl Mio {
             taken: 0,
             tried_in: u64::MAX,
             held: VecDeque::new(),
+            reads: true,
         }))))
     }
 
@@ -272,7 +277,7 @@ impl Mio {
             self.again.push_front(slot);
             return Some(Event::Datagram { key, more });
         }
-        if !port.readiness.has(Readiness::READABLE) {
+        if !port.reads || !port.readiness.has(Readiness::READABLE) {
             return None;
         }
         match port.receive(self.arrived.buffers.as_mut()?) {
@@ -316,6 +321,26 @@ impl Mio {
         }
     }
 
+    pub(super) fn set_reading(&mut self, key: Key, on: bool) {
+        if let Some(port) = self.datagram_slot(key) {
+            port.reads = on;
+            self.queue(key.slot);
+        }
+    }
+
+    pub(super) fn duplicate_datagram_socket(
+        &mut self,
+        key: Key,
+    ) -> io::Result<driver::DatagramSocket> {
+        let port = self.datagram_slot(key).ok_or(io::ErrorKind::InvalidInput)?;
+        let socket = port.socket();
+        if host(&socket)?.unix().is_some() {
+            let text = "a UNIX datagram socket can't be passed to another process";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+        }
+        socket.try_clone().map(driver::DatagramSocket)
+    }
+
     /// Copies the unreported datagrams of a port.
     fn copy_unreported(&mut self, key: Key) {
         let Some(Kind::Datagrams(port)) = self.slots.get_mut(key).map(|slot| &mut slot.kind) else {
@@ -355,7 +380,16 @@ impl Mio {
 
     pub(super) fn set_port_option(&mut self, key: Key, option: &DatagramOption) -> io::Result<()> {
         let port = self.datagram_slot(key).ok_or(io::ErrorKind::NotConnected)?;
-        options::set(&port.port.socket, option)
+        let is_join = matches!(option, DatagramOption::Join(_));
+        match options::set(&port.port.socket, option) {
+            // An adopted socket may be a member already.
+            Err(error)
+                if is_join && port.port.is_adopted && error.kind() == io::ErrorKind::AddrInUse =>
+            {
+                Ok(())
+            }
+            set => set,
+        }
     }
 }
 
@@ -366,20 +400,42 @@ pub(super) fn bind(address: &Address, options: &DatagramOptions) -> io::Result<B
         Address::Unix(name) => unix::bind_datagrams(name, options)?,
         Address::Pipe(_) => return Err(io::ErrorKind::InvalidInput.into()),
     };
+    bound(socket, file, options, false)
+}
+
+/// Serves a socket that another port has opened, perhaps in another process.
+pub(super) fn adopt(
+    socket: driver::DatagramSocket,
+    options: &DatagramOptions,
+) -> io::Result<Bound> {
+    let driver::DatagramSocket(socket) = socket;
+    socket.set_nonblocking(true)?;
+    socket.set_broadcast(options.switches.has(Switch::Broadcast))?;
+    bound(socket, None, options, true)
+}
+
+/// A port on a bound socket, which is connected to its peer.
+fn bound(
+    socket: Socket,
+    file: Option<SocketFile>,
+    options: &DatagramOptions,
+    is_adopted: bool,
+) -> io::Result<Bound> {
     if let Some(peer) = &options.peer {
         socket.connect(&name_for(&socket, peer)?)?;
     }
     let host = host(&socket)?;
     #[cfg(unix)]
     let descriptor = Some(std::os::fd::AsRawFd::as_raw_fd(&socket));
-    let size = options.longest();
-    let socket = DatagramSocket::from_socket(socket, size)?;
+    let socket = PortSocket::from_socket(socket)?;
+    let size = socket.coalesce(options.longest(), is_adopted);
     let needs_retry = host.unix().is_some() && options.peer.is_none();
     let writable_signal = if needs_retry { WritableSignal::Time } else { WritableSignal::Nothing };
+    let port = Datagrams { _file: file, socket, size, writable_signal, is_adopted };
     Ok(Bound {
         #[cfg(unix)]
         descriptor,
-        ..Bound::new(host, Datagrams { _file: file, socket, size, writable_signal })
+        ..Bound::new(host, port)
     })
 }
 

@@ -57,8 +57,9 @@ use super::names::{Names, names};
 use super::pool::{IDLE, Pool, PoolSpec};
 use super::{
     Adopted, Bound, CloseMode, Commands, ConnectOptions, ConnectedSocket, Datagram, DatagramOption,
-    DatagramQueue, DatagramsSent, Driver, Event, Job, Key, LocalSocket, Outbox, PeerCredentials,
-    Ready, Released, SocketCall, SocketOption, Ticket, WatchId, World, WriteOutcome,
+    DatagramQueue, DatagramSocket, DatagramsSent, Driver, Event, Job, Key, LocalSocket, Outbox,
+    PeerCredentials, Ready, Released, SocketCall, SocketOption, Ticket, WatchId, World,
+    WriteOutcome,
 };
 
 use crate::address::Address;
@@ -533,6 +534,14 @@ impl Commands for Mio {
         {
             file.keep(is_kept);
         }
+    }
+
+    fn duplicate_datagrams(&mut self, key: Key) -> io::Result<DatagramSocket> {
+        self.duplicate_datagram_socket(key)
+    }
+
+    fn read_datagrams(&mut self, key: Key, on: bool) {
+        self.set_reading(key, on);
     }
 
     fn receive(&mut self, key: Key, on: bool) {

@@ -29,8 +29,8 @@ use super::token_of;
 use super::unix::{self, SocketFile};
 use crate::address::Address;
 use crate::driver::{
-    Adopted, Bound, ConnectOptions, ConnectedSocket, DatagramOptions, ListenOptions,
-    ListeningSocket, World,
+    Adopted, Bound, ConnectOptions, ConnectedSocket, DatagramOptions, DatagramSocket,
+    ListenOptions, ListeningSocket, World,
 };
 #[cfg(unix)]
 use crate::driver::{Command, Interest, Pipe, Spawned, WatchId};
@@ -152,6 +152,14 @@ impl World for System {
 
     fn bind_datagrams(&self, address: &Address, options: &DatagramOptions) -> io::Result<Bound> {
         datagrams::bind(address, options)
+    }
+
+    fn adopt_datagrams(
+        &self,
+        socket: DatagramSocket,
+        options: &DatagramOptions,
+    ) -> io::Result<Bound> {
+        datagrams::adopt(socket, options)
     }
 
     fn adopt(&self, socket: ConnectedSocket) -> io::Result<Adopted> {

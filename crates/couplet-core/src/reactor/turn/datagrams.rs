@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::core::Core;
 use super::table::Resource;
-use crate::datagrams::{DatagramCell, OptionRequest, PortState};
+use crate::datagrams::{DatagramCell, OptionRequest, PortState, SocketRequest};
 use crate::driver::{CloseMode, Commands, DatagramsSent, Driver, Key, UserCall};
 use crate::panics::contain_closure;
 use crate::reactor::monitor::CallGuard;
@@ -96,6 +96,11 @@ impl Core {
         port: &Rc<DatagramCell>,
     ) {
         port.clear_turn_request();
+        if let (PortState::Listening | PortState::Stopping, Some(key)) =
+            (port.state.get(), port.key.get())
+        {
+            apply_socket_requests(io, port, key);
+        }
         let key = match (port.state.get(), port.key.get()) {
             (PortState::Listening, Some(key)) => key,
             (PortState::Stopping, Some(key)) => return self.close_datagrams(io, key),
@@ -207,5 +212,22 @@ impl Core {
         io.close(key, CloseMode::Normal);
         let _hold = self.hold_datagrams(&port);
         port.finish();
+    }
+}
+
+/// Carries out the requests of a port whose socket another process has too.
+fn apply_socket_requests(io: &mut dyn Commands, port: &DatagramCell, key: Key) {
+    for request in port.socket_requests.take() {
+        match request {
+            SocketRequest::Duplicate(resolver) => {
+                resolver.resolve(io.duplicate_datagrams(key).map_err(Into::into));
+            }
+            SocketRequest::Read(on) => {
+                io.read_datagrams(key, on);
+                if port.receiving.get().applied().is_paused() {
+                    io.receive(key, false);
+                }
+            }
+        }
     }
 }

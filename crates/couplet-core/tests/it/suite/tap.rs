@@ -16,7 +16,8 @@ use couplet::driver::{
     WriteOutcome,
 };
 use couplet::{
-    Address, ConnectOptions, Datagram, DatagramOption, DatagramOptions, ListenOptions, SocketOption,
+    Address, ConnectOptions, Datagram, DatagramOption, DatagramOptions, DatagramSocket,
+    ListenOptions, SocketOption,
 };
 
 /// The commands and events of one key.
@@ -149,6 +150,7 @@ impl World for Tapped {
         adopt(socket: ConnectedSocket) -> io::Result<Adopted>;
         #[cfg(unix)] adopt_pipe(pipe: couplet::driver::Pipe) -> io::Result<Adopted>;
         #[cfg(unix)] inherited(number: i32) -> Option<io::Result<Adopted>>;
+        adopt_datagrams(socket: DatagramSocket, options: &DatagramOptions) -> io::Result<Bound>;
         adopt_port(socket: ListeningSocket) -> io::Result<Bound>;
         fed_port(host: &Address) -> io::Result<Bound>;
     }
@@ -301,6 +303,15 @@ impl Commands for Tap {
 
     fn keep_socket_file(&mut self, port: Key, is_kept: bool) {
         self.inner.keep_socket_file(port, is_kept);
+    }
+
+    fn duplicate_datagrams(&mut self, port: Key) -> io::Result<DatagramSocket> {
+        self.inner.duplicate_datagrams(port)
+    }
+
+    fn read_datagrams(&mut self, port: Key, on: bool) {
+        self.tapped.command(port, |_| {});
+        self.inner.read_datagrams(port, on);
     }
 
     fn connect(&mut self, to: &Address, options: &ConnectOptions) -> io::Result<Key> {

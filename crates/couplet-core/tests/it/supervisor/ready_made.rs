@@ -1,15 +1,16 @@
 //! The ready-made services.
 
 use std::cell::Cell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::services::{
-    Child, ClientService, FunctionService, Health, Restart, Service, StreamServerService,
-    Supervisor, TaskService, TimerService,
+    Child, ClientService, DatagramService, FunctionService, Health, Restart, Service,
+    StreamServerService, Supervisor, TaskService, TimerService,
 };
 use couplet::testing::{Clock, MemoryReactor};
-use couplet::{Deferred, Failure, Reactor};
+use couplet::{Datagram, DatagramProtocol, DatagramTransport, Deferred, Failure, Reactor};
 
 use super::S;
 use crate::defer_witness::{Log, given};
@@ -70,6 +71,81 @@ fn c139k_a_stream_server_that_cannot_listen_does_not_start_and_keeps_no_port_whe
     memory.settle();
     assert!(started.text().contains("no room"));
     assert!(memory.listening().is_empty());
+}
+
+/// Answers datagrams, and records when it is closed.
+struct Answers(Log);
+
+impl DatagramProtocol for Answers {
+    fn datagram_received(&mut self, transport: &DatagramTransport, datagram: &Datagram<'_>) {
+        self.0.say(String::from_utf8_lossy(datagram.data));
+        transport.answer(datagram, "an answer").unwrap();
+    }
+
+    fn stop_protocol(&mut self, _: &DatagramTransport) {
+        self.0.say("closed");
+    }
+}
+
+#[test]
+fn c139k_a_datagram_server_receives_while_it_runs_and_lets_its_protocol_finish() {
+    let (mut memory, log) = (MemoryReactor::new(), Log::default());
+    let address = "127.0.0.1:8000".parse().unwrap();
+    let (answers, said) = (log.clone(), log.clone());
+    let mut service = DatagramService::opening("echo", move |reactor| {
+        Ok(reactor.listen_udp(address, Answers(answers.clone()))?)
+    })
+    .on_listening(move |port| said.say(port.host().to_string()))
+    .finish(|port| {
+        port.send_to("the last", SocketAddr::from(([127, 0, 0, 1], 9000))).unwrap();
+        port.reactor().sleep(S)
+    });
+    let heard = log.clone();
+    let hears = move |_: &DatagramTransport, datagram: &Datagram<'_>| {
+        heard.say(format!("got {}", String::from_utf8_lossy(datagram.data)));
+    };
+    let client = memory.reactor().listen_udp("127.0.0.1:9000".parse().unwrap(), hears).unwrap();
+    for is_cancelled in [false, true] {
+        given(service.start(&memory.reactor())).take().unwrap();
+        memory.settle();
+        client.send_to("one", address).unwrap();
+        memory.settle();
+        assert_eq!(log.take(), ["udp:127.0.0.1:8000", "one", "got an answer"]);
+        let stopping = service.stop();
+        let canceller = stopping.canceller();
+        let stopped = given(stopping);
+        client.send_to("two", address).unwrap();
+        memory.settle();
+        assert_eq!(log.take(), ["got the last"]);
+        match is_cancelled {
+            false => memory.advance(S),
+            true => canceller.cancel(),
+        }
+        memory.settle();
+        stopped.take().unwrap();
+        assert_eq!(log.take(), ["closed"]);
+    }
+    given(service.stop()).take().unwrap();
+}
+
+#[test]
+fn c139k_a_datagram_server_that_cannot_listen_does_not_start_and_keeps_no_port_when_it_panics() {
+    let mut memory = MemoryReactor::new();
+    let address = "127.0.0.1:8000".parse().unwrap();
+    let open = move |reactor: &Reactor| Ok(reactor.listen_udp(address, Answers(Log::default()))?);
+    let taken = memory.reactor().listen_udp(address, Answers(Log::default())).unwrap();
+    let mut service = DatagramService::opening("echo", open);
+    let failure = given(service.start(&memory.reactor())).text();
+    assert!(failure.contains("8000"), "{failure}");
+    taken.stop_listening().unwrap().detach();
+    memory.settle();
+    let service = service.on_listening(|_| panic!("no room"));
+    let supervisor = Supervisor::new("top");
+    supervisor.add(Child::new(service)).detach();
+    let started = given(supervisor.clone().start(&memory.reactor()));
+    memory.settle();
+    assert!(started.text().contains("no room"));
+    open(&memory.reactor()).unwrap();
 }
 
 /// Runs a service below a supervisor on a clock.

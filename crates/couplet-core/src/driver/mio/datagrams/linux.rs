@@ -35,7 +35,7 @@ impl ReceiveBuffers {
 
     pub(super) fn receive(
         &mut self,
-        socket: &DatagramSocket,
+        socket: &PortSocket,
         count: usize,
         size: usize,
     ) -> io::Result<usize> {
@@ -67,21 +67,21 @@ impl ReceiveBuffers {
 }
 
 /// The socket of a port.
-pub(super) struct DatagramSocket {
+pub(super) struct PortSocket {
     socket: Socket,
     domain: Domain,
     /// The kernel segments joined datagrams.
     joins: Cell<bool>,
 }
 
-impl AsFd for DatagramSocket {
+impl AsFd for PortSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 }
 
-impl DatagramSocket {
-    pub(super) fn from_socket(socket: Socket, size: usize) -> io::Result<DatagramSocket> {
+impl PortSocket {
+    pub(super) fn from_socket(socket: Socket) -> io::Result<PortSocket> {
         let domain = socket.domain()?;
         let flags: &[Flag] = match domain {
             Domain::IPV4 => &[Flag::PacketInfoV4, Flag::TosV4],
@@ -105,12 +105,24 @@ impl DatagramSocket {
         if let Err(error) = only_ours {
             tracing::debug!(%error, "cannot exclude multicasts of groups that other sockets have joined");
         }
-        // Coalesced datagrams must fit; other systems and older kernels don't coalesce.
-        if domain != Domain::UNIX && size >= LONGEST {
-            let _ = datagrams::turn_on(socket.as_fd(), Flag::Gro);
-        }
         let joins = Cell::new(domain != Domain::UNIX);
-        Ok(DatagramSocket { socket, domain, joins })
+        Ok(PortSocket { socket, domain, joins })
+    }
+
+    /// Lets the kernel coalesce datagrams if they fit; returns the length for which to make room. An
+    /// adopted socket stays as it is: its queue may hold coalesced datagrams, and another process that
+    /// reads from it may have no room for them.
+    pub(super) fn coalesce(&self, size: usize, is_adopted: bool) -> usize {
+        match is_adopted {
+            true if datagrams::coalesces(self.as_fd()) => return LONGEST,
+            true => {}
+            // Other systems and older kernels don't coalesce.
+            false if self.domain != Domain::UNIX && size >= LONGEST => {
+                let _ = datagrams::turn_on(self.as_fd(), Flag::Gro);
+            }
+            false => {}
+        }
+        size
     }
 
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {

@@ -5,11 +5,11 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use socket2::{InterfaceIndexOrAddress, SockRef};
 
-use super::calls::DatagramSocket;
+use super::calls::PortSocket;
 use crate::driver::{DatagramOption, Group, Interface};
 
 /// Sets an option. On a dual-stack socket most options are set for both families.
-pub(super) fn set(inner: &DatagramSocket, option: &DatagramOption) -> io::Result<()> {
+pub(super) fn set(inner: &PortSocket, option: &DatagramOption) -> io::Result<()> {
     let socket = SockRef::from(inner);
     let is_v6 = socket.local_addr()?.is_ipv6();
     let has_v4 = !is_v6 || !socket.only_v6()?;
@@ -57,7 +57,7 @@ enum Membership {
 }
 
 fn set_member(
-    inner: &DatagramSocket,
+    inner: &PortSocket,
     socket: &SockRef<'_>,
     group: &Group,
     change: Membership,
@@ -109,7 +109,7 @@ fn address_of(interface: Interface) -> Ipv4Addr {
 
 #[cfg(target_os = "linux")]
 fn set_source_member(
-    inner: &DatagramSocket,
+    inner: &PortSocket,
     group: &Group,
     number: u32,
     change: Membership,
@@ -121,18 +121,18 @@ fn set_source_member(
 }
 
 #[cfg(target_os = "linux")]
-fn set_interface_v4(inner: &DatagramSocket, number: u32) -> io::Result<()> {
+fn set_interface_v4(inner: &PortSocket, number: u32) -> io::Result<()> {
     let socket = std::os::fd::AsFd::as_fd(inner);
     couplet_os::datagrams::set_multicast_interface_v4(socket, number)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn set_source_member(_: &DatagramSocket, _: &Group, _: u32, _: Membership) -> io::Result<()> {
+fn set_source_member(_: &PortSocket, _: &Group, _: u32, _: Membership) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
 #[cfg(not(target_os = "linux"))]
-fn set_interface_v4(_: &DatagramSocket, _: u32) -> io::Result<()> {
+fn set_interface_v4(_: &PortSocket, _: u32) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
@@ -155,14 +155,14 @@ mod tests {
     use super::*;
 
     /// An IPv4 port, an IPv6 port of both families, and one of IPv6 alone.
-    fn ports() -> [(DatagramSocket, &'static str); 3] {
+    fn ports() -> [(PortSocket, &'static str); 3] {
         let port = |domain, ip: IpAddr, only_v6: bool| {
             let socket = Socket::new(domain, Type::DGRAM, None).expect("a socket");
             if domain == Domain::IPV6 {
                 socket.set_only_v6(only_v6).expect("an option");
             }
             socket.bind(&SocketAddr::new(ip, 0).into()).expect("a free port");
-            DatagramSocket::from_socket(socket, 1).expect("a port")
+            PortSocket::from_socket(socket).expect("a port")
         };
         let (v4, v6) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::UNSPECIFIED.into());
         [

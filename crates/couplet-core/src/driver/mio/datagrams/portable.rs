@@ -29,7 +29,7 @@ impl ReceiveBuffers {
 
     pub(super) fn receive(
         &mut self,
-        socket: &DatagramSocket,
+        socket: &PortSocket,
         _count: usize,
         size: usize,
     ) -> io::Result<usize> {
@@ -52,25 +52,30 @@ impl ReceiveBuffers {
 }
 
 /// The socket of a port.
-pub(super) struct DatagramSocket(UdpSocket);
+pub(super) struct PortSocket(UdpSocket);
 
 #[cfg(unix)]
-impl std::os::fd::AsFd for DatagramSocket {
+impl std::os::fd::AsFd for PortSocket {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.0.as_fd()
     }
 }
 
 #[cfg(windows)]
-impl std::os::windows::io::AsSocket for DatagramSocket {
+impl std::os::windows::io::AsSocket for PortSocket {
     fn as_socket(&self) -> std::os::windows::io::BorrowedSocket<'_> {
         self.0.as_socket()
     }
 }
 
-impl DatagramSocket {
-    pub(super) fn from_socket(socket: Socket, _size: usize) -> io::Result<DatagramSocket> {
-        Ok(DatagramSocket(UdpSocket::from_std(socket.into())))
+impl PortSocket {
+    pub(super) fn from_socket(socket: Socket) -> io::Result<PortSocket> {
+        Ok(PortSocket(UdpSocket::from_std(socket.into())))
+    }
+
+    /// The length for which to make room: datagrams are never coalesced here.
+    pub(super) fn coalesce(&self, size: usize, _is_adopted: bool) -> usize {
+        size
     }
 
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
