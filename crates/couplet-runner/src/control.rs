@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use couplet::endpoints::UnixServer;
 use couplet::protocols::{LineOnlyReceiver, LineProtocol, LineTransport};
-use couplet::reactor::{ConnectionSnapshot, Snapshot};
+use couplet::reactor::{ConnectionSnapshot, DatagramSnapshot, Snapshot};
 use couplet::{Deferred, Failure, ListenOptions};
 use serde::Serialize;
 
@@ -150,6 +150,8 @@ struct Status {
     services: Vec<ServiceStatus>,
     // Bound: one for each port of the loop.
     ports: Vec<PortStatus>,
+    // Bound: one for each datagram port of the loop.
+    datagrams: Vec<DatagramStatus>,
     // Bound: one for each connection of the loop.
     connections: Vec<ConnectionStatus>,
 }
@@ -186,6 +188,29 @@ struct PortStatus {
     host: String,
     accepted: u64,
     is_paused: bool,
+}
+
+#[derive(Serialize)]
+struct DatagramStatus {
+    host: String,
+    peer: Option<String>,
+    received: u64,
+    sent: u64,
+    dropped: u64,
+    is_paused: bool,
+}
+
+impl DatagramStatus {
+    fn of(port: &DatagramSnapshot) -> DatagramStatus {
+        DatagramStatus {
+            host: port.host.to_string(),
+            peer: port.peer.as_ref().map(ToString::to_string),
+            received: port.received,
+            sent: port.sent,
+            dropped: port.dropped,
+            is_paused: port.paused,
+        }
+    }
 }
 
 impl ConnectionStatus {
@@ -234,6 +259,7 @@ impl Status {
                     is_paused: port.paused,
                 })
                 .collect(),
+            datagrams: snapshot.datagrams.iter().map(DatagramStatus::of).collect(),
             connections: snapshot.connections.iter().map(ConnectionStatus::of).collect(),
         }
     }

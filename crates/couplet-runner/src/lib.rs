@@ -114,14 +114,15 @@
 //!
 //! A reload checks the new configuration as a whole; if it is wrong, nothing changes and the error is
 //! logged. Services whose tables have changed are stopped and started, new ones are added, missing
-//! ones are removed, and the others notice nothing. The listening socket of a service that changes
-//! stays open.
+//! ones are removed, and the others notice nothing. The socket of a service that changes stays open, for
+//! connections or for datagrams.
 //!
 //! # Restarts
 //!
 //! SIGUSR2, or the order `restart`, starts the program's file, as it now is, as a new process. It gets
-//! all listening sockets, by their places in the configuration: endpoints that are a [`Listen`], or
-//! [`placed`], and those of the runner. Once its services have started, the old process accepts no more.
+//! the sockets of all ports, by their places in the configuration: endpoints that are a [`Listen`], a
+//! [`ListenUdp`], or [`placed`], and those of the runner. Once its services have started, the old process
+//! accepts no more, and leaves datagrams to the new one; it can still send.
 //! Connections of the kinds that the program [takes over](Runner::takes_over) move; the others may
 //! finish, and then the old process ends. If the new process fails, nothing changes.
 //!
@@ -172,4 +173,4 @@ pub use logging::{levels_of, log_panics};
 pub use options::{Arguments, Options, log_levels};
 pub use places::placed;
 pub use runner::Runner;
-pub use values::{Connect, Listen, Seconds};
+pub use values::{Connect, Listen, ListenUdp, Seconds};

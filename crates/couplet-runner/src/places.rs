@@ -1,17 +1,23 @@
-//! The listening sockets of a program by their places in its configuration. A new process of the
-//! program, or a service whose configuration has changed, listens on the sockets that are open.
+//! The sockets of a program's ports, for connections or for datagrams, by their places in its
+//! configuration. A new process of the program, or a service whose configuration has changed, serves
+//! the sockets that are open.
+
+mod kinds;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::sync::Arc;
 
-use couplet::endpoints::{Reload, ServerEndpoint, SharedPort};
+use couplet::endpoints::{Reload, ServerEndpoint, SharedPort, UdpServer};
 use couplet::factory::ErasedFactory;
-use couplet::{Address, Failure, ListeningSocket, Port, Reactor};
+use couplet::{Address, DatagramOptions, DatagramPort, DatagramProtocol, Failure, Port, Reactor};
 use serde::{Deserialize, Serialize};
 
-/// The place of a listening socket in a configuration. A service may have several sockets at one
-/// place, if it listens twice on the same text.
+use kinds::PlacedPort;
+pub(crate) use kinds::PlacedSocket;
+
+/// The place of a socket in a configuration. A service may have several sockets at one place, if it
+/// listens twice on the same text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Place {
     /// The table of the service; of the runner's own sockets, their option.
@@ -72,10 +78,12 @@ impl ServerEndpoint for Placed {
         let place =
             Place { service: self.service.to_string(), endpoint: self.endpoint.to_string() };
         let wanted = place.clone();
-        let factory = factory
-            .on_socket(move |address| SOCKETS.with(|sockets| sockets.take(&wanted, address)));
+        let factory = factory.on_socket(move |address| {
+            SOCKETS.with(|sockets| sockets.take(&wanted, address))?.into_streams()
+        });
         let port = self.endpoint.listen(reactor, factory)?;
-        SOCKETS.with(|sockets| sockets.add(place, port.clone(), self.endpoint.clone()));
+        let placed = PlacedPort::Streams(port.clone(), self.endpoint.clone());
+        SOCKETS.with(|sockets| sockets.add(place, placed));
         Ok(port)
     }
 
@@ -94,76 +102,85 @@ impl fmt::Display for Placed {
     }
 }
 
-/// A port with its place and its endpoint.
-struct OpenPort {
-    place: Place,
-    port: Port,
-    endpoint: Arc<dyn ServerEndpoint>,
+/// Opens the UDP port of a service at its place.
+pub(crate) fn listen_udp<P: DatagramProtocol>(
+    reactor: &Reactor,
+    (service, endpoint): (&str, &UdpServer),
+    options: DatagramOptions,
+    protocol: P,
+) -> couplet::Result<DatagramPort<P>> {
+    let place = Place { service: service.to_owned(), endpoint: endpoint.to_string() };
+    let address = Address::udp(endpoint.address);
+    let socket = SOCKETS.with(|sockets| sockets.take(&place, Some(&address)));
+    let port = match socket.and_then(PlacedSocket::into_datagrams) {
+        Some(socket) => reactor
+            .adopt_datagrams(socket, options, protocol)
+            .map_err(|error| Failure::msg(format!("cannot listen on {endpoint}: {error}")))?,
+        None => reactor.listen_udp_with(endpoint.address, options, protocol)?,
+    };
+    let placed = PlacedPort::Datagrams(port.transport().clone());
+    SOCKETS.with(|sockets| sockets.add(place, placed));
+    Ok(port)
 }
 
 #[derive(Default)]
 struct Sockets {
     /// Sockets that wait for their ports.
     // Bound: one for each port of the process before, or of the services that a reload changes.
-    waiting: RefCell<Vec<(Place, ListeningSocket)>>,
+    waiting: RefCell<Vec<(Place, PlacedSocket)>>,
     // Bound: one for each port of the loop.
-    ports: RefCell<Vec<OpenPort>>,
-    /// Whether another process accepts connections, and has the files of UNIX sockets.
+    ports: RefCell<Vec<(Place, PlacedPort)>>,
+    /// Whether another process serves the sockets, and has the files of UNIX sockets.
     is_guest: Cell<bool>,
 }
 
 impl Sockets {
     /// The socket for this place, or else one on the address to bind: the endpoint's options, or the
     /// name of its table, have changed.
-    fn take(&self, place: &Place, address: Option<&Address>) -> Option<ListeningSocket> {
+    fn take(&self, place: &Place, address: Option<&Address>) -> Option<PlacedSocket> {
         let mut waiting = self.waiting.borrow_mut();
         // Port 0 is any free port, which another service may have by chance.
         let address = address.filter(|address| address.port() != Some(0));
-        let at = |socket: &ListeningSocket| {
-            address.is_some() && socket.address().ok().as_ref() == address
-        };
+        // Addresses of TCP and UDP differ.
+        let at =
+            |socket: &PlacedSocket| address.is_some() && socket.address().ok().as_ref() == address;
         let found = waiting.iter().position(|(it, _)| it == place);
         let found = found.or_else(|| waiting.iter().position(|(_, socket)| at(socket)));
-        if found.is_none() {
-            // An address of the same service, which it has left, may overlap this one.
-            waiting.retain(|(it, _)| it.service != place.service);
+        if let (None, Some(address)) = (found, address) {
+            // An address of the same service, which it has left.
+            waiting
+                .retain(|(it, socket)| it.service != place.service || !socket.may_overlap(address));
         }
         found.map(|index| waiting.remove(index).1)
     }
 
-    fn add(&self, place: Place, port: Port, endpoint: Arc<dyn ServerEndpoint>) {
+    fn add(&self, place: Place, port: PlacedPort) {
         let mut ports = self.ports.borrow_mut();
-        ports.retain(|open| open.port.is_listening());
+        ports.retain(|(_, port)| port.is_listening());
         if self.is_guest.get() {
             port.keep_socket_file(true);
-            port.pause_producing();
+            port.serve(false);
         }
-        ports.push(OpenPort { place, port, endpoint });
+        ports.push((place, port));
     }
 
-    fn open(&self) -> Vec<(Place, Port)> {
+    fn open(&self) -> Vec<(Place, PlacedPort)> {
         let ports = self.ports.borrow();
-        let open = ports.iter().filter(|open| open.port.is_listening());
-        open.map(|open| (open.place.clone(), open.port.clone())).collect()
+        ports.iter().filter(|(_, port)| port.is_listening()).cloned().collect()
     }
 }
 
 /// Reads the files of all open endpoints again, such as certificates, except for those of these
 /// services, which are built anew.
 pub(crate) fn reload_files(except: &[&str]) -> couplet::Result<Vec<Reload>> {
-    let endpoints: Vec<_> = SOCKETS.with(|it| {
-        let ports = it.ports.borrow();
-        let kept = ports
-            .iter()
-            .filter(|open| open.port.is_listening() && !except.contains(&&*open.place.service));
-        kept.map(|open| open.endpoint.clone()).collect()
-    });
-    endpoints.iter().map(ServerEndpoint::reload).collect()
+    let open = SOCKETS.with(Sockets::open);
+    let kept = open.iter().filter(|(place, _)| !except.contains(&&*place.service));
+    kept.filter_map(|(_, port)| port.endpoint()).map(ServerEndpoint::reload).collect()
 }
 
-/// Has ports at these places listen on these sockets of another process, which still accepts, and has
+/// Has ports at these places use these sockets of another process, which still serves them, and has
 /// the files of UNIX sockets.
-pub(crate) fn inherit(sockets: Vec<(Place, ListeningSocket)>) {
+pub(crate) fn inherit(sockets: Vec<(Place, PlacedSocket)>) {
     SOCKETS.with(|it| {
         it.is_guest.set(true);
         it.waiting.borrow_mut().extend(sockets);
@@ -173,7 +190,7 @@ pub(crate) fn inherit(sockets: Vec<(Place, ListeningSocket)>) {
 /// Duplicates of the sockets of these services.
 pub(crate) async fn duplicates(
     is_wanted: impl Fn(&str) -> bool,
-) -> couplet::Result<Vec<(Place, ListeningSocket)>> {
+) -> couplet::Result<Vec<(Place, PlacedSocket)>> {
     let mut sockets = Vec::new();
     for (place, port) in SOCKETS.with(Sockets::open) {
         if is_wanted(&place.service) {
@@ -202,8 +219,8 @@ pub(crate) async fn hold(is_wanted: impl Fn(&str) -> bool) -> couplet::Result<()
     Ok(())
 }
 
-/// Closes the sockets that no port listens on. This process accepts connections, and has the files of
-/// UNIX sockets.
+/// Closes the sockets that have no port. This process serves the others, and has the files of UNIX
+/// sockets.
 pub(crate) fn settle() {
     SOCKETS.with(|it| {
         let was_guest = it.is_guest.replace(false);
@@ -216,19 +233,19 @@ pub(crate) fn settle() {
         for (_, port) in open {
             port.keep_socket_file(false);
             if was_guest {
-                port.resume_producing();
+                port.serve(true);
             }
         }
         drop(unused);
     });
 }
 
-/// Another process accepts connections now, on all sockets. The files of UNIX sockets belong to it.
+/// Another process serves all sockets now. The files of UNIX sockets belong to it.
 pub(crate) fn give_away() {
     SOCKETS.with(|it| {
         it.is_guest.set(true);
         for (_, port) in it.open() {
-            port.pause_producing();
+            port.serve(false);
             port.keep_socket_file(true);
         }
         let held = it.waiting.take();

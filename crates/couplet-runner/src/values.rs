@@ -2,13 +2,16 @@
 //! shows their place.
 
 use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use couplet::endpoints::{
-    ClientEndpoint, EndpointError, IntoEndpoint, ServerEndpoint, client_from_string,
+    ClientEndpoint, EndpointError, IntoEndpoint, ServerEndpoint, UdpServer, client_from_string,
     server_from_string,
 };
+use couplet::{DatagramOptions, DatagramPort, DatagramProtocol, Reactor};
 use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 
 use crate::places::{self, Placed};
@@ -29,6 +32,32 @@ use crate::places::{self, Placed};
 #[derive(Clone, Debug)]
 pub struct Listen {
     endpoint: Arc<dyn ServerEndpoint>,
+    /// The service whose configuration it is in.
+    service: Option<Arc<str>>,
+}
+
+/// A UDP address to receive at, such as `"udp:9000"`. Parsed when the configuration is read. Its socket
+/// stays open while the program is restarted, or the service's configuration changes.
+///
+/// ```
+/// use couplet::services::DatagramService;
+/// use couplet::{Datagram, DatagramOptions, DatagramTransport};
+/// use couplet_runner::ListenUdp;
+///
+/// fn echo(transport: &DatagramTransport, datagram: &Datagram<'_>) {
+///     transport.answer(datagram, datagram.data).ok();
+/// }
+///
+/// let listen: ListenUdp = "udp:9000:interface=127.0.0.1".parse()?;
+/// let service = DatagramService::opening("echo", move |reactor| {
+///     listen.listen(reactor, DatagramOptions::default(), echo)
+/// });
+/// # drop(service);
+/// # Ok::<(), couplet::Failure>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct ListenUdp {
+    endpoint: UdpServer,
     /// The service whose configuration it is in.
     service: Option<Arc<str>>,
 }
@@ -57,6 +86,37 @@ impl Listen {
     }
 }
 
+impl ListenUdp {
+    fn new(endpoint: UdpServer) -> ListenUdp {
+        ListenUdp { endpoint, service: places::service_being_read() }
+    }
+
+    /// The address to bind.
+    pub fn address(&self) -> SocketAddr {
+        self.endpoint.address
+    }
+
+    /// Opens the port, and passes its datagrams to `protocol`: on the socket that was open at this
+    /// place of the configuration, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// The address and the system's error.
+    pub fn listen<P: DatagramProtocol>(
+        &self,
+        reactor: &Reactor,
+        options: DatagramOptions,
+        protocol: P,
+    ) -> couplet::Result<DatagramPort<P>> {
+        match &self.service {
+            Some(service) => {
+                places::listen_udp(reactor, (service, &self.endpoint), options, protocol)
+            }
+            None => Ok(reactor.listen_udp_with(self.address(), options, protocol)?),
+        }
+    }
+}
+
 impl Connect {
     fn new(endpoint: Arc<dyn ClientEndpoint>) -> Connect {
         Connect { endpoint }
@@ -67,9 +127,9 @@ impl Connect {
     }
 }
 
-macro_rules! endpoint {
-    ($name:ident, $trait:ident, $parse:ident, $for:literal) => {
-        impl std::str::FromStr for $name {
+macro_rules! parsed {
+    ($name:ident, $parse:expr, $for:literal) => {
+        impl FromStr for $name {
             type Err = EndpointError;
 
             fn from_str(text: &str) -> Result<$name, EndpointError> {
@@ -80,18 +140,6 @@ macro_rules! endpoint {
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 self.endpoint.fmt(f)
-            }
-        }
-
-        impl IntoEndpoint<dyn $trait> for $name {
-            fn into_endpoint(self) -> Result<Arc<dyn $trait>, EndpointError> {
-                Ok(self.endpoint())
-            }
-        }
-
-        impl IntoEndpoint<dyn $trait> for &$name {
-            fn into_endpoint(self) -> Result<Arc<dyn $trait>, EndpointError> {
-                Ok(self.endpoint())
             }
         }
 
@@ -106,8 +154,27 @@ macro_rules! endpoint {
     };
 }
 
-endpoint!(Listen, ServerEndpoint, server_from_string, "listen on");
-endpoint!(Connect, ClientEndpoint, client_from_string, "connect to");
+macro_rules! endpoint {
+    ($name:ident, $trait:ident) => {
+        impl IntoEndpoint<dyn $trait> for $name {
+            fn into_endpoint(self) -> Result<Arc<dyn $trait>, EndpointError> {
+                Ok(self.endpoint())
+            }
+        }
+
+        impl IntoEndpoint<dyn $trait> for &$name {
+            fn into_endpoint(self) -> Result<Arc<dyn $trait>, EndpointError> {
+                Ok(self.endpoint())
+            }
+        }
+    };
+}
+
+parsed!(Listen, server_from_string, "listen on");
+parsed!(ListenUdp, UdpServer::from_str, "listen on");
+parsed!(Connect, client_from_string, "connect to");
+endpoint!(Listen, ServerEndpoint);
+endpoint!(Connect, ClientEndpoint);
 
 /// A time in a configuration: a number of seconds from 0 on, such as `5` or `0.25`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -175,6 +242,8 @@ mod tests {
     fn endpoints_are_checked_where_they_are_read() {
         assert_eq!("tcp:80".parse::<Listen>().unwrap().to_string(), "tcp:80");
         assert_eq!("tcp:a:80".parse::<Connect>().unwrap().to_string(), "tcp:a:80");
+        assert_eq!("udp:80".parse::<ListenUdp>().unwrap().to_string(), "udp:80");
+        assert!("tcp:80".parse::<ListenUdp>().is_err() && "udp:80".parse::<Listen>().is_err());
         #[derive(Debug, serde::Deserialize)]
         struct Ends {
             #[expect(dead_code)]

@@ -1,4 +1,4 @@
-//! The new process of a restart: it inherits the listening sockets, and reports that it serves.
+//! The new process of a restart: it inherits the sockets of all ports, and reports that it serves.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -9,12 +9,12 @@ use std::rc::Rc;
 use couplet::endpoints::FdClient;
 use couplet::protocols::{IntReceiver, StringProtocol, StringTransport};
 use couplet::reactor::HandedOver;
-use couplet::{By, Deferred, Failure, ListeningSocket, Loop, Reactor, Reason, Resolver};
+use couplet::{By, Deferred, Failure, Loop, Reactor, Reason, Resolver};
 
 use super::generations::{Generation, Generations};
 use super::wire::{self, Envelope, Reply, Request};
 use super::{LINK, STARTED_BY, Takers};
-use crate::places::{self, Place};
+use crate::places::{self, Place, PlacedSocket};
 
 /// A process that the program's older process has started.
 pub(crate) struct Heir {
@@ -191,7 +191,7 @@ struct Receiving {
     // Bound: the processes of the program.
     older: Vec<Generation>,
     // Bound: the ports of the older process.
-    sockets: Vec<(Place, ListeningSocket)>,
+    sockets: Vec<(Place, PlacedSocket)>,
     pid_file: Option<OwnedFd>,
     takers: Takers,
     done: Option<Resolver<Inheritance>>,
@@ -224,9 +224,8 @@ impl Receiving {
             }
             Request::Socket(place) => {
                 let first = next()?;
-                let socket =
-                    ListeningSocket::from_descriptors(std::iter::once(first).chain(descriptors));
-                let socket = socket.map_err(|error| {
+                let descriptors = std::iter::once(first).chain(descriptors).collect();
+                let socket = PlacedSocket::from_descriptors(descriptors).map_err(|error| {
                     Failure::msg(format!("cannot inherit the socket {place}: {error}"))
                 })?;
                 self.sockets.push((place, socket));

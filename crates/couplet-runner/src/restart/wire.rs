@@ -33,7 +33,7 @@ pub(super) enum Request {
     /// An older process that still runs, or the one that asks. Its descriptor is readable when it has
     /// ended.
     Generation { number: u32, pid: u32 },
-    /// A listening socket.
+    /// The socket of a port.
     Socket(Place),
     /// The locked pid file.
     PidFile,

@@ -1,0 +1,118 @@
+//! The two kinds of ports with places: for connections, and for datagrams.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use couplet::endpoints::ServerEndpoint;
+use couplet::{Address, DatagramSocket, DatagramTransport, Deferred, ListeningSocket, Port};
+
+/// A socket without a port of this loop.
+pub(crate) enum PlacedSocket {
+    Streams(ListeningSocket),
+    Datagrams(DatagramSocket),
+}
+
+/// A port of this loop.
+#[derive(Clone)]
+pub(super) enum PlacedPort {
+    Streams(Port, Arc<dyn ServerEndpoint>),
+    Datagrams(DatagramTransport),
+}
+
+impl PlacedSocket {
+    /// The socket with these descriptors of another process.
+    pub(crate) fn from_descriptors(descriptors: Vec<OwnedFd>) -> io::Result<PlacedSocket> {
+        let first = descriptors.first().ok_or(io::ErrorKind::InvalidInput)?;
+        match DatagramSocket::try_from(first.as_fd().try_clone_to_owned()?) {
+            Ok(socket) => Ok(PlacedSocket::Datagrams(socket)),
+            Err(_) => ListeningSocket::from_descriptors(descriptors).map(PlacedSocket::Streams),
+        }
+    }
+
+    /// The descriptors of the socket, for another process.
+    pub(crate) fn into_descriptors(self) -> io::Result<Vec<OwnedFd>> {
+        match self {
+            PlacedSocket::Streams(socket) => socket.into_descriptors(),
+            PlacedSocket::Datagrams(socket) => Ok(vec![socket.into()]),
+        }
+    }
+
+    pub(super) fn address(&self) -> io::Result<Address> {
+        match self {
+            PlacedSocket::Streams(socket) => socket.address(),
+            PlacedSocket::Datagrams(socket) => socket.address(),
+        }
+    }
+
+    /// Whether no port can be opened at this address while this socket is open.
+    pub(super) fn may_overlap(&self, address: &Address) -> bool {
+        self.address().is_ok_and(|own| {
+            std::mem::discriminant(&own) == std::mem::discriminant(address)
+                && (own.port(), own.unix()) == (address.port(), address.unix())
+        })
+    }
+
+    pub(super) fn into_streams(self) -> Option<ListeningSocket> {
+        match self {
+            PlacedSocket::Streams(socket) => Some(socket),
+            PlacedSocket::Datagrams(_) => None,
+        }
+    }
+
+    pub(super) fn into_datagrams(self) -> Option<DatagramSocket> {
+        match self {
+            PlacedSocket::Streams(_) => None,
+            PlacedSocket::Datagrams(socket) => Some(socket),
+        }
+    }
+
+    /// Sets whether the file of a UNIX socket stays when the socket is closed.
+    pub(super) fn keep_socket_file(&mut self, is_kept: bool) {
+        match self {
+            PlacedSocket::Streams(socket) => socket.keep_socket_file(is_kept),
+            PlacedSocket::Datagrams(_) => {}
+        }
+    }
+}
+
+impl PlacedPort {
+    pub(super) fn is_listening(&self) -> bool {
+        match self {
+            PlacedPort::Streams(port, _) => port.is_listening(),
+            PlacedPort::Datagrams(port) => port.is_listening(),
+        }
+    }
+
+    /// The endpoint of a port for connections.
+    pub(super) fn endpoint(&self) -> Option<&Arc<dyn ServerEndpoint>> {
+        match self {
+            PlacedPort::Streams(_, endpoint) => Some(endpoint),
+            PlacedPort::Datagrams(_) => None,
+        }
+    }
+
+    pub(super) fn duplicate(&self) -> Deferred<PlacedSocket> {
+        match self {
+            PlacedPort::Streams(port, _) => port.duplicate().map(PlacedSocket::Streams),
+            PlacedPort::Datagrams(port) => port.duplicate().map(PlacedSocket::Datagrams),
+        }
+    }
+
+    /// Sets whether this process accepts connections, or reads datagrams; otherwise another one does.
+    pub(super) fn serve(&self, on: bool) {
+        match self {
+            PlacedPort::Streams(port, _) if on => port.resume_producing(),
+            PlacedPort::Streams(port, _) => port.pause_producing(),
+            PlacedPort::Datagrams(port) => port.set_reading(on),
+        }
+    }
+
+    /// Sets whether the file of a UNIX socket stays when the port is closed.
+    pub(super) fn keep_socket_file(&self, is_kept: bool) {
+        match self {
+            PlacedPort::Streams(port, _) => port.keep_socket_file(is_kept),
+            PlacedPort::Datagrams(_) => {}
+        }
+    }
+}
