@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use couplet::{Answers, HandOver, ProducerKind, Protocol, Transport};
 
-use crate::datagrams::{self, Local};
+use crate::datagrams::{self, ListenUdp, Local};
 use crate::exit::Exit;
 use crate::server::{Drain, Listen, Server, Threads, answers, listening};
 use crate::values::seconds;
@@ -107,38 +107,32 @@ pub(crate) struct Echo {
 pub(crate) fn run(mut options: Echo) -> Result<(), Exit> {
     let ports = options.take_udp();
     if ports.is_empty() {
-        return server(options)?.run();
+        return server(options).run();
     }
+    let addresses: Vec<SocketAddr> = ports.iter().map(ListenUdp::address).collect();
     match options.endpoints.is_empty() {
-        true => datagrams::echo(&ports, options.threads, options.udp_rate),
+        true => datagrams::echo(&addresses, options.threads, options.udp_rate),
         false => Err(Exit::bad_usage("either connections or datagrams are echoed")),
     }
 }
 
-/// The server for connections.
-pub(crate) fn server(options: Echo) -> Result<Server, Exit> {
-    let idle_timeout = options.idle_timeout;
-    let streams = options.endpoints.into_iter().map(|local| match local {
-        Local::Streams(endpoint) => Ok(endpoint),
-        Local::Udp(_) => Err(Exit::bad_usage(datagrams::NOT_HERE)),
-    });
-    let (endpoints, drain) = (streams.collect::<Result<_, _>>()?, options.drain);
-    let listen = Listen { endpoints, drain, answers: options.answers };
-    Ok(Server::of_factory(listen, options.threads, move || {
-        move || EchoServer::New { idle_timeout }
-    }))
+/// The server for connections and, in a configuration, for datagrams.
+pub(crate) fn server(mut options: Echo) -> Server {
+    let (idle_timeout, rate) = (options.idle_timeout, options.udp_rate);
+    let udp = options.take_udp().into_iter();
+    let datagrams = udp.map(|listen| datagrams::echo_part(listen, rate)).collect();
+    let streams = options.endpoints.into_iter().filter_map(Local::into_streams);
+    let listen =
+        Listen { endpoints: streams.collect(), drain: options.drain, answers: options.answers };
+    let factory = move || move || EchoServer::New { idle_timeout };
+    Server::of_factory(listen, options.threads, factory).with_datagrams(datagrams)
 }
 
 impl Echo {
     /// Removes the addresses for datagrams.
-    fn take_udp(&mut self) -> Vec<SocketAddr> {
+    fn take_udp(&mut self) -> Vec<ListenUdp> {
         let is_udp = |local: &mut Local| matches!(local, Local::Udp(_));
-        let udp = self.endpoints.extract_if(.., is_udp);
-        udp.filter_map(|local| match local {
-            Local::Udp(address) => Some(address),
-            Local::Streams(_) => None,
-        })
-        .collect()
+        self.endpoints.extract_if(.., is_udp).filter_map(Local::into_udp).collect()
     }
 }
 

@@ -40,7 +40,7 @@ pub(crate) fn listening(port: &impl Display) -> Result<(), Exit> {
 }
 
 /// Prints a port of a service. A service whose stdout is closed keeps running.
-pub(crate) fn served(service: &str, port: &couplet::Port) {
+pub(crate) fn served(service: &str, port: &impl Display) {
     let _ = write(format!("{service} listening on {port}\n").as_bytes());
 }
 

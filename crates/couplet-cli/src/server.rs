@@ -11,10 +11,14 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use couplet::endpoints::{ServerEndpoint, SharedPort};
 use couplet::reactor::{Members, Snapshot};
 use couplet::services::{Child, StreamServerService, Supervisor};
-use couplet::{Answers, Cluster, ConnectError, Failure, IntoFactory, LoopOptions, Port, Reactor};
+use couplet::{
+    Answers, Cluster, ConnectError, DatagramTransport, Failure, IntoFactory, LoopOptions, Port,
+    Reactor,
+};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::datagrams::Part;
 use crate::endpoint::{self, to_listen};
 use crate::exit::Exit;
 use crate::output;
@@ -165,6 +169,9 @@ pub(crate) struct Server {
     listen: Listen,
     threads: Threads,
     prepare: Box<Prepare>,
+    /// The UDP ports of a service.
+    // Bound: one for each `udp:` endpoint of its table.
+    datagrams: Vec<Part>,
 }
 
 /// Makes the function that opens the ports of a loop.
@@ -186,7 +193,21 @@ impl Server {
         S: Fn(&Reactor, Arc<dyn ServerEndpoint>) -> couplet::Result<Port> + 'static,
     {
         let prepare = Box::new(move |members: Option<&Members>| Box::new(prepare(members)) as Open);
-        Server { listen, threads, prepare }
+        Server { listen, threads, prepare, datagrams: Vec::new() }
+    }
+
+    /// A server of a configuration with these UDP ports only.
+    pub(crate) fn of_datagrams(drain: Drain, datagrams: Vec<Part>) -> Server {
+        let listen = Listen { endpoints: Vec::new(), drain, answers: Answers::default() };
+        let none = |_: Option<&Members>| {
+            |_: &Reactor, _| Err(Failure::msg("a server of datagrams accepts no connections"))
+        };
+        Server::new(listen, Threads { number: 1 }, none).with_datagrams(datagrams)
+    }
+
+    /// Adds UDP ports, for a server of a configuration.
+    pub(crate) fn with_datagrams(self, datagrams: Vec<Part>) -> Server {
+        Server { datagrams, ..self }
     }
 
     /// A server whose protocols are built by `factory`'s factories, one for each loop.
@@ -203,7 +224,7 @@ impl Server {
 
     /// Serves until a signal ends the program. On SIGTERM, connections are asked to finish.
     pub(crate) fn run(self) -> Result<(), Exit> {
-        let Server { listen, threads, prepare } = self;
+        let Server { listen, threads, prepare, .. } = self;
         let options = LoopOptions::default().drain(listen.drain.time).answers(listen.answers);
         let endpoints = endpoint::or_free_port(listen.endpoints);
         if threads.number == 1 {
@@ -223,13 +244,13 @@ impl Server {
     }
 
     /// The server as a service of this name: one port, or a supervisor of several. It listens on
-    /// what `place` makes of its endpoints.
+    /// what `place` makes of its endpoints for connections.
     pub(crate) fn into_child(
         self,
         name: &str,
         place: impl Fn(Arc<dyn ServerEndpoint>) -> Arc<dyn ServerEndpoint>,
     ) -> Child {
-        let Server { listen, prepare, .. } = self;
+        let Server { listen, prepare, datagrams, .. } = self;
         let (open, drain) = (Rc::new(prepare(None)), listen.drain.time);
         let port = |child: &str, endpoint: Arc<dyn ServerEndpoint>| {
             let (open, service) = (open.clone(), name.to_owned());
@@ -239,15 +260,29 @@ impl Server {
                 .on_listening(move |port| output::served(&service, port))
         };
         let within = drain + PATIENCE;
-        let mut endpoints = endpoint::or_free_port(listen.endpoints);
-        if endpoints.len() == 1 {
-            return Child::new(port(name, endpoints.remove(0))).stop_within(within);
+        let endpoints = match datagrams.is_empty() {
+            true => endpoint::or_free_port(listen.endpoints),
+            false => listen.endpoints,
+        };
+        let is_alone = endpoints.len() + datagrams.len() == 1;
+        let mut names = (1..).map(|number| match is_alone {
+            true => name.to_owned(),
+            false => format!("{name}-{number}"),
+        });
+        let streams = endpoints.into_iter().zip(&mut names);
+        let mut children: Vec<Child> =
+            streams.map(|(endpoint, child)| Child::new(port(&child, endpoint))).collect();
+        children.extend(datagrams.into_iter().zip(&mut names).map(|(part, child)| {
+            let service = name.to_owned();
+            let announce = move |port: &DatagramTransport| output::served(&service, &port.host());
+            Child::new(part(&child).on_listening(announce))
+        }));
+        let mut children = children.into_iter().map(|child| child.stop_within(within));
+        if is_alone {
+            return children.next().expect("it has one port");
         }
         let all = Supervisor::new(name);
-        for (number, endpoint) in (1..).zip(endpoints) {
-            let child = format!("{name}-{number}");
-            all.add(Child::new(port(&child, endpoint)).stop_within(within)).detach();
-        }
+        children.for_each(|child| all.add(child).detach());
         Child::supervisor(&all)
     }
 }

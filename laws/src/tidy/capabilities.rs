@@ -608,6 +608,16 @@ const CAPABILITIES: &[Capability] = &[
         instead: GUEST,
         places: &["couplet-cli/src/run/", "couplet-cli/src/logging.rs"],
     },
+    // An address that is a place in a configuration.
+    Capability {
+        paths: &["couplet_runner::ListenUdp"],
+        instead: GUEST,
+        places: &[
+            "couplet-cli/src/datagrams/",
+            "couplet-cli/src/echo.rs",
+            "couplet-cli/src/forward/options.rs",
+        ],
+    },
     Capability {
         paths: &["serde"],
         instead: GUEST,

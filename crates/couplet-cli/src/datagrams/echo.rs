@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use couplet::{Datagram, DatagramProtocol, DatagramTransport};
 
+use super::{ListenUdp, Part};
 use crate::exit::Exit;
 use crate::server::Threads;
 
@@ -98,7 +99,18 @@ impl DatagramProtocol for Echo {
 }
 
 pub(crate) fn run(addresses: &[SocketAddr], threads: Threads, rate: u32) -> Result<(), Exit> {
-    super::run(addresses, threads, || Echo { answers: ReplyLimiter::new(rate), has_refused: false })
+    super::run(addresses, threads, || Echo::new(rate))
+}
+
+/// A UDP port of a service.
+pub(crate) fn part(listen: ListenUdp, rate: u32) -> Part {
+    super::part(listen, move || Echo::new(rate), |service| service)
+}
+
+impl Echo {
+    fn new(rate: u32) -> Echo {
+        Echo { answers: ReplyLimiter::new(rate), has_refused: false }
+    }
 }
 
 #[cfg(test)]

@@ -11,15 +11,19 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use couplet::endpoints::UdpClient;
-use couplet::{Address, Datagram, DatagramPort, DatagramProtocol, DatagramTransport};
+use couplet::{Address, Datagram, DatagramPort, DatagramProtocol, DatagramTransport, Deferred};
 
-use super::address_of;
+use super::{ListenUdp, Part, address_of};
 use crate::exit::Exit;
 use crate::output;
 use crate::server::{self, SessionPermit, Threads};
 
 /// Default of `--idle-timeout`.
 const IDLE: Duration = Duration::from_secs(60);
+/// Pause between two lookups of a server whose name is unknown.
+const SEARCH_INTERVAL: Duration = Duration::from_secs(5);
+/// Interval at which a port that stops looks for answers.
+const ANSWER_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Datagrams forwarded in all threads.
 #[derive(Default)]
@@ -38,7 +42,7 @@ fn count(of: &AtomicU64) {
 
 /// The protocol of the port that faces the clients.
 struct ClientPort {
-    server: SocketAddr,
+    server: Upstream,
     idle: Duration,
     /// Most concurrent clients.
     most: usize,
@@ -47,30 +51,44 @@ struct ClientPort {
     totals: Arc<Totals>,
 }
 
+/// The server.
+#[derive(Clone)]
+enum Upstream {
+    At(SocketAddr),
+    /// Its name is to be looked up.
+    Named(UdpClient),
+}
+
 struct Session {
     port: DatagramPort<ReplyForwarder>,
-    /// The local address to which the client sent last.
-    known: Rc<Cell<Option<IpAddr>>>,
-    /// Time of the last datagram in either direction.
-    last_activity: Rc<Cell<Instant>>,
+    exchange: Rc<Exchange>,
     _place: SessionPermit,
+}
+
+/// The datagrams of a client, and their answers.
+struct Exchange {
+    /// The local address to which the client sent last.
+    known: Cell<Option<IpAddr>>,
+    /// Time of the last datagram in either direction.
+    last_activity: Cell<Instant>,
+    /// The client's last datagram has no answer yet.
+    awaits_answer: Cell<bool>,
 }
 
 /// The protocol of one client's port towards the server.
 struct ReplyForwarder {
     clients: DatagramTransport,
     client: Address,
-    /// The local address to which the client sent last.
-    known: Rc<Cell<Option<IpAddr>>>,
-    last_activity: Rc<Cell<Instant>>,
+    exchange: Rc<Exchange>,
     totals: Arc<Totals>,
 }
 
 impl DatagramProtocol for ReplyForwarder {
     fn datagram_received(&mut self, transport: &DatagramTransport, datagram: &Datagram<'_>) {
-        self.last_activity.set(transport.reactor().now());
+        self.exchange.last_activity.set(transport.reactor().now());
+        self.exchange.awaits_answer.set(false);
         let mut asked = Datagram::new(&[], &self.client);
-        asked.to = self.known.get();
+        asked.to = self.exchange.known.get();
         if self.clients.answer(&asked, datagram.data).is_ok() {
             count(&self.totals.back);
         }
@@ -85,21 +103,24 @@ impl DatagramProtocol for ReplyForwarder {
 impl ClientPort {
     /// The client's session, created if necessary; `None` if there are too many.
     fn session(&mut self, transport: &DatagramTransport, from: &Datagram<'_>) -> Option<&Session> {
+        let Upstream::At(server) = self.server else { return None };
         if !self.sessions.contains_key(&from.from) {
             let Some(place) = SessionPermit::acquire(&self.totals.open, self.most) else {
                 count(&self.totals.turned_away);
                 return None;
             };
-            let known = Rc::new(Cell::new(from.to));
-            let last_activity = Rc::new(Cell::new(transport.reactor().now()));
+            let exchange = Rc::new(Exchange {
+                known: Cell::new(from.to),
+                last_activity: Cell::new(transport.reactor().now()),
+                awaits_answer: Cell::new(false),
+            });
             let answers = ReplyForwarder {
                 clients: transport.clone(),
                 client: from.from.clone(),
-                known: known.clone(),
-                last_activity: last_activity.clone(),
+                exchange: exchange.clone(),
                 totals: self.totals.clone(),
             };
-            let port = match transport.reactor().connect_udp(self.server, answers) {
+            let port = match transport.reactor().connect_udp(server, answers) {
                 Ok(port) => port,
                 Err(error) => {
                     tracing::warn!(client = %from.from, %error, "rejected a client");
@@ -109,7 +130,7 @@ impl ClientPort {
             };
             count(&self.totals.clients);
             tracing::info!(client = %from.from, "a new client");
-            let session = Session { port, known, last_activity, _place: place };
+            let session = Session { port, exchange, _place: place };
             self.sessions.insert(from.from.clone(), session);
         }
         self.sessions.get(&from.from)
@@ -119,7 +140,8 @@ impl ClientPort {
     fn sweep(&mut self, transport: &DatagramTransport) {
         let (now, idle) = (transport.reactor().now(), self.idle);
         self.sessions.retain(|client, session| {
-            let is_live = now.saturating_duration_since(session.last_activity.get()) < idle;
+            let last_activity = session.exchange.last_activity.get();
+            let is_live = now.saturating_duration_since(last_activity) < idle;
             if !is_live {
                 tracing::info!(%client, "an idle client");
                 drop(session.port.stop_listening());
@@ -128,19 +150,61 @@ impl ClientPort {
         });
         transport.port::<Self>().call_later(idle / 4, Self::sweep);
     }
+
+    /// Looks the server's name up, again and again. Meanwhile datagrams wait.
+    fn find_server(&mut self, transport: &DatagramTransport) {
+        let Upstream::Named(server) = &self.server else { return };
+        transport.pause_producing();
+        let (port, (name, number)) = (transport.port::<Self>(), (server.host.clone(), server.port));
+        let found = transport.reactor().resolve(&*name).add_both(move |found| {
+            let told = port.clone();
+            match found {
+                Ok(found) => told.tell(move |clients, transport| {
+                    clients.server = Upstream::At(SocketAddr::new(found[0], number));
+                    transport.resume_producing();
+                }),
+                Err(failure) => told.tell(move |_, transport| {
+                    tracing::warn!("cannot find the server {name}: {failure}");
+                    transport.port::<Self>().call_later(SEARCH_INTERVAL, Self::find_server);
+                }),
+            };
+            Ok(())
+        });
+        found.detach();
+    }
+
+    fn awaits_answers(&self) -> bool {
+        self.sessions.values().any(|session| session.exchange.awaits_answer.get())
+    }
+}
+
+/// Waits until each client has an answer to its last datagram, at most for this time.
+fn finish(port: &DatagramTransport, within: Duration) -> Deferred<()> {
+    let (port, reactor) = (port.port::<ClientPort>(), port.reactor().clone());
+    let began = reactor.now();
+    reactor.clone().spawn(async move {
+        while reactor.now() - began < within
+            && port.ask(|clients, _| clients.awaits_answers()).await?
+        {
+            reactor.sleep(ANSWER_INTERVAL).await?;
+        }
+        Ok(())
+    })
 }
 
 impl DatagramProtocol for ClientPort {
     fn start_protocol(&mut self, transport: &DatagramTransport) {
         self.sweep(transport);
+        self.find_server(transport);
     }
 
     fn datagram_received(&mut self, transport: &DatagramTransport, datagram: &Datagram<'_>) {
         let totals = self.totals.clone();
         let Some(session) = self.session(transport, datagram) else { return };
-        session.known.set(datagram.to);
-        session.last_activity.set(transport.reactor().now());
+        session.exchange.known.set(datagram.to);
+        session.exchange.last_activity.set(transport.reactor().now());
         if session.port.send(datagram.data).is_ok() {
+            session.exchange.awaits_answer.set(true);
             count(&totals.there);
         }
     }
@@ -167,15 +231,37 @@ pub(crate) fn run(
     let server = address_of(server)?;
     let most = server::max_sessions(most, 1);
     let totals = Arc::<Totals>::default();
-    super::run(&[listen], threads, || ClientPort {
-        server,
-        idle: idle.unwrap_or(IDLE),
-        most,
-        sessions: BTreeMap::new(),
-        totals: totals.clone(),
+    super::run(&[listen], threads, || {
+        ClientPort::new(Upstream::At(server), idle, most, totals.clone())
     })?;
     output::print_to_stderr(&totals.to_string());
     Ok(())
+}
+
+/// A UDP port of a service. When it stops, clients may wait for their answers for the time `drain`.
+pub(crate) fn part(
+    (listen, server): (ListenUdp, UdpClient),
+    idle: Option<Duration>,
+    most: Option<usize>,
+    drain: Duration,
+) -> Part {
+    let most = server::max_sessions(most, 1);
+    let server = server.address().map_or(Upstream::Named(server), Upstream::At);
+    let totals = Arc::<Totals>::default();
+    let protocol = move || ClientPort::new(server.clone(), idle, most, totals.clone());
+    super::part(listen, protocol, move |service| service.finish(move |port| finish(port, drain)))
+}
+
+impl ClientPort {
+    fn new(
+        server: Upstream,
+        idle: Option<Duration>,
+        most: usize,
+        totals: Arc<Totals>,
+    ) -> ClientPort {
+        let idle = idle.unwrap_or(IDLE);
+        ClientPort { server, idle, most, sessions: BTreeMap::new(), totals }
+    }
 }
 
 #[cfg(test)]
@@ -204,13 +290,8 @@ mod tests {
             let (to, totals) = (server.address(), Arc::<Totals>::default());
             let counted = totals.clone();
             let between = sim.host("forward", move |reactor| {
-                let port = ClientPort {
-                    server: to,
-                    idle: Duration::from_secs(IDLE),
-                    most,
-                    sessions: BTreeMap::new(),
-                    totals: counted.clone(),
-                };
+                let idle = Some(Duration::from_secs(IDLE));
+                let port = ClientPort::new(Upstream::At(to), idle, most, counted.clone());
                 reactor.listen_udp(([0, 0, 0, 0], 9000).into(), port)?;
                 Ok(())
             });

@@ -1,4 +1,5 @@
-//! The commands over UDP: `udp:` addresses, and `couplet echo`, `forward` and `connect` for them.
+//! The commands over UDP: `udp:` addresses, and `couplet echo`, `forward` and `connect` for them; the
+//! first two are parts of services, too.
 
 mod connect;
 mod echo;
@@ -7,34 +8,55 @@ mod forward;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use couplet::endpoints::{EndpointError, ServerEndpoint, UdpClient, UdpServer};
+use couplet::endpoints::{EndpointError, ServerEndpoint, UdpClient};
+use couplet::services::DatagramService;
 use couplet::{
     Datagram, DatagramOptions, DatagramProtocol, DatagramTransport, Failure, Loop, LoopOptions,
 };
+pub(crate) use couplet_runner::ListenUdp;
 
 use crate::endpoint::{Peer, to_connect, to_listen};
 use crate::exit::Exit;
 use crate::server::{self, Threads};
 
 pub(crate) use connect::run as connect;
-pub(crate) use echo::run as echo;
-pub(crate) use forward::run as forward;
-
-/// The error for datagrams where only connections are served.
-pub(crate) const NOT_HERE: &str = "a service in a configuration has no udp: endpoints";
+pub(crate) use echo::{part as echo_part, run as echo};
+pub(crate) use forward::{part as forward_part, run as forward};
 
 /// An address to listen on, for connections or for datagrams.
 #[derive(Clone, Debug)]
 pub(crate) enum Local {
     Streams(Arc<dyn ServerEndpoint>),
-    Udp(SocketAddr),
+    Udp(
+        // Bound: an address, and the name of its service.
+        ListenUdp,
+    ),
 }
+
+/// Makes a part of a service that has this name: a UDP port.
+pub(crate) type Part = Box<dyn FnOnce(&str) -> DatagramService>;
 
 /// An address to connect to, or to send datagrams to.
 #[derive(Clone, Debug)]
 pub(crate) enum Remote {
     Streams(Peer),
     Udp(UdpClient),
+}
+
+impl Local {
+    pub(crate) fn into_streams(self) -> Option<Arc<dyn ServerEndpoint>> {
+        match self {
+            Local::Streams(endpoint) => Some(endpoint),
+            Local::Udp(_) => None,
+        }
+    }
+
+    pub(crate) fn into_udp(self) -> Option<ListenUdp> {
+        match self {
+            Local::Streams(_) => None,
+            Local::Udp(listen) => Some(listen),
+        }
+    }
 }
 
 /// The peer's first address, which is the one that the system prefers.
@@ -56,7 +78,7 @@ fn is_udp(typed: &str) -> bool {
 pub(crate) fn local(typed: &str) -> Result<Local, EndpointError> {
     match is_udp(typed) {
         false => Ok(Local::Streams(to_listen(typed)?)),
-        true => Ok(Local::Udp(typed.parse::<UdpServer>()?.address)),
+        true => Ok(Local::Udp(typed.parse()?)),
     }
 }
 
@@ -66,6 +88,19 @@ pub(crate) fn remote(typed: &str) -> Result<Remote, EndpointError> {
         false => Ok(Remote::Streams(to_connect(typed)?)),
         true => Ok(Remote::Udp(typed.parse()?)),
     }
+}
+
+/// A UDP port of a service, with a protocol from `protocol` each time it starts.
+fn part<P: DatagramProtocol>(
+    listen: ListenUdp,
+    protocol: impl Fn() -> P + 'static,
+    change: impl FnOnce(DatagramService) -> DatagramService + 'static,
+) -> Part {
+    Box::new(move |name| {
+        change(DatagramService::opening(name, move |reactor| {
+            listen.listen(reactor, DatagramOptions::default(), protocol())
+        }))
+    })
 }
 
 /// Listens on these addresses with a protocol from `protocol` each, in `threads` threads.
@@ -125,6 +160,7 @@ mod tests {
             let Ok(Local::Udp(local)) = local(typed) else { panic!("{typed}") };
             let Ok(Remote::Udp(remote)) = remote(typed) else { panic!("{typed}") };
             let remote = address_of(&remote).expect("no name");
+            let local = local.address();
             assert_eq!((local.to_string(), remote.to_string()), (here.into(), there.into()));
         }
         assert!(matches!(local("7"), Ok(Local::Streams(_))));

@@ -24,7 +24,7 @@ use couplet::{
     Address, Answers, Factory, Failure, Newcomer, Protocol, Reactor, Reason, Seat, Transport,
 };
 
-use crate::datagrams::{self, Local, Remote};
+use crate::datagrams;
 use crate::endpoint::Peer;
 use crate::exit::Exit;
 use crate::output;
@@ -289,11 +289,9 @@ impl Protocol for ServerSide {
 }
 
 pub(crate) fn run(options: Forward) -> Result<(), Exit> {
-    if let (Local::Udp(listen), [Remote::Udp(connect)], None) =
-        (&options.listen, &options.connect[..], options.check)
-    {
+    if let Some((listen, connect)) = options.udp() {
         let (idle, most) = (options.idle_timeout, options.max_connections);
-        return datagrams::forward((*listen, connect), idle, most, options.threads);
+        return datagrams::forward((listen.address(), connect), idle, most, options.threads);
     }
     let (server, totals) = counting_server(options)?;
     server.run()?;
@@ -301,8 +299,14 @@ pub(crate) fn run(options: Forward) -> Result<(), Exit> {
     Ok(())
 }
 
-/// The server for connections.
+/// The server for connections or, in a configuration, for datagrams.
 pub(crate) fn server(options: Forward) -> Result<Server, Exit> {
+    if let Some((listen, connect)) = options.udp() {
+        let (idle, most) = (options.idle_timeout, options.max_connections);
+        let ends = (listen.clone(), connect.clone());
+        let part = datagrams::forward_part(ends, idle, most, options.drain.time);
+        return Ok(Server::of_datagrams(options.drain, vec![part]));
+    }
     counting_server(options).map(|(server, _)| server)
 }
 

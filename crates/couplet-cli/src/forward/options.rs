@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use couplet::endpoints::ServerEndpoint;
+use couplet::endpoints::{ServerEndpoint, UdpClient};
 
 use super::checks;
 use super::upstreams::Balance;
-use crate::datagrams::{self, Local, Remote};
+use crate::datagrams::{self, ListenUdp, Local, Remote};
 use crate::endpoint::Peer;
 use crate::exit::Exit;
 use crate::server::{Drain, Threads, listening};
@@ -101,6 +101,16 @@ pub(crate) struct Forward {
     pub(super) threads: Threads,
 }
 
+impl Forward {
+    /// The ends of a forwarder for datagrams.
+    pub(super) fn udp(&self) -> Option<(&ListenUdp, &UdpClient)> {
+        match (&self.listen, &self.connect[..], self.check) {
+            (Local::Udp(listen), [Remote::Udp(connect)], None) => Some((listen, connect)),
+            _ => None,
+        }
+    }
+}
+
 fn clients(text: &str) -> Result<usize, String> {
     let number = text.parse().ok().filter(|number| *number > 0);
     number.ok_or_else(|| "a number of connections, 1 or more, is expected here".to_owned())
@@ -133,7 +143,12 @@ pub(super) fn streams(
         .collect();
     let listen = match listen {
         Local::Streams(listen) if servers.len() == count => listen,
-        Local::Udp(_) if servers.is_empty() => return Err(no_streams(count, check)),
+        Local::Udp(_) if servers.is_empty() && count == 1 => {
+            return Err(Exit::bad_usage("cannot check a UDP server: leave out --check"));
+        }
+        Local::Udp(_) if servers.is_empty() => {
+            return Err(Exit::bad_usage("cannot forward UDP to several servers: give one CONNECT"));
+        }
         _ => return Err(Exit::bad_usage(MIXTURE)),
     };
     let unchecked = servers.iter().find(|peer| check.is_some() && !checks::can_check(&peer.name));
@@ -148,12 +163,3 @@ pub(super) fn streams(
 
 const MIXTURE: &str =
     "cannot forward between UDP and a stream: give udp: on both sides or on neither";
-
-/// The error for UDP endpoints.
-fn no_streams(servers: usize, check: Option<Duration>) -> Exit {
-    Exit::bad_usage(match (servers, check) {
-        (1, None) => datagrams::NOT_HERE,
-        (1, Some(_)) => "cannot check a UDP server: leave out --check",
-        _ => "cannot forward UDP to several servers: give one CONNECT",
-    })
-}

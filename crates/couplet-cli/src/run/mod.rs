@@ -28,11 +28,11 @@ Example:
 FILE has a table for each service, [services.NAME]. Its kind is one of echo, forward, serve, chat,
 poetry, transform and proxy, which are the commands of these names and those of couplet poetry. Its
 other keys are the long options of that command; LISTEN, CONNECT, DIR and FILES are listen, connect,
-folder and files.
+folder and files. echo and forward serve udp: endpoints too, and echo both kinds in one table.
 
 SIGHUP opens the log file again, and applies the changes of FILE. If FILE is wrong, nothing
 changes. SIGUSR2 starts the program's file, as it now is, as a new process, which takes over all
-ports and many connections. SIGTERM ends the services; a second one ends the process immediately.
+ports, TCP, UNIX and UDP, and many connections. SIGTERM ends the services; a second one ends the process immediately.
 
 Exit codes: 0 after a signal, 1 if a service can't start or fails too often, 2 for a wrong FILE.";
 
@@ -75,7 +75,7 @@ fn runner() -> Runner {
         .takes_over(echo::MOVES_AS, |_, _| Ok(echo::continued()))
         .takes_over(chat::MOVES_AS, |state, _| chat::continued(state))
         .takes_over(Continued::KIND, |state, _| Continued::new(state))
-        .kind("echo", |name, table: Table<echo::Echo>, _| child(name, echo::server(table.0)))
+        .kind("echo", |name, table: Table<echo::Echo>, _| child(name, Ok(echo::server(table.0))))
         .kind("forward", |name, table: Table<forward::Forward>, _| {
             child(name, forward::server(table.0))
         })

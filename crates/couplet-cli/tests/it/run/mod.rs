@@ -14,6 +14,7 @@ mod process;
 mod reload;
 mod restart;
 mod restart_http;
+mod restart_udp;
 mod systemd;
 
 use std::net::SocketAddr;
