@@ -65,6 +65,34 @@
 //! A program with [kinds](Runner::kind) of services reads a table for each service instead, such as
 //! `[services.front]` with `kind = "echo"`.
 //!
+//! A service of datagrams has a [`ListenUdp`]:
+//!
+//! ```no_run
+//! use couplet::services::{Child, DatagramService};
+//! use couplet::{Datagram, DatagramOptions, DatagramTransport};
+//! use couplet_runner::{ListenUdp, Runner};
+//! use serde::Deserialize;
+//!
+//! #[derive(Deserialize)]
+//! struct Config {
+//!     listen: ListenUdp,
+//! }
+//!
+//! fn echo(transport: &DatagramTransport, datagram: &Datagram<'_>) {
+//!     transport.answer(datagram, datagram.data).ok();
+//! }
+//!
+//! fn main() -> std::process::ExitCode {
+//!     Runner::new("echo")
+//!         .service(|config: Config, _reactor| {
+//!             Ok(Child::new(DatagramService::opening("echo", move |reactor| {
+//!                 config.listen.listen(reactor, DatagramOptions::default(), echo)
+//!             })))
+//!         })
+//!         .main()
+//! }
+//! ```
+//!
 //! # The process
 //!
 //! | signal | effect |

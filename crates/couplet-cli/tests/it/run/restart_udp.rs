@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::restart::{Restarted, services};
-use super::{FILE, Program, echo, echoes, port_after, run_in};
+use super::{FILE, POEM, Program, echo, echoes, poet, port_after, run_in};
 use crate::kit::{Client, PATIENCE, wait_until};
 use crate::needed::Folder;
 
@@ -122,6 +122,36 @@ fn a_forwarder_answers_across_a_restart() {
     assert!(program.is_running());
     server.send_to(b"answer one", old).unwrap();
     assert_eq!(receive(&client), (b"answer one".to_vec(), host));
+    wait_until("the end of the first", || !program.is_running());
+    program.stop();
+}
+
+#[test]
+fn an_old_process_whose_connections_finish_reads_no_datagram() {
+    let (server, number) = server();
+    let to = format!("udp:127.0.0.1:{number}");
+    let all = [forward("f", "udp:0:interface=127.0.0.1", &to, ""), poet(9.0, 90.0)];
+    let folder = Folder::new();
+    folder.write("poem", POEM);
+    let text = services(&all, "restart-drain = 90");
+    let mut program = Restarted(Program::start_with(folder, &text, &[]));
+    let (port, poet) = (udp_port(&program, "f"), program.port("poet"));
+    let mut reader = Client::connect(poet);
+    reader.read_exact(5);
+    let client = socket();
+    client.send_to(b"one", port).unwrap();
+    let (_, old) = receive(&server);
+    program.restart();
+    for number in 0..100u8 {
+        client.send_to(&[number], port).unwrap();
+        let (bytes, session) = receive(&server);
+        assert_eq!((bytes, session == old), (vec![number], false));
+    }
+    // Its session has ended for the client, but not for the server.
+    server.send_to(b"answer one", old).unwrap();
+    assert_eq!(receive(&client), (b"answer one".to_vec(), port));
+    assert!(program.is_running());
+    program.signal(Signal::TERM);
     wait_until("the end of the first", || !program.is_running());
     program.stop();
 }
