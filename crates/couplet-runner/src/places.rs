@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::sync::Arc;
 
-use couplet::endpoints::{Reload, ServerEndpoint, SharedPort, UdpServer};
+use couplet::endpoints::{Reload, ServerEndpoint, SharedPort, Sharing, UdpServer};
 use couplet::factory::ErasedFactory;
 use couplet::{Address, DatagramOptions, DatagramPort, DatagramProtocol, Failure, Port, Reactor};
 use serde::{Deserialize, Serialize};
@@ -87,8 +87,8 @@ impl ServerEndpoint for Placed {
         Ok(port)
     }
 
-    fn share(&self, loops: usize) -> couplet::Result<SharedPort> {
-        self.endpoint.share(loops)
+    fn share(&self, sharing: &Sharing) -> couplet::Result<SharedPort> {
+        self.endpoint.share(sharing)
     }
 
     fn reload(&self) -> couplet::Result<Reload> {

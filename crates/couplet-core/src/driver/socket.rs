@@ -287,6 +287,15 @@ impl ListeningSocket {
         self.socket.local_addr().map(|address| mio::address(&address))
     }
 
+    /// A duplicate. The file of a UNIX socket stays when it is closed.
+    pub(crate) fn duplicate(&self) -> io::Result<ListeningSocket> {
+        #[cfg(unix)]
+        let file = self.file.as_ref().map(mio::SocketFile::try_clone).transpose()?;
+        #[cfg(not(unix))]
+        let file = None;
+        Ok(ListeningSocket { file, socket: self.socket.try_clone()? })
+    }
+
     /// A duplicate without the socket file, which stays with the original.
     pub(crate) fn try_clone(&self) -> io::Result<ListeningSocket> {
         self.socket.try_clone().map(ListeningSocket::from)

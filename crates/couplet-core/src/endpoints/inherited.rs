@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::grammar::{Part, Parts, escaped};
-use super::{EndpointError, ServerEndpoint, SharedPort};
+use super::{EndpointError, ServerEndpoint, SharedPort, Sharing};
 use crate::defer::Result;
 #[cfg(unix)]
 use crate::driver::{ListenOptions, ListeningSocket};
@@ -41,8 +41,9 @@ impl ServerEndpoint for FdServer {
         adopt(reactor, factory, || Ok((self.number, None)), &self.place)
     }
 
-    fn share(&self, _: usize) -> Result<SharedPort> {
-        share((self.number, None), &self.place, self.to_string())
+    fn share(&self, sharing: &Sharing) -> Result<SharedPort> {
+        let number = self.number;
+        share(sharing, move || Ok((number, None)), &self.place, self.to_string())
     }
 }
 
@@ -169,8 +170,10 @@ impl ServerEndpoint for SystemdServer {
         adopt(reactor, factory, || Ok((self.number()?, self.domain)), &self.place)
     }
 
-    fn share(&self, _: usize) -> Result<SharedPort> {
-        share((self.number()?, self.domain), &self.place, self.to_string())
+    fn share(&self, sharing: &Sharing) -> Result<SharedPort> {
+        let endpoint = self.clone();
+        let which = move || Ok((endpoint.number()?, endpoint.domain));
+        share(sharing, which, &self.place, self.to_string())
     }
 }
 
@@ -190,13 +193,23 @@ fn adopt(
     Ok(reactor.adopt_port(socket, factory).map_err(|error| socket_error(place, &error))?)
 }
 
-/// Shares the descriptor's socket among several loops.
+/// Shares the chosen socket among several loops, or else a duplicate of the descriptor's.
 #[cfg(unix)]
-fn share(which: (i32, Option<&str>), place: &Part, text: String) -> Result<SharedPort> {
-    let socket = inherit(which, place)?;
-    let again = move || ListeningSocket::inherited(which.0);
-    let shared = SharedPort::from_one_socket(socket, &ListenOptions::default(), text, again);
-    Ok(shared.map_err(|error| passed_socket_error(which.0, place, &error))?)
+fn share(
+    sharing: &Sharing,
+    which: impl Fn() -> Result<(i32, Option<&'static str>), EndpointError> + Send + Sync + 'static,
+    place: &Part,
+    text: String,
+) -> Result<SharedPort> {
+    let (sharing, inherited) = (sharing.clone(), place.clone());
+    let open = move || match sharing.choose_socket(None) {
+        Some(socket) => Ok(socket),
+        None => inherit(which()?, &inherited),
+    };
+    let first = open()?;
+    let again = move || open().map_err(std::io::Error::other);
+    let shared = SharedPort::from_one_socket(first, &ListenOptions::default(), text, again);
+    Ok(shared.map_err(|error| socket_error(place, &error))?)
 }
 
 #[cfg(unix)]
@@ -225,7 +238,13 @@ fn passed_socket_error(number: i32, place: &Part, error: &std::io::Error) -> End
 }
 
 #[cfg(not(unix))]
-fn share((number, _): (i32, Option<&str>), place: &Part, _: String) -> Result<SharedPort> {
+fn share(
+    _: &Sharing,
+    which: impl FnOnce() -> Result<(i32, Option<&'static str>), EndpointError>,
+    place: &Part,
+    _: String,
+) -> Result<SharedPort> {
+    let (number, _) = which()?;
     Err(place.error(format!("cannot use descriptor {number}: this system passes no descriptors")))?
 }
 

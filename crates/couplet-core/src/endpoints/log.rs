@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::grammar::{Part, Parts, print_over, print_part};
 use super::record_file::{RecordFile, RecordFormat, RecordWriter};
-use super::{ClientEndpoint, EndpointError, Reload, ServerEndpoint, SharedPort};
+use super::{ClientEndpoint, EndpointError, Reload, ServerEndpoint, SharedPort, Sharing};
 use crate::address::Address;
 use crate::defer::{Deferred, Failure, Result};
 use crate::error::Plain;
@@ -187,12 +187,12 @@ impl<E: ServerEndpoint> ServerEndpoint for Logged<E> {
     }
 
     /// Opens the file once, for all loops.
-    fn share(&self, loops: usize) -> Result<SharedPort> {
+    fn share(&self, sharing: &Sharing) -> Result<SharedPort> {
         let log = self.log.clone();
         if let Some(file) = &log.file {
             log.open_file(file)?;
         }
-        Ok(self.over.share(loops)?.wrapped(|over| Logged { over, log }))
+        Ok(self.over.share(sharing)?.wrapped(|over| Logged { over, log }))
     }
 
     fn reload(&self) -> Result<Reload> {

@@ -92,7 +92,7 @@ pub use process::ProcessClient;
 pub use proxy::{ProxyClient, ProxyServer};
 #[cfg(unix)]
 pub use serial::SerialClient;
-pub use shared::SharedPort;
+pub use shared::{SharedPort, Sharing};
 pub use tcp::{TcpClient, TcpServer};
 pub use throttle::Throttled;
 #[cfg(any(feature = "tls", feature = "ring"))]
@@ -157,7 +157,7 @@ pub trait ServerEndpoint: Any + fmt::Debug + fmt::Display + Send + Sync {
     /// If it cannot listen.
     fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> Result<Port>;
 
-    /// Binds the endpoint once, for this number of loops. Called by
+    /// Binds the endpoint once, for several loops. Called by
     /// [`Cluster::bind`](crate::Cluster::bind).
     ///
     /// A wrapper shares its inner endpoint, and wraps the result again: [`SharedPort::wrapped`].
@@ -166,8 +166,8 @@ pub trait ServerEndpoint: Any + fmt::Debug + fmt::Display + Send + Sync {
     ///
     /// If it cannot be bound. The default implementation always fails: the endpoint cannot be
     /// shared.
-    fn share(&self, loops: usize) -> Result<SharedPort> {
-        let _ = loops;
+    fn share(&self, sharing: &Sharing) -> Result<SharedPort> {
+        let _ = sharing;
         Err(shared::cannot_be_shared(self))
     }
 
@@ -242,8 +242,8 @@ impl<E: ServerEndpoint + ?Sized> ServerEndpoint for Arc<E> {
         (**self).listen(reactor, factory)
     }
 
-    fn share(&self, loops: usize) -> Result<SharedPort> {
-        (**self).share(loops)
+    fn share(&self, sharing: &Sharing) -> Result<SharedPort> {
+        (**self).share(sharing)
     }
 
     fn reload(&self) -> Result<Reload> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::grammar::{Part, Parts, Seconds, print_over};
-use super::{ClientEndpoint, EndpointError, Reload, ServerEndpoint, SharedPort};
+use super::{ClientEndpoint, EndpointError, Reload, ServerEndpoint, SharedPort, Sharing};
 use crate::address::Address;
 use crate::defer::{Deferred, Result};
 use crate::factory::{ErasedFactory, NewConnection};
@@ -137,8 +137,8 @@ impl ServerEndpoint for ProxyServer {
         self.over.listen(reactor, factory)
     }
 
-    fn share(&self, loops: usize) -> Result<SharedPort> {
-        Ok(self.over.share(loops)?.wrapped(|over| ProxyServer { over, ..self.clone() }))
+    fn share(&self, sharing: &Sharing) -> Result<SharedPort> {
+        Ok(self.over.share(sharing)?.wrapped(|over| ProxyServer { over, ..self.clone() }))
     }
 
     fn reload(&self) -> Result<Reload> {
@@ -256,7 +256,10 @@ mod tests {
     #[test]
     fn the_loops_that_share_a_port_trust_the_same_peers() {
         let server = ProxyServer::new(TcpServer::new(([127, 0, 0, 1], 0).into()));
-        let text = format!("{:?}", server.trust([10, 1, 2, 3].into(), 8).share(2).expect("a port"));
+        let text = format!(
+            "{:?}",
+            server.trust([10, 1, 2, 3].into(), 8).share(&Sharing::new(2)).expect("a port")
+        );
         assert!(text.contains("10.1.2.3"), "{text}");
     }
 

@@ -1,4 +1,4 @@
-//! Endpoints shared by several loops: [`SharedPort`].
+//! Endpoints shared by several loops: [`SharedPort`], and how: [`Sharing`].
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -12,14 +12,14 @@ use crate::defer::{Failure, Result};
 use crate::driver::{ListenOptions, ListeningSocket};
 use crate::error::ListenError;
 use crate::factory::{ErasedFactory, IntoFactory};
-use crate::panics::lock;
+use crate::panics::{Contained, contain, lock};
 use crate::reactor::{Cluster, Port, Reactor, SharedSocket};
 use crate::switches::Switch;
 
 /// A port bound once, for several loops: [`Cluster::bind`]. Cheap to clone.
 ///
 /// TCP on Linux: each loop has its own socket, and the system distributes connections by a hash of
-/// their addresses (`SO_REUSEPORT`).
+/// their addresses (`SO_REUSEPORT`), unless the loops are to share [one](Sharing::on_one_socket).
 ///
 /// UNIX sockets, inherited sockets, and TCP elsewhere: the loops share one socket. One loop
 /// accepts, and hands each connection to the loop that has the fewest connections of this port. At
@@ -33,6 +33,79 @@ use crate::switches::Switch;
 pub struct SharedPort {
     host: Address,
     over: Arc<dyn ServerEndpoint>,
+}
+
+/// How several loops share a port, for [`ServerEndpoint::share`].
+#[derive(Clone)]
+pub struct Sharing {
+    loops: usize,
+    socket: Option<Arc<ChooseSocket>>,
+}
+
+/// Chooses a socket for an address that would be bound, or for an endpoint without one.
+type ChooseSocket = dyn Fn(Option<&Address>) -> Option<ListeningSocket> + Send + Sync;
+
+impl Sharing {
+    /// For this number of loops.
+    #[must_use]
+    pub fn new(loops: usize) -> Sharing {
+        Sharing { loops, socket: None }
+    }
+
+    /// Has all loops share one socket, also where the system could distribute connections among
+    /// several. `choose` returns it, or `None` for one that the endpoint binds; it gets the address to
+    /// bind, or `None` for an inherited socket. It is called again when a loop listens after all have
+    /// stopped.
+    ///
+    /// With [`Port::duplicate`] the socket moves to another process, under all the layers of its
+    /// endpoint: see [`ErasedFactory::on_socket`], which does so for one loop.
+    ///
+    /// ```
+    /// # struct Echo;
+    /// # impl couplet::Protocol for Echo {
+    /// #     fn data_received(&mut self, _: &couplet::Transport, _: &[u8]) {}
+    /// # }
+    /// use std::sync::Mutex;
+    ///
+    /// use couplet::ListeningSocket;
+    /// use couplet::endpoints::{ServerEndpoint, Sharing, server_from_string};
+    ///
+    /// let socket = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// let address = socket.local_addr()?;
+    /// let socket = Mutex::new(Some(ListeningSocket::from(socket)));
+    /// let sharing = Sharing::new(2).on_one_socket(move |_address| socket.lock().ok()?.take());
+    /// let port = server_from_string("throttle:8000:read=1M")?.share(&sharing)?;
+    /// assert_eq!(*port.host(), address.into());
+    /// # Ok::<(), couplet::Failure>(())
+    /// ```
+    #[must_use]
+    pub fn on_one_socket(
+        mut self,
+        choose: impl Fn(Option<&Address>) -> Option<ListeningSocket> + Send + Sync + 'static,
+    ) -> Sharing {
+        let choose = Contained::new(choose);
+        self.socket = Some(Arc::new(move |address: Option<&Address>| choose(address)));
+        self
+    }
+
+    /// The number of loops.
+    pub fn loops(&self) -> usize {
+        self.loops
+    }
+
+    /// Chooses the socket to listen on.
+    pub(super) fn choose_socket(&self, address: Option<&Address>) -> Option<ListeningSocket> {
+        let choose = self.socket.as_ref()?;
+        let mut chosen = None;
+        contain("the choice of a socket", || chosen = choose(address));
+        chosen
+    }
+}
+
+impl fmt::Debug for Sharing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sharing").field("loops", &self.loops).finish_non_exhaustive()
+    }
 }
 
 impl Cluster {
@@ -58,7 +131,7 @@ impl Cluster {
     ///
     /// As for [`Reactor::listen`], and if the endpoint [cannot be shared](ServerEndpoint::share).
     pub fn bind(&self, endpoint: impl IntoEndpoint<dyn ServerEndpoint>) -> Result<SharedPort> {
-        endpoint.into_endpoint()?.share(self.members().count())
+        endpoint.into_endpoint()?.share(&Sharing::new(self.members().count()))
     }
 }
 
@@ -87,26 +160,29 @@ impl SharedPort {
         SharedPort { host: self.host, over: Arc::new(wrap(self.over)) }
     }
 
-    /// A TCP port for this number of loops, displayed as `text`.
+    /// A TCP port, displayed as `text`.
     pub(super) fn tcp(
         at: SocketAddr,
         options: &ListenOptions,
-        loops: usize,
+        sharing: &Sharing,
         text: String,
     ) -> Result<SharedPort> {
         let refused = |error| ListenError::new(at.into(), error);
-        let options = &options.divided(loops);
-        if DISTRIBUTES && loops > 1 {
+        let (loops, options) = (sharing.loops, &options.divided(sharing.loops));
+        if DISTRIBUTES && loops > 1 && sharing.socket.is_none() {
             let sockets = PerLoopPort::bind(at, options, loops, text).map_err(refused)?;
             return Ok(SharedPort { host: sockets.at.into(), over: Arc::new(sockets) });
         }
-        let bind = {
-            let options = options.clone();
-            move |at| ListeningSocket::bound(at, &options)?.listening(&options)
+        let open = {
+            let (options, sharing) = (options.clone(), sharing.clone());
+            move |at: SocketAddr| match sharing.choose_socket(Some(&at.into())) {
+                Some(socket) => socket.listening(&options),
+                None => ListeningSocket::bound(at, &options)?.listening(&options),
+            }
         };
-        let first = bind(at).map_err(refused)?;
+        let first = open(at).map_err(refused)?;
         let at = first.tcp_address().map_err(refused)?;
-        Ok(SharedPort::from_one_socket(first, options, text, move || bind(at)).map_err(refused)?)
+        Ok(SharedPort::from_one_socket(first, options, text, move || open(at)).map_err(refused)?)
     }
 
     /// A socket whose connections one loop distributes among all. `again` reopens it.
@@ -129,7 +205,7 @@ impl ServerEndpoint for SharedPort {
         self.over.listen(reactor, factory)
     }
 
-    fn share(&self, _: usize) -> Result<SharedPort> {
+    fn share(&self, _: &Sharing) -> Result<SharedPort> {
         Ok(self.clone())
     }
 }

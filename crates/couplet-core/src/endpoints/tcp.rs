@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use super::grammar::{Part, Parts, Seconds, print_switches, quote};
-use super::{ClientEndpoint, EndpointError, ServerEndpoint, SharedPort};
+use super::{ClientEndpoint, EndpointError, ServerEndpoint, SharedPort, Sharing};
 use crate::address::{NotAnIp, scoped_ip, split_scope};
 use crate::defer::{Deferred, Result};
 use crate::driver::{ConnectOptions, ListenOptions};
@@ -89,8 +89,8 @@ impl ServerEndpoint for TcpServer {
         Ok(reactor.listen_at(self.address, self.options.clone(), factory)?)
     }
 
-    fn share(&self, loops: usize) -> Result<SharedPort> {
-        SharedPort::tcp(self.address, &self.options, loops, self.to_string())
+    fn share(&self, sharing: &Sharing) -> Result<SharedPort> {
+        SharedPort::tcp(self.address, &self.options, sharing, self.to_string())
     }
 }
 

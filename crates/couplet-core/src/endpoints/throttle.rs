@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::grammar::{Part, Parts, print_over};
-use super::{ClientEndpoint, EndpointError, Reload, ServerEndpoint, SharedPort};
+use super::{ClientEndpoint, EndpointError, Reload, ServerEndpoint, SharedPort, Sharing};
 use crate::defer::{Deferred, Result};
 use crate::factory::ErasedFactory;
 use crate::layers::{Bandwidth, Throttle};
@@ -139,12 +139,12 @@ impl<E: ServerEndpoint> ServerEndpoint for Throttled<E> {
     }
 
     /// Divides shared limits among the loops.
-    fn share(&self, loops: usize) -> Result<SharedPort> {
+    fn share(&self, sharing: &Sharing) -> Result<SharedPort> {
         let Limits { read, write, scope } = self.limits;
-        let parts = if scope == Scope::All { loops.max(1) as u64 } else { 1 };
+        let parts = if scope == Scope::All { sharing.loops().max(1) as u64 } else { 1 };
         let part = |limit: u64| (limit / parts).max(1);
         let limits = Limits { read: read.map(part), write: write.map(part), scope };
-        Ok(self.over.share(loops)?.wrapped(|over| Throttled { over, limits }))
+        Ok(self.over.share(sharing)?.wrapped(|over| Throttled { over, limits }))
     }
 
     fn reload(&self) -> Result<Reload> {
@@ -196,7 +196,7 @@ impl<E: fmt::Display> fmt::Display for Throttled<E> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::endpoints::{SharedPort, TcpServer};
+    use crate::endpoints::{SharedPort, Sharing, TcpServer};
 
     /// The limits of each of several loops that share `read` bytes per second.
     #[test]
@@ -206,7 +206,8 @@ mod tests {
         for (read, shared, loops, each) in cases {
             let limits = Limits { read: Some(read), write: None, scope: Scope::new(shared) };
             let over = TcpServer::new(([127, 0, 0, 1], 0).into());
-            let port: SharedPort = Throttled { over, limits }.share(loops).expect("a free port");
+            let port: SharedPort =
+                Throttled { over, limits }.share(&Sharing::new(loops)).expect("a free port");
             let text = format!("{port:?}");
             assert!(text.contains(&format!("read={each}")), "{text}");
         }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 
 use super::grammar::{Part, Parts, needs_tcp, print_over, print_part};
-use super::{ClientEndpoint, EndpointError, Reload, ServerEndpoint, SharedPort};
+use super::{ClientEndpoint, EndpointError, Reload, ServerEndpoint, SharedPort, Sharing};
 use crate::defer::{Deferred, Failure, Result};
 use crate::factory::ErasedFactory;
 use crate::layers::tls::{
@@ -195,9 +195,11 @@ impl ServerEndpoint for TlsServer {
     }
 
     /// Reads the files once, so that each loop can resume the sessions of the others.
-    fn share(&self, loops: usize) -> Result<SharedPort> {
+    fn share(&self, sharing: &Sharing) -> Result<SharedPort> {
         let (tls, text, ports) = (self.load()?, self.to_string(), self.ports.clone());
-        Ok(self.over.share(loops)?.wrapped(|over| Loaded { over, tls, text, ports }))
+        // In the list itself, so that a reload reaches the loops that listen later.
+        let tls = ports.add(&tls, &[]);
+        Ok(self.over.share(sharing)?.wrapped(|over| Loaded { over, tls, text, ports }))
     }
 
     fn reload(&self) -> Result<Reload> {
@@ -212,14 +214,15 @@ impl ServerEndpoint for TlsServer {
 /// A [`TlsServer`] whose files have been read.
 struct Loaded {
     over: Arc<dyn ServerEndpoint>,
-    tls: ServerTls,
+    tls: Arc<PortTls>,
     text: String,
     ports: OpenPorts,
 }
 
 impl ServerEndpoint for Loaded {
     fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> Result<Port> {
-        self.over.listen(reactor, self.ports.add_layer(&self.tls, factory))
+        let tls = lock(&self.tls.current).clone();
+        self.over.listen(reactor, self.ports.add_layer(&tls, factory))
     }
 }
 

@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::grammar::{Part, Parts, Seconds, escaped, print_switches};
-use super::{ClientEndpoint, EndpointError, ServerEndpoint, SharedPort};
+use super::{ClientEndpoint, EndpointError, ServerEndpoint, SharedPort, Sharing};
 use crate::address::UnixAddress;
 use crate::defer::{Deferred, Result};
 use crate::driver::{ConnectOptions, ListenOptions, ListeningSocket};
@@ -81,12 +81,15 @@ impl ServerEndpoint for UnixServer {
         Ok(reactor.listen_at(self.path.clone(), self.options.clone(), factory)?)
     }
 
-    fn share(&self, loops: usize) -> Result<SharedPort> {
-        let UnixServer { path, options } = self.clone();
-        let divided = options.divided(loops);
-        let bind = move || ListeningSocket::unix(&path, &options);
-        let shared = bind()
-            .and_then(|first| SharedPort::from_one_socket(first, &divided, self.to_string(), bind));
+    fn share(&self, sharing: &Sharing) -> Result<SharedPort> {
+        let (UnixServer { path, options }, sharing) = (self.clone(), sharing.clone());
+        let divided = options.divided(sharing.loops());
+        let open = move || match sharing.choose_socket(Some(&path.clone().into())) {
+            Some(socket) => socket.listening(&options),
+            None => ListeningSocket::unix(&path, &options),
+        };
+        let shared = open()
+            .and_then(|first| SharedPort::from_one_socket(first, &divided, self.to_string(), open));
         Ok(shared.map_err(|error| ListenError::new(self.path.clone().into(), error))?)
     }
 }

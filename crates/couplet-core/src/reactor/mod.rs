@@ -24,6 +24,7 @@ mod port;
 mod records;
 mod remote;
 mod requests;
+mod room;
 mod sharing;
 mod snapshot;
 mod spawning;

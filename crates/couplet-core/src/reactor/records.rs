@@ -18,6 +18,7 @@ use super::notes::Notes;
 use super::options::LoopOptions;
 use super::port::PortCell;
 use super::requests::{DriverRequests, Jobs, Lookup};
+use super::room::Room;
 use super::sharing::HandedConnection;
 use super::snapshot::Snapshot;
 use super::stage::{Run, Stage};
@@ -100,6 +101,8 @@ pub(super) struct Records {
     pub(super) has_keeper: Cell<bool>,
     /// Whether the load of the loop keeps its ports from accepting.
     pub(super) holds_ports: Cell<bool>,
+    /// The room for connections, as other loops see it.
+    pub(super) room: Arc<Room>,
     /// Source locations of requests; only in a loop under test.
     pub(super) places: RefCell<Option<Box<Places>>>,
     /// Observes calls into user code, if the options request it.
@@ -171,6 +174,7 @@ impl Records {
             counts_output: options.load.counts_output(),
             has_keeper: Cell::new(false),
             holds_ports: Cell::new(false),
+            room: Room::new(options.load.connections),
             places: RefCell::default(),
             monitor: OnceCell::new(),
             #[cfg(feature = "testing")]

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use super::port::{Port, PortCell};
 use super::records::{LoopRequest, Start};
 use super::remote::Remote;
+use super::room::{Reserved, Room};
 use crate::address::Address;
 use crate::driver::{Bound, ConnectedSocket, Key, ListenOptions, ListeningSocket};
 use crate::factory::ErasedFactory;
@@ -49,6 +50,8 @@ struct LoopSeat {
     port: Key,
     /// The number of connections served and in transit.
     connections: Arc<AtomicUsize>,
+    /// The room in the loop for connections of all its ports.
+    room: Arc<Room>,
     /// The number of connections in transit: at most the port's backlog, except for connections
     /// that another loop refused.
     in_transit: usize,
@@ -104,6 +107,7 @@ pub(super) struct HandedConnection {
     seat: u64,
     port: Key,
     counted: Option<Counted>,
+    reserved: Option<Reserved>,
 }
 
 /// The loop that serves an accepted connection.
@@ -119,6 +123,8 @@ pub(super) struct ChosenSeat {
     remote: Remote,
     port: Key,
     counted: Counted,
+    /// The place in the loop, unless the loop has accepted the connection itself.
+    reserved: Option<Reserved>,
 }
 
 impl SharedSocket {
@@ -162,8 +168,9 @@ impl SharedSocket {
         let number = state.last;
         state.accepts.get_or_insert(number);
         let (remote, connections) = (cell.reactor.remote(), Arc::default());
-        let paused = cell.paused.get();
-        state.seats.push(LoopSeat { number, remote, port, connections, in_transit: 0, paused });
+        let (paused, room) = (cell.paused.get(), cell.reactor.records().room.clone());
+        let seat = LoopSeat { number, remote, port, connections, room, in_transit: 0, paused };
+        state.seats.push(seat);
         Ok((Seat { number, port, part }, bound))
     }
 
@@ -191,14 +198,29 @@ impl SharedSocket {
     }
 
     /// Chooses the unpaused seat with the fewest connections, preferring seats with room in
-    /// transit; `own` needs no transit.
+    /// transit; `own` needs no transit. Loops that are full get no connection, unless the one that
+    /// has accepted it no longer listens.
     fn choose(&self, own: Option<u64>) -> Option<ChosenSeat> {
         let backlog = self.options.queued_connections().max(1);
         let mut state = self.lock_state();
         let is_full = |seat: &LoopSeat| seat.in_transit >= backlog && own != Some(seat.number);
-        let open = state.seats.iter_mut().filter(|seat| !seat.paused);
-        let seat =
-            open.min_by_key(|seat| (is_full(seat), seat.connections.load(Ordering::Relaxed)))?;
+        let may_be_full = |seat: &LoopSeat| own.is_none() || own == Some(seat.number);
+        let (seat, reserved) = loop {
+            let open = state.seats.iter_mut().filter(|seat| !seat.paused);
+            let open = open.filter(|seat| may_be_full(seat) || !seat.room.is_full());
+            let seat =
+                open.min_by_key(|seat| (is_full(seat), seat.connections.load(Ordering::Relaxed)))?;
+            let reserved = match own {
+                None => Some(seat.room.force()),
+                Some(own) if own == seat.number => None,
+                Some(_) => Some(match seat.room.reserve() {
+                    Some(reserved) => reserved,
+                    // Full since the look above.
+                    None => continue,
+                }),
+            };
+            break (seat, reserved);
+        };
         seat.connections.fetch_add(1, Ordering::Relaxed);
         seat.in_transit += usize::from(own != Some(seat.number));
         Some(ChosenSeat {
@@ -206,6 +228,7 @@ impl SharedSocket {
             remote: seat.remote.clone(),
             port: seat.port,
             counted: Counted(seat.connections.clone()),
+            reserved,
         })
     }
 
@@ -277,9 +300,9 @@ impl ChangedPort {
 
 impl ChosenSeat {
     fn hand_over(self, shared: &Arc<SharedSocket>, socket: ConnectedSocket) {
-        let ChosenSeat { seat, remote, port, counted } = self;
-        let (socket, counted) = (Some(socket), Some(counted));
-        let handed = HandedConnection { socket, shared: shared.clone(), seat, port, counted };
+        let ChosenSeat { seat, remote, port, counted, reserved } = self;
+        let (socket, counted, shared) = (Some(socket), Some(counted), shared.clone());
+        let handed = HandedConnection { socket, shared, seat, port, counted, reserved };
         // A refused connection is dropped, and so handed to another loop.
         let _ = remote.call(move |reactor| {
             reactor.records().start(Start::HandedConnection(Box::new(handed)))
@@ -298,13 +321,18 @@ impl HandedConnection {
     pub(super) fn take(&mut self) -> Option<(ConnectedSocket, Option<Counted>)> {
         Some((self.socket.take()?, self.counted.take()))
     }
+
+    /// Takes its place in the loop.
+    pub(super) fn take_place(&mut self) -> Option<Reserved> {
+        self.reserved.take()
+    }
 }
 
 impl Drop for HandedConnection {
     /// The loop no longer listens: hands the connection to another one.
     fn drop(&mut self) {
         if let Some(socket) = self.socket.take() {
-            drop(self.counted.take());
+            drop((self.counted.take(), self.reserved.take()));
             self.shared.leave(self.seat, Departure::LoopDropped);
             self.shared.hand_over(socket);
         }
@@ -360,11 +388,34 @@ impl Share {
         chosen.hand_over(&self.shared, socket);
     }
 
+    /// Counts a connection that came to this loop in another way; `None` if the port has stopped.
+    pub(super) fn count(&self) -> Option<Counted> {
+        self.shared.count(self.seat.get()?.number)
+    }
+
+    /// Duplicates the socket, whichever loop accepts.
+    pub(super) fn duplicate(&self) -> io::Result<ListeningSocket> {
+        match &self.shared.lock_state().socket {
+            Some(socket) => socket.duplicate(),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// Sets whether the socket file of a UNIX socket stays when the socket is closed.
+    pub(super) fn keep_socket_file(&self, is_kept: bool) {
+        #[cfg(unix)]
+        if let Some(socket) = &mut self.shared.lock_state().socket {
+            socket.keep_socket_file(is_kept);
+        }
+        #[cfg(not(unix))]
+        let _ = is_kept;
+    }
+
     /// Counts a connection here that cannot go to the loop chosen for it.
     pub(super) fn keep(&self, chosen: ChosenSeat) -> Option<Counted> {
         self.shared.arrived(chosen.seat);
         drop(chosen);
-        self.shared.count(self.seat.get()?.number)
+        self.count()
     }
 
     /// The port's new binding, with or without the socket, if its part has changed.

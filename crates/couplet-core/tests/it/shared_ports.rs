@@ -1,17 +1,22 @@
-//! Row 103h: a port whose connections one loop distributes among all loops, here in one thread.
+//! Rows 103h, 103k and 103l: a port whose connections one loop distributes among all loops, here in one thread.
 
 #![cfg(unix)]
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use couplet::driver::Mio;
-use couplet::{Cluster, ListenError, Loop, LoopOptions, Protocol, Transport};
+use couplet::endpoints::{Sharing, server_from_string};
+use couplet::{
+    Address, Cluster, HandOver, ListenError, ListeningSocket, LoadLimits, Loop, LoopOptions, Port,
+    Protocol, Reason, Transport,
+};
 use socket2::{Domain, Socket, Type};
 
 use crate::apart::turn_while;
@@ -181,4 +186,145 @@ fn loops_that_do_not_listen_yet_get_no_clients() {
             client.read_exact(&mut [0]).expect("the loop that listens serves all");
         }
     });
+}
+
+/// Turns the loops until this holds.
+fn turn_all(loops: &mut [Loop], mut done: impl FnMut() -> bool) {
+    for _ in 0..5000 {
+        if done() {
+            return;
+        }
+        for l in &mut *loops {
+            l.turn(Some(Duration::from_millis(1))).expect("a turn");
+        }
+    }
+    panic!("it does not come");
+}
+
+/// Counts itself while it is connected, and can move.
+struct Counted(Rc<Cell<usize>>);
+
+impl Protocol for Counted {
+    fn connection_made(&mut self, _: &Transport) {
+        self.0.set(self.0.get() + 1);
+    }
+
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+
+    fn connection_lost(&mut self, _: &Transport, _: &Reason) {
+        self.0.set(self.0.get() - 1);
+    }
+
+    fn hand_over(&mut self) -> Option<HandOver> {
+        HandOver::new("counted", [])
+    }
+}
+
+/// Two loops that share a port at this endpoint, on the sockets of `choose`, with a count each.
+fn sharing(
+    endpoint: &str,
+    choose: impl Fn(Option<&Address>) -> Option<ListeningSocket> + Send + Sync + 'static,
+    options: &LoopOptions,
+) -> (Vec<Loop>, Vec<Port>, Vec<Rc<Cell<usize>>>) {
+    let sharing = Sharing::new(2).on_one_socket(choose);
+    let shared = server_from_string(endpoint).unwrap().share(&sharing).expect("a port");
+    let loops: Vec<Loop> =
+        (0..2).map(|_| Loop::with_options(options.clone()).expect("a loop")).collect();
+    let counts: Vec<Rc<Cell<usize>>> = (0..2).map(|_| Rc::default()).collect();
+    let listen = |(l, count): (&Loop, &Rc<Cell<usize>>)| {
+        let count = count.clone();
+        shared.listen(&l.reactor(), move || Counted(count.clone())).expect("its part of the port")
+    };
+    let ports = loops.iter().zip(&counts).map(listen).collect();
+    (loops, ports, counts)
+}
+
+#[test]
+fn c103k_a_chosen_socket_is_shared_and_any_loop_duplicates_it() {
+    for kind in ["tcp", "throttle:tcp", "fd"] {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let at = socket.local_addr().expect("it is bound");
+        let endpoint = match kind {
+            "fd" => "fd:9999".to_owned(),
+            "tcp" => format!("tcp:{at}"),
+            _ => format!("{kind}:{at}:read=1M"),
+        };
+        let chosen = Mutex::new(Some(ListeningSocket::from(socket)));
+        let choose = move |_: Option<&Address>| chosen.lock().unwrap().take();
+        let (mut loops, ports, counts) = sharing(&endpoint, choose, &LoopOptions::default());
+        let clients = [0; 4].map(|_| TcpStream::connect(at).expect("it listens"));
+        turn_all(&mut loops, || counts.iter().all(|count| count.get() == 2));
+        for port in &ports {
+            let duplicate = Rc::new(RefCell::new(None));
+            let (slot, done) = (duplicate.clone(), duplicate.clone());
+            port.duplicate().map(move |socket| *slot.borrow_mut() = Some(socket)).detach();
+            turn_all(&mut loops, || done.borrow().is_some());
+            let duplicate = duplicate.take().expect("a socket");
+            assert_eq!(duplicate.address().expect("it is bound"), at.into(), "{kind}");
+        }
+        drop(clients);
+    }
+}
+
+#[test]
+fn c103k_the_file_of_a_shared_unix_socket_stays_if_it_belongs_to_another_process() {
+    for is_kept in [false, true] {
+        let folder = Folder::new();
+        let endpoint = format!("unix:{}", folder.path("socket"));
+        let (mut loops, ports, _) = sharing(&endpoint, |_| None, &LoopOptions::default());
+        turn_all(&mut loops, || ports.iter().all(Port::is_listening));
+        ports[1].keep_socket_file(is_kept);
+        loops.iter_mut().for_each(|l| drop(l.turn(Some(Duration::ZERO))));
+        ports.iter().for_each(|port| port.stop_listening().expect("it listens").detach());
+        assert_eq!(folder.join("socket").exists(), is_kept);
+        assert_eq!(folder.join("socket.lock").exists(), is_kept);
+    }
+}
+
+#[test]
+fn c103l_a_loop_that_is_full_gets_no_connection_of_another() {
+    let options = LoopOptions::default().load_limits(LoadLimits::default().connections(3));
+    let (mut loops, ports, counts) = sharing("127.0.0.1:0", |_| None, &options);
+    let at = ports[0].host().socket_addr().expect("a TCP port");
+    // The second loop has connections of its own, too.
+    let own = Rc::<Cell<usize>>::default();
+    let count = own.clone();
+    let other = loops[1].reactor().listen("localhost:0", move || Counted(count.clone())).unwrap();
+    let mut clients = vec![TcpStream::connect(other.host().socket_addr().unwrap()).unwrap()];
+    turn_all(&mut loops, || own.get() == 1);
+    clients.extend((0..9).map(|_| TcpStream::connect(at).expect("it listens")));
+    let all = || counts.iter().map(|count| count.get()).collect::<Vec<_>>();
+    turn_all(&mut loops, || all() == [3, 2]);
+    for _ in 0..50 {
+        loops.iter_mut().for_each(|l| drop(l.turn(Some(Duration::from_millis(1)))));
+        assert_eq!((all(), own.get()), (vec![3, 2], 1));
+    }
+    // Those that wait are served when others have ended.
+    clients.drain(..6);
+    turn_all(&mut loops, || all().iter().sum::<usize>() == 4);
+}
+
+#[test]
+fn c103k_a_connection_that_was_taken_over_belongs_to_the_shared_port() {
+    let (mut loops, ports, counts) = sharing("127.0.0.1:0", |_| None, &LoopOptions::default());
+    let at = ports[0].host().socket_addr().expect("a TCP port");
+    let client = TcpStream::connect(at).expect("it listens");
+    turn_all(&mut loops, || counts[0].get() == 1);
+    let id = loops[0].snapshot().connections[0].id;
+    let (other, count) = (loops[1].reactor(), counts[1].clone());
+    let moved = loops[0].reactor().hand_over(id).add_callback(move |handed| {
+        other.take_over(handed.expect("it moves"), Counted(count))?.detach();
+        Ok(())
+    });
+    moved.detach();
+    turn_all(&mut loops, || counts[1].get() == 1);
+    // A protocol that has moved gets no `connection_lost`.
+    counts[0].set(0);
+    // It counts in the second loop: the next goes to the first.
+    let second = TcpStream::connect(at).expect("it listens");
+    turn_all(&mut loops, || counts[0].get() == 1);
+    ports[1].drain(Duration::ZERO).detach();
+    turn_all(&mut loops, || counts[1].get() == 0);
+    assert_eq!(counts[0].get(), 1);
+    drop((client, second));
 }

@@ -8,6 +8,7 @@ use super::core::Core;
 use super::table::Resource;
 use crate::driver::{Commands, Key};
 use crate::reactor::options::LoadLimits;
+use crate::reactor::room::Reserved;
 use crate::transport::cell::mode;
 use crate::transport::connection::Life;
 
@@ -21,6 +22,8 @@ pub(super) struct Load {
     buffered: usize,
     /// Number of connections that were ended.
     shed: u64,
+    /// The connections that the loop's [`Room`](crate::reactor::room::Room) counts as its own.
+    counted: usize,
 }
 
 /// The output of a connection.
@@ -32,7 +35,7 @@ struct Waiting {
 
 impl Load {
     pub(super) fn new(limits: LoadLimits) -> Load {
-        Load { limits, waiting: Vec::new(), buffered: 0, shed: 0 }
+        Load { limits, waiting: Vec::new(), buffered: 0, shed: 0, counted: 0 }
     }
 
     pub(super) fn shed(&self) -> u64 {
@@ -45,11 +48,9 @@ impl Load {
         !self.waiting.is_empty()
     }
 
-    /// Whether the loop has as many connections, or as much output, as lets it accept no more.
-    fn is_high(&self, connections: usize) -> bool {
-        let LoadLimits { connections: most, buffered, .. } = self.limits;
-        most.is_some_and(|most| connections >= most.get())
-            || buffered.is_some_and(|most| self.buffered > high(most))
+    /// Whether the loop has so much output that it accepts no more connections.
+    fn is_high(&self) -> bool {
+        self.limits.buffered.is_some_and(|most| self.buffered > high(most))
     }
 }
 
@@ -135,7 +136,7 @@ impl Core {
 
     /// Has ports accept, or stop accepting, as the load says.
     pub(super) fn apply_load(&mut self, io: &mut dyn Commands) {
-        let is_high = self.load.is_high(self.table.connections());
+        let is_high = self.records.room.is_full() || self.load.is_high();
         if self.records.holds_ports.replace(is_high) == is_high {
             return;
         }
@@ -152,7 +153,18 @@ impl Core {
     #[inline]
     pub(super) fn count_load(&mut self, io: &mut dyn Commands) {
         if self.load.limits.connections.is_some() {
+            let now = self.table.connections();
+            self.records.room.recount(self.load.counted, now);
+            self.load.counted = now;
             self.apply_load(io);
+        }
+    }
+
+    /// A connection from another loop has arrived: its place is that of a connection of this one.
+    pub(super) fn count_arriving(&mut self, place: Option<Reserved>) {
+        if let (Some(place), Some(_)) = (place, self.load.limits.connections) {
+            place.keep();
+            self.load.counted += 1;
         }
     }
 }

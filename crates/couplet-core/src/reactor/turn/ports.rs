@@ -11,7 +11,7 @@ use crate::driver::{CloseMode, Commands, Key, LocalEnd, Released};
 use crate::reactor::adopting::{AdoptionCell, AdoptionSource, OpeningAdoption, PendingAdoption};
 use crate::reactor::port::{Passing, PortCell, PortState};
 use crate::reactor::records::LoopRequest;
-use crate::reactor::sharing::{Chosen, Counted, HandedConnection};
+use crate::reactor::sharing::{Chosen, Counted, HandedConnection, Share};
 
 /// Delay before a loop that failed to take over accepting tries again.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
@@ -175,6 +175,7 @@ impl Core {
             return drop(handed);
         };
         let Some((socket, counted)) = handed.take() else { return };
+        self.count_arriving(handed.take_place());
         let adopt = || {
             let adopted = self.records.world.adopt(socket)?;
             let (peer, host) = (adopted.peer.clone(), adopted.host.clone());
@@ -185,7 +186,10 @@ impl Core {
                 let host = LocalEnd::for_connection(host, io, key);
                 self.serve_shared(io, &port, key, (peer, host), counted);
             }
-            Err(error) => log_error!(host = %port.host(), %error, "cannot serve a connection"),
+            Err(error) => {
+                log_error!(host = %port.host(), %error, "cannot serve a connection");
+                self.count_load(io);
+            }
         }
     }
 
@@ -241,6 +245,7 @@ impl Core {
         if joins_port {
             self.join_port(io, key);
         }
+        self.count_load(io);
     }
 
     /// Counts a connection of another process in the port that listens on its address.
@@ -248,11 +253,15 @@ impl Core {
         let Some(entry) = self.table.connection(key) else { return };
         let cell = entry.life.cell().clone();
         let port = self.table.iter().find_map(|(_, resource)| match resource {
-            Resource::Port(port) if port.share.is_none() && port.serves(cell.host()) => Some(port),
+            Resource::Port(port) if port.serves(cell.host()) => Some(port),
             _ => None,
         });
         let (Some(port), Some(entry)) = (port.cloned(), self.table.connection(key)) else { return };
-        entry.origin = Origin::Port(port.clone());
+        entry.origin = match port.share.as_ref().map(Share::count) {
+            None => Origin::Port(port.clone()),
+            Some(Some(counted)) => Origin::Shared(Box::new((port.clone(), counted))),
+            Some(None) => return,
+        };
         if port.count()
             && let Some(key) = port.key.get()
         {
@@ -265,11 +274,20 @@ impl Core {
 fn pass_port(io: &mut dyn Commands, port: &PortCell, key: Key) {
     for request in port.passing.take() {
         match request {
-            Passing::Duplicate(resolver) => match io.duplicate_port(key) {
-                Ok(socket) => resolver.callback(socket),
-                Err(error) => resolver.errback(Failure::from(error)),
+            Passing::Duplicate(resolver) => {
+                let duplicate = match &port.share {
+                    Some(share) => share.duplicate(),
+                    None => io.duplicate_port(key),
+                };
+                match duplicate {
+                    Ok(socket) => resolver.callback(socket),
+                    Err(error) => resolver.errback(Failure::from(error)),
+                }
+            }
+            Passing::KeepFile(is_kept) => match &port.share {
+                Some(share) => share.keep_socket_file(is_kept),
+                None => io.keep_socket_file(key, is_kept),
             },
-            Passing::KeepFile(is_kept) => io.keep_socket_file(key, is_kept),
         }
     }
 }

@@ -1,0 +1,85 @@
+//! The room of a loop for connections: [`LoadLimits`](super::LoadLimits), where loops hand connections
+//! to each other.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The connections that a loop has or is about to get from other loops, and their limit.
+#[derive(Debug, Default)]
+pub(super) struct Room {
+    most: Option<NonZeroUsize>,
+    taken: AtomicUsize,
+}
+
+/// A place for a connection in transit to a loop.
+pub(super) struct Reserved(Arc<Room>);
+
+impl Room {
+    pub(super) fn new(most: Option<NonZeroUsize>) -> Arc<Room> {
+        Arc::new(Room { most, taken: AtomicUsize::new(0) })
+    }
+
+    /// Whether the loop has as many connections as it may.
+    pub(super) fn is_full(&self) -> bool {
+        self.most.is_some_and(|most| self.taken.load(Ordering::Relaxed) >= most.get())
+    }
+
+    /// Reserves a place, unless the loop is full.
+    pub(super) fn reserve(self: &Arc<Self>) -> Option<Reserved> {
+        let most = self.most.map_or(usize::MAX, NonZeroUsize::get);
+        let more = |taken: usize| (taken < most).then_some(taken + 1);
+        let reserved = self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        reserved.ok().map(|_| Reserved(self.clone()))
+    }
+
+    /// Reserves a place even if the loop is full.
+    pub(super) fn force(self: &Arc<Self>) -> Reserved {
+        self.taken.fetch_add(1, Ordering::Relaxed);
+        Reserved(self.clone())
+    }
+
+    /// The number of the loop's own connections has changed.
+    pub(super) fn recount(&self, before: usize, now: usize) {
+        if now > before {
+            self.taken.fetch_add(now - before, Ordering::Relaxed);
+        } else {
+            self.taken.fetch_sub(before - now, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Reserved {
+    /// The connection is in the loop, which counts it from now on.
+    pub(super) fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.0.taken.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn c103l_places_are_taken_up_to_the_limit_and_returned() {
+        let room = Room::new(NonZeroUsize::new(2));
+        room.recount(0, 1);
+        let second = room.reserve().expect("a place");
+        assert!(room.is_full() && room.reserve().is_none());
+        drop(second);
+        room.reserve().expect("a place").keep();
+        assert!(room.is_full());
+        room.recount(2, 0);
+        let forced = [room.force(), room.force(), room.force()];
+        assert!(room.is_full());
+        drop(forced);
+        assert!(!room.is_full());
+        assert!(Room::new(None).reserve().is_some());
+    }
+}
