@@ -161,8 +161,8 @@ pub struct ConnectionSnapshot {
 }
 
 impl Snapshot {
-    /// Adds the snapshot of another loop.
-    pub(super) fn extend(&mut self, other: Snapshot) {
+    /// Adds the snapshot of another loop of the same program.
+    pub fn extend(&mut self, other: Snapshot) {
         let Snapshot { ports, datagrams, connectors, connections, notes, ended, .. } = other;
         self.ended.extend(ended);
         self.ports.extend(ports);

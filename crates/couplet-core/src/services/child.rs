@@ -32,6 +32,8 @@ pub struct Child {
     restart: Restart,
     start_within: Option<Duration>,
     stop_within: Option<Duration>,
+    /// The loop in which it was started as a service.
+    reactor: Option<Reactor>,
 }
 
 impl Child {
@@ -42,12 +44,25 @@ impl Child {
             restart: Restart::default(),
             start_within: Some(Duration::from_secs(30)),
             stop_within: Some(Duration::from_secs(10)),
+            reactor: None,
         }
     }
 
     /// A permanent child without deadlines: its own children have theirs.
     pub fn supervisor(supervisor: &Supervisor) -> Self {
         Child { start_within: None, stop_within: None, ..Child::new(supervisor.clone()) }
+    }
+
+    /// A child that stands for this one and is restarted as it is: its service has this one as a part,
+    /// or several like it. It has no deadlines, since its parts have theirs.
+    #[must_use]
+    pub fn replaced_by(&self, service: impl Service + 'static) -> Self {
+        Child {
+            restart: self.restart,
+            start_within: None,
+            stop_within: None,
+            ..Child::new(service)
+        }
     }
 
     /// The name of its service.
@@ -76,6 +91,35 @@ impl Child {
     pub fn stop_within(mut self, time: Duration) -> Self {
         self.stop_within = Some(time);
         self
+    }
+}
+
+/// For services that are made of others: starts and stops the child's service within the child's times.
+/// How the child is restarted is up to the outer service.
+impl Service for Child {
+    fn name(&self) -> &str {
+        self.service.name()
+    }
+
+    fn start(&mut self, reactor: &Reactor) -> Deferred<()> {
+        self.reactor = Some(reactor.clone());
+        within(self.service.start(reactor), self.start_within, reactor)
+    }
+
+    fn stop(&mut self) -> Deferred<()> {
+        let stopped = self.service.stop();
+        match &self.reactor {
+            Some(reactor) => within(stopped, self.stop_within, reactor),
+            None => stopped,
+        }
+    }
+
+    fn health(&self) -> Health {
+        self.service.health()
+    }
+
+    fn take_end(&mut self) -> Option<Deferred<()>> {
+        self.service.take_end()
     }
 }
 

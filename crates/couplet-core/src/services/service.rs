@@ -93,6 +93,12 @@ impl Health {
         matches!(self, Health::Ready | Health::Degraded(_))
     }
 
+    /// The worst of these, which is the health of a group; [`Ready`](Health::Ready) for
+    /// an empty group.
+    pub fn worst(all: impl IntoIterator<Item = Health>) -> Health {
+        all.into_iter().max_by_key(Health::severity).unwrap_or(Health::Ready)
+    }
+
     /// Puts the name of the service before the words.
     pub(super) fn of(self, name: &str) -> Health {
         match self {
@@ -102,8 +108,7 @@ impl Health {
         }
     }
 
-    /// How bad it is: the health of a group is that of its worst member.
-    pub(super) fn severity(&self) -> u8 {
+    fn severity(&self) -> u8 {
         match self {
             Health::Ready => 0,
             Health::Degraded(_) => 1,

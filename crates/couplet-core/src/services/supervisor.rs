@@ -130,7 +130,7 @@ pub(super) struct Inner {
     /// How long the end of a run waits before it stops anything.
     notice: Cell<Duration>,
     /// The drain of all ports at the end of a run.
-    drain: Cell<Option<Drain>>,
+    drain: RefCell<Option<Rc<DrainPorts>>>,
     /// The stage of that end, before the children stop.
     leaving: RefCell<Option<Canceller>>,
     /// Whether the children's stops are to be cancelled.
@@ -140,6 +140,9 @@ pub(super) struct Inner {
     /// The Deferred of `take_end`.
     pub(super) end: RefCell<Option<Deferred<()>>>,
 }
+
+/// Drains the ports at the end of a run.
+type DrainPorts = dyn Fn(&Reactor) -> Deferred<()>;
 
 /// The stage of a supervisor.
 pub(super) enum Stage {
@@ -170,7 +173,7 @@ impl Supervisor {
             starting: RefCell::default(),
             stopping: RefCell::default(),
             notice: Cell::default(),
-            drain: Cell::default(),
+            drain: RefCell::default(),
             leaving: RefCell::default(),
             is_hastened: Cell::new(false),
             stopped: RefCell::default(),
@@ -277,7 +280,17 @@ impl Supervisor {
     /// before the children are stopped one after the other.
     #[must_use]
     pub fn drain(self, times: impl Into<Drain>) -> Self {
-        self.inner.drain.set(Some(times.into()));
+        let times = times.into();
+        self.drain_by(move |reactor| reactor.drain(times).map(drop))
+    }
+
+    /// Sets a closure that drains the ports in place of [`drain`](Self::drain), for a program with
+    /// ports in several loops. Its Deferred fires when they have drained; cancelled, it
+    /// ends the drain's first stage.
+    #[must_use]
+    pub fn drain_by(self, drain: impl Fn(&Reactor) -> Deferred<()> + 'static) -> Self {
+        let before = self.inner.drain.replace(Some(Rc::new(drain)));
+        self.inner.drop_drain(before);
         self
     }
 
@@ -309,12 +322,10 @@ impl Supervisor {
         let (draining, mut stopping, drains) = (self.clone(), self.clone(), reactor.clone());
         let stages = inner
             .stage_of_leaving(reactor.sleep(inner.notice.get()))
-            .then(move |()| match draining.inner.drain.get() {
-                Some(times) => {
-                    let drained = drains.drain(times).map(drop);
-                    draining.inner.stage_of_leaving(drained)
-                }
-                None => Deferred::succeed(()),
+            .then(move |()| {
+                let drain = draining.inner.drain.borrow().clone();
+                let drained = drain.map(|drain| drain(&drains));
+                drained.map_or(Deferred::succeed(()), |it| draining.inner.stage_of_leaving(it))
             })
             .then(move |()| stopping.stop())
             .add_both(move |outcome| {
@@ -395,8 +406,7 @@ impl Service for Supervisor {
             Stage::GaveUp(words) => return Health::Failed(words.clone()),
         }
         let children = self.inner.children.borrow().clone();
-        let all = children.iter().map(ChildCell::health);
-        all.max_by_key(Health::severity).unwrap_or(Health::Ready)
+        Health::worst(children.iter().map(ChildCell::health))
     }
 
     fn take_end(&mut self) -> Option<Deferred<()>> {
@@ -404,7 +414,25 @@ impl Service for Supervisor {
     }
 }
 
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let drain = self.drain.take();
+        self.drop_drain(drain);
+    }
+}
+
 impl Inner {
+    /// Drops a closure of the user in a callback, so that a panic of its drop is contained.
+    fn drop_drain(&self, drain: Option<Rc<DrainPorts>>) {
+        let dropped = Deferred::succeed(()).map(move |()| drop(drain));
+        let name = self.name.clone();
+        let dropped = dropped.add_errback(move |panic| {
+            log_error!(service = %name, "the drop of a service: {panic}");
+            Ok(())
+        });
+        dropped.detach();
+    }
+
     pub(super) fn put(&self, order: Order) {
         // The queue has no bound.
         let _ = self.orders.put(order);

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::driver::Pipe;
-use couplet::endpoints::ServerEndpoint;
+use couplet::endpoints::{ServerEndpoint, Sharing};
 use couplet::factory::ErasedFactory;
 use couplet::process::{Command, WhenLost};
 use couplet::protocols::{LimitConnections, Policy, ReconnectingClientFactory};
@@ -554,6 +554,27 @@ const WAYS: &[(&str, &str, Act)] = &[
         s.stops(&port);
         BOMB.set(Some(s.bomb()));
         s.reactor.listen(Chooses { fails: true }, s.factory()).expect_err("it fails");
+    }),
+    ("Sharing::on_one_socket", "dropped with its last clone", |_| {
+        let before = SHELLS.get();
+        let shell = Shell(1);
+        let sharing = Sharing::new(2).on_one_socket(move |_| {
+            let _ = &shell;
+            None
+        });
+        drop(sharing.clone());
+        drop(sharing);
+        assert_eq!(SHELLS.get(), before + 1);
+    }),
+    ("Supervisor::drain_by", "another one replaces it, and the supervisor is dropped", |s| {
+        let drains = |bomb: Bomb| {
+            move |_: &Reactor| {
+                holds(&bomb);
+                Deferred::succeed(())
+            }
+        };
+        let supervisor = Supervisor::new("it").drain_by(drains(s.bomb()));
+        drop(supervisor.drain_by(drains(s.bomb())));
     }),
     ("listen", "its protocols are dropped", |s| {
         let port = s.listens(|s| s.reactor.listen("tcp:0:interface=127.0.0.1", s.armed(Carrier)));
@@ -1251,7 +1272,7 @@ fn c44_what_a_user_hands_in_may_panic_when_it_is_dropped() {
 }
 
 /// Called immediately in the caller's frame, where their captures are dropped.
-const CALLED_AT_ONCE: [&str; 13] = [
+const CALLED_AT_ONCE: [&str; 14] = [
     "attach",
     "run",
     "run_until",
@@ -1259,6 +1280,8 @@ const CALLED_AT_ONCE: [&str; 13] = [
     "feed",
     "fill",
     "layer_connections",
+    // Of values of the library.
+    "worst",
     "protocols",
     "wrap",
     "wrap_protocols",
