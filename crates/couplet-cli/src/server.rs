@@ -175,31 +175,46 @@ pub(crate) struct Server {
 }
 
 /// Makes the function that opens the ports of a loop.
-type Prepare = dyn Fn(Option<&Members>) -> Open + Send + Sync;
+type Prepare = dyn Fn(Peers<'_>) -> Open + Send + Sync;
+
+/// The loops that a server runs in.
+#[derive(Clone, Copy)]
+pub(crate) struct Peers<'a> {
+    pub(crate) count: usize,
+    /// Handles to the loops, if the server is a command that runs in several.
+    pub(crate) members: Option<&'a Members>,
+}
+
+impl Peers<'_> {
+    /// One loop.
+    const NONE: Peers<'static> = Peers { count: 1, members: None };
+}
+
+/// Makes a server's child in a loop.
+pub(crate) type MakeChild = Box<dyn Fn(&Reactor) -> couplet::Result<Child> + Send + Sync>;
 
 /// Opens a port of a loop.
 pub(crate) type Open = Box<dyn Fn(&Reactor, Arc<dyn ServerEndpoint>) -> couplet::Result<Port>>;
 
 impl Server {
     /// A server that listens on each endpoint, or on a free local port if the list is empty, with the
-    /// function that `prepare` returns for each loop. `prepare` gets the cluster's members if there
-    /// are several loops.
+    /// function that `prepare` returns for each loop.
     pub(crate) fn new<S>(
         listen: Listen,
         threads: Threads,
-        prepare: impl Fn(Option<&Members>) -> S + Send + Sync + 'static,
+        prepare: impl Fn(Peers<'_>) -> S + Send + Sync + 'static,
     ) -> Server
     where
         S: Fn(&Reactor, Arc<dyn ServerEndpoint>) -> couplet::Result<Port> + 'static,
     {
-        let prepare = Box::new(move |members: Option<&Members>| Box::new(prepare(members)) as Open);
+        let prepare = Box::new(move |peers: Peers<'_>| Box::new(prepare(peers)) as Open);
         Server { listen, threads, prepare, datagrams: Vec::new() }
     }
 
     /// A server of a configuration with these UDP ports only.
     pub(crate) fn of_datagrams(drain: Drain, datagrams: Vec<Part>) -> Server {
         let listen = Listen { endpoints: Vec::new(), drain, answers: Answers::default() };
-        let none = |_: Option<&Members>| {
+        let none = |_: Peers<'_>| {
             |_: &Reactor, _| Err(Failure::msg("a server of datagrams accepts no connections"))
         };
         Server::new(listen, Threads { number: 1 }, none).with_datagrams(datagrams)
@@ -228,7 +243,7 @@ impl Server {
         let options = LoopOptions::default().drain(listen.drain.time).answers(listen.answers);
         let endpoints = endpoint::or_free_port(listen.endpoints);
         if threads.number == 1 {
-            let open = prepare(None);
+            let open = prepare(Peers::NONE);
             return run_loop(options, |reactor| {
                 endpoints.into_iter().map(|endpoint| open(reactor, endpoint)).collect()
             });
@@ -238,52 +253,65 @@ impl Server {
         let ports = ports.collect::<couplet::Result<Vec<_>>>()?;
         let members = cluster.members();
         run_loops(cluster, |reactor| {
-            let open = prepare(Some(&members));
+            let open = prepare(Peers { count: members.count(), members: Some(&members) });
             ports.iter().map(|port: &SharedPort| open(reactor, Arc::new(port.clone()))).collect()
         })
     }
 
-    /// The server as a service of this name: one port, or a supervisor of several. It listens on
-    /// what `place` makes of its endpoints for connections.
+    /// Makes the server as a service of this name, in one loop or in each of several: one port, or a
+    /// supervisor of several. It listens on what `place` makes of its endpoints for connections; the
+    /// first loop alone has its UDP ports. `this_loop` returns the number of the loop that it is called
+    /// in, and that of all loops.
     pub(crate) fn into_child(
         self,
         name: &str,
         place: impl Fn(Arc<dyn ServerEndpoint>) -> Arc<dyn ServerEndpoint>,
-    ) -> Child {
+        this_loop: fn() -> (usize, usize),
+    ) -> MakeChild {
         let Server { listen, prepare, datagrams, .. } = self;
-        let (open, drain) = (Rc::new(prepare(None)), listen.drain.time);
-        let port = |child: &str, endpoint: Arc<dyn ServerEndpoint>| {
-            let (open, service) = (open.clone(), name.to_owned());
-            let endpoint = place(endpoint);
-            StreamServerService::opening(child, move |reactor| open(reactor, endpoint.clone()))
-                .drain(drain)
-                .on_listening(move |port| output::served(&service, port))
-        };
-        let within = drain + PATIENCE;
+        let (name, drain) = (name.to_owned(), listen.drain.time);
         let endpoints = match datagrams.is_empty() {
             true => endpoint::or_free_port(listen.endpoints),
             false => listen.endpoints,
         };
+        let endpoints: Vec<_> = endpoints.into_iter().map(place).collect();
         let is_alone = endpoints.len() + datagrams.len() == 1;
-        let mut names = (1..).map(|number| match is_alone {
-            true => name.to_owned(),
-            false => format!("{name}-{number}"),
-        });
-        let streams = endpoints.into_iter().zip(&mut names);
-        let mut children: Vec<Child> =
-            streams.map(|(endpoint, child)| Child::new(port(&child, endpoint))).collect();
-        children.extend(datagrams.into_iter().zip(&mut names).map(|(part, child)| {
-            let service = name.to_owned();
-            let announce = move |port: &DatagramTransport| output::served(&service, &port.host());
-            Child::new(part(&child).on_listening(announce))
-        }));
-        let mut children = children.into_iter().map(|child| child.stop_within(within));
-        if is_alone {
-            return children.next().expect("it has one port");
-        }
-        let all = Supervisor::new(name);
-        children.for_each(|child| all.add(child).detach());
-        Child::supervisor(&all)
+        Box::new(move |_| {
+            let (this, count) = this_loop();
+            let open = Rc::new(prepare(Peers { count, members: None }));
+            let mut names = (1..).map(|number| match is_alone {
+                true => name.clone(),
+                false => format!("{name}-{number}"),
+            });
+            let streams = endpoints.iter().zip(&mut names).map(|(endpoint, child)| {
+                let (open, name, endpoint) = (open.clone(), name.clone(), endpoint.clone());
+                let listen = move |reactor: &Reactor| open(reactor, endpoint.clone());
+                let announce = move |port: &Port| {
+                    if this == 0 {
+                        output::served(&name, port);
+                    }
+                };
+                let service = StreamServerService::opening(child, listen);
+                Child::new(service.drain(drain).on_listening(announce))
+            });
+            let mut children: Vec<Child> = streams.collect();
+            // The datagrams of a client belong together.
+            if this == 0 {
+                children.extend(datagrams.iter().zip(&mut names).map(|(part, child)| {
+                    let name = name.clone();
+                    let announce =
+                        move |port: &DatagramTransport| output::served(&name, &port.host());
+                    Child::new(part(&child).on_listening(announce))
+                }));
+            }
+            let mut children = children.into_iter().map(|it| it.stop_within(drain + PATIENCE));
+            if is_alone && let Some(child) = children.next() {
+                return Ok(child);
+            }
+            let all = Supervisor::new(&*name);
+            children.for_each(|child| all.add(child).detach());
+            Ok(Child::supervisor(&all))
+        })
     }
 }
 

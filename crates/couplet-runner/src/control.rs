@@ -12,6 +12,7 @@ use couplet::reactor::{ConnectionSnapshot, DatagramSnapshot, Snapshot};
 use couplet::{Deferred, Failure, ListenOptions};
 use serde::Serialize;
 
+use crate::loops::merge;
 use crate::options::log_levels;
 use crate::places::Placed;
 use crate::running::Running;
@@ -88,14 +89,18 @@ fn carry_out(running: &Rc<Running>, order: &str) -> Deferred<String> {
     match (verb, rest) {
         ("status", "" | "json") => {
             let (asked, is_json) = (running.clone(), rest == "json");
-            running.reactor.snapshot().map(move |snapshot| match is_json {
-                true => Status::of(&asked, &snapshot).json(),
-                false => text(&asked, &snapshot),
+            running.loops.snapshots().map(move |snapshots| {
+                let silent = silent(&snapshots);
+                let snapshot = merge(snapshots);
+                match is_json {
+                    true => Status::of(&asked, &snapshot, silent).json(),
+                    false => text(&asked, &snapshot, &silent),
+                }
             })
         }
         ("reload", "") => running.reload(),
         ("restart", "") => running.restart(),
-        ("close", id) if !id.is_empty() => close(running, id.to_owned()),
+        ("close", id) if !id.is_empty() => running.loops.close(id.to_owned()),
         ("drain", "") => ended(running, false),
         ("stop", "") => ended(running, true),
         ("log", levels) if !levels.is_empty() => match log_levels(levels) {
@@ -111,19 +116,10 @@ fn carry_out(running: &Rc<Running>, order: &str) -> Deferred<String> {
     }
 }
 
-/// Closes a connection, given as snapshots and logs show it.
-fn close(running: &Running, id: String) -> Deferred<String> {
-    let remote = running.reactor.remote();
-    running.reactor.snapshot().add_callback(move |snapshot| {
-        let mut connections = snapshot.connections.iter();
-        match connections.find(|connection| connection.id.to_string() == id) {
-            Some(connection) => {
-                remote.lose_connection(connection.id)?;
-                Ok(String::new())
-            }
-            None => Err(Failure::msg(format!("there is no connection {id}"))),
-        }
-    })
+/// The numbers of the loops that did not answer.
+fn silent(snapshots: &[Option<Snapshot>]) -> Vec<usize> {
+    let silent = snapshots.iter().enumerate().filter(|(_, snapshot)| snapshot.is_none());
+    silent.map(|(number, _)| number).collect()
 }
 
 /// Ends the program. The answer comes first.
@@ -146,13 +142,17 @@ struct Status {
     uptime: f64,
     health: String,
     is_ready: bool,
+    threads: usize,
+    /// The loops that did not answer.
+    // Bound: one for each loop.
+    silent: Vec<usize>,
     // Bound: one for each child of the supervisor.
     services: Vec<ServiceStatus>,
-    // Bound: one for each port of the loop.
+    // Bound: one for each port of the program.
     ports: Vec<PortStatus>,
-    // Bound: one for each datagram port of the loop.
+    // Bound: one for each datagram port of the program.
     datagrams: Vec<DatagramStatus>,
-    // Bound: one for each connection of the loop.
+    // Bound: one for each connection of the program.
     connections: Vec<ConnectionStatus>,
 }
 
@@ -230,7 +230,7 @@ impl ConnectionStatus {
 }
 
 impl Status {
-    fn of(running: &Running, snapshot: &Snapshot) -> Status {
+    fn of(running: &Running, snapshot: &Snapshot, silent: Vec<usize>) -> Status {
         let children = running.supervisor.children().into_iter();
         let ports = snapshot.ports.iter();
         let health = running.health();
@@ -244,6 +244,8 @@ impl Status {
             uptime: running.uptime().as_secs_f64(),
             is_ready: health.is_ready(),
             health: health.to_string(),
+            threads: running.loops.count(),
+            silent,
             services: children
                 .map(|child| ServiceStatus {
                     name: child.name,
@@ -270,14 +272,16 @@ impl Status {
 }
 
 /// The answer to `status`.
-fn text(running: &Running, snapshot: &Snapshot) -> String {
+fn text(running: &Running, snapshot: &Snapshot, silent: &[usize]) -> String {
     let (name, pid) = (running.program.name, std::process::id());
     let (uptime, health) = (running.uptime().as_secs_f64(), running.health());
     let older = running.generations.older().into_iter().map(|(number, pid)| {
         format!("generation {number} (process {pid}): its connections finish\n")
     });
     let (number, older) = (running.generations.number, older.collect::<String>());
+    let silent = silent.iter().map(|number| format!("loop {number} does not answer\n"));
+    let silent = silent.collect::<String>();
     format!(
-        "{name}, generation {number} (process {pid}) for {uptime:.0} s: {health}\n{older}{snapshot}"
+        "{name}, generation {number} (process {pid}) for {uptime:.0} s: {health}\n{older}{silent}{snapshot}"
     )
 }

@@ -99,7 +99,7 @@
 //! | --- | --- |
 //! | SIGTERM, SIGINT | ends the program; a second one ends it immediately |
 //! | SIGHUP | opens the log file again, and reloads the configuration |
-//! | SIGUSR1 | logs a snapshot of the loop |
+//! | SIGUSR1 | logs a snapshot of all loops |
 //! | SIGUSR2 | [restarts](#restarts) the program |
 //!
 //! # The log
@@ -138,6 +138,14 @@
 //! | `couplet_unhandled_failures_total` | failures of Deferreds that no errback handled |
 //! | `couplet_events_total{level}` | events of the levels `error` and `warn` |
 //!
+//! # Threads
+//!
+//! With `--threads N`, or `threads = N` in `[runner]`, a program has N loops, each in a thread; with `auto`
+//! (or 0), one for each processor. Services that [can](Runner::service_in_loops) run in all loops: their
+//! clients are spread over them. The others run in the main loop, as with one thread, which is the
+//! default. The limits on connections and output are divided among the loops; each has room for at least
+//! one connection and one byte. A loop that ends unexpectedly ends the program with a failure.
+//!
 //! # Reloads
 //!
 //! A reload checks the new configuration as a whole; if it is wrong, nothing changes and the error is
@@ -151,11 +159,12 @@
 //! the sockets of all ports, by their places in the configuration: endpoints that are a [`Listen`], a
 //! [`ListenUdp`], or [`placed`], and those of the runner. Once its services have started, the old process
 //! accepts no more, and leaves datagrams to the new one; it can still send.
-//! Connections of the kinds that the program [takes over](Runner::takes_over) move; the others may
-//! finish, and then the old process ends. If the new process fails, nothing changes.
+//! Connections of the kinds that the program takes over, in its [main loop](Runner::takes_over) or in
+//! [all](Runner::takes_over_in_loops), move; the others may finish, and then the old process ends. If the
+//! new process fails, nothing changes.
 //!
 //! Under systemd (`Type=notify-reload`) the program reports that it is ready once all services have
-//! started, that it reloads, and that it stops. With `WatchdogSec=`, its loop reports that it turns.
+//! started, that it reloads, and that it stops. With `WatchdogSec=`, it reports that all its loops turn.
 //!
 //! # Crashes
 //!
@@ -175,13 +184,17 @@
 #[macro_use]
 extern crate couplet_watched;
 
+mod asking;
 mod config;
 mod control;
 mod exit;
 mod identity;
+mod in_loops;
 mod logging;
+mod loops;
 mod metrics;
 mod options;
+mod parts;
 mod pid_file;
 mod places;
 mod plan;
@@ -195,9 +208,11 @@ mod store;
 mod systemd;
 mod values;
 mod web;
+mod workers;
 
 pub use config::unknown;
 pub use logging::{levels_of, log_panics};
+pub use loops::{ThisLoop, this_loop};
 pub use options::{Arguments, Options, log_levels};
 pub use places::placed;
 pub use runner::Runner;

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use couplet::reactor::{CallTimes, ConnectionSnapshot, PortSnapshot, Snapshot};
@@ -20,7 +19,8 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::logging::count_of_events;
 
-/// Histograms that are filled between scrapes.
+/// Histograms that the loops fill between scrapes.
+#[derive(Clone)]
 pub(crate) struct Metrics {
     /// The times from the end of a wait to the next wait, in seconds.
     // Bound: a number for each bucket.
@@ -36,12 +36,15 @@ const PROBE: Duration = Duration::from_secs(1);
 type Labels = Vec<(&'static str, String)>;
 
 impl Metrics {
+    pub(crate) fn new() -> Metrics {
+        let histogram = || Histogram::new(exponential_buckets(16e-6, 4.0, 10));
+        Metrics { busy: histogram(), lateness: histogram() }
+    }
+
     /// Measures a loop from now on.
     #[expect(clippy::disallowed_methods, reason = "a loop's time stands still while it is busy")]
-    pub(crate) fn measure(l: &mut Loop) -> Rc<Metrics> {
-        let histogram = || Histogram::new(exponential_buckets(16e-6, 4.0, 10));
-        let (busy, lateness) = (histogram(), histogram());
-        let observed = busy.clone();
+    pub(crate) fn measure(&self, l: &mut Loop) {
+        let observed = self.busy.clone();
         let mut woke: Option<Instant> = None;
         l.around_wait(move |wait| {
             if let Some(woke) = woke {
@@ -50,7 +53,6 @@ impl Metrics {
             wait();
             woke = Some(Instant::now());
         });
-        Rc::new(Metrics { busy, lateness })
     }
 
     /// Starts the measurement of timers, in a run.
@@ -233,6 +235,12 @@ mod tests {
 
     use super::*;
 
+    fn measured(l: &mut Loop) -> Metrics {
+        let metrics = Metrics::new();
+        metrics.measure(l);
+        metrics
+    }
+
     struct Echo;
 
     impl Protocol for Echo {
@@ -251,7 +259,7 @@ mod tests {
     #[test]
     fn metrics_say_what_has_happened() {
         let mut l = Loop::with_options(LoopOptions::default().time_calls(true)).unwrap();
-        let metrics = Metrics::measure(&mut l);
+        let metrics = measured(&mut l);
         let reactor = l.reactor();
         metrics.start(&reactor);
         let port = reactor.listen("localhost:0", || Echo).unwrap();
@@ -307,7 +315,7 @@ mod tests {
     #[test]
     fn an_idle_loop_is_not_busy() {
         let mut l = Loop::new().unwrap();
-        let metrics = Metrics::measure(&mut l);
+        let metrics = measured(&mut l);
         let reactor = l.reactor();
         let talk = reactor.clone().spawn(async move {
             reactor.sleep(Duration::from_secs(2)).await?;
@@ -321,7 +329,7 @@ mod tests {
     #[test]
     fn connections_count_at_their_own_port_even_if_ports_have_no_number() {
         let mut l = Loop::new().unwrap();
-        let metrics = Metrics::measure(&mut l);
+        let metrics = measured(&mut l);
         let reactor = l.reactor();
         let names = ["a", "b"].map(|name| format!("unix:@couplet-{}-{name}", std::process::id()));
         for name in &names {

@@ -93,6 +93,10 @@ pub struct Options {
     /// Answer questions on this UNIX socket, for the process's own user only
     #[arg(long, value_name = "PATH")]
     pub(crate) control: Option<PathBuf>,
+    /// Number of threads that serve clients; auto (or 0) starts one per processor [default: 1]
+    #[arg(long, value_name = "N", value_parser = threads, allow_negative_numbers = true)]
+    #[serde(deserialize_with = "threads_of")]
+    pub(crate) threads: Option<usize>,
     /// Stop accepting at this number of connections; clients wait in the queues of the ports
     #[arg(long, value_name = "N")]
     #[serde(deserialize_with = "one_or_more")]
@@ -109,20 +113,53 @@ pub struct Options {
 }
 
 impl Options {
-    /// The limits of the loop; `None` if no option sets one.
-    pub(crate) fn load_limits(&self) -> Option<LoadLimits> {
+    /// The number of loops.
+    ///
+    /// # Errors
+    ///
+    /// If there would be more loops than connections.
+    pub(crate) fn loops(&self) -> Result<usize, String> {
+        let most = self.max_connections.map_or(usize::MAX, NonZeroUsize::get);
+        let processors = || std::thread::available_parallelism().map_or(1, usize::from);
+        match self.threads.unwrap_or(1) {
+            0 => Ok(processors().min(MOST_THREADS).min(most)),
+            threads if threads > most => {
+                Err(format!("{threads} threads need a max-connections of {threads} at least"))
+            }
+            threads => Ok(threads),
+        }
+    }
+
+    /// The limits of one of so many loops, by its number; `None` if no option sets one. Those of all
+    /// loops together are the options, except that each loop has at least a byte.
+    pub(crate) fn load_limits(&self, number: usize, loops: usize) -> Option<LoadLimits> {
+        let share = |most: NonZeroUsize| {
+            let rest = usize::from(number < most.get() % loops);
+            (most.get() / loops + rest).max(1)
+        };
         let mut limits = LoadLimits::default();
         if let Some(most) = self.max_connections {
-            limits = limits.connections(most.get());
+            limits = limits.connections(share(most));
         }
         if let Some(most) = self.max_buffered {
-            limits = limits.buffered(most.get());
+            limits = limits.buffered(share(most));
         }
         if let Some(most) = self.max_buffered_by_peer {
-            limits = limits.buffered_by_peer(most.get());
+            limits = limits.buffered_by_peer(share(most));
         }
         Some(limits).filter(|limits| *limits != LoadLimits::default())
     }
+}
+
+/// The most threads: no machine has more processors.
+const MOST_THREADS: usize = 1024;
+
+/// 0 stands for one per processor.
+fn threads(text: &str) -> Result<usize, String> {
+    let number = if text == "auto" { Some(0) } else { text.parse().ok() };
+    number.filter(|number| *number <= MOST_THREADS).ok_or_else(|| {
+        format!("a number of threads, at most {MOST_THREADS}, or auto is expected here")
+    })
 }
 
 /// The keys of [`LogTable`].
@@ -152,6 +189,7 @@ impl Arguments {
         options.health = options.health.take().or(file.health);
         options.metrics = options.metrics.take().or(file.metrics);
         options.control = options.control.take().or(file.control);
+        options.threads = options.threads.or(file.threads);
         options.max_connections = options.max_connections.or(file.max_connections);
         options.max_buffered = options.max_buffered.or(file.max_buffered);
         options.max_buffered_by_peer = options.max_buffered_by_peer.or(file.max_buffered_by_peer);
@@ -213,6 +251,20 @@ fn umask_of<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D
     }
 }
 
+fn threads_of<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Threads {
+        Number(i64),
+        Word(String),
+    }
+    let text = match Threads::deserialize(deserializer)? {
+        Threads::Number(number) => number.to_string(),
+        Threads::Word(word) => word,
+    };
+    threads(&text).map(Some).map_err(D::Error::custom)
+}
+
 fn one_or_more<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<NonZeroUsize>, D::Error> {
@@ -250,13 +302,42 @@ mod tests {
         assert_eq!((both.log, both.verbose), (Some(LogForm::Json), 2));
         let options = both.options;
         let wanted = LoadLimits::default().connections(5).buffered(9).buffered_by_peer(7);
-        assert_eq!(options.load_limits(), Some(wanted));
+        assert_eq!(options.load_limits(0, 1), Some(wanted));
         let paths = [options.pid_file, options.log_file, options.control];
         assert_eq!(paths, ["d", "e", "f"].map(|path| Some(path.into())));
         let names = [options.user, options.group, options.health.map(|it| it.to_string())];
         assert_eq!(names, ["a", "c", "tcp:1"].map(|name| Some(name.into())));
         assert_eq!((options.umask, options.log_repeats), (Some(0o27), Some(3)));
-        assert_eq!(Options::default().load_limits(), None);
+        assert_eq!(Options::default().load_limits(0, 1), None);
+    }
+
+    #[test]
+    fn threads_are_a_number_or_as_many_as_processors() {
+        assert_eq!(["1", "0", "auto", "1024"].map(threads), [Ok(1), Ok(0), Ok(0), Ok(1024)]);
+        for bad in ["", "-1", "1.5", "x", "1025"] {
+            assert!(threads(bad).unwrap_err().contains("or auto is expected here"), "{bad}");
+        }
+        let loops = |file: &str| toml::from_str::<Options>(file).map(|options| options.loops());
+        assert_eq!(loops("").unwrap(), Ok(1));
+        assert_eq!(loops("threads = 3").unwrap(), Ok(3));
+        assert_eq!(loops("threads = \"auto\"\nmax-connections = 1").unwrap(), Ok(1));
+        assert!(loops("threads = 0").unwrap().is_ok_and(|loops| loops >= 1));
+        for bad in ["1025", "-1", "\"x\"", "1.5", "true"] {
+            assert!(loops(&format!("threads = {bad}")).is_err(), "{bad}");
+        }
+        let error = loops("threads = 3\nmax-connections = 2").unwrap().unwrap_err();
+        assert_eq!(error, "3 threads need a max-connections of 3 at least");
+    }
+
+    #[test]
+    fn the_limits_of_all_loops_together_are_those_of_the_process() {
+        let options: Options =
+            toml::from_str("max-connections = 8\nmax-buffered = 2").expect("options");
+        let limits = [0, 1, 2].map(|number| options.load_limits(number, 3));
+        let wanted = [(3, 1), (3, 1), (2, 1)];
+        let of =
+            |(connections, bytes)| LoadLimits::default().connections(connections).buffered(bytes);
+        assert_eq!(limits, wanted.map(|it| Some(of(it))));
     }
 
     #[test]

@@ -6,7 +6,8 @@ mod kinds;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use couplet::endpoints::{Reload, ServerEndpoint, SharedPort, Sharing, UdpServer};
 use couplet::factory::ErasedFactory;
@@ -35,8 +36,10 @@ impl fmt::Display for Place {
 thread_local! {
     /// The service whose configuration is being read.
     static READING: RefCell<Option<Arc<str>>> = const { RefCell::new(None) };
-    /// The sockets of the program. Its services run in one loop.
-    // Bound: one for each port of the loop, and for each socket of the process before.
+    /// Whether the service that is read or built runs in all loops.
+    static IN_ALL_LOOPS: Cell<bool> = const { Cell::new(false) };
+    /// The sockets of this loop.
+    // Bound: one for each port of the loop.
     static SOCKETS: Sockets = Sockets::default();
 }
 
@@ -48,6 +51,14 @@ pub(crate) fn read_for<T>(service: &str, read: impl FnOnce() -> T) -> T {
     value
 }
 
+/// Reads or builds a service that runs in all loops, which share the sockets of its endpoints.
+pub(crate) fn in_all_loops<T>(make: impl FnOnce() -> T) -> T {
+    let before = IN_ALL_LOOPS.replace(true);
+    let value = make();
+    IN_ALL_LOOPS.set(before);
+    value
+}
+
 /// The service whose configuration is being read.
 pub(crate) fn service_being_read() -> Option<Arc<str>> {
     READING.with_borrow(Clone::clone)
@@ -55,7 +66,8 @@ pub(crate) fn service_being_read() -> Option<Arc<str>> {
 
 /// An endpoint of the service with this name, for a configuration that does not read it as a
 /// [`Listen`](crate::Listen): its socket stays open while the program is restarted, or the service's
-/// configuration changes.
+/// configuration changes. For a service that runs in all loops, placed while it is
+/// [built](crate::Runner::service_in_loops), not in each loop.
 pub fn placed(service: &str, endpoint: Arc<dyn ServerEndpoint>) -> Arc<dyn ServerEndpoint> {
     Arc::new(Placed::new(endpoint, service))
 }
@@ -65,11 +77,27 @@ pub fn placed(service: &str, endpoint: Arc<dyn ServerEndpoint>) -> Arc<dyn Serve
 pub(crate) struct Placed {
     endpoint: Arc<dyn ServerEndpoint>,
     service: Arc<str>,
+    in_all_loops: bool,
+    /// The port of all loops, once one of them has listened.
+    shared: Mutex<Option<SharedPort>>,
 }
 
 impl Placed {
     pub(crate) fn new(endpoint: Arc<dyn ServerEndpoint>, service: impl Into<Arc<str>>) -> Placed {
-        Placed { endpoint, service: service.into() }
+        let (in_all_loops, shared) = (IN_ALL_LOOPS.get(), Mutex::default());
+        Placed { endpoint, service: service.into(), in_all_loops, shared }
+    }
+
+    /// The port of all loops. The first loop that listens binds it.
+    fn shared(&self, common: &Arc<Common>, place: &Place) -> couplet::Result<SharedPort> {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shared) = &*shared {
+            return Ok(shared.clone());
+        }
+        let (wanted, sockets) = (place.clone(), common.clone());
+        let sharing = Sharing::new(common.loops)
+            .on_one_socket(move |address| sockets.take(&wanted, address)?.into_streams());
+        Ok(shared.insert(self.endpoint.share(&sharing)?).clone())
     }
 }
 
@@ -77,11 +105,19 @@ impl ServerEndpoint for Placed {
     fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> couplet::Result<Port> {
         let place =
             Place { service: self.service.to_string(), endpoint: self.endpoint.to_string() };
-        let wanted = place.clone();
-        let factory = factory.on_socket(move |address| {
-            SOCKETS.with(|sockets| sockets.take(&wanted, address))?.into_streams()
-        });
-        let port = self.endpoint.listen(reactor, factory)?;
+        let common = SOCKETS.with(Sockets::common);
+        let port = if self.in_all_loops && common.loops > 1 {
+            let port = ServerEndpoint::listen(&self.shared(&common, &place)?, reactor, factory)?;
+            if common.is_starting.load(Ordering::Acquire) {
+                port.pause_producing();
+            }
+            port
+        } else {
+            let wanted = place.clone();
+            let factory =
+                factory.on_socket(move |address| common.take(&wanted, address)?.into_streams());
+            self.endpoint.listen(reactor, factory)?
+        };
         let placed = PlacedPort::Streams(port.clone(), self.endpoint.clone());
         SOCKETS.with(|sockets| sockets.add(place, placed));
         Ok(port)
@@ -111,7 +147,7 @@ pub(crate) fn listen_udp<P: DatagramProtocol>(
 ) -> couplet::Result<DatagramPort<P>> {
     let place = Place { service: service.to_owned(), endpoint: endpoint.to_string() };
     let address = Address::udp(endpoint.address);
-    let socket = SOCKETS.with(|sockets| sockets.take(&place, Some(&address)));
+    let socket = SOCKETS.with(Sockets::common).take(&place, Some(&address));
     let port = match socket.and_then(PlacedSocket::into_datagrams) {
         Some(socket) => reactor
             .adopt_datagrams(socket, options, protocol)
@@ -125,20 +161,60 @@ pub(crate) fn listen_udp<P: DatagramProtocol>(
 
 #[derive(Default)]
 struct Sockets {
-    /// Sockets that wait for their ports.
-    // Bound: one for each port of the process before, or of the services that a reload changes.
-    waiting: RefCell<Vec<(Place, PlacedSocket)>>,
+    common: RefCell<Arc<Common>>,
     // Bound: one for each port of the loop.
     ports: RefCell<Vec<(Place, PlacedPort)>>,
-    /// Whether another process serves the sockets, and has the files of UNIX sockets.
-    is_guest: Cell<bool>,
 }
 
-impl Sockets {
+/// State of the sockets that the program's loops share.
+pub(crate) struct Common {
+    loops: usize,
+    /// Sockets that wait for their ports.
+    // Bound: one for each port of the process before, or of the services that a reload changes.
+    waiting: Mutex<Vec<(Place, PlacedSocket)>>,
+    /// Whether another process accepts connections, and has the files of UNIX sockets.
+    is_guest: AtomicBool,
+    /// Whether services in several loops wait for the others to start, and for the process to change
+    /// its user, before they accept.
+    is_starting: AtomicBool,
+}
+
+impl Default for Common {
+    fn default() -> Common {
+        let [is_guest, is_starting] = [false, true].map(AtomicBool::new);
+        Common { loops: 1, waiting: Mutex::default(), is_guest, is_starting }
+    }
+}
+
+impl Common {
+    /// For a program with so many loops.
+    pub(crate) fn new(loops: usize) -> Arc<Common> {
+        Arc::new(Common { loops, ..Common::default() })
+    }
+
+    /// Uses this in the loop of the present thread.
+    pub(crate) fn enter(self: &Arc<Self>) {
+        let before = SOCKETS.with(|sockets| sockets.common.replace(self.clone()));
+        drop(before);
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Vec<(Place, PlacedSocket)>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_guest(&self) -> bool {
+        self.is_guest.load(Ordering::Acquire)
+    }
+
+    /// Returns whether the process was a guest before.
+    fn set_guest(&self, is_guest: bool) -> bool {
+        self.is_guest.swap(is_guest, Ordering::AcqRel)
+    }
+
     /// The socket for this place, or else one on the address to bind: the endpoint's options, or the
     /// name of its table, have changed.
     fn take(&self, place: &Place, address: Option<&Address>) -> Option<PlacedSocket> {
-        let mut waiting = self.waiting.borrow_mut();
+        let mut waiting = self.waiting();
         // Port 0 is any free port, which another service may have by chance.
         let address = address.filter(|address| address.port() != Some(0));
         // Addresses of TCP and UDP differ.
@@ -153,11 +229,17 @@ impl Sockets {
         }
         found.map(|index| waiting.remove(index).1)
     }
+}
+
+impl Sockets {
+    fn common(&self) -> Arc<Common> {
+        self.common.borrow().clone()
+    }
 
     fn add(&self, place: Place, port: PlacedPort) {
         let mut ports = self.ports.borrow_mut();
         ports.retain(|(_, port)| port.is_listening());
-        if self.is_guest.get() {
+        if self.common().is_guest() {
             port.keep_socket_file(true);
             port.serve(false);
         }
@@ -181,10 +263,9 @@ pub(crate) fn reload_files(except: &[&str]) -> couplet::Result<Vec<Reload>> {
 /// Has ports at these places use these sockets of another process, which still serves them, and has
 /// the files of UNIX sockets.
 pub(crate) fn inherit(sockets: Vec<(Place, PlacedSocket)>) {
-    SOCKETS.with(|it| {
-        it.is_guest.set(true);
-        it.waiting.borrow_mut().extend(sockets);
-    });
+    let common = SOCKETS.with(Sockets::common);
+    common.set_guest(true);
+    common.waiting().extend(sockets);
 }
 
 /// Duplicates of the sockets of these services.
@@ -214,7 +295,7 @@ pub(crate) async fn hold(is_wanted: impl Fn(&str) -> bool) -> couplet::Result<()
                 port.keep_socket_file(true);
             }
         }
-        it.waiting.borrow_mut().extend(held);
+        it.common().waiting().extend(held);
     });
     Ok(())
 }
@@ -223,13 +304,14 @@ pub(crate) async fn hold(is_wanted: impl Fn(&str) -> bool) -> couplet::Result<()
 /// sockets.
 pub(crate) fn settle() {
     SOCKETS.with(|it| {
-        let was_guest = it.is_guest.replace(false);
+        let common = it.common();
+        let was_guest = common.set_guest(false);
         let open = it.open();
-        for (place, socket) in it.waiting.borrow_mut().iter_mut() {
+        let mut unused = std::mem::take(&mut *common.waiting());
+        for (place, socket) in &mut unused {
             // The file of a port that is open is the port's.
             socket.keep_socket_file(open.iter().any(|(other, _)| other == place));
         }
-        let unused = it.waiting.take();
         for (_, port) in open {
             port.keep_socket_file(false);
             if was_guest {
@@ -243,12 +325,35 @@ pub(crate) fn settle() {
 /// Another process serves all sockets now. The files of UNIX sockets belong to it.
 pub(crate) fn give_away() {
     SOCKETS.with(|it| {
-        it.is_guest.set(true);
+        let common = it.common();
+        common.set_guest(true);
         for (_, port) in it.open() {
             port.serve(false);
             port.keep_socket_file(true);
         }
-        let held = it.waiting.take();
+        let held = std::mem::take(&mut *common.waiting());
         drop(held);
     });
+}
+
+/// The services have started: ports in this loop may accept, and those to come in any loop, unless
+/// another process does. Returns whether the other loops have to be told to [`resume`].
+pub(crate) fn begin(reactor: &Reactor) -> bool {
+    let common = SOCKETS.with(Sockets::common);
+    common.is_starting.store(false, Ordering::Release);
+    let accepts = common.loops > 1 && !common.is_guest();
+    if accepts {
+        resume(reactor);
+    }
+    accepts
+}
+
+/// Has this loop accept no more, in a process that gives its sockets away.
+pub(crate) fn pause(_: &Reactor) {
+    SOCKETS.with(Sockets::open).iter().for_each(|(_, port)| port.serve(false));
+}
+
+/// Has this loop accept again, or from now on.
+pub(crate) fn resume(_: &Reactor) {
+    SOCKETS.with(Sockets::open).iter().for_each(|(_, port)| port.serve(true));
 }

@@ -11,12 +11,13 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::config::{ConfigError, Parsed, Place, Section, Source, unknown};
+use crate::loops::Loops;
 use crate::options::{LogTable, OF_THE_LOG, Options};
-use crate::places;
 use crate::values::Seconds;
+use crate::{in_loops, places};
 
 /// Builds a service whose configuration has been read.
-pub(crate) type Build = Box<dyn FnOnce(&Reactor) -> couplet::Result<Child>>;
+pub(crate) type Build = Box<dyn FnOnce(&Loops) -> couplet::Result<Child>>;
 
 /// Reads the configuration of a service, which has the name of its table.
 type Read = Box<dyn Fn(&str, &Section<'_>) -> Result<Build, ConfigError> + Send + Sync>;
@@ -89,11 +90,11 @@ impl Key {
 pub(crate) fn build<'a>(
     planned: impl IntoIterator<Item = Planned>,
     taken: impl IntoIterator<Item = &'a str>,
-    reactor: &Reactor,
+    loops: &Loops,
 ) -> couplet::Result<Vec<(Rc<Key>, Child)>> {
     let mut names: BTreeSet<String> = taken.into_iter().map(str::to_owned).collect();
     let built = planned.into_iter().map(|Planned { key, build }| {
-        let child = build(reactor)?;
+        let child = build(loops)?;
         let name = child.name();
         if !names.insert(name.to_owned()) {
             let message = format_args!("there are two services of the name {name}");
@@ -125,6 +126,24 @@ impl Services {
         build: impl Fn(&str, C, &Reactor) -> couplet::Result<Child> + Send + Sync + 'static,
     ) {
         self.kinds.insert(kind, reader(build));
+    }
+
+    /// Like [`add`](Self::add), for a service that runs in all loops.
+    pub(crate) fn add_in_loops<C: DeserializeOwned + 'static, M: InEachLoop>(
+        &mut self,
+        build: impl Fn(C, &Reactor) -> couplet::Result<M> + Send + Sync + 'static,
+    ) {
+        let build = move |_: &str, config: C, reactor: &Reactor| build(config, reactor);
+        self.whole.push(reader_in_loops(build));
+    }
+
+    /// Like [`add_kind`](Self::add_kind), for services that run in all loops.
+    pub(crate) fn add_kind_in_loops<C: DeserializeOwned + 'static, M: InEachLoop>(
+        &mut self,
+        kind: &'static str,
+        build: impl Fn(&str, C, &Reactor) -> couplet::Result<M> + Send + Sync + 'static,
+    ) {
+        self.kinds.insert(kind, reader_in_loops(build));
     }
 
     /// Reads all of a configuration.
@@ -170,7 +189,7 @@ impl Services {
             return Err(section.error_at("kind", unknown("kind", &kind, &kinds)));
         };
         let build = read(name, &section.without(COMMON))?;
-        Ok(Box::new(move |reactor| Ok(build(reactor)?.restart(restart.into()))))
+        Ok(Box::new(move |loops| Ok(build(loops)?.restart(restart.into()))))
     }
 
     /// Reads the configuration that a service had once more.
@@ -188,8 +207,33 @@ fn reader<C: DeserializeOwned + 'static>(
     Box::new(move |name, section| {
         let (build, place, name) = (build.clone(), section.place(), name.to_owned());
         let config: C = places::read_for(&name, || section.read())?;
-        Ok(Box::new(move |reactor| {
-            build(&name, config, reactor).map_err(|failure| Failure::from(place.error(failure)))
+        Ok(Box::new(move |loops| {
+            let built = build(&name, config, loops.reactor());
+            built.map_err(|failure| Failure::from(place.error(failure)))
+        }))
+    })
+}
+
+/// Makes the child of a service in each loop.
+pub(crate) trait InEachLoop:
+    Fn(&Reactor) -> couplet::Result<Child> + Send + Sync + 'static
+{
+}
+
+impl<M: Fn(&Reactor) -> couplet::Result<Child> + Send + Sync + 'static> InEachLoop for M {}
+
+fn reader_in_loops<C: DeserializeOwned + 'static, M: InEachLoop>(
+    build: impl Fn(&str, C, &Reactor) -> couplet::Result<M> + Send + Sync + 'static,
+) -> Read {
+    let build = Arc::new(build);
+    Box::new(move |name, section| {
+        let (build, place, name) = (build.clone(), section.place(), name.to_owned());
+        let read = || places::read_for(&name, || section.read());
+        let config: C = places::in_all_loops(read)?;
+        Ok(Box::new(move |loops| {
+            let make = places::in_all_loops(|| build(&name, config, loops.reactor()));
+            let built = make.and_then(|make| in_loops::child(loops, make));
+            built.map_err(|failure| Failure::from(place.error(failure)))
         }))
     })
 }
@@ -295,14 +339,16 @@ impl SupervisorTable {
             .intensity(self.restarts, self.within.0)
             .back_off(self.back_off.0, self.most_back_off.0)
             .not_ready_for(self.not_ready_for.0)
-            .drain(self.drain_within(self.drain))
     }
 
-    /// Has the supervisor of a process that another one has replaced end at once, and let its
-    /// connections finish.
-    pub(crate) fn replace(&self, supervisor: &Supervisor) {
-        let drain = self.drain_within(self.restart_drain);
-        drop(supervisor.clone().not_ready_for(std::time::Duration::ZERO).drain(drain));
+    /// The drain at the end of the program.
+    pub(crate) fn drain(&self) -> Drain {
+        self.drain_within(self.drain)
+    }
+
+    /// The drain of a process that another one has replaced.
+    pub(crate) fn drain_after_restart(&self) -> Drain {
+        self.drain_within(self.restart_drain)
     }
 
     fn drain_within(&self, time: Seconds) -> Drain {

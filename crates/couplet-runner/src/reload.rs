@@ -51,7 +51,7 @@ impl Changes {
         let planned = plan.services.into_iter();
         let changed = planned.filter(|one| !kept.iter().any(|(key, _)| key.is_same(&one.key)));
         let names = kept.iter().map(|(_, name)| &**name);
-        Ok(Changes { old, new: plan::build(changed, names, &running.reactor)? })
+        Ok(Changes { old, new: plan::build(changed, names, &running.loops)? })
     }
 
     /// The services that stop, by the names of their places.
@@ -107,7 +107,7 @@ async fn add(running: &Running, key: Rc<Key>, child: Child) -> couplet::Result<(
 /// Starts a service with its old configuration again. Returns words about the outcome.
 async fn go_back(running: &Running, key: &Rc<Key>, name: &str) -> String {
     let again = async {
-        let child = running.program.services.read_again(key)?(&running.reactor)?;
+        let child = running.program.services.read_again(key)?(&running.loops)?;
         add(running, key.clone(), child).await
     };
     match again.await {

@@ -14,11 +14,15 @@ use crate::config::Source;
 use crate::exit::{Exit, plain};
 use crate::identity::{self, Identity};
 use crate::logging::Log;
+use crate::loops::{self, Loops};
+use crate::metrics::Metrics;
 use crate::options::Arguments;
+use crate::places;
 use crate::plan::{self, Plan, Services};
 use crate::restart::{Executable, Heir, Takers};
 use crate::running::{self, Program, Signals};
-use crate::store::Stored;
+use crate::store::{Store, StoreRoom, Stored};
+use crate::workers::Workers;
 
 /// A program made of services; see the [crate's page](crate). Twisted's `twistd` with a plugin.
 pub struct Runner {
@@ -91,14 +95,87 @@ impl Runner {
         self
     }
 
+    /// Adds a service that runs in all loops of the program: [`--threads`](crate#threads). Otherwise like
+    /// [`service`](Self::service): `build` reads the configuration once, in the main loop, and returns a
+    /// function that makes the service in each loop, in that loop's thread. State that the loops share
+    /// is captured by it.
+    ///
+    /// The parts start, stop and, if one ends or fails, end together. With one loop there is one part.
+    /// Their endpoints are [`Listen`](crate::Listen)s of the configuration, or were [`placed`] by `build`:
+    /// the loops share one socket for each. Other endpoints are opened in each loop anew.
+    ///
+    /// [`placed`]: crate::placed
+    ///
+    /// ```no_run
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    ///
+    /// use couplet::services::{Child, StreamServerService};
+    /// use couplet::{Protocol, Transport};
+    /// use couplet_runner::{Listen, Runner};
+    ///
+    /// #[derive(serde::Deserialize)]
+    /// struct Config {
+    ///     listen: Listen,
+    /// }
+    ///
+    /// /// Numbers the clients of all loops.
+    /// struct Number(Arc<AtomicU64>);
+    ///
+    /// impl Protocol for Number {
+    ///     fn connection_made(&mut self, transport: &Transport) {
+    ///         transport.write(format!("{}\n", self.0.fetch_add(1, Ordering::Relaxed)));
+    ///         transport.lose_connection();
+    ///     }
+    ///     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    /// }
+    ///
+    /// let runner = Runner::new("number").service_in_loops(|config: Config, _reactor| {
+    ///     let count = Arc::new(AtomicU64::new(1));
+    ///     Ok(move |_reactor: &_| {
+    ///         let count = count.clone();
+    ///         let factory = move || Number(count.clone());
+    ///         Ok(Child::new(StreamServerService::new("number", &config.listen, factory)?))
+    ///     })
+    /// });
+    /// ```
+    #[must_use]
+    pub fn service_in_loops<C, M>(
+        mut self,
+        build: impl Fn(C, &Reactor) -> couplet::Result<M> + Send + Sync + 'static,
+    ) -> Runner
+    where
+        C: DeserializeOwned + 'static,
+        M: Fn(&Reactor) -> couplet::Result<Child> + Send + Sync + 'static,
+    {
+        self.services.add_in_loops(build);
+        self
+    }
+
+    /// Adds a kind of service that runs in all loops: as [`kind`](Self::kind), with a function for each
+    /// loop as in [`service_in_loops`](Self::service_in_loops).
+    #[must_use]
+    pub fn kind_in_loops<C, M>(
+        mut self,
+        kind: &'static str,
+        build: impl Fn(&str, C, &Reactor) -> couplet::Result<M> + Send + Sync + 'static,
+    ) -> Runner
+    where
+        C: DeserializeOwned + 'static,
+        M: Fn(&Reactor) -> couplet::Result<Child> + Send + Sync + 'static,
+    {
+        self.services.add_kind_in_loops(kind, build);
+        self
+    }
+
     /// Takes connections of this kind over when the program is restarted: `build` makes the protocol of
     /// a connection that [`Protocol::hand_over`](couplet::Protocol::hand_over) has given up in the
     /// process before, or whose state [`Transport::keep`](couplet::Transport::keep) has kept in a process
     /// that died, from its state and the peer's address. Its first call is `connection_made`. An
     /// error closes the connection.
     ///
-    /// Called in the loop, after the services have started. All connections of a program move within one
-    /// turn, and are served once all have arrived.
+    /// Called in the main loop, after the services have started. All connections of a loop move within
+    /// one turn, and are served once those of all loops have arrived.
     ///
     /// ```no_run
     /// use couplet::{HandOver, Protocol, Transport};
@@ -129,6 +206,18 @@ impl Runner {
         build: impl Fn(&[u8], &Address) -> couplet::Result<P> + 'static,
     ) -> Runner {
         self.takers.add(kind, build);
+        self
+    }
+
+    /// Takes connections of this kind over, as [`takes_over`](Self::takes_over) does, and spreads them
+    /// over all loops: `build` is called in the thread of the loop that gets a connection.
+    #[must_use]
+    pub fn takes_over_in_loops<P: Protocol>(
+        mut self,
+        kind: &'static str,
+        build: impl Fn(&[u8], &Address) -> couplet::Result<P> + Send + Sync + 'static,
+    ) -> Runner {
+        self.takers.add_in_loops(kind, build);
         self
     }
 
@@ -196,14 +285,17 @@ impl Runner {
         };
         let plan = self.services.plan(&source)?;
         let arguments = arguments.or(&plan.log, plan.options.clone());
+        let count = arguments.options.loops().map_err(Exit::bad_usage)?;
         let identity = Identity::find(&arguments.options)?;
-        let measures = arguments.options.metrics.is_some();
-        let mut options = self.options.clone().signals(true).time_calls(measures);
-        if let Some(limits) = arguments.options.load_limits() {
-            options = options.load_limits(limits);
-        }
-        let mut l = Loop::with_options(options)
-            .map_err(|error| Exit::failed(format!("cannot start the loop: {}", plain(&error))))?;
+        let metrics = arguments.options.metrics.as_ref().map(|_| Metrics::new());
+        let options = |number| {
+            let options = self.options.clone().time_calls(metrics.is_some());
+            match arguments.options.load_limits(number, count) {
+                Some(limits) => options.load_limits(limits),
+                None => options,
+            }
+        };
+        let mut l = Loop::with_options(options(0).signals(true)).map_err(cannot_start)?;
         if arguments.options.check {
             return check(&l.reactor(), plan, &source);
         }
@@ -212,6 +304,25 @@ impl Runner {
             identity::set_umask(mode);
         }
         let log = Log::start(&arguments, plan.log.log_level.clone())?;
+        let places = places::Common::new(count);
+        places.enter();
+        loops::enter(0, count);
+        let store = StoreRoom::find();
+        prepare(&mut l, store.clone(), metrics.as_ref());
+        let mut workers = Workers::default();
+        for number in 1..count {
+            let (places, metrics, main) = (places.clone(), metrics.clone(), l.reactor().remote());
+            let store = store.clone();
+            let set_up = move |l: &mut Loop| {
+                places.enter();
+                loops::enter(number, count);
+                prepare(l, store, metrics.as_ref());
+                if let Some(metrics) = metrics {
+                    metrics.start(&l.reactor());
+                }
+            };
+            workers.start(options(number), main, set_up).map_err(cannot_start)?;
+        }
         let program = Program {
             name: self.name,
             version: self.version,
@@ -223,15 +334,31 @@ impl Runner {
             executable,
             takers: self.takers,
             stored: Cell::new(Stored::take()),
+            metrics,
         };
-        running::run(&mut l, program, plan, heir)
+        running::run(&mut l, &workers, program, plan, heir)
     }
+}
+
+/// Prepares a loop of a program.
+fn prepare(l: &mut Loop, store: Option<StoreRoom>, metrics: Option<&Metrics>) {
+    if let Some(room) = store {
+        l.keep_connections(Store::new(room));
+    }
+    if let Some(metrics) = metrics {
+        metrics.measure(l);
+    }
+}
+
+fn cannot_start(error: std::io::Error) -> Exit {
+    Exit::failed(format!("cannot start a loop: {}", plain(&error)))
 }
 
 /// Builds the services, and starts none.
 fn check(reactor: &Reactor, plan: Plan, source: &Arc<Source>) -> Result<(), Exit> {
     let count = plan.services.len();
-    plan::build(plan.services, [], reactor).map_err(Exit::bad_usage)?;
+    let loops = Loops::new(reactor, []);
+    plan::build(plan.services, [], &loops).map_err(Exit::bad_usage)?;
     use std::io::Write;
     let services = if count == 1 { "service" } else { "services" };
     let said = writeln!(std::io::stdout(), "{}: ok, {count} {services}", source.name());

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use couplet::process::Process;
+use couplet::reactor::Snapshot;
 use couplet::services::{Child, Health, Service, Supervisor};
 use couplet::{Deferred, Failure, Loop, LoopingCall, Reactor, Shutdown};
 
@@ -13,6 +14,7 @@ use crate::config::ConfigError;
 use crate::exit::Exit;
 use crate::identity::Identity;
 use crate::logging::Log;
+use crate::loops::{Loops, merge};
 use crate::metrics::Metrics;
 use crate::options::Arguments;
 use crate::pid_file::PidFile;
@@ -20,8 +22,9 @@ use crate::plan::{self, Key, Plan, Planned, Services, SupervisorTable};
 use crate::repeats::PERIOD;
 use crate::restart::{self, Executable, Generations, Heir, Inheritance, Older, Successor, Takers};
 use crate::signals::{Caught, SIGHUP, SIGTERM, SIGUSR2};
-use crate::store::{Store, Stored};
-use crate::{control, places, reload, systemd, web};
+use crate::store::Stored;
+use crate::workers::Workers;
+use crate::{asking, control, parts, places, reload, systemd, web};
 
 /// A program, with its command line and the configuration of its start.
 pub(crate) struct Program {
@@ -36,6 +39,7 @@ pub(crate) struct Program {
     pub(crate) takers: Takers,
     /// Connections of a process that has died.
     pub(crate) stored: Cell<Stored>,
+    pub(crate) metrics: Option<Metrics>,
 }
 
 /// The signals that the runner handles.
@@ -55,38 +59,72 @@ impl Signals {
 /// inheritance.
 pub(crate) fn run(
     l: &mut Loop,
+    workers: &Workers,
     program: Program,
     plan: Plan,
     heir: Option<&Heir>,
 ) -> Result<(), Exit> {
-    let outcome: Rc<RefCell<Result<(), Exit>>> = Rc::new(RefCell::new(Ok(())));
-    let (slot, log) = (outcome.clone(), program.log.clone());
-    l.on_snapshot(move |snapshot| log.print(&snapshot.to_string()));
-    if let Some(store) = Store::find() {
-        l.keep_connections(store);
-    }
-    let metrics = program.arguments.options.metrics.as_ref().map(|_| Metrics::measure(l));
-    l.run(|reactor| {
-        let (stopping, starting) = (reactor.clone(), reactor.clone());
+    let outcome = Outcome::default();
+    let loops = Loops::new(&l.reactor(), workers.remotes());
+    let (shown, log) = (loops.clone(), program.log.clone());
+    l.on_snapshot(move |snapshot| show(&shown, snapshot, &log));
+    let ended = outcome.clone();
+    let ran = l.run(|reactor| {
+        let (stopping, given) = (reactor.clone(), ended.clone());
         let inheritance = match heir {
-            Some(heir) => heir.receive(reactor, &program.takers).map(Some),
+            Some(heir) => heir.receive(&loops, &program.takers).map(Some),
             None => Deferred::succeed(None),
         };
-        let ended = inheritance.then(move |inheritance| {
-            match Running::new(program, plan.supervisor, &starting, metrics, inheritance) {
-                Ok(running) => running.run(plan.services),
+        let ends = inheritance.then(move |inheritance| {
+            match Running::new(program, plan.supervisor, loops, inheritance) {
+                Ok(running) => {
+                    running.watch_loops(given);
+                    running.run(plan.services)
+                }
                 Err(failure) => Deferred::fail(failure),
             }
         });
-        let stopped = ended.add_both(move |ended| {
-            *slot.borrow_mut() = ended.map_err(|failure| exit(&failure));
+        let stopped = ends.add_both(move |outcome| {
+            ended.give(outcome);
             stopping.stop();
             Ok(())
         });
         stopped.detach();
         Ok(())
-    })?;
-    outcome.replace(Ok(()))
+    });
+    parts::forget_all();
+    asking::forget_all();
+    ran?;
+    outcome.0.replace(Ok(()))
+}
+
+/// Writes a snapshot of all loops into the log.
+fn show(loops: &Loops, snapshot: &Snapshot, log: &Log) {
+    if loops.count() == 1 {
+        return log.print(&snapshot.to_string());
+    }
+    let log = log.clone();
+    let shown = loops.snapshots().map(move |all| log.print(&merge(all).to_string()));
+    shown.detach();
+}
+
+/// The outcome of a program: its first failure.
+#[derive(Clone)]
+struct Outcome(Rc<RefCell<Result<(), Exit>>>);
+
+impl Default for Outcome {
+    fn default() -> Outcome {
+        Outcome(Rc::new(RefCell::new(Ok(()))))
+    }
+}
+
+impl Outcome {
+    fn give(&self, outcome: couplet::Result<()>) {
+        let mut first = self.0.borrow_mut();
+        if first.is_ok() {
+            *first = outcome.map_err(|failure| exit(&failure));
+        }
+    }
 }
 
 fn exit(failure: &Failure) -> Exit {
@@ -99,7 +137,9 @@ fn exit(failure: &Failure) -> Exit {
 /// A program that runs in a loop.
 pub(crate) struct Running {
     pub(crate) program: Program,
+    /// That of the main loop.
     pub(crate) reactor: Reactor,
+    pub(crate) loops: Loops,
     pub(crate) supervisor: Supervisor,
     began: Instant,
     pub(crate) table: SupervisorTable,
@@ -107,7 +147,6 @@ pub(crate) struct Running {
     // Bound: the tables of the configuration.
     pub(crate) services: RefCell<Vec<(Rc<Key>, String)>>,
     phase: Cell<Phase>,
-    metrics: Option<Rc<Metrics>>,
     pub(crate) generations: Generations,
     pub(crate) pid_file: RefCell<Option<PidFile>>,
     /// A new process that starts.
@@ -150,8 +189,7 @@ impl Running {
     fn new(
         program: Program,
         table: SupervisorTable,
-        reactor: &Reactor,
-        metrics: Option<Rc<Metrics>>,
+        loops: Loops,
         inheritance: Option<Inheritance>,
     ) -> couplet::Result<Rc<Running>> {
         let (generations, locked, inheritance) = match inheritance {
@@ -171,15 +209,26 @@ impl Running {
             pid_file: RefCell::new(pid_file),
             successor: RefCell::default(),
             older: RefCell::new(inheritance),
-            supervisor: table.supervisor(program.name),
+            supervisor: loops.drain_at_end(table.supervisor(program.name), table.drain()),
             program,
-            reactor: reactor.clone(),
-            began: reactor.now(),
+            reactor: loops.reactor().clone(),
+            began: loops.reactor().now(),
+            loops,
             table,
             services: RefCell::default(),
             phase: Cell::new(Phase::Starting),
-            metrics,
         }))
+    }
+
+    /// Ends the program, with a failure, when another loop than the main one ends.
+    fn watch_loops(self: &Rc<Self>, outcome: Outcome) {
+        let running = Rc::downgrade(self);
+        self.loops.watch(move |failure| {
+            if let Some(running) = running.upgrade() {
+                outcome.give(running.fail(failure));
+                running.reactor.stop();
+            }
+        });
     }
 
     /// Runs the services until the end of the program.
@@ -190,7 +239,7 @@ impl Running {
 
     /// Starts the services and the ports of the runner. The Deferred fires at the end of the program.
     fn start(self: Rc<Self>, services: Vec<Planned>) -> Deferred<()> {
-        match plan::build(services, [], &self.reactor) {
+        match plan::build(services, [], &self.loops) {
             Ok(services) => self.add(services),
             Err(failure) => return Deferred::fail(failure),
         }
@@ -220,11 +269,11 @@ impl Running {
         let options = &self.program.arguments.options;
         if let Some(endpoint) = &options.health {
             let endpoint = endpoint.of_runner("health");
-            web::serve(&self.reactor, endpoint, &self.supervisor, None)?;
+            web::serve(&self.loops, endpoint, &self.supervisor, None)?;
         }
         if let Some(endpoint) = &options.metrics {
-            let (metrics, endpoint) = (self.metrics.clone(), endpoint.of_runner("metrics"));
-            web::serve(&self.reactor, endpoint, &self.supervisor, metrics)?;
+            let (metrics, endpoint) = (self.program.metrics.clone(), endpoint.of_runner("metrics"));
+            web::serve(&self.loops, endpoint, &self.supervisor, metrics)?;
         }
         if let Some(path) = &options.control {
             control::serve(self, path)?;
@@ -259,10 +308,13 @@ impl Running {
             let given = given.and_then(|()| self.program.log.give_to(identity));
             given.and_then(|()| identity.assume()).map_err(|exit| Failure::msg(exit.message()))?;
         }
-        if let Some(metrics) = &self.metrics {
+        if let Some(metrics) = &self.program.metrics {
             metrics.start(&self.reactor);
         }
         self.accept_signals()?;
+        if places::begin(&self.reactor) {
+            self.loops.call_others(places::resume);
+        }
         let older = self.older.borrow().clone();
         match older {
             Some(older) => {
@@ -272,12 +324,12 @@ impl Running {
             None => {
                 self.phase.set(Phase::Serving);
                 let stored = self.program.stored.take();
-                stored.continue_all(&self.reactor, &self.program.takers);
+                stored.continue_all(&self.loops, &self.program.takers);
                 systemd::ready(&self.summary());
             }
         }
         let program = self.clone();
-        systemd::keep_watchdog(&self.reactor, move || program.phase.get() != Phase::Replaced);
+        systemd::keep_watchdog(&self.loops, move || program.phase.get() != Phase::Replaced);
         let repeats = self.program.log.repeats.clone();
         LoopingCall::new(&self.reactor, move || repeats.end_period()).start(PERIOD).detach();
         tracing::info!(
@@ -295,6 +347,7 @@ impl Running {
             self.phase.set(Phase::Serving);
         }
         places::settle();
+        self.loops.call_others(places::resume);
         if let Some(file) = &mut *self.pid_file.borrow_mut()
             && let Err(exit) = file.claim()
         {
@@ -315,10 +368,13 @@ impl Running {
             }
         }
         tracing::info!(program = self.program.name, "stopping");
-        self.supervisor.wind_down(&self.reactor).add_errback(|failure| {
-            tracing::error!("{failure}");
-            Ok(())
-        })
+        let (ended, loops) = (self.supervisor.wind_down(&self.reactor), self.loops.clone());
+        ended
+            .add_errback(|failure| {
+                tracing::error!("{failure}");
+                Ok(())
+            })
+            .then(move |()| loops.stop())
     }
 
     /// A line for people.
@@ -458,12 +514,18 @@ impl Running {
         }
     }
 
+    /// Has the supervisor end at once, and let the connections of all loops finish.
+    fn let_connections_finish(&self) {
+        let supervisor = self.supervisor.clone().not_ready_for(Duration::ZERO);
+        drop(self.loops.drain_at_end(supervisor, self.table.drain_after_restart()));
+    }
+
     fn restarted(&self, started: couplet::Result<u32>) -> couplet::Result<String> {
         match started {
             Ok(pid) => {
                 let words = format!("process {pid} has taken over");
                 tracing::info!(pid, "a new process has taken over");
-                self.table.replace(&self.supervisor);
+                self.let_connections_finish();
                 self.end_on_signal();
                 let reactor = self.reactor.clone();
                 self.reactor.call_soon(move || reactor.stop());
@@ -471,6 +533,7 @@ impl Running {
             }
             Err(failure) => {
                 places::settle();
+                self.loops.call_others(places::resume);
                 // It may have been ended meanwhile.
                 if self.phase.get() == Phase::Restarting {
                     self.phase.set(Phase::Serving);

@@ -6,24 +6,26 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use couplet::ConnectionId;
 use couplet::driver::SockRef;
 use couplet::endpoints::take_passed;
 use couplet::reactor::{HandedOver, Keeper};
-use couplet::{ConnectionId, Reactor};
 use rustix::fs::{FileType, fstat};
 
+use crate::loops::Loops;
 use crate::restart::Takers;
 use crate::systemd;
 
 /// The beginning of the names in the store.
 const PREFIX: &str = "couplet-";
 
-/// The keeper of a program's connections.
+/// The keeper of the connections of a loop.
 pub(crate) struct Store {
-    /// Most connections that fit.
-    most: usize,
-    // Bound: one for each connection, up to `most`.
+    room: StoreRoom,
+    // Bound: one for each connection, as the room allows.
     entries: BTreeMap<ConnectionId, Entry>,
 }
 
@@ -33,11 +35,31 @@ struct Entry {
     record: File,
 }
 
-impl Store {
+/// The room of systemd's store, for the keepers of all loops.
+#[derive(Clone)]
+pub(crate) struct StoreRoom(Arc<AtomicUsize>);
+
+impl StoreRoom {
     /// `None` if systemd offers no store.
-    pub(crate) fn find() -> Option<Store> {
+    pub(crate) fn find() -> Option<StoreRoom> {
         let descriptors = systemd::store_size()?;
-        Some(Store { most: descriptors / 2, entries: BTreeMap::new() })
+        Some(StoreRoom(Arc::new(AtomicUsize::new(descriptors / 2))))
+    }
+
+    /// Takes room for a connection, if there is some.
+    fn take(&self) -> bool {
+        let less = |left: usize| left.checked_sub(1);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+    }
+
+    fn put_back(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Store {
+    pub(crate) fn new(room: StoreRoom) -> Store {
+        Store { room, entries: BTreeMap::new() }
     }
 
     fn add(
@@ -60,8 +82,14 @@ impl Keeper for Store {
     fn keep(&mut self, connection: ConnectionId, socket: SockRef<'_>, record: &[u8]) {
         let kept = match self.entries.get(&connection) {
             Some(entry) => write_record(&entry.record, record),
-            None if self.entries.len() >= self.most => Ok(()),
-            None => self.add(connection, &socket, record),
+            None if !self.room.take() => Ok(()),
+            None => {
+                let added = self.add(connection, &socket, record);
+                if added.is_err() {
+                    self.room.put_back();
+                }
+                added
+            }
         };
         if let Err(error) = kept {
             tracing::debug!(%error, "cannot store a connection");
@@ -70,6 +98,7 @@ impl Keeper for Store {
 
     fn forget(&mut self, connection: ConnectionId) {
         if let Some(entry) = self.entries.remove(&connection) {
+            self.room.put_back();
             systemd::forget(&entry.name);
         }
     }
@@ -93,7 +122,7 @@ impl Stored {
     }
 
     /// Continues the connections whose records match. The others are reset.
-    pub(crate) fn continue_all(self, reactor: &Reactor, takers: &Takers) {
+    pub(crate) fn continue_all(self, loops: &Loops, takers: &Takers) {
         if self.0.is_empty() {
             return;
         }
@@ -108,7 +137,7 @@ impl Stored {
                 match HandedOver::kept(socket, &record) {
                     Ok(Some(handed)) => {
                         continued += 1;
-                        takers.take_over(reactor, handed);
+                        takers.take_over(loops, handed);
                     }
                     Ok(None) | Err(_) => reset += 1,
                 }

@@ -8,9 +8,11 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-use couplet::{LoopingCall, Reactor};
+use couplet::LoopingCall;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use sd_notify::NotifyState;
+
+use crate::loops::Loops;
 
 /// All services have started.
 pub(crate) fn ready(status: &str) {
@@ -72,14 +74,19 @@ fn notify(states: &[NotifyState<'_>]) {
     }
 }
 
-/// Reports from the loop, twice in the time that systemd allows, that the loop turns.
+/// Reports from the main loop, twice in the time that systemd allows, that all loops turn.
 /// Nothing is reported while `is_main` returns false.
-pub(crate) fn keep_watchdog(reactor: &Reactor, is_main: impl Fn() -> bool + 'static) {
+pub(crate) fn keep_watchdog(loops: &Loops, is_main: impl Fn() -> bool + Clone + 'static) {
     if let Some(allowed) = sd_notify::watchdog_enabled() {
-        let call = LoopingCall::new(reactor, move || {
-            if is_main() {
-                notify(&[NotifyState::Watchdog]);
-            }
+        let all = loops.clone();
+        let call = LoopingCall::new(loops.reactor(), move || {
+            let is_main = is_main.clone();
+            // The call after this one waits for the answers.
+            all.turned().map(move |()| {
+                if is_main() {
+                    notify(&[NotifyState::Watchdog]);
+                }
+            })
         });
         call.start(interval(allowed)).detach();
     }

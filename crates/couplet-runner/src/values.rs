@@ -32,8 +32,8 @@ use crate::places::{self, Placed};
 #[derive(Clone, Debug)]
 pub struct Listen {
     endpoint: Arc<dyn ServerEndpoint>,
-    /// The service whose configuration it is in.
-    service: Option<Arc<str>>,
+    /// The endpoint at its place, if it is in the configuration of a service.
+    placed: Option<Arc<Placed>>,
 }
 
 /// A UDP address to receive at, such as `"udp:9000"`. Parsed when the configuration is read. Its socket
@@ -75,12 +75,14 @@ impl Listen {
     }
 
     fn new(endpoint: Arc<dyn ServerEndpoint>) -> Listen {
-        Listen { endpoint, service: places::service_being_read() }
+        let placed = places::service_being_read()
+            .map(|service| Arc::new(Placed::new(endpoint.clone(), service)));
+        Listen { endpoint, placed }
     }
 
     fn endpoint(&self) -> Arc<dyn ServerEndpoint> {
-        match &self.service {
-            Some(service) => Arc::new(Placed::new(self.endpoint.clone(), service.clone())),
+        match &self.placed {
+            Some(placed) => placed.clone(),
             None => self.endpoint.clone(),
         }
     }

@@ -1,24 +1,24 @@
 //! Health and metrics over HTTP: `/healthz` and `/readyz` for load balancers and orchestrators,
 //! `/metrics` for Prometheus.
 
-use std::rc::Rc;
-
+use couplet::Failure;
 use couplet::http::{Body, HttpExt, local};
 use couplet::services::{Health, Service, Supervisor};
-use couplet::{Failure, Reactor};
 use http::{Request, Response, StatusCode};
 
+use crate::loops::Loops;
 use crate::metrics::Metrics;
 use crate::places::Placed;
 
 /// Serves the health of a program, and its metrics if there are any.
 pub(crate) fn serve(
-    reactor: &Reactor,
+    loops: &Loops,
     endpoint: Placed,
     supervisor: &Supervisor,
-    metrics: Option<Rc<Metrics>>,
+    metrics: Option<Metrics>,
 ) -> Result<(), Failure> {
-    let (asked, supervisor) = (reactor.clone(), supervisor.clone());
+    let (asked, supervisor) = (loops.clone(), supervisor.clone());
+    let reactor = loops.reactor();
     let what = if metrics.is_some() { "metrics and the health" } else { "the health" };
     let answers = local(reactor, async move |request: Request<Body>| {
         match (request.uri().path(), &metrics) {
@@ -77,6 +77,7 @@ fn response(status: StatusCode, text: String) -> Response<String> {
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
+    use std::rc::Rc;
     use std::time::Duration;
 
     use couplet::services::{Child, FunctionService, Restart, TaskService};

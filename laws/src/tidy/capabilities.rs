@@ -172,6 +172,7 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-core/src/driver/stalls.rs",
             // A thread for each further loop.
             "couplet-core/src/reactor/turn/cluster.rs",
+            "couplet-runner/src/workers.rs",
             "couplet-sim/src/determinism.rs",
             // A standard stream may be a file, which cannot be polled.
             "couplet-cli/src/connect/",
@@ -195,6 +196,8 @@ const CAPABILITIES: &[Capability] = &[
         instead: NO_WAIT,
         places: &[
             "couplet-core/src/reactor/turn/cluster.rs",
+            // One loop for each processor.
+            "couplet-runner/src/options.rs",
             "couplet-sim/src/determinism.rs",
             "couplet-cli/src/sim/mod.rs",
         ],
@@ -222,8 +225,13 @@ const CAPABILITIES: &[Capability] = &[
     Capability {
         paths: &["std::sync::mpsc"],
         instead: NO_WAIT,
-        // `block_on_reactor`, stdin and stdout use other threads than the loop's.
-        places: &["couplet-core/src/reactor/remote.rs", "couplet-cli/src/connect/"],
+        // `block_on_reactor`, stdin and stdout use other threads than the loop's; a runner waits for its
+        // further loops before the main one runs, and afterwards.
+        places: &[
+            "couplet-core/src/reactor/remote.rs",
+            "couplet-cli/src/connect/",
+            "couplet-runner/src/workers.rs",
+        ],
     },
     Capability {
         paths: &["std::sync::Mutex", "std::sync::MutexGuard", "std::sync::RwLock"],
@@ -231,6 +239,8 @@ const CAPABILITIES: &[Capability] = &[
         places: &[
             // Held for a few instructions, against other loops and threads.
             "couplet-runner/src/logging.rs",
+            "couplet-runner/src/parts.rs",
+            "couplet-runner/src/places.rs",
             "couplet-runner/src/repeats.rs",
             "couplet-core/src/driver/pool.rs",
             "couplet-core/src/driver/stalls.rs",
@@ -681,10 +691,15 @@ const METHODS: &[Methods] = &[
             // A future, of a message.
             "couplet-http/src/websocket/mod.rs",
             "couplet-cli/src/connect/",
+            // Before the main loop runs.
+            "couplet-runner/src/workers.rs",
         ],
     ),
-    // For a slow reader of stdout, after the loop has ended.
-    (&[("recv_timeout", 1)], &["couplet-cli/src/connect/stdout.rs"]),
+    // For a slow reader of stdout, or further loops, after the loop has ended.
+    (
+        &[("recv_timeout", 1)],
+        &["couplet-cli/src/connect/stdout.rs", "couplet-runner/src/workers.rs"],
+    ),
     (
         &[
             ("wait_timeout", 2),

@@ -16,11 +16,10 @@ use std::time::Duration;
 
 use clap::Args;
 use couplet::protocols::{LineOnlyReceiver, LineProtocol, LineTransport};
-use couplet::reactor::Members;
 use couplet::{ConnectionId, Failure, HandOver, Reactor, Reason, SocketOption};
 
 use crate::exit::Exit;
-use crate::server::{Listen, Server, Threads, listening};
+use crate::server::{Listen, Peers, Server, Threads, listening};
 use crate::values::{or_never, seconds_or_none};
 use rate_limit::RateLimit;
 use room::{Guests, NameError, Room};
@@ -291,8 +290,8 @@ pub(crate) fn run(options: Chat) -> Result<(), Exit> {
 pub(crate) fn server(options: Chat) -> Server {
     let idle_timeout = or_never(options.idle_timeout);
     let guests = Arc::<Guests>::default();
-    let prepare = move |others: Option<&Members>| {
-        let room = Room::of_loop(guests.clone(), others.cloned());
+    let prepare = move |peers: Peers<'_>| {
+        let room = Room::of_loop(guests.clone(), peers.members.cloned());
         move |reactor: &Reactor, endpoint| {
             let room = room.clone();
             reactor.listen(endpoint, move || ChatServer::new(&room, idle_timeout))

@@ -34,7 +34,7 @@ pub(crate) enum Local {
 }
 
 /// Makes a part of a service that has this name: a UDP port.
-pub(crate) type Part = Box<dyn FnOnce(&str) -> DatagramService>;
+pub(crate) type Part = Box<dyn Fn(&str) -> DatagramService + Send + Sync>;
 
 /// An address to connect to, or to send datagrams to.
 #[derive(Clone, Debug)]
@@ -93,10 +93,11 @@ pub(crate) fn remote(typed: &str) -> Result<Remote, EndpointError> {
 /// A UDP port of a service, with a protocol from `protocol` each time it starts.
 fn part<P: DatagramProtocol>(
     listen: ListenUdp,
-    protocol: impl Fn() -> P + 'static,
-    change: impl FnOnce(DatagramService) -> DatagramService + 'static,
+    protocol: impl Fn() -> P + Clone + Send + Sync + 'static,
+    change: impl Fn(DatagramService) -> DatagramService + Send + Sync + 'static,
 ) -> Part {
     Box::new(move |name| {
+        let (listen, protocol) = (listen.clone(), protocol.clone());
         change(DatagramService::opening(name, move |reactor| {
             listen.listen(reactor, DatagramOptions::default(), protocol())
         }))

@@ -26,7 +26,8 @@ impl Scene {
         let matches = command.try_get_matches_from(line).unwrap();
         let forward = server(Forward::from_arg_matches(&matches).unwrap()).unwrap();
         let (memory, services) = (MemoryReactor::new(), Supervisor::new("test"));
-        services.add(forward.into_child("front", |endpoint| endpoint)).detach();
+        let child = forward.into_child("front", |endpoint| endpoint, || (0, 1));
+        services.add(child(&memory.reactor()).unwrap()).detach();
         services.run(&memory.reactor()).detach();
         Scene { memory, services }
     }

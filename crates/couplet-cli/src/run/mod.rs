@@ -8,13 +8,12 @@ use std::process::ExitCode;
 use clap::Args;
 use couplet::Failure;
 use couplet::http::Continued;
-use couplet::services::Child;
-use couplet_runner::{Arguments, Options, Runner, placed};
+use couplet_runner::{Arguments, Options, Runner, placed, this_loop};
 
 use crate::exit::Exit;
 use crate::logging::Logging;
 use crate::output;
-use crate::server::Server;
+use crate::server::{MakeChild, Server};
 use crate::{chat, echo, forward, http, poetry};
 use table::Table;
 
@@ -29,6 +28,8 @@ FILE has a table for each service, [services.NAME]. Its kind is one of echo, for
 poetry, transform and proxy, which are the commands of these names and those of couplet poetry. Its
 other keys are the long options of that command; LISTEN, CONNECT, DIR and FILES are listen, connect,
 folder and files. echo and forward serve udp: endpoints too, and echo both kinds in one table.
+
+With --threads, or threads in [runner], all kinds but chat serve in so many threads.
 
 SIGHUP opens the log file again, and applies the changes of FILE. If FILE is wrong, nothing
 changes. SIGUSR2 starts the program's file, as it now is, as a new process, which takes over all
@@ -72,31 +73,41 @@ pub(crate) fn run(options: Run, logging: &Logging) -> Result<ExitCode, Exit> {
 fn runner() -> Runner {
     Runner::new("couplet")
         .version(env!("CARGO_PKG_VERSION"))
-        .takes_over(echo::MOVES_AS, |_, _| Ok(echo::continued()))
+        .takes_over_in_loops(echo::MOVES_AS, |_, _| Ok(echo::continued()))
         .takes_over(chat::MOVES_AS, |state, _| chat::continued(state))
-        .takes_over(Continued::KIND, |state, _| Continued::new(state))
-        .kind("echo", |name, table: Table<echo::Echo>, _| child(name, Ok(echo::server(table.0))))
-        .kind("forward", |name, table: Table<forward::Forward>, _| {
+        .takes_over_in_loops(Continued::KIND, |state, _| Continued::new(state))
+        .kind_in_loops("echo", |name, table: Table<echo::Echo>, _| {
+            child(name, Ok(echo::server(table.0)))
+        })
+        .kind_in_loops("forward", |name, table: Table<forward::Forward>, _| {
             child(name, forward::server(table.0))
         })
-        .kind("serve", |name, table: Table<http::files::HttpServe>, _| {
+        .kind_in_loops("serve", |name, table: Table<http::files::HttpServe>, _| {
             child(name, http::files::server(table.0, Some(name)))
         })
-        .kind("chat", |name, table: Table<chat::Chat>, _| child(name, Ok(chat::server(table.0))))
-        .kind("poetry", |name, table: Table<poetry::serve::Serve>, _| {
+        // Its members are in one room.
+        .kind("chat", |name, table: Table<chat::Chat>, reactor| {
+            child(name, Ok(chat::server(table.0)))?(reactor)
+        })
+        .kind_in_loops("poetry", |name, table: Table<poetry::serve::Serve>, _| {
             child(name, poetry::serve::server(table.0))
         })
-        .kind("transform", |name, table: Table<poetry::transform::Transform>, _| {
+        .kind_in_loops("transform", |name, table: Table<poetry::transform::Transform>, _| {
             child(name, Ok(poetry::transform::server(table.0)))
         })
-        .kind("proxy", |name, table: Table<poetry::proxy::Proxy>, _| {
+        .kind_in_loops("proxy", |name, table: Table<poetry::proxy::Proxy>, _| {
             child(name, Ok(poetry::proxy::server(table.0)))
         })
 }
 
-fn child(name: &str, server: Result<Server, Exit>) -> couplet::Result<Child> {
+/// Makes the child of a service in a loop.
+fn child(name: &str, server: Result<Server, Exit>) -> couplet::Result<MakeChild> {
     match server {
-        Ok(server) => Ok(server.into_child(name, |endpoint| placed(name, endpoint))),
+        Ok(server) => Ok(server.into_child(
+            name,
+            |endpoint| placed(name, endpoint),
+            || (this_loop().number, this_loop().of),
+        )),
         Err(exit) => Err(Failure::msg(exit.message().unwrap_or_default().to_owned())),
     }
 }

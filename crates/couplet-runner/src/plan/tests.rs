@@ -32,8 +32,11 @@ fn each_table_of_services_is_a_service() {
     let text = "[services.a]\nkind = \"tick\"\nevery = 1\n[services.b]\nkind = \"tick\"\nrestart = \"temporary\"\nevery = 2";
     let plan = plan(text).unwrap();
     let l = couplet::Loop::new().unwrap();
-    let children: Vec<Child> =
-        plan.services.into_iter().map(|it| (it.build)(&l.reactor()).unwrap()).collect();
+    let children: Vec<Child> = plan
+        .services
+        .into_iter()
+        .map(|it| (it.build)(&Loops::new(&l.reactor(), [])).unwrap())
+        .collect();
     let shown = format!("{children:?}");
     assert!(shown.contains("\"a\", restart: Permanent"), "{shown}");
     assert!(shown.contains("\"b\", restart: Temporary"), "{shown}");
@@ -66,7 +69,7 @@ fn wrong_services_and_tables_are_errors_with_their_place() {
 fn a_service_that_cannot_be_built_shows_its_table() {
     let mut plan = plan("[services.a]\nkind = \"tick\"\nevery = 0").unwrap();
     let l = couplet::Loop::new().unwrap();
-    let built = (plan.services.remove(0).build)(&l.reactor());
+    let built = (plan.services.remove(0).build)(&Loops::new(&l.reactor(), []));
     assert!(built.unwrap_err().to_string().starts_with("a.toml:1:1: every is 0"));
 }
 
@@ -122,7 +125,8 @@ fn two_services_of_one_name_are_refused_before_any_starts() {
     let build_all = |taken: &[&str], most| {
         let plan = services.plan(&Source::parse("a.toml", "every = 1").unwrap()).unwrap();
         let planned = plan.services.into_iter().take(most);
-        build(planned, taken.iter().copied(), &l.reactor()).map(|built| built.len())
+        build(planned, taken.iter().copied(), &Loops::new(&l.reactor(), []))
+            .map(|built| built.len())
     };
     assert_eq!(build_all(&["tock"], 1).unwrap(), 1);
     for (taken, most) in [(&[][..], 2), (&["tick"], 1)] {

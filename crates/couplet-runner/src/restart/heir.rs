@@ -14,6 +14,7 @@ use couplet::{By, Deferred, Failure, Loop, Reactor, Reason, Resolver};
 use super::generations::{Generation, Generations};
 use super::wire::{self, Envelope, Reply, Request};
 use super::{LINK, STARTED_BY, Takers};
+use crate::loops::Loops;
 use crate::places::{self, Place, PlacedSocket};
 
 /// A process that the program's older process has started.
@@ -30,10 +31,10 @@ impl Heir {
     }
 
     /// Receives the inheritance. The older process then waits for [`Older::ready`].
-    pub(crate) fn receive(&self, reactor: &Reactor, takers: &Takers) -> Deferred<Inheritance> {
+    pub(crate) fn receive(&self, loops: &Loops, takers: &Takers) -> Deferred<Inheritance> {
         let (deferred, resolver) = Deferred::new();
-        let receiving = Box::new(Receiving::new(takers.clone(), resolver));
-        self.connect(reactor, Stage::Receiving(receiving)).detach();
+        let receiving = Box::new(Receiving::new(loops.clone(), takers.clone(), resolver));
+        self.connect(loops.reactor(), Stage::Receiving(receiving)).detach();
         deferred
     }
 
@@ -85,6 +86,7 @@ struct OlderCell {
     transport: StringTransport,
     stage: RefCell<Alone>,
     takers: Takers,
+    loops: Loops,
     /// Connections that have moved, until all have.
     // Bound: the connections of the older process.
     arrived: RefCell<Vec<HandedOver>>,
@@ -118,13 +120,13 @@ impl Older {
         if let Alone::Waits(resolver) = before {
             resolver.callback(());
         }
-        let OlderCell { transport, takers, arrived, .. } = &*self.0;
+        let OlderCell { takers, loops, arrived, .. } = &*self.0;
         let arrived = arrived.take();
         if !arrived.is_empty() {
             tracing::info!(connections = arrived.len(), "took connections over");
         }
         for handed in arrived {
-            takers.take_over(transport.reactor(), handed);
+            takers.take_over(loops, handed);
         }
     }
 
@@ -193,15 +195,16 @@ struct Receiving {
     // Bound: the ports of the older process.
     sockets: Vec<(Place, PlacedSocket)>,
     pid_file: Option<OwnedFd>,
+    loops: Loops,
     takers: Takers,
     done: Option<Resolver<Inheritance>>,
 }
 
 impl Receiving {
-    fn new(takers: Takers, done: Resolver<Inheritance>) -> Receiving {
+    fn new(loops: Loops, takers: Takers, done: Resolver<Inheritance>) -> Receiving {
         let (older, sockets) = (Vec::new(), Vec::new());
         let (generation, pid_file, done) = (None, None, Some(done));
-        Receiving { generation, older, sockets, pid_file, takers, done }
+        Receiving { generation, older, sockets, pid_file, loops, takers, done }
     }
 
     fn take(&mut self, request: Request, descriptors: Vec<OwnedFd>) -> couplet::Result<()> {
@@ -246,6 +249,7 @@ impl Receiving {
             transport: transport.clone(),
             stage: RefCell::new(Alone::NotYet),
             takers: self.takers.clone(),
+            loops: self.loops.clone(),
             arrived: RefCell::default(),
         };
         let (older, pid_file) = (Older(Rc::new(cell)), self.pid_file.take());

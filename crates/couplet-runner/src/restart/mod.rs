@@ -149,9 +149,11 @@ impl Successor {
 
     /// Moves the connections whose protocols allow it, all or none. Returns their number.
     pub(crate) async fn move_connections(&self, running: &Running) -> couplet::Result<usize> {
-        let (reactor, takers) = (&running.reactor, &running.program.takers);
-        let leaving = moving::leave(reactor, takers, &self.kinds).await?;
-        let within = running.table.restart_within.0;
+        let (loops, takers) = (&running.loops, &running.program.takers);
+        let (reactor, within) = (loops.reactor(), running.table.restart_within.0);
+        // No loop accepts any more when the first connection leaves.
+        reactor.timeout(within, loops.settle_others(places::pause)).await?;
+        let leaving = moving::leave(loops, takers, &self.kinds).await?;
         let moved = reactor.timeout(within, self.give_connections(&leaving)).await;
         if let Err(failure) = moved {
             let forgotten = self.link.ask(Request::Forget, Vec::new());
@@ -162,7 +164,7 @@ impl Successor {
                 Err(_) => self.kill(reactor).await,
             }
             // The new process has none of them.
-            moving::stay(reactor, takers, leaving);
+            moving::stay(loops, takers, leaving);
             return Err(failure);
         }
         self.link.close();

@@ -1,56 +1,102 @@
-//! Connections that move to the new process. All leave within one turn, so that protocols that know
-//! each other leave together, and the new process serves them once it has all.
+//! Connections that move to the new process. All of a loop leave within one turn, so that protocols
+//! that know each other leave together, and the new process serves them once it has all.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use couplet::reactor::HandedOver;
-use couplet::{Address, ConnectionId, Failure, Protocol, Reactor};
+use couplet::{Address, Deferred, Failure, Protocol, Reactor};
+
+use crate::loops::Loops;
 
 /// Builds the protocol of a connection that another process has handed over.
-type Build = Box<dyn Fn(&[u8], &Address) -> couplet::Result<Box<dyn Protocol>>>;
+type Build = dyn Fn(&[u8], &Address) -> couplet::Result<Box<dyn Protocol>>;
+type BuildAnywhere = dyn Fn(&[u8], &Address) -> couplet::Result<Box<dyn Protocol>> + Send + Sync;
+
+/// How the connections of a kind continue.
+enum Taker {
+    InMainLoop(Box<Build>),
+    InAnyLoop(Arc<BuildAnywhere>),
+}
 
 /// The kinds of connections that a program takes over.
 #[derive(Clone, Default)]
 pub(crate) struct Takers(
     // Bound: the kinds that the program knows.
-    Rc<BTreeMap<&'static str, Build>>,
+    Rc<BTreeMap<&'static str, Taker>>,
 );
 
 impl Takers {
-    /// Adds a kind, before the program runs.
+    /// Adds a kind for the main loop, before the program runs.
     pub(crate) fn add<P: Protocol>(
         &mut self,
         kind: &'static str,
         build: impl Fn(&[u8], &Address) -> couplet::Result<P> + 'static,
     ) {
-        let kinds = Rc::get_mut(&mut self.0).expect("the program does not run");
-        kinds.insert(kind, Box::new(move |state, peer| Ok(Box::new(build(state, peer)?))));
+        let build: Box<Build> = Box::new(move |state, peer| Ok(Box::new(build(state, peer)?)));
+        self.insert(kind, Taker::InMainLoop(build));
+    }
+
+    /// Adds a kind for all loops, before the program runs.
+    pub(crate) fn add_in_loops<P: Protocol>(
+        &mut self,
+        kind: &'static str,
+        build: impl Fn(&[u8], &Address) -> couplet::Result<P> + Send + Sync + 'static,
+    ) {
+        let build: Arc<BuildAnywhere> =
+            Arc::new(move |state, peer| Ok(Box::new(build(state, peer)?)));
+        self.insert(kind, Taker::InAnyLoop(build));
+    }
+
+    fn insert(&mut self, kind: &'static str, taker: Taker) {
+        Rc::get_mut(&mut self.0).expect("the program does not run").insert(kind, taker);
     }
 
     pub(super) fn kinds(&self) -> Vec<String> {
         self.0.keys().map(|kind| (*kind).to_owned()).collect()
     }
 
-    /// Continues a connection. One that can't be continued is logged and closed.
-    pub(crate) fn take_over(&self, reactor: &Reactor, handed: HandedOver) {
+    /// Continues a connection in a loop for its kind. One that can't be continued is logged and closed.
+    pub(crate) fn take_over(&self, loops: &Loops, handed: HandedOver) {
         let kind = handed.kind().to_owned();
-        if let Err(failure) = self.try_take_over(reactor, handed) {
-            tracing::error!(kind, "cannot take a connection over: {failure}");
+        match self.0.get(&*kind) {
+            None => log_failed(&kind, &Failure::msg("the kind is unknown")),
+            Some(Taker::InMainLoop(build)) => continue_in(loops.reactor(), handed, build),
+            Some(Taker::InAnyLoop(build)) => match Leaving::of(handed) {
+                Ok(leaving) => {
+                    let build = build.clone();
+                    loops.call_next(move |reactor| match leaving.into_handed() {
+                        Ok(handed) => continue_in(reactor, handed, &*build),
+                        Err(error) => log_failed(&kind, &error.into()),
+                    });
+                }
+                Err(error) => log_failed(&kind, &error.into()),
+            },
         }
     }
+}
 
-    fn try_take_over(&self, reactor: &Reactor, handed: HandedOver) -> couplet::Result<()> {
-        let build = self.0.get(handed.kind()).ok_or_else(|| Failure::msg("the kind is unknown"))?;
-        let Some(peer) = handed.peer() else {
-            tracing::debug!("a connection that was handed over is lost");
-            return Ok(());
-        };
-        let protocol = build(handed.state(), &peer)?;
-        reactor.take_over(handed, protocol)?.add_errback(failed).detach();
-        Ok(())
+fn continue_in(reactor: &Reactor, handed: HandedOver, build: &Build) {
+    let kind = handed.kind().to_owned();
+    if let Err(failure) = try_continue_in(reactor, handed, build) {
+        log_failed(&kind, &failure);
     }
+}
+
+fn try_continue_in(reactor: &Reactor, handed: HandedOver, build: &Build) -> couplet::Result<()> {
+    let Some(peer) = handed.peer() else {
+        tracing::debug!("a connection that was handed over is lost");
+        return Ok(());
+    };
+    let protocol = build(handed.state(), &peer)?;
+    reactor.take_over(handed, protocol)?.add_errback(failed).detach();
+    Ok(())
+}
+
+fn log_failed(kind: &str, failure: &Failure) {
+    tracing::error!(kind, "cannot take a connection over: {failure}");
 }
 
 fn failed(failure: Failure) -> couplet::Result<couplet::Transport> {
@@ -58,8 +104,10 @@ fn failed(failure: Failure) -> couplet::Result<couplet::Transport> {
     Err(failure)
 }
 
-/// A connection that has left this loop, and can return to it.
+/// A connection that has left its loop, for another process or another loop.
 pub(super) struct Leaving {
+    // Bound: `HandOver::MOST_KIND` bytes.
+    kind: String,
     socket: OwnedFd,
     // Bound: as the connection's record.
     pub(super) record: Vec<u8>,
@@ -67,8 +115,9 @@ pub(super) struct Leaving {
 
 impl Leaving {
     fn of(handed: HandedOver) -> std::io::Result<Leaving> {
+        let kind = handed.kind().to_owned();
         let (socket, record) = handed.into_parts()?;
-        Ok(Leaving { socket, record })
+        Ok(Leaving { kind, socket, record })
     }
 
     /// A second descriptor, for the other process.
@@ -101,36 +150,54 @@ pub(super) fn batches(mut leaving: &[Leaving]) -> impl Iterator<Item = &[Leaving
     })
 }
 
-/// Has all connections of these kinds leave the loop, within one turn.
+/// Has all connections of these kinds leave their loops, each loop within one turn.
 pub(super) async fn leave(
-    reactor: &Reactor,
+    loops: &Loops,
     takers: &Takers,
     kinds: &[String],
 ) -> couplet::Result<Vec<Leaving>> {
     if kinds.is_empty() {
         return Ok(Vec::new());
     }
-    let connections: Vec<ConnectionId> =
-        reactor.snapshot().await?.connections.iter().map(|connection| connection.id).collect();
-    let leaving: Vec<_> = connections.into_iter().map(|id| reactor.hand_over(id)).collect();
-    let mut all = Vec::new();
-    for deferred in leaving {
-        match deferred.await? {
-            Some(handed) if kinds.iter().any(|kind| kind == handed.kind()) => {
-                all.push(Leaving::of(handed)?);
-            }
-            Some(handed) => takers.take_over(reactor, handed),
-            None => {}
+    let others = loops.ask_others(|_| leave_loop);
+    let mut parts = vec![leave_loop(loops.reactor()).await];
+    for (other, _) in others {
+        parts.push(other.await);
+    }
+    let (mut all, mut failure) = (Vec::new(), None);
+    for part in parts {
+        match part {
+            Ok(leaving) => all.extend(leaving),
+            Err(error) => drop(failure.get_or_insert(error)),
         }
     }
-    Ok(all)
+    let goes = |one: &mut Leaving| failure.is_none() && kinds.contains(&one.kind);
+    let going = all.extract_if(.., goes).collect();
+    stay(loops, takers, all);
+    failure.map_or(Ok(going), Err)
+}
+
+/// Has all connections that can move leave a loop, within one turn.
+fn leave_loop(reactor: &Reactor) -> Deferred<Vec<Leaving>> {
+    let asked = reactor.clone();
+    reactor.spawn_named("leave", async move {
+        let connections = asked.snapshot().await?.connections;
+        let leaving: Vec<_> = connections.iter().map(|one| asked.hand_over(one.id)).collect();
+        let mut all = Vec::new();
+        for deferred in leaving {
+            if let Some(handed) = deferred.await? {
+                all.push(Leaving::of(handed)?);
+            }
+        }
+        Ok(all)
+    })
 }
 
 /// Continues connections in this process: the new one does not have them.
-pub(super) fn stay(reactor: &Reactor, takers: &Takers, leaving: impl IntoIterator<Item = Leaving>) {
+pub(super) fn stay(loops: &Loops, takers: &Takers, leaving: impl IntoIterator<Item = Leaving>) {
     for one in leaving {
         match one.into_handed() {
-            Ok(handed) => takers.take_over(reactor, handed),
+            Ok(handed) => takers.take_over(loops, handed),
             Err(error) => tracing::error!(%error, "cannot continue a connection"),
         }
     }
@@ -171,10 +238,11 @@ mod tests {
             let (ours, _) = port.accept().unwrap();
             let mut l = Loop::new().unwrap();
             let (reactor, takers) = (l.reactor(), takers.clone());
+            let loops = Loops::new(&reactor, []);
             let kinds: Vec<String> = kinds.iter().map(|kind| (*kind).to_owned()).collect();
             let talk = reactor.clone().spawn(async move {
                 reactor.adopt(ours, || Counted(1))?.await?;
-                let leaving = leave(&reactor, &takers, &kinds).await?;
+                let leaving = leave(&loops, &takers, &kinds).await?;
                 assert_eq!(leaving.len(), leaves, "{kinds:?}");
                 client.write_all(b"x")?;
                 reactor.sleep(std::time::Duration::from_millis(20)).await?;

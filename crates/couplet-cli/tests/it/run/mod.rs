@@ -16,6 +16,7 @@ mod restart;
 mod restart_http;
 mod restart_udp;
 mod systemd;
+mod threads;
 
 use std::net::SocketAddr;
 use std::path::Path;

@@ -367,7 +367,7 @@ fn changed_options_of_an_endpoint_keep_its_socket() {
 }
 
 /// Echoes of random lengths on one connection, until told to end. Returns their number.
-fn echo_for_ever(port: SocketAddr, seed: usize, ends: &AtomicBool) -> usize {
+pub(super) fn echo_for_ever(port: SocketAddr, seed: usize, ends: &AtomicBool) -> usize {
     let mut client = Client::connect(port);
     let bytes = noise(100_000);
     let mut count = 0;
@@ -432,14 +432,14 @@ fn nothing_is_refused_reset_lost_or_doubled_in_a_hundred_restarts() {
 }
 
 /// Two members of a chat.
-struct Talk {
+pub(super) struct Talk {
     ada: Client,
     other: Client,
     count: usize,
 }
 
 impl Talk {
-    fn start(port: SocketAddr) -> Talk {
+    pub(super) fn start(port: SocketAddr) -> Talk {
         let (mut ada, mut other) = (Client::connect(port), Client::connect(port));
         ada.send(b"/nick ada\n");
         for client in [&mut ada, &mut other] {
@@ -449,7 +449,7 @@ impl Talk {
     }
 
     /// Each says a line, which the other reads next.
-    fn say(&mut self) {
+    pub(super) fn say(&mut self) {
         let Talk { ada, other, count } = self;
         *count += 1;
         ada.send(format!("{count}\n").as_bytes());

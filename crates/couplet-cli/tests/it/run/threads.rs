@@ -1,0 +1,330 @@
+//! `threads = N`: services in several loops, which the program runs as if they were in one.
+
+use std::collections::BTreeSet;
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::process::Signal;
+
+use super::restart::{Restarted, Talk, echo_for_ever, services};
+use super::{FILE, POEM, Program, echo, echoes, get, poet, port_after, run_in};
+use crate::kit::{Client, pause, wait_until};
+use crate::needed::Folder;
+
+/// The process's table, with so many threads.
+fn process(threads: &str, more: &str) -> String {
+    format!(
+        "[runner]\ncontrol = \"ctl\"\npid-file = \"pid\"\nlog-level = \"info\"\nthreads = {threads}\n{more}\n"
+    )
+}
+
+/// The ids of the open connections at this port.
+fn ids(program: &Program, port: SocketAddr) -> Vec<String> {
+    let status = program.ctl(&["status", "--json"]);
+    let host = format!("\"host\":\"tcp:{port}\"");
+    let connections = status.text().split("\"connections\":").nth(1).expect("a status").to_owned();
+    let is_ours = |one: &&str| one.contains(&host) && one.contains("\"state\":\"open\"");
+    let ours = connections.split("{\"id\":\"").filter(is_ours);
+    ours.map(|one| one.split('"').next().expect("an id").to_owned()).collect()
+}
+
+/// The loops that have these connections.
+fn loops(ids: &[String]) -> BTreeSet<String> {
+    ids.iter().map(|id| id.split('.').next().expect("a number").to_owned()).collect()
+}
+
+/// So many connections that have been answered.
+fn connect_all(port: SocketAddr, count: usize) -> Vec<Client> {
+    let mut clients: Vec<Client> = (0..count).map(|_| Client::connect(port)).collect();
+    clients.iter_mut().for_each(echoes);
+    clients
+}
+
+#[test]
+fn connections_are_spread_over_all_loops_and_counted_together() {
+    let metrics = "metrics = \"tcp:0:interface=127.0.0.1\"";
+    let text = echo("a", "0", "") + &echo("u", "unix:u", "") + &process("3", metrics);
+    let program = Program::start_with(Folder::new(), &text, &[]);
+    let metrics = port_after("serving metrics and the health", &program);
+    let port = program.port("a");
+    assert_eq!(program.server.line(), "u listening on unix:u");
+    // Afterwards all loops accept.
+    program.wait_told("started");
+    assert_eq!(ids(&program, port), [""; 0]);
+    let clients = connect_all(port, 30);
+    let ids = ids(&program, port);
+    assert_eq!((ids.len(), loops(&ids).len()), (30, 3), "{ids:?}");
+    for lp in loops(&ids) {
+        let own = ids.iter().filter(|id| id.starts_with(&format!("{lp}."))).count();
+        assert_eq!(own, 10, "{ids:?}");
+    }
+    let (_, text) = get(metrics, "/metrics");
+    for wanted in [
+        format!("couplet_connections{{port=\"tcp:{port}\",state=\"open\"}} 30"),
+        format!("couplet_accepted_total{{port=\"tcp:{port}\"}} 30"),
+        format!("couplet_port_paused{{port=\"tcp:{port}\"}} 0"),
+        "couplet_service_ready{service=\"a\"} 1".to_owned(),
+    ] {
+        assert!(text.contains(&wanted), "{wanted}: {text}");
+    }
+    let status = program.ctl(&["status"]);
+    let ports =
+        status.text().lines().filter(|line| line.contains(&format!("port        tcp:{port} ")));
+    assert_eq!(ports.count(), 1, "{}", status.text());
+    assert_eq!(get(metrics, "/readyz").0, 200);
+    // One connection of each loop.
+    for lp in loops(&ids) {
+        let id = ids.iter().find(|id| id.starts_with(&format!("{lp}."))).expect("one");
+        assert_eq!(program.ctl(&["close", id]).code, Some(0));
+        wait_until("the close", || !self::ids(&program, port).contains(id));
+    }
+    assert_eq!(self::ids(&program, port).len(), 27);
+    assert_eq!(program.ctl(&["close", "999.1.1"]).code, Some(1));
+    drop(clients);
+    let name = program.folder.path("u");
+    UnixStream::connect(&name).expect("it listens");
+    let (ended, folder) = {
+        let mut program = program;
+        program.signal(Signal::TERM);
+        program.ended()
+    };
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(!folder.names().contains(&"u".to_owned()), "the file is removed");
+}
+
+#[test]
+fn one_thread_per_processor_and_wrong_numbers() {
+    for threads in ["0", "auto"] {
+        let program =
+            Program::start_with(Folder::new(), &echo("a", "0", ""), &["--threads", threads]);
+        program.connect("a");
+        assert_eq!(program.stop(Signal::TERM).code, Some(0));
+    }
+    for threads in ["1025", "x", "-1"] {
+        let ended = run_in(&Folder::new(), &echo("a", "0", ""), &["--threads", threads]);
+        assert_eq!(ended.code, Some(2));
+        assert!(ended.stderr.contains("or auto is expected here"), "{}", ended.stderr);
+        let word = format!("\"{threads}\"");
+        let ended = run_in(&Folder::new(), &(echo("a", "0", "") + &process(&word, "")), &[]);
+        assert_eq!(ended.code, Some(2));
+        assert!(ended.stderr.contains("or auto is expected here"), "{}", ended.stderr);
+    }
+    let text = echo("a", "0", "") + &process("3", "max-connections = 2");
+    let ended = run_in(&Folder::new(), &text, &[]);
+    assert_eq!(ended.code, Some(2));
+    assert!(ended.stderr.contains("3 threads need a max-connections of 3 at least"));
+}
+
+#[test]
+fn a_reload_changes_a_service_in_all_loops_and_others_notice_nothing() {
+    let text = |b: &str| echo("a", "0", "") + &echo("b", b, "") + &process("3", "");
+    let mut program = Program::start(&text("0"));
+    let (a, before) = (program.port("a"), program.port("b"));
+    let mut clients = connect_all(a, 9);
+    let mut gone = connect_all(before, 3);
+    let changed = text("127.0.0.1:0");
+    assert_eq!(program.reload_by_ctl(&changed).code, Some(0), "{}", program.told());
+    let after = program.port("b");
+    assert!(gone.iter_mut().all(|client| client.read_to_end().is_ok_and(|read| read.is_empty())));
+    let more = connect_all(after, 9);
+    let ids = ids(&program, after);
+    assert_eq!((ids.len(), loops(&ids).len()), (9, 3), "{ids:?}");
+    clients.iter_mut().for_each(echoes);
+    drop(more);
+    program.signal(Signal::TERM);
+    assert!(
+        clients.iter_mut().all(|client| client.read_to_end().is_ok_and(|read| read.is_empty()))
+    );
+    let (ended, _folder) = program.ended();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+}
+
+#[test]
+fn sigterm_lets_connections_of_all_loops_finish() {
+    let folder = Folder::new();
+    folder.write("poem", POEM);
+    let text = poet(0.1, 9.0) + "[supervisor]\ndrain = 9\n" + &process("3", "");
+    let mut program = Program::start_with(folder, &text, &[]);
+    let port = program.port("poet");
+    let mut readers: Vec<Client> = (0..6).map(|_| Client::connect(port)).collect();
+    readers.iter_mut().for_each(|reader| assert_eq!(reader.read_exact(5), &POEM[..5]));
+    let ids = ids(&program, port);
+    assert_eq!(loops(&ids).len(), 3, "{ids:?}");
+    program.signal(Signal::TERM);
+    wait_until("the end of the port", || TcpStream::connect(port).is_err());
+    for reader in &mut readers {
+        assert_eq!(reader.read_to_end().expect("no reset"), &POEM[5..]);
+    }
+    drop(readers);
+    let (ended, _folder) = program.ended();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+}
+
+#[test]
+fn a_second_signal_ends_all_loops() {
+    let folder = Folder::new();
+    folder.write("poem", POEM);
+    let text = poet(60.0, 60.0) + "[supervisor]\ndrain = 60\n" + &process("3", "");
+    let mut program = Program::start_with(folder, &text, &[]);
+    let port = program.port("poet");
+    let mut readers: Vec<Client> = (0..3).map(|_| Client::connect(port)).collect();
+    readers.iter_mut().for_each(|reader| drop(reader.read_exact(5)));
+    program.signal(Signal::TERM);
+    wait_until("the end of the port", || TcpStream::connect(port).is_err());
+    assert!(program.is_running());
+    program.signal(Signal::TERM);
+    let (ended, _folder) = program.ended();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+}
+
+#[test]
+fn max_connections_is_that_of_the_process() {
+    for threads in ["3", "4"] {
+        let text =
+            echo("a", "0", "") + &echo("b", "0", "") + &process(threads, "max-connections = 8");
+        let program = Program::start(&text);
+        let ports = [program.port("a"), program.port("b")];
+        let mut clients: Vec<Client> = (0..20).map(|n| Client::connect(ports[n % 2])).collect();
+        clients.iter_mut().for_each(|client| client.send(b"hello"));
+        let open = || ports.iter().map(|port| ids(&program, *port).len()).sum::<usize>();
+        wait_until("the limit", || open() >= 8);
+        for _ in 0..20 {
+            pause();
+        }
+        assert_eq!(open(), 8);
+        // Those that wait are served once others have ended.
+        let read = |mut client: Client| assert_eq!(client.read_exact(5), b"hello");
+        let readers = clients.into_iter().map(|client| std::thread::spawn(move || read(client)));
+        readers
+            .collect::<Vec<_>>()
+            .into_iter()
+            .for_each(|reader| reader.join().expect("an answer"));
+    }
+}
+
+#[test]
+fn a_limit_of_a_service_is_that_of_all_loops() {
+    let forward = "[services.f]\nkind = \"forward\"\nlisten = \"0\"\nmax-connections = 4\n\
+                   connect = \"unix:echo\"\n";
+    let text = forward.to_owned() + &echo("u", "unix:echo", "") + &process("3", "");
+    let program = Program::start(&text);
+    let port = program.port("f");
+    assert_eq!(program.server.line(), "u listening on unix:echo");
+    let clients = connect_all(port, 4);
+    assert!(Client::connect(port).read_to_end().is_ok_and(|read| read.is_empty()));
+    drop(clients);
+}
+
+/// Restarts under load, with other numbers of threads each time.
+#[test]
+fn nothing_is_refused_reset_lost_or_doubled_when_threads_change_in_restarts() {
+    let chat = "[services.c]\nkind = \"chat\"\nlisten = \"0\"\n".to_owned();
+    let all = [chat, echo("e", "0", ""), echo("u", "unix:u", "")];
+    let text = |threads: &str| {
+        services(&all, "generations = 100")
+            .replace("[runner]\n", &format!("[runner]\nthreads = {threads}\n"))
+    };
+    let program = Restarted(Program::start(&text("3")));
+    let (chat, port) = (program.port("c"), program.port("e"));
+    program.server.line();
+    let path = program.folder.path("u");
+    let mut idle = connect_all(port, 100);
+    let mut talk = Talk::start(chat);
+    let ends = Arc::new(AtomicBool::new(false));
+    let long = [0, 1].map(|seed| {
+        let ends = ends.clone();
+        std::thread::spawn(move || echo_for_ever(port, seed, &ends))
+    });
+    let (short_ends, unix_ends) = (ends.clone(), ends.clone());
+    let short = std::thread::spawn(move || {
+        let mut count = 0;
+        while !short_ends.load(Ordering::Relaxed) {
+            echoes(&mut Client::connect(port));
+            count += 1;
+        }
+        count
+    });
+    let unix = std::thread::spawn(move || {
+        let mut count = 0;
+        while !unix_ends.load(Ordering::Relaxed) {
+            UnixStream::connect(&path).expect("it listens");
+            pause();
+            count += 1;
+        }
+        count
+    });
+    for threads in ["1", "3", "3", "2", "1", "4", "3", "3", "3", "1", "3"] {
+        program.folder.write(FILE, text(threads));
+        program.restart();
+        talk.say();
+        let ids = ids(&program, port);
+        assert!(ids.len() >= 100, "{}", ids.len());
+        assert_eq!(loops(&ids).len().to_string(), threads);
+    }
+    ends.store(true, Ordering::Relaxed);
+    for client in long.into_iter().chain([short, unix]) {
+        let served = client.join().unwrap_or_else(|_| panic!("{}", program.told()));
+        assert!(served > 10, "{served}");
+    }
+    idle.iter_mut().for_each(echoes);
+    assert_eq!(program.generations().0, 12);
+    program.stop();
+}
+
+#[test]
+fn a_restart_that_fails_leaves_all_loops_serving() {
+    let good = services(&[echo("a", "0", ""), echo("u", "unix:u", "")], "");
+    let good = good.replace("[runner]\n", "[runner]\nthreads = 3\n");
+    let program = Restarted(Program::start(&good));
+    let port = program.port("a");
+    let mut clients = connect_all(port, 6);
+    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = held.local_addr().unwrap().to_string();
+    program.folder.write(FILE, good.clone() + &echo("z", &taken, ""));
+    assert_eq!(program.ctl(&["restart"]).code, Some(1));
+    clients.iter_mut().for_each(echoes);
+    let more = connect_all(port, 6);
+    assert_eq!(loops(&ids(&program, port)).len(), 3);
+    UnixStream::connect(program.folder.path("u")).expect("its file is there");
+    drop(more);
+    program.folder.write(FILE, good);
+    program.restart();
+    clients.iter_mut().for_each(echoes);
+    assert_eq!(loops(&ids(&program, port)).len(), 3);
+    program.stop();
+}
+
+#[test]
+fn sigusr1_shows_all_loops() {
+    let mut program = Program::start(&(echo("a", "0", "") + &process("3", "")));
+    let port = program.port("a");
+    let clients = connect_all(port, 9);
+    program.signal(Signal::USR1);
+    program.wait_told(" 9 connections");
+    drop(clients);
+    assert_eq!(program.stop(Signal::INT).code, Some(0));
+}
+
+#[test]
+fn a_service_that_cannot_listen_starts_in_no_loop() {
+    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = held.local_addr().unwrap().to_string();
+    let text = echo("a", "0", "") + &echo("b", &taken, "") + &process("3", "");
+    let ended = run_in(&Folder::new(), &text, &[]);
+    assert_eq!(ended.code, Some(1));
+    let wanted = format!("cannot start service b: cannot listen on tcp:{taken}");
+    assert!(ended.stderr.contains(&wanted), "{}", ended.stderr);
+}
+
+#[test]
+fn the_loops_of_a_program_are_its_threads() {
+    let program = Program::start(&(echo("a", "0", "") + &process("4", "")));
+    program.connect("a");
+    let tasks = format!("/proc/{}/task", program.server.running.pid());
+    let names = std::fs::read_dir(tasks)
+        .unwrap()
+        .map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")).unwrap_or_default());
+    assert_eq!(names.filter(|name| name.starts_with("couplet loop")).count(), 3);
+}

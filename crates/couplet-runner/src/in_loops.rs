@@ -1,0 +1,237 @@
+//! A service that runs in all loops of the program: for its supervisor, one service; in each loop, a
+//! part. The parts start, stop and end together.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use couplet::defer::Cancelled;
+use couplet::services::{Child, Health, Service};
+use couplet::{Deferred, Failure, Reactor, Resolver};
+
+use crate::asking::Question;
+use crate::loops::{Loops, all};
+use crate::parts::{self, MakePart, SharedHealth};
+
+/// The number of the next run of any service.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+/// The child that runs in all loops. With one loop, it is the part itself.
+pub(crate) fn child(
+    loops: &Loops,
+    make: impl Fn(&Reactor) -> couplet::Result<Child> + Send + Sync + 'static,
+) -> couplet::Result<Child> {
+    let first = make(loops.reactor())?;
+    if loops.count() == 1 {
+        return Ok(first);
+    }
+    let healths = std::iter::repeat_with(SharedHealth::default).take(loops.count()).collect();
+    let cell = Rc::new(ServiceCell {
+        name: first.name().to_owned(),
+        loops: loops.clone(),
+        make: Arc::new(make),
+        healths,
+        run: Cell::default(),
+        stage: RefCell::new(Stage::Stopped),
+        end: RefCell::default(),
+    });
+    Ok(first.replaced_by(InLoops(cell)))
+}
+
+/// A service in all loops.
+struct InLoops(Rc<ServiceCell>);
+
+struct ServiceCell {
+    name: String,
+    loops: Loops,
+    make: Arc<MakePart>,
+    // Bound: one for each loop.
+    healths: Vec<SharedHealth>,
+    /// The number of its latest run.
+    run: Cell<u64>,
+    stage: RefCell<Stage>,
+    /// The Deferred of `take_end`.
+    end: RefCell<Option<Deferred<()>>>,
+}
+
+enum Stage {
+    Stopped,
+    Starting(
+        // Bound: one for each loop.
+        Rc<Vec<Question>>,
+    ),
+    /// Its start was cancelled. Parts that start nevertheless are stopped.
+    Cancelled,
+    Running,
+    Stopping {
+        // Bound: one for each loop.
+        questions: Vec<Question>,
+        // Bound: the end of a part, a stop, and a start after it.
+        waiting: Vec<Resolver<()>>,
+    },
+}
+
+impl Service for InLoops {
+    fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    fn start(&mut self, reactor: &Reactor) -> Deferred<()> {
+        let cell = self.0.clone();
+        let (deferred, resolver) = self.0.cancelled_by(ServiceCell::cancel_start);
+        let name = format!("start of {} in all loops", cell.name);
+        let task = reactor.spawn_named(name, async move {
+            resolver.resolve(cell.start_parts().await);
+            Ok(())
+        });
+        task.detach();
+        deferred
+    }
+
+    fn stop(&mut self) -> Deferred<()> {
+        let (deferred, resolver) = self.0.cancelled_by(ServiceCell::hasten);
+        let stopped = self.0.stop_parts().add_both(move |outcome| {
+            resolver.resolve(outcome);
+            Ok(())
+        });
+        stopped.detach();
+        deferred
+    }
+
+    fn health(&self) -> Health {
+        match &*self.0.stage.borrow() {
+            Stage::Running => {}
+            Stage::Stopped | Stage::Starting(_) | Stage::Cancelled => return Health::Starting,
+            Stage::Stopping { .. } => return Health::Failed("a part of it has ended".to_owned()),
+        }
+        Health::worst(self.0.healths.iter().map(SharedHealth::read))
+    }
+
+    fn take_end(&mut self) -> Option<Deferred<()>> {
+        self.0.end.take()
+    }
+}
+
+impl ServiceCell {
+    /// A Deferred whose cancel makes this call.
+    fn cancelled_by(self: &Rc<Self>, call: fn(&ServiceCell)) -> (Deferred<()>, Resolver<()>) {
+        let cell = Rc::downgrade(self);
+        Deferred::with_canceller(move |_| {
+            if let Some(cell) = cell.upgrade() {
+                call(&cell);
+            }
+        })
+    }
+
+    /// Starts the part of each loop. If one fails, the others are stopped.
+    async fn start_parts(self: Rc<Self>) -> couplet::Result<()> {
+        // A start that was cancelled may still stop its parts.
+        let is_stopping = matches!(*self.stage.borrow(), Stage::Stopping { .. });
+        if is_stopping {
+            let _ = self.stop_parts().await;
+        }
+        let run = NEXT.fetch_add(1, Ordering::Relaxed);
+        self.run.set(run);
+        let started = self.loops.ask_all(|number| {
+            let (make, health) = (self.make.clone(), self.healths[number].clone());
+            move |reactor: &Reactor| parts::start(reactor, run, &*make, health)
+        });
+        let (answers, questions): (Vec<_>, Vec<_>) = started.into_iter().unzip();
+        let questions = Rc::new(questions);
+        self.stage.replace(Stage::Starting(questions.clone()));
+        let failure = Rc::new(RefCell::new(None::<Failure>));
+        let answers = answers.into_iter().map(|answer| {
+            let (first, questions) = (failure.clone(), questions.clone());
+            answer.add_errback(move |failure| {
+                first.borrow_mut().get_or_insert(failure);
+                questions.iter().for_each(Question::cancel);
+                Ok(())
+            })
+        });
+        all(self.loops.reactor(), answers).await?;
+        let is_cancelled = matches!(*self.stage.borrow(), Stage::Cancelled);
+        let cancelled = || Cancelled::of(format!("the start of {}", self.name)).into();
+        let failure = failure.take().or_else(|| is_cancelled.then(cancelled));
+        match failure {
+            None => {
+                self.begin_run(run);
+                Ok(())
+            }
+            Some(failure) => {
+                // The first failure matters.
+                let _ = self.stop_parts().await;
+                Err(failure)
+            }
+        }
+    }
+
+    fn cancel_start(&self) {
+        if let Stage::Starting(questions) = self.stage.replace(Stage::Cancelled) {
+            questions.iter().for_each(Question::cancel);
+        }
+    }
+
+    /// All parts have started. The first that ends, ends the others.
+    fn begin_run(self: &Rc<Self>, run: u64) {
+        let (end, ended) = Deferred::new();
+        let before = self.end.replace(Some(end));
+        drop(before);
+        self.stage.replace(Stage::Running);
+        let ended = Rc::new(RefCell::new(Some(ended)));
+        for (end, _) in self.loops.ask_all(|_| move |_: &Reactor| parts::end(run)) {
+            let (cell, ended) = (self.clone(), ended.clone());
+            let end = end.add_both(move |outcome| {
+                let is_running = matches!(*cell.stage.borrow(), Stage::Running);
+                let resolver = ended.take().filter(|_| is_running && cell.run.get() == run);
+                let Some(resolver) = resolver else { return Ok(()) };
+                let stopped = cell.stop_parts().add_both(move |_| {
+                    resolver.resolve(outcome);
+                    Ok(())
+                });
+                stopped.detach();
+                Ok(())
+            });
+            end.detach();
+        }
+    }
+
+    /// Stops all parts, unless that has begun. The Deferred fires when they have stopped.
+    fn stop_parts(self: &Rc<Self>) -> Deferred<()> {
+        let (deferred, resolver) = Deferred::new();
+        match &mut *self.stage.borrow_mut() {
+            Stage::Stopping { waiting, .. } => {
+                waiting.push(resolver);
+                return deferred;
+            }
+            Stage::Stopped => return Deferred::succeed(()),
+            Stage::Starting(_) | Stage::Cancelled | Stage::Running => {}
+        }
+        let run = self.run.get();
+        let stopped = self.loops.ask_all(|_| move |_: &Reactor| parts::stop(run));
+        let (answers, questions): (Vec<_>, Vec<_>) = stopped.into_iter().unzip();
+        self.stage.replace(Stage::Stopping { questions, waiting: vec![resolver] });
+        let cell = self.clone();
+        let stopped = all(self.loops.reactor(), answers).add_both(move |outcome| {
+            if let Stage::Stopping { waiting, .. } = cell.stage.replace(Stage::Stopped) {
+                let mut outcome = Some(outcome);
+                for resolver in waiting {
+                    resolver.resolve(outcome.take().unwrap_or(Ok(())));
+                }
+            }
+            Ok(())
+        });
+        stopped.detach();
+        deferred
+    }
+
+    /// Cancels the stops of the parts.
+    fn hasten(&self) {
+        if let Stage::Stopping { questions, .. } = &*self.stage.borrow() {
+            questions.iter().for_each(Question::cancel);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,361 @@
+//! Services in three loops.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::{Mutex, mpsc};
+use std::time::Duration;
+
+use couplet::endpoints::server_from_string;
+use couplet::services::{ChildState, StreamServerService, Supervisor};
+use couplet::{Address, Loop, LoopOptions, Protocol, Transport};
+
+use super::*;
+use crate::loops::{enter, this_loop};
+use crate::places::{self, Common, placed};
+use crate::workers::Workers;
+
+/// The calls to the parts: a word and the number of the loop.
+#[derive(Clone, Default)]
+struct Calls(Arc<Mutex<Vec<String>>>);
+
+impl Calls {
+    fn add(&self, what: &str) {
+        self.0.lock().unwrap().push(format!("{what} {}", this_loop().number));
+    }
+
+    fn count(&self, what: &str) -> usize {
+        self.0.lock().unwrap().iter().filter(|call| call.as_str() == what).count()
+    }
+
+    /// How often there was this call in each loop.
+    fn counts(&self, what: &str) -> [usize; 3] {
+        [0, 1, 2].map(|number| self.count(&format!("{what} {number}")))
+    }
+}
+
+/// What the parts do.
+#[derive(Clone, Copy, PartialEq)]
+enum Plan {
+    Run,
+    /// The part of loop 1 fails to start.
+    FailToStart,
+    /// The part of loop 1 fails soon, after its first start.
+    Fail,
+    /// The part of loop 1 starts until that is cancelled.
+    HangInStart,
+    /// The parts stop until that is cancelled.
+    HangInStop,
+    /// The part of loop 1 is restricted, and that of loop 2 panics when it is asked.
+    Ail,
+}
+
+struct Part {
+    calls: Calls,
+    plan: Plan,
+    reactor: Option<Reactor>,
+    hang: Option<Resolver<()>>,
+}
+
+impl Part {
+    fn hang(&mut self, word: &'static str) -> Deferred<()> {
+        let calls = self.calls.clone();
+        let (deferred, resolver) = Deferred::with_canceller(move |_| calls.add(word));
+        self.hang = Some(resolver);
+        deferred
+    }
+}
+
+impl Service for Part {
+    fn name(&self) -> &str {
+        "part"
+    }
+
+    fn start(&mut self, reactor: &Reactor) -> Deferred<()> {
+        self.calls.add("start");
+        self.reactor = Some(reactor.clone());
+        match self.plan {
+            Plan::FailToStart if this_loop().number == 1 => Deferred::fail(Failure::msg("no")),
+            Plan::HangInStart if this_loop().number == 1 => self.hang("cancel"),
+            _ => Deferred::succeed(()),
+        }
+    }
+
+    fn stop(&mut self) -> Deferred<()> {
+        self.calls.add("stop");
+        match self.plan {
+            Plan::HangInStop => self.hang("cancel"),
+            _ => Deferred::succeed(()),
+        }
+    }
+
+    fn health(&self) -> Health {
+        match (self.plan, this_loop().number) {
+            (Plan::Ail, 1) => Health::Degraded("one leg".to_owned()),
+            (Plan::Ail, 2) => panic!("a health that panics"),
+            _ => Health::Ready,
+        }
+    }
+
+    fn take_end(&mut self) -> Option<Deferred<()>> {
+        let is_first = self.calls.count("start 1") == 1;
+        (self.plan == Plan::Fail && this_loop().number == 1 && is_first).then(|| {
+            let slept = self.reactor.as_ref().unwrap().sleep(Duration::from_millis(5));
+            slept.then(|()| Deferred::fail(Failure::msg("its leg broke")))
+        })
+    }
+}
+
+/// A service in three loops, with a way to shorten its times.
+fn service(
+    plan: Plan,
+    shorten: impl Fn(Child) -> Child + Send + Sync + 'static,
+) -> (Loop, Workers, Child, Calls) {
+    let l = Loop::new().unwrap();
+    let mut workers = Workers::default();
+    enter(0, 3);
+    for number in [1, 2] {
+        let main = l.reactor().remote();
+        workers.start(LoopOptions::default(), main, move |_| enter(number, 3)).unwrap();
+    }
+    let (loops, calls) = (Loops::new(&l.reactor(), workers.remotes()), Calls::default());
+    let log = calls.clone();
+    let child = child(&loops, move |_| {
+        let part = Part { calls: log.clone(), plan, reactor: None, hang: None };
+        Ok(shorten(Child::new(part)))
+    });
+    (l, workers, child.unwrap(), calls)
+}
+
+/// Turns until this holds.
+fn turn_until(l: &mut Loop, what: &str, done: impl Fn() -> bool + 'static) {
+    let reactor = l.reactor();
+    let done = reactor.clone().spawn(async move {
+        for _ in 0..2000 {
+            if done() {
+                return Ok(());
+            }
+            reactor.sleep(Duration::from_millis(5)).await?;
+        }
+        Err(Failure::msg("it does not come"))
+    });
+    l.run_until(done).unwrap_or_else(|failure| panic!("{what}: {failure}"));
+}
+
+#[test]
+fn a_part_runs_in_each_loop() {
+    let (mut l, _workers, mut child, calls) = service(Plan::Run, |child| child);
+    for round in 1..3 {
+        let started = child.start(&l.reactor());
+        l.run_until(started).unwrap();
+        assert_eq!(calls.counts("start"), [round; 3]);
+        assert_eq!(child.health(), Health::Ready);
+        let stopped = child.stop();
+        l.run_until(stopped).unwrap();
+        assert_eq!(calls.counts("stop"), [round; 3]);
+    }
+}
+
+#[test]
+fn if_a_part_cannot_start_the_others_are_stopped() {
+    let (mut l, _workers, mut child, calls) = service(Plan::FailToStart, |child| child);
+    let started = child.start(&l.reactor());
+    assert_eq!(l.run_until(started).unwrap_err().to_string(), "no");
+    assert_eq!((calls.counts("start"), calls.counts("stop")), ([1; 3], [1, 0, 1]));
+}
+
+#[test]
+fn a_part_that_fails_restarts_all() {
+    let (mut l, _workers, child, calls) = service(Plan::Fail, |child| child);
+    let supervisor = Supervisor::new("program").back_off(Duration::ZERO, Duration::ZERO);
+    supervisor.add(child).detach();
+    supervisor.run(&l.reactor()).detach();
+    let (starts, shown) = (calls.clone(), supervisor.clone());
+    turn_until(&mut l, "the restart", move || {
+        let is_running = shown.children()[0].state == ChildState::Running;
+        starts.counts("start") == [2; 3] && is_running
+    });
+    // The failed part is stopped too: it may hold something.
+    assert_eq!(calls.counts("stop"), [1; 3]);
+    assert_eq!((supervisor.children()[0].restarts, supervisor.health()), (1, Health::Ready));
+}
+
+#[test]
+fn a_cancelled_start_stops_the_parts_that_have_started() {
+    let (mut l, _workers, mut child, calls) = service(Plan::HangInStart, |child| child);
+    let starting = child.start(&l.reactor());
+    let starts = calls.clone();
+    turn_until(&mut l, "the starts", move || starts.counts("start") == [1; 3]);
+    starting.cancel();
+    assert!(l.run_until(starting).is_err());
+    let stops = calls.clone();
+    turn_until(&mut l, "the stops", move || stops.counts("stop") == [1, 0, 1]);
+    assert_eq!(calls.counts("cancel"), [0, 1, 0]);
+}
+
+#[test]
+fn a_start_that_is_cancelled_too_late_is_undone() {
+    let (mut l, _workers, mut child, calls) = service(Plan::Run, |child| child);
+    let starting = child.start(&l.reactor());
+    starting.cancel();
+    assert!(l.run_until(starting).is_err());
+    let stops = calls.clone();
+    turn_until(&mut l, "the stops", move || stops.counts("stop") == stops.counts("start"));
+    // It can be started again.
+    let started = child.start(&l.reactor());
+    l.run_until(started).unwrap();
+    assert_eq!(child.health(), Health::Ready);
+}
+
+#[test]
+fn a_cancelled_stop_is_cancelled_in_each_loop() {
+    let (mut l, _workers, mut child, calls) = service(Plan::HangInStop, |child| child);
+    let started = child.start(&l.reactor());
+    l.run_until(started).unwrap();
+    let stopping = child.stop();
+    let stops = calls.clone();
+    turn_until(&mut l, "the stops", move || stops.counts("stop") == [1; 3]);
+    stopping.cancel();
+    assert!(l.run_until(stopping).is_err());
+    let cancels = calls.clone();
+    turn_until(&mut l, "the cancels", move || cancels.counts("cancel") == [1; 3]);
+}
+
+#[test]
+fn the_times_of_the_child_are_those_of_each_part() {
+    let short = Duration::from_millis(20);
+    for (plan, word) in [(Plan::HangInStart, "start"), (Plan::HangInStop, "stop")] {
+        let shorten = move |child: Child| child.start_within(short).stop_within(short);
+        let (mut l, _workers, mut child, calls) = service(plan, shorten);
+        let started = child.start(&l.reactor());
+        let started = l.run_until(started);
+        if word == "stop" {
+            started.unwrap();
+            let stopped = child.stop();
+            assert!(l.run_until(stopped).is_err());
+        } else {
+            assert!(started.is_err());
+        }
+        assert_eq!(calls.counts("cancel")[1], 1, "{word}");
+    }
+}
+
+#[test]
+fn the_health_is_that_of_the_worst_part() {
+    let (mut l, _workers, mut child, _) = service(Plan::Ail, |child| child);
+    let started = child.start(&l.reactor());
+    l.run_until(started).unwrap();
+    let Health::Failed(words) = child.health() else { panic!("{:?}", child.health()) };
+    assert!(words.contains("a health that panics"), "{words}");
+}
+
+#[test]
+fn the_end_of_a_loop_is_noticed_unless_it_was_stopped() {
+    let mut l = Loop::new().unwrap();
+    for is_stopped in [false, true] {
+        let mut workers = Workers::default();
+        let main = l.reactor().remote();
+        workers.start(LoopOptions::default(), main, |_| ()).unwrap();
+        let loops = Loops::new(&l.reactor(), workers.remotes());
+        let failures = Rc::new(RefCell::new(Vec::new()));
+        let seen = failures.clone();
+        loops.watch(move |failure| seen.borrow_mut().push(failure.to_string()));
+        if is_stopped {
+            l.run_until(loops.stop()).unwrap();
+        } else {
+            drop(workers);
+            let seen = failures.clone();
+            turn_until(&mut l, "the failure", move || !seen.borrow().is_empty());
+        }
+        let wanted = if is_stopped { vec![] } else { vec!["loop 1 has ended unexpectedly"] };
+        assert_eq!(*failures.borrow(), wanted);
+    }
+}
+
+#[test]
+fn all_loops_have_turned_only_if_none_hangs() {
+    let mut l = Loop::new().unwrap();
+    let mut workers = Workers::default();
+    for _ in 0..2 {
+        workers.start(LoopOptions::default(), l.reactor().remote(), |_| ()).unwrap();
+    }
+    let loops = Loops::new(&l.reactor(), workers.remotes());
+    l.run_until(loops.turned()).unwrap();
+    let (free, freed) = mpsc::channel::<()>();
+    let hangs = workers.remotes().nth(1).unwrap();
+    hangs.call(move |_| assert!(freed.recv().is_err())).unwrap();
+    let turned = Rc::new(Cell::new(false));
+    let slot = turned.clone();
+    loops.turned().map(move |()| slot.set(true)).detach();
+    let waited = l.reactor().sleep(Duration::from_millis(100));
+    l.run_until(waited).unwrap();
+    assert!(!turned.get());
+    // A status does not wait for it.
+    let snapshots = l.run_until(loops.snapshots()).unwrap();
+    assert_eq!(snapshots.iter().map(Option::is_some).collect::<Vec<_>>(), [true, true, false]);
+    drop(free);
+    turn_until(&mut l, "the turn", move || turned.get());
+}
+
+/// Echoes, and panics at a question mark.
+struct Touchy;
+
+impl Protocol for Touchy {
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        assert!(data != b"?", "a question");
+        transport.write(data);
+    }
+}
+
+/// The answer to a byte; `None` if the connection has ended.
+fn answer(mut client: &TcpStream, byte: u8) -> Option<u8> {
+    client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut answer = [0];
+    client.write_all(&[byte]).ok()?;
+    client.read_exact(&mut answer).ok().map(|()| answer[0])
+}
+
+#[test]
+fn a_panic_of_a_protocol_ends_its_connection_only() {
+    let mut l = Loop::new().unwrap();
+    let common = Common::new(3);
+    common.enter();
+    let mut workers = Workers::default();
+    for _ in 0..2 {
+        let common = common.clone();
+        workers
+            .start(LoopOptions::default(), l.reactor().remote(), move |_| common.enter())
+            .unwrap();
+    }
+    let loops = Loops::new(&l.reactor(), workers.remotes());
+    let host = Arc::new(Mutex::new(None));
+    let (slot, endpoint) = (host.clone(), server_from_string("127.0.0.1:0").unwrap());
+    let endpoint = places::in_all_loops(|| placed("touchy", endpoint));
+    let touchy = child(&loops, move |_| {
+        let (slot, endpoint) = (slot.clone(), endpoint.clone());
+        let service = StreamServerService::new("touchy", endpoint, || Touchy)?;
+        let service = service.on_listening(move |port| *slot.lock().unwrap() = Some(port.host()));
+        Ok(Child::new(service.drain(Duration::ZERO)))
+    });
+    let mut touchy = touchy.unwrap();
+    let started = touchy.start(&l.reactor());
+    l.run_until(started).unwrap();
+    assert!(places::begin(&l.reactor()));
+    loops.call_others(places::resume);
+    let at = host.lock().unwrap().as_ref().and_then(|host: &Address| host.socket_addr()).unwrap();
+    let talk = l.reactor().defer_to_thread(move || {
+        let clients = [0; 9].map(|_| TcpStream::connect(at).unwrap());
+        let answers = |byte| clients.each_ref().map(|client| answer(client, byte));
+        assert_eq!(answers(b'a'), [Some(b'a'); 9]);
+        clients[..4].iter().for_each(|client| assert_eq!(answer(client, b'?'), None));
+        assert_eq!(answers(b'b')[4..], [Some(b'b'); 5]);
+        assert_eq!(answer(&TcpStream::connect(at).unwrap(), b'c'), Some(b'c'));
+        Ok(())
+    });
+    l.run_until(talk).unwrap();
+    let snapshots = l.run_until(loops.snapshots()).unwrap();
+    assert!(snapshots.iter().flatten().all(|snapshot| snapshot.ports.len() == 1));
+    assert_eq!(touchy.health(), Health::Ready);
+    let stopped = touchy.stop();
+    l.run_until(stopped).unwrap();
+    assert!(TcpStream::connect(at).is_err());
+}

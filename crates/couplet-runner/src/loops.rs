@@ -1,0 +1,296 @@
+//! The loops of a program, as its main loop sees them: calls and questions to all of them.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::reactor::{Drain, PortSnapshot, Snapshot};
+use couplet::services::Supervisor;
+use couplet::{ConnectionId, Deferred, Failure, Reactor, Remote, Resolver};
+
+use crate::asking::{Question, ask};
+use crate::workers;
+
+/// A program's loops: the main one, in which the program starts and ends, and further ones in
+/// threads. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Loops(Rc<LoopsCell>);
+
+struct LoopsCell {
+    reactor: Reactor,
+    // Bound: one for each further loop.
+    others: Vec<Remote>,
+    /// The number of the loop that gets the next call that any loop can make.
+    next: Cell<usize>,
+    /// The further loops that turn.
+    alive: Cell<usize>,
+    stopped: RefCell<Option<Resolver<()>>>,
+}
+
+thread_local! {
+    static THIS: Cell<ThisLoop> = const { Cell::new(ThisLoop { number: 0, of: 1 }) };
+}
+
+/// The loop of the present thread, among those of a program: see [`this_loop`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ThisLoop {
+    /// Its number. The main loop, in which the program starts, has 0.
+    pub number: usize,
+    /// The number of loops.
+    pub of: usize,
+}
+
+/// The loop of the present thread: in a service that runs in all loops, for work that only one of them
+/// does, and to divide limits among them.
+pub fn this_loop() -> ThisLoop {
+    THIS.get()
+}
+
+/// The present thread is that of this loop.
+pub(crate) fn enter(number: usize, of: usize) {
+    THIS.set(ThisLoop { number, of });
+}
+
+/// How long a loop may take to describe itself.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+impl Loops {
+    pub(crate) fn new(reactor: &Reactor, others: impl IntoIterator<Item = Remote>) -> Loops {
+        let others: Vec<Remote> = others.into_iter().collect();
+        Loops(Rc::new(LoopsCell {
+            reactor: reactor.clone(),
+            alive: Cell::new(others.len()),
+            others,
+            next: Cell::new(0),
+            stopped: RefCell::default(),
+        }))
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.0.others.len() + 1
+    }
+
+    /// The main loop's.
+    pub(crate) fn reactor(&self) -> &Reactor {
+        &self.0.reactor
+    }
+
+    /// Has `failed` called when a further loop ends before it is [stopped](Self::stop).
+    pub(crate) fn watch(&self, failed: impl Fn(Failure) + 'static) {
+        let failed = Rc::new(failed);
+        for (number, remote) in (1..).zip(&self.0.others) {
+            let (loops, failed) = (self.clone(), failed.clone());
+            // Fails at the end of that loop.
+            let life =
+                |reactor: &Reactor| reactor.spawn(std::future::pending::<Result<(), Failure>>());
+            let ended = ask(self.reactor(), remote, life).0.add_both(move |_| {
+                loops.0.alive.set(loops.0.alive.get() - 1);
+                let stopped = loops.0.stopped.borrow_mut().take();
+                match stopped {
+                    Some(stopped) if loops.0.alive.get() == 0 => stopped.callback(()),
+                    Some(stopped) => *loops.0.stopped.borrow_mut() = Some(stopped),
+                    None => failed(Failure::msg(format!("loop {number} has ended unexpectedly"))),
+                }
+                Ok(())
+            });
+            ended.detach();
+        }
+    }
+
+    /// Stops the further loops. The Deferred fires when they have ended.
+    pub(crate) fn stop(&self) -> Deferred<()> {
+        if self.0.alive.get() == 0 {
+            return Deferred::succeed(());
+        }
+        let (deferred, resolver) = Deferred::new();
+        *self.0.stopped.borrow_mut() = Some(resolver);
+        self.call_others(workers::stop);
+        deferred
+    }
+
+    /// Makes a call in each further loop.
+    pub(crate) fn call_others(&self, call: fn(&Reactor)) {
+        for other in &self.0.others {
+            // A loop that was dropped needs no call.
+            let _ = other.call(call);
+        }
+    }
+
+    /// Makes a call in one loop, each time in the next.
+    pub(crate) fn call_next(&self, call: impl FnOnce(&Reactor) + Send + 'static) {
+        let number = self.0.next.get();
+        self.0.next.set((number + 1) % self.count());
+        match number.checked_sub(1).map(|number| &self.0.others[number]) {
+            None => call(self.reactor()),
+            Some(other) => {
+                // The program ends if a loop does.
+                let _ = other.call(call);
+            }
+        }
+    }
+
+    /// Asks each further loop, with its number.
+    pub(crate) fn ask_others<T: Send + 'static, Q>(
+        &self,
+        question: impl Fn(usize) -> Q,
+    ) -> Vec<(Deferred<T>, Question)>
+    where
+        Q: FnOnce(&Reactor) -> Deferred<T> + Send + 'static,
+    {
+        let others = (1..).zip(&self.0.others);
+        others.map(|(number, other)| ask(self.reactor(), other, question(number))).collect()
+    }
+
+    /// Asks each loop, with its number. The main loop, which is the first, has number 0, and answers
+    /// in its next turn.
+    pub(crate) fn ask_all<T: Send + 'static, Q>(
+        &self,
+        question: impl Fn(usize) -> Q,
+    ) -> Vec<(Deferred<T>, Question)>
+    where
+        Q: FnOnce(&Reactor) -> Deferred<T> + Send + 'static,
+    {
+        let main = ask(self.reactor(), &self.reactor().remote(), question(0));
+        std::iter::once(main).chain(self.ask_others(question)).collect()
+    }
+
+    /// Makes a call in each further loop, and waits until it has had its effects.
+    pub(crate) fn settle_others(&self, call: fn(&Reactor)) -> Deferred<()> {
+        if self.count() == 1 {
+            return Deferred::succeed(());
+        }
+        let answers = self.ask_others(|_| {
+            move |reactor: &Reactor| {
+                call(reactor);
+                // The requests of this turn are applied before the next.
+                reactor.sleep(Duration::ZERO)
+            }
+        });
+        all(self.reactor(), answers.into_iter().map(|(answer, _)| answer))
+    }
+
+    /// Fires when each further loop has turned.
+    pub(crate) fn turned(&self) -> Deferred<()> {
+        self.settle_others(|_| ())
+    }
+
+    /// A snapshot of each loop, in the order of their numbers; `None` for a loop that does not answer.
+    pub(crate) fn snapshots(&self) -> Deferred<Vec<Option<Snapshot>>> {
+        let own = self.reactor().snapshot();
+        let others = self.ask_others(|_| |reactor: &Reactor| reactor.snapshot());
+        let patient = |answer: Deferred<Snapshot>| answer.add_timeout(self.reactor(), PATIENCE);
+        let others: Vec<_> = others.into_iter().map(|(answer, _)| patient(answer)).collect();
+        self.reactor().spawn(async move {
+            let mut snapshots = vec![Some(own.await?)];
+            for other in others {
+                snapshots.push(other.await.ok());
+            }
+            Ok(snapshots)
+        })
+    }
+
+    /// One snapshot of all loops.
+    ///
+    /// # Errors
+    ///
+    /// If a loop does not answer.
+    pub(crate) fn snapshot(&self) -> Deferred<Snapshot> {
+        if self.count() == 1 {
+            return self.reactor().snapshot();
+        }
+        self.snapshots().add_callback(|snapshots| {
+            let silent = snapshots.iter().position(Option::is_none);
+            match silent {
+                None => Ok(merge(snapshots)),
+                Some(number) => Err(Failure::msg(format!("loop {number} does not answer"))),
+            }
+        })
+    }
+
+    /// Closes a connection, given as snapshots and logs show it.
+    pub(crate) fn close(&self, id: String) -> Deferred<String> {
+        let own = self.reactor().remote();
+        let remotes: Vec<Remote> =
+            std::iter::once(own).chain(self.0.others.iter().cloned()).collect();
+        self.snapshots().add_callback(move |snapshots| {
+            let found = remotes.iter().zip(&snapshots).find_map(|(remote, snapshot)| {
+                let mut connections = snapshot.iter().flat_map(|snapshot| &snapshot.connections);
+                let found = connections.find(|connection| connection.id.to_string() == id)?;
+                Some((remote, found.id))
+            });
+            let Some((remote, connection)): Option<(&Remote, ConnectionId)> = found else {
+                return Err(Failure::msg(format!("there is no connection {id}")));
+            };
+            remote.lose_connection(connection)?;
+            Ok(String::new())
+        })
+    }
+
+    /// Drains the ports of all loops. Cancelled, it ends the first stage of each drain.
+    pub(crate) fn drain(&self, times: Drain) -> Deferred<()> {
+        let own = self.reactor().drain(times).map(drop);
+        if self.count() == 1 {
+            return own;
+        }
+        let others = self.ask_others(|_| move |reactor: &Reactor| reactor.drain(times).map(drop));
+        let (answers, questions): (Vec<_>, Vec<_>) = others.into_iter().unzip();
+        let canceller = own.canceller();
+        let drained = all(self.reactor(), std::iter::once(own).chain(answers));
+        let (deferred, done) = Deferred::with_canceller(move |_| {
+            canceller.cancel();
+            questions.iter().for_each(Question::cancel);
+        });
+        let drained = drained.add_both(move |outcome| {
+            done.resolve(outcome);
+            Ok(())
+        });
+        drained.detach();
+        deferred
+    }
+
+    /// Has a supervisor that ends drain the ports of all loops together.
+    pub(crate) fn drain_at_end(&self, supervisor: Supervisor, times: Drain) -> Supervisor {
+        let loops = self.clone();
+        supervisor.drain_by(move |_| loops.drain(times))
+    }
+}
+
+/// Fires when all of these have fired; fails with the first failure in their order.
+pub(crate) fn all(
+    reactor: &Reactor,
+    answers: impl IntoIterator<Item = Deferred<()>>,
+) -> Deferred<()> {
+    let answers: Vec<_> = answers.into_iter().collect();
+    reactor.spawn(async move {
+        let mut first = Ok(());
+        for answer in answers {
+            let outcome = answer.await;
+            first = first.and(outcome);
+        }
+        first
+    })
+}
+
+/// One snapshot of the loops that have answered. Ports on one address are one port.
+pub(crate) fn merge(snapshots: impl IntoIterator<Item = Option<Snapshot>>) -> Snapshot {
+    let mut whole = Snapshot::default();
+    for snapshot in snapshots.into_iter().flatten() {
+        whole.extend(snapshot);
+    }
+    let mut ports: Vec<PortSnapshot> = Vec::new();
+    for port in std::mem::take(&mut whole.ports) {
+        match ports.iter_mut().find(|other| other.host == port.host) {
+            Some(other) => {
+                other.accepted += port.accepted;
+                other.not_opened += port.not_opened;
+                other.rejected += port.rejected;
+                other.turned_away += port.turned_away;
+                other.paused &= port.paused;
+            }
+            None => ports.push(port),
+        }
+    }
+    whole.ports = ports;
+    whole
+}
