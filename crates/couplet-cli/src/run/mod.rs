@@ -29,7 +29,8 @@ poetry, transform and proxy, which are the commands of these names and those of 
 other keys are the long options of that command; LISTEN, CONNECT, DIR and FILES are listen, connect,
 folder and files. echo and forward serve udp: endpoints too, and echo both kinds in one table.
 
-With --threads, or threads in [runner], all kinds but chat serve in so many threads.
+With --threads, or threads in [runner], all kinds but chat serve in so many threads; udp: endpoints
+are served by one.
 
 SIGHUP opens the log file again, and applies the changes of FILE. If FILE is wrong, nothing
 changes. SIGUSR2 starts the program's file, as it now is, as a new process, which takes over all
