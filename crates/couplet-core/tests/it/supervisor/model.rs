@@ -208,3 +208,32 @@ fn c139l_ten_thousand_starts_and_stops_leave_nothing_behind() {
     }
     assert_eq!((rig.starts("a"), rig.starts("b"), rig.reactor_load()), (5_000, 5_000, 0));
 }
+
+#[test]
+fn c139l_services_fail_and_restart_for_a_day() {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    let names = ["a", "b", "c"];
+    let (mut rig, mut random, mut failures) = (Rig::new(&names), Random(1), 0);
+    rig.set(|supervisor| supervisor.back_off(S, S * 60).intensity(200, S * 3600));
+    rig.start();
+    let load = rig.reactor_load();
+    while rig.elapsed() < DAY {
+        rig.advance(Duration::from_millis(random.below(240_000) as u64));
+        let name = names[random.below(3)];
+        let children = rig.supervisor.children();
+        let is_up = children.iter().any(|it| it.name == name && it.state == ChildState::Running);
+        if is_up {
+            rig.script(name).fails(random.below(3));
+            rig.end(name, random.below(2) == 0);
+            failures += 1;
+        }
+    }
+    // The longest back-off, twice, with its jitter.
+    rig.advance(S * 300);
+    assert_eq!(rig.states(), [ChildState::Running; 3]);
+    for child in rig.supervisor.children() {
+        assert_eq!(rig.starts(&child.name) as u64, child.restarts + 1, "{child}");
+    }
+    assert!(failures > 500, "{failures}");
+    assert_eq!(rig.reactor_load(), load);
+}
