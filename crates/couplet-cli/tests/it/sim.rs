@@ -34,7 +34,7 @@ fn each_world_survives_a_few_storms() {
 
 #[test]
 fn a_few_minutes_of_devices_pass_and_the_weather_can_be_chosen() {
-    let ended = run(&["sim", "devices", "--time", "400", "--weather", "breezy"]);
+    let ended = run(&["sim", "devices", "--time", "150", "--weather", "breezy"]);
     ended.quietly(0);
     assert!(ended.text().contains("devices: seed 1, weather breezy: all is well"));
 }

@@ -148,6 +148,7 @@ fn sigterm_lets_connections_of_all_loops_finish() {
     let text = poet(0.1, 9.0) + "[supervisor]\ndrain = 9\n" + &process("3", "");
     let mut program = Program::start_with(folder, &text, &[]);
     let port = program.port("poet");
+    program.wait_told("started");
     let mut readers: Vec<Client> = (0..6).map(|_| Client::connect(port)).collect();
     readers.iter_mut().for_each(|reader| assert_eq!(reader.read_exact(5), &POEM[..5]));
     let ids = ids(&program, port);
