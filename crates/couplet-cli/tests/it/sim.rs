@@ -33,10 +33,11 @@ fn each_world_survives_a_few_storms() {
 }
 
 #[test]
-fn a_few_minutes_of_devices_pass_and_the_weather_can_be_chosen() {
-    let ended = run(&["sim", "devices", "--time", "150", "--weather", "breezy"]);
+fn devices_run_for_the_time_and_in_the_weather_that_are_chosen() {
+    let ended = run(&["sim", "devices", "--time", "20", "--weather", "breezy"]);
     ended.quietly(0);
     assert!(ended.text().contains("devices: seed 1, weather breezy: all is well"));
+    assert!(ended.text().contains("events in 20 seconds of virtual time"), "{}", ended.text());
 }
 
 #[test]
