@@ -387,17 +387,19 @@ impl ChildCell {
 }
 
 impl Drop for ChildCell {
-    /// Drops the service in a callback, so that a panic of its drop is contained.
     fn drop(&mut self) {
-        let service = self.service.take();
-        let dropped = Deferred::succeed(()).map(move |()| drop(service));
-        let name = std::mem::take(&mut self.name);
-        let dropped = dropped.add_errback(move |panic| {
-            log_error!(service = %name, "the drop of a service: {panic}");
-            Ok(())
-        });
-        dropped.detach();
+        drop_in_callback(std::mem::take(&mut self.name), self.service.take());
     }
+}
+
+/// Drops a value of the user in a callback, so that a panic of its drop is contained.
+pub(super) fn drop_in_callback<T: 'static>(service: String, value: T) {
+    let dropped = Deferred::succeed(()).map(move |()| drop(value));
+    let dropped = dropped.add_errback(move |panic| {
+        log_error!(service = %service, "the drop of a service: {panic}");
+        Ok(())
+    });
+    dropped.detach();
 }
 
 fn within(deferred: Deferred<()>, time: Option<Duration>, reactor: &Reactor) -> Deferred<()> {

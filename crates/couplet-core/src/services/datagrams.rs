@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::opening::{Closes, Opening};
 use super::service::Service;
 use crate::defer::Deferred;
 use crate::{DatagramPort, DatagramProtocol, DatagramTransport, Reactor, Result};
@@ -25,14 +26,11 @@ use crate::{DatagramPort, DatagramProtocol, DatagramTransport, Reactor, Result};
 /// ```
 pub struct DatagramService {
     name: String,
-    open: Open,
-    on_listening: Option<OnListening>,
+    opening: Opening<DatagramTransport>,
     finish: Option<Finish>,
     port: Option<DatagramTransport>,
 }
 
-type Open = Box<dyn Fn(&Reactor) -> Result<DatagramTransport>>;
-type OnListening = Box<dyn FnMut(&DatagramTransport)>;
 type Finish = Box<dyn FnMut(&DatagramTransport) -> Deferred<()>>;
 
 impl DatagramService {
@@ -43,8 +41,7 @@ impl DatagramService {
     ) -> Self {
         DatagramService {
             name: name.into(),
-            open: Box::new(move |reactor| Ok(open(reactor)?.transport().clone())),
-            on_listening: None,
+            opening: Opening::new(move |reactor| Ok(open(reactor)?.transport().clone())),
             finish: None,
             port: None,
         }
@@ -53,7 +50,7 @@ impl DatagramService {
     /// Sets a closure that is called with the port each time it has been opened.
     #[must_use]
     pub fn on_listening(mut self, f: impl FnMut(&DatagramTransport) + 'static) -> Self {
-        self.on_listening = Some(Box::new(f));
+        self.opening.on_listening(f);
         self
     }
 
@@ -66,42 +63,14 @@ impl DatagramService {
     }
 }
 
-/// A port that closes if the start panics.
-struct Opened(Option<DatagramTransport>);
-
-impl Opened {
-    fn keep(mut self) -> Option<DatagramTransport> {
-        self.0.take()
-    }
-}
-
-impl Drop for Opened {
-    fn drop(&mut self) {
-        if let Some(port) = self.0.take() {
-            close(&port).detach();
-        }
-    }
-}
-
-fn close(port: &DatagramTransport) -> Deferred<()> {
-    port.stop_listening().unwrap_or_else(|| Deferred::succeed(()))
-}
-
 impl Service for DatagramService {
     fn name(&self) -> &str {
         &self.name
     }
 
     fn start(&mut self, reactor: &Reactor) -> Deferred<()> {
-        let port = match (self.open)(reactor) {
-            Ok(port) => Opened(Some(port)),
-            Err(failure) => return Deferred::fail(failure),
-        };
-        if let (Some(port), Some(on_listening)) = (&port.0, &mut self.on_listening) {
-            on_listening(port);
-        }
-        self.port = port.keep();
-        Deferred::succeed(())
+        let opened = self.opening.open(reactor);
+        Deferred::from_result(opened.map(|port| self.port = Some(port)))
     }
 
     fn stop(&mut self) -> Deferred<()> {
@@ -110,9 +79,9 @@ impl Service for DatagramService {
         match &mut self.finish {
             // A failure or a cancellation ends the wait.
             Some(finish) => {
-                finish(&port).recover(|_| Deferred::succeed(())).then(move |()| close(&port))
+                finish(&port).recover(|_| Deferred::succeed(())).then(move |()| port.close())
             }
-            None => close(&port),
+            None => port.close(),
         }
     }
 }

@@ -11,6 +11,7 @@ mod child;
 mod client;
 mod datagrams;
 mod functions;
+mod opening;
 mod restarts;
 mod running;
 mod service;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::opening::Opening;
 use super::service::Service;
 use crate::defer::Deferred;
 use crate::endpoints::{EndpointError, IntoEndpoint, ServerEndpoint};
@@ -29,14 +30,10 @@ use crate::{Factory, IntoFactory, Port, Reactor, Result, Shared};
 /// ```
 pub struct StreamServerService {
     name: String,
-    listen: Listen,
+    opening: Opening<Port>,
     drain: Drain,
-    on_listening: Option<OnListening>,
     port: Option<Port>,
 }
-
-type Listen = Box<dyn Fn(&Reactor) -> Result<Port>>;
-type OnListening = Box<dyn FnMut(&Port)>;
 
 impl StreamServerService {
     /// A service that listens on `endpoint` and builds a protocol for each connection.
@@ -66,9 +63,8 @@ impl StreamServerService {
     ) -> Self {
         StreamServerService {
             name: name.into(),
-            listen: Box::new(open),
+            opening: Opening::new(open),
             drain: Drain::within(Duration::from_secs(5)),
-            on_listening: None,
             port: None,
         }
     }
@@ -84,25 +80,8 @@ impl StreamServerService {
     /// Sets a closure that is called with the port each time it has been opened.
     #[must_use]
     pub fn on_listening(mut self, f: impl FnMut(&Port) + 'static) -> Self {
-        self.on_listening = Some(Box::new(f));
+        self.opening.on_listening(f);
         self
-    }
-}
-
-/// A port that closes if the start panics.
-struct Opened(Option<Port>);
-
-impl Opened {
-    fn keep(mut self) -> Option<Port> {
-        self.0.take()
-    }
-}
-
-impl Drop for Opened {
-    fn drop(&mut self) {
-        if let Some(stopped) = self.0.take().and_then(|port| port.stop_listening()) {
-            stopped.detach();
-        }
     }
 }
 
@@ -112,15 +91,8 @@ impl Service for StreamServerService {
     }
 
     fn start(&mut self, reactor: &Reactor) -> Deferred<()> {
-        let port = match (self.listen)(reactor) {
-            Ok(port) => Opened(Some(port)),
-            Err(failure) => return Deferred::fail(failure),
-        };
-        if let (Some(port), Some(on_listening)) = (&port.0, &mut self.on_listening) {
-            on_listening(port);
-        }
-        self.port = port.keep();
-        Deferred::succeed(())
+        let opened = self.opening.open(reactor);
+        Deferred::from_result(opened.map(|port| self.port = Some(port)))
     }
 
     fn stop(&mut self) -> Deferred<()> {

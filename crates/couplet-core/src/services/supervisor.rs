@@ -6,7 +6,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::child::{Child, ChildCell, ChildStatus};
+use super::child::{Child, ChildCell, ChildStatus, drop_in_callback};
 use super::restarts::{BackOff, Intensity};
 use super::service::{Health, Service};
 use super::supervising::{Order, Supervising};
@@ -290,7 +290,7 @@ impl Supervisor {
     #[must_use]
     pub fn drain_by(self, drain: impl Fn(&Reactor) -> Deferred<()> + 'static) -> Self {
         let before = self.inner.drain.replace(Some(Rc::new(drain)));
-        self.inner.drop_drain(before);
+        drop_in_callback(self.inner.name.clone(), before);
         self
     }
 
@@ -416,23 +416,11 @@ impl Service for Supervisor {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        let drain = self.drain.take();
-        self.drop_drain(drain);
+        drop_in_callback(std::mem::take(&mut self.name), self.drain.take());
     }
 }
 
 impl Inner {
-    /// Drops a closure of the user in a callback, so that a panic of its drop is contained.
-    fn drop_drain(&self, drain: Option<Rc<DrainPorts>>) {
-        let dropped = Deferred::succeed(()).map(move |()| drop(drain));
-        let name = self.name.clone();
-        let dropped = dropped.add_errback(move |panic| {
-            log_error!(service = %name, "the drop of a service: {panic}");
-            Ok(())
-        });
-        dropped.detach();
-    }
-
     pub(super) fn put(&self, order: Order) {
         // The queue has no bound.
         let _ = self.orders.put(order);
