@@ -15,6 +15,7 @@ use couplet::{
     Answers, Cluster, ConnectError, DatagramTransport, Failure, IntoFactory, LoopOptions, Port,
     Reactor,
 };
+use couplet_runner::threads;
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -80,17 +81,6 @@ pub(crate) struct Threads {
         allow_negative_numbers = true
     )]
     pub(crate) number: usize,
-}
-
-/// Upper limit of `--threads`: no machine has more processors.
-const MOST_THREADS: usize = 1024;
-
-/// 0 stands for one per processor.
-fn threads(text: &str) -> Result<usize, String> {
-    let number = if text == "auto" { Some(0) } else { text.parse().ok() };
-    number.filter(|number| *number <= MOST_THREADS).ok_or_else(|| {
-        format!("a number of threads, at most {MOST_THREADS}, or auto is expected here")
-    })
 }
 
 /// An example, followed by the forms of an endpoint to listen on.
@@ -378,17 +368,6 @@ mod tests {
             let line = ["server"].into_iter().chain(args.iter().copied());
             let matches = command.clone().try_get_matches_from(line).unwrap();
             assert_eq!(matches.get_one("answers"), Some(&meant), "{args:?}");
-        }
-    }
-
-    #[test]
-    fn threads_are_a_number_or_as_many_as_processors() {
-        assert_eq!(
-            ["1", "3", "0", "auto", "1024"].map(threads),
-            [Ok(1), Ok(3), Ok(0), Ok(0), Ok(1024)]
-        );
-        for bad in ["", "-1", "1.5", "many", "1025", "99999999999999999999"] {
-            assert!(threads(bad).unwrap_err().contains("or auto is expected here"), "{bad}");
         }
     }
 }

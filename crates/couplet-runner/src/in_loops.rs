@@ -149,7 +149,7 @@ impl ServiceCell {
                 Ok(())
             })
         });
-        all(self.loops.reactor(), answers).await?;
+        all(answers).await?;
         let is_cancelled = matches!(*self.stage.borrow(), Stage::Cancelled);
         let cancelled = || Cancelled::of(format!("the start of {}", self.name)).into();
         let failure = failure.take().or_else(|| is_cancelled.then(cancelled));
@@ -212,7 +212,7 @@ impl ServiceCell {
         let (answers, questions): (Vec<_>, Vec<_>) = stopped.into_iter().unzip();
         self.stage.replace(Stage::Stopping { questions, waiting: vec![resolver] });
         let cell = self.clone();
-        let stopped = all(self.loops.reactor(), answers).add_both(move |outcome| {
+        let stopped = all(answers).add_both(move |outcome| {
             if let Stage::Stopping { waiting, .. } = cell.stage.replace(Stage::Stopped) {
                 let mut outcome = Some(outcome);
                 for resolver in waiting {

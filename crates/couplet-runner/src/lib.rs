@@ -213,7 +213,7 @@ mod workers;
 pub use config::unknown;
 pub use logging::{levels_of, log_panics};
 pub use loops::{ThisLoop, this_loop};
-pub use options::{Arguments, Options, log_levels};
+pub use options::{Arguments, Options, log_levels, threads};
 pub use places::placed;
 pub use runner::Runner;
 pub use values::{Connect, Listen, ListenUdp, Seconds};

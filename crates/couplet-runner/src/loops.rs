@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
+use couplet::defer::list;
 use couplet::reactor::{Drain, PortSnapshot, Snapshot};
 use couplet::services::Supervisor;
 use couplet::{ConnectionId, Deferred, Failure, Reactor, Remote, Resolver};
@@ -167,7 +168,7 @@ impl Loops {
                 reactor.sleep(Duration::ZERO)
             }
         });
-        all(self.reactor(), answers.into_iter().map(|(answer, _)| answer))
+        all(answers.into_iter().map(|(answer, _)| answer))
     }
 
     /// Fires when each further loop has turned.
@@ -236,7 +237,7 @@ impl Loops {
         let others = self.ask_others(|_| move |reactor: &Reactor| reactor.drain(times).map(drop));
         let (answers, questions): (Vec<_>, Vec<_>) = others.into_iter().unzip();
         let canceller = own.canceller();
-        let drained = all(self.reactor(), std::iter::once(own).chain(answers));
+        let drained = all(std::iter::once(own).chain(answers));
         let (deferred, done) = Deferred::with_canceller(move |_| {
             canceller.cancel();
             questions.iter().for_each(Question::cancel);
@@ -257,19 +258,8 @@ impl Loops {
 }
 
 /// Fires when all of these have fired; fails with the first failure in their order.
-pub(crate) fn all(
-    reactor: &Reactor,
-    answers: impl IntoIterator<Item = Deferred<()>>,
-) -> Deferred<()> {
-    let answers: Vec<_> = answers.into_iter().collect();
-    reactor.spawn(async move {
-        let mut first = Ok(());
-        for answer in answers {
-            let outcome = answer.await;
-            first = first.and(outcome);
-        }
-        first
-    })
+pub(crate) fn all(answers: impl IntoIterator<Item = Deferred<()>>) -> Deferred<()> {
+    list(answers).add_callback(|outcomes| outcomes.into_iter().collect())
 }
 
 /// One snapshot of the loops that have answered. Ports on one address are one port.

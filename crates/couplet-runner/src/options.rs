@@ -154,8 +154,12 @@ impl Options {
 /// The most threads: no machine has more processors.
 const MOST_THREADS: usize = 1024;
 
-/// 0 stands for one per processor.
-fn threads(text: &str) -> Result<usize, String> {
+/// Reads a number of threads: 0, or `auto`, stands for one per processor.
+///
+/// # Errors
+///
+/// Words for a user, if it is no number or more than 1024.
+pub fn threads(text: &str) -> Result<usize, String> {
     let number = if text == "auto" { Some(0) } else { text.parse().ok() };
     number.filter(|number| *number <= MOST_THREADS).ok_or_else(|| {
         format!("a number of threads, at most {MOST_THREADS}, or auto is expected here")
@@ -313,8 +317,11 @@ mod tests {
 
     #[test]
     fn threads_are_a_number_or_as_many_as_processors() {
-        assert_eq!(["1", "0", "auto", "1024"].map(threads), [Ok(1), Ok(0), Ok(0), Ok(1024)]);
-        for bad in ["", "-1", "1.5", "x", "1025"] {
+        assert_eq!(
+            ["1", "3", "0", "auto", "1024"].map(threads),
+            [Ok(1), Ok(3), Ok(0), Ok(0), Ok(1024)]
+        );
+        for bad in ["", "-1", "1.5", "x", "many", "1025", "99999999999999999999"] {
             assert!(threads(bad).unwrap_err().contains("or auto is expected here"), "{bad}");
         }
         let loops = |file: &str| toml::from_str::<Options>(file).map(|options| options.loops());

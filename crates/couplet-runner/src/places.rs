@@ -77,20 +77,24 @@ pub fn placed(service: &str, endpoint: Arc<dyn ServerEndpoint>) -> Arc<dyn Serve
 pub(crate) struct Placed {
     endpoint: Arc<dyn ServerEndpoint>,
     service: Arc<str>,
-    in_all_loops: bool,
-    /// The port of all loops, once one of them has listened.
-    shared: Mutex<Option<SharedPort>>,
+    /// The port of a service in all loops, once one of them has listened.
+    shared: Option<Mutex<Option<SharedPort>>>,
 }
 
 impl Placed {
     pub(crate) fn new(endpoint: Arc<dyn ServerEndpoint>, service: impl Into<Arc<str>>) -> Placed {
-        let (in_all_loops, shared) = (IN_ALL_LOOPS.get(), Mutex::default());
-        Placed { endpoint, service: service.into(), in_all_loops, shared }
+        let shared = IN_ALL_LOOPS.get().then(Mutex::default);
+        Placed { endpoint, service: service.into(), shared }
     }
 
     /// The port of all loops. The first loop that listens binds it.
-    fn shared(&self, common: &Arc<Common>, place: &Place) -> couplet::Result<SharedPort> {
-        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+    fn share_once(
+        &self,
+        shared: &Mutex<Option<SharedPort>>,
+        common: &Arc<Common>,
+        place: &Place,
+    ) -> couplet::Result<SharedPort> {
+        let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(shared) = &*shared {
             return Ok(shared.clone());
         }
@@ -106,8 +110,9 @@ impl ServerEndpoint for Placed {
         let place =
             Place { service: self.service.to_string(), endpoint: self.endpoint.to_string() };
         let common = SOCKETS.with(Sockets::common);
-        let port = if self.in_all_loops && common.loops > 1 {
-            let port = ServerEndpoint::listen(&self.shared(&common, &place)?, reactor, factory)?;
+        let port = if let Some(shared) = self.shared.as_ref().filter(|_| common.loops > 1) {
+            let shared = self.share_once(shared, &common, &place)?;
+            let port = ServerEndpoint::listen(&shared, reactor, factory)?;
             if common.is_starting.load(Ordering::Acquire) {
                 port.pause_producing();
             }

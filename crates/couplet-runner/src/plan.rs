@@ -116,8 +116,8 @@ impl Services {
         &mut self,
         build: impl Fn(C, &Reactor) -> couplet::Result<Child> + Send + Sync + 'static,
     ) {
-        self.whole
-            .push(reader(move |_: &str, config: C, reactor: &Reactor| build(config, reactor)));
+        let build = move |_: &str, config: C, loops: &Loops| build(config, loops.reactor());
+        self.whole.push(reader(build));
     }
 
     pub(crate) fn add_kind<C: DeserializeOwned + 'static>(
@@ -125,6 +125,8 @@ impl Services {
         kind: &'static str,
         build: impl Fn(&str, C, &Reactor) -> couplet::Result<Child> + Send + Sync + 'static,
     ) {
+        let build =
+            move |name: &str, config: C, loops: &Loops| build(name, config, loops.reactor());
         self.kinds.insert(kind, reader(build));
     }
 
@@ -201,15 +203,14 @@ impl Services {
 }
 
 fn reader<C: DeserializeOwned + 'static>(
-    build: impl Fn(&str, C, &Reactor) -> couplet::Result<Child> + Send + Sync + 'static,
+    build: impl Fn(&str, C, &Loops) -> couplet::Result<Child> + Send + Sync + 'static,
 ) -> Read {
     let build = Arc::new(build);
     Box::new(move |name, section| {
         let (build, place, name) = (build.clone(), section.place(), name.to_owned());
         let config: C = places::read_for(&name, || section.read())?;
         Ok(Box::new(move |loops| {
-            let built = build(&name, config, loops.reactor());
-            built.map_err(|failure| Failure::from(place.error(failure)))
+            build(&name, config, loops).map_err(|failure| Failure::from(place.error(failure)))
         }))
     })
 }
@@ -225,17 +226,11 @@ impl<M: Fn(&Reactor) -> couplet::Result<Child> + Send + Sync + 'static> InEachLo
 fn reader_in_loops<C: DeserializeOwned + 'static, M: InEachLoop>(
     build: impl Fn(&str, C, &Reactor) -> couplet::Result<M> + Send + Sync + 'static,
 ) -> Read {
-    let build = Arc::new(build);
-    Box::new(move |name, section| {
-        let (build, place, name) = (build.clone(), section.place(), name.to_owned());
-        let read = || places::read_for(&name, || section.read());
-        let config: C = places::in_all_loops(read)?;
-        Ok(Box::new(move |loops| {
-            let make = places::in_all_loops(|| build(&name, config, loops.reactor()));
-            let built = make.and_then(|make| in_loops::child(loops, make));
-            built.map_err(|failure| Failure::from(place.error(failure)))
-        }))
-    })
+    let read = reader(move |name: &str, config: C, loops: &Loops| {
+        let make = places::in_all_loops(|| build(name, config, loops.reactor()))?;
+        in_loops::child(loops, make)
+    });
+    Box::new(move |name, section| places::in_all_loops(|| read(name, section)))
 }
 
 fn read_or_default<T: DeserializeOwned + Default>(

@@ -340,14 +340,19 @@ impl Running {
         Ok(())
     }
 
+    /// All loops serve the sockets, and no other process does.
+    fn settle(&self) {
+        places::settle();
+        self.loops.call_others(places::resume);
+    }
+
     /// The older process accepts no more connections.
     fn take_over(&self) {
         drop(self.older.take());
         if self.phase.get() == Phase::Starting {
             self.phase.set(Phase::Serving);
         }
-        places::settle();
-        self.loops.call_others(places::resume);
+        self.settle();
         if let Some(file) = &mut *self.pid_file.borrow_mut()
             && let Err(exit) = file.claim()
         {
@@ -532,8 +537,7 @@ impl Running {
                 Ok(words)
             }
             Err(failure) => {
-                places::settle();
-                self.loops.call_others(places::resume);
+                self.settle();
                 // It may have been ended meanwhile.
                 if self.phase.get() == Phase::Restarting {
                     self.phase.set(Phase::Serving);

@@ -618,6 +618,12 @@ const CAPABILITIES: &[Capability] = &[
         instead: GUEST,
         places: &["couplet-cli/src/run/", "couplet-cli/src/logging.rs"],
     },
+    // Its parser.
+    Capability {
+        paths: &["couplet_runner::threads"],
+        instead: GUEST,
+        places: &["couplet-cli/src/server.rs"],
+    },
     // An address that is a place in a configuration.
     Capability {
         paths: &["couplet_runner::ListenUdp"],

@@ -33,7 +33,7 @@ impl Calls {
     }
 }
 
-/// What the parts do.
+/// The behaviour of the parts.
 #[derive(Clone, Copy, PartialEq)]
 enum Plan {
     Run,

@@ -1,6 +1,7 @@
 //! Restarts: the program's file, as it now is, is executed with the sockets of all ports. When its
 //! services have started, this process accepts no more and reads no datagrams, lets its connections
-//! finish, and ends. No connect is refused meanwhile, and each datagram reaches one of the two; if the new process fails, nothing has changed.
+//! finish, and ends. No connect is refused meanwhile, and each datagram reaches one of the two; if the
+//! new process fails, nothing has changed.
 
 mod generations;
 mod heir;
