@@ -8,6 +8,7 @@ mod ctl;
 mod health;
 mod life;
 mod limits;
+mod load;
 mod log;
 mod metrics;
 mod process;

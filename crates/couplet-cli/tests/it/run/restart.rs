@@ -1,20 +1,18 @@
 //! `ctl restart` and SIGUSR2: a new process takes over the ports, and no connect is refused.
 
 use std::io::{Read, Write};
-use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
+use super::load::{Load, Talk};
 use super::{FILE, POEM, Program, echo, echoes, is_refused, poet};
-use crate::kit::{Client, Ended, PATIENCE, Running, couplet, noise, pause, wait_until};
+use crate::kit::{Client, Ended, PATIENCE, Running, couplet, noise, wait_until};
 use crate::needed::Folder;
 
 const PROCESS: &str =
@@ -366,21 +364,6 @@ fn changed_options_of_an_endpoint_keep_its_socket() {
     program.stop();
 }
 
-/// Echoes of random lengths on one connection, until told to end. Returns their number.
-pub(super) fn echo_for_ever(port: SocketAddr, seed: usize, ends: &AtomicBool) -> usize {
-    let mut client = Client::connect(port);
-    let bytes = noise(100_000);
-    let mut count = 0;
-    while !ends.load(Ordering::Relaxed) {
-        let length = [1, 10, 1000, 30_000, 100_000][(count + seed) % 5];
-        let at = (count * 7919) % (bytes.len() - length + 1);
-        client.send(&bytes[at..at + length]);
-        assert!(client.read_exact(length) == bytes[at..at + length], "other bytes came back");
-        count += 1;
-    }
-    count
-}
-
 #[test]
 fn nothing_is_refused_reset_lost_or_doubled_in_a_hundred_restarts() {
     let chat = "[services.c]\nkind = \"chat\"\nlisten = \"0\"\n".to_owned();
@@ -391,74 +374,17 @@ fn nothing_is_refused_reset_lost_or_doubled_in_a_hundred_restarts() {
     let program = Restarted(Program::start_with(folder, &text, &[]));
     let (chat, port, _) = (program.port("c"), program.port("e"), program.port("poet"));
     program.server.line();
-    let path = program.folder.path("u");
     let mut idle: Vec<Client> = (0..200).map(|_| Client::connect(port)).collect();
     let mut talk = Talk::start(chat);
-    let ends = Arc::new(AtomicBool::new(false));
-    let long = [0, 1].map(|seed| {
-        let ends = ends.clone();
-        std::thread::spawn(move || echo_for_ever(port, seed, &ends))
-    });
-    let (short_ends, unix_ends) = (ends.clone(), ends.clone());
-    let short = std::thread::spawn(move || {
-        let mut count = 0;
-        while !short_ends.load(Ordering::Relaxed) {
-            echoes(&mut Client::connect(port));
-            count += 1;
-        }
-        count
-    });
-    let unix = std::thread::spawn(move || {
-        let mut count = 0;
-        while !unix_ends.load(Ordering::Relaxed) {
-            UnixStream::connect(&path).expect("it listens");
-            pause();
-            count += 1;
-        }
-        count
-    });
+    let load = Load::start(port, program.folder.path("u"));
     for _ in 0..100 {
         program.restart();
         talk.say();
     }
-    ends.store(true, Ordering::Relaxed);
-    for client in long.into_iter().chain([short, unix]) {
-        let served = client.join().unwrap_or_else(|_| panic!("{}", program.told()));
-        assert!(served > 10, "{served}");
-    }
+    load.end(&program);
     idle.iter_mut().for_each(echoes);
     assert_eq!(program.generations().0, 101);
     program.stop();
-}
-
-/// Two members of a chat.
-pub(super) struct Talk {
-    ada: Client,
-    other: Client,
-    count: usize,
-}
-
-impl Talk {
-    pub(super) fn start(port: SocketAddr) -> Talk {
-        let (mut ada, mut other) = (Client::connect(port), Client::connect(port));
-        ada.send(b"/nick ada\n");
-        for client in [&mut ada, &mut other] {
-            while !client.read_line().ends_with("is now ada") {}
-        }
-        Talk { ada, other, count: 0 }
-    }
-
-    /// Each says a line, which the other reads next.
-    pub(super) fn say(&mut self) {
-        let Talk { ada, other, count } = self;
-        *count += 1;
-        ada.send(format!("{count}\n").as_bytes());
-        assert_eq!(other.read_line(), format!("<ada> {count}"));
-        if *count % 10 == 0 {
-            other.send(b"ten\n");
-            assert!(ada.read_line().ends_with("> ten"), "nobody has joined or left");
-        }
-    }
 }
 
 #[test]

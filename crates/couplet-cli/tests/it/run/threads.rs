@@ -3,12 +3,11 @@
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::Signal;
 
-use super::restart::{Restarted, Talk, echo_for_ever, services};
+use super::load::{Load, Talk};
+use super::restart::{Restarted, services};
 use super::{FILE, POEM, Program, echo, echoes, get, poet, port_after, run_in};
 use crate::kit::{Client, pause, wait_until};
 use crate::needed::Folder;
@@ -230,32 +229,9 @@ fn nothing_is_refused_reset_lost_or_doubled_when_threads_change_in_restarts() {
     let program = Restarted(Program::start(&text("3")));
     let (chat, port) = (program.port("c"), program.port("e"));
     program.server.line();
-    let path = program.folder.path("u");
     let mut idle = connect_all(port, 100);
     let mut talk = Talk::start(chat);
-    let ends = Arc::new(AtomicBool::new(false));
-    let long = [0, 1].map(|seed| {
-        let ends = ends.clone();
-        std::thread::spawn(move || echo_for_ever(port, seed, &ends))
-    });
-    let (short_ends, unix_ends) = (ends.clone(), ends.clone());
-    let short = std::thread::spawn(move || {
-        let mut count = 0;
-        while !short_ends.load(Ordering::Relaxed) {
-            echoes(&mut Client::connect(port));
-            count += 1;
-        }
-        count
-    });
-    let unix = std::thread::spawn(move || {
-        let mut count = 0;
-        while !unix_ends.load(Ordering::Relaxed) {
-            UnixStream::connect(&path).expect("it listens");
-            pause();
-            count += 1;
-        }
-        count
-    });
+    let load = Load::start(port, program.folder.path("u"));
     for threads in ["1", "3", "3", "2", "1", "4", "3", "3", "3", "1", "3"] {
         program.folder.write(FILE, text(threads));
         program.restart();
@@ -264,11 +240,7 @@ fn nothing_is_refused_reset_lost_or_doubled_when_threads_change_in_restarts() {
         assert!(ids.len() >= 100, "{}", ids.len());
         assert_eq!(loops(&ids).len().to_string(), threads);
     }
-    ends.store(true, Ordering::Relaxed);
-    for client in long.into_iter().chain([short, unix]) {
-        let served = client.join().unwrap_or_else(|_| panic!("{}", program.told()));
-        assert!(served > 10, "{served}");
-    }
+    load.end(&program);
     idle.iter_mut().for_each(echoes);
     assert_eq!(program.generations().0, 12);
     program.stop();

@@ -1,0 +1,103 @@
+//! Clients that load a program while it is restarted, and notice what it loses.
+
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use super::{Program, echoes};
+use crate::kit::{Client, noise, pause};
+
+/// Clients of an echo server: two that stay connected, and two that connect again and again, over TCP
+/// and over a UNIX socket.
+pub(super) struct Load {
+    ends: Arc<AtomicBool>,
+    clients: Vec<JoinHandle<usize>>,
+}
+
+impl Load {
+    pub(super) fn start(port: SocketAddr, path: String) -> Load {
+        let mut load = Load { ends: Arc::default(), clients: Vec::new() };
+        for seed in [0, 1] {
+            load.add(move |ends| echo_for_ever(port, seed, ends));
+        }
+        load.add(move |ends| repeat(ends, || echoes(&mut Client::connect(port))));
+        load.add(move |ends| {
+            repeat(ends, || {
+                UnixStream::connect(&path).expect("it listens");
+                pause();
+            })
+        });
+        load
+    }
+
+    fn add(&mut self, client: impl FnOnce(&AtomicBool) -> usize + Send + 'static) {
+        let ends = self.ends.clone();
+        self.clients.push(std::thread::spawn(move || client(&ends)));
+    }
+
+    /// Ends the clients, each of which has been served.
+    pub(super) fn end(self, program: &Program) {
+        self.ends.store(true, Ordering::Relaxed);
+        for client in self.clients {
+            let served = client.join().unwrap_or_else(|_| panic!("{}", program.told()));
+            assert!(served > 10, "{served}");
+        }
+    }
+}
+
+/// Repeats this until told to end. Returns the number of times.
+fn repeat(ends: &AtomicBool, mut once: impl FnMut()) -> usize {
+    let mut count = 0;
+    while !ends.load(Ordering::Relaxed) {
+        once();
+        count += 1;
+    }
+    count
+}
+
+/// Echoes of random lengths on one connection, until told to end. Returns their number.
+fn echo_for_ever(port: SocketAddr, seed: usize, ends: &AtomicBool) -> usize {
+    let mut client = Client::connect(port);
+    let bytes = noise(100_000);
+    let mut count = 0;
+    while !ends.load(Ordering::Relaxed) {
+        let length = [1, 10, 1000, 30_000, 100_000][(count + seed) % 5];
+        let at = (count * 7919) % (bytes.len() - length + 1);
+        client.send(&bytes[at..at + length]);
+        assert!(client.read_exact(length) == bytes[at..at + length], "other bytes came back");
+        count += 1;
+    }
+    count
+}
+
+/// Two members of a chat.
+pub(super) struct Talk {
+    pub(super) ada: Client,
+    pub(super) other: Client,
+    count: usize,
+}
+
+impl Talk {
+    pub(super) fn start(port: SocketAddr) -> Talk {
+        let (mut ada, mut other) = (Client::connect(port), Client::connect(port));
+        ada.send(b"/nick ada\n");
+        for client in [&mut ada, &mut other] {
+            while !client.read_line().ends_with("is now ada") {}
+        }
+        Talk { ada, other, count: 0 }
+    }
+
+    /// Each says a line, which the other reads next.
+    pub(super) fn say(&mut self) {
+        let Talk { ada, other, count } = self;
+        *count += 1;
+        ada.send(format!("{count}\n").as_bytes());
+        assert_eq!(other.read_line(), format!("<ada> {count}"));
+        if *count % 10 == 0 {
+            other.send(b"ten\n");
+            assert!(ada.read_line().ends_with("> ten"), "nobody has joined or left");
+        }
+    }
+}
