@@ -57,6 +57,25 @@ pub fn watch(test: &'static str) -> Watched {
     Watched(test)
 }
 
+/// A requirement that several tests share: the first to need it prepares it, in at most ten minutes.
+///
+/// The time of each test that waits for it starts again afterwards.
+#[derive(Debug)]
+pub struct Prepared<T>(OnceLock<T>);
+
+impl<T> Prepared<T> {
+    /// Nothing is prepared yet.
+    #[expect(clippy::new_without_default, reason = "it is the value of a static")]
+    pub const fn new() -> Self {
+        Prepared(OnceLock::new())
+    }
+
+    /// What `work` has made, for this test or another.
+    pub fn by(&self, work: impl FnOnce() -> T) -> &T {
+        preparing(|| self.0.get_or_init(work))
+    }
+}
+
 /// Prepares a test's requirements, in at most ten minutes. Afterwards the test's time starts again.
 pub fn preparing<T>(work: impl FnOnce() -> T) -> T {
     let current = thread::current().id();

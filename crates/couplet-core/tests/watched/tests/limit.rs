@@ -78,6 +78,23 @@ fn in_time_behind_its_preparation() {
 }
 
 #[test]
+fn in_time_behind_the_preparation_of_another() {
+    static SHARED: couplet_watched::Prepared<()> = couplet_watched::Prepared::new();
+    let (begun, begins) = mpsc::channel();
+    let first = thread::spawn(move || {
+        SHARED.by(|| {
+            begun.send(()).expect("it is received");
+            lasts_more_than_a_second();
+            lasts_more_than_a_second();
+        });
+    });
+    begins.recv().expect("it is sent");
+    SHARED.by(|| ());
+    lasts_more_than_a_second();
+    first.join().expect("it does not panic");
+}
+
+#[test]
 fn hangs_behind_its_preparation() {
     couplet_watched::preparing(lasts_more_than_a_second);
     hangs();
@@ -85,7 +102,12 @@ fn hangs_behind_its_preparation() {
 
 #[test]
 fn each_test_has_its_own_time() {
-    let output = run(&["in_time", "in_time_it_panics", "in_time_behind_its_preparation"]);
+    let output = run(&[
+        "in_time",
+        "in_time_it_panics",
+        "in_time_behind_its_preparation",
+        "in_time_behind_the_preparation_of_another",
+    ]);
     let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && said.contains("3 passed"), "{said}");
+    assert!(output.status.success() && said.contains("4 passed"), "{said}");
 }

@@ -6,7 +6,8 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+
+use couplet_watched::Prepared;
 
 use crate::asked::{CLEAR, over_sockets};
 use crate::counting::{live, peak, reset_peak};
@@ -21,9 +22,9 @@ const VENV: Venv = Venv {
 };
 
 fn python() -> Option<&'static PathBuf> {
-    static PYTHON: OnceLock<Option<PathBuf>> = OnceLock::new();
+    static PYTHON: Prepared<Option<PathBuf>> = Prepared::new();
     let made = || VENV.python().inspect_err(|why| missing(format_args!("h2 ({why})"))).ok();
-    PYTHON.get_or_init(made).as_ref()
+    PYTHON.by(made).as_ref()
 }
 
 /// Serves while a Python program runs, and returns its output.
