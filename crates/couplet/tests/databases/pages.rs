@@ -193,6 +193,8 @@ fn the_order_of_a_customer_who_hangs_up_is_rolled_back() {
         let ordering = reactor.spawn(async move { Ok(customer.send(request).await?) });
         let waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'";
         let waiting = async |n: i64| loop {
+            // Within a transaction PostgreSQL lists the sessions that it listed the first time.
+            admin.batch_execute("select pg_stat_clear_snapshot()").await?;
             if admin.query_one(waiting, &[]).await?.get::<_, i64>(0) == n {
                 return Ok::<_, couplet::Failure>(());
             }
