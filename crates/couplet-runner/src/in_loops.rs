@@ -34,6 +34,7 @@ pub(crate) fn child(
         healths,
         run: Cell::default(),
         stage: RefCell::new(Stage::Stopped),
+        start_over: RefCell::default(),
         end: RefCell::default(),
     });
     Ok(first.replaced_by(InLoops(cell)))
@@ -51,18 +52,15 @@ struct ServiceCell {
     /// The number of its latest run.
     run: Cell<u64>,
     stage: RefCell<Stage>,
+    /// Fires when the latest start has ended, or was undone.
+    start_over: RefCell<Option<Deferred<()>>>,
     /// The Deferred of `take_end`.
     end: RefCell<Option<Deferred<()>>>,
 }
 
 enum Stage {
     Stopped,
-    Starting(
-        // Bound: one for each loop.
-        Rc<Vec<Question>>,
-    ),
-    /// Its start was cancelled. Parts that start nevertheless are stopped.
-    Cancelled,
+    Starting,
     Running,
     Stopping {
         // Bound: one for each loop.
@@ -72,17 +70,42 @@ enum Stage {
     },
 }
 
+/// A start of all parts. Once it is cancelled, parts that start nevertheless are stopped.
+#[derive(Default)]
+struct Start {
+    is_cancelled: Cell<bool>,
+    // Bound: one for each loop.
+    questions: RefCell<Vec<Question>>,
+}
+
+impl Start {
+    fn cancel(&self) {
+        self.is_cancelled.set(true);
+        self.cancel_parts();
+    }
+
+    fn cancel_parts(&self) {
+        self.questions.borrow().iter().for_each(Question::cancel);
+    }
+}
+
 impl Service for InLoops {
     fn name(&self) -> &str {
         &self.0.name
     }
 
     fn start(&mut self, reactor: &Reactor) -> Deferred<()> {
-        let cell = self.0.clone();
-        let (deferred, resolver) = self.0.cancelled_by(ServiceCell::cancel_start);
+        let (cell, start) = (self.0.clone(), Rc::new(Start::default()));
+        let asked = start.clone();
+        let (deferred, resolver) = Deferred::with_canceller(move |_| asked.cancel());
+        let (before, ends) = self.0.await_start();
         let name = format!("start of {} in all loops", cell.name);
         let task = reactor.spawn_named(name, async move {
-            resolver.resolve(cell.start_parts().await);
+            // If the task was dropped, so was the start.
+            let _ = before.await;
+            let outcome = cell.start_parts(&start).await;
+            ends.callback(());
+            resolver.resolve(outcome);
             Ok(())
         });
         task.detach();
@@ -90,9 +113,20 @@ impl Service for InLoops {
     }
 
     fn stop(&mut self) -> Deferred<()> {
-        let (deferred, resolver) = self.0.cancelled_by(ServiceCell::hasten);
-        let stopped = self.0.stop_parts().add_both(move |outcome| {
-            resolver.resolve(outcome);
+        let cell = Rc::downgrade(&self.0);
+        let (deferred, resolver) = Deferred::with_canceller(move |_| {
+            if let Some(cell) = cell.upgrade() {
+                cell.hasten();
+            }
+        });
+        let (cell, (before, ends)) = (self.0.clone(), self.0.await_start());
+        let stopped = before.add_both(move |_| {
+            ends.callback(());
+            let stopped = cell.stop_parts().add_both(move |outcome| {
+                resolver.resolve(outcome);
+                Ok(())
+            });
+            stopped.detach();
             Ok(())
         });
         stopped.detach();
@@ -102,7 +136,7 @@ impl Service for InLoops {
     fn health(&self) -> Health {
         match &*self.0.stage.borrow() {
             Stage::Running => {}
-            Stage::Stopped | Stage::Starting(_) | Stage::Cancelled => return Health::Starting,
+            Stage::Stopped | Stage::Starting => return Health::Starting,
             Stage::Stopping { .. } => return Health::Failed("a part of it has ended".to_owned()),
         }
         Health::worst(self.0.healths.iter().map(SharedHealth::read))
@@ -114,22 +148,22 @@ impl Service for InLoops {
 }
 
 impl ServiceCell {
-    /// A Deferred whose cancel makes this call.
-    fn cancelled_by(self: &Rc<Self>, call: fn(&ServiceCell)) -> (Deferred<()>, Resolver<()>) {
-        let cell = Rc::downgrade(self);
-        Deferred::with_canceller(move |_| {
-            if let Some(cell) = cell.upgrade() {
-                call(&cell);
-            }
-        })
+    /// Fires when the latest start has ended. The resolver is for the next call, which waits as well.
+    fn await_start(&self) -> (Deferred<()>, Resolver<()>) {
+        let (over, ends) = Deferred::new();
+        let before = self.start_over.replace(Some(over));
+        (before.unwrap_or_else(|| Deferred::succeed(())), ends)
     }
 
     /// Starts the part of each loop. If one fails, the others are stopped.
-    async fn start_parts(self: Rc<Self>) -> couplet::Result<()> {
-        // A start that was cancelled may still stop its parts.
+    async fn start_parts(self: Rc<Self>, start: &Rc<Start>) -> couplet::Result<()> {
         let is_stopping = matches!(*self.stage.borrow(), Stage::Stopping { .. });
         if is_stopping {
             let _ = self.stop_parts().await;
+        }
+        let cancelled = || Cancelled::of(format!("the start of {}", self.name)).into();
+        if start.is_cancelled.get() {
+            return Err(cancelled());
         }
         let run = NEXT.fetch_add(1, Ordering::Relaxed);
         self.run.set(run);
@@ -138,21 +172,19 @@ impl ServiceCell {
             move |reactor: &Reactor| parts::start(reactor, run, &*make, health)
         });
         let (answers, questions): (Vec<_>, Vec<_>) = started.into_iter().unzip();
-        let questions = Rc::new(questions);
-        self.stage.replace(Stage::Starting(questions.clone()));
+        start.questions.replace(questions);
+        self.stage.replace(Stage::Starting);
         let failure = Rc::new(RefCell::new(None::<Failure>));
         let answers = answers.into_iter().map(|answer| {
-            let (first, questions) = (failure.clone(), questions.clone());
+            let (first, start) = (failure.clone(), start.clone());
             answer.add_errback(move |failure| {
                 first.borrow_mut().get_or_insert(failure);
-                questions.iter().for_each(Question::cancel);
+                start.cancel_parts();
                 Ok(())
             })
         });
         all(answers).await?;
-        let is_cancelled = matches!(*self.stage.borrow(), Stage::Cancelled);
-        let cancelled = || Cancelled::of(format!("the start of {}", self.name)).into();
-        let failure = failure.take().or_else(|| is_cancelled.then(cancelled));
+        let failure = failure.take().or_else(|| start.is_cancelled.get().then(cancelled));
         match failure {
             None => {
                 self.begin_run(run);
@@ -163,12 +195,6 @@ impl ServiceCell {
                 let _ = self.stop_parts().await;
                 Err(failure)
             }
-        }
-    }
-
-    fn cancel_start(&self) {
-        if let Stage::Starting(questions) = self.stage.replace(Stage::Cancelled) {
-            questions.iter().for_each(Question::cancel);
         }
     }
 
@@ -205,7 +231,7 @@ impl ServiceCell {
                 return deferred;
             }
             Stage::Stopped => return Deferred::succeed(()),
-            Stage::Starting(_) | Stage::Cancelled | Stage::Running => {}
+            Stage::Starting | Stage::Running => {}
         }
         let run = self.run.get();
         let stopped = self.loops.ask_all(|_| move |_: &Reactor| parts::stop(run));

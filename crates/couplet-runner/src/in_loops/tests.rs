@@ -206,6 +206,43 @@ fn a_start_that_is_cancelled_too_late_is_undone() {
     assert_eq!(child.health(), Health::Ready);
 }
 
+/// Asserts that one part more was started in each loop than was stopped.
+fn one_runs_in_each_loop(calls: &Calls) {
+    let (starts, stops) = (calls.counts("start"), calls.counts("stop"));
+    let run = [0, 1, 2].map(|loop_number| starts[loop_number] - stops[loop_number]);
+    assert_eq!(run, [1; 3], "{starts:?} starts, {stops:?} stops");
+}
+
+#[test]
+fn a_start_waits_until_one_that_was_cancelled_is_undone() {
+    for cancelled in 1..=3 {
+        let (mut l, _workers, mut child, calls) = service(Plan::Run, |child| child);
+        for _ in 0..cancelled {
+            let starting = child.start(&l.reactor());
+            starting.cancel();
+            assert!(l.run_until(starting).is_err());
+        }
+        let started = child.start(&l.reactor());
+        l.run_until(started).unwrap();
+        one_runs_in_each_loop(&calls);
+        assert_eq!(child.health(), Health::Ready);
+        let stopped = child.stop();
+        l.run_until(stopped).unwrap();
+        assert_eq!(calls.counts("start"), calls.counts("stop"));
+    }
+}
+
+#[test]
+fn a_stop_waits_until_a_cancelled_start_is_undone() {
+    let (mut l, _workers, mut child, calls) = service(Plan::Run, |child| child);
+    let starting = child.start(&l.reactor());
+    starting.cancel();
+    assert!(l.run_until(starting).is_err());
+    let stopped = child.stop();
+    l.run_until(stopped).unwrap();
+    assert_eq!(calls.counts("start"), calls.counts("stop"));
+}
+
 #[test]
 fn a_cancelled_stop_is_cancelled_in_each_loop() {
     let (mut l, _workers, mut child, calls) = service(Plan::HangInStop, |child| child);
