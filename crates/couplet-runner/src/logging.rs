@@ -226,3 +226,45 @@ impl Write for Output {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::{env, thread};
+
+    use super::*;
+
+    /// Set in the process whose log is tested: it is the log of a whole process.
+    const IS_CHILD: &str = "COUPLET_TEST_LOGS";
+
+    #[test]
+    fn a_panic_is_one_line_of_the_only_log() {
+        if env::var_os(IS_CHILD).is_some() {
+            assert!(Log::start(&Arguments::default(), None).is_ok());
+            let second = Log::start(&Arguments::default(), None).err().expect("an error");
+            assert!(second.message().starts_with("cannot start logging: "), "{}", second.message());
+            let _ = thread::spawn(|| panic!("it broke")).join();
+            return;
+        }
+        let mut again = Command::new(env::current_exe().expect("a test has a path"));
+        let name = "logging::tests::a_panic_is_one_line_of_the_only_log";
+        again.args(["--exact", name, "--nocapture"]).env(IS_CHILD, "1");
+        let output = again.output().expect("it starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        let lines: Vec<&str> = said.lines().filter(|line| line.contains("broke")).collect();
+        let [line] = lines[..] else { panic!("one line: {said}") };
+        assert!(line.contains("ERROR panic: it broke place=crates/couplet-runner/src/"), "{line}");
+        assert!(!said.contains("panicked at"), "{said}");
+    }
+
+    #[test]
+    fn each_v_logs_a_level_more() {
+        use tracing::Level;
+        let levels = [Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE];
+        for (verbose, level) in (0..).zip(levels) {
+            let least = levels.into_iter().rfind(|it| levels_of(verbose).would_enable("a", it));
+            assert_eq!(least, Some(level), "-v {verbose} times");
+        }
+    }
+}

@@ -284,3 +284,37 @@ pub(crate) fn merge(snapshots: impl IntoIterator<Item = Option<Snapshot>>) -> Sn
     whole.ports = ports;
     whole
 }
+
+#[cfg(test)]
+mod tests {
+    use couplet::testing::MemoryReactor;
+    use couplet::{Protocol, Transport};
+
+    use super::*;
+
+    struct Idle;
+
+    impl Protocol for Idle {
+        fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    }
+
+    /// The snapshot of a loop with a port on an address that each loop has.
+    fn snapshot_with_port(is_paused: bool) -> Snapshot {
+        let mut memory = MemoryReactor::new();
+        let listening = memory.reactor().listen_tcp(([10, 0, 0, 1], 80).into(), || Idle);
+        let ports = listening.map(|_port| memory.listening()).expect("the port is free");
+        let mut snapshot = Snapshot::default();
+        snapshot.ports = ports;
+        snapshot.ports[0].paused = is_paused;
+        snapshot
+    }
+
+    #[test]
+    fn a_port_of_all_loops_is_paused_if_it_is_in_each() {
+        for paused in [[false, false], [false, true], [true, false], [true, true]] {
+            let merged = merge(paused.map(|is_paused| Some(snapshot_with_port(is_paused))));
+            assert_eq!(merged.ports.len(), 1);
+            assert_eq!(merged.ports[0].paused, paused == [true, true], "{paused:?}");
+        }
+    }
+}

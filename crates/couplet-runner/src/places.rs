@@ -323,7 +323,6 @@ pub(crate) fn settle() {
                 port.serve(true);
             }
         }
-        drop(unused);
     });
 }
 

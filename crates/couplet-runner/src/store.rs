@@ -204,6 +204,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_checksum_is_fnv_1a() {
+        // Published values.
+        assert_eq!(checksum(b""), 0xcbf2_9ce4_8422_2325);
+        assert_eq!(checksum(b"a"), 0xaf63_dc4c_8601_ec8c);
+        assert_eq!(checksum(b"foobar"), 0x8594_4171_f739_67e8);
+    }
+
+    #[test]
     fn a_shorter_record_replaces_a_longer_one_and_a_mixture_is_refused() {
         let file = new_file().unwrap();
         assert!(read_record(&file).is_err(), "an empty file");

@@ -120,6 +120,14 @@ mod tests {
     }
 
     #[test]
+    fn health_is_plain_text_that_no_cache_stores() {
+        let (_memory, supervisor, _ends) = supervisor(Restart::Permanent);
+        let health = health("/healthz", &supervisor);
+        assert_eq!(health.headers()[http::header::CONTENT_TYPE], "text/plain; charset=utf-8");
+        assert_eq!(health.headers()[http::header::CACHE_CONTROL], "no-store");
+    }
+
+    #[test]
     fn a_program_is_never_ready_while_a_permanent_child_is_down() {
         for killed in ["a", "b", "c"] {
             let (mut memory, supervisor, ends) = supervisor(Restart::Permanent);

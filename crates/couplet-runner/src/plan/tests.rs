@@ -1,5 +1,7 @@
 //! Plans: services by kind and of the whole file.
 
+use std::time::Duration;
+
 use couplet::services::{Child, TimerService};
 use serde::Deserialize;
 
@@ -25,6 +27,14 @@ fn plan(text: &str) -> Result<Plan, ConfigError> {
 
 fn error(text: &str) -> String {
     plan(text).err().expect(text).to_string()
+}
+
+#[test]
+fn a_supervisor_without_settings_waits_for_no_load_balancer_and_drains_at_once() {
+    let table = SupervisorTable::default();
+    assert_eq!((table.restarts, table.within.0), (1, Duration::from_secs(5)));
+    assert_eq!((table.not_ready_for.0, table.drain_over.0), (Duration::ZERO, Duration::ZERO));
+    assert_eq!((table.drain_groups, table.drain.0), (1, Duration::from_secs(5)));
 }
 
 #[test]
