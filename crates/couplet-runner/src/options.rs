@@ -56,7 +56,7 @@ impl Arguments {
 
 /// Options of the process. In the table `[runner]` of a configuration they have the same names;
 /// those of the command line take precedence.
-#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[derive(Args, Clone, Debug, Default, Deserialize, PartialEq)]
 #[command(next_help_heading = "Process")]
 #[serde(rename_all = "kebab-case", default)]
 pub struct Options {

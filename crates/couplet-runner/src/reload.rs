@@ -20,8 +20,12 @@ pub(crate) async fn apply(running: &Running) -> couplet::Result<String> {
         return Ok("there is no configuration".to_owned());
     };
     let plan = program.services.plan(&Source::read(path)?)?;
-    if plan.supervisor != running.table {
-        tracing::warn!("changes of [supervisor] take effect when the program is started again");
+    let of_the_process = [
+        ("supervisor", plan.supervisor != running.table),
+        ("runner", plan.options != program.table),
+    ];
+    for (table, _) in of_the_process.into_iter().filter(|(_, is_changed)| *is_changed) {
+        tracing::warn!(table, "changes take effect when the program is started again");
     }
     let levels = plan.log.log_level.clone();
     let changes = Changes::find(running, plan)?;

@@ -16,7 +16,7 @@ use crate::identity::Identity;
 use crate::logging::Log;
 use crate::loops::{Loops, merge};
 use crate::metrics::Metrics;
-use crate::options::Arguments;
+use crate::options::{Arguments, Options};
 use crate::pid_file::PidFile;
 use crate::plan::{self, Key, Plan, Planned, Services, SupervisorTable};
 use crate::repeats::PERIOD;
@@ -32,6 +32,8 @@ pub(crate) struct Program {
     pub(crate) version: &'static str,
     pub(crate) services: Services,
     pub(crate) arguments: Arguments,
+    /// The table `[runner]` of the configuration at the start.
+    pub(crate) table: Options,
     pub(crate) identity: Option<Identity>,
     pub(crate) log: Log,
     pub(crate) signals: Cell<Option<Signals>>,

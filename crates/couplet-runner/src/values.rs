@@ -68,6 +68,13 @@ pub struct Connect {
     endpoint: Arc<dyn ClientEndpoint>,
 }
 
+/// Equal if their texts are.
+impl PartialEq for Listen {
+    fn eq(&self, other: &Listen) -> bool {
+        self.to_string() == other.to_string()
+    }
+}
+
 impl Listen {
     /// The same endpoint, as one of the runner's own at this option.
     pub(crate) fn of_runner(&self, option: &'static str) -> Placed {

@@ -155,6 +155,22 @@ fn a_service_moves_to_an_address_that_overlaps_its_old_one() {
 }
 
 #[test]
+fn a_reload_says_which_tables_wait_for_the_next_start() {
+    let mut program = Program::start(&services(&[a()]));
+    program.port("a");
+    program.reload(&(services(&[a()]) + "max-connections = 7\n"));
+    program.wait_told("reloaded: 0 services changed");
+    let waits = |table: &str| {
+        format!("changes take effect when the program is started again table=\"{table}\"")
+    };
+    assert!(program.told().contains(&waits("runner")), "{}", program.told());
+    assert!(!program.told().contains(&waits("supervisor")), "{}", program.told());
+    program.reload(&(services(&[a()]) + "[supervisor]\nrestarts = 7\n"));
+    program.wait_told(&waits("supervisor"));
+    program.stop(Signal::TERM);
+}
+
+#[test]
 fn two_hangups_leave_the_last_configuration() {
     let folder = Folder::new();
     folder.write("poem", POEM);
