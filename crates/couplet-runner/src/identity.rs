@@ -48,17 +48,17 @@ impl Identity {
         self.group.or(self.user.as_ref().map(|(_, _, group)| *group))
     }
 
-    /// Whether the process, which may not change it, has this identity: an older process of the program
-    /// had become it.
-    fn is_assumed(&self) -> bool {
-        let is_user = self.user.as_ref().is_none_or(|(user, ..)| *user == Uid::effective());
-        let is_group = self.group().is_none_or(|group| group == Gid::effective());
-        !Uid::effective().is_root() && is_user && is_group
+    /// Whether a process of this user and group, which may not change them, has this identity: an
+    /// older process of the program had become it.
+    fn is_that_of(&self, user: Uid, group: Gid) -> bool {
+        let is_user = self.user.as_ref().is_none_or(|(own, ..)| *own == user);
+        let is_group = self.group().is_none_or(|own| own == group);
+        !user.is_root() && is_user && is_group
     }
 
     /// Becomes the user and the group, in all threads. A user's other groups are set too.
     pub(crate) fn assume(&self) -> Result<(), Exit> {
-        if self.is_assumed() {
+        if self.is_that_of(Uid::effective(), Gid::effective()) {
             return Ok(());
         }
         let group = self.group();
@@ -127,6 +127,25 @@ mod tests {
             user: user.map(str::to_owned),
             group: group.map(str::to_owned),
             ..Options::default()
+        }
+    }
+
+    #[test]
+    fn an_identity_is_kept_by_its_user_and_group_unless_it_is_roots() {
+        let find = |user, group| Identity::find(&options(user, group)).unwrap().expect("one");
+        let both = find(Some("54321"), Some("54322"));
+        for (identity, user, group, wanted) in [
+            (&both, 54321, 54322, true),
+            (&both, 54321, 54321, false),
+            (&both, 54322, 54322, false),
+            (&both, 0, 54322, false),
+            (&find(None, Some("54322")), 54321, 54322, true),
+            (&find(None, Some("54322")), 54321, 0, false),
+            // Its further groups may be those of another user.
+            (&find(Some("0"), Some("0")), 0, 0, false),
+        ] {
+            let is_kept = identity.is_that_of(Uid::from_raw(user), Gid::from_raw(group));
+            assert_eq!(is_kept, wanted, "{identity:?} as {user}:{group}");
         }
     }
 

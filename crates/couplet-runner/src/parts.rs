@@ -29,8 +29,7 @@ impl SharedHealth {
     }
 
     fn set(&self, health: Health) {
-        let before = std::mem::replace(&mut *self.lock(), health);
-        drop(before);
+        *self.lock() = health;
     }
 
     fn lock(&self) -> MutexGuard<'_, Health> {

@@ -361,3 +361,49 @@ pub(crate) fn pause(_: &Reactor) {
 pub(crate) fn resume(_: &Reactor) {
     SOCKETS.with(Sockets::open).iter().for_each(|(_, port)| port.serve(true));
 }
+
+#[cfg(test)]
+mod tests {
+    use couplet::endpoints::server_from_string;
+    use couplet::services::{Service, StreamServerService};
+    use couplet::{Loop, Protocol, Transport};
+
+    use super::*;
+
+    struct Idle;
+
+    impl Protocol for Idle {
+        fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    }
+
+    fn listen(l: &mut Loop, name: &str) -> StreamServerService {
+        let endpoint = placed(name, server_from_string("127.0.0.1:0").unwrap());
+        let mut service = StreamServerService::new(name, endpoint, || Idle).unwrap();
+        let started = service.start(&l.reactor());
+        l.run_until(started).unwrap();
+        service
+    }
+
+    /// For each port, whether it is paused.
+    fn paused(l: &mut Loop) -> Vec<bool> {
+        let snapshot = l.reactor().snapshot();
+        l.run_until(snapshot).unwrap().ports.iter().map(|port| port.paused).collect()
+    }
+
+    #[test]
+    fn one_process_accepts_while_two_have_the_sockets() {
+        let common = Common::new(1);
+        common.enter();
+        common.set_guest(true);
+        let mut l = Loop::new().unwrap();
+        let _first = listen(&mut l, "a");
+        assert_eq!(paused(&mut l), [true], "the process before accepts");
+        settle();
+        assert_eq!(paused(&mut l), [false]);
+        give_away();
+        let _second = listen(&mut l, "b");
+        assert_eq!(paused(&mut l), [true; 2], "the next process accepts");
+        settle();
+        assert_eq!(paused(&mut l), [false; 2]);
+    }
+}

@@ -47,6 +47,8 @@ enum Plan {
     HangInStop,
     /// The part of loop 1 is restricted, and that of loop 2 panics when it is asked.
     Ail,
+    /// The part of loop 1 is restricted once it was asked three times.
+    Tire,
 }
 
 struct Part {
@@ -92,6 +94,13 @@ impl Service for Part {
         match (self.plan, this_loop().number) {
             (Plan::Ail, 1) => Health::Degraded("one leg".to_owned()),
             (Plan::Ail, 2) => panic!("a health that panics"),
+            (Plan::Tire, 1) if self.calls.count("health 1") > 2 => {
+                Health::Degraded("tired".to_owned())
+            }
+            (Plan::Tire, 1) => {
+                self.calls.add("health");
+                Health::Ready
+            }
             _ => Health::Ready,
         }
     }
@@ -283,6 +292,16 @@ fn the_health_is_that_of_the_worst_part() {
     l.run_until(started).unwrap();
     let Health::Failed(words) = child.health() else { panic!("{:?}", child.health()) };
     assert!(words.contains("a health that panics"), "{words}");
+}
+
+#[test]
+fn the_health_of_a_part_is_renewed_while_it_runs() {
+    let (mut l, _workers, mut child, _) = service(Plan::Tire, |child| child);
+    let started = child.start(&l.reactor());
+    l.run_until(started).unwrap();
+    assert_eq!(child.health(), Health::Ready);
+    let tired = Health::Degraded("tired".to_owned());
+    turn_until(&mut l, "the part is tired", move || child.health() == tired);
 }
 
 #[test]

@@ -1,7 +1,5 @@
 //! Plans: services by kind and of the whole file.
 
-use std::time::Duration;
-
 use couplet::services::{Child, TimerService};
 use serde::Deserialize;
 
@@ -30,11 +28,14 @@ fn error(text: &str) -> String {
 }
 
 #[test]
-fn a_supervisor_without_settings_waits_for_no_load_balancer_and_drains_at_once() {
-    let table = SupervisorTable::default();
-    assert_eq!((table.restarts, table.within.0), (1, Duration::from_secs(5)));
-    assert_eq!((table.not_ready_for.0, table.drain_over.0), (Duration::ZERO, Duration::ZERO));
-    assert_eq!((table.drain_groups, table.drain.0), (1, Duration::from_secs(5)));
+fn a_supervisor_without_settings_has_the_defaults_of_the_manual() {
+    let table = "restarts = 1\nwithin = 5\nback-off = 0.1\nmost-back-off = 30\nnot-ready-for = 0\n\
+                 drain = 5\ndrain-groups = 1\ndrain-over = 0\nrestart-within = 60\n\
+                 restart-drain = 600\ngenerations = 4\n";
+    let set = plan(&format!("[supervisor]\n{table}")).unwrap().supervisor;
+    assert!(set == SupervisorTable::default(), "{set:?}");
+    let other = plan("[supervisor]\nback-off = 0.101").unwrap().supervisor;
+    assert!(other != SupervisorTable::default());
 }
 
 #[test]

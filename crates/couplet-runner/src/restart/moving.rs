@@ -226,6 +226,27 @@ mod tests {
     }
 
     #[test]
+    fn a_message_has_at_most_32_connections_and_none_behind_a_mebibyte() {
+        let leaving = |size: usize| {
+            let file = std::fs::File::open("/dev/null").expect("every system has it");
+            Leaving { kind: String::new(), socket: file.into(), record: vec![0; size] }
+        };
+        for (sizes, wanted) in [
+            (vec![], &[][..]),
+            (vec![1; 32], &[32]),
+            (vec![1; 70], &[32, 32, 6]),
+            (vec![LARGE; 3], &[1, 1, 1]),
+            (vec![LARGE - 1, 1, 1], &[2, 1]),
+            (vec![LARGE / 2 + 1; 5], &[2, 2, 1]),
+            (vec![1, 3 * LARGE, 1], &[2, 1]),
+        ] {
+            let all: Vec<_> = sizes.iter().map(|&size| leaving(size)).collect();
+            let counts: Vec<_> = batches(&all).map(<[Leaving]>::len).collect();
+            assert_eq!(counts, wanted);
+        }
+    }
+
+    #[test]
     fn a_connection_of_a_kind_that_the_new_process_does_not_know_stays() {
         let mut takers = Takers::default();
         takers.add("counted", |state, _| Ok(Counted(state[0])));

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use rustix::process::Signal;
 
-use super::{FILE, Program, echo, python};
+use super::{FILE, Program, echo, output_of, python};
 use crate::kit::{Client, Terminal, couplet, has, unused_port, wait_until};
 use crate::needed::Folder;
 
@@ -96,11 +96,8 @@ for line in sys.stdin:
     print(event['level'], event['message'])
 ";
 
-#[test]
-fn each_line_of_a_json_log_is_an_event() {
-    if !has("python3") {
-        return;
-    }
+/// The log of an echo server whose reload is refused.
+fn json_log() -> String {
     let config = |echo: String| echo + LOGGED + "log = \"json\"\n";
     let mut program = Program::start(&config(echo("a", "0", "")));
     program.port("a");
@@ -113,7 +110,27 @@ fn each_line_of_a_json_log_is_an_event() {
     program.signal(Signal::TERM);
     let (ended, folder) = program.ended();
     ended.quietly(0);
-    let said = python(MESSAGES, &std::fs::read_to_string(folder.path("log")).unwrap());
+    std::fs::read_to_string(folder.path("log")).unwrap()
+}
+
+#[test]
+fn jq_reads_a_json_log_as_the_manual_says() {
+    let manual = include_str!("../../../../../docs/guide/log.md");
+    let filter = manual.split_once("| jq -r '").and_then(|(_, rest)| rest.split_once('\''));
+    let (filter, _) = filter.expect("an example");
+    if has("jq") {
+        let errors = output_of("jq", &["-r", filter], &json_log());
+        assert!(errors.starts_with("cannot reload: a.toml:4:16: "), "{errors}");
+        assert!(!errors.contains("started"), "{errors}");
+    }
+}
+
+#[test]
+fn each_line_of_a_json_log_is_an_event() {
+    if !has("python3") {
+        return;
+    }
+    let said = python(MESSAGES, &json_log());
     for line in ["INFO started\n", "ERROR cannot reload: a.toml:4:16: ", "INFO stopping\n"] {
         assert!(said.contains(line), "{said}");
     }

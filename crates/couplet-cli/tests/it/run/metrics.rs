@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rustix::process::Signal;
 
-use super::{Program, echo, echoes, get, port_after, run_python};
+use super::{Program, echo, echoes, get, output_of, port_after};
 use crate::kit::{Client, wait_until};
 use crate::needed::{Folder, Venv, missing};
 
@@ -51,7 +51,7 @@ fn metrics_are_what_prometheus_reads() {
     let read = || -> BTreeMap<String, f64> {
         let (status, text) = get(metrics, "/metrics");
         assert_eq!(status, 200, "{text}");
-        let samples = run_python(&python, PARSE, &text);
+        let samples = output_of(&python, &["-c", PARSE], &text);
         let sample = |line: &str| {
             let (name, value) = line.rsplit_once('|').unwrap();
             (name.to_owned(), value.parse().unwrap())

@@ -19,8 +19,8 @@ mod restart_udp;
 mod systemd;
 mod threads;
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::process::Command;
 
 use rustix::process::Signal;
@@ -179,14 +179,15 @@ fn port_after(words: &str, program: &Program) -> SocketAddr {
 
 /// The output of a Python program for this input, which fails the test if the program fails.
 fn python(program: &str, input: &str) -> String {
-    run_python(Path::new("python3"), program, input)
+    output_of("python3", &["-c", program], input)
 }
 
-fn run_python(python: &Path, program: &str, input: &str) -> String {
+/// The output of a program for this input, which fails the test if the program fails.
+fn output_of(program: impl AsRef<OsStr>, args: &[&str], input: &str) -> String {
     let folder = Folder::new();
     let file = std::fs::File::open(folder.write("input", input)).unwrap();
-    let mut command = Command::new(python);
-    command.args(["-c", program]).stdin(file).stdout(std::process::Stdio::piped());
+    let mut command = Command::new(program);
+    command.args(args).stdin(file).stdout(std::process::Stdio::piped());
     let ended = Running::start_with_stdout(&mut command).ended();
     ended.quietly(0);
     ended.text().to_owned()

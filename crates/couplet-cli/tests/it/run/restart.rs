@@ -119,6 +119,18 @@ fn a_new_process_has_the_same_ports_each_at_its_service() {
 }
 
 #[test]
+fn a_new_process_writes_the_pid_file_that_is_at_the_path() {
+    let program = Restarted::start(&services(&[echo("a", "0", "")], ""));
+    program.port("a");
+    std::fs::rename(program.folder.path("pid"), program.folder.path("moved")).unwrap();
+    // It is compared with the number in the file.
+    let new = program.restart();
+    assert_ne!(new.as_raw_pid(), i32::try_from(program.server.running.pid()).unwrap());
+    assert_eq!(program.ctl(&["stop"]).code, Some(0));
+    wait_until("the end of the new process", || program.read("pid").is_empty());
+}
+
+#[test]
 fn connections_of_the_old_process_finish() {
     let text = services(&[poet(0.2, 9.0), echo("a", "0", "")], "drain = 0.1\nrestart-drain = 20");
     let folder = Folder::new();

@@ -68,6 +68,10 @@ fn connections_are_spread_over_all_loops_and_counted_together() {
     ] {
         assert!(text.contains(&wanted), "{wanted}: {text}");
     }
+    // Two callbacks of each connection: the calls of all loops are timed.
+    let calls = text.lines().find_map(|line| line.strip_prefix("couplet_callback_seconds_count "));
+    let calls: f64 = calls.expect("a count").parse().unwrap();
+    assert!(calls >= 60.0, "{text}");
     let status = program.ctl(&["status"]);
     let ports =
         status.text().lines().filter(|line| line.contains(&format!("port        tcp:{port} ")));

@@ -200,13 +200,13 @@ fn c139l_ten_thousand_failures_are_handled_as_by_erlangs_supervisor() {
 #[test]
 fn c139l_ten_thousand_starts_and_stops_leave_nothing_behind() {
     let mut rig = Rig::new(&["a", "b"]);
-    for _ in 0..5_000 {
+    for _ in 0..10_000 {
         rig.start();
         let stopped = given(couplet::services::Service::stop(&mut rig.supervisor));
         rig.settle();
         stopped.take().unwrap();
     }
-    assert_eq!((rig.starts("a"), rig.starts("b"), rig.reactor_load()), (5_000, 5_000, 0));
+    assert_eq!((rig.starts("a"), rig.starts("b"), rig.reactor_load()), (10_000, 10_000, 0));
 }
 
 #[test]
