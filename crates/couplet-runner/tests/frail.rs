@@ -1,0 +1,115 @@
+//! A program with a service that fails, as a process: its restarts, and its end.
+#![cfg(unix)]
+
+#[macro_use]
+extern crate couplet_watched;
+
+use std::cell::Cell;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::{env, process};
+
+use clap::Parser;
+use couplet::services::{Child as Supervised, TaskService};
+use couplet::{Deferred, Failure};
+use couplet_runner::{Arguments, Runner};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// The command line of the program, in the process that is the program.
+const LINE: &str = "COUPLET_TEST_FRAIL";
+
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    runner: Arguments,
+    /// How often the service fails
+    #[arg(long, default_value_t = 0)]
+    failures: u32,
+}
+
+#[derive(serde::Deserialize)]
+struct Config {}
+
+/// Not a test: the program that the tests start.
+#[test]
+fn the_program() {
+    let Ok(line) = env::var(LINE) else { return };
+    let cli = Cli::parse_from(line.split(' '));
+    let runner = Runner::new("frail").service(move |_: Config, _| {
+        let left = Cell::new(cli.failures);
+        let task = TaskService::new("glass", move |_| match left.get().checked_sub(1) {
+            Some(fewer) => {
+                left.set(fewer);
+                Deferred::fail(Failure::msg("it broke"))
+            }
+            None => {
+                let (forever, resolver) = Deferred::<()>::new();
+                std::mem::forget(resolver);
+                forever
+            }
+        });
+        Ok(Supervised::new(task))
+    });
+    let code = runner.run(cli.runner);
+    let known = [ExitCode::SUCCESS, ExitCode::from(1)];
+    // Code 101 is that of a test that fails.
+    process::exit(known.iter().position(|it| *it == code).map_or(3, |code| code as i32));
+}
+
+/// A process that is killed with its test.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Starts the program with these words; its log is a pipe.
+fn frail(words: &str) -> Killed {
+    let mut command = Command::new(env::current_exe().expect("a test has a path"));
+    command.args(["--exact", "the_program", "--nocapture"]).env(LINE, format!("frail {words}"));
+    Killed(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts"))
+}
+
+/// The metrics of a program.
+fn metrics(host: &str) -> String {
+    let mut client = TcpStream::connect(host).expect("it accepts");
+    let request = b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    client.write_all(request).expect("it reads");
+    let mut text = String::new();
+    client.read_to_string(&mut text).expect("it answers");
+    text
+}
+
+#[test]
+fn a_program_whose_service_fails_too_often_ends_with_1_and_says_why() {
+    let mut program = frail("--failures 2");
+    let mut log = String::new();
+    program.0.stderr.take().expect("a pipe").read_to_string(&mut log).expect("text");
+    assert_eq!(program.0.wait().expect("it ends").code(), Some(1), "{log}");
+    assert_eq!(log.matches("restarting a service: it broke service=").count(), 1, "{log}");
+    assert!(log.contains("gave up: more than 1 restarts within 5 s"), "{log}");
+    let last = log.lines().last().expect("lines");
+    assert!(last.starts_with("frail: ") && last.contains("it broke"), "{log}");
+}
+
+#[test]
+fn a_restart_is_logged_and_counted() {
+    let mut program = frail("--failures 1 -v --metrics tcp:0:interface=127.0.0.1");
+    let log = BufReader::new(program.0.stderr.take().expect("a pipe"));
+    let mut lines = log.lines().map_while(Result::ok);
+    let host = lines.find_map(|line| Some(line.split_once("host=tcp:")?.1.to_owned()));
+    let restart = lines.find(|line| line.contains("restarting a service")).expect("a restart");
+    assert!(restart.contains("it broke service=") && restart.contains(" delay="), "{restart}");
+    let host = host.expect("a port");
+    // It starts after a pause.
+    let mut texts = std::iter::repeat_with(|| metrics(&host));
+    let text = texts.find(|text| text.contains("couplet_ready 1\n")).expect("it starts");
+    let counted = text.lines().find(|line| line.starts_with("couplet_service_restarts_total"));
+    assert!(counted.is_some_and(|line| line.ends_with("} 1")), "{text}");
+    kill_process(Pid::from_child(&program.0), Signal::TERM).expect("it runs");
+    assert_eq!(program.0.wait().expect("it ends").code(), Some(0));
+}
