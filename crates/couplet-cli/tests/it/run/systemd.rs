@@ -278,3 +278,28 @@ fn a_socket_of_systemd_goes_along_in_a_restart() {
     echoes(UnixStream::connect(&path).expect("it listens"));
     program.stop();
 }
+
+#[test]
+fn the_unit_file_is_right_and_locked_up() {
+    if !has("systemd-analyze") {
+        return;
+    }
+    let unit = include_str!("../../../../../contrib/couplet.service");
+    // What systemd before 253 does not know, as the file says, and a program that is installed.
+    let program = format!("ExecStart={}", env!("CARGO_BIN_EXE_couplet"));
+    let unit = unit
+        .replace("Type=notify-reload", "Type=notify\nExecReload=/bin/kill -HUP $MAINPID")
+        .replace("ExecStart=/usr/bin/couplet", &program);
+    assert!(unit.contains(&program) && unit.contains("ExecReload"));
+    let folder = Folder::new();
+    let file = folder.write("couplet.service", unit);
+    let analyze = |words: &[&str]| {
+        let said = Command::new("systemd-analyze").args(words).arg(&file).output().unwrap();
+        let text = [said.stdout, said.stderr].concat();
+        assert!(said.status.success(), "{words:?}: {}", String::from_utf8_lossy(&text));
+        text
+    };
+    assert_eq!(String::from_utf8_lossy(&analyze(&["verify"])), "");
+    // An exposure of at most 2.0 of 10.
+    analyze(&["security", "--offline=true", "--threshold=20"]);
+}
