@@ -7,7 +7,10 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::protocols::{LineProtocol, LineReceiver, LineTransport, Relay};
+use couplet::protocols::{
+    IntReceiver, LimitMessages, LineOnlyReceiver, LineProtocol, LineReceiver, LineTransport,
+    NetstringReceiver, Relay, StringProtocol, StringTransport,
+};
 use couplet::reactor::HandedOver;
 use couplet::testing::{Manner, failure_of, success_of};
 use couplet::{Address, ConnectionLost, HandOver, Protocol, Reason, SocketOption, Transport};
@@ -337,6 +340,52 @@ fn c51d_a_framer_gives_what_it_holds() {
     second.until("the connection", || made.borrow().is_some());
     made.borrow().as_ref().expect("it is made").resume_producing();
     reads(&mut second, &mut client, b"two\r\nthree\r\n");
+}
+
+/// Sends each string back.
+struct Strings;
+
+impl StringProtocol for Strings {
+    fn string_received(&mut self, transport: &StringTransport, string: &[u8]) {
+        transport.send_string(string).expect("it was received within the limit");
+    }
+
+    fn hand_over(&mut self) -> Option<HandOver> {
+        HandOver::new("strings", [])
+    }
+}
+
+/// Moves an echo between any two bytes of its second message.
+fn moves_within_a_message<P: Protocol>(build: fn() -> P, message: &[u8]) {
+    for cut in 1..message.len() {
+        let mut rig = Kit::mio().rig();
+        let listening = rig.reactor.listen("tcp:0:interface=127.0.0.1", build);
+        let Address::Tcp(host) = listening.expect("a free port").host() else { panic!("no TCP") };
+        let mut client = TcpStream::connect(host).expect("it listens");
+        client.write_all(&[message, &message[..cut]].concat()).expect("room");
+        reads(&mut rig, &mut client, message);
+        let id = rig.l.snapshot().connections[0].id;
+        while counters(&rig).0 < (message.len() + cut) as u64 {
+            rig.turn();
+        }
+        let handed = rig.reactor.hand_over(id);
+        rig.turns(2);
+        let handed = success_of(handed).expect("it may move");
+        client.write_all(&message[cut..]).expect("room");
+        let mut second = Kit::mio().rig();
+        second.reactor.take_over(handed, build()).expect("a socket").detach();
+        reads(&mut second, &mut client, message);
+    }
+}
+
+#[test]
+fn c51d_each_framer_gives_a_part_of_a_message() {
+    moves_within_a_message(|| NetstringReceiver::new(Strings), b"12:one is three,");
+    moves_within_a_message(|| IntReceiver::<u8, _>::new(Strings), b"\x05three");
+    moves_within_a_message(|| IntReceiver::<u16, _>::new(Strings), b"\x00\x05three");
+    moves_within_a_message(|| IntReceiver::<u32, _>::new(Strings), b"\x00\x00\x00\x05three");
+    moves_within_a_message(|| LineOnlyReceiver::new(Lines(Rc::default())), b"three\r\n");
+    moves_within_a_message(|| NetstringReceiver::new(LimitMessages::new(Strings)), b"5:three,");
 }
 
 #[test]
