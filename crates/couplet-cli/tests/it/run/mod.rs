@@ -83,6 +83,14 @@ impl Program {
             .unwrap_or_else(|| panic!("{line:?} is no port of {name}: {}", self.told()))
     }
 
+    /// The port that is printed next, of an endpoint in another, such as `haproxy:tcp:0`.
+    fn wrapped_port(&self) -> SocketAddr {
+        let line = self.server.line();
+        let host = line.rsplit(' ').next().expect("a word");
+        let address = host.trim_start_matches(|letter: char| !letter.is_ascii_digit());
+        address.parse().unwrap_or_else(|_| panic!("{line:?} has no port: {}", self.told()))
+    }
+
     /// A connection to an echo server that has answered.
     fn connect(&self, name: &str) -> Client {
         let mut client = Client::connect(self.port(name));
