@@ -1,7 +1,8 @@
 //! Limits on the connections of a program and on their unsent output.
 
+use super::metrics::value;
 use super::{Program, echo, echoes, get, port_after};
-use crate::kit::Client;
+use crate::kit::{Client, wait_until};
 use crate::needed::Folder;
 
 #[test]
@@ -44,4 +45,41 @@ fn a_client_that_does_not_read_is_reset_for_the_others() {
     assert!(text.contains("couplet_shed_total 1"), "{text}");
     assert!(deaf.read_to_end().is_err(), "it is reset");
     program.connect("b");
+}
+
+#[test]
+fn a_peer_with_more_output_than_its_share_is_reset_and_the_others_are_not() {
+    let poem = "x".repeat(20_000_000);
+    let folder = Folder::new();
+    folder.write("poem", &poem);
+    // A client that does not read has at most twice 64 KiB: each address may have one.
+    let text = "[services.a]\nkind = \"poetry\"\nfiles = [\"poem\"]\nlisten = \"0\"\ndelay = 0\n\
+                [runner]\nmax-buffered-by-peer = 131_072\nlog-level = \"info\"\n\
+                metrics = \"tcp:0:interface=127.0.0.1\"\n";
+    let program = Program::start_with(folder, text, &[]);
+    let metrics = port_after("serving metrics and the health", &program);
+    let port = program.port("a");
+    let mut others = Vec::new();
+    wait_until("more output than one address may have", || {
+        let last = 3 + u8::try_from(others.len()).expect("few are enough");
+        others.push(Client::connect_from([127, 0, 0, last], port));
+        value(metrics, "couplet_buffered_bytes") > 131_072
+    });
+    assert_eq!(value(metrics, "couplet_shed_total"), 0, "{}", program.told());
+    let mut greedy = Vec::new();
+    wait_until("a reset", || {
+        greedy.push(Client::connect_from([127, 0, 0, 2], port));
+        program.told().contains("too much output waits: a connection is ended")
+    });
+    for client in &mut others {
+        assert!(client.read_to_end().unwrap() == poem.as_bytes());
+    }
+    let resets = greedy.iter_mut().map(Client::read_to_end).filter(Result::is_err).count();
+    assert!(resets >= 1, "{}", program.told());
+    assert_eq!(value(metrics, "couplet_shed_total"), resets as u64);
+    let words = "too much output waits";
+    wait_until("all of them in the log", || program.told().matches(words).count() == resets);
+    let told = program.told();
+    let mut ended = told.lines().filter(|line| line.contains(words));
+    assert!(ended.all(|line| line.contains("peer=tcp:127.0.0.2:")), "{told}");
 }
