@@ -6,6 +6,7 @@ mod config;
 mod crash;
 mod ctl;
 mod health;
+mod kinds;
 mod life;
 mod limits;
 mod load;
