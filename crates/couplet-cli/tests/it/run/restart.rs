@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 use super::load::{Load, Talk};
-use super::{FILE, POEM, Program, echo, echoes, is_refused, poet};
+use super::{FILE, POEM, Program, echo, echoes, get, is_refused, poet, port_after};
 use crate::kit::{Client, Ended, PATIENCE, Running, couplet, noise, wait_until};
 use crate::needed::Folder;
 
@@ -128,6 +128,52 @@ fn a_new_process_writes_the_pid_file_that_is_at_the_path() {
     assert_ne!(new.as_raw_pid(), i32::try_from(program.server.running.pid()).unwrap());
     assert_eq!(program.ctl(&["stop"]).code, Some(0));
     wait_until("the end of the new process", || program.read("pid").is_empty());
+}
+
+#[test]
+fn health_and_metrics_stay_at_their_ports() {
+    let local = "tcp:0:interface=127.0.0.1";
+    let ports = format!("[runner]\nhealth = \"{local}\"\nmetrics = \"{local}\"");
+    let config = |all: &[String]| services(all, "").replace("[runner]", &ports);
+    let mut program = Restarted::start(&config(&[echo("a", "0", "")]));
+    let health = port_after("serving the health", &program);
+    let metrics = port_after("serving metrics and the health", &program);
+    program.connect("a");
+    assert!(!get(health, "/readyz").1.contains("\nb"));
+    program.folder.write(FILE, config(&[echo("a", "0", ""), echo("b", "0", "")]));
+    program.restart();
+    wait_until("the end of the first", || !program.is_running());
+    // The new process answers: it alone has the second service.
+    for port in [health, metrics] {
+        let (status, text) = get(port, "/readyz");
+        assert!(status == 200 && text.contains("\nb"), "{text}");
+    }
+    let (status, text) = get(metrics, "/metrics");
+    assert!(status == 200 && text.contains("couplet_service_ready{service=\"b\"} 1"), "{text}");
+    assert_eq!(get(health, "/metrics").0, 404);
+    program.stop();
+}
+
+#[test]
+fn the_status_shows_the_older_process_while_its_connections_finish() {
+    let folder = Folder::new();
+    folder.write("poem", POEM);
+    let text = services(&[poet(30.0, 900.0)], "restart-drain = 900");
+    let mut program = Restarted(Program::start_with(folder, &text, &[]));
+    let first = program.server.running.pid();
+    let mut reader = Client::connect(program.port("poet"));
+    reader.read_exact(5);
+    let second = program.restart();
+    let status = || program.ctl(&["status"]).text().to_owned();
+    let shown = status();
+    let newest = format!("couplet, generation 2 (process {}) for ", second.as_raw_nonzero());
+    let older = format!("generation 1 (process {first}): its connections finish");
+    let lines: Vec<&str> = shown.lines().take(2).collect();
+    assert!(lines[0].starts_with(&newest) && lines[1] == older, "{shown}");
+    reader.reset();
+    wait_until("the end of the first", || !status().contains("generation 1"));
+    wait_until("its process", || !program.is_running());
+    program.stop();
 }
 
 #[test]
