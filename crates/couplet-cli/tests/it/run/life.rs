@@ -1,12 +1,14 @@
 //! Starts that fail, and ends in order.
 
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::net::TcpListener;
+use std::sync::mpsc::channel;
 
 use rustix::process::Signal;
 
 use super::{FILE, POEM, Program, echo, echoes, poet, run_in};
-use crate::kit::Client;
+use crate::kit::{Client, PATIENCE};
 use crate::needed::Folder;
 
 #[test]
@@ -105,6 +107,37 @@ fn a_connection_is_closed_after_the_drain() {
     let (ended, _) = program.ended();
     ended.quietly(0);
     assert!(ended.took.as_secs() < 5, "{:?}", ended.took);
+}
+
+#[test]
+fn connections_are_asked_to_finish_in_groups() {
+    let text = echo("a", "0", "[supervisor]\ndrain-groups = 3\ndrain-over = 6\ndrain = 30");
+    let mut program = Program::start_with(Folder::new(), &text, &["-v"]);
+    let port = program.port("a");
+    let mut clients: BTreeMap<usize, Client> =
+        (0..6).map(|number| (number, Client::connect(port))).collect();
+    clients.values_mut().for_each(echoes);
+    let (sender, ends) = channel();
+    for (number, client) in &clients {
+        let (number, mut reader, sender) = (*number, client.another(), sender.clone());
+        std::thread::spawn(move || sender.send((number, reader.read_to_end())));
+    }
+    program.signal(Signal::TERM);
+    // Each group has had the echoes of what it sent while the groups before it were closed.
+    let mut had = Vec::new();
+    while !clients.is_empty() {
+        for _ in 0..2 {
+            let (number, read) = ends.recv_timeout(PATIENCE).expect("the end of a connection");
+            let read = read.expect("no reset");
+            assert_eq!(read, had, "{} are left", clients.len());
+            clients.remove(&number);
+        }
+        clients.values_mut().for_each(|client| client.send(b"hello"));
+        had.extend(b"hello");
+    }
+    let (ended, _) = program.ended();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(ended.stderr.contains("finished=6 closed=0 aborted=0"), "{}", ended.stderr);
 }
 
 #[test]
