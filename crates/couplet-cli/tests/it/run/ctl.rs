@@ -153,6 +153,48 @@ fn reload_answers_with_the_changes_or_the_error() {
     assert_eq!(program.stop(Signal::TERM).code, Some(0));
 }
 
+/// The id of a client's connection.
+fn id_of(program: &Program, client: &Client) -> Option<String> {
+    let status = program.ctl(&["status"]);
+    let peer = format!(" tcp:{} ", client.address());
+    let line = status.text().lines().find(|line| line.contains(&peer))?;
+    let id = line.strip_prefix("connection  ").and_then(|rest| rest.split(' ').next());
+    Some(id.unwrap_or_else(|| panic!("no id: {line}")).to_owned())
+}
+
+#[test]
+fn close_ends_one_connection() {
+    let forward = "[services.a]\nkind = \"forward\"\nlisten = \"0\"\nconnect = \"unix:echo\"\n";
+    let text = [forward, &echo("e", "unix:echo", ""), CONTROL].concat();
+    let program = Program::start(&text);
+    let port = program.port("a");
+    program.server.line();
+    let mut clients = [0; 3].map(|_| Client::connect(port));
+    clients.iter_mut().for_each(echoes);
+    let id = id_of(&program, &clients[1]).expect("it is open");
+    let closed = program.ctl(&["close", &id]);
+    closed.quietly(0);
+    assert_eq!(closed.text(), "");
+    let [mut first, mut second, mut third] = clients;
+    assert!(second.read_to_end().unwrap().is_empty());
+    second.finish();
+    wait_until("its end", || id_of(&program, &second).is_none());
+    echoes(&mut first);
+    echoes(&mut third);
+    for unknown in [&*id, "0.999.1", "none", "1 2"] {
+        let refused = program.ctl(&["close", unknown]);
+        assert_eq!((refused.code, refused.text()), (Some(1), ""), "{unknown}");
+        assert_eq!(refused.stderr, format!("couplet: there is no connection {unknown}\n"));
+    }
+    let refused = program.ctl(&["close", ""]);
+    assert_eq!((refused.code, refused.text()), (Some(1), ""));
+    assert!(refused.stderr.starts_with("couplet: unknown order \"close\""), "{}", refused.stderr);
+    echoes(&mut first);
+    echoes(&mut third);
+    drop((first, third));
+    program.stop(Signal::TERM).quietly(0);
+}
+
 #[test]
 fn drain_lets_connections_finish_and_ends_the_program() {
     let (program, mut reader) = reading(0.3);
