@@ -16,6 +16,7 @@ mod process;
 mod reload;
 mod restart;
 mod restart_http;
+mod restart_tls;
 mod restart_udp;
 mod systemd;
 mod threads;

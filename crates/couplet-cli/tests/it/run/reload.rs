@@ -356,22 +356,39 @@ fn new_certificates_are_shown_and_connections_notice_nothing() {
 }
 
 /// A client of an echo over TLS.
-struct TlsEcho(Child);
+pub(super) struct TlsEcho(Child);
 
-fn tls_echo(port: SocketAddr) -> TlsEcho {
+pub(super) fn tls_echo(port: SocketAddr) -> TlsEcho {
     let mut openssl = Command::new("openssl");
-    openssl.args(["s_client", "-connect", &port.to_string(), "-quiet"]);
-    openssl.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    // With the alerts on stderr.
+    openssl.args(["s_client", "-connect", &port.to_string(), "-quiet", "-state"]);
+    openssl.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     TlsEcho(openssl.spawn().unwrap())
 }
 
 impl TlsEcho {
-    fn say(&mut self, word: &str) {
-        let (input, output) = (self.0.stdin.as_mut().unwrap(), self.0.stdout.as_mut().unwrap());
-        writeln!(input, "{word}").unwrap();
-        let mut echo = vec![0; word.len() + 1];
-        output.read_exact(&mut echo).unwrap();
-        assert_eq!(echo, format!("{word}\n").as_bytes());
+    pub(super) fn say(&mut self, word: &str) {
+        self.send(word);
+        assert_eq!(self.read_exact(word.len() + 1), format!("{word}\n").as_bytes());
+    }
+
+    pub(super) fn send(&mut self, line: &str) {
+        writeln!(self.0.stdin.as_mut().unwrap(), "{line}").unwrap();
+    }
+
+    pub(super) fn read_exact(&mut self, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        self.0.stdout.as_mut().unwrap().read_exact(&mut bytes).unwrap();
+        bytes
+    }
+
+    /// Reads to the end of the connection, which has to be a close_notify.
+    pub(super) fn read_to_close(mut self) -> Vec<u8> {
+        let (mut bytes, mut told) = (Vec::new(), String::new());
+        self.0.stdout.as_mut().unwrap().read_to_end(&mut bytes).unwrap();
+        self.0.stderr.as_mut().unwrap().read_to_string(&mut told).unwrap();
+        assert!(told.contains("alert read:warning:close notify"), "{told}");
+        bytes
     }
 }
 

@@ -1,0 +1,77 @@
+//! Connections over TLS in a restart: they can't move, so they stay in the old process.
+
+use super::reload::tls_echo;
+use super::restart::{Restarted, services};
+use super::{POEM, Program, echo, poet};
+use crate::kit::{has, wait_until};
+use crate::needed::Folder;
+use crate::tls::certificate;
+
+const LISTEN: &str = "tls:127.0.0.1:0:cert=cert.pem";
+
+fn start(all: &[String], more: &str) -> Restarted {
+    let folder = Folder::new();
+    folder.write("cert.pem", std::fs::read(certificate().path()).unwrap());
+    folder.write("poem", POEM);
+    Restarted(Program::start_with(folder, &services(all, more), &[]))
+}
+
+#[test]
+fn a_poem_over_tls_is_finished_by_the_old_process() {
+    if !has("openssl") {
+        return;
+    }
+    let poet = poet(0.3, 9.0).replace("listen = \"0\"", &format!("listen = \"{LISTEN}\""));
+    let mut program = start(&[poet], "drain = 0.1\nrestart-drain = 20");
+    let port = program.wrapped_port();
+    let mut reader = tls_echo(port);
+    assert_eq!(reader.read_exact(5), &POEM[..5]);
+    program.restart();
+    assert_eq!(program.generations(), (2, 1));
+    assert_eq!(reader.read_to_close(), &POEM[5..]);
+    wait_until("the end of the first", || !program.is_running());
+    assert_eq!(program.wrapped_port(), port);
+    assert_eq!(tls_echo(port).read_to_close(), POEM);
+    program.stop();
+}
+
+#[test]
+fn an_echo_over_tls_is_closed_by_the_old_process() {
+    if !has("openssl") {
+        return;
+    }
+    let mut program = start(&[echo("a", LISTEN, "")], "restart-drain = 20");
+    let port = program.wrapped_port();
+    let mut clients = [tls_echo(port), tls_echo(port)];
+    clients.iter_mut().for_each(|client| client.say("one"));
+    program.restart();
+    for client in clients {
+        assert!(client.read_to_close().is_empty());
+    }
+    wait_until("the end of the first", || !program.is_running());
+    tls_echo(port).say("two");
+    program.stop();
+}
+
+#[test]
+fn an_unfinished_answer_over_tls_is_closed_after_the_drain_of_a_restart() {
+    if !has("openssl") {
+        return;
+    }
+    let by_name = format!("listen = \"{LISTEN}\"\nby-name = true");
+    let poet = poet(60.0, 9.0).replace("listen = \"0\"", &by_name);
+    let mut program = start(&[poet], "drain = 60\nrestart-drain = 3");
+    let port = program.wrapped_port();
+    let mut reader = tls_echo(port);
+    let beginning = b"poem 25 poem\r\n12345";
+    reader.send("poem");
+    assert_eq!(reader.read_exact(beginning.len()), beginning);
+    program.restart();
+    assert_eq!(program.generations(), (2, 1));
+    assert!(reader.read_to_close().is_empty());
+    wait_until("the end of the first", || !program.is_running());
+    let mut next = tls_echo(port);
+    next.send("poem");
+    assert_eq!(next.read_exact(beginning.len()), beginning);
+    program.stop();
+}
