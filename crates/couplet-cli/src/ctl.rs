@@ -52,7 +52,8 @@ enum Order {
         #[arg(value_name = "FILTER")]
         levels: String,
     },
-    /// Close a connection: ID is that of the status and of the log
+    /// Close a connection, and reset it if that takes longer than 5 s: ID is that of the status and
+    /// of the log
     Close {
         #[arg(value_name = "ID")]
         connection: String,

@@ -12,6 +12,9 @@ use couplet::{ConnectionId, Deferred, Failure, Reactor, Remote, Resolver};
 use crate::asking::{Question, ask};
 use crate::workers;
 
+/// How long a connection that is closed by its number may take.
+const CLOSES_WITHIN: Duration = Duration::from_secs(5);
+
 /// A program's loops: the main one, in which the program starts and ends, and further ones in
 /// threads. Cheap to clone.
 #[derive(Clone)]
@@ -209,9 +212,10 @@ impl Loops {
         })
     }
 
-    /// Closes a connection, given as snapshots and logs show it.
+    /// Closes a connection, given as snapshots and logs show it, and resets it if that takes long: its
+    /// peer may read nothing, or its protocol may wait for something.
     pub(crate) fn close(&self, id: String) -> Deferred<String> {
-        let own = self.reactor().remote();
+        let (reactor, own) = (self.reactor().clone(), self.reactor().remote());
         let remotes: Vec<Remote> =
             std::iter::once(own).chain(self.0.others.iter().cloned()).collect();
         self.snapshots().add_callback(move |snapshots| {
@@ -224,6 +228,11 @@ impl Loops {
                 return Err(Failure::msg(format!("there is no connection {id}")));
             };
             remote.lose_connection(connection)?;
+            let remote = remote.clone();
+            reactor.call_later(CLOSES_WITHIN, move || {
+                // With its loop, the connection has ended.
+                let _ = remote.abort_connection(connection);
+            });
             Ok(String::new())
         })
     }

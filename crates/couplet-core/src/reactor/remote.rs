@@ -99,7 +99,21 @@ impl Remote {
     /// [`LoopGone`].
     #[track_caller]
     pub fn lose_connection(&self, connection: ConnectionId) -> Result<(), LoopGone> {
-        self.send(RemoteCall::Tell(Location::caller(), connection, Box::new(Lose)))
+        let lose = Close(Transport::lose_connection);
+        self.send(RemoteCall::Tell(Location::caller(), connection, Box::new(lose)))
+    }
+
+    /// Resets a connection, whatever its protocol is, as
+    /// [`abort_connection`](Transport::abort_connection) does. A connection that is lost already is left
+    /// alone.
+    ///
+    /// # Errors
+    ///
+    /// [`LoopGone`].
+    #[track_caller]
+    pub fn abort_connection(&self, connection: ConnectionId) -> Result<(), LoopGone> {
+        let abort = Close(Transport::abort_connection);
+        self.send(RemoteCall::Tell(Location::caller(), connection, Box::new(abort)))
     }
 
     /// Runs `f` in the loop's thread, and blocks the calling thread until the Deferred returned by
@@ -173,12 +187,12 @@ impl Remote {
     }
 }
 
-/// Closes a connection.
-struct Lose;
+/// Closes a connection in this way.
+struct Close(fn(&Transport));
 
-impl Tell for Lose {
+impl Tell for Close {
     fn run(self: Box<Self>, _: &mut dyn Protocol, transport: &Transport) {
-        transport.lose_connection();
+        (self.0)(transport);
     }
 }
 

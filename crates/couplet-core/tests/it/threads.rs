@@ -11,7 +11,9 @@ use std::time::Duration;
 use couplet::defer::{Cancelled, Panicked};
 use couplet::reactor::{LoopGone, WouldWaitForItself};
 use couplet::testing::Manner;
-use couplet::{ConnectionId, Failure, Loop, LoopOptions, Protocol, Reactor, Remote, Transport};
+use couplet::{
+    ConnectionId, Failure, Loop, LoopOptions, ProducerKind, Protocol, Reactor, Remote, Transport,
+};
 
 use crate::defer_witness::given;
 use crate::logged::logged;
@@ -199,6 +201,22 @@ fn a_connection_is_closed_by_its_id_from_another_thread() {
     let ended = l.snapshot().ended;
     let reasons: Vec<_> = ended.reasons().filter(|(_, count)| *count > 0).collect();
     assert_eq!((reasons, ended.bytes_in), (vec![("done", 2)], 14));
+}
+
+#[test]
+fn a_connection_whose_producer_goes_on_is_reset_by_its_id_from_another_thread() {
+    let (mut l, transport) = connected();
+    transport.register_producer(transport.clone(), ProducerKind::Push).expect("it is the first");
+    let (id, remote) = (transport.id(), l.reactor().remote());
+    remote.lose_connection(id).expect("the loop exists");
+    for _ in 0..3 {
+        l.turn(Some(SOON)).expect("a turn");
+    }
+    assert_eq!(l.snapshot().connections.len(), 2, "the close waits for the producer");
+    elsewhere(move || (0..2).for_each(|_| remote.abort_connection(id).expect("the loop exists")));
+    while !l.snapshot().connections.is_empty() {
+        l.turn(None).expect("a turn");
+    }
 }
 
 #[test]

@@ -196,6 +196,22 @@ fn close_ends_one_connection() {
 }
 
 #[test]
+fn close_resets_a_connection_whose_end_takes_long() {
+    let program = Program::start(&(echo("a", "0", "") + CONTROL));
+    let port = program.port("a");
+    let mut clients = [0; 2].map(|_| Client::connect(port));
+    clients.iter_mut().for_each(echoes);
+    let id = id_of(&program, &clients[0]).expect("it is open");
+    // The server is the producer of its own answers, and does not end by itself.
+    program.ctl(&["close", &id]).quietly(0);
+    assert!(clients[0].read_to_end().is_err(), "it is reset");
+    assert_eq!(id_of(&program, &clients[0]), None);
+    echoes(&mut clients[1]);
+    drop(clients);
+    program.stop(Signal::TERM).quietly(0);
+}
+
+#[test]
 fn drain_lets_connections_finish_and_ends_the_program() {
     let (program, mut reader) = reading(0.3);
     program.ctl(&["drain"]).quietly(0);
