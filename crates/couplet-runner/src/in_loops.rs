@@ -70,22 +70,27 @@ enum Stage {
     },
 }
 
-/// A start of all parts. Once it is cancelled, parts that start nevertheless are stopped.
-#[derive(Default)]
-struct Start {
-    is_cancelled: Cell<bool>,
-    // Bound: one for each loop.
-    questions: RefCell<Vec<Question>>,
-}
+/// A start of all parts: what the loops have been asked. `None` once it is cancelled; then parts that
+/// start nevertheless are stopped.
+// Bound: one for each loop.
+struct Start(RefCell<Option<Vec<Question>>>);
 
 impl Start {
+    fn new() -> Rc<Start> {
+        Rc::new(Start(RefCell::new(Some(Vec::new()))))
+    }
+
     fn cancel(&self) {
-        self.is_cancelled.set(true);
         self.cancel_parts();
+        self.0.take();
     }
 
     fn cancel_parts(&self) {
-        self.questions.borrow().iter().for_each(Question::cancel);
+        self.0.borrow().iter().flatten().for_each(Question::cancel);
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.0.borrow().is_none()
     }
 }
 
@@ -95,7 +100,7 @@ impl Service for InLoops {
     }
 
     fn start(&mut self, reactor: &Reactor) -> Deferred<()> {
-        let (cell, start) = (self.0.clone(), Rc::new(Start::default()));
+        let (cell, start) = (self.0.clone(), Start::new());
         let asked = start.clone();
         let (deferred, resolver) = Deferred::with_canceller(move |_| asked.cancel());
         let (before, ends) = self.0.await_start();
@@ -162,7 +167,7 @@ impl ServiceCell {
             let _ = self.stop_parts().await;
         }
         let cancelled = || Cancelled::of(format!("the start of {}", self.name)).into();
-        if start.is_cancelled.get() {
+        if start.is_cancelled() {
             return Err(cancelled());
         }
         let run = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -172,7 +177,7 @@ impl ServiceCell {
             move |reactor: &Reactor| parts::start(reactor, run, &*make, health)
         });
         let (answers, questions): (Vec<_>, Vec<_>) = started.into_iter().unzip();
-        start.questions.replace(questions);
+        start.0.replace(Some(questions));
         self.stage.replace(Stage::Starting);
         let failure = Rc::new(RefCell::new(None::<Failure>));
         let answers = answers.into_iter().map(|answer| {
@@ -184,7 +189,7 @@ impl ServiceCell {
             })
         });
         all(answers).await?;
-        let failure = failure.take().or_else(|| start.is_cancelled.get().then(cancelled));
+        let failure = failure.take().or_else(|| start.is_cancelled().then(cancelled));
         match failure {
             None => {
                 self.begin_run(run);

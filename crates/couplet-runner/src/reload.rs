@@ -20,12 +20,13 @@ pub(crate) async fn apply(running: &Running) -> couplet::Result<String> {
         return Ok("there is no configuration".to_owned());
     };
     let plan = program.services.plan(&Source::read(path)?)?;
-    let of_the_process = [
+    for (table, is_changed) in [
         ("supervisor", plan.supervisor != running.table),
-        ("runner", plan.options != program.table),
-    ];
-    for (table, _) in of_the_process.into_iter().filter(|(_, is_changed)| *is_changed) {
-        tracing::warn!(table, "changes take effect when the program is started again");
+        ("runner", plan.options != program.runner_table),
+    ] {
+        if is_changed {
+            tracing::warn!(table, "changes take effect when the program is started again");
+        }
     }
     let levels = plan.log.log_level.clone();
     let changes = Changes::find(running, plan)?;

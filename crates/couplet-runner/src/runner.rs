@@ -328,7 +328,7 @@ impl Runner {
             version: self.version,
             services: self.services,
             arguments,
-            table: plan.options.clone(),
+            runner_table: plan.options.clone(),
             identity,
             log,
             signals: Cell::new(Some(signals)),

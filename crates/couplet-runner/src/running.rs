@@ -33,7 +33,7 @@ pub(crate) struct Program {
     pub(crate) services: Services,
     pub(crate) arguments: Arguments,
     /// The table `[runner]` of the configuration at the start.
-    pub(crate) table: Options,
+    pub(crate) runner_table: Options,
     pub(crate) identity: Option<Identity>,
     pub(crate) log: Log,
     pub(crate) signals: Cell<Option<Signals>>,
