@@ -33,7 +33,7 @@ pub(crate) fn has_twisted() -> bool {
 /// A Python that has Twisted, or why none was found.
 pub(crate) fn python() -> Result<&'static Path, &'static str> {
     static PYTHON: Prepared<Result<PathBuf, String>> = Prepared::new();
-    let found = PYTHON.by(|| match std::env::var_os("TWISTED_PYTHON") {
+    let found = PYTHON.get_or_prepare(|| match std::env::var_os("TWISTED_PYTHON") {
         Some(named) => {
             let named = PathBuf::from(named);
             let import = format!("import {MODULES}");

@@ -71,7 +71,7 @@ impl<T> Prepared<T> {
     }
 
     /// What `work` has made, for this test or another.
-    pub fn by(&self, work: impl FnOnce() -> T) -> &T {
+    pub fn get_or_prepare(&self, work: impl FnOnce() -> T) -> &T {
         preparing(|| self.0.get_or_init(work))
     }
 }

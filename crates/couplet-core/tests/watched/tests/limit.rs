@@ -82,14 +82,14 @@ fn in_time_behind_the_preparation_of_another() {
     static SHARED: couplet_watched::Prepared<()> = couplet_watched::Prepared::new();
     let (begun, begins) = mpsc::channel();
     let first = thread::spawn(move || {
-        SHARED.by(|| {
+        SHARED.get_or_prepare(|| {
             begun.send(()).expect("it is received");
             lasts_more_than_a_second();
             lasts_more_than_a_second();
         });
     });
     begins.recv().expect("it is sent");
-    SHARED.by(|| ());
+    SHARED.get_or_prepare(|| ());
     lasts_more_than_a_second();
     first.join().expect("it does not panic");
 }

@@ -24,7 +24,7 @@ const VENV: Venv = Venv {
 fn python() -> Option<&'static PathBuf> {
     static PYTHON: Prepared<Option<PathBuf>> = Prepared::new();
     let made = || VENV.python().inspect_err(|why| missing(format_args!("h2 ({why})"))).ok();
-    PYTHON.by(made).as_ref()
+    PYTHON.get_or_prepare(made).as_ref()
 }
 
 /// Serves while a Python program runs, and returns its output.

@@ -26,7 +26,7 @@ const CASES: usize = 301;
 /// The Python that runs the suite, and the suite's folder; `None` without Python 2.7.
 fn suite() -> Option<&'static (PathBuf, PathBuf)> {
     static SUITE: Prepared<Option<(PathBuf, PathBuf)>> = Prepared::new();
-    SUITE.by(set_up).as_ref()
+    SUITE.get_or_prepare(set_up).as_ref()
 }
 
 /// Runs `autobahn.sh` under a lock, so that concurrent runs of these tests wait.

@@ -25,7 +25,7 @@ const VENV: Venv = Venv {
 fn python() -> Option<&'static PathBuf> {
     static PYTHON: Prepared<Option<PathBuf>> = Prepared::new();
     let made = || VENV.python().inspect_err(|why| missing(format_args!("websockets ({why})"))).ok();
-    PYTHON.by(made).as_ref()
+    PYTHON.get_or_prepare(made).as_ref()
 }
 
 fn peer(words: &[&str]) -> Child {
