@@ -1,4 +1,4 @@
-//! Clients that load a program while it is restarted, and notice what it loses.
+//! Load on a program that restarts: clients that fail if a byte is lost or doubled.
 
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
@@ -37,7 +37,7 @@ impl Load {
         self.clients.push(std::thread::spawn(move || client(&ends)));
     }
 
-    /// Ends the clients, each of which has been served.
+    /// Stops the clients, and asserts that the program has served each.
     pub(super) fn end(self, program: &Program) {
         self.ends.store(true, Ordering::Relaxed);
         for client in self.clients {
