@@ -5,22 +5,16 @@
 #[macro_use]
 extern crate couplet_watched;
 
-use std::io::{BufRead, BufReader, Read};
+mod kit;
+
+use std::io::Read;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A process that is killed with its test.
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use kit::{Killed, lines_and_host};
 
 /// The example, which cargo builds beside the tests.
 fn fastpoetry(arguments: &[&str]) -> Command {
@@ -45,12 +39,10 @@ fn it_serves_its_poem_until_a_signal() {
         file("a.toml", &format!("listen = \"localhost:0\"\npoem = \"{}\"\n", poem.display()));
     let mut command = fastpoetry(&["-v", "--config", config.to_str().expect("a text")]);
     let mut server = Killed(command.stderr(Stdio::piped()).spawn().expect("it starts"));
-    let log = BufReader::new(server.0.stderr.take().expect("a pipe"));
-    let mut lines = log.lines().map_while(Result::ok);
-    let host = lines.find_map(|line| Some(line.split_once("host=tcp:")?.1.to_owned()));
+    let (_lines, host) = lines_and_host(&mut server.0);
     for _ in 0..3 {
         let mut text = String::new();
-        let mut client = TcpStream::connect(host.as_deref().expect("a port")).expect("it accepts");
+        let mut client = TcpStream::connect(&host).expect("it accepts");
         client.read_to_string(&mut text).expect("it sends");
         assert_eq!(text, "Rose is a rose is a rose is a rose.\n");
     }
@@ -69,10 +61,7 @@ fn a_restart_keeps_its_port() {
     let config = file("c.toml", &text);
     let mut command = fastpoetry(&["--config", config.to_str().expect("a text")]);
     let mut first = Killed(command.stderr(Stdio::piped()).spawn().expect("it starts"));
-    let log = BufReader::new(first.0.stderr.take().expect("a pipe"));
-    let mut lines = log.lines().map_while(Result::ok);
-    let host = lines.find_map(|line| Some(line.split_once("host=tcp:")?.1.to_owned()));
-    let host = host.expect("a port");
+    let (_lines, host) = lines_and_host(&mut first.0);
     kill_process(Pid::from_child(&first.0), Signal::USR2).expect("it runs");
     assert_eq!(first.0.wait().expect("it ends").code(), Some(0));
     let mut text = String::new();

@@ -4,17 +4,21 @@
 #[macro_use]
 extern crate couplet_watched;
 
+mod kit;
+
 use std::cell::Cell;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::{env, process};
 
 use clap::Parser;
-use couplet::services::{Child as Supervised, TaskService};
+use couplet::services::{Child, TaskService};
 use couplet::{Deferred, Failure};
 use couplet_runner::{Arguments, Runner};
 use rustix::process::{Pid, Signal, kill_process};
+
+use kit::{Killed, lines_and_host};
 
 /// The command line of the program, in the process that is the program.
 const LINE: &str = "COUPLET_TEST_FRAIL";
@@ -49,22 +53,12 @@ fn the_program() {
                 forever
             }
         });
-        Ok(Supervised::new(task))
+        Ok(Child::new(task))
     });
     let code = runner.run(cli.runner);
     let known = [ExitCode::SUCCESS, ExitCode::from(1)];
     // Code 101 is that of a test that fails.
     process::exit(known.iter().position(|it| *it == code).map_or(3, |code| code as i32));
-}
-
-/// A process that is killed with its test.
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// Starts the program with these words; its log is a pipe.
@@ -99,12 +93,9 @@ fn a_program_whose_service_fails_too_often_ends_with_1_and_says_why() {
 #[test]
 fn a_restart_is_logged_and_counted() {
     let mut program = frail("--failures 1 -v --metrics tcp:0:interface=127.0.0.1");
-    let log = BufReader::new(program.0.stderr.take().expect("a pipe"));
-    let mut lines = log.lines().map_while(Result::ok);
-    let host = lines.find_map(|line| Some(line.split_once("host=tcp:")?.1.to_owned()));
+    let (mut lines, host) = lines_and_host(&mut program.0);
     let restart = lines.find(|line| line.contains("restarting a service")).expect("a restart");
     assert!(restart.contains("it broke service=") && restart.contains(" delay="), "{restart}");
-    let host = host.expect("a port");
     // It starts after a pause.
     let mut texts = std::iter::repeat_with(|| metrics(&host));
     let text = texts.find(|text| text.contains("couplet_ready 1\n")).expect("it starts");

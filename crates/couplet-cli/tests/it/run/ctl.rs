@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 
 use rustix::process::Signal;
 
-use super::{POEM, Program, echo, echoes, poet, python};
+use super::{POEM, Program, echo, echoes, folder_with_poem, poet, python};
 use crate::kit::{Client, PATIENCE, Running, couplet, has, wait_until};
 use crate::needed::Folder;
 
@@ -22,10 +22,8 @@ fn controlled() -> (Program, Client) {
 
 /// A program with a reader of a poem that has begun.
 fn reading(delay: f64) -> (Program, Client) {
-    let folder = Folder::new();
-    folder.write("poem", POEM);
     let text = poet(delay, 60.0) + "[supervisor]\ndrain = 60\nnot-ready-for = 0.1\n" + CONTROL;
-    let program = Program::start_with(folder, &text, &[]);
+    let program = Program::start_with(folder_with_poem(), &text, &[]);
     let mut reader = Client::connect(program.port("poet"));
     assert_eq!(reader.read_exact(5), &POEM[..5]);
     (program, reader)

@@ -7,7 +7,7 @@ use std::sync::mpsc::channel;
 
 use rustix::process::Signal;
 
-use super::{FILE, POEM, Program, echo, echoes, poet, run_in};
+use super::{FILE, POEM, Program, echo, echoes, folder_with_poem, poet, run_in};
 use crate::kit::{Client, PATIENCE};
 use crate::needed::Folder;
 
@@ -76,10 +76,8 @@ fn sigterm_and_sigint_end_it_with_0() {
 
 /// A program with a reader of a poem that has begun. The longest drain is 60 seconds.
 fn reading(delay: f64, more: &str) -> (Program, Client) {
-    let folder = Folder::new();
-    folder.write("poem", POEM);
     let text = format!("{}[supervisor]\ndrain = 60\n{more}", poet(delay, 60.0));
-    let program = Program::start_with(folder, &text, &["-v"]);
+    let program = Program::start_with(folder_with_poem(), &text, &["-v"]);
     let mut reader = Client::connect(program.port("poet"));
     assert_eq!(reader.read_exact(5), &POEM[..5]);
     (program, reader)
@@ -96,10 +94,8 @@ fn a_connection_may_finish_within_the_drain() {
 
 #[test]
 fn a_connection_is_closed_after_the_drain() {
-    let folder = Folder::new();
-    folder.write("poem", POEM);
     let text = format!("{}[supervisor]\ndrain = 0.1\n", poet(30.0, 0.1));
-    let mut program = Program::start_with(folder, &text, &[]);
+    let mut program = Program::start_with(folder_with_poem(), &text, &[]);
     let mut reader = Client::connect(program.port("poet"));
     reader.read_exact(5);
     program.signal(Signal::TERM);
@@ -123,7 +119,7 @@ fn connections_are_asked_to_finish_in_groups() {
         std::thread::spawn(move || sender.send((number, reader.read_to_end())));
     }
     program.signal(Signal::TERM);
-    // Each group has had the echoes of what it sent while the groups before it were closed.
+    // A client gets its echoes until its group is closed.
     let mut had = Vec::new();
     while !clients.is_empty() {
         for _ in 0..2 {

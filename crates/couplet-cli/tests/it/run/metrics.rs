@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use rustix::process::Signal;
 
-use super::{POEM, Program, echo, echoes, get, output_of, poet, port_after};
+use super::{Program, echo, echoes, folder_with_poem, get, output_of, poet, port_after};
 use crate::kit::{Client, noise, wait_until};
 use crate::needed::{Folder, Venv, missing};
 
@@ -103,9 +103,7 @@ fn pending_work_is_counted() {
         "[runner]\nlog-level = \"info\"\nmetrics = \"tcp:0:interface=127.0.0.1\"\n",
     ]
     .concat();
-    let folder = Folder::new();
-    folder.write("poem", POEM);
-    let program = Program::start_with(folder, &text, &[]);
+    let program = Program::start_with(folder_with_poem(), &text, &[]);
     let metrics = port_after("serving metrics and the health", &program);
     let port = program.port("a");
     program.server.line();

@@ -6,6 +6,7 @@ mod config;
 mod crash;
 mod ctl;
 mod health;
+mod heir;
 mod kinds;
 mod life;
 mod limits;
@@ -47,6 +48,13 @@ fn poet(delay: f64, drain: f64) -> String {
 }
 
 const POEM: &[u8] = b"1234567890123456789012345";
+
+/// A folder with the poem of [`poet`].
+fn folder_with_poem() -> Folder {
+    let folder = Folder::new();
+    folder.write("poem", POEM);
+    folder
+}
 
 /// A program that runs, with its folder.
 struct Program {

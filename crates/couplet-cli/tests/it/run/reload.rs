@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::Signal;
 
-use super::{FILE, POEM, Program, echo, echoes, is_refused, poet};
+use super::{FILE, Program, echo, echoes, folder_with_poem, is_refused, poet};
 use crate::kit::{Client, TempFile, has, wait_until};
 use crate::needed::Folder;
 use crate::tls::certificate;
@@ -172,10 +172,8 @@ fn a_reload_says_which_tables_wait_for_the_next_start() {
 
 #[test]
 fn two_hangups_leave_the_last_configuration() {
-    let folder = Folder::new();
-    folder.write("poem", POEM);
     let text = services(&[poet(30.0, 1.0)]);
-    let mut program = Program::start_with(folder, &text, &[]);
+    let mut program = Program::start_with(folder_with_poem(), &text, &[]);
     let mut reader = Client::connect(program.port("poet"));
     reader.read_exact(5);
     // The first reload waits until the poem's reader is closed; the second arrives meanwhile.
@@ -193,9 +191,7 @@ fn two_hangups_leave_the_last_configuration() {
 
 #[test]
 fn a_program_may_end_during_a_reload() {
-    let folder = Folder::new();
-    folder.write("poem", POEM);
-    let mut program = Program::start_with(folder, &services(&[poet(30.0, 60.0)]), &[]);
+    let mut program = Program::start_with(folder_with_poem(), &services(&[poet(30.0, 60.0)]), &[]);
     let mut reader = Client::connect(program.port("poet"));
     reader.read_exact(5);
     program.reload(&services(&[echo("b", "unix:b", "")]));

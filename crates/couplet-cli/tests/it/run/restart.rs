@@ -1,18 +1,16 @@
 //! `ctl restart` and SIGUSR2: a new process takes over the ports, and no connect is refused.
 
-use std::io::{Read, Write};
 use std::ops::{Deref, DerefMut};
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::process::Command;
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 use super::load::{Load, Talk};
-use super::{FILE, POEM, Program, echo, echoes, get, is_refused, poet, port_after};
-use crate::kit::{Client, Ended, PATIENCE, Running, couplet, noise, wait_until};
+use super::{
+    FILE, POEM, Program, echo, echoes, folder_with_poem, get, is_refused, poet, port_after,
+};
+use crate::kit::{Client, couplet, noise, wait_until};
 use crate::needed::Folder;
 
 const PROCESS: &str =
@@ -27,7 +25,7 @@ pub(super) fn services(services: &[String], more: &str) -> String {
 pub(super) struct Restarted(pub(super) Program);
 
 impl Restarted {
-    fn start(text: &str) -> Restarted {
+    pub(super) fn start(text: &str) -> Restarted {
         Restarted(Program::start(text))
     }
 
@@ -156,10 +154,8 @@ fn health_and_metrics_stay_at_their_ports() {
 
 #[test]
 fn the_status_shows_the_older_process_while_its_connections_finish() {
-    let folder = Folder::new();
-    folder.write("poem", POEM);
     let text = services(&[poet(30.0, 900.0)], "restart-drain = 900");
-    let mut program = Restarted(Program::start_with(folder, &text, &[]));
+    let mut program = Restarted(Program::start_with(folder_with_poem(), &text, &[]));
     let first = program.server.running.pid();
     let mut reader = Client::connect(program.port("poet"));
     reader.read_exact(5);
@@ -179,9 +175,7 @@ fn the_status_shows_the_older_process_while_its_connections_finish() {
 #[test]
 fn connections_of_the_old_process_finish() {
     let text = services(&[poet(0.2, 9.0), echo("a", "0", "")], "drain = 0.1\nrestart-drain = 20");
-    let folder = Folder::new();
-    folder.write("poem", POEM);
-    let mut program = Restarted(Program::start_with(folder, &text, &[]));
+    let mut program = Restarted(Program::start_with(folder_with_poem(), &text, &[]));
     let (_, port) = (program.port("a"), program.port("poet"));
     let mut reader = Client::connect(port);
     assert_eq!(reader.read_exact(5), &POEM[..5]);
@@ -349,10 +343,8 @@ fn a_program_that_a_restarted_one_starts_is_no_heir() {
 #[test]
 fn old_processes_do_not_pile_up() {
     let poem = poet(2.0, 900.0);
-    let folder = Folder::new();
-    folder.write("poem", POEM);
     let text = services(&[poem], "restart-drain = 900\ngenerations = 3");
-    let program = Restarted(Program::start_with(folder, &text, &[]));
+    let program = Restarted(Program::start_with(folder_with_poem(), &text, &[]));
     let port = program.port("poet");
     let mut readers = Vec::new();
     for _ in 0..2 {
@@ -374,10 +366,8 @@ fn old_processes_do_not_pile_up() {
 
 #[test]
 fn sigterm_ends_a_replaced_process_and_a_stop_during_the_start_ends_both() {
-    let folder = Folder::new();
-    folder.write("poem", POEM);
     let text = services(&[poet(30.0, 900.0)], "restart-drain = 900");
-    let mut program = Restarted(Program::start_with(folder, &text, &[]));
+    let mut program = Restarted(Program::start_with(folder_with_poem(), &text, &[]));
     let mut reader = Client::connect(program.port("poet"));
     reader.read_exact(5);
     program.restart();
@@ -426,10 +416,8 @@ fn changed_options_of_an_endpoint_keep_its_socket() {
 fn nothing_is_refused_reset_lost_or_doubled_in_a_hundred_restarts() {
     let chat = "[services.c]\nkind = \"chat\"\nlisten = \"0\"\n".to_owned();
     let all = [chat, echo("e", "0", ""), echo("u", "unix:u", ""), poet(0.001, 9.0)];
-    let folder = Folder::new();
-    folder.write("poem", POEM);
     let text = services(&all, "generations = 100");
-    let program = Restarted(Program::start_with(folder, &text, &[]));
+    let program = Restarted(Program::start_with(folder_with_poem(), &text, &[]));
     let (chat, port, _) = (program.port("c"), program.port("e"), program.port("poet"));
     program.server.line();
     let mut idle: Vec<Client> = (0..200).map(|_| Client::connect(port)).collect();
@@ -536,100 +524,4 @@ fn a_program_that_has_become_another_user_keeps_its_low_port() {
     assert_eq!(program.reload_by_ctl(&changed).code, Some(0));
     echoes(&mut Client::connect(port));
     program.stop();
-}
-
-/// Starts a program that believes itself restarted by this process.
-fn start_heir(folder: &Folder) -> (UnixStream, Running) {
-    let (ours, theirs) = UnixStream::pair().unwrap();
-    folder.write(FILE, services(&[echo("a", "unix:a", "")], ""));
-    let mut command = Command::new("sh");
-    command.args(["-c", "exec 3<&0; exec \"$@\"", "sh"]).stdin(OwnedFd::from(theirs));
-    let program = couplet(&["run", FILE]);
-    command.arg(program.get_program()).args(program.get_args()).current_dir(&**folder);
-    command.env("COUPLET_RESTARTED_BY", std::process::id().to_string());
-    command.stdout(Stdio::null()).stderr(Stdio::piped());
-    let running = Running::spawn(&mut command);
-    ours.set_read_timeout(Some(PATIENCE)).unwrap();
-    (ours, running)
-}
-
-fn send_string(link: &mut UnixStream, string: &str) {
-    link.write_all(&(string.len() as u32).to_be_bytes()).unwrap();
-    link.write_all(string.as_bytes()).unwrap();
-}
-
-/// Reads an answer; `None` at the end of the link.
-fn read_string(link: &mut UnixStream) -> Option<String> {
-    let mut length = [0; 4];
-    link.read_exact(&mut length).ok()?;
-    let mut answer = vec![0; u32::from_be_bytes(length) as usize];
-    link.read_exact(&mut answer).unwrap();
-    Some(String::from_utf8(answer).unwrap())
-}
-
-/// Sends a new process these strings; returns its answers and its end.
-fn as_older_process(strings: &[&str]) -> (Vec<String>, Ended) {
-    let folder = Folder::new();
-    let (mut ours, running) = start_heir(&folder);
-    let mut answers = Vec::new();
-    for string in strings {
-        send_string(&mut ours, string);
-        let Some(answer) = read_string(&mut ours) else { break };
-        answers.push(answer);
-    }
-    drop(ours);
-    (answers, running.ended())
-}
-
-fn hello(version: u32) -> String {
-    format!(
-        "{{\"descriptors\":0,\"request\":{{\"Hello\":{{\"version\":{version},\"generation\":2}}}}}}"
-    )
-}
-
-const START: &str = "{\"descriptors\":0,\"request\":\"Start\"}";
-
-#[test]
-fn a_new_process_serves_if_the_older_one_dies_while_it_starts() {
-    // A link with an answer that was not read ends with a reset.
-    for reads_answer in [false, true] {
-        let folder = Folder::new();
-        let (mut link, mut running) = start_heir(&folder);
-        send_string(&mut link, &hello(1));
-        if reads_answer {
-            assert!(read_string(&mut link).is_some_and(|answer| answer.contains("Done")));
-        }
-        send_string(&mut link, START);
-        drop(link);
-        let socket = folder.path("a");
-        wait_until("an echo", || {
-            let Ok(mut client) = UnixStream::connect(&socket) else { return false };
-            client.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-            client.write_all(b"x").is_ok() && client.read_exact(&mut [0]).is_ok()
-        });
-        running.signal(Signal::TERM);
-        running.ended();
-        assert!(!Path::new(&socket).exists(), "the file is its own");
-    }
-}
-
-#[test]
-fn an_older_program_of_another_version_is_refused_and_nonsense_harms_nothing() {
-    let refused = "the running program hands over by version 99, this one by 1";
-    for (strings, wanted) in [
-        (vec![hello(99)], refused),
-        (vec!["nonsense".to_owned()], "the other process sent an odd message: "),
-        (vec![String::new()], "the other process sent an odd message: "),
-        (vec![hello(1), "{\"descriptors\":1,\"request\":\"PidFile\"}".to_owned()], "missing"),
-        (vec![START.to_owned()], "a message is missing"),
-        (vec!["{\"descriptors\":0,\"request\":\"Moved\"}".to_owned()], "came too early"),
-    ] {
-        let strings: Vec<&str> = strings.iter().map(String::as_str).collect();
-        let (answers, ended) = as_older_process(&strings);
-        let last = answers.last().expect("an answer");
-        assert!(last.contains("Failed") && last.contains(wanted), "{last}");
-        // The older process ended before it had sent all its connections.
-        assert_eq!(ended.code, Some(1), "{strings:?} {ended:?}");
-        assert!(ended.stderr.contains("the older process is lost"), "{}", ended.stderr);
-    }
 }

@@ -2,17 +2,15 @@
 
 use super::reload::tls_echo;
 use super::restart::{Restarted, services};
-use super::{POEM, Program, echo, poet};
+use super::{POEM, Program, echo, folder_with_poem, poet};
 use crate::kit::{has, wait_until};
-use crate::needed::Folder;
 use crate::tls::certificate;
 
 const LISTEN: &str = "tls:127.0.0.1:0:cert=cert.pem";
 
 fn start(all: &[String], more: &str) -> Restarted {
-    let folder = Folder::new();
+    let folder = folder_with_poem();
     folder.write("cert.pem", std::fs::read(certificate().path()).unwrap());
-    folder.write("poem", POEM);
     Restarted(Program::start_with(folder, &services(all, more), &[]))
 }
 

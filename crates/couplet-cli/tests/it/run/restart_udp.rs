@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::restart::{Restarted, services};
-use super::{FILE, POEM, Program, echo, echoes, poet, port_after, run_in};
+use super::{FILE, Program, echo, echoes, folder_with_poem, poet, port_after, run_in};
 use crate::kit::{Client, PATIENCE, wait_until};
 use crate::needed::Folder;
 
@@ -86,7 +86,7 @@ fn each_datagram_is_answered_exactly_once_in_twenty_restarts() {
         let text = services(&[config], "generations = 30");
         let text = text.replace("[runner]\n", &format!("[runner]\n{threads}"));
         assert!(text.contains(threads));
-        let program = Restarted(Program::start(&text));
+        let program = Restarted::start(&text);
         let port = udp_port(&program, "e");
         let ends = Arc::new(AtomicBool::new(false));
         let clients = [0, 1].map(|_| {
@@ -111,7 +111,7 @@ fn a_forwarder_answers_across_a_restart() {
     let (server, number) = server();
     let to = format!("udp:localhost:{number}");
     let config = forward("f", "udp:0", &to, "");
-    let mut program = Restarted(Program::start(&services(&[config], "")));
+    let mut program = Restarted::start(&services(&[config], ""));
     let port = udp_port(&program, "f");
     let (client, host) = (socket(), SocketAddr::from(([127, 0, 0, 2], port.port())));
     client.send_to(b"one", host).unwrap();
@@ -137,10 +137,8 @@ fn an_old_process_whose_connections_finish_reads_no_datagram() {
     let (server, number) = server();
     let to = format!("udp:127.0.0.1:{number}");
     let all = [forward("f", "udp:0:interface=127.0.0.1", &to, ""), poet(9.0, 90.0)];
-    let folder = Folder::new();
-    folder.write("poem", POEM);
     let text = services(&all, "restart-drain = 90");
-    let mut program = Restarted(Program::start_with(folder, &text, &[]));
+    let mut program = Restarted(Program::start_with(folder_with_poem(), &text, &[]));
     let (port, poet) = (udp_port(&program, "f"), program.port("poet"));
     let mut reader = Client::connect(poet);
     reader.read_exact(5);
@@ -196,7 +194,7 @@ fn tcp_and_udp_on_one_number_stay_apart() {
         let listen = format!("listen = [\"{free}\", \"{udp}\"]");
         services(&[format!("[services.e]\nkind = \"echo\"\n{listen}\n{more}\n")], "")
     };
-    let program = Restarted(Program::start(&mixed("")));
+    let program = Restarted::start(&mixed(""));
     let (client, mut open) = (socket(), None);
     let served = |program: &Program, names: [&str; 2]| {
         assert_eq!(program.port(names[0]), free);
@@ -221,7 +219,7 @@ fn tcp_and_udp_on_one_number_stay_apart() {
 #[test]
 fn a_restart_that_fails_leaves_the_old_process_reading() {
     let udp = echo("e", "udp:0:interface=127.0.0.1", "");
-    let program = Restarted(Program::start(&services(std::slice::from_ref(&udp), "")));
+    let program = Restarted::start(&services(std::slice::from_ref(&udp), ""));
     let (client, port) = (socket(), udp_port(&program, "e"));
     let held = UdpSocket::bind("127.0.77.2:0").unwrap();
     let taken = format!("udp:{}", held.local_addr().unwrap());

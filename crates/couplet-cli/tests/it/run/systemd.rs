@@ -7,7 +7,7 @@ use std::process::Command;
 use rustix::process::Signal;
 
 use super::restart::Restarted;
-use super::{POEM, Program, echo, poet};
+use super::{POEM, Program, echo, folder_with_poem, poet};
 use crate::inherited::echoes;
 use crate::kit::{Client, PATIENCE, has};
 use crate::needed::Folder;
@@ -107,9 +107,7 @@ fn a_reload_is_reported_even_if_the_file_is_wrong() {
 
 /// A program in the middle of a reload, which drains a reader for a second.
 fn draining_reload() -> (Program, Manager, Client) {
-    let folder = Folder::new();
-    folder.write("poem", POEM);
-    let (mut program, manager) = Manager::start(folder, &poet(30.0, 1.0));
+    let (mut program, manager) = Manager::start(folder_with_poem(), &poet(30.0, 1.0));
     manager.expect_ready();
     let mut reader = Client::connect(program.port("poet"));
     reader.read_exact(5);
@@ -142,10 +140,8 @@ fn a_program_that_ends_during_a_reload_is_not_ready_again() {
 
 #[test]
 fn it_reports_the_stop_before_connections_are_drained() {
-    let folder = Folder::new();
-    folder.write("poem", POEM);
     let text = poet(0.5, 60.0) + "[supervisor]\ndrain = 60\n";
-    let (mut program, manager) = Manager::start(folder, &text);
+    let (mut program, manager) = Manager::start(folder_with_poem(), &text);
     manager.expect_ready();
     let mut reader = Client::connect(program.port("poet"));
     reader.read_exact(5);

@@ -7,8 +7,9 @@ use std::os::unix::net::UnixStream;
 use rustix::process::Signal;
 
 use super::load::{Load, Talk};
+use super::metrics::value;
 use super::restart::{Restarted, services};
-use super::{FILE, POEM, Program, echo, echoes, get, poet, port_after, run_in};
+use super::{FILE, POEM, Program, echo, echoes, folder_with_poem, get, poet, port_after, run_in};
 use crate::kit::{Client, pause, wait_until};
 use crate::needed::Folder;
 
@@ -69,9 +70,7 @@ fn connections_are_spread_over_all_loops_and_counted_together() {
         assert!(text.contains(&wanted), "{wanted}: {text}");
     }
     // Two callbacks of each connection: the calls of all loops are timed.
-    let calls = text.lines().find_map(|line| line.strip_prefix("couplet_callback_seconds_count "));
-    let calls: f64 = calls.expect("a count").parse().unwrap();
-    assert!(calls >= 60.0, "{text}");
+    assert!(value(metrics, "couplet_callback_seconds_count") >= 60, "{text}");
     let status = program.ctl(&["status"]);
     let ports =
         status.text().lines().filter(|line| line.contains(&format!("port        tcp:{port} ")));
@@ -146,10 +145,8 @@ fn a_reload_changes_a_service_in_all_loops_and_others_notice_nothing() {
 
 #[test]
 fn sigterm_lets_connections_of_all_loops_finish() {
-    let folder = Folder::new();
-    folder.write("poem", POEM);
     let text = poet(0.1, 9.0) + "[supervisor]\ndrain = 9\n" + &process("3", "");
-    let mut program = Program::start_with(folder, &text, &[]);
+    let mut program = Program::start_with(folder_with_poem(), &text, &[]);
     let port = program.port("poet");
     program.wait_told("started");
     let mut readers: Vec<Client> = (0..6).map(|_| Client::connect(port)).collect();
@@ -168,10 +165,8 @@ fn sigterm_lets_connections_of_all_loops_finish() {
 
 #[test]
 fn a_second_signal_ends_all_loops() {
-    let folder = Folder::new();
-    folder.write("poem", POEM);
     let text = poet(60.0, 60.0) + "[supervisor]\ndrain = 60\n" + &process("3", "");
-    let mut program = Program::start_with(folder, &text, &[]);
+    let mut program = Program::start_with(folder_with_poem(), &text, &[]);
     let port = program.port("poet");
     let mut readers: Vec<Client> = (0..3).map(|_| Client::connect(port)).collect();
     readers.iter_mut().for_each(|reader| drop(reader.read_exact(5)));
@@ -230,7 +225,7 @@ fn nothing_is_refused_reset_lost_or_doubled_when_threads_change_in_restarts() {
         services(&all, "generations = 100")
             .replace("[runner]\n", &format!("[runner]\nthreads = {threads}\n"))
     };
-    let program = Restarted(Program::start(&text("3")));
+    let program = Restarted::start(&text("3"));
     let (chat, port) = (program.port("c"), program.port("e"));
     program.server.line();
     let mut idle = connect_all(port, 100);
@@ -254,7 +249,7 @@ fn nothing_is_refused_reset_lost_or_doubled_when_threads_change_in_restarts() {
 fn a_restart_that_fails_leaves_all_loops_serving() {
     let good = services(&[echo("a", "0", ""), echo("u", "unix:u", "")], "");
     let good = good.replace("[runner]\n", "[runner]\nthreads = 3\n");
-    let program = Restarted(Program::start(&good));
+    let program = Restarted::start(&good);
     let port = program.port("a");
     let mut clients = connect_all(port, 6);
     let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
