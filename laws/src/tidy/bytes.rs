@@ -43,8 +43,8 @@ const GATES: [Gate; 15] = [
         method: "deliver",
         arguments: 2,
         what: "bytes go to the protocol of a connection",
-        // `resumed` delivers the bytes that an upgrade left unread.
-        callers: &[("Life::feed", 1), ("Life::resumed", 1)],
+        // `deliver_unread`: those that an upgrade, or layers that were dropped, left unread.
+        callers: &[("Life::feed", 1), ("Life::deliver_unread", 1)],
     },
     Gate {
         method: "hand_data",

@@ -96,6 +96,10 @@ pub struct Opened {
     pub infos: Vec<Rc<dyn Any>>,
 }
 
+/// Layers have told about a connection more than a PROXY header.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NotOnlyProxyHeader;
+
 impl Opened {
     /// An `Opened` with only this info.
     pub fn with_info(info: impl Any) -> Box<Opened> {
@@ -109,6 +113,27 @@ impl Opened {
     /// The info of this type; if several layers have one, the uppermost layer's.
     pub fn find<T: 'static>(&self) -> Option<Rc<T>> {
         self.infos.iter().rev().find_map(|info| info.clone().downcast().ok())
+    }
+
+    /// The PROXY header that led to this, if nothing but such a header, or nothing, did. It may be written
+    /// again in version 2.
+    ///
+    /// # Errors
+    ///
+    /// If anything else did.
+    pub(crate) fn only_proxy_header(&self) -> Result<Option<&ProxyHeader>, NotOnlyProxyHeader> {
+        let addresses = (&self.peer, &self.host);
+        match &self.infos[..] {
+            [] if addresses == (&None, &None) => Ok(None),
+            [info] => {
+                let header = info.downcast_ref::<ProxyHeader>().filter(|header| {
+                    addresses == (&header.peer, &header.host)
+                        && header.encode(ProxyVersion::V2).is_ok()
+                });
+                header.map(Some).ok_or(NotOnlyProxyHeader)
+            }
+            _ => Err(NotOnlyProxyHeader),
+        }
     }
 
     /// Merges in the results of a layer that opened later.
@@ -250,6 +275,16 @@ pub trait Layer: Any {
     /// The simulator compares the bytes that the protocols at both ends of a connection write and
     /// receive if their layers, transparent ones aside, are of the same types.
     fn is_transparent(&self) -> bool {
+        false
+    }
+
+    /// Whether the layer has done its work: it holds nothing, and every later byte would pass
+    /// unchanged in both directions; `false` by default.
+    ///
+    /// Asked when all layers of a new connection have opened. If each of them has done its work, they
+    /// are dropped, and the connection continues as one without layers, whose bytes pass at its speed
+    /// and which may [move to another process](crate::Reactor::hand_over).
+    fn is_finished(&self) -> bool {
         false
     }
 

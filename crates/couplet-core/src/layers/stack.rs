@@ -445,6 +445,25 @@ impl Layers {
         self.state.unopened == 0
     }
 
+    /// Whether every layer has [done its work](Layer::is_finished), and no output is left in the stack.
+    pub(crate) fn are_finished(&self) -> bool {
+        let is_finished = |level: &Level| {
+            level.stage == Stage::Open
+                && level.below.is_empty()
+                && !level.below.has_spent()
+                && level.layer.is_finished()
+        };
+        let is_ending = matches!(self.state.progress, Progress::BehindEnd | Progress::Failed);
+        !is_ending && self.levels.iter().all(is_finished)
+    }
+
+    /// Takes the received bytes that no receiver has taken, in their order, from
+    /// [finished](Self::are_finished) layers.
+    pub(crate) fn take_unread(&mut self) -> Vec<u8> {
+        let held = self.levels.iter_mut().rev().map(|level| mem::take(&mut level.unread));
+        held.flat_map(|unread| unread.rest().to_vec()).collect()
+    }
+
     /// Information that the layers obtained while they opened.
     pub fn opened(&self) -> &Opened {
         &self.state.opened

@@ -15,6 +15,7 @@ use crate::driver::ConnectedSocket;
 #[cfg(unix)]
 use crate::driver::Pipe;
 use crate::factory::{ErasedFactory, Factory, FactorySlot, IntoFactory};
+use crate::layers::Opened;
 use crate::protocol::Protocol;
 use crate::recorder::{Reactor, Source, loop_ended};
 use crate::transport::{Connection, Transport};
@@ -34,11 +35,13 @@ pub(super) struct AdoptionSource {
     pub(super) attached: Option<DependentGuard>,
     /// Whether it belongs to the port that listens on its address.
     pub(super) joins_port: bool,
+    /// What layers had told about it in another process.
+    pub(super) opened: Option<Opened>,
 }
 
 impl From<Adopted> for AdoptionSource {
     fn from(adopted: Adopted) -> AdoptionSource {
-        AdoptionSource { adopted, attached: None, joins_port: false }
+        AdoptionSource { adopted, attached: None, joins_port: false, opened: None }
     }
 }
 
@@ -148,11 +151,8 @@ impl Reactor {
         factory: F,
     ) -> Deferred<Connection<F::Protocol>> {
         let attached = Some(DependentGuard(dependent));
-        AdoptionCell::start(
-            self,
-            AdoptionSource { adopted, attached, joins_port: false },
-            self.attach_factory(factory),
-        )
+        let source = AdoptionSource { attached, ..AdoptionSource::from(adopted) };
+        AdoptionCell::start(self, source, self.attach_factory(factory))
     }
 
     /// Makes the end of a run wait for this program.
@@ -206,4 +206,5 @@ pub(super) struct OpeningAdoption {
     pub(super) done: Done,
     /// `Some` until the connection has it.
     pub(super) attached: Option<DependentGuard>,
+    pub(super) opened: Option<Opened>,
 }

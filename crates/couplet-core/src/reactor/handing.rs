@@ -12,6 +12,7 @@ use crate::address::Address;
 use crate::defer::{Deferred, Resolver};
 use crate::driver::Released;
 use crate::factory::IntoFactory;
+use crate::layers::{Opened, ProxyHeader, ProxyVersion};
 use crate::panics::Contained;
 #[cfg(unix)]
 use crate::protocol::HandOver;
@@ -40,6 +41,8 @@ pub(super) struct Record {
     // Bound: `MOST_BYTES`, in the turn.
     pub(super) unsent: Vec<u8>,
     pub(super) settings: TransportSettings,
+    /// The header that a proxy sent.
+    pub(super) proxy: Option<ProxyHeader>,
 }
 
 /// A request to the turn.
@@ -56,7 +59,8 @@ impl Reactor {
     /// The Deferred fires with `None`, and the connection stays in this loop, if the protocol refuses;
     /// if the connection was made by a connect, has layers such as TLS, is closing or half closed, is to
     /// be upgraded, or has more than 1 MiB or descriptors to send; and on a driver whose connections
-    /// can't leave it.
+    /// can't leave it. A layer that has [done its work](crate::layers::Layer::is_finished) is no obstacle,
+    /// nor is the [`ProxyHeader`] that it has read; other infos of such layers are.
     ///
     /// ```
     /// use couplet::reactor::HandedOver;
@@ -97,8 +101,8 @@ impl Reactor {
     /// Continues a connection of another process, with a protocol for its
     /// [kind](HandedOver::kind). The protocol's first call is `connection_made`; then it gets the unread
     /// bytes, in the next turn at the earliest, when all connections that were taken over together have
-    /// begun. Unsent output of its predecessor leaves before its own. Settings and counters are those
-    /// that the connection had; a producer is gone. It belongs to the port that listens on its address,
+    /// begun. Unsent output of its predecessor leaves before its own. Settings, counters,
+    /// addresses and the [`ProxyHeader`] are those that the connection had; a producer is gone. It belongs to the port that listens on its address,
     /// if there is one.
     ///
     /// The Deferred fires with the transport once the connection is in the loop.
@@ -113,14 +117,15 @@ impl Reactor {
         handed: HandedOver,
         protocol: impl Protocol,
     ) -> io::Result<Deferred<Transport>> {
-        let HandedOver { connection, record } = handed;
+        let HandedOver { connection, mut record } = handed;
+        let opened = record.proxy.take().map(Opened::from);
         let next: Box<dyn Protocol> = Box::new(protocol);
         let mut continued = Some(Continued { record, next: Some(Contained::new(next)) });
         let adopted = match connection {
             Released::Socket(socket) => self.world().adopt(socket)?,
             Released::InWorld(adopted) => adopted,
         };
-        let source = AdoptionSource { joins_port: true, ..AdoptionSource::from(adopted) };
+        let source = AdoptionSource { joins_port: true, opened, ..AdoptionSource::from(adopted) };
         let factory = (move |_: &Address| continued.take()).into_factory();
         let adopting = AdoptionCell::start::<Continued>(self, source, self.attach_factory(factory));
         Ok(adopting.map(|connection| connection.transport()))
@@ -178,9 +183,11 @@ impl HandedOver {
         &self.record.state
     }
 
-    /// The address of the peer; `None` if the socket is no longer connected.
+    /// The address of the peer, which a proxy may have told; `None` if the socket is no longer connected.
     pub fn peer(&self) -> Option<Address> {
-        self.connection.peer()
+        let peer = self.connection.peer()?;
+        let told = self.record.proxy.as_ref().and_then(|header| header.peer.clone());
+        Some(told.unwrap_or(peer))
     }
 
     /// The socket's descriptor, and a record of everything else, for another process.
@@ -219,17 +226,21 @@ impl fmt::Debug for HandedOver {
 }
 
 /// The version of [`Record::encode`].
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
-/// The record in bytes: a version; the settings, each as 8 bytes; kind, state, unread and unsent
-/// bytes, each after its length in 4 bytes. Numbers are in network byte order.
+/// The record in bytes: a version; the settings, each as 8 bytes; kind, state, unread bytes, unsent
+/// bytes, and the PROXY header in its version 2 or nothing, each after its length in 4 bytes. Numbers
+/// are in network byte order.
 impl Record {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![VERSION];
         for number in self.settings.0 {
             bytes.extend(number.to_be_bytes());
         }
-        for part in [self.kind.as_bytes(), &self.state, &self.unread, &self.unsent] {
+        let header = self.proxy.as_ref().map(|header| header.encode(ProxyVersion::V2));
+        let header =
+            header.transpose().expect("`Opened::only_proxy_header` checks it").unwrap_or_default();
+        for part in [self.kind.as_bytes(), &self.state, &self.unread, &self.unsent, &header] {
             let length = u32::try_from(part.len()).expect("a part has a limit");
             bytes.extend(length.to_be_bytes());
             bytes.extend(part);
@@ -254,8 +265,13 @@ impl Record {
         };
         let kind = String::from_utf8(part(HandOver::MOST_KIND)?).ok()?;
         let (state, unread, unsent) = (part(HandOver::MOST)?, part(usize::MAX)?, part(MOST_BYTES)?);
+        let header = part(usize::MAX)?;
+        let proxy = match header.is_empty() {
+            true => None,
+            false => Some(ProxyHeader::decode(&header).ok()?),
+        };
         let settings = TransportSettings(numbers);
-        rest.is_empty().then_some(Record { kind, state, unread, unsent, settings })
+        rest.is_empty().then_some(Record { kind, state, unread, unsent, settings, proxy })
     }
 }
 
@@ -268,12 +284,25 @@ mod tests {
     fn records() -> impl Strategy<Value = Record> {
         let bytes = || proptest::collection::vec(any::<u8>(), 0..200);
         let settings = any::<[u64; TransportSettings::COUNT]>();
-        (".{0,20}", bytes(), bytes(), bytes(), settings).prop_map(
-            |(kind, state, unread, unsent, numbers)| {
+        (".{0,20}", bytes(), bytes(), bytes(), settings, proptest::option::of(headers())).prop_map(
+            |(kind, state, unread, unsent, numbers, proxy)| {
                 let settings = TransportSettings(numbers);
-                Record { kind, state, unread, unsent, settings }
+                Record { kind, state, unread, unsent, settings, proxy }
             },
         )
+    }
+
+    fn headers() -> impl Strategy<Value = ProxyHeader> {
+        let address =
+            || any::<(std::net::Ipv4Addr, u16)>().prop_map(|(ip, port)| (ip, port).into());
+        let addresses = proptest::option::of((address(), address()));
+        (addresses, proptest::option::of(".{0,20}")).prop_map(|(addresses, authority)| {
+            let ends =
+                addresses.map(|(peer, host): (std::net::SocketAddr, std::net::SocketAddr)| {
+                    ProxyHeader::new(peer.into(), host.into())
+                });
+            ProxyHeader { authority, ..ends.unwrap_or_default() }
+        })
     }
 
     proptest! {

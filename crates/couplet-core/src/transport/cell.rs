@@ -23,7 +23,7 @@ use crate::driver::{
     Key, LocalEnd, LocalSocket, PeerCredentials, SockRef, SocketCall, SocketOption,
 };
 use crate::error::{ConnectionLost, Reason};
-use crate::layers::{Layer, LayerWaker, Opened, StartLayerError};
+use crate::layers::{Layer, LayerWaker, NotOnlyProxyHeader, Opened, ProxyHeader, StartLayerError};
 use crate::outbox::Outbox;
 use crate::panics::{Contained, discard, discard_all};
 use crate::protocol::{HandOver, Protocol};
@@ -126,11 +126,16 @@ pub(super) enum Level {
     Nothing,
 }
 
-/// Byte counts of a socket under layers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct WireBytes {
-    pub(crate) received: u64,
-    pub(crate) sent: u64,
+/// Bytes that a socket received and sent.
+type WireBytes = [u64; 2];
+
+/// The byte counts of a socket, where those of the protocol do not tell them.
+#[derive(Clone, Copy, Debug)]
+enum Wire {
+    /// There are layers.
+    Counted(WireBytes),
+    /// Layers that were dropped took this many bytes, which the protocol did not see.
+    Beside(WireBytes),
 }
 
 /// The buffer sizes, in bytes, at which the write side counts as full and as drained.
@@ -221,12 +226,16 @@ pub(super) struct StartingLayer {
     pub(super) clear: Outbox,
 }
 
-/// State of a connection with layers.
-#[derive(Default)]
+/// State of a connection that has or had layers.
 struct LayeredState {
-    /// Bytes below the layers, which differ from those of the protocol in number.
-    wire: Cell<WireBytes>,
+    wire: Cell<Wire>,
     opened: RefCell<Option<Rc<Opened>>>,
+}
+
+impl Default for LayeredState {
+    fn default() -> LayeredState {
+        LayeredState { wire: Cell::new(Wire::Beside([0, 0])), opened: RefCell::default() }
+    }
 }
 
 #[derive(Default)]
@@ -374,6 +383,18 @@ impl ConnectionCell {
         self.below.get()?.opened.borrow().as_ref()?.find()
     }
 
+    /// The PROXY header of the connection, if that is all that layers have told about it.
+    ///
+    /// # Errors
+    ///
+    /// If they have told more.
+    pub(crate) fn only_proxy_header(&self) -> Result<Option<ProxyHeader>, NotOnlyProxyHeader> {
+        let Some(below) = self.below.get() else { return Ok(None) };
+        let opened = below.opened.borrow();
+        let header = opened.as_ref().map(|opened| opened.only_proxy_header()).transpose()?;
+        Ok(header.flatten().cloned())
+    }
+
     /// Drops the rarely used state, whose user objects contain panics of their drops, and the infos of
     /// layers, which do not.
     pub(super) fn retire(&mut self) {
@@ -445,7 +466,7 @@ impl ConnectionCell {
     /// Queues a descriptor, or returns it.
     #[cfg(unix)]
     pub(super) fn attach(&self, descriptor: OwnedFd) -> Result<(), OwnedFd> {
-        if self.wire().is_some() || self.peer.unix().is_none() || !self.is_open_to_output() {
+        if self.is_layered() || self.peer.unix().is_none() || !self.is_open_to_output() {
             return Err(descriptor);
         }
         self.outbox.borrow_mut().attach(descriptor)
@@ -809,13 +830,24 @@ impl ConnectionCell {
 
     /// Starts counting the bytes below the layers, where `unsent` already written bytes remain.
     pub(super) fn set_layered(&self, unsent: usize) {
-        let sent = self.bytes_out() - unsent as u64;
-        let wire = WireBytes { received: self.bytes_in.get(), sent };
+        let [received, sent] = self.wire_bytes();
+        let wire = Wire::Counted([received, sent - unsent as u64]);
         self.below.get_or_init(Box::default).wire.set(wire);
     }
 
-    fn wire(&self) -> Option<WireBytes> {
-        self.below.get().map(|below| below.wire.get())
+    /// Whether there are layers.
+    fn is_layered(&self) -> bool {
+        self.below.get().is_some_and(|below| matches!(below.wire.get(), Wire::Counted(_)))
+    }
+
+    /// The layers were dropped, before the protocol has received or written a byte; `unread` bytes, which
+    /// the layers had received, are about to be delivered.
+    pub(super) fn end_layers(&self, unread: usize) {
+        let [received, sent] = self.wire_bytes();
+        self.bytes_in.set(unread as u64);
+        if let Some(below) = self.below.get() {
+            below.wire.set(Wire::Beside([received.saturating_sub(unread as u64), sent]));
+        }
     }
 
     /// The number of bytes that the protocol wrote, up to those about to enter its first layer.
@@ -847,24 +879,28 @@ impl ConnectionCell {
     }
 
     /// The numbers of bytes that the socket received and sent.
-    pub(crate) fn wire_bytes(&self) -> [u64; 2] {
-        match self.wire() {
-            Some(wire) => [wire.received, wire.sent],
-            None => [self.bytes_in.get(), self.bytes_out()],
-        }
+    pub(crate) fn wire_bytes(&self) -> WireBytes {
+        let [received, sent] = match self.below.get().map(|below| below.wire.get()) {
+            Some(Wire::Counted(bytes)) => return bytes,
+            Some(Wire::Beside(bytes)) => bytes,
+            None => [0, 0],
+        };
+        [received + self.bytes_in.get(), sent + self.bytes_out()]
     }
 
+    /// Counts bytes below the layers.
     pub(super) fn add_wire_bytes(&self, received: usize, sent: usize) {
-        if let Some(below) = self.below.get() {
-            let WireBytes { received: before, sent: sent_before } = below.wire.get();
-            let (received, sent) = (before + received as u64, sent_before + sent as u64);
-            below.wire.set(WireBytes { received, sent });
+        if let Some(below) = self.below.get()
+            && let Wire::Counted([before, sent_before]) = below.wire.get()
+        {
+            let bytes = [before + received as u64, sent_before + sent as u64];
+            below.wire.set(Wire::Counted(bytes));
         }
     }
 
     /// A counter that grows with each byte sent.
     fn progress(&self) -> u64 {
-        self.wire().map_or_else(|| self.bytes_out(), |wire| wire.sent)
+        self.wire_bytes()[1]
     }
 
     #[inline]
@@ -1035,7 +1071,7 @@ impl ConnectionCell {
 
     /// The number of bytes sent; with layers, the number of bytes that they accepted.
     pub(crate) fn bytes_out(&self) -> u64 {
-        let left = if self.wire().is_some() { self.waiting() } else { self.buffered() };
+        let left = if self.is_layered() { self.waiting() } else { self.buffered() };
         self.bytes_accepted.get() - left as u64
     }
 

@@ -243,9 +243,10 @@ pub(crate) struct Life {
     stopping: bool,
     /// The peer's FIN was reported. The stream that layers decode may end before or after it.
     peer_fin: bool,
-    /// Bytes left over by an upgrade, which the protocol gets before any new byte.
+    /// Bytes left over by an upgrade or by layers that were dropped, which the protocol gets before any
+    /// new byte.
     // Bound: the rest of an upgrade: bytes that the old protocol's framer held (its limit and one
-    // chunk), and those of `upgrade_with`.
+    // chunk), and those of `upgrade_with`; one chunk for each layer that was dropped.
     unread: Vec<u8>,
     /// While flushing: the system's unsent bytes when last measured.
     unsent: Option<usize>,
@@ -634,9 +635,10 @@ impl Life {
                 }
             }
             (Reading::Paused { .. }, false) => self.pending |= due::RESUMED,
-            // Paused and resumed before the pause was applied; meanwhile the layers stopped.
-            (Reading::Layered, false)
-                if self.layered.as_deref().is_some_and(Layered::is_behind) =>
+            // Paused and resumed before the pause was applied; meanwhile bytes had to wait.
+            (Reading::On | Reading::Layered, false)
+                if !self.unread.is_empty()
+                    || self.layered.as_deref().is_some_and(Layered::is_behind) =>
             {
                 *reading = Reading::Paused { since: now, fin: false };
                 self.pending |= due::RESUMED;
@@ -685,13 +687,14 @@ impl Life {
             && !cell.has_attached()
     }
 
-    /// Whether the connection has no layers and is open in both directions.
+    /// Whether the connection has no layers, is open in both directions, and is all that a record tells.
     fn is_whole(&self) -> bool {
         let is_open = match &self.state {
             State::Open { reading, writing } => !reading.has_ended() && *writing == Writing::Open,
             _ => false,
         };
-        is_open && !self.peer_fin && !self.panicked && self.layered.is_none()
+        let is_told = || self.transport.cell.only_proxy_header().is_ok();
+        is_open && !self.peer_fin && !self.panicked && self.layered.is_none() && is_told()
     }
 
     /// Another process has the connection. The protocol is dropped.
@@ -1163,12 +1166,18 @@ impl Life {
         // Bytes left over by an upgrade precede new ones. A layer that the protocol has started
         // fails because of them.
         let starts = self.transport.cell.is_starting();
-        if self.wants_to_read() && !self.unread.is_empty() && !starts {
-            let unread = std::mem::take(&mut self.unread);
-            self.deliver(&unread, now);
+        if self.wants_to_read() && !starts {
+            self.deliver_unread(now);
         }
         if self.wants_to_read() {
             self.continue_reading(now);
+        }
+    }
+
+    fn deliver_unread(&mut self, now: Instant) {
+        let unread = std::mem::take(&mut self.unread);
+        if !unread.is_empty() {
+            self.deliver(&unread, now);
         }
     }
 

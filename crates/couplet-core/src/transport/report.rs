@@ -13,6 +13,9 @@ pub enum LayerReport<'a> {
         /// The first time, the numbers of bytes that the protocol read and wrote before.
         in_clear: [u64; 2],
     },
+    /// The layers were dropped, before the protocol received or wrote a byte: every later byte would
+    /// pass through them unchanged.
+    Finished,
     /// Bytes written by the protocol enter the layers.
     Written(&'a [u8]),
     /// Some of the written bytes were discarded.

@@ -37,12 +37,13 @@ fn numbered(count: u32, diary: &Diary) -> impl Protocol + use<> {
     LineReceiver::new(Numbered { count, diary: diary.clone() })
 }
 
-/// A host that numbers lines, and takes connections over.
+/// A host that numbers lines, also of clients behind a proxy, and takes connections over.
 fn server(sim: &mut Sim, diary: &Diary) -> Host {
     let (its, next) = (diary.clone(), diary.clone());
     let server = sim.host("server", move |reactor| {
         its.add("starts");
-        let its = its.clone();
+        let (its, proxied) = (its.clone(), its.clone());
+        reactor.listen("haproxy:tcp:81", move || numbered(0, &proxied))?;
         reactor.listen("tcp:80", move || numbered(0, &its)).map(drop)
     });
     sim.take_over(server, move |reactor, handed| {
@@ -224,21 +225,27 @@ fn the_end_of_the_world_ends_a_restart() {
 /// Sends lines one after the other, and checks each answer.
 struct Asker {
     sent: u32,
-    pause: Duration,
+    way: Way,
     diary: Diary,
+}
+
+/// Where an [`Asker`] connects to, and the pause between its lines.
+#[derive(Clone, Copy)]
+struct Way {
+    endpoint: &'static str,
+    pause: Duration,
 }
 
 impl Asker {
     /// Connects, and connects again if that fails or the connection is lost.
-    fn start(reactor: &Reactor, pause: Duration, diary: &Diary) {
+    fn start(reactor: &Reactor, way: Way, diary: &Diary) {
         let (its, failed, again) = (diary.clone(), diary.clone(), reactor.clone());
-        let asker = move |_: &Address| {
-            Some(LineReceiver::new(Asker { sent: 1, pause, diary: its.clone() }))
-        };
-        let connected = reactor.connect("tcp:server:80", asker).map(drop);
+        let asker =
+            move |_: &Address| Some(LineReceiver::new(Asker { sent: 1, way, diary: its.clone() }));
+        let connected = reactor.connect(way.endpoint, asker).map(drop);
         let retried = connected.add_errback(move |_| {
             failed.add("no connection");
-            again.clone().call_later(s(1), move || Asker::start(&again, pause, &failed));
+            again.clone().call_later(s(1), move || Asker::start(&again, way, &failed));
             Ok(())
         });
         retried.detach();
@@ -256,24 +263,26 @@ impl LineProtocol for Asker {
         self.diary.add("answer");
         self.sent += 1;
         let (its, next) = (transport.clone(), format!("line {}", self.sent));
-        transport.reactor().call_later(self.pause, move || its.send_line(next));
+        transport.reactor().call_later(self.way.pause, move || its.send_line(next));
     }
 
     fn connection_lost(&mut self, transport: &LineTransport, reason: &Reason) {
         if !matches!(reason, Reason::Shutdown) {
             self.diary.add(format!("lost: {reason:?}"));
-            Asker::start(transport.reactor(), self.pause, &self.diary);
+            Asker::start(transport.reactor(), self.way, &self.diary);
         }
     }
 }
 
-/// A host with clients that ask at different paces, and idle ones.
+/// A host with clients that ask at different paces, and idle ones. Every third is behind a proxy.
 fn clients(sim: &mut Sim, busy: u32, idle: u32, diary: &Diary) {
     let diary = diary.clone();
     sim.host("clients", move |reactor| {
         for n in 0..busy + idle {
             let pause = if n < busy { ms(1 + u64::from(n) * 7) } else { s(1_000_000) };
-            Asker::start(reactor, pause, &diary);
+            let endpoint =
+                ["tcp:server:80", "haproxy:tcp:server:81", "tcp:server:80"][n as usize % 3];
+            Asker::start(reactor, Way { endpoint, pause }, &diary);
         }
         Ok(())
     });

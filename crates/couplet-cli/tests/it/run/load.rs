@@ -9,19 +9,22 @@ use std::thread::JoinHandle;
 use super::{Program, echoes};
 use crate::kit::{Client, noise, pause};
 
-/// Clients of an echo server: two that stay connected, and two that connect again and again, over TCP
-/// and over a UNIX socket.
+/// Clients of an echo server: three that stay connected, one of them behind a proxy, and two that
+/// connect again and again, over TCP and over a UNIX socket.
 pub(super) struct Load {
     ends: Arc<AtomicBool>,
     clients: Vec<JoinHandle<usize>>,
 }
 
 impl Load {
-    pub(super) fn start(port: SocketAddr, path: String) -> Load {
+    pub(super) fn start(port: SocketAddr, proxied: SocketAddr, path: String) -> Load {
         let mut load = Load { ends: Arc::default(), clients: Vec::new() };
         for seed in [0, 1] {
-            load.add(move |ends| echo_for_ever(port, seed, ends));
+            load.add(move |ends| echo_for_ever(Client::connect(port), seed, ends));
         }
+        let mut behind = Client::connect(proxied);
+        behind.send(b"PROXY TCP4 192.0.2.1 192.0.2.2 1001 1002\r\n");
+        load.add(move |ends| echo_for_ever(behind, 2, ends));
         load.add(move |ends| repeat(ends, || echoes(&mut Client::connect(port))));
         load.add(move |ends| {
             repeat(ends, || {
@@ -58,8 +61,7 @@ fn repeat(ends: &AtomicBool, mut once: impl FnMut()) -> usize {
 }
 
 /// Echoes of random lengths on one connection, until told to end. Returns their number.
-fn echo_for_ever(port: SocketAddr, seed: usize, ends: &AtomicBool) -> usize {
-    let mut client = Client::connect(port);
+fn echo_for_ever(mut client: Client, seed: usize, ends: &AtomicBool) -> usize {
     let bytes = noise(100_000);
     let mut count = 0;
     while !ends.load(Ordering::Relaxed) {

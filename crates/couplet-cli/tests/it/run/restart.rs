@@ -415,18 +415,22 @@ fn changed_options_of_an_endpoint_keep_its_socket() {
 #[test]
 fn nothing_is_refused_reset_lost_or_doubled_in_a_hundred_restarts() {
     let chat = "[services.c]\nkind = \"chat\"\nlisten = \"0\"\n".to_owned();
-    let all = [chat, echo("e", "0", ""), echo("u", "unix:u", ""), poet(0.001, 9.0)];
+    let proxied = echo("h", "haproxy:tcp:0:interface=127.0.0.1", "");
+    let all = [chat, echo("e", "0", ""), proxied, echo("u", "unix:u", ""), poet(0.001, 9.0)];
     let text = services(&all, "generations = 100");
     let program = Restarted(Program::start_with(folder_with_poem(), &text, &[]));
-    let (chat, port, _) = (program.port("c"), program.port("e"), program.port("poet"));
+    let (chat, port, proxied) = (program.port("c"), program.port("e"), program.wrapped_port());
+    program.port("poet");
     program.server.line();
     let mut idle: Vec<Client> = (0..200).map(|_| Client::connect(port)).collect();
     let mut talk = Talk::start(chat);
-    let load = Load::start(port, program.folder.path("u"));
+    let load = Load::start(port, proxied, program.folder.path("u"));
     for _ in 0..100 {
         program.restart();
         talk.say();
     }
+    let status = program.ctl(&["status"]);
+    assert!(status.text().contains("192.0.2.1:1001"), "the client's address: {}", status.text());
     load.end(&program);
     idle.iter_mut().for_each(echoes);
     assert_eq!(program.generations().0, 101);

@@ -220,17 +220,18 @@ fn a_limit_of_a_service_is_that_of_all_loops() {
 #[test]
 fn nothing_is_refused_reset_lost_or_doubled_when_threads_change_in_restarts() {
     let chat = "[services.c]\nkind = \"chat\"\nlisten = \"0\"\n".to_owned();
-    let all = [chat, echo("e", "0", ""), echo("u", "unix:u", "")];
+    let proxied = echo("h", "haproxy:tcp:0:interface=127.0.0.1", "");
+    let all = [chat, echo("e", "0", ""), proxied, echo("u", "unix:u", "")];
     let text = |threads: &str| {
         services(&all, "generations = 100")
             .replace("[runner]\n", &format!("[runner]\nthreads = {threads}\n"))
     };
     let program = Restarted::start(&text("3"));
-    let (chat, port) = (program.port("c"), program.port("e"));
+    let (chat, port, proxied) = (program.port("c"), program.port("e"), program.wrapped_port());
     program.server.line();
     let mut idle = connect_all(port, 100);
     let mut talk = Talk::start(chat);
-    let load = Load::start(port, program.folder.path("u"));
+    let load = Load::start(port, proxied, program.folder.path("u"));
     for threads in ["1", "3", "3", "2", "1", "4", "3", "3", "3", "1", "3"] {
         program.folder.write(FILE, text(threads));
         program.restart();

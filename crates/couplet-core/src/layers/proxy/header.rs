@@ -325,7 +325,15 @@ impl ProxyHeader {
         ProxyHeader { peer: Some(peer), host: Some(host), ..ProxyHeader::default() }
     }
 
-    pub(super) fn encode(&self, version: ProxyVersion) -> Result<Vec<u8>, ProxyError> {
+    /// The header of [`encode`](Self::encode), alone.
+    pub(crate) fn decode(header: &[u8]) -> Result<ProxyHeader, ProxyError> {
+        match bytes_needed(header, &[])? {
+            0 => parse(header),
+            _ => Err(ProxyError::Truncated { received: header.len() }),
+        }
+    }
+
+    pub(crate) fn encode(&self, version: ProxyVersion) -> Result<Vec<u8>, ProxyError> {
         match version {
             ProxyVersion::V1 => self.encode_line(),
             ProxyVersion::V2 => self.encode_binary(),

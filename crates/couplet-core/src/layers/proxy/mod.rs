@@ -25,7 +25,8 @@ use crate::error::Reason;
 /// Default time limit for the header.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Reads a PROXY header at the beginning of a connection, and forwards the bytes after it.
+/// Reads a PROXY header at the beginning of a connection, and forwards the bytes after it. Alone under
+/// a new connection, it is dropped once it has read the header.
 ///
 /// The header is required. Limits: 10 s, 4096 bytes for version 2 and 107 for version 1. A
 /// connection that the proxy makes on its own behalf, such as a health check, keeps its addresses.
@@ -99,9 +100,8 @@ impl Layer for ProxyReader {
             Ok(Some(header)) => {
                 self.received = Vec::new();
                 self.deadline = None;
-                let (peer, host) = (header.peer.clone(), header.host.clone());
                 self.stage = Stage::Open;
-                Up::Open(Some(Box::new(Opened { peer, host, infos: vec![Rc::new(header)] })))
+                Up::Open(Some(Box::new(Opened::from(header))))
             }
             Err(error) => {
                 self.deadline = None;
@@ -130,6 +130,10 @@ impl Layer for ProxyReader {
         self.stage == Stage::Open
     }
 
+    fn is_finished(&self) -> bool {
+        self.is_open() && !self.after.ended
+    }
+
     fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
@@ -148,6 +152,13 @@ impl Layer for ProxyReader {
 impl fmt::Debug for ProxyReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ProxyReader").field("is_open", &self.is_open()).finish_non_exhaustive()
+    }
+}
+
+impl From<ProxyHeader> for Opened {
+    fn from(header: ProxyHeader) -> Opened {
+        let (peer, host) = (header.peer.clone(), header.host.clone());
+        Opened { peer, host, infos: vec![Rc::new(header)] }
     }
 }
 

@@ -29,6 +29,7 @@ impl Core {
         let cell = entry.life.cell();
         let unsent = cell.copy_of_output();
         let settings = TransportSettings::of(cell, now);
+        let proxy = cell.only_proxy_header().ok().flatten();
         let released = io.release(key);
         entry.life.leave();
         entry.life.lost(now);
@@ -38,7 +39,7 @@ impl Core {
         self.remove_connection(io, key);
         match released {
             Ok(connection) => {
-                let record = Record { kind, state, unread, unsent, settings };
+                let record = Record { kind, state, unread, unsent, settings, proxy };
                 Some(HandedOver { connection, record })
             }
             Err(error) => {

@@ -95,7 +95,7 @@ impl Core {
         if is_open {
             self.layers_opened(io, key);
         } else {
-            self.with_life(io, key, Life::resume_layers);
+            self.with_life(io, key, Life::feed_early_input);
         }
     }
 
@@ -133,13 +133,16 @@ impl Core {
                 connector.take_opening();
                 self.connector_built(io, key, &connector, built);
             }
-            Opening::Adoption(OpeningAdoption { factory, done, .. }) => {
+            Opening::Adoption(OpeningAdoption { factory, done, opened, .. }) => {
                 factory.stop();
                 let Some(protocol) = built else {
                     self.drop_connection(io, key);
                     return done(Err(ConnectError::NoProtocol.into()));
                 };
                 let Some(entry) = self.table.connection(key) else { return };
+                if let Some(opened) = opened {
+                    entry.life.set_opened(Rc::new(opened));
+                }
                 let cell = entry.life.cell().clone();
                 self.begin_protocol(io, key, protocol);
                 done(self.connect_outcome(cell));
@@ -198,11 +201,11 @@ impl Core {
         let protocol = self.wrap_protocol(key, protocol);
         let Some(entry) = self.table.connection(key) else { return };
         entry.life.begin(protocol);
-        let (cell, layered) = (entry.life.cell(), entry.life.is_layered());
+        let (cell, early) = (entry.life.cell(), entry.life.has_early_input());
         tracing::debug!(connection = %cell.id(), peer = %cell.peer, host = %cell.host(), "connection made");
         self.with_life(io, key, Life::call_connection_made);
-        if layered {
-            self.with_life(io, key, Life::resume_layers);
+        if early {
+            self.with_life(io, key, Life::feed_early_input);
         }
     }
 

@@ -227,7 +227,7 @@ impl Core {
             return cell.abandon();
         }
         let Some(PendingAdoption { source, factory, done }) = cell.pending.take() else { return };
-        let AdoptionSource { adopted, attached, joins_port } = source;
+        let AdoptionSource { adopted, attached, joins_port, opened } = source;
         let (peer, host) = (adopted.peer.clone(), adopted.host.clone());
         let key = match io.adopt(adopted) {
             Ok(key) => key,
@@ -235,25 +235,19 @@ impl Core {
         };
         factory.start();
         self.note_accepted(key, cell.place);
-        let ends = (peer, LocalEnd::for_connection(host, io, key));
-        self.establish(
-            io,
-            key,
-            ends,
-            Opening::Adoption(OpeningAdoption { factory, done, attached }),
-        );
+        let ends = (peer, LocalEnd::for_connection(host.clone(), io, key));
+        let adoption = OpeningAdoption { factory, done, attached, opened };
+        self.establish(io, key, ends, Opening::Adoption(adoption));
         if joins_port {
-            self.join_port(io, key);
+            self.join_port(io, key, &host);
         }
         self.count_load(io);
     }
 
-    /// Counts a connection of another process in the port that listens on its address.
-    fn join_port(&mut self, io: &mut dyn Commands, key: Key) {
-        let Some(entry) = self.table.connection(key) else { return };
-        let cell = entry.life.cell().clone();
+    /// Counts a connection of another process in the port that listens on the address of its socket.
+    fn join_port(&mut self, io: &mut dyn Commands, key: Key, host: &Address) {
         let port = self.table.iter().find_map(|(_, resource)| match resource {
-            Resource::Port(port) if port.serves(cell.host()) => Some(port),
+            Resource::Port(port) if port.serves(host) => Some(port),
             _ => None,
         });
         let (Some(port), Some(entry)) = (port.cloned(), self.table.connection(key)) else { return };

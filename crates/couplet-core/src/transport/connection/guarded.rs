@@ -140,6 +140,15 @@ impl GuardedLayers {
         self.layers.has_failed()
     }
 
+    /// Whether [all have done their work](Layers::are_finished).
+    pub(super) fn are_finished(&mut self) -> Result<bool, String> {
+        self.call(|layers| layers.are_finished())
+    }
+
+    pub(super) fn take_unread(&mut self) -> Vec<u8> {
+        self.layers.take_unread()
+    }
+
     pub(super) fn opened(&self) -> Rc<Opened> {
         self.layers.shared_opened()
     }

@@ -14,6 +14,7 @@
 
 use std::any::Any;
 use std::ops::ControlFlow::{self, Break, Continue};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::guarded::GuardedLayers;
@@ -21,7 +22,7 @@ use super::{DRAIN, Effects, Life, Reading, State, Writing, call, order_receive};
 use crate::defer::Failure;
 use crate::driver::{CloseMode, Outbox};
 use crate::error::{By, Reason};
-use crate::layers::{Layer, Layers, PlaintextAfterUpgrade, Sink, Up};
+use crate::layers::{Layer, Layers, Opened, PlaintextAfterUpgrade, Sink, Up};
 use crate::panics::{discard, discard_all, record_panic};
 use crate::protocol::Protocol;
 use crate::transport::Transport;
@@ -39,10 +40,20 @@ pub(super) struct Layered {
     above: Outbox,
     /// Bytes that the driver took from the bottom and has not yet sent.
     taken: usize,
-    /// The protocol does not exist yet: it is built when every layer is open.
-    opening: bool,
+    stage: Stage,
     /// A layer is full, so reading is off.
     full: bool,
+}
+
+/// How far the layers of a connection are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The protocol does not exist yet: it is built when every layer is open.
+    Opening,
+    /// The layers have opened and done their work: they are dropped before the protocol is built.
+    Finished,
+    /// The protocol exists.
+    Open,
 }
 
 impl Layered {
@@ -114,7 +125,7 @@ struct ProtocolSink<'l> {
     pending: &'l mut u32,
     above: &'l mut Outbox,
     now: Instant,
-    opening: &'l bool,
+    stage: &'l Stage,
     events: Option<Box<SinkEvents>>,
 }
 
@@ -202,7 +213,7 @@ impl Sink for ProtocolSink<'_> {
         let events = self.events.get_or_insert_default();
         match up {
             Up::Nothing | Up::Data(_) | Up::Last(_) => {}
-            Up::Open(_) if *self.opening => {
+            Up::Open(_) if *self.stage != Stage::Open => {
                 events.opened = true;
                 return Break(());
             }
@@ -227,7 +238,7 @@ impl Life {
         let begun = self.set_layers(layers, None);
         let open = begun.is_ok() && self.layers_are_open();
         if let Some(layered) = &mut self.layered {
-            layered.opening = !open;
+            layered.stage = if open { Stage::Open } else { Stage::Opening };
         }
         if let Err(text) = begun {
             self.layer_panicked(&text, now);
@@ -253,7 +264,7 @@ impl Life {
         let unsent = clear.len();
         layers.bottom().append(&mut clear);
         let above = Outbox::new(spares.clone());
-        let layered = Layered { layers, above, taken, opening: false, full: false };
+        let layered = Layered { layers, above, taken, stage: Stage::Open, full: false };
         self.layered = Some(Box::new(layered));
         self.transport.cell.set_layered(unsent);
         self.report_kinds();
@@ -281,32 +292,73 @@ impl Life {
     /// layers hold, after `connection_made`.
     pub(super) fn begin_above_layers(&mut self) {
         if let Some(layered) = &mut self.layered
-            && std::mem::take(&mut layered.opening)
+            && std::mem::replace(&mut layered.stage, Stage::Open) != Stage::Open
         {
             self.transport.cell.close_deadline.set(Some(CLOSE_DEADLINE));
         }
     }
 
-    pub(crate) fn resume_layers(&mut self, now: Instant) -> Effects {
-        if self.state.is_reading() {
-            self.feed_layers(&[], now);
+    /// Delivers the bytes that arrived before the protocol was built.
+    pub(crate) fn feed_early_input(&mut self, now: Instant) -> Effects {
+        if self.layered.is_some() {
+            if self.state.is_reading() {
+                self.feed_layers(&[], now);
+            }
+        } else if matches!(self.state, State::Open { reading: Reading::On, .. })
+            && self.transport.wants_data()
+        {
+            self.transport.cell.received_at.set(now);
+            self.deliver_unread(now);
         }
         self.take_effects()
+    }
+
+    /// Whether bytes may have arrived before the protocol was built.
+    pub(crate) fn has_early_input(&self) -> bool {
+        self.layered.is_some() || !self.unread.is_empty()
     }
 
     /// The layers are open and the protocol is about to be built: stores their infos in the cell.
     pub(crate) fn note_opened(&mut self) {
         let Some(layered) = &self.layered else { return };
         let opened = layered.layers.opened();
+        self.drop_finished();
+        self.set_opened(opened);
+    }
+
+    /// Sets what is known about a connection before its protocol is built.
+    pub(crate) fn set_opened(&mut self, opened: Rc<Opened>) {
         if let Some(cell) = self.cell_mut() {
             cell.set_addresses(&opened);
         }
         self.transport.cell.set_opened(opened);
     }
 
+    /// Drops layers that have done their work. Their unread bytes are the connection's.
+    fn drop_finished(&mut self) {
+        let is_whole = !self.peer_fin;
+        let is_finished = |layered: &mut Box<Layered>| {
+            is_whole && layered.stage == Stage::Finished && layered.taken == 0
+        };
+        let Some(mut layered) = self.layered.take_if(is_finished) else { return };
+        self.unread = layered.layers.take_unread();
+        drop(layered);
+        let cell = &self.transport.cell;
+        cell.end_layers(self.unread.len());
+        cell.close_deadline.set(Some(CLOSE_DEADLINE));
+        #[cfg(feature = "testing")]
+        if cell.reactor.observes_layers() {
+            cell.report_layers(LayerReport::Finished);
+        }
+        if let State::Open { reading: reading @ Reading::Layered, .. } = &mut self.state {
+            *reading = Reading::On;
+        }
+        self.order(Effects::DEADLINE);
+    }
+
     /// True until the protocol is built.
     pub(crate) fn is_opening(&self) -> bool {
-        self.layered.as_ref().is_some_and(|layered| layered.opening)
+        self.layered.as_ref().is_some_and(|layered| layered.stage != Stage::Open)
     }
 
     /// Whether every layer is open. Until then the driver keeps reading while the protocol pauses
@@ -341,7 +393,7 @@ impl Life {
             pending,
             above: &mut layered.above,
             now,
-            opening: &layered.opening,
+            stage: &layered.stage,
             events: None,
         };
         let risen = layered.layers.call(|layers| sink.feed(layers, bytes, full));
@@ -396,7 +448,12 @@ impl Life {
         {
             self.order_receive(!full);
         }
-        if opens {
+        if opens && let Some(layered) = &mut self.layered {
+            match layered.layers.are_finished() {
+                Ok(true) => layered.stage = Stage::Finished,
+                Ok(false) => {}
+                Err(text) => return self.layer_panicked(&text, now),
+            }
             self.order(Effects::OPENED);
         }
         if events.closed {
@@ -699,11 +756,11 @@ impl Life {
         later: usize,
         now: Instant,
     ) -> bool {
+        self.transport.cell.report_written(&clear);
         let started = match &mut self.layered {
             None => self.set_layers(vec![layer.take()], Some((clear, later))).map(Ok),
             Some(layered) => {
                 let cell = &self.transport.cell;
-                cell.report_written(&clear);
                 layered.above.append(&mut clear);
                 let waker = || cell.layer_waker();
                 let pushed = layered.layers.push(layer, &waker, &mut layered.above, now);

@@ -9,9 +9,9 @@ use couplet::endpoints::{
     IntoEndpoint, Logged, ProxyClient, ServerEndpoint, TcpClient, TcpServer, Throttled,
     client_from_string, server_from_string,
 };
-use couplet::layers::{LogForm, ProxyHeader, ProxyVersion};
+use couplet::layers::{LogForm, ProxyHeader, ProxyReader, ProxyVersion};
 use couplet::testing::MemoryReactor;
-use couplet::{Address, Loop, Protocol, Transport};
+use couplet::{Address, Loop, Protocol, Reason, Transport};
 
 use super::{Echo, ask, conversation, echoing};
 use crate::needed::Folder;
@@ -55,6 +55,83 @@ fn of_two_headers_the_inner_one_names_the_client() {
     assert_eq!(wire.take(), b"hello");
     assert_eq!(*echo.transport().peer(), tcp("192.0.2.2:2"));
     assert_eq!(*echo.transport().host(), tcp("198.51.100.2:20"));
+}
+
+/// Does something when its connection is made, and notes its calls.
+struct Early {
+    does: fn(&Transport, &Calls),
+    calls: Calls,
+}
+
+type Calls = Rc<RefCell<Vec<String>>>;
+
+impl Protocol for Early {
+    fn connection_made(&mut self, transport: &Transport) {
+        self.calls.borrow_mut().push("made".to_owned());
+        (self.does)(transport, &self.calls);
+    }
+
+    fn data_received(&mut self, _: &Transport, data: &[u8]) {
+        self.calls.borrow_mut().push(String::from_utf8_lossy(data).into_owned());
+    }
+
+    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
+        self.calls.borrow_mut().push(reason.to_string());
+    }
+}
+
+/// Bytes that come with the header wait for their protocol, whatever it does first.
+#[test]
+fn bytes_that_come_with_a_header_wait_for_their_protocol() {
+    let pauses = |transport: &Transport, _: &Calls| transport.pause_producing();
+    let resumes_at_once = |transport: &Transport, _: &Calls| {
+        transport.pause_producing();
+        let its = transport.clone();
+        transport.reactor().call_soon(move || its.resume_producing());
+    };
+    let upgrades = |transport: &Transport, calls: &Calls| {
+        transport.upgrade(Early { does: |_, _| {}, calls: calls.clone() });
+    };
+    let closes = |transport: &Transport, _: &Calls| transport.lose_connection();
+    let encrypts = |transport: &Transport, _: &Calls| {
+        transport.start_layer(ProxyReader::new(transport.reactor().now())).expect("it is open");
+    };
+    let nothing = |_: &Transport, _: &Calls| {};
+    let injected = "plaintext after STARTTLS: the peer sent unencrypted bytes after the request to \
+                    encrypt";
+    for (does, wanted) in [
+        (nothing as fn(&Transport, &Calls), &["made", "one", "two"][..]),
+        (pauses, &["made"]),
+        (resumes_at_once, &["made", "one", "two"]),
+        (upgrades, &["made", "made", "one", "two"]),
+        (closes, &["made", "connection closed by us"]),
+        (encrypts, &["made", injected]),
+    ] {
+        let (mut memory, calls) = (MemoryReactor::new(), Calls::default());
+        let its = calls.clone();
+        let factory = move || Early { does, calls: its.clone() };
+        memory.reactor().listen("haproxy:tcp:7777", factory).unwrap();
+        let wire = memory.connect(7777);
+        wire.push(b"PROXY UNKNOWN\r\none");
+        memory.settle();
+        wire.push(b"two");
+        memory.settle();
+        if wanted.len() == 2 {
+            wire.fin();
+            memory.settle();
+        }
+        assert_eq!(*calls.borrow(), wanted);
+    }
+    // The end of the stream comes with them.
+    let (mut memory, calls) = (MemoryReactor::new(), Calls::default());
+    let its = calls.clone();
+    let factory = move || Early { does: |_, _| {}, calls: its.clone() };
+    memory.reactor().listen("haproxy:tcp:7777", factory).unwrap();
+    let wire = memory.connect(7777);
+    wire.push(b"PROXY UNKNOWN\r\none");
+    wire.fin();
+    memory.settle();
+    assert_eq!(*calls.borrow(), ["made", "one", "connection closed by the peer"]);
 }
 
 /// The same echo for each connection.

@@ -2,11 +2,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
+use couplet::layers::ProxyHeader;
 use couplet::protocols::{
     IntReceiver, LimitMessages, LineOnlyReceiver, LineProtocol, LineReceiver, LineTransport,
     NetstringReceiver, Relay, StringProtocol, StringTransport,
@@ -106,12 +107,22 @@ impl Old {
     }
 
     fn over(endpoint: &str, says: Says) -> Old {
+        Old::connected(endpoint, says, b"")
+    }
+
+    /// Its client is a proxy.
+    fn behind_proxy(endpoint: &str, header: &[u8]) -> Old {
+        Old::connected(endpoint, Says::Yes, header)
+    }
+
+    fn connected(endpoint: &str, says: Says, header: &[u8]) -> Old {
         let (mut rig, seen) = (Kit::mio().rig(), Seen::default());
         let its = seen.clone();
         let factory = move || Mover { seen: its.clone(), says, count: 0 };
         let port = rig.reactor.listen(endpoint, factory).expect("a free port");
         let Address::Tcp(host) = port.host() else { panic!("no TCP") };
-        let client = TcpStream::connect(host).expect("it listens");
+        let mut client = TcpStream::connect(host).expect("it listens");
+        client.write_all(header).expect("room");
         client.set_read_timeout(Some(Duration::from_secs(10))).expect("an option");
         rig.until("a connection", || seen.transport.borrow().is_some());
         Old { rig, seen, client }
@@ -428,6 +439,58 @@ fn c51d_a_unix_connection_moves_too() {
     second.until("bytes", || seen.calls.borrow().len() == 2);
     assert_eq!(seen.take(), ["made", "hello"]);
     assert!(seen.transport().peer_credentials().is_some());
+}
+
+/// A header of a proxy, and the addresses in it.
+const HEADER: &[u8] = b"PROXY TCP4 192.0.2.1 192.0.2.2 1001 1002\r\n";
+const TOLD: [&str; 2] = ["192.0.2.1:1001", "192.0.2.2:1002"];
+
+fn ends(transport: &Transport) -> [Address; 2] {
+    [transport.peer().clone(), transport.host().clone()]
+}
+
+#[test]
+fn c51d_a_connection_behind_a_proxy_moves_with_what_its_header_told() {
+    let told = TOLD.map(|text| Address::from(text.parse::<SocketAddr>().expect("an address")));
+    let mut old = Old::behind_proxy("haproxy:tcp:0:interface=127.0.0.1", HEADER);
+    assert_eq!(ends(&old.seen.transport()), told);
+    old.echo("abc");
+    let (_first, handed, mut client) = old.leave();
+    assert_eq!(handed.peer().as_ref(), Some(&told[0]));
+    let (mut second, seen) = take_over(handed);
+    let moved = seen.transport();
+    assert_eq!(ends(&moved), told);
+    client.write_all(b"def").expect("room");
+    reads(&mut second, &mut client, b"def");
+    assert_eq!(counters(&second), (6, 6));
+    // It moves again, with output that has not left, and belongs to the port on its socket's address.
+    moved.set_socket_option(SocketOption::SendBuffer(4096));
+    second.turns(2);
+    moved.write(vec![b'x'; 1_000_000]);
+    second.turns(3);
+    assert!(moved.buffered() > 0);
+    let again = second.reactor.hand_over(moved.id());
+    second.turns(2);
+    let at = client.peer_addr().expect("an address");
+    let handed = success_of(again).expect("it may move again");
+    let (mut third, seen) = (Kit::mio().rig(), Seen::default());
+    drop((_first, second));
+    let endpoint = format!("haproxy:tcp:{}:interface=127.0.0.1:connections=1", at.port());
+    let _port = third.reactor.listen(&*endpoint, || Relay::pair().0).expect("a free port");
+    let mover = Mover { seen: seen.clone(), says: Says::Yes, count: 0 };
+    third.reactor.take_over(handed, mover).expect("a socket").detach();
+    reads(&mut third, &mut client, &vec![b'x'; 1_000_000]);
+    assert!(third.l.snapshot().ports[0].paused, "the port is full");
+    let header = seen.transport().layer_info::<ProxyHeader>().expect("the header");
+    assert_eq!([header.peer.clone(), header.host.clone()], told.map(Some));
+}
+
+#[test]
+fn c51d_a_connection_behind_two_proxies_stays() {
+    let endpoint = r"haproxy:endpoint=haproxy\:tcp\:0\:interface=127.0.0.1";
+    let mut old = Old::behind_proxy(endpoint, &[HEADER, HEADER].concat());
+    assert!(old.hand_over().is_none());
+    old.echo("abc");
 }
 
 #[test]

@@ -161,8 +161,8 @@ impl Kernel {
         let flow = conn.flow(id.side);
         let n = data.len().min(most.saturating_sub(flow.buffered()));
         flow.unsent.bytes.extend_from_slice(&data[..n]);
-        flow.ledger.extend(&data[..n]);
         flow.written += n as u64;
+        conn.note_below(id.side, &data[..n]);
         n
     }
 

@@ -22,6 +22,11 @@ const MOST: usize = 4 * 1024 * 1024;
 pub(super) struct Stack {
     // Bound: one for each layer that the program asked for.
     kinds: Vec<TypeId>,
+    /// The first of them have done their work and were dropped.
+    // Bound: one for each layer that the program asked for.
+    dropped: Vec<TypeId>,
+    /// All of them were: what the driver gets is what the protocol writes.
+    are_dropped: bool,
     /// Bytes that the protocol read and wrote before the first layer.
     in_clear: [u64; 2],
 }
@@ -115,6 +120,17 @@ enum Comparison {
 }
 
 impl Conn {
+    /// The driver of this side takes these bytes.
+    pub(super) fn note_below(&mut self, side: u8, bytes: &[u8]) {
+        let flow = &mut self.flows[side as usize];
+        flow.ledger.extend(bytes);
+        if let Some(stack) = &self.ends[side as usize].layers
+            && stack.are_dropped
+        {
+            flow.above.add(&stack.kinds, bytes);
+        }
+    }
+
     /// The comparison for the bytes that this side receives.
     fn comparison(&self, side: u8) -> Comparison {
         let [ours, theirs] = [side, 1 - side].map(|side| &self.ends[side as usize].layers);
@@ -138,13 +154,20 @@ impl Kernel {
         let flow = &mut flows[id.side as usize].above;
         let layers = &mut ends[id.side as usize].layers;
         match (above, layers) {
-            (LayerReport::Layers { kinds, .. }, Some(stack)) => stack.kinds = kinds,
+            (LayerReport::Layers { kinds, .. }, Some(stack)) => {
+                stack.kinds = [&stack.dropped[..], &kinds].concat();
+                stack.are_dropped = false;
+            }
             (LayerReport::Layers { kinds, in_clear }, none) => {
-                *none = Some(Stack { kinds, in_clear })
+                *none = Some(Stack { kinds, dropped: Vec::new(), are_dropped: false, in_clear });
+            }
+            (LayerReport::Finished, Some(stack)) => {
+                stack.dropped.clone_from(&stack.kinds);
+                stack.are_dropped = true;
             }
             (LayerReport::Written(bytes), Some(stack)) => flow.add(&stack.kinds, bytes),
             (LayerReport::Cut, _) => flow.cut(),
-            (LayerReport::Written(_), None) => debug_assert!(false, "there are no layers"),
+            (LayerReport::Written(_) | LayerReport::Finished, None) => {}
         }
     }
 
