@@ -3,6 +3,8 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use super::records::LoopRequest;
+use crate::recorder::Reactor;
 use crate::switches::{Switch, Switches};
 
 /// Options of a [`Loop`](crate::Loop).
@@ -19,7 +21,7 @@ pub struct LoopOptions {
 }
 
 /// Limits on the number of connections of a loop and on their unsent output:
-/// [`LoopOptions::load_limits`]. None by default.
+/// [`LoopOptions::load_limits`], and [`Reactor::set_load_limits`] while it runs. None by default.
 ///
 /// ```
 /// use couplet::{LoadLimits, LoopOptions};
@@ -70,6 +72,15 @@ impl LoadLimits {
     /// Whether output is limited.
     pub(super) fn counts_output(&self) -> bool {
         self.buffered.is_some() || self.buffered_by_peer.is_some()
+    }
+}
+
+impl Reactor {
+    /// Replaces the [limits](LoopOptions::load_limits) of this loop, in the turn. Connections beyond a
+    /// lower limit stay, and the loop accepts no others until enough of them have ended; output beyond
+    /// one is handled as if it were written now.
+    pub fn set_load_limits(&self, limits: LoadLimits) {
+        self.records().request(LoopRequest::SetLoadLimits(limits));
     }
 }
 

@@ -15,7 +15,7 @@ use super::handing::{BuildProtocol, HandOverRequest};
 use super::leaks::Places;
 use super::monitor::CallMonitor;
 use super::notes::Notes;
-use super::options::LoopOptions;
+use super::options::{LoadLimits, LoopOptions};
 use super::port::PortCell;
 use super::requests::{DriverRequests, Jobs, Lookup};
 use super::room::Room;
@@ -96,7 +96,7 @@ pub(super) struct Records {
     pub(super) named: RefCell<BTreeMap<String, Weak<BuildProtocol>>>,
     pub(super) run: Run,
     /// Whether connections whose output waits are to be counted.
-    counts_output: bool,
+    pub(super) counts_output: Cell<bool>,
     /// Whether a keeper gets records of connections.
     pub(super) has_keeper: Cell<bool>,
     /// Whether the load of the loop keeps its ports from accepting.
@@ -171,7 +171,7 @@ impl Records {
             shared_ports: RefCell::new(Slots::new()),
             named: RefCell::default(),
             run: Run::new(options),
-            counts_output: options.load.counts_output(),
+            counts_output: Cell::new(options.load.counts_output()),
             has_keeper: Cell::new(false),
             holds_ports: Cell::new(false),
             room: Room::new(options.load.connections),
@@ -460,6 +460,7 @@ pub(super) enum LoopRequest {
     HandOver(Box<HandOverRequest>),
     /// A connection has output that waits for the driver.
     Waiting(Key),
+    SetLoadLimits(LoadLimits),
 }
 
 /// An object to be started in step 6.
@@ -511,10 +512,10 @@ impl Recorder for Records {
     }
 
     fn note_waiting(&self, connection: Key) -> bool {
-        if self.counts_output {
+        if self.counts_output.get() {
             self.request(LoopRequest::Waiting(connection));
         }
-        self.counts_output
+        self.counts_output.get()
     }
 
     fn keeps_connections(&self) -> bool {

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The connections that a loop has or is about to get from other loops, and their limit.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Room {
-    most: Option<NonZeroUsize>,
+    most: AtomicUsize,
     taken: AtomicUsize,
 }
 
@@ -17,17 +17,23 @@ pub(super) struct Reserved(Arc<Room>);
 
 impl Room {
     pub(super) fn new(most: Option<NonZeroUsize>) -> Arc<Room> {
-        Arc::new(Room { most, taken: AtomicUsize::new(0) })
+        let room = Room { most: AtomicUsize::new(usize::MAX), taken: AtomicUsize::new(0) };
+        room.set_most(most);
+        Arc::new(room)
+    }
+
+    pub(super) fn set_most(&self, most: Option<NonZeroUsize>) {
+        self.most.store(most.map_or(usize::MAX, NonZeroUsize::get), Ordering::Relaxed);
     }
 
     /// Whether the loop has as many connections as it may.
     pub(super) fn is_full(&self) -> bool {
-        self.most.is_some_and(|most| self.taken.load(Ordering::Relaxed) >= most.get())
+        self.taken.load(Ordering::Relaxed) >= self.most.load(Ordering::Relaxed)
     }
 
     /// Reserves a place, unless the loop is full.
     pub(super) fn reserve(self: &Arc<Self>) -> Option<Reserved> {
-        let most = self.most.map_or(usize::MAX, NonZeroUsize::get);
+        let most = self.most.load(Ordering::Relaxed);
         let more = |taken: usize| (taken < most).then_some(taken + 1);
         let reserved = self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
         reserved.ok().map(|_| Reserved(self.clone()))
@@ -80,6 +86,9 @@ mod tests {
         assert!(room.is_full());
         drop(forced);
         assert!(!room.is_full());
-        assert!(Room::new(None).reserve().is_some());
+        room.set_most(NonZeroUsize::new(3));
+        assert!(!room.is_full());
+        room.set_most(None);
+        assert!(room.reserve().is_some());
     }
 }

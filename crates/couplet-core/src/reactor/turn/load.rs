@@ -60,6 +60,32 @@ fn high(most: usize) -> usize {
 }
 
 impl Core {
+    /// Replaces the limits.
+    pub(super) fn set_load_limits(&mut self, io: &mut dyn Commands, limits: LoadLimits) {
+        let before = std::mem::replace(&mut self.load.limits, limits);
+        self.records.counts_output.set(limits.counts_output());
+        if limits.counts_output() && !before.counts_output() {
+            self.find_waiting();
+        }
+        let counted = limits.connections.map_or(0, |_| self.table.connections());
+        self.records.room.set_most(limits.connections);
+        self.records.room.recount(self.load.counted, counted);
+        self.load.counted = counted;
+        self.apply_load(io);
+    }
+
+    /// Lists the connections whose output was not counted so far.
+    fn find_waiting(&mut self) {
+        for (key, resource) in self.table.iter() {
+            let Resource::Connection(entry) = resource else { continue };
+            let cell = entry.life.cell();
+            if cell.unsent() > 0 && !cell.has_mode(mode::WAITS) {
+                cell.set_mode(mode::WAITS, true);
+                self.load.waiting.push(key);
+            }
+        }
+    }
+
     /// A connection has output that waits for the driver.
     pub(super) fn add_waiting(&mut self, key: Key) {
         self.load.waiting.push(key);

@@ -54,6 +54,42 @@ pub(crate) fn c22e_a_full_loop_accepts_nothing_on_any_port(kit: Kit) {
     }
 }
 
+pub(crate) fn c22e_a_loop_takes_other_limits_while_it_runs(kit: Kit) {
+    let mut rig = kit.rig();
+    let a = rig.end();
+    let port = rig.listen_with(a.makes_many());
+    let mut peers: Vec<B> = (0..3).map(|_| rig.peer(&port)).collect();
+    rig.until("all three", || a.log.count("made") == 3);
+    // Below the number that there are: these stay, and the next ones wait.
+    rig.reactor.set_load_limits(LoadLimits::default().connections(2));
+    rig.turns(2);
+    peers.extend([rig.peer(&port), rig.peer(&port)]);
+    rig.turns(10);
+    let paused = |rig: &Rig| rig.l.snapshot().ports.iter().all(|port| port.paused);
+    assert!(paused(&rig));
+    assert_eq!((a.log.count("made"), a.log.count("lost")), (3, 0));
+    // One more than there are, and then none.
+    rig.reactor.set_load_limits(LoadLimits::default().connections(4));
+    rig.until("the fourth", || a.log.count("made") >= 4);
+    while !paused(&rig) {
+        rig.turn();
+    }
+    rig.reactor.set_load_limits(LoadLimits::default());
+    rig.until("the fifth", || a.log.count("made") == 5);
+    rig.turns(2);
+    assert!(!paused(&rig));
+    // It has counted those that came in between.
+    rig.reactor.set_load_limits(LoadLimits::default().connections(4));
+    rig.turns(2);
+    assert!(paused(&rig));
+    for peer in peers.drain(..2) {
+        peer.close();
+    }
+    rig.until("their ends", || a.log.count("lost") == 2);
+    rig.turns(2);
+    assert!(!paused(&rig));
+}
+
 /// Fills the network of a connection, and has it hold this much output.
 fn hold(rig: &mut Rig, a: &A, bytes: usize) {
     let transport = a.transport();
@@ -147,4 +183,26 @@ pub(crate) fn c71b_output_that_the_driver_takes_at_once_is_not_limited(kit: Kit)
     }
     assert!(!a.is_lost() && log.len() == 0);
     assert_eq!(rig.l.snapshot().shed, 0);
+}
+
+pub(crate) fn c71b_output_that_waits_already_counts_for_a_new_limit(kit: Kit) {
+    let (mut rig, k) = (kit.rig(), 1024);
+    let crowd = crowd(&mut rig, &[200 * k, 900 * k, 100 * k]);
+    rig.turns(3);
+    rig.reactor.set_load_limits(LoadLimits::default().buffered(MOST));
+    rig.turns(3);
+    assert_eq!(lost(&crowd), [false, true, false]);
+    assert_eq!(rig.lost(&crowd[1].0), "Overflow");
+    // A higher limit, and none.
+    rig.reactor.set_load_limits(LoadLimits::default().buffered(2 * MOST));
+    rig.turns(2);
+    hold(&mut rig, &crowd[0].0, MOST);
+    rig.turns(3);
+    assert_eq!(lost(&crowd), [false, true, false]);
+    rig.reactor.set_load_limits(LoadLimits::default());
+    rig.turns(2);
+    hold(&mut rig, &crowd[2].0, 2 * MOST);
+    rig.turns(3);
+    assert_eq!(lost(&crowd), [false, true, false]);
+    assert_eq!(rig.l.snapshot().shed, 1);
 }

@@ -199,10 +199,12 @@ macro_rules! all_facts {
             ]
             load: [
                 c22e_a_full_loop_accepts_nothing_on_any_port needs port passive_peer,
+                c22e_a_loop_takes_other_limits_while_it_runs needs port passive_peer,
                 c71b_the_connection_with_most_output_is_ended,
                 c71b_a_peer_with_an_address_has_a_limit_of_its_own needs ip port,
                 c71b_producers_of_large_buffers_wait_first,
                 c71b_output_that_the_driver_takes_at_once_is_not_limited,
+                c71b_output_that_waits_already_counts_for_a_new_limit,
             ]
             reasons: [
                 c23_the_peers_close_is_done_by_peer needs late_reads passive_peer,
