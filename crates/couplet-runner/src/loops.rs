@@ -114,10 +114,10 @@ impl Loops {
     }
 
     /// Makes a call in each further loop.
-    pub(crate) fn call_others(&self, call: fn(&Reactor)) {
+    pub(crate) fn call_others(&self, call: impl FnOnce(&Reactor) + Clone + Send + 'static) {
         for other in &self.0.others {
             // A loop that was dropped needs no call.
-            let _ = other.call(call);
+            let _ = other.call(call.clone());
         }
     }
 

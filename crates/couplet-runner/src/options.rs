@@ -123,11 +123,48 @@ impl Options {
         let processors = || std::thread::available_parallelism().map_or(1, usize::from);
         match self.threads.unwrap_or(1) {
             0 => Ok(processors().min(MOST_THREADS).min(most)),
-            threads if threads > most => {
-                Err(format!("{threads} threads need a max-connections of {threads} at least"))
-            }
-            threads => Ok(threads),
+            threads => self.check_limits(threads).map(|()| threads),
         }
+    }
+
+    /// Checks that the limits can be shared among so many loops.
+    ///
+    /// # Errors
+    ///
+    /// If there are more loops than connections.
+    pub(crate) fn check_limits(&self, loops: usize) -> Result<(), String> {
+        match self.max_connections {
+            Some(most) if loops > most.get() => {
+                Err(format!("{loops} threads need a max-connections of {loops} at least"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Adds the options of a file.
+    pub(crate) fn or(self, file: Options) -> Options {
+        Options {
+            check: self.check,
+            log_file: self.log_file.or(file.log_file),
+            log_repeats: self.log_repeats.or(file.log_repeats),
+            pid_file: self.pid_file.or(file.pid_file),
+            user: self.user.or(file.user),
+            group: self.group.or(file.group),
+            umask: self.umask.or(file.umask),
+            health: self.health.or(file.health),
+            metrics: self.metrics.or(file.metrics),
+            control: self.control.or(file.control),
+            threads: self.threads.or(file.threads),
+            max_connections: self.max_connections.or(file.max_connections),
+            max_buffered: self.max_buffered.or(file.max_buffered),
+            max_buffered_by_peer: self.max_buffered_by_peer.or(file.max_buffered_by_peer),
+        }
+    }
+
+    /// The options that a reload does not change.
+    pub(crate) fn of_the_start(&self) -> Options {
+        let [max_connections, max_buffered, max_buffered_by_peer] = [None; 3];
+        Options { max_connections, max_buffered, max_buffered_by_peer, ..self.clone() }
     }
 
     /// The limits of one of so many loops, by its number; `None` if no option sets one. Those of all
@@ -182,21 +219,8 @@ pub(crate) struct LogTable {
 impl Arguments {
     /// Adds the options of a file.
     pub(crate) fn or(mut self, log: &LogTable, file: Options) -> Arguments {
-        let options = &mut self.options;
         self.log = self.log.or(log.log);
-        options.log_file = options.log_file.take().or(file.log_file);
-        options.log_repeats = options.log_repeats.or(file.log_repeats);
-        options.pid_file = options.pid_file.take().or(file.pid_file);
-        options.user = options.user.take().or(file.user);
-        options.group = options.group.take().or(file.group);
-        options.umask = options.umask.or(file.umask);
-        options.health = options.health.take().or(file.health);
-        options.metrics = options.metrics.take().or(file.metrics);
-        options.control = options.control.take().or(file.control);
-        options.threads = options.threads.or(file.threads);
-        options.max_connections = options.max_connections.or(file.max_connections);
-        options.max_buffered = options.max_buffered.or(file.max_buffered);
-        options.max_buffered_by_peer = options.max_buffered_by_peer.or(file.max_buffered_by_peer);
+        self.options = self.options.or(file);
         self
     }
 }

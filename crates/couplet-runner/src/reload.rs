@@ -2,11 +2,13 @@
 
 use std::rc::Rc;
 
-use couplet::Failure;
 use couplet::endpoints::Reload;
 use couplet::services::Child;
+use couplet::{Failure, Reactor};
 
 use crate::config::Source;
+use crate::loops::{Loops, ThisLoop, this_loop};
+use crate::options::Options;
 use crate::places;
 use crate::plan::{self, Key, Plan};
 use crate::running::Running;
@@ -20,20 +22,42 @@ pub(crate) async fn apply(running: &Running) -> couplet::Result<String> {
         return Ok("there is no configuration".to_owned());
     };
     let plan = program.services.plan(&Source::read(path)?)?;
-    for (table, is_changed) in [
-        ("supervisor", plan.supervisor != running.table),
-        ("runner", plan.options != program.runner_table),
-    ] {
-        if is_changed {
-            tracing::warn!(table, "changes take effect when the program is started again");
-        }
-    }
-    let levels = plan.log.log_level.clone();
+    let options = program.command_line.clone().or(plan.options.clone());
+    options.check_limits(running.loops.count()).map_err(Failure::msg)?;
+    let (levels, waiting) = (plan.log.log_level.clone(), waiting_tables(running, &plan));
     let changes = Changes::find(running, plan)?;
     let files = places::reload_files(&changes.stopped())?;
     program.log.set_levels_of_file(levels);
+    set_limits(&running.loops, options);
     files.into_iter().for_each(Reload::apply);
-    changes.apply(running).await
+    for table in &waiting {
+        tracing::warn!(table, "changes take effect when the program is started again");
+    }
+    let said = changes.apply(running).await?;
+    Ok(match waiting.is_empty() {
+        true => said,
+        false => format!("{said}; changes of {} wait for the next start", waiting.join(" and ")),
+    })
+}
+
+/// The runner's own tables with changes that a reload does not apply.
+fn waiting_tables(running: &Running, plan: &Plan) -> Vec<&'static str> {
+    let options = &running.program.runner_table;
+    let tables = [
+        ("supervisor", plan.supervisor != running.table),
+        ("runner", plan.options.of_the_start() != options.of_the_start()),
+    ];
+    tables.into_iter().filter(|(_, is_changed)| *is_changed).map(|(table, _)| table).collect()
+}
+
+/// Sets the limits of each loop.
+fn set_limits(loops: &Loops, options: Options) {
+    let set = move |reactor: &Reactor| {
+        let ThisLoop { number, of } = this_loop();
+        reactor.set_load_limits(options.load_limits(number, of).unwrap_or_default());
+    };
+    set(loops.reactor());
+    loops.call_others(set);
 }
 
 /// The changes of a configuration.

@@ -284,6 +284,7 @@ impl Runner {
             None => Source::parse("no configuration (--config FILE)", "")?,
         };
         let plan = self.services.plan(&source)?;
+        let command_line = arguments.options.clone();
         let arguments = arguments.or(&plan.log, plan.options.clone());
         let count = arguments.options.loops().map_err(Exit::bad_usage)?;
         let identity = Identity::find(&arguments.options)?;
@@ -328,6 +329,7 @@ impl Runner {
             version: self.version,
             services: self.services,
             arguments,
+            command_line,
             runner_table: plan.options.clone(),
             identity,
             log,

@@ -32,6 +32,8 @@ pub(crate) struct Program {
     pub(crate) version: &'static str,
     pub(crate) services: Services,
     pub(crate) arguments: Arguments,
+    /// The options of the command line alone.
+    pub(crate) command_line: Options,
     /// The table `[runner]` of the configuration at the start.
     pub(crate) runner_table: Options,
     pub(crate) identity: Option<Identity>,

@@ -158,8 +158,9 @@ fn a_service_moves_to_an_address_that_overlaps_its_old_one() {
 fn a_reload_says_which_tables_wait_for_the_next_start() {
     let mut program = Program::start(&services(&[a()]));
     program.port("a");
-    program.reload(&(services(&[a()]) + "max-connections = 7\n"));
-    program.wait_told("reloaded: 0 services changed");
+    let answer = program.reload_by_ctl(&(services(&[a()]) + "threads = 2\n"));
+    let said = "0 services changed, 0 added, 0 removed; changes of runner wait for the next start";
+    assert!(answer.text().contains(said), "{}", answer.text());
     let waits = |table: &str| {
         format!("changes take effect when the program is started again table=\"{table}\"")
     };
@@ -168,6 +169,34 @@ fn a_reload_says_which_tables_wait_for_the_next_start() {
     program.reload(&(services(&[a()]) + "[supervisor]\nrestarts = 7\n"));
     program.wait_told(&waits("supervisor"));
     program.stop(Signal::TERM);
+}
+
+#[test]
+fn limits_of_the_process_change_with_a_reload() {
+    // The limit of the command line takes precedence.
+    for (arguments, threads) in [(&[][..], 1), (&[], 2), (&["--max-connections", "3"], 1)] {
+        let text = |limit: &str| services(&[a()]) + &format!("threads = {threads}\n{limit}");
+        let program = Program::start_with(Folder::new(), &text(""), arguments);
+        let port = program.port("a");
+        let mut clients: Vec<Client> = (0..3).map(|_| Client::connect(port)).collect();
+        clients.iter_mut().for_each(echoes);
+        // Those beyond the limit stay, and the next one waits.
+        let answer = program.reload_by_ctl(&text("max-connections = 2\n"));
+        assert_eq!(answer.text().trim(), "0 services changed, 0 added, 0 removed");
+        let mut waiting = Client::connect(port);
+        waiting.send(b"x");
+        clients.drain(..2).for_each(Client::reset);
+        assert_eq!(waiting.read_exact(1), b"x");
+        if threads == 2 {
+            let refused = program.reload_by_ctl(&text("max-connections = 1\n"));
+            let why = "2 threads need a max-connections of 2 at least";
+            assert!(refused.code == Some(1) && refused.stderr.contains(why), "{}", refused.stderr);
+        }
+        let all = (0..3).map(|_| Client::connect(port)).collect::<Vec<_>>();
+        assert_eq!(program.reload_by_ctl(&text("")).code, Some(0));
+        let served = if arguments.is_empty() { 3 } else { 1 };
+        all.into_iter().take(served).for_each(|mut client| echoes(&mut client));
+    }
 }
 
 #[test]
