@@ -20,7 +20,7 @@ use crate::server::{self, SessionPermit, Threads};
 
 /// Default of `--idle-timeout`.
 const IDLE: Duration = Duration::from_secs(60);
-/// Pause between two lookups of a server whose name is unknown.
+/// Longest pause between two lookups of a server whose name could not be found.
 const SEARCH_INTERVAL: Duration = Duration::from_secs(5);
 /// Interval at which a port that stops looks for answers.
 const ANSWER_INTERVAL: Duration = Duration::from_millis(20);
@@ -43,6 +43,7 @@ fn count(of: &AtomicU64) {
 /// The protocol of the port that faces the clients.
 struct ClientPort {
     server: Upstream,
+    lookup: Duration,
     idle: Duration,
     /// Most concurrent clients.
     most: usize,
@@ -51,12 +52,31 @@ struct ClientPort {
     totals: Arc<Totals>,
 }
 
+/// The options of a forwarder.
+#[derive(Clone, Copy)]
+pub(crate) struct Settings {
+    /// Ends a session in which nothing is said for so long.
+    pub(crate) idle: Option<Duration>,
+    /// Most concurrent clients.
+    pub(crate) most: Option<usize>,
+    /// The interval at which the server's name is looked up.
+    pub(crate) lookup: Duration,
+}
+
 /// The server.
 #[derive(Clone)]
-enum Upstream {
-    At(SocketAddr),
-    /// Its name is to be looked up.
-    Named(UdpClient),
+struct Upstream {
+    /// Its address, once it is known.
+    address: Option<SocketAddr>,
+    /// Its name, if that is to be looked up.
+    name: Option<UdpClient>,
+}
+
+impl Upstream {
+    fn new(server: UdpClient) -> Upstream {
+        let address = server.address();
+        Upstream { address, name: Some(server).filter(|_| address.is_none()) }
+    }
 }
 
 struct Session {
@@ -103,7 +123,7 @@ impl DatagramProtocol for ReplyForwarder {
 impl ClientPort {
     /// The client's session, created if necessary; `None` if there are too many.
     fn session(&mut self, transport: &DatagramTransport, from: &Datagram<'_>) -> Option<&Session> {
-        let Upstream::At(server) = self.server else { return None };
+        let server = self.server.address?;
         if !self.sessions.contains_key(&from.from) {
             let Some(place) = SessionPermit::acquire(&self.totals.open, self.most) else {
                 count(&self.totals.turned_away);
@@ -151,26 +171,45 @@ impl ClientPort {
         transport.port::<Self>().call_later(idle / 4, Self::sweep);
     }
 
-    /// Looks the server's name up, again and again. Meanwhile datagrams wait.
-    fn find_server(&mut self, transport: &DatagramTransport) {
-        let Upstream::Named(server) = &self.server else { return };
-        transport.pause_producing();
+    /// Looks the server's name up, again and again. Datagrams wait until it has an address.
+    fn look_up(&mut self, transport: &DatagramTransport) {
+        let Some(server) = &self.server.name else { return };
+        if self.server.address.is_none() {
+            transport.pause_producing();
+        }
         let (port, (name, number)) = (transport.port::<Self>(), (server.host.clone(), server.port));
         let found = transport.reactor().resolve(&*name).add_both(move |found| {
-            let told = port.clone();
-            match found {
-                Ok(found) => told.tell(move |clients, transport| {
-                    clients.server = Upstream::At(SocketAddr::new(found[0], number));
-                    transport.resume_producing();
-                }),
-                Err(failure) => told.tell(move |_, transport| {
-                    tracing::warn!("cannot find the server {name}: {failure}");
-                    transport.port::<Self>().call_later(SEARCH_INTERVAL, Self::find_server);
-                }),
-            };
+            port.clone().tell(move |clients, transport| {
+                let again = match found {
+                    Ok(found) => {
+                        clients.move_to(&found, number);
+                        transport.resume_producing();
+                        clients.lookup
+                    }
+                    Err(failure) => {
+                        tracing::warn!("cannot find the server {name}: {failure}");
+                        clients.lookup.min(SEARCH_INTERVAL)
+                    }
+                };
+                transport.port::<Self>().call_later(again, Self::look_up);
+            });
             Ok(())
         });
         found.detach();
+    }
+
+    /// The server's name has these addresses. If its present one is none of them, the clients get new
+    /// sessions.
+    fn move_to(&mut self, found: &[IpAddr], number: u16) {
+        if self.server.address.is_some_and(|address| found.contains(&address.ip())) {
+            return;
+        }
+        let address = SocketAddr::new(found[0], number);
+        tracing::info!(%address, "the server's address");
+        self.server.address = Some(address);
+        for session in std::mem::take(&mut self.sessions).into_values() {
+            drop(session.port.stop_listening());
+        }
     }
 
     fn awaits_answers(&self) -> bool {
@@ -195,7 +234,7 @@ fn finish(port: &DatagramTransport, within: Duration) -> Deferred<()> {
 impl DatagramProtocol for ClientPort {
     fn start_protocol(&mut self, transport: &DatagramTransport) {
         self.sweep(transport);
-        self.find_server(transport);
+        self.look_up(transport);
     }
 
     fn datagram_received(&mut self, transport: &DatagramTransport, datagram: &Datagram<'_>) {
@@ -224,15 +263,17 @@ impl fmt::Display for Totals {
 
 pub(crate) fn run(
     (listen, server): (SocketAddr, &UdpClient),
-    idle: Option<Duration>,
-    most: Option<usize>,
+    settings: Settings,
     threads: Threads,
 ) -> Result<(), Exit> {
-    let server = address_of(server)?;
-    let most = server::max_sessions(most, 1);
+    let mut server = Upstream::new(server.clone());
+    if let Some(name) = &server.name {
+        server.address = Some(address_of(name)?);
+    }
+    let most = server::max_sessions(settings.most, 1);
     let totals = Arc::<Totals>::default();
     super::run(&[listen], threads, || {
-        ClientPort::new(Upstream::At(server), idle, most, totals.clone())
+        ClientPort::new(server.clone(), settings, most, totals.clone())
     })?;
     output::print_to_stderr(&totals.to_string());
     Ok(())
@@ -241,26 +282,20 @@ pub(crate) fn run(
 /// A UDP port of a service. When it stops, clients may wait for their answers for the time `drain`.
 pub(crate) fn part(
     (listen, server): (ListenUdp, UdpClient),
-    idle: Option<Duration>,
-    most: Option<usize>,
+    settings: Settings,
     drain: Duration,
 ) -> Part {
-    let most = server::max_sessions(most, 1);
-    let server = server.address().map_or(Upstream::Named(server), Upstream::At);
+    let (server, most) = (Upstream::new(server), server::max_sessions(settings.most, 1));
     let totals = Arc::<Totals>::default();
-    let protocol = move || ClientPort::new(server.clone(), idle, most, totals.clone());
+    let protocol = move || ClientPort::new(server.clone(), settings, most, totals.clone());
     super::part(listen, protocol, move |service| service.finish(move |port| finish(port, drain)))
 }
 
 impl ClientPort {
-    fn new(
-        server: Upstream,
-        idle: Option<Duration>,
-        most: usize,
-        totals: Arc<Totals>,
-    ) -> ClientPort {
+    fn new(server: Upstream, settings: Settings, most: usize, totals: Arc<Totals>) -> ClientPort {
+        let Settings { idle, lookup, .. } = settings;
         let idle = idle.unwrap_or(IDLE);
-        ClientPort { server, idle, most, sessions: BTreeMap::new(), totals }
+        ClientPort { server, lookup, idle, most, sessions: BTreeMap::new(), totals }
     }
 }
 
@@ -271,6 +306,7 @@ mod tests {
     use super::*;
 
     const IDLE: u64 = 60;
+    const LOOKUP: u64 = 30;
 
     /// A forwarder, its server, and two clients.
     struct Scene {
@@ -282,7 +318,12 @@ mod tests {
     }
 
     impl Scene {
+        /// With the server's address.
         fn new(most: usize) -> Scene {
+            Scene::with(most, |address| Upstream { address: Some(address), name: None })
+        }
+
+        fn with(most: usize, upstream: impl Fn(SocketAddr) -> Upstream + 'static) -> Scene {
             let mut sim = Sim::new(1);
             let (near, far) = (sim.bare_host("client"), sim.bare_host("server"));
             let clients = [5000, 5001].map(|port| sim.datagrams(near, port).expect("a free port"));
@@ -290,8 +331,9 @@ mod tests {
             let (to, totals) = (server.address(), Arc::<Totals>::default());
             let counted = totals.clone();
             let between = sim.host("forward", move |reactor| {
-                let idle = Some(Duration::from_secs(IDLE));
-                let port = ClientPort::new(Upstream::At(to), idle, most, counted.clone());
+                let (idle, lookup) = (Some(Duration::from_secs(IDLE)), Duration::from_secs(LOOKUP));
+                let settings = Settings { idle, most: None, lookup };
+                let port = ClientPort::new(upstream(to), settings, most, counted.clone());
                 reactor.listen_udp(([0, 0, 0, 0], 9000).into(), port)?;
                 Ok(())
             });
@@ -358,5 +400,36 @@ mod tests {
         let second = scene.ask(1).expect("there is room");
         scene.answer(second, b"news");
         assert_eq!((scene.got(0), scene.got(1)), (None, Some(b"news".to_vec())));
+    }
+
+    #[test]
+    fn the_server_s_name_is_looked_up_again_and_clients_move_to_its_new_address() {
+        let mut scene = Scene::with(10, |address| {
+            let name = format!("udp:named:{}", address.port()).parse().expect("a name");
+            Upstream { address: None, name: Some(name) }
+        });
+        let spare = scene.sim.bare_host("spare");
+        let other = scene.sim.datagrams(spare, 53).expect("a free port");
+        let [first, second] = [scene.server.address().ip(), other.address().ip()];
+        // Until the name is known, datagrams wait.
+        assert_eq!(scene.ask(0), None);
+        scene.sim.set_name("named", &[first]);
+        scene.pass(SEARCH_INTERVAL.as_secs());
+        let old = scene.server.take().expect("it was forwarded").0;
+        // In another order, or while no server is known, the clients stay.
+        for names in [&[second, first][..], &[]] {
+            scene.sim.set_name("named", names);
+            scene.pass(LOOKUP + 1);
+            assert_eq!(scene.ask(0), Some(old), "{names:?}");
+        }
+        scene.sim.set_name("named", &[second]);
+        scene.pass(LOOKUP + 1);
+        assert_eq!(scene.ask(0), None);
+        let (new, bytes) = other.take().expect("it was forwarded");
+        assert_eq!(bytes, b"tell me");
+        other.send_to(new, b"news").expect("it is open");
+        scene.pass(1);
+        assert_eq!(scene.got(0).as_deref(), Some(&b"news"[..]));
+        assert_eq!(scene.totals.open.load(Ordering::Relaxed), 1);
     }
 }

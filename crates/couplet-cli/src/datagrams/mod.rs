@@ -21,7 +21,7 @@ use crate::server::{self, Threads};
 
 pub(crate) use connect::run as connect;
 pub(crate) use echo::{part as echo_part, run as echo};
-pub(crate) use forward::{part as forward_part, run as forward};
+pub(crate) use forward::{Settings as ForwardSettings, part as forward_part, run as forward};
 
 /// An address to listen on, for connections or for datagrams.
 #[derive(Clone, Debug)]

@@ -290,8 +290,8 @@ impl Protocol for ServerSide {
 
 pub(crate) fn run(options: Forward) -> Result<(), Exit> {
     if let Some((listen, connect)) = options.udp() {
-        let (idle, most) = (options.idle_timeout, options.max_connections);
-        return datagrams::forward((listen.address(), connect), idle, most, options.threads);
+        let settings = options.for_udp();
+        return datagrams::forward((listen.address(), connect), settings, options.threads);
     }
     let (server, totals) = counting_server(options)?;
     server.run()?;
@@ -302,9 +302,8 @@ pub(crate) fn run(options: Forward) -> Result<(), Exit> {
 /// The server for connections or, in a configuration, for datagrams.
 pub(crate) fn server(options: Forward) -> Result<Server, Exit> {
     if let Some((listen, connect)) = options.udp() {
-        let (idle, most) = (options.idle_timeout, options.max_connections);
         let ends = (listen.clone(), connect.clone());
-        let part = datagrams::forward_part(ends, idle, most, options.drain.time);
+        let part = datagrams::forward_part(ends, options.for_udp(), options.drain.time);
         return Ok(Server::of_datagrams(options.drain, vec![part]));
     }
     counting_server(options).map(|(server, _)| server)

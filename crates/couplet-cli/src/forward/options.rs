@@ -9,7 +9,7 @@ use couplet::endpoints::{ServerEndpoint, UdpClient};
 
 use super::checks;
 use super::upstreams::Balance;
-use crate::datagrams::{self, ListenUdp, Local, Remote};
+use crate::datagrams::{self, ForwardSettings, ListenUdp, Local, Remote};
 use crate::endpoint::Peer;
 use crate::exit::Exit;
 use crate::server::{Drain, Threads, listening};
@@ -88,6 +88,16 @@ pub(crate) struct Forward {
     /// too
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     pub(super) connect_timeout: Option<Duration>,
+    /// Look the name of a UDP server up at this interval; a new address gets all clients. Other
+    /// endpoints look names up for each connect
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value = "30",
+        value_parser = seconds,
+        allow_negative_numbers = true
+    )]
+    pub(super) lookup: Duration,
     /// Reset both connections when no bytes have moved in either direction for this many seconds
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     pub(super) idle_timeout: Option<Duration>,
@@ -102,6 +112,12 @@ pub(crate) struct Forward {
 }
 
 impl Forward {
+    /// The options that apply to datagrams.
+    pub(super) fn for_udp(&self) -> ForwardSettings {
+        let (idle, most, lookup) = (self.idle_timeout, self.max_connections, self.lookup);
+        ForwardSettings { idle, most, lookup }
+    }
+
     /// The ends of a forwarder for datagrams.
     pub(super) fn udp(&self) -> Option<(&ListenUdp, &UdpClient)> {
         match (&self.listen, &self.connect[..], self.check) {
