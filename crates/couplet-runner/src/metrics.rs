@@ -132,11 +132,15 @@ impl EncodeMetric for CallHistogram {
 fn probe(reactor: &Reactor, lateness: Histogram) -> LoopingCall {
     let (clock, mut due) = (reactor.clone(), None::<Instant>);
     LoopingCall::with_count(reactor, move |count| {
-        let now = clock.now();
-        let expected = due.map_or(now, |due| due + PROBE * u32::try_from(count).unwrap_or(1));
-        lateness.observe(now.saturating_duration_since(expected).as_secs_f64());
-        due = Some(expected);
+        lateness.observe(late(&mut due, clock.now(), count).as_secs_f64());
     })
+}
+
+/// How late a call of [`probe`] is that stands for `count` periods. The first is punctual.
+fn late(due: &mut Option<Instant>, now: Instant, count: u64) -> Duration {
+    let expected = due.map_or(now, |due| due + PROBE * u32::try_from(count).unwrap_or(1));
+    *due = Some(expected);
+    now.saturating_duration_since(expected)
 }
 
 fn register_connections(registry: &mut Registry, snapshot: &Snapshot) {
@@ -231,7 +235,11 @@ fn gauge(value: u64) -> Gauge {
 
 #[cfg(test)]
 mod tests {
-    use couplet::{Address, Deferred, Failure, LoopOptions, Protocol, Transport};
+    use couplet::services::{Child, FunctionService};
+    use couplet::testing::MemoryReactor;
+    use couplet::{
+        Address, Datagram, DatagramTransport, Deferred, Failure, LoopOptions, Protocol, Transport,
+    };
 
     use super::*;
 
@@ -310,6 +318,80 @@ mod tests {
         assert_eq!(value(&text, "couplet_callback_seconds_bucket{le=\"+Inf\"}"), calls);
         assert!(value(&text, "couplet_callback_seconds_sum") > 0.0, "{text}");
         assert!(text.ends_with("# EOF\n"), "{text}");
+    }
+
+    #[test]
+    fn the_figures_of_a_snapshot_are_told_apart() {
+        let mut l = Loop::new().unwrap();
+        let metrics = measured(&mut l);
+        let reactor = l.reactor();
+        let port = reactor.listen("localhost:0", || Echo).unwrap();
+        let (host, ignore) = (port.host(), |_: &DatagramTransport, _: &Datagram<'_>| {});
+        let udp = reactor.listen_udp(([127, 0, 0, 1], 0).into(), ignore).unwrap().host();
+        let (asked, at) = (reactor.clone(), host.to_string());
+        let talk = reactor.spawn(async move {
+            let _open = asked.connect_stream(at).await?;
+            asked.snapshot().await
+        });
+        let mut snapshot = l.run_until(talk).unwrap();
+        (snapshot.ended.bytes_in, snapshot.ended.bytes_out) = (100, 200);
+        (snapshot.shed, snapshot.jobs, snapshot.pending_calls) = (21, 22, 23);
+        snapshot.connections.truncate(1);
+        let again = snapshot.connections[0].clone();
+        snapshot.connections.push(again);
+        for (connection, factor) in snapshot.connections.iter_mut().zip([1, 10]) {
+            (connection.bytes_in, connection.bytes_out) = (factor, 2 * factor);
+            connection.buffered = 3 * usize::try_from(factor).unwrap();
+        }
+        let counted = &mut snapshot.ports[0];
+        (counted.accepted, counted.not_opened, counted.rejected) = (11, 12, 13);
+        (counted.turned_away, counted.paused) = (14, true);
+        let datagrams = &mut snapshot.datagrams[0];
+        (datagrams.received, datagrams.sent, datagrams.dropped) = (15, 16, 17);
+        let supervisor = Supervisor::new("program");
+        let child = FunctionService::new("a", |_| Deferred::succeed(()));
+        supervisor.add(Child::new(child)).detach();
+        let text = metrics.encode(&snapshot, &supervisor);
+        let of = |name: &str| format!("couplet_{name}{{port=\"{host}\"}}");
+        let outcome =
+            |word: &str| format!("couplet_datagrams_total{{port=\"{udp}\",outcome=\"{word}\"}}");
+        for (metric, wanted) in [
+            ("couplet_connection_bytes_total{direction=\"in\"}".to_owned(), 111.0),
+            ("couplet_connection_bytes_total{direction=\"out\"}".to_owned(), 222.0),
+            ("couplet_buffered_bytes".to_owned(), 33.0),
+            (of("accepted_total"), 11.0),
+            (of("not_opened_total"), 12.0),
+            (of("rejected_total"), 13.0),
+            (of("turned_away_total"), 14.0),
+            (of("port_paused"), 1.0),
+            (outcome("received"), 15.0),
+            (outcome("sent"), 16.0),
+            (outcome("dropped"), 17.0),
+            ("couplet_shed_total".to_owned(), 21.0),
+            ("couplet_jobs".to_owned(), 22.0),
+            ("couplet_pending_calls".to_owned(), 23.0),
+            ("couplet_service_ready{service=\"a\"}".to_owned(), 0.0),
+            ("couplet_service_restarts_total{service=\"a\"}".to_owned(), 0.0),
+            ("couplet_events_total{level=\"error\"}".to_owned(), 0.0),
+        ] {
+            assert_eq!(value(&text, &metric), wanted, "{metric}: {text}");
+        }
+        // The limits of a histogram, up to 4.2 seconds, and infinity.
+        for name in ["busy", "lateness"] {
+            let buckets = text.matches(&format!("couplet_{name}_seconds_bucket{{")).count();
+            assert_eq!(buckets, 11, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_late_timer_is_compared_with_its_plan() {
+        let start = MemoryReactor::new().reactor().now();
+        let mut due = None;
+        // The times of calls, and the periods since the call before.
+        for (at, count, wanted) in [(500, 1, 0), (1600, 1, 100), (4700, 3, 200), (5500, 1, 0)] {
+            let late = late(&mut due, start + Duration::from_millis(at), count);
+            assert_eq!(late, Duration::from_millis(wanted), "at {at} ms");
+        }
     }
 
     #[test]
