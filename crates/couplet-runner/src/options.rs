@@ -340,6 +340,28 @@ mod tests {
     }
 
     #[test]
+    fn the_file_says_what_the_command_line_leaves_open() {
+        let file = "log = \"json\"\numask = 0o77\nuser = \"b\"\nlog-repeats = 9\nthreads = 2\n\
+                    max-buffered = 6\nmetrics = \"tcp:1\"";
+        let (log, options) = (toml::from_str(file).unwrap(), toml::from_str(file).unwrap());
+        let both = Arguments::default().or(&log, options);
+        let options = both.options;
+        assert_eq!((both.log, options.umask), (Some(LogForm::Json), Some(0o77)));
+        assert_eq!((options.log_repeats, options.threads), (Some(9), Some(2)));
+        let names = [options.user, options.metrics.map(|it| it.to_string())];
+        assert_eq!(names, ["b", "tcp:1"].map(|name| Some(name.into())));
+        assert_eq!(options.max_buffered, NonZeroUsize::new(6));
+    }
+
+    #[test]
+    fn a_program_sets_the_events_of_its_log() {
+        let events = Targets::new().with_default(LevelFilter::INFO);
+        let arguments = Arguments::new("a.toml", Options::default());
+        let arguments = arguments.verbose(2).log_level(events.clone());
+        assert_eq!((arguments.verbose, arguments.log_level), (2, Some(events)));
+    }
+
+    #[test]
     fn threads_are_a_number_or_as_many_as_processors() {
         assert_eq!(
             ["1", "3", "0", "auto", "1024"].map(threads),
@@ -352,6 +374,7 @@ mod tests {
         assert_eq!(loops("").unwrap(), Ok(1));
         assert_eq!(loops("threads = 3").unwrap(), Ok(3));
         assert_eq!(loops("threads = \"auto\"\nmax-connections = 1").unwrap(), Ok(1));
+        assert_eq!(loops("threads = 3\nmax-connections = 3").unwrap(), Ok(3));
         assert!(loops("threads = 0").unwrap().is_ok_and(|loops| loops >= 1));
         for bad in ["1025", "-1", "\"x\"", "1.5", "true"] {
             assert!(loops(&format!("threads = {bad}")).is_err(), "{bad}");
@@ -363,9 +386,9 @@ mod tests {
     #[test]
     fn the_limits_of_all_loops_together_are_those_of_the_process() {
         let options: Options =
-            toml::from_str("max-connections = 8\nmax-buffered = 2").expect("options");
+            toml::from_str("max-connections = 7\nmax-buffered = 2").expect("options");
         let limits = [0, 1, 2].map(|number| options.load_limits(number, 3));
-        let wanted = [(3, 1), (3, 1), (2, 1)];
+        let wanted = [(3, 1), (2, 1), (2, 1)];
         let of =
             |(connections, bytes)| LoadLimits::default().connections(connections).buffered(bytes);
         assert_eq!(limits, wanted.map(|it| Some(of(it))));
@@ -389,6 +412,7 @@ mod tests {
         for good in ["warn", "couplet=debug,info", "couplet::reactor=trace", "OFF"] {
             assert!(log_levels(good).is_ok(), "{good}");
         }
+        assert_eq!(octal("777"), Ok(0o777));
         for text in ["8", "-1", "1000", ""] {
             assert!(octal(text).is_err(), "{text}");
         }
