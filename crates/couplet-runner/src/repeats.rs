@@ -103,6 +103,7 @@ mod tests {
                 for number in 0..5 {
                     match level {
                         Level::INFO => tracing::info!("note {number}"),
+                        Level::WARN => tracing::warn!("warning {number}"),
                         _ => tracing::error!("error {number}"),
                     }
                 }
@@ -124,6 +125,19 @@ mod tests {
             assert!(half[3].ends_with(" were left out left_out=3"), "{lines:?}");
         }
         assert_eq!(lines.len(), 8, "{lines:?}");
+    }
+
+    #[test]
+    fn warnings_are_limited_too_and_the_least_limit_is_1() {
+        for (most, level) in [(1, Level::WARN), (1, Level::ERROR), (4, Level::WARN)] {
+            let lines = log(most, level);
+            let (most, left_out) = (usize::try_from(most).unwrap(), 5 - most);
+            for half in lines.chunks(most + 2) {
+                assert!(half[most].ends_with("another"), "{lines:?}");
+                assert!(half[most + 1].ends_with(&format!("left_out={left_out}")), "{lines:?}");
+            }
+            assert_eq!(lines.len(), 2 * (most + 2), "{lines:?}");
+        }
     }
 
     #[test]
