@@ -42,8 +42,12 @@ pub(crate) struct StoreRoom(Arc<AtomicUsize>);
 impl StoreRoom {
     /// `None` if systemd offers no store.
     pub(crate) fn find() -> Option<StoreRoom> {
-        let descriptors = systemd::store_size()?;
-        Some(StoreRoom(Arc::new(AtomicUsize::new(descriptors / 2))))
+        systemd::store_size().map(StoreRoom::of)
+    }
+
+    /// The room of a store for so many descriptors: a connection takes two.
+    fn of(descriptors: usize) -> StoreRoom {
+        StoreRoom(Arc::new(AtomicUsize::new(descriptors / 2)))
     }
 
     /// Takes room for a connection, if there is some.
@@ -201,7 +205,51 @@ fn checksum(bytes: &[u8]) -> u64 {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
+    use std::net::UdpSocket;
+
+    use couplet::testing::hold;
+    use couplet::{Protocol, Transport};
+
     use super::*;
+
+    /// How often room can be taken.
+    fn left(room: &StoreRoom) -> usize {
+        std::iter::repeat_with(|| room.take()).take_while(|taken| *taken).take(100).count()
+    }
+
+    #[test]
+    fn each_connection_takes_room_for_two_descriptors_until_it_is_forgotten() {
+        let room = StoreRoom::of(7);
+        assert_eq!(left(&room), 3);
+        room.put_back();
+        assert_eq!(left(&room), 1);
+    }
+
+    struct Silent;
+
+    impl Protocol for Silent {
+        fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    }
+
+    #[test]
+    fn a_connection_that_is_not_stored_or_is_forgotten_takes_no_room() {
+        let mut held = hold(Silent);
+        let id = held.with(|_, transport| transport.id()).expect("it is open");
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let room = StoreRoom::of(2);
+        let mut store = Store::new(room.clone());
+        // Tests have no service manager: storing fails.
+        store.keep(id, SockRef::from(&socket), b"record");
+        assert!(store.entries.is_empty());
+        assert_eq!(left(&room), 1, "after a failure");
+        let entry = Entry { name: "couplet-1".to_owned(), record: new_file().unwrap() };
+        store.entries.insert(id, entry);
+        store.forget(id);
+        assert!(store.entries.is_empty());
+        assert_eq!(left(&room), 1, "after the end of a connection");
+        store.forget(id);
+        assert_eq!(left(&room), 0, "an unknown connection");
+    }
 
     #[test]
     fn the_checksum_is_fnv_1a() {
