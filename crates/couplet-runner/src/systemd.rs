@@ -98,7 +98,58 @@ fn interval(allowed: Duration) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+    use std::process::Command;
+
     use super::*;
+
+    /// The size that a process with these variables has to find. Variables belong to a whole process.
+    const WANTED: &str = "COUPLET_TEST_STORE";
+
+    /// Runs a test again in a process with these variables.
+    fn again(test: &str, wanted: &str, variables: &[(&str, &str)]) {
+        let mut command = Command::new(env::current_exe().expect("a test has a path"));
+        command.args(["--exact", &format!("systemd::tests::{test}")]);
+        command.env_remove("NOTIFY_SOCKET").env_remove("FDSTORE").env(WANTED, wanted);
+        let output = command.envs(variables.iter().copied()).output().expect("it starts");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 passed"), "{variables:?}: {said}");
+    }
+
+    #[test]
+    fn a_store_has_a_size_and_a_socket() {
+        if let Ok(wanted) = env::var(WANTED) {
+            return assert_eq!(store_size(), wanted.parse().ok());
+        }
+        let test = "a_store_has_a_size_and_a_socket";
+        again(test, "7", &[("FDSTORE", "7"), ("NOTIFY_SOCKET", "/none")]);
+        again(test, "", &[("FDSTORE", "7")]);
+        again(test, "", &[("NOTIFY_SOCKET", "/none")]);
+        again(test, "", &[("FDSTORE", "x"), ("NOTIFY_SOCKET", "/none")]);
+    }
+
+    #[test]
+    fn storing_does_not_wait_for_a_busy_service_manager() {
+        if env::var_os(WANTED).is_some() {
+            let socket = UnixDatagram::unbound().expect("a socket");
+            let error = store("a", &[socket.as_fd(); 2]).expect_err("its queue is full");
+            return assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{error}");
+        }
+        let path = env::temp_dir().join(format!("couplet-notify-{}", std::process::id()));
+        let manager = UnixDatagram::bind(&path).expect("a socket");
+        // Each sender has a queue of its own, too, which would fill earlier.
+        let send = || {
+            let sender = UnixDatagram::unbound()?;
+            sender.set_nonblocking(true)?;
+            sender.send_to(b"x", &path)
+        };
+        let full = std::iter::repeat_with(send).find_map(Result::err).expect("a full queue");
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock, "{full}");
+        let name = path.to_str().expect("a name of letters");
+        again("storing_does_not_wait_for_a_busy_service_manager", "", &[("NOTIFY_SOCKET", name)]);
+        drop(manager);
+        std::fs::remove_file(&path).expect("it is there");
+    }
 
     #[test]
     fn the_watchdog_is_fed_twice_in_its_time() {
