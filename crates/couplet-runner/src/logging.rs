@@ -238,16 +238,25 @@ mod tests {
     const IS_CHILD: &str = "COUPLET_TEST_LOGS";
 
     #[test]
-    fn a_panic_is_one_line_of_the_only_log() {
+    fn the_only_log_counts_events_and_has_a_panic_on_one_line() {
         if env::var_os(IS_CHILD).is_some() {
             assert!(Log::start(&Arguments::default(), None).is_ok());
             let second = Log::start(&Arguments::default(), None).err().expect("an error");
             assert!(second.message().starts_with("cannot start logging: "), "{}", second.message());
+            let before = count_of_events();
+            tracing::error!("counted");
+            for _ in 0..2 {
+                tracing::warn!("counted");
+            }
+            tracing::info!("not counted");
+            let after = count_of_events();
+            let counted = [0, 1].map(|at| (after[at].0, after[at].1 - before[at].1));
+            assert_eq!(counted, [("error", 1), ("warn", 2)]);
             let _ = thread::spawn(|| panic!("it broke")).join();
             return;
         }
         let mut again = Command::new(env::current_exe().expect("a test has a path"));
-        let name = "logging::tests::a_panic_is_one_line_of_the_only_log";
+        let name = "logging::tests::the_only_log_counts_events_and_has_a_panic_on_one_line";
         again.args(["--exact", name, "--nocapture"]).env(IS_CHILD, "1");
         let output = again.output().expect("it starts");
         let said = String::from_utf8_lossy(&output.stderr);
