@@ -225,6 +225,9 @@ impl From<Seconds> for Duration {
 
 #[cfg(test)]
 mod tests {
+    use serde::de::IntoDeserializer;
+    use serde::de::value::U64Deserializer;
+
     use super::*;
 
     #[derive(serde::Deserialize)]
@@ -248,10 +251,19 @@ mod tests {
     }
 
     #[test]
+    fn formats_without_negative_numbers_have_seconds_too() {
+        let number: U64Deserializer<serde::de::value::Error> = 5_u64.into_deserializer();
+        assert_eq!(Seconds::deserialize(number), Ok(Seconds(Duration::from_secs(5))));
+    }
+
+    #[test]
     fn endpoints_are_checked_where_they_are_read() {
         assert_eq!("tcp:80".parse::<Listen>().unwrap().to_string(), "tcp:80");
         assert_eq!("tcp:a:80".parse::<Connect>().unwrap().to_string(), "tcp:a:80");
         assert_eq!("udp:80".parse::<ListenUdp>().unwrap().to_string(), "udp:80");
+        let [first, same, other] = ["tcp:80", "tcp:80", "tcp:81"].map(str::parse::<Listen>);
+        assert!(first.as_ref().unwrap() == same.as_ref().unwrap());
+        assert!(first.as_ref().unwrap() != other.as_ref().unwrap());
         assert!("tcp:80".parse::<ListenUdp>().is_err() && "udp:80".parse::<Listen>().is_err());
         #[derive(Debug, serde::Deserialize)]
         struct Ends {
