@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use serde::Deserialize;
 
-use super::{ConfigError, Section, Source};
+use super::{ConfigError, Section, Source, unknown};
 
 #[derive(Debug, Deserialize, PartialEq)]
 struct Config {
@@ -80,12 +80,28 @@ fn errors_show_the_place() {
         assert_eq!(error(text), wanted);
     }
     assert!(error("listen = ").starts_with("a.toml:1:10: "), "{}", error("listen = "));
+    assert!(error("listen = ").ends_with("\n  |          ^"), "{}", error("listen = "));
     assert!(error("").contains("missing field listen"), "{}", error(""));
+    let whole = error("# words\n");
+    assert!(whole.starts_with("a.toml:1:1: missing field listen"), "{whole}");
     assert!(
         error("a = 1\na = 2").starts_with("a.toml:2:1: duplicate key"),
         "{}",
         error("a = 1\na = 2")
     );
+}
+
+#[test]
+fn a_name_is_suggested_if_a_third_of_its_letters_differ() {
+    for (name, known, wanted) in [
+        ("abc", &["abd"][..], "; did you mean abd?"),
+        ("abc", &["ade"], "; known are ade"),
+        ("abcd", &["abef"], "; did you mean abef?"),
+        ("abcd", &["aefg", "hijk"], "; known are aefg, hijk"),
+        ("abc", &[], ""),
+    ] {
+        assert_eq!(unknown("key", name, known), format!("unknown key {name}{wanted}"));
+    }
 }
 
 #[test]
