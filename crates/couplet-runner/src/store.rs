@@ -205,7 +205,10 @@ fn checksum(bytes: &[u8]) -> u64 {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
+    use std::env;
     use std::net::UdpSocket;
+    use std::os::unix::net::UnixDatagram;
+    use std::process::Command;
 
     use couplet::testing::hold;
     use couplet::{Protocol, Transport};
@@ -249,6 +252,30 @@ mod tests {
         assert_eq!(left(&room), 1, "after the end of a connection");
         store.forget(id);
         assert_eq!(left(&room), 0, "an unknown connection");
+    }
+
+    #[test]
+    fn a_stored_connection_has_its_record_from_the_start() {
+        const TEST: &str = "store::tests::a_stored_connection_has_its_record_from_the_start";
+        const IS_CHILD: &str = "COUPLET_TEST_KEEPS";
+        if env::var_os(IS_CHILD).is_some() {
+            let mut held = hold(Silent);
+            let id = held.with(|_, transport| transport.id()).expect("it is open");
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            let mut store = Store::new(StoreRoom::of(2));
+            store.keep(id, SockRef::from(&socket), b"record");
+            return assert_eq!(read_record(&store.entries[&id].record).unwrap(), b"record");
+        }
+        // The variable that names a service manager belongs to a whole process.
+        let path = env::temp_dir().join(format!("couplet-store-{}", std::process::id()));
+        let manager = UnixDatagram::bind(&path).unwrap();
+        let mut again = Command::new(env::current_exe().expect("a test has a path"));
+        again.args(["--exact", TEST]).env("NOTIFY_SOCKET", &path).env(IS_CHILD, "1");
+        let output = again.output().expect("it starts");
+        drop(manager);
+        std::fs::remove_file(&path).unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 passed"), "{said}");
     }
 
     #[test]
