@@ -161,9 +161,6 @@ impl Loops {
 
     /// Makes a call in each further loop, and waits until it has had its effects.
     pub(crate) fn settle_others(&self, call: fn(&Reactor)) -> Deferred<()> {
-        if self.count() == 1 {
-            return Deferred::succeed(());
-        }
         let answers = self.ask_others(|_| {
             move |reactor: &Reactor| {
                 call(reactor);
@@ -296,10 +293,15 @@ pub(crate) fn merge(snapshots: impl IntoIterator<Item = Option<Snapshot>>) -> Sn
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::sync::mpsc;
+
     use couplet::testing::MemoryReactor;
-    use couplet::{Protocol, Transport};
+    use couplet::{Loop, LoopOptions, Protocol, Shutdown, Transport};
 
     use super::*;
+    use crate::workers::Workers;
 
     struct Idle;
 
@@ -325,5 +327,110 @@ mod tests {
             assert_eq!(merged.ports.len(), 1);
             assert_eq!(merged.ports[0].paused, paused == [true, true], "{paused:?}");
         }
+    }
+
+    #[test]
+    fn the_counters_of_a_port_of_all_loops_are_added() {
+        let counted = |factor: u64| {
+            let mut snapshot = snapshot_with_port(false);
+            let port = &mut snapshot.ports[0];
+            port.accepted = factor;
+            port.not_opened = 2 * factor;
+            port.rejected = 3 * factor;
+            port.turned_away = 5 * factor;
+            Some(snapshot)
+        };
+        let port = merge([counted(10), None, counted(1000)]).ports.remove(0);
+        let counts = [port.accepted, port.not_opened, port.rejected, port.turned_away];
+        assert_eq!(counts, [1010, 2020, 3030, 5050]);
+    }
+
+    /// A main loop, and so many further ones. `set_up` is called in each of these.
+    fn loops(
+        others: usize,
+        set_up: impl FnOnce(&Reactor) + Clone + Send + 'static,
+    ) -> (Loop, Workers, Loops) {
+        let l = Loop::new().unwrap();
+        let mut workers = Workers::default();
+        enter(0, others + 1);
+        for number in 1..=others {
+            let set_up = set_up.clone();
+            let enter = move |l: &mut Loop| {
+                enter(number, others + 1);
+                set_up(&l.reactor());
+            };
+            workers.start(LoopOptions::default(), l.reactor().remote(), enter).unwrap();
+        }
+        let loops = Loops::new(&l.reactor(), workers.remotes());
+        (l, workers, loops)
+    }
+
+    #[test]
+    fn calls_for_any_loop_go_to_each_in_its_turn() {
+        for others in 0..4 {
+            let (_l, _workers, loops) = loops(others, |_| ());
+            let (send, receive) = mpsc::channel();
+            let called = (0..9).map(|_| {
+                let send = send.clone();
+                loops.call_next(move |_| send.send(this_loop().number).unwrap());
+                receive.recv().unwrap()
+            });
+            let wanted = (0..=others).cycle().take(9);
+            assert_eq!(called.collect::<Vec<_>>(), wanted.collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn the_further_loops_have_settled_once_each_has_made_the_call() {
+        static CALLS: AtomicUsize = AtomicUsize::new(0);
+        for others in 0..3 {
+            let (mut l, _workers, loops) = loops(others, |_| ());
+            CALLS.store(0, Ordering::Release);
+            let call = |_: &Reactor| drop(CALLS.fetch_add(1, Ordering::AcqRel));
+            l.run_until(loops.settle_others(call)).unwrap();
+            assert_eq!(CALLS.load(Ordering::Acquire), others);
+        }
+    }
+
+    #[test]
+    fn one_snapshot_has_the_tasks_of_all_loops() {
+        for others in 0..3 {
+            let set_up = |reactor: &Reactor| {
+                for _ in 0..100 {
+                    reactor.spawn(std::future::pending::<couplet::Result<()>>()).detach();
+                }
+            };
+            let (mut l, _workers, loops) = loops(others, set_up);
+            let snapshot = l.run_until(loops.snapshot()).unwrap();
+            assert_eq!(snapshot.tasks / 100, others);
+        }
+    }
+
+    #[test]
+    fn a_stop_waits_for_the_end_of_each_loop() {
+        let slow = Arc::new(AtomicBool::new(false));
+        let ended = slow.clone();
+        let set_up = move |reactor: &Reactor| {
+            if this_loop().number == 2 {
+                let sleeping = reactor.clone();
+                reactor.on(Shutdown::Before, move || {
+                    let slept = sleeping.sleep(Duration::from_millis(100));
+                    slept.map(move |()| ended.store(true, Ordering::Release))
+                });
+            }
+        };
+        let (mut l, _workers, loops) = loops(3, set_up);
+        loops.watch(|failure| panic!("{failure}"));
+        l.run_until(loops.stop()).unwrap();
+        assert!(slow.load(Ordering::Acquire));
+        assert_eq!(loops.0.alive.get(), 0);
+    }
+
+    #[test]
+    fn a_stop_ends_the_only_further_loop() {
+        let (mut l, _workers, loops) = loops(1, |_| ());
+        loops.watch(|failure| panic!("{failure}"));
+        l.run_until(loops.stop()).unwrap();
+        assert_eq!(loops.0.alive.get(), 0);
     }
 }

@@ -21,6 +21,7 @@ pub(crate) struct Workers(
 );
 
 struct Worker {
+    number: usize,
     remote: Remote,
     /// Whether its loop ends after this turn.
     is_over: Arc<AtomicBool>,
@@ -73,12 +74,11 @@ impl Workers {
             }
             parts::forget_all();
             asking::forget_all();
-            drop(l);
-            drop(started);
+            // The loop is dropped first, and then `started`.
         })?;
         let remote =
             life.recv().unwrap_or_else(|_| Err(io::Error::other("its thread panicked")))?;
-        self.0.push(Worker { remote, is_over, life });
+        self.0.push(Worker { number, remote, is_over, life });
         Ok(())
     }
 
@@ -130,10 +130,48 @@ impl Drop for Workers {
             // A loop that was dropped has ended.
             let _ = worker.remote.call(Reactor::interrupt);
         }
-        for (number, worker) in (1..).zip(&self.0) {
+        for worker in &self.0 {
             if let Err(RecvTimeoutError::Timeout) = worker.life.recv_timeout(GRACE) {
+                let number = worker.number;
                 tracing::error!(number, "a loop does not end: its thread is left behind");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_further_loop_has_a_thread_with_its_number() {
+        let l = Loop::new().unwrap();
+        let mut workers = Workers::default();
+        let (send, receive) = mpsc::channel();
+        for number in 1..=3 {
+            let send = send.clone();
+            let name = move |_: &mut Loop| {
+                send.send(std::thread::current().name().map(str::to_owned)).unwrap();
+            };
+            workers.start(LoopOptions::default(), l.reactor().remote(), name).unwrap();
+            assert_eq!(receive.recv().unwrap(), Some(format!("couplet loop {number}")));
+        }
+    }
+
+    #[test]
+    fn a_stop_in_a_further_loop_stops_the_main_loop_first() {
+        let mut l = Loop::new().unwrap();
+        let mut workers = Workers::default();
+        workers.start(LoopOptions::default(), l.reactor().remote(), |_| ()).unwrap();
+        let worker = workers.remotes().next().unwrap();
+        let stopped = worker.clone();
+        l.run(move |_| Ok(stopped.call(Reactor::stop)?)).unwrap();
+        // It turns until the main loop lets it end.
+        let (send, receive) = mpsc::channel();
+        worker.call(move |_| send.send(()).unwrap()).unwrap();
+        receive.recv().unwrap();
+        worker.call(stop).unwrap();
+        let life = workers.0[0].life.recv();
+        assert!(life.is_err(), "its thread has ended");
     }
 }
