@@ -206,8 +206,7 @@ impl ServiceCell {
     /// All parts have started. The first that ends, ends the others.
     fn begin_run(self: &Rc<Self>, run: u64) {
         let (end, ended) = Deferred::new();
-        let before = self.end.replace(Some(end));
-        drop(before);
+        drop(self.end.replace(Some(end)));
         self.stage.replace(Stage::Running);
         let ended = Rc::new(RefCell::new(Some(ended)));
         for (end, _) in self.loops.ask_all(|_| move |_: &Reactor| parts::end(run)) {

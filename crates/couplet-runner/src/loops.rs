@@ -293,6 +293,8 @@ pub(crate) fn merge(snapshots: impl IntoIterator<Item = Option<Snapshot>>) -> Sn
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::net::{SocketAddr, TcpStream};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use std::sync::mpsc;
@@ -386,7 +388,9 @@ mod tests {
         for others in 0..3 {
             let (mut l, _workers, loops) = loops(others, |_| ());
             CALLS.store(0, Ordering::Release);
-            let call = |_: &Reactor| drop(CALLS.fetch_add(1, Ordering::AcqRel));
+            let call = |_: &Reactor| {
+                CALLS.fetch_add(1, Ordering::AcqRel);
+            };
             l.run_until(loops.settle_others(call)).unwrap();
             assert_eq!(CALLS.load(Ordering::Acquire), others);
         }
@@ -432,5 +436,53 @@ mod tests {
         loops.watch(|failure| panic!("{failure}"));
         l.run_until(loops.stop()).unwrap();
         assert_eq!(loops.0.alive.get(), 0);
+    }
+
+    /// Sends a byte, and stays.
+    struct Greeter;
+
+    impl Protocol for Greeter {
+        fn connection_made(&mut self, transport: &Transport) {
+            transport.write(b"!");
+        }
+
+        fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    }
+
+    #[test]
+    fn a_drain_and_its_cancellation_reach_all_loops() {
+        let times = [Duration::ZERO, Duration::from_secs(1000)];
+        for (others, time) in (0..3).flat_map(|others| times.map(|time| (others, time))) {
+            let (send, receive) = mpsc::channel();
+            let listen = move |reactor: &Reactor| {
+                let port = reactor.listen_tcp(([127, 0, 0, 1], 0).into(), || Greeter).unwrap();
+                send.send(port.host().socket_addr().unwrap()).unwrap();
+            };
+            let (mut l, _workers, loops) = loops(others, listen.clone());
+            listen(&l.reactor());
+            let hosts: Vec<SocketAddr> = (0..=others).map(|_| receive.recv().unwrap()).collect();
+            let connect = move |host: &SocketAddr| {
+                let mut client = TcpStream::connect(host).unwrap();
+                client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+                client.read_exact(&mut [0]).unwrap();
+                client
+            };
+            let clients = l
+                .reactor()
+                .defer_to_thread(move || Ok(hosts.iter().map(connect).collect::<Vec<TcpStream>>()));
+            let clients = l.run_until(clients).unwrap();
+            let drained = loops.drain(Drain::within(time));
+            if time.is_zero() {
+                l.run_until(drained).unwrap();
+            } else {
+                drained.cancel();
+            }
+            let ended = l.reactor().defer_to_thread(move || {
+                Ok(clients
+                    .into_iter()
+                    .all(|mut client| client.read(&mut [0]).is_ok_and(|n| n == 0)))
+            });
+            assert!(l.run_until(ended).unwrap(), "{others} {time:?}");
+        }
     }
 }

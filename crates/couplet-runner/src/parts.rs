@@ -158,3 +158,36 @@ impl Part {
         method(lent.1.as_mut().expect("a part is called by one method at a time"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use couplet::services::TimerService;
+    use couplet::testing::MemoryReactor;
+
+    use super::*;
+
+    #[test]
+    fn the_health_of_a_part_is_known_once_it_has_started_and_renewed_until_it_stops() {
+        let mut memory = MemoryReactor::new();
+        let reactor = memory.reactor();
+        let make = |_: &Reactor| {
+            Ok(Child::new(TimerService::new("part", Duration::from_secs(1000), || ())))
+        };
+        let health = SharedHealth::default();
+        let seen = Rc::new(RefCell::new(Health::Starting));
+        let (slot, read) = (seen.clone(), health.clone());
+        let started = start(&reactor, u64::MAX, &make, health);
+        started.map(move |()| *slot.borrow_mut() = read.read()).detach();
+        memory.settle();
+        assert_eq!(*seen.borrow(), Health::Ready);
+        memory.advance(2 * RENEWAL);
+        stop(u64::MAX).detach();
+        memory.advance(2 * RENEWAL);
+        let calls = Rc::new(RefCell::new(None));
+        let slot = calls.clone();
+        let snapshot = reactor.snapshot();
+        snapshot.map(move |snapshot| *slot.borrow_mut() = Some(snapshot.pending_calls)).detach();
+        memory.settle();
+        assert_eq!(*calls.borrow(), Some(0));
+    }
+}

@@ -39,6 +39,8 @@ enum Plan {
     Run,
     /// The part of loop 1 fails to start.
     FailToStart,
+    /// The part of loop 1 fails to start, and that of loop 2 starts until that is cancelled.
+    FailBesideAStart,
     /// The part of loop 1 fails soon, after its first start.
     Fail,
     /// The part of loop 1 starts until that is cancelled.
@@ -77,6 +79,8 @@ impl Service for Part {
         self.reactor = Some(reactor.clone());
         match self.plan {
             Plan::FailToStart if this_loop().number == 1 => Deferred::fail(Failure::msg("no")),
+            Plan::FailBesideAStart if this_loop().number == 1 => Deferred::fail(Failure::msg("no")),
+            Plan::FailBesideAStart if this_loop().number == 2 => self.hang("cancel"),
             Plan::HangInStart if this_loop().number == 1 => self.hang("cancel"),
             _ => Deferred::succeed(()),
         }
@@ -170,6 +174,61 @@ fn if_a_part_cannot_start_the_others_are_stopped() {
     let started = child.start(&l.reactor());
     assert_eq!(l.run_until(started).unwrap_err().to_string(), "no");
     assert_eq!((calls.counts("start"), calls.counts("stop")), ([1; 3], [1, 0, 1]));
+}
+
+#[test]
+fn if_a_part_cannot_start_the_starts_of_the_others_are_cancelled() {
+    let (mut l, _workers, mut child, calls) = service(Plan::FailBesideAStart, |child| child);
+    let started = child.start(&l.reactor());
+    assert_eq!(l.run_until(started).unwrap_err().to_string(), "no");
+    assert_eq!((calls.counts("cancel"), calls.counts("stop")), ([0, 0, 1], [1, 0, 0]));
+}
+
+#[test]
+fn a_service_of_two_loops_has_two_parts() {
+    let mut l = Loop::new().unwrap();
+    let mut workers = Workers::default();
+    enter(0, 2);
+    workers.start(LoopOptions::default(), l.reactor().remote(), |_| enter(1, 2)).unwrap();
+    let (loops, calls) = (Loops::new(&l.reactor(), workers.remotes()), Calls::default());
+    let log = calls.clone();
+    let child = child(&loops, move |_| {
+        Ok(Child::new(Part { calls: log.clone(), plan: Plan::Run, reactor: None, hang: None }))
+    });
+    let mut child = child.unwrap();
+    assert_eq!(child.name(), "part");
+    let started = child.start(&l.reactor());
+    l.run_until(started).unwrap();
+    let stopped = child.stop();
+    l.run_until(stopped).unwrap();
+    assert_eq!((calls.counts("start"), calls.counts("stop")), ([1, 1, 0], [1, 1, 0]));
+}
+
+#[test]
+fn a_start_waits_until_the_parts_have_stopped_and_so_does_another_stop() {
+    let (mut l, _workers, mut child, calls) = service(Plan::Run, |child| child);
+    let started = child.start(&l.reactor());
+    l.run_until(started).unwrap();
+    let (stopped, again) = (child.stop(), child.stop());
+    let started = child.start(&l.reactor());
+    l.run_until(started).unwrap();
+    l.run_until(stopped).unwrap();
+    l.run_until(again).unwrap();
+    one_runs_in_each_loop(&calls);
+    assert_eq!((calls.counts("start"), child.health()), ([2; 3], Health::Ready));
+    let stopped = child.stop();
+    l.run_until(stopped).unwrap();
+    assert_eq!(calls.counts("stop"), [2; 3]);
+}
+
+#[test]
+fn the_end_of_the_service_is_that_of_its_first_part_that_ends() {
+    let (mut l, _workers, mut child, calls) = service(Plan::Fail, |child| child);
+    let started = child.start(&l.reactor());
+    l.run_until(started).unwrap();
+    let end = child.take_end().unwrap();
+    assert_eq!(l.run_until(end).unwrap_err().to_string(), "its leg broke");
+    assert_eq!(calls.counts("stop"), [1; 3]);
 }
 
 #[test]
