@@ -199,8 +199,7 @@ impl Common {
 
     /// Uses this in the loop of the present thread.
     pub(crate) fn enter(self: &Arc<Self>) {
-        let before = SOCKETS.with(|sockets| sockets.common.replace(self.clone()));
-        drop(before);
+        drop(SOCKETS.with(|sockets| sockets.common.replace(self.clone())));
     }
 
     fn waiting(&self) -> MutexGuard<'_, Vec<(Place, PlacedSocket)>> {
@@ -220,8 +219,6 @@ impl Common {
     /// name of its table, have changed.
     fn take(&self, place: &Place, address: Option<&Address>) -> Option<PlacedSocket> {
         let mut waiting = self.waiting();
-        // Port 0 is any free port, which another service may have by chance.
-        let address = address.filter(|address| address.port() != Some(0));
         // Addresses of TCP and UDP differ.
         let at =
             |socket: &PlacedSocket| address.is_some() && socket.address().ok().as_ref() == address;
@@ -335,8 +332,7 @@ pub(crate) fn give_away() {
             port.serve(false);
             port.keep_socket_file(true);
         }
-        let held = std::mem::take(&mut *common.waiting());
-        drop(held);
+        let _held = std::mem::take(&mut *common.waiting());
     });
 }
 
@@ -364,6 +360,9 @@ pub(crate) fn resume(_: &Reactor) {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{SocketAddr, TcpListener, UdpSocket};
+    use std::os::unix::net::{UnixListener, UnixStream};
+
     use couplet::endpoints::server_from_string;
     use couplet::services::{Service, StreamServerService};
     use couplet::{Loop, Protocol, Transport};
@@ -405,5 +404,123 @@ mod tests {
         assert_eq!(paused(&mut l), [true; 2], "the next process accepts");
         settle();
         assert_eq!(paused(&mut l), [false; 2]);
+    }
+
+    #[test]
+    fn endpoints_are_of_the_service_that_is_read_and_shared_if_it_runs_in_all_loops() {
+        let is_shared = || {
+            let endpoint = server_from_string("127.0.0.1:0").unwrap();
+            Placed::new(endpoint, "a").shared.is_some()
+        };
+        assert_eq!((service_being_read(), is_shared()), (None, false));
+        read_for("a", || {
+            read_for("b", || assert_eq!(service_being_read().as_deref(), Some("b")));
+            assert_eq!(service_being_read().as_deref(), Some("a"));
+        });
+        in_all_loops(|| {
+            in_all_loops(|| assert!(is_shared()));
+            assert!(is_shared());
+        });
+        assert_eq!((service_being_read(), is_shared()), (None, false));
+    }
+
+    #[test]
+    fn a_loop_without_a_program_shares_no_port() {
+        let mut l = Loop::new().unwrap();
+        let _service = in_all_loops(|| listen(&mut l, "a"));
+        assert_eq!(paused(&mut l), [false]);
+    }
+
+    #[test]
+    fn a_pause_lasts_until_the_loop_resumes() {
+        let mut l = Loop::new().unwrap();
+        let _service = listen(&mut l, "a");
+        let reactor = l.reactor();
+        pause(&reactor);
+        assert_eq!(paused(&mut l), [true]);
+        resume(&reactor);
+        assert_eq!(paused(&mut l), [false]);
+    }
+
+    #[test]
+    fn several_loops_accept_once_they_have_begun_unless_another_process_does() {
+        for (loops, is_guest, begins) in [
+            (1, false, false),
+            (1, true, false),
+            (2, true, false),
+            (2, false, true),
+            (3, false, true),
+        ] {
+            let common = Common::new(loops);
+            common.enter();
+            common.set_guest(is_guest);
+            assert_eq!(begin(&Loop::new().unwrap().reactor()), begins, "{loops} {is_guest}");
+        }
+    }
+
+    fn placed_socket(
+        service: &str,
+        socket: impl Into<std::os::fd::OwnedFd>,
+    ) -> (Place, PlacedSocket) {
+        let socket = PlacedSocket::from_descriptors(vec![socket.into()]).unwrap();
+        let endpoint = socket.address().unwrap().to_string();
+        (Place { service: service.to_owned(), endpoint }, socket)
+    }
+
+    #[test]
+    fn a_socket_is_taken_by_its_place_or_its_address_and_makes_way_for_one_of_its_service() {
+        let tcp = |service| placed_socket(service, TcpListener::bind("127.0.0.1:0").unwrap());
+        let common = Common::new(1);
+        let first = tcp("a");
+        let port = first.1.address().unwrap().port().unwrap();
+        let udp = UdpSocket::bind(("127.0.0.1", port)).unwrap();
+        let sockets = [first, tcp("a"), tcp("b"), placed_socket("a", udp)];
+        let addresses = sockets.each_ref().map(|(_, socket)| socket.address().unwrap());
+        let places = sockets.each_ref().map(|(place, _)| place.clone());
+        common.waiting().extend(sockets);
+        let waiting = || common.waiting().iter().map(|(it, _)| it.clone()).collect::<Vec<_>>();
+        let other = |service: &str| Place { service: service.to_owned(), endpoint: "x".to_owned() };
+        let any = |index: usize| {
+            let port = addresses[index].port().unwrap();
+            Address::from(SocketAddr::from(([0, 0, 0, 0], port)))
+        };
+        // The address of another service.
+        assert!(common.take(&other("a"), Some(&any(2))).is_none());
+        assert!(common.take(&other("a"), None).is_none());
+        assert_eq!(waiting(), places);
+        // One that overlaps its own.
+        assert!(common.take(&other("a"), Some(&any(0))).is_none());
+        assert_eq!(waiting(), places[1..]);
+        let taken = common.take(&places[1], Some(&addresses[2])).unwrap();
+        assert_eq!(taken.address().unwrap(), addresses[1]);
+        let taken = common.take(&other("c"), Some(&addresses[2])).unwrap();
+        assert_eq!(taken.address().unwrap(), addresses[2]);
+        assert_eq!(waiting(), places[3..]);
+    }
+
+    #[test]
+    fn the_file_of_a_held_socket_is_the_port_s() {
+        let folder = std::env::temp_dir().join(format!("couplet-places-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("a");
+        let unused = folder.join("b");
+        let mut l = Loop::new().unwrap();
+        let endpoint = server_from_string(&format!("unix:{}", file.display())).unwrap();
+        let mut service = StreamServerService::new("a", placed("a", endpoint), || Idle).unwrap();
+        let started = service.start(&l.reactor());
+        l.run_until(started).unwrap();
+        let held = l.reactor().spawn(hold(|service| service == "a"));
+        l.run_until(held).unwrap();
+        let common = SOCKETS.with(Sockets::common);
+        let (place, socket) = placed_socket("b", UnixListener::bind(&unused).unwrap());
+        common.waiting().push((place, socket));
+        settle();
+        assert!(common.waiting().is_empty());
+        UnixStream::connect(&file).unwrap();
+        assert!(!unused.exists(), "it has no port");
+        let stopped = service.stop();
+        l.run_until(stopped).unwrap();
+        assert!(!file.exists());
+        std::fs::remove_dir_all(folder).unwrap();
     }
 }

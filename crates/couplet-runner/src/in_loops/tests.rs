@@ -474,3 +474,35 @@ fn a_panic_of_a_protocol_ends_its_connection_only() {
     l.run_until(stopped).unwrap();
     assert!(TcpStream::connect(at).is_err());
 }
+
+#[test]
+fn two_loops_have_one_port_which_accepts_when_they_begin() {
+    let mut l = Loop::new().unwrap();
+    let common = Common::new(2);
+    common.enter();
+    let mut workers = Workers::default();
+    let entered = common.clone();
+    workers.start(LoopOptions::default(), l.reactor().remote(), move |_| entered.enter()).unwrap();
+    let loops = Loops::new(&l.reactor(), workers.remotes());
+    let endpoint = server_from_string("127.0.0.1:0").unwrap();
+    let endpoint = places::in_all_loops(|| placed("touchy", endpoint));
+    let touchy = child(&loops, move |_| {
+        Ok(Child::new(StreamServerService::new("touchy", endpoint.clone(), || Touchy)?))
+    });
+    let mut touchy = touchy.unwrap();
+    let started = touchy.start(&l.reactor());
+    l.run_until(started).unwrap();
+    let mut ports = || {
+        let snapshots = l.run_until(loops.snapshots()).unwrap();
+        let ports = snapshots.into_iter().flatten().flat_map(|snapshot| snapshot.ports);
+        ports.map(|port| (port.host, port.paused)).collect::<Vec<_>>()
+    };
+    let waiting = ports();
+    assert_eq!(waiting, vec![(waiting[0].0.clone(), true); 2]);
+    assert!(places::begin(loops.reactor()));
+    loops.call_others(places::resume);
+    let accepting = ports();
+    assert_eq!(accepting, vec![(waiting[0].0.clone(), false); 2]);
+    let stopped = touchy.stop();
+    l.run_until(stopped).unwrap();
+}
