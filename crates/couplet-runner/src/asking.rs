@@ -157,4 +157,23 @@ mod tests {
         thread.join().unwrap();
         assert!(AWAITED.with_borrow(BTreeMap::is_empty));
     }
+
+    #[test]
+    fn a_loop_that_has_ended_has_neither_questions_nor_work() {
+        let mut l = Loop::new().unwrap();
+        let reactor = l.reactor();
+        let forever = |reactor: &Reactor| reactor.spawn(std::future::pending());
+        let (answer, _question): (Deferred<()>, _) = ask(&reactor, &reactor.remote(), forever);
+        // It is asked after the first has arrived.
+        let second = ask(&reactor, &reactor.remote(), |_| Deferred::succeed(())).0;
+        l.run_until(second).unwrap();
+        assert_eq!(WORK.with_borrow(BTreeMap::len), 1);
+        assert_eq!(AWAITED.with_borrow(BTreeMap::len), 1);
+        forget_all();
+        assert!(AWAITED.with_borrow(BTreeMap::is_empty));
+        assert!(WORK.with_borrow(BTreeMap::is_empty));
+        drop(answer);
+        assert!(AWAITED.with_borrow(BTreeMap::is_empty));
+        assert!(WORK.with_borrow(BTreeMap::is_empty));
+    }
 }

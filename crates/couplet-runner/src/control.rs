@@ -285,3 +285,43 @@ fn text(running: &Running, snapshot: &Snapshot, silent: &[usize]) -> String {
         "{name}, generation {number} (process {pid}) for {uptime:.0} s: {health}\n{older}{silent}{snapshot}"
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use couplet::testing::{Held, hold};
+
+    use super::*;
+
+    /// A client of the control socket of a program that has ended.
+    fn client(state: State) -> Held<LineOnlyReceiver<Orders>> {
+        let orders = Orders { running: Weak::new(), state };
+        hold(LineOnlyReceiver::new(orders).with_delimiter(b"\n").with_max_length(MOST))
+    }
+
+    #[test]
+    fn a_client_has_ten_seconds_for_its_order() {
+        let mut client = client(State::Waiting);
+        client.push(b"stat");
+        client.advance(PATIENCE - Duration::from_millis(1));
+        assert!(client.with(|_, _| ()).is_some());
+        client.advance(Duration::from_millis(1));
+        assert!(client.with(|_, _| ()).is_none());
+    }
+
+    #[test]
+    fn a_client_that_closes_its_side_is_closed_unless_it_waits_for_an_answer() {
+        for (state, is_open) in [(State::Waiting, false), (State::Answering, true)] {
+            let mut client = client(state);
+            client.wire.fin();
+            client.settle();
+            assert_eq!(client.with(|_, _| ()).is_some(), is_open);
+        }
+    }
+
+    #[test]
+    fn loops_without_a_snapshot_are_silent() {
+        let answered = || Some(Snapshot::default());
+        assert_eq!(silent(&[answered(), None, answered(), None]), [1, 3]);
+        assert_eq!(silent(&[answered()]), [0; 0]);
+    }
+}

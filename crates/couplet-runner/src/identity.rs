@@ -15,7 +15,7 @@ use crate::options::Options;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     // Bound: one user and one group.
-    user: Option<(Uid, String, Gid)>,
+    user: Option<(Uid, Option<String>, Gid)>,
     // Bound: one group at most.
     group: Option<Gid>,
 }
@@ -48,6 +48,11 @@ impl Identity {
         self.group.or(self.user.as_ref().map(|(_, _, group)| *group))
     }
 
+    /// The name of the user, who may have other groups.
+    fn name(&self) -> Option<&str> {
+        self.user.as_ref().and_then(|(_, name, _)| name.as_deref())
+    }
+
     /// Whether a process of this user and group, which may not change them, has this identity: an
     /// older process of the program had become it.
     fn is_that_of(&self, user: Uid, group: Gid) -> bool {
@@ -62,12 +67,12 @@ impl Identity {
             return Ok(());
         }
         let group = self.group();
-        let become_group = |group: Gid| match &self.user {
-            Some((_, name, _)) if !name.is_empty() => {
-                let name = std::ffi::CString::new(name.as_bytes()).expect("it was found");
+        let become_group = |group: Gid| match self.name() {
+            Some(name) => {
+                let name = std::ffi::CString::new(name).expect("it was found");
                 initgroups(&name, group)
             }
-            _ => setgroups(&[group]),
+            None => setgroups(&[group]),
         };
         let done = group
             .map_or(Ok(()), |group| become_group(group).and_then(|()| setgid(group)))
@@ -87,14 +92,14 @@ fn not_given(file: &Path, error: Errno) -> Exit {
 }
 
 /// The user of this name or number. A number without a user is used as it is, without other groups.
-fn find_user(text: &str) -> Result<(Uid, String, Gid), Exit> {
+fn find_user(text: &str) -> Result<(Uid, Option<String>, Gid), Exit> {
     let by_name =
         User::from_name(text).map_err(|error| unknown("user", text, &error.to_string()))?;
     let number = text.parse().ok().map(Uid::from_raw);
     let by_number = || number.and_then(|uid| User::from_uid(uid).ok().flatten());
     match (by_name.or_else(by_number), number) {
-        (Some(user), _) => Ok((user.uid, user.name, user.gid)),
-        (None, Some(uid)) => Ok((uid, String::new(), Gid::from_raw(uid.as_raw()))),
+        (Some(user), _) => Ok((user.uid, Some(user.name), user.gid)),
+        (None, Some(uid)) => Ok((uid, None, Gid::from_raw(uid.as_raw()))),
         (None, None) => Err(unknown("user", text, "there is no user of this name")),
     }
 }
@@ -153,12 +158,14 @@ mod tests {
     fn users_and_groups_are_found_by_name_and_number() {
         let find = |user, group| Identity::find(&options(user, group));
         let root = Identity {
-            user: Some((Uid::from_raw(0), "root".to_owned(), Gid::from_raw(0))),
+            user: Some((Uid::from_raw(0), Some("root".to_owned()), Gid::from_raw(0))),
             group: None,
         };
+        assert_eq!(root.name(), Some("root"));
         assert_eq!(find(Some("root"), None).unwrap(), Some(root));
         assert_eq!(find(Some("0"), None).unwrap(), find(Some("root"), None).unwrap());
         let unnamed = find(Some("54321"), Some("54322")).unwrap().expect("numbers");
+        assert_eq!(unnamed.name(), None);
         assert_eq!(unnamed.user.expect("one").0, Uid::from_raw(54321));
         assert_eq!(unnamed.group, Some(Gid::from_raw(54322)));
         assert_eq!(find(None, None).unwrap(), None);

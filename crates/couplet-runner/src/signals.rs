@@ -35,3 +35,36 @@ impl Caught {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+    use std::time::Duration;
+
+    use couplet::Loop;
+    use signal_hook::consts::SIGWINCH;
+
+    use super::*;
+
+    #[test]
+    fn signals_that_came_together_make_one_call() {
+        let caught = Caught::catch(SIGWINCH).unwrap();
+        // More than are read at once.
+        for _ in 0..200 {
+            signal_hook::low_level::raise(SIGWINCH).unwrap();
+        }
+        let mut l = Loop::new().unwrap();
+        let (reactor, calls) = (l.reactor(), Rc::new(Cell::new(0)));
+        let counted = calls.clone();
+        caught.each(&reactor, move || counted.set(counted.get() + 1)).unwrap();
+        let turns = reactor.clone().spawn(async move {
+            for _ in 0..10 {
+                reactor.sleep(Duration::ZERO).await?;
+            }
+            Ok(())
+        });
+        l.run_until(turns).unwrap();
+        assert_eq!(calls.get(), 1);
+    }
+}

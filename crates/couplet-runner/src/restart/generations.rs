@@ -63,9 +63,8 @@ impl Generations {
         self.older.borrow().iter().map(|it| (it.number, it.pid)).collect()
     }
 
-    /// This process and the older ones that run, for a new one.
+    /// This process and the older ones, for a new one, which forgets those that have ended.
     pub(super) fn all(&self) -> io::Result<Vec<Generation>> {
-        self.forget_ended();
         let older = self.older.borrow();
         let mut all: Vec<Generation> =
             older.iter().map(Generation::try_clone).collect::<io::Result<_>>()?;

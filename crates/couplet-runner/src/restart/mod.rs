@@ -53,9 +53,7 @@ impl Executable {
     /// The path by which the program was started, which may lead to another file later.
     pub(crate) fn find() -> io::Result<Executable> {
         let mut arguments = env::args_os();
-        let name = arguments.next().unwrap_or_default();
-        let is_path = Path::new(&name).components().count() > 1;
-        let path = if is_path { std::path::absolute(&name)? } else { env::current_exe()? };
+        let path = path_of(Path::new(&arguments.next().unwrap_or_default()))?;
         Ok(Executable { path, arguments: arguments.collect() })
     }
 
@@ -71,6 +69,14 @@ impl Executable {
             .env_remove("WATCHDOG_PID")
             .inherit_stdio()
             .descriptor(LINK, link)
+    }
+}
+
+/// The path of a program that was started by this name. A name without a folder was looked up.
+fn path_of(name: &Path) -> io::Result<PathBuf> {
+    match name.components().count() > 1 {
+        true => std::path::absolute(name),
+        false => env::current_exe(),
     }
 }
 
@@ -318,5 +324,57 @@ impl StringProtocol for Link {
 
     fn connection_lost(&mut self, _: &StringTransport, _: &Reason) {
         self.answer(|_| LinkState::Lost, Err(Lost.into()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use couplet::Loop;
+
+    use super::*;
+
+    #[test]
+    fn a_program_that_was_started_by_a_path_is_at_that_path() {
+        let (own, here) = (env::current_exe().unwrap(), env::current_dir().unwrap());
+        for (name, wanted) in [
+            ("", own.clone()),
+            ("couplet", own),
+            ("./couplet", here.join("couplet")),
+            ("bin/couplet", here.join("bin/couplet")),
+            ("/usr/bin/couplet", PathBuf::from("/usr/bin/couplet")),
+        ] {
+            assert_eq!(path_of(Path::new(name)).unwrap(), wanted, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_that_cannot_be_sent_leaves_the_link_open() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let answering = std::thread::spawn(move || {
+            let mut length = [0; 4];
+            theirs.read_exact(&mut length).expect("a request");
+            let mut request = vec![0; u32::from_be_bytes(length) as usize];
+            theirs.read_exact(&mut request).expect("the whole request");
+            theirs.write_all(b"\0\0\0\x06\"Done\"").expect("it reads");
+            String::from_utf8(request).expect("text")
+        });
+        let mut l = Loop::new().unwrap();
+        let reactor = l.reactor();
+        let talk = reactor.clone().spawn(async move {
+            let link = Link::open(&reactor, ours).await?;
+            // The transport takes 64 descriptors at once.
+            let many = (0..65).map(|_| std::fs::File::open("/dev/null").map(OwnedFd::from));
+            let many = many.collect::<io::Result<_>>()?;
+            let failed = link.ask(Request::Forget, many).await.unwrap_err();
+            assert_eq!(failed.to_string(), "cannot send a descriptor to the new process");
+            assert!(link.ask(Request::Forget, Vec::new()).await?.is_empty());
+            link.close();
+            Ok(())
+        });
+        l.run_until(talk).unwrap();
+        let request = answering.join().unwrap();
+        assert!(request.contains("Forget"), "{request}");
     }
 }
