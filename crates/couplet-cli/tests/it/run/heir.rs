@@ -16,8 +16,12 @@ use crate::needed::Folder;
 
 /// Starts a program that believes itself restarted by this process.
 fn start_heir(folder: &Folder) -> (UnixStream, Running) {
+    start_heir_with(folder, &services(&[echo("a", "unix:a", "")], ""))
+}
+
+fn start_heir_with(folder: &Folder, text: &str) -> (UnixStream, Running) {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    folder.write(FILE, services(&[echo("a", "unix:a", "")], ""));
+    folder.write(FILE, text);
     let mut command = Command::new("sh");
     command.args(["-c", "exec 3<&0; exec \"$@\"", "sh"]).stdin(OwnedFd::from(theirs));
     let program = couplet(&["run", FILE]);
@@ -108,4 +112,47 @@ fn an_older_program_of_another_version_is_refused_and_nonsense_harms_nothing() {
         assert_eq!(ended.code, Some(1), "{strings:?} {ended:?}");
         assert!(ended.stderr.contains("the older process is lost"), "{}", ended.stderr);
     }
+}
+
+#[test]
+fn a_new_process_that_cannot_start_says_why_and_ends() {
+    let folder = Folder::new();
+    let (mut link, running) = start_heir_with(&folder, &echo("a", "unix:a", "colour = 3"));
+    send_string(&mut link, &hello(1));
+    let answer = read_string(&mut link).expect("an answer");
+    assert!(answer.contains("Failed") && answer.contains("unknown key colour"), "{answer}");
+    // The link is still open on this side.
+    assert_eq!(running.ended().code, Some(2));
+    drop(link);
+}
+
+#[test]
+fn a_new_process_can_forget_connections_until_all_have_moved() {
+    let folder = Folder::new();
+    let (mut link, mut running) = start_heir(&folder);
+    let request = |name: &str| format!("{{\"descriptors\":0,\"request\":\"{name}\"}}");
+    for (string, wanted) in [
+        (hello(1), "\"Done\""),
+        (START.to_owned(), "{\"Serves\":"),
+        (hello(1), "{\"Failed\":\"a message came too late"),
+        (request("Forget"), "\"Done\""),
+        (request("Moved"), "\"Done\""),
+        (request("Forget"), "{\"Failed\":\"a message came too late"),
+    ] {
+        send_string(&mut link, &string);
+        let answer = read_string(&mut link).expect("an answer");
+        assert!(answer.starts_with(wanted), "{string}: {answer}");
+    }
+    running.signal(Signal::TERM);
+    assert_eq!(running.ended().code, Some(0));
+}
+
+#[test]
+fn a_long_answer_is_cut() {
+    let name = "\u{e9}".repeat(100_000);
+    let string = format!("{{\"descriptors\":0,\"request\":\"{name}\"}}");
+    let (answers, _) = as_older_process(&[&string]);
+    assert!(answers[0].contains("unknown variant"), "{}", &answers[0][..100]);
+    let length = answers[0].len();
+    assert!((65_000..66_000).contains(&length), "{length}");
 }

@@ -446,6 +446,7 @@ fn a_slow_reader_gets_the_rest_from_the_new_process() {
     assert!(sent < bytes.len(), "the server reads no faster than its client");
     program.restart();
     wait_until("the end of the first", || !program.is_running());
+    program.wait_told("took connections over connections=1");
     let status = program.ctl(&["status"]);
     let unsent = status
         .text()

@@ -271,7 +271,7 @@ fn a_restart_that_fails_leaves_all_loops_serving() {
 
 #[test]
 fn sigusr1_shows_all_loops() {
-    let mut program = Program::start(&(echo("a", "0", "") + &process("3", "")));
+    let mut program = Program::start(&(echo("a", "0", "") + &process("2", "")));
     let port = program.port("a");
     let clients = connect_all(port, 9);
     program.signal(Signal::USR1);
