@@ -167,7 +167,10 @@ impl Successor {
             match reactor.timeout(GRACE, forgotten).await {
                 Ok(_) => {}
                 // It has taken over meanwhile.
-                Err(refused) if refused.is::<Refused>() => return Ok(leaving.len()),
+                Err(refused) if refused.is::<Refused>() => {
+                    self.link.close();
+                    return Ok(leaving.len());
+                }
                 Err(_) => self.kill(reactor).await,
             }
             // The new process has none of them.

@@ -1,5 +1,6 @@
 //! `ctl restart` and SIGUSR2: a new process takes over the ports, and no connect is refused.
 
+use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
@@ -10,7 +11,7 @@ use super::load::{Load, Talk};
 use super::{
     FILE, POEM, Program, echo, echoes, folder_with_poem, get, is_refused, poet, port_after,
 };
-use crate::kit::{Client, couplet, noise, wait_until};
+use crate::kit::{Client, couplet, has, noise, wait_until};
 use crate::needed::Folder;
 
 const PROCESS: &str =
@@ -261,6 +262,60 @@ fn replace(program: &Restarted, script: &str) {
     let mut command = Command::new("sh");
     command.args(["-c", write, script]).current_dir(&*program.folder);
     assert!(command.status().unwrap().success());
+}
+
+/// A new process that serves, until it gets a request that it was started to fail or to hang at.
+const FALSE_HEIR: &str = r#"
+import json, os, signal, socket, struct, sys
+link = socket.socket(fileno=3)
+signal.signal(signal.SIGTERM, signal.SIG_IGN if sys.argv[1] == "hangs" else signal.SIG_DFL)
+def read(size):
+    data = b""
+    while len(data) < size:
+        more = link.recv(size - len(data))
+        if not more: sys.exit()
+        data += more
+    return data
+while True:
+    size, = struct.unpack(">I", read(4))
+    request = json.loads(read(size).split(b"\n")[0])["request"]
+    name = request if isinstance(request, str) else list(request)[0]
+    open("requests", "a").write(name + " ")
+    answer = {"Serves": {"kinds": ["couplet.echo"]}} if name == "Start" else "Done"
+    if name in sys.argv[2:]:
+        if sys.argv[1] == "hangs":
+            open("new-pid", "w").write(str(os.getpid()))
+            signal.pause()
+        answer = {"Failed": "it refuses"}
+    answer = json.dumps(answer).encode()
+    link.sendall(struct.pack(">I", len(answer)) + answer)
+"#;
+
+/// A program whose next process does this, with a client that has been served.
+fn before_false_heir(behaviour: &str) -> (Restarted, SocketAddr, Client) {
+    let text = services(&[echo("a", "0", ""), echo("u", "unix:u", "")], "restart-within = 2");
+    let text = text.replace("[runner]\n", "[runner]\nthreads = 3\n");
+    let program = start_linked(&text);
+    let port = program.port("a");
+    program.server.line();
+    program.wait_told("started");
+    let mut client = Client::connect(port);
+    echoes(&mut client);
+    program.folder.write("heir.py", FALSE_HEIR);
+    replace(&program, &format!("exec python3 heir.py {behaviour}"));
+    (program, port, client)
+}
+
+#[test]
+fn a_new_process_that_refuses_to_forget_has_taken_over() {
+    if !has("python3") {
+        return;
+    }
+    let (mut program, _, _client) = before_false_heir("fails Moved Forget");
+    let answer = program.ctl(&["restart"]);
+    assert!(answer.text().contains("has taken over"), "{}", answer.stderr);
+    wait_until("the end of the first", || !program.is_running());
+    assert!(program.read("requests").ends_with("Start Connections Moved Forget "));
 }
 
 /// Restarts a program whose file has become a script, which executes the program after this command.
