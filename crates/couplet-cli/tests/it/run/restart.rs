@@ -307,6 +307,41 @@ fn before_false_heir(behaviour: &str) -> (Restarted, SocketAddr, Client) {
 }
 
 #[test]
+fn connections_stay_if_the_new_process_does_not_take_them() {
+    if !has("python3") {
+        return;
+    }
+    for (behaviour, wanted) in [
+        ("hangs Connections", "Connections "),
+        ("hangs Moved", "Connections Moved "),
+        ("fails Connections", "Connections Forget "),
+        ("fails Moved", "Connections Moved Forget "),
+    ] {
+        let (mut program, port, mut client) = before_false_heir(behaviour);
+        let answer = program.ctl(&["restart"]);
+        let words = answer.stderr;
+        assert!(answer.code == Some(1) && words.contains("has failed: "), "{words}");
+        let requests = program.read("requests");
+        assert!(requests.ends_with(&format!("Start {wanted}")), "{behaviour}: {requests}");
+        if let Ok(hangs) = program.read("new-pid").parse() {
+            let hangs = Pid::from_raw(hangs).expect("a process");
+            assert!(test_kill_process(hangs).is_err(), "it has ended before they continue");
+        }
+        echoes(&mut client);
+        let mut more: Vec<Client> = (0..9).map(|_| Client::connect(port)).collect();
+        more.iter_mut().for_each(echoes);
+        let status = program.ctl(&["status", "--json"]);
+        for number in 1..=3 {
+            assert!(status.text().contains(&format!("\"id\":\"{number}.")), "{}", status.text());
+        }
+        UnixStream::connect(program.folder.path("u")).expect("its file is there");
+        assert_eq!(program.ctl(&["stop"]).code, Some(0));
+        wait_until("the end of the process", || !program.is_running());
+        assert!(!program.folder.names().contains(&"u".to_owned()), "the file is removed");
+    }
+}
+
+#[test]
 fn a_new_process_that_refuses_to_forget_has_taken_over() {
     if !has("python3") {
         return;
