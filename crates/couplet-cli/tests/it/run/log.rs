@@ -63,6 +63,23 @@ fn a_log_file_has_no_colours_even_at_a_terminal() {
 }
 
 #[test]
+fn a_log_at_a_terminal_has_colours_where_they_are_wanted() {
+    let folder = Folder::new();
+    folder.write(FILE, echo("a", "0", ""));
+    for (term, no_color, coloured) in
+        [("xterm", "", true), ("xterm", "1", false), ("dumb", "", false)]
+    {
+        let mut command = couplet(&["run", FILE, "-v"]);
+        command.current_dir(&*folder).env("TERM", term).env("NO_COLOR", no_color);
+        let mut terminal = Terminal::start(80, 24, &mut command);
+        wait_until("a start", || terminal.shown().contains("started"));
+        terminal.running.signal(Signal::TERM);
+        let ended = terminal.ended();
+        assert_eq!(ended.text().contains("\u{1b}[32m"), coloured, "{term}: {}", ended.text());
+    }
+}
+
+#[test]
 fn a_log_that_cannot_be_opened_again_stays_in_use() {
     let mut program = Program::start(&(echo("a", "0", "") + LOGGED));
     program.port("a");
