@@ -223,18 +223,24 @@ impl Runner {
 
     /// Runs the program with the arguments of its command line.
     pub fn main(self) -> ExitCode {
-        let mut command = Command::new(self.name).about(self.about);
-        if !self.version.is_empty() {
-            command = command.version(self.version);
-        }
-        let command = Arguments::augment_args(command);
-        let parsed = command.try_get_matches();
+        let parsed = self.command().try_get_matches();
         match parsed.and_then(|matches| Arguments::from_arg_matches(&matches)) {
             Ok(arguments) => self.run(arguments),
             Err(said) => {
                 let _ = said.print();
                 ExitCode::from(said.exit_code() as u8)
             }
+        }
+    }
+
+    /// The command line.
+    fn command(&self) -> Command {
+        // The arguments bring words about themselves, which those of the program replace.
+        let command = Arguments::augment_args(Command::new(self.name));
+        let command = command.about(self.about).long_about(None::<&str>);
+        match self.version {
+            "" => command,
+            version => command.version(version),
         }
     }
 
@@ -371,5 +377,22 @@ fn check(reactor: &Reactor, plan: Plan, source: &Arc<Source>) -> Result<(), Exit
 impl fmt::Debug for Runner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Runner").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_has_the_name_the_words_and_the_version_of_its_program() {
+        let runner = || Runner::new("greeter").about("Greets");
+        let command = runner().version("1.2").command();
+        assert_eq!(command.get_name(), "greeter");
+        let help = command.clone().render_long_help().to_string();
+        assert!(help.starts_with("Greets\n\nUsage: greeter"), "{help}");
+        assert_eq!(command.render_version(), "greeter 1.2\n");
+        assert_eq!(runner().command().get_version(), None);
+        assert!(command.get_arguments().any(|argument| argument.get_id() == "config"));
     }
 }

@@ -39,6 +39,20 @@ fn a_supervisor_without_settings_has_the_defaults_of_the_manual() {
 }
 
 #[test]
+fn a_drain_has_as_many_groups_as_are_set_and_at_least_one() {
+    for (groups, wanted) in [(0, 1), (1, 1), (2, 2)] {
+        let text = format!("[supervisor]\ndrain-groups = {groups}\ndrain-over = 3");
+        let table = plan(&text).unwrap().supervisor;
+        let paced = |seconds: u64| {
+            let drain = Drain::within(std::time::Duration::from_secs(seconds));
+            drain.paced(wanted, std::time::Duration::from_secs(3))
+        };
+        assert_eq!(table.drain(), paced(5), "{groups}");
+        assert_eq!(table.drain_after_restart(), paced(600), "{groups}");
+    }
+}
+
+#[test]
 fn each_table_of_services_is_a_service() {
     let text = "[services.a]\nkind = \"tick\"\nevery = 1\n[services.b]\nkind = \"tick\"\nrestart = \"temporary\"\nevery = 2";
     let plan = plan(text).unwrap();

@@ -84,6 +84,11 @@ struct Managed(Program);
 impl Managed {
     /// `None` without Python. `limit` is that of the store.
     fn start(limit: u32) -> Option<Managed> {
+        Managed::start_with(limit, &["-v"])
+    }
+
+    /// With these arguments of the program.
+    fn start_with(limit: u32, arguments: &[&str]) -> Option<Managed> {
         has("python3").then(|| {
             let change = |program: Command| {
                 let mut command = Command::new("python3");
@@ -91,7 +96,7 @@ impl Managed {
                 command.arg(program.get_program()).args(program.get_args());
                 command
             };
-            Managed(Program::start_changed(Folder::new(), SERVICES, &["-v"], change))
+            Managed(Program::start_changed(Folder::new(), SERVICES, arguments, change))
         })
     }
 
@@ -177,6 +182,19 @@ fn connections_survive_a_sigkill_with_their_state() {
     }
     drop((client, ada, bob));
     program.stores(0);
+}
+
+#[test]
+fn connections_of_all_loops_survive_a_sigkill() {
+    let Some(program) = Managed::start_with(100, &["-v", "--threads", "3"]) else { return };
+    let [echo, _] = program.ports();
+    let mut clients: Vec<Client> = (0..12).map(|_| Client::connect(echo)).collect();
+    clients.iter_mut().for_each(echoes);
+    program.stores(24);
+    program.kill();
+    clients.iter_mut().for_each(echoes);
+    program.ports();
+    program.stores(24);
 }
 
 #[test]

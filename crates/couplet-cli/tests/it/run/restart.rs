@@ -397,6 +397,18 @@ fn an_order_may_take_longer_than_its_client_to_send_it() {
 }
 
 #[test]
+fn warnings_that_were_left_out_are_counted_after_a_while() {
+    let text = services(&[echo("a", "0", "")], "");
+    let text = text.replace("[runner]\n", "[runner]\nlog-repeats = 1\n");
+    let program = Program::start(&text);
+    program.port("a");
+    // Two tables wait for the next start: two warnings of one place.
+    let changed = text.replace("log-repeats = 1", "log-repeats = 2") + "generations = 2\n";
+    assert_eq!(program.reload_by_ctl(&changed).code, Some(0));
+    program.wait_told("left_out=1");
+}
+
+#[test]
 fn limits_and_delays_of_moved_connections_go_on() {
     let chat = "[services.c]\nkind = \"chat\"\nlisten = \"0\"\n".to_owned();
     let text = services(&[echo("e", "0", "idle-timeout = 2"), chat], "");
