@@ -198,7 +198,7 @@ impl ClientPort {
         found.detach();
     }
 
-    /// The server's name has these addresses. If its present one is none of them, the clients get new
+    /// The server's name has these addresses. If its present one is not among them, the clients get new
     /// sessions.
     fn move_to(&mut self, found: &[IpAddr], number: u16) {
         if self.server.address.is_some_and(|address| found.contains(&address.ip())) {
