@@ -96,10 +96,6 @@ pub struct Opened {
     pub infos: Vec<Rc<dyn Any>>,
 }
 
-/// Layers have told about a connection more than a PROXY header.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct NotOnlyProxyHeader;
-
 impl Opened {
     /// An `Opened` with only this info.
     pub fn with_info(info: impl Any) -> Box<Opened> {
@@ -115,24 +111,18 @@ impl Opened {
         self.infos.iter().rev().find_map(|info| info.clone().downcast().ok())
     }
 
-    /// The PROXY header that led to this, if nothing but such a header, or nothing, did. It may be written
-    /// again in version 2.
-    ///
-    /// # Errors
-    ///
-    /// If anything else did.
-    pub(crate) fn only_proxy_header(&self) -> Result<Option<&ProxyHeader>, NotOnlyProxyHeader> {
+    /// The PROXY header that led to this, in version 2, or nothing if no layer has told anything. `None`
+    /// if such a header can't tell it all.
+    pub(crate) fn to_proxy_header(&self) -> Option<Vec<u8>> {
         let addresses = (&self.peer, &self.host);
         match &self.infos[..] {
-            [] if addresses == (&None, &None) => Ok(None),
+            [] if addresses == (&None, &None) => Some(Vec::new()),
             [info] => {
-                let header = info.downcast_ref::<ProxyHeader>().filter(|header| {
-                    addresses == (&header.peer, &header.host)
-                        && header.encode(ProxyVersion::V2).is_ok()
-                });
-                header.map(Some).ok_or(NotOnlyProxyHeader)
+                let header = info.downcast_ref::<ProxyHeader>()?;
+                let tells = addresses == (&header.peer, &header.host);
+                header.encode(ProxyVersion::V2).ok().filter(|_| tells)
             }
-            _ => Err(NotOnlyProxyHeader),
+            _ => None,
         }
     }
 

@@ -12,7 +12,7 @@ use crate::address::Address;
 use crate::defer::{Deferred, Resolver};
 use crate::driver::Released;
 use crate::factory::IntoFactory;
-use crate::layers::{Opened, ProxyHeader, ProxyVersion};
+use crate::layers::{Opened, ProxyHeader};
 use crate::panics::Contained;
 #[cfg(unix)]
 use crate::protocol::HandOver;
@@ -41,8 +41,9 @@ pub(super) struct Record {
     // Bound: `MOST_BYTES`, in the turn.
     pub(super) unsent: Vec<u8>,
     pub(super) settings: TransportSettings,
-    /// The header that a proxy sent.
-    pub(super) proxy: Option<ProxyHeader>,
+    /// The header that a proxy sent, in version 2; empty without one.
+    // Bound: 4096 bytes, by its `encode`.
+    pub(super) proxy: Vec<u8>,
 }
 
 /// A request to the turn.
@@ -101,9 +102,9 @@ impl Reactor {
     /// Continues a connection of another process, with a protocol for its
     /// [kind](HandedOver::kind). The protocol's first call is `connection_made`; then it gets the unread
     /// bytes, in the next turn at the earliest, when all connections that were taken over together have
-    /// begun. Unsent output of its predecessor leaves before its own. Settings, counters,
-    /// addresses and the [`ProxyHeader`] are those that the connection had; a producer is gone. It belongs to the port that listens on its address,
-    /// if there is one.
+    /// begun. Unsent output of its predecessor leaves before its own. Settings, counters, addresses and
+    /// the [`ProxyHeader`] are those that the connection had; a producer is gone. It belongs to the port
+    /// that listens on the address of its socket, if there is one.
     ///
     /// The Deferred fires with the transport once the connection is in the loop.
     ///
@@ -117,8 +118,8 @@ impl Reactor {
         handed: HandedOver,
         protocol: impl Protocol,
     ) -> io::Result<Deferred<Transport>> {
-        let HandedOver { connection, mut record } = handed;
-        let opened = record.proxy.take().map(Opened::from);
+        let HandedOver { connection, record } = handed;
+        let opened = record.proxy_header().map(Opened::from);
         let next: Box<dyn Protocol> = Box::new(protocol);
         let mut continued = Some(Continued { record, next: Some(Contained::new(next)) });
         let adopted = match connection {
@@ -186,8 +187,7 @@ impl HandedOver {
     /// The address of the peer, which a proxy may have told; `None` if the socket is no longer connected.
     pub fn peer(&self) -> Option<Address> {
         let peer = self.connection.peer()?;
-        let told = self.record.proxy.as_ref().and_then(|header| header.peer.clone());
-        Some(told.unwrap_or(peer))
+        Some(self.record.proxy_header().and_then(|header| header.peer).unwrap_or(peer))
     }
 
     /// The socket's descriptor, and a record of everything else, for another process.
@@ -232,15 +232,17 @@ const VERSION: u8 = 2;
 /// bytes, and the PROXY header in its version 2 or nothing, each after its length in 4 bytes. Numbers
 /// are in network byte order.
 impl Record {
+    fn proxy_header(&self) -> Option<ProxyHeader> {
+        ProxyHeader::decode(&self.proxy).ok()
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![VERSION];
         for number in self.settings.0 {
             bytes.extend(number.to_be_bytes());
         }
-        let header = self.proxy.as_ref().map(|header| header.encode(ProxyVersion::V2));
-        let header =
-            header.transpose().expect("`Opened::only_proxy_header` checks it").unwrap_or_default();
-        for part in [self.kind.as_bytes(), &self.state, &self.unread, &self.unsent, &header] {
+        let Record { state, unread, unsent, proxy, .. } = self;
+        for part in [self.kind.as_bytes(), state, unread, unsent, proxy] {
             let length = u32::try_from(part.len()).expect("a part has a limit");
             bytes.extend(length.to_be_bytes());
             bytes.extend(part);
@@ -265,26 +267,27 @@ impl Record {
         };
         let kind = String::from_utf8(part(HandOver::MOST_KIND)?).ok()?;
         let (state, unread, unsent) = (part(HandOver::MOST)?, part(usize::MAX)?, part(MOST_BYTES)?);
-        let header = part(usize::MAX)?;
-        let proxy = match header.is_empty() {
-            true => None,
-            false => Some(ProxyHeader::decode(&header).ok()?),
-        };
+        let proxy = part(usize::MAX)?;
         let settings = TransportSettings(numbers);
-        rest.is_empty().then_some(Record { kind, state, unread, unsent, settings, proxy })
+        let record = Record { kind, state, unread, unsent, settings, proxy };
+        let is_whole = record.proxy.is_empty() || record.proxy_header().is_some();
+        (rest.is_empty() && is_whole).then_some(record)
     }
 }
 
 #[cfg(all(test, unix))]
 mod tests {
+    use std::net::SocketAddr;
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::layers::ProxyVersion;
 
     fn records() -> impl Strategy<Value = Record> {
         let bytes = || proptest::collection::vec(any::<u8>(), 0..200);
         let settings = any::<[u64; TransportSettings::COUNT]>();
-        (".{0,20}", bytes(), bytes(), bytes(), settings, proptest::option::of(headers())).prop_map(
+        (".{0,20}", bytes(), bytes(), bytes(), settings, headers()).prop_map(
             |(kind, state, unread, unsent, numbers, proxy)| {
                 let settings = TransportSettings(numbers);
                 Record { kind, state, unread, unsent, settings, proxy }
@@ -292,17 +295,17 @@ mod tests {
         )
     }
 
-    fn headers() -> impl Strategy<Value = ProxyHeader> {
+    /// A header of a proxy, or none.
+    fn headers() -> impl Strategy<Value = Vec<u8>> {
         let address =
-            || any::<(std::net::Ipv4Addr, u16)>().prop_map(|(ip, port)| (ip, port).into());
+            || any::<([u8; 4], u16)>().prop_map(|end| Address::from(SocketAddr::from(end)));
         let addresses = proptest::option::of((address(), address()));
-        (addresses, proptest::option::of(".{0,20}")).prop_map(|(addresses, authority)| {
-            let ends =
-                addresses.map(|(peer, host): (std::net::SocketAddr, std::net::SocketAddr)| {
-                    ProxyHeader::new(peer.into(), host.into())
-                });
-            ProxyHeader { authority, ..ends.unwrap_or_default() }
-        })
+        let header = (addresses, proptest::option::of(".{0,20}")).prop_map(|(ends, authority)| {
+            let header = ends.map(|(peer, host)| ProxyHeader::new(peer, host)).unwrap_or_default();
+            let header = ProxyHeader { authority, ..header };
+            header.encode(ProxyVersion::V2).expect("short texts")
+        });
+        proptest::option::of(header).prop_map(Option::unwrap_or_default)
     }
 
     proptest! {

@@ -23,7 +23,7 @@ use crate::driver::{
     Key, LocalEnd, LocalSocket, PeerCredentials, SockRef, SocketCall, SocketOption,
 };
 use crate::error::{ConnectionLost, Reason};
-use crate::layers::{Layer, LayerWaker, NotOnlyProxyHeader, Opened, ProxyHeader, StartLayerError};
+use crate::layers::{Layer, LayerWaker, Opened, StartLayerError};
 use crate::outbox::Outbox;
 use crate::panics::{Contained, discard, discard_all};
 use crate::protocol::{HandOver, Protocol};
@@ -383,16 +383,11 @@ impl ConnectionCell {
         self.below.get()?.opened.borrow().as_ref()?.find()
     }
 
-    /// The PROXY header of the connection, if that is all that layers have told about it.
-    ///
-    /// # Errors
-    ///
-    /// If they have told more.
-    pub(crate) fn only_proxy_header(&self) -> Result<Option<ProxyHeader>, NotOnlyProxyHeader> {
-        let Some(below) = self.below.get() else { return Ok(None) };
-        let opened = below.opened.borrow();
-        let header = opened.as_ref().map(|opened| opened.only_proxy_header()).transpose()?;
-        Ok(header.flatten().cloned())
+    /// What layers have told about the connection, as [`Opened::to_proxy_header`] writes it.
+    pub(crate) fn to_proxy_header(&self) -> Option<Vec<u8>> {
+        let opened = self.below.get().map(|below| below.opened.borrow());
+        let opened = opened.as_ref().and_then(|opened| opened.as_ref());
+        opened.map_or(Some(Vec::new()), |opened| opened.to_proxy_header())
     }
 
     /// Drops the rarely used state, whose user objects contain panics of their drops, and the infos of

@@ -685,16 +685,16 @@ impl Life {
             && cell.in_flight() == 0
             && cell.buffered() <= most
             && !cell.has_attached()
+            && cell.to_proxy_header().is_some()
     }
 
-    /// Whether the connection has no layers, is open in both directions, and is all that a record tells.
+    /// Whether the connection has no layers and is open in both directions.
     fn is_whole(&self) -> bool {
         let is_open = match &self.state {
             State::Open { reading, writing } => !reading.has_ended() && *writing == Writing::Open,
             _ => false,
         };
-        let is_told = || self.transport.cell.only_proxy_header().is_ok();
-        is_open && !self.peer_fin && !self.panicked && self.layered.is_none() && is_told()
+        is_open && !self.peer_fin && !self.panicked && self.layered.is_none()
     }
 
     /// Another process has the connection. The protocol is dropped.

@@ -29,7 +29,7 @@ impl Core {
         let cell = entry.life.cell();
         let unsent = cell.copy_of_output();
         let settings = TransportSettings::of(cell, now);
-        let proxy = cell.only_proxy_header().ok().flatten();
+        let proxy = cell.to_proxy_header().unwrap_or_default();
         let released = io.release(key);
         entry.life.leave();
         entry.life.lost(now);

@@ -104,7 +104,7 @@ fn record(cell: &ConnectionCell, now: Instant) -> io::Result<Vec<u8>> {
         sent: offset.sent.wrapping_add(accepted),
     };
     let (kind, state, unread) = kept.state.clone().into_parts();
-    let proxy = cell.only_proxy_header().map_err(|_| io::ErrorKind::Unsupported)?;
+    let proxy = cell.to_proxy_header().ok_or(io::ErrorKind::Unsupported)?;
     let unsent = Vec::new();
     Ok(encode(wanted, &Record { kind, state, unread, unsent, settings, proxy }))
 }

@@ -326,7 +326,7 @@ impl Life {
         self.set_opened(opened);
     }
 
-    /// Sets what is known about a connection before its protocol is built.
+    /// Sets the addresses and infos that layers reported, before the protocol is built.
     pub(crate) fn set_opened(&mut self, opened: Rc<Opened>) {
         if let Some(cell) = self.cell_mut() {
             cell.set_addresses(&opened);
