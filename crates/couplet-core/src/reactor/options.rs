@@ -80,7 +80,7 @@ impl Reactor {
     /// lower limit stay, and the loop accepts no others until enough of them have ended; output beyond
     /// one is handled as if it were written now.
     pub fn set_load_limits(&self, limits: LoadLimits) {
-        self.records().request(LoopRequest::SetLoadLimits(limits));
+        self.records().request(LoopRequest::SetLoadLimits(Box::new(limits)));
     }
 }
 

@@ -460,7 +460,7 @@ pub(super) enum LoopRequest {
     HandOver(Box<HandOverRequest>),
     /// A connection has output that waits for the driver.
     Waiting(Key),
-    SetLoadLimits(LoadLimits),
+    SetLoadLimits(Box<LoadLimits>),
 }
 
 /// An object to be started in step 6.

@@ -425,7 +425,7 @@ impl Core {
                 }
                 Some(LoopRequest::HandOver(request)) => self.hand_over(io, *request),
                 Some(LoopRequest::Waiting(key)) => self.add_waiting(key),
-                Some(LoopRequest::SetLoadLimits(limits)) => self.set_load_limits(io, limits),
+                Some(LoopRequest::SetLoadLimits(limits)) => self.set_load_limits(io, *limits),
             }
         }
         for resolver in self.records.take_snapshot_requests() {
