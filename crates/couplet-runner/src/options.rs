@@ -167,9 +167,14 @@ impl Options {
         Options { max_connections, max_buffered, max_buffered_by_peer, ..self.clone() }
     }
 
-    /// The limits of one of so many loops, by its number; `None` if no option sets one. Those of all
-    /// loops together are the options, except that each loop has at least a byte.
-    pub(crate) fn load_limits(&self, number: usize, loops: usize) -> Option<LoadLimits> {
+    /// The limits of one of so many loops, by its number; those of the program if no option sets one.
+    /// The limits of all loops together are the options, except that each loop has at least a byte.
+    pub(crate) fn load_limits(
+        &self,
+        of_program: LoadLimits,
+        number: usize,
+        loops: usize,
+    ) -> LoadLimits {
         let share = |most: NonZeroUsize| {
             let rest = usize::from(number < most.get() % loops);
             (most.get() / loops + rest).max(1)
@@ -184,7 +189,7 @@ impl Options {
         if let Some(most) = self.max_buffered_by_peer {
             limits = limits.buffered_by_peer(share(most));
         }
-        Some(limits).filter(|limits| *limits != LoadLimits::default())
+        if limits == LoadLimits::default() { of_program } else { limits }
     }
 }
 
@@ -330,13 +335,14 @@ mod tests {
         assert_eq!((both.log, both.verbose), (Some(LogForm::Json), 2));
         let options = both.options;
         let wanted = LoadLimits::default().connections(5).buffered(9).buffered_by_peer(7);
-        assert_eq!(options.load_limits(0, 1), Some(wanted));
+        let of_program = LoadLimits::default().connections(1);
+        assert_eq!(options.load_limits(of_program, 0, 1), wanted);
         let paths = [options.pid_file, options.log_file, options.control];
         assert_eq!(paths, ["d", "e", "f"].map(|path| Some(path.into())));
         let names = [options.user, options.group, options.health.map(|it| it.to_string())];
         assert_eq!(names, ["a", "c", "tcp:1"].map(|name| Some(name.into())));
         assert_eq!((options.umask, options.log_repeats), (Some(0o27), Some(3)));
-        assert_eq!(Options::default().load_limits(0, 1), None);
+        assert_eq!(Options::default().load_limits(of_program, 0, 1), of_program);
     }
 
     #[test]
@@ -387,11 +393,11 @@ mod tests {
     fn the_limits_of_all_loops_together_are_those_of_the_process() {
         let options: Options =
             toml::from_str("max-connections = 7\nmax-buffered = 2").expect("options");
-        let limits = [0, 1, 2].map(|number| options.load_limits(number, 3));
+        let limits = [0, 1, 2].map(|number| options.load_limits(LoadLimits::default(), number, 3));
         let wanted = [(3, 1), (2, 1), (2, 1)];
         let of =
             |(connections, bytes)| LoadLimits::default().connections(connections).buffered(bytes);
-        assert_eq!(limits, wanted.map(|it| Some(of(it))));
+        assert_eq!(limits, wanted.map(of));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use couplet::services::Child;
 use couplet::{Failure, Reactor};
 
 use crate::config::Source;
-use crate::loops::{Loops, ThisLoop, this_loop};
+use crate::loops::{ThisLoop, this_loop};
 use crate::options::Options;
 use crate::places;
 use crate::plan::{self, Key, Plan};
@@ -28,7 +28,7 @@ pub(crate) async fn apply(running: &Running) -> couplet::Result<String> {
     let changes = Changes::find(running, plan)?;
     let files = places::reload_files(&changes.stopped())?;
     program.log.set_levels_of_file(levels);
-    set_limits(&running.loops, options);
+    set_limits(running, options);
     files.into_iter().for_each(Reload::apply);
     for table in &waiting {
         tracing::warn!(table, "changes take effect when the program is started again");
@@ -51,13 +51,14 @@ fn waiting_tables(running: &Running, plan: &Plan) -> Vec<&'static str> {
 }
 
 /// Sets the limits of each loop.
-fn set_limits(loops: &Loops, options: Options) {
+fn set_limits(running: &Running, options: Options) {
+    let limits = running.program.limits;
     let set = move |reactor: &Reactor| {
         let ThisLoop { number, of } = this_loop();
-        reactor.set_load_limits(options.load_limits(number, of).unwrap_or_default());
+        reactor.set_load_limits(options.load_limits(limits, number, of));
     };
-    set(loops.reactor());
-    loops.call_others(set);
+    set(running.loops.reactor());
+    running.loops.call_others(set);
 }
 
 /// The changes of a configuration.

@@ -61,7 +61,7 @@ impl Runner {
         self
     }
 
-    /// Sets the options of the loop.
+    /// Sets the options of the loop. Limits of the configuration or the command line replace theirs.
     #[must_use]
     pub fn loop_options(mut self, options: LoopOptions) -> Runner {
         self.options = options;
@@ -296,11 +296,8 @@ impl Runner {
         let identity = Identity::find(&arguments.options)?;
         let metrics = arguments.options.metrics.as_ref().map(|_| Metrics::new());
         let options = |number| {
-            let options = self.options.clone().time_calls(metrics.is_some());
-            match arguments.options.load_limits(number, count) {
-                Some(limits) => options.load_limits(limits),
-                None => options,
-            }
+            let limits = arguments.options.load_limits(self.options.limits(), number, count);
+            self.options.clone().time_calls(metrics.is_some()).load_limits(limits)
         };
         let mut l = Loop::with_options(options(0).signals(true)).map_err(cannot_start)?;
         if arguments.options.check {
@@ -336,6 +333,7 @@ impl Runner {
             services: self.services,
             arguments,
             command_line,
+            limits: self.options.limits(),
             runner_table: plan.options.clone(),
             identity,
             log,

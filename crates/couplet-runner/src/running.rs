@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use couplet::process::Process;
 use couplet::reactor::Snapshot;
 use couplet::services::{Child, Health, Service, Supervisor};
-use couplet::{Deferred, Failure, Loop, LoopingCall, Reactor, Shutdown};
+use couplet::{Deferred, Failure, LoadLimits, Loop, LoopingCall, Reactor, Shutdown};
 
 use crate::config::ConfigError;
 use crate::exit::Exit;
@@ -34,6 +34,8 @@ pub(crate) struct Program {
     pub(crate) arguments: Arguments,
     /// The options of the command line alone.
     pub(crate) command_line: Options,
+    /// The limits of each loop if no option sets one.
+    pub(crate) limits: LoadLimits,
     /// The table `[runner]` of the configuration at the start.
     pub(crate) runner_table: Options,
     pub(crate) identity: Option<Identity>,

@@ -13,8 +13,8 @@ use std::process::{Command, ExitCode, Stdio};
 use std::{env, process};
 
 use clap::Parser;
-use couplet::services::{Child, TaskService};
-use couplet::{Deferred, Failure};
+use couplet::services::{Child, StreamServerService, TaskService};
+use couplet::{Deferred, Failure, LoadLimits, LoopOptions, Protocol, Transport};
 use couplet_runner::{Arguments, Runner};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -30,6 +30,15 @@ struct Cli {
     /// How often the service fails
     #[arg(long, default_value_t = 0)]
     failures: u32,
+    /// Limit the connections of the program, and listen
+    #[arg(long)]
+    clients: Option<usize>,
+}
+
+struct Idle;
+
+impl Protocol for Idle {
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
 }
 
 #[derive(serde::Deserialize)]
@@ -40,7 +49,7 @@ struct Config {}
 fn the_program() {
     let Ok(line) = env::var(LINE) else { return };
     let cli = Cli::parse_from(line.split(' '));
-    let runner = Runner::new("frail").service(move |_: Config, _| {
+    let mut runner = Runner::new("frail").service(move |_: Config, _| {
         let left = Cell::new(cli.failures);
         let task = TaskService::new("glass", move |_| match left.get().checked_sub(1) {
             Some(fewer) => {
@@ -55,6 +64,14 @@ fn the_program() {
         });
         Ok(Child::new(task))
     });
+    if let Some(clients) = cli.clients {
+        let limits = LoadLimits::default().connections(clients);
+        runner = runner.loop_options(LoopOptions::default().load_limits(limits));
+        runner = runner.service(|_: Config, _| {
+            let endpoint = "tcp:0:interface=127.0.0.1";
+            Ok(Child::new(StreamServerService::new("idle", endpoint, || Idle)?))
+        });
+    }
     let code = runner.run(cli.runner);
     let known = [ExitCode::SUCCESS, ExitCode::from(1)];
     // Code 101 is that of a test that fails.
@@ -65,6 +82,7 @@ fn the_program() {
 fn frail(words: &str) -> Killed {
     let mut command = Command::new(env::current_exe().expect("a test has a path"));
     command.args(["--exact", "the_program", "--nocapture"]).env(LINE, format!("frail {words}"));
+    command.current_dir(env!("CARGO_TARGET_TMPDIR"));
     Killed(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts"))
 }
 
@@ -101,6 +119,38 @@ fn a_restart_is_logged_and_counted() {
     let text = texts.find(|text| text.contains("couplet_ready 1\n")).expect("it starts");
     let counted = text.lines().find(|line| line.starts_with("couplet_service_restarts_total"));
     assert!(counted.is_some_and(|line| line.ends_with("} 1")), "{text}");
+    kill_process(Pid::from_child(&program.0), Signal::TERM).expect("it runs");
+    assert_eq!(program.0.wait().expect("it ends").code(), Some(0));
+}
+
+#[test]
+fn a_reload_leaves_the_limits_of_the_program_unless_the_configuration_has_some() {
+    let config = |text: &str| {
+        let path = concat!(env!("CARGO_TARGET_TMPDIR"), "/limits.toml");
+        std::fs::write(path, text).expect("it can be written");
+    };
+    config("");
+    let mut program =
+        frail("--clients 2 -v --metrics tcp:0:interface=127.0.0.1 --config limits.toml");
+    let (mut lines, host) = lines_and_host(&mut program.0);
+    let mut next = |words: &str| lines.find_map(|line| Some(line.split_once(words)?.1.to_owned()));
+    let mut ports = std::iter::repeat_with(|| next("host=tcp:").expect("a port"));
+    let port = ports.find(|port| *port != host).expect("the other one");
+    let _client = TcpStream::connect(&port).expect("it accepts");
+    let is_paused = |paused: bool| {
+        let wanted = format!("couplet_port_paused{{port=\"tcp:{port}\"}} {}", u8::from(paused));
+        metrics(&host).contains(&wanted)
+    };
+    // The question has a connection too.
+    while !is_paused(true) {}
+    for (text, paused) in
+        [("# nothing", true), ("[runner]\nmax-connections = 3", false), ("", true)]
+    {
+        config(text);
+        kill_process(Pid::from_child(&program.0), Signal::HUP).expect("it runs");
+        next("reloaded: ").expect("a reload");
+        assert!(is_paused(paused), "{text}");
+    }
     kill_process(Pid::from_child(&program.0), Signal::TERM).expect("it runs");
     assert_eq!(program.0.wait().expect("it ends").code(), Some(0));
 }

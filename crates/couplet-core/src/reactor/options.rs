@@ -132,6 +132,11 @@ impl LoopOptions {
         self
     }
 
+    /// The limits that [`load_limits`](Self::load_limits) has set.
+    pub fn limits(&self) -> LoadLimits {
+        self.load
+    }
+
     /// Sets when replies are sent: by default, as the loop's measurements suggest.
     #[must_use]
     pub fn answers(mut self, answers: Answers) -> Self {
