@@ -25,10 +25,17 @@ pub(super) struct Stack {
     /// The first of them have done their work and were dropped.
     // Bound: one for each layer that the program asked for.
     dropped: Vec<TypeId>,
-    /// All of them were: what the driver gets is what the protocol writes.
-    are_dropped: bool,
+    written: Written,
     /// Bytes that the protocol read and wrote before the first layer.
     in_clear: [u64; 2],
+}
+
+/// Where the bytes that a protocol writes above its layers are seen.
+enum Written {
+    /// Above the layers, which report them.
+    Above,
+    /// At the driver: all layers were dropped.
+    Below,
 }
 
 /// Bytes that one protocol wrote above its layers and the other has not received yet. Law 9: at
@@ -125,7 +132,7 @@ impl Conn {
         let flow = &mut self.flows[side as usize];
         flow.ledger.extend(bytes);
         if let Some(stack) = &self.ends[side as usize].layers
-            && stack.are_dropped
+            && let Written::Below = stack.written
         {
             flow.above.add(&stack.kinds, bytes);
         }
@@ -156,14 +163,15 @@ impl Kernel {
         match (above, layers) {
             (LayerReport::Layers { kinds, .. }, Some(stack)) => {
                 stack.kinds = [&stack.dropped[..], &kinds].concat();
-                stack.are_dropped = false;
+                stack.written = Written::Above;
             }
             (LayerReport::Layers { kinds, in_clear }, none) => {
-                *none = Some(Stack { kinds, dropped: Vec::new(), are_dropped: false, in_clear });
+                let written = Written::Above;
+                *none = Some(Stack { kinds, dropped: Vec::new(), written, in_clear });
             }
             (LayerReport::Finished, Some(stack)) => {
                 stack.dropped.clone_from(&stack.kinds);
-                stack.are_dropped = true;
+                stack.written = Written::Below;
             }
             (LayerReport::Written(bytes), Some(stack)) => flow.add(&stack.kinds, bytes),
             (LayerReport::Cut, _) => flow.cut(),
