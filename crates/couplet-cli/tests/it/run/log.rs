@@ -247,3 +247,16 @@ fn warnings_that_repeat_are_limited() {
         assert_eq!(program.stop(Signal::TERM).code, Some(0));
     }
 }
+
+#[test]
+fn warnings_that_were_left_out_are_counted_after_a_while() {
+    let text = |repeats: u32, restarts: u32| {
+        let runner = format!("[runner]\ncontrol = \"ctl\"\nlog-repeats = {repeats}\n");
+        echo("a", "0", "") + &runner + &format!("[supervisor]\nrestarts = {restarts}\n")
+    };
+    let program = Program::start(&text(1, 1));
+    program.port("a");
+    // Two tables wait for the next start: two warnings of one place.
+    assert_eq!(program.reload_by_ctl(&text(2, 2)).code, Some(0));
+    program.wait_told("left_out=1");
+}

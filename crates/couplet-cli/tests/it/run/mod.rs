@@ -19,6 +19,7 @@ mod restart;
 mod restart_http;
 mod restart_tls;
 mod restart_udp;
+mod successor;
 mod systemd;
 mod threads;
 

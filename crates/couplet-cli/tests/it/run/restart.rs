@@ -1,6 +1,5 @@
 //! `ctl restart` and SIGUSR2: a new process takes over the ports, and no connect is refused.
 
-use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
@@ -11,7 +10,7 @@ use super::load::{Load, Talk};
 use super::{
     FILE, POEM, Program, echo, echoes, folder_with_poem, get, is_refused, poet, port_after,
 };
-use crate::kit::{Client, couplet, has, noise, wait_until};
+use crate::kit::{Client, couplet, noise, wait_until};
 use crate::needed::Folder;
 
 const PROCESS: &str =
@@ -232,7 +231,7 @@ fn a_wrong_configuration_leaves_the_old_process_serving_and_says_where() {
 }
 
 /// A program that runs by a link to its file, which can be replaced.
-fn start_linked(text: &str) -> Restarted {
+pub(super) fn start_linked(text: &str) -> Restarted {
     start_made(Folder::new(), text, &["ln", "-s"])
 }
 
@@ -257,100 +256,11 @@ fn start_made(folder: Folder, text: &str, make: &[&str]) -> Restarted {
 
 /// Replaces the program's file by a script, as an installation does: not in place. Another process
 /// writes it, because a child that another test starts could hold the file open for writing.
-fn replace(program: &Restarted, script: &str) {
+pub(super) fn replace(program: &Restarted, script: &str) {
     let write = "printf '#!/bin/sh\\n%s\\n' \"$0\" > new && chmod +x new && mv new program";
     let mut command = Command::new("sh");
     command.args(["-c", write, script]).current_dir(&*program.folder);
     assert!(command.status().unwrap().success());
-}
-
-/// A new process that serves, until it gets a request that it was started to fail or to hang at.
-const FALSE_HEIR: &str = r#"
-import json, os, signal, socket, struct, sys
-link = socket.socket(fileno=3)
-signal.signal(signal.SIGTERM, signal.SIG_IGN if sys.argv[1] == "hangs" else signal.SIG_DFL)
-def read(size):
-    data = b""
-    while len(data) < size:
-        more = link.recv(size - len(data))
-        if not more: sys.exit()
-        data += more
-    return data
-while True:
-    size, = struct.unpack(">I", read(4))
-    request = json.loads(read(size).split(b"\n")[0])["request"]
-    name = request if isinstance(request, str) else list(request)[0]
-    open("requests", "a").write(name + " ")
-    answer = {"Serves": {"kinds": ["couplet.echo"]}} if name == "Start" else "Done"
-    if name in sys.argv[2:]:
-        if sys.argv[1] == "hangs":
-            open("new-pid", "w").write(str(os.getpid()))
-            signal.pause()
-        answer = {"Failed": "it refuses"}
-    answer = json.dumps(answer).encode()
-    link.sendall(struct.pack(">I", len(answer)) + answer)
-"#;
-
-/// A program whose next process does this, with a client that has been served.
-fn before_false_heir(behaviour: &str) -> (Restarted, SocketAddr, Client) {
-    let text = services(&[echo("a", "0", ""), echo("u", "unix:u", "")], "restart-within = 2");
-    let text = text.replace("[runner]\n", "[runner]\nthreads = 3\n");
-    let program = start_linked(&text);
-    let port = program.port("a");
-    program.server.line();
-    program.wait_told("started");
-    let mut client = Client::connect(port);
-    echoes(&mut client);
-    program.folder.write("heir.py", FALSE_HEIR);
-    replace(&program, &format!("exec python3 heir.py {behaviour}"));
-    (program, port, client)
-}
-
-#[test]
-fn connections_stay_if_the_new_process_does_not_take_them() {
-    if !has("python3") {
-        return;
-    }
-    for (behaviour, wanted) in [
-        ("hangs Connections", "Connections "),
-        ("hangs Moved", "Connections Moved "),
-        ("fails Connections", "Connections Forget "),
-        ("fails Moved", "Connections Moved Forget "),
-    ] {
-        let (mut program, port, mut client) = before_false_heir(behaviour);
-        let answer = program.ctl(&["restart"]);
-        let words = answer.stderr;
-        assert!(answer.code == Some(1) && words.contains("has failed: "), "{words}");
-        let requests = program.read("requests");
-        assert!(requests.ends_with(&format!("Start {wanted}")), "{behaviour}: {requests}");
-        if let Ok(hangs) = program.read("new-pid").parse() {
-            let hangs = Pid::from_raw(hangs).expect("a process");
-            assert!(test_kill_process(hangs).is_err(), "it has ended before they continue");
-        }
-        echoes(&mut client);
-        let mut more: Vec<Client> = (0..9).map(|_| Client::connect(port)).collect();
-        more.iter_mut().for_each(echoes);
-        let status = program.ctl(&["status", "--json"]);
-        for number in 1..=3 {
-            assert!(status.text().contains(&format!("\"id\":\"{number}.")), "{}", status.text());
-        }
-        UnixStream::connect(program.folder.path("u")).expect("its file is there");
-        assert_eq!(program.ctl(&["stop"]).code, Some(0));
-        wait_until("the end of the process", || !program.is_running());
-        assert!(!program.folder.names().contains(&"u".to_owned()), "the file is removed");
-    }
-}
-
-#[test]
-fn a_new_process_that_refuses_to_forget_has_taken_over() {
-    if !has("python3") {
-        return;
-    }
-    let (mut program, _, _client) = before_false_heir("fails Moved Forget");
-    let answer = program.ctl(&["restart"]);
-    assert!(answer.text().contains("has taken over"), "{}", answer.stderr);
-    wait_until("the end of the first", || !program.is_running());
-    assert!(program.read("requests").ends_with("Start Connections Moved Forget "));
 }
 
 /// Restarts a program whose file has become a script, which executes the program after this command.
@@ -394,18 +304,6 @@ fn a_new_process_that_ends_or_hangs_is_given_up() {
 fn an_order_may_take_longer_than_its_client_to_send_it() {
     // A client of the control socket has ten seconds to send its order.
     restart_after("sleep 11", "restart-within = 50");
-}
-
-#[test]
-fn warnings_that_were_left_out_are_counted_after_a_while() {
-    let text = services(&[echo("a", "0", "")], "");
-    let text = text.replace("[runner]\n", "[runner]\nlog-repeats = 1\n");
-    let program = Program::start(&text);
-    program.port("a");
-    // Two tables wait for the next start: two warnings of one place.
-    let changed = text.replace("log-repeats = 1", "log-repeats = 2") + "generations = 2\n";
-    assert_eq!(program.reload_by_ctl(&changed).code, Some(0));
-    program.wait_told("left_out=1");
 }
 
 #[test]
