@@ -3,6 +3,7 @@
 //! the sockets that are open.
 
 mod kinds;
+mod opening;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -16,6 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use kinds::PlacedPort;
 pub(crate) use kinds::PlacedSocket;
+use opening::Endpoint;
+pub(crate) use opening::{Endpoints, collecting};
 
 /// The place of a socket in a configuration. A service may have several sockets at one place, if it
 /// listens twice on the same text.
@@ -25,6 +28,13 @@ pub(crate) struct Place {
     service: String,
     /// The text of the endpoint.
     endpoint: String,
+}
+
+impl Place {
+    /// The service, at the beginning of a message. Nothing if it has no name.
+    fn of_service(&self) -> String {
+        if self.service.is_empty() { String::new() } else { format!("service {}: ", self.service) }
+    }
 }
 
 impl fmt::Display for Place {
@@ -84,7 +94,13 @@ pub(crate) struct Placed {
 impl Placed {
     pub(crate) fn new(endpoint: Arc<dyn ServerEndpoint>, service: impl Into<Arc<str>>) -> Placed {
         let shared = IN_ALL_LOOPS.get().then(Mutex::default);
-        Placed { endpoint, service: service.into(), shared }
+        let placed = Placed { endpoint, service: service.into(), shared };
+        opening::collect(placed.place(), Endpoint::Streams(placed.endpoint.clone()));
+        placed
+    }
+
+    fn place(&self) -> Place {
+        Place { service: self.service.to_string(), endpoint: self.endpoint.to_string() }
     }
 
     /// The port of all loops. The first loop that listens binds it.
@@ -107,9 +123,7 @@ impl Placed {
 
 impl ServerEndpoint for Placed {
     fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> couplet::Result<Port> {
-        let place =
-            Place { service: self.service.to_string(), endpoint: self.endpoint.to_string() };
-        let common = SOCKETS.with(Sockets::common);
+        let (place, common) = (self.place(), SOCKETS.with(Sockets::common));
         let port = if let Some(shared) = self.shared.as_ref().filter(|_| common.loops > 1) {
             let shared = self.share_once(shared, &common, &place)?;
             let port = ServerEndpoint::listen(&shared, reactor, factory)?;
@@ -143,6 +157,17 @@ impl fmt::Display for Placed {
     }
 }
 
+/// The service whose configuration with this UDP port is being read.
+pub(crate) fn service_of_udp(endpoint: &UdpServer) -> Option<Arc<str>> {
+    let service = service_being_read()?;
+    opening::collect(place_of_udp(&service, endpoint), Endpoint::Datagrams(endpoint.address));
+    Some(service)
+}
+
+fn place_of_udp(service: &str, endpoint: &UdpServer) -> Place {
+    Place { service: service.to_owned(), endpoint: endpoint.to_string() }
+}
+
 /// Opens the UDP port of a service at its place.
 pub(crate) fn listen_udp<P: DatagramProtocol>(
     reactor: &Reactor,
@@ -150,7 +175,7 @@ pub(crate) fn listen_udp<P: DatagramProtocol>(
     options: DatagramOptions,
     protocol: P,
 ) -> couplet::Result<DatagramPort<P>> {
-    let place = Place { service: service.to_owned(), endpoint: endpoint.to_string() };
+    let place = place_of_udp(service, endpoint);
     let address = Address::udp(endpoint.address);
     let socket = SOCKETS.with(Sockets::common).take(&place, Some(&address));
     let port = match socket.and_then(PlacedSocket::into_datagrams) {
@@ -285,6 +310,12 @@ pub(crate) async fn duplicates(
         }
     }
     Ok(sockets)
+}
+
+/// Has ports at these places use these sockets until [`settle`], which have been
+/// [opened](Endpoints::open) for them.
+pub(crate) fn offer(opened: Vec<(Place, PlacedSocket)>) {
+    SOCKETS.with(Sockets::common).waiting().extend(opened);
 }
 
 /// Keeps the sockets of these services open until [`settle`] or [`give_away`], while their ports are

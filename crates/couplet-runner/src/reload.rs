@@ -9,23 +9,27 @@ use couplet::{Failure, Reactor};
 use crate::config::Source;
 use crate::loops::{ThisLoop, this_loop};
 use crate::options::Options;
-use crate::places;
+use crate::places::{self, Endpoints, Place, PlacedSocket};
 use crate::plan::{self, Key, Plan};
 use crate::running::Running;
 
-/// Reads the configuration and applies its changes. Nothing changes if it is wrong. A service
-/// that can't start with its new configuration runs with its old one, if it can. Returns a line for
-/// people.
+/// Reads the configuration, opens its new ports, and applies its changes. Nothing changes if it is
+/// wrong, or a port can't be opened. A service that can't start with its new configuration for another
+/// reason runs with its old one, if it can. Returns a line for people.
 pub(crate) async fn apply(running: &Running) -> couplet::Result<String> {
     let program = &running.program;
     let Some(path) = &program.arguments.config else {
         return Ok("there is no configuration".to_owned());
     };
-    let plan = program.services.plan(&Source::read(path)?)?;
-    let options = program.command_line.clone().or(plan.options.clone());
-    options.check_limits(running.loops.count()).map_err(Failure::msg)?;
-    let (levels, waiting) = (plan.log.log_level.clone(), waiting_tables(running, &plan));
-    let changes = Changes::find(running, plan)?;
+    let (read, endpoints) = places::collecting(|| {
+        let plan = program.services.plan(&Source::read(path)?)?;
+        let options = program.command_line.clone().or(plan.options.clone());
+        options.check_limits(running.loops.count()).map_err(Failure::msg)?;
+        let (levels, waiting) = (plan.log.log_level.clone(), waiting_tables(running, &plan));
+        Ok::<_, Failure>((options, levels, waiting, Changes::find(running, plan)?))
+    });
+    let (options, levels, waiting, changes) = read?;
+    let opened = changes.open(endpoints).await?;
     let files = places::reload_files(&changes.stopped())?;
     program.log.set_levels_of_file(levels);
     set_limits(running, options);
@@ -33,6 +37,7 @@ pub(crate) async fn apply(running: &Running) -> couplet::Result<String> {
     for table in &waiting {
         tracing::warn!(table, "changes take effect when the program is started again");
     }
+    places::offer(opened);
     let said = changes.apply(running).await?;
     Ok(match waiting.is_empty() {
         true => said,
@@ -87,6 +92,13 @@ impl Changes {
     /// The services that stop, by the names of their places.
     fn stopped(&self) -> Vec<&str> {
         self.old.iter().map(|(key, _)| key.which.service()).collect()
+    }
+
+    /// Opens the new ports.
+    async fn open(&self, endpoints: Endpoints) -> couplet::Result<Vec<(Place, PlacedSocket)>> {
+        let stopped = self.stopped();
+        let starts = |service: &str| self.new.iter().any(|(key, _)| key.which.service() == service);
+        endpoints.open(starts, |service| stopped.contains(&service)).await
     }
 
     async fn apply(self, running: &Running) -> couplet::Result<String> {

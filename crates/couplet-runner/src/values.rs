@@ -97,7 +97,8 @@ impl Listen {
 
 impl ListenUdp {
     fn new(endpoint: UdpServer) -> ListenUdp {
-        ListenUdp { endpoint, service: places::service_being_read() }
+        let service = places::service_of_udp(&endpoint);
+        ListenUdp { endpoint, service }
     }
 
     /// The address to bind.

@@ -360,6 +360,24 @@ impl TryFrom<OwnedFd> for DatagramSocket {
 }
 
 impl DatagramSocket {
+    /// A UDP socket at this address, for a port that is to be opened later. Port number 0 lets the system
+    /// choose one.
+    ///
+    /// ```
+    /// use couplet::{DatagramOptions, DatagramSocket};
+    ///
+    /// let socket = DatagramSocket::bind(([127, 0, 0, 1], 0).into(), &DatagramOptions::default())?;
+    /// assert_ne!(socket.address()?.port(), Some(0));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The system's error, such as that the address is in use.
+    pub fn bind(address: SocketAddr, options: &DatagramOptions) -> io::Result<DatagramSocket> {
+        mio::bind_udp(address, options).map(DatagramSocket)
+    }
+
     /// The address of the socket.
     ///
     /// # Errors

@@ -164,8 +164,8 @@ pub trait ServerEndpoint: Any + fmt::Debug + fmt::Display + Send + Sync {
     ///
     /// # Errors
     ///
-    /// If it cannot be bound. The default implementation always fails: the endpoint cannot be
-    /// shared.
+    /// If it cannot be bound. The default implementation always fails, with an [`io::Error`](std::io::Error) of the
+    /// kind [`Unsupported`](std::io::ErrorKind::Unsupported): the endpoint cannot be shared.
     fn share(&self, sharing: &Sharing) -> Result<SharedPort> {
         let _ = sharing;
         Err(shared::cannot_be_shared(self))

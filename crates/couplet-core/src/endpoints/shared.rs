@@ -33,6 +33,8 @@ use crate::switches::Switch;
 pub struct SharedPort {
     host: Address,
     over: Arc<dyn ServerEndpoint>,
+    /// `None` if each loop has its own.
+    socket: Option<Arc<SharedSocket>>,
 }
 
 /// How several loops share a port, for [`ServerEndpoint::share`].
@@ -157,7 +159,14 @@ impl SharedPort {
         self,
         wrap: impl FnOnce(Arc<dyn ServerEndpoint>) -> E,
     ) -> SharedPort {
-        SharedPort { host: self.host, over: Arc::new(wrap(self.over)) }
+        let SharedPort { host, over, socket } = self;
+        SharedPort { host, over: Arc::new(wrap(over)), socket }
+    }
+
+    /// The socket, for a port elsewhere, such as one in the [loop](ErasedFactory::on_socket) that is to
+    /// listen with the endpoint. `None` if each loop has its own socket, or a loop has listened.
+    pub fn into_socket(self) -> Option<ListeningSocket> {
+        self.socket?.take_unused()
     }
 
     /// A TCP port, displayed as `text`.
@@ -171,7 +180,8 @@ impl SharedPort {
         let (loops, options) = (sharing.loops, &options.divided(sharing.loops));
         if DISTRIBUTES && loops > 1 && sharing.socket.is_none() {
             let sockets = PerLoopPort::bind(at, options, loops, text).map_err(refused)?;
-            return Ok(SharedPort { host: sockets.at.into(), over: Arc::new(sockets) });
+            let (host, over) = (sockets.at.into(), Arc::new(sockets));
+            return Ok(SharedPort { host, over, socket: None });
         }
         let open = {
             let (options, sharing) = (options.clone(), sharing.clone());
@@ -195,6 +205,7 @@ impl SharedPort {
         let socket = SharedSocket::new(socket, options.clone(), again)?;
         Ok(SharedPort {
             host: socket.host().clone(),
+            socket: Some(socket.clone()),
             over: Arc::new(SharedSocketPort { socket, text }),
         })
     }
@@ -227,7 +238,8 @@ impl fmt::Debug for SharedPort {
 
 /// The error of an endpoint that several loops cannot listen on.
 pub(super) fn cannot_be_shared(endpoint: &(impl fmt::Display + ?Sized)) -> Failure {
-    Failure::msg(format_args!("cannot share {endpoint} among several loops"))
+    let text = format!("cannot share {endpoint} among several loops");
+    io::Error::new(io::ErrorKind::Unsupported, text).into()
 }
 
 /// Whether the system distributes connections among the sockets of one port.

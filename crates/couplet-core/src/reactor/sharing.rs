@@ -147,6 +147,12 @@ impl SharedSocket {
         &self.host
     }
 
+    /// The socket, before a loop listens on it.
+    pub(crate) fn take_unused(&self) -> Option<ListeningSocket> {
+        let mut state = self.lock_state();
+        if state.last == 0 { state.socket.take() } else { None }
+    }
+
     fn lock_state(&self) -> MutexGuard<'_, SocketState> {
         lock(&self.state)
     }

@@ -240,6 +240,27 @@ fn sharing(
 }
 
 #[test]
+fn c103k_a_socket_that_no_loop_has_used_can_be_taken() {
+    let shared = |endpoint: &str, loops| {
+        let sharing = Sharing::new(loops);
+        server_from_string(endpoint).unwrap().share(&sharing).expect("a port")
+    };
+    for endpoint in ["tcp:127.0.0.1:0", "throttle:127.0.0.1:0:read=1M"] {
+        let port = shared(endpoint, 1);
+        let host = port.host().clone();
+        let socket = port.into_socket().expect("one loop, one socket");
+        assert_eq!(socket.address().expect("it is bound"), host, "{endpoint}");
+    }
+    let used = shared("tcp:127.0.0.1:0", 1);
+    let l = Loop::new().expect("a loop");
+    let _port = used.listen(&l.reactor(), || Counted(Rc::default())).expect("it listens");
+    assert!(used.into_socket().is_none());
+    if cfg!(target_os = "linux") {
+        assert!(shared("tcp:127.0.0.1:0", 2).into_socket().is_none(), "each loop has its own");
+    }
+}
+
+#[test]
 fn c103k_a_chosen_socket_is_shared_and_any_loop_duplicates_it() {
     for kind in ["tcp", "throttle:tcp", "fd"] {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");

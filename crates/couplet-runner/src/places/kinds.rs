@@ -47,10 +47,7 @@ impl PlacedSocket {
 
     /// Whether no port can be opened at this address while this socket is open.
     pub(super) fn may_overlap(&self, address: &Address) -> bool {
-        self.address().is_ok_and(|own| {
-            std::mem::discriminant(&own) == std::mem::discriminant(address)
-                && (own.port(), own.unix()) == (address.port(), address.unix())
-        })
+        self.address().is_ok_and(|own| may_overlap(&own, address))
     }
 
     pub(super) fn into_streams(self) -> Option<ListeningSocket> {
@@ -74,6 +71,12 @@ impl PlacedSocket {
             PlacedSocket::Datagrams(_) => {}
         }
     }
+}
+
+/// Whether a port at one of these addresses may be in the way of one at the other.
+pub(super) fn may_overlap(own: &Address, other: &Address) -> bool {
+    std::mem::discriminant(own) == std::mem::discriminant(other)
+        && (own.port(), own.unix()) == (other.port(), other.unix())
 }
 
 impl PlacedPort {

@@ -1,7 +1,8 @@
 //! SIGHUP: the configuration is read again, and only changed services are touched.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -107,40 +108,83 @@ fn a_wrong_file_changes_nothing() {
 }
 
 #[test]
-fn a_service_whose_new_port_is_in_use_runs_with_its_old_configuration() {
-    // No other test gets this address when it is free again.
+fn a_port_in_use_changes_nothing() {
+    // No other test gets these addresses when they are free again.
     let held = TcpListener::bind("127.0.71.1:0").unwrap();
-    let taken = held.local_addr().unwrap().to_string();
-    let mut program = Program::start(&services(&[a(), echo("b", "0", "")]));
-    let mut unchanged = program.connect("a");
-    program.port("b");
-    let wrong = services(&[a(), echo("b", &taken, "")]);
-    program.reload(&wrong);
-    program.connect("b");
-    program.wait_told("b runs with its old configuration");
-    let told = program.told();
-    let line = told.lines().find(|line| line.contains("cannot reload: ")).expect(&told);
-    assert!(line.contains(&taken), "{line}");
-    echoes(&mut unchanged);
-
-    // The same file succeeds once the port is free.
-    drop(held);
-    program.reload(&wrong);
-    assert_eq!(program.port("b").to_string(), taken);
-    assert_eq!(program.stop(Signal::TERM).code, Some(0));
+    let held_udp = UdpSocket::bind("127.0.71.1:0").unwrap();
+    let (tcp, udp) = (held.local_addr().unwrap(), held_udp.local_addr().unwrap());
+    let udp = format!("udp:{}:interface={}", udp.port(), udp.ip());
+    let folder = Folder::new();
+    let _held_unix = UnixListener::bind(folder.path("taken.sock")).unwrap();
+    for threads in [1, 2] {
+        let services = |of: &[String]| services(of) + &format!("threads = {threads}\n");
+        let before = [a(), echo("b", "0", ""), echo("c", "unix:c.sock", "")];
+        let program = Program::start(&services(&before));
+        let mut clients = [program.connect("a"), program.connect("b")];
+        let names = program.folder.names();
+        for taken in [&tcp.to_string(), &udp, &format!("unix:{}", folder.path("taken.sock"))] {
+            let changed = [a(), echo("b", taken, ""), echo("d", "unix:d.sock", "")];
+            let added = [a(), echo("c", "unix:e.sock", ""), echo("new", taken, "")];
+            for (services, name) in [(services(&changed), "b"), (services(&added), "new")] {
+                let answer = program.reload_by_ctl(&services);
+                assert_eq!(answer.code, Some(1), "{}", answer.stderr);
+                let words = format!("service {name}: cannot listen on ");
+                assert!(answer.stderr.contains(&words), "{}", answer.stderr);
+                clients.iter_mut().for_each(echoes);
+                assert_eq!(program.folder.names(), names);
+            }
+        }
+        assert!(!program.told().contains("service stopped"), "{}", program.told());
+        assert_eq!(program.stop(Signal::TERM).code, Some(0));
+    }
 }
 
 #[test]
-fn a_removed_service_leaves_its_port_even_if_another_fails() {
+fn a_file_succeeds_once_its_port_is_free() {
     let held = TcpListener::bind("127.0.71.2:0").unwrap();
     let taken = held.local_addr().unwrap().to_string();
     let program = Program::start(&services(&[a(), echo("b", "0", "")]));
     let mut unchanged = program.connect("a");
     let removed = program.port("b");
-    let refused = program.reload_by_ctl(&services(&[a(), echo("c", &taken, "")]));
-    assert_eq!(refused.code, Some(1), "{}", refused.stderr);
+    let wrong = services(&[a(), echo("c", &taken, "")]);
+    assert_eq!(program.reload_by_ctl(&wrong).code, Some(1));
+    drop(held);
+    assert_eq!(program.reload_by_ctl(&wrong).code, Some(0));
+    assert_eq!(program.port("c").to_string(), taken);
     assert!(is_refused(removed));
     echoes(&mut unchanged);
+}
+
+#[test]
+fn a_new_service_gets_the_port_of_one_that_is_removed() {
+    let program = Program::start(&services(&[echo("b", "tcp:0:interface=127.0.0.1", "")]));
+    let port = program.port("b");
+    let other = format!("127.0.71.3:{}", port.port());
+    let new = [echo("c", &port.to_string(), ""), echo("d", &other, "")];
+    let answer = program.reload_by_ctl(&services(&new));
+    assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+    echoes(&mut Client::connect(port));
+    echoes(&mut Client::connect(other.parse().unwrap()));
+}
+
+#[test]
+fn a_service_that_cannot_start_runs_with_its_old_configuration() {
+    let held = TcpListener::bind("127.0.71.4:0").unwrap();
+    let taken = held.local_addr().unwrap();
+    // Its old port may be in the way of the new one, so that this can't be opened first.
+    let old = format!("127.0.71.5:{}", taken.port());
+    let mut program = Program::start(&services(&[a(), echo("b", &old, "")]));
+    let mut unchanged = program.connect("a");
+    program.port("b");
+    program.reload(&services(&[a(), echo("b", &taken.to_string(), "")]));
+    assert_eq!(program.port("b").to_string(), old);
+    program.wait_told("b runs with its old configuration");
+    let told = program.told();
+    let line = told.lines().find(|line| line.contains("cannot reload: ")).expect(&told);
+    assert!(line.contains(&taken.to_string()), "{line}");
+    echoes(&mut unchanged);
+    echoes(&mut Client::connect(old.parse().unwrap()));
+    assert_eq!(program.stop(Signal::TERM).code, Some(0));
 }
 
 #[test]

@@ -439,7 +439,10 @@ fn bound(
     })
 }
 
-fn bind_udp(address: SocketAddr, options: &DatagramOptions) -> io::Result<Socket> {
+pub(in crate::driver) fn bind_udp(
+    address: SocketAddr,
+    options: &DatagramOptions,
+) -> io::Result<Socket> {
     bind_ip(address, Type::DGRAM, options.switches, |socket| {
         socket.set_broadcast(options.switches.has(Switch::Broadcast))?;
         options.preparation.prepare(socket)

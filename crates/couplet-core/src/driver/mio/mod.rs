@@ -37,6 +37,7 @@ use mio::{Interest, Token};
 use socket2::{SockRef, TcpKeepalive};
 
 use accepting::{AcceptLimit, BACK_OFF, PortSlot, reserve};
+pub(super) use datagrams::bind_udp;
 use datagrams::{Datagrams, ReceivedBatch};
 #[cfg(target_os = "linux")]
 use epoll::{Event as Polled, EventExt as _};
