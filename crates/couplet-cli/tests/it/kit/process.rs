@@ -1,5 +1,6 @@
 //! Runs the program as a process.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -12,9 +13,21 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::{Client, PATIENCE, now, pause, wait_until};
 
+/// The program as it is shipped, if the environment names one: it does more work in the same time.
+fn shipped() -> Option<OsString> {
+    std::env::var_os("COUPLET_SHIPPED")
+}
+
+/// A number of things that a test does: the first with the program of the tests' own build, the second
+/// with the one that is shipped.
+pub(crate) fn few_or_many(few: usize, many: usize) -> usize {
+    if shipped().is_some() { many } else { few }
+}
+
 /// The program with these arguments and a fixed environment.
 pub(crate) fn couplet(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_couplet"));
+    let mut command =
+        Command::new(shipped().unwrap_or_else(|| env!("CARGO_BIN_EXE_couplet").into()));
     command.args(args);
     for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "RUST_LOG"] {
         command.env_remove(name);

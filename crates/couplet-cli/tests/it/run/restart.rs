@@ -10,7 +10,7 @@ use super::load::{Load, Talk};
 use super::{
     FILE, POEM, Program, echo, echoes, folder_with_poem, get, is_refused, poet, port_after,
 };
-use crate::kit::{Client, couplet, noise, wait_until};
+use crate::kit::{Client, couplet, few_or_many, noise, wait_until};
 use crate::needed::Folder;
 
 const PROCESS: &str =
@@ -422,7 +422,8 @@ fn nothing_is_refused_reset_lost_or_doubled_in_a_hundred_restarts() {
     let (chat, port, proxied) = (program.port("c"), program.port("e"), program.wrapped_port());
     program.port("poet");
     program.server.line();
-    let mut idle: Vec<Client> = (0..200).map(|_| Client::connect(port)).collect();
+    let mut idle: Vec<Client> =
+        (0..few_or_many(200, 5000)).map(|_| Client::connect(port)).collect();
     let mut talk = Talk::start(chat);
     let load = Load::start(port, proxied, program.folder.path("u"));
     for _ in 0..100 {
