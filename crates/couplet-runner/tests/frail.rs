@@ -9,8 +9,10 @@ mod kit;
 use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixDatagram;
 use std::process::{Command, ExitCode, Stdio};
-use std::{env, process};
+use std::time::Duration;
+use std::{env, process, thread};
 
 use clap::Parser;
 use couplet::services::{Child, StreamServerService, TaskService};
@@ -35,10 +37,15 @@ struct Cli {
     clients: Option<usize>,
 }
 
+/// Hangs at the first byte.
 struct Idle;
 
 impl Protocol for Idle {
-    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {
+        loop {
+            thread::park();
+        }
+    }
 }
 
 #[derive(serde::Deserialize)]
@@ -80,9 +87,14 @@ fn the_program() {
 
 /// Starts the program with these words; its log is a pipe.
 fn frail(words: &str) -> Killed {
+    frail_with(words, |command| command)
+}
+
+fn frail_with(words: &str, change: impl FnOnce(&mut Command) -> &mut Command) -> Killed {
     let mut command = Command::new(env::current_exe().expect("a test has a path"));
     command.args(["--exact", "the_program", "--nocapture"]).env(LINE, format!("frail {words}"));
     command.current_dir(env!("CARGO_TARGET_TMPDIR"));
+    let command = change(&mut command);
     Killed(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts"))
 }
 
@@ -153,4 +165,33 @@ fn a_reload_leaves_the_limits_of_the_program_unless_the_configuration_has_some()
     }
     kill_process(Pid::from_child(&program.0), Signal::TERM).expect("it runs");
     assert_eq!(program.0.wait().expect("it ends").code(), Some(0));
+}
+
+#[test]
+fn a_loop_that_hangs_no_longer_feeds_the_watchdog() {
+    for threads in [1, 2] {
+        let path = format!("{}/notify-{threads}", env!("CARGO_TARGET_TMPDIR"));
+        let _ = std::fs::remove_file(&path);
+        let manager = UnixDatagram::bind(&path).expect("a free name");
+        let words = format!("--clients 9 -v --threads {threads}");
+        let mut program = frail_with(&words, |command| {
+            command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "100000")
+        });
+        let (_lines, host) = lines_and_host(&mut program.0);
+        let mut bytes = [0; 1000];
+        let mut message = || {
+            manager
+                .recv(&mut bytes)
+                .map(|length| String::from_utf8_lossy(&bytes[..length]).into_owned())
+        };
+        assert!(message().expect("the first").starts_with("READY=1"));
+        for _ in 0..3 {
+            assert_eq!(message().expect("it turns").trim_end(), "WATCHDOG=1");
+        }
+        let mut client = TcpStream::connect(&host).expect("it accepts");
+        client.write_all(b"hang").expect("it reads");
+        // Ten times the time within which the manager waits for the next message.
+        manager.set_read_timeout(Some(Duration::from_secs(1))).expect("a socket");
+        while message().is_ok() {}
+    }
 }

@@ -1,5 +1,9 @@
 //! Wrong configurations: the message with its place, before anything opens.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
 use rustix::process::Signal;
 
 use super::{FILE, Program, echo, run_in};
@@ -109,6 +113,25 @@ fn a_file_that_cannot_be_read_is_2() {
         assert_eq!((ended.code, ended.text()), (Some(2), ""), "{}", ended.stderr);
         assert!(ended.stderr.starts_with(wanted), "{}", ended.stderr);
     }
+}
+
+#[test]
+fn a_file_without_permission_is_2() {
+    let folder = Folder::new();
+    folder.write("secret.toml", echo("a", "unix:socket", ""));
+    let nobody_reads = Permissions::from_mode(0);
+    std::fs::set_permissions(folder.path("secret.toml"), nobody_reads).unwrap();
+    let program = couplet(&["run", "secret.toml"]);
+    let mut command = Command::new(program.get_program());
+    if rustix::process::geteuid().is_root() {
+        // The capabilities of root read any file.
+        command = Command::new("setpriv");
+        command.arg("--bounding-set=-dac_override,-dac_read_search").arg(program.get_program());
+    }
+    let ended = Running::start(command.args(program.get_args()).current_dir(&*folder)).ended();
+    assert_eq!((ended.code, ended.text()), (Some(2), ""), "{}", ended.stderr);
+    assert_eq!(ended.stderr, "couplet: cannot read secret.toml: permission denied\n");
+    assert_eq!(folder.names(), ["secret.toml"]);
 }
 
 #[test]
