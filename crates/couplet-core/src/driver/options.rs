@@ -19,6 +19,10 @@ pub struct ListenOptions {
     pub(crate) backlog: u32,
     /// The most connections of the port at a time; `None` for no limit.
     pub(crate) connections: Option<NonZeroU32>,
+    /// The most unsent output of all its connections, in bytes.
+    pub(crate) buffered: Option<usize>,
+    /// The same, for the connections of each peer.
+    pub(crate) buffered_by_peer: Option<usize>,
     pub(crate) mode: u32,
     pub(crate) owner: Option<u32>,
     pub(crate) group: Option<u32>,
@@ -34,6 +38,8 @@ impl Default for ListenOptions {
         ListenOptions {
             backlog: 50,
             connections: None,
+            buffered: None,
+            buffered_by_peer: None,
             mode: FILE_MODE,
             owner: None,
             group: None,
@@ -61,11 +67,36 @@ impl ListenOptions {
         self
     }
 
+    /// Limits the unsent output of the port's connections together, in bytes, as
+    /// [`LoadLimits::buffered`](crate::LoadLimits::buffered) does for all connections of a loop: above three
+    /// quarters of the limit this port stops accepting, and the producers of the largest buffers are paused;
+    /// above it, the connections with the largest buffers are ended. Each loop of a
+    /// [cluster](crate::Cluster) has a share of the number.
+    #[must_use]
+    pub fn max_buffered(mut self, bytes: usize) -> Self {
+        self.buffered = Some(bytes.max(1));
+        self
+    }
+
+    /// Like [`max_buffered`](Self::max_buffered), for the port's connections of each IP address. The port
+    /// goes on accepting.
+    #[must_use]
+    pub fn max_buffered_by_peer(mut self, bytes: usize) -> Self {
+        self.buffered_by_peer = Some(bytes.max(1));
+        self
+    }
+
     /// The options for one of several loops.
     pub(crate) fn divided(&self, loops: usize) -> ListenOptions {
         let loops = u32::try_from(loops).unwrap_or(u32::MAX).max(1);
         let share = |most: NonZeroU32| NonZeroU32::new(most.get().div_ceil(loops));
-        ListenOptions { connections: self.connections.and_then(share), ..self.clone() }
+        let share_bytes = |most: usize| most.div_ceil(loops as usize);
+        ListenOptions {
+            connections: self.connections.and_then(share),
+            buffered: self.buffered.map(share_bytes),
+            buffered_by_peer: self.buffered_by_peer.map(share_bytes),
+            ..self.clone()
+        }
     }
 
     /// Sets `SO_REUSEADDR`: a port in TIME_WAIT can be bound again. On by default (off on Windows,

@@ -90,6 +90,23 @@ impl Part {
         Ok(self.number("a number of connections", 1, u32::MAX.into())? as u32)
     }
 
+    /// A number of bytes, at least 1, also in thousands, millions or billions of them.
+    pub(super) fn bytes(&self, what: &str) -> Result<u64, EndpointError> {
+        let (digits, factor) = match self.text.char_indices().last() {
+            Some((at, 'k')) => (&self.text[..at], 1000),
+            Some((at, 'M')) => (&self.text[..at], 1_000_000),
+            Some((at, 'G')) => (&self.text[..at], 1_000_000_000),
+            _ => (&*self.text, 1),
+        };
+        let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+        let number = digits.parse::<u64>().ok().filter(|number| is_number && *number > 0);
+        number.and_then(|number| number.checked_mul(factor)).ok_or_else(|| {
+            self.error(format!(
+                "expected {what}, at least 1: a number, optionally followed by k, M or G"
+            ))
+        })
+    }
+
     /// The number of a user or a group. To the system, the last number means "leave unchanged".
     pub(super) fn system_id(&self) -> Result<u32, EndpointError> {
         Ok(self.number("a number", 0, u64::from(u32::MAX) - 1)? as u32)
@@ -373,6 +390,27 @@ impl Parts {
     }
 
     /// Takes the values of these switches, if given.
+    /// Reads the limits of a port.
+    pub(super) fn read_limits(
+        &mut self,
+        mut options: ListenOptions,
+    ) -> Result<ListenOptions, EndpointError> {
+        if let Some(backlog) = self.keyword("backlog") {
+            options = options.backlog(backlog.backlog()?);
+        }
+        if let Some(most) = self.keyword("connections") {
+            options = options.max_connections(most.connections()?);
+        }
+        let bytes = |part: Part| Ok(usize::try_from(part.bytes("bytes")?).unwrap_or(usize::MAX));
+        if let Some(most) = self.keyword("buffered") {
+            options = options.max_buffered(bytes(most)?);
+        }
+        if let Some(most) = self.keyword("buffered_by_peer") {
+            options = options.max_buffered_by_peer(bytes(most)?);
+        }
+        Ok(options)
+    }
+
     pub(super) fn read_switches(
         &mut self,
         known: &[(&'static str, Switch)],
@@ -549,6 +587,20 @@ pub(super) fn needs_tcp(rest: &str) -> bool {
 }
 
 /// Writes `:key=yes|no` for each switch that differs from the default.
+/// Prints the limits of a port that are not the default.
+pub(super) fn print_limits(f: &mut fmt::Formatter<'_>, options: &ListenOptions) -> fmt::Result {
+    let ListenOptions { backlog, connections, buffered, buffered_by_peer, .. } = options;
+    let backlog = Some(*backlog).filter(|backlog| *backlog != ListenOptions::default().backlog);
+    let limits = [
+        ("backlog", backlog.map(u64::from)),
+        ("connections", connections.map(|most| most.get().into())),
+        ("buffered", buffered.map(|most| most as u64)),
+        ("buffered_by_peer", buffered_by_peer.map(|most| most as u64)),
+    ];
+    let mut set = limits.into_iter().filter_map(|(key, limit)| Some((key, limit?)));
+    set.try_for_each(|(key, limit)| write!(f, ":{key}={limit}"))
+}
+
 pub(super) fn print_switches(
     f: &mut fmt::Formatter<'_>,
     known: &[(&'static str, Switch)],

@@ -6,7 +6,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use super::grammar::{Part, Parts, Seconds, print_switches, quote};
+use super::grammar::{Part, Parts, Seconds, print_limits, print_switches, quote};
 use super::{ClientEndpoint, EndpointError, ServerEndpoint, SharedPort, Sharing};
 use crate::address::{NotAnIp, scoped_ip, split_scope};
 use crate::defer::{Deferred, Result};
@@ -27,7 +27,7 @@ const SERVER_SWITCHES: [(&str, Switch); 4] = [
 /// The keywords of a connection's switches.
 const CLIENT_SWITCHES: [(&str, Switch); 1] = [("no_delay", Switch::NoDelay)];
 
-/// `tcp:`, for listening: `[tcp:][HOST:]PORT[:interface=IP][:backlog=N][:connections=N]`, plus `reuse_port=`,
+/// `tcp:`, for listening: `[tcp:][HOST:]PORT[:interface=IP][:backlog=N][:connections=N][:buffered=N][:buffered_by_peer=N]`, plus `reuse_port=`,
 /// `reuse_addr=`, `dual_stack=` and `no_delay=`, each followed by `yes` or `no`. HOST is an IP
 /// address, `localhost` for 127.0.0.1, or empty for all addresses. `tcp6:` is IPv6 only.
 ///
@@ -143,12 +143,7 @@ fn read_server(
     address: SocketAddr,
     mut options: ListenOptions,
 ) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
-    if let Some(backlog) = parts.keyword("backlog") {
-        options = options.backlog(backlog.backlog()?);
-    }
-    if let Some(most) = parts.keyword("connections") {
-        options = options.max_connections(most.connections()?);
-    }
+    options = parts.read_limits(options)?;
     parts.read_switches(&SERVER_SWITCHES, &mut options.switches)?;
     Ok(Arc::new(TcpServer { address, options }))
 }
@@ -284,12 +279,7 @@ impl fmt::Display for TcpServer {
         let default = ListenOptions::default();
         write!(f, "tcp:")?;
         print_address(f, address)?;
-        if options.backlog != default.backlog {
-            write!(f, ":backlog={}", options.backlog)?;
-        }
-        if let Some(most) = options.connections {
-            write!(f, ":connections={most}")?;
-        }
+        print_limits(f, options)?;
         print_switches(f, &SERVER_SWITCHES, options.switches, default.switches)
     }
 }

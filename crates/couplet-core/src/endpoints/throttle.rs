@@ -4,7 +4,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::grammar::{Part, Parts, print_over};
+use super::grammar::{Parts, print_over};
 use super::{ClientEndpoint, EndpointError, Reload, ServerEndpoint, SharedPort, Sharing};
 use crate::defer::{Deferred, Result};
 use crate::factory::ErasedFactory;
@@ -83,7 +83,7 @@ impl Limits {
     fn from_parts(parts: &mut Parts) -> Result<Limits, EndpointError> {
         let mut limits = Limits::default();
         for (key, limit) in [("read", &mut limits.read), ("write", &mut limits.write)] {
-            *limit = parts.keyword(key).map(|part| parse_rate(&part)).transpose()?;
+            *limit = parts.keyword(key).map(|part| part.bytes("bytes per second")).transpose()?;
         }
         limits.scope = Scope::new(parts.flag("shared")?.unwrap_or(false));
         Ok(limits)
@@ -114,23 +114,6 @@ impl Limits {
             Some(Box::new(Throttle::new(up, down)))
         })
     }
-}
-
-/// Parses a rate in bytes per second.
-fn parse_rate(part: &Part) -> Result<u64, EndpointError> {
-    let (digits, factor) = match part.text().char_indices().last() {
-        Some((at, 'k')) => (&part.text()[..at], 1000),
-        Some((at, 'M')) => (&part.text()[..at], 1_000_000),
-        Some((at, 'G')) => (&part.text()[..at], 1_000_000_000),
-        _ => (part.text(), 1),
-    };
-    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    let number = digits.parse::<u64>().ok().filter(|number| is_number && *number > 0);
-    number.and_then(|number| number.checked_mul(factor)).ok_or_else(|| {
-        part.error(
-            "expected bytes per second, at least 1: a number, optionally followed by k, M or G",
-        )
-    })
 }
 
 impl<E: ServerEndpoint> ServerEndpoint for Throttled<E> {

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::grammar::{Part, Parts, Seconds, escaped, print_switches};
+use super::grammar::{Part, Parts, Seconds, escaped, print_limits, print_switches};
 use super::{ClientEndpoint, EndpointError, ServerEndpoint, SharedPort, Sharing};
 use crate::address::UnixAddress;
 use crate::defer::{Deferred, Result};
@@ -23,7 +23,7 @@ const SWITCHES: [(&str, Switch); 1] = [("lockfile", Switch::LockFile)];
 const FORM: &str = "PATH, or @NAME for an abstract name";
 
 /// `unix:`, for listening:
-/// `unix:PATH[:mode=OCTAL][:owner=UID][:group=GID][:lockfile=yes|no][:backlog=N][:connections=N]`. PATH may be
+/// `unix:PATH[:mode=OCTAL][:owner=UID][:group=GID][:lockfile=yes|no][:backlog=N][:connections=N][:buffered=N][:buffered_by_peer=N]`. PATH may be
 /// `@NAME`, an abstract name.
 ///
 /// Twisted's `UNIXServerEndpoint`.
@@ -115,12 +115,7 @@ pub(super) fn server(parts: &mut Parts) -> Result<Arc<dyn ServerEndpoint>, Endpo
         options = options.group(group.system_id()?);
     }
     parts.read_switches(&SWITCHES, &mut options.switches)?;
-    if let Some(backlog) = parts.keyword("backlog") {
-        options = options.backlog(backlog.backlog()?);
-    }
-    if let Some(most) = parts.keyword("connections") {
-        options = options.max_connections(most.connections()?);
-    }
+    options = parts.read_limits(options)?;
     Ok(Arc::new(UnixServer { path, options }))
 }
 
@@ -150,13 +145,7 @@ impl fmt::Display for UnixServer {
             id.iter().try_for_each(|id| write!(f, ":{key}={id}"))?;
         }
         print_switches(f, &SWITCHES, options.switches, default.switches)?;
-        if options.backlog != default.backlog {
-            write!(f, ":backlog={}", options.backlog)?;
-        }
-        if let Some(most) = options.connections {
-            write!(f, ":connections={most}")?;
-        }
-        Ok(())
+        print_limits(f, options)
     }
 }
 

@@ -75,6 +75,11 @@ impl LoadLimits {
     }
 }
 
+/// The part of a limit on bytes above which producers are paused.
+pub(super) fn high(most: usize) -> usize {
+    most - most / 4
+}
+
 impl Reactor {
     /// Replaces the [limits](LoopOptions::load_limits) of this loop, in the turn. Connections beyond a
     /// lower limit stay, and the loop accepts no others until enough of them have ended; output beyond

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::panic::Location;
 use std::rc::Rc;
 
+use super::options::high;
 use super::records::{LoopRequest, Start};
 use super::sharing::{Departure, Share};
 use crate::address::{Address, UnixAddress};
@@ -48,6 +49,8 @@ pub(super) struct PortCell {
     pub(super) accepted: Cell<u64>,
     /// Connections that count for the port's limit, if it has one.
     open: Cell<u32>,
+    /// The unsent output of its connections in bytes, if it is limited.
+    output: Cell<usize>,
     /// Accepted connections whose layers did not open.
     pub(super) not_opened: Cell<u64>,
     /// Accepted connections for which the factory built no protocol.
@@ -367,6 +370,7 @@ impl PortCell {
             factory: FactorySlot::new(factory.factory.take()),
             accepted: Cell::new(0),
             open: Cell::new(0),
+            output: Cell::new(0),
             not_opened: Cell::new(0),
             rejected: Cell::new(0),
             stopped: RefCell::default(),
@@ -391,15 +395,38 @@ impl PortCell {
         *self.host.borrow_mut() = bound.host.clone();
         #[cfg(unix)]
         self.descriptor.set(bound.descriptor);
+        if self.limits_output() {
+            self.reactor.records().counts_output.set(true);
+        }
         let old = self.bound.replace(Some(bound));
         drop(old);
         self.state.set(PortState::Starting);
         self.reactor.records().start(Start::Port(self.clone()));
     }
 
-    /// Whether the port has as many connections as it may.
+    pub(super) fn options(&self) -> &ListenOptions {
+        &self.options
+    }
+
+    /// Whether the output of the port's connections is limited.
+    pub(super) fn limits_output(&self) -> bool {
+        self.options.buffered.is_some() || self.options.buffered_by_peer.is_some()
+    }
+
+    /// Whether the port has as many connections as it may, or nearly as much output.
     fn is_full(&self) -> bool {
         self.options.connections.is_some_and(|most| self.open.get() >= most.get())
+            || self.options.buffered.is_some_and(|most| self.output.get() > high(most))
+    }
+
+    /// The output of its connections has been measured. Returns whether there is some.
+    pub(super) fn set_output(self: &Rc<Self>, bytes: usize) -> bool {
+        let was_full = self.is_full();
+        self.output.set(bytes);
+        if self.is_full() != was_full {
+            self.request_held();
+        }
+        bytes > 0
     }
 
     /// Whether the port accepts nothing: it is paused or full, or its loop is.

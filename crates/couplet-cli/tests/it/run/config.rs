@@ -119,7 +119,7 @@ fn a_file_that_cannot_be_read_is_2() {
 fn a_file_without_permission_is_2() {
     let folder = Folder::new();
     folder.write("secret.toml", echo("a", "unix:socket", ""));
-    let nobody_reads = Permissions::from_mode(0);
+    let nobody_reads = Permissions::from_mode(0o000);
     std::fs::set_permissions(folder.path("secret.toml"), nobody_reads).unwrap();
     let program = couplet(&["run", "secret.toml"]);
     let mut command = Command::new(program.get_program());

@@ -3,11 +3,13 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use super::core::Core;
-use super::table::Resource;
+use super::table::{ConnectionEntry, Resource};
 use crate::driver::{Commands, Key};
-use crate::reactor::options::LoadLimits;
+use crate::reactor::options::{LoadLimits, high};
+use crate::reactor::port::PortCell;
 use crate::reactor::room::Reserved;
 use crate::transport::cell::mode;
 use crate::transport::connection::Life;
@@ -20,6 +22,9 @@ pub(super) struct Load {
     waiting: Vec<Key>,
     /// Their output, in bytes, when it was last measured.
     buffered: usize,
+    /// The ports with limits whose connections are among them.
+    // Bound: each port once.
+    ports: Vec<Rc<PortCell>>,
     /// Number of connections that were ended.
     shed: u64,
     /// The connections that the loop's [`Room`](crate::reactor::room::Room) counts as its own.
@@ -30,12 +35,44 @@ pub(super) struct Load {
 struct Waiting {
     bytes: usize,
     key: Key,
-    peer: Option<IpAddr>,
+    /// The groups that it belongs to.
+    groups: [Option<Group>; 4],
 }
+
+/// Connections with a common limit.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Group {
+    Loop,
+    Peer(IpAddr),
+    Port(*const PortCell),
+    PeerOfPort(*const PortCell, IpAddr),
+}
+
+/// The output of a group, in bytes.
+struct Output {
+    most: usize,
+    all: usize,
+    /// That of connections which are not held back.
+    moving: usize,
+}
+
+impl Output {
+    fn is_above_limit(&self) -> bool {
+        self.all > self.most
+    }
+
+    fn is_high(&self) -> bool {
+        self.moving > high(self.most)
+    }
+}
+
+// Bound: one for each peer and each port of the connections that wait; for a turn.
+type Outputs = BTreeMap<Group, Output>;
 
 impl Load {
     pub(super) fn new(limits: LoadLimits) -> Load {
-        Load { limits, waiting: Vec::new(), buffered: 0, shed: 0, counted: 0 }
+        let (waiting, ports) = (Vec::new(), Vec::new());
+        Load { limits, waiting, buffered: 0, ports, shed: 0, counted: 0 }
     }
 
     pub(super) fn shed(&self) -> u64 {
@@ -54,17 +91,25 @@ impl Load {
     }
 }
 
-/// The part of a limit on bytes above which producers are paused.
-fn high(most: usize) -> usize {
-    most - most / 4
+/// The groups of a connection, with the limits on their output in bytes.
+fn limits_of(limits: LoadLimits, entry: &ConnectionEntry) -> [Option<(Group, usize)>; 4] {
+    let peer = entry.life.cell().peer.socket_addr().map(|address| address.ip());
+    let port = entry.origin.port().map(|port| (Rc::as_ptr(port), port.options()));
+    [
+        Some((Group::Loop, limits.buffered.unwrap_or(usize::MAX))),
+        limits.buffered_by_peer.and_then(|most| Some((Group::Peer(peer?), most))),
+        port.and_then(|(port, options)| Some((Group::Port(port), options.buffered?))),
+        port.and_then(|(port, options)| {
+            Some((Group::PeerOfPort(port, peer?), options.buffered_by_peer?))
+        }),
+    ]
 }
 
 impl Core {
     /// Replaces the limits.
     pub(super) fn set_load_limits(&mut self, io: &mut dyn Commands, limits: LoadLimits) {
-        let before = std::mem::replace(&mut self.load.limits, limits);
-        self.records.counts_output.set(limits.counts_output());
-        if limits.counts_output() && !before.counts_output() {
+        self.load.limits = limits;
+        if limits.counts_output() && !self.records.counts_output.replace(true) {
             self.find_waiting();
         }
         let counted = limits.connections.map_or(0, |_| self.table.connections());
@@ -97,43 +142,36 @@ impl Core {
         if self.load.waiting.is_empty() && self.load.buffered == 0 {
             return;
         }
-        let LoadLimits { buffered: most, buffered_by_peer: of_peer, .. } = self.load.limits;
-        let mut waiting = self.measure();
-        let mut by_peer: BTreeMap<IpAddr, usize> = BTreeMap::new();
-        if of_peer.is_some() {
-            for Waiting { bytes, peer, .. } in &waiting {
-                if let Some(peer) = peer {
-                    *by_peer.entry(*peer).or_default() += bytes;
-                }
-            }
-        }
-        let exceeds = |bytes: usize, most: Option<usize>| most.is_some_and(|most| bytes > most);
-        let is_high = |bytes: usize, most: Option<usize>| exceeds(bytes, most.map(high));
-        if is_high(self.load.buffered, most) || by_peer.values().any(|&n| is_high(n, of_peer)) {
+        let (mut waiting, mut outputs) = self.measure();
+        if outputs.values().any(Output::is_high) {
             waiting.sort_by_key(|one| Reverse(one.bytes));
-            // The output of connections that are neither ended nor held back.
-            let mut moving = self.load.buffered;
-            for Waiting { bytes, key, peer } in waiting {
-                let mut unlisted = 0;
-                let its = peer.and_then(|peer| by_peer.get_mut(&peer)).unwrap_or(&mut unlisted);
-                if exceeds(self.load.buffered, most) || exceeds(*its, of_peer) {
-                    self.load.buffered -= bytes;
-                    moving -= bytes;
-                    *its -= bytes.min(*its);
+            for Waiting { bytes, key, groups } in waiting {
+                let groups = groups.iter().flatten();
+                let ends = groups.clone().any(|group| outputs[group].is_above_limit());
+                let waits = groups.clone().any(|group| outputs[group].is_high());
+                for group in groups {
+                    let output = outputs.get_mut(group).expect("it was measured");
+                    output.all -= if ends { bytes } else { 0 };
+                    output.moving -= if ends || waits { bytes } else { 0 };
+                }
+                if ends {
                     self.shed(io, key, bytes);
-                } else if is_high(moving, most) || is_high(*its, of_peer) {
-                    moving -= bytes;
+                } else if waits {
                     self.with_life(io, key, Life::hold_back);
                 }
             }
         }
+        let output = |group| outputs.get(&group).map_or(0, |output| output.all);
+        self.load.buffered = output(Group::Loop);
+        self.load.ports.retain(|port| port.set_output(output(Group::Port(Rc::as_ptr(port)))));
         self.apply_load(io);
     }
 
     /// Measures the output of the connections that wait, and forgets those that no longer do.
-    fn measure(&mut self) -> Vec<Waiting> {
+    fn measure(&mut self) -> (Vec<Waiting>, Outputs) {
         let mut keys = std::mem::take(&mut self.load.waiting);
         let mut waiting = Vec::with_capacity(keys.len());
+        let mut outputs = Outputs::new();
         keys.retain(|&key| {
             let Some(entry) = self.table.connection(key) else { return false };
             let cell = entry.life.cell();
@@ -142,13 +180,22 @@ impl Core {
                 cell.set_mode(mode::WAITS, false);
                 return false;
             }
-            let peer = cell.peer.socket_addr().map(|address| address.ip());
-            waiting.push(Waiting { bytes, key, peer });
+            let limits = limits_of(self.load.limits, entry);
+            for (group, most) in limits.into_iter().flatten() {
+                let output = outputs.entry(group).or_insert(Output { most, all: 0, moving: 0 });
+                output.all += bytes;
+                output.moving += bytes;
+            }
+            if let Some(port) = entry.origin.port().filter(|port| port.limits_output())
+                && !self.load.ports.iter().any(|other| Rc::ptr_eq(other, port))
+            {
+                self.load.ports.push(port.clone());
+            }
+            waiting.push(Waiting { bytes, key, groups: limits.map(|limit| Some(limit?.0)) });
             true
         });
-        self.load.buffered = waiting.iter().map(|one| one.bytes).sum();
         self.load.waiting = keys;
-        waiting
+        (waiting, outputs)
     }
 
     #[cold]

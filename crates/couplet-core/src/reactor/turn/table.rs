@@ -57,6 +57,15 @@ pub(super) enum Origin {
 }
 
 impl Origin {
+    /// The port that accepted the connection.
+    pub(super) fn port(&self) -> Option<&Rc<PortCell>> {
+        match self {
+            Origin::Port(port) => Some(port),
+            Origin::Shared(shared) => Some(&shared.0),
+            Origin::Connecting | Origin::Connector(_) | Origin::Adopted(_) => None,
+        }
+    }
+
     /// Whether another process can continue the connection: this program accepted it.
     pub(super) fn is_accepted(&self) -> bool {
         matches!(self, Origin::Port(_) | Origin::Shared(_) | Origin::Adopted(None))

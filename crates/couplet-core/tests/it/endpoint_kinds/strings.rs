@@ -50,8 +50,8 @@ fn c145_twisteds_strings_are_understood() {
         ("tls:/etc/certs", "tls:443:sni=/etc/certs"),
         ("tls:/etc/certs:8443:interface=[::1]", "tls:8443:interface=[::1]:sni=/etc/certs"),
         (
-            "haproxy:80:connections=3:trusted=10.0.0.1",
-            "haproxy:tcp:80:connections=3:trusted=10.0.0.1/32",
+            "haproxy:80:connections=3:buffered=64M:buffered_by_peer=1k:trusted=10.0.0.1",
+            "haproxy:tcp:80:connections=3:buffered=64000000:buffered_by_peer=1000:trusted=10.0.0.1/32",
         ),
         ("tls:path=certs:port=8443:backlog=9", "tls:8443:backlog=9:sni=certs"),
         ("ssl:443:privateKey=k", "tls:443:cert=k:key=k"),
@@ -212,7 +212,12 @@ fn the_least_value_of_a_setter_prints_as_a_string_that_means_the_same() {
     let tcp = || TcpServer::new(([127, 0, 0, 1], 80).into());
     let listen = ListenOptions::default;
     let no_time = || ConnectOptions::default().timeout(Duration::ZERO);
-    let servers: [(&dyn ServerEndpoint, &str); 11] = [
+    let servers: [(&dyn ServerEndpoint, &str); 13] = [
+        (&tcp().options(listen().max_buffered(0)), "tcp:80:interface=127.0.0.1:buffered=1"),
+        (
+            &tcp().options(listen().max_buffered_by_peer(2000)),
+            "tcp:80:interface=127.0.0.1:buffered_by_peer=2000",
+        ),
         (&tcp().options(listen().backlog(0)), "tcp:80:interface=127.0.0.1:backlog=0"),
         (&tcp().options(listen().max_connections(9)), "tcp:80:interface=127.0.0.1:connections=9"),
         (&tcp().options(listen().max_connections(0)), "tcp:80:interface=127.0.0.1"),

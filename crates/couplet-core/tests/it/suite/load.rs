@@ -1,10 +1,10 @@
-//! Rows 22e and 71b: limits on the connections of a loop and on their unsent output.
+//! Rows 22e, 71b and 71c: limits on the connections of a loop and on their unsent output.
 
-use couplet::{LoadLimits, LoopOptions, ProducerKind};
+use couplet::{Address, ListenOptions, LoadLimits, LoopOptions, ProducerKind};
 
 use super::kit::{Kit, Rig};
 use super::peer::B;
-use super::recorder::{A, Log, Script};
+use super::recorder::{A, Log, Maker, Script};
 
 /// The limit on unsent output in these tests.
 const MOST: usize = 1024 * 1024;
@@ -109,6 +109,22 @@ fn crowd(rig: &mut Rig, sizes: &[usize]) -> Vec<(A, B)> {
     crowd
 }
 
+/// Connections of one port, that hold so much output each.
+fn crowd_at(rig: &mut Rig, options: ListenOptions, sizes: &[usize]) -> Vec<(A, B)> {
+    let ends: Vec<A> = sizes.iter().map(|_| rig.end()).collect();
+    let mut next = ends.clone().into_iter();
+    let build = move |_: &Address| Some(next.next()?.plays(Script::new()));
+    let port = rig.listen_at(options, Maker::new(&Log::default(), build));
+    let mut crowd = Vec::new();
+    for (a, bytes) in ends.into_iter().zip(sizes) {
+        let b = rig.peer(&port);
+        rig.until("a connection", || a.is_made());
+        hold(rig, &a, *bytes);
+        crowd.push((a, b));
+    }
+    crowd
+}
+
 fn lost(crowd: &[(A, B)]) -> Vec<bool> {
     crowd.iter().map(|(a, _)| a.is_lost()).collect()
 }
@@ -139,6 +155,46 @@ pub(crate) fn c71b_the_connection_with_most_output_is_ended(kit: Kit) {
 
 pub(crate) fn c71b_a_peer_with_an_address_has_a_limit_of_its_own(kit: Kit) {
     reach_a_limit(kit, little_output_by_peer);
+}
+
+pub(crate) fn c71c_a_port_has_a_limit_of_its_own(kit: Kit) {
+    let (mut rig, k) = (kit.rig(), 1024);
+    let limited = ListenOptions::default().max_buffered(MOST);
+    let crowd = crowd_at(&mut rig, limited, &[200 * k, 400 * k, 100 * k]);
+    let others = crowd_at(&mut rig, ListenOptions::default(), &[2 * MOST]);
+    let paused = |rig: &Rig| -> Vec<bool> {
+        rig.l.snapshot().ports.iter().map(|port| port.paused).collect()
+    };
+    rig.turns(3);
+    assert_eq!(paused(&rig), [false; 2], "below three quarters");
+    hold(&mut rig, &crowd[0].0, 300 * k);
+    rig.turns(3);
+    assert_eq!(paused(&rig), [true, false]);
+    assert_eq!(lost(&crowd), [false; 3]);
+    hold(&mut rig, &crowd[2].0, 350 * k);
+    rig.turns(3);
+    assert_eq!(lost(&crowd), [false, true, false]);
+    assert_eq!(rig.lost(&crowd[1].0), "Overflow");
+    rig.turns(3);
+    assert_eq!(paused(&rig), [false; 2]);
+    assert!(!others[0].0.is_lost());
+    assert_eq!(rig.l.snapshot().shed, 1);
+}
+
+pub(crate) fn c71c_a_port_limits_each_peer(kit: Kit) {
+    let (mut rig, k) = (kit.rig(), 1024);
+    let limited = ListenOptions::default().max_buffered_by_peer(MOST);
+    let crowd = crowd_at(&mut rig, limited, &[200 * k, 500 * k, 100 * k]);
+    let others = crowd_at(&mut rig, ListenOptions::default(), &[2 * MOST]);
+    hold(&mut rig, &crowd[0].0, 300 * k);
+    rig.turns(3);
+    assert!(rig.l.snapshot().ports.iter().all(|port| !port.paused));
+    assert_eq!(lost(&crowd), [false; 3]);
+    hold(&mut rig, &crowd[0].0, 450 * k);
+    rig.turns(3);
+    assert_eq!(lost(&crowd), [false, true, false]);
+    assert_eq!(rig.lost(&crowd[1].0), "Overflow");
+    assert!(!others[0].0.is_lost());
 }
 
 pub(crate) fn c71b_producers_of_large_buffers_wait_first(kit: Kit) {

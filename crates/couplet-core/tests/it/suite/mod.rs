@@ -202,6 +202,8 @@ macro_rules! all_facts {
                 c22e_a_loop_takes_other_limits_while_it_runs needs port passive_peer,
                 c71b_the_connection_with_most_output_is_ended,
                 c71b_a_peer_with_an_address_has_a_limit_of_its_own needs ip port,
+                c71c_a_port_has_a_limit_of_its_own needs port,
+                c71c_a_port_limits_each_peer needs ip port,
                 c71b_producers_of_large_buffers_wait_first,
                 c71b_output_that_the_driver_takes_at_once_is_not_limited,
                 c71b_output_that_waits_already_counts_for_a_new_limit,
