@@ -13,6 +13,7 @@ mod port;
 mod seat;
 mod timers;
 mod watch;
+mod web;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -26,6 +27,10 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[pymodule]
 fn _couplet(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(logging::log_to, module)?)?;
+    module.add_function(wrap_pyfunction!(web::parse_head, module)?)?;
+    module.add_function(wrap_pyfunction!(web::set_header, module)?)?;
+    module.add_function(wrap_pyfunction!(web::answer, module)?)?;
+    module.add_class::<web::Fields>()?;
     module.add_class::<looping::Loop>()?;
     module.add_class::<connection::Connection>()?;
     module.add_class::<port::Port>()?;

@@ -1,0 +1,618 @@
+"""
+A faster C{twisted.web}: the same classes, whose most frequent steps are Couplet's. L{install} replaces methods of
+L{twisted.web.http} and L{twisted.web.server}; programs keep their imports.
+
+A request whose head arrives as a whole and is plain is parsed by Couplet; anything else, such as a malformed line, by
+Twisted. What a program rarely looks at, such as the addresses or the arguments of a request, is made when it does. A
+channel, a request or a resource whose class overrides one of Twisted's steps takes these steps.
+"""
+
+import inspect
+import time
+from io import BytesIO
+
+from twisted.protocols.basic import LineReceiver
+from twisted.python.failure import Failure
+from twisted.web import server
+from twisted.web.error import UnsupportedMethod
+from twisted.web.http import (
+    _QUEUED_SENTINEL,
+    NO_BODY_CODES,
+    HTTPChannel,
+    Request,
+    _IdentityTransferDecoder,
+    datetimeToString,
+    parse_qs,
+    toChunk,
+    unquote,
+)
+from twisted.web.http_headers import Headers, _nameEncoder
+from twisted.web.iweb import INonQueuedRequestFactory
+from twisted.web.resource import Resource, _IEncodingResource, getChildForRequest
+from twisted.web.server import NOT_DONE_YET, Site, version
+from twisted.web.server import Request as SiteRequest
+
+from couplet_twisted._couplet import answer, parse_head, set_header
+
+__all__ = ["install"]
+
+_names = _nameEncoder._canonicalHeaderCache
+
+# Answers up to this size leave with their headers as one string.
+_TOGETHER = 16384
+
+# Twisted's own methods, by their class and name.
+_twisted = {}
+
+
+class _Received(Headers):
+    """
+    The headers of a request: Python objects once a program looks at them.
+    """
+
+    __slots__ = ["_fields"]
+
+    def __init__(self, fields):
+        self._fields = fields
+
+    @property
+    def _rawHeaders(self):
+        if self._fields is not None:
+            self._rawHeaders = self._fields.raw()
+        return _stored.__get__(self)
+
+    @_rawHeaders.setter
+    def _rawHeaders(self, raw):
+        _stored.__set__(self, raw)
+        self._fields = None
+
+    def copy(self):
+        return Headers(self._rawHeaders)
+
+
+_stored = Headers._rawHeaders
+_Received.__name__ = _Received.__qualname__ = Headers.__name__
+
+
+class _Lazy:
+    """
+    An attribute that is made on first use.
+    """
+
+    def __init__(self, name, make, default=None):
+        self.name = name
+        self.stored = f"_couplet_{name}"
+        self.make = make
+        self.default = default
+
+    def __get__(self, request, owner):
+        if request is None:
+            return self.default
+        value = getattr(request, self.stored)
+        if value is None:
+            # Requests whose state was copied have it there.
+            value = request.__dict__.get(self.name)
+            if value is None:
+                value = self.make(request)
+            setattr(request, self.stored, value)
+        return value
+
+    def __set__(self, request, value):
+        setattr(request, self.stored, value)
+
+    def __delete__(self, request):
+        delattr(request, self.stored)
+
+    def put_in(self, cls):
+        setattr(cls, self.stored, None)
+        setattr(cls, self.name, self)
+
+
+def _content(request):
+    """
+    The body of a request that has none.
+    """
+    return BytesIO() if request._couplet_isEmpty else None
+
+
+def _arguments(request):
+    """
+    The arguments in the target of a request.
+    """
+    query = request._couplet_query
+    if query is None:
+        return None
+    return parse_qs(query, 1) if query else {}
+
+
+_LAZY = [
+    _Lazy("notifications", lambda request: []),
+    _Lazy("client", lambda request: request._couplet_channel.getPeer()),
+    _Lazy("host", lambda request: request._couplet_channel.getHost()),
+    _Lazy("requestHeaders", lambda request: Headers()),
+    _Lazy("responseHeaders", lambda request: Headers()),
+    _Lazy("received_cookies", lambda request: {}),
+    _Lazy("cookies", lambda request: []),
+    _Lazy("content", _content),
+    _Lazy("args", _arguments),
+]
+_CACHE = _Lazy("_adapterCache", lambda request: {})
+
+
+class _Kinds(dict):
+    """
+    What is known of each class, found at its first use.
+    """
+
+    def __init__(self, find):
+        self._find = find
+
+    def __missing__(self, cls):
+        found = self[cls] = self._find(cls)
+        return found
+
+
+def _has(cls, base, *names):
+    """
+    Whether a class has these attributes of a base class.
+    """
+    return issubclass(cls, base) and all(
+        inspect.getattr_static(cls, name) is inspect.getattr_static(base, name) for name in names
+    )
+
+
+# Whether a channel writes as Twisted's does.
+_writes = _Kinds(lambda cls: _has(cls, HTTPChannel, "writeHeaders", "write", "writeSequence"))
+
+# Whether it also reads like that.
+_reads = _Kinds(
+    lambda cls: _writes[cls]
+    and _has(
+        cls,
+        HTTPChannel,
+        *"lineReceived headerReceived allHeadersReceived allContentReceived checkPersistence rawDataReceived".split(),
+        *"setLineMode setRawMode setTimeout resetTimeout delimiter _maybeChooseTransferDecoder".split(),
+    )
+)
+
+
+class _Kind:
+    """
+    A class of requests.
+
+    @ivar isLazy: Whether its attributes are made on first use.
+
+    @ivar starts: Whether the channel may leave out what a request without a body and cookies does not need.
+
+    @ivar processes: Whether it is processed as Twisted's are.
+
+    @ivar answers: Whether an answer may leave as one string.
+    """
+
+    def __init__(self, cls):
+        self.isLazy = _has(cls, Request, *(lazy.name for lazy in _LAZY))
+        self.starts = self.isLazy and _has(cls, Request, "parseCookies", "handleContentChunk")
+        self.starts = self.starts and (_has(cls, Request, "gotLength") or _has(cls, SiteRequest, "gotLength"))
+        self.processes = self.isLazy and _has(cls, SiteRequest, "setHeader")
+        self.answers = self.processes and _has(cls, SiteRequest, "write", "finish", "_cleanup")
+
+
+_kinds = _Kinds(_Kind)
+
+
+# The channel.
+
+
+def dataReceived(self, data):
+    """
+    @see: L{HTTPChannel.dataReceived}
+    """
+    while (
+        self._HTTPChannel__first_line == 1
+        and self.line_mode
+        and self.persistent
+        and not (self._busyReceiving or self._buffer or self.paused)
+        and _reads[self.__class__]
+    ):
+        head = parse_head(data, self.maxHeaders, min(self.totalHeadersSize, self.MAX_LENGTH))
+        if head is None:
+            break
+        self._busyReceiving = True
+        try:
+            _begin(self, *head)
+        finally:
+            self._busyReceiving = False
+        data = data[head[0]:]
+        if self._buffer:
+            data, self._buffer = self._buffer + data, b""
+        if not data or self.transport and self.transport.disconnecting:
+            return
+    self.resetTimeout()
+    LineReceiver.dataReceived(self, data)
+
+
+def _begin(self, _, method, target, version, length, stays, hasCookies, waits, fields):
+    """
+    Start the request of a head, and process it if it has no body.
+    """
+    factory = self.requestFactory
+    if self._couplet_factory is not factory:
+        self._couplet_factory = factory
+        self._couplet_isQueued = not INonQueuedRequestFactory.providedBy(factory)
+    request = factory(self, len(self.requests)) if self._couplet_isQueued else factory(self)
+    self.requests.append(request)
+    kind = _kinds[request.__class__]
+    if kind.isLazy and request._couplet_requestHeaders is None:
+        request._couplet_requestHeaders = _Received(fields)
+    else:
+        for name, values in fields.raw().items():
+            for value in values:
+                request.requestHeaders.addRawHeader(name, value)
+    if hasCookies or not kind.starts:
+        request.parseCookies()
+    self.persistent = stays
+    if not stays and version == b"HTTP/1.1":
+        request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+    if length or not kind.starts or hasattr(getattr(self, "site", None), "getContentFile"):
+        request.gotLength(length)
+    else:
+        request._couplet_isEmpty = True
+    if waits:
+        self._send100Continue()
+    self.line_mode = 0
+    if length:
+        self._command, self._path, self._version = method, target, version
+        self._HTTPChannel__first_line = 0
+        self.length = length
+        self._transferDecoder = _IdentityTransferDecoder(length, request.handleContentChunk, self._finishRequestBody)
+        return
+    self._handlingRequest = True
+    if not self.timeOut:
+        request.requestReceived(method, target, version)
+        return
+    # The idle timeout is stopped only for a request that is not finished at once.
+    self._couplet_isStarting = True
+    try:
+        request.requestReceived(method, target, version)
+    finally:
+        if self._couplet_isStarting:
+            self._couplet_isStarting = False
+            self._savedTimeOut = self.setTimeout(None)
+
+
+def requestDone(self, request):
+    """
+    @see: L{HTTPChannel.requestDone}
+    """
+    if not self._couplet_isStarting or not self.persistent:
+        if self._couplet_isStarting:
+            self._couplet_isStarting = False
+            self._savedTimeOut = self.setTimeout(None)
+        _twisted[HTTPChannel, "requestDone"](self, request)
+        return
+    self._couplet_isStarting = False
+    if request is not self.requests[0]:
+        raise TypeError
+    del self.requests[0]
+    if not self._waitingForTransport:
+        self._networkProducer.resumeProducing()
+    self._handlingRequest = False
+    self.resetTimeout()
+    data = b""
+    if self._dataBuffer:
+        data = b"".join(self._dataBuffer)
+        self._dataBuffer = []
+    self.setLineMode(data)
+
+
+# The request.
+
+
+def requestInit(self, channel, queued=_QUEUED_SENTINEL, parsePOSTFormSubmission=True):
+    """
+    @see: L{Request.__init__}
+    """
+    if not _writes[channel.__class__]:
+        _twisted[Request, "__init__"](self, channel, queued, parsePOSTFormSubmission)
+        return
+    self.channel = self._couplet_channel = channel
+    self.transport = channel.transport
+    self.responseHeaders = Headers()
+    self.queued = False if queued is _QUEUED_SENTINEL else queued
+    self._parsePOSTFormSubmission = parsePOSTFormSubmission
+
+
+def siteRequestInit(self, channel, *args, parsePOSTFormSubmission=None, **kw):
+    """
+    @see: L{SiteRequest.__init__}
+    """
+    if parsePOSTFormSubmission is None:
+        parsePOSTFormSubmission = channel.site._parsePOSTFormSubmission
+    Request.__init__(self, channel, *args, parsePOSTFormSubmission=parsePOSTFormSubmission, **kw)
+
+
+def requestReceived(self, command, path, version):
+    """
+    @see: L{Request.requestReceived}
+    """
+    if not self._couplet_isEmpty:
+        _twisted[Request, "requestReceived"](self, command, path, version)
+        return
+    self.method, self.uri, self.clientproto = command, path, version
+    self.path, _, self._couplet_query = path.partition(b"?")
+    self.process()
+
+
+def write(self, data):
+    """
+    @see: L{Request.write}
+    """
+    if (
+        data.__class__ is not bytes
+        or self.startedWriting
+        or self.finished
+        or self._disconnected
+        or not _writes[self.channel.__class__]
+        or not isinstance(self.responseHeaders, Headers)
+        or not _kinds[self.__class__].isLazy
+    ):
+        _twisted[Request, "write"](self, data)
+        return
+    raw = _start(self)
+    if self.method == b"HEAD" or self.code in NO_BODY_CODES:
+        self.write = lambda data: None
+        data = b""
+    _send(self, raw, data)
+
+
+def _start(self):
+    """
+    Complete the headers of an answer.
+
+    @return: The dict of its headers.
+    """
+    self.startedWriting = 1
+    headers = self.responseHeaders
+    raw = headers._rawHeaders
+    if (
+        self.clientproto == b"HTTP/1.1"
+        and not raw.get(b"Content-Length")
+        and self.method != b"HEAD"
+        and self.code not in NO_BODY_CODES
+    ):
+        raw[b"Transfer-Encoding"] = [b"chunked"]
+        self.chunked = 1
+    if self.lastModified is not None:
+        if b"Last-Modified" in raw:
+            self._log.info("Warning: last-modified specified both in header list and lastModified attribute.")
+        else:
+            raw[b"Last-Modified"] = [datetimeToString(self.lastModified)]
+    if self.etag is not None:
+        headers.setRawHeaders(b"ETag", [self.etag])
+    if self._couplet_cookies:
+        headers.setRawHeaders(b"Set-Cookie", self._couplet_cookies)
+    return raw
+
+
+def _send(self, raw, data):
+    """
+    Send the headers of an answer and the beginning of its body.
+    """
+    size = len(data)
+    self.sentLength += size
+    transport = self.channel.transport
+    if size <= _TOGETHER:
+        transport.write(answer(self.clientproto, self.code, self.code_message, raw, data, bool(self.chunked)))
+        return
+    head = answer(self.clientproto, self.code, self.code_message, raw, b"", False)
+    transport.writeSequence((head, *toChunk(data)) if self.chunked else (head, data))
+
+
+def cleanup(self):
+    """
+    @see: L{Request._cleanup}
+    """
+    if self.producer or not self._couplet_isEmpty:
+        _twisted[Request, "_cleanup"](self)
+        return
+    self.channel.requestDone(self)
+    del self.channel
+    self._couplet_isEmpty = False
+    self._couplet_content = None
+    notifications = self._couplet_notifications
+    if notifications:
+        for finished in notifications:
+            finished.callback(None)
+        self._couplet_notifications = None
+
+
+def getHeader(self, key):
+    """
+    @see: L{Request.getHeader}
+    """
+    headers = self.requestHeaders
+    if headers.__class__ is _Received and headers._fields is not None and key.__class__ is bytes:
+        return headers._fields.last(_names.get(key) or _nameEncoder.encode(key))
+    return _twisted[Request, "getHeader"](self, key)
+
+
+def setHeader(self, name, value):
+    """
+    @see: L{Request.setHeader}
+    """
+    headers = self.responseHeaders
+    if headers.__class__ is not Headers or not set_header(headers._rawHeaders, _names, name, value):
+        headers.setRawHeaders(name, [value])
+
+
+# The requests and the resources of a site.
+
+_date = (0, b"")
+
+
+def _now():
+    """
+    The time, as in a C{Date} header.
+    """
+    global _date
+    second = int(time.time())
+    if second != _date[0]:
+        _date = (second, datetimeToString(second))
+    return _date[1]
+
+
+def process(self):
+    """
+    @see: L{SiteRequest.process}
+    """
+    path = self.path
+    if path == b"*" or not _kinds[self.__class__].processes or server.datetimeToString is not datetimeToString:
+        _twisted[SiteRequest, "process"](self)
+        return
+    self.site = site = self.channel.site
+    raw = self.responseHeaders._rawHeaders
+    raw[b"Server"] = [version]
+    raw[b"Date"] = [_now()]
+    self.prepath = []
+    names = path[1:].split(b"/")
+    self.postpath = list(map(unquote, names)) if b"%" in path else names
+    try:
+        found = site.getResourceFor(self)
+        if _IEncodingResource.providedBy(found):
+            encoder = found.getEncoder(self)
+            if encoder is not None:
+                self._encoder = encoder
+        self.render(found)
+    except BaseException:
+        self.processingFailed(Failure())
+
+
+class _Rendered:
+    """
+    A resource that has been asked: it gives the same result to the first request for it.
+    """
+
+    def __init__(self, resource, result):
+        self._resource = resource
+        self._result = result
+
+    def render(self, request):
+        result, self._result = self._result, None
+        if result is None:
+            return self._resource.render(request)
+        return result()
+
+    def __repr__(self):
+        return repr(self._resource)
+
+
+def render(self, resrc):
+    """
+    @see: L{SiteRequest.render}
+    """
+    kind = _kinds[self.__class__]
+    if not kind.answers or self.method == b"HEAD":
+        _twisted[SiteRequest, "render"](self, resrc)
+        return
+    try:
+        body = resrc.render(self)
+    except UnsupportedMethod as error:
+        failure = error
+
+        def result():
+            raise failure
+
+        _twisted[SiteRequest, "render"](self, _Rendered(resrc, result))
+        return
+    if body is NOT_DONE_YET:
+        return
+    if (
+        body.__class__ is not bytes
+        or self.startedWriting
+        or self.finished
+        or self._disconnected
+        or self._encoder
+        or self.responseHeaders.__class__ is not Headers
+        or not _writes[self.channel.__class__]
+    ):
+        _twisted[SiteRequest, "render"](self, _Rendered(resrc, lambda: body))
+        return
+    raw = self.responseHeaders._rawHeaders
+    raw[b"Content-Length"] = [b"%d" % len(body)]
+    if body and not raw.get(b"Content-Type") and self.defaultContentType is not None and self.code not in NO_BODY_CODES:
+        self.responseHeaders.setRawHeaders(b"Content-Type", [self.defaultContentType])
+    if self.code in NO_BODY_CODES:
+        self.write(body)
+    else:
+        _send(self, _start(self), body)
+    self.finish()
+
+
+def resourceRender(self, request):
+    """
+    @see: L{Resource.render}
+    """
+    name = _RENDERERS.get(request.method)
+    found = name and getattr(self, name, None)
+    return found(request) if found else _twisted[Resource, "render"](self, request)
+
+
+_RENDERERS = {method.encode(): f"render_{method}" for method in ("GET", "POST", "HEAD", "PUT", "DELETE")}
+
+
+def getResourceFor(self, request):
+    """
+    @see: L{Site.getResourceFor}
+    """
+    request.site = self
+    request.sitepath = request.prepath[:]
+    return getChildForRequest(self.resource, request)
+
+
+def getStateToCopyFor(self, issuer):
+    """
+    @see: L{SiteRequest.getStateToCopyFor}
+    """
+    for lazy in [*_LAZY, _CACHE]:
+        self.__dict__[lazy.name] = getattr(self, lazy.name)
+    state = _twisted[SiteRequest, "getStateToCopyFor"](self, issuer)
+    return {name: value for name, value in state.items() if not name.startswith("_couplet_")}
+
+
+_STEPS = [
+    (HTTPChannel, "dataReceived", dataReceived),
+    (HTTPChannel, "requestDone", requestDone),
+    (Request, "__init__", requestInit),
+    (Request, "requestReceived", requestReceived),
+    (Request, "write", write),
+    (Request, "_cleanup", cleanup),
+    (Request, "getHeader", getHeader),
+    (Request, "setHeader", setHeader),
+    (SiteRequest, "__init__", siteRequestInit),
+    (SiteRequest, "process", process),
+    (SiteRequest, "render", render),
+    (SiteRequest, "getStateToCopyFor", getStateToCopyFor),
+    (Site, "getResourceFor", getResourceFor),
+    (Resource, "render", resourceRender),
+]
+
+
+def install():
+    """
+    Replace Twisted's steps. A second call changes nothing.
+    """
+    if _twisted:
+        return
+    for cls, name, step in _STEPS:
+        _twisted[cls, name] = cls.__dict__[name]
+        step.__name__ = name
+        step.__qualname__ = f"{cls.__qualname__}.{name}"
+        setattr(cls, name, step)
+    for lazy in _LAZY:
+        lazy.default = Request.__dict__.get(lazy.name)
+        lazy.put_in(Request)
+    _CACHE.put_in(SiteRequest)
+    Request._couplet_isEmpty = False
+    Request._couplet_query = None
+    HTTPChannel._couplet_factory = None
+    HTTPChannel._couplet_isStarting = False

@@ -1,0 +1,318 @@
+//! HTTP/1.1 for `twisted.web`: parses the head of a request, and writes that of an answer. Only what is
+//! plain is parsed here: with anything else, such as a malformed line, Twisted's own parser decides.
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+
+/// The place of a header in the data: of its name and of its value.
+#[derive(Clone, Copy)]
+struct Field {
+    name: (u32, u32),
+    value: (u32, u32),
+}
+
+/// The headers of a request, as they were received.
+#[pyclass(frozen, module = "couplet_twisted._couplet")]
+pub(crate) struct Fields {
+    data: Py<PyBytes>,
+    // Law 9: as many as the channel allows.
+    fields: Box<[Field]>,
+}
+
+impl Fields {
+    fn bytes<'a>(&self, data: &'a [u8], (start, end): (u32, u32)) -> &'a [u8] {
+        &data[start as usize..end as usize]
+    }
+
+    fn named<'a>(&'a self, data: &'a [u8], name: &'a [u8]) -> impl DoubleEndedIterator<Item = &'a [u8]> {
+        let is_it = move |field: &&Field| self.bytes(data, field.name).eq_ignore_ascii_case(name);
+        self.fields.iter().filter(is_it).map(move |field| self.bytes(data, field.value))
+    }
+}
+
+#[pymethods]
+impl Fields {
+    /// The last value of a header, or `None`.
+    fn last<'py>(&self, py: Python<'py>, name: &[u8]) -> Option<Bound<'py, PyBytes>> {
+        let data = self.data.as_bytes(py);
+        self.named(data, name).next_back().map(|value| PyBytes::new(py, value))
+    }
+
+    /// A dict of the values of each header, by its canonical name.
+    fn raw<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let (data, raw) = (self.data.as_bytes(py), PyDict::new(py));
+        let mut canonical = Vec::new();
+        for field in &self.fields {
+            canonicalize(self.bytes(data, field.name), &mut canonical);
+            let name = PyBytes::new(py, &canonical);
+            let value = PyBytes::new(py, self.bytes(data, field.value));
+            match raw.get_item(&name)? {
+                Some(values) => values.cast::<PyList>()?.append(value)?,
+                None => raw.set_item(name, PyList::new(py, [value])?)?,
+            }
+        }
+        Ok(raw)
+    }
+}
+
+/// Names that Twisted does not write as words with capitals.
+const UNUSUAL: [&[u8]; 7] =
+    [b"Content-MD5", b"DNT", b"ETag", b"P3P", b"TE", b"WWW-Authenticate", b"X-XSS-Protection"];
+
+/// The canonical name of a header, as Twisted's `_nameEncoder` makes it.
+fn canonicalize(name: &[u8], canonical: &mut Vec<u8>) {
+    canonical.clear();
+    if let Some(unusual) = UNUSUAL.iter().find(|unusual| unusual.eq_ignore_ascii_case(name)) {
+        return canonical.extend_from_slice(unusual);
+    }
+    let mut is_first = true;
+    for byte in name {
+        canonical.push(if is_first { byte.to_ascii_uppercase() } else { byte.to_ascii_lowercase() });
+        is_first = *byte == b'-';
+    }
+}
+
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// What the head of a request says about the connection.
+#[derive(Default)]
+struct Framing {
+    length: Option<u64>,
+    /// Whether the first `Connection` header closes the connection.
+    closes: Option<bool>,
+    has_cookies: bool,
+    /// Whether the first `Expect` header waits for `100 Continue`.
+    continues: Option<bool>,
+}
+
+impl Framing {
+    /// Notes a header. `None` if Twisted's parser is to decide.
+    fn note(&mut self, name: &[u8], value: &[u8], is_1_1: bool) -> Option<()> {
+        match name.len() {
+            6 if name.eq_ignore_ascii_case(b"cookie") => self.has_cookies = true,
+            6 if name.eq_ignore_ascii_case(b"expect") => {
+                let continues = is_1_1 && value.eq_ignore_ascii_case(b"100-continue");
+                self.continues.get_or_insert(continues);
+            }
+            10 if name.eq_ignore_ascii_case(b"connection") => {
+                let mut tokens = value.split(|byte| *byte == b' ');
+                self.closes.get_or_insert(tokens.any(|token| token.eq_ignore_ascii_case(b"close")));
+            }
+            14 if name.eq_ignore_ascii_case(b"content-length") => {
+                let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+                let length = std::str::from_utf8(value).ok().filter(|_| digits)?.parse().ok()?;
+                if self.length.replace(length).is_some() {
+                    return None;
+                }
+            }
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => return None,
+            _ => {}
+        }
+        Some(())
+    }
+}
+
+/// Methods whose bytes exist once.
+const METHODS: [&[u8]; 6] = [b"GET", b"POST", b"HEAD", b"PUT", b"DELETE", b"OPTIONS"];
+const VERSIONS: [&[u8]; 2] = [b"HTTP/1.1", b"HTTP/1.0"];
+
+/// Bytes that exist once, or new ones.
+fn common<'py, const N: usize>(
+    py: Python<'py>,
+    all: &PyOnceLock<Vec<Py<PyBytes>>>,
+    texts: [&[u8]; N],
+    text: &[u8],
+) -> Bound<'py, PyBytes> {
+    let all = all.get_or_init(py, || texts.map(|text| PyBytes::new(py, text).unbind()).into());
+    match texts.iter().position(|known| *known == text) {
+        Some(at) => all[at].bind(py).clone(),
+        None => PyBytes::new(py, text),
+    }
+}
+
+static KNOWN_METHODS: PyOnceLock<Vec<Py<PyBytes>>> = PyOnceLock::new();
+static KNOWN_VERSIONS: PyOnceLock<Vec<Py<PyBytes>>> = PyOnceLock::new();
+
+/// The line that begins at `at`, and the place after its end. `None` if it is not whole, or has other control
+/// characters that end a line or a string.
+fn line(data: &[u8], at: usize) -> Option<(&[u8], usize)> {
+    let rest = &data[at..];
+    let end = memchr(rest, b'\r')?;
+    (rest.get(end + 1) == Some(&b'\n')).then(|| (&rest[..end], at + end + 2))
+}
+
+fn memchr(bytes: &[u8], wanted: u8) -> Option<usize> {
+    bytes.iter().position(|byte| *byte == wanted)
+}
+
+fn trimmed(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
+/// Parses the head of a request, at the beginning of the data.
+///
+/// Returns a tuple: the length of the head, the method, the target, the version, the length of the body, whether the
+/// connection stays open, whether there are cookies, whether the client waits for `100 Continue`, and the
+/// headers. `None` if the head is not whole, or Twisted's parser is to decide.
+#[pyfunction]
+#[pyo3(signature = (data, most_headers, most_bytes))]
+pub(crate) fn parse_head<'py>(
+    py: Python<'py>,
+    data: Bound<'py, PyBytes>,
+    most_headers: usize,
+    most_bytes: usize,
+) -> PyResult<Option<Bound<'py, PyTuple>>> {
+    let Some(head) = Head::parse(data.as_bytes(), most_headers, most_bytes) else { return Ok(None) };
+    let Head { method, target, version, length, framing, fields } = head;
+    let stays = version == VERSIONS[0] && framing.closes != Some(true);
+    let parsed = (
+        length,
+        common(py, &KNOWN_METHODS, METHODS, method),
+        PyBytes::new(py, target),
+        common(py, &KNOWN_VERSIONS, VERSIONS, version),
+        framing.length.unwrap_or(0),
+        stays,
+        framing.has_cookies,
+        framing.continues == Some(true),
+        Fields { data: data.clone().unbind(), fields: fields.into() },
+    );
+    parsed.into_pyobject(py).map(Some)
+}
+
+struct Head<'a> {
+    method: &'a [u8],
+    target: &'a [u8],
+    version: &'a [u8],
+    length: usize,
+    framing: Framing,
+    fields: Vec<Field>,
+}
+
+impl Head<'_> {
+    fn parse(data: &[u8], most_headers: usize, most_bytes: usize) -> Option<Head<'_>> {
+        let (first, mut at) = line(data, 0)?;
+        let mut words = first.split(|byte| *byte == b' ');
+        let (method, target, version) = (words.next()?, words.next()?, words.next()?);
+        let is_sound = words.next().is_none()
+            && !method.is_empty()
+            && method.iter().all(|byte| is_token(*byte))
+            && !target.is_empty()
+            && target.iter().all(|byte| (33..=176).contains(byte))
+            && VERSIONS.contains(&version);
+        if !is_sound {
+            return None;
+        }
+        let (mut framing, mut fields) = (Framing::default(), Vec::with_capacity(16));
+        let mut bytes = first.len();
+        loop {
+            let start = at;
+            let (line, next) = line(data, start)?;
+            at = next;
+            bytes += line.len();
+            if bytes > most_bytes || fields.len() > most_headers {
+                return None;
+            }
+            if line.is_empty() {
+                return Some(Head { method, target, version, length: at, framing, fields });
+            }
+            let colon = memchr(line, b':')?;
+            let (name, value) = (&line[..colon], trimmed(&line[colon + 1..]));
+            let is_sound = !name.is_empty()
+                && name.iter().all(|byte| is_token(*byte))
+                && !value.iter().any(|byte| matches!(byte, 0 | b'\n'));
+            if !is_sound {
+                return None;
+            }
+            framing.note(name, value, version == VERSIONS[0])?;
+            let place = |part: &[u8]| {
+                let from = part.as_ptr() as usize - data.as_ptr() as usize;
+                Some((u32::try_from(from).ok()?, u32::try_from(from + part.len()).ok()?))
+            };
+            fields.push(Field { name: place(name)?, value: place(value)? });
+        }
+    }
+}
+
+/// Sets a header of a dict of headers. Returns false if Twisted's code is to do so.
+#[pyfunction]
+pub(crate) fn set_header(
+    raw: &Bound<'_, PyDict>,
+    names: &Bound<'_, PyDict>,
+    name: &Bound<'_, PyAny>,
+    value: &Bound<'_, PyAny>,
+) -> PyResult<bool> {
+    let Ok(bytes) = value.cast_exact::<PyBytes>() else { return Ok(false) };
+    if bytes.as_bytes().iter().any(|byte| matches!(byte, b'\r' | b'\n')) {
+        return Ok(false);
+    }
+    let Some(canonical) = names.get_item(name)? else { return Ok(false) };
+    raw.set_item(canonical, PyList::new(raw.py(), [value])?)?;
+    Ok(true)
+}
+
+/// The head of an answer and the beginning of its body, as one string; the body as a chunk if it is `chunked`.
+#[pyfunction]
+pub(crate) fn answer<'py>(
+    py: Python<'py>,
+    version: &[u8],
+    code: &Bound<'py, PyAny>,
+    reason: &[u8],
+    raw: &Bound<'py, PyDict>,
+    body: &[u8],
+    chunked: bool,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let mut text = Vec::with_capacity(256 + body.len());
+    text.extend_from_slice(version);
+    text.push(b' ');
+    match code.extract::<u32>() {
+        Ok(code) => push_number(&mut text, code as usize, 10),
+        Err(_) => {
+            let code = PyBytes::new(py, b"%d").call_method1(intern!(py, "__mod__"), (code,))?;
+            text.extend_from_slice(code.cast::<PyBytes>()?.as_bytes());
+        }
+    }
+    text.push(b' ');
+    text.extend_from_slice(reason);
+    text.extend_from_slice(b"\r\n");
+    for (name, values) in raw.iter() {
+        let name = name.cast::<PyBytes>()?;
+        for value in values.try_iter()? {
+            let value = value?;
+            text.extend_from_slice(name.as_bytes());
+            text.extend_from_slice(b": ");
+            text.extend_from_slice(value.cast::<PyBytes>()?.as_bytes());
+            text.extend_from_slice(b"\r\n");
+        }
+    }
+    text.extend_from_slice(b"\r\n");
+    if chunked && !body.is_empty() {
+        push_number(&mut text, body.len(), 16);
+        text.extend_from_slice(b"\r\n");
+        text.extend_from_slice(body);
+        text.extend_from_slice(b"\r\n");
+    } else {
+        text.extend_from_slice(body);
+    }
+    Ok(PyBytes::new(py, &text))
+}
+
+/// Appends a number in a base up to 16.
+fn push_number(text: &mut Vec<u8>, number: usize, base: usize) {
+    let at = text.len();
+    let mut rest = number;
+    loop {
+        text.push(b"0123456789abcdef"[rest % base]);
+        rest /= base;
+        if rest == 0 {
+            break;
+        }
+    }
+    text[at..].reverse();
+}
