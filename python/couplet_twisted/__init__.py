@@ -35,12 +35,15 @@ if _untried():
     raise ImportError(f"couplet_twisted was never tried on {_untried()}", name=__name__)
 
 
-def install(asyncio=False):
+def install(asyncio=False, web=None):
     """
     Install Couplet's reactor in this process.
 
     @param asyncio: Whether asyncio's event loop counts as running in every callback of the reactor, as with
         Twisted's asyncio reactor. Otherwise it counts as running only in asyncio's own callbacks.
+
+    @param web: Whether the most frequent steps of C{twisted.web}'s servers are Couplet's: see
+        L{couplet_twisted.web}. L{None}: if this release of Twisted was tested with them.
 
     @raise twisted.internet.error.ReactorAlreadyInstalledError: if a reactor is already installed.
     """
@@ -55,4 +58,26 @@ def install(asyncio=False):
         )
     from couplet_twisted.reactor import install
 
-    return install(asyncio)
+    reactor = install(asyncio)
+    if web is None:
+        web = _isTested()
+    if web:
+        from couplet_twisted.later import once
+
+        once("twisted.web.server", _web)
+    return reactor
+
+
+def _isTested():
+    """
+    Whether the servers of this release of C{twisted.web} were tested with Couplet's steps.
+    """
+    import twisted
+
+    return (twisted.version.major, twisted.version.minor) == (26, 10)
+
+
+def _web():
+    from couplet_twisted.web import install
+
+    install()

@@ -7,17 +7,23 @@ Twisted. What a program rarely looks at, such as the addresses or the arguments 
 channel, a request or a resource whose class overrides one of Twisted's steps takes these steps.
 """
 
+import functools
 import inspect
+import os
+import re
+import stat
 import time
 from io import BytesIO
 
 from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
-from twisted.web import server
+from twisted.web import http, server
 from twisted.web.error import UnsupportedMethod
 from twisted.web.http import (
     _QUEUED_SENTINEL,
+    CACHED,
     NO_BODY_CODES,
+    OK,
     HTTPChannel,
     Request,
     _IdentityTransferDecoder,
@@ -31,6 +37,7 @@ from twisted.web.iweb import INonQueuedRequestFactory
 from twisted.web.resource import Resource, _IEncodingResource, getChildForRequest
 from twisted.web.server import NOT_DONE_YET, Site, version
 from twisted.web.server import Request as SiteRequest
+from twisted.web.static import File
 
 from couplet_twisted._couplet import answer, parse_head, set_header
 
@@ -40,6 +47,12 @@ _names = _nameEncoder._canonicalHeaderCache
 
 # Answers up to this size leave with their headers as one string.
 _TOGETHER = 16384
+
+# Files up to this size are read at once. Twisted reads files in pieces of this size.
+_SMALL_FILE = 65536
+
+# Bodies of requests from this size on are written to a file, as by Twisted.
+_LARGE_BODY = 100_000
 
 # Twisted's own methods, by their class and name.
 _twisted = {}
@@ -171,7 +184,7 @@ _reads = _Kinds(
         cls,
         HTTPChannel,
         *"lineReceived headerReceived allHeadersReceived allContentReceived checkPersistence rawDataReceived".split(),
-        *"setLineMode setRawMode setTimeout resetTimeout delimiter _maybeChooseTransferDecoder".split(),
+        *"dataReceived setLineMode setRawMode setTimeout resetTimeout delimiter _maybeChooseTransferDecoder".split(),
     )
 )
 
@@ -219,10 +232,9 @@ def dataReceived(self, data):
             break
         self._busyReceiving = True
         try:
-            _begin(self, *head)
+            data = _begin(self, data, *head)
         finally:
             self._busyReceiving = False
-        data = data[head[0]:]
         if self._buffer:
             data, self._buffer = self._buffer + data, b""
         if not data or self.transport and self.transport.disconnecting:
@@ -231,9 +243,42 @@ def dataReceived(self, data):
     LineReceiver.dataReceived(self, data)
 
 
-def _begin(self, _, method, target, version, length, stays, hasCookies, waits, fields):
+class _Body:
     """
-    Start the request of a head, and process it if it has no body.
+    The body of a request, of which a part has arrived: a decoder, as Twisted has them.
+    """
+
+    def __init__(self, channel, request, length, data):
+        self._channel = channel
+        self._request = request
+        self._missing = length - len(data)
+        self._parts = [data]
+
+    def dataReceived(self, data):
+        missing = self._missing
+        if len(data) < missing:
+            self._missing -= len(data)
+            self._parts.append(data)
+            return
+        self._parts.append(data[:missing])
+        self._request.content = _file(b"".join(self._parts))
+        self._channel._finishRequestBody(data[missing:])
+
+
+def _file(body):
+    """
+    A body as a file, written to its end.
+    """
+    content = BytesIO(body)
+    content.seek(0, 2)
+    return content
+
+
+def _begin(self, data, end, method, target, version, length, stays, hasCookies, waits, fields):
+    """
+    Start the request of a head, and process it if its body is there.
+
+    @return: The data after the request.
     """
     factory = self.requestFactory
     if self._couplet_factory is not factory:
@@ -253,23 +298,30 @@ def _begin(self, _, method, target, version, length, stays, hasCookies, waits, f
     self.persistent = stays
     if not stays and version == b"HTTP/1.1":
         request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
-    if length or not kind.starts or hasattr(getattr(self, "site", None), "getContentFile"):
+    isOurs = kind.starts and length < _LARGE_BODY and not hasattr(getattr(self, "site", None), "getContentFile")
+    if not isOurs:
         request.gotLength(length)
-    else:
-        request._couplet_isEmpty = True
     if waits:
         self._send100Continue()
     self.line_mode = 0
-    if length:
+    body, rest = (data[end : end + length], data[end + length :]) if length else (b"", data[end:])
+    if length and (not isOurs or len(body) < length):
         self._command, self._path, self._version = method, target, version
         self._HTTPChannel__first_line = 0
         self.length = length
+        if isOurs:
+            self._transferDecoder = _Body(self, request, length, body)
+            return b""
         self._transferDecoder = _IdentityTransferDecoder(length, request.handleContentChunk, self._finishRequestBody)
-        return
+        return data[end:]
+    if length:
+        request.content = _file(body)
+    elif isOurs:
+        request._couplet_isEmpty = True
     self._handlingRequest = True
     if not self.timeOut:
         request.requestReceived(method, target, version)
-        return
+        return rest
     # The idle timeout is stopped only for a request that is not finished at once.
     self._couplet_isStarting = True
     try:
@@ -278,6 +330,7 @@ def _begin(self, _, method, target, version, length, stays, hasCookies, waits, f
         if self._couplet_isStarting:
             self._couplet_isStarting = False
             self._savedTimeOut = self.setTimeout(None)
+    return rest
 
 
 def requestDone(self, request):
@@ -312,7 +365,7 @@ def requestInit(self, channel, queued=_QUEUED_SENTINEL, parsePOSTFormSubmission=
     """
     @see: L{Request.__init__}
     """
-    if not _writes[channel.__class__]:
+    if not _writes[channel.__class__] or not _kinds[self.__class__].isLazy:
         _twisted[Request, "__init__"](self, channel, queued, parsePOSTFormSubmission)
         return
     self.channel = self._couplet_channel = channel
@@ -328,7 +381,14 @@ def siteRequestInit(self, channel, *args, parsePOSTFormSubmission=None, **kw):
     """
     if parsePOSTFormSubmission is None:
         parsePOSTFormSubmission = channel.site._parsePOSTFormSubmission
-    Request.__init__(self, channel, *args, parsePOSTFormSubmission=parsePOSTFormSubmission, **kw)
+    if args or kw or not _writes[channel.__class__] or not _kinds[self.__class__].isLazy:
+        Request.__init__(self, channel, *args, parsePOSTFormSubmission=parsePOSTFormSubmission, **kw)
+        return
+    self.channel = self._couplet_channel = channel
+    self.transport = channel.transport
+    self.responseHeaders = Headers()
+    self.queued = False
+    self._parsePOSTFormSubmission = parsePOSTFormSubmission
 
 
 def requestReceived(self, command, path, version):
@@ -515,7 +575,9 @@ def render(self, resrc):
         _twisted[SiteRequest, "render"](self, resrc)
         return
     try:
-        body = resrc.render(self)
+        body = _read(resrc, self) if _files[resrc.__class__] else None
+        if body is None:
+            body = resrc.render(self)
     except UnsupportedMethod as error:
         failure = error
 
@@ -539,8 +601,10 @@ def render(self, resrc):
         return
     raw = self.responseHeaders._rawHeaders
     raw[b"Content-Length"] = [b"%d" % len(body)]
-    if body and not raw.get(b"Content-Type") and self.defaultContentType is not None and self.code not in NO_BODY_CODES:
-        self.responseHeaders.setRawHeaders(b"Content-Type", [self.defaultContentType])
+    if body and self.code not in NO_BODY_CODES and not raw.get(b"Content-Type"):
+        kind = self.defaultContentType
+        if kind is not None and not set_header(raw, _names, b"Content-Type", kind):
+            self.responseHeaders.setRawHeaders(b"Content-Type", [kind])
     if self.code in NO_BODY_CODES:
         self.write(body)
     else:
@@ -558,6 +622,98 @@ def resourceRender(self, request):
 
 
 _RENDERERS = {method.encode(): f"render_{method}" for method in ("GET", "POST", "HEAD", "PUT", "DELETE")}
+
+
+# Whether a class of files reads them as Twisted's does.
+_files = _Kinds(
+    lambda cls: _has(
+        cls,
+        File,
+        *"render render_GET openForReading open getFileSize getsize makeProducer _setContentHeaders restat".split(),
+        *"exists isdir basename getModificationTime contentTypes contentEncodings".split(),
+    )
+)
+
+# Whether it also makes the files in a folder like that.
+_folders = _Kinds(
+    lambda cls: _files[cls]
+    and _has(cls, File, *"__init__ __new__ __setattr__ getChild child clonePath createSimilarFile splitext".split())
+)
+
+_PLAIN_NAME = re.compile(rb"[A-Za-z0-9_][A-Za-z0-9_.-]*").fullmatch
+
+
+def getChild(self, path, request):
+    """
+    @see: L{File.getChild}
+    """
+    if path.__class__ is not bytes or not _folders[self.__class__] or not _PLAIN_NAME(path):
+        return _twisted[File, "getChild"](self, path, request)
+    self.restat(reraise=False)
+    if not self.isdir():
+        return self.childNotFound
+    name = path.decode("ascii")
+    full = os.path.join(self.path, name)
+    try:
+        info = os.stat(full)
+    except OSError:
+        return _twisted[File, "getChild"](self, path, request)
+    if self.processors.get(os.path.splitext(name)[1]):
+        return _twisted[File, "getChild"](self, path, request)
+    cls = self.__class__
+    file = cls.__new__(cls)
+    file.children = {}
+    file.path = full
+    file.alwaysCreate = False
+    file.defaultType = self.defaultType
+    file.ignoredExts = list(self.ignoredExts)
+    file.registry = self.registry
+    file.processors = self.processors
+    file.indexNames = self.indexNames[:]
+    file.childNotFound = self.childNotFound
+    file._couplet_stat = info
+    return file
+
+
+def _read(file, request):
+    """
+    Read a small file for a request, as L{File.render_GET} does.
+
+    @return: Its content; C{b""} if the client has it; L{None} if Twisted is to decide.
+    """
+    info, file._couplet_stat = file._couplet_stat, None
+    if info is None:
+        file.restat(False)
+        info = file._statinfo
+    else:
+        file._statinfo = info
+    if request.method != b"GET" or info is None or not stat.S_ISREG(info.st_mode) or info.st_size > _SMALL_FILE:
+        return None
+    if file.alwaysCreate or request.getHeader(b"range") is not None:
+        return None
+    try:
+        with open(file.path, "rb", buffering=0) as opened:
+            content = opened.read(_SMALL_FILE + 1)
+    except OSError:
+        return None
+    if len(content) != info.st_size:
+        return None
+    if file.type is None:
+        root, extension = os.path.splitext(os.path.basename(file.path))
+        extension = extension.lower()
+        file.encoding = file.contentEncodings.get(extension)
+        if file.encoding is not None:
+            extension = os.path.splitext(root)[1].lower()
+        file.type = file.contentTypes.get(extension, file.defaultType)
+    request.setHeader(b"accept-ranges", b"bytes")
+    if request.setLastModified(info.st_mtime) is CACHED:
+        return b""
+    request.setHeader(b"content-length", b"%d" % len(content))
+    for name, value in ((b"content-type", file.type), (b"content-encoding", file.encoding)):
+        if value:
+            request.setHeader(name, value.encode("ascii") if value.__class__ is str else value)
+    request.setResponseCode(OK)
+    return content
 
 
 def getResourceFor(self, request):
@@ -594,6 +750,7 @@ _STEPS = [
     (SiteRequest, "getStateToCopyFor", getStateToCopyFor),
     (Site, "getResourceFor", getResourceFor),
     (Resource, "render", resourceRender),
+    (File, "getChild", getChild),
 ]
 
 
@@ -612,7 +769,10 @@ def install():
         lazy.default = Request.__dict__.get(lazy.name)
         lazy.put_in(Request)
     _CACHE.put_in(SiteRequest)
+    # Programs have few content types, and each takes longer to parse than a request.
+    http._parseContentType = functools.lru_cache(256)(http._parseContentType)
     Request._couplet_isEmpty = False
     Request._couplet_query = None
     HTTPChannel._couplet_factory = None
     HTTPChannel._couplet_isStarting = False
+    File._couplet_stat = None

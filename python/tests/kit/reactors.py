@@ -11,6 +11,8 @@ REACTORS = {
     "couplet": ("couplet_twisted", "couplet_twisted.reactor.CoupletReactor"),
     # asyncio's event loop counts as running everywhere.
     "couplet-asyncio": ("couplet_twisted", "couplet_twisted.reactor.CoupletReactor"),
+    # With Twisted's own steps of a web server.
+    "couplet-plain": ("couplet_twisted", "couplet_twisted.reactor.CoupletReactor"),
     "epoll": ("twisted.internet.epollreactor", "twisted.internet.epollreactor.EPollReactor"),
     "poll": ("twisted.internet.pollreactor", "twisted.internet.pollreactor.PollReactor"),
     "select": ("twisted.internet.selectreactor", "twisted.internet.selectreactor.SelectReactor"),
@@ -20,7 +22,7 @@ REACTORS = {
 def install(name):
     """Installs the reactor and returns it. Raises an error if another one was installed."""
     module, path = REACTORS[name]
-    options = {"asyncio": True} if name == "couplet-asyncio" else {}
+    options = {"couplet-asyncio": {"asyncio": True}, "couplet-plain": {"web": False}}.get(name, {})
     importlib.import_module(module).install(**options)
     from twisted.internet import reactor
 

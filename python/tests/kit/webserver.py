@@ -1,0 +1,321 @@
+"""A web server in memory, and the requests that it gets: `webserver.py REACTOR SEED COUNT` prints what it answers and
+what its resources see, a line of JSON for each conversation. The lines are the same under every reactor."""
+
+import json
+import random
+import re
+import sys
+import unittest.mock
+
+from kit import reactors
+
+# What differs from run to run.
+VARYING = re.compile(r"Date: [^\\]*|(?<= at )0x[0-9a-f]*|(?<=b'Date'\", \"b')[^']*")
+
+PIECES = [
+    b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET /show/a%20b//c?x=1&y=&x=2&z HTTP/1.1\r\nHost: a\r\nCookie: k=v; w\r\nCookie: u=%20\r\n\r\n",
+    b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"HEAD /show HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET /show HTTP/1.0\r\n\r\n",
+    b"GET /show HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+    b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n",
+    b"GET / HTTP/1.1\r\nConnection: Keep-Alive, close\r\nconnection: x\r\n\r\n",
+    b"GET / HTTP/1.1\r\nConnection: x\r\nConnection: close\r\n\r\n",
+    b"POST /show HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello",
+    b"POST /show HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
+    b"POST /show HTTP/1.1\r\nContent-Length: 5\r\nContent-Type: application/x-www-form-urlencoded\r\n\r\na=1&b",
+    b"POST /show?q=1 HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n",
+    b"POST /show HTTP/1.1\r\nExpect: 100-Continue\r\nContent-Length: 3\r\n\r\nxyz",
+    b"POST /show HTTP/1.1\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nxyz",
+    b"POST /show HTTP/1.1\r\nContent-Length: +3\r\n\r\nxyz",
+    b"POST /show HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    b"POST /show HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n",
+    b"POST /show HTTP/1.1\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: 62\r\n\r\n"
+    b'--b\r\nContent-Disposition: form-data; name="n"\r\n\r\nvalue\r\n--b--',
+    b"POST /show HTTP/1.1\r\nContent-Type: multipart/form-data\r\nContent-Length: 3\r\n\r\nabc",
+    b"POST /large HTTP/1.1\r\nContent-Length: 120000\r\n\r\n" + b"l" * 120000,
+    b"PUT /none/such HTTP/1.1\r\nContent-Length: 1\r\n\r\nx",
+    b"BREW / HTTP/1.1\r\n\r\n",
+    b"OPTIONS * HTTP/1.1\r\n\r\n",
+    b"GET /show HTTP/1.1\r\nA: b\r\n c\r\n\td\r\n\r\n",
+    b"GET /show HTTP/1.1\r\nX-Odd:\r\nx-odd: \t v \t\r\nETAG: e\r\nwww-authenticate: w\r\nx-xss-protection: 1\r\n\r\n",
+    b"GET /show HTTP/1.1\r\nno colon\r\n\r\n",
+    b"GET /show HTTP/1.1\r\nsp ace: x\r\n\r\n",
+    b"GET /show HTTP/1.1\r\n: x\r\n\r\n",
+    b"GET /show HTTP/1.1\r\nA: b\x00c\r\n\r\n",
+    b"GET /show HTTP/1.1\r\nA: b\nc\r\n\r\n",
+    b"GET /show HTTP/1.1\r\nA: b\rc\r\n\r\n",
+    b"GET /show HTTP/1.1\nA: b\n\n",
+    b"GET  /show HTTP/1.1\r\n\r\n",
+    b"GET /sh\xffow HTTP/1.1\r\n\r\n",
+    b"GET /show HTTP/2.0\r\n\r\n",
+    b"GET /show\r\n\r\n",
+    b"G@T /show HTTP/1.1\r\n\r\n",
+    b"\r\nGET /show HTTP/1.1\r\n\r\n",
+    b"\r\n\r\nGET /show HTTP/1.1\r\n\r\n",
+    b"GET /show HTTP/1.1\r\n" + b"X: y\r\n" * 501 + b"\r\n",
+    b"GET /show HTTP/1.1\r\n" + b"X: y\r\n" * 500 + b"\r\n",
+    b"GET /show HTTP/1.1\r\nX: " + b"y" * 16370 + b"\r\n\r\n",
+    b"GET /show HTTP/1.1\r\nX: " + b"y" * 16300 + b"\r\n\r\n",
+    b"GET /" + b"s" * 17000 + b" HTTP/1.1\r\n\r\n",
+    b"GET /later HTTP/1.1\r\n\r\n",
+    b"GET /later?lost HTTP/1.1\r\n\r\n",
+    b"GET /pieces HTTP/1.1\r\n\r\n",
+    b"GET /pieces HTTP/1.0\r\n\r\n",
+    b"GET /known HTTP/1.1\r\nIf-None-Match: tag\r\n\r\n",
+    b"GET /known HTTP/1.1\r\nIf-Modified-Since: Thu, 01 Jan 1970 00:00:10 GMT\r\n\r\n",
+    b"GET /known HTTP/1.1\r\n\r\n",
+    b"GET /cookies HTTP/1.1\r\n\r\n",
+    b"GET /empty HTTP/1.1\r\n\r\n",
+    b"GET /fails HTTP/1.1\r\n\r\n",
+    b"GET /text HTTP/1.1\r\n\r\n",
+    b"GET /code?204 HTTP/1.1\r\n\r\n",
+    b"GET /code?304 HTTP/1.1\r\n\r\n",
+    b"GET /code?599 HTTP/1.1\r\n\r\n",
+    b"GET /big HTTP/1.1\r\n\r\n",
+    b"GET /gzip HTTP/1.1\r\nAccept-Encoding: gzip\r\n\r\n",
+    b"GET /redirect HTTP/1.1\r\n\r\n",
+]
+
+FILES = [
+    b"GET /files/small.html HTTP/1.1\r\n\r\n",
+    b"HEAD /files/small.html HTTP/1.1\r\n\r\n",
+    b"GET /files/small.html HTTP/1.1\r\nRange: bytes=1-3\r\n\r\n",
+    b"GET /files/small.html HTTP/1.1\r\nIf-Modified-Since: Thu, 01 Jan 2099 00:00:10 GMT\r\n\r\n",
+    b"GET /files/empty.tar.gz HTTP/1.1\r\n\r\n",
+    b"GET /files/none HTTP/1.1\r\n\r\n",
+    b"GET /files/%2e%2e/small.html HTTP/1.1\r\n\r\n",
+    b"GET /files/sub HTTP/1.1\r\n\r\n",
+    b"GET /files/sub/ HTTP/1.1\r\n\r\n",
+    b"GET /files/sub/inner HTTP/1.1\r\n\r\n",
+    b"GET /files/large.bin HTTP/1.1\r\n\r\n",
+]
+
+
+def conversation(random, requests):
+    """The bytes of some requests, in the pieces in which they arrive."""
+    sent = b"".join(random.choice(requests) for _ in range(random.randint(1, 4)))
+    if random.random() < 0.1:
+        at = random.randrange(len(sent))
+        sent = sent[:at] + bytes([random.randrange(256)]) + sent[at + 1 :]
+    if random.random() < 0.4:
+        return [sent]
+    pieces = []
+    while sent:
+        length = random.choice([1, 2, 7, 30, 100, 65536])
+        pieces.append(sent[:length])
+        sent = sent[length:]
+    return pieces
+
+
+# Methods of requests and of channels that programs override.
+REQUEST_STEPS = """gotLength handleContentChunk parseCookies requestReceived process render write finish setHeader
+    getHeader notifyFinish setResponseCode registerProducer unregisterProducer connectionLost _cleanup""".split()
+CHANNEL_STEPS = """dataReceived lineReceived headerReceived allHeadersReceived allContentReceived checkPersistence
+    requestDone writeHeaders write writeSequence setTimeout resetTimeout rawDataReceived setLineMode""".split()
+
+
+def overriding(cls, steps, seen):
+    """A class that notes calls of some methods."""
+
+    def noting(name):
+        original = getattr(cls, name)
+
+        def step(self, *args):
+            seen.append([name, [repr(arg)[:80] for arg in args if isinstance(arg, (bytes, int, str))]])
+            return original(self, *args)
+
+        return step
+
+    return type(cls.__name__, (cls,), {name: noting(name) for name in steps})
+
+
+def overridden(made, random, seen):
+    """Has a site use classes that override some steps."""
+    from twisted.web import http, server
+
+    steps = random.sample(REQUEST_STEPS, random.randint(0, 3))
+    request = overriding(server.Request, steps, seen)
+    if random.random() < 0.2:
+        request.content = None
+    if random.random() < 0.2:
+        request.cookies = []
+    made.requestFactory = (lambda *args: request(*args)) if random.random() < 0.3 else request
+    channel = overriding(http.HTTPChannel, random.sample(CHANNEL_STEPS, random.randint(0, 2)), seen)
+    if random.random() < 0.2:
+        channel.totalHeadersSize, channel.maxHeaders = 1000, 3
+    made.protocol = lambda: http._GenericHTTPChannelProtocol(channel())
+
+
+def site(folder, clock, seen):
+    """A site whose resources note what they see."""
+    from twisted.internet import defer
+    from twisted.web import http, resource, server, static
+
+    class Show(resource.Resource):
+        isLeaf = True
+
+        def render_GET(self, request):
+            content = request.content.read()
+            seen.append(
+                [
+                    repr(value)
+                    for value in (
+                        [request.method, request.uri, request.path, request.clientproto, request.args],
+                        [request.prepath, request.postpath, request.sitepath],
+                        list(request.requestHeaders.getAllRawHeaders()),
+                        [request.getHeader("x-odd"), request.getHeader(b"etag"), request.getCookie(b"k")],
+                        [request.received_cookies, request.getAllHeaders(), request.requestHeaders],
+                        [request.client, request.host, request.isSecure(), request.getRequestHostname()],
+                        [len(content), content[:99], request.code, request.startedWriting, request.finished],
+                    )
+                ]
+            )
+            return b"shown\n"
+
+        render_POST = render_GET
+
+    class Large(Show):
+        def render_POST(self, request):
+            seen.append([type(request.content).__name__, len(request.content.read())])
+            return b"large\n"
+
+    class Later(resource.Resource):
+        isLeaf = True
+
+        def render_GET(self, request):
+            request.notifyFinish().addBoth(lambda result: seen.append(["finished", repr(result)[:60]]))
+            if b"lost" in request.args:
+                clock.callLater(1, request.loseConnection)
+            else:
+                clock.callLater(1, lambda: request._disconnected or (request.write(b"later\n"), request.finish()))
+            return server.NOT_DONE_YET
+
+    class Pieces(resource.Resource):
+        isLeaf = True
+
+        def render_GET(self, request):
+            request.notifyFinish().addBoth(lambda result: seen.append(["finished", repr(result)[:60]]))
+            request.setHeader("X-Text", "caf\xe9\r\nX-Evil: 1")
+            request.write(b"")
+            request.write(b"one\n")
+            request.write(b"two\n")
+            request.finish()
+            return server.NOT_DONE_YET
+
+    class Known(resource.Resource):
+        isLeaf = True
+
+        def render_GET(self, request):
+            if request.setETag(b"tag") is http.CACHED or request.setLastModified(9.5) is http.CACHED:
+                return b""
+            return b"known\n"
+
+    class Cookies(resource.Resource):
+        isLeaf = True
+
+        def render_GET(self, request):
+            request.addCookie("a", "b", path="/", httpOnly=True)
+            request.addCookie(b"c", b"d")
+            return b"cookies\n"
+
+    class Code(resource.Resource):
+        isLeaf = True
+
+        def render_GET(self, request):
+            request.setResponseCode(int(request.uri.partition(b"?")[2]))
+            return b"body"
+
+    class Fails(resource.Resource):
+        isLeaf = True
+
+        def render_GET(self, request):
+            raise ValueError("no")
+
+    root = resource.Resource()
+    for name, child in [
+        ("", static.Data(b"hello\n", "text/plain")),
+        ("show", Show()),
+        ("large", Large()),
+        ("later", Later()),
+        ("pieces", Pieces()),
+        ("known", Known()),
+        ("cookies", Cookies()),
+        ("code", Code()),
+        ("fails", Fails()),
+        ("empty", static.Data(b"", "text/plain")),
+        ("text", type("Text", (resource.Resource,), {"isLeaf": True, "render_GET": lambda self, request: "text"})()),
+        ("big", static.Data(b"b" * 100_000, "application/octet-stream")),
+        ("gzip", resource.EncodingResourceWrapper(static.Data(b"z" * 999, "text/x"), [server.GzipEncoderFactory()])),
+        ("redirect", type("To", (resource.Resource,), {"isLeaf": True, "render_GET": redirect})()),
+        ("files", static.File(folder)),
+    ]:
+        root.putChild(name.encode(), child)
+    made = server.Site(root, reactor=clock)
+    made.log = lambda request: seen.append(["logged", repr((request.method, request.code, request.sentLength))])
+    made.displayTracebacks = False
+    made.doStart()
+    return made
+
+
+def redirect(self, request):
+    from twisted.web.util import redirectTo
+
+    return redirectTo(b"/else?where", request)
+
+
+def answers(folder, seed, count):
+    """What the server answers, and what it sees."""
+    from twisted.internet import address, error, task
+    from twisted.internet.testing import StringTransport
+    from twisted.python.failure import Failure
+
+    # Twisted's files are sent by tasks, whose turns are made here.
+    turns = []
+    task._theCooperator = task.Cooperator(scheduler=lambda turn: turns.append(turn) or unittest.mock.Mock())
+
+    def finish_files():
+        while turns:
+            turns.pop()()
+
+    generator = random.Random(seed)
+    for number in range(count):
+        clock, seen = task.Clock(), []
+        # Twisted sends a file in later turns, and Couplet a small one at once: the order of what is seen differs.
+        has_files = number % 3 == 0
+        pieces = conversation(generator, PIECES + 3 * FILES if has_files else PIECES)
+        transport = StringTransport(peerAddress=address.IPv4Address("TCP", "192.0.2.1", 999))
+        made = site(folder, clock, seen)
+        if number % 3 == 1:
+            overridden(made, generator, seen)
+        protocol = made.buildProtocol(transport.getPeer())
+        protocol.makeConnection(transport)
+        for piece in pieces:
+            if transport.disconnecting:
+                break
+            protocol.dataReceived(piece)
+            finish_files()
+            if generator.random() < 0.2:
+                clock.advance(1)
+        for _ in range(3):
+            clock.advance(1)
+            finish_files()
+        calls = sorted(round(call.getTime() - clock.seconds(), 3) for call in clock.getDelayedCalls())
+        state = [transport.disconnecting, transport.producerState, None if has_files else calls]
+        protocol.connectionLost(Failure(error.ConnectionDone()))
+        output = transport.value().decode("latin-1")
+        if has_files:
+            seen.sort()
+        yield VARYING.sub("-", json.dumps([number, [len(piece) for piece in pieces][:9], state, seen, output]))
+
+
+def main():
+    reactor, folder, seed, count = sys.argv[1:]
+    reactors.install(reactor)
+    for line in answers(folder, int(seed), int(count)):
+        print(line)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Web servers answer with Couplet's steps of twisted.web as they do with Twisted's."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import unittest
+
+from kit import reactors
+from kit.cases import SUBJECT
+
+CONVERSATIONS = 1500
+
+
+def python(*arguments):
+    """The output of a Python program."""
+    ended = subprocess.run([sys.executable, "-W", "ignore", *arguments], capture_output=True, text=True, timeout=300)
+    if ended.returncode:
+        raise AssertionError(f"{arguments}: {ended.returncode}\n{ended.stderr}")
+    return ended.stdout
+
+
+class Answers(unittest.TestCase):
+    """Thousands of conversations in memory."""
+
+    def test_a_server_answers_as_under_epoll_and_its_resources_see_the_same(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder)
+            (path / "sub").mkdir()
+            for name, length in [("small.html", 6), ("empty.tar.gz", 0), ("sub/inner", 3), ("large.bin", 70_000)]:
+                (path / name).write_bytes(b"f" * length)
+                os.utime(path / name, (1_577_836_800, 1_577_836_800))
+            for seed in ("1", "2"):
+                model, subject = (
+                    python("-m", "kit.webserver", reactor, folder, seed, str(CONVERSATIONS)).splitlines()
+                    for reactor in (reactors.MODEL, SUBJECT)
+                )
+                self.assertEqual(len(model), CONVERSATIONS)
+                for ours, wanted in zip(subject, model):
+                    self.assertEqual(ours, wanted)
+
+
+class Installs(unittest.TestCase):
+    """`install(web=...)`."""
+
+    def steps(self, *lines):
+        """The modules of some steps of twisted.web, after these lines of a program."""
+        program = [*lines, "from twisted.web import server, static", "print(server.Request.process.__module__)"]
+        return python("-c", "\n".join(program)).strip()
+
+    def test_steps_are_couplets_unless_the_program_declines(self):
+        for arguments, module in [
+            ("", "couplet_twisted.web"),
+            ("web=True", "couplet_twisted.web"),
+            ("web=False", "twisted.web.server"),
+        ]:
+            line = f"import couplet_twisted; couplet_twisted.install({arguments})"
+            self.assertEqual(self.steps(line), module, arguments)
+            self.assertEqual(self.steps("from twisted.web import server", line), module, arguments)
+
+    def test_a_program_without_a_web_server_does_not_import_one(self):
+        said = python(
+            "-c", "import couplet_twisted, sys; couplet_twisted.install(); print('twisted.web' in sys.modules)"
+        )
+        self.assertEqual(said, "False\n")
+
+    def test_another_release_of_twisted_keeps_its_steps_unless_the_program_asks(self):
+        lines = ["import twisted", "twisted.version.minor = 4", "import couplet_twisted"]
+        self.assertEqual(self.steps(*lines, "couplet_twisted.install()"), "twisted.web.server")
+        self.assertEqual(self.steps(*lines, "couplet_twisted.install(web=True)"), "couplet_twisted.web")
+
+
+if __name__ == "__main__":
+    unittest.main()
