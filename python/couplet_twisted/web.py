@@ -39,7 +39,7 @@ from twisted.web.server import NOT_DONE_YET, Site, version
 from twisted.web.server import Request as SiteRequest
 from twisted.web.static import File
 
-from couplet_twisted._couplet import answer, parse_head, set_header
+from couplet_twisted._couplet import answer, parse_head, set_header, whole_answer
 
 __all__ = ["install"]
 
@@ -284,6 +284,7 @@ def _begin(self, data, end, method, target, version, length, stays, hasCookies, 
     if self._couplet_factory is not factory:
         self._couplet_factory = factory
         self._couplet_isQueued = not INonQueuedRequestFactory.providedBy(factory)
+        self._couplet_makesFiles = hasattr(getattr(self, "site", None), "getContentFile")
     request = factory(self, len(self.requests)) if self._couplet_isQueued else factory(self)
     self.requests.append(request)
     kind = _kinds[request.__class__]
@@ -298,7 +299,7 @@ def _begin(self, data, end, method, target, version, length, stays, hasCookies, 
     self.persistent = stays
     if not stays and version == b"HTTP/1.1":
         request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
-    isOurs = kind.starts and length < _LARGE_BODY and not hasattr(getattr(self, "site", None), "getContentFile")
+    isOurs = kind.starts and length < _LARGE_BODY and not self._couplet_makesFiles
     if not isOurs:
         request.gotLength(length)
     if waits:
@@ -370,7 +371,7 @@ def requestInit(self, channel, queued=_QUEUED_SENTINEL, parsePOSTFormSubmission=
         return
     self.channel = self._couplet_channel = channel
     self.transport = channel.transport
-    self.responseHeaders = Headers()
+    self._couplet_responseHeaders = Headers()
     self.queued = False if queued is _QUEUED_SENTINEL else queued
     self._parsePOSTFormSubmission = parsePOSTFormSubmission
 
@@ -381,13 +382,13 @@ def siteRequestInit(self, channel, *args, parsePOSTFormSubmission=None, **kw):
     """
     if parsePOSTFormSubmission is None:
         parsePOSTFormSubmission = channel.site._parsePOSTFormSubmission
-    if args or kw or not _writes[channel.__class__] or not _kinds[self.__class__].isLazy:
+    if len(args) > 1 or kw or not _writes[channel.__class__] or not _kinds[self.__class__].isLazy:
         Request.__init__(self, channel, *args, parsePOSTFormSubmission=parsePOSTFormSubmission, **kw)
         return
     self.channel = self._couplet_channel = channel
     self.transport = channel.transport
-    self.responseHeaders = Headers()
-    self.queued = False
+    self._couplet_responseHeaders = Headers()
+    self.queued = args[0] if args else False
     self._parsePOSTFormSubmission = parsePOSTFormSubmission
 
 
@@ -479,9 +480,8 @@ def cleanup(self):
     del self.channel
     self._couplet_isEmpty = False
     self._couplet_content = None
-    notifications = self._couplet_notifications
-    if notifications:
-        for finished in notifications:
+    if self._couplet_notifications:
+        for finished in self._couplet_notifications:
             finished.callback(None)
         self._couplet_notifications = None
 
@@ -530,7 +530,7 @@ def process(self):
         _twisted[SiteRequest, "process"](self)
         return
     self.site = site = self.channel.site
-    raw = self.responseHeaders._rawHeaders
+    raw = self._couplet_responseHeaders._rawHeaders
     raw[b"Server"] = [version]
     raw[b"Date"] = [_now()]
     self.prepath = []
@@ -588,28 +588,53 @@ def render(self, resrc):
         return
     if body is NOT_DONE_YET:
         return
+    channel = self.channel
+    headers = self._couplet_responseHeaders
     if (
         body.__class__ is not bytes
         or self.startedWriting
         or self.finished
         or self._disconnected
         or self._encoder
-        or self.responseHeaders.__class__ is not Headers
-        or not _writes[self.channel.__class__]
+        or headers.__class__ is not Headers
+        or not _writes[channel.__class__]
     ):
         _twisted[SiteRequest, "render"](self, _Rendered(resrc, lambda: body))
         return
-    raw = self.responseHeaders._rawHeaders
-    raw[b"Content-Length"] = [b"%d" % len(body)]
-    if body and self.code not in NO_BODY_CODES and not raw.get(b"Content-Type"):
-        kind = self.defaultContentType
-        if kind is not None and not set_header(raw, _names, b"Content-Type", kind):
-            self.responseHeaders.setRawHeaders(b"Content-Type", [kind])
-    if self.code in NO_BODY_CODES:
+    if self.code in NO_BODY_CODES or self.etag is not None or self.lastModified is not None or self._couplet_cookies:
+        self.setHeader(b"Content-Length", b"%d" % len(body))
         self.write(body)
+        self.finish()
+        return
+    whole = len(body) <= _TOGETHER
+    text = whole_answer(
+        self.clientproto, self.code, self.code_message, headers._rawHeaders, body, self.defaultContentType, whole
+    )
+    if text is None:
+        self.write(body)
+        self.finish()
+        return
+    self.startedWriting = 1
+    self.sentLength += len(body)
+    if whole:
+        channel.transport.write(text)
     else:
-        _send(self, _start(self), body)
-    self.finish()
+        channel.transport.writeSequence((text, body))
+    _finish(self, channel)
+
+
+def _finish(self, channel):
+    """
+    End a request whose answer has been written.
+
+    @see: L{Request.finish}
+    """
+    factory = getattr(channel, "factory", None)
+    if factory is not None:
+        factory.log(self)
+    self.finished = 1
+    if not self.queued:
+        self._cleanup()
 
 
 def resourceRender(self, request):

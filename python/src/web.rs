@@ -257,6 +257,52 @@ pub(crate) fn set_header(
     Ok(true)
 }
 
+/// Sets the headers of an answer that has this body, and returns them as one string, with the body if
+/// `is_together`. A content type that is not bytes is left to Twisted: then there is no string.
+#[pyfunction]
+#[expect(clippy::too_many_arguments, reason = "the parts of an answer")]
+pub(crate) fn whole_answer<'py>(
+    py: Python<'py>,
+    version: &[u8],
+    code: &Bound<'py, PyAny>,
+    reason: &[u8],
+    raw: &Bound<'py, PyDict>,
+    body: &[u8],
+    content_type: &Bound<'py, PyAny>,
+    is_together: bool,
+) -> PyResult<Option<Bound<'py, PyBytes>>> {
+    let mut length = Vec::with_capacity(8);
+    push_number(&mut length, body.len(), 10);
+    let length = PyList::new(py, [PyBytes::new(py, &length)])?;
+    raw.set_item(interned(py, &CONTENT_LENGTH, b"Content-Length"), length)?;
+    let name = interned(py, &CONTENT_TYPE, b"Content-Type");
+    let has_type = match raw.get_item(name)? {
+        Some(values) => values.is_truthy()?,
+        None => false,
+    };
+    if !has_type && !body.is_empty() && !content_type.is_none() {
+        let is_sound = |text: &Bound<'_, PyBytes>| !text.as_bytes().iter().any(|b| matches!(b, b'\r' | b'\n'));
+        match content_type.cast_exact::<PyBytes>().ok().filter(|text| is_sound(text)) {
+            Some(text) => raw.set_item(name, PyList::new(py, [text])?)?,
+            None => return Ok(None),
+        }
+    }
+    let body = if is_together { body } else { b"" };
+    answer(py, version, code, reason, raw, body, false).map(Some)
+}
+
+static CONTENT_LENGTH: PyOnceLock<Py<PyBytes>> = PyOnceLock::new();
+static CONTENT_TYPE: PyOnceLock<Py<PyBytes>> = PyOnceLock::new();
+
+/// Bytes that exist once.
+fn interned<'py>(
+    py: Python<'py>,
+    all: &'static PyOnceLock<Py<PyBytes>>,
+    text: &[u8],
+) -> &'py Bound<'py, PyBytes> {
+    all.get_or_init(py, || PyBytes::new(py, text).unbind()).bind(py)
+}
+
 /// The head of an answer and the beginning of its body, as one string; the body as a chunk if it is `chunked`.
 #[pyfunction]
 pub(crate) fn answer<'py>(
