@@ -43,7 +43,7 @@ def install(asyncio=False, web=None):
         Twisted's asyncio reactor. Otherwise it counts as running only in asyncio's own callbacks.
 
     @param web: Whether the most frequent steps of C{twisted.web}'s servers are Couplet's: see
-        L{couplet_twisted.web}. L{None}: if this release of Twisted was tested with them.
+        C{couplet_twisted._web}. L{None}: if this release of Twisted was tested with them.
 
     @raise twisted.internet.error.ReactorAlreadyInstalledError: if a reactor is already installed.
     """
@@ -78,6 +78,6 @@ def _isTested():
 
 
 def _web():
-    from couplet_twisted.web import install
+    from couplet_twisted._web import install
 
     install()

@@ -51,8 +51,8 @@ class Installs(unittest.TestCase):
 
     def test_steps_are_couplets_unless_the_program_declines(self):
         for arguments, module in [
-            ("", "couplet_twisted.web"),
-            ("web=True", "couplet_twisted.web"),
+            ("", "couplet_twisted._web"),
+            ("web=True", "couplet_twisted._web"),
             ("web=False", "twisted.web.server"),
         ]:
             line = f"import couplet_twisted; couplet_twisted.install({arguments})"
@@ -68,7 +68,7 @@ class Installs(unittest.TestCase):
     def test_another_release_of_twisted_keeps_its_steps_unless_the_program_asks(self):
         lines = ["import twisted", "twisted.version.minor = 4", "import couplet_twisted"]
         self.assertEqual(self.steps(*lines, "couplet_twisted.install()"), "twisted.web.server")
-        self.assertEqual(self.steps(*lines, "couplet_twisted.install(web=True)"), "couplet_twisted.web")
+        self.assertEqual(self.steps(*lines, "couplet_twisted.install(web=True)"), "couplet_twisted._web")
 
 
 if __name__ == "__main__":

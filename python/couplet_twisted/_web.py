@@ -89,36 +89,21 @@ _Received.__name__ = _Received.__qualname__ = Headers.__name__
 
 class _Lazy:
     """
-    An attribute that is made on first use.
+    An attribute that is made on first use. From then on, or once it is set, it is the instance's own.
     """
 
     def __init__(self, name, make, default=None):
         self.name = name
-        self.stored = f"_couplet_{name}"
         self.make = make
         self.default = default
 
     def __get__(self, request, owner):
         if request is None:
             return self.default
-        value = getattr(request, self.stored)
-        if value is None:
-            # Requests whose state was copied have it there.
-            value = request.__dict__.get(self.name)
-            if value is None:
-                value = self.make(request)
-            setattr(request, self.stored, value)
-        return value
-
-    def __set__(self, request, value):
-        setattr(request, self.stored, value)
-
-    def __delete__(self, request):
-        delattr(request, self.stored)
-
-    def put_in(self, cls):
-        setattr(cls, self.stored, None)
-        setattr(cls, self.name, self)
+        made = self.make(request)
+        if made is not None:
+            setattr(request, self.name, made)
+        return made
 
 
 def _content(request):
@@ -143,7 +128,6 @@ _LAZY = [
     _Lazy("client", lambda request: request._couplet_channel.getPeer()),
     _Lazy("host", lambda request: request._couplet_channel.getHost()),
     _Lazy("requestHeaders", lambda request: Headers()),
-    _Lazy("responseHeaders", lambda request: Headers()),
     _Lazy("received_cookies", lambda request: {}),
     _Lazy("cookies", lambda request: []),
     _Lazy("content", _content),
@@ -195,6 +179,8 @@ class _Kind:
 
     @ivar isLazy: Whether its attributes are made on first use.
 
+    @ivar begins: Whether it has no attributes of its own when it begins.
+
     @ivar starts: Whether the channel may leave out what a request without a body and cookies does not need.
 
     @ivar processes: Whether it is processed as Twisted's are.
@@ -204,6 +190,7 @@ class _Kind:
 
     def __init__(self, cls):
         self.isLazy = _has(cls, Request, *(lazy.name for lazy in _LAZY))
+        self.begins = _has(cls, Request, "__init__") or _has(cls, SiteRequest, "__init__")
         self.starts = self.isLazy and _has(cls, Request, "parseCookies", "handleContentChunk")
         self.starts = self.starts and (_has(cls, Request, "gotLength") or _has(cls, SiteRequest, "gotLength"))
         self.processes = self.isLazy and _has(cls, SiteRequest, "setHeader")
@@ -288,8 +275,8 @@ def _begin(self, data, end, method, target, version, length, stays, hasCookies, 
     request = factory(self, len(self.requests)) if self._couplet_isQueued else factory(self)
     self.requests.append(request)
     kind = _kinds[request.__class__]
-    if kind.isLazy and request._couplet_requestHeaders is None:
-        request._couplet_requestHeaders = _Received(fields)
+    if kind.isLazy and (kind.begins or "requestHeaders" not in request.__dict__):
+        request.requestHeaders = _Received(fields)
     else:
         for name, values in fields.raw().items():
             for value in values:
@@ -371,7 +358,7 @@ def requestInit(self, channel, queued=_QUEUED_SENTINEL, parsePOSTFormSubmission=
         return
     self.channel = self._couplet_channel = channel
     self.transport = channel.transport
-    self._couplet_responseHeaders = Headers()
+    self.responseHeaders = Headers()
     self.queued = False if queued is _QUEUED_SENTINEL else queued
     self._parsePOSTFormSubmission = parsePOSTFormSubmission
 
@@ -387,7 +374,7 @@ def siteRequestInit(self, channel, *args, parsePOSTFormSubmission=None, **kw):
         return
     self.channel = self._couplet_channel = channel
     self.transport = channel.transport
-    self._couplet_responseHeaders = Headers()
+    self.responseHeaders = Headers()
     self.queued = args[0] if args else False
     self._parsePOSTFormSubmission = parsePOSTFormSubmission
 
@@ -450,8 +437,9 @@ def _start(self):
             raw[b"Last-Modified"] = [datetimeToString(self.lastModified)]
     if self.etag is not None:
         headers.setRawHeaders(b"ETag", [self.etag])
-    if self._couplet_cookies:
-        headers.setRawHeaders(b"Set-Cookie", self._couplet_cookies)
+    cookies = self.__dict__.get("cookies")
+    if cookies:
+        headers.setRawHeaders(b"Set-Cookie", cookies)
     return raw
 
 
@@ -476,14 +464,13 @@ def cleanup(self):
     if self.producer or not self._couplet_isEmpty:
         _twisted[Request, "_cleanup"](self)
         return
+    own = self.__dict__
     self.channel.requestDone(self)
-    del self.channel
+    del own["channel"]
     self._couplet_isEmpty = False
-    self._couplet_content = None
-    if self._couplet_notifications:
-        for finished in self._couplet_notifications:
-            finished.callback(None)
-        self._couplet_notifications = None
+    own.pop("content", None)
+    for finished in own.pop("notifications", ()):
+        finished.callback(None)
 
 
 def getHeader(self, key):
@@ -530,7 +517,7 @@ def process(self):
         _twisted[SiteRequest, "process"](self)
         return
     self.site = site = self.channel.site
-    raw = self._couplet_responseHeaders._rawHeaders
+    raw = self.responseHeaders._rawHeaders
     raw[b"Server"] = [version]
     raw[b"Date"] = [_now()]
     self.prepath = []
@@ -589,7 +576,7 @@ def render(self, resrc):
     if body is NOT_DONE_YET:
         return
     channel = self.channel
-    headers = self._couplet_responseHeaders
+    headers = self.responseHeaders
     if (
         body.__class__ is not bytes
         or self.startedWriting
@@ -601,7 +588,7 @@ def render(self, resrc):
     ):
         _twisted[SiteRequest, "render"](self, _Rendered(resrc, lambda: body))
         return
-    if self.code in NO_BODY_CODES or self.etag is not None or self.lastModified is not None or self._couplet_cookies:
+    if self.code in NO_BODY_CODES or self.etag is not None or self.lastModified is not None or "cookies" in self.__dict__:
         self.setHeader(b"Content-Length", b"%d" % len(body))
         self.write(body)
         self.finish()
@@ -755,7 +742,7 @@ def getStateToCopyFor(self, issuer):
     @see: L{SiteRequest.getStateToCopyFor}
     """
     for lazy in [*_LAZY, _CACHE]:
-        self.__dict__[lazy.name] = getattr(self, lazy.name)
+        getattr(self, lazy.name)
     state = _twisted[SiteRequest, "getStateToCopyFor"](self, issuer)
     return {name: value for name, value in state.items() if not name.startswith("_couplet_")}
 
@@ -792,8 +779,8 @@ def install():
         setattr(cls, name, step)
     for lazy in _LAZY:
         lazy.default = Request.__dict__.get(lazy.name)
-        lazy.put_in(Request)
-    _CACHE.put_in(SiteRequest)
+        setattr(Request, lazy.name, lazy)
+    SiteRequest._adapterCache = _CACHE
     # Programs have few content types, and each takes longer to parse than a request.
     http._parseContentType = functools.lru_cache(256)(http._parseContentType)
     Request._couplet_isEmpty = False
