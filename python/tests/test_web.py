@@ -10,7 +10,7 @@ import unittest
 from kit import reactors
 from kit.cases import SUBJECT
 
-CONVERSATIONS = 1500
+CONVERSATIONS = 700
 
 
 def python(*arguments):
