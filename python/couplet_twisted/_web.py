@@ -54,6 +54,9 @@ _SMALL_FILE = 65536
 # Bodies of requests from this size on are written to a file, as by Twisted.
 _LARGE_BODY = 100_000
 
+# Classes that are remembered: programs have few.
+_MOST_KINDS = 1000
+
 # Twisted's own methods, by their class and name.
 _twisted = {}
 
@@ -145,6 +148,8 @@ class _Kinds(dict):
         self._find = find
 
     def __missing__(self, cls):
+        if len(self) >= _MOST_KINDS:
+            self.clear()
         found = self[cls] = self._find(cls)
         return found
 
@@ -294,6 +299,7 @@ def _begin(self, data, end, method, target, version, length, stays, hasCookies, 
     self.line_mode = 0
     body, rest = (data[end : end + length], data[end + length :]) if length else (b"", data[end:])
     if length and (not isOurs or len(body) < length):
+        self.resetTimeout()
         self._command, self._path, self._version = method, target, version
         self._HTTPChannel__first_line = 0
         self.length = length
