@@ -15,6 +15,7 @@ import stat
 import time
 from io import BytesIO
 
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from twisted.web import http, server
@@ -25,8 +26,10 @@ from twisted.web.http import (
     NO_BODY_CODES,
     OK,
     HTTPChannel,
+    HTTPFactory,
     Request,
     _IdentityTransferDecoder,
+    combinedLogFormatter,
     datetimeToString,
     parse_qs,
     toChunk,
@@ -39,7 +42,7 @@ from twisted.web.server import NOT_DONE_YET, Site, version
 from twisted.web.server import Request as SiteRequest
 from twisted.web.static import File
 
-from couplet_twisted._couplet import answer, parse_head, set_header, whole_answer
+from couplet_twisted._couplet import answer, combined_line, parse_head, set_header, whole_answer
 
 __all__ = ["install"]
 
@@ -498,6 +501,32 @@ def setHeader(self, name, value):
         headers.setRawHeaders(name, [value])
 
 
+def log(self, request):
+    """
+    @see: L{HTTPFactory.log}
+    """
+    logFile = self._logFile
+    if logFile is None:
+        return
+    if self._logFormatter is not combinedLogFormatter or not _kinds[request.__class__].isLazy:
+        _twisted[HTTPFactory, "log"](self, request)
+        return
+    address = request.getClientAddress()
+    logFile.write(
+        combined_line(
+            address.host if isinstance(address, (IPv4Address, IPv6Address)) else "-",
+            str(self._logDateTime),
+            request.method,
+            request.uri,
+            request.clientproto,
+            request.code,
+            request.sentLength,
+            request.getHeader(b"referer"),
+            request.getHeader(b"user-agent"),
+        )
+    )
+
+
 # The requests and the resources of a site.
 
 _date = (0, b"")
@@ -762,6 +791,7 @@ _STEPS = [
     (Request, "_cleanup", cleanup),
     (Request, "getHeader", getHeader),
     (Request, "setHeader", setHeader),
+    (HTTPFactory, "log", log),
     (SiteRequest, "__init__", siteRequestInit),
     (SiteRequest, "process", process),
     (SiteRequest, "render", render),

@@ -362,3 +362,64 @@ fn push_number(text: &mut Vec<u8>, number: usize, base: usize) {
     }
     text[at..].reverse();
 }
+
+/// A line of the combined log format, as Twisted's `combinedLogFormatter` makes it; `None` as a text is `-`.
+#[pyfunction]
+#[expect(clippy::too_many_arguments, reason = "the fields of the format")]
+pub(crate) fn combined_line(
+    ip: &str,
+    timestamp: &str,
+    method: &[u8],
+    uri: &[u8],
+    protocol: &[u8],
+    code: u32,
+    length: usize,
+    referrer: Option<&[u8]>,
+    agent: Option<&[u8]>,
+) -> String {
+    let mut line = String::with_capacity(160 + uri.len());
+    line.push('"');
+    escape(ip.as_bytes(), &mut line);
+    line.push_str("\" - - ");
+    line.push_str(timestamp);
+    line.push_str(" \"");
+    for (part, end) in [(method, " "), (uri, " "), (protocol, "\" ")] {
+        escape(part, &mut line);
+        line.push_str(end);
+    }
+    let mut numbers = Vec::with_capacity(24);
+    push_number(&mut numbers, code as usize, 10);
+    numbers.push(b' ');
+    match length {
+        0 => numbers.push(b'-'),
+        length => push_number(&mut numbers, length, 10),
+    }
+    line.extend(numbers.into_iter().map(char::from));
+    for part in [referrer, agent] {
+        line.push_str(" \"");
+        escape(part.filter(|part| !part.is_empty()).unwrap_or(b"-"), &mut line);
+        line.push('"');
+    }
+    line.push('\n');
+    line
+}
+
+/// Appends bytes as Python would write them between double quotes.
+fn escape(bytes: &[u8], line: &mut String) {
+    for &byte in bytes {
+        match byte {
+            b'\\' => line.push_str("\\\\"),
+            b'"' => line.push_str("\\\""),
+            b'\t' => line.push_str("\\t"),
+            b'\n' => line.push_str("\\n"),
+            b'\r' => line.push_str("\\r"),
+            b' '..=b'~' => line.push(char::from(byte)),
+            _ => {
+                line.push_str("\\x");
+                for digit in [byte >> 4, byte & 15] {
+                    line.push(char::from(b"0123456789abcdef"[usize::from(digit)]));
+                }
+            }
+        }
+    }
+}

@@ -18,6 +18,8 @@ PIECES = [
     b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n",
     b"HEAD /show HTTP/1.1\r\nHost: a\r\n\r\n",
     b"GET /show HTTP/1.0\r\n\r\n",
+    b"GET /'it's%22\"\\ HTTP/1.1\r\nReferer: a'b\"c\\d\xff\te\r\nUser-Agent: \r\n\r\n",
+    b"GET /it's HTTP/1.1\r\nReferer: x\r\nUser-Agent: \\'\r\n\r\n",
     b"GET /show HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
     b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n",
     b"GET / HTTP/1.1\r\nConnection: Keep-Alive, close\r\nconnection: x\r\n\r\n",
@@ -253,9 +255,10 @@ def site(folder, clock, seen):
     ]:
         root.putChild(name.encode(), child)
     made = server.Site(root, reactor=clock)
-    made.log = lambda request: seen.append(["logged", repr((request.method, request.code, request.sentLength))])
     made.displayTracebacks = False
     made.doStart()
+    made._logFile = unittest.mock.Mock(write=lambda line: seen.append(["logged", line]))
+    made._logDateTime = "[-]"
     return made
 
 
