@@ -29,7 +29,7 @@ from twisted.logger import Logger, LogLevel
 from twisted.python import context, log
 from twisted.python.failure import Failure
 
-from couplet_twisted import _couplet, tcp, udp, unix
+from couplet_twisted import _couplet, tcp, unix
 from couplet_twisted.eventloop import EventLoop
 
 
@@ -485,34 +485,6 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
         c = unix.Connector(address, factory, timeout, self, checkPID)
         c.connect()
         return c
-
-    def listenUDP(self, port, protocol, interface="", maxPacketSize=8192):
-        """
-        @see: L{twisted.internet.interfaces.IReactorUDP.listenUDP}
-        """
-        p = udp.Port(port, protocol, interface, maxPacketSize, self)
-        p.startListening()
-        return p
-
-    def listenMulticast(self, port, protocol, interface="", maxPacketSize=8192, listenMultiple=False):
-        """
-        @see: L{twisted.internet.interfaces.IReactorMulticast.listenMulticast}
-        """
-        p = udp.MulticastPort(port, protocol, interface, maxPacketSize, self, listenMultiple)
-        p.startListening()
-        return p
-
-    def adoptDatagramPort(self, fileDescriptor, addressFamily, protocol, maxPacketSize=8192):
-        """
-        @see: L{twisted.internet.interfaces.IReactorSocket.adoptDatagramPort}
-        """
-        if addressFamily not in (socket.AF_INET, socket.AF_INET6):
-            raise UnsupportedAddressFamily(addressFamily)
-        p = udp.Port._fromListeningDescriptor(
-            self, fileDescriptor, addressFamily, protocol, maxPacketSize=maxPacketSize
-        )
-        p.startListening()
-        return p
 
     def adoptStreamPort(self, fileDescriptor, addressFamily, factory):
         """

@@ -5,7 +5,6 @@
 
 mod bridge;
 mod connection;
-mod datagrams;
 mod descriptor;
 mod framing;
 mod logging;
@@ -37,7 +36,6 @@ fn _couplet(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<looping::Loop>()?;
     module.add_class::<connection::Connection>()?;
     module.add_class::<port::Port>()?;
-    module.add_class::<datagrams::Datagrams>()?;
     module.add_class::<framing::Framing>()?;
     module.add_class::<framing::Messages>()?;
     module.add_class::<watch::Watch>()?;

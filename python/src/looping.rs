@@ -15,7 +15,6 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::connection::Connection;
-use crate::datagrams::Datagrams;
 use crate::descriptor::Descriptor;
 use crate::port::Port;
 use crate::seat::Seat;
@@ -385,17 +384,6 @@ impl Loop {
     /// Adopts a connected socket that Python has detached.
     fn adopt(&self, connection: Bound<'_, Connection>, descriptor: Descriptor) -> PyResult<()> {
         Connection::adopt(&connection, &self.0, descriptor)
-    }
-
-    /// Receives datagrams of up to so many bytes from a duplicate of this socket.
-    fn receive(
-        &self,
-        py: Python<'_>,
-        descriptor: Descriptor,
-        size: usize,
-        received: Py<PyAny>,
-    ) -> PyResult<Datagrams> {
-        Datagrams::receive(py, &self.0, &descriptor, size, received)
     }
 
     /// Accepts connections from a duplicate of this listening socket.

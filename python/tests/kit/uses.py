@@ -19,7 +19,7 @@ def install():
     """Starts to record uses in `used`."""
     from twisted.internet._signals import _FDWaker, _SocketWaker
 
-    from couplet_twisted import reactor, tcp, udp, unix
+    from couplet_twisted import reactor, tcp, unix
 
     def stream(*_):
         used.add("stream")
@@ -30,6 +30,6 @@ def install():
             used.add("watch")
 
     # `unix.Server` is a subclass of `tcp.Server`.
-    for kind in (tcp.Server, tcp.Client, tcp.Port, unix.Client, unix.Port, udp.Port, udp.MulticastPort):
+    for kind in (tcp.Server, tcp.Client, tcp.Port, unix.Client, unix.Port):
         _noting(kind, "__init__", stream)
     _noting(reactor.CoupletReactor, "_add", watch)
