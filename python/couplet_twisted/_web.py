@@ -529,6 +529,8 @@ def log(self, request):
 
 # The requests and the resources of a site.
 
+_dateOf = functools.lru_cache(4096)(datetimeToString)
+
 _date = (0, b"")
 
 
@@ -623,14 +625,25 @@ def render(self, resrc):
     ):
         _twisted[SiteRequest, "render"](self, _Rendered(resrc, lambda: body))
         return
-    if self.code in NO_BODY_CODES or self.etag is not None or self.lastModified is not None or "cookies" in self.__dict__:
+    raw = headers._rawHeaders
+    when = self.lastModified
+    if (
+        self.code in NO_BODY_CODES
+        or self.etag is not None
+        or "cookies" in self.__dict__
+        # Its header comes after these.
+        or when is not None
+        and not (b"Content-Type" in raw and b"Content-Length" in raw and b"Last-Modified" not in raw)
+    ):
         self.setHeader(b"Content-Length", b"%d" % len(body))
         self.write(body)
         self.finish()
         return
+    if when is not None:
+        raw[b"Last-Modified"] = [_dateOf(when)]
     whole = len(body) <= _TOGETHER
     text = whole_answer(
-        self.clientproto, self.code, self.code_message, headers._rawHeaders, body, self.defaultContentType, whole
+        self.clientproto, self.code, self.code_message, raw, body, self.defaultContentType, whole
     )
     if text is None:
         self.write(body)
@@ -696,16 +709,13 @@ def getChild(self, path, request):
     """
     if path.__class__ is not bytes or not _folders[self.__class__] or not _PLAIN_NAME(path):
         return _twisted[File, "getChild"](self, path, request)
-    self.restat(reraise=False)
-    if not self.isdir():
-        return self.childNotFound
     name = path.decode("ascii")
     full = os.path.join(self.path, name)
     try:
         info = os.stat(full)
     except OSError:
         return _twisted[File, "getChild"](self, path, request)
-    if self.processors.get(os.path.splitext(name)[1]):
+    if self.processors and self.processors.get(os.path.splitext(name)[1]):
         return _twisted[File, "getChild"](self, path, request)
     cls = self.__class__
     file = cls.__new__(cls)
@@ -739,8 +749,11 @@ def _read(file, request):
     if file.alwaysCreate or request.getHeader(b"range") is not None:
         return None
     try:
-        with open(file.path, "rb", buffering=0) as opened:
-            content = opened.read(_SMALL_FILE + 1)
+        number = os.open(file.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            content = os.read(number, info.st_size + 1)
+        finally:
+            os.close(number)
     except OSError:
         return None
     if len(content) != info.st_size:

@@ -297,7 +297,12 @@ def answers(folder, seed, count):
         for piece in pieces:
             if transport.disconnecting:
                 break
-            protocol.dataReceived(piece)
+            try:
+                protocol.dataReceived(piece)
+            except Exception as error:
+                # The transport would end the connection.
+                seen.append(["raised", repr(error)])
+                break
             finish_files()
             if generator.random() < 0.2:
                 clock.advance(1)
