@@ -65,6 +65,7 @@ def install(asyncio=False, web=None):
         from couplet_twisted.later import once
 
         once("twisted.web.server", _web)
+        once("twisted.web.static", _webfiles)
     return reactor
 
 
@@ -79,5 +80,11 @@ def _isTested():
 
 def _web():
     from couplet_twisted._web import install
+
+    install()
+
+
+def _webfiles():
+    from couplet_twisted._webfiles import install
 
     install()

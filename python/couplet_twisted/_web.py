@@ -9,9 +9,6 @@ channel, a request or a resource whose class overrides one of Twisted's steps ta
 
 import functools
 import inspect
-import os
-import re
-import stat
 import time
 from io import BytesIO
 
@@ -22,9 +19,7 @@ from twisted.web import http, server
 from twisted.web.error import UnsupportedMethod
 from twisted.web.http import (
     _QUEUED_SENTINEL,
-    CACHED,
     NO_BODY_CODES,
-    OK,
     HTTPChannel,
     HTTPFactory,
     Request,
@@ -40,19 +35,15 @@ from twisted.web.iweb import INonQueuedRequestFactory
 from twisted.web.resource import Resource, _IEncodingResource, getChildForRequest
 from twisted.web.server import NOT_DONE_YET, Site, version
 from twisted.web.server import Request as SiteRequest
-from twisted.web.static import File
 
 from couplet_twisted._couplet import answer, combined_line, parse_head, set_header, whole_answer
 
-__all__ = ["install"]
+__all__ = ["Kinds", "has", "install", "readers", "replace"]
 
 _names = _nameEncoder._canonicalHeaderCache
 
 # Answers up to this size leave with their headers as one string.
 _TOGETHER = 16384
-
-# Files up to this size are read at once. Twisted reads files in pieces of this size.
-_SMALL_FILE = 65536
 
 # Bodies of requests from this size on are written to a file, as by Twisted.
 _LARGE_BODY = 100_000
@@ -142,7 +133,7 @@ _LAZY = [
 _CACHE = _Lazy("_adapterCache", lambda request: {})
 
 
-class _Kinds(dict):
+class Kinds(dict):
     """
     What is known of each class, found at its first use.
     """
@@ -157,7 +148,7 @@ class _Kinds(dict):
         return found
 
 
-def _has(cls, base, *names):
+def has(cls, base, *names):
     """
     Whether a class has these attributes of a base class.
     """
@@ -167,12 +158,12 @@ def _has(cls, base, *names):
 
 
 # Whether a channel writes as Twisted's does.
-_writes = _Kinds(lambda cls: _has(cls, HTTPChannel, "writeHeaders", "write", "writeSequence"))
+_writes = Kinds(lambda cls: has(cls, HTTPChannel, "writeHeaders", "write", "writeSequence"))
 
 # Whether it also reads like that.
-_reads = _Kinds(
+_reads = Kinds(
     lambda cls: _writes[cls]
-    and _has(
+    and has(
         cls,
         HTTPChannel,
         *"lineReceived headerReceived allHeadersReceived allContentReceived checkPersistence rawDataReceived".split(),
@@ -197,15 +188,15 @@ class _Kind:
     """
 
     def __init__(self, cls):
-        self.isLazy = _has(cls, Request, *(lazy.name for lazy in _LAZY))
-        self.begins = _has(cls, Request, "__init__") or _has(cls, SiteRequest, "__init__")
-        self.starts = self.isLazy and _has(cls, Request, "parseCookies", "handleContentChunk")
-        self.starts = self.starts and (_has(cls, Request, "gotLength") or _has(cls, SiteRequest, "gotLength"))
-        self.processes = self.isLazy and _has(cls, SiteRequest, "setHeader")
-        self.answers = self.processes and _has(cls, SiteRequest, "write", "finish", "_cleanup")
+        self.isLazy = has(cls, Request, *(lazy.name for lazy in _LAZY))
+        self.begins = has(cls, Request, "__init__") or has(cls, SiteRequest, "__init__")
+        self.starts = self.isLazy and has(cls, Request, "parseCookies", "handleContentChunk")
+        self.starts = self.starts and (has(cls, Request, "gotLength") or has(cls, SiteRequest, "gotLength"))
+        self.processes = self.isLazy and has(cls, SiteRequest, "setHeader")
+        self.answers = self.processes and has(cls, SiteRequest, "write", "finish", "_cleanup")
 
 
-_kinds = _Kinds(_Kind)
+_kinds = Kinds(_Kind)
 
 
 # The channel.
@@ -529,6 +520,9 @@ def log(self, request):
 
 # The requests and the resources of a site.
 
+# For a class of resources: a function that reads its content for a request, or returns None.
+readers = Kinds(lambda cls: None)
+
 _dateOf = functools.lru_cache(4096)(datetimeToString)
 
 _date = (0, b"")
@@ -599,7 +593,8 @@ def render(self, resrc):
         _twisted[SiteRequest, "render"](self, resrc)
         return
     try:
-        body = _read(resrc, self) if _files[resrc.__class__] else None
+        read = readers[resrc.__class__]
+        body = read(resrc, self) if read else None
         if body is None:
             body = resrc.render(self)
     except UnsupportedMethod as error:
@@ -684,98 +679,6 @@ def resourceRender(self, request):
 _RENDERERS = {method.encode(): f"render_{method}" for method in ("GET", "POST", "HEAD", "PUT", "DELETE")}
 
 
-# Whether a class of files reads them as Twisted's does.
-_files = _Kinds(
-    lambda cls: _has(
-        cls,
-        File,
-        *"render render_GET openForReading open getFileSize getsize makeProducer _setContentHeaders restat".split(),
-        *"exists isdir basename getModificationTime contentTypes contentEncodings".split(),
-    )
-)
-
-# Whether it also makes the files in a folder like that.
-_folders = _Kinds(
-    lambda cls: _files[cls]
-    and _has(cls, File, *"__init__ __new__ __setattr__ getChild child clonePath createSimilarFile splitext".split())
-)
-
-_PLAIN_NAME = re.compile(rb"[A-Za-z0-9_][A-Za-z0-9_.-]*").fullmatch
-
-
-def getChild(self, path, request):
-    """
-    @see: L{File.getChild}
-    """
-    if path.__class__ is not bytes or not _folders[self.__class__] or not _PLAIN_NAME(path):
-        return _twisted[File, "getChild"](self, path, request)
-    name = path.decode("ascii")
-    full = os.path.join(self.path, name)
-    try:
-        info = os.stat(full)
-    except OSError:
-        return _twisted[File, "getChild"](self, path, request)
-    if self.processors and self.processors.get(os.path.splitext(name)[1]):
-        return _twisted[File, "getChild"](self, path, request)
-    cls = self.__class__
-    file = cls.__new__(cls)
-    file.children = {}
-    file.path = full
-    file.alwaysCreate = False
-    file.defaultType = self.defaultType
-    file.ignoredExts = list(self.ignoredExts)
-    file.registry = self.registry
-    file.processors = self.processors
-    file.indexNames = self.indexNames[:]
-    file.childNotFound = self.childNotFound
-    file._couplet_stat = info
-    return file
-
-
-def _read(file, request):
-    """
-    Read a small file for a request, as L{File.render_GET} does.
-
-    @return: Its content; C{b""} if the client has it; L{None} if Twisted is to decide.
-    """
-    info, file._couplet_stat = file._couplet_stat, None
-    if info is None:
-        file.restat(False)
-        info = file._statinfo
-    else:
-        file._statinfo = info
-    if request.method != b"GET" or info is None or not stat.S_ISREG(info.st_mode) or info.st_size > _SMALL_FILE:
-        return None
-    if file.alwaysCreate or request.getHeader(b"range") is not None:
-        return None
-    try:
-        number = os.open(file.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            content = os.read(number, info.st_size + 1)
-        finally:
-            os.close(number)
-    except OSError:
-        return None
-    if len(content) != info.st_size:
-        return None
-    if file.type is None:
-        root, extension = os.path.splitext(os.path.basename(file.path))
-        extension = extension.lower()
-        file.encoding = file.contentEncodings.get(extension)
-        if file.encoding is not None:
-            extension = os.path.splitext(root)[1].lower()
-        file.type = file.contentTypes.get(extension, file.defaultType)
-    request.setHeader(b"accept-ranges", b"bytes")
-    if request.setLastModified(info.st_mtime) is CACHED:
-        return b""
-    request.setHeader(b"content-length", b"%d" % len(content))
-    for name, value in ((b"content-type", file.type), (b"content-encoding", file.encoding)):
-        if value:
-            request.setHeader(name, value.encode("ascii") if value.__class__ is str else value)
-    request.setResponseCode(OK)
-    return content
-
-
 def getResourceFor(self, request):
     """
     @see: L{Site.getResourceFor}
@@ -811,8 +714,20 @@ _STEPS = [
     (SiteRequest, "getStateToCopyFor", getStateToCopyFor),
     (Site, "getResourceFor", getResourceFor),
     (Resource, "render", resourceRender),
-    (File, "getChild", getChild),
 ]
+
+
+def replace(cls, name, step):
+    """
+    Replace a method of Twisted's.
+
+    @return: Twisted's.
+    """
+    original = _twisted[cls, name] = cls.__dict__[name]
+    step.__name__ = name
+    step.__qualname__ = f"{cls.__qualname__}.{name}"
+    setattr(cls, name, step)
+    return original
 
 
 def install():
@@ -822,10 +737,7 @@ def install():
     if _twisted:
         return
     for cls, name, step in _STEPS:
-        _twisted[cls, name] = cls.__dict__[name]
-        step.__name__ = name
-        step.__qualname__ = f"{cls.__qualname__}.{name}"
-        setattr(cls, name, step)
+        replace(cls, name, step)
     for lazy in _LAZY:
         lazy.default = Request.__dict__.get(lazy.name)
         setattr(Request, lazy.name, lazy)
@@ -836,4 +748,3 @@ def install():
     Request._couplet_query = None
     HTTPChannel._couplet_factory = None
     HTTPChannel._couplet_isStarting = False
-    File._couplet_stat = None

@@ -59,6 +59,13 @@ class Installs(unittest.TestCase):
             self.assertEqual(self.steps(line), module, arguments)
             self.assertEqual(self.steps("from twisted.web import server", line), module, arguments)
 
+    def test_modules_of_the_web_may_be_imported_in_any_order(self):
+        for first in ("static", "server", "resource", "http", "client", "vhost", "proxy", "wsgi", "util", "distrib"):
+            line = f"import couplet_twisted; couplet_twisted.install(); import twisted.web.{first}"
+            self.assertEqual(self.steps(line), "couplet_twisted._web", first)
+            said = python("-c", f"{line}\nfrom twisted.web import static; print(static.File.getChild.__module__)")
+            self.assertEqual(said.strip(), "couplet_twisted._webfiles", first)
+
     def test_a_program_without_a_web_server_does_not_import_one(self):
         said = python(
             "-c", "import couplet_twisted, sys; couplet_twisted.install(); print('twisted.web' in sys.modules)"

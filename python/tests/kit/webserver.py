@@ -258,6 +258,8 @@ def site(folder, clock, seen):
     made.displayTracebacks = False
     made.doStart()
     made._logFile = unittest.mock.Mock(write=lambda line: seen.append(["logged", line]))
+    # Files are logged in other turns.
+    made._logDateTimeCall.cancel()
     made._logDateTime = "[-]"
     return made
 
@@ -282,8 +284,8 @@ def answers(folder, seed, count):
         while turns:
             turns.pop()()
 
-    generator = random.Random(seed)
     for number in range(count):
+        generator = random.Random(f"{seed} {number}")
         clock, seen = task.Clock(), []
         # Twisted sends a file in later turns, and Couplet a small one at once: the order of what is seen differs.
         has_files = number % 3 == 0
@@ -299,9 +301,10 @@ def answers(folder, seed, count):
                 break
             try:
                 protocol.dataReceived(piece)
-            except Exception as error:
-                # The transport would end the connection.
-                seen.append(["raised", repr(error)])
+            except Exception as raised:
+                # The transport would end the connection. A request after a file may be read in a later turn.
+                if not has_files:
+                    seen.append(["raised", repr(raised)])
                 break
             finish_files()
             if generator.random() < 0.2:
