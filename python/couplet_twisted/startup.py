@@ -1,13 +1,20 @@
 """
-Couplet's reactor for programs that import L{twisted.internet.reactor} before anything can install one. The import
-installs Couplet's reactor instead of Twisted's default.
+Hooks for imports of Twisted's modules.
+
+Some programs import L{twisted.internet.reactor} before anything can install a reactor. The import then installs
+Couplet's reactor instead of Twisted's default.
+
+Twisted has no way to extend twistd's options: it loads plugins after it has parsed them. The import of
+L{twisted.scripts.twistd} then adds those of L{couplet_twisted.twistd}.
 """
 
+import importlib.machinery
 import importlib.util
 import os
 import sys
 
 _REACTOR = "twisted.internet.reactor"
+_TWISTD = "twisted.scripts.twistd"
 
 VARIABLE = "TWISTED_REACTOR"
 
@@ -51,6 +58,36 @@ def prepare(asked):
         sys.meta_path.insert(0, _Installing(asked))
 
 
+class _Extending:
+    """
+    Finds twistd's module, and has the import extend it.
+    """
+
+    def find_spec(self, name, path=None, target=None):
+        if name != _TWISTD:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        if spec is not None:
+            plain = spec.loader.exec_module
+
+            def exec_module(module):
+                plain(module)
+                from couplet_twisted import twistd
+
+                twistd.extend(module)
+
+            spec.loader.exec_module = exec_module
+        return spec
+
+
+def extend():
+    """
+    Let twistd accept C{--workers}. A C{.pth} file of the package calls this if the command line has that option.
+    """
+    if not any(isinstance(finder, _Extending) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Extending())
+
+
 def environ():
     """
     Select Couplet's reactor for the Python programs that this one starts.
@@ -58,4 +95,4 @@ def environ():
     os.environ[VARIABLE] = "couplet"
 
 
-__all__ = ["VARIABLE", "environ", "prepare"]
+__all__ = ["VARIABLE", "environ", "extend", "prepare"]

@@ -375,11 +375,29 @@ class Connector(tcp.Connector):
 class Accepting:
     """
     Base of ports that Couplet accepts from, over TCP and over UNIX sockets.
+
+    @cvar sharing: The L{couplet_twisted.worker.Worker} of this process, if it is one.
+
+    @ivar _sharedAddress: The address by which the workers know the port, if they share its socket.
+
+    @ivar _isKept: Whether the workers' parent keeps the socket.
     """
 
+    sharing = None
+    _sharedAddress = None
+    _isKept = False
     _native = None
     _isReading = False
     _isWriting = False
+
+    def startListening(self):
+        """
+        @see: L{twisted.internet.interfaces.IListeningPort.startListening}
+        """
+        if self.sharing is None:
+            super().startListening()
+        else:
+            self.sharing.listen(self, super().startListening)
 
     def startReading(self):
         """
@@ -440,7 +458,12 @@ class Accepting:
         @see: L{twisted.internet.tcp.Port.connectionLost}
         """
         self._close()
-        super().connectionLost(reason)
+        if self._sharedAddress is None:
+            super().connectionLost(reason)
+        else:
+            self.sharing.release(self)
+            # A UNIX port's own method would remove the file that the other workers listen on.
+            tcp.Port.connectionLost(self, reason)
 
 
 class Port(Accepting, tcp.Port):

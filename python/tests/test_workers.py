@@ -1,0 +1,470 @@
+"""Services in several processes: `couplet_twisted.workers` and `twistd --workers`."""
+
+import http.client
+import os
+import pathlib
+import re
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+import unittest
+
+from kit import ports
+from kit.cases import SUBJECT
+from kit.running import Running
+
+# A site whose answers are the process, a slow one, and one that keeps memory.
+SITE = """
+import os
+from twisted.internet import reactor, task
+from twisted.web import resource, server
+
+class Slow(resource.Resource):
+    def render_GET(self, request):
+        request.write(b"begin")
+        ended = request.notifyFinish()
+        ended.addErrback(lambda _: None)
+        later = task.deferLater(reactor, float(request.args[b"seconds"][0]), self.end, request)
+        ended.addCallback(lambda _: later.cancel())
+        later.addErrback(lambda _: None)
+        return server.NOT_DONE_YET
+
+    def end(self, request):
+        request.write(b"end")
+        request.finish()
+
+class Eat(resource.Resource):
+    eaten = []
+
+    def render_GET(self, request):
+        self.eaten.append(b"x" * (100 << 20))
+        return b"eaten"
+
+class Process(resource.Resource):
+    def render_GET(self, request):
+        return b"%d" % os.getpid()
+
+def site():
+    root = resource.Resource()
+    for name, kind in ((b"", Process), (b"slow", Slow), (b"eat", Eat)):
+        root.putChild(name, kind())
+    return server.Site(root)
+"""
+
+PROGRAM = """
+import sys
+from twisted.internet import endpoints
+from twisted.python import log
+from couplet_twisted import workers
+
+log.startLogging(sys.stdout, setStdout=False)
+endpoint, options = sys.argv[1], eval(sys.argv[2])
+
+async def start(reactor, number):
+    import site_of_test
+    await endpoints.serverFromString(reactor, endpoint).listen(site_of_test.site())
+
+workers.run(2, start, **options)
+"""
+
+TAC = """
+import sys
+from twisted.application import service, strports
+sys.path.insert(0, {folder!r})
+import site_of_test
+application = service.Application("test")
+strports.service({endpoint!r}, site_of_test.site()).setServiceParent(application)
+"""
+
+READY = re.compile(r"worker (\d+) \(process (\d+)\) is ready")
+# Seconds until a test gives up.
+PATIENCE = 30
+
+
+class Load:
+    """Threads that send requests until they are stopped, on short connections or on kept ones."""
+
+    def __init__(self, test, port, kept=(False, True)):
+        self.port, self.counts, self.errors = port, [0] * len(kept), []
+        self.isOver = threading.Event()
+        self.threads = [
+            threading.Thread(target=self.send, args=(number, is_kept)) for number, is_kept in enumerate(kept)
+        ]
+        for thread in self.threads:
+            thread.start()
+        test.addCleanup(self.end)
+
+    def send(self, number, is_kept):
+        client = None
+        while not self.isOver.is_set():
+            try:
+                client = client or http.client.HTTPConnection("127.0.0.1", self.port, PATIENCE)
+                client.request("GET", "/", headers={} if is_kept else {"Connection": "close"})
+                answer = client.getresponse()
+                assert answer.status == 200 and int(answer.read())
+                if answer.will_close:
+                    client.close()
+                self.counts[number] += 1
+            except Exception as error:
+                self.errors.append(error)
+                client.close()
+                client = None
+        client and client.close()
+
+    def more(self):
+        """Waits until each thread has sent 20 more requests."""
+        goal = [count + 20 for count in self.counts]
+        until(lambda: all(count >= least for count, least in zip(self.counts, goal)), "the load continues")
+
+    def end(self):
+        self.isOver.set()
+        for thread in self.threads:
+            thread.join()
+        return self.errors
+
+
+def until(is_true, what):
+    """Waits for a condition."""
+    give_up = time.monotonic() + PATIENCE
+    while not is_true():
+        if time.monotonic() > give_up:
+            raise AssertionError(f"after {PATIENCE} s: not {what}")
+        threading.Event().wait(0.01)
+
+
+def is_here(process):
+    """Whether a process runs."""
+    try:
+        return not pathlib.Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].startswith(" Z")
+    except OSError:
+        return False
+
+
+class Services(unittest.TestCase):
+    """Starts services in a temporary folder."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+        (self.folder / "site_of_test.py").write_text(SITE)
+        (self.folder / "program.py").write_text(PROGRAM)
+        (self.port,) = ports.unused(1)
+        self.endpoint = f"tcp:{self.port}:interface=127.0.0.1"
+
+    def started(self, count=2, program="program.py", endpoint=None, **options):
+        """Starts the program, and waits until its workers are ready."""
+        command = [sys.executable, "-B", program, endpoint or self.endpoint, repr(options)]
+        running = Running(self, command, folder=self.folder)
+        self.wait_for_ready(running, count)
+        return running
+
+    def twistd(self, *arguments):
+        """Starts twistd with two workers."""
+        command = [sys.executable, "-B", pathlib.Path(sys.executable).with_name("twistd"), "--workers", "2", *arguments]
+        return Running(self, command, folder=self.folder)
+
+    def wait_for_ready(self, running, count):
+        """Waits until so many workers have been ready since the start, and returns the processes."""
+        while len(READY.findall(running.text)) < count:
+            line = running.says.readline().decode()
+            self.assertTrue(line, f"the service ended:\n{running.text}")
+            running.text += line
+        return [int(process) for _, process in READY.findall(running.text)]
+
+    def get(self, path="/", client=None):
+        """The answer to a request."""
+        client = client or http.client.HTTPConnection("127.0.0.1", self.port, PATIENCE)
+        self.addCleanup(client.close)
+        client.request("GET", path, headers={"Connection": "close"})
+        return client.getresponse()
+
+    def process(self):
+        """The process that serves a new connection."""
+        return int(self.get().read())
+
+    def begun(self, seconds):
+        """A response that has begun, and ends after a time."""
+        answer = self.get(f"/slow?seconds={seconds}")
+        self.assertEqual(answer.read(5), b"begin")
+        return answer
+
+    def wait_for_all(self, processes):
+        """Waits until each of these processes, and no other, has served a request."""
+        seen = set()
+        until(lambda: seen.add(self.process()) or seen >= set(processes), f"served by all of {processes}")
+        self.assertEqual(seen, set(processes))
+
+
+@unittest.skipUnless(SUBJECT == "couplet", "workers run on Couplet's reactor")
+class Workers(Services):
+    """`couplet_twisted.workers.run`."""
+
+    def test_all_workers_serve(self):
+        service = self.started()
+        processes = self.wait_for_ready(service, 2)
+        self.assertNotIn(service.process.pid, processes)
+        self.wait_for_all(processes)
+        text, status = service.stop()
+        self.assertEqual(status, 0, text)
+        self.assertIn("all workers have ended", text)
+
+    def test_a_killed_worker_is_replaced_and_no_connection_is_refused(self):
+        service = self.started()
+        killed, other = self.wait_for_ready(service, 2)
+        load = Load(self, self.port)
+        load.more()
+        os.kill(killed, signal.SIGKILL)
+        service.until("was killed by SIGKILL: it is restarted")
+        *_, fresh = self.wait_for_ready(service, 3)
+        self.wait_for_all([other, fresh])
+        load.more()
+        # The connections of the killed worker are lost, and no others.
+        errors = load.end()
+        self.assertLessEqual(len(errors), 2, errors)
+        self.assertEqual([error for error in errors if isinstance(error, ConnectionRefusedError)], [])
+
+    def test_a_reload_loses_no_connection(self):
+        service = self.started()
+        load = Load(self, self.port)
+        for number in range(1, 4):
+            load.more()
+            service.process.send_signal(signal.SIGHUP)
+            processes = self.wait_for_ready(service, 2 + 2 * number)
+            for _ in range(2):
+                service.until("ended with status 0")
+                service.text = service.text.replace("ended with status 0", "ended", 1)
+        load.more()
+        self.assertEqual(load.end(), [])
+        self.assertEqual(len(set(processes)), 8)
+        self.wait_for_all(processes[-2:])
+
+    def test_a_kept_connection_that_is_idle_during_a_reload_gets_one_more_answer(self):
+        service = self.started()
+        client = http.client.HTTPConnection("127.0.0.1", self.port, PATIENCE)
+        self.addCleanup(client.close)
+        client.request("GET", "/")
+        self.assertFalse((answer := client.getresponse()).will_close)
+        process = int(answer.read())
+        service.process.send_signal(signal.SIGHUP)
+        service.until("all workers are new")
+        client.request("GET", "/")
+        answer = client.getresponse()
+        self.assertEqual(int(answer.read()), process)
+        self.assertTrue(answer.will_close)
+        service.until(f"(process {process}) ended with status 0")
+
+    def test_a_reload_that_fails_keeps_the_old_workers(self):
+        service = self.started()
+        processes = self.wait_for_ready(service, 2)
+        (self.folder / "site_of_test.py").write_text("raise RuntimeError('the new code is broken')")
+        service.process.send_signal(signal.SIGHUP)
+        service.until("failed to start: RuntimeError: the new code is broken; the old workers stay")
+        self.wait_for_all(processes)
+
+    def test_a_reload_loads_new_code(self):
+        service = self.started()
+        (self.folder / "site_of_test.py").write_text(SITE.replace('b"%d" %', 'b"-%d" %'))
+        service.process.send_signal(signal.SIGHUP)
+        processes = self.wait_for_ready(service, 4)
+        self.wait_for_all([-process for process in processes[2:]])
+
+    def test_restart_by_connections(self):
+        service = self.started(mostConnections=100)
+        load = Load(self, self.port, kept=(False,))
+        service.until("is replaced: it accepted")
+        self.wait_for_ready(service, 3)
+        service.until("ended with status 0")
+        self.assertEqual(load.end(), [])
+
+    def test_restart_by_memory(self):
+        service = self.started(mostMemory=120 << 20)
+        self.assertEqual(self.get("/eat").read(), b"eaten")
+        service.until("MiB of memory")
+        self.wait_for_ready(service, 3)
+        service.until("ended with status 0")
+
+    def test_sigterm_lets_a_response_end(self):
+        service = self.started()
+        answer = self.begun(1)
+        service.process.send_signal(signal.SIGTERM)
+        service.until("stopping")
+        until(self.is_refused, "new connections are refused")
+        self.assertEqual(answer.read(), b"end")
+        text, status = service.ended()
+        self.assertEqual(status, 0, text)
+
+    def is_refused(self):
+        try:
+            socket.create_connection(("127.0.0.1", self.port)).close()
+        except ConnectionRefusedError:
+            return True
+        return False
+
+    def test_a_drain_is_limited(self):
+        service = self.started(drain=0.2)
+        answer = self.begun(50)
+        text, status = service.stop()
+        self.assertEqual(status, 0, text)
+        self.assertRaises((http.client.IncompleteRead, ConnectionResetError), answer.read)
+
+    def test_a_second_sigterm_ends_immediately(self):
+        service = self.started(drain=50)
+        answer = self.begun(50)
+        service.process.send_signal(signal.SIGTERM)
+        service.until("stopping")
+        started = time.monotonic()
+        text, status = service.stop()
+        self.assertLess(time.monotonic() - started, 10)
+        self.assertEqual(status, 0, text)
+        self.assertRaises((http.client.IncompleteRead, ConnectionResetError), answer.read)
+
+    def test_sigterm_to_a_worker_replaces_it(self):
+        service = self.started()
+        first, second = self.wait_for_ready(service, 2)
+        os.kill(first, signal.SIGTERM)
+        *_, fresh = self.wait_for_ready(service, 3)
+        service.until(f"worker 1 (process {first}) ended with status 0")
+        self.wait_for_all([second, fresh])
+
+    def test_more_and_fewer_workers(self):
+        service = self.started()
+        service.process.send_signal(signal.SIGTTIN)
+        processes = self.wait_for_ready(service, 3)
+        self.wait_for_all(processes)
+        service.process.send_signal(signal.SIGTTOU)
+        service.until(f"worker 3 (process {processes[2]}) ended with status 0")
+        self.wait_for_all(processes[:2])
+
+    def test_a_unix_socket(self):
+        path = self.folder / "socket"
+        service = self.started(endpoint=f"unix:{path}")
+        service.process.send_signal(signal.SIGHUP)
+        service.until("all workers are new")
+        for _ in range(2):
+            service.until("ended with status 0")
+            service.text = service.text.replace("ended with status 0", "ended", 1)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            self.assertIn(b"200 OK", client.recv(1000))
+        # Another service can't take the path.
+        other = Running(self, [sys.executable, "-B", "program.py", f"unix:{path}", "{}"], folder=self.folder)
+        text, status = other.ended()
+        self.assertEqual(status, 1, text)
+        self.assertIn("Cannot acquire lock", text)
+        service.stop()
+        self.assertFalse(path.exists())
+        self.assertFalse(os.path.lexists(f"{path}.lock"))
+
+    def test_a_port_in_use(self):
+        with socket.create_server(("127.0.0.1", self.port)):
+            service = Running(self, [sys.executable, "-B", "program.py", self.endpoint, "{}"], folder=self.folder)
+            text, status = service.ended()
+        self.assertEqual(status, 1, text)
+        self.assertIn("worker 1 failed to start: CannotListenError: Couldn't listen on 127.0.0.1", text)
+
+    def test_a_start_that_raises(self):
+        (self.folder / "site_of_test.py").write_text("raise RuntimeError('no database')")
+        service = Running(self, [sys.executable, "-B", "program.py", self.endpoint, "{}"], folder=self.folder)
+        text, status = service.ended()
+        self.assertEqual(status, 1, text)
+        self.assertTrue(text.endswith("worker 1 failed to start: RuntimeError: no database\n"), text)
+
+    def test_workers_end_with_their_parent(self):
+        service = self.started()
+        processes = self.wait_for_ready(service, 2)
+        service.process.kill()
+        # The workers share its output.
+        service.ended()
+        until(lambda: not any(map(is_here, processes)), "the workers ended")
+        self.assertTrue(self.is_refused())
+
+    def test_another_reactor_is_an_error(self):
+        text = "from twisted.internet import epollreactor\nepollreactor.install()\n" + PROGRAM
+        (self.folder / "program.py").write_text(text)
+        service = Running(self, [sys.executable, "-B", "program.py", self.endpoint, "{}"], folder=self.folder)
+        text, status = service.ended()
+        self.assertEqual(status, 1, text)
+        self.assertIn("workers need Couplet's reactor", text)
+
+
+@unittest.skipUnless(SUBJECT == "couplet", "workers run on Couplet's reactor")
+class Twistd(Services):
+    """`twistd --workers`."""
+
+    def tac(self):
+        (self.folder / "test.tac").write_text(TAC.format(folder=str(self.folder), endpoint=self.endpoint))
+        return "--python=test.tac"
+
+    def test_a_command(self):
+        (self.folder / "index.html").write_text("hello")
+        service = self.twistd("-n", "web", "--listen", self.endpoint, "--path", ".")
+        self.wait_for_ready(service, 2)
+        self.assertEqual(self.get().read(), b"hello")
+        file = self.folder / "twistd.pid"
+        self.assertEqual(file.read_text(), str(service.process.pid))
+        service.until('"GET / HTTP/1.1" 200')
+        text, status = service.stop()
+        self.assertEqual(status, 0, text)
+        self.assertFalse(file.exists())
+        self.assertRegex(text, r"\[worker [12]\] .*GET /")
+
+    def test_an_application(self):
+        service = self.twistd("-n", self.tac())
+        processes = self.wait_for_ready(service, 2)
+        self.wait_for_all(processes)
+        service.process.send_signal(signal.SIGHUP)
+        service.until("all workers are new")
+        self.wait_for_all(self.wait_for_ready(service, 4)[2:])
+
+    def test_a_daemon(self):
+        launcher = self.twistd("--logfile=log", "--pidfile=pid", self.tac())
+        text, status = launcher.ended()
+        self.assertEqual(status, 0, text)
+        daemon = int((self.folder / "pid").read_text())
+        self.addCleanup(lambda: is_here(daemon) and os.kill(daemon, signal.SIGKILL))
+        self.process()
+        os.kill(daemon, signal.SIGUSR1)
+        until(lambda: (self.folder / "log.1").exists(), "the log is rotated")
+        file = self.folder / "log"
+        until(lambda: self.process() and "[worker" in file.read_text(), "the workers use the new file")
+        self.assertEqual(len(READY.findall((self.folder / "log.1").read_text())), 2)
+        os.kill(daemon, signal.SIGTERM)
+        until(lambda: not is_here(daemon), "the daemon ended")
+        self.assertFalse((self.folder / "pid").exists())
+        self.assertIn("all workers have ended", file.read_text())
+
+    def test_a_daemon_that_cannot_listen(self):
+        with socket.create_server(("127.0.0.1", self.port)):
+            text, status = self.twistd("--logfile=log", self.tac()).ended()
+        self.assertEqual(status, 1, text)
+        self.assertIn("worker 1 failed to start", text)
+        self.assertIn("Address already in use", (self.folder / "log").read_text())
+        self.assertFalse((self.folder / "twistd.pid").exists())
+
+    def test_the_log_of_a_daemon_says_why_it_cannot_start(self):
+        argument = self.tac()
+        (self.folder / "site_of_test.py").write_text("1 / 0")
+        text, status = self.twistd("--logfile=log", argument).ended()
+        self.assertEqual(status, 1, text)
+        self.assertIn("failed to start: Failed to load application: division by zero", text)
+        self.assertIn('site_of_test.py", line 1, in <module>', (self.folder / "log").read_text())
+
+    def test_wrong_words(self):
+        for words, said in (
+            (["-n", "nothing"], "worker 1 failed to start: Unknown command: nothing"),
+            (["-n", "--python=nothing.tac"], "No such file or directory: 'nothing.tac'"),
+            (["--reactor=epoll", "-n", "web"], "--workers needs Couplet's reactor: leave out --reactor=epoll"),
+            (["--drain=soon", "web"], "twistd --workers: Parameter type enforcement failed"),
+        ):
+            text, status = self.twistd(*words).ended()
+            self.assertEqual(status, 1, text)
+            self.assertIn(said, text)
+        text, status = self.twistd("--help").ended()
+        self.assertEqual(status, 0, text)
+        self.assertIn("--most-memory=", text)
+        self.assertIn("web", text)
