@@ -19,7 +19,7 @@ from twisted.internet import error, main
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from couplet_twisted import tcp
+from couplet_twisted import sockets, tcp
 
 # The size of the longest message.
 _SIZE = 65536
@@ -62,14 +62,6 @@ def _address(port):
         return f"tcp:{port.interface}:{port.port}" if port.port else None
     path = os.fsdecode(path)
     return "unix:" + (path if path.startswith("\0") else os.path.abspath(path))
-
-
-def _identity(path):
-    """
-    The device and the inode of a file, for the parent, which may see another root.
-    """
-    found = os.lstat(path)
-    return [found.st_dev, found.st_ino]
 
 
 def _endAfterResponse(protocol):
@@ -256,11 +248,11 @@ class Worker:
         The parent died. Its successor must be able to listen, so the sockets are closed in all workers.
         """
         _log.critical("the parent of the workers died: this worker ends")
-        sockets = [port.socket for port in self._ports.values() if port._isKept]
+        kept = [port.socket for port in self._ports.values() if port._isKept]
         self.drain()
 
         def shut():
-            for skt in sockets:
+            for skt in kept:
                 try:
                     skt.shutdown(socket.SHUT_RDWR)
                 except OSError:
@@ -327,13 +319,13 @@ class Worker:
         except BaseException:
             send(self._channel, "unmade", address)
             raise
-        path = identity = None
+        path = made = None
         if address.startswith("unix:/"):
             path = address.removeprefix("unix:")
-            identity = _identity(path)
+            made = sockets.identity(path)
             if port.lockFile is not None:
                 _giveLock(port.lockFile.name)
-        send(self._channel, "made", address, path, identity, descriptor=port.fileno())
+        send(self._channel, "made", address, path, made, descriptor=port.fileno())
 
     def _share(self, port, address):
         # Closing the port must neither shut down the socket nor remove its file.

@@ -44,6 +44,7 @@ from twisted.internet.defer import maybeDeferred
 from twisted.logger import Logger
 
 from couplet_twisted import worker
+from couplet_twisted.sockets import Sockets
 from couplet_twisted.worker import receive, send
 
 _HANDLED = [
@@ -57,9 +58,6 @@ _SETTLED = 10
 _LEAST_DELAY, _MOST_DELAY = 0.5, 30
 # Until a worker that does not end is killed: after its drain, and after an order to stop.
 _GRACE_DRAINED, _GRACE_STOPPED = 5, 2
-# Until a socket is closed for which no new worker has asked.
-_UNCLAIMED = 30
-
 # If no worker is ready, the parent gives up after as many failed starts in a row.
 _MOST_FAILURES = 5
 
@@ -76,8 +74,6 @@ class _Child:
 
     @ivar isPaused: Whether it has stopped accepting connections.
 
-    @ivar addresses: The addresses of the ports that it shares.
-
     @ivar error: Why it could not start.
     """
 
@@ -89,7 +85,6 @@ class _Child:
     def __init__(self, number, pid, channel, replaces):
         self.number, self.pid, self.channel, self.replaces = number, pid, channel, replaces
         self.born = monotonic()
-        self.addresses = set()
 
     def __str__(self):
         return f"worker {self.number} (process {self.pid})"
@@ -98,38 +93,6 @@ class _Child:
         # A worker that died, or hangs and reads nothing, is replaced or killed later.
         with contextlib.suppress(OSError):
             send(self.channel, *message, descriptor=descriptor)
-
-
-class _Kept:
-    """
-    A listening socket, and the files of a UNIX socket.
-
-    @ivar unclaimed: Since when no worker has it.
-    """
-
-    unclaimed = None
-
-    def __init__(self, skt, path, identity):
-        self._skt, self._path, self._identity = skt, path, identity
-        self.fileno = skt.fileno
-
-    def close(self, isLast=False):
-        """
-        @param isLast: Whether the socket stops listening in the workers too.
-        """
-        if isLast:
-            with contextlib.suppress(OSError):
-                self._skt.shutdown(socket.SHUT_RDWR)
-        self._skt.close()
-        if self._path is None:
-            return
-        # Only the files that the worker made: the names may belong to another server by now, or to another root.
-        with contextlib.suppress(OSError):
-            if worker._identity(self._path) == self._identity:
-                os.unlink(self._path)
-                lock = self._path + ".lock"
-                if os.readlink(lock) == str(os.getpid()):
-                    os.unlink(lock)
 
 
 class Parent:
@@ -164,10 +127,7 @@ class Parent:
         self._failedStarts = 0
         self._wasReady = self._isAnnounced = self._isReloading = self._isStopping = False
         self._fatal = None
-        # By address: the sockets, the worker that makes one, and the workers that wait for it.
-        self._sockets = {}
-        self._makers = {}
-        self._waiting = collections.defaultdict(list)
+        self._sockets = Sockets(self._log)
 
     def run(self):
         """
@@ -179,7 +139,7 @@ class Parent:
             while self._children or not self._isStopping:
                 self._advance()
                 self._wait()
-        self._closeSockets()
+        self._sockets.close()
         if self._fatal:
             self._log.critical("{text}", text=self._fatal)
             raise SystemExit(self._fatal)
@@ -199,7 +159,7 @@ class Parent:
         finally:
             signal.set_wakeup_fd(wakeup)
             for number, handler in before:
-                signal.signal(number, handler)
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
             self._selector.close()
             self._woken.close()
             self._wakes.close()
@@ -237,7 +197,7 @@ class Parent:
                 child.deadline = None
         if self._isStopping:
             if all(child.isPaused for child in self._children):
-                self._closeSockets()
+                self._sockets.close()
             return
         self._due = {number: due for number, due in self._due.items() if due > now and number <= self._count}
         here = {child.number for child in self._children if child.state != "draining"}
@@ -264,7 +224,7 @@ class Parent:
         if self._isReloading:
             self._isReloading = False
             self._log.info("reloaded: all workers are new")
-        self._closeUnclaimed(now)
+        self._sockets.closeUnclaimed()
 
     def _start(self, number, replaces=None):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -279,9 +239,8 @@ class Parent:
                 ours.close()
                 self._become(number, theirs, mask)
         except OSError as e:
-            self._log.error("worker {number}: cannot fork: {error}", number=number, error=e)
             ours.close()
-            self._delay(number)
+            self._failed(number, replaces, f"cannot fork: {e}")
             return
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -306,8 +265,7 @@ class Parent:
             # While a worker held the parent's end of a channel, the other one would not notice the parent's death.
             for each in [self._selector, self._woken, self._wakes, *(child.channel for child in self._children)]:
                 each.close()
-            for kept in self._sockets.values():
-                kept._skt.close()
+            self._sockets.forget()
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             worker.run(worker.Worker(number, channel, self._drain, *self._limits), self._serve)
         finally:
@@ -321,13 +279,12 @@ class Parent:
         with contextlib.suppress(KeyError):
             self._selector.unregister(child.channel)
         child.channel.close()
-        for address in [address for address, maker in self._makers.items() if maker is child]:
-            self._unmade(address)
+        self._sockets.ended(child)
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         if child.state == "draining" or self._isStopping:
             self._log.info("{child} {how}", child=child, how=how)
         elif child.state == "starting":
-            self._failed(child, child.error or f"it {how}")
+            self._failed(child.number, child.replaces, child.error or f"it {how}")
         else:
             self._log.error("{child} {how}: it is restarted", child=child, how=how)
             if monotonic() - child.born < _SETTLED:
@@ -335,15 +292,15 @@ class Parent:
             else:
                 self._failures[child.number] = 0
 
-    def _failed(self, child, why):
+    def _failed(self, number, replaces, why):
         """
         Handle a failed start.
         """
         self._failedStarts += 1
-        text = f"worker {child.number} failed to start: {why}"
+        text = f"worker {number} failed to start: {why}"
         if not self._wasReady:
             self._giveUp(text)
-        elif child.replaces:
+        elif replaces:
             self._log.error("{text}; the old workers stay", text=text)
             self._outdated.clear()
             self._isReloading = False
@@ -351,7 +308,7 @@ class Parent:
             self._giveUp(f"{text} ({self._failedStarts} starts failed in a row)")
         else:
             self._log.error("{text}; it is tried again", text=text)
-            self._delay(child.number)
+            self._delay(number)
 
     def _delay(self, number):
         self._failures[number] += 1
@@ -383,6 +340,7 @@ class Parent:
         if not self._isStopping and not self._fatal:
             self._log.info("stopping: connections have {seconds} s to finish", seconds=self._drain)
         self._isStopping = True
+        self._due.clear()
 
     # Signals.
 
@@ -452,18 +410,10 @@ class Parent:
             if child not in self._outdated and not any(each.replaces is child for each in self._children):
                 self._log.info("{child} is replaced: {reason}", child=child, reason=rest[0])
                 self._outdated.append(child)
-        elif event == "ask":
-            self._ask(child, *rest)
         elif event == "made":
-            address, *files = rest
-            self._sockets[address] = _Kept(socket.socket(fileno=descriptor), *files)
-            self._log.info("listening on {address}", address=address)
-            child.addresses.add(address)
-            self._unmade(address)
-        elif event == "unmade":
-            self._unmade(*rest)
-        elif event == "release":
-            self._release(child, *rest)
+            self._sockets.made(child, *rest, descriptor)
+        elif event in ("ask", "unmade", "release"):
+            getattr(self._sockets, event)(child, *rest)
 
     def _ready(self, child):
         if self._isStopping:
@@ -476,46 +426,6 @@ class Parent:
         old, child.replaces = child.replaces, None
         if old is not None and old.state == "ready":
             self._drainOne(old)
-
-    def _ask(self, child, address):
-        if address in self._sockets:
-            child.addresses.add(address)
-            self._sockets[address].unclaimed = None
-            child.tell("grant", descriptor=self._sockets[address].fileno())
-        elif address in self._makers:
-            self._waiting[address].append(child)
-        else:
-            self._makers[address] = child
-            child.tell("grant")
-
-    def _unmade(self, address):
-        """
-        A worker has made a socket, or failed to: the next one gets it, or tries.
-        """
-        self._makers.pop(address, None)
-        for child in self._waiting.pop(address, []):
-            if child in self._children:
-                self._ask(child, address)
-
-    def _release(self, child, address):
-        child.addresses.discard(address)
-        if address in self._sockets and not any(address in each.addresses for each in self._children):
-            self._sockets.pop(address).close()
-
-    def _closeUnclaimed(self, now):
-        for address, kept in list(self._sockets.items()):
-            if any(address in child.addresses for child in self._children):
-                kept.unclaimed = None
-            elif kept.unclaimed is None:
-                kept.unclaimed = now
-            elif now - kept.unclaimed > _UNCLAIMED:
-                self._log.warn("no worker listens on {address}: it is closed", address=address)
-                self._sockets.pop(address).close()
-
-    def _closeSockets(self):
-        for kept in self._sockets.values():
-            kept.close(isLast=True)
-        self._sockets.clear()
 
 
 def run(count, start, *, drain=10, mostConnections=None, mostMemory=None):

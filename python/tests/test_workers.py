@@ -383,6 +383,48 @@ class Workers(Services):
         until(lambda: not any(map(is_here, processes)), "the workers ended")
         self.assertTrue(self.is_refused())
 
+    def test_a_port_that_the_program_closes_is_closed(self):
+        close = """
+class Close(resource.Resource):
+    def render_GET(self, request):
+        from twisted.internet import task
+        (port,) = [each for each in reactor._streams if hasattr(each, "stopListening")]
+        task.deferLater(reactor, 0, port.stopListening)
+        return b"closed"
+"""
+        text = SITE.replace("def site():", f"{close}\ndef site():").replace('b"eat", Eat', 'b"close", Close')
+        (self.folder / "site_of_test.py").write_text(text)
+        service = self.started()
+        for _ in range(2):
+            self.assertFalse(self.is_refused())
+            self.assertEqual(self.get("/close").read(), b"closed")
+        until(self.is_refused, "the port is closed")
+        self.assertEqual(service.stop()[1], 0)
+
+    def test_a_port_on_which_new_code_does_not_listen_is_closed(self):
+        impatient = "from couplet_twisted import sockets\nsockets._UNCLAIMED = 0\n"
+        program = PROGRAM.replace("endpoint)", "site_of_test.ENDPOINT)")
+        (self.folder / "program.py").write_text(program.replace("workers.run", f"{impatient}workers.run"))
+        (self.folder / "site_of_test.py").write_text(f"{SITE}\nENDPOINT = {self.endpoint!r}\n")
+        service = self.started()
+        (other,) = ports.unused(1)
+        (self.folder / "site_of_test.py").write_text(f"{SITE}\nENDPOINT = 'tcp:{other}:interface=127.0.0.1'\n")
+        service.process.send_signal(signal.SIGHUP)
+        service.until(f"no worker listens on tcp:127.0.0.1:{self.port}: it is closed")
+        self.assertTrue(self.is_refused())
+        self.port = other
+        self.wait_for_all(self.wait_for_ready(service, 4)[2:])
+
+    def test_it_gives_up_if_no_worker_can_start_again(self):
+        service = self.started()
+        (self.folder / "site_of_test.py").write_text("raise RuntimeError('broken')")
+        for process in self.wait_for_ready(service, 2):
+            os.kill(process, signal.SIGKILL)
+        text, status = service.ended()
+        self.assertEqual(status, 1, text)
+        self.assertIn("RuntimeError: broken; it is tried again", text)
+        self.assertTrue(text.endswith("(5 starts failed in a row)\n"), text)
+
     def test_another_reactor_is_an_error(self):
         text = "from twisted.internet import epollreactor\nepollreactor.install()\n" + PROGRAM
         (self.folder / "program.py").write_text(text)
@@ -420,6 +462,24 @@ class Twistd(Services):
         service.process.send_signal(signal.SIGHUP)
         service.until("all workers are new")
         self.wait_for_all(self.wait_for_ready(service, 4)[2:])
+
+    def test_a_socket_of_systemd(self):
+        self.endpoint = "systemd:domain=INET:index=0"
+        twistd = pathlib.Path(sys.executable).with_name("twistd")
+        program = (
+            "import os, socket, sys\n"
+            f"skt = socket.create_server(('127.0.0.1', {self.port}))\n"
+            "os.dup2(os.dup(skt.fileno()), 3)\n"
+            "os.environ.update(LISTEN_FDS='1', LISTEN_FDNAMES='web', LISTEN_PID=str(os.getpid()))\n"
+            f"os.execv(sys.executable, ['python', '-B', {str(twistd)!r}, '--workers=2', '-n', {self.tac()!r}])\n"
+        )
+        (self.folder / "systemd.py").write_text(program)
+        service = Running(self, [sys.executable, "systemd.py"], folder=self.folder)
+        self.wait_for_all(self.wait_for_ready(service, 2))
+        service.process.send_signal(signal.SIGHUP)
+        service.until("all workers are new")
+        self.wait_for_all(self.wait_for_ready(service, 4)[2:])
+        self.assertEqual(service.stop()[1], 0)
 
     def test_a_daemon(self):
         launcher = self.twistd("--logfile=log", "--pidfile=pid", self.tac())
