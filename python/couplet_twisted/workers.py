@@ -170,12 +170,14 @@ class Parent:
         """
         times = [child.deadline for child in self._children if child.deadline] + list(self._due.values())
         left = min([_TICK, *(each - monotonic() for each in times)])
-        for key, _ in self._selector.select(max(0, left)):
-            if key.fileobj is not self._woken:
-                self._read(key.data)
-                continue
+        ready = self._selector.select(max(0, left))
+        # Signals first: one to parent and workers together ends the service, and replaces no worker.
+        with contextlib.suppress(BlockingIOError):
             for number in self._woken.recv(4096):
                 self._signalled(number)
+        for key, _ in ready:
+            if key.data is not None:
+                self._read(key.data)
         for child in list(self._children):
             pid, status = os.waitpid(child.pid, os.WNOHANG)
             if pid:
@@ -328,6 +330,8 @@ class Parent:
         """
         End the service: at first gracefully, the second time immediately.
         """
+        if not self._isStopping and not self._fatal:
+            self._log.info("stopping: connections have {seconds} s to finish", seconds=self._drain)
         for child in self._children:
             if self._isStopping:
                 child.deadline = monotonic() + _GRACE_STOPPED
@@ -337,8 +341,6 @@ class Parent:
                 os.kill(child.pid, signal.SIGTERM)
             elif child.state == "ready":
                 self._drainOne(child)
-        if not self._isStopping and not self._fatal:
-            self._log.info("stopping: connections have {seconds} s to finish", seconds=self._drain)
         self._isStopping = True
         self._due.clear()
 
