@@ -128,8 +128,8 @@ class Sockets:
             elif kept.unclaimed is None:
                 kept.unclaimed = monotonic()
             elif monotonic() - kept.unclaimed > _UNCLAIMED:
-                self._log.warn("no worker listens on {address}: it is closed", address=address)
                 self._kept.pop(address).close()
+                self._log.warn("no worker listens on {address}: it is closed", address=address)
 
     def close(self):
         """
