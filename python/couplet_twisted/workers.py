@@ -223,7 +223,7 @@ class Parent:
             if child.state == "ready" and child in self._children:
                 self._start(child.number, child)
                 return
-        if self._isReloading:
+        if self._isReloading and all(child.isPaused for child in self._children if child.state == "draining"):
             self._isReloading = False
             self._log.info("reloaded: all workers are new")
         self._sockets.closeUnclaimed()

@@ -270,8 +270,8 @@ class Workers(Services):
         service = self.started()
         (self.folder / "site_of_test.py").write_text(SITE.replace('b"%d" %', 'b"-%d" %'))
         service.process.send_signal(signal.SIGHUP)
-        processes = self.wait_for_ready(service, 4)
-        self.wait_for_all([-process for process in processes[2:]])
+        service.until("all workers are new")
+        self.wait_for_all([-process for process in self.wait_for_ready(service, 4)[2:]])
 
     def test_restart_by_connections(self):
         service = self.started(mostConnections=100)
