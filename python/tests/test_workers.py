@@ -20,6 +20,7 @@ from kit.running import Running
 SITE = """
 import os
 from twisted.internet import reactor, task
+from twisted.python import log
 from twisted.web import resource, server
 
 class Slow(resource.Resource):
@@ -47,11 +48,19 @@ class Process(resource.Resource):
     def render_GET(self, request):
         return b"%d" % os.getpid()
 
+class Logged(Process):
+    def render_GET(self, request):
+        log.msg("a request")
+        return super().render_GET(request)
+
 def site():
     root = resource.Resource()
-    for name, kind in ((b"", Process), (b"slow", Slow), (b"eat", Eat)):
+    for name, kind in ((b"", Process), (b"logged", Logged), (b"slow", Slow), (b"eat", Eat)):
         root.putChild(name, kind())
-    return server.Site(root)
+    made = server.Site(root)
+    # Tests that send many requests don't read the output meanwhile.
+    made.log = lambda request: None
+    return made
 """
 
 PROGRAM = """
@@ -494,7 +503,7 @@ class Twistd(Services):
         os.kill(daemon, signal.SIGUSR1)
         until(lambda: (self.folder / "log.1").exists(), "the log is rotated")
         file = self.folder / "log"
-        until(lambda: self.process() and "[worker" in file.read_text(), "the workers use the new file")
+        until(lambda: self.get("/logged").read() and "a request" in file.read_text(), "workers use the new file")
         self.assertEqual(len(READY.findall((self.folder / "log.1").read_text())), 2)
         os.kill(daemon, signal.SIGTERM)
         until(lambda: not is_here(daemon), "the daemon ended")
