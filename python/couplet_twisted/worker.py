@@ -218,14 +218,18 @@ class Worker:
 
     def doRead(self):
         try:
-            while True:
-                message, descriptor = receive(self._channel, socket.MSG_DONTWAIT)
-                if message is None:
-                    self._reactor.removeReader(self)
-                    return self._orphaned()
-                self._obey(message, descriptor)
+            message, descriptor = receive(self._channel, socket.MSG_DONTWAIT)
         except BlockingIOError:
-            pass
+            return
+        except ConnectionResetError:
+            # The parent died and left messages unread.
+            message = None
+        if message is None:
+            self._reactor.removeReader(self)
+            self._orphaned()
+            return
+        self._obey(message, descriptor)
+        self.doRead()
 
     def _obey(self, message, descriptor):
         order = message[0]

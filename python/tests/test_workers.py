@@ -437,6 +437,16 @@ class Close(resource.Resource):
         self.assertIn("RuntimeError: broken; it is tried again", text)
         self.assertTrue(text.endswith("(5 starts failed in a row)\n"), text)
 
+    def test_workers_end_with_a_parent_that_has_not_read_their_messages(self):
+        service = self.started(mostMemory=120 << 20)
+        processes = self.wait_for_ready(service, 2)
+        service.process.send_signal(signal.SIGSTOP)
+        self.assertEqual(self.get("/eat").read(), b"eaten")
+        # Within a second the worker asks for a replacement.
+        threading.Event().wait(2)
+        service.process.kill()
+        until(lambda: not any(map(is_here, processes)), "the workers ended")
+
     def test_another_reactor_is_an_error(self):
         text = "from twisted.internet import epollreactor\nepollreactor.install()\n" + PROGRAM
         (self.folder / "program.py").write_text(text)
