@@ -282,9 +282,11 @@ def _begin(self, data, end, method, target, version, length, stays, hasCookies, 
                 request.requestHeaders.addRawHeader(name, value)
     if hasCookies or not kind.starts:
         request.parseCookies()
-    self.persistent = stays
-    if not stays and version == b"HTTP/1.1":
+    if "checkPersistence" in self.__dict__:
+        stays = self.checkPersistence(request, version)
+    elif not stays and version == b"HTTP/1.1":
         request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+    self.persistent = stays
     isOurs = kind.starts and length < _LARGE_BODY and not self._couplet_makesFiles
     if not isOurs:
         request.gotLength(length)

@@ -8,10 +8,11 @@ Twisted has no way to extend twistd's options: it loads plugins after it has par
 L{twisted.scripts.twistd} then adds those of L{couplet_twisted.twistd}.
 """
 
-import importlib.machinery
 import importlib.util
 import os
 import sys
+
+from couplet_twisted import later
 
 _REACTOR = "twisted.internet.reactor"
 _TWISTD = "twisted.scripts.twistd"
@@ -58,34 +59,17 @@ def prepare(asked):
         sys.meta_path.insert(0, _Installing(asked))
 
 
-class _Extending:
-    """
-    Finds twistd's module, and has the import extend it.
-    """
-
-    def find_spec(self, name, path=None, target=None):
-        if name != _TWISTD:
-            return None
-        spec = importlib.machinery.PathFinder.find_spec(name, path)
-        if spec is not None:
-            plain = spec.loader.exec_module
-
-            def exec_module(module):
-                plain(module)
-                from couplet_twisted import twistd
-
-                twistd.extend(module)
-
-            spec.loader.exec_module = exec_module
-        return spec
-
-
 def extend():
     """
     Let twistd accept C{--workers}. A C{.pth} file of the package calls this if the command line has that option.
     """
-    if not any(isinstance(finder, _Extending) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Extending())
+    later.once(_TWISTD, _extend)
+
+
+def _extend():
+    from couplet_twisted import twistd
+
+    twistd.extend(sys.modules[_TWISTD])
 
 
 def environ():

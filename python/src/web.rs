@@ -26,7 +26,11 @@ impl Fields {
         &data[start as usize..end as usize]
     }
 
-    fn named<'a>(&'a self, data: &'a [u8], name: &'a [u8]) -> impl DoubleEndedIterator<Item = &'a [u8]> {
+    fn named<'a>(
+        &'a self,
+        data: &'a [u8],
+        name: &'a [u8],
+    ) -> impl DoubleEndedIterator<Item = &'a [u8]> {
         let is_it = move |field: &&Field| self.bytes(data, field.name).eq_ignore_ascii_case(name);
         self.fields.iter().filter(is_it).map(move |field| self.bytes(data, field.value))
     }
@@ -69,7 +73,11 @@ fn canonicalize(name: &[u8], canonical: &mut Vec<u8>) {
     }
     let mut is_first = true;
     for byte in name {
-        canonical.push(if is_first { byte.to_ascii_uppercase() } else { byte.to_ascii_lowercase() });
+        canonical.push(if is_first {
+            byte.to_ascii_uppercase()
+        } else {
+            byte.to_ascii_lowercase()
+        });
         is_first = *byte == b'-';
     }
 }
@@ -169,7 +177,9 @@ pub(crate) fn parse_head<'py>(
     most_headers: usize,
     most_bytes: usize,
 ) -> PyResult<Option<Bound<'py, PyTuple>>> {
-    let Some(head) = Head::parse(data.as_bytes(), most_headers, most_bytes) else { return Ok(None) };
+    let Some(head) = Head::parse(data.as_bytes(), most_headers, most_bytes) else {
+        return Ok(None);
+    };
     let Head { method, target, version, length, framing, fields } = head;
     let stays = version == VERSIONS[0] && framing.closes != Some(true);
     let parsed = (
@@ -281,7 +291,8 @@ pub(crate) fn whole_answer<'py>(
         None => false,
     };
     if !has_type && !body.is_empty() && !content_type.is_none() {
-        let is_sound = |text: &Bound<'_, PyBytes>| !text.as_bytes().iter().any(|b| matches!(b, b'\r' | b'\n'));
+        let is_sound =
+            |text: &Bound<'_, PyBytes>| !text.as_bytes().iter().any(|b| matches!(b, b'\r' | b'\n'));
         match content_type.cast_exact::<PyBytes>().ok().filter(|text| is_sound(text)) {
             Some(text) => raw.set_item(name, PyList::new(py, [text])?)?,
             None => return Ok(None),
