@@ -36,7 +36,7 @@ from twisted.web.resource import Resource, _IEncodingResource, getChildForReques
 from twisted.web.server import NOT_DONE_YET, Site, version
 from twisted.web.server import Request as SiteRequest
 
-from couplet_twisted._couplet import answer, combined_line, parse_head, set_header, whole_answer
+from couplet_twisted._couplet import answer, combined_line, complete, parse_head, set_header
 
 __all__ = ["Kinds", "has", "install", "readers", "replace"]
 
@@ -139,12 +139,12 @@ class Kinds(dict):
     """
 
     def __init__(self, find):
-        self._find = find
+        self.find = find
 
     def __missing__(self, cls):
         if len(self) >= _MOST_KINDS:
             self.clear()
-        found = self[cls] = self._find(cls)
+        found = self[cls] = self.find(cls)
         return found
 
 
@@ -327,13 +327,12 @@ def requestDone(self, request):
     """
     @see: L{HTTPChannel.requestDone}
     """
-    if not self._couplet_isStarting or not self.persistent:
-        if self._couplet_isStarting:
-            self._couplet_isStarting = False
+    isStarting, self._couplet_isStarting = self._couplet_isStarting, False
+    if not (isStarting and self.persistent):
+        if isStarting:
             self._savedTimeOut = self.setTimeout(None)
         _twisted[HTTPChannel, "requestDone"](self, request)
         return
-    self._couplet_isStarting = False
     if request is not self.requests[0]:
         raise TypeError
     del self.requests[0]
@@ -371,14 +370,7 @@ def siteRequestInit(self, channel, *args, parsePOSTFormSubmission=None, **kw):
     """
     if parsePOSTFormSubmission is None:
         parsePOSTFormSubmission = channel.site._parsePOSTFormSubmission
-    if len(args) > 1 or kw or not _writes[channel.__class__] or not _kinds[self.__class__].isLazy:
-        Request.__init__(self, channel, *args, parsePOSTFormSubmission=parsePOSTFormSubmission, **kw)
-        return
-    self.channel = self._couplet_channel = channel
-    self.transport = channel.transport
-    self.responseHeaders = Headers()
-    self.queued = args[0] if args else False
-    self._parsePOSTFormSubmission = parsePOSTFormSubmission
+    Request.__init__(self, channel, *args, parsePOSTFormSubmission=parsePOSTFormSubmission, **kw)
 
 
 def requestReceived(self, command, path, version):
@@ -631,42 +623,16 @@ def render(self, resrc):
         # Its header comes after these.
         or when is not None
         and not (b"Content-Type" in raw and b"Content-Length" in raw and b"Last-Modified" not in raw)
+        or not complete(raw, len(body), self.defaultContentType)
     ):
         self.setHeader(b"Content-Length", b"%d" % len(body))
         self.write(body)
-        self.finish()
-        return
-    if when is not None:
-        raw[b"Last-Modified"] = [_dateOf(when)]
-    whole = len(body) <= _TOGETHER
-    text = whole_answer(
-        self.clientproto, self.code, self.code_message, raw, body, self.defaultContentType, whole
-    )
-    if text is None:
-        self.write(body)
-        self.finish()
-        return
-    self.startedWriting = 1
-    self.sentLength += len(body)
-    if whole:
-        channel.transport.write(text)
     else:
-        channel.transport.writeSequence((text, body))
-    _finish(self, channel)
-
-
-def _finish(self, channel):
-    """
-    End a request whose answer has been written.
-
-    @see: L{Request.finish}
-    """
-    factory = getattr(channel, "factory", None)
-    if factory is not None:
-        factory.log(self)
-    self.finished = 1
-    if not self.queued:
-        self._cleanup()
+        if when is not None:
+            raw[b"Last-Modified"] = [_dateOf(when)]
+        self.startedWriting = 1
+        _send(self, raw, body)
+    self.finish()
 
 
 def resourceRender(self, request):

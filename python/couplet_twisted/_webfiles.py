@@ -120,4 +120,4 @@ def install():
         File._couplet_stat = None
         _getChild = replace(File, "getChild", getChild)
         readers.clear()
-        readers._find = lambda cls: _read if _files[cls] else None
+        readers.find = lambda cls: _read if _files[cls] else None

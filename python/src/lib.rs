@@ -30,7 +30,7 @@ fn _couplet(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(web::parse_head, module)?)?;
     module.add_function(wrap_pyfunction!(web::set_header, module)?)?;
     module.add_function(wrap_pyfunction!(web::answer, module)?)?;
-    module.add_function(wrap_pyfunction!(web::whole_answer, module)?)?;
+    module.add_function(wrap_pyfunction!(web::complete, module)?)?;
     module.add_function(wrap_pyfunction!(web::combined_line, module)?)?;
     module.add_class::<web::Fields>()?;
     module.add_class::<looping::Loop>()?;

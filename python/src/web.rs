@@ -1,5 +1,5 @@
-//! HTTP/1.1 for `twisted.web`: parses the head of a request, and writes that of an answer. Only what is
-//! plain is parsed here: with anything else, such as a malformed line, Twisted's own parser decides.
+//! HTTP/1.1 for `twisted.web`: parses the heads of requests, and writes those of answers. Only plain heads are
+//! parsed here; Twisted's own parser handles all others, such as one with a malformed line.
 
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -86,7 +86,7 @@ fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// What the head of a request says about the connection.
+/// The headers of a request that concern the connection.
 #[derive(Default)]
 struct Framing {
     length: Option<u64>,
@@ -149,11 +149,11 @@ static KNOWN_VERSIONS: PyOnceLock<Vec<Py<PyBytes>>> = PyOnceLock::new();
 /// characters that end a line or a string.
 fn line(data: &[u8], at: usize) -> Option<(&[u8], usize)> {
     let rest = &data[at..];
-    let end = memchr(rest, b'\r')?;
+    let end = find(rest, b'\r')?;
     (rest.get(end + 1) == Some(&b'\n')).then(|| (&rest[..end], at + end + 2))
 }
 
-fn memchr(bytes: &[u8], wanted: u8) -> Option<usize> {
+fn find(bytes: &[u8], wanted: u8) -> Option<usize> {
     bytes.iter().position(|byte| *byte == wanted)
 }
 
@@ -232,7 +232,7 @@ impl Head<'_> {
             if line.is_empty() {
                 return Some(Head { method, target, version, length: at, framing, fields });
             }
-            let colon = memchr(line, b':')?;
+            let colon = find(line, b':')?;
             let (name, value) = (&line[..colon], trimmed(&line[colon + 1..]));
             let is_sound = !name.is_empty()
                 && name.iter().all(|byte| is_token(*byte))
@@ -258,8 +258,7 @@ pub(crate) fn set_header(
     name: &Bound<'_, PyAny>,
     value: &Bound<'_, PyAny>,
 ) -> PyResult<bool> {
-    let Ok(bytes) = value.cast_exact::<PyBytes>() else { return Ok(false) };
-    if bytes.as_bytes().iter().any(|byte| matches!(byte, b'\r' | b'\n')) {
+    if plain(value).is_none() {
         return Ok(false);
     }
     let Some(canonical) = names.get_item(name)? else { return Ok(false) };
@@ -267,39 +266,40 @@ pub(crate) fn set_header(
     Ok(true)
 }
 
-/// Sets the headers of an answer that has this body, and returns them as one string, with the body if
-/// `is_together`. A content type that is not bytes is left to Twisted: then there is no string.
+/// Sets the headers of an answer whose whole body has this length. Returns false for a content type that is not
+/// plain bytes, which Twisted's code is to set.
 #[pyfunction]
-#[expect(clippy::too_many_arguments, reason = "the parts of an answer")]
-pub(crate) fn whole_answer<'py>(
-    py: Python<'py>,
-    version: &[u8],
-    code: &Bound<'py, PyAny>,
-    reason: &[u8],
-    raw: &Bound<'py, PyDict>,
-    body: &[u8],
-    content_type: &Bound<'py, PyAny>,
-    is_together: bool,
-) -> PyResult<Option<Bound<'py, PyBytes>>> {
-    let mut length = Vec::with_capacity(8);
-    push_number(&mut length, body.len(), 10);
-    let length = PyList::new(py, [PyBytes::new(py, &length)])?;
-    raw.set_item(interned(py, &CONTENT_LENGTH, b"Content-Length"), length)?;
+pub(crate) fn complete(
+    raw: &Bound<'_, PyDict>,
+    length: usize,
+    content_type: &Bound<'_, PyAny>,
+) -> PyResult<bool> {
+    let py = raw.py();
+    let mut digits = Vec::with_capacity(8);
+    push_number(&mut digits, length, 10);
+    let value = PyList::new(py, [PyBytes::new(py, &digits)])?;
+    raw.set_item(interned(py, &CONTENT_LENGTH, b"Content-Length"), value)?;
     let name = interned(py, &CONTENT_TYPE, b"Content-Type");
     let has_type = match raw.get_item(name)? {
         Some(values) => values.is_truthy()?,
         None => false,
     };
-    if !has_type && !body.is_empty() && !content_type.is_none() {
-        let is_sound =
-            |text: &Bound<'_, PyBytes>| !text.as_bytes().iter().any(|b| matches!(b, b'\r' | b'\n'));
-        match content_type.cast_exact::<PyBytes>().ok().filter(|text| is_sound(text)) {
-            Some(text) => raw.set_item(name, PyList::new(py, [text])?)?,
-            None => return Ok(None),
-        }
+    if has_type || length == 0 || content_type.is_none() {
+        return Ok(true);
     }
-    let body = if is_together { body } else { b"" };
-    answer(py, version, code, reason, raw, body, false).map(Some)
+    let is_plain = plain(content_type).is_some();
+    if is_plain {
+        raw.set_item(name, PyList::new(py, [content_type])?)?;
+    }
+    Ok(is_plain)
+}
+
+/// A value that needs no change to be a header's.
+fn plain<'a, 'py>(value: &'a Bound<'py, PyAny>) -> Option<&'a Bound<'py, PyBytes>> {
+    let is_plain = |text: &&Bound<'_, PyBytes>| {
+        !text.as_bytes().iter().any(|byte| matches!(byte, b'\r' | b'\n'))
+    };
+    value.cast_exact::<PyBytes>().ok().filter(is_plain)
 }
 
 static CONTENT_LENGTH: PyOnceLock<Py<PyBytes>> = PyOnceLock::new();

@@ -287,7 +287,7 @@ def answers(folder, seed, count):
     for number in range(count):
         generator = random.Random(f"{seed} {number}")
         clock, seen = task.Clock(), []
-        # Twisted sends a file in later turns, and Couplet a small one at once: the order of what is seen differs.
+        # Twisted sends a file in later turns, and Couplet a small one at once, so events come in another order.
         has_files = number % 3 == 0
         pieces = conversation(generator, PIECES + 3 * FILES if has_files else PIECES)
         transport = StringTransport(peerAddress=address.IPv4Address("TCP", "192.0.2.1", 999))

@@ -79,7 +79,7 @@ impl ListenOptions {
     }
 
     /// Like [`max_buffered`](Self::max_buffered), for the port's connections of each IP address. The port
-    /// goes on accepting.
+    /// still accepts.
     #[must_use]
     pub fn max_buffered_by_peer(mut self, bytes: usize) -> Self {
         self.buffered_by_peer = Some(bytes.max(1));
