@@ -261,7 +261,8 @@ fn waits_that_may_block_are_made_inside_of_what_was_asked_for() {
     for _ in 0..3 {
         let was_inside = Rc::new(Cell::new(None));
         let (noted, seen) = (was_inside.clone(), is_inside.clone());
-        reactor.call_later(Duration::from_millis(1), move || noted.set(Some(seen.get())));
+        // Not due before the turn that waits for it, even if this thread has to wait for its processor.
+        reactor.call_later(Duration::from_millis(50), move || noted.set(Some(seen.get())));
         let before = waits.get();
         while was_inside.get().is_none() {
             l.turn(Some(PATIENCE)).expect("a turn");
