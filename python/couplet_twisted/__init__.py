@@ -9,6 +9,7 @@ Install it before anything imports L{twisted.internet.reactor}::
 @raise ImportError: on an interpreter or a system on which this package is untested.
 """
 
+import importlib
 import sys
 import sysconfig
 
@@ -35,7 +36,7 @@ if _untried():
     raise ImportError(f"couplet_twisted was never tried on {_untried()}", name=__name__)
 
 
-def install(asyncio=False, web=None):
+def install(asyncio=False, web=None, tls=None):
     """
     Install Couplet's reactor in this process.
 
@@ -44,6 +45,9 @@ def install(asyncio=False, web=None):
 
     @param web: Whether the most frequent steps of C{twisted.web}'s servers are Couplet's: see
         C{couplet_twisted._web}. L{None}: if this release of Twisted was tested with them.
+
+    @param tls: Whether rustls encrypts connections as far as it can: see C{couplet_twisted._tls}. Otherwise
+        pyOpenSSL does. L{None}: if this release of Twisted was tested with it.
 
     @raise twisted.internet.error.ReactorAlreadyInstalledError: if a reactor is already installed.
     """
@@ -59,32 +63,31 @@ def install(asyncio=False, web=None):
     from couplet_twisted.reactor import install
 
     reactor = install(asyncio)
-    if web is None:
-        web = _isTested()
-    if web:
-        from couplet_twisted.later import once
+    from couplet_twisted.later import once
 
-        once("twisted.web.server", _web)
-        once("twisted.web.static", _webfiles)
+    if _isTested() if web is None else web:
+        once("twisted.web.server", _replacing("._web"))
+        once("twisted.web.static", _replacing("._webfiles"))
+    if _isTested() if tls is None else tls:
+        once("twisted.protocols.tls", _replacing("._tls"))
     return reactor
 
 
 def _isTested():
     """
-    Whether the servers of this release of C{twisted.web} were tested with Couplet's steps.
+    Whether this release of Twisted was tested with Couplet's steps.
     """
     import twisted
 
     return (twisted.version.major, twisted.version.minor) == (26, 10)
 
 
-def _web():
-    from couplet_twisted._web import install
+def _replacing(name):
+    """
+    A function that installs the steps of a module of this package.
+    """
 
-    install()
+    def install():
+        importlib.import_module(name, __name__).install()
 
-
-def _webfiles():
-    from couplet_twisted._webfiles import install
-
-    install()
+    return install

@@ -13,6 +13,7 @@ use pyo3::types::PyBytes;
 
 use crate::connection::{Accepted, Connection, report_protocol_error};
 use crate::looping::LoopShared;
+use crate::tls;
 
 /// Deadline for closing a connection whose factory raised.
 const CLOSE: Duration = Duration::from_secs(5);
@@ -140,11 +141,25 @@ impl Protocol for Bridge {
         });
     }
 
+    fn handshake_completed(&mut self, _: &Transport) {
+        self.queue(|connection, shared| {
+            let py = connection.py();
+            let Some(tls) = connection.get().tls(py) else { return };
+            if let Err(error) = tls.call_method0(py, intern!(py, "_opened")) {
+                report_protocol_error(connection, shared, error);
+            }
+        });
+    }
+
     fn read_closed(&mut self, _: &Transport) {
         if let Some(connection) = self.connection.get() {
             connection.get().read_ended();
         }
-        self.queue(|connection, shared| tell(connection, shared, "_readClosed"));
+        self.queue(|connection, shared| match connection.get().tls(connection.py()) {
+            Some(tls) => shared
+                .report_error(connection.py(), tls.call_method0(connection.py(), "_peerClosed")),
+            None => tell(connection, shared, "_readClosed"),
+        });
     }
 
     fn write_closed(&mut self, _: &Transport) {
@@ -165,9 +180,13 @@ impl Protocol for Bridge {
             _ => "lost",
         };
         let connection = self.connection.clone();
+        let failure = tls::failure(reason);
         shared.ends.push(move |py, shared| {
             let Some(connection) = connection.get() else { return };
             shared.call_for(connection, py, || {
+                if let Some((failure, tls)) = failure.zip(connection.get().tls(py)) {
+                    shared.report_error(py, tls.call_method1(py, "_failed", failure));
+                }
                 shared.report_error(py, connection.call_method1(py, intern!(py, "_lost"), (why,)));
             });
         });

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use couplet::layers::tls::Tls;
 use couplet::{Address, Producer, ProducerKind, Transport};
 use couplet_os::tethered::Tethered;
 use pyo3::buffer::PyBuffer;
@@ -19,6 +20,7 @@ use crate::descriptor::Descriptor;
 use crate::locked;
 use crate::looping::{LoopShared, system_error};
 use crate::seat::Seat;
+use crate::tls::{self, Negotiated};
 
 /// Default of `bufferSize`: unsent bytes above which a streaming producer is paused.
 const BUFFER: usize = 64 * 1024;
@@ -75,6 +77,36 @@ struct EarlyOutput {
     bytes: Vec<u8>,
     /// Each with its offset in `bytes`. Law 9: at most as many as an outbox takes.
     descriptors: Vec<(usize, OwnedFd)>,
+    /// The layer of TLS, with its offset in `bytes`.
+    tls: Option<(usize, Tethered<Tls>)>,
+}
+
+impl EarlyOutput {
+    fn send(self, transport: &Transport) {
+        let mut written = 0;
+        for (at, descriptor) in self.descriptors {
+            transport.write(&self.bytes[written..at]);
+            written = at;
+            // If it can't be passed, it is closed.
+            let _ = transport.send_descriptor(descriptor);
+        }
+        if let Some((at, layer)) = self.tls {
+            transport.write(&self.bytes[written..at]);
+            written = at;
+            start_tls(transport, layer);
+        }
+        transport.write(&self.bytes[written..]);
+    }
+}
+
+fn start_tls(transport: &Transport, layer: Tethered<Tls>) {
+    // The peer reads everything, and its close_notify or FIN ends the connection, as in Twisted.
+    transport.set_close_at_once(false);
+    // A connection that is closing needs no layer.
+    let started = layer.into_inner().ok().map(|layer| transport.start_layer(layer));
+    if let Some(Err(_)) = started {
+        transport.abort_connection();
+    }
 }
 
 /// How far the connection has come: Twisted's `connected` and `disconnected`.
@@ -127,6 +159,8 @@ struct ConnectionState {
     names: Addresses,
     protocol: Option<Py<PyAny>>,
     producer: Option<Py<PyAny>>,
+    /// Twisted's protocol of TLS, if rustls encrypts.
+    tls: Option<Py<PyAny>>,
     producing: Producing,
     stage: Stage,
     closing: Closing,
@@ -333,6 +367,11 @@ impl Connection {
         self.state().pause_reading();
     }
 
+    /// Twisted's protocol of TLS, if rustls encrypts.
+    pub(crate) fn tls(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.state().tls.as_ref().map(|tls| tls.clone_ref(py))
+    }
+
     /// Whether the end was reported to the protocol.
     pub(crate) fn is_lost(&self) -> bool {
         self.state().stage == Stage::Disconnected
@@ -370,14 +409,7 @@ impl Connection {
         let closes = state.is_disconnecting() || is_write_lost;
         let is_awaited = state.producer.is_some() && !(closes && state.closes_without_producer());
         drop(state);
-        let mut written = 0;
-        for (at, descriptor) in early.descriptors {
-            transport.write(&early.bytes[written..at]);
-            written = at;
-            // If it can't be passed, it is closed.
-            let _ = transport.send_descriptor(descriptor);
-        }
-        transport.write(&early.bytes[written..]);
+        early.send(transport);
         if reading != Reading::Active {
             transport.pause_producing();
             Connection::track_flush(slf);
@@ -801,10 +833,15 @@ impl Connection {
         state.stage = Stage::Disconnected;
         let home = state.home.take();
         let (producer, protocol) = (state.producer.take(), state.protocol.take());
+        let tls = state.tls.take();
         drop(state);
         if let Some(Home { transport, .. }) = home.as_ref().and_then(Tethered::get) {
             transport.unregister_producer();
-            transport.lose_connection();
+            match tls {
+                None => transport.lose_connection(),
+                // Without a close_notify: the peer must not take this for the end of the data.
+                Some(_) => transport.abort_connection(),
+            }
         }
         drop(home);
         slf.call_method0(intern!(py, "_forgetSocket"))?;
@@ -850,6 +887,34 @@ impl Connection {
         self.state().home.as_ref().is_some_and(|home| !home.is_home())
     }
 
+    /// Encrypts by rustls from here on, for Twisted's protocol `tls`, which gets `_opened` when the
+    /// handshake is complete, `_peerClosed`, and `_failed`. False if TLS was started before.
+    ///
+    /// Raises `ValueError` if `host` is not the name of a host.
+    #[pyo3(name = "_startTLS")]
+    fn start_tls(&self, configuration: &tls::Tls, host: &str, tls: Py<PyAny>) -> PyResult<bool> {
+        let layer = Tethered::new(configuration.layer(host)?);
+        let mut state = self.state();
+        let transport = match state.transport() {
+            Ok(transport) if state.tls.is_none() => transport.cloned(),
+            _ => return Ok(false),
+        };
+        state.tls = Some(tls);
+        let Some(transport) = transport else {
+            let early = state.early.get_or_insert_default();
+            early.tls = Some((early.bytes.len(), layer));
+            return Ok(true);
+        };
+        drop(state);
+        start_tls(&transport, layer);
+        Ok(true)
+    }
+
+    /// What the handshake negotiated; `None` before it is complete.
+    fn _negotiated(&self, py: Python<'_>) -> Option<Negotiated> {
+        Negotiated::of(py, &self.transport()?)
+    }
+
     /// Sends a duplicate of the descriptor with the next byte; false if that is impossible.
     #[pyo3(name = "_sendDescriptor")]
     fn send_descriptor(&self, descriptor: Descriptor) -> PyResult<bool> {
@@ -887,7 +952,9 @@ impl Connection {
     /// Bytes written that the system has not accepted yet.
     #[getter]
     fn _buffered(&self) -> usize {
-        self.on_transport(Transport::buffered).unwrap_or_default()
+        let state = self.state();
+        let early = state.early.as_ref().map_or(0, |early| early.bytes.len());
+        early + state.transport().ok().flatten().map_or(0, Transport::buffered)
     }
 
     #[getter(protocol)]
@@ -987,7 +1054,7 @@ impl Connection {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         let Ok(state) = self.0.try_lock() else { return Ok(()) };
-        for held in [&state.protocol, &state.producer].into_iter().flatten() {
+        for held in [&state.protocol, &state.producer, &state.tls].into_iter().flatten() {
             visit.call(held)?;
         }
         Ok(())
@@ -995,7 +1062,7 @@ impl Connection {
 
     fn __clear__(&self) {
         let mut state = self.state();
-        let held = (state.protocol.take(), state.producer.take());
+        let held = (state.protocol.take(), state.producer.take(), state.tls.take());
         drop(state);
         drop(held);
     }

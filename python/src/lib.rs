@@ -12,6 +12,7 @@ mod looping;
 mod port;
 mod seat;
 mod timers;
+mod tls;
 mod watch;
 mod web;
 
@@ -36,6 +37,8 @@ fn _couplet(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<looping::Loop>()?;
     module.add_class::<connection::Connection>()?;
     module.add_class::<port::Port>()?;
+    module.add_class::<tls::Tls>()?;
+    module.add_class::<tls::Negotiated>()?;
     module.add_class::<framing::Framing>()?;
     module.add_class::<framing::Messages>()?;
     module.add_class::<watch::Watch>()?;

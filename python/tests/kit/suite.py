@@ -1,9 +1,10 @@
 """Runs Twisted's own tests and records their outcomes: `python -m kit.suite REACTOR SELECTION RECORD [WORD...]`.
 
-SELECTION is one of these; all but the first two install the reactor:
+SELECTION is one of these; those from `whole` on install the reactor:
 
   builder        the tests that Twisted makes for each reactor
   uses           the same tests; also records which parts of Couplet each one uses
+  encrypted      those of the tests for each reactor that use TLS, by rustls if the reactor is Couplet's
   whole          all tests; a word such as `1/2` selects the first of two shards of their classes
   named          the tests with these ids
   packages       all tests of these packages
@@ -33,7 +34,7 @@ util.DEFAULT_TIMEOUT_DURATION = float(PATIENCE)
 
 from twisted.trial import reporter, runner, unittest  # noqa: E402
 
-from kit import reactors, uses  # noqa: E402
+from kit import encrypted, reactors, uses  # noqa: E402
 
 
 class Recorder(reporter.Reporter):
@@ -169,16 +170,20 @@ def chosen(selection, words):
 def trial(subject, selection, record, words, done):
     """Runs the tests of a selection by trial, except those in `done`."""
     global ENDING
-    if selection in ("builder", "uses"):
+    if selection in ("builder", "uses", "encrypted"):
         ENDING = "_%sTests" % reactors.REACTORS[subject][1].rpartition(".")[2]
         if selection == "uses":
             uses.install()
+        if selection == "encrypted" and subject == reactors.SUBJECT:
+            encrypted.install()
         tests = builder_tests(reactors.REACTORS[subject][1])
     else:
         # The tests for each reactor keep the names of Twisted's reactors.
         ENDING = "\0"
         reactors.install(subject)
         tests = chosen(selection, words)
+    if selection == "encrypted":
+        tests = [test for test in tests if ".test_tls." in test.id() or ".test_newtls." in test.id()]
     tests = unittest.TestSuite([test for test in tests if name(test) not in done])
     runner.TrialRunner(Recorder, workingDirectory=record + ".trial", stream=sys.stdout).run(tests)
 

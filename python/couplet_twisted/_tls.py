@@ -1,0 +1,468 @@
+"""
+TLS by rustls, below Twisted's protocols of TLS. L{install} replaces L{TLSMemoryBIOProtocol.makeConnection}; programs
+keep their imports.
+
+A connection of Couplet's is encrypted by rustls if everything that the program asks for can be said to it: see
+L{_server} and L{_client}. Anything else is pyOpenSSL's, such as a context of the program's own, a verification callback
+or a list of ciphers. The log says once what was chosen, and why.
+"""
+
+import functools
+import os
+import weakref
+
+from cryptography.x509.oid import ExtensionOID
+from OpenSSL import SSL, _util, crypto
+from twisted.internet._service_identity import DNS_ID, IPAddress_ID, VerificationError
+from service_identity.exceptions import DNSMismatch, IPAddressMismatch
+from twisted.internet import _newtls, _sslverify
+from twisted.internet._sslverify import ClientTLSOptions, OpenSSLCertificateAuthorities, OpenSSLCertificateOptions
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHandshakeListener
+from twisted.internet.main import CONNECTION_LOST
+from twisted.internet.protocol import Protocol
+from twisted.logger import Logger
+from twisted.protocols.policies import ProtocolWrapper
+from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+
+from couplet_twisted import _couplet
+
+__all__ = ["install"]
+
+_log = Logger(namespace="couplet")
+
+# Configurations that are remembered: programs have few.
+_MOST_CONFIGURATIONS = 64
+
+# The methods that a subclass may override to make a context or a connection of its own.
+_STEPS = ("_makeContext", "getContext", "_makeTLSConnection", "serverConnectionForTLS", "clientConnectionForTLS")
+
+_VERSIONS = {
+    0: SSL.OP_NO_TLSv1,
+    1: SSL.OP_NO_TLSv1_1,
+    2: SSL.OP_NO_TLSv1_2,
+    3: SSL.OP_NO_TLSv1_3,
+}
+_KNOWN_OPTIONS = functools.reduce(
+    int.__or__,
+    _VERSIONS.values(),
+    SSL.OP_NO_SSLv2
+    | SSL.OP_NO_SSLv3
+    | SSL.OP_NO_COMPRESSION
+    | SSL.OP_CIPHER_SERVER_PREFERENCE
+    | SSL.OP_SINGLE_DH_USE
+    | SSL.OP_SINGLE_ECDH_USE
+    | SSL.OP_NO_TICKET,
+)
+
+# What OpenSSL calls the failures that have no alert.
+_REASONS = {
+    "NothingInCommon": "no shared cipher",
+    "NoApplicationProtocol": "no application protocol",
+    "NotTls": "wrong version number",
+    "Misbehaved": "unexpected message",
+    "BadRecord": "decryption failed or bad record mac",
+    "Internal": "internal error",
+    "Missing": "peer did not return a certificate",
+}
+# The number of OpenSSL's library for TLS among its error codes, and of the first of its errors for alerts.
+_LIBRARY, _FIRST_ALERT = 20, 1000
+
+
+class _Unsaid(Exception):
+    """
+    Why rustls can't be told what the program asks for.
+    """
+
+
+def _pem(certificates):
+    return b"".join(crypto.dump_certificate(crypto.FILETYPE_PEM, each) for each in certificates)
+
+
+def _roots(trust):
+    """
+    The certificates that a program trusts, in PEM.
+    """
+    for each in trust._caCerts:
+        if each.get_version() != 2:
+            # The certificates that it signs may be such too, which rustls refuses.
+            raise _Unsaid("a trusted certificate is of version 1 of X.509")
+        found = {extension.oid: extension.value for extension in each.to_cryptography().extensions}
+        authority = found.get(ExtensionOID.BASIC_CONSTRAINTS)
+        if authority is not None and authority.ca and ExtensionOID.SUBJECT_ALTERNATIVE_NAME in found:
+            # OpenSSL accepts it from a server too, rustls doesn't.
+            raise _Unsaid("a trusted certificate is both an authority's and a server's")
+    return _pem(trust._caCerts)
+
+
+def _pair(options):
+    """
+    The chain of certificates and the key, in PEM.
+    """
+    if options.certificate is None:
+        return None
+    key = crypto.dump_privatekey(crypto.FILETYPE_PEM, options.privateKey)
+    return _pem([options.certificate, *options.extraCertChain]), key
+
+
+@functools.lru_cache(_MOST_CONFIGURATIONS)
+def _defaultCiphers(method, options):
+    available = _sslverify._expandCipherString("ALL", method, options)
+    return ":".join(cipher.fullName for cipher in _sslverify.defaultCiphers.selectCiphers(available))
+
+
+def _versions(options):
+    """
+    The oldest and the newest minor version of TLS 1.
+    """
+    allowed = [minor for minor, flag in _VERSIONS.items() if not options._options & flag]
+    if not allowed or allowed[0] < 2:
+        raise _Unsaid("versions of TLS before 1.2 are allowed")
+    return allowed[0], allowed[-1]
+
+
+def _check(options):
+    """
+    Check that nothing but the attributes of the options says how to encrypt.
+
+    @raise _Unsaid: if something else may.
+    """
+    kind, plain = type(options), OpenSSLCertificateOptions
+    if kind is not plain and any(getattr(kind, step, None) is not getattr(plain, step) for step in _STEPS):
+        raise _Unsaid(f"{kind.__qualname__} makes its own contexts")
+    if options._context is not None or options._contextFactory is not SSL.Context:
+        raise _Unsaid("the program has taken the context")
+    if options._contextForServerName is not None:
+        raise _Unsaid("the program chooses a context by the server's name")
+    if options.dhParameters is not None:
+        raise _Unsaid("there are parameters for Diffie-Hellman")
+    if options.method != SSL.TLS_METHOD or options._options & ~_KNOWN_OPTIONS or options.verifyDepth != 9:
+        raise _Unsaid("there are flags for OpenSSL")
+    if options._cipherString != _defaultCiphers(options.method, options._options):
+        raise _Unsaid("there is a list of ciphers")
+
+
+@functools.lru_cache(_MOST_CONFIGURATIONS)
+def _configured(make, *arguments):
+    try:
+        return make(*arguments)
+    except ValueError as error:
+        raise _Unsaid(str(error)) from None
+
+
+def _server(options, alpn):
+    """
+    The configuration of a server.
+    """
+    pair = _pair(options)
+    if pair is None:
+        raise _Unsaid("the server has no certificate")
+    roots = None
+    if options.verify:
+        if type(options.trustRoot) is not OpenSSLCertificateAuthorities:
+            raise _Unsaid("clients' certificates are verified by other means")
+        roots = _roots(options.trustRoot)
+    resumes = bool(options.enableSessions or options.enableSessionTickets)
+    required = bool(options.requireCertificate)
+    return _configured(_couplet.Tls.server, pair, roots, required, alpn, _versions(options), resumes)
+
+
+def _client(options, alpn):
+    """
+    The configuration of a client.
+    """
+    roots, paths = None, None
+    if type(options.trustRoot) is OpenSSLCertificateAuthorities:
+        roots = _roots(options.trustRoot)
+    elif type(options.trustRoot) is _sslverify.OpenSSLDefaultPaths:
+        paths = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    else:
+        raise _Unsaid("servers' certificates are verified by other means")
+    return _configured(_clientTls, _pair(options), roots, alpn, _versions(options), paths)
+
+
+def _clientTls(pair, roots, alpn, versions, paths):
+    # The system's certificates are read from these paths.
+    return _couplet.Tls.client(pair, roots, alpn, versions)
+
+
+# By options: for each list of protocols to negotiate, the configuration or why there is none.
+_known = weakref.WeakKeyDictionary()
+
+
+def _creator(factory):
+    """
+    The method that L{twisted.protocols._tls_legacy} wrapped for a factory, and whether it is for clients.
+    """
+    function = factory._creatorCallable
+    cells = dict(zip(function.__code__.co_freevars, function.__closure__ or ()))
+    return cells["baseCallable"].cell_contents, cells["isClient"].cell_contents
+
+
+def _asked(factory, protocol):
+    """
+    What a factory of TLS protocols asks for.
+
+    @return: The configuration, the options that it was made from, and the host that a client connects to.
+
+    @raise _Unsaid: if rustls can't be told.
+    """
+    try:
+        method, isClient = _creator(factory)
+        options = method.__self__
+    except (AttributeError, KeyError):
+        raise _Unsaid("the program makes its own connections") from None
+    host = None
+    if isClient:
+        if type(options) is not ClientTLSOptions:
+            raise _Unsaid("the server's name is not verified")
+        if options._sendServerName != options._hostnameIsDnsName:
+            raise _Unsaid("the program decides whether the server's name is sent")
+        host = options._hostnameASCII
+        options = getattr(options._createConnection, "__self__", None)
+    _check(options)
+    alpn = tuple(_sslverify.protosFromProtocol(protocol, options._acceptableProtocols))
+    known = _known.setdefault(options, {})
+    key = isClient, alpn
+    if key not in known and len(known) < _MOST_CONFIGURATIONS:
+        try:
+            known[key] = (_client if isClient else _server)(options, alpn)
+        except _Unsaid as reason:
+            known[key] = reason
+    configuration = known.get(key)
+    if not isinstance(configuration, _couplet.Tls):
+        raise configuration or _Unsaid("the protocols to negotiate change")
+    return configuration, options, host
+
+
+class _Session:
+    """
+    The parts of L{OpenSSL.SSL.Connection} that tell what was negotiated, for programs that ask
+    L{TLSMemoryBIOProtocol.getHandle}.
+    """
+
+    def __init__(self, connection, protocol, certificate):
+        self._connection = connection
+        self._certificate = certificate
+        self._data = protocol
+
+    def _get(self, name):
+        negotiated = self._connection._negotiated()
+        return None if negotiated is None else getattr(negotiated, name)
+
+    def __getattr__(self, name):
+        raise AttributeError(f"rustls has no {name!r}, see couplet_twisted.install(tls=...)")
+
+    def send(self, *rest):
+        raise SSL.Error([("SSL routines", "", "protocol is shutdown")])
+
+    def get_app_data(self):
+        return self._data
+
+    def set_app_data(self, data):
+        self._data = data
+
+    def get_alpn_proto_negotiated(self):
+        return self._get("alpn") or b""
+
+    def get_certificate(self, *, as_cryptography=False):
+        found = self._certificate
+        return found.to_cryptography() if found is not None and as_cryptography else found
+
+    def get_peer_certificate(self, *, as_cryptography=False):
+        chain = self.get_peer_cert_chain(as_cryptography=as_cryptography)
+        return chain[0] if chain else None
+
+    def get_peer_cert_chain(self, *, as_cryptography=False):
+        found = [crypto.load_certificate(crypto.FILETYPE_ASN1, each) for each in self._get("certificates") or ()]
+        if as_cryptography:
+            found = [each.to_cryptography() for each in found]
+        return found or None
+
+    def get_servername(self):
+        name = self._get("server_name")
+        return None if name is None else name.encode()
+
+    def get_cipher_name(self):
+        name = self._get("cipher")
+        if name is None or name.startswith("TLS13_"):
+            return name and name.replace("TLS13_", "TLS_")
+        # OpenSSL's names of the suites of TLS 1.2.
+        exchange, cipher = name.removeprefix("TLS_").split("_WITH_")
+        cipher = cipher.replace("AES_", "AES").removesuffix("_SHA256" if "CHACHA" in cipher else "")
+        return f"{exchange}_{cipher}".replace("_", "-")
+
+    def get_cipher_bits(self):
+        name = self._get("cipher")
+        return name and (128 if "AES_128" in name else 256)
+
+    def get_cipher_version(self):
+        return self._get("version")
+
+    def get_protocol_version_name(self):
+        return self._get("version") or "TLSv1.3"
+
+    def get_protocol_version(self):
+        return 0x0303 if self._get("version") == "TLSv1.2" else 0x0304
+
+
+def _dropped(data):
+    """
+    C{write} of a connection that is closed.
+    """
+
+
+def _reason(kind, alert, text, host):
+    """
+    The exception that pyOpenSSL, or Twisted's verification of names, has for a failure.
+    """
+    if kind == "WrongName":
+        isName = not (_sslverify.isIPAddress(host) or _sslverify.isIPv6Address(host))
+        mismatch = DNSMismatch(DNS_ID(host)) if isName else IPAddressMismatch(IPAddress_ID(host))
+        return VerificationError(errors=[mismatch])
+    if kind == "NothingInCommon" and "no version of TLS" in text:
+        reason = "unsupported protocol"
+    elif alert is None:
+        # The rest are about the peer's certificate.
+        reason = _REASONS.get(kind, "certificate verify failed")
+    else:
+        reason = _util.text(_util.lib.ERR_reason_error_string(_LIBRARY << 23 | _FIRST_ALERT + alert))
+    return SSL.Error([("SSL routines", "", reason)])
+
+
+class _Encrypted(BufferingTLSTransport):
+    """
+    A protocol of TLS whose connection encrypts: what it writes and receives is plain.
+
+    @ivar _connection: The connection.
+
+    @ivar _host: The host that a client connects to.
+    """
+
+    tls_engine = "rustls"
+
+    def _opened(self):
+        self._handshakeDone = True
+        if IHandshakeListener.providedBy(self.wrappedProtocol):
+            self.wrappedProtocol.handshakeCompleted()
+        if self.disconnecting and self._producer is None:
+            self._shutdownTLS()
+
+    def _peerClosed(self):
+        # What was written is sent first.
+        self.disconnecting = True
+        self._shutdownTLS()
+
+    def _failed(self, kind, alert, text):
+        _log.debug("TLS failed: {text}", text=text)
+        if self._reason is None:
+            self._reason = Failure(_reason(kind, alert, text, self._host))
+
+    def _shutdownTLS(self):
+        self.write = _dropped
+        _couplet.Connection.loseConnection(self._connection)
+
+    def dataReceived(self, data):
+        self.wrappedProtocol.dataReceived(data)
+
+    def writeSequence(self, sequence):
+        self.write(b"".join(sequence))
+
+    def loseConnection(self):
+        if self.disconnecting or not self.connected:
+            return
+        # As in Twisted: the peer may never complete the handshake.
+        if not self._handshakeDone and not self._connection._buffered:
+            self.abortConnection()
+        self.disconnecting = True
+        if self._producer is None:
+            self.write = _dropped
+            if self._handshakeDone:
+                self._shutdownTLS()
+
+    def abortConnection(self):
+        self._aborted = True
+        self.disconnecting = True
+        self.write = _dropped
+        self.transport.abortConnection()
+
+    def connectionLost(self, reason):
+        self._lostTLSConnection = True
+        if not reason.check(ConnectionDone):
+            # As with OpenSSL, whatever cut the stream off.
+            reason = Failure(CONNECTION_LOST)
+        reason, self._reason = self._reason or reason, None
+        self.connected = False
+        self.write = _dropped
+        ProtocolWrapper.connectionLost(self, reason)
+        self._tlsConnection = None
+
+
+def _tell(isOurs, reason):
+    """
+    Log once what encrypts.
+    """
+    if (isOurs, reason) not in _told and len(_told) < _MOST_CONFIGURATIONS:
+        _told.add((isOurs, reason))
+        if isOurs:
+            _log.info("TLS is encrypted by rustls")
+        else:
+            _log.info("TLS is encrypted by pyOpenSSL: {reason}", reason=reason)
+
+
+_told = set()
+
+
+def _start(protocol, transport):
+    """
+    Have rustls encrypt a connection, for a protocol of TLS.
+
+    @raise _Unsaid: if it can't.
+    """
+    connection = transport._connection if type(transport) is _newtls._BypassTLS else transport
+    if not isinstance(connection, _couplet.Connection):
+        raise _Unsaid("the transport is not Couplet's")
+    if type(protocol) not in (BufferingTLSTransport, TLSMemoryBIOProtocol):
+        raise _Unsaid(f"{type(protocol).__qualname__} encrypts")
+    configuration, options, host = _asked(protocol.factory, protocol)
+    try:
+        if not connection._startTLS(configuration, host or "", protocol):
+            raise _Unsaid("the connection is encrypted already")
+    except ValueError as error:
+        raise _Unsaid(str(error)) from None
+    protocol.__class__ = _Encrypted
+    protocol._connection = connection
+    protocol._host = host
+    protocol._tlsConnection = _Session(connection, protocol, options.certificate)
+
+
+def _makeConnection(self, transport):
+    """
+    @see: L{TLSMemoryBIOProtocol.makeConnection}
+    """
+    try:
+        _start(self, transport)
+    except _Unsaid as reason:
+        _tell(False, str(reason))
+        return _twistedMakeConnection(self, transport)
+    _tell(True, None)
+    self._appSendBuffer = ()
+    self._aggregator = None
+    self.write = _couplet.Connection.write.__get__(self._connection)
+    if self._connectWrapped:
+        ProtocolWrapper.makeConnection(self, transport)
+    else:
+        Protocol.makeConnection(self, transport)
+        self.factory.registerProtocol(self)
+
+
+_twistedMakeConnection = TLSMemoryBIOProtocol.makeConnection
+
+
+def install():
+    """
+    Have rustls encrypt what it can.
+    """
+    TLSMemoryBIOProtocol.makeConnection = _makeConnection
+    TLSMemoryBIOProtocol.tls_engine = "pyOpenSSL"
