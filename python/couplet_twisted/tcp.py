@@ -166,7 +166,13 @@ class _Stream(_couplet.Connection):
 class _OverTLS:
     """
     A connection that starts TLS. From then on its output passes through Twisted's TLS protocol.
+
+    @ivar tls_engine: What encrypts: C{"rustls"} or C{"pyOpenSSL"}; L{None} before TLS starts and after the end.
     """
+
+    @property
+    def tls_engine(self):
+        return getattr(self.protocol, "tls_engine", "pyOpenSSL") if self.TLS and self.protocol else None
 
     def write(self, data):
         if not self.TLS:

@@ -1,8 +1,12 @@
 """TLS: programs get the same events as under the model, whether rustls encrypts or pyOpenSSL."""
 
 import socket
+import ssl as python
+import subprocess
+import sys
+import unittest
 
-from twisted.internet import defer, endpoints, interfaces, protocol, ssl
+from twisted.internet import defer, endpoints, interfaces, protocol, ssl, threads
 from zope.interface import implementer
 
 from kit import certificates
@@ -390,17 +394,19 @@ class Engines(Cases):
 
         old = ssl.TLSVersion.TLSv1_1
         both = certificates.made("both", "localhost", is_authority=True)
+        optional = {"verify": True, "caCerts": [AUTHORITY.x509], "requireCertificate": False}
+        ciphers = ssl.AcceptableCiphers.fromOpenSSLCipherString("AES256-GCM-SHA384:ECDH+AESGCM")
         for server, client, expected in (
             (SERVER.options(), trusting(), "rustls rustls"),
             (SERVER.options(acceptableProtocols=[b"a"]), trusting(acceptableProtocols=[b"a"]), "rustls rustls"),
             (SERVER.options(enableSessions=True, extraCertChain=[AUTHORITY.x509]), trusting(), "rustls rustls"),
-            (SERVER.options(verify=True, caCerts=[AUTHORITY.x509], requireCertificate=False), trusting(), "rustls rustls"),
+            (SERVER.options(**optional), trusting(), "rustls rustls"),
             (by_openssl(SERVER.options()), trusting(), "pyOpenSSL rustls"),
             (SERVER.options(insecurelyLowerMinimumTo=old), trusting(), "pyOpenSSL rustls"),
             (SERVER.options(contextForServerName=lambda name: None), trusting(), "pyOpenSSL rustls"),
             (SERVER.options(fixBrokenPeers=True), trusting(), "pyOpenSSL rustls"),
             (SERVER.options(verifyDepth=3), trusting(), "pyOpenSSL rustls"),
-            (SERVER.options(acceptableCiphers=ssl.AcceptableCiphers.fromOpenSSLCipherString("AES256-GCM-SHA384:ECDH+AESGCM")), trusting(), "pyOpenSSL rustls"),
+            (SERVER.options(acceptableCiphers=ciphers), trusting(), "pyOpenSSL rustls"),
             (Own(certificate=SERVER.x509, privateKey=SERVER.pkey), trusting(), "pyOpenSSL rustls"),
             (SERVER.options(), Unverified(), "rustls pyOpenSSL"),
             (SERVER.options(), trusting(sendServerName=False), "rustls pyOpenSSL"),
@@ -411,6 +417,20 @@ class Engines(Cases):
             assert engines == expected, (engines, expected, _tls._told)
             await ended(*two)
         assert (True, None) in _tls._told, _tls._told
+
+    @only_subject
+    async def test_a_connection_that_starts_tls_says_what_encrypts(case):
+        for engine, expected in ((lambda options: options, "rustls"), (by_openssl, "pyOpenSSL")):
+            server, client = Noting(case, "server"), Noting(case, "client")
+            await case.connect(case.listen(lambda: server), client)
+            await case.sleep()
+            server.transport.startTLS(engine(SERVER.options()))
+            client.transport.startTLS(trusting())
+            assert server.transport.tls_engine == expected
+            client.transport.write(b"x")
+            await server.wanted(1)
+            client.transport.loseConnection()
+            await ended(server, client)
 
     @only_subject
     async def test_a_handle_says_what_it_can_not_do(case):
@@ -435,22 +455,57 @@ class Engines(Cases):
         assert client.transport.getHandle() is None
 
     @only_subject
-    async def test_a_peer_of_another_library_gets_a_close_notify(case):
-        import ssl as python
-        from twisted.internet import threads
+    async def test_a_peer_of_another_library_gets_a_close_notify_and_resumes(case):
+        servers, resumed = [], []
 
-        server = Echo(case, "server")
-        port = case.listen(lambda: server, SERVER.options())
+        def build():
+            servers.append(Echo(case, "server"))
+            return servers[-1]
 
-        def client():
+        def client(port, session):
             context = python.SSLContext(python.PROTOCOL_TLS_CLIENT)
             context.check_hostname, context.verify_mode = False, python.CERT_NONE
-            with socket.create_connection(("127.0.0.1", port)) as plain:
-                with context.wrap_socket(plain, suppress_ragged_eofs=False) as wrapped:
+            context.maximum_version = python.TLSVersion.TLSv1_2
+            for _ in range(2):
+                with socket.create_connection(("127.0.0.1", port)) as plain:
+                    wrapped = context.wrap_socket(plain, suppress_ragged_eofs=False, session=session)
                     wrapped.sendall(b"hello")
-                    received = wrapped.recv(100)
-                    case.reactor.callFromThread(server.transport.loseConnection)
-                    return received, wrapped.recv(100)
+                    assert wrapped.recv(100) == b"hello"
+                    resumed.append(wrapped.session_reused)
+                    session = wrapped.session
+                    case.reactor.callFromThread(servers[-1].transport.loseConnection)
+                    # Python's library raises an error without a close_notify.
+                    assert wrapped.recv(100) == b""
 
-        assert await threads.deferToThread(client) == (b"hello", b"")
-        await server.lost
+        for resumes in (False, True):
+            port = case.listen(build, SERVER.options(enableSessions=resumes, enableSessionTickets=resumes))
+            await threads.deferToThread(client, port, None)
+        await ended(*servers)
+        assert resumed == [False, False, False, True], resumed
+
+
+class Installs(unittest.TestCase):
+    """`install(tls=...)`."""
+
+    def engine(self, *lines):
+        """The module of a step of TLS, after these lines of a program."""
+        program = [*lines, "from twisted.protocols.tls import TLSMemoryBIOProtocol as Tls"]
+        program.append("print(Tls.makeConnection.__module__)")
+        ended = subprocess.run([sys.executable, "-c", "\n".join(program)], capture_output=True, text=True, timeout=60)
+        return ended.stdout.strip() or ended.stderr
+
+    def test_rustls_encrypts_unless_the_program_declines(self):
+        for arguments, module in [
+            ("", "couplet_twisted._tls"),
+            ("tls=True", "couplet_twisted._tls"),
+            ("tls=False", "twisted.protocols.tls"),
+        ]:
+            line = f"import couplet_twisted; couplet_twisted.install({arguments})"
+            self.assertEqual(self.engine(line), module, arguments)
+            self.assertEqual(self.engine("import twisted.protocols.tls", line), module, arguments)
+            self.assertEqual(self.engine(line, "import twisted.internet.ssl"), module, arguments)
+
+    def test_another_release_of_twisted_keeps_pyopenssl_unless_the_program_asks(self):
+        lines = ["import twisted", "twisted.version.minor = 4", "import couplet_twisted"]
+        self.assertEqual(self.engine(*lines, "couplet_twisted.install()"), "twisted.protocols.tls")
+        self.assertEqual(self.engine(*lines, "couplet_twisted.install(tls=True)"), "couplet_twisted._tls")
