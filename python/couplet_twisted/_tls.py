@@ -143,14 +143,6 @@ def _check(options):
         raise _Unsaid("there is a list of ciphers")
 
 
-@functools.lru_cache(_MOST_CONFIGURATIONS)
-def _configured(make, *arguments):
-    try:
-        return make(*arguments)
-    except ValueError as error:
-        raise _Unsaid(str(error)) from None
-
-
 def _server(options, alpn):
     """
     The configuration of a server.
@@ -165,7 +157,7 @@ def _server(options, alpn):
         roots = _roots(options.trustRoot)
     resumes = bool(options.enableSessions or options.enableSessionTickets)
     required = bool(options.requireCertificate)
-    return _configured(_couplet.Tls.server, pair, roots, required, alpn, _versions(options), resumes)
+    return _couplet.Tls.server(pair, roots, required, alpn, _versions(options), resumes)
 
 
 def _client(options, alpn):
@@ -179,12 +171,19 @@ def _client(options, alpn):
         paths = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
     else:
         raise _Unsaid("servers' certificates are verified by other means")
-    return _configured(_clientTls, _pair(options), roots, alpn, _versions(options), paths)
+    pair = _pair(options)
+    if pair is not None:
+        return _couplet.Tls.client(pair, roots, alpn, _versions(options))
+    return _anonymous(roots, alpn, _versions(options), paths)
 
 
-def _clientTls(pair, roots, alpn, versions, paths):
-    # The system's certificates are read from these paths.
-    return _couplet.Tls.client(pair, roots, alpn, versions)
+@functools.lru_cache(_MOST_CONFIGURATIONS)
+def _anonymous(roots, alpn, versions, paths):
+    """
+    The configuration of a client without a certificate, for which programs make options for each connection. Those
+    that trust the system's certificates, which are read from C{paths}, share one.
+    """
+    return _couplet.Tls.client(None, roots, alpn, versions)
 
 
 # By options: for each list of protocols to negotiate, the configuration or why there is none.
@@ -228,11 +227,11 @@ def _asked(factory, protocol):
     if key not in known and len(known) < _MOST_CONFIGURATIONS:
         try:
             known[key] = (_client if isClient else _server)(options, alpn)
-        except _Unsaid as reason:
-            known[key] = reason
-    configuration = known.get(key)
-    if not isinstance(configuration, _couplet.Tls):
-        raise configuration or _Unsaid("the protocols to negotiate change")
+        except (_Unsaid, ValueError) as reason:
+            known[key] = str(reason)
+    configuration = known.get(key, "the protocols to negotiate change")
+    if isinstance(configuration, str):
+        raise _Unsaid(configuration)
     return configuration, options, host
 
 
@@ -406,9 +405,9 @@ def _tell(isOurs, reason):
     if (isOurs, reason) not in _told and len(_told) < _MOST_CONFIGURATIONS:
         _told.add((isOurs, reason))
         if isOurs:
-            _log.info("TLS is encrypted by rustls")
+            _log.info("rustls encrypts TLS connections")
         else:
-            _log.info("TLS is encrypted by pyOpenSSL: {reason}", reason=reason)
+            _log.info("pyOpenSSL encrypts TLS connections: {reason}", reason=reason)
 
 
 _told = set()

@@ -155,10 +155,12 @@ impl Protocol for Bridge {
         if let Some(connection) = self.connection.get() {
             connection.get().read_ended();
         }
-        self.queue(|connection, shared| match connection.get().tls(connection.py()) {
-            Some(tls) => shared
-                .report_error(connection.py(), tls.call_method0(connection.py(), "_peerClosed")),
-            None => tell(connection, shared, "_readClosed"),
+        self.queue(|connection, shared| {
+            let py = connection.py();
+            match connection.get().tls(py) {
+                Some(tls) => shared.report_error(py, tls.call_method0(py, "_peerClosed")),
+                None => tell(connection, shared, "_readClosed"),
+            }
         });
     }
 

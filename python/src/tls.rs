@@ -144,7 +144,6 @@ pub(crate) fn failure(reason: &Reason) -> Option<(String, Option<u8>, String)> {
     let Reason::Tls(error) = reason else { return None };
     let kind = match &error.problem {
         TlsProblem::Certificate(problem) => format!("{problem:?}"),
-        TlsProblem::AlertReceived(_) => "AlertReceived".to_owned(),
         problem => format!("{problem:?}"),
     };
     let alert = match error.problem {
