@@ -29,7 +29,7 @@ from twisted.logger import Logger, LogLevel
 from twisted.python import context, log
 from twisted.python.failure import Failure
 
-from couplet_twisted import _couplet, tcp, unix
+from couplet_twisted import _couplet, tcp, udp, unix
 from couplet_twisted.eventloop import EventLoop
 
 
@@ -459,6 +459,14 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
         @see: L{twisted.internet.interfaces.IReactorTCP.listenTCP}
         """
         p = tcp.Port(port, factory, backlog, interface, self)
+        p.startListening()
+        return p
+
+    def listenUDP(self, port, protocol, interface="", maxPacketSize=8192):
+        """
+        @see: L{twisted.internet.interfaces.IReactorUDP.listenUDP}
+        """
+        p = udp.Port(port, protocol, interface, maxPacketSize, self)
         p.startListening()
         return p
 

@@ -127,6 +127,13 @@ class Datagrams(Cases):
             case.say("client", raised)
         client.transport.write(b"sent", to)
         await client.wanted
+        # The host is known now.
+        for data, address in ((b"x" * 70_000, to), ("text", to), (b"x", (to[0], 70_000)), (b"x", (to[0],)), (b"x", to)):
+            try:
+                case.say("client", client.transport.write(data, address))
+            except (error.MessageLengthError, TypeError, OverflowError) as raised:
+                case.say("client", type(raised).__name__)
+        await client.wanted
 
     @case
     async def test_a_port_at_an_address_in_use(case):
