@@ -1,20 +1,24 @@
 """Long runs: memory does not grow, no descriptor leaks, cycles are collected."""
 
+import functools
 import gc
 import itertools
 import os
-import resource
 import weakref
 
 from twisted.internet import defer, protocol, task
+from twisted.web import resource, server
 
 from kit.cases import Cases, case, only_subject
-from test_streams import Noting
+from test_streams import Noting, contexts
 
 # The allowed growth of resident memory from the second quarter to the last: less than 32 bytes for each of
 # 50 000 rounds, plus the allocator's noise.
 GROWTH_KIB = 1536
-PAGE_KIB = resource.getpagesize() // 1024
+# Multiplies the rounds. With 40 there are a million web requests, and 100 000 TLS connections and upgrades, which need
+# COUPLET_TEST_SECONDS=3600.
+SCALE = int(os.environ.get("COUPLET_MEMORY_SCALE", 1))
+PAGE_KIB = os.sysconf("SC_PAGESIZE") // 1024
 
 
 def resident():
@@ -27,12 +31,106 @@ def descriptors():
     return len(os.listdir("/proc/self/fd"))
 
 
+class Back(protocol.Protocol):
+    """Sends back all that it gets."""
+
+    def dataReceived(self, data):
+        self.transport.write(data)
+
+
+class Asking(protocol.Protocol):
+    """Sends a message, and closes after the answer."""
+
+    message = b"hello"
+
+    def connectionMade(self):
+        self.transport.write(self.message)
+
+    def dataReceived(self, data):
+        self.transport.loseConnection()
+
+    def connectionLost(self, reason):
+        self.factory.ended.callback(None)
+
+
+class Page(resource.Resource):
+    """Answers at once, or in a later turn unless the client has closed the connection."""
+
+    isLeaf = True
+
+    def __init__(self, reactor):
+        super().__init__()
+        self.reactor = reactor
+
+    def render_GET(self, request):
+        assert request.args == {b"name": [b"value"]} and request.getHeader("user-agent") == "test"
+        return b"end"
+
+    def render_POST(self, request):
+        assert request.content.read() == b"body"
+        request.setHeader(b"content-length", b"3")
+        call = self.reactor.callLater(0, self.end, request)
+        request.notifyFinish().addErrback(lambda _: call.active() and call.cancel())
+        return server.NOT_DONE_YET
+
+    def end(self, request):
+        request.write(b"end")
+        request.finish()
+
+
+class Browsing(Asking):
+    """Makes requests, and closes the connection right after the last one."""
+
+    get = b"GET /page?name=value HTTP/1.1\r\nHost: here\r\nUser-Agent: test\r\n\r\n"
+    post = b"POST / HTTP/1.1\r\nHost: here\r\nContent-Length: 4\r\n\r\nbody"
+    tail, requests = b"", 50
+
+    def connectionMade(self):
+        self.requests -= 1
+        self.transport.write(self.get if self.requests % 2 else self.post)
+        if not self.requests:
+            self.transport.loseConnection()
+
+    def dataReceived(self, data):
+        self.tail = (self.tail + data)[-3:]
+        if self.tail == b"end":
+            self.connectionMade()
+
+
+class Upgrade(resource.Resource):
+    """Gives the connection of a request to another protocol, as Autobahn does."""
+
+    isLeaf = True
+
+    def render_GET(self, request):
+        transport, request.channel.transport = request.channel.transport, None
+        transport.protocol = back = Back()
+        back.makeConnection(transport)
+        transport.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n")
+        transport.resumeProducing()
+        return server.NOT_DONE_YET
+
+
+class Upgrading(Asking):
+    """Requests an upgrade, and closes after the answer to a frame."""
+
+    message = b"GET / HTTP/1.1\r\nHost: here\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+
+    def dataReceived(self, data):
+        if data == b"frame":
+            self.transport.loseConnection()
+        else:
+            assert data.startswith(b"HTTP/1.1 101 "), data
+            self.transport.write(b"frame")
+
+
 class Steady(Cases):
     """Memory and descriptors after many rounds."""
 
     @staticmethod
     async def measure(case, round_, rounds):
-        """Runs `rounds` rounds in quarters, and compares the second quarter with the last."""
+        """Runs `rounds` rounds, or a multiple, in quarters, and compares the second quarter with the last."""
+        rounds *= SCALE
         await round_(rounds // 100)
         # Servers' connections end after the clients'.
         await case.sleep(0.05)
@@ -45,38 +143,52 @@ class Steady(Cases):
         assert descriptors() == before, f"{descriptors()} descriptors, before {before}"
         assert sizes[3] - sizes[1] < GROWTH_KIB, f"KiB after each quarter: {sizes}"
 
-    @only_subject
-    async def test_connections(case):
-        class Server(protocol.Protocol):
-            def dataReceived(self, data):
-                self.transport.write(data)
+    @staticmethod
+    def clients(connect, kind, rounds=1):
+        """A function for `measure`: clients connect in ten lanes, one after another. Each counts as some rounds."""
 
-        class Client(protocol.Protocol):
-            def connectionMade(self):
-                self.transport.write(b"hello")
-
-            def dataReceived(self, data):
-                self.transport.loseConnection()
-
-            def connectionLost(self, reason):
-                self.factory.ended.callback(None)
-
-        number = case.listen(Server)
-
-        async def one_after_another(count):
+        async def lane(count):
             for _ in range(count):
-                factory = protocol.ClientFactory()
+                factory = protocol.ClientFactory.forProtocol(kind)
                 factory.noisy = False
-                factory.protocol = Client
                 factory.ended = defer.Deferred()
-                case.reactor.connectTCP("127.0.0.1", number, factory)
+                connect(factory)
                 await factory.ended
 
         async def round_(count):
-            lanes = [defer.ensureDeferred(one_after_another(count // 10)) for _ in range(10)]
-            await defer.gatherResults(lanes)
+            await defer.gatherResults([defer.ensureDeferred(lane(count // 10 // rounds)) for _ in range(10)])
 
-        await Steady.measure(case, round_, 100_000)
+        return round_
+
+    @only_subject
+    async def test_connections(case):
+        number = case.listen(Back)
+        connect = functools.partial(case.reactor.connectTCP, "127.0.0.1", number)
+        await Steady.measure(case, Steady.clients(connect, Asking), 100_000)
+
+    @only_subject
+    async def test_tls_connections(case):
+        ours, theirs = contexts()
+        number = case.listen(Back, ours)
+
+        def connect(factory):
+            case.reactor.connectSSL("127.0.0.1", number, factory, theirs)
+
+        await Steady.measure(case, Steady.clients(connect, Asking), 2500)
+
+    @only_subject
+    async def test_web_requests(case):
+        site = server.Site(Page(case.reactor))
+        number = case.listen(lambda: site.buildProtocol(None))
+        connect = functools.partial(case.reactor.connectTCP, "127.0.0.1", number)
+        await Steady.measure(case, Steady.clients(connect, Browsing, 50), 25_000)
+
+    @only_subject
+    async def test_upgraded_connections(case):
+        site = server.Site(Upgrade())
+        number = case.listen(lambda: site.buildProtocol(None))
+        connect = functools.partial(case.reactor.connectTCP, "127.0.0.1", number)
+        await Steady.measure(case, Steady.clients(connect, Upgrading), 2500)
 
     @only_subject
     async def test_timed_calls(case):
@@ -97,10 +209,6 @@ class Steady(Cases):
 
     @only_subject
     async def test_messages(case):
-        class Server(protocol.Protocol):
-            def dataReceived(self, data):
-                self.transport.write(data)
-
         class Client(protocol.Protocol):
             left, ended = 0, None
 
@@ -111,7 +219,7 @@ class Steady(Cases):
                 else:
                     self.ended.callback(None)
 
-        number = case.listen(Server)
+        number = case.listen(Back)
         clients = [await case.connect(number, Client()) for _ in range(20)]
 
         async def round_(count):
