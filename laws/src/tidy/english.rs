@@ -101,7 +101,8 @@ fn words(prose: &str) -> Vec<String> {
 
 #[test]
 fn comments_and_documents_are_in_plain_english() {
-    let rust = everything().into_iter().chain(sources("python/src"));
+    let python = ["python/src", "python/deferred", "python/examples"].into_iter().flat_map(sources);
+    let rust = everything().into_iter().chain(python);
     let texts = rust.map(|source| (comments(&source.text), source.path));
     let documents = DOCUMENTS.map(str::to_owned).into_iter().chain(links::guide());
     let documents = documents.map(|path| (document(&read(&path)), path));

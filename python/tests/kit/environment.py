@@ -121,16 +121,30 @@ def built():
 
 def build(python, profile):
     """Builds the wheel with a cargo profile and returns its path."""
-    if not (PACKAGE / "Cargo.toml").exists():
-        raise Broken(f"there is no package to build in {PACKAGE}")
-    for old in WHEELS.glob("*.whl"):
+    maturin(python, PACKAGE, profile, WHEELS)
+    return built()
+
+
+def extension(name):
+    """The folder of an example's extension module, which is built first."""
+    folder = WORK / "examples" / name
+    maturin(sys.executable, PACKAGE / "examples" / name, "dist", folder)
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+        wheel.extractall(folder)
+    return folder
+
+
+def maturin(python, package, profile, wheels):
+    """Builds a package; its wheel replaces those in the folder."""
+    if not (package / "Cargo.toml").exists():
+        raise Broken(f"there is no package to build in {package}")
+    for old in wheels.glob("*.whl"):
         old.unlink()
     command = [python, "-m", "maturin", "build", "--quiet", "--profile", profile, "--interpreter", python]
-    command += ["--manifest-path", PACKAGE / "Cargo.toml", "--out", WHEELS]
+    command += ["--manifest-path", package / "Cargo.toml", "--out", wheels]
     # The build writes nothing next to the sources.
     if subprocess.run(command, env={**os.environ, "CARGO_TARGET_DIR": str(TARGET)}).returncode:
-        raise Broken("cannot build the package")
-    return built()
+        raise Broken(f"cannot build the package in {package}")
 
 
 def couplet(profile, is_built):
