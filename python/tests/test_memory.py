@@ -6,11 +6,12 @@ import itertools
 import os
 import weakref
 
-from twisted.internet import defer, protocol, task
+from twisted.internet import defer, protocol, ssl, task
 from twisted.web import resource, server
 
+from kit import certificates
 from kit.cases import Cases, case, only_subject
-from test_streams import Noting, contexts
+from test_streams import Noting
 
 # The allowed growth of resident memory from the second quarter to the last: less than 32 bytes for each of
 # 50 000 rounds, plus the allocator's noise.
@@ -168,8 +169,9 @@ class Steady(Cases):
 
     @only_subject
     async def test_tls_connections(case):
-        ours, theirs = contexts()
-        number = case.listen(Back, ours)
+        made = certificates.made("server", "localhost")
+        theirs = ssl.optionsForClientTLS("localhost", made.trust())
+        number = case.listen(Back, made.options())
 
         def connect(factory):
             case.reactor.connectSSL("127.0.0.1", number, factory, theirs)
