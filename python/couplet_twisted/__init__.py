@@ -43,8 +43,9 @@ def install(asyncio=False, web=None, tls=None):
     @param asyncio: Whether asyncio's event loop counts as running in every callback of the reactor, as with
         Twisted's asyncio reactor. Otherwise it counts as running only in asyncio's own callbacks.
 
-    @param web: Whether the most frequent steps of C{twisted.web}'s servers are Couplet's: see
-        C{couplet_twisted._web}. L{None}: if this release of Twisted was tested with them.
+    @param web: Whether the most frequent steps of C{twisted.web}'s servers and clients are Couplet's: see
+        C{couplet_twisted._web} and C{couplet_twisted._webclient}. L{None}: if this release of Twisted was tested with
+        them.
 
     @param tls: Whether rustls encrypts connections as far as it can: see C{couplet_twisted._tls}. Otherwise
         pyOpenSSL does. L{None}: if this release of Twisted was tested with it.
@@ -68,6 +69,7 @@ def install(asyncio=False, web=None, tls=None):
     if _isTested() if web is None else web:
         once("twisted.web.server", _replacing("._web"))
         once("twisted.web.static", _replacing("._webfiles"))
+        once("twisted.web.client", _replacing("._webclient"))
     if _isTested() if tls is None else tls:
         once("twisted.protocols.tls", _replacing("._tls"))
     return reactor

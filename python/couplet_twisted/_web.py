@@ -8,7 +8,6 @@ channel, a request or a resource whose class overrides one of Twisted's steps ta
 """
 
 import functools
-import inspect
 import time
 from io import BytesIO
 
@@ -30,58 +29,22 @@ from twisted.web.http import (
     toChunk,
     unquote,
 )
-from twisted.web.http_headers import Headers, _nameEncoder
+from twisted.web.http_headers import Headers
 from twisted.web.iweb import INonQueuedRequestFactory
 from twisted.web.resource import Resource, _IEncodingResource, getChildForRequest
 from twisted.web.server import NOT_DONE_YET, Site, version
 from twisted.web.server import Request as SiteRequest
 
 from couplet_twisted._couplet import answer, combined_line, complete, parse_head, set_header
+from couplet_twisted._webcommon import Kinds, Received, canonicalNames, encode, has, originals, replace
 
-__all__ = ["Kinds", "has", "install", "readers", "replace"]
-
-_names = _nameEncoder._canonicalHeaderCache
+__all__ = ["install", "readers"]
 
 # Answers up to this size leave with their headers as one string.
 _TOGETHER = 16384
 
 # Bodies of requests from this size on are written to a file, as by Twisted.
 _LARGE_BODY = 100_000
-
-# Classes that are remembered: programs have few.
-_MOST_KINDS = 1000
-
-# Twisted's own methods, by their class and name.
-_twisted = {}
-
-
-class _Received(Headers):
-    """
-    The headers of a request: Python objects once a program looks at them.
-    """
-
-    __slots__ = ["_fields"]
-
-    def __init__(self, fields):
-        self._fields = fields
-
-    @property
-    def _rawHeaders(self):
-        if self._fields is not None:
-            self._rawHeaders = self._fields.raw()
-        return _stored.__get__(self)
-
-    @_rawHeaders.setter
-    def _rawHeaders(self, raw):
-        _stored.__set__(self, raw)
-        self._fields = None
-
-    def copy(self):
-        return Headers(self._rawHeaders)
-
-
-_stored = Headers._rawHeaders
-_Received.__name__ = _Received.__qualname__ = Headers.__name__
 
 
 class _Lazy:
@@ -131,30 +94,6 @@ _LAZY = [
     _Lazy("args", _arguments),
 ]
 _CACHE = _Lazy("_adapterCache", lambda request: {})
-
-
-class Kinds(dict):
-    """
-    What is known of each class, found at its first use.
-    """
-
-    def __init__(self, find):
-        self.find = find
-
-    def __missing__(self, cls):
-        if len(self) >= _MOST_KINDS:
-            self.clear()
-        found = self[cls] = self.find(cls)
-        return found
-
-
-def has(cls, base, *names):
-    """
-    Whether a class has these attributes of a base class.
-    """
-    return issubclass(cls, base) and all(
-        inspect.getattr_static(cls, name) is inspect.getattr_static(base, name) for name in names
-    )
 
 
 # Whether a channel writes as Twisted's does.
@@ -275,7 +214,7 @@ def _begin(self, data, end, method, target, version, length, stays, hasCookies, 
     self.requests.append(request)
     kind = _kinds[request.__class__]
     if kind.isLazy and (kind.begins or "requestHeaders" not in request.__dict__):
-        request.requestHeaders = _Received(fields)
+        request.requestHeaders = Received(fields)
     else:
         for name, values in fields.raw().items():
             for value in values:
@@ -331,7 +270,7 @@ def requestDone(self, request):
     if not (isStarting and self.persistent):
         if isStarting:
             self._savedTimeOut = self.setTimeout(None)
-        _twisted[HTTPChannel, "requestDone"](self, request)
+        originals[HTTPChannel, "requestDone"](self, request)
         return
     if request is not self.requests[0]:
         raise TypeError
@@ -355,7 +294,7 @@ def requestInit(self, channel, queued=_QUEUED_SENTINEL, parsePOSTFormSubmission=
     @see: L{Request.__init__}
     """
     if not _writes[channel.__class__] or not _kinds[self.__class__].isLazy:
-        _twisted[Request, "__init__"](self, channel, queued, parsePOSTFormSubmission)
+        originals[Request, "__init__"](self, channel, queued, parsePOSTFormSubmission)
         return
     self.channel = self._couplet_channel = channel
     self.transport = channel.transport
@@ -378,7 +317,7 @@ def requestReceived(self, command, path, version):
     @see: L{Request.requestReceived}
     """
     if not self._couplet_isEmpty:
-        _twisted[Request, "requestReceived"](self, command, path, version)
+        originals[Request, "requestReceived"](self, command, path, version)
         return
     self.method, self.uri, self.clientproto = command, path, version
     self.path, _, self._couplet_query = path.partition(b"?")
@@ -398,7 +337,7 @@ def write(self, data):
         or not isinstance(self.responseHeaders, Headers)
         or not _kinds[self.__class__].isLazy
     ):
-        _twisted[Request, "write"](self, data)
+        originals[Request, "write"](self, data)
         return
     raw = _start(self)
     if self.method == b"HEAD" or self.code in NO_BODY_CODES:
@@ -456,7 +395,7 @@ def cleanup(self):
     @see: L{Request._cleanup}
     """
     if self.producer or not self._couplet_isEmpty:
-        _twisted[Request, "_cleanup"](self)
+        originals[Request, "_cleanup"](self)
         return
     own = self.__dict__
     self.channel.requestDone(self)
@@ -472,9 +411,9 @@ def getHeader(self, key):
     @see: L{Request.getHeader}
     """
     headers = self.requestHeaders
-    if headers.__class__ is _Received and headers._fields is not None and key.__class__ is bytes:
-        return headers._fields.last(_names.get(key) or _nameEncoder.encode(key))
-    return _twisted[Request, "getHeader"](self, key)
+    if headers.__class__ is Received and headers._fields is not None and key.__class__ is bytes:
+        return headers._fields.last(canonicalNames.get(key) or encode(key))
+    return originals[Request, "getHeader"](self, key)
 
 
 def setHeader(self, name, value):
@@ -482,7 +421,7 @@ def setHeader(self, name, value):
     @see: L{Request.setHeader}
     """
     headers = self.responseHeaders
-    if headers.__class__ is not Headers or not set_header(headers._rawHeaders, _names, name, value):
+    if headers.__class__ is not Headers or not set_header(headers._rawHeaders, canonicalNames, name, value):
         headers.setRawHeaders(name, [value])
 
 
@@ -494,7 +433,7 @@ def log(self, request):
     if logFile is None:
         return
     if self._logFormatter is not combinedLogFormatter or not _kinds[request.__class__].isLazy:
-        _twisted[HTTPFactory, "log"](self, request)
+        originals[HTTPFactory, "log"](self, request)
         return
     address = request.getClientAddress()
     logFile.write(
@@ -539,7 +478,7 @@ def process(self):
     """
     path = self.path
     if path == b"*" or not _kinds[self.__class__].processes or server.datetimeToString is not datetimeToString:
-        _twisted[SiteRequest, "process"](self)
+        originals[SiteRequest, "process"](self)
         return
     self.site = site = self.channel.site
     raw = self.responseHeaders._rawHeaders
@@ -584,7 +523,7 @@ def render(self, resrc):
     """
     kind = _kinds[self.__class__]
     if not kind.answers or self.method == b"HEAD":
-        _twisted[SiteRequest, "render"](self, resrc)
+        originals[SiteRequest, "render"](self, resrc)
         return
     try:
         read = readers[resrc.__class__]
@@ -597,7 +536,7 @@ def render(self, resrc):
         def result():
             raise failure
 
-        _twisted[SiteRequest, "render"](self, _Rendered(resrc, result))
+        originals[SiteRequest, "render"](self, _Rendered(resrc, result))
         return
     if body is NOT_DONE_YET:
         return
@@ -612,7 +551,7 @@ def render(self, resrc):
         or headers.__class__ is not Headers
         or not _writes[channel.__class__]
     ):
-        _twisted[SiteRequest, "render"](self, _Rendered(resrc, lambda: body))
+        originals[SiteRequest, "render"](self, _Rendered(resrc, lambda: body))
         return
     raw = headers._rawHeaders
     when = self.lastModified
@@ -641,7 +580,7 @@ def resourceRender(self, request):
     """
     name = _RENDERERS.get(request.method)
     found = name and getattr(self, name, None)
-    return found(request) if found else _twisted[Resource, "render"](self, request)
+    return found(request) if found else originals[Resource, "render"](self, request)
 
 
 _RENDERERS = {method.encode(): f"render_{method}" for method in ("GET", "POST", "HEAD", "PUT", "DELETE")}
@@ -662,7 +601,7 @@ def getStateToCopyFor(self, issuer):
     """
     for lazy in [*_LAZY, _CACHE]:
         getattr(self, lazy.name)
-    state = _twisted[SiteRequest, "getStateToCopyFor"](self, issuer)
+    state = originals[SiteRequest, "getStateToCopyFor"](self, issuer)
     return {name: value for name, value in state.items() if not name.startswith("_couplet_")}
 
 
@@ -685,24 +624,11 @@ _STEPS = [
 ]
 
 
-def replace(cls, name, step):
-    """
-    Replace a method of Twisted's.
-
-    @return: Twisted's.
-    """
-    original = _twisted[cls, name] = cls.__dict__[name]
-    step.__name__ = name
-    step.__qualname__ = f"{cls.__qualname__}.{name}"
-    setattr(cls, name, step)
-    return original
-
-
 def install():
     """
     Replace Twisted's steps. A second call changes nothing.
     """
-    if _twisted:
+    if (HTTPChannel, "dataReceived") in originals:
         return
     for cls, name, step in _STEPS:
         replace(cls, name, step)

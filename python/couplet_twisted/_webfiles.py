@@ -9,7 +9,8 @@ import stat
 from twisted.web.http import CACHED, OK
 from twisted.web.static import File
 
-from couplet_twisted._web import Kinds, has, readers, replace
+from couplet_twisted._web import readers
+from couplet_twisted._webcommon import Kinds, has, replace
 
 __all__ = ["install"]
 

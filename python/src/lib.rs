@@ -15,6 +15,7 @@ mod timers;
 mod tls;
 mod watch;
 mod web;
+mod webclient;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -33,6 +34,11 @@ fn _couplet(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(web::answer, module)?)?;
     module.add_function(wrap_pyfunction!(web::complete, module)?)?;
     module.add_function(wrap_pyfunction!(web::combined_line, module)?)?;
+    module.add_function(wrap_pyfunction!(webclient::parse_response, module)?)?;
+    module.add_function(wrap_pyfunction!(webclient::request_head, module)?)?;
+    module.add_function(wrap_pyfunction!(webclient::split_uri, module)?)?;
+    module.add_function(wrap_pyfunction!(webclient::copy_headers, module)?)?;
+    module.add_function(wrap_pyfunction!(webclient::is_token, module)?)?;
     module.add_class::<web::Fields>()?;
     module.add_class::<looping::Loop>()?;
     module.add_class::<connection::Connection>()?;

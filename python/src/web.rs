@@ -8,20 +8,35 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
 /// The place of a header in the data: of its name and of its value.
 #[derive(Clone, Copy)]
-struct Field {
+pub(crate) struct Field {
     name: (u32, u32),
     value: (u32, u32),
 }
 
-/// The headers of a request, as they were received.
+impl Field {
+    /// The place of a name and of a value, both parts of the data.
+    pub(crate) fn new(data: &[u8], name: &[u8], value: &[u8]) -> Option<Field> {
+        let place = |part: &[u8]| {
+            let from = part.as_ptr() as usize - data.as_ptr() as usize;
+            Some((u32::try_from(from).ok()?, u32::try_from(from + part.len()).ok()?))
+        };
+        Some(Field { name: place(name)?, value: place(value)? })
+    }
+}
+
+/// The headers of a message, as they were received.
 #[pyclass(frozen, module = "couplet_twisted._couplet")]
 pub(crate) struct Fields {
     data: Py<PyBytes>,
-    // Law 9: as many as the channel allows.
+    // Law 9: as many as a channel allows, or as a client received at once.
     fields: Box<[Field]>,
 }
 
 impl Fields {
+    pub(crate) fn new(data: Bound<'_, PyBytes>, fields: Vec<Field>) -> Fields {
+        Fields { data: data.unbind(), fields: fields.into() }
+    }
+
     fn bytes<'a>(&self, data: &'a [u8], (start, end): (u32, u32)) -> &'a [u8] {
         &data[start as usize..end as usize]
     }
@@ -45,7 +60,7 @@ impl Fields {
     }
 
     /// A dict of the values of each header, by its canonical name.
-    fn raw<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+    pub(crate) fn raw<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let (data, raw) = (self.data.as_bytes(py), PyDict::new(py));
         let mut canonical = Vec::new();
         for field in &self.fields {
@@ -82,8 +97,9 @@ fn canonicalize(name: &[u8], canonical: &mut Vec<u8>) {
     }
 }
 
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+pub(crate) fn is_token(text: &[u8]) -> bool {
+    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    !text.is_empty() && text.iter().all(is_part)
 }
 
 /// The headers of a request that concern the connection.
@@ -147,13 +163,20 @@ static KNOWN_VERSIONS: PyOnceLock<Vec<Py<PyBytes>>> = PyOnceLock::new();
 
 /// The line that begins at `at`, and the place after its end. `None` if it is not whole, or has other control
 /// characters that end a line or a string.
-fn line(data: &[u8], at: usize) -> Option<(&[u8], usize)> {
+pub(crate) fn line(data: &[u8], at: usize) -> Option<(&[u8], usize)> {
     let rest = &data[at..];
     let end = find(rest, b'\r')?;
     (rest.get(end + 1) == Some(&b'\n')).then(|| (&rest[..end], at + end + 2))
 }
 
-fn find(bytes: &[u8], wanted: u8) -> Option<usize> {
+/// The name and the value of a line. `None` if Twisted's parser is to decide.
+pub(crate) fn header(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let colon = find(line, b':')?;
+    let (name, value) = (&line[..colon], trimmed(&line[colon + 1..]));
+    (is_token(name) && !value.contains(&b'\n')).then_some((name, value))
+}
+
+pub(crate) fn find(bytes: &[u8], wanted: u8) -> Option<usize> {
     bytes.iter().position(|byte| *byte == wanted)
 }
 
@@ -191,7 +214,7 @@ pub(crate) fn parse_head<'py>(
         stays,
         framing.has_cookies,
         framing.continues == Some(true),
-        Fields { data: data.clone().unbind(), fields: fields.into() },
+        Fields::new(data.clone(), fields),
     );
     parsed.into_pyobject(py).map(Some)
 }
@@ -211,8 +234,7 @@ impl Head<'_> {
         let mut words = first.split(|byte| *byte == b' ');
         let (method, target, version) = (words.next()?, words.next()?, words.next()?);
         let is_sound = words.next().is_none()
-            && !method.is_empty()
-            && method.iter().all(|byte| is_token(*byte))
+            && is_token(method)
             && !target.is_empty()
             && target.iter().all(|byte| (33..=176).contains(byte))
             && VERSIONS.contains(&version);
@@ -232,20 +254,12 @@ impl Head<'_> {
             if line.is_empty() {
                 return Some(Head { method, target, version, length: at, framing, fields });
             }
-            let colon = find(line, b':')?;
-            let (name, value) = (&line[..colon], trimmed(&line[colon + 1..]));
-            let is_sound = !name.is_empty()
-                && name.iter().all(|byte| is_token(*byte))
-                && !value.iter().any(|byte| matches!(byte, 0 | b'\n'));
-            if !is_sound {
+            let (name, value) = header(line)?;
+            if value.contains(&0) {
                 return None;
             }
             framing.note(name, value, version == VERSIONS[0])?;
-            let place = |part: &[u8]| {
-                let from = part.as_ptr() as usize - data.as_ptr() as usize;
-                Some((u32::try_from(from).ok()?, u32::try_from(from + part.len()).ok()?))
-            };
-            fields.push(Field { name: place(name)?, value: place(value)? });
+            fields.push(Field::new(data, name, value)?);
         }
     }
 }
@@ -295,7 +309,7 @@ pub(crate) fn complete(
 }
 
 /// A value that needs no change to be a header's.
-fn plain<'a, 'py>(value: &'a Bound<'py, PyAny>) -> Option<&'a Bound<'py, PyBytes>> {
+pub(crate) fn plain<'a, 'py>(value: &'a Bound<'py, PyAny>) -> Option<&'a Bound<'py, PyBytes>> {
     let is_plain = |text: &&Bound<'_, PyBytes>| {
         !text.as_bytes().iter().any(|byte| matches!(byte, b'\r' | b'\n'))
     };
@@ -361,7 +375,7 @@ pub(crate) fn answer<'py>(
 }
 
 /// Appends a number in a base up to 16.
-fn push_number(text: &mut Vec<u8>, number: usize, base: usize) {
+pub(crate) fn push_number(text: &mut Vec<u8>, number: usize, base: usize) {
     let at = text.len();
     let mut rest = number;
     loop {

@@ -1,0 +1,264 @@
+//! HTTP/1.1 for the clients of `twisted.web`: parses the heads of responses, and writes those of requests. Only plain
+//! heads and addresses are treated here; Twisted's own code handles all others, such as a head with a malformed line.
+
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PyTuple};
+
+use crate::web::{self, Field, Fields, find, header, line};
+
+/// Headers of the connection, as in Twisted's `HTTPParser.CONNECTION_CONTROL_HEADERS`.
+const CONTROL: [&[u8]; 8] = [
+    b"content-length",
+    b"connection",
+    b"keep-alive",
+    b"te",
+    b"trailers",
+    b"transfer-encoding",
+    b"upgrade",
+    b"proxy-connection",
+];
+
+/// Parses the head of a response, at the beginning of the data.
+///
+/// Returns a tuple: the length of the head, whether it is of HTTP/1.1 and not 1.0, the status code, the phrase, the
+/// headers of the connection as a dict, and the other headers. `None` if the head is not whole, or Twisted's parser
+/// is to decide.
+#[pyfunction]
+pub(crate) fn parse_response<'py>(
+    py: Python<'py>,
+    data: &[u8],
+    is_of_head: bool,
+    longest_line: usize,
+) -> PyResult<Option<Bound<'py, PyTuple>>> {
+    let Some(head) = Head::parse(data, is_of_head, longest_line) else { return Ok(None) };
+    // Copied, so that headers do not keep a body.
+    let text = PyBytes::new(py, &data[..head.length]);
+    let parsed = (
+        head.length,
+        head.is_1_1,
+        head.code,
+        PyBytes::new(py, head.phrase),
+        Fields::new(text.clone(), head.control).raw(py)?,
+        Fields::new(text, head.fields),
+    );
+    parsed.into_pyobject(py).map(Some)
+}
+
+struct Head<'a> {
+    is_1_1: bool,
+    code: u16,
+    phrase: &'a [u8],
+    length: usize,
+    control: Vec<Field>,
+    fields: Vec<Field>,
+}
+
+impl Head<'_> {
+    fn parse(data: &[u8], is_of_head: bool, longest_line: usize) -> Option<Head<'_>> {
+        let (first, mut at) = line(data, 0)?;
+        let (is_1_1, code, phrase) = status(first)?;
+        if first.len() >= longest_line {
+            return None;
+        }
+        let (mut control, mut fields) = (Vec::with_capacity(4), Vec::with_capacity(16));
+        loop {
+            let (line, next) = line(data, at)?;
+            at = next;
+            if line.len() >= longest_line {
+                return None;
+            }
+            if line.is_empty() {
+                return Some(Head { is_1_1, code, phrase, length: at, control, fields });
+            }
+            let (name, value) = header(line)?;
+            // Twisted's parser strips more than spaces and tabs.
+            if value.iter().any(|byte| matches!(byte, 0x0b | 0x0c)) {
+                return None;
+            }
+            let is_of = |control: &&[u8]| control.eq_ignore_ascii_case(name);
+            let is_control = match CONTROL.iter().position(is_of) {
+                Some(0) => !is_of_head,
+                found => found.is_some(),
+            };
+            let of = if is_control { &mut control } else { &mut fields };
+            of.push(Field::new(data, name, value)?);
+        }
+    }
+}
+
+/// The version, the code and the phrase of a status line. `None` if Twisted's parser is to decide.
+fn status(line: &[u8]) -> Option<(bool, u16, &[u8])> {
+    let (version, rest) = line.split_at_checked(8)?;
+    let is_1_1 = match version {
+        b"HTTP/1.1" => true,
+        b"HTTP/1.0" => false,
+        _ => return None,
+    };
+    let rest = rest.strip_prefix(b" ")?;
+    let (code, phrase) = match find(rest, b' ') {
+        Some(end) => (&rest[..end], &rest[end + 1..]),
+        None => (rest, &rest[rest.len()..]),
+    };
+    let is_sound = code.len() == 3 && !phrase.contains(&b'\n');
+    let code = digits(code).filter(|_| is_sound)?;
+    // Interim responses are Twisted's.
+    (code >= 200).then_some((is_1_1, u16::try_from(code).ok()?, phrase))
+}
+
+fn digits(text: &[u8]) -> Option<u32> {
+    let is_number = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(text).ok().filter(|_| is_number)?.parse().ok()
+}
+
+/// The head of a request. `None` if Twisted's code is to write it or to refuse it.
+///
+/// `framing` is the line that tells the length of the body, if there is one.
+#[pyfunction]
+#[pyo3(signature = (method, uri, closes, framing, raw))]
+pub(crate) fn request_head<'py>(
+    py: Python<'py>,
+    method: &[u8],
+    uri: &[u8],
+    closes: bool,
+    framing: Option<&[u8]>,
+    raw: &Bound<'py, PyDict>,
+) -> PyResult<Option<Bound<'py, PyBytes>>> {
+    if !web::is_token(method) || !is_visible(uri) {
+        return Ok(None);
+    }
+    let mut text = Vec::with_capacity(256 + uri.len());
+    for part in [method, b" ", uri, b" HTTP/1.1\r\n"] {
+        text.extend_from_slice(part);
+    }
+    if closes {
+        text.extend_from_slice(b"Connection: close\r\n");
+    }
+    text.extend_from_slice(framing.unwrap_or_default());
+    let mut hosts = 0;
+    for (name, values) in raw.iter() {
+        let Ok(name) = name.cast_exact::<PyBytes>() else { return Ok(None) };
+        let Ok(values) = values.cast_exact::<PyList>() else { return Ok(None) };
+        if name.as_bytes() == b"Host" {
+            hosts = values.len();
+        }
+        for value in values.iter() {
+            let Ok(value) = value.cast_exact::<PyBytes>() else { return Ok(None) };
+            for part in [name.as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                text.extend_from_slice(part);
+            }
+        }
+    }
+    text.extend_from_slice(b"\r\n");
+    Ok((hosts == 1).then(|| PyBytes::new(py, &text)))
+}
+
+fn is_visible(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().all(u8::is_ascii_graphic)
+}
+
+/// The parts of a plain URI: scheme, authority, host, port, path, parameters, query and fragment. `None` if Twisted's
+/// code is to split it.
+#[pyfunction]
+#[pyo3(signature = (uri, default_port))]
+pub(crate) fn split_uri<'py>(
+    py: Python<'py>,
+    uri: &[u8],
+    default_port: Option<Bound<'py, PyAny>>,
+) -> PyResult<Option<Bound<'py, PyTuple>>> {
+    let Some(parts) = Uri::split(uri) else { return Ok(None) };
+    let (host, port) = match parts.port {
+        Some(port) => (parts.host, port.into_pyobject(py)?.into_any()),
+        None => (
+            parts.host,
+            match default_port {
+                Some(port) => port,
+                None => PyInt::new(py, if parts.scheme == b"https" { 443 } else { 80 }).into_any(),
+            },
+        ),
+    };
+    let bytes = |part| PyBytes::new(py, part);
+    let split = (
+        bytes(parts.scheme),
+        bytes(parts.authority),
+        bytes(host),
+        port,
+        bytes(parts.path),
+        bytes(b""),
+        bytes(parts.query),
+        bytes(parts.fragment),
+    );
+    split.into_pyobject(py).map(Some)
+}
+
+struct Uri<'a> {
+    scheme: &'a [u8],
+    authority: &'a [u8],
+    host: &'a [u8],
+    port: Option<u32>,
+    path: &'a [u8],
+    query: &'a [u8],
+    fragment: &'a [u8],
+}
+
+impl Uri<'_> {
+    fn split(uri: &[u8]) -> Option<Uri<'_>> {
+        let (scheme, rest) = match uri {
+            [b'h', b't', b't', b'p', b':', b'/', b'/', rest @ ..] => (&uri[..4], rest),
+            [b'h', b't', b't', b'p', b's', b':', b'/', b'/', rest @ ..] => (&uri[..5], rest),
+            _ => return None,
+        };
+        let end = rest.iter().position(|byte| b"/?#".contains(byte)).unwrap_or(rest.len());
+        let (authority, rest) = rest.split_at(end);
+        let (host, port) = match find(authority, b':') {
+            Some(colon) => (&authority[..colon], Some(digits(&authority[colon + 1..])?)),
+            None => (authority, None),
+        };
+        let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b".-".contains(byte);
+        if host.is_empty() || !host.iter().all(is_plain) {
+            return None;
+        }
+        // A semicolon begins parameters.
+        if !rest.iter().all(|byte| byte.is_ascii_graphic() && *byte != b';') {
+            return None;
+        }
+        let (rest, fragment) = parted(rest, b'#');
+        let (path, query) = parted(rest, b'?');
+        Some(Uri { scheme, authority, host, port, path, query, fragment })
+    }
+}
+
+/// The text before and after the first separator.
+fn parted(text: &[u8], separator: u8) -> (&[u8], &[u8]) {
+    match find(text, separator) {
+        Some(at) => (&text[..at], &text[at + 1..]),
+        None => (text, &text[text.len()..]),
+    }
+}
+
+/// A copy of the dict of headers. `None` if Twisted's code is to copy it, because a name is not known to be canonical
+/// or a value is not plain.
+#[pyfunction]
+pub(crate) fn copy_headers<'py>(
+    raw: &Bound<'py, PyDict>,
+    names: &Bound<'py, PyDict>,
+) -> PyResult<Option<Bound<'py, PyDict>>> {
+    let copy = PyDict::new(raw.py());
+    for (name, values) in raw.iter() {
+        let is_canonical = match names.get_item(&name)? {
+            Some(canonical) => canonical.eq(&name)?,
+            None => false,
+        };
+        let Ok(values) = values.cast_exact::<PyList>() else { return Ok(None) };
+        if !is_canonical || !values.iter().all(|value| web::plain(&value).is_some()) {
+            return Ok(None);
+        }
+        copy.set_item(name, values.get_slice(0, values.len()))?;
+    }
+    Ok(Some(copy))
+}
+
+/// Whether bytes are a token of RFC 9110, section 5.6.2.
+#[pyfunction]
+pub(crate) fn is_token(text: &[u8]) -> bool {
+    web::is_token(text)
+}
