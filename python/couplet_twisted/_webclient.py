@@ -15,7 +15,6 @@ from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.error import ConnectionDone
 from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
-from twisted.web import _newclient
 from twisted.web._newclient import (
     BODY,
     HEADER,
@@ -36,9 +35,10 @@ from twisted.web.client import (
     _ReadBodyProtocol,
     _RetryingHTTP11ClientProtocol,
 )
+from twisted.web.http import _IdentityTransferDecoder
 from twisted.web.http_headers import Headers
 
-from couplet_twisted._couplet import copy_headers, is_token, parse_response, request_head, split_uri
+from couplet_twisted._couplet import copy_headers, is_sound, parse_response, request_head, set_header, split_uri
 from couplet_twisted._webcommon import Kinds, Received, canonicalNames, has, originals, replace
 
 __all__ = ["install"]
@@ -113,11 +113,30 @@ def copy(self):
     return made
 
 
-def istoken(text):
+def requestInit(self, method, uri, headers, bodyProducer, persistent=False):
     """
-    @see: L{twisted.web._abnf._istoken}
+    @see: L{Request.__init__}
     """
-    return is_token(text) if text.__class__ is bytes else originals[_newclient, "_istoken"](text)
+    if method.__class__ is not bytes or uri.__class__ is not bytes or not is_sound(method, uri):
+        originals[Request, "__init__"](self, method, uri, headers, bodyProducer, persistent)
+        return
+    self.method = method
+    self.uri = uri
+    self.headers = headers
+    self.bodyProducer = bodyProducer
+    self.persistent = persistent
+    self._parsedURI = None
+
+
+def computeHostValue(self, scheme, host, port):
+    """
+    @see: L{_AgentBase._computeHostValue}
+    """
+    if b":" in host or not host.isascii():
+        return originals[_AgentBase, "_computeHostValue"](self, scheme, host, port)
+    if port == 80 and scheme == b"http" or port == 443 and scheme == b"https":
+        return host
+    return b"%b:%d" % (host, port)
 
 
 # The connection of a request.
@@ -167,13 +186,15 @@ def requestWithEndpoint(self, key, endpoint, method, parsedURI, headers, bodyPro
     @see: L{_AgentBase._requestWithEndpoint}
     """
     pool = self._pool
-    if not _pools[pool.__class__] or method.__class__ is not bytes or not is_token(method):
+    if not _pools[pool.__class__] or method.__class__ is not bytes or not is_sound(method, b"/"):
         return originals[_AgentBase, "_requestWithEndpoint"](
             self, key, endpoint, method, parsedURI, headers, bodyProducer, requestPath
         )
     if headers is None or not headers.hasHeader(b"Host"):
         headers = Headers() if headers is None else headers.copy()
-        headers.addRawHeader(b"Host", self._computeHostValue(parsedURI.scheme, parsedURI.host, parsedURI.port))
+        host = self._computeHostValue(parsedURI.scheme, parsedURI.host, parsedURI.port)
+        if not set_header(headers._rawHeaders, canonicalNames, b"Host", host):
+            headers.addRawHeader(b"Host", host)
     arguments = pool, method, requestPath, headers, bodyProducer, parsedURI
     connection = _idle(pool, key, endpoint)
     if connection is None:
@@ -211,9 +232,12 @@ def request(self, request):
     self._finishedRequest = finished = Deferred(functools.partial(_cancel, self))
     self._currentRequest = request
     self._transportProxy = TransportProxyProducer(self.transport)
-    self._parser = HTTPClientParser(request, self._finishResponse)
-    self._parser.makeConnection(self._transportProxy)
-    self._responseDeferred = self._parser._responseDeferred = finished
+    self._parser = parser = HTTPClientParser.__new__(HTTPClientParser)
+    parser.request = request
+    parser.finisher = self._finishResponse
+    parser._responseDeferred = self._responseDeferred = finished
+    parser._everReceivedData = False
+    parser.makeConnection(self._transportProxy)
     if failure is None:
         self._state = "WAITING"
     else:
@@ -227,12 +251,11 @@ def _head(request):
     """
     The head of a request without a body; L{None} if Twisted is to write it.
     """
-    headers = request.headers
-    if request.bodyProducer is not None or not _requests[request.__class__] or headers.__class__ is not Headers:
+    if not _requests[request.__class__] or request.bodyProducer is not None or request.headers.__class__ is not Headers:
         return None
     method = request.method
     framing = b"Content-Length: 0\r\n" if method in (b"PUT", b"POST") else None
-    return request_head(method, request.uri, not request.persistent, framing, headers._rawHeaders)
+    return request_head(method, request.uri, not request.persistent, framing, request.headers._rawHeaders)
 
 
 # The response.
@@ -248,34 +271,79 @@ def dataReceived(self, data):
         return
     self._busyReceiving = True
     try:
-        if self.state is BODY:
+        if self.state is STATUS and _parsers[self.__class__]:
+            data = _begin(self, data)
+        if data and self.state is BODY and not self.paused:
             self.rawDataReceived(data)
-        else:
-            self._buffer = data
-            if self.state is STATUS and _parsers[self.__class__]:
-                _begin(self, data)
+            data = b""
     finally:
         self._busyReceiving = False
-    if self._buffer:
-        LineReceiver.dataReceived(self, b"")
+    if data or self._buffer:
+        data, self._buffer = data + self._buffer, b""
+        LineReceiver.dataReceived(self, data)
 
 
 def _begin(self, data):
     """
     Begin a response whose head is plain.
+
+    @return: The data after its head; all the data if the head is not plain.
     """
     head = parse_response(data, self.request.method == b"HEAD", self.MAX_LENGTH)
     if head is None:
-        return
-    length, isNew, code, phrase, control, fields = head
-    self._buffer = data[length:]
-    self.connHeaders._rawHeaders = control
+        return data
+    end, isNew, code, phrase, length, self._couplet_closes, control, fields = head
+    self.connHeaders = Received(control)
     self.headers = Received(fields)
-    self.response = Response._construct(
+    self.response = response = Response._construct(
         _VERSIONS[isNew], code, phrase, self.headers, self.transport, self.request
     )
     self.state = HEADER
-    self.allHeadersReceived()
+    if not length:
+        self._buffer = data[end:]
+        self.allHeadersReceived()
+        return b""
+    response.length = length
+    self.transport.pauseProducing()
+    decoder = _IdentityTransferDecoder(length, response._bodyDataReceived, self._finished)
+    self.switchToBodyMode(decoder)
+    self._responseDeferred.callback(response)
+    del self._responseDeferred
+    return data[end:]
+
+
+def finishResponse(self, rest):
+    """
+    @see: L{HTTP11ClientProtocol._finishResponse_WAITING}
+    """
+    parser = self._parser
+    if (
+        self._state != "WAITING"
+        or parser is None
+        or parser._couplet_closes is not False
+        or not self._currentRequest.persistent
+    ):
+        originals[HTTP11ClientProtocol, "_finishResponse_WAITING"](self, rest)
+        return
+    self._state = "QUIESCENT"
+    self.transport.resumeProducing()
+    try:
+        self._quiescentCallback(self)
+    except BaseException:
+        with _moduleLog.failuresHandled("while invoking quiescent callback:"):
+            raise
+        self.transport.loseConnection()
+    self._disconnectParser(ConnectionDone("synthetic!"))
+
+
+def bodyLost(self, reason):
+    """
+    @see: L{_ReadBodyProtocol.connectionLost}
+    """
+    if reason.__class__ is Failure and reason.type is ResponseDone:
+        self.deferred.callback(b"".join(self.dataBuffer))
+    else:
+        originals[_ReadBodyProtocol, "connectionLost"](self, reason)
 
 
 _STEPS = [
@@ -284,6 +352,10 @@ _STEPS = [
     (_AgentBase, "_requestWithEndpoint", requestWithEndpoint),
     (HTTP11ClientProtocol, "request", request),
     (HTTPClientParser, "dataReceived", dataReceived),
+    (HTTP11ClientProtocol, "_finishResponse_WAITING", finishResponse),
+    (Request, "__init__", requestInit),
+    (_AgentBase, "_computeHostValue", computeHostValue),
+    (_ReadBodyProtocol, "connectionLost", bodyLost),
 ]
 
 
@@ -299,7 +371,7 @@ def install():
         (URI, "fromBytes", classmethod(fromBytes)),
         (URI, "originForm", property(originForm)),
         (HostnameEndpoint, "_hostAsBytesAndText", staticmethod(hostAsBytesAndText)),
-        (_newclient, "_istoken", istoken),
     ]:
         originals[cls, name] = cls.__dict__[name]
         setattr(cls, name, step)
+    HTTPClientParser._couplet_closes = None

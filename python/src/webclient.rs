@@ -1,6 +1,8 @@
 //! HTTP/1.1 for the clients of `twisted.web`: parses the heads of responses, and writes those of requests. Only plain
 //! heads and addresses are treated here; Twisted's own code handles all others, such as a head with a malformed line.
 
+use std::str::FromStr;
+
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PyTuple};
 
@@ -21,8 +23,8 @@ const CONTROL: [&[u8]; 8] = [
 /// Parses the head of a response, at the beginning of the data.
 ///
 /// Returns a tuple: the length of the head, whether it is of HTTP/1.1 and not 1.0, the status code, the phrase, the
-/// headers of the connection as a dict, and the other headers. `None` if the head is not whole, or Twisted's parser
-/// is to decide.
+/// length of the body, whether the connection closes, the headers of the connection, and the other headers. The length
+/// of the body is 0 if Twisted's parser is to find it. `None` if the head is not whole, or Twisted's parser is to decide.
 #[pyfunction]
 pub(crate) fn parse_response<'py>(
     py: Python<'py>,
@@ -38,7 +40,9 @@ pub(crate) fn parse_response<'py>(
         head.is_1_1,
         head.code,
         PyBytes::new(py, head.phrase),
-        Fields::new(text.clone(), head.control).raw(py)?,
+        head.framing.length(head.code),
+        head.framing.closes,
+        Fields::new(text.clone(), head.control),
         Fields::new(text, head.fields),
     );
     parsed.into_pyobject(py).map(Some)
@@ -49,8 +53,40 @@ struct Head<'a> {
     code: u16,
     phrase: &'a [u8],
     length: usize,
+    framing: Framing,
     control: Vec<Field>,
     fields: Vec<Field>,
+}
+
+/// The headers of the connection that matter to Twisted.
+#[derive(Default)]
+struct Framing {
+    /// The only `Content-Length`, if there is nothing else about the length of the body.
+    length: Option<u64>,
+    is_odd: bool,
+    closes: bool,
+}
+
+impl Framing {
+    fn note(&mut self, name: &[u8], value: &[u8]) {
+        match name.len() {
+            // Twisted compares the whole value.
+            10 if name.eq_ignore_ascii_case(b"connection") => self.closes |= value == b"close",
+            14 if name.eq_ignore_ascii_case(b"content-length") => {
+                let length = digits(value);
+                self.is_odd |= length.is_none() || self.length.is_some();
+                self.length = length;
+            }
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => self.is_odd = true,
+            _ => {}
+        }
+    }
+
+    /// The length of the body of a response with this code; 0 if there is none, or Twisted's parser is to find it.
+    fn length(&self, code: u16) -> u64 {
+        let is_plain = !self.is_odd && !matches!(code, 204 | 304);
+        self.length.filter(|_| is_plain).unwrap_or(0)
+    }
 }
 
 impl Head<'_> {
@@ -61,6 +97,7 @@ impl Head<'_> {
             return None;
         }
         let (mut control, mut fields) = (Vec::with_capacity(4), Vec::with_capacity(16));
+        let mut framing = Framing::default();
         loop {
             let (line, next) = line(data, at)?;
             at = next;
@@ -68,7 +105,7 @@ impl Head<'_> {
                 return None;
             }
             if line.is_empty() {
-                return Some(Head { is_1_1, code, phrase, length: at, control, fields });
+                return Some(Head { is_1_1, code, phrase, length: at, framing, control, fields });
             }
             let (name, value) = header(line)?;
             // Twisted's parser strips more than spaces and tabs.
@@ -80,8 +117,13 @@ impl Head<'_> {
                 Some(0) => !is_of_head,
                 found => found.is_some(),
             };
-            let of = if is_control { &mut control } else { &mut fields };
-            of.push(Field::new(data, name, value)?);
+            let field = Field::new(data, name, value)?;
+            if is_control {
+                framing.note(name, value);
+                control.push(field);
+            } else {
+                fields.push(field);
+            }
         }
     }
 }
@@ -100,12 +142,12 @@ fn status(line: &[u8]) -> Option<(bool, u16, &[u8])> {
         None => (rest, &rest[rest.len()..]),
     };
     let is_sound = code.len() == 3 && !phrase.contains(&b'\n');
-    let code = digits(code).filter(|_| is_sound)?;
+    let code = digits::<u16>(code).filter(|_| is_sound)?;
     // Interim responses are Twisted's.
-    (code >= 200).then_some((is_1_1, u16::try_from(code).ok()?, phrase))
+    (code >= 200).then_some((is_1_1, code, phrase))
 }
 
-fn digits(text: &[u8]) -> Option<u32> {
+fn digits<N: FromStr>(text: &[u8]) -> Option<N> {
     let is_number = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
     std::str::from_utf8(text).ok().filter(|_| is_number)?.parse().ok()
 }
@@ -123,7 +165,7 @@ pub(crate) fn request_head<'py>(
     framing: Option<&[u8]>,
     raw: &Bound<'py, PyDict>,
 ) -> PyResult<Option<Bound<'py, PyBytes>>> {
-    if !web::is_token(method) || !is_visible(uri) {
+    if !is_sound(method, uri) {
         return Ok(None);
     }
     let mut text = Vec::with_capacity(256 + uri.len());
@@ -257,8 +299,8 @@ pub(crate) fn copy_headers<'py>(
     Ok(Some(copy))
 }
 
-/// Whether bytes are a token of RFC 9110, section 5.6.2.
+/// Whether a method is a token of RFC 9110, section 5.6.2, and a target consists of visible characters.
 #[pyfunction]
-pub(crate) fn is_token(text: &[u8]) -> bool {
-    web::is_token(text)
+pub(crate) fn is_sound(method: &[u8], target: &[u8]) -> bool {
+    web::is_token(method) && is_visible(target)
 }
