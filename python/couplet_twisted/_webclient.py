@@ -55,7 +55,7 @@ _parsers = Kinds(
         cls,
         HTTPClientParser,
         *"lineReceived headerReceived statusReceived parseVersion isConnectionControlHeader connectionMade".split(),
-        *"CONNECTION_CONTROL_HEADERS delimiter lineLengthExceeded".split(),
+        *"CONNECTION_CONTROL_HEADERS delimiter lineLengthExceeded allHeadersReceived".split(),
     )
 )
 
