@@ -38,7 +38,7 @@ from twisted.web.client import (
 from twisted.web.http import _IdentityTransferDecoder
 from twisted.web.http_headers import Headers
 
-from couplet_twisted._couplet import copy_headers, is_sound, parse_response, request_head, set_header, split_uri
+from couplet_twisted._couplet import add_header, is_sound, parse_response, request_head, set_headers, split_uri
 from couplet_twisted._webcommon import Kinds, Received, canonicalNames, has, originals, replace
 
 __all__ = ["install"]
@@ -101,16 +101,20 @@ def originForm(self):
     return path + b"?" + query if query else path
 
 
-def copy(self):
+def setRawHeaders(self, name, values):
     """
-    @see: L{Headers.copy}
+    @see: L{Headers.setRawHeaders}
     """
-    raw = copy_headers(self._rawHeaders, canonicalNames) if self.__class__ is Headers else None
-    if raw is None:
-        return originals[Headers, "copy"](self)
-    made = Headers.__new__(Headers)
-    made._rawHeaders = raw
-    return made
+    if not set_headers(self._rawHeaders, canonicalNames, name, values):
+        originals[Headers, "setRawHeaders"](self, name, values)
+
+
+def addRawHeader(self, name, value):
+    """
+    @see: L{Headers.addRawHeader}
+    """
+    if not add_header(self._rawHeaders, canonicalNames, name, value):
+        originals[Headers, "addRawHeader"](self, name, value)
 
 
 def requestInit(self, method, uri, headers, bodyProducer, persistent=False):
@@ -192,9 +196,7 @@ def requestWithEndpoint(self, key, endpoint, method, parsedURI, headers, bodyPro
         )
     if headers is None or not headers.hasHeader(b"Host"):
         headers = Headers() if headers is None else headers.copy()
-        host = self._computeHostValue(parsedURI.scheme, parsedURI.host, parsedURI.port)
-        if not set_header(headers._rawHeaders, canonicalNames, b"Host", host):
-            headers.addRawHeader(b"Host", host)
+        headers.addRawHeader(b"Host", self._computeHostValue(parsedURI.scheme, parsedURI.host, parsedURI.port))
     arguments = pool, method, requestPath, headers, bodyProducer, parsedURI
     connection = _idle(pool, key, endpoint)
     if connection is None:
@@ -347,7 +349,8 @@ def bodyLost(self, reason):
 
 
 _STEPS = [
-    (Headers, "copy", copy),
+    (Headers, "setRawHeaders", setRawHeaders),
+    (Headers, "addRawHeader", addRawHeader),
     (HTTPConnectionPool, "getConnection", getConnection),
     (_AgentBase, "_requestWithEndpoint", requestWithEndpoint),
     (HTTP11ClientProtocol, "request", request),

@@ -37,7 +37,8 @@ fn _couplet(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(webclient::parse_response, module)?)?;
     module.add_function(wrap_pyfunction!(webclient::request_head, module)?)?;
     module.add_function(wrap_pyfunction!(webclient::split_uri, module)?)?;
-    module.add_function(wrap_pyfunction!(webclient::copy_headers, module)?)?;
+    module.add_function(wrap_pyfunction!(webclient::set_headers, module)?)?;
+    module.add_function(wrap_pyfunction!(webclient::add_header, module)?)?;
     module.add_function(wrap_pyfunction!(webclient::is_sound, module)?)?;
     module.add_class::<web::Fields>()?;
     module.add_class::<looping::Loop>()?;

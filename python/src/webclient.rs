@@ -277,26 +277,44 @@ fn parted(text: &[u8], separator: u8) -> (&[u8], &[u8]) {
     }
 }
 
-/// A copy of the dict of headers. `None` if Twisted's code is to copy it, because a name is not known to be canonical
-/// or a value is not plain.
+/// Sets the values of a header of a dict of headers. Returns false if Twisted's code is to do so, because a value is
+/// not plain, or the canonical form of the name is not known yet.
 #[pyfunction]
-pub(crate) fn copy_headers<'py>(
-    raw: &Bound<'py, PyDict>,
-    names: &Bound<'py, PyDict>,
-) -> PyResult<Option<Bound<'py, PyDict>>> {
-    let copy = PyDict::new(raw.py());
-    for (name, values) in raw.iter() {
-        let is_canonical = match names.get_item(&name)? {
-            Some(canonical) => canonical.eq(&name)?,
-            None => false,
-        };
-        let Ok(values) = values.cast_exact::<PyList>() else { return Ok(None) };
-        if !is_canonical || !values.iter().all(|value| web::plain(&value).is_some()) {
-            return Ok(None);
-        }
-        copy.set_item(name, values.get_slice(0, values.len()))?;
+pub(crate) fn set_headers(
+    raw: &Bound<'_, PyDict>,
+    names: &Bound<'_, PyDict>,
+    name: &Bound<'_, PyAny>,
+    values: &Bound<'_, PyAny>,
+) -> PyResult<bool> {
+    let Ok(values) = values.cast_exact::<PyList>() else { return Ok(false) };
+    if !values.iter().all(|value| web::plain(&value).is_some()) {
+        return Ok(false);
     }
-    Ok(Some(copy))
+    let Some(canonical) = names.get_item(name)? else { return Ok(false) };
+    raw.set_item(canonical, values.get_slice(0, values.len()))?;
+    Ok(true)
+}
+
+/// Adds a value to a header of a dict of headers. Returns false if Twisted's code is to do so, as for [`set_headers`].
+#[pyfunction]
+pub(crate) fn add_header(
+    raw: &Bound<'_, PyDict>,
+    names: &Bound<'_, PyDict>,
+    name: &Bound<'_, PyAny>,
+    value: &Bound<'_, PyAny>,
+) -> PyResult<bool> {
+    if web::plain(value).is_none() {
+        return Ok(false);
+    }
+    let Some(canonical) = names.get_item(name)? else { return Ok(false) };
+    match raw.get_item(&canonical)? {
+        None => raw.set_item(canonical, PyList::new(raw.py(), [value])?)?,
+        Some(values) => match values.cast_exact::<PyList>() {
+            Ok(values) => values.append(value)?,
+            Err(_) => return Ok(false),
+        },
+    }
+    Ok(true)
 }
 
 /// Whether a method is a token of RFC 9110, section 5.6.2, and a target consists of visible characters.

@@ -236,7 +236,7 @@ class Conversation:
         self.note("previous", response.previousResponse and response.previousResponse.code)
         if self.random.random() < 0.7:
             self.note("headers", list(fields.getAllRawHeaders()), fields, fields.getRawHeaders("x-empty"), fields.copy())
-        way = self.random.choice(WAYS)
+        way = self.random.choice(READERS)
         if self.random.random() < 0.2:
             self.clock.callLater(1, self.read, way, response)
         else:
@@ -245,22 +245,22 @@ class Conversation:
     def read(self, way, response):
         from twisted.web.client import readBody
 
-        if way == "nothing":
-            return None
-        if way == "whole":
-            deferred = readBody(response).addCallbacks(lambda body: self.note("body", len(body), body[:99]), self.failed)
-            if self.random.random() < 0.1:
-                deferred.cancel()
-            return deferred
         try:
-            response.deliverBody(reader(self, way))
-            if way == "twice":
+            if way == "whole":
+                body = readBody(response)
+                body.addCallbacks(lambda body: self.note("body", len(body), body[:99]), self.failed)
+                if self.random.random() < 0.1:
+                    body.cancel()
+                return body
+            for _ in range(DELIVERIES.get(way, 1)):
                 response.deliverBody(reader(self, way))
         except Exception as raised:
             self.note("raised", raised)
 
 
-WAYS = ["whole"] * 6 + "nothing pieces pieces twice pausing stopping losing failing early".split()
+# How often a body is delivered, if not once, and the ways to read it.
+DELIVERIES = {"nothing": 0, "twice": 2}
+READERS = ["whole"] * 6 + "nothing pieces pieces twice pausing stopping losing failing early".split()
 BODIES = "now later unknown-now unknown-later short long fails raises fails-later never".split()
 POOL_STEPS = "getConnection _newConnection _putConnection _removeConnection".split()
 AGENT_STEPS = "_getEndpoint _requestWithEndpoint _computeHostValue".split()
