@@ -202,9 +202,10 @@ def requestWithEndpoint(self, key, endpoint, method, parsedURI, headers, bodyPro
     if connection is None:
         return pool._newConnection(key, endpoint).addCallback(_issue, *arguments)
     try:
-        return _issue(connection, *arguments)
+        result = _issue(connection, *arguments)
     except BaseException:
         return fail()
+    return result if isinstance(result, Deferred) else succeed(result)
 
 
 # The protocol.
@@ -253,11 +254,13 @@ def _head(request):
     """
     The head of a request without a body; L{None} if Twisted is to write it.
     """
-    if not _requests[request.__class__] or request.bodyProducer is not None or request.headers.__class__ is not Headers:
+    if not _requests[request.__class__] or request.bodyProducer is not None:
         return None
-    method = request.method
+    method, headers = request.method, request.headers
+    if headers.__class__ is not Headers and headers.__class__ is not Received:
+        return None
     framing = b"Content-Length: 0\r\n" if method in (b"PUT", b"POST") else None
-    return request_head(method, request.uri, not request.persistent, framing, request.headers._rawHeaders)
+    return request_head(method, request.uri, not request.persistent, framing, headers._rawHeaders)
 
 
 # The response.
@@ -294,8 +297,8 @@ def _begin(self, data):
     head = parse_response(data, self.request.method == b"HEAD", self.MAX_LENGTH)
     if head is None:
         return data
-    end, isNew, code, phrase, length, self._couplet_closes, control, fields = head
-    self.connHeaders = Received(control)
+    end, isNew, code, phrase, length, control, fields = head
+    self.connHeaders._rawHeaders = control
     self.headers = Received(fields)
     self.response = response = Response._construct(
         _VERSIONS[isNew], code, phrase, self.headers, self.transport, self.request
@@ -322,8 +325,8 @@ def finishResponse(self, rest):
     if (
         self._state != "WAITING"
         or parser is None
-        or parser._couplet_closes is not False
         or not self._currentRequest.persistent
+        or b"close" in parser.connHeaders.getRawHeaders(b"Connection", ())
     ):
         originals[HTTP11ClientProtocol, "_finishResponse_WAITING"](self, rest)
         return
@@ -377,4 +380,3 @@ def install():
     ]:
         originals[cls, name] = cls.__dict__[name]
         setattr(cls, name, step)
-    HTTPClientParser._couplet_closes = None

@@ -23,8 +23,8 @@ const CONTROL: [&[u8]; 8] = [
 /// Parses the head of a response, at the beginning of the data.
 ///
 /// Returns a tuple: the length of the head, whether it is of HTTP/1.1 and not 1.0, the status code, the phrase, the
-/// length of the body, whether the connection closes, the headers of the connection, and the other headers. The length
-/// of the body is 0 if Twisted's parser is to find it. `None` if the head is not whole, or Twisted's parser is to decide.
+/// length of the body, the headers of the connection as a dict, and the other headers. The length of the body is 0 if
+/// there is none, or Twisted's parser is to find it. `None` if the head is not whole, or Twisted's parser is to decide.
 #[pyfunction]
 pub(crate) fn parse_response<'py>(
     py: Python<'py>,
@@ -41,8 +41,7 @@ pub(crate) fn parse_response<'py>(
         head.code,
         PyBytes::new(py, head.phrase),
         head.framing.length(head.code),
-        head.framing.closes,
-        Fields::new(text.clone(), head.control),
+        Fields::new(text.clone(), head.control).raw(py)?,
         Fields::new(text, head.fields),
     );
     parsed.into_pyobject(py).map(Some)
@@ -54,6 +53,7 @@ struct Head<'a> {
     phrase: &'a [u8],
     length: usize,
     framing: Framing,
+    // Law 9: both have at most one field for three bytes of the data.
     control: Vec<Field>,
     fields: Vec<Field>,
 }
@@ -64,14 +64,11 @@ struct Framing {
     /// The only `Content-Length`, if there is nothing else about the length of the body.
     length: Option<u64>,
     is_odd: bool,
-    closes: bool,
 }
 
 impl Framing {
     fn note(&mut self, name: &[u8], value: &[u8]) {
         match name.len() {
-            // Twisted compares the whole value.
-            10 if name.eq_ignore_ascii_case(b"connection") => self.closes |= value == b"close",
             14 if name.eq_ignore_ascii_case(b"content-length") => {
                 let length = digits(value);
                 self.is_odd |= length.is_none() || self.length.is_some();
@@ -137,10 +134,7 @@ fn status(line: &[u8]) -> Option<(bool, u16, &[u8])> {
         _ => return None,
     };
     let rest = rest.strip_prefix(b" ")?;
-    let (code, phrase) = match find(rest, b' ') {
-        Some(end) => (&rest[..end], &rest[end + 1..]),
-        None => (rest, &rest[rest.len()..]),
-    };
+    let (code, phrase) = parted(rest, b' ');
     let is_sound = code.len() == 3 && !phrase.contains(&b'\n');
     let code = digits::<u16>(code).filter(|_| is_sound)?;
     // Interim responses are Twisted's.
@@ -163,8 +157,9 @@ pub(crate) fn request_head<'py>(
     uri: &[u8],
     closes: bool,
     framing: Option<&[u8]>,
-    raw: &Bound<'py, PyDict>,
+    raw: &Bound<'py, PyAny>,
 ) -> PyResult<Option<Bound<'py, PyBytes>>> {
+    let Ok(raw) = raw.cast_exact::<PyDict>() else { return Ok(None) };
     if !is_sound(method, uri) {
         return Ok(None);
     }
@@ -281,11 +276,12 @@ fn parted(text: &[u8], separator: u8) -> (&[u8], &[u8]) {
 /// not plain, or the canonical form of the name is not known yet.
 #[pyfunction]
 pub(crate) fn set_headers(
-    raw: &Bound<'_, PyDict>,
+    raw: &Bound<'_, PyAny>,
     names: &Bound<'_, PyDict>,
     name: &Bound<'_, PyAny>,
     values: &Bound<'_, PyAny>,
 ) -> PyResult<bool> {
+    let Ok(raw) = raw.cast_exact::<PyDict>() else { return Ok(false) };
     let Ok(values) = values.cast_exact::<PyList>() else { return Ok(false) };
     if !values.iter().all(|value| web::plain(&value).is_some()) {
         return Ok(false);
@@ -298,11 +294,12 @@ pub(crate) fn set_headers(
 /// Adds a value to a header of a dict of headers. Returns false if Twisted's code is to do so, as for [`set_headers`].
 #[pyfunction]
 pub(crate) fn add_header(
-    raw: &Bound<'_, PyDict>,
+    raw: &Bound<'_, PyAny>,
     names: &Bound<'_, PyDict>,
     name: &Bound<'_, PyAny>,
     value: &Bound<'_, PyAny>,
 ) -> PyResult<bool> {
+    let Ok(raw) = raw.cast_exact::<PyDict>() else { return Ok(false) };
     if web::plain(value).is_none() {
         return Ok(false);
     }

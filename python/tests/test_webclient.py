@@ -6,7 +6,7 @@ from kit import reactors
 from kit.cases import SUBJECT
 from test_web import python
 
-CONVERSATIONS = 700
+CONVERSATIONS = 500
 
 
 class Conversations(unittest.TestCase):

@@ -11,7 +11,7 @@ REACTORS = {
     "couplet": ("couplet_twisted", "couplet_twisted.reactor.CoupletReactor"),
     # asyncio's event loop counts as running everywhere.
     "couplet-asyncio": ("couplet_twisted", "couplet_twisted.reactor.CoupletReactor"),
-    # With Twisted's own steps of a web server.
+    # With Twisted's own steps of twisted.web.
     "couplet-plain": ("couplet_twisted", "couplet_twisted.reactor.CoupletReactor"),
     "epoll": ("twisted.internet.epollreactor", "twisted.internet.epollreactor.EPollReactor"),
     "poll": ("twisted.internet.pollreactor", "twisted.internet.pollreactor.PollReactor"),
