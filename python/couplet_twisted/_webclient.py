@@ -10,7 +10,7 @@ overrides one of Twisted's steps takes these steps.
 import functools
 
 from twisted.internet import endpoints
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.error import ConnectionDone
 from twisted.protocols.basic import LineReceiver
@@ -201,11 +201,7 @@ def requestWithEndpoint(self, key, endpoint, method, parsedURI, headers, bodyPro
     connection = _idle(pool, key, endpoint)
     if connection is None:
         return pool._newConnection(key, endpoint).addCallback(_issue, *arguments)
-    try:
-        result = _issue(connection, *arguments)
-    except BaseException:
-        return fail()
-    return result if isinstance(result, Deferred) else succeed(result)
+    return maybeDeferred(_issue, connection, *arguments)
 
 
 # The protocol.

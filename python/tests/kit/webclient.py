@@ -205,6 +205,8 @@ class Conversation:
         self.pool.maxPersistentPerHost = random.randint(1, 2)
         self.pool.retryAutomatically = random.random() < 0.8
         self.pool._factory = factory(self)
+        if self.isOverridden and random.random() < 0.1:
+            self.pool._putConnection = None
         agent = kinds[1].usingEndpointFactory(self.clock, Endpoints(self), self.pool)
         if random.random() < 0.2:
             agent = client.CookieAgent(agent, CookieJar())
@@ -309,6 +311,8 @@ def factory(conversation):
 
     class Other(protocol):
         def request(self, request):
+            if conversation.random.random() < 0.2:
+                raise ValueError("no request")
             deferred = super().request(request)
             if self._parser is not None:
                 self._parser.__class__ = parser
@@ -386,6 +390,9 @@ class Wire:
             self.producer.pauseProducing()
             self.conversation.clock.callLater(0, lambda: self.producer and self.producer.resumeProducing())
         asked = self.written.count(b" HTTP/1.1\r\n")
+        if self.answered and self.answered < asked and self.random.random() < 0.2:
+            # A kept connection ends before the next response.
+            self.lose(True)
         if not self.pieces and (self.answered < asked or self.random.random() < 0.05):
             self.answered += 1
             self.pieces = split(self.random, self.random.choice(RESPONSES))
@@ -416,6 +423,8 @@ class Wire:
         self.writeSequence([data])
 
     def writeSequence(self, pieces):
+        if self.random.random() < 0.03:
+            raise OSError("no write")
         data = b"".join(pieces)
         self.written += data
         self.conversation.note("wrote", data.decode("latin-1"))
