@@ -27,7 +27,8 @@ CLIENTS = {
 AT_ONCE = 10
 FIELDS = (
     b"Server: nginx/1.22.1\r\nDate: Thu, 26 Nov 2026 12:00:00 GMT\r\nContent-Type: text/html; charset=utf-8\r\n"
-    b"Connection: keep-alive\r\nLast-Modified: Thu, 26 Nov 2026 12:00:00 GMT\r\nETag: \"5f1\"\r\nVary: Accept-Encoding\r\n"
+    b"Connection: keep-alive\r\nLast-Modified: Thu, 26 Nov 2026 12:00:00 GMT\r\n"
+    b'ETag: "5f1"\r\nVary: Accept-Encoding\r\n'
 )
 
 

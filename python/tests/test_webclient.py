@@ -28,7 +28,8 @@ class Installs(unittest.TestCase):
 
     def steps(self, *lines):
         """The module of a step of twisted.web's clients, after these lines of a program."""
-        program = [*lines, "from twisted.web import _newclient, client", "print(_newclient.HTTPClientParser.dataReceived.__module__)"]
+        step = "_newclient.HTTPClientParser.dataReceived"
+        program = [*lines, "from twisted.web import _newclient, client", f"print({step}.__module__)"]
         return python("-c", "\n".join(program)).strip()
 
     def test_steps_are_couplets_unless_the_program_declines(self):

@@ -46,7 +46,7 @@ RESPONSES = [
     b"HTTP/1.1 204 No Content\r\nContent-Length: 4\r\n\r\n",
     b"HTTP/1.1 304 Not Modified\r\nContent-Length: 4\r\n\r\n",
     b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
-    b"HTTP/1.1 103 Early\r\nLink: x\r\n\r\nHTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    b"HTTP/1.1 103 Early\r\nLink: x\r\n\r\nHTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nk",
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n\x81\x02hi",
     b"HTTP/1.1 302 Found\r\nLocation: /else?x#y\r\nContent-Length: 4\r\n\r\ngone",
     b"HTTP/1.1 302 Found\r\nLocation: http://b.example:81/\r\nContent-Length: 0\r\n\r\n",
@@ -218,7 +218,8 @@ class Conversation:
 
     def request(self, agent):
         random = self.random
-        method, uri, sent = random.choice(METHODS), random.choice(URIS[:2] if random.random() < 0.6 else URIS), headers(random)
+        method, uri = random.choice(METHODS), random.choice(URIS[:2] if random.random() < 0.6 else URIS)
+        sent = headers(random)
         body = None if random.random() < 0.7 else Body(self, random.choice(BODIES))
         try:
             deferred = agent.request(method, uri, sent, body)
@@ -233,11 +234,12 @@ class Conversation:
     def got(self, response):
         """Looks at a response, and reads its body in one of many ways."""
         request, fields = response.request, response.headers
-        self.note("got", response.version, response.code, response.phrase, response.length, type(response.code).__name__)
+        code = response.code
+        self.note("got", response.version, code, response.phrase, response.length, type(code).__name__)
         self.note("asked", request.method, request.absoluteURI, request.headers)
         self.note("previous", response.previousResponse and response.previousResponse.code)
         if self.random.random() < 0.7:
-            self.note("headers", list(fields.getAllRawHeaders()), fields, fields.getRawHeaders("x-empty"), fields.copy())
+            self.note("headers", list(fields.getAllRawHeaders()), fields, fields.copy(), fields.getRawHeaders("x-empty"))
         way = self.random.choice(READERS)
         if self.random.random() < 0.2:
             self.clock.callLater(1, self.read, way, response)
@@ -486,7 +488,8 @@ class Body:
 
     def _end(self, consumer, finished):
         try:
-            consumer.write({"short": b"b", "long": b"body and more"}.get(self._way, b"dy" if "later" in self._way else b"body"))
+            rest = b"dy" if "later" in self._way else b"body"
+            consumer.write({"short": b"b", "long": b"body and more"}.get(self._way, rest))
         except Exception as raised:
             self._note("raised", raised)
         if self._way == "never" or finished.called:
@@ -559,7 +562,7 @@ def conversations(seed, count):
             with warnings.catch_warnings(record=True) as warned:
                 warnings.simplefilter("always")
                 seen = conversation.run()
-            texts = [(type(warning.message).__name__, str(warning.message), warning.filename[-20:]) for warning in warned]
+            texts = [(repr(warning.message), warning.filename[-20:]) for warning in warned]
             del conversation
             gc.collect()
         finally:
