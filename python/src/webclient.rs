@@ -24,7 +24,7 @@ const CONTROL: [&[u8]; 8] = [
 ///
 /// Returns a tuple: the length of the head, whether it is of HTTP/1.1 and not 1.0, the status code, the phrase, the
 /// length of the body, the headers of the connection as a dict, and the other headers. The length of the body is 0 if
-/// there is none, or Twisted's parser is to find it. `None` if the head is not whole, or Twisted's parser is to decide.
+/// it is empty, or Twisted's parser is to find it. `None` if the head is not whole, or Twisted's parser is to decide.
 #[pyfunction]
 pub(crate) fn parse_response<'py>(
     py: Python<'py>,
@@ -79,7 +79,7 @@ impl Framing {
         }
     }
 
-    /// The length of the body of a response with this code; 0 if there is none, or Twisted's parser is to find it.
+    /// The length of the body of a response with this code; 0 if it is empty, or Twisted's parser is to find it.
     fn length(&self, code: u16) -> u64 {
         let is_plain = !self.is_odd && !matches!(code, 204 | 304);
         self.length.filter(|_| is_plain).unwrap_or(0)
