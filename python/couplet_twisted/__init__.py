@@ -13,7 +13,7 @@ import importlib
 import sys
 import sysconfig
 
-__all__ = ["install"]
+__all__ = ["EventLoop", "install"]
 
 
 def _untried():
@@ -34,6 +34,15 @@ def _untried():
 # Checked first, because loading the native module there would crash.
 if _untried():
     raise ImportError(f"couplet_twisted was never tried on {_untried()}", name=__name__)
+
+
+def __getattr__(name):
+    # Imported on first use: programs of Twisted need no asyncio here.
+    if name == "EventLoop":
+        from couplet_twisted.loop import EventLoop
+
+        return EventLoop
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def install(asyncio=False, web=None, tls=None):

@@ -10,6 +10,7 @@ mod framing;
 mod logging;
 mod looping;
 mod port;
+mod ready;
 mod seat;
 mod timers;
 mod tls;
@@ -46,6 +47,7 @@ fn _couplet(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<port::Port>()?;
     module.add_class::<tls::Tls>()?;
     module.add_class::<tls::Negotiated>()?;
+    module.add_class::<ready::Ready>()?;
     module.add_class::<framing::Framing>()?;
     module.add_class::<framing::Messages>()?;
     module.add_class::<watch::Watch>()?;

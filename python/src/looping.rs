@@ -17,6 +17,7 @@ use pyo3::types::PyDict;
 use crate::connection::Connection;
 use crate::descriptor::Descriptor;
 use crate::port::Port;
+use crate::ready::Ready;
 use crate::seat::Seat;
 use crate::timers::{Clock, DelayedCall, Timers};
 use crate::watch::Watch;
@@ -220,6 +221,31 @@ impl Inner {
         self.shared.raised.take().map_or(Ok(()), Err)
     }
 
+    /// Makes one iteration of an asyncio event loop: waits if nothing is ready, then calls the
+    /// handles that were ready, the events, and the due handles. In debug mode, `run` calls handles.
+    fn iterate(
+        &self,
+        py: Python<'_>,
+        ready: &Ready,
+        is_stopping: bool,
+        run: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let is_interrupted = self.shared.is_interrupted.swap(false, Ordering::AcqRel);
+        let count = ready.len();
+        let waits = count == 0 && !is_stopping && !is_interrupted;
+        let at_most = if waits { ready.wait(py)? } else { Some(Duration::ZERO) };
+        self.couplet()?.turn(at_most).map_err(system_error)?;
+        py.check_signals()?;
+        ready.run(py, count, run)?;
+        self.shared.calls.make(py, &self.shared);
+        if self.couplet()?.is_suspended() {
+            self.complete_turn(py, None)?;
+        }
+        self.shared.ends.make(py, &self.shared);
+        ready.run_due(py, run)?;
+        self.shared.raised.take().map_or(Ok(()), Err)
+    }
+
     /// Makes a turn, or the rest of a suspended one, and the calls that it queues.
     fn complete_turn(&self, py: Python<'_>, at_most: Option<Duration>) -> PyResult<()> {
         loop {
@@ -297,6 +323,18 @@ impl Loop {
                 return Ok(false);
             }
         }
+    }
+
+    /// Makes one iteration of an asyncio event loop, whose callbacks are in `ready`. It waits unless
+    /// one is ready, or the loop `is_stopping`. In debug mode, `run` calls the handles.
+    fn iterate(
+        &self,
+        py: Python<'_>,
+        ready: &Bound<'_, Ready>,
+        is_stopping: bool,
+        run: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        self.0.take(py)?.iterate(py, ready.get(), is_stopping, run.as_ref())
     }
 
     /// Called after a fork: the loop continues in parent and child, if this is its thread.

@@ -31,7 +31,7 @@ def read(record):
     return outcomes, running
 
 
-def run(python, reactor, selection, record, limit, words=(), prefix=(), folder=None):
+def run(python, reactor, selection, record, limit, words=(), prefix=(), folder=None, module="kit.suite"):
     """Runs tests and records their outcomes. A test that ends its process is recorded as `hang` or `died`.
 
     The tests run in `folder`, if given, and can import its modules.
@@ -41,7 +41,7 @@ def run(python, reactor, selection, record, limit, words=(), prefix=(), folder=N
     record.touch()
     stacks = record.with_name(record.name + ".stacks")
     output = record.with_name(record.name + ".output")
-    command = [*prefix, python, "-m", "kit.suite", reactor, selection, record, *words]
+    command = [*prefix, python, "-m", module, reactor, selection, record, *words]
     variables = environment.variables()
     if folder is not None:
         variables["PYTHONPATH"] += f":{folder}"

@@ -1,0 +1,172 @@
+"""
+An event loop for asyncio that runs on Couplet's loop. It needs no reactor.
+"""
+
+import asyncio
+import weakref
+from asyncio import base_events, events, format_helpers
+
+from couplet_twisted import _couplet
+
+
+def _weakly(loop, name):
+    """
+    A method of an event loop, as a function that does not keep the event loop alive.
+    """
+    weak = weakref.ref(loop)
+
+    def call(*args):
+        loop = weak()
+        if loop is not None:
+            getattr(loop, name)(*args)
+
+    return call
+
+
+class EventLoop(asyncio.SelectorEventLoop):
+    """
+    An event loop for asyncio. Its waits, its callbacks and its timers are Couplet's. asyncio's own code does the
+    rest, above its selector, for which Couplet's loop waits.
+
+    C{asyncio.Runner(loop_factory=couplet_twisted.EventLoop)} runs it.
+
+    @ivar _native: Couplet's loop; L{None} once the event loop is closed.
+
+    @ivar _ready: The callbacks that are ready, and those that are timed.
+
+    @ivar _watch: The watch of asyncio's selector.
+    """
+
+    _native = None
+
+    def __init__(self):
+        super().__init__()
+        self._ready = _couplet.Ready(_weakly(self, "_failed"))
+        self._open()
+        self._use_fast()
+
+    def _open(self):
+        self._native = _couplet.Loop(_weakly(self, "_report"), weakref.WeakMethod(self.call_soon_threadsafe))
+        self._watch = self._native.watch(self._selector.fileno(), "r", _weakly(self, "_selected"))
+
+    def _use_fast(self):
+        """
+        Put the native methods before those that check their arguments in debug mode, unless a subclass has its own.
+        """
+        is_fast = self._native is not None and not self._debug
+        for name in ("call_soon", "call_later", "call_at"):
+            own = getattr(type(self), name) is getattr(EventLoop, name) and type(self).time is EventLoop.time
+            if is_fast and own:
+                self.__dict__[name] = getattr(self._ready, name)
+            else:
+                self.__dict__.pop(name, None)
+
+    def set_debug(self, enabled):
+        """
+        @see: C{asyncio.loop.set_debug}
+        """
+        super().set_debug(enabled)
+        self._use_fast()
+
+    def run_forever(self):
+        """
+        @see: C{asyncio.loop.run_forever}
+        """
+        if self._native is not None and not self.is_running():
+            try:
+                self._native.take()
+            except RuntimeError:
+                # Another thread ran it before.
+                self._open()
+        super().run_forever()
+
+    def _run_once(self):
+        self._native.iterate(self._ready, self._stopping, self._timed if self._debug else None)
+        if self._stopping:
+            # Output of the last callbacks is sent.
+            self._native.make_due_calls()
+
+    def close(self):
+        """
+        @see: C{asyncio.loop.close}
+        """
+        if self._native is not None and not self.is_running():
+            # In another thread, the loop ends with its watch.
+            if self._native.is_here:
+                self._watch.stop()
+            self._native = self._watch = None
+            self._use_fast()
+        super().close()
+
+    # Callbacks.
+
+    def call_at(self, when, callback, *args, context=None):
+        """
+        @see: C{asyncio.loop.call_at}
+        """
+        if when is None:
+            raise TypeError("when cannot be None")
+        self._check_closed()
+        if self._debug:
+            self._check_thread()
+            self._check_callback(callback, "call_at")
+        timer = events.TimerHandle(when, callback, args, self, context)
+        if timer._source_traceback:
+            del timer._source_traceback[-1]
+        self._ready.schedule(when, timer)
+        timer._scheduled = True
+        return timer
+
+    def _timer_handle_cancelled(self, handle):
+        self._ready.timer_cancelled()
+
+    def _write_to_self(self):
+        native = self._native
+        if native is not None:
+            native.interrupt()
+
+    def _timed(self, handle):
+        """
+        Call a handle in debug mode.
+        """
+        if handle._cancelled:
+            return
+        self._current_handle = handle
+        started = self.time()
+        try:
+            handle._run()
+            taken = self.time() - started
+            if taken >= self.slow_callback_duration:
+                formatted = base_events._format_handle(handle)
+                base_events.logger.warning("Executing %s took %.3f seconds", formatted, taken)
+        finally:
+            self._current_handle = None
+
+    def _selected(self, _):
+        """
+        Call the handles of asyncio's selector.
+        """
+        before = len(self._ready)
+        self._process_events(self._selector.select(0))
+        self._ready.run_last(len(self._ready) - before, self._timed if self._debug else None)
+
+    # Errors.
+
+    def _failed(self, exception, handle, call):
+        """
+        A callback raised an exception.
+        """
+        source = format_helpers._format_callback_source(call[0], call[1:])
+        message = f"Exception in callback {source}"
+        self.call_exception_handler({"message": message, "exception": exception, "handle": handle})
+
+    def _report(self, exception, call=None):
+        """
+        Code that the loop called raised an exception.
+        """
+        if isinstance(exception, SystemExit):
+            raise exception
+        self.call_exception_handler({"message": "Exception in the event loop", "exception": exception})
+
+
+__all__ = ["EventLoop"]

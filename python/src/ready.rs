@@ -1,0 +1,496 @@
+//! [`Ready`]: the callbacks that an asyncio event loop is to call, now or at a time.
+//!
+//! asyncio's `BaseEventLoop` keeps them in a deque and in a heap. Here they are native, and so are
+//! the handles, because a program that uses streams or tasks makes several for each message.
+
+use std::cmp::Ordering;
+use std::collections::{BinaryHeap, VecDeque};
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit, PyTypeError};
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyTuple;
+
+use crate::locked;
+use crate::looping::seconds;
+
+/// Number of scheduled calls from which cancelled ones are removed early, as in asyncio.
+const MANY: usize = 100;
+
+/// Callbacks of an event loop. Any thread may add some.
+#[pyclass(frozen, module = "couplet_twisted._couplet")]
+pub(crate) struct Ready {
+    /// Law 9: one for each call that the program has requested.
+    queue: Mutex<VecDeque<Py<PyAny>>>,
+    timers: Mutex<Timers>,
+    /// Called with an exception of a callback, its handle, and a tuple of the callback and its
+    /// arguments.
+    failed: Py<PyAny>,
+}
+
+#[derive(Default)]
+struct Timers {
+    /// Law 9: one for each timed call that the program has requested, and as many cancelled ones.
+    heap: BinaryHeap<Timer>,
+    cancelled: usize,
+    number: u64,
+}
+
+/// A handle and its time, in seconds of the monotonic clock. The earliest is the greatest.
+struct Timer {
+    when: f64,
+    /// Counts the timers: of two with the same time, the first one is called first.
+    number: u64,
+    handle: Py<PyAny>,
+}
+
+impl Ord for Timer {
+    fn cmp(&self, other: &Timer) -> Ordering {
+        other.when.total_cmp(&self.when).then(other.number.cmp(&self.number))
+    }
+}
+
+impl PartialOrd for Timer {
+    fn partial_cmp(&self, other: &Timer) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Timer {
+    fn eq(&self, other: &Timer) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Timer {}
+
+#[derive(Default)]
+enum Stage {
+    /// The callback and its arguments, and the context in which to call it.
+    Pending(Py<PyTuple>, Py<PyAny>),
+    #[default]
+    Called,
+    Cancelled,
+}
+
+/// A requested call. `asyncio.Handle`.
+#[pyclass(frozen, subclass, weakref, module = "couplet_twisted._couplet")]
+pub(crate) struct Handle {
+    stage: Mutex<Stage>,
+    ready: Py<Ready>,
+}
+
+/// A requested timed call. `asyncio.TimerHandle`.
+#[pyclass(frozen, extends = Handle, module = "couplet_twisted._couplet")]
+struct TimerHandle {
+    when: f64,
+}
+
+/// Whether asyncio lets an exception end the loop.
+pub(crate) fn ends_loop(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<PySystemExit>(py) || error.is_instance_of::<PyKeyboardInterrupt>(py)
+}
+
+/// Calls a function of a Python module without arguments.
+fn call0<'py>(
+    py: Python<'py>,
+    cell: &PyOnceLock<Py<PyAny>>,
+    module: &str,
+    name: &str,
+) -> PyResult<Bound<'py, PyAny>> {
+    cell.import(py, module, name)?.call0()
+}
+
+/// Seconds of the monotonic clock: `loop.time()`.
+fn now(py: Python<'_>) -> PyResult<f64> {
+    static CLOCK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    call0(py, &CLOCK, "time", "monotonic")?.extract()
+}
+
+impl Handle {
+    fn stage(&self) -> MutexGuard<'_, Stage> {
+        locked(&self.stage)
+    }
+
+    fn is_cancelled(&self) -> bool {
+        matches!(*self.stage(), Stage::Cancelled)
+    }
+
+    /// Makes the call, unless it was made or cancelled.
+    ///
+    /// # Errors
+    ///
+    /// An exception that ends the loop.
+    fn run(slf: &Bound<'_, Handle>) -> PyResult<()> {
+        let (py, mut stage) = (slf.py(), slf.get().stage());
+        if !matches!(*stage, Stage::Pending(..)) {
+            return Ok(());
+        }
+        let Stage::Pending(call, context) = std::mem::take(&mut *stage) else { return Ok(()) };
+        drop(stage);
+        match context.call_method1(py, intern!(py, "run"), call.bind(py)) {
+            Ok(_) => Ok(()),
+            Err(error) if ends_loop(py, &error) => Err(error),
+            Err(error) => {
+                slf.get().ready.get().failed.call1(py, (error.into_value(py), slf, call)).map(drop)
+            }
+        }
+    }
+}
+
+#[pymethods]
+impl Handle {
+    /// Cancels the call, if it was not made yet.
+    fn cancel(slf: &Bound<'_, Self>) {
+        let before = std::mem::replace(&mut *slf.get().stage(), Stage::Cancelled);
+        if matches!(before, Stage::Pending(..)) && slf.is_instance_of::<TimerHandle>() {
+            slf.get().ready.get().timer_cancelled();
+        }
+        drop(before);
+    }
+
+    fn cancelled(&self) -> bool {
+        self.is_cancelled()
+    }
+
+    fn _run(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Handle::run(slf)
+    }
+
+    #[getter]
+    fn _cancelled(&self) -> bool {
+        self.is_cancelled()
+    }
+
+    /// `None` once the call was made or cancelled.
+    #[getter]
+    fn _callback<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        match &*self.stage() {
+            Stage::Pending(call, _) => call.bind(py).get_item(0).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// The context of the call; `None` once it was made or cancelled.
+    fn get_context(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        match &*self.stage() {
+            Stage::Pending(_, context) => Some(context.clone_ref(py)),
+            _ => None,
+        }
+    }
+
+    fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
+        static FORMAT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let (py, mut text) = (slf.py(), format!("<{}", slf.get_type().name()?));
+        let call = match &*slf.get().stage() {
+            Stage::Pending(call, _) => Some(call.clone_ref(py)),
+            Stage::Cancelled => {
+                text += " cancelled";
+                None
+            }
+            Stage::Called => None,
+        };
+        if let Ok(timer) = slf.cast::<TimerHandle>() {
+            text += &format!(" when={}", timer.get().when);
+        }
+        if let Some(call) = call {
+            let format = FORMAT.import(py, "asyncio.format_helpers", "_format_callback_source")?;
+            let (callback, args) = (call.bind(py).get_item(0)?, call.bind(py).get_slice(1, 99));
+            text += &format!(" {}", format.call1((callback, args))?);
+        }
+        Ok(text + ">")
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.ready)?;
+        if let Ok(stage) = self.stage.try_lock()
+            && let Stage::Pending(call, context) = &*stage
+        {
+            visit.call(call)?;
+            visit.call(context)?;
+        }
+        Ok(())
+    }
+
+    fn __clear__(&self) {
+        let before = std::mem::take(&mut *self.stage());
+        drop(before);
+    }
+}
+
+#[pymethods]
+impl TimerHandle {
+    /// When the call is due, in seconds of the loop's clock.
+    fn when(&self) -> f64 {
+        self.when
+    }
+}
+
+/// What a call needs: the tuple of the callback and its arguments, and the context.
+fn stage(
+    py: Python<'_>,
+    args: Bound<'_, PyTuple>,
+    callback: Option<Bound<'_, PyAny>>,
+    context: Option<Bound<'_, PyAny>>,
+) -> PyResult<Mutex<Stage>> {
+    static COPY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let args = match callback {
+        Some(callback) => PyTuple::new(py, [callback])?,
+        None if args.is_empty() => return Err(PyTypeError::new_err("a callback is missing")),
+        None => args,
+    };
+    let context = match context {
+        Some(context) => context,
+        None => call0(py, &COPY, "contextvars", "copy_context")?,
+    };
+    Ok(Mutex::new(Stage::Pending(args.unbind(), context.unbind())))
+}
+
+impl Ready {
+    fn timers(&self) -> MutexGuard<'_, Timers> {
+        locked(&self.timers)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        locked(&self.queue).len()
+    }
+
+    fn push(&self, handle: Py<PyAny>) {
+        locked(&self.queue).push_back(handle);
+    }
+
+    fn pop(&self) -> Option<Py<PyAny>> {
+        locked(&self.queue).pop_front()
+    }
+
+    /// Calls a handle: one of ours, or one of asyncio's. In debug mode, `run` calls it.
+    fn call(py: Python<'_>, handle: Py<PyAny>, run: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        let handle = handle.bind(py);
+        if let Some(run) = run {
+            return run.call1((handle,)).map(drop);
+        }
+        if let Ok(handle) = handle.cast::<Handle>() {
+            return Handle::run(handle);
+        }
+        if handle.getattr(intern!(py, "_cancelled"))?.is_truthy()? {
+            return Ok(());
+        }
+        handle.call_method0(intern!(py, "_run")).map(drop)
+    }
+
+    /// Calls the first `count` handles.
+    pub(crate) fn run(
+        &self,
+        py: Python<'_>,
+        count: usize,
+        run: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        for _ in 0..count {
+            let Some(handle) = self.pop() else { break };
+            Ready::call(py, handle, run)?;
+        }
+        Ok(())
+    }
+
+    /// Calls the timed calls that are due by now.
+    pub(crate) fn run_due(&self, py: Python<'_>, run: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        if self.timers().heap.is_empty() {
+            return Ok(());
+        }
+        let now = now(py)?;
+        // Those that a call requests are for the next iteration.
+        let end = self.timers().number;
+        let mut due = Vec::new();
+        while let Some(handle) = self.timers().due(now, end) {
+            due.push(handle);
+        }
+        let mut due = due.into_iter();
+        while let Some(handle) = due.next() {
+            if let Err(error) = Ready::call(py, handle, run) {
+                due.for_each(|handle| self.push(handle));
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Time until the first timed call is due, if any.
+    pub(crate) fn wait(&self, py: Python<'_>) -> PyResult<Option<Duration>> {
+        self.prune(py);
+        let first = self.timers().heap.peek().map(|timer| timer.when);
+        match first {
+            Some(when) => Ok(Some(seconds(when - now(py)?))),
+            None => Ok(None),
+        }
+    }
+
+    /// Removes cancelled calls: those at the head, or all of them if they are many.
+    fn prune(&self, py: Python<'_>) {
+        let is_cancelled = |timer: &Timer| {
+            let handle = timer.handle.bind(py);
+            match handle.cast::<Handle>() {
+                Ok(handle) => handle.get().is_cancelled(),
+                Err(_) => handle
+                    .getattr(intern!(py, "_cancelled"))
+                    .is_ok_and(|is| is.is_truthy().unwrap_or(false)),
+            }
+        };
+        let mut timers = self.timers();
+        if timers.cancelled == 0 {
+            return;
+        }
+        let mut removed: Vec<Timer> = Vec::new();
+        if timers.heap.len() > MANY && timers.cancelled > timers.heap.len() / 2 {
+            timers.cancelled = 0;
+            let kept: Vec<_>;
+            (removed, kept) = timers.heap.drain().partition(is_cancelled);
+            timers.heap = kept.into();
+        }
+        while timers.heap.peek().is_some_and(is_cancelled) {
+            timers.cancelled = timers.cancelled.saturating_sub(1);
+            removed.extend(timers.heap.pop());
+        }
+        drop(timers);
+        drop(removed);
+    }
+
+    fn add_timer(&self, when: f64, handle: Py<PyAny>) {
+        let mut timers = self.timers();
+        let number = timers.number;
+        timers.number += 1;
+        timers.heap.push(Timer { when, number, handle });
+    }
+
+    fn add(slf: &Bound<'_, Self>, when: f64, stage: Mutex<Stage>) -> PyResult<Py<TimerHandle>> {
+        let py = slf.py();
+        let handle = Handle { stage, ready: slf.clone().unbind() };
+        let made = Py::new(py, (TimerHandle { when }, handle))?;
+        slf.get().add_timer(when, made.clone_ref(py).into_any());
+        Ok(made)
+    }
+}
+
+impl Timers {
+    /// Removes and returns a handle that is due, of those numbered below `end`.
+    fn due(&mut self, now: f64, end: u64) -> Option<Py<PyAny>> {
+        let first = self.heap.peek()?;
+        if first.when > now || first.number >= end {
+            return None;
+        }
+        self.heap.pop().map(|timer| timer.handle)
+    }
+}
+
+#[pymethods]
+impl Ready {
+    #[new]
+    fn new(failed: Py<PyAny>) -> Ready {
+        Ready { queue: Mutex::default(), timers: Mutex::default(), failed }
+    }
+
+    /// Has the next iteration call the callback. Use only in the loop's thread.
+    #[pyo3(signature = (*args, callback=None, context=None))]
+    fn call_soon(
+        slf: &Bound<'_, Self>,
+        args: Bound<'_, PyTuple>,
+        callback: Option<Bound<'_, PyAny>>,
+        context: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<Py<Handle>> {
+        let py = slf.py();
+        let stage = stage(py, args, callback, context)?;
+        let made = Py::new(py, Handle { stage, ready: slf.clone().unbind() })?;
+        slf.get().push(made.clone_ref(py).into_any());
+        Ok(made)
+    }
+
+    /// Has the callback called after `delay` seconds.
+    #[pyo3(signature = (delay, *args, callback=None, context=None))]
+    fn call_later(
+        slf: &Bound<'_, Self>,
+        delay: f64,
+        args: Bound<'_, PyTuple>,
+        callback: Option<Bound<'_, PyAny>>,
+        context: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<Py<TimerHandle>> {
+        let stage = stage(slf.py(), args, callback, context)?;
+        Ready::add(slf, now(slf.py())? + delay, stage)
+    }
+
+    /// Has the callback called at a time of the loop's clock.
+    #[pyo3(signature = (when, *args, callback=None, context=None))]
+    fn call_at(
+        slf: &Bound<'_, Self>,
+        when: f64,
+        args: Bound<'_, PyTuple>,
+        callback: Option<Bound<'_, PyAny>>,
+        context: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<Py<TimerHandle>> {
+        Ready::add(slf, when, stage(slf.py(), args, callback, context)?)
+    }
+
+    /// Adds a handle of asyncio's.
+    fn append(&self, handle: Py<PyAny>) {
+        self.push(handle);
+    }
+
+    /// Adds a timed handle of asyncio's.
+    fn schedule(&self, when: f64, handle: Py<PyAny>) {
+        self.add_timer(when, handle);
+    }
+
+    /// Called when a scheduled handle is cancelled.
+    fn timer_cancelled(&self) {
+        self.timers().cancelled += 1;
+    }
+
+    /// Calls the last `count` handles. In debug mode, `run` calls them.
+    #[pyo3(signature = (count, run))]
+    fn run_last(
+        &self,
+        py: Python<'_>,
+        count: usize,
+        run: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let mut queue = locked(&self.queue);
+        let at = queue.len().saturating_sub(count);
+        let last = queue.split_off(at);
+        drop(queue);
+        let mut last = last.into_iter();
+        while let Some(handle) = last.next() {
+            if let Err(error) = Ready::call(py, handle, run.as_ref()) {
+                last.for_each(|handle| self.push(handle));
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn clear(&self) {
+        let queue = std::mem::take(&mut *locked(&self.queue));
+        let timers = std::mem::take(&mut self.timers().heap);
+        drop((queue, timers));
+    }
+
+    fn __len__(&self) -> usize {
+        self.len()
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.failed)?;
+        if let Ok(queue) = self.queue.try_lock() {
+            queue.iter().try_for_each(|handle| visit.call(handle))?;
+        }
+        if let Ok(timers) = self.timers.try_lock() {
+            timers.heap.iter().try_for_each(|timer| visit.call(&timer.handle))?;
+        }
+        Ok(())
+    }
+
+    fn __clear__(&self) {
+        self.clear();
+    }
+}
