@@ -3,10 +3,11 @@ An event loop for asyncio that runs on Couplet's loop. It needs no reactor.
 """
 
 import asyncio
+import contextvars
 import weakref
-from asyncio import base_events, events, format_helpers
+from asyncio import base_events, events, format_helpers, sslproto
 
-from couplet_twisted import _couplet
+from couplet_twisted import _couplet, transports
 
 
 def _weakly(loop, name):
@@ -35,12 +36,15 @@ class EventLoop(asyncio.SelectorEventLoop):
     @ivar _ready: The callbacks that are ready, and those that are timed.
 
     @ivar _watch: The watch of asyncio's selector.
+
+    @ivar _ports: Couplet's ports of servers, by the descriptors of their sockets.
     """
 
     _native = None
 
     def __init__(self):
         super().__init__()
+        self._ports = {}
         self._ready = _couplet.Ready(_weakly(self, "_failed"))
         self._open()
         self._use_fast()
@@ -83,8 +87,8 @@ class EventLoop(asyncio.SelectorEventLoop):
     def _run_once(self):
         self._native.iterate(self._ready, self._stopping, self._timed if self._debug else None)
         if self._stopping:
-            # Output of the last callbacks is sent.
-            self._native.make_due_calls()
+            # Output of the last callbacks is sent, and what they closed is closed.
+            self._native.flush()
 
     def close(self):
         """
@@ -149,6 +153,59 @@ class EventLoop(asyncio.SelectorEventLoop):
         before = len(self._ready)
         self._process_events(self._selector.select(0))
         self._ready.run_last(len(self._ready) - before, self._timed if self._debug else None)
+
+    # Connections and servers.
+
+    def _make_socket_transport(self, sock, protocol, waiter=None, *, extra=None, server=None):
+        if transports.takes(sock):
+            return transports.adopted(self, sock, protocol, waiter, extra, server)
+        return super()._make_socket_transport(sock, protocol, waiter, extra=extra, server=server)
+
+    def _make_ssl_transport(self, rawsock, protocol, sslcontext, waiter=None, *, extra=None, server=None, **options):
+        if not transports.takes(rawsock):
+            return super()._make_ssl_transport(
+                rawsock, protocol, sslcontext, waiter, extra=extra, server=server, **options
+            )
+        side, name = options.pop("server_side", False), options.pop("server_hostname", None)
+        below = sslproto.SSLProtocol(self, protocol, sslcontext, waiter, side, name, **options)
+        transports.adopted(self, rawsock, below, None, extra, server)
+        return below._app_transport
+
+    def _start_serving(self, protocol_factory, sock, sslcontext=None, server=None, *rest, **options):
+        if sslcontext is not None or not transports.takes(sock):
+            # asyncio logs a connection whose handshake fails.
+            return super()._start_serving(protocol_factory, sock, sslcontext, server, *rest, **options)
+        context = contextvars.copy_context()
+
+        def accepted(stream):
+            context.copy().run(self._accepted, stream, protocol_factory, server)
+
+        self._ports[sock.fileno()] = self._native.listen_streams(sock.fileno(), accepted)
+
+    def _accepted(self, stream, factory, server):
+        """
+        Make the protocol and the transport of an accepted connection.
+        """
+        try:
+            transports.SocketTransport(self, factory(), stream, server=server)
+        except (SystemExit, KeyboardInterrupt):
+            stream.lose()
+            raise
+        except BaseException as error:
+            stream.lose()
+            if self._debug:
+                message = "Error on transport creation for incoming connection"
+                self.call_exception_handler({"message": message, "exception": error})
+
+    def _stop_serving(self, sock):
+        port = self._ports.pop(sock.fileno(), None)
+        if port is None:
+            super()._stop_serving(sock)
+        else:
+            port.close()
+            sock.close()
+            # From now on the system refuses connections.
+            self._native.flush()
 
     # Errors.
 

@@ -12,6 +12,7 @@ mod looping;
 mod port;
 mod ready;
 mod seat;
+mod stream;
 mod timers;
 mod tls;
 mod watch;
@@ -47,6 +48,7 @@ fn _couplet(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<port::Port>()?;
     module.add_class::<tls::Tls>()?;
     module.add_class::<tls::Negotiated>()?;
+    module.add_class::<stream::Stream>()?;
     module.add_class::<ready::Ready>()?;
     module.add_class::<framing::Framing>()?;
     module.add_class::<framing::Messages>()?;

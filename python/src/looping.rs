@@ -14,11 +14,13 @@ use pyo3::exceptions::{PyKeyboardInterrupt, PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::bridge::Bridge;
 use crate::connection::Connection;
 use crate::descriptor::Descriptor;
 use crate::port::Port;
 use crate::ready::Ready;
 use crate::seat::Seat;
+use crate::stream::{Stream, Wire};
 use crate::timers::{Clock, DelayedCall, Timers};
 use crate::watch::Watch;
 
@@ -113,7 +115,8 @@ impl LoopShared {
         result
     }
 
-    fn raise(&self, error: PyErr) {
+    /// Has the loop raise an exception.
+    pub(crate) fn raise(&self, error: PyErr) {
         self.raised.borrow_mut().get_or_insert(error);
         self.is_interrupted.store(true, Ordering::Release);
     }
@@ -232,7 +235,8 @@ impl Inner {
     ) -> PyResult<()> {
         let is_interrupted = self.shared.is_interrupted.swap(false, Ordering::AcqRel);
         let count = ready.len();
-        let waits = count == 0 && !is_stopping && !is_interrupted;
+        let has_calls = !(self.shared.calls.is_empty() && self.shared.ends.is_empty());
+        let waits = !(count > 0 || has_calls || is_stopping || is_interrupted);
         let at_most = if waits { ready.wait(py)? } else { Some(Duration::ZERO) };
         self.couplet()?.turn(at_most).map_err(system_error)?;
         py.check_signals()?;
@@ -337,6 +341,17 @@ impl Loop {
         self.0.take(py)?.iterate(py, ready.get(), is_stopping, run.as_ref())
     }
 
+    /// Carries out the requests recorded so far, such as output, without taking events or calling
+    /// Python.
+    fn flush(&self) {
+        let Some(inner) = self.0.inner() else { return };
+        // Inside a turn, where only finalizers run, the turn will do it.
+        let Ok(mut couplet) = inner.couplet.try_borrow_mut() else { return };
+        // A turn without events is made only for a timed call.
+        inner.shared.reactor.call_later(Duration::ZERO, || {});
+        couplet.make_timed_calls();
+    }
+
     /// Called after a fork: the loop continues in parent and child, if this is its thread.
     fn forked(&self, is_child: bool) -> PyResult<()> {
         let Some(shared) = self.0.shared() else { return Ok(()) };
@@ -431,6 +446,21 @@ impl Loop {
         descriptor: Descriptor,
         accepted: Py<PyAny>,
     ) -> PyResult<Port> {
-        Port::listen(py, &self.0, descriptor, accepted)
+        Port::listen(py, &self.0, descriptor, accepted, Bridge::accepted)
+    }
+
+    /// Has the stream of an asyncio transport take over a duplicate of a connected socket.
+    fn adopt_stream(&self, stream: Bound<'_, Stream>, descriptor: Descriptor) -> PyResult<()> {
+        Stream::adopt(&stream, &self.0, descriptor)
+    }
+
+    /// Accepts streams from a duplicate of this listening socket: `accepted` gets each of them.
+    fn listen_streams(
+        &self,
+        py: Python<'_>,
+        descriptor: Descriptor,
+        accepted: Py<PyAny>,
+    ) -> PyResult<Port> {
+        Port::listen(py, &self.0, descriptor, accepted, Wire::accepted)
     }
 }

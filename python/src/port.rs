@@ -1,13 +1,13 @@
-//! [`Port`]: accepts connections for a Twisted port.
+//! [`Port`]: accepts connections for a Twisted port or an asyncio server.
 
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
+use couplet::Protocol;
 use pyo3::prelude::*;
 
-use crate::bridge::Bridge;
 use crate::descriptor::Descriptor;
-use crate::looping::system_error;
+use crate::looping::{LoopShared, system_error};
 use crate::seat::{Seat, Seated};
 
 /// A listening socket that the loop accepts from.
@@ -15,16 +15,19 @@ use crate::seat::{Seat, Seated};
 pub(crate) struct Port(Seated<couplet::Port>);
 
 impl Port {
-    pub(crate) fn listen(
+    /// Accepts connections with a duplicate of the socket. `protocol` makes the protocol of each one,
+    /// which passes it to `accepted`.
+    pub(crate) fn listen<P: Protocol>(
         py: Python<'_>,
         seat: &Arc<Seat>,
         descriptor: Descriptor,
         accepted: Py<PyAny>,
+        protocol: fn(&Weak<LoopShared>, &Rc<Py<PyAny>>) -> P,
     ) -> PyResult<Port> {
         let socket = descriptor.duplicate().map_err(system_error)?;
         let port = Seated::make(py, seat, move |shared| {
             let (weak, accepted) = (Rc::downgrade(shared), Rc::new(accepted));
-            let build = move || Bridge::accepted(&weak, &accepted);
+            let build = move || protocol(&weak, &accepted);
             shared.reactor.adopt_port(socket, build).map(Some).map_err(system_error)
         })?;
         Ok(Port(port))
