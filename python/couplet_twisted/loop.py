@@ -189,10 +189,10 @@ class EventLoop(asyncio.SelectorEventLoop):
         try:
             transports.SocketTransport(self, factory(), stream, server=server)
         except (SystemExit, KeyboardInterrupt):
-            stream.lose()
+            stream.close()
             raise
         except BaseException as error:
-            stream.lose()
+            stream.close()
             if self._debug:
                 message = "Error on transport creation for incoming connection"
                 self.call_exception_handler({"message": message, "exception": error})

@@ -119,11 +119,13 @@ class SocketTransport(transports._FlowControlMixin, transports.Transport):
         if error is not None:
             self._fatal_error(error, "Fatal error on socket transport")
         elif not self._conn_lost:
-            self._schedule_loss(None)
+            self._end(None)
 
     def _flushed(self):
         if self._empty_waiter is not None and not self._empty_waiter.done():
             self._empty_waiter.set_result(None)
+        if self._closing and not self._conn_lost:
+            self._end_if_sent()
 
     # Reading.
 
@@ -275,11 +277,15 @@ class SocketTransport(transports._FlowControlMixin, transports.Transport):
         if self._closing:
             return
         self._closing = True
-        self._refuse_data()
-        is_sent = self._is_sent()
-        self._stream.lose()
-        if is_sent:
-            self._schedule_loss(None)
+        self._stream.stop_receiving()
+        self._end_if_sent()
+
+    def _end_if_sent(self):
+        # Until then the protocol may write more, and may be asked to.
+        if self._is_sent():
+            self._end(None)
+        else:
+            self._stream.await_flush()
 
     def _is_sent(self):
         """
@@ -308,15 +314,15 @@ class SocketTransport(transports._FlowControlMixin, transports.Transport):
     def _force_close(self, exc):
         if self._conn_lost:
             return
-        self._closing = True
-        self._refuse_data()
+        self._stream.stop_receiving()
         self._is_sent()
-        self._stream.abort()
-        self._schedule_loss(exc)
+        self._end(exc)
 
-    def _schedule_loss(self, exc):
+    def _end(self, exc):
         self._closing = True
         self._conn_lost += 1
+        self._refuse_data()
+        self._stream.close()
         self._loop.call_soon(self._call_connection_lost, exc)
 
     def _call_connection_lost(self, exc):

@@ -231,23 +231,21 @@ impl Stream {
         self.on_transport(Transport::lose_write_connection).map(drop)
     }
 
-    /// Closes once everything written is sent. No data is received from now on.
-    fn lose(&self) -> PyResult<()> {
-        let mut state = self.state();
-        state.is_closing = true;
-        let receiver = state.receiver.take();
-        drop(state);
+    /// Receives no more data.
+    fn stop_receiving(&self) -> PyResult<()> {
+        let receiver = self.state().receiver.take();
         drop(receiver);
-        self.on_transport(Transport::lose_connection).map(drop)
+        self.pause()
     }
 
-    /// Closes immediately. Unsent output is dropped; then the peer gets a reset.
-    fn abort(&self) -> PyResult<()> {
-        if self.buffered()? == 0 {
-            return self.lose();
-        }
+    /// Closes now. Unsent output is dropped, and then the peer gets a reset.
+    fn close(&self) -> PyResult<()> {
         self.state().is_closing = true;
-        self.on_transport(Transport::abort_connection).map(drop)
+        let close = |transport: &Transport| match transport.buffered() {
+            0 => transport.lose_connection(),
+            _ => transport.abort_connection(),
+        };
+        self.on_transport(close).map(drop)
     }
 
     /// Releases the Python objects and the transport.
@@ -325,6 +323,7 @@ impl Wire {
             let mut state = made.get().state();
             state.home = Some(Tethered::new(home));
             let is_closing = state.is_closing;
+            transport.set_write_marks(state.low, state.high);
             drop(state);
             transport.pause_producing();
             if is_closing {
