@@ -10,6 +10,10 @@ from asyncio import base_events, events, format_helpers, sslproto
 from couplet_twisted import _couplet, transports
 
 
+# The most bytes of one C{data_received}, as in asyncio.
+_CHUNK = 256 * 1024
+
+
 def _weakly(loop, name):
     """
     A method of an event loop, as a function that does not keep the event loop alive.
@@ -50,7 +54,8 @@ class EventLoop(asyncio.SelectorEventLoop):
         self._use_fast()
 
     def _open(self):
-        self._native = _couplet.Loop(_weakly(self, "_report"), weakref.WeakMethod(self.call_soon_threadsafe))
+        post = weakref.WeakMethod(self.call_soon_threadsafe)
+        self._native = _couplet.Loop(_weakly(self, "_report"), post, _CHUNK)
         self._watch = self._native.watch(self._selector.fileno(), "r", _weakly(self, "_selected"))
 
     def _use_fast(self):

@@ -92,7 +92,7 @@ class SocketTransport(transports._FlowControlMixin, transports.Transport):
             received = functools.partial(protocols._feed_data_to_buffered_proto, self._protocol)
         else:
             received = self._protocol.data_received
-        self._stream.set_receiver(self._context, received)
+        self._stream.set_receiver(self._context.run, received)
 
     def _failed(self, exception):
         name = "data_received"

@@ -158,8 +158,9 @@ impl Inner {
         log: Py<PyAny>,
         timers: &Arc<Timers>,
         is_interrupted: &Arc<AtomicBool>,
+        chunk: usize,
     ) -> PyResult<(Inner, Remote)> {
-        let mut couplet = couplet::Loop::with_options(LoopOptions::default().read_buffer(CHUNK))?;
+        let mut couplet = couplet::Loop::with_options(LoopOptions::default().read_buffer(chunk))?;
         let reactor = couplet.reactor();
         let remote = reactor.remote();
         let shared = Rc::new(LoopShared {
@@ -240,14 +241,23 @@ impl Inner {
         let at_most = if waits { ready.wait(py)? } else { Some(Duration::ZERO) };
         self.couplet()?.turn(at_most).map_err(system_error)?;
         py.check_signals()?;
-        ready.run(py, count, run)?;
-        self.shared.calls.make(py, &self.shared);
-        if self.couplet()?.is_suspended() {
-            self.complete_turn(py, None)?;
+        // Timed calls that a callback requests are for the next iteration.
+        let due = ready.take_due(py)?;
+        let result = ready.run(py, count, run).and_then(|()| {
+            self.shared.calls.make(py, &self.shared);
+            if self.couplet()?.is_suspended() {
+                self.complete_turn(py, None)?;
+            }
+            self.shared.ends.make(py, &self.shared);
+            self.shared.raised.take().map_or(Ok(()), Err)
+        });
+        match result {
+            Ok(()) => ready.run_all(py, due, run),
+            Err(error) => {
+                ready.extend(due);
+                Err(error)
+            }
         }
-        self.shared.ends.make(py, &self.shared);
-        ready.run_due(py, run)?;
-        self.shared.raised.take().map_or(Ok(()), Err)
     }
 
     /// Makes a turn, or the rest of a suspended one, and the calls that it queues.
@@ -266,10 +276,12 @@ impl Inner {
 #[pymethods]
 impl Loop {
     /// A loop for the first thread that turns it. `log` gets the exceptions of user code. `post` is
-    /// a weak method with which other threads have the loop call a function.
+    /// a weak method with which other threads have the loop call a function. `chunk` is the most
+    /// bytes of one read.
     #[new]
-    fn new(log: Py<PyAny>, post: Py<PyAny>) -> Loop {
-        Loop(Arc::new(Seat::new(log, post)))
+    #[pyo3(signature = (log, post, chunk=CHUNK))]
+    fn new(log: Py<PyAny>, post: Py<PyAny>, chunk: usize) -> Loop {
+        Loop(Arc::new(Seat::new(log, post, chunk)))
     }
 
     /// Makes this thread the loop's.

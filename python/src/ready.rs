@@ -259,6 +259,11 @@ impl Ready {
         locked(&self.queue).len()
     }
 
+    /// Has the next iteration call the handles.
+    pub(crate) fn extend(&self, handles: impl IntoIterator<Item = Py<PyAny>>) {
+        locked(&self.queue).extend(handles);
+    }
+
     fn push(&self, handle: Py<PyAny>) {
         locked(&self.queue).push_back(handle);
     }
@@ -296,22 +301,30 @@ impl Ready {
         Ok(())
     }
 
-    /// Calls the timed calls that are due by now.
-    pub(crate) fn run_due(&self, py: Python<'_>, run: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
-        if self.timers().heap.is_empty() {
-            return Ok(());
+    /// Removes the timed calls that are due by now.
+    pub(crate) fn take_due(&self, py: Python<'_>) -> PyResult<VecDeque<Py<PyAny>>> {
+        let mut due = VecDeque::new();
+        if !self.timers().heap.is_empty() {
+            let now = now(py)?;
+            let mut timers = self.timers();
+            while timers.heap.peek().is_some_and(|timer| timer.when <= now) {
+                due.extend(timers.heap.pop().map(|timer| timer.handle));
+            }
         }
-        let now = now(py)?;
-        // Those that a call requests are for the next iteration.
-        let end = self.timers().number;
-        let mut due = Vec::new();
-        while let Some(handle) = self.timers().due(now, end) {
-            due.push(handle);
-        }
-        let mut due = due.into_iter();
-        while let Some(handle) = due.next() {
+        Ok(due)
+    }
+
+    /// Calls the handles. After an error, the next iteration calls the rest.
+    pub(crate) fn run_all(
+        &self,
+        py: Python<'_>,
+        handles: VecDeque<Py<PyAny>>,
+        run: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let mut handles = handles.into_iter();
+        while let Some(handle) = handles.next() {
             if let Err(error) = Ready::call(py, handle, run) {
-                due.for_each(|handle| self.push(handle));
+                self.extend(handles);
                 return Err(error);
             }
         }
@@ -371,17 +384,6 @@ impl Ready {
         let made = Py::new(py, (TimerHandle { when }, handle))?;
         slf.get().add_timer(when, made.clone_ref(py).into_any());
         Ok(made)
-    }
-}
-
-impl Timers {
-    /// Removes and returns a handle that is due, of those numbered below `end`.
-    fn due(&mut self, now: f64, end: u64) -> Option<Py<PyAny>> {
-        let first = self.heap.peek()?;
-        if first.when > now || first.number >= end {
-            return None;
-        }
-        self.heap.pop().map(|timer| timer.handle)
     }
 }
 
@@ -459,14 +461,7 @@ impl Ready {
         let at = queue.len().saturating_sub(count);
         let last = queue.split_off(at);
         drop(queue);
-        let mut last = last.into_iter();
-        while let Some(handle) = last.next() {
-            if let Err(error) = Ready::call(py, handle, run.as_ref()) {
-                last.for_each(|handle| self.push(handle));
-                return Err(error);
-            }
-        }
-        Ok(())
+        self.run_all(py, last, run.as_ref())
     }
 
     fn clear(&self) {

@@ -8,7 +8,6 @@ use couplet::{Address, Protocol, Reason, Transport};
 use couplet_os::tethered::Tethered;
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
@@ -32,7 +31,7 @@ struct StreamState {
     home: Option<Tethered<Home>>,
     /// The Python transport. `None` before it is made and after its end.
     owner: Option<Py<PyAny>>,
-    /// The context and the function that get the data.
+    /// The method `run` of a context, and the function for it to call with the data.
     receiver: Option<(Py<PyAny>, Py<PyAny>)>,
     /// Unsent bytes above which the owner is notified, and below which it is again.
     high: usize,
@@ -152,9 +151,9 @@ impl Stream {
         self.state().owner = Some(owner);
     }
 
-    /// Sets the function that gets the data, and its context.
-    fn set_receiver(&self, context: Py<PyAny>, receiver: Py<PyAny>) {
-        let before = self.state().receiver.replace((context, receiver));
+    /// Sets the function that gets the data, and the method `run` of its context.
+    fn set_receiver(&self, run: Py<PyAny>, receiver: Py<PyAny>) {
+        let before = self.state().receiver.replace((run, receiver));
         drop(before);
     }
 
@@ -278,8 +277,8 @@ impl Stream {
         if let Some(owner) = &state.owner {
             visit.call(owner)?;
         }
-        if let Some((context, receiver)) = &state.receiver {
-            visit.call(context)?;
+        if let Some((run, receiver)) = &state.receiver {
+            visit.call(run)?;
             visit.call(receiver)?;
         }
         Ok(())
@@ -360,10 +359,10 @@ impl Protocol for Wire {
             // An answer to the last bytes written may come before the drain is noticed.
             stream.check_drain(py, shared);
             let state = stream.state();
-            let Some((context, receiver)) = &state.receiver else { return };
-            let (context, receiver) = (context.clone_ref(py), receiver.clone_ref(py));
+            let Some((run, receiver)) = &state.receiver else { return };
+            let (run, receiver) = (run.clone_ref(py), receiver.clone_ref(py));
             drop(state);
-            match context.call_method1(py, intern!(py, "run"), (receiver, data)) {
+            match run.call1(py, (receiver, data)) {
                 Ok(_) => {}
                 Err(error) if ends_loop(py, &error) => shared.raise(error),
                 Err(error) => stream.tell(py, shared, "_failed", (error,)),
