@@ -10,10 +10,6 @@ from asyncio import base_events, events, format_helpers, sslproto
 from couplet_twisted import _couplet, transports
 
 
-# The most bytes of one C{data_received}, as in asyncio.
-_CHUNK = 256 * 1024
-
-
 def _weakly(loop, name):
     """
     A method of an event loop, as a function that does not keep the event loop alive.
@@ -55,7 +51,7 @@ class EventLoop(asyncio.SelectorEventLoop):
 
     def _open(self):
         post = weakref.WeakMethod(self.call_soon_threadsafe)
-        self._native = _couplet.Loop(_weakly(self, "_report"), post, _CHUNK)
+        self._native = _couplet.Loop(_weakly(self, "_report"), post)
         self._watch = self._native.watch(self._selector.fileno(), "r", _weakly(self, "_selected"))
 
     def _use_fast(self):
@@ -220,7 +216,8 @@ class EventLoop(asyncio.SelectorEventLoop):
         """
         source = format_helpers._format_callback_source(call[0], call[1:])
         message = f"Exception in callback {source}"
-        self.call_exception_handler({"message": message, "exception": exception, "handle": handle})
+        context = {"message": message, "exception": exception}
+        self.call_exception_handler(context if handle is None else context | {"handle": handle})
 
     def _report(self, exception, call=None):
         """

@@ -28,6 +28,8 @@ class SocketTransport(transports._FlowControlMixin, transports.Transport):
 
     @ivar _sock: The socket that the program passed, or one on a duplicate of the descriptor, made on first use.
 
+    @ivar _waits: Whether the stream reads nothing until L{_start}.
+
     @ivar _conn_lost: Whether C{connection_lost} was scheduled; then, how many writes followed.
 
     @ivar _empty_waiter: A future of C{loop.sendfile}, which fires once everything written is sent.
@@ -41,6 +43,7 @@ class SocketTransport(transports._FlowControlMixin, transports.Transport):
     _paused = False
     _eof = False
     _empty_waiter = None
+    _context = None
     _loop = None
     _server = None
     _own_sock = None
@@ -57,29 +60,46 @@ class SocketTransport(transports._FlowControlMixin, transports.Transport):
         if server is not None:
             self._server = server
             server._attach(*(self,) * _NAMES_ITSELF)
+        self._waits = sock is not None
         if sock is None:
-            self._connected()
+            self._accepted()
         else:
             loop._transports[sock.fileno()] = self
             loop._native.adopt_stream(stream, sock.fileno())
 
     # Events of the stream.
 
+    def _accepted(self):
+        """
+        Start at once: data may follow.
+        """
+        made = self._protocol.connection_made
+        try:
+            contextvars.copy_context().run(made, self)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self._loop._failed(error, None, (made, self))
+        self._start()
+
     def _connected(self):
         """
-        The loop has the socket.
+        The loop has the socket, of which it reads nothing yet.
         """
         if not self._closing:
             self._loop.call_soon(self._protocol.connection_made, self)
-            # Data is received once connection_made was called.
             self._loop.call_soon(self._start)
 
     def _start(self):
+        """
+        Receive data, after C{connection_made}.
+        """
         self._context = contextvars.copy_context()
         if not self._closing:
             self._receive()
-            if not self._paused:
+            if self._waits and not self._paused:
                 self._stream.resume()
+        self._waits = False
         if self._waiter is not None:
             futures._set_result_unless_cancelled(self._waiter, None)
             self._waiter = None
@@ -134,7 +154,7 @@ class SocketTransport(transports._FlowControlMixin, transports.Transport):
         @see: C{asyncio.BaseTransport.set_protocol}
         """
         self._protocol = protocol
-        if not self._closing and "_context" in self.__dict__:
+        if not self._closing and self._context is not None:
             self._receive()
 
     def get_protocol(self):
@@ -163,7 +183,7 @@ class SocketTransport(transports._FlowControlMixin, transports.Transport):
         """
         if self._paused and not self._closing:
             self._paused = False
-            if "_context" in self.__dict__:
+            if not self._waits:
                 self._stream.resume()
 
     # Writing.

@@ -158,9 +158,8 @@ impl Inner {
         log: Py<PyAny>,
         timers: &Arc<Timers>,
         is_interrupted: &Arc<AtomicBool>,
-        chunk: usize,
     ) -> PyResult<(Inner, Remote)> {
-        let mut couplet = couplet::Loop::with_options(LoopOptions::default().read_buffer(chunk))?;
+        let mut couplet = couplet::Loop::with_options(LoopOptions::default().read_buffer(CHUNK))?;
         let reactor = couplet.reactor();
         let remote = reactor.remote();
         let shared = Rc::new(LoopShared {
@@ -276,12 +275,10 @@ impl Inner {
 #[pymethods]
 impl Loop {
     /// A loop for the first thread that turns it. `log` gets the exceptions of user code. `post` is
-    /// a weak method with which other threads have the loop call a function. `chunk` is the most
-    /// bytes of one read.
+    /// a weak method with which other threads have the loop call a function.
     #[new]
-    #[pyo3(signature = (log, post, chunk=CHUNK))]
-    fn new(log: Py<PyAny>, post: Py<PyAny>, chunk: usize) -> Loop {
-        Loop(Arc::new(Seat::new(log, post, chunk)))
+    fn new(log: Py<PyAny>, post: Py<PyAny>) -> Loop {
+        Loop(Arc::new(Seat::new(log, post)))
     }
 
     /// Makes this thread the loop's.

@@ -29,12 +29,10 @@ pub(crate) struct Seat {
     log: Py<PyAny>,
     /// A weak method of the reactor, which has the loop call a function.
     post: Py<PyAny>,
-    /// Most bytes of one read.
-    chunk: usize,
 }
 
 impl Seat {
-    pub(crate) fn new(log: Py<PyAny>, post: Py<PyAny>, chunk: usize) -> Seat {
+    pub(crate) fn new(log: Py<PyAny>, post: Py<PyAny>) -> Seat {
         Seat {
             taken: OnceLock::new(),
             recorded: Mutex::default(),
@@ -42,7 +40,6 @@ impl Seat {
             is_interrupted: Arc::default(),
             log,
             post,
-            chunk,
         }
     }
 
@@ -64,7 +61,7 @@ impl Seat {
     pub(crate) fn take(&self, py: Python<'_>) -> PyResult<&Inner> {
         if self.taken.get().is_none() {
             let (inner, remote) =
-                Inner::new(self.log.clone_ref(py), &self.timers, &self.is_interrupted, self.chunk)?;
+                Inner::new(self.log.clone_ref(py), &self.timers, &self.is_interrupted)?;
             let mut recorded = locked(&self.recorded);
             // Another thread may have taken the seat meanwhile.
             let is_ours = self.taken.set((Tethered::new(inner), remote)).is_ok();

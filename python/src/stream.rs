@@ -311,20 +311,23 @@ impl Wire {
         shared.queue(move |py, shared| call(py, stream.get(), shared));
     }
 
-    /// The stream, which is made for an accepted connection. It reads nothing yet.
+    /// Attaches the stream, which is made for an accepted connection.
     fn attach(&mut self, transport: &Transport, shared: &Rc<LoopShared>) -> PyResult<()> {
         Python::attach(|py| {
             let made = match &self.stream {
                 Some(stream) => stream.clone_ref(py),
                 None => Py::new(py, Stream::new())?,
             };
+            if self.accepted.is_none() {
+                // Until `connection_made` was called, in an iteration to come.
+                transport.pause_producing();
+            }
             let home = Home { transport: transport.clone(), shared: shared.clone() };
             let mut state = made.get().state();
             state.home = Some(Tethered::new(home));
             let is_closing = state.is_closing;
             transport.set_write_marks(state.low, state.high);
             drop(state);
-            transport.pause_producing();
             if is_closing {
                 transport.lose_connection();
             }
