@@ -38,9 +38,12 @@ class EventLoop(asyncio.SelectorEventLoop):
     @ivar _watch: The watch of asyncio's selector.
 
     @ivar _ports: Couplet's ports of servers, by the descriptors of their sockets.
+
+    @ivar _connections: How many of Couplet's connections are open.
     """
 
     _native = None
+    _connections = 0
 
     def __init__(self):
         super().__init__()
@@ -82,6 +85,9 @@ class EventLoop(asyncio.SelectorEventLoop):
                 self._native.take()
             except RuntimeError:
                 # Another thread ran it before.
+                if self._ports or self._connections:
+                    text = "cannot run the event loop in another thread: it has open connections or servers"
+                    raise RuntimeError(text) from None
                 self._open()
         super().run_forever()
 
@@ -200,11 +206,10 @@ class EventLoop(asyncio.SelectorEventLoop):
 
     def _stop_serving(self, sock):
         port = self._ports.pop(sock.fileno(), None)
-        if port is None:
-            super()._stop_serving(sock)
-        else:
+        if port is not None:
             port.close()
-            sock.close()
+        super()._stop_serving(sock)
+        if port is not None:
             # From now on the system refuses connections.
             self._native.flush()
 

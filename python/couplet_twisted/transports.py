@@ -57,6 +57,7 @@ class SocketTransport(transports._FlowControlMixin, transports.Transport):
         stream.own(self)
         stream.set_limits(self._low_water, self._high_water)
         self.write = stream.write
+        loop._connections += 1
         if server is not None:
             self._server = server
             server._attach(*(self,) * _NAMES_ITSELF)
@@ -349,6 +350,7 @@ class SocketTransport(transports._FlowControlMixin, transports.Transport):
         try:
             self._protocol.connection_lost(exc)
         finally:
+            self._loop._connections -= 1
             self._refuse_data()
             self._stream.forget()
             self._stream = _CLOSED

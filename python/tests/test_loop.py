@@ -450,6 +450,25 @@ class Loops(unittest.TestCase):
 
         run(program, couplet_twisted.EventLoop)
 
+    def test_connections_keep_the_loop_in_its_thread(self):
+        loop = couplet_twisted.EventLoop()
+        self.addCleanup(loop.close)
+        server = loop.run_until_complete(loop.create_server(asyncio.Protocol, LOCAL, 0))
+        raised = []
+
+        def elsewhere():
+            try:
+                loop.run_forever()
+            except RuntimeError as error:
+                raised.append(str(error))
+
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+        self.assertIn("another thread", raised[0])
+        server.close()
+        loop.run_until_complete(server.wait_closed())
+
     def test_another_thread_may_run_the_loop_and_wake_it(self):
         loop = couplet_twisted.EventLoop()
         loop.run_until_complete(asyncio.sleep(0))
