@@ -142,10 +142,18 @@ class SocketTransport(transports._FlowControlMixin, transports.Transport):
         elif not self._conn_lost:
             self._end(None)
 
+    def _drained(self):
+        self._maybe_resume_protocol()
+        if self._protocol_paused and not self._conn_lost:
+            self._stream.await_drain()
+
     def _flushed(self):
+        if self._conn_lost:
+            return
+        self._maybe_resume_protocol()
         if self._empty_waiter is not None and not self._empty_waiter.done():
             self._empty_waiter.set_result(None)
-        if self._closing and not self._conn_lost:
+        if self._closing:
             self._end_if_sent()
 
     # Reading.
@@ -302,8 +310,8 @@ class SocketTransport(transports._FlowControlMixin, transports.Transport):
         self._end_if_sent()
 
     def _end_if_sent(self):
-        # Until then the protocol may write more, and may be asked to.
-        if self._is_sent():
+        # Until then the protocol may write more; a paused one is resumed first.
+        if not self._protocol_paused and self._is_sent():
             self._end(None)
         else:
             self._stream.await_flush()
@@ -353,7 +361,6 @@ class SocketTransport(transports._FlowControlMixin, transports.Transport):
             self._loop._connections -= 1
             self._refuse_data()
             self._stream.forget()
-            self._stream = _CLOSED
             if self._own_sock is not None:
                 self._own_sock.close()
             self._own_sock = self._protocol = self._loop = None
@@ -392,16 +399,8 @@ class SocketTransport(transports._FlowControlMixin, transports.Transport):
             if name == "socket" and self._sock is not None:
                 self._extra[name] = trsock.TransportSocket(self._sock)
             elif name in ("sockname", "peername"):
-                self._extra[name] = self._name(name)
+                self._extra[name] = getattr(self._stream, name)()
         return self._extra.get(name, default)
-
-    def _name(self, name):
-        if self._own_sock is None:
-            return getattr(self._stream, name)()
-        try:
-            return getattr(self._own_sock, "get" + name)()
-        except OSError:
-            return None
 
     def __repr__(self):
         info = [type(self).__name__]
@@ -415,10 +414,6 @@ class SocketTransport(transports._FlowControlMixin, transports.Transport):
             size = self._stream.buffered()
             info.append(f"write=<{'polling' if size else 'idle'}, bufsize={size}>")
         return f"<{' '.join(info)}>"
-
-
-# The stream of a transport that has ended.
-_CLOSED = _couplet.Stream()
 
 
 def takes(sock):

@@ -96,7 +96,7 @@ impl Stream {
         }
     }
 
-    /// Notifies the owner that waits for a drain, if little output is unsent.
+    /// Notifies an owner that waits for a drain, if little output is unsent.
     fn check_drain(&self, py: Python<'_>, shared: &LoopShared) {
         let mut state = self.state();
         let home = state.home.as_ref().and_then(Tethered::get);
@@ -104,7 +104,14 @@ impl Stream {
         if state.awaits_drain && is_drained {
             state.awaits_drain = false;
             drop(state);
-            self.tell(py, shared, "_maybe_resume_protocol", ());
+            self.tell(py, shared, "_drained", ());
+        }
+    }
+
+    /// Notifies an owner that waits for a drain, even if it has written more meanwhile.
+    fn end_drain(&self, py: Python<'_>, shared: &LoopShared) {
+        if std::mem::take(&mut self.state().awaits_drain) {
+            self.tell(py, shared, "_drained", ());
         }
     }
 
@@ -188,14 +195,14 @@ impl Stream {
         Ok(self.on_transport(Transport::buffered)?.unwrap_or_default())
     }
 
-    /// Calls `_maybe_resume_protocol` of the owner once little output is unsent.
+    /// Calls `_drained` of the owner once little output is unsent.
     fn await_drain(slf: &Bound<'_, Self>) -> PyResult<()> {
         slf.get().state().awaits_drain = true;
         let (shared, this) = (slf.get().shared(), slf.clone().unbind());
         slf.get().on_transport(|transport| {
             let drained = transport.drained().map(move |()| {
                 if let Some(shared) = shared {
-                    shared.queue(move |py, shared| this.get().check_drain(py, shared));
+                    shared.queue(move |py, shared| this.get().end_drain(py, shared));
                 }
             });
             drained.add_errback(|_| Ok(())).detach();
@@ -247,10 +254,10 @@ impl Stream {
         self.on_transport(close).map(drop)
     }
 
-    /// Releases the Python objects and the transport.
+    /// Releases the Python objects. The addresses stay.
     fn forget(&self) {
         let mut state = self.state();
-        let held = (state.owner.take(), state.receiver.take(), state.home.take());
+        let held = (state.owner.take(), state.receiver.take());
         drop(state);
         drop(held);
     }

@@ -273,6 +273,40 @@ class Streams(unittest.TestCase):
         theirs.close()
 
     @both
+    async def test_a_paused_protocol_is_resumed_even_if_all_is_sent_before_the_close(self, note):
+        class Continuing(Noting):
+            def resume_writing(self):
+                self.transport.write(b"more")
+
+        protocol, theirs = await pair(note)
+        protocol.transport.set_protocol(continuing := Continuing(lambda said: None))
+        continuing.transport = protocol.transport
+        protocol.transport.set_write_buffer_limits(high=0)
+        while not protocol.transport.get_write_buffer_size():
+            protocol.transport.write(bytes(4096))
+        theirs.setblocking(False)
+        with self.assertRaises(BlockingIOError):
+            while theirs.recv(65536):
+                pass
+        theirs.setblocking(True)
+        # The iteration that makes the call also finds the socket writable.
+        asyncio.get_running_loop().call_soon(protocol.transport.close)
+        data = b""
+        while chunk := await in_thread(theirs.recv, 65536):
+            data += chunk
+        note(data[-8:])
+        await continuing.ended
+        theirs.close()
+
+    @both
+    async def test_addresses_outlive_the_connection(self, note):
+        protocol, theirs = await pair(note)
+        theirs.close()
+        await protocol.ended
+        note([len(protocol.transport.get_extra_info(name)) for name in ("sockname", "peername")])
+        note(protocol.transport.get_write_buffer_size())
+
+    @both
     async def test_what_is_written_before_an_abort_is_sent(self, note):
         protocol, theirs = await pair(note)
         protocol.transport.write(b"alert")
