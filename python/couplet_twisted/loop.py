@@ -94,7 +94,7 @@ class EventLoop(asyncio.SelectorEventLoop):
     def _run_once(self):
         self._native.iterate(self._ready, self._stopping, self._timed if self._debug else None)
         if self._stopping:
-            # Output of the last callbacks is sent, and what they closed is closed.
+            # Sends the output of the last callbacks, and closes their connections.
             self._native.flush()
 
     def close(self):

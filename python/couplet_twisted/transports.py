@@ -72,7 +72,7 @@ class SocketTransport(transports._FlowControlMixin, transports.Transport):
 
     def _accepted(self):
         """
-        Start at once: data may follow.
+        Start immediately: data may follow in the same turn.
         """
         made = self._protocol.connection_made
         try:
@@ -85,7 +85,7 @@ class SocketTransport(transports._FlowControlMixin, transports.Transport):
 
     def _connected(self):
         """
-        The loop has the socket, of which it reads nothing yet.
+        The loop has the socket, and does not read yet.
         """
         if not self._closing:
             self._loop.call_soon(self._protocol.connection_made, self)

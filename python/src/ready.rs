@@ -230,7 +230,7 @@ impl TimerHandle {
     }
 }
 
-/// What a call needs: the tuple of the callback and its arguments, and the context.
+/// The parts of a call: the tuple of the callback and its arguments, and the context.
 fn stage(
     py: Python<'_>,
     args: Bound<'_, PyTuple>,

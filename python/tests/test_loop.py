@@ -307,7 +307,7 @@ class Streams(unittest.TestCase):
         note(protocol.transport.get_write_buffer_size())
 
     @both
-    async def test_what_is_written_before_an_abort_is_sent(self, note):
+    async def test_bytes_written_before_an_abort_are_sent(self, note):
         protocol, theirs = await pair(note)
         protocol.transport.write(b"alert")
         protocol.transport.abort()
