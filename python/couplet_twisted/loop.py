@@ -4,10 +4,24 @@ An event loop for asyncio that runs on Couplet's loop. It needs no reactor.
 
 import asyncio
 import contextvars
+import logging
+import sys
 import weakref
 from asyncio import base_events, events, format_helpers, sslproto
 
 from couplet_twisted import _couplet, transports
+
+
+def _told(level, text):
+    """
+    Log an event of Couplet's.
+    """
+    logging.getLogger("couplet").log(getattr(logging, level.upper()), "%s", text)
+
+
+# A reactor logs them to Twisted's log.
+if "couplet_twisted.reactor" not in sys.modules:
+    _couplet.log_to(_told)
 
 
 def _weakly(loop, name):

@@ -432,6 +432,27 @@ class Streams(unittest.TestCase):
             note(sorted(repr(each).replace(folder, "") for each in seen))
 
 
+EXHAUSTED = """
+import asyncio, logging, os, resource, socket, sys
+from couplet_twisted import EventLoop
+
+logging.basicConfig(stream=sys.stdout, format="%(name)s %(levelname)s")
+
+async def program():
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    theirs = socket.socket()
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))), hard))
+    theirs.connect(server.sockets[0].getsockname())
+    await asyncio.sleep(0.1)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    print(await asyncio.get_running_loop().run_in_executor(None, theirs.recv, 1))
+
+with asyncio.Runner(loop_factory=EventLoop) as runner:
+    runner.run(program())
+"""
+
+
 class Loops(unittest.TestCase):
     """The life of an event loop."""
 
@@ -442,6 +463,12 @@ class Loops(unittest.TestCase):
         program = "import sys; from couplet_twisted import EventLoop; print('twisted' in sys.modules)"
         command = [sys.executable, "-c", program]
         self.assertEqual(subprocess.run(command, stdout=subprocess.PIPE, text=True).stdout.strip(), "False")
+
+    def test_a_server_without_descriptors_logs_it_and_continues(self):
+        command = [sys.executable, "-c", EXHAUSTED]
+        said = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=30).stdout.splitlines()
+        self.assertTrue(said[:-1] and all(line.startswith("couplet ") for line in said[:-1]), said)
+        self.assertEqual(said[-1], "b''")
 
     def test_closed_loops_leave_no_descriptors(self):
         def count():
