@@ -122,6 +122,11 @@ class SocketTransport(transports._FlowControlMixin, transports.Transport):
         self._fatal_error(exception, f"Fatal error: protocol.{name}() call failed.")
 
     def _eof_received(self):
+        # asyncio reads the end in another iteration than the data before it.
+        if not self._closing:
+            self._loop.call_soon(self._end_read)
+
+    def _end_read(self):
         if self._closing:
             return
         if self._loop.get_debug():
@@ -140,6 +145,11 @@ class SocketTransport(transports._FlowControlMixin, transports.Transport):
         if error is not None:
             self._fatal_error(error, "Fatal error on socket transport")
         elif not self._conn_lost:
+            # After the end of the data.
+            self._loop.call_soon(self._end_unless_ended)
+
+    def _end_unless_ended(self):
+        if not self._conn_lost:
             self._end(None)
 
     def _drained(self):
