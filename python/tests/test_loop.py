@@ -229,6 +229,20 @@ class Streams(unittest.TestCase):
         await protocol.ended
 
     @both
+    async def test_a_call_that_data_requests_comes_before_the_end(self, note):
+        class Requesting(Noting):
+            def data_received(self, data):
+                asyncio.get_running_loop().call_soon(note, "requested")
+
+        protocol, theirs = await pair(note)
+        protocol.transport.pause_reading()
+        protocol.transport.set_protocol(requesting := Requesting(note))
+        theirs.sendall(b"x")
+        theirs.close()
+        protocol.transport.resume_reading()
+        await requesting.ended
+
+    @both
     async def test_a_reset_is_an_error(self, note):
         protocol, theirs = await pair(note)
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
