@@ -11,6 +11,8 @@ import functools
 import os
 import weakref
 
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509 import Version
 from cryptography.x509.oid import ExtensionOID
 from OpenSSL import SSL, _util, crypto
 from twisted.internet._service_identity import DNS_ID, IPAddress_ID, VerificationError
@@ -76,19 +78,26 @@ class _Unsaid(Exception):
     """
 
 
+def _plain(certificate):
+    """
+    The object of C{cryptography} for a certificate, which a program may pass as it is, or as pyOpenSSL's.
+    """
+    return certificate.to_cryptography() if isinstance(certificate, crypto.X509) else certificate
+
+
 def _pem(certificates):
-    return b"".join(crypto.dump_certificate(crypto.FILETYPE_PEM, each) for each in certificates)
+    return b"".join(_plain(each).public_bytes(Encoding.PEM) for each in certificates)
 
 
 def _roots(trust):
     """
     The certificates that a program trusts, in PEM.
     """
-    for each in trust._caCerts:
-        if each.get_version() != 2:
+    for each in map(_plain, trust._caCerts):
+        if each.version is not Version.v3:
             # The certificates that it signs may be such too, which rustls refuses.
             raise _Unsaid("a trusted certificate is of version 1 of X.509")
-        found = {extension.oid: extension.value for extension in each.to_cryptography().extensions}
+        found = {extension.oid: extension.value for extension in each.extensions}
         authority = found.get(ExtensionOID.BASIC_CONSTRAINTS)
         if authority is not None and authority.ca and ExtensionOID.SUBJECT_ALTERNATIVE_NAME in found:
             # OpenSSL accepts it from a server too, rustls doesn't.
@@ -102,8 +111,11 @@ def _pair(options):
     """
     if options.certificate is None:
         return None
-    key = crypto.dump_privatekey(crypto.FILETYPE_PEM, options.privateKey)
-    return _pem([options.certificate, *options.extraCertChain]), key
+    key = options.privateKey
+    if isinstance(key, crypto.PKey):
+        key = key.to_cryptography_key()
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return _pem([options.certificate, *options.extraCertChain]), pem
 
 
 @functools.lru_cache(_MOST_CONFIGURATIONS)
@@ -227,8 +239,9 @@ def _asked(factory, protocol):
     if key not in known and len(known) < _MOST_CONFIGURATIONS:
         try:
             known[key] = (_client if isClient else _server)(options, alpn)
-        except (_Unsaid, ValueError) as reason:
-            known[key] = str(reason)
+        except Exception as reason:
+            # Whatever is wrong, pyOpenSSL decides.
+            known[key] = str(reason) or type(reason).__qualname__
     configuration = known.get(key, "the protocols to negotiate change")
     if isinstance(configuration, str):
         raise _Unsaid(configuration)
@@ -266,8 +279,10 @@ class _Session:
         return self._get("alpn") or b""
 
     def get_certificate(self, *, as_cryptography=False):
-        found = self._certificate
-        return found.to_cryptography() if found is not None and as_cryptography else found
+        if self._certificate is None:
+            return None
+        found = _plain(self._certificate)
+        return found if as_cryptography else crypto.X509.from_cryptography(found)
 
     def get_peer_certificate(self, *, as_cryptography=False):
         chain = self.get_peer_cert_chain(as_cryptography=as_cryptography)

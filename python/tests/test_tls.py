@@ -401,6 +401,7 @@ class Engines(Cases):
             (SERVER.options(acceptableProtocols=[b"a"]), trusting(acceptableProtocols=[b"a"]), "rustls rustls"),
             (SERVER.options(enableSessions=True, extraCertChain=[AUTHORITY.x509]), trusting(), "rustls rustls"),
             (SERVER.options(**optional), trusting(), "rustls rustls"),
+            (ssl.CertificateOptions(SERVER.key, SERVER.certificate), trusting(), "rustls rustls"),
             (by_openssl(SERVER.options()), trusting(), "pyOpenSSL rustls"),
             (SERVER.options(insecurelyLowerMinimumTo=old), trusting(), "pyOpenSSL rustls"),
             (SERVER.options(contextForServerName=lambda name: None), trusting(), "pyOpenSSL rustls"),
@@ -442,7 +443,7 @@ class Engines(Cases):
         assert handle.get_cipher_bits() == 256
         assert handle.get_app_data() is client.transport
         assert len(handle.get_peer_cert_chain()) == 1
-        assert server.transport.getHandle().get_certificate() is SERVER.x509
+        assert server.transport.getHandle().get_certificate(as_cryptography=True) == SERVER.certificate
         try:
             handle.renegotiate()
         except AttributeError as error:
