@@ -141,7 +141,8 @@ def _check(options):
     @raise _Unsaid: if something else may.
     """
     kind, plain = type(options), OpenSSLCertificateOptions
-    if kind is not plain and any(getattr(kind, step, None) is not getattr(plain, step) for step in _STEPS):
+    isOwn = kind is not plain and any(getattr(kind, step, None) is not getattr(plain, step) for step in _STEPS)
+    if isOwn or not vars(options).keys().isdisjoint(_STEPS):
         raise _Unsaid(f"{kind.__qualname__} makes its own contexts")
     if options._context is not None or options._contextFactory is not SSL.Context:
         raise _Unsaid("the program has taken the context")
@@ -439,7 +440,11 @@ def _start(protocol, transport):
         raise _Unsaid("the transport is not Couplet's")
     if type(protocol) not in (BufferingTLSTransport, TLSMemoryBIOProtocol):
         raise _Unsaid(f"{type(protocol).__qualname__} encrypts")
-    configuration, options, host = _asked(protocol.factory, protocol)
+    try:
+        configuration, options, host = _asked(protocol.factory, protocol)
+    except AttributeError as error:
+        # An object that only resembles Twisted's.
+        raise _Unsaid(str(error)) from None
     try:
         if not connection._startTLS(configuration, host or "", protocol):
             raise _Unsaid("the connection is encrypted already")

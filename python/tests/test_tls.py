@@ -392,6 +392,12 @@ class Engines(Cases):
             def _makeContext(self, *rest):
                 return super()._makeContext(*rest)
 
+        class Other(ssl.CertificateOptions):
+            """Has none of the attributes, but a context."""
+
+            def __init__(self, of):
+                self.getContext, self._acceptableProtocols = of.getContext, None
+
         old = ssl.TLSVersion.TLSv1_1
         both = certificates.made("both", "localhost", is_authority=True)
         optional = {"verify": True, "caCerts": [AUTHORITY.x509], "requireCertificate": False}
@@ -408,6 +414,7 @@ class Engines(Cases):
             (SERVER.options(fixBrokenPeers=True), trusting(), "pyOpenSSL rustls"),
             (SERVER.options(verifyDepth=3), trusting(), "pyOpenSSL rustls"),
             (SERVER.options(acceptableCiphers=ciphers), trusting(), "pyOpenSSL rustls"),
+            (Other(SERVER.options()), trusting(), "pyOpenSSL rustls"),
             (Own(certificate=SERVER.x509, privateKey=SERVER.pkey), trusting(), "pyOpenSSL rustls"),
             (SERVER.options(), Unverified(), "rustls pyOpenSSL"),
             (SERVER.options(), trusting(sendServerName=False), "rustls pyOpenSSL"),
