@@ -34,10 +34,10 @@ fn each_world_survives_a_few_storms() {
 
 #[test]
 fn devices_run_for_the_time_and_in_the_weather_that_are_chosen() {
-    let ended = run(&["sim", "devices", "--time", "5", "--weather", "breezy"]);
+    let ended = run(&["sim", "devices", "--time", "20", "--weather", "breezy"]);
     ended.quietly(0);
     assert!(ended.text().contains("devices: seed 1, weather breezy: all is well"));
-    assert!(ended.text().contains("events in 5 seconds of virtual time"), "{}", ended.text());
+    assert!(ended.text().contains("events in 20 seconds of virtual time"), "{}", ended.text());
 }
 
 #[test]
