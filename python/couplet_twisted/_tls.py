@@ -2,9 +2,9 @@
 TLS by rustls, below Twisted's protocols of TLS. L{install} replaces L{TLSMemoryBIOProtocol.makeConnection}; programs
 keep their imports.
 
-A connection of Couplet's is encrypted by rustls if everything that the program asks for can be said to it: see
-L{_server} and L{_client}. Anything else is pyOpenSSL's, such as a context of the program's own, a verification callback
-or a list of ciphers. The log says once what was chosen, and why.
+rustls encrypts a connection of Couplet's if it supports all of the program's options: see L{_server} and L{_client}.
+pyOpenSSL encrypts the others, such as those with a context of the program's own, a verification callback or a list of
+ciphers. The log names the engine once, with the reason.
 """
 
 import functools
@@ -72,9 +72,9 @@ _REASONS = {
 _LIBRARY, _FIRST_ALERT = 20, 1000
 
 
-class _Unsaid(Exception):
+class _Unsupported(Exception):
     """
-    Why rustls can't be told what the program asks for.
+    The reason why pyOpenSSL must encrypt a connection.
     """
 
 
@@ -96,12 +96,12 @@ def _roots(trust):
     for each in map(_plain, trust._caCerts):
         if each.version is not Version.v3:
             # The certificates that it signs may be such too, which rustls refuses.
-            raise _Unsaid("a trusted certificate is of version 1 of X.509")
+            raise _Unsupported("a trusted certificate is of version 1 of X.509")
         found = {extension.oid: extension.value for extension in each.extensions}
         authority = found.get(ExtensionOID.BASIC_CONSTRAINTS)
         if authority is not None and authority.ca and ExtensionOID.SUBJECT_ALTERNATIVE_NAME in found:
             # OpenSSL accepts it from a server too, rustls doesn't.
-            raise _Unsaid("a trusted certificate is both an authority's and a server's")
+            raise _Unsupported("a trusted certificate is both an authority's and a server's")
     return _pem(trust._caCerts)
 
 
@@ -130,30 +130,30 @@ def _versions(options):
     """
     allowed = [minor for minor, flag in _VERSIONS.items() if not options._options & flag]
     if not allowed or allowed[0] < 2:
-        raise _Unsaid("versions of TLS before 1.2 are allowed")
+        raise _Unsupported("versions of TLS before 1.2 are allowed")
     return allowed[0], allowed[-1]
 
 
 def _check(options):
     """
-    Check that nothing but the attributes of the options says how to encrypt.
+    Check that rustls supports the settings that servers and clients have in common.
 
-    @raise _Unsaid: if something else may.
+    @raise _Unsupported: if it does not.
     """
     kind, plain = type(options), OpenSSLCertificateOptions
     isOwn = kind is not plain and any(getattr(kind, step, None) is not getattr(plain, step) for step in _STEPS)
     if isOwn or not vars(options).keys().isdisjoint(_STEPS):
-        raise _Unsaid(f"{kind.__qualname__} makes its own contexts")
+        raise _Unsupported(f"{kind.__qualname__} makes its own contexts")
     if options._context is not None or options._contextFactory is not SSL.Context:
-        raise _Unsaid("the program has taken the context")
+        raise _Unsupported("the program has taken the context")
     if options._contextForServerName is not None:
-        raise _Unsaid("the program chooses a context by the server's name")
+        raise _Unsupported("the program chooses a context by the server's name")
     if options.dhParameters is not None:
-        raise _Unsaid("there are parameters for Diffie-Hellman")
+        raise _Unsupported("there are parameters for Diffie-Hellman")
     if options.method != SSL.TLS_METHOD or options._options & ~_KNOWN_OPTIONS or options.verifyDepth != 9:
-        raise _Unsaid("there are flags for OpenSSL")
+        raise _Unsupported("there are flags for OpenSSL")
     if options._cipherString != _defaultCiphers(options.method, options._options):
-        raise _Unsaid("there is a list of ciphers")
+        raise _Unsupported("there is a list of ciphers")
 
 
 def _server(options, alpn):
@@ -162,11 +162,11 @@ def _server(options, alpn):
     """
     pair = _pair(options)
     if pair is None:
-        raise _Unsaid("the server has no certificate")
+        raise _Unsupported("the server has no certificate")
     roots = None
     if options.verify:
         if type(options.trustRoot) is not OpenSSLCertificateAuthorities:
-            raise _Unsaid("clients' certificates are verified by other means")
+            raise _Unsupported("clients' certificates are verified by other means")
         roots = _roots(options.trustRoot)
     resumes = bool(options.enableSessions or options.enableSessionTickets)
     required = bool(options.requireCertificate)
@@ -183,7 +183,7 @@ def _client(options, alpn):
     elif type(options.trustRoot) is _sslverify.OpenSSLDefaultPaths:
         paths = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
     else:
-        raise _Unsaid("servers' certificates are verified by other means")
+        raise _Unsupported("servers' certificates are verified by other means")
     pair = _pair(options)
     if pair is not None:
         return _couplet.Tls.client(pair, roots, alpn, _versions(options))
@@ -199,7 +199,7 @@ def _anonymous(roots, alpn, versions, paths):
     return _couplet.Tls.client(None, roots, alpn, versions)
 
 
-# By options: for each list of protocols to negotiate, the configuration or why there is none.
+# By options, client or server, and protocols to negotiate: the configuration, or the reason why there is none.
 _known = weakref.WeakKeyDictionary()
 
 
@@ -214,25 +214,27 @@ def _creator(factory):
 
 def _asked(factory, protocol):
     """
-    What a factory of TLS protocols asks for.
+    The configuration for a factory of TLS protocols.
 
     @return: The configuration, the options that it was made from, and the host that a client connects to.
 
-    @raise _Unsaid: if rustls can't be told.
+    @raise _Unsupported: if pyOpenSSL must encrypt.
     """
     try:
         method, isClient = _creator(factory)
         options = method.__self__
     except (AttributeError, KeyError):
-        raise _Unsaid("the program makes its own connections") from None
+        raise _Unsupported("the program makes its own connections") from None
     host = None
     if isClient:
         if type(options) is not ClientTLSOptions:
-            raise _Unsaid("the server's name is not verified")
+            raise _Unsupported("the server's name is not verified")
         if options._sendServerName != options._hostnameIsDnsName:
-            raise _Unsaid("the program decides whether the server's name is sent")
-        host = options._hostnameASCII
-        options = getattr(options._createConnection, "__self__", None)
+            raise _Unsupported("the program decides whether the server's name is sent")
+        host, method = options._hostnameASCII, options._createConnection
+        if getattr(method, "__func__", None) is not OpenSSLCertificateOptions._makeTLSConnection:
+            raise _Unsupported("the program makes its own connections")
+        options = method.__self__
     _check(options)
     alpn = tuple(_sslverify.protosFromProtocol(protocol, options._acceptableProtocols))
     known = _known.setdefault(options, {})
@@ -241,17 +243,17 @@ def _asked(factory, protocol):
         try:
             known[key] = (_client if isClient else _server)(options, alpn)
         except Exception as reason:
-            # Whatever is wrong, pyOpenSSL decides.
+            # pyOpenSSL reports the error, if it is one.
             known[key] = str(reason) or type(reason).__qualname__
     configuration = known.get(key, "the protocols to negotiate change")
     if isinstance(configuration, str):
-        raise _Unsaid(configuration)
+        raise _Unsupported(configuration)
     return configuration, options, host
 
 
 class _Session:
     """
-    The parts of L{OpenSSL.SSL.Connection} that tell what was negotiated, for programs that ask
+    The parts of L{OpenSSL.SSL.Connection} that report negotiated parameters, for programs that call
     L{TLSMemoryBIOProtocol.getHandle}.
     """
 
@@ -348,7 +350,7 @@ def _reason(kind, alert, text, host):
 
 class _Encrypted(BufferingTLSTransport):
     """
-    A protocol of TLS whose connection encrypts: what it writes and receives is plain.
+    A protocol of TLS whose connection encrypts: the protocol writes and receives plaintext.
 
     @ivar _connection: The connection.
 
@@ -365,7 +367,7 @@ class _Encrypted(BufferingTLSTransport):
             self._shutdownTLS()
 
     def _peerClosed(self):
-        # What was written is sent first.
+        # Output written before is sent first.
         self.disconnecting = True
         self._shutdownTLS()
 
@@ -416,7 +418,7 @@ class _Encrypted(BufferingTLSTransport):
 
 def _tell(isOurs, reason):
     """
-    Log once what encrypts.
+    Log the engine, and the reason for it, once.
     """
     if (isOurs, reason) not in _told and len(_told) < _MOST_CONFIGURATIONS:
         _told.add((isOurs, reason))
@@ -433,23 +435,23 @@ def _start(protocol, transport):
     """
     Have rustls encrypt a connection, for a protocol of TLS.
 
-    @raise _Unsaid: if it can't.
+    @raise _Unsupported: if pyOpenSSL must.
     """
     connection = transport._connection if type(transport) is _newtls._BypassTLS else transport
     if not isinstance(connection, _couplet.Connection):
-        raise _Unsaid("the transport is not Couplet's")
+        raise _Unsupported("the transport is not Couplet's")
     if type(protocol) not in (BufferingTLSTransport, TLSMemoryBIOProtocol):
-        raise _Unsaid(f"{type(protocol).__qualname__} encrypts")
+        raise _Unsupported(f"{type(protocol).__qualname__} encrypts")
     try:
         configuration, options, host = _asked(protocol.factory, protocol)
     except AttributeError as error:
         # An object that only resembles Twisted's.
-        raise _Unsaid(str(error)) from None
+        raise _Unsupported(str(error)) from None
     try:
         if not connection._startTLS(configuration, host or "", protocol):
-            raise _Unsaid("the connection is encrypted already")
+            raise _Unsupported("the connection is encrypted already")
     except ValueError as error:
-        raise _Unsaid(str(error)) from None
+        raise _Unsupported(str(error)) from None
     protocol.__class__ = _Encrypted
     protocol._connection = connection
     protocol._host = host
@@ -462,7 +464,7 @@ def _makeConnection(self, transport):
     """
     try:
         _start(self, transport)
-    except _Unsaid as reason:
+    except _Unsupported as reason:
         _tell(False, str(reason))
         return _twistedMakeConnection(self, transport)
     _tell(True, None)
@@ -481,7 +483,7 @@ _twistedMakeConnection = TLSMemoryBIOProtocol.makeConnection
 
 def install():
     """
-    Have rustls encrypt what it can.
+    Have rustls encrypt the connections whose options it supports.
     """
     TLSMemoryBIOProtocol.makeConnection = _makeConnection
     TLSMemoryBIOProtocol.tls_engine = "pyOpenSSL"

@@ -75,25 +75,37 @@ impl Addresses {
 struct EarlyOutput {
     /// Law 9: bounded by the bytes that the protocol writes in the turn of the adoption.
     bytes: Vec<u8>,
-    /// Each with its offset in `bytes`. Law 9: at most as many as an outbox takes.
-    descriptors: Vec<(usize, OwnedFd)>,
-    /// The layer of TLS, with its offset in `bytes`.
-    tls: Option<(usize, Tethered<Tls>)>,
+    /// In order, each with its offset in `bytes`. Law 9: one layer, and at most as many descriptors
+    /// as an outbox takes.
+    marks: Vec<(usize, Mark)>,
+}
+
+/// A change between two bytes of the output.
+enum Mark {
+    Descriptor(OwnedFd),
+    Tls(Box<Tethered<Tls>>),
 }
 
 impl EarlyOutput {
+    fn mark(&mut self, mark: Mark) {
+        self.marks.push((self.bytes.len(), mark));
+    }
+
+    /// The number of descriptors.
+    fn descriptors(&self) -> usize {
+        self.marks.iter().filter(|(_, mark)| matches!(mark, Mark::Descriptor(_))).count()
+    }
+
     fn send(self, transport: &Transport) {
         let mut written = 0;
-        for (at, descriptor) in self.descriptors {
+        for (at, mark) in self.marks {
             transport.write(&self.bytes[written..at]);
             written = at;
-            // If it can't be passed, it is closed.
-            let _ = transport.send_descriptor(descriptor);
-        }
-        if let Some((at, layer)) = self.tls {
-            transport.write(&self.bytes[written..at]);
-            written = at;
-            start_tls(transport, layer);
+            match mark {
+                // If it can't be passed, it is closed.
+                Mark::Descriptor(descriptor) => drop(transport.send_descriptor(descriptor)),
+                Mark::Tls(layer) => start_tls(transport, *layer),
+            }
         }
         transport.write(&self.bytes[written..]);
     }
@@ -901,8 +913,7 @@ impl Connection {
         };
         state.tls = Some(tls);
         let Some(transport) = transport else {
-            let early = state.early.get_or_insert_default();
-            early.tls = Some((early.bytes.len(), layer));
+            state.early.get_or_insert_default().mark(Mark::Tls(Box::new(layer)));
             return Ok(true);
         };
         drop(state);
@@ -910,7 +921,7 @@ impl Connection {
         Ok(true)
     }
 
-    /// What the handshake negotiated; `None` before it is complete.
+    /// The negotiated parameters; `None` before the handshake is complete.
     fn _negotiated(&self, py: Python<'_>) -> Option<Negotiated> {
         Negotiated::of(py, &self.transport()?)
     }
@@ -922,8 +933,8 @@ impl Connection {
         let mut state = self.state();
         if state.is_connected() && matches!(state.transport(), Ok(None)) {
             let early = state.early.get_or_insert_default();
-            if early.descriptors.len() < EARLY_DESCRIPTORS {
-                early.descriptors.push((early.bytes.len(), descriptor));
+            if early.descriptors() < EARLY_DESCRIPTORS {
+                early.mark(Mark::Descriptor(descriptor));
                 return Ok(true);
             }
         }

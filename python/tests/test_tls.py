@@ -21,7 +21,7 @@ STRANGER = certificates.made("stranger", "localhost")
 
 
 def trusting(host="localhost", trust=AUTHORITY, **more):
-    """What a client asks for that verifies the server."""
+    """The options of a client that verifies the server."""
     return ssl.optionsForClientTLS(host, trust.trust(), **more)
 
 
@@ -35,7 +35,7 @@ class Unverified(ssl.ClientContextFactory):
     """A client that verifies nothing, by pyOpenSSL."""
 
 
-# What the two ends ask for, so that each engine meets itself and the other one.
+# The options of the two ends: each engine meets itself and the other one.
 PAIRS = {
     "both": lambda: (SERVER.options(), trusting()),
     "server": lambda: (SERVER.options(), Unverified()),
@@ -66,7 +66,7 @@ async def ended(*parties):
 
 @implementer(interfaces.IHandshakeListener)
 class Listening(Noting):
-    """Notes what was negotiated."""
+    """Notes the negotiated parameters."""
 
     def handshakeCompleted(self):
         handle = self.transport.getHandle()
@@ -224,7 +224,7 @@ class Streams(Cases):
 
 
 class Handshakes(Cases):
-    """What is negotiated, and what fails."""
+    """Negotiated parameters, and failures."""
 
     @case
     async def test_names_versions_and_protocols_are_negotiated(case):
@@ -366,6 +366,37 @@ class Starting(Cases):
         producer.resumeProducing()
         await ended(server, client)
 
+    @only_subject
+    async def test_bytes_before_a_descriptor_are_encrypted_once_tls_has_started(case):
+        class Sending(Noting):
+            def connectionMade(self):
+                super().connectionMade()
+                # The loop does not have the socket yet.
+                self.transport.write(b"clear")
+                self.transport.startTLS(trusting())
+                self.transport.write(b"secret")
+                self.transport.sendFileDescriptor(0)
+                self.transport.write(b"secret")
+
+        class Receiving(Noting):
+            raw = b""
+
+            def dataReceived(self, data):
+                self.raw += data
+                super().dataReceived(data)
+
+        server, client = Receiving(case, "server"), Sending(case, "client")
+        factory = protocol.Factory.forProtocol(lambda: server)
+        factory.noisy = False
+        # In the case's own folder.
+        case.reactor.listenUNIX("socket", factory)
+        await endpoints.connectProtocol(endpoints.UNIXClientEndpoint(case.reactor, "socket"), client)
+        await server.wanted(6)
+        # The type of a record with a message of the handshake.
+        assert server.raw[:6] == b"clear\x16" and b"secret" not in server.raw, server.raw
+        client.transport.abortConnection()
+        await ended(server, client)
+
     @case
     async def test_tls_inside_tls(case):
         from twisted.protocols.tls import TLSMemoryBIOFactory
@@ -385,12 +416,16 @@ class Engines(Cases):
     """Which of the two encrypts."""
 
     @only_subject
-    async def test_rustls_encrypts_what_can_be_said_to_it(case):
+    async def test_rustls_encrypts_if_it_supports_the_options(case):
         from couplet_twisted import _tls
 
         class Own(ssl.CertificateOptions):
             def _makeContext(self, *rest):
                 return super()._makeContext(*rest)
+
+        class Making(ssl.CertificateOptions):
+            def make(self, protocol):
+                return self._makeTLSConnection(protocol)
 
         class Other(ssl.CertificateOptions):
             """Has none of the attributes, but a context."""
@@ -399,6 +434,7 @@ class Engines(Cases):
                 self.getContext, self._acceptableProtocols = of.getContext, None
 
         old = ssl.TLSVersion.TLSv1_1
+        making = Making(trustRoot=AUTHORITY.trust())
         both = certificates.made("both", "localhost", is_authority=True)
         optional = {"verify": True, "caCerts": [AUTHORITY.x509], "requireCertificate": False}
         ciphers = ssl.AcceptableCiphers.fromOpenSSLCipherString("AES256-GCM-SHA384:ECDH+AESGCM")
@@ -418,6 +454,7 @@ class Engines(Cases):
             (Own(certificate=SERVER.x509, privateKey=SERVER.pkey), trusting(), "pyOpenSSL rustls"),
             (SERVER.options(), Unverified(), "rustls pyOpenSSL"),
             (SERVER.options(), trusting(sendServerName=False), "rustls pyOpenSSL"),
+            (SERVER.options(), type(trusting())(making.make, "localhost"), "rustls pyOpenSSL"),
             (both.options(), trusting(trust=both), "rustls pyOpenSSL"),
         ):
             two = await linked(case, (server, client), Saying(case, "server"), Saying(case, "client"))
