@@ -10,15 +10,14 @@ and couplet-twisted: VENV/bin/python bench/clients.py.
 
 import argparse
 import os
-import pathlib
 import select
 import socket
 import statistics
-import subprocess
 import sys
 import time
 
-HERE = pathlib.Path(__file__).resolve().parent
+from compare import Failed, command
+
 CLIENTS = {
     "epoll": "Twisted's steps, epoll reactor",
     "couplet-plain": "Twisted's steps, Couplet's reactor",
@@ -98,37 +97,33 @@ def request(name, port, count):
             reactor.stop()
 
     def failed(failure):
-        failure.printTraceback()
-        os._exit(1)
+        # The end of the reactor cuts the other requests off.
+        if left > 0:
+            failure.printTraceback(sys.stderr)
+            os._exit(1)
 
     reactor.callWhenRunning(lambda: [one() for _ in range(AT_ONCE)])
     reactor.run()
 
 
-def command(python, core, *arguments):
-    environment = {**os.environ, "PYTHONPATH": str(HERE.parent / "tests")}
-    return subprocess.Popen(
-        [python, "-W", "ignore", __file__, *map(str, arguments)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
-    )
-
-
 def compare(row, options, cores):
     """Runs and prints one row."""
     rounds = {name: [] for name in CLIENTS}
-    server = command(options.python, cores[-1], "--serve", row)
+    server = command(options.python, cores[-1], __file__, "--serve", row)
     try:
         port = server.stdout.readline().strip()
         for _ in range(options.rounds):
             for name, costs in rounds.items():
-                client = command(options.python, cores[0], "--request", name, port, options.requests)
-                costs.append(float(client.communicate(timeout=300)[0]))
+                # `readBody` warns for each request.
+                words = "-W", "ignore", __file__, "--request", name, port, options.requests
+                client = command(options.python, cores[0], *words)
+                said, error = client.communicate(timeout=300)
+                if client.returncode:
+                    raise Failed(f"{name}: {error.strip()}")
+                costs.append(float(said))
     finally:
         server.kill()
-        server.wait()
+        server.communicate()
     for name, costs in rounds.items():
         ratio = statistics.median(cost / model for cost, model in zip(costs, rounds["epoll"]))
         print(f"{row:12} {CLIENTS[name]:36} {min(costs):7.1f} µs/request {ratio:6.2f}", flush=True)
@@ -153,4 +148,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Failed as failed:
+        sys.exit(f"clients.py: {failed}")

@@ -375,7 +375,7 @@ pub(crate) fn answer<'py>(
 }
 
 /// Appends a number in a base up to 16.
-pub(crate) fn push_number(text: &mut Vec<u8>, number: usize, base: usize) {
+fn push_number(text: &mut Vec<u8>, number: usize, base: usize) {
     let at = text.len();
     let mut rest = number;
     loop {

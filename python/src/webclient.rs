@@ -203,21 +203,16 @@ pub(crate) fn split_uri<'py>(
     default_port: Option<Bound<'py, PyAny>>,
 ) -> PyResult<Option<Bound<'py, PyTuple>>> {
     let Some(parts) = Uri::split(uri) else { return Ok(None) };
-    let (host, port) = match parts.port {
-        Some(port) => (parts.host, port.into_pyobject(py)?.into_any()),
-        None => (
-            parts.host,
-            match default_port {
-                Some(port) => port,
-                None => PyInt::new(py, if parts.scheme == b"https" { 443 } else { 80 }).into_any(),
-            },
-        ),
+    let own_port = if parts.scheme == b"https" { 443 } else { 80 };
+    let port = match (parts.port, default_port) {
+        (None, Some(port)) => port,
+        (port, _) => PyInt::new(py, port.unwrap_or(own_port)).into_any(),
     };
     let bytes = |part| PyBytes::new(py, part);
     let split = (
         bytes(parts.scheme),
         bytes(parts.authority),
-        bytes(host),
+        bytes(parts.host),
         port,
         bytes(parts.path),
         bytes(b""),

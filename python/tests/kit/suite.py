@@ -174,16 +174,16 @@ def trial(subject, selection, record, words, done):
         ENDING = "_%sTests" % reactors.REACTORS[subject][1].rpartition(".")[2]
         if selection == "uses":
             uses.install()
-        if selection == "encrypted" and subject == reactors.SUBJECT:
-            encrypted.install()
         tests = builder_tests(reactors.REACTORS[subject][1])
+        if selection == "encrypted":
+            tests = [test for test in tests if ".test_tls." in test.id() or ".test_newtls." in test.id()]
+            if subject == reactors.SUBJECT:
+                encrypted.install()
     else:
         # The tests for each reactor keep the names of Twisted's reactors.
         ENDING = "\0"
         reactors.install(subject)
         tests = chosen(selection, words)
-    if selection == "encrypted":
-        tests = [test for test in tests if ".test_tls." in test.id() or ".test_newtls." in test.id()]
     tests = unittest.TestSuite([test for test in tests if name(test) not in done])
     runner.TrialRunner(Recorder, workingDirectory=record + ".trial", stream=sys.stdout).run(tests)
 
