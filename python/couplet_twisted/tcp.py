@@ -167,7 +167,7 @@ class _OverTLS:
     """
     A connection that starts TLS. From then on its output passes through Twisted's TLS protocol.
 
-    @ivar tls_engine: What encrypts: C{"rustls"} or C{"pyOpenSSL"}; L{None} before TLS starts and after the end.
+    @ivar tls_engine: The engine, C{"rustls"} or C{"pyOpenSSL"}; L{None} before TLS starts and after the end.
     """
 
     @property

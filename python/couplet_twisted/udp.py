@@ -27,7 +27,7 @@ class Port(udp.Port):
             try:
                 return self.socket.sendto(datagram, addr)
             except OSError:
-                # Twisted's code tries again, and decides what the error means.
+                # Twisted's code tries again, and handles the error.
                 pass
         sent = super().write(datagram, addr)
         if self._connectedAddr is None and len(self._hosts) < _MOST_HOSTS:

@@ -65,7 +65,7 @@ impl Stream {
         Ok(Some(f(&transport)))
     }
 
-    /// Writes; returns what the owner must know.
+    /// Writes, and returns the consequence for the owner.
     fn put(&self, data: &[u8]) -> PyResult<Written> {
         let state = self.state();
         let Some(home) = &state.home else { return Ok(Written::Accepted) };

@@ -1,4 +1,4 @@
-//! [`Tls`]: what a program asks of TLS, as a configuration of rustls.
+//! [`Tls`]: a configuration of rustls, made from a program's options.
 
 use std::time::{Duration, Instant};
 
@@ -109,7 +109,7 @@ impl Tls {
     }
 }
 
-/// What was negotiated.
+/// The parameters that a handshake negotiated.
 #[pyclass(frozen, get_all, module = "couplet_twisted._couplet")]
 pub(crate) struct Negotiated {
     /// Such as `TLSv1.3`.

@@ -9,7 +9,7 @@ from kit import certificates
 
 
 def install():
-    """Replaces what programs ask of TLS."""
+    """Replaces the configurations of programs."""
     from couplet_twisted import _tls
 
     ours = certificates.made("localhost", "localhost")
@@ -17,7 +17,7 @@ def install():
     client = ssl.optionsForClientTLS("localhost", ours.trust())._createConnection.__self__
 
     def asked(factory, protocol):
-        # Raises what the context of the test raises.
+        # A context of the test may raise an error.
         factory._creatorCallable(protocol)
         _, is_client = _tls._creator(factory)
         if is_client:

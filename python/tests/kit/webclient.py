@@ -154,7 +154,7 @@ def split(random, text):
 
 
 class Conversation:
-    """One client, its connections, and what it sees."""
+    """One client, its connections and its events."""
 
     def __init__(self, seed, number):
         from twisted.internet import task
@@ -542,7 +542,7 @@ def reader(conversation, way):
 
 
 def conversations(seed, count):
-    """What each client and its server see."""
+    """The events of each client and of its server."""
     from twisted.logger import globalLogPublisher
 
     for number in range(count):
