@@ -18,7 +18,6 @@ from twisted.web import http, server
 from twisted.web.error import UnsupportedMethod
 from twisted.web.http import (
     _QUEUED_SENTINEL,
-    NO_BODY_CODES,
     HTTPChannel,
     HTTPFactory,
     Request,
@@ -26,7 +25,6 @@ from twisted.web.http import (
     combinedLogFormatter,
     datetimeToString,
     parse_qs,
-    toChunk,
     unquote,
 )
 from twisted.web.http_headers import Headers
@@ -35,13 +33,10 @@ from twisted.web.resource import Resource, _IEncodingResource, getChildForReques
 from twisted.web.server import NOT_DONE_YET, Site, version
 from twisted.web.server import Request as SiteRequest
 
-from couplet_twisted._couplet import answer, combined_line, complete, parse_head, set_header
+from couplet_twisted._couplet import Steps, combined_line, parse_head, set_header
 from couplet_twisted._webcommon import Kinds, Received, canonicalNames, encode, has, originals, replace
 
 __all__ = ["install", "readers"]
-
-# Answers up to this size leave with their headers as one string.
-_TOGETHER = 16384
 
 # Bodies of requests from this size on are written to a file, as by Twisted.
 _LARGE_BODY = 100_000
@@ -83,12 +78,43 @@ def _arguments(request):
     return parse_qs(query, 1) if query else {}
 
 
+def _requestHeaders(request):
+    """
+    The headers that a request was received with.
+    """
+    fields = request._couplet_fields
+    return Headers() if fields is None else Received(fields)
+
+
+def _receivedCookies(request):
+    """
+    The cookies of a request.
+    """
+    request.received_cookies = {}
+    if request._couplet_fields is not None:
+        request.parseCookies()
+    return request.received_cookies
+
+
+def _responseHeaders(request):
+    """
+    The headers of the answer to a request that Couplet has begun.
+    """
+    raw = request._couplet_raw
+    if raw is None:
+        return None
+    headers = Headers()
+    headers._rawHeaders = raw
+    return headers
+
+
 _LAZY = [
     _Lazy("notifications", lambda request: []),
     _Lazy("client", lambda request: request._couplet_channel.getPeer()),
     _Lazy("host", lambda request: request._couplet_channel.getHost()),
-    _Lazy("requestHeaders", lambda request: Headers()),
-    _Lazy("received_cookies", lambda request: {}),
+    _Lazy("requestHeaders", _requestHeaders),
+    _Lazy("responseHeaders", _responseHeaders),
+    _Lazy("received_cookies", _receivedCookies),
     _Lazy("cookies", lambda request: []),
     _Lazy("content", _content),
     _Lazy("args", _arguments),
@@ -124,6 +150,10 @@ class _Kind:
     @ivar processes: Whether it is processed as Twisted's are.
 
     @ivar answers: Whether an answer may leave as one string.
+
+    @ivar finishes: Whether it is cleaned up as Twisted's are.
+
+    @ivar isPlain: Whether it has all of Twisted's steps.
     """
 
     def __init__(self, cls):
@@ -132,8 +162,14 @@ class _Kind:
         self.starts = self.isLazy and has(cls, Request, "parseCookies", "handleContentChunk")
         self.starts = self.starts and (has(cls, Request, "gotLength") or has(cls, SiteRequest, "gotLength"))
         self.processes = self.isLazy and has(cls, SiteRequest, "setHeader")
-        self.answers = self.processes and has(cls, SiteRequest, "write", "finish", "_cleanup")
+        self.finishes = self.isLazy and has(cls, Request, "_cleanup")
+        self.answers = self.processes and self.finishes and has(cls, SiteRequest, "write", "finish")
+        self.isPlain = self.answers and self.starts and self.begins
+        self.isPlain = self.isPlain and has(cls, SiteRequest, "requestReceived", "process", "render", *_OBJECT)
 
+
+# What makes an object another one than its steps tell.
+_OBJECT = ["__new__", "__setattr__", "__getattribute__", "__dict__"]
 
 _kinds = Kinds(_Kind)
 
@@ -145,6 +181,9 @@ def dataReceived(self, data):
     """
     @see: L{HTTPChannel.dataReceived}
     """
+    data = steps.receive(self, data)
+    if data is None:
+        return
     while (
         self._HTTPChannel__first_line == 1
         and self.line_mode
@@ -161,11 +200,54 @@ def dataReceived(self, data):
         finally:
             self._busyReceiving = False
         if self._buffer:
-            data, self._buffer = self._buffer + data, b""
+            data, self._buffer = data + self._buffer, b""
         if not data or self.transport and self.transport.disconnecting:
             return
     self.resetTimeout()
     LineReceiver.dataReceived(self, data)
+
+
+def _learn(self):
+    """
+    Learn how a channel makes requests.
+    """
+    self._couplet_factory = factory = self.requestFactory
+    self._couplet_isQueued = isQueued = not INonQueuedRequestFactory.providedBy(factory)
+    self._couplet_queued = 0 if isQueued else False
+    self._couplet_makesFiles = hasattr(getattr(self, "site", None), "getContentFile")
+    isPlain = (
+        isinstance(factory, type)
+        and _kinds[factory].isPlain
+        and _reads[self.__class__]
+        and server.datetimeToString is datetimeToString
+    )
+    self._couplet_class = factory if isPlain else None
+
+
+def _serve(self, request):
+    """
+    Process a request that Couplet has begun.
+    """
+    try:
+        site = request.site
+        if _sites[site.__class__]:
+            found = site.resource
+            if not found.isLeaf:
+                found = getChildForRequest(found, request)
+        else:
+            found = site.getResourceFor(request)
+        if _IEncodingResource.providedBy(found):
+            encoder = found.getEncoder(request)
+            if encoder is not None:
+                request._encoder = encoder
+        _render(request, found)
+    except BaseException:
+        request.processingFailed(Failure())
+    finally:
+        # The idle timeout is stopped only for a request that is not finished at once.
+        if self._couplet_isStarting:
+            self._couplet_isStarting = False
+            self._savedTimeOut = self.setTimeout(None)
 
 
 class _Body:
@@ -173,11 +255,11 @@ class _Body:
     The body of a request, of which a part has arrived: a decoder, as Twisted has them.
     """
 
-    def __init__(self, channel, request, length, data):
+    def __init__(self, channel, request, length, data, start):
         self._channel = channel
         self._request = request
-        self._missing = length - len(data)
-        self._parts = [data]
+        self._missing = length - len(data) + start
+        self._parts = [memoryview(data)[start:]]
 
     def dataReceived(self, data):
         missing = self._missing
@@ -186,8 +268,40 @@ class _Body:
             self._parts.append(data)
             return
         self._parts.append(data[:missing])
-        self._request.content = _file(b"".join(self._parts))
-        self._channel._finishRequestBody(data[missing:])
+        body = b"".join(self._parts)
+        rest = data[missing:]
+        if self._request._couplet_raw is None:
+            self._request.content = _file(body)
+            self._channel._finishRequestBody(rest)
+        else:
+            self._request.content = BytesIO(body)
+            _finishBody(self._channel, self._request, rest)
+
+
+def _finishBody(channel, request, rest):
+    """
+    Serve a request that Couplet has begun, once its body is there.
+
+    @see: L{HTTPChannel.allContentReceived}
+    """
+    channel.length = 0
+    channel._HTTPChannel__first_line = 1
+    channel._transferDecoder = None
+    channel._handlingRequest = True
+    channel._couplet_isStarting = bool(channel.timeOut)
+    if rest:
+        channel._dataBuffer.append(rest)
+    _serve(channel, request)
+
+
+def _wait(self, request, length, data, start):
+    """
+    Wait for the rest of a body of which the data has the beginning.
+    """
+    self.resetTimeout()
+    self._HTTPChannel__first_line = 0
+    self.length = length
+    self._transferDecoder = _Body(self, request, length, data, start)
 
 
 def _file(body):
@@ -206,10 +320,6 @@ def _begin(self, data, end, method, target, version, length, stays, hasCookies, 
     @return: The data after the request.
     """
     factory = self.requestFactory
-    if self._couplet_factory is not factory:
-        self._couplet_factory = factory
-        self._couplet_isQueued = not INonQueuedRequestFactory.providedBy(factory)
-        self._couplet_makesFiles = hasattr(getattr(self, "site", None), "getContentFile")
     request = factory(self, len(self.requests)) if self._couplet_isQueued else factory(self)
     self.requests.append(request)
     kind = _kinds[request.__class__]
@@ -232,19 +342,16 @@ def _begin(self, data, end, method, target, version, length, stays, hasCookies, 
     if waits:
         self._send100Continue()
     self.line_mode = 0
-    body, rest = (data[end : end + length], data[end + length :]) if length else (b"", data[end:])
-    if length and (not isOurs or len(body) < length):
-        self.resetTimeout()
+    rest = data[end + length :]
+    if length and (not isOurs or len(data) < end + length):
         self._command, self._path, self._version = method, target, version
-        self._HTTPChannel__first_line = 0
-        self.length = length
+        _wait(self, request, length, data, end)
         if isOurs:
-            self._transferDecoder = _Body(self, request, length, body)
             return b""
         self._transferDecoder = _IdentityTransferDecoder(length, request.handleContentChunk, self._finishRequestBody)
         return data[end:]
     if length:
-        request.content = _file(body)
+        request.content = _file(data[end : end + length])
     elif isOurs:
         request._couplet_isEmpty = True
     self._handlingRequest = True
@@ -266,24 +373,12 @@ def requestDone(self, request):
     """
     @see: L{HTTPChannel.requestDone}
     """
-    isStarting, self._couplet_isStarting = self._couplet_isStarting, False
-    if not (isStarting and self.persistent):
-        if isStarting:
-            self._savedTimeOut = self.setTimeout(None)
-        originals[HTTPChannel, "requestDone"](self, request)
+    if steps.done(self, request):
         return
-    if request is not self.requests[0]:
-        raise TypeError
-    del self.requests[0]
-    if not self._waitingForTransport:
-        self._networkProducer.resumeProducing()
-    self._handlingRequest = False
-    self.resetTimeout()
-    data = b""
-    if self._dataBuffer:
-        data = b"".join(self._dataBuffer)
-        self._dataBuffer = []
-    self.setLineMode(data)
+    if self._couplet_isStarting:
+        self._couplet_isStarting = False
+        self._savedTimeOut = self.setTimeout(None)
+    originals[HTTPChannel, "requestDone"](self, request)
 
 
 # The request.
@@ -328,91 +423,29 @@ def write(self, data):
     """
     @see: L{Request.write}
     """
-    if (
-        data.__class__ is not bytes
-        or self.startedWriting
-        or self.finished
-        or self._disconnected
-        or not _writes[self.channel.__class__]
-        or not isinstance(self.responseHeaders, Headers)
-        or not _kinds[self.__class__].isLazy
-    ):
+    isOurs = _kinds[self.__class__].isLazy and _writes[getattr(self, "channel", None).__class__]
+    if not (isOurs and steps.write(self, data)):
         originals[Request, "write"](self, data)
-        return
-    raw = _start(self)
-    if self.method == b"HEAD" or self.code in NO_BODY_CODES:
-        self.write = lambda data: None
-        data = b""
-    _send(self, raw, data)
 
 
-def _start(self):
+def finish(self):
     """
-    Complete the headers of an answer.
-
-    @return: The dict of its headers.
+    @see: L{Request.finish}
     """
-    self.startedWriting = 1
-    headers = self.responseHeaders
-    raw = headers._rawHeaders
-    if (
-        self.clientproto == b"HTTP/1.1"
-        and not raw.get(b"Content-Length")
-        and self.method != b"HEAD"
-        and self.code not in NO_BODY_CODES
-    ):
-        raw[b"Transfer-Encoding"] = [b"chunked"]
-        self.chunked = 1
-    if self.lastModified is not None:
-        if b"Last-Modified" in raw:
-            self._log.info("Warning: last-modified specified both in header list and lastModified attribute.")
-        else:
-            raw[b"Last-Modified"] = [datetimeToString(self.lastModified)]
-    if self.etag is not None:
-        headers.setRawHeaders(b"ETag", [self.etag])
-    cookies = self.__dict__.get("cookies")
-    if cookies:
-        headers.setRawHeaders(b"Set-Cookie", cookies)
-    return raw
-
-
-def _send(self, raw, data):
-    """
-    Send the headers of an answer and the beginning of its body.
-    """
-    size = len(data)
-    self.sentLength += size
-    transport = self.channel.transport
-    if size <= _TOGETHER:
-        transport.write(answer(self.clientproto, self.code, self.code_message, raw, data, bool(self.chunked)))
-        return
-    head = answer(self.clientproto, self.code, self.code_message, raw, b"", False)
-    transport.writeSequence((head, *toChunk(data)) if self.chunked else (head, data))
-
-
-def cleanup(self):
-    """
-    @see: L{Request._cleanup}
-    """
-    if self.producer or not self._couplet_isEmpty:
-        originals[Request, "_cleanup"](self)
-        return
-    own = self.__dict__
-    self.channel.requestDone(self)
-    del own["channel"]
-    self._couplet_isEmpty = False
-    own.pop("content", None)
-    for finished in own.pop("notifications", ()):
-        finished.callback(None)
+    if not (_kinds[self.__class__].finishes and steps.finish(self)):
+        originals[Request, "finish"](self)
 
 
 def getHeader(self, key):
     """
     @see: L{Request.getHeader}
     """
-    headers = self.requestHeaders
-    if headers.__class__ is Received and headers._fields is not None and key.__class__ is bytes:
-        return headers._fields.last(canonicalNames.get(key) or encode(key))
+    fields = self._couplet_fields
+    if fields is None or "requestHeaders" in self.__dict__:
+        headers = self.requestHeaders
+        fields = headers._fields if headers.__class__ is Received else None
+    if fields is not None and key.__class__ is bytes:
+        return fields.last(canonicalNames.get(key) or encode(key))
     return originals[Request, "getHeader"](self, key)
 
 
@@ -456,21 +489,8 @@ def log(self, request):
 # For a class of resources: a function that reads its content for a request, or returns None.
 readers = Kinds(lambda cls: None)
 
-_dateOf = functools.lru_cache(4096)(datetimeToString)
-
-_date = (0, b"")
-
-
-def _now():
-    """
-    The time, as in a C{Date} header.
-    """
-    global _date
-    second = int(time.time())
-    if second != _date[0]:
-        _date = (second, datetimeToString(second))
-    return _date[1]
-
+# Whether a class of sites finds resources as Twisted's does.
+_sites = Kinds(lambda cls: has(cls, Site, "getResourceFor"))
 
 def process(self):
     """
@@ -483,7 +503,7 @@ def process(self):
     self.site = site = self.channel.site
     raw = self.responseHeaders._rawHeaders
     raw[b"Server"] = [version]
-    raw[b"Date"] = [_now()]
+    raw[b"Date"] = [steps.now()]
     self.prepath = []
     names = path[1:].split(b"/")
     self.postpath = list(map(unquote, names)) if b"%" in path else names
@@ -521,10 +541,17 @@ def render(self, resrc):
     """
     @see: L{SiteRequest.render}
     """
-    kind = _kinds[self.__class__]
-    if not kind.answers or self.method == b"HEAD":
+    isOurs = _kinds[self.__class__].answers and _writes[self.channel.__class__]
+    if isOurs and self.method != b"HEAD":
+        _render(self, resrc)
+    else:
         originals[SiteRequest, "render"](self, resrc)
-        return
+
+
+def _render(self, resrc):
+    """
+    Answer a request by a resource.
+    """
     try:
         read = readers[resrc.__class__]
         body = read(resrc, self) if read else None
@@ -536,42 +563,14 @@ def render(self, resrc):
         def result():
             raise failure
 
-        originals[SiteRequest, "render"](self, _Rendered(resrc, result))
-        return
-    if body is NOT_DONE_YET:
-        return
-    channel = self.channel
-    headers = self.responseHeaders
-    if (
-        body.__class__ is not bytes
-        or self.startedWriting
-        or self.finished
-        or self._disconnected
-        or self._encoder
-        or headers.__class__ is not Headers
-        or not _writes[channel.__class__]
-    ):
-        originals[SiteRequest, "render"](self, _Rendered(resrc, lambda: body))
-        return
-    raw = headers._rawHeaders
-    when = self.lastModified
-    if (
-        self.code in NO_BODY_CODES
-        or self.etag is not None
-        or "cookies" in self.__dict__
-        # Its header comes after these.
-        or when is not None
-        and not (b"Content-Type" in raw and b"Content-Length" in raw and b"Last-Modified" not in raw)
-        or not complete(raw, len(body), self.defaultContentType)
-    ):
-        self.setHeader(b"Content-Length", b"%d" % len(body))
-        self.write(body)
     else:
-        if when is not None:
-            raw[b"Last-Modified"] = [_dateOf(when)]
-        self.startedWriting = 1
-        _send(self, raw, body)
-    self.finish()
+        if body is NOT_DONE_YET or steps.answer(self, body):
+            return
+
+        def result():
+            return body
+
+    originals[SiteRequest, "render"](self, _Rendered(resrc, result))
 
 
 def resourceRender(self, request):
@@ -605,13 +604,25 @@ def getStateToCopyFor(self, issuer):
     return {name: value for name, value in state.items() if not name.startswith("_couplet_")}
 
 
+steps = Steps(
+    object.__new__,
+    Headers,
+    version,
+    time.time,
+    functools.lru_cache(4096)(datetimeToString),
+    BytesIO,
+    _learn,
+    _wait,
+    _serve,
+)
+
 _STEPS = [
     (HTTPChannel, "dataReceived", dataReceived),
     (HTTPChannel, "requestDone", requestDone),
     (Request, "__init__", requestInit),
     (Request, "requestReceived", requestReceived),
     (Request, "write", write),
-    (Request, "_cleanup", cleanup),
+    (Request, "finish", finish),
     (Request, "getHeader", getHeader),
     (Request, "setHeader", setHeader),
     (HTTPFactory, "log", log),
@@ -639,6 +650,6 @@ def install():
     # Programs have few content types, and each takes longer to parse than a request.
     http._parseContentType = functools.lru_cache(256)(http._parseContentType)
     Request._couplet_isEmpty = False
-    Request._couplet_query = None
+    Request._couplet_query = Request._couplet_fields = Request._couplet_raw = None
     HTTPChannel._couplet_factory = None
     HTTPChannel._couplet_isStarting = False

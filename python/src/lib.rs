@@ -11,6 +11,7 @@ mod logging;
 mod looping;
 mod port;
 mod ready;
+mod request;
 mod seat;
 mod stream;
 mod timers;
@@ -33,8 +34,6 @@ fn _couplet(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(logging::log_to, module)?)?;
     module.add_function(wrap_pyfunction!(web::parse_head, module)?)?;
     module.add_function(wrap_pyfunction!(web::set_header, module)?)?;
-    module.add_function(wrap_pyfunction!(web::answer, module)?)?;
-    module.add_function(wrap_pyfunction!(web::complete, module)?)?;
     module.add_function(wrap_pyfunction!(web::combined_line, module)?)?;
     module.add_function(wrap_pyfunction!(webclient::parse_response, module)?)?;
     module.add_function(wrap_pyfunction!(webclient::request_head, module)?)?;
@@ -43,6 +42,7 @@ fn _couplet(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(webclient::add_header, module)?)?;
     module.add_function(wrap_pyfunction!(webclient::is_sound, module)?)?;
     module.add_class::<web::Fields>()?;
+    module.add_class::<request::Steps>()?;
     module.add_class::<looping::Loop>()?;
     module.add_class::<connection::Connection>()?;
     module.add_class::<port::Port>()?;

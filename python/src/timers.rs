@@ -318,7 +318,7 @@ impl DelayedCall {
     /// Moves the call to `secondsFromNow` seconds from now.
     #[pyo3(name = "reset", signature = (secondsFromNow))]
     #[expect(non_snake_case, reason = "Twisted's name")]
-    fn reset(slf: &Bound<'_, Self>, secondsFromNow: f64) -> PyResult<()> {
+    pub(crate) fn reset(slf: &Bound<'_, Self>, secondsFromNow: f64) -> PyResult<()> {
         DelayedCall::move_to(slf, |_, now| now + secondsFromNow)
     }
 

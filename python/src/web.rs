@@ -1,7 +1,6 @@
 //! HTTP/1.1 for `twisted.web`: parses the heads of requests, and writes those of answers. Only plain heads are
 //! parsed here; Twisted's own parser handles all others, such as one with a malformed line.
 
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
@@ -109,6 +108,8 @@ struct Framing {
     /// Whether the first `Connection` header closes the connection.
     closes: Option<bool>,
     has_cookies: bool,
+    /// Whether the body may be a form.
+    has_form: bool,
     /// Whether the first `Expect` header waits for `100 Continue`.
     continues: Option<bool>,
 }
@@ -125,6 +126,9 @@ impl Framing {
             10 if name.eq_ignore_ascii_case(b"connection") => {
                 let mut tokens = value.split(|byte| *byte == b' ');
                 self.closes.get_or_insert(tokens.any(|token| token.eq_ignore_ascii_case(b"close")));
+            }
+            12 if name.eq_ignore_ascii_case(b"content-type") => {
+                self.has_form |= value.windows(4).any(|part| part.eq_ignore_ascii_case(b"form"));
             }
             14 if name.eq_ignore_ascii_case(b"content-length") => {
                 let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
@@ -203,13 +207,13 @@ pub(crate) fn parse_head<'py>(
     let Some(head) = Head::parse(data.as_bytes(), most_headers, most_bytes) else {
         return Ok(None);
     };
-    let Head { method, target, version, length, framing, fields } = head;
-    let stays = version == VERSIONS[0] && framing.closes != Some(true);
+    let (method, version, stays) = (head.method(py), head.version(py), head.stays());
+    let Head { target, length, framing, fields, .. } = head;
     let parsed = (
         length,
-        common(py, &KNOWN_METHODS, METHODS, method),
+        method,
         PyBytes::new(py, target),
-        common(py, &KNOWN_VERSIONS, VERSIONS, version),
+        version,
         framing.length.unwrap_or(0),
         stays,
         framing.has_cookies,
@@ -219,17 +223,46 @@ pub(crate) fn parse_head<'py>(
     parsed.into_pyobject(py).map(Some)
 }
 
-struct Head<'a> {
+pub(crate) struct Head<'a> {
     method: &'a [u8],
-    target: &'a [u8],
+    pub(crate) target: &'a [u8],
     version: &'a [u8],
-    length: usize,
+    /// Of the head itself.
+    pub(crate) length: usize,
     framing: Framing,
-    fields: Vec<Field>,
+    pub(crate) fields: Vec<Field>,
 }
 
 impl Head<'_> {
-    fn parse(data: &[u8], most_headers: usize, most_bytes: usize) -> Option<Head<'_>> {
+    pub(crate) fn method<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        common(py, &KNOWN_METHODS, METHODS, self.method)
+    }
+
+    pub(crate) fn version<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        common(py, &KNOWN_VERSIONS, VERSIONS, self.version)
+    }
+
+    /// Whether the connection stays open.
+    pub(crate) fn stays(&self) -> bool {
+        self.version == VERSIONS[0] && self.framing.closes != Some(true)
+    }
+
+    /// Whether the connection ends since the client asked for it.
+    pub(crate) fn closes(&self) -> bool {
+        self.version == VERSIONS[0] && self.framing.closes == Some(true)
+    }
+
+    /// The length of the body.
+    pub(crate) fn body(&self) -> usize {
+        self.framing.length.map_or(0, |length| usize::try_from(length).unwrap_or(usize::MAX))
+    }
+
+    /// Whether the request has no form, and the client does not wait for `100 Continue`.
+    pub(crate) fn is_plain(&self) -> bool {
+        !(self.framing.has_form && self.body() > 0) && self.framing.continues != Some(true)
+    }
+
+    pub(crate) fn parse(data: &[u8], most_headers: usize, most_bytes: usize) -> Option<Head<'_>> {
         let (first, mut at) = line(data, 0)?;
         let mut words = first.split(|byte| *byte == b' ');
         let (method, target, version) = (words.next()?, words.next()?, words.next()?);
@@ -280,34 +313,6 @@ pub(crate) fn set_header(
     Ok(true)
 }
 
-/// Sets the headers of an answer whose whole body has this length. Returns false for a content type that is not
-/// plain bytes, which Twisted's code is to set.
-#[pyfunction]
-pub(crate) fn complete(
-    raw: &Bound<'_, PyDict>,
-    length: usize,
-    content_type: &Bound<'_, PyAny>,
-) -> PyResult<bool> {
-    let py = raw.py();
-    let mut digits = Vec::with_capacity(8);
-    push_number(&mut digits, length, 10);
-    let value = PyList::new(py, [PyBytes::new(py, &digits)])?;
-    raw.set_item(interned(py, &CONTENT_LENGTH, b"Content-Length"), value)?;
-    let name = interned(py, &CONTENT_TYPE, b"Content-Type");
-    let has_type = match raw.get_item(name)? {
-        Some(values) => values.is_truthy()?,
-        None => false,
-    };
-    if has_type || length == 0 || content_type.is_none() {
-        return Ok(true);
-    }
-    let is_plain = plain(content_type).is_some();
-    if is_plain {
-        raw.set_item(name, PyList::new(py, [content_type])?)?;
-    }
-    Ok(is_plain)
-}
-
 /// A value that needs no change to be a header's.
 pub(crate) fn plain<'a, 'py>(value: &'a Bound<'py, PyAny>) -> Option<&'a Bound<'py, PyBytes>> {
     let is_plain = |text: &&Bound<'_, PyBytes>| {
@@ -316,66 +321,8 @@ pub(crate) fn plain<'a, 'py>(value: &'a Bound<'py, PyAny>) -> Option<&'a Bound<'
     value.cast_exact::<PyBytes>().ok().filter(is_plain)
 }
 
-static CONTENT_LENGTH: PyOnceLock<Py<PyBytes>> = PyOnceLock::new();
-static CONTENT_TYPE: PyOnceLock<Py<PyBytes>> = PyOnceLock::new();
-
-/// Bytes that exist once.
-fn interned<'py>(
-    py: Python<'py>,
-    all: &'static PyOnceLock<Py<PyBytes>>,
-    text: &[u8],
-) -> &'py Bound<'py, PyBytes> {
-    all.get_or_init(py, || PyBytes::new(py, text).unbind()).bind(py)
-}
-
-/// The head of an answer and the beginning of its body, as one string; the body as a chunk if it is `chunked`.
-#[pyfunction]
-pub(crate) fn answer<'py>(
-    py: Python<'py>,
-    version: &[u8],
-    code: &Bound<'py, PyAny>,
-    reason: &[u8],
-    raw: &Bound<'py, PyDict>,
-    body: &[u8],
-    chunked: bool,
-) -> PyResult<Bound<'py, PyBytes>> {
-    let mut text = Vec::with_capacity(256 + body.len());
-    text.extend_from_slice(version);
-    text.push(b' ');
-    match code.extract::<u32>() {
-        Ok(code) => push_number(&mut text, code as usize, 10),
-        Err(_) => {
-            let code = PyBytes::new(py, b"%d").call_method1(intern!(py, "__mod__"), (code,))?;
-            text.extend_from_slice(code.cast::<PyBytes>()?.as_bytes());
-        }
-    }
-    text.push(b' ');
-    text.extend_from_slice(reason);
-    text.extend_from_slice(b"\r\n");
-    for (name, values) in raw.iter() {
-        let name = name.cast::<PyBytes>()?;
-        for value in values.try_iter()? {
-            let value = value?;
-            text.extend_from_slice(name.as_bytes());
-            text.extend_from_slice(b": ");
-            text.extend_from_slice(value.cast::<PyBytes>()?.as_bytes());
-            text.extend_from_slice(b"\r\n");
-        }
-    }
-    text.extend_from_slice(b"\r\n");
-    if chunked && !body.is_empty() {
-        push_number(&mut text, body.len(), 16);
-        text.extend_from_slice(b"\r\n");
-        text.extend_from_slice(body);
-        text.extend_from_slice(b"\r\n");
-    } else {
-        text.extend_from_slice(body);
-    }
-    Ok(PyBytes::new(py, &text))
-}
-
 /// Appends a number in a base up to 16.
-fn push_number(text: &mut Vec<u8>, number: usize, base: usize) {
+pub(crate) fn push_number(text: &mut Vec<u8>, number: usize, base: usize) {
     let at = text.len();
     let mut rest = number;
     loop {
