@@ -25,6 +25,9 @@ PIECES = [
     b"GET / HTTP/1.1\r\nConnection: Keep-Alive, close\r\nconnection: x\r\n\r\n",
     b"GET / HTTP/1.1\r\nConnection: x\r\nConnection: close\r\n\r\n",
     b"POST /show HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello",
+    b"POST /show?q HTTP/1.1\r\nContent-Length: 5\r\nContent-Type: text/plain\r\nCookie: k=v\r\n\r\nhello",
+    b"POST /show HTTP/1.1\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello",
+    b"GET /again HTTP/1.1\r\n\r\n",
     b"POST /show HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
     b"POST /show HTTP/1.1\r\nContent-Length: 5\r\nContent-Type: application/x-www-form-urlencoded\r\n\r\na=1&b",
     b"POST /show?q=1 HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n",
@@ -229,6 +232,15 @@ def site(folder, clock, seen):
             request.setResponseCode(int(request.uri.partition(b"?")[2]))
             return b"body"
 
+    class Again(resource.Resource):
+        """More data arrives while a request is answered."""
+
+        isLeaf = True
+
+        def render_GET(self, request):
+            request.channel.dataReceived(b"GET /show?again HTTP/1.1\r\n\r\n")
+            return b"again\n"
+
     class Fails(resource.Resource):
         isLeaf = True
 
@@ -245,6 +257,7 @@ def site(folder, clock, seen):
         ("known", Known()),
         ("cookies", Cookies()),
         ("code", Code()),
+        ("again", Again()),
         ("fails", Fails()),
         ("empty", static.Data(b"", "text/plain")),
         ("text", type("Text", (resource.Resource,), {"isLeaf": True, "render_GET": lambda self, request: "text"})()),
