@@ -6,13 +6,14 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use couplet::layers::tls::Tls;
-use couplet::{Address, Producer, ProducerKind, Transport};
+use couplet::{Address, Bytes, Producer, ProducerKind, Transport};
 use couplet_os::tethered::Tethered;
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyString, PyTuple};
 
 use crate::bridge::{Bridge, address};
@@ -263,6 +264,41 @@ pub(crate) fn with_bytes<T>(data: &Bound<'_, PyAny>, f: impl FnOnce(&[u8]) -> T)
     let buffer =
         PyBuffer::<u8>::get(data).map_err(|_| PyTypeError::new_err("Data must be bytes"))?;
     Ok(f(&buffer.to_vec(data.py())?))
+}
+
+/// Bytes of a program up to this size are copied, and not kept until they are sent.
+const COPIED: usize = 16 * 1024;
+
+/// A piece of output, of which the program may change only what was copied.
+enum Piece<'py> {
+    Bytes(Bound<'py, PyBytes>),
+    Copied(Vec<u8>),
+}
+
+impl<'py> Piece<'py> {
+    fn of(data: &Bound<'py, PyAny>) -> PyResult<Piece<'py>> {
+        match data.cast_exact::<PyBytes>() {
+            Ok(bytes) => Ok(Piece::Bytes(bytes.clone())),
+            Err(_) => with_bytes(data, |data| Piece::Copied(data.to_vec())),
+        }
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Piece::Bytes(bytes) => bytes.as_bytes(),
+            Piece::Copied(bytes) => bytes,
+        }
+    }
+
+    fn write(&self, transport: &Transport) {
+        match self {
+            Piece::Bytes(bytes) if bytes.as_bytes().len() > COPIED => {
+                let kept = PyBackedBytes::from(bytes.clone());
+                transport.write_bytes(Bytes::from_owner(kept));
+            }
+            _ => transport.write(self.as_slice()),
+        }
+    }
 }
 
 /// The caller is not in the loop's thread: its call is posted to the loop.
@@ -516,24 +552,36 @@ impl Connection {
         Ok(())
     }
 
+    /// Writes the pieces, or has the loop's thread do so.
+    fn write_all(slf: &Bound<'_, Self>, pieces: &[Piece<'_>]) -> PyResult<()> {
+        match slf.get().write_or_queue(pieces) {
+            Ok(written) => Connection::wrote(slf, written),
+            Err(WrongThread) => {
+                let data = pieces.iter().map(Piece::as_slice).collect::<Vec<_>>().concat();
+                let data = PyBytes::new(slf.py(), &data);
+                Connection::post(slf, "write", PyTuple::new(slf.py(), [data])?)
+            }
+        }
+    }
+
     /// Writes, or queues the bytes until the loop has the socket.
-    fn write_or_queue(&self, data: &[u8]) -> Result<Written, WrongThread> {
+    fn write_or_queue(&self, pieces: &[Piece<'_>]) -> Result<Written, WrongThread> {
         let mut state = self.state();
         let is_aborted = state.closing == Closing::Aborted;
         let is_deaf = !state.is_connected() || state.is_write_lost || is_aborted;
-        if is_deaf || data.is_empty() {
+        if is_deaf || pieces.iter().all(|piece| piece.as_slice().is_empty()) {
             return Ok(Written::default());
         }
         let has_producer = state.producer.is_some() && state.producing.is_streaming();
         let is_full = match state.transport()? {
             Some(transport) => {
-                transport.write(data);
+                pieces.iter().for_each(|piece| piece.write(transport));
                 has_producer && transport.buffered() > state.buffer_size
             }
             None if state.reading == Reading::LossHeld => false,
             None => {
                 let early = &mut state.early.get_or_insert_default().bytes;
-                early.extend_from_slice(data);
+                pieces.iter().for_each(|piece| early.extend_from_slice(piece.as_slice()));
                 has_producer && early.len() > state.buffer_size
             }
         };
@@ -632,30 +680,14 @@ impl Connection {
 
     /// Sends bytes after everything written before.
     fn write(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
-        match with_bytes(data, |data| slf.get().write_or_queue(data))? {
-            Ok(written) => Connection::wrote(slf, written),
-            // Copied, because the program may change its buffer before the loop writes.
-            Err(WrongThread) => {
-                let copy = with_bytes(data, |data| PyBytes::new(slf.py(), data))?;
-                Connection::post(slf, "write", PyTuple::new(slf.py(), [copy])?)
-            }
-        }
+        Connection::write_all(slf, &[Piece::of(data)?])
     }
 
     /// Sends several pieces in order.
     #[pyo3(name = "writeSequence")]
     fn write_sequence(slf: &Bound<'_, Self>, iovec: &Bound<'_, PyAny>) -> PyResult<()> {
-        let mut data = Vec::new();
-        for piece in iovec.try_iter()? {
-            with_bytes(&piece?, |piece| data.extend_from_slice(piece))?;
-        }
-        match slf.get().write_or_queue(&data) {
-            Ok(written) => Connection::wrote(slf, written),
-            Err(WrongThread) => {
-                let copy = PyBytes::new(slf.py(), &data);
-                Connection::post(slf, "write", PyTuple::new(slf.py(), [copy])?)
-            }
-        }
+        let pieces = iovec.try_iter()?.map(|piece| Piece::of(&piece?));
+        Connection::write_all(slf, &pieces.collect::<PyResult<Vec<_>>>()?)
     }
 
     /// Closes once everything written is sent.

@@ -3,6 +3,7 @@
 import os
 import socket
 import struct
+import sys
 import tempfile
 import zlib
 
@@ -106,6 +107,21 @@ class Tcp(Cases):
         client.transport.loseConnection()
         client.transport.write(b"too late")
         await defer.gatherResults([client.lost, server.lost])
+
+    @case
+    async def test_pieces_of_all_kinds_arrive_in_order_and_are_released(case):
+        class Own(bytes):
+            pass
+
+        server, client = Noting(case, "server"), Noting(case, "client")
+        await case.connect(case.listen(lambda: server), client)
+        large, own = bytes(range(256)) * 4096, Own(b"o" * 100_000)
+        before = sys.getrefcount(large), sys.getrefcount(own)
+        client.transport.writeSequence([b"one", large, b"", own, b"two", large])
+        client.transport.write(large)
+        client.transport.loseConnection()
+        await defer.gatherResults([client.lost, server.lost])
+        case.say("client", "released", (sys.getrefcount(large), sys.getrefcount(own)) == before)
 
     @case
     async def test_what_is_written_after_lose_connection_in_the_same_callback_arrives(case):
