@@ -33,8 +33,8 @@ from twisted.web.resource import Resource, _IEncodingResource, getChildForReques
 from twisted.web.server import NOT_DONE_YET, Site, version
 from twisted.web.server import Request as SiteRequest
 
-from couplet_twisted._couplet import Steps, combined_line, parse_head, set_header
-from couplet_twisted._webcommon import Kinds, Received, canonicalNames, encode, has, originals, replace
+from couplet_twisted._couplet import Steps, combined_line, parse_head
+from couplet_twisted._webcommon import Kinds, Received, canonicalNames, has, originals, replace
 
 __all__ = ["install", "readers"]
 
@@ -440,22 +440,16 @@ def getHeader(self, key):
     """
     @see: L{Request.getHeader}
     """
-    fields = self._couplet_fields
-    if fields is None or "requestHeaders" in self.__dict__:
-        headers = self.requestHeaders
-        fields = headers._fields if headers.__class__ is Received else None
-    if fields is not None and key.__class__ is bytes:
-        return fields.last(canonicalNames.get(key) or encode(key))
-    return originals[Request, "getHeader"](self, key)
+    found = steps.header(self, key)
+    return originals[Request, "getHeader"](self, key) if found is NotImplemented else found
 
 
 def setHeader(self, name, value):
     """
     @see: L{Request.setHeader}
     """
-    headers = self.responseHeaders
-    if headers.__class__ is not Headers or not set_header(headers._rawHeaders, canonicalNames, name, value):
-        headers.setRawHeaders(name, [value])
+    if not steps.set_header(self, name, value):
+        self.responseHeaders.setRawHeaders(name, [value])
 
 
 def log(self, request):
@@ -607,6 +601,7 @@ def getStateToCopyFor(self, issuer):
 steps = Steps(
     object.__new__,
     Headers,
+    canonicalNames,
     version,
     time.time,
     functools.lru_cache(4096)(datetimeToString),

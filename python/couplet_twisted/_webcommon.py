@@ -6,14 +6,13 @@ import inspect
 
 from twisted.web.http_headers import Headers, _nameEncoder
 
-__all__ = ["Kinds", "Received", "canonicalNames", "encode", "has", "originals", "replace"]
+__all__ = ["Kinds", "Received", "canonicalNames", "has", "originals", "replace"]
 
 # Twisted's own methods, by their class and name.
 originals = {}
 
 # Canonical names of headers, by the names that programs used.
 canonicalNames = _nameEncoder._canonicalHeaderCache
-encode = _nameEncoder.encode
 
 # Classes that are remembered: programs have few.
 _MOST_KINDS = 1000

@@ -6,7 +6,7 @@ import os
 import re
 import stat
 
-from twisted.web.http import CACHED, OK
+from twisted.web.http import CACHED, OK, RESPONSES
 from twisted.web.static import File
 
 from couplet_twisted._web import readers
@@ -46,12 +46,12 @@ def getChild(self, path, request):
     if path.__class__ is not bytes or not _folders[self.__class__] or not _PLAIN_NAME(path):
         return _getChild(self, path, request)
     name = path.decode("ascii")
-    full = os.path.join(self.path, name)
+    full = f"{self.path}/{name}"
     try:
         info = os.stat(full)
     except OSError:
         return _getChild(self, path, request)
-    if self.processors and self.processors.get(os.path.splitext(name)[1]):
+    if self.processors and self.processors.get(_split(name)[1]):
         return _getChild(self, path, request)
     cls = self.__class__
     file = cls.__new__(cls)
@@ -66,6 +66,16 @@ def getChild(self, path, request):
     file.childNotFound = self.childNotFound
     file._couplet_stat = info
     return file
+
+
+def _split(name):
+    """
+    The root and the extension of a name, as L{os.path.splitext} gives them.
+    """
+    if name[:1] == ".":
+        return os.path.splitext(name)
+    at = name.rfind(".")
+    return (name, "") if at < 0 else (name[:at], name[at:])
 
 
 def _read(file, request):
@@ -95,11 +105,11 @@ def _read(file, request):
     if len(content) != info.st_size:
         return None
     if file.type is None:
-        root, extension = os.path.splitext(os.path.basename(file.path))
+        root, extension = _split(file.path.rpartition("/")[2])
         extension = extension.lower()
         file.encoding = file.contentEncodings.get(extension)
         if file.encoding is not None:
-            extension = os.path.splitext(root)[1].lower()
+            extension = _split(root)[1].lower()
         file.type = file.contentTypes.get(extension, file.defaultType)
     request.setHeader(b"accept-ranges", b"bytes")
     if request.setLastModified(info.st_mtime) is CACHED:
@@ -108,7 +118,8 @@ def _read(file, request):
     for name, value in ((b"content-type", file.type), (b"content-encoding", file.encoding)):
         if value:
             request.setHeader(name, value.encode("ascii") if value.__class__ is str else value)
-    request.setResponseCode(OK)
+    if request.code != OK or request.code_message != RESPONSES[OK]:
+        request.setResponseCode(OK)
     return content
 
 

@@ -33,7 +33,6 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn _couplet(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(logging::log_to, module)?)?;
     module.add_function(wrap_pyfunction!(web::parse_head, module)?)?;
-    module.add_function(wrap_pyfunction!(web::set_header, module)?)?;
     module.add_function(wrap_pyfunction!(web::combined_line, module)?)?;
     module.add_function(wrap_pyfunction!(webclient::parse_response, module)?)?;
     module.add_function(wrap_pyfunction!(webclient::request_head, module)?)?;

@@ -11,7 +11,7 @@ use pyo3::types::{PyBytes, PyCFunction, PyDict, PyList, PyString, PyType};
 
 use crate::locked;
 use crate::timers::DelayedCall;
-use crate::web::{Fields, Head, plain, push_number};
+use crate::web::{Fields, Head, is_token, plain, push_number};
 
 /// Bytes that exist once.
 macro_rules! once {
@@ -34,6 +34,8 @@ pub(crate) struct Steps {
     make: Py<PyAny>,
     /// Twisted's class of headers.
     headers: Py<PyType>,
+    /// The canonical names of headers, by those that programs used.
+    names: Py<PyDict>,
     /// The `Server` header.
     server: Py<PyBytes>,
     /// The present, in seconds since 1970.
@@ -64,6 +66,7 @@ impl Steps {
         py: Python<'_>,
         make: Py<PyAny>,
         headers: Py<PyType>,
+        names: Py<PyDict>,
         server: Py<PyBytes>,
         time: Py<PyAny>,
         date_of: Py<PyAny>,
@@ -107,6 +110,7 @@ impl Steps {
         Ok(Steps {
             make,
             headers,
+            names,
             server,
             time,
             date_of,
@@ -194,6 +198,46 @@ impl Steps {
             request.call_method0(intern!(request.py(), "finish"))?;
         }
         Ok(true)
+    }
+
+    /// Sets a header of an answer. Returns false, and has changed nothing, if Twisted's code is to do so.
+    fn set_header(
+        &self,
+        request: &Bound<'_, PyAny>,
+        name: &Bound<'_, PyAny>,
+        value: &Bound<'_, PyAny>,
+    ) -> PyResult<bool> {
+        let own = own_of(request)?;
+        let (Some(raw), Some(value)) = (self.headers(request, &own)?, plain(value)) else {
+            return Ok(false);
+        };
+        let Some(canonical) = self.names.bind(request.py()).get_item(name)? else {
+            return Ok(false);
+        };
+        raw.set_item(canonical, PyList::new(request.py(), [value])?)?;
+        Ok(true)
+    }
+
+    /// The last value of a header of a request, or `None`; `NotImplemented` if Twisted's code is to find it.
+    #[staticmethod]
+    fn header<'py>(
+        request: &Bound<'py, PyAny>,
+        name: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (py, own) = (request.py(), own_of(request)?);
+        let fields = match own.get_item(intern!(py, "requestHeaders"))? {
+            Some(headers) => headers.getattr_opt(intern!(py, "_fields"))?,
+            None => own.get_item(intern!(py, "_couplet_fields"))?,
+        };
+        let fields = fields.as_ref().and_then(|fields| fields.cast_exact::<Fields>().ok());
+        let name = name.cast_exact::<PyBytes>().ok().filter(|name| is_token(name.as_bytes()));
+        Ok(match (fields, name) {
+            (Some(fields), Some(name)) => match fields.get().last(py, name.as_bytes()) {
+                Some(value) => value.into_any(),
+                None => py.None().into_bound(py),
+            },
+            _ => py.NotImplemented().into_bound(py),
+        })
     }
 
     /// Finishes a request whose answer was sent. Returns false, and has changed nothing, if Twisted's code is to do so.
@@ -301,6 +345,23 @@ impl Steps {
         Ok(Some((request, Some(end))))
     }
 
+    /// The dict of the headers of an answer, unless they are of another class.
+    fn headers<'py>(
+        &self,
+        request: &Bound<'py, PyAny>,
+        own: &Bound<'py, PyDict>,
+    ) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let py = request.py();
+        let raw = match own.get_item(intern!(py, "responseHeaders"))? {
+            Some(headers) if headers.get_type().is(&self.headers) => {
+                headers.getattr(intern!(py, "_rawHeaders"))?
+            }
+            Some(_) => return Ok(None),
+            None => request.getattr(intern!(py, "_couplet_raw"))?,
+        };
+        Ok(raw.cast_into_exact().ok())
+    }
+
     /// The attributes of a request. `None` if its path is unusual.
     fn attributes<'py>(
         &self,
@@ -385,7 +446,7 @@ struct Answer<'a, 'py> {
 impl<'a, 'py> Answer<'a, 'py> {
     fn at(steps: &'a Steps, request: &'a Bound<'py, PyAny>) -> PyResult<Option<Self>> {
         let py = request.py();
-        let own = request.getattr(intern!(py, "__dict__"))?.cast_into::<PyDict>()?;
+        let own = own_of(request)?;
         for name in [intern!(py, "finished"), intern!(py, "_disconnected")] {
             if request.getattr(name)?.is_truthy()? {
                 return Ok(None);
@@ -423,7 +484,7 @@ impl<'a, 'py> Answer<'a, 'py> {
         kind: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<bool> {
         let py = self.py();
-        let Some(raw) = self.headers()? else { return Ok(false) };
+        let Some(raw) = self.steps.headers(self.request, &self.own)? else { return Ok(false) };
         let Some(late) = self.late_headers(&raw)? else { return Ok(false) };
         let default = kind.filter(|kind| !kind.is_none());
         if default.is_some_and(|kind| plain(kind).is_none()) {
@@ -457,19 +518,6 @@ impl<'a, 'py> Answer<'a, 'py> {
         let is_1_1 =
             version.cast::<PyBytes>().is_ok_and(|version| version.as_bytes() == b"HTTP/1.1");
         Ok(is_1_1 && !raw.contains(once!(self.py(), b"Content-Length"))?)
-    }
-
-    /// The dict of the headers, unless they are of another class.
-    fn headers(&self) -> PyResult<Option<Bound<'py, PyDict>>> {
-        let py = self.py();
-        let raw = match self.own.get_item(intern!(py, "responseHeaders"))? {
-            Some(headers) if headers.get_type().is(&self.steps.headers) => {
-                headers.getattr(intern!(py, "_rawHeaders"))?
-            }
-            Some(_) => return Ok(None),
-            None => self.request.getattr(intern!(py, "_couplet_raw"))?,
-        };
-        Ok(raw.cast_into_exact().ok())
     }
 
     /// The headers that attributes of the request add. `None` if Twisted's code is to do so.
@@ -602,6 +650,11 @@ impl<'a, 'py> Answer<'a, 'py> {
 
 /// Names and values of headers.
 type Late<'py> = Vec<(&'py Bound<'py, PyBytes>, Bound<'py, PyList>)>;
+
+/// The attributes that a request has of its own.
+fn own_of<'py>(request: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
+    Ok(request.getattr(intern!(request.py(), "__dict__"))?.cast_into()?)
+}
 
 /// Takes an attribute that an object has of its own.
 fn take<'py>(

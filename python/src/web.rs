@@ -53,7 +53,7 @@ impl Fields {
 #[pymethods]
 impl Fields {
     /// The last value of a header, or `None`.
-    fn last<'py>(&self, py: Python<'py>, name: &[u8]) -> Option<Bound<'py, PyBytes>> {
+    pub(crate) fn last<'py>(&self, py: Python<'py>, name: &[u8]) -> Option<Bound<'py, PyBytes>> {
         let data = self.data.as_bytes(py);
         self.named(data, name).next_back().map(|value| PyBytes::new(py, value))
     }
@@ -295,22 +295,6 @@ impl Head<'_> {
             fields.push(Field::new(data, name, value)?);
         }
     }
-}
-
-/// Sets a header of a dict of headers. Returns false if Twisted's code is to do so.
-#[pyfunction]
-pub(crate) fn set_header(
-    raw: &Bound<'_, PyDict>,
-    names: &Bound<'_, PyDict>,
-    name: &Bound<'_, PyAny>,
-    value: &Bound<'_, PyAny>,
-) -> PyResult<bool> {
-    if plain(value).is_none() {
-        return Ok(false);
-    }
-    let Some(canonical) = names.get_item(name)? else { return Ok(false) };
-    raw.set_item(canonical, PyList::new(raw.py(), [value])?)?;
-    Ok(true)
 }
 
 /// A value that needs no change to be a header's.
