@@ -79,9 +79,18 @@ def install(asyncio=False, web=None, tls=None):
         once("twisted.web.server", _replacing("._web"))
         once("twisted.web.static", _replacing("._webfiles"))
         once("twisted.web.client", _replacing("._webclient"))
-    if _isTested() if tls is None else tls:
-        once("twisted.protocols.tls", _replacing("._tls"))
+    isOurs = _isTested() if tls is None else tls
+    once("twisted.protocols.tls", _replacing("._tls") if isOurs else _nameEngine)
     return reactor
+
+
+def _nameEngine():
+    """
+    Have transports name the engine of TLS if it is always pyOpenSSL.
+    """
+    from twisted.protocols.tls import TLSMemoryBIOProtocol
+
+    TLSMemoryBIOProtocol.tls_engine = "pyOpenSSL"
 
 
 def _isTested():

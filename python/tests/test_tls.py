@@ -535,15 +535,15 @@ class Installs(unittest.TestCase):
     def engine(self, *lines):
         """The module of a step of TLS, after these lines of a program."""
         program = [*lines, "from twisted.protocols.tls import TLSMemoryBIOProtocol as Tls"]
-        program.append("print(Tls.makeConnection.__module__)")
+        program.append("print(Tls.makeConnection.__module__, Tls.tls_engine)")
         ended = subprocess.run([sys.executable, "-c", "\n".join(program)], capture_output=True, text=True, timeout=60)
         return ended.stdout.strip() or ended.stderr
 
     def test_rustls_encrypts_unless_the_program_declines(self):
         for arguments, module in [
-            ("", "couplet_twisted._tls"),
-            ("tls=True", "couplet_twisted._tls"),
-            ("tls=False", "twisted.protocols.tls"),
+            ("", "couplet_twisted._tls pyOpenSSL"),
+            ("tls=True", "couplet_twisted._tls pyOpenSSL"),
+            ("tls=False", "twisted.protocols.tls pyOpenSSL"),
         ]:
             line = f"import couplet_twisted; couplet_twisted.install({arguments})"
             self.assertEqual(self.engine(line), module, arguments)
@@ -552,5 +552,5 @@ class Installs(unittest.TestCase):
 
     def test_another_release_of_twisted_keeps_pyopenssl_unless_the_program_asks(self):
         lines = ["import twisted", "twisted.version.minor = 4", "import couplet_twisted"]
-        self.assertEqual(self.engine(*lines, "couplet_twisted.install()"), "twisted.protocols.tls")
-        self.assertEqual(self.engine(*lines, "couplet_twisted.install(tls=True)"), "couplet_twisted._tls")
+        self.assertEqual(self.engine(*lines, "couplet_twisted.install()"), "twisted.protocols.tls pyOpenSSL")
+        self.assertEqual(self.engine(*lines, "couplet_twisted.install(tls=True)"), "couplet_twisted._tls pyOpenSSL")
