@@ -141,7 +141,13 @@ impl Protocol for Bridge {
         });
     }
 
-    fn handshake_completed(&mut self, _: &Transport) {
+    fn handshake_completed(&mut self, transport: &Transport) {
+        // Without sessions, a server sends no tickets that would acknowledge the client's last message. A client
+        // that holds a small segment back until then would wait for a delayed acknowledgement.
+        #[cfg(target_os = "linux")]
+        transport.with_socket(|socket| socket.set_tcp_quickack(true).or(Ok(())));
+        #[cfg(not(target_os = "linux"))]
+        let _ = transport;
         self.queue(|connection, shared| {
             let py = connection.py();
             let Some(tls) = connection.get().tls(py) else { return };
