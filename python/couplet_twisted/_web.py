@@ -419,13 +419,27 @@ def requestReceived(self, command, path, version):
     self.process()
 
 
+def _isOurs(request):
+    """
+    Whether an answer is sent as Twisted's are.
+    """
+    return _kinds[request.__class__].isLazy and _writes[getattr(request, "channel", None).__class__]
+
+
 def write(self, data):
     """
     @see: L{Request.write}
     """
-    isOurs = _kinds[self.__class__].isLazy and _writes[getattr(self, "channel", None).__class__]
-    if not (isOurs and steps.write(self, data)):
+    if self.startedWriting or not (_isOurs(self) and steps.write(self, data)):
         originals[Request, "write"](self, data)
+
+
+def siteWrite(self, data):
+    """
+    @see: L{SiteRequest.write}
+    """
+    if self.startedWriting or not (_isOurs(self) and steps.write_of_site(self, data)):
+        originals[SiteRequest, "write"](self, data)
 
 
 def finish(self):
@@ -622,6 +636,7 @@ _STEPS = [
     (Request, "setHeader", setHeader),
     (HTTPFactory, "log", log),
     (SiteRequest, "__init__", siteRequestInit),
+    (SiteRequest, "write", siteWrite),
     (SiteRequest, "process", process),
     (SiteRequest, "render", render),
     (SiteRequest, "getStateToCopyFor", getStateToCopyFor),

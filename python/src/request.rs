@@ -181,7 +181,17 @@ impl Steps {
     fn write(&self, request: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>) -> PyResult<bool> {
         let Some(answer) = Answer::of(self, request)? else { return Ok(false) };
         let Ok(data) = data.cast_exact::<PyBytes>() else { return Ok(false) };
-        answer.write(data, None)
+        answer.write(data, Part::First)
+    }
+
+    /// [`write`](Self::write) for a site's request.
+    fn write_of_site(&self, request: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let py = request.py();
+        let Some(answer) = Answer::of(self, request)? else { return Ok(false) };
+        let Ok(data) = data.cast_exact::<PyBytes>() else { return Ok(false) };
+        let is_plain = request.getattr(intern!(py, "_encoder"))?.is_none()
+            && !request.getattr(intern!(py, "_inFakeHead"))?.is_truthy()?;
+        Ok(is_plain && answer.write(data, Part::OfSite)?)
     }
 
     /// Answers a request with a body, and finishes it. Returns false, and has changed nothing, if Twisted's code is to
@@ -189,9 +199,9 @@ impl Steps {
     fn answer(&self, request: &Bound<'_, PyAny>, body: &Bound<'_, PyAny>) -> PyResult<bool> {
         let Some(answer) = Answer::of(self, request)? else { return Ok(false) };
         let Ok(body) = body.cast_exact::<PyBytes>() else { return Ok(false) };
-        let kind = request.getattr(intern!(request.py(), "defaultContentType"))?;
         let encoder = request.getattr(intern!(request.py(), "_encoder"))?;
-        if !encoder.is_none() || answer.is_bodyless()? || !answer.write(body, Some(&kind))? {
+        let is_ours = encoder.is_none() && !answer.is_bodyless()?;
+        if !(is_ours && answer.write(body, Part::Whole)?) {
             return Ok(false);
         }
         if !answer.finish()? {
@@ -435,6 +445,17 @@ fn resume_timeout(channel: &Bound<'_, PyAny>) -> PyResult<bool> {
     Ok(true)
 }
 
+/// What a write has of an answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// The beginning of the body.
+    First,
+    /// The same, of a site's request: its type has a default.
+    OfSite,
+    /// All of the body, of a site's request.
+    Whole,
+}
+
 /// An answer whose request is connected and not finished.
 struct Answer<'a, 'py> {
     steps: &'a Steps,
@@ -477,26 +498,34 @@ impl<'a, 'py> Answer<'a, 'py> {
         Ok(code.eq(304)? || code.eq(204)? || method.eq(PyBytes::new(self.py(), b"HEAD"))?)
     }
 
-    /// Sends the headers and the beginning of the body. All of it, if `kind` is the default for its type.
-    fn write(
-        &self,
-        data: &Bound<'py, PyBytes>,
-        kind: Option<&Bound<'py, PyAny>>,
-    ) -> PyResult<bool> {
+    /// Sends the headers and `data`.
+    fn write(&self, data: &Bound<'py, PyBytes>, part: Part) -> PyResult<bool> {
         let py = self.py();
         let Some(raw) = self.steps.headers(self.request, &self.own)? else { return Ok(false) };
         let Some(late) = self.late_headers(&raw)? else { return Ok(false) };
-        let default = kind.filter(|kind| !kind.is_none());
-        if default.is_some_and(|kind| plain(kind).is_none()) {
+        let kind = match part {
+            Part::First => None,
+            Part::OfSite | Part::Whole => {
+                let kind = self.request.getattr(intern!(py, "defaultContentType"))?;
+                Some(kind).filter(|kind| !kind.is_none())
+            }
+        };
+        if kind.as_ref().is_some_and(|kind| plain(kind).is_none()) {
             return Ok(false);
         }
         let (is_bodyless, length) = (self.is_bodyless()?, data.as_bytes().len());
-        let is_chunked = kind.is_none() && !is_bodyless && self.is_chunked(&raw)?;
+        if part == Part::Whole {
+            let mut digits = Vec::with_capacity(8);
+            push_number(&mut digits, length, 10);
+            set(&raw, once!(py, b"Content-Length"), &PyBytes::new(py, &digits))?;
+        }
+        if let Some(kind) = kind {
+            self.set_type(&raw, &kind)?;
+        }
+        let is_chunked = !is_bodyless && self.is_chunked(&raw)?;
         if is_chunked {
             set(&raw, once!(py, b"Transfer-Encoding"), once!(py, b"chunked"))?;
             self.own.set_item(intern!(py, "chunked"), 1)?;
-        } else if kind.is_some() {
-            complete(&raw, length, default)?;
         }
         for (name, values) in late {
             raw.set_item(name, values)?;
@@ -510,6 +539,21 @@ impl<'a, 'py> Answer<'a, 'py> {
             self.send(&raw, data, is_chunked)?;
         }
         Ok(true)
+    }
+
+    /// Sets the default type of a body, if there may be one.
+    fn set_type(&self, raw: &Bound<'py, PyDict>, kind: &Bound<'py, PyAny>) -> PyResult<()> {
+        let (py, code) = (self.py(), self.code()?);
+        let name = once!(py, b"Content-Type");
+        if raw.contains(name)? || code.eq(304)? || code.eq(204)? {
+            return Ok(());
+        }
+        let lengths = raw.get_item(once!(py, b"Content-Length"))?;
+        let is_empty = match lengths.filter(|lengths| lengths.is_truthy().unwrap_or(false)) {
+            Some(lengths) => lengths.get_item(0)?.eq(once!(py, b"0"))?,
+            None => false,
+        };
+        if is_empty { Ok(()) } else { raw.set_item(name, PyList::new(py, [kind])?) }
     }
 
     /// Whether the body is sent in chunks, since its length is unknown.
@@ -674,23 +718,4 @@ fn set<'py>(
     value: &Bound<'py, PyBytes>,
 ) -> PyResult<()> {
     raw.set_item(name, PyList::new(raw.py(), [value])?)
-}
-
-/// Sets the headers of an answer whose whole body has this length.
-fn complete(
-    raw: &Bound<'_, PyDict>,
-    length: usize,
-    kind: Option<&Bound<'_, PyAny>>,
-) -> PyResult<()> {
-    let py = raw.py();
-    let mut digits = Vec::with_capacity(8);
-    push_number(&mut digits, length, 10);
-    set(raw, once!(py, b"Content-Length"), &PyBytes::new(py, &digits))?;
-    let name = once!(py, b"Content-Type");
-    match kind {
-        Some(kind) if length > 0 && !raw.contains(name)? => {
-            raw.set_item(name, PyList::new(py, [kind])?)
-        }
-        _ => Ok(()),
-    }
 }
