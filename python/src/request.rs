@@ -31,7 +31,7 @@ const LARGE_BODY: usize = 100_000;
 #[pyclass(frozen, module = "couplet_twisted._couplet")]
 pub(crate) struct Steps {
     /// Makes an object of a class, without its `__init__`.
-    make: Py<PyAny>,
+    new: Py<PyAny>,
     /// Twisted's class of headers.
     headers: Py<PyType>,
     /// The canonical names of headers, by those that programs used.
@@ -64,7 +64,7 @@ impl Steps {
     #[expect(clippy::too_many_arguments, reason = "what the steps need of Python")]
     fn new(
         py: Python<'_>,
-        make: Py<PyAny>,
+        new: Py<PyAny>,
         headers: Py<PyType>,
         names: Py<PyDict>,
         server: Py<PyBytes>,
@@ -108,7 +108,7 @@ impl Steps {
         let (now, attributes) =
             (Mutex::new((0, PyBytes::new(py, b"").unbind())), attributes.unbind());
         Ok(Steps {
-            make,
+            new,
             headers,
             names,
             server,
@@ -176,6 +176,20 @@ impl Steps {
         Ok(Some(data))
     }
 
+    /// Begins a request of a class on a stream of HTTP/2. `None` if its path is unusual.
+    fn begin_on<'py>(
+        &self,
+        stream: &Bound<'py, PyAny>,
+        class: &Bound<'py, PyAny>,
+        method: Bound<'py, PyBytes>,
+        target: &[u8],
+        fields: Bound<'py, PyAny>,
+        is_empty: bool,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let version = once!(stream.py(), b"HTTP/2").clone();
+        self.make(stream, class, Line { method, target, version, is_empty, closes: false }, fields)
+    }
+
     /// Sends the headers of an answer and the beginning of its body. Returns false, and has changed nothing, if
     /// Twisted's code is to do so.
     fn write(&self, request: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>) -> PyResult<bool> {
@@ -239,15 +253,12 @@ impl Steps {
             Some(headers) => headers.getattr_opt(intern!(py, "_fields"))?,
             None => own.get_item(intern!(py, "_couplet_fields"))?,
         };
-        let fields = fields.as_ref().and_then(|fields| fields.cast_exact::<Fields>().ok());
+        let fields = fields.filter(|fields| !fields.is_none());
         let name = name.cast_exact::<PyBytes>().ok().filter(|name| is_token(name.as_bytes()));
-        Ok(match (fields, name) {
-            (Some(fields), Some(name)) => match fields.get().last(py, name.as_bytes()) {
-                Some(value) => value.into_any(),
-                None => py.None().into_bound(py),
-            },
-            _ => py.NotImplemented().into_bound(py),
-        })
+        match (fields, name) {
+            (Some(fields), Some(name)) => fields.call_method1(intern!(py, "last"), (name,)),
+            _ => Ok(py.NotImplemented().into_bound(py)),
+        }
     }
 
     /// Finishes a request whose answer was sent. Returns false, and has changed nothing, if Twisted's code is to do so.
@@ -328,21 +339,25 @@ impl Steps {
         {
             return Ok(None);
         }
-        let Some(own) = self.attributes(channel, &head)? else { return Ok(None) };
-        let (start, end) = (head.length, head.length + length);
+        let line = Line {
+            method: head.method(py),
+            target: head.target,
+            version: head.version(py),
+            is_empty: length == 0,
+            closes: head.closes(),
+        };
+        let (start, end, stays) = (head.length, head.length + length, head.stays());
+        let fields = Bound::new(py, Fields::new(data.clone(), head.fields))?;
+        let request = self.make(channel, &class, line, fields.into_any())?;
+        let Some(request) = request else { return Ok(None) };
         let body = data.as_bytes().get(start..end);
         if let Some(body) = body.filter(|body| !body.is_empty()) {
-            own.set_item(
-                intern!(py, "content"),
-                self.file.bind(py).call1((PyBytes::new(py, body),))?,
-            )?;
+            let content = self.file.bind(py).call1((PyBytes::new(py, body),))?;
+            request.setattr(intern!(py, "content"), content)?;
         }
-        if !head.stays() {
+        if !stays {
             channel.setattr(intern!(py, "persistent"), false)?;
         }
-        own.set_item(intern!(py, "_couplet_fields"), Fields::new(data.clone(), head.fields))?;
-        let request = self.make.bind(py).call1((class,))?;
-        request.setattr(intern!(py, "__dict__"), own)?;
         requests.append(&request)?;
         channel.setattr(intern!(py, "line_mode"), 0)?;
         if body.is_none() {
@@ -372,30 +387,31 @@ impl Steps {
         Ok(raw.cast_into_exact().ok())
     }
 
-    /// The attributes of a request. `None` if its path is unusual.
-    fn attributes<'py>(
+    /// Makes a request of a class. `None` if its path is unusual.
+    fn make<'py>(
         &self,
         channel: &Bound<'py, PyAny>,
-        head: &Head<'_>,
-    ) -> PyResult<Option<Bound<'py, PyDict>>> {
+        class: &Bound<'py, PyAny>,
+        line: Line<'_, 'py>,
+        fields: Bound<'py, PyAny>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let py = channel.py();
-        let mut parts = head.target.splitn(2, |byte| *byte == b'?');
+        let mut parts = line.target.splitn(2, |byte| *byte == b'?');
         let (path, query) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
         if path == b"*" || path.contains(&b'%') {
             return Ok(None);
         }
         let own = self.attributes.bind(py).copy()?;
-        let uri = PyBytes::new(py, head.target);
-        let is_path = path.len() == head.target.len();
-        own.set_item(
-            intern!(py, "path"),
-            if is_path { uri.clone() } else { PyBytes::new(py, path) },
-        )?;
+        let uri = PyBytes::new(py, line.target);
+        let is_path = path.len() == line.target.len();
+        let path_object = if is_path { uri.clone() } else { PyBytes::new(py, path) };
+        own.set_item(intern!(py, "path"), path_object)?;
         own.set_item(intern!(py, "uri"), uri)?;
-        own.set_item(intern!(py, "method"), head.method(py))?;
-        own.set_item(intern!(py, "clientproto"), head.version(py))?;
+        own.set_item(intern!(py, "method"), line.method)?;
+        own.set_item(intern!(py, "clientproto"), line.version)?;
         own.set_item(intern!(py, "_couplet_query"), PyBytes::new(py, query))?;
-        own.set_item(intern!(py, "_couplet_isEmpty"), head.body() == 0)?;
+        own.set_item(intern!(py, "_couplet_isEmpty"), line.is_empty)?;
+        own.set_item(intern!(py, "_couplet_fields"), fields)?;
         own.set_item(intern!(py, "channel"), channel)?;
         own.set_item(intern!(py, "_couplet_channel"), channel)?;
         own.set_item(intern!(py, "queued"), channel.getattr(intern!(py, "_couplet_queued"))?)?;
@@ -410,14 +426,27 @@ impl Steps {
         own.set_item(intern!(py, "prepath"), PyList::empty(py))?;
         own.set_item(intern!(py, "sitepath"), PyList::empty(py))?;
         let raw = PyDict::new(py);
-        if head.closes() {
+        if line.closes {
             set(&raw, once!(py, b"Connection"), once!(py, b"close"))?;
         }
         set(&raw, once!(py, b"Server"), self.server.bind(py))?;
         set(&raw, once!(py, b"Date"), &self.now(py)?)?;
         own.set_item(intern!(py, "_couplet_raw"), raw)?;
-        Ok(Some(own))
+        let request = self.new.bind(py).call1((class,))?;
+        request.setattr(intern!(py, "__dict__"), own)?;
+        Ok(Some(request))
     }
+}
+
+/// How a request begins.
+struct Line<'a, 'py> {
+    method: Bound<'py, PyBytes>,
+    target: &'a [u8],
+    version: Bound<'py, PyBytes>,
+    /// Whether it has no body.
+    is_empty: bool,
+    /// Whether its answer announces the end of the connection.
+    closes: bool,
 }
 
 /// The idle timeout of a channel begins again. Returns whether it was not stopped, since its request is finished at
@@ -603,6 +632,11 @@ impl<'a, 'py> Answer<'a, 'py> {
     ) -> PyResult<()> {
         let py = self.py();
         let transport = self.channel.getattr(intern!(py, "transport"))?;
+        if transport.is_none() {
+            // A stream of HTTP/2.
+            let answer = (self.code()?, raw, data);
+            return self.channel.call_method1(intern!(py, "_couplet_answer"), answer).map(drop);
+        }
         let mut text = Vec::with_capacity(512 + data.as_bytes().len().min(TOGETHER));
         self.push_head(&mut text, raw)?;
         let body = data.as_bytes();
