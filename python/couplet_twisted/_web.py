@@ -8,6 +8,7 @@ channel, a request or a resource whose class overrides one of Twisted's steps ta
 """
 
 import functools
+import sys
 import time
 from io import BytesIO
 
@@ -224,30 +225,14 @@ def _learn(self):
     self._couplet_class = factory if isPlain else None
 
 
-def _serve(self, request):
+def _failed(request, error):
     """
-    Process a request that Couplet has begun.
+    Answer a request whose processing failed.
     """
     try:
-        site = request.site
-        if _sites[site.__class__]:
-            found = site.resource
-            if not found.isLeaf:
-                found = getChildForRequest(found, request)
-        else:
-            found = site.getResourceFor(request)
-        if _IEncodingResource.providedBy(found):
-            encoder = found.getEncoder(request)
-            if encoder is not None:
-                request._encoder = encoder
-        _render(request, found)
+        raise error
     except BaseException:
         request.processingFailed(Failure())
-    finally:
-        # The idle timeout is stopped only for a request that is not finished at once.
-        if self._couplet_isStarting:
-            self._couplet_isStarting = False
-            self._savedTimeOut = self.setTimeout(None)
 
 
 class _Body:
@@ -291,7 +276,7 @@ def _finishBody(channel, request, rest):
     channel._couplet_isStarting = bool(channel.timeOut)
     if rest:
         channel._dataBuffer.append(rest)
-    _serve(channel, request)
+    steps.serve(channel, request)
 
 
 def _wait(self, request, length, data, start):
@@ -551,32 +536,20 @@ def render(self, resrc):
     """
     isOurs = _kinds[self.__class__].answers and _writes[self.channel.__class__]
     if isOurs and self.method != b"HEAD":
-        _render(self, resrc)
+        steps.render(self, resrc)
     else:
         originals[SiteRequest, "render"](self, resrc)
 
 
-def _render(self, resrc):
+def _renderOther(self, resrc, body, error=None):
     """
-    Answer a request by a resource.
+    Answer a request with the result of a resource that Twisted's code is to send.
     """
-    try:
-        read = readers[resrc.__class__]
-        body = read(resrc, self) if read else None
-        if body is None:
-            body = resrc.render(self)
-    except UnsupportedMethod as error:
-        failure = error
 
-        def result():
-            raise failure
-
-    else:
-        if body is NOT_DONE_YET or steps.answer(self, body):
-            return
-
-        def result():
-            return body
+    def result():
+        if error is not None:
+            raise error
+        return body
 
     originals[SiteRequest, "render"](self, _Rendered(resrc, result))
 
@@ -612,18 +585,11 @@ def getStateToCopyFor(self, issuer):
     return {name: value for name, value in state.items() if not name.startswith("_couplet_")}
 
 
-steps = Steps(
-    object.__new__,
-    Headers,
-    canonicalNames,
-    version,
-    time.time,
-    functools.lru_cache(4096)(datetimeToString),
-    BytesIO,
-    _learn,
-    _wait,
-    _serve,
-)
+_dateOf = functools.lru_cache(4096)(datetimeToString)
+_new = object.__new__
+_time = time.time
+
+steps = Steps(sys.modules[__name__])
 
 _STEPS = [
     (HTTPChannel, "dataReceived", dataReceived),

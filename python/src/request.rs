@@ -7,7 +7,7 @@ use pyo3::exceptions::PyOSError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyCFunction, PyDict, PyList, PyString, PyType};
+use pyo3::types::{PyBytes, PyCFunction, PyDict, PyList, PyString};
 
 use crate::locked;
 use crate::timers::DelayedCall;
@@ -27,106 +27,104 @@ const TOGETHER: usize = 16384;
 /// Bodies of requests from this size on are written to a file, as by Twisted.
 const LARGE_BODY: usize = 100_000;
 
+/// Objects of Python, by their names in a module.
+macro_rules! objects {
+    ($(#[$doc:meta])* $class:ident { $($field:ident: $name:literal,)* }) => {
+        $(#[$doc])*
+        struct $class {
+            $($field: Py<PyAny>,)*
+        }
+
+        impl $class {
+            fn of(module: &Bound<'_, PyAny>) -> PyResult<$class> {
+                Ok($class { $($field: module.getattr($name)?.unbind(),)* })
+            }
+        }
+    };
+}
+
+objects! {
+    /// What `couplet_twisted._web` has of Twisted's and of its own.
+    Web {
+        child_for: "getChildForRequest",
+        date_of: "_dateOf",
+        encoding: "_IEncodingResource",
+        failed: "_failed",
+        file: "BytesIO",
+        headers: "Headers",
+        learn: "_learn",
+        names: "canonicalNames",
+        new: "_new",
+        not_done: "NOT_DONE_YET",
+        readers: "readers",
+        render_other: "_renderOther",
+        request_done: "requestDone",
+        resource_render: "resourceRender",
+        server: "version",
+        sites: "_sites",
+        time: "_time",
+        unsupported: "UnsupportedMethod",
+        wait: "_wait",
+    }
+}
+
+/// Attributes that a request begins with.
+const ATTRIBUTES: [&str; 17] = [
+    "channel",
+    "_couplet_channel",
+    "transport",
+    "queued",
+    "_couplet_isEmpty",
+    "_couplet_fields",
+    "_couplet_query",
+    "_couplet_raw",
+    "method",
+    "uri",
+    "path",
+    "clientproto",
+    "_parsePOSTFormSubmission",
+    "site",
+    "prepath",
+    "postpath",
+    "sitepath",
+];
+
+/// Attributes of its answer.
+const LATER: [&str; 3] = ["startedWriting", "sentLength", "finished"];
+
 /// The steps of requests.
 #[pyclass(frozen, module = "couplet_twisted._couplet")]
 pub(crate) struct Steps {
-    /// Makes an object of a class, without its `__init__`.
-    new: Py<PyAny>,
-    /// Twisted's class of headers.
-    headers: Py<PyType>,
-    /// The canonical names of headers, by those that programs used.
-    names: Py<PyDict>,
-    /// The `Server` header.
-    server: Py<PyBytes>,
-    /// The present, in seconds since 1970.
-    time: Py<PyAny>,
-    /// The text of a time.
-    date_of: Py<PyAny>,
-    /// The attributes that a request begins with; most have another value in each.
+    web: Web,
+    /// The attributes that a request begins with, with room for the later ones: to be copied.
     attributes: Py<PyDict>,
     /// Replaces `Request.write` where an answer has no body.
     ignore: Py<PyAny>,
-    /// A file with some content.
-    file: Py<PyAny>,
-    /// Learns how a channel makes requests.
-    learn: Py<PyAny>,
-    /// Has a channel wait for the body of a request.
-    wait: Py<PyAny>,
-    /// Serves a request.
-    serve: Py<PyAny>,
     /// The last second of which the text was asked.
     now: Mutex<(u64, Py<PyBytes>)>,
 }
 
 #[pymethods]
 impl Steps {
+    /// Takes the module `couplet_twisted._web`.
     #[new]
-    #[expect(clippy::too_many_arguments, reason = "what the steps need of Python")]
-    fn new(
-        py: Python<'_>,
-        new: Py<PyAny>,
-        headers: Py<PyType>,
-        names: Py<PyDict>,
-        server: Py<PyBytes>,
-        time: Py<PyAny>,
-        date_of: Py<PyAny>,
-        file: Py<PyAny>,
-        learn: Py<PyAny>,
-        wait: Py<PyAny>,
-        serve: Py<PyAny>,
-    ) -> PyResult<Steps> {
+    fn new(module: &Bound<'_, PyAny>) -> PyResult<Steps> {
+        let py = module.py();
         let attributes = PyDict::new(py);
-        for name in [
-            "channel",
-            "_couplet_channel",
-            "transport",
-            "queued",
-            "_couplet_isEmpty",
-            "_couplet_fields",
-            "_couplet_query",
-            "_couplet_raw",
-            "method",
-            "uri",
-            "path",
-            "clientproto",
-            "_parsePOSTFormSubmission",
-            "site",
-            "prepath",
-            "postpath",
-            "sitepath",
-            // Room for those of its answer.
-            "startedWriting",
-            "sentLength",
-            "finished",
-        ] {
-            attributes.set_item(PyString::intern(py, name), false)?;
+        for name in ATTRIBUTES.into_iter().chain(LATER) {
+            attributes.set_item(PyString::intern(py, name), py.None())?;
         }
-        for name in ["startedWriting", "sentLength", "finished"] {
+        for name in LATER {
             attributes.del_item(name)?;
         }
         let ignore = PyCFunction::new_closure(py, None, None, |_, _| ())?.into_any().unbind();
-        let (now, attributes) =
-            (Mutex::new((0, PyBytes::new(py, b"").unbind())), attributes.unbind());
-        Ok(Steps {
-            new,
-            headers,
-            names,
-            server,
-            time,
-            date_of,
-            file,
-            learn,
-            wait,
-            serve,
-            attributes,
-            ignore,
-            now,
-        })
+        let now = Mutex::new((0, PyBytes::new(py, b"").unbind()));
+        Ok(Steps { web: Web::of(module)?, attributes: attributes.unbind(), ignore, now })
     }
 
     /// The present, as in a `Date` header.
     fn now<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
-        let second = self.time.bind(py).call0()?.extract::<f64>()? as u64;
+        let second = self.web.time.bind(py).call0()?.extract::<f64>()? as u64;
         let known = {
             let now = locked(&self.now);
             (now.0 == second).then(|| now.1.clone_ref(py))
@@ -134,7 +132,7 @@ impl Steps {
         if let Some(text) = known {
             return Ok(text.into_bound(py));
         }
-        let text = self.date_of.bind(py).call1((second,))?.cast_into::<PyBytes>()?;
+        let text = self.web.date_of.bind(py).call1((second,))?.cast_into::<PyBytes>()?;
         *locked(&self.now) = (second, text.clone().unbind());
         Ok(text)
     }
@@ -151,12 +149,12 @@ impl Steps {
         while is_ready(channel)? {
             let factory = channel.getattr(intern!(py, "requestFactory"))?;
             if !channel.getattr(intern!(py, "_couplet_factory"))?.is(&factory) {
-                self.learn.bind(py).call1((channel,))?;
+                self.web.learn.bind(py).call1((channel,))?;
             }
             let Some((request, rest)) = self.begin(channel, &data)? else { break };
             let Some(rest) = rest else { return Ok(None) };
             channel.setattr(busy, true)?;
-            let served = self.serve.bind(py).call1((channel, request));
+            let served = self.serve(channel, &request);
             channel.setattr(busy, false)?;
             served?;
             // What was received meanwhile.
@@ -174,6 +172,38 @@ impl Steps {
             }
         }
         Ok(Some(data))
+    }
+
+    /// Processes a request that was begun here.
+    fn serve(&self, channel: &Bound<'_, PyAny>, request: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = channel.py();
+        let found = self.resource(request).and_then(|found| self.render(request, &found));
+        let served = match found {
+            Ok(()) => Ok(()),
+            Err(error) => self.web.failed.bind(py).call1((request, error.value(py))).map(drop),
+        };
+        // The idle timeout is stopped only for a request that is not finished at once.
+        let is_starting = intern!(py, "_couplet_isStarting");
+        if channel.getattr(is_starting)?.is_truthy()? {
+            channel.setattr(is_starting, false)?;
+            let saved = channel.call_method1(intern!(py, "setTimeout"), (py.None(),))?;
+            channel.setattr(intern!(py, "_savedTimeOut"), saved)?;
+        }
+        served
+    }
+
+    /// Answers a request by a resource.
+    fn render(&self, request: &Bound<'_, PyAny>, resource: &Bound<'_, PyAny>) -> PyResult<()> {
+        let (py, web) = (request.py(), &self.web);
+        match self.body(request, resource) {
+            Ok(body) if body.is(&web.not_done) || self.answer(request, &body)? => Ok(()),
+            Ok(body) => web.render_other.bind(py).call1((request, resource, body)).map(drop),
+            Err(error) if error.is_instance(py, web.unsupported.bind(py)) => {
+                let given = (request, resource, py.None(), error.value(py));
+                web.render_other.bind(py).call1(given).map(drop)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Begins a request of a class on a stream of HTTP/2. `None` if its path is unusual.
@@ -235,7 +265,8 @@ impl Steps {
         let (Some(raw), Some(value)) = (self.headers(request, &own)?, plain(value)) else {
             return Ok(false);
         };
-        let Some(canonical) = self.names.bind(request.py()).get_item(name)? else {
+        let Some(canonical) = self.web.names.bind(request.py()).cast::<PyDict>()?.get_item(name)?
+        else {
             return Ok(false);
         };
         raw.set_item(canonical, PyList::new(request.py(), [value])?)?;
@@ -352,7 +383,7 @@ impl Steps {
         let Some(request) = request else { return Ok(None) };
         let body = data.as_bytes().get(start..end);
         if let Some(body) = body.filter(|body| !body.is_empty()) {
-            let content = self.file.bind(py).call1((PyBytes::new(py, body),))?;
+            let content = self.web.file.bind(py).call1((PyBytes::new(py, body),))?;
             request.setattr(intern!(py, "content"), content)?;
         }
         if !stays {
@@ -361,7 +392,7 @@ impl Steps {
         requests.append(&request)?;
         channel.setattr(intern!(py, "line_mode"), 0)?;
         if body.is_none() {
-            self.wait.bind(py).call1((channel, &request, length, data, start))?;
+            self.web.wait.bind(py).call1((channel, &request, length, data, start))?;
             return Ok(Some((request, None)));
         }
         channel.setattr(intern!(py, "_handlingRequest"), true)?;
@@ -378,13 +409,67 @@ impl Steps {
     ) -> PyResult<Option<Bound<'py, PyDict>>> {
         let py = request.py();
         let raw = match own.get_item(intern!(py, "responseHeaders"))? {
-            Some(headers) if headers.get_type().is(&self.headers) => {
+            Some(headers) if headers.get_type().is(&self.web.headers) => {
                 headers.getattr(intern!(py, "_rawHeaders"))?
             }
             Some(_) => return Ok(None),
             None => request.getattr(intern!(py, "_couplet_raw"))?,
         };
         Ok(raw.cast_into_exact().ok())
+    }
+
+    /// Finds the resource for a request.
+    fn resource<'py>(&self, request: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let py = request.py();
+        let site = request.getattr(intern!(py, "site"))?;
+        let found = if self.web.sites.bind(py).get_item(site.get_type())?.is_truthy()? {
+            let root = site.getattr(intern!(py, "resource"))?;
+            match root.getattr(intern!(py, "isLeaf"))?.is_truthy()? {
+                true => root,
+                false => self.web.child_for.bind(py).call1((root, request))?,
+            }
+        } else {
+            site.call_method1(intern!(py, "getResourceFor"), (request,))?
+        };
+        let encoding = self.web.encoding.bind(py);
+        if encoding.call_method1(intern!(py, "providedBy"), (&found,))?.is_truthy()? {
+            let encoder = found.call_method1(intern!(py, "getEncoder"), (request,))?;
+            if !encoder.is_none() {
+                request.setattr(intern!(py, "_encoder"), encoder)?;
+            }
+        }
+        Ok(found)
+    }
+
+    /// What a resource answers.
+    fn body<'py>(
+        &self,
+        request: &Bound<'py, PyAny>,
+        resource: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = request.py();
+        let read = self.web.readers.bind(py).get_item(resource.get_type())?;
+        if !read.is_none() {
+            let body = read.call1((resource, request))?;
+            if !body.is_none() {
+                return Ok(body);
+            }
+        }
+        let render = resource.getattr(intern!(py, "render"))?;
+        if is_method(&render, &self.web.resource_render)? {
+            let method = request.getattr(intern!(py, "method"))?;
+            let name = match method.cast::<PyBytes>().map(|method| method.as_bytes()) {
+                Ok(b"GET") => Some(intern!(py, "render_GET")),
+                Ok(b"POST") => Some(intern!(py, "render_POST")),
+                Ok(b"HEAD") => Some(intern!(py, "render_HEAD")),
+                _ => None,
+            };
+            let found = name.map(|name| resource.getattr_opt(name)).transpose()?.flatten();
+            if let Some(render) = found.filter(|render| render.is_truthy().unwrap_or(true)) {
+                return render.call1((request,));
+            }
+        }
+        render.call1((request,))
     }
 
     /// Makes a request of a class. `None` if its path is unusual.
@@ -429,10 +514,10 @@ impl Steps {
         if line.closes {
             set(&raw, once!(py, b"Connection"), once!(py, b"close"))?;
         }
-        set(&raw, once!(py, b"Server"), self.server.bind(py))?;
+        set(&raw, once!(py, b"Server"), self.web.server.bind(py).cast()?)?;
         set(&raw, once!(py, b"Date"), &self.now(py)?)?;
         own.set_item(intern!(py, "_couplet_raw"), raw)?;
-        let request = self.new.bind(py).call1((class,))?;
+        let request = self.web.new.bind(py).call1((class,))?;
         request.setattr(intern!(py, "__dict__"), own)?;
         Ok(Some(request))
     }
@@ -603,7 +688,7 @@ impl<'a, 'py> Answer<'a, 'py> {
             if raw.contains(name)? {
                 return Ok(None);
             }
-            late.push((name, PyList::new(py, [self.steps.date_of.bind(py).call1((when,))?])?));
+            late.push((name, PyList::new(py, [self.steps.web.date_of.bind(py).call1((when,))?])?));
         }
         let tag = self.request.getattr(intern!(py, "etag"))?;
         if !tag.is_none() {
@@ -708,7 +793,11 @@ impl<'a, 'py> Answer<'a, 'py> {
             factory.call_method1(intern!(py, "log"), (request,))?;
         }
         own.set_item(intern!(py, "finished"), 1)?;
-        self.channel.call_method1(intern!(py, "requestDone"), (request,))?;
+        let done = self.channel.getattr(intern!(py, "requestDone"))?;
+        let is_ours = is_method(&done, &self.steps.web.request_done)?;
+        if !(is_ours && Steps::done(&self.channel, request)?) {
+            done.call1((request,))?;
+        }
         request.delattr(intern!(py, "channel"))?;
         own.set_item(intern!(py, "_couplet_isEmpty"), false)?;
         if let Some(content) = take(own, intern!(py, "content"))?
@@ -728,6 +817,12 @@ impl<'a, 'py> Answer<'a, 'py> {
 
 /// Names and values of headers.
 type Late<'py> = Vec<(&'py Bound<'py, PyBytes>, Bound<'py, PyList>)>;
+
+/// Whether an attribute of an object is a method of its class, made from a function.
+fn is_method(attribute: &Bound<'_, PyAny>, function: &Py<PyAny>) -> PyResult<bool> {
+    let made = attribute.getattr_opt(intern!(attribute.py(), "__func__"))?;
+    Ok(made.is_some_and(|made| made.is(function)))
+}
 
 /// The attributes that a request has of its own.
 fn own_of<'py>(request: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
