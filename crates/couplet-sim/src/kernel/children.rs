@@ -19,7 +19,6 @@ const BIRTH: u64 = 1_000_000;
 
 /// State that only a child's host has.
 pub(crate) struct Child {
-    pub(crate) parent: u32,
     pub(crate) main: Main,
     // Bound: the arguments that the program wrote down.
     pub(crate) args: Vec<String>,
@@ -89,13 +88,13 @@ impl Kernel {
         let stdio = self.open_pipe(parent, host, pipe);
         let stderr = has_stderr.then(|| self.open_pipe(parent, host, pipe));
         self.host(host).child = Some(Child {
-            parent,
             main,
             args,
             outcome: Rc::default(),
             stdio: Some(stdio.other()),
             stderr: stderr.map(EndId::other),
         });
+        self.host(parent).children.push(host);
         self.new_children.push(host);
         self.after(BIRTH, SimEvent::StartChild(host));
         Ok((host, stdio, stderr))
@@ -155,11 +154,11 @@ impl Kernel {
             let signal = outcome.killer.get();
             outcome.record_end(ProcessEnd::Signaled { signal, core_dumped: false });
         }
-        let is_orphan =
-            |child: &Child| child.parent == host && child.outcome.end.borrow().is_none();
-        let orphans = self.hosts.iter().enumerate();
-        let orphans = orphans.filter(|(_, state)| state.child.as_ref().is_some_and(is_orphan));
-        let orphans: Vec<u32> = orphans.map(|(index, _)| index as u32).collect();
+        let mut orphans = std::mem::take(&mut self.host(host).children);
+        orphans.retain(|child| {
+            self.child_outcome(*child).is_some_and(|outcome| outcome.end.borrow().is_none())
+        });
+        self.host(host).children.clone_from(&orphans);
         for orphan in orphans {
             self.after(0, SimEvent::KillChild(orphan, extent));
         }

@@ -137,6 +137,11 @@ pub(crate) struct HostState {
     /// Set if the host is a child process of another host's program.
     #[cfg(unix)]
     pub(crate) child: Option<super::children::Child>,
+    /// The hosts of its program's child processes, those that have ended included until the program
+    /// ends.
+    // Bound: one for each host of the world.
+    #[cfg(unix)]
+    pub(super) children: Vec<u32>,
     pub(crate) v4: Ipv4Addr,
     pub(crate) v6: Ipv6Addr,
     /// Generation counter, bumped when its program ends or its power fails.
@@ -278,6 +283,8 @@ impl Kernel {
             machine: index,
             #[cfg(unix)]
             child: None,
+            #[cfg(unix)]
+            children: Vec::new(),
             v4,
             v6,
             boot: 0,
