@@ -10,6 +10,7 @@ mod answers;
 mod endpoint;
 mod endpoints;
 mod framers;
+mod frames;
 mod http2;
 mod lives;
 #[allow(dead_code, reason = "the program uses the rest")]
@@ -26,6 +27,7 @@ mod websocket;
 pub use answers::answers;
 pub use endpoints::endpoints;
 pub use framers::framers;
+pub use frames::frames;
 pub use http2::http2;
 pub use lives::lives;
 pub use proxy::proxy;
@@ -45,7 +47,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     Target { name: "framers", run: framers, words: framers::WORDS },
     Target { name: "servers", run: servers, words: servers::WORDS },
     Target { name: "answers", run: answers, words: answers::WORDS },
@@ -54,6 +56,7 @@ pub const TARGETS: [Target; 9] = [
     Target { name: "proxy", run: proxy, words: proxy::WORDS },
     Target { name: "tls", run: tls, words: tls::WORDS },
     Target { name: "http2", run: http2, words: http2::WORDS },
+    Target { name: "frames", run: frames, words: frames::WORDS },
     Target { name: "websocket", run: websocket, words: websocket::WORDS },
 ];
 

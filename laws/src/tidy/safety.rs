@@ -105,6 +105,7 @@ fn unsafe_lives_in_couplet_os_with_a_safety_line_each() {
         "crates/couplet-core/src/lib.rs",
         "crates/couplet-defer/src/lib.rs",
         "crates/couplet-http/src/lib.rs",
+        "crates/couplet-http2/src/lib.rs",
         "crates/couplet-sim/src/lib.rs",
         "crates/couplet-cli/src/main.rs",
         "crates/couplet-runner/src/lib.rs",

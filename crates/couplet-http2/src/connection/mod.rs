@@ -1,0 +1,379 @@
+//! [`Connection`]: the state of a server's connection.
+
+mod blocks;
+mod receive;
+mod send;
+mod streams;
+mod window;
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::frame::{self, MAX_SENT, kind, setting};
+use crate::head::Builder;
+use crate::hpack::{Decoder, Encoder, INITIAL_TABLE};
+use crate::{Code, Error, Event, Options};
+use blocks::Block;
+use streams::{Closing, Request, Streams};
+use window::{INITIAL, ReceiveWindow, SendWindow};
+
+/// Payload of the PING whose answer confirms that the client received our first GOAWAY.
+const FAREWELL: [u8; 8] = *b"farewell";
+
+/// The highest number of a stream.
+const MAX_STREAM: u32 = 0x7fff_ffff;
+
+const fn failed<T>(code: Code, why: &'static str) -> Result<T, Error> {
+    Err(Error::new(code, why))
+}
+
+const fn protocol_error<T>(why: &'static str) -> Result<T, Error> {
+    failed(Code::PROTOCOL_ERROR, why)
+}
+
+const fn calm<T>(why: &'static str) -> Result<T, Error> {
+    failed(Code::ENHANCE_YOUR_CALM, why)
+}
+
+/// The beginning of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Beginning {
+    /// With the number of its bytes that arrived.
+    Preface(usize),
+    Settings,
+    /// Our settings are not acknowledged.
+    Unacknowledged,
+    Complete,
+}
+
+/// How far the connection is from its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// Our first GOAWAY was sent, and its PING is not answered.
+    Announced,
+    /// Our last GOAWAY was sent: no more requests.
+    Final,
+    Failed(Error),
+}
+
+/// A server's side of an HTTP/2 connection.
+///
+/// In each turn, [`receive`](Connection::receive) what arrived, take the
+/// [events](Connection::next_event), answer, and write [`take_output`](Connection::take_output) to
+/// the transport, until it is empty or the transport is full. Take no output for a full transport,
+/// and receive nothing while the output [is full](Connection::is_full): then every byte that is
+/// kept for the client counts in a limit of [`Options`].
+#[derive(Debug)]
+pub struct Connection {
+    options: Options,
+    beginning: Beginning,
+    phase: Phase,
+    /// The code of the client's GOAWAY.
+    peer_left: Option<Code>,
+    /// The beginning of a frame.
+    // Bound: `Options::max_frame` and 9.
+    partial: Vec<u8>,
+    block: Option<Block>,
+    decoder: Decoder,
+    builder: Builder,
+    encoder: Encoder,
+    streams: Streams,
+    send: SendWindow,
+    receive: ReceiveWindow,
+    /// The client's SETTINGS_INITIAL_WINDOW_SIZE.
+    peer_window: u32,
+    // Bound: the frames of one receive, if the user takes the events; always DATA within
+    // `Options::connection_window`, requests within the limits of streams and resets.
+    events: VecDeque<Event>,
+    /// DATA of one stream, after all `events`.
+    // Bound: `Options::connection_window`.
+    collected: Option<(u32, Vec<u8>)>,
+    // Bound: `Options::max_output`, and the heads of answers to one receive.
+    output: Vec<u8>,
+    /// Bytes of the output that the client caused without a request.
+    control: usize,
+    /// Streams that can send when the connection can.
+    // Bound: each open stream once.
+    turns: VecDeque<u32>,
+    /// Resets beyond completed streams.
+    resets: u32,
+    idle_frames: u32,
+    /// Our PINGs without an answer.
+    pings: u32,
+}
+
+/// Borrowed bytes of a body, which [`Connection::send`] copies if they must wait.
+#[derive(Clone, Copy, Debug)]
+pub struct Copied<'a>(pub &'a [u8]);
+
+impl AsRef<[u8]> for Copied<'_> {
+    fn as_ref(&self) -> &[u8] {
+        self.0
+    }
+}
+
+impl From<Copied<'_>> for Bytes {
+    fn from(copied: Copied<'_>) -> Bytes {
+        Bytes::copy_from_slice(copied.0)
+    }
+}
+
+impl Connection {
+    /// Creates the connection before the client's preface. Its output begins with our SETTINGS.
+    pub fn new(options: Options) -> Connection {
+        let mut connection = Connection {
+            beginning: Beginning::Preface(0),
+            phase: Phase::Open,
+            peer_left: None,
+            partial: Vec::new(),
+            block: None,
+            decoder: Decoder::new((options.max_table as usize).max(INITIAL_TABLE)),
+            builder: Builder::new(options.max_head as usize),
+            encoder: Encoder::new(),
+            streams: Streams::new(options.max_streams),
+            send: SendWindow::new(INITIAL),
+            receive: ReceiveWindow::new(options.connection_window),
+            peer_window: INITIAL,
+            events: VecDeque::new(),
+            collected: None,
+            output: Vec::new(),
+            control: 0,
+            turns: VecDeque::new(),
+            resets: 0,
+            idle_frames: 0,
+            pings: 0,
+            options,
+        };
+        connection.write_settings();
+        connection
+    }
+
+    fn write_settings(&mut self) {
+        let Options { max_table, max_streams, stream_window, max_frame, max_head, .. } =
+            self.options;
+        let settings = [
+            (setting::HEADER_TABLE_SIZE, max_table),
+            (setting::MAX_CONCURRENT_STREAMS, max_streams),
+            (setting::INITIAL_WINDOW_SIZE, stream_window),
+            (setting::MAX_FRAME_SIZE, max_frame),
+            (setting::MAX_HEADER_LIST_SIZE, max_head),
+            (setting::ENABLE_CONNECT_PROTOCOL, self.options.connect_protocol.into()),
+        ];
+        let mut payload = Vec::with_capacity(6 * settings.len());
+        for (name, value) in settings {
+            payload.extend_from_slice(&name.to_be_bytes());
+            payload.extend_from_slice(&value.to_be_bytes());
+        }
+        frame::write(&mut self.output, kind::SETTINGS, 0, 0, &payload);
+        let wider = self.options.connection_window - INITIAL;
+        self.update_window(0, (wider > 0).then_some(wider));
+    }
+
+    /// Receives bytes of the client, in any pieces, and queues their events. An incomplete frame is
+    /// kept.
+    ///
+    /// # Errors
+    ///
+    /// If the client broke the protocol in a way that ends the connection, or exceeded a limit. The
+    /// events before that stay queued, all streams are closed, and the output ends with a GOAWAY. Each
+    /// further call returns the same error.
+    pub fn receive(&mut self, data: &[u8]) -> Result<(), Error> {
+        if let Phase::Failed(error) = self.phase {
+            return Err(error);
+        }
+        self.receive_all(data).inspect_err(|error| {
+            self.go_away(error.code, error.why);
+            self.phase = Phase::Failed(*error);
+            self.flush_collected();
+            self.streams.clear();
+            self.turns.clear();
+            (self.partial, self.block) = (Vec::new(), None);
+        })
+    }
+
+    /// Returns the next event. Take all of them after each [`receive`](Connection::receive) and each
+    /// [`take_output`](Connection::take_output).
+    #[inline]
+    pub fn next_event(&mut self) -> Option<Event> {
+        if self.events.is_empty() {
+            self.flush_collected();
+        }
+        self.events.pop_front()
+    }
+
+    #[inline]
+    fn push_event(&mut self, event: Event) {
+        self.flush_collected();
+        self.events.push_back(event);
+    }
+
+    #[inline]
+    fn flush_collected(&mut self) {
+        if let Some((stream, bytes)) = self.collected.take() {
+            self.events.push_back(Event::Data { stream, bytes: bytes.into() });
+        }
+    }
+
+    /// Resets a stream, and drops its unsent bytes. No [`Event::Reset`] follows, but events that are
+    /// queued stay. Does nothing for a closed stream.
+    ///
+    /// The code is [`Code::NO_ERROR`] after a complete answer to a request whose body is not needed:
+    /// RFC 9113, 8.1.
+    pub fn reset(&mut self, stream: u32, code: Code) {
+        if self.streams.get(stream).is_some() {
+            self.close(stream, Closing::Reset);
+            frame::write(&mut self.output, kind::RST_STREAM, 0, stream, &code.0.to_be_bytes());
+        }
+    }
+
+    /// Returns bytes of [`Event::Data`] to the client's windows, once they were used. Call it for each
+    /// received byte, even after the end or a reset of its stream.
+    pub fn release(&mut self, stream: u32, count: usize) {
+        self.receive.release(count);
+        let update = self.receive.update();
+        self.update_window(0, update);
+        if let Some(open) = self.streams.get_mut(stream)
+            && open.request != Request::Ended
+        {
+            open.receive.release(count);
+            let update = open.receive.update();
+            self.update_window(stream, update);
+        }
+    }
+
+    fn update_window(&mut self, stream: u32, increment: Option<u32>) {
+        if let Some(increment) = increment {
+            let payload = increment.to_be_bytes();
+            frame::write(&mut self.output, kind::WINDOW_UPDATE, 0, stream, &payload);
+        }
+    }
+
+    /// Sends a PING; its answer is [`Event::Pong`].
+    pub fn ping(&mut self, payload: [u8; 8]) {
+        self.pings += 1;
+        frame::write(&mut self.output, kind::PING, 0, 0, &payload);
+    }
+
+    /// Begins to end the connection, in two steps: RFC 9113, 6.8. A GOAWAY announces the end, with a
+    /// PING behind it. The answer to the PING confirms that no request from before is on its way;
+    /// then a second GOAWAY names the last stream. Requests up to there are served, until
+    /// [`is_drained`](Connection::is_drained).
+    ///
+    /// For a client that does not answer in time, call [`go_away`](Connection::go_away).
+    pub fn drain(&mut self) {
+        if self.phase == Phase::Open {
+            self.write_go_away(MAX_STREAM, Code::NO_ERROR, "");
+            frame::write(&mut self.output, kind::PING, 0, 0, &FAREWELL);
+            self.phase = Phase::Announced;
+        }
+    }
+
+    /// Sends the last GOAWAY immediately, with a reason as its debug data. Later requests are ignored;
+    /// open streams continue.
+    pub fn go_away(&mut self, code: Code, why: &str) {
+        if !matches!(self.phase, Phase::Failed(_)) {
+            self.write_go_away(self.streams.last(), code, why);
+            self.streams.refuse_new();
+            self.phase = Phase::Final;
+        }
+    }
+
+    fn write_go_away(&mut self, last: u32, code: Code, why: &str) {
+        let why = why.as_bytes().get(..MAX_SENT - 8).unwrap_or(why.as_bytes());
+        self.output.extend_from_slice(&frame::head(8 + why.len(), kind::GOAWAY, 0, 0));
+        self.output.extend_from_slice(&last.to_be_bytes());
+        self.output.extend_from_slice(&code.0.to_be_bytes());
+        self.output.extend_from_slice(why);
+    }
+
+    /// Whether the connection can be closed: it failed, or one side sent its last GOAWAY and no stream
+    /// is open; and the output was taken.
+    pub fn is_drained(&self) -> bool {
+        let is_over = match self.phase {
+            Phase::Failed(_) => true,
+            Phase::Final => self.streams.len() == 0,
+            _ => self.peer_left.is_some() && self.streams.len() == 0,
+        };
+        is_over && self.output.is_empty()
+    }
+
+    /// Returns the number of open streams.
+    pub fn open_streams(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// Returns how many bytes of a stream wait for the client's windows or
+    /// [`take_output`](Connection::take_output).
+    pub fn unsent(&self, stream: u32) -> usize {
+        self.streams.get(stream).map_or(0, |stream| stream.unsent.len())
+    }
+
+    /// Whether the output has at least [`Options::max_output`] bytes: take it before the next
+    /// [`receive`](Connection::receive).
+    pub fn is_full(&self) -> bool {
+        self.output.len() >= self.options.max_output
+    }
+
+    /// Returns the bytes for the client, and queues [`Event::Writable`]. Streams take turns, a frame
+    /// each. Beyond about [`Options::max_output`] bytes, the next call returns more.
+    pub fn take_output(&mut self) -> Vec<u8> {
+        self.take_turns();
+        self.control = 0;
+        std::mem::take(&mut self.output)
+    }
+
+    /// Writes a frame that the client caused without a request.
+    fn write_control(
+        &mut self,
+        kind: u8,
+        flags: u8,
+        stream: u32,
+        payload: &[u8],
+    ) -> Result<(), Error> {
+        let before = self.output.len();
+        frame::write(&mut self.output, kind, flags, stream, payload);
+        self.count_control(self.output.len() - before)
+    }
+
+    fn count_control(&mut self, length: usize) -> Result<(), Error> {
+        self.control += length;
+        if self.control > self.options.max_control {
+            return calm("the client causes answers that it does not read");
+        }
+        Ok(())
+    }
+
+    /// Resets a stream for a fault of the client: RFC 9113, 5.4.2.
+    fn fail_stream(&mut self, id: u32, code: Code) -> Result<(), Error> {
+        if self.close(id, Closing::Reset) {
+            self.push_event(Event::Reset { stream: id, code });
+        }
+        self.write_control(kind::RST_STREAM, 0, id, &code.0.to_be_bytes())?;
+        self.count_reset()
+    }
+
+    fn count_reset(&mut self) -> Result<(), Error> {
+        self.resets += 1;
+        if self.resets > self.options.max_resets {
+            return calm("too many streams were reset");
+        }
+        Ok(())
+    }
+
+    /// Both sides of a stream have ended.
+    fn complete(&mut self, id: u32) {
+        self.close(id, Closing::Ended);
+        self.resets = self.resets.saturating_sub(1);
+    }
+
+    /// Closes a stream. Returns whether it was open.
+    fn close(&mut self, id: u32, closing: Closing) -> bool {
+        let closed = self.streams.close(id, closing);
+        if closed.as_ref().is_some_and(|stream| stream.has_turn) {
+            self.turns.retain(|turn| *turn != id);
+        }
+        closed.is_some()
+    }
+}

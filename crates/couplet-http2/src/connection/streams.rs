@@ -1,0 +1,201 @@
+//! [`Streams`]: the open streams, and the last closed ones. RFC 9113, 5.1.
+
+use std::collections::VecDeque;
+
+use bytes::{Buf, Bytes};
+
+use super::window::{ReceiveWindow, SendWindow};
+use crate::Fields;
+
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) id: u32,
+    pub(super) request: Request,
+    pub(super) answer: Answer,
+    pub(super) send: SendWindow,
+    pub(super) receive: ReceiveWindow,
+    pub(super) unsent: Unsent,
+    /// It has a place in `Connection::turns`.
+    pub(super) has_turn: bool,
+    /// Its producer waits for `Event::Writable`.
+    pub(super) is_paused: bool,
+}
+
+/// The client's side of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Request {
+    /// With the rest of its Content-Length.
+    Open(Option<u64>),
+    Ended,
+}
+
+/// Our side of a stream.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// Without its head.
+    Awaited,
+    Begun,
+    /// It ends after the unsent bytes, perhaps with trailers.
+    Ending(Option<Fields>),
+    Ended,
+}
+
+/// Bytes that wait for their windows or their turn.
+#[derive(Debug, Default)]
+pub(super) struct Unsent {
+    // Bound: as the user sends; `Connection::send` reports the length.
+    pieces: VecDeque<Bytes>,
+    length: usize,
+}
+
+impl Unsent {
+    pub(super) fn len(&self) -> usize {
+        self.length
+    }
+
+    pub(super) fn push(&mut self, piece: Bytes) {
+        self.length += piece.len();
+        self.pieces.push_back(piece);
+    }
+
+    /// Moves the first bytes, which are there, to `out`.
+    pub(super) fn take(&mut self, mut count: usize, out: &mut Vec<u8>) {
+        self.length -= count;
+        while count > 0
+            && let Some(piece) = self.pieces.front_mut()
+        {
+            let part = count.min(piece.len());
+            out.extend_from_slice(piece.get(..part).unwrap_or_default());
+            piece.advance(part);
+            count -= part;
+            if piece.is_empty() {
+                self.pieces.pop_front();
+            }
+        }
+    }
+}
+
+/// How a stream was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Closing {
+    /// By the ends of both sides, or by the client's reset: no frame may follow.
+    Ended,
+    /// By our reset: frames may be on their way.
+    Reset,
+}
+
+/// The state of a stream's number.
+pub(super) enum Stage<'a> {
+    Idle,
+    Open(&'a mut Stream),
+    /// Our reset closed it, or it is beyond our last GOAWAY.
+    Ignored,
+    /// By the ends of both sides, or by the client's reset.
+    Ended,
+    /// Skipped by the client, or closed long ago.
+    Unknown,
+}
+
+#[derive(Debug)]
+pub(super) struct Streams {
+    /// In the order of their numbers.
+    // Bound: `Options::max_streams`.
+    open: VecDeque<Stream>,
+    // Bound: `max_closed`.
+    closed: VecDeque<(u32, Closing)>,
+    max_closed: usize,
+    /// The highest number that the client used.
+    last: u32,
+    /// The highest number that it may use.
+    max: u32,
+}
+
+/// Closed streams beyond the number of open ones that are remembered.
+const REMEMBERED: usize = 100;
+
+impl Streams {
+    pub(super) fn new(max_streams: u32) -> Streams {
+        let max_closed = REMEMBERED + max_streams as usize;
+        Streams {
+            open: VecDeque::new(),
+            closed: VecDeque::new(),
+            max_closed,
+            last: 0,
+            max: u32::MAX,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    pub(super) fn last(&self) -> u32 {
+        self.last
+    }
+
+    pub(super) fn set_last(&mut self, id: u32) {
+        self.last = id;
+    }
+
+    #[inline]
+    fn position(&self, id: u32) -> Option<usize> {
+        match self.open.back() {
+            Some(last) if last.id == id => Some(self.open.len() - 1),
+            _ => self.open.binary_search_by_key(&id, |stream| stream.id).ok(),
+        }
+    }
+
+    pub(super) fn get(&self, id: u32) -> Option<&Stream> {
+        self.open.get(self.position(id)?)
+    }
+
+    #[inline]
+    pub(super) fn get_mut(&mut self, id: u32) -> Option<&mut Stream> {
+        let at = self.position(id)?;
+        self.open.get_mut(at)
+    }
+
+    pub(super) fn stage(&mut self, id: u32) -> Stage<'_> {
+        if id > self.last {
+            return if id > self.max { Stage::Ignored } else { Stage::Idle };
+        }
+        if let Some(at) = self.position(id)
+            && let Some(stream) = self.open.get_mut(at)
+        {
+            return Stage::Open(stream);
+        }
+        match self.closed.iter().rev().find(|(closed, _)| *closed == id) {
+            Some((_, Closing::Reset)) => Stage::Ignored,
+            Some((_, Closing::Ended)) => Stage::Ended,
+            None => Stage::Unknown,
+        }
+    }
+
+    /// Ignores the streams that the client has not used yet.
+    pub(super) fn refuse_new(&mut self) {
+        self.max = self.last;
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Stream> {
+        self.open.iter_mut()
+    }
+
+    /// Adds the stream with the highest number.
+    pub(super) fn open(&mut self, stream: Stream) {
+        self.open.push_back(stream);
+    }
+
+    /// Removes a stream, if it is open, and remembers its end.
+    pub(super) fn close(&mut self, id: u32, closing: Closing) -> Option<Stream> {
+        if self.closed.len() >= self.max_closed {
+            self.closed.pop_front();
+        }
+        self.closed.push_back((id, closing));
+        self.open.remove(self.position(id)?)
+    }
+
+    /// Removes all streams.
+    pub(super) fn clear(&mut self) {
+        self.open = VecDeque::new();
+    }
+}

@@ -1,0 +1,25 @@
+#![doc = include_str!("../README.md")]
+//!
+//! # The files
+//!
+//! [`Connection`] owns the state. Received frames go through `connection/receive.rs`, field blocks
+//! through `connection/blocks.rs` and `hpack/`, answers through `connection/send.rs`. The rules for
+//! names and values are in `field.rs`.
+#![forbid(unsafe_code)]
+
+mod code;
+mod connection;
+mod error;
+mod event;
+mod field;
+mod frame;
+mod head;
+mod hpack;
+mod options;
+
+pub use code::Code;
+pub use connection::{Connection, Copied};
+pub use error::{Error, SendError};
+pub use event::Event;
+pub use head::{Fields, Head, Iter};
+pub use options::Options;

@@ -1,0 +1,227 @@
+//! Flow control at its edges: RFC 9113, 5.2 and 6.9.
+
+use couplet_http2::{Code, Connection, Event, Options};
+
+use crate::kit::*;
+
+/// A connection with open answers on these streams.
+fn answering(options: Options, streams: &[u32]) -> Connection {
+    let mut connection = server(options);
+    for stream in streams {
+        fine(&mut connection, &get(*stream));
+        connection.respond(*stream, 200, NO_FIELDS, false).expect("it is open");
+    }
+    connection.take_output();
+    connection
+}
+
+#[test]
+fn data_waits_for_both_windows() {
+    let mut connection = answering(Options::default(), &[1]);
+    let bytes: Vec<u8> = (0..70_000).map(|n| n as u8).collect();
+    assert_eq!(connection.send(1, bytes.clone(), true), Ok(70_000 - 65_535));
+    let mut all = sent(&mut connection);
+    assert!(all.iter().all(|frame| frame.payload.len() <= 16_384));
+    assert_eq!(body(&all, 1).len(), 65_535);
+    fine(&mut connection, &window_update(1, 100_000));
+    assert_eq!(sent(&mut connection), [], "the window of the connection is closed");
+    fine(&mut connection, &window_update(0, 100));
+    all.extend(sent(&mut connection));
+    assert_eq!(body(&all, 1).len(), 65_635);
+    fine(&mut connection, &window_update(0, 100_000));
+    all.extend(sent(&mut connection));
+    assert_eq!(body(&all, 1), bytes);
+    assert_eq!(all.last().map(|frame| frame.flags), Some(END_STREAM));
+    assert_eq!(connection.open_streams(), 0);
+}
+
+#[test]
+fn a_setting_makes_a_window_negative() {
+    let mut connection = answering(Options::default(), &[1]);
+    fine(&mut connection, &window_update(0, 1 << 20));
+    assert_eq!(connection.send(1, vec![0; 60_000], false), Ok(0));
+    connection.take_output();
+    // 65 535 - 60 000 are left; then the window is 1000 - 60 000.
+    fine(&mut connection, &settings(&[(4, 1000)]));
+    assert_eq!(connection.send(1, vec![0; 10], true), Ok(10));
+    fine(&mut connection, &window_update(1, 59_000));
+    assert_eq!(body(&sent(&mut connection), 1), [], "the window is 0");
+    fine(&mut connection, &settings(&[(4, 1005)]));
+    assert_eq!(body(&sent(&mut connection), 1).len(), 5);
+    // A smaller setting, then a larger one: the last one counts.
+    fine(&mut connection, &settings(&[(4, 0), (4, 1010)]));
+    let output = sent(&mut connection);
+    assert_eq!(body(&output, 1).len(), 5);
+    assert_eq!(output.last().map(|frame| frame.flags), Some(END_STREAM));
+}
+
+#[test]
+fn a_new_stream_has_the_window_of_the_last_setting() {
+    let mut connection = server(Options::default());
+    fine(&mut connection, &[settings(&[(4, 3)]), get(1)].concat());
+    connection.respond(1, 200, NO_FIELDS, false).expect("it is open");
+    assert_eq!(connection.send(1, "hello", true), Ok(2));
+    assert_eq!(body(&sent(&mut connection), 1), b"hel");
+}
+
+#[test]
+fn an_empty_end_needs_no_window() {
+    let mut connection = answering(Options::default(), &[1, 3]);
+    assert_eq!(connection.send(1, vec![0; 65_536], false), Ok(1));
+    connection.take_output();
+    assert_eq!(connection.send(3, "", false), Ok(0));
+    assert_eq!(sent(&mut connection), []);
+    assert_eq!(connection.send(3, "", true), Ok(0));
+    assert_eq!(kinds(&sent(&mut connection)), [(DATA, 3)]);
+    // Behind bytes that wait, the end waits too, and shares their last frame.
+    assert_eq!(connection.send(1, "", true), Ok(1));
+    assert_eq!(sent(&mut connection), []);
+    fine(&mut connection, &[window_update(0, 1), window_update(1, 1)].concat());
+    let output = sent(&mut connection);
+    assert_eq!((output.len(), output[0].payload.len(), output[0].flags), (1, 1, END_STREAM));
+}
+
+#[test]
+fn streams_take_turns() {
+    let mut connection = answering(Options::default(), &[1, 3, 5]);
+    assert_eq!(connection.send(1, vec![1; 100_000], true), Ok(34_465));
+    assert_eq!(connection.send(3, vec![3; 40_000], true), Ok(40_000));
+    assert_eq!(connection.send(5, vec![5; 10], true), Ok(10));
+    connection.take_output();
+    let open = [window_update(0, 1 << 20), window_update(1, 1 << 20)].concat();
+    fine(&mut connection, &open);
+    let order: Vec<u32> = sent(&mut connection).iter().map(|frame| frame.stream).collect();
+    assert_eq!(order, [3, 5, 1, 3, 1, 3, 1]);
+}
+
+#[test]
+fn one_output_is_bounded_and_the_next_continues() {
+    let mut connection = answering(Options::default().max_output(20_000), &[1, 3]);
+    let open = [window_update(0, 1 << 20), window_update(1, 1 << 20)].concat();
+    fine(&mut connection, &open);
+    assert_eq!(connection.send(1, vec![0; 100_000], true), Ok(100_000 - 2 * 16_384));
+    assert!(connection.is_full());
+    assert_eq!(connection.send(3, vec![0; 10], true), Ok(10), "it waits for its turn");
+    let mut total = 0;
+    let mut takes = 0;
+    loop {
+        let output = connection.take_output();
+        if output.is_empty() {
+            break;
+        }
+        assert!(output.len() < 20_000 + 16_384 + 100);
+        total += frames(&output).iter().map(|frame| frame.payload.len()).sum::<usize>();
+        takes += 1;
+    }
+    assert_eq!((total, takes), (100_010, 4));
+    assert!(!connection.is_full());
+}
+
+#[test]
+fn a_producer_pauses_and_continues_at_half() {
+    let mut connection = answering(Options::default().max_unsent(1000), &[1]);
+    fine(&mut connection, &window_update(0, 1 << 20));
+    assert_eq!(connection.send(1, vec![0; 65_535], false), Ok(0));
+    let widened = |connection: &mut Connection, by: u32| {
+        fine(connection, &window_update(1, by));
+        connection.take_output();
+        (connection.unsent(1), events(connection))
+    };
+    assert_eq!(connection.send(1, vec![0; 999], false), Ok(999));
+    assert_eq!(widened(&mut connection, 600), (399, vec![]), "the limit was not reached");
+    assert_eq!(connection.send(1, vec![0; 601], false), Ok(1000));
+    assert_eq!(widened(&mut connection, 499), (501, vec![]));
+    assert_eq!(widened(&mut connection, 1), (500, vec![Event::Writable { stream: 1 }]));
+    assert_eq!(widened(&mut connection, 1), (499, vec![]), "once");
+    assert_eq!(connection.send(1, vec![0; 5000], true), Ok(5499));
+    assert_eq!(widened(&mut connection, 5000), (499, vec![]), "the answer is complete");
+}
+
+#[test]
+fn windows_are_opened_in_few_updates_as_bytes_are_released() {
+    let options = Options::default().stream_window(1000).connection_window(100_000);
+    let mut connection = server(options);
+    fine(&mut connection, &post(1));
+    fine(&mut connection, &frame(DATA, 0, 1, [0; 1000]));
+    assert_eq!(sent(&mut connection), [], "nothing is released");
+    connection.release(1, 499);
+    assert_eq!(sent(&mut connection), []);
+    connection.release(1, 1);
+    assert_eq!(sent(&mut connection), frames(&window_update(1, 500)));
+    connection.release(1, 1_000_000);
+    assert_eq!(sent(&mut connection), frames(&window_update(1, 500)), "no more than was received");
+    for _ in 0..48 {
+        fine(&mut connection, &frame(DATA, 0, 1, [0; 1000]));
+        connection.release(1, 1000);
+    }
+    assert!(kinds(&sent(&mut connection)).iter().all(|(_, stream)| *stream == 1));
+    fine(&mut connection, &frame(DATA, END_STREAM, 1, [0; 1000]));
+    connection.release(1, 1000);
+    assert_eq!(
+        sent(&mut connection),
+        frames(&window_update(0, 50_000)),
+        "a stream that ended needs none"
+    );
+}
+
+#[test]
+fn padding_and_ignored_data_are_released_immediately() {
+    let options = Options::default().stream_window(1000).connection_window(65_535);
+    let mut connection = server(options);
+    fine(&mut connection, &post(1));
+    let padded = frame(DATA, PADDED, 1, [&[199][..], &[0; 200]].concat());
+    for _ in 0..3 {
+        fine(&mut connection, &padded);
+    }
+    // A byte of each frame is held; its padding and the length of that are released.
+    assert_eq!(sent(&mut connection), frames(&window_update(1, 600)));
+    connection.reset(1, Code::CANCEL);
+    for _ in 0..33 {
+        fine(&mut connection, &frame(DATA, 0, 1, [0; 1000]));
+    }
+    let output = sent(&mut connection);
+    assert_eq!(kinds(&output), [(RST_STREAM, 1), (WINDOW_UPDATE, 0)]);
+    assert_eq!(number(&output[1].payload), 600 + 33_000);
+}
+
+#[test]
+fn more_than_a_window_is_refused() {
+    let options = Options::default().stream_window(1000).connection_window(65_535);
+    let mut connection = server(options.clone());
+    fine(&mut connection, &post(1));
+    let seen = fine(&mut connection, &frame(DATA, 0, 1, [0; 1001]));
+    assert_eq!(seen, [Event::Reset { stream: 1, code: Code::FLOW_CONTROL_ERROR }]);
+    let mut connection = server(options.stream_window(1 << 20));
+    fine(&mut connection, &post(1));
+    for _ in 0..65 {
+        fine(&mut connection, &frame(DATA, 0, 1, [0; 1000]));
+    }
+    fine(&mut connection, &frame(DATA, 0, 1, [0; 535]));
+    let error = broken(&mut connection, &frame(DATA, 0, 1, [0; 1]));
+    assert_eq!(error.code, Code::FLOW_CONTROL_ERROR);
+}
+
+/// RFC 9113, 6.9.2: until the client acknowledges a smaller window, it may use 65 535.
+#[test]
+fn a_smaller_window_counts_once_it_is_acknowledged() {
+    let mut connection = Connection::new(Options::default().stream_window(1000));
+    let bytes = [PREFACE, &settings(&[]), &post(1), &frame(DATA, 0, 1, [0; 2000])].concat();
+    assert_eq!(fine(&mut connection, &bytes).len(), 2);
+    fine(&mut connection, &frame(SETTINGS, ACK, 0, []));
+    let seen = fine(&mut connection, &frame(DATA, 0, 1, [0; 1]));
+    assert_eq!(seen, [Event::Reset { stream: 1, code: Code::FLOW_CONTROL_ERROR }]);
+}
+
+#[test]
+fn bytes_of_a_stream_that_was_reset_are_still_to_be_released() {
+    let mut connection = server(Options::default().connection_window(65_535));
+    let bytes = frame(DATA, 0, 1, [0; 10_000]);
+    let reset = frame(RST_STREAM, 0, 1, [0; 4]);
+    fine(&mut connection, &[post(1), bytes.repeat(3), reset].concat());
+    assert_eq!(sent(&mut connection), []);
+    connection.release(1, 30_000);
+    assert_eq!(sent(&mut connection), []);
+    fine(&mut connection, &[post(3), frame(DATA, 0, 3, [0; 3000])].concat());
+    connection.release(3, 3000);
+    assert_eq!(sent(&mut connection), frames(&window_update(0, 33_000)));
+}

@@ -1,0 +1,181 @@
+//! Other implementations as clients: nghttp2's programs, and the Python packages h2 and hpack with the
+//! cases of `couplet-http/tests/http/h2_frames`. A missing one is a visible skip, and a failure in CI.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use crate::service::serve;
+
+const FRAMES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../couplet-http/tests/http/h2_frames");
+
+/// Reports that a test is skipped for lack of `what`; panics in CI.
+fn missing(what: &str) {
+    assert!(std::env::var_os("CI").is_none(), "CI lacks {what}");
+    // Not `eprintln`, whose output the harness captures when a test passes.
+    let _ = io::stderr().write_all(format!("skipped: there is no {what} here\n").as_bytes());
+}
+
+fn has(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
+    if !found {
+        missing(program);
+    }
+    found
+}
+
+/// Writes a file of this many bytes, and returns its path.
+fn file(length: usize) -> String {
+    let path = format!("{}/body-{length}", env!("CARGO_TARGET_TMPDIR"));
+    fs::write(&path, vec![b'x'; length]).expect("a folder of ours");
+    path
+}
+
+/// The interpreter of an environment with h2, which `needed/venv.sh` creates once in the target
+/// folder.
+fn interpreter() -> Option<&'static str> {
+    static PYTHON: OnceLock<Option<String>> = OnceLock::new();
+    let make = || {
+        couplet_watched::preparing(|| {
+            let folder = format!("{}/h2-venv", env!("CARGO_TARGET_TMPDIR"));
+            let script = Path::new(FRAMES).join("../../../../couplet-core/tests/needed/venv.sh");
+            let mut command = Command::new("sh");
+            command.arg(script).args([&folder, "h2.connection, hpack, hyperframe.frame"]);
+            command.args(["h2==4.3.0", "hpack==4.1.0", "hyperframe==6.1.0"]);
+            let ended = command.stdin(Stdio::null()).output();
+            ended.is_ok_and(|ended| ended.status.success()).then(|| format!("{folder}/bin/python"))
+        })
+    };
+    let python = PYTHON.get_or_init(make).as_deref();
+    if python.is_none() {
+        missing("Python package h2");
+    }
+    python
+}
+
+/// Runs a program with the server's port in place of `PORT`, and returns its output.
+fn said(program: &str, words: &[&str]) -> String {
+    let port = serve().to_string();
+    let words = words.iter().map(|word| word.replace("PORT", &port));
+    let ended = Command::new(program).args(words).stdin(Stdio::null()).output();
+    let ended = ended.expect("it is installed");
+    String::from_utf8_lossy(&[ended.stdout, ended.stderr].concat()).into_owned()
+}
+
+fn python(program: &str, words: &[&str]) -> Option<String> {
+    let program = format!("{FRAMES}/{program}.py");
+    Some(said(interpreter()?, &[&["-B", &program, "PORT"], words].concat()))
+}
+
+#[test]
+fn h2load_succeeds() {
+    if !has("h2load") {
+        return;
+    }
+    let body = file(100_000);
+    let (small, large) = ("http://127.0.0.1:PORT/a", "http://127.0.0.1:PORT/large/100000");
+    for (url, words, count) in [
+        (small, &["-c", "1", "-m", "1"][..], "100"),
+        (small, &["-c", "16", "-m", "100"], "10000"),
+        (small, &["-c", "1", "-m", "1000"], "3000"),
+        (large, &["-c", "4", "-m", "16"], "400"),
+        (large, &["-c", "2", "-m", "16", "-w", "14", "-W", "15"], "100"),
+        (large, &["-c", "2", "-m", "16", "-f", "1M"], "100"),
+        (small, &["-c", "4", "-m", "8", "-d", &body], "100"),
+    ] {
+        let report = said("h2load", &[&["-n", count, "-N", "20"], words, &[url]].concat());
+        let all = format!("{count} done, {count} succeeded, 0 failed, 0 errored, 0 timeout");
+        let right = format!("status codes: {count} 2xx, 0 3xx, 0 4xx, 0 5xx");
+        assert!(report.contains(&all) && report.contains(&right), "{words:?}: {report}");
+    }
+}
+
+#[test]
+fn nghttp_gets_and_posts() {
+    if !has("nghttp") {
+        return;
+    }
+    let post = format!("--data={}", file(3_000_000));
+    let url = "http://127.0.0.1:PORT/a";
+    for (words, wanted) in [
+        (&[][..], "GET /a 0"),
+        (&["--continuation"], "GET /a 0"),
+        (&["--padding=255"], "GET /a 0"),
+        (&["-H:method: PUT"], "PUT /a 0"),
+        (&["--header-table-size=0"], "GET /a 0"),
+        (&["--encoder-header-table-size=0"], "GET /a 0"),
+        (&[&post], "POST /a 3000000"),
+        (&[&post, "--padding=100"], "POST /a 3000000"),
+        (&[&post, "--no-content-length"], "POST /a 3000000"),
+        (&[&post, "--expect-continue"], "POST /a 3000000"),
+        (&[&post, "--trailer=a: b"], "POST /a 3000000 a=b"),
+    ] {
+        let words = [&["--timeout=20"], words, &[url]].concat();
+        assert_eq!(said("nghttp", &words), wanted, "{words:?}");
+    }
+}
+
+#[test]
+fn nghttp_gets_large_bodies_in_windows_of_each_size() {
+    if !has("nghttp") {
+        return;
+    }
+    for (words, size) in [
+        (&["-w10"][..], 1_000_000),
+        (&["-W16"], 1_000_000),
+        (&["-w1"], 1_000),
+        (&["-w30", "-W30"], 1_000_000),
+    ] {
+        let url = format!("http://127.0.0.1:PORT/large/{size}");
+        let body = said("nghttp", &[&["--timeout=20"], words, &[&url]].concat());
+        assert!(body.len() == size && body.bytes().all(|byte| byte == b'x'), "{words:?}");
+    }
+}
+
+#[test]
+fn h2_of_python_is_answered() {
+    for (words, wanted) in [
+        (
+            &["requests"][..],
+            "200 GET /a 0|200 POST /a 5|200 PUT /a 0|200 POST /a 5 a=b|200 0 of 9|\
+             200 hello {'a': 'b'}|204|closed True",
+        ),
+        (&["bodies", "5000000"], "200 POST /a 5000000|5000000|True"),
+        (&["parallel", "100"], "100 100"),
+    ] {
+        let Some(said) = python("client", words) else { return };
+        assert_eq!(said.trim(), wanted, "{words:?}");
+    }
+}
+
+/// Cases that RFC 9113 leaves open, and a part of their outcome here.
+const DIFFERENT: [(&str, &str); 3] = [
+    ("a preface that goes wrong at its end", "no preface of HTTP/2"),
+    // They are only counted, which costs no memory.
+    ("fields far beyond the limit", "431"),
+    ("cookies in several fields", "cookie=a=b cookie=c=d"),
+];
+
+#[test]
+fn each_rule_of_rfc_9113_holds_over_a_socket() {
+    let Some(said) = python("cases", &[]) else { return };
+    let mut wrong = Vec::new();
+    for line in said.lines() {
+        let words: Vec<&str> = line.split('\t').collect();
+        let [section, name, wanted, seen, ..] = words[..] else { panic!("{said}") };
+        // A stream error may be one of the connection: RFC 9113, 5.4.1.
+        let of_stream = wanted.strip_prefix("stream ").and_then(|rest| rest.split_once(' '));
+        let is_right = seen == wanted
+            || of_stream.is_some_and(|(_, code)| seen == format!("connection {code}"))
+            || DIFFERENT.iter().any(|(known, part)| *known == name && seen.contains(part));
+        if !is_right {
+            wrong.push(format!("{section}, {name}: {wanted:?} is wanted, {seen:?} was seen"));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+    let count = said.lines().count();
+    assert!(count >= 250, "{count} cases were run");
+}
