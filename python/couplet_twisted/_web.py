@@ -123,8 +123,10 @@ _LAZY = [
 _CACHE = _Lazy("_adapterCache", lambda request: {})
 
 
-# Whether a channel writes as Twisted's does.
-_writes = Kinds(lambda cls: has(cls, HTTPChannel, "writeHeaders", "write", "writeSequence"))
+# Whether a channel writes as Twisted's does, or is a stream of L{couplet_twisted._web2}.
+_writes = Kinds(
+    lambda cls: has(cls, HTTPChannel, "writeHeaders", "write", "writeSequence") or hasattr(cls, "_couplet_answer")
+)
 
 # Whether it also reads like that.
 _reads = Kinds(
@@ -629,3 +631,7 @@ def install():
     Request._couplet_query = Request._couplet_fields = Request._couplet_raw = None
     HTTPChannel._couplet_factory = None
     HTTPChannel._couplet_isStarting = False
+    if http.H2_ENABLED:
+        from couplet_twisted._web2 import Connection
+
+        http.H2Connection = Connection

@@ -7,6 +7,7 @@ mod bridge;
 mod connection;
 mod descriptor;
 mod framing;
+mod http2;
 mod logging;
 mod looping;
 mod port;
@@ -42,6 +43,8 @@ fn _couplet(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(webclient::is_sound, module)?)?;
     module.add_class::<web::Fields>()?;
     module.add_class::<request::Steps>()?;
+    module.add_class::<http2::Http2>()?;
+    module.add_class::<http2::Headers>()?;
     module.add_class::<looping::Loop>()?;
     module.add_class::<connection::Connection>()?;
     module.add_class::<port::Port>()?;

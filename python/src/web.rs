@@ -60,19 +60,28 @@ impl Fields {
 
     /// A dict of the values of each header, by its canonical name.
     pub(crate) fn raw<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let (data, raw) = (self.data.as_bytes(py), PyDict::new(py));
-        let mut canonical = Vec::new();
-        for field in &self.fields {
-            canonicalize(self.bytes(data, field.name), &mut canonical);
-            let name = PyBytes::new(py, &canonical);
-            let value = PyBytes::new(py, self.bytes(data, field.value));
-            match raw.get_item(&name)? {
-                Some(values) => values.cast::<PyList>()?.append(value)?,
-                None => raw.set_item(name, PyList::new(py, [value])?)?,
-            }
-        }
-        Ok(raw)
+        let data = self.data.as_bytes(py);
+        let bytes = |place| self.bytes(data, place);
+        raw(py, self.fields.iter().map(|field| (bytes(field.name), bytes(field.value))))
     }
+}
+
+/// A dict of the values of each header, by its canonical name.
+pub(crate) fn raw<'a, 'py>(
+    py: Python<'py>,
+    fields: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let (raw, mut canonical) = (PyDict::new(py), Vec::new());
+    for (name, value) in fields {
+        canonicalize(name, &mut canonical);
+        let name = PyBytes::new(py, &canonical);
+        let value = PyBytes::new(py, value);
+        match raw.get_item(&name)? {
+            Some(values) => values.cast::<PyList>()?.append(value)?,
+            None => raw.set_item(name, PyList::new(py, [value])?)?,
+        }
+    }
+    Ok(raw)
 }
 
 /// Names that Twisted does not write as words with capitals.
@@ -145,11 +154,11 @@ impl Framing {
 }
 
 /// Methods whose bytes exist once.
-const METHODS: [&[u8]; 6] = [b"GET", b"POST", b"HEAD", b"PUT", b"DELETE", b"OPTIONS"];
+pub(crate) const METHODS: [&[u8]; 6] = [b"GET", b"POST", b"HEAD", b"PUT", b"DELETE", b"OPTIONS"];
 const VERSIONS: [&[u8]; 2] = [b"HTTP/1.1", b"HTTP/1.0"];
 
 /// Bytes that exist once, or new ones.
-fn common<'py, const N: usize>(
+pub(crate) fn common<'py, const N: usize>(
     py: Python<'py>,
     all: &PyOnceLock<Vec<Py<PyBytes>>>,
     texts: [&[u8]; N],
@@ -162,7 +171,7 @@ fn common<'py, const N: usize>(
     }
 }
 
-static KNOWN_METHODS: PyOnceLock<Vec<Py<PyBytes>>> = PyOnceLock::new();
+pub(crate) static KNOWN_METHODS: PyOnceLock<Vec<Py<PyBytes>>> = PyOnceLock::new();
 static KNOWN_VERSIONS: PyOnceLock<Vec<Py<PyBytes>>> = PyOnceLock::new();
 
 /// The line that begins at `at`, and the place after its end. `None` if it is not whole, or has other control
