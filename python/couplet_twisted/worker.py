@@ -66,12 +66,16 @@ def _address(port):
 
 def _endAfterResponse(protocol):
     """
-    Close a connection of C{twisted.web} after its next response, with the header that announces it to the client.
+    Close a connection of C{twisted.web} after its next response, with the header that announces it to the client; one
+    of HTTP/2 after the responses to all requests that the client sends before it learns of the end.
     """
-    http = sys.modules.get("twisted.web.http")
+    http, web2 = map(sys.modules.get, ("twisted.web.http", "couplet_twisted._web2"))
     while hasattr(protocol, "wrappedProtocol"):
         protocol = protocol.wrappedProtocol
     channel = getattr(protocol, "_channel", protocol)
+    if web2 is not None and isinstance(channel, web2.Connection):
+        channel.drain()
+        return
     if http is None or not isinstance(channel, http.HTTPChannel):
         return
 

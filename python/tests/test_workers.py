@@ -15,6 +15,7 @@ import unittest
 from kit import ports
 from kit.cases import SUBJECT
 from kit.running import Running
+from kit.web2 import Peer
 
 # A site whose answers are the process, a slow one, and one that keeps memory.
 SITE = """
@@ -61,6 +62,18 @@ def site():
     # Tests that send many requests don't read the output meanwhile.
     made.log = lambda request: None
     return made
+"""
+
+# Has the site speak HTTP/2 without TLS.
+HTTP2 = """
+    from twisted.web import http
+
+    class Clear(http._GenericHTTPChannelProtocol):
+        def makeConnection(self, transport):
+            transport.negotiatedProtocol = b"h2"
+            super().makeConnection(transport)
+
+    made.protocol = lambda: Clear(http.HTTPChannel())
 """
 
 PROGRAM = """
@@ -306,6 +319,34 @@ class Workers(Services):
         self.assertEqual(answer.read(), b"end")
         text, status = service.ended()
         self.assertEqual(status, 0, text)
+
+    def test_sigterm_lets_the_responses_of_http2_end(self):
+        (self.folder / "site_of_test.py").write_text(SITE.replace("    return made", HTTP2 + "    return made"))
+        service = self.started()
+        with socket.create_connection(("127.0.0.1", self.port), PATIENCE) as connection:
+            peer = Peer()
+            streams = [peer.request("GET", f"/slow?seconds={seconds}") for seconds in (0.5, 1)]
+            begun = threading.Event()
+            reading = threading.Thread(target=self.read, args=(connection, peer, begun))
+            reading.start()
+            self.addCleanup(reading.join)
+            begun.wait(PATIENCE)
+            service.process.send_signal(signal.SIGTERM)
+            reading.join()
+        self.assertEqual([peer.seen[stream][1:] for stream in streams], [["beginend", ["StreamEnded", 0]]] * 2)
+        self.assertEqual(peer.seen[None], [["ConnectionTerminated", 0]] * 2)
+        text, status = service.ended()
+        self.assertEqual(status, 0, text)
+
+    def read(self, connection, peer, begun):
+        """Reads to the end. Sets `begun` when both answers have begun."""
+        connection.sendall(peer.conn.data_to_send())
+        while data := connection.recv(65536):
+            for event in peer.conn.receive_data(data):
+                peer.note(event)
+            connection.sendall(peer.conn.data_to_send())
+            if [seen[1:] for stream, seen in peer.seen.items() if stream] == [["begin"]] * 2:
+                begun.set()
 
     def is_refused(self):
         try:

@@ -44,31 +44,21 @@ BODIES = [
 ]
 
 
-class Client:
-    """A client of a protocol of the server's, over a transport in memory.
+class Peer:
+    """A client by Python's h2, without a transport.
 
     seen: for each stream its answer; `None` has the events of the connection.
     """
 
-    def __init__(self, made, window=65535, split=lambda data: [data], is_secure=False):
+    def __init__(self, window=65535):
         from h2 import config, connection, settings
-        from twisted.internet import address, interfaces
-        from twisted.internet.testing import StringTransport
-        from zope.interface import directlyProvides, providedBy
 
         self.conn = connection.H2Connection(config.H2Configuration(header_encoding="latin-1"))
-        self.transport = StringTransport(peerAddress=address.IPv4Address("TCP", "192.0.2.1", 999))
-        self.transport.negotiatedProtocol = b"h2"
-        self.transport.setTcpNoDelay = lambda enabled: None
-        if is_secure:
-            directlyProvides(self.transport, providedBy(self.transport), interfaces.ISSLTransport)
-        self.protocol = made.buildProtocol(self.transport.getPeer())
-        self.protocol.makeConnection(self.transport)
-        self.split, self.seen, self.parts, self.held, self.is_slow = split, {None: []}, {}, [], False
         self.conn.local_settings = settings.Settings(
             client=True, initial_values={settings.SettingCodes.INITIAL_WINDOW_SIZE: window}
         )
         self.conn.initiate_connection()
+        self.seen, self.parts, self.held, self.is_slow = {None: []}, {}, [], False
 
     def request(self, method, path, *fields, authority="a.example", body=None, pieces=1):
         """Sends a request, and returns its stream; `send` sends the pieces of its body."""
@@ -93,24 +83,6 @@ class Client:
         if not parts:
             del self.parts[stream]
         self.conn.send_data(stream, part, end_stream=not parts, pad_length=pad)
-
-    def exchange(self):
-        """Passes bytes between the client and the server until both wait."""
-        from twisted.internet import reactor
-
-        while True:
-            for piece in self.split(self.conn.data_to_send()):
-                if not self.transport.disconnecting:
-                    self.protocol.dataReceived(piece)
-            for _ in range(2):
-                # Twisted sends one frame of a body in each turn of the reactor.
-                reactor.runUntilCurrent()
-            output = self.transport.value()
-            self.transport.clear()
-            if not output:
-                break
-            for event in self.conn.receive_data(output):
-                self.note(event)
 
     def note(self, event):
         from h2 import events
@@ -146,6 +118,43 @@ class Client:
                 pass
 
 
+class Client(Peer):
+    """A client of a protocol of the server's, over a transport in memory."""
+
+    def __init__(self, made, window=65535, split=lambda data: [data], is_secure=False):
+        from twisted.internet import address, interfaces
+        from twisted.internet.testing import StringTransport
+        from zope.interface import directlyProvides, providedBy
+
+        super().__init__(window)
+        self.split = split
+        self.transport = StringTransport(peerAddress=address.IPv4Address("TCP", "192.0.2.1", 999))
+        self.transport.negotiatedProtocol = b"h2"
+        self.transport.setTcpNoDelay = lambda enabled: None
+        if is_secure:
+            directlyProvides(self.transport, providedBy(self.transport), interfaces.ISSLTransport)
+        self.protocol = made.buildProtocol(self.transport.getPeer())
+        self.protocol.makeConnection(self.transport)
+
+    def exchange(self):
+        """Passes bytes between the client and the server until both wait."""
+        from twisted.internet import reactor
+
+        while True:
+            for piece in self.split(self.conn.data_to_send()):
+                if not self.transport.disconnecting:
+                    self.protocol.dataReceived(piece)
+            for _ in range(0 if reactor.running else 2):
+                # Twisted sends one frame of a body in each turn of the reactor.
+                reactor.runUntilCurrent()
+            output = self.transport.value()
+            self.transport.clear()
+            if not output:
+                break
+            for event in self.conn.receive_data(output):
+                self.note(event)
+
+
 class Conversation:
     """Random requests on one connection."""
 
@@ -154,7 +163,7 @@ class Conversation:
 
         self.random = random.Random(f"{seed} {number}")
         self.number, self.clock, self.seen = number, task.Clock(), []
-        self.has_files = number % 3 == 0
+        self.has_files, self.is_full = number % 3 == 0, False
         # Twisted's files are sent by tasks, whose turns are made here.
         self.turns = []
         task._theCooperator = task.Cooperator(scheduler=lambda turn: self.turns.append(turn) or unittest.mock.Mock())
@@ -204,12 +213,21 @@ class Conversation:
             self.request()
         elif chance < 0.9:
             conn.ping(b"%08d" % self.random.randrange(10**8))
+        elif chance < 0.92:
+            self.pause()
         elif chance < 0.95 and self.client.parts:
             stream = self.random.choice(list(self.client.parts))
             self.client.parts.pop(stream)
             conn.reset_stream(stream, self.random.choice([0, 2, 8, 99]))
         else:
             self.client.release()
+
+    def pause(self):
+        """Fills the transport, or has it take output again."""
+        producer = self.client.transport.producer
+        if producer is not None:
+            self.is_full = not self.is_full
+            (producer.pauseProducing if self.is_full else producer.resumeProducing)()
 
     def turn(self):
         self.client.exchange()
@@ -228,6 +246,8 @@ class Conversation:
                 self.turn()
             if self.random.random() < 0.1:
                 self.clock.advance(1)
+        if self.is_full:
+            self.pause()
         for _ in range(3):
             while self.client.parts or self.client.held:
                 for stream in list(self.client.parts):

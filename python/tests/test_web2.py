@@ -1,0 +1,670 @@
+"""HTTP/2: web servers answer by Couplet's state machine as they do by Twisted's."""
+
+import gc
+import os
+import pathlib
+import shutil
+import tempfile
+import unittest
+import weakref
+
+from twisted.internet import defer, endpoints, error, interfaces, protocol, ssl, task, utils
+from twisted.python.failure import Failure
+from twisted.web import resource, server, static
+from zope.interface import implementer
+
+from kit import certificates, reactors
+from kit.cases import SUBJECT, Cases, case, only_subject
+from kit.web2 import Client, Peer
+from test_web import python
+
+CONVERSATIONS = 250
+SERVER = certificates.made("server", "localhost")
+MIB = 1024 * 1024
+
+
+class Answers(unittest.TestCase):
+    """Hundreds of conversations in memory."""
+
+    def test_a_server_answers_as_under_epoll_and_its_resources_see_the_same(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder)
+            (path / "sub").mkdir()
+            for name, length in [("small.html", 6), ("empty.tar.gz", 0), ("sub/inner", 3), ("large.bin", 70_000)]:
+                (path / name).write_bytes(b"f" * length)
+                os.utime(path / name, (1_577_836_800, 1_577_836_800))
+            for seed in ("1", "2"):
+                model, subject = (
+                    python("-m", "kit.web2", reactor, seed, str(CONVERSATIONS), folder).splitlines()
+                    for reactor in (reactors.MODEL, SUBJECT)
+                )
+                self.assertEqual(len(model), CONVERSATIONS)
+                for ours, wanted in zip(subject, model):
+                    self.assertEqual(ours, wanted)
+
+
+class Page(resource.Resource):
+    """A resource whose requests a function answers."""
+
+    isLeaf = True
+
+    def __init__(self, answer):
+        super().__init__()
+        self.answer = answer
+
+    def render(self, request):
+        answered = self.answer(request)
+        return server.NOT_DONE_YET if answered is None else answered
+
+
+class Waiting(Page):
+    """Keeps its requests, in order, and notes their ends by their paths."""
+
+    def __init__(self):
+        super().__init__(self.keep)
+        self.requests, self.ends = [], []
+
+    def keep(self, request):
+        self.requests.append(request)
+        note = self.ends.append
+        request.notifyFinish().addCallbacks(
+            lambda _: note((request.uri, "finished")),
+            lambda failure: note((request.uri, failure.type.__name__, failure.getErrorMessage())),
+        )
+
+
+def site(answer, clock=None):
+    """A site of one resource, or of a function's answers."""
+    page = answer if isinstance(answer, resource.Resource) else Page(answer)
+    made = server.Site(page, reactor=clock or task.Clock())
+    made.displayTracebacks = False
+    return made
+
+
+def talking(answer, **options):
+    """A client whose connection is open."""
+    client = Client(site(answer), **options)
+    client.exchange()
+    return client
+
+
+def frame(kind, flags, stream, payload=b""):
+    """A frame: RFC 9113, 4.1."""
+    return len(payload).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + payload
+
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0)
+# GET / of the static table, over https; the authority is a.
+GET = b"\x82\x87\x84\x41\x01a"
+
+
+class Channels(Cases):
+    """The class of a connection."""
+
+    @only_subject
+    async def test_a_connection_is_couplets_and_an_instance_of_twisteds(case):
+        from twisted.web import _http2
+
+        client = talking(lambda request: b"hello")
+        channel = client.protocol._channel
+        assert type(channel).__module__ == "couplet_twisted._web2" and isinstance(channel, _http2.H2Connection)
+        seen = []
+        client = talking(lambda request: seen.append(request.channel) or b"hello")
+        client.request("GET", "/")
+        client.exchange()
+        assert isinstance(seen[0], _http2.H2Stream) and seen[0].transport is None
+        assert interfaces.ITransport.providedBy(seen[0]) and interfaces.IConsumer.providedBy(seen[0])
+
+    def test_a_program_declines(self):
+        lines = [
+            "import couplet_twisted; couplet_twisted.install(web=False)",
+            "from twisted.web import server, http; print(http.H2Connection.__module__)",
+        ]
+        self.assertEqual(python("-c", "\n".join(lines)), "twisted.web._http2\n")
+
+    def test_a_server_runs_without_the_packages_of_http2(self):
+        lines = [
+            "import sys; sys.modules['h2'] = None",
+            "import couplet_twisted; couplet_twisted.install()",
+            "from twisted.web import server, http; print(http.H2_ENABLED, server.Request.process.__module__)",
+        ]
+        self.assertEqual(python("-c", "\n".join(lines)), "False couplet_twisted._web\n")
+
+
+@implementer(interfaces.IPushProducer)
+class Pushing:
+    """Writes numbered blocks while it is not paused."""
+
+    size = 10_000
+
+    def __init__(self, request, count):
+        self.request, self.left, self.states = request, count, []
+        request.registerProducer(self, True)
+        self.resumeProducing()
+
+    def resumeProducing(self):
+        self.states.append("resumed")
+        self.is_paused = False
+        while self.left and not self.is_paused:
+            self.left -= 1
+            self.request.write(b"%10d" % self.left * (self.size // 10))
+        if not self.left:
+            self.request.unregisterProducer()
+            self.request.finish()
+
+    def pauseProducing(self):
+        self.states.append("paused")
+        self.is_paused = True
+
+    def stopProducing(self):
+        self.states.append("stopped")
+        self.is_paused = True
+
+
+class Windows(Cases):
+    """Flow control, both ways."""
+
+    @only_subject
+    async def test_a_push_producer_pauses_while_its_client_reads_slowly(case):
+        made = []
+        client = talking(lambda request: made.append(Pushing(request, 100)))
+        client.is_slow = True
+        stream = client.request("GET", "/")
+        client.exchange()
+        producer = made[0]
+        # A window, what the state machine holds, and a block.
+        assert producer.is_paused and 100 - producer.left <= (65_535 + 65_536) // producer.size + 1, producer.left
+        while client.held:
+            client.release()
+            client.exchange()
+        body = client.seen[stream][1]
+        assert body == "".join("%10d" % number * 1000 for number in reversed(range(100)))
+        assert client.seen[stream][2] == ["StreamEnded", 0] and len(producer.states) > 10, producer.states
+
+    @only_subject
+    async def test_a_push_producer_pauses_while_the_transport_is_full(case):
+        made = []
+        client = talking(lambda request: made.append(Pushing(request, 100)), window=2**30)
+        client.conn.increment_flow_control_window(2**29)
+        client.exchange()
+        transport = client.transport
+        stream = client.request("GET", "/")
+        transport.producer.pauseProducing()
+        client.exchange()
+        assert made[0].is_paused and 100 - made[0].left <= 7, made[0].left
+        transport.producer.resumeProducing()
+        client.exchange()
+        assert len(client.seen[stream][1]) == 1_000_000
+
+    @only_subject
+    async def test_a_file_is_sent_in_pieces_and_closed(case):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "file"
+            path.write_bytes(bytes(range(256)) * 4096)
+            files = lambda: [each for each in os.listdir("/proc/self/fd") if is_open(each, path)]  # noqa: E731
+            client = talking(static.File(folder))
+            client.is_slow = True
+            first, second = client.request("GET", "/file"), client.request("GET", "/file")
+            while not client.held:
+                await case.sleep()
+                client.exchange()
+            assert len(files()) == 2
+            client.conn.reset_stream(first, 8)
+            client.exchange()
+            assert len(files()) == 1
+            while client.seen[second][-1] != ["StreamEnded", 0]:
+                client.release()
+                client.exchange()
+                await case.sleep()
+            assert client.seen[second][1].encode("latin-1") == path.read_bytes() and not files()
+
+    @only_subject
+    async def test_a_paused_request_holds_its_window(case):
+        seen = []
+
+        class Uploading(server.Request):
+            def gotLength(self, length):
+                super().gotLength(length)
+                seen.append(self)
+                self.channel.pauseProducing()
+
+        made = site(lambda request: b"%d" % len(request.content.read()))
+        made.requestFactory = Uploading
+        client = Client(made)
+        stream = client.request("POST", "/", body=b"u" * MIB)
+        for _ in range(99):
+            if client.parts:
+                client.send(stream)
+                client.exchange()
+        unsent = sum(map(len, client.parts[stream]))
+        assert MIB // 2 < unsent < MIB, unsent
+        seen[0].channel.resumeProducing()
+        while client.parts:
+            client.exchange()
+            client.send(stream)
+        client.exchange()
+        assert client.seen[stream][1] == str(MIB), client.seen
+
+    @only_subject
+    async def test_windows_come_back_from_requests_that_are_lost(case):
+        class Uploading(server.Request):
+            def gotLength(self, length):
+                super().gotLength(length)
+                if self.channel.path == b"/paused":
+                    self.channel.pauseProducing()
+                elif self.channel.path == b"/lost":
+                    self.loseConnection()
+
+        made = site(lambda request: b"%d" % len(request.content.read()))
+        made.requestFactory = Uploading
+        client = Client(made)
+        client.exchange()
+        for number in range(60):
+            stream = client.request("POST", ["/paused", "/lost"][number % 2], body=b"u" * 200_000)
+            while client.parts.get(stream) and client.conn.local_flow_control_window(stream):
+                client.send(stream)
+                client.exchange()
+            client.parts.pop(stream, None)
+            if number % 2 == 0:
+                client.conn.reset_stream(stream)
+            client.exchange()
+        stream = client.request("POST", "/", body=b"u" * 10)
+        client.send(stream)
+        client.exchange()
+        assert client.seen[stream][1] == "10", client.seen
+
+
+def is_open(number, path):
+    try:
+        return os.readlink(f"/proc/self/fd/{number}") == str(path)
+    except FileNotFoundError:
+        return False
+
+
+class Ends(Cases):
+    """The ends of streams and of connections."""
+
+    @only_subject
+    async def test_a_reset_is_the_end_of_its_request_alone(case):
+        page = Waiting()
+        client = talking(page)
+        streams = [client.request("GET", f"/{number}") for number in range(3)]
+        client.exchange()
+        producer = Pushing(page.requests[1], 100)
+        client.conn.reset_stream(streams[1], 8)
+        client.exchange()
+        assert page.ends == [(b"/1", "ConnectionLost", "Connection to the other side was lost in a non-clean fashion: "
+                              "Stream reset with code 8.")], page.ends
+        assert producer.states[-1] == "stopped"
+        for request in page.requests:
+            request.write(b"late")
+        page.requests[0].finish()
+        page.requests[2].finish()
+        client.exchange()
+        assert [client.seen[stream][-1] for stream in streams[::2]] == [["StreamEnded", 0]] * 2
+        assert page.ends[1:] == [(b"/0", "finished"), (b"/2", "finished")]
+
+    @case
+    async def test_a_lost_connection_is_the_end_of_its_requests(case):
+        page = Waiting()
+        client = talking(page)
+        for number in range(3):
+            client.request("GET", f"/{number}")
+        client.request("POST", "/4", body=b"never sent")
+        client.exchange()
+        client.protocol.connectionLost(Failure(error.ConnectionDone()))
+        for end in page.ends:
+            case.say("server", *end)
+
+    @only_subject
+    async def test_a_request_may_finish_others_when_it_is_lost(case):
+        page = Waiting()
+        client = talking(page)
+        for number in range(3):
+            client.request("GET", f"/{number}")
+        client.exchange()
+        page.requests[0].notifyFinish().addErrback(lambda _: [each.finish() for each in page.requests[1:]])
+        client.protocol.connectionLost(Failure(error.ConnectionDone()))
+        assert [end[1] for end in page.ends] == ["ConnectionDone", "finished", "finished"], page.ends
+
+    @only_subject
+    async def test_a_request_may_lose_or_abort_its_stream(case):
+        for way in ("loseConnection", "abortConnection", "stopProducing"):
+            for writes in (True, False):
+                page = Waiting()
+                client = talking(page)
+                lost, kept = client.request("GET", "/lost"), client.request("GET", "/kept")
+                client.exchange()
+                if writes:
+                    page.requests[0].write(b"begun")
+                getattr(page.requests[0].channel, way)()
+                assert len(page.ends) == 1 and page.ends[0][0] == b"/lost", page.ends
+                page.requests[0].write(b"late")
+                page.requests[1].write(b"kept")
+                page.requests[1].finish()
+                client.exchange()
+                ended = "StreamEnded" if writes and way == "loseConnection" else "StreamReset"
+                assert client.seen[lost][-1][0] == ended, (way, writes, client.seen)
+                assert client.seen[kept][1:] == ["kept", ["StreamEnded", 0]]
+
+    @only_subject
+    async def test_a_client_that_leaves_gets_its_answers(case):
+        page = Waiting()
+        client = talking(page)
+        stream = client.request("GET", "/")
+        client.exchange()
+        client.conn.close_connection()
+        client.protocol.dataReceived(client.conn.data_to_send())
+        assert not page.ends and not client.transport.disconnecting
+        page.requests[0].write(b"answer")
+        page.requests[0].finish()
+        assert client.transport.disconnecting and b"answer" in client.transport.value() and stream == 1
+
+    @only_subject
+    async def test_a_drain_answers_the_requests_that_were_sent(case):
+        page = Waiting()
+        client = talking(page)
+        first = client.request("GET", "/1")
+        client.exchange()
+        # On its way when the client learns of the drain.
+        second = client.request("GET", "/2")
+        client.protocol._channel.drain()
+        client.exchange()
+        assert len(page.requests) == 2 and not client.transport.disconnecting
+        for request in page.requests:
+            request.write(b"answer")
+            request.finish()
+        client.exchange()
+        assert client.transport.disconnecting
+        assert [client.seen[stream][1] for stream in (first, second)] == ["answer"] * 2
+        assert ["ConnectionTerminated", 0] in client.seen[None]
+
+    @case
+    async def test_a_silent_connection_times_out(case):
+        for is_open in (False, True):
+            clock = task.Clock()
+            client = Client(site(Waiting(), clock))
+            client.transport.abortConnection = lambda: case.say("server", "aborted")
+            client.exchange()
+            if is_open:
+                client.request("GET", "/")
+                client.exchange()
+            clock.advance(59)
+            case.say("server", client.transport.disconnecting)
+            clock.advance(1)
+            case.say("server", client.transport.disconnecting)
+            for event in client.conn.receive_data(client.transport.value()):
+                case.say("server", type(event).__name__, getattr(event, "error_code", None))
+            clock.advance(15)
+            client.protocol.connectionLost(Failure(error.ConnectionDone()))
+            case.say("server", len(clock.getDelayedCalls()))
+
+    @only_subject
+    async def test_an_answered_request_is_freed_at_once(case):
+        gc.disable()
+        found = []
+        client = talking(lambda request: found.append(weakref.ref(request)) or b"hello")
+        client.request("GET", "/", ("cookie", "a=b"))
+        client.exchange()
+        stream = client.request("POST", "/", body=b"body")
+        client.send(stream)
+        client.exchange()
+        assert [each() for each in found] == [None, None]
+
+
+class Talking(protocol.Protocol):
+    """A client over a socket."""
+
+    def __init__(self):
+        self.peer, self.ended = Peer(), defer.Deferred()
+
+    def connectionMade(self):
+        self.transport.write(self.peer.conn.data_to_send())
+
+    def dataReceived(self, data):
+        for event in self.peer.conn.receive_data(data):
+            self.peer.note(event)
+        self.go()
+
+    def go(self):
+        """Sends what it can, and fires `ended` when all streams have ended."""
+        for stream in list(self.peer.parts):
+            while stream in self.peer.parts and self.peer.conn.local_flow_control_window(stream):
+                self.peer.send(stream)
+        self.transport.write(self.peer.conn.data_to_send())
+        answers = [seen for stream, seen in self.peer.seen.items() if stream]
+        if len(answers) == self.count and all(seen and seen[-1][0].startswith("Stream") for seen in answers):
+            self.ended.callback(None)
+
+
+def listening(case, root):
+    """The number of a port that serves a site over TLS."""
+    made = server.Site(root)
+    made.noisy = False
+    port = case.reactor.listenSSL(0, made, SERVER.options(), interface="127.0.0.1")
+    case.ports.append(port)
+    return port.getHost().port
+
+
+def connect(case, port, made):
+    options = ssl.optionsForClientTLS("localhost", SERVER.trust(), acceptableProtocols=[b"h2"])
+    endpoint = endpoints.TCP4ClientEndpoint(case.reactor, "127.0.0.1", port)
+    return endpoints.connectProtocol(endpoints.wrapClientTLS(options, endpoint), made)
+
+
+def answer(request):
+    """A body of the length that the path says; of the request's otherwise."""
+    kind, _, number = request.path[1:].partition(b"/")
+    if kind == b"get":
+        return b"g" * int(number)
+    if kind == b"later":
+        task.deferLater(reactor(), 0.001 * (int(number) % 7), lambda: (request.write(number), request.finish()))
+        return None
+    return b"%s %d %s" % (request.method, len(request.content.read()), str(request.isSecure()).encode())
+
+
+def reactor():
+    from twisted.internet import reactor
+
+    return reactor
+
+
+class Sockets(Cases):
+    """Connections over TLS, for which ALPN chooses HTTP/2."""
+
+    @case
+    async def test_clients_get_their_answers(case):
+        port = listening(case, Page(answer))
+        clients = [await connect(case, port, Talking()) for _ in range(3)]
+        for number, client in enumerate(clients):
+            for path in ("get/0", "get/5", f"get/{2 * MIB}", "get/70000", *(f"later/{each}" for each in range(30))):
+                client.peer.request("GET", f"/{path}")
+            client.peer.request("HEAD", "/get/70000")
+            client.peer.request("POST", "/post", body=b"p" * 300_000 * number, pieces=9)
+            client.count = 36
+            client.go()
+        await defer.gatherResults([client.ended for client in clients])
+        for number, client in enumerate(clients):
+            for stream, seen in sorted((stream, seen) for stream, seen in client.peer.seen.items() if stream):
+                case.say(f"client {number}", stream, [(len(each), each[:20]) for each in seen])
+
+    @case
+    async def test_a_thousand_streams_are_open_one_after_the_other_and_together(case):
+        port = listening(case, Page(answer))
+        client = await connect(case, port, Talking())
+        for round in range(10):
+            for number in range(100):
+                client.peer.request("GET", f"/later/{number}")
+            client.count, client.ended = 100 * (round + 1), defer.Deferred()
+            client.go()
+            await client.ended
+        bodies = [seen[1] for stream, seen in client.peer.seen.items() if stream]
+        case.say("client", len(bodies), sorted(set(bodies), key=int))
+
+    @case
+    async def test_a_server_without_http2_speaks_the_older_protocol(case):
+        port = listening(case, Page(answer))
+        made = Talking()
+        options = ssl.optionsForClientTLS("localhost", SERVER.trust(), acceptableProtocols=[b"http/1.1"])
+        endpoint = endpoints.TCP4ClientEndpoint(case.reactor, "127.0.0.1", port)
+        got = defer.Deferred()
+        made.connectionMade = lambda: made.transport.write(b"GET /get/5 HTTP/1.1\r\nHost: a\r\n\r\n")
+        made.dataReceived = got.callback
+        await endpoints.connectProtocol(endpoints.wrapClientTLS(options, endpoint), made)
+        case.say("client", (await got).endswith(b"\r\n\r\nggggg"))
+
+
+def peer(name):
+    """Skips a test if its independent client is not installed; in CI it then fails."""
+    return unittest.skipUnless(shutil.which(name) or os.environ.get("CI"), f"there is no {name}")
+
+
+async def told(case, program, *arguments):
+    """The output of a client's program."""
+    out, problems, status = await utils.getProcessOutputAndValue(shutil.which(program), arguments, os.environ)
+    assert status == 0, (status, out, problems)
+    return out.decode()
+
+
+class Peers(Cases):
+    """Independent clients."""
+
+    @peer("curl")
+    @only_subject
+    async def test_curl_downloads_and_uploads(case):
+        port = listening(case, Page(answer))
+        with tempfile.NamedTemporaryFile() as upload:
+            upload.write(b"u" * 3 * MIB)
+            upload.flush()
+            plain = ["--insecure", "--silent", "--http2", "--write-out", "|%{http_version} %{http_code}"]
+            assert await told(case, "curl", *plain, f"https://localhost:{port}/get/5") == "ggggg|2 200"
+            said = await told(case, "curl", *plain, f"https://localhost:{port}/get/{3 * MIB}")
+            assert said == "g" * 3 * MIB + "|2 200", len(said)
+            said = await told(case, "curl", *plain, "--data-binary", f"@{upload.name}", f"https://localhost:{port}/")
+            assert said == f"POST {3 * MIB} True|2 200", said
+            said = await told(case, "curl", *plain, "--head", f"https://localhost:{port}/get/7")
+            assert "content-length: 7" in said and said.endswith("|2 200"), said
+
+    @peer("nghttp")
+    @only_subject
+    async def test_nghttp_multiplexes(case):
+        port = listening(case, Page(answer))
+        urls = [f"https://localhost:{port}/{path}" for path in ("get/1000000", "later/3", "get/0", "post", "later/1")]
+        said = await told(case, "nghttp", "--no-verify-peer", "--stat", "--null-out", *urls)
+        assert said.count(" 200 ") == len(urls), said
+
+    @peer("h2load")
+    @only_subject
+    async def test_h2load_makes_ten_thousand_requests(case):
+        port = listening(case, Page(answer))
+        for path in ("get/13", "later/1", "get/20000"):
+            url = f"https://localhost:{port}/{path}"
+            said = await told(case, "h2load", "-n", "10000", "-c", "10", "-m", "100", url)
+            assert " 10000 succeeded, 0 failed" in said, said
+
+
+class Faults(Cases):
+    """Faults and floods of clients end their connection or stream alone."""
+
+    @only_subject
+    async def test_malformed_frames_end_the_connection_with_a_code(case):
+        for text, code in [
+            (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 1),
+            (PREFACE + frame(0, 0, 1, b"data"), 1),
+            (PREFACE + frame(1, 5, 2, GET), 1),
+            (PREFACE + frame(1, 5, 1, b"\xff\xff\xff\xff\xff\xff"), 9),
+            (PREFACE + frame(1, 1, 1, GET) + frame(6, 0, 0, bytes(8)), 1),
+            (PREFACE + frame(6, 0, 0, b"short"), 6),
+            (PREFACE + frame(4, 0, 0, b"\0\4\xff\xff\xff\xff"), 3),
+            (PREFACE + frame(8, 0, 0, bytes(4)), 1),
+            (PREFACE + b"\xff\xff\xff\0\0" + bytes(4), 6),
+            (PREFACE + frame(1, 5, 3, GET) + frame(1, 5, 1, GET), 1),
+        ]:
+            page = Waiting()
+            client, other = Client(site(page)), talking(lambda request: b"hello")
+            try:
+                client.protocol.dataReceived(text)
+                frames = split(client.transport.value())
+                assert frames[-1][0] == 7 and int.from_bytes(frames[-1][3][4:8]) == code, (text, frames)
+                assert client.transport.disconnecting
+                client.protocol.dataReceived(frame(1, 5, 5, GET) * 10)
+                assert len(page.requests) <= 1
+                assert all(end[1] == "ConnectionLost" for end in page.ends) and len(page.ends) == len(page.requests)
+                stream = other.request("GET", "/")
+                other.exchange()
+                assert other.seen[stream][1] == "hello"
+            except Exception as raised:
+                raise AssertionError(text) from raised
+
+    @only_subject
+    async def test_a_malformed_request_is_the_end_of_its_stream_alone(case):
+        bodies = []
+        client = talking(lambda request: bodies.append(request.content.read()) or b"hello")
+        send = client.protocol.dataReceived
+        # An upper case name, no path, a connection field, and a body that is longer or shorter than it says.
+        length = b"\x0f\x0d\x01" + b"2"
+        send(frame(1, 5, 1, GET + b"\x00\x01X\x01y"))
+        send(frame(1, 5, 3, b"\x82\x87"))
+        send(frame(1, 5, 5, GET + b"\x00\x0aconnection\x05close"))
+        send(frame(1, 4, 7, GET + length) + frame(0, 1, 7, b"abc"))
+        send(frame(1, 4, 9, GET + length) + frame(0, 1, 9, b"a"))
+        send(frame(1, 4, 11, GET + length) + frame(0, 1, 11, b"ab"))
+        frames = split(client.transport.value())
+        assert [each[2] for each in frames if each[0] == 3] == [1, 3, 5, 7, 9], frames
+        assert [each[2] for each in frames if each[0] == 1] == [11] and bodies == [b"ab"], frames
+
+    @only_subject
+    async def test_floods_end_the_connection_with_a_code(case):
+        def reset(number):
+            return frame(1, 5, 2 * number + 1, GET) + frame(3, 0, 2 * number + 1, bytes(4))
+
+        for flood in [
+            reset,
+            lambda number: frame(4, 0, 0),
+            lambda number: frame(6, 0, 0, bytes(8)),
+            lambda number: frame(0, 0, 1),
+            lambda number: frame(2, 0, 1, bytes(5)),
+            lambda number: frame(99, 0, 1),
+        ]:
+            page = Waiting()
+            client = Client(site(page))
+            client.protocol.dataReceived(PREFACE + frame(1, 4, 1, GET))
+            # The client does not read.
+            client.transport.producer.pauseProducing()
+            for number in range(1, 5000):
+                if page.ends and page.ends[0][0] == b"/" and not client.protocol._channel._stillProducing:
+                    break
+                client.protocol.dataReceived(flood(number))
+            else:
+                raise AssertionError(flood(1))
+            client.transport.producer.resumeProducing()
+            frames = split(client.transport.value())
+            assert frames[-1][0] == 7 and int.from_bytes(frames[-1][3][4:8]) == 11, frames[-1]
+            assert client.transport.disconnecting and len(client.transport.value()) < 50_000
+            assert len(page.ends) == len(page.requests)
+
+    @only_subject
+    async def test_a_mistake_of_the_program_resets_the_stream(case):
+        def answer(request):
+            request.setResponseCode(code)
+            return b"hello"
+
+        for code in (99, 1000, 70_000, 101):
+            client = talking(answer)
+            stream = client.request("GET", "/")
+            client.exchange()
+            assert client.seen[stream] == [["StreamReset", 2]], client.seen
+            code = 200
+            stream = client.request("GET", "/")
+            client.exchange()
+            assert client.seen[stream][1] == "hello"
+
+
+def split(output):
+    """The frames of bytes: their types, flags, streams and payloads."""
+    frames = []
+    while output:
+        end = 9 + int.from_bytes(output[:3])
+        frames.append((output[3], output[4], int.from_bytes(output[5:9]), output[9:end]))
+        output = output[end:]
+    return frames
