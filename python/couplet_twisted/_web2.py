@@ -9,8 +9,10 @@ string. Requests take the steps of L{couplet_twisted._web}.
 from collections import deque
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from twisted.web._http2 import H2Connection, H2Stream
+from twisted.web.http import _NoPushProducer
 
 from couplet_twisted._couplet import Http2
 from couplet_twisted._web import _kinds
@@ -99,16 +101,24 @@ class Connection(H2Connection):
     @ivar streams: The streams whose requests are neither finished nor lost. The state machine sends the rest of a
         finished answer.
 
+    @ivar _networkProducer: The transport, as a producer of requests.
+
+    @ivar _isFull: Whether that is paused, because the client reads nothing.
+
     @ivar _isBusy: Whether events are delivered, or output is written: more output leaves after that.
     """
 
-    _isBusy = False
+    _isFull = _isBusy = False
     _stillProducing = True
 
     def __init__(self, reactor=None):
         self.conn = Http2()
         self.streams = {}
         self._consumerBlocked = None
+
+    def connectionMade(self):
+        self._networkProducer = IPushProducer(self.transport, _NoPushProducer())
+        H2Connection.connectionMade(self)
 
     def dataReceived(self, data):
         if not self._stillProducing:
@@ -239,6 +249,10 @@ class Connection(H2Connection):
             self._isBusy = False
         if self.conn.is_drained():
             self.transport.loseConnection()
+        elif self._isFull != self.conn.is_full():
+            self._isFull = not self._isFull
+            producer = self._networkProducer
+            (producer.pauseProducing if self._isFull else producer.resumeProducing)()
         return True
 
     _flushBufferedControlData = _tryToWriteControlData

@@ -117,9 +117,7 @@ impl Http2 {
         fields: Vec<(Bound<'_, PyBytes>, Bound<'_, PyBytes>)>,
         ends: bool,
     ) -> PyResult<()> {
-        let pairs = fields.iter().map(|(name, value)| {
-            (name.as_bytes().trim_ascii(), value.as_bytes().trim_ascii())
-        });
+        let pairs = fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
         let result = self.connection().respond(stream, status, pairs, ends);
         self.sent(stream, result)
     }
@@ -217,6 +215,11 @@ impl Http2 {
             _ => None,
         })
         .collect()
+    }
+
+    /// Whether to receive nothing until output was taken.
+    fn is_full(&self) -> bool {
+        self.connection().is_full()
     }
 
     /// Whether the connection can be closed.

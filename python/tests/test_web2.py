@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import unittest
 import weakref
+import zlib
 
 from twisted.internet import defer, endpoints, error, interfaces, protocol, ssl, task, utils
 from twisted.python.failure import Failure
@@ -191,7 +192,9 @@ class Windows(Cases):
         stream = client.request("GET", "/")
         transport.producer.pauseProducing()
         client.exchange()
-        assert made[0].is_paused and 100 - made[0].left <= 7, made[0].left
+        # The output, what the state machine holds beside it, and a block.
+        written = 100 - made[0].left
+        assert made[0].is_paused and written <= (256 * 1024 + 65_536) // 10_000 + 2, written
         transport.producer.resumeProducing()
         client.exchange()
         assert len(client.seen[stream][1]) == 1_000_000
@@ -433,7 +436,7 @@ class Talking(protocol.Protocol):
                 self.peer.send(stream)
         self.transport.write(self.peer.conn.data_to_send())
         answers = [seen for stream, seen in self.peer.seen.items() if stream]
-        if len(answers) == self.count and all(seen and seen[-1][0].startswith("Stream") for seen in answers):
+        if len(answers) == self.count and all(seen and seen[-1] == ["StreamEnded", 0] for seen in answers):
             self.ended.callback(None)
 
 
@@ -485,8 +488,8 @@ class Sockets(Cases):
             client.go()
         await defer.gatherResults([client.ended for client in clients])
         for number, client in enumerate(clients):
-            for stream, seen in sorted((stream, seen) for stream, seen in client.peer.seen.items() if stream):
-                case.say(f"client {number}", stream, [(len(each), each[:20]) for each in seen])
+            answers = sorted((stream, seen) for stream, seen in client.peer.seen.items() if stream)
+            case.say(f"client {number}", len(answers), zlib.crc32(repr(answers).encode()), answers[-1])
 
     @case
     async def test_a_thousand_streams_are_open_one_after_the_other_and_together(case):
@@ -642,6 +645,22 @@ class Faults(Cases):
             assert frames[-1][0] == 7 and int.from_bytes(frames[-1][3][4:8]) == 11, frames[-1]
             assert client.transport.disconnecting and len(client.transport.value()) < 50_000
             assert len(page.ends) == len(page.requests)
+
+    @only_subject
+    async def test_a_client_that_reads_nothing_is_not_read_from(case):
+        client = talking(lambda request: b"a" * 999)
+        transport = client.transport
+        transport.producer.pauseProducing()
+        count = 0
+        while transport.producerState == "producing":
+            count += 1
+            client.protocol.dataReceived(frame(1, 5, 2 * count + 1, GET))
+            assert count < 5000
+        assert count > 100 and not transport.value()
+        transport.producer.resumeProducing()
+        assert transport.producerState == "producing"
+        ended = [each[2] for each in split(transport.value()) if each[0] == 0 and each[1] == 1]
+        assert len(ended) == count, (count, len(ended))
 
     @only_subject
     async def test_a_mistake_of_the_program_resets_the_stream(case):

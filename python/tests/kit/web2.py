@@ -11,7 +11,7 @@ from kit import reactors
 from kit.webserver import REQUEST_STEPS, VARYING, overriding, site
 
 PATHS = """/ /show /show/a%20b//c?x=1&y=&x=2&z /show /'it's%22"\\ /none/such * /pieces /known /cookies /empty /fails /text
-    /code?599 /big /gzip /redirect /later /later /large""".split()
+    /code?204 /code?304 /code?599 /big /gzip /redirect /later /later /large""".split()
 FILES = """small.html empty.tar.gz none %2e%2e/small.html sub sub/ sub/inner large.bin""".split()
 METHODS = ["GET"] * 6 + ["HEAD", "POST", "POST", "PUT", "BREW", "OPTIONS"]
 FORM = "application/x-www-form-urlencoded"
@@ -162,6 +162,8 @@ class Conversation:
         from twisted.internet import task
 
         self.random = random.Random(f"{seed} {number}")
+        # How often it is used depends on the server's frames.
+        self.pieces = random.Random(number)
         self.number, self.clock, self.seen = number, task.Clock(), []
         self.has_files, self.is_full = number % 3 == 0, False
         # Twisted's files are sent by tasks, whose turns are made here.
@@ -184,11 +186,11 @@ class Conversation:
 
     def split(self, data):
         """The pieces in which the server gets bytes."""
-        if self.random.random() < 0.6:
+        if self.pieces.random() < 0.6:
             return [data] if data else []
         pieces = []
         while data:
-            length = self.random.choice([1, 7, 30, 100, 65536])
+            length = self.pieces.choice([1, 7, 30, 100, 65536])
             pieces.append(data[:length])
             data = data[length:]
         return pieces
@@ -200,14 +202,17 @@ class Conversation:
         fields = self.random.sample(FIELDS, self.random.randint(0, 5))
         if body is not None and self.random.random() < 0.7:
             fields.insert(0, ("content-length", str(len(body))))
-        method = self.random.choice(METHODS)
+        # HTTP has no other method for an asterisk: RFC 9110, 7.1.
+        method = "OPTIONS" if path == "*" else self.random.choice(METHODS)
         self.client.request(method, path, *fields, body=body, pieces=self.random.choice([1, 2, 5]))
 
     def step(self):
         """One action of the client."""
         chance, conn = self.random.random(), self.client.conn
-        if self.client.parts and chance < 0.6:
-            stream = self.random.choice(list(self.client.parts))
+        # The others wait for windows, whose sizes are the server's.
+        short = [stream for stream, parts in self.client.parts.items() if len(parts[0]) < 1000]
+        if short and chance < 0.6:
+            stream = self.random.choice(short)
             self.client.send(stream, self.random.choice([None, None, 0, 9]))
         elif chance < 0.85:
             self.request()
@@ -215,8 +220,8 @@ class Conversation:
             conn.ping(b"%08d" % self.random.randrange(10**8))
         elif chance < 0.92:
             self.pause()
-        elif chance < 0.95 and self.client.parts:
-            stream = self.random.choice(list(self.client.parts))
+        elif chance < 0.95 and short:
+            stream = self.random.choice(short)
             self.client.parts.pop(stream)
             conn.reset_stream(stream, self.random.choice([0, 2, 8, 99]))
         else:
@@ -260,18 +265,19 @@ class Conversation:
         state = [transport.disconnecting, transport.producerState, len(self.clock.getDelayedCalls())]
         self.client.protocol.connectionLost(Failure(error.ConnectionDone()))
         state.append(len(self.clock.getDelayedCalls()))
-        seen = [entry for at, entry in enumerate(self.seen) if not is_repeated(self.seen, at)]
-        return [state, sorted(map(json.dumps, seen)) if self.has_files else seen, list(self.client.seen.items())]
-
-
-def is_repeated(seen, at):
-    """Whether an entry is about one more part of the same body, which may arrive in other parts."""
-    return seen[at][0] == "handleContentChunk" and at and seen[at - 1][0] == "handleContentChunk"
+        # Bodies may arrive in other parts.
+        seen = [entry for entry in self.seen if entry[0] != "handleContentChunk"]
+        answers = sorted((stream, events) for stream, events in self.client.seen.items() if stream)
+        return [state, sorted(map(json.dumps, seen)) if self.has_files else seen, self.client.seen[None], answers]
 
 
 def main():
     reactor, seed, count, folder = sys.argv[1:]
     reactors.install(reactor)
+    from h2 import stream
+
+    # Twisted's answers without a body have the length of one, as does an empty one that is compressed.
+    stream.H2Stream._track_content_length = lambda *_: None
     for number in range(int(count)):
         seen = [number, *Conversation(folder, seed, number).run()]
         print(VARYING.sub("-", json.dumps(seen)))
