@@ -159,13 +159,13 @@ fn request_for(py: Python<'_>, head: Head, ends: bool) -> PyResult<Bound<'_, PyT
     (method, target, headers, length, ends, has_cookies, waits).into_pyobject(py)
 }
 
-/// The status of an answer, as a number or as text.
-fn status_of(code: &Bound<'_, PyAny>) -> PyResult<u16> {
+/// The status of an answer, as a number or as text. Zero, which can't be sent, if it is neither.
+fn status_of(code: &Bound<'_, PyAny>) -> u16 {
     let status = match code.cast::<PyBytes>() {
         Ok(text) => std::str::from_utf8(text.as_bytes()).ok().and_then(|text| text.parse().ok()),
         Err(_) => code.extract().ok(),
     };
-    status.ok_or_else(|| PyValueError::new_err(format!("cannot send: {code} is no status")))
+    status.unwrap_or(0)
 }
 
 #[pymethods]
@@ -250,12 +250,9 @@ impl Http2 {
         headers: Vec<(Bound<'_, PyBytes>, Bound<'_, PyBytes>)>,
         end_stream: bool,
     ) -> PyResult<()> {
-        let mut fields = headers;
-        let status = match fields.is_empty() {
-            true => 0,
-            false => status_of(&fields.remove(0).1)?,
-        };
-        self.respond(stream_id, status, fields, end_stream)
+        let mut fields = headers.into_iter();
+        let status = fields.next().map_or(0, |(_, status)| status_of(&status));
+        self.respond(stream_id, status, fields.collect(), end_stream)
     }
 
     /// Sends the head of an answer, of which `raw` is the dict of headers, and the beginning of its body.
@@ -277,7 +274,7 @@ impl Http2 {
                 fields.push((name, value?.cast_into::<PyBytes>()?));
             }
         }
-        self.respond(stream_id, status_of(code)?, fields, false)?;
+        self.respond(stream_id, status_of(code), fields, false)?;
         if body.as_bytes().is_empty() {
             return Ok(());
         }

@@ -16,7 +16,7 @@ from zope.interface import implementer
 
 from kit import certificates, reactors
 from kit.cases import SUBJECT, Cases, case, only_subject
-from kit.web2 import Client, Peer
+from kit.web2 import GET, PREFACE, Client, Peer, frame, frames
 from test_web import python
 
 CONVERSATIONS = 250
@@ -87,16 +87,6 @@ def talking(answer, **options):
     client = Client(site(answer), **options)
     client.exchange()
     return client
-
-
-def frame(kind, flags, stream, payload=b""):
-    """A frame: RFC 9113, 4.1."""
-    return len(payload).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + payload
-
-
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0)
-# GET / of the static table, over https; the authority is a.
-GET = b"\x82\x87\x84\x41\x01a"
 
 
 class Channels(Cases):
@@ -366,21 +356,25 @@ class Ends(Cases):
     @only_subject
     async def test_a_drain_answers_the_requests_that_were_sent(case):
         page = Waiting()
-        client = talking(page)
-        first = client.request("GET", "/1")
-        client.exchange()
-        # On its way when the client learns of the drain.
-        second = client.request("GET", "/2")
+        client = Client(site(page))
+        send, channel = client.protocol.dataReceived, client.transport
+        send(PREFACE + frame(1, 5, 1, GET))
         client.protocol._channel.drain()
-        client.exchange()
-        assert len(page.requests) == 2 and not client.transport.disconnecting
+        # On its way when the client learns of the drain.
+        send(frame(1, 5, 3, GET))
+        *_, farewell, ping = frames(channel.value())
+        assert (farewell[0], farewell[3][:8], ping[0]) == (7, b"\x7f\xff\xff\xff" + bytes(4), 6)
+        channel.clear()
+        send(frame(6, 1, 0, ping[3]))
+        assert [(each[0], each[3]) for each in frames(channel.value())] == [(7, b"\0\0\0\3" + bytes(4))]
+        # Too late.
+        send(frame(1, 5, 5, GET))
+        assert len(page.requests) == 2 and not channel.disconnecting
         for request in page.requests:
             request.write(b"answer")
             request.finish()
-        client.exchange()
-        assert client.transport.disconnecting
-        assert [client.seen[stream][1] for stream in (first, second)] == ["answer"] * 2
-        assert ["ConnectionTerminated", 0] in client.seen[None]
+        ended = [each[2] for each in frames(channel.value()) if each[0] == 0 and each[1] == 1]
+        assert ended == [1, 3] and channel.disconnecting
 
     @case
     async def test_a_silent_connection_times_out(case):
@@ -587,8 +581,8 @@ class Faults(Cases):
             client, other = Client(site(page)), talking(lambda request: b"hello")
             try:
                 client.protocol.dataReceived(text)
-                frames = split(client.transport.value())
-                assert frames[-1][0] == 7 and int.from_bytes(frames[-1][3][4:8]) == code, (text, frames)
+                seen = frames(client.transport.value())
+                assert seen[-1][0] == 7 and int.from_bytes(seen[-1][3][4:8]) == code, (text, seen)
                 assert client.transport.disconnecting
                 client.protocol.dataReceived(frame(1, 5, 5, GET) * 10)
                 assert len(page.requests) <= 1
@@ -612,9 +606,9 @@ class Faults(Cases):
         send(frame(1, 4, 7, GET + length) + frame(0, 1, 7, b"abc"))
         send(frame(1, 4, 9, GET + length) + frame(0, 1, 9, b"a"))
         send(frame(1, 4, 11, GET + length) + frame(0, 1, 11, b"ab"))
-        frames = split(client.transport.value())
-        assert [each[2] for each in frames if each[0] == 3] == [1, 3, 5, 7, 9], frames
-        assert [each[2] for each in frames if each[0] == 1] == [11] and bodies == [b"ab"], frames
+        seen = frames(client.transport.value())
+        assert [each[2] for each in seen if each[0] == 3] == [1, 3, 5, 7, 9], seen
+        assert [each[2] for each in seen if each[0] == 1] == [11] and bodies == [b"ab"], seen
 
     @only_subject
     async def test_floods_end_the_connection_with_a_code(case):
@@ -635,22 +629,25 @@ class Faults(Cases):
             # The client does not read.
             client.transport.producer.pauseProducing()
             for number in range(1, 5000):
-                if page.ends and page.ends[0][0] == b"/" and not client.protocol._channel._stillProducing:
+                if not client.protocol._channel._stillProducing:
                     break
                 client.protocol.dataReceived(flood(number))
             else:
                 raise AssertionError(flood(1))
             client.transport.producer.resumeProducing()
-            frames = split(client.transport.value())
-            assert frames[-1][0] == 7 and int.from_bytes(frames[-1][3][4:8]) == 11, frames[-1]
+            seen = frames(client.transport.value())
+            assert seen[-1][0] == 7 and int.from_bytes(seen[-1][3][4:8]) == 11, seen[-1]
             assert client.transport.disconnecting and len(client.transport.value()) < 50_000
             assert len(page.ends) == len(page.requests)
 
     @only_subject
     async def test_a_client_that_reads_nothing_is_not_read_from(case):
-        client = talking(lambda request: b"a" * 999)
+        client = Client(site(lambda request: b"a" * 999))
         transport = client.transport
+        # Its windows are open.
+        client.protocol.dataReceived(client.conn.data_to_send() + frame(8, 0, 0, (2**30).to_bytes(4)))
         transport.producer.pauseProducing()
+        transport.clear()
         count = 0
         while transport.producerState == "producing":
             count += 1
@@ -659,7 +656,7 @@ class Faults(Cases):
         assert count > 100 and not transport.value()
         transport.producer.resumeProducing()
         assert transport.producerState == "producing"
-        ended = [each[2] for each in split(transport.value()) if each[0] == 0 and each[1] == 1]
+        ended = [each[2] for each in frames(transport.value()) if each[0] == 0 and each[1] == 1]
         assert len(ended) == count, (count, len(ended))
 
     @only_subject
@@ -677,13 +674,3 @@ class Faults(Cases):
             stream = client.request("GET", "/")
             client.exchange()
             assert client.seen[stream][1] == "hello"
-
-
-def split(output):
-    """The frames of bytes: their types, flags, streams and payloads."""
-    frames = []
-    while output:
-        end = 9 + int.from_bytes(output[:3])
-        frames.append((output[3], output[4], int.from_bytes(output[5:9]), output[9:end]))
-        output = output[end:]
-    return frames

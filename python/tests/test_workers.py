@@ -15,7 +15,7 @@ import unittest
 from kit import ports
 from kit.cases import SUBJECT
 from kit.running import Running
-from kit.web2 import Peer
+from kit.web2 import GET, PREFACE, frame, frames
 
 # A site whose answers are the process, a slow one, and one that keeps memory.
 SITE = """
@@ -323,30 +323,25 @@ class Workers(Services):
     def test_sigterm_lets_the_responses_of_http2_end(self):
         (self.folder / "site_of_test.py").write_text(SITE.replace("    return made", HTTP2 + "    return made"))
         service = self.started()
+        # A literal path: RFC 7541, 6.2.1.
+        slow = GET.replace(b"\x84", b"\x44\x0f/slow?seconds=1")
         with socket.create_connection(("127.0.0.1", self.port), PATIENCE) as connection:
-            peer = Peer()
-            streams = [peer.request("GET", f"/slow?seconds={seconds}") for seconds in (0.5, 1)]
-            begun = threading.Event()
-            reading = threading.Thread(target=self.read, args=(connection, peer, begun))
-            reading.start()
-            self.addCleanup(reading.join)
-            begun.wait(PATIENCE)
-            service.process.send_signal(signal.SIGTERM)
-            reading.join()
-        self.assertEqual([peer.seen[stream][1:] for stream in streams], [["beginend", ["StreamEnded", 0]]] * 2)
-        self.assertEqual(peer.seen[None], [["ConnectionTerminated", 0]] * 2)
+            connection.sendall(PREFACE + frame(1, 5, 1, slow) + frame(1, 5, 3, slow))
+            received, has_begun, is_asked = b"", False, False
+            while data := connection.recv(65536):
+                received += data
+                seen = frames(received)
+                if not has_begun and [each[3] for each in seen if each[0] == 0] == [b"begin"] * 2:
+                    has_begun = True
+                    service.process.send_signal(signal.SIGTERM)
+                for ping in [each for each in seen if each[0] == 6][is_asked:]:
+                    is_asked = True
+                    connection.sendall(frame(6, 1, 0, ping[3]))
+        self.assertEqual([each[0] for each in seen].count(7), 2, seen)
+        bodies = {number: [each[3] for each in seen if each[:3:2] == (0, number)] for number in (1, 3)}
+        self.assertEqual(bodies, {1: [b"begin", b"end", b""], 3: [b"begin", b"end", b""]})
         text, status = service.ended()
         self.assertEqual(status, 0, text)
-
-    def read(self, connection, peer, begun):
-        """Reads to the end. Sets `begun` when both answers have begun."""
-        connection.sendall(peer.conn.data_to_send())
-        while data := connection.recv(65536):
-            for event in peer.conn.receive_data(data):
-                peer.note(event)
-            connection.sendall(peer.conn.data_to_send())
-            if [seen[1:] for stream, seen in peer.seen.items() if stream] == [["begin"]] * 2:
-                begun.set()
 
     def is_refused(self):
         try:

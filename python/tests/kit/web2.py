@@ -44,6 +44,25 @@ BODIES = [
 ]
 
 
+def frame(kind, flags, stream, payload=b""):
+    """A frame: RFC 9113, 4.1."""
+    return len(payload).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + payload
+
+
+def frames(output):
+    """The whole frames of bytes: their types, flags, streams and payloads."""
+    found = []
+    while len(output) >= (end := 9 + int.from_bytes(output[:3])):
+        found.append((output[3], output[4], int.from_bytes(output[5:9]), output[9:end]))
+        output = output[end:]
+    return found
+
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0)
+# GET / of the static table, over https; the authority is a.
+GET = b"\x82\x87\x84\x41\x01a"
+
+
 class Peer:
     """A client by Python's h2, without a transport.
 
@@ -254,9 +273,11 @@ class Conversation:
         if self.is_full:
             self.pause()
         for _ in range(3):
-            while self.client.parts or self.client.held:
-                for stream in list(self.client.parts):
+            for stream in list(self.client.parts):
+                while stream in self.client.parts:
                     self.client.send(stream)
+                    self.turn()
+            while self.client.held:
                 self.client.release()
                 self.turn()
             self.clock.advance(1)
