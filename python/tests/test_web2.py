@@ -239,21 +239,22 @@ class Windows(Cases):
         assert client.seen[stream][1] == str(MIB), client.seen
 
     @only_subject
-    async def test_windows_come_back_from_requests_that_are_lost(case):
+    async def test_windows_come_back_from_requests_that_are_lost_or_answered_early(case):
         class Uploading(server.Request):
             def gotLength(self, length):
                 super().gotLength(length)
                 if self.channel.path == b"/paused":
                     self.channel.pauseProducing()
-                elif self.channel.path == b"/lost":
-                    self.loseConnection()
+                elif self.channel.path == b"/early":
+                    self.write(b"answered")
+                    self.finish()
 
         made = site(lambda request: b"%d" % len(request.content.read()))
         made.requestFactory = Uploading
         client = Client(made)
         client.exchange()
         for number in range(60):
-            stream = client.request("POST", ["/paused", "/lost"][number % 2], body=b"u" * 200_000)
+            stream = client.request("POST", ["/paused", "/early"][number % 2], body=b"u" * 200_000)
             while client.parts.get(stream) and client.conn.local_flow_control_window(stream):
                 client.send(stream)
                 client.exchange()
@@ -395,6 +396,26 @@ class Ends(Cases):
             clock.advance(15)
             client.protocol.connectionLost(Failure(error.ConnectionDone()))
             case.say("server", len(clock.getDelayedCalls()))
+
+    @case
+    async def test_a_connection_that_receives_or_sends_is_not_silent(case):
+        clock, page = task.Clock(), Waiting()
+        client = Client(site(page, clock))
+        client.request("GET", "/")
+        client.exchange()
+        for _ in range(3):
+            clock.advance(40)
+            client.protocol.dataReceived(frame(8, 0, 0, (1).to_bytes(4)))
+            case.say("server", client.transport.disconnecting)
+        for _ in range(3):
+            clock.advance(40)
+            page.requests[0].write(b"more")
+            # Twisted sends it in later turns.
+            for _ in range(9):
+                await case.sleep()
+            case.say("server", client.transport.disconnecting)
+        clock.advance(60)
+        case.say("server", client.transport.disconnecting)
 
     @only_subject
     async def test_an_answered_request_is_freed_at_once(case):
