@@ -37,7 +37,7 @@ from twisted.web.server import Request as SiteRequest
 from couplet_twisted._couplet import Steps, combined_line, parse_head
 from couplet_twisted._webcommon import Kinds, Received, canonicalNames, has, originals, replace
 
-__all__ = ["install", "readers"]
+__all__ = ["install", "plainClass", "readers", "steps"]
 
 # Bodies of requests from this size on are written to a file, as by Twisted.
 _LARGE_BODY = 100_000
@@ -218,13 +218,15 @@ def _learn(self):
     self._couplet_isQueued = isQueued = not INonQueuedRequestFactory.providedBy(factory)
     self._couplet_queued = 0 if isQueued else False
     self._couplet_makesFiles = hasattr(getattr(self, "site", None), "getContentFile")
-    isPlain = (
-        isinstance(factory, type)
-        and _kinds[factory].isPlain
-        and _reads[self.__class__]
-        and server.datetimeToString is datetimeToString
-    )
-    self._couplet_class = factory if isPlain else None
+    self._couplet_class = plainClass(factory) if _reads[self.__class__] else None
+
+
+def plainClass(factory):
+    """
+    The class of the requests that a factory makes, if it has all of Twisted's steps.
+    """
+    isPlain = isinstance(factory, type) and _kinds[factory].isPlain and server.datetimeToString is datetimeToString
+    return factory if isPlain else None
 
 
 def _failed(request, error):

@@ -15,7 +15,7 @@ from twisted.web._http2 import H2Connection, H2Stream
 from twisted.web.http import _NoPushProducer
 
 from couplet_twisted._couplet import Http2
-from couplet_twisted._web import _kinds
+from couplet_twisted._web import _kinds, plainClass, steps
 from couplet_twisted._webcommon import Received
 
 __all__ = ["Connection"]
@@ -33,6 +33,7 @@ class Stream(H2Stream):
 
     command = path = producer = _request = None
     producing = True
+    _couplet_isStarting = _couplet_queued = False
     _producerProducing = False
     _inboundDataBuffer = ()
 
@@ -117,6 +118,7 @@ class Connection(H2Connection):
         self._consumerBlocked = None
 
     def connectionMade(self):
+        self._class = plainClass(self.requestFactory)
         self._networkProducer = IPushProducer(self.transport, _NoPushProducer())
         H2Connection.connectionMade(self)
 
@@ -152,6 +154,14 @@ class Connection(H2Connection):
         command, path, fields, length, isComplete, hasCookies, waits = head
         stream = self.streams[streamID] = Stream(streamID, self)
         stream.command, stream.path = command, path
+        if length is None and command in (b"GET", b"HEAD"):
+            length = 0
+        if length == 0 and isComplete and not waits:
+            request = self._class and steps.begin_on(stream, self._class, command, path, fields, True)
+            if request is not None:
+                stream._request = request
+                steps.serve(stream, request)
+                return
         request = stream._request = self.requestFactory(stream, queued=False)
         kind = _kinds[request.__class__]
         if kind.isLazy and (kind.begins or "requestHeaders" not in request.__dict__):
@@ -160,8 +170,6 @@ class Connection(H2Connection):
             for name, values in fields.raw().items():
                 for value in values:
                     request.requestHeaders.addRawHeader(name, value)
-        if length is None and command in (b"GET", b"HEAD"):
-            length = 0
         if length == 0 and isComplete and kind.starts and not hasattr(self.site, "getContentFile"):
             request._couplet_isEmpty = True
         else:
