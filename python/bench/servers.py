@@ -46,7 +46,7 @@ def protocol_of(role, reactor):
     from twisted.internet import protocol
     from twisted.protocols import basic
 
-    if role.startswith("web"):
+    if role == "web":
         from twisted.web import resource, server
 
         class Hello(resource.Resource):
@@ -59,8 +59,6 @@ def protocol_of(role, reactor):
         site.noisy = False
         # Requests are not logged.
         site.log = lambda request: None
-        if role == "web-http2":
-            site.protocol = http2
         return site
 
     class Echo(protocol.Protocol):
@@ -83,25 +81,6 @@ def protocol_of(role, reactor):
     factory = protocol.Factory.forProtocol(kinds.get(role, Echo))
     factory.noisy = False
     return factory
-
-
-def http2():
-    """A protocol whose clients speak HTTP/2 without TLS."""
-    from twisted.web import http
-
-    class Clear(http._GenericHTTPChannelProtocol):
-        def makeConnection(self, transport):
-            transport.negotiatedProtocol = b"h2"
-            super().makeConnection(transport)
-
-    return Clear(http.HTTPChannel())
-
-
-def tls():
-    """The options of a server with a certificate made for it."""
-    from kit import certificates
-
-    return certificates.made("localhost", "localhost").options()
 
 
 def timers(reactor, count):
@@ -148,11 +127,7 @@ def main():
         def connectionLost(self, reason):
             os._exit(0)
 
-    factory = protocol_of(role, reactor)
-    if role == "web-tls":
-        port = reactor.listenSSL(0, factory, tls(), backlog=4096, interface="127.0.0.1")
-    else:
-        port = reactor.listenTCP(0, factory, backlog=4096, interface="127.0.0.1")
+    port = reactor.listenTCP(0, protocol_of(role, reactor), backlog=4096, interface="127.0.0.1")
     stdio.StandardIO(End())
     os.write(2, b"%d\n" % port.getHost().port)
     reactor.run()

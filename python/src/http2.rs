@@ -136,9 +136,7 @@ fn event_for<'py>(py: Python<'py>, event: Event) -> PyResult<Option<Bound<'py, P
         Event::Reset { stream, code } => {
             (intern!(py, "reset"), stream, code.0.into_pyobject(py)?.into_any())
         }
-        Event::Writable { stream } => {
-            (intern!(py, "writable"), stream, py.None().into_bound(py))
-        }
+        Event::Writable { stream } => (intern!(py, "writable"), stream, py.None().into_bound(py)),
         // Twisted ignores trailers. After a GOAWAY, the connection is drained once no stream is open.
         _ => return Ok(None),
     };
@@ -155,7 +153,8 @@ fn request_for(py: Python<'_>, head: Head, ends: bool) -> PyResult<Bound<'_, PyT
     let length = head.content_length();
     let headers = Headers(head);
     let has_cookies = headers.first(b"cookie").is_some();
-    let waits = headers.first(b"expect").is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"));
+    let waits =
+        headers.first(b"expect").is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"));
     (method, target, headers, length, ends, has_cookies, waits).into_pyobject(py)
 }
 
@@ -286,7 +285,9 @@ impl Http2 {
     fn send_data(&self, stream_id: u32, data: &Bound<'_, PyAny>) -> PyResult<()> {
         let result = match data.cast::<PyBytes>() {
             Ok(bytes) => self.connection().send(stream_id, Body(bytes), false),
-            Err(_) => with_bytes(data, |bytes| self.connection().send(stream_id, Copied(bytes), false))?,
+            Err(_) => {
+                with_bytes(data, |bytes| self.connection().send(stream_id, Copied(bytes), false))?
+            }
         };
         self.sent(stream_id, result)
     }
