@@ -198,7 +198,7 @@ impl Http2 {
         Ok(list)
     }
 
-    /// Returns bytes for the client. More may be left: call it until there are none.
+    /// Returns bytes for the client. More may be left: call it until it returns nothing.
     fn data_to_send<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         let output = self.connection().take_output();
         PyBytes::new(py, &output)

@@ -138,7 +138,7 @@ impl Steps {
     }
 
     /// Receives data of a channel: begins and serves its requests. Returns the data that Twisted's code is to receive;
-    /// `None` if there is none.
+    /// `None` if all of it was received.
     fn receive<'py>(
         &self,
         channel: &Bound<'py, PyAny>,
