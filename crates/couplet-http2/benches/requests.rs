@@ -24,8 +24,8 @@ fn literal(name: &str, value: &str) -> Vec<u8> {
     [&[0x40][..], &text(name), &text(value)].concat()
 }
 
-/// The block of the first request, whose fields are kept, and of all later ones. As h2load: a method,
-/// a scheme, a path, an authority, and a user agent.
+/// The block of the first request, whose fields are kept, and of all later ones. As h2load: a
+/// method, a scheme, a path, an authority, and a user agent.
 fn blocks() -> (Vec<u8>, Vec<u8>) {
     let first = [
         &[0x82, 0x86][..],

@@ -26,7 +26,7 @@ const NAMES: [&str; 14] = [
 impl Code {
     /// No fault: a connection that drains, an upload that is not needed.
     pub const NO_ERROR: Code = Code(0);
-    /// The peer broke a rule that has no code of its own.
+    /// The peer broke a rule without a more specific code.
     pub const PROTOCOL_ERROR: Code = Code(1);
     /// The sender of the code failed.
     pub const INTERNAL_ERROR: Code = Code(2);

@@ -43,8 +43,8 @@ pub enum Event {
         /// Number of the stream.
         stream: u32,
     },
-    /// The stream is closed, and its answer can't be sent: the client reset it, or sent a fault, for
-    /// which the engine reset it.
+    /// The stream is closed, and its answer can't be sent: the client reset it, or sent a fault,
+    /// for which the engine reset it.
     Reset {
         /// Number of the stream.
         stream: u32,

@@ -139,7 +139,8 @@ pub(crate) fn length(value: &[u8]) -> Option<u64> {
     })
 }
 
-/// Whether a host is the one of an authority, apart from case and the scheme's port: RFC 9113, 8.3.1.
+/// Whether a host is the one of an authority, apart from case and the scheme's port: RFC 9113,
+/// 8.3.1.
 pub(crate) fn is_same_host(host: &[u8], authority: &[u8], scheme: &[u8]) -> bool {
     let port: &[u8] = if scheme == b"https" { b":443" } else { b":80" };
     let [host, authority] =
@@ -147,7 +148,7 @@ pub(crate) fn is_same_host(host: &[u8], authority: &[u8], scheme: &[u8]) -> bool
     host.eq_ignore_ascii_case(authority)
 }
 
-/// Whether an authority ends with a port, as that of CONNECT must: RFC 9113, 8.5.
+/// Whether an authority ends with a port: CONNECT needs one. RFC 9113, 8.5.
 pub(crate) fn has_port(authority: &[u8]) -> bool {
     let digits = authority.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
     let rest = authority.get(..authority.len() - digits);

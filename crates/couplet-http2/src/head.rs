@@ -178,10 +178,13 @@ pub(crate) struct Field<'a> {
     pub(crate) value: &'a [u8],
 }
 
+/// Times by which a list may exceed its maximum before the connection fails.
+const MAX_FACTOR: usize = 4;
+
 /// Memory that is kept for the next block, in bytes.
 const SCRATCH: usize = 4096;
 
-/// Collects the fields of one block after another, without allocations of its own.
+/// Collects the fields of one block after another, in the same memory.
 #[derive(Debug)]
 pub(crate) struct Builder {
     /// As in [`Fields`].
@@ -270,6 +273,11 @@ impl Builder {
         self.text.extend_from_slice(value);
         let before = self.pseudo.get_mut(which).and_then(|pseudo| pseudo.replace(place));
         self.is_malformed |= before.is_some() || self.begin.is_some();
+    }
+
+    /// Whether the list is too large for an answer.
+    pub(crate) fn is_abusive(&self) -> bool {
+        self.size / MAX_FACTOR > self.max_size
     }
 
     fn check(&self) -> Result<(), Fault> {

@@ -44,8 +44,8 @@ impl Options {
         self
     }
 
-    /// Sets the receive window of each stream (256 KiB), SETTINGS_INITIAL_WINDOW_SIZE: a stream with
-    /// more unreleased bytes is reset with FLOW_CONTROL_ERROR. At most 2³¹-1.
+    /// Sets the receive window of each stream (256 KiB), SETTINGS_INITIAL_WINDOW_SIZE: a stream
+    /// with more unreleased bytes is reset with FLOW_CONTROL_ERROR. At most 2³¹-1.
     pub fn stream_window(mut self, bytes: u32) -> Options {
         self.stream_window = bytes.min(i32::MAX as u32);
         self
@@ -59,8 +59,9 @@ impl Options {
         self
     }
 
-    /// Sets the maximum length of a received frame (16 KiB), SETTINGS_MAX_FRAME_SIZE: a longer one is
-    /// a FRAME_SIZE_ERROR of the connection. From 16 384 to 2²⁴-1. An incomplete frame is buffered.
+    /// Sets the maximum length of a received frame (16 KiB), SETTINGS_MAX_FRAME_SIZE: a longer one
+    /// is a FRAME_SIZE_ERROR of the connection. From 16 384 to 2²⁴-1. An incomplete frame is
+    /// buffered.
     pub fn max_frame(mut self, bytes: u32) -> Options {
         self.max_frame = bytes.clamp(16_384, 0xff_ffff);
         self
@@ -68,8 +69,9 @@ impl Options {
 
     /// Sets the maximum size of a list of fields (64 KiB), SETTINGS_MAX_HEADER_LIST_SIZE, as RFC
     /// 9113, 6.5.2 counts it: the lengths and 32 bytes for each field. A longer request is answered
-    /// with 431, and longer trailers reset their stream with ENHANCE_YOUR_CALM. A block whose
-    /// CONTINUATIONs exceed twice the size ends the connection with that code.
+    /// with 431, and longer trailers reset their stream with ENHANCE_YOUR_CALM. A list of more than
+    /// four times the size, or a block whose CONTINUATIONs exceed twice the size, ends the
+    /// connection with that code.
     pub fn max_head(mut self, bytes: u32) -> Options {
         self.max_head = bytes;
         self
@@ -90,8 +92,8 @@ impl Options {
         self
     }
 
-    /// Sets how many more streams may be reset before their answer began, or because of a fault, than
-    /// were answered (500). More end the connection with ENHANCE_YOUR_CALM (CVE-2023-44487,
+    /// Sets how many more streams may be reset before their answer began, or because of a fault,
+    /// than were answered (500). More end the connection with ENHANCE_YOUR_CALM (CVE-2023-44487,
     /// CVE-2025-8671).
     pub fn max_resets(mut self, resets: u32) -> Options {
         self.max_resets = resets;
@@ -99,8 +101,8 @@ impl Options {
     }
 
     /// Sets how many frames without effect may follow one another (1000): empty DATA, HEADERS and
-    /// CONTINUATION that end nothing, PRIORITY, unknown types, unexpected acknowledgements, and frames
-    /// of closed streams. More end the connection with ENHANCE_YOUR_CALM.
+    /// CONTINUATION that end nothing, PRIORITY, unknown types, unexpected acknowledgements, and
+    /// frames of closed streams. More end the connection with ENHANCE_YOUR_CALM.
     pub fn max_idle_frames(mut self, frames: u32) -> Options {
         self.max_idle_frames = frames;
         self

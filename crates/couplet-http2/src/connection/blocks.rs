@@ -61,6 +61,9 @@ impl Connection {
         if self.decoder.decode(block, &mut self.builder).is_err() {
             return failed(Code::COMPRESSION_ERROR, "a field block that is not HPACK");
         }
+        if self.builder.is_abusive() {
+            return calm("a list of fields far beyond the maximum");
+        }
         match self.streams.stage(id) {
             Stage::Idle => self.receive_request(id, ends),
             Stage::Open(stream) if stream.request == Request::Ended => {
@@ -143,8 +146,8 @@ impl Stream {
         matches!(self.request, Request::Open(Some(left)) if left > 0)
     }
 
-    /// Counts a frame of the body, whose length without padding is `body`, and returns the increment
-    /// of a WINDOW_UPDATE.
+    /// Counts a frame of the body, whose length without padding is `body`, and returns the
+    /// increment of a WINDOW_UPDATE.
     ///
     /// # Errors
     ///

@@ -53,14 +53,14 @@ enum Phase {
     Open,
     /// Our first GOAWAY was sent, and its PING is not answered.
     Announced,
-    /// Our last GOAWAY was sent: no more requests.
+    /// Our last GOAWAY was sent: new requests are ignored.
     Final,
     Failed(Error),
 }
 
 /// A server's side of an HTTP/2 connection.
 ///
-/// In each turn, [`receive`](Connection::receive) what arrived, take the
+/// In each turn, [`receive`](Connection::receive) the bytes that arrived, take the
 /// [events](Connection::next_event), answer, and write [`take_output`](Connection::take_output) to
 /// the transport, until it is empty or the transport is full. Take no output for a full transport,
 /// and receive nothing while the output [is full](Connection::is_full): then every byte that is
@@ -177,8 +177,8 @@ impl Connection {
     /// # Errors
     ///
     /// If the client broke the protocol in a way that ends the connection, or exceeded a limit. The
-    /// events before that stay queued, all streams are closed, and the output ends with a GOAWAY. Each
-    /// further call returns the same error.
+    /// events before that stay queued, all streams are closed, and the output ends with a GOAWAY.
+    /// Each further call returns the same error.
     pub fn receive(&mut self, data: &[u8]) -> Result<(), Error> {
         if let Phase::Failed(error) = self.phase {
             return Err(error);
@@ -193,8 +193,8 @@ impl Connection {
         })
     }
 
-    /// Returns the next event. Take all of them after each [`receive`](Connection::receive) and each
-    /// [`take_output`](Connection::take_output).
+    /// Returns the next event. Take all of them after each [`receive`](Connection::receive) and
+    /// each [`take_output`](Connection::take_output).
     #[inline]
     pub fn next_event(&mut self) -> Option<Event> {
         if self.events.is_empty() {
@@ -216,11 +216,11 @@ impl Connection {
         }
     }
 
-    /// Resets a stream, and drops its unsent bytes. No [`Event::Reset`] follows, but events that are
-    /// queued stay. Does nothing for a closed stream.
+    /// Resets a stream, and drops its unsent bytes. No [`Event::Reset`] follows, but events that
+    /// are queued stay. Does nothing for a closed stream.
     ///
-    /// The code is [`Code::NO_ERROR`] after a complete answer to a request whose body is not needed:
-    /// RFC 9113, 8.1.
+    /// The code is [`Code::NO_ERROR`] after a complete answer to a request whose body is not
+    /// needed: RFC 9113, 8.1.
     pub fn reset(&mut self, stream: u32, code: Code) {
         if self.streams.get(stream).is_some() {
             self.close(stream, Closing::Reset);
@@ -228,8 +228,8 @@ impl Connection {
         }
     }
 
-    /// Returns bytes of [`Event::Data`] to the client's windows, once they were used. Call it for each
-    /// received byte, even after the end or a reset of its stream.
+    /// Returns bytes of [`Event::Data`] to the client's windows, once they were used. Call it for
+    /// each received byte, even after the end or a reset of its stream.
     pub fn release(&mut self, stream: u32, count: usize) {
         self.receive.release(count);
         let update = self.receive.update();
@@ -256,8 +256,8 @@ impl Connection {
         frame::write(&mut self.output, kind::PING, 0, 0, &payload);
     }
 
-    /// Begins to end the connection, in two steps: RFC 9113, 6.8. A GOAWAY announces the end, with a
-    /// PING behind it. The answer to the PING confirms that no request from before is on its way;
+    /// Begins to end the connection, in two steps: RFC 9113, 6.8. A GOAWAY announces the end, with
+    /// a PING behind it. The answer to the PING confirms that no request from before is on its way;
     /// then a second GOAWAY names the last stream. Requests up to there are served, until
     /// [`is_drained`](Connection::is_drained).
     ///
@@ -270,8 +270,8 @@ impl Connection {
         }
     }
 
-    /// Sends the last GOAWAY immediately, with a reason as its debug data. Later requests are ignored;
-    /// open streams continue.
+    /// Sends the last GOAWAY immediately, with a reason as its debug data. Later requests are
+    /// ignored; open streams continue.
     pub fn go_away(&mut self, code: Code, why: &str) {
         if !matches!(self.phase, Phase::Failed(_)) {
             self.write_go_away(self.streams.last(), code, why);
@@ -288,8 +288,8 @@ impl Connection {
         self.output.extend_from_slice(why);
     }
 
-    /// Whether the connection can be closed: it failed, or one side sent its last GOAWAY and no stream
-    /// is open; and the output was taken.
+    /// Whether the connection can be closed: it failed, or one side sent its last GOAWAY and no
+    /// stream is open; and the output was taken.
     pub fn is_drained(&self) -> bool {
         let is_over = match self.phase {
             Phase::Failed(_) => true,
@@ -316,8 +316,8 @@ impl Connection {
         self.output.len() >= self.options.max_output
     }
 
-    /// Returns the bytes for the client, and queues [`Event::Writable`]. Streams take turns, a frame
-    /// each. Beyond about [`Options::max_output`] bytes, the next call returns more.
+    /// Returns the bytes for the client, and queues [`Event::Writable`]. Streams take turns, a
+    /// frame each. Beyond about [`Options::max_output`] bytes, the next call returns more.
     pub fn take_output(&mut self) -> Vec<u8> {
         self.take_turns();
         self.control = 0;

@@ -61,7 +61,7 @@ impl Connection {
         rest
     }
 
-    /// Checks what the head alone shows, before the payload is kept.
+    /// Checks the head, before the payload is kept.
     fn check_head(&self, head: &[u8; HEAD]) -> Result<Head, Error> {
         let head = Head::parse(head);
         if head.length > self.options.max_frame as usize {

@@ -24,8 +24,8 @@ impl Connection {
     /// Sends the head of an answer, which is the whole answer if it `ends`. A `status` below 200 is
     /// informational: it may be repeated, and the head follows.
     ///
-    /// Names are sent in lower case, values without the space around them. Fields of connections are
-    /// left out: Connection, Keep-Alive, Proxy-Connection, Transfer-Encoding, Upgrade.
+    /// Names are sent in lower case, values without the space around them. Fields of connections
+    /// are left out: Connection, Keep-Alive, Proxy-Connection, Transfer-Encoding, Upgrade.
     ///
     /// # Errors
     ///
@@ -54,9 +54,9 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends bytes of the body, the last ones if it `ends`, and returns how many bytes of the stream
-    /// wait for the client's windows or [`take_output`](Connection::take_output). Once they reach
-    /// [`Options::max_unsent`](crate::Options::max_unsent), a producer should pause until
+    /// Sends bytes of the body, the last ones if it `ends`, and returns how many bytes of the
+    /// stream wait for the client's windows or [`take_output`](Connection::take_output). Once they
+    /// reach [`Options::max_unsent`](crate::Options::max_unsent), a producer should pause until
     /// [`Event::Writable`].
     ///
     /// [`Bytes`] that wait are not copied; [`Copied`](crate::Copied) lends bytes.
@@ -90,7 +90,8 @@ impl Connection {
         Ok(unsent)
     }
 
-    /// Writes the first bytes to the output, unless others wait for their turn, and returns how many.
+    /// Writes the first bytes to the output, unless others wait for their turn, and returns how
+    /// many.
     fn send_now(&mut self, id: u32, bytes: &[u8], ends: bool) -> Result<usize, SendError> {
         let stream = self.streams.get_mut(id).ok_or(SendError::Closed)?;
         if stream.answer != Answer::Begun {

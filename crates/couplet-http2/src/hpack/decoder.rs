@@ -13,7 +13,7 @@ pub(crate) struct Decoder {
     max_table: usize,
     /// The client has acknowledged a smaller size than its table has: the next block changes it.
     must_shrink: bool,
-    /// A name or a value that is not in the block as it is.
+    /// Decoded Huffman codes, or a name from the table.
     // Bound: twice the block, by Huffman codes of five bits, or an entry of the table.
     literal: Vec<u8>,
 }
@@ -71,7 +71,8 @@ impl Decoder {
         Ok(())
     }
 
-    /// Reads the changes of the table's size at the beginning of a block, at most two: RFC 7541, 4.2.
+    /// Reads the changes of the table's size at the beginning of a block, at most two: RFC 7541,
+    /// 4.2.
     fn resize(&mut self, reader: &mut Reader<'_>) -> Result<(), CompressionError> {
         for _ in 0..2 {
             if reader.0.first().is_some_and(|first| first & 0xe0 == 0x20) {
@@ -86,7 +87,8 @@ impl Decoder {
         if self.must_shrink { Err(CompressionError) } else { Ok(()) }
     }
 
-    /// Reads a field with a literal value, and inserts it if its prefix has six bits: RFC 7541, 6.2.
+    /// Reads a field with a literal value, and inserts it if its prefix has six bits: RFC 7541,
+    /// 6.2.
     fn literal(
         &mut self,
         reader: &mut Reader<'_>,
@@ -135,7 +137,7 @@ impl<'a> From<Entry<'a>> for crate::head::Field<'a> {
 }
 
 impl<'a> Text<'a> {
-    /// Returns the bytes; those of a literal are removed from `literal`.
+    /// Returns the bytes; a literal is removed from `literal`.
     fn resolve(self, literal: &mut &'a [u8]) -> &'a [u8] {
         match self {
             Text::Block(bytes) => bytes,

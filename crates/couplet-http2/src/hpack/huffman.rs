@@ -38,8 +38,8 @@ const FAST: usize = 10;
 struct Tables {
     /// The codes of the bytes.
     codes: [u32; 256],
-    /// By the next [`FAST`] bits: the symbol in the high byte and the length of its code, or 0 for a
-    /// longer code.
+    /// By the next [`FAST`] bits: the symbol in the high byte and the length of its code, or 0 for
+    /// a longer code.
     fast: [u16; 1 << FAST],
     /// The symbols in the order of their codes.
     symbols: [u16; 257],

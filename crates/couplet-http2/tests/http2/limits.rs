@@ -82,14 +82,18 @@ fn a_block_without_an_end_is_bounded() {
     assert_eq!(error.code, Code::ENHANCE_YOUR_CALM);
 }
 
-/// A block of single bytes that each stand for a field of 4000 bytes is counted, and not expanded.
+/// A block of single bytes that each stand for a field of 4033 bytes is counted, and not expanded.
 #[test]
-fn a_bomb_of_indexes_is_a_large_head() {
-    let mut connection = server(Options::default());
+fn a_bomb_of_indexes_is_a_large_head_or_ends_the_connection() {
     let entry = [&[0x40][..], &block(&[("a", &"b".repeat(4000))])[1..]].concat();
-    let bomb = [&block(&GET)[..], &entry, &[0xbe; 10_000]].concat();
-    assert_eq!(fine(&mut connection, &frame(HEADERS, WHOLE, 1, bomb)), []);
+    let bomb = |stream, count| {
+        let block = [&block(&GET)[..], &entry, &vec![0xbe; count]].concat();
+        frame(HEADERS, WHOLE, stream, block)
+    };
+    let mut connection = server(Options::default());
+    assert_eq!(fine(&mut connection, &bomb(1, 63)), []);
     assert_eq!(kinds(&sent(&mut connection)), [(HEADERS, 1)]);
+    assert_eq!(broken(&mut connection, &bomb(3, 64)).code, Code::ENHANCE_YOUR_CALM);
 }
 
 #[test]

@@ -224,7 +224,7 @@ fn section_5_streams() {
 }
 
 #[test]
-fn section_6_each_frame() {
+fn section_6_1_and_6_2_padding_and_priority() {
     let priority = [0, 0, 0, 0, 15];
     let padded = |padding: u8, body: &[u8]| flat(&[&[padding], body, &vec![0; padding.into()]]);
     check(vec![
@@ -268,6 +268,12 @@ fn section_6_each_frame() {
             frame(HEADERS, WHOLE | WITH_PRIORITY, 1, [0; 4]),
             Fails(Code::FRAME_SIZE_ERROR),
         ),
+    ]);
+}
+
+#[test]
+fn section_6_3_to_6_5_resets_and_settings() {
+    check(vec![
         ("6.3 PRIORITY on stream 0", frame(PRIORITY, 0, 0, [0; 5]), Fails(Code::PROTOCOL_ERROR)),
         (
             "6.3 PRIORITY of a wrong length",
@@ -310,6 +316,12 @@ fn section_6_each_frame() {
             Serves(0),
         ),
         ("6.5.2 an unknown setting", settings(&[(0xff, 1)]), Serves(0)),
+    ]);
+}
+
+#[test]
+fn section_6_6_to_6_8_pushes_pings_and_goaways() {
+    check(vec![
         (
             "6.6 PUSH_PROMISE",
             flat(&[
@@ -328,6 +340,12 @@ fn section_6_each_frame() {
             Fails(Code::FRAME_SIZE_ERROR),
         ),
         ("6.8 GOAWAY with debug data", frame(GOAWAY, 0, 0, b"\0\0\0\0\0\0\0\0bye"), Serves(0)),
+    ]);
+}
+
+#[test]
+fn section_6_9_windows() {
+    check(vec![
         ("6.9 WINDOW_UPDATE by 0", window_update(0, 0), Fails(Code::PROTOCOL_ERROR)),
         (
             "6.9 WINDOW_UPDATE of a stream by 0",
@@ -359,6 +377,12 @@ fn section_6_each_frame() {
             flat(&[&get(1), &window_update(1, 0x7fff_0000), &settings(&[(4, 65_536)])]),
             Fails(Code::FLOW_CONTROL_ERROR),
         ),
+    ]);
+}
+
+#[test]
+fn section_6_10_continuations() {
+    check(vec![
         (
             "6.10 a block in three frames",
             flat(&[
@@ -393,14 +417,8 @@ fn section_6_each_frame() {
 }
 
 #[test]
-fn section_8_requests() {
+fn section_8_1_trailers() {
     let malformed = Resets(1, Code::PROTOCOL_ERROR);
-    let data = |bytes: &[u8], flags| frame(DATA, flags, 1, bytes);
-    let posted = |length: &'static str| {
-        let fields = [&POST[..], &[("content-length", length)]].concat();
-        frame(HEADERS, END_HEADERS, 1, block(&fields))
-    };
-    let get = |fields: &[(&'static str, &'static str)]| frame(HEADERS, WHOLE, 1, with(fields));
     check(vec![
         (
             "8.1 HEADERS within a body, without END_STREAM",
@@ -422,6 +440,19 @@ fn section_8_requests() {
             flat(&[&post(1), &frame(HEADERS, WHOLE, 1, block(&[("A", "b")]))]),
             malformed,
         ),
+    ]);
+}
+
+#[test]
+fn section_8_1_1_lengths() {
+    let malformed = Resets(1, Code::PROTOCOL_ERROR);
+    let data = |bytes: &[u8], flags| frame(DATA, flags, 1, bytes);
+    let posted = |length: &'static str| {
+        let fields = [&POST[..], &[("content-length", length)]].concat();
+        frame(HEADERS, END_HEADERS, 1, block(&fields))
+    };
+    let get = |fields: &[(&'static str, &'static str)]| frame(HEADERS, WHOLE, 1, with(fields));
+    check(vec![
         (
             "8.1.1 a body shorter than Content-Length",
             flat(&[&posted("3"), &data(b"ab", END_STREAM)]),
@@ -465,6 +496,14 @@ fn section_8_requests() {
             get(&[("content-length", "18446744073709551616")]),
             malformed,
         ),
+    ]);
+}
+
+#[test]
+fn section_8_2_1_names_and_values() {
+    let malformed = Resets(1, Code::PROTOCOL_ERROR);
+    let get = |fields: &[(&'static str, &'static str)]| frame(HEADERS, WHOLE, 1, with(fields));
+    check(vec![
         ("8.2.1 an upper-case name", get(&[("X-A", "b")]), malformed),
         ("8.2.1 a name with a space", get(&[("x a", "b")]), malformed),
         ("8.2.1 a name with a colon", get(&[("x:a", "b")]), malformed),
@@ -480,6 +519,14 @@ fn section_8_requests() {
             get(&[("x", ""), ("y", "\u{e9}"), ("z", "a \tb")]),
             Serves(1),
         ),
+    ]);
+}
+
+#[test]
+fn section_8_2_2_fields_of_connections() {
+    let malformed = Resets(1, Code::PROTOCOL_ERROR);
+    let get = |fields: &[(&'static str, &'static str)]| frame(HEADERS, WHOLE, 1, with(fields));
+    check(vec![
         ("8.2.2 Connection", get(&[("connection", "close")]), malformed),
         ("8.2.2 Proxy-Connection", get(&[("proxy-connection", "close")]), malformed),
         ("8.2.2 Keep-Alive", get(&[("keep-alive", "1")]), malformed),
@@ -487,6 +534,14 @@ fn section_8_requests() {
         ("8.2.2 Upgrade", get(&[("upgrade", "h2c")]), malformed),
         ("8.2.2 TE other than trailers", get(&[("te", "gzip")]), malformed),
         ("8.2.2 TE: trailers", get(&[("te", "trailers")]), Serves(1)),
+    ]);
+}
+
+#[test]
+fn section_8_3_pseudo_headers() {
+    let malformed = Resets(1, Code::PROTOCOL_ERROR);
+    let get = |fields: &[(&'static str, &'static str)]| frame(HEADERS, WHOLE, 1, with(fields));
+    check(vec![
         ("8.3 an unknown pseudo-header", get(&[(":x", "a")]), malformed),
         ("8.3 a pseudo-header of responses", get(&[(":status", "200")]), malformed),
         (
@@ -506,6 +561,28 @@ fn section_8_requests() {
             malformed,
         ),
         (
+            "8.3.1 an empty authority",
+            head(&[GET[0], GET[1], (":authority", ""), GET[3]]),
+            malformed,
+        ),
+        ("8.3.1 an invalid method", head(&[(":method", "G T"), GET[1], GET[2], GET[3]]), malformed),
+        ("8.3.1 an invalid scheme", head(&[GET[0], (":scheme", "1a"), GET[2], GET[3]]), malformed),
+        ("8.3.1 two methods", head(&[&GET[..1], &GET[..]].concat()), malformed),
+        ("8.3.1 two paths", head(&[&GET[3..], &GET[..]].concat()), malformed),
+        (
+            "8.3.1 two Hosts",
+            head(&[GET[0], GET[1], GET[3], ("host", "a"), ("host", "a")]),
+            malformed,
+        ),
+    ]);
+}
+
+#[test]
+fn section_8_3_1_targets() {
+    let malformed = Resets(1, Code::PROTOCOL_ERROR);
+    let get = |fields: &[(&'static str, &'static str)]| frame(HEADERS, WHOLE, 1, with(fields));
+    check(vec![
+        (
             "8.3.1 the path of OPTIONS",
             head(&[(":method", "OPTIONS"), GET[1], GET[2], (":path", "*")]),
             Serves(1),
@@ -516,15 +593,6 @@ fn section_8_requests() {
             head(&[GET[0], GET[1], (":authority", "a@b"), GET[3]]),
             malformed,
         ),
-        (
-            "8.3.1 an empty authority",
-            head(&[GET[0], GET[1], (":authority", ""), GET[3]]),
-            malformed,
-        ),
-        ("8.3.1 an invalid method", head(&[(":method", "G T"), GET[1], GET[2], GET[3]]), malformed),
-        ("8.3.1 an invalid scheme", head(&[GET[0], (":scheme", "1a"), GET[2], GET[3]]), malformed),
-        ("8.3.1 two methods", head(&[&GET[..1], &GET[..]].concat()), malformed),
-        ("8.3.1 two paths", head(&[&GET[3..], &GET[..]].concat()), malformed),
         ("8.3.1 a Host that differs", get(&[("host", "b.example")]), malformed),
         ("8.3.1 the same Host", get(&[("host", "A.example")]), Serves(1)),
         (
@@ -543,11 +611,13 @@ fn section_8_requests() {
             head(&[GET[0], GET[1], (":authority", "[::1]:80"), GET[3]]),
             Serves(1),
         ),
-        (
-            "8.3.1 two Hosts",
-            head(&[GET[0], GET[1], GET[3], ("host", "a"), ("host", "a")]),
-            malformed,
-        ),
+    ]);
+}
+
+#[test]
+fn section_8_5_connect() {
+    let malformed = Resets(1, Code::PROTOCOL_ERROR);
+    check(vec![
         ("8.5 CONNECT", head(&[(":method", "CONNECT"), (":authority", "a:1")]), Serves(1)),
         (
             "8.5 CONNECT with a path",

@@ -15,7 +15,7 @@ struct Asked {
     trailers: Fields,
 }
 
-/// Serves each connection in a thread of its own, until the process ends; returns the port.
+/// Serves each connection in its own thread, until the process ends; returns the port.
 pub(crate) fn serve() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = listener.local_addr().expect("an address").port();
@@ -69,8 +69,13 @@ fn handle(connection: &mut Connection, requests: &mut BTreeMap<u32, Asked>, even
             }
         }
         Event::Data { stream, bytes } => {
+            let Some(asked) = requests.get_mut(&stream) else {
+                return connection.release(stream, bytes.len());
+            };
+            if asked.head.path() == Some(b"/never") {
+                return;
+            }
             connection.release(stream, bytes.len());
-            let Some(asked) = requests.get_mut(&stream) else { return };
             asked.received += bytes.len();
             if asked.head.path() == Some(b"/echo") {
                 // The stream may have been reset by a later frame.
@@ -146,6 +151,11 @@ fn answer(connection: &mut Connection, stream: u32, asked: &Asked) {
     let fields = asked.head.fields().filter(|(name, _)| *name == echoed);
     for (name, value) in fields.chain(&asked.trailers) {
         said += &format!(" {}={}", text(name), text(value));
+    }
+    if method == "HEAD" {
+        let length = said.len().to_string();
+        let _ = connection.respond(stream, 200, [("content-length", length)], true);
+        return;
     }
     say(connection, stream, said.as_bytes());
 }
