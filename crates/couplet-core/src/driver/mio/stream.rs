@@ -174,7 +174,11 @@ impl StreamSlot {
             return len.min(READ_BLOCKED);
         }
         let drains = || couplet_os::unsent::unsent(&self.stream).is_none_or(|n| n <= READ);
-        if self.readiness.has(Readiness::BULK) && drains() { len } else { len.min(READ) }
+        if len > READ && self.readiness.has(Readiness::BULK) && drains() {
+            len
+        } else {
+            len.min(READ)
+        }
     }
 
     /// Whether the stream is not paused, blocked or ended, and has no pending readiness.
