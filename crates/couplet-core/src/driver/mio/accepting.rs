@@ -48,11 +48,11 @@ impl AcceptLimit {
         self.taken < self.bound
     }
 
-    /// Ends the round. A limit that was reached grows; otherwise the limit becomes the number
-    /// accepted.
+    /// Ends the round. A limit that was reached grows; otherwise the limit becomes one more than the
+    /// number accepted, so that a round of as many also finds the queue empty.
     pub(super) fn end_round(&mut self) {
         let reached = self.taken >= self.bound;
-        self.bound = if reached { self.bound.saturating_add(STEP) } else { self.taken.max(1) };
+        self.bound = if reached { self.bound.saturating_add(STEP) } else { self.taken + 1 };
         self.taken = 0;
     }
 }
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bound_that_was_reached_grows_and_another_becomes_the_number_accepted() {
+    fn a_bound_that_was_reached_grows_and_another_becomes_one_more_than_was_accepted() {
         let mut share = AcceptLimit::new();
         let mut round = |waiting: u32| {
             let taken = (1..=waiting).find(|_| !share.take()).unwrap_or(waiting);
@@ -294,7 +294,7 @@ mod tests {
             taken
         };
         let rounds = [150, 50, 60, 10, 0, 5].map(&mut round);
-        assert_eq!(rounds, [100, 50, 50, 10, 0, 1]);
+        assert_eq!(rounds, [100, 50, 51, 10, 0, 1]);
         assert_eq!([50, 50].map(&mut round), [21, 41]);
     }
 }
