@@ -372,13 +372,13 @@ impl Records {
         self.add_pending(pending::DIRTY);
     }
 
-    /// Records work for the turn. Outside a turn, also wakes the loop, which may be asleep in a
+    /// Records work for the turn. Outside a turn, also wakes the loop if it may be asleep in a
     /// foreign loop's wait.
     #[inline]
     pub(super) fn add_pending(&self, what: u8) {
         let pending = self.pending.get();
         self.pending.set(pending | what);
-        if pending == 0 && !self.queue.is_in_turn() {
+        if pending == 0 && self.queue.must_be_woken() {
             self.queue.wake_driver();
         }
     }
@@ -423,11 +423,10 @@ impl Records {
         self.queue.begin_turn();
     }
 
-    /// Changes the timers. Outside a turn, wakes a sleeping loop if its next deadline becomes
-    /// sooner.
+    /// Changes the timers. Wakes a sleeping loop if its next deadline becomes sooner.
     pub(super) fn with_timers<R>(&self, f: impl FnOnce(&mut Timers<TimerAction>) -> R) -> R {
         let mut timers = self.timers.borrow_mut();
-        if self.queue.is_in_turn() {
+        if !self.queue.must_be_woken() {
             return f(&mut timers);
         }
         let before = timers.next_deadline();
@@ -660,9 +659,43 @@ impl Reactor {
 #[cfg(all(test, feature = "testing"))]
 mod tests {
     use std::iter::repeat;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+    use std::time::Duration;
 
-    use crate::reactor::Loop;
+    use super::Records;
+    use crate::reactor::tasks::Tasks;
+    use crate::reactor::{Loop, LoopOptions, Reactor};
     use crate::task::{CooperativeTask, Cooperator};
+
+    #[derive(Default)]
+    struct Counting(AtomicUsize);
+
+    impl Wake for Counting {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_request_between_turns_wakes_the_driver_only_if_something_may_sleep() {
+        let records: [fn(&Reactor); 3] = [
+            |reactor| reactor.snapshot().detach(),
+            |reactor| drop(reactor.call_later(Duration::ZERO, || ())),
+            |reactor| reactor.spawn(async { Ok(()) }).detach(),
+        ];
+        for record in records {
+            for may_sleep in [false, true] {
+                let (wakes, world) = (Arc::<Counting>::default(), Reactor::without_a_loop());
+                let tasks = Tasks::new(wakes.clone().into());
+                let all = Records::new(world.world().clone(), tasks, &LoopOptions::default());
+                all.queue.set_may_sleep(may_sleep);
+                record(&Reactor::of(all));
+                assert_eq!(wakes.0.load(Ordering::Relaxed), usize::from(may_sleep));
+            }
+        }
+    }
 
     #[test]
     fn a_cooperator_has_a_call_at_the_end_only_while_it_has_unfinished_tasks() {
@@ -672,7 +705,7 @@ mod tests {
             ("the cooperator is stopped", |_, all, _| all.stop()),
             ("a paused task is dropped", |l, _, task| {
                 task.pause();
-                l.turn(Some(std::time::Duration::ZERO)).expect("a turn");
+                l.turn(Some(Duration::ZERO)).expect("a turn");
             }),
             ("the run ends", |l, _, _| {
                 l.begin(|_| Ok(())).expect("a run begins");

@@ -103,6 +103,9 @@ pub(super) struct WakeQueue {
     /// The loop is in a turn: it checks the queue before it sleeps, so its own thread need not wake
     /// it. Only that thread writes the flag.
     in_turn: AtomicBool,
+    /// Between turns, something may sleep without checking the queue: another loop, which has the
+    /// descriptor, or a function around the wait. Only the loop's thread writes the flag.
+    may_sleep: AtomicBool,
 }
 
 struct TaskWaker {
@@ -118,9 +121,21 @@ impl WakeQueue {
 
     /// Makes the loop check the queue; called after the first item was put in.
     pub(super) fn wake_loop(&self) {
-        if !(self.is_in_turn() && self.is_own_thread()) {
+        if self.must_be_woken() || !self.is_own_thread() {
             self.wake_driver();
         }
+    }
+
+    /// Whether the loop's own thread must wake it after recording work.
+    #[inline]
+    pub(super) fn must_be_woken(&self) -> bool {
+        !self.is_in_turn() && self.may_sleep.load(Ordering::Relaxed)
+    }
+
+    /// Sets whether something may sleep between turns without checking for work; returns the
+    /// previous value.
+    pub(super) fn set_may_sleep(&self, is: bool) -> bool {
+        self.may_sleep.swap(is, Ordering::Relaxed)
     }
 
     pub(super) fn wake_driver(&self) {
@@ -281,6 +296,7 @@ impl Tasks {
             driver,
             thread: std::thread::current().id(),
             in_turn: AtomicBool::new(false),
+            may_sleep: AtomicBool::new(false),
         });
         Tasks {
             entries: Slots::new(),

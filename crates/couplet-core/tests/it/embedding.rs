@@ -148,6 +148,31 @@ fn a_request_recorded_outside_of_a_turn_wakes_an_embedded_loop() {
 }
 
 #[test]
+fn a_request_recorded_before_the_descriptor_is_queried_makes_it_readable() {
+    let mut l = Loop::new().expect("a loop");
+    l.turn(Some(Duration::ZERO)).expect("a turn");
+    l.reactor().call_soon(|| ());
+    assert!(is_readable(&l, Duration::ZERO));
+    turn_to_rest(&mut l);
+    assert!(!is_readable(&l, Duration::ZERO));
+}
+
+#[test]
+fn a_request_recorded_around_a_wait_ends_it() {
+    let mut l = Loop::new().expect("a loop");
+    let (reactor, calls) = (l.reactor(), Rc::new(Cell::new(0)));
+    let counted = calls.clone();
+    l.around_wait(move |wait| {
+        let counted = counted.clone();
+        reactor.call_soon(move || counted.set(counted.get() + 1));
+        wait();
+    });
+    let before = l.reactor().now();
+    l.turn(Some(PATIENCE)).expect("a turn");
+    assert!(calls.get() == 1 && l.reactor().now() < before + PATIENCE);
+}
+
+#[test]
 fn an_embedded_loop_serves_readiness_its_driver_still_holds() {
     let (mut l, _transport, mut peer) = connected();
     // More bytes than one turn reads, so the driver holds readiness after its only edge.

@@ -200,6 +200,25 @@ fn c86b_a_suspended_turn_continues_with_the_reply_and_the_next_event() {
         assert_eq!(sent(), 5, "the reply is sent");
         assert_eq!(l.is_suspended(), count == 1, "the next event suspends it again");
     }
+    // A flush sends the reply.
+    for wire in &wires {
+        assert_eq!(wire.push(b"x"), 1);
+    }
+    for count in 3..=4 {
+        while !l.is_suspended() {
+            l.turn(Some(Duration::ZERO)).expect("a turn");
+        }
+        let timed = log.clone();
+        reactor.call_later(Duration::ZERO, move || timed.say("timed"));
+        received.borrow()[count - 1].write(b"reply");
+        assert!(l.flush() && l.is_suspended());
+        let sent = || wires.iter().map(|wire| wire.take().len()).sum::<usize>();
+        assert_eq!((sent(), log.take().len()), (5, 0), "timed calls wait");
+        received.borrow()[count - 1].write(b"more");
+        l.turn(Some(Duration::ZERO)).expect("the rest of the turn");
+        assert!(l.make_timed_calls());
+        assert_eq!((sent(), log.take().len()), (4, 1));
+    }
     // A request outside a turn does not end the next one early.
     reactor.suspend_turn();
     l.turn(Some(Duration::ZERO)).expect("a turn");

@@ -9,6 +9,7 @@ use crate::layers::{Layer, Side};
 use crate::panics::contain;
 use crate::protocol::Protocol;
 use crate::reactor::snapshot::Snapshot;
+use crate::reactor::tasks::WakeQueue;
 use crate::recorder::Reactor;
 
 /// Must call its argument, which waits.
@@ -71,10 +72,11 @@ impl Hooks {
         &mut self,
         driver: &mut D,
         until: Option<Instant>,
+        queue: &WakeQueue,
     ) -> io::Result<()> {
         match &mut self.around_wait {
             None => driver.wait(until),
-            Some(around) => wait_within(around, driver, until),
+            Some(around) => wait_within(around, driver, until, queue),
         }
     }
 
@@ -109,12 +111,15 @@ fn wait_within<D: Driver>(
     around: &mut AroundWait,
     driver: &mut D,
     until: Option<Instant>,
+    queue: &WakeQueue,
 ) -> io::Result<()> {
     let world = driver.world();
     if until.is_some_and(|until| until <= world.now()) {
         return driver.wait(until);
     }
     let mut waited = None;
+    let before = queue.set_may_sleep(true);
     contain("around a wait", || around(&mut || waited = Some(driver.wait(until))));
+    queue.set_may_sleep(before);
     waited.unwrap_or(Ok(()))
 }

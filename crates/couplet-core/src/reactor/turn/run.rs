@@ -146,8 +146,8 @@ fn keep_result<T>(slot: &RefCell<Option<Result<T>>>, result: Result<T>, reactor:
 ///
 /// [`begin`](Self::begin) a run, and [`turn`](Self::turn) it with a wait of zero whenever
 /// [`descriptor`](Self::descriptor) is readable or the time of [`next_turn`](Self::next_turn) has
-/// come; query that after each turn. A handle that records outside a turn makes the descriptor
-/// readable. When a turn returns false the run has ended; [`end`](Self::end) ends it early.
+/// come; query that after each turn. Once the descriptor was queried, a handle that records outside
+/// a turn makes it readable. When a turn returns false the run has ended; [`end`](Self::end) ends it early.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -271,7 +271,18 @@ impl Loop {
     /// the clock before its events, and makes such a call after the next ones.
     pub fn make_timed_calls(&mut self) -> bool {
         let _entered = self.runtime.enter();
-        self.core.turn_without_events(&mut *self.driver)
+        self.core.make_timed_calls(&mut *self.driver)
+    }
+
+    /// Applies the requests that handles have recorded, and sends their output, but takes no events
+    /// and makes no timed calls. Returns true while the run continues, and always outside a run. A
+    /// suspended turn stays suspended, and the reply to its event is sent.
+    ///
+    /// For a loop that is turned by another: the next [`turn`](Self::turn) does this first, but does
+    /// not wait for events then.
+    pub fn flush(&mut self) -> bool {
+        let _entered = self.runtime.enter();
+        self.core.flush(&mut *self.driver)
     }
 
     /// Turns until `at` (`None`: no limit), or until [`Reactor::interrupt`] is called. Returns true
@@ -343,6 +354,11 @@ impl Loop {
     /// turn. `None` if the driver has no descriptor.
     #[cfg(unix)]
     pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        let queue = &self.core.records.queue;
+        if !queue.set_may_sleep(true) {
+            // Requests may be recorded already.
+            queue.wake_driver();
+        }
         self.driver.descriptor()
     }
 

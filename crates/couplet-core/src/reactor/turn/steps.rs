@@ -95,7 +95,7 @@ impl Core {
     /// Waits for the next turn, and begins it.
     #[inline(always)]
     fn await_turn<D: Driver>(&mut self, driver: &mut D, until: Option<Instant>) -> io::Result<Seq> {
-        self.hooks.wait(driver, until)?;
+        self.hooks.wait(driver, until, &self.records.queue)?;
         Ok(self.begin_turn(driver))
     }
 
@@ -504,14 +504,28 @@ impl Core {
         continues
     }
 
-    /// A turn without its steps 1 and 3, if a timed call is due by now; false when the run has ended.
-    pub(super) fn turn_without_events(&mut self, io: &mut dyn Commands) -> bool {
+    /// Makes the timed calls that are due by now; false when the run has ended.
+    pub(super) fn make_timed_calls(&mut self, io: &mut dyn Commands) -> bool {
         let deadline = self.records.timers.borrow_mut().next_deadline();
         if deadline.is_none_or(|deadline| deadline > self.records.fresh_time()) {
             return true;
         }
+        self.turn_without_events(io, true)
+    }
+
+    /// Applies all recorded requests, and sends their output; false when the run has ended.
+    pub(super) fn flush(&mut self, io: &mut dyn Commands) -> bool {
+        if let Some(key) = self.suspended.as_mut().and_then(|suspended| suspended.key.take()) {
+            // Its dirty flag is set.
+            self.records.mark_dirty(key);
+        }
+        !self.is_pending() || self.turn_without_events(io, false)
+    }
+
+    /// A turn without its steps 1 and 3. Makes timed calls if they are `due`.
+    fn turn_without_events(&mut self, io: &mut dyn Commands, due: bool) -> bool {
         let seq = self.begin_turn(io);
-        let continues = self.end_busy_turn(io, Some(seq));
+        let continues = self.end_busy_turn(io, due.then_some(seq));
         if self.suspended.is_none() {
             self.records.queue.end_turn();
         }
