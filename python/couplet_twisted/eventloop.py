@@ -1,8 +1,7 @@
 """
-asyncio beside Twisted: an event loop that waits in the turns of Couplet's loop.
+asyncio beside Twisted: the event loop of a reactor, which runs in the reactor's loop.
 """
 
-import asyncio
 import os
 import select
 import selectors
@@ -10,34 +9,29 @@ import sys
 import weakref
 from asyncio import events
 
+from couplet_twisted import loop
+
 
 class _Selector(selectors.DefaultSelector):
     """
-    Waits for asyncio's descriptors, which Couplet's loop watches as one, and for requests that Twisted callbacks
-    make of asyncio meanwhile.
-
-    @ivar isAsked: Whether asyncio has work now.
+    asyncio's selector, which Couplet's loop watches.
 
     @ivar isWrapped: Whether the program has replaced the poller, as Synapse does to measure turns. The replacement
         then polls once a turn, for everything that the reactor waits for.
 
-    @ivar _waited: The descriptor of Couplet's loop, if this selector waits for the loop.
+    @ivar poller: The poller without the program's replacement.
 
-    @ivar _isEverywhere: Whether the event loop counts as running in every callback of the reactor.
+    @ivar waited: The descriptor of Couplet's loop, if this selector waits for the loop.
     """
 
     isWrapped = False
+    waited = None
     _poller = None
-    _waited = None
 
-    def __init__(self, reactor, isEverywhere):
+    def __init__(self, interrupt):
         super().__init__()
-        self._polling = self._poller
-        self._reactor = reactor
-        self._isReady = False
-        self._isEverywhere = isEverywhere
-        self.isAsked = True
-        self._watch = reactor._loop.watch(self.fileno(), "r", _ready(self))
+        self.poller = self._poller
+        self._interrupt = interrupt
 
     @property
     def _selector(self):
@@ -47,111 +41,104 @@ class _Selector(selectors.DefaultSelector):
     def _selector(self, poller):
         self.isWrapped = self._poller is not None
         self._poller = poller
+        if self.isWrapped:
+            self._interrupt()
 
-    def close(self):
-        self._watch.stop()
-        super().close()
-
-    def select(self, timeout=None):
-        self.isAsked = self._isReady = False
-        hooks = sys.get_asyncgen_hooks()
-        if not self._isEverywhere:
-            # Code that refuses to run inside asyncio, such as Django's ORM, queries the running loop.
-            events._set_running_loop(None)
-            sys.set_asyncgen_hooks(None, None)
-        try:
-            self._reactor._turnUntil(timeout)
-        finally:
-            self.isAsked = True
-            # Needed in a forked child too, where asyncio has reset it.
-            events._set_running_loop(self._reactor._asyncioEventloop)
-            if not self._isEverywhere:
-                sys.set_asyncgen_hooks(*hooks)
-        return super().select(0) if self._isReady else []
-
-    def wait(self, timeout):
+    def poll(self, timeout):
         """
-        Wait for Couplet's loop and for asyncio's descriptors with the program's poller.
+        Wait with the program's poller.
+
+        @return: Whether one of asyncio's descriptors is ready.
         """
-        loop = self._reactor._loop
-        descriptor = loop.fileno()
-        if self._waited is None:
-            # From now on this selector waits for Couplet's loop, instead of the reverse.
-            self._watch.stop()
-            loop.turn(0)
-            self._polling.register(descriptor, select.EPOLLIN)
-            self._waited = descriptor
-        due = loop.next_turn()
-        if timeout is None or (due is not None and due < timeout):
-            timeout = due
-        ready = self._selector.poll(timeout, len(self._fd_to_key) + 1)
-        self._isReady = any(number != descriptor for number, _ in ready)
-        self.isAsked = self.isAsked or self._isReady
+        return any(number != self.waited for number, _ in self._poller.poll(timeout, len(self.get_map()) + 1))
 
     def renew(self):
         """
         Replace the epoll descriptor that a fork shared, keeping its number.
         """
-        with selectors.DefaultSelector() as fresh:
+        with select.epoll() as fresh:
             os.dup2(fresh.fileno(), self.fileno(), inheritable=False)
-        self._waited = None
+        self.waited = None
         for key in self.get_map().values():
             read = select.EPOLLIN if key.events & selectors.EVENT_READ else 0
             write = select.EPOLLOUT if key.events & selectors.EVENT_WRITE else 0
-            self._polling.register(key.fd, read | write)
-
-    def ask(self):
-        """
-        Make a L{select} in progress return.
-        """
-        if not self.isAsked:
-            self.isAsked = True
-            self._reactor._loop.interrupt()
+            self.poller.register(key.fd, read | write)
 
 
-def _ready(selector):
+class EventLoop(loop.EventLoop):
     """
-    The loop's callback for asyncio's descriptors; it holds the selector weakly.
+    The asyncio event loop of a reactor.
+
+    @ivar _hooks: asyncio's hooks for asynchronous generators, which are set whenever it counts as running.
     """
-    weak = weakref.ref(selector)
 
-    def ready(_):
-        selector = weak()
-        if selector is not None:
-            selector._isReady = True
-            selector.ask()
-
-    return ready
-
-
-class EventLoop(asyncio.SelectorEventLoop):
-    """
-    The asyncio event loop in which a reactor runs.
-    """
+    _hooks = (None, None)
 
     def __init__(self, reactor, isEverywhere):
-        selector = _Selector(reactor, isEverywhere)
-        self._ask = selector.ask
-        super().__init__(selector)
+        self._reactor = reactor
+        # Code that refuses to run inside asyncio, such as Django's ORM, queries the running loop.
+        super().__init__(_Selector(reactor._loop.interrupt), None if isEverywhere else loop._weakly(self, "_count"))
+        self._isEverywhere = isEverywhere
 
-    # Twisted callbacks may call these methods while asyncio selects. The queue of call_soon is checked each turn.
+    def _open(self):
+        self._native = self._reactor._loop
+        self._watch = self._native.watch(self._selector.fileno(), "r", loop._weakly(self, "_selected"))
 
-    def call_at(self, when, callback, *args, context=None):
-        self._ask()
-        return super().call_at(when, callback, *args, context=context)
+    def _take(self):
+        self._native.take()
 
-    def stop(self):
-        self._ask()
-        super().stop()
+    def _leave(self):
+        # The reactor stays in its thread.
+        pass
+
+    def _count(self, isRunning):
+        """
+        Have this event loop count as running, or none.
+        """
+        events._set_running_loop(self if isRunning else None)
+        sys.set_asyncgen_hooks(*(self._hooks if isRunning else (None, None)))
+
+    def _run_once(self):
+        # Of the hooks in their own type, Python's garbage collector knows nothing.
+        self._hooks = tuple(sys.get_asyncgen_hooks())
+        if not self._isEverywhere:
+            self._count(False)
+        try:
+            self._reactor._turn(self._ready)
+        finally:
+            self._count(True)
+        self._ready.end()
+
+    def _wait(self, timeout):
+        """
+        Wait for Couplet's loop and for asyncio's descriptors with the poller of a program that replaced it.
+
+        @param timeout: In seconds; L{None} sets no limit.
+        """
+        selector = self._selector
+        if selector.waited is None:
+            # From now on the selector waits for Couplet's loop, instead of the reverse.
+            self._watch.stop()
+            self._native.turn(0)
+            selector.waited = self._native.fileno()
+            selector.poller.register(selector.waited, select.EPOLLIN)
+        limits = [timeout, self._native.next_turn(), self._ready.next_call()]
+        if selector.poll(min((each for each in limits if each is not None), default=None)):
+            self._selected(None)
 
     def forked(self):
         """
         Called in a forked child: stop sharing descriptors with the parent.
         """
+        if self._isEverywhere and self.is_running():
+            # asyncio forgets it.
+            events._set_running_loop(self)
         if not self.is_closed():
+            self._watch.stop()
             self._selector.renew()
             self._close_self_pipe()
             self._make_self_pipe()
+            self._open()
 
     def __del__(self):
         # A reactor is never closed, so an open event loop is no mistake: no ResourceWarning.

@@ -6,10 +6,15 @@ import asyncio
 import contextvars
 import logging
 import sys
+import threading
 import weakref
 from asyncio import base_events, events, format_helpers, sslproto
 
 from couplet_twisted import _couplet, transports
+
+
+# The most bytes of one C{data_received}, as in asyncio.
+_CHUNK = 256 * 1024
 
 
 def _told(level, text):
@@ -59,22 +64,27 @@ class EventLoop(asyncio.SelectorEventLoop):
     _native = None
     _connections = 0
 
-    def __init__(self):
-        super().__init__()
+    def __init__(self, selector=None, around=None):
+        super().__init__(selector)
         self._ports = {}
-        self._ready = _couplet.Ready(_weakly(self, "_failed"))
+        self._ready = _couplet.Ready(_weakly(self, "_failed"), around)
         self._open()
         self._use_fast()
 
     def _open(self):
+        """
+        Make Couplet's loop.
+        """
         post = weakref.WeakMethod(self.call_soon_threadsafe)
-        self._native = _couplet.Loop(_weakly(self, "_report"), post)
+        self._native = _couplet.Loop(_weakly(self, "_report"), post, _CHUNK)
         self._watch = self._native.watch(self._selector.fileno(), "r", _weakly(self, "_selected"))
 
     def _use_fast(self):
         """
-        Put the native methods before those that check their arguments in debug mode, unless a subclass has its own.
+        Put the native methods before those that check their arguments in debug mode, unless a subclass has its own. In
+        debug mode, measure callbacks.
         """
+        self._ready.set_debug(*(_weakly(self, name) for name in ("_timed", "_took") if self._debug))
         is_fast = self._native is not None and not self._debug
         for name in ("call_soon", "call_later", "call_at"):
             own = getattr(type(self), name) is getattr(EventLoop, name) and type(self).time is EventLoop.time
@@ -88,28 +98,56 @@ class EventLoop(asyncio.SelectorEventLoop):
         @see: C{asyncio.loop.set_debug}
         """
         super().set_debug(enabled)
-        self._use_fast()
+        if self._native is not None:
+            self._use_fast()
 
     def run_forever(self):
         """
         @see: C{asyncio.loop.run_forever}
         """
-        if self._native is not None and not self.is_running():
-            try:
-                self._native.take()
-            except RuntimeError:
-                # Another thread ran it before.
-                if self._ports or self._connections:
-                    text = "cannot run the event loop in another thread: it has open connections or servers"
-                    raise RuntimeError(text) from None
-                self._open()
-        super().run_forever()
+        if self._native is None or self.is_running():
+            return super().run_forever()
+        self._take()
+        try:
+            super().run_forever()
+        finally:
+            self._leave()
+
+    def _take(self):
+        """
+        Make this thread the loop's.
+        """
+        try:
+            self._native.take()
+        except RuntimeError:
+            # Another thread ran it before.
+            if self._ports or self._connections:
+                text = "cannot run the event loop in another thread: it has open connections or servers"
+                raise RuntimeError(text) from None
+            self._open()
+
+    def _leave(self):
+        """
+        Close Couplet's loop if this thread may end, because another one cannot.
+        """
+        is_main = threading.current_thread() is threading.main_thread()
+        if not (is_main or self._ports or self._connections):
+            self._watch.stop()
+            self._open()
 
     def _run_once(self):
-        self._native.iterate(self._ready, self._stopping, self._timed if self._debug else None)
+        self._native.run(self._ready)
         if self._stopping:
             # Sends the output of the last callbacks, and closes their connections.
             self._native.flush()
+        self._ready.end()
+
+    def stop(self):
+        """
+        @see: C{asyncio.loop.stop}
+        """
+        super().stop()
+        self._ready.stop()
 
     def close(self):
         """
@@ -167,13 +205,20 @@ class EventLoop(asyncio.SelectorEventLoop):
         finally:
             self._current_handle = None
 
+    def _took(self, transport, seconds):
+        """
+        A transport has handled an event in debug mode.
+        """
+        if seconds >= self.slow_callback_duration:
+            base_events.logger.warning("Executing an event of %r took %.3f seconds", transport, seconds)
+
     def _selected(self, _):
         """
         Call the handles of asyncio's selector.
         """
         before = len(self._ready)
         self._process_events(self._selector.select(0))
-        self._ready.run_last(len(self._ready) - before, self._timed if self._debug else None)
+        self._ready.run_last(len(self._ready) - before)
 
     # Connections and servers.
 

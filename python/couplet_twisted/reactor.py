@@ -53,6 +53,9 @@ def _logged(exception, call=None):
         _baseLog.failure("while handling timed call {made}", failure, made=made)
 
 
+# The most bytes of one C{dataReceived}, as in Twisted.
+_CHUNK = 64 * 1024
+
 # The most seconds that one turn spends on calls from threads.
 _SLICE = 0.005
 
@@ -122,7 +125,7 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
     _POLL_OUT = 4
 
     def __init__(self, asyncio=False):
-        self._loop = _couplet.Loop(_logged, weakref.WeakMethod(self._post))
+        self._loop = _couplet.Loop(_logged, weakref.WeakMethod(self._post), _CHUNK)
         _reactors.add(self)
         self.callLater = self._loop.call_later
         self.getDelayedCalls = self._loop.delayed_calls
@@ -212,56 +215,35 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
 
     def mainLoop(self):
         """
-        Run asyncio's event loop, which waits in L{_turnUntil}.
+        Run asyncio's event loop, which makes its iterations by L{_turn}.
         """
         if self._started:
             self._asyncioEventloop.run_forever()
         _baseLog.info("Main loop terminated.")
         self._loop.turn(0)
 
-    def _turnUntil(self, timeout):
+    def _turn(self, ready):
         """
-        Turn the loop until asyncio has work or the time is over.
+        Turn the loop until it is interrupted.
 
-        @param timeout: In seconds; L{None} sets no limit.
+        @param ready: The callbacks of asyncio's event loop.
         """
-        selector = self._asyncioEventloop._selector
-        if self._iteration:
-            # `doIteration` requested this one turn.
-            limits = [*self._iteration, timeout]
-            self._iteration = ()
-            self._asyncioEventloop.stop()
-            limit = min([each for each in limits if each is not None], default=None)
-            if selector.isWrapped:
-                selector.wait(limit)
-                limit = 0
-            self._loop.turn(limit)
-            return
-        queue = self._asyncioEventloop._ready
+        asyncio, limits = self._asyncioEventloop, self._iteration
         contexts = context.theContextTracker.currentContext().contexts
-        ours = _Context(self._loop)
-        until = timeout and monotonic() + timeout
-        isAwaited = True
-        while isAwaited:
-            with _topHandler:
+        with _topHandler:
+            if not limits:
                 self.runUntilCurrent()
-                left = 0 if selector.isAsked else until and max(0, until - monotonic())
-                run = self._loop.run
-                if selector.isWrapped:
-                    selector.wait(0 if queue else left)
-                    run = self._turnOnce
-                contexts.append(ours)
-                try:
-                    isAwaited = run(left, queue) and not (queue or selector.isAsked)
-                finally:
-                    contexts.pop()
-
-    def _turnOnce(self, left, queue):
-        """
-        Make the turn that follows a wait by the program's poller.
-        """
-        self._loop.turn(0)
-        return left != 0
+            if asyncio._selector.isWrapped:
+                asyncio._wait(*limits or [None])
+                limits = [0]
+            contexts.append(_Context(self._loop))
+            try:
+                if limits:
+                    self._loop.iterate(ready, *limits)
+                else:
+                    self._loop.run(ready)
+            finally:
+                contexts.pop()
 
     def doIteration(self, delay):
         """
@@ -271,7 +253,9 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
         if asyncio.is_running():
             self._loop.turn(delay)
             return
+        # The event loop stops after this iteration, which may wait.
         self._iteration = (delay,)
+        asyncio._stopping = True
         try:
             asyncio.run_forever()
         finally:
@@ -306,17 +290,19 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
         """
         Called after a fork: a child gets its own descriptors to wait on.
         """
+        self._loop.forked(isChild)
         if isChild:
-            for waker in self._internalReaders:
-                if isinstance(waker, _FDWaker):
-                    _renewPipe(waker)
+            for waker in [each for each in self._internalReaders if isinstance(each, _FDWaker)]:
+                # The loop's own descriptor, of this process, knows the pipe of the parent.
+                self.removeReader(waker)
+                _renewPipe(waker)
+                self.addReader(waker)
                 if isinstance(waker, _SIGCHLDWaker):
                     # In the child, asyncio of Python 3.12 resets the signal wakeup descriptor, and the event loop.
                     waker.install()
             self._asyncioEventloop.forked()
             if sys.modules.get("twisted.internet.reactor") is self and self._loop.is_here:
                 set_event_loop(self._asyncioEventloop)
-        self._loop.forked(isChild)
 
     # Readers and writers.
 

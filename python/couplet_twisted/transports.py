@@ -38,6 +38,11 @@ class SocketTransport(transports._FlowControlMixin, transports.Transport):
     _start_tls_compatible = True
     _sendfile_compatible = constants._SendfileMode.TRY_NATIVE
 
+    # Defaults of the base class: instance attributes cost time.
+    _protocol_paused = False
+    _low_water = 16 * 1024
+    _high_water = 64 * 1024
+
     _closing = False
     _conn_lost = 0
     _paused = False
@@ -47,24 +52,26 @@ class SocketTransport(transports._FlowControlMixin, transports.Transport):
     _loop = None
     _server = None
     _own_sock = None
+    _waiter = None
+    _waits = False
 
     def __init__(self, loop, protocol, stream, sock=None, waiter=None, extra=None, server=None):
-        super().__init__(extra, loop)
-        self._stream = stream
-        self._waiter = waiter
-        self._own_sock = sock
+        self._extra = {} if extra is None else extra
+        self._loop = loop
         self._protocol = protocol
+        self._stream = stream
         stream.own(self)
-        stream.set_limits(self._low_water, self._high_water)
         self.write = stream.write
         loop._connections += 1
         if server is not None:
             self._server = server
             server._attach(*(self,) * _NAMES_ITSELF)
-        self._waits = sock is not None
         if sock is None:
             self._accepted()
         else:
+            self._own_sock = sock
+            self._waiter = waiter
+            self._waits = True
             loop._transports[sock.fileno()] = self
             loop._native.adopt_stream(stream, sock.fileno())
 
@@ -81,7 +88,9 @@ class SocketTransport(transports._FlowControlMixin, transports.Transport):
             raise
         except BaseException as error:
             self._loop._failed(error, None, (made, self))
-        self._start()
+        if not self._closing:
+            self._context = contextvars.copy_context()
+            self._receive()
 
     def _connected(self):
         """
@@ -122,11 +131,6 @@ class SocketTransport(transports._FlowControlMixin, transports.Transport):
         self._fatal_error(exception, f"Fatal error: protocol.{name}() call failed.")
 
     def _eof_received(self):
-        # asyncio reads the end in another iteration than the data before it.
-        if not self._closing:
-            self._loop.call_soon(self._end_read)
-
-    def _end_read(self):
         if self._closing:
             return
         if self._loop.get_debug():
@@ -369,7 +373,6 @@ class SocketTransport(transports._FlowControlMixin, transports.Transport):
             self._protocol.connection_lost(exc)
         finally:
             self._loop._connections -= 1
-            self._refuse_data()
             self._stream.forget()
             if self._own_sock is not None:
                 self._own_sock.close()

@@ -18,15 +18,11 @@ use crate::bridge::Bridge;
 use crate::connection::Connection;
 use crate::descriptor::Descriptor;
 use crate::port::Port;
-use crate::ready::Ready;
+use crate::ready::{Ready, ends_loop};
 use crate::seat::Seat;
 use crate::stream::{Stream, Wire};
 use crate::timers::{Clock, DelayedCall, Timers};
 use crate::watch::Watch;
-
-/// Most bytes of one `dataReceived`, as in Twisted: Python allocates larger objects afresh each
-/// time.
-const CHUNK: usize = 64 * 1024;
 
 /// State shared by the parts of a loop, in its thread.
 pub(crate) struct LoopShared {
@@ -40,6 +36,8 @@ pub(crate) struct LoopShared {
     is_interrupted: Arc<AtomicBool>,
     /// The connection whose protocol is being called.
     current: RefCell<Option<Py<Connection>>>,
+    /// The callbacks of the asyncio event loop that runs in this loop.
+    asyncio: RefCell<Option<Py<Ready>>>,
     /// Law 9: at most one for each call that a turn makes after its events, such as timed calls;
     /// the calls of an event suspend the turn until they are made.
     calls: Queue,
@@ -115,6 +113,24 @@ impl LoopShared {
         result
     }
 
+    /// Has `f` handle an event of an object of asyncio's, and reports its error.
+    pub(crate) fn call_asyncio(
+        &self,
+        py: Python<'_>,
+        object: &Py<PyAny>,
+        f: impl FnOnce() -> PyResult<()>,
+    ) {
+        let ready = self.asyncio.borrow().as_ref().map(|ready| ready.clone_ref(py));
+        let result = match &ready {
+            Some(ready) => ready.get().event(py, object, f),
+            None => f(),
+        };
+        match (result, ready) {
+            (Err(error), Some(ready)) if ends_loop(py, &error) => ready.get().raise(error),
+            (result, _) => self.report_error(py, result),
+        }
+    }
+
     /// Has the loop raise an exception.
     pub(crate) fn raise(&self, error: PyErr) {
         self.raised.borrow_mut().get_or_insert(error);
@@ -156,10 +172,11 @@ impl Inner {
     /// A loop for this thread. `log` gets the exceptions of user code.
     pub(crate) fn new(
         log: Py<PyAny>,
+        chunk: usize,
         timers: &Arc<Timers>,
         is_interrupted: &Arc<AtomicBool>,
     ) -> PyResult<(Inner, Remote)> {
-        let mut couplet = couplet::Loop::with_options(LoopOptions::default().read_buffer(CHUNK))?;
+        let mut couplet = couplet::Loop::with_options(LoopOptions::default().read_buffer(chunk))?;
         let reactor = couplet.reactor();
         let remote = reactor.remote();
         let shared = Rc::new(LoopShared {
@@ -168,6 +185,7 @@ impl Inner {
             raised: RefCell::default(),
             is_interrupted: is_interrupted.clone(),
             current: RefCell::default(),
+            asyncio: RefCell::default(),
             calls: Queue::default(),
             ends: Queue::default(),
             reactor,
@@ -182,12 +200,13 @@ impl Inner {
         Ok((Inner { couplet: RefCell::new(couplet), shared, was_interrupted }, remote))
     }
 
-    /// Makes the due timed calls, as Twisted's reactors do before each wait, and reports the ends
-    /// of connections. Raises a pending exception, such as a keyboard interrupt.
+    /// Makes the due timed calls, as Twisted's reactors do before each wait, reports the ends of
+    /// connections, and sends the output. Raises a pending exception, such as a keyboard interrupt.
     fn make_due(&self, py: Python<'_>) -> PyResult<()> {
         self.couplet()?.make_timed_calls();
         self.shared.calls.make(py, &self.shared);
         self.shared.ends.make(py, &self.shared);
+        self.couplet()?.flush();
         self.shared.raised.take().map_or(Ok(()), Err)
     }
 
@@ -224,39 +243,57 @@ impl Inner {
         self.shared.raised.take().map_or(Ok(()), Err)
     }
 
-    /// Makes one iteration of an asyncio event loop: waits if nothing is ready, then calls the
-    /// handles that were ready, the events, and the due handles. In debug mode, `run` calls handles.
-    fn iterate(
-        &self,
-        py: Python<'_>,
-        ready: &Ready,
-        is_stopping: bool,
-        run: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<()> {
-        let is_interrupted = self.shared.is_interrupted.swap(false, Ordering::AcqRel);
-        let count = ready.len();
-        let has_calls = !(self.shared.calls.is_empty() && self.shared.ends.is_empty());
-        let waits = !(count > 0 || has_calls || is_stopping || is_interrupted);
-        let at_most = if waits { ready.wait(py)? } else { Some(Duration::ZERO) };
+    /// Makes one iteration of an asyncio event loop, and a turn in it: waits at most `at_most` if
+    /// nothing is ready, then calls the handles that were ready, the events, and the due handles.
+    fn iterate(&self, py: Python<'_>, ready: &Ready, at_most: Option<Duration>) -> PyResult<()> {
+        let is_busy = ready.is_busy()
+            || self.shared.is_interrupted.load(Ordering::Acquire)
+            || !(self.shared.calls.is_empty() && self.shared.ends.is_empty());
+        let at_most = match is_busy {
+            true => Some(Duration::ZERO),
+            false => at_most.into_iter().chain(ready.wait(py)?).min(),
+        };
+        let since = ready.timed();
         self.couplet()?.turn(at_most).map_err(system_error)?;
-        py.check_signals()?;
-        // Timed calls that a callback requests are for the next iteration.
-        let due = ready.take_due(py)?;
-        let result = ready.run(py, count, run).and_then(|()| {
-            self.shared.calls.make(py, &self.shared);
-            if self.couplet()?.is_suspended() {
-                self.complete_turn(py, None)?;
-            }
-            self.shared.ends.make(py, &self.shared);
-            self.shared.raised.take().map_or(Ok(()), Err)
-        });
-        match result {
-            Ok(()) => ready.run_all(py, due, run),
-            Err(error) => {
-                ready.extend(due);
-                Err(error)
-            }
+        // A signal handler may raise.
+        if let Err(error) = py.check_signals() {
+            self.shared.raise(error);
         }
+        let due = ready.take_due(py, 0)?;
+        ready.run(py, ready.len());
+        self.shared.calls.make(py, &self.shared);
+        // A call that turned the loop has completed this turn.
+        while self.couplet()?.is_suspended() {
+            self.make_requested(py, ready, since)?;
+            self.couplet()?.turn(None).map_err(system_error)?;
+            self.shared.calls.make(py, &self.shared);
+        }
+        ready.run_first(py, due);
+        if !self.shared.ends.is_empty() {
+            return self.make_due(py);
+        }
+        self.shared.raised.take().map_or(Ok(()), Err)
+    }
+
+    /// Makes the calls that an event requested of asyncio, while the turn is suspended: their output
+    /// is sent with the reply to the event, and without another wait.
+    fn make_requested(&self, py: Python<'_>, ready: &Ready, since: u64) -> PyResult<()> {
+        if ready.is_ending() {
+            return Ok(());
+        }
+        let due = ready.take_due(py, since)?;
+        ready.run(py, ready.len());
+        ready.run_first(py, due);
+        Ok(())
+    }
+
+    /// Has `f` run the loop for an asyncio event loop, whose callbacks are in `ready`.
+    fn run_for<T>(&self, ready: &Bound<'_, Ready>, f: impl FnOnce() -> T) -> T {
+        let before = self.shared.asyncio.replace(Some(ready.clone().unbind()));
+        let result = f();
+        let this = self.shared.asyncio.replace(before);
+        drop(this);
+        result
     }
 
     /// Makes a turn, or the rest of a suspended one, and the calls that it queues.
@@ -275,10 +312,11 @@ impl Inner {
 #[pymethods]
 impl Loop {
     /// A loop for the first thread that turns it. `log` gets the exceptions of user code. `post` is
-    /// a weak method with which other threads have the loop call a function.
+    /// a weak method with which other threads have the loop call a function. Protocols get at most
+    /// `chunk` bytes at a time.
     #[new]
-    fn new(log: Py<PyAny>, post: Py<PyAny>) -> Loop {
-        Loop(Arc::new(Seat::new(log, post)))
+    fn new(log: Py<PyAny>, post: Py<PyAny>, chunk: usize) -> Loop {
+        Loop(Arc::new(Seat::new(log, post, chunk)))
     }
 
     /// Makes this thread the loop's.
@@ -303,51 +341,37 @@ impl Loop {
         self.0.take(py)?.turn(py, at_most.map(seconds))
     }
 
-    /// Turns until an interrupt or until `queue` has an entry, for at most `at_most` seconds
-    /// (`None` sets no limit). Returns false if the time is over. Makes at least one turn: a thread
-    /// that interrupts each call starves neither connections nor timers.
-    fn run(
-        &self,
-        py: Python<'_>,
-        at_most: Option<f64>,
-        queue: &Bound<'_, PyAny>,
-    ) -> PyResult<bool> {
+    /// Makes iterations of an asyncio event loop, whose callbacks are in `ready`, until an interrupt
+    /// or an exception that ends its run. Makes at least one: a thread that interrupts each call
+    /// starves neither connections nor timers.
+    fn run(&self, py: Python<'_>, ready: &Bound<'_, Ready>) -> PyResult<()> {
         let inner = self.0.take(py)?;
-        let shared = &inner.shared;
-        let until = at_most.map(|at_most| shared.reactor.now() + seconds(at_most));
-        let is_wanted = || {
-            let was_interrupted = inner.was_interrupted.take();
-            was_interrupted
-                || shared.is_interrupted.swap(false, Ordering::AcqRel)
-                || !queue.is_empty().unwrap_or(true)
-        };
-        loop {
-            let is_asked = !queue.is_empty().unwrap_or(true);
-            let left = until.map(|until| until.saturating_duration_since(shared.reactor.now()));
-            inner.turn(py, if is_asked { Some(Duration::ZERO) } else { left })?;
-            if is_wanted() || is_asked {
-                return Ok(true);
+        inner.run_for(ready, || {
+            loop {
+                inner.make_due(py)?;
+                inner.iterate(py, ready.get(), None)?;
+                if inner.was_interrupted.take()
+                    || inner.shared.is_interrupted.swap(false, Ordering::AcqRel)
+                    || ready.get().is_ending()
+                {
+                    return Ok(());
+                }
             }
-            inner.make_due(py)?;
-            if is_wanted() {
-                return Ok(true);
-            }
-            if until.is_some_and(|until| until <= shared.reactor.now()) {
-                return Ok(false);
-            }
-        }
+        })
     }
 
-    /// Makes one iteration of an asyncio event loop, whose callbacks are in `ready`. It waits unless
-    /// one is ready, or the loop `is_stopping`. In debug mode, `run` calls the handles.
+    /// Makes one such iteration, which waits at most `at_most` seconds; `None` sets no limit. The due
+    /// timed calls were made before.
     fn iterate(
         &self,
         py: Python<'_>,
         ready: &Bound<'_, Ready>,
-        is_stopping: bool,
-        run: Option<Bound<'_, PyAny>>,
+        at_most: Option<f64>,
     ) -> PyResult<()> {
-        self.0.take(py)?.iterate(py, ready.get(), is_stopping, run.as_ref())
+        let inner = self.0.take(py)?;
+        inner.run_for(ready, || inner.iterate(py, ready.get(), at_most.map(seconds)))?;
+        inner.shared.is_interrupted.store(false, Ordering::Release);
+        Ok(())
     }
 
     /// Carries out the requests recorded so far, such as output, without taking events or calling
@@ -355,10 +379,9 @@ impl Loop {
     fn flush(&self) {
         let Some(inner) = self.0.inner() else { return };
         // Inside a turn, where only finalizers run, the turn will do it.
-        let Ok(mut couplet) = inner.couplet.try_borrow_mut() else { return };
-        // A turn without events is made only for a timed call.
-        inner.shared.reactor.call_later(Duration::ZERO, || {});
-        couplet.make_timed_calls();
+        if let Ok(mut couplet) = inner.couplet.try_borrow_mut() {
+            couplet.flush();
+        }
     }
 
     /// Called after a fork: the loop continues in parent and child, if this is its thread.

@@ -5,6 +5,7 @@
 
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -30,6 +31,24 @@ pub(crate) struct Ready {
     /// Called with an exception of a callback, its handle, and a tuple of the callback and its
     /// arguments.
     failed: Py<PyAny>,
+    /// Called with true before asyncio's callbacks and with false after them. Without it, the event
+    /// loop counts as running all the time.
+    around: Option<Py<PyAny>>,
+    /// The number of [`enter`](Ready::enter) calls in progress.
+    depth: AtomicUsize,
+    /// The run ends after this iteration.
+    is_ending: AtomicBool,
+    /// An exception that ends the run.
+    raised: Mutex<Option<PyErr>>,
+    debug: Mutex<Option<Debug>>,
+}
+
+/// Functions for debug mode.
+struct Debug {
+    /// Calls a handle.
+    run: Py<PyAny>,
+    /// Gets an object, and the seconds that it took to handle its event.
+    took: Py<PyAny>,
 }
 
 #[derive(Default)]
@@ -259,11 +278,6 @@ impl Ready {
         locked(&self.queue).len()
     }
 
-    /// Has the next iteration call the handles.
-    pub(crate) fn extend(&self, handles: impl IntoIterator<Item = Py<PyAny>>) {
-        locked(&self.queue).extend(handles);
-    }
-
     fn push(&self, handle: Py<PyAny>) {
         locked(&self.queue).push_back(handle);
     }
@@ -273,10 +287,10 @@ impl Ready {
     }
 
     /// Calls a handle: one of ours, or one of asyncio's. In debug mode, `run` calls it.
-    fn call(py: Python<'_>, handle: Py<PyAny>, run: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+    fn call(py: Python<'_>, handle: Py<PyAny>, run: Option<&Py<PyAny>>) -> PyResult<()> {
         let handle = handle.bind(py);
         if let Some(run) = run {
-            return run.call1((handle,)).map(drop);
+            return run.call1(py, (handle,)).map(drop);
         }
         if let Ok(handle) = handle.cast::<Handle>() {
             return Handle::run(handle);
@@ -287,48 +301,100 @@ impl Ready {
         handle.call_method0(intern!(py, "_run")).map(drop)
     }
 
-    /// Calls the first `count` handles.
-    pub(crate) fn run(
-        &self,
-        py: Python<'_>,
-        count: usize,
-        run: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<()> {
-        for _ in 0..count {
-            let Some(handle) = self.pop() else { break };
-            Ready::call(py, handle, run)?;
+    /// Calls the first `count` handles. After an exception that ends the run, they wait for the next
+    /// one.
+    pub(crate) fn run(&self, py: Python<'_>, count: usize) {
+        if count == 0 || locked(&self.raised).is_some() {
+            return;
         }
-        Ok(())
+        let run = locked(&self.debug).as_ref().map(|debug| debug.run.clone_ref(py));
+        self.enter(py, || {
+            for _ in 0..count {
+                let Some(handle) = self.pop() else { break };
+                if let Err(error) = Ready::call(py, handle, run.as_ref()) {
+                    return self.raise(error);
+                }
+            }
+        });
     }
 
-    /// Removes the timed calls that are due by now.
-    pub(crate) fn take_due(&self, py: Python<'_>) -> PyResult<VecDeque<Py<PyAny>>> {
+    /// Calls the handles before those that are ready.
+    pub(crate) fn run_first(&self, py: Python<'_>, handles: VecDeque<Py<PyAny>>) {
+        let count = handles.len();
+        if count > 0 {
+            let mut queue = locked(&self.queue);
+            handles.into_iter().rev().for_each(|handle| queue.push_front(handle));
+            drop(queue);
+            self.run(py, count);
+        }
+    }
+
+    /// Calls `f`; meanwhile the event loop counts as running.
+    fn enter<T>(&self, py: Python<'_>, f: impl FnOnce() -> T) -> T {
+        let Some(around) = &self.around else { return f() };
+        let is_outermost = self.depth.fetch_add(1, Relaxed) == 0;
+        let set = |is_running: bool| {
+            if is_outermost && let Err(error) = around.call1(py, (is_running,)) {
+                self.raise(error);
+            }
+        };
+        set(true);
+        let result = f();
+        self.depth.fetch_sub(1, Relaxed);
+        set(false);
+        result
+    }
+
+    /// Has `f` handle an event of `object`.
+    pub(crate) fn event(
+        &self,
+        py: Python<'_>,
+        object: &Py<PyAny>,
+        f: impl FnOnce() -> PyResult<()>,
+    ) -> PyResult<()> {
+        let took = locked(&self.debug).as_ref().map(|debug| debug.took.clone_ref(py));
+        self.enter(py, || {
+            let Some(took) = took else { return f() };
+            let started = now(py)?;
+            let result = f();
+            result.and(took.call1(py, (object, now(py)? - started)).map(drop))
+        })
+    }
+
+    /// Has the run end with an exception.
+    pub(crate) fn raise(&self, error: PyErr) {
+        locked(&self.raised).get_or_insert(error);
+        self.stop();
+    }
+
+    /// Whether the next iteration does not wait.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.len() > 0 || self.is_ending()
+    }
+
+    /// Whether the run ends after this iteration.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.is_ending.load(Relaxed)
+    }
+
+    /// The number of timed calls so far.
+    pub(crate) fn timed(&self) -> u64 {
+        self.timers().number
+    }
+
+    /// Removes the timed calls that are due by now, except the first `since` ones.
+    pub(crate) fn take_due(&self, py: Python<'_>, since: u64) -> PyResult<VecDeque<Py<PyAny>>> {
         let mut due = VecDeque::new();
-        if !self.timers().heap.is_empty() {
+        let is_next =
+            |timers: &Timers| timers.heap.peek().is_some_and(|timer| timer.number >= since);
+        if is_next(&self.timers()) {
             let now = now(py)?;
             let mut timers = self.timers();
-            while timers.heap.peek().is_some_and(|timer| timer.when <= now) {
+            while is_next(&timers) && timers.heap.peek().is_some_and(|timer| timer.when <= now) {
                 due.extend(timers.heap.pop().map(|timer| timer.handle));
             }
         }
         Ok(due)
-    }
-
-    /// Calls the handles. After an error, the next iteration calls the rest.
-    pub(crate) fn run_all(
-        &self,
-        py: Python<'_>,
-        handles: VecDeque<Py<PyAny>>,
-        run: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<()> {
-        let mut handles = handles.into_iter();
-        while let Some(handle) = handles.next() {
-            if let Err(error) = Ready::call(py, handle, run) {
-                self.extend(handles);
-                return Err(error);
-            }
-        }
-        Ok(())
     }
 
     /// Time until the first timed call is due, if any.
@@ -390,8 +456,37 @@ impl Ready {
 #[pymethods]
 impl Ready {
     #[new]
-    fn new(failed: Py<PyAny>) -> Ready {
-        Ready { queue: Mutex::default(), timers: Mutex::default(), failed }
+    fn new(failed: Py<PyAny>, around: Option<Py<PyAny>>) -> Ready {
+        Ready {
+            queue: Mutex::default(),
+            timers: Mutex::default(),
+            failed,
+            around,
+            depth: AtomicUsize::new(0),
+            is_ending: AtomicBool::new(false),
+            raised: Mutex::default(),
+            debug: Mutex::default(),
+        }
+    }
+
+    /// Sets the functions for debug mode: `run` calls a handle; `took` gets an object, and the
+    /// seconds that it took to handle its event.
+    #[pyo3(signature = (run=None, took=None))]
+    fn set_debug(&self, run: Option<Py<PyAny>>, took: Option<Py<PyAny>>) {
+        let debug = run.zip(took).map(|(run, took)| Debug { run, took });
+        let before = std::mem::replace(&mut *locked(&self.debug), debug);
+        drop(before);
+    }
+
+    /// Has the run end after this iteration.
+    fn stop(&self) {
+        self.is_ending.store(true, Relaxed);
+    }
+
+    /// Called at the end of a run. Raises the exception that ended it, if one did.
+    fn end(&self) -> PyResult<()> {
+        self.is_ending.store(false, Relaxed);
+        locked(&self.raised).take().map_or(Ok(()), Err)
     }
 
     /// Has the next iteration call the callback. Use only in the loop's thread.
@@ -449,19 +544,21 @@ impl Ready {
         self.timers().cancelled += 1;
     }
 
-    /// Calls the last `count` handles. In debug mode, `run` calls them.
-    #[pyo3(signature = (count, run))]
-    fn run_last(
-        &self,
-        py: Python<'_>,
-        count: usize,
-        run: Option<Bound<'_, PyAny>>,
-    ) -> PyResult<()> {
+    /// Calls the last `count` handles.
+    fn run_last(&self, py: Python<'_>, count: usize) {
         let mut queue = locked(&self.queue);
         let at = queue.len().saturating_sub(count);
         let last = queue.split_off(at);
         drop(queue);
-        self.run_all(py, last, run.as_ref())
+        self.run_first(py, last);
+    }
+
+    /// Seconds until the next iteration is due: 0 if a call is ready; `None` without calls.
+    fn next_call(&self, py: Python<'_>) -> PyResult<Option<f64>> {
+        match self.is_busy() {
+            true => Ok(Some(0.0)),
+            false => Ok(self.wait(py)?.map(|left| left.as_secs_f64())),
+        }
     }
 
     fn clear(&self) {
@@ -476,6 +573,9 @@ impl Ready {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.failed)?;
+        if let Some(around) = &self.around {
+            visit.call(around)?;
+        }
         if let Ok(queue) = self.queue.try_lock() {
             queue.iter().try_for_each(|handle| visit.call(handle))?;
         }

@@ -29,10 +29,12 @@ pub(crate) struct Seat {
     log: Py<PyAny>,
     /// A weak method of the reactor, which has the loop call a function.
     post: Py<PyAny>,
+    /// The most bytes of one read.
+    chunk: usize,
 }
 
 impl Seat {
-    pub(crate) fn new(log: Py<PyAny>, post: Py<PyAny>) -> Seat {
+    pub(crate) fn new(log: Py<PyAny>, post: Py<PyAny>, chunk: usize) -> Seat {
         Seat {
             taken: OnceLock::new(),
             recorded: Mutex::default(),
@@ -40,6 +42,7 @@ impl Seat {
             is_interrupted: Arc::default(),
             log,
             post,
+            chunk,
         }
     }
 
@@ -60,8 +63,8 @@ impl Seat {
     /// Another thread owns the loop, or the system refuses to create one.
     pub(crate) fn take(&self, py: Python<'_>) -> PyResult<&Inner> {
         if self.taken.get().is_none() {
-            let (inner, remote) =
-                Inner::new(self.log.clone_ref(py), &self.timers, &self.is_interrupted)?;
+            let log = self.log.clone_ref(py);
+            let (inner, remote) = Inner::new(log, self.chunk, &self.timers, &self.is_interrupted)?;
             let mut recorded = locked(&self.recorded);
             // Another thread may have taken the seat meanwhile.
             let is_ours = self.taken.set((Tethered::new(inner), remote)).is_ok();

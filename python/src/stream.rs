@@ -19,6 +19,9 @@ use crate::looping::{LoopShared, system_error};
 use crate::ready::ends_loop;
 use crate::seat::Seat;
 
+/// Default numbers of unsent bytes below and above which the owner is notified, as in asyncio.
+const LIMITS: (usize, usize) = (16 * 1024, 64 * 1024);
+
 /// The stream's objects in the loop's thread.
 struct Home {
     transport: Transport,
@@ -86,33 +89,38 @@ impl Stream {
         Some(self.state().home.as_ref()?.get()?.shared.clone())
     }
 
-    /// Calls a method of the owner, and reports its error.
-    fn tell<'py, A>(&self, py: Python<'py>, shared: &LoopShared, name: &str, args: A)
+    /// Calls a method of the owner.
+    fn tell<'py, A>(&self, py: Python<'py>, name: &str, args: A) -> PyResult<()>
     where
         A: pyo3::call::PyCallArgs<'py>,
     {
+        self.owner(py).map_or(Ok(()), |owner| owner.call_method1(py, name, args).map(drop))
+    }
+
+    /// Has `f` handle an event of the stream.
+    fn handle(&self, py: Python<'_>, shared: &LoopShared, f: impl FnOnce(&Stream) -> PyResult<()>) {
         if let Some(owner) = self.owner(py) {
-            shared.report_error(py, owner.call_method1(py, name, args));
+            shared.call_asyncio(py, &owner, || f(self));
         }
     }
 
     /// Notifies an owner that waits for a drain, if little output is unsent.
-    fn check_drain(&self, py: Python<'_>, shared: &LoopShared) {
+    fn check_drain(&self, py: Python<'_>) -> PyResult<()> {
         let mut state = self.state();
         let home = state.home.as_ref().and_then(Tethered::get);
         let is_drained = home.is_some_and(|home| home.transport.buffered() <= state.low);
         if state.awaits_drain && is_drained {
             state.awaits_drain = false;
             drop(state);
-            self.tell(py, shared, "_drained", ());
+            return self.tell(py, "_drained", ());
         }
+        Ok(())
     }
 
     /// Notifies an owner that waits for a drain, even if it has written more meanwhile.
-    fn end_drain(&self, py: Python<'_>, shared: &LoopShared) {
-        if std::mem::take(&mut self.state().awaits_drain) {
-            self.tell(py, shared, "_drained", ());
-        }
+    fn end_drain(&self, py: Python<'_>) -> PyResult<()> {
+        let awaits_drain = std::mem::take(&mut self.state().awaits_drain);
+        if awaits_drain { self.tell(py, "_drained", ()) } else { Ok(()) }
     }
 
     pub(crate) fn adopt(
@@ -150,7 +158,8 @@ fn elsewhere() -> PyErr {
 impl Stream {
     #[new]
     fn new() -> Stream {
-        Stream(Mutex::default())
+        let (low, high) = LIMITS;
+        Stream(Mutex::new(StreamState { low, high, ..StreamState::default() }))
     }
 
     /// Sets the transport that gets the events.
@@ -202,7 +211,9 @@ impl Stream {
         slf.get().on_transport(|transport| {
             let drained = transport.drained().map(move |()| {
                 if let Some(shared) = shared {
-                    shared.queue(move |py, shared| this.get().end_drain(py, shared));
+                    shared.queue(move |py, shared| {
+                        this.get().handle(py, shared, |stream| stream.end_drain(py));
+                    });
                 }
             });
             drained.add_errback(|_| Ok(())).detach();
@@ -216,7 +227,9 @@ impl Stream {
         slf.get().on_transport(|transport| {
             let flushed = transport.flushed().map(move |()| {
                 if let Some(shared) = shared {
-                    shared.queue(move |py, shared| this.get().tell(py, shared, "_flushed", ()));
+                    shared.queue(move |py, shared| {
+                        this.get().handle(py, shared, |stream| stream.tell(py, "_flushed", ()));
+                    });
                 }
             });
             flushed.add_errback(|_| Ok(())).detach();
@@ -312,10 +325,12 @@ impl Wire {
     }
 
     /// Queues a call on behalf of the stream.
-    fn queue(&self, call: impl FnOnce(Python<'_>, &Stream, &LoopShared) + 'static) {
+    fn queue(&self, call: impl FnOnce(Python<'_>, &Stream) -> PyResult<()> + 'static) {
         let (Some(shared), Some(stream)) = (self.shared.upgrade(), &self.stream) else { return };
         let stream = Python::attach(|py| stream.clone_ref(py));
-        shared.queue(move |py, shared| call(py, stream.get(), shared));
+        shared.queue(move |py, shared| {
+            stream.get().handle(py, shared, |stream| call(py, stream));
+        });
     }
 
     /// Attaches the stream, which is made for an accepted connection.
@@ -354,34 +369,34 @@ impl Protocol for Wire {
             return Python::attach(|py| shared.report(py, error));
         }
         let Some(accepted) = self.accepted.take() else {
-            return self.queue(|py, stream, shared| stream.tell(py, shared, "_connected", ()));
+            return self.queue(|py, stream| stream.tell(py, "_connected", ()));
         };
         let Some(stream) = &self.stream else { return };
         let stream = Python::attach(|py| stream.clone_ref(py));
         shared.queue(move |py, shared| {
-            shared.report_error(py, accepted.call1(py, (stream,)));
+            shared.call_asyncio(py, &accepted, || accepted.call1(py, (stream,)).map(drop));
         });
     }
 
     fn data_received(&mut self, _: &Transport, data: &[u8]) {
         let data = Python::attach(|py| PyBytes::new(py, data).unbind());
-        self.queue(move |py, stream, shared| {
+        self.queue(move |py, stream| {
             // An answer to the last bytes written may come before the drain is noticed.
-            stream.check_drain(py, shared);
+            stream.check_drain(py)?;
             let state = stream.state();
-            let Some((run, receiver)) = &state.receiver else { return };
+            let Some((run, receiver)) = &state.receiver else { return Ok(()) };
             let (run, receiver) = (run.clone_ref(py), receiver.clone_ref(py));
             drop(state);
             match run.call1(py, (receiver, data)) {
-                Ok(_) => {}
-                Err(error) if ends_loop(py, &error) => shared.raise(error),
-                Err(error) => stream.tell(py, shared, "_failed", (error,)),
+                Ok(_) => Ok(()),
+                Err(error) if ends_loop(py, &error) => Err(error),
+                Err(error) => stream.tell(py, "_failed", (error,)),
             }
         });
     }
 
     fn read_closed(&mut self, _: &Transport) {
-        self.queue(|py, stream, shared| stream.tell(py, shared, "_eof_received", ()));
+        self.queue(|py, stream| stream.tell(py, "_eof_received", ()));
     }
 
     fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
@@ -395,6 +410,8 @@ impl Protocol for Wire {
             }),
             _ => None,
         };
-        shared.ends.push(move |py, shared| stream.get().tell(py, shared, "_lost", (error,)));
+        shared.ends.push(move |py, shared| {
+            stream.get().handle(py, shared, |stream| stream.tell(py, "_lost", (error,)));
+        });
     }
 }

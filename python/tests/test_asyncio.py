@@ -4,8 +4,13 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
+import unittest
 
+import couplet_twisted
+from couplet_twisted import transports
 from twisted.internet import asyncioreactor, defer, task
 
 from kit.cases import SUBJECT, Cases, beside, only_subject
@@ -88,6 +93,19 @@ class Faces(Cases):
         case.say("generator", await anext(generator))
         del generator
         case.say("generator", "dropped")
+
+    @only_subject
+    async def test_it_has_couplets_connections(case):
+        async def program():
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"hello")
+            assert await reader.readexactly(5) == b"hello"
+            writer.close()
+            return type(writer.transport)
+
+        port = case.listen(lambda: Echo(case, "server"))
+        assert isinstance(await running(case), couplet_twisted.EventLoop)
+        assert await deferred(program()) is transports.SocketTransport
 
     @case
     async def test_no_loop_runs_after_the_reactor(case):
@@ -369,3 +387,24 @@ class Threads(Cases):
         await deferred(asyncio.sleep(0.3))
         after = os.times()
         case.say("idle", after.user + after.system - before.user - before.system < 0.1)
+
+
+EXIT = """
+import asyncio, sys
+from kit import reactors
+reactor = reactors.install(sys.argv[1])
+async def program():
+    await asyncio.sleep(0)
+    sys.exit(5)
+reactor.callWhenRunning(lambda: setattr(reactor, "kept", asyncio.ensure_future(program())))
+reactor.run()
+"""
+
+
+class Exits(unittest.TestCase):
+    """Exceptions that end a program."""
+
+    def test_a_task_that_exits_ends_the_run(self):
+        for name in ("asyncio", SUBJECT):
+            ended = subprocess.run([sys.executable, "-c", EXIT, name], stderr=subprocess.DEVNULL, timeout=60)
+            self.assertEqual(ended.returncode, 5, name)

@@ -5,6 +5,7 @@ import contextvars
 import functools
 import gc
 import os
+import re
 import signal
 import socket
 import struct
@@ -181,6 +182,26 @@ class Callbacks(unittest.TestCase):
             await asyncio.sleep(0.01)
         loop.set_debug(False)
         note([sum(word in line for line in logs.output) for word in ("<Handle", "<TimerHandle")] >= [1, 1])
+
+    @both
+    async def test_slow_events_are_logged_in_debug_mode(self, note):
+        class Slow(Noting):
+            def data_received(self, data):
+                self.transport.close()
+
+        loop = asyncio.get_running_loop()
+        protocol, theirs = await pair(note)
+        protocol.transport.set_protocol(slow := Slow(note))
+        slow.transport = protocol.transport
+        loop.set_debug(True)
+        loop.slow_callback_duration = 0
+        with self.assertLogs("asyncio", "WARNING") as logs:
+            theirs.sendall(b"x")
+            await slow.ended
+        loop.set_debug(False)
+        theirs.close()
+        # The handle of asyncio's transport, or the transport itself.
+        note(any(re.search(r"SocketTransport(\._read_ready|.* fd=).* took", line) for line in logs.output))
 
     def test_a_subclass_may_replace_call_soon(self):
         calls = []
@@ -397,6 +418,32 @@ class Streams(unittest.TestCase):
         theirs.close()
         await protocol.ended
 
+    def test_answers_of_tasks_wake_the_loop_by_no_system_call(self):
+        def written():
+            with open(f"/proc/self/task/{threading.get_native_id()}/io") as counts:
+                return next(int(line.split()[1]) for line in counts if line.startswith("syscw"))
+
+        async def serve(reader, writer):
+            while data := await reader.read(100):
+                writer.write(data)
+            writer.close()
+
+        def ask(name):
+            with socket.create_connection(name) as theirs:
+                for _ in range(100):
+                    theirs.sendall(b"x")
+                    theirs.recv(1)
+
+        async def program(note):
+            server = await asyncio.start_server(serve, LOCAL, 0)
+            before = written()
+            await in_thread(ask, server.sockets[0].getsockname())
+            note(written() - before)
+            server.close()
+
+        # Transports send by another call. The executor wakes the loop.
+        self.assertLess(run(program, couplet_twisted.EventLoop)[0], 10)
+
     @both
     async def test_a_server_refuses_once_it_is_closed(self, note):
         server = await asyncio.start_server(lambda reader, writer: writer.close(), LOCAL, 0)
@@ -557,3 +604,14 @@ class Loops(unittest.TestCase):
         with self.assertRaises(RuntimeError):
             loop.call_soon(list)
         loop.close()
+
+    def test_a_loop_that_a_thread_ran_leaves_no_descriptors(self):
+        gc.collect()
+        descriptors = len(os.listdir("/proc/self/fd"))
+        loop = couplet_twisted.EventLoop()
+        for _ in range(2):
+            thread = threading.Thread(target=loop.run_until_complete, args=[asyncio.sleep(0)])
+            thread.start()
+            thread.join()
+        loop.close()
+        self.assertEqual(len(os.listdir("/proc/self/fd")), descriptors)

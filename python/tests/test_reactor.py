@@ -206,6 +206,8 @@ def program():
     child = yield task.deferLater(reactor, 0.01, os.fork)
     for number in range(20):
         yield utils.getProcessOutput("/bin/echo", [str(number)])
+    # Only the signal reports its end.
+    yield utils.getProcessValue("/bin/sh", ["-c", "exec 0<&- 1>&- 2>&-; sleep 0.1"])
     if child:
         os.waitpid(child, 0)
     print("ended", flush=True)
@@ -220,6 +222,7 @@ reactor.run()
     @unittest.skipUnless(SUBJECT == "couplet", "epoll's has no event loop of asyncio")
     def test_asyncio_continues_in_both_processes_of_a_fork(self):
         text = """
+import socket
 async def slept():
     await asyncio.sleep(0.01)
     return asyncio.get_running_loop()
@@ -231,6 +234,10 @@ def program():
         os.waitpid(child, 0)
     loop = asyncio.get_event_loop()
     print(loop is (yield defer.Deferred.fromFuture(loop.create_task(slept()))), flush=True)
+    ends, readable = socket.socketpair(), defer.Deferred()
+    loop.add_reader(ends[0], lambda: (loop.remove_reader(ends[0]), readable.callback(None)))
+    ends[1].send(b"x")
+    yield readable
     yield task.deferLater(reactor, 0)
     print(asyncio._get_running_loop() is loop, flush=True)
     reactor.stop()
