@@ -52,6 +52,24 @@ pub fn take_inherited(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// The descriptors that are open and not close-on-exec: a program that this process executes
+/// inherits them.
+///
+/// # Errors
+///
+/// The system's error, such as a missing `/proc`, which lists the descriptors.
+#[cfg(target_os = "linux")]
+pub fn inheritable() -> io::Result<Vec<RawFd>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let number = entry?.file_name().to_str().and_then(|name| name.parse().ok());
+        let is_inheritable =
+            |number: &RawFd| flags(*number).is_ok_and(|flags| flags & libc::FD_CLOEXEC == 0);
+        found.extend(number.filter(is_inheritable));
+    }
+    Ok(found)
+}
+
 /// The flags of an open descriptor.
 fn flags(number: RawFd) -> io::Result<libc::c_int> {
     // SAFETY: F_GETFD takes any number, and touches no memory of ours.
@@ -94,6 +112,19 @@ mod tests {
     use std::os::fd::AsRawFd;
 
     use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn only_a_descriptor_without_close_on_exec_is_inheritable() {
+        let (reader, _writer) = io::pipe().expect("a pipe");
+        let closed_on_exec = reader.as_raw_fd();
+        // SAFETY: the call takes two numbers, and touches no memory of ours.
+        let kept = unsafe { libc::fcntl(closed_on_exec, libc::F_DUPFD, 3) };
+        // SAFETY: the call has just opened it, so it is owned here alone.
+        let _kept = unsafe { OwnedFd::from_raw_fd(kept) };
+        let found = inheritable().expect("a list");
+        assert!(found.contains(&kept) && !found.contains(&closed_on_exec), "{found:?}");
+    }
 
     #[test]
     fn an_inherited_descriptor_is_duplicated_and_stays_open() {

@@ -146,7 +146,8 @@ pub enum Event {
     },
     /// An error on a datagram port, which stays open: `ConnectionRefused` if the port has a peer.
     DatagramError(Key, io::Error),
-    /// A descriptor passed to [`World::watch`] is ready. Reported once, until [`World::rewatch`].
+    /// A descriptor passed to [`World::watch`] is ready. Reported again by the next wait, if it is
+    /// still ready and [`World::rearm`] or [`World::rewatch`] was called meanwhile.
     Ready(WatchId, Ready),
     /// A job of [`Commands::run_blocking`] has run, or was dropped because no thread could be
     /// started.
@@ -843,7 +844,7 @@ pub trait World {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Watches a foreign descriptor: [`Event::Ready`] follows once, when it is ready.
+    /// Watches a foreign descriptor: [`Event::Ready`] follows when it is ready.
     ///
     /// # Errors
     ///
@@ -854,7 +855,7 @@ pub trait World {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Watches a descriptor once more: readiness, remaining or new, is reported.
+    /// Changes the interest in a descriptor: readiness, remaining or new, is reported.
     ///
     /// # Errors
     ///
@@ -862,6 +863,16 @@ pub trait World {
     #[cfg(unix)]
     fn rewatch(&self, id: WatchId, source: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
         self.watch(id, source, interest)
+    }
+
+    /// Watches a descriptor further, after its event, with the same interest.
+    ///
+    /// # Errors
+    ///
+    /// The system's error.
+    #[cfg(unix)]
+    fn rearm(&self, id: WatchId, source: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
+        self.rewatch(id, source, interest)
     }
 
     /// Called after the process has forked. In the child the world gets new descriptors, with the

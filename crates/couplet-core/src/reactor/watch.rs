@@ -176,14 +176,18 @@ impl<S: AsFd + 'static> AnyWatch for WatchCell<S> {
         let Some((mut source, mut callback)) = self.take_parts(WatchState::Calling(None)) else {
             return false;
         };
+        let before = self.interest.get();
         let panicked = contain("callback of a watch", || callback(&mut source, ready));
         let stop_resolver = match self.state.replace(WatchState::Ended) {
             WatchState::Calling(stop_resolver) => stop_resolver,
             WatchState::Watching(_) | WatchState::Ended => None,
         };
         if stop_resolver.is_none() && !panicked {
-            // Rearmed, so that remaining readiness is reported again.
-            match world.rewatch(self.id, source.as_fd(), self.interest.get()) {
+            let rearmed = match self.interest.get() {
+                same if same == before => world.rearm(self.id, source.as_fd(), same),
+                other => world.rewatch(self.id, source.as_fd(), other),
+            };
+            match rearmed {
                 Ok(()) => {
                     self.state.replace(WatchState::Watching((source, callback)));
                     return true;

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use couplet::{
-    Address, Datagram, DatagramTransport, Deferred, Loop, Protocol, Reactor, Shutdown, Transport,
+    Address, Datagram, DatagramTransport, Deferred, Interest, Loop, Protocol, Reactor, Shutdown,
+    Transport,
 };
 
 use crate::needed::Folder;
@@ -195,6 +196,28 @@ fn an_embedded_loop_serves_readiness_its_driver_still_holds() {
     }
     writer.join().expect("no panic").expect("all is written");
     assert!(reader.join().expect("no panic").expect("all comes back"));
+}
+
+#[test]
+fn the_rest_of_a_watched_source_is_due_without_another_edge() {
+    let mut l = Loop::new().expect("a loop");
+    let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+    let seen = Rc::new(RefCell::new(Vec::new()));
+    let read = seen.clone();
+    let one_byte = move |socket: &mut UnixStream, _| {
+        let mut byte = [0];
+        socket.read_exact(&mut byte).expect("it is ready");
+        read.borrow_mut().push(byte[0]);
+    };
+    l.reactor().watch(ours, Interest::Readable, one_byte).expect("a socket");
+    turn(&mut l);
+    theirs.write_all(b"poem").expect("room in the buffer");
+    // An edge-triggered outer loop notices the bytes once, and then asks for the next turn.
+    turn(&mut l);
+    while l.next_turn().is_some_and(|at| at <= l.reactor().now()) {
+        turn(&mut l);
+    }
+    assert_eq!(*seen.borrow(), b"poem");
 }
 
 #[test]

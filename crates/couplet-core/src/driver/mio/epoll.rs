@@ -1,13 +1,17 @@
 //! The wait on Linux: epoll without the C library, whose wrapper would add another return across
-//! the system call (see `docs/decisions/turn.md`).
+//! the system call (see `docs/decisions/turn.md`). And level-triggered registrations, which mio
+//! lacks: a watched descriptor then needs no `epoll_ctl` after each event.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use mio::Token;
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
-use rustix::event::epoll::{self, EventFlags};
+use rustix::event::epoll::{self, EventData, EventFlags};
+
+use crate::driver::Interest;
 
 pub(super) type Event = epoll::Event;
 
@@ -69,4 +73,36 @@ pub(super) fn wait(
     });
     epoll::wait(poll.registry(), spare_capacity(events), timeout.as_ref())?;
     Ok(())
+}
+
+/// Registers a foreign descriptor, level-triggered.
+pub(super) fn watch(
+    registry: &mio::Registry,
+    source: BorrowedFd<'_>,
+    token: Token,
+    interest: Interest,
+) -> io::Result<()> {
+    Ok(epoll::add(registry, source, data(token), flags(interest))?)
+}
+
+/// Changes the interest in a registered descriptor.
+pub(super) fn rewatch(
+    registry: &mio::Registry,
+    source: BorrowedFd<'_>,
+    token: Token,
+    interest: Interest,
+) -> io::Result<()> {
+    Ok(epoll::modify(registry, source, data(token), flags(interest))?)
+}
+
+fn data(Token(token): Token) -> EventData {
+    EventData::new_u64(token as u64)
+}
+
+fn flags(interest: Interest) -> EventFlags {
+    match interest {
+        Interest::Readable => EventFlags::IN | EventFlags::RDHUP,
+        Interest::Writable => EventFlags::OUT,
+        Interest::Both => EventFlags::IN | EventFlags::RDHUP | EventFlags::OUT,
+    }
 }

@@ -4,7 +4,9 @@
 //! until a short read, and blocked until it is writable again (`driver::readiness`). A short read
 //! means drained, unless the end of the stream or an error was announced with it: then the end
 //! comes right after the bytes. Each TCP connection is registered once, for both directions: it
-//! needs no `epoll_ctl` while it lives, and closing the descriptor removes it.
+//! needs no `epoll_ctl` while it lives, and closing the descriptor removes it. A watched descriptor
+//! is level-triggered on Linux, so it needs none either; elsewhere it is registered again after
+//! each event.
 //!
 //! The system reports each socket error once, to the first call that encounters it. A `write` error
 //! is kept, and ends the stream after all bytes that can still be read.
@@ -87,7 +89,8 @@ fn token_of(WatchId(id): WatchId) -> Token {
 fn watch_of(Token(token): Token) -> Option<WatchId> {
     let token = token as u64;
     let id = token / WATCH / 2 * WATCH + token % WATCH;
-    (token & WATCH != 0).then_some(WatchId(id as usize))
+    let is_watch = token & WATCH != 0 && token < SIGNALS.0 as u64;
+    is_watch.then_some(WatchId(id as usize))
 }
 
 /// Threads for blocking jobs, as many as in Twisted's pool.
@@ -394,7 +397,10 @@ impl Driver for Mio {
     }
 
     fn due(&self) -> Option<Instant> {
-        if self.later.is_empty() && self.is_done() && self.batch.len() < EVENTS {
+        // An edge-triggered poller of the descriptor may not notice that a level remains.
+        let has_level = self.batch.iter().any(|event| watch_of(event.token()).is_some());
+        let is_drained = self.batch.len() < EVENTS && !has_level;
+        if self.later.is_empty() && self.is_done() && is_drained {
             self.retry.as_ref().map(|(retry, _)| *retry)
         } else {
             Some(self.world.now())

@@ -195,13 +195,29 @@ impl World for System {
         Ok(Lock::acquire(&path)?.map(|lock| Box::new(lock) as Box<dyn Any>))
     }
 
-    #[cfg(unix)]
+    #[cfg(target_os = "linux")]
+    fn watch(&self, id: WatchId, source: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
+        super::epoll::watch(&self.registry, source, token_of(id), interest)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn rewatch(&self, id: WatchId, source: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
+        super::epoll::rewatch(&self.registry, source, token_of(id), interest)
+    }
+
+    /// On Linux watches are level-triggered: remaining readiness is reported without a system call.
+    #[cfg(target_os = "linux")]
+    fn rearm(&self, _: WatchId, _: BorrowedFd<'_>, _: Interest) -> io::Result<()> {
+        Ok(())
+    }
+
+    #[cfg(all(unix, not(target_os = "linux")))]
     fn watch(&self, id: WatchId, source: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
         SourceFd(&source.as_raw_fd()).register(&self.registry, token_of(id), events(interest))
     }
 
     /// mio is edge-triggered: registering again raises a new edge for remaining readiness.
-    #[cfg(unix)]
+    #[cfg(all(unix, not(target_os = "linux")))]
     fn rewatch(&self, id: WatchId, source: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
         SourceFd(&source.as_raw_fd()).reregister(&self.registry, token_of(id), events(interest))
     }
@@ -232,7 +248,7 @@ impl World for System {
     }
 }
 
-#[cfg(unix)]
+#[cfg(all(unix, not(target_os = "linux")))]
 fn events(interest: Interest) -> mio::Interest {
     match interest {
         Interest::Readable => mio::Interest::READABLE,
