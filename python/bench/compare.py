@@ -25,10 +25,14 @@ ROWS = {
     "echo-500": ("echo", "echo", 500, 60_000, "µs/message", 1),
     "line": ("line", "line", 50, 4_000, "µs/line", 16),
     "short": ("short", "short", 0, 8_000, "µs/connection", 1),
+    "connect": ("connect", "answer", 1, 8_000, "µs/connection", 1),
+    "endpoint": ("endpoint", "answer", 1, 8_000, "µs/connection", 1),
+    "udp": ("udp", "udp", 50, 60_000, "µs/datagram", 1),
     "bulk": ("bulk", "bulk", 1, 1_500, "µs/MiB", 1),
     "web": ("web", "web", 50, 6_000, "µs/request", 1),
     "idle": ("echo", "idle", 10_000, 0, "KiB/connection", 1),
     "timers": ("timers", None, 0, 100_000, "µs/timer", 1),
+    "spawn": ("spawn", None, 0, 500, "µs/process", 1),
 }
 
 
@@ -81,7 +85,6 @@ def measured(row, reactor, options):
         said, error = server.communicate(timeout=120)
         if server.returncode:
             raise Failed(error.strip())
-        # Per timer: two calls created, half a reset, one cancelled, one fired.
         return float(said) / count * 1e6
     server = command(options.python, own, HERE / "servers.py", reactor, role)
     load = None
@@ -125,7 +128,7 @@ def expect(load, word):
 def contestants(row, options):
     """The reactors of a row. Prints which one is skipped."""
     names = [name for name in REACTORS if name in options.reactors]
-    if row in ("web", "timers") and "raw" in names:
+    if row in ("web", "connect", "endpoint", "timers", "spawn") and "raw" in names:
         names.remove("raw")
     if row == "timers" and "asyncio" in names:
         # These calls would take minutes, and the ratio would depend on their number.

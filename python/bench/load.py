@@ -1,7 +1,7 @@
 """The load of compare.py, over plain sockets: `load.py KIND PORT CONNECTIONS COUNT`.
 
 Prints `ready` when all connections are open, waits for a line, exchanges COUNT messages in total, prints `done`.
-`idle` exchanges nothing.
+`idle` exchanges nothing. For `answer`, the server connects COUNT times, and this process echoes.
 """
 
 import select
@@ -14,8 +14,11 @@ MESSAGE = b"m" * 64
 LINES = 16
 
 
-def opened(port, count):
-    return [socket.create_connection(("127.0.0.1", port)) for _ in range(count)]
+def opened(port, count, kind):
+    sockets = [socket.socket(socket.AF_INET, kind) for _ in range(count)]
+    for each in sockets:
+        each.connect(("127.0.0.1", port))
+    return sockets
 
 
 def said(text):
@@ -58,15 +61,40 @@ def short(port, count):
                 raise SystemExit("no answer")
 
 
+def answer(control, count):
+    """Has the server connect `count` times, and echoes the message of each connection."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
+    listener.setblocking(False)
+    poll, connections = select.epoll(), {}
+    poll.register(listener, select.EPOLLIN)
+    control.sendall(b"%d %d" % (listener.getsockname()[1], count))
+    while count:
+        for number, _ in poll.poll():
+            if number == listener.fileno():
+                accepted, _ = listener.accept()
+                connections[accepted.fileno()] = accepted
+                poll.register(accepted, select.EPOLLIN)
+            elif data := connections[number].recv(65536):
+                connections[number].send(data)
+            else:
+                connections.pop(number).close()
+                count -= 1
+
+
 def main():
     kind, port, connections, count = sys.argv[1], *map(int, sys.argv[2:5])
-    sockets = opened(port, connections)
-    if kind not in ("short", "idle", "bulk"):
+    sockets = opened(port, connections, socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM)
+    if kind == "answer":
+        # The server does its one-time work.
+        answer(sockets[0], 100)
+    elif kind not in ("short", "idle", "bulk"):
         # The server accepts all connections, and does its one-time work.
         exchange(sockets, connections, *shape(kind))
     said("ready")
     if kind == "short":
         short(port, count)
+    elif kind == "answer":
+        answer(sockets[0], count)
     elif kind == "bulk":
         block = bytes(1 << 20)
         for _ in range(count):

@@ -1,11 +1,36 @@
 """The servers of compare.py: `servers.py REACTOR ROLE`.
 
-Prints its port on standard error, and exits at the end of standard input.
+Prints its port on standard error, and exits at the end of standard input. `servers.py REACTOR ROLE COUNT`, for the
+roles `timers` and `spawn`, prints its processor time instead.
 """
 
+import functools
 import os
 import sys
 import time
+
+
+def raw_datagrams():
+    """Echoes datagrams without a reactor."""
+    import select
+    import socket
+
+    ours = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    ours.bind(("127.0.0.1", 0))
+    ours.setblocking(False)
+    poll = select.epoll()
+    poll.register(ours, select.EPOLLIN)
+    poll.register(0, select.EPOLLIN | select.EPOLLHUP)
+    os.write(2, b"%d\n" % ours.getsockname()[1])
+    while True:
+        for number, _ in poll.poll():
+            if number == 0:
+                return
+            try:
+                while True:
+                    ours.sendto(*ours.recvfrom(8192))
+            except BlockingIOError:
+                pass
 
 
 def raw(role):
@@ -69,6 +94,9 @@ def protocol_of(role, reactor):
         def dataReceived(self, data):
             pass
 
+    if role in ("connect", "endpoint"):
+        return protocol.Factory.forProtocol(connecting(role, reactor))
+
     receiver = basic.LineReceiver
     if role == "line-own":
         from couplet_twisted.basic import LineReceiver as receiver
@@ -81,6 +109,84 @@ def protocol_of(role, reactor):
     factory = protocol.Factory.forProtocol(kinds.get(role, Echo))
     factory.noisy = False
     return factory
+
+
+def connecting(role, reactor):
+    """The protocol of a control connection: it reads a port and a count, and connects to the port so many times."""
+    from twisted.internet import endpoints, protocol
+
+    left = 0
+
+    class Once(protocol.Protocol):
+        def connectionMade(self):
+            self.transport.write(b"m" * 64)
+
+        def dataReceived(self, data):
+            self.transport.loseConnection()
+
+        def connectionLost(self, reason):
+            again()
+
+    class Client(protocol.ClientFactory):
+        noisy = False
+        protocol = Once
+
+    def again():
+        nonlocal left
+        if left:
+            left -= 1
+            connect()
+
+    class Control(protocol.Protocol):
+        def dataReceived(self, data):
+            nonlocal left, connect
+            number, left = map(int, data.split())
+            if role == "connect":
+                connect = functools.partial(reactor.connectTCP, "127.0.0.1", number, Client())
+            else:
+                endpoint = endpoints.TCP4ClientEndpoint(reactor, "127.0.0.1", number)
+                connect = functools.partial(endpoint.connect, Client())
+            for _ in range(min(10, left)):
+                again()
+
+    connect = None
+    return Control
+
+
+def spawn(reactor, count):
+    """Prints the processor time of `count` children that exit at once, without their own."""
+    from twisted.internet import protocol
+
+    class Child(protocol.ProcessProtocol):
+        def processEnded(self, reason):
+            again()
+
+    left, running, before = count, 0, 0.0
+
+    def again():
+        nonlocal left, running
+        running -= 1
+        if left:
+            left -= 1
+            start()
+        elif not running:
+            print(time.process_time() - before, flush=True)
+            reactor.stop()
+
+    def start():
+        nonlocal running
+        running += 1
+        reactor.spawnProcess(Child(), "/bin/true", ["true"], env={})
+
+    def begin():
+        nonlocal before, left
+        before = time.process_time()
+        left -= 4
+        for _ in range(4):
+            start()
+
+    reactor.callWhenRunning(begin)
+    reactor.run()
 
 
 def timers(reactor, count):
@@ -113,13 +219,13 @@ def timers(reactor, count):
 def main():
     name, role = sys.argv[1:3]
     if name == "raw":
-        raw(role)
+        raw_datagrams() if role == "udp" else raw(role)
         return
     from kit import reactors
 
     reactor = reactors.install(name)
-    if role == "timers":
-        timers(reactor, int(sys.argv[3]))
+    if role in ("timers", "spawn"):
+        {"timers": timers, "spawn": spawn}[role](reactor, int(sys.argv[3]))
         return
     from twisted.internet import protocol, stdio
 
@@ -127,7 +233,14 @@ def main():
         def connectionLost(self, reason):
             os._exit(0)
 
-    port = reactor.listenTCP(0, protocol_of(role, reactor), backlog=4096, interface="127.0.0.1")
+    class Answer(protocol.DatagramProtocol):
+        def datagramReceived(self, data, address):
+            self.transport.write(data, address)
+
+    if role == "udp":
+        port = reactor.listenUDP(0, Answer(), interface="127.0.0.1")
+    else:
+        port = reactor.listenTCP(0, protocol_of(role, reactor), backlog=4096, interface="127.0.0.1")
     stdio.StandardIO(End())
     os.write(2, b"%d\n" % port.getHost().port)
     reactor.run()

@@ -31,6 +31,7 @@ from twisted.python.failure import Failure
 
 from couplet_twisted import _couplet, tcp, udp, unix
 from couplet_twisted.eventloop import EventLoop
+from couplet_twisted.processes import Process
 
 
 classImplements(_couplet.DelayedCall, IDelayedCall)
@@ -337,7 +338,7 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
             event |= self._POLL_OUT
         if not event:
             return
-        log.callWithLogger(selectable, self._doReadOrWrite, selectable, fd, event)
+        self._loop.call_for(selectable, self._doReadOrWrite, selectable, fd, event)
 
     def _add(self, xer, primary):
         fd = xer.fileno()
@@ -438,7 +439,17 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
         streams = [stream for stream in self._streams if stream._isWriting]
         return writers + self._continuousPolling.getWriters() + streams
 
-    # Connections.
+    # Processes and connections.
+
+    def spawnProcess(
+        self, processProtocol, executable, args=(), env={}, path=None, uid=None, gid=None, usePTY=0, childFDs=None
+    ):
+        """
+        @see: L{twisted.internet.interfaces.IReactorProcess.spawnProcess}
+        """
+        if usePTY:
+            return super().spawnProcess(processProtocol, executable, args, env, path, uid, gid, usePTY, childFDs)
+        return Process(self, executable, args, env, path, processProtocol, uid, gid, childFDs)
 
     def listenTCP(self, port, factory, backlog=50, interface=""):
         """
@@ -453,6 +464,24 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
         @see: L{twisted.internet.interfaces.IReactorUDP.listenUDP}
         """
         p = udp.Port(port, protocol, interface, maxPacketSize, self)
+        p.startListening()
+        return p
+
+    def listenMulticast(self, port, protocol, interface="", maxPacketSize=8192, listenMultiple=False):
+        """
+        @see: L{twisted.internet.interfaces.IReactorMulticast.listenMulticast}
+        """
+        p = udp.MulticastPort(port, protocol, interface, maxPacketSize, self, listenMultiple)
+        p.startListening()
+        return p
+
+    def adoptDatagramPort(self, fileDescriptor, addressFamily, protocol, maxPacketSize=8192):
+        """
+        @see: L{twisted.internet.interfaces.IReactorSocket.adoptDatagramPort}
+        """
+        if addressFamily not in self._supportedAddressFamilies:
+            raise UnsupportedAddressFamily(addressFamily)
+        p = udp.Port._fromListeningDescriptor(self, fileDescriptor, addressFamily, protocol, maxPacketSize)
         p.startListening()
         return p
 

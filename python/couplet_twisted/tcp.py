@@ -2,6 +2,7 @@
 TCP: Twisted's code makes, binds and connects the sockets in Python, and Couplet then takes them over.
 """
 
+import errno
 import os
 import socket
 
@@ -19,6 +20,13 @@ _REASONS = {
     "lost": Failure(error.ConnectionLost()),
     "aborted": Failure(error.ConnectionAborted()),
 }
+
+# Results of a connect.
+_PENDING = {errno.EINPROGRESS, errno.EALREADY}
+_CONNECTED = {0, errno.EISCONN}
+
+# Seconds between attempts to connect to a UNIX port with a full queue.
+_RETRY = 0.01
 
 
 class _Stream(_couplet.Connection):
@@ -305,13 +313,79 @@ class _Common:
     connectionLost = _couplet.Connection.connectionLost
 
 
+class _Retry:
+    """
+    The time until the next attempt to connect.
+    """
+
+    def __init__(self, call):
+        self._call = call
+
+    def stop(self):
+        if self._call.active():
+            self._call.cancel()
+
+
 class Dialling(_Stream):
     """
     Base of client connections over TCP and over UNIX sockets.
+
+    @ivar _dial: The wait of a socket that connects: a watch of the loop, or a L{_Retry}.
     """
 
     _base = _couplet.Connection
     _commonConnection = _Common
+    _dial = None
+
+    def createInternetSocket(self):
+        """
+        @see: L{twisted.internet.tcp.BaseClient.createInternetSocket}
+        """
+        return socket.socket(self.addressFamily, self.socketType | socket.SOCK_NONBLOCK)
+
+    def doConnect(self):
+        """
+        Begin to connect, or go on after a wait.
+
+        @see: L{twisted.internet.tcp.BaseClient.doConnect}
+        """
+        if not hasattr(self, "connector"):
+            # The attempt was stopped.
+            return
+        try:
+            result = self.socket.connect_ex(self.realAddress)
+        except OSError as e:
+            # Not an address.
+            result = e.args[0]
+        if result in _PENDING:
+            if self._dial is None:
+                self._dial = self.reactor._loop.watch(self.fileno(), "w", self._dialled)
+                self.reactor._streams.add(self)
+        elif result == errno.EAGAIN:
+            # No event reports room in the queue.
+            self._dial = _Retry(self.reactor.callLater(_RETRY, self._dialled))
+            self.reactor._streams.add(self)
+        elif result in _CONNECTED:
+            self._stopReadingAndWriting()
+            self._connectDone()
+        else:
+            self.failIfNotConnected(error.getConnectError((result, os.strerror(result))))
+
+    def _dialled(self, ready=None):
+        """
+        The attempt has ended, with an error or without.
+        """
+        if self._dial is not None:
+            self.reactor._loop.call_for(self, self._redial)
+
+    def _redial(self):
+        try:
+            # The second call reports the result of the first one.
+            self.doConnect()
+        except BaseException:
+            failure = Failure()
+            log.err(failure)
+            self.connectionLost(failure)
 
     def _connectDone(self):
         """
@@ -336,37 +410,33 @@ class Dialling(_Stream):
         if not self.disconnected:
             tcp._BaseBaseClient.connectionLost(self, reason)
 
-    # While the client connects, its socket is Python's.
+    def _stopReadingAndWriting(self):
+        dial, self._dial = self._dial, None
+        if dial is not None:
+            dial.stop()
+            self.reactor._streams.discard(self)
 
     @property
-    def _isConnecting(self):
-        return not self.connected and not self.disconnected
-
-    def startReading(self):
-        if self._isConnecting:
-            self.reactor.addReader(self)
-        else:
-            _couplet.Connection.startReading(self)
-
-    def stopReading(self):
-        if self._isConnecting:
-            self.reactor.removeReader(self)
-        else:
-            _couplet.Connection.stopReading(self)
-
-    def startWriting(self):
-        if self._isConnecting:
-            self.reactor.addWriter(self)
-
-    def stopWriting(self):
-        if self._isConnecting:
-            self.reactor.removeWriter(self)
+    def _isWriting(self):
+        return self._dial is not None or self._buffered > 0
 
 
 class Client(Dialling, tcp.Client):
     """
     A client connection.
     """
+
+    def resolveAddress(self):
+        """
+        @see: L{twisted.internet.tcp._BaseBaseClient.resolveAddress}
+        """
+        if self._requiresResolution:
+            super().resolveAddress()
+            return
+        try:
+            self._setRealAddress(self.addr)
+        except BaseException:
+            self.failIfNotConnected(Failure())
 
 
 class Connector(tcp.Connector):

@@ -1,35 +1,58 @@
 """
-UDP: Twisted's ports, with a shorter way for the datagrams that they send.
+UDP: Twisted's code makes, binds and connects the sockets in Python, and Couplet receives and sends the datagrams.
 """
 
 from twisted.internet import udp
+from twisted.python import log
+from twisted.python.failure import Failure
 
-# Hosts that are remembered by each port.
-_MOST_HOSTS = 1000
+from couplet_twisted import _couplet
 
 
-class Port(udp.Port):
+class Port(_couplet.Datagrams, udp.Port):
     """
-    A port that checks the address of a host once.
-
-    @ivar _hosts: Hosts to which Twisted's code has sent a datagram.
+    A port that receives its datagrams in batches. After L{stopListening}, a protocol receives no more datagrams, even
+    if they arrived before.
     """
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self._hosts = set()
+    _isWriting = False
+    _write = udp.Port.write
 
-    def write(self, datagram, addr=None):
+    def _bindSocket(self):
+        super()._bindSocket()
+        self.reactor._loop.adopt_datagrams(self, self.fileno())
+        self.reactor._streams.add(self)
+
+    def connect(self, host, port):
         """
-        @see: L{twisted.internet.interfaces.IUDPTransport.write}
+        @see: L{twisted.internet.interfaces.IUDPTransport.connect}
         """
-        if addr is not None and self._connectedAddr is None and addr[0] in self._hosts:
-            try:
-                return self.socket.sendto(datagram, addr)
-            except OSError:
-                # Twisted's code tries again, and handles the error.
-                pass
-        sent = super().write(datagram, addr)
-        if self._connectedAddr is None and len(self._hosts) < _MOST_HOSTS:
-            self._hosts.add(addr[0])
-        return sent
+        super().connect(host, port)
+        self._connected()
+
+    def _loseConnection(self):
+        self._stop()
+        super()._loseConnection()
+
+    def _failed(self, exception):
+        """
+        End the port after an error of the system.
+        """
+        failure = Failure(exception)
+        log.err(failure)
+        self.stopReading()
+        self.connectionLost(failure)
+
+    def connectionLost(self, reason=None):
+        """
+        @see: L{twisted.internet.udp.Port.connectionLost}
+        """
+        self._close()
+        self.reactor._streams.discard(self)
+        super().connectionLost(reason)
+
+
+class MulticastPort(Port, udp.MulticastPort):
+    """
+    A port that joins groups.
+    """

@@ -9,6 +9,14 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use couplet_os::descriptor;
 use pyo3::prelude::*;
 
+use crate::looping::system_error;
+
+/// The numbers of the descriptors that a child of this process inherits.
+#[pyfunction]
+pub(crate) fn inheritable() -> PyResult<Vec<i32>> {
+    descriptor::inheritable().map_err(system_error)
+}
+
 /// A descriptor number of Python's. INVARIANT: it is an argument passed by Python code.
 #[derive(FromPyObject)]
 pub(crate) struct Descriptor(i32);

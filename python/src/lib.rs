@@ -5,6 +5,7 @@
 
 mod bridge;
 mod connection;
+mod datagrams;
 mod descriptor;
 mod framing;
 mod http2;
@@ -33,6 +34,7 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[pymodule]
 fn _couplet(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(logging::log_to, module)?)?;
+    module.add_function(wrap_pyfunction!(descriptor::inheritable, module)?)?;
     module.add_function(wrap_pyfunction!(web::parse_head, module)?)?;
     module.add_function(wrap_pyfunction!(web::combined_line, module)?)?;
     module.add_function(wrap_pyfunction!(webclient::parse_response, module)?)?;
@@ -48,6 +50,7 @@ fn _couplet(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<looping::Loop>()?;
     module.add_class::<connection::Connection>()?;
     module.add_class::<port::Port>()?;
+    module.add_class::<datagrams::Datagrams>()?;
     module.add_class::<tls::Tls>()?;
     module.add_class::<tls::Negotiated>()?;
     module.add_class::<stream::Stream>()?;

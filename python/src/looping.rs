@@ -12,10 +12,11 @@ use couplet::{LoopOptions, Reactor, Remote};
 use couplet_os::tethered::Tethered;
 use pyo3::exceptions::{PyKeyboardInterrupt, PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyTuple};
 
 use crate::bridge::Bridge;
 use crate::connection::Connection;
+use crate::datagrams::{Buffers, Datagrams};
 use crate::descriptor::Descriptor;
 use crate::port::Port;
 use crate::ready::{Ready, ends_loop};
@@ -34,8 +35,8 @@ pub(crate) struct LoopShared {
     raised: RefCell<Option<PyErr>>,
     /// The loop is to return to Python.
     is_interrupted: Arc<AtomicBool>,
-    /// The connection whose protocol is being called.
-    current: RefCell<Option<Py<Connection>>>,
+    /// The connection or port whose protocol is being called.
+    current: RefCell<Option<Py<PyAny>>>,
     /// The callbacks of the asyncio event loop that runs in this loop.
     asyncio: RefCell<Option<Py<Ready>>>,
     /// Law 9: at most one for each call that a turn makes after its events, such as timed calls;
@@ -43,6 +44,7 @@ pub(crate) struct LoopShared {
     calls: Queue,
     /// Law 9: at most one for each connection that a turn lost.
     pub(crate) ends: Queue,
+    pub(crate) buffers: RefCell<Buffers>,
 }
 
 /// A call into Python.
@@ -99,14 +101,14 @@ impl LoopShared {
         }
     }
 
-    /// Calls into Python on behalf of a connection, which the log then names.
-    pub(crate) fn call_for<T>(
+    /// Calls into Python on behalf of a connection or a port, which the log then names.
+    pub(crate) fn call_for<T, C>(
         &self,
-        connection: &Py<Connection>,
+        connection: &Py<C>,
         py: Python<'_>,
         f: impl FnOnce() -> T,
     ) -> T {
-        let before = self.current.replace(Some(connection.clone_ref(py)));
+        let before = self.current.replace(Some(connection.clone_ref(py).into_any()));
         let result = f();
         let this = self.current.replace(before);
         drop(this);
@@ -188,6 +190,7 @@ impl Inner {
             asyncio: RefCell::default(),
             calls: Queue::default(),
             ends: Queue::default(),
+            buffers: RefCell::default(),
             reactor,
         });
         couplet.around_wait(|wait| {
@@ -407,11 +410,27 @@ impl Loop {
         Ok(next.map(|next| next.saturating_duration_since(now).as_secs_f64()))
     }
 
-    /// The connection whose protocol is being called, if any.
+    /// The connection or port whose protocol is being called, if any.
     #[getter]
-    fn current(&self, py: Python<'_>) -> Option<Py<Connection>> {
+    fn current(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         let current = self.0.shared()?.current.borrow();
         current.as_ref().map(|current| current.clone_ref(py))
+    }
+
+    /// Calls a function on behalf of an object, which the log then names.
+    #[pyo3(signature = (object, function, *args))]
+    fn call_for<'py>(
+        &self,
+        object: Bound<'py, PyAny>,
+        function: Bound<'py, PyAny>,
+        args: Bound<'py, PyTuple>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        match self.0.shared() {
+            Some(shared) => {
+                shared.call_for(object.as_unbound(), object.py(), || function.call1(args))
+            }
+            None => function.call1(args),
+        }
     }
 
     /// Makes `run` return soon. For any thread.
@@ -469,6 +488,11 @@ impl Loop {
     /// Adopts a connected socket that Python has detached.
     fn adopt(&self, connection: Bound<'_, Connection>, descriptor: Descriptor) -> PyResult<()> {
         Connection::adopt(&connection, &self.0, descriptor)
+    }
+
+    /// Has a UDP port use a duplicate of its bound socket.
+    fn adopt_datagrams(&self, port: &Bound<'_, Datagrams>, descriptor: Descriptor) -> PyResult<()> {
+        port.get().adopt(&self.0, descriptor)
     }
 
     /// Accepts connections from a duplicate of this listening socket.

@@ -3,9 +3,9 @@
 import socket
 import unittest
 
-from twisted.internet import defer, error, protocol
+from twisted.internet import defer, error, protocol, threads
 
-from kit.cases import Cases, case
+from kit.cases import Cases, case, only_subject
 
 
 class Noting(protocol.DatagramProtocol):
@@ -142,6 +142,186 @@ class Datagrams(Cases):
             case.reactor.listenUDP(to[1], Noting(case, "third"), interface="127.0.0.1")
         except error.CannotListenError as raised:
             case.say("third", type(raised).__name__, raised.interface)
+
+    @staticmethod
+    async def arrived(case, act, wanted=None, **options):
+        """A port that reads five datagrams at once, and its protocol; waits for `wanted` of them."""
+        server = Noting(case, "server", act)
+        port = case.reactor.listenUDP(0, server, interface="127.0.0.1", **options)
+        port.stopReading()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            for number in range(5):
+                other.sendto(b"%d" % number * (number + 1), ("127.0.0.1", port.getHost().port))
+        port.startReading()
+        for _ in range(wanted or 5):
+            await server.wanted
+        # The port receives no more in this turn.
+        await case.sleep()
+        return server, port
+
+    @case
+    async def test_an_exception_in_a_batch_does_not_lose_the_rest(case):
+        def act(self, data, address):
+            if data == b"11":
+                raise ValueError("as asked")
+
+        _, port = await Datagrams.arrived(case, act)
+        await port.stopListening()
+
+    @case
+    async def test_a_port_with_the_least_throughput_receives_all(case):
+        _, port = await Datagrams.arrived(case, lambda self, *_: setattr(self.transport, "maxThroughput", 1))
+        port.maxPacketSize = 3
+        port.write(b"cut short", ("127.0.0.1", port.getHost().port))
+        await port.protocol.wanted
+        await port.stopListening()
+
+    @case
+    async def test_a_pause_in_a_batch_and_more_datagrams_after_it(case):
+        def act(self, data, address):
+            if data == b"0":
+                self.transport.stopReading()
+
+        _, port = await Datagrams.arrived(case, act)
+        port.write(b"more", ("127.0.0.1", port.getHost().port))
+        await case.sleep(0.02)
+        case.say("server", "reads again")
+        port.startReading()
+        await port.protocol.wanted
+        await port.stopListening()
+
+    @case
+    async def test_a_port_that_is_lost_in_a_batch_receives_nothing_more(case):
+        def act(self, data, address):
+            if data == b"11":
+                self.transport.connectionLost()
+
+        await Datagrams.arrived(case, act, 2)
+        await case.sleep(0.02)
+
+    @only_subject
+    async def test_a_port_that_is_stopped_in_a_batch_receives_nothing_more(case):
+        received, stopped = [], []
+
+        def act(self, data, address):
+            received.append(data)
+            if data == b"11":
+                stopped.append(self.transport.stopListening())
+
+        await Datagrams.arrived(case, act, 2)
+        await stopped[0]
+        await case.sleep(0.02)
+        assert received == [b"0", b"11"], received
+
+    @case
+    async def test_the_protocol_may_change_in_a_batch(case):
+        def act(self, data, address):
+            if data == b"0":
+                self.transport.protocol = other
+                other.transport = self.transport
+
+        other = Noting(case, "other")
+        server, port = await Datagrams.arrived(case, act, 1)
+        port.protocol = server
+        await port.stopListening()
+
+    @only_subject
+    async def test_a_refusal_is_reported_to_a_connected_port_which_survives(case):
+        """The epoll reactor takes the refusal for the end of the port."""
+        refusals = []
+
+        class Refused(Noting):
+            def connectionRefused(self):
+                refusals.append(None)
+                wanted, self.wanted = self.wanted, defer.Deferred()
+                wanted.callback(None)
+
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            other.bind(("127.0.0.1", 0))
+            to = other.getsockname()
+            client = Refused(case, "client")
+            port = case.reactor.listenUDP(0, client, interface="127.0.0.1")
+            port.connect(*to)
+        assert port.write(b"lost") == 4
+        await client.wanted
+        # Not a reader: the next datagram reports the refusal of the one before.
+        port.stopReading()
+        assert port.write(b"lost") == 4
+        assert port.write(b"lost") is None
+        assert len(refusals) == 2, refusals
+        port.startReading()
+        try:
+            port.write(b"x", ("127.0.0.1", 1))
+        except AssertionError:
+            case.say("client", "not the peer")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            other.bind(to)
+            assert port.write(b"found", to) == 5
+            other.sendto(b"answer", other.recvfrom(10)[1])
+            await client.wanted
+        await port.stopListening()
+
+    @case
+    async def test_an_adopted_socket(case):
+        ours = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        ours.bind(("127.0.0.1", 0))
+        ours.setblocking(False)
+        server = Noting(case, "server", answer)
+        port = case.reactor.adoptDatagramPort(ours.fileno(), socket.AF_INET, server)
+        ours.close()
+        client = Noting(case, "client")
+        case.reactor.listenUDP(0, client, interface="127.0.0.1")
+        client.transport.write(b"adopted", ("127.0.0.1", port.getHost().port))
+        await client.wanted
+
+    @case
+    async def test_a_multicast_port_joins_and_leaves(case):
+        server = Noting(case, "server")
+        port = case.reactor.listenMulticast(0, server, listenMultiple=True)
+        await port.setOutgoingInterface("127.0.0.1")
+        await port.joinGroup("225.0.0.250", "127.0.0.1")
+        case.say("server", port.getTTL(), port.getLoopbackMode(), port.getOutgoingInterface())
+        port.write(b"to all", ("225.0.0.250", port.getHost().port))
+        await server.wanted
+        await port.leaveGroup("225.0.0.250", "127.0.0.1")
+        port.write(b"to nobody", ("225.0.0.250", port.getHost().port))
+        await case.sleep(0.02)
+        await port.stopListening()
+
+    @case
+    async def test_more_peers_than_a_port_remembers_get_their_answers(case):
+        server = Noting(case, "server")
+        server.say = lambda *words: None
+        server.act = answer
+        port = case.reactor.listenUDP(0, server, interface="127.0.0.1")
+        right = 0
+        for number in range(1200):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+                other.sendto(b"%d" % number, ("127.0.0.1", port.getHost().port))
+                address = await server.wanted
+                right += address == other.getsockname() and other.recv(10) == (b"%d" % number)[::-1]
+        case.say("client", right)
+        await port.stopListening()
+
+    @case
+    async def test_other_threads_and_other_types_write_too(case):
+        server, client, to = await Datagrams.pair(None, case)
+        heard = client.wanted
+        await threads.deferToThread(client.transport.write, b"from a thread", to)
+        await heard
+        for data in (bytearray(b"array"), memoryview(b"view")):
+            client.transport.write(data, to)
+            await client.wanted
+
+    @case
+    async def test_a_port_is_a_reader_of_the_reactor_while_it_reads(case):
+        port = case.reactor.listenUDP(0, Noting(case, "server"), interface="127.0.0.1")
+        for act in (None, port.stopReading, port.startReading):
+            if act is not None:
+                act()
+            case.say("server", port in case.reactor.getReaders(), port in case.reactor.getWriters())
+        await port.stopListening()
+        case.say("server", port in case.reactor.getReaders())
 
 
 if __name__ == "__main__":

@@ -19,17 +19,18 @@ def install():
     """Starts to record uses in `used`."""
     from twisted.internet._signals import _FDWaker, _SocketWaker
 
-    from couplet_twisted import reactor, tcp, unix
+    from couplet_twisted import reactor, tcp, udp, unix
 
     def stream(*_):
         used.add("stream")
 
     def watch(selectable, *_):
-        # Every reactor watches its wakers, and clients until they are connected.
-        if not isinstance(selectable, (_FDWaker, _SocketWaker, tcp.Dialling)):
+        # Every reactor watches its wakers.
+        if not isinstance(selectable, (_FDWaker, _SocketWaker)):
             used.add("watch")
 
     # `unix.Server` is a subclass of `tcp.Server`.
     for kind in (tcp.Server, tcp.Client, tcp.Port, unix.Client, unix.Port):
         _noting(kind, "__init__", stream)
+    _noting(udp.Port, "_bindSocket", stream)
     _noting(reactor.CoupletReactor, "_add", watch)

@@ -1,0 +1,63 @@
+"""
+Child processes: Twisted's code, with a shorter way to start them.
+"""
+
+import os
+import signal
+
+from twisted.internet import process
+
+from couplet_twisted import _couplet
+
+_ORIGINAL = process.Process._trySpawnInsteadOfFork
+
+# Every signal has its default action in a child.
+_SIGNALS = tuple(int(number) for number in signal.valid_signals())
+
+
+class Process(process.Process):
+    """
+    A child process. Twisted's code looks at each signal and each descriptor of this process before it starts a child.
+    """
+
+    def _trySpawnInsteadOfFork(self, path, uid, gid, executable, args, environment, kwargs):
+        """
+        @see: L{twisted.internet.process.Process._trySpawnInsteadOfFork}
+        """
+        is_elsewhere = path is not None and os.path.abspath(path) != os.getcwd()
+        if is_elsewhere or uid is not None or gid is not None or getattr(self._reactor, "_neverUseSpawn", False):
+            return False
+        if process.Process._trySpawnInsteadOfFork is not _ORIGINAL or not os.path.isdir("/proc/self/fd"):
+            # Twisted's tests replace the method. Without a list of descriptors, Twisted guesses.
+            return super()._trySpawnInsteadOfFork(path, uid, gid, executable, args, environment, kwargs)
+        inheritable = set(_couplet.inheritable())
+        self.pid = os.posix_spawnp(
+            executable,
+            args,
+            os.environ if environment is None else environment,
+            file_actions=_actions(kwargs["fdmap"], inheritable),
+            setsigdef=_SIGNALS,
+        )
+        self.status = -1
+        return True
+
+
+def _actions(descriptors, inheritable):
+    """
+    The steps that leave a child with its descriptors only.
+
+    @param descriptors: Those of this process, by the numbers that they have in the child.
+
+    @param inheritable: Those that a child inherits without such steps.
+    """
+    sources = set(descriptors.values())
+    others = inheritable.difference(descriptors)
+    if sources.isdisjoint(descriptors):
+        duplicates = [(os.POSIX_SPAWN_DUP2, source, number) for number, source in descriptors.items()]
+        return duplicates + [(os.POSIX_SPAWN_CLOSE, number) for number in others]
+    # A number is needed before it is free.
+    state = [(fd, fd not in inheritable) for fd in sources | others]
+    return process._getFileActions(state, descriptors, os.POSIX_SPAWN_CLOSE, os.POSIX_SPAWN_DUP2)
+
+
+__all__ = ["Process"]

@@ -1,0 +1,338 @@
+//! [`Datagrams`]: the socket of a UDP port. Twisted's code makes and binds it; here datagrams are
+//! received, a batch for each wake-up, and sent.
+
+use std::collections::HashMap;
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use couplet::Interest;
+use couplet_os::datagrams::{Batch, Name};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
+
+use crate::descriptor::Descriptor;
+use crate::locked;
+use crate::looping::{LoopShared, system_error};
+use crate::seat::{Seat, Seated};
+
+/// Most datagrams of one system call.
+const PLACES: usize = 32;
+
+/// No datagram over UDP is longer.
+const LONGEST: usize = 65_536;
+
+/// Most peers whose address tuples a port keeps.
+const MOST_PEERS: usize = 1000;
+
+/// The base class of a reactor's UDP ports. Empty until the port is bound, and after its end.
+#[pyclass(frozen, subclass, module = "couplet_twisted._couplet")]
+pub(crate) struct Datagrams(Mutex<Option<Open>>);
+
+struct Open {
+    seat: Arc<Seat>,
+    /// A duplicate of Python's.
+    socket: Arc<UdpSocket>,
+    is_v6: bool,
+    is_connected: bool,
+    stage: Stage,
+    /// The address tuples of peers. Law 9: at most [`MOST_PEERS`].
+    peers: HashMap<SocketAddr, Py<PyTuple>>,
+}
+
+enum Stage {
+    Paused,
+    Reading(Seated<couplet::Watch<Arc<UdpSocket>>>),
+    /// The program has stopped the port. It receives nothing more.
+    Stopping,
+}
+
+/// A datagram and the address of its sender.
+type Received = (Py<PyBytes>, Py<PyTuple>);
+
+/// The buffers with which the ports of a loop receive. Law 9: [`PLACES`] datagrams.
+#[derive(Default)]
+pub(crate) struct Buffers(Option<Batch>);
+
+impl Buffers {
+    /// Buffers for datagrams of `size` bytes.
+    fn of(&mut self, size: usize) -> &mut Batch {
+        if self.0.as_ref().is_some_and(|batch| batch.size() < size) {
+            self.0 = None;
+        }
+        self.0.get_or_insert_with(|| Batch::new(PLACES, size.max(1)))
+    }
+}
+
+impl Open {
+    /// Sends a datagram to a numeric address of the socket's family, or to the peer of a connected
+    /// socket. `None` for any other, which needs Twisted's checks.
+    fn send(&self, data: &[u8], to: Option<SocketAddr>) -> Option<io::Result<usize>> {
+        match to {
+            None if self.is_connected => Some(self.socket.send(data)),
+            Some(to) if !self.is_connected && to.is_ipv6() == self.is_v6 => {
+                Some(self.socket.send_to(data, to))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A host as Python's sockets name it: with its scope, if it has one.
+fn host(py: Python<'_>, address: SocketAddr) -> PyResult<String> {
+    match address {
+        SocketAddr::V6(v6) if v6.scope_id() != 0 => {
+            let socket = py.import(intern!(py, "socket"))?;
+            let name = (v6.ip().to_string(), v6.port(), v6.flowinfo(), v6.scope_id());
+            let flags =
+                socket.getattr("NI_NUMERICHOST")?.bitor(socket.getattr("NI_NUMERICSERV")?)?;
+            socket.call_method1("getnameinfo", (name, flags))?.get_item(0)?.extract()
+        }
+        _ => Ok(address.ip().to_string()),
+    }
+}
+
+/// The address in a tuple of Python's, if its host is numeric and has no scope.
+fn numeric(address: &Bound<'_, PyAny>) -> Option<SocketAddr> {
+    let address = address.cast_exact::<PyTuple>().ok().filter(|address| address.len() == 2)?;
+    let host = address.get_item(0).ok()?;
+    let host: IpAddr = host.cast::<PyString>().ok()?.to_str().ok()?.parse().ok()?;
+    Some(SocketAddr::new(host, address.get_item(1).ok()?.extract().ok()?))
+}
+
+impl Datagrams {
+    fn state(&self) -> MutexGuard<'_, Option<Open>> {
+        locked(&self.0)
+    }
+
+    /// Takes a duplicate of the port's socket.
+    pub(crate) fn adopt(&self, seat: &Arc<Seat>, descriptor: Descriptor) -> PyResult<()> {
+        let socket = UdpSocket::from(descriptor.duplicate().map_err(system_error)?);
+        *self.state() = Some(Open {
+            seat: seat.clone(),
+            is_v6: socket.local_addr().map_err(system_error)?.is_ipv6(),
+            socket: Arc::new(socket),
+            is_connected: false,
+            stage: Stage::Paused,
+            peers: HashMap::new(),
+        });
+        Ok(())
+    }
+
+    fn is_reading(&self) -> bool {
+        self.state().as_ref().is_some_and(|open| matches!(open.stage, Stage::Reading(_)))
+    }
+
+    /// Whether the port is open, and the program has not stopped it.
+    fn is_live(&self) -> bool {
+        self.state().as_ref().is_some_and(|open| !matches!(open.stage, Stage::Stopping))
+    }
+
+    /// Enters a stage, and ends the watch of the one before.
+    fn enter(&self, py: Python<'_>, stage: Stage) -> PyResult<()> {
+        let Some(before) =
+            self.state().as_mut().map(|open| std::mem::replace(&mut open.stage, stage))
+        else {
+            return Ok(());
+        };
+        stop(py, before)
+    }
+
+    /// The address of a peer, in the format of Twisted's UDP ports.
+    fn peer(&self, py: Python<'_>, address: SocketAddr) -> PyResult<Py<PyTuple>> {
+        let find = |open: &Open| open.peers.get(&address).map(|peer| peer.clone_ref(py));
+        if let Some(peer) = self.state().as_ref().and_then(find) {
+            return Ok(peer);
+        }
+        let peer = (host(py, address)?, address.port()).into_pyobject(py)?.unbind();
+        if let Some(open) = self.state().as_mut() {
+            if open.peers.len() == MOST_PEERS {
+                open.peers.clear();
+            }
+            open.peers.insert(address, peer.clone_ref(py));
+        }
+        Ok(peer)
+    }
+
+    /// Receives the datagrams that have arrived, at most `count`, and at most `size` bytes of each.
+    /// `None` if an earlier datagram was refused.
+    fn take(
+        &self,
+        py: Python<'_>,
+        batch: &mut Batch,
+        (count, size): (usize, usize),
+    ) -> PyResult<Option<Vec<Received>>> {
+        let Some(socket) = self.state().as_ref().map(|open| open.socket.clone()) else {
+            return Ok(Some(Vec::new()));
+        };
+        let count = match batch.receive(socket.as_fd(), count, size) {
+            Ok(count) => count,
+            Err(error) => match error.kind() {
+                ErrorKind::WouldBlock | ErrorKind::Interrupted => 0,
+                ErrorKind::ConnectionRefused => return Ok(None),
+                _ => return Err(system_error(error)),
+            },
+        };
+        let mut received = Vec::with_capacity(count);
+        for n in 0..count {
+            let datagram = batch.get(n);
+            if let Name::Inet(from) = datagram.from {
+                received.push((PyBytes::new(py, datagram.data).unbind(), self.peer(py, from)?));
+            }
+        }
+        Ok(Some(received))
+    }
+
+    /// Receives a batch, and passes it to the protocol. Twisted's `doRead`.
+    ///
+    /// # Errors
+    ///
+    /// The system's error, or an exception of `connectionRefused`.
+    fn receive(slf: &Bound<'_, Self>, shared: &LoopShared) -> PyResult<()> {
+        let py = slf.py();
+        let size = slf.getattr(intern!(py, "maxPacketSize"))?.extract::<usize>()?.min(LONGEST);
+        let throughput = slf.getattr(intern!(py, "maxThroughput"))?.extract::<isize>()?;
+        let count = throughput.max(0).unsigned_abs().div_ceil(size.max(1)).clamp(1, PLACES);
+        // Taken, because a finalizer that runs meanwhile may turn the loop.
+        let mut buffers = shared.buffers.take();
+        let received = slf.get().take(py, buffers.of(size), (count, size));
+        shared.buffers.replace(buffers);
+        let Some(received) = received? else { return Datagrams::refused(slf) };
+        for datagram in received {
+            if !slf.get().is_live() {
+                break;
+            }
+            let protocol = slf.getattr(intern!(py, "protocol"))?;
+            let result = protocol.call_method1(intern!(py, "datagramReceived"), datagram);
+            shared.report_error(py, result);
+        }
+        Ok(())
+    }
+
+    /// The peer of a connected port refused a datagram.
+    fn refused(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        if slf.get().state().as_ref().is_some_and(|open| open.is_connected) {
+            let protocol = slf.getattr(intern!(py, "protocol"))?;
+            protocol.call_method0(intern!(py, "connectionRefused"))?;
+        }
+        Ok(())
+    }
+
+    /// Receives after a wake-up.
+    fn ready(slf: &Bound<'_, Self>, shared: &LoopShared) {
+        let py = slf.py();
+        // An earlier call of this wake-up may have paused the port.
+        if slf.get().is_reading()
+            && let Err(error) = Datagrams::receive(slf, shared)
+        {
+            shared.report_error(py, slf.call_method1(intern!(py, "_failed"), (error,)));
+        }
+    }
+}
+
+fn stop(py: Python<'_>, stage: Stage) -> PyResult<()> {
+    let Stage::Reading(watch) = stage else { return Ok(()) };
+    watch.with(py, |watch| {
+        watch.stop().detach();
+        Ok(())
+    })
+}
+
+#[pymethods]
+impl Datagrams {
+    #[new]
+    #[pyo3(signature = (*_args, **_kw))]
+    fn new(_args: Bound<'_, PyTuple>, _kw: Option<Bound<'_, PyDict>>) -> Datagrams {
+        Datagrams(Mutex::default())
+    }
+
+    /// Sends a datagram. Twisted's code sends those that need its checks, and handles errors.
+    #[pyo3(signature = (datagram, addr=None))]
+    fn write<'py>(
+        slf: &Bound<'py, Self>,
+        datagram: Bound<'py, PyAny>,
+        addr: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let py = slf.py();
+        // Read before the lock is taken: a number may be an object with a method.
+        let to = addr.as_ref().map(numeric);
+        let sent = match (datagram.cast_exact::<PyBytes>(), to) {
+            (Ok(data), None | Some(Some(_))) => {
+                let send = |open: &Open| open.send(data.as_bytes(), to.flatten());
+                slf.get().state().as_ref().and_then(send)
+            }
+            _ => None,
+        };
+        match sent {
+            Some(Ok(count)) => Ok(Some(count.into_pyobject(py)?.into_any())),
+            Some(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => {
+                Datagrams::refused(slf).map(|()| None)
+            }
+            _ => slf.call_method1(intern!(py, "_write"), (datagram, addr)).map(Some),
+        }
+    }
+
+    #[pyo3(name = "doRead")]
+    fn do_read(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let seat = slf.get().state().as_ref().map(|open| open.seat.clone());
+        match seat.as_ref().and_then(|seat| seat.shared()) {
+            Some(shared) => Datagrams::receive(slf, shared),
+            None => Ok(()),
+        }
+    }
+
+    #[pyo3(name = "startReading")]
+    fn start_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let (seat, socket) = match &*slf.get().state() {
+            Some(Open { stage: Stage::Paused, seat, socket, .. }) => (seat.clone(), socket.clone()),
+            _ => return Ok(()),
+        };
+        let this = slf.clone().unbind();
+        let watch = Seated::make(py, &seat, move |shared| {
+            let weak = Rc::downgrade(shared);
+            let this = Rc::new(this);
+            let watch = shared.reactor.watch(socket, Interest::Readable, move |_, _| {
+                let Some(shared) = weak.upgrade() else { return };
+                let this = this.clone();
+                shared.queue(move |py, shared| {
+                    shared.call_for(&*this, py, || Datagrams::ready(this.bind(py), shared));
+                });
+            });
+            watch.map(Some).map_err(system_error)
+        })?;
+        slf.get().enter(py, Stage::Reading(watch))
+    }
+
+    #[pyo3(name = "stopReading")]
+    fn stop_reading(&self, py: Python<'_>) -> PyResult<()> {
+        if self.is_reading() { self.enter(py, Stage::Paused) } else { Ok(()) }
+    }
+
+    #[getter(_isReading)]
+    fn get_is_reading(&self) -> bool {
+        self.is_reading()
+    }
+
+    /// Called when the socket is connected.
+    fn _connected(&self) {
+        if let Some(open) = self.state().as_mut() {
+            open.is_connected = true;
+        }
+    }
+
+    /// Called when the program stops the port.
+    fn _stop(&self, py: Python<'_>) -> PyResult<()> {
+        self.enter(py, Stage::Stopping)
+    }
+
+    /// Closes the duplicate of the socket.
+    fn _close(&self, py: Python<'_>) -> PyResult<()> {
+        let open = self.state().take();
+        open.map_or(Ok(()), |open| stop(py, open.stage))
+    }
+}

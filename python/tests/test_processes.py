@@ -1,0 +1,78 @@
+"""Child processes: they inherit the same as under the model."""
+
+import os
+import signal
+import unittest
+
+from twisted.internet import defer, protocol
+
+from kit.cases import Cases, case
+
+# The descriptors of a child, and the signals that it ignores.
+LOOK = "ls /proc/self/fd; grep -E 'Sig(Ign|Blk)' /proc/self/status"
+
+
+class Child(protocol.ProcessProtocol):
+    """Notes what a child says, and how it ends."""
+
+    def __init__(self, case):
+        self.case = case
+        self.output = {}
+        self.ended = defer.Deferred()
+
+    def childDataReceived(self, number, data):
+        self.output[number] = self.output.get(number, b"") + data
+
+    def processEnded(self, reason):
+        self.case.say("child", sorted(self.output.items()), reason.getErrorMessage())
+        self.ended.callback(None)
+
+
+def started(case, script, **options):
+    child = Child(case)
+    case.reactor.spawnProcess(child, "/bin/sh", ["sh", "-c", script], **{"env": {"PATH": os.defpath}, **options})
+    return child
+
+
+class Processes(Cases):
+    """Children of `/bin/sh`."""
+
+    @case
+    async def test_a_child_gets_the_descriptors_that_it_was_promised_and_no_others(case):
+        # One that every program executed here inherits.
+        high, kept = os.dup2(1, 200, inheritable=True), os.dup2(1, 201, inheritable=True)
+        for descriptors in (
+            None,
+            {0: "w", 1: "r", 2: "r", 3: "w", 7: "r"},
+            {1: "r"},
+            {0: 0, 1: "r", 2: 2},
+            {1: "r", 2: high, high: 2},
+            {1: "r", kept: 0, 9: kept},
+        ):
+            await started(case, LOOK, childFDs=descriptors).ended
+
+    @case
+    async def test_signals_have_their_default_actions_in_a_child(case):
+        for number in (signal.SIGUSR1, signal.SIGHUP, signal.SIGPIPE):
+            signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGUSR2, lambda *_: None)
+        await started(case, LOOK).ended
+        await started(case, "kill -USR1 $$").ended
+
+    @case
+    async def test_the_folder_and_the_environment_of_a_child(case):
+        os.environ["COUPLET_SAID"] = "yes"
+        for options in ({"path": "/"}, {"path": "."}, {"path": os.getcwd()}, {"env": None}, {"env": {"A": "b"}}):
+            await started(case, "echo $COUPLET_SAID $A; test $PWD = / && echo root", **options).ended
+
+    @case
+    async def test_a_program_that_does_not_exist(case):
+        try:
+            case.reactor.spawnProcess(Child(case), "/does/not/exist", ["x"], env={})
+        except OSError as error:
+            case.say("child", type(error).__name__, error.errno)
+        await started(case, "exit 2").ended
+
+
+if __name__ == "__main__":
+    unittest.main()
