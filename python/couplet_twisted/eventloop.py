@@ -99,7 +99,7 @@ class EventLoop(loop.EventLoop):
         sys.set_asyncgen_hooks(*(self._hooks if isRunning else (None, None)))
 
     def _run_once(self):
-        # Of the hooks in their own type, Python's garbage collector knows nothing.
+        # The garbage collector does not traverse the type that Python returns.
         self._hooks = tuple(sys.get_asyncgen_hooks())
         if not self._isEverywhere:
             self._count(False)

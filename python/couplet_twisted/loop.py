@@ -128,7 +128,7 @@ class EventLoop(asyncio.SelectorEventLoop):
 
     def _leave(self):
         """
-        Close Couplet's loop if this thread may end, because another one cannot.
+        Close Couplet's loop if this thread may end, because no other thread can close it.
         """
         is_main = threading.current_thread() is threading.main_thread()
         if not (is_main or self._ports or self._connections):

@@ -294,7 +294,7 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
         self._loop.forked(isChild)
         if isChild:
             for waker in [each for each in self._internalReaders if isinstance(each, _FDWaker)]:
-                # The loop's own descriptor, of this process, knows the pipe of the parent.
+                # The child's epoll has the pipe that it shares with the parent: the new one is registered anew.
                 self.removeReader(waker)
                 _renewPipe(waker)
                 self.addReader(waker)

@@ -115,7 +115,7 @@ impl LoopShared {
         result
     }
 
-    /// Has `f` handle an event of an object of asyncio's, and reports its error.
+    /// Calls `f`, which handles an event of an asyncio `object`, and reports its error.
     pub(crate) fn call_asyncio(
         &self,
         py: Python<'_>,

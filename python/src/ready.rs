@@ -345,7 +345,7 @@ impl Ready {
         result
     }
 
-    /// Has `f` handle an event of `object`.
+    /// Calls `f`, which handles an event of `object`.
     pub(crate) fn event(
         &self,
         py: Python<'_>,

@@ -97,7 +97,7 @@ impl Stream {
         self.owner(py).map_or(Ok(()), |owner| owner.call_method1(py, name, args).map(drop))
     }
 
-    /// Has `f` handle an event of the stream.
+    /// Calls `f`, which handles an event of the stream.
     fn handle(&self, py: Python<'_>, shared: &LoopShared, f: impl FnOnce(&Stream) -> PyResult<()>) {
         if let Some(owner) = self.owner(py) {
             shared.call_asyncio(py, &owner, || f(self));

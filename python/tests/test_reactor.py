@@ -249,6 +249,37 @@ reactor.run()
             with self.subTest(name):
                 self.assertEqual(self.says(text, name), f"True\n{running}\n" * 2 + "status 0")
 
+    @unittest.skipUnless(SUBJECT == "couplet", "epoll's has no event loop of asyncio")
+    def test_asyncio_reads_and_children_end_in_both_processes_of_a_fork(self):
+        said = self.says(
+            """
+@defer.inlineCallbacks
+def program():
+    read, ended = defer.Deferred(), defer.Deferred()
+    child = yield task.deferLater(reactor, 0.01, os.fork)
+    if child:
+        os.waitpid(child, 0)
+    loop = asyncio.get_event_loop()
+    reads, writes = os.pipe()
+    loop.add_reader(reads, lambda: read.callback(loop.remove_reader(reads)))
+    os.write(writes, b"x")
+    yield read
+    class Child(protocol.ProcessProtocol):
+        def processExited(self, reason):
+            ended.callback(None)
+    # Its end has no other sign than SIGCHLD.
+    reactor.spawnProcess(Child(), "/bin/sleep", ["sleep", "0.05"], childFDs={})
+    yield ended
+    print("ended", flush=True)
+    reactor.stop()
+
+reactor.callWhenRunning(program)
+reactor.callLater(20, reactor.stop)
+reactor.run()
+"""
+        )
+        self.assertEqual(said, "ended\n" * 2 + "status 0")
+
 
 class Forks(Cases):
     """Connections across a fork."""

@@ -147,7 +147,8 @@ fn keep_result<T>(slot: &RefCell<Option<Result<T>>>, result: Result<T>, reactor:
 /// [`begin`](Self::begin) a run, and [`turn`](Self::turn) it with a wait of zero whenever
 /// [`descriptor`](Self::descriptor) is readable or the time of [`next_turn`](Self::next_turn) has
 /// come; query that after each turn. Once the descriptor was queried, a handle that records outside
-/// a turn makes it readable. When a turn returns false the run has ended; [`end`](Self::end) ends it early.
+/// a turn makes it readable. When a turn returns false the run has ended; [`end`](Self::end) ends
+/// it early.
 ///
 /// ```
 /// # use std::time::Duration;
