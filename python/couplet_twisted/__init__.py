@@ -53,8 +53,8 @@ def install(asyncio=False, web=None, tls=None):
         Twisted's asyncio reactor. Otherwise it counts as running only in asyncio's own callbacks.
 
     @param web: Whether the most frequent steps of C{twisted.web}'s servers and clients are Couplet's: see
-        C{couplet_twisted._web} and C{couplet_twisted._webclient}. L{None}: if this release of Twisted was tested with
-        them.
+        C{couplet_twisted._web}, C{couplet_twisted._web2} and C{couplet_twisted._webclient}. L{None}: if this release
+        of Twisted was tested with them.
 
     @param tls: Whether rustls encrypts connections as far as it can: see C{couplet_twisted._tls}. Otherwise
         pyOpenSSL does. L{None}: if this release of Twisted was tested with it.

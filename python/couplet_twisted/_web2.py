@@ -75,7 +75,7 @@ class Stream(H2Stream):
     def connectionLost(self, reason):
         request, producer, self.producer = self._forget(), self.producer, None
         if producer is not None:
-            # As by a lost transport.
+            # A lost transport does the same.
             producer.stopProducing()
         if request is not None:
             request.connectionLost(reason)
@@ -102,9 +102,9 @@ class Connection(H2Connection):
     @ivar streams: The streams whose requests are neither finished nor lost. The state machine sends the rest of a
         finished answer.
 
-    @ivar _networkProducer: The transport, as a producer of requests.
+    @ivar _networkProducer: The transport, as a producer of requests, until the connection closes.
 
-    @ivar _isFull: Whether that is paused, because the client reads nothing.
+    @ivar _isFull: Whether the transport is paused, because the client reads nothing.
 
     @ivar _isBusy: Whether events are delivered, or output is written: more output leaves after that.
     """
@@ -140,6 +140,17 @@ class Connection(H2Connection):
         for stream in streams.values():
             stream.connectionLost(reason)
         H2Connection.connectionLost(self, reason, _cancelTimeouts)
+
+    def timeoutConnection(self):
+        self._letGo()
+        H2Connection.timeoutConnection(self)
+
+    def _letGo(self):
+        """
+        Be no producer of the transport's any longer: TLS would not close before.
+        """
+        producer, self._networkProducer = self._networkProducer, _NoPushProducer()
+        producer.unregisterProducer()
 
     def drain(self):
         """
@@ -256,6 +267,7 @@ class Connection(H2Connection):
         finally:
             self._isBusy = False
         if self.conn.is_drained():
+            self._letGo()
             self.transport.loseConnection()
         elif self._isFull != self.conn.is_full():
             self._isFull = not self._isFull

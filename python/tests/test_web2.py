@@ -532,6 +532,44 @@ class Sockets(Cases):
         case.say("client", (await got).endswith(b"\r\n\r\nggggg"))
 
 
+class Losing(protocol.Protocol):
+    """Sends bytes, and notes the end."""
+
+    def __init__(self, sent):
+        self.sent, self.received, self.lost = sent, b"", defer.Deferred()
+
+    def connectionMade(self):
+        self.transport.write(self.sent)
+
+    def dataReceived(self, data):
+        self.received += data
+
+    def connectionLost(self, reason):
+        self.lost.callback(None)
+
+
+class Closes(Cases):
+    """Connections over TLS that the server closes."""
+
+    @only_subject
+    async def test_a_fault_a_farewell_and_a_silence_close_it(case):
+        root = Page(answer)
+        for sent, code, kinds in [
+            (PREFACE + frame(1, 5, 2, GET), 1, {4, 8, 7}),
+            (PREFACE + frame(1, 5, 1, GET) + frame(7, 0, 0, bytes(8)), None, {4, 8, 1, 0}),
+            (PREFACE, 0, {4, 8, 7}),
+        ]:
+            made = server.Site(root, timeout=0.2 if code == 0 else 60)
+            made.noisy = False
+            port = case.reactor.listenSSL(0, made, SERVER.options(), interface="127.0.0.1")
+            client = await connect(case, port.getHost().port, Losing(sent))
+            await client.lost
+            seen = frames(client.received)
+            assert {each[0] for each in seen} == kinds, seen
+            assert code is None or int.from_bytes(seen[-1][3][4:8]) == code, seen
+            await port.stopListening()
+
+
 def peer(name):
     """Skips a test if its independent client is not installed; in CI it then fails."""
     return unittest.skipUnless(shutil.which(name) or os.environ.get("CI"), f"there is no {name}")
