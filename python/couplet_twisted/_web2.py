@@ -147,7 +147,7 @@ class Connection(H2Connection):
 
     def _letGo(self):
         """
-        Be no producer of the transport's any longer: TLS would not close before.
+        Unregister from the transport: TLS waits for its producer before it closes.
         """
         producer, self._networkProducer = self._networkProducer, _NoPushProducer()
         producer.unregisterProducer()
@@ -187,6 +187,9 @@ class Connection(H2Connection):
             request.gotLength(length)
         if hasCookies or not kind.starts:
             request.parseCookies()
+        if streamID not in self.streams:
+            # Its length was reason enough for the program to answer, or to lose it.
+            return
         if waits:
             stream._send100Continue()
         if isComplete:

@@ -342,6 +342,26 @@ class Ends(Cases):
                 assert client.seen[kept][1:] == ["kept", ["StreamEnded", 0]]
 
     @only_subject
+    async def test_a_request_may_end_before_it_is_processed(case):
+        class Hasty(server.Request):
+            def gotLength(self, length):
+                super().gotLength(length)
+                if self.channel.path == b"/finish":
+                    self.write(b"early")
+                    self.finish()
+                elif self.channel.path == b"/lose":
+                    self.loseConnection()
+
+        made = site(lambda request: b"late")
+        made.requestFactory = Hasty
+        client = Client(made)
+        streams = [client.request("GET", path, ("expect", "100-continue")) for path in ("/finish", "/lose", "/")]
+        client.exchange()
+        seen = [client.seen[stream][-2:] for stream in streams]
+        assert [each[-1][0] for each in seen] == ["StreamEnded", "StreamReset", "StreamEnded"], seen
+        assert [each[0] for each in seen[::2]] == ["early", "late"], seen
+
+    @only_subject
     async def test_a_client_that_leaves_gets_its_answers(case):
         page = Waiting()
         client = talking(page)
