@@ -91,18 +91,6 @@ class Dialling(Cases):
         case.reactor.connectTCP(*busy.address, Factory(case))
         await case.sleep(0.02)
 
-    @case
-    async def test_a_connect_is_made_once_the_queue_has_room(case):
-        with Busy() as busy:
-            factory = Factory(case)
-            connector = case.reactor.connectTCP(*busy.address, factory)
-            await case.sleep(0.02)
-            accepted = busy.listener.accept()[0]
-            await factory.made
-            connector.disconnect()
-            await factory.ended
-            accepted.close()
-
     @only_subject
     async def test_a_connect_to_a_full_unix_socket_is_made_once_it_has_room(case):
         """On the epoll reactor it fails."""
