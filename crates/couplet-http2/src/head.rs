@@ -188,7 +188,7 @@ const SCRATCH: usize = 4096;
 #[derive(Debug)]
 pub(crate) struct Builder {
     /// As in [`Fields`].
-    // Bound: `Options::max_head`.
+    // Bound: the list's maximum, `Options::max_head`.
     text: Vec<u8>,
     /// Position of the first regular field, once there is one.
     begin: Option<usize>,

@@ -1,3 +1,5 @@
+//! HTTP/2 for servers, without I/O.
+//!
 #![doc = include_str!("../README.md")]
 //!
 //! # The files
@@ -6,6 +8,10 @@
 //! through `connection/blocks.rs` and `hpack/`, answers through `connection/send.rs`. The rules for
 //! names and values are in `field.rs`.
 #![forbid(unsafe_code)]
+
+#[cfg(test)]
+#[macro_use]
+extern crate couplet_watched;
 
 mod code;
 mod connection;

@@ -388,6 +388,7 @@ const CAPABILITIES: &[Capability] = &[
             // Records in memory.
             "couplet-runner/src/store.rs",
             // `/proc` and `/dev/null`.
+            "couplet-os/src/descriptor.rs",
             "couplet-os/src/epoll.rs",
             "couplet-os/src/process.rs",
         ],

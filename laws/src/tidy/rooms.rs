@@ -11,8 +11,9 @@ use super::source::{Code, Mention, assert_none, library, with_parsed_code};
 /// layer: a protocol gets a transport, which leads to its reactor's handle. `factory` and
 /// `connector` form the next one, and `reactor` is above both. The layer below, `address`, `error`,
 /// `defer`, `timers`, `outbox`, the seam (`driver`) and `layers`, depends on none of them.
-const MAY_KNOW: [(&str, &[&str]); 27] = [
+const MAY_KNOW: [(&str, &[&str]); 28] = [
     ("events", &[]),
+    ("http2", &[]),
     ("address", &[]),
     ("slots", &[]),
     ("timers", &["slots"]),

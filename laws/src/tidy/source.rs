@@ -82,11 +82,12 @@ pub(super) fn assert_none(broken: &[String], rule: &str) {
 }
 
 /// The crates of the library, and the module at which the facade, `couplet`, exports each.
-const CRATES: [(&str, &[&str]); 5] = [
+const CRATES: [(&str, &[&str]); 6] = [
     ("couplet", &[]),
     ("couplet-core", &[]),
     ("couplet-defer", &[]),
     ("couplet-http", &["http"]),
+    ("couplet-http2", &["http2"]),
     ("couplet-sim", &["sim"]),
 ];
 

@@ -88,7 +88,7 @@ pub struct Connection {
     // `Options::connection_window`, requests within the limits of streams and resets.
     events: VecDeque<Event>,
     /// DATA of one stream, after all `events`.
-    // Bound: `Options::connection_window`.
+    // Bound: the connection's window, `Options::connection_window`.
     collected: Option<(u32, Vec<u8>)>,
     // Bound: `Options::max_output`, and the heads of answers to one receive.
     output: Vec<u8>,

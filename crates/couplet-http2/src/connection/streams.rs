@@ -99,9 +99,9 @@ pub(super) enum Stage<'a> {
 #[derive(Debug)]
 pub(super) struct Streams {
     /// In the order of their numbers.
-    // Bound: `Options::max_streams`.
+    // Bound: the streams that may be open, `Options::max_streams`.
     open: VecDeque<Stream>,
-    // Bound: `max_closed`.
+    // Bound: the last ones, `max_closed`.
     closed: VecDeque<(u32, Closing)>,
     max_closed: usize,
     /// The highest number that the client used.

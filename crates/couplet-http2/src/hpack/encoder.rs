@@ -17,7 +17,7 @@ const STATUS: usize = 8;
 pub(crate) struct Encoder {
     table: Table,
     /// The number of the last entry with this hash, by the hash of its name and of the whole field.
-    // Bound: SLOTS.
+    // Bound: SLOTS (128) of them.
     slots: Vec<u32>,
     /// Number of insertions, modulo 2³².
     inserted: u32,
