@@ -104,7 +104,7 @@ pub(super) struct WakeQueue {
     /// it. Only that thread writes the flag.
     in_turn: AtomicBool,
     /// Between turns, something may sleep without checking the queue: another loop, which has the
-    /// descriptor, or a function around the wait. Only the loop's thread writes the flag.
+    /// descriptor, a function around the wait, or whoever turns a loop over another driver. Only the loop's thread writes the flag.
     may_sleep: AtomicBool,
 }
 

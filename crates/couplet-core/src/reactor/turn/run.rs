@@ -200,7 +200,10 @@ impl Loop {
     /// If the options request a tokio runtime and the system refuses it.
     pub fn with_driver(driver: impl Driver + 'static, options: LoopOptions) -> Loop {
         let runtime = Runtime::start(&options).expect("the system can start a tokio runtime");
-        Loop::assemble(driver, options, runtime)
+        let made = Loop::assemble(driver, options, runtime);
+        // Such as a simulated host: its world turns it only when its driver is woken.
+        made.core.records.queue.set_may_sleep(true);
+        made
     }
 
     fn assemble(driver: impl Driver + 'static, options: LoopOptions, runtime: Runtime) -> Loop {
