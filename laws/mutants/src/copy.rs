@@ -9,12 +9,9 @@ use std::process::{Command, Stdio};
 use crate::places::{CHOSEN, Mutant};
 use crate::rooms::{Crate, PROGRAM};
 
-/// The library. The guide turns on its features, and a test brings the dependencies of tests, as in the
-/// workspace: the builds of other libraries serve here too.
-const LIBRARY: [&str; 15] = [
-    "--lib",
-    "--test",
-    "public_api",
+/// All of the library's features but the replacement of the system's clock, which some of its tests
+/// read.
+const FEATURES: [&str; 12] = [
     "-p",
     "couplet",
     "-p",
@@ -25,8 +22,9 @@ const LIBRARY: [&str; 15] = [
     "couplet-http",
     "-p",
     "couplet-sim",
-    "-p",
-    "couplet-guide",
+    "--features",
+    "couplet/sim-tokio,couplet-core/tokio-io,couplet-http/decompression,couplet-http/tls,\
+     couplet-http/tokio,couplet-http/websocket",
 ];
 /// The program, and the runner below it.
 const PROGRAM_PACKAGES: [&str; 4] = ["-p", "couplet-cli", "-p", "couplet-runner"];
@@ -113,7 +111,7 @@ impl Copy {
         let packages = |mutant: &Mutant| match Crate::of(&mutant.file).0 {
             Crate::Python => &PYTHON[..],
             Crate::Runner | Crate::Program => &PROGRAM_PACKAGES[..],
-            Crate::Core | Crate::Defer | Crate::Http | Crate::Sim => &LIBRARY[..],
+            Crate::Core | Crate::Defer | Crate::Http | Crate::Sim => &FEATURES[..],
         };
         let packages: BTreeSet<_> = mutants.values().map(packages).collect();
         for of in packages {
@@ -165,7 +163,7 @@ impl Copy {
             targets.iter().partition(|target| target.starts_with("program "));
         let mut built = Vec::new();
         if !library.is_empty() {
-            let mut arguments = LIBRARY.to_vec();
+            let mut arguments = [&["--lib"], &FEATURES[..]].concat();
             for target in library.iter().filter(|target| !target.starts_with("--")) {
                 arguments.extend(["--test", target]);
             }
