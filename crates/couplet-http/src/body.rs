@@ -131,7 +131,7 @@ pub enum BodyError {
     #[error("more bytes arrived than the body's Content-Length declares")]
     Surplus,
     /// The client reset the stream of the body, or its body is invalid: an error code of RFC 9113, 7.
-    #[error("the stream was reset with {}", Reason::new(*.code))]
+    #[error("the stream was reset with {}", Reason(*.code))]
     Reset {
         /// The error code.
         code: u32,

@@ -3,87 +3,88 @@
 use crate::{Code, Error};
 
 /// Length of a frame's head, in bytes.
-pub(crate) const HEAD: usize = 9;
+pub const HEAD: usize = 9;
 
 /// Maximum length of a sent payload: every client accepts it. RFC 9113, 4.2.
-pub(crate) const MAX_SENT: usize = 16_384;
+pub const MAX_SENT: usize = 16_384;
 
-pub(crate) mod kind {
-    pub(crate) const DATA: u8 = 0;
-    pub(crate) const HEADERS: u8 = 1;
-    pub(crate) const PRIORITY: u8 = 2;
-    pub(crate) const RST_STREAM: u8 = 3;
-    pub(crate) const SETTINGS: u8 = 4;
-    pub(crate) const PUSH_PROMISE: u8 = 5;
-    pub(crate) const PING: u8 = 6;
-    pub(crate) const GOAWAY: u8 = 7;
-    pub(crate) const WINDOW_UPDATE: u8 = 8;
-    pub(crate) const CONTINUATION: u8 = 9;
+pub mod kind {
+    pub const DATA: u8 = 0;
+    pub const HEADERS: u8 = 1;
+    pub const PRIORITY: u8 = 2;
+    pub const RST_STREAM: u8 = 3;
+    pub const SETTINGS: u8 = 4;
+    pub const PUSH_PROMISE: u8 = 5;
+    pub const PING: u8 = 6;
+    pub const GOAWAY: u8 = 7;
+    pub const WINDOW_UPDATE: u8 = 8;
+    pub const CONTINUATION: u8 = 9;
 }
 
-pub(crate) mod flag {
-    pub(crate) const ACK: u8 = 0x1;
-    pub(crate) const END_STREAM: u8 = 0x1;
-    pub(crate) const END_HEADERS: u8 = 0x4;
-    pub(crate) const PADDED: u8 = 0x8;
-    pub(crate) const PRIORITY: u8 = 0x20;
+pub mod flag {
+    pub const ACK: u8 = 0x1;
+    pub const END_STREAM: u8 = 0x1;
+    pub const END_HEADERS: u8 = 0x4;
+    pub const PADDED: u8 = 0x8;
+    pub const PRIORITY: u8 = 0x20;
 }
 
-pub(crate) mod setting {
-    pub(crate) const HEADER_TABLE_SIZE: u16 = 1;
-    pub(crate) const ENABLE_PUSH: u16 = 2;
-    pub(crate) const MAX_CONCURRENT_STREAMS: u16 = 3;
-    pub(crate) const INITIAL_WINDOW_SIZE: u16 = 4;
-    pub(crate) const MAX_FRAME_SIZE: u16 = 5;
-    pub(crate) const MAX_HEADER_LIST_SIZE: u16 = 6;
+pub mod setting {
+    pub const HEADER_TABLE_SIZE: u16 = 1;
+    pub const ENABLE_PUSH: u16 = 2;
+    pub const MAX_CONCURRENT_STREAMS: u16 = 3;
+    pub const INITIAL_WINDOW_SIZE: u16 = 4;
+    pub const MAX_FRAME_SIZE: u16 = 5;
+    pub const MAX_HEADER_LIST_SIZE: u16 = 6;
     /// RFC 8441, 3.
-    pub(crate) const ENABLE_CONNECT_PROTOCOL: u16 = 8;
+    pub const ENABLE_CONNECT_PROTOCOL: u16 = 8;
 }
 
 /// The head of a frame.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Head {
-    pub(crate) length: usize,
-    pub(crate) kind: u8,
-    pub(crate) flags: u8,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    pub length: usize,
+    pub kind: u8,
+    pub flags: u8,
     /// Number of the stream, without the reserved bit.
-    pub(crate) stream: u32,
+    pub stream: u32,
 }
 
 impl Head {
     #[inline]
-    pub(crate) fn parse(bytes: &[u8; HEAD]) -> Head {
+    pub fn parse(bytes: &[u8; HEAD]) -> Head {
         let [a, b, c, kind, flags, stream @ ..] = *bytes;
         let length = u32::from_be_bytes([0, a, b, c]) as usize;
         Head { length, kind, flags, stream: number(stream) }
     }
 
-    pub(crate) fn has(&self, flag: u8) -> bool {
+    pub fn has(&self, flag: u8) -> bool {
         self.flags & flag != 0
     }
 }
 
 /// Reads a number of 31 bits, ignoring the reserved bit before it.
-pub(crate) fn number(bytes: [u8; 4]) -> u32 {
+pub fn number(bytes: [u8; 4]) -> u32 {
     u32::from_be_bytes(bytes) & 0x7fff_ffff
 }
 
 /// Formats the head of a frame.
 #[inline]
-pub(crate) fn head(length: usize, kind: u8, flags: u8, stream: u32) -> [u8; HEAD] {
+pub fn head(length: usize, kind: u8, flags: u8, stream: u32) -> [u8; HEAD] {
+    debug_assert!(length <= MAX_SENT, "{length} bytes in a frame");
     let [_, a, b, c] = (length as u32).to_be_bytes();
     let [d, e, f, g] = stream.to_be_bytes();
     [a, b, c, kind, flags, d, e, f, g]
 }
 
 /// Appends a frame.
-pub(crate) fn write(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+pub fn write(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
     out.extend_from_slice(&head(payload.len(), kind, flags, stream));
     out.extend_from_slice(payload);
 }
 
 /// Removes the padding of DATA or HEADERS: RFC 9113, 6.1 and 6.2.
-pub(crate) fn strip_padding<'a>(frame: &Head, payload: &'a [u8]) -> Result<&'a [u8], Error> {
+pub fn strip_padding<'a>(frame: &Head, payload: &'a [u8]) -> Result<&'a [u8], Error> {
     if !frame.has(flag::PADDED) {
         return Ok(payload);
     }
@@ -96,7 +97,35 @@ pub(crate) fn strip_padding<'a>(frame: &Head, payload: &'a [u8]) -> Result<&'a [
 }
 
 /// Reads a payload of a fixed length.
-pub(crate) fn fixed<const N: usize>(payload: &[u8]) -> Result<[u8; N], Error> {
+pub fn fixed<const N: usize>(payload: &[u8]) -> Result<[u8; N], Error> {
     let wrong = Error::new(Code::FRAME_SIZE_ERROR, "a frame of a wrong length");
     payload.try_into().map_err(|_| wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_is_read_as_it_was_written() {
+        for (length, kind, flags, stream) in [(0, 0, 0, 0), (16_384, 9, 0xff, 0x7fff_ffff)] {
+            let written = head(length, kind, flags, stream);
+            assert_eq!(Head::parse(&written), Head { length, kind, flags, stream });
+        }
+        let reserved = Head::parse(&[0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]);
+        assert_eq!(reserved.stream, 0x7fff_ffff);
+    }
+
+    #[test]
+    fn padding_is_removed_or_refused() {
+        let padded = |payload: &'static [u8]| {
+            let frame = Head { length: 0, kind: 0, flags: flag::PADDED, stream: 1 };
+            strip_padding(&frame, payload).map_err(|error| error.code)
+        };
+        assert_eq!(padded(b"\x02abc\0\0"), Ok(&b"abc"[..]));
+        assert_eq!(padded(b"\x00abc"), Ok(&b"abc"[..]));
+        assert_eq!(padded(b"\x03\0\0\0"), Ok(&b""[..]));
+        assert_eq!(padded(b"\x04\0\0\0"), Err(Code::PROTOCOL_ERROR));
+        assert_eq!(padded(b""), Err(Code::FRAME_SIZE_ERROR));
+    }
 }

@@ -18,9 +18,12 @@ mod connection;
 mod error;
 mod event;
 mod field;
-mod frame;
+// Hidden parts are for the other crates of Couplet, and unstable.
+#[doc(hidden)]
+pub mod frame;
 mod head;
-mod hpack;
+#[doc(hidden)]
+pub mod hpack;
 mod options;
 
 pub use code::Code;

@@ -177,7 +177,7 @@ impl Receiver {
                 return Poll::Ready(Some(Err(BodyError::Cut)));
             }
             End::Reset(reason) => {
-                let error = BodyError::Reset { code: reason.code() };
+                let error = BodyError::Reset { code: reason.0 };
                 return Poll::Ready(Some(Err(error)));
             }
         }

@@ -8,6 +8,7 @@ use super::Connection;
 use super::streams::{Answer, Stream};
 use crate::field::{lower_case, trimmed};
 use crate::frame::{self, HEAD, MAX_SENT, flag, kind};
+use crate::hpack;
 use crate::{Event, Fields, SendError};
 
 impl Stream {
@@ -170,7 +171,7 @@ impl Connection {
         out.extend_from_slice(&[0; HEAD]);
         self.encoder.begin(out);
         if let Some(status) = status {
-            self.encoder.status(out, status);
+            hpack::status(out, status);
         }
         for (name, value) in fields {
             if let Err(error) = self.encoder.field(out, name.as_ref(), value.as_ref()) {

@@ -76,25 +76,6 @@ impl Encoder {
         }
     }
 
-    /// Appends the status of an answer.
-    pub(crate) fn status(&mut self, out: &mut Vec<u8>, status: u16) {
-        let index = match status {
-            200 => 8,
-            204 => 9,
-            206 => 10,
-            304 => 11,
-            400 => 12,
-            404 => 13,
-            500 => 14,
-            _ => {
-                integer(out, 0, 4, STATUS);
-                let digit = |unit| b'0' + (status / unit % 10) as u8;
-                return out.extend_from_slice(&[3, digit(100), digit(10), digit(1)]);
-            }
-        };
-        out.push(0x80 | index);
-    }
-
     /// Appends a field, unless it belongs to connections.
     ///
     /// # Errors
@@ -198,8 +179,27 @@ fn string(out: &mut Vec<u8>, text: &[u8]) {
     }
 }
 
+/// Appends the status of an answer.
+pub fn status(out: &mut Vec<u8>, status: u16) {
+    let index = match status {
+        200 => 8,
+        204 => 9,
+        206 => 10,
+        304 => 11,
+        400 => 12,
+        404 => 13,
+        500 => 14,
+        _ => {
+            integer(out, 0, 4, STATUS);
+            let digit = |unit| b'0' + (status / unit % 10) as u8;
+            return out.extend_from_slice(&[3, digit(100), digit(10), digit(1)]);
+        }
+    };
+    out.push(0x80 | index);
+}
+
 /// Appends an integer behind the bits of `first`: RFC 7541, 5.1.
-fn integer(out: &mut Vec<u8>, first: u8, prefix: u32, value: usize) {
+pub fn integer(out: &mut Vec<u8>, first: u8, prefix: u32, value: usize) {
     let max = (1 << prefix) - 1;
     if value < max {
         return out.push(first | value as u8);

@@ -80,7 +80,7 @@ const fn tables() -> Tables {
 }
 
 /// Appends the decoded string.
-pub(super) fn decode(coded: &[u8], out: &mut Vec<u8>) -> Result<(), CompressionError> {
+pub fn decode(coded: &[u8], out: &mut Vec<u8>) -> Result<(), CompressionError> {
     // No code is shorter than five bits.
     out.reserve(coded.len() * 8 / 5);
     // The next bits, from the highest on, and their number.
@@ -134,7 +134,7 @@ pub(super) fn coded_length(text: &[u8]) -> usize {
 }
 
 /// Appends the codes of a string.
-pub(super) fn encode(text: &[u8], out: &mut Vec<u8>) {
+pub fn encode(text: &[u8], out: &mut Vec<u8>) {
     // The pending bits, from the highest on, and their number, below 32.
     let (mut bits, mut count) = (0_u64, 0);
     for &byte in text {

@@ -6,7 +6,7 @@ use super::ENTRY;
 use crate::field::{Kind, kind};
 
 /// The static table; its indexes begin at 1.
-pub(super) const STATIC: [(&str, &str); 61] = [
+pub const STATIC: [(&str, &str); 61] = [
     (":authority", ""),
     (":method", "GET"),
     (":method", "POST"),

@@ -190,9 +190,8 @@ fn evicted_bytes_are_dropped() {
 
 #[test]
 fn each_name_of_the_static_table_has_its_first_index() {
-    for (name, _) in table::STATIC {
-        let first =
-            table::STATIC.iter().position(|(other, _)| *other == name).expect("it is there");
+    for (name, _) in STATIC {
+        let first = STATIC.iter().position(|(other, _)| *other == name).expect("it is there");
         assert_eq!(table::static_index(name.as_bytes()), first + 1, "{name}");
     }
     for name in ["", "a", "x-a", "accep", "accept-", "content-lengtg", "\u{ff}\u{ff}"] {

@@ -1,10 +1,11 @@
 //! [`Decoder`]: blocks of fields, in any fragments.
 
 use bytes::Bytes;
+use couplet_http2::hpack::decode_huffman;
 use http::{HeaderName, HeaderValue};
 
 use super::tables::Table;
-use super::{CompressionError, Field, Pseudo, huffman};
+use super::{CompressionError, Field, Pseudo};
 
 /// Maximum number of bytes that continue an integer.
 const MAX_CONTINUED: usize = 5;
@@ -106,7 +107,7 @@ impl Decoder {
             _ => Name::from_field(self.table.get(index)?),
         };
         let value = match is_coded {
-            true => huffman::decode(value)?.into(),
+            true => decoded(value)?.into(),
             false => Bytes::copy_from_slice(value),
         };
         Ok(Some(name.with(value)))
@@ -116,7 +117,13 @@ impl Decoder {
 fn unpacked(
     (is_coded, bytes): (bool, &[u8]),
 ) -> Result<std::borrow::Cow<'_, [u8]>, CompressionError> {
-    Ok(if is_coded { huffman::decode(bytes)?.into() } else { bytes.into() })
+    Ok(if is_coded { decoded(bytes)?.into() } else { bytes.into() })
+}
+
+fn decoded(coded: &[u8]) -> Result<Vec<u8>, CompressionError> {
+    let mut text = Vec::new();
+    decode_huffman(coded, &mut text)?;
+    Ok(text)
 }
 
 impl Name {

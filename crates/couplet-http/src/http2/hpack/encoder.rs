@@ -1,9 +1,7 @@
 //! Encodes responses, without state.
 
+use couplet_http2::hpack;
 use http::{HeaderName, HeaderValue, StatusCode};
-
-/// Indexes of the static table.
-const STATUS: usize = 8;
 
 /// Appends the change of the dynamic table's size to 0, with which a connection's first block must
 /// begin: RFC 7541, 4.2.
@@ -13,20 +11,7 @@ pub(in crate::http2) fn encode_no_table(out: &mut Vec<u8>) {
 
 /// Appends the status of a response.
 pub(in crate::http2) fn encode_status(out: &mut Vec<u8>, status: StatusCode) {
-    let index = match status.as_u16() {
-        200 => 8,
-        204 => 9,
-        206 => 10,
-        304 => 11,
-        400 => 12,
-        404 => 13,
-        500 => 14,
-        _ => {
-            encode_integer(out, 0, 4, STATUS);
-            return encode_string(out, status.as_str().as_bytes());
-        }
-    };
-    out.push(0x80 | index);
+    hpack::status(out, status.as_u16());
 }
 
 /// Appends a field, as a literal that no table keeps: RFC 7541, 6.2.2, or 6.2.3 for a sensitive one.
@@ -34,7 +19,7 @@ pub(in crate::http2) fn encode_field(out: &mut Vec<u8>, name: &HeaderName, value
     let kind = if value.is_sensitive() { 0x10 } else { 0 };
     let name = name.as_str();
     match static_index(name) {
-        Some(index) => encode_integer(out, kind, 4, index),
+        Some(index) => hpack::integer(out, kind, 4, index),
         None => {
             out.push(kind);
             encode_string(out, name.as_bytes());
@@ -44,24 +29,8 @@ pub(in crate::http2) fn encode_field(out: &mut Vec<u8>, name: &HeaderName, value
 }
 
 fn encode_string(out: &mut Vec<u8>, bytes: &[u8]) {
-    encode_integer(out, 0, 7, bytes.len());
+    hpack::integer(out, 0, 7, bytes.len());
     out.extend_from_slice(bytes);
-}
-
-/// Appends an integer behind the bits of `first`: RFC 7541, 5.1.
-fn encode_integer(out: &mut Vec<u8>, first: u8, prefix: u32, value: usize) {
-    let max = (1 << prefix) - 1;
-    if value < max {
-        out.push(first | value as u8);
-        return;
-    }
-    out.push(first | max as u8);
-    let mut rest = value - max;
-    while rest >= 0x80 {
-        out.push(rest as u8 | 0x80);
-        rest >>= 7;
-    }
-    out.push(rest as u8);
 }
 
 /// Returns the index of a name in the static table: RFC 7541, Appendix A. Names of requests alone are
@@ -101,8 +70,9 @@ fn static_index(name: &str) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use couplet_http2::hpack::STATIC;
+
     use super::*;
-    use crate::http2::hpack::tables::STATIC;
 
     #[test]
     fn indexes_are_those_of_the_static_table() {

@@ -2,24 +2,21 @@
 //!
 //! The [`Decoder`] has the dynamic table of requests. Responses are encoded without state: no
 //! dynamic table, which the client learns from the first block, and no Huffman codes. Their heads
-//! are small, and a table would cost each connection memory.
+//! are small, and a table would cost each connection memory. The static table and the Huffman codes are
+//! those of `couplet-http2`.
 
 mod decoder;
 mod encoder;
-mod huffman;
 mod tables;
 #[cfg(test)]
 mod tests;
 
 use bytes::Bytes;
+pub(super) use couplet_http2::hpack::CompressionError;
 use http::{HeaderName, HeaderValue};
 
 pub(super) use decoder::Decoder;
 pub(super) use encoder::{encode_field, encode_no_table, encode_status};
-
-/// A block that can't be decoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct CompressionError;
 
 /// A name that begins with a colon: RFC 9113, 8.3, and RFC 8441, 4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,9 +1,8 @@
 //! HPACK by the examples of RFC 7541, by an encoder with all features, and by random input.
 
+use couplet_http2::hpack::{STATIC, encode_huffman};
 use proptest::prelude::*;
 
-use super::huffman::CODES;
-use super::tables::STATIC;
 use super::*;
 
 fn bytes(hex: &str) -> Vec<u8> {
@@ -171,15 +170,10 @@ impl Encoder {
             self.out.extend(text.bytes());
             return;
         }
-        let mut bits: Vec<bool> = Vec::new();
-        for byte in text.bytes() {
-            let (code, length) = CODES[usize::from(byte)];
-            bits.extend((0..length).rev().map(|n| code >> n & 1 == 1));
-        }
-        bits.resize(bits.len().next_multiple_of(8), true);
-        self.integer(0x80, 7, bits.len() / 8);
-        let byte = |bits: &[bool]| bits.iter().fold(0, |byte, bit| byte << 1 | u8::from(*bit));
-        self.out.extend(bits.chunks(8).map(byte));
+        let mut coded = Vec::new();
+        encode_huffman(text.as_bytes(), &mut coded);
+        self.integer(0x80, 7, coded.len());
+        self.out.extend(coded);
     }
 
     fn index(&self, is_it: impl Fn(&str, &str) -> bool) -> Option<usize> {

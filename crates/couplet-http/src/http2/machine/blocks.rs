@@ -59,7 +59,7 @@ impl Machine {
             }
             fragment.start += 5;
         }
-        let purpose = self.purpose(frame.stream, frame.then())?;
+        let purpose = self.purpose(frame.stream, Then::of(frame))?;
         self.decoder.begin_block();
         self.block = Some(Box::new(Block {
             stream: frame.stream,

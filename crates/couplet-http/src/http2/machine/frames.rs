@@ -16,7 +16,7 @@ impl Machine {
         let payload = &self.input[range.clone()];
         let data = frame::strip_padding(frame, payload)?.len();
         let begin = range.start + usize::from(frame.has(flag::PADDED));
-        let (count, then) = (range.len(), frame.then());
+        let (count, then) = (range.len(), Then::of(frame));
         let key = match self.streams.state(frame.stream) {
             StreamStage::Idle => return broken("data on an idle stream"),
             StreamStage::Open(key) => Some(key),

@@ -64,12 +64,11 @@ impl Machine {
     }
 
     pub(super) fn write_reset(&mut self, id: u32, reason: Reason) {
-        frame::write(&mut self.out, kind::RST_STREAM, 0, id, &reason.code().to_be_bytes());
+        frame::write(&mut self.out, kind::RST_STREAM, 0, id, &reason.0.to_be_bytes());
     }
 
     pub(super) fn write_goaway(&mut self, last: u32, reason: Reason, why: &str) {
-        let payload =
-            [&last.to_be_bytes()[..], &reason.code().to_be_bytes(), why.as_bytes()].concat();
+        let payload = [&last.to_be_bytes()[..], &reason.0.to_be_bytes(), why.as_bytes()].concat();
         frame::write(&mut self.out, kind::GOAWAY, 0, 0, &payload);
     }
 
