@@ -37,7 +37,7 @@ from twisted.web.server import Request as SiteRequest
 from couplet_twisted._couplet import Steps, combined_line, parse_head
 from couplet_twisted._webcommon import Kinds, Received, canonicalNames, has, originals, replace
 
-__all__ = ["install", "plainClass", "readers", "steps"]
+__all__ = ["giveHeaders", "install", "plainClass", "readers", "steps"]
 
 # Bodies of requests from this size on are written to a file, as by Twisted.
 _LARGE_BODY = 100_000
@@ -187,13 +187,7 @@ def dataReceived(self, data):
     data = steps.receive(self, data)
     if data is None:
         return
-    while (
-        self._HTTPChannel__first_line == 1
-        and self.line_mode
-        and self.persistent
-        and not (self._busyReceiving or self._buffer or self.paused)
-        and _reads[self.__class__]
-    ):
+    while steps.is_ready(self) and _reads[self.__class__]:
         head = parse_head(data, self.maxHeaders, min(self.totalHeadersSize, self.MAX_LENGTH))
         if head is None:
             break
@@ -311,13 +305,7 @@ def _begin(self, data, end, method, target, version, length, stays, hasCookies, 
     factory = self.requestFactory
     request = factory(self, len(self.requests)) if self._couplet_isQueued else factory(self)
     self.requests.append(request)
-    kind = _kinds[request.__class__]
-    if kind.isLazy and (kind.begins or "requestHeaders" not in request.__dict__):
-        request.requestHeaders = Received(fields)
-    else:
-        for name, values in fields.raw().items():
-            for value in values:
-                request.requestHeaders.addRawHeader(name, value)
+    kind = giveHeaders(request, fields)
     if hasCookies or not kind.starts:
         request.parseCookies()
     if "checkPersistence" in self.__dict__:
@@ -356,6 +344,22 @@ def _begin(self, data, end, method, target, version, length, stays, hasCookies, 
             self._couplet_isStarting = False
             self._savedTimeOut = self.setTimeout(None)
     return rest
+
+
+def giveHeaders(request, fields):
+    """
+    Give a request the headers that were received for it.
+
+    @return: What is known of its class.
+    """
+    kind = _kinds[request.__class__]
+    if kind.isLazy and (kind.begins or "requestHeaders" not in request.__dict__):
+        request.requestHeaders = Received(fields)
+    else:
+        for name, values in fields.raw().items():
+            for value in values:
+                request.requestHeaders.addRawHeader(name, value)
+    return kind
 
 
 def requestDone(self, request):
@@ -486,8 +490,6 @@ def log(self, request):
 # For a class of resources: a function that reads its content for a request, or returns None.
 readers = Kinds(lambda cls: None)
 
-# Whether a class of sites finds resources as Twisted's does.
-_sites = Kinds(lambda cls: has(cls, Site, "getResourceFor"))
 
 def process(self):
     """
@@ -497,20 +499,15 @@ def process(self):
     if path == b"*" or not _kinds[self.__class__].processes or server.datetimeToString is not datetimeToString:
         originals[SiteRequest, "process"](self)
         return
-    self.site = site = self.channel.site
+    self.site = self.channel.site
     raw = self.responseHeaders._rawHeaders
     raw[b"Server"] = [version]
     raw[b"Date"] = [steps.now()]
-    self.prepath = []
+    self.prepath, self.sitepath = [], []
     names = path[1:].split(b"/")
     self.postpath = list(map(unquote, names)) if b"%" in path else names
     try:
-        found = site.getResourceFor(self)
-        if _IEncodingResource.providedBy(found):
-            encoder = found.getEncoder(self)
-            if encoder is not None:
-                self._encoder = encoder
-        self.render(found)
+        self.render(steps.resource(self))
     except BaseException:
         self.processingFailed(Failure())
 

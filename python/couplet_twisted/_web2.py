@@ -15,8 +15,7 @@ from twisted.web._http2 import H2Connection, H2Stream
 from twisted.web.http import _NoPushProducer
 
 from couplet_twisted._couplet import Http2
-from couplet_twisted._web import _kinds, plainClass, steps
-from couplet_twisted._webcommon import Received
+from couplet_twisted._web import giveHeaders, plainClass, steps
 
 __all__ = ["Connection"]
 
@@ -174,13 +173,7 @@ class Connection(H2Connection):
                 steps.serve(stream, request)
                 return
         request = stream._request = self.requestFactory(stream, queued=False)
-        kind = _kinds[request.__class__]
-        if kind.isLazy and (kind.begins or "requestHeaders" not in request.__dict__):
-            request.requestHeaders = Received(fields)
-        else:
-            for name, values in fields.raw().items():
-                for value in values:
-                    request.requestHeaders.addRawHeader(name, value)
+        kind = giveHeaders(request, fields)
         if length == 0 and isComplete and kind.starts and not hasattr(self.site, "getContentFile"):
             request._couplet_isEmpty = True
         else:

@@ -269,7 +269,7 @@ pub(crate) fn with_bytes<T>(data: &Bound<'_, PyAny>, f: impl FnOnce(&[u8]) -> T)
 /// Bytes of a program up to this size are copied, and not kept until they are sent.
 const COPIED: usize = 16 * 1024;
 
-/// A piece of output, of which the program may change only what was copied.
+/// A piece of output. A program can't change `bytes`; anything else was copied.
 enum Piece<'py> {
     Bytes(Bound<'py, PyBytes>),
     Copied(Vec<u8>),

@@ -98,8 +98,8 @@ impl Http2 {
         locked(&self.0)
     }
 
-    /// Ignores what is sent to a closed stream, as by a lost connection. Another mistake of the program resets the
-    /// stream, for which the client would wait.
+    /// Ignores output to a closed stream, as a lost connection does. Any other mistake of the program resets the stream,
+    /// so that the client does not wait for it.
     fn sent<T>(&self, stream: u32, result: Result<T, SendError>) -> PyResult<()> {
         match result {
             Ok(_) | Err(SendError::Closed) => Ok(()),
@@ -177,7 +177,7 @@ impl Http2 {
     /// Does nothing: the output begins with the settings.
     fn initiate_connection(&self) {}
 
-    /// Receives bytes of the client, in any pieces. Returns the list of the events, of which an error is the last.
+    /// Receives bytes of the client, in any pieces. Returns the list of the events; an error comes last.
     fn receive_data<'py>(&self, py: Python<'py>, data: &[u8]) -> PyResult<Bound<'py, PyList>> {
         // Law 9: at most an event for each frame of the data.
         let mut events = Vec::new();
@@ -237,7 +237,7 @@ impl Http2 {
         self.connection().go_away(Code(error_code), "");
     }
 
-    /// Sends the head of an answer: pairs of names and values, of which the first is the status.
+    /// Sends the head of an answer: pairs of names and values, the status first.
     ///
     /// # Errors
     ///
@@ -254,7 +254,7 @@ impl Http2 {
         self.respond(stream_id, status, fields.collect(), end_stream)
     }
 
-    /// Sends the head of an answer, of which `raw` is the dict of headers, and the beginning of its body.
+    /// Sends the head of an answer, with the headers of the dict `raw`, and the beginning of its body.
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
 //! The requests of `twisted.web`: receives those of sites whose classes have all of Twisted's steps, and sends the
-//! answers of all. What is unusual is left to Twisted's code, before anything has changed.
+//! answers of all. Anything unusual is left to Twisted's code, before anything has changed.
 
 use std::sync::Mutex;
 
@@ -44,13 +44,14 @@ macro_rules! objects {
 }
 
 objects! {
-    /// What `couplet_twisted._web` has of Twisted's and of its own.
+    /// The objects of `couplet_twisted._web` that the steps use.
     Web {
         child_for: "getChildForRequest",
         date_of: "_dateOf",
         encoding: "_IEncodingResource",
         failed: "_failed",
         file: "BytesIO",
+        find_resource: "getResourceFor",
         headers: "Headers",
         learn: "_learn",
         names: "canonicalNames",
@@ -61,7 +62,6 @@ objects! {
         request_done: "requestDone",
         resource_render: "resourceRender",
         server: "version",
-        sites: "_sites",
         time: "_time",
         unsupported: "UnsupportedMethod",
         wait: "_wait",
@@ -100,7 +100,7 @@ pub(crate) struct Steps {
     attributes: Py<PyDict>,
     /// Replaces `Request.write` where an answer has no body.
     ignore: Py<PyAny>,
-    /// The last second of which the text was asked.
+    /// The last second, and its text.
     now: Mutex<(u64, Py<PyBytes>)>,
 }
 
@@ -146,7 +146,7 @@ impl Steps {
     ) -> PyResult<Option<Bound<'py, PyBytes>>> {
         let py = channel.py();
         let busy = intern!(py, "_busyReceiving");
-        while is_ready(channel)? {
+        while Steps::is_ready(channel)? {
             let factory = channel.getattr(intern!(py, "requestFactory"))?;
             if !channel.getattr(intern!(py, "_couplet_factory"))?.is(&factory) {
                 self.web.learn.bind(py).call1((channel,))?;
@@ -157,7 +157,7 @@ impl Steps {
             let served = self.serve(channel, &request);
             channel.setattr(busy, false)?;
             served?;
-            // What was received meanwhile.
+            // Data that arrived meanwhile.
             let buffer = intern!(py, "_buffer");
             let later = channel.getattr(buffer)?.cast_into::<PyBytes>()?;
             data = PyBytes::new(py, &data.as_bytes()[rest..]);
@@ -172,6 +172,43 @@ impl Steps {
             }
         }
         Ok(Some(data))
+    }
+
+    /// Whether a channel is at the beginning of a request.
+    #[staticmethod]
+    fn is_ready(channel: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let py = channel.py();
+        let is = |name| channel.getattr(name)?.is_truthy();
+        Ok(channel.getattr(intern!(py, "_HTTPChannel__first_line"))?.eq(1)?
+            && is(intern!(py, "line_mode"))?
+            && is(intern!(py, "persistent"))?
+            && !is(intern!(py, "_busyReceiving"))?
+            && !is(intern!(py, "_buffer"))?
+            && !is(intern!(py, "paused"))?)
+    }
+
+    /// Finds the resource for a request.
+    fn resource<'py>(&self, request: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let py = request.py();
+        let site = request.getattr(intern!(py, "site"))?;
+        let find = site.getattr(intern!(py, "getResourceFor"))?;
+        let found = if is_method(&find, &self.web.find_resource)? {
+            let root = site.getattr(intern!(py, "resource"))?;
+            match root.getattr(intern!(py, "isLeaf"))?.is_truthy()? {
+                true => root,
+                false => self.web.child_for.bind(py).call1((root, request))?,
+            }
+        } else {
+            find.call1((request,))?
+        };
+        let encoding = self.web.encoding.bind(py);
+        if encoding.call_method1(intern!(py, "providedBy"), (&found,))?.is_truthy()? {
+            let encoder = found.call_method1(intern!(py, "getEncoder"), (request,))?;
+            if !encoder.is_none() {
+                request.setattr(intern!(py, "_encoder"), encoder)?;
+            }
+        }
+        Ok(found)
     }
 
     /// Processes a request that was begun here.
@@ -326,18 +363,6 @@ impl Steps {
     }
 }
 
-/// Whether a channel is at the beginning of a request.
-fn is_ready(channel: &Bound<'_, PyAny>) -> PyResult<bool> {
-    let py = channel.py();
-    let is = |name| channel.getattr(name)?.is_truthy();
-    Ok(channel.getattr(intern!(py, "_HTTPChannel__first_line"))?.eq(1)?
-        && is(intern!(py, "line_mode"))?
-        && is(intern!(py, "persistent"))?
-        && !is(intern!(py, "_busyReceiving"))?
-        && !is(intern!(py, "_buffer"))?
-        && !is(intern!(py, "paused"))?)
-}
-
 /// A request, and the place of the data after it, once all of it is there.
 type Begun<'py> = (Bound<'py, PyAny>, Option<usize>);
 
@@ -418,30 +443,7 @@ impl Steps {
         Ok(raw.cast_into_exact().ok())
     }
 
-    /// Finds the resource for a request.
-    fn resource<'py>(&self, request: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        let py = request.py();
-        let site = request.getattr(intern!(py, "site"))?;
-        let found = if self.web.sites.bind(py).get_item(site.get_type())?.is_truthy()? {
-            let root = site.getattr(intern!(py, "resource"))?;
-            match root.getattr(intern!(py, "isLeaf"))?.is_truthy()? {
-                true => root,
-                false => self.web.child_for.bind(py).call1((root, request))?,
-            }
-        } else {
-            site.call_method1(intern!(py, "getResourceFor"), (request,))?
-        };
-        let encoding = self.web.encoding.bind(py);
-        if encoding.call_method1(intern!(py, "providedBy"), (&found,))?.is_truthy()? {
-            let encoder = found.call_method1(intern!(py, "getEncoder"), (request,))?;
-            if !encoder.is_none() {
-                request.setattr(intern!(py, "_encoder"), encoder)?;
-            }
-        }
-        Ok(found)
-    }
-
-    /// What a resource answers.
+    /// Asks a resource for the body of an answer.
     fn body<'py>(
         &self,
         request: &Bound<'py, PyAny>,
@@ -559,7 +561,7 @@ fn resume_timeout(channel: &Bound<'_, PyAny>) -> PyResult<bool> {
     Ok(true)
 }
 
-/// What a write has of an answer.
+/// The part of an answer that is written.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Part {
     /// The beginning of the body.

@@ -163,7 +163,7 @@ class Windows(Cases):
         stream = client.request("GET", "/")
         client.exchange()
         producer = made[0]
-        # A window, what the state machine holds, and a block.
+        # A window, the buffers of the state machine, and a block.
         assert producer.is_paused and 100 - producer.left <= (65_535 + 65_536) // producer.size + 1, producer.left
         while client.held:
             client.release()
@@ -182,7 +182,7 @@ class Windows(Cases):
         stream = client.request("GET", "/")
         transport.producer.pauseProducing()
         client.exchange()
-        # The output, what the state machine holds beside it, and a block.
+        # The output, the other buffers of the state machine, and a block.
         written = 100 - made[0].left
         assert made[0].is_paused and written <= (256 * 1024 + 65_536) // 10_000 + 2, written
         transport.producer.resumeProducing()
