@@ -9,11 +9,14 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use couplet::Interest;
-use couplet_os::datagrams::{Batch, Name};
+#[cfg(target_os = "linux")]
+use couplet_os::datagrams::Batch;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
 
+#[cfg(not(target_os = "linux"))]
+use crate::batch::Batch;
 use crate::descriptor::Descriptor;
 use crate::locked;
 use crate::looping::{LoopShared, system_error};
@@ -179,7 +182,7 @@ impl Datagrams {
         let mut received = Vec::with_capacity(count);
         for n in 0..count {
             let datagram = batch.get(n);
-            if let Name::Inet(from) = datagram.from {
+            if let Some(from) = datagram.from.inet() {
                 received.push((PyBytes::new(py, datagram.data).unbind(), self.peer(py, from)?));
             }
         }

@@ -29,6 +29,16 @@ pub enum Name {
     Unix(Vec<u8>),
 }
 
+impl Name {
+    /// The address and port of an Internet socket.
+    pub fn inet(&self) -> Option<SocketAddr> {
+        match self {
+            Name::Inet(address) => Some(*address),
+            Name::Unix(_) => None,
+        }
+    }
+}
+
 /// A datagram of the last [`Batch::receive`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Received<'a> {

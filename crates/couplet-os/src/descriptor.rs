@@ -57,8 +57,7 @@ pub fn take_inherited(number: RawFd) -> io::Result<OwnedFd> {
 ///
 /// # Errors
 ///
-/// The system's error, such as a missing `/proc`, which lists the descriptors.
-#[cfg(target_os = "linux")]
+/// The system's error, such as a missing `/proc/self/fd`, which lists the descriptors.
 pub fn inheritable() -> io::Result<Vec<RawFd>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc/self/fd")? {

@@ -1,0 +1,74 @@
+//! Batches of datagrams where recvmmsg(2) is missing: a system call for each datagram.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::BorrowedFd;
+
+/// The name of an Internet socket.
+pub(crate) struct Name(SocketAddr);
+
+impl Name {
+    /// The address and port.
+    pub(crate) fn inet(&self) -> Option<SocketAddr> {
+        Some(self.0)
+    }
+}
+
+/// A datagram of the last [`Batch::receive`].
+pub(crate) struct Received<'a> {
+    pub(crate) data: &'a [u8],
+    pub(crate) from: Name,
+}
+
+/// Buffers for the datagrams of one turn, as `couplet_os::datagrams::Batch`.
+pub(crate) struct Batch {
+    bytes: Box<[u8]>,
+    size: usize,
+    // Bound: the count given to `new`.
+    filled: Vec<(usize, SocketAddr)>,
+}
+
+impl Batch {
+    /// A batch for at most `count` datagrams of at most `size` bytes each.
+    pub(crate) fn new(count: usize, size: usize) -> Batch {
+        let bytes = vec![0; count * size].into_boxed_slice();
+        Batch { bytes, size, filled: Vec::with_capacity(count) }
+    }
+
+    /// Maximum bytes of one datagram.
+    pub(crate) fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Receives arrived datagrams from a socket that does not block, at most `count` and at most
+    /// `size` bytes of each. Returns their number.
+    ///
+    /// # Errors
+    ///
+    /// The system's error on the first; [`WouldBlock`](io::ErrorKind::WouldBlock) if no datagram has arrived.
+    pub(crate) fn receive(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        count: usize,
+        size: usize,
+    ) -> io::Result<usize> {
+        let socket = UdpSocket::from(socket.try_clone_to_owned()?);
+        let size = size.min(self.size);
+        self.filled.clear();
+        for place in self.bytes.chunks_mut(self.size).take(count) {
+            match socket.recv_from(&mut place[..size]) {
+                Ok(datagram) => self.filled.push(datagram),
+                Err(error) if self.filled.is_empty() => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(self.filled.len())
+    }
+
+    /// The `n`th datagram of the last [`receive`](Self::receive).
+    pub(crate) fn get(&self, n: usize) -> Received<'_> {
+        let (length, from) = self.filled[n];
+        let start = n * self.size;
+        Received { data: &self.bytes[start..start + length], from: Name(from) }
+    }
+}
