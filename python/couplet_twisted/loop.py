@@ -4,11 +4,12 @@ An event loop for asyncio that runs on Couplet's loop. It needs no reactor.
 
 import asyncio
 import contextvars
+import functools
 import logging
 import sys
 import threading
 import weakref
-from asyncio import base_events, events, format_helpers, sslproto
+from asyncio import base_events, events, format_helpers, futures, sslproto, tasks
 
 from couplet_twisted import _couplet, transports
 
@@ -23,6 +24,9 @@ def _told(level, text):
     """
     logging.getLogger("couplet").log(getattr(logging, level.upper()), "%s", text)
 
+
+# Methods that have a faster replacement.
+_FAST = ("call_soon", "call_later", "call_at", "create_future", "get_debug", "create_task")
 
 # A reactor logs them to Twisted's log.
 if "couplet_twisted.reactor" not in sys.modules:
@@ -81,17 +85,36 @@ class EventLoop(asyncio.SelectorEventLoop):
 
     def _use_fast(self):
         """
-        Put the native methods before those that check their arguments in debug mode, unless a subclass has its own. In
-        debug mode, measure callbacks.
+        Put functions in C or Rust before the methods that check their arguments in debug mode, unless a subclass has
+        its own. In debug mode, measure callbacks.
         """
         self._ready.set_debug(*(_weakly(self, name) for name in ("_timed", "_took") if self._debug))
-        is_fast = self._native is not None and not self._debug
-        for name in ("call_soon", "call_later", "call_at"):
+        fast = {} if self._native is None or self._debug else self._fast()
+        for name in _FAST:
             own = getattr(type(self), name) is getattr(EventLoop, name) and type(self).time is EventLoop.time
-            if is_fast and own:
-                self.__dict__[name] = getattr(self._ready, name)
+            if own and name in fast:
+                self.__dict__[name] = fast[name]
             else:
                 self.__dict__.pop(name, None)
+
+    def _fast(self):
+        """
+        The functions that replace methods outside of debug mode.
+        """
+        self._ready.set_futures(futures.Future, {"loop": self})
+        fast = {name: getattr(self._ready, name) for name in _FAST[:4]}
+        # Called for each future.
+        fast["get_debug"] = bool
+        if self._task_factory is None:
+            fast["create_task"] = functools.partial(tasks.Task, loop=self)
+        return fast
+
+    def set_task_factory(self, factory):
+        """
+        @see: C{asyncio.loop.set_task_factory}
+        """
+        super().set_task_factory(factory)
+        self._use_fast()
 
     def set_debug(self, enabled):
         """

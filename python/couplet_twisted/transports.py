@@ -24,6 +24,8 @@ class SocketTransport(transports._FlowControlMixin, transports.Transport):
 
     @ivar write: While the transport accepts data, the stream's own method.
 
+    @ivar is_closing: Until the transport closes, a function in C that returns false.
+
     @ivar _stream: Couplet's connection.
 
     @ivar _sock: The socket that the program passed, or one on a duplicate of the descriptor, made on first use.
@@ -62,6 +64,8 @@ class SocketTransport(transports._FlowControlMixin, transports.Transport):
         self._stream = stream
         stream.own(self)
         self.write = stream.write
+        # Called before each wait for a drain.
+        self.is_closing = bool
         loop._connections += 1
         if server is not None:
             self._server = server
@@ -283,7 +287,7 @@ class SocketTransport(transports._FlowControlMixin, transports.Transport):
         """
         The connection is lost, which L{_lost} reports next.
         """
-        self._closing = True
+        self._begin_close()
         self._refuse_data()
 
     def _refuse_data(self):
@@ -319,9 +323,13 @@ class SocketTransport(transports._FlowControlMixin, transports.Transport):
         """
         if self._closing:
             return
-        self._closing = True
+        self._begin_close()
         self._stream.stop_receiving()
         self._end_if_sent()
+
+    def _begin_close(self):
+        self._closing = True
+        self.__dict__.pop("is_closing", None)
 
     def _end_if_sent(self):
         # Until then the protocol may write more; a paused one is resumed first.
@@ -362,7 +370,7 @@ class SocketTransport(transports._FlowControlMixin, transports.Transport):
         self._end(exc)
 
     def _end(self, exc):
-        self._closing = True
+        self._begin_close()
         self._conn_lost += 1
         self._refuse_data()
         self._stream.close()

@@ -9,12 +9,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit, PyTypeError};
+use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError, PySystemExit, PyTypeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyTuple;
+use pyo3::types::tuple::BoundTupleIterator;
+use pyo3::types::{PyDict, PyTuple};
 
 use crate::locked;
 use crate::looping::seconds;
@@ -41,6 +42,8 @@ pub(crate) struct Ready {
     /// An exception that ends the run.
     raised: Mutex<Option<PyErr>>,
     debug: Mutex<Option<Debug>>,
+    /// The class of the loop's futures, and the arguments of its constructor.
+    futures: Mutex<Option<(Py<PyAny>, Py<PyDict>)>>,
 }
 
 /// Functions for debug mode.
@@ -89,8 +92,8 @@ impl Eq for Timer {}
 
 #[derive(Default)]
 enum Stage {
-    /// The callback and its arguments, and the context in which to call it.
-    Pending(Py<PyTuple>, Py<PyAny>),
+    /// The context in which to call the callback, the callback, and its arguments.
+    Pending(Py<PyTuple>),
     #[default]
     Called,
     Cancelled,
@@ -149,12 +152,19 @@ impl Handle {
         if !matches!(*stage, Stage::Pending(..)) {
             return Ok(());
         }
-        let Stage::Pending(call, context) = std::mem::take(&mut *stage) else { return Ok(()) };
+        let Stage::Pending(call) = std::mem::take(&mut *stage) else { return Ok(()) };
         drop(stage);
-        match context.call_method1(py, intern!(py, "run"), call.bind(py)) {
+        // Without a method object of the context.
+        static RUN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let run = RUN.get_or_try_init(py, || {
+            py.import("contextvars")?.getattr("Context")?.getattr("run").map(Bound::unbind)
+        })?;
+        let call = call.bind(py);
+        match run.bind(py).call1(call) {
             Ok(_) => Ok(()),
             Err(error) if ends_loop(py, &error) => Err(error),
             Err(error) => {
+                let call = call.get_slice(1, call.len());
                 slf.get().ready.get().failed.call1(py, (error.into_value(py), slf, call)).map(drop)
             }
         }
@@ -189,16 +199,16 @@ impl Handle {
     #[getter]
     fn _callback<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         match &*self.stage() {
-            Stage::Pending(call, _) => call.bind(py).get_item(0).map(Some),
+            Stage::Pending(call) => call.bind(py).get_item(1).map(Some),
             _ => Ok(None),
         }
     }
 
     /// The context of the call; `None` once it was made or cancelled.
-    fn get_context(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+    fn get_context<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         match &*self.stage() {
-            Stage::Pending(_, context) => Some(context.clone_ref(py)),
-            _ => None,
+            Stage::Pending(call) => call.bind(py).get_item(0).map(Some),
+            _ => Ok(None),
         }
     }
 
@@ -206,7 +216,7 @@ impl Handle {
         static FORMAT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let (py, mut text) = (slf.py(), format!("<{}", slf.get_type().name()?));
         let call = match &*slf.get().stage() {
-            Stage::Pending(call, _) => Some(call.clone_ref(py)),
+            Stage::Pending(call) => Some(call.clone_ref(py)),
             Stage::Cancelled => {
                 text += " cancelled";
                 None
@@ -218,7 +228,7 @@ impl Handle {
         }
         if let Some(call) = call {
             let format = FORMAT.import(py, "asyncio.format_helpers", "_format_callback_source")?;
-            let (callback, args) = (call.bind(py).get_item(0)?, call.bind(py).get_slice(1, 99));
+            let (callback, args) = (call.bind(py).get_item(1)?, call.bind(py).get_slice(2, 99));
             text += &format!(" {}", format.call1((callback, args))?);
         }
         Ok(text + ">")
@@ -227,10 +237,9 @@ impl Handle {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.ready)?;
         if let Ok(stage) = self.stage.try_lock()
-            && let Stage::Pending(call, context) = &*stage
+            && let Stage::Pending(call) = &*stage
         {
             visit.call(call)?;
-            visit.call(context)?;
         }
         Ok(())
     }
@@ -249,7 +258,27 @@ impl TimerHandle {
     }
 }
 
-/// The parts of a call: the tuple of the callback and its arguments, and the context.
+/// The items of a [`Stage::Pending`].
+struct Call<'py> {
+    context: Option<Bound<'py, PyAny>>,
+    args: BoundTupleIterator<'py>,
+}
+
+impl<'py> Iterator for Call<'py> {
+    type Item = Bound<'py, PyAny>;
+
+    fn next(&mut self) -> Option<Bound<'py, PyAny>> {
+        self.context.take().or_else(|| self.args.next())
+    }
+}
+
+impl ExactSizeIterator for Call<'_> {
+    fn len(&self) -> usize {
+        usize::from(self.context.is_some()) + self.args.len()
+    }
+}
+
+/// A pending call, in the context of the caller unless there is another.
 fn stage(
     py: Python<'_>,
     args: Bound<'_, PyTuple>,
@@ -257,16 +286,19 @@ fn stage(
     context: Option<Bound<'_, PyAny>>,
 ) -> PyResult<Mutex<Stage>> {
     static COPY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let args = match callback {
-        Some(callback) => PyTuple::new(py, [callback])?,
-        None if args.is_empty() => return Err(PyTypeError::new_err("a callback is missing")),
-        None => args,
-    };
+    if callback.is_none() && args.is_empty() {
+        return Err(PyTypeError::new_err("a callback is missing"));
+    }
     let context = match context {
         Some(context) => context,
         None => call0(py, &COPY, "contextvars", "copy_context")?,
     };
-    Ok(Mutex::new(Stage::Pending(args.unbind(), context.unbind())))
+    let args = match callback {
+        Some(callback) => PyTuple::new(py, [callback])?,
+        None => args,
+    };
+    let call = PyTuple::new(py, Call { context: Some(context), args: args.iter() })?;
+    Ok(Mutex::new(Stage::Pending(call.unbind())))
 }
 
 impl Ready {
@@ -466,6 +498,7 @@ impl Ready {
             is_ending: AtomicBool::new(false),
             raised: Mutex::default(),
             debug: Mutex::default(),
+            futures: Mutex::default(),
         }
     }
 
@@ -476,6 +509,21 @@ impl Ready {
         let debug = run.zip(took).map(|(run, took)| Debug { run, took });
         let before = std::mem::replace(&mut *locked(&self.debug), debug);
         drop(before);
+    }
+
+    /// Sets the class of the loop's futures, and the arguments of its constructor.
+    fn set_futures(&self, class: Py<PyAny>, arguments: Py<PyDict>) {
+        let before = locked(&self.futures).replace((class, arguments));
+        drop(before);
+    }
+
+    /// A new future. `loop.create_future()`.
+    fn create_future<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let (class, arguments) = match &*locked(&self.futures) {
+            Some((class, arguments)) => (class.clone_ref(py), arguments.clone_ref(py)),
+            None => return Err(PyRuntimeError::new_err("Event loop is closed")),
+        };
+        class.bind(py).call((), Some(arguments.bind(py)))
     }
 
     /// Has the run end after this iteration.
@@ -564,7 +612,8 @@ impl Ready {
     fn clear(&self) {
         let queue = std::mem::take(&mut *locked(&self.queue));
         let timers = std::mem::take(&mut self.timers().heap);
-        drop((queue, timers));
+        let futures = locked(&self.futures).take();
+        drop((queue, timers, futures));
     }
 
     fn __len__(&self) -> usize {
@@ -575,6 +624,12 @@ impl Ready {
         visit.call(&self.failed)?;
         if let Some(around) = &self.around {
             visit.call(around)?;
+        }
+        if let Ok(futures) = self.futures.try_lock()
+            && let Some((class, arguments)) = &*futures
+        {
+            visit.call(class)?;
+            visit.call(arguments)?;
         }
         if let Ok(queue) = self.queue.try_lock() {
             queue.iter().try_for_each(|handle| visit.call(handle))?;
