@@ -45,7 +45,7 @@ struct Seen {
 /// Answers only once all bytes have arrived, so that the cut has no effect on the order of output.
 fn served(pieces: &[&[u8]]) -> Seen {
     let options = Options::default().max_streams(MAX_STREAMS).connection_window(WINDOW as u32);
-    let mut connection = Connection::new(options);
+    let mut connection = Connection::server(options);
     let mut seen = Seen::default();
     let mut held = 0;
     let mut asked = Vec::new();

@@ -171,7 +171,7 @@ fn status_of(code: &Bound<'_, PyAny>) -> u16 {
 impl Http2 {
     #[new]
     fn new() -> Http2 {
-        Http2(Mutex::new(Connection::new(Options::default().max_unsent(MAX_UNSENT))))
+        Http2(Mutex::new(Connection::server(Options::default().max_unsent(MAX_UNSENT))))
     }
 
     /// Does nothing: the output begins with the settings.

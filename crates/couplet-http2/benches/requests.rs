@@ -79,7 +79,7 @@ fn answer(connection: &mut Connection) {
 fn measure(name: &str, (first, later): (Vec<u8>, Vec<u8>)) {
     let mut best = f64::MAX;
     for _ in 0..ROUNDS {
-        let mut connection = Connection::new(Options::default());
+        let mut connection = Connection::server(Options::default());
         connection.receive(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").expect("a preface");
         let begin = [frame(4, 0, 0, &[]), frame(4, 1, 0, &[]), frame(8, 0, 0, &[0x7f, 0, 0, 0])];
         connection.receive(&begin.concat()).expect("settings");

@@ -11,6 +11,7 @@ pub(crate) enum Kind {
     Authority,
     Path,
     Protocol,
+    Status,
     Host,
     ContentLength,
     Te,
@@ -26,6 +27,7 @@ pub(crate) const fn kind(name: &[u8]) -> Kind {
         b":authority" => Kind::Authority,
         b":path" => Kind::Path,
         b":protocol" => Kind::Protocol,
+        b":status" => Kind::Status,
         b"host" => Kind::Host,
         b"content-length" => Kind::ContentLength,
         b"te" => Kind::Te,
@@ -51,6 +53,13 @@ pub(crate) const fn is_of_connection(name: &[u8]) -> bool {
         name,
         b"connection" | b"keep-alive" | b"proxy-connection" | b"transfer-encoding" | b"upgrade"
     )
+}
+
+/// Whether a client leaves a field out, because the request line replaces it, or because only
+/// `trailers` is allowed: RFC 9113, 8.2.2 and 8.3.1.
+pub(crate) fn is_of_line(name: &[u8], value: &[u8]) -> bool {
+    let is_te = name.eq_ignore_ascii_case(b"te");
+    name.eq_ignore_ascii_case(b"host") || (is_te && !is_valid(Kind::Te, value))
 }
 
 /// The bit of bytes in names: tokens without upper case.
@@ -113,7 +122,7 @@ fn all(bytes: &[u8], class: u8) -> bool {
     !bytes.is_empty() && bytes.iter().all(|&byte| CLASSES[usize::from(byte)] & class != 0)
 }
 
-/// Whether a value is allowed in a request for a name of this kind.
+/// Whether a value is allowed for a name of this kind.
 pub(crate) fn is_valid(kind: Kind, value: &[u8]) -> bool {
     match kind {
         Kind::Plain => is_value(value),
@@ -121,11 +130,18 @@ pub(crate) fn is_valid(kind: Kind, value: &[u8]) -> bool {
         Kind::Scheme => value.first().is_some_and(u8::is_ascii_alphabetic) && all(value, SCHEME),
         Kind::Authority => all(value, AUTHORITY),
         Kind::Path => all(value, PATH) && (value.starts_with(b"/") || value == b"*"),
+        Kind::Status => status(value).is_some(),
         Kind::Host => value.is_empty() || all(value, AUTHORITY),
         Kind::ContentLength => length(value).is_some(),
         Kind::Te => value.eq_ignore_ascii_case(b"trailers"),
         Kind::Malformed => false,
     }
+}
+
+/// Reads a status: RFC 9110, 15.
+pub(crate) fn status(value: &[u8]) -> Option<u16> {
+    let status = length(value).filter(|status| (100..=999).contains(status) && value.len() == 3);
+    status.and_then(|status| u16::try_from(status).ok())
 }
 
 /// Reads a Content-Length.

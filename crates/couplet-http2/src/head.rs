@@ -1,9 +1,10 @@
-//! [`Head`] and [`Fields`]: a decoded field block, in one allocation. RFC 9113, 8.1 to 8.3.
+//! [`Head`] and [`Fields`]: a decoded field block, in one allocation; [`RequestLine`]: one to
+//! encode. RFC 9113, 8.1 to 8.3.
 
 use std::fmt;
 
-use crate::field::{Kind, has_port, is_same_host, length};
-use crate::hpack::ENTRY;
+use crate::field::{Kind, has_port, is_same_host, is_valid, length, status};
+use crate::hpack::{ENTRY, Encoder};
 
 /// Header fields or trailers, in the order of the block.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -157,12 +158,74 @@ impl fmt::Debug for Head {
     }
 }
 
+/// The method and the target of a request to send: RFC 9113, 8.3.1.
+///
+/// A CONNECT has neither a scheme nor a path, and its authority has a port: RFC 9113, 8.5.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestLine<'a> {
+    /// `:method`.
+    pub method: &'a [u8],
+    /// `:scheme`, such as `https`.
+    pub scheme: Option<&'a [u8]>,
+    /// `:authority`: the host, and the port unless it is the scheme's.
+    pub authority: Option<&'a [u8]>,
+    /// `:path`, with the query; `*` for OPTIONS of the whole server.
+    pub path: Option<&'a [u8]>,
+}
+
+impl RequestLine<'_> {
+    /// The line of a GET by https.
+    pub fn get<'a>(authority: &'a str, path: &'a str) -> RequestLine<'a> {
+        RequestLine {
+            method: b"GET",
+            scheme: Some(b"https"),
+            authority: Some(authority.as_bytes()),
+            path: Some(path.as_bytes()),
+        }
+    }
+
+    fn parts(&self) -> impl Iterator<Item = (&'static [u8], Kind, &[u8])> {
+        let parts = [
+            (&b":method"[..], Kind::Method, Some(self.method)),
+            (b":scheme", Kind::Scheme, self.scheme),
+            (b":authority", Kind::Authority, self.authority),
+            (b":path", Kind::Path, self.path),
+        ];
+        parts.into_iter().filter_map(|(name, kind, value)| Some((name, kind, value?)))
+    }
+
+    /// Whether the parts are there that the method needs, and no others: RFC 9113, 8.3.1 and 8.5,
+    /// and RFC 8441, 4.
+    fn is_complete(&self, has_protocol: bool) -> bool {
+        let (has_scheme, has_path) = (self.scheme.is_some(), self.path.is_some());
+        match (self.method == b"CONNECT", has_protocol) {
+            (true, false) => !has_scheme && !has_path && self.authority.is_some_and(has_port),
+            (true, true) => has_scheme && has_path && self.authority.is_some(),
+            // RFC 9110, 7.1: an asterisk is for OPTIONS.
+            (false, false) => {
+                has_scheme && has_path && (self.path != Some(b"*") || self.method == b"OPTIONS")
+            }
+            (false, true) => false,
+        }
+    }
+
+    pub(crate) fn is_valid(&self) -> bool {
+        self.is_complete(false) && self.parts().all(|(_, kind, value)| is_valid(kind, value))
+    }
+
+    pub(crate) fn encode(&self, encoder: &mut Encoder, out: &mut Vec<u8>) {
+        for (name, _, value) in self.parts() {
+            encoder.pseudo(out, name, value);
+        }
+    }
+}
+
 fn part(text: &[u8], Place(begin, length): Place) -> &[u8] {
     let part = text.get(begin as usize..).and_then(|text| text.get(..length as usize));
     part.unwrap_or_default()
 }
 
-/// Why a block is not a valid request or valid trailers.
+/// Why a block is not a valid head or valid trailers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     Malformed,
@@ -192,7 +255,7 @@ pub(crate) struct Builder {
     text: Vec<u8>,
     /// Position of the first regular field, once there is one.
     begin: Option<usize>,
-    pseudo: [Option<Place>; 5],
+    pseudo: [Option<Place>; 6],
     host: Option<Place>,
     content_length: Option<u64>,
     /// Size of the list: RFC 9113, 6.5.2.
@@ -212,7 +275,7 @@ impl Builder {
         Builder {
             text: Vec::new(),
             begin: None,
-            pseudo: [None; 5],
+            pseudo: [None; 6],
             host: None,
             content_length: None,
             size: 0,
@@ -246,6 +309,7 @@ impl Builder {
             Kind::Authority => self.add_pseudo(2, field.value),
             Kind::Path => self.add_pseudo(3, field.value),
             Kind::Protocol => self.add_pseudo(4, field.value),
+            Kind::Status => self.add_pseudo(5, field.value),
             Kind::Host => {
                 let host = self.push(field);
                 self.is_malformed |= self.host.replace(host).is_some();
@@ -294,24 +358,18 @@ impl Builder {
     /// Returns the head of a request: RFC 9113, 8.3.1 and 8.5, and RFC 8441, 4.
     pub(crate) fn request(&self, allows_protocol: bool) -> Result<Head, Fault> {
         self.check()?;
-        let [method, scheme, authority, path, protocol] = self.pseudo;
-        let method = method.ok_or(Fault::Malformed)?;
-        let is_connect = part(&self.text, method) == b"CONNECT";
-        let text = |place: Option<Place>| place.map(|place| part(&self.text, place));
-        let is_valid = match (is_connect, protocol) {
-            (true, None) => {
-                scheme.is_none() && path.is_none() && text(authority).is_some_and(has_port)
-            }
-            (true, Some(_)) => {
-                allows_protocol && scheme.is_some() && path.is_some() && authority.is_some()
-            }
-            // RFC 9110, 7.1: an asterisk is for OPTIONS.
-            (false, None) => {
-                let is_options = part(&self.text, method) == b"OPTIONS";
-                scheme.is_some() && path.is_some() && (text(path) != Some(b"*") || is_options)
-            }
-            (false, Some(_)) => false,
+        let [Some(method), scheme, authority, path, protocol, None] = self.pseudo else {
+            return Err(Fault::Malformed);
         };
+        let text = |place: Option<Place>| place.map(|place| part(&self.text, place));
+        let line = RequestLine {
+            method: part(&self.text, method),
+            scheme: text(scheme),
+            authority: text(authority),
+            path: text(path),
+        };
+        let is_valid =
+            (protocol.is_none() || allows_protocol) && line.is_complete(protocol.is_some());
         let differs =
             |(host, authority)| !is_same_host(host, authority, text(scheme).unwrap_or_default());
         if !is_valid || text(self.host).zip(text(authority)).is_some_and(differs) {
@@ -326,6 +384,16 @@ impl Builder {
             protocol,
             content_length: self.content_length,
         })
+    }
+
+    /// Returns the status of a response, its fields and its Content-Length: RFC 9113, 8.3.2.
+    pub(crate) fn response(&self) -> Result<(u16, Fields, Option<u64>), Fault> {
+        self.check()?;
+        let [None, None, None, None, None, Some(place)] = self.pseudo else {
+            return Err(Fault::Malformed);
+        };
+        let status = status(part(&self.text, place)).ok_or(Fault::Malformed)?;
+        Ok((status, self.fields(), self.content_length))
     }
 
     /// Returns trailers, which have no pseudo-headers: RFC 9113, 8.1.

@@ -1,11 +1,11 @@
-//! HTTP/2 for servers, without I/O.
+//! HTTP/2 for servers and clients, without I/O.
 //!
 #![doc = include_str!("../README.md")]
 //!
 //! # The files
 //!
 //! [`Connection`] owns the state. Received frames go through `connection/receive.rs`, field blocks
-//! through `connection/blocks.rs` and `hpack/`, answers through `connection/send.rs`. The rules for
+//! through `connection/blocks.rs` and `hpack/`, requests and answers through `connection/send.rs`. The rules for
 //! names and values are in `field.rs`.
 #![forbid(unsafe_code)]
 
@@ -30,5 +30,5 @@ pub use code::Code;
 pub use connection::{Connection, Copied};
 pub use error::{Error, SendError};
 pub use event::Event;
-pub use head::{Fields, Head, Iter};
+pub use head::{Fields, Head, Iter, RequestLine};
 pub use options::Options;

@@ -1,6 +1,6 @@
 //! [`Options`]: the limits of a connection.
 
-/// The limits of a connection. A client that exceeds one gets the error that its method names.
+/// The limits of a connection. A peer that exceeds one gets the error that its method names.
 #[derive(Clone, Debug)]
 pub struct Options {
     pub(crate) max_streams: u32,
@@ -37,8 +37,9 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Sets the maximum number of open streams (250), SETTINGS_MAX_CONCURRENT_STREAMS: further ones
-    /// are reset with REFUSED_STREAM.
+    /// Sets the maximum number of open streams (250). A server announces it as
+    /// SETTINGS_MAX_CONCURRENT_STREAMS, and resets further ones with REFUSED_STREAM. A client opens
+    /// no more, nor more than its server announces: see [`SendError::Busy`](crate::SendError::Busy).
     pub fn max_streams(mut self, streams: u32) -> Options {
         self.max_streams = streams;
         self
@@ -53,7 +54,7 @@ impl Options {
 
     /// Sets the receive window of the connection (1 MiB), which bounds the bytes of all bodies that
     /// are not [released](crate::Connection::release): more is a FLOW_CONTROL_ERROR of the
-    /// connection. From 65 535, which HTTP/2 grants every client, to 2³¹-1.
+    /// connection. From 65 535, which HTTP/2 grants every peer, to 2³¹-1.
     pub fn connection_window(mut self, bytes: u32) -> Options {
         self.connection_window = bytes.clamp(65_535, i32::MAX as u32);
         self
@@ -69,7 +70,7 @@ impl Options {
 
     /// Sets the maximum size of a list of fields (64 KiB), SETTINGS_MAX_HEADER_LIST_SIZE, as RFC
     /// 9113, 6.5.2 counts it: the lengths and 32 bytes for each field. A longer request is answered
-    /// with 431, and longer trailers reset their stream with ENHANCE_YOUR_CALM. A list of more than
+    /// with 431; longer responses and trailers reset their stream with ENHANCE_YOUR_CALM. A list of more than
     /// four times the size, or a block whose CONTINUATIONs exceed twice the size, ends the
     /// connection with that code.
     pub fn max_head(mut self, bytes: u32) -> Options {
@@ -77,7 +78,7 @@ impl Options {
         self
     }
 
-    /// Sets the maximum size of the client's table of fields (4096), SETTINGS_HEADER_TABLE_SIZE: a
+    /// Sets the maximum size of the peer's table of fields (4096), SETTINGS_HEADER_TABLE_SIZE: a
     /// block that exceeds it is a COMPRESSION_ERROR of the connection. At most 1 MiB.
     pub fn max_table(mut self, bytes: u32) -> Options {
         self.max_table = bytes.min(1 << 20);
@@ -92,8 +93,8 @@ impl Options {
         self
     }
 
-    /// Sets how many more streams may be reset before their answer began, or because of a fault,
-    /// than were answered (500). More end the connection with ENHANCE_YOUR_CALM (CVE-2023-44487,
+    /// Sets how many more streams may be reset by a client before their answer began, or because of
+    /// a fault, than were completed (500). More end the connection with ENHANCE_YOUR_CALM (CVE-2023-44487,
     /// CVE-2025-8671).
     pub fn max_resets(mut self, resets: u32) -> Options {
         self.max_resets = resets;
@@ -101,8 +102,8 @@ impl Options {
     }
 
     /// Sets how many frames without effect may follow one another (1000): empty DATA, HEADERS and
-    /// CONTINUATION that end nothing, PRIORITY, unknown types, unexpected acknowledgements, and
-    /// frames of closed streams. More end the connection with ENHANCE_YOUR_CALM.
+    /// CONTINUATION that end nothing, PRIORITY, unknown types, unexpected acknowledgements,
+    /// informational heads, and frames of closed streams. More end the connection with ENHANCE_YOUR_CALM.
     pub fn max_idle_frames(mut self, frames: u32) -> Options {
         self.max_idle_frames = frames;
         self
@@ -122,7 +123,7 @@ impl Options {
         self
     }
 
-    /// Permits extended CONNECT, as for WebSockets (off): RFC 8441. Without it, a `:protocol` is a
+    /// Has a server permit extended CONNECT, as for WebSockets (off): RFC 8441. Without it, a `:protocol` is a
     /// PROTOCOL_ERROR of the stream.
     pub fn connect_protocol(mut self, on: bool) -> Options {
         self.connect_protocol = on;

@@ -1,8 +1,8 @@
 //! Field blocks: HEADERS and CONTINUATION. RFC 9113, 4.3, 6.2 and 6.10.
 
-use super::streams::{Answer, Closing, Request, Stage, Stream, Unsent};
-use super::window::{INITIAL, ReceiveWindow, SendWindow};
-use super::{Beginning, Connection, calm, failed, protocol_error};
+use super::send::Pseudo;
+use super::streams::{Closing, Inbound, Method, Outbound, Role, Stage, Stream};
+use super::{Connection, calm, failed, protocol_error};
 use crate::frame::{self, Head, flag, kind};
 use crate::head::Fault;
 use crate::{Code, Error, Event};
@@ -26,7 +26,7 @@ impl Connection {
                 .ok_or(Error::new(Code::FRAME_SIZE_ERROR, "HEADERS without their priority"))?;
         }
         if head.stream.is_multiple_of(2) {
-            return protocol_error("a client's stream with an even number");
+            return protocol_error("HEADERS on a stream with an even number");
         }
         let ends = head.has(flag::END_STREAM);
         if head.has(flag::END_HEADERS) {
@@ -65,11 +65,15 @@ impl Connection {
             return calm("a list of fields far beyond the maximum");
         }
         match self.streams.stage(id) {
-            Stage::Idle => self.receive_request(id, ends),
-            Stage::Open(stream) if stream.request == Request::Ended => {
-                self.fail_stream(id, Code::STREAM_CLOSED)
-            }
-            Stage::Open(_) => self.receive_trailers(id, ends),
+            Stage::Idle => match self.streams.role {
+                Role::Server => self.receive_request(id, ends),
+                Role::Client => protocol_error("HEADERS on an idle stream"),
+            },
+            Stage::Open(stream) => match stream.inbound {
+                Inbound::Awaited(method) => self.receive_response(id, method, ends),
+                Inbound::Open(_) => self.receive_trailers(id, ends),
+                Inbound::Ended => self.fail_stream(id, Code::STREAM_CLOSED),
+            },
             Stage::Ignored => Ok(()),
             Stage::Ended => failed(Code::STREAM_CLOSED, "HEADERS on a closed stream"),
             Stage::Unknown => protocol_error("a stream's number below an earlier one"),
@@ -91,21 +95,43 @@ impl Connection {
         if ends && length.is_some_and(|length| length > 0) {
             return self.fail_stream(id, Code::PROTOCOL_ERROR);
         }
-        let window = match self.beginning {
-            Beginning::Complete => self.options.stream_window,
-            _ => INITIAL,
-        };
-        self.streams.open(Stream {
-            id,
-            request: if ends { Request::Ended } else { Request::Open(length) },
-            answer: Answer::Awaited,
-            send: SendWindow::new(self.peer_window),
-            receive: ReceiveWindow::new(window),
-            unsent: Unsent::default(),
-            has_turn: false,
-            is_paused: false,
-        });
+        let inbound = if ends { Inbound::Ended } else { Inbound::Open(length) };
+        self.open_stream(id, inbound, Outbound::Awaited);
         self.push_event(Event::Request { stream: id, head, ends });
+        Ok(())
+    }
+
+    /// Receives an informational or a final head: RFC 9113, 8.1 and 8.1.1.
+    fn receive_response(&mut self, id: u32, method: Method, ends: bool) -> Result<(), Error> {
+        let (status, fields, length) = match self.builder.response() {
+            Ok(parts) => parts,
+            Err(Fault::TooLarge) => return self.fail_stream(id, Code::ENHANCE_YOUR_CALM),
+            Err(Fault::Malformed) => return self.fail_stream(id, Code::PROTOCOL_ERROR),
+        };
+        if status < 200 {
+            self.count_idle()?;
+            // RFC 9113, 8.6: there is no upgrade.
+            if ends || status == 101 {
+                return self.fail_stream(id, Code::PROTOCOL_ERROR);
+            }
+            self.push_event(Event::Informational { stream: id, status, fields });
+            return Ok(());
+        }
+        self.idle_frames = 0;
+        let left = match (method, status) {
+            (Method::Head, _) | (_, 204 | 304) => Some(0),
+            _ => length,
+        };
+        if ends && left.is_some_and(|left| left > 0) {
+            return self.fail_stream(id, Code::PROTOCOL_ERROR);
+        }
+        if let Some(stream) = self.streams.get_mut(id) {
+            stream.inbound = Inbound::Open(left);
+        }
+        self.push_event(Event::Response { stream: id, status, fields, ends });
+        if ends {
+            self.close_inbound(id);
+        }
         Ok(())
     }
 
@@ -113,7 +139,7 @@ impl Connection {
     fn refuse_large(&mut self, id: u32, ends: bool) -> Result<(), Error> {
         let before = self.output.len();
         let no_fields: [(&[u8], &[u8]); 0] = [];
-        if self.write_head(id, Some(431), no_fields, true).is_ok() {
+        if self.write_block(id, Pseudo::Status(431), no_fields, true).is_ok() {
             self.count_control(self.output.len() - before)?;
         }
         self.close(id, Closing::Reset);
@@ -131,7 +157,7 @@ impl Connection {
         match self.builder.trailers() {
             Ok(fields) => {
                 self.push_event(Event::Trailers { stream: id, fields });
-                self.end_request(id);
+                self.end_inbound(id);
                 Ok(())
             }
             Err(Fault::TooLarge) => self.fail_stream(id, Code::ENHANCE_YOUR_CALM),
@@ -143,7 +169,7 @@ impl Connection {
 impl Stream {
     /// Whether the body is shorter than its Content-Length.
     fn lacks_bytes(&self) -> bool {
-        matches!(self.request, Request::Open(Some(left)) if left > 0)
+        matches!(self.inbound, Inbound::Open(Some(left)) if left > 0)
     }
 
     /// Counts a frame of the body, whose length without padding is `body`, and returns the
@@ -158,7 +184,11 @@ impl Stream {
         body: usize,
         ends: bool,
     ) -> Result<Option<u32>, Code> {
-        let Request::Open(left) = &mut self.request else { return Err(Code::STREAM_CLOSED) };
+        let left = match &mut self.inbound {
+            Inbound::Awaited(_) => return Err(Code::PROTOCOL_ERROR),
+            Inbound::Open(left) => left,
+            Inbound::Ended => return Err(Code::STREAM_CLOSED),
+        };
         if !self.receive.spend(received) {
             return Err(Code::FLOW_CONTROL_ERROR);
         }

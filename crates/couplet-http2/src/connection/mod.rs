@@ -1,4 +1,4 @@
-//! [`Connection`]: the state of a server's connection.
+//! [`Connection`]: the state of a connection.
 
 mod blocks;
 mod receive;
@@ -15,14 +15,19 @@ use crate::head::Builder;
 use crate::hpack::{Decoder, Encoder, INITIAL_TABLE};
 use crate::{Code, Error, Event, Options};
 use blocks::Block;
-use streams::{Closing, Request, Streams};
+use receive::PREFACE;
+use streams::{Closing, Inbound, Role, Streams};
 use window::{INITIAL, ReceiveWindow, SendWindow};
 
-/// Payload of the PING whose answer confirms that the client received our first GOAWAY.
+/// Payload of the PING whose answer confirms that the client received a server's first GOAWAY.
 const FAREWELL: [u8; 8] = *b"farewell";
 
 /// The highest number of a stream.
 const MAX_STREAM: u32 = 0x7fff_ffff;
+
+/// Streams that a client opens before the server's settings: every server is advised to allow them.
+/// RFC 9113, 6.5.2.
+const INITIAL_STREAMS: u32 = 100;
 
 const fn failed<T>(code: Code, why: &'static str) -> Result<T, Error> {
     Err(Error::new(code, why))
@@ -39,7 +44,7 @@ const fn calm<T>(why: &'static str) -> Result<T, Error> {
 /// The beginning of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Beginning {
-    /// With the number of its bytes that arrived.
+    /// A client's, with the number of its bytes that arrived.
     Preface(usize),
     Settings,
     /// Our settings are not acknowledged.
@@ -51,26 +56,26 @@ enum Beginning {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Open,
-    /// Our first GOAWAY was sent, and its PING is not answered.
+    /// A server's first GOAWAY was sent, and its PING is not answered.
     Announced,
-    /// Our last GOAWAY was sent: new requests are ignored.
+    /// Our last GOAWAY was sent: there are no new requests.
     Final,
     Failed(Error),
 }
 
-/// A server's side of an HTTP/2 connection.
+/// One end of an HTTP/2 connection: a server's or a client's.
 ///
 /// In each turn, [`receive`](Connection::receive) the bytes that arrived, take the
-/// [events](Connection::next_event), answer, and write [`take_output`](Connection::take_output) to
+/// [events](Connection::next_event), answer or ask, and write [`take_output`](Connection::take_output) to
 /// the transport, until it is empty or the transport is full. Take no output for a full transport,
 /// and receive nothing while the output [is full](Connection::is_full): then every byte that is
-/// kept for the client counts in a limit of [`Options`].
+/// kept for the peer counts in a limit of [`Options`].
 #[derive(Debug)]
 pub struct Connection {
     options: Options,
     beginning: Beginning,
     phase: Phase,
-    /// The code of the client's GOAWAY.
+    /// The code of the peer's GOAWAY.
     peer_left: Option<Code>,
     /// The beginning of a frame.
     // Bound: `Options::max_frame` and 9.
@@ -82,17 +87,20 @@ pub struct Connection {
     streams: Streams,
     send: SendWindow,
     receive: ReceiveWindow,
-    /// The client's SETTINGS_INITIAL_WINDOW_SIZE.
+    /// The peer's SETTINGS_INITIAL_WINDOW_SIZE.
     peer_window: u32,
+    /// The peer's SETTINGS_MAX_CONCURRENT_STREAMS.
+    peer_streams: u32,
     // Bound: the frames of one receive, if the user takes the events; always DATA within
-    // `Options::connection_window`, requests within the limits of streams and resets.
+    // `Options::connection_window`, requests within the limits of streams and resets, responses as
+    // many as requests, informational ones within the limit of idle frames.
     events: VecDeque<Event>,
     /// DATA of one stream, after all `events`.
     // Bound: the connection's window, `Options::connection_window`.
     collected: Option<(u32, Vec<u8>)>,
-    // Bound: `Options::max_output`, and the heads of answers to one receive.
+    // Bound: `Options::max_output`, and the heads of answers to one receive, or of open requests.
     output: Vec<u8>,
-    /// Bytes of the output that the client caused without a request.
+    /// Bytes of the output that the peer caused without a request or an answer.
     control: usize,
     /// Streams that can send when the connection can.
     // Bound: each open stream once.
@@ -121,10 +129,25 @@ impl From<Copied<'_>> for Bytes {
 }
 
 impl Connection {
-    /// Creates the connection before the client's preface. Its output begins with our SETTINGS.
-    pub fn new(options: Options) -> Connection {
+    /// Creates a server's connection before the client's preface. Its output begins with our
+    /// SETTINGS.
+    pub fn server(options: Options) -> Connection {
+        Connection::new(Role::Server, options)
+    }
+
+    /// Creates a client's connection. Its output begins with the preface and our SETTINGS;
+    /// [requests](Connection::request) may follow immediately.
+    pub fn client(options: Options) -> Connection {
+        Connection::new(Role::Client, options)
+    }
+
+    fn new(role: Role, options: Options) -> Connection {
+        let (beginning, output) = match role {
+            Role::Server => (Beginning::Preface(0), Vec::new()),
+            Role::Client => (Beginning::Settings, PREFACE.to_vec()),
+        };
         let mut connection = Connection {
-            beginning: Beginning::Preface(0),
+            beginning,
             phase: Phase::Open,
             peer_left: None,
             partial: Vec::new(),
@@ -132,13 +155,14 @@ impl Connection {
             decoder: Decoder::new((options.max_table as usize).max(INITIAL_TABLE)),
             builder: Builder::new(options.max_head as usize),
             encoder: Encoder::new(),
-            streams: Streams::new(options.max_streams),
+            streams: Streams::new(role, options.max_streams),
             send: SendWindow::new(INITIAL),
             receive: ReceiveWindow::new(options.connection_window),
             peer_window: INITIAL,
+            peer_streams: INITIAL_STREAMS,
             events: VecDeque::new(),
             collected: None,
-            output: Vec::new(),
+            output,
             control: 0,
             turns: VecDeque::new(),
             resets: 0,
@@ -153,16 +177,22 @@ impl Connection {
     fn write_settings(&mut self) {
         let Options { max_table, max_streams, stream_window, max_frame, max_head, .. } =
             self.options;
+        let of_server = [
+            (setting::MAX_CONCURRENT_STREAMS, max_streams),
+            (setting::ENABLE_CONNECT_PROTOCOL, self.options.connect_protocol.into()),
+        ];
+        let of_role = match self.streams.role {
+            Role::Server => &of_server[..],
+            Role::Client => &[(setting::ENABLE_PUSH, 0)],
+        };
         let settings = [
             (setting::HEADER_TABLE_SIZE, max_table),
-            (setting::MAX_CONCURRENT_STREAMS, max_streams),
             (setting::INITIAL_WINDOW_SIZE, stream_window),
             (setting::MAX_FRAME_SIZE, max_frame),
             (setting::MAX_HEADER_LIST_SIZE, max_head),
-            (setting::ENABLE_CONNECT_PROTOCOL, self.options.connect_protocol.into()),
         ];
-        let mut payload = Vec::with_capacity(6 * settings.len());
-        for (name, value) in settings {
+        let mut payload = Vec::with_capacity(6 * (settings.len() + of_role.len()));
+        for (name, value) in settings.iter().chain(of_role) {
             payload.extend_from_slice(&name.to_be_bytes());
             payload.extend_from_slice(&value.to_be_bytes());
         }
@@ -171,12 +201,12 @@ impl Connection {
         self.update_window(0, (wider > 0).then_some(wider));
     }
 
-    /// Receives bytes of the client, in any pieces, and queues their events. An incomplete frame is
+    /// Receives bytes of the peer, in any pieces, and queues their events. An incomplete frame is
     /// kept.
     ///
     /// # Errors
     ///
-    /// If the client broke the protocol in a way that ends the connection, or exceeded a limit. The
+    /// If the peer broke the protocol in a way that ends the connection, or exceeded a limit. The
     /// events before that stay queued, all streams are closed, and the output ends with a GOAWAY.
     /// Each further call returns the same error.
     pub fn receive(&mut self, data: &[u8]) -> Result<(), Error> {
@@ -219,8 +249,8 @@ impl Connection {
     /// Resets a stream, and drops its unsent bytes. No [`Event::Reset`] follows, but events that
     /// are queued stay. Does nothing for a closed stream.
     ///
-    /// The code is [`Code::NO_ERROR`] after a complete answer to a request whose body is not
-    /// needed: RFC 9113, 8.1.
+    /// A server's code is [`Code::NO_ERROR`] after a complete answer to a request whose body is not
+    /// needed: RFC 9113, 8.1. A client's is [`Code::CANCEL`] for a response that is not needed.
     pub fn reset(&mut self, stream: u32, code: Code) {
         if self.streams.get(stream).is_some() {
             self.close(stream, Closing::Reset);
@@ -228,14 +258,14 @@ impl Connection {
         }
     }
 
-    /// Returns bytes of [`Event::Data`] to the client's windows, once they were used. Call it for
+    /// Returns bytes of [`Event::Data`] to the peer's windows, once they were used. Call it for
     /// each received byte, even after the end or a reset of its stream.
     pub fn release(&mut self, stream: u32, count: usize) {
         self.receive.release(count);
         let update = self.receive.update();
         self.update_window(0, update);
         if let Some(open) = self.streams.get_mut(stream)
-            && open.request != Request::Ended
+            && open.inbound != Inbound::Ended
         {
             open.receive.release(count);
             let update = open.receive.update();
@@ -261,21 +291,28 @@ impl Connection {
     /// then a second GOAWAY names the last stream. Requests up to there are served, until
     /// [`is_drained`](Connection::is_drained).
     ///
-    /// For a client that does not answer in time, call [`go_away`](Connection::go_away).
+    /// For a client that does not answer in time, call [`go_away`](Connection::go_away). A client
+    /// ends its own connection in one step, like `go_away`.
     pub fn drain(&mut self) {
-        if self.phase == Phase::Open {
+        if self.streams.role == Role::Client {
+            self.go_away(Code::NO_ERROR, "");
+        } else if self.phase == Phase::Open {
             self.write_go_away(MAX_STREAM, Code::NO_ERROR, "");
             frame::write(&mut self.output, kind::PING, 0, 0, &FAREWELL);
             self.phase = Phase::Announced;
         }
     }
 
-    /// Sends the last GOAWAY immediately, with a reason as its debug data. Later requests are
-    /// ignored; open streams continue.
+    /// Sends the last GOAWAY immediately, with a reason as its debug data. There are no later
+    /// requests: a server ignores them, and a client refuses to send them. Open streams continue.
     pub fn go_away(&mut self, code: Code, why: &str) {
         if !matches!(self.phase, Phase::Failed(_)) {
-            self.write_go_away(self.streams.last(), code, why);
-            self.streams.refuse_new();
+            // A server of ours opens no streams.
+            let last = match self.streams.role {
+                Role::Server => self.streams.refuse_new(),
+                Role::Client => 0,
+            };
+            self.write_go_away(last, code, why);
             self.phase = Phase::Final;
         }
     }
@@ -304,7 +341,7 @@ impl Connection {
         self.streams.len()
     }
 
-    /// Returns how many bytes of a stream wait for the client's windows or
+    /// Returns how many bytes of a stream wait for the peer's windows or
     /// [`take_output`](Connection::take_output).
     pub fn unsent(&self, stream: u32) -> usize {
         self.streams.get(stream).map_or(0, |stream| stream.unsent.len())
@@ -316,7 +353,7 @@ impl Connection {
         self.output.len() >= self.options.max_output
     }
 
-    /// Returns the bytes for the client, and queues [`Event::Writable`]. Streams take turns, a
+    /// Returns the bytes for the peer, and queues [`Event::Writable`]. Streams take turns, a
     /// frame each. Beyond about [`Options::max_output`] bytes, the next call returns more.
     pub fn take_output(&mut self) -> Vec<u8> {
         self.take_turns();
@@ -324,7 +361,7 @@ impl Connection {
         std::mem::take(&mut self.output)
     }
 
-    /// Writes a frame that the client caused without a request.
+    /// Writes a frame that the peer caused without a request or an answer.
     fn write_control(
         &mut self,
         kind: u8,
@@ -340,12 +377,12 @@ impl Connection {
     fn count_control(&mut self, length: usize) -> Result<(), Error> {
         self.control += length;
         if self.control > self.options.max_control {
-            return calm("the client causes answers that it does not read");
+            return calm("the peer causes answers that it does not read");
         }
         Ok(())
     }
 
-    /// Resets a stream for a fault of the client: RFC 9113, 5.4.2.
+    /// Resets a stream for a fault of the peer: RFC 9113, 5.4.2.
     fn fail_stream(&mut self, id: u32, code: Code) -> Result<(), Error> {
         if self.close(id, Closing::Reset) {
             self.push_event(Event::Reset { stream: id, code });

@@ -1,13 +1,13 @@
-//! The client's bytes: the preface and all frames but field blocks. RFC 9113, 3.4 and 6.
+//! The peer's bytes: the preface and all frames but field blocks. RFC 9113, 3.4 and 6.
 
-use super::streams::{Answer, Closing, Request, Stage};
+use super::streams::{Closing, Inbound, Outbound, Role, Stage};
 use super::window::MAX;
 use super::{Beginning, Connection, FAREWELL, Phase, calm, failed, protocol_error};
 use crate::frame::{self, HEAD, Head, flag, kind, setting};
 use crate::{Code, Error, Event};
 
 /// Connection preface of a client: RFC 9113, 3.4.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 impl Connection {
     pub(super) fn receive_all(&mut self, data: &[u8]) -> Result<(), Error> {
@@ -98,7 +98,8 @@ impl Connection {
             kind::PRIORITY => self.receive_priority(head, payload),
             kind::RST_STREAM => self.receive_reset(head, payload),
             kind::SETTINGS => self.receive_settings(head, payload),
-            kind::PUSH_PROMISE => protocol_error("PUSH_PROMISE of a client"),
+            // A server's is not permitted by our settings: RFC 9113, 6.6.
+            kind::PUSH_PROMISE => protocol_error("PUSH_PROMISE that is not permitted"),
             kind::PING => self.receive_ping(head, payload),
             kind::GOAWAY => self.receive_go_away(payload),
             kind::WINDOW_UPDATE => self.receive_window_update(head, payload),
@@ -162,16 +163,21 @@ impl Connection {
             }
         }
         if ends {
-            self.end_request(id);
+            self.end_inbound(id);
         }
     }
 
     /// Queues the end of a body.
-    pub(super) fn end_request(&mut self, id: u32) {
+    pub(super) fn end_inbound(&mut self, id: u32) {
         self.push_event(Event::End { stream: id });
+        self.close_inbound(id);
+    }
+
+    /// The peer's side of a stream has ended.
+    pub(super) fn close_inbound(&mut self, id: u32) {
         let Some(stream) = self.streams.get_mut(id) else { return };
-        stream.request = Request::Ended;
-        if stream.answer == Answer::Ended {
+        stream.inbound = Inbound::Ended;
+        if stream.outbound == Outbound::Ended {
             self.complete(id);
         }
     }
@@ -191,7 +197,7 @@ impl Connection {
     fn receive_reset(&mut self, head: &Head, payload: &[u8]) -> Result<(), Error> {
         let code = Code(u32::from_be_bytes(frame::fixed(payload)?));
         let is_rapid = match self.streams.stage(head.stream) {
-            Stage::Open(stream) => stream.answer == Answer::Awaited,
+            Stage::Open(stream) => stream.outbound == Outbound::Awaited,
             Stage::Idle => {
                 return protocol_error("RST_STREAM on an idle stream");
             }
@@ -210,13 +216,16 @@ impl Connection {
         let (settings, rest) = payload.as_chunks::<6>();
         let [] = frame::fixed(rest)?;
         let mut window = self.peer_window;
+        // Only a client may permit pushes.
+        let max_push = u32::from(self.streams.role == Role::Server);
         for [a, b, value @ ..] in settings {
             let value = u32::from_be_bytes(*value);
             match u16::from_be_bytes([*a, *b]) {
                 setting::HEADER_TABLE_SIZE => self.encoder.resize(value as usize),
-                setting::ENABLE_PUSH if value > 1 => {
-                    return protocol_error("SETTINGS_ENABLE_PUSH is not 0 or 1");
+                setting::ENABLE_PUSH if value > max_push => {
+                    return protocol_error("SETTINGS_ENABLE_PUSH is out of range");
                 }
+                setting::MAX_CONCURRENT_STREAMS => self.peer_streams = value,
                 setting::INITIAL_WINDOW_SIZE if i64::from(value) > MAX => {
                     let why = "SETTINGS_INITIAL_WINDOW_SIZE exceeds 2^31-1";
                     return failed(Code::FLOW_CONTROL_ERROR, why);
@@ -236,7 +245,7 @@ impl Connection {
         self.write_control(kind::SETTINGS, flag::ACK, 0, &[])
     }
 
-    /// Applies the client's initial window to all streams: RFC 9113, 6.9.2.
+    /// Applies the peer's initial window to all streams: RFC 9113, 6.9.2.
     fn change_windows(&mut self, window: u32) -> Result<(), Error> {
         let by = i64::from(window) - i64::from(self.peer_window);
         self.peer_window = window;
@@ -252,7 +261,7 @@ impl Connection {
         Ok(())
     }
 
-    /// The client knows our settings: its windows and its table have our sizes from now on.
+    /// The peer knows our settings: its windows and its table have our sizes from now on.
     fn receive_acknowledgement(&mut self) -> Result<(), Error> {
         if self.beginning != Beginning::Unacknowledged {
             return self.count_idle();
@@ -261,6 +270,13 @@ impl Connection {
         self.decoder.shrink(self.options.max_table as usize);
         for stream in self.streams.iter_mut() {
             stream.receive.resize(self.options.stream_window);
+            // Released bytes may be half of a smaller window.
+            if stream.inbound != Inbound::Ended
+                && let Some(increment) = stream.receive.update()
+            {
+                let payload = increment.to_be_bytes();
+                frame::write(&mut self.output, kind::WINDOW_UPDATE, 0, stream.id, &payload);
+            }
         }
         Ok(())
     }
@@ -282,12 +298,20 @@ impl Connection {
     }
 
     fn receive_go_away(&mut self, payload: &[u8]) -> Result<(), Error> {
-        let Some((_, [a, b, c, d, ..])) = payload.split_first_chunk::<4>() else {
+        let Some((last, [a, b, c, d, ..])) = payload.split_first_chunk::<4>() else {
             return failed(Code::FRAME_SIZE_ERROR, "GOAWAY without its code");
         };
         let code = Code(u32::from_be_bytes([*a, *b, *c, *d]));
-        if self.peer_left.replace(code) == Some(code) {
+        let refused = match self.streams.role {
+            Role::Server => Vec::new(),
+            Role::Client => self.streams.beyond(frame::number(*last)),
+        };
+        if self.peer_left.replace(code) == Some(code) && refused.is_empty() {
             return self.count_idle();
+        }
+        for stream in refused {
+            self.close(stream, Closing::Reset);
+            self.push_event(Event::Reset { stream, code: Code::REFUSED_STREAM });
         }
         self.push_event(Event::GoneAway { code });
         Ok(())

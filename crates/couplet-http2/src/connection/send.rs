@@ -1,15 +1,16 @@
-//! Answers, and the turns of streams whose bytes wait. RFC 9113, 5.2, 6.9 and 8.1.
+//! Requests, answers, and the turns of streams whose bytes wait. RFC 9113, 5.2, 6.9 and 8.1.
 
 use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes};
 
-use super::Connection;
-use super::streams::{Answer, Stream};
-use crate::field::{lower_case, trimmed};
+use super::streams::{Inbound, Method, Outbound, Role, Stream, Unsent};
+use super::window::{INITIAL, ReceiveWindow, SendWindow};
+use super::{Beginning, Connection, Phase};
+use crate::field::{is_of_line, lower_case, trimmed};
 use crate::frame::{self, HEAD, MAX_SENT, flag, kind};
 use crate::hpack;
-use crate::{Event, Fields, SendError};
+use crate::{Event, Fields, RequestLine, SendError};
 
 impl Stream {
     /// Queues the stream for a turn, if it can send.
@@ -21,7 +22,74 @@ impl Stream {
     }
 }
 
+/// The pseudo-headers of a block.
+pub(super) enum Pseudo<'a> {
+    Status(u16),
+    Line(&'a RequestLine<'a>),
+    /// Trailers have none.
+    None,
+}
+
 impl Connection {
+    /// Opens a stream with a request, which is the whole request if it `ends`, and returns the
+    /// number of the stream. Its answer is [`Event::Response`], perhaps behind
+    /// [`Event::Informational`].
+    ///
+    /// Fields are sent as in [`respond`](Connection::respond); the fields Host and TE are left out
+    /// too, but for `te: trailers`.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Busy`] while as many streams are open as [`Options::max_streams`](crate::Options::max_streams)
+    /// and the server allow: try again after a [`receive`](Connection::receive).
+    /// [`SendError::Closed`] once the connection has failed, one side sent GOAWAY, or the numbers of
+    /// streams are used up: another connection is needed. [`SendError::Field`] for an invalid
+    /// request. [`SendError::Order`] on a server's connection.
+    pub fn request<N: AsRef<[u8]>, V: AsRef<[u8]>>(
+        &mut self,
+        line: &RequestLine<'_>,
+        fields: impl IntoIterator<Item = (N, V)>,
+        ends: bool,
+    ) -> Result<u32, SendError> {
+        if self.streams.role == Role::Server {
+            return Err(SendError::Order);
+        }
+        let is_open = self.phase == Phase::Open && self.peer_left.is_none();
+        let id = self.streams.next().filter(|_| is_open).ok_or(SendError::Closed)?;
+        if self.streams.len() >= self.options.max_streams.min(self.peer_streams) as usize {
+            return Err(SendError::Busy);
+        }
+        if !line.is_valid() {
+            return Err(SendError::Field);
+        }
+        let fields =
+            fields.into_iter().filter(|(name, value)| !is_of_line(name.as_ref(), value.as_ref()));
+        self.write_block(id, Pseudo::Line(line), fields, ends)?;
+        let method = if line.method == b"HEAD" { Method::Head } else { Method::Other };
+        let outbound = if ends { Outbound::Ended } else { Outbound::Begun };
+        self.streams.set_last(id);
+        self.open_stream(id, Inbound::Awaited(method), outbound);
+        Ok(id)
+    }
+
+    /// Adds the stream with the highest number.
+    pub(super) fn open_stream(&mut self, id: u32, inbound: Inbound, outbound: Outbound) {
+        let window = match self.beginning {
+            Beginning::Complete => self.options.stream_window,
+            _ => INITIAL,
+        };
+        self.streams.open(Stream {
+            id,
+            inbound,
+            outbound,
+            send: SendWindow::new(self.peer_window),
+            receive: ReceiveWindow::new(window),
+            unsent: Unsent::default(),
+            has_turn: false,
+            is_paused: false,
+        });
+    }
+
     /// Sends the head of an answer, which is the whole answer if it `ends`. A `status` below 200 is
     /// informational: it may be repeated, and the head follows.
     ///
@@ -38,25 +106,25 @@ impl Connection {
         fields: impl IntoIterator<Item = (N, V)>,
         ends: bool,
     ) -> Result<(), SendError> {
-        let answer = &self.streams.get(stream).ok_or(SendError::Closed)?.answer;
+        let outbound = &self.streams.get(stream).ok_or(SendError::Closed)?.outbound;
         let is_informational = status < 200;
-        if *answer != Answer::Awaited || (is_informational && ends) {
+        if *outbound != Outbound::Awaited || (is_informational && ends) {
             return Err(SendError::Order);
         }
         if !(100..=999).contains(&status) || status == 101 {
             return Err(SendError::Status);
         }
-        self.write_head(stream, Some(status), fields, ends)?;
+        self.write_block(stream, Pseudo::Status(status), fields, ends)?;
         if ends {
-            self.end_answer(stream);
+            self.end_outbound(stream);
         } else if !is_informational && let Some(stream) = self.streams.get_mut(stream) {
-            stream.answer = Answer::Begun;
+            stream.outbound = Outbound::Begun;
         }
         Ok(())
     }
 
     /// Sends bytes of the body, the last ones if it `ends`, and returns how many bytes of the
-    /// stream wait for the client's windows or [`take_output`](Connection::take_output). Once they
+    /// stream wait for the peer's windows or [`take_output`](Connection::take_output). Once they
     /// reach [`Options::max_unsent`](crate::Options::max_unsent), a producer should pause until
     /// [`Event::Writable`].
     ///
@@ -84,8 +152,8 @@ impl Connection {
         }
         let unsent = stream.unsent.len();
         match ends {
-            true if unsent == 0 => self.end_answer(id),
-            true => stream.answer = Answer::Ending(None),
+            true if unsent == 0 => self.end_outbound(id),
+            true => stream.outbound = Outbound::Ending(None),
             false => {}
         }
         Ok(unsent)
@@ -95,7 +163,7 @@ impl Connection {
     /// many.
     fn send_now(&mut self, id: u32, bytes: &[u8], ends: bool) -> Result<usize, SendError> {
         let stream = self.streams.get_mut(id).ok_or(SendError::Closed)?;
-        if stream.answer != Answer::Begun {
+        if stream.outbound != Outbound::Begun {
             return Err(SendError::Order);
         }
         if stream.unsent.len() > 0 {
@@ -127,7 +195,7 @@ impl Connection {
         Ok(sent)
     }
 
-    /// Ends the answer with trailers, after its body.
+    /// Ends the answer or the request with trailers, after its body.
     ///
     /// # Errors
     ///
@@ -139,12 +207,12 @@ impl Connection {
     ) -> Result<(), SendError> {
         let id = stream;
         let stream = self.streams.get_mut(id).ok_or(SendError::Closed)?;
-        if stream.answer != Answer::Begun {
+        if stream.outbound != Outbound::Begun {
             return Err(SendError::Order);
         }
         if stream.unsent.len() == 0 {
-            self.write_head(id, None, fields, true)?;
-            self.end_answer(id);
+            self.write_block(id, Pseudo::None, fields, true)?;
+            self.end_outbound(id);
             return Ok(());
         }
         let fields: Fields = fields.into_iter().collect();
@@ -154,15 +222,15 @@ impl Connection {
                 return Err(SendError::Field);
             }
         }
-        stream.answer = Answer::Ending(Some(fields));
+        stream.outbound = Outbound::Ending(Some(fields));
         Ok(())
     }
 
-    /// Writes a field block: the head of an answer, or trailers if there is no status.
-    pub(super) fn write_head<N: AsRef<[u8]>, V: AsRef<[u8]>>(
+    /// Writes a field block.
+    pub(super) fn write_block<N: AsRef<[u8]>, V: AsRef<[u8]>>(
         &mut self,
         id: u32,
-        status: Option<u16>,
+        pseudo: Pseudo<'_>,
         fields: impl IntoIterator<Item = (N, V)>,
         ends: bool,
     ) -> Result<(), SendError> {
@@ -170,8 +238,10 @@ impl Connection {
         let begin = out.len();
         out.extend_from_slice(&[0; HEAD]);
         self.encoder.begin(out);
-        if let Some(status) = status {
-            hpack::status(out, status);
+        match pseudo {
+            Pseudo::Status(status) => hpack::status(out, status),
+            Pseudo::Line(line) => line.encode(&mut self.encoder, out),
+            Pseudo::None => {}
         }
         for (name, value) in fields {
             if let Err(error) = self.encoder.field(out, name.as_ref(), value.as_ref()) {
@@ -193,10 +263,10 @@ impl Connection {
     }
 
     /// Our side of a stream has ended.
-    fn end_answer(&mut self, id: u32) {
+    fn end_outbound(&mut self, id: u32) {
         let Some(stream) = self.streams.get_mut(id) else { return };
-        stream.answer = Answer::Ended;
-        if stream.request == super::streams::Request::Ended {
+        stream.outbound = Outbound::Ended;
+        if stream.inbound == Inbound::Ended {
             self.complete(id);
         }
     }
@@ -217,14 +287,14 @@ impl Connection {
         let room = stream.send.room().min(self.send.room()).min(MAX_SENT);
         let count = stream.unsent.len().min(room);
         let is_last = count == stream.unsent.len();
-        let ends = is_last && stream.answer == Answer::Ending(None);
+        let ends = is_last && stream.outbound == Outbound::Ending(None);
         let flags = if ends { flag::END_STREAM } else { 0 };
         self.output.extend_from_slice(&frame::head(count, kind::DATA, flags, id));
         stream.unsent.take(count, &mut self.output);
         stream.send.spend(count);
         self.send.spend(count);
         stream.queue_turn(&mut self.turns);
-        let is_ending = matches!(stream.answer, Answer::Ending(_));
+        let is_ending = matches!(stream.outbound, Outbound::Ending(_));
         if stream.is_paused && !is_ending && stream.unsent.len() <= self.options.max_unsent / 2 {
             stream.is_paused = false;
             self.push_event(Event::Writable { stream: id });
@@ -234,14 +304,15 @@ impl Connection {
         }
     }
 
-    /// Ends an answer behind its last bytes.
+    /// Ends a message behind its last bytes.
     fn end_queued(&mut self, id: u32) {
         let Some(stream) = self.streams.get_mut(id) else { return };
-        if let Answer::Ending(Some(fields)) = std::mem::replace(&mut stream.answer, Answer::Ended) {
+        let ending = std::mem::replace(&mut stream.outbound, Outbound::Ended);
+        if let Outbound::Ending(Some(fields)) = ending {
             // They were checked when they were queued.
-            let _ = self.write_head(id, None, &fields, true);
+            let _ = self.write_block(id, Pseudo::None, &fields, true);
         }
-        self.end_answer(id);
+        self.end_outbound(id);
     }
 }
 

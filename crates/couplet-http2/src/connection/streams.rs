@@ -4,14 +4,15 @@ use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes};
 
+use super::MAX_STREAM;
 use super::window::{ReceiveWindow, SendWindow};
 use crate::Fields;
 
 #[derive(Debug)]
 pub(super) struct Stream {
     pub(super) id: u32,
-    pub(super) request: Request,
-    pub(super) answer: Answer,
+    pub(super) inbound: Inbound,
+    pub(super) outbound: Outbound,
     pub(super) send: SendWindow,
     pub(super) receive: ReceiveWindow,
     pub(super) unsent: Unsent,
@@ -21,18 +22,35 @@ pub(super) struct Stream {
     pub(super) is_paused: bool,
 }
 
-/// The client's side of a stream.
+/// This end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Request {
+pub(super) enum Role {
+    Server,
+    Client,
+}
+
+/// The peer's message on a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Inbound {
+    /// A response without its final head.
+    Awaited(Method),
     /// With the rest of its Content-Length.
     Open(Option<u64>),
     Ended,
 }
 
-/// Our side of a stream.
+/// The method of a request, as far as it decides about the body of the response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Method {
+    /// Its response has no body, and the length of another one: RFC 9110, 9.3.2.
+    Head,
+    Other,
+}
+
+/// Our message on a stream.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Answer {
-    /// Without its head.
+pub(super) enum Outbound {
+    /// A response without its head.
     Awaited,
     Begun,
     /// It ends after the unsent bytes, perhaps with trailers.
@@ -78,7 +96,7 @@ impl Unsent {
 /// How a stream was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Closing {
-    /// By the ends of both sides, or by the client's reset: no frame may follow.
+    /// By the ends of both sides, or by the peer's reset: no frame may follow.
     Ended,
     /// By our reset: frames may be on their way.
     Reset,
@@ -88,16 +106,17 @@ pub(super) enum Closing {
 pub(super) enum Stage<'a> {
     Idle,
     Open(&'a mut Stream),
-    /// Our reset closed it, or it is beyond our last GOAWAY.
+    /// Our reset closed it, it is beyond a last GOAWAY, or a client closed it long ago.
     Ignored,
-    /// By the ends of both sides, or by the client's reset.
+    /// By the ends of both sides, or by the peer's reset.
     Ended,
-    /// Skipped by the client, or closed long ago.
+    /// Skipped by the client, or closed long ago by its server.
     Unknown,
 }
 
 #[derive(Debug)]
 pub(super) struct Streams {
+    pub(super) role: Role,
     /// In the order of their numbers.
     // Bound: the streams that may be open, `Options::max_streams`.
     open: VecDeque<Stream>,
@@ -106,7 +125,7 @@ pub(super) struct Streams {
     max_closed: usize,
     /// The highest number that the client used.
     last: u32,
-    /// The highest number that it may use.
+    /// The highest number that a client may use, according to its server's GOAWAY.
     max: u32,
 }
 
@@ -114,9 +133,10 @@ pub(super) struct Streams {
 const REMEMBERED: usize = 100;
 
 impl Streams {
-    pub(super) fn new(max_streams: u32) -> Streams {
+    pub(super) fn new(role: Role, max_streams: u32) -> Streams {
         let max_closed = REMEMBERED + max_streams as usize;
         Streams {
+            role,
             open: VecDeque::new(),
             closed: VecDeque::new(),
             max_closed,
@@ -127,10 +147,6 @@ impl Streams {
 
     pub(super) fn len(&self) -> usize {
         self.open.len()
-    }
-
-    pub(super) fn last(&self) -> u32 {
-        self.last
     }
 
     pub(super) fn set_last(&mut self, id: u32) {
@@ -167,13 +183,16 @@ impl Streams {
         match self.closed.iter().rev().find(|(closed, _)| *closed == id) {
             Some((_, Closing::Reset)) => Stage::Ignored,
             Some((_, Closing::Ended)) => Stage::Ended,
+            // A client skips no number of its own.
+            None if self.role == Role::Client && !id.is_multiple_of(2) => Stage::Ignored,
             None => Stage::Unknown,
         }
     }
 
-    /// Ignores the streams that the client has not used yet.
-    pub(super) fn refuse_new(&mut self) {
+    /// Ignores the streams that the client has not used yet. Returns the last one that it used.
+    pub(super) fn refuse_new(&mut self) -> u32 {
         self.max = self.last;
+        self.last
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Stream> {
@@ -192,6 +211,17 @@ impl Streams {
         }
         self.closed.push_back((id, closing));
         self.open.remove(self.position(id)?)
+    }
+
+    /// Returns the number of a client's next stream; `None` if they are used up: RFC 9113, 5.1.1.
+    pub(super) fn next(&self) -> Option<u32> {
+        let next = if self.last == 0 { 1 } else { self.last + 2 };
+        (next <= MAX_STREAM).then_some(next)
+    }
+
+    /// Returns the open streams beyond a number.
+    pub(super) fn beyond(&self, last: u32) -> Vec<u32> {
+        self.open.iter().map(|stream| stream.id).filter(|id| *id > last).collect()
     }
 
     /// Removes all streams.

@@ -1,4 +1,4 @@
-//! [`Decoder`]: reads the client's field blocks.
+//! [`Decoder`]: reads the peer's field blocks.
 
 use super::table::{Entry, Table};
 use super::{CompressionError, huffman};
@@ -9,9 +9,9 @@ use crate::head::Builder;
 #[derive(Debug)]
 pub(crate) struct Decoder {
     table: Table,
-    /// The largest size that the client may give its table.
+    /// The largest size that the peer may give its table.
     max_table: usize,
-    /// The client has acknowledged a smaller size than its table has: the next block changes it.
+    /// The peer has acknowledged a smaller size than its table has: the next block changes it.
     must_shrink: bool,
     /// Decoded Huffman codes, or a name from the table.
     // Bound: twice the block, by Huffman codes of five bits, or an entry of the table.
@@ -28,13 +28,13 @@ enum Text<'a> {
 struct Reader<'a>(&'a [u8]);
 
 impl Decoder {
-    /// `max_table` is the largest size of the table that the client may choose.
+    /// `max_table` is the largest size of the table that the peer may choose.
     pub(crate) fn new(max_table: usize) -> Decoder {
         let table = Table::new(INITIAL_TABLE);
         Decoder { table, max_table, must_shrink: false, literal: Vec::new() }
     }
 
-    /// Applies a smaller maximum, because the client has acknowledged it.
+    /// Applies a smaller maximum, because the peer has acknowledged it.
     pub(crate) fn shrink(&mut self, max_table: usize) {
         self.max_table = max_table;
         self.must_shrink = self.table.max_size() > max_table;

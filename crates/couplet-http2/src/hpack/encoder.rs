@@ -1,4 +1,4 @@
-//! [`Encoder`]: writes the field blocks of answers.
+//! [`Encoder`]: writes field blocks.
 
 use super::decoder::INITIAL_TABLE;
 use super::huffman;
@@ -8,6 +8,9 @@ use crate::field::{Kind, is_of_connection, lower_case, trimmed};
 
 /// Number of the slots that find entries.
 const SLOTS: usize = 128;
+
+/// Length of cookies that are kept, in bytes: as long as nghttp2's.
+const SHORT_COOKIE: usize = 20;
 
 /// The index of `:status`, and of its values.
 const STATUS: usize = 8;
@@ -32,7 +35,7 @@ pub(crate) struct Encoder {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Use {
     Keep,
-    /// Its values differ from answer to answer.
+    /// Its values differ from message to message.
     Once,
     /// It is secret.
     Never,
@@ -49,7 +52,7 @@ impl Encoder {
         }
     }
 
-    /// Applies the client's SETTINGS_HEADER_TABLE_SIZE; a larger table is not used.
+    /// Applies the peer's SETTINGS_HEADER_TABLE_SIZE; a larger table is not used.
     pub(crate) fn resize(&mut self, max_table: usize) {
         let size = max_table.min(INITIAL_TABLE);
         if size != self.table.max_size() {
@@ -76,6 +79,23 @@ impl Encoder {
         }
     }
 
+    /// Appends a valid pseudo-header of a request.
+    pub(crate) fn pseudo(&mut self, out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+        let index = match (name, value) {
+            (b":method", b"GET") => 2,
+            (b":method", b"POST") => 3,
+            (b":path", b"/") => 4,
+            (b":scheme", b"http") => 6,
+            (b":scheme", b"https") => 7,
+            _ => {
+                self.name.clear();
+                self.name.extend_from_slice(name);
+                return self.append(out, value);
+            }
+        };
+        out.push(0x80 | index);
+    }
+
     /// Appends a field, unless it belongs to connections.
     ///
     /// # Errors
@@ -91,16 +111,20 @@ impl Encoder {
         if !lower_case(name, &mut self.name) {
             return Err(SendError::Field);
         }
-        if is_of_connection(&self.name) {
-            return Ok(());
+        if !is_of_connection(&self.name) {
+            self.append(out, value);
         }
+        Ok(())
+    }
+
+    /// Appends a field with the current name.
+    fn append(&mut self, out: &mut Vec<u8>, value: &[u8]) {
         let static_name = static_index(&self.name);
         match usage(&self.name, value.len()) {
             Use::Keep => self.kept(out, static_name, value),
             Use::Once => self.literal(out, (0, 4), static_name, value),
             Use::Never => self.literal(out, (0x10, 4), static_name, value),
         }
-        Ok(())
     }
 
     /// Appends a field by its index, or as a literal that gets one.
@@ -146,8 +170,11 @@ impl Encoder {
 fn usage(name: &[u8], value_length: usize) -> Use {
     match name {
         b"set-cookie" | b"authorization" | b"proxy-authorization" => Use::Never,
+        // A short one could be guessed.
+        b"cookie" if value_length < SHORT_COOKIE => Use::Never,
         b"age" | b"content-length" | b"content-range" | b"etag" | b"expires" | b"last-modified"
-        | b"content-location" | b"location" => Use::Once,
+        | b"content-location" | b"location" | b":path" | b"if-modified-since"
+        | b"if-none-match" | b"range" => Use::Once,
         _ if name.len() + value_length > INITIAL_TABLE / 4 => Use::Once,
         _ => Use::Keep,
     }

@@ -65,6 +65,22 @@ fn a_new_stream_has_the_window_of_the_last_setting() {
 }
 
 #[test]
+fn released_bytes_are_returned_once_a_smaller_window_is_acknowledged() {
+    let mut connection = Connection::server(Options::default().stream_window(1000));
+    let early = [PREFACE, &settings(&[]), &post(1), &frame(DATA, 0, 1, [0; 10_000])].concat();
+    fine(&mut connection, &early);
+    connection.release(1, 10_000);
+    let updates = |connection: &mut Connection| {
+        let output = sent(connection).into_iter();
+        let of_stream = output.filter(|it| (it.kind, it.stream) == (WINDOW_UPDATE, 1));
+        of_stream.map(|it| number(&it.payload)).collect::<Vec<_>>()
+    };
+    assert_eq!(updates(&mut connection), []);
+    fine(&mut connection, &frame(SETTINGS, ACK, 0, []));
+    assert_eq!(updates(&mut connection), [10_000]);
+}
+
+#[test]
 fn an_empty_end_needs_no_window() {
     let mut connection = answering(Options::default(), &[1, 3]);
     assert_eq!(connection.send(1, vec![0; 65_536], false), Ok(1));
@@ -204,7 +220,7 @@ fn more_than_a_window_is_refused() {
 /// RFC 9113, 6.9.2: until the client acknowledges a smaller window, it may use 65 535.
 #[test]
 fn a_smaller_window_counts_once_it_is_acknowledged() {
-    let mut connection = Connection::new(Options::default().stream_window(1000));
+    let mut connection = Connection::server(Options::default().stream_window(1000));
     let bytes = [PREFACE, &settings(&[]), &post(1), &frame(DATA, 0, 1, [0; 2000])].concat();
     assert_eq!(fine(&mut connection, &bytes).len(), 2);
     fine(&mut connection, &frame(SETTINGS, ACK, 0, []));

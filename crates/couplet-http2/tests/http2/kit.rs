@@ -1,6 +1,6 @@
-//! A client by hand: frames as bytes, without the code under test.
+//! A peer by hand: frames as bytes, without the code under test.
 
-use couplet_http2::{Connection, Error, Event, Options};
+use couplet_http2::{Connection, Error, Event, Options, RequestLine};
 
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -100,7 +100,7 @@ pub(crate) fn hello() -> Vec<u8> {
 
 /// A connection whose beginning is over, and was read.
 pub(crate) fn server(options: Options) -> Connection {
-    let mut connection = Connection::new(options);
+    let mut connection = Connection::server(options);
     connection.receive(&hello()).expect("it is valid");
     connection.take_output();
     assert_eq!(connection.next_event(), None);
@@ -182,3 +182,32 @@ pub(crate) fn fine(connection: &mut Connection, bytes: &[u8]) -> Vec<Event> {
     assert_eq!(connection.receive(bytes), Ok(()));
     events(connection)
 }
+
+/// A client whose beginning is over, and was read.
+pub(crate) fn client(options: Options) -> Connection {
+    let mut connection = Connection::client(options);
+    let hello = [settings(&[]), frame(SETTINGS, ACK, 0, [])].concat();
+    connection.receive(&hello).expect("it is valid");
+    connection.take_output();
+    assert_eq!(connection.next_event(), None);
+    connection
+}
+
+/// Asks for a page, and returns the number of the stream.
+pub(crate) fn ask(connection: &mut Connection) -> u32 {
+    let line = RequestLine::get("a.example", "/");
+    connection.request(&line, NO_FIELDS, true).expect("it is open")
+}
+
+/// Begins an upload, and returns the number of the stream.
+pub(crate) fn upload(connection: &mut Connection) -> u32 {
+    let line = RequestLine { method: b"POST", ..RequestLine::get("a.example", "/up") };
+    connection.request(&line, NO_FIELDS, false).expect("it is open")
+}
+
+/// The head of a response.
+pub(crate) fn response(stream: u32, flags: u8, fields: &[(&str, &str)]) -> Vec<u8> {
+    frame(HEADERS, flags, stream, block(fields))
+}
+
+pub(crate) const OK: [(&str, &str); 1] = [(":status", "200")];

@@ -5,14 +5,14 @@ use couplet_http2::{Code, Connection, Event, Options, SendError};
 use crate::kit::*;
 
 fn announced(options: Options) -> Vec<(u16, u32)> {
-    let output = frames(&Connection::new(options).take_output());
+    let output = frames(&Connection::server(options).take_output());
     let settings = output[0].payload.as_chunks::<6>().0.iter();
     settings.map(|[a, b, value @ ..]| (u16::from_be_bytes([*a, *b]), number(value))).collect()
 }
 
 #[test]
 fn the_settings_are_announced() {
-    let defaults = [(1, 4096), (3, 250), (4, 262_144), (5, 16_384), (6, 65_536), (8, 0)];
+    let defaults = [(1, 4096), (4, 262_144), (5, 16_384), (6, 65_536), (3, 250), (8, 0)];
     assert_eq!(announced(Options::default()), defaults);
     let options = Options::default()
         .max_table(100)
@@ -20,14 +20,14 @@ fn the_settings_are_announced() {
         .stream_window(u32::MAX)
         .max_frame(1)
         .max_head(1000);
-    let expected = [(1, 100), (3, 7), (4, 0x7fff_ffff), (5, 16_384), (6, 1000), (8, 0)];
+    let expected = [(1, 100), (4, 0x7fff_ffff), (5, 16_384), (6, 1000), (3, 7), (8, 0)];
     assert_eq!(announced(options), expected);
-    assert_eq!(announced(Options::default().max_frame(u32::MAX))[3], (5, 0xff_ffff));
+    assert_eq!(announced(Options::default().max_frame(u32::MAX))[2], (5, 0xff_ffff));
     for (window, update) in
         [(0, None), (65_535, None), (65_536, Some(1)), (u32::MAX, Some(0x7fff_0000))]
     {
         let options = Options::default().connection_window(window);
-        let output = frames(&Connection::new(options).take_output());
+        let output = frames(&Connection::server(options).take_output());
         assert_eq!(output.get(1).map(|frame| number(&frame.payload)), update);
     }
 }
@@ -107,7 +107,7 @@ fn max_table_bounds_the_clients_table_once_it_is_acknowledged() {
     assert_eq!(fine(&mut connection, &resize(1, 10)).len(), 1);
     assert_eq!(broken(&mut connection, &resize(3, 11)).code, Code::COMPRESSION_ERROR);
     // Before the acknowledgement, the table has its initial size.
-    let mut connection = Connection::new(Options::default().max_table(10));
+    let mut connection = Connection::server(Options::default().max_table(10));
     let early = [PREFACE, &settings(&[]), &get(1)].concat();
     assert_eq!(fine(&mut connection, &early).len(), 1);
     // A larger table.

@@ -1,9 +1,10 @@
-//! The engine against a client by hand, and against other implementations.
+//! The engine against a peer by hand, against itself, and against other implementations.
 
 #[macro_use]
 extern crate couplet_watched;
 
 mod answers;
+mod clients;
 mod drains;
 mod flow;
 mod kit;

@@ -1,6 +1,6 @@
 //! Random frames and random fields.
 
-use couplet_http2::{Code, Connection, Copied, Event, Options};
+use couplet_http2::{Code, Connection, Copied, Event, Options, RequestLine};
 use proptest::prelude::*;
 
 use crate::kit::*;
@@ -10,6 +10,8 @@ fn any_frame() -> impl Strategy<Value = Vec<u8>> {
     let stream = prop_oneof![8 => (0_u32..12).prop_map(|n| 2 * n + 1), 1 => 0_u32..30];
     let payload = prop_oneof![
         3 => Just(block(&GET)),
+        3 => Just(block(&OK)),
+        1 => Just(block(&[(":status", "100")])),
         1 => Just(block(&POST)),
         1 => Just(with(&[("content-length", "5")])),
         1 => Just(vec![0, 4, 0, 0, 0, 9]),
@@ -28,6 +30,7 @@ fn any_frame() -> impl Strategy<Value = Vec<u8>> {
 enum Act {
     Receive(Vec<u8>),
     Respond(u32, u16, bool),
+    Ask(bool),
     Send(u32, usize, bool),
     Trailers(u32),
     Reset(u32),
@@ -41,6 +44,7 @@ fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         12 => any_frame().prop_map(Act::Receive),
         3 => (stream(), 90_u16..600, any::<bool>()).prop_map(|(s, status, e)| Act::Respond(s, status, e)),
+        3 => any::<bool>().prop_map(Act::Ask),
         3 => (stream(), 0_usize..100_000, any::<bool>()).prop_map(|(s, n, e)| Act::Send(s, n, e)),
         1 => stream().prop_map(Act::Trailers),
         1 => stream().prop_map(Act::Reset),
@@ -61,6 +65,9 @@ fn apply(connection: &mut Connection, act: Act) -> bool {
         Act::Receive(bytes) => return connection.receive(&bytes).is_ok(),
         Act::Respond(stream, status, ends) => {
             let _ = connection.respond(stream, status, [("a", "b")], ends);
+        }
+        Act::Ask(ends) => {
+            let _ = connection.request(&RequestLine::get("a", "/"), NO_FIELDS, ends);
         }
         Act::Send(stream, count, ends) => {
             let _ = connection.send(stream, Copied(&vec![1; count]), ends);
@@ -83,8 +90,11 @@ proptest! {
 
     /// Nothing panics, output is whole frames, and held bytes stay within the limits.
     #[test]
-    fn random_conversations_stay_within_their_limits(acts in prop::collection::vec(act(), 1..60)) {
-        let mut connection = server(options());
+    fn random_conversations_stay_within_their_limits(
+        is_client: bool,
+        acts in prop::collection::vec(act(), 1..60),
+    ) {
+        let mut connection = if is_client { client(options()) } else { server(options()) };
         let mut held = 0_usize;
         for act in acts {
             if let Act::Release(_, count) = &act {
@@ -113,8 +123,13 @@ proptest! {
     fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let mut connection = server(options());
         let _ = connection.receive(&bytes);
-        let mut connection = Connection::new(options());
-        let _ = connection.receive(&bytes);
+        for mut connection in [
+            client(options()),
+            Connection::server(options()),
+            Connection::client(options()),
+        ] {
+            let _ = connection.receive(&bytes);
+        }
     }
 
     /// Data is neither lost, nor reordered, nor beyond a window.

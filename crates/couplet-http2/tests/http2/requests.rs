@@ -64,7 +64,7 @@ fn a_connect_has_an_authority_alone_and_an_extended_one_a_protocol() {
     assert_eq!(seen, [], "a protocol needs CONNECT");
     assert_eq!(kinds(&sent(&mut connection)), [(RST_STREAM, 5)]);
     let settings =
-        frames(&Connection::new(Options::default().connect_protocol(true)).take_output());
+        frames(&Connection::server(Options::default().connect_protocol(true)).take_output());
     assert!(settings[0].payload.as_chunks().0.contains(&[0, 8, 0, 0, 0, 1]));
 }
 
@@ -116,7 +116,7 @@ fn joined(seen: Vec<Event>) -> Vec<String> {
 fn every_split_of_a_conversation_gives_the_same_events_and_output() {
     let mut whole = None;
     every_split(&conversation(), |pieces| {
-        let mut connection = Connection::new(Options::default());
+        let mut connection = Connection::server(Options::default());
         let mut seen = Vec::new();
         for piece in pieces {
             connection.receive(piece).expect("it is valid");

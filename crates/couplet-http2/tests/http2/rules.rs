@@ -82,7 +82,7 @@ fn section_3_the_preface() {
         ("3.4 a request first", flat(&[PREFACE, &get(1)]), Err(Code::PROTOCOL_ERROR)),
     ] {
         every_split(&input, |pieces| {
-            let mut connection = Connection::new(Options::default());
+            let mut connection = Connection::server(Options::default());
             let result = pieces.iter().try_for_each(|piece| connection.receive(piece));
             assert_eq!(result.map_err(|error| error.code), expected, "{name}: {pieces:?}");
         });

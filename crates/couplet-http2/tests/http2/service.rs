@@ -35,7 +35,7 @@ fn options() -> Options {
 
 fn talk(mut socket: &TcpStream) -> io::Result<()> {
     socket.set_nodelay(true)?;
-    let mut connection = Connection::new(options());
+    let mut connection = Connection::server(options());
     let mut requests = BTreeMap::new();
     let mut buffer = vec![0; 64 * 1024];
     loop {
