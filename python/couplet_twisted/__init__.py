@@ -13,7 +13,7 @@ import importlib
 import sys
 import sysconfig
 
-__all__ = ["EventLoop", "install"]
+__all__ = ["EventLoop", "HTTP2ConnectionPool", "install"]
 
 
 def _untried():
@@ -42,6 +42,10 @@ def __getattr__(name):
         from couplet_twisted.loop import EventLoop
 
         return EventLoop
+    if name == "HTTP2ConnectionPool":
+        from couplet_twisted._webclient2 import HTTP2ConnectionPool
+
+        return HTTP2ConnectionPool
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

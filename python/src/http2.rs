@@ -1,11 +1,13 @@
-//! [`Http2`]: HTTP/2 for `twisted.web`'s servers, over [`couplet_http2`]. Twisted's `H2Connection` uses it in place of
-//! `h2.connection.H2Connection`, so that its methods have the names of that class.
+//! [`Http2`]: HTTP/2 for `twisted.web`'s servers and clients, over [`couplet_http2`]. Twisted's `H2Connection` uses it
+//! in place of `h2.connection.H2Connection`, so that its methods have the names of that class.
 
 use std::sync::{Mutex, MutexGuard};
 
 use bytes::Bytes;
-use couplet_http2::{Code, Connection, Copied, Event, Head, Options, SendError};
-use pyo3::exceptions::PyValueError;
+use couplet_http2::{
+    Code, Connection, Copied, Event, Fields, Head, Options, RequestLine, SendError,
+};
+use pyo3::exceptions::{PyBrokenPipeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
@@ -14,6 +16,7 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 use crate::connection::with_bytes;
 use crate::locked;
 use crate::web::{KNOWN_METHODS, METHODS, common, raw};
+use crate::webclient::CONTROL;
 
 /// Unsent bytes of a stream at which its producer pauses.
 const MAX_UNSENT: usize = 64 * 1024;
@@ -68,6 +71,31 @@ impl Headers {
     }
 }
 
+/// The headers of a response, as `twisted.web`'s client shows them: without those of the connection. The length is
+/// left out too, unless the request was a HEAD.
+#[pyclass(frozen, module = "couplet_twisted._couplet")]
+pub(crate) struct ResponseHeaders {
+    fields: Fields,
+    has_length: bool,
+}
+
+#[pymethods]
+impl ResponseHeaders {
+    /// The headers of a response to HEAD.
+    fn of_head(&self) -> ResponseHeaders {
+        ResponseHeaders { fields: self.fields.clone(), has_length: true }
+    }
+
+    /// A dict of the values of each header, by its canonical name.
+    fn raw<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let is_shown = |(name, _): &(&[u8], &[u8])| match *name {
+            b"content-length" => self.has_length,
+            name => !CONTROL.contains(&name),
+        };
+        raw(py, self.fields.iter().filter(is_shown))
+    }
+}
+
 /// A body of Python's.
 struct Body<'a, 'py>(&'a Bound<'py, PyBytes>);
 
@@ -87,7 +115,7 @@ impl From<Body<'_, '_>> for Bytes {
     }
 }
 
-/// A server's HTTP/2 connection, without its transport.
+/// An HTTP/2 connection of a server or a client, without its transport.
 #[pyclass(frozen, module = "couplet_twisted._couplet")]
 pub(crate) struct Http2(Mutex<Connection>);
 
@@ -129,6 +157,11 @@ fn event_for<'py>(py: Python<'py>, event: Event) -> PyResult<Option<Bound<'py, P
         Event::Request { stream, head, ends } => {
             (intern!(py, "request"), stream, request_for(py, head, ends)?.into_any())
         }
+        Event::Response { stream, status, fields, length, ends } => {
+            let headers = ResponseHeaders { fields, has_length: false };
+            let head = (status, headers, length, ends).into_pyobject(py)?;
+            (intern!(py, "response"), stream, head.into_any())
+        }
         Event::Data { stream, bytes } => {
             (intern!(py, "data"), stream, PyBytes::new(py, &bytes).into_any())
         }
@@ -137,7 +170,8 @@ fn event_for<'py>(py: Python<'py>, event: Event) -> PyResult<Option<Bound<'py, P
             (intern!(py, "reset"), stream, code.0.into_pyobject(py)?.into_any())
         }
         Event::Writable { stream } => (intern!(py, "writable"), stream, py.None().into_bound(py)),
-        // Twisted ignores trailers. After a GOAWAY, the connection is drained once no stream is open.
+        // Twisted ignores trailers and informational heads. After a GOAWAY, `takes_requests` is false, and the
+        // connection is drained once no stream is open.
         _ => return Ok(None),
     };
     (kind, stream, more).into_pyobject(py).map(Some)
@@ -174,10 +208,67 @@ impl Http2 {
         Http2(Mutex::new(Connection::server(Options::default().max_unsent(MAX_UNSENT))))
     }
 
+    /// A client's connection, with at most so many open streams, and so many unread bytes in each.
+    #[staticmethod]
+    fn client(streams: u32, window: u32) -> Http2 {
+        // Unread responses never keep others from arriving.
+        let whole = streams.saturating_mul(window);
+        let options = Options::default().max_streams(streams).stream_window(window);
+        Http2(Mutex::new(Connection::client(
+            options.connection_window(whole).max_unsent(MAX_UNSENT),
+        )))
+    }
+
+    /// Sends the head of a request, and returns the number of its stream; `None` while too many streams are open. The
+    /// headers are pairs of names and lists of values; a length replaces theirs.
+    ///
+    /// # Errors
+    ///
+    /// `BrokenPipeError` if the connection takes no more requests; `ValueError` for a malformed request.
+    fn request(
+        &self,
+        method: &[u8],
+        authority: &[u8],
+        path: &[u8],
+        headers: Vec<(Bound<'_, PyBytes>, Vec<Bound<'_, PyBytes>>)>,
+        length: Option<u64>,
+        ends: bool,
+    ) -> PyResult<Option<u32>> {
+        let line = RequestLine {
+            method,
+            scheme: Some(b"https"),
+            authority: Some(authority),
+            path: Some(path),
+        };
+        let length = length.map(|length| length.to_string());
+        let own = length.iter().map(|length| (&b"content-length"[..], length.as_bytes()));
+        let given = headers.iter().flat_map(|(name, values)| {
+            values.iter().map(|value| (name.as_bytes(), value.as_bytes()))
+        });
+        let given = given.filter(|(name, _)| !name.eq_ignore_ascii_case(b"content-length"));
+        let result = self.connection().request(&line, own.chain(given), ends);
+        match result {
+            Ok(stream) => Ok(Some(stream)),
+            Err(SendError::Busy) => Ok(None),
+            Err(error @ SendError::Closed) => Err(PyBrokenPipeError::new_err(error.to_string())),
+            Err(error) => Err(PyValueError::new_err(error.to_string())),
+        }
+    }
+
+    /// Sends a PING; its answer is no event.
+    fn ping(&self, payload: [u8; 8]) {
+        self.connection().ping(payload);
+    }
+
+    /// Whether a client may send requests, now or later.
+    fn takes_requests(&self) -> bool {
+        self.connection().takes_requests()
+    }
+
     /// Does nothing: the output begins with the settings.
     fn initiate_connection(&self) {}
 
-    /// Receives bytes of the client, in any pieces. Returns the list of the events; an error comes last.
+    /// Receives bytes of the peer, in any pieces. Returns the list of the events; an error comes last.
     fn receive_data<'py>(&self, py: Python<'py>, data: &[u8]) -> PyResult<Bound<'py, PyList>> {
         // Law 9: at most an event for each frame of the data.
         let mut events = Vec::new();
@@ -198,7 +289,7 @@ impl Http2 {
         Ok(list)
     }
 
-    /// Returns bytes for the client. More may be left: call it until it returns nothing.
+    /// Returns bytes for the peer. More may be left: call it until it returns nothing.
     fn data_to_send<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         let output = self.connection().take_output();
         PyBytes::new(py, &output)
@@ -231,7 +322,7 @@ impl Http2 {
         self.connection().drain();
     }
 
-    /// Asks the client for no more requests, with an error code.
+    /// Sends the last GOAWAY, with an error code: there are no more requests.
     #[pyo3(signature = (error_code = 0))]
     fn close_connection(&self, error_code: u32) {
         self.connection().go_away(Code(error_code), "");
@@ -292,7 +383,7 @@ impl Http2 {
         self.sent(stream_id, result)
     }
 
-    /// Ends an answer. A stream whose answer has no head is reset.
+    /// Ends an answer or a request. A stream whose answer has no head is reset.
     fn end_stream(&self, stream_id: u32) {
         let mut connection = self.connection();
         if connection.send(stream_id, Copied(b""), true) == Err(SendError::Order) {
@@ -306,7 +397,7 @@ impl Http2 {
         self.connection().reset(stream_id, Code(error_code));
     }
 
-    /// Returns used bytes of a body to the client's windows.
+    /// Returns used bytes of a body to the peer's windows.
     fn acknowledge_received_data(&self, acknowledged_size: usize, stream_id: u32) {
         self.connection().release(stream_id, acknowledged_size);
     }

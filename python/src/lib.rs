@@ -49,6 +49,7 @@ fn _couplet(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<request::Steps>()?;
     module.add_class::<http2::Http2>()?;
     module.add_class::<http2::Headers>()?;
+    module.add_class::<http2::ResponseHeaders>()?;
     module.add_class::<looping::Loop>()?;
     module.add_class::<connection::Connection>()?;
     module.add_class::<port::Port>()?;

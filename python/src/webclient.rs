@@ -9,7 +9,7 @@ use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PyTuple};
 use crate::web::{self, Field, Fields, find, header, line};
 
 /// Headers of the connection, as in Twisted's `HTTPParser.CONNECTION_CONTROL_HEADERS`.
-const CONTROL: [&[u8]; 8] = [
+pub(crate) const CONTROL: [&[u8]; 8] = [
     b"content-length",
     b"connection",
     b"keep-alive",

@@ -40,6 +40,8 @@ pub enum Event {
         status: u16,
         /// Valid fields, without pseudo-headers.
         fields: Fields,
+        /// The length of the body, if it is known: by Content-Length, or because there is no body.
+        length: Option<u64>,
         /// Whether the response is complete, without a body.
         ends: bool,
     },

@@ -39,7 +39,8 @@ impl Default for Options {
 impl Options {
     /// Sets the maximum number of open streams (250). A server announces it as
     /// SETTINGS_MAX_CONCURRENT_STREAMS, and resets further ones with REFUSED_STREAM. A client opens
-    /// no more, nor more than its server announces: see [`SendError::Busy`](crate::SendError::Busy).
+    /// no more, nor more than its server announces, and one before that: see
+    /// [`SendError::Busy`](crate::SendError::Busy).
     pub fn max_streams(mut self, streams: u32) -> Options {
         self.max_streams = streams;
         self

@@ -128,7 +128,8 @@ impl Connection {
         if let Some(stream) = self.streams.get_mut(id) {
             stream.inbound = Inbound::Open(left);
         }
-        self.push_event(Event::Response { stream: id, status, fields, ends });
+        let length = if ends { Some(0) } else { left };
+        self.push_event(Event::Response { stream: id, status, fields, length, ends });
         if ends {
             self.close_inbound(id);
         }

@@ -25,9 +25,9 @@ const FAREWELL: [u8; 8] = *b"farewell";
 /// The highest number of a stream.
 const MAX_STREAM: u32 = 0x7fff_ffff;
 
-/// Streams that a client opens before the server's settings: every server is advised to allow them.
-/// RFC 9113, 6.5.2.
-const INITIAL_STREAMS: u32 = 100;
+/// Streams that a client opens before the server's settings arrive. Some servers end a connection
+/// that exceeds their limit.
+const INITIAL_STREAMS: u32 = 1;
 
 const fn failed<T>(code: Code, why: &'static str) -> Result<T, Error> {
     Err(Error::new(code, why))
@@ -136,7 +136,7 @@ impl Connection {
     }
 
     /// Creates a client's connection. Its output begins with the preface and our SETTINGS;
-    /// [requests](Connection::request) may follow immediately.
+    /// one [request](Connection::request) may follow immediately, and others behind the server's.
     pub fn client(options: Options) -> Connection {
         Connection::new(Role::Client, options)
     }

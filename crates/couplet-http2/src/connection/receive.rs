@@ -215,6 +215,10 @@ impl Connection {
         }
         let (settings, rest) = payload.as_chunks::<6>();
         let [] = frame::fixed(rest)?;
+        if self.beginning == Beginning::Settings {
+            // Without a setting, there is no limit: RFC 9113, 6.5.2.
+            self.peer_streams = u32::MAX;
+        }
         let mut window = self.peer_window;
         // Only a client may permit pushes.
         let max_push = u32::from(self.streams.role == Role::Server);

@@ -54,8 +54,7 @@ impl Connection {
         if self.streams.role == Role::Server {
             return Err(SendError::Order);
         }
-        let is_open = self.phase == Phase::Open && self.peer_left.is_none();
-        let id = self.streams.next().filter(|_| is_open).ok_or(SendError::Closed)?;
+        let id = self.next_request().ok_or(SendError::Closed)?;
         if self.streams.len() >= self.options.max_streams.min(self.peer_streams) as usize {
             return Err(SendError::Busy);
         }
@@ -70,6 +69,18 @@ impl Connection {
         self.streams.set_last(id);
         self.open_stream(id, Inbound::Awaited(method), outbound);
         Ok(id)
+    }
+
+    /// The number of the next request; `None` if there are no more requests.
+    fn next_request(&self) -> Option<u32> {
+        let is_open = self.phase == Phase::Open && self.peer_left.is_none();
+        self.streams.next().filter(|_| is_open)
+    }
+
+    /// Whether a client's [`request`](Connection::request) may be sent, now or once fewer streams
+    /// are open. Otherwise another connection is needed.
+    pub fn takes_requests(&self) -> bool {
+        self.streams.role == Role::Client && self.next_request().is_some()
     }
 
     /// Adds the stream with the highest number.

@@ -1,0 +1,1008 @@
+"""HTTP/2 for clients: agents of twisted.web on an HTTP2ConnectionPool."""
+
+import gc
+import io
+import os
+import pathlib
+import shutil
+import tempfile
+import unittest
+import weakref
+
+from twisted.internet import defer, endpoints, error, interfaces, protocol, ssl, task
+from twisted.python.failure import Failure
+from twisted.web import _newclient, client, resource, server, static
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import UNKNOWN_LENGTH
+from zope.interface import implementer
+
+from kit import certificates
+from kit.cases import Cases, only_subject
+from kit.client2 import (
+    DATA,
+    GOAWAY,
+    HEADERS,
+    NOT_FOUND,
+    OK,
+    PING,
+    PREFACE,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW_UPDATE,
+    Body,
+    H2Server,
+    Nghttpd,
+    Reader,
+    Wire,
+    descriptors,
+    literal,
+    respond,
+)
+from kit.web2 import frame, frames
+from test_web import python
+
+SERVER = certificates.made("server", "localhost")
+MIB = 1024 * 1024
+NO_ERROR, INTERNAL_ERROR, REFUSED_STREAM, CANCEL = (code.to_bytes(4) for code in (0, 2, 7, 8))
+
+
+def reset(stream, code):
+    return frame(RST_STREAM, 0, stream, code)
+
+
+def update(stream, by):
+    return frame(WINDOW_UPDATE, 0, stream, by.to_bytes(4))
+
+
+def failure(result, kind, *reasons):
+    """Asserts that a result is a failure of this exact class with these reasons."""
+    assert isinstance(result, Failure) and result.type is kind, result
+    seen = tuple(reason.type for reason in getattr(result.value, "reasons", ()))
+    assert seen == reasons, seen
+
+
+def code_of(result):
+    """The code of a reset among a failure's reasons."""
+    return result.value.reasons[0].value.code
+
+
+class Requests(Cases):
+    """The frames of requests, and the responses of their answers, in memory."""
+
+    @only_subject
+    async def test_a_connection_begins_with_its_preface_and_settings(case):
+        wire = Wire(maxConcurrentStreams=10, streamWindow=100_000)
+        data = wire.transport.value()
+        assert data.startswith(PREFACE)
+        seen = frames(data.removeprefix(PREFACE))
+        assert [each[0] for each in seen] == [SETTINGS, WINDOW_UPDATE]
+        values = {seen[0][3][at : at + 2]: seen[0][3][at + 2 : at + 6] for at in range(0, len(seen[0][3]), 6)}
+        assert values[b"\0\2"] == bytes(4), "pushes are refused"
+        assert int.from_bytes(values[b"\0\4"]) == 100_000
+        assert int.from_bytes(seen[1][3]) == 10 * 100_000 - 65_535
+
+    @only_subject
+    async def test_a_request_is_a_head_without_the_fields_of_connections(case):
+        from hpack import Decoder
+
+        wire = Wire().hello()
+        more = {"Connection": [b"close"], "TE": [b"gzip"], "X-A": [b"b", b"c"], "Content-Length": [b"99"]}
+        wire.request(b"POST", b"/a?b=c", **more)
+        wire.request(b"GET", b"/", Accept=[b"text/html"])
+        first, second = wire.sent()
+        assert first[:3] == (HEADERS, 5, 1) and second[:3] == (HEADERS, 5, 3)
+        decoder = Decoder()
+        assert decoder.decode(first[3], raw=True) == [
+            (b":method", b"POST"),
+            (b":scheme", b"https"),
+            (b":authority", b"a.example"),
+            (b":path", b"/a?b=c"),
+            (b"content-length", b"0"),
+            (b"x-a", b"b"),
+            (b"x-a", b"c"),
+        ]
+        assert decoder.decode(second[3], raw=True)[3:] == [(b":path", b"/"), (b"accept", b"text/html")]
+
+    @only_subject
+    async def test_a_response_has_the_parts_that_twisteds_have(case):
+        wire = Wire().hello()
+        wire.request(b"GET", b"/")
+        head = NOT_FOUND + literal(b"content-length", b"5") + literal(b"set-cookie", b"a=b") * 2
+        wire.receive(respond(1, b"he", b"llo", head=head))
+        response, reader = wire.results[0], Reader()
+        assert type(response) is _newclient.Response
+        assert (response.version, response.code, response.phrase) == ((b"HTTP", 2, 0), 404, b"Not Found")
+        assert list(response.headers.getAllRawHeaders()) == [(b"Set-Cookie", [b"a=b", b"a=b"])]
+        assert (response.length, response.previousResponse, response.request.method) == (5, None, b"GET")
+        response.deliverBody(reader)
+        assert reader.data == b"hello" and reader.reason.type is _newclient.ResponseDone
+        try:
+            response.deliverBody(Reader())
+        except RuntimeError:
+            pass
+        else:
+            raise AssertionError("a body is delivered once")
+
+    @only_subject
+    async def test_lengths_of_responses_without_a_body(case):
+        wire = Wire().hello()
+        length = literal(b"content-length", b"5")
+        for method, head, isComplete, expected in [
+            (b"GET", OK, True, 0),
+            (b"GET", OK, False, UNKNOWN_LENGTH),
+            (b"HEAD", OK + length, True, 0),
+            (b"GET", b"\x89", True, 0),
+            (b"GET", b"\x8b" + length, True, 0),
+        ]:
+            wire.request(method)
+            number = wire.sent()[-1][2]
+            wire.receive(respond(number, head=head, ends=isComplete))
+            response = wire.results[-1]
+            assert response.length == expected, (method, head, response.length)
+            assert response.headers.hasHeader(b"Content-Length") == (method == b"HEAD")
+            if isComplete:
+                reader = Reader()
+                response.deliverBody(reader)
+                assert reader.reason.type is _newclient.ResponseDone
+
+    @only_subject
+    async def test_interim_responses_and_trailers_are_skipped(case):
+        wire = Wire().hello()
+        wire.request()
+        hints = frame(HEADERS, 4, 1, literal(b":status", b"103") + literal(b"link", b"l"))
+        wire.receive(hints, hints, respond(1, b"body", ends=False), frame(DATA, 0, 1, b"!"))
+        wire.receive(frame(HEADERS, 5, 1, literal(b"sum", b"1")))
+        reader = Reader()
+        wire.results[0].deliverBody(reader)
+        assert reader.data == b"body!" and reader.reason.type is _newclient.ResponseDone
+
+    @only_subject
+    async def test_a_malformed_request_fails_alone(case):
+        wire = Wire().hello()
+        wire.request(**{"X-A": [b"a\nb"]})
+        wire.request(b"GET", b"no-path")
+        wire.request(Host=[b"a", b"b"])
+        for result, reason in zip(wire.results, [None, ValueError, _newclient.BadHeaders]):
+            # Twisted sanitizes values.
+            if reason is not None:
+                failure(result, _newclient.RequestGenerationFailed, reason)
+        wire.request()
+        wire.receive(respond(wire.sent()[-1][2]))
+        assert wire.results[-1].code == 200
+
+
+class Uploads(Cases):
+    """Bodies of requests."""
+
+    @only_subject
+    async def test_a_body_of_known_length_is_sent_with_it(case):
+        wire, body = Wire().hello(), Body(6)
+        wire.request(b"POST", producer=body)
+        body.consumer.write(b"abc")
+        body.consumer.write(b"def")
+        assert b"\x0f\x0d\x016" in wire.transport.value(), "a Content-Length of 6"
+        body.finished.callback(None)
+        seen = wire.sent()
+        assert [(each[0], each[1]) for each in seen] == [(HEADERS, 4), (DATA, 0), (DATA, 0), (DATA, 1)], seen
+        wire.receive(respond(1))
+        assert wire.results[0].code == 200 and body.events == ["start"] and wire.connection.state == "QUIESCENT"
+
+    @only_subject
+    async def test_a_body_of_unknown_length_ends_with_its_producer(case):
+        wire, body = Wire().hello(), Body(UNKNOWN_LENGTH)
+        wire.request(b"PUT", producer=body)
+        body.consumer.write(b"abc")
+        body.finished.callback(None)
+        seen = wire.sent()
+        assert [(each[0], each[1]) for each in seen] == [(HEADERS, 4), (DATA, 0), (DATA, 1)], seen
+        try:
+            body.consumer.write(b"more")
+        except _newclient.ExcessWrite:
+            pass
+        else:
+            raise AssertionError("it was written after the end")
+
+    @only_subject
+    async def test_a_producer_pauses_while_the_servers_window_is_closed(case):
+        wire, body = Wire().hello((4, 1000)), Body(UNKNOWN_LENGTH)
+        wire.request(b"PUT", producer=body)
+        body.consumer.write(b"a" * 65_000)
+        assert body.events == ["start"], "less than 64 KiB are unsent"
+        body.consumer.write(b"b" * 3000)
+        assert body.events == ["start", "pause"]
+        # Another request is not affected.
+        wire.request()
+        wire.receive(respond(3))
+        assert wire.results[1].code == 200
+        wire.receive(update(1, 30_000))
+        assert body.events == ["start", "pause"], "more than half of 64 KiB is unsent"
+        wire.receive(update(1, 9000))
+        assert body.events == ["start", "pause", "resume"]
+        body.finished.callback(None)
+        wire.receive(update(1, 99_000), update(0, 99_000))
+        sent = b"".join(each[3] for each in wire.sent() if each[0] == DATA)
+        assert sent == b"a" * 65_000 + b"b" * 3000
+
+    @only_subject
+    async def test_a_producer_pauses_while_the_transport_is_full(case):
+        wire, body = Wire().hello((4, 2**30)), Body(UNKNOWN_LENGTH)
+        wire.receive(update(0, 2**30))
+        wire.request(b"PUT", producer=body)
+        wire.transport.producer.pauseProducing()
+        wire.sent()
+        body.consumer.write(b"a" * 400_000)
+        assert body.events == ["start", "pause"] and wire.sent() == []
+        wire.transport.producer.resumeProducing()
+        assert body.events[-1] == "resume" and sum(len(each[3]) for each in wire.sent()) == 400_000
+
+    @only_subject
+    async def test_wrong_lengths_and_failures_of_producers_reset_the_stream(case):
+        for act, reason in [
+            (lambda body: body.consumer.write(b"too long"), _newclient.WrongBodyLength),
+            (lambda body: body.finished.callback(None), _newclient.WrongBodyLength),
+            (lambda body: body.finished.errback(Failure(ZeroDivisionError())), ZeroDivisionError),
+        ]:
+            wire, body = Wire().hello(), Body(6)
+            wire.request(b"POST", producer=body)
+            act(body)
+            failure(wire.results[0], _newclient.RequestGenerationFailed, reason)
+            assert wire.kinds() == [(HEADERS, 1), (RST_STREAM, 1)] and wire.connection.state == "QUIESCENT"
+
+    @only_subject
+    async def test_a_producer_that_fails_to_start_resets_the_stream(case):
+        wire, body = Wire().hello(), Body(6)
+        body.startProducing = lambda consumer: 1 // 0
+        wire.request(b"POST", producer=body)
+        failure(wire.results[0], _newclient.RequestGenerationFailed, ZeroDivisionError)
+        assert wire.kinds() == [(HEADERS, 1), (RST_STREAM, 1)]
+
+    @only_subject
+    async def test_an_upload_goes_on_after_its_response_until_the_server_needs_no_more(case):
+        wire, body = Wire().hello(), Body(UNKNOWN_LENGTH)
+        wire.request(b"PUT", producer=body)
+        wire.receive(respond(1, b"enough"))
+        reader = Reader()
+        wire.results[0].deliverBody(reader)
+        assert reader.reason.type is _newclient.ResponseDone and wire.connection.state == "WAITING"
+        body.consumer.write(b"more")
+        assert wire.kinds() == [(HEADERS, 1), (DATA, 1)] and body.events == ["start"]
+        wire.receive(reset(1, NO_ERROR))
+        assert body.events == ["start", "stop"] and wire.connection.state == "QUIESCENT"
+        body.consumer.write(b"late")
+        assert wire.sent() == []
+
+
+class Reads(Cases):
+    """Flow control of responses."""
+
+    @only_subject
+    async def test_an_unread_response_keeps_its_window_and_no_others(case):
+        wire = Wire(streamWindow=65_535, maxConcurrentStreams=3).hello()
+        for _ in range(3):
+            wire.request()
+        wire.sent()
+        parts = [b"x" * 16_383] * 4 + [b"xxx"]
+        for stream in (1, 3):
+            wire.receive(respond(stream, *parts, ends=False))
+        assert wire.sent() == [], "no window is returned"
+        wire.receive(respond(5, *parts, ends=False))
+        readers = [Reader(), Reader()]
+        wire.results[2].deliverBody(readers[1])
+        assert len(readers[1].data) == 65_535
+        assert (WINDOW_UPDATE, 5) in wire.kinds()
+        wire.results[0].deliverBody(readers[0])
+        assert {stream for kind, stream in wire.kinds() if kind == WINDOW_UPDATE} >= {1}
+        # More than its window is a fault of the server.
+        wire.receive(frame(DATA, 0, 3, b"x"))
+        assert wire.kinds()[-1] == (RST_STREAM, 3)
+
+    @only_subject
+    async def test_a_protocol_that_pauses_gets_nothing_until_it_resumes(case):
+        wire = Wire().hello()
+        wire.request()
+        wire.request()
+        wire.receive(respond(1, b"a", ends=False), respond(3, b"other", ends=False))
+        slow, other = Reader(), Reader()
+        wire.results[0].deliverBody(slow)
+        wire.results[1].deliverBody(other)
+        slow.transport.pauseProducing()
+        wire.receive(frame(DATA, 0, 1, b"b"), frame(DATA, 0, 3, b"!"), frame(DATA, 1, 1, b"c"))
+        assert (slow.data, slow.reason, other.data) == (b"a", None, b"other!")
+        slow.transport.resumeProducing()
+        assert slow.data == b"abc" and slow.reason.type is _newclient.ResponseDone
+
+    @only_subject
+    async def test_a_protocol_may_pause_and_resume_within_a_delivery(case):
+        wire = Wire().hello()
+        wire.request()
+
+        class Fickle(Reader):
+            def dataReceived(self, data):
+                self.data += data
+                self.transport.pauseProducing()
+                self.transport.resumeProducing()
+
+        reader = Fickle()
+        wire.receive(respond(1, b"a", ends=False))
+        wire.results[0].deliverBody(reader)
+        wire.receive(frame(DATA, 0, 1, b"b"), frame(DATA, 1, 1, b"c"))
+        assert reader.data == b"abc" and reader.reason.type is _newclient.ResponseDone
+
+    @only_subject
+    async def test_the_window_of_ignored_and_abandoned_responses_is_returned(case):
+        wire = Wire(streamWindow=65_535, maxConcurrentStreams=2).hello()
+        # 40 times the connection's window.
+        for number in range(320):
+            wire.request()
+            stream = wire.sent()[-1][2]
+            wire.receive(respond(stream, *[b"x" * 16_000] * 2, ends=number % 2 == 0))
+            if number % 2:
+                reader = Reader()
+                wire.results[-1].deliverBody(reader)
+                reader.transport.loseConnection()
+                wire.clock.advance(0)
+                failure(reader.reason, _newclient.ResponseFailed, error.ConnectionDone)
+                # It was on its way.
+                wire.receive(frame(DATA, 0, stream, b"x" * 16_000))
+            assert wire.connection.state == "QUIESCENT", number
+        assert not wire.isClosed
+
+    @only_subject
+    async def test_a_protocol_that_raises_ends_its_stream_alone(case):
+        wire = Wire().hello()
+        wire.request()
+        wire.request()
+        wire.receive(respond(1, b"a", ends=False), respond(3, ends=False))
+        reader = Reader()
+        reader.dataReceived = lambda data: 1 // 0
+        wire.results[0].deliverBody(reader)
+        failure(reader.reason, _newclient.ResponseFailed, ZeroDivisionError)
+        assert (RST_STREAM, 1) in wire.kinds()
+        other = Reader()
+        wire.results[1].deliverBody(other)
+        wire.receive(frame(DATA, 1, 3, b"other"))
+        assert other.data == b"other" and other.reason.type is _newclient.ResponseDone
+
+    @only_subject
+    async def test_reading_a_body_can_be_cancelled(case):
+        import warnings
+
+        warnings.simplefilter("error")
+        wire = Wire().hello()
+        wire.request()
+        wire.receive(respond(1, b"a", ends=False))
+        wire.sent()
+        results = []
+        reading = client.readBody(wire.results[0])
+        reading.addBoth(results.append)
+        reading.cancel()
+        assert results[0].type is defer.CancelledError and wire.kinds() == [(RST_STREAM, 1)]
+        wire.clock.advance(0)
+        assert wire.connection.state == "QUIESCENT"
+
+
+class Ends(Cases):
+    """The ends of streams and of connections."""
+
+    @only_subject
+    async def test_a_reset_is_a_failure_with_its_code(case):
+        for before, kind in [(b"", None), (respond(1, b"part", ends=False), _newclient.ResponseFailed)]:
+            wire, reader = Wire().hello(), Reader()
+            wire.request()
+            wire.receive(before)
+            response = wire.results[0]
+            if response is not None:
+                response.deliverBody(reader)
+            wire.receive(reset(1, INTERNAL_ERROR))
+            result = reader.reason if kind else wire.results[0]
+            failure(result, _newclient.ResponseFailed, type(result.value.reasons[0].value))
+            assert code_of(result) == 2 and isinstance(result.value.reasons[0].value, error.ConnectionLost)
+            assert wire.connection.state == "QUIESCENT" and result.value.response is (response if kind else None)
+
+    @only_subject
+    async def test_a_server_that_refuses_a_request_gets_no_more_on_the_connection(case):
+        wire, body = Wire().hello(), Body(UNKNOWN_LENGTH)
+        wire.request()
+        wire.request(b"PUT", producer=body)
+        wire.request()
+        wire.receive(reset(1, REFUSED_STREAM), reset(3, REFUSED_STREAM))
+        for result, kind in zip(
+            wire.results, [_newclient.ResponseNeverReceived, _newclient.RequestTransmissionFailed]
+        ):
+            failure(result, kind, type(result.value.reasons[0].value))
+            assert code_of(result) == 7
+        assert body.events == ["start", "stop"] and wire.connection.state == "RETIRED" and not wire.isClosed
+        wire.receive(respond(5))
+        assert wire.results[2].code == 200 and wire.isClosed
+
+    @only_subject
+    async def test_a_farewell_refuses_requests_beyond_its_last_and_others_are_answered(case):
+        wire = Wire(maxConcurrentStreams=3).hello()
+        for _ in range(4):
+            wire.request()
+        goaway = frame(GOAWAY, 0, 0, (1).to_bytes(4) + NO_ERROR)
+        wire.receive(goaway)
+        assert wire.results[0] is None
+        for result in wire.results[1:3]:
+            failure(result, _newclient.ResponseNeverReceived, type(result.value.reasons[0].value))
+            assert code_of(result) == 7
+        failure(wire.results[3], _newclient.RequestNotSent)
+        failure(wire.connection.request(None).result, _newclient.RequestNotSent)
+        assert not wire.isClosed
+        wire.receive(respond(1))
+        assert wire.results[0].code == 200 and wire.isClosed and wire.connection.state == "RETIRED"
+
+    @only_subject
+    async def test_a_lost_connection_fails_its_requests_as_twisteds_does(case):
+        wire, body, reader = Wire(maxConcurrentStreams=3).hello(), Body(9), Reader()
+        wire.request()
+        wire.request(b"PUT", producer=body)
+        wire.request()
+        wire.request()
+        wire.receive(respond(5, b"part", ends=False))
+        wire.results[2].deliverBody(reader)
+        wire.lose()
+        failure(wire.results[0], _newclient.ResponseNeverReceived, error.ConnectionDone)
+        failure(wire.results[1], _newclient.RequestTransmissionFailed, error.ConnectionDone)
+        failure(reader.reason, _newclient.ResponseFailed, error.ConnectionDone)
+        failure(wire.results[3], _newclient.RequestNotSent)
+        assert body.events == ["start", "stop"] and reader.data == b"part"
+
+    @only_subject
+    async def test_garbage_ends_the_connection_and_its_requests(case):
+        for garbage, code in [
+            (b"HTTP/1.1 200 OK\r\n\r\n", 6),
+            (frame(5, 4, 1, (2).to_bytes(4) + b"\x82\x87\x84"), 1),
+            (frame(HEADERS, 5, 1, b"\xff" * 9), 9),
+            (frame(HEADERS, 5, 7, OK), 1),
+            (frame(SETTINGS, 0, 0, b"\0\2\0\0\0\1"), 1),
+            (frame(DATA, 0, 9, b"idle"), 1),
+            (frame(PING, 0, 0, bytes(8)) * 5000, 11),
+        ]:
+            wire = Wire().hello()
+            wire.request()
+            wire.receive(garbage)
+            failure(wire.results[0], _newclient.ResponseFailed, error.ConnectionLost)
+            seen = wire.sent()
+            assert seen[-1][0] == GOAWAY and int.from_bytes(seen[-1][3][4:8]) == code, (garbage[:20], seen)
+            assert wire.isClosed
+            wire.receive(garbage)
+
+    @only_subject
+    async def test_a_malformed_response_is_the_end_of_its_request_alone(case):
+        wire = Wire().hello()
+        wire.request()
+        wire.request()
+        wire.receive(frame(HEADERS, 5, 1, literal(b"a", b"b")))
+        failure(wire.results[0], _newclient.ResponseFailed, type(wire.results[0].value.reasons[0].value))
+        assert code_of(wire.results[0]) == 1
+        short = literal(b"content-length", b"9")
+        wire.receive(respond(3, b"short", head=OK + short))
+        reader = Reader()
+        wire.results[1].deliverBody(reader)
+        assert code_of(reader.reason) == 1 and not wire.isClosed and wire.connection.state == "QUIESCENT"
+
+
+class Cancels(Cases):
+    """A request is cancelled in each of its states."""
+
+    @only_subject
+    async def test_in_the_queue(case):
+        wire = Wire(maxConcurrentStreams=1).hello()
+        wire.request()
+        wire.request().cancel()
+        assert wire.results[1].type is defer.CancelledError
+        wire.receive(respond(1))
+        assert wire.results[0].code == 200 and wire.kinds() == [(HEADERS, 1)]
+        assert wire.connection.state == "QUIESCENT"
+
+    @only_subject
+    async def test_before_the_response(case):
+        wire = Wire()
+        deferred = wire.request()
+        wire.hello()
+        deferred.cancel()
+        failure(wire.results[0], _newclient.ResponseNeverReceived, defer.CancelledError)
+        assert wire.kinds() == [(RST_STREAM, 1)] and wire.connection.state == "QUIESCENT"
+        wire.receive(respond(1, b"late"))
+        wire.request()
+        wire.receive(respond(3))
+        assert wire.results[1].code == 200
+
+    @only_subject
+    async def test_while_the_body_is_sent(case):
+        for length in (9, UNKNOWN_LENGTH):
+            wire, body = Wire().hello(), Body(length)
+            deferred = wire.request(b"PUT", producer=body)
+            body.consumer.write(b"a")
+            deferred.cancel()
+            failure(wire.results[0], _newclient.RequestGenerationFailed, defer.CancelledError)
+            assert wire.kinds()[-1] == (RST_STREAM, 1) and wire.connection.state == "QUIESCENT"
+
+    @only_subject
+    async def test_of_a_file(case):
+        wire = Wire().hello()
+        file = io.BytesIO(b"f" * 9)
+        producer = client.FileBodyProducer(file, cooperator=task.Cooperator(scheduler=lambda call: None))
+        wire.request(b"PUT", producer=producer).cancel()
+        assert file.closed and wire.results[0].type is defer.CancelledError
+        assert (RST_STREAM, 1) in wire.kinds()
+
+    @only_subject
+    async def test_after_the_response_nothing_happens(case):
+        wire = Wire().hello()
+        deferred = wire.request()
+        wire.receive(respond(1, b"part", ends=False))
+        deferred.cancel()
+        reader = Reader()
+        wire.results[0].deliverBody(reader)
+        wire.receive(frame(DATA, 1, 1, b"!"))
+        assert reader.data == b"part!"
+
+    @only_subject
+    async def test_a_server_that_answers_nothing_loses_its_requests(case):
+        wire = Wire().hello()
+        wire.request().cancel()
+        assert wire.kinds() == [(HEADERS, 1), (PING, 0), (RST_STREAM, 1)]
+        assert wire.connection.state == "QUIESCENT" and not wire.isClosed
+        # The PING is answered, and the next request is slow too.
+        wire.receive(frame(PING, 1, 0, bytes(8)))
+        wire.request().cancel()
+        assert wire.kinds()[1] == (PING, 0) and wire.connection.state == "QUIESCENT"
+        # This PING is not.
+        wire.request()
+        wire.request().cancel()
+        assert wire.connection.state == "RETIRED" and not wire.isClosed and wire.results[2] is None
+        failure(wire.connection.request(None).result, _newclient.RequestNotSent)
+        wire.lose()
+
+
+class Limits(Cases):
+    """The limits of a connection."""
+
+    @only_subject
+    async def test_requests_wait_while_as_many_are_open_as_the_pool_or_the_server_allow(case):
+        for wire, most in [(Wire(maxConcurrentStreams=2).hello(), 2), (Wire().hello((3, 1)), 1), (Wire().hello(), 100)]:
+            for _ in range(150):
+                wire.request()
+            assert [kind for kind, _ in wire.kinds()] == [HEADERS] * most
+            for stream in range(1, 301, 2):
+                wire.receive(respond(stream))
+            assert all(result.code == 200 for result in wire.results)
+            assert wire.connection.state == "QUIESCENT"
+
+    @only_subject
+    async def test_ten_thousand_requests_leave_no_streams(case):
+        wire = Wire().hello()
+        streams = weakref.WeakSet()
+        for number in range(10_000):
+            wire.request()
+            streams.update(wire.connection._streams.values())
+            stream = 2 * number + 1
+            wire.receive(respond(stream, b"body"))
+            reader = Reader()
+            wire.results.pop().deliverBody(reader)
+            assert reader.data == b"body"
+            if number % 500 == 0:
+                wire.sent()
+        del reader
+        gc.collect()
+        assert not streams and not wire.connection._streams and wire.connection.state == "QUIESCENT"
+
+
+class Page(resource.Resource):
+    """A resource whose requests a function answers."""
+
+    isLeaf = True
+
+    def __init__(self, answer):
+        super().__init__()
+        self.answer = answer
+
+    def render(self, request):
+        answered = self.answer(request)
+        return server.NOT_DONE_YET if answered is None else answered
+
+
+def answer(request):
+    """A body of the length that the path says; of the request's otherwise."""
+    kind, _, number = request.path[1:].partition(b"/")
+    if kind == b"get":
+        return b"g" * int(number)
+    if kind == b"never":
+        return None
+    if kind == b"to":
+        request.redirect(b"/get/" + number)
+        return b""
+    return b"%s %d" % (request.method, len(request.content.read()))
+
+
+class Counting(protocol.Factory):
+    """Wraps a factory, and counts its connections."""
+
+    noisy = False
+
+    def __init__(self, wrapped, protocols=(b"h2", b"http/1.1")):
+        self.wrapped, self.protocols, self.connections = wrapped, list(protocols), []
+
+    def buildProtocol(self, address):
+        made = self.wrapped.buildProtocol(address)
+        self.connections.append(made)
+        return made
+
+
+@implementer(interfaces.IProtocolNegotiationFactory)
+class Offering(Counting):
+    def acceptableProtocols(self):
+        return self.protocols
+
+
+def listening(case, made, protocols=(b"h2", b"http/1.1")):
+    """Serves a factory over TLS: the wrapper that counts connections, and the port's number."""
+    made = Offering(made, protocols)
+    port = case.reactor.listenSSL(0, made, SERVER.options(), interface="127.0.0.1")
+    case.ports.append(port)
+    return made, port.getHost().port
+
+
+def site(page):
+    made = server.Site(page if isinstance(page, resource.Resource) else Page(page))
+    made.noisy, made.displayTracebacks = False, False
+    return made
+
+
+def pooled(case, pool=None, policy=None):
+    """An agent, and its pool."""
+    import couplet_twisted
+
+    pool = pool or couplet_twisted.HTTP2ConnectionPool(case.reactor)
+    policy = policy or client.BrowserLikePolicyForHTTPS(SERVER.trust())
+    return client.Agent(case.reactor, policy, pool=pool), pool
+
+
+async def fetched(agent, url, method=b"GET", headers=None, producer=None):
+    """A response and its body."""
+    response = await agent.request(method, url.encode(), headers, producer)
+    return response, await client.readBody(response)
+
+
+async def until(case, condition):
+    """Waits for a condition in the turns of the reactor."""
+    while not condition():
+        await case.sleep(0.001)
+
+
+class Pools(Cases):
+    """Agents and pools over TLS."""
+
+    @only_subject
+    async def test_all_requests_share_a_connection(case):
+        made, port = listening(case, site(answer))
+        agent, pool = pooled(case)
+        seen = await defer.gatherResults(
+            [defer.ensureDeferred(fetched(agent, f"https://localhost:{port}/get/{n}")) for n in range(50)]
+        )
+        assert [len(body) for _, body in seen] == list(range(50))
+        assert all(response.version == (b"HTTP", 2, 0) for response, _ in seen)
+        assert seen[0][0].request.absoluteURI == f"https://localhost:{port}/get/0".encode()
+        upload = client.FileBodyProducer(io.BytesIO(b"u" * 3 * MIB))
+        response, body = await fetched(agent, f"https://localhost:{port}/", b"POST", producer=upload)
+        assert body == b"POST %d" % (3 * MIB)
+        response, body = await fetched(agent, f"https://localhost:{port}/get/{3 * MIB}")
+        assert (response.length, len(body)) == (3 * MIB, 3 * MIB)
+        assert len(made.connections) == 1
+
+    @only_subject
+    async def test_both_engines_of_tls_negotiate(case):
+        made, port = listening(case, site(answer))
+        engines = []
+
+        class Policy:
+            def creatorForNetloc(self, host, port):
+                more = {"verifyDepth": 8} if engine == "pyOpenSSL" else {}
+                return ssl.optionsForClientTLS("localhost", SERVER.trust(), extraCertificateOptions=more)
+
+        from twisted.web.iweb import IPolicyForHTTPS
+        from zope.interface import directlyProvides
+
+        policy = Policy()
+        directlyProvides(policy, IPolicyForHTTPS)
+        for engine in ("rustls", "pyOpenSSL"):
+            agent, pool = pooled(case, policy=policy)
+            response, body = await fetched(agent, f"https://localhost:{port}/get/5")
+            engines.append(response._transport._connection.transport.tls_engine)
+            assert (response.version, body) == ((b"HTTP", 2, 0), b"ggggg")
+            reading = fetched(agent, f"https://localhost:{port}/get/{MIB}")
+            assert len((await reading)[1]) == MIB
+            await pool.closeCachedConnections()
+        assert engines == ["rustls", "pyOpenSSL"], engines
+
+    @only_subject
+    async def test_a_server_without_http2_gets_http1_on_a_connection_for_each_request(case):
+        for protocols in ([b"http/1.1"], []):
+            made, port = listening(case, site(answer), protocols)
+            agent, pool = pooled(case)
+            for _ in range(2):
+                fetches = [fetched(agent, f"https://localhost:{port}/get/{n}") for n in range(5)]
+                seen = await defer.gatherResults([defer.ensureDeferred(each) for each in fetches])
+                assert [len(body) for _, body in seen] == list(range(5))
+                assert all(response.version == (b"HTTP", 1, 1) for response, _ in seen)
+            # Two stay in the pool.
+            assert len(made.connections) == 8
+            await pool.closeCachedConnections()
+
+    @only_subject
+    async def test_plain_http_is_unchanged(case):
+        made = Counting(site(answer))
+        port = case.reactor.listenTCP(0, made, interface="127.0.0.1").getHost().port
+        agent, pool = pooled(case)
+        fetches = [fetched(agent, f"http://localhost:{port}/get/{n}") for n in range(5)]
+        seen = await defer.gatherResults([defer.ensureDeferred(each) for each in fetches])
+        assert all(response.version == (b"HTTP", 1, 1) for response, _ in seen) and len(made.connections) == 5
+        await pool.closeCachedConnections()
+
+    @only_subject
+    async def test_an_idle_connection_is_closed_after_the_pools_time(case):
+        clock = task.Clock()
+        import couplet_twisted
+
+        made, port = listening(case, H2Peers())
+        agent, pool = pooled(case, couplet_twisted.HTTP2ConnectionPool(clock))
+        pool.cachedConnectionTimeout = 7
+        await fetched(agent, f"https://localhost:{port}/get/5")
+        await until(case, lambda: pool._timeouts)
+        clock.advance(6)
+        await fetched(agent, f"https://localhost:{port}/get/5")
+        await until(case, lambda: pool._timeouts)
+        clock.advance(6)
+        assert not made.connections[0].isLost and len(made.connections) == 1
+        clock.advance(1)
+        await until(case, lambda: made.connections[0].isLost)
+        assert made.connections[0].isLeft, "it got a GOAWAY"
+        await fetched(agent, f"https://localhost:{port}/get/5")
+        assert len(made.connections) == 2
+
+    @only_subject
+    async def test_closing_the_pool_closes_idle_connections(case):
+        made, port = listening(case, H2Peers())
+        agent, pool = pooled(case)
+        await fetched(agent, f"https://localhost:{port}/get/5")
+        await until(case, lambda: pool._timeouts)
+        await pool.closeCachedConnections()
+        await until(case, lambda: made.connections[0].isLost)
+        assert not pool._timeouts and not pool._shared
+
+    @only_subject
+    async def test_a_pool_that_does_not_persist_closes_each_connection(case):
+        import couplet_twisted
+
+        made, port = listening(case, H2Peers())
+        agent, pool = pooled(case, couplet_twisted.HTTP2ConnectionPool(case.reactor, persistent=False))
+        fetches = [fetched(agent, f"https://localhost:{port}/get/{n}") for n in range(3)]
+        await defer.gatherResults([defer.ensureDeferred(each) for each in fetches])
+        assert len(made.connections) == 3
+        await until(case, lambda: all(each.isLost for each in made.connections))
+        assert not pool._timeouts and not pool._shared
+
+    @only_subject
+    async def test_failed_connections_fail_their_requests(case):
+        agent, pool = pooled(case)
+        port = case.reactor.listenTCP(0, protocol.Factory(), interface="127.0.0.1")
+        number = port.getHost().port
+        await port.stopListening()
+        requests = [agent.request(b"GET", f"https://127.0.0.1:{number}/".encode()) for _ in range(3)]
+        for _, result in await defer.DeferredList(requests, consumeErrors=True):
+            assert result.type is error.ConnectionRefusedError, result
+        made, number = listening(case, H2Peers())
+        # The certificate is of another host.
+        requests = [agent.request(b"GET", f"https://127.0.0.1:{number}/".encode()) for _ in range(3)]
+        for _, result in await defer.DeferredList(requests, consumeErrors=True):
+            assert result.type is _newclient.ResponseNeverReceived, result
+        assert len(made.connections) == 1 and not pool._attempts and not pool._shared
+
+    @only_subject
+    async def test_requests_that_wait_for_a_connection_can_be_cancelled(case):
+        made, port = listening(case, H2Peers())
+        agent, pool = pooled(case)
+        url = f"https://localhost:{port}/get/5".encode()
+        cancelled, kept = agent.request(b"GET", url), agent.request(b"GET", url)
+        cancelled.cancel()
+        for _, result in await defer.DeferredList([cancelled], consumeErrors=True):
+            assert result.type is defer.CancelledError, result
+        assert (await kept).code == 200
+        silent = case.reactor.listenTCP(0, protocol.Factory.forProtocol(protocol.Protocol), interface="127.0.0.1")
+        url = f"https://localhost:{silent.getHost().port}/".encode()
+        for turns in (0, 30):
+            requests = [agent.request(b"GET", url) for _ in range(2)]
+            for _ in range(turns):
+                await case.sleep(0.001)
+            for each in requests:
+                each.cancel()
+            for _, result in await defer.DeferredList(requests, consumeErrors=True):
+                assert result.type in (defer.CancelledError, error.ConnectingCancelledError), result
+            assert not pool._attempts
+
+    @only_subject
+    async def test_requests_to_a_server_that_leaves_are_sent_again_on_another_connection(case):
+        made, port = listening(case, H2Peers())
+        agent, pool = pooled(case)
+        url = f"https://localhost:{port}/get/5"
+        await fetched(agent, url)
+        first = made.connections[0]
+        # It refuses all that follows.
+        first.refuses = True
+        for method in (b"GET", b"POST"):
+            response, body = await fetched(agent, url, method)
+            assert (response.code, len(body)) == (200, 5)
+        assert len(made.connections) == 2
+        await until(case, lambda: first.isLost)
+
+    @only_subject
+    async def test_requests_on_a_lost_connection_are_sent_again_if_they_are_idempotent(case):
+        made, port = listening(case, H2Peers())
+        agent, pool = pooled(case)
+        url = f"https://localhost:{port}/get/5"
+        for method, retries in [(b"GET", True), (b"POST", True), (b"GET", False)]:
+            pool.retryAutomatically = retries
+            await fetched(agent, url)
+            made.connections[-1].dies = True
+            request = agent.request(method, url.encode())
+            [(_, result)] = await defer.DeferredList([request], consumeErrors=True)
+            if method == b"GET" and retries:
+                assert result.code == 200
+                await client.readBody(result)
+            else:
+                assert result.type is _newclient.ResponseNeverReceived, result
+
+    @only_subject
+    async def test_a_server_with_few_streams_gets_no_more(case):
+        made, port = listening(case, H2Peers(streams=3))
+        agent, pool = pooled(case)
+        for _ in range(2):
+            fetches = [fetched(agent, f"https://localhost:{port}/get/{n}") for n in range(20)]
+            seen = await defer.gatherResults([defer.ensureDeferred(each) for each in fetches])
+            assert [len(body) for _, body in seen] == list(range(20))
+        assert len(made.connections) == 1
+
+    @only_subject
+    async def test_keys_of_older_servers_are_forgotten_beyond_a_limit(case):
+        agent, pool = pooled(case)
+        assert pool.maxRememberedKeys == 1000
+        pool.maxRememberedKeys = 3
+        ports = [listening(case, site(answer), [])[1] for _ in range(4)]
+        for port in ports:
+            await fetched(agent, f"https://localhost:{port}/get/1")
+        assert [key[2] for key in pool._older] == ports[1:]
+        await pool.closeCachedConnections()
+
+    @only_subject
+    async def test_agents_around_an_agent_work_as_usual(case):
+        import gzip
+        from http.cookiejar import CookieJar
+
+        def answered(request):
+            seen.append((request.clientproto, dict(request.received_cookies)))
+            if request.path == b"/from":
+                request.addCookie(b"k", b"v")
+                request.redirect(b"/to")
+                return b""
+            request.responseHeaders.addRawHeader(b"content-encoding", b"gzip")
+            return gzip.compress(b"unpacked")
+
+        seen = []
+        made, port = listening(case, site(answered))
+        agent, pool = pooled(case)
+        agent = client.CookieAgent(agent, CookieJar())
+        agent = client.RedirectAgent(client.ContentDecoderAgent(agent, [(b"gzip", client.GzipDecoder)]))
+        response, body = await fetched(agent, f"https://localhost:{port}/from")
+        assert body == b"unpacked" and seen == [(b"HTTP/2", {}), (b"HTTP/2", {b"k": b"v"})], (body, seen)
+        assert response.previousResponse.code == 302 and len(made.connections) == 1
+
+    @only_subject
+    async def test_treq_works_as_usual(case):
+        try:
+            import treq.client
+        except ImportError:
+            return
+        made, port = listening(case, site(answer))
+        agent, pool = pooled(case)
+        http = treq.client.HTTPClient(agent)
+        response = await http.get(f"https://localhost:{port}/to/70000")
+        assert len(await response.content()) == 70_000 and len(response.history()) == 1
+        response = await http.post(f"https://localhost:{port}/", data=b"d" * 200_000)
+        assert await response.text() == "POST 200000" and response.version == (b"HTTP", 2, 0)
+        response = await http.post(f"https://localhost:{port}/", files={"f": ("f", io.BytesIO(b"d" * 99))})
+        assert response.code == 200 and len(made.connections) == 1
+
+    @only_subject
+    async def test_requests_leave_no_descriptors_and_no_timers(case):
+        made, port = listening(case, site(answer))
+        agent, pool = pooled(case)
+        before, timers = descriptors(), len(case.reactor.getDelayedCalls())
+        for round in range(20):
+            fetches = [fetched(agent, f"https://localhost:{port}/get/{n}") for n in range(500)]
+            await defer.gatherResults([defer.ensureDeferred(each) for each in fetches])
+        assert len(made.connections) == 1
+        await until(case, lambda: pool._timeouts)
+        await pool.closeCachedConnections()
+        await until(case, lambda: descriptors() == before and len(case.reactor.getDelayedCalls()) == timers)
+
+
+class H2Peers(H2Server):
+    """A factory of servers by Python's h2, which can refuse requests, or die of them."""
+
+    noisy = False
+
+    def buildProtocol(self, address):
+        from h2 import errors
+
+        made = self.build()
+        made.refuses = made.dies = False
+        receive = made.dataReceived
+
+        def dataReceived(data):
+            if made.dies:
+                made.transport.abortConnection()
+            elif made.refuses:
+                last = made.conn.highest_inbound_stream_id
+                made.conn.close_connection(errors.ErrorCodes.NO_ERROR, last_stream_id=last)
+                made.flush()
+            else:
+                receive(data)
+
+        made.dataReceived = dataReceived
+        return made
+
+
+def peer(name):
+    """Skips a test if its independent server is not installed; in CI it then fails."""
+    return unittest.skipUnless(shutil.which(name) or os.environ.get("CI"), f"there is no {name}")
+
+
+class Peers(Cases):
+    """Independent servers."""
+
+    @peer("nghttpd")
+    @only_subject
+    async def test_nghttpd_answers(case):
+        for options in ([], ["--max-concurrent-streams=2"], ["--window-bits=10"], ["--padding=200"], ["--trailer=a: b"]):
+            with Nghttpd(SERVER, *options) as peer:
+                agent, pool = pooled(case)
+                url = f"https://localhost:{peer.port}"
+                fetches = [fetched(agent, f"{url}/{name}") for name in ["small", "large", "none"] * 10]
+                seen = await defer.gatherResults([defer.ensureDeferred(each) for each in fetches])
+                for at, (response, body) in enumerate(seen):
+                    expected = [(200, b"small"), (200, b"l" * 1_000_000), (404, body)][at % 3]
+                    assert (response.code, body) == expected and response.version == (b"HTTP", 2, 0)
+                upload = client.FileBodyProducer(io.BytesIO(b"u" * 300_000))
+                response, body = await fetched(agent, f"{url}/small", b"POST", producer=upload)
+                assert response.code == 200, (options, response.code)
+                await pool.closeCachedConnections()
+
+
+class Installs(unittest.TestCase):
+    """Without a pool for it, nothing changes."""
+
+    def test_nothing_is_imported_without_the_pool(self):
+        lines = [
+            "import couplet_twisted, sys; couplet_twisted.install()",
+            "import twisted.web.client",
+            "print('couplet_twisted._webclient2' in sys.modules)",
+            "couplet_twisted.HTTP2ConnectionPool",
+            "print('couplet_twisted._webclient2' in sys.modules, 'twisted.web.server' in sys.modules)",
+        ]
+        self.assertEqual(python("-c", "\n".join(lines)), "False\nTrue False\n")
+
+    def test_the_pool_needs_neither_our_reactor_nor_h2(self):
+        lines = [
+            "import sys; sys.modules['h2'] = None",
+            "import couplet_twisted",
+            "from twisted.internet import epollreactor; epollreactor.install()",
+            "from twisted.internet import reactor",
+            "print(couplet_twisted.HTTP2ConnectionPool(reactor).maxConcurrentStreams)",
+        ]
+        self.assertEqual(python("-c", "\n".join(lines)), "100\n")
+
+
+if __name__ == "__main__":
+    unittest.main()
