@@ -27,7 +27,7 @@ mod websocket;
 pub use answers::answers;
 pub use endpoints::endpoints;
 pub use framers::framers;
-pub use frames::frames;
+pub use frames::{frames, responses};
 pub use http2::http2;
 pub use lives::lives;
 pub use proxy::proxy;
@@ -47,7 +47,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     Target { name: "framers", run: framers, words: framers::WORDS },
     Target { name: "servers", run: servers, words: servers::WORDS },
     Target { name: "answers", run: answers, words: answers::WORDS },
@@ -57,6 +57,7 @@ pub const TARGETS: [Target; 10] = [
     Target { name: "tls", run: tls, words: tls::WORDS },
     Target { name: "http2", run: http2, words: http2::WORDS },
     Target { name: "frames", run: frames, words: frames::WORDS },
+    Target { name: "responses", run: responses, words: frames::WORDS },
     Target { name: "websocket", run: websocket, words: websocket::WORDS },
 ];
 

@@ -1,12 +1,16 @@
-//! Other implementations as clients: nghttp2's programs, and the Python packages h2 and hpack with
+//! Other implementations: nghttp2's programs, and the Python packages h2 and hpack, as clients with
 //! the cases of `couplet-http/tests/http/h2_frames`. A missing one is a visible skip, and a failure
 //! in CI.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, BufRead, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
+
+use couplet_http2::{Connection, Event, Options, RequestLine};
 
 use crate::service::serve;
 
@@ -184,4 +188,121 @@ fn each_rule_of_rfc_9113_holds_over_a_socket() {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
     let count = said.lines().count();
     assert!(count >= 250, "{count} cases were run");
+}
+
+/// A server's program, until it is dropped.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Sends requests all at once, given their paths and the lengths of their bodies. Returns the status
+/// and the length of the body of each answer.
+fn asked(port: u16, requests: &[(String, usize)]) -> io::Result<Vec<(u16, usize)>> {
+    let mut socket = TcpStream::connect(("127.0.0.1", port))?;
+    let mut connection = Connection::client(Options::default());
+    let mut waiting: VecDeque<_> = requests.iter().enumerate().collect();
+    let mut answers = vec![(0, 0); requests.len()];
+    let (mut numbers, mut ended) = (BTreeMap::new(), 0);
+    let mut buffer = vec![0; 64 * 1024];
+    while ended < requests.len() {
+        while let Some((at, (path, length))) = waiting.front() {
+            let method: &[u8] = if *length == 0 { b"GET" } else { b"POST" };
+            let line = RequestLine { method, ..RequestLine::get("127.0.0.1", path) };
+            let Ok(stream) = connection.request(&line, [("a", "b")], *length == 0) else { break };
+            if *length > 0 {
+                connection.send(stream, vec![b'x'; *length], true).expect("it is open");
+            }
+            numbers.insert(stream, *at);
+            waiting.pop_front();
+        }
+        loop {
+            let output = connection.take_output();
+            if output.is_empty() {
+                break;
+            }
+            socket.write_all(&output)?;
+        }
+        let count = socket.read(&mut buffer)?;
+        assert!(count > 0, "the server has left: {answers:?}");
+        connection.receive(&buffer[..count]).expect("the server is right");
+        while let Some(event) = connection.next_event() {
+            match event {
+                Event::Response { stream, status, ends, .. } => {
+                    answers[numbers[&stream]].0 = status;
+                    ended += usize::from(ends);
+                }
+                Event::Data { stream, bytes } => {
+                    answers[numbers[&stream]].1 += bytes.len();
+                    connection.release(stream, bytes.len());
+                }
+                Event::End { .. } => ended += 1,
+                Event::Reset { .. } | Event::GoneAway { .. } => panic!("{event:?}"),
+                _ => {}
+            }
+        }
+    }
+    Ok(answers)
+}
+
+#[test]
+fn our_client_asks_nghttpd() {
+    if !has("nghttpd") {
+        return;
+    }
+    let large = file(1_000_000);
+    let (folder, name) = large.rsplit_once('/').expect("a path");
+    let requests: Vec<_> = (0..30)
+        .flat_map(|_| [(format!("/{name}"), 0), ("/none".into(), 0), (format!("/{name}"), 70_000)])
+        .collect();
+    for words in [
+        &[][..],
+        &["--max-concurrent-streams=3"],
+        &["--window-bits=10"],
+        &["--padding=200"],
+        &["--header-table-size=0"],
+        &["--trailer=a: b"],
+    ] {
+        // A free port; another program could take it meanwhile.
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
+        drop(listener);
+        let mut command = Command::new("nghttpd");
+        command.args(["--no-tls", "--address=127.0.0.1", "--htdocs", folder]).args(words);
+        command.arg(port.to_string()).stdin(Stdio::null()).stdout(Stdio::null());
+        let mut server = Server(command.spawn().expect("it is installed"));
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert_eq!(server.0.try_wait().expect("a child"), None, "nghttpd has ended");
+            std::thread::yield_now();
+        }
+        let answers = asked(port, &requests).expect("it answers");
+        for (answer, (path, _)) in answers.iter().zip(&requests) {
+            match &path[..] {
+                "/none" => assert_eq!(answer.0, 404, "{words:?}"),
+                _ => assert_eq!(*answer, (200, 1_000_000), "{words:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn our_client_asks_h2_of_python() {
+    let Some(python) = interpreter() else { return };
+    let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/http2/server.py");
+    let mut command = Command::new(python);
+    command.args(["-B", program]).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut server = Server(command.spawn().expect("it is installed"));
+    let mut said = String::new();
+    let output = server.0.stdout.take().expect("a pipe");
+    io::BufReader::new(output).read_line(&mut said).expect("it prints its port");
+    let requests: Vec<_> =
+        (0..100).map(|n| (format!("/get/{}", n * 1000), 3000 * (n % 3))).collect();
+    let port = said.trim().parse().expect("a port");
+    let answers = asked(port, &requests).expect("it answers");
+    let expected: Vec<_> = (0..100).map(|n| (200, n * 1000)).collect();
+    assert_eq!(answers, expected);
 }
