@@ -77,6 +77,10 @@ class Stream:
 
     @ivar _writing: The L{Deferred} of the producer.
 
+    @ivar _isHeld: Whether the producer is paused.
+
+    @ivar _isSent: Whether the request's body is complete.
+
     @ivar _unread: The parts of the response's body, and its end, that arrived while the program paused the stream:
         C{bytes}, and then L{None} or a L{Failure}. The stream's window bounds them.
 
@@ -86,7 +90,7 @@ class Stream:
     # LineReceiver looks at it.
     disconnecting = False
     number = response = _consumer = _writing = None
-    isReceived = _isSent = _isDelivering = False
+    isReceived = _isHeld = _isSent = _isDelivering = False
     _isPaused = True
 
     def __init__(self, connection, request):
@@ -148,13 +152,15 @@ class Stream:
             # The stream is closed, and the producer was stopped.
             return
         if self._connection.send(self.number, data):
+            self._isHeld = True
             self.request.bodyProducer.pauseProducing()
 
     def writable(self):
         """
         Resume the producer of the request's body.
         """
-        if self._consumer is not None:
+        if self._consumer is not None and self._isHeld:
+            self._isHeld = False
             with _log.failuresHandled("while resuming the producer of a request's body"):
                 self.request.bodyProducer.resumeProducing()
 
@@ -178,6 +184,8 @@ class Stream:
         consumer, self._consumer, self._writing = self._consumer, None, None
         if consumer is not self:
             consumer._allowNoMoreWrites()
+        if self.isReceived:
+            _log.failure("The body of a request failed after its response", failure)
         self._connection.reset(self, _INTERNAL_ERROR)
         self.fail(RequestGenerationFailed([failure]))
         self._end(failure)
@@ -420,6 +428,7 @@ class Connection(Protocol):
     def _release(self):
         if not self._isIdle:
             self._isIdle = True
+            self._isBlocked = False
             self.transport.unregisterProducer()
 
     def _retire(self):
@@ -743,8 +752,11 @@ class _Attempt:
     def start(self):
         factory = _NegotiationFactory(self._pool, self._key, repr(self._endpoint))
         self._connecting = connecting = self._endpoint.connect(factory)
-        connecting.addCallback(lambda negotiation: negotiation.chosen)
-        connecting.addCallbacks(self._connected, self._failed)
+        connecting.addCallback(self._negotiate).addCallbacks(self._connected, self._failed)
+
+    def _negotiate(self, protocol):
+        # An endpoint may have made a protocol of its own.
+        return protocol.chosen if isinstance(protocol, _Negotiation) else protocol
 
     def _cancel(self, waiter):
         own = self._waiting.pop(waiter, None)

@@ -236,6 +236,24 @@ class Uploads(Cases):
         assert body.events[-1] == "resume" and sum(len(each[3]) for each in wire.sent()) == 400_000
 
     @only_subject
+    async def test_a_producer_is_not_resumed_unless_it_was_paused(case):
+        wire, body = Wire().hello((4, 2**30)), Body(UNKNOWN_LENGTH)
+        wire.receive(update(0, 2**30))
+        wire.request(b"PUT", producer=body)
+        body.consumer.write(b"a" * MIB)
+        assert sum(len(each[3]) for each in wire.sent() if each[0] == DATA) == MIB and body.events == ["start"]
+
+    @only_subject
+    async def test_a_failure_behind_the_response_is_logged(case):
+        wire, body = Wire().hello(), Body(UNKNOWN_LENGTH)
+        wire.request(b"PUT", producer=body)
+        wire.receive(respond(1))
+        body.finished.errback(Failure(ZeroDivisionError()))
+        assert wire.kinds() == [(HEADERS, 1), (RST_STREAM, 1)] and wire.connection.state == "QUIESCENT"
+        [note] = case.notes.pop("log")
+        assert note.endswith("ZeroDivisionError: "), note
+
+    @only_subject
     async def test_wrong_lengths_and_failures_of_producers_reset_the_stream(case):
         for act, reason in [
             (lambda body: body.consumer.write(b"too long"), _newclient.WrongBodyLength),
@@ -555,6 +573,50 @@ class Cancels(Cases):
         assert wire.connection.state == "RETIRED" and not wire.isClosed and wire.results[2] is None
         failure(wire.connection.request(None).result, _newclient.RequestNotSent)
         wire.lose()
+
+
+class Transports(Cases):
+    """The transport of a connection."""
+
+    @only_subject
+    async def test_a_connection_that_becomes_idle_while_its_transport_is_full_is_used_again(case):
+        wire = Wire().hello()
+        wire.request()
+        wire.transport.producer.pauseProducing()
+        wire.receive(respond(1))
+        assert wire.connection.state == "QUIESCENT" and wire.transport.producer is None
+        wire.request()
+        assert wire.kinds() == [(HEADERS, 1), (HEADERS, 3)]
+
+    @only_subject
+    async def test_a_server_that_reads_nothing_is_not_read_from(case):
+        wire = Wire().hello((4, 2**30))
+        wire.receive(update(0, 2**30))
+        bodies = [Body(UNKNOWN_LENGTH) for _ in range(9)]
+        for body in bodies:
+            wire.request(b"PUT", producer=body)
+        wire.transport.producer.pauseProducing()
+        for body in bodies:
+            body.consumer.write(b"a" * 60_000)
+        wire.receive(frame(PING, 0, 0, bytes(8)))
+        assert wire.transport.producerState == "paused"
+        wire.transport.producer.resumeProducing()
+        assert wire.transport.producerState == "producing"
+        assert sum(len(each[3]) for each in wire.sent() if each[0] == DATA) == 540_000
+
+    @only_subject
+    async def test_requests_of_one_event_leave_in_one_write(case):
+        wire = Wire().hello()
+        wire.request()
+        wire.sent()
+        written = []
+        wire.transport.write = written.append
+        again = lambda _: [wire.request() for _ in range(5)]  # noqa: E731
+        deferred = wire.request()
+        deferred.addCallback(again)
+        written.clear()
+        wire.receive(respond(3))
+        assert len(written) == 1 and len(frames(written[0])) == 5, written
 
 
 class Limits(Cases):
@@ -897,22 +959,6 @@ class Pools(Cases):
         response, body = await fetched(agent, f"https://localhost:{port}/from")
         assert body == b"unpacked" and seen == [(b"HTTP/2", {}), (b"HTTP/2", {b"k": b"v"})], (body, seen)
         assert response.previousResponse.code == 302 and len(made.connections) == 1
-
-    @only_subject
-    async def test_treq_works_as_usual(case):
-        try:
-            import treq.client
-        except ImportError:
-            return
-        made, port = listening(case, site(answer))
-        agent, pool = pooled(case)
-        http = treq.client.HTTPClient(agent)
-        response = await http.get(f"https://localhost:{port}/to/70000")
-        assert len(await response.content()) == 70_000 and len(response.history()) == 1
-        response = await http.post(f"https://localhost:{port}/", data=b"d" * 200_000)
-        assert await response.text() == "POST 200000" and response.version == (b"HTTP", 2, 0)
-        response = await http.post(f"https://localhost:{port}/", files={"f": ("f", io.BytesIO(b"d" * 99))})
-        assert response.code == 200 and len(made.connections) == 1
 
     @only_subject
     async def test_requests_leave_no_descriptors_and_no_timers(case):

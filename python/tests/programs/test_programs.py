@@ -1,5 +1,6 @@
 """Third-party programs, unchanged, under the reactor. Each must also work under the model."""
 
+import io
 import json
 import pathlib
 import socket
@@ -51,6 +52,41 @@ class Clients(Cases):
         case.say("post", answer.code, len(await answer.content()))
         case.say("later", await (await treq.get(f"{at}/later")).text())
         case.say("none", (await treq.get(f"{at}/none")).code)
+
+    @case
+    async def test_treq_over_http2(case):
+        import couplet_twisted
+        import treq.client
+        from kit import certificates
+        from twisted.web import client, resource, server
+
+        class Page(resource.Resource):
+            isLeaf = True
+
+            def render_GET(self, request):
+                if request.path == b"/from":
+                    request.redirect(b"/to")
+                    return b""
+                return b"g" * 70_000
+
+            def render_POST(self, request):
+                return b"%d" % len(request.content.read())
+
+        made = certificates.made("server", "localhost")
+        port = case.reactor.listenSSL(0, server.Site(Page()), made.options(), interface="127.0.0.1")
+        at = f"https://localhost:{port.getHost().port}"
+        pool = couplet_twisted.HTTP2ConnectionPool(case.reactor)
+        policy = client.BrowserLikePolicyForHTTPS(made.trust())
+        http = treq.client.HTTPClient(client.Agent(case.reactor, policy, pool=pool))
+        response = await http.get(f"{at}/from")
+        case.say("get", response.version, len(await response.content()), len(response.history()))
+        response = await http.post(at, data=b"d" * 200_000)
+        case.say("post", await response.text())
+        response = await http.post(at, files={"f": ("f", io.BytesIO(b"d" * 99))})
+        case.say("files", response.code, len(await response.text()))
+        slow = http.get(at, unbuffered=True)
+        case.say("unbuffered", len(await treq.content(await slow)))
+        await pool.closeCachedConnections()
 
     @case
     async def test_autobahn_echoes_web_sockets(case):
