@@ -464,7 +464,10 @@ class Connection(Protocol):
             return
         self._release()
         self._pool._unshare(self._key, self)
-        self._pool._putConnection(self._key, self)
+        with _log.failuresHandled("while returning a connection to its pool") as put:
+            self._pool._putConnection(self._key, self)
+        if put.failed:
+            self.close()
 
     def _open(self, stream):
         """

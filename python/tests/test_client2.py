@@ -275,7 +275,7 @@ class Uploads(Cases):
         assert wire.kinds() == [(HEADERS, 1), (RST_STREAM, 1)]
 
     @only_subject
-    async def test_an_upload_goes_on_after_its_response_until_the_server_needs_no_more(case):
+    async def test_an_upload_continues_after_its_response_until_the_server_needs_no_more(case):
         wire, body = Wire().hello(), Body(UNKNOWN_LENGTH)
         wire.request(b"PUT", producer=body)
         wire.receive(respond(1, b"enough"))
@@ -366,6 +366,27 @@ class Reads(Cases):
         assert not wire.isClosed
 
     @only_subject
+    async def test_the_window_of_parts_that_nothing_reads_is_returned(case):
+        wire = Wire(streamWindow=65_535, maxConcurrentStreams=2).hello()
+        for _ in range(20):
+            # A protocol gives up while it is paused.
+            wire.request()
+            stream = wire.sent()[-1][2]
+            wire.receive(respond(stream, ends=False))
+            reader = Reader()
+            wire.results[-1].deliverBody(reader)
+            reader.transport.pauseProducing()
+            wire.receive(frame(DATA, 0, stream, b"x" * 16_000))
+            reader.transport.loseConnection()
+            wire.clock.advance(0)
+            assert reader.data == b"" and reader.reason.type is _newclient.ResponseFailed
+            # A request is cancelled when parts of its response were received.
+            first, second = wire.request(), wire.request()
+            first.addCallback(lambda _: second.cancel())
+            wire.receive(respond(stream + 2), respond(stream + 4, b"x" * 16_000, ends=False))
+        assert not wire.isClosed and wire.connection.state == "QUIESCENT"
+
+    @only_subject
     async def test_a_protocol_that_raises_ends_its_stream_alone(case):
         wire = Wire().hello()
         wire.request()
@@ -396,7 +417,7 @@ class Reads(Cases):
         reading.cancel()
         assert results[0].type is defer.CancelledError and wire.kinds() == [(RST_STREAM, 1)]
         wire.clock.advance(0)
-        assert wire.connection.state == "QUIESCENT"
+        assert wire.connection.state == "QUIESCENT" and "log" not in case.notes, case.notes
 
 
 class Ends(Cases):
@@ -445,10 +466,24 @@ class Ends(Cases):
             failure(result, _newclient.ResponseNeverReceived, type(result.value.reasons[0].value))
             assert code_of(result) == 7
         failure(wire.results[3], _newclient.RequestNotSent)
-        failure(wire.connection.request(None).result, _newclient.RequestNotSent)
+        wire.request()
+        failure(wire.results[-1], _newclient.RequestNotSent)
         assert not wire.isClosed
         wire.receive(respond(1))
         assert wire.results[0].code == 200 and wire.isClosed and wire.connection.state == "RETIRED"
+
+    @only_subject
+    async def test_requests_in_the_queue_of_a_connection_that_ends_are_sent_on_another_one(case):
+        from couplet_twisted._webclient2 import _Retrying
+        from twisted.web._newclient import Request
+
+        one, other, body = Wire(maxConcurrentStreams=1).hello(), Wire().hello(), Body(9)
+        one.request()
+        headers = Headers({b"Host": [b"a.example"]})
+        retrying = _Retrying(one.connection, lambda: defer.succeed(other.connection))
+        retrying.request(Request._construct(b"POST", b"/", headers, body, persistent=True))
+        one.receive(frame(GOAWAY, 0, 0, (1).to_bytes(4) + NO_ERROR))
+        assert other.kinds() == [(HEADERS, 1)] and body.events == ["start"]
 
     @only_subject
     async def test_a_lost_connection_fails_its_requests_as_twisteds_does(case):
@@ -571,8 +606,25 @@ class Cancels(Cases):
         wire.request()
         wire.request().cancel()
         assert wire.connection.state == "RETIRED" and not wire.isClosed and wire.results[2] is None
-        failure(wire.connection.request(None).result, _newclient.RequestNotSent)
+        wire.request()
+        failure(wire.results[-1], _newclient.RequestNotSent)
         wire.lose()
+
+    @only_subject
+    async def test_requests_from_before_a_ping_are_no_answer_to_it(case):
+        wire = Wire().hello()
+        first, second = wire.request(), wire.request()
+        wire.sent()
+        first.cancel()
+        second.cancel()
+        assert wire.kinds() == [(PING, 0), (RST_STREAM, 1), (RST_STREAM, 3)] and wire.connection.state == "QUIESCENT"
+
+    @only_subject
+    async def test_a_silent_connection_is_aborted_with_its_last_request(case):
+        wire = Wire().hello()
+        wire.request().cancel()
+        wire.request().cancel()
+        assert wire.isAborted and wire.connection.state == "RETIRED"
 
 
 class Transports(Cases):
@@ -587,6 +639,16 @@ class Transports(Cases):
         assert wire.connection.state == "QUIESCENT" and wire.transport.producer is None
         wire.request()
         assert wire.kinds() == [(HEADERS, 1), (HEADERS, 3)]
+
+    @only_subject
+    async def test_a_connection_that_its_pool_refuses_is_closed(case):
+        wire = Wire().hello()
+        wire.pool._putConnection = lambda key, connection: 1 // 0
+        wire.request()
+        wire.receive(respond(1))
+        assert wire.results[0].code == 200 and wire.kinds()[-1] == (GOAWAY, 0) and wire.isClosed
+        [note] = case.notes.pop("log")
+        assert "ZeroDivisionError" in note, note
 
     @only_subject
     async def test_a_server_that_reads_nothing_is_not_read_from(case):
@@ -734,6 +796,39 @@ async def until(case, condition):
         await case.sleep(0.001)
 
 
+class Attempts(Cases):
+    """Which connections are made."""
+
+    @only_subject
+    async def test_requests_wait_for_the_first_connection_to_a_server_unless_it_chose_http1(case):
+        agent, pool = pooled(case)
+        key = (b"https", b"a.example", 443)
+
+        class Endpoint:
+            def connect(self, factory):
+                attempts.append(defer.Deferred())
+                return attempts[-1]
+
+        attempts = []
+        for _ in range(3):
+            pool.getConnection(key, Endpoint()).addErrback(lambda _: None)
+        assert len(attempts) == 1
+        attempts[0].errback(error.ConnectionRefusedError())
+        pool._chose(key, False)
+        for _ in range(3):
+            pool.getConnection(key, Endpoint()).addErrback(lambda _: None)
+        assert len(attempts) == 4
+        # It learned the newer protocol.
+        pool._chose(key, True)
+        for _ in range(3):
+            pool.getConnection(key, Endpoint()).addErrback(lambda _: None)
+        assert len(attempts) == 5
+        for scheme in (b"http", b"wss"):
+            for _ in range(3):
+                pool.getConnection((scheme, b"a.example", 80), Endpoint())
+        assert len(attempts) == 11
+
+
 class Pools(Cases):
     """Agents and pools over TLS."""
 
@@ -778,6 +873,34 @@ class Pools(Cases):
             assert len((await reading)[1]) == MIB
             await pool.closeCachedConnections()
         assert engines == ["rustls", "pyOpenSSL"], engines
+
+    @only_subject
+    async def test_policies_of_programs_decide_what_tls_offers(case):
+        from OpenSSL import SSL
+        from twisted.web.iweb import IPolicyForHTTPS
+
+        @implementer(interfaces.IOpenSSLContextFactory)
+        class Context:
+            def getContext(self):
+                return SSL.Context(SSL.TLS_METHOD)
+
+        @implementer(IPolicyForHTTPS)
+        class Policy:
+            def __init__(self, made):
+                self.creatorForNetloc = lambda host, port: made
+
+        more = dict(acceptableProtocols=[b"h2", b"http/1.1"])
+        made, port = listening(case, site(answer))
+        for policy, version in [
+            (Policy(ssl.optionsForClientTLS("localhost", SERVER.trust(), **more)), 2),
+            (Policy(ssl.CertificateOptions(verify=False)), 2),
+            (client.HostnameCachingHTTPSPolicy(client.BrowserLikePolicyForHTTPS(SERVER.trust())), 2),
+            (Policy(Context()), 1),
+        ]:
+            agent, pool = pooled(case, policy=policy)
+            response = await agent.request(b"GET", f"https://localhost:{port}/get/5".encode())
+            assert response.version[1] == version, (policy, response.version)
+            await pool.closeCachedConnections()
 
     @only_subject
     async def test_a_server_without_http2_gets_http1_on_a_connection_for_each_request(case):
@@ -883,6 +1006,8 @@ class Pools(Cases):
             for _, result in await defer.DeferredList(requests, consumeErrors=True):
                 assert result.type in (defer.CancelledError, error.ConnectingCancelledError), result
             assert not pool._attempts
+            await case.sleep(0.01)
+        assert "log" not in case.notes, case.notes
 
     @only_subject
     async def test_requests_to_a_server_that_leaves_are_sent_again_on_another_connection(case):
@@ -890,14 +1015,13 @@ class Pools(Cases):
         agent, pool = pooled(case)
         url = f"https://localhost:{port}/get/5"
         await fetched(agent, url)
-        first = made.connections[0]
-        # It refuses all that follows.
-        first.refuses = True
         for method in (b"GET", b"POST"):
+            # It refuses all that follows.
+            made.connections[-1].refuses = True
             response, body = await fetched(agent, url, method)
             assert (response.code, len(body)) == (200, 5)
-        assert len(made.connections) == 2
-        await until(case, lambda: first.isLost)
+        assert len(made.connections) == 3
+        await until(case, lambda: all(each.isLost for each in made.connections[:2]))
 
     @only_subject
     async def test_requests_on_a_lost_connection_are_sent_again_if_they_are_idempotent(case):

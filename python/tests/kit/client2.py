@@ -37,10 +37,14 @@ class Wire:
             setattr(self.pool, name, value)
         self.key = (b"https", b"a.example", 443)
         self.transport = StringTransport()
-        self.transport.abortConnection = self.transport.loseConnection
+        self.transport.abortConnection = self.abort
+        self.isAborted = False
         self.connection = Connection(self.pool, self.key)
         self.connection.makeConnection(self.transport)
         self.results = []
+
+    def abort(self):
+        self.isAborted = True
 
     def hello(self, *settings):
         """Sends the server's settings, and forgets what the client has sent."""

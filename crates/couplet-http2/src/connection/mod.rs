@@ -66,10 +66,11 @@ enum Phase {
 /// One end of an HTTP/2 connection: a server's or a client's.
 ///
 /// In each turn, [`receive`](Connection::receive) the bytes that arrived, take the
-/// [events](Connection::next_event), answer or ask, and write [`take_output`](Connection::take_output) to
-/// the transport, until it is empty or the transport is full. Take no output for a full transport,
-/// and receive nothing while the output [is full](Connection::is_full): then every byte that is
-/// kept for the peer counts in a limit of [`Options`].
+/// [events](Connection::next_event), answer or ask, and write
+/// [`take_output`](Connection::take_output) to the transport, until it is empty or the transport is
+/// full. Take no output for a full transport, and receive nothing while the output [is
+/// full](Connection::is_full): then every byte that is kept for the peer counts in a limit of
+/// [`Options`].
 #[derive(Debug)]
 pub struct Connection {
     options: Options,
@@ -135,8 +136,9 @@ impl Connection {
         Connection::new(Role::Server, options)
     }
 
-    /// Creates a client's connection. Its output begins with the preface and our SETTINGS;
-    /// one [request](Connection::request) may follow immediately, and others behind the server's.
+    /// Creates a client's connection. Its output begins with the preface and our SETTINGS. One
+    /// [request](Connection::request) may follow immediately, and others once the server's settings
+    /// have arrived.
     pub fn client(options: Options) -> Connection {
         Connection::new(Role::Client, options)
     }

@@ -40,11 +40,13 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`SendError::Busy`] while as many streams are open as [`Options::max_streams`](crate::Options::max_streams)
-    /// and the server allow: try again after a [`receive`](Connection::receive).
-    /// [`SendError::Closed`] once the connection has failed, one side sent GOAWAY, or the numbers of
-    /// streams are used up: another connection is needed. [`SendError::Field`] for an invalid
-    /// request. [`SendError::Order`] on a server's connection.
+    /// - [`SendError::Busy`] while as many streams are open as the server and
+    ///   [`Options::max_streams`](crate::Options::max_streams) allow: try again after a
+    ///   [`receive`](Connection::receive).
+    /// - [`SendError::Closed`] once the connection has failed, one side sent GOAWAY, or the numbers
+    ///   of streams are used up: another connection is needed.
+    /// - [`SendError::Field`] for an invalid request.
+    /// - [`SendError::Order`] on a server's connection.
     pub fn request<N: AsRef<[u8]>, V: AsRef<[u8]>>(
         &mut self,
         line: &RequestLine<'_>,

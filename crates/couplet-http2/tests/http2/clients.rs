@@ -142,7 +142,7 @@ fn each_side_refuses_the_messages_of_the_other() {
     assert_eq!(connection.trailers(1, NO_FIELDS), Err(SendError::Order));
 }
 
-/// All kinds of answers, to the requests 1 to 9, of which 5 is a HEAD and 7 an upload.
+/// All kinds of answers, to the requests 1 to 9: 5 is a HEAD, and 7 an upload.
 fn answers() -> Vec<u8> {
     [
         settings(&[(3, 50)]),
@@ -203,7 +203,7 @@ fn responses_are_events_however_their_bytes_are_cut() {
     });
 }
 
-/// The stream 1 is a GET, 3 a HEAD, 5 an upload; 7 and above are idle. `None`: the input is fine.
+/// The stream 1 is a GET, 3 a HEAD, 5 an upload.
 #[test]
 fn a_malformed_response_resets_its_stream_alone() {
     let short = [(":status", "200"), ("content-length", "5")];
@@ -379,7 +379,7 @@ fn a_client_leaves_in_one_step() {
 }
 
 #[test]
-fn an_upload_waits_for_windows_and_goes_on_behind_its_response() {
+fn an_upload_waits_for_windows_and_continues_behind_its_response() {
     let mut connection = client(Options::default().max_unsent(1000));
     let stream = upload(&mut connection);
     assert_eq!(connection.send(stream, vec![1; 70_000], false), Ok(70_000 - 65_535));
