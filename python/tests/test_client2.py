@@ -335,16 +335,25 @@ class Reads(Cases):
         wire.request()
 
         class Fickle(Reader):
+            inside = False
+
             def dataReceived(self, data):
+                assert not self.inside
+                self.inside = True
                 self.data += data
                 self.transport.pauseProducing()
                 self.transport.resumeProducing()
+                self.inside = False
 
         reader = Fickle()
         wire.receive(respond(1, b"a", ends=False))
         wire.results[0].deliverBody(reader)
-        wire.receive(frame(DATA, 0, 1, b"b"), frame(DATA, 1, 1, b"c"))
-        assert reader.data == b"abc" and reader.reason.type is _newclient.ResponseDone
+        reader.transport.pauseProducing()
+        for _ in range(3):
+            wire.receive(frame(DATA, 0, 1, b"b"))
+        reader.transport.resumeProducing()
+        wire.receive(frame(DATA, 1, 1, b"c"))
+        assert reader.data == b"abbbc" and reader.reason.type is _newclient.ResponseDone, reader.reason
 
     @only_subject
     async def test_the_window_of_ignored_and_abandoned_responses_is_returned(case):
@@ -671,14 +680,20 @@ class Transports(Cases):
         wire = Wire().hello()
         wire.request()
         wire.sent()
-        written = []
+        written, body = [], Body(UNKNOWN_LENGTH)
         wire.transport.write = written.append
-        again = lambda _: [wire.request() for _ in range(5)]  # noqa: E731
-        deferred = wire.request()
-        deferred.addCallback(again)
+
+        def again(_):
+            for _ in range(5):
+                wire.request()
+            wire.request(b"PUT", producer=body)
+            for _ in range(3):
+                body.consumer.write(b"part")
+
+        wire.request().addCallback(again)
         written.clear()
         wire.receive(respond(3))
-        assert len(written) == 1 and len(frames(written[0])) == 5, written
+        assert len(written) == 1 and len(frames(written[0])) == 9, written
 
 
 class Limits(Cases):
