@@ -43,7 +43,7 @@ def __getattr__(name):
 
         return EventLoop
     if name == "HTTP2ConnectionPool":
-        from couplet_twisted._webclient2 import HTTP2ConnectionPool
+        from couplet_twisted._webpool2 import HTTP2ConnectionPool
 
         return HTTP2ConnectionPool
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
