@@ -95,7 +95,7 @@ class Connection(Protocol):
             self._isIdle = False
             self._pool._share(self._key, self)
             self.transport.registerProducer(self, True)
-        self._settle()
+        self.flush()
         return stream.finished
 
     def abort(self):
@@ -117,7 +117,7 @@ class Connection(Protocol):
         """
         self._retire()
         self.conn.close_connection()
-        self.flush()
+        self._write()
         self._leave()
 
     def _leave(self):
@@ -146,7 +146,7 @@ class Connection(Protocol):
 
     # Requests.
 
-    def _settle(self):
+    def flush(self):
         """
         Send the requests that the server allows, and the output. Then, a connection without requests is idle.
         """
@@ -156,7 +156,7 @@ class Connection(Protocol):
             pass
         if self._isBusy:
             return
-        self.flush()
+        self._write()
         if self._streams or self._waiting or self._isIdle or self._isLost:
             return
         if self._isRetired or not self._pool.persistent:
@@ -225,7 +225,7 @@ class Connection(Protocol):
         """
         if stream.isReceived and not stream.isWriting:
             self._streams.pop(stream.number, None)
-        self._settle()
+        self.flush()
 
     def release(self, number, length):
         """
@@ -240,7 +240,7 @@ class Connection(Protocol):
         """
         if self._streams.pop(stream.number, None) is not None:
             self.conn.reset_stream(stream.number, code)
-            self._settle()
+            self.flush()
 
     def cancelled(self, stream):
         """
@@ -255,7 +255,7 @@ class Connection(Protocol):
             self._pinged = self.received
             self.conn.ping(bytes(8))
         self.reset(stream, CANCEL)
-        self._settle()
+        self.flush()
         if isSilent and stream.isProbe and not self._streams:
             self.transport.abortConnection()
 
@@ -271,7 +271,7 @@ class Connection(Protocol):
                 _HANDLERS[kind](self, number, more)
         finally:
             self._isBusy = False
-        self._settle()
+        self.flush()
 
     def _responseReceived(self, number, head):
         stream = self._streams.get(number)
@@ -328,7 +328,7 @@ class Connection(Protocol):
 
     # Output. The connection is its transport's producer while it has requests.
 
-    def flush(self):
+    def _write(self):
         """
         Send the output, unless the transport is full. Close the connection once it is drained.
         """

@@ -640,6 +640,19 @@ class Transports(Cases):
         assert wire.kinds() == [(HEADERS, 1), (HEADERS, 3)]
 
     @only_subject
+    async def test_a_connection_is_idle_once_its_last_upload_has_left_a_full_transport(case):
+        wire, body = Wire().hello((4, 2**30)), Body(UNKNOWN_LENGTH)
+        wire.receive(update(0, 2**30))
+        wire.request(b"PUT", producer=body)
+        wire.transport.producer.pauseProducing()
+        body.consumer.write(b"a" * 400_000)
+        wire.receive(respond(1))
+        body.resumeProducing = lambda: body.finished.callback(None)
+        wire.transport.producer.resumeProducing()
+        assert body.finished.called and wire.sent()[-1][:3] == (DATA, 1, 1)
+        assert wire.connection.state == "QUIESCENT" and wire.pool._timeouts
+
+    @only_subject
     async def test_a_connection_that_its_pool_refuses_is_closed(case):
         wire = Wire().hello()
         wire.pool._putConnection = lambda key, connection: 1 // 0
