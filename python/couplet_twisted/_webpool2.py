@@ -111,7 +111,6 @@ class _Attempt:
         if own is not None:
             own.cancel()
         elif not self._waiting:
-            self._pool._forget(self._key, self)
             self._connecting.cancel()
 
     def _failed(self, failure):

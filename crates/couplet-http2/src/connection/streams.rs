@@ -229,3 +229,18 @@ impl Streams {
         self.open = VecDeque::new();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_numbers_of_a_client_are_odd_and_end() {
+        let mut streams = Streams::new(Role::Client, 1);
+        assert_eq!(streams.next(), Some(1));
+        streams.set_last(MAX_STREAM - 2);
+        assert_eq!(streams.next(), Some(MAX_STREAM));
+        streams.set_last(MAX_STREAM);
+        assert_eq!(streams.next(), None);
+    }
+}

@@ -133,6 +133,7 @@ fn each_side_refuses_the_messages_of_the_other() {
     let line = RequestLine::get("a.example", "/");
     let mut connection = server(Options::default());
     assert_eq!(connection.request(&line, NO_FIELDS, true), Err(SendError::Order));
+    assert!(!connection.takes_requests());
     let mut connection = client(Options::default());
     assert_eq!((ask(&mut connection), upload(&mut connection)), (1, 3));
     for stream in [1, 3] {
@@ -224,6 +225,11 @@ fn a_malformed_response_resets_its_stream_alone() {
         ("8.1.1 a short body", [response(1, 4, &short), frame(DATA, 1, 1, b"abcd")].concat(), 1),
         ("8.1.1 a long body", [response(1, 4, &short), frame(DATA, 0, 1, b"abcdef")].concat(), 1),
         ("9110 9.3.2 a HEAD's body", [response(3, 4, &OK), frame(DATA, 0, 3, b"a")].concat(), 3),
+        (
+            "9110 15.3.5 a body",
+            [response(1, 4, &[(":status", "204")]), frame(DATA, 0, 1, b"a")].concat(),
+            1,
+        ),
         ("8.1 a body without a head", frame(DATA, 0, 1, b"a"), 1),
         ("8.1 trailers without an end", [response(1, 4, &OK), response(1, 4, &[])].concat(), 1),
         ("8.1 a second head", [response(1, 4, &OK), response(1, 5, &OK)].concat(), 1),
@@ -242,7 +248,11 @@ fn a_malformed_response_resets_its_stream_alone() {
                 matches!(last, Some(Event::Reset { stream, .. }) if stream == *reset),
                 "{name}: {last:?}"
             );
-            assert_eq!(kinds(&sent(&mut connection)), [(RST_STREAM, *reset)], "{name}");
+            let output = sent(&mut connection);
+            assert_eq!(kinds(&output), [(RST_STREAM, *reset)], "{name}");
+            let code =
+                if name.starts_with("5.1") { Code::STREAM_CLOSED } else { Code::PROTOCOL_ERROR };
+            assert_eq!(output[0].code(), code.0, "{name}");
             let next = ask(&mut connection);
             let seen = fine(&mut connection, &response(next, WHOLE, &OK));
             assert_eq!(all_told(&seen), [format!("{next} 200 [] Some(0) true")], "{name}");

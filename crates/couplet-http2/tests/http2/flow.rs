@@ -78,6 +78,12 @@ fn released_bytes_are_returned_once_a_smaller_window_is_acknowledged() {
     assert_eq!(updates(&mut connection), []);
     fine(&mut connection, &frame(SETTINGS, ACK, 0, []));
     assert_eq!(updates(&mut connection), [10_000]);
+    // A stream that has ended needs no window.
+    let mut connection = Connection::server(Options::default().stream_window(100));
+    let padded = frame(DATA, PADDED | END_STREAM, 1, [99; 100]);
+    fine(&mut connection, &[PREFACE, &settings(&[]), &post(1), &padded].concat());
+    fine(&mut connection, &frame(SETTINGS, ACK, 0, []));
+    assert_eq!(updates(&mut connection), []);
 }
 
 #[test]
