@@ -5,6 +5,8 @@ Frames, streams and windows are Couplet's, below Python. Requests, responses, bo
 Twisted's.
 """
 
+from collections import OrderedDict
+
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IPushProducer, ITCPTransport
@@ -43,8 +45,7 @@ class Connection(Protocol):
 
     @ivar _streams: The open streams, by their numbers.
 
-    @ivar _waiting: The requests that wait until fewer streams are open, as the keys of a C{dict}. The program bounds
-        them.
+    @ivar _waiting: The requests that wait until fewer streams are open, in order, as keys. The program bounds them.
 
     @ivar _isRetired: Whether it takes no more requests.
 
@@ -65,7 +66,7 @@ class Connection(Protocol):
     def __init__(self, pool, key):
         self._pool, self._key = pool, key
         self.conn = Http2.client(pool.maxConcurrentStreams, pool.streamWindow)
-        self._streams, self._waiting = {}, {}
+        self._streams, self._waiting = {}, OrderedDict()
         self._aborting = []
 
     def connectionMade(self):
@@ -137,7 +138,7 @@ class Connection(Protocol):
         """
         self._isRetired = True
         self._pool._unshare(self._key, self)
-        waiting, self._waiting = self._waiting, {}
+        waiting, self._waiting = self._waiting, OrderedDict()
         for stream in waiting:
             stream.fail(RequestNotSent())
 

@@ -61,6 +61,7 @@ class Requests(Cases):
 
     @only_subject
     async def test_a_connection_begins_with_its_preface_and_settings(case):
+        assert Wire().pool.streamWindow == 256 * 1024
         wire = Wire(maxConcurrentStreams=10, streamWindow=100_000)
         data = wire.transport.value()
         assert data.startswith(PREFACE)

@@ -435,6 +435,21 @@ def peer(name):
 class Peers(Cases):
     """Independent servers."""
 
+    @only_subject
+    async def test_h2_of_python_answers(case):
+        for peer in (H2Peers(), H2Peers(streams=2), H2Peers(window=1000)):
+            made, port = listening(case, peer)
+            agent, pool = pooled(case)
+            url = f"https://localhost:{port}"
+            fetches = [fetched(agent, f"{url}/get/{n}") for n in (0, 1, 70_000, MIB) * 5]
+            seen = await defer.gatherResults([defer.ensureDeferred(each) for each in fetches])
+            assert [len(body) for _, body in seen] == [0, 1, 70_000, MIB] * 5
+            uploads = [client.FileBodyProducer(io.BytesIO(b"u" * 300_000)) for _ in range(3)]
+            sent = [fetched(agent, f"{url}/", b"POST", producer=each) for each in uploads]
+            seen = await defer.gatherResults([defer.ensureDeferred(each) for each in sent])
+            assert [body for _, body in seen] == [b"300000"] * 3 and len(made.connections) == 1
+            await pool.closeCachedConnections()
+
     @peer("nghttpd")
     @only_subject
     async def test_nghttpd_answers(case):

@@ -170,8 +170,138 @@ class Conversation:
         self.note("ended", self.reader.reason)
 
 
+class Chaos:
+    """A connection whose program and server act at random."""
+
+    def __init__(self, seed):
+        self.random = random.Random(seed)
+        self.wire = Wire(maxConcurrentStreams=self.random.choice([1, 3, 100])).hello()
+        self.deferreds, self.readers, self.bodies, self.numbers = [], [], [], []
+        acts = [self.ask, self.ask, self.upload, self.cancel, self.read, self.pause, self.resume, self.give_up]
+        acts += [self.produce, self.fill, self.drain, self.respond, self.respond, self.data, self.data, self.end]
+        acts += [self.reset, self.widen, self.settings, self.leave]
+        for _ in range(self.random.randrange(5, 120)):
+            self.random.choice(acts)()
+            self.wire.clock.advance(0)
+            self.numbers += [stream for kind, stream in self.wire.kinds() if kind == HEADERS]
+        self.finish()
+
+    def any(self, found):
+        return self.random.choice(found) if found else None
+
+    def ask(self, method=b"GET", producer=None):
+        self.deferreds.append(self.wire.request(method, b"/", producer))
+
+    def upload(self):
+        self.bodies.append(Body(self.random.choice([6, UNKNOWN_LENGTH])))
+        self.ask(b"PUT", self.bodies[-1])
+
+    def cancel(self):
+        if self.deferreds:
+            self.any(self.deferreds).cancel()
+
+    def read(self):
+        response = self.any([each for each in self.wire.results if isinstance(each, _newclient.Response)])
+        if response is not None and response not in [each.response for each in self.readers]:
+            reader = Reader()
+            reader.response = response
+            self.readers.append(reader)
+            response.deliverBody(reader)
+
+    def pause(self):
+        if self.readers:
+            self.any(self.readers).transport.pauseProducing()
+
+    def resume(self):
+        if self.readers:
+            self.any(self.readers).transport.resumeProducing()
+
+    def give_up(self):
+        if self.readers:
+            transport = self.any(self.readers).transport
+            self.random.choice([transport.loseConnection, transport.abortConnection, transport.stopProducing])()
+
+    def produce(self):
+        body = self.any([each for each in self.bodies if each.events[:1] and not each.finished.called])
+        if body is not None and body.events[-1] in ("start", "resume"):
+            size = self.random.choice([3, 3, 100_000])
+            if self.random.random() < 0.3:
+                body.finished.callback(None)
+            elif body.length is UNKNOWN_LENGTH or size == 3:
+                body.consumer.write(b"b" * size)
+
+    def fill(self):
+        if self.wire.transport.producer is not None:
+            self.wire.transport.producer.pauseProducing()
+
+    def drain(self):
+        if self.wire.transport.producer is not None:
+            self.wire.transport.producer.resumeProducing()
+
+    def stream(self):
+        """An open stream, and rarely another one."""
+        opened = list(self.wire.connection._streams)
+        return self.any(opened if opened and self.random.random() < 0.97 else self.numbers[-3:])
+
+    def receive(self, kind, flags, stream, payload=b""):
+        if stream is not None and not self.wire.isClosed:
+            self.wire.receive(frame(kind, flags, stream, payload))
+
+    def respond(self):
+        head = self.random.choice([b"\x88", b"\x88", b"\x8d", literal(b":status", b"100"), literal(b"a", b"b")])
+        self.receive(HEADERS, self.random.choice([4, 5]), self.stream(), head)
+
+    def data(self):
+        self.receive(DATA, 0, self.stream(), b"d" * self.random.choice([0, 5, 16_000]))
+
+    def end(self):
+        self.receive(DATA, 1, self.stream())
+
+    def reset(self):
+        self.receive(3, 0, self.stream(), self.random.choice([0, 2, 2, 8, 8, 8, 7]).to_bytes(4))
+
+    def widen(self):
+        self.receive(8, 0, self.any([0, self.stream()]), (100_000).to_bytes(4))
+
+    def settings(self):
+        name, value = self.random.choice([(3, 0), (3, 2), (3, 100), (4, 0), (4, 70_000)])
+        self.receive(4, 0, 0, name.to_bytes(2) + value.to_bytes(4))
+
+    def leave(self):
+        if self.random.random() < 0.1:
+            self.receive(7, 0, 0, self.any([0, *self.numbers, 2**31 - 1]).to_bytes(4) + bytes(4))
+
+    def finish(self):
+        """The connection is lost, and everything ends."""
+        wire = self.wire
+        if not wire.connection._streams and not wire.connection._waiting:
+            assert wire.connection.state in ("QUIESCENT", "RETIRED"), wire.connection.state
+        wire.lose()
+        wire.clock.advance(0)
+        assert all(deferred.called for deferred in self.deferreds) and None not in wire.results
+        for reader in self.readers:
+            reader.transport.resumeProducing()
+            assert reader.reason is not None
+        assert not wire.connection._streams and not wire.connection._waiting and not wire.pool._shared
+        for body in self.bodies:
+            assert body.events.count("start") <= 1 and body.events.count("stop") <= 1, body.events
+            holds = [each for each in body.events if each in ("pause", "resume")]
+            assert holds == ["pause", "resume"] * (len(holds) // 2) + ["pause"] * (len(holds) % 2), body.events
+
+
 class Programs(Cases):
     """The same programs over HTTP/1.1 and HTTP/2."""
+
+    @only_subject
+    async def test_everything_ends_whatever_a_program_and_its_server_do(case):
+        for seed in range(2000):
+            try:
+                Chaos(seed)
+            except Exception as raised:
+                raise AssertionError(f"seed {seed}") from raised
+        # A body that fails after its response is an error of the program.
+        notes = [note for note in case.notes.pop("log", []) if "WrongBodyLength" not in note]
+        assert not notes, notes[:3]
 
     @only_subject
     async def test_a_program_sees_the_same_as_over_http1(case):
