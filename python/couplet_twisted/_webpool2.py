@@ -172,8 +172,8 @@ class HTTP2ConnectionPool(HTTPConnectionPool):
     @ivar streamWindow: How many bytes of a response's body are received before the program reads them. A connection
         holds at most this number for each open request.
 
-    @ivar maxRememberedKeys: The maximum number of keys that are remembered because their servers chose HTTP/1.1, so that
-        later connections need not wait for one another.
+    @ivar maxRememberedKeys: The maximum number of keys that are remembered because their servers chose HTTP/1.1.
+        Later connections to these need not wait for one another.
     """
 
     maxConcurrentStreams = 100

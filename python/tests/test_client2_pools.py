@@ -453,8 +453,8 @@ class Peers(Cases):
     @peer("nghttpd")
     @only_subject
     async def test_nghttpd_answers(case):
-        for options in ([], ["--max-concurrent-streams=2"], ["--window-bits=10"], ["--padding=200"], ["--trailer=a: b"]):
-            with Nghttpd(SERVER, *options) as peer:
+        for option in (None, "--max-concurrent-streams=2", "--window-bits=10", "--padding=200", "--trailer=a: b"):
+            with Nghttpd(SERVER, *filter(None, [option])) as peer:
                 agent, pool = pooled(case)
                 url = f"https://localhost:{peer.port}"
                 fetches = [fetched(agent, f"{url}/{name}") for name in ["small", "large", "none"] * 10]
@@ -464,7 +464,7 @@ class Peers(Cases):
                     assert (response.code, body) == expected and response.version == (b"HTTP", 2, 0)
                 upload = client.FileBodyProducer(io.BytesIO(b"u" * 300_000))
                 response, body = await fetched(agent, f"{url}/small", b"POST", producer=upload)
-                assert response.code == 200, (options, response.code)
+                assert response.code == 200, (option, response.code)
                 await pool.closeCachedConnections()
 
 
