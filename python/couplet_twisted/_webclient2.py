@@ -24,7 +24,7 @@ from twisted.web.iweb import UNKNOWN_LENGTH
 from zope.interface import implementer
 
 from couplet_twisted._couplet import Http2
-from couplet_twisted._webstream2 import CANCEL, REFUSED_STREAM, Stream, StreamReset
+from couplet_twisted._webstream2 import CANCEL, HTTP_1_1_REQUIRED, REFUSED_STREAM, Stream, StreamReset
 
 __all__ = ["Connection"]
 
@@ -299,9 +299,11 @@ class Connection(Protocol):
         if stream is None:
             return
         kind = ResponseFailed
-        if code == REFUSED_STREAM and stream.response is None:
+        if code in (REFUSED_STREAM, HTTP_1_1_REQUIRED) and stream.response is None:
             # It can be sent again on another connection.
             kind = ResponseNeverReceived
+            if code == HTTP_1_1_REQUIRED:
+                self._pool._require(self._key)
             self._retire()
         stream.lost(Failure(StreamReset(code)), kind)
 

@@ -65,7 +65,7 @@ class _NegotiationFactory(Factory):
         return f"{self.__class__.__name__}({self._key}, {self._metadata})"
 
     def acceptableProtocols(self):
-        return [b"h2", b"http/1.1"]
+        return [b"http/1.1"] if self._pool._older.get(self._key) else [b"h2", b"http/1.1"]
 
     def buildProtocol(self, address):
         pool, key = self._pool, self._key
@@ -184,7 +184,7 @@ class HTTP2ConnectionPool(HTTPConnectionPool):
         HTTPConnectionPool.__init__(self, reactor, persistent)
         # Connections with open requests, and attempts to connect.
         self._shared, self._attempts = {}, {}
-        # The keys of servers that chose HTTP/1.1, the oldest first.
+        # The keys of servers that chose HTTP/1.1, the oldest first, and whether they refused to speak HTTP/2.
         self._older = {}
 
     def getConnection(self, key, endpoint):
@@ -242,11 +242,21 @@ class HTTP2ConnectionPool(HTTPConnectionPool):
         """
         Remember the choice of a server.
         """
-        self._older.pop(key, None)
+        isRequired = self._older.pop(key, False)
         if not isHTTP2:
-            self._older[key] = None
-            while len(self._older) > self.maxRememberedKeys:
-                del self._older[next(iter(self._older))]
+            self._remember(key, isRequired)
+
+    def _require(self, key):
+        """
+        Speak HTTP/1.1 with a server from now on: it demanded that of a request over HTTP/2.
+        """
+        self._older.pop(key, None)
+        self._remember(key, True)
+
+    def _remember(self, key, isRequired):
+        self._older[key] = isRequired
+        while len(self._older) > self.maxRememberedKeys:
+            del self._older[next(iter(self._older))]
 
     def _share(self, key, connection):
         if self.persistent:

@@ -24,12 +24,12 @@ from zope.interface import implementer
 
 from couplet_twisted._webcommon import Received
 
-__all__ = ["CANCEL", "INTERNAL_ERROR", "REFUSED_STREAM", "Stream", "StreamReset"]
+__all__ = ["CANCEL", "HTTP_1_1_REQUIRED", "INTERNAL_ERROR", "REFUSED_STREAM", "Stream", "StreamReset"]
 
 _log = Logger(namespace="couplet")
 
 # Codes of resets: RFC 9113, 7.
-INTERNAL_ERROR, REFUSED_STREAM, CANCEL = 2, 7, 8
+INTERNAL_ERROR, REFUSED_STREAM, CANCEL, HTTP_1_1_REQUIRED = 2, 7, 8, 13
 
 
 class StreamReset(ConnectionLost):

@@ -344,6 +344,17 @@ class Pools(Cases):
                 assert result.type is _newclient.ResponseNeverReceived, result
 
     @only_subject
+    async def test_a_server_that_requires_http1_gets_it(case):
+        made, port = listening(case, Choosing(site(answer)))
+        agent, pool = pooled(case)
+        url = f"https://localhost:{port}/get/5"
+        for _ in range(2):
+            response, body = await fetched(agent, url)
+            assert (response.version, len(body)) == ((b"HTTP", 1, 1), 5)
+        assert len(made.connections) == 2, "one for each version"
+        await pool.closeCachedConnections()
+
+    @only_subject
     async def test_a_server_with_few_streams_gets_no_more(case):
         made, port = listening(case, H2Peers(streams=3))
         agent, pool = pooled(case)
@@ -399,6 +410,35 @@ class Pools(Cases):
         await until(case, lambda: pool._timeouts)
         await pool.closeCachedConnections()
         await until(case, lambda: descriptors() == before and len(case.reactor.getDelayedCalls()) == timers)
+
+
+class Choosing(protocol.Factory):
+    """Answers over HTTP/1.1 alone, and refuses each request over HTTP/2."""
+
+    noisy = False
+
+    def __init__(self, wrapped):
+        self.wrapped = wrapped
+        self.refusing = H2Server()
+        self.refusing.answer = lambda served, stream: served.conn.reset_stream(stream, 13)
+
+    def buildProtocol(self, address):
+        older, newer = self.wrapped.buildProtocol(address), self.refusing.build()
+
+        class Chosen(protocol.Protocol):
+            chosen = None
+
+            def dataReceived(self, data):
+                if self.chosen is None:
+                    self.chosen = newer if self.transport.negotiatedProtocol == b"h2" else older
+                    self.chosen.makeConnection(self.transport)
+                self.chosen.dataReceived(data)
+
+            def connectionLost(self, reason):
+                if self.chosen is not None:
+                    self.chosen.connectionLost(reason)
+
+        return Chosen()
 
 
 class H2Peers(H2Server):

@@ -214,7 +214,7 @@ class H2Server:
         return Served()
 
     def answer(self, served, stream):
-        """A test may replace it."""
+        """Answers a request. A test may replace it."""
         served.answer(stream)
 
 
