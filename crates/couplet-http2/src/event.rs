@@ -9,8 +9,8 @@ use crate::{Code, Fields, Head};
 /// A server's stream begins with [`Request`](Event::Request). On a client's, the answer begins with
 /// [`Response`](Event::Response), perhaps behind [`Informational`](Event::Informational). Unless
 /// the head `ends`, pieces of the body and perhaps trailers follow, then [`End`](Event::End).
-/// [`Reset`](Event::Reset) may come at any time, and is the last event of its stream. After an [`Error`](crate::Error) no stream gets any further
-/// event.
+/// [`Reset`](Event::Reset) may come at any time, and is the last event of its stream. After an
+/// [`Error`](crate::Error) no stream gets any further event.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {

@@ -5,8 +5,8 @@
 //! # The files
 //!
 //! [`Connection`] owns the state. Received frames go through `connection/receive.rs`, field blocks
-//! through `connection/blocks.rs` and `hpack/`, requests and answers through `connection/send.rs`. The rules for
-//! names and values are in `field.rs`.
+//! through `connection/blocks.rs` and `hpack/`, requests and answers through `connection/send.rs`.
+//! The rules for names and values are in `field.rs`.
 #![forbid(unsafe_code)]
 
 #[cfg(test)]

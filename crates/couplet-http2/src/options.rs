@@ -71,9 +71,9 @@ impl Options {
 
     /// Sets the maximum size of a list of fields (64 KiB), SETTINGS_MAX_HEADER_LIST_SIZE, as RFC
     /// 9113, 6.5.2 counts it: the lengths and 32 bytes for each field. A longer request is answered
-    /// with 431; longer responses and trailers reset their stream with ENHANCE_YOUR_CALM. A list of more than
-    /// four times the size, or a block whose CONTINUATIONs exceed twice the size, ends the
-    /// connection with that code.
+    /// with 431; longer responses and trailers reset their stream with ENHANCE_YOUR_CALM. A list of
+    /// more than four times the size, or a block whose CONTINUATIONs exceed twice the size, ends
+    /// the connection with that code.
     pub fn max_head(mut self, bytes: u32) -> Options {
         self.max_head = bytes;
         self
@@ -95,8 +95,8 @@ impl Options {
     }
 
     /// Sets how many more streams may be reset by a client before their answer began, or because of
-    /// a fault, than were completed (500). More end the connection with ENHANCE_YOUR_CALM (CVE-2023-44487,
-    /// CVE-2025-8671).
+    /// a fault, than were completed (500). More end the connection with ENHANCE_YOUR_CALM
+    /// (CVE-2023-44487, CVE-2025-8671).
     pub fn max_resets(mut self, resets: u32) -> Options {
         self.max_resets = resets;
         self
@@ -104,7 +104,8 @@ impl Options {
 
     /// Sets how many frames without effect may follow one another (1000): empty DATA, HEADERS and
     /// CONTINUATION that end nothing, PRIORITY, unknown types, unexpected acknowledgements,
-    /// informational heads, and frames of closed streams. More end the connection with ENHANCE_YOUR_CALM.
+    /// informational heads, and frames of closed streams. More end the connection with
+    /// ENHANCE_YOUR_CALM.
     pub fn max_idle_frames(mut self, frames: u32) -> Options {
         self.max_idle_frames = frames;
         self
@@ -124,8 +125,8 @@ impl Options {
         self
     }
 
-    /// Has a server permit extended CONNECT, as for WebSockets (off): RFC 8441. Without it, a `:protocol` is a
-    /// PROTOCOL_ERROR of the stream.
+    /// Has a server permit extended CONNECT, as for WebSockets (off): RFC 8441. Without it, a
+    /// `:protocol` is a PROTOCOL_ERROR of the stream.
     pub fn connect_protocol(mut self, on: bool) -> Options {
         self.connect_protocol = on;
         self

@@ -200,8 +200,8 @@ impl Drop for Server {
     }
 }
 
-/// Sends requests all at once, given their paths and the lengths of their bodies. Returns the status
-/// and the length of the body of each answer.
+/// Sends requests all at once, given their paths and the lengths of their bodies. Returns the
+/// status and the length of the body of each answer.
 fn asked(port: u16, requests: &[(String, usize)]) -> io::Result<Vec<(u16, usize)>> {
     let mut socket = TcpStream::connect(("127.0.0.1", port))?;
     let mut connection = Connection::client(Options::default());
