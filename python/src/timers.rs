@@ -287,6 +287,12 @@ fn missing_attribute(name: &str) -> PyErr {
 
 #[pymethods]
 impl DelayedCall {
+    /// Twisted's class, so that `isinstance` accepts the call as one of it.
+    #[getter]
+    fn __class__<'py>(&self, py: Python<'py>) -> PyResult<&Bound<'py, PyType>> {
+        twisted(py)
+    }
+
     /// When the call is due, by its clock: in seconds since 1970.
     #[pyo3(name = "getTime")]
     fn get_time(&self) -> f64 {
@@ -393,6 +399,11 @@ impl DelayedCall {
     #[getter]
     fn _repr(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         self.state().repr.as_ref().map(|repr| repr.clone_ref(py))
+    }
+
+    /// Without it, a class with comparisons has no hash.
+    fn __hash__(slf: &Bound<'_, Self>) -> isize {
+        (slf.as_ptr() as isize) >> 4
     }
 
     fn __lt__(&self, other: &DelayedCall) -> bool {

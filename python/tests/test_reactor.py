@@ -852,6 +852,12 @@ class Calls(Cases):
         call.cancel()
 
     @case
+    async def test_they_count_as_instances_of_twisted_s_class(case):
+        call = case.reactor.callLater(5, int)
+        case.say("call", isinstance(call, base.DelayedCall), call.__class__ is base.DelayedCall, call in {call})
+        call.cancel()
+
+    @case
     async def test_they_say_what_they_are(case):
         def described(call):
             text = str(call)
