@@ -28,6 +28,7 @@ SUITES = [
     "treq==26.7.0",
     "klein==24.8.0",
     "matrix-synapse==1.163.2",
+    "parameterized==0.9.0",
     "scrapy==2.19.0",
     "crochet==2.1.1",
     "testtools==2.9.1",
@@ -38,6 +39,15 @@ SUITES = [
     "txi2p-tahoe==0.3.7",
     "txtorcon==26.6.0",
     "autobahn==26.10.2",
+    "ldaptor==21.2.0",
+    "magic-wormhole==0.24.0",
+    "magic-wormhole-mailbox-server==0.8.0",
+    "magic-wormhole-transit-relay==0.5.0",
+    "noiseprotocol==0.3.1",
+    "carbon==1.1.10",
+    "whisper==1.1.10",
+    "protobuf==3.20.3",
+    "mmh3==5.3.1",
     "tahoe-lafs==1.20.0",
     "hypothesis==6.170.15",
     "html5lib==1.1",
@@ -45,6 +55,11 @@ SUITES = [
     "mock==5.2.0",
     "buildbot==4.3.0",
     "buildbot-www==4.3.0",
+    "buildbot-worker==4.3.0",
+    "buildbot-pkg==4.3.0",
+    "evalidate==2.1.7",
+    "zstandard==0.25.0",
+    "hvac==2.4.0",
     # Later releases warn, and Buildbot's tests treat warnings as errors.
     "alembic==1.13.3",
     "sqlalchemy==2.0.36",
@@ -57,8 +72,10 @@ SUITES = [
     "pexpect==4.9.0",
     "maturin>=1.9",
 ]
-SUITE_MODULES = """treq, klein, synapse, scrapy, crochet, testtools, django, httpbin, foolscap, autobahn, allmydata, buildbot,
-    pytest_twisted"""
+SUITE_MODULES = (
+    "treq, klein, synapse, scrapy, crochet, testtools, django, httpbin, foolscap, autobahn, allmydata, buildbot, "
+    "buildbot_worker, pytest_twisted, ldaptor, wormhole, wormhole_mailbox_server, wormhole_transit_relay, carbon"
+)
 # Evennia needs an older Twisted.
 EVENNIA = ["evennia==5.0.1", "twisted==24.11.0"]
 
@@ -97,17 +114,32 @@ def evennia():
     return environment("python-evennia", "evennia", EVENNIA)
 
 
-def source(python, requirement):
-    """The unpacked source distribution of a package, for its tests."""
-    folder = WORK / "sources" / requirement.replace("==", "-")
+def version(name):
+    """The version of a package of the environment `suites`."""
+    return next(pin.partition("==")[2] for pin in SUITES if pin.startswith(f"{name}=="))
+
+
+def source(python, name, part):
+    """A folder from which the tests of a package of `suites` are imported: `part` of its source distribution, without
+    the rest, or all of it (`.`).
+    """
+    requirement = f"{name}=={version(name)}"
+    folder = WORK / "sources" / f"{requirement}-{part}"
     if not folder.exists():
         with tempfile.TemporaryDirectory(dir=WORK) as fresh:
-            name = requirement.partition("==")[0]
+            fresh = pathlib.Path(fresh)
             pip = [python, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", name, "--dest", fresh]
             if subprocess.run([*pip, requirement]).returncode:
                 raise Broken(f"cannot download the source of {requirement}")
-            with tarfile.open(next(pathlib.Path(fresh).glob("*.tar.gz"))) as archive:
-                archive.extractall(folder.parent, filter="data")
+            with tarfile.open(next(fresh.glob("*.tar.gz"))) as archive:
+                archive.extractall(fresh / "all", filter="data")
+            whole = next((fresh / "all").iterdir())
+            folder.parent.mkdir(exist_ok=True)
+            if part == ".":
+                whole.rename(folder)
+            else:
+                folder.mkdir()
+                (whole / part).rename(folder / part)
     return folder
 
 

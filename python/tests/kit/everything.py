@@ -1,16 +1,13 @@
-"""Runs all of Twisted's tests under the model and the subject, and finds flaky ones."""
+"""Runs all of Twisted's tests under the model and the subject."""
 
-import collections
 import concurrent.futures
 import hashlib
 import subprocess
 
-from kit import environment, outcomes, reactors
-from kit.environment import TESTS, WORK, say
+from kit import environment, flaky, outcomes, reactors
+from kit.environment import TESTS, WORK
 
 LIMIT = 3600
-# How many times the modules of differing tests are run again.
-RERUNS = 3
 
 
 def judge(python, subject, processes, allowed):
@@ -19,14 +16,15 @@ def judge(python, subject, processes, allowed):
     record = WORK / f"whole-{subject}.jsonl"
     record.write_text(run(python, subject, processes))
     found = outcomes.read(record)[0]
-    unsteady = flaky(python, subject, outcomes.differing(model, found), allowed)
-    for identity, (under_model, ours) in sorted(unsteady.items()):
-        del model[identity]
-        outcome = found.pop(identity, ("missing", ""))[0]
-        failures = f"{under_model} failures under {reactors.MODEL}, {ours} under {subject}"
-        say(f"flaky    {identity}: {outcome} under {subject}; {RERUNS} further runs of its module: {failures}")
+
+    def again(reactor, number, modules):
+        record = WORK / f"whole-{reactor}-again-{number}.jsonl"
+        outcomes.run(python, reactor, "named", record, LIMIT, modules, environment.unprivileged())
+        return outcomes.read(record)[0]
+
+    unsteady = flaky.take(again, model, found, allowed, name=subject)
     passed, failed, aside = outcomes.compare(model, found, subject, allowed)
-    return passed, failed, aside + len(unsteady)
+    return passed, failed, aside + unsteady
 
 
 def kept_model(python, processes):
@@ -56,33 +54,3 @@ def run(python, reactor, shards):
         for each in runs:
             each.result()
     return "".join(record.read_text() for record in records)
-
-
-def flaky(python, subject, differing, allowed):
-    """The flaky tests among the differing ones, with the failures of their modules under each reactor.
-
-    A test is flaky if the reruns of its module have fewer than `RERUNS` failures under the model, and no more than
-    that under the subject.
-    """
-    # The modules are rerun as a whole: a fault may show in a later test than the one that causes it.
-    modules = {identity: identity.rsplit(".", 2)[0] for identity in differing if identity not in allowed}
-    if not modules:
-        return {}
-    model, ours = (failures(python, reactor, modules, allowed) for reactor in (reactors.MODEL, subject))
-    counts = {identity: (model[module], ours[module]) for identity, module in modules.items()}
-    return {identity: (before, now) for identity, (before, now) in counts.items() if now <= before < RERUNS}
-
-
-def failures(python, reactor, modules, allowed):
-    """How often tests of each module fail when the modules are run again; `modules` maps a test to its module."""
-    prefix = environment.unprivileged()
-    counts = collections.Counter()
-    for number in range(1, RERUNS + 1):
-        record = WORK / f"whole-{reactor}-again-{number}.jsonl"
-        outcomes.run(python, reactor, "named", record, LIMIT, sorted(set(modules.values())), prefix)
-        found = outcomes.read(record)[0]
-        failed = [identity for identity, (outcome, _) in found.items() if outcome not in ("ok", "skip", "todo")]
-        missing = [identity for identity in modules if identity not in found]
-        for identity in set(failed + missing) - set(allowed):
-            counts[identity.rsplit(".", 2)[0]] += 1
-    return counts

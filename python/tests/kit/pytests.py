@@ -1,19 +1,21 @@
-"""Runs Scrapy's tests by pytest, and writes a record like `kit.suite`."""
+"""Runs tests by pytest, and writes a record like `kit.suite`."""
 
 import faulthandler
+import functools
+import importlib.util
 import json
+import pathlib
 
 import pytest
-from scrapy.settings import default_settings
 
-from kit import reactors
+from kit import flaky, reactors
 
 
 class Recorder:
     """A pytest plugin that writes outcomes to the record."""
 
-    def __init__(self, record, done, patience):
-        self.done, self.patience = done, patience
+    def __init__(self, record, done, left_out, patience):
+        self.done, self.left_out, self.patience = done, left_out, patience
         self.record = open(record, "a")
         self.stacks = open(f"{record}.stacks", "w")
 
@@ -22,7 +24,9 @@ class Recorder:
         self.record.flush()
 
     def pytest_collection_modifyitems(self, items):
-        items[:] = [item for item in items if item.nodeid not in self.done]
+        names = [item.nodeid for item in items]
+        left_out = {name for name in names if flaky.module(name).startswith(self.left_out)}
+        items[:] = [item for item in items if item.nodeid not in self.done | left_out]
 
     def pytest_runtest_logstart(self, nodeid):
         self.note(nodeid, "start")
@@ -40,13 +44,26 @@ class Recorder:
         self.note(nodeid, "stop")
 
 
-def run(subject, record, words, done, patience):
-    """Runs the tests of the modules in `words`, except those in `done`.
-
-    Scrapy accepts only the reactor that its settings name, so they are changed. Tests that need the internet are
-    left out.
+def run(subject, selection, record, words, done, patience):
+    """Runs the tests of the packages or modules in `words`, except those in `done` and those that need the internet.
+    A word `-NAME` leaves out the modules that begin with the name.
     """
     reactors.install(subject)
-    default_settings.TWISTED_REACTOR = reactors.REACTORS[subject][1]
-    options = ["-q", "-m", "not requires_internet", "--reactor=asyncio", "-p", "no:cacheprovider"]
-    pytest.main([*options, *words], plugins=[Recorder(record, done, patience)])
+    package = importlib.util.find_spec(words[0].partition(".")[0])
+    root = pathlib.Path(package.origin).parent.parent
+    options = ["-q", "-m", "not requires_internet", "-p", "no:cacheprovider", "--pyargs", f"--rootdir={root}"]
+    if selection == "scrapy":
+        # Scrapy accepts only the reactor that its settings name.
+        from scrapy.settings import default_settings
+
+        default_settings.TWISTED_REACTOR = reactors.REACTORS[subject][1]
+        options.append("--reactor=asyncio")
+    else:
+        # The plugin accepts only Twisted's default. Scrapy's settings forbid its import here.
+        import pytest_twisted
+
+        install = functools.partial(pytest_twisted._install_reactor, int, object)
+        pytest_twisted.reactor_installers["default"] = install
+    left_out = tuple(word[1:] for word in words if word.startswith("-"))
+    words = [word for word in words if not word.startswith("-")]
+    pytest.main([*options, *words], plugins=[Recorder(record, done, left_out, patience)])

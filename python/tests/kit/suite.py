@@ -7,8 +7,10 @@ SELECTION is one of these; those from `whole` on install the reactor:
   encrypted      those of the tests for each reactor that use TLS, by rustls if the reactor is Couplet's
   whole          all tests; a word such as `1/2` selects the first of two shards of their classes
   named          the tests with these ids
-  packages       all tests of these packages
-  scrapy         the tests of these modules, by pytest
+  packages       all tests of these packages, except those of packages, modules or classes `-NAME`
+  buildbot       the same, of Buildbot
+  pytest         the tests of these modules, by pytest
+  scrapy         the same, with Scrapy's settings for the reactor
   receivers      the tests of protocols that use the receivers of `twisted.protocols.basic`
   own-receivers  the same tests, with `couplet_twisted.basic` in place of those receivers
 
@@ -148,6 +150,13 @@ def all_of(names, shard="1/1"):
             yield test
 
 
+def except_for(words):
+    """The tests of packages, except those that begin with `-`."""
+    left_out = tuple(word[1:] for word in words if word.startswith("-"))
+    tests = all_of([word for word in words if not word.startswith("-")])
+    return (test for test in tests if not f"{test.id()}.".startswith(tuple(f"{name}." for name in left_out)))
+
+
 def named(identities):
     """The tests with these ids."""
     for identity in identities:
@@ -158,8 +167,11 @@ def chosen(selection, words):
     """The tests of a selection that installs the reactor."""
     if selection == "named":
         return named(words)
-    if selection == "packages":
-        return all_of(words)
+    if selection == "buildbot":
+        # It warns, and Buildbot's tests treat warnings as errors.
+        import buildbot.util.ssl  # noqa: F401
+    if selection in ("packages", "buildbot"):
+        return except_for(words)
     if selection == "whole":
         return all_of(["twisted"], *words)
     if selection == "own-receivers":
@@ -193,10 +205,10 @@ def main():
     done = set()
     if os.path.exists(record):
         done = {json.loads(line)["id"] for line in open(record)}
-    if selection == "scrapy":
+    if selection in ("pytest", "scrapy"):
         from kit import pytests
 
-        pytests.run(subject, record, words, done, HANG)
+        pytests.run(subject, selection, record, words, done, HANG)
     else:
         trial(subject, selection, record, words, done)
     # The status is 0 even if tests fail.
