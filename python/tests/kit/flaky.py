@@ -23,19 +23,19 @@ def take(again, model, found, allowed, model_name=reactors.MODEL, name=reactors.
     reruns of its module have fewer than `RERUNS` failures under the model, and no more than that under the subject.
     """
     # The modules are rerun as a whole: a fault may show in a later test than the one that causes it.
-    differing = outcomes.differing(model, found) - allowed.keys()
+    differing = outcomes.differing(model, found) | outcomes.failing(model) & outcomes.passing(found)
+    differing -= allowed.keys()
     modules = {identity: module(identity) for identity in differing}
     if not modules:
         return 0
-    ignored = allowed.keys() | model.keys() - outcomes.passing(model)
+    ignored = allowed.keys() | model.keys() - outcomes.passing(model) - differing
     counts = [failures(again, reactor, modules, ignored) for reactor in (model_name, name)]
     before, now = ({identity: count[modules[identity]] for identity in modules} for count in counts)
     unsteady = [identity for identity in sorted(modules) if now[identity] <= before[identity] < RERUNS]
     for identity in unsteady:
-        del model[identity]
-        outcome = found.pop(identity, ("missing", ""))[0]
+        first = f"{model.pop(identity)[0]} under {model_name}, {found.pop(identity, ('missing', ''))[0]} under {name}"
         failed = f"{before[identity]} failures under {model_name}, {now[identity]} under {name}"
-        say(f"flaky    {identity}: {outcome} under {name}; {RERUNS} further runs of its module: {failed}")
+        say(f"flaky    {identity}: {first}; {RERUNS} further runs of its module: {failed}")
     return len(unsteady)
 
 
@@ -46,8 +46,6 @@ def failures(again, reactor, modules, ignored):
     counts = collections.Counter()
     for number in range(1, RERUNS + 1):
         found = again(reactor, number, sorted(set(modules.values())))
-        failed = [identity for identity, (outcome, _) in found.items() if outcome not in ("ok", "skip", "todo")]
-        missing = [identity for identity in modules if identity not in found]
-        for identity in set(failed + missing) - ignored:
+        for identity in (outcomes.failing(found) | modules.keys() - found.keys()) - ignored:
             counts[module(identity)] += 1
     return counts

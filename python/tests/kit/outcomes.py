@@ -95,6 +95,11 @@ def passing(found):
     return {identity for identity, (outcome, _) in found.items() if outcome == "ok"}
 
 
+def failing(found):
+    """The tests that fail, hang or end their process."""
+    return {identity for identity, (outcome, _) in found.items() if outcome not in ("ok", "skip", "todo")}
+
+
 def differing(model, subject):
     """The tests that pass under the model but not under the subject."""
     return passing(model) - passing(subject)
