@@ -550,7 +550,11 @@ def _renewPipe(waker):
 def _forked(isChild):
     for reactor in list(_reactors):
         try:
-            reactor._forked(isChild)
+            if isinstance(reactor, CoupletReactor):
+                reactor._forked(isChild)
+            else:
+                # Twisted's tests of another reactor change the class of the installed one.
+                reactor._loop.forked(isChild)
         except BaseException:
             _log.failure("the reactor does not run in this process, which another one forked")
 
