@@ -127,7 +127,7 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
 
     def __init__(self, asyncio=False):
         self._loop = _couplet.Loop(_logged, weakref.WeakMethod(self._post), _CHUNK)
-        _reactors.add(self)
+        _reactors[self] = self._loop
         self.callLater = self._loop.call_later
         self.getDelayedCalls = self._loop.delayed_calls
         self._reads = set()
@@ -548,18 +548,19 @@ def _renewPipe(waker):
 
 
 def _forked(isChild):
-    for reactor in list(_reactors):
+    for reactor, loop in list(_reactors.items()):
         try:
             if isinstance(reactor, CoupletReactor):
                 reactor._forked(isChild)
             else:
-                # Twisted's tests of another reactor change the class of the installed one.
-                reactor._loop.forked(isChild)
+                # Twisted's tests of another reactor change the class and the attributes of the installed one.
+                loop.forked(isChild)
         except BaseException:
             _log.failure("the reactor does not run in this process, which another one forked")
 
 
-_reactors = weakref.WeakSet()
+# Their loops.
+_reactors = weakref.WeakKeyDictionary()
 os.register_at_fork(after_in_parent=lambda: _forked(False), after_in_child=lambda: _forked(True))
 
 
