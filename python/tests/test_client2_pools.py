@@ -12,23 +12,10 @@ from zope.interface import implementer
 from kit import certificates
 from kit.cases import Cases, only_subject
 from kit.client2 import H2Server, Nghttpd, descriptors
+from kit.pages import Page
 
 SERVER = certificates.made("server", "localhost")
 MIB = 1024 * 1024
-
-
-class Page(resource.Resource):
-    """A resource whose requests a function answers."""
-
-    isLeaf = True
-
-    def __init__(self, answer):
-        super().__init__()
-        self.answer = answer
-
-    def render(self, request):
-        answered = self.answer(request)
-        return server.NOT_DONE_YET if answered is None else answered
 
 
 def answer(request):

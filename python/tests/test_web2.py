@@ -16,6 +16,7 @@ from zope.interface import implementer
 
 from kit import certificates, reactors
 from kit.cases import SUBJECT, Cases, case, only_subject
+from kit.pages import Page
 from kit.web2 import GET, PREFACE, Client, Peer, frame, frames
 from test_web import python
 
@@ -42,20 +43,6 @@ class Answers(unittest.TestCase):
                 self.assertEqual(len(model), CONVERSATIONS)
                 for ours, wanted in zip(subject, model):
                     self.assertEqual(ours, wanted)
-
-
-class Page(resource.Resource):
-    """A resource whose requests a function answers."""
-
-    isLeaf = True
-
-    def __init__(self, answer):
-        super().__init__()
-        self.answer = answer
-
-    def render(self, request):
-        answered = self.answer(request)
-        return server.NOT_DONE_YET if answered is None else answered
 
 
 class Waiting(Page):
