@@ -8,6 +8,9 @@ pub const HEAD: usize = 9;
 /// Maximum length of a sent payload: every client accepts it. RFC 9113, 4.2.
 pub const MAX_SENT: usize = 16_384;
 
+/// Connection preface of a client: RFC 9113, 3.4.
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 pub mod kind {
     pub const DATA: u8 = 0;
     pub const HEADERS: u8 = 1;
@@ -81,6 +84,26 @@ pub fn head(length: usize, kind: u8, flags: u8, stream: u32) -> [u8; HEAD] {
 pub fn write(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
     out.extend_from_slice(&head(payload.len(), kind, flags, stream));
     out.extend_from_slice(payload);
+}
+
+/// Frames a field block, written behind a gap of [`HEAD`] bytes at `begin`: HEADERS with these
+/// flags, and CONTINUATION for a long one. RFC 9113, 4.3.
+pub fn end_block(out: &mut Vec<u8>, begin: usize, flags: u8, stream: u32) {
+    let length = out.len() - begin - HEAD;
+    if length <= MAX_SENT {
+        if let Some(gap) = out.get_mut(begin..).and_then(|out| out.first_chunk_mut()) {
+            *gap = head(length, kind::HEADERS, flags | flag::END_HEADERS, stream);
+        }
+        return;
+    }
+    let block = out.split_off(begin + HEAD);
+    out.truncate(begin);
+    let count = length.div_ceil(MAX_SENT);
+    for (n, fragment) in block.chunks(MAX_SENT).enumerate() {
+        let (kind, first) = if n == 0 { (kind::HEADERS, flags) } else { (kind::CONTINUATION, 0) };
+        let last = if n + 1 == count { flag::END_HEADERS } else { 0 };
+        write(out, kind, first | last, stream, fragment);
+    }
 }
 
 /// Removes the padding of DATA or HEADERS: RFC 9113, 6.1 and 6.2.

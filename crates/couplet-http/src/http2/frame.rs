@@ -1,9 +1,10 @@
 //! Frames and error codes: RFC 9113, 4, 6 and 7. Most of them are those of `couplet-http2`.
 
 pub(crate) use couplet_http2::Code as Reason;
+pub(crate) use couplet_http2::frame::PREFACE;
 pub(super) use couplet_http2::frame::{
-    HEAD, Head as FrameHead, MAX_SENT as MAX_PAYLOAD, fixed, flag, head, kind, number, setting,
-    strip_padding, write,
+    HEAD, Head as FrameHead, MAX_SENT as MAX_PAYLOAD, end_block, fixed, flag, head, kind, number,
+    setting, strip_padding, write,
 };
 
 /// An error that ends the connection: RFC 9113, 5.4.1.

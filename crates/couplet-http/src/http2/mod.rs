@@ -23,7 +23,6 @@ mod streams;
 mod tests;
 mod tunnel;
 
-pub(crate) use frame::Reason;
+pub(crate) use frame::{PREFACE, Reason};
 pub(super) use inbox::Receiver;
-pub(super) use machine::PREFACE;
 pub(super) use session::Session;

@@ -3,8 +3,9 @@
 use couplet_core::testing::every_split;
 use proptest::prelude::*;
 
+use super::PREFACE;
 use super::frame::{self, FrameHead, HEAD, Reason, Then, flag, kind};
-use super::machine::{Event, Limits, Machine, PREFACE};
+use super::machine::{Event, Limits, Machine};
 
 const LIMITS: Limits = Limits { max_streams: 10, max_head: 1000 };
 

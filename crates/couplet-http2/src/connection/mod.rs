@@ -10,12 +10,11 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::frame::{self, MAX_SENT, kind, setting};
+use crate::frame::{self, MAX_SENT, PREFACE, kind, setting};
 use crate::head::Builder;
 use crate::hpack::{Decoder, Encoder, INITIAL_TABLE};
 use crate::{Code, Error, Event, Options};
 use blocks::Block;
-use receive::PREFACE;
 use streams::{Closing, Inbound, Role, Streams};
 use window::{INITIAL, ReceiveWindow, SendWindow};
 

@@ -3,11 +3,8 @@
 use super::streams::{Closing, Inbound, Outbound, Role, Stage};
 use super::window::MAX;
 use super::{Beginning, Connection, FAREWELL, Phase, calm, failed, protocol_error};
-use crate::frame::{self, HEAD, Head, flag, kind, setting};
+use crate::frame::{self, HEAD, Head, PREFACE, flag, kind, setting};
 use crate::{Code, Error, Event};
-
-/// Connection preface of a client: RFC 9113, 3.4.
-pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 impl Connection {
     pub(super) fn receive_all(&mut self, data: &[u8]) -> Result<(), Error> {

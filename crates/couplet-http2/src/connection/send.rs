@@ -264,14 +264,7 @@ impl Connection {
             }
         }
         let flags = if ends { flag::END_STREAM } else { 0 };
-        let length = out.len() - begin - HEAD;
-        if length > MAX_SENT {
-            let block = out.split_off(begin + HEAD);
-            out.truncate(begin);
-            write_fragments(out, id, flags, &block);
-        } else if let Some(head) = out.get_mut(begin..).and_then(|out| out.first_chunk_mut()) {
-            *head = frame::head(length, kind::HEADERS, flags | flag::END_HEADERS, id);
-        }
+        frame::end_block(out, begin, flags, id);
         Ok(())
     }
 
@@ -326,15 +319,5 @@ impl Connection {
             let _ = self.write_block(id, Pseudo::None, &fields, true);
         }
         self.end_outbound(id);
-    }
-}
-
-/// Writes a block that needs several frames: RFC 9113, 4.3.
-fn write_fragments(out: &mut Vec<u8>, id: u32, flags: u8, block: &[u8]) {
-    let count = block.len().div_ceil(MAX_SENT);
-    for (n, fragment) in block.chunks(MAX_SENT).enumerate() {
-        let (kind, first) = if n == 0 { (kind::HEADERS, flags) } else { (kind::CONTINUATION, 0) };
-        let last = if n + 1 == count { flag::END_HEADERS } else { 0 };
-        frame::write(out, kind, first | last, id, fragment);
     }
 }

@@ -14,14 +14,11 @@ use http::Request;
 use http::header::HeaderMap;
 
 use super::flow::{INITIAL_WINDOW, ReceiveWindow, SendWindow};
-use super::frame::{self, ConnectionError, FrameHead, HEAD, MAX_PAYLOAD, Reason, Then};
+use super::frame::{self, ConnectionError, FrameHead, HEAD, MAX_PAYLOAD, PREFACE, Reason, Then};
 use super::frame::{flag, kind, setting};
 use super::hpack::Decoder;
 use super::streams::{Key, Streams};
 use blocks::Block;
-
-/// Connection preface of a client: RFC 9113, 3.4.
-pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The receive window of the connection, and of each stream once the client has acknowledged it, in
 /// bytes.

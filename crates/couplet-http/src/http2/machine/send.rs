@@ -4,7 +4,7 @@ use http::StatusCode;
 use http::header::HeaderMap;
 
 use super::super::flow::MAX_WINDOW;
-use super::super::frame::{self, ConnectionError, HEAD, MAX_PAYLOAD, Reason, Then, flag, kind};
+use super::super::frame::{self, ConnectionError, HEAD, MAX_PAYLOAD, Reason, Then, kind};
 use super::super::head::is_of_connection;
 use super::super::hpack;
 use super::super::streams::{Key, RequestState, ResponseState};
@@ -107,7 +107,7 @@ impl Machine {
                 hpack::encode_field(&mut self.out, name, value);
             }
         }
-        self.end_sent_block(begin, id, then);
+        frame::end_block(&mut self.out, begin, then.flag(), id);
         self.after_response_frame(key, then);
     }
 
@@ -120,7 +120,7 @@ impl Machine {
                 hpack::encode_field(&mut self.out, name, value);
             }
         }
-        self.end_sent_block(begin, id, Then::End);
+        frame::end_block(&mut self.out, begin, Then::End.flag(), id);
         self.after_response_frame(key, Then::End);
     }
 
@@ -128,25 +128,6 @@ impl Machine {
         let begin = self.out.len();
         self.out.extend_from_slice(&[0; HEAD]);
         begin
-    }
-
-    /// Frames the fields that were written behind `begin`.
-    fn end_sent_block(&mut self, begin: usize, id: u32, then: Then) {
-        let length = self.out.len() - begin - HEAD;
-        if length <= MAX_PAYLOAD {
-            let head = frame::head(length, kind::HEADERS, flag::END_HEADERS | then.flag(), id);
-            self.out[begin..begin + HEAD].copy_from_slice(&head);
-            return;
-        }
-        let fields = self.out.split_off(begin + HEAD);
-        self.out.truncate(begin);
-        let last = length.div_ceil(MAX_PAYLOAD) - 1;
-        for (n, part) in fields.chunks(MAX_PAYLOAD).enumerate() {
-            let (kind, flags) =
-                if n == 0 { (kind::HEADERS, then.flag()) } else { (kind::CONTINUATION, 0) };
-            let flags = if n == last { flags | flag::END_HEADERS } else { flags };
-            frame::write(&mut self.out, kind, flags, id, part);
-        }
     }
 
     /// The number of bytes that a stream may send in one frame.
