@@ -39,7 +39,7 @@ from twisted.web.http import _IdentityTransferDecoder
 from twisted.web.http_headers import Headers
 
 from couplet_twisted._couplet import add_header, is_sound, parse_response, request_head, set_headers, split_uri
-from couplet_twisted._webcommon import Kinds, Received, canonicalNames, has, originals, replace
+from couplet_twisted._webcommon import Kinds, Received, canonicalNames, has, originals, replace, takeIdle
 
 __all__ = ["install"]
 
@@ -152,15 +152,10 @@ def _idle(pool, key, endpoint):
 
     @return: The connection, or L{None}.
     """
-    connections = pool._connections.get(key)
-    while connections:
-        connection = connections.pop(0)
-        pool._timeouts.pop(connection).cancel()
-        if connection.state == "QUIESCENT":
-            if pool.retryAutomatically:
-                return _RetryingHTTP11ClientProtocol(connection, lambda: pool._newConnection(key, endpoint))
-            return connection
-    return None
+    connection = takeIdle(pool, key)
+    if connection is not None and pool.retryAutomatically:
+        return _RetryingHTTP11ClientProtocol(connection, lambda: pool._newConnection(key, endpoint))
+    return connection
 
 
 def getConnection(self, key, endpoint):

@@ -6,7 +6,7 @@ import inspect
 
 from twisted.web.http_headers import Headers, _nameEncoder
 
-__all__ = ["Kinds", "Received", "canonicalNames", "has", "originals", "replace"]
+__all__ = ["Kinds", "Received", "canonicalNames", "has", "originals", "replace", "takeIdle"]
 
 # Twisted's own methods, by their class and name.
 originals = {}
@@ -60,6 +60,21 @@ class Kinds(dict):
             self.clear()
         found = self[cls] = self.find(cls)
         return found
+
+
+def takeIdle(pool, key):
+    """
+    Take an idle connection out of a pool of connections.
+
+    @return: The connection, or L{None}.
+    """
+    connections = pool._connections.get(key)
+    while connections:
+        connection = connections.pop(0)
+        pool._timeouts.pop(connection).cancel()
+        if connection.state == "QUIESCENT":
+            return connection
+    return None
 
 
 def has(cls, base, *names):

@@ -14,6 +14,7 @@ from twisted.web.client import HTTPConnectionPool, _RetryingHTTP11ClientProtocol
 from zope.interface import implementer
 
 from couplet_twisted._webclient2 import Connection
+from couplet_twisted._webcommon import takeIdle
 from couplet_twisted._webstream2 import REFUSED_STREAM, StreamReset
 
 __all__ = ["HTTP2ConnectionPool"]
@@ -193,7 +194,7 @@ class HTTP2ConnectionPool(HTTPConnectionPool):
         """
         if not self._offers(key):
             return HTTPConnectionPool.getConnection(self, key, endpoint)
-        connection = self._shared.get(key) or self._takeIdle(key)
+        connection = self._shared.get(key) or takeIdle(self, key)
         if connection is None:
             return self._newConnection(key, endpoint).addCallback(self._retrying, key, endpoint, False)
         return succeed(self._retrying(connection, key, endpoint, True))
@@ -203,15 +204,6 @@ class HTTP2ConnectionPool(HTTPConnectionPool):
         Whether connections for a key offer HTTP/2. An agent's key begins with the scheme.
         """
         return isinstance(key, tuple) and key[0] == b"https"
-
-    def _takeIdle(self, key):
-        connections = self._connections.get(key)
-        while connections:
-            connection = connections.pop(0)
-            self._timeouts.pop(connection).cancel()
-            if connection.state == "QUIESCENT":
-                return connection
-        return None
 
     def _retrying(self, connection, key, endpoint, isUsed):
         if self.retryAutomatically and (isUsed or isinstance(connection, Connection)):
