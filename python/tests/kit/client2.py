@@ -58,8 +58,10 @@ class Wire:
         from twisted.web._newclient import Request
         from twisted.web.http_headers import Headers
 
+        from couplet_twisted._webcommon import takeIdle
+
         given = Headers({b"Host": [b"a.example"], **{name.encode(): values for name, values in headers.items()}})
-        self.pool._takeIdle(self.key)
+        takeIdle(self.pool, self.key)
         deferred = self.connection.request(Request._construct(method, uri, given, producer, persistent=True))
         at = len(self.results)
         self.results.append(None)
