@@ -100,6 +100,7 @@ mod full {
         databases = "databases.md"
         http = "http.md"
         storm = "storm.md"
+        inspector = "inspector.md"
         websocket = "websocket.md"
     }
 }

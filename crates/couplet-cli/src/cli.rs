@@ -14,6 +14,7 @@ use crate::echo::Echo;
 use crate::forward::Forward;
 use crate::http::files::HttpServe;
 use crate::http::get::HttpGet;
+use crate::inspect::{Inspect, Inspecting};
 use crate::logging::Logging;
 use crate::poetry::Poetry;
 use crate::run::Run;
@@ -60,6 +61,8 @@ Example:
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) logging: Logging,
+    #[command(flatten)]
+    pub(crate) inspecting: Inspecting,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -88,6 +91,8 @@ pub(crate) enum Command {
     Run(Run),
     /// Ask a running process for its status, or to reload, restart or end
     Ctl(Ctl),
+    /// Show the connections of a running process that has an inspector, and why they wait
+    Inspect(Inspect),
     /// Make certificates for tests of TLS, and an authority that issues them
     Cert(Cert),
     /// Test protocols on simulated networks that fail: hours of bad weather in seconds

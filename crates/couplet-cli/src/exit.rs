@@ -27,6 +27,11 @@ impl Exit {
         Exit { code: 1, message: None }
     }
 
+    /// A check has found something, which is printed: exit code 3.
+    pub(crate) fn found() -> Exit {
+        Exit { code: 3, message: None }
+    }
+
     /// The reader of stdout closed it: a silent end, not a failure.
     pub(crate) fn closed_pipe() -> Exit {
         Exit { code: 0, message: None }

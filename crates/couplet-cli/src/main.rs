@@ -23,6 +23,7 @@ mod forward;
 #[cfg(test)]
 mod held;
 mod http;
+mod inspect;
 mod known;
 mod logging;
 mod output;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
                 .map_or_else(|exit| report(&exit), |()| ExitCode::from(said.exit_code() as u8));
         }
     };
+    inspect::start(cli.inspecting);
     // The services of a configuration log as that says.
     if !matches!(cli.command, Command::Run(_)) {
         logging::start(&cli.logging);
@@ -66,9 +68,12 @@ fn main() -> ExitCode {
         Command::Get(options) => http::get::run(options),
         Command::Chat(options) => chat::run(options),
         Command::Run(options) => {
-            return run::run(options, &cli.logging).unwrap_or_else(|exit| report(&exit));
+            let code = run::run(options, &cli.logging).unwrap_or_else(|exit| report(&exit));
+            inspect::end();
+            return code;
         }
         Command::Ctl(options) => ctl::run(options),
+        Command::Inspect(options) => inspect::run(&options),
         Command::Cert(options) => cert::run(&options),
         Command::Sim(options) => sim::run(options, &cli.logging),
         Command::Poetry(command) => poetry::run(command, &cli.logging),
@@ -76,6 +81,7 @@ fn main() -> ExitCode {
             output::print(&known::completions(shell, &mut Cli::command()))
         }
     };
+    inspect::end();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(exit) => report(&exit),

@@ -5,14 +5,15 @@ use std::time::Duration;
 use couplet::{Loop, LoopOptions};
 
 use crate::exit::Exit;
+use crate::inspect::inspected;
 use crate::output;
 
 /// How long a call may hold the loop before `-v` logs it.
 const STALL: Duration = Duration::from_secs(1);
 
-/// Enables signals, and stall reports if they would be logged.
+/// Enables signals, the inspector if there is one, and stall reports if they would be logged.
 pub(crate) fn signalled(options: LoopOptions) -> LoopOptions {
-    let options = options.signals(true);
+    let options = inspected(options.signals(true));
     if tracing::enabled!(tracing::Level::INFO) { options.stall_after(STALL) } else { options }
 }
 

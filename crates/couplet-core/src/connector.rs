@@ -16,6 +16,7 @@ use crate::recorder::{Reactor, Source, loop_ended};
 use crate::timers::TimerKey;
 use crate::transport::Transport;
 use crate::transport::cell::ConnectionCell;
+use crate::why::Why;
 
 /// A handle to a connect attempt and to the resulting connection. Cheap to clone; dropping it
 /// changes nothing. Twisted's `IConnector`.
@@ -438,6 +439,46 @@ impl ConnectorCell {
             done(Err(loop_ended()));
         }
         self.factory.clear();
+    }
+
+    /// The event that it waits for, in words.
+    pub(crate) fn why(&self) -> Why {
+        let mut why = Why::default();
+        match &*self.state.borrow() {
+            State::Connecting(step) | State::Stopping(step) => self.why_connecting(step, &mut why),
+            State::Connected(connection) => {
+                why.text(format!("has connection {}", connection.id()));
+            }
+            State::Disconnected => {
+                why.text("disconnected");
+            }
+        }
+        why
+    }
+
+    fn why_connecting(&self, step: &Step, why: &mut Why) {
+        match step {
+            Step::Requested(None) | Step::Calling => why.text("begins in this turn"),
+            Step::Requested(Some(at)) => why.text("begins in ").until(*at),
+            Step::Waiting(timer) => {
+                let at = self.reactor.deadline(*timer);
+                why.text("waits for its next attempt").deadline(", which begins in ", at)
+            }
+            Step::LookingUp(_, timeout) => {
+                why.text(format!("looks up {}", self.target.host()));
+                why.deadline(", fails in ", Some(timeout.until))
+            }
+            Step::Trying(attempts) => {
+                let tried: Vec<String> =
+                    attempts.running.iter().map(|(_, address)| address.to_string()).collect();
+                why.text(format!("waits for an answer of {}", tried.join(" and ")));
+                if let Some((address, error)) = attempts.errors.last() {
+                    why.text(format!(", after {address}: {error}"));
+                }
+                why.deadline(", fails in ", Some(attempts.timeout.until))
+            }
+            Step::Opening(_) => why.text("connected; the layers of the connection are opening"),
+        };
     }
 
     pub(crate) fn state_name(&self) -> &'static str {

@@ -19,7 +19,7 @@ use crate::connector::Connector;
 use crate::error::Reason;
 use crate::layers::Layer;
 use crate::panics::{Contained, contain, discard};
-use crate::protocol::{Protocol, TypeName};
+use crate::protocol::Protocol;
 use crate::recorder::Reactor;
 
 /// Builds a protocol for each connection, and is notified of events around it.
@@ -366,7 +366,11 @@ pub(crate) struct Ends<'a> {
 }
 
 /// A type-erased factory, for ports and connectors.
-pub(crate) trait AnyFactory: TypeName {
+pub(crate) trait AnyFactory {
+    /// The name of the factory's type.
+    fn type_name(&self) -> &'static str {
+        std::any::type_name::<Self>()
+    }
     fn attach(&mut self, reactor: &Reactor);
     fn do_start(&mut self);
     fn started_connecting(&mut self, connector: &Connector);

@@ -39,6 +39,7 @@ pub mod testing;
 mod timers;
 pub mod transport;
 mod unread;
+mod why;
 
 pub use address::{Address, UnixAddress};
 pub use bytes::Bytes;

@@ -2,7 +2,7 @@
 //!
 //! Twisted's `IProtocol` and `IHalfCloseableProtocol`.
 
-use std::any::{Any, TypeId};
+use std::any::{Any, TypeId, type_name};
 use std::borrow::Cow;
 #[cfg(unix)]
 use std::os::fd::OwnedFd;
@@ -45,7 +45,7 @@ use crate::transport::Transport;
     label = "does not implement `Protocol`",
     note = "a `LineProtocol` needs a framer around it: `LineReceiver::new(…)` makes a `Protocol` of it, and `NetstringReceiver::new(…)` or `IntReceiver::new(…)` of a `StringProtocol`"
 )]
-pub trait Protocol: Any + TypeName {
+pub trait Protocol: Any {
     /// The connection was made. This is the first call.
     fn connection_made(&mut self, _transport: &Transport) {}
 
@@ -89,6 +89,12 @@ pub trait Protocol: Any + TypeName {
     /// no such protocol. [`Transport::connection`] uses it.
     fn find(&mut self, _type: TypeId) -> Option<&mut dyn Any> {
         None
+    }
+
+    /// The name of the protocol's type, for people who read logs and snapshots. A wrapper of any
+    /// protocol may return the name of the protocol inside.
+    fn type_name(&self) -> &'static str {
+        type_name::<Self>()
     }
 
     /// An [upgrade](Transport::upgrade) to `next` replaces this protocol with the returned one,
@@ -223,23 +229,15 @@ impl Protocol for Box<dyn Protocol> {
         (**self).find(wanted)
     }
 
+    fn type_name(&self) -> &'static str {
+        (**self).type_name()
+    }
+
     fn upgraded(&mut self, next: Box<dyn Protocol>, unread: &mut Vec<u8>) -> Box<dyn Protocol> {
         (**self).upgraded(next, unread)
     }
 
     fn hand_over(&mut self) -> Option<HandOver> {
         (**self).hand_over()
-    }
-}
-
-/// The name of the type behind a `dyn Protocol`, for messages.
-pub trait TypeName {
-    #[doc(hidden)]
-    fn type_name(&self) -> &'static str;
-}
-
-impl<T> TypeName for T {
-    fn type_name(&self) -> &'static str {
-        std::any::type_name::<T>()
     }
 }

@@ -294,6 +294,11 @@ impl Reactor {
         self.recorder.cancel_call_at_end(call);
     }
 
+    /// When a pending call is due.
+    pub(crate) fn deadline(&self, timer: TimerKey) -> Option<Instant> {
+        self.recorder.deadline(timer)
+    }
+
     /// Whether the loop was dropped.
     pub(crate) fn is_dropped(&self) -> bool {
         self.recorder.is_dropped()

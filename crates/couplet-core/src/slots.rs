@@ -11,6 +11,13 @@ pub struct Key {
     pub generation: NonZeroU32,
 }
 
+impl Key {
+    /// The key as a number.
+    pub(crate) fn number(self) -> u64 {
+        u64::from(self.generation.get()) << 32 | u64::from(self.slot)
+    }
+}
+
 /// The table. A removed value's slot is reused under a new generation.
 #[derive(Debug)]
 pub struct Slots<T> {

@@ -74,6 +74,12 @@ struct Next {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct TimerKey(Key);
 
+impl TimerKey {
+    pub(crate) fn number(self) -> u64 {
+        self.0.number()
+    }
+}
+
 /// A point in the sequence of requests: every insert and reset comes before it or after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Seq(u64);

@@ -24,6 +24,7 @@ pub mod process;
 pub mod signals;
 pub mod tcp;
 pub mod tethered;
+pub mod ticks;
 #[cfg(feature = "trap")]
 pub mod trap;
 pub mod unsent;

@@ -119,6 +119,7 @@
 //! | configure, watch and reload such a program | the crate `couplet-runner`; the chapter [Running in production] |
 //! | repeat a call | [`LoopingCall`] |
 //! | do long work without blocking the loop | [`task::Cooperator`], [`Reactor::defer_to_thread`] |
+//! | see why a connection waits, in a running program | `inspect`; the chapter [Why does it wait?] |
 //! | find callbacks that block the loop | [`LoopOptions::stall_after`] |
 //! | lock out other processes | [`task::FilesystemLock`] |
 //! | debug a chain of Deferreds | [`Deferred::history`] |
@@ -147,6 +148,7 @@
 //! | `sim-tokio` | | `Sim::host_with_tokio`, tokio's tasks and timers in the simulator |
 //! | `trap` | | the C library's time and entropy, from the seed on [simulating](sim) threads: for test binaries, on Linux |
 //! | `http` | | `http`: HTTP/1.1 and HTTP/2 servers and clients |
+//! | `inspect` | | `inspect`: a page, and JSON, about the connections, tasks and timers of a running program, and why they wait; implies `websocket` |
 //! | `decompression` | | decoding of compressed answers by `http::Client`: gzip, deflate, br, zstd; implies `http` |
 //! | `websocket` | | `http::websocket`, WebSocket clients and handlers; implies `http` |
 //! | `hyper` | | hyper's `Read` and `Write` for [streams](stream), without its HTTP |
@@ -202,6 +204,7 @@
 //! [WebSockets]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/websocket.md
 //! [TLS]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/tls.md
 //! [Services]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/services.md
+//! [Why does it wait?]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/inspector.md
 //! [Running in production]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/production.md
 //! [Stopping well]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/stopping.md
 //! [Cancellation]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/cancellation.md
@@ -218,6 +221,9 @@
 #[cfg(feature = "http")]
 #[doc(inline)]
 pub use couplet_http as http;
+#[cfg(feature = "inspect")]
+#[doc(inline)]
+pub use couplet_inspect as inspect;
 
 #[cfg(all(unix, feature = "tokio"))]
 #[doc(inline)]

@@ -25,7 +25,7 @@ const GATES: [Gate; 15] = [
         method: "lent",
         arguments: 0,
         what: "a driver's bytes are accessed",
-        callers: &[("Box::lent", 1), ("Core::received", 1)],
+        callers: &[("A::lent", 1), ("A::next", 1), ("Core::received", 1)],
     },
     Gate {
         method: "received",
@@ -81,8 +81,8 @@ const GATES: [Gate; 15] = [
         what: "bytes are handed to a driver",
         callers: &[
             ("transmit", 1),
-            // A boxed driver forwards.
-            ("Box::write", 1),
+            // A driver around another one forwards.
+            ("A::write", 1),
             // Into the simulated kernel, and into the real one except on Linux.
             ("SimDriver::write", 1),
             ("StreamSlot::write_once", 1),
@@ -102,13 +102,13 @@ const GATES: [Gate; 15] = [
         method: "with_socket",
         arguments: 2,
         what: "a connection's socket is lent to a user's closure",
-        callers: &[("Box::with_socket", 1), ("set_option", 1)],
+        callers: &[("A::with_socket", 1), ("set_option", 1)],
     },
     Gate {
         method: "datagram",
         arguments: 0,
         what: "a driver's datagram is accessed",
-        callers: &[("Box::datagram", 1), ("Core::datagram_received", 1)],
+        callers: &[("A::datagram", 1), ("Core::datagram_received", 1)],
     },
     Gate {
         method: "deliver",
@@ -128,7 +128,7 @@ const GATES: [Gate; 15] = [
         what: "datagrams are handed to a driver, or the turn does that for one port",
         callers: &[
             ("Core::send_all_datagrams", 1),
-            ("Box::send_datagrams", 1),
+            ("A::send_datagrams", 1),
             // Called by the turn.
             ("Core::answer", 1),
             ("Core::send", 1),
@@ -145,11 +145,8 @@ const GATES: [Gate; 15] = [
 /// The provided methods of `Driver`, with the drivers that may override them. An override is code
 /// that no other driver, and so no simulation, exercises. The turn itself is a blanket
 /// `impl Engine`, which no driver can override.
-const PROVIDED: [(&str, &[&str]); 3] = [
-    ("has_more", &["Box", "Mio", "Memory"]),
-    ("due", &["Box", "Mio"]),
-    ("descriptor", &["Box", "Mio"]),
-];
+const PROVIDED: [(&str, &[&str]); 3] =
+    [("has_more", &["A", "Mio", "Memory"]), ("due", &["A", "Mio"]), ("descriptor", &["A", "Mio"])];
 
 /// Calls of a gate and paths to it: the enclosing function and the line.
 fn uses(file: &Code, gate: &Gate) -> Vec<(String, usize)> {

@@ -122,6 +122,8 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-cli/src/sim/mod.rs",
             // Measures how long a loop is busy.
             "couplet-runner/src/metrics.rs",
+            // Where the processor has no counter.
+            "couplet-os/src/ticks.rs",
         ],
     },
     Capability {
@@ -173,6 +175,8 @@ const CAPABILITIES: &[Capability] = &[
             // A thread for each further loop.
             "couplet-core/src/reactor/turn/cluster.rs",
             "couplet-runner/src/workers.rs",
+            // The inspector's loop.
+            "couplet-inspect/src/thread.rs",
             "couplet-sim/src/determinism.rs",
             // A standard stream may be a file, which cannot be polled.
             "couplet-cli/src/connect/",
@@ -226,13 +230,26 @@ const CAPABILITIES: &[Capability] = &[
         paths: &["std::sync::mpsc"],
         instead: NO_WAIT,
         // `block_on_reactor`, stdin and stdout use other threads than the loop's; a runner waits for its
-        // further loops before the main one runs, and afterwards.
+        // further loops before the main one runs, and afterwards; so does an inspected loop.
         places: &[
             "couplet-core/src/reactor/remote.rs",
             "couplet-cli/src/connect/",
+            "couplet-inspect/src/thread.rs",
             "couplet-runner/src/workers.rs",
         ],
     },
+    Capability {
+        paths: &["std::thread::JoinHandle"],
+        instead: NO_WAIT,
+        places: &["couplet-inspect/src/thread.rs"],
+    },
+    // The token of the inspector, in no simulated world.
+    Capability {
+        paths: &["getrandom"],
+        instead: CHANCE,
+        places: &["couplet-inspect/src/thread.rs"],
+    },
+    Capability { paths: &["std::arch"], instead: CLOCK, places: &["couplet-os/src/ticks.rs"] },
     Capability {
         paths: &["std::sync::Mutex", "std::sync::MutexGuard", "std::sync::RwLock"],
         instead: NO_LOCK,
@@ -243,6 +260,7 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-runner/src/places.rs",
             "couplet-runner/src/repeats.rs",
             "couplet-core/src/driver/pool.rs",
+            "couplet-core/src/driver/ring.rs",
             "couplet-core/src/driver/stalls.rs",
             "couplet-core/src/endpoints/kinds.rs",
             "couplet-core/src/endpoints/record_file.rs",
@@ -260,6 +278,7 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-http/src/http2/bell.rs",
             "couplet-http/src/http2/inbox.rs",
             "couplet-http/src/http2/tunnel.rs",
+            "couplet-inspect/src/inspector.rs",
             "couplet-cli/src/chat/room.rs",
             "couplet-cli/src/datagrams/mod.rs",
             "couplet-cli/src/http/get.rs",
@@ -279,6 +298,7 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-core/src/endpoints/log.rs",
             "couplet-core/src/layers/tls/engine/world.rs",
             "couplet-http/src/body.rs",
+            "couplet-cli/src/inspect/mod.rs",
             "couplet-cli/src/progress.rs",
             "couplet-cli/src/server.rs",
             "couplet-os/src/",
@@ -463,6 +483,7 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-runner/src/pid_file.rs",
             "couplet-runner/src/restart/",
             "couplet-runner/src/running.rs",
+            "couplet-inspect/src/board.rs",
         ],
     },
     Capability {
@@ -571,14 +592,20 @@ const CAPABILITIES: &[Capability] = &[
         places: &["couplet-core/src/stream/io.rs", "couplet-http/src/"],
     },
     Capability {
-        paths: &["async_compression", "h2", "http_body_util", "pin_project_lite", "tower_service"],
+        paths: &["async_compression", "h2", "pin_project_lite", "tower_service"],
         instead: GUEST,
         places: &["couplet-http/src/"],
     },
     Capability {
-        paths: &["http", "http_body", "httpdate"],
+        paths: &["http", "http_body", "http_body_util", "httpdate"],
         instead: GUEST,
-        places: &["couplet-http/src/", "couplet-cli/src/http/", "couplet-runner/src/web.rs"],
+        places: &[
+            "couplet-http/src/",
+            "couplet-cli/src/http/",
+            "couplet-cli/src/inspect/",
+            "couplet-inspect/src/server.rs",
+            "couplet-runner/src/web.rs",
+        ],
     },
     Capability {
         paths: &["httparse", "tungstenite"],
@@ -638,7 +665,12 @@ const CAPABILITIES: &[Capability] = &[
     Capability {
         paths: &["serde"],
         instead: GUEST,
-        places: &["couplet-cli/src/run/", "couplet-runner/src/"],
+        places: &["couplet-cli/src/run/", "couplet-inspect/src/", "couplet-runner/src/"],
+    },
+    Capability {
+        paths: &["serde_json"],
+        instead: GUEST,
+        places: &["couplet-cli/src/inspect/", "couplet-inspect/src/", "couplet-runner/src/"],
     },
     Capability {
         paths: &[
@@ -646,7 +678,6 @@ const CAPABILITIES: &[Capability] = &[
             "prometheus_client",
             "sd_notify",
             "serde_ignored",
-            "serde_json",
             "signal_hook",
             "strsim",
             "toml",
@@ -698,8 +729,11 @@ const METHODS: &[Methods] = &[
             // A future, of a message.
             "couplet-http/src/websocket/mod.rs",
             "couplet-cli/src/connect/",
+            "couplet-inspect/src/live.rs",
             // Before the main loop runs.
             "couplet-runner/src/workers.rs",
+            // Before the inspected loop runs, and when it is dropped.
+            "couplet-inspect/src/thread.rs",
         ],
     ),
     // For a slow reader of stdout, or further loops, after the loop has ended.

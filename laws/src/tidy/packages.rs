@@ -8,7 +8,7 @@ use super::source::{assert_none, read, root};
 
 /// A package and the files that it shares with the workspace: path in the package, path in the
 /// workspace.
-const PACKAGES: [(&str, &[(&str, &str)]); 9] = [
+const PACKAGES: [(&str, &[(&str, &str)]); 10] = [
     (
         "couplet",
         &[
@@ -21,6 +21,7 @@ const PACKAGES: [(&str, &[(&str, &str)]); 9] = [
     ("couplet-defer", &[]),
     ("couplet-http", &[]),
     ("couplet-http2", &[]),
+    ("couplet-inspect", &[]),
     ("couplet-os", &[]),
     ("couplet-sim", &[]),
     ("couplet-cli", &[]),

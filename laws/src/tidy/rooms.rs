@@ -11,7 +11,8 @@ use super::source::{Code, Mention, assert_none, library, with_parsed_code};
 /// layer: a protocol gets a transport, which leads to its reactor's handle. `factory` and
 /// `connector` form the next one, and `reactor` is above both. The layer below, `address`, `error`,
 /// `defer`, `timers`, `outbox`, the seam (`driver`) and `layers`, depends on none of them.
-const MAY_KNOW: [(&str, &[&str]); 28] = [
+const MAY_KNOW: [(&str, &[&str]); 29] = [
+    ("why", &[]),
     ("events", &[]),
     ("http2", &[]),
     ("address", &[]),
@@ -56,6 +57,7 @@ const MAY_KNOW: [(&str, &[&str]); 28] = [
             "protocol",
             "recorder",
             "timers",
+            "why",
         ],
     ),
     ("datagrams", &["panics", "address", "slots", "defer", "driver", "recorder"]),
@@ -75,6 +77,7 @@ const MAY_KNOW: [(&str, &[&str]); 28] = [
             "recorder",
             "timers",
             "transport",
+            "why",
         ],
     ),
     (
@@ -97,6 +100,7 @@ const MAY_KNOW: [(&str, &[&str]); 28] = [
             "recorder",
             "switches",
             "timers",
+            "why",
         ],
     ),
     ("task", &["panics", "defer", "reactor", "recorder"]),
@@ -148,7 +152,7 @@ const THE_ROOT: &str = "crate";
 
 /// Rooms without restrictions: the test kit, the hooks, and the crates `http` and `sim`, which have
 /// only the core's public items.
-const FREE: [&str; 4] = ["testing", "hooks", "http", "sim"];
+const FREE: [&str; 5] = ["testing", "hooks", "http", "inspect", "sim"];
 
 /// The error about a path, if it breaks the rule.
 fn wrong(mention: &Mention, room: &str, allowed: &[&str], modules: &Modules) -> Option<String> {

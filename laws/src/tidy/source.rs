@@ -82,12 +82,13 @@ pub(super) fn assert_none(broken: &[String], rule: &str) {
 }
 
 /// The crates of the library, and the module at which the facade, `couplet`, exports each.
-const CRATES: [(&str, &[&str]); 6] = [
+const CRATES: [(&str, &[&str]); 7] = [
     ("couplet", &[]),
     ("couplet-core", &[]),
     ("couplet-defer", &[]),
     ("couplet-http", &["http"]),
     ("couplet-http2", &["http2"]),
+    ("couplet-inspect", &["inspect"]),
     ("couplet-sim", &["sim"]),
 ];
 

@@ -14,7 +14,7 @@ const KINDS: [(&str, &[&str]); 4] = [
     ("Factory", &["Factory"]),
 ];
 
-/// The methods of a trait.
+/// The callbacks of a trait: its methods that may change the object.
 fn callbacks(files: &[Code], name: &str) -> Vec<String> {
     let items = files.iter().flat_map(|file| &file.syntax.items);
     let found = items.filter_map(|item| match item {
@@ -22,10 +22,14 @@ fn callbacks(files: &[Code], name: &str) -> Vec<String> {
         _ => None,
     });
     let items = found.flat_map(|found| &found.items).filter_map(|item| match item {
-        syn::TraitItem::Fn(function) => Some(function.sig.ident.to_string()),
+        syn::TraitItem::Fn(function) => Some(&function.sig),
         _ => None,
     });
-    items.collect()
+    let changes = |signature: &&syn::Signature| {
+        let kind = signature.receiver().map(|receiver| &receiver.kind);
+        matches!(kind, Some(syn::ReceiverKind::Reference(_, _, object)) if object.is_some())
+    };
+    items.filter(changes).map(|signature| signature.ident.to_string()).collect()
 }
 
 /// The functions that each macro of the library defines.

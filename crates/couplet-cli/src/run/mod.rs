@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use couplet::Failure;
 use couplet::http::Continued;
+use couplet::{Failure, LoopOptions};
 use couplet_runner::{Arguments, Options, Runner, placed, this_loop};
 
 use crate::exit::Exit;
+use crate::inspect::inspected;
 use crate::logging::Logging;
 use crate::output;
 use crate::server::{MakeChild, Server};
@@ -73,6 +74,7 @@ pub(crate) fn run(options: Run, logging: &Logging) -> Result<ExitCode, Exit> {
 /// A runner that knows the kinds of services.
 fn runner() -> Runner {
     Runner::new("couplet")
+        .loop_options(inspected(LoopOptions::default()))
         .version(env!("CARGO_PKG_VERSION"))
         .takes_over_in_loops(echo::MOVES_AS, |_, _| Ok(echo::continued()))
         .takes_over(chat::MOVES_AS, |state, _| chat::continued(state))

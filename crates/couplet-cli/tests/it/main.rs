@@ -23,6 +23,7 @@ mod get_output;
 mod get_transform;
 mod http;
 mod inherited;
+mod inspect;
 mod kit;
 mod namespace;
 #[path = "../../../couplet-core/tests/needed/mod.rs"]

@@ -55,6 +55,8 @@ fn measure(bench: &Bench, kind: Kind) -> Result<Vec<Figure>> {
             ("instructions_per_line_50", Kind::CoupletLines, Count::Trip(50)),
             ("instructions_per_trip_50_over_a_layer", Kind::CoupletLayer, Count::Trip(50)),
             ("instructions_per_trip_50_of_a_stream", Kind::CoupletStream, Count::Trip(50)),
+            ("instructions_per_trip_1_inspected", Kind::CoupletInspected, Count::Trip(1)),
+            ("instructions_per_trip_50_inspected", Kind::CoupletInspected, Count::Trip(50)),
         ];
         let others = others.into_iter().filter(|_| kind == Kind::Couplet);
         for (name, kind, what) in own.into_iter().chain(others) {

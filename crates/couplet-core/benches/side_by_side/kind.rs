@@ -24,6 +24,8 @@ pub(crate) enum Kind {
     CoupletLayer,
     /// An echo in async style.
     CoupletStream,
+    /// `couplet echo` with an inspector at which nobody looks.
+    CoupletInspected,
     Twisted,
 }
 
@@ -39,9 +41,11 @@ impl Kind {
     pub(crate) fn label(self) -> String {
         match self {
             Kind::Raw(_) | Kind::Tokio(_) | Kind::Mio(_) => self.to_string(),
-            Kind::Couplet | Kind::CoupletLines | Kind::CoupletLayer | Kind::CoupletStream => {
-                format!("{self} ({}k)", ours::READ_BUFFER)
-            }
+            Kind::Couplet
+            | Kind::CoupletLines
+            | Kind::CoupletLayer
+            | Kind::CoupletStream
+            | Kind::CoupletInspected => format!("{self} ({}k)", ours::READ_BUFFER),
             Kind::Twisted => format!("{self} ({TWISTED}k)"),
         }
     }
@@ -51,7 +55,7 @@ impl Kind {
         match self {
             Kind::Raw(_) | Kind::Tokio(_) | Kind::Couplet | Kind::Twisted => true,
             Kind::Mio(_) => matches!(role, Role::Echo | Role::EchoOne),
-            Kind::CoupletLines | Kind::CoupletLayer => role == Role::Echo,
+            Kind::CoupletLines | Kind::CoupletLayer | Kind::CoupletInspected => role == Role::Echo,
             Kind::CoupletStream => matches!(role, Role::Echo | Role::Relay(_)),
         }
     }
@@ -68,6 +72,7 @@ impl Display for Kind {
             Kind::CoupletLines => f.write_str("couplet-lines"),
             Kind::CoupletLayer => f.write_str("couplet-layer"),
             Kind::CoupletStream => f.write_str("couplet-stream"),
+            Kind::CoupletInspected => f.write_str("couplet-inspected"),
             Kind::Twisted => f.write_str("twisted"),
         }
     }
@@ -82,6 +87,7 @@ impl FromStr for Kind {
             "couplet-lines" => return Ok(Kind::CoupletLines),
             "couplet-layer" => return Ok(Kind::CoupletLayer),
             "couplet-stream" => return Ok(Kind::CoupletStream),
+            "couplet-inspected" => return Ok(Kind::CoupletInspected),
             "twisted" => return Ok(Kind::Twisted),
             _ => {}
         }
@@ -96,8 +102,8 @@ impl FromStr for Kind {
             ("mio", Some(size)) => Ok(Kind::Mio(size)),
             _ => Err(format!(
                 "no server {text:?}; there are raw, tokio, mio (with a buffer of {USUAL} KiB, or \
-                 another as in raw-64k), couplet, couplet-lines, couplet-layer, couplet-stream and \
-                 twisted"
+                 another as in raw-64k), couplet, couplet-lines, couplet-layer, couplet-stream, \
+                 couplet-inspected and twisted"
             )),
         }
     }
@@ -182,7 +188,9 @@ pub(crate) fn serve(kind: Kind, role: Role) -> crate::Result<()> {
         Kind::CoupletStream => {
             ours::serve_stream(role, ready).map_err(|error| error.to_string())?
         }
-        Kind::Twisted => return Err("twisted runs in Python, not here".into()),
+        Kind::CoupletInspected | Kind::Twisted => {
+            return Err(format!("{kind} is another program, not this").into());
+        }
     }
     Ok(())
 }

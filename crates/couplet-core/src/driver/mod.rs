@@ -38,6 +38,7 @@
 //! options and addresses in it that the crate's front page names too are stable.
 
 pub(crate) mod affinity;
+mod around;
 mod datagrams;
 #[cfg(feature = "testing")]
 pub(crate) mod file_locks;
@@ -53,10 +54,12 @@ mod pool;
 #[cfg(unix)]
 pub(crate) mod process;
 pub(crate) mod readiness;
+pub(crate) mod recorded;
+pub(crate) mod ring;
 #[cfg(unix)]
 mod serial;
 mod socket;
-mod stalls;
+pub(crate) mod stalls;
 
 use std::any::Any;
 use std::fmt;
@@ -73,6 +76,7 @@ use crate::address::Address;
 pub use crate::outbox::{Outbox, Piece, Spares};
 pub use crate::slots::Key;
 
+pub use around::Around;
 pub use datagrams::{
     Datagram, DatagramOption, DatagramQueue, DatagramsSent, Group, Interface, Outgoing,
 };
@@ -87,7 +91,8 @@ pub use process::{ChildInput, ChildProcess, Command, Spawned};
 pub use serial::{FlowControl, Parity, SerialOptions};
 pub use socket::{Adopted, ConnectedSocket, DatagramSocket, ListeningSocket, Released, SocketCall};
 pub use socket2::SockRef;
-pub(crate) use stalls::{StallGuard, Stalls, UserCall};
+
+pub(crate) use stalls::{LoopThread, StallGuard, Stalls, UserCall};
 
 /// Identifies a request to the driver, such as a [`resolve`](Commands::resolve). The caller chooses
 /// it.
@@ -553,152 +558,15 @@ pub trait Driver: Commands {
     }
 }
 
-impl Commands for Box<dyn Driver> {
-    fn world(&self) -> Rc<dyn World> {
-        (**self).world()
+impl Around for Box<dyn Driver> {
+    type Inner = dyn Driver;
+
+    fn inner(&self) -> &(dyn Driver + 'static) {
+        &**self
     }
 
-    fn write(&mut self, key: Key, out: &mut Outbox) -> WriteOutcome {
-        (**self).write(key, out)
-    }
-
-    fn listen(&mut self, bound: Bound) -> io::Result<Key> {
-        (**self).listen(bound)
-    }
-
-    fn adopt(&mut self, adopted: Adopted) -> io::Result<Key> {
-        (**self).adopt(adopted)
-    }
-
-    fn can_release(&self, key: Key) -> bool {
-        (**self).can_release(key)
-    }
-
-    fn release(&mut self, key: Key) -> io::Result<Released> {
-        (**self).release(key)
-    }
-
-    fn duplicate_port(&mut self, port: Key) -> io::Result<ListeningSocket> {
-        (**self).duplicate_port(port)
-    }
-
-    fn keep_socket_file(&mut self, port: Key, is_kept: bool) {
-        (**self).keep_socket_file(port, is_kept);
-    }
-
-    fn duplicate_datagrams(&mut self, port: Key) -> io::Result<DatagramSocket> {
-        (**self).duplicate_datagrams(port)
-    }
-
-    fn read_datagrams(&mut self, port: Key, on: bool) {
-        (**self).read_datagrams(port, on);
-    }
-
-    fn send_datagrams(&mut self, key: Key, out: &mut DatagramQueue) -> DatagramsSent {
-        (**self).send_datagrams(key, out)
-    }
-
-    fn set_datagram_option(&mut self, key: Key, option: &DatagramOption) -> io::Result<()> {
-        (**self).set_datagram_option(key, option)
-    }
-
-    fn connect(&mut self, to: &Address, options: &ConnectOptions) -> io::Result<Key> {
-        (**self).connect(to, options)
-    }
-
-    fn receive(&mut self, key: Key, on: bool) {
-        (**self).receive(key, on);
-    }
-
-    fn shut_write(&mut self, key: Key) {
-        (**self).shut_write(key);
-    }
-
-    fn close(&mut self, key: Key, mode: CloseMode) {
-        (**self).close(key, mode);
-    }
-
-    fn peer_has_ended(&self, key: Key) -> bool {
-        (**self).peer_has_ended(key)
-    }
-
-    fn unsent(&self, key: Key) -> Option<usize> {
-        (**self).unsent(key)
-    }
-
-    fn turned_away(&self, port: Key) -> u64 {
-        (**self).turned_away(port)
-    }
-
-    fn peer_credentials(&self, key: Key) -> Option<PeerCredentials> {
-        (**self).peer_credentials(key)
-    }
-
-    fn socket(&self, key: Key) -> Option<LocalSocket> {
-        (**self).socket(key)
-    }
-
-    fn set_option(&mut self, key: Key, option: SocketOption) -> io::Result<()> {
-        (**self).set_option(key, option)
-    }
-
-    fn with_socket(&mut self, key: Key, call: SocketCall) -> Option<io::Result<()>> {
-        (**self).with_socket(key, call)
-    }
-
-    fn resolve(&mut self, ticket: Ticket, name: &str) {
-        (**self).resolve(ticket, name);
-    }
-
-    fn forget(&mut self, ticket: Ticket) {
-        (**self).forget(ticket);
-    }
-
-    fn run_blocking(&mut self, ticket: Ticket, job: Job) {
-        (**self).run_blocking(ticket, job);
-    }
-
-    fn forget_job(&mut self, ticket: Ticket) {
-        (**self).forget_job(ticket);
-    }
-
-    fn waker(&self) -> Waker {
-        (**self).waker()
-    }
-
-    fn watch_signals(&mut self, on: bool) -> io::Result<()> {
-        (**self).watch_signals(on)
-    }
-}
-
-impl Driver for Box<dyn Driver> {
-    fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
-        (**self).wait(until)
-    }
-
-    fn next(&mut self) -> Option<Event> {
-        (**self).next()
-    }
-
-    fn has_more(&self) -> bool {
-        (**self).has_more()
-    }
-
-    fn lent(&self) -> &[u8] {
-        (**self).lent()
-    }
-
-    fn datagram(&self) -> Datagram<'_> {
-        (**self).datagram()
-    }
-
-    fn due(&self) -> Option<Instant> {
-        (**self).due()
-    }
-
-    #[cfg(unix)]
-    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        (**self).descriptor()
+    fn inner_mut(&mut self) -> &mut (dyn Driver + 'static) {
+        &mut **self
     }
 }
 

@@ -16,16 +16,16 @@ use couplet_os::backtrace;
 use super::affinity;
 
 /// User code that a loop runs.
-#[derive(Clone, Debug)]
-pub(crate) struct UserCall {
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UserCall {
     /// The kind of call, such as `data_received` or `task`.
-    pub(crate) kind: &'static str,
+    pub kind: &'static str,
     /// The name, for a task.
-    pub(crate) name: Option<Arc<str>>,
+    pub name: Option<Arc<str>>,
     /// The type of the called object.
-    pub(crate) of: Option<&'static str>,
+    pub of: Option<&'static str>,
     /// The source location of the request.
-    pub(crate) place: Option<&'static Location<'static>>,
+    pub place: Option<&'static Location<'static>>,
 }
 
 impl UserCall {
@@ -55,6 +55,32 @@ impl fmt::Display for UserCall {
     }
 }
 
+/// The thread of a loop, as other threads name and trace it.
+#[derive(Clone, Debug)]
+pub(crate) struct LoopThread {
+    name: Arc<str>,
+    /// If the system supports backtraces.
+    traced: Option<backtrace::Thread>,
+}
+
+impl LoopThread {
+    pub(crate) fn current() -> LoopThread {
+        let current = std::thread::current();
+        let name = current.name().map_or_else(|| format!("{:?}", current.id()), str::to_owned);
+        LoopThread { name: name.into(), traced: backtrace::Thread::current() }
+    }
+
+    /// The thread's name, or else its number.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The thread's backtrace, innermost call first. `None` if it does not answer within 100 ms.
+    pub(crate) fn backtrace(&self) -> Option<backtrace::Trace> {
+        self.traced?.capture()
+    }
+}
+
 /// Records the calls of a loop, for the detector.
 #[derive(Clone, Debug)]
 pub(crate) struct Stalls(Arc<WatchedLoop>);
@@ -63,9 +89,9 @@ pub(crate) struct Stalls(Arc<WatchedLoop>);
 struct WatchedLoop {
     /// How long a call may hold the loop.
     after: Duration,
-    thread: String,
-    /// For backtraces, if they are enabled and the system supports them.
-    traced: Option<backtrace::Thread>,
+    thread: LoopThread,
+    /// Whether reports have backtraces.
+    backtraces: bool,
     call: Mutex<CurrentCall>,
 }
 
@@ -101,13 +127,10 @@ pub(crate) struct StallGuard(Arc<WatchedLoop>);
 impl Stalls {
     /// Watches the loop of this thread.
     pub(crate) fn watch(after: Duration, backtraces: bool) -> Stalls {
-        let current = std::thread::current();
-        let id = current.id();
-        let thread = current.name().map_or_else(|| format!("{id:?}"), str::to_owned);
-        let traced = if backtraces { backtrace::Thread::current() } else { None };
+        let thread = LoopThread::current();
         let call =
             Mutex::new(CurrentCall { activity: Activity::Dormant, ..CurrentCall::default() });
-        let watched = Arc::new(WatchedLoop { after, thread, traced, call });
+        let watched = Arc::new(WatchedLoop { after, thread, backtraces, call });
         DETECTOR.add(watched.clone());
         Stalls(watched)
     }
@@ -199,7 +222,7 @@ impl WatchedLoop {
             StallCheck::Stalled(held) => (call.number, held),
         };
         drop(call);
-        let trace = self.traced.and_then(backtrace::Thread::capture);
+        let trace = if self.backtraces { self.thread.backtrace() } else { None };
         let mut call = self.lock();
         if call.number == number && call.since.is_some() {
             // At doubling intervals, so that a loop that hangs forever does not fill the log.
@@ -222,7 +245,7 @@ impl WatchedLoop {
         for outer in outer.iter().rev() {
             what = format!("{what}, in {outer}");
         }
-        let thread = &*self.thread;
+        let thread = self.thread.name();
         if let Some(trace) = trace {
             what = format!("{what}\n{trace}");
         }
@@ -232,7 +255,7 @@ impl WatchedLoop {
     }
 
     fn report_end(&self, held: Duration, done: &UserCall) {
-        let thread = &*self.thread;
+        let thread = self.thread.name();
         log_warn!(kind = done.kind, ?held, thread, "the loop continues after: {done}");
     }
 }
@@ -390,7 +413,8 @@ mod tests {
     #[test]
     fn the_end_of_the_outermost_call_and_no_other_ends_its_stall() {
         let call = Mutex::default();
-        let watched = WatchedLoop { after: AFTER, thread: String::new(), traced: None, call };
+        let watched =
+            WatchedLoop { after: AFTER, thread: LoopThread::current(), backtraces: false, call };
         let stalls = Stalls(Arc::new(watched));
         let outer = stalls.hold(UserCall::kind("outer"));
         let inner = stalls.hold(UserCall::kind("inner"));

@@ -260,6 +260,12 @@ pub trait Layer: Any {
         true
     }
 
+    /// The name of the layer, for people who read logs and snapshots: `TLS`. The name of its type by
+    /// default.
+    fn name(&self) -> &'static str {
+        std::any::type_name::<Self>()
+    }
+
     /// Whether every byte passes unchanged, in both directions; `false` by default.
     ///
     /// The simulator compares the bytes that the protocols at both ends of a connection write and

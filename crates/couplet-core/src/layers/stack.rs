@@ -213,6 +213,11 @@ impl Layers {
         }
     }
 
+    /// The names of the layers, from the socket up, each with whether it has still to open.
+    pub(crate) fn names(&self) -> impl Iterator<Item = (&'static str, bool)> {
+        self.levels.iter().map(|level| (level.layer.name(), level.stage == Stage::Opening))
+    }
+
     /// The types of the layers that change bytes, from the socket up. The two ends of the PROXY
     /// protocol count as one type.
     #[cfg(feature = "testing")]

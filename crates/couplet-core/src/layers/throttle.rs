@@ -265,6 +265,10 @@ impl Throttle {
 }
 
 impl Layer for Throttle {
+    fn name(&self) -> &'static str {
+        "throttle"
+    }
+
     fn attach(&mut self, waker: &dyn Fn() -> LayerWaker) {
         for lane in [&mut self.up, &mut self.down] {
             lane.waker = lane.bandwidth.is_some().then(waker);

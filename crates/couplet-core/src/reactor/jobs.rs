@@ -1,12 +1,14 @@
 //! Blocking work on the driver's threads: [`Reactor::defer_to_thread`].
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
+use super::records::Records;
 use crate::defer::{Deferred, Failure, Panicked, Result};
-use crate::driver::Job;
+use crate::driver::{Job, Ticket};
 use crate::panics::{Contained, lock, panic_text};
-use crate::recorder::Reactor;
+use crate::recorder::{Reactor, Source};
 
 impl Reactor {
     /// Runs `f`, which may block, in a thread of the loop's pool; the Deferred fires with its
@@ -33,6 +35,7 @@ impl Reactor {
         &self,
         f: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Deferred<T> {
+        let place = Location::caller();
         self.request(
             |records| &records.jobs.requested,
             |ticket, resolver| {
@@ -43,10 +46,25 @@ impl Reactor {
                     let outcome = outcome.map(Contained::take);
                     resolver.resolve(outcome.unwrap_or_else(|| Err(failure())));
                 });
-                self.records().jobs.wait_for(ticket, finish);
-                job
+                let records = self.records();
+                records.jobs.wait_for(ticket, finish);
+                records.note_job(ticket, place, job)
             },
         )
+    }
+}
+
+impl Records {
+    /// Keeps the place of a job, where places are kept.
+    fn note_job(&self, ticket: Ticket, place: Source, job: Job) -> Job {
+        let mut places = self.places.borrow_mut();
+        let Some(places) = &mut *places else { return job };
+        let is_left = |job| self.jobs.is_waiting(job);
+        let has_begun = places.add_job(ticket, self.origin(place), is_left);
+        Box::new(move || {
+            has_begun.store(true, Ordering::Relaxed);
+            job();
+        })
     }
 }
 

@@ -1,13 +1,17 @@
 //! Leaks of a run, with the source locations of the requests; for
 //! [`testing::run`](crate::testing::run) and the simulator.
 //!
-//! The source locations of timers, tasks and accepted connections are kept in a separate table,
-//! which exists only in a loop under test; the few ports and connectors keep their own.
+//! The source locations of timers, tasks, jobs and accepted connections are kept in a separate table,
+//! which exists only in a loop under test or with an inspector; the few ports and connectors keep
+//! their own.
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 use super::tasks::TaskId;
-use crate::driver::Key;
+use crate::driver::{Key, Ticket};
 use crate::recorder::{Source, TimerPurpose};
 use crate::timers::TimerKey;
 
@@ -73,6 +77,8 @@ impl TimerPurpose {
 pub(super) struct Places {
     timers: PlaceLog<(TimerKey, TimerPurpose)>,
     tasks: PlaceLog<TaskId>,
+    /// Each with whether a thread has begun it.
+    jobs: PlaceLog<(Ticket, Arc<AtomicBool>)>,
     accepted: PlaceLog<Key>,
     /// Leaks that the last shutdown cut off, unless a signal caused it.
     // Bound: one line for each thing that a program left when it ended itself.
@@ -84,44 +90,67 @@ impl Places {
         &mut self,
         timer: TimerKey,
         purpose: TimerPurpose,
-        place: Source,
+        from: Origin,
         is_left: impl Fn(TimerKey) -> bool,
     ) {
-        self.timers.add((timer, purpose), place, |(timer, _)| is_left(*timer));
+        self.timers.add((timer, purpose), from, |(timer, _)| is_left(*timer));
     }
 
     pub(super) fn add_task(
         &mut self,
         task: TaskId,
-        place: Source,
+        from: Origin,
         is_left: impl Fn(TaskId) -> bool,
     ) {
-        self.tasks.add(task, place, |task| is_left(*task));
+        self.tasks.add(task, from, |task| is_left(*task));
     }
 
-    pub(super) fn add_accepted(&mut self, key: Key, port: Source, is_left: impl Fn(&Key) -> bool) {
-        self.accepted.add(key, port, is_left);
+    /// The flag is for the thread that begins the job.
+    pub(super) fn add_job(
+        &mut self,
+        job: Ticket,
+        from: Origin,
+        is_left: impl Fn(Ticket) -> bool,
+    ) -> Arc<AtomicBool> {
+        let has_begun = Arc::new(AtomicBool::new(false));
+        self.jobs.add((job, has_begun.clone()), from, |(job, _)| is_left(*job));
+        has_begun
+    }
+
+    pub(super) fn add_accepted(&mut self, key: Key, from: Origin, is_left: impl Fn(&Key) -> bool) {
+        self.accepted.add(key, from, is_left);
     }
 
     /// Where the port was opened that accepted a connection.
     pub(super) fn accepted_by(&self, key: Key) -> Option<Source> {
         let mut all = self.accepted.list.iter().rev();
-        all.find(|(accepted, _)| *accepted == key).map(|(_, port)| *port)
+        all.find(|(accepted, _)| *accepted == key).map(|(_, port)| port.place)
     }
 
-    pub(super) fn timers(&self) -> &[((TimerKey, TimerPurpose), Source)] {
+    pub(super) fn timers(&self) -> &[((TimerKey, TimerPurpose), Origin)] {
         &self.timers.list
     }
 
-    pub(super) fn tasks(&self) -> &[(TaskId, Source)] {
+    pub(super) fn tasks(&self) -> &[(TaskId, Origin)] {
         &self.tasks.list
     }
+
+    pub(super) fn jobs(&self) -> &[((Ticket, Arc<AtomicBool>), Origin)] {
+        &self.jobs.list
+    }
+}
+
+/// The place and the time of a request.
+#[derive(Clone, Copy)]
+pub(super) struct Origin {
+    pub(super) place: Source,
+    pub(super) since: Instant,
 }
 
 struct PlaceLog<K> {
     // Bound: twice the number of live entries plus 64, then the dead ones are dropped; only under
-    // `testing::run` and in the simulator.
-    list: Vec<(K, Source)>,
+    // `testing::run`, in the simulator and with an inspector.
+    list: Vec<(K, Origin)>,
     /// The length at which finished entries are pruned: at most twice the live ones plus 64.
     /// (Law 9.)
     limit: usize,
@@ -134,12 +163,12 @@ impl<K> Default for PlaceLog<K> {
 }
 
 impl<K> PlaceLog<K> {
-    fn add(&mut self, what: K, place: Source, is_left: impl Fn(&K) -> bool) {
+    fn add(&mut self, what: K, from: Origin, is_left: impl Fn(&K) -> bool) {
         if self.list.len() >= self.limit {
             self.list.retain(|(what, _)| is_left(what));
             self.limit = 2 * self.list.len() + 64;
         }
-        self.list.push((what, place));
+        self.list.push((what, from));
     }
 }
 
@@ -150,10 +179,12 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "any instant will do")]
     fn where_things_were_asked_for_is_forgotten_of_as_many_as_are_left() {
         let mut logged = PlaceLog::default();
+        let from = Origin { place: Location::caller(), since: Instant::now() };
         let mut add = |n: u32, least: u32| {
-            logged.add(n, Location::caller(), |n| *n >= least);
+            logged.add(n, from, |n| *n >= least);
             logged.list.len()
         };
         // Each entry is finished when the next one is added.

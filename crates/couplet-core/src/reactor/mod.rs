@@ -13,6 +13,7 @@ mod dependents;
 mod drain;
 mod handing;
 mod inbox;
+pub(crate) mod inspect;
 mod jobs;
 mod keeping;
 mod leaks;
@@ -39,6 +40,7 @@ mod watches;
 
 pub use crate::connector::{ConnectTarget, Connector, ConnectorState, NotDisconnected};
 pub use crate::recorder::{DelayedCall, Reactor};
+pub use crate::why::{Why, WhyPart};
 pub use call_times::CallTimes;
 #[cfg(unix)]
 pub(crate) use dependents::{Dependent, DependentId};
@@ -47,13 +49,14 @@ pub use handing::HandedOver;
 pub use keeping::Keeper;
 #[cfg(feature = "testing")]
 pub(crate) use leaks::{Leak, numbered};
-pub use notes::Note;
+pub use notes::{Note, NoteRow};
 pub use options::{Answers, Drain, LoadLimits, LoopOptions};
 pub use port::Port;
 pub use remote::{LoopGone, Remote, WouldWaitForItself};
 pub(crate) use sharing::SharedSocket;
 pub use snapshot::{
-    ConnectionSnapshot, ConnectorSnapshot, DatagramSnapshot, PortSnapshot, Snapshot, Totals,
+    ConnectionSnapshot, ConnectorSnapshot, DatagramSnapshot, PendingSnapshot, PortSnapshot,
+    Snapshot, Totals,
 };
 pub use stage::Shutdown;
 pub(crate) use tasks::{Executor, TaskId, TaskRef};

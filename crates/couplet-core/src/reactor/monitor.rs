@@ -17,6 +17,7 @@ use super::records::Records;
 use super::tasks::Task;
 use crate::address::Address;
 use crate::connector::Connector;
+use crate::driver::recorded::RingWriter;
 use crate::driver::{StallGuard, Stalls, UserCall, World};
 use crate::error::Reason;
 use crate::factory::{AnyFactory, Ends, ErasedFactory, Newcomer, Seat};
@@ -33,13 +34,14 @@ pub(super) struct CallMonitor(Rc<Observers>);
 struct Observers {
     stalls: Option<Stalls>,
     timer: Option<CallTimer>,
+    ring: Option<RingWriter>,
+    /// How many calls are in progress, one inside the other.
+    depth: Cell<u32>,
 }
 
 /// Measures the outermost calls.
 struct CallTimer {
     world: Rc<dyn World>,
-    /// How many calls are in progress, one inside the other.
-    depth: Cell<u32>,
     /// The start of the outermost call.
     since: Cell<Instant>,
     times: RefCell<CallTimes>,
@@ -48,35 +50,51 @@ struct CallTimer {
 /// Ends an observed call when dropped.
 pub(super) struct CallGuard {
     _stall: Option<StallGuard>,
-    timed: Option<Rc<Observers>>,
+    observers: Rc<Observers>,
+    /// The number of its name in the ring.
+    name: u32,
 }
 
 impl CallMonitor {
     /// The observers that the options request. The stall detector needs real time.
-    fn of(world: &Rc<dyn World>, options: &LoopOptions) -> Option<CallMonitor> {
+    fn of(
+        world: &Rc<dyn World>,
+        options: &LoopOptions,
+        ring: Option<RingWriter>,
+    ) -> Option<CallMonitor> {
         let after = options.stall_after.filter(|_| world.is_real_time());
         let backtraces = options.switches.has(Switch::StallBacktraces);
         let stalls = after.map(|after| Stalls::watch(after, backtraces));
         let timer = options.switches.has(Switch::TimeCalls).then(|| CallTimer {
             world: world.clone(),
-            depth: Cell::new(0),
             since: Cell::new(world.now()),
             times: RefCell::default(),
         });
-        let observes = stalls.is_some() || timer.is_some();
-        observes.then(|| CallMonitor(Rc::new(Observers { stalls, timer })))
+        let observes = stalls.is_some() || timer.is_some() || ring.is_some();
+        let depth = Cell::new(0);
+        observes.then(|| CallMonitor(Rc::new(Observers { stalls, timer, ring, depth })))
     }
 
     /// Observes a call until the result is dropped. Calls may be nested.
     fn hold(&self, doing: UserCall) -> CallGuard {
-        let Observers { stalls, timer } = &*self.0;
-        if let Some(timer) = timer {
+        let Observers { stalls, timer, ring, depth } = &*self.0;
+        let outer = depth.get();
+        depth.set(outer + 1);
+        if let Some(timer) = timer.as_ref().filter(|_| outer == 0) {
             timer.begin();
         }
-        CallGuard {
-            _stall: stalls.as_ref().map(|stalls| stalls.hold(doing)),
-            timed: timer.as_ref().map(|_| self.0.clone()),
-        }
+        let name = ring.as_ref().map_or(0, |ring| ring.call(&doing, outer));
+        let stall = stalls.as_ref().map(|stalls| stalls.hold(doing));
+        CallGuard { _stall: stall, observers: self.0.clone(), name }
+    }
+
+    /// Whether each call of a protocol is observed by itself. A ring has them from the driver.
+    pub(super) fn observes_protocols(&self) -> bool {
+        self.0.stalls.is_some() || self.0.timer.is_some()
+    }
+
+    pub(super) fn ring(&self) -> Option<&RingWriter> {
+        self.0.ring.as_ref()
     }
 
     /// The times of the calls so far.
@@ -94,26 +112,24 @@ impl CallMonitor {
 
 impl CallTimer {
     fn begin(&self) {
-        let depth = self.depth.get();
-        self.depth.set(depth + 1);
-        if depth == 0 {
-            self.since.set(self.world.now());
-        }
+        self.since.set(self.world.now());
     }
 
     fn end(&self) {
-        let depth = self.depth.get() - 1;
-        self.depth.set(depth);
-        if depth == 0 {
-            let took = self.world.now().saturating_duration_since(self.since.get());
-            self.times.borrow_mut().add(took);
-        }
+        let took = self.world.now().saturating_duration_since(self.since.get());
+        self.times.borrow_mut().add(took);
     }
 }
 
 impl Drop for CallGuard {
     fn drop(&mut self) {
-        if let Some(timer) = self.timed.as_ref().and_then(|observers| observers.timer.as_ref()) {
+        let Observers { timer, ring, depth, .. } = &*self.observers;
+        let outer = depth.get() - 1;
+        depth.set(outer);
+        if let Some(ring) = ring {
+            ring.returned(self.name, outer);
+        }
+        if let Some(timer) = timer.as_ref().filter(|_| outer == 0) {
             timer.end();
         }
     }
@@ -121,8 +137,8 @@ impl Drop for CallGuard {
 
 impl Records {
     /// Starts the observers of calls that the options request.
-    pub(super) fn monitor_calls(&self, options: &LoopOptions) {
-        if let Some(monitor) = CallMonitor::of(&self.world, options) {
+    pub(super) fn monitor_calls(&self, options: &LoopOptions, ring: Option<RingWriter>) {
+        if let Some(monitor) = CallMonitor::of(&self.world, options, ring) {
             // A new reactor has none yet.
             let _ = self.monitor.set(monitor);
         }
@@ -199,16 +215,8 @@ pub(super) fn monitor_protocol(
     monitor: &CallMonitor,
     inner: Box<dyn Protocol>,
 ) -> Box<dyn Protocol> {
-    let doing = UserCall::by("protocol", name_of(&*inner));
+    let doing = UserCall::by("protocol", inner.type_name());
     Box::new(Monitored { inner, monitor: monitor.clone(), doing })
-}
-
-/// The protocol's type name, looking into the box that a factory of several protocol types builds.
-fn name_of(protocol: &dyn Protocol) -> &'static str {
-    match (protocol as &dyn Any).downcast_ref::<Box<dyn Protocol>>() {
-        Some(inner) => name_of(&**inner),
-        None => protocol.type_name(),
-    }
 }
 
 /// A user's object whose calls are reported.
@@ -357,6 +365,10 @@ impl Protocol for Monitored<dyn Protocol> {
             return Some(&mut *self.inner as &mut dyn Any);
         }
         self.inner.find(wanted)
+    }
+
+    fn type_name(&self) -> &'static str {
+        self.inner.type_name()
     }
 
     fn upgraded(&mut self, next: Box<dyn Protocol>, unread: &mut Vec<u8>) -> Box<dyn Protocol> {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
 
+use crate::panics::{contain, discard};
 use crate::recorder::Reactor;
 
 /// A line in the [snapshots](Reactor::snapshot) of a loop, until this is dropped.
@@ -19,11 +20,51 @@ pub(super) struct Notes {
     next: Cell<u64>,
     // Bound: one for each `Note`; owned by the user.
     lines: RefCell<BTreeMap<u64, String>>,
+    // Bound: one for each `Note`; owned by the user.
+    rows: RefCell<BTreeMap<u64, MakeRows>>,
+}
+
+/// Makes the present rows. User code.
+type MakeRows = Rc<dyn Fn() -> Vec<NoteRow>>;
+
+/// A row of a program's own in a [`Snapshot`](super::Snapshot): see [`Reactor::note_rows`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NoteRow {
+    /// The kind of row.
+    pub view: &'static str,
+    /// The names and values of its columns.
+    // Bound: the columns that the user sets.
+    pub fields: Vec<(&'static str, String)>,
 }
 
 impl Notes {
     pub(super) fn lines(&self) -> Vec<String> {
         self.lines.borrow().values().filter(|line| !line.is_empty()).cloned().collect()
+    }
+
+    /// Calls user code; a panic leaves out its rows.
+    pub(super) fn rows(&self) -> Vec<NoteRow> {
+        let makers: Vec<MakeRows> = self.rows.borrow().values().cloned().collect();
+        let mut rows = Vec::new();
+        for make in makers {
+            contain("rows of a snapshot", || rows.extend(make()));
+        }
+        rows
+    }
+
+    fn number(&self) -> u64 {
+        self.next.replace(self.next.get() + 1)
+    }
+}
+
+impl NoteRow {
+    /// A row: names and values of its columns. The first column tells the rows of a view apart.
+    pub fn new(
+        view: &'static str,
+        fields: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> NoteRow {
+        NoteRow { view, fields: fields.into_iter().collect() }
     }
 }
 
@@ -44,9 +85,32 @@ impl Reactor {
     /// ```
     pub fn note(&self) -> Note {
         let notes = self.records().notes.clone();
-        let number = notes.next.get();
-        notes.next.set(number + 1);
-        Note { notes, number }
+        Note { number: notes.number(), notes }
+    }
+
+    /// Adds rows to the [snapshots](Self::snapshot) of this loop, and so to the page of its
+    /// inspector, until the note is dropped: `rows` is called for each snapshot. Rows of a view
+    /// that the inspector knows, such as `services`, are added to it; other views are new ones.
+    ///
+    /// ```
+    /// use couplet::reactor::NoteRow;
+    ///
+    /// # couplet::run_until(|reactor| {
+    /// let rooms = reactor.note_rows(|| {
+    ///     vec![NoteRow::new("rooms", [("room", "lounge".into()), ("members", "12".into())])]
+    /// });
+    /// # reactor.snapshot().map(move |snapshot| {
+    /// #     assert_eq!(snapshot.rows[0].view, "rooms");
+    /// #     assert_eq!(snapshot.rows[0].fields[1], ("members", "12".to_owned()));
+    /// #     drop(rooms);
+    /// # })
+    /// # })?;
+    /// # Ok::<(), couplet::Failure>(())
+    /// ```
+    pub fn note_rows(&self, rows: impl Fn() -> Vec<NoteRow> + 'static) -> Note {
+        let note = self.note();
+        note.notes.rows.borrow_mut().insert(note.number, Rc::new(rows));
+        note
     }
 }
 
@@ -60,6 +124,8 @@ impl Note {
 
 impl Drop for Note {
     fn drop(&mut self) {
+        let rows = self.notes.rows.borrow_mut().remove(&self.number);
+        discard("drop of the rows of a snapshot", rows);
         self.notes.lines.borrow_mut().remove(&self.number);
     }
 }

@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use super::inspect::ByInspector;
 use super::records::LoopRequest;
 use crate::recorder::Reactor;
 use crate::switches::{Switch, Switches};
@@ -17,6 +18,7 @@ pub struct LoopOptions {
     pub(super) drain: Option<Drain>,
     pub(super) stall_after: Option<Duration>,
     pub(super) load: LoadLimits,
+    pub(super) inspector: Option<ByInspector>,
     pub(super) switches: Switches,
 }
 
@@ -99,6 +101,7 @@ impl Default for LoopOptions {
             drain: None,
             stall_after: None,
             load: LoadLimits::default(),
+            inspector: None,
             switches: Switches::on(&[Switch::StallBacktraces]),
         }
     }

@@ -12,7 +12,7 @@ use super::adopting::AdoptionCell;
 use super::dependents::Dependents;
 use super::drain::DrainCell;
 use super::handing::{BuildProtocol, HandOverRequest};
-use super::leaks::Places;
+use super::leaks::{Origin, Places};
 use super::monitor::CallMonitor;
 use super::notes::Notes;
 use super::options::{LoadLimits, LoopOptions};
@@ -353,6 +353,11 @@ impl Records {
         drop(port);
     }
 
+    /// A request that is made now.
+    pub(super) fn origin(&self, place: Source) -> Origin {
+        Origin { place, since: self.now() }
+    }
+
     fn add_timer(&self, delay: Duration, action: TimerAction, by: TimerOwner) -> Option<TimerKey> {
         if self.is_dropped() {
             return None;
@@ -361,7 +366,7 @@ impl Records {
         let timer = self.with_timers(|timers| timers.insert(deadline, action));
         if let Some(places) = &mut *self.places.borrow_mut() {
             let timers = self.timers.borrow();
-            places.add_timer(timer, by.0, by.1, |timer| timers.contains(timer));
+            places.add_timer(timer, by.0, self.origin(by.1), |timer| timers.contains(timer));
         }
         Some(timer)
     }

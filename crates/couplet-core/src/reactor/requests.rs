@@ -74,6 +74,11 @@ impl Jobs {
         self.waiting.borrow().len()
     }
 
+    /// Whether the job's Deferred is pending.
+    pub(super) fn is_waiting(&self, ticket: Ticket) -> bool {
+        self.waiting.borrow().contains_key(&ticket)
+    }
+
     pub(super) fn wait_for(&self, ticket: Ticket, finish: Finish) {
         self.waiting.borrow_mut().insert(ticket, finish);
     }

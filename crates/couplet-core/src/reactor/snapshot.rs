@@ -1,12 +1,15 @@
 //! [`Snapshot`]: the open, active and pending objects of a loop; for people and for tests.
 
 use std::fmt;
-use std::time::Duration;
+use std::panic::Location;
+use std::time::{Duration, Instant};
 
 use super::call_times::CallTimes;
+use super::notes::NoteRow;
 use crate::address::Address;
 use crate::error::Reason;
 use crate::transport::ConnectionId;
+use crate::why::{Why, short_type};
 
 /// The contents of a loop at one moment. Prints as a table. Its text and fields are for people and
 /// for tests, and may change in any release.
@@ -44,9 +47,16 @@ pub struct Snapshot {
     /// Failures of Deferreds that no errback handled, on the loop's thread, since the loop was
     /// created.
     pub unhandled: u64,
+    /// Pending timed calls, tasks and jobs, each with its origin; only of a loop with an inspector or
+    /// under test. [`pending_calls`](Self::pending_calls) counts all calls, including the loop's own.
+    // Bound: one for each pending call, task and job; owned by the user.
+    pub pending: Vec<PendingSnapshot>,
     /// The program's own lines: see [`Reactor::note`](crate::Reactor::note).
     // Bound: one for each `Note`; owned by the user.
     pub notes: Vec<String>,
+    /// The program's own rows: see [`Reactor::note_rows`](crate::Reactor::note_rows).
+    // Bound: one for each `Note`; owned by the user.
+    pub rows: Vec<NoteRow>,
 }
 
 /// The sums of the connections of a loop that have ended.
@@ -131,6 +141,31 @@ pub struct ConnectorSnapshot {
     pub target: String,
     /// `waiting`, `looking up`, `connecting` or `connected`.
     pub state: &'static str,
+    /// The source location of the request.
+    pub place: &'static Location<'static>,
+    /// The event that it waits for, in words.
+    pub why: Why,
+}
+
+/// A pending timed call, task or job in a [`Snapshot`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PendingSnapshot {
+    /// `task`, `job`, or the kind of timed call: `timed call`, `sleep`, `timeout`, `looping call`,
+    /// `cooperator`, `interval`.
+    pub kind: &'static str,
+    /// Distinguishes it from the others of its kind, as long as its loop lives.
+    pub id: u64,
+    /// The name of a task, if it has one.
+    pub name: Option<String>,
+    /// The source location of the request.
+    pub place: &'static Location<'static>,
+    /// When it was requested.
+    pub since: Instant,
+    /// When a timed call is due.
+    pub due: Option<Instant>,
+    /// The event that it waits for, in words.
+    pub why: Why,
 }
 
 /// A connection in a [`Snapshot`].
@@ -139,6 +174,11 @@ pub struct ConnectorSnapshot {
 pub struct ConnectionSnapshot {
     /// The connection's id.
     pub id: ConnectionId,
+    /// The name of the protocol's type; empty while the layers are opening.
+    pub protocol: &'static str,
+    /// The names of the layers, from the socket up.
+    // Bound: one for each layer.
+    pub layers: Vec<&'static str>,
     /// The address of the other end.
     pub peer: Address,
     /// The address of our end.
@@ -158,12 +198,20 @@ pub struct ConnectionSnapshot {
     pub idle: Duration,
     /// Time since the connection was made.
     pub age: Duration,
+    /// The reason why the connection waits, in words.
+    pub why: Why,
+    /// The time of the snapshot, on the loop's clock.
+    pub at: Instant,
 }
 
 impl Snapshot {
     /// Adds the snapshot of another loop of the same program.
     pub fn extend(&mut self, other: Snapshot) {
-        let Snapshot { ports, datagrams, connectors, connections, notes, ended, .. } = other;
+        let Snapshot {
+            ports, datagrams, connectors, connections, pending, notes, rows, ended, ..
+        } = other;
+        self.rows.extend(rows);
+        self.pending.extend(pending);
         self.ended.extend(ended);
         self.ports.extend(ports);
         self.datagrams.extend(datagrams);
@@ -240,9 +288,10 @@ impl fmt::Display for Snapshot {
         for c in &self.connections {
             writeln!(
                 f,
-                "connection  {} {} {} in {} out {}{} buffered {} idle {:.1} s age {:.1} s",
+                "connection  {} {} {} {} in {} out {}{} buffered {} idle {:.1} s age {:.1} s: {}",
                 c.id,
                 c.peer,
+                short_type(c.protocol),
                 c.state,
                 c.bytes_in,
                 c.bytes_out,
@@ -252,7 +301,8 @@ impl fmt::Display for Snapshot {
                 },
                 c.buffered,
                 c.idle.as_secs_f64(),
-                c.age.as_secs_f64()
+                c.age.as_secs_f64(),
+                c.why.at(c.at)
             )?;
         }
         Ok(())

@@ -74,7 +74,7 @@ impl Records {
     pub(super) fn note_task(&self, task: TaskId, place: Source) {
         if let Some(places) = &mut *self.places.borrow_mut() {
             let tasks = self.tasks.borrow();
-            places.add_task(task, place, |task| tasks.contains(task));
+            places.add_task(task, self.origin(place), |task| tasks.contains(task));
         }
     }
 }

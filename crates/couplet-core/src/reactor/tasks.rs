@@ -21,10 +21,17 @@ use crate::panics::{Contained, panic_text};
 use crate::recorder::{Reactor, Source};
 use crate::slots::{Key, Slots};
 use crate::transport::{ConnectionId, Tell};
+use crate::why::Why;
 
 /// Identifies a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TaskId(Key);
+
+impl TaskId {
+    pub(super) fn number(self) -> u64 {
+        self.0.number()
+    }
+}
 
 /// The tasks of a loop.
 pub(super) struct Tasks {
@@ -349,6 +356,17 @@ impl Tasks {
 
     pub(super) fn name(&self, id: TaskId) -> Option<&str> {
         self.entries.get(id.0)?.name.as_deref()
+    }
+
+    /// The event that a task waits for, in words.
+    pub(super) fn why(&self, id: TaskId) -> Why {
+        let mut why = Why::default();
+        let queued = |entry: &TaskEntry| entry.waker.queued.load(Ordering::Relaxed);
+        why.text(match self.entries.get(id.0).is_some_and(queued) {
+            true => "woken, and is polled next",
+            false => "waits to be woken",
+        });
+        why
     }
 
     pub(super) fn remove(&mut self, id: TaskId) -> Option<TaskRef> {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::service::{Health, Service};
 use super::supervisor::Supervisor;
 use crate::defer::{Deferred, Failure};
-use crate::reactor::Note;
+use crate::reactor::{Note, NoteRow};
 use crate::{DelayedCall, Reactor, Result};
 
 /// When a [`Supervisor`] restarts a child that ends without having been stopped. Erlang's restart
@@ -148,6 +148,19 @@ pub struct ChildStatus {
     pub health: Health,
 }
 
+impl ChildStatus {
+    /// Its row in snapshots, under the names of its supervisors and its own.
+    fn row(&self, path: &str) -> NoteRow {
+        let fields = [
+            ("name", path.to_owned()),
+            ("state", self.state.to_string()),
+            ("health", self.health.to_string()),
+            ("restarts", self.restarts.to_string()),
+        ];
+        NoteRow::new("services", fields)
+    }
+}
+
 impl fmt::Display for ChildStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ChildStatus { name, state, restarts, health } = self;
@@ -199,13 +212,21 @@ pub(super) struct ChildCell {
     /// `None` while one of its methods runs.
     service: RefCell<Option<Box<dyn Service>>>,
     life: RefCell<Life>,
-    /// Its line in snapshots, while the supervisor runs, and the names that the line begins with.
-    note: RefCell<Option<(Note, String)>>,
+    /// Its line and its row in snapshots, while the supervisor runs.
+    notes: RefCell<Option<ChildNotes>>,
     /// The number of starts. Identifies a run: the ends of earlier ones are ignored.
     run: Cell<u64>,
     restarts: Cell<u64>,
     /// Restarts in succession, which the back-off grows with.
     pub(super) streak: Cell<u32>,
+}
+
+/// The notes about a child.
+struct ChildNotes {
+    line: Note,
+    /// The names that the line begins with.
+    path: String,
+    _row: Note,
 }
 
 /// The [`ChildState`] of a child, with its details.
@@ -240,7 +261,7 @@ impl ChildCell {
             stop_within: child.stop_within,
             service: RefCell::new(Some(child.service)),
             life: RefCell::new(Life::Stopped),
-            note: RefCell::default(),
+            notes: RefCell::default(),
             run: Cell::new(0),
             restarts: Cell::new(0),
             streak: Cell::new(0),
@@ -252,24 +273,28 @@ impl ChildCell {
     }
 
     /// Adds its state to the snapshots of a loop.
-    pub(super) fn show(&self, supervisor: &str, reactor: &Reactor) {
-        if self.note.borrow().is_some() {
+    pub(super) fn show(self: &Rc<Self>, supervisor: &str, reactor: &Reactor) {
+        if self.notes.borrow().is_some() {
             return;
         }
         let path = format!("{supervisor}/{}", self.name);
-        *self.note.borrow_mut() = Some((reactor.note(), path));
+        let (cell, name) = (Rc::downgrade(self), path.clone());
+        let row = reactor.note_rows(move || {
+            cell.upgrade().map(|cell| cell.status().row(&name)).into_iter().collect()
+        });
+        *self.notes.borrow_mut() = Some(ChildNotes { line: reactor.note(), path, _row: row });
         self.update_note();
     }
 
     /// Removes it from the snapshots.
     pub(super) fn hide(&self) {
-        drop(self.note.take());
+        drop(self.notes.take());
     }
 
     fn update_note(&self) {
-        if let Some((note, path)) = &*self.note.borrow() {
+        if let Some(ChildNotes { line, path, .. }) = &*self.notes.borrow() {
             let restarts = self.restarts.get();
-            note.set(format!("service     {path} {} restarts {restarts}", self.state()));
+            line.set(format!("service     {path} {} restarts {restarts}", self.state()));
         }
     }
 

@@ -5,6 +5,7 @@
 //! objects (producers, closures, foreign buffers) are dropped with no cell borrowed.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::cell::{Cell, OnceCell, RefCell, RefMut};
 use std::io;
 use std::net::SocketAddr;
@@ -29,6 +30,7 @@ use crate::panics::{Contained, discard, discard_all};
 use crate::protocol::{HandOver, Protocol};
 use crate::recorder::Reactor;
 use crate::timers::{TimerKey, Timers};
+use crate::why::short_type;
 use couplet_os::tcp::Positions;
 
 /// Requests recorded but not yet applied; a set of bits.
@@ -243,6 +245,8 @@ struct RareState {
     /// The failure passed to `fail`.
     why: Option<Failure>,
     throttled_until: Option<Instant>,
+    /// When the driver began to accept no more bytes, and how many it had sent then.
+    blocked: Option<(Instant, u64)>,
     /// Written bytes that were dropped.
     dropped: u64,
     // Unbounded: one for each unfired Deferred of `drained` and `flushed`.
@@ -896,6 +900,50 @@ impl ConnectionCell {
     /// A counter that grows with each byte sent.
     fn progress(&self) -> u64 {
         self.wire_bytes()[1]
+    }
+
+    /// The driver accepts no more bytes for now.
+    pub(super) fn note_blocked(&self, now: Instant) {
+        let progress = self.progress();
+        let blocked = &mut self.rare_mut().blocked;
+        if blocked.is_none_or(|(_, sent)| sent != progress) {
+            *blocked = Some((now, progress));
+        }
+    }
+
+    /// Since when the peer has taken nothing, if output waits for it.
+    pub(super) fn blocked_since(&self) -> Option<Instant> {
+        let (since, sent) = self.rare.borrow().as_ref()?.blocked?;
+        (sent == self.progress()).then_some(since)
+    }
+
+    /// The most bytes that may be buffered, if they are limited.
+    pub(super) fn cap(&self) -> Option<usize> {
+        Some(self.cap.get()).filter(|cap| *cap < usize::MAX)
+    }
+
+    /// Whether a push producer waits for room.
+    pub(super) fn producer_is_paused(&self) -> bool {
+        let producer = self.producer.borrow();
+        producer.as_deref().is_some_and(|it| it.pace == Pace::Paused)
+    }
+
+    /// The pause of reading and its originator, in words.
+    pub(super) fn pauser(&self, protocol: &str) -> Cow<'static, str> {
+        match self.paused.get() {
+            by if by & paused::BY_USER != 0 => {
+                format!("reading paused by {}", short_type(protocol)).into()
+            }
+            by if by & paused::BY_THROTTLE != 0 => "reading paused by a throttle".into(),
+            by if by & paused::BY_UPGRADE != 0 => "reading paused until its next protocol".into(),
+            by if by & paused::BY_LAYER != 0 => "reading paused until a new layer opens".into(),
+            _ => "reading paused".into(),
+        }
+    }
+
+    /// When a throttle ends that alone pauses reading.
+    pub(super) fn throttle_end(&self) -> Option<Instant> {
+        self.throttled_until().filter(|_| self.paused.get() == paused::BY_THROTTLE)
     }
 
     #[inline]

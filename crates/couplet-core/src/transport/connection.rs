@@ -768,12 +768,12 @@ impl Life {
         );
         let left = match outcome {
             WriteOutcome::Taken(taken) => {
-                self.note_waiting();
+                self.note_waiting(now);
                 self.add_in_flight(taken);
                 n - taken
             }
             WriteOutcome::Blocked => {
-                self.note_waiting();
+                self.note_waiting(now);
                 if n > 0 {
                     self.trim();
                 }
@@ -796,8 +796,9 @@ impl Life {
     }
 
     /// Has the loop count the output, if it limits what connections hold.
-    fn note_waiting(&self) {
+    fn note_waiting(&self, now: Instant) {
         let cell = &self.transport.cell;
+        cell.note_blocked(now);
         if !cell.has_mode(mode::WAITS) && cell.reactor.note_waiting(cell.key()) {
             cell.set_mode(mode::WAITS, true);
         }
@@ -1406,6 +1407,11 @@ impl Life {
     }
 
     /// The state in one word, for display.
+    /// The name of the protocol's type; none while the layers are opening.
+    pub(crate) fn protocol_name(&self) -> &'static str {
+        if self.is_opening() { "" } else { self.protocol.type_name() }
+    }
+
     pub(crate) fn state_name(&self) -> &'static str {
         match &self.state {
             State::Open { reading: Reading::Paused { .. }, .. } => "paused",
@@ -1458,3 +1464,4 @@ mod guarded;
 mod layered;
 #[cfg(test)]
 mod tests;
+mod why;

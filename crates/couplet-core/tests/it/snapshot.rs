@@ -289,10 +289,8 @@ fn it_prints_a_line_per_item() {
     assert_eq!(lines[1], format!("port        {} accepted 1", port.host()));
     assert_eq!(lines[2], "connector   tcp:10.0.0.1:7 connecting");
     let peer = b.address();
-    assert_eq!(
-        lines[3],
-        format!("connection  {id} {peer} open in 5 out 0 buffered 0 idle 1.5 s age 91.5 s")
-    );
+    let line = "open in 5 out 0 buffered 0 idle 1.5 s age 91.5 s: waits for the peer, last heard 1.5 s ago";
+    assert_eq!(lines[3], format!("connection  {id} {peer} Recorder {line}"));
     assert_eq!(lines.len(), 4);
 }
 

@@ -120,7 +120,7 @@ fn connections_are_asked_to_finish_in_groups() {
     }
     program.signal(Signal::TERM);
     // A client gets its echoes until its group is closed.
-    let mut had = Vec::new();
+    let mut had: Vec<u8> = Vec::new();
     while !clients.is_empty() {
         for _ in 0..2 {
             let (number, read) = ends.recv_timeout(PATIENCE).expect("the end of a connection");

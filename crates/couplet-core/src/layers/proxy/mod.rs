@@ -91,6 +91,10 @@ impl ProxyReader {
 }
 
 impl Layer for ProxyReader {
+    fn name(&self) -> &'static str {
+        "PROXY header"
+    }
+
     fn up<'a>(&'a mut self, below: &mut &'a [u8], now: Instant) -> Up<'a> {
         if self.is_open() {
             return self.after.up(below, now);
@@ -182,6 +186,10 @@ impl ProxyWriter {
 }
 
 impl Layer for ProxyWriter {
+    fn name(&self) -> &'static str {
+        "PROXY header"
+    }
+
     fn up<'a>(&'a mut self, below: &mut &'a [u8], now: Instant) -> Up<'a> {
         self.after.up(below, now)
     }

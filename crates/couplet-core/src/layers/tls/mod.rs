@@ -659,6 +659,10 @@ impl Layer for Tls {
         self.pending.len()
     }
 
+    fn name(&self) -> &'static str {
+        "TLS"
+    }
+
     fn deadline(&self) -> Option<Instant> {
         self.deadline
     }

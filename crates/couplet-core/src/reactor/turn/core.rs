@@ -13,7 +13,7 @@ use super::steps::Suspended;
 use super::table::Table;
 use crate::driver::Order;
 use crate::internals::unhandled_failures;
-use crate::reactor::monitor::monitor_protocol;
+use crate::reactor::monitor::{CallMonitor, monitor_protocol};
 use crate::reactor::options::LoopOptions;
 use crate::reactor::records::Records;
 use crate::reactor::snapshot::Totals;
@@ -46,7 +46,14 @@ pub(super) struct Core {
 impl Core {
     pub(super) fn new(records: Rc<Records>, options: &LoopOptions) -> Core {
         let mut hooks = Hooks::default();
-        if let Some(monitor) = records.monitor.get().cloned() {
+        if let Some(ring) = records.monitor.get().and_then(CallMonitor::ring).cloned() {
+            hooks.wrap_protocols(move |key, protocol| {
+                ring.built(key, protocol.type_name());
+                protocol
+            });
+        }
+        let observes = |monitor: &&CallMonitor| monitor.observes_protocols();
+        if let Some(monitor) = records.monitor.get().filter(observes).cloned() {
             hooks.wrap_protocols(move |_key, protocol| monitor_protocol(&monitor, protocol));
         }
         Core {

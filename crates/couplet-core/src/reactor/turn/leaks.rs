@@ -1,9 +1,15 @@
 //! Lists what a program has left open.
 
+use std::any::Any;
+use std::io;
+use std::sync::Arc;
+
 use super::core::Core;
 use super::table::{ConnectionEntry, Origin, Resource};
 use crate::connector::ConnectorState;
-use crate::driver::Key;
+use crate::driver::recorded::RingWriter;
+use crate::driver::{Key, LoopThread};
+use crate::reactor::inspect::{InspectedLoop, Inspector};
 use crate::reactor::leaks::Leak;
 use crate::reactor::snapshot::ConnectionSnapshot;
 use crate::recorder::{Source, TimerPurpose};
@@ -19,16 +25,28 @@ fn cleanup(life: &Life) -> &'static str {
 }
 
 impl Core {
+    /// Shows the loop to its inspector. The value is dropped with the loop.
+    pub(super) fn show_to(
+        &mut self,
+        inspector: &Arc<dyn Inspector>,
+        ring: &RingWriter,
+    ) -> io::Result<Box<dyn Any>> {
+        self.record_places();
+        let (remote, serial) = (self.reactor.remote(), self.reactor.serial());
+        let (thread, ring) = (LoopThread::current(), ring.ring().clone());
+        inspector.clone().attach(InspectedLoop { remote, serial, thread, ring })
+    }
+
     /// Records source locations of requests from now on.
-    #[cfg(feature = "testing")]
     pub(super) fn record_places(&mut self) {
         self.records.places.replace(Some(Box::default()));
     }
 
     pub(super) fn note_accepted(&mut self, key: Key, port: Source) {
+        let from = self.records.origin(port);
         let mut places = self.records.places.borrow_mut();
         if let Some(places) = &mut *places {
-            places.add_accepted(key, port, |key| self.table.contains(*key));
+            places.add_accepted(key, from, |key| self.table.contains(*key));
         }
     }
 
@@ -126,7 +144,7 @@ impl Core {
             .filter(|((timer, purpose), _)| {
                 *purpose == TimerPurpose::Connection(key) && timers.contains(*timer)
             })
-            .map(|(_, place)| *place)
+            .map(|(_, from)| from.place)
             .collect()
     }
 
@@ -136,11 +154,11 @@ impl Core {
         let logged = places.iter().flat_map(|places| places.timers());
         logged
             .filter(|((_, purpose), _)| !matches!(purpose, TimerPurpose::Connection(_)))
-            .filter_map(|((timer, purpose), place)| {
+            .filter_map(|((timer, purpose), from)| {
                 let due = timers.deadline(*timer)?.saturating_duration_since(self.reactor.now());
                 let (what, cleanup) = purpose.description();
                 let what = format!("{what}, due in {due:?}");
-                Some(Leak { what, from: format!("requested at {place}"), cleanup })
+                Some(Leak { what, from: format!("requested at {}", from.place), cleanup })
             })
             .collect()
     }
@@ -151,12 +169,12 @@ impl Core {
         let logged = places.iter().flat_map(|places| places.tasks());
         logged
             .filter(|(task, _)| tasks.contains(*task))
-            .map(|(task, place)| Leak {
+            .map(|(task, from)| Leak {
                 what: match tasks.name(*task) {
                     Some(name) => format!("the task {name:?}, which has not finished"),
                     None => "a task that has not finished".to_owned(),
                 },
-                from: format!("spawned at {place}"),
+                from: format!("spawned at {}", from.place),
                 cleanup: "wait for its Deferred, or cancel that",
             })
             .collect()

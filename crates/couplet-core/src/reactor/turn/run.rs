@@ -1,6 +1,7 @@
 //! The [`Loop`], which owns the driver and the connections, and runs. [`run`] is for programs,
 //! [`run_until`] for scripts.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
@@ -15,9 +16,11 @@ use super::runtime::Runtime;
 use super::steps::{Engine, Turns};
 use super::table::Resource;
 use crate::defer::{Deferred, Failure, Result, set_reporter};
-use crate::driver::{Driver, Mio, Signal};
+use crate::driver::recorded::{Recorded, RingWriter};
+use crate::driver::{Commands, Driver, Mio, Signal};
 use crate::internals::is_chosen;
 use crate::panics::{Contained, contain};
+use crate::reactor::inspect::ByInspector;
 use crate::reactor::keeping::Keeper;
 use crate::reactor::options::LoopOptions;
 use crate::reactor::records::{Records, Start};
@@ -170,6 +173,8 @@ pub struct Loop {
     /// Whether a run handles signals.
     signals: bool,
     runtime: Runtime,
+    /// Tells the inspector of the loop that it is dropped.
+    inspected: Option<Box<dyn Any>>,
 }
 
 impl Loop {
@@ -190,7 +195,14 @@ impl Loop {
     pub fn with_options(options: LoopOptions) -> io::Result<Loop> {
         let driver = Mio::new(options.read_buffer)?;
         let runtime = Runtime::start(&options)?;
-        Ok(Loop::assemble(driver, options, runtime))
+        let Some(ByInspector(inspector)) = &options.inspector else {
+            return Ok(Loop::assemble(driver, &options, runtime, None));
+        };
+        let ring = RingWriter::new(inspector.ring_size(), Commands::world(&driver).now());
+        let driver = Recorded::new(driver, ring.clone());
+        let mut made = Loop::assemble(driver, &options, runtime, Some(ring.clone()));
+        made.inspected = Some(made.core.show_to(inspector, &ring)?);
+        Ok(made)
     }
 
     /// Creates a loop over any driver. The turn is compiled for the driver's type.
@@ -200,22 +212,28 @@ impl Loop {
     /// If the options request a tokio runtime and the system refuses it.
     pub fn with_driver(driver: impl Driver + 'static, options: LoopOptions) -> Loop {
         let runtime = Runtime::start(&options).expect("the system can start a tokio runtime");
-        let made = Loop::assemble(driver, options, runtime);
+        let made = Loop::assemble(driver, &options, runtime, None);
         // Such as a simulated host: its world turns it only when its driver is woken.
         made.core.records.queue.set_may_sleep(true);
         made
     }
 
-    fn assemble(driver: impl Driver + 'static, options: LoopOptions, runtime: Runtime) -> Loop {
+    fn assemble(
+        driver: impl Driver + 'static,
+        options: &LoopOptions,
+        runtime: Runtime,
+        ring: Option<RingWriter>,
+    ) -> Loop {
         install_log_reporter();
-        let records = Records::new(driver.world(), Tasks::new(driver.waker()), &options);
-        records.monitor_calls(&options);
-        let core = Core::new(records, &options);
+        let records = Records::new(driver.world(), Tasks::new(driver.waker()), options);
+        records.monitor_calls(options, ring);
+        let core = Core::new(records, options);
         Loop {
             driver: Box::new(driver),
             core,
             signals: options.switches.has(Switch::Signals),
             runtime,
+            inspected: None,
         }
     }
 

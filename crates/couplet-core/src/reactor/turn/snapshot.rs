@@ -1,21 +1,25 @@
 //! Takes a [`Snapshot`].
 
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::core::Core;
 use super::table::Resource;
-use crate::connector::ConnectorState;
+use crate::connector::{ConnectorCell, ConnectorState};
 use crate::datagrams::DatagramCell;
 use crate::driver::Commands;
 use crate::internals::unhandled_failures;
+use crate::reactor::leaks::Origin;
 use crate::reactor::monitor::CallMonitor;
 use crate::reactor::port::{PortCell, PortState};
 use crate::reactor::records::Start;
 use crate::reactor::snapshot::{
-    ConnectionSnapshot, ConnectorSnapshot, DatagramSnapshot, PortSnapshot, Snapshot,
+    ConnectionSnapshot, ConnectorSnapshot, DatagramSnapshot, PendingSnapshot, PortSnapshot,
+    Snapshot,
 };
 use crate::transport::connection::Life;
+use crate::why::Why;
 
 impl Core {
     /// Takes a snapshot of the loop.
@@ -31,6 +35,7 @@ impl Core {
             #[cfg(not(unix))]
             watches: 0,
             notes: records.notes.lines(),
+            rows: records.notes.rows(),
             ended: self.ended,
             calls: records.monitor.get().map(CallMonitor::times).unwrap_or_default(),
             shed: self.load.shed(),
@@ -38,7 +43,7 @@ impl Core {
             connectors: self
                 .connecting
                 .connectors()
-                .map(|c| ConnectorSnapshot { target: c.to_string(), state: c.state_name() })
+                .map(|connector| ConnectorSnapshot::of(connector))
                 .collect(),
             ..Snapshot::default()
         };
@@ -64,8 +69,7 @@ impl Core {
                     ports.push(port);
                 }
                 Start::Connector(c) if c.state() == ConnectorState::Connecting => {
-                    let (target, state) = (c.to_string(), c.state_name());
-                    snapshot.connectors.push(ConnectorSnapshot { target, state });
+                    snapshot.connectors.push(ConnectorSnapshot::of(c));
                 }
                 Start::Datagrams(port) if port.is_open() => datagrams.push(port),
                 Start::Port(_)
@@ -75,9 +79,57 @@ impl Core {
                 | Start::HandedConnection(_) => {}
             }
         }
+        snapshot.pending = self.pending_work();
         snapshot.datagrams = datagrams.into_iter().map(|port| DatagramSnapshot::of(port)).collect();
         snapshot.ports = ports.into_iter().map(|port| port.snapshot(io)).collect();
         snapshot
+    }
+}
+
+impl Core {
+    /// Calls, tasks and jobs, where places are kept.
+    fn pending_work(&self) -> Vec<PendingSnapshot> {
+        let records = &self.records;
+        let places = records.places.borrow();
+        let Some(places) = &*places else { return Vec::new() };
+        let (timers, tasks) = (records.timers.borrow(), records.tasks.borrow());
+        let calls = places.timers().iter().filter_map(|((timer, purpose), from)| {
+            let due = timers.deadline(*timer)?;
+            let mut why = Why::default();
+            why.text("due in ").until(due);
+            let call = PendingSnapshot::of(purpose.kind(), timer.number(), *from, why);
+            Some(PendingSnapshot { due: Some(due), ..call })
+        });
+        let running = places.tasks().iter().filter(|(task, _)| tasks.contains(*task));
+        let running = running.map(|(task, from)| {
+            let name = tasks.name(*task).map(str::to_owned);
+            let row = PendingSnapshot::of("task", task.number(), *from, tasks.why(*task));
+            PendingSnapshot { name, ..row }
+        });
+        let jobs = places.jobs().iter().filter(|((job, _), _)| records.jobs.is_waiting(*job));
+        let jobs = jobs.map(|((job, has_begun), from)| {
+            let mut why = Why::default();
+            match has_begun.load(Ordering::Relaxed) {
+                true => why.text("runs in a thread, requested ").since(from.since).text(" ago"),
+                false => why.text("waits for a thread for ").since(from.since),
+            };
+            PendingSnapshot::of("job", job.0, *from, why)
+        });
+        calls.chain(running).chain(jobs).collect()
+    }
+}
+
+impl ConnectorSnapshot {
+    fn of(connector: &ConnectorCell) -> ConnectorSnapshot {
+        let (target, state) = (connector.to_string(), connector.state_name());
+        ConnectorSnapshot { target, state, place: connector.place, why: connector.why() }
+    }
+}
+
+impl PendingSnapshot {
+    fn of(kind: &'static str, id: u64, from: Origin, why: Why) -> PendingSnapshot {
+        let Origin { place, since } = from;
+        PendingSnapshot { kind, id, name: None, place, since, due: None, why }
     }
 }
 
@@ -86,6 +138,9 @@ impl ConnectionSnapshot {
         let cell = life.cell();
         ConnectionSnapshot {
             id: cell.id(),
+            protocol: life.protocol_name(),
+            layers: life.layer_names(),
+            why: life.why(),
             peer: cell.peer.clone(),
             host: cell.host().clone(),
             state: life.state_name(),
@@ -95,6 +150,7 @@ impl ConnectionSnapshot {
             buffered: cell.unsent(),
             idle: now.saturating_duration_since(cell.received_at.get()),
             age: now.saturating_duration_since(cell.made_at.get()),
+            at: now,
         }
     }
 }

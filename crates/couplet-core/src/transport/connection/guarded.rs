@@ -75,6 +75,14 @@ impl GuardedLayers {
         })
     }
 
+    /// The names of the layers, from the socket up, and the name of the first that has still to open.
+    /// Nothing if a layer panics.
+    pub(super) fn names(&self) -> (Vec<&'static str>, Option<&'static str>) {
+        let names = catch_panic(|| self.layers.names().collect::<Vec<_>>()).unwrap_or_default();
+        let opening = names.iter().find(|(_, is_opening)| *is_opening);
+        (names.iter().map(|(name, _)| *name).collect(), opening.map(|(name, _)| *name))
+    }
+
     /// The kinds of the layers, unless one of them panics.
     #[cfg(feature = "testing")]
     pub(super) fn kinds(&self) -> Option<Vec<TypeId>> {

@@ -683,6 +683,23 @@ impl Life {
         }
     }
 
+    // For people.
+
+    /// The names of the layers, from the socket up.
+    pub(crate) fn layer_names(&self) -> Vec<&'static str> {
+        self.layered.as_ref().map(|layered| layered.layers.names().0).unwrap_or_default()
+    }
+
+    /// The name of the first layer that has still to open.
+    pub(super) fn opening_layer(&self) -> Option<&'static str> {
+        self.layered.as_ref()?.layers.names().1
+    }
+
+    /// Whether nothing is read because a layer is full.
+    pub(super) fn is_full_below(&self) -> bool {
+        self.layered.as_ref().is_some_and(|layered| layered.full)
+    }
+
     // Deadlines.
 
     pub(super) fn layers_deadline(&self) -> Option<Instant> {

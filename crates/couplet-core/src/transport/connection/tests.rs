@@ -10,7 +10,7 @@ use crate::error::Reason;
 use crate::protocol::Protocol;
 use crate::recorder::Reactor;
 use crate::transport::cell::ConnectionCell;
-use crate::transport::{ConnectionId, Transport};
+use crate::transport::{ConnectionId, Producer, ProducerKind, Transport};
 
 /// Echoes, closes on `bye`, panics on `panic`, and records its calls.
 #[derive(Clone, Default)]
@@ -241,4 +241,125 @@ fn what_follows_is_at_most_what_it_is_made_of() {
     ] {
         assert_eq!(effects.is_at_most(most), is, "{effects:?} of {most:?}");
     }
+}
+
+// The reasons.
+
+struct Tank;
+
+impl Producer for Tank {
+    fn resume_producing(&mut self) {}
+    fn pause_producing(&mut self) {}
+    fn stop_producing(&mut self) {}
+}
+
+impl Held {
+    fn transport(&self) -> Transport {
+        Transport { cell: self.life.cell().clone() }
+    }
+
+    /// The reason as of 3.2 s after the start, once recorded requests are applied.
+    fn why(&mut self) -> String {
+        let _ = self.life.apply(self.start);
+        self.life.why().at(self.after(Duration::from_millis(3200))).to_string()
+    }
+
+    /// Simulates a driver that has sent so many bytes, and takes no more.
+    fn block(&mut self, sent: usize) {
+        let mut out = self.life.cell().outbox();
+        let before = out.len();
+        out.advance(sent);
+        drop(out);
+        let _ = self.life.wrote(written(WriteOutcome::Blocked, before), self.start);
+    }
+}
+
+#[test]
+fn an_open_connection_waits_for_its_peer() {
+    let mut held = Held::new();
+    assert_eq!(held.why(), "waits for the peer's first byte for 3.2 s");
+    let _ = held.feed(b"hello");
+    let _ = held.flush();
+    assert_eq!(held.why(), "waits for the peer, last heard 3.2 s ago");
+    held.transport().set_idle_timeout(Some(Duration::from_secs(30)));
+    assert_eq!(held.why(), "waits for the peer, last heard 3.2 s ago, reset in 26.8 s");
+}
+
+#[test]
+fn paused_reading_names_its_originator() {
+    let mut held = Held::new();
+    let transport = held.transport();
+    transport.pause_producing();
+    assert_eq!(held.why(), "reading paused by Echo for 3.2 s");
+    let _ = held.life.peer_ended();
+    transport.resume_producing();
+    transport.throttle(Duration::from_secs(10));
+    assert_eq!(held.why(), "reading paused by a throttle for 3.2 s, resumed in 6.8 s");
+    transport.pause_producing();
+    assert_eq!(held.why(), "reading paused by Echo for 3.2 s");
+}
+
+#[test]
+fn unsent_bytes_are_told_with_the_time_that_the_peer_has_taken_nothing() {
+    let mut held = Held::new();
+    let transport = held.transport();
+    transport.set_write_cap(Some(1024 * 1024));
+    transport.write(vec![7; 128 * 1024]);
+    held.block(64 * 1024);
+    let unsent = "64 KiB unsent, the peer has taken nothing for 3.2 s, reset above 1 MiB";
+    assert_eq!(held.why(), format!("{unsent}; waits for the peer's first byte for 3.2 s"));
+    // Bytes were sent since.
+    held.life.cell().outbox().advance(1024);
+    assert!(held.why().starts_with("63 KiB unsent, reset above 1 MiB; "), "{}", held.why());
+    held.life.cell().outbox().clear();
+    assert_eq!(held.why(), "waits for the peer's first byte for 3.2 s");
+}
+
+#[test]
+fn a_paused_producer_is_told_with_the_mark_that_resumes_it() {
+    let mut held = Held::new();
+    let transport = held.transport();
+    transport.register_producer(Tank, ProducerKind::Push).expect("the first");
+    transport.write(vec![7; 128 * 1024]);
+    held.block(0);
+    let _ = held.life.run_due(held.start);
+    let why = held.why();
+    assert!(why.contains("; its producer is paused until 16 KiB are left; "), "{why}");
+}
+
+#[test]
+fn half_closed_connections_tell_which_side_is_closed() {
+    let mut held = Held::new();
+    let transport = held.transport();
+    transport.write("rest");
+    transport.lose_write_connection();
+    let why = "4 bytes unsent; our side closes when everything is sent, reset in 26.8 s; \
+               waits for the peer's first byte for 3.2 s";
+    assert_eq!(held.why(), why);
+    let _ = held.flush();
+    assert_eq!(held.why(), "our side is closed; waits for the peer's first byte for 3.2 s");
+}
+
+#[test]
+fn a_close_tells_how_far_it_is() {
+    let mut held = Held::new();
+    let _ = held.feed(b"bye");
+    let _ = held.life.apply(held.start);
+    held.block(0);
+    let why = "closing (connection closed by us): 3 bytes unsent, no progress for 3.2 s, \
+               reset in 26.8 s";
+    assert_eq!(held.why(), why);
+    let _ = held.flush();
+    let why = "draining (connection closed by us): our FIN went 3.2 s ago, waits for the peer's, \
+               closed in 26.8 s";
+    assert_eq!(held.why(), why);
+    let _ = held.life.ended(held.start);
+    assert_eq!(held.why(), "closed: connection closed by us");
+}
+
+#[test]
+fn a_drain_is_told() {
+    let mut held = Held::new();
+    let _ = held.life.drain(Duration::from_secs(1));
+    assert_eq!(held.why(), "asked to finish by a drain; waits for the peer's first byte for 3.2 s");
 }

@@ -1,0 +1,135 @@
+//! `--inspect` and `couplet inspect`.
+
+use rustix::process::Signal;
+
+use crate::kit::{Server, TempFile, run, wait_until};
+
+/// The URL that a server has printed on stderr.
+fn url(server: &Server) -> String {
+    server.wait_told("inspector: ");
+    let told = server.running.told();
+    let line = told.lines().find_map(|line| line.strip_prefix("inspector: "));
+    line.expect("a whole line").to_owned()
+}
+
+/// The text of `couplet inspect`, once it has this line.
+fn shown_with(url: &str, text: &str) -> String {
+    let shown = || run(&["inspect", url]).text().to_owned();
+    wait_until(text, || shown().contains(text));
+    shown()
+}
+
+#[test]
+fn a_server_tells_where_its_inspector_is_and_that_shows_its_connections() {
+    let server = Server::start(&["echo", "--inspect", "0"]);
+    let url = url(&server);
+    assert!(url.starts_with("http://127.0.0.1:") && url.contains("/?token="), "{url}");
+    let mut client = server.connect();
+    client.send(b"hello");
+    assert_eq!(client.read_exact(5), b"hello");
+    let shown = shown_with(&url, "connections (1)");
+    for text in [
+        "couplet 0.1.0, pid ",
+        "no red flags\n",
+        "loop 0 (main) running, ",
+        "connections (1)\n  ID ",
+        "EchoServer  tcp:127.0.0.1:",
+        "waits for the peer, last heard ",
+        "ports (1)\n",
+    ] {
+        assert!(shown.contains(text), "{text}: {shown}");
+    }
+    server.stop(Signal::TERM);
+}
+
+#[test]
+fn every_loop_of_a_server_is_shown() {
+    let server = Server::start(&["echo", "--inspect", "0", "--threads", "3"]);
+    let shown = shown_with(&url(&server), "loop 2 ");
+    assert!(shown.contains("loop 0 ") && shown.contains("loop 1 "), "{shown}");
+}
+
+#[test]
+fn the_state_is_json_for_scripts() {
+    let server = Server::start(&["echo", "--inspect=0"]);
+    let ended = run(&["inspect", &url(&server), "--json"]);
+    ended.quietly(0);
+    let state: serde_json::Value = serde_json::from_slice(&ended.stdout).expect("JSON");
+    assert_eq!(state["program"]["name"], "couplet");
+    assert_eq!(state["program"]["pid"], server.running.pid());
+    assert_eq!(state["views"]["ports"][0]["host"], format!("tcp:{}", server.address()));
+}
+
+#[test]
+fn a_check_is_quiet_as_long_as_no_flag_is_up() {
+    let server = Server::start(&["echo", "--inspect=0"]);
+    let ended = run(&["inspect", "--check", &url(&server)]);
+    ended.quietly(0);
+    assert_eq!(ended.text(), "no red flags\n");
+}
+
+#[test]
+fn a_check_finds_connections_that_are_turned_away() {
+    // Three standard streams, the loop's own, the inspector's, and a few connections.
+    let server = Server::start_limited(24, &["echo", "--inspect=0"]);
+    let url = url(&server);
+    let clients: Vec<_> = (0..30).map(|_| server.connect()).collect();
+    // Room for the connection that asks.
+    let mut clients = clients.into_iter();
+    let check = || run(&["inspect", "--check", &url]);
+    let mut ended = check();
+    for client in clients.by_ref() {
+        if ended.code == Some(3) {
+            break;
+        }
+        drop(client);
+        ended = check();
+    }
+    ended.quietly(3);
+    let text = ended.text();
+    assert!(text.contains("RED Connections are turned away for want of descriptors: "), "{text}");
+    assert!(text.contains("Raise the limit (`ulimit -n`"), "{text}");
+}
+
+#[test]
+fn a_unix_socket_needs_no_token() {
+    let file = TempFile::named("inspect", b"");
+    let path = format!("{}.sock", file.path());
+    let server = Server::start(&["echo", "--inspect", &format!("unix:{path}")]);
+    assert_eq!(url(&server), format!("unix:{path}"));
+    let ended = run(&["inspect", &format!("unix:{path}")]);
+    ended.quietly(0);
+    assert!(ended.text().contains("ports (1)"), "{}", ended.text());
+    server.stop(Signal::TERM);
+    assert!(!std::path::Path::new(&path).exists(), "the socket is gone with the server");
+}
+
+#[test]
+fn an_inspector_that_is_not_there_or_refuses_is_an_error() {
+    let server = Server::start(&["echo", "--inspect=0"]);
+    let url = url(&server);
+    let (base, _) = url.split_once('?').expect("a token");
+    let ended = run(&["inspect", base]);
+    assert_eq!(ended.code, Some(1));
+    let told = "couplet: the inspector does not answer: the token is missing or wrong: ";
+    assert!(ended.stderr.starts_with(told), "{}", ended.stderr);
+    server.stop(Signal::TERM);
+    let ended = run(&["inspect", &url]);
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains("does not answer: "), "{}", ended.stderr);
+    let ended = run(&["inspect", "https://127.0.0.1:1/"]);
+    assert_eq!(ended.code, Some(2));
+    assert!(ended.stderr.contains("expected the URL of an inspector"), "{}", ended.stderr);
+}
+
+#[test]
+fn an_inspector_that_cant_listen_keeps_the_server_from_starting() {
+    let server = Server::start(&["echo"]);
+    let port = server.ports[0].port().to_string();
+    let ended = run(&["echo", "--inspect", &port]);
+    assert_eq!(ended.code, Some(1));
+    let told = "couplet: cannot start the loop: cannot open the inspector: ";
+    assert!(ended.stderr.starts_with(told), "{}", ended.stderr);
+    let ended = run(&["echo", "--inspect", "tcp:0"]);
+    assert!(ended.stderr.contains("accepts connections from other machines"), "{}", ended.stderr);
+}

@@ -1,0 +1,332 @@
+//! [`Ring`]: the last events of a loop, written by the loop alone and read by any thread.
+//!
+//! An event is two words: the time and the kind, and two numbers whose meaning depends on the kind.
+//! Writing one is two stores and an index; there is no lock and no allocation. A reader discards the
+//! events that may have been overwritten while it read.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use couplet_os::ticks::ticks;
+
+use super::UserCall;
+
+/// The bits of the kind, in the word of the time.
+const KIND_BITS: u32 = 8;
+
+/// Events just before the present end that the loop may be overwriting while they are read.
+const MARGIN: u64 = 16;
+
+/// The most names of calls. Further ones are called `other`.
+const NAMES: usize = 10_000;
+
+/// The kind of an event. The comment gives the meaning of its two numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// A wait returned: how long it took, in units of [`Ring::SLEEP_UNIT`] ticks, as two halves.
+    Waited = 1,
+    /// Bytes arrived and are delivered: the connection, and their count.
+    Received = 2,
+    /// Bytes were written: the connection, and their count. Its time is the beginning of the write.
+    Wrote = 3,
+    /// The system took only a part of the bytes: the connection, and their count.
+    Blocked = 4,
+    /// A connection was accepted: the connection, and the port.
+    Accepted = 5,
+    /// A connect succeeded: the connection.
+    Connected = 6,
+    /// The protocol of a connection was built: the connection, and the number of its name.
+    Built = 7,
+    /// The peer closed its side: the connection.
+    Ended = 8,
+    /// An error ended a connection or an attempt: its number.
+    Failed = 9,
+    /// The system accepts bytes again: the connection.
+    Room = 10,
+    /// We closed our side: the connection.
+    Shut = 11,
+    /// The connection, attempt or port was closed: its number, and 1 for a reset.
+    Closed = 12,
+    /// Reading was paused or resumed: the connection or port, and 1 if it was resumed.
+    Reading = 13,
+    /// Another event of the driver: its number, if it has one.
+    Other = 14,
+    /// A call into user code began: the number of its name, and how many calls it is nested in.
+    Call = 15,
+    /// A call into user code ended: the number of its name, and how many calls it was nested in.
+    Returned = 16,
+}
+
+impl Kind {
+    const ALL: [Kind; 16] = [
+        Kind::Waited,
+        Kind::Received,
+        Kind::Wrote,
+        Kind::Blocked,
+        Kind::Accepted,
+        Kind::Connected,
+        Kind::Built,
+        Kind::Ended,
+        Kind::Failed,
+        Kind::Room,
+        Kind::Shut,
+        Kind::Closed,
+        Kind::Reading,
+        Kind::Other,
+        Kind::Call,
+        Kind::Returned,
+    ];
+}
+
+/// An event of a [`Ring`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// In ticks since the ring was made.
+    pub time: u64,
+    /// The kind.
+    pub kind: Kind,
+    /// The first number.
+    pub key: u32,
+    /// The second number.
+    pub value: u32,
+}
+
+/// The last events of a loop.
+pub struct Ring {
+    // Bound: a fixed number of events, a power of two.
+    slots: Box<[[AtomicU64; 2]]>,
+    /// The number of events so far.
+    count: AtomicU64,
+    /// The ticks and the time at which the ring was made.
+    origin: (u64, Instant),
+    // Bound: see the lists of `Names`.
+    names: Mutex<Names>,
+}
+
+/// The names of calls, and their numbers.
+#[derive(Default)]
+struct Names {
+    // Bound: NAMES (10 000), then calls have no name.
+    list: Vec<UserCall>,
+    // Bound: NAMES (10 000), then calls have no name.
+    numbers: BTreeMap<UserCall, u32>,
+}
+
+impl Ring {
+    /// The ticks that a unit of a sleep has.
+    pub const SLEEP_UNIT: u64 = 64;
+
+    /// A ring that fits into so many bytes.
+    pub fn new(bytes: usize, origin: (u64, Instant)) -> Ring {
+        let fit = (bytes / size_of::<[AtomicU64; 2]>()).max(2 * MARGIN as usize);
+        let events = if fit.is_power_of_two() { fit } else { fit.next_power_of_two() / 2 };
+        let slots = (0..events).map(|_| Default::default()).collect();
+        Ring { slots, count: AtomicU64::new(0), origin, names: Mutex::default() }
+    }
+
+    /// Writes an event. Called by the loop's thread alone.
+    #[inline(always)]
+    pub fn put(&self, ticks: u64, kind: Kind, key: u32, value: u32) {
+        let count = self.count.load(Ordering::Relaxed);
+        let mask = self.slots.len() - 1;
+        if let Some([time, what]) = self.slots.get(count as usize & mask) {
+            time.store(ticks << KIND_BITS | kind as u64, Ordering::Relaxed);
+            what.store(u64::from(key) << 32 | u64::from(value), Ordering::Relaxed);
+        }
+        self.count.store(count.wrapping_add(1), Ordering::Release);
+    }
+
+    /// The number of a name; the same for equal names.
+    pub(crate) fn name(&self, call: &UserCall) -> u32 {
+        let names = &mut *self.names();
+        if let Some(number) = names.numbers.get(call) {
+            return *number;
+        }
+        let number = names.list.len() as u32;
+        if names.list.len() < NAMES {
+            names.list.push(call.clone());
+            names.numbers.insert(call.clone(), number);
+        }
+        number
+    }
+
+    fn names(&self) -> MutexGuard<'_, Names> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The names of calls from a number on. Numbers without a name are other calls.
+    pub fn names_from(&self, number: usize) -> Vec<UserCall> {
+        self.names().list.get(number..).unwrap_or_default().to_vec()
+    }
+
+    /// The number of events so far.
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// The number of the first event that is kept for certain.
+    pub fn first(&self) -> u64 {
+        self.first_kept(self.count())
+    }
+
+    /// The most events that it keeps.
+    pub fn capacity(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Passes the events from number `from` on, as far as they are kept, to `each`, and returns the
+    /// number of the next event. Events that are overwritten during the call are left out.
+    pub fn read(&self, from: u64, mut each: impl FnMut(Record)) -> u64 {
+        /// Events that are copied at once.
+        const BATCH: u64 = 1024;
+        let end = self.count();
+        let mut batch = Vec::with_capacity(BATCH as usize);
+        let mut next = from.max(self.first_kept(end));
+        while next < end {
+            let until = end.min(next + BATCH);
+            batch.extend((next..until).filter_map(|number| Some((number, self.copy(number)?))));
+            // The copies are complete before the count is read again.
+            fence(Ordering::Acquire);
+            let first = self.first_kept(self.count.load(Ordering::Relaxed));
+            for (number, record) in batch.drain(..) {
+                if number >= first {
+                    each(record);
+                }
+            }
+            next = until;
+        }
+        end
+    }
+
+    /// The number of the first event that is certainly kept.
+    fn first_kept(&self, count: u64) -> u64 {
+        (count + MARGIN).saturating_sub(self.slots.len() as u64)
+    }
+
+    fn copy(&self, number: u64) -> Option<Record> {
+        let mask = self.slots.len() - 1;
+        let [time, what] = self.slots.get(number as usize & mask)?;
+        let (time, what) = (time.load(Ordering::Relaxed), what.load(Ordering::Relaxed));
+        let kind = *Kind::ALL.get((time as u8).checked_sub(1)? as usize)?;
+        // The upper bits of the ticks were cut off.
+        let passed = (time >> KIND_BITS).wrapping_sub(self.origin.0) << KIND_BITS >> KIND_BITS;
+        Some(Record { time: passed, kind, key: (what >> 32) as u32, value: what as u32 })
+    }
+
+    /// The ticks of a second, measured until now, and the time at which the ring was made.
+    pub fn scale(&self, now: Instant) -> (f64, Instant) {
+        let (before, origin) = self.origin;
+        let passed = now.saturating_duration_since(origin).max(Duration::from_nanos(1));
+        (ticks().wrapping_sub(before) as f64 / passed.as_secs_f64(), origin)
+    }
+}
+
+impl fmt::Debug for Ring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ring").field("count", &self.count()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "any instant will do")]
+mod tests {
+    use super::*;
+
+    fn ring(events: usize) -> Ring {
+        Ring::new(16 * events, (1000, Instant::now()))
+    }
+
+    fn all(ring: &Ring, from: u64) -> (Vec<u32>, u64) {
+        let mut keys = Vec::new();
+        let next = ring.read(from, |record| keys.push(record.key));
+        (keys, next)
+    }
+
+    #[test]
+    fn events_are_read_in_the_order_of_their_writing() {
+        let ring = ring(64);
+        assert_eq!(all(&ring, 0), (vec![], 0));
+        ring.put(1005, Kind::Received, 7, 100);
+        ring.put(1009, Kind::Wrote, 8, 200);
+        let mut records = Vec::new();
+        assert_eq!(ring.read(0, |record| records.push(record)), 2);
+        let [first, second] = records[..] else { panic!("{records:?}") };
+        assert_eq!(first, Record { time: 5, kind: Kind::Received, key: 7, value: 100 });
+        assert_eq!(second, Record { time: 9, kind: Kind::Wrote, key: 8, value: 200 });
+        assert_eq!(all(&ring, 2), (vec![], 2));
+    }
+
+    #[test]
+    fn memory_is_fixed_and_the_last_events_are_kept() {
+        for bytes in [0, 1000, 16 * 1024, 20 * 1024] {
+            let ring = Ring::new(bytes, (0, Instant::now()));
+            let most = ring.capacity();
+            assert!(most.is_power_of_two() && most * 16 <= bytes.max(512), "{bytes}");
+            for n in 0..10 * most as u32 {
+                ring.put(0, Kind::Other, n, 0);
+            }
+            let (kept, next) = all(&ring, 0);
+            assert_eq!(next, 10 * most as u64);
+            let first = 9 * most as u32 + MARGIN as u32;
+            assert_eq!(kept, (first..10 * most as u32).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn every_kind_is_read_as_it_was_written() {
+        for kind in Kind::ALL {
+            let ring = ring(64);
+            ring.put(1000, kind, u32::MAX, u32::MAX);
+            ring.read(0, |record| assert_eq!((record.kind, record.value), (kind, u32::MAX)));
+        }
+    }
+
+    #[test]
+    fn a_reader_in_another_thread_gets_no_mixed_event() {
+        let ring = std::sync::Arc::new(ring(64));
+        let written = ring.clone();
+        let writer = std::thread::spawn(move || {
+            for n in 0..200_000_u32 {
+                written.put(1000 + u64::from(n), Kind::Other, n, !n);
+            }
+        });
+        let mut from = 0;
+        while !writer.is_finished() {
+            let mut last = None;
+            from = ring.read(from, |record| {
+                assert_eq!(record.value, !record.key);
+                assert_eq!(record.time, u64::from(record.key));
+                assert!(last < Some(record.key), "in order");
+                last = Some(record.key);
+            });
+        }
+        writer.join().expect("no panic");
+    }
+
+    #[test]
+    fn equal_names_have_one_number() {
+        let ring = ring(64);
+        let (a, b) = (UserCall::kind("a"), UserCall::by("a", "B"));
+        assert_eq!((ring.name(&a), ring.name(&b)), (0, 1));
+        assert_eq!((ring.name(&a), ring.name(&b)), (0, 1));
+        assert_eq!(ring.names_from(0).len(), 2);
+    }
+
+    #[test]
+    fn names_are_bounded() {
+        let ring = ring(64);
+        let name =
+            |n: usize| UserCall { name: Some(n.to_string().into()), ..UserCall::kind("task") };
+        for n in 0..NAMES {
+            assert_eq!(ring.name(&name(n)), n as u32);
+        }
+        assert_eq!(ring.name(&name(NAMES)), NAMES as u32);
+        assert_eq!(ring.name(&name(0)), 0);
+        assert_eq!(ring.names_from(0).len(), NAMES);
+        assert_eq!(ring.names_from(NAMES + 1).len(), 0);
+    }
+}

@@ -1,0 +1,68 @@
+//! The inspector of a loop: it gets the loop when that is created.
+
+use std::any::Any;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use super::options::LoopOptions;
+use super::remote::Remote;
+use crate::driver::LoopThread;
+use crate::driver::ring::Ring;
+
+/// Gets the loops that are created with its options.
+pub trait Inspector: Send + Sync {
+    /// The size of each loop's [`Ring`], in bytes.
+    fn ring_size(&self) -> usize;
+
+    /// A loop was created, in this thread. The returned value is dropped with the loop.
+    ///
+    /// # Errors
+    ///
+    /// An error prevents the loop from being created.
+    fn attach(self: Arc<Self>, inspected: InspectedLoop) -> io::Result<Box<dyn Any>>;
+}
+
+/// A loop, as its inspector sees it. It may outlive the loop.
+#[derive(Debug)]
+pub struct InspectedLoop {
+    /// The loop.
+    pub remote: Remote,
+    /// The number of the loop in this process, with which the IDs of its connections begin.
+    pub serial: u32,
+    pub(super) thread: LoopThread,
+    /// Its last events.
+    pub ring: Arc<Ring>,
+}
+
+impl InspectedLoop {
+    /// The name of the loop's thread, or else the thread's number.
+    pub fn thread(&self) -> &str {
+        self.thread.name()
+    }
+
+    /// The backtrace of the loop's thread, one line for each frame, innermost first. `None` if the
+    /// thread does not answer within 100 ms, and on systems without backtraces.
+    pub fn backtrace(&self) -> Option<String> {
+        self.thread.backtrace().map(|trace| trace.to_string())
+    }
+}
+
+impl LoopOptions {
+    /// Has the loops with these options inspected. They keep the places of timed calls, tasks and
+    /// jobs.
+    pub(crate) fn inspected_by(mut self, inspector: Arc<dyn Inspector>) -> LoopOptions {
+        self.inspector = Some(ByInspector(inspector));
+        self
+    }
+}
+
+/// The inspector of a loop, among its options.
+#[derive(Clone)]
+pub(super) struct ByInspector(pub(super) Arc<dyn Inspector>);
+
+impl fmt::Debug for ByInspector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ByInspector").finish_non_exhaustive()
+    }
+}

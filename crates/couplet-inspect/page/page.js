@@ -1,0 +1,402 @@
+// The page of the inspector: header, flags, loops, tabs and keys. Other modules hold the rest:
+// store.js the state and the connection, fields.js units and filters, table.js the rows, panes.js details and time.
+//
+// Messages change the state; one animation frame then brings the page up to date.
+
+import { count, knownViews, seconds } from "./fields.js";
+import { address, chart, Details, element, plot, reconcile, setClass, setText, setWords, Time } from "./panes.js";
+import { Live, Store } from "./store.js";
+import { Table } from "./table.js";
+
+/** Loops beyond which each shows its state and busy share alone, unless it hangs. */
+const MANY = 8;
+/** Lines of a loop's notes that are shown. */
+const NOTES = 3;
+/** Milliseconds after which a hidden page asks for flags and loops alone. */
+const HIDDEN = 30_000;
+
+const by = (id) => document.getElementById(id);
+const store = new Store(knownViews);
+let frame = 0;
+const schedule = () => { frame ||= requestAnimationFrame(update); };
+const live = new Live(store, () => {
+  // A hidden page has no frames, but its title stays right.
+  if (document.hidden) updateTitle();
+  schedule();
+});
+let tab = "connections";
+const details = new Details(by("details"), store, closeDetails);
+const time = new Time(by("time"), store, schedule);
+const table = new Table(store, {
+  schedule,
+  follow: (row) => {
+    if (!details.root.hidden) details.show(row);
+    remember();
+  },
+  open: (row) => details.show(row),
+});
+
+function update() {
+  frame = 0;
+  const now = performance.now();
+  // The address may name a row that the first message brings.
+  if (details.missing && store.row(details.missing.view, details.missing.id)) navigate();
+  // Without messages, times don't pass.
+  const shown = store.frozen ? Math.min(now, store.received) : now;
+  updateHeader(now);
+  updateTitle();
+  updateFlags(shown);
+  updateLoops(shown);
+  updateTabs();
+  if (tab === "time") time.update();
+  else table.update(now);
+  details.update(shown);
+}
+
+// Header
+
+function updateHeader(now) {
+  const { name = "Couplet", version, pid } = store.program ?? {};
+  setText(by("program"), String(name));
+  setText(by("process"), store.program ? `${version ?? ""} pid ${pid ?? "?"}` : "");
+  const up = Math.floor(store.unix(now) - store.program?.started);
+  setText(by("uptime"), up >= 0 ? `up ${seconds(up)}` : "");
+  const { state } = live;
+  const status = by("status");
+  const words = { live: "live", paused: "paused", connecting: "connecting", lost: "connection lost" };
+  setText(status, words[state]);
+  if (status.dataset.state !== state) status.dataset.state = state;
+  by("lost").hidden = state !== "lost";
+  if (state === "lost") {
+    const wait = Math.max(0, Math.ceil((live.retryAt - now) / 1000));
+    const shown = store.program ? ` Showing the state of ${seconds(Math.floor((now - store.received) / 1000))} ago.` : "";
+    setText(by("lost-words"), `${live.reason}${shown} ${wait > 0 ? `Next try in ${wait} s.` : "Trying."}`);
+  }
+  setClass(by("main"), "stale", state === "lost");
+  setText(by("pause"), live.paused ? "Resume" : "Pause");
+  by("pause").setAttribute("aria-pressed", String(live.paused));
+}
+
+function updateTitle() {
+  const name = store.program?.name ?? "Couplet";
+  const red = (store.flags ?? []).filter(({ severity }) => severity === "red").length;
+  const mark = live.state === "lost" ? "✕ " : red > 0 ? `● ${red} red – ` : "";
+  const title = `${mark}${name}`;
+  if (document.title !== title) document.title = title;
+}
+
+// Flags
+
+function updateFlags(now) {
+  const rank = ({ severity }) => severity === "red" ? 0 : 1;
+  const flags = [...store.flags ?? []].sort((a, b) => rank(a) - rank(b));
+  const isHung = store.loops.some(({ state }) => state === "hung");
+  by("calm").hidden = flags.length > 0 || isHung;
+  if (store.program) setText(by("calm"), store.flags ? "No flags: no threshold is exceeded." : "All loops answer.");
+  reconcile(by("flag-list"), flags, (flag) => String(flag.id), createFlag, (node, flag) => {
+    const { heading, badge, words, threshold, remedy, since, link } = node.parts;
+    setClass(node, "is-red", flag.severity === "red");
+    setText(badge, `${flag.severity ?? ""}: `);
+    setText(heading.lastChild, String(flag.title ?? flag.id));
+    setText(words, String(flag.words ?? ""));
+    setText(threshold, flag.threshold ? `Threshold: ${flag.threshold}` : "");
+    setWords(remedy, flag.remedy ? `Remedy: ${flag.remedy}` : "");
+    setText(since, flagAge(flag.since, now));
+    link.hidden = !flag.view;
+    if (link.hidden) return;
+    setText(link, flag.row === null || flag.row === undefined ? flag.view : `${flag.view}/${flag.row}`);
+    const href = address(flag.view, flag.row ?? undefined);
+    if (link.getAttribute("href") !== href) link.setAttribute("href", href);
+  });
+}
+
+function createFlag() {
+  const [badge, title, words, threshold, remedy, since] = Array.from({ length: 6 }, () => element("span"));
+  const heading = element("h2", {}, badge, title), link = element("a");
+  since.className = "dim";
+  const node = element("li", { class: "flag" }, heading, words, " ", link,
+    element("div", { class: "more" }, remedy, threshold, since));
+  node.parts = { heading, badge, words, threshold, remedy, since, link };
+  return node;
+}
+
+/** The age of a flag; `since` is a Unix time, or seconds if it is small. */
+function flagAge(since, now) {
+  if (typeof since !== "number") return "";
+  const unix = store.unix(now), age = since > 1e9 ? unix - since : since + unix - store.program.now;
+  return `for ${seconds(Math.max(0, Math.floor(age)))}`;
+}
+
+// Loops
+
+/** Numbers of a loop with their units; those of the second list are shown only if they aren't zero. */
+const RATES = [["turns", "/s"], ["events", "/s"], ["connections", ""], ["tasks", ""], ["calls", ""], ["jobs", ""]];
+const TROUBLE = [["unhandled", ""], ["shed", ""]];
+
+function updateLoops(now) {
+  setClass(by("loops"), "many", store.loops.length > MANY);
+  reconcile(by("loops"), store.loops, (loop) => String(loop.id), createLoop, (node, loop) => {
+    const { name, thread, state, busy, bar, share, rates, line, ended } = node.parts;
+    const part = Math.min(1, Math.max(0, Number(loop.busy) || 0));
+    setClass(node, "is-hung", loop.state === "hung");
+    setText(name, String(loop.name ?? `loop ${loop.id}`));
+    setText(thread, String(loop.thread ?? ""));
+    setText(state, String(loop.state ?? ""));
+    busy.hidden = typeof loop.busy !== "number";
+    const scale = `scaleX(${part.toFixed(3)})`;
+    if (bar.style.transform !== scale) bar.style.transform = scale;
+    setText(share, `${(part * 100).toFixed(part < 0.0995 ? 1 : 0)} %`);
+    plot(line, store.busy.get(loop.id), 0, now, 1);
+    const items = RATES.filter(([key]) => typeof loop[key] === "number")
+      .concat(TROUBLE.filter(([key]) => loop[key] > 0)).map(([key, unit]) => [key, count(loop[key]) + unit]);
+    if (typeof loop.late === "number") items.push(["timers late", seconds(loop.late)]);
+    reconcile(rates, items, ([key]) => key, ([key]) => element("span", {}, element("b"), ` ${key}`),
+      (item, [, text]) => setText(item.firstChild, text));
+    const reasons = Object.entries(loop.ended ?? {}).filter(([, number]) => number > 0);
+    setText(ended, reasons.length ? `ended: ${reasons.map(([reason, number]) => `${count(number)} ${reason}`).join(", ")}` : "");
+    updateDoing(node.parts, loop);
+  });
+}
+
+function createLoop({ id }) {
+  const [thread, state, share] = ["thread dim", "state", "share"].map((name) => element("span", { class: name }));
+  const name = element("button", { class: "name", title: "Filter the rows by this loop" });
+  name.addEventListener("click", () => { if (tab !== "time") table.setFilter(`loop=${id}`); });
+  const bar = element("div", { class: "bar" }), line = chart("busy share over the last minute");
+  const rates = element("div", { class: "rates" }), ended = element("p", { class: "ended dim" });
+  const doing = element("p", { class: "doing dim" }), notes = element("ul", { class: "notes dim" });
+  const summary = element("summary"), frames = element("ol", { class: "mono", start: 0 });
+  const box = element("details", {}, summary, frames);
+  const busy = element("div", { class: "busy" }, element("div", { class: "track" }, bar), share, line);
+  const node = element("article", { class: "loop" }, element("div", { class: "top" }, name, thread, state),
+    busy, rates, ended, doing, box, notes);
+  node.parts = { name, thread, state, busy, bar, share, rates, line, ended, doing, summary, frames, box, notes };
+  return node;
+}
+
+/** The call in progress, with its backtrace, and the last lines that the loop noted. */
+function updateDoing({ doing, summary, frames, box, notes }, loop) {
+  const now = loop.doing, trace = Array.isArray(now?.backtrace) ? now.backtrace : [];
+  const time = now && seconds(Number(now.for) || 0);
+  const words = !now ? "" : loop.state === "hung" ? `hung for ${time} in ${now.what ?? "a call"}` : `in ${now.what ?? "a call"} for ${time}`;
+  doing.hidden = trace.length > 0 || words === "";
+  box.hidden = trace.length === 0;
+  setText(doing, words);
+  setText(summary, words);
+  reconcile(frames, trace.map((text, at) => ({ text: String(text), at })), ({ at }) => at, () => element("li"),
+    (node, { text }) => setText(node, text));
+  const lines = Array.isArray(loop.notes) ? loop.notes.slice(-NOTES).map((text, at) => ({ text: String(text), at })) : [];
+  reconcile(notes, lines, ({ at }) => at, () => element("li"), (node, { text }) => setText(node, text));
+}
+
+// Tabs
+
+const tabNames = () => [...store.views.keys(), "time"];
+
+function updateTabs() {
+  reconcile(by("tabs"), tabNames(), (name) => name, createTab, (button, name) => {
+    const view = store.views.get(name), selected = String(name === tab);
+    if (button.getAttribute("aria-selected") !== selected) {
+      button.setAttribute("aria-selected", selected);
+      button.tabIndex = name === tab ? 0 : -1;
+    }
+    const number = button.lastChild;
+    setText(number, !view ? "" : !view.sent ? "–" : view.red ? `${count(view.count)} · ${view.red} red` : count(view.count));
+    setClass(number, "red", Boolean(view?.red));
+  });
+}
+
+function createTab(name) {
+  const button = element("button", { role: "tab", id: `tab-${name}`, "aria-controls": "panel" },
+    element("span", {}, name), element("span", { class: "count" }));
+  button.addEventListener("click", () => { location.hash = address(name); });
+  return button;
+}
+
+function show(name) {
+  if (!tabNames().includes(name)) return;
+  tab = name;
+  by("panel").setAttribute("aria-labelledby", `tab-${name}`);
+  by("rows").hidden = name === "time";
+  by("time").hidden = name !== "time";
+  if (name !== "time") table.show(store.views.get(name));
+  details.show(null);
+  schedule();
+}
+
+/** Follows the address: `#view` or `#view/id`. */
+function navigate() {
+  const [name, ...rest] = location.hash.slice(1).split("/").map(decode);
+  if (!tabNames().includes(name)) return;
+  if (name !== tab || !table.view) show(name);
+  if (rest.length === 0 || name === "time") return;
+  const id = rest.join("/");
+  if (table.selected?.id === id) {
+    details.show(table.selected);
+  } else if (store.row(name, id)) {
+    table.reveal(store.row(name, id));
+    details.show(table.selected);
+  } else {
+    details.show(null, { view: name, id });
+  }
+  schedule();
+}
+
+function decode(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
+/** Puts the selection into the address, without an entry in the history. */
+function remember() {
+  history.replaceState(null, "", location.search + address(tab, table.selected?.id));
+}
+
+function closeDetails() {
+  details.show(null);
+  by("grid").focus();
+  schedule();
+}
+
+// Keys
+
+const MOVES = {
+  ArrowDown: () => 1, j: () => 1, ArrowUp: () => -1, k: () => -1, PageDown: () => table.page,
+  PageUp: () => -table.page, Home: () => -Infinity, End: () => Infinity,
+};
+
+function escape() {
+  if (tab === "time") time.rise();
+  else if (!details.root.hidden) closeDetails();
+  else if (table.selected) table.select(null);
+}
+
+function pressed(event) {
+  const { key, target } = event;
+  if (event.ctrlKey || event.metaKey || event.altKey || by("help").open) return;
+  if (target.id === "filter") {
+    if (key === "Escape") table.setFilter("");
+    else if (key !== "Enter" && key !== "ArrowDown") return;
+    by("grid").focus();
+  } else if (target.matches("select, input") || (target.getAttribute("role") === "tab" && arrowTabs(key))) {
+    return;
+  } else if (key === "/" && tab !== "time") {
+    by("filter").focus();
+    by("filter").select();
+  } else if (key === "g" && tab !== "time") {
+    by("group").focus();
+  } else if (key >= "0" && key <= "9" && key.length === 1) {
+    const name = key === "0" ? "time" : tabNames()[key - 1];
+    if (name) location.hash = address(name);
+  } else if (key === "?") {
+    by("help").showModal();
+  } else if (key === "p") {
+    live.setPaused(!live.paused);
+  } else if (key === "Escape") {
+    escape();
+  } else if (tab === "time" || !table.view) {
+    return;
+  } else if (Object.hasOwn(MOVES, key) && ("jk".includes(key) || !target.closest("#details, #flags, #loops"))) {
+    // Enter then opens the row, wherever the focus was.
+    by("grid").focus({ preventScroll: true });
+    table.move(MOVES[key]());
+  } else if (key === "Enter" && table.selected && !target.closest("button, a, summary")) {
+    details.show(table.selected);
+    schedule();
+  } else {
+    return;
+  }
+  event.preventDefault();
+}
+
+/** Left and right move between tabs; true if the key was one. */
+function arrowTabs(key) {
+  const step = { ArrowRight: 1, ArrowLeft: -1 }[key];
+  if (!step) return false;
+  const names = tabNames();
+  const next = names[(names.indexOf(tab) + step + names.length) % names.length];
+  location.hash = address(next);
+  by(`tab-${next}`).focus();
+  return true;
+}
+
+// Controls
+
+function kept(name) {
+  try {
+    return localStorage.getItem(`couplet-${name}`);
+  } catch {
+    return null;
+  }
+}
+
+function keep(name, value) {
+  try {
+    localStorage.setItem(`couplet-${name}`, value);
+  } catch {
+    // A browser without storage forgets the choice.
+  }
+}
+
+function setTheme(theme) {
+  document.documentElement.dataset.theme = theme;
+  setText(by("theme"), `Theme: ${theme}`);
+}
+
+function control() {
+  setTheme(["light", "dark"].includes(kept("theme")) ? kept("theme") : "auto");
+  by("theme").addEventListener("click", () => {
+    const dark = matchMedia("(prefers-color-scheme: dark)").matches;
+    const order = dark ? ["auto", "light", "dark"] : ["auto", "dark", "light"];
+    const theme = order[(order.indexOf(document.documentElement.dataset.theme) + 1) % 3];
+    setTheme(theme);
+    keep("theme", theme);
+  });
+  const every = by("every");
+  if ([...every.options].some(({ value }) => value === kept("every"))) every.value = kept("every");
+  live.setEvery(Number(every.value));
+  every.addEventListener("change", () => {
+    live.setEvery(Number(every.value));
+    keep("every", every.value);
+  });
+  by("pause").addEventListener("click", () => live.setPaused(!live.paused));
+  by("retry").addEventListener("click", () => live.retry());
+  by("ask").addEventListener("click", () => by("help").showModal());
+  by("save").href = `/state.json${location.search}`;
+}
+
+/** A page that is hidden for a while asks for no rows, and begins afresh when it is seen. */
+function watchHiding() {
+  let timer = 0, asleep = false;
+  document.addEventListener("visibilitychange", () => {
+    clearTimeout(timer);
+    if (document.hidden) {
+      timer = setTimeout(() => {
+        live.send({ views: [] });
+        asleep = true;
+      }, HIDDEN);
+    } else {
+      if (asleep) live.open();
+      asleep = false;
+      schedule();
+    }
+  });
+}
+
+control();
+watchHiding();
+addEventListener("keydown", pressed);
+addEventListener("hashchange", navigate);
+addEventListener("click", ({ target }) => {
+  // A link to the present address changes nothing, but may reopen the details.
+  if (target.closest("a")?.hash && target.closest("a").hash === location.hash) navigate();
+});
+setInterval(() => {
+  live.check(performance.now());
+  schedule();
+}, 1000);
+show(tab);
+navigate();

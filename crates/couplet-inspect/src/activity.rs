@@ -1,0 +1,496 @@
+//! Where the time of a loop goes, read from its ring: idle, in callbacks by the protocol's type, in
+//! timed calls and tasks by their place, in the driver.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use couplet_core::hooks::inspector::{Kind, Record, Ring, UserCall, short_type};
+use serde::Serialize;
+
+/// How many seconds are kept.
+const SECONDS: usize = 60;
+
+/// In place of the number of a name: the driver and the turn itself.
+const DRIVER: u32 = u32::MAX;
+
+/// In place of the number of a name: a protocol that was built before the first event.
+const UNKNOWN: u32 = u32::MAX - 1;
+
+/// The limits of the histogram, in microseconds, each four times the one before; the last has no
+/// limit.
+const LIMITS: usize = 12;
+
+/// The activity of one loop. It reads each event once.
+pub(crate) struct Activity {
+    /// The number of the next event.
+    next: u64,
+    /// The time of the last event, in ticks.
+    last: u64,
+    /// The callback of a connection that is in progress, and the connection's slot.
+    callback: Option<(u32, u32)>,
+    /// The calls that are in progress, the outermost first.
+    // Bound: as deep as calls are nested in one loop.
+    calls: Vec<u32>,
+    /// When the outermost call or callback began.
+    begun: u64,
+    /// When the turn began; `None` before the first one that was seen whole.
+    turn: Option<u64>,
+    /// The number of the name of each connection's protocol, by its slot.
+    // Bound: the most connections of the loop at one time.
+    protocols: BTreeMap<u32, u32>,
+    // Bound: as in the ring.
+    names: Vec<UserCall>,
+    // Bound: the seconds that are kept (60).
+    seconds: VecDeque<Second>,
+    /// The ticks of a second.
+    scale: f64,
+}
+
+/// One second of a loop.
+#[derive(Clone, Default)]
+struct Second {
+    /// The second since the ring was made.
+    number: u64,
+    idle: u64,
+    busy: u64,
+    turns: u64,
+    events: u64,
+    /// The ticks of the longest turn.
+    longest_turn: u64,
+    /// The ticks of the longest call, and the number of its name.
+    slowest: (u64, u32),
+    /// Ticks and calls, by the number of the name.
+    // Bound: one for each name.
+    by_name: BTreeMap<u32, (u64, u64)>,
+    histogram: [u64; LIMITS + 1],
+}
+
+/// The time of a loop in the last minute.
+#[derive(Serialize)]
+pub(crate) struct Time {
+    pub(crate) r#loop: usize,
+    /// In seconds.
+    idle: f64,
+    busy: f64,
+    // Bound: one for each name.
+    kinds: Vec<Share>,
+    // Bound: LIMITS + 1.
+    histogram: Vec<Bucket>,
+}
+
+/// The time in the calls of one name.
+#[derive(Serialize)]
+struct Share {
+    kind: &'static str,
+    // Bound: the name of one call.
+    name: String,
+    seconds: f64,
+    calls: u64,
+}
+
+#[derive(Serialize)]
+struct Bucket {
+    /// In seconds; `None`: no limit.
+    limit: Option<f64>,
+    count: u64,
+}
+
+/// Rates of the last whole second.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Pace {
+    /// The part of the time that the loop did not wait, from 0 to 1.
+    pub(crate) busy: f64,
+    pub(crate) turns: f64,
+    pub(crate) events: f64,
+}
+
+impl Activity {
+    pub(crate) fn new() -> Activity {
+        Activity {
+            next: 0,
+            last: 0,
+            callback: None,
+            calls: Vec::new(),
+            begun: 0,
+            turn: None,
+            protocols: BTreeMap::new(),
+            names: Vec::new(),
+            seconds: VecDeque::new(),
+            scale: 1e9,
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn with_names(names: Vec<UserCall>) -> Activity {
+        Activity { names, ..Activity::new() }
+    }
+
+    /// Reads the events since the last call.
+    pub(crate) fn read(&mut self, ring: &Ring, now: Instant) {
+        (self.scale, _) = ring.scale(now);
+        self.names.extend(ring.names_from(self.names.len()));
+        let first = ring.first();
+        let mut has_lost = self.next < first;
+        self.next = ring.read(self.next, |record| {
+            if std::mem::take(&mut has_lost) {
+                self.begin_afresh(record.time);
+            }
+            self.record(record);
+        });
+    }
+
+    /// Events were lost before this time.
+    fn begin_afresh(&mut self, time: u64) {
+        (self.last, self.turn, self.callback) = (time, None, None);
+        self.calls.clear();
+    }
+
+    pub(crate) fn record(&mut self, record: Record) {
+        let Record { time, kind, key, value } = record;
+        let passed = time.saturating_sub(self.last);
+        self.last = self.last.max(time);
+        match kind {
+            Kind::Waited => {
+                let units = u64::from(key) << 32 | u64::from(value);
+                let slept = units.saturating_mul(Ring::SLEEP_UNIT).min(passed);
+                self.end_callback(passed - slept, time);
+                let turn = self.turn.replace(time).unwrap_or(time);
+                let worked = time.saturating_sub(slept).saturating_sub(turn);
+                let second = self.second(time);
+                second.idle += slept;
+                second.turns += 1;
+                second.longest_turn = second.longest_turn.max(worked);
+                // Nothing is in progress while the loop waits, even if some events were lost.
+                self.calls.clear();
+            }
+            Kind::Call => {
+                self.spend(passed, time);
+                if self.calls.is_empty() && self.callback.is_none() {
+                    self.begun = time;
+                }
+                self.calls.push(key);
+            }
+            Kind::Returned => {
+                self.spend(passed, time);
+                self.calls.pop();
+                self.second(time).by_name.entry(key).or_default().1 += 1;
+                if self.calls.is_empty() && self.callback.is_none() {
+                    self.end_call(key, time);
+                }
+            }
+            Kind::Built => {
+                self.end_callback(passed, time);
+                self.protocols.insert(key, value);
+                self.begin_callback(key, time);
+            }
+            Kind::Received | Kind::Ended | Kind::Room => {
+                self.end_callback(passed, time);
+                self.begin_callback(key, time);
+                self.second(time).events += 1;
+            }
+            Kind::Accepted | Kind::Connected | Kind::Failed | Kind::Other => {
+                self.end_callback(passed, time);
+                self.second(time).events += 1;
+            }
+            Kind::Wrote | Kind::Blocked | Kind::Shut => self.end_callback(passed, time),
+            Kind::Closed => {
+                self.end_callback(passed, time);
+                self.protocols.remove(&key);
+            }
+            _ => self.spend(passed, time),
+        }
+    }
+
+    /// Adds the ticks until now to whatever was in progress.
+    fn spend(&mut self, passed: u64, time: u64) {
+        let name = self.calls.last().copied().or(self.callback.map(|(name, _)| name));
+        let second = self.second(time);
+        second.busy += passed;
+        second.by_name.entry(name.unwrap_or(DRIVER)).or_default().0 += passed;
+    }
+
+    fn begin_callback(&mut self, slot: u32, time: u64) {
+        let name = self.protocols.get(&slot).copied().unwrap_or(UNKNOWN);
+        self.callback = Some((name, slot));
+        if self.calls.is_empty() {
+            self.begun = time;
+        }
+    }
+
+    /// Ends the callback of a connection, if one is in progress: the loop does something else.
+    fn end_callback(&mut self, passed: u64, time: u64) {
+        self.spend(passed, time);
+        if let Some((name, _)) = self.callback.take() {
+            self.second(time).by_name.entry(name).or_default().1 += 1;
+            if self.calls.is_empty() {
+                self.end_call(name, time);
+            }
+        }
+    }
+
+    /// The outermost call has ended.
+    fn end_call(&mut self, name: u32, time: u64) {
+        let ticks = time.saturating_sub(self.begun);
+        let took = self.duration(ticks);
+        let micros = u64::try_from(took.as_nanos().div_ceil(1000)).unwrap_or(u64::MAX);
+        let bits = u64::BITS - micros.saturating_sub(1).leading_zeros();
+        let bucket = (bits.div_ceil(2) as usize).min(LIMITS);
+        let second = self.second(time);
+        second.histogram[bucket] += 1;
+        second.slowest = second.slowest.max((ticks, name));
+    }
+
+    fn duration(&self, ticks: u64) -> Duration {
+        Duration::try_from_secs_f64(ticks as f64 / self.scale).unwrap_or(Duration::MAX)
+    }
+
+    /// The second of a time.
+    fn second(&mut self, time: u64) -> &mut Second {
+        let number = (time as f64 / self.scale) as u64;
+        let is_new = self.seconds.back().is_none_or(|last| last.number < number);
+        if is_new {
+            if self.seconds.len() == SECONDS {
+                self.seconds.pop_front();
+            }
+            self.seconds.push_back(Second { number, ..Second::default() });
+        }
+        let last = self.seconds.len() - 1;
+        &mut self.seconds[last]
+    }
+
+    /// The rates of the last second, as of now.
+    pub(crate) fn pace(&self, ring: &Ring, now: Instant) -> Pace {
+        let (_, origin) = ring.scale(now);
+        let number = now.saturating_duration_since(origin).as_secs();
+        let whole = self.seconds.iter().rev().find(|second| second.number < number);
+        // A loop that sleeps for longer has no event in a second.
+        let Some(second) = whole.filter(|second| second.number + 1 == number) else {
+            return Pace::default();
+        };
+        let busy = (second.busy as f64 / self.scale).min(1.0);
+        Pace { busy, turns: second.turns as f64, events: second.events as f64 }
+    }
+
+    /// The part of the last whole seconds that the loop did not wait; `None` until there are so many.
+    pub(crate) fn busy_of_last(&self, seconds: u64, now: f64) -> Option<f64> {
+        let until = now as u64;
+        let from = until.checked_sub(seconds)?;
+        let whole = self.seconds.iter().filter(|it| (from..until).contains(&it.number));
+        let busy: u64 = whole.map(|second| second.busy).sum();
+        Some((busy as f64 / self.scale / seconds as f64).min(1.0))
+    }
+
+    /// What took most of the time of the last minute, apart from the driver.
+    pub(crate) fn most(&self) -> Option<String> {
+        let mut by_name = BTreeMap::<u32, u64>::new();
+        for (name, (ticks, _)) in self.seconds.iter().flat_map(|second| &second.by_name) {
+            *by_name.entry(*name).or_default() += ticks;
+        }
+        let (name, _) = by_name.into_iter().max_by_key(|(_, ticks)| *ticks)?;
+        Some(self.describe(name))
+    }
+
+    /// The slowest call of the last minute, and its time.
+    pub(crate) fn slowest(&self) -> Option<(String, Duration)> {
+        let (ticks, name) = self.seconds.iter().map(|second| second.slowest).max()?;
+        Some((self.describe(name), self.duration(ticks)))
+    }
+
+    /// The longest turn of the last minute.
+    pub(crate) fn longest_turn(&self) -> Option<Duration> {
+        let ticks = self.seconds.iter().map(|second| second.longest_turn).max()?;
+        Some(self.duration(ticks))
+    }
+
+    /// The calls of one name that were made most often in the last whole second.
+    pub(crate) fn most_calls(&self, now: f64) -> Option<(String, f64)> {
+        let last = (now as u64).checked_sub(1)?;
+        let second = self.seconds.iter().find(|second| second.number == last)?;
+        let calls = second.by_name.iter().filter(|(name, _)| **name < UNKNOWN);
+        // Calls of protocols are made by their peers.
+        let own = calls.filter(|(name, _)| self.kind(**name).0 != "protocol");
+        let (name, (_, calls)) = own.max_by_key(|(_, (_, calls))| *calls)?;
+        Some((self.describe(*name), *calls as f64))
+    }
+
+    /// The seconds since the ring was made.
+    pub(crate) fn seconds_at(ring: &Ring, now: Instant) -> f64 {
+        let (_, origin) = ring.scale(now);
+        now.saturating_duration_since(origin).as_secs_f64()
+    }
+
+    /// The call that has not returned, and how long it has been running.
+    pub(crate) fn doing(
+        &self,
+        serial: u32,
+        ring: &Ring,
+        now: Instant,
+    ) -> Option<(String, Duration)> {
+        let what = match (self.calls.last(), self.callback) {
+            (Some(name), _) => self.describe(*name),
+            (None, Some((name, slot))) => {
+                format!("a callback of {} (connection {serial}.{slot})", self.describe(name))
+            }
+            (None, None) => return None,
+        };
+        let (scale, origin) = ring.scale(now);
+        let begun = origin + Duration::try_from_secs_f64(self.begun as f64 / scale).ok()?;
+        Some((what, now.saturating_duration_since(begun)))
+    }
+
+    /// The time of the last minute.
+    pub(crate) fn time(&self, number: usize) -> Time {
+        let mut all = Second::default();
+        for second in &self.seconds {
+            all.idle += second.idle;
+            all.busy += second.busy;
+            for (name, (ticks, calls)) in &second.by_name {
+                let sum = all.by_name.entry(*name).or_default();
+                *sum = (sum.0 + ticks, sum.1 + calls);
+            }
+            for (sum, count) in all.histogram.iter_mut().zip(second.histogram) {
+                *sum += count;
+            }
+        }
+        let seconds = |ticks: u64| (ticks as f64 / self.scale * 1e6).round() / 1e6;
+        let mut kinds: Vec<Share> = all
+            .by_name
+            .into_iter()
+            .map(|(name, (ticks, calls))| {
+                let (kind, name) = self.kind(name);
+                Share { kind, name, seconds: seconds(ticks), calls }
+            })
+            .collect();
+        kinds.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+        let histogram = (0..).zip(all.histogram);
+        let limit = |n: i32| if n < LIMITS as i32 { Some(1e-6 * 4_f64.powi(n)) } else { None };
+        Time {
+            r#loop: number,
+            idle: seconds(all.idle),
+            busy: seconds(all.busy),
+            kinds,
+            histogram: histogram.map(|(n, count)| Bucket { limit: limit(n), count }).collect(),
+        }
+    }
+
+    fn describe(&self, number: u32) -> String {
+        match self.kind(number) {
+            ("protocol", name) => name,
+            (kind, name) if name.is_empty() => kind.to_owned(),
+            (kind, name) => format!("{kind} {name}"),
+        }
+    }
+
+    /// The kind of a call, and its name.
+    fn kind(&self, number: u32) -> (&'static str, String) {
+        let known = self.names.get(number as usize);
+        match (number, known) {
+            (DRIVER, _) => ("driver", "reads, writes and the turn itself".to_owned()),
+            (UNKNOWN, _) => ("protocol", "a connection".to_owned()),
+            (_, None) => ("other", String::new()),
+            (_, Some(UserCall { kind, name, of, place })) => {
+                let name = name.as_deref().map(str::to_owned);
+                let of = of.map(|of| short_type(of).to_string());
+                let place = place.map(ToString::to_string);
+                let words = name.into_iter().chain(of).chain(place).collect::<Vec<_>>();
+                (kind, words.join(" "))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn activity(records: &[(u64, Kind, u32, u32)]) -> Activity {
+        let mut activity = Activity::with_names(vec![
+            UserCall { kind: "protocol", name: None, of: Some("a::Chat"), place: None },
+            UserCall { kind: "task", name: Some("talk".into()), of: None, place: None },
+        ]);
+        for &(micros, kind, key, value) in records {
+            activity.record(Record { time: micros * 1000, kind, key, value });
+        }
+        activity
+    }
+
+    fn share(activity: &Activity, kind: &str) -> (f64, u64) {
+        let time = activity.time(0);
+        let found = time.kinds.into_iter().find(|share| share.kind == kind);
+        found.map_or((0.0, 0), |share| ((share.seconds * 1e6).round(), share.calls))
+    }
+
+    fn ticks_slept(micros: u64) -> u32 {
+        (micros * 1000 / Ring::SLEEP_UNIT) as u32
+    }
+
+    #[test]
+    fn time_belongs_to_the_callback_until_its_write_begins() {
+        let activity = activity(&[
+            (5, Kind::Built, 7, 0),
+            (8, Kind::Waited, 0, ticks_slept(1)),
+            (10, Kind::Received, 7, 100),
+            (40, Kind::Wrote, 7, 100),
+            (45, Kind::Waited, 0, 0),
+        ]);
+        // 2 µs of `connection_made`, and 30 µs of `data_received`.
+        assert_eq!(share(&activity, "protocol"), (32.0, 2));
+        assert_eq!(share(&activity, "driver").0, 5.0 + 2.0 + 5.0);
+        let time = activity.time(0);
+        assert_eq!((time.idle * 1e6).round(), 1.0);
+        assert_eq!((time.busy * 1e6).round(), 44.0);
+    }
+
+    #[test]
+    fn a_nested_call_takes_its_time_from_the_outer_one() {
+        let activity = activity(&[
+            (0, Kind::Built, 7, 0),
+            (10, Kind::Call, 1, 0),
+            (30, Kind::Returned, 1, 0),
+            (35, Kind::Wrote, 7, 1),
+        ]);
+        assert_eq!(share(&activity, "task"), (20.0, 1));
+        assert_eq!(share(&activity, "protocol"), (15.0, 1));
+        assert_eq!(activity.time(0).histogram.iter().map(|bucket| bucket.count).sum::<u64>(), 1);
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "any instant will do")]
+    fn the_call_that_has_not_returned_is_known() {
+        let now = Instant::now();
+        let ring = Ring::new(0, (0, now));
+        let doing = |records: &[_]| activity(records).doing(1, &ring, now).map(|(what, _)| what);
+        assert_eq!(doing(&[(1, Kind::Call, 1, 0)]).as_deref(), Some("task talk"));
+        let received = [(0, Kind::Built, 7, 0), (1, Kind::Received, 7, 5)];
+        assert_eq!(doing(&received).as_deref(), Some("a callback of Chat (connection 1.7)"));
+        assert_eq!(doing(&[(1, Kind::Call, 1, 0), (2, Kind::Returned, 1, 0)]), None);
+        assert_eq!(doing(&[(1, Kind::Received, 7, 5), (2, Kind::Waited, 0, 0)]), None);
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "any instant will do")]
+    fn after_a_loss_no_turn_is_longer_than_what_was_seen_of_it() {
+        let now = Instant::now();
+        let ring = Ring::new(0, (0, now));
+        let mut activity = Activity::new();
+        for n in 0..1000 {
+            ring.put(1_000_000_000 + n, Kind::Waited, 0, 0);
+        }
+        activity.read(&ring, now);
+        for n in 0..1000 {
+            ring.put(9_000_000_000 + n, Kind::Waited, 0, 0);
+        }
+        activity.read(&ring, now);
+        assert!(activity.longest_turn() < Some(Duration::from_millis(1)));
+    }
+
+    #[test]
+    fn a_minute_is_kept() {
+        let mut activity = activity(&[]);
+        for second in 0..100 {
+            let time = second * 1_000_000_000 + 1;
+            activity.record(Record { time, kind: Kind::Waited, key: 0, value: 0 });
+        }
+        assert_eq!(activity.seconds.len(), SECONDS);
+    }
+}

@@ -1,0 +1,423 @@
+//! The board: the present state of all loops, as views and messages. It belongs to the inspector's
+//! thread, and asks the loops when a reader needs their state.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use couplet_core::defer::{Deferred, DeferredLock, Resolver};
+use couplet_core::hooks::inspector::InspectedLoop;
+use couplet_core::reactor::Snapshot;
+use couplet_core::{Reactor, Result};
+use serde::Serialize;
+
+use crate::activity::{Activity, Pace};
+use crate::clock::{Clock, spell_out};
+use crate::flags::{Facts, Flag, History, flags};
+use crate::inspector::Shared;
+use crate::rows::{Rates, Rows, VIEWS};
+use crate::view::View;
+
+/// How long loops may take to answer. A loop that takes longer is shown as it was, with its
+/// backtrace.
+const PATIENCE: Duration = Duration::from_millis(40);
+
+/// Readers that come within this time get the same state.
+const FRESH: Duration = Duration::from_millis(100);
+
+thread_local! {
+    /// The board of this thread, for the answers of loops.
+    static BOARD: RefCell<Option<Rc<Board>>> = const { RefCell::new(None) };
+}
+
+pub(crate) struct Board {
+    reactor: Reactor,
+    inspector: Arc<Shared>,
+    clock: Clock,
+    started: f64,
+    /// One reader at a time asks the loops.
+    asking: DeferredLock,
+    state: RefCell<State>,
+}
+
+#[derive(Default)]
+struct State {
+    version: u64,
+    /// When the views were made.
+    made_at: Option<Instant>,
+    // Bound: one for each kind of row.
+    views: BTreeMap<&'static str, View>,
+    // Bound: one for each inspected loop.
+    loops: BTreeMap<u32, Watched>,
+    /// Fires when every loop has answered.
+    answered: Option<Resolver<()>>,
+}
+
+/// A loop, as the board knows it.
+struct Watched {
+    inspected: Arc<InspectedLoop>,
+    /// Its place in the list of loops.
+    number: usize,
+    /// When it was asked, until it answers.
+    asked_at: Option<Instant>,
+    /// Its last answer.
+    snapshot: Snapshot,
+    // Bound: three for each connection, one for each port.
+    rates: Rates,
+    activity: Activity,
+    doing: Option<Doing>,
+    history: History,
+    // Bound: one for each rule.
+    flags: Vec<Flag>,
+}
+
+/// What a loop does that does not answer.
+#[derive(Serialize)]
+struct Doing {
+    what: String,
+    r#for: f64,
+    // Bound: the lines of one backtrace, of at most 128 frames.
+    backtrace: Vec<String>,
+}
+
+impl Doing {
+    fn held(&self) -> Duration {
+        Duration::try_from_secs_f64(self.r#for).unwrap_or_default()
+    }
+}
+
+#[derive(Serialize)]
+struct LoopRow<'a> {
+    id: usize,
+    name: String,
+    serial: u32,
+    thread: &'a str,
+    state: &'static str,
+    /// The part of the last second that the loop did not wait.
+    busy: f64,
+    /// Per second.
+    turns: f64,
+    events: f64,
+    connections: usize,
+    ports: usize,
+    connectors: usize,
+    calls: usize,
+    tasks: usize,
+    jobs: usize,
+    watches: usize,
+    // Bound: one for each reason.
+    ended: BTreeMap<&'static str, u64>,
+    unhandled: u64,
+    shed: u64,
+    notes: &'a [String],
+    doing: &'a Option<Doing>,
+}
+
+#[derive(Serialize)]
+struct Program<'a> {
+    name: &'a str,
+    version: &'a str,
+    pid: u32,
+    started: f64,
+    now: f64,
+    actions: bool,
+}
+
+impl Board {
+    /// The board of this thread.
+    pub(crate) fn new(reactor: &Reactor, inspector: Arc<Shared>) -> Rc<Board> {
+        let clock = Clock::new(reactor);
+        let board = Rc::new(Board {
+            reactor: reactor.clone(),
+            inspector,
+            clock,
+            started: clock.unix(reactor.now()),
+            asking: DeferredLock::new(),
+            state: RefCell::default(),
+        });
+        BOARD.set(Some(board.clone()));
+        board
+    }
+
+    /// Asks all loops, and updates the views. A loop that does not answer in time is shown as it was.
+    pub(crate) async fn refresh(&self) -> Result<()> {
+        let _permit = self.asking.acquire().await?;
+        let now = self.reactor.now();
+        let made_at = self.state.borrow().made_at;
+        if made_at.is_some_and(|at| now.saturating_duration_since(at) < FRESH) {
+            return Ok(());
+        }
+        self.meet_loops();
+        if let Some(answered) = self.ask_loops(now) {
+            // The state of a loop that needs longer is shown without its answer.
+            let _ = answered.add_timeout(&self.reactor, PATIENCE).await;
+        }
+        self.look();
+        self.update();
+        Ok(())
+    }
+
+    /// Notes the loops that are new, and forgets those that are gone.
+    fn meet_loops(&self) {
+        let loops = self.inspector.loops();
+        let mut state = self.state.borrow_mut();
+        state.loops.retain(|serial, _| loops.iter().any(|inspected| inspected.serial == *serial));
+        for (number, inspected) in loops.into_iter().enumerate() {
+            let watched = state.loops.entry(inspected.serial).or_insert_with(|| Watched {
+                inspected,
+                number,
+                asked_at: None,
+                snapshot: Snapshot::default(),
+                rates: Rates::new(),
+                activity: Activity::new(),
+                doing: None,
+                history: History::default(),
+                flags: Vec::new(),
+            });
+            watched.number = number;
+        }
+    }
+
+    /// Asks each loop that has answered the last question. The Deferred fires when all loops that
+    /// were asked have answered.
+    fn ask_loops(&self, now: Instant) -> Option<Deferred<()>> {
+        let mut state = self.state.borrow_mut();
+        let mut is_one_asked = false;
+        for (serial, watched) in &mut state.loops {
+            if watched.asked_at.is_none() && ask(*serial, &watched.inspected, &self.reactor) {
+                watched.asked_at = Some(now);
+                is_one_asked = true;
+            }
+        }
+        if !is_one_asked {
+            return None;
+        }
+        let (answered, resolver) = Deferred::new();
+        // The one before has timed out.
+        state.answered = Some(resolver);
+        Some(answered)
+    }
+
+    /// A loop has answered.
+    fn answered(&self, serial: u32, snapshot: Snapshot) {
+        let mut state = self.state.borrow_mut();
+        if let Some(watched) = state.loops.get_mut(&serial) {
+            (watched.asked_at, watched.doing) = (None, None);
+            watched.snapshot = snapshot;
+        }
+        let is_complete = state.loops.values().all(|watched| watched.asked_at.is_none());
+        let resolver = state.answered.take_if(|_| is_complete);
+        drop(state);
+        if let Some(resolver) = resolver {
+            resolver.callback(());
+        }
+    }
+
+    /// Reads the events of all loops, and gets the backtraces of those that do not answer.
+    fn look(&self) {
+        let now = self.reactor.now();
+        for watched in self.state.borrow_mut().loops.values_mut() {
+            let Watched { inspected, activity, asked_at, .. } = watched;
+            activity.read(&inspected.ring, now);
+            let Some(asked_at) = asked_at else { continue };
+            let doing = activity.doing(inspected.serial, &inspected.ring, now);
+            let (what, held) = doing.unwrap_or_else(|| {
+                let unknown = "something else than a call into the program".to_owned();
+                (unknown, now.saturating_duration_since(*asked_at))
+            });
+            let backtrace = inspected.backtrace().unwrap_or_default();
+            let backtrace = backtrace.lines().map(str::to_owned).collect();
+            watched.doing = Some(Doing { what, r#for: held.as_secs_f64(), backtrace });
+        }
+    }
+
+    /// Makes the rows of a new version.
+    fn update(&self) {
+        let now = self.reactor.now();
+        let mut state = self.state.borrow_mut();
+        let State { version, views, loops, made_at, .. } = &mut *state;
+        *version += 1;
+        *made_at = Some(now);
+        for watched in loops.values_mut() {
+            let Watched { number, snapshot, rates, activity, doing, history, .. } = watched;
+            let (number, clock, version) = (*number, self.clock, *version);
+            Rows { number, clock, now, version, views, rates }.add(snapshot);
+            let second = Activity::seconds_at(&watched.inspected.ring, now);
+            let held = doing.as_ref().map(|doing| (&*doing.what, doing.held()));
+            let facts = Facts { number, snapshot, activity, held, now, second };
+            watched.flags = flags(&facts, history, clock);
+        }
+        for view in views.values_mut() {
+            view.end_version(*version);
+        }
+    }
+
+    /// The present version of the views.
+    pub(crate) fn version(&self) -> u64 {
+        self.state.borrow().version
+    }
+
+    /// Everything as one object of JSON, for people and scripts: times in sentences are spelt out.
+    pub(crate) fn everything(&self) -> String {
+        let mut json = self.head();
+        json.push_str(",\"views\":{");
+        let state = self.state.borrow();
+        for (number, name) in VIEWS.into_iter().enumerate() {
+            json.push_str(if number == 0 { "\"" } else { ",\"" });
+            json.push_str(name);
+            json.push_str("\":");
+            match state.views.get(name) {
+                Some(view) => view.write_all(&mut json),
+                None => json.push_str("[]"),
+            }
+        }
+        json.push_str("}}\n");
+        spell_out(&json, self.now())
+    }
+
+    /// The rows of a view, or `loops`, as an array of JSON.
+    pub(crate) fn rows(&self, name: &str) -> Option<String> {
+        let mut json = match name {
+            "loops" => self.loops(),
+            "time" => self.time(),
+            "flags" => self.flags(),
+            _ => {
+                let name = VIEWS.into_iter().find(|view| *view == name)?;
+                let mut json = String::new();
+                match self.state.borrow().views.get(name) {
+                    Some(view) => view.write_all(&mut json),
+                    None => json.push_str("[]"),
+                }
+                json
+            }
+        };
+        json.push('\n');
+        Some(spell_out(&json, self.now()))
+    }
+
+    /// The message to a page that has seen this version: the changed rows of some views, and the
+    /// number of rows in each.
+    pub(crate) fn message(&self, views: &[&'static str], seen: u64) -> String {
+        let mut json = self.head();
+        let state = self.state.borrow();
+        let counts: BTreeMap<&str, usize> = VIEWS
+            .into_iter()
+            .map(|name| (name, state.views.get(name).map_or(0, View::len)))
+            .collect();
+        json.push_str(",\"counts\":");
+        json.push_str(&to_json(&counts));
+        json.push_str(",\"views\":{");
+        let known = views.iter().filter_map(|name| Some((name, state.views.get(name)?)));
+        for (number, (name, view)) in known.enumerate() {
+            json.push_str(if number == 0 { "\"" } else { ",\"" });
+            json.push_str(name);
+            json.push_str("\":{");
+            view.write_changes(&mut json, seen);
+            json.push('}');
+        }
+        json.push_str("}}");
+        json
+    }
+
+    fn now(&self) -> f64 {
+        self.clock.unix(self.reactor.now())
+    }
+
+    /// The beginning of an object: the program and its loops.
+    fn head(&self) -> String {
+        let options = &self.inspector.options;
+        let program = Program {
+            name: &options.name,
+            version: &options.version,
+            pid: std::process::id(),
+            started: self.started,
+            now: self.now(),
+            actions: false,
+        };
+        let (program, loops, flags) = (to_json(&program), self.loops(), self.flags());
+        let time = self.time();
+        format!("{{\"program\":{program},\"flags\":{flags},\"loops\":{loops},\"time\":{time}")
+    }
+
+    /// The red flags of all loops, as an array of JSON.
+    fn flags(&self) -> String {
+        let state = self.state.borrow();
+        let mut flags: Vec<&Flag> = state.loops.values().flat_map(|it| &it.flags).collect();
+        flags.sort_by_key(|flag| flag.severity());
+        to_json(&flags)
+    }
+
+    /// The time of the loops in the last minute, as an array of JSON.
+    fn time(&self) -> String {
+        let state = self.state.borrow();
+        let loops = state.loops.values();
+        let mut times: Vec<_> =
+            loops.map(|watched| watched.activity.time(watched.number)).collect();
+        times.sort_by_key(|time| time.r#loop);
+        to_json(&times)
+    }
+
+    /// The loops as an array of JSON.
+    fn loops(&self) -> String {
+        let state = self.state.borrow();
+        let mut watched: Vec<&Watched> = state.loops.values().collect();
+        watched.sort_by_key(|watched| watched.number);
+        let now = self.reactor.now();
+        to_json(&watched.into_iter().map(|watched| watched.row(now)).collect::<Vec<_>>())
+    }
+}
+
+impl Watched {
+    fn row(&self, now: Instant) -> LoopRow<'_> {
+        let snapshot = &self.snapshot;
+        let Pace { busy, turns, events } = self.activity.pace(&self.inspected.ring, now);
+        LoopRow {
+            id: self.number,
+            name: format!("loop {}", self.number),
+            serial: self.inspected.serial,
+            thread: self.inspected.thread(),
+            state: if self.asked_at.is_some() { "hung" } else { "running" },
+            busy: (busy * 1e4).round() / 1e4,
+            turns,
+            events,
+            connections: snapshot.connections.len(),
+            ports: snapshot.ports.len() + snapshot.datagrams.len(),
+            connectors: snapshot.connectors.len(),
+            calls: snapshot.pending_calls,
+            tasks: snapshot.tasks,
+            jobs: snapshot.jobs,
+            watches: snapshot.watches,
+            ended: snapshot.ended.reasons().filter(|(_, count)| *count > 0).collect(),
+            unhandled: snapshot.unhandled,
+            shed: snapshot.shed,
+            notes: &snapshot.notes,
+            doing: &self.doing,
+        }
+    }
+}
+
+/// Asks a loop for a snapshot. False if it is gone.
+fn ask(serial: u32, inspected: &InspectedLoop, reactor: &Reactor) -> bool {
+    let inspector = reactor.remote();
+    let question = move |reactor: &Reactor| {
+        let answer = reactor.snapshot().add_callback(move |snapshot| {
+            // The inspector may have ended.
+            let _ = inspector.call(move |_| {
+                let board = BOARD.with_borrow(Clone::clone);
+                if let Some(board) = board {
+                    board.answered(serial, snapshot);
+                }
+            });
+            Ok(())
+        });
+        answer.detach();
+    };
+    inspected.remote.call(question).is_ok()
+}
+
+/// Rows and their parts have no map with other keys than texts, which alone could fail.
+pub(crate) fn to_json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}

@@ -1,0 +1,82 @@
+//! Times of the loop's clock as seconds since 1970, and in sentences.
+
+use std::time::{Duration, Instant};
+
+use couplet_core::Reactor;
+use couplet_core::hooks::inspector::time;
+use couplet_core::reactor::{Why, WhyPart};
+
+/// Translates instants. Its origin is fixed, so that an instant has one translation.
+#[derive(Clone, Copy)]
+pub(crate) struct Clock {
+    instant: Instant,
+    unix: Duration,
+}
+
+impl Clock {
+    pub(crate) fn new(reactor: &Reactor) -> Clock {
+        Clock { instant: reactor.now(), unix: reactor.unix_time() }
+    }
+
+    /// Seconds since 1970, in milliseconds' precision.
+    pub(crate) fn unix(&self, at: Instant) -> f64 {
+        let since = match at.checked_duration_since(self.instant) {
+            Some(after) => self.unix + after,
+            None => self.unix.saturating_sub(self.instant.saturating_duration_since(at)),
+        };
+        since.as_millis() as f64 / 1e3
+    }
+
+    /// The sentence with its times as `{since:1764208800.123}` and `{until:…}`, so that it stays the
+    /// same while they pass.
+    pub(crate) fn sentence(&self, why: &Why) -> String {
+        let parts = why.parts().iter().map(|part| match part {
+            WhyPart::Text(text) => text.to_string(),
+            WhyPart::Since(at) => format!("{{since:{}}}", self.unix(*at)),
+            WhyPart::Until(at) => format!("{{until:{}}}", self.unix(*at)),
+            _ => String::new(),
+        });
+        parts.collect()
+    }
+}
+
+/// Replaces the times of [sentences](Clock::sentence) in a text by those of now, in seconds since
+/// 1970.
+pub(crate) fn spell_out(text: &str, now: f64) -> String {
+    let mut spelt = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("{since:").into_iter().chain(rest.find("{until:")).min() {
+        let (before, from) = rest.split_at(at);
+        spelt.push_str(before);
+        let end = from.find('}').filter(|end| *end < 32);
+        let then = end.and_then(|end| Some((end, from["{since:".len()..end].parse::<f64>().ok()?)));
+        match then {
+            Some((end, then)) => {
+                let passed = if from.starts_with("{since:") { now - then } else { then - now };
+                let passed = Duration::try_from_secs_f64(passed).unwrap_or_default();
+                spelt.push_str(&time(passed).to_string());
+                rest = &from[end + 1..];
+            }
+            None => {
+                spelt.push('{');
+                rest = &from[1..];
+            }
+        }
+    }
+    spelt.push_str(rest);
+    spelt
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_in_sentences_are_those_of_now() {
+        let text = "closing for {since:1000.5}, cut in {until:1030.5}; {since:x} {until:";
+        let spelt = spell_out(text, 1003.7);
+        assert_eq!(spelt, "closing for 3.2 s, cut in 26.8 s; {since:x} {until:");
+        assert_eq!(spell_out("{since:2000}", 1000.0), "0 ms", "a clock that was set back");
+        assert_eq!(spell_out("", 0.0), "");
+    }
+}

@@ -1,0 +1,477 @@
+//! Red flags: states of a loop that usually mean trouble, each with its threshold and its remedy.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use couplet_core::hooks::inspector::{size, time};
+use couplet_core::reactor::{ConnectionSnapshot, PendingSnapshot, Snapshot, Why, WhyPart};
+use serde::Serialize;
+
+use crate::activity::Activity;
+use crate::clock::Clock;
+
+/// A loop that was busy for more than this part of the last seconds.
+const BUSY: f64 = 0.8;
+/// A call that holds its loop for longer.
+const HELD: Duration = Duration::from_secs(1);
+/// A call that has held its loop for longer, in the last minute.
+const SLOW: Duration = Duration::from_millis(250);
+/// A turn after which timed calls are late by more.
+const LATE: Duration = Duration::from_millis(100);
+/// How often an outbox must have grown, one measurement after the other, and to how many bytes.
+const GROWING: (u32, usize) = (5, 64 * 1024);
+/// Output of which the peer has taken nothing for longer.
+const STUCK: Duration = Duration::from_secs(10);
+/// Reading that has been paused for longer.
+const PAUSED: Duration = Duration::from_secs(30);
+/// Layers that have been opening for longer.
+const OPENING: Duration = Duration::from_secs(5);
+/// A close that has taken longer.
+const CLOSING: Duration = Duration::from_secs(10);
+/// A side that has been closed for longer, with a silent peer.
+const HALF_CLOSED: Duration = Duration::from_secs(60);
+/// A job that has waited for a thread for longer.
+const WAITING: Duration = Duration::from_secs(1);
+/// A name whose calls are made more often in a second, in a loop that hardly sleeps.
+const SPINNING: f64 = 20_000.0;
+/// Events of the last minute count.
+const RECENT: Duration = Duration::from_secs(60);
+
+/// A flag of one loop.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Flag {
+    id: String,
+    r#loop: usize,
+    severity: &'static str,
+    title: &'static str,
+    words: String,
+    threshold: String,
+    remedy: &'static str,
+    /// Seconds since 1970.
+    since: f64,
+    view: Option<&'static str>,
+    row: Option<String>,
+}
+
+impl Flag {
+    /// Red flags are less than yellow ones.
+    pub(crate) fn severity(&self) -> &'static str {
+        self.severity
+    }
+}
+
+/// A rule, and the loops that break it.
+struct Rule {
+    id: &'static str,
+    severity: &'static str,
+    title: &'static str,
+    threshold: fn() -> String,
+    remedy: &'static str,
+    view: Option<&'static str>,
+    find: fn(&Facts<'_>, &History) -> Option<Found>,
+}
+
+/// The words about a state that breaks a rule, and the row that shows it.
+struct Found {
+    words: String,
+    row: Option<String>,
+}
+
+/// The present state of a loop.
+pub(crate) struct Facts<'a> {
+    pub(crate) number: usize,
+    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) activity: &'a Activity,
+    /// A call that has not returned, while the loop does not answer.
+    pub(crate) held: Option<(&'a str, Duration)>,
+    pub(crate) now: Instant,
+    /// The same in seconds since the ring was made.
+    pub(crate) second: f64,
+}
+
+/// What must be remembered from one measurement to the next.
+#[derive(Default)]
+pub(crate) struct History {
+    /// When each flag was raised.
+    // Bound: one for each rule.
+    raised: BTreeMap<&'static str, f64>,
+    /// The unsent bytes of connections, and how often they grew.
+    // Bound: one for each connection with unsent bytes.
+    outboxes: BTreeMap<String, (usize, u32)>,
+    /// Counters, and when each has grown last.
+    // Bound: one for each counter.
+    counters: BTreeMap<&'static str, Counter>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Counter {
+    count: u64,
+    /// By how much it has grown, and when.
+    grown: Option<(u64, Instant)>,
+}
+
+impl History {
+    fn update(&mut self, snapshot: &Snapshot, now: Instant) {
+        let before = std::mem::take(&mut self.outboxes);
+        for connection in snapshot.connections.iter().filter(|it| it.buffered > 0) {
+            let id = connection.id.to_string();
+            let grown = match before.get(&id) {
+                Some((bytes, times)) if connection.buffered > *bytes => times + 1,
+                Some((bytes, times)) if connection.buffered == *bytes => *times,
+                _ => 0,
+            };
+            self.outboxes.insert(id, (connection.buffered, grown));
+        }
+        let overflows = snapshot.ended.reasons().find(|(name, _)| *name == "overflow");
+        let restarts = snapshot.rows.iter().flat_map(|row| &row.fields);
+        let restarts = restarts.filter(|(name, _)| *name == "restarts");
+        let counts = [
+            ("unhandled", snapshot.unhandled),
+            ("shed", snapshot.shed),
+            ("overflow", overflows.map_or(0, |(_, count)| count)),
+            ("turned away", snapshot.ports.iter().map(|port| port.turned_away).sum()),
+            ("restarts", restarts.filter_map(|(_, count)| count.parse::<u64>().ok()).sum()),
+        ];
+        for (name, count) in counts {
+            // The first measurement is compared with a loop that has just begun.
+            let counter = self.counters.entry(name).or_default();
+            if count > counter.count {
+                let recent =
+                    counter.grown.filter(|(_, at)| now.saturating_duration_since(*at) < RECENT);
+                counter.grown = Some((recent.map_or(0, |(by, _)| by) + count - counter.count, now));
+            }
+            counter.count = count;
+        }
+    }
+
+    /// By how much a counter has grown in the last minute.
+    fn growth(&self, name: &str, now: Instant) -> Option<u64> {
+        let (by, at) = self.counters.get(name)?.grown?;
+        (now.saturating_duration_since(at) < RECENT).then_some(by)
+    }
+}
+
+/// The flags of a loop.
+pub(crate) fn flags(facts: &Facts<'_>, history: &mut History, clock: Clock) -> Vec<Flag> {
+    let (number, now) = (facts.number, facts.now);
+    history.update(facts.snapshot, now);
+    let seen = &*history;
+    let found: Vec<_> = RULES.iter().map(|rule| (rule, (rule.find)(facts, seen))).collect();
+    let mut flags = Vec::new();
+    for (rule, found) in found {
+        let Some(Found { words, row }) = found else {
+            history.raised.remove(rule.id);
+            continue;
+        };
+        let since = *history.raised.entry(rule.id).or_insert_with(|| clock.unix(now));
+        let Rule { id, severity, title, threshold, remedy, view, .. } = *rule;
+        let (id, threshold) = (format!("{number}.{id}"), threshold());
+        flags.push(Flag {
+            id,
+            r#loop: number,
+            severity,
+            title,
+            words,
+            threshold,
+            remedy,
+            since,
+            view,
+            row,
+        });
+    }
+    flags
+}
+
+const RULES: [Rule; 16] = [
+    Rule {
+        id: "held",
+        severity: "red",
+        title: "A call holds the loop",
+        threshold: || format!("longer than {}", time(HELD)),
+        remedy: "No other connection of the loop gets a turn. The backtrace shows where the call waits: \
+                 move blocking work to `defer_to_thread`, and split long work with a `Cooperator`.",
+        view: None,
+        find: |facts, _| {
+            let (what, held) = facts.held.filter(|(_, held)| *held > HELD)?;
+            Found::words(format!("{what} has held loop {} for {}", facts.number, time(held)))
+        },
+    },
+    Rule {
+        id: "busy",
+        severity: "red",
+        title: "The loop is busy",
+        threshold: || format!("more than {:.0} % of the last 5 s", 100.0 * BUSY),
+        remedy: "The tab Time shows what takes the time. Move long work to a thread, or spread the \
+                 connections over several loops (`Cluster`, `--threads`).",
+        view: None,
+        find: |facts, _| {
+            let busy = facts.activity.busy_of_last(5, facts.second).filter(|busy| *busy > BUSY)?;
+            let most = facts.activity.most().map(|what| format!(", most of it in {what}"));
+            let most = most.unwrap_or_default();
+            Found::words(format!(
+                "loop {} works {:.0} % of the time{most}",
+                facts.number,
+                100.0 * busy
+            ))
+        },
+    },
+    Rule {
+        id: "slow",
+        severity: "yellow",
+        title: "A call was slow",
+        threshold: || format!("longer than {}, in the last minute", time(SLOW)),
+        remedy: "While it ran, nothing else did. The tab Time has a histogram; `LoopOptions::stall_after` \
+                 logs such calls with a backtrace.",
+        view: None,
+        find: |facts, _| {
+            let (what, took) = facts.activity.slowest().filter(|(_, took)| *took > SLOW)?;
+            Found::words(format!("{what} held loop {} for {}", facts.number, time(took)))
+        },
+    },
+    Rule {
+        id: "late",
+        severity: "yellow",
+        title: "Timed calls are late",
+        threshold: || format!("by more than {}, in the last minute", time(LATE)),
+        remedy: "A turn does all its work before the next timed call: see which calls take long in the \
+                 tab Time, or whether too many events come at once.",
+        view: None,
+        find: |facts, _| {
+            let turn = facts.activity.longest_turn().filter(|turn| *turn > LATE)?;
+            let words = "timed calls that were due meanwhile were late by up to that";
+            Found::words(format!("a turn of loop {} took {}: {words}", facts.number, time(turn)))
+        },
+    },
+    Rule {
+        id: "growing",
+        severity: "red",
+        title: "Unsent output only grows",
+        threshold: || format!("{} measurements in a row, above {}", GROWING.0, size(GROWING.1)),
+        remedy: "The program writes faster than the peer reads. Register a producer, await `drained()`, \
+                 or set a write cap.",
+        view: Some("connections"),
+        find: |_, history| {
+            let grows = |(bytes, times): &(usize, u32)| *times >= GROWING.0 && *bytes > GROWING.1;
+            let outboxes = history.outboxes.iter().filter(|(_, outbox)| grows(outbox));
+            let worst = outboxes.clone().max_by_key(|(_, (bytes, _))| *bytes);
+            let (id, (bytes, _)) = worst?;
+            let words = format!(
+                "{} hold more and more, one of them {}",
+                count(outboxes.count(), "connection"),
+                size(*bytes)
+            );
+            Some(Found { words, row: Some(id.clone()) })
+        },
+    },
+    Rule {
+        id: "stuck",
+        severity: "yellow",
+        title: "A peer takes nothing",
+        threshold: || format!("for longer than {}, with output for it", time(STUCK)),
+        remedy: "The peer does not read, or the network has lost it. An idle timeout, a TCP keepalive or \
+                 a write cap ends such connections.",
+        view: Some("connections"),
+        find: |facts, _| {
+            facts.connections("have output that their peer does not take", STUCK, |it| {
+                let waits = has(&it.why, "the peer has taken nothing");
+                waits.then(|| since(&it.why)).flatten()
+            })
+        },
+    },
+    Rule {
+        id: "paused",
+        severity: "yellow",
+        title: "Reading is paused for long",
+        threshold: || format!("longer than {}", time(PAUSED)),
+        remedy: "Something called `pause_producing` and has not resumed: a producer whose consumer is \
+                 stuck, or a forgotten resume. The column why names the protocol.",
+        view: Some("connections"),
+        find: |facts, _| {
+            facts.connections("are not read", PAUSED, |it| {
+                let is_paused = it.state == "paused" && has(&it.why, "reading paused by");
+                is_paused.then(|| paused_since(&it.why)).flatten()
+            })
+        },
+    },
+    Rule {
+        id: "opening",
+        severity: "yellow",
+        title: "Handshakes do not finish",
+        threshold: || format!("longer than {}", time(OPENING)),
+        remedy: "The peers connect and send nothing: scanners, a wrong protocol, or a load balancer that \
+                 checks the port. A shorter `timeout=` of the endpoint ends them earlier.",
+        view: Some("connections"),
+        find: |facts, _| {
+            facts.connections("are opening", OPENING, |it| {
+                (it.state == "opening").then(|| since(&it.why)).flatten()
+            })
+        },
+    },
+    Rule {
+        id: "closing",
+        severity: "yellow",
+        title: "Closes take long",
+        threshold: || format!("longer than {}", time(CLOSING)),
+        remedy: "The peers neither read nor close. `set_close_deadline` limits how long a close may take.",
+        view: Some("connections"),
+        find: |facts, _| {
+            facts.connections("are closing", CLOSING, |it| {
+                matches!(it.state, "flushing" | "draining").then(|| since(&it.why)).flatten()
+            })
+        },
+    },
+    Rule {
+        id: "half-closed",
+        severity: "yellow",
+        title: "Connections are half closed",
+        threshold: || format!("for longer than {}, with a silent peer", time(HALF_CLOSED)),
+        remedy: "One side has ended its stream and the other has not. If the protocol needs no half-close, \
+                 call `lose_connection` in `read_closed`; else set an idle timeout.",
+        view: Some("connections"),
+        find: |facts, _| {
+            facts.connections("are half closed", HALF_CLOSED, |it| {
+                (it.state == "half-closed").then(|| it.at.checked_sub(it.idle)).flatten()
+            })
+        },
+    },
+    Rule {
+        id: "descriptors",
+        severity: "red",
+        title: "Connections are turned away for want of descriptors",
+        threshold: || "one in the last minute".to_owned(),
+        remedy: "Raise the limit (`ulimit -n`, `LimitNOFILE=`), look for a leak among the connections, or \
+                 limit them (`LoadLimits::connections`), so that clients wait in the queue.",
+        view: Some("ports"),
+        find: |facts, history| facts.grown(history, "turned away", "connection", "turned away"),
+    },
+    Rule {
+        id: "jobs",
+        severity: "red",
+        title: "Jobs wait for a thread",
+        threshold: || format!("longer than {}", time(WAITING)),
+        remedy: "All ten threads of the pool are busy. The tab Jobs shows where the running ones come \
+                 from: limit them with a `DeferredSemaphore`, or give long ones threads of their own.",
+        view: Some("jobs"),
+        find: |facts, _| {
+            let waits = |it: &&PendingSnapshot| {
+                let waited = facts.now.saturating_duration_since(it.since);
+                it.kind == "job" && has(&it.why, "waits for a thread") && waited > WAITING
+            };
+            let waiting = facts.snapshot.pending.iter().filter(waits);
+            let first = waiting.clone().min_by_key(|it| it.since)?;
+            let waited = time(facts.now.saturating_duration_since(first.since)).to_string();
+            let words =
+                format!("{} wait for a thread, one for {waited}", count(waiting.count(), "job"));
+            Some(Found { words, row: Some(format!("{}.{}", facts.number, first.id)) })
+        },
+    },
+    Rule {
+        id: "unhandled",
+        severity: "red",
+        title: "Failures that nothing handles",
+        threshold: || "one in the last minute".to_owned(),
+        remedy: "A Deferred failed and had no errback. The log has each failure with the place where its \
+                 Deferred was created.",
+        view: None,
+        find: |facts, history| facts.grown(history, "unhandled", "failure", "not handled"),
+    },
+    Rule {
+        id: "restarts",
+        severity: "red",
+        title: "Services are restarted",
+        threshold: || "one in the last minute".to_owned(),
+        remedy: "A service has failed, and its supervisor has started it again. The log has the reason.",
+        view: Some("services"),
+        find: |facts, history| facts.grown(history, "restarts", "restart", "needed"),
+    },
+    Rule {
+        id: "overflow",
+        severity: "yellow",
+        title: "Slow readers are cut",
+        threshold: || "one in the last minute".to_owned(),
+        remedy: "These connections exceeded their write cap, or the loop its limit on unsent output. That \
+                 is the purpose of a cap; if honest clients are hit, raise it or send less.",
+        view: None,
+        find: |facts, history| {
+            facts.grown(history, "overflow", "connection", "reset because of unsent output")
+        },
+    },
+    Rule {
+        id: "spinning",
+        severity: "red",
+        title: "Something spins",
+        threshold: || format!("more than {SPINNING} calls a second in a loop that does not sleep"),
+        remedy: "It wakes or schedules itself again at once, for example a future that wakes its own task \
+                 whenever it is polled. The loop never sleeps, and burns a core.",
+        view: None,
+        find: |facts, _| {
+            facts.activity.busy_of_last(2, facts.second).filter(|busy| *busy > 0.5)?;
+            let (what, rate) =
+                facts.activity.most_calls(facts.second).filter(|(_, n)| *n > SPINNING)?;
+            Found::words(format!("{what} runs {rate:.0} times a second"))
+        },
+    },
+];
+
+impl Found {
+    fn words(words: String) -> Option<Found> {
+        Some(Found { words, row: None })
+    }
+}
+
+impl Facts<'_> {
+    /// The connections that have been in a state for longer than a limit; `since` tells when a
+    /// connection began to be in it.
+    fn connections(
+        &self,
+        verb: &str,
+        limit: Duration,
+        since: impl Fn(&ConnectionSnapshot) -> Option<Instant>,
+    ) -> Option<Found> {
+        let longer = self.snapshot.connections.iter().filter_map(|it| {
+            let passed = self.now.saturating_duration_since(since(it)?);
+            (passed > limit).then_some((it, passed))
+        });
+        let (longest, passed) = longer.clone().max_by_key(|(_, passed)| *passed)?;
+        let words =
+            format!("{} {verb}, one for {}", count(longer.count(), "connection"), time(passed));
+        Some(Found { words, row: Some(longest.id.to_string()) })
+    }
+
+    /// A counter that has grown in the last minute.
+    fn grown(&self, history: &History, counter: &str, unit: &str, outcome: &str) -> Option<Found> {
+        let by = history.growth(counter, self.now)?;
+        let by = count(usize::try_from(by).unwrap_or(usize::MAX), unit);
+        Found::words(format!("{by} {outcome} in the last minute"))
+    }
+}
+
+/// `1 connection`, `2 connections`.
+fn count(number: usize, unit: &str) -> String {
+    format!("{number} {unit}{}", if number == 1 { "" } else { "s" })
+}
+
+fn has(why: &Why, words: &str) -> bool {
+    why.parts().iter().any(|part| matches!(part, WhyPart::Text(text) if text.contains(words)))
+}
+
+/// The first time of a reason.
+fn since(why: &Why) -> Option<Instant> {
+    why.parts().iter().find_map(|part| match part {
+        WhyPart::Since(then) => Some(*then),
+        _ => None,
+    })
+}
+
+/// The time after the words about a pause.
+fn paused_since(why: &Why) -> Option<Instant> {
+    let mut parts = why.parts().iter();
+    parts.find(|part| matches!(part, WhyPart::Text(text) if text.contains("reading paused")))?;
+    parts.find_map(|part| match part {
+        WhyPart::Since(then) => Some(*then),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests;

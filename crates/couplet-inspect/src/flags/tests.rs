@@ -1,0 +1,328 @@
+//! Each flag, planted in a loop on virtual time; and a healthy loop, which has none.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use couplet_core::hooks::inspector::{Kind, Record, Ring, UserCall};
+use couplet_core::reactor::NoteRow;
+use couplet_core::testing::{MemoryReactor, success_of};
+use couplet_core::{ProducerKind, Protocol, Reactor, Transport};
+
+use super::*;
+
+/// A loop in memory, as an inspector measures it.
+struct Measured {
+    memory: MemoryReactor,
+    activity: Activity,
+    history: History,
+    clock: Clock,
+    begun: Instant,
+}
+
+/// Calls this when bytes arrive.
+struct Planted(fn(&Transport));
+
+impl Protocol for Planted {
+    fn data_received(&mut self, transport: &Transport, _: &[u8]) {
+        (self.0)(transport);
+    }
+
+    fn read_closed(&mut self, _: &Transport) {}
+}
+
+impl Measured {
+    fn new() -> Measured {
+        let memory = MemoryReactor::new();
+        let reactor = memory.reactor();
+        let (clock, begun) = (Clock::new(&reactor), reactor.now());
+        Measured { memory, activity: Activity::new(), history: History::default(), clock, begun }
+    }
+
+    fn reactor(&self) -> Reactor {
+        self.memory.reactor()
+    }
+
+    /// A loop with a connection whose peer has sent a byte.
+    fn connected(planted: fn(&Transport)) -> (Measured, couplet_core::driver::memory::Wire) {
+        Measured::connected_with(usize::MAX, planted)
+    }
+
+    /// The same, with so much room for unread bytes.
+    fn connected_with(
+        capacity: usize,
+        planted: fn(&Transport),
+    ) -> (Measured, couplet_core::driver::memory::Wire) {
+        let mut measured = Measured::new();
+        measured.memory.network().set_capacity(capacity);
+        let listening = measured.reactor().listen("tcp:10000", move || Planted(planted));
+        listening.expect("a free port");
+        let wire = measured.memory.connect(10000);
+        wire.push(b"x");
+        measured.memory.settle();
+        (measured, wire)
+    }
+
+    fn pass(&mut self, time: Duration) -> &mut Measured {
+        self.memory.advance(time);
+        self
+    }
+
+    /// The flags after a measurement.
+    fn flags(&mut self) -> Vec<Flag> {
+        self.flags_with(|_| ())
+    }
+
+    fn flags_with(&mut self, change: impl FnOnce(&mut Snapshot)) -> Vec<Flag> {
+        let waiting = self.reactor().snapshot();
+        self.memory.settle();
+        let mut snapshot = success_of(waiting);
+        change(&mut snapshot);
+        self.flags_held(&snapshot, None)
+    }
+
+    fn flags_held(&mut self, snapshot: &Snapshot, held: Option<(&str, Duration)>) -> Vec<Flag> {
+        let now = self.reactor().now();
+        let second = now.saturating_duration_since(self.begun).as_secs_f64();
+        let facts = Facts { number: 0, snapshot, activity: &self.activity, held, now, second };
+        flags(&facts, &mut self.history, self.clock)
+    }
+
+    /// The words of the only flag, which is this one.
+    #[track_caller]
+    fn only(flags: &[Flag], id: &str) -> String {
+        let ids: Vec<_> = flags.iter().map(|flag| &*flag.id).collect();
+        assert_eq!(ids, [format!("0.{id}")]);
+        flags[0].words.clone()
+    }
+}
+
+#[test]
+fn a_healthy_loop_has_none() {
+    struct Echo;
+    impl Protocol for Echo {
+        fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+            transport.write(data);
+        }
+    }
+    let mut measured = Measured::new();
+    let listening = measured.reactor().listen("tcp:10000", || Echo);
+    listening.expect("a free port");
+    for round in 0..100 {
+        let wire = measured.memory.connect(10000);
+        for _ in 0..10 {
+            wire.push(b"x");
+            measured.memory.settle();
+            wire.take();
+        }
+        assert!(measured.pass(Duration::from_secs(1)).flags().is_empty(), "round {round}");
+        if round % 2 == 0 {
+            wire.close();
+        }
+        measured.memory.settle();
+    }
+}
+
+#[test]
+fn a_call_that_holds_the_loop() {
+    let mut measured = Measured::new();
+    let held = |measured: &mut Measured, millis| {
+        let held = Some(("task talk", Duration::from_millis(millis)));
+        measured.flags_held(&Snapshot::default(), held)
+    };
+    assert!(held(&mut measured, 1000).is_empty());
+    let words = Measured::only(&held(&mut measured, 1001), "held");
+    assert_eq!(words, "task talk has held loop 0 for 1.0 s");
+}
+
+#[test]
+fn a_busy_loop_tells_what_it_is_busy_with() {
+    let mut measured = Measured::new();
+    let call = UserCall { kind: "task", name: Some("dig".into()), of: None, place: None };
+    measured.activity = Activity::with_names(vec![call]);
+    // 950 ms of each second, in short calls.
+    for millis in 0..10_000_u64 {
+        let time = millis * 1_000_000;
+        let slept = (50_000 / Ring::SLEEP_UNIT) as u32;
+        measured.activity.record(Record { time, kind: Kind::Waited, key: 0, value: slept });
+        measured.activity.record(Record { time: time + 1, kind: Kind::Call, key: 0, value: 0 });
+        let time = time + 950_000;
+        measured.activity.record(Record { time, kind: Kind::Returned, key: 0, value: 0 });
+    }
+    measured.pass(Duration::from_secs(9));
+    let words = Measured::only(&measured.flags(), "busy");
+    assert_eq!(words, "loop 0 works 95 % of the time, most of it in task dig");
+}
+
+#[test]
+fn slow_calls_make_timed_calls_late() {
+    let mut measured = Measured::new();
+    let call = UserCall { kind: "task", name: Some("dig".into()), of: None, place: None };
+    measured.activity = Activity::with_names(vec![call]);
+    let mut record = |millis: u64, kind, key| {
+        measured.activity.record(Record { time: millis * 1_000_000, kind, key, value: 0 });
+    };
+    record(0, Kind::Waited, 0);
+    record(1, Kind::Call, 0);
+    record(401, Kind::Returned, 0);
+    record(410, Kind::Waited, 0);
+    let flags = measured.flags();
+    let words: Vec<_> = flags.iter().map(|flag| &*flag.words).collect();
+    assert_eq!(words[0], "task dig held loop 0 for 400 ms");
+    assert!(words[1].starts_with("a turn of loop 0 took 410 ms: "), "{words:?}");
+    assert_eq!(words.len(), 2);
+}
+
+#[test]
+fn something_that_spins() {
+    let mut measured = Measured::new();
+    let call = UserCall { kind: "task", name: Some("spin".into()), of: None, place: None };
+    measured.activity = Activity::with_names(vec![call]);
+    for micros in (0..3_000_000_u64).step_by(25) {
+        let mut record = |nanos, kind| {
+            let time = micros * 1000 + nanos;
+            measured.activity.record(Record { time, kind, key: 0, value: 0 });
+        };
+        record(0, Kind::Waited);
+        record(1, Kind::Call);
+        record(1000, Kind::Returned);
+    }
+    let words = Measured::only(&measured.pass(Duration::from_secs(2)).flags(), "spinning");
+    assert_eq!(words, "task spin runs 40000 times a second");
+}
+
+#[test]
+fn an_outbox_that_only_grows() {
+    let (mut measured, wire) =
+        Measured::connected_with(1000, |transport| transport.write(vec![7; 30_000]));
+    for measurement in 0..6 {
+        wire.push(b"x");
+        let flags = measured.pass(Duration::from_secs(1)).flags();
+        assert_eq!(flags.is_empty(), measurement < 5, "{measurement}: {flags:?}");
+        if measurement == 5 {
+            let words = Measured::only(&flags, "growing");
+            assert!(words.starts_with("1 connection hold more and more, one of them "), "{words}");
+            assert!(flags[0].row.is_some());
+        }
+        wire.take_most(500);
+    }
+}
+
+#[test]
+fn a_peer_that_takes_nothing() {
+    let (mut measured, _wire) =
+        Measured::connected_with(1000, |transport| transport.write(vec![7; 30_000]));
+    assert!(measured.pass(Duration::from_secs(9)).flags().is_empty());
+    let words = Measured::only(&measured.pass(Duration::from_secs(2)).flags(), "stuck");
+    assert_eq!(words, "1 connection have output that their peer does not take, one for 11.0 s");
+}
+
+#[test]
+fn reading_that_is_paused_for_long() {
+    let (mut measured, _wire) = Measured::connected(Transport::pause_producing);
+    assert!(measured.pass(Duration::from_secs(30)).flags().is_empty());
+    let words = Measured::only(&measured.pass(Duration::from_secs(1)).flags(), "paused");
+    assert_eq!(words, "1 connection are not read, one for 31.0 s");
+}
+
+#[test]
+fn handshakes_that_do_not_finish() {
+    let mut measured = Measured::new();
+    let endpoint = "haproxy:10000:header-timeout=60";
+    measured.reactor().listen(endpoint, || Planted(|_| ())).expect("a free port");
+    let _wire = measured.memory.connect(10000);
+    assert!(measured.pass(Duration::from_secs(5)).flags().is_empty());
+    let words = Measured::only(&measured.pass(Duration::from_secs(1)).flags(), "opening");
+    assert_eq!(words, "1 connection are opening, one for 6.0 s");
+}
+
+#[test]
+fn a_close_that_takes_long() {
+    let (mut measured, _wire) = Measured::connected(Transport::lose_connection);
+    assert!(measured.pass(Duration::from_secs(10)).flags().is_empty());
+    let words = Measured::only(&measured.pass(Duration::from_secs(1)).flags(), "closing");
+    assert_eq!(words, "1 connection are closing, one for 11.0 s");
+}
+
+#[test]
+fn a_connection_that_stays_half_closed() {
+    let (mut measured, wire) = Measured::connected(|_| ());
+    wire.fin();
+    assert!(measured.pass(Duration::from_secs(60)).flags().is_empty());
+    let words = Measured::only(&measured.pass(Duration::from_secs(1)).flags(), "half-closed");
+    assert_eq!(words, "1 connection are half closed, one for 61.0 s");
+}
+
+#[test]
+fn counters_that_grow_are_flags_for_a_minute() {
+    let plant = |id: &str, words: &str, change: fn(&mut Snapshot)| {
+        let mut measured = Measured::new();
+        let listening = measured.reactor().listen("tcp:10000", || Planted(|_| ()));
+        listening.expect("a free port");
+        assert!(measured.flags().is_empty());
+        assert_eq!(Measured::only(&measured.flags_with(change), id), words);
+        assert_eq!(Measured::only(&measured.pass(RECENT / 2).flags_with(change), id), words);
+        assert!(measured.pass(RECENT / 2).flags_with(change).is_empty(), "{id}");
+    };
+    let words = "1 connection turned away in the last minute";
+    plant("descriptors", words, |snapshot| snapshot.ports[0].turned_away = 1);
+    let words = "2 failures not handled in the last minute";
+    plant("unhandled", words, |snapshot| snapshot.unhandled = 2);
+}
+
+#[test]
+fn slow_readers_that_are_cut() {
+    let (mut measured, _wire) = Measured::connected(|transport| {
+        transport.set_write_cap(Some(1000));
+        transport.write(vec![7; 2000]);
+    });
+    let words = Measured::only(&measured.flags(), "overflow");
+    assert_eq!(words, "1 connection reset because of unsent output in the last minute");
+}
+
+#[test]
+fn services_that_are_restarted() {
+    let mut measured = Measured::new();
+    let restarts = Rc::new(Cell::new(0_u32));
+    let shown = restarts.clone();
+    let _note = measured.reactor().note_rows(move || {
+        let fields = [("name", "a".to_owned()), ("restarts", shown.get().to_string())];
+        vec![NoteRow::new("services", fields)]
+    });
+    assert!(measured.flags().is_empty());
+    restarts.set(3);
+    let words = Measured::only(&measured.flags(), "restarts");
+    assert_eq!(words, "3 restarts needed in the last minute");
+}
+
+#[test]
+fn a_flag_keeps_the_time_at_which_it_was_raised() {
+    let (mut measured, wire) = Measured::connected(Transport::pause_producing);
+    let since = |flags: &[Flag]| flags[0].since;
+    let raised = since(&measured.pass(Duration::from_secs(31)).flags());
+    assert_eq!(since(&measured.pass(Duration::from_secs(31)).flags()), raised);
+    wire.reset();
+    assert!(measured.pass(Duration::from_secs(1)).flags().is_empty());
+}
+
+/// Producers and tasks that are at work are no flags.
+#[test]
+fn a_slow_download_is_healthy() {
+    struct Poem(Transport, Rc<Cell<bool>>);
+    impl couplet_core::Producer for Poem {
+        fn resume_producing(&mut self) {
+            self.1.set(true);
+            self.0.write(vec![7; 20_000]);
+        }
+        fn pause_producing(&mut self) {}
+        fn stop_producing(&mut self) {}
+    }
+    let (mut measured, wire) = Measured::connected_with(1000, |transport| {
+        let poem = Poem(transport.clone(), Rc::default());
+        transport.register_producer(poem, ProducerKind::Pull).expect("the first");
+    });
+    for second in 0..120 {
+        wire.take_most(700);
+        let flags = measured.pass(Duration::from_secs(1)).flags();
+        assert!(flags.is_empty(), "{second}: {flags:?}");
+    }
+}

@@ -1,0 +1,225 @@
+//! [`Inspector`]: its options, the loops that it looks at, and its thread.
+
+use std::any::Any;
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use couplet_core::LoopOptions;
+use couplet_core::hooks::inspector as hooks;
+
+use crate::thread::InspectorThread;
+
+/// [`LoopOptions`] with an inspector.
+pub trait Inspect {
+    /// Has the loops with these options inspected: by an [`Inspector`], or by a new one at this
+    /// endpoint. All loops of a [`Cluster`](couplet_core::Cluster) are shown side by side.
+    ///
+    /// An inspected loop keeps the source locations of timed calls, tasks and jobs. A loop that is
+    /// driven by another driver than the system's is not inspected.
+    #[must_use]
+    fn inspect(self, by: impl Into<Inspector>) -> Self;
+}
+
+impl Inspect for LoopOptions {
+    fn inspect(self, by: impl Into<Inspector>) -> LoopOptions {
+        hooks::inspect(self, by.into().0)
+    }
+}
+
+/// Shows the loops of a program. Cheap to clone.
+///
+/// Its thread starts with its first loop, and ends with its last. If the endpoint can't be opened,
+/// the first loop is not created, and the error says why.
+///
+/// ```
+/// use couplet::inspect::{Inspect, Inspector};
+/// use couplet::{Loop, LoopOptions};
+///
+/// let inspector = Inspector::at("tcp:0:interface=127.0.0.1").program("poems", "1.0");
+/// let l = Loop::with_options(LoopOptions::default().inspect(&inspector))?;
+/// println!("look at {}", inspector.url().expect("it has a loop"));
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Inspector(Arc<Shared>);
+
+/// The state of an inspector that its loops, its thread and its owner share.
+pub(crate) struct Shared {
+    pub(crate) options: Options,
+    state: Mutex<State>,
+}
+
+/// The settings of an inspector.
+#[derive(Clone)]
+pub(crate) struct Options {
+    pub(crate) endpoint: String,
+    pub(crate) token: Option<String>,
+    pub(crate) is_public: bool,
+    pub(crate) name: String,
+    pub(crate) version: String,
+    ring_size: usize,
+    announce: Arc<dyn Fn(&str) + Send + Sync>,
+}
+
+#[derive(Default)]
+struct State {
+    // Bound: one for each loop with this inspector.
+    loops: Vec<Arc<hooks::InspectedLoop>>,
+    thread: Option<InspectorThread>,
+}
+
+impl Inspector {
+    /// An inspector that listens at this endpoint: `8099`, which is port 8099 on the loopback
+    /// interface, `tcp:8099:interface=::1`, `unix:/run/app/inspect.sock`.
+    ///
+    /// A UNIX socket is accessible to the user of the process alone, and needs no token.
+    pub fn at(endpoint: impl Into<String>) -> Inspector {
+        Inspector::new(Options {
+            endpoint: endpoint.into(),
+            token: None,
+            is_public: false,
+            name: "couplet".to_owned(),
+            version: String::new(),
+            ring_size: 16 * 1024 * 1024,
+            announce: Arc::new(|url| tracing::info!(url, "the inspector shows this program")),
+        })
+    }
+
+    fn new(options: Options) -> Inspector {
+        Inspector(Arc::new(Shared { options, state: Mutex::default() }))
+    }
+
+    fn with(self, change: impl FnOnce(&mut Options)) -> Inspector {
+        let mut options = self.0.options.clone();
+        change(&mut options);
+        Inspector::new(options)
+    }
+
+    /// Sets the token that requests must have, instead of a random one. An empty token lets everyone
+    /// in who can connect.
+    #[must_use]
+    pub fn token(self, token: impl Into<String>) -> Inspector {
+        self.with(|options| options.token = Some(token.into()))
+    }
+
+    /// Sets whether the endpoint may accept connections from other machines: false by default, when
+    /// such an endpoint is an error. The page and the token travel unencrypted.
+    #[must_use]
+    pub fn public(self, on: bool) -> Inspector {
+        self.with(|options| options.is_public = on)
+    }
+
+    /// Sets the name and the version of the program, as the page shows them.
+    #[must_use]
+    pub fn program(self, name: impl Into<String>, version: impl Into<String>) -> Inspector {
+        self.with(|options| (options.name, options.version) = (name.into(), version.into()))
+    }
+
+    /// Sets the memory for the last events of each loop, in bytes: 16 MiB by default, which is a million
+    /// events.
+    #[must_use]
+    pub fn ring_size(self, bytes: usize) -> Inspector {
+        self.with(|options| options.ring_size = bytes)
+    }
+
+    /// Sets the function that gets the URL of the page when it opens, in the thread of the first loop.
+    /// By default the URL is logged, at level `info`.
+    #[must_use]
+    pub fn announce(self, announce: impl Fn(&str) + Send + Sync + 'static) -> Inspector {
+        self.with(|options| options.announce = Arc::new(announce))
+    }
+
+    /// Closes the port, and ends the thread; loops that are inspected go on. For programs that end
+    /// without dropping their loops. A later loop opens it again.
+    pub fn close(&self) {
+        let mut state = self.0.state();
+        state.loops.clear();
+        let thread = state.thread.take();
+        drop(state);
+        if let Some(thread) = thread {
+            thread.end();
+        }
+    }
+
+    /// The URL of the page, with its token, while a loop is inspected. For a UNIX socket: its
+    /// endpoint.
+    pub fn url(&self) -> Option<String> {
+        self.0.state().thread.as_ref().map(|thread| thread.url().to_owned())
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The inspected loops, in the order of their creation.
+    pub(crate) fn loops(&self) -> Vec<Arc<hooks::InspectedLoop>> {
+        self.state().loops.clone()
+    }
+}
+
+impl hooks::Inspector for Shared {
+    fn ring_size(&self) -> usize {
+        self.options.ring_size
+    }
+
+    fn attach(self: Arc<Self>, inspected: hooks::InspectedLoop) -> io::Result<Box<dyn Any>> {
+        let mut state = self.state();
+        if state.thread.is_none() {
+            let thread = InspectorThread::start(&self)?;
+            (self.options.announce)(thread.url());
+            state.thread = Some(thread);
+        }
+        let inspected = Arc::new(inspected);
+        state.loops.push(inspected.clone());
+        drop(state);
+        Ok(Box::new(Attached { inspector: self, inspected }))
+    }
+}
+
+/// A loop that an inspector shows, until this is dropped.
+struct Attached {
+    inspector: Arc<Shared>,
+    inspected: Arc<hooks::InspectedLoop>,
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        let mut state = self.inspector.state();
+        state.loops.retain(|other| !Arc::ptr_eq(other, &self.inspected));
+        let is_last = state.loops.is_empty();
+        let thread = state.thread.take_if(|_| is_last);
+        drop(state);
+        if let Some(thread) = thread {
+            thread.end();
+        }
+    }
+}
+
+impl From<&Inspector> for Inspector {
+    fn from(inspector: &Inspector) -> Inspector {
+        inspector.clone()
+    }
+}
+
+impl From<&str> for Inspector {
+    fn from(endpoint: &str) -> Inspector {
+        Inspector::at(endpoint)
+    }
+}
+
+impl From<String> for Inspector {
+    fn from(endpoint: String) -> Inspector {
+        Inspector::at(endpoint)
+    }
+}
+
+impl fmt::Debug for Inspector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inspector")
+            .field("endpoint", &self.0.options.endpoint)
+            .finish_non_exhaustive()
+    }
+}

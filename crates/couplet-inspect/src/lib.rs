@@ -1,0 +1,52 @@
+//! Looks into the loops of a running program: their connections, ports, timed calls, tasks and jobs,
+//! each with the reason why it waits, in words. Feature `inspect`.
+//!
+//! The inspector serves a page, and the same data as JSON, from a thread of its own. It answers
+//! while a callback hangs, and shows the backtrace of that callback. Without anybody looking, it
+//! reads nothing.
+//!
+//! ```no_run
+//! use couplet::inspect::Inspect;
+//! use couplet::{Loop, LoopOptions};
+//!
+//! let mut l = Loop::with_options(LoopOptions::default().signals(true).inspect("8099"))?;
+//! l.run(|reactor| {
+//!     // … listen, connect
+//!     Ok(())
+//! })?;
+//! # Ok::<(), couplet::Failure>(())
+//! ```
+//!
+//! The log tells the page's URL, which contains a token: whoever has it sees the addresses of all
+//! peers, but no payloads. See [`Inspector`] for the options.
+//!
+//! # Views
+//!
+//! | path | contents |
+//! | --- | --- |
+//! | `/` | the page |
+//! | `/state.json` | everything, as one object |
+//! | `/connections.json`, `/ports.json`, … | the rows of one view |
+//! | `/live` | a WebSocket with changes, for the page |
+//!
+//! A path without `.json` is JSON too if the request's `Accept` asks for it. Times named `made`,
+//! `received`, `since` and `due` are seconds since 1970.
+
+#![forbid(unsafe_code)]
+
+#[cfg(test)]
+#[macro_use]
+extern crate couplet_watched;
+
+mod activity;
+mod board;
+mod clock;
+mod flags;
+mod inspector;
+mod live;
+mod rows;
+mod server;
+mod thread;
+mod view;
+
+pub use inspector::{Inspect, Inspector};

@@ -1,0 +1,140 @@
+//! The server of the page and of the views as JSON.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use couplet_core::{Port, Reactor, Result};
+use couplet_http::websocket::{self, WebSocketOptions};
+use couplet_http::{
+    Body, HeaderValue, HttpExt, Method, Request, Response, StatusCode, header, local,
+};
+use http_body_util::Full;
+
+use crate::board::Board;
+use crate::live;
+
+const PAGE: &str = include_str!("../page/index.html");
+
+const STYLE: &str = "text/css";
+const SCRIPT: &str = "text/javascript";
+
+/// The parts of the page, which need no token: their paths, types and contents.
+const PARTS: [(&str, &str, &str); 6] = [
+    ("/page.css", STYLE, include_str!("../page/page.css")),
+    ("/page.js", SCRIPT, include_str!("../page/page.js")),
+    ("/fields.js", SCRIPT, include_str!("../page/fields.js")),
+    ("/panes.js", SCRIPT, include_str!("../page/panes.js")),
+    ("/store.js", SCRIPT, include_str!("../page/store.js")),
+    ("/table.js", SCRIPT, include_str!("../page/table.js")),
+];
+
+/// Nothing is loaded from elsewhere.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+                      img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+const JSON: &str = "application/json";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+type Answer = Response<Full<Bytes>>;
+
+/// Opens the inspector's port.
+pub(crate) fn serve(
+    reactor: &Reactor,
+    endpoint: &str,
+    token: &str,
+    board: Rc<Board>,
+) -> Result<Port> {
+    let token: Rc<str> = token.into();
+    let answers = local(reactor, async move |mut request: Request<Body>| {
+        answer(&mut request, &token, &board).await
+    });
+    reactor.serve_http(endpoint, answers)
+}
+
+async fn answer(request: &mut Request<Body>, token: &str, board: &Rc<Board>) -> Answer {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered\n");
+    }
+    let path = request.uri().path().to_owned();
+    if let Some((_, kind, part)) = PARTS.into_iter().find(|(part, ..)| *part == path) {
+        return response(StatusCode::OK, kind, part);
+    }
+    if !is_allowed(request.uri().query().unwrap_or_default(), token) {
+        let text = "the token is missing or wrong: the program's log has the URL with ?token=…\n";
+        return plain(StatusCode::FORBIDDEN, text);
+    }
+    if path == "/live" {
+        let board = board.clone();
+        let options = WebSocketOptions::default().max_message(live::MOST);
+        return websocket::upgrade(request, options, async move |socket| {
+            live::run(socket, board).await
+        });
+    }
+    match view(&path, request) {
+        None => response(StatusCode::OK, "text/html; charset=utf-8", PAGE),
+        Some(name) => match board.refresh().await {
+            Err(failure) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{failure}\n")),
+            Ok(()) if name == "state" => response(StatusCode::OK, JSON, board.everything()),
+            Ok(()) => match board.rows(name) {
+                Some(rows) => response(StatusCode::OK, JSON, rows),
+                None => {
+                    plain(StatusCode::NOT_FOUND, format!("{path} is no view; see /state.json\n"))
+                }
+            },
+        },
+    }
+}
+
+/// The view that a request names; `None` for the page.
+fn view<'a>(path: &'a str, request: &Request<Body>) -> Option<&'a str> {
+    let accepted = request.headers().get_all(header::ACCEPT).iter();
+    let mut accepted = accepted.filter_map(|value| value.to_str().ok());
+    match path.strip_prefix('/').unwrap_or(path) {
+        "" if accepted.any(|value| value.contains(JSON)) => Some("state"),
+        "" => None,
+        name => Some(name.strip_suffix(".json").unwrap_or(name)),
+    }
+}
+
+/// Whether a query has the token. The time of the comparison depends on its length alone.
+fn is_allowed(query: &str, token: &str) -> bool {
+    let given = query.split('&').find_map(|pair| pair.strip_prefix("token=")).unwrap_or_default();
+    let differences = given.bytes().zip(token.bytes()).map(|(ours, theirs)| ours ^ theirs);
+    given.len() == token.len() && differences.fold(0, |all, one| all | one) == 0
+}
+
+fn plain(status: StatusCode, text: impl Into<Bytes>) -> Answer {
+    response(status, TEXT, text)
+}
+
+fn response(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let fields = [
+        (header::CONTENT_TYPE, kind),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    for (name, value) in fields {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_compared_as_a_whole() {
+        assert!(is_allowed("token=abc", "abc"));
+        assert!(is_allowed("a=b&token=abc", "abc"));
+        for query in ["", "token=", "token=ab", "token=abcd", "token=abd", "xtoken=abc"] {
+            assert!(!is_allowed(query, "abc"), "{query}");
+        }
+        assert!(is_allowed("", ""), "a UNIX socket needs none");
+        assert!(!is_allowed("token=a", ""));
+    }
+}

@@ -1,0 +1,109 @@
+//! The thread of an inspector: a loop of its own that serves the page.
+
+use std::io;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use couplet_core::{Failure, Loop, LoopOptions, Reactor, Remote};
+
+use crate::board::Board;
+use crate::inspector::{Options, Shared};
+use crate::server;
+
+/// How long connections may take to end with the thread.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// A running inspector.
+pub(crate) struct InspectorThread {
+    started: Started,
+    thread: JoinHandle<()>,
+}
+
+struct Started {
+    remote: Remote,
+    /// Of the page.
+    url: String,
+}
+
+impl InspectorThread {
+    /// Starts the thread, and waits until it listens.
+    pub(crate) fn start(inspector: &Arc<Shared>) -> io::Result<InspectorThread> {
+        let (tell, started) = mpsc::channel();
+        let inspector = inspector.clone();
+        let thread = std::thread::Builder::new().name("couplet inspector".to_owned());
+        let thread = thread.spawn(move || run(inspector, tell))?;
+        let started = started.recv().unwrap_or_else(|_| Err(Failure::msg("its thread has ended")));
+        let endpoint = |failure| io::Error::other(format!("cannot open the inspector: {failure}"));
+        Ok(InspectorThread { started: started.map_err(endpoint)?, thread })
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.started.url
+    }
+
+    /// Ends the thread, and waits until its port is closed.
+    pub(crate) fn end(self) {
+        // The loop may have failed.
+        let _ = self.started.remote.call(Reactor::stop);
+        let _ = self.thread.join();
+    }
+}
+
+fn run(inspector: Arc<Shared>, tell: mpsc::Sender<couplet_core::Result<Started>>) {
+    let telling = tell.clone();
+    let outcome = Loop::with_options(LoopOptions::default().shutdown_grace(GRACE))
+        .map_err(Failure::from)
+        .and_then(|mut l| {
+            l.run(|reactor| {
+                let url = open(reactor, &inspector)?;
+                // The thread that started this one waits for it.
+                let _ = telling.send(Ok(Started { remote: reactor.remote(), url }));
+                Ok(())
+            })
+        });
+    if let Err(failure) = outcome {
+        let _ = tell.send(Err(failure));
+    }
+}
+
+/// Opens the port; returns the URL of the page.
+fn open(reactor: &Reactor, inspector: &Arc<Shared>) -> couplet_core::Result<String> {
+    let Options { endpoint, token, is_public, .. } = &inspector.options;
+    let endpoint = match endpoint.parse::<u16>() {
+        Ok(port) => format!("tcp:{port}:interface=127.0.0.1"),
+        Err(_) => endpoint.clone(),
+    };
+    let is_unix = endpoint.starts_with("unix:");
+    let listening = match is_unix && !endpoint.contains(":mode=") {
+        true => format!("{endpoint}:mode=600"),
+        false => endpoint.clone(),
+    };
+    let token = match token {
+        Some(token) => token.clone(),
+        None if is_unix => String::new(),
+        None => random_token()?,
+    };
+    let board = Board::new(reactor, inspector.clone());
+    let port = server::serve(reactor, &listening, &token, board)?;
+    let host = port.host();
+    let is_local = host.unix().is_some() || host.ip().is_some_and(|ip| ip.is_loopback());
+    if !is_local && !is_public {
+        // The program is not started either.
+        let text =
+            "accepts connections from other machines: add interface=127.0.0.1, or allow that";
+        return Err(Failure::msg(format!("{endpoint} {text}")));
+    }
+    Ok(match host.socket_addr() {
+        Some(address) if token.is_empty() => format!("http://{address}/"),
+        Some(address) => format!("http://{address}/?token={token}"),
+        None => endpoint,
+    })
+}
+
+fn random_token() -> couplet_core::Result<String> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Failure::msg(format!("the system has no random numbers: {error}")))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}

@@ -1,0 +1,94 @@
+//! A loop that hangs.
+
+use std::sync::mpsc;
+use std::time::Duration;
+
+use couplet::{Protocol, Transport};
+use serde_json::Value;
+
+use crate::kit::{Program, text};
+
+/// Blocks in a callback until the test lets it go on.
+struct Hangs(mpsc::Receiver<()>);
+
+impl Protocol for Hangs {
+    fn data_received(&mut self, transport: &Transport, _: &[u8]) {
+        // The test may have failed.
+        let _ = self.0.recv();
+        transport.write("done");
+    }
+}
+
+/// The loop, if it hangs.
+fn hung(state: &Value) -> Option<Value> {
+    Some(&state["loops"][0]).filter(|it| it["state"] == "hung").cloned()
+}
+
+#[test]
+fn it_answers_while_a_callback_hangs_and_shows_the_callback() {
+    let (let_go, waits) = mpsc::channel();
+    let (program, address) = Program::start(move |reactor| {
+        let mut waits = Some(waits);
+        let port = reactor.listen("tcp:0:interface=127.0.0.1", move || {
+            Hangs(waits.take().expect("one connection"))
+        });
+        port.expect("a free port").host().socket_addr().expect("TCP")
+    });
+    let before = program.get("/state.json");
+    assert_eq!(hung(&before), None);
+    let mut client = std::net::TcpStream::connect(address).expect("it listens");
+    std::io::Write::write_all(&mut client, b"go").expect("it reads");
+    let doing = program.until("/state.json", |state| Some(hung(state)?["doing"].clone()));
+    assert!(text(&doing, "what").starts_with("a callback of Hangs (connection "), "{doing}");
+    assert!(doing["for"].as_f64() > Some(0.0), "{doing}");
+    if cfg!(all(target_os = "linux", target_env = "gnu")) {
+        let frames = doing["backtrace"].as_array().expect("frames").iter();
+        let names: Vec<_> = frames.filter_map(Value::as_str).collect();
+        assert!(names.iter().any(|name| name.contains("Hangs")), "{names:?}");
+    }
+    // The rows are those from before.
+    assert_eq!(program.get("/ports.json").as_array().map(Vec::len), Some(1));
+    let_go.send(()).expect("it waits");
+    program.until("/state.json", |state| hung(state).is_none().then_some(()));
+}
+
+#[test]
+fn a_timed_call_that_hangs_is_named_by_its_place() {
+    let (let_go, waits) = mpsc::channel::<()>();
+    let (program, ()) = Program::start(move |reactor| {
+        reactor.call_later(Duration::ZERO, move || {
+            let _ = waits.recv();
+        });
+    });
+    let doing = program.until("/state.json", |state| Some(hung(state)?["doing"].clone()));
+    let what = text(&doing, "what");
+    assert!(what.contains("timed call") && what.contains("hung.rs:"), "{what}");
+    let_go.send(()).expect("it waits");
+}
+
+#[test]
+fn the_time_of_a_loop_is_told_by_kind() {
+    let (program, ()) = Program::start(|reactor| {
+        let reactor = reactor.clone();
+        let repeated = reactor.clone();
+        let call = couplet::LoopingCall::new(&repeated, move || {
+            std::hint::black_box((0..10_000_u64).sum::<u64>());
+        });
+        call.start(Duration::from_millis(1)).detach();
+        std::mem::forget(call);
+    });
+    let time = program.until("/time.json", |loops| {
+        let time = loops[0].clone();
+        let kinds = time["kinds"].as_array().expect("kinds");
+        let call = kinds.iter().find(|kind| text(kind, "name").contains("hung.rs"));
+        call.is_some_and(|call| call["calls"].as_u64() > Some(10)).then_some(time)
+    });
+    let idle = time["idle"].as_f64().expect("a number");
+    let busy = time["busy"].as_f64().expect("a number");
+    assert!(idle > 0.0 && busy > 0.0, "{time}");
+    let shares = time["kinds"].as_array().expect("kinds").iter();
+    let sum: f64 = shares.filter_map(|kind| kind["seconds"].as_f64()).sum();
+    assert!((sum - busy).abs() < 0.001, "{time}");
+    let calls = time["histogram"].as_array().expect("buckets").iter();
+    assert!(calls.filter_map(|bucket| bucket["count"].as_u64()).sum::<u64>() > 10, "{time}");
+}

@@ -1,0 +1,131 @@
+//! An inspected program in a thread of its own, and a client of its inspector.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use couplet::inspect::{Inspect, Inspector};
+use couplet::{Loop, LoopOptions, Reactor, Remote};
+use serde_json::Value;
+
+/// How long a test waits for an answer before it fails.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A program with one inspected loop.
+pub(crate) struct Program {
+    pub(crate) inspector: Inspector,
+    pub(crate) remote: Remote,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Program {
+    /// Starts a loop; `set_up` runs in it, and its result is returned too.
+    pub(crate) fn start<T: Send + 'static>(
+        set_up: impl FnOnce(&Reactor) -> T + Send + 'static,
+    ) -> (Program, T) {
+        Program::start_with(Inspector::at("0"), LoopOptions::default(), set_up)
+    }
+
+    pub(crate) fn start_with<T: Send + 'static>(
+        inspector: Inspector,
+        options: LoopOptions,
+        set_up: impl FnOnce(&Reactor) -> T + Send + 'static,
+    ) -> (Program, T) {
+        let (tell, told) = mpsc::channel();
+        let inspected = inspector.clone();
+        let thread = std::thread::spawn(move || {
+            let mut l = Loop::with_options(options.inspect(&inspected)).expect("a loop");
+            l.run(|reactor| {
+                tell.send((reactor.remote(), set_up(reactor))).expect("the test waits");
+                Ok(())
+            })
+            .expect("a stop");
+        });
+        let (remote, result) = told.recv().expect("it starts");
+        (Program { inspector, remote, thread: Some(thread) }, result)
+    }
+
+    pub(crate) fn url(&self) -> String {
+        self.inspector.url().expect("a loop is inspected")
+    }
+
+    /// Fetches a view as JSON.
+    pub(crate) fn get(&self, path: &str) -> Value {
+        let answer = get(&self.url(), path, "");
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{path}: {answer}");
+        let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
+        serde_json::from_str(body).unwrap_or_else(|error| panic!("{path}: {error}: {body}"))
+    }
+
+    /// Fetches a view until it is as wanted, and returns the result of the check.
+    pub(crate) fn until<T>(&self, path: &str, check: impl Fn(&Value) -> Option<T>) -> T {
+        for _ in 0..200 {
+            let view = self.get(path);
+            if let Some(result) = check(&view) {
+                return result;
+            }
+            pause();
+        }
+        panic!("{path} stays {:#}", self.get(path));
+    }
+
+    /// The only row whose `why` begins like this, once there is one.
+    pub(crate) fn row_with(&self, view: &str, why: &str) -> Value {
+        self.until(&format!("/{view}.json"), |rows| {
+            let rows = rows.as_array().expect("rows").iter();
+            rows.clone().find(|row| text(row, "why").starts_with(why)).cloned()
+        })
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.remote.call(Reactor::stop);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+            && !std::thread::panicking()
+        {
+            panic!("the program panicked");
+        }
+    }
+}
+
+/// Between two looks at a program in another thread.
+#[expect(clippy::disallowed_methods, reason = "the program runs in another thread")]
+fn pause() {
+    std::thread::park_timeout(Duration::from_millis(25));
+}
+
+pub(crate) fn text<'a>(row: &'a Value, field: &str) -> &'a str {
+    row[field].as_str().unwrap_or_else(|| panic!("{field} of {row}"))
+}
+
+/// The address and the query of a URL.
+fn parts(url: &str) -> (SocketAddr, &str) {
+    let rest = url.strip_prefix("http://").expect("HTTP");
+    let (address, query) = rest.split_once('/').expect("a path");
+    (address.parse().expect("an address"), query)
+}
+
+/// Connects to the server of a URL.
+pub(crate) fn connect(url: &str) -> TcpStream {
+    let stream = TcpStream::connect(parts(url).0).expect("it listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream
+}
+
+/// Fetches a path with the token of the URL; `fields` are further header fields.
+pub(crate) fn get(url: &str, path: &str, fields: &str) -> String {
+    let (address, query) = parts(url);
+    let mut stream = connect(url);
+    let request = format!(
+        "GET {path}{query} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{fields}\r\n"
+    );
+    stream.write_all(request.as_bytes()).expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    answer
+}

@@ -1,0 +1,101 @@
+//! The WebSocket of the page.
+
+use std::time::Duration;
+
+use couplet::http::HttpExt;
+use couplet::http::websocket::WebSocket;
+use couplet::{Protocol, Transport};
+use serde_json::Value;
+
+use crate::kit::Program;
+
+struct Quiet;
+
+impl Protocol for Quiet {
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+}
+
+async fn next(socket: &mut WebSocket) -> couplet::Result<Value> {
+    let message = socket.recv().await.expect("it goes on")?;
+    Ok(serde_json::from_str(message.as_text().expect("a text"))?)
+}
+
+/// The numbers of the rows of connections, and the ids that are gone.
+fn changes(message: &Value) -> (usize, usize) {
+    let view = &message["views"]["connections"];
+    let count = |field: &str| view[field].as_array().map_or(0, Vec::len);
+    (count("rows"), count("gone"))
+}
+
+#[test]
+fn a_page_gets_all_rows_first_and_then_the_changes() {
+    let (program, address) = Program::start(|reactor| {
+        let port = reactor.listen("tcp:0:interface=127.0.0.1", || Quiet).expect("a free port");
+        port.host().socket_addr().expect("TCP")
+    });
+    let connect = || std::net::TcpStream::connect(address).expect("it listens");
+    let clients: Vec<_> = (0..3).map(|_| connect()).collect();
+    program.until("/connections.json", |rows| (rows.as_array()?.len() == 3).then_some(()));
+    let url = program.url().replace("http:", "ws:").replace("/?", "/live?");
+    couplet::run_until(|reactor| {
+        let reactor = reactor.clone();
+        reactor.clone().spawn(async move {
+            let mut page = reactor.connect_websocket(&*url).await?;
+            let first = next(&mut page).await?;
+            assert_eq!(first["views"]["connections"]["all"], true);
+            assert_eq!(changes(&first), (3, 0));
+            assert_eq!(first["counts"]["connections"], 3);
+            page.send(r#"{"views":["connections"],"every":0.1}"#).await?;
+            let again = next(&mut page).await?;
+            assert_eq!(again["views"]["connections"]["all"], true);
+            assert!(again["views"]["ports"].is_null(), "only the views that it asked for");
+            assert_eq!(again["counts"]["ports"], 1);
+            let same = next(&mut page).await?;
+            assert_eq!(changes(&same), (0, 0), "nothing has changed: {same}");
+            drop(clients);
+            let mut gone = 0;
+            while gone < 3 {
+                let message = next(&mut page).await?;
+                gone += changes(&message).1;
+                assert!(message["views"]["connections"]["all"].is_null(), "{message}");
+            }
+            page.send(r#"{"pause":true}"#).await?;
+            let paused = next(&mut page);
+            // Messages may be on their way.
+            let waited = reactor.sleep(Duration::from_millis(500));
+            drop(paused);
+            waited.await?;
+            page.send("no request").await?;
+            while let Some(Ok(_)) = page.recv().await {}
+            assert_eq!(page.peer_close().map(|close| close.code), Some(1003));
+            Ok(())
+        })
+    })
+    .expect("a page");
+}
+
+#[test]
+fn two_pages_have_their_own_views() {
+    let (program, ()) = Program::start(|_| ());
+    let url = program.url().replace("http:", "ws:").replace("/?", "/live?");
+    couplet::run_until(|reactor| {
+        let reactor = reactor.clone();
+        reactor.clone().spawn(async move {
+            let mut first = reactor.connect_websocket(&*url).await?;
+            let mut second = reactor.connect_websocket(&*url).await?;
+            next(&mut first).await?;
+            next(&mut second).await?;
+            first.send(r#"{"views":["calls"]}"#).await?;
+            second.send(r#"{"views":["jobs"]}"#).await?;
+            let views = |message: &Value| {
+                let views = message["views"].as_object().expect("views");
+                views.keys().cloned().collect::<Vec<_>>()
+            };
+            let (one, other) = (next(&mut first).await?, next(&mut second).await?);
+            assert!(views(&one).iter().all(|view| view == "calls"), "{one}");
+            assert!(views(&other).iter().all(|view| view == "jobs"), "{other}");
+            Ok(())
+        })
+    })
+    .expect("two pages");
+}

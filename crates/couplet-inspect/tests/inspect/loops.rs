@@ -1,0 +1,65 @@
+//! One inspector and several loops, and the end of loops.
+
+use std::net::TcpStream;
+use std::sync::mpsc;
+
+use couplet::inspect::{Inspect, Inspector};
+use couplet::{Cluster, Loop, LoopOptions};
+
+use crate::kit::{Program, text};
+
+#[test]
+fn the_loops_of_a_cluster_are_side_by_side() {
+    let inspector = Inspector::at("0").program("poems", "1.5");
+    let options = LoopOptions::default().inspect(&inspector);
+    let (tell, told) = mpsc::channel();
+    let cluster = Cluster::new(3).options(options);
+    let running = std::thread::spawn(move || {
+        cluster.run(move |reactor| {
+            tell.send(reactor.remote()).expect("the test waits");
+            Ok(())
+        })
+    });
+    let remote = told.recv().expect("it starts");
+    for _ in 1..3 {
+        told.recv().expect("each starts");
+    }
+    let (program, ()) = Program::start_with(inspector, LoopOptions::default(), |_| ());
+    let state = program.get("/state.json");
+    assert_eq!(text(&state["program"], "name"), "poems");
+    assert_eq!(text(&state["program"], "version"), "1.5");
+    let names: Vec<_> = (0..4).map(|n| text(&state["loops"][n], "name").to_owned()).collect();
+    assert_eq!(names, ["loop 0", "loop 1", "loop 2", "loop 3"]);
+    let url = program.url();
+    drop(program);
+    // Others are inspected still.
+    assert!(crate::kit::get(&url, "/loops.json", "").starts_with("HTTP/1.1 200 "));
+    remote.call(couplet::Reactor::stop).expect("it runs");
+    running.join().expect("no panic").expect("a stop");
+}
+
+#[test]
+fn the_inspector_ends_with_its_last_loop_and_starts_again_with_the_next() {
+    let inspector = Inspector::at("0");
+    assert_eq!(inspector.url(), None);
+    for _ in 0..3 {
+        let l = Loop::with_options(LoopOptions::default().inspect(&inspector)).expect("a loop");
+        let url = inspector.url().expect("it has a loop");
+        let address = url.trim_start_matches("http://").split('/').next().expect("an address");
+        TcpStream::connect(address).expect("it listens");
+        drop(l);
+        assert_eq!(inspector.url(), None);
+        TcpStream::connect(address).expect_err("its port is closed");
+    }
+}
+
+#[test]
+fn a_loop_that_ends_is_no_longer_shown() {
+    let inspector = Inspector::at("0");
+    let start = || Program::start_with(inspector.clone(), LoopOptions::default(), |_| ()).0;
+    let (first, second) = (start(), start());
+    let count = |program: &Program| program.get("/loops.json").as_array().map(Vec::len);
+    assert_eq!(count(&first), Some(2));
+    drop(second);
+    first.until("/loops.json", |loops| (loops.as_array()?.len() == 1).then_some(()));
+}

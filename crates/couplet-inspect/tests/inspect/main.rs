@@ -1,0 +1,11 @@
+//! The inspector of a running program: its views, while the program works and while it hangs.
+
+#[macro_use]
+extern crate couplet_watched;
+
+mod access;
+mod hung;
+mod kit;
+mod live;
+mod loops;
+mod reasons;
