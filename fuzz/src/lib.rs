@@ -16,6 +16,7 @@ mod lives;
 #[allow(dead_code, reason = "the program uses the rest")]
 mod poetry;
 mod proxy;
+mod recordings;
 #[path = "../../crates/couplet-core/tests/it/sealed.rs"]
 #[allow(dead_code, reason = "the tests of the library use the rest")]
 mod sealed;
@@ -31,6 +32,7 @@ pub use frames::{frames, responses};
 pub use http2::http2;
 pub use lives::lives;
 pub use proxy::proxy;
+pub use recordings::recordings;
 pub use servers::servers;
 pub use tls::tls;
 pub use websocket::websocket;
@@ -47,13 +49,14 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 12] = [
     Target { name: "framers", run: framers, words: framers::WORDS },
     Target { name: "servers", run: servers, words: servers::WORDS },
     Target { name: "answers", run: answers, words: answers::WORDS },
     Target { name: "endpoints", run: endpoints, words: endpoints::WORDS },
     Target { name: "lives", run: lives, words: &[] },
     Target { name: "proxy", run: proxy, words: proxy::WORDS },
+    Target { name: "recordings", run: recordings, words: recordings::WORDS },
     Target { name: "tls", run: tls, words: tls::WORDS },
     Target { name: "http2", run: http2, words: http2::WORDS },
     Target { name: "frames", run: frames, words: frames::WORDS },

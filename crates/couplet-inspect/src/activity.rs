@@ -201,7 +201,7 @@ impl Activity {
         }
     }
 
-    /// Adds the ticks until now to whatever was in progress.
+    /// Adds the ticks until now to the call in progress, or else to the driver.
     fn spend(&mut self, passed: u64, time: u64) {
         let name = self.calls.last().copied().or(self.callback.map(|(name, _)| name));
         let second = self.second(time);
@@ -280,7 +280,7 @@ impl Activity {
         Some((busy as f64 / self.scale / seconds as f64).min(1.0))
     }
 
-    /// What took most of the time of the last minute, apart from the driver.
+    /// The call with most of the time of the last minute.
     pub(crate) fn most(&self) -> Option<String> {
         let mut by_name = BTreeMap::<u32, u64>::new();
         for (name, (ticks, _)) in self.seconds.iter().flat_map(|second| &second.by_name) {
@@ -388,15 +388,18 @@ impl Activity {
             (DRIVER, _) => ("driver", "reads, writes and the turn itself".to_owned()),
             (UNKNOWN, _) => ("protocol", "a connection".to_owned()),
             (_, None) => ("other", String::new()),
-            (_, Some(UserCall { kind, name, of, place })) => {
-                let name = name.as_deref().map(str::to_owned);
-                let of = of.map(|of| short_type(of).to_string());
-                let place = place.map(ToString::to_string);
-                let words = name.into_iter().chain(of).chain(place).collect::<Vec<_>>();
-                (kind, words.join(" "))
-            }
+            (_, Some(call)) => kind_and_name(call),
         }
     }
+}
+
+/// The kind of a call, and its name: that of a task, a type, a place.
+pub(crate) fn kind_and_name(call: &UserCall) -> (&'static str, String) {
+    let name = call.name.as_deref().map(str::to_owned);
+    let of = call.of.map(|of| short_type(of).to_string());
+    let place = call.place.map(ToString::to_string);
+    let words = name.into_iter().chain(of).chain(place).collect::<Vec<_>>();
+    (call.kind, words.join(" "))
 }
 
 #[cfg(test)]

@@ -12,11 +12,13 @@ use couplet_core::hooks::inspector::InspectedLoop;
 use couplet_core::reactor::Snapshot;
 use couplet_core::{Reactor, Result};
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use crate::activity::{Activity, Pace};
 use crate::clock::{Clock, spell_out};
 use crate::flags::{Facts, Flag, History, flags};
 use crate::inspector::Shared;
+use crate::recording::{self, Header};
 use crate::rows::{Rates, Rows, VIEWS};
 use crate::view::View;
 
@@ -73,7 +75,7 @@ struct Watched {
     flags: Vec<Flag>,
 }
 
-/// What a loop does that does not answer.
+/// The call of a loop that does not answer.
 #[derive(Serialize)]
 struct Doing {
     what: String,
@@ -319,6 +321,25 @@ impl Board {
         }
         json.push_str("}}");
         json
+    }
+
+    /// The events of all loops, and the present state: see [`Recording`](crate::Recording).
+    pub(crate) fn recording(&self) -> Vec<u8> {
+        let state = RawValue::from_string(self.everything().trim_end().to_owned());
+        let (mut loops, mut records) = (Vec::new(), Vec::new());
+        let now = self.reactor.now();
+        for watched in self.state.borrow().loops.values() {
+            let InspectedLoop { ring, serial, .. } = &*watched.inspected;
+            let (mut header, own) =
+                recording::ring(watched.number, ring, *serial, watched.inspected.thread());
+            let (ticks, origin) = ring.scale(now);
+            (header.ticks, header.origin) = (ticks, self.clock.unix(origin));
+            loops.push(header);
+            records.push(own);
+        }
+        // Our own state is JSON.
+        let state = state.unwrap_or_default();
+        recording::bytes(&Header { made: self.now(), loops, state }, &records)
     }
 
     fn now(&self) -> f64 {

@@ -89,7 +89,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) second: f64,
 }
 
-/// What must be remembered from one measurement to the next.
+/// The memory from one measurement to the next.
 #[derive(Default)]
 pub(crate) struct History {
     /// When each flag was raised.

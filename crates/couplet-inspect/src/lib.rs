@@ -27,6 +27,7 @@
 //! | `/` | the page |
 //! | `/state.json` | everything, as one object |
 //! | `/connections.json`, `/ports.json`, … | the rows of one view |
+//! | `/recording` | the last events of all loops: a [`Recording`] |
 //! | `/live` | a WebSocket with changes, for the page |
 //!
 //! A path without `.json` is JSON too if the request's `Accept` asks for it. Times named `made`,
@@ -44,9 +45,11 @@ mod clock;
 mod flags;
 mod inspector;
 mod live;
+mod recording;
 mod rows;
 mod server;
 mod thread;
 mod view;
 
 pub use inspector::{Inspect, Inspector};
+pub use recording::{Recording, RecordingError};

@@ -33,6 +33,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
                       img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 const JSON: &str = "application/json";
+const BYTES: &str = "application/octet-stream";
 const TEXT: &str = "text/plain; charset=utf-8";
 
 type Answer = Response<Full<Bytes>>;
@@ -74,6 +75,7 @@ async fn answer(request: &mut Request<Body>, token: &str, board: &Rc<Board>) -> 
         None => response(StatusCode::OK, "text/html; charset=utf-8", PAGE),
         Some(name) => match board.refresh().await {
             Err(failure) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{failure}\n")),
+            Ok(()) if name == "recording" => response(StatusCode::OK, BYTES, board.recording()),
             Ok(()) if name == "state" => response(StatusCode::OK, JSON, board.everything()),
             Ok(()) => match board.rows(name) {
                 Some(rows) => response(StatusCode::OK, JSON, rows),

@@ -397,6 +397,8 @@ const CAPABILITIES: &[Capability] = &[
             // Two processes compare their traces.
             "couplet-sim/src/determinism.rs",
             "couplet-cli/src/cert.rs",
+            // Recordings, before and after the loop.
+            "couplet-cli/src/inspect/fetching.rs",
             // Served and downloaded files.
             "couplet-cli/src/http/",
             "couplet-cli/src/poems.rs",
@@ -418,6 +420,7 @@ const CAPABILITIES: &[Capability] = &[
         instead: FILE,
         places: &[
             "couplet-core/src/endpoints/record_file.rs",
+            "couplet-cli/src/inspect/fetching.rs",
             "couplet-cli/src/sim/mod.rs",
             "couplet-runner/src/pid_file.rs",
         ],

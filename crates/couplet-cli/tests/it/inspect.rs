@@ -133,3 +133,42 @@ fn an_inspector_that_cant_listen_keeps_the_server_from_starting() {
     let ended = run(&["echo", "--inspect", "tcp:0"]);
     assert!(ended.stderr.contains("accepts connections from other machines"), "{}", ended.stderr);
 }
+
+#[test]
+fn a_recording_is_saved_shown_and_printed_as_a_trace() {
+    let server = Server::start(&["echo", "--inspect=0"]);
+    let url = url(&server);
+    let mut client = server.connect();
+    for _ in 0..10 {
+        client.send(b"hello");
+        assert_eq!(client.read_exact(5), b"hello");
+    }
+    let file = TempFile::named("echo.rec", b"");
+    let ended = run(&["inspect", &url, "--record", file.path()]);
+    assert_eq!((ended.code, ended.text()), (Some(0), ""));
+    assert!(ended.stderr.contains(": a recording of "), "{}", ended.stderr);
+    server.stop(Signal::TERM);
+    let ended = run(&["inspect", file.path()]);
+    ended.quietly(0);
+    assert!(ended.text().starts_with("a recording of "), "{}", ended.text());
+    assert!(ended.text().contains("connections (1)"), "{}", ended.text());
+    let ended = run(&["inspect", file.path(), "--trace"]);
+    ended.quietly(0);
+    let trace: serde_json::Value = serde_json::from_slice(&ended.stdout).expect("JSON");
+    let events = trace["traceEvents"].as_array().expect("events").iter();
+    let received = events.filter(|event| event["args"]["bytes"] == 5);
+    let names: Vec<_> = received.map(|event| event["name"].clone()).collect();
+    assert_eq!(names, ["EchoServer"; 10]);
+}
+
+#[test]
+fn a_file_that_is_no_recording_is_an_error() {
+    let file = TempFile::named("other.rec", b"something else");
+    let ended = run(&["inspect", file.path(), "--trace"]);
+    assert_eq!(ended.code, Some(1));
+    let told = "couplet: this is no recording of couplet: ";
+    assert!(ended.stderr.starts_with(told), "{}", ended.stderr);
+    let ended = run(&["inspect", "./missing.rec"]);
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.starts_with("couplet: cannot read ./missing.rec: "), "{}", ended.stderr);
+}

@@ -80,6 +80,11 @@ impl Kind {
         Kind::Call,
         Kind::Returned,
     ];
+
+    /// The kind with this number, as records have it in their lowest byte.
+    pub fn numbered(number: u8) -> Option<Kind> {
+        Kind::ALL.get(usize::from(number.checked_sub(1)?)).copied()
+    }
 }
 
 /// An event of a [`Ring`].
@@ -211,7 +216,7 @@ impl Ring {
         let mask = self.slots.len() - 1;
         let [time, what] = self.slots.get(number as usize & mask)?;
         let (time, what) = (time.load(Ordering::Relaxed), what.load(Ordering::Relaxed));
-        let kind = *Kind::ALL.get((time as u8).checked_sub(1)? as usize)?;
+        let kind = Kind::numbered(time as u8)?;
         // The upper bits of the ticks were cut off.
         let passed = (time >> KIND_BITS).wrapping_sub(self.origin.0) << KIND_BITS >> KIND_BITS;
         Some(Record { time: passed, kind, key: (what >> 32) as u32, value: what as u32 })

@@ -9,7 +9,7 @@ use couplet::{Protocol, Reactor, Transport};
 
 use crate::kit::{Program, text};
 
-/// Does what the test says when bytes arrive.
+/// Calls a function of the test when bytes arrive.
 struct Planted(fn(&Transport));
 
 impl Protocol for Planted {

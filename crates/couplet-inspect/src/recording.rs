@@ -1,0 +1,441 @@
+//! [`Recording`]: the last events of all loops, with their names and the rows of that moment, in a
+//! file.
+//!
+//! ```text
+//! couplet recording 1\n
+//! 8 bytes      the length of the header, little-endian
+//! header       JSON: the time, the program, the loops with their clocks and names, and the state
+//! records      16 bytes each, little-endian, loop after loop: the time in ticks and the kind in the
+//!              lowest byte; the value, and the key in its upper half
+//! ```
+
+use std::fmt;
+use std::io::{self, Write};
+
+use couplet_core::hooks::inspector::{Kind, Record, Ring, UserCall};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, value::RawValue};
+
+use crate::activity::kind_and_name;
+
+const MAGIC: &[u8] = b"couplet recording 1\n";
+const RECORD: usize = 16;
+
+/// The last events of a program's loops, as the inspector's `/recording` sends them.
+pub struct Recording {
+    // Bound: the header of the file.
+    header: Header<Value>,
+    // Bound: one for each loop of the header; the records of the file.
+    records: Vec<Vec<Record>>,
+}
+
+/// The text before the records.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Header<S> {
+    /// Seconds since 1970.
+    pub(crate) made: f64,
+    // Bound: one for each loop.
+    pub(crate) loops: Vec<LoopHeader>,
+    /// The state as `/state.json` has it.
+    pub(crate) state: S,
+}
+
+/// The clock and the names of a loop, without which its records can't be read.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct LoopHeader {
+    pub(crate) id: usize,
+    pub(crate) serial: u32,
+    // Bound: the name of one thread.
+    pub(crate) thread: String,
+    /// The ticks of a second.
+    pub(crate) ticks: f64,
+    /// The time of tick 0, in seconds since 1970.
+    pub(crate) origin: f64,
+    /// The number of records.
+    pub(crate) count: usize,
+    /// The names of calls, by their numbers: the kind and the name.
+    // Bound: NAMES of the ring (10 000).
+    pub(crate) names: Vec<(String, String)>,
+}
+
+/// The reason why bytes are no recording.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecordingError {
+    /// They begin otherwise.
+    #[error("this is no recording of couplet: it does not begin with \"couplet recording 1\"")]
+    Unknown,
+    /// They end too early, or go on after the last record.
+    #[error("the recording is damaged: it has {found} bytes of records instead of {expected}")]
+    Length {
+        /// The bytes of records that the header announces.
+        expected: usize,
+        /// The bytes of records that there are.
+        found: usize,
+    },
+    /// Its header can't be read.
+    #[error("the header of the recording is damaged: {0}")]
+    Header(String),
+}
+
+/// The records of a ring, with their header.
+pub(crate) fn ring(id: usize, ring: &Ring, serial: u32, thread: &str) -> (LoopHeader, Vec<Record>) {
+    let mut records = Vec::new();
+    ring.read(0, |record| records.push(record));
+    let named = |call: UserCall| {
+        let (kind, name) = kind_and_name(&call);
+        (kind.to_owned(), name)
+    };
+    let header = LoopHeader {
+        id,
+        serial,
+        thread: thread.to_owned(),
+        ticks: 0.0,
+        origin: 0.0,
+        count: records.len(),
+        names: ring.names_from(0).into_iter().map(named).collect(),
+    };
+    (header, records)
+}
+
+/// A recording as bytes.
+pub(crate) fn bytes(header: &Header<Box<RawValue>>, records: &[Vec<Record>]) -> Vec<u8> {
+    // A header has no map with other keys than texts, which alone could fail.
+    let text = serde_json::to_vec(header).unwrap_or_default();
+    let count: usize = records.iter().map(Vec::len).sum();
+    let mut file = Vec::with_capacity(MAGIC.len() + 8 + text.len() + count * RECORD);
+    file.extend_from_slice(MAGIC);
+    file.extend_from_slice(&(text.len() as u64).to_le_bytes());
+    file.extend_from_slice(&text);
+    for record in records.iter().flatten() {
+        let time = record.time << 8 | record.kind as u64;
+        let what = u64::from(record.key) << 32 | u64::from(record.value);
+        file.extend_from_slice(&time.to_le_bytes());
+        file.extend_from_slice(&what.to_le_bytes());
+    }
+    file
+}
+
+impl Recording {
+    /// Reads a recording. Records of unknown kinds are left out.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordingError`].
+    pub fn parse(file: &[u8]) -> Result<Recording, RecordingError> {
+        let rest = file.strip_prefix(MAGIC).ok_or(RecordingError::Unknown)?;
+        let damaged = |text: &str| RecordingError::Header(text.to_owned());
+        let (length, rest) = rest.split_first_chunk().ok_or_else(|| damaged("it is cut off"))?;
+        let length = usize::try_from(u64::from_le_bytes(*length)).unwrap_or(usize::MAX);
+        let text = rest.get(..length).ok_or_else(|| damaged("it is cut off"))?;
+        let header: Header<Value> = serde_json::from_slice(text)
+            .map_err(|error| RecordingError::Header(error.to_string()))?;
+        let mut rest = &rest[length..];
+        let counts = header.loops.iter().map(|it| it.count.saturating_mul(RECORD));
+        let expected = counts.fold(0, usize::saturating_add);
+        if expected != rest.len() {
+            return Err(RecordingError::Length { expected, found: rest.len() });
+        }
+        let mut records = Vec::new();
+        for each in &header.loops {
+            let (own, others) = rest.split_at(each.count * RECORD);
+            records.push(own.as_chunks::<RECORD>().0.iter().filter_map(record).collect());
+            rest = others;
+        }
+        Ok(Recording { header, records })
+    }
+
+    /// The state of the program when the recording was made, as `/state.json` has it.
+    pub fn state(&self) -> String {
+        self.header.state.to_string()
+    }
+
+    /// How many events it has.
+    pub fn events(&self) -> usize {
+        self.records.iter().map(Vec::len).sum()
+    }
+
+    /// The time from the first event to the last, in seconds.
+    pub fn seconds(&self) -> f64 {
+        let times = self.header.loops.iter().zip(&self.records).filter_map(|(each, records)| {
+            let (first, last) = (records.first()?, records.last()?);
+            Some((each.at(first.time), each.at(last.time)))
+        });
+        let (first, last) = times.fold((f64::MAX, f64::MIN), |(first, last), (from, to)| {
+            (first.min(from), last.max(to))
+        });
+        (last - first).max(0.0)
+    }
+
+    /// Writes it in Chrome's trace format, which <https://ui.perfetto.dev> opens: a thread for each
+    /// loop, with its waits, its calls and the callbacks of its connections.
+    ///
+    /// # Errors
+    ///
+    /// That of the writer.
+    pub fn write_trace(&self, out: &mut dyn Write) -> io::Result<()> {
+        out.write_all(b"{\"displayTimeUnit\":\"ms\",\"traceEvents\":[\n")?;
+        let program = self.header.state["program"]["name"].as_str().unwrap_or("couplet");
+        let name = Value::from(program).to_string();
+        let process = "{\"ph\":\"M\",\"pid\":1,\"name\":\"process_name\"";
+        write!(out, "{process},\"args\":{{\"name\":{name}}}}}")?;
+        for (each, records) in self.header.loops.iter().zip(&self.records) {
+            let id = each.id;
+            let name = Value::from(format!("loop {id} ({})", each.thread)).to_string();
+            write!(out, ",\n{{\"ph\":\"M\",\"pid\":1,\"tid\":{id},\"name\":\"thread_name\"")?;
+            write!(out, ",\"args\":{{\"name\":{name}}}}}")?;
+            let mut trace = Trace { each, out: &mut *out, protocols: Vec::new(), open: Vec::new() };
+            for record in records {
+                trace.record(record)?;
+            }
+        }
+        out.write_all(b"\n]}\n")
+    }
+}
+
+impl LoopHeader {
+    /// A time in seconds since 1970.
+    fn at(&self, ticks: u64) -> f64 {
+        self.origin + ticks as f64 / self.ticks.max(1.0)
+    }
+
+    fn name(&self, number: u32) -> (&str, &str) {
+        let name = self.names.get(number as usize);
+        name.map_or(("other", ""), |(kind, name)| (kind, name))
+    }
+}
+
+/// The record in 16 bytes, if its kind is known.
+fn record(bytes: &[u8; RECORD]) -> Option<Record> {
+    let (time, what) = bytes.split_first_chunk::<8>()?;
+    let (time, what) = (u64::from_le_bytes(*time), u64::from_le_bytes(what.try_into().ok()?));
+    let kind = Kind::numbered(time as u8)?;
+    Some(Record { time: time >> 8, kind, key: (what >> 32) as u32, value: what as u32 })
+}
+
+/// Writes the events of one loop.
+struct Trace<'a> {
+    each: &'a LoopHeader,
+    // Bound: a writer, which has its own.
+    out: &'a mut dyn Write,
+    /// The connections and the numbers of their protocols' names, the last one last.
+    // Bound: one for each connection in the recording.
+    protocols: Vec<(u32, u32)>,
+    /// The open calls: true for the callback of a connection.
+    // Bound: as deep as calls are nested.
+    open: Vec<bool>,
+}
+
+impl Trace<'_> {
+    fn record(&mut self, record: &Record) -> io::Result<()> {
+        let Record { time, kind, key, value } = *record;
+        match kind {
+            Kind::Waited => {
+                let units = u64::from(key) << 32 | u64::from(value);
+                let slept = units.saturating_mul(Ring::SLEEP_UNIT).min(time);
+                self.close_all(time - slept)?;
+                self.begin(time - slept, "wait", "", "")?;
+                self.end(time)
+            }
+            Kind::Call => {
+                let (kind, name) = self.each.name(key);
+                let title = if name.is_empty() { kind } else { name };
+                self.open.push(false);
+                self.begin(time, title, kind, "")
+            }
+            Kind::Returned => {
+                self.close_callback(time)?;
+                match self.open.pop() {
+                    Some(_) => self.end(time),
+                    // It began before the first record.
+                    None => Ok(()),
+                }
+            }
+            Kind::Received | Kind::Ended | Kind::Room | Kind::Built => {
+                self.close_callback(time)?;
+                if kind == Kind::Built {
+                    self.protocols.push((key, value));
+                }
+                self.callback(record)
+            }
+            _ => self.close_callback(time),
+        }
+    }
+
+    /// Opens the callback of a connection.
+    fn callback(&mut self, record: &Record) -> io::Result<()> {
+        let known = self.protocols.iter().rev().find(|(slot, _)| *slot == record.key);
+        let (_, protocol) = known.map_or(("", "a connection"), |(_, name)| self.each.name(*name));
+        let bytes = match record.kind {
+            Kind::Received => format!(",\"bytes\":{}", record.value),
+            _ => String::new(),
+        };
+        let connection = format!("\"connection\":\"{}.{}\"{bytes}", self.each.serial, record.key);
+        self.open.push(true);
+        self.begin(record.time, protocol, "protocol", &connection)
+    }
+
+    /// Closes the callback of a connection, if that is open: the loop does something else.
+    fn close_callback(&mut self, time: u64) -> io::Result<()> {
+        match self.open.pop_if(|is_callback| *is_callback) {
+            Some(_) => self.end(time),
+            None => Ok(()),
+        }
+    }
+
+    fn close_all(&mut self, time: u64) -> io::Result<()> {
+        std::mem::take(&mut self.open).into_iter().try_for_each(|_| self.end(time))
+    }
+
+    fn begin(&mut self, time: u64, name: &str, kind: &str, fields: &str) -> io::Result<()> {
+        let (name, kind) = (Value::from(name), Value::from(kind));
+        let (id, time) = (self.each.id, self.micros(time));
+        write!(
+            self.out,
+            ",\n{{\"ph\":\"B\",\"pid\":1,\"tid\":{id},\"ts\":{time},\"name\":{name},\"cat\":{kind},\"args\":{{{fields}}}}}"
+        )
+    }
+
+    fn end(&mut self, time: u64) -> io::Result<()> {
+        let (id, time) = (self.each.id, self.micros(time));
+        write!(self.out, ",\n{{\"ph\":\"E\",\"pid\":1,\"tid\":{id},\"ts\":{time}}}")
+    }
+
+    /// Microseconds since 1970.
+    fn micros(&self, ticks: u64) -> String {
+        let micros = self.each.at(ticks) * 1e6;
+        // The header of a damaged recording may have any numbers.
+        format!("{:.3}", if micros.is_finite() { micros } else { 0.0 })
+    }
+}
+
+impl fmt::Debug for Recording {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recording").field("events", &self.events()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn file(records: &[Record]) -> Vec<u8> {
+        let names = [("protocol", "Chat"), ("task", "talk")];
+        let names = names.map(|(kind, name)| (kind.to_owned(), name.to_owned()));
+        let each = LoopHeader {
+            id: 0,
+            serial: 1,
+            thread: "main".to_owned(),
+            ticks: 1e6,
+            origin: 1000.0,
+            count: records.len(),
+            names: names.to_vec(),
+        };
+        let state = RawValue::from_string("{\"program\":{\"name\":\"poems\"}}".to_owned());
+        let header = Header { made: 1000.0, loops: vec![each], state: state.expect("JSON") };
+        bytes(&header, &[records.to_vec()])
+    }
+
+    fn trace(records: &[Record]) -> Value {
+        let mut text = Vec::new();
+        let recording = Recording::parse(&file(records)).expect("our own");
+        recording.write_trace(&mut text).expect("a vector");
+        serde_json::from_slice(&text).expect("JSON")
+    }
+
+    fn record(time: u64, kind: Kind, key: u32, value: u32) -> Record {
+        Record { time, kind, key, value }
+    }
+
+    #[test]
+    fn a_recording_is_read_as_it_was_written() {
+        let records = [record(5, Kind::Built, 7, 0), record(1 << 55, Kind::Wrote, u32::MAX, 9)];
+        let recording = Recording::parse(&file(&records)).expect("our own");
+        assert_eq!(recording.records, [records.to_vec()]);
+        assert_eq!(recording.state(), "{\"program\":{\"name\":\"poems\"}}");
+        assert_eq!(recording.events(), 2);
+        assert!(recording.seconds() > 3.6e10);
+    }
+
+    #[test]
+    fn a_trace_has_calls_callbacks_and_waits() {
+        let all = trace(&[
+            record(0, Kind::Built, 7, 0),
+            record(10, Kind::Received, 7, 100),
+            record(20, Kind::Call, 1, 0),
+            record(30, Kind::Returned, 1, 0),
+            record(40, Kind::Wrote, 7, 100),
+            record(1000, Kind::Waited, 0, 10),
+            record(1001, Kind::Returned, 1, 0),
+        ]);
+        let events = all["traceEvents"].as_array().expect("events");
+        let begun = events.iter().filter(|event| event["ph"] == "B");
+        let names: Vec<_> = begun.clone().map(|event| event["name"].clone()).collect();
+        assert_eq!(names, ["Chat", "Chat", "talk", "wait"]);
+        let ended = events.iter().filter(|event| event["ph"] == "E").count();
+        assert_eq!(ended, 4, "{all:#}");
+        let args: Vec<_> = begun.map(|event| event["args"].clone()).collect();
+        assert_eq!(args[1], serde_json::json!({"connection": "1.7", "bytes": 100}));
+    }
+
+    #[test]
+    fn damaged_recordings_are_told_apart() {
+        let whole = file(&[record(5, Kind::Built, 7, 0)]);
+        let error = |file: &[u8]| Recording::parse(file).expect_err("it is damaged");
+        assert_eq!(error(b""), RecordingError::Unknown);
+        assert_eq!(error(b"couplet recording 2\n"), RecordingError::Unknown);
+        let cut = RecordingError::Length { expected: 16, found: 15 };
+        assert_eq!(error(&whole[..whole.len() - 1]), cut);
+        let longer = [&whole[..], b"x"].concat();
+        assert_eq!(error(&longer), RecordingError::Length { expected: 16, found: 17 });
+        for end in MAGIC.len()..whole.len() - RECORD {
+            assert!(matches!(error(&whole[..end]), RecordingError::Header(_)), "{end}");
+        }
+    }
+
+    fn kinds() -> impl Strategy<Value = Kind> {
+        (1..=16_u8).prop_map(|number| Kind::numbered(number).expect("a kind"))
+    }
+
+    proptest! {
+        /// A trace of any events is JSON, and nothing ends that has not begun.
+        #[test]
+        fn every_trace_is_well_formed(
+            events in prop::collection::vec((0..10_000_u64, kinds(), 0..4_u32, 0..4_u32), 0..60)
+        ) {
+            let records: Vec<Record> = events
+                .into_iter()
+                .scan(0, |now, (passed, kind, key, value)| {
+                    *now += passed;
+                    Some(record(*now, kind, key, value))
+                })
+                .collect();
+            let all = trace(&records);
+            let mut open = 0_i32;
+            for event in all["traceEvents"].as_array().expect("events") {
+                match event["ph"].as_str() {
+                    Some("B") => open += 1,
+                    Some("E") => open -= 1,
+                    _ => {}
+                }
+                prop_assert!(open >= 0);
+            }
+        }
+
+        #[test]
+        fn no_bytes_are_too_strange(
+            position in 0..400_usize, byte: u8, end in 0..600_usize
+        ) {
+            let mut file = file(&[record(5, Kind::Built, 7, 0), record(9, Kind::Call, 1, 0)]);
+            if let Some(place) = file.get_mut(position) {
+                *place = byte;
+            }
+            file.truncate(end);
+            if let Ok(recording) = Recording::parse(&file) {
+                prop_assert!(recording.write_trace(&mut Vec::new()).is_ok());
+            }
+        }
+    }
+}
