@@ -48,7 +48,7 @@ const HISTORY = new Map([["connections", ["rate_in", "rate_out", "buffered"]], [
 /** Least width of a column in characters, and its share of the spare width. */
 const WIDTHS = {
   text: [21, 3], name: [15, 2], place: [22, 3], links: [20, 3], why: [26, 8], word: [13, 1],
-  bytes: [10, 0], speed: [11, 0], seconds: [9, 0], since: [9, 0], until: [9, 0], count: [13, 0], rate: [9, 0], plain: [9, 0],
+  bytes: [12, 0], speed: [11, 0], seconds: [9, 0], since: [9, 0], until: [9, 0], count: [13, 0], rate: [9, 0], plain: [10, 0],
 };
 const NUMBERS = new Set(["bytes", "speed", "seconds", "since", "until", "count", "rate"]);
 

@@ -10,8 +10,8 @@ import { Table } from "./table.js";
 
 /** Loops beyond which each shows its state and busy share alone, unless it hangs. */
 const MANY = 8;
-/** Lines of a loop's notes that are shown. */
-const NOTES = 3;
+/** Lines of a flag that are shown, one for each loop that raises it. */
+const LINES = 4;
 /** Milliseconds after which a hidden page asks for flags and loops alone. */
 const HIDDEN = 30_000;
 
@@ -88,36 +88,67 @@ function updateTitle() {
 // Flags
 
 function updateFlags(now) {
-  const rank = ({ severity }) => severity === "red" ? 0 : 1;
-  const flags = [...store.flags ?? []].sort((a, b) => rank(a) - rank(b));
   const isHung = store.loops.some(({ state }) => state === "hung");
-  by("calm").hidden = flags.length > 0 || isHung;
+  const groups = grouped(store.flags ?? []);
+  by("calm").hidden = groups.length > 0 || isHung;
   if (store.program) setText(by("calm"), store.flags ? "No flags: no threshold is exceeded." : "All loops answer.");
-  reconcile(by("flag-list"), flags, (flag) => String(flag.id), createFlag, (node, flag) => {
-    const { heading, badge, words, threshold, remedy, since, link } = node.parts;
-    setClass(node, "is-red", flag.severity === "red");
-    setText(badge, `${flag.severity ?? ""}: `);
-    setText(heading.lastChild, String(flag.title ?? flag.id));
-    setText(words, String(flag.words ?? ""));
-    setText(threshold, flag.threshold ? `Threshold: ${flag.threshold}` : "");
-    setWords(remedy, flag.remedy ? `Remedy: ${flag.remedy}` : "");
-    setText(since, flagAge(flag.since, now));
-    link.hidden = !flag.view;
-    if (link.hidden) return;
-    setText(link, flag.row === null || flag.row === undefined ? flag.view : `${flag.view}/${flag.row}`);
-    const href = address(flag.view, flag.row ?? undefined);
-    if (link.getAttribute("href") !== href) link.setAttribute("href", href);
+  reconcile(by("flag-list"), groups, ({ key }) => key, createFlag, (node, { flags, hidden }) => {
+    const { lines, rest, threshold, remedy } = node.parts, [{ threshold: limit, remedy: way }] = flags;
+    reconcile(lines, flags, (flag) => String(flag.id), createLine, (line, flag) => updateLine(line, flag, now));
+    setText(rest, hidden > 0 ? `and ${hidden} more` : "");
+    setText(threshold, limit ? `Threshold: ${limit}.` : "");
+    setWords(remedy, way ? `Remedy: ${way}` : "");
   });
 }
 
-function createFlag() {
-  const [badge, title, words, threshold, remedy, since] = Array.from({ length: 6 }, () => element("span"));
-  const heading = element("h2", {}, badge, title), link = element("a");
-  since.className = "dim";
-  const node = element("li", { class: "flag" }, heading, words, " ", link,
-    element("div", { class: "more" }, remedy, threshold, since));
-  node.parts = { heading, badge, words, threshold, remedy, since, link };
+/** Flags of one rule in several loops share an item; red ones come first. */
+function grouped(flags) {
+  const groups = new Map();
+  for (const flag of flags) {
+    const key = `${flag.severity} ${flag.title}`;
+    if (!groups.has(key)) groups.set(key, { key, flags: [], hidden: 0, severity: flag.severity, title: String(flag.title ?? flag.id) });
+    const group = groups.get(key);
+    if (group.flags.length < LINES) group.flags.push(flag);
+    else group.hidden += 1;
+  }
+  const rank = ({ severity }) => severity === "red" ? 0 : 1;
+  return [...groups.values()].sort((a, b) => rank(a) - rank(b));
+}
+
+/** The remedy is open for red flags; a button shows it for others. */
+function createFlag({ severity, title }) {
+  const isRed = severity === "red";
+  const [threshold, remedy, rest] = Array.from({ length: 3 }, () => element("span"));
+  const lines = element("ul"), more = element("p", { class: "more" }, remedy, " ", threshold);
+  const button = element("button", { "aria-expanded": String(isRed) }, "Remedy");
+  more.hidden = !isRed;
+  button.addEventListener("click", () => {
+    more.hidden = !more.hidden;
+    button.setAttribute("aria-expanded", String(!more.hidden));
+  });
+  const heading = element("h2", {}, `${severity ?? "flag"}: ${title}`);
+  const node = element("li", { class: isRed ? "flag is-red" : "flag" },
+    element("div", { class: "top" }, heading, element("div", { class: "lines" }, lines, rest), button), more);
+  node.parts = { lines, rest, threshold, remedy };
   return node;
+}
+
+function createLine() {
+  const words = element("span"), link = element("a"), since = element("span", { class: "dim" });
+  const node = element("li", {}, words, " ", link, " ", since);
+  node.parts = { words, link, since };
+  return node;
+}
+
+function updateLine({ parts: { words, link, since } }, flag, now) {
+  setText(words, String(flag.words ?? ""));
+  setText(since, flagAge(flag.since, now));
+  link.hidden = !flag.view;
+  if (link.hidden) return;
+  const isRow = flag.row !== null && flag.row !== undefined;
+  setText(link, isRow ? `${flag.view}/${flag.row}` : flag.view);
+  const href = address(flag.view, isRow ? flag.row : undefined);
+  if (link.getAttribute("href") !== href) link.setAttribute("href", href);
 }
 
 /** The age of a flag; `since` is a Unix time, or seconds if it is small. */
@@ -164,7 +195,7 @@ function createLoop({ id }) {
   name.addEventListener("click", () => { if (tab !== "time") table.setFilter(`loop=${id}`); });
   const bar = element("div", { class: "bar" }), line = chart("busy share over the last minute");
   const rates = element("div", { class: "rates" }), ended = element("p", { class: "ended dim" });
-  const doing = element("p", { class: "doing dim" }), notes = element("ul", { class: "notes dim" });
+  const doing = element("p", { class: "doing dim" }), notes = element("details", { class: "notes dim" }, element("summary"), element("ul"));
   const summary = element("summary"), frames = element("ol", { class: "mono", start: 0 });
   const box = element("details", {}, summary, frames);
   const busy = element("div", { class: "busy" }, element("div", { class: "track" }, bar), share, line);
@@ -174,7 +205,7 @@ function createLoop({ id }) {
   return node;
 }
 
-/** The call in progress, with its backtrace, and the last lines that the loop noted. */
+/** The call in progress, with its backtrace, and the loop's notes. */
 function updateDoing({ doing, summary, frames, box, notes }, loop) {
   const now = loop.doing, trace = Array.isArray(now?.backtrace) ? now.backtrace : [];
   const time = now && seconds(Number(now.for) || 0);
@@ -185,8 +216,10 @@ function updateDoing({ doing, summary, frames, box, notes }, loop) {
   setText(summary, words);
   reconcile(frames, trace.map((text, at) => ({ text: String(text), at })), ({ at }) => at, () => element("li"),
     (node, { text }) => setText(node, text));
-  const lines = Array.isArray(loop.notes) ? loop.notes.slice(-NOTES).map((text, at) => ({ text: String(text), at })) : [];
-  reconcile(notes, lines, ({ at }) => at, () => element("li"), (node, { text }) => setText(node, text));
+  const lines = Array.isArray(loop.notes) ? loop.notes.map((text, at) => ({ text: String(text), at })) : [];
+  notes.hidden = lines.length === 0;
+  setText(notes.firstChild, lines.length === 1 ? "1 note" : `${lines.length} notes`);
+  reconcile(notes.lastChild, lines, ({ at }) => at, () => element("li"), (node, { text }) => setText(node, text));
 }
 
 // Tabs

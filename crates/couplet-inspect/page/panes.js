@@ -327,7 +327,7 @@ function part(words, path, kind) {
 
 function child(parent, key, kind) {
   if (!parent.parts.has(key)) {
-    const made = part(key || "unnamed", [...parent.path, key], kind);
+    const made = part(key || String(kind), [...parent.path, key], kind);
     made.histogram = parent.histogram;
     parent.parts.set(key, made);
   }
