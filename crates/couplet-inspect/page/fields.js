@@ -107,9 +107,9 @@ export function format(kind, value, unix) {
 
 /** A time that passes, without the digits that would change too quickly to be read. */
 function passing(value) {
-  const size = Math.abs(value);
-  if (size >= 0.995 && size < 59.95) return `${value < 0 ? "−" : ""}${size.toFixed(1)} s`;
-  return seconds(Math.round(value * 100) / 100);
+  const size = Math.abs(value), sign = value < 0 ? "−" : "";
+  if (size < 0.995) return `${sign}${Math.round(size * 100) * 10} ms`;
+  return size < 59.95 ? `${sign}${size.toFixed(1)} s` : seconds(value);
 }
 
 /** A reason whose `{since:…}` and `{until:…}`, Unix times, are replaced by the time passed or left. */
