@@ -399,6 +399,7 @@ function control() {
   by("retry").addEventListener("click", () => live.retry());
   by("ask").addEventListener("click", () => by("help").showModal());
   by("save").href = `/state.json${location.search}`;
+  by("record").href = `/recording${location.search}`;
 }
 
 /** A page that is hidden for a while asks for no rows, and begins afresh when it is seen. */

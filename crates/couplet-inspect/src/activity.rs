@@ -319,6 +319,11 @@ impl Activity {
         now.saturating_duration_since(origin).as_secs_f64()
     }
 
+    /// The slot of the connection whose callback is in progress.
+    pub(crate) fn connection(&self) -> Option<u32> {
+        self.callback.map(|(_, slot)| slot)
+    }
+
     /// The call that has not returned, and how long it has been running.
     pub(crate) fn doing(
         &self,

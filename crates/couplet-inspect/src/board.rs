@@ -79,6 +79,8 @@ struct Watched {
 #[derive(Serialize)]
 struct Doing {
     what: String,
+    /// The row of the connection whose callback it is.
+    row: Option<String>,
     r#for: f64,
     // Bound: the lines of one backtrace, of at most 128 frames.
     backtrace: Vec<String>,
@@ -231,7 +233,12 @@ impl Board {
             });
             let backtrace = inspected.backtrace().unwrap_or_default();
             let backtrace = backtrace.lines().map(str::to_owned).collect();
-            watched.doing = Some(Doing { what, r#for: held.as_secs_f64(), backtrace });
+            let row = activity.connection().and_then(|slot| {
+                let begins = format!("{}.{slot}.", inspected.serial);
+                let mut ids = watched.snapshot.connections.iter().map(|it| it.id.to_string());
+                ids.find(|id| id.starts_with(&begins))
+            });
+            watched.doing = Some(Doing { what, row, r#for: held.as_secs_f64(), backtrace });
         }
     }
 

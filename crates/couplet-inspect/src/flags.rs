@@ -362,7 +362,8 @@ const RULES: [Rule; 16] = [
             let waited = time(facts.now.saturating_duration_since(first.since)).to_string();
             let words =
                 format!("{} wait for a thread, one for {waited}", count(waiting.count(), "job"));
-            Some(Found { words, row: Some(format!("{}.{}", facts.number, first.id)) })
+            let row = Some(format!("{}.{}", facts.number, first.id));
+            Some(Found { words, row })
         },
     },
     Rule {

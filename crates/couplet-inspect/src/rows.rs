@@ -270,7 +270,11 @@ impl Rows<'_> {
     }
 
     fn pending(&mut self, pending: &PendingSnapshot) {
-        let id = format!("{}.{}", self.number, pending.id);
+        // The generation and the slot of a call or a task.
+        let id = match (pending.id >> 32, pending.id as u32) {
+            (0, number) => format!("{}.{number}", self.number),
+            (generation, slot) => format!("{}.{slot}.{generation}", self.number),
+        };
         let row = Pending {
             id: &id,
             r#loop: self.number,

@@ -38,6 +38,20 @@ pub struct NoteRow {
     pub fields: Vec<(&'static str, String)>,
 }
 
+impl fmt::Display for NoteRow {
+    /// The view, the first value, and the others with their names.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:<11}", self.view)?;
+        for (number, (name, value)) in self.fields.iter().enumerate() {
+            match number {
+                0 => write!(f, " {value}")?,
+                _ => write!(f, " {name} {value}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Notes {
     pub(super) fn lines(&self) -> Vec<String> {
         self.lines.borrow().values().filter(|line| !line.is_empty()).cloned().collect()

@@ -282,6 +282,9 @@ impl fmt::Display for Snapshot {
         for note in &self.notes {
             writeln!(f, "{note}")?;
         }
+        for row in &self.rows {
+            writeln!(f, "{row}")?;
+        }
         for connector in &self.connectors {
             writeln!(f, "connector   {} {}", connector.target, connector.state)?;
         }

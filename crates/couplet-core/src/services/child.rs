@@ -212,21 +212,13 @@ pub(super) struct ChildCell {
     /// `None` while one of its methods runs.
     service: RefCell<Option<Box<dyn Service>>>,
     life: RefCell<Life>,
-    /// Its line and its row in snapshots, while the supervisor runs.
-    notes: RefCell<Option<ChildNotes>>,
+    /// Its row in snapshots, while the supervisor runs.
+    row: RefCell<Option<Note>>,
     /// The number of starts. Identifies a run: the ends of earlier ones are ignored.
     run: Cell<u64>,
     restarts: Cell<u64>,
     /// Restarts in succession, which the back-off grows with.
     pub(super) streak: Cell<u32>,
-}
-
-/// The notes about a child.
-struct ChildNotes {
-    line: Note,
-    /// The names that the line begins with.
-    path: String,
-    _row: Note,
 }
 
 /// The [`ChildState`] of a child, with its details.
@@ -261,7 +253,7 @@ impl ChildCell {
             stop_within: child.stop_within,
             service: RefCell::new(Some(child.service)),
             life: RefCell::new(Life::Stopped),
-            notes: RefCell::default(),
+            row: RefCell::default(),
             run: Cell::new(0),
             restarts: Cell::new(0),
             streak: Cell::new(0),
@@ -274,28 +266,20 @@ impl ChildCell {
 
     /// Adds its state to the snapshots of a loop.
     pub(super) fn show(self: &Rc<Self>, supervisor: &str, reactor: &Reactor) {
-        if self.notes.borrow().is_some() {
+        if self.row.borrow().is_some() {
             return;
         }
         let path = format!("{supervisor}/{}", self.name);
-        let (cell, name) = (Rc::downgrade(self), path.clone());
+        let cell = Rc::downgrade(self);
         let row = reactor.note_rows(move || {
-            cell.upgrade().map(|cell| cell.status().row(&name)).into_iter().collect()
+            cell.upgrade().map(|cell| cell.status().row(&path)).into_iter().collect()
         });
-        *self.notes.borrow_mut() = Some(ChildNotes { line: reactor.note(), path, _row: row });
-        self.update_note();
+        *self.row.borrow_mut() = Some(row);
     }
 
     /// Removes it from the snapshots.
     pub(super) fn hide(&self) {
-        drop(self.notes.take());
-    }
-
-    fn update_note(&self) {
-        if let Some(ChildNotes { line, path, .. }) = &*self.notes.borrow() {
-            let restarts = self.restarts.get();
-            line.set(format!("service     {path} {} restarts {restarts}", self.state()));
-        }
+        drop(self.row.take());
     }
 
     /// Counts a restart.
@@ -306,7 +290,6 @@ impl ChildCell {
     /// Sets the state, and cancels a restart that was due.
     pub(super) fn set(&self, life: Life) {
         let before = self.life.replace(life);
-        self.update_note();
         if let Life::Restarting { next: Some(next), .. } = before {
             next.cancel();
         }

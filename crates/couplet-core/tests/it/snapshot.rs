@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::reactor::{ConnectionSnapshot, Snapshot};
+use couplet::reactor::{ConnectionSnapshot, NoteRow, Snapshot};
 use couplet::testing::Manner;
 use couplet::{Address, Deferred, Failure};
 
@@ -339,4 +339,20 @@ fn it_is_empty_while_nothing_is_counted() {
         }
         assert!(!snapshot.is_empty(), "{snapshot}");
     }
+}
+
+#[test]
+fn rows_of_the_program_are_printed_and_one_that_panics_is_left_out() {
+    let mut rig = Kit::memory(Manner::Readiness).rig();
+    let row = |name: &str| {
+        NoteRow::new("rooms", [("room", name.to_owned()), ("members", "12".to_owned())])
+    };
+    let lounge = rig.reactor.note_rows(move || vec![row("lounge"), row("bar")]);
+    let _panics = rig.reactor.note_rows(|| panic!("on purpose"));
+    let text = rig.l.snapshot().to_string();
+    let lines: Vec<&str> = text.lines().skip(1).collect();
+    assert_eq!(lines, ["rooms       lounge members 12", "rooms       bar members 12"]);
+    drop(lounge);
+    assert!(rig.l.snapshot().rows.is_empty());
+    rig.turns(1);
 }

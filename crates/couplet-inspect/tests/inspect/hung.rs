@@ -41,6 +41,8 @@ fn it_answers_while_a_callback_hangs_and_shows_the_callback() {
     let doing = program.until("/state.json", |state| Some(hung(state)?["doing"].clone()));
     assert!(text(&doing, "what").starts_with("a callback of Hangs (connection "), "{doing}");
     assert!(doing["for"].as_f64() > Some(0.0), "{doing}");
+    let rows = program.get("/connections.json");
+    assert!(rows[0].is_null() || doing["row"] == rows[0]["id"], "{doing}: {rows}");
     if cfg!(all(target_os = "linux", target_env = "gnu")) {
         let frames = doing["backtrace"].as_array().expect("frames").iter();
         let names: Vec<_> = frames.filter_map(Value::as_str).collect();
