@@ -13,7 +13,9 @@ import time
 from io import BytesIO
 
 from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import ISSLTransport
 from twisted.protocols.basic import LineReceiver
+from twisted.python.components import globalRegistry
 from twisted.python.failure import Failure
 from twisted.web import http, server
 from twisted.web.error import UnsupportedMethod
@@ -22,9 +24,11 @@ from twisted.web.http import (
     HTTPChannel,
     HTTPFactory,
     Request,
+    _hostHeaderExpression,
     _IdentityTransferDecoder,
     combinedLogFormatter,
     datetimeToString,
+    networkString,
     parse_qs,
     unquote,
 )
@@ -33,8 +37,9 @@ from twisted.web.iweb import INonQueuedRequestFactory
 from twisted.web.resource import Resource, _IEncodingResource, getChildForRequest
 from twisted.web.server import NOT_DONE_YET, Site, version
 from twisted.web.server import Request as SiteRequest
+from zope.interface import implementedBy
 
-from couplet_twisted._couplet import Steps, combined_line, parse_head
+from couplet_twisted._couplet import Connection, Steps, combined_line, parse_head
 from couplet_twisted._webcommon import Kinds, Received, canonicalNames, has, originals, replace
 
 __all__ = ["giveHeaders", "install", "plainClass", "readers", "steps"]
@@ -374,6 +379,29 @@ def requestDone(self, request):
     originals[HTTPChannel, "requestDone"](self, request)
 
 
+def isSecure(self):
+    """
+    @see: L{HTTPChannel.isSecure}
+    """
+    transport = self.transport
+    if _isClear[transport.__class__] and "__provides__" not in transport.__dict__:
+        return False
+    return originals[HTTPChannel, "isSecure"](self)
+
+
+def _isClearClass(cls):
+    """
+    Whether the instances of a class of transports are secure only if they say so themselves, as connections do on
+    which TLS was started.
+    """
+    provided = implementedBy(cls)
+    isAdapted = hasattr(cls, "__conform__") or globalRegistry.lookup1(provided, ISSLTransport) is not None
+    return issubclass(cls, Connection) and not isAdapted and not provided.isOrExtends(ISSLTransport)
+
+
+_isClear = Kinds(_isClearClass)
+
+
 # The request.
 
 
@@ -449,6 +477,21 @@ def getHeader(self, key):
     """
     found = steps.header(self, key)
     return originals[Request, "getHeader"](self, key) if found is NotImplemented else found
+
+
+def getRequestHostname(self):
+    """
+    @see: L{Request.getRequestHostname}
+    """
+    host = self.getHeader(b"Host")
+    if host is not None:
+        name, colon, port = host.partition(b":")
+        if name.replace(b".", b"").replace(b"-", b"").isalnum() and (not colon or port.isdigit()):
+            return name
+        match = _hostHeaderExpression.match(host)
+        if match is not None:
+            return match.group("host")
+    return networkString(self.getHost().host)
 
 
 def setHeader(self, name, value):
@@ -595,12 +638,14 @@ steps = Steps(sys.modules[__name__])
 _STEPS = [
     (HTTPChannel, "dataReceived", dataReceived),
     (HTTPChannel, "requestDone", requestDone),
+    (HTTPChannel, "isSecure", isSecure),
     (Request, "__init__", requestInit),
     (Request, "requestReceived", requestReceived),
     (Request, "write", write),
     (Request, "finish", finish),
     (Request, "getHeader", getHeader),
     (Request, "setHeader", setHeader),
+    (Request, "getRequestHostname", getRequestHostname),
     (HTTPFactory, "log", log),
     (SiteRequest, "__init__", siteRequestInit),
     (SiteRequest, "write", siteWrite),

@@ -36,9 +36,12 @@ class _Stream(_couplet.Connection):
     @ivar TLS: Whether TLS was started on the connection.
 
     @ivar _early: The number of the descriptor that was passed to the loop.
+
+    @ivar _host: The local address, once the program has asked the connection for it.
     """
 
     TLS = False
+    _host = None
     _early = None
     _socket = None
 
@@ -104,10 +107,13 @@ class _Stream(_couplet.Connection):
         """
         @see: L{twisted.internet.interfaces.ITransport.getHost}
         """
-        name = self._sockname()
-        if name is None:
-            name = self.socket.getsockname()
-        return self._addressType("TCP", *tcp._getrealname(name))
+        if self._host is None:
+            name = self._sockname()
+            if name is None:
+                # Not connected yet.
+                return self._addressType("TCP", *tcp._getrealname(self.socket.getsockname()))
+            self._host = self._addressType("TCP", *tcp._getrealname(name))
+        return self._host
 
     def setTcpNoDelay(self, enabled):
         """

@@ -41,6 +41,52 @@ class Answers(unittest.TestCase):
                     self.assertEqual(ours, wanted)
 
 
+SECURE = """
+import socket, sys, threading
+from kit import reactors
+reactor = reactors.install(sys.argv[1])
+from twisted.internet.interfaces import ISSLTransport, ITransport
+from twisted.python.components import registerAdapter
+from twisted.web import resource, server
+from zope.interface import directlyProvides
+
+if sys.argv[2:]:
+    registerAdapter(lambda transport: transport, ITransport, ISSLTransport)
+
+class Asked(resource.Resource):
+    isLeaf = True
+
+    def render_GET(self, request):
+        said = request.isSecure(), request.getHost() == request.channel.transport.getHost()
+        directlyProvides(request.channel.transport, ISSLTransport)
+        return b"%d %d;" % said
+
+port = reactor.listenTCP(0, server.Site(Asked()), interface="127.0.0.1")
+
+def ask():
+    with socket.create_connection(("127.0.0.1", port.getHost().port)) as client:
+        for _ in range(2):
+            client.sendall(b"GET / HTTP/1.1\\r\\n\\r\\n")
+            said = b""
+            while not said.endswith(b";"):
+                said += client.recv(1000) or b";"
+            print(said[-4:-1].decode())
+    reactor.callFromThread(reactor.stop)
+
+threading.Thread(target=ask, daemon=True).start()
+reactor.run()
+"""
+
+
+class Connections(unittest.TestCase):
+    """Requests over sockets."""
+
+    def test_a_request_is_secure_once_its_transport_says_so_or_is_adapted(self):
+        for arguments, wanted in [([], ["0 1", "1 1"]), (["adapted"], ["1 1", "1 1"])]:
+            for reactor in (reactors.MODEL, SUBJECT):
+                self.assertEqual(python("-c", SECURE, reactor, *arguments).splitlines(), wanted, reactor)
+
+
 class Installs(unittest.TestCase):
     """`install(web=...)`."""
 

@@ -24,6 +24,10 @@ PIECES = [
     b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n",
     b"GET / HTTP/1.1\r\nConnection: Keep-Alive, close\r\nconnection: x\r\n\r\n",
     b"GET / HTTP/1.1\r\nConnection: x\r\nConnection: close\r\n\r\n",
+    *(
+        b"GET /show HTTP/1.1\r\nHost: %s\r\n\r\n" % host
+        for host in (b"a.b-c_d:8080", b"", b":1", b"a:", b"a:x", b"a:1:2", b"[::1]:80", b"[a]", b"]", b"\xff", b"a b:1")
+    ),
     b"POST /show HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello",
     b"POST /show?q HTTP/1.1\r\nContent-Length: 5\r\nContent-Type: text/plain\r\nCookie: k=v\r\n\r\nhello",
     b"POST /show HTTP/1.1\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello",
