@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
 
-use crate::panics::{contain, discard};
+use crate::panics::{contain, discard, discard_all};
 use crate::recorder::Reactor;
 
 /// A line in the [snapshots](Reactor::snapshot) of a loop, until this is dropped.
@@ -67,6 +67,11 @@ impl Notes {
         rows
     }
 
+    /// The loop is dropped: drops the functions that make rows, which may refer to it.
+    pub(super) fn end(&self) {
+        discard_all("drop of the rows of a snapshot", self.rows.take().into_values());
+    }
+
     fn number(&self) -> u64 {
         self.next.replace(self.next.get() + 1)
     }
@@ -123,7 +128,9 @@ impl Reactor {
     /// ```
     pub fn note_rows(&self, rows: impl Fn() -> Vec<NoteRow> + 'static) -> Note {
         let note = self.note();
-        note.notes.rows.borrow_mut().insert(note.number, Rc::new(rows));
+        if !self.is_dropped() {
+            note.notes.rows.borrow_mut().insert(note.number, Rc::new(rows));
+        }
         note
     }
 }

@@ -819,6 +819,23 @@ const WAYS: &[(&str, &str, Act)] = &[
         s.l.on_snapshot(move |_| holds(&one));
         s.l.on_snapshot(move |_| holds(&two));
     }),
+    ("note_rows", "the note is dropped", |s| {
+        let rows = s.bomb();
+        drop(s.reactor.note_rows(move || {
+            holds(&rows);
+            Vec::new()
+        }));
+    }),
+    ("note_rows", "the loop is dropped first", |s| {
+        let rows = s.bomb();
+        let note = s.reactor.note_rows(move || {
+            holds(&rows);
+            Vec::new()
+        });
+        s.turns();
+        // It outlives the loop.
+        std::mem::forget(note);
+    }),
     ("around_wait", "replaced and dropped", |s| {
         let (one, two) = (s.bomb(), s.bomb());
         s.l.around_wait(move |wait| {

@@ -645,6 +645,7 @@ impl Drop for Loop {
         for call in core.records.queue.inbox.close() {
             drop(call);
         }
+        core.records.notes.end();
         core.kill_dependents();
         core.drop_pending(&mut **driver);
         #[cfg(unix)]
