@@ -45,17 +45,15 @@ impl Clock {
 pub(crate) fn spell_out(text: &str, now: f64) -> String {
     let mut spelt = String::with_capacity(text.len());
     let mut rest = text;
-    while let Some(at) = rest.find("{since:").into_iter().chain(rest.find("{until:")).min() {
+    while let Some(at) = rest.find('{') {
         let (before, from) = rest.split_at(at);
         spelt.push_str(before);
-        let end = from.find('}').filter(|end| *end < 32);
-        let then = end.and_then(|end| Some((end, from["{since:".len()..end].parse::<f64>().ok()?)));
-        match then {
-            Some((end, then)) => {
-                let passed = if from.starts_with("{since:") { now - then } else { then - now };
+        match time_in(from) {
+            Some((is_since, then, length)) => {
+                let passed = if is_since { now - then } else { then - now };
                 let passed = Duration::try_from_secs_f64(passed).unwrap_or_default();
                 spelt.push_str(&time(passed).to_string());
-                rest = &from[end + 1..];
+                rest = &from[length..];
             }
             None => {
                 spelt.push('{');
@@ -65,6 +63,19 @@ pub(crate) fn spell_out(text: &str, now: f64) -> String {
     }
     spelt.push_str(rest);
     spelt
+}
+
+/// The time at the beginning of a text, whether it is one that has passed, and its length as text.
+fn time_in(text: &str) -> Option<(bool, f64, usize)> {
+    /// Longer than any time.
+    const LONGEST: usize = 32;
+    let is_since = text.starts_with("{since:");
+    if !is_since && !text.starts_with("{until:") {
+        return None;
+    }
+    let length = text.bytes().take(LONGEST).position(|byte| byte == b'}')? + 1;
+    let then = text["{since:".len()..length - 1].parse().ok()?;
+    Some((is_since, then, length))
 }
 
 #[cfg(test)]
@@ -78,5 +89,13 @@ mod tests {
         assert_eq!(spelt, "closing for 3.2 s, cut in 26.8 s; {since:x} {until:");
         assert_eq!(spell_out("{since:2000}", 1000.0), "0 ms", "a clock that was set back");
         assert_eq!(spell_out("", 0.0), "");
+    }
+
+    /// If each time were looked for in all of the rest, the watchdog would end this.
+    #[test]
+    fn the_time_for_a_long_text_grows_with_its_length() {
+        let text = "{since:1} {\"a\":{}}".repeat(300_000);
+        let spelt = spell_out(&text, 2.0);
+        assert!(spelt.starts_with("1.0 s {\"a\":{}}1.0 s ") && spelt.ends_with("{\"a\":{}}"));
     }
 }

@@ -25,8 +25,8 @@ Example:
   couplet inspect 'http://127.0.0.1:8099/?token=…' --record slow.rec
   couplet inspect slow.rec --trace > slow.json
 
-The URL is the one that the program prints or logs. Exit codes: 0 success, 1 the program does not answer,
-2 usage error, 3 with --check: a red flag is up.";
+The URL is the one that the program prints or logs. Exit codes: 0 success; 1 the program does not
+answer; 2 usage error; 3 with --check: a red flag is up.";
 
 /// How long the inspector may take. It answers even if the program hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
