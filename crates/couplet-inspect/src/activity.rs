@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use couplet_core::hooks::inspector::{Kind, Record, Ring, UserCall, short_type};
+use couplet_core::reactor::CallTimes;
 use serde::Serialize;
 
 /// How many seconds are kept.
@@ -15,10 +16,6 @@ const DRIVER: u32 = u32::MAX;
 
 /// In place of the number of a name: a protocol that was built before the first event.
 const UNKNOWN: u32 = u32::MAX - 1;
-
-/// The limits of the histogram, in microseconds, each four times the one before; the last has no
-/// limit.
-const LIMITS: usize = 12;
 
 /// The activity of one loop. It reads each event once.
 pub(crate) struct Activity {
@@ -62,7 +59,7 @@ struct Second {
     /// Ticks and calls, by the number of the name.
     // Bound: one for each name.
     by_name: BTreeMap<u32, (u64, u64)>,
-    histogram: [u64; LIMITS + 1],
+    times: CallTimes,
 }
 
 /// The time of a loop in the last minute.
@@ -74,7 +71,7 @@ pub(crate) struct Time {
     busy: f64,
     // Bound: one for each name.
     kinds: Vec<Share>,
-    // Bound: LIMITS + 1.
+    // Bound: the buckets of `CallTimes`.
     histogram: Vec<Bucket>,
 }
 
@@ -151,8 +148,7 @@ impl Activity {
         self.last = self.last.max(time);
         match kind {
             Kind::Waited => {
-                let units = u64::from(key) << 32 | u64::from(value);
-                let slept = units.saturating_mul(Ring::SLEEP_UNIT).min(passed);
+                let slept = record.slept().min(passed);
                 self.end_callback(passed - slept, time);
                 let turn = self.turn.replace(time).unwrap_or(time);
                 let worked = time.saturating_sub(slept).saturating_sub(turn);
@@ -232,11 +228,8 @@ impl Activity {
     fn end_call(&mut self, name: u32, time: u64) {
         let ticks = time.saturating_sub(self.begun);
         let took = self.duration(ticks);
-        let micros = u64::try_from(took.as_nanos().div_ceil(1000)).unwrap_or(u64::MAX);
-        let bits = u64::BITS - micros.saturating_sub(1).leading_zeros();
-        let bucket = (bits.div_ceil(2) as usize).min(LIMITS);
         let second = self.second(time);
-        second.histogram[bucket] += 1;
+        second.times.add(took);
         second.slowest = second.slowest.max((ticks, name));
     }
 
@@ -282,11 +275,7 @@ impl Activity {
 
     /// The call with most of the time of the last minute.
     pub(crate) fn most(&self) -> Option<String> {
-        let mut by_name = BTreeMap::<u32, u64>::new();
-        for (name, (ticks, _)) in self.seconds.iter().flat_map(|second| &second.by_name) {
-            *by_name.entry(*name).or_default() += ticks;
-        }
-        let (name, _) = by_name.into_iter().max_by_key(|(_, ticks)| *ticks)?;
+        let (name, _) = self.sum().by_name.into_iter().max_by_key(|(_, (ticks, _))| *ticks)?;
         Some(self.describe(name))
     }
 
@@ -343,8 +332,8 @@ impl Activity {
         Some((what, now.saturating_duration_since(begun)))
     }
 
-    /// The time of the last minute.
-    pub(crate) fn time(&self, number: usize) -> Time {
+    /// All seconds that are kept, as one.
+    fn sum(&self) -> Second {
         let mut all = Second::default();
         for second in &self.seconds {
             all.idle += second.idle;
@@ -353,10 +342,14 @@ impl Activity {
                 let sum = all.by_name.entry(*name).or_default();
                 *sum = (sum.0 + ticks, sum.1 + calls);
             }
-            for (sum, count) in all.histogram.iter_mut().zip(second.histogram) {
-                *sum += count;
-            }
+            all.times.extend(second.times);
         }
+        all
+    }
+
+    /// The time of the last minute.
+    pub(crate) fn time(&self, number: usize) -> Time {
+        let all = self.sum();
         let seconds = |ticks: u64| (ticks as f64 / self.scale * 1e6).round() / 1e6;
         let mut kinds: Vec<Share> = all
             .by_name
@@ -367,14 +360,16 @@ impl Activity {
             })
             .collect();
         kinds.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
-        let histogram = (0..).zip(all.histogram);
-        let limit = |n: i32| if n < LIMITS as i32 { Some(1e-6 * 4_f64.powi(n)) } else { None };
+        let buckets = all.times.buckets().map(|(limit, count)| {
+            let limit = Some(limit.as_secs_f64()).filter(|_| limit < Duration::MAX);
+            Bucket { limit, count }
+        });
         Time {
             r#loop: number,
             idle: seconds(all.idle),
             busy: seconds(all.busy),
             kinds,
-            histogram: histogram.map(|(n, count)| Bucket { limit: limit(n), count }).collect(),
+            histogram: buckets.collect(),
         }
     }
 
@@ -428,8 +423,11 @@ mod tests {
         found.map_or((0.0, 0), |share| ((share.seconds * 1e6).round(), share.calls))
     }
 
+    /// The ticks of a unit.
+    const TICKS: u64 = 64;
+
     fn ticks_slept(micros: u64) -> u32 {
-        (micros * 1000 / Ring::SLEEP_UNIT) as u32
+        (micros * 1000 / TICKS) as u32
     }
 
     #[test]

@@ -108,10 +108,9 @@ pub(crate) fn bytes(header: &Header<Box<RawValue>>, records: &[Vec<Record>]) -> 
     file.extend_from_slice(&(text.len() as u64).to_le_bytes());
     file.extend_from_slice(&text);
     for record in records.iter().flatten() {
-        let time = record.time << 8 | record.kind as u64;
-        let what = u64::from(record.key) << 32 | u64::from(record.value);
-        file.extend_from_slice(&time.to_le_bytes());
-        file.extend_from_slice(&what.to_le_bytes());
+        for word in record.words() {
+            file.extend_from_slice(&word.to_le_bytes());
+        }
     }
     file
 }
@@ -208,9 +207,7 @@ impl LoopHeader {
 /// The record in 16 bytes, if its kind is known.
 fn record(bytes: &[u8; RECORD]) -> Option<Record> {
     let (time, what) = bytes.split_first_chunk::<8>()?;
-    let (time, what) = (u64::from_le_bytes(*time), u64::from_le_bytes(what.try_into().ok()?));
-    let kind = Kind::numbered(time as u8)?;
-    Some(Record { time: time >> 8, kind, key: (what >> 32) as u32, value: what as u32 })
+    Record::of([u64::from_le_bytes(*time), u64::from_le_bytes(what.try_into().ok()?)])
 }
 
 /// Writes the events of one loop.
@@ -231,8 +228,7 @@ impl Trace<'_> {
         let Record { time, kind, key, value } = *record;
         match kind {
             Kind::Waited => {
-                let units = u64::from(key) << 32 | u64::from(value);
-                let slept = units.saturating_mul(Ring::SLEEP_UNIT).min(time);
+                let slept = record.slept().min(time);
                 self.close_all(time - slept)?;
                 self.begin(time - slept, "wait", "", "")?;
                 self.end(time)
@@ -396,7 +392,8 @@ mod tests {
     }
 
     fn kinds() -> impl Strategy<Value = Kind> {
-        (1..=16_u8).prop_map(|number| Kind::numbered(number).expect("a kind"))
+        let kind = |number| Record::of([number, 0]).expect("a kind").kind;
+        (1..=16_u64).prop_map(kind)
     }
 
     proptest! {

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use couplet_os::ticks::ticks;
 
-use super::ring::{Kind, Ring};
+use super::ring::{Kind, Ring, SLEEP_UNIT};
 use super::{Around, CloseMode, Driver, Event, Key, Outbox, UserCall, WriteOutcome};
 
 /// Writes the events of a loop into its ring. Cheap to clone.
@@ -65,8 +65,8 @@ impl RingWriter {
         self.ring.put(begun, kind, key.slot, before.wrapping_sub(out.len()) as u32);
     }
 
-    #[inline(always)]
     /// Bytes arrived, which are delivered next.
+    #[inline(always)]
     pub(super) fn bytes(&self, key: Key, bytes: &[u8]) {
         self.put(Kind::Received, key.slot, bytes.len() as u32);
     }
@@ -75,7 +75,7 @@ impl RingWriter {
     #[inline(always)]
     pub(super) fn waited(&self, begun: u64) {
         let now = ticks();
-        let slept = now.wrapping_sub(begun) / Ring::SLEEP_UNIT;
+        let slept = now.wrapping_sub(begun) / SLEEP_UNIT;
         self.ring.put(now, Kind::Waited, (slept >> 32) as u32, slept as u32);
     }
 

@@ -27,7 +27,7 @@ const NAMES: usize = 10_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
-    /// A wait returned: how long it took, in units of [`Ring::SLEEP_UNIT`] ticks, as two halves.
+    /// A wait returned: how long it took, as two halves: see [`Record::slept`].
     Waited = 1,
     /// Bytes arrived and are delivered: the connection, and their count.
     Received = 2,
@@ -80,11 +80,6 @@ impl Kind {
         Kind::Call,
         Kind::Returned,
     ];
-
-    /// The kind with this number, as records have it in their lowest byte.
-    pub fn numbered(number: u8) -> Option<Kind> {
-        Kind::ALL.get(usize::from(number.checked_sub(1)?)).copied()
-    }
 }
 
 /// An event of a [`Ring`].
@@ -99,6 +94,31 @@ pub struct Record {
     /// The second number.
     pub value: u32,
 }
+
+impl Record {
+    /// The two words of a record: the time and the kind, and the key and the value.
+    #[inline(always)]
+    pub fn words(self) -> [u64; 2] {
+        let time = self.time << KIND_BITS | self.kind as u64;
+        [time, u64::from(self.key) << 32 | u64::from(self.value)]
+    }
+
+    /// The record in two [words](Self::words); `None` if its kind is unknown.
+    pub fn of([time, what]: [u64; 2]) -> Option<Record> {
+        let kind = *Kind::ALL.get(usize::from((time as u8).checked_sub(1)?))?;
+        let (key, value) = ((what >> 32) as u32, what as u32);
+        Some(Record { time: time >> KIND_BITS, kind, key, value })
+    }
+
+    /// The ticks for which a [wait](Kind::Waited) took.
+    pub fn slept(self) -> u64 {
+        let units = u64::from(self.key) << 32 | u64::from(self.value);
+        units.saturating_mul(SLEEP_UNIT)
+    }
+}
+
+/// The ticks of a unit in which waits are counted.
+pub(super) const SLEEP_UNIT: u64 = 64;
 
 /// The last events of a loop.
 pub struct Ring {
@@ -122,9 +142,6 @@ struct Names {
 }
 
 impl Ring {
-    /// The ticks that a unit of a sleep has.
-    pub const SLEEP_UNIT: u64 = 64;
-
     /// A ring that fits into so many bytes.
     pub fn new(bytes: usize, origin: (u64, Instant)) -> Ring {
         let fit = (bytes / size_of::<[AtomicU64; 2]>()).max(2 * MARGIN as usize);
@@ -138,9 +155,10 @@ impl Ring {
     pub fn put(&self, ticks: u64, kind: Kind, key: u32, value: u32) {
         let count = self.count.load(Ordering::Relaxed);
         let mask = self.slots.len() - 1;
-        if let Some([time, what]) = self.slots.get(count as usize & mask) {
-            time.store(ticks << KIND_BITS | kind as u64, Ordering::Relaxed);
-            what.store(u64::from(key) << 32 | u64::from(value), Ordering::Relaxed);
+        if let Some(slot) = self.slots.get(count as usize & mask) {
+            let words = Record { time: ticks, kind, key, value }.words();
+            slot[0].store(words[0], Ordering::Relaxed);
+            slot[1].store(words[1], Ordering::Relaxed);
         }
         self.count.store(count.wrapping_add(1), Ordering::Release);
     }
@@ -215,11 +233,10 @@ impl Ring {
     fn copy(&self, number: u64) -> Option<Record> {
         let mask = self.slots.len() - 1;
         let [time, what] = self.slots.get(number as usize & mask)?;
-        let (time, what) = (time.load(Ordering::Relaxed), what.load(Ordering::Relaxed));
-        let kind = Kind::numbered(time as u8)?;
+        let record = Record::of([time.load(Ordering::Relaxed), what.load(Ordering::Relaxed)])?;
         // The upper bits of the ticks were cut off.
-        let passed = (time >> KIND_BITS).wrapping_sub(self.origin.0) << KIND_BITS >> KIND_BITS;
-        Some(Record { time: passed, kind, key: (what >> 32) as u32, value: what as u32 })
+        let time = record.time.wrapping_sub(self.origin.0) << KIND_BITS >> KIND_BITS;
+        Some(Record { time, ..record })
     }
 
     /// The ticks of a second, measured until now, and the time at which the ring was made.

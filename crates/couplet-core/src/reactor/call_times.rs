@@ -43,13 +43,14 @@ impl CallTimes {
         (0..).zip(self.buckets).map(|(number, count)| (limit(number), count))
     }
 
-    pub(super) fn add(&mut self, took: Duration) {
+    /// Counts a call.
+    pub fn add(&mut self, took: Duration) {
         self.buckets[bucket(took)] += 1;
         self.total = self.total.saturating_add(took);
     }
 
-    /// Adds the times of another loop.
-    pub(super) fn extend(&mut self, other: CallTimes) {
+    /// Adds other calls, such as those of another loop.
+    pub fn extend(&mut self, other: CallTimes) {
         for (ours, theirs) in self.buckets.iter_mut().zip(other.buckets) {
             *ours += theirs;
         }

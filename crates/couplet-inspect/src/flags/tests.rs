@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use couplet_core::hooks::inspector::{Kind, Record, Ring, UserCall};
+use couplet_core::hooks::inspector::{Kind, Record, UserCall};
 use couplet_core::reactor::NoteRow;
 use couplet_core::testing::{MemoryReactor, success_of};
 use couplet_core::{ProducerKind, Protocol, Reactor, Transport};
@@ -142,7 +142,8 @@ fn a_busy_loop_tells_what_it_is_busy_with() {
     // 950 ms of each second, in short calls.
     for millis in 0..10_000_u64 {
         let time = millis * 1_000_000;
-        let slept = (50_000 / Ring::SLEEP_UNIT) as u32;
+        // Waits are counted in units of 64 ticks.
+        let slept = 50_000 / 64;
         measured.activity.record(Record { time, kind: Kind::Waited, key: 0, value: slept });
         measured.activity.record(Record { time: time + 1, kind: Kind::Call, key: 0, value: 0 });
         let time = time + 950_000;
