@@ -11,10 +11,10 @@ use couplet_core::defer::{Deferred, DeferredLock, Resolver};
 use couplet_core::hooks::inspector::InspectedLoop;
 use couplet_core::reactor::Snapshot;
 use couplet_core::{Reactor, Result};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use crate::activity::{Activity, Pace};
+use crate::activity::{Activity, Pace, Time};
 use crate::clock::{Clock, spell_out};
 use crate::flags::{Facts, Flag, History, flags};
 use crate::inspector::Shared;
@@ -44,17 +44,54 @@ pub(crate) struct Board {
     state: RefCell<State>,
 }
 
-#[derive(Default)]
 struct State {
     version: u64,
     /// When the views were made.
     made_at: Option<Instant>,
-    // Bound: one for each kind of row.
+    // Bound: one for each kind of row: VIEWS, and those of the program (OWN_VIEWS: 20).
     views: BTreeMap<&'static str, View>,
     // Bound: one for each inspected loop.
     loops: BTreeMap<u32, Watched>,
     /// Fires when every loop has answered.
     answered: Option<Resolver<()>>,
+}
+
+impl State {
+    fn new() -> State {
+        let views = VIEWS.into_iter().map(|name| (name, View::default())).collect();
+        let (version, made_at, loops, answered) = (0, None, BTreeMap::new(), None);
+        State { version, made_at, views, loops, answered }
+    }
+
+    /// The views in the order in which they are shown: those of the program are the last.
+    fn views(&self) -> impl Iterator<Item = (&'static str, &View)> {
+        let known = VIEWS.into_iter().filter_map(|name| self.views.get_key_value(name));
+        let own = self.views.iter().filter(|(name, _)| !VIEWS.contains(name));
+        known.chain(own).map(|(name, view)| (*name, view))
+    }
+
+    /// The red flags of all loops.
+    fn flags(&self) -> Vec<&Flag> {
+        let mut flags: Vec<&Flag> = self.loops.values().flat_map(|it| &it.flags).collect();
+        flags.sort_by_key(|flag| flag.severity());
+        flags
+    }
+
+    /// The time of the loops in the last minute.
+    fn time(&self) -> Vec<Time> {
+        let loops = self.loops.values();
+        let mut times: Vec<_> =
+            loops.map(|watched| watched.activity.time(watched.number)).collect();
+        times.sort_by_key(|time| time.r#loop);
+        times
+    }
+
+    /// The loops.
+    fn loops(&self, now: Instant) -> Vec<LoopRow<'_>> {
+        let mut watched: Vec<&Watched> = self.loops.values().collect();
+        watched.sort_by_key(|watched| watched.number);
+        watched.into_iter().map(|watched| watched.row(now)).collect()
+    }
 }
 
 /// A loop, as the board knows it.
@@ -129,6 +166,25 @@ struct Program<'a> {
     actions: bool,
 }
 
+/// The state of the program, with something about each view.
+#[derive(Serialize)]
+struct Message<'a, V: Serialize> {
+    program: Program<'a>,
+    // Bound: one for each rule and loop.
+    flags: Vec<&'a Flag>,
+    // Bound: one for each loop.
+    loops: Vec<LoopRow<'a>>,
+    // Bound: one for each loop.
+    time: Vec<Time>,
+    /// The number of rows in each view.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    // Bound: one for each view.
+    counts: Option<BTreeMap<&'a str, usize>>,
+    #[serde(serialize_with = "in_order")]
+    // Bound: one for each view.
+    views: Vec<(&'a str, V)>,
+}
+
 impl Board {
     /// The board of this thread.
     pub(crate) fn new(reactor: &Reactor, inspector: Arc<Shared>) -> Rc<Board> {
@@ -139,7 +195,7 @@ impl Board {
             clock,
             started: clock.unix(reactor.now()),
             asking: DeferredLock::new(),
-            state: RefCell::default(),
+            state: RefCell::new(State::new()),
         });
         BOARD.set(Some(board.clone()));
         board
@@ -270,64 +326,30 @@ impl Board {
 
     /// Everything as one object of JSON, for people and scripts: times in sentences are spelt out.
     pub(crate) fn everything(&self) -> String {
-        let mut json = self.head();
-        json.push_str(",\"views\":{");
         let state = self.state.borrow();
-        for (number, name) in VIEWS.into_iter().enumerate() {
-            json.push_str(if number == 0 { "\"" } else { ",\"" });
-            json.push_str(name);
-            json.push_str("\":");
-            match state.views.get(name) {
-                Some(view) => view.write_all(&mut json),
-                None => json.push_str("[]"),
-            }
-        }
-        json.push_str("}}\n");
-        spell_out(&json, self.now())
+        self.readable(&self.about(&state, None, state.views().collect()))
     }
 
     /// The rows of a view, or `loops`, as an array of JSON.
     pub(crate) fn rows(&self, name: &str) -> Option<String> {
-        let mut json = match name {
-            "loops" => self.loops(),
-            "time" => self.time(),
-            "flags" => self.flags(),
-            _ => {
-                let name = VIEWS.into_iter().find(|view| *view == name)?;
-                let mut json = String::new();
-                match self.state.borrow().views.get(name) {
-                    Some(view) => view.write_all(&mut json),
-                    None => json.push_str("[]"),
-                }
-                json
-            }
-        };
-        json.push('\n');
-        Some(spell_out(&json, self.now()))
+        let state = self.state.borrow();
+        Some(match name {
+            "loops" => self.readable(&state.loops(self.reactor.now())),
+            "time" => self.readable(&state.time()),
+            "flags" => self.readable(&state.flags()),
+            _ => self.readable(state.views.get(name)?),
+        })
     }
 
-    /// The message to a page that has seen this version: the changed rows of some views, and the
-    /// number of rows in each.
-    pub(crate) fn message(&self, views: &[&'static str], seen: u64) -> String {
-        let mut json = self.head();
+    /// The message to a page that has seen this version: the changed rows of some views, or of all,
+    /// and the number of rows in each.
+    pub(crate) fn message(&self, wanted: Option<&[String]>, seen: u64) -> String {
         let state = self.state.borrow();
-        let counts: BTreeMap<&str, usize> = VIEWS
-            .into_iter()
-            .map(|name| (name, state.views.get(name).map_or(0, View::len)))
-            .collect();
-        json.push_str(",\"counts\":");
-        json.push_str(&to_json(&counts));
-        json.push_str(",\"views\":{");
-        let known = views.iter().filter_map(|name| Some((name, state.views.get(name)?)));
-        for (number, (name, view)) in known.enumerate() {
-            json.push_str(if number == 0 { "\"" } else { ",\"" });
-            json.push_str(name);
-            json.push_str("\":{");
-            view.write_changes(&mut json, seen);
-            json.push('}');
-        }
-        json.push_str("}}");
-        json
+        let counts = state.views().map(|(name, view)| (name, view.len())).collect();
+        let is_wanted = |name| wanted.is_none_or(|views| views.iter().any(|view| view == name));
+        let views = state.views().filter(|(name, _)| is_wanted(*name));
+        let changes = views.map(|(name, view)| (name, view.changes(seen))).collect();
+        to_json(&self.about(&state, Some(counts), changes))
     }
 
     /// The events of all loops, and the present state: see [`Recording`](crate::Recording).
@@ -353,8 +375,13 @@ impl Board {
         self.clock.unix(self.reactor.now())
     }
 
-    /// The beginning of an object: the program and its loops.
-    fn head(&self) -> String {
+    /// The program and its loops, with something about each view.
+    fn about<'a, V: Serialize>(
+        &'a self,
+        state: &'a State,
+        counts: Option<BTreeMap<&'a str, usize>>,
+        views: Vec<(&'a str, V)>,
+    ) -> Message<'a, V> {
         let options = &self.inspector.options;
         let program = Program {
             name: &options.name,
@@ -364,36 +391,13 @@ impl Board {
             now: self.now(),
             actions: false,
         };
-        let (program, loops, flags) = (to_json(&program), self.loops(), self.flags());
-        let time = self.time();
-        format!("{{\"program\":{program},\"flags\":{flags},\"loops\":{loops},\"time\":{time}")
+        let (flags, loops, time) = (state.flags(), state.loops(self.reactor.now()), state.time());
+        Message { program, flags, loops, time, counts, views }
     }
 
-    /// The red flags of all loops, as an array of JSON.
-    fn flags(&self) -> String {
-        let state = self.state.borrow();
-        let mut flags: Vec<&Flag> = state.loops.values().flat_map(|it| &it.flags).collect();
-        flags.sort_by_key(|flag| flag.severity());
-        to_json(&flags)
-    }
-
-    /// The time of the loops in the last minute, as an array of JSON.
-    fn time(&self) -> String {
-        let state = self.state.borrow();
-        let loops = state.loops.values();
-        let mut times: Vec<_> =
-            loops.map(|watched| watched.activity.time(watched.number)).collect();
-        times.sort_by_key(|time| time.r#loop);
-        to_json(&times)
-    }
-
-    /// The loops as an array of JSON.
-    fn loops(&self) -> String {
-        let state = self.state.borrow();
-        let mut watched: Vec<&Watched> = state.loops.values().collect();
-        watched.sort_by_key(|watched| watched.number);
-        let now = self.reactor.now();
-        to_json(&watched.into_iter().map(|watched| watched.row(now)).collect::<Vec<_>>())
+    /// JSON for people and scripts, with a newline: times in sentences are spelt out.
+    fn readable(&self, value: &impl Serialize) -> String {
+        spell_out(&format!("{}\n", to_json(value)), self.now())
     }
 }
 
@@ -445,7 +449,15 @@ fn ask(serial: u32, inspected: &InspectedLoop, reactor: &Reactor) -> bool {
     inspected.remote.call(question).is_ok()
 }
 
+/// Writes pairs as an object that keeps their order.
+fn in_order<V: Serialize, S: Serializer>(
+    pairs: &[(&str, V)],
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_map(pairs.iter().map(|(name, value)| (name, value)))
+}
+
 /// Rows and their parts have no map with other keys than texts, which alone could fail.
-pub(crate) fn to_json(value: &impl Serialize) -> String {
+fn to_json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }

@@ -11,7 +11,6 @@ use couplet_http::websocket::{Message, WebSocket, code};
 use serde::Deserialize;
 
 use crate::board::Board;
-use crate::rows::VIEWS;
 
 /// The longest message of a page, in bytes.
 pub(crate) const MOST: usize = 4096;
@@ -30,8 +29,9 @@ struct Request {
 
 /// The state of a page.
 struct Reader {
-    // Bound: one for each view.
-    views: Vec<&'static str>,
+    /// The views that it wants; `None`: all.
+    // Bound: a message has at most MOST bytes (4096).
+    views: Option<Vec<String>>,
     every: Duration,
     is_paused: bool,
     /// The last version that it got; 0: none.
@@ -41,12 +41,12 @@ struct Reader {
 /// Sends changes until the page leaves. The next message waits until the last one is sent.
 pub(crate) async fn run(mut socket: WebSocket, board: Rc<Board>) -> Result<()> {
     let mut reader =
-        Reader { views: VIEWS.to_vec(), every: Duration::from_secs(1), is_paused: false, seen: 0 };
+        Reader { views: None, every: Duration::from_secs(1), is_paused: false, seen: 0 };
     let reactor = socket.transport().reactor().clone();
     loop {
         if !reader.is_paused {
             board.refresh().await?;
-            let message = board.message(&reader.views, reader.seen);
+            let message = board.message(reader.views.as_deref(), reader.seen);
             reader.seen = board.version();
             socket.send(message).await?;
         }
@@ -86,9 +86,8 @@ impl Reader {
         if let Some(is_paused) = request.pause {
             self.is_paused = is_paused;
         }
-        if let Some(views) = request.views {
-            let known = VIEWS.into_iter().filter(|name| views.iter().any(|view| view == name));
-            self.views = known.collect();
+        if request.views.is_some() {
+            self.views = request.views;
             // The page has no rows of views that it adds.
             self.seen = 0;
         }

@@ -9,6 +9,7 @@ use couplet_core::reactor::{
     PortSnapshot, Snapshot,
 };
 use serde::Serialize;
+use serde_json::value::to_raw_value;
 
 use crate::clock::Clock;
 use crate::view::View;
@@ -159,8 +160,7 @@ impl Rows<'_> {
 
     /// A row of the program's own; numbers are shown as such.
     fn own(&mut self, row: &NoteRow) {
-        let is_known = VIEWS.contains(&row.view) || self.views.contains_key(row.view);
-        if !is_known && self.views.len() >= VIEWS.len() + OWN_VIEWS {
+        if !self.views.contains_key(row.view) && self.views.len() >= VIEWS.len() + OWN_VIEWS {
             return;
         }
         let name = row.fields.first().map_or("", |(_, value)| value);
@@ -177,7 +177,7 @@ impl Rows<'_> {
 
     fn put(&mut self, view: &'static str, id: &str, row: &impl Serialize) {
         // The rows have no map with other keys than texts, which alone could fail.
-        let json = serde_json::to_string(row).unwrap_or_default();
+        let json = to_raw_value(row).unwrap_or_default();
         self.views.entry(view).or_default().put(self.version, id, json);
     }
 

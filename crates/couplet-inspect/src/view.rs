@@ -2,6 +2,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
+
 /// How many rows that are gone a view remembers. A reader that missed more begins afresh.
 const GONE: usize = 20_000;
 
@@ -18,20 +21,42 @@ pub(crate) struct View {
 }
 
 struct Row {
-    json: String,
+    // Bound: the text of one row.
+    json: Box<RawValue>,
     /// The version in which it changed last.
     changed: u64,
     /// The last version that had it.
     seen: u64,
 }
 
+/// The changes of a view since a version.
+#[derive(Serialize)]
+pub(crate) struct Changes<'a> {
+    /// The rows that changed.
+    // Bound: the rows of the view.
+    rows: Vec<&'a RawValue>,
+    #[serde(flatten)]
+    rest: Rest<'a>,
+}
+
+/// The rows that are not among the changes.
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Rest<'a> {
+    /// Too much has changed meanwhile, and the changes are all rows.
+    All(bool),
+    /// The ids of those that are gone; the others stay.
+    // Bound: GONE (20 000).
+    Gone(Vec<&'a str>),
+}
+
 impl View {
     /// Adds or replaces a row in a version.
-    pub(crate) fn put(&mut self, version: u64, id: &str, json: String) {
+    pub(crate) fn put(&mut self, version: u64, id: &str, json: Box<RawValue>) {
         match self.rows.get_mut(id) {
             Some(row) => {
                 row.seen = version;
-                if row.json != json {
+                if row.json.get() != json.get() {
                     (row.json, row.changed) = (json, version);
                 }
             }
@@ -57,69 +82,53 @@ impl View {
         self.rows.len()
     }
 
-    /// Writes an array of all rows.
-    pub(crate) fn write_all(&self, json: &mut String) {
-        write_list(json, self.rows.values().map(|row| &*row.json));
-    }
-
-    /// Writes the rows that changed after a version, and those that are gone since:
-    /// `"rows":[…],"gone":[…]`. If too much has changed meanwhile, writes all rows, and `"all":true`.
-    pub(crate) fn write_changes(&self, json: &mut String, after: u64) {
+    /// The rows that changed after a version, and those that are gone since; or all rows, if too much
+    /// has changed meanwhile.
+    pub(crate) fn changes(&self, after: u64) -> Changes<'_> {
         let is_all = after == 0 || after < self.complete_since;
         let after = if is_all { 0 } else { after };
-        json.push_str("\"rows\":");
         let changed = self.rows.values().filter(|row| row.changed > after);
-        write_list(json, changed.map(|row| &*row.json));
-        if is_all {
-            json.push_str(",\"all\":true");
-        } else {
-            let gone = self.gone.iter().filter(|(_, version)| *version > after);
-            json.push_str(",\"gone\":");
-            let ids: Vec<String> = gone.map(|(id, _)| json_text(id)).collect();
-            write_list(json, ids.iter().map(|id| &**id));
-        }
+        let gone = self.gone.iter().filter(|(_, version)| *version > after);
+        let rest = match is_all {
+            true => Rest::All(true),
+            false => Rest::Gone(gone.map(|(id, _)| &**id).collect()),
+        };
+        Changes { rows: changed.map(|row| &*row.json).collect(), rest }
     }
 }
 
-/// A text as a string of JSON.
-pub(crate) fn json_text(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
-}
-
-fn write_list<'a>(json: &mut String, items: impl Iterator<Item = &'a str>) {
-    json.push('[');
-    for (number, item) in items.enumerate() {
-        if number > 0 {
-            json.push(',');
-        }
-        json.push_str(item);
+/// A view is the list of its rows.
+impl Serialize for View {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.rows.values().map(|row| &row.json))
     }
-    json.push(']');
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn json(text: &str) -> Box<RawValue> {
+        RawValue::from_string(text.to_owned()).expect("JSON")
+    }
+
     fn changes(view: &View, after: u64) -> String {
-        let mut json = String::new();
-        view.write_changes(&mut json, after);
-        json
+        serde_json::to_string(&view.changes(after)).expect("JSON")
     }
 
     #[test]
     fn a_reader_gets_the_changes_since_its_last_version() {
         let mut view = View::default();
-        view.put(1, "a", "1".to_owned());
-        view.put(1, "b", "2".to_owned());
+        view.put(1, "a", json("1"));
+        view.put(1, "b", json("2"));
         view.end_version(1);
-        assert_eq!(changes(&view, 0), r#""rows":[1,2],"all":true"#);
-        assert_eq!(changes(&view, 1), r#""rows":[],"gone":[]"#);
-        view.put(2, "a", "1".to_owned());
-        view.put(2, "c", "3".to_owned());
+        assert_eq!(changes(&view, 0), r#"{"rows":[1,2],"all":true}"#);
+        assert_eq!(changes(&view, 1), r#"{"rows":[],"gone":[]}"#);
+        view.put(2, "a", json("1"));
+        view.put(2, "c", json("3"));
         view.end_version(2);
-        assert_eq!(changes(&view, 1), r#""rows":[3],"gone":["b"]"#);
-        assert_eq!(changes(&view, 2), r#""rows":[],"gone":[]"#);
+        assert_eq!(changes(&view, 1), r#"{"rows":[3],"gone":["b"]}"#);
+        assert_eq!(changes(&view, 2), r#"{"rows":[],"gone":[]}"#);
         assert_eq!(view.len(), 2);
     }
 
@@ -127,14 +136,14 @@ mod tests {
     fn a_reader_that_missed_too_much_begins_afresh() {
         let mut view = View::default();
         for number in 0..=GONE {
-            view.put(1, &format!("{number}"), "0".to_owned());
+            view.put(1, &format!("{number}"), json("0"));
         }
-        view.put(1, "stays", "7".to_owned());
+        view.put(1, "stays", json("7"));
         view.end_version(1);
-        view.put(2, "stays", "7".to_owned());
+        view.put(2, "stays", json("7"));
         view.end_version(2);
         assert_eq!(view.gone.len(), GONE);
-        assert_eq!(changes(&view, 1), r#""rows":[7],"all":true"#);
-        assert_eq!(changes(&view, 2), r#""rows":[],"gone":[]"#);
+        assert_eq!(changes(&view, 1), r#"{"rows":[7],"all":true}"#);
+        assert_eq!(changes(&view, 2), r#"{"rows":[],"gone":[]}"#);
     }
 }

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use couplet::http::HttpExt;
 use couplet::http::websocket::WebSocket;
+use couplet::reactor::NoteRow;
 use couplet::{Protocol, Transport};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::kit::Program;
 
@@ -98,4 +99,38 @@ fn two_pages_have_their_own_views() {
         })
     })
     .expect("two pages");
+}
+
+#[test]
+fn rows_of_a_program_have_a_view_of_their_own() {
+    let (program, ()) = Program::start(|reactor| {
+        let row = |room: &str| {
+            NoteRow::new("rooms", [("room", room.to_owned()), ("members", "12".to_owned())])
+        };
+        let note = reactor.note_rows(move || vec![row("bar"), row("lounge")]);
+        // The rows stay as long as their note.
+        reactor.call_later(Duration::from_secs(3600), move || drop(note));
+    });
+    let bar = json!({ "id": "0.bar", "loop": 0, "room": "bar", "members": 12 });
+    assert_eq!(program.get("/rooms.json")[0], bar);
+    let state = program.get("/state.json");
+    assert_eq!(state["views"]["rooms"][0], bar);
+    let names: Vec<_> = state["views"].as_object().expect("views").keys().collect();
+    assert_eq!((names[0], names[7]), (&"connections".to_owned(), &"rooms".to_owned()));
+    let url = program.url().replace("http:", "ws:").replace("/?", "/live?");
+    couplet::run_until(|reactor| {
+        let reactor = reactor.clone();
+        reactor.clone().spawn(async move {
+            let mut page = reactor.connect_websocket(&*url).await?;
+            let all = next(&mut page).await?;
+            assert_eq!(all["views"]["rooms"]["rows"][0], bar);
+            assert_eq!(all["counts"]["rooms"], 2);
+            page.send(r#"{"views":["rooms"],"every":0.1}"#).await?;
+            let wanted = next(&mut page).await?;
+            assert_eq!(wanted["views"]["rooms"]["rows"][0], bar);
+            assert!(wanted["views"]["connections"].is_null(), "only the view that it asked for");
+            Ok(())
+        })
+    })
+    .expect("a page");
 }
