@@ -20,7 +20,7 @@ const SLOW: Duration = Duration::from_millis(250);
 const LATE: Duration = Duration::from_millis(100);
 /// How often an outbox must have grown, one measurement after the other, and to how many bytes.
 const GROWING: (u32, usize) = (5, 64 * 1024);
-/// Output of which the peer has taken nothing for longer.
+/// A peer that has taken none of its output for longer.
 const STUCK: Duration = Duration::from_secs(10);
 /// Reading that has been paused for longer.
 const PAUSED: Duration = Duration::from_secs(30);
@@ -37,12 +37,20 @@ const SPINNING: f64 = 20_000.0;
 /// Events of the last minute count.
 const RECENT: Duration = Duration::from_secs(60);
 
+/// How bad the state is; the worst is the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Severity {
+    Red,
+    Yellow,
+}
+
 /// A flag of one loop.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Flag {
     id: String,
     r#loop: usize,
-    severity: &'static str,
+    severity: Severity,
     title: &'static str,
     words: String,
     threshold: String,
@@ -54,8 +62,7 @@ pub(crate) struct Flag {
 }
 
 impl Flag {
-    /// Red flags are less than yellow ones.
-    pub(crate) fn severity(&self) -> &'static str {
+    pub(crate) fn severity(&self) -> Severity {
         self.severity
     }
 }
@@ -63,7 +70,7 @@ impl Flag {
 /// A rule, and the loops that break it.
 struct Rule {
     id: &'static str,
-    severity: &'static str,
+    severity: Severity,
     title: &'static str,
     threshold: fn() -> String,
     remedy: &'static str,
@@ -185,7 +192,7 @@ pub(crate) fn flags(facts: &Facts<'_>, history: &mut History, clock: Clock) -> V
 const RULES: [Rule; 16] = [
     Rule {
         id: "held",
-        severity: "red",
+        severity: Severity::Red,
         title: "A call holds the loop",
         threshold: || format!("longer than {}", time(HELD)),
         remedy: "No other connection of the loop gets a turn. The backtrace shows where the call waits: \
@@ -198,7 +205,7 @@ const RULES: [Rule; 16] = [
     },
     Rule {
         id: "busy",
-        severity: "red",
+        severity: Severity::Red,
         title: "The loop is busy",
         threshold: || format!("more than {:.0} % of the last 5 s", 100.0 * BUSY),
         remedy: "The tab Time shows what takes the time. Move long work to a thread, or spread the \
@@ -217,7 +224,7 @@ const RULES: [Rule; 16] = [
     },
     Rule {
         id: "slow",
-        severity: "yellow",
+        severity: Severity::Yellow,
         title: "A call was slow",
         threshold: || format!("longer than {}, in the last minute", time(SLOW)),
         remedy: "While it ran, nothing else did. The tab Time has a histogram; `LoopOptions::stall_after` \
@@ -230,7 +237,7 @@ const RULES: [Rule; 16] = [
     },
     Rule {
         id: "late",
-        severity: "yellow",
+        severity: Severity::Yellow,
         title: "Timed calls are late",
         threshold: || format!("by more than {}, in the last minute", time(LATE)),
         remedy: "A turn does all its work before the next timed call: see which calls take long in the \
@@ -244,7 +251,7 @@ const RULES: [Rule; 16] = [
     },
     Rule {
         id: "growing",
-        severity: "red",
+        severity: Severity::Red,
         title: "Unsent output only grows",
         threshold: || format!("{} measurements in a row, above {}", GROWING.0, size(GROWING.1)),
         remedy: "The program writes faster than the peer reads. Register a producer, await `drained()`, \
@@ -265,7 +272,7 @@ const RULES: [Rule; 16] = [
     },
     Rule {
         id: "stuck",
-        severity: "yellow",
+        severity: Severity::Yellow,
         title: "A peer takes nothing",
         threshold: || format!("for longer than {}, with output for it", time(STUCK)),
         remedy: "The peer does not read, or the network has lost it. An idle timeout, a TCP keepalive or \
@@ -273,14 +280,13 @@ const RULES: [Rule; 16] = [
         view: Some("connections"),
         find: |facts, _| {
             facts.connections("have output that their peer does not take", STUCK, |it| {
-                let waits = has(&it.why, "the peer has taken nothing");
-                waits.then(|| since(&it.why)).flatten()
+                since(&it.why, "the peer has taken nothing")
             })
         },
     },
     Rule {
         id: "paused",
-        severity: "yellow",
+        severity: Severity::Yellow,
         title: "Reading is paused for long",
         threshold: || format!("longer than {}", time(PAUSED)),
         remedy: "Something called `pause_producing` and has not resumed: a producer whose consumer is \
@@ -288,14 +294,13 @@ const RULES: [Rule; 16] = [
         view: Some("connections"),
         find: |facts, _| {
             facts.connections("are not read", PAUSED, |it| {
-                let is_paused = it.state == "paused" && has(&it.why, "reading paused by");
-                is_paused.then(|| paused_since(&it.why)).flatten()
+                (it.state == "paused").then(|| since(&it.why, "reading paused by")).flatten()
             })
         },
     },
     Rule {
         id: "opening",
-        severity: "yellow",
+        severity: Severity::Yellow,
         title: "Handshakes do not finish",
         threshold: || format!("longer than {}", time(OPENING)),
         remedy: "The peers connect and send nothing: scanners, a wrong protocol, or a load balancer that \
@@ -303,26 +308,26 @@ const RULES: [Rule; 16] = [
         view: Some("connections"),
         find: |facts, _| {
             facts.connections("are opening", OPENING, |it| {
-                (it.state == "opening").then(|| since(&it.why)).flatten()
+                (it.state == "opening").then(|| since(&it.why, "")).flatten()
             })
         },
     },
     Rule {
         id: "closing",
-        severity: "yellow",
+        severity: Severity::Yellow,
         title: "Closes take long",
         threshold: || format!("longer than {}", time(CLOSING)),
         remedy: "The peers neither read nor close. `set_close_deadline` limits how long a close may take.",
         view: Some("connections"),
         find: |facts, _| {
             facts.connections("are closing", CLOSING, |it| {
-                matches!(it.state, "flushing" | "draining").then(|| since(&it.why)).flatten()
+                matches!(it.state, "flushing" | "draining").then(|| since(&it.why, "")).flatten()
             })
         },
     },
     Rule {
         id: "half-closed",
-        severity: "yellow",
+        severity: Severity::Yellow,
         title: "Connections are half closed",
         threshold: || format!("for longer than {}, with a silent peer", time(HALF_CLOSED)),
         remedy: "One side has ended its stream and the other has not. If the protocol needs no half-close, \
@@ -336,7 +341,7 @@ const RULES: [Rule; 16] = [
     },
     Rule {
         id: "descriptors",
-        severity: "red",
+        severity: Severity::Red,
         title: "Connections are turned away for want of descriptors",
         threshold: || "one in the last minute".to_owned(),
         remedy: "Raise the limit (`ulimit -n`, `LimitNOFILE=`), look for a leak among the connections, or \
@@ -346,7 +351,7 @@ const RULES: [Rule; 16] = [
     },
     Rule {
         id: "jobs",
-        severity: "red",
+        severity: Severity::Red,
         title: "Jobs wait for a thread",
         threshold: || format!("longer than {}", time(WAITING)),
         remedy: "All ten threads of the pool are busy. The tab Jobs shows where the running ones come \
@@ -368,7 +373,7 @@ const RULES: [Rule; 16] = [
     },
     Rule {
         id: "unhandled",
-        severity: "red",
+        severity: Severity::Red,
         title: "Failures that nothing handles",
         threshold: || "one in the last minute".to_owned(),
         remedy: "A Deferred failed and had no errback. The log has each failure with the place where its \
@@ -378,7 +383,7 @@ const RULES: [Rule; 16] = [
     },
     Rule {
         id: "restarts",
-        severity: "red",
+        severity: Severity::Red,
         title: "Services are restarted",
         threshold: || "one in the last minute".to_owned(),
         remedy: "A service has failed, and its supervisor has started it again. The log has the reason.",
@@ -387,7 +392,7 @@ const RULES: [Rule; 16] = [
     },
     Rule {
         id: "overflow",
-        severity: "yellow",
+        severity: Severity::Yellow,
         title: "Slow readers are cut",
         threshold: || "one in the last minute".to_owned(),
         remedy: "These connections exceeded their write cap, or the loop its limit on unsent output. That \
@@ -399,7 +404,7 @@ const RULES: [Rule; 16] = [
     },
     Rule {
         id: "spinning",
-        severity: "red",
+        severity: Severity::Red,
         title: "Something spins",
         threshold: || format!("more than {SPINNING} calls a second in a loop that does not sleep"),
         remedy: "It wakes or schedules itself again at once, for example a future that wakes its own task \
@@ -453,21 +458,16 @@ fn count(number: usize, unit: &str) -> String {
 }
 
 fn has(why: &Why, words: &str) -> bool {
-    why.parts().iter().any(|part| matches!(part, WhyPart::Text(text) if text.contains(words)))
+    why.parts().iter().any(|part| says(part, words))
 }
 
-/// The first time of a reason.
-fn since(why: &Why) -> Option<Instant> {
-    why.parts().iter().find_map(|part| match part {
-        WhyPart::Since(then) => Some(*then),
-        _ => None,
-    })
+fn says(part: &WhyPart, words: &str) -> bool {
+    matches!(part, WhyPart::Text(text) if text.contains(words))
 }
 
-/// The time after the words about a pause.
-fn paused_since(why: &Why) -> Option<Instant> {
-    let mut parts = why.parts().iter();
-    parts.find(|part| matches!(part, WhyPart::Text(text) if text.contains("reading paused")))?;
+/// The first time after these words in a reason.
+fn since(why: &Why, words: &str) -> Option<Instant> {
+    let mut parts = why.parts().iter().skip_while(|part| !says(part, words));
     parts.find_map(|part| match part {
         WhyPart::Since(then) => Some(*then),
         _ => None,

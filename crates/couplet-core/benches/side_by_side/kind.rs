@@ -24,7 +24,7 @@ pub(crate) enum Kind {
     CoupletLayer,
     /// An echo in async style.
     CoupletStream,
-    /// `couplet echo` with an inspector at which nobody looks.
+    /// `couplet echo` with an inspector without readers.
     CoupletInspected,
     Twisted,
 }

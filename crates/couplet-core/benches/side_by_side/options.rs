@@ -39,7 +39,7 @@ ratios first: they hold on other machines.
 couplet is the program's own server, `couplet echo`, and in the scenarios that want no echo one on
 the library; couplet-lines echoes lines through a framer, couplet-layer over a layer that
 changes nothing, couplet-stream in async style; couplet-inspected is `couplet echo` with an
-inspector at which nobody looks. The echoes have a producer, a write cap
+inspector without readers. The echoes have a producer, a write cap
 and an idle timeout, as servers on the open net have; the fan-out and couplet-stream have the last
 two. mio, couplet-lines, couplet-layer and couplet-inspected only echo, couplet-stream relays too. Every table and chart names
 the read buffer: one a loop with raw, mio and couplet, one a connection (in a relay, one each way)

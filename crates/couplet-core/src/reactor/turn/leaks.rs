@@ -1,15 +1,9 @@
 //! Lists what a program has left open.
 
-use std::any::Any;
-use std::io;
-use std::sync::Arc;
-
 use super::core::Core;
 use super::table::{ConnectionEntry, Origin, Resource};
 use crate::connector::ConnectorState;
-use crate::driver::recorded::RingWriter;
-use crate::driver::{Key, LoopThread};
-use crate::reactor::inspect::{InspectedLoop, Inspector};
+use crate::driver::Key;
 use crate::reactor::leaks::Leak;
 use crate::reactor::snapshot::ConnectionSnapshot;
 use crate::recorder::{Source, TimerPurpose};
@@ -25,18 +19,6 @@ fn cleanup(life: &Life) -> &'static str {
 }
 
 impl Core {
-    /// Shows the loop to its inspector. The value is dropped with the loop.
-    pub(super) fn show_to(
-        &mut self,
-        inspector: &Arc<dyn Inspector>,
-        ring: &RingWriter,
-    ) -> io::Result<Box<dyn Any>> {
-        self.record_places();
-        let (remote, serial) = (self.reactor.remote(), self.reactor.serial());
-        let (thread, ring) = (LoopThread::current(), ring.ring().clone());
-        inspector.clone().attach(InspectedLoop { remote, serial, thread, ring })
-    }
-
     /// Records source locations of requests from now on.
     pub(super) fn record_places(&mut self) {
         self.records.places.replace(Some(Box::default()));

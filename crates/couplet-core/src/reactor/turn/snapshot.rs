@@ -1,6 +1,9 @@
-//! Takes a [`Snapshot`].
+//! Takes a [`Snapshot`], and shows the loop to its inspector.
 
+use std::any::Any;
+use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -8,8 +11,10 @@ use super::core::Core;
 use super::table::Resource;
 use crate::connector::{ConnectorCell, ConnectorState};
 use crate::datagrams::DatagramCell;
-use crate::driver::Commands;
+use crate::driver::recorded::RingWriter;
+use crate::driver::{Commands, LoopThread};
 use crate::internals::unhandled_failures;
+use crate::reactor::inspect::{InspectedLoop, Inspector};
 use crate::reactor::leaks::Origin;
 use crate::reactor::monitor::CallMonitor;
 use crate::reactor::port::{PortCell, PortState};
@@ -22,6 +27,18 @@ use crate::transport::connection::Life;
 use crate::why::Why;
 
 impl Core {
+    /// Shows the loop to its inspector. The value is dropped with the loop.
+    pub(super) fn show_to(
+        &mut self,
+        inspector: &Arc<dyn Inspector>,
+        ring: &RingWriter,
+    ) -> io::Result<Box<dyn Any>> {
+        self.record_places();
+        let (remote, serial) = (self.reactor.remote(), self.reactor.serial());
+        let (thread, ring) = (LoopThread::current(), ring.ring().clone());
+        inspector.clone().attach(InspectedLoop { remote, serial, thread, ring })
+    }
+
     /// Takes a snapshot of the loop.
     pub(super) fn snapshot(&self, io: &dyn Commands) -> Snapshot {
         let records = &self.records;
