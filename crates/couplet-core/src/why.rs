@@ -61,6 +61,12 @@ impl Why {
         self
     }
 
+    /// Adds the parts of another reason.
+    pub(crate) fn extend(&mut self, other: &Why) -> &mut Why {
+        self.parts.extend(other.parts.iter().cloned());
+        self
+    }
+
     pub(crate) fn since(&mut self, then: Instant) -> &mut Why {
         self.parts.push(WhyPart::Since(then));
         self

@@ -4,6 +4,9 @@
 use std::error::Error;
 use std::panic::Location;
 
+pub use crate::defer::waits::{
+    FiredBy, HeldLock, Holder, Observer, Waiter, Waiting, held_locks, observe, waiting,
+};
 use crate::defer::{self, Deferred, Failure, Reporter, Resolver};
 
 /// [`Deferred::new`], for a failure that is also delivered elsewhere: an unhandled one is not
@@ -45,4 +48,9 @@ pub fn unhandled_failures() -> u64 {
 /// The number of live nodes of Deferreds in this thread, for the simulator's leak check.
 pub fn live_nodes() -> usize {
     defer::live_nodes()
+}
+
+/// Names the object that will fire a Deferred, for a thread that is [observed](observe).
+pub fn fired_by<T>(deferred: &Deferred<T>, by: FiredBy) {
+    defer::waits::set_fired_by(deferred, by);
 }

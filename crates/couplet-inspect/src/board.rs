@@ -308,7 +308,8 @@ impl Board {
         for watched in loops.values_mut() {
             let Watched { number, snapshot, rates, activity, doing, history, .. } = watched;
             let (number, clock, version) = (*number, self.clock, *version);
-            Rows { number, clock, now, version, views, rates }.add(snapshot);
+            let serial = watched.inspected.serial;
+            Rows { number, serial, clock, now, version, views, rates }.add(snapshot);
             let second = Activity::seconds_at(&watched.inspected.ring, now);
             let held = doing.as_ref().map(|doing| (&*doing.what, doing.held()));
             let facts = Facts { number, snapshot, activity, held, now, second };

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::activity::Activity;
 use crate::clock::Clock;
+use crate::rows::row_id;
 
 /// A loop that was busy for more than this part of the last seconds.
 const BUSY: f64 = 0.8;
@@ -34,6 +35,12 @@ const HALF_CLOSED: Duration = Duration::from_secs(60);
 const WAITING: Duration = Duration::from_secs(1);
 /// A name whose calls are made more often in a second, in a loop that hardly sleeps.
 const SPINNING: f64 = 20_000.0;
+/// A lock that was granted to a future that nothing polls for longer.
+const UNTAKEN: Duration = Duration::from_secs(1);
+/// A lock that is held for longer while others wait for it.
+const LOCKED: Duration = Duration::from_secs(30);
+/// A Deferred of the program that has been pending for longer, and nothing awaits.
+const FORGOTTEN: Duration = Duration::from_secs(60);
 /// Events of the last minute count.
 const RECENT: Duration = Duration::from_secs(60);
 
@@ -189,7 +196,7 @@ pub(crate) fn flags(facts: &Facts<'_>, history: &mut History, clock: Clock) -> V
     flags
 }
 
-const RULES: [Rule; 16] = [
+const RULES: [Rule; 20] = [
     Rule {
         id: "held",
         severity: Severity::Red,
@@ -358,17 +365,93 @@ const RULES: [Rule; 16] = [
                  from: limit them with a `DeferredSemaphore`, or give long ones threads of their own.",
         view: Some("jobs"),
         find: |facts, _| {
-            let waits = |it: &&PendingSnapshot| {
-                let waited = facts.now.saturating_duration_since(it.since);
-                it.kind == "job" && has(&it.why, "waits for a thread") && waited > WAITING
-            };
-            let waiting = facts.snapshot.pending.iter().filter(waits);
-            let first = waiting.clone().min_by_key(|it| it.since)?;
-            let waited = time(facts.now.saturating_duration_since(first.since)).to_string();
+            let waits =
+                |it: &&PendingSnapshot| it.kind == "job" && has(&it.why, "waits for a thread");
+            let waiting = facts.snapshot.pending.iter().filter(waits).map(|it| (it, it.since));
+            let longest = facts.longest(waiting, WAITING)?;
+            let row = Some(row_id(facts.number, longest.of.id));
+            Some(Found { words: longest.words("job", "waiting for a thread"), row })
+        },
+    },
+    Rule {
+        id: "futurelock",
+        severity: Severity::Red,
+        title: "A lock was granted to a future that nothing polls",
+        threshold: || format!("longer than {}, while others wait for it", time(UNTAKEN)),
+        remedy: "The future waited for the lock, was put aside (in a `select!`, a stream of futures or a \
+                 variable), and holds the lock as long as it exists. Drop it, poll it, or run it as a \
+                 task of its own.",
+        view: Some("locks"),
+        find: |facts, _| {
+            let locks = facts.snapshot.locks.iter().filter(|it| it.waiting > 0);
+            let untaken = locks.filter_map(|it| Some((it, it.untaken?)));
+            let longest = facts.longest(untaken, UNTAKEN)?;
+            let words = format!(
+                "{}: the one made at {}",
+                longest.words("lock", "not taken"),
+                longest.of.place
+            );
+            Some(Found { words, row: Some(row_id(facts.number, longest.of.id)) })
+        },
+    },
+    Rule {
+        id: "cycle",
+        severity: Severity::Red,
+        title: "Tasks wait for one another",
+        threshold: || "one cycle".to_owned(),
+        remedy: "None of them can go on. Acquire locks in the same order everywhere, don't hold one across \
+                 an await, and don't await a task that waits for this one.",
+        view: Some("tasks"),
+        find: |facts, _| {
+            let cyclic = facts.snapshot.pending.iter().filter(|it| it.is_cyclic);
+            let first = cyclic.clone().min_by_key(|it| it.since)?;
+            let words = format!(
+                "{} in a cycle: one spawned at {}",
+                count(cyclic.count(), "task"),
+                first.place
+            );
+            Some(Found { words, row: Some(row_id(facts.number, first.id)) })
+        },
+    },
+    Rule {
+        id: "lock",
+        severity: Severity::Yellow,
+        title: "A lock is held for long",
+        threshold: || format!("longer than {}, while others wait for it", time(LOCKED)),
+        remedy: "Its holder awaits something else meanwhile. The row names the holder and the reason why it \
+                 waits: hold the lock for less, or set a timeout.",
+        view: Some("locks"),
+        find: |facts, _| {
+            let locks =
+                facts.snapshot.locks.iter().filter(|it| it.waiting > 0 && it.untaken.is_none());
+            let held = locks.filter_map(|it| Some((it, it.since?)));
+            let longest = facts.longest(held, LOCKED)?;
             let words =
-                format!("{} wait for a thread, one for {waited}", count(waiting.count(), "job"));
-            let row = Some(format!("{}.{}", facts.number, first.id));
-            Some(Found { words, row })
+                format!("{}: the one made at {}", longest.words("lock", "held"), longest.of.place);
+            Some(Found { words, row: Some(row_id(facts.number, longest.of.id)) })
+        },
+    },
+    Rule {
+        id: "forgotten",
+        severity: Severity::Yellow,
+        title: "Deferreds are pending that nothing awaits",
+        threshold: || format!("for longer than {}", time(FORGOTTEN)),
+        remedy: "The program keeps a `Resolver` and does not fire it: a map of requests whose answers never \
+                 came, for example. Add a timeout (`add_timeout`), or drop the resolver, which fails the \
+                 Deferred.",
+        view: Some("deferreds"),
+        find: |facts, _| {
+            let pending = facts.snapshot.deferreds.iter();
+            let pending =
+                pending.filter(|it| it.is_program && !it.is_awaited && it.state == "pending");
+            let longest =
+                facts.longest(pending.filter_map(|it| Some((it, it.since?))), FORGOTTEN)?;
+            let words = format!(
+                "{}: one made at {}",
+                longest.words("Deferred", "pending"),
+                longest.of.place
+            );
+            Some(Found { words, row: Some(row_id(facts.number, longest.of.id)) })
         },
     },
     Rule {
@@ -434,14 +517,25 @@ impl Facts<'_> {
         limit: Duration,
         since: impl Fn(&ConnectionSnapshot) -> Option<Instant>,
     ) -> Option<Found> {
-        let longer = self.snapshot.connections.iter().filter_map(|it| {
-            let passed = self.now.saturating_duration_since(since(it)?);
-            (passed > limit).then_some((it, passed))
-        });
-        let (longest, passed) = longer.clone().max_by_key(|(_, passed)| *passed)?;
-        let words =
-            format!("{} {verb}, one for {}", count(longer.count(), "connection"), time(passed));
-        Some(Found { words, row: Some(longest.id.to_string()) })
+        let all = self.snapshot.connections.iter().filter_map(|it| Some((it, since(it)?)));
+        let longest = self.longest(all, limit)?;
+        Some(Found {
+            words: longest.words("connection", verb),
+            row: Some(longest.of.id.to_string()),
+        })
+    }
+
+    /// The object that has been in a state for the longest time, of those that have been in it for
+    /// longer than a limit.
+    fn longest<'a, T>(
+        &self,
+        all: impl Iterator<Item = (&'a T, Instant)>,
+        limit: Duration,
+    ) -> Option<Longest<'a, T>> {
+        let passed = |since| self.now.saturating_duration_since(since);
+        let longer: Vec<_> = all.filter(|(_, since)| passed(*since) > limit).collect();
+        let (of, since) = *longer.iter().min_by_key(|(_, since)| *since)?;
+        Some(Longest { of, passed: passed(since), count: longer.len() })
     }
 
     /// A counter that has grown in the last minute.
@@ -449,6 +543,21 @@ impl Facts<'_> {
         let by = history.growth(counter, self.now)?;
         let by = count(usize::try_from(by).unwrap_or(usize::MAX), unit);
         Found::words(format!("{by} {outcome} in the last minute"))
+    }
+}
+
+/// The object that has been in a state for the longest time.
+struct Longest<'a, T> {
+    of: &'a T,
+    passed: Duration,
+    /// How many are in the state.
+    count: usize,
+}
+
+impl<T> Longest<'_, T> {
+    /// "2 connections are opening, one for 10 s".
+    fn words(&self, unit: &str, state: &str) -> String {
+        format!("{} {state}, one for {}", count(self.count, unit), time(self.passed))
     }
 }
 

@@ -1,12 +1,13 @@
 //! Rows of the views, made from the snapshot of a loop.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use couplet_core::hooks::inspector::short_type;
 use couplet_core::reactor::{
-    ConnectionSnapshot, ConnectorSnapshot, DatagramSnapshot, NoteRow, PendingSnapshot,
-    PortSnapshot, Snapshot,
+    ConnectionSnapshot, ConnectorSnapshot, DatagramSnapshot, DeferredSnapshot, LockSnapshot,
+    NoteRow, PendingSnapshot, PortSnapshot, Snapshot, WaitRef,
 };
 use serde::Serialize;
 use serde_json::value::to_raw_value;
@@ -15,8 +16,18 @@ use crate::clock::Clock;
 use crate::view::View;
 
 /// The views, in the order in which they are shown.
-pub(crate) const VIEWS: [&str; 7] =
-    ["connections", "ports", "connectors", "services", "calls", "tasks", "jobs"];
+pub(crate) const VIEWS: [&str; 10] = [
+    "connections",
+    "ports",
+    "connectors",
+    "services",
+    "calls",
+    "tasks",
+    "deferreds",
+    "locks",
+    "jobs",
+    "children",
+];
 
 /// The most views that a program may add by its own rows.
 const OWN_VIEWS: usize = 20;
@@ -52,6 +63,8 @@ pub(crate) type Rates = BTreeMap<(String, &'static str), Growth>;
 pub(crate) struct Rows<'a> {
     /// The number of the loop.
     pub(crate) number: usize,
+    /// The number with which the ids of its connections begin.
+    pub(crate) serial: u32,
     pub(crate) clock: Clock,
     pub(crate) now: Instant,
     pub(crate) version: u64,
@@ -133,6 +146,43 @@ struct Pending<'a> {
     since: f64,
     due: Option<f64>,
     why: String,
+    /// The rows of the objects that it waits for: `tasks/0.1.1`.
+    // Bound: one for each Deferred that a task has polled.
+    waits_for: Vec<String>,
+    cyclic: bool,
+}
+
+#[derive(Serialize)]
+struct DeferredRow<'a> {
+    id: &'a str,
+    r#loop: usize,
+    place: String,
+    state: &'static str,
+    consumer: &'a str,
+    callbacks: usize,
+    /// Whether the program has its resolver, and not the library.
+    program: bool,
+    since: Option<f64>,
+    why: String,
+    // Bound: one for each member of a group of Deferreds.
+    waits_for: Vec<String>,
+    // Bound: one for each callback that is kept.
+    history: String,
+}
+
+#[derive(Serialize)]
+struct Lock<'a> {
+    id: &'a str,
+    r#loop: usize,
+    kind: &'static str,
+    place: String,
+    held: usize,
+    of: usize,
+    waiting: usize,
+    since: Option<f64>,
+    why: String,
+    // Bound: the tokens of the lock.
+    waits_for: Vec<String>,
 }
 
 impl Rows<'_> {
@@ -152,6 +202,12 @@ impl Rows<'_> {
         }
         for pending in &snapshot.pending {
             self.pending(pending);
+        }
+        for deferred in &snapshot.deferreds {
+            self.deferred(deferred);
+        }
+        for lock in &snapshot.locks {
+            self.lock(lock);
         }
         for row in &snapshot.rows {
             self.own(row);
@@ -270,11 +326,7 @@ impl Rows<'_> {
     }
 
     fn pending(&mut self, pending: &PendingSnapshot) {
-        // The generation and the slot of a call or a task.
-        let id = match (pending.id >> 32, pending.id as u32) {
-            (0, number) => format!("{}.{number}", self.number),
-            (generation, slot) => format!("{}.{slot}.{generation}", self.number),
-        };
+        let id = self.id(pending.id);
         let row = Pending {
             id: &id,
             r#loop: self.number,
@@ -284,12 +336,78 @@ impl Rows<'_> {
             since: self.clock.unix(pending.since),
             due: pending.due.map(|due| self.clock.unix(due)),
             why: self.clock.sentence(&pending.why),
+            waits_for: self.others(&pending.waits_for),
+            cyclic: pending.is_cyclic,
         };
-        let view = match pending.kind {
-            "task" => "tasks",
-            "job" => "jobs",
-            _ => "calls",
+        self.put(view_of(pending.kind), &id, &row);
+    }
+
+    fn deferred(&mut self, deferred: &DeferredSnapshot) {
+        let id = self.id(deferred.id);
+        let row = DeferredRow {
+            id: &id,
+            r#loop: self.number,
+            place: deferred.place.to_string(),
+            state: deferred.state,
+            consumer: &deferred.consumer,
+            callbacks: deferred.callbacks,
+            program: deferred.is_program,
+            since: deferred.since.map(|since| self.clock.unix(since)),
+            why: self.clock.sentence(&deferred.why),
+            waits_for: self.others(&deferred.waits_for),
+            history: deferred.history.to_string(),
         };
-        self.put(view, &id, &row);
+        self.put("deferreds", &id, &row);
+    }
+
+    fn lock(&mut self, lock: &LockSnapshot) {
+        let id = self.id(lock.id);
+        let row = Lock {
+            id: &id,
+            r#loop: self.number,
+            kind: lock.kind,
+            place: lock.place.to_string(),
+            held: lock.held,
+            of: lock.tokens,
+            waiting: lock.waiting,
+            since: lock.since.map(|since| self.clock.unix(since)),
+            why: self.clock.sentence(&lock.why),
+            waits_for: self.others(&lock.waits_for),
+        };
+        self.put("locks", &id, &row);
+    }
+
+    /// The id of a row: some numbers are a generation and a slot.
+    fn id(&self, number: u64) -> String {
+        row_id(self.number, number)
+    }
+
+    /// The rows of other objects of the loop, with their views.
+    fn others(&self, others: &[WaitRef]) -> Vec<String> {
+        let id = |it: &WaitRef| match it.kind {
+            "connection" => row_id(self.serial, it.id),
+            _ => self.id(it.id),
+        };
+        others.iter().map(|it| format!("{}/{}", view_of(it.kind), id(it))).collect()
+    }
+}
+
+/// The view of an object that a task waits for.
+fn view_of(kind: &str) -> &'static str {
+    match kind {
+        "task" => "tasks",
+        "job" => "jobs",
+        "deferred" => "deferreds",
+        "lock" => "locks",
+        "connection" => "connections",
+        _ => "calls",
+    }
+}
+
+/// The id of the row of a numbered object.
+pub(crate) fn row_id(number: impl fmt::Display, of: u64) -> String {
+    match (of >> 32, of as u32) {
+        (0, of) => format!("{number}.{of}"),
+        (generation, slot) => format!("{number}.{slot}.{generation}"),
     }
 }

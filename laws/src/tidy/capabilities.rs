@@ -268,6 +268,8 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-core/src/endpoints/tls.rs",
             "couplet-core/src/layers/tls/directory.rs",
             "couplet-defer/src/panics.rs",
+            // A failure may be in another thread than its Deferreds.
+            "couplet-defer/src/defer/failure.rs",
             "couplet-core/src/reactor/turn/cluster.rs",
             "couplet-core/src/reactor/inbox.rs",
             "couplet-core/src/reactor/jobs.rs",

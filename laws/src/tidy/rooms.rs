@@ -63,7 +63,17 @@ const MAY_KNOW: [(&str, &[&str]); 29] = [
     ("datagrams", &["panics", "address", "slots", "defer", "driver", "recorder"]),
     (
         "recorder",
-        &["panics", "datagrams", "outbox", "slots", "defer", "driver", "timers", "transport"],
+        &[
+            "panics",
+            "datagrams",
+            "outbox",
+            "slots",
+            "defer",
+            "driver",
+            "internals",
+            "timers",
+            "transport",
+        ],
     ),
     (
         "connector",
@@ -113,6 +123,7 @@ const MAY_KNOW: [(&str, &[&str]); 29] = [
             "driver",
             "error",
             "factory",
+            "internals",
             "protocol",
             "reactor",
             "recorder",

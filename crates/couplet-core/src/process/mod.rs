@@ -8,6 +8,7 @@
 
 mod output;
 mod pipes;
+mod row;
 mod stdio;
 mod tether;
 
@@ -37,8 +38,9 @@ use crate::driver::process::{
 use crate::driver::{ChildInput, Interest, Spawned};
 use crate::error::{Plain, Reason};
 use crate::factory::IntoFactory;
+use crate::internals::{FiredBy, fired_by};
 use crate::panics::{Contained, contain};
-use crate::reactor::{DelayedCall, Reactor, Watch};
+use crate::reactor::{DelayedCall, Note, Reactor, Watch};
 use crate::transport::{Connection, Transport};
 
 /// Callbacks for the events of a child. Twisted's `ProcessProtocol`.
@@ -141,6 +143,8 @@ struct ProcessCell {
     waiting: RefCell<Vec<Resolver<ProcessEnd>>>,
     /// The next timed step of a termination, until the child has exited.
     next_step: RefCell<Option<DelayedCall>>,
+    /// Its row in the snapshots of its loop, until it has ended.
+    note: RefCell<Option<Note>>,
 }
 
 /// The process group of a child.
@@ -305,8 +309,10 @@ impl Reactor {
             progress: RefCell::default(),
             waiting: RefCell::default(),
             next_step: RefCell::default(),
+            note: RefCell::default(),
         };
         let process = Process { cell: Rc::new(cell) };
+        *process.cell.note.borrow_mut() = Some(row::note(&process));
         tracing::debug!(pid = process.cell.handle.pid(), command = %process.cell.name, "process started");
         if pipes.is_empty() {
             let process = process.clone();
@@ -397,11 +403,13 @@ impl Process {
     }
 
     /// Fires after `process_ended`, when the process has exited and all its pipes are closed.
+    #[track_caller]
     pub fn ended(&self) -> Deferred<ProcessEnd> {
         match self.end() {
             Some(end) if self.cell.has_ended() => Deferred::succeed(end),
             _ => {
                 let (deferred, resolver) = Deferred::new();
+                fired_by(&deferred, FiredBy { kind: "the end of a process", id: None });
                 self.cell.waiting.borrow_mut().push(resolver);
                 deferred
             }
@@ -604,6 +612,7 @@ impl Process {
             });
         });
         self.cell.progress.replace(Progress::Ended(end.clone()));
+        drop(self.cell.note.take());
         for resolver in self.cell.waiting.take() {
             resolver.callback(end.clone());
         }

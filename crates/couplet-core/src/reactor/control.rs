@@ -6,13 +6,18 @@ use super::records::pending;
 use super::snapshot::Snapshot;
 use super::stage::{Shutdown, Stage};
 use crate::defer::Deferred;
+use crate::internals::{FiredBy, fired_by};
 use crate::panics::Contained;
 use crate::recorder::Reactor;
+
+/// The Deferred of a snapshot, which snapshots leave out.
+pub(super) const SNAPSHOT: &str = "a snapshot";
 
 impl Reactor {
     /// The open, active and pending objects of the loop, as of the next turn. Printable.
     pub fn snapshot(&self) -> Deferred<Snapshot> {
         let (deferred, resolver) = Deferred::new();
+        fired_by(&deferred, FiredBy { kind: SNAPSHOT, id: None });
         self.records().request_snapshot(resolver);
         deferred
     }

@@ -3,17 +3,26 @@
 use std::any::Any;
 use std::fmt;
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::options::LoopOptions;
 use super::remote::Remote;
+use crate::defer::keep_histories;
 use crate::driver::LoopThread;
 use crate::driver::ring::Ring;
+use crate::internals::{Observer, observe};
+use crate::recorder::{Reactor, WeakReactor};
 
 /// Gets the loops that are created with its options.
 pub trait Inspector: Send + Sync {
     /// The size of each loop's [`Ring`], in bytes.
     fn ring_size(&self) -> usize;
+
+    /// How many callbacks of each Deferred are [kept](crate::defer::keep_histories) in the threads of
+    /// the loops, unless they keep some already. With 0, Deferreds and locks are not observed.
+    fn histories(&self) -> usize;
 
     /// A loop was created, in this thread. The returned value is dropped with the loop.
     ///
@@ -45,6 +54,54 @@ impl InspectedLoop {
     /// thread does not answer within 100 ms, and on systems without backtraces.
     pub fn backtrace(&self) -> Option<String> {
         self.thread.backtrace().map(|trace| trace.to_string())
+    }
+}
+
+/// Observes a loop, and the Deferreds and locks of its thread, until it is dropped.
+pub struct Observing {
+    before: Option<Rc<dyn Observer>>,
+    histories: usize,
+}
+
+impl Observing {
+    /// Has a loop keep the places of requests, and this many callbacks of each Deferred. With 0,
+    /// Deferreds and locks are not observed.
+    pub fn begin(reactor: &Reactor, most: usize) -> Option<Observing> {
+        reactor.records().record_places();
+        if most == 0 {
+            return None;
+        }
+        let histories = keep_histories(most);
+        if histories > 0 {
+            keep_histories(histories);
+        }
+        let before = observe(Some(Rc::new(LoopObserver(reactor.downgrade()))));
+        Some(Observing { before, histories })
+    }
+}
+
+impl Drop for Observing {
+    fn drop(&mut self) {
+        keep_histories(self.histories);
+        observe(self.before.take());
+    }
+}
+
+impl fmt::Debug for Observing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Observing").finish_non_exhaustive()
+    }
+}
+
+struct LoopObserver(WeakReactor);
+
+impl Observer for LoopObserver {
+    fn now(&self) -> Option<Instant> {
+        Some(self.0.upgrade()?.now())
+    }
+
+    fn task(&self) -> Option<u64> {
+        self.0.upgrade()?.records().tasks.polled()
     }
 }
 

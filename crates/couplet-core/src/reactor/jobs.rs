@@ -37,6 +37,7 @@ impl Reactor {
     ) -> Deferred<T> {
         let place = Location::caller();
         self.request(
+            "job",
             |records| &records.jobs.requested,
             |ticket, resolver| {
                 let result: Answer<T> = Arc::default();

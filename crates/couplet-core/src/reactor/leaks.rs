@@ -6,14 +6,16 @@
 //! their own.
 
 use std::fmt;
+use std::rc::Weak;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use super::tasks::TaskId;
+use super::tasks::{ReaderOf, TaskId};
 use crate::driver::{Key, Ticket};
 use crate::recorder::{Source, TimerPurpose};
 use crate::timers::TimerKey;
+use crate::transport::ConnectionId;
 
 /// An object that a run left open, active or pending.
 pub(crate) struct Leak {
@@ -75,11 +77,12 @@ impl TimerPurpose {
 /// Source locations of requests, in the order of the requests.
 #[derive(Default)]
 pub(super) struct Places {
-    timers: PlaceLog<(TimerKey, TimerPurpose)>,
-    tasks: PlaceLog<TaskId>,
+    timers: PlaceLog<((TimerKey, TimerPurpose), Origin)>,
+    tasks: PlaceLog<(TaskId, Origin)>,
     /// Each with whether a thread has begun it.
-    jobs: PlaceLog<(Ticket, Arc<AtomicBool>)>,
-    accepted: PlaceLog<Key>,
+    jobs: PlaceLog<((Ticket, Arc<AtomicBool>), Origin)>,
+    accepted: PlaceLog<(Key, Origin)>,
+    readers: PlaceLog<Weak<dyn ReaderOf>>,
     /// Leaks that the last shutdown cut off, unless a signal caused it.
     // Bound: one line for each thing that a program left when it ended itself.
     pub(super) cut_off: Vec<Leak>,
@@ -93,7 +96,7 @@ impl Places {
         from: Origin,
         is_left: impl Fn(TimerKey) -> bool,
     ) {
-        self.timers.add((timer, purpose), from, |(timer, _)| is_left(*timer));
+        self.timers.add(((timer, purpose), from), |((timer, _), _)| is_left(*timer));
     }
 
     pub(super) fn add_task(
@@ -102,7 +105,7 @@ impl Places {
         from: Origin,
         is_left: impl Fn(TaskId) -> bool,
     ) {
-        self.tasks.add(task, from, |task| is_left(*task));
+        self.tasks.add((task, from), |(task, _)| is_left(*task));
     }
 
     /// The flag is for the thread that begins the job.
@@ -113,12 +116,21 @@ impl Places {
         is_left: impl Fn(Ticket) -> bool,
     ) -> Arc<AtomicBool> {
         let has_begun = Arc::new(AtomicBool::new(false));
-        self.jobs.add((job, has_begun.clone()), from, |(job, _)| is_left(*job));
+        self.jobs.add(((job, has_begun.clone()), from), |((job, _), _)| is_left(*job));
         has_begun
     }
 
     pub(super) fn add_accepted(&mut self, key: Key, from: Origin, is_left: impl Fn(&Key) -> bool) {
-        self.accepted.add(key, from, is_left);
+        self.accepted.add((key, from), |(key, _)| is_left(key));
+    }
+
+    pub(super) fn add_reader(&mut self, of: Weak<dyn ReaderOf>) {
+        self.readers.add(of, |of| of.strong_count() > 0);
+    }
+
+    /// The connections whose bytes tasks wait for.
+    pub(super) fn readers(&self) -> impl Iterator<Item = (TaskId, ConnectionId)> {
+        self.readers.list.iter().filter_map(|of| of.upgrade()?.reading_task())
     }
 
     /// Where the port was opened that accepted a connection.
@@ -147,10 +159,11 @@ pub(super) struct Origin {
     pub(super) since: Instant,
 }
 
+/// A list of what is left, and of what is over but has not been dropped yet.
 struct PlaceLog<K> {
     // Bound: twice the number of live entries plus 64, then the dead ones are dropped; only under
     // `testing::run`, in the simulator and with an inspector.
-    list: Vec<(K, Origin)>,
+    list: Vec<K>,
     /// The length at which finished entries are pruned: at most twice the live ones plus 64.
     /// (Law 9.)
     limit: usize,
@@ -163,12 +176,12 @@ impl<K> Default for PlaceLog<K> {
 }
 
 impl<K> PlaceLog<K> {
-    fn add(&mut self, what: K, from: Origin, is_left: impl Fn(&K) -> bool) {
+    fn add(&mut self, what: K, is_left: impl Fn(&K) -> bool) {
         if self.list.len() >= self.limit {
-            self.list.retain(|(what, _)| is_left(what));
+            self.list.retain(is_left);
             self.limit = 2 * self.list.len() + 64;
         }
-        self.list.push((what, from));
+        self.list.push(what);
     }
 }
 
@@ -184,7 +197,7 @@ mod tests {
         let mut logged = PlaceLog::default();
         let from = Origin { place: Location::caller(), since: Instant::now() };
         let mut add = |n: u32, least: u32| {
-            logged.add(n, from, |n| *n >= least);
+            logged.add((n, from), |(n, _)| *n >= least);
             logged.list.len()
         };
         // Each entry is finished when the next one is added.

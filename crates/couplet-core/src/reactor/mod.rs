@@ -55,11 +55,11 @@ pub use port::Port;
 pub use remote::{LoopGone, Remote, WouldWaitForItself};
 pub(crate) use sharing::SharedSocket;
 pub use snapshot::{
-    ConnectionSnapshot, ConnectorSnapshot, DatagramSnapshot, PendingSnapshot, PortSnapshot,
-    Snapshot, Totals,
+    ConnectionSnapshot, ConnectorSnapshot, DatagramSnapshot, DeferredSnapshot, LockSnapshot,
+    PendingSnapshot, PortSnapshot, Snapshot, Totals, WaitRef,
 };
 pub use stage::Shutdown;
-pub(crate) use tasks::{Executor, TaskId, TaskRef};
+pub(crate) use tasks::{Executor, ReaderOf, TaskId, TaskRef};
 pub use turn::{Cluster, Loop, Members, NoSuchLoop, Stopped, cluster, react, run, run_until};
 #[cfg(unix)]
 pub use watch::{NotWatching, Watch};

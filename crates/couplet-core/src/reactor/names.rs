@@ -51,6 +51,6 @@ impl Reactor {
         if let Ok(address) = name.parse() {
             return Deferred::succeed(vec![address]);
         }
-        self.request(|records| &records.names, |_, resolver| Lookup { name, resolver })
+        self.request("lookup", |records| &records.names, |_, resolver| Lookup { name, resolver })
     }
 }

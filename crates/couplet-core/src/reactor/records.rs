@@ -29,6 +29,7 @@ use crate::connector::ConnectorCell;
 use crate::datagrams::DatagramCell;
 use crate::defer::{Deferred, Resolver};
 use crate::driver::{Key, Spares, Ticket, UserCall, World};
+use crate::internals::{FiredBy, fired_by};
 use crate::recorder::{Reactor, Recorder, Source, TimerOwner, TimerPurpose, loop_ended};
 use crate::slots::Slots;
 use crate::timers::{TimerKey, Timers, after};
@@ -353,6 +354,11 @@ impl Records {
         drop(port);
     }
 
+    /// Records source locations of requests from now on.
+    pub(super) fn record_places(&self) {
+        self.places.replace(Some(Box::default()));
+    }
+
     /// A request that is made now.
     pub(super) fn origin(&self, place: Source) -> Origin {
         Origin { place, since: self.now() }
@@ -638,6 +644,7 @@ impl Reactor {
     #[track_caller]
     pub(super) fn request<T: 'static, R: 'static>(
         &self,
+        kind: &'static str,
         select: fn(&Records) -> &RefCell<DriverRequests<T>>,
         build: impl FnOnce(Ticket, Resolver<R>) -> T,
     ) -> Deferred<R> {
@@ -654,6 +661,7 @@ impl Reactor {
                 records.add_pending(pending::STARTS);
             }
         });
+        fired_by(&deferred, FiredBy { kind, id: Some(ticket.0) });
         let request = build(ticket, resolver);
         select(records).borrow_mut().add(ticket, request);
         records.add_pending(pending::STARTS);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::call_times::CallTimes;
 use super::notes::NoteRow;
 use crate::address::Address;
+use crate::defer::History;
 use crate::error::Reason;
 use crate::transport::ConnectionId;
 use crate::why::{Why, short_type};
@@ -51,6 +52,13 @@ pub struct Snapshot {
     /// under test. [`pending_calls`](Self::pending_calls) counts all calls, including the loop's own.
     // Bound: one for each pending call, task and job; owned by the user.
     pub pending: Vec<PendingSnapshot>,
+    /// Deferreds that wait, or whose results have not been taken: the oldest 1000; only of a loop with
+    /// an inspector.
+    // Bound: the oldest 1000.
+    pub deferreds: Vec<DeferredSnapshot>,
+    /// Locks and semaphores that are held; only of a loop with an inspector.
+    // Bound: one for each lock that is held.
+    pub locks: Vec<LockSnapshot>,
     /// The program's own lines: see [`Reactor::note`](crate::Reactor::note).
     // Bound: one for each `Note`; owned by the user.
     pub notes: Vec<String>,
@@ -166,6 +174,78 @@ pub struct PendingSnapshot {
     pub due: Option<Instant>,
     /// The event that it waits for, in words.
     pub why: Why,
+    /// The objects that a task waits for.
+    // Bound: one for each Deferred that the task has polled.
+    pub waits_for: Vec<WaitRef>,
+    /// Whether a task waits for itself, by way of the others in a cycle.
+    pub is_cyclic: bool,
+}
+
+/// An object for which another one waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub struct WaitRef {
+    /// `task`, `deferred`, `lock`, `connection`, or the kind of a [`PendingSnapshot`].
+    pub kind: &'static str,
+    /// Its number among the objects of its kind.
+    pub id: u64,
+}
+
+/// A Deferred in a [`Snapshot`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct DeferredSnapshot {
+    /// Distinguishes it from the others, as long as its loop lives.
+    pub id: u64,
+    /// Where it was created.
+    pub place: &'static Location<'static>,
+    /// When it was created.
+    pub since: Option<Instant>,
+    /// `pending`, `chained` (it waits for another Deferred), or `fired` (its result has not been
+    /// taken).
+    pub state: &'static str,
+    /// The consumer of its result, in words.
+    pub consumer: String,
+    /// How many callbacks have been added to it.
+    pub callbacks: usize,
+    /// Whether the program has its resolver, and not the library.
+    pub is_program: bool,
+    /// Whether a task or another Deferred waits for it.
+    pub is_awaited: bool,
+    /// Its callbacks, and their results.
+    pub history: History,
+    /// The event that it waits for, in words.
+    pub why: Why,
+    /// The objects that it waits for.
+    // Bound: one for each member of a group of Deferreds.
+    pub waits_for: Vec<WaitRef>,
+}
+
+/// A lock or semaphore in a [`Snapshot`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LockSnapshot {
+    /// Distinguishes it from the others, as long as its loop lives.
+    pub id: u64,
+    /// `lock` or `semaphore`.
+    pub kind: &'static str,
+    /// Where it was created.
+    pub place: &'static Location<'static>,
+    /// How many may hold it.
+    pub tokens: usize,
+    /// How many hold it.
+    pub held: usize,
+    /// How many wait for it.
+    pub waiting: usize,
+    /// Since when its first holder has it.
+    pub since: Option<Instant>,
+    /// Since when it has been granted to a future that nothing polls: a futurelock.
+    pub untaken: Option<Instant>,
+    /// The holder, in words.
+    pub why: Why,
+    /// The tasks and Deferreds that hold it.
+    // Bound: the tokens of the lock.
+    pub waits_for: Vec<WaitRef>,
 }
 
 /// A connection in a [`Snapshot`].
@@ -207,9 +287,10 @@ pub struct ConnectionSnapshot {
 impl Snapshot {
     /// Adds the snapshot of another loop of the same program.
     pub fn extend(&mut self, other: Snapshot) {
-        let Snapshot {
-            ports, datagrams, connectors, connections, pending, notes, rows, ended, ..
-        } = other;
+        let Snapshot { ports, datagrams, connectors, connections, pending, .. } = other;
+        let Snapshot { deferreds, locks, notes, rows, ended, .. } = other;
+        self.deferreds.extend(deferreds);
+        self.locks.extend(locks);
         self.rows.extend(rows);
         self.pending.extend(pending);
         self.ended.extend(ended);

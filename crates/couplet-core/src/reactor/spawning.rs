@@ -6,8 +6,9 @@ use std::rc::Rc;
 
 use super::monitor::monitor_task;
 use super::records::{Records, pending};
-use super::tasks::{Executor, FutureTask, TaskCell, TaskId, TaskRef};
+use super::tasks::{Executor, FutureTask, ReaderOf, TaskCell, TaskId, TaskRef};
 use crate::defer::{Deferred, Result};
+use crate::internals::{FiredBy, fired_by};
 use crate::recorder::{Reactor, Source, loop_ended};
 
 impl Reactor {
@@ -64,6 +65,14 @@ impl Reactor {
         deferred
     }
 
+    /// Shows the task that reads a connection as waiting for it, where places are kept.
+    pub(crate) fn note_reader<R: ReaderOf + 'static>(&self, of: &Rc<R>) {
+        if let Some(places) = &mut *self.records().places.borrow_mut() {
+            let of: Rc<dyn ReaderOf> = of.clone();
+            places.add_reader(Rc::downgrade(&of));
+        }
+    }
+
     /// The loop's tasks, for the streams whose readers are tasks.
     pub(crate) fn executor(&self) -> Rc<Executor> {
         self.records().tasks.clone()
@@ -99,6 +108,7 @@ pub(super) fn new_task<T: 'static>(
             records.add_pending(pending::TASKS);
         }
     });
+    fired_by(&deferred, FiredBy { kind: "task", id: Some(id.number()) });
     let task = FutureTask::new(future, resolver);
     let task: TaskRef = match records.monitor.get() {
         None => Rc::new(TaskCell::new(id, waker, task)),

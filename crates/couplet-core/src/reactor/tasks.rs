@@ -181,6 +181,12 @@ impl Wake for TaskWaker {
     }
 }
 
+/// A connection whose bytes a task reads.
+pub(crate) trait ReaderOf {
+    /// The task that waits for its bytes.
+    fn reading_task(&self) -> Option<(TaskId, ConnectionId)>;
+}
+
 /// A future and the resolver of its Deferred.
 pub(crate) trait Task {
     /// Polls once. Pending during a nested poll, and once the task has finished.
@@ -260,6 +266,11 @@ impl Executor {
     pub(crate) fn polled_task(&self, waker: &Waker) -> Option<TaskId> {
         let (id, polled_with) = self.polled.get()?;
         std::ptr::eq(polled_with, waker.data()).then_some(id)
+    }
+
+    /// The number of the task being polled.
+    pub(super) fn polled(&self) -> Option<u64> {
+        self.polled.get().map(|(id, _)| id.number())
     }
 
     /// Wakes a task, to be polled in step 5.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::{Reactor, Recorder, TimerOwner, TimerPurpose, WeakReactor, loop_ended};
 use crate::defer::{Alarm, Deferred, Resolver};
+use crate::internals::{FiredBy, fired_by};
 use crate::panics::contain_closure;
 use crate::timers::{TimerKey, after};
 
@@ -67,7 +68,10 @@ impl Reactor {
             }
         });
         let sleeper = Sleeper(Some(resolver));
-        timer.set(Some(self.call_for(by, delay, move || sleeper.wake())));
+        let call = self.call_for(by, delay, move || sleeper.wake());
+        let id = call.timer.as_ref().map(|(_, timer)| timer.number());
+        fired_by(&deferred, FiredBy { kind: "sleep", id });
+        timer.set(Some(call));
         deferred
     }
 }

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker, ready};
 use couplet_os::lend::Lent;
 
 use super::Stream;
+use crate::ConnectionId;
 use crate::ConnectionLost;
 use crate::Deferred;
 use crate::HandOver;
@@ -17,7 +18,7 @@ use crate::Protocol;
 use crate::Reason;
 use crate::Transport;
 use crate::defer::DeferredEvent;
-use crate::reactor::{Executor, TaskId, TaskRef};
+use crate::reactor::{Executor, ReaderOf, TaskId, TaskRef};
 use crate::unread::Unread;
 
 /// The connection of a stream. Neither user code nor a foreign waker is called while `state` is
@@ -128,16 +129,30 @@ pub(super) enum Decision<T> {
     More,
 }
 
+impl ReaderOf for SharedStream {
+    fn reading_task(&self) -> Option<(TaskId, ConnectionId)> {
+        let reader = self.reader.take();
+        let task = match reader {
+            Reader::Task(task) => Some(task),
+            Reader::Other(_) | Reader::None => None,
+        };
+        self.reader.set(reader);
+        Some((task?, self.transport.id()))
+    }
+}
+
 impl SharedStream {
     pub(super) fn new(transport: &Transport) -> Rc<SharedStream> {
-        Rc::new(SharedStream {
+        let shared = Rc::new(SharedStream {
             transport: transport.clone(),
             executor: transport.reactor().executor(),
             reader: Cell::default(),
             departure: Cell::default(),
             lent: Lent::default(),
             state: RefCell::default(),
-        })
+        });
+        transport.reactor().note_reader(&shared);
+        shared
     }
 
     /// Reads with `decide`, which gets the unread bytes and whether the stream has ended after them;

@@ -3,10 +3,10 @@
 use std::error::Error;
 use std::fmt;
 use std::panic::Location;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use super::error::{AllFailed, Cancelled, FirstError};
-use crate::panics::discard;
+use crate::panics::{discard, lock};
 
 /// The result of a callback: a value, or a [`Failure`].
 pub type Result<T, E = Failure> = std::result::Result<T, E>;
@@ -36,7 +36,18 @@ pub struct Failure(Option<Arc<Inner<dyn Error + Send + Sync>>>); // `None` only 
 
 struct Inner<E: ?Sized> {
     place: &'static Location<'static>,
+    levels: Levels,
     error: E,
+}
+
+/// The most levels of a failure: further ones are left out.
+const LEVELS: usize = 64;
+
+/// The places that a failure has passed, where histories are kept.
+#[derive(Default)]
+struct Levels {
+    // Bound: LEVELS (64), then further ones are left out.
+    places: Mutex<Vec<&'static Location<'static>>>,
 }
 
 impl Failure {
@@ -54,7 +65,7 @@ impl Failure {
         error: E,
         place: &'static Location<'static>,
     ) -> Self {
-        Self(Some(Arc::new(Inner { place, error })))
+        Self(Some(Arc::new(Inner { place, levels: Levels::default(), error })))
     }
 
     fn inner(&self) -> &Inner<dyn Error + Send + Sync> {
@@ -111,6 +122,21 @@ impl Failure {
     /// created.
     pub fn place(&self) -> &'static Location<'static> {
         self.inner().place
+    }
+
+    /// The places that it has passed since, oldest first, while
+    /// [histories were kept](super::keep_histories): the Deferreds that failed with it, and the
+    /// callbacks that were skipped or called for it. At most 64; later ones are left out.
+    pub fn levels(&self) -> Vec<&'static Location<'static>> {
+        lock(&self.inner().levels.places).clone()
+    }
+
+    /// It passes a callback or a Deferred.
+    pub(super) fn pass(&self, place: &'static Location<'static>) {
+        let mut levels = lock(&self.inner().levels.places);
+        if levels.len() < LEVELS && levels.last() != Some(&place) {
+            levels.push(place);
+        }
     }
 }
 

@@ -310,6 +310,7 @@ where
     // A member may decide the race before later members are attached.
     for (index, member) in members.into_iter().enumerate() {
         let created_at = member.place().unwrap_or(created_at);
+        history::record_member(member.trace(), group.slot.trace.number());
         let trace = Trace::new(history::share(member.trace()));
         member.feed(Rc::new(Member { index, created_at, trace, group: group.clone() }));
     }

@@ -15,9 +15,11 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::num::NonZeroU32;
 use std::rc::{Rc, Weak};
+use std::time::Instant;
 
 use super::Failure;
 use super::node::CreatedAt;
+use super::waits::{self, FiredBy, Standing};
 
 /// The maximum nesting of Deferreds that wait for one another, when displayed and when kept after a
 /// failure.
@@ -171,6 +173,8 @@ struct Step<W> {
     method: &'static str,
     name: &'static str,
     place: CreatedAt,
+    /// When it was called, in a thread that is observed.
+    at: Option<Instant>,
     state: StepState<W>,
 }
 
@@ -185,8 +189,9 @@ enum StepState<W> {
 }
 
 /// The history of a chain, while it is recorded.
-struct Recording {
+pub(super) struct Recording {
     made_at: CreatedAt,
+    standing: Standing,
     /// The length of the longest chain of Deferreds that wait for this one.
     depth: Cell<usize>,
     steps: RefCell<RecordedSteps>,
@@ -304,8 +309,8 @@ pub(super) fn begin(created_at: CreatedAt) -> Number {
 #[cold]
 #[inline(never)]
 fn begin_at(made_at: CreatedAt) -> Number {
-    let recording = Recording { made_at, depth: Cell::new(0), steps: RefCell::default() };
-    add(Rc::new(recording), None)
+    let (standing, depth, steps) = (Standing::new(), Cell::new(0), RefCell::default());
+    add(Rc::new(Recording { made_at, standing, depth, steps }), None)
 }
 
 /// Adds an entry for another node of the same history.
@@ -330,6 +335,9 @@ fn add_step(number: NonZeroU32, method: Method, name: &'static str, place: Creat
 pub(super) fn record_call(number: NonZeroU32, failure: Option<&Failure>) {
     if let Some(Entry { recording, step: Some((step, kind)), .. }) = entry(number) {
         recording.settle(step, failure);
+        if let (Some(failure), Some(place)) = (failure, recording.place(step)) {
+            failure.pass(place);
+        }
         recording.set(step, if kind.skips(failure) { StepState::Skipped } else { StepState::Runs });
     }
 }
@@ -339,11 +347,11 @@ pub(super) fn record_call(number: NonZeroU32, failure: Option<&Failure>) {
 #[inline(never)]
 pub(super) fn record_wait(number: NonZeroU32, inner: Number, made_at: CreatedAt) {
     let Some(Entry { recording, step: Some((step, _)), .. }) = entry(number) else { return };
-    let inner = inner.and_then(entry).map(|entry| entry.recording);
-    let inner = inner.filter(|inner| !Rc::ptr_eq(inner, &recording));
+    let inner = self::recording(inner).filter(|inner| !Rc::ptr_eq(inner, &recording));
     let made_at = inner.as_ref().map_or(made_at, |inner| inner.made_at);
     let depth = recording.depth.get() + 1;
     if let Some(inner) = &inner {
+        inner.standing.wait_in(&recording.standing);
         inner.depth.set(depth.max(inner.depth.get()));
     }
     let weak = inner.as_ref().map_or_else(Weak::new, Rc::downgrade);
@@ -364,6 +372,65 @@ pub(super) fn replace_history(inner: Number, outer: NonZeroU32) {
     drop(before);
 }
 
+/// Records that the Deferred of this node is polled.
+#[cold]
+#[inline(never)]
+pub(super) fn record_poll(number: NonZeroU32) {
+    if let Some(recording) = recording(Some(number)) {
+        recording.standing.polled();
+    }
+}
+
+/// Records that this node has a result, or that its result was taken.
+#[cold]
+#[inline(never)]
+pub(super) fn record_result(number: NonZeroU32, is_there: bool) {
+    if let Some(recording) = recording(Some(number)) {
+        recording.standing.has_result(is_there);
+    }
+}
+
+/// Records that the Deferred of this node is detached.
+#[cold]
+#[inline(never)]
+pub(super) fn record_detached(number: NonZeroU32) {
+    if let Some(recording) = recording(Some(number)) {
+        recording.standing.detached();
+    }
+}
+
+/// Records that a group waits for this Deferred.
+pub(super) fn record_member(member: Number, group: Number) {
+    if let (Some(member), Some(group)) = (recording(member), recording(group)) {
+        member.standing.wait_in(&group.standing);
+    }
+}
+
+/// Records the object that will fire this Deferred.
+#[cold]
+#[inline(never)]
+pub(super) fn record_fired_by(number: NonZeroU32, by: FiredBy) {
+    if let Some(recording) = recording(Some(number)) {
+        recording.standing.set_fired_by(by);
+    }
+}
+
+/// The recording of a node's chain.
+pub(super) fn recording(number: Number) -> Option<Rc<Recording>> {
+    let of = |entries: &mut Entries| Some(entries.entries.get(&number?)?.recording.clone());
+    with_entries(of).flatten()
+}
+
+/// The recordings of all chains that still have a node, in the order of their creation.
+pub(super) fn recordings() -> Vec<Rc<Recording>> {
+    let all = |entries: &mut Entries| {
+        let each = entries.entries.values().map(|entry| &entry.recording);
+        each.map(|recording| (recording.standing.id(), recording.clone())).collect()
+    };
+    let all: BTreeMap<u64, Rc<Recording>> = with_entries(all).unwrap_or_default();
+    all.into_values().collect()
+}
+
 /// The history so far. `result` is the latest result of the chain, if it has one.
 pub(super) fn history(number: Number, result: Option<Option<&Failure>>) -> Option<History> {
     let Entry { recording, detached, .. } = entry(number?)?;
@@ -377,6 +444,19 @@ pub(super) fn history(number: Number, result: Option<Option<&Failure>>) -> Optio
 }
 
 impl Recording {
+    pub(super) fn made_at(&self) -> CreatedAt {
+        self.made_at
+    }
+
+    pub(super) fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    /// The number of callbacks added.
+    pub(super) fn callbacks(&self) -> usize {
+        self.steps.borrow().count
+    }
+
     /// Adds a callback; returns its number, from 1.
     fn add(&self, method: Method, name: &'static str, place: CreatedAt) -> usize {
         let method = method.name();
@@ -384,7 +464,7 @@ impl Recording {
         let mut steps = self.steps.borrow_mut();
         steps.count += 1;
         let number = steps.count;
-        let step = Step { number, method, name, place, state: StepState::Next };
+        let step = Step { number, method, name, place, at: None, state: StepState::Next };
         let mut left_out = None;
         if steps.last.is_empty() && steps.first.len() < most.div_ceil(2) {
             steps.first.push(step);
@@ -399,6 +479,13 @@ impl Recording {
         number
     }
 
+    /// The place of a callback, unless it was left out.
+    fn place(&self, number: usize) -> Option<CreatedAt> {
+        let steps = self.steps.borrow();
+        let step = steps.first.iter().chain(&steps.last).find(|step| step.number == number);
+        step.map(|step| step.place)
+    }
+
     /// Sets the state of a callback, unless it was left out or skipped.
     fn set(&self, number: usize, state: StepState<Inner>) {
         let mut steps = self.steps.borrow_mut();
@@ -408,6 +495,7 @@ impl Recording {
             && !matches!(step.state, StepState::Skipped)
         {
             let before = std::mem::replace(&mut step.state, state);
+            step.at = step.at.or_else(waits::now);
             drop(steps);
             drop(before);
         }
@@ -418,7 +506,7 @@ impl Recording {
         let mut steps = self.steps.borrow_mut();
         let RecordedSteps { got, first, last, .. } = &mut *steps;
         got.get_or_insert_with(|| StepResult::from_failure(failure));
-        let mut kept = Vec::new();
+        let (mut kept, mut passed) = (Vec::new(), Vec::new());
         for step in first.iter_mut().chain(last).filter(|step| step.number < number) {
             match &mut step.state {
                 StepState::Runs => {
@@ -426,6 +514,7 @@ impl Recording {
                 }
                 StepState::Waits(_, inner, gave @ None) => {
                     *gave = Some(StepResult::from_failure(failure));
+                    passed.push(step.place);
                     kept.extend(match failure {
                         Some(_) => inner.kept.clone(),
                         None => inner.kept.take(),
@@ -439,10 +528,13 @@ impl Recording {
         for inner in kept.iter().filter(|_| failure.is_some()) {
             inner.settle(usize::MAX, failure);
         }
+        if let Some(failure) = failure {
+            passed.into_iter().for_each(|place| failure.pass(place));
+        }
     }
 
     /// A snapshot of the recording, nested `depth` levels deep in another history.
-    fn history(&self, depth: usize) -> History {
+    pub(super) fn history(&self, depth: usize) -> History {
         let shown = |inner: &Inner| {
             let recording = inner.kept.clone().or_else(|| inner.recording.upgrade())?;
             (depth + 1 < DEPTH).then(|| Box::new(recording.history(depth + 1)))
@@ -457,7 +549,7 @@ impl Recording {
 
 impl Step<Inner> {
     fn shown(&self, show: impl Fn(&Inner) -> Option<Box<History>>) -> Step<Option<Box<History>>> {
-        let Step { number, method, name, place, .. } = *self;
+        let Step { number, method, name, place, at, .. } = *self;
         let state = match &self.state {
             StepState::Next => StepState::Next,
             StepState::Runs => StepState::Runs,
@@ -469,7 +561,7 @@ impl Step<Inner> {
                 StepState::Waits(made_at, inner, gave.clone())
             }
         };
-        Step { number, method, name, place, state }
+        Step { number, method, name, place, at, state }
     }
 }
 

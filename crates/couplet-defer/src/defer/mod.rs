@@ -69,6 +69,7 @@ mod resolver;
 mod semaphore;
 mod timeout;
 mod waiters;
+pub(crate) mod waits;
 
 pub use abort::AbortOnDrop;
 pub use cancel::Canceller;

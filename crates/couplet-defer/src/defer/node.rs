@@ -162,6 +162,9 @@ impl<T> ResultSlot<T> {
             return None;
         }
         self.attach(SlotState::Over);
+        if let Some(number) = self.trace.number() {
+            history::record_result(number, false);
+        }
         let result = self.result.take();
         debug_assert!(result.is_some(), "a fired node has its result");
         result
@@ -191,6 +194,9 @@ impl<T> ResultSlot<T> {
 
     /// Records that the Deferred was dropped. Returns whether it was being awaited.
     pub(super) fn detach(&self) -> bool {
+        if let Some(number) = self.trace.number() {
+            history::record_detached(number);
+        }
         let mut state = self.state.borrow_mut();
         if matches!(*state, SlotState::Open) {
             *state = SlotState::Detached;
@@ -201,6 +207,9 @@ impl<T> ResultSlot<T> {
     }
 
     pub(super) fn poll(&self, context: &Context<'_>) -> Poll<Result<T>> {
+        if let Some(number) = self.trace.number() {
+            history::record_poll(number);
+        }
         if let Some(result) = self.take() {
             return Poll::Ready(result);
         }
@@ -250,6 +259,9 @@ pub(super) fn deliver<T>(mut node: Rc<dyn Produce<T>>, result: Result<T>) -> Opt
             SlotState::Open => {
                 *state = SlotState::Fired;
                 slot.result.set(Some(result));
+                if let Some(number) = slot.trace.number() {
+                    history::record_result(number, true);
+                }
                 return None;
             }
             _ => {}
@@ -261,6 +273,9 @@ pub(super) fn deliver<T>(mut node: Rc<dyn Produce<T>>, result: Result<T>) -> Opt
             SlotState::Awaited(waker) => {
                 slot.result.set(Some(result));
                 slot.attach(SlotState::Fired);
+                if let Some(number) = slot.trace.number() {
+                    history::record_result(number, true);
+                }
                 let _ = run_contained(|| waker.wake());
                 return None;
             }

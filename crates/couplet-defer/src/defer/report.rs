@@ -46,6 +46,9 @@ impl fmt::Display for Unhandled {
             self.failure.place(),
             self.place
         )?;
+        for place in self.failure.levels() {
+            write!(f, "\npassed {place}")?;
+        }
         self.history.as_ref().map_or(Ok(()), |history| write!(f, "\n{history}"))
     }
 }

@@ -50,6 +50,12 @@ impl<T> Resolver<T> {
         }
     }
 
+    /// The place and the history of the Deferred.
+    pub(super) fn origin(&self) -> Option<(CreatedAt, Number)> {
+        let slot = self.origin.as_ref()?.slot();
+        Some((slot.created_at, slot.trace.number()))
+    }
+
     /// Whether the Deferred was cancelled, so the work for it can stop.
     pub fn is_cancelled(&self) -> bool {
         let phase = self.origin.as_ref().map(|origin| origin.phase());
@@ -122,6 +128,9 @@ impl<T: 'static, C: FnOnce(Resolver<T>) + 'static> Settle<T> for Origin<T, C> {
         // The canceller may hold references that lead back here, so it is dropped before the
         // callbacks run.
         discard(self.canceller.take());
+        if let (Some(_), Err(failure)) = (self.slot.trace.number(), &result) {
+            failure.pass(self.slot.created_at);
+        }
         fire(self, result);
     }
 

@@ -11,7 +11,9 @@ use std::rc::Rc;
 
 use super::Deferred;
 use super::drops::{self, DropWork};
+use super::node::CreatedAt;
 use super::waiters::Waiters;
+use super::waits::{self, Hold, Holds};
 
 /// Lets a limited number of operations run at a time; the others queue.
 ///
@@ -66,6 +68,8 @@ pub struct DeferredLock {
 #[must_use = "dropping a permit releases it"]
 pub struct Permit {
     semaphore: Rc<Semaphore>,
+    /// In a thread that is observed.
+    hold: Option<Rc<Hold>>,
 }
 
 /// The tokens and their waiters.
@@ -73,6 +77,8 @@ pub(super) struct Semaphore {
     tokens: Cell<usize>,
     free: Cell<usize>,
     waiters: Waiters<Permit>,
+    made_at: CreatedAt,
+    holds: Holds,
 }
 
 impl DeferredSemaphore {
@@ -81,12 +87,15 @@ impl DeferredSemaphore {
     /// # Panics
     ///
     /// If `tokens` is 0: waiters would never be served. Twisted's ValueError.
+    #[track_caller]
     pub fn new(tokens: usize) -> Self {
         assert!(tokens > 0, "a semaphore needs at least one token");
         let semaphore = Semaphore {
             tokens: Cell::new(tokens),
             free: Cell::new(tokens),
             waiters: Waiters::default(),
+            made_at: Location::caller(),
+            holds: Holds::default(),
         };
         Self { semaphore: Rc::new(semaphore) }
     }
@@ -98,17 +107,26 @@ impl DeferredSemaphore {
     #[track_caller]
     pub fn acquire(&self) -> Deferred<Permit> {
         let created_at = Location::caller();
-        match self.try_acquire() {
-            Some(permit) => Deferred::fired(Ok(permit), created_at),
-            None => self.semaphore.waiters.wait(created_at),
+        let Some(permit) = self.try_acquire() else {
+            let deferred = self.semaphore.waiters.wait(created_at);
+            waits::set_fired_by(&deferred, self.semaphore.holds.fires());
+            return deferred;
+        };
+        let hold = permit.hold.clone();
+        let deferred = Deferred::fired(Ok(permit), created_at);
+        if let Some(hold) = hold {
+            hold.passed_by(deferred.trace());
         }
+        deferred
     }
 
     /// Acquires a token, if one is free and has no waiters.
+    #[track_caller]
     pub fn try_acquire(&self) -> Option<Permit> {
         let semaphore = &self.semaphore;
         let taken = semaphore.waiters.len() == 0 && semaphore.take();
-        taken.then(|| Permit { semaphore: semaphore.clone() })
+        let place = Location::caller();
+        taken.then(|| Permit::new(semaphore.clone(), place))
     }
 
     /// Acquires a token, calls `work`, and releases the token when the Deferred that `work`
@@ -127,7 +145,7 @@ impl DeferredSemaphore {
 
     /// The total number of tokens.
     pub fn tokens(&self) -> usize {
-        self.semaphore.tokens.get()
+        self.semaphore.tokens()
     }
 
     /// The number of free tokens.
@@ -137,12 +155,13 @@ impl DeferredSemaphore {
 
     /// The number of waiters.
     pub fn waiting(&self) -> usize {
-        self.semaphore.waiters.len()
+        self.semaphore.waiting()
     }
 }
 
 impl DeferredLock {
     /// An unlocked lock.
+    #[track_caller]
     pub fn new() -> Self {
         Self { one: DeferredSemaphore::new(1) }
     }
@@ -155,6 +174,7 @@ impl DeferredLock {
     }
 
     /// Acquires the lock, if it is free and has no waiters.
+    #[track_caller]
     pub fn try_acquire(&self) -> Option<Permit> {
         self.one.try_acquire()
     }
@@ -179,6 +199,7 @@ impl DeferredLock {
 }
 
 impl Default for DeferredLock {
+    #[track_caller]
     fn default() -> Self {
         Self::new()
     }
@@ -191,18 +212,52 @@ impl Semaphore {
         free > 0
     }
 
+    pub(super) fn tokens(&self) -> usize {
+        self.tokens.get()
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.waiters.len()
+    }
+
+    pub(super) fn made_at(&self) -> CreatedAt {
+        self.made_at
+    }
+
+    pub(super) fn holds(&self) -> &Holds {
+        &self.holds
+    }
+
     /// Hands free tokens to waiters.
     pub(super) fn serve(self: Rc<Self>) {
         while self.free.get() > 0 {
             let Some(resolver) = self.waiters.pop() else { return };
             self.take();
-            resolver.callback(Permit { semaphore: self.clone() });
+            let (place, number) = resolver.origin().unwrap_or((self.made_at, None));
+            let permit = Permit::new(self.clone(), place);
+            if let Some(hold) = &permit.hold {
+                hold.passed_by(number);
+            }
+            resolver.callback(permit);
         }
+    }
+}
+
+impl Permit {
+    fn new(semaphore: Rc<Semaphore>, place: CreatedAt) -> Permit {
+        let hold = Hold::new(place);
+        if let Some(hold) = &hold {
+            semaphore.holds.add(hold, &semaphore);
+        }
+        Permit { semaphore, hold }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
+        if let Some(hold) = &self.hold {
+            self.semaphore.holds.remove(hold);
+        }
         self.semaphore.free.set(self.semaphore.free.get() + 1);
         if self.semaphore.waiters.len() > 0 {
             drops::fire(DropWork::Freed(self.semaphore.clone()));

@@ -14,4 +14,5 @@ mod defer_panics;
 mod defer_reports;
 mod defer_stack;
 mod defer_timeout;
+mod defer_waits;
 mod defer_witness;

@@ -3,7 +3,8 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use couplet_core::hooks::inspector::{Kind, Record, UserCall};
+use couplet_core::defer::{Deferred, DeferredLock};
+use couplet_core::hooks::inspector::{Kind, Observing, Record, UserCall};
 use couplet_core::reactor::NoteRow;
 use couplet_core::testing::{MemoryReactor, success_of};
 use couplet_core::{ProducerKind, Protocol, Reactor, Transport};
@@ -326,4 +327,56 @@ fn a_slow_download_is_healthy() {
         let flags = measured.pass(Duration::from_secs(1)).flags();
         assert!(flags.is_empty(), "{second}: {flags:?}");
     }
+}
+
+#[test]
+fn a_lock_that_is_held_for_long() {
+    let mut measured = Measured::new();
+    let _observing = Observing::begin(&measured.reactor(), 4);
+    let lock = DeferredLock::new();
+    let held = lock.try_acquire().expect("it is free");
+    assert_eq!(measured.pass(2 * LOCKED).flags().len(), 0, "nothing waits for it");
+    let waiter = lock.acquire();
+    let words = Measured::only(&measured.flags(), "lock");
+    assert!(words.starts_with("1 lock held, one for 60.0 s: the one made at "), "{words}");
+    // The next holder does not take it.
+    let third = lock.acquire();
+    drop(held);
+    assert_eq!(measured.flags().len(), 0);
+    let words = Measured::only(&measured.pass(2 * UNTAKEN).flags(), "futurelock");
+    assert!(words.starts_with("1 lock not taken, one for 2.0 s: the one made at "), "{words}");
+    drop((waiter, third));
+}
+
+#[test]
+fn a_deferred_that_nothing_awaits() {
+    let mut measured = Measured::new();
+    let _observing = Observing::begin(&measured.reactor(), 4);
+    let (deferred, resolver) = Deferred::<()>::new();
+    deferred.map(|()| ()).detach();
+    measured.reactor().sleep(10 * FORGOTTEN).detach();
+    assert_eq!(measured.pass(FORGOTTEN).flags().len(), 0);
+    // Its place is in one of the library's own crates.
+    let as_program = |snapshot: &mut Snapshot| {
+        snapshot.deferreds.iter_mut().for_each(|it| it.is_program |= it.callbacks == 1);
+    };
+    let flags = measured.pass(FORGOTTEN).flags_with(as_program);
+    let words = Measured::only(&flags, "forgotten");
+    assert!(words.starts_with("1 Deferred pending, one for 2"), "{words}");
+    resolver.callback(());
+    assert_eq!(measured.flags().len(), 0);
+}
+
+#[test]
+fn tasks_that_wait_for_one_another() {
+    let mut measured = Measured::new();
+    let _observing = Observing::begin(&measured.reactor(), 4);
+    let reactor = measured.reactor();
+    let (first, begin) = Deferred::<Deferred<()>>::new();
+    let one = reactor.spawn(async move { first.await?.await });
+    let other = reactor.spawn(one);
+    begin.callback(other);
+    measured.memory.settle();
+    let words = Measured::only(&measured.flags(), "cycle");
+    assert!(words.starts_with("2 tasks in a cycle: one spawned at "), "{words}");
 }

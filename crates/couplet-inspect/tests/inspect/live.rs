@@ -116,7 +116,7 @@ fn rows_of_a_program_have_a_view_of_their_own() {
     let state = program.get("/state.json");
     assert_eq!(state["views"]["rooms"][0], bar);
     let names: Vec<_> = state["views"].as_object().expect("views").keys().collect();
-    assert_eq!((names[0], names[7]), (&"connections".to_owned(), &"rooms".to_owned()));
+    assert_eq!((names[0], names[10]), (&"connections".to_owned(), &"rooms".to_owned()));
     let url = program.url().replace("http:", "ws:").replace("/?", "/live?");
     couplet::run_until(|reactor| {
         let reactor = reactor.clone();

@@ -9,3 +9,4 @@ mod kit;
 mod live;
 mod loops;
 mod reasons;
+mod waits;

@@ -19,11 +19,6 @@ fn cleanup(life: &Life) -> &'static str {
 }
 
 impl Core {
-    /// Records source locations of requests from now on.
-    pub(super) fn record_places(&mut self) {
-        self.records.places.replace(Some(Box::default()));
-    }
-
     pub(super) fn note_accepted(&mut self, key: Key, port: Source) {
         let from = self.records.origin(port);
         let mut places = self.records.places.borrow_mut();

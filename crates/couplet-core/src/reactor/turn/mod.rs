@@ -46,6 +46,7 @@ mod snapshot;
 mod steps;
 mod table;
 mod tasks;
+mod waits;
 
 pub use cluster::{Cluster, Members, NoSuchLoop, cluster};
 pub use run::{Loop, Stopped, react, run, run_until};

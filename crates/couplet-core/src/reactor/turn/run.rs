@@ -595,7 +595,7 @@ impl Loop {
 
     /// Records source locations of requests from now on.
     pub(crate) fn record_places(&mut self) {
-        self.core.record_places();
+        self.core.records.record_places();
     }
 
     /// Everything open, active or pending, except for the loop's own timers.

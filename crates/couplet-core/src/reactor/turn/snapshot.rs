@@ -1,6 +1,7 @@
 //! Takes a [`Snapshot`], and shows the loop to its inspector.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,20 +10,22 @@ use std::time::Instant;
 
 use super::core::Core;
 use super::table::Resource;
+use super::waits::Waits;
 use crate::connector::{ConnectorCell, ConnectorState};
 use crate::datagrams::DatagramCell;
 use crate::driver::recorded::RingWriter;
 use crate::driver::{Commands, LoopThread};
 use crate::internals::unhandled_failures;
-use crate::reactor::inspect::{InspectedLoop, Inspector};
+use crate::reactor::inspect::{InspectedLoop, Inspector, Observing};
 use crate::reactor::leaks::Origin;
 use crate::reactor::monitor::CallMonitor;
 use crate::reactor::port::{PortCell, PortState};
 use crate::reactor::records::Start;
 use crate::reactor::snapshot::{
     ConnectionSnapshot, ConnectorSnapshot, DatagramSnapshot, PendingSnapshot, PortSnapshot,
-    Snapshot,
+    Snapshot, WaitRef,
 };
+use crate::transport::ConnectionId;
 use crate::transport::connection::Life;
 use crate::why::Why;
 
@@ -33,10 +36,11 @@ impl Core {
         inspector: &Arc<dyn Inspector>,
         ring: &RingWriter,
     ) -> io::Result<Box<dyn Any>> {
-        self.record_places();
         let (remote, serial) = (self.reactor.remote(), self.reactor.serial());
         let (thread, ring) = (LoopThread::current(), ring.ring().clone());
-        inspector.clone().attach(InspectedLoop { remote, serial, thread, ring })
+        let observing = Observing::begin(&self.reactor, inspector.histories());
+        let shown = inspector.clone().attach(InspectedLoop { remote, serial, thread, ring })?;
+        Ok(Box::new((shown, observing)))
     }
 
     /// Takes a snapshot of the loop.
@@ -97,6 +101,9 @@ impl Core {
             }
         }
         snapshot.pending = self.pending_work();
+        if let Some(places) = &*records.places.borrow() {
+            snapshot.add_waits(places.readers().map(|(task, of)| (task.number(), of)).collect());
+        }
         snapshot.datagrams = datagrams.into_iter().map(|port| DatagramSnapshot::of(port)).collect();
         snapshot.ports = ports.into_iter().map(|port| port.snapshot(io)).collect();
         snapshot
@@ -136,6 +143,28 @@ impl Core {
     }
 }
 
+impl Snapshot {
+    /// Adds Deferreds and locks, and the reasons why tasks wait.
+    fn add_waits(&mut self, readers: BTreeMap<u64, ConnectionId>) {
+        let waits = Waits::of(&self.pending, readers, &self.connections);
+        let cycles = waits.cycles();
+        let tasks = self.pending.iter().filter(|it| it.kind == "task").map(|task| {
+            let of = WaitRef { kind: "task", id: task.id };
+            (task.id, (waits.of_task(task.id), waits.next(of), cycles.contains(&of)))
+        });
+        let mut tasks: BTreeMap<u64, _> = tasks.collect();
+        (self.deferreds, self.locks) = (waits.deferreds(), waits.locks());
+        for task in self.pending.iter_mut().filter(|it| it.kind == "task") {
+            if let Some((why, waits_for, is_cyclic)) = tasks.remove(&task.id) {
+                (task.waits_for, task.is_cyclic) = (waits_for, is_cyclic);
+                if let Some(why) = why {
+                    task.why = why;
+                }
+            }
+        }
+    }
+}
+
 impl ConnectorSnapshot {
     fn of(connector: &ConnectorCell) -> ConnectorSnapshot {
         let (target, state) = (connector.to_string(), connector.state_name());
@@ -146,7 +175,8 @@ impl ConnectorSnapshot {
 impl PendingSnapshot {
     fn of(kind: &'static str, id: u64, from: Origin, why: Why) -> PendingSnapshot {
         let Origin { place, since } = from;
-        PendingSnapshot { kind, id, name: None, place, since, due: None, why }
+        let (name, due, waits_for, is_cyclic) = (None, None, Vec::new(), false);
+        PendingSnapshot { kind, id, name, place, since, due, why, waits_for, is_cyclic }
     }
 }
 

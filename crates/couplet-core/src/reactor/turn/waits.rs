@@ -1,0 +1,364 @@
+//! Who waits for whom: tasks, Deferreds and locks of a loop with an inspector, as a graph and in
+//! words.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::address::Address;
+use crate::internals::{self, FiredBy, HeldLock, Holder, Waiter, Waiting};
+use crate::reactor::control::SNAPSHOT;
+use crate::reactor::snapshot::{
+    ConnectionSnapshot, DeferredSnapshot, LockSnapshot, PendingSnapshot, WaitRef,
+};
+use crate::recorder::Source;
+use crate::transport::ConnectionId;
+use crate::why::Why;
+
+/// The most Deferreds in a snapshot, the oldest ones.
+const MOST: usize = 1000;
+
+/// The most steps of a chain in words.
+const STEPS: usize = 6;
+
+/// Tasks, Deferreds and locks, and their relations.
+pub(super) struct Waits<'a> {
+    // Bound: one for each pending call, task and job.
+    pending: BTreeMap<WaitRef, &'a PendingSnapshot>,
+    // Bound: one for each Deferred that waits.
+    deferreds: BTreeMap<u64, Waiting>,
+    // Bound: one for each lock that is held.
+    locks: BTreeMap<u64, HeldLock>,
+    /// The Deferreds for which a task or a Deferred waits.
+    // Bound: one for each Deferred that waits.
+    awaited: BTreeMap<WaitRef, Vec<u64>>,
+    /// The connections whose bytes tasks wait for, and their peers.
+    // Bound: one for each connection.
+    reading: BTreeMap<u64, (ConnectionId, Option<&'a Address>)>,
+}
+
+impl Waits<'_> {
+    /// Those of this thread; empty unless it is observed.
+    pub(super) fn of<'a>(
+        pending: &'a [PendingSnapshot],
+        readers: BTreeMap<u64, ConnectionId>,
+        connections: &'a [ConnectionSnapshot],
+    ) -> Waits<'a> {
+        let deferreds: BTreeMap<_, _> = internals::waiting()
+            .into_iter()
+            .filter(|it| it.fired_by.kind != SNAPSHOT)
+            .map(|it| (it.id, it))
+            .collect();
+        let mut awaited: BTreeMap<WaitRef, Vec<u64>> = BTreeMap::new();
+        for (id, deferred) in deferreds.iter().filter(|(_, it)| it.fired.is_none()) {
+            if let Some(waiter) = consumer(deferred.waiter) {
+                awaited.entry(waiter).or_default().push(*id);
+            }
+        }
+        let locks = internals::held_locks().into_iter().map(|lock| (lock.id, lock)).collect();
+        let pending = pending.iter().map(|it| (WaitRef { kind: it.kind, id: it.id }, it)).collect();
+        let peers: BTreeMap<_, _> =
+            connections.iter().map(|it| (it.id.key.number(), &it.peer)).collect();
+        let peer = |of: ConnectionId| (of, peers.get(&of.key.number()).copied());
+        let reading = readers.into_iter().map(|(task, of)| (task, peer(of))).collect();
+        Waits { pending, deferreds, locks, awaited, reading }
+    }
+
+    /// The objects that an object waits for.
+    pub(super) fn next(&self, of: WaitRef) -> Vec<WaitRef> {
+        let awaited = self.awaited.get(&of).map_or(&[][..], Vec::as_slice);
+        let mut next: Vec<_> = awaited.iter().map(|id| deferred(*id)).collect();
+        match of.kind {
+            "task" => next.extend(self.reading.get(&of.id).map(|(of, _)| connection(*of))),
+            "deferred" if next.is_empty() => {
+                let unfired = self.deferreds.get(&of.id).filter(|it| it.fired.is_none());
+                next.extend(unfired.and_then(|it| by(it.fired_by)));
+            }
+            "lock" => {
+                let holders = self.locks.get(&of.id).map_or(&[][..], |lock| &lock.holders);
+                next.extend(holders.iter().filter_map(|it| consumer(it.waiter)));
+            }
+            _ => {}
+        }
+        next
+    }
+
+    /// The tasks and locks that wait for themselves.
+    pub(super) fn cycles(&self) -> BTreeSet<WaitRef> {
+        let (mut cycles, mut done) = (BTreeSet::new(), BTreeSet::new());
+        let tasks = self.awaited.keys().filter(|it| it.kind == "task");
+        for task in tasks {
+            // The path to the present object, each with the objects that are left to visit.
+            let mut path = vec![(*task, self.next(*task))];
+            while let Some((of, left)) = path.last_mut() {
+                let Some(next) = left.pop() else {
+                    done.insert(*of);
+                    path.pop();
+                    continue;
+                };
+                if let Some(begin) = path.iter().position(|(of, _)| *of == next) {
+                    cycles.extend(path[begin..].iter().map(|(of, _)| *of));
+                } else if !done.contains(&next) {
+                    path.push((next, self.next(next)));
+                }
+            }
+        }
+        cycles
+    }
+
+    /// The reason why a task waits, if it waits for a Deferred.
+    pub(super) fn of_task(&self, id: u64) -> Option<Why> {
+        let task = WaitRef { kind: "task", id };
+        let mut why = Why::default();
+        self.awaits(task, &mut why, &mut vec![task]);
+        self.is_explained(task).then_some(why)
+    }
+
+    /// Whether it is known what a task waits for.
+    fn is_explained(&self, task: WaitRef) -> bool {
+        self.awaited.contains_key(&task) || self.reading.contains_key(&task.id)
+    }
+
+    /// "waits for …, and for 2 others".
+    fn awaits(&self, of: WaitRef, why: &mut Why, path: &mut Vec<WaitRef>) {
+        let Some([first, others @ ..]) = self.awaited.get(&of).map(Vec::as_slice) else {
+            match self.reading.get(&of.id).filter(|_| of.kind == "task") {
+                Some((id, Some(peer))) => {
+                    why.text(format!("waits for bytes from {peer} (connection {id})"))
+                }
+                Some((id, None)) => why.text(format!("waits for bytes of connection {id}")),
+                None => why.text("waits to be woken"),
+            };
+            return;
+        };
+        why.text("waits for ");
+        self.deferred(*first, why, path);
+        if !others.is_empty() {
+            why.text(format!(", and for {} more", others.len()));
+        }
+    }
+
+    fn deferred(&self, id: u64, why: &mut Why, path: &mut Vec<WaitRef>) {
+        let Some(waiting) = self.deferreds.get(&id) else { return };
+        let of = deferred(id);
+        if path.contains(&of) || path.len() > STEPS {
+            why.text("…");
+            return;
+        }
+        path.push(of);
+        if self.awaited.contains_key(&of) {
+            why.text(format!("a Deferred made at {}, which ", waiting.place));
+            self.awaits(of, why, path);
+        } else {
+            self.source(waiting, why, path);
+        }
+        path.pop();
+    }
+
+    /// The object that will fire a Deferred.
+    fn source(&self, waiting: &Waiting, why: &mut Why, path: &mut Vec<WaitRef>) {
+        let FiredBy { kind, .. } = waiting.fired_by;
+        let Some(of) = by(waiting.fired_by) else {
+            let what = if kind.is_empty() { "a Deferred" } else { kind };
+            let made = if kind.is_empty() { "made" } else { "requested" };
+            why.text(format!("{what} {made} at {}", waiting.place));
+            if let Some(since) = waiting.since {
+                why.text(", pending for ").since(since);
+            }
+            return;
+        };
+        if path.contains(&of) {
+            why.text(format!("the {kind}: a cycle, in which each waits for the other"));
+            return;
+        }
+        path.push(of);
+        match kind {
+            "lock" => self.lock(of.id, why, path),
+            "task" => {
+                why.text(self.task_name(of));
+                why.text(", which ");
+                match self.pending.get(&of) {
+                    Some(task) if !self.is_explained(of) => {
+                        why.extend(&task.why);
+                    }
+                    _ => self.awaits(of, why, path),
+                }
+            }
+            _ => {
+                why.text(format!("a {kind} requested at {}", waiting.place));
+                if let Some(pending) = self.pending.get(&of) {
+                    why.text(if kind == "job" { ", which " } else { ", " });
+                    why.extend(&pending.why);
+                }
+            }
+        }
+        path.pop();
+    }
+
+    fn lock(&self, id: u64, why: &mut Why, path: &mut Vec<WaitRef>) {
+        let Some(lock) = self.locks.get(&id) else {
+            why.text("a lock");
+            return;
+        };
+        why.text(format!("the {} made at {}, ", lock_name(lock), lock.place));
+        self.holders(lock, why, path);
+    }
+
+    /// "held for 3 s by …".
+    fn holders(&self, lock: &HeldLock, why: &mut Why, path: &mut Vec<WaitRef>) {
+        let Some(first) = lock.holders.first() else { return };
+        let place = first.place;
+        match (first.untaken, first.since) {
+            (Some(granted), _) => {
+                why.text(format!(
+                    "granted to the request at {place}, which has not been polled for "
+                ));
+                why.since(granted);
+            }
+            (None, Some(since)) => {
+                why.text(format!("held by the request at {place} for ")).since(since);
+            }
+            (None, None) => {
+                why.text(format!("held by the request at {place}"));
+            }
+        }
+        if let Some(holder) = consumer(first.waiter) {
+            let is_task = holder.kind == "task";
+            why.text(format!(
+                " of {}",
+                if is_task { self.task_name(holder) } else { "a Deferred".into() }
+            ));
+            if path.contains(&holder) {
+                why.text(": a cycle, in which each waits for the other");
+            } else if is_task && self.awaited.contains_key(&holder) {
+                path.push(holder);
+                why.text(", which ");
+                self.awaits(holder, why, path);
+                path.pop();
+            }
+        }
+        if lock.holders.len() > 1 {
+            why.text(format!(", and by {} more", lock.holders.len() - 1));
+        }
+    }
+
+    fn task_name(&self, of: WaitRef) -> String {
+        match self.pending.get(&of) {
+            Some(PendingSnapshot { name: Some(name), place, .. }) => {
+                format!("the task {name:?} spawned at {place}")
+            }
+            Some(task) => format!("the task spawned at {}", task.place),
+            None => "a task".to_owned(),
+        }
+    }
+
+    /// The Deferreds, oldest first.
+    pub(super) fn deferreds(&self) -> Vec<DeferredSnapshot> {
+        let oldest = self.deferreds.values().take(MOST);
+        oldest.map(|waiting| self.deferred_snapshot(waiting)).collect()
+    }
+
+    fn deferred_snapshot(&self, waiting: &Waiting) -> DeferredSnapshot {
+        let of = deferred(waiting.id);
+        let mut why = Why::default();
+        let state = match (waiting.fired, waiting.waiter) {
+            (Some(since), _) => {
+                why.text("has a result, which its consumer has not taken for ").since(since);
+                "fired"
+            }
+            (None, _) if self.awaited.contains_key(&of) => {
+                self.awaits(of, &mut why, &mut vec![of]);
+                "chained"
+            }
+            (None, _) => {
+                why.text("waits for ");
+                self.source(waiting, &mut why, &mut vec![of]);
+                "pending"
+            }
+        };
+        DeferredSnapshot {
+            id: waiting.id,
+            place: waiting.place,
+            since: waiting.since,
+            state,
+            consumer: self.consumer_name(waiting),
+            callbacks: waiting.callbacks,
+            is_program: waiting.fired_by == FiredBy::default() && !is_library(waiting.place),
+            is_awaited: !matches!(waiting.waiter, Waiter::Nothing | Waiter::Detached),
+            history: waiting.history.clone(),
+            waits_for: self.next(of),
+            why,
+        }
+    }
+
+    fn consumer_name(&self, waiting: &Waiting) -> String {
+        match waiting.waiter {
+            Waiter::Nothing if waiting.callbacks > 0 => {
+                "callbacks, whose Deferred is held".to_owned()
+            }
+            Waiter::Nothing => "nothing: it is held, and was not polled".to_owned(),
+            Waiter::Detached if waiting.callbacks > 0 => "its callbacks".to_owned(),
+            Waiter::Detached => "nothing: it is detached".to_owned(),
+            Waiter::Polled(Some(id)) => self.task_name(WaitRef { kind: "task", id }),
+            Waiter::Polled(None) => "a future outside of the loop's tasks".to_owned(),
+            Waiter::Deferred(id) => match self.deferreds.get(&id) {
+                Some(outer) => format!("the Deferred made at {}", outer.place),
+                None => "a Deferred".to_owned(),
+            },
+        }
+    }
+
+    /// The locks that are held.
+    pub(super) fn locks(&self) -> Vec<LockSnapshot> {
+        self.locks.values().map(|lock| self.lock_snapshot(lock)).collect()
+    }
+
+    fn lock_snapshot(&self, lock: &HeldLock) -> LockSnapshot {
+        let of = WaitRef { kind: "lock", id: lock.id };
+        let mut why = Why::default();
+        self.holders(lock, &mut why, &mut vec![of]);
+        let earliest = |of: fn(&Holder) -> Option<_>| lock.holders.iter().filter_map(of).min();
+        LockSnapshot {
+            id: lock.id,
+            kind: lock_name(lock),
+            place: lock.place,
+            tokens: lock.tokens,
+            held: lock.holders.len(),
+            waiting: lock.waiting,
+            since: earliest(|holder| holder.since),
+            untaken: earliest(|holder| holder.untaken),
+            waits_for: self.next(of),
+            why,
+        }
+    }
+}
+
+fn deferred(id: u64) -> WaitRef {
+    WaitRef { kind: "deferred", id }
+}
+
+fn connection(id: ConnectionId) -> WaitRef {
+    WaitRef { kind: "connection", id: id.key.number() }
+}
+
+fn by(fired_by: FiredBy) -> Option<WaitRef> {
+    Some(WaitRef { kind: fired_by.kind, id: fired_by.id? })
+}
+
+/// The task or the Deferred that waits.
+fn consumer(waiter: Waiter) -> Option<WaitRef> {
+    match waiter {
+        Waiter::Polled(Some(id)) => Some(WaitRef { kind: "task", id }),
+        Waiter::Deferred(id) => Some(deferred(id)),
+        Waiter::Polled(None) | Waiter::Nothing | Waiter::Detached => None,
+    }
+}
+
+fn lock_name(lock: &HeldLock) -> &'static str {
+    if lock.tokens == 1 { "lock" } else { "semaphore" }
+}
+
+/// Whether a place is in the sources of the library's crates.
+fn is_library(place: Source) -> bool {
+    let ours = file!().split_once("couplet-core").map_or("", |(before, _)| before);
+    let file = place.file().strip_prefix(ours).and_then(|rest| rest.strip_prefix("couplet-"));
+    file.is_some_and(|file| file.contains("src"))
+}

@@ -1,0 +1,204 @@
+//! Row 119b: who waits for whom, in a thread that is observed; and the levels of a failure.
+
+use std::cell::Cell;
+use std::panic::Location;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use couplet_defer::defer::{Deferred, DeferredLock, Failure, gather, keep_histories};
+use couplet_defer::internals::{
+    FiredBy, Observer, Waiter, Waiting, fired_by, held_locks, observe, waiting,
+};
+
+/// A loop that polls a task.
+struct Polling {
+    now: Cell<Instant>,
+    task: Cell<Option<u64>>,
+}
+
+impl Observer for Polling {
+    fn now(&self) -> Option<Instant> {
+        Some(self.now.get())
+    }
+
+    fn task(&self) -> Option<u64> {
+        self.task.get()
+    }
+}
+
+/// Observes this thread until it is dropped.
+struct Observed {
+    polling: Rc<Polling>,
+    histories: usize,
+}
+
+impl Observed {
+    #[expect(clippy::disallowed_methods, reason = "any instant will do")]
+    fn new() -> Observed {
+        let polling = Rc::new(Polling { now: Cell::new(Instant::now()), task: Cell::new(None) });
+        assert!(observe(Some(polling.clone())).is_none());
+        Observed { polling, histories: keep_histories(4) }
+    }
+
+    fn pass(&self, seconds: u64) {
+        self.polling.now.set(self.polling.now.get() + Duration::from_secs(seconds));
+    }
+
+    fn ago(&self, then: Option<Instant>) -> u64 {
+        (self.polling.now.get() - then.expect("a time")).as_secs()
+    }
+
+    /// Polls a future in a task.
+    fn poll<T>(&self, task: u64, future: &mut (impl Future<Output = T> + Unpin)) -> Poll<T> {
+        self.polling.task.set(Some(task));
+        let polled = pin!(future).poll(&mut Context::from_waker(Waker::noop()));
+        self.polling.task.set(None);
+        polled
+    }
+}
+
+impl Drop for Observed {
+    fn drop(&mut self) {
+        keep_histories(self.histories);
+        observe(None);
+    }
+}
+
+fn only() -> Waiting {
+    let mut all = waiting();
+    let only = all.pop().expect("one waits");
+    assert_eq!(all.len(), 0, "{all:?}");
+    only
+}
+
+#[test]
+fn c119b_a_deferred_has_a_consumer() {
+    let observed = Observed::new();
+    let (mut deferred, resolver) = Deferred::<u8>::new();
+    observed.pass(3);
+    let it = only();
+    assert_eq!((it.waiter, it.fired_by, it.callbacks), (Waiter::Nothing, FiredBy::default(), 0));
+    assert_eq!((observed.ago(it.since), it.fired, it.place.file()), (3, None, file!()));
+    fired_by(&deferred, FiredBy { kind: "job", id: Some(7) });
+    assert_eq!(only().fired_by, FiredBy { kind: "job", id: Some(7) });
+    assert!(observed.poll(5, &mut deferred).is_pending());
+    assert_eq!(only().waiter, Waiter::Polled(Some(5)));
+    resolver.callback(1);
+    observed.pass(2);
+    assert_eq!(observed.ago(only().fired), 2, "its result has not been taken");
+    assert!(observed.poll(5, &mut deferred).is_ready());
+    assert_eq!(waiting().len(), 0);
+}
+
+#[test]
+fn c119b_chains_groups_and_detached_deferreds() {
+    let _observed = Observed::new();
+    let (outer, begin) = Deferred::<u8>::new();
+    let (inner, end) = Deferred::<u8>::new();
+    outer.then(|_| inner).map(drop).detach();
+    begin.callback(1);
+    let all = waiting();
+    assert_eq!(all.len(), 2);
+    assert_eq!((all[0].waiter, all[0].callbacks), (Waiter::Detached, 2));
+    assert_eq!(all[1].waiter, Waiter::Deferred(all[0].id));
+    end.callback(2);
+    assert_eq!(waiting().len(), 0);
+    let (members, resolvers): (Vec<_>, Vec<_>) = (0..2).map(|_| Deferred::<u8>::new()).unzip();
+    let group = gather(members);
+    let all = waiting();
+    let of = |waiter| all.iter().filter(|it| it.waiter == waiter).count();
+    assert_eq!((all.len(), of(Waiter::Nothing), of(Waiter::Deferred(all[2].id))), (3, 1, 2));
+    resolvers.into_iter().for_each(|resolver| resolver.callback(1));
+    assert!(group.has_fired());
+}
+
+#[test]
+fn c119b_a_lock_has_holders() {
+    let observed = Observed::new();
+    let lock = DeferredLock::new();
+    assert_eq!(held_locks().len(), 0, "it is free");
+    let mut first = lock.acquire();
+    let mut second = lock.acquire();
+    let Poll::Ready(Ok(permit)) = observed.poll(1, &mut first) else { panic!("it is free") };
+    assert!(observed.poll(2, &mut second).is_pending());
+    observed.pass(4);
+    let [held] = &held_locks()[..] else { panic!("one lock") };
+    assert_eq!((held.tokens, held.waiting, held.place.file()), (1, 1, file!()));
+    let [holder] = &held.holders[..] else { panic!("one holder") };
+    assert_eq!((holder.waiter, holder.untaken), (Waiter::Polled(Some(1)), None));
+    assert_eq!(observed.ago(holder.since), 4);
+    assert_eq!(only().fired_by, FiredBy { kind: "lock", id: Some(held.id) });
+    // The second one has it now, and is not polled.
+    drop(permit);
+    observed.pass(9);
+    let [held] = &held_locks()[..] else { panic!("one lock") };
+    assert_eq!((held.holders[0].waiter, held.waiting), (Waiter::Polled(Some(2)), 0));
+    assert_eq!(observed.ago(held.holders[0].untaken), 9);
+    let Poll::Ready(Ok(permit)) = observed.poll(2, &mut second) else { panic!("it was granted") };
+    assert_eq!(held_locks()[0].holders[0].untaken, None);
+    drop(permit);
+    assert_eq!(held_locks().len(), 0);
+}
+
+#[test]
+fn c119b_many_locks_are_forgotten_with_their_owners() {
+    let _observed = Observed::new();
+    for _ in 0..1000 {
+        drop(DeferredLock::new().try_acquire());
+    }
+    let kept: Vec<_> = (0..3).map(|_| DeferredLock::new().try_acquire()).collect();
+    assert_eq!(held_locks().len(), 3);
+    drop(kept);
+}
+
+#[test]
+fn c119b_nothing_is_kept_without_an_observer() {
+    let (deferred, _resolver) = Deferred::<u8>::new();
+    let permit = DeferredLock::new().try_acquire();
+    assert_eq!((waiting().len(), held_locks().len()), (0, 0));
+    drop((deferred, permit));
+}
+
+fn fails() -> couplet_defer::Result<u8> {
+    Err(Failure::msg("no poem"))
+}
+
+fn lines_from(begin: u32, places: &[&Location<'_>]) -> Vec<u32> {
+    places.iter().map(|place| place.line() - begin).collect()
+}
+
+#[test]
+fn c119a_a_failure_keeps_the_levels_that_it_passed() {
+    let before = keep_histories(8);
+    let begin = line!();
+    let (deferred, resolver) = Deferred::<()>::new(); // 1: fires with a value
+    let failed = deferred
+        .add_callback(|()| fails()) // 3: fails
+        .map(|n| n + 1) // 4: is skipped
+        .add_errback(Err) // 5: fails again
+        .map(|n| n + 1); // 6: is skipped
+    let (outer, begun) = Deferred::<()>::new(); // 7
+    let outer = outer.then(|()| failed).map(drop); // 8: waits for it; and is skipped
+    begun.callback(());
+    resolver.callback(());
+    let failure = outer.add_both(|result| Ok(result.expect_err("a failure"))); // 11
+    let failure = couplet_defer::testing::success_of(failure);
+    assert_eq!(lines_from(begin, &failure.levels()), [4, 5, 6, 8, 8, 11]);
+    keep_histories(before);
+}
+
+#[test]
+fn c119a_the_levels_of_a_failure_are_bounded() {
+    let before = keep_histories(2);
+    let mut failed = Deferred::<u8>::fail(Failure::msg("no poem"));
+    for n in 0..1000 {
+        failed = if n % 2 == 0 { failed.map(|n| n) } else { failed.map(|n| n) };
+    }
+    let failure = couplet_defer::testing::failure_of(failed);
+    assert_eq!(failure.levels().len(), 64);
+    keep_histories(before);
+    let failure = couplet_defer::testing::failure_of(Deferred::<u8>::fail(Failure::msg("none")));
+    assert_eq!(failure.levels().len(), 0, "no histories are kept");
+}

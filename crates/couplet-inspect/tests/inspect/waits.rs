@@ -1,0 +1,264 @@
+//! Who waits for whom: tasks, Deferreds, locks and children, planted in a real program.
+
+use std::cell::RefCell;
+use std::net::TcpStream;
+use std::pin::pin;
+use std::sync::mpsc;
+use std::task::Poll;
+use std::time::Duration;
+
+use couplet::Reactor;
+use couplet::defer::{Deferred, DeferredLock, Resolver, gather};
+use couplet::process::{Command, Process, ProcessEnd, ProcessProtocol};
+use couplet::stream::Stream;
+use serde_json::Value;
+
+use crate::kit::{Program, text};
+
+const LONG: Duration = Duration::from_secs(3600);
+
+/// The ids of the rows for which a row waits.
+fn waits_for(row: &Value) -> Vec<&str> {
+    let ids = row["waits_for"].as_array().expect("a list").iter();
+    ids.map(|id| id.as_str().expect("an id")).collect()
+}
+
+/// The row with a view and an id.
+fn row(program: &Program, path: &str) -> Value {
+    let (view, id) = path.split_once('/').expect("a view and an id");
+    program.until(&format!("/{view}.json"), |rows| {
+        rows.as_array().expect("rows").iter().find(|row| row["id"] == id).cloned()
+    })
+}
+
+#[test]
+fn a_task_waits_for_a_task_that_waits_for_a_job() {
+    let (release, released) = mpsc::channel::<()>();
+    let (program, ()) = Program::start(move |reactor| {
+        let inner = reactor.clone();
+        let login = reactor.spawn_named("login", async move {
+            inner.defer_to_thread(move || Ok(released.recv().is_ok())).await?;
+            Ok(())
+        });
+        reactor.spawn_named("talk", login).detach();
+    });
+    let talk = program.row_with("tasks", "waits for the task \"login\" spawned at ");
+    let why = text(&talk, "why");
+    let (_, rest) = why.split_once(", which waits for a job requested at ").expect(why);
+    assert!(rest.contains("waits.rs:") && rest.contains(", which runs in a thread"), "{why}");
+    // The same by the rows: a Deferred of the task, the task, a Deferred of the job, the job.
+    let result = row(&program, waits_for(&talk)[0]);
+    assert_eq!(result["program"], false);
+    assert_eq!(
+        text(&result, "consumer"),
+        format!("the task \"talk\" spawned at {}", text(&talk, "place"))
+    );
+    let login = row(&program, waits_for(&result)[0]);
+    assert_eq!(text(&login, "name"), "login");
+    let answer = row(&program, waits_for(&login)[0]);
+    let job = row(&program, waits_for(&answer)[0]);
+    assert_eq!((text(&job, "kind"), waits_for(&job).len()), ("job", 0));
+    release.send(()).expect("it waits");
+    program.until("/tasks.json", |rows| rows.as_array().expect("rows").is_empty().then_some(()));
+    program
+        .until("/deferreds.json", |rows| rows.as_array().expect("rows").is_empty().then_some(()));
+}
+
+#[test]
+fn a_task_waits_for_the_bytes_of_a_connection() {
+    let (program, address) = Program::start(|reactor| {
+        let port = reactor.serve("tcp:0:interface=127.0.0.1", |mut stream: Stream| async move {
+            let mut all = Vec::new();
+            stream.read_to_end(&mut all, 1000).await?;
+            Ok(())
+        });
+        port.expect("a free port").host().socket_addr().expect("TCP")
+    });
+    let client = TcpStream::connect(address).expect("it listens");
+    let task = program.row_with("tasks", "waits for bytes from tcp:127.0.0.1:");
+    let connection = row(&program, waits_for(&task)[0]);
+    let peer = format!("tcp:{}", client.local_addr().expect("an address"));
+    assert_eq!(text(&connection, "peer"), peer);
+    assert!(text(&task, "why").ends_with(&format!("(connection {})", text(&connection, "id"))));
+}
+
+#[test]
+fn a_task_waits_for_a_sleep_and_for_a_group() {
+    let (program, ()) = Program::start(|reactor| {
+        let all = gather([reactor.sleep(LONG), reactor.sleep(2 * LONG)]);
+        reactor.spawn_named("group", async move { all.await.map(drop) }).detach();
+        let sleep = reactor.sleep(LONG);
+        reactor.spawn_named("sleeper", sleep).detach();
+    });
+    let why = text(&program.row_with("tasks", "waits for a sleep requested at "), "why").to_owned();
+    assert!(why.ends_with(", due in 60 min"), "{why}");
+    let group = program.row_with("tasks", "waits for a Deferred made at ");
+    let why = text(&group, "why");
+    assert!(why.contains(", which waits for a sleep requested at "), "{why}");
+    assert!(why.ends_with(", due in 60 min, and for 1 more"), "{why}");
+    assert_eq!(waits_for(&row(&program, waits_for(&group)[0])).len(), 2);
+}
+
+#[test]
+fn a_lock_is_held_across_an_await() {
+    let (program, ()) = Program::start(|reactor| {
+        let lock = DeferredLock::new();
+        for name in ["holder", "waiter"] {
+            let (lock, reactor_) = (lock.clone(), reactor.clone());
+            let task = async move {
+                let permit = lock.acquire().await?;
+                reactor_.sleep(LONG).await?;
+                drop(permit);
+                Ok(())
+            };
+            reactor.spawn_named(name, task).detach();
+        }
+    });
+    let waiter = program.row_with("tasks", "waits for the lock made at ");
+    let why = text(&waiter, "why");
+    assert!(why.contains(" of the task \"holder\" spawned at "), "{why}");
+    assert!(why.contains(", which waits for a sleep requested at "), "{why}");
+    let lock = program.row_with("locks", "held by the request at ");
+    assert_eq!((&lock["held"], &lock["of"], &lock["waiting"]), (&1.into(), &1.into(), &1.into()));
+    assert_eq!(text(&row(&program, waits_for(&lock)[0]), "name"), "holder");
+    assert_eq!(waiter["cyclic"], false);
+}
+
+/// Polls a future once.
+async fn poll_once<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    std::future::poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(value) => Poll::Ready(Some(value)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}
+
+/// A task polls a request for a lock, puts it aside, and asks for the lock again.
+async fn futurelock(reactor: Reactor, lock: DeferredLock) -> couplet::Result<()> {
+    let permit = lock.acquire().await?;
+    let mut aside = lock.acquire();
+    assert!(poll_once(&mut aside).await.is_none());
+    reactor.sleep(Duration::from_millis(1)).await?;
+    drop(permit);
+    drop(lock.acquire().await?);
+    drop(aside);
+    Ok(())
+}
+
+#[test]
+fn a_futurelock_is_named() {
+    let (program, ()) = Program::start(|reactor| {
+        let task = futurelock(reactor.clone(), DeferredLock::new());
+        reactor.spawn_named("select", task).detach();
+    });
+    let flag = program.until("/flags.json", |flags| {
+        let flags = flags.as_array().expect("flags").iter();
+        flags.clone().find(|flag| text(flag, "id") == "0.futurelock").cloned()
+    });
+    let words = text(&flag, "words");
+    assert!(
+        words.starts_with("1 lock not taken, one for 1.") && words.contains("waits.rs"),
+        "{words}"
+    );
+    let lock = row(&program, &format!("locks/{}", text(&flag, "row")));
+    let why = text(&lock, "why");
+    assert!(why.starts_with("granted to the request at "), "{why}");
+    assert!(why.contains(" of the task \"select\""), "{why}");
+    let task = program.row_with("tasks", "waits for the lock made at ");
+    assert!(text(&task, "why").ends_with(": a cycle, in which each waits for the other"), "{task}");
+    assert_eq!(task["cyclic"], true);
+}
+
+#[test]
+fn tasks_that_wait_for_one_another_are_a_cycle() {
+    let (program, ()) = Program::start(|reactor| {
+        let locks = [DeferredLock::new(), DeferredLock::new()];
+        for (first, second) in [(0, 1), (1, 0)] {
+            let (first, second) = (locks[first].clone(), locks[second].clone());
+            let reactor_ = reactor.clone();
+            let task = async move {
+                let one = first.acquire().await?;
+                reactor_.sleep(Duration::from_millis(1)).await?;
+                let other = second.acquire().await?;
+                drop((one, other));
+                Ok(())
+            };
+            reactor.spawn(task).detach();
+        }
+    });
+    let flag = program.until("/flags.json", |flags| {
+        let flags = flags.as_array().expect("flags").iter();
+        flags.clone().find(|flag| text(flag, "id") == "0.cycle").cloned()
+    });
+    assert!(text(&flag, "words").starts_with("2 tasks in a cycle: one spawned at "), "{flag}");
+}
+
+thread_local! {
+    static KEPT: RefCell<Vec<Resolver<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+#[test]
+fn a_deferred_shows_its_consumer_and_its_history() {
+    let (program, ()) = Program::start(|_| {
+        let (outer, resolver) = Deferred::<u8>::new();
+        let (inner, kept) = Deferred::<u8>::new();
+        KEPT.with_borrow_mut(|all| all.push(kept));
+        let failing = outer.map(|n| n + 1).then(|_| inner).add_errback(|_| Ok(0));
+        resolver.callback(1);
+        failing.detach();
+        let (held, kept) = Deferred::<u8>::new();
+        KEPT.with_borrow_mut(|all| all.push(kept));
+        std::mem::forget(held);
+    });
+    let rows = program.until("/deferreds.json", |rows| {
+        let rows = rows.as_array().expect("rows");
+        (rows.len() == 3).then(|| rows.clone())
+    });
+    let outer = rows.iter().find(|row| row["state"] == "chained").expect("the outer");
+    assert_eq!((&outer["callbacks"], text(outer, "consumer")), (&3.into(), "its callbacks"));
+    let history: Vec<_> = text(outer, "history").lines().collect();
+    assert!(history[0].ends_with(": got a value"), "{history:#?}");
+    assert!(
+        history[1].contains("map(") && history[1].ends_with("returned a value"),
+        "{history:#?}"
+    );
+    assert!(history[2].contains("waits for a Deferred created at "), "{history:#?}");
+    let inner = row(&program, waits_for(outer)[0]);
+    let made = format!("the Deferred made at {}", text(outer, "place"));
+    assert_eq!((text(&inner, "consumer"), text(&inner, "state")), (&*made, "pending"));
+    assert!(rows.iter().all(|row| row["program"] == true));
+    let held = rows.iter().find(|row| text(row, "consumer").starts_with("nothing: it is held"));
+    assert!(text(held.expect("the last one"), "why").contains(", pending for "));
+}
+
+/// Sends the first output of a child.
+struct Told(Option<mpsc::Sender<String>>);
+
+impl ProcessProtocol for Told {
+    fn out_received(&mut self, _: &Process, data: &[u8]) {
+        if let Some(tell) = self.0.take() {
+            tell.send(String::from_utf8_lossy(data).into_owned()).expect("the test waits");
+        }
+    }
+
+    fn process_ended(&mut self, _: &Process, _: &ProcessEnd) {}
+}
+
+#[test]
+fn a_child_that_has_exited_keeps_a_pipe_open() {
+    let (tell, told) = mpsc::channel();
+    let (program, process) = Program::start(move |reactor| {
+        // The grandchild has the pipes too.
+        let command = Command::new("sh").args(["-c", "sleep 3600 & echo $!; exit 3"]);
+        let process = reactor.spawn_process(command, Told(Some(tell))).expect("sh");
+        process.pid().expect("it runs")
+    });
+    let grandchild = told.recv().expect("its number");
+    let row = program.row_with("children", "exited (");
+    assert_eq!((row["pid"].as_u64(), text(&row, "state")), (Some(process.into()), "exited"));
+    assert!(text(&row, "why").contains("waits for its pipes to be closed: "), "{row}");
+    let mut kill = std::process::Command::new("kill");
+    assert!(kill.arg(grandchild.trim()).status().expect("a signal").success());
+    program.until("/children.json", |rows| rows.as_array().expect("rows").is_empty().then_some(()));
+}
