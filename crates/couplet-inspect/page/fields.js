@@ -23,23 +23,37 @@ const KNOWN = [
     "No connectors. Each outgoing connection that is tried or open is a row."],
   ["services", "service", { name: "name", state: "word", health: "word", restarts: "count" },
     "No services. Each service of the program is a row, with its health and restarts."],
-  ["calls", "call", { kind: "word", name: "name", place: "place", due: "until", since: "since age" },
+  ["calls", "call", {
+    kind: "word", name: "name", place: "place", due: "until", since: "since age", waits_for: "hidden", cyclic: "hidden",
+  },
     "No timed calls. Each pending call is a row, with its due time."],
   ["tasks", "task", {
-    name: "name", place: "place", state: "word", since: "since age", polls: "count", awaits: "text", kind: "hidden",
+    name: "name", place: "place", since: "since age", kind: "hidden", waits_for: "hidden", cyclic: "hidden",
   }, "No tasks. Each running task is a row, with the reason for its wait."],
-  ["deferreds", "deferred", { place: "place", since: "since age", callbacks: "count", waits_for: "links" },
+  ["deferreds", "deferred", {
+    place: "place", state: "word", consumer: "text", since: "since age", callbacks: "count", program: "hidden",
+    waits_for: "links", history: "lines",
+  },
     "No Deferreds. Each pending Deferred is a row, with the Deferreds that it waits for."],
-  ["jobs", "job", { name: "name", place: "place", state: "word", since: "since age", kind: "hidden" },
+  ["jobs", "job", { name: "name", place: "place", state: "word", since: "since age", kind: "hidden", waits_for: "hidden", cyclic: "hidden" },
     "No jobs. Each blocking job on a thread of the pool is a row."],
-  ["children", "child", { pid: "plain", command: "text", state: "word", since: "since age" },
+  ["locks", "lock", {
+    kind: "word", place: "place", held: "count", of: "count", waiting: "count", since: "since held", waits_for: "links",
+  }, "No locks. Each lock that is held is a row, with its holders and the number of those that wait."],
+  ["children", "child", { pid: "plain", command: "text", state: "word", open: "word" },
     "No child processes. Each child of the program is a row."],
 ];
+
+/** The view that a recording adds. */
+const EVENTS = ["events", "event", {
+  at: "plain", loop: "plain", connection: "name", event: "text", bytes: "bytes", took: "seconds", within: "text",
+  waits_for: "hidden", between: "hidden",
+}, "No events."];
 
 /** Fields that views share. Columns of a view that doesn't place them: `loop` is the first, `why` the last. */
 const SHARED = { id: "plain", loop: "plain", why: "why" };
 
-const VIEWS = new Map(KNOWN.map(([name, one, fields, empty]) =>
+const VIEWS = new Map([...KNOWN, EVENTS].map(([name, one, fields, empty]) =>
   [name, { one, empty, fields: new Map(Object.entries(fields)) }]));
 
 /** Fields whose recent past is kept. */
@@ -52,13 +66,14 @@ const WIDTHS = {
 };
 const NUMBERS = new Set(["bytes", "speed", "seconds", "since", "until", "count", "rate"]);
 
-export const knownViews = [...VIEWS.keys()];
+export const knownViews = KNOWN.map(([name]) => name);
 export const historyOf = (view) => HISTORY.get(view) ?? [];
 export const singular = (view) => VIEWS.get(view)?.one ?? view;
 
 /** The sentence of a view without rows; `sent` is false if the server doesn't send it, null if unknown. */
-export function emptyWords(view, sent) {
+export function emptyWords(view, sent, replaying) {
   if (sent === null) return "Waiting for the first message.";
+  if (!sent && replaying) return `A recording has ${view} at its end alone.`;
   if (!sent) return `This server sends no ${view}.`;
   return VIEWS.get(view)?.empty ?? `No ${view}.`;
 }
@@ -75,7 +90,7 @@ export function columnsOf(view, samples) {
   const known = VIEWS.get(view)?.fields ?? new Map();
   const unknown = [...samples.keys()].filter((key) => !known.has(key) && key !== "red" && !Object.hasOwn(SHARED, key));
   const first = known.has("loop") ? ["id"] : ["id", "loop"], last = known.has("why") ? [] : ["why"];
-  const isShown = (key) => known.get(key) !== "hidden" && (samples.size === 0 || (samples.get(key) ?? null) !== null);
+  const isShown = (key) => !["hidden", "lines"].includes(known.get(key)) && (samples.size === 0 || (samples.get(key) ?? null) !== null);
   const keys = [...first, ...known.keys(), ...unknown, ...last].filter(isShown);
   const columns = keys.map((key) => {
     const field = fieldOf(view, key, samples.get(key)), [least, share] = WIDTHS[field.kind];

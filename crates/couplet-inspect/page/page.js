@@ -5,6 +5,7 @@
 
 import { count, knownViews, seconds } from "./fields.js";
 import { address, chart, Details, element, plot, reconcile, setClass, setText, setWords, Time } from "./panes.js";
+import { Player } from "./player.js";
 import { Live, Store } from "./store.js";
 import { Table } from "./table.js";
 
@@ -30,10 +31,27 @@ const time = new Time(by("time"), store, schedule);
 const table = new Table(store, {
   schedule,
   follow: (row) => {
+    if (row?.view === "events") player.seek(Number(row.id));
     if (!details.root.hidden) details.show(row);
     remember();
   },
   open: (row) => details.show(row),
+});
+
+const player = new Player(store, {
+  shown: () => {
+    if (tab === "events") {
+      const row = store.row("events", String(player.count));
+      table.point(row);
+      if (row && !details.root.hidden) details.show(row);
+    }
+    schedule();
+  },
+  problem: (words) => {
+    by("broken").hidden = false;
+    setText(by("broken"), words);
+  },
+  connection: () => store.views.get("connections").selected?.id,
 });
 
 function update() {
@@ -63,7 +81,7 @@ function updateHeader(now) {
   setText(by("uptime"), up >= 0 ? `up ${seconds(up)}` : "");
   const { state } = live;
   const status = by("status");
-  const words = { live: "live", paused: "paused", connecting: "connecting", lost: "connection lost" };
+  const words = { live: "live", replay: "replay", paused: "paused", connecting: "connecting", lost: "connection lost" };
   setText(status, words[state]);
   if (status.dataset.state !== state) status.dataset.state = state;
   by("lost").hidden = state !== "lost";
@@ -73,6 +91,7 @@ function updateHeader(now) {
     setText(by("lost-words"), `${live.reason}${shown} ${wait > 0 ? `Next try in ${wait} s.` : "Trying."}`);
   }
   setClass(by("main"), "stale", state === "lost");
+  by("pause").hidden = state === "replay";
   setText(by("pause"), live.paused ? "Resume" : "Pause");
   by("pause").setAttribute("aria-pressed", String(live.paused));
 }
@@ -264,6 +283,7 @@ function navigate() {
   if (name !== tab || !table.view) show(name);
   if (rest.length === 0 || name === "time") return;
   const id = rest.join("/");
+  if (name === "events" && player.active) player.seek(Number(id) || 0);
   if (table.selected?.id === id) {
     details.show(table.selected);
   } else if (store.row(name, id)) {
@@ -301,6 +321,11 @@ const MOVES = {
   PageUp: () => -table.page, Home: () => -Infinity, End: () => Infinity,
 };
 
+const STEPS = {
+  ",": () => player.step(-1), ".": () => player.step(1), b: () => player.nextUnit(),
+  "+": () => player.zoom(0.5), "-": () => player.zoom(2),
+};
+
 function escape() {
   if (tab === "time") time.rise();
   else if (!details.root.hidden) closeDetails();
@@ -326,8 +351,13 @@ function pressed(event) {
     if (name) location.hash = address(name);
   } else if (key === "?") {
     by("help").showModal();
-  } else if (key === "p") {
+  } else if (key === "r") {
+    if (player.active) resume();
+    else replay();
+  } else if (key === "p" && !player.active) {
     live.setPaused(!live.paused);
+  } else if (player.active && Object.hasOwn(STEPS, key)) {
+    STEPS[key]();
   } else if (key === "Escape") {
     escape();
   } else if (tab === "time" || !table.view) {
@@ -354,6 +384,47 @@ function arrowTabs(key) {
   location.hash = address(next);
   by(`tab-${next}`).focus();
   return true;
+}
+
+// Replay
+
+/** Replays a recording: the server's last events, or a file. */
+async function replay(source = fetch(`/recording${location.search}`, { cache: "no-store" })) {
+  by("broken").hidden = true;
+  try {
+    const answer = await source;
+    if (answer.ok === false) throw new Error(`${answer.status} ${answer.statusText}`);
+    const buffer = await answer.arrayBuffer();
+    live.leave();
+    if (player.open(buffer)) show("events");
+    else if (!player.active) resume();
+  } catch (error) {
+    by("broken").hidden = false;
+    setText(by("broken"), `The recording can't be read: ${error.message}`);
+  }
+}
+
+/** Returns to the present. */
+function resume() {
+  by("broken").hidden = true;
+  player.close();
+  if (tab === "events") show("connections");
+  live.open();
+}
+
+function controlReplay() {
+  by("replayed").addEventListener("click", () => replay());
+  by("leave").addEventListener("click", resume);
+  by("file").addEventListener("change", ({ target }) => {
+    if (target.files.length > 0) replay(Promise.resolve(target.files[0]));
+    target.value = "";
+  });
+  addEventListener("dragover", (event) => event.preventDefault());
+  addEventListener("drop", (event) => {
+    event.preventDefault();
+    const [file] = event.dataTransfer.files;
+    if (file) replay(Promise.resolve(file));
+  });
 }
 
 // Controls
@@ -409,11 +480,12 @@ function watchHiding() {
     clearTimeout(timer);
     if (document.hidden) {
       timer = setTimeout(() => {
+        if (player.active) return;
         live.send({ views: [] });
         asleep = true;
       }, HIDDEN);
     } else {
-      if (asleep) live.open();
+      if (asleep && !player.active) live.open();
       asleep = false;
       schedule();
     }
@@ -421,6 +493,7 @@ function watchHiding() {
 }
 
 control();
+controlReplay();
 watchHiding();
 addEventListener("keydown", pressed);
 addEventListener("hashchange", navigate);
@@ -433,4 +506,11 @@ setInterval(() => {
   schedule();
 }, 1000);
 show(tab);
+// A server that has nothing but a recording says so in the address.
+if (new URLSearchParams(location.search).has("recording")) {
+  by("leave").hidden = true;
+  replay();
+} else {
+  live.open();
+}
 navigate();

@@ -88,6 +88,9 @@ export function plot(svg, history, index, now, most = 0) {
   return largest;
 }
 
+/** Links of a row that are shown, at most. */
+const MOST_LINKS = 40;
+
 /** The pane of one row: its reason, history, fields and links. It stays after the row's end. */
 export class Details {
   constructor(root, store, close) {
@@ -99,11 +102,12 @@ export class Details {
     this.flags = element("ul");
     this.why = element("p", { class: "words" });
     this.charts = element("div");
+    this.lines = element("pre", { class: "mono" });
     this.fields = element("dl");
     this.lists = [["Waits for", element("ul")], ["Waiters", element("ul")]].map(([name, list]) =>
       ({ list, section: element("section", {}, element("h3", {}, name), list) }));
     root.replaceChildren(element("div", { class: "top" }, this.title, button), this.ended, this.flags, this.why,
-      this.charts, ...this.lists.map(({ section }) => section), this.fields);
+      this.charts, ...this.lists.map(({ section }) => section), this.lines, this.fields);
   }
 
   /** Shows a row, or with `missing` the view and id of one that the page doesn't have; `null` hides. */
@@ -120,6 +124,7 @@ export class Details {
     const view = row?.view ?? this.missing.view, id = row?.id ?? this.missing.id;
     const values = row?.values ?? {}, unix = store.unix(row?.ended ?? now);
     setText(this.title, `${singular(view)} ${id}`);
+    setText(this.lists[0].section.firstChild, view === "events" ? "Recorded by" : "Waits for");
     const ended = row?.ended && `Ended ${seconds(Math.floor((now - row.ended) / 1000))} ago. Its last state:`;
     setText(this.ended, row ? ended || "" : "No such row: it ended earlier, or the server doesn't send it.");
     setText(this.why, format("why", values.why, unix));
@@ -130,9 +135,12 @@ export class Details {
       setWords(node, `${flag.title}: ${flag.words ?? ""}. ${flag.remedy ?? ""}`);
     });
     this.draw(row, now);
-    this.link(this.lists[0], Array.isArray(values.waits_for) ? values.waits_for.map(String) : [], unix);
-    this.link(this.lists[1], store.waiters(view, id), unix);
-    const keys = Object.keys(values).filter((key) => key !== "why");
+    this.link(this.lists[0], row && !row.ended ? store.chain(view, id, MOST_LINKS) : [], unix);
+    this.link(this.lists[1], store.waiters(view, id).map((name) => ({ name, key: name, depth: 0 })), unix);
+    const isLines = (key) => fieldOf(view, key).kind === "lines";
+    setText(this.lines, Object.keys(values).filter(isLines).map((key) => String(values[key] ?? "")).join("\n"));
+    this.lines.hidden = this.lines.textContent === "";
+    const keys = Object.keys(values).filter((key) => key !== "why" && key !== "waits_for" && !isLines(key));
     reconcile(this.fields, keys.flatMap((key) => [[key, "dt"], [key, "dd"]]), ([key, tag]) => `${view}/${key}/${tag}`,
       ([key, tag]) => element(tag, {}, tag === "dt" ? fieldOf(view, key).label : ""), (node, [key, tag]) => {
         if (tag === "dd") setText(node, this.value(view, key, values[key], unix));
@@ -158,16 +166,19 @@ export class Details {
     });
   }
 
-  /** Links to rows, each with its place or state. */
-  link({ list, section }, names, unix) {
-    section.hidden = names.length === 0;
-    reconcile(list, names, (name) => name, (name) => {
+  /** Links to rows, each with its name, place and state. A cycle is red. */
+  link({ list, section }, links, unix) {
+    section.hidden = links.length === 0;
+    reconcile(list, links, ({ key }) => key, ({ name, depth, cyclic }) => {
       const [view, ...id] = name.split("/");
-      return element("li", {}, element("a", { href: address(view, id.join("/")) }, name), element("span", { class: "dim" }));
-    }, (node, name) => {
+      const link = element("a", { href: address(view, id.join("/")) }, cyclic ? `${name}: a cycle` : name);
+      const node = element("li", { class: cyclic ? "red" : "" }, link, element("span", { class: "dim" }));
+      node.style.marginLeft = `${14 * depth}px`;
+      return node;
+    }, (node, { name, cyclic }) => {
       const [view, ...id] = name.split("/");
-      const { place, why, state } = this.store.row(view, id.join("/"))?.values ?? {};
-      const words = [place, why ?? state].filter((text) => typeof text === "string" && text).join(", ");
+      const { name: own, place, event, why = event, state } = this.store.row(view, id.join("/"))?.values ?? {};
+      const words = cyclic ? "" : [own, place, why ?? state].filter((text) => typeof text === "string" && text).join(", ");
       setText(node.lastChild, words ? ` ${sentence(words, unix)}` : "");
     });
   }

@@ -121,6 +121,7 @@ export class Store {
     this.time = null;
     // While frozen, times don't pass: the state is that of the last message.
     this.frozen = false;
+    this.replaying = false;
     this.version = 0;
     this.views = new Map(views.map((name) => [name, new View(name)]));
     this.busy = new Map();
@@ -194,6 +195,27 @@ export class Store {
     return (this.program?.now ?? NaN) + passed / 1000;
   }
 
+  /**
+   * The rows that a row waits for, those that they wait for, and so on: `name`, `depth`, and whether it
+   * is one of the rows above it again.
+   */
+  chain(view, id, most) {
+    const found = [], path = [];
+    const follow = (name, depth) => {
+      const at = name.indexOf("/"), { waits_for } = this.row(name.slice(0, at), name.slice(at + 1))?.values ?? {};
+      path.push(name);
+      for (const next of Array.isArray(waits_for) ? waits_for.map(String) : []) {
+        if (found.length === most) break;
+        const cyclic = path.includes(next);
+        found.push({ name: next, depth, cyclic, key: `${path.join(" ")} ${next}` });
+        if (!cyclic) follow(next, depth + 1);
+      }
+      path.pop();
+    };
+    follow(`${view}/${id}`, 0);
+    return found;
+  }
+
   /** Views and ids of rows whose `waits_for` names `view/id`. */
   waiters(view, id) {
     const name = `${view}/${id}`, found = [];
@@ -214,12 +236,12 @@ export class Live {
     Object.assign(this, { store, changed, state: "connecting", every: 1, paused: false, reason: "", retryAt: 0 });
     this.wait = FIRST_RETRY;
     this.heard = 0;
-    this.open();
   }
 
   open() {
     this.close();
     this.first = true;
+    if (this.state === "replay") this.enter("connecting");
     const address = new URL("/live", location.href);
     address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
     address.search = location.search;
@@ -227,6 +249,13 @@ export class Live {
     this.heard = performance.now();
     socket.onmessage = ({ data }) => this.receive(data);
     socket.onclose = () => this.lose("The connection closed.");
+  }
+
+  /** Ends the connection for a replay; `open` begins another. */
+  leave() {
+    this.close();
+    this.reason = "";
+    this.enter("replay");
   }
 
   close() {
@@ -259,6 +288,7 @@ export class Live {
 
   enter(state) {
     this.state = state;
+    this.store.replaying = state === "replay";
     this.store.frozen = state !== "live";
     this.changed();
   }

@@ -111,6 +111,14 @@ export class Table {
     this.scrollTo(this.shown.indexOf(row));
   }
 
+  /** Selects `row` and scrolls to it, without following it. */
+  point(row) {
+    this.view.selected = row ?? null;
+    this.view.changed = true;
+    this.update(performance.now());
+    if (row) this.scrollTo(this.shown.indexOf(row));
+  }
+
   /** Moves the selection by lines; without a selection, begins at the first line in sight. */
   move(lines) {
     if (this.shown.length === 0) return;
@@ -224,7 +232,7 @@ export class Table {
     setText(this.matches, this.problem ? `Filter: ${this.problem}` : words);
     this.matches.classList.toggle("red", Boolean(this.problem));
     this.empty.hidden = shown.length > 0;
-    setText(this.empty, all === 0 ? emptyWords(view.name, view.sent) : "No row matches the filter.");
+    setText(this.empty, all === 0 ? emptyWords(view.name, view.sent, this.store.replaying) : "No row matches the filter.");
     this.grid.setAttribute("aria-rowcount", shown.length + 1);
     this.body.style.height = `${shown.length * LINE}px`;
   }

@@ -19,11 +19,13 @@ const STYLE: &str = "text/css";
 const SCRIPT: &str = "text/javascript";
 
 /// The parts of the page, which need no token: their paths, types and contents.
-const PARTS: [(&str, &str, &str); 6] = [
+const PARTS: [(&str, &str, &str); 8] = [
     ("/page.css", STYLE, include_str!("../page/page.css")),
     ("/page.js", SCRIPT, include_str!("../page/page.js")),
     ("/fields.js", SCRIPT, include_str!("../page/fields.js")),
     ("/panes.js", SCRIPT, include_str!("../page/panes.js")),
+    ("/player.js", SCRIPT, include_str!("../page/player.js")),
+    ("/replay.js", SCRIPT, include_str!("../page/replay.js")),
     ("/store.js", SCRIPT, include_str!("../page/store.js")),
     ("/table.js", SCRIPT, include_str!("../page/table.js")),
 ];

@@ -7,6 +7,7 @@ extern crate couplet_watched;
 
 mod driver;
 mod program;
+mod replay;
 
 use std::io::Write;
 use std::net::TcpStream;

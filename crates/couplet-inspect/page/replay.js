@@ -1,0 +1,522 @@
+// A recording, and the state of the program at each of its events. No DOM here.
+//
+// Events have numbers in the order of their times, over all loops. A moment is the state after some of
+// them; `Replay.at` begins with the nearest checkpoint, so a step back is as quick as one forward.
+
+const MAGIC = "couplet recording 1\n";
+/** The bytes of an event. */
+const RECORD = 16;
+/** The ticks of a unit in which waits are counted. */
+const SLEEP_UNIT = 64;
+/** Events between two checkpoints, at least. */
+const INTERVAL = 8192;
+/** Checkpoints, at most. */
+const CHECKPOINTS = 64;
+/** Events that the end of a callback may be away. */
+const FAR = 2000;
+/** Seconds for which a mark stays among the flags. */
+const RECENT = 60;
+
+/** The kinds of events, as in the ring. */
+export const Kind = {
+  Waited: 1, Received: 2, Wrote: 3, Blocked: 4, Accepted: 5, Connected: 6, Built: 7, Ended: 8, Failed: 9, Room: 10,
+  Shut: 11, Closed: 12, Reading: 13, Other: 14, Call: 15, Returned: 16, Recorded: 17, Woken: 18,
+};
+const LAST_KIND = 18;
+
+const of = (...kinds) => new Set(kinds);
+/** Kinds whose first number is a connection that exists. */
+const USES = of(Kind.Received, Kind.Wrote, Kind.Blocked, Kind.Ended, Kind.Room, Kind.Shut, Kind.Recorded);
+const OPENS = of(Kind.Accepted, Kind.Connected, Kind.Built);
+/** Kinds with which a callback of a connection begins. */
+const CALLBACKS = of(Kind.Received, Kind.Built, Kind.Ended, Kind.Room);
+/** Kinds after which a callback of a connection goes on. */
+const INSIDE = of(Kind.Call, Kind.Returned, Kind.Recorded, Kind.Reading, Kind.Woken);
+
+/** Reads a recording. Events of unknown kinds are left out. Throws an error in words. */
+export function parse(buffer) {
+  const text = new TextDecoder();
+  if (text.decode(buffer.slice(0, MAGIC.length)) !== MAGIC) {
+    throw new Error(`This is no recording of couplet: it does not begin with "${MAGIC.trim()}".`);
+  }
+  const view = new DataView(buffer), begin = MAGIC.length + 8;
+  const length = buffer.byteLength < begin ? NaN : Number(view.getBigUint64(MAGIC.length, true));
+  if (!(begin + length <= buffer.byteLength)) throw new Error("The recording is damaged: it is cut off.");
+  let header;
+  try {
+    header = JSON.parse(text.decode(buffer.slice(begin, begin + length)));
+  } catch (error) {
+    throw new Error(`The header of the recording is damaged: ${error.message}`);
+  }
+  const loops = Array.isArray(header?.loops) ? header.loops : [];
+  const expected = loops.reduce((sum, { count }) => sum + count * RECORD, 0), found = buffer.byteLength - begin - length;
+  if (expected !== found) {
+    throw new Error(`The recording is damaged: it has ${found} bytes of records instead of ${expected}.`);
+  }
+  let at = begin + length;
+  const tracks = loops.map((loop) => {
+    const track = readTrack(view, at, loop);
+    at += loop.count * RECORD;
+    return track;
+  });
+  return { header, tracks };
+}
+
+/** The events of one loop, as columns. A time is in seconds since 1970, and `slept` in seconds. */
+function readTrack(view, begin, { count, ticks, origin }) {
+  const times = new Float64Array(count), kinds = new Uint8Array(count), keys = new Uint32Array(count), values = new Uint32Array(count);
+  let length = 0;
+  for (let at = begin; at < begin + count * RECORD; at += RECORD) {
+    const low = view.getUint32(at, true), kind = low & 255;
+    if (kind === 0 || kind > LAST_KIND) continue;
+    times[length] = origin + (view.getUint32(at + 4, true) * 2 ** 24 + (low >>> 8)) / ticks;
+    kinds[length] = kind;
+    values[length] = view.getUint32(at + 8, true);
+    keys[length] = view.getUint32(at + 12, true);
+    length += 1;
+  }
+  return { times, kinds, keys, values, length, slept: (at) => (keys[at] * 2 ** 32 + values[at]) * SLEEP_UNIT / ticks };
+}
+
+/** A connection from its first event to its last; -1 is before the first. */
+class Life {
+  constructor(loop, slot, begin) {
+    Object.assign(this, { loop, slot, begin, end: Infinity, in: 0, out: 0, row: null, name: null });
+  }
+}
+
+/** The state of a connection at a moment. */
+class Connection {
+  constructor(life, base, time) {
+    Object.assign(this, { life, in: base.in, out: base.out, name: life.name, received: time, made: time,
+      paused: false, ended: false, shut: false, blocked: null });
+  }
+}
+
+/** The state of all loops at a moment: after `count` events. */
+class Moment {
+  constructor(count, loops, connections) {
+    Object.assign(this, { count, loops, connections });
+  }
+
+  copy() {
+    const loops = this.loops.map((loop) => ({ ...loop, calls: [...loop.calls] }));
+    const copied = (connection) => Object.assign(Object.create(Connection.prototype), connection);
+    const connections = new Map([...this.connections].map(([key, connection]) => [key, copied(connection)]));
+    return new Moment(this.count, loops, connections);
+  }
+}
+
+export class Replay {
+  constructor({ header, tracks }) {
+    Object.assign(this, { header, tracks });
+    this.loops = header.loops;
+    this.merge();
+    this.begin = this.count > 0 ? this.times[0] : header.made;
+    this.marks = (Array.isArray(header.marks) ? header.marks : []).filter(({ time }) => Number.isFinite(time))
+      .map((mark) => ({ ...mark, count: this.after(mark.time) })).sort((a, b) => a.time - b.time);
+    this.findLives();
+    const loops = this.loops.map(() => ({ calls: [], callback: null, since: this.begin, turn: this.begin, turns: 0, events: 0 }));
+    const connections = new Map();
+    for (const life of this.lives) {
+      if (life.begin < 0) connections.set(this.keyOf(life.loop, life.slot), new Connection(life, life.base, this.begin));
+    }
+    this.checkpoints = [new Moment(0, loops, connections)];
+    this.interval = Math.max(INTERVAL, Math.ceil(this.count / CHECKPOINTS));
+    const moment = this.checkpoints[0].copy();
+    while (moment.count < this.count) {
+      this.apply(moment);
+      if (moment.count % this.interval === 0) this.checkpoints.push(moment.copy());
+    }
+    this.moment = moment;
+  }
+
+  keyOf(loop, slot) {
+    return loop * 2 ** 32 + slot;
+  }
+
+  /** Puts the events of all loops into one order. */
+  merge() {
+    const { tracks } = this;
+    this.count = tracks.reduce((sum, { length }) => sum + length, 0);
+    this.times = new Float64Array(this.count);
+    this.loopOf = new Uint16Array(this.count);
+    this.index = new Uint32Array(this.count);
+    const next = tracks.map(() => 0);
+    for (let at = 0; at < this.count; at += 1) {
+      let first = -1;
+      for (let loop = 0; loop < tracks.length; loop += 1) {
+        if (next[loop] === tracks[loop].length) continue;
+        if (first < 0 || tracks[loop].times[next[loop]] < tracks[first].times[next[first]]) first = loop;
+      }
+      this.times[at] = tracks[first].times[next[first]];
+      this.loopOf[at] = first;
+      this.index[at] = next[first];
+      next[first] += 1;
+    }
+  }
+
+  event(at) {
+    const loop = this.loopOf[at], index = this.index[at], { kinds, keys, values } = this.tracks[loop];
+    return { loop, time: this.times[at], kind: kinds[index], key: keys[index], value: values[index] };
+  }
+
+  /** Finds when each connection began and ended, and joins it with the rows of the header. */
+  findLives() {
+    this.lives = [];
+    this.births = new Map();
+    const present = new Map(), bySlot = new Map();
+    const bear = (loop, slot, at) => {
+      const key = this.keyOf(loop, slot), life = new Life(loop, slot, at);
+      if (present.has(key)) present.get(key).end = at;
+      present.set(key, life);
+      if (!bySlot.has(key)) bySlot.set(key, []);
+      bySlot.get(key).push(life);
+      this.lives.push(life);
+      if (at >= 0) this.births.set(at, life);
+      return life;
+    };
+    for (let at = 0; at < this.count; at += 1) {
+      const { loop, kind, key: slot, value } = this.event(at), key = this.keyOf(loop, slot);
+      let life = present.get(key);
+      if (kind === Kind.Accepted || kind === Kind.Connected || (kind === Kind.Built && !life)) life = bear(loop, slot, at);
+      else if (USES.has(kind) && !life) life = bear(loop, slot, bySlot.has(key) ? at : -1);
+      if (!life) continue;
+      if (kind === Kind.Received) life.in += value;
+      if (kind === Kind.Wrote || kind === Kind.Blocked) life.out += value;
+      if (kind === Kind.Closed || kind === Kind.Failed) {
+        life.end = at;
+        present.delete(key);
+      }
+    }
+    this.joinRows(present, bear);
+    this.joinNames(bySlot);
+  }
+
+  /** Connections that exist at the end have rows, whose counts lead back to the beginning. */
+  joinRows(present, bear) {
+    const numbers = new Map(this.loops.map(({ id }, loop) => [id, loop]));
+    for (const row of this.header.state?.views?.connections ?? []) {
+      const loop = numbers.get(row.loop), slot = Number(String(row.id).split(".")[1]);
+      if (loop === undefined || !Number.isInteger(slot)) continue;
+      const life = present.get(this.keyOf(loop, slot)) ?? bear(loop, slot, -1);
+      life.row = row;
+    }
+    for (const life of this.lives) {
+      const base = (field) => life.begin < 0 && life.row ? Math.max(0, life.row[field] - life[field]) : 0;
+      life.base = { in: base("wire_in"), out: base("wire_out") };
+    }
+  }
+
+  /** The header may have the addresses of ended connections too, in the order of their beginnings. */
+  joinNames(bySlot) {
+    this.loops.forEach(({ connections }, loop) => {
+      const known = new Map();
+      for (const entry of connections ?? []) {
+        if (!known.has(entry.slot)) known.set(entry.slot, []);
+        known.get(entry.slot).push(entry);
+      }
+      for (const [slot, entries] of known) {
+        const lives = bySlot.get(this.keyOf(loop, slot)) ?? [];
+        for (let back = 1; back <= Math.min(lives.length, entries.length); back += 1) {
+          lives.at(-back).row ??= entries.at(-back);
+        }
+      }
+    });
+  }
+
+  /** Applies the next event to a moment. */
+  apply(moment) {
+    const at = moment.count, { loop: number, time, kind, key: slot, value } = this.event(at);
+    const loop = moment.loops[number], key = this.keyOf(number, slot), born = this.births.get(at);
+    moment.count += 1;
+    if (born) {
+      const made = born.row?.made ?? time;
+      moment.connections.set(key, Object.assign(new Connection(born, born.base, time), { made: Math.min(made, time) }));
+    }
+    this.applyToLoop(loop, { time, kind, slot, value });
+    const connection = moment.connections.get(key);
+    if (!connection) return;
+    switch (kind) {
+      case Kind.Built: connection.name = value; break;
+      case Kind.Received:
+        connection.in += value;
+        connection.received = time;
+        break;
+      case Kind.Wrote:
+      case Kind.Blocked:
+        connection.out += value;
+        connection.blocked = kind === Kind.Blocked ? connection.blocked ?? time : null;
+        break;
+      case Kind.Ended: connection.ended = true; break;
+      case Kind.Room: connection.blocked = null; break;
+      case Kind.Shut: connection.shut = true; break;
+      case Kind.Reading: connection.paused = value === 0; break;
+      case Kind.Closed:
+      case Kind.Failed: moment.connections.delete(key); break;
+      default:
+    }
+  }
+
+  applyToLoop(loop, { time, kind, slot, value }) {
+    if (!INSIDE.has(kind)) loop.callback = null;
+    loop.since = time;
+    loop.events += kind !== Kind.Waited && kind !== Kind.Call && kind !== Kind.Returned;
+    if (kind === Kind.Waited) {
+      loop.turn = time;
+      loop.turns += 1;
+      loop.calls.length = 0;
+    } else if (kind === Kind.Call) {
+      loop.calls.push({ name: slot, time });
+    } else if (kind === Kind.Returned) {
+      loop.calls.pop();
+    } else if (CALLBACKS.has(kind)) {
+      loop.callback = { slot, time, name: kind === Kind.Built ? value : null };
+    }
+  }
+
+  /** The moment after `count` events. */
+  at(count) {
+    const wanted = Math.max(0, Math.min(this.count, count));
+    if (wanted < this.moment.count || wanted - this.moment.count > this.interval) {
+      this.moment = this.checkpoints[Math.min(this.checkpoints.length - 1, Math.floor(wanted / this.interval))].copy();
+    }
+    while (this.moment.count < wanted) this.apply(this.moment);
+    return this.moment;
+  }
+
+  /** How many events there are until a time. */
+  after(time) {
+    let low = 0, high = this.count;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (this.times[middle] <= time) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+
+  /** The time of the moment after `count` events. */
+  timeAt(count) {
+    return count > 0 ? this.times[Math.min(count, this.count) - 1] : this.begin;
+  }
+
+  /** The moment after the next or previous event of a unit: event, turn, callback or connection. */
+  step(count, direction, unit, connection) {
+    const life = connection && this.lifeOf(connection);
+    const fits = (at) => {
+      const { loop, kind, key } = this.event(at);
+      switch (unit) {
+        case "turn": return kind === Kind.Waited;
+        case "callback": return CALLBACKS.has(kind) || kind === Kind.Call;
+        case "connection": return Boolean(life) && loop === life.loop && key === life.slot && at >= life.begin && at <= life.end
+          && (USES.has(kind) || OPENS.has(kind) || kind === Kind.Closed || kind === Kind.Failed || kind === Kind.Reading);
+        default: return true;
+      }
+    };
+    // The event before the cursor is number `count - 1`.
+    for (let at = count - 1 + direction; at >= 0 && at < this.count; at += direction) if (fits(at)) return at + 1;
+    return direction < 0 ? 0 : this.count;
+  }
+
+  lifeOf(id) {
+    return this.lives.find((life) => this.idOf(life) === id);
+  }
+
+  idOf(life) {
+    life.id ??= String(life.row?.id ?? `${this.loops[life.loop].serial ?? life.loop}.${life.slot}.e${life.begin}`);
+    return life.id;
+  }
+
+  // Words
+
+  nameOf(loop, number) {
+    const [kind, name] = this.loops[loop].names?.[number] ?? ["a callback", ""];
+    return { kind, name: name || kind };
+  }
+
+  protocolOf(connection) {
+    if (connection.name !== null) return this.nameOf(connection.life.loop, connection.name).name;
+    return connection.life.row?.protocol ?? "a connection";
+  }
+
+  /** The call or callback that a loop is in, in words; empty if it is in none. */
+  doing(moment, number) {
+    const { calls, callback } = moment.loops[number];
+    const call = calls.at(-1);
+    if (call && !(callback && callback.time > call.time)) {
+      const { kind, name } = this.nameOf(number, call.name);
+      return name === kind ? kind : `${kind} ${name}`;
+    }
+    if (!callback) return "";
+    const connection = moment.connections.get(this.keyOf(number, callback.slot));
+    return connection ? `a callback of ${this.protocolOf(connection)} (connection ${this.idOf(connection.life)})` : "a callback";
+  }
+
+  /** An event in words. */
+  words(at) {
+    const { loop, kind, key, value } = this.event(at);
+    const name = () => this.nameOf(loop, key).name;
+    switch (kind) {
+      case Kind.Waited: return "a turn begins, after a wait";
+      case Kind.Received: return "bytes arrive, and are delivered";
+      case Kind.Wrote: return "bytes are written";
+      case Kind.Blocked: return "bytes are written, and the system takes only a part";
+      case Kind.Accepted: return "a connection is accepted";
+      case Kind.Connected: return "a connect succeeds";
+      case Kind.Built: return `the protocol ${this.nameOf(loop, value).name} is built`;
+      case Kind.Ended: return "the peer closes its side";
+      case Kind.Failed: return "an error ends the connection or attempt";
+      case Kind.Room: return "the system accepts bytes again";
+      case Kind.Shut: return "our side is closed";
+      case Kind.Closed: return value ? "the connection is reset" : "the connection is closed";
+      case Kind.Reading: return value ? "reading is resumed" : "reading is paused";
+      case Kind.Call: return `${this.nameOf(loop, key).kind} begins: ${name()}`;
+      case Kind.Returned: return `${this.nameOf(loop, key).kind} ends: ${name()}`;
+      case Kind.Recorded: return "a write is recorded";
+      case Kind.Woken: return "another thread wakes the loop";
+      default: return "another event of the driver";
+    }
+  }
+
+  /** How long the wait, call or callback that begins with an event took, in seconds; null if unknown. */
+  took(at) {
+    const { loop, kind, key, time, value } = this.event(at);
+    if (kind === Kind.Waited) return this.tracks[loop].slept(this.index[at]);
+    if (kind !== Kind.Call && !CALLBACKS.has(kind)) return null;
+    const { kinds, keys, values, times, length } = this.tracks[loop];
+    for (let next = this.index[at] + 1; next < Math.min(length, this.index[at] + FAR); next += 1) {
+      const ends = kind === Kind.Call ? kinds[next] === Kind.Returned && keys[next] === key && values[next] === value : !INSIDE.has(kinds[next]);
+      if (!ends) continue;
+      return Math.max(0, times[next] - (kinds[next] === Kind.Waited ? this.tracks[loop].slept(next) : 0) - time);
+    }
+    return null;
+  }
+
+  /** The number of the event that recorded the bytes of a write: of `Recorded`, or the callback before it. */
+  recorder(at) {
+    const { loop, kind, key } = this.event(at);
+    if (kind !== Kind.Wrote && kind !== Kind.Blocked) return null;
+    for (let before = at - 1; before >= Math.max(0, at - FAR); before -= 1) {
+      const other = this.event(before);
+      if (other.loop !== loop) continue;
+      if (other.key === key && (other.kind === Kind.Wrote || other.kind === Kind.Blocked || other.kind === Kind.Accepted)) return null;
+      if (other.key === key && (other.kind === Kind.Recorded || CALLBACKS.has(other.kind))) return before;
+    }
+    return null;
+  }
+
+  /** Rows about the events around a moment. */
+  eventRows(count, around) {
+    const first = Math.max(0, count - around), last = Math.min(this.count, count + around), rows = [];
+    const moment = this.at(first);
+    for (let at = first; at < last; at += 1) {
+      const before = moment.connections.get(this.keyOf(this.loopOf[at], this.event(at).key));
+      this.apply(moment);
+      const { loop, kind, key, value, time } = this.event(at);
+      const connection = moment.connections.get(this.keyOf(loop, key)) ?? before;
+      const isOfOne = USES.has(kind) || OPENS.has(kind) || kind === Kind.Closed || kind === Kind.Reading;
+      const hasBytes = kind === Kind.Received || kind === Kind.Wrote || kind === Kind.Blocked || kind === Kind.Recorded;
+      const recorder = this.recorder(at);
+      rows.push({
+        id: at + 1, at: (time - this.begin).toFixed(6), loop: this.loops[loop].id, event: this.words(at),
+        connection: isOfOne && connection ? this.idOf(connection.life) : "", bytes: hasBytes ? value : null,
+        took: this.took(at), within: this.doing(moment, loop),
+        waits_for: recorder === null ? [] : [`events/${recorder + 1}`], between: recorder === null ? null : at - recorder - 1,
+      });
+    }
+    this.at(count);
+    return rows;
+  }
+
+  connectionRow(connection, time) {
+    const { life, paused, ended, shut, blocked, received, made } = connection;
+    const { peer = "unknown", host, layers } = life.row ?? {};
+    const state = paused ? "paused" : ended || shut ? "half-closed" : connection.name === null && !life.row?.protocol ? "opening" : "open";
+    const reasons = [
+      blocked !== null && `the system takes no more bytes for {since:${blocked}}`, paused && "reading is paused",
+      ended && "the peer has closed its side", shut && "our side is closed",
+    ].filter(Boolean);
+    return {
+      id: this.idOf(life), loop: this.loops[life.loop].id, protocol: this.protocolOf(connection), peer, host, layers, state,
+      ...(layers?.length ? {} : { in: connection.in, out: connection.out }), wire_in: connection.in, wire_out: connection.out, received, made: Math.min(made, life.row?.made ?? made),
+      why: reasons.join("; ") || `last heard {since:${Math.min(received, time)}}`,
+    };
+  }
+
+  /** The loops at a moment; rates are those of the second before. */
+  loopRows(moment, time) {
+    const from = this.after(time - 1);
+    return this.loops.map((loop, number) => {
+      let turns = 0, events = 0, idle = 0;
+      for (let at = from; at < moment.count; at += 1) {
+        if (this.loopOf[at] !== number) continue;
+        const { kind } = this.event(at);
+        if (kind === Kind.Waited) {
+          turns += 1;
+          idle += this.tracks[number].slept(this.index[at]);
+        } else if (kind < Kind.Call) {
+          events += 1;
+        }
+      }
+      const what = this.doing(moment, number), { calls, callback } = moment.loops[number];
+      const since = callback?.time ?? calls.at(-1)?.time ?? time;
+      const own = [...moment.connections.values()].filter(({ life }) => life.loop === number);
+      return {
+        id: loop.id, name: loop.host ?? `loop ${loop.id}`, thread: loop.thread, state: what ? "calls" : "runs", turns, events,
+        busy: Math.max(0, Math.min(1, 1 - idle)), connections: own.length,
+        doing: what ? { what, for: Math.max(0, time - since), backtrace: [] } : null,
+      };
+    });
+  }
+
+  /** The marks of the minute before a time, as flags. */
+  flags(time) {
+    const recent = this.marks.filter((mark) => mark.time <= time && mark.time > time - RECENT);
+    return recent.map(({ time: since, loop, text, severity }) =>
+      ({ id: `${loop}.${since}.${text}`, loop, severity: severity ?? "yellow", title: severity === "fault" ? "Fault" : "Mark", words: text, since }));
+  }
+
+  /** The state at a moment as a message, like those of a server. */
+  message(count, around) {
+    const moment = this.at(count), time = this.timeAt(count), { state = {} } = this.header;
+    const connections = [...moment.connections.values()].map((connection) => this.connectionRow(connection, time));
+    const whole = (rows) => ({ rows, all: true });
+    const isEnd = count >= this.count;
+    const views = isEnd ? Object.fromEntries(Object.entries(state.views ?? {}).map(([name, rows]) => [name, whole(rows)])) : {};
+    if (!isEnd || !views.connections) views.connections = whole(connections);
+    views.events = whole(this.eventRows(count, around));
+    const program = { name: "recording", ...state.program, now: isEnd ? state.program?.now ?? time : time };
+    const loops = isEnd && state.loops?.length ? state.loops : this.loopRows(this.at(count), time);
+    return { program, loops, views, flags: isEnd && state.flags ? state.flags : this.flags(time), time: isEnd ? state.time ?? [] : [] };
+  }
+
+  /** The spans of a loop between two times: `[begin, end, name]`; a name is empty outside of calls. */
+  spans(number, from, to, most) {
+    const first = this.after(from), moment = this.at(first), found = [];
+    let begin = from, name = this.doing(moment, number), at = first;
+    for (; at < this.count && this.times[at] <= to && found.length < most; at += 1) {
+      const { loop, kind, time } = this.event(at);
+      this.apply(moment);
+      if (loop !== number) continue;
+      const slept = kind === Kind.Waited ? this.tracks[number].slept(this.index[at]) : 0;
+      if (time - slept > begin) found.push([begin, time - slept, name]);
+      begin = time;
+      name = this.doing(moment, number);
+    }
+    if (at >= this.count || this.times[at] > to) {
+      const nextWait = this.nextWait(number, at);
+      if (Math.min(to, nextWait) > begin) found.push([begin, Math.min(to, nextWait), name]);
+    }
+    return found;
+  }
+
+  /** When the loop begins to wait next. */
+  nextWait(number, from) {
+    for (let at = from; at < Math.min(this.count, from + FAR); at += 1) {
+      if (this.loopOf[at] !== number) continue;
+      return this.times[at] - (this.event(at).kind === Kind.Waited ? this.tracks[number].slept(this.index[at]) : 0);
+    }
+    return this.timeAt(this.count);
+  }
+}
