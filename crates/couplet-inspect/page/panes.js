@@ -102,12 +102,14 @@ export class Details {
     this.flags = element("ul");
     this.why = element("p", { class: "words" });
     this.charts = element("div");
+    this.actions = element("div", { class: "actions" });
+    this.outcome = element("p", { class: "dim", role: "status" });
     this.lines = element("pre", { class: "mono" });
     this.fields = element("dl");
     this.lists = [["Waits for", element("ul")], ["Waiters", element("ul")]].map(([name, list]) =>
       ({ list, section: element("section", {}, element("h3", {}, name), list) }));
     root.replaceChildren(element("div", { class: "top" }, this.title, button), this.ended, this.flags, this.why,
-      this.charts, ...this.lists.map(({ section }) => section), this.lines, this.fields);
+      this.actions, this.outcome, this.charts, ...this.lists.map(({ section }) => section), this.lines, this.fields);
   }
 
   /** Shows a row, or with `missing` the view and id of one that the page doesn't have; `null` hides. */
@@ -134,6 +136,7 @@ export class Details {
       setClass(node, "red", flag.severity === "red");
       setWords(node, `${flag.title}: ${flag.words ?? ""}. ${flag.remedy ?? ""}`);
     });
+    this.offer(row, values);
     this.draw(row, now);
     this.link(this.lists[0], row && !row.ended ? store.chain(view, id, MOST_LINKS) : [], unix);
     this.link(this.lists[1], store.waiters(view, id).map((name) => ({ name, key: name, depth: 0 })), unix);
@@ -145,6 +148,31 @@ export class Details {
       ([key, tag]) => element(tag, {}, tag === "dt" ? fieldOf(view, key).label : ""), (node, [key, tag]) => {
         if (tag === "dd") setText(node, this.value(view, key, values[key], unix));
       });
+  }
+
+  /** The actions on a connection, if the program allows them. */
+  offer(row, { why = "" }) {
+    const { store } = this, { actions } = store.program ?? {};
+    const isOpen = actions === true && !store.replaying && row?.view === "connections" && !row.ended;
+    const isPaused = String(why).startsWith("reading paused by the inspector");
+    const offered = isOpen ? [isPaused ? "resume" : "pause", "close", "reset"] : [];
+    if (offered.length === 0) setText(this.outcome, "");
+    reconcile(this.actions, offered, (action) => `${row.id} ${action}`, (action) => {
+      const button = element("button", {}, action);
+      button.addEventListener("click", () => this.act(row.id, action));
+      return button;
+    }, () => {});
+  }
+
+  async act(id, action) {
+    setText(this.outcome, `${action}: asked`);
+    try {
+      const path = `/connections/${encodeURIComponent(id)}/${action}${location.search}`;
+      const answer = await fetch(path, { method: "POST", headers: { "x-couplet-action": action } });
+      setText(this.outcome, `${action}: ${(await answer.text()).trim()}`);
+    } catch (error) {
+      setText(this.outcome, `${action}: ${error.message}`);
+    }
   }
 
   /** A value in full: bytes and rates also as plain numbers. */

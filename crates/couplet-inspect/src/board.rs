@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 use couplet_core::defer::{Deferred, DeferredLock, Resolver};
 use couplet_core::hooks::inspector::InspectedLoop;
 use couplet_core::reactor::Snapshot;
-use couplet_core::{Reactor, Result};
+use couplet_core::{ConnectionId, Reactor, Result};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::activity::{Activity, Pace, Time};
 use crate::clock::{Clock, spell_out};
 use crate::flags::{Facts, Flag, History, flags};
-use crate::inspector::Shared;
+use crate::inspector::{Options, Shared};
 use crate::recording::{self, Header};
 use crate::rows::{Rates, Rows, VIEWS};
 use crate::view::View;
@@ -163,7 +163,10 @@ struct Program<'a> {
     pid: u32,
     started: f64,
     now: f64,
+    /// Whether connections can be closed and paused.
     actions: bool,
+    /// Whether the levels of the log can be set.
+    sets_log: bool,
 }
 
 /// The state of the program, with something about each view.
@@ -320,6 +323,10 @@ impl Board {
         }
     }
 
+    pub(crate) fn options(&self) -> &Options {
+        &self.inspector.options
+    }
+
     /// The present version of the views.
     pub(crate) fn version(&self) -> u64 {
         self.state.borrow().version
@@ -372,6 +379,16 @@ impl Board {
         recording::bytes(&Header { made: self.now(), loops, state }, &records)
     }
 
+    /// A connection with the ID of its row, and its loop.
+    pub(crate) fn connection(&self, id: &str) -> Option<(Arc<InspectedLoop>, ConnectionId)> {
+        let state = self.state.borrow();
+        state.loops.values().find_map(|watched| {
+            let mut connections = watched.snapshot.connections.iter();
+            let found = connections.find(|connection| connection.id.to_string() == id)?;
+            Some((watched.inspected.clone(), found.id))
+        })
+    }
+
     fn now(&self) -> f64 {
         self.clock.unix(self.reactor.now())
     }
@@ -390,7 +407,8 @@ impl Board {
             pid: std::process::id(),
             started: self.started,
             now: self.now(),
-            actions: false,
+            actions: options.has_actions,
+            sets_log: options.has_actions && options.set_log.is_some(),
         };
         let (flags, loops, time) = (state.flags(), state.loops(self.reactor.now()), state.time());
         Message { program, flags, loops, time, counts, views }

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use couplet_core::LoopOptions;
 use couplet_core::hooks::inspector as hooks;
@@ -60,8 +61,14 @@ pub(crate) struct Options {
     pub(crate) version: String,
     ring_size: usize,
     histories: usize,
+    pub(crate) page_timeout: Duration,
+    pub(crate) has_actions: bool,
+    pub(crate) set_log: Option<SetLog>,
     announce: Arc<dyn Fn(&str) + Send + Sync>,
 }
+
+/// Sets the levels of the log, or returns a problem in words.
+pub(crate) type SetLog = Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 
 #[derive(Default)]
 struct State {
@@ -84,6 +91,9 @@ impl Inspector {
             version: String::new(),
             ring_size: 16 * 1024 * 1024,
             histories: 16,
+            page_timeout: Duration::from_secs(20),
+            has_actions: false,
+            set_log: None,
             announce: Arc::new(|url| tracing::info!(url, "the inspector shows this program")),
         })
     }
@@ -131,6 +141,31 @@ impl Inspector {
     #[must_use]
     pub fn histories(self, most: usize) -> Inspector {
         self.with(|options| options.histories = most)
+    }
+
+    /// Sets how long a page may take to read a message before it is cut: 20 s by default. Until then
+    /// one message is buffered for it.
+    #[must_use]
+    pub fn page_timeout(self, most: Duration) -> Inspector {
+        self.with(|options| options.page_timeout = most)
+    }
+
+    /// Sets whether the holders of the token may act: close, reset, pause and resume connections, and
+    /// set the levels of the log. False by default: the inspector only looks.
+    #[must_use]
+    pub fn actions(self, on: bool) -> Inspector {
+        self.with(|options| options.has_actions = on)
+    }
+
+    /// Sets the function that sets the levels of the program's log, for [`actions`](Self::actions). It
+    /// gets a text such as `couplet=debug,info`, in the inspector's thread, and returns a problem in
+    /// words.
+    #[must_use]
+    pub fn set_log(
+        self,
+        set: impl Fn(&str) -> Result<(), String> + Send + Sync + 'static,
+    ) -> Inspector {
+        self.with(|options| options.set_log = Some(Arc::new(set)))
     }
 
     /// Sets the function that gets the URL of the page when it opens, in the thread of the first loop.

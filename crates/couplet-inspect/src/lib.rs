@@ -28,6 +28,7 @@
 //! | `/state.json` | everything, as one object |
 //! | `/connections.json`, `/ports.json`, … | the rows of one view |
 //! | `/recording` | the last events of all loops: a [`Recording`] |
+//! | `POST /connections/ID/close`, or `reset`, `pause`, `resume`; `POST /log` | with [`Inspector::actions`]: acts on a connection, or sets the levels of the log to the text |
 //! | `/live` | a WebSocket with changes, for the page |
 //!
 //! A path without `.json` is JSON too if the request's `Accept` asks for it. Times named `made`,
@@ -39,6 +40,7 @@
 #[macro_use]
 extern crate couplet_watched;
 
+mod actions;
 mod activity;
 mod board;
 mod clock;

@@ -48,7 +48,10 @@ pub(crate) async fn run(mut socket: WebSocket, board: Rc<Board>) -> Result<()> {
             board.refresh().await?;
             let message = board.message(reader.views.as_deref(), reader.seen);
             reader.seen = board.version();
-            socket.send(message).await?;
+            if !send_within(&mut socket, message, board.options().page_timeout).await? {
+                socket.transport().abort_connection();
+                return Ok(());
+            }
         }
         let mut tick = reactor.sleep(reader.every);
         while let Some(message) = next(&mut socket, &mut tick).await {
@@ -63,6 +66,17 @@ pub(crate) async fn run(mut socket: WebSocket, board: Rc<Board>) -> Result<()> {
             }
         }
     }
+}
+
+/// Sends a message. False if the page takes longer to read it.
+async fn send_within(socket: &mut WebSocket, message: String, most: Duration) -> Result<bool> {
+    let mut late = socket.transport().reactor().sleep(most);
+    let mut sending = pin!(socket.send(message));
+    poll_fn(|cx| match sending.as_mut().poll(cx) {
+        Poll::Ready(sent) => Poll::Ready(sent.map(|()| true).map_err(Into::into)),
+        Poll::Pending => Pin::new(&mut late).poll(cx).map(|_| Ok(false)),
+    })
+    .await
 }
 
 /// The next message, or `None` at the tick; `Some(None)` at the end.

@@ -10,6 +10,7 @@ use couplet_http::{
 };
 use http_body_util::Full;
 
+use crate::actions;
 use crate::board::Board;
 use crate::live;
 
@@ -55,8 +56,9 @@ pub(crate) fn serve(
 }
 
 async fn answer(request: &mut Request<Body>, token: &str, board: &Rc<Board>) -> Answer {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered\n");
+    let is_action = request.method() == Method::POST;
+    if !is_action && !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return plain(StatusCode::METHOD_NOT_ALLOWED, "only GET, HEAD and POST are answered\n");
     }
     let path = request.uri().path().to_owned();
     if let Some((_, kind, part)) = PARTS.into_iter().find(|(part, ..)| *part == path) {
@@ -65,6 +67,12 @@ async fn answer(request: &mut Request<Body>, token: &str, board: &Rc<Board>) -> 
     if !is_allowed(request.uri().query().unwrap_or_default(), token) {
         let text = "the token is missing or wrong: the program's log has the URL with ?token=…\n";
         return plain(StatusCode::FORBIDDEN, text);
+    }
+    if is_action {
+        return match actions::act(request, board, board.options()).await {
+            Ok(()) => plain(StatusCode::OK, "done\n"),
+            Err((status, words)) => plain(status, format!("{words}\n")),
+        };
     }
     if path == "/live" {
         let board = board.clone();

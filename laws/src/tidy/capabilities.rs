@@ -608,6 +608,7 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-http/src/",
             "couplet-cli/src/http/",
             "couplet-cli/src/inspect/",
+            "couplet-inspect/src/actions.rs",
             "couplet-inspect/src/server.rs",
             "couplet-runner/src/web.rs",
         ],

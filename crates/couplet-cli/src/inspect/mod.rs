@@ -20,6 +20,9 @@ pub(crate) struct Inspecting {
     /// another ENDPOINT such as unix:inspect.sock. Its URL is printed on stderr
     #[arg(long, value_name = "ENDPOINT", global = true)]
     inspect: Option<String>,
+    /// Let the page close, reset and pause connections
+    #[arg(long, global = true, requires = "inspect")]
+    inspect_actions: bool,
 }
 
 /// The inspector of this process.
@@ -30,6 +33,7 @@ pub(crate) fn start(inspecting: Inspecting) {
     if let Some(endpoint) = inspecting.inspect {
         let inspector = Inspector::at(endpoint)
             .program("couplet", env!("CARGO_PKG_VERSION"))
+            .actions(inspecting.inspect_actions)
             .announce(|url| output::print_to_stderr(&format!("inspector: {url}")));
         INSPECTOR.get_or_init(|| inspector);
     }

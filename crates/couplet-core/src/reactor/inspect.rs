@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::options::LoopOptions;
-use super::remote::Remote;
+use super::remote::{LoopGone, Remote};
 use crate::defer::keep_histories;
 use crate::driver::LoopThread;
 use crate::driver::ring::Ring;
 use crate::internals::{Observer, observe};
 use crate::recorder::{Reactor, WeakReactor};
+use crate::transport::ConnectionId;
 
 /// Gets the loops that are created with its options.
 pub trait Inspector: Send + Sync {
@@ -45,6 +46,16 @@ pub struct InspectedLoop {
 }
 
 impl InspectedLoop {
+    /// Pauses or resumes reading from a connection, independently of the program's own pauses. A
+    /// connection that is lost is left alone.
+    ///
+    /// # Errors
+    ///
+    /// [`LoopGone`].
+    pub fn pause(&self, connection: ConnectionId, on: bool) -> Result<(), LoopGone> {
+        self.remote.pause_for_inspector(connection, on)
+    }
+
     /// The name of the loop's thread, or else the thread's number.
     pub fn thread(&self) -> &str {
         self.thread.name()

@@ -99,7 +99,7 @@ impl Remote {
     /// [`LoopGone`].
     #[track_caller]
     pub fn lose_connection(&self, connection: ConnectionId) -> Result<(), LoopGone> {
-        let lose = Close(Transport::lose_connection);
+        let lose = Order(Transport::lose_connection);
         self.send(RemoteCall::Tell(Location::caller(), connection, Box::new(lose)))
     }
 
@@ -112,8 +112,22 @@ impl Remote {
     /// [`LoopGone`].
     #[track_caller]
     pub fn abort_connection(&self, connection: ConnectionId) -> Result<(), LoopGone> {
-        let abort = Close(Transport::abort_connection);
+        let abort = Order(Transport::abort_connection);
         self.send(RemoteCall::Tell(Location::caller(), connection, Box::new(abort)))
+    }
+
+    /// Pauses or resumes reading for the inspector, independently of the program's own pauses.
+    #[track_caller]
+    pub(crate) fn pause_for_inspector(
+        &self,
+        connection: ConnectionId,
+        on: bool,
+    ) -> Result<(), LoopGone> {
+        let pause = match on {
+            true => Order(|transport| transport.pause_for_inspector(true)),
+            false => Order(|transport| transport.pause_for_inspector(false)),
+        };
+        self.send(RemoteCall::Tell(Location::caller(), connection, Box::new(pause)))
     }
 
     /// Runs `f` in the loop's thread, and blocks the calling thread until the Deferred returned by
@@ -187,10 +201,10 @@ impl Remote {
     }
 }
 
-/// Closes a connection in this way.
-struct Close(fn(&Transport));
+/// Does this to a connection.
+struct Order(fn(&Transport));
 
-impl Tell for Close {
+impl Tell for Order {
     fn run(self: Box<Self>, _: &mut dyn Protocol, transport: &Transport) {
         (self.0)(transport);
     }

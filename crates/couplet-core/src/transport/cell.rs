@@ -57,6 +57,8 @@ pub(super) mod paused {
     pub(crate) const BY_UPGRADE: u8 = 4;
     /// `start_layer`, until the layer is open: the protocol gets no bytes, but the socket is read.
     pub(crate) const BY_LAYER: u8 = 8;
+    /// A person at the inspector, until they resume it.
+    pub(crate) const BY_INSPECTOR: u8 = 16;
 }
 
 /// Settings and facts about a connection that are off the path of a message; a set of bits.
@@ -931,6 +933,7 @@ impl ConnectionCell {
     /// The pause of reading and its originator, in words.
     pub(super) fn pauser(&self, protocol: &str) -> Cow<'static, str> {
         match self.paused.get() {
+            by if by & paused::BY_INSPECTOR != 0 => "reading paused by the inspector".into(),
             by if by & paused::BY_USER != 0 => {
                 format!("reading paused by {}", short_type(protocol)).into()
             }

@@ -262,6 +262,11 @@ impl Transport {
         self.cell.set_paused(paused::BY_USER, false);
     }
 
+    /// Pauses or resumes reading for the inspector, independently of all other pauses.
+    pub(crate) fn pause_for_inspector(&self, on: bool) {
+        self.cell.set_paused(paused::BY_INSPECTOR, on);
+    }
+
     /// Pauses reading for `time`, independently of [`pause_producing`](Self::pause_producing) and
     /// [`resume_producing`](Self::resume_producing): data is delivered when neither pause holds. Of
     /// several throttles the one that ends last counts.

@@ -60,7 +60,7 @@ fn other_methods_are_refused() {
     let (program, ()) = Program::start(|_| ());
     let mut stream = connect(&program.url());
     let request =
-        "POST /state.json HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+        "PUT /state.json HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
     stream.write_all(request.as_bytes()).expect("it reads");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("it answers");

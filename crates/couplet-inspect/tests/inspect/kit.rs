@@ -95,7 +95,7 @@ impl Drop for Program {
 
 /// Between two looks at a program in another thread.
 #[expect(clippy::disallowed_methods, reason = "the program runs in another thread")]
-fn pause() {
+pub(crate) fn pause() {
     std::thread::park_timeout(Duration::from_millis(25));
 }
 
@@ -119,10 +119,19 @@ pub(crate) fn connect(url: &str) -> TcpStream {
 
 /// Fetches a path with the token of the URL; `fields` are further header fields.
 pub(crate) fn get(url: &str, path: &str, fields: &str) -> String {
+    ask(url, "GET", path, fields, "")
+}
+
+/// Posts a text to a path with the token of the URL.
+pub(crate) fn post(url: &str, path: &str, fields: &str, body: &str) -> String {
+    ask(url, "POST", path, &format!("content-length: {}\r\n{fields}", body.len()), body)
+}
+
+fn ask(url: &str, method: &str, path: &str, fields: &str, body: &str) -> String {
     let (address, query) = parts(url);
     let mut stream = connect(url);
     let request = format!(
-        "GET {path}{query} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{fields}\r\n"
+        "{method} {path}{query} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{fields}\r\n{body}"
     );
     stream.write_all(request.as_bytes()).expect("it reads");
     let mut answer = String::new();

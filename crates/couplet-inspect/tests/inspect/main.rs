@@ -4,6 +4,7 @@
 extern crate couplet_watched;
 
 mod access;
+mod actions;
 mod hung;
 mod kit;
 mod live;

@@ -1,0 +1,136 @@
+//! Actions on the program: only if it allows them.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use couplet::inspect::Inspector;
+use couplet::reactor::NoteRow;
+use couplet::{LoopOptions, Protocol, Reactor, Transport};
+use serde_json::Value;
+
+use crate::kit::{Program, connect, pause, post, text};
+
+struct Echo;
+
+impl Protocol for Echo {
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        transport.write(data);
+    }
+}
+
+fn echo(reactor: &Reactor) -> SocketAddr {
+    let port = reactor.listen("tcp:0:interface=127.0.0.1", || Echo);
+    port.expect("a free port").host().socket_addr().expect("TCP")
+}
+
+fn allowed() -> Inspector {
+    Inspector::at("0").actions(true)
+}
+
+fn start(inspector: Inspector) -> (Program, TcpStream, String) {
+    let (program, address) = Program::start_with(inspector, LoopOptions::default(), echo);
+    let client = TcpStream::connect(address).expect("it listens");
+    let row = program.row_with("connections", "waits for the peer");
+    let id = text(&row, "id").to_owned();
+    (program, client, id)
+}
+
+#[test]
+fn a_connection_is_paused_resumed_and_closed() {
+    let (program, mut client, id) = start(allowed());
+    assert_eq!(program.get("/state.json")["program"]["actions"], true);
+    let act = |action: &str| post(&program.url(), &format!("/connections/{id}/{action}"), "", "");
+    assert!(act("pause").starts_with("HTTP/1.1 200 "));
+    program.row_with("connections", "reading paused by the inspector");
+    client.write_all(b"x").expect("the system takes it");
+    assert!(act("resume").starts_with("HTTP/1.1 200 "));
+    client.read_exact(&mut [0]).expect("it is echoed");
+    assert!(act("dance").starts_with("HTTP/1.1 404 "));
+    assert!(act("close").starts_with("HTTP/1.1 200 "));
+    assert_eq!(client.read(&mut [0]).expect("a clean end"), 0);
+    drop(client);
+    let is_gone = |rows: &Value| rows.as_array().expect("rows").is_empty().then_some(());
+    program.until("/connections.json", is_gone);
+    let gone = act("reset");
+    assert!(gone.starts_with("HTTP/1.1 404 ") && gone.contains("there is no connection"), "{gone}");
+}
+
+#[test]
+fn a_connection_is_reset() {
+    let (program, mut client, id) = start(allowed());
+    assert!(post(&program.url(), &format!("/connections/{id}/reset"), "", "").contains("done"));
+    client.read(&mut [0]).expect_err("a reset");
+}
+
+#[test]
+fn actions_are_refused_unless_they_are_allowed() {
+    let (program, mut client, id) = start(Inspector::at("0"));
+    let path = format!("/connections/{id}/close");
+    let refused = post(&program.url(), &path, "", "");
+    assert!(refused.starts_with("HTTP/1.1 403 "), "{refused}");
+    assert!(refused.contains("the program does not allow actions"), "{refused}");
+    client.write_all(b"x").expect("it is open");
+    client.read_exact(&mut [0]).expect("it is echoed");
+    assert_eq!(program.get("/state.json")["program"]["actions"], false);
+}
+
+#[test]
+fn other_sites_cant_act() {
+    let (program, _client, id) = start(allowed());
+    let url = program.url();
+    let (base, _) = url.split_once('?').expect("a token");
+    let path = format!("/connections/{id}/close");
+    assert!(post(base, &path, "", "").contains("the token is missing or wrong"));
+    let foreign = post(&url, &path, "origin: http://example.com\r\n", "");
+    assert!(foreign.starts_with("HTTP/1.1 403 "), "{foreign}");
+    let page = post(&url, &path, "origin: http://a\r\nx-couplet-action: close\r\n", "");
+    assert!(page.starts_with("HTTP/1.1 200 "), "{page}");
+}
+
+#[test]
+fn the_levels_of_the_log_are_set() {
+    let (tell, told) = mpsc::channel();
+    let inspector = allowed().set_log(move |levels| match levels {
+        "loud" => Err("no such level".to_owned()),
+        _ => tell.send(levels.to_owned()).map_err(|error| error.to_string()),
+    });
+    let (program, _client, _) = start(inspector);
+    assert_eq!(program.get("/state.json")["program"]["sets_log"], true);
+    assert!(post(&program.url(), "/log", "", "couplet=debug\n").starts_with("HTTP/1.1 200 "));
+    assert_eq!(told.recv().expect("the levels"), "couplet=debug");
+    let wrong = post(&program.url(), "/log", "", "loud");
+    assert!(wrong.starts_with("HTTP/1.1 400 ") && wrong.contains("no such level"), "{wrong}");
+    let long = post(&program.url(), "/log", "", &"x".repeat(5000));
+    assert!(long.starts_with("HTTP/1.1 400 "), "{long}");
+    let (without, _client, _) = start(allowed());
+    assert!(post(&without.url(), "/log", "", "info").starts_with("HTTP/1.1 404 "));
+}
+
+#[test]
+fn a_page_that_stops_reading_is_cut() {
+    let inspector = Inspector::at("0").page_timeout(Duration::from_millis(300));
+    let (program, ()) = Program::start_with(inspector, LoopOptions::default(), |reactor| {
+        // More than the buffers of a loopback connection hold.
+        let row = || NoteRow::new("rooms", [("name", "x".repeat(16 << 20))]);
+        let note = reactor.note_rows(move || vec![row()]);
+        reactor.call_later(Duration::from_secs(3600), move || drop(note));
+    });
+    let url = program.url();
+    let mut page = connect(&url);
+    let query = url.split_once('?').expect("a token").1;
+    let head = format!(
+        "GET /live?{query} HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    );
+    page.write_all(head.as_bytes()).expect("it reads");
+    // Another page is served meanwhile.
+    assert_eq!(program.get("/loops.json")[0]["id"], 0);
+    // A ping can't be sent on a connection that was reset.
+    let is_cut = (0..1200).any(|_| {
+        pause();
+        page.write_all(b"\x89\x80\0\0\0\0").is_err()
+    });
+    assert!(is_cut);
+}
