@@ -15,7 +15,7 @@ const KNOWN = [
     loop: "plain", wire_in: "bytes", wire_out: "bytes",
   }, "No connections. Each open connection is a row, with its peer, rates and buffers."],
   ["ports", "port", {
-    host: "text", kind: "word", accepted: "count", rate: "rate", not_opened: "count", rejected: "count",
+    host: "text", kind: "word", factory: "name", accepted: "count", rate: "rate", not_opened: "count", rejected: "count",
     turned_away: "count", received: "count", sent: "count", dropped: "count", buffered: "bytes", peer: "name",
     paused: "word",
   }, "No ports. Each listening port is a row, with the connections it accepted and rejected."],

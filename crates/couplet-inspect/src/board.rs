@@ -119,7 +119,7 @@ struct Doing {
     /// The row of the connection whose callback it is.
     row: Option<String>,
     r#for: f64,
-    // Bound: the lines of one backtrace, of at most 128 frames.
+    // Bound: the lines of one backtrace, of at most 128 frames, and the frames of a guest.
     backtrace: Vec<String>,
 }
 
@@ -290,8 +290,10 @@ impl Board {
                 let unknown = "something else than a call into the program".to_owned();
                 (unknown, now.saturating_duration_since(*asked_at))
             });
-            let backtrace = inspected.backtrace().unwrap_or_default();
-            let backtrace = backtrace.lines().map(str::to_owned).collect();
+            let frames = self.inspector.options.frames.as_ref();
+            let mut backtrace = frames.map(|frames| frames()).unwrap_or_default();
+            let native = inspected.backtrace().unwrap_or_default();
+            backtrace.extend(native.lines().map(str::to_owned));
             let row = activity.connection().and_then(|slot| {
                 let begins = format!("{}.{slot}.", inspected.serial);
                 let mut ids = watched.snapshot.connections.iter().map(|it| it.id.to_string());

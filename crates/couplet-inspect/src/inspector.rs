@@ -64,11 +64,15 @@ pub(crate) struct Options {
     pub(crate) page_timeout: Duration,
     pub(crate) has_actions: bool,
     pub(crate) set_log: Option<SetLog>,
+    pub(crate) frames: Option<Frames>,
     announce: Arc<dyn Fn(&str) + Send + Sync>,
 }
 
 /// Sets the levels of the log, or returns a problem in words.
 pub(crate) type SetLog = Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+
+/// Returns the frames of a hanging loop in a guest's language.
+pub(crate) type Frames = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
 
 #[derive(Default)]
 struct State {
@@ -94,6 +98,7 @@ impl Inspector {
             page_timeout: Duration::from_secs(20),
             has_actions: false,
             set_log: None,
+            frames: None,
             announce: Arc::new(|url| tracing::info!(url, "the inspector shows this program")),
         })
     }
@@ -166,6 +171,14 @@ impl Inspector {
         set: impl Fn(&str) -> Result<(), String> + Send + Sync + 'static,
     ) -> Inspector {
         self.with(|options| options.set_log = Some(Arc::new(set)))
+    }
+
+    /// Sets a function that returns the frames of a hanging loop in another language than Rust, innermost
+    /// first: they precede those of its backtrace. It is called in the inspector's thread while a
+    /// loop does not answer, and must return soon: the page waits for it. For programs with one loop.
+    #[must_use]
+    pub fn frames(self, frames: impl Fn() -> Vec<String> + Send + Sync + 'static) -> Inspector {
+        self.with(|options| options.frames = Some(Arc::new(frames)))
     }
 
     /// Sets the function that gets the URL of the page when it opens, in the thread of the first loop.

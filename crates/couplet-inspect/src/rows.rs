@@ -102,6 +102,8 @@ struct Port<'a> {
     r#loop: usize,
     host: String,
     kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    factory: Option<&'static str>,
     accepted: u64,
     rate: f64,
     not_opened: u64,
@@ -277,6 +279,7 @@ impl Rows<'_> {
             r#loop: self.number,
             host: port.host.to_string(),
             kind: "connections",
+            factory: port.factory,
             accepted: port.accepted,
             rate: self.rate(&id, "accepted", port.accepted, before),
             not_opened: port.not_opened,

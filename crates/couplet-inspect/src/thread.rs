@@ -18,6 +18,8 @@ const GRACE: Duration = Duration::from_millis(100);
 pub(crate) struct InspectorThread {
     started: Started,
     thread: JoinHandle<()>,
+    /// The process that has the thread.
+    process: u32,
 }
 
 struct Started {
@@ -35,7 +37,8 @@ impl InspectorThread {
         let thread = thread.spawn(move || run(inspector, tell))?;
         let started = started.recv().unwrap_or_else(|_| Err(Failure::msg("its thread has ended")));
         let endpoint = |failure| io::Error::other(format!("cannot open the inspector: {failure}"));
-        Ok(InspectorThread { started: started.map_err(endpoint)?, thread })
+        let process = std::process::id();
+        Ok(InspectorThread { started: started.map_err(endpoint)?, thread, process })
     }
 
     pub(crate) fn url(&self) -> &str {
@@ -44,6 +47,10 @@ impl InspectorThread {
 
     /// Ends the thread, and waits until its port is closed.
     pub(crate) fn end(self) {
+        // A process that was forked without `exec` has the loops, but not the thread.
+        if std::process::id() != self.process {
+            return;
+        }
         // The loop may have failed.
         let _ = self.started.remote.call(Reactor::stop);
         let _ = self.thread.join();

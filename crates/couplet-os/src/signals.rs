@@ -6,6 +6,8 @@
 //! A hanging program does not read the pipe: a SIGINT or SIGTERM that arrives while an earlier one
 //! has been unread for a second takes its default action, and ends the process.
 
+use std::io;
+
 #[cfg(unix)]
 pub use unix::Signals;
 
@@ -19,6 +21,40 @@ pub const USER1: i32 = libc::SIGUSR1;
 /// SIGUSR1; 0 if the system does not have it.
 #[cfg(not(unix))]
 pub const USER1: i32 = 0;
+
+/// A thread of this process that can be sent a signal, as long as it runs.
+#[derive(Clone, Copy, Debug)]
+pub struct SignalledThread(i32);
+
+impl SignalledThread {
+    /// The calling thread.
+    pub fn current() -> SignalledThread {
+        #[cfg(target_os = "linux")]
+        // SAFETY: no precondition.
+        return SignalledThread(unsafe { libc::gettid() });
+        #[cfg(not(target_os = "linux"))]
+        return SignalledThread(0);
+    }
+
+    /// Sends the thread a signal.
+    ///
+    /// # Errors
+    ///
+    /// The thread has ended, or the number is no signal's. On other systems than Linux: always.
+    pub fn send(self, signal: i32) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        {
+            // SAFETY: no pointers are passed; the kernel refuses a thread that has ended.
+            let sent = unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), self.0, signal) };
+            if sent == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = signal;
+            Err(io::ErrorKind::Unsupported.into())
+        }
+    }
+}
 
 #[cfg(unix)]
 mod unix {

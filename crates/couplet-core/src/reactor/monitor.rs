@@ -18,7 +18,7 @@ use super::tasks::Task;
 use crate::address::Address;
 use crate::connector::Connector;
 use crate::driver::recorded::RingWriter;
-use crate::driver::{StallGuard, Stalls, UserCall, World};
+use crate::driver::{Key, StallGuard, Stalls, UserCall, World};
 use crate::error::Reason;
 use crate::factory::{AnyFactory, Ends, ErasedFactory, Newcomer, Seat};
 use crate::layers::Layer;
@@ -180,6 +180,23 @@ impl Records {
 }
 
 impl Reactor {
+    /// Records a call into a guest's function until the result is dropped.
+    pub(crate) fn enter_guest(
+        &self,
+        kind: &'static str,
+        name: impl FnOnce() -> Arc<str>,
+    ) -> Option<Box<dyn Any>> {
+        let doing = || UserCall { name: Some(name()), ..UserCall::kind(kind) };
+        Some(Box::new(self.records().hold_for(doing)?))
+    }
+
+    /// Renames the protocol of a connection in the ring, if the loop has one.
+    pub(crate) fn name_protocol(&self, connection: Key, name: &'static str) {
+        if let Some(ring) = self.records().monitor.get().and_then(CallMonitor::ring) {
+            ring.built(connection, name);
+        }
+    }
+
     /// Wraps a factory, so that its calls are reported.
     pub(super) fn monitor_factory(&self, erased: ErasedFactory) -> ErasedFactory {
         let Some(monitor) = self.records().monitor.get() else { return erased };

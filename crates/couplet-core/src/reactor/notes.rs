@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
 
+use super::snapshot::Snapshot;
 use crate::panics::{contain, discard, discard_all};
 use crate::recorder::Reactor;
 
@@ -22,7 +23,11 @@ pub(super) struct Notes {
     lines: RefCell<BTreeMap<u64, String>>,
     // Bound: one for each `Note`; owned by the user.
     rows: RefCell<BTreeMap<u64, MakeRows>>,
+    revise: RefCell<Option<Revise>>,
 }
+
+/// Changes a snapshot before it is delivered.
+type Revise = Rc<dyn Fn(&mut Snapshot)>;
 
 /// Makes the present rows. User code.
 type MakeRows = Rc<dyn Fn() -> Vec<NoteRow>>;
@@ -67,8 +72,17 @@ impl Notes {
         rows
     }
 
+    /// Has the guest's function change a snapshot; a panic ends its changes.
+    pub(super) fn revise(&self, snapshot: &mut Snapshot) {
+        let revise = self.revise.borrow().clone();
+        if let Some(revise) = revise {
+            contain("revision of a snapshot", || revise(snapshot));
+        }
+    }
+
     /// The loop is dropped: drops the functions that make rows, which may refer to it.
     pub(super) fn end(&self) {
+        discard("drop of the revision of a snapshot", self.revise.take());
         discard_all("drop of the rows of a snapshot", self.rows.take().into_values());
     }
 
@@ -88,6 +102,15 @@ impl NoteRow {
 }
 
 impl Reactor {
+    /// Has `revise` change each snapshot before it is delivered.
+    pub(crate) fn revise_snapshots(&self, revise: impl Fn(&mut Snapshot) + 'static) {
+        let before = match self.is_dropped() {
+            true => None,
+            false => self.records().notes.revise.replace(Some(Rc::new(revise))),
+        };
+        discard("drop of the revision of a snapshot", before);
+    }
+
     /// Adds a line to the [snapshots](Self::snapshot) of this loop, such as the number of members of
     /// a chat. It is empty, and not shown, until it is [set](Note::set).
     ///

@@ -108,6 +108,8 @@ impl Totals {
 pub struct PortSnapshot {
     /// The address that the port listens on.
     pub host: Address,
+    /// The name of the factory's type, if the program is written in another language.
+    pub factory: Option<&'static str>,
     /// Connections accepted since the port was opened.
     pub accepted: u64,
     /// Accepted connections whose layers did not open: a handshake failed or took too long.

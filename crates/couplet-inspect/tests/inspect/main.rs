@@ -5,6 +5,7 @@ extern crate couplet_watched;
 
 mod access;
 mod actions;
+mod guest;
 mod hung;
 mod kit;
 mod live;

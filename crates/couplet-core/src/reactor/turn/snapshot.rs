@@ -106,6 +106,7 @@ impl Core {
         }
         snapshot.datagrams = datagrams.into_iter().map(|port| DatagramSnapshot::of(port)).collect();
         snapshot.ports = ports.into_iter().map(|port| port.snapshot(io)).collect();
+        records.notes.revise(&mut snapshot);
         snapshot
     }
 }
@@ -221,6 +222,7 @@ impl PortCell {
     fn snapshot(&self, io: &dyn Commands) -> PortSnapshot {
         PortSnapshot {
             host: self.host(),
+            factory: None,
             accepted: self.accepted.get(),
             not_opened: self.not_opened.get(),
             rejected: self.rejected.get(),
