@@ -13,7 +13,7 @@ import importlib
 import sys
 import sysconfig
 
-__all__ = ["EventLoop", "HTTP2ConnectionPool", "install"]
+__all__ = ["EventLoop", "HTTP2ConnectionPool", "inspect", "install"]
 
 
 def _untried():
@@ -36,6 +36,10 @@ if _untried():
     raise ImportError(f"couplet_twisted was never tried on {_untried()}", name=__name__)
 
 
+# Imports nothing of Twisted's.
+from couplet_twisted import startup  # noqa: E402
+
+
 def __getattr__(name):
     # Imported on first use: programs of Twisted need no asyncio here.
     if name == "EventLoop":
@@ -49,7 +53,7 @@ def __getattr__(name):
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def install(asyncio=False, web=None, tls=None):
+def install(asyncio=False, web=None, tls=None, inspect=None):
     """
     Install Couplet's reactor in this process.
 
@@ -62,6 +66,9 @@ def install(asyncio=False, web=None, tls=None):
 
     @param tls: Whether rustls encrypts connections as far as it can: see C{couplet_twisted._tls}. Otherwise
         pyOpenSSL does. L{None}: if this release of Twisted was tested with it.
+
+    @param inspect: The endpoint of an L{inspector<inspect>}, which opens when the reactor starts. Its URL is logged
+        then. L{None}: the one that C{python -m couplet_twisted --inspect} or C{twistd --inspect} names, if any.
 
     @raise twisted.internet.error.ReactorAlreadyInstalledError: if a reactor is already installed.
     """
@@ -85,7 +92,54 @@ def install(asyncio=False, web=None, tls=None):
         once("twisted.web.client", _replacing("._webclient"))
     isOurs = _isTested() if tls is None else tls
     once("twisted.protocols.tls", _replacing("._tls") if isOurs else _nameEngine)
+    endpoint = startup.inspected if inspect is None else inspect
+    if endpoint is not None:
+        from couplet_twisted import inspection
+
+        inspection.begin(reactor, endpoint)
     return reactor
+
+
+def inspect(endpoint="8099", *, name=None, token=None, allow_any_interface=False, deferreds=True, rows=1000, ring_size=None):
+    """
+    Show the program to a browser, or to C{couplet inspect URL}: its connections, ports, timed calls and pending
+    Deferreds, each with the reason why it waits, and the callback that holds the reactor, with its stack.
+
+    The inspector has a thread of its own, which answers without the interpreter's lock. Call this after L{install}
+    and before the reactor runs, in the thread that will run it. A process that is forked later has no inspector.
+
+    @param endpoint: The port number on the loopback interface, C{0} for a free one, or an endpoint:
+        C{tcp:8099:interface=::1}, or C{unix:/run/app/inspect.sock}, which is for the user of the process alone.
+
+    @param name: The name of the program on the page. L{None}: that of its file.
+
+    @param token: The token that requests must have. L{None}: a random one; none for a UNIX socket.
+
+    @param allow_any_interface: Whether the endpoint may accept connections from other machines. The page and the
+        token travel unencrypted.
+
+    @param deferreds: Whether pending Deferreds are shown. Each new Deferred then costs some microseconds, because its
+        place is kept.
+
+    @param rows: The most timed calls and the most Deferreds that are shown.
+
+    @param ring_size: The memory for the last events, in bytes. L{None}: 16 MiB, a million events.
+
+    @return: The URL of the page, with its token; for a UNIX socket, its endpoint. The URL is also logged.
+
+    @raise OSError: if the endpoint can't be opened, or other machines could connect to it without
+        C{allow_any_interface}.
+
+    @raise RuntimeError: if the reactor is not Couplet's, has begun to run, or is inspected already.
+    """
+    reactor = sys.modules.get("twisted.internet.reactor")
+    if reactor is None and startup.isPrepared():
+        from twisted.internet import reactor
+    from couplet_twisted import inspection
+
+    begun = inspection.begin(reactor, endpoint, name, token, allow_any_interface, deferreds, rows, ring_size)
+    reactor._loop.take()
+    return begun.announce()
 
 
 def _nameEngine():

@@ -1,7 +1,8 @@
 """
 Runs a program on Couplet's reactor: C{python -m couplet_twisted PROGRAM ...}.
 
-The program is a Python file, the name of one on the path, such as C{twistd}, or C{-m MODULE}.
+The program is a Python file, the name of one on the path, such as C{twistd}, or C{-m MODULE}. With
+C{--inspect ENDPOINT} before it, it has an inspector.
 """
 
 import os
@@ -11,7 +12,10 @@ import sys
 
 from couplet_twisted import startup
 
-USAGE = "usage: python -m couplet_twisted PROGRAM [ARGUMENT ...]\n       python -m couplet_twisted -m MODULE [ARGUMENT ...]"
+USAGE = (
+    "usage: python -m couplet_twisted [--inspect ENDPOINT] PROGRAM [ARGUMENT ...]\n"
+    "       python -m couplet_twisted [--inspect ENDPOINT] -m MODULE [ARGUMENT ...]"
+)
 
 
 def _fail(text):
@@ -39,6 +43,11 @@ def main():
     if arguments[:1] in (["-h"], ["--help"]):
         print(USAGE)
         return
+    if arguments[:1] == ["--inspect"]:
+        if len(arguments) == 1:
+            _fail(f"--inspect: an endpoint is missing, such as 8099\n{USAGE}")
+        startup.inspected = arguments[1]
+        del arguments[:2]
     if not arguments or arguments == ["-m"]:
         _fail(f"a program is missing\n{USAGE}")
     startup.prepare("python -m couplet_twisted")

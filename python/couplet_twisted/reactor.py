@@ -115,11 +115,14 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
     @ivar _iteration: The longest wait of the one turn that L{doIteration} requests; empty if none is requested.
 
     @ivar _isWarned: Whether the first use in another thread was logged.
+
+    @ivar _inspection: The inspector; L{None} without one.
     """
 
     _clock = staticmethod(PosixReactorBase.seconds)
     _iteration = ()
     _isWarned = False
+    _inspection = None
 
     _POLL_DISCONNECTED = 1
     _POLL_IN = 2
@@ -168,6 +171,8 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
         """
         if not (self._started or self._startedBefore):
             self._loop.take()
+        if self._inspection is not None:
+            self._inspection.announce()
         # This thread may have got another event loop since the reactor was made.
         set_event_loop(self._asyncioEventloop)
         PosixReactorBase.startRunning(self, installSignalHandlers)

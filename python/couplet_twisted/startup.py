@@ -19,6 +19,9 @@ _TWISTD = "twisted.scripts.twistd"
 
 VARIABLE = "TWISTED_REACTOR"
 
+# The endpoint of the inspector that the command line asks for.
+inspected = None
+
 
 class _Installing:
     """
@@ -55,13 +58,21 @@ def prepare(asked):
 
     @param asked: The variable or command that selected it, for the log.
     """
-    if not any(isinstance(finder, _Installing) for finder in sys.meta_path):
+    if not isPrepared():
         sys.meta_path.insert(0, _Installing(asked))
+
+
+def isPrepared():
+    """
+    Whether the first import of the reactor installs Couplet's.
+    """
+    return any(isinstance(finder, _Installing) for finder in sys.meta_path)
 
 
 def extend():
     """
-    Let twistd accept C{--workers}. A C{.pth} file of the package calls this if the command line has that option.
+    Let twistd accept C{--workers} and C{--inspect}. A C{.pth} file of the package calls this if the command line has
+    one of these options.
     """
     later.once(_TWISTD, _extend)
 
@@ -79,4 +90,4 @@ def environ():
     os.environ[VARIABLE] = "couplet"
 
 
-__all__ = ["VARIABLE", "environ", "extend", "prepare"]
+__all__ = ["VARIABLE", "environ", "extend", "isPrepared", "prepare"]

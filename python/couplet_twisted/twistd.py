@@ -1,4 +1,6 @@
 """
+C{twistd --inspect ENDPOINT}: an application of twistd with an inspector, which opens when the reactor starts.
+
 C{twistd --workers N}: an application of twistd in several processes.
 
 The parent checks and writes the pid file, opens the log file, and becomes a daemon; it loads no application. Each
@@ -46,6 +48,7 @@ def _count(text):
 
 PARAMETERS = [
     ["workers", None, None, "Serve in this number of processes, on Couplet's reactor.", _count],
+    ["inspect", None, None, "Show the program at this endpoint, such as 8099, on Couplet's reactor."],
     ["drain", None, 10, "Seconds that a worker has to finish its connections.", float],
     ["most-connections", None, None, "Replace a worker after about so many connections.", _count],
     ["most-memory", None, None, "Replace a worker that uses about so much memory, such as 500M.", _bytes],
@@ -69,6 +72,8 @@ def extend(twistd):
         except usage.error:
             # Reports the error, or shows the help.
             asked = {}
+        if asked.get("inspect") is not None:
+            _inspect(asked)
         if asked.get("workers") is None:
             plain()
         else:
@@ -100,6 +105,18 @@ class _Asked(_twistd_unix.ServerOptions):
         Left to twistd.
         """
         raise usage.UsageError("help")
+
+
+def _inspect(options):
+    """
+    Have the reactor inspected once it is installed.
+    """
+    if options.get("reactor", "couplet") != "couplet":
+        raise SystemExit(f"twistd: --inspect needs Couplet's reactor: leave out --reactor={options['reactor']}")
+    if options["workers"] is not None:
+        raise SystemExit("twistd: --inspect and --workers exclude each other: inspect one process")
+    startup.inspected = options["inspect"]
+    startup.prepare("twistd --inspect")
 
 
 def _supervise(options):

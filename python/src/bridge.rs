@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::connection::{Accepted, Connection, report_protocol_error};
+use crate::inspecting::protocol_name;
 use crate::looping::LoopShared;
 use crate::tls;
 
@@ -101,13 +102,21 @@ impl Protocol for Bridge {
         transport.set_close_deadline(None);
         if let Some(connection) = self.connection.get() {
             return Python::attach(|py| {
-                Connection::attach(connection.bind(py), transport, &shared)
+                Connection::attach(connection.bind(py), transport, &shared);
+                if let Some(inspected) = &shared.inspected {
+                    inspected.name_protocol(py, transport, connection);
+                }
             });
         }
         let Some(accepted) = self.accepted.take() else { return };
         let (transport, connection) = (transport.clone(), self.connection.clone());
         shared.queue(move |py, shared| match make(py, &transport, &accepted, shared) {
-            Ok(Some(made)) => drop(connection.set(made)),
+            Ok(Some(made)) => {
+                if let Some(inspected) = &shared.inspected {
+                    inspected.name_protocol(py, &transport, &made);
+                }
+                drop(connection.set(made));
+            }
             Ok(None) => transport.lose_connection(),
             Err(error) => {
                 // The peer sees a clean end, even if unread input is pending.
@@ -117,6 +126,15 @@ impl Protocol for Bridge {
                 transport.lose_connection();
             }
         });
+    }
+
+    fn type_name(&self) -> &'static str {
+        let shared = self.shared.upgrade();
+        let inspected = shared.as_ref().and_then(|shared| shared.inspected.as_ref());
+        let named = inspected
+            .and(self.connection.get())
+            .and_then(|connection| Python::attach(|py| protocol_name(py, connection)));
+        named.unwrap_or_else(std::any::type_name::<Bridge>)
     }
 
     fn data_received(&mut self, _: &Transport, data: &[u8]) {

@@ -36,9 +36,10 @@ impl Descriptor {
         unsafe { descriptor::borrow(self.0) }
     }
 
-    /// Python's own descriptor, detached from its socket.
+    /// Python's own descriptor, which Python has given up.
     pub(crate) fn detached(self) -> io::Result<OwnedFd> {
-        // SAFETY: `adopt` in the Python half passes the result of `socket.detach`.
+        // SAFETY: `adopt` in the Python half passes the result of `socket.detach`, and the inspector
+        // an end of a new pipe.
         unsafe { descriptor::take(self.0) }
     }
 }

@@ -11,6 +11,7 @@ mod datagrams;
 mod descriptor;
 mod framing;
 mod http2;
+mod inspecting;
 mod logging;
 mod looping;
 mod port;
@@ -50,6 +51,7 @@ fn _couplet(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<http2::Http2>()?;
     module.add_class::<http2::Headers>()?;
     module.add_class::<http2::ResponseHeaders>()?;
+    module.add_class::<inspecting::Inspection>()?;
     module.add_class::<looping::Loop>()?;
     module.add_class::<connection::Connection>()?;
     module.add_class::<port::Port>()?;

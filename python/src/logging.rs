@@ -45,6 +45,10 @@ impl Subscriber for ToPython {
     fn record_follows_from(&self, _: &Id, _: &Id) {}
 
     fn event(&self, event: &Event<'_>) {
+        // The inspector's thread must not wait for the interpreter's lock, which a callback may hold.
+        if std::thread::current().name() == Some("couplet inspector") {
+            return;
+        }
         let mut text = Text::default();
         event.record(&mut text);
         let level = if *event.metadata().level() == Level::WARN { "warn" } else { "error" };

@@ -18,6 +18,7 @@ use crate::bridge::Bridge;
 use crate::connection::Connection;
 use crate::datagrams::{Buffers, Datagrams};
 use crate::descriptor::Descriptor;
+use crate::inspecting::{Inspected, Inspection};
 use crate::port::Port;
 use crate::ready::{Ready, ends_loop};
 use crate::seat::Seat;
@@ -45,6 +46,8 @@ pub(crate) struct LoopShared {
     /// Law 9: at most one for each connection that a turn lost.
     pub(crate) ends: Queue,
     pub(crate) buffers: RefCell<Buffers>,
+    /// For the inspector, if the loop has one.
+    pub(crate) inspected: Option<Box<Inspected>>,
 }
 
 /// A call into Python.
@@ -173,26 +176,33 @@ pub(crate) fn system_error(error: std::io::Error) -> PyErr {
 impl Inner {
     /// A loop for this thread. `log` gets the exceptions of user code.
     pub(crate) fn new(
+        seat: &Seat,
         log: Py<PyAny>,
         chunk: usize,
-        timers: &Arc<Timers>,
-        is_interrupted: &Arc<AtomicBool>,
+        py: Python<'_>,
     ) -> PyResult<(Inner, Remote)> {
-        let mut couplet = couplet::Loop::with_options(LoopOptions::default().read_buffer(chunk))?;
+        let options = LoopOptions::default().read_buffer(chunk);
+        let inspection = seat.inspection.get().map(Py::get);
+        let mut couplet = match inspection {
+            Some(inspection) => inspection.make(options)?,
+            None => couplet::Loop::with_options(options)?,
+        };
         let reactor = couplet.reactor();
         let remote = reactor.remote();
         let shared = Rc::new(LoopShared {
-            timers: timers.clone(),
+            timers: seat.timers.clone(),
             log,
             raised: RefCell::default(),
-            is_interrupted: is_interrupted.clone(),
+            is_interrupted: seat.is_interrupted.clone(),
             current: RefCell::default(),
             asyncio: RefCell::default(),
             calls: Queue::default(),
             ends: Queue::default(),
             buffers: RefCell::default(),
+            inspected: inspection.and_then(|by| Inspected::new(py, by)),
             reactor,
         });
+        Inspected::show(&shared);
         couplet.around_wait(|wait| {
             Python::attach(|py| {
                 let mut wait = Tethered::new(wait);
@@ -330,6 +340,12 @@ impl Loop {
     /// Makes the due timed calls.
     fn make_due_calls(&self, py: Python<'_>) -> PyResult<()> {
         self.0.inner().map_or(Ok(()), |inner| inner.make_due(py))
+    }
+
+    /// Whether a thread has taken the loop.
+    #[getter]
+    fn is_taken(&self) -> bool {
+        self.0.taken()
     }
 
     /// Whether this is the loop's thread.
@@ -503,6 +519,22 @@ impl Loop {
         accepted: Py<PyAny>,
     ) -> PyResult<Port> {
         Port::listen(py, &self.0, descriptor, accepted, Bridge::accepted)
+    }
+
+    /// Has the loop inspected once a thread takes it.
+    ///
+    /// # Errors
+    ///
+    /// A thread has taken the loop, or it is to be inspected already.
+    fn inspect(&self, inspection: Py<Inspection>) -> PyResult<()> {
+        if self.0.taken() {
+            return Err(PyRuntimeError::new_err(
+                "cannot inspect the reactor: it has begun to run; call inspect() before",
+            ));
+        }
+        let error =
+            |_| PyRuntimeError::new_err("cannot inspect the reactor: it is inspected already");
+        self.0.inspection.set(inspection).map_err(error)
     }
 
     /// Has the stream of an asyncio transport take over a duplicate of a connected socket.

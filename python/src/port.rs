@@ -27,8 +27,13 @@ impl Port {
         let socket = descriptor.duplicate().map_err(system_error)?;
         let port = Seated::make(py, seat, move |shared| {
             let (weak, accepted) = (Rc::downgrade(shared), Rc::new(accepted));
+            let owner = Rc::downgrade(&accepted);
             let build = move || protocol(&weak, &accepted);
-            shared.reactor.adopt_port(socket, build).map(Some).map_err(system_error)
+            let port = shared.reactor.adopt_port(socket, build).map_err(system_error)?;
+            if let Some(inspected) = &shared.inspected {
+                inspected.add_port(&port, owner);
+            }
+            Ok(Some(port))
         })?;
         Ok(Port(port))
     }

@@ -10,6 +10,7 @@ use couplet_os::tethered::Tethered;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
+use crate::inspecting::Inspection;
 use crate::locked;
 use crate::looping::{Inner, LoopShared};
 use crate::timers::Timers;
@@ -31,6 +32,8 @@ pub(crate) struct Seat {
     post: Py<PyAny>,
     /// The most bytes of one read.
     chunk: usize,
+    /// Set before a thread takes the seat, if the loop is to be inspected.
+    pub(crate) inspection: OnceLock<Py<Inspection>>,
 }
 
 impl Seat {
@@ -43,7 +46,13 @@ impl Seat {
             log,
             post,
             chunk,
+            inspection: OnceLock::new(),
         }
+    }
+
+    /// Whether a thread has taken the seat.
+    pub(crate) fn taken(&self) -> bool {
+        self.taken.get().is_some()
     }
 
     /// The loop, in its own thread.
@@ -64,7 +73,7 @@ impl Seat {
     pub(crate) fn take(&self, py: Python<'_>) -> PyResult<&Inner> {
         if self.taken.get().is_none() {
             let log = self.log.clone_ref(py);
-            let (inner, remote) = Inner::new(log, self.chunk, &self.timers, &self.is_interrupted)?;
+            let (inner, remote) = Inner::new(self, log, self.chunk, py)?;
             let mut recorded = locked(&self.recorded);
             // Another thread may have taken the seat meanwhile.
             let is_ours = self.taken.set((Tethered::new(inner), remote)).is_ok();

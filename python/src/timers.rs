@@ -15,6 +15,9 @@ use crate::locked;
 use crate::looping::{LoopShared, seconds};
 use crate::seat::Seat;
 
+/// The file with the places of the loop's own timers, which [`DelayedCall`]s are there.
+pub(crate) const FILE: &str = file!();
+
 /// The pending calls, by number.
 #[derive(Default)]
 pub(crate) struct Timers {
@@ -98,6 +101,8 @@ struct CallState {
     creator: Option<Py<PyAny>>,
     /// In debug mode, its description when it was cancelled.
     repr: Option<Py<PyAny>>,
+    /// In an inspected loop, the place that made it.
+    place: Option<Py<PyAny>>,
 }
 
 /// A call that is made at its time, unless it is cancelled. Python's garbage collector need not
@@ -166,10 +171,17 @@ impl DelayedCall {
             true => Some(py.import("traceback")?.call_method0("format_stack")?.unbind()),
             false => None,
         };
+        let place = seat.inspection.get().map(|by| by.get().place(py)).transpose()?;
         let (function, args, kw) = (function.unbind(), args.unbind(), kw.map(Bound::unbind));
         let what = Some(PythonCall { clock, function, args, kw });
-        let state =
-            CallState { seat: Arc::downgrade(seat), what, time, creator, ..CallState::default() };
+        let state = CallState {
+            seat: Arc::downgrade(seat),
+            what,
+            time,
+            creator,
+            place,
+            ..CallState::default()
+        };
         let made = Py::new(py, DelayedCall(Mutex::new(state)))?;
         made.get().state().number = seat.timers.put(made.clone_ref(py));
         let call = made.clone_ref(py);
@@ -220,6 +232,8 @@ impl DelayedCall {
         drop(state);
         drop((timer, shared.timers.take(number)));
         let kw = kw.as_ref().map(|kw| kw.bind(py));
+        let _entered =
+            shared.inspected.as_ref().and_then(|by| by.enter(py, &shared.reactor, &function));
         if let Err(error) = function.bind(py).call(args.bind(py), kw) {
             shared.report_of(py, error, Some(call));
         }
@@ -394,6 +408,18 @@ impl DelayedCall {
     #[getter]
     fn creator(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         self.state().creator.as_ref().map(|creator| creator.clone_ref(py))
+    }
+
+    /// In an inspected loop, the place that made the call, and its time.
+    #[getter]
+    fn _place(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.state().place.as_ref().map(|place| place.clone_ref(py))
+    }
+
+    /// The number of the call among those pending.
+    #[getter]
+    fn _number(&self) -> usize {
+        self.state().number
     }
 
     #[getter]

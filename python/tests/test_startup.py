@@ -133,4 +133,4 @@ class Module(unittest.TestCase):
     def test_it_has_help(self):
         status, said = self.run_on("--help")
         self.assertEqual(status, 0)
-        self.assertIn("python -m couplet_twisted PROGRAM", said)
+        self.assertIn("python -m couplet_twisted [--inspect ENDPOINT] PROGRAM", said)
