@@ -84,7 +84,9 @@ impl Inspection {
         signal: i32,
         stacks: Option<Descriptor>,
     ) -> PyResult<Inspection> {
-        let mut inspector = Inspector::at(endpoint).program(name, "").public(is_public);
+        // Deferreds are Python's.
+        let inspector = Inspector::at(endpoint).histories(0);
+        let mut inspector = inspector.program(name, "").public(is_public);
         if let Some(token) = token {
             inspector = inspector.token(token);
         }
