@@ -1,6 +1,8 @@
 //! The command line as a whole: the commands and the options that all of them have. The arguments
 //! of a command, and the end of its help, are beside the command.
 
+use std::path::Path;
+
 use clap::builder::{Styles, styling::AnsiColor};
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
@@ -103,6 +105,16 @@ pub(crate) enum Command {
         /// The shell
         shell: Shell,
     },
+}
+
+impl Command {
+    /// The file of the recording that the command writes at its end.
+    pub(crate) fn recording_at_end(&self) -> Option<&Path> {
+        match self {
+            Command::Run(run) => run.recording_at_end(),
+            _ => None,
+        }
+    }
 }
 
 #[cfg(test)]

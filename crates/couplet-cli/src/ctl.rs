@@ -1,28 +1,31 @@
 //! `couplet ctl`: sends an order to the control socket of a program that runs, and prints the
 //! answer.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use couplet::endpoints::UnixClient;
+use couplet::inspect::Recording;
 use couplet::{Failure, Reactor};
 
 use crate::exit::Exit;
+use crate::inspect::about;
 use crate::output;
 
 const EXAMPLE: &str = "\
 Example:
   couplet ctl status
   couplet ctl --control /run/couplet.sock reload
+  couplet ctl record slow.rec
 
 Exit codes: 0 if the program has done it, 1 if not or if it can't be reached.";
 
 /// How long an order may take. A reload waits for services that drain.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// The longest answer, in bytes.
-const MOST: usize = 64 * 1024 * 1024;
+/// The longest answer, in bytes: a recording of 60 loops, or the status of 200 000 connections.
+const MOST: usize = 1024 * 1024 * 1024;
 
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLE)]
@@ -58,6 +61,13 @@ enum Order {
         #[arg(value_name = "ID")]
         connection: String,
     },
+    /// Save the last events of all loops, and their state, to this file: a recording for couplet
+    /// inspect. The program must have an inspector
+    Record {
+        #[arg(value_name = "FILE")]
+        // Bound: an argument on the command line.
+        file: PathBuf,
+    },
     /// End the program: let connections finish within the time that its configuration sets
     Drain,
     /// End the program without waiting for connections
@@ -74,6 +84,7 @@ impl Order {
             Order::Restart => "restart".to_owned(),
             Order::Log { levels } => format!("log {}", one_line(levels)),
             Order::Close { connection } => format!("close {}", one_line(connection)),
+            Order::Record { .. } => "record".to_owned(),
             Order::Drain => "drain".to_owned(),
             Order::Stop => "stop".to_owned(),
         }
@@ -95,11 +106,24 @@ pub(crate) fn run(options: Ctl) -> Result<(), Exit> {
         answer.add_timeout(reactor, PATIENCE)
     });
     let answer = answer.map_err(|failure| Exit::failed(format!("cannot ask {at}: {failure}")))?;
-    let text = String::from_utf8_lossy(&answer).into_owned();
-    match text.strip_prefix("ok\n") {
-        Some(words) => output::print(words.as_bytes()),
-        None => Err(Exit::failed(text.strip_prefix("error: ").unwrap_or(&text).trim_end())),
+    let Some(words) = answer.strip_prefix(b"ok\n") else {
+        let text = String::from_utf8_lossy(&answer);
+        return Err(Exit::failed(text.strip_prefix("error: ").unwrap_or(&text).trim_end()));
+    };
+    match &options.order {
+        Order::Record { file } => save(words, file),
+        _ => output::print(String::from_utf8_lossy(words).as_bytes()),
     }
+}
+
+/// Saves a recording, with the permissions of the caller.
+fn save(bytes: &[u8], file: &Path) -> Result<(), Exit> {
+    let recording = Recording::parse(bytes).map_err(Exit::failed)?;
+    let to = file.display();
+    std::fs::write(file, bytes)
+        .map_err(|error| Exit::failed(format!("cannot write {to}: {}", output::plain(&error))))?;
+    output::print_to_stderr(&format!("{to}: {}", about(&recording).trim_end()));
+    Ok(())
 }
 
 /// Sends a line, and returns the answer, which ends with the connection.

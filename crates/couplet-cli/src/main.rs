@@ -54,7 +54,7 @@ fn main() -> ExitCode {
                 .map_or_else(|exit| report(&exit), |()| ExitCode::from(said.exit_code() as u8));
         }
     };
-    inspect::start(cli.inspecting);
+    inspect::start(cli.inspecting, cli.command.recording_at_end());
     // The services of a configuration log as that says.
     if !matches!(cli.command, Command::Run(_)) {
         logging::start(&cli.logging);

@@ -464,7 +464,7 @@ mod tests {
     #[expect(clippy::disallowed_methods, reason = "any instant will do")]
     fn the_call_that_has_not_returned_is_known() {
         let now = Instant::now();
-        let ring = Ring::new(0, (0, now));
+        let ring = Ring::new(0, 1, (0, now));
         let doing = |records: &[_]| activity(records).doing(1, &ring, now).map(|(what, _)| what);
         assert_eq!(doing(&[(1, Kind::Call, 1, 0)]).as_deref(), Some("task talk"));
         let received = [(0, Kind::Built, 7, 0), (1, Kind::Received, 7, 5)];
@@ -477,7 +477,7 @@ mod tests {
     #[expect(clippy::disallowed_methods, reason = "any instant will do")]
     fn after_a_loss_no_turn_is_longer_than_what_was_seen_of_it() {
         let now = Instant::now();
-        let ring = Ring::new(0, (0, now));
+        let ring = Ring::new(0, 1, (0, now));
         let mut activity = Activity::new();
         for n in 0..1000 {
             ring.put(1_000_000_000 + n, Kind::Waited, 0, 0);

@@ -18,7 +18,7 @@ use crate::activity::{Activity, Pace, Time};
 use crate::clock::{Clock, spell_out};
 use crate::flags::{Facts, Flag, History, flags};
 use crate::inspector::{Options, Shared};
-use crate::recording::{self, Header};
+use crate::recording::{self, Header, Marks};
 use crate::rows::{Rates, Rows, VIEWS};
 use crate::view::View;
 
@@ -54,13 +54,14 @@ struct State {
     loops: BTreeMap<u32, Watched>,
     /// Fires when every loop has answered.
     answered: Option<Resolver<()>>,
+    marks: Marks,
 }
 
 impl State {
     fn new() -> State {
         let views = VIEWS.into_iter().map(|name| (name, View::default())).collect();
-        let (version, made_at, loops, answered) = (0, None, BTreeMap::new(), None);
-        State { version, made_at, views, loops, answered }
+        let (loops, marks) = (BTreeMap::new(), Marks::default());
+        State { version: 0, made_at: None, views, loops, answered: None, marks }
     }
 
     /// The views in the order in which they are shown: those of the program are the last.
@@ -101,6 +102,8 @@ struct Watched {
     number: usize,
     /// When it was asked, until it answers.
     asked_at: Option<Instant>,
+    /// Whether it was dropped. Its events are kept for a recording.
+    has_ended: bool,
     /// Its last answer.
     snapshot: Snapshot,
     // Bound: three for each connection, one for each port.
@@ -204,6 +207,11 @@ impl Board {
         board
     }
 
+    /// The board of the inspector's thread, in that thread.
+    pub(crate) fn of_this_thread() -> Option<Rc<Board>> {
+        BOARD.with_borrow(Clone::clone)
+    }
+
     /// Asks all loops, and updates the views. A loop that does not answer in time is shown as it was.
     pub(crate) async fn refresh(&self) -> Result<()> {
         let _permit = self.asking.acquire().await?;
@@ -212,14 +220,35 @@ impl Board {
         if made_at.is_some_and(|at| now.saturating_duration_since(at) < FRESH) {
             return Ok(());
         }
+        self.measure(now).await;
+        self.update();
+        Ok(())
+    }
+
+    /// Asks all loops, and raises their flags, but makes no rows.
+    pub(crate) async fn watch(&self) -> Result<()> {
+        let _permit = self.asking.acquire().await?;
+        self.measure(self.reactor.now()).await;
+        let now = self.reactor.now();
+        let State { loops, marks, .. } = &mut *self.state.borrow_mut();
+        for watched in loops.values_mut() {
+            watched.raise_flags(now, self.clock, marks);
+        }
+        Ok(())
+    }
+
+    async fn measure(&self, now: Instant) {
         self.meet_loops();
         if let Some(answered) = self.ask_loops(now) {
             // The state of a loop that needs longer is shown without its answer.
             let _ = answered.add_timeout(&self.reactor, PATIENCE).await;
         }
         self.look();
-        self.update();
-        Ok(())
+    }
+
+    /// The flags that are up.
+    pub(crate) fn flags(&self) -> Vec<Flag> {
+        self.state.borrow().flags().into_iter().cloned().collect()
     }
 
     /// Notes the loops that are new, and forgets those that are gone.
@@ -232,6 +261,7 @@ impl Board {
                 inspected,
                 number,
                 asked_at: None,
+                has_ended: false,
                 snapshot: Snapshot::default(),
                 rates: Rates::new(),
                 activity: Activity::new(),
@@ -249,7 +279,11 @@ impl Board {
         let mut state = self.state.borrow_mut();
         let mut is_one_asked = false;
         for (serial, watched) in &mut state.loops {
-            if watched.asked_at.is_none() && ask(*serial, &watched.inspected, &self.reactor) {
+            if watched.asked_at.is_some() {
+                continue;
+            }
+            watched.has_ended = !ask(*serial, &watched.inspected, &self.reactor);
+            if !watched.has_ended {
                 watched.asked_at = Some(now);
                 is_one_asked = true;
             }
@@ -307,18 +341,15 @@ impl Board {
     fn update(&self) {
         let now = self.reactor.now();
         let mut state = self.state.borrow_mut();
-        let State { version, views, loops, made_at, .. } = &mut *state;
+        let State { version, views, loops, made_at, marks, .. } = &mut *state;
         *version += 1;
         *made_at = Some(now);
         for watched in loops.values_mut() {
-            let Watched { number, snapshot, rates, activity, doing, history, .. } = watched;
+            let Watched { number, snapshot, rates, .. } = watched;
             let (number, clock, version) = (*number, self.clock, *version);
             let serial = watched.inspected.serial;
             Rows { number, serial, clock, now, version, views, rates }.add(snapshot);
-            let second = Activity::seconds_at(&watched.inspected.ring, now);
-            let held = doing.as_ref().map(|doing| (&*doing.what, doing.held()));
-            let facts = Facts { number, snapshot, activity, held, now, second };
-            watched.flags = flags(&facts, history, clock);
+            watched.raise_flags(now, clock, marks);
         }
         for view in views.values_mut() {
             view.end_version(*version);
@@ -362,23 +393,21 @@ impl Board {
         to_json(&self.about(&state, Some(counts), changes))
     }
 
-    /// The events of all loops, and the present state: see [`Recording`](crate::Recording).
-    pub(crate) fn recording(&self) -> Vec<u8> {
-        let state = RawValue::from_string(self.everything().trim_end().to_owned());
+    /// The events of all loops, and the present state: see [`Recording`](crate::Recording). `last`:
+    /// only those of this time until now.
+    pub(crate) fn recording(&self, last: Option<Duration>) -> Vec<u8> {
+        let text = RawValue::from_string(self.everything().trim_end().to_owned());
         let (mut loops, mut records) = (Vec::new(), Vec::new());
-        let now = self.reactor.now();
-        for watched in self.state.borrow().loops.values() {
-            let InspectedLoop { ring, serial, .. } = &*watched.inspected;
-            let (mut header, own) =
-                recording::ring(watched.number, ring, *serial, watched.inspected.thread());
-            let (ticks, origin) = ring.scale(now);
-            (header.ticks, header.origin) = (ticks, self.clock.unix(origin));
+        let (now, state) = (self.reactor.now(), self.state.borrow());
+        for watched in state.loops.values() {
+            let recorded = recording::of_loop(watched.number, &watched.inspected);
+            let (header, own) = recorded.until(now, last, self.clock);
             loops.push(header);
             records.push(own);
         }
         // Our own state is JSON.
-        let state = state.unwrap_or_default();
-        recording::bytes(&Header { made: self.now(), loops, state }, &records)
+        let (text, marks) = (text.unwrap_or_default(), state.marks.list());
+        recording::bytes(&Header { made: self.now(), loops, marks, state: text }, &records)
     }
 
     /// A connection with the ID of its row, and its loop.
@@ -423,6 +452,21 @@ impl Board {
 }
 
 impl Watched {
+    /// Raises and lowers the flags. Raised ones leave a mark.
+    fn raise_flags(&mut self, now: Instant, clock: Clock, marks: &mut Marks) {
+        let Watched { number, snapshot, activity, doing, history, .. } = self;
+        let second = Activity::seconds_at(&self.inspected.ring, now);
+        let held = doing.as_ref().map(|doing| (&*doing.what, doing.held()));
+        let facts = Facts { number: *number, snapshot, activity, held, now, second };
+        let raised = flags(&facts, history, clock);
+        for flag in &raised {
+            if self.flags.iter().all(|before| before.id() != flag.id()) {
+                marks.add(flag.mark());
+            }
+        }
+        self.flags = raised;
+    }
+
     fn row(&self, now: Instant) -> LoopRow<'_> {
         let snapshot = &self.snapshot;
         let Pace { busy, turns, events } = self.activity.pace(&self.inspected.ring, now);
@@ -431,7 +475,11 @@ impl Watched {
             name: format!("loop {}", self.number),
             serial: self.inspected.serial,
             thread: self.inspected.thread(),
-            state: if self.asked_at.is_some() { "hung" } else { "running" },
+            state: match (self.has_ended, self.asked_at) {
+                (true, _) => "ended",
+                (false, Some(_)) => "hung",
+                (false, None) => "running",
+            },
             busy: (busy * 1e4).round() / 1e4,
             turns,
             events,
@@ -458,8 +506,7 @@ fn ask(serial: u32, inspected: &InspectedLoop, reactor: &Reactor) -> bool {
         let answer = reactor.snapshot().add_callback(move |snapshot| {
             // The inspector may have ended.
             let _ = inspector.call(move |_| {
-                let board = BOARD.with_borrow(Clone::clone);
-                if let Some(board) = board {
+                if let Some(board) = Board::of_this_thread() {
                     board.answered(serial, snapshot);
                 }
             });

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::activity::Activity;
 use crate::clock::Clock;
+use crate::recording::Mark;
 use crate::rows::row_id;
 
 /// A loop that was busy for more than this part of the last seconds.
@@ -52,6 +53,15 @@ pub(crate) enum Severity {
     Yellow,
 }
 
+impl Severity {
+    fn name(self) -> &'static str {
+        match self {
+            Severity::Red => "red",
+            Severity::Yellow => "yellow",
+        }
+    }
+}
+
 /// A flag of one loop.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Flag {
@@ -69,6 +79,38 @@ pub(crate) struct Flag {
 }
 
 impl Flag {
+    /// The number of the loop and the name of the rule.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The name of the rule.
+    pub(crate) fn rule(&self) -> &str {
+        self.id.split_once('.').map_or("", |(_, rule)| rule)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of_test(id: &str, severity: Severity) -> Flag {
+        Flag {
+            id: id.to_owned(),
+            r#loop: 0,
+            severity,
+            title: "",
+            words: String::new(),
+            threshold: String::new(),
+            remedy: "",
+            since: 0.0,
+            view: None,
+            row: None,
+        }
+    }
+
+    /// The flag as a mark of a recording.
+    pub(crate) fn mark(&self) -> Mark {
+        let text = format!("{}: {}", self.title, self.words);
+        Mark { time: self.since, r#loop: self.r#loop, text, severity: self.severity.name().into() }
+    }
+
     pub(crate) fn severity(&self) -> Severity {
         self.severity
     }

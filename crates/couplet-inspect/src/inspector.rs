@@ -3,13 +3,18 @@
 use std::any::Any;
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use couplet_core::LoopOptions;
 use couplet_core::hooks::inspector as hooks;
 
+use crate::keeping::{self, FlagRecordings};
 use crate::thread::InspectorThread;
+
+/// Ended loops that are kept for the [recording](Inspector::record_at_end) at the end.
+const ENDED: usize = 16;
 
 /// [`LoopOptions`] with an inspector.
 pub trait Inspect {
@@ -54,7 +59,8 @@ pub(crate) struct Shared {
 /// The settings of an inspector.
 #[derive(Clone)]
 pub(crate) struct Options {
-    pub(crate) endpoint: String,
+    /// `None`: without a page.
+    pub(crate) endpoint: Option<String>,
     pub(crate) token: Option<String>,
     pub(crate) is_public: bool,
     pub(crate) name: String,
@@ -65,7 +71,11 @@ pub(crate) struct Options {
     pub(crate) has_actions: bool,
     pub(crate) set_log: Option<SetLog>,
     pub(crate) frames: Option<Frames>,
+    logged_connections: usize,
     announce: Arc<dyn Fn(&str) + Send + Sync>,
+    // Bound: the path of one file.
+    at_end: Option<PathBuf>,
+    pub(crate) flag_recordings: Option<FlagRecordings>,
 }
 
 /// Sets the levels of the log, or returns a problem in words.
@@ -76,9 +86,14 @@ pub(crate) type Frames = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
 
 #[derive(Default)]
 struct State {
-    // Bound: one for each loop with this inspector.
-    loops: Vec<Arc<hooks::InspectedLoop>>,
+    // Bound: one for each loop with this inspector, and ENDED (16) that have ended.
+    loops: Vec<Kept>,
     thread: Option<InspectorThread>,
+}
+
+struct Kept {
+    inspected: Arc<hooks::InspectedLoop>,
+    has_ended: bool,
 }
 
 impl Inspector {
@@ -87,8 +102,17 @@ impl Inspector {
     ///
     /// A UNIX socket is accessible to the user of the process alone, and needs no token.
     pub fn at(endpoint: impl Into<String>) -> Inspector {
+        Inspector::with_endpoint(Some(endpoint.into()))
+    }
+
+    /// An inspector that serves no page: for [recordings](Self::recording) that the program makes.
+    pub fn without_page() -> Inspector {
+        Inspector::with_endpoint(None)
+    }
+
+    fn with_endpoint(endpoint: Option<String>) -> Inspector {
         Inspector::new(Options {
-            endpoint: endpoint.into(),
+            endpoint,
             token: None,
             is_public: false,
             name: "couplet".to_owned(),
@@ -99,7 +123,10 @@ impl Inspector {
             has_actions: false,
             set_log: None,
             frames: None,
+            logged_connections: 65_536,
             announce: Arc::new(|url| tracing::info!(url, "the inspector shows this program")),
+            at_end: None,
+            flag_recordings: None,
         })
     }
 
@@ -181,6 +208,13 @@ impl Inspector {
         self.with(|options| options.frames = Some(Arc::new(frames)))
     }
 
+    /// Sets of how many connections of each loop the addresses are kept for recordings: the last
+    /// 65 536 by default, at least 1, each about 150 bytes.
+    #[must_use]
+    pub fn logged_connections(self, count: usize) -> Inspector {
+        self.with(|options| options.logged_connections = count)
+    }
+
     /// Sets the function that gets the URL of the page when it opens, in the thread of the first loop.
     /// By default the URL is logged, at level `info`.
     #[must_use]
@@ -188,22 +222,84 @@ impl Inspector {
         self.with(|options| options.announce = Arc::new(announce))
     }
 
+    /// Writes a [`Recording`](crate::Recording) to this file when the last loop ends, in that loop's
+    /// thread: after a signal too, and after a panic that unwinds. An error is logged. A loop that
+    /// ends earlier keeps its events until then.
+    #[must_use]
+    pub fn record_at_end(self, file: impl Into<PathBuf>) -> Inspector {
+        self.with(|options| options.at_end = Some(file.into()))
+    }
+
+    /// Writes a [`Recording`](crate::Recording) of the last minute into this folder when a red flag
+    /// is raised, or a call was slow: `NAME-TIME-FLAG.rec`, with the name of the program, the time
+    /// (UTC) and the flag. Errors are logged.
+    ///
+    /// The inspector then looks at the loops once a second, although nobody else does: it reads their
+    /// new events, and takes a snapshot of each, without making rows. While it writes, it needs as
+    /// much memory again as the rings.
+    #[must_use]
+    pub fn record_flags(self, folder: impl Into<PathBuf>) -> Inspector {
+        self.with(|options| {
+            let folder = folder.into();
+            options.flag_recordings = Some(match options.flag_recordings.take() {
+                Some(before) => FlagRecordings { folder, ..before },
+                None => FlagRecordings::new(folder),
+            });
+        })
+    }
+
+    /// Sets how many recordings of the program the folder of [`record_flags`](Self::record_flags)
+    /// keeps, those of earlier runs included: 10 by default, at least 1. The oldest are removed. Call
+    /// it after `record_flags`.
+    #[must_use]
+    pub fn kept_recordings(self, count: usize) -> Inspector {
+        self.with(|options| {
+            if let Some(recordings) = &mut options.flag_recordings {
+                recordings.kept = count.max(1);
+            }
+        })
+    }
+
+    /// Sets the shortest time between two recordings of [`record_flags`](Self::record_flags): a
+    /// minute by default. Flags that are raised earlier are not recorded. Call it after
+    /// `record_flags`.
+    #[must_use]
+    pub fn recording_pause(self, pause: Duration) -> Inspector {
+        self.with(|options| {
+            if let Some(recordings) = &mut options.flag_recordings {
+                recordings.pause = pause;
+            }
+        })
+    }
+
+    /// The last events of all loops and their state: the bytes of a [`Recording`](crate::Recording).
+    ///
+    /// It waits for the inspector's thread. In a loop's own thread that loop can't answer, and its
+    /// state is missing: call it with [`Reactor::defer_to_thread`](couplet_core::Reactor).
+    ///
+    /// # Errors
+    ///
+    /// When no loop is inspected.
+    pub fn recording(&self) -> io::Result<Vec<u8>> {
+        let thread = self.0.state().thread.as_ref().map(InspectorThread::remote);
+        let ask = |remote| crate::thread::recording(&remote);
+        thread.and_then(ask).ok_or_else(|| io::Error::other("no loop is inspected"))
+    }
+
     /// Closes the port, and ends the thread; loops that are inspected go on. For programs that end
     /// without dropping their loops. A later loop opens it again.
     pub fn close(&self) {
-        let mut state = self.0.state();
-        state.loops.clear();
-        let thread = state.thread.take();
-        drop(state);
+        let thread = self.0.state().thread.take();
         if let Some(thread) = thread {
-            thread.end();
+            self.0.end(thread);
         }
+        self.0.state().loops.clear();
     }
 
     /// The URL of the page, with its token, while a loop is inspected. For a UNIX socket: its
     /// endpoint.
     pub fn url(&self) -> Option<String> {
-        self.0.state().thread.as_ref().map(|thread| thread.url().to_owned())
+        self.0.state().thread.as_ref()?.url().map(str::to_owned)
     }
 }
 
@@ -214,7 +310,17 @@ impl Shared {
 
     /// The inspected loops, in the order of their creation.
     pub(crate) fn loops(&self) -> Vec<Arc<hooks::InspectedLoop>> {
-        self.state().loops.clone()
+        self.state().loops.iter().map(|kept| kept.inspected.clone()).collect()
+    }
+
+    /// Writes the recording at the end, and ends the thread.
+    fn end(&self, thread: InspectorThread) {
+        // A loop that never ran has nothing to tell.
+        let has_events = self.loops().iter().any(|it| it.ring.count() > 0);
+        if let Some(file) = self.options.at_end.as_ref().filter(|_| has_events) {
+            keeping::record_at_end(&thread.remote(), file);
+        }
+        thread.end();
     }
 }
 
@@ -227,17 +333,39 @@ impl hooks::Inspector for Shared {
         self.options.histories
     }
 
+    fn logged_connections(&self) -> usize {
+        self.options.logged_connections
+    }
+
     fn attach(self: Arc<Self>, inspected: hooks::InspectedLoop) -> io::Result<Box<dyn Any>> {
         let mut state = self.state();
         if state.thread.is_none() {
             let thread = InspectorThread::start(&self)?;
-            (self.options.announce)(thread.url());
+            if let Some(url) = thread.url() {
+                (self.options.announce)(url);
+            }
             state.thread = Some(thread);
         }
         let inspected = Arc::new(inspected);
-        state.loops.push(inspected.clone());
+        state.loops.push(Kept { inspected: inspected.clone(), has_ended: false });
         drop(state);
         Ok(Box::new(Attached { inspector: self, inspected }))
+    }
+}
+
+impl State {
+    /// A loop has ended. If `is_kept`, its events stay.
+    fn loop_ended(&mut self, inspected: &Arc<hooks::InspectedLoop>, is_kept: bool) {
+        for kept in &mut self.loops {
+            kept.has_ended |= Arc::ptr_eq(&kept.inspected, inspected);
+        }
+        let mut surplus = self.loops.iter().filter(|kept| kept.has_ended).count();
+        let most = if is_kept { ENDED } else { 0 };
+        self.loops.retain(|kept| {
+            let goes = kept.has_ended && surplus > most;
+            surplus -= usize::from(goes);
+            !goes
+        });
     }
 }
 
@@ -250,12 +378,15 @@ struct Attached {
 impl Drop for Attached {
     fn drop(&mut self) {
         let mut state = self.inspector.state();
-        state.loops.retain(|other| !Arc::ptr_eq(other, &self.inspected));
-        let is_last = state.loops.is_empty();
+        state.loop_ended(&self.inspected, self.inspector.options.at_end.is_some());
+        let is_last = state.loops.iter().all(|kept| kept.has_ended);
         let thread = state.thread.take_if(|_| is_last);
         drop(state);
         if let Some(thread) = thread {
-            thread.end();
+            self.inspector.end(thread);
+        }
+        if is_last {
+            self.inspector.state().loops.retain(|kept| !kept.has_ended);
         }
     }
 }

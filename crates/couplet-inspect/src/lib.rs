@@ -46,6 +46,7 @@ mod board;
 mod clock;
 mod flags;
 mod inspector;
+mod keeping;
 mod live;
 mod recording;
 mod rows;

@@ -4,22 +4,29 @@
 //! ```text
 //! couplet recording 1\n
 //! 8 bytes      the length of the header, little-endian
-//! header       JSON: the time, the program, the loops with their clocks and names, and the state
+//! header       JSON: the time, the program, the loops with their clocks, names and connections, marks,
+//!              and the state
 //! records      16 bytes each, little-endian, loop after loop: the time in ticks and the kind in the
 //!              lowest byte; the value, and the key in its upper half
 //! ```
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, Write};
+use std::time::{Duration, Instant};
 
-use couplet_core::hooks::inspector::{Kind, Record, Ring, UserCall};
+use couplet_core::hooks::inspector::{InspectedLoop, Kind, LoggedConnection, Record, UserCall};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 
 use crate::activity::kind_and_name;
+use crate::clock::Clock;
 
 const MAGIC: &[u8] = b"couplet recording 1\n";
 const RECORD: usize = 16;
+
+/// The most marks.
+const MARKS: usize = 1000;
 
 /// The last events of a program's loops, as the inspector's `/recording` sends them.
 pub struct Recording {
@@ -36,6 +43,9 @@ pub(crate) struct Header<S> {
     pub(crate) made: f64,
     // Bound: one for each loop.
     pub(crate) loops: Vec<LoopHeader>,
+    // Bound: MARKS (1000).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) marks: Vec<Mark>,
     /// The state as `/state.json` has it.
     pub(crate) state: S,
 }
@@ -47,6 +57,10 @@ pub(crate) struct LoopHeader {
     pub(crate) serial: u32,
     // Bound: the name of one thread.
     pub(crate) thread: String,
+    /// The name of a simulated host.
+    // Bound: one name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) host: Option<String>,
     /// The ticks of a second.
     pub(crate) ticks: f64,
     /// The time of tick 0, in seconds since 1970.
@@ -56,6 +70,10 @@ pub(crate) struct LoopHeader {
     /// The names of calls, by their numbers: the kind and the name.
     // Bound: NAMES of the ring (10 000).
     pub(crate) names: Vec<(String, String)>,
+    /// The connections that were open at some time since the first record, as far as they are known.
+    // Bound: `Inspector::logged_connections` (65 536).
+    #[serde(default)]
+    pub(crate) connections: Vec<ConnectionHeader>,
 }
 
 /// The reason why bytes are no recording.
@@ -78,24 +96,111 @@ pub enum RecordingError {
     Header(String),
 }
 
-/// The records of a ring, with their header.
-pub(crate) fn ring(id: usize, ring: &Ring, serial: u32, thread: &str) -> (LoopHeader, Vec<Record>) {
+/// A connection in the header.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ConnectionHeader {
+    /// As the records have it.
+    slot: u32,
+    // Bound: one ID.
+    id: String,
+    // Bound: one address.
+    peer: String,
+    // Bound: one address.
+    #[serde(default)]
+    host: Option<String>,
+    /// Seconds since 1970.
+    made: f64,
+    /// Seconds since 1970, if it has ended.
+    #[serde(default)]
+    ended: Option<f64>,
+}
+
+/// A moment with words: a flag that was raised, or a fault of a simulation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Mark {
+    /// Seconds since 1970.
+    pub(crate) time: f64,
+    /// The number of the loop.
+    pub(crate) r#loop: usize,
+    // Bound: one sentence.
+    pub(crate) text: String,
+    /// `red` or `yellow` for flags, or `fault`.
+    // Bound: one word.
+    pub(crate) severity: String,
+}
+
+/// The last marks.
+#[derive(Default)]
+pub(crate) struct Marks {
+    // Bound: MARKS (1000), then the oldest are dropped.
+    marks: VecDeque<Mark>,
+}
+
+impl Marks {
+    pub(crate) fn add(&mut self, mark: Mark) {
+        if self.marks.len() == MARKS {
+            self.marks.pop_front();
+        }
+        self.marks.push_back(mark);
+    }
+
+    pub(crate) fn list(&self) -> Vec<Mark> {
+        self.marks.iter().cloned().collect()
+    }
+}
+
+/// The records of a loop, with their header except for its times.
+pub(crate) struct LoopRecords<'a> {
+    of: &'a InspectedLoop,
+    header: LoopHeader,
+    // Bound: the events of one ring.
+    records: Vec<Record>,
+}
+
+/// Reads the records of a loop.
+pub(crate) fn of_loop(id: usize, of: &InspectedLoop) -> LoopRecords<'_> {
     let mut records = Vec::new();
-    ring.read(0, |record| records.push(record));
+    of.ring.read(0, |record| records.push(record));
     let named = |call: UserCall| {
         let (kind, name) = kind_and_name(&call);
         (kind.to_owned(), name)
     };
     let header = LoopHeader {
         id,
-        serial,
-        thread: thread.to_owned(),
+        serial: of.serial,
+        thread: of.thread().to_owned(),
+        host: None,
         ticks: 0.0,
         origin: 0.0,
         count: records.len(),
-        names: ring.names_from(0).into_iter().map(named).collect(),
+        names: of.ring.names_from(0).into_iter().map(named).collect(),
+        connections: Vec::new(),
     };
-    (header, records)
+    LoopRecords { of, header, records }
+}
+
+impl LoopRecords<'_> {
+    /// Sets the times, as of now. `last`: drops the records before this time until now.
+    pub(crate) fn until(
+        self,
+        now: Instant,
+        last: Option<Duration>,
+        clock: Clock,
+    ) -> (LoopHeader, Vec<Record>) {
+        let LoopRecords { of, mut header, mut records } = self;
+        let (ticks, origin) = of.ring.scale(now);
+        (header.ticks, header.origin) = (ticks, clock.unix(origin));
+        if let Some(last) = last {
+            let passed = now.saturating_duration_since(origin).saturating_sub(last);
+            let begin = (passed.as_secs_f64() * ticks) as u64;
+            records.drain(..records.partition_point(|record| record.time < begin));
+        }
+        header.count = records.len();
+        let begin = records.first().map_or(u64::MAX, |record| record.time);
+        let connections = of.ring.connections_since(begin).into_iter();
+        header.connections = connections.map(|it| header.connection(&it)).collect();
+        (header, records)
+    }
 }
 
 /// A recording as bytes.
@@ -198,6 +303,17 @@ impl LoopHeader {
         self.origin + ticks as f64 / self.ticks.max(1.0)
     }
 
+    fn connection(&self, it: &LoggedConnection) -> ConnectionHeader {
+        ConnectionHeader {
+            slot: it.slot,
+            id: format!("{}.{}.{}", self.serial, it.slot, it.generation),
+            peer: it.peer.to_string(),
+            host: it.host.as_ref().map(ToString::to_string),
+            made: self.at(it.made),
+            ended: it.ended.map(|ended| self.at(ended)),
+        }
+    }
+
     fn name(&self, number: u32) -> (&str, &str) {
         let name = self.names.get(number as usize);
         name.map_or(("other", ""), |(kind, name)| (kind, name))
@@ -254,6 +370,7 @@ impl Trace<'_> {
                 }
                 self.callback(record)
             }
+            Kind::Recorded | Kind::Woken => Ok(()),
             _ => self.close_callback(time),
         }
     }
@@ -324,13 +441,20 @@ mod tests {
             id: 0,
             serial: 1,
             thread: "main".to_owned(),
+            host: None,
             ticks: 1e6,
             origin: 1000.0,
             count: records.len(),
             names: names.to_vec(),
+            connections: Vec::new(),
         };
         let state = RawValue::from_string("{\"program\":{\"name\":\"poems\"}}".to_owned());
-        let header = Header { made: 1000.0, loops: vec![each], state: state.expect("JSON") };
+        let header = Header {
+            made: 1000.0,
+            loops: vec![each],
+            marks: Vec::new(),
+            state: state.expect("JSON"),
+        };
         bytes(&header, &[records.to_vec()])
     }
 
@@ -391,9 +515,31 @@ mod tests {
         }
     }
 
+    #[test]
+    fn marks_are_bounded_and_the_newest_are_kept() {
+        let mut marks = Marks::default();
+        for time in 0..3 * MARKS {
+            let (text, severity) = (String::new(), "red".to_owned());
+            marks.add(Mark { time: time as f64, r#loop: 0, text, severity });
+        }
+        let list = marks.list();
+        assert_eq!((list.len(), list[0].time), (MARKS, 2.0 * MARKS as f64));
+    }
+
+    #[test]
+    fn a_header_without_the_later_fields_is_read() {
+        let header = r#"{"made":1.5,"loops":[{"id":0,"serial":1,"thread":"main","ticks":1e9,
+            "origin":1.0,"count":0,"names":[]}],"state":{}}"#;
+        let length = (header.len() as u64).to_le_bytes();
+        let recording = Recording::parse(&[MAGIC, &length, header.as_bytes()].concat());
+        let recording = recording.expect("the first version");
+        assert_eq!(recording.header.loops[0].connections, []);
+        assert_eq!(recording.header.marks, []);
+    }
+
     fn kinds() -> impl Strategy<Value = Kind> {
         let kind = |number| Record::of([number, 0]).expect("a kind").kind;
-        (1..=16_u64).prop_map(kind)
+        (1..=18_u64).prop_map(kind)
     }
 
     proptest! {

@@ -85,7 +85,7 @@ async fn answer(request: &mut Request<Body>, token: &str, board: &Rc<Board>) -> 
         None => response(StatusCode::OK, "text/html; charset=utf-8", PAGE),
         Some(name) => match board.refresh().await {
             Err(failure) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{failure}\n")),
-            Ok(()) if name == "recording" => response(StatusCode::OK, BYTES, board.recording()),
+            Ok(()) if name == "recording" => response(StatusCode::OK, BYTES, board.recording(None)),
             Ok(()) if name == "state" => response(StatusCode::OK, JSON, board.everything()),
             Ok(()) => match board.rows(name) {
                 Some(rows) => response(StatusCode::OK, JSON, rows),

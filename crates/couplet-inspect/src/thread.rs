@@ -1,6 +1,7 @@
-//! The thread of an inspector: a loop of its own that serves the page.
+//! The thread of an inspector: a loop of its own that serves the page, and makes recordings.
 
 use std::io;
+use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use couplet_core::{Failure, Loop, LoopOptions, Reactor, Remote};
 
 use crate::board::Board;
 use crate::inspector::{Options, Shared};
-use crate::server;
+use crate::{keeping, server};
 
 /// How long connections may take to end with the thread.
 const GRACE: Duration = Duration::from_millis(100);
@@ -24,8 +25,8 @@ pub(crate) struct InspectorThread {
 
 struct Started {
     remote: Remote,
-    /// Of the page.
-    url: String,
+    /// Of the page, if there is one.
+    url: Option<String>,
 }
 
 impl InspectorThread {
@@ -41,8 +42,13 @@ impl InspectorThread {
         Ok(InspectorThread { started: started.map_err(endpoint)?, thread, process })
     }
 
-    pub(crate) fn url(&self) -> &str {
-        &self.started.url
+    pub(crate) fn url(&self) -> Option<&str> {
+        self.started.url.as_deref()
+    }
+
+    /// A handle to the thread's loop.
+    pub(crate) fn remote(&self) -> Remote {
+        self.started.remote.clone()
     }
 
     /// Ends the thread, and waits until its port is closed.
@@ -63,7 +69,14 @@ fn run(inspector: Arc<Shared>, tell: mpsc::Sender<couplet_core::Result<Started>>
         .map_err(Failure::from)
         .and_then(|mut l| {
             l.run(|reactor| {
-                let url = open(reactor, &inspector)?;
+                let board = Board::new(reactor, inspector.clone());
+                let recordings = inspector.options.flag_recordings.clone();
+                if let Some(recordings) = recordings {
+                    keeping::watch(reactor, board.clone(), recordings, &inspector.options.name);
+                }
+                let endpoint = inspector.options.endpoint.as_deref();
+                let url = endpoint.map(|at| open(reactor, at, &inspector.options, board));
+                let url = url.transpose()?;
                 // The thread that started this one waits for it.
                 let _ = telling.send(Ok(Started { remote: reactor.remote(), url }));
                 Ok(())
@@ -74,12 +87,34 @@ fn run(inspector: Arc<Shared>, tell: mpsc::Sender<couplet_core::Result<Started>>
     }
 }
 
+/// Asks the inspector's thread for a recording, and waits for it. `None` if the thread has ended.
+pub(crate) fn recording(inspector: &Remote) -> Option<Vec<u8>> {
+    let (tell, told) = mpsc::channel();
+    let asked = inspector.call(move |reactor| {
+        let Some(board) = Board::of_this_thread() else { return };
+        let making = reactor.spawn(async move {
+            board.refresh().await?;
+            // The thread that asks waits for it.
+            let _ = tell.send(board.recording(None));
+            Ok(())
+        });
+        making.detach();
+    });
+    asked.ok()?;
+    told.recv().ok()
+}
+
 /// Opens the port; returns the URL of the page.
-fn open(reactor: &Reactor, inspector: &Arc<Shared>) -> couplet_core::Result<String> {
-    let Options { endpoint, token, is_public, .. } = &inspector.options;
+fn open(
+    reactor: &Reactor,
+    endpoint: &str,
+    options: &Options,
+    board: Rc<Board>,
+) -> couplet_core::Result<String> {
+    let Options { token, is_public, .. } = options;
     let endpoint = match endpoint.parse::<u16>() {
         Ok(port) => format!("tcp:{port}:interface=127.0.0.1"),
-        Err(_) => endpoint.clone(),
+        Err(_) => endpoint.to_owned(),
     };
     let is_unix = endpoint.starts_with("unix:");
     let listening = match is_unix && !endpoint.contains(":mode=") {
@@ -91,7 +126,6 @@ fn open(reactor: &Reactor, inspector: &Arc<Shared>) -> couplet_core::Result<Stri
         None if is_unix => String::new(),
         None => random_token()?,
     };
-    let board = Board::new(reactor, inspector.clone());
     let port = server::serve(reactor, &listening, &token, board)?;
     let host = port.host();
     let is_local = host.unix().is_some() || host.ip().is_some_and(|ip| ip.is_loopback());

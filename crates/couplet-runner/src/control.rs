@@ -1,5 +1,6 @@
-//! The control socket: a line with an order, answered with lines. The first is `ok`, or
-//! `error: ` and the reason. The connection ends after the answer.
+//! The control socket: a line with an order, answered with lines, or after `record` with the bytes of
+//! a recording. The first line is `ok`, or `error: ` and the reason. The connection ends after the
+//! answer.
 
 use std::path::Path;
 use std::rc::{Rc, Weak};
@@ -63,11 +64,20 @@ impl LineProtocol for Orders {
         // A reload may take longer.
         transport.set_idle_timeout(None);
         let order = String::from_utf8_lossy(line);
+        let answer = match order.trim() {
+            "record" => record(&running),
+            order => carry_out(&running, order).map(|text| match text.trim_end() {
+                "" => Vec::new(),
+                text => format!("{text}\n").into_bytes(),
+            }),
+        };
         let transport = transport.clone();
-        let answered = carry_out(&running, order.trim()).add_both(move |outcome| {
+        let answered = answer.add_both(move |outcome| {
             match outcome {
-                Ok(text) if text.is_empty() => transport.write("ok\n"),
-                Ok(text) => transport.write(format!("ok\n{}\n", text.trim_end())),
+                Ok(bytes) => {
+                    transport.write("ok\n");
+                    transport.write(bytes);
+                }
                 Err(failure) => transport.write(format!("error: {failure}\n")),
             }
             transport.lose_connection();
@@ -82,6 +92,15 @@ impl LineProtocol for Orders {
             transport.lose_connection();
         }
     }
+}
+
+/// The bytes of a recording. It is made outside the loop, which answers the inspector meanwhile.
+fn record(running: &Running) -> Deferred<Vec<u8>> {
+    let Some(record) = running.program.record.clone() else {
+        let missing = "the program has no inspector (--inspect ENDPOINT, or --record FILE)";
+        return Deferred::fail(Failure::msg(missing));
+    };
+    running.reactor.defer_to_thread(move || Ok(record()?))
 }
 
 fn carry_out(running: &Rc<Running>, order: &str) -> Deferred<String> {
@@ -111,7 +130,7 @@ fn carry_out(running: &Rc<Running>, order: &str) -> Deferred<String> {
             Err(problem) => Deferred::fail(Failure::msg(problem)),
         },
         _ => Deferred::fail(Failure::msg(format!(
-            "unknown order {order:?}; known are status, status json, reload, restart, close ID, log FILTER, drain, stop"
+            "unknown order {order:?}; known are status, status json, reload, restart, close ID, log FILTER, record, drain, stop"
         ))),
     }
 }

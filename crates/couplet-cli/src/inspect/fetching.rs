@@ -153,7 +153,7 @@ fn parse(bytes: &[u8]) -> Result<Recording, Exit> {
 }
 
 /// The size of a recording, as a line.
-fn about(recording: &Recording) -> String {
+pub(crate) fn about(recording: &Recording) -> String {
     format!("a recording of {} events in {:.3} s\n", recording.events(), recording.seconds())
 }
 

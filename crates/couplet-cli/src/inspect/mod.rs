@@ -1,9 +1,11 @@
-//! `--inspect`, the inspector of a command's loops, and `couplet inspect`, which shows that of a
+//! `--inspect`, the inspector of a command's loops with its recordings, and `couplet inspect`, which shows that of a
 //! running program.
 
 mod fetching;
 mod text;
 
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use clap::Args;
@@ -11,7 +13,7 @@ use couplet::LoopOptions;
 use couplet::inspect::{Inspect as _, Inspector};
 
 use crate::output;
-pub(crate) use fetching::{Inspect, run};
+pub(crate) use fetching::{Inspect, about, run};
 
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Inspector")]
@@ -23,20 +25,41 @@ pub(crate) struct Inspecting {
     /// Let the page close, reset and pause connections
     #[arg(long, global = true, requires = "inspect")]
     inspect_actions: bool,
+    /// When a red flag is raised, write a recording of the last minute to this folder, at most one a
+    /// minute; the last 10 are kept
+    #[arg(long, value_name = "DIR", global = true)]
+    // Bound: an argument on the command line.
+    inspect_record: Option<PathBuf>,
 }
 
 /// The inspector of this process.
 static INSPECTOR: OnceLock<Inspector> = OnceLock::new();
 
-/// Has the loops of this process inspected, if the command line asks for that.
-pub(crate) fn start(inspecting: Inspecting) {
-    if let Some(endpoint) = inspecting.inspect {
-        let inspector = Inspector::at(endpoint)
-            .program("couplet", env!("CARGO_PKG_VERSION"))
-            .actions(inspecting.inspect_actions)
-            .announce(|url| output::print_to_stderr(&format!("inspector: {url}")));
-        INSPECTOR.get_or_init(|| inspector);
+/// Has the loops of this process inspected, if the command line asks for that, or for a recording
+/// at the end.
+pub(crate) fn start(inspecting: Inspecting, at_end: Option<&Path>) {
+    let Inspecting { inspect, inspect_actions, inspect_record } = inspecting;
+    if inspect.is_none() && inspect_record.is_none() && at_end.is_none() {
+        return;
     }
+    let mut inspector = inspect.map_or_else(Inspector::without_page, Inspector::at);
+    if let Some(folder) = inspect_record {
+        inspector = inspector.record_flags(folder);
+    }
+    if let Some(file) = at_end {
+        inspector = inspector.record_at_end(file);
+    }
+    let inspector = inspector
+        .program("couplet", env!("CARGO_PKG_VERSION"))
+        .actions(inspect_actions)
+        .announce(|url| output::print_to_stderr(&format!("inspector: {url}")));
+    INSPECTOR.get_or_init(|| inspector);
+}
+
+/// Makes a recording of this process.
+pub(crate) fn recording() -> io::Result<Vec<u8>> {
+    let missing = "the program has no inspector: start it with --inspect or --record";
+    INSPECTOR.get().ok_or_else(|| io::Error::other(missing))?.recording()
 }
 
 /// Closes the inspector of this process, whose loops may never be dropped.

@@ -2,7 +2,7 @@
 
 mod table;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -11,7 +11,7 @@ use couplet::{Failure, LoopOptions};
 use couplet_runner::{Arguments, Options, Runner, placed, this_loop};
 
 use crate::exit::Exit;
-use crate::inspect::inspected;
+use crate::inspect::{inspected, recording};
 use crate::logging::Logging;
 use crate::output;
 use crate::server::{MakeChild, Server};
@@ -51,9 +51,20 @@ pub(crate) struct Run {
     /// Print an example of a configuration and exit
     #[arg(long)]
     example: bool,
+    /// Write the last events of all loops to this file at the end: a recording for couplet inspect
+    #[arg(long, value_name = "FILE", help_heading = "Inspector")]
+    // Bound: an argument on the command line.
+    record: Option<PathBuf>,
     // Bound: the arguments on the command line.
     #[command(flatten)]
     options: Options,
+}
+
+impl Run {
+    /// The file of the recording at the end.
+    pub(crate) fn recording_at_end(&self) -> Option<&Path> {
+        self.record.as_deref().filter(|_| !self.example)
+    }
 }
 
 /// Runs the services. The runner logs, in the form that the configuration sets.
@@ -76,6 +87,7 @@ fn runner() -> Runner {
     Runner::new("couplet")
         .loop_options(inspected(LoopOptions::default()))
         .version(env!("CARGO_PKG_VERSION"))
+        .recorder(recording)
         .takes_over_in_loops(echo::MOVES_AS, |_, _| Ok(echo::continued()))
         .takes_over(chat::MOVES_AS, |state, _| chat::continued(state))
         .takes_over_in_loops(Continued::KIND, |state, _| Continued::new(state))

@@ -172,3 +172,23 @@ fn a_file_that_is_no_recording_is_an_error() {
     assert_eq!(ended.code, Some(1));
     assert!(ended.stderr.starts_with("couplet: cannot read ./missing.rec: "), "{}", ended.stderr);
 }
+
+#[test]
+fn a_red_flag_is_recorded_although_nobody_looks() {
+    let folder = crate::needed::Folder::new();
+    // Three standard streams, the loops' own, the recording, and a few connections.
+    let path = folder.path(".");
+    let server = Server::start_limited(24, &["echo", "--inspect-record", &path]);
+    let mut clients: Vec<_> = (0..30).map(|_| server.connect()).collect();
+    let recorded = || {
+        let entries = std::fs::read_dir(&*folder).expect("our own");
+        let mut paths = entries.map(|entry| entry.expect("our own").path().display().to_string());
+        paths.find(|path| path.ends_with("-descriptors.rec"))
+    };
+    // A recording needs a descriptor too. If it got none, connections come again after a pause.
+    clients.truncate(5);
+    wait_until("a recording", || recorded().is_some());
+    let ended = run(&["inspect", "--check", &recorded().expect("it is there")]);
+    ended.quietly(3);
+    assert!(ended.text().contains("turned away for want of descriptors"), "{}", ended.text());
+}

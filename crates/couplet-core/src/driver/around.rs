@@ -46,7 +46,12 @@ impl<A: Around> Commands for A {
     }
 
     fn adopt(&mut self, adopted: Adopted) -> io::Result<Key> {
-        self.inner_mut().adopt(adopted)
+        let ends = self.ring().map(|_| (adopted.peer.clone(), adopted.host.clone()));
+        let key = self.inner_mut().adopt(adopted)?;
+        if let (Some(ring), Some((peer, host))) = (self.ring(), ends) {
+            ring.adopted(key, peer, host);
+        }
+        Ok(key)
     }
 
     fn can_release(&self, key: Key) -> bool {
@@ -54,7 +59,11 @@ impl<A: Around> Commands for A {
     }
 
     fn release(&mut self, key: Key) -> io::Result<Released> {
-        self.inner_mut().release(key)
+        let released = self.inner_mut().release(key)?;
+        if let Some(ring) = self.ring() {
+            ring.closed(key, CloseMode::Normal);
+        }
+        Ok(released)
     }
 
     fn duplicate_port(&mut self, port: Key) -> io::Result<ListeningSocket> {
@@ -82,7 +91,11 @@ impl<A: Around> Commands for A {
     }
 
     fn connect(&mut self, to: &Address, options: &ConnectOptions) -> io::Result<Key> {
-        self.inner_mut().connect(to, options)
+        let key = self.inner_mut().connect(to, options)?;
+        if let Some(ring) = self.ring() {
+            ring.connecting(key, to);
+        }
+        Ok(key)
     }
 
     fn peer_has_ended(&self, key: Key) -> bool {
@@ -139,10 +152,13 @@ impl<A: Around> Commands for A {
 
     #[inline(always)]
     fn write(&mut self, key: Key, out: &mut Outbox) -> WriteOutcome {
-        let begun = self.ring().map(|ring| ring.begin_write(out));
+        let begun = self.ring().map(|_| (ticks(), out.len()));
         let outcome = self.inner_mut().write(key, out);
-        if let (Some(ring), Some(begun)) = (self.ring(), begun) {
-            ring.written(begun, key, out, outcome);
+        if let (Some(ring), Some((begun, before))) = (self.ring(), begun) {
+            match outcome {
+                WriteOutcome::All => ring.written(begun, key, before),
+                _ => ring.written_partly(begun, key, before - out.len(), outcome),
+            }
         }
         outcome
     }
@@ -183,14 +199,14 @@ impl<A: Around> Driver for A {
     #[inline(always)]
     fn next(&mut self) -> Option<Event> {
         let event = self.inner_mut().next();
-        if let Some(ring) = self.ring() {
-            match &event {
-                Some(Event::Received(key)) => ring.bytes(*key, self.inner().lent()),
-                None => {}
-                Some(other) => ring.event(other),
+        let Some(ring) = self.ring() else { return event };
+        match event? {
+            Event::Received(key) => {
+                ring.bytes(key, self.inner().lent());
+                Some(Event::Received(key))
             }
+            other => Some(ring.passing(other)),
         }
-        event
     }
 
     #[inline(always)]

@@ -39,6 +39,7 @@
 
 pub(crate) mod affinity;
 mod around;
+pub(crate) mod connection_log;
 mod datagrams;
 #[cfg(feature = "testing")]
 pub(crate) mod file_locks;

@@ -7,7 +7,8 @@ use std::time::Instant;
 use couplet_os::ticks::ticks;
 
 use super::ring::{Kind, Ring, SLEEP_UNIT};
-use super::{Around, CloseMode, Driver, Event, Key, Outbox, UserCall, WriteOutcome};
+use super::{Around, CloseMode, Driver, Event, Key, UserCall, WriteOutcome};
+use crate::address::Address;
 
 /// Writes the events of a loop into its ring. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -16,8 +17,9 @@ pub struct RingWriter {
 }
 
 impl RingWriter {
-    pub(crate) fn new(bytes: usize, now: Instant) -> RingWriter {
-        RingWriter { ring: Arc::new(Ring::new(bytes, (ticks(), now))) }
+    /// A ring that fits into so many bytes, and the addresses of so many connections.
+    pub(crate) fn new(bytes: usize, connections: usize, now: Instant) -> RingWriter {
+        RingWriter { ring: Arc::new(Ring::new(bytes, connections, (ticks(), now))) }
     }
 
     pub(crate) fn ring(&self) -> &Arc<Ring> {
@@ -46,23 +48,27 @@ impl RingWriter {
         self.put(Kind::Returned, name, depth);
     }
 
-    /// A write begins; returns its time and the bytes to write.
-    #[inline(always)]
-    pub(super) fn begin_write(&self, out: &Outbox) -> (u64, usize) {
-        (ticks(), out.len())
+    /// A callback has output for another connection.
+    pub(crate) fn recorded(&self, key: Key, unsent: usize) {
+        self.put(Kind::Recorded, key.slot, unsent as u32);
     }
 
-    /// A write has ended, which [began](Self::begin_write) then.
+    /// Calls came from other threads.
+    pub(crate) fn woken(&self, calls: usize) {
+        self.put(Kind::Woken, 0, calls as u32);
+    }
+
+    /// A write began at this tick, and the system took all its bytes.
     #[inline(always)]
-    pub(super) fn written(
-        &self,
-        (begun, before): (u64, usize),
-        key: Key,
-        out: &Outbox,
-        outcome: WriteOutcome,
-    ) {
+    pub(super) fn written(&self, begun: u64, key: Key, bytes: usize) {
+        self.ring.put(begun, Kind::Wrote, key.slot, bytes as u32);
+    }
+
+    /// A write has ended that took only a part of the bytes.
+    #[inline(never)]
+    pub(super) fn written_partly(&self, begun: u64, key: Key, bytes: usize, outcome: WriteOutcome) {
         let kind = if outcome == WriteOutcome::Blocked { Kind::Blocked } else { Kind::Wrote };
-        self.ring.put(begun, kind, key.slot, before.wrapping_sub(out.len()) as u32);
+        self.ring.put(begun, kind, key.slot, bytes as u32);
     }
 
     /// Bytes arrived, which are delivered next.
@@ -87,13 +93,41 @@ impl RingWriter {
         self.put(Kind::Shut, key.slot, 0);
     }
 
+    /// A connection, an attempt or a port is closed.
     pub(super) fn closed(&self, key: Key, mode: CloseMode) {
-        self.put(Kind::Closed, key.slot, (mode == CloseMode::Reset).into());
+        let now = ticks();
+        self.ring.put(now, Kind::Closed, key.slot, (mode == CloseMode::Reset).into());
+        self.ring.log(now, |log, now| log.closed(key.slot, now));
     }
 
-    /// Events other than bytes.
+    /// An attempt to connect begins.
+    pub(super) fn connecting(&self, key: Key, target: &Address) {
+        self.ring.log(ticks(), |log, _| log.connecting(key, target));
+    }
+
+    /// A connection came from another loop or process.
+    pub(super) fn adopted(&self, key: Key, peer: Address, host: Address) {
+        self.ring.log(ticks(), |log, now| log.made(key, peer, Some(host), now));
+    }
+
+    /// Passes an event other than bytes on.
     #[inline(never)]
-    pub(super) fn event(&self, event: &Event) {
+    pub(super) fn passing(&self, event: Event) -> Event {
+        let now = ticks();
+        match &event {
+            Event::Accepted { key, peer, host, .. } => self.ring.log(now, |log, now| {
+                log.made(*key, peer.clone(), host.address(), now);
+            }),
+            Event::Connected { key, host } => {
+                self.ring.log(now, |log, now| log.connected(*key, host, now));
+            }
+            _ => {}
+        }
+        self.event(&event);
+        event
+    }
+
+    fn event(&self, event: &Event) {
         let (kind, key, value) = match event {
             Event::Accepted { port, key, .. } => (Kind::Accepted, key.slot, port.slot),
             Event::Connected { key, .. } => (Kind::Connected, key.slot, 0),

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use couplet_os::ticks::ticks;
 
 use super::UserCall;
+use super::connection_log::{ConnectionLog, LoggedConnection};
 
 /// The bits of the kind, in the word of the time.
 const KIND_BITS: u32 = 8;
@@ -59,10 +60,15 @@ pub enum Kind {
     Call = 15,
     /// A call into user code ended: the number of its name, and how many calls it was nested in.
     Returned = 16,
+    /// The call that just ran, or that runs, has output for a connection other than its own: the
+    /// connection, and its unsent bytes.
+    Recorded = 17,
+    /// Another thread has woken the loop: 0, and the number of its calls; none if it woke tasks.
+    Woken = 18,
 }
 
 impl Kind {
-    const ALL: [Kind; 16] = [
+    const ALL: [Kind; 18] = [
         Kind::Waited,
         Kind::Received,
         Kind::Wrote,
@@ -79,6 +85,8 @@ impl Kind {
         Kind::Other,
         Kind::Call,
         Kind::Returned,
+        Kind::Recorded,
+        Kind::Woken,
     ];
 }
 
@@ -130,6 +138,8 @@ pub struct Ring {
     origin: (u64, Instant),
     // Bound: see the lists of `Names`.
     names: Mutex<Names>,
+    // Bound: see `ConnectionLog`.
+    connections: Mutex<ConnectionLog>,
 }
 
 /// The names of calls, and their numbers.
@@ -142,12 +152,14 @@ struct Names {
 }
 
 impl Ring {
-    /// A ring that fits into so many bytes.
-    pub fn new(bytes: usize, origin: (u64, Instant)) -> Ring {
+    /// A ring that fits into so many bytes, made at this tick and time, and the addresses of so many
+    /// connections.
+    pub fn new(bytes: usize, connections: usize, origin: (u64, Instant)) -> Ring {
         let fit = (bytes / size_of::<[AtomicU64; 2]>()).max(2 * MARGIN as usize);
         let events = if fit.is_power_of_two() { fit } else { fit.next_power_of_two() / 2 };
         let slots = (0..events).map(|_| Default::default()).collect();
-        Ring { slots, count: AtomicU64::new(0), origin, names: Mutex::default() }
+        let connections = Mutex::new(ConnectionLog::new(connections));
+        Ring { slots, count: AtomicU64::new(0), origin, names: Mutex::default(), connections }
     }
 
     /// Writes an event. Called by the loop's thread alone.
@@ -175,6 +187,20 @@ impl Ring {
             names.numbers.insert(call.clone(), number);
         }
         number
+    }
+
+    /// Changes the log of connections; `change` gets the ticks since the ring was made.
+    pub(super) fn log(&self, ticks: u64, change: impl FnOnce(&mut ConnectionLog, u64)) {
+        change(&mut self.connections(), ticks.wrapping_sub(self.origin.0));
+    }
+
+    /// The logged connections that were open at this time or later, in the order of their making.
+    pub fn connections_since(&self, time: u64) -> Vec<LoggedConnection> {
+        self.connections().since(time)
+    }
+
+    fn connections(&self) -> MutexGuard<'_, ConnectionLog> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn names(&self) -> MutexGuard<'_, Names> {
@@ -259,7 +285,7 @@ mod tests {
     use super::*;
 
     fn ring(events: usize) -> Ring {
-        Ring::new(16 * events, (1000, Instant::now()))
+        Ring::new(16 * events, 10, (1000, Instant::now()))
     }
 
     fn all(ring: &Ring, from: u64) -> (Vec<u32>, u64) {
@@ -285,7 +311,7 @@ mod tests {
     #[test]
     fn memory_is_fixed_and_the_last_events_are_kept() {
         for bytes in [0, 1000, 16 * 1024, 20 * 1024] {
-            let ring = Ring::new(bytes, (0, Instant::now()));
+            let ring = Ring::new(bytes, 10, (0, Instant::now()));
             let most = ring.capacity();
             assert!(most.is_power_of_two() && most * 16 <= bytes.max(512), "{bytes}");
             for n in 0..10 * most as u32 {
@@ -296,6 +322,17 @@ mod tests {
             let first = 9 * most as u32 + MARGIN as u32;
             assert_eq!(kept, (first..10 * most as u32).collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn ten_million_events_need_no_more_memory() {
+        let ring = ring(1024);
+        let place = ring.slots.as_ptr();
+        for n in 0..10_000_000_u32 {
+            ring.put(u64::from(n), Kind::Other, n, 0);
+        }
+        assert_eq!((ring.slots.as_ptr(), ring.capacity()), (place, 1024));
+        assert_eq!(all(&ring, 0).0.last(), Some(&9_999_999));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
+pub use crate::driver::connection_log::LoggedConnection;
 pub use crate::driver::ring::{Kind, Record, Ring};
 pub use crate::driver::stalls::UserCall;
 use crate::reactor::Snapshot;

@@ -25,6 +25,9 @@ pub trait Inspector: Send + Sync {
     /// the loops, unless they keep some already. With 0, Deferreds and locks are not observed.
     fn histories(&self) -> usize;
 
+    /// The number of connections of each loop whose addresses are kept beside the ring.
+    fn logged_connections(&self) -> usize;
+
     /// A loop was created, in this thread. The returned value is dropped with the loop.
     ///
     /// # Errors

@@ -11,4 +11,5 @@ mod kit;
 mod live;
 mod loops;
 mod reasons;
+mod recordings;
 mod waits;

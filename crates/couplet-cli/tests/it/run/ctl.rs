@@ -300,3 +300,37 @@ fn a_hundred_orders_at_once_are_answered() {
     echoes(&mut client);
     program.stop(Signal::TERM).quietly(0);
 }
+
+#[test]
+fn recordings_are_written_by_order_and_at_the_end() {
+    let text = echo("a", "0", "") + CONTROL;
+    let program = Program::start_with(Folder::new(), &text, &["--record", "end.rec"]);
+    let _client = program.connect("a");
+    let recorded = program.ctl(&["record", "now.rec"]);
+    assert_eq!((recorded.code, recorded.text()), (Some(0), ""), "{}", recorded.stderr);
+    assert!(recorded.stderr.starts_with("now.rec: a recording of "), "{}", recorded.stderr);
+    let refused = program.ctl(&["record", "missing/now.rec"]);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("cannot write missing/now.rec: "), "{}", refused.stderr);
+    let Program { server, folder } = program;
+    assert!(!folder.join("end.rec").exists());
+    server.stop(Signal::TERM);
+    let shown = |file: &str| {
+        let mut command = couplet(&["inspect", file]);
+        let shown = Running::start(command.current_dir(&*folder)).ended();
+        shown.quietly(0);
+        shown.text().to_owned()
+    };
+    let (now, end) = (shown("./now.rec"), shown("./end.rec"));
+    assert!(now.contains(" running, ") && now.contains("EchoServer"), "{now}");
+    assert!(end.starts_with("a recording of ") && end.contains(" ended, "), "{end}");
+}
+
+#[test]
+fn a_recording_needs_an_inspector() {
+    let (program, _client) = controlled();
+    let refused = program.ctl(&["record", "now.rec"]);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("the program has no inspector: start it"), "{refused:?}");
+    assert!(!program.folder.join("now.rec").exists());
+}

@@ -198,7 +198,8 @@ impl Loop {
         let Some(ByInspector(inspector)) = &options.inspector else {
             return Ok(Loop::assemble(driver, &options, runtime, None));
         };
-        let ring = RingWriter::new(inspector.ring_size(), Commands::world(&driver).now());
+        let (size, logged) = (inspector.ring_size(), inspector.logged_connections());
+        let ring = RingWriter::new(size, logged, Commands::world(&driver).now());
         let driver = Recorded::new(driver, ring.clone());
         let mut made = Loop::assemble(driver, &options, runtime, Some(ring.clone()));
         made.inspected = Some(made.core.show_to(inspector, &ring)?);

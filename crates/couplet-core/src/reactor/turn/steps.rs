@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use super::connections::transmit;
 use super::core::Core;
 use super::table::{Opening, Resource};
+use crate::driver::recorded::RingWriter;
 use crate::driver::{CloseMode, Commands, Driver, Event, Key, LocalEnd};
 use crate::error::ConnectError;
 use crate::panics::contain;
+use crate::reactor::monitor::CallMonitor;
 use crate::reactor::records::{Call, LoopRequest, Start, TimerAction, pending};
 use crate::timers::{Seq, after};
 use crate::transport::Tell;
@@ -396,6 +398,9 @@ impl Core {
 
     fn apply_dirty(&mut self, io: &mut dyn Commands) {
         let mut dirty = self.records.take_dirty();
+        if let Some(ring) = self.records.monitor.get().and_then(CallMonitor::ring).cloned() {
+            self.note_output(&ring, &dirty);
+        }
         for key in dirty.drain(..) {
             if let Some(entry) = self.table.connection(key) {
                 entry.life.cell().set_dirty(false);
@@ -403,6 +408,18 @@ impl Core {
             }
         }
         self.records.recycle_dirty(dirty);
+    }
+
+    /// Writes to the ring which connections have output that was recorded outside their callbacks.
+    #[cold]
+    fn note_output(&mut self, ring: &RingWriter, dirty: &[Key]) {
+        for key in dirty {
+            let Some(entry) = self.table.connection(*key) else { continue };
+            let unsent = entry.life.cell().outbox().len();
+            if unsent > 0 {
+                ring.recorded(*key, unsent);
+            }
+        }
     }
 
     #[inline(never)]

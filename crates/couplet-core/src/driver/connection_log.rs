@@ -1,0 +1,153 @@
+//! [`ConnectionLog`]: the addresses of the last connections of a loop with a [`Ring`](super::ring::Ring),
+//! whose records have only their slots.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::Key;
+use crate::address::Address;
+
+/// A connection of a loop with a ring.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoggedConnection {
+    /// Its slot, as the records have it.
+    pub slot: u32,
+    /// Tells connections in the same slot apart: the last part of the ID.
+    pub generation: u32,
+    /// The other end.
+    pub peer: Address,
+    /// Our end, if it is known.
+    pub host: Option<Address>,
+    /// When it was made, in ticks since the ring was made.
+    pub made: u64,
+    /// When it was closed, in ticks since the ring was made.
+    pub ended: Option<u64>,
+}
+
+/// The last connections of a loop; new ones replace the oldest.
+#[derive(Debug)]
+pub(super) struct ConnectionLog {
+    // Bound: `most`.
+    connections: VecDeque<LoggedConnection>,
+    most: usize,
+    /// How many connections were replaced.
+    replaced: u64,
+    /// The number of the open connection in each slot, counted from the first connection.
+    // Bound: `most`.
+    open: BTreeMap<u32, u64>,
+    /// The targets of attempts to connect.
+    // Bound: one for each attempt of the loop that has neither succeeded nor ended, and at most `most`.
+    targets: BTreeMap<u32, Address>,
+}
+
+impl ConnectionLog {
+    pub(super) fn new(most: usize) -> ConnectionLog {
+        let (connections, open, targets) = (VecDeque::new(), BTreeMap::new(), BTreeMap::new());
+        ConnectionLog { connections, most: most.max(1), replaced: 0, open, targets }
+    }
+
+    /// An attempt to connect begins.
+    pub(super) fn connecting(&mut self, key: Key, target: &Address) {
+        if self.targets.len() < self.most {
+            self.targets.insert(key.slot, target.clone());
+        }
+    }
+
+    /// An attempt to connect has succeeded.
+    pub(super) fn connected(&mut self, key: Key, host: &Address, now: u64) {
+        if let Some(peer) = self.targets.remove(&key.slot) {
+            self.made(key, peer, Some(host.clone()), now);
+        }
+    }
+
+    /// A connection was made.
+    pub(super) fn made(&mut self, key: Key, peer: Address, host: Option<Address>, now: u64) {
+        // The connection that had the slot before may have left without a close.
+        self.closed(key.slot, now);
+        while self.connections.len() >= self.most {
+            self.drop_oldest();
+        }
+        self.open.insert(key.slot, self.replaced + self.connections.len() as u64);
+        let (slot, generation) = (key.slot, key.generation.get());
+        let made = LoggedConnection { slot, generation, peer, host, made: now, ended: None };
+        self.connections.push_back(made);
+    }
+
+    fn drop_oldest(&mut self) {
+        if let Some(oldest) = self.connections.pop_front() {
+            if self.open.get(&oldest.slot) == Some(&self.replaced) {
+                self.open.remove(&oldest.slot);
+            }
+            self.replaced += 1;
+        }
+    }
+
+    /// A connection or an attempt was closed.
+    pub(super) fn closed(&mut self, slot: u32, now: u64) {
+        self.targets.remove(&slot);
+        let Some(number) = self.open.remove(&slot) else { return };
+        let place = usize::try_from(number - self.replaced).unwrap_or(usize::MAX);
+        if let Some(connection) = self.connections.get_mut(place) {
+            connection.ended = Some(now);
+        }
+    }
+
+    /// The connections that have not ended before this time, in the order of their making.
+    pub(super) fn since(&self, time: u64) -> Vec<LoggedConnection> {
+        let lasted = |it: &&LoggedConnection| it.ended.is_none_or(|ended| ended >= time);
+        self.connections.iter().filter(lasted).cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use super::*;
+
+    fn key(slot: u32, generation: u32) -> Key {
+        Key { slot, generation: generation.try_into().expect("not 0") }
+    }
+
+    fn peer(port: u16) -> Address {
+        Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+    }
+
+    /// The ports of the peers since a time, and when they ended.
+    fn since(log: &ConnectionLog, time: u64) -> Vec<(u32, u64, Option<u64>)> {
+        log.since(time).iter().map(|it| (it.generation, it.made, it.ended)).collect()
+    }
+
+    #[test]
+    fn connections_are_kept_with_their_times() {
+        let mut log = ConnectionLog::new(10);
+        log.made(key(1, 7), peer(1), None, 100);
+        log.connecting(key(2, 8), &peer(2));
+        log.connected(key(2, 8), &peer(3), 110);
+        log.closed(1, 120);
+        assert_eq!(since(&log, 0), [(7, 100, Some(120)), (8, 110, None)]);
+        assert_eq!(since(&log, 121), [(8, 110, None)]);
+        assert_eq!(log.since(121)[0].peer, peer(2));
+        // The slot is used again, although no close was seen.
+        log.made(key(2, 9), peer(4), None, 130);
+        assert_eq!(since(&log, 121), [(8, 110, Some(130)), (9, 130, None)]);
+        log.closed(7, 140);
+    }
+
+    #[test]
+    fn the_newest_connections_are_kept() {
+        let mut log = ConnectionLog::new(3);
+        for n in 0..1000_u32 {
+            log.made(key(n % 5, n + 1), peer(1), None, u64::from(n));
+            log.connecting(key(1000 + n, 1), &peer(2));
+            assert!(log.connections.len() <= 3 && log.open.len() <= 3 && log.targets.len() <= 3);
+        }
+        assert_eq!(since(&log, 0), [(998, 997, None), (999, 998, None), (1000, 999, None)]);
+        log.closed(999 % 5, 2000);
+        // An older connection, which the log no longer has.
+        log.closed(996 % 5, 2001);
+        assert_eq!(since(&log, 0), [(998, 997, None), (999, 998, None), (1000, 999, Some(2000))]);
+        let mut one = ConnectionLog::new(0);
+        one.made(key(1, 1), peer(1), None, 1);
+        assert_eq!(since(&one, 0), [(1, 1, None)]);
+    }
+}

@@ -1,0 +1,225 @@
+//! Recordings that the program writes.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use couplet::inspect::{Inspect, Inspector, Recording};
+use couplet::{Loop, LoopOptions, Protocol, Reactor, Transport};
+use serde_json::Value;
+
+use crate::kit::{Program, pause, text};
+
+/// A folder that is removed at the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Folder {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("couplet-recordings-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).expect("a new folder");
+        Folder(path)
+    }
+
+    /// The names of its files, in order.
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.0).expect("our own");
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.expect("our own").file_name().into_string().expect("UTF-8"))
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // The test may have removed it.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+struct Echo;
+
+impl Protocol for Echo {
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        transport.write(data);
+    }
+}
+
+/// Opens an echo server.
+fn echo(reactor: &Reactor) -> SocketAddr {
+    let port = reactor.listen("tcp:0:interface=127.0.0.1", || Echo).expect("a free port");
+    port.host().socket_addr().expect("TCP")
+}
+
+/// A connection that has exchanged a message.
+fn connection(to: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(to).expect("it listens");
+    stream.write_all(b"hello").expect("it reads");
+    stream.read_exact(&mut [0; 5]).expect("it answers");
+    stream
+}
+
+/// The header of a recording.
+fn header(file: &[u8]) -> Value {
+    let rest = file.strip_prefix(b"couplet recording 1\n").expect("a recording");
+    let (length, rest) = rest.split_first_chunk().expect("a length");
+    let length = usize::try_from(u64::from_le_bytes(*length)).expect("a short one");
+    serde_json::from_slice(&rest[..length]).expect("JSON")
+}
+
+/// Reads a recording, once it is written as a whole.
+fn read(file: &Path) -> (Recording, Value) {
+    let bytes = fs::read(file).expect("it is written");
+    (Recording::parse(&bytes).expect("our own"), header(&bytes))
+}
+
+/// Blocks a loop for longer than the flag allows.
+fn hang(program: &Program) -> mpsc::Sender<()> {
+    let (let_go, waits) = mpsc::channel::<()>();
+    let hanging = program.remote.call(move |_| {
+        // The test may have failed.
+        let _ = waits.recv();
+    });
+    hanging.expect("it runs");
+    let_go
+}
+
+#[test]
+fn the_events_of_a_program_are_written_at_its_end() {
+    let folder = Folder::new();
+    let file = folder.0.join("end.rec");
+    let inspector = Inspector::without_page().record_at_end(&file);
+    let (program, address) = Program::start_with(inspector, LoopOptions::default(), echo);
+    assert_eq!(program.inspector.url(), None);
+    drop(connection(address));
+    let open = connection(address);
+    let host = address.to_string();
+    drop(program);
+    let (recording, header) = read(&file);
+    assert!(recording.events() >= 6, "{recording:?}");
+    assert_eq!(header["state"]["loops"][0]["state"], "ended");
+    let connections = header["loops"][0]["connections"].as_array().expect("a list");
+    assert_eq!(connections.len(), 2, "{connections:?}");
+    for it in connections {
+        assert_eq!(text(it, "host"), format!("tcp:{host}"));
+        let id = text(it, "id");
+        assert!(id.contains(&format!(".{}.", it["slot"])), "{it}");
+        assert!(it["ended"].as_f64() >= it["made"].as_f64(), "{it}");
+    }
+    let peer = open.local_addr().expect("TCP");
+    assert_eq!(text(&connections[1], "peer"), format!("tcp:{peer}"));
+}
+
+#[test]
+fn all_loops_are_in_the_recording_at_the_end() {
+    let folder = Folder::new();
+    let file = folder.0.join("end.rec");
+    let inspector = Inspector::without_page().record_at_end(&file);
+    let start = || Program::start_with(inspector.clone(), LoopOptions::default(), echo);
+    let (first, second) = (start(), start());
+    drop(connection(second.1));
+    drop(first);
+    assert!(!file.exists(), "a loop still runs");
+    drop(second);
+    let (_, header) = read(&file);
+    let loops = header["loops"].as_array().expect("a list");
+    let counts: Vec<_> = loops.iter().map(|it| it["count"].as_u64()).collect();
+    assert!(counts.len() == 2 && counts[1] > counts[0], "{counts:?}");
+}
+
+#[test]
+fn a_panic_that_ends_a_loop_leaves_a_recording() {
+    let folder = Folder::new();
+    let file = folder.0.join("end.rec");
+    let inspector = Inspector::without_page().record_at_end(&file);
+    let program = std::thread::spawn(move || {
+        let mut l = Loop::with_options(LoopOptions::default().inspect(&inspector)).expect("a loop");
+        l.turn(Some(Duration::ZERO)).expect("a turn");
+        panic!("a mistake of the program");
+    });
+    program.join().expect_err("it panics");
+    assert!(read(&file).0.events() > 0);
+}
+
+#[test]
+fn a_loop_that_never_ran_leaves_no_recording() {
+    let folder = Folder::new();
+    let inspector = Inspector::without_page().record_at_end(folder.0.join("end.rec"));
+    drop(Loop::with_options(LoopOptions::default().inspect(&inspector)).expect("a loop"));
+    assert_eq!(folder.names(), [""; 0]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_at_the_end_harms_nothing() {
+    for file in ["/dev/full", "/missing/end.rec"] {
+        let inspector = Inspector::without_page().record_at_end(file);
+        let (program, address) = Program::start_with(inspector, LoopOptions::default(), echo);
+        drop(connection(address));
+        drop(program);
+    }
+}
+
+#[test]
+fn a_recording_is_made_on_demand() {
+    let inspector = Inspector::without_page();
+    inspector.recording().expect_err("no loop is inspected");
+    let (program, address) = Program::start_with(inspector, LoopOptions::default(), echo);
+    let _open = connection(address);
+    let bytes = program.inspector.recording().expect("it runs");
+    let state = &header(&bytes)["state"];
+    assert_eq!(state["views"]["connections"].as_array().map(Vec::len), Some(1));
+    assert!(Recording::parse(&bytes).expect("our own").events() > 0);
+}
+
+#[test]
+fn a_red_flag_is_recorded_with_a_mark_and_the_oldest_files_are_removed() {
+    let folder = Folder::new();
+    let old = ["poems-20000101T000000Z-busy.rec", "poems-20010101T000000Z-busy.rec"];
+    for name in old {
+        fs::write(folder.0.join(name), b"").expect("a file");
+    }
+    let inspector = Inspector::without_page().program("poems", "1");
+    let inspector = inspector.record_flags(&folder.0).kept_recordings(2);
+    let (program, ()) = Program::start_with(inspector, LoopOptions::default(), |_| ());
+    let let_go = hang(&program);
+    while !folder.names().iter().any(|name| name.ends_with("-held.rec")) {
+        pause();
+    }
+    // The oldest is removed after that.
+    while folder.names().len() > 2 {
+        pause();
+    }
+    let names = folder.names();
+    assert_eq!(names[0], old[1]);
+    let (_, header) = read(&folder.0.join(&names[1]));
+    let mark = &header["marks"][0];
+    assert_eq!((text(mark, "severity"), &mark["loop"]), ("red", &Value::from(0)));
+    assert!(text(mark, "text").starts_with("A call holds the loop: "), "{mark}");
+    let_go.send(()).expect("it waits");
+}
+
+#[test]
+fn a_folder_that_cant_be_written_harms_nothing() {
+    let folder = Folder::new();
+    let missing = folder.0.join("missing");
+    let inspector = Inspector::at("0").record_flags(&missing).recording_pause(Duration::ZERO);
+    let (program, ()) = Program::start_with(inspector, LoopOptions::default(), |_| ());
+    for _ in 0..2 {
+        let let_go = hang(&program);
+        let is_up =
+            |flags: &Value| flags.as_array()?.iter().find(|it| it["id"] == "0.held").cloned();
+        program.until("/flags.json", is_up);
+        let_go.send(()).expect("it waits");
+        program.until("/flags.json", |flags| is_up(flags).is_none().then_some(()));
+    }
+    assert!(!missing.exists());
+}
