@@ -34,6 +34,13 @@ pub trait Around {
     fn ring(&self) -> Option<&RingWriter> {
         None
     }
+
+    /// The present time of the ring.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn ticks(&self) -> u64 {
+        ticks()
+    }
 }
 
 impl<A: Around> Commands for A {
@@ -152,7 +159,7 @@ impl<A: Around> Commands for A {
 
     #[inline(always)]
     fn write(&mut self, key: Key, out: &mut Outbox) -> WriteOutcome {
-        let begun = self.ring().map(|_| (ticks(), out.len()));
+        let begun = self.ring().map(|_| (self.ticks(), out.len()));
         let outcome = self.inner_mut().write(key, out);
         if let (Some(ring), Some((begun, before))) = (self.ring(), begun) {
             match outcome {
@@ -188,24 +195,30 @@ impl<A: Around> Commands for A {
 impl<A: Around> Driver for A {
     #[inline(always)]
     fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
-        let begun = self.ring().map(|_| ticks());
+        let begun = self.ring().map(|_| self.ticks());
         let waited = self.inner_mut().wait(until);
         if let (Some(ring), Some(begun)) = (self.ring(), begun) {
-            ring.waited(begun);
+            ring.waited(begun, self.ticks());
         }
         waited
     }
 
     #[inline(always)]
     fn next(&mut self) -> Option<Event> {
-        let event = self.inner_mut().next();
-        let Some(ring) = self.ring() else { return event };
-        match event? {
-            Event::Received(key) => {
-                ring.bytes(key, self.inner().lent());
-                Some(Event::Received(key))
-            }
-            other => Some(ring.passing(other)),
+        self.inner_mut().next()
+    }
+
+    #[inline(always)]
+    fn delivers(&mut self, key: Key) {
+        if let Some(ring) = self.ring() {
+            ring.bytes(self.ticks(), key, self.inner().lent());
+        }
+    }
+
+    #[inline(always)]
+    fn handles(&mut self, event: &Event) {
+        if let Some(ring) = self.ring() {
+            ring.event(event);
         }
     }
 

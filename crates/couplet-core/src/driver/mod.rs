@@ -532,6 +532,21 @@ pub trait Driver: Commands {
     /// The next event; `None` when it is time for the next `wait`.
     fn next(&mut self) -> Option<Event>;
 
+    /// The bytes of this connection are delivered next. For drivers that record events; the turn is
+    /// compiled for the others without it.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn delivers(&mut self, key: Key) {
+        let _ = key;
+    }
+
+    /// An event other than bytes is handled next. See [`delivers`](Self::delivers).
+    #[doc(hidden)]
+    #[inline(always)]
+    fn handles(&mut self, event: &Event) {
+        let _ = event;
+    }
+
     /// Whether the last wait returned more events, so that the loop may hold back the answer to the
     /// current one. False if the driver does not know.
     fn has_more(&self) -> bool {

@@ -1,6 +1,8 @@
 //! [`Recorded`]: a driver that writes what passes through the seam into a [`Ring`]. A loop without a
 //! ring has the driver itself, and pays nothing.
 
+use std::fmt;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,24 +13,40 @@ use super::{Around, CloseMode, Driver, Event, Key, UserCall, WriteOutcome};
 use crate::address::Address;
 
 /// Writes the events of a loop into its ring. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct RingWriter {
     ring: Arc<Ring>,
+    /// The nanoseconds since the ring was made, in a world without real time.
+    clock: Option<Rc<dyn Fn() -> u64>>,
 }
 
 impl RingWriter {
     /// A ring that fits into so many bytes, and the addresses of so many connections.
     pub(crate) fn new(bytes: usize, connections: usize, now: Instant) -> RingWriter {
-        RingWriter { ring: Arc::new(Ring::new(bytes, connections, (ticks(), now))) }
+        let ring = Ring::new(bytes, connections, (ticks(), now));
+        RingWriter { ring: Arc::new(ring), clock: None }
+    }
+
+    /// The same with a clock of nanoseconds.
+    pub(crate) fn with_clock(
+        bytes: usize,
+        connections: usize,
+        clock: impl Fn() -> u64 + 'static,
+    ) -> RingWriter {
+        let ring = Ring::in_nanoseconds(bytes, connections);
+        RingWriter { ring: Arc::new(ring), clock: Some(Rc::new(clock)) }
     }
 
     pub(crate) fn ring(&self) -> &Arc<Ring> {
         &self.ring
     }
 
-    #[inline(always)]
+    fn ticks(&self) -> u64 {
+        self.clock.as_ref().map_or_else(ticks, |clock| clock())
+    }
+
     fn put(&self, kind: Kind, key: u32, value: u32) {
-        self.ring.put(ticks(), kind, key, value);
+        self.ring.put(self.ticks(), kind, key, value);
     }
 
     /// The protocol of a connection was built.
@@ -73,14 +91,13 @@ impl RingWriter {
 
     /// Bytes arrived, which are delivered next.
     #[inline(always)]
-    pub(super) fn bytes(&self, key: Key, bytes: &[u8]) {
-        self.put(Kind::Received, key.slot, bytes.len() as u32);
+    pub(super) fn bytes(&self, now: u64, key: Key, bytes: &[u8]) {
+        self.ring.put(now, Kind::Received, key.slot, bytes.len() as u32);
     }
 
-    /// A wait has returned, which began at this tick.
+    /// A wait that began at this tick has returned.
     #[inline(always)]
-    pub(super) fn waited(&self, begun: u64) {
-        let now = ticks();
+    pub(super) fn waited(&self, begun: u64, now: u64) {
         let slept = now.wrapping_sub(begun) / SLEEP_UNIT;
         self.ring.put(now, Kind::Waited, (slept >> 32) as u32, slept as u32);
     }
@@ -95,26 +112,26 @@ impl RingWriter {
 
     /// A connection, an attempt or a port is closed.
     pub(super) fn closed(&self, key: Key, mode: CloseMode) {
-        let now = ticks();
+        let now = self.ticks();
         self.ring.put(now, Kind::Closed, key.slot, (mode == CloseMode::Reset).into());
         self.ring.log(now, |log, now| log.closed(key.slot, now));
     }
 
     /// An attempt to connect begins.
     pub(super) fn connecting(&self, key: Key, target: &Address) {
-        self.ring.log(ticks(), |log, _| log.connecting(key, target));
+        self.ring.log(self.ticks(), |log, _| log.connecting(key, target));
     }
 
     /// A connection came from another loop or process.
     pub(super) fn adopted(&self, key: Key, peer: Address, host: Address) {
-        self.ring.log(ticks(), |log, now| log.made(key, peer, Some(host), now));
+        self.ring.log(self.ticks(), |log, now| log.made(key, peer, Some(host), now));
     }
 
-    /// Passes an event other than bytes on.
+    /// An event other than bytes.
     #[inline(never)]
-    pub(super) fn passing(&self, event: Event) -> Event {
-        let now = ticks();
-        match &event {
+    pub(super) fn event(&self, event: &Event) {
+        let now = self.ticks();
+        match event {
             Event::Accepted { key, peer, host, .. } => self.ring.log(now, |log, now| {
                 log.made(*key, peer.clone(), host.address(), now);
             }),
@@ -123,11 +140,6 @@ impl RingWriter {
             }
             _ => {}
         }
-        self.event(&event);
-        event
-    }
-
-    fn event(&self, event: &Event) {
         let (kind, key, value) = match event {
             Event::Accepted { port, key, .. } => (Kind::Accepted, key.slot, port.slot),
             Event::Connected { key, .. } => (Kind::Connected, key.slot, 0),
@@ -144,23 +156,29 @@ impl RingWriter {
                 (Kind::Other, 0, 0)
             }
         };
-        self.put(kind, key, value);
+        self.ring.put(now, kind, key, value);
     }
 }
 
-/// A driver with a ring.
-pub(crate) struct Recorded<D> {
+impl fmt::Debug for RingWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RingWriter").field(&self.ring).finish()
+    }
+}
+
+/// A driver with a ring, of the system or of a `WORLD` with a clock of its own.
+pub(crate) struct Recorded<D, const WORLD: bool> {
     driver: D,
     ring: RingWriter,
 }
 
-impl<D> Recorded<D> {
-    pub(crate) fn new(driver: D, ring: RingWriter) -> Recorded<D> {
+impl<D, const WORLD: bool> Recorded<D, WORLD> {
+    pub(crate) fn new(driver: D, ring: RingWriter) -> Recorded<D, WORLD> {
         Recorded { driver, ring }
     }
 }
 
-impl<D: Driver> Around for Recorded<D> {
+impl<D: Driver, const WORLD: bool> Around for Recorded<D, WORLD> {
     type Inner = D;
 
     #[inline(always)]
@@ -176,5 +194,10 @@ impl<D: Driver> Around for Recorded<D> {
     #[inline(always)]
     fn ring(&self) -> Option<&RingWriter> {
         Some(&self.ring)
+    }
+
+    #[inline(always)]
+    fn ticks(&self) -> u64 {
+        if WORLD { self.ring.ticks() } else { ticks() }
     }
 }

@@ -5,18 +5,39 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::io;
+use std::sync::Arc;
 use std::time::Instant;
 
 pub use crate::driver::file_locks::FileLocks;
 #[cfg(unix)]
 use crate::driver::process::{ChildProcess, WorldProcess};
+use crate::driver::recorded::RingWriter;
+use crate::driver::ring::Ring;
 #[cfg(unix)]
 use crate::driver::{Adopted, ChildInput, Command, Spawned};
-use crate::driver::{DatagramOption, Group, Key};
+use crate::driver::{DatagramOption, Driver, Group, Key};
 use crate::layers::{Direction, PcapTap};
 use crate::reactor::numbered;
 pub use crate::transport::report::LayerReport;
-use crate::{Address, ConnectError, Loop, Protocol, Reactor, Transport};
+use crate::{Address, ConnectError, Loop, LoopOptions, Protocol, Reactor, Transport};
+
+/// Creates a loop over a driver that writes its events into a ring of so many bytes, with the
+/// addresses of so many connections. `clock` gives the nanoseconds since the world began.
+pub fn recorded_loop(
+    driver: impl Driver + 'static,
+    options: &LoopOptions,
+    (bytes, connections): (usize, usize),
+    clock: impl Fn() -> u64 + 'static,
+) -> (Loop, Arc<Ring>) {
+    let ring = RingWriter::with_clock(bytes, connections, clock);
+    let kept = ring.ring().clone();
+    (Loop::recorded(driver, options, ring), kept)
+}
+
+/// The number of the loop in this process, with which the IDs of its connections begin.
+pub fn serial(l: &Loop) -> u32 {
+    l.reactor().serial()
+}
 
 /// Observes a loop, before its run: `wrap` replaces the protocol of each connection, `layers` gets
 /// the bytes between layers and protocols, and the source locations of requests are kept for

@@ -200,7 +200,7 @@ impl Loop {
         };
         let (size, logged) = (inspector.ring_size(), inspector.logged_connections());
         let ring = RingWriter::new(size, logged, Commands::world(&driver).now());
-        let driver = Recorded::new(driver, ring.clone());
+        let driver = Recorded::<_, false>::new(driver, ring.clone());
         let mut made = Loop::assemble(driver, &options, runtime, Some(ring.clone()));
         made.inspected = Some(made.core.show_to(inspector, &ring)?);
         Ok(made)
@@ -212,8 +212,27 @@ impl Loop {
     ///
     /// If the options request a tokio runtime and the system refuses it.
     pub fn with_driver(driver: impl Driver + 'static, options: LoopOptions) -> Loop {
-        let runtime = Runtime::start(&options).expect("the system can start a tokio runtime");
-        let made = Loop::assemble(driver, &options, runtime, None);
+        Loop::over(driver, &options, None)
+    }
+
+    /// Creates a loop over any driver that writes its events into this ring.
+    #[cfg(feature = "testing")]
+    pub(crate) fn recorded(
+        driver: impl Driver + 'static,
+        options: &LoopOptions,
+        ring: RingWriter,
+    ) -> Loop {
+        let driver = Recorded::<_, true>::new(driver, ring.clone());
+        Loop::over(driver, options, Some(ring))
+    }
+
+    fn over(
+        driver: impl Driver + 'static,
+        options: &LoopOptions,
+        ring: Option<RingWriter>,
+    ) -> Loop {
+        let runtime = Runtime::start(options).expect("the system can start a tokio runtime");
+        let made = Loop::assemble(driver, options, runtime, ring);
         // Such as a simulated host: its world turns it only when its driver is woken.
         made.core.records.queue.set_may_sleep(true);
         made

@@ -171,6 +171,7 @@ impl Core {
     /// for the remaining work of step 3.
     #[inline(always)]
     fn received<D: Driver>(&mut self, driver: &mut D, key: Key) -> Option<Key> {
+        driver.delivers(key);
         let now = self.now();
         let entry = self.table.connection(key)?;
         // Clean again afterwards, even if the dirty list has it: a round is pending then anyway.
@@ -278,6 +279,7 @@ impl Core {
     /// Handles any event except bytes; returns its connection for the remaining work of step 3.
     #[inline(never)]
     fn handle_event<D: Driver>(&mut self, driver: &mut D, event: Event) -> Option<Key> {
+        driver.handles(&event);
         let io: &mut dyn Commands = driver;
         match event {
             Event::Received(_) => unreachable!("`received` handles bytes"),
