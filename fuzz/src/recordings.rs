@@ -9,6 +9,8 @@ pub(crate) const WORDS: &[&str] = &[
     "\"count\":1",
     "\"ticks\":1e308",
     "\"names\":[]",
+    "\"connections\":[{\"slot\":7,\"id\":\"1.7.3\",\"peer\":\"\",\"made\":1}]",
+    "\"marks\":[{\"time\":1,\"loop\":0,\"text\":\"\",\"severity\":\"red\"}]",
     "\"state\":{}",
 ];
 

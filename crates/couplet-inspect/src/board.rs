@@ -18,7 +18,7 @@ use crate::activity::{Activity, Pace, Time};
 use crate::clock::{Clock, spell_out};
 use crate::flags::{Facts, Flag, History, flags};
 use crate::inspector::{Options, Shared};
-use crate::recording::{self, Header, Marks};
+use crate::recording::{self, Header, LoopRecords, Marks};
 use crate::rows::{Rates, Rows, VIEWS};
 use crate::view::View;
 
@@ -400,8 +400,9 @@ impl Board {
         let (mut loops, mut records) = (Vec::new(), Vec::new());
         let (now, state) = (self.reactor.now(), self.state.borrow());
         for watched in state.loops.values() {
-            let recorded = recording::of_loop(watched.number, &watched.inspected);
-            let (header, own) = recorded.until(now, last, self.clock);
+            let it = &watched.inspected;
+            let read = LoopRecords::read(watched.number, it.serial, it.thread(), &it.ring);
+            let (header, own) = read.until(now, last, self.clock);
             loops.push(header);
             records.push(own);
         }

@@ -75,7 +75,7 @@ pub(crate) struct Options {
     announce: Arc<dyn Fn(&str) + Send + Sync>,
     // Bound: the path of one file.
     at_end: Option<PathBuf>,
-    pub(crate) flag_recordings: Option<FlagRecordings>,
+    pub(crate) flag_recordings: FlagRecordings,
 }
 
 /// Sets the levels of the log, or returns a problem in words.
@@ -126,7 +126,7 @@ impl Inspector {
             logged_connections: 65_536,
             announce: Arc::new(|url| tracing::info!(url, "the inspector shows this program")),
             at_end: None,
-            flag_recordings: None,
+            flag_recordings: FlagRecordings::default(),
         })
     }
 
@@ -239,37 +239,21 @@ impl Inspector {
     /// much memory again as the rings.
     #[must_use]
     pub fn record_flags(self, folder: impl Into<PathBuf>) -> Inspector {
-        self.with(|options| {
-            let folder = folder.into();
-            options.flag_recordings = Some(match options.flag_recordings.take() {
-                Some(before) => FlagRecordings { folder, ..before },
-                None => FlagRecordings::new(folder),
-            });
-        })
+        self.with(|options| options.flag_recordings.folder = Some(folder.into()))
     }
 
     /// Sets how many recordings of the program the folder of [`record_flags`](Self::record_flags)
-    /// keeps, those of earlier runs included: 10 by default, at least 1. The oldest are removed. Call
-    /// it after `record_flags`.
+    /// keeps, those of earlier runs included: 10 by default, at least 1. The oldest are removed.
     #[must_use]
     pub fn kept_recordings(self, count: usize) -> Inspector {
-        self.with(|options| {
-            if let Some(recordings) = &mut options.flag_recordings {
-                recordings.kept = count.max(1);
-            }
-        })
+        self.with(|options| options.flag_recordings.kept = count.max(1))
     }
 
     /// Sets the shortest time between two recordings of [`record_flags`](Self::record_flags): a
-    /// minute by default. Flags that are raised earlier are not recorded. Call it after
-    /// `record_flags`.
+    /// minute by default. Flags that are raised earlier are not recorded.
     #[must_use]
     pub fn recording_pause(self, pause: Duration) -> Inspector {
-        self.with(|options| {
-            if let Some(recordings) = &mut options.flag_recordings {
-                recordings.pause = pause;
-            }
-        })
+        self.with(|options| options.flag_recordings.pause = pause)
     }
 
     /// The last events of all loops and their state: the bytes of a [`Recording`](crate::Recording).

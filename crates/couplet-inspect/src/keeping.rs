@@ -27,17 +27,18 @@ const TIME: usize = "20261127T061500Z".len();
 /// The settings of recordings that flags cause.
 #[derive(Clone)]
 pub(crate) struct FlagRecordings {
+    /// `None`: none are made.
     // Bound: the path of one folder.
-    pub(crate) folder: PathBuf,
+    pub(crate) folder: Option<PathBuf>,
     /// The most files.
     pub(crate) kept: usize,
     /// The shortest time from one to the next.
     pub(crate) pause: Duration,
 }
 
-impl FlagRecordings {
-    pub(crate) fn new(folder: PathBuf) -> FlagRecordings {
-        FlagRecordings { folder, kept: 10, pause: LAST }
+impl Default for FlagRecordings {
+    fn default() -> FlagRecordings {
+        FlagRecordings { folder: None, kept: 10, pause: LAST }
     }
 }
 
@@ -52,8 +53,9 @@ pub(crate) fn record_at_end(inspector: &Remote, file: &Path) {
     }
 }
 
-/// Looks at the loops from now on, and records when a flag is raised.
+/// Looks at the loops from now on, and records when a flag is raised, if that is wanted.
 pub(crate) fn watch(reactor: &Reactor, board: Rc<Board>, settings: FlagRecordings, program: &str) {
+    let Some(folder) = settings.folder.clone() else { return };
     let (reactor, name) = (reactor.clone(), file_name(program));
     let watching = reactor.clone().spawn_named("flags", async move {
         let mut raised = Raised::new(settings);
@@ -61,7 +63,8 @@ pub(crate) fn watch(reactor: &Reactor, board: Rc<Board>, settings: FlagRecording
             reactor.sleep(EVERY).await?;
             board.watch().await?;
             if let Some(rule) = raised.look(&board.flags(), reactor.now()) {
-                let written = raised.record(&reactor, &board, &name, &rule).await?;
+                let target = (&*folder, &*name, &*rule);
+                let written = raised.record(&reactor, &board, target).await?;
                 raised.recorded(written);
             }
         }
@@ -123,14 +126,12 @@ impl Raised {
         &self,
         reactor: &Reactor,
         board: &Board,
-        name: &str,
-        rule: &str,
+        (folder, name, rule): (&Path, &str, &str),
     ) -> Result<std::result::Result<String, String>> {
         let recording = board.recording(Some(LAST));
         let time = utc(reactor.unix_time());
-        let file = self.settings.folder.join(format!("{name}-{time}-{rule}.rec"));
-        let FlagRecordings { folder, kept, .. } = self.settings.clone();
-        let name = name.to_owned();
+        let file = folder.join(format!("{name}-{time}-{rule}.rec"));
+        let (folder, name, kept) = (folder.to_owned(), name.to_owned(), self.settings.kept);
         let writing = reactor.defer_to_thread(move || {
             let written =
                 write(&file, &recording).and_then(|()| remove_oldest(&folder, &name, kept));
@@ -222,7 +223,7 @@ mod tests {
 
     #[test]
     fn new_red_flags_and_slow_calls_are_recorded_after_a_pause() {
-        let settings = FlagRecordings::new(PathBuf::new());
+        let settings = FlagRecordings::default();
         assert_eq!((settings.kept, settings.pause), (10, Duration::from_secs(60)));
         let mut raised = Raised::new(settings);
         let start = Instant::now();
@@ -244,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_recording_that_failed_is_tried_again_while_its_flag_is_up() {
-        let mut raised = Raised::new(FlagRecordings::new(PathBuf::new()));
+        let mut raised = Raised::new(FlagRecordings::default());
         let (start, flags) = (Instant::now(), [Flag::of_test("0.busy", Severity::Red)]);
         let at = |second: u64| start + Duration::from_secs(second);
         for second in [0, 5, 10] {

@@ -55,4 +55,4 @@ mod thread;
 mod view;
 
 pub use inspector::{Inspect, Inspector};
-pub use recording::{Recording, RecordingError};
+pub use recording::{Recording, RecordingError, WorldLoop};

@@ -13,11 +13,12 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, Write};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use couplet_core::hooks::inspector::{InspectedLoop, Kind, LoggedConnection, Record, UserCall};
+use couplet_core::hooks::inspector::{Kind, LoggedConnection, Record, Ring, UserCall};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, value::RawValue};
+use serde_json::{Value, json, value::RawValue};
 
 use crate::activity::kind_and_name;
 use crate::clock::Clock;
@@ -151,56 +152,77 @@ impl Marks {
 
 /// The records of a loop, with their header except for its times.
 pub(crate) struct LoopRecords<'a> {
-    of: &'a InspectedLoop,
+    ring: &'a Ring,
     header: LoopHeader,
     // Bound: the events of one ring.
     records: Vec<Record>,
 }
 
-/// Reads the records of a loop.
-pub(crate) fn of_loop(id: usize, of: &InspectedLoop) -> LoopRecords<'_> {
-    let mut records = Vec::new();
-    of.ring.read(0, |record| records.push(record));
-    let named = |call: UserCall| {
-        let (kind, name) = kind_and_name(&call);
-        (kind.to_owned(), name)
-    };
-    let header = LoopHeader {
-        id,
-        serial: of.serial,
-        thread: of.thread().to_owned(),
-        host: None,
-        ticks: 0.0,
-        origin: 0.0,
-        count: records.len(),
-        names: of.ring.names_from(0).into_iter().map(named).collect(),
-        connections: Vec::new(),
-    };
-    LoopRecords { of, header, records }
-}
-
 impl LoopRecords<'_> {
+    /// Reads the records of a loop.
+    pub(crate) fn read<'a>(
+        id: usize,
+        serial: u32,
+        thread: &str,
+        ring: &'a Ring,
+    ) -> LoopRecords<'a> {
+        let mut records = Vec::new();
+        ring.read(0, |record| records.push(record));
+        let named = |call: UserCall| {
+            let (kind, name) = kind_and_name(&call);
+            (kind.to_owned(), name)
+        };
+        let header = LoopHeader {
+            id,
+            serial,
+            thread: thread.to_owned(),
+            host: None,
+            ticks: 0.0,
+            origin: 0.0,
+            count: 0,
+            names: ring.names_from(0).into_iter().map(named).collect(),
+            connections: Vec::new(),
+        };
+        LoopRecords { ring, header, records }
+    }
+
     /// Sets the times, as of now. `last`: drops the records before this time until now.
     pub(crate) fn until(
-        self,
+        mut self,
         now: Instant,
         last: Option<Duration>,
         clock: Clock,
     ) -> (LoopHeader, Vec<Record>) {
-        let LoopRecords { of, mut header, mut records } = self;
-        let (ticks, origin) = of.ring.scale(now);
-        (header.ticks, header.origin) = (ticks, clock.unix(origin));
+        let (ticks, origin) = self.ring.scale(now);
         if let Some(last) = last {
             let passed = now.saturating_duration_since(origin).saturating_sub(last);
             let begin = (passed.as_secs_f64() * ticks) as u64;
-            records.drain(..records.partition_point(|record| record.time < begin));
+            self.records.drain(..self.records.partition_point(|record| record.time < begin));
         }
-        header.count = records.len();
+        self.with_clock(ticks, clock.unix(origin))
+    }
+
+    /// Sets the clock of the header, and what depends on it.
+    fn with_clock(self, ticks: f64, origin: f64) -> (LoopHeader, Vec<Record>) {
+        let LoopRecords { ring, mut header, records } = self;
+        (header.ticks, header.origin, header.count) = (ticks, origin, records.len());
         let begin = records.first().map_or(u64::MAX, |record| record.time);
-        let connections = of.ring.connections_since(begin).into_iter();
+        let connections = ring.connections_since(begin).into_iter();
         header.connections = connections.map(|it| header.connection(&it)).collect();
         (header, records)
     }
+}
+
+/// A loop of a simulated world, for [`Recording::of_world`].
+#[derive(Clone, Debug)]
+pub struct WorldLoop {
+    /// The name of its host.
+    // Bound: one name.
+    pub host: String,
+    /// The number of the loop in this process.
+    pub serial: u32,
+    /// Its events, whose ticks are nanoseconds since the world began.
+    pub ring: Arc<Ring>,
 }
 
 /// A recording as bytes.
@@ -221,6 +243,41 @@ pub(crate) fn bytes(header: &Header<Box<RawValue>>, records: &[Vec<Record>]) -> 
 }
 
 impl Recording {
+    /// The recording of a simulated world as bytes: its name, the time since 1970 when it began, the
+    /// time that has passed in it, its loops, and its faults with the times since it began.
+    pub fn of_world(
+        name: &str,
+        (began, passed): (Duration, Duration),
+        loops: &[WorldLoop],
+        faults: impl IntoIterator<Item = (Duration, String)>,
+    ) -> Vec<u8> {
+        let (origin, now) = (began.as_secs_f64(), (began + passed).as_secs_f64());
+        let (mut headers, mut records, mut rows) = (Vec::new(), Vec::new(), Vec::new());
+        for (id, WorldLoop { host, serial, ring }) in loops.iter().enumerate() {
+            let read = LoopRecords::read(id, *serial, host, ring);
+            let (mut header, own) = read.with_clock(1e9, origin);
+            header.host = Some(host.clone());
+            headers.push(header);
+            records.push(own);
+            rows.push(json!({
+                "id": id, "name": format!("loop {id}"), "serial": serial, "thread": host, "host": host,
+                "state": "ended",
+            }));
+        }
+        let marks = faults.into_iter().map(|(at, text)| {
+            let (time, severity) = ((began + at).as_secs_f64(), "fault".to_owned());
+            Mark { time, r#loop: 0, text, severity }
+        });
+        let state = json!({
+            "program": {"name": name, "version": "", "started": origin, "now": now},
+            "flags": [], "loops": rows, "time": [], "views": {},
+        });
+        // Our own state is JSON.
+        let state = RawValue::from_string(state.to_string()).unwrap_or_default();
+        let marks = marks.take(MARKS).collect();
+        bytes(&Header { made: now, loops: headers, marks, state }, &records)
+    }
+
     /// Reads a recording. Records of unknown kinds are left out.
     ///
     /// # Errors
@@ -535,6 +592,28 @@ mod tests {
         let recording = recording.expect("the first version");
         assert_eq!(recording.header.loops[0].connections, []);
         assert_eq!(recording.header.marks, []);
+    }
+
+    #[test]
+    fn a_world_has_its_hosts_and_faults() {
+        let ring = Arc::new(Ring::in_nanoseconds(1024, 10));
+        ring.put(2_500_000_000, Kind::Received, 7, 100);
+        let loops = ["north", "south"].map(|host| WorldLoop {
+            host: host.to_owned(),
+            serial: 3,
+            ring: ring.clone(),
+        });
+        let times = (Duration::from_secs(1000), Duration::from_secs(60));
+        let fault = (Duration::from_secs(5), "a cut".to_owned());
+        let file = Recording::of_world("poetry", times, &loops, [fault]);
+        let recording = Recording::parse(&file).expect("our own");
+        assert_eq!(recording.events(), 2);
+        let [_, south] = &recording.header.loops[..] else { panic!("two loops") };
+        assert_eq!((south.id, south.host.as_deref()), (1, Some("south")));
+        assert!((south.at(2_500_000_000) - 1002.5).abs() < 1e-6);
+        let [mark] = &recording.header.marks[..] else { panic!("one mark") };
+        assert_eq!((mark.time, &*mark.text, &*mark.severity), (1005.0, "a cut", "fault"));
+        recording.write_trace(&mut Vec::new()).expect("a vector");
     }
 
     fn kinds() -> impl Strategy<Value = Kind> {

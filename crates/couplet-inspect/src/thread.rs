@@ -70,12 +70,11 @@ fn run(inspector: Arc<Shared>, tell: mpsc::Sender<couplet_core::Result<Started>>
         .and_then(|mut l| {
             l.run(|reactor| {
                 let board = Board::new(reactor, inspector.clone());
-                let recordings = inspector.options.flag_recordings.clone();
-                if let Some(recordings) = recordings {
-                    keeping::watch(reactor, board.clone(), recordings, &inspector.options.name);
-                }
-                let endpoint = inspector.options.endpoint.as_deref();
-                let url = endpoint.map(|at| open(reactor, at, &inspector.options, board));
+                let options = &inspector.options;
+                let recordings = options.flag_recordings.clone();
+                keeping::watch(reactor, board.clone(), recordings, &options.name);
+                let endpoint = options.endpoint.as_deref();
+                let url = endpoint.map(|at| open(reactor, at, options, board));
                 let url = url.transpose()?;
                 // The thread that started this one waits for it.
                 let _ = telling.send(Ok(Started { remote: reactor.remote(), url }));

@@ -116,6 +116,7 @@ mod paused_tokio;
 #[cfg(unix)]
 mod processes;
 mod random;
+mod recording;
 mod restarts;
 mod running;
 mod sockets;
@@ -132,6 +133,7 @@ pub use faults::{Fault, Link, Planned, Weather};
 #[cfg(unix)]
 pub use processes::Program;
 pub use random::Latency;
+pub use recording::{RecordedLoop, Recorder};
 pub use sockets::{Datagrams, Listening, Socket};
 pub use trial::{Broken, Report, Trial, check};
 pub use world::{Notes, Sim};
@@ -139,7 +141,7 @@ pub use world::{Notes, Sim};
 use std::time::Duration;
 
 /// The wall clock at the start of a world, as time since 1970.
-const FIRST_DAY: Duration = Duration::from_secs(1_700_000_000);
+pub const FIRST_DAY: Duration = Duration::from_secs(1_700_000_000);
 
 /// Identifies a host of the [`Sim`] that created it; meaningless in any other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -57,6 +57,9 @@ pub struct Report {
     /// Descriptions of the faults.
     // Bound: one line for each fault of the run.
     pub faults: Vec<String>,
+    /// When each of these faults begins, since the start of the world.
+    // Bound: one for each fault of the run.
+    pub fault_times: Vec<Duration>,
     /// The last lines of the trace after a failure, or the whole trace if it was kept.
     // Bound: one line for each record of `Trace.records`.
     pub trace: Vec<String>,
@@ -107,6 +110,7 @@ impl Trial {
             events: sim.events(),
             elapsed: sim.elapsed(),
             faults: sim.describe_faults(),
+            fault_times: sim.fault_times(),
             trace: Vec::new(),
             drawn: sim.drawn(),
             by_hand: sim.by_hand(),

@@ -17,6 +17,7 @@ use super::kernel::stream::Buffers;
 use super::kernel::{Extent, Kernel, WorldAction};
 use super::limits::Limits;
 use super::random::nanos;
+use super::recording::Recorder;
 use super::restarts::{Moving, TakeOver};
 use super::running::Running;
 use super::trace::{Legend, TraceEvent};
@@ -56,6 +57,7 @@ pub struct Sim {
     may_panic: bool,
     /// Programs that stop themselves may leave resources for the shutdown to cut off.
     may_leak: bool,
+    pub(super) recorder: Option<Recorder>,
 }
 
 type ProgramFn = Rc<dyn Fn(&Reactor) -> Result<()>>;
@@ -118,6 +120,7 @@ impl Sim {
             unhandled: Rc::default(),
             may_panic: false,
             may_leak: false,
+            recorder: None,
         }
     }
 
@@ -519,6 +522,11 @@ impl Sim {
         described.collect()
     }
 
+    /// When each of this world's faults begins.
+    pub(super) fn fault_times(&self) -> Vec<Duration> {
+        self.kernel.borrow().faults.iter().map(|planned| planned.at).collect()
+    }
+
     // Events.
 
     fn check(&self) -> Result<()> {
@@ -621,6 +629,20 @@ impl Sim {
         }
     }
 
+    /// The loop of a program, with a ring if the world is recorded.
+    fn new_loop(&self, host: u32, driver: SimDriver) -> Loop {
+        let options = LoopOptions::default().signals(true);
+        let recorder = self.recorder.as_ref();
+        let Some((recorder, sizes)) = recorder.and_then(|it| Some((it, it.next_sizes()?))) else {
+            return Loop::with_driver(driver, options);
+        };
+        let kernel = self.kernel.clone();
+        let clock = move || kernel.borrow().now;
+        let (l, ring) = simulator::recorded_loop(driver, &options, sizes, clock);
+        recorder.add(self.name(Host(host)), simulator::serial(&l), ring);
+        l
+    }
+
     pub(super) fn start_program(&mut self, host: u32) {
         let program = match self.programs[host as usize].kind.clone() {
             HostKind::Bare => return,
@@ -630,7 +652,7 @@ impl Sim {
         };
         let _here = self.as_host(host);
         let driver = SimDriver::new(&self.kernel, host);
-        let mut l = Loop::with_driver(driver, LoopOptions::default().signals(true));
+        let mut l = self.new_loop(host, driver);
         let kernel = self.kernel.clone();
         let wrap = move |key, protocol| witness::watch(&kernel, host, key, protocol);
         let kernel = self.kernel.clone();

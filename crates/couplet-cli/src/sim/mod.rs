@@ -18,7 +18,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use couplet::sim::{Report, Trial, Weather};
+use couplet::inspect::{Recording, WorldLoop};
+use couplet::sim::{FIRST_DAY, Recorder, Report, Trial, Weather};
 use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::exit::Exit;
@@ -100,6 +101,7 @@ const EXAMPLE: &str = "\
 Example:
   couplet sim poetry --seeds 1..1000
   couplet sim chat --seeds 17 --weather storm --trace chat.txt --pcap chat.pcap
+  couplet sim naive --record naive.rec
   couplet sim devices --time 86400
 
 A world runs in virtual time, and its seed decides everything in it: the same seed gives the same
@@ -134,6 +136,10 @@ pub(crate) struct Sim {
     /// Write the packets of the same seed to this capture file, for Wireshark
     #[arg(long, value_name = "FILE")]
     pcap: Option<PathBuf>,
+    /// Write the last events of each loop of the same seed to this file, with the faults: a recording
+    /// for couplet inspect
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
     /// Virtual seconds that the devices world runs [default: 3600]
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     time: Option<Duration>,
@@ -179,7 +185,11 @@ pub(crate) fn run(options: Sim, logging: &Logging) -> Result<(), Exit> {
     let captured = options
         .pcap
         .map_or(Ok(()), |file| write_capture(&world, &Trial::new(seed, weather), &file));
-    let written = written.and(captured);
+    let recorded = options
+        .record
+        .as_ref()
+        .map_or(Ok(()), |file| write_recording(&world, name, &Trial::new(seed, weather), file));
+    let written = written.and(captured).and(recorded);
     match outcome {
         Ok(totals) => {
             written.map_err(Exit::failed)?;
@@ -193,6 +203,9 @@ pub(crate) fn run(options: Sim, logging: &Logging) -> Result<(), Exit> {
             let mut told = format!("{name}: {text}\n");
             if let Err(why) = written {
                 told += &format!("{why}\n");
+            }
+            if options.record.is_none() {
+                told += "for its events: --record FILE.rec, then couplet inspect FILE.rec\n";
             }
             told += &format!("replay it: couplet sim {name} --weather {weather} --seeds {seed}");
             if let Some(time) = options.time {
@@ -355,6 +368,24 @@ fn write_capture(world: &World, trial: &Trial, path: &Path) -> Result<(), String
         world(sim)
     });
     capture.flush().map_err(refused)
+}
+
+fn write_recording(world: &World, name: &str, trial: &Trial, path: &Path) -> Result<(), String> {
+    let recorder = Recorder::new();
+    let report = trial.run(&|sim| {
+        sim.record(&recorder);
+        world(sim)
+    });
+    let loops = recorder.loops().into_iter();
+    let loops: Vec<_> =
+        loops.map(|it| WorldLoop { host: it.host, serial: it.serial, ring: it.ring }).collect();
+    let failure = report.failure.map(|failure| (report.elapsed, failure));
+    let faults = report.fault_times.into_iter().zip(report.faults).chain(failure);
+    let bytes = Recording::of_world(name, (FIRST_DAY, report.elapsed), &loops, faults);
+    std::fs::write(path, bytes).map_err(|error| {
+        let (path, why) = (path.display(), output::plain(&error));
+        format!("cannot write the recording to {path}: {why}")
+    })
 }
 
 fn write_trace(world: &World, (seed, weather): (u64, Weather), file: &Path) -> Result<(), String> {

@@ -177,3 +177,24 @@ fn a_terminal_shows_how_far_it_is() {
     assert!(shown.contains("/60 seeds, "), "{shown}");
     assert!(shown.contains("reconnecting: seeds 1..60"), "{shown}");
 }
+
+#[test]
+fn the_events_of_a_broken_world_are_recorded_with_its_faults() {
+    let file = TempFile::named("naive.rec", b"");
+    let ended = run(&["sim", "naive", "--record", file.path()]);
+    assert_eq!(ended.code, Some(1));
+    let shown = run(&["inspect", file.path()]);
+    shown.quietly(0);
+    assert!(shown.text().starts_with("a recording of "), "{}", shown.text());
+    assert!(shown.text().contains("naive"), "{}", shown.text());
+    let trace = run(&["inspect", file.path(), "--trace"]);
+    trace.quietly(0);
+    let trace: serde_json::Value = serde_json::from_slice(&trace.stdout).expect("JSON");
+    let events = trace["traceEvents"].as_array().expect("events");
+    assert!(events.iter().any(|event| event["args"]["bytes"].as_u64() > Some(0)));
+    let bytes = std::fs::read(file.path()).expect("it is written");
+    assert!(String::from_utf8_lossy(&bytes).contains("\"severity\":\"fault\""));
+    let ended = run(&["sim", "naive", "--record", "/missing/naive.rec"]);
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains("cannot write the recording to /missing/"), "{}", ended.stderr);
+}

@@ -1,0 +1,165 @@
+//! [`Recorder`]: the last events of a world's loops, as an inspector keeps those of real loops.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use couplet_core::hooks::inspector::Ring;
+
+use super::Sim;
+
+/// Connections of each loop whose addresses are kept.
+const CONNECTIONS: usize = 10_000;
+
+/// Keeps the last events of a world's loops, in virtual time: see [`Sim::record`]. Cheap to clone.
+#[derive(Clone)]
+pub struct Recorder {
+    ring_size: usize,
+    most_loops: usize,
+    // Bound: `most_loops` (1000).
+    loops: Rc<RefCell<Vec<RecordedLoop>>>,
+}
+
+/// The loop of a program that was started in a world.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RecordedLoop {
+    /// The name of the host.
+    pub host: String,
+    /// The number of the loop in this process, with which the IDs of its connections begin.
+    pub serial: u32,
+    /// Its events. Its ticks are nanoseconds since the world began.
+    #[doc(hidden)]
+    pub ring: Arc<Ring>,
+}
+
+impl Recorder {
+    /// A recorder with 1 MiB, which is 65 536 events, for each of at most 1000 loops.
+    pub fn new() -> Recorder {
+        Recorder { ring_size: 1024 * 1024, most_loops: 1000, loops: Rc::default() }
+    }
+
+    /// Sets the memory for the events of each loop, in bytes.
+    #[must_use]
+    pub fn ring_size(mut self, bytes: usize) -> Recorder {
+        self.ring_size = bytes;
+        self
+    }
+
+    /// Sets the most loops whose events are kept: those of the programs that were started first. A
+    /// program that is restarted has another loop.
+    #[must_use]
+    pub fn most_loops(mut self, most: usize) -> Recorder {
+        self.most_loops = most;
+        self
+    }
+
+    /// The loops so far, in the order of their start.
+    pub fn loops(&self) -> Vec<RecordedLoop> {
+        self.loops.borrow().clone()
+    }
+
+    /// The sizes of the next loop's ring and log of connections; `None` if there are enough loops.
+    pub(super) fn next_sizes(&self) -> Option<(usize, usize)> {
+        (self.loops.borrow().len() < self.most_loops).then_some((self.ring_size, CONNECTIONS))
+    }
+
+    pub(super) fn add(&self, host: String, serial: u32, ring: Arc<Ring>) {
+        self.loops.borrow_mut().push(RecordedLoop { host, serial, ring });
+    }
+}
+
+impl Default for Recorder {
+    fn default() -> Recorder {
+        Recorder::new()
+    }
+}
+
+impl fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recorder").field("loops", &self.loops.borrow().len()).finish()
+    }
+}
+
+impl Sim {
+    /// Records the events of the programs that are started from now on. The world runs as without a
+    /// recorder: its [hash](Self::hash) is the same.
+    pub fn record(&mut self, recorder: &Recorder) {
+        self.recorder = Some(recorder.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use couplet_core::hooks::inspector::Kind;
+    use couplet_core::{Protocol, Transport};
+
+    use super::*;
+    use crate::{Trial, Weather};
+
+    struct Echo;
+
+    impl Protocol for Echo {
+        fn connection_made(&mut self, transport: &Transport) {
+            transport.write("hello");
+        }
+
+        fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+            if transport.peer().to_string().ends_with(":7") {
+                transport.lose_connection();
+            } else {
+                transport.write(data);
+            }
+        }
+    }
+
+    /// A client and a server, recorded or not.
+    fn run(recorder: Option<&Recorder>) -> crate::Report {
+        Trial::new(7, Weather::Storm).run(&|sim: &mut Sim| {
+            if let Some(recorder) = recorder {
+                sim.record(recorder);
+            }
+            sim.host("server", |reactor| reactor.listen("tcp:7", || Echo).map(drop));
+            sim.host("client", |reactor| {
+                reactor.connect("tcp:server:7", || Echo).detach();
+                Ok(())
+            });
+            sim.draw_faults(Duration::from_secs(10));
+            sim.run_for(Duration::from_secs(30))
+        })
+    }
+
+    #[test]
+    fn a_world_that_is_recorded_runs_as_without_a_recorder() {
+        let recorder = Recorder::new();
+        let (with, without) = (run(Some(&recorder)), run(None));
+        assert_eq!((with.hash, with.events), (without.hash, without.events));
+        assert_eq!(with.fault_times.len(), with.faults.len());
+        let loops = recorder.loops();
+        assert!(loops.iter().any(|it| it.host == "server"), "{loops:?}");
+        let (mut kinds, mut last) = (Vec::new(), 0);
+        for each in &loops {
+            each.ring.read(0, |record| {
+                kinds.push(record.kind);
+                last = last.max(record.time);
+            });
+        }
+        assert!(kinds.contains(&Kind::Received) && kinds.contains(&Kind::Wrote), "{kinds:?}");
+        // The times are those of the world.
+        assert!(u128::from(last) <= with.elapsed.as_nanos() && last > 0, "{last}");
+        let server = loops.iter().find(|it| it.host == "server").expect("it is there");
+        let connections = server.ring.connections_since(0);
+        assert!(!connections.is_empty());
+    }
+
+    #[test]
+    fn loops_beyond_the_most_are_not_recorded() {
+        let recorder = Recorder::new().most_loops(1).ring_size(4096);
+        run(Some(&recorder));
+        let loops = recorder.loops();
+        assert_eq!((loops.len(), loops[0].ring.capacity()), (1, 256));
+    }
+}
