@@ -14,7 +14,7 @@ use crate::keeping::{self, FlagRecordings};
 use crate::thread::InspectorThread;
 
 /// Ended loops that are kept for the [recording](Inspector::record_at_end) at the end.
-const ENDED: usize = 16;
+const ENDED: u64 = 16;
 
 /// [`LoopOptions`] with an inspector.
 pub trait Inspect {
@@ -89,11 +89,14 @@ struct State {
     // Bound: one for each loop with this inspector, and ENDED (16) that have ended.
     loops: Vec<Kept>,
     thread: Option<InspectorThread>,
+    /// How many loops have ended.
+    ends: u64,
 }
 
 struct Kept {
     inspected: Arc<hooks::InspectedLoop>,
-    has_ended: bool,
+    /// How many loops had ended when this one had, if it has.
+    ended: Option<u64>,
 }
 
 impl Inspector {
@@ -331,25 +334,24 @@ impl hooks::Inspector for Shared {
             state.thread = Some(thread);
         }
         let inspected = Arc::new(inspected);
-        state.loops.push(Kept { inspected: inspected.clone(), has_ended: false });
+        state.loops.push(Kept { inspected: inspected.clone(), ended: None });
         drop(state);
         Ok(Box::new(Attached { inspector: self, inspected }))
     }
 }
 
 impl State {
-    /// A loop has ended. If `is_kept`, its events stay.
+    /// A loop has ended. If `is_kept`, its events stay, unless ENDED loops have ended after it.
     fn loop_ended(&mut self, inspected: &Arc<hooks::InspectedLoop>, is_kept: bool) {
-        for kept in &mut self.loops {
-            kept.has_ended |= Arc::ptr_eq(&kept.inspected, inspected);
+        self.ends += 1;
+        if let Some(kept) = self.loops.iter_mut().find(|it| Arc::ptr_eq(&it.inspected, inspected)) {
+            kept.ended = Some(self.ends);
         }
-        let mut surplus = self.loops.iter().filter(|kept| kept.has_ended).count();
-        let most = if is_kept { ENDED } else { 0 };
-        self.loops.retain(|kept| {
-            let goes = kept.has_ended && surplus > most;
-            surplus -= usize::from(goes);
-            !goes
-        });
+        let oldest = match is_kept {
+            true => self.ends.saturating_sub(ENDED),
+            false => self.ends,
+        };
+        self.loops.retain(|kept| kept.ended.is_none_or(|ended| ended > oldest));
     }
 }
 
@@ -363,14 +365,14 @@ impl Drop for Attached {
     fn drop(&mut self) {
         let mut state = self.inspector.state();
         state.loop_ended(&self.inspected, self.inspector.options.at_end.is_some());
-        let is_last = state.loops.iter().all(|kept| kept.has_ended);
+        let is_last = state.loops.iter().all(|kept| kept.ended.is_some());
         let thread = state.thread.take_if(|_| is_last);
         drop(state);
         if let Some(thread) = thread {
             self.inspector.end(thread);
         }
         if is_last {
-            self.inspector.state().loops.retain(|kept| !kept.has_ended);
+            self.inspector.state().loops.retain(|kept| kept.ended.is_none());
         }
     }
 }

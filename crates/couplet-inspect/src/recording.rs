@@ -264,17 +264,22 @@ impl Recording {
                 "state": "ended",
             }));
         }
-        let marks = faults.into_iter().map(|(at, text)| {
-            let (time, severity) = ((began + at).as_secs_f64(), "fault".to_owned());
-            Mark { time, r#loop: 0, text, severity }
-        });
+        // A fault may be planned for a time that the world does not reach.
+        let faults = faults.into_iter().filter(|(at, _)| *at <= passed);
+        let mut marks: Vec<Mark> = faults
+            .map(|(at, text)| {
+                let (time, severity) = ((began + at).as_secs_f64(), "fault".to_owned());
+                Mark { time, r#loop: 0, text, severity }
+            })
+            .collect();
+        marks.sort_by(|one, other| one.time.total_cmp(&other.time));
+        marks.truncate(MARKS);
         let state = json!({
             "program": {"name": name, "version": "", "started": origin, "now": now},
             "flags": [], "loops": rows, "time": [], "views": {},
         });
         // Our own state is JSON.
         let state = RawValue::from_string(state.to_string()).unwrap_or_default();
-        let marks = marks.take(MARKS).collect();
         bytes(&Header { made: now, loops: headers, marks, state }, &records)
     }
 
@@ -604,14 +609,15 @@ mod tests {
             ring: ring.clone(),
         });
         let times = (Duration::from_secs(1000), Duration::from_secs(60));
-        let fault = (Duration::from_secs(5), "a cut".to_owned());
-        let file = Recording::of_world("poetry", times, &loops, [fault]);
+        let faults = [(61, "another"), (7, "a loss"), (5, "a cut")];
+        let faults = faults.map(|(at, text)| (Duration::from_secs(at), text.to_owned()));
+        let file = Recording::of_world("poetry", times, &loops, faults);
         let recording = Recording::parse(&file).expect("our own");
         assert_eq!(recording.events(), 2);
         let [_, south] = &recording.header.loops[..] else { panic!("two loops") };
         assert_eq!((south.id, south.host.as_deref()), (1, Some("south")));
         assert!((south.at(2_500_000_000) - 1002.5).abs() < 1e-6);
-        let [mark] = &recording.header.marks[..] else { panic!("one mark") };
+        let [mark, _] = &recording.header.marks[..] else { panic!("one mark is too late") };
         assert_eq!((mark.time, &*mark.text, &*mark.severity), (1005.0, "a cut", "fault"));
         recording.write_trace(&mut Vec::new()).expect("a vector");
     }

@@ -136,6 +136,26 @@ fn all_loops_are_in_the_recording_at_the_end() {
 }
 
 #[test]
+fn the_last_sixteen_loops_that_have_ended_are_in_the_recording() {
+    let folder = Folder::new();
+    let file = folder.0.join("end.rec");
+    // Small rings: each is kept.
+    let inspector = Inspector::without_page().record_at_end(&file).ring_size(4096);
+    let start = || Program::start_with(inspector.clone(), LoopOptions::default(), |_| ()).0;
+    let first = start();
+    for _ in 0..20 {
+        drop(start());
+    }
+    let recording = first.inspector.recording().expect("it runs");
+    assert_eq!(header(&recording)["loops"].as_array().map(Vec::len), Some(17));
+    let serial = header(&recording)["loops"][0]["serial"].clone();
+    drop(first);
+    let (_, header) = read(&file);
+    assert_eq!(header["loops"].as_array().map(Vec::len), Some(16));
+    assert_eq!(header["loops"][0]["serial"], serial, "it has ended last");
+}
+
+#[test]
 fn a_panic_that_ends_a_loop_leaves_a_recording() {
     let folder = Folder::new();
     let file = folder.0.join("end.rec");
