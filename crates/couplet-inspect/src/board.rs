@@ -214,10 +214,20 @@ impl Board {
 
     /// Asks all loops, and updates the views. A loop that does not answer in time is shown as it was.
     pub(crate) async fn refresh(&self) -> Result<()> {
+        self.refresh_unless(FRESH).await
+    }
+
+    /// The same, even if the last reader came just now: the loops may have ended since.
+    pub(crate) async fn refresh_now(&self) -> Result<()> {
+        self.refresh_unless(Duration::ZERO).await
+    }
+
+    /// Updates the views, unless they are younger than this.
+    async fn refresh_unless(&self, fresh: Duration) -> Result<()> {
         let _permit = self.asking.acquire().await?;
         let now = self.reactor.now();
         let made_at = self.state.borrow().made_at;
-        if made_at.is_some_and(|at| now.saturating_duration_since(at) < FRESH) {
+        if made_at.is_some_and(|at| now.saturating_duration_since(at) < fresh) {
             return Ok(());
         }
         self.measure(now).await;
@@ -394,7 +404,7 @@ impl Board {
     }
 
     /// The events of all loops, and the present state: see [`Recording`](crate::Recording). `last`:
-    /// only those of this time until now.
+    /// only the events of this time until now.
     pub(crate) fn recording(&self, last: Option<Duration>) -> Vec<u8> {
         let text = RawValue::from_string(self.everything().trim_end().to_owned());
         let (mut loops, mut records) = (Vec::new(), Vec::new());

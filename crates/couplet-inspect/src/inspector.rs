@@ -237,7 +237,7 @@ impl Inspector {
     /// is raised, or a call was slow: `NAME-TIME-FLAG.rec`, with the name of the program, the time
     /// (UTC) and the flag. Errors are logged.
     ///
-    /// The inspector then looks at the loops once a second, although nobody else does: it reads their
+    /// The inspector then looks at the loops once a second, even without a reader: it reads their
     /// new events, and takes a snapshot of each, without making rows. While it writes, it needs as
     /// much memory again as the rings.
     #[must_use]
@@ -246,7 +246,7 @@ impl Inspector {
     }
 
     /// Sets how many recordings of the program the folder of [`record_flags`](Self::record_flags)
-    /// keeps, those of earlier runs included: 10 by default, at least 1. The oldest are removed.
+    /// keeps, with the ones of earlier runs: 10 by default, at least 1. The oldest are removed.
     #[must_use]
     pub fn kept_recordings(self, count: usize) -> Inspector {
         self.with(|options| options.flag_recordings.kept = count.max(1))

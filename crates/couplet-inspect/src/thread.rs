@@ -1,4 +1,4 @@
-//! The thread of an inspector: a loop of its own that serves the page, and makes recordings.
+//! The thread of an inspector: its loop serves the page, and makes recordings.
 
 use std::io;
 use std::rc::Rc;
@@ -92,7 +92,7 @@ pub(crate) fn recording(inspector: &Remote) -> Option<Vec<u8>> {
     let asked = inspector.call(move |reactor| {
         let Some(board) = Board::of_this_thread() else { return };
         let making = reactor.spawn(async move {
-            board.refresh().await?;
+            board.refresh_now().await?;
             // The thread that asks waits for it.
             let _ = tell.send(board.recording(None));
             Ok(())

@@ -1,4 +1,4 @@
-//! [`Recorder`]: the last events of a world's loops, as an inspector keeps those of real loops.
+//! [`Recorder`]: the last events of a world's loops, as an inspector keeps the events of real loops.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -47,7 +47,7 @@ impl Recorder {
         self
     }
 
-    /// Sets the most loops whose events are kept: those of the programs that were started first. A
+    /// Sets the most loops whose events are kept: the loops of the first programs. A
     /// program that is restarted has another loop.
     #[must_use]
     pub fn most_loops(mut self, most: usize) -> Recorder {
@@ -148,7 +148,7 @@ mod tests {
             });
         }
         assert!(kinds.contains(&Kind::Received) && kinds.contains(&Kind::Wrote), "{kinds:?}");
-        // The times are those of the world.
+        // In the world's time.
         assert!(u128::from(last) <= with.elapsed.as_nanos() && last > 0, "{last}");
         let server = loops.iter().find(|it| it.host == "server").expect("it is there");
         let connections = server.ring.connections_since(0);

@@ -174,7 +174,7 @@ fn a_file_that_is_no_recording_is_an_error() {
 }
 
 #[test]
-fn a_red_flag_is_recorded_although_nobody_looks() {
+fn a_red_flag_is_recorded_without_a_reader() {
     let folder = crate::needed::Folder::new();
     // Three standard streams, the loops' own, the recording, and a few connections.
     let path = folder.path(".");

@@ -166,7 +166,7 @@ impl fmt::Debug for RingWriter {
     }
 }
 
-/// A driver with a ring, of the system or of a `WORLD` with a clock of its own.
+/// A driver with a ring: the system's, or in a `WORLD` whose clock is virtual.
 pub(crate) struct Recorded<D, const WORLD: bool> {
     driver: D,
     ring: RingWriter,

@@ -132,7 +132,7 @@ impl Record {
 /// The ticks of a unit in which waits are counted.
 pub(super) const SLEEP_UNIT: u64 = 64;
 
-/// An event in the ring, written as it is in registers.
+/// An event in the ring, in the parts in which registers hold it.
 #[derive(Default)]
 struct Slot {
     /// The lower half of the time.
@@ -150,7 +150,7 @@ pub struct Ring {
     /// The number of events so far.
     count: AtomicU64,
     /// The ticks and the time at which the ring was made; `None` if its ticks are nanoseconds since
-    /// then, in a world of its own.
+    /// then, in a simulated world.
     origin: Option<(u64, Instant)>,
     // Bound: see the lists of `Names`.
     names: Mutex<Names>,
@@ -300,8 +300,8 @@ impl Ring {
         self.origin.map_or(0, |(ticks, _)| ticks)
     }
 
-    /// The ticks of a second, measured until now, and the time at which the ring was made. In a world
-    /// of its own: nanoseconds, and now.
+    /// The ticks of a second, measured until now, and the time at which the ring was made. In a
+    /// simulated world: nanoseconds, and now.
     pub fn scale(&self, now: Instant) -> (f64, Instant) {
         let Some((before, origin)) = self.origin else { return (1e9, now) };
         let passed = now.saturating_duration_since(origin).max(Duration::from_nanos(1));
