@@ -9,15 +9,13 @@ use couplet_core::hooks::inspector::Ring;
 
 use super::Sim;
 
-/// Connections of each loop whose addresses are kept.
-const CONNECTIONS: usize = 10_000;
-
 /// Keeps the last events of a world's loops, in virtual time: see [`Sim::record`]. Cheap to clone.
 #[derive(Clone)]
 pub struct Recorder {
     ring_size: usize,
+    logged_connections: usize,
     most_loops: usize,
-    // Bound: `most_loops` (1000).
+    // Bound: the setting `most_loops` (1000), then no loop is added.
     loops: Rc<RefCell<Vec<RecordedLoop>>>,
 }
 
@@ -26,6 +24,7 @@ pub struct Recorder {
 #[non_exhaustive]
 pub struct RecordedLoop {
     /// The name of the host.
+    // Bound: one name.
     pub host: String,
     /// The number of the loop in this process, with which the IDs of its connections begin.
     pub serial: u32,
@@ -35,15 +34,28 @@ pub struct RecordedLoop {
 }
 
 impl Recorder {
-    /// A recorder with 1 MiB, which is 65 536 events, for each of at most 1000 loops.
+    /// A recorder with 1 MiB, which is 65 536 events, for each of at most 1000 loops, and the addresses
+    /// of 10 000 connections for each.
     pub fn new() -> Recorder {
-        Recorder { ring_size: 1024 * 1024, most_loops: 1000, loops: Rc::default() }
+        Recorder {
+            ring_size: 1024 * 1024,
+            logged_connections: 10_000,
+            most_loops: 1000,
+            loops: Rc::default(),
+        }
     }
 
     /// Sets the memory for the events of each loop, in bytes.
     #[must_use]
     pub fn ring_size(mut self, bytes: usize) -> Recorder {
         self.ring_size = bytes;
+        self
+    }
+
+    /// Sets of how many connections of each loop the addresses are kept: the last ones, at least 1.
+    #[must_use]
+    pub fn logged_connections(mut self, count: usize) -> Recorder {
+        self.logged_connections = count;
         self
     }
 
@@ -62,7 +74,8 @@ impl Recorder {
 
     /// The sizes of the next loop's ring and log of connections; `None` if there are enough loops.
     pub(super) fn next_sizes(&self) -> Option<(usize, usize)> {
-        (self.loops.borrow().len() < self.most_loops).then_some((self.ring_size, CONNECTIONS))
+        (self.loops.borrow().len() < self.most_loops)
+            .then_some((self.ring_size, self.logged_connections))
     }
 
     pub(super) fn add(&self, host: String, serial: u32, ring: Arc<Ring>) {
@@ -157,9 +170,10 @@ mod tests {
 
     #[test]
     fn loops_beyond_the_most_are_not_recorded() {
-        let recorder = Recorder::new().most_loops(1).ring_size(4096);
+        let recorder = Recorder::new().most_loops(1).ring_size(4096).logged_connections(1);
         run(Some(&recorder));
         let loops = recorder.loops();
         assert_eq!((loops.len(), loops[0].ring.capacity()), (1, 256));
+        assert!(loops[0].ring.connections_since(0).len() <= 1);
     }
 }

@@ -399,8 +399,10 @@ const CAPABILITIES: &[Capability] = &[
             // Two processes compare their traces.
             "couplet-sim/src/determinism.rs",
             "couplet-cli/src/cert.rs",
-            // Recordings, before and after the loop.
+            // Recordings, before and after the loop, or in a thread of the pool.
+            "couplet-cli/src/ctl.rs",
             "couplet-cli/src/inspect/fetching.rs",
+            "couplet-inspect/src/keeping.rs",
             // Served and downloaded files.
             "couplet-cli/src/http/",
             "couplet-cli/src/poems.rs",

@@ -205,20 +205,20 @@ impl<A: Around> Driver for A {
 
     #[inline(always)]
     fn next(&mut self) -> Option<Event> {
-        self.inner_mut().next()
+        let event = self.inner_mut().next();
+        if let (Some(ring), Some(event)) = (self.ring(), &event)
+            // `delivers` records bytes, without a look at the event, which would be copied for it.
+            && !matches!(event, Event::Received(_))
+        {
+            ring.event(event);
+        }
+        event
     }
 
     #[inline(always)]
     fn delivers(&mut self, key: Key) {
         if let Some(ring) = self.ring() {
             ring.bytes(self.ticks(), key, self.inner().lent());
-        }
-    }
-
-    #[inline(always)]
-    fn handles(&mut self, event: &Event) {
-        if let Some(ring) = self.ring() {
-            ring.event(event);
         }
     }
 

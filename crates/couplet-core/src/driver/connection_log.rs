@@ -11,7 +11,7 @@ use crate::address::Address;
 pub struct LoggedConnection {
     /// Its slot, as the records have it.
     pub slot: u32,
-    /// Tells connections in the same slot apart: the last part of the ID.
+    /// Distinguishes connections of the same slot: the last part of the ID.
     pub generation: u32,
     /// The other end.
     pub peer: Address,
@@ -26,13 +26,13 @@ pub struct LoggedConnection {
 /// The last connections of a loop; new ones replace the oldest.
 #[derive(Debug)]
 pub(super) struct ConnectionLog {
-    // Bound: `most`.
+    // Bound: the setting `most` (65 536), then the oldest are dropped.
     connections: VecDeque<LoggedConnection>,
     most: usize,
     /// How many connections were replaced.
     replaced: u64,
     /// The number of the open connection in each slot, counted from the first connection.
-    // Bound: `most`.
+    // Bound: one for each entry of `connections`.
     open: BTreeMap<u32, u64>,
     /// The targets of attempts to connect.
     // Bound: one for each attempt of the loop that has neither succeeded nor ended, and at most `most`.

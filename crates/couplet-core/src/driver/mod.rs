@@ -540,13 +540,6 @@ pub trait Driver: Commands {
         let _ = key;
     }
 
-    /// An event other than bytes is handled next. See [`delivers`](Self::delivers).
-    #[doc(hidden)]
-    #[inline(always)]
-    fn handles(&mut self, event: &Event) {
-        let _ = event;
-    }
-
     /// Whether the last wait returned more events, so that the loop may hold back the answer to the
     /// current one. False if the driver does not know.
     fn has_more(&self) -> bool {

@@ -279,7 +279,6 @@ impl Core {
     /// Handles any event except bytes; returns its connection for the remaining work of step 3.
     #[inline(never)]
     fn handle_event<D: Driver>(&mut self, driver: &mut D, event: Event) -> Option<Key> {
-        driver.handles(&event);
         let io: &mut dyn Commands = driver;
         match event {
             Event::Received(_) => unreachable!("`received` handles bytes"),
@@ -417,7 +416,7 @@ impl Core {
     fn note_output(&mut self, ring: &RingWriter, dirty: &[Key]) {
         for key in dirty {
             let Some(entry) = self.table.connection(*key) else { continue };
-            let unsent = entry.life.cell().outbox().len();
+            let unsent = entry.life.cell().buffered();
             if unsent > 0 {
                 ring.recorded(*key, unsent);
             }
