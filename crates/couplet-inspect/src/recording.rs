@@ -44,7 +44,7 @@ pub(crate) struct Header<S> {
     pub(crate) made: f64,
     // Bound: one for each loop.
     pub(crate) loops: Vec<LoopHeader>,
-    // Bound: MARKS (1000).
+    // Bound: MARKS (1000), then the oldest are dropped.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) marks: Vec<Mark>,
     /// The state as `/state.json` has it.
@@ -59,7 +59,7 @@ pub(crate) struct LoopHeader {
     // Bound: the name of one thread.
     pub(crate) thread: String,
     /// The name of a simulated host.
-    // Bound: one name.
+    // Bound: the name of one host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) host: Option<String>,
     /// The ticks of a second.
@@ -69,10 +69,10 @@ pub(crate) struct LoopHeader {
     /// The number of records.
     pub(crate) count: usize,
     /// The names of calls, by their numbers: the kind and the name.
-    // Bound: NAMES of the ring (10 000).
+    // Bound: NAMES of the ring (10 000), further calls have none.
     pub(crate) names: Vec<(String, String)>,
     /// The connections that were open at some time since the first record, as far as they are known.
-    // Bound: `Inspector::logged_connections` (65 536).
+    // Bound: `Inspector::logged_connections` (65 536), then the oldest are dropped.
     #[serde(default)]
     pub(crate) connections: Vec<ConnectionHeader>,
 }
@@ -102,11 +102,11 @@ pub enum RecordingError {
 pub(crate) struct ConnectionHeader {
     /// As the records have it.
     slot: u32,
-    // Bound: one ID.
+    // Bound: the three numbers of an ID.
     id: String,
-    // Bound: one address.
+    // Bound: the text of one address.
     peer: String,
-    // Bound: one address.
+    // Bound: the text of one address.
     #[serde(default)]
     host: Option<String>,
     /// Seconds since 1970.
@@ -123,10 +123,10 @@ pub(crate) struct Mark {
     pub(crate) time: f64,
     /// The number of the loop.
     pub(crate) r#loop: usize,
-    // Bound: one sentence.
+    // Bound: the words of one flag or fault.
     pub(crate) text: String,
     /// `red` or `yellow` for flags, or `fault`.
-    // Bound: one word.
+    // Bound: one of three words.
     pub(crate) severity: String,
 }
 
@@ -217,7 +217,7 @@ impl LoopRecords<'_> {
 #[derive(Clone, Debug)]
 pub struct WorldLoop {
     /// The name of its host.
-    // Bound: one name.
+    // Bound: the name of one host.
     pub host: String,
     /// The number of the loop in this process.
     pub serial: u32,

@@ -24,7 +24,7 @@ pub struct Recorder {
 #[non_exhaustive]
 pub struct RecordedLoop {
     /// The name of the host.
-    // Bound: one name.
+    // Bound: the name of one host.
     pub host: String,
     /// The number of the loop in this process, with which the IDs of its connections begin.
     pub serial: u32,

@@ -154,7 +154,7 @@ pub struct Ring {
     origin: Option<(u64, Instant)>,
     // Bound: see the lists of `Names`.
     names: Mutex<Names>,
-    // Bound: see `ConnectionLog`.
+    // Bound: see the lists of `ConnectionLog`.
     connections: Mutex<ConnectionLog>,
 }
 
