@@ -25,7 +25,7 @@ const GATES: [Gate; 15] = [
         method: "lent",
         arguments: 0,
         what: "a driver's bytes are accessed",
-        callers: &[("A::lent", 1), ("A::delivers", 1), ("Core::received", 1)],
+        callers: &[("A::lent", 1), ("A::next", 1), ("Core::received", 1)],
     },
     Gate {
         method: "received",
@@ -145,13 +145,8 @@ const GATES: [Gate; 15] = [
 /// The provided methods of `Driver`, with the drivers that may override them. An override is code
 /// that no other driver, and so no simulation, exercises. The turn itself is a blanket
 /// `impl Engine`, which no driver can override.
-const PROVIDED: [(&str, &[&str]); 4] = [
-    // Records, and changes nothing.
-    ("delivers", &["A"]),
-    ("has_more", &["A", "Mio", "Memory"]),
-    ("due", &["A", "Mio"]),
-    ("descriptor", &["A", "Mio"]),
-];
+const PROVIDED: [(&str, &[&str]); 3] =
+    [("has_more", &["A", "Mio", "Memory"]), ("due", &["A", "Mio"]), ("descriptor", &["A", "Mio"])];
 
 /// Calls of a gate and paths to it: the enclosing function and the line.
 fn uses(file: &Code, gate: &Gate) -> Vec<(String, usize)> {

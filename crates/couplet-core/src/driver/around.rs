@@ -206,20 +206,16 @@ impl<A: Around> Driver for A {
     #[inline(always)]
     fn next(&mut self) -> Option<Event> {
         let event = self.inner_mut().next();
-        if let (Some(ring), Some(event)) = (self.ring(), &event)
-            // `delivers` records bytes, without a look at the event, which would be copied for it.
-            && !matches!(event, Event::Received(_))
-        {
-            ring.event(event);
+        if let Some(ring) = self.ring() {
+            match &event {
+                Some(Event::Received(key)) => {
+                    ring.bytes(self.ticks(), *key, self.inner().lent());
+                }
+                None => {}
+                Some(other) => ring.event(other),
+            }
         }
         event
-    }
-
-    #[inline(always)]
-    fn delivers(&mut self, key: Key) {
-        if let Some(ring) = self.ring() {
-            ring.bytes(self.ticks(), key, self.inner().lent());
-        }
     }
 
     #[inline(always)]

@@ -532,14 +532,6 @@ pub trait Driver: Commands {
     /// The next event; `None` when it is time for the next `wait`.
     fn next(&mut self) -> Option<Event>;
 
-    /// The bytes of this connection are delivered next. For drivers that record events; the turn is
-    /// compiled for the others without it.
-    #[doc(hidden)]
-    #[inline(always)]
-    fn delivers(&mut self, key: Key) {
-        let _ = key;
-    }
-
     /// Whether the last wait returned more events, so that the loop may hold back the answer to the
     /// current one. False if the driver does not know.
     fn has_more(&self) -> bool {

@@ -171,7 +171,6 @@ impl Core {
     /// for the remaining work of step 3.
     #[inline(always)]
     fn received<D: Driver>(&mut self, driver: &mut D, key: Key) -> Option<Key> {
-        driver.delivers(key);
         let now = self.now();
         let entry = self.table.connection(key)?;
         // Clean again afterwards, even if the dirty list has it: a round is pending then anyway.
