@@ -1,4 +1,5 @@
-//! Recordings of the inspector: each that is read can be printed as a trace, which is JSON.
+//! Recordings of the inspector: each that is read can be printed as a trace and as lines, which are
+//! JSON.
 
 use couplet::inspect::Recording;
 
@@ -18,13 +19,21 @@ pub(crate) const WORDS: &[&str] = &[
 ///
 /// # Panics
 ///
-/// If its trace is no JSON.
+/// If its trace or a line is no JSON.
 pub fn recordings(data: &[u8]) {
     let Ok(recording) = Recording::parse(data) else { return };
     let mut trace = Vec::new();
     recording.write_trace(&mut trace).expect("a vector takes everything");
     let trace: serde_json::Value = serde_json::from_slice(&trace).expect("it is JSON");
     assert!(trace["traceEvents"].is_array());
+    let mut lines = Vec::new();
+    recording.write_lines(&mut lines).expect("a vector takes everything");
+    let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let lines = lines.map(|line| serde_json::from_slice::<serde_json::Value>(line));
+    assert_eq!(
+        lines.filter(|line| line.as_ref().is_ok_and(|it| it.is_object())).count(),
+        recording.events()
+    );
     let state: serde_json::Value = serde_json::from_str(&recording.state()).expect("it is JSON");
     drop(state);
     assert!(recording.seconds() >= 0.0);

@@ -4,14 +4,18 @@ use std::any::Any;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use couplet_core::LoopOptions;
+use bytes::Bytes;
 use couplet_core::hooks::inspector as hooks;
+use couplet_core::{Failure, LoopOptions, Reactor};
 
 use crate::keeping::{self, FlagRecordings};
-use crate::thread::InspectorThread;
+use crate::recording::Recording;
+use crate::server::{Recorded, Source};
+use crate::thread::{self, InspectorThread};
 
 /// Ended loops that are kept for the [recording](Inspector::record_at_end) at the end.
 const ENDED: u64 = 16;
@@ -269,7 +273,7 @@ impl Inspector {
     /// When no loop is inspected.
     pub fn recording(&self) -> io::Result<Vec<u8>> {
         let thread = self.0.state().thread.as_ref().map(InspectorThread::remote);
-        let ask = |remote| crate::thread::recording(&remote);
+        let ask = |remote| thread::recording(&remote);
         thread.and_then(ask).ok_or_else(|| io::Error::other("no loop is inspected"))
     }
 
@@ -281,6 +285,45 @@ impl Inspector {
             self.0.end(thread);
         }
         self.0.state().loops.clear();
+    }
+
+    /// Serves the page with the file of a [`Recording`] in this loop, and returns the URL. The port
+    /// stays open as long as the loop. The rules for endpoints, tokens and [`public`](Self::public)
+    /// are those of a program's page; other options do not matter.
+    ///
+    /// ```
+    /// use couplet::Loop;
+    /// use couplet::inspect::Inspector;
+    ///
+    /// let l = Loop::new()?;
+    /// let failure = Inspector::at("0").replay(&l.reactor(), "a poem").expect_err("no recording");
+    /// assert!(failure.to_string().starts_with("cannot read the recording: "));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The file is no recording, or it is damaged. The endpoint can't be opened, or other machines
+    /// could reach it.
+    pub fn replay(
+        &self,
+        reactor: &Reactor,
+        file: impl Into<Bytes>,
+    ) -> couplet_core::Result<String> {
+        let file = file.into();
+        let recording = Recording::parse(&file)
+            .map_err(|error| Failure::msg(format!("cannot read the recording: {error}")))?;
+        let options = &self.0.options;
+        let endpoint = options.endpoint.as_deref();
+        let endpoint = endpoint.ok_or_else(|| Failure::msg("this inspector serves no page"))?;
+        let source = Source::Recording(Rc::new(Recorded { recording, file }));
+        let url = thread::open(reactor, endpoint, options, source)?;
+        Ok(match url.contains('?') {
+            true => format!("{url}&recording"),
+            false if url.starts_with("http:") => format!("{url}?recording"),
+            // A UNIX socket.
+            false => url,
+        })
     }
 
     /// The URL of the page, with its token, while a loop is inspected. For a UNIX socket: its

@@ -47,6 +47,7 @@ mod clock;
 mod flags;
 mod inspector;
 mod keeping;
+mod lines;
 mod live;
 mod recording;
 mod rows;

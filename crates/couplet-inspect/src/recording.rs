@@ -32,9 +32,9 @@ const MARKS: usize = 1000;
 /// The last events of a program's loops, as the inspector's `/recording` sends them.
 pub struct Recording {
     // Bound: the header of the file.
-    header: Header<Value>,
+    pub(crate) header: Header<Value>,
     // Bound: one for each loop of the header; the records of the file.
-    records: Vec<Vec<Record>>,
+    pub(crate) records: Vec<Vec<Record>>,
 }
 
 /// The text before the records.
@@ -101,9 +101,9 @@ pub enum RecordingError {
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ConnectionHeader {
     /// As the records have it.
-    slot: u32,
+    pub(crate) slot: u32,
     // Bound: the three numbers of an ID.
-    id: String,
+    pub(crate) id: String,
     // Bound: the text of one address.
     peer: String,
     // Bound: the text of one address.
@@ -316,6 +316,13 @@ impl Recording {
         self.header.state.to_string()
     }
 
+    /// The rows of a view, or another part of the state, as JSON.
+    pub(crate) fn view(&self, name: &str) -> Option<String> {
+        let state = &self.header.state;
+        let rows = state["views"].get(name).or_else(|| state.get(name))?;
+        Some(rows.to_string())
+    }
+
     /// How many events it has.
     pub fn events(&self) -> usize {
         self.records.iter().map(Vec::len).sum()
@@ -361,7 +368,7 @@ impl Recording {
 
 impl LoopHeader {
     /// A time in seconds since 1970.
-    fn at(&self, ticks: u64) -> f64 {
+    pub(crate) fn at(&self, ticks: u64) -> f64 {
         self.origin + ticks as f64 / self.ticks.max(1.0)
     }
 
@@ -491,12 +498,12 @@ impl fmt::Debug for Recording {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    fn file(records: &[Record]) -> Vec<u8> {
+    pub(crate) fn file(records: &[Record]) -> Vec<u8> {
         let names = [("protocol", "Chat"), ("task", "talk")];
         let names = names.map(|(kind, name)| (kind.to_owned(), name.to_owned()));
         let each = LoopHeader {
@@ -527,7 +534,7 @@ mod tests {
         serde_json::from_slice(&text).expect("JSON")
     }
 
-    fn record(time: u64, kind: Kind, key: u32, value: u32) -> Record {
+    pub(crate) fn record(time: u64, kind: Kind, key: u32, value: u32) -> Record {
         Record { time, kind, key, value }
     }
 
@@ -663,6 +670,7 @@ mod tests {
             file.truncate(end);
             if let Ok(recording) = Recording::parse(&file) {
                 prop_assert!(recording.write_trace(&mut Vec::new()).is_ok());
+                prop_assert!(recording.write_lines(&mut Vec::new()).is_ok());
             }
         }
     }

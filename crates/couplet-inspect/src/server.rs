@@ -1,4 +1,4 @@
-//! The server of the page and of the views as JSON.
+//! The server of the page and of the views as JSON, about a program or from a recording.
 
 use std::rc::Rc;
 
@@ -13,6 +13,7 @@ use http_body_util::Full;
 use crate::actions;
 use crate::board::Board;
 use crate::live;
+use crate::recording::Recording;
 
 const PAGE: &str = include_str!("../page/index.html");
 
@@ -41,21 +42,36 @@ const TEXT: &str = "text/plain; charset=utf-8";
 
 type Answer = Response<Full<Bytes>>;
 
+/// The source of the answers.
+#[derive(Clone)]
+pub(crate) enum Source {
+    /// The loops of this process.
+    Program(Rc<Board>),
+    Recording(Rc<Recorded>),
+}
+
+/// A recording, and the file that it was read from.
+pub(crate) struct Recorded {
+    pub(crate) recording: Recording,
+    // Bound: the file of the recording.
+    pub(crate) file: Bytes,
+}
+
 /// Opens the inspector's port.
 pub(crate) fn serve(
     reactor: &Reactor,
     endpoint: &str,
     token: &str,
-    board: Rc<Board>,
+    source: Source,
 ) -> Result<Port> {
     let token: Rc<str> = token.into();
     let answers = local(reactor, async move |mut request: Request<Body>| {
-        answer(&mut request, &token, &board).await
+        answer(&mut request, &token, &source).await
     });
     reactor.serve_http(endpoint, answers)
 }
 
-async fn answer(request: &mut Request<Body>, token: &str, board: &Rc<Board>) -> Answer {
+async fn answer(request: &mut Request<Body>, token: &str, source: &Source) -> Answer {
     let is_action = request.method() == Method::POST;
     if !is_action && !matches!(*request.method(), Method::GET | Method::HEAD) {
         return plain(StatusCode::METHOD_NOT_ALLOWED, "only GET, HEAD and POST are answered\n");
@@ -69,32 +85,51 @@ async fn answer(request: &mut Request<Body>, token: &str, board: &Rc<Board>) -> 
         return plain(StatusCode::FORBIDDEN, text);
     }
     if is_action {
+        let Source::Program(board) = source else {
+            return plain(StatusCode::METHOD_NOT_ALLOWED, "a recording takes no actions\n");
+        };
         return match actions::act(request, board, board.options()).await {
             Ok(()) => plain(StatusCode::OK, "done\n"),
             Err((status, words)) => plain(status, format!("{words}\n")),
         };
     }
-    if path == "/live" {
-        let board = board.clone();
-        let options = WebSocketOptions::default().max_message(live::MOST);
-        return websocket::upgrade(request, options, async move |socket| {
-            live::run(socket, board).await
-        });
-    }
-    match view(&path, request) {
-        None => response(StatusCode::OK, "text/html; charset=utf-8", PAGE),
-        Some(name) => match board.refresh().await {
-            Err(failure) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{failure}\n")),
-            Ok(()) if name == "recording" => response(StatusCode::OK, BYTES, board.recording(None)),
-            Ok(()) if name == "state" => response(StatusCode::OK, JSON, board.everything()),
-            Ok(()) => match board.rows(name) {
-                Some(rows) => response(StatusCode::OK, JSON, rows),
-                None => {
-                    plain(StatusCode::NOT_FOUND, format!("{path} is no view; see /state.json\n"))
-                }
-            },
+    match (view(&path, request), source) {
+        (None, _) => response(StatusCode::OK, "text/html; charset=utf-8", PAGE),
+        (Some("live"), Source::Program(board)) => {
+            let board = board.clone();
+            let options = WebSocketOptions::default().max_message(live::MOST);
+            websocket::upgrade(request, options, async move |socket| live::run(socket, board).await)
+        }
+        (Some(name), Source::Program(board)) => view_of_program(name, &path, board).await,
+        (Some("recording"), Source::Recording(it)) => {
+            response(StatusCode::OK, BYTES, it.file.clone())
+        }
+        (Some("state"), Source::Recording(it)) => {
+            response(StatusCode::OK, JSON, it.recording.state())
+        }
+        (Some(name), Source::Recording(it)) => match it.recording.view(name) {
+            Some(rows) => response(StatusCode::OK, JSON, rows),
+            None => no_view(&path),
         },
     }
+}
+
+async fn view_of_program(name: &str, path: &str, board: &Rc<Board>) -> Answer {
+    if let Err(failure) = board.refresh().await {
+        return plain(StatusCode::SERVICE_UNAVAILABLE, format!("{failure}\n"));
+    }
+    match name {
+        "recording" => response(StatusCode::OK, BYTES, board.recording(None)),
+        "state" => response(StatusCode::OK, JSON, board.everything()),
+        name => match board.rows(name) {
+            Some(rows) => response(StatusCode::OK, JSON, rows),
+            None => no_view(path),
+        },
+    }
+}
+
+fn no_view(path: &str) -> Answer {
+    plain(StatusCode::NOT_FOUND, format!("{path} is no view; see /state.json\n"))
 }
 
 /// The view that a request names; `None` for the page.

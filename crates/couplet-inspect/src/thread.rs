@@ -1,7 +1,6 @@
 //! The thread of an inspector: its loop serves the page, and makes recordings.
 
 use std::io;
-use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -10,7 +9,8 @@ use couplet_core::{Failure, Loop, LoopOptions, Reactor, Remote};
 
 use crate::board::Board;
 use crate::inspector::{Options, Shared};
-use crate::{keeping, server};
+use crate::keeping;
+use crate::server::{self, Source};
 
 /// How long connections may take to end with the thread.
 const GRACE: Duration = Duration::from_millis(100);
@@ -74,7 +74,7 @@ fn run(inspector: Arc<Shared>, tell: mpsc::Sender<couplet_core::Result<Started>>
                 let recordings = options.flag_recordings.clone();
                 keeping::watch(reactor, board.clone(), recordings, &options.name);
                 let endpoint = options.endpoint.as_deref();
-                let url = endpoint.map(|at| open(reactor, at, options, board));
+                let url = endpoint.map(|at| open(reactor, at, options, Source::Program(board)));
                 let url = url.transpose()?;
                 // The thread that started this one waits for it.
                 let _ = telling.send(Ok(Started { remote: reactor.remote(), url }));
@@ -104,11 +104,11 @@ pub(crate) fn recording(inspector: &Remote) -> Option<Vec<u8>> {
 }
 
 /// Opens the port; returns the URL of the page.
-fn open(
+pub(crate) fn open(
     reactor: &Reactor,
     endpoint: &str,
     options: &Options,
-    board: Rc<Board>,
+    source: Source,
 ) -> couplet_core::Result<String> {
     let Options { token, is_public, .. } = options;
     let endpoint = match endpoint.parse::<u16>() {
@@ -125,7 +125,7 @@ fn open(
         None if is_unix => String::new(),
         None => random_token()?,
     };
-    let port = server::serve(reactor, &listening, &token, board)?;
+    let port = server::serve(reactor, &listening, &token, source)?;
     let host = port.host();
     let is_local = host.unix().is_some() || host.ip().is_some_and(|ip| ip.is_loopback());
     if !is_local && !is_public {

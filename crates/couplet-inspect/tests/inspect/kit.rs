@@ -119,22 +119,30 @@ pub(crate) fn connect(url: &str) -> TcpStream {
 
 /// Fetches a path with the token of the URL; `fields` are further header fields.
 pub(crate) fn get(url: &str, path: &str, fields: &str) -> String {
-    ask(url, "GET", path, fields, "")
+    String::from_utf8(ask(url, "GET", path, fields, "")).expect("text")
+}
+
+/// The body of a path that is no text.
+pub(crate) fn get_bytes(url: &str, path: &str) -> Vec<u8> {
+    let mut answer = ask(url, "GET", path, "", "");
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("a head");
+    answer.split_off(end + 4)
 }
 
 /// Posts a text to a path with the token of the URL.
 pub(crate) fn post(url: &str, path: &str, fields: &str, body: &str) -> String {
-    ask(url, "POST", path, &format!("content-length: {}\r\n{fields}", body.len()), body)
+    let fields = format!("content-length: {}\r\n{fields}", body.len());
+    String::from_utf8(ask(url, "POST", path, &fields, body)).expect("text")
 }
 
-fn ask(url: &str, method: &str, path: &str, fields: &str, body: &str) -> String {
+fn ask(url: &str, method: &str, path: &str, fields: &str, body: &str) -> Vec<u8> {
     let (address, query) = parts(url);
     let mut stream = connect(url);
     let request = format!(
         "{method} {path}{query} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{fields}\r\n{body}"
     );
     stream.write_all(request.as_bytes()).expect("it reads");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("it answers");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("it answers");
     answer
 }

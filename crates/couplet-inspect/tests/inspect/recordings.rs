@@ -12,7 +12,7 @@ use couplet::inspect::{Inspect, Inspector, Recording};
 use couplet::{Loop, LoopOptions, Protocol, Reactor, Transport};
 use serde_json::Value;
 
-use crate::kit::{Program, pause, text};
+use crate::kit::{Program, get, get_bytes, pause, text};
 
 /// A folder that is removed at the end.
 struct Folder(PathBuf);
@@ -242,4 +242,51 @@ fn a_folder_that_cant_be_written_harms_nothing() {
         program.until("/flags.json", |flags| is_up(flags).is_none().then_some(()));
     }
     assert!(!missing.exists());
+}
+
+#[test]
+fn a_recording_is_served_as_the_page_of_the_program() {
+    let (program, ()) = Program::start(|_| ());
+    let file = get_bytes(&program.url(), "/recording");
+    let state = get(&program.url(), "/state.json", "");
+    assert!(state.starts_with("HTTP/1.1 200 "), "{state}");
+    drop(program);
+    let given = file.clone();
+    let (server, url) = Program::start(move |reactor| {
+        Inspector::at("0").token("other").replay(reactor, given).expect("our own")
+    });
+    assert!(url.ends_with("/?token=other&recording"), "{url}");
+    assert_eq!(get_bytes(&url, "/recording"), file);
+    for (path, text) in [
+        ("/", "<html"),
+        ("/state.json", "{\"program\":{\"name\":\"couplet\""),
+        ("/loops.json", "[{\"id\":0,\"name\":\"loop 0\""),
+        ("/connections", "[]"),
+    ] {
+        let answer = get(&url, path, "");
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains(text), "{path}: {answer}");
+    }
+    for path in ["/live", "/unknown.json"] {
+        assert!(get(&url, path, "").starts_with("HTTP/1.1 404 "), "{path}");
+    }
+    let (base, _) = url.split_once('?').expect("a token");
+    assert!(get(&format!("{base}?recording"), "/recording", "").starts_with("HTTP/1.1 403 "));
+    drop(server);
+}
+
+#[test]
+fn a_damaged_recording_and_an_endpoint_for_others_are_not_served() {
+    let (_program, ()) = Program::start(|reactor| {
+        let replay = |endpoint: &str, file: &'static [u8]| {
+            Inspector::at(endpoint).replay(reactor, file).expect_err("refused").to_string()
+        };
+        let damaged = replay("0", b"couplet recording 1\n");
+        assert_eq!(
+            damaged,
+            "cannot read the recording: the header of the recording is damaged: it is cut off"
+        );
+        let empty = b"couplet recording 1\n\x1f\0\0\0\0\0\0\0{\"made\":1,\"loops\":[],\"state\":1}";
+        let open = replay("tcp:0", empty);
+        assert!(open.contains("accepts connections from other machines"), "{open}");
+    });
 }

@@ -1,0 +1,603 @@
+//! The events of a [`Recording`] as JSON lines, each in words and in fields.
+//!
+//! The page's `replay.js` reads recordings by the same rules, and a test compares their results.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BTreeMap, BinaryHeap};
+use std::io::{self, Write};
+
+use couplet_core::hooks::inspector::{Kind, Record};
+use serde::Serialize;
+
+use crate::recording::{LoopHeader, Recording};
+
+/// Events that the end of a call may be away from its beginning.
+const FAR: usize = 2000;
+
+/// One event, as a line has it.
+#[derive(Serialize)]
+struct Line<'a> {
+    /// In seconds since 1970.
+    time: f64,
+    /// In seconds since the first event.
+    at: f64,
+    r#loop: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<&'a str>,
+    /// The kind in the ring, such as `received`.
+    // Bound: one word.
+    kind: String,
+    /// The event in words.
+    // Bound: a sentence with the name of one call.
+    event: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    // Bound: one ID.
+    connection: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<u32>,
+    /// How long the wait, call or callback took, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    took: Option<f64>,
+    /// The call or callback that the loop is in after the event.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    // Bound: the names of one call.
+    within: String,
+    /// The connection after the event, unless that ends it.
+    #[serde(flatten)]
+    after: Option<After>,
+}
+
+/// A connection after an event: the bytes so far are those on the wire.
+#[derive(Serialize)]
+struct After {
+    state: &'static str,
+    r#in: u64,
+    out: u64,
+}
+
+/// An event in the order of all loops.
+struct Event {
+    time: f64,
+    /// The place of the loop in the header.
+    number: usize,
+    /// Its place among the records of the loop.
+    index: usize,
+}
+
+/// A connection from its first event to its last.
+#[derive(Default)]
+struct Life {
+    number: usize,
+    slot: u32,
+    /// Its first event; `None` is before the first event.
+    begin: Option<usize>,
+    /// The bytes of its events, in and out.
+    bytes: [u64; 2],
+    /// The bytes before the first event, in and out.
+    base: [u64; 2],
+    /// Its ID, if the header knows it.
+    // Bound: one ID.
+    id: Option<String>,
+    /// Its protocol, if the state has it.
+    // Bound: the name of one type.
+    protocol: Option<String>,
+}
+
+/// A connection at a moment.
+struct Connection {
+    life: usize,
+    bytes: [u64; 2],
+    /// The number of the protocol's name.
+    name: Option<u32>,
+    is_paused: bool,
+    has_ended: bool,
+    is_shut: bool,
+}
+
+/// A loop at a moment.
+#[derive(Default)]
+struct Doing {
+    /// The open calls: their names and times.
+    // Bound: as deep as calls are nested.
+    calls: Vec<(u32, f64)>,
+    /// The slot of the connection whose callback is in progress, and its time.
+    callback: Option<(u32, f64)>,
+}
+
+/// The state of all loops after some events.
+struct Lines<'a> {
+    recording: &'a Recording,
+    // Bound: the events of the recording.
+    events: Vec<Event>,
+    // Bound: at most one for each event and each row of the header.
+    lives: Vec<Life>,
+    /// The lives that begin with an event.
+    // Bound: as `lives`.
+    births: BTreeMap<usize, usize>,
+    // Bound: one for each loop.
+    loops: Vec<Doing>,
+    // Bound: as `lives`.
+    connections: BTreeMap<(usize, u32), Connection>,
+}
+
+impl Recording {
+    /// Writes its events as JSON lines, the earliest first: each an object with its `time` in seconds
+    /// since 1970, its `loop` and `kind`, the `event` in words, and, as far as they apply, the
+    /// `connection`, its `state` and its bytes `in` and `out` so far, the `bytes` of the event, the
+    /// seconds that a call or wait `took`, and the callback that it happened `within`.
+    ///
+    /// # Errors
+    ///
+    /// That of the writer.
+    pub fn write_lines(&self, out: &mut dyn Write) -> io::Result<()> {
+        let mut lines = Lines::new(self);
+        let first = lines.events.first().map_or(0.0, |event| event.time);
+        for at in 0..lines.events.len() {
+            let line = lines.next(at, first);
+            serde_json::to_writer(&mut *out, &line)?;
+            out.write_all(b"\n")?;
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Lines<'a> {
+    fn new(recording: &'a Recording) -> Lines<'a> {
+        let events = merged(recording);
+        let loops = recording.header.loops.iter().map(|_| Doing::default()).collect();
+        let (lives, births) = Lives::find(recording, &events);
+        let mut lines =
+            Lines { recording, events, lives, births, loops, connections: BTreeMap::new() };
+        for life in 0..lines.lives.len() {
+            if lines.lives[life].begin.is_none() {
+                lines.begin(life);
+            }
+        }
+        lines
+    }
+
+    fn begin(&mut self, life: usize) {
+        let Life { number, slot, base, .. } = self.lives[life];
+        let connection = Connection {
+            life,
+            bytes: base,
+            name: None,
+            is_paused: false,
+            has_ended: false,
+            is_shut: false,
+        };
+        self.connections.insert((number, slot), connection);
+    }
+
+    fn header(&self, number: usize) -> &'a LoopHeader {
+        &self.recording.header.loops[number]
+    }
+
+    fn record(&self, at: usize) -> (usize, Record) {
+        let Event { number, index, .. } = self.events[at];
+        (number, self.recording.records[number][index])
+    }
+
+    /// Applies an event; returns its line.
+    fn next(&mut self, at: usize, first: f64) -> Line<'a> {
+        let (number, record) = self.record(at);
+        let (key, time) = ((number, record.key), self.events[at].time);
+        let id_before = self.connections.get(&key).map(|it| self.id(it));
+        if let Some(life) = self.births.get(&at) {
+            self.begin(*life);
+        }
+        self.loops[number].apply(record, time);
+        self.apply_to_connection(key, record);
+        let connection = self.connections.get(&key);
+        let is_of_one = is_of_connection(record.kind) || record.kind == Kind::Reading;
+        let has_bytes =
+            matches!(record.kind, Kind::Received | Kind::Wrote | Kind::Blocked | Kind::Recorded);
+        let after = connection.filter(|_| is_of_one).map(|it| After {
+            state: self.state(it),
+            r#in: it.bytes[0],
+            out: it.bytes[1],
+        });
+        let header = self.header(number);
+        Line {
+            time,
+            at: time - first,
+            r#loop: header.id,
+            host: header.host.as_deref(),
+            kind: format!("{:?}", record.kind).to_lowercase(),
+            event: header.words(record),
+            connection: connection.map(|it| self.id(it)).or(id_before).filter(|_| is_of_one),
+            bytes: has_bytes.then_some(record.value),
+            took: self.took(at),
+            within: self.doing(number),
+            after,
+        }
+    }
+
+    fn apply_to_connection(&mut self, key: (usize, u32), record: Record) {
+        let Some(connection) = self.connections.get_mut(&key) else { return };
+        let bytes = u64::from(record.value);
+        match record.kind {
+            Kind::Built => connection.name = Some(record.value),
+            Kind::Received => connection.bytes[0] += bytes,
+            Kind::Wrote | Kind::Blocked => connection.bytes[1] += bytes,
+            Kind::Ended => connection.has_ended = true,
+            Kind::Shut => connection.is_shut = true,
+            Kind::Reading => connection.is_paused = record.value == 0,
+            Kind::Closed | Kind::Failed => {
+                self.connections.remove(&key);
+            }
+            _ => {}
+        }
+    }
+
+    fn id(&self, connection: &Connection) -> String {
+        let life = &self.lives[connection.life];
+        life.id.clone().unwrap_or_else(|| self.made_up_id(life))
+    }
+
+    /// The ID of a connection that the header does not know: its slot, and its first event.
+    fn made_up_id(&self, life: &Life) -> String {
+        let serial = self.header(life.number).serial;
+        match life.begin {
+            Some(begin) => format!("{serial}.{}.e{begin}", life.slot),
+            None => format!("{serial}.{}", life.slot),
+        }
+    }
+
+    fn state(&self, connection: &Connection) -> &'static str {
+        let Connection { life, name, is_paused, has_ended, is_shut, .. } = connection;
+        match (has_ended, is_shut) {
+            (true, true) => "closing",
+            _ if *is_paused => "paused",
+            (true, false) | (false, true) => "half-closed",
+            (false, false) if name.is_none() && self.protocol_of(*life).is_none() => "opening",
+            (false, false) => "open",
+        }
+    }
+
+    fn protocol_of(&self, life: usize) -> Option<&str> {
+        self.lives[life].protocol.as_deref()
+    }
+
+    /// The call or callback that a loop is in; empty if it is in none.
+    fn doing(&self, number: usize) -> String {
+        let Doing { calls, callback } = &self.loops[number];
+        let header = self.header(number);
+        match (calls.last(), callback) {
+            (Some((name, begun)), callback) if callback.is_none_or(|(_, at)| at <= *begun) => {
+                let (kind, name) = header.call(*name);
+                if name == kind { kind.to_owned() } else { format!("{kind} {name}") }
+            }
+            (_, Some((slot, _))) => match self.connections.get(&(number, *slot)) {
+                Some(connection) => {
+                    let built = connection.name.map(|name| header.call(name).1);
+                    let protocol = built.or_else(|| self.protocol_of(connection.life));
+                    let protocol = protocol.unwrap_or("a connection");
+                    format!("a callback of {protocol} (connection {})", self.id(connection))
+                }
+                None => "a callback".to_owned(),
+            },
+            _ => String::new(),
+        }
+    }
+
+    /// How long the wait, call or callback took that begins with an event, in seconds.
+    fn took(&self, at: usize) -> Option<f64> {
+        let (number, record) = self.record(at);
+        let Event { index, time, .. } = self.events[at];
+        let (records, header) = (&self.recording.records[number], self.header(number));
+        if record.kind == Kind::Waited {
+            return Some(header.seconds(record.slept()));
+        }
+        if record.kind != Kind::Call && !is_callback(record.kind) {
+            return None;
+        }
+        let rest = records[index + 1..].iter().take(FAR - 1);
+        let end = rest.copied().find(|next| match record.kind {
+            Kind::Call => {
+                let returned = Record { kind: Kind::Returned, time: next.time, ..record };
+                *next == returned
+            }
+            _ => !is_inside(next.kind),
+        })?;
+        let slept = if end.kind == Kind::Waited { header.seconds(end.slept()) } else { 0.0 };
+        Some((header.at(end.time) - slept - time).max(0.0))
+    }
+}
+
+impl Doing {
+    fn apply(&mut self, record: Record, time: f64) {
+        if !is_inside(record.kind) {
+            self.callback = None;
+        }
+        match record.kind {
+            Kind::Waited => self.calls.clear(),
+            Kind::Call => self.calls.push((record.key, time)),
+            Kind::Returned => {
+                self.calls.pop();
+            }
+            kind if is_callback(kind) => self.callback = Some((record.key, time)),
+            _ => {}
+        }
+    }
+}
+
+/// Finds the connections of a recording.
+struct Lives<'a> {
+    recording: &'a Recording,
+    // Bound: see `Lines`.
+    all: Vec<Life>,
+    // Bound: see `Lines`.
+    births: BTreeMap<usize, usize>,
+    /// Those that have not ended.
+    // Bound: one for each slot.
+    present: BTreeMap<(usize, u32), usize>,
+    // Bound: see `Lines`.
+    by_slot: BTreeMap<(usize, u32), Vec<usize>>,
+}
+
+impl Lives<'_> {
+    fn find(recording: &Recording, events: &[Event]) -> (Vec<Life>, BTreeMap<usize, usize>) {
+        let (present, by_slot) = (BTreeMap::new(), BTreeMap::new());
+        let mut lives =
+            Lives { recording, all: Vec::new(), births: BTreeMap::new(), present, by_slot };
+        for (at, event) in events.iter().enumerate() {
+            lives.event(at, event.number, recording.records[event.number][event.index]);
+        }
+        lives.join_rows();
+        lives.join_names();
+        (lives.all, lives.births)
+    }
+
+    fn event(&mut self, at: usize, number: usize, record: Record) {
+        let key = (number, record.key);
+        let mut life = self.present.get(&key).copied();
+        let begins = matches!(record.kind, Kind::Accepted | Kind::Connected)
+            || record.kind == Kind::Built && life.is_none();
+        if begins {
+            life = Some(self.bear(key, Some(at)));
+        } else if life.is_none() && uses_connection(record.kind) {
+            let begin = self.by_slot.contains_key(&key).then_some(at);
+            life = Some(self.bear(key, begin));
+        }
+        let is_end = matches!(record.kind, Kind::Closed | Kind::Failed);
+        let Some(life) = life else {
+            if is_end {
+                // A later connection of this slot is new.
+                self.by_slot.entry(key).or_default();
+            }
+            return;
+        };
+        let bytes = u64::from(record.value);
+        match record.kind {
+            Kind::Received => self.all[life].bytes[0] += bytes,
+            Kind::Wrote | Kind::Blocked => self.all[life].bytes[1] += bytes,
+            _ if is_end => {
+                self.present.remove(&key);
+            }
+            _ => {}
+        }
+    }
+
+    fn bear(&mut self, (number, slot): (usize, u32), begin: Option<usize>) -> usize {
+        let life = self.all.len();
+        self.all.push(Life { number, slot, begin, ..Life::default() });
+        self.present.insert((number, slot), life);
+        self.by_slot.entry((number, slot)).or_default().push(life);
+        if let Some(begin) = begin {
+            self.births.insert(begin, life);
+        }
+        life
+    }
+
+    /// Connections that exist at the end have rows, whose counts lead back to the beginning.
+    fn join_rows(&mut self) {
+        let header = &self.recording.header;
+        let rows = header.state["views"]["connections"].as_array();
+        for row in rows.into_iter().flatten() {
+            let id = row["loop"].as_u64();
+            let number = header.loops.iter().position(|it| Some(it.id as u64) == id);
+            let slot = row["id"].as_str().and_then(|id| id.split('.').nth(1)?.parse().ok());
+            let (Some(number), Some(slot)) = (number, slot) else { continue };
+            let known = self.present.get(&(number, slot)).copied();
+            let life = match known {
+                Some(life) => life,
+                None if self.by_slot.contains_key(&(number, slot)) => continue,
+                None => self.bear((number, slot), None),
+            };
+            let text = |field: &str| row[field].as_str().map(str::to_owned);
+            let life = &mut self.all[life];
+            (life.id, life.protocol) = (text("id"), text("protocol"));
+            if life.begin.is_none() {
+                let before = |field: &str, way: usize| {
+                    row[field].as_u64().unwrap_or_default().saturating_sub(life.bytes[way])
+                };
+                life.base = [before("wire_in", 0), before("wire_out", 1)];
+            }
+        }
+    }
+
+    /// The header may have the addresses of ended connections too, in the order of their beginnings.
+    fn join_names(&mut self) {
+        for (number, header) in self.recording.header.loops.iter().enumerate() {
+            let mut known: BTreeMap<u32, Vec<&str>> = BTreeMap::new();
+            for entry in &header.connections {
+                known.entry(entry.slot).or_default().push(&entry.id);
+            }
+            for (slot, ids) in known {
+                let lives = self.by_slot.get(&(number, slot)).map_or(&[][..], Vec::as_slice);
+                for (life, id) in lives.iter().rev().zip(ids.into_iter().rev()) {
+                    self.all[*life].id.get_or_insert_with(|| id.to_owned());
+                }
+            }
+        }
+    }
+}
+
+/// The next event of a loop: its time, and the place of the loop.
+#[derive(Clone, Copy)]
+struct Head(f64, usize);
+
+impl Ord for Head {
+    fn cmp(&self, other: &Head) -> Ordering {
+        self.0.total_cmp(&other.0).then(self.1.cmp(&other.1))
+    }
+}
+
+impl PartialOrd for Head {
+    fn partial_cmp(&self, other: &Head) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Head {
+    fn eq(&self, other: &Head) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Head {}
+
+/// The events of all loops in the order of their times; those of one loop keep their order.
+fn merged(recording: &Recording) -> Vec<Event> {
+    let Recording { header, records, .. } = recording;
+    let head = |number: usize, index: usize| {
+        let record = records[number].get(index)?;
+        Some(Reverse(Head(header.loops[number].at(record.time), number)))
+    };
+    let mut next = vec![0; records.len()];
+    let mut heads: BinaryHeap<_> = (0..records.len()).filter_map(|it| head(it, 0)).collect();
+    let mut events = Vec::with_capacity(recording.events());
+    while let Some(Reverse(Head(time, number))) = heads.pop() {
+        let index = next[number];
+        events.push(Event { time, number, index });
+        next[number] += 1;
+        heads.extend(head(number, index + 1));
+    }
+    events
+}
+
+/// Whether the first number of an event is a connection that exists.
+fn uses_connection(kind: Kind) -> bool {
+    use Kind::{Blocked, Ended, Received, Recorded, Room, Shut, Wrote};
+    matches!(kind, Received | Wrote | Blocked | Ended | Room | Shut | Recorded)
+}
+
+/// Whether the first number of an event is a connection.
+fn is_of_connection(kind: Kind) -> bool {
+    let is_edge = matches!(kind, Kind::Accepted | Kind::Connected | Kind::Built | Kind::Closed);
+    is_edge || uses_connection(kind)
+}
+
+/// Whether a callback of a connection begins.
+fn is_callback(kind: Kind) -> bool {
+    matches!(kind, Kind::Received | Kind::Built | Kind::Ended | Kind::Room)
+}
+
+/// Whether a callback of a connection continues after an event.
+fn is_inside(kind: Kind) -> bool {
+    use Kind::{Call, Reading, Recorded, Returned, Woken};
+    matches!(kind, Call | Returned | Recorded | Reading | Woken)
+}
+
+impl LoopHeader {
+    fn seconds(&self, ticks: u64) -> f64 {
+        ticks as f64 / self.ticks.max(1.0)
+    }
+
+    /// The kind and the name of a call.
+    fn call(&self, number: u32) -> (&str, &str) {
+        let named = self.names.get(number as usize);
+        let (kind, name) = named.map_or(("a callback", ""), |(kind, name)| (kind, name));
+        (kind, if name.is_empty() { kind } else { name })
+    }
+
+    /// An event in words.
+    fn words(&self, record: Record) -> String {
+        let Record { kind, key, value, .. } = record;
+        let words = match kind {
+            Kind::Waited => "a turn begins, after a wait",
+            Kind::Received => "bytes arrive, and are delivered",
+            Kind::Wrote => "bytes are written",
+            Kind::Blocked => "bytes are written, and the system takes only a part",
+            Kind::Accepted => "a connection is accepted",
+            Kind::Connected => "a connect succeeds",
+            Kind::Built => return format!("the protocol {} is built", self.call(value).1),
+            Kind::Ended => "the peer closes its side",
+            Kind::Failed => "an error ends the connection or attempt",
+            Kind::Room => "the system accepts bytes again",
+            Kind::Shut => "our side is closed",
+            Kind::Closed if value != 0 => "the connection is reset",
+            Kind::Closed => "the connection is closed",
+            Kind::Reading if value != 0 => "reading is resumed",
+            Kind::Reading => "reading is paused",
+            Kind::Call => return self.call_words(key, "begins"),
+            Kind::Returned => return self.call_words(key, "ends"),
+            Kind::Recorded => "a write is recorded",
+            Kind::Woken => "another thread wakes the loop",
+            _ => "another event of the driver",
+        };
+        words.to_owned()
+    }
+
+    fn call_words(&self, number: u32, verb: &str) -> String {
+        let (kind, name) = self.call(number);
+        format!("{kind} {verb}: {name}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::recording::tests::{file, record};
+
+    fn lines(records: &[Record]) -> Vec<Value> {
+        let mut text = Vec::new();
+        let recording = Recording::parse(&file(records)).expect("our own");
+        recording.write_lines(&mut text).expect("a vector");
+        let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        lines.map(|line| serde_json::from_slice(line).expect("JSON")).collect()
+    }
+
+    #[test]
+    fn each_event_is_a_line_in_words_and_fields() {
+        let all = lines(&[
+            record(0, Kind::Accepted, 7, 3),
+            record(5, Kind::Built, 7, 0),
+            record(100, Kind::Received, 7, 100),
+            record(135, Kind::Wrote, 7, 40),
+            record(140, Kind::Closed, 7, 1),
+        ]);
+        let within = "a callback of Chat (connection 1.7.e0)";
+        assert_eq!(all[2]["at"].as_f64().map(|at| (at * 1e6).round()), Some(100.0));
+        assert_eq!(all[2]["took"].as_f64().map(|took| (took * 1e6).round()), Some(35.0));
+        assert_eq!(all[1]["event"], "the protocol Chat is built");
+        let fields = |line: &Value| {
+            let names = ["kind", "connection", "bytes", "state", "in", "out", "within"];
+            names.map(|name| line[name].clone())
+        };
+        let received = ["received", "1.7.e0"].map(|it| json!(it));
+        assert_eq!(fields(&all[2])[..2], received);
+        assert_eq!(
+            fields(&all[2])[2..],
+            [json!(100), json!("open"), json!(100), json!(0), json!(within)]
+        );
+        assert_eq!(fields(&all[3])[2..6], [json!(40), json!("open"), json!(100), json!(40)]);
+        assert_eq!(all[4]["event"], "the connection is reset");
+        assert_eq!(fields(&all[4])[3..], [const { Value::Null }; 4], "it is closed");
+        assert_eq!(fields(&all[4])[1], "1.7.e0");
+    }
+
+    #[test]
+    fn a_connection_from_before_the_first_event_has_its_slot_as_its_id() {
+        let all = lines(&[
+            record(0, Kind::Wrote, 7, 1),
+            record(1, Kind::Closed, 7, 0),
+            record(2, Kind::Received, 7, 1),
+        ]);
+        let ids: Vec<_> = all.iter().map(|line| line["connection"].clone()).collect();
+        assert_eq!(ids, ["1.7", "1.7", "1.7.e2"]);
+    }
+}
