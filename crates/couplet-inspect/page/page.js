@@ -47,11 +47,8 @@ const player = new Player(store, {
     }
     schedule();
   },
-  problem: (words) => {
-    by("broken").hidden = false;
-    setText(by("broken"), words);
-  },
   connection: () => store.views.get("connections").selected?.id,
+  wantsTime: () => tab === "time",
 });
 
 function update() {
@@ -109,7 +106,8 @@ function updateTitle() {
 function updateFlags(now) {
   const isHung = store.loops.some(({ state }) => state === "hung");
   const groups = grouped(store.flags ?? []);
-  by("calm").hidden = groups.length > 0 || isHung;
+  // A recording has the flags of its end, and marks.
+  by("calm").hidden = groups.length > 0 || isHung || store.replaying;
   if (store.program) setText(by("calm"), store.flags ? "No flags: no threshold is exceeded." : "All loops answer.");
   reconcile(by("flag-list"), groups, ({ key }) => key, createFlag, (node, { flags, hidden }) => {
     const { lines, rest, threshold, remedy } = node.parts, [{ threshold: limit, remedy: way }] = flags;
@@ -271,8 +269,11 @@ function show(name) {
   by("panel").setAttribute("aria-labelledby", `tab-${name}`);
   by("rows").hidden = name === "time";
   by("time").hidden = name !== "time";
+  by("nearby").hidden = !player.active || ["events", "time"].includes(name);
   if (name !== "time") table.show(store.views.get(name));
   details.show(null);
+  // Its times are counted if they are shown.
+  if (name === "time" && player.active) player.seek(player.count);
   schedule();
 }
 
@@ -392,23 +393,34 @@ function arrowTabs(key) {
 async function replay(source = fetch(`/recording${location.search}`, { cache: "no-store" })) {
   by("broken").hidden = true;
   try {
-    const answer = await source;
-    if (answer.ok === false) throw new Error(`${answer.status} ${answer.statusText}`);
-    const buffer = await answer.arrayBuffer();
+    const buffer = await fetched(source), recording = await player.read(buffer);
+    if (!recording) return;
     live.leave();
-    if (player.open(buffer)) show("events");
-    else if (!player.active) resume();
+    player.open(recording);
+    show("events");
   } catch (error) {
     by("broken").hidden = false;
-    setText(by("broken"), `The recording can't be read: ${error.message}`);
+    setText(by("broken"), error.message);
+  }
+}
+
+async function fetched(source) {
+  try {
+    const answer = await source;
+    if (answer.ok === false) throw new Error(`${answer.status} ${answer.statusText}`);
+    return await answer.arrayBuffer();
+  } catch (error) {
+    throw new Error(`The recording can't be fetched: ${error.message}`, { cause: error });
   }
 }
 
 /** Returns to the present. */
 function resume() {
+  // A server of a recording has nothing else.
+  if (by("leave").hidden) return;
   by("broken").hidden = true;
   player.close();
-  if (tab === "events") show("connections");
+  show(tab === "events" ? "connections" : tab);
   live.open();
 }
 

@@ -262,6 +262,8 @@ export class Time {
     this.drawFlame(root, node);
     this.drawRows(node);
     setText(this.heading, `Calls of ${names[0] ?? root.words} by duration (logarithmic heights)`);
+    // A replay counts no durations.
+    this.heading.hidden = node.histogram.length === 0;
     this.drawHistogram(node);
   }
 

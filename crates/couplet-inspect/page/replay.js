@@ -12,8 +12,12 @@ const SLEEP_UNIT = 64;
 const INTERVAL = 8192;
 /** Checkpoints, at most. */
 const CHECKPOINTS = 64;
+/** Events before a moment at which a copy is kept, for the next step back. */
+const NEAR = 512;
 /** Events that the end of a callback may be away. */
 const FAR = 2000;
+/** Events that are read between two chances to pause. */
+const SLICE = 4096;
 /** Seconds for which a mark stays among the flags. */
 const RECENT = 60;
 
@@ -33,6 +37,10 @@ const CALLBACKS = of(Kind.Received, Kind.Built, Kind.Ended, Kind.Room);
 /** Kinds after which a callback of a connection goes on. */
 const INSIDE = of(Kind.Call, Kind.Returned, Kind.Recorded, Kind.Reading, Kind.Woken);
 
+const HAS_BYTES = of(Kind.Received, Kind.Wrote, Kind.Blocked, Kind.Recorded);
+/** Whether the first number of an event may be a connection. */
+const isOfOne = (kind) => USES.has(kind) || OPENS.has(kind) || kind === Kind.Closed || kind === Kind.Reading;
+
 /** Reads a recording. Events of unknown kinds are left out. Throws an error in words. */
 export function parse(buffer) {
   const text = new TextDecoder();
@@ -48,7 +56,12 @@ export function parse(buffer) {
   } catch (error) {
     throw new Error(`The header of the recording is damaged: ${error.message}`);
   }
-  const loops = Array.isArray(header?.loops) ? header.loops : [];
+  const loops = header?.loops, isNumber = (value) => typeof value === "number", isList = (value) => value === undefined || Array.isArray(value);
+  const isLoop = (loop) => Number.isSafeInteger(loop?.count) && loop.count >= 0 && isNumber(loop.ticks)
+    && isNumber(loop.origin) && isList(loop.connections) && isList(loop.names) && (loop.names ?? []).every(Array.isArray);
+  if (!isNumber(header?.made) || !Array.isArray(loops) || !loops.every(isLoop)) {
+    throw new Error("The header of the recording is damaged: a loop or the time is missing.");
+  }
   const expected = loops.reduce((sum, { count }) => sum + count * RECORD, 0), found = buffer.byteLength - begin - length;
   if (expected !== found) {
     throw new Error(`The recording is damaged: it has ${found} bytes of records instead of ${expected}.`);
@@ -63,7 +76,8 @@ export function parse(buffer) {
 }
 
 /** The events of one loop, as columns. A time is in seconds since 1970, and `slept` in seconds. */
-function readTrack(view, begin, { count, ticks, origin }) {
+function readTrack(view, begin, { count, ticks: scale, origin }) {
+  const ticks = Math.max(1, scale);
   const times = new Float64Array(count), kinds = new Uint8Array(count), keys = new Uint32Array(count), values = new Uint32Array(count);
   let length = 0;
   for (let at = begin; at < begin + count * RECORD; at += RECORD) {
@@ -75,21 +89,21 @@ function readTrack(view, begin, { count, ticks, origin }) {
     keys[length] = view.getUint32(at + 12, true);
     length += 1;
   }
-  return { times, kinds, keys, values, length, slept: (at) => (keys[at] * 2 ** 32 + values[at]) * SLEEP_UNIT / ticks };
+  return { times, kinds, keys, values, length, positions: new Uint32Array(length), slept: (at) => (keys[at] * 2 ** 32 + values[at]) * SLEEP_UNIT / ticks };
 }
 
 /** A connection from its first event to its last; -1 is before the first. */
 class Life {
   constructor(loop, slot, begin) {
-    Object.assign(this, { loop, slot, begin, end: Infinity, in: 0, out: 0, row: null, name: null });
+    Object.assign(this, { loop, slot, begin, end: Infinity, in: 0, out: 0, row: null, built: [] });
   }
 }
 
 /** The state of a connection at a moment. */
 class Connection {
   constructor(life, base, time) {
-    Object.assign(this, { life, in: base.in, out: base.out, name: life.name, received: time, made: time,
-      paused: false, ended: false, shut: false, blocked: null });
+    Object.assign(this, { life, in: base.in, out: base.out, name: null, received: time, made: time,
+      paused: false, ended: false, shut: false, blocked: null, unsent: null });
   }
 }
 
@@ -101,21 +115,28 @@ class Moment {
 
   copy() {
     const loops = this.loops.map((loop) => ({ ...loop, calls: [...loop.calls] }));
-    const copied = (connection) => Object.assign(Object.create(Connection.prototype), connection);
+    const copied = (connection) => ({ ...connection });
     const connections = new Map([...this.connections].map(([key, connection]) => [key, copied(connection)]));
     return new Moment(this.count, loops, connections);
   }
 }
 
 export class Replay {
-  constructor({ header, tracks }) {
-    Object.assign(this, { header, tracks });
-    this.loops = header.loops;
-    this.merge();
+  /** Reads all events, unless `later`: then `build` has to be iterated first. */
+  constructor({ header, tracks }, later = false) {
+    Object.assign(this, { header, tracks, loops: header.loops, only: null });
+    this.count = tracks.reduce((sum, { length }) => sum + length, 0);
+    if (!later) for (const _ of this.build()) continue;
+  }
+
+  /** Reads all events, and yields after each slice the part that is read, from 0 to 1. */
+  *build() {
+    const { header } = this;
+    yield* this.merge();
     this.begin = this.count > 0 ? this.times[0] : header.made;
     this.marks = (Array.isArray(header.marks) ? header.marks : []).filter(({ time }) => Number.isFinite(time))
       .map((mark) => ({ ...mark, count: this.after(mark.time) })).sort((a, b) => a.time - b.time);
-    this.findLives();
+    yield* this.findLives();
     const loops = this.loops.map(() => ({ calls: [], callback: null, since: this.begin, turn: this.begin, turns: 0, events: 0 }));
     const connections = new Map();
     for (const life of this.lives) {
@@ -127,6 +148,7 @@ export class Replay {
     while (moment.count < this.count) {
       this.apply(moment);
       if (moment.count % this.interval === 0) this.checkpoints.push(moment.copy());
+      if (moment.count % SLICE === 0) yield (2 + moment.count / this.count) / 3;
     }
     this.moment = moment;
   }
@@ -136,9 +158,8 @@ export class Replay {
   }
 
   /** Puts the events of all loops into one order. */
-  merge() {
+  *merge() {
     const { tracks } = this;
-    this.count = tracks.reduce((sum, { length }) => sum + length, 0);
     this.times = new Float64Array(this.count);
     this.loopOf = new Uint16Array(this.count);
     this.index = new Uint32Array(this.count);
@@ -152,7 +173,9 @@ export class Replay {
       this.times[at] = tracks[first].times[next[first]];
       this.loopOf[at] = first;
       this.index[at] = next[first];
+      tracks[first].positions[next[first]] = at;
       next[first] += 1;
+      if (at % SLICE === 0) yield at / this.count / 3;
     }
   }
 
@@ -162,10 +185,10 @@ export class Replay {
   }
 
   /** Finds when each connection began and ended, and joins it with the rows of the header. */
-  findLives() {
+  *findLives() {
     this.lives = [];
     this.births = new Map();
-    const present = new Map(), bySlot = new Map();
+    const present = new Map(), bySlot = this.bySlot = new Map();
     const bear = (loop, slot, at) => {
       const key = this.keyOf(loop, slot), life = new Life(loop, slot, at);
       if (present.has(key)) present.get(key).end = at;
@@ -181,7 +204,11 @@ export class Replay {
       let life = present.get(key);
       if (kind === Kind.Accepted || kind === Kind.Connected || (kind === Kind.Built && !life)) life = bear(loop, slot, at);
       else if (USES.has(kind) && !life) life = bear(loop, slot, bySlot.has(key) ? at : -1);
+      if (at % SLICE === 0) yield (1 + at / this.count) / 3;
+      // A later connection of this slot is new.
+      if (!life && (kind === Kind.Closed || kind === Kind.Failed) && !bySlot.has(key)) bySlot.set(key, []);
       if (!life) continue;
+      if (kind === Kind.Built) life.built.push([at, value]);
       if (kind === Kind.Received) life.in += value;
       if (kind === Kind.Wrote || kind === Kind.Blocked) life.out += value;
       if (kind === Kind.Closed || kind === Kind.Failed) {
@@ -199,8 +226,8 @@ export class Replay {
     for (const row of this.header.state?.views?.connections ?? []) {
       const loop = numbers.get(row.loop), slot = Number(String(row.id).split(".")[1]);
       if (loop === undefined || !Number.isInteger(slot)) continue;
-      const life = present.get(this.keyOf(loop, slot)) ?? bear(loop, slot, -1);
-      life.row = row;
+      const key = this.keyOf(loop, slot), life = present.get(key) ?? (this.bySlot.has(key) ? null : bear(loop, slot, -1));
+      if (life) life.row = row;
     }
     for (const life of this.lives) {
       const base = (field) => life.begin < 0 && life.row ? Math.max(0, life.row[field] - life[field]) : 0;
@@ -247,7 +274,9 @@ export class Replay {
       case Kind.Blocked:
         connection.out += value;
         connection.blocked = kind === Kind.Blocked ? connection.blocked ?? time : null;
+        if (connection.unsent !== null) connection.unsent = kind === Kind.Blocked ? Math.max(0, connection.unsent - value) : 0;
         break;
+      case Kind.Recorded: connection.unsent = value; break;
       case Kind.Ended: connection.ended = true; break;
       case Kind.Room: connection.blocked = null; break;
       case Kind.Shut: connection.shut = true; break;
@@ -277,23 +306,24 @@ export class Replay {
 
   /** The moment after `count` events. */
   at(count) {
-    const wanted = Math.max(0, Math.min(this.count, count));
+    const wanted = Math.max(0, Math.min(this.count, count)), near = Math.max(0, wanted - NEAR);
     if (wanted < this.moment.count || wanted - this.moment.count > this.interval) {
-      this.moment = this.checkpoints[Math.min(this.checkpoints.length - 1, Math.floor(wanted / this.interval))].copy();
+      const checkpoint = this.checkpoints[Math.min(this.checkpoints.length - 1, Math.floor(wanted / this.interval))];
+      const isNear = this.near && this.near.count <= wanted && this.near.count > checkpoint.count;
+      this.moment = (isNear ? this.near : checkpoint).copy();
+      if (!isNear) this.near = null;
     }
-    while (this.moment.count < wanted) this.apply(this.moment);
+    while (this.moment.count < wanted) {
+      // Further steps back begin here.
+      if (this.moment.count === near && !this.near) this.near = this.moment.copy();
+      this.apply(this.moment);
+    }
     return this.moment;
   }
 
   /** How many events there are until a time. */
   after(time) {
-    let low = 0, high = this.count;
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      if (this.times[middle] <= time) low = middle + 1;
-      else high = middle;
-    }
-    return low;
+    return lastUntil(this.times, this.count, time) + 1;
   }
 
   /** The time of the moment after `count` events. */
@@ -324,7 +354,8 @@ export class Replay {
   }
 
   idOf(life) {
-    life.id ??= String(life.row?.id ?? `${this.loops[life.loop].serial ?? life.loop}.${life.slot}.e${life.begin}`);
+    const begin = life.begin < 0 ? "" : `.e${life.begin}`;
+    life.id ??= String(life.row?.id ?? `${this.loops[life.loop].serial ?? life.loop}.${life.slot}${begin}`);
     return life.id;
   }
 
@@ -345,12 +376,20 @@ export class Replay {
     const { calls, callback } = moment.loops[number];
     const call = calls.at(-1);
     if (call && !(callback && callback.time > call.time)) {
-      const { kind, name } = this.nameOf(number, call.name);
-      return name === kind ? kind : `${kind} ${name}`;
+      return this.callWords(number, call.name);
     }
     if (!callback) return "";
     const connection = moment.connections.get(this.keyOf(number, callback.slot));
-    return connection ? `a callback of ${this.protocolOf(connection)} (connection ${this.idOf(connection.life)})` : "a callback";
+    return connection ? this.callbackWords(this.protocolOf(connection), connection.life) : "a callback";
+  }
+
+  callWords(loop, number) {
+    const { kind, name } = this.nameOf(loop, number);
+    return name === kind ? kind : `${kind} ${name}`;
+  }
+
+  callbackWords(protocol, life) {
+    return `a callback of ${protocol} (connection ${this.idOf(life)})`;
   }
 
   /** An event in words. */
@@ -397,65 +436,120 @@ export class Replay {
   recorder(at) {
     const { loop, kind, key } = this.event(at);
     if (kind !== Kind.Wrote && kind !== Kind.Blocked) return null;
+    let isSameTurn = true;
     for (let before = at - 1; before >= Math.max(0, at - FAR); before -= 1) {
       const other = this.event(before);
       if (other.loop !== loop) continue;
+      if (other.kind === Kind.Waited) isSameTurn = false;
       if (other.key === key && (other.kind === Kind.Wrote || other.kind === Kind.Blocked || other.kind === Kind.Accepted)) return null;
-      if (other.key === key && (other.kind === Kind.Recorded || CALLBACKS.has(other.kind))) return before;
+      if (other.key === key && (other.kind === Kind.Recorded || (isSameTurn && CALLBACKS.has(other.kind)))) return before;
     }
     return null;
+  }
+
+  /** The connection of a slot as of an event. */
+  lifeAt(loop, slot, at) {
+    const lives = this.bySlot.get(this.keyOf(loop, slot)) ?? [];
+    let low = 0, high = lives.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (lives[middle].begin <= at) low = middle + 1;
+      else high = middle;
+    }
+    const life = lives[low - 1];
+    return life && at <= life.end ? life : undefined;
+  }
+
+  /** The numbers of a connection's events. */
+  eventsOf(life) {
+    if (this.only?.life === life) return this.only.events;
+    const events = [], last = Math.min(life.end, this.count - 1);
+    for (let at = Math.max(0, life.begin); at <= last; at += 1) {
+      if (this.loopOf[at] !== life.loop) continue;
+      const { kind, key } = this.event(at);
+      if (key === life.slot && isOfOne(kind)) events.push(at);
+    }
+    this.only = { life, events };
+    return events;
+  }
+
+  /** The calls and the callback that a loop is in after its record `index`, found from the turn's beginning. */
+  stateAfter(loop, index) {
+    const { kinds } = this.tracks[loop], state = { calls: [], callback: null };
+    let from = Math.max(0, index);
+    while (from > 0 && index - from < FAR && kinds[from] !== Kind.Waited) from -= 1;
+    for (let at = from; at <= index; at += 1) this.applyRecord(state, loop, at);
+    return state;
+  }
+
+  applyRecord(state, loop, index) {
+    const { kinds, keys, values, times, positions } = this.tracks[loop], kind = kinds[index];
+    this.applyToLoop(state, { time: times[index], kind, slot: keys[index], value: values[index] });
+    if (CALLBACKS.has(kind)) state.callback.at = positions[index];
+  }
+
+  stateWords(loop, { calls, callback }) {
+    const call = calls.at(-1);
+    if (!callback || (call && callback.time <= call.time)) return call ? this.callWords(loop, call.name) : "";
+    const life = this.lifeAt(loop, callback.slot, callback.at);
+    if (!life) return "a callback";
+    const built = life.built.findLast(([at]) => at <= callback.at);
+    return this.callbackWords(this.protocolOf({ life, name: built ? built[1] : null }), life);
+  }
+
+  /** Rows about the events of one connection around a moment. */
+  eventRowsOf(life, count, around) {
+    const events = this.eventsOf(life);
+    let middle = events.findIndex((at) => at >= count);
+    if (middle < 0) middle = events.length;
+    return events.slice(Math.max(0, middle - around), middle + around).map((at) =>
+      this.eventRow(at, life));
+  }
+
+  eventRow(at, life) {
+    const { loop, kind, value, time } = this.event(at), recorder = this.recorder(at);
+    const within = this.stateWords(loop, this.stateAfter(loop, this.index[at]));
+    return {
+      id: at + 1, at: (time - this.begin).toFixed(6), loop: this.loops[loop].host ?? this.loops[loop].id, event: this.words(at),
+      connection: life && isOfOne(kind) ? this.idOf(life) : "", bytes: HAS_BYTES.has(kind) ? value : null,
+      took: this.took(at), within,
+      waits_for: recorder === null ? [] : [`events/${recorder + 1}`], between: recorder === null ? null : at - recorder - 1,
+    };
   }
 
   /** Rows about the events around a moment. */
   eventRows(count, around) {
     const first = Math.max(0, count - around), last = Math.min(this.count, count + around), rows = [];
-    const moment = this.at(first);
-    for (let at = first; at < last; at += 1) {
-      const before = moment.connections.get(this.keyOf(this.loopOf[at], this.event(at).key));
-      this.apply(moment);
-      const { loop, kind, key, value, time } = this.event(at);
-      const connection = moment.connections.get(this.keyOf(loop, key)) ?? before;
-      const isOfOne = USES.has(kind) || OPENS.has(kind) || kind === Kind.Closed || kind === Kind.Reading;
-      const hasBytes = kind === Kind.Received || kind === Kind.Wrote || kind === Kind.Blocked || kind === Kind.Recorded;
-      const recorder = this.recorder(at);
-      rows.push({
-        id: at + 1, at: (time - this.begin).toFixed(6), loop: this.loops[loop].id, event: this.words(at),
-        connection: isOfOne && connection ? this.idOf(connection.life) : "", bytes: hasBytes ? value : null,
-        took: this.took(at), within: this.doing(moment, loop),
-        waits_for: recorder === null ? [] : [`events/${recorder + 1}`], between: recorder === null ? null : at - recorder - 1,
-      });
-    }
-    this.at(count);
+    for (let at = first; at < last; at += 1) rows.push(this.eventRow(at, this.lifeAt(this.loopOf[at], this.event(at).key, at)));
     return rows;
   }
 
   connectionRow(connection, time) {
-    const { life, paused, ended, shut, blocked, received, made } = connection;
+    const { life, paused, ended, shut, blocked, unsent, received, made } = connection;
     const { peer = "unknown", host, layers } = life.row ?? {};
-    const state = paused ? "paused" : ended || shut ? "half-closed" : connection.name === null && !life.row?.protocol ? "opening" : "open";
+    const state = ended && shut ? "closing" : paused ? "paused" : ended || shut ? "half-closed" : connection.name === null && !life.row?.protocol ? "opening" : "open";
     const reasons = [
       blocked !== null && `the system takes no more bytes for {since:${blocked}}`, paused && "reading is paused",
       ended && "the peer has closed its side", shut && "our side is closed",
     ].filter(Boolean);
     return {
       id: this.idOf(life), loop: this.loops[life.loop].id, protocol: this.protocolOf(connection), peer, host, layers, state,
-      ...(layers?.length ? {} : { in: connection.in, out: connection.out }), wire_in: connection.in, wire_out: connection.out, received, made: Math.min(made, life.row?.made ?? made),
+      ...(layers?.length ? {} : { in: connection.in, out: connection.out }), wire_in: connection.in, wire_out: connection.out, buffered: unsent, received, made: Math.min(made, life.row?.made ?? made),
       why: reasons.join("; ") || `last heard {since:${Math.min(received, time)}}`,
     };
   }
 
   /** The loops at a moment; rates are those of the second before. */
   loopRows(moment, time) {
-    const from = this.after(time - 1);
     return this.loops.map((loop, number) => {
+      const { times, kinds, length, slept } = this.tracks[number];
       let turns = 0, events = 0, idle = 0;
-      for (let at = from; at < moment.count; at += 1) {
-        if (this.loopOf[at] !== number) continue;
-        const { kind } = this.event(at);
-        if (kind === Kind.Waited) {
+      const last = lastUntil(times, length, time);
+      for (let index = lastUntil(times, length, time - 1) + 1; index <= last; index += 1) {
+        if (kinds[index] === Kind.Waited) {
           turns += 1;
-          idle += this.tracks[number].slept(this.index[at]);
-        } else if (kind < Kind.Call) {
+          idle += slept(index);
+        } else if (kinds[index] < Kind.Call) {
           events += 1;
         }
       }
@@ -471,52 +565,104 @@ export class Replay {
   }
 
   /** The marks of the minute before a time, as flags. */
-  flags(time) {
-    const recent = this.marks.filter((mark) => mark.time <= time && mark.time > time - RECENT);
+  flags(count, time) {
+    const recent = this.marks.filter((mark) => mark.count <= count && mark.time > time - RECENT);
     return recent.map(({ time: since, loop, text, severity }) =>
       ({ id: `${loop}.${since}.${text}`, loop, severity: severity ?? "yellow", title: severity === "fault" ? "Fault" : "Mark", words: text, since }));
   }
 
   /** The state at a moment as a message, like those of a server. */
-  message(count, around) {
+  message(count, around, only = null, withTime = false) {
     const moment = this.at(count), time = this.timeAt(count), { state = {} } = this.header;
     const connections = [...moment.connections.values()].map((connection) => this.connectionRow(connection, time));
     const whole = (rows) => ({ rows, all: true });
     const isEnd = count >= this.count;
     const views = isEnd ? Object.fromEntries(Object.entries(state.views ?? {}).map(([name, rows]) => [name, whole(rows)])) : {};
     if (!isEnd || !views.connections) views.connections = whole(connections);
-    views.events = whole(this.eventRows(count, around));
+    const life = only === null ? undefined : this.lifeOf(only);
+    views.events = whole(life ? this.eventRowsOf(life, count, around) : this.eventRows(count, around));
     const program = { name: "recording", ...state.program, now: isEnd ? state.program?.now ?? time : time };
     const loops = isEnd && state.loops?.length ? state.loops : this.loopRows(this.at(count), time);
-    return { program, loops, views, flags: isEnd && state.flags ? state.flags : this.flags(time), time: isEnd ? state.time ?? [] : [] };
+    return { program, loops, views, flags: isEnd && state.flags ? state.flags : this.flags(count, time), time: withTime ? this.shares(time) : [] };
+  }
+
+  /** The time of each loop in the minute before a time, by the kinds and names of its calls. */
+  shares(time) {
+    return this.loops.map(({ id }, number) => {
+      const { times, kinds, length, slept } = this.tracks[number], parts = new Map();
+      const partOf = (kind, name) => {
+        const key = `${kind}\n${name}`;
+        if (!parts.has(key)) parts.set(key, { kind, name, seconds: 0, calls: 0 });
+        return parts.get(key);
+      };
+      const last = lastUntil(times, length, time), before = lastUntil(times, length, time - RECENT);
+      const state = this.stateAfter(number, before);
+      let begin = before < 0 ? times[0] : time - RECENT, idle = 0, busy = 0;
+      for (let index = before + 1; index <= last; index += 1) {
+        const kind = kinds[index], rest = kind === Kind.Waited ? slept(index) : 0;
+        const worked = Math.max(0, times[index] - rest - begin);
+        partOf(...this.kindOf(number, state)).seconds += worked;
+        busy += worked;
+        idle += rest;
+        this.applyRecord(state, number, index);
+        if (kind === Kind.Call || CALLBACKS.has(kind)) partOf(...this.kindOf(number, state)).calls += 1;
+        begin = times[index];
+      }
+      return { loop: id, idle, busy, kinds: [...parts.values()], histogram: [] };
+    });
+  }
+
+  /** The kind and the name of the call that a loop is in. */
+  kindOf(loop, { calls, callback }) {
+    const call = calls.at(-1);
+    if (callback && !(call && callback.time <= call.time)) {
+      const life = this.lifeAt(loop, callback.slot, callback.at), built = life?.built.findLast(([at]) => at <= callback.at);
+      return ["protocol", life ? this.protocolOf({ life, name: built ? built[1] : null }) : "a connection"];
+    }
+    if (!call) return ["driver", "reads, writes and the turn itself"];
+    const { kind, name } = this.nameOf(loop, call.name);
+    return [kind, name];
   }
 
   /** The spans of a loop between two times: `[begin, end, name]`; a name is empty outside of calls. */
   spans(number, from, to, most) {
-    const first = this.after(from), moment = this.at(first), found = [];
-    let begin = from, name = this.doing(moment, number), at = first;
-    for (; at < this.count && this.times[at] <= to && found.length < most; at += 1) {
-      const { loop, kind, time } = this.event(at);
-      this.apply(moment);
-      if (loop !== number) continue;
-      const slept = kind === Kind.Waited ? this.tracks[number].slept(this.index[at]) : 0;
-      if (time - slept > begin) found.push([begin, time - slept, name]);
-      begin = time;
-      name = this.doing(moment, number);
-    }
-    if (at >= this.count || this.times[at] > to) {
-      const nextWait = this.nextWait(number, at);
-      if (Math.min(to, nextWait) > begin) found.push([begin, Math.min(to, nextWait), name]);
+    const { times, kinds, length, slept } = this.tracks[number], found = [];
+    let index = lastUntil(times, length, from);
+    const state = this.stateAfter(number, index);
+    let begin = index < 0 ? Infinity : from, name = this.stateWords(number, state);
+    const end = (next) => next < length ? times[next] - (kinds[next] === Kind.Waited ? slept(next) : 0) : this.timeAt(this.count);
+    while (begin <= to || index < 0) {
+      index += 1;
+      const until = Math.min(to, end(index));
+      if (until > begin) found.push([begin, until, name]);
+      if (index >= length || times[index] > to || found.length >= most) break;
+      this.applyRecord(state, number, index);
+      begin = times[index];
+      name = this.stateWords(number, state);
     }
     return found;
   }
 
-  /** When the loop begins to wait next. */
-  nextWait(number, from) {
-    for (let at = from; at < Math.min(this.count, from + FAR); at += 1) {
-      if (this.loopOf[at] !== number) continue;
-      return this.times[at] - (this.event(at).kind === Kind.Waited ? this.tracks[number].slept(this.index[at]) : 0);
+  /** The call of a loop at each of `most` times between two times: `[begin, end, name]`, for long windows. */
+  samples(number, from, to, most) {
+    const { times, kinds, length, slept } = this.tracks[number], step = (to - from) / most, found = [];
+    for (let n = 0; n < most; n += 1) {
+      const time = from + (n + 0.5) * step, index = lastUntil(times, length, time);
+      const next = index + 1, isOver = index < 0 || next >= length;
+      if (isOver || (kinds[next] === Kind.Waited && times[next] - slept(next) <= time)) continue;
+      found.push([from + n * step, from + (n + 1) * step, this.stateWords(number, this.stateAfter(number, index))]);
     }
-    return this.timeAt(this.count);
+    return found;
   }
+}
+
+/** The place of the last of `length` ascending times that is not after `time`; -1 if all are. */
+function lastUntil(times, length, time) {
+  let low = 0, high = length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (times[middle] <= time) low = middle + 1;
+    else high = middle;
+  }
+  return low - 1;
 }

@@ -1,10 +1,13 @@
 //! Recordings in the page.
 
+use std::fmt::Write as _;
 use std::io::{Read, Write};
 
-use serde_json::json;
+use couplet::inspect::{Inspector, Recording};
+use serde_json::{Value, json};
 
 use crate::driver::{Browser, ENTER};
+use crate::program::Program;
 use crate::{one_at_a_time, storm};
 
 fn seek(browser: &Browser, event: &str) {
@@ -76,6 +79,13 @@ fn a_connection_is_followed_back_and_forth() {
     browser.wait_for("column('wire_in')[0] === '1.08 KiB' && column('wire_out')[0] === '101 B'");
     browser.press(".");
     browser.wait_for("column('wire_out')[0] === '1.08 KiB'");
+    // The events are those of this connection alone.
+    let events = "[...document.querySelectorAll('#head button')].some((head) => head.dataset.key === 'took') \
+                  && new Set(column('connection')).size === 1 && rows().length > 4";
+    browser.click("#tab-events");
+    browser.wait_for(events);
+    browser.press("1");
+    browser.wait_for("one('#tab-connections').getAttribute('aria-selected') === 'true'");
     // The write names the callback that recorded it.
     let events = "const at = Number(one('#cursor').value); location.hash = `#events/${at}`;";
     browser.run(events);
@@ -161,5 +171,185 @@ fn every_way_to_a_moment_leads_to_the_same_state() {
     let _one = one_at_a_time();
     let Some((browser, program, _clients)) = storm(1) else { return };
     assert_eq!(browser.resolve(WALKS), json!([0, true, true, 1]));
+    program.end();
+}
+
+/// A recording of two loops with random events of these kinds, and of a connection that the state has.
+fn random_recording(seed: u64, count: usize, marks: &Value) -> Vec<u8> {
+    let mut state = seed;
+    // SplitMix64.
+    let mut random = |below: u64| {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % below
+    };
+    let loops = [0, 1].map(|id| {
+        json!({
+            "id": id, "serial": id + 1, "thread": "main", "host": format!("host{id}"), "ticks": 1e9,
+            "origin": 1000.0, "count": count,
+            "names": [["protocol", "Chat"], ["task", "talk"], ["timed call", ""]],
+            "connections": [
+                {"slot": 1, "id": format!("{}.1.8", id + 1), "peer": "tcp:192.0.2.1:9", "made": 999.0},
+                {"slot": 1, "id": format!("{}.1.9", id + 1), "peer": "tcp:192.0.2.1:9", "made": 1000.0},
+            ],
+        })
+    });
+    let kept =
+        json!({"id": "1.2.5", "loop": 0, "protocol": "Kept", "wire_in": 9000, "wire_out": 10});
+    let header = json!({
+        "made": 1001.0, "loops": loops, "marks": marks, "state": {"views": {"connections": [kept]}},
+    });
+    let header = header.to_string();
+    let mut file = b"couplet recording 1\n".to_vec();
+    file.extend((header.len() as u64).to_le_bytes());
+    file.extend(header.bytes());
+    for _ in 0..2 {
+        let mut time = 0;
+        for _ in 0..count {
+            time += random(100);
+            // Some kinds are unknown.
+            let kind = random(22);
+            let key = if kind == 1 { 0 } else { random(4) };
+            file.extend((time << 8 | kind).to_le_bytes());
+            file.extend((key << 32 | random(30)).to_le_bytes());
+        }
+    }
+    file
+}
+
+/// The events of a recording as the page reads them: see the fields of `expected`.
+const READ: &str = "
+    import('/replay.js').then(({ parse, Replay }) => {
+        const bytes = Uint8Array.from(text.match(/../g), (digits) => parseInt(digits, 16));
+        const replay = new Replay(parse(bytes.buffer));
+        return replay.eventRows(0, replay.count).map((row, at) => {
+            const { loop, key } = replay.event(at), moment = replay.at(at + 1);
+            const connection = row.connection ? moment.connections.get(replay.keyOf(loop, key)) : null;
+            const after = connection ? replay.connectionRow(connection, 0) : {};
+            return [row.loop, row.event, row.connection || null, row.bytes, row.within || null, replay.doing(moment, loop) || null,
+                after.state ?? null, after.wire_in ?? null, after.wire_out ?? null, Number(row.at), row.took];
+        });
+    })";
+
+/// The library's fields of an event, in the order of [`READ`].
+fn expected(line: &Value) -> [Value; 9] {
+    let names = ["host", "event", "connection", "bytes", "within", "within", "state", "in", "out"];
+    names.map(|name| line[name].clone())
+}
+
+#[test]
+fn the_page_and_the_library_read_the_same_events() {
+    let _one = one_at_a_time();
+    let Some((browser, program, _clients)) = storm(1) else { return };
+    for seed in 0..12 {
+        let file = random_recording(seed, 250, &json!([]));
+        let mut lines = Vec::new();
+        Recording::parse(&file).expect("our own").write_lines(&mut lines).expect("a vector");
+        let lines = String::from_utf8(lines).expect("JSON");
+        let mut hex = String::new();
+        file.iter().for_each(|byte| write!(hex, "{byte:02x}").expect("a text"));
+        let read = browser.resolve(&format!("((text) => {READ})('{hex}')"));
+        let read = read.as_array().unwrap_or_else(|| panic!("{read}"));
+        assert_eq!(read.len(), lines.lines().count(), "seed {seed}");
+        assert!(read.len() > 300, "most kinds are known");
+        for (number, (line, row)) in lines.lines().zip(read).enumerate() {
+            let line: Value = serde_json::from_str(line).expect("JSON");
+            let row = row.as_array().expect("a row");
+            let place = format!("seed {seed}, event {number}: {line} is not {row:?}");
+            assert_eq!(row[..9], expected(&line), "{place}");
+            let is_near = |field: &str, found: &Value| match (line[field].as_f64(), found.as_f64())
+            {
+                (Some(a), Some(b)) => (a - b).abs() < 1e-6,
+                (a, b) => a == b,
+            };
+            assert!(is_near("at", &row[9]) && is_near("took", &row[10]), "{place}");
+        }
+    }
+    program.end();
+}
+
+/// Serves a recording in the loop of a program, and opens its page.
+fn open_recording(browser: &Browser, program: &Program, file: Vec<u8>) {
+    let (tell, told) = std::sync::mpsc::channel();
+    program.call(move |reactor| {
+        let url = Inspector::at("0").replay(reactor, file).expect("our own");
+        tell.send(url).expect("the test waits");
+    });
+    browser.open(&told.recv().expect("it is served"));
+    browser.wait_for("text('#status') === 'replay' && !one('#replay').hidden");
+}
+
+#[test]
+fn a_recording_that_is_served_alone_is_opened_with_its_marks_and_hosts() {
+    let _one = one_at_a_time();
+    let Some((browser, program, _clients)) = storm(1) else { return };
+    let marks = json!([
+        {"time": 1_000.000_002, "loop": 0, "text": "the link is cut", "severity": "fault"},
+        {"time": 1_000.000_004, "loop": 1, "text": "a stall", "severity": "red"},
+    ]);
+    open_recording(&browser, &program, random_recording(3, 200, &marks));
+    let hosts = "[...document.querySelectorAll('.loop .name')].map((name) => name.textContent)";
+    assert_eq!(browser.value(hosts), json!(["host0", "host1"]));
+    assert_eq!(browser.value("document.querySelectorAll('#marks button').length"), 2);
+    let event = || browser.value("Number(one('#cursor').value)").as_u64().expect("a number");
+    let end = event();
+    browser.click("#marks button.fault");
+    let fault = event();
+    assert!(fault < end, "{fault} of {end}");
+    browser.wait_for("text('#flag-list').includes('the link is cut')");
+    browser.click("#marks button.red");
+    assert!(event() > fault);
+    browser.wait_for("text('#flag-list').includes('a stall')");
+    // Beside the connections, the events around the cursor are listed.
+    browser.press("1");
+    browser.wait_for("text('#nearby .is-now').startsWith('now')");
+    let before = event();
+    browser.click("#nearby li");
+    assert!(event() < before);
+    browser.wait_for("text('#nearby .is-now').startsWith('now')");
+    // The time of the calls until then.
+    browser.press("0");
+    browser
+        .wait_for("text('#time tbody').includes('Chat') && text('#time tbody').includes('talk')");
+    // The server has no program to return to.
+    browser.press("r");
+    assert_eq!(browser.value("text('#status')"), "replay");
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+    program.end();
+}
+
+#[test]
+fn a_long_recording_is_read_in_slices() {
+    let _one = one_at_a_time();
+    let Some((browser, program, _clients)) = storm(1) else { return };
+    browser.run(
+        "window.words = [];
+        const look = () => window.words.push(text('#reading'));
+        new MutationObserver(look).observe(one('#reading'), { childList: true, characterData: true, subtree: true });",
+    );
+    // The last events, many times over.
+    let count = browser.resolve(
+        "fetch('/recording' + location.search).then((answer) => answer.arrayBuffer()).then((buffer) => {
+            const bytes = new Uint8Array(buffer), view = new DataView(buffer), begin = 28 + Number(view.getBigUint64(20, true));
+            const header = JSON.parse(new TextDecoder().decode(bytes.subarray(28, begin)));
+            const times = Math.ceil(400000 / header.loops[0].count);
+            header.loops[0].count *= times;
+            const head = new TextEncoder().encode(JSON.stringify(header)), length = new DataView(new ArrayBuffer(8));
+            length.setBigUint64(0, BigInt(head.length), true);
+            const parts = [bytes.subarray(0, 20), length.buffer, head, ...Array(times).fill(bytes.subarray(begin))];
+            const files = new DataTransfer();
+            files.items.add(new File(parts, 'long.rec'));
+            document.querySelector('#file').files = files.files;
+            document.querySelector('#file').dispatchEvent(new Event('change'));
+            return header.loops[0].count;
+        })",
+    );
+    browser.wait_for(&format!("text('#status') === 'replay' && one('#cursor').max === '{count}'"));
+    let words = browser.value("window.words");
+    let words = words.as_array().expect("texts");
+    assert!(words.iter().any(|text| text.as_str().is_some_and(|text| text.ends_with(" %"))));
+    assert_eq!(words.last(), Some(&json!("")));
+    assert_eq!(browser.complaints(), Vec::<String>::new());
     program.end();
 }
