@@ -470,6 +470,7 @@ function control() {
     const theme = order[(order.indexOf(document.documentElement.dataset.theme) + 1) % 3];
     setTheme(theme);
     keep("theme", theme);
+    player.draw();
   });
   const every = by("every");
   if ([...every.options].some(({ value }) => value === kept("every"))) every.value = kept("every");

@@ -1,6 +1,6 @@
 //! `couplet inspect`: fetches the state of a program from its inspector.
 
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use couplet::inspect::Recording;
 use couplet::{Failure, LoopOptions, Reactor};
 use serde_json::Value;
 
-use super::text;
+use super::{opening, text};
 use crate::exit::Exit;
 use crate::output;
 use crate::signals::signalled_loop;
@@ -24,6 +24,8 @@ Example:
   couplet inspect unix:/run/app/inspect.sock --json | jq '.flags'
   couplet inspect 'http://127.0.0.1:8099/?token=…' --record slow.rec
   couplet inspect slow.rec --trace > slow.json
+  couplet inspect slow.rec --jsonl | jq 'select(.took > 0.01)'
+  couplet inspect slow.rec --open
 
 The URL is the one that the program prints or logs. Exit codes: 0 success; 1 the program does not
 answer; 2 usage error; 3 with --check: a red flag is up.";
@@ -50,6 +52,12 @@ pub(crate) struct Inspect {
     /// Print a recording in Chrome's trace format, which https://ui.perfetto.dev opens
     #[arg(long, conflicts_with_all = ["json", "check", "record"])]
     trace: bool,
+    /// Print the events of a recording as JSON lines, each in words and in fields
+    #[arg(long, conflicts_with_all = ["json", "check", "record", "trace"])]
+    jsonl: bool,
+    /// Serve the page with a recording on a free port of 127.0.0.1, and print its URL
+    #[arg(long, conflicts_with_all = ["json", "check", "record", "trace", "jsonl"])]
+    open: bool,
     /// Print only the red flags, and exit with 3 if there are any
     #[arg(long, conflicts_with = "json")]
     check: bool,
@@ -101,18 +109,29 @@ fn live(text: &str) -> Result<Live, String> {
 
 pub(crate) fn run(options: &Inspect) -> Result<(), Exit> {
     let (json, recording) = match &options.target {
+        Target::File(path) if options.open => return opening::open(path),
+        Target::Live(_) if options.open => {
+            return Err(Exit::bad_usage("--open needs the file of a recording"));
+        }
         Target::File(path) => {
             let recording = read(path)?;
             (recording.state(), Some(recording))
         }
         Target::Live(live) => match &options.record {
             Some(file) => return save(live, file),
-            None if options.trace => (String::new(), Some(parse(&ask(live, "recording")?)?)),
+            None if options.trace || options.jsonl => {
+                (String::new(), Some(parse(&ask(live, "recording")?)?))
+            }
             None => (text(ask(live, "state.json")?)?, None),
         },
     };
     match recording {
-        Some(recording) if options.trace => return print_trace(&recording),
+        Some(recording) if options.trace => {
+            return print_long(|out| recording.write_trace(out));
+        }
+        Some(recording) if options.jsonl => {
+            return print_long(|out| recording.write_lines(out));
+        }
         Some(recording) => output::print(about(&recording).as_bytes())?,
         None => {}
     }
@@ -157,9 +176,10 @@ pub(crate) fn about(recording: &Recording) -> String {
     format!("a recording of {} events in {:.3} s\n", recording.events(), recording.seconds())
 }
 
-fn print_trace(recording: &Recording) -> Result<(), Exit> {
-    let mut out = BufWriter::new(std::io::stdout().lock());
-    let written = recording.write_trace(&mut out).and_then(|()| out.flush());
+/// Prints a long text piece by piece.
+fn print_long(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Exit> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let written = write(&mut out).and_then(|()| out.flush());
     written.map_err(|error| output::cannot_print(&error))
 }
 

@@ -2,6 +2,7 @@
 //! running program.
 
 mod fetching;
+mod opening;
 mod text;
 
 use std::io;

@@ -1,8 +1,11 @@
 //! `--inspect` and `couplet inspect`.
 
-use rustix::process::Signal;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 
-use crate::kit::{Server, TempFile, run, wait_until};
+use rustix::process::{Pid, Signal};
+
+use crate::kit::{Server, TempFile, couplet, run, wait_until};
 
 /// The URL that a server has printed on stderr.
 fn url(server: &Server) -> String {
@@ -159,6 +162,42 @@ fn a_recording_is_saved_shown_and_printed_as_a_trace() {
     let received = events.filter(|event| event["args"]["bytes"] == 5);
     let names: Vec<_> = received.map(|event| event["name"].clone()).collect();
     assert_eq!(names, ["EchoServer"; 10]);
+}
+
+#[test]
+fn a_recording_is_printed_as_lines_and_opened_as_a_page() {
+    let server = Server::start(&["echo", "--inspect=0"]);
+    let url = url(&server);
+    let mut client = server.connect();
+    client.send(b"hello");
+    assert_eq!(client.read_exact(5), b"hello");
+    let file = TempFile::named("echo.rec", b"");
+    run(&["inspect", &url, "--record", file.path()]);
+    let ended = run(&["inspect", file.path(), "--jsonl"]);
+    ended.quietly(0);
+    let lines: Vec<serde_json::Value> =
+        ended.text().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let received = lines.iter().find(|line| line["kind"] == "received").expect("hello");
+    assert_eq!(
+        (&received["bytes"], &received["in"], &received["out"]),
+        (&5.into(), &5.into(), &0.into())
+    );
+    let within = received["within"].as_str().expect("a callback");
+    assert!(within.starts_with("a callback of EchoServer (connection "), "{within}");
+
+    let mut opened = couplet(&["inspect", file.path(), "--open"]);
+    let mut opened = opened.stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut page = String::new();
+    BufReader::new(opened.stdout.take().expect("it is piped")).read_line(&mut page).expect("a URL");
+    assert!(page.trim_end().ends_with("&recording"), "{page}");
+    let shown = run(&["inspect", page.trim_end()]);
+    assert!(shown.text().contains("connections (1)"), "{}", shown.text());
+    let opened_id = Pid::from_child(&opened);
+    rustix::process::kill_process(opened_id, Signal::INT).expect("it runs");
+    assert_eq!(opened.wait().expect("it is ours").code(), Some(0));
+    let ended = run(&["inspect", &url, "--open"]);
+    assert_eq!(ended.code, Some(2));
+    assert!(ended.stderr.contains("--open needs the file of a recording"), "{}", ended.stderr);
 }
 
 #[test]
