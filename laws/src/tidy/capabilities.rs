@@ -402,6 +402,7 @@ const CAPABILITIES: &[Capability] = &[
             // Recordings, before and after the loop, or in a thread of the pool.
             "couplet-cli/src/ctl.rs",
             "couplet-cli/src/inspect/fetching.rs",
+            "couplet-cli/src/inspect/opening.rs",
             "couplet-inspect/src/keeping.rs",
             // Served and downloaded files.
             "couplet-cli/src/http/",
