@@ -45,6 +45,8 @@ enum Order {
         #[arg(long)]
         json: bool,
     },
+    /// Print the URL of the program's inspector, for `couplet inspect` or a browser
+    Inspect,
     /// Apply the changes of the configuration
     Reload,
     /// Start the program's file, as it now is, as a new process, which takes over all ports. This one
@@ -80,6 +82,7 @@ impl Order {
         match self {
             Order::Status { json: false } => "status".to_owned(),
             Order::Status { json: true } => "status json".to_owned(),
+            Order::Inspect => "inspect".to_owned(),
             Order::Reload => "reload".to_owned(),
             Order::Restart => "restart".to_owned(),
             Order::Log { levels } => format!("log {}", one_line(levels)),

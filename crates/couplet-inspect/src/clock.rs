@@ -40,9 +40,17 @@ impl Clock {
     }
 }
 
-/// Replaces the times of [sentences](Clock::sentence) in a text by those of now, in seconds since
-/// 1970.
-pub(crate) fn spell_out(text: &str, now: f64) -> String {
+/// Replaces the times in sentences of `/live`, `{since:1764208800.123}` and `{until:…}`, by those
+/// that have passed or are left at `now`: all are Unix times, in seconds. For programs that read
+/// `/live`, whose sentences stay the same while time passes; `/state.json` has them spelt out.
+///
+/// ```
+/// use couplet::inspect::spell_out;
+///
+/// let why = "closing for {since:1000.5}, cut in {until:1030.5}";
+/// assert_eq!(spell_out(why, 1003.7), "closing for 3.2 s, cut in 26.8 s");
+/// ```
+pub fn spell_out(text: &str, now: f64) -> String {
     let mut spelt = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('{') {

@@ -329,7 +329,7 @@ impl Inspector {
     /// The URL of the page, with its token, while a loop is inspected. For a UNIX socket: its
     /// endpoint.
     pub fn url(&self) -> Option<String> {
-        self.0.state().thread.as_ref()?.url().map(str::to_owned)
+        hooks::Inspector::url(&*self.0)
     }
 }
 
@@ -380,6 +380,10 @@ impl hooks::Inspector for Shared {
         state.loops.push(Kept { inspected: inspected.clone(), ended: None });
         drop(state);
         Ok(Box::new(Attached { inspector: self, inspected }))
+    }
+
+    fn url(&self) -> Option<String> {
+        self.state().thread.as_ref()?.url().map(str::to_owned)
     }
 }
 

@@ -55,5 +55,7 @@ mod server;
 mod thread;
 mod view;
 
+pub use clock::spell_out;
+pub use couplet_core::hooks::inspector::time;
 pub use inspector::{Inspect, Inspector};
 pub use recording::{Recording, RecordingError, WorldLoop};

@@ -117,6 +117,10 @@ fn carry_out(running: &Rc<Running>, order: &str) -> Deferred<String> {
                 }
             })
         }
+        ("inspect", "") => match running.program.loop_options.inspector_url() {
+            Some(url) => Deferred::succeed(url),
+            None => Deferred::fail(Failure::msg("the program has no inspector")),
+        },
         ("reload", "") => running.reload(),
         ("restart", "") => running.restart(),
         ("close", id) if !id.is_empty() => running.loops.close(id.to_owned()),
@@ -130,7 +134,7 @@ fn carry_out(running: &Rc<Running>, order: &str) -> Deferred<String> {
             Err(problem) => Deferred::fail(Failure::msg(problem)),
         },
         _ => Deferred::fail(Failure::msg(format!(
-            "unknown order {order:?}; known are status, status json, reload, restart, close ID, log FILTER, record, drain, stop"
+            "unknown order {order:?}; known are status, status json, inspect, reload, restart, close ID, log FILTER, record, drain, stop"
         ))),
     }
 }

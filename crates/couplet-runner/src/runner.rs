@@ -348,6 +348,7 @@ impl Runner {
             arguments,
             command_line,
             limits: self.options.limits(),
+            loop_options: self.options,
             runner_table: plan.options.clone(),
             identity,
             log,

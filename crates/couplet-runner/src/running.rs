@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use couplet::process::Process;
 use couplet::reactor::Snapshot;
 use couplet::services::{Child, Health, Service, Supervisor};
-use couplet::{Deferred, Failure, LoadLimits, Loop, LoopingCall, Reactor, Shutdown};
+use couplet::{Deferred, Failure, LoadLimits, Loop, LoopOptions, LoopingCall, Reactor, Shutdown};
 
 use crate::config::ConfigError;
 use crate::exit::Exit;
@@ -36,6 +36,8 @@ pub(crate) struct Program {
     pub(crate) command_line: Options,
     /// The limits of each loop if no option sets one.
     pub(crate) limits: LoadLimits,
+    /// The options of each loop, without those of the configuration.
+    pub(crate) loop_options: LoopOptions,
     /// The table `[runner]` of the configuration at the start.
     pub(crate) runner_table: Options,
     pub(crate) identity: Option<Identity>,

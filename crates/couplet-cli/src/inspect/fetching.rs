@@ -1,21 +1,16 @@
-//! `couplet inspect`: fetches the state of a program from its inspector.
+//! `couplet inspect`: shows the state of a program, from its inspector or from a recording.
 
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
 
 use clap::Args;
-use couplet::endpoints::{ClientEndpoint, TcpClient, UnixClient};
-use couplet::http::Uri;
 use couplet::inspect::Recording;
-use couplet::{Failure, LoopOptions, Reactor};
 use serde_json::Value;
 
+use super::source::Source;
 use super::{opening, text};
 use crate::exit::Exit;
 use crate::output;
-use crate::signals::signalled_loop;
 
 const EXAMPLE: &str = "\
 Example:
@@ -30,11 +25,8 @@ Example:
 The URL is the one that the program prints or logs. Exit codes: 0 success; 1 the program does not
 answer; 2 usage error; 3 with --check: a red flag is up.";
 
-/// How long the inspector may take. It answers even if the program hangs.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// The longest answer, in bytes.
-const MOST: usize = 256 * 1024 * 1024;
+/// Rows of each view in the text, unless `--rows` says otherwise.
+const ROWS: usize = 50;
 
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLE)]
@@ -42,116 +34,144 @@ pub(crate) struct Inspect {
     /// The URL of the page, unix:PATH, or the file of a recording
     #[arg(value_name = "URL|FILE", value_parser = target)]
     target: Target,
+    #[command(flatten)]
+    output: Output,
+    /// Print at most this many rows of each view
+    #[arg(long, value_name = "N", default_value_t = ROWS)]
+    rows: usize,
+}
+
+/// The options that choose the output.
+#[derive(Args, Debug)]
+#[group(multiple = false)]
+struct Output {
     /// Print the state as JSON, as the inspector sends it
     #[arg(long)]
     json: bool,
     /// Save the last events of all loops, and the state, to this file: a recording
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "check"])]
+    #[arg(long, value_name = "FILE")]
     // Bound: an argument on the command line.
     record: Option<PathBuf>,
     /// Print a recording in Chrome's trace format, which https://ui.perfetto.dev opens
-    #[arg(long, conflicts_with_all = ["json", "check", "record"])]
+    #[arg(long)]
     trace: bool,
     /// Print the events of a recording as JSON lines, each in words and in fields
-    #[arg(long, conflicts_with_all = ["json", "check", "record", "trace"])]
+    #[arg(long)]
     jsonl: bool,
     /// Serve the page with a recording on a free port of 127.0.0.1, and print its URL
-    #[arg(long, conflicts_with_all = ["json", "check", "record", "trace", "jsonl"])]
+    #[arg(long)]
     open: bool,
     /// Print only the red flags, and exit with 3 if there are any
-    #[arg(long, conflicts_with = "json")]
+    #[arg(long)]
     check: bool,
-    /// Print at most this many rows of each view
-    #[arg(long, value_name = "N", default_value = "50")]
-    rows: usize,
 }
 
-/// An inspector, or a recording.
+/// The output.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Wanted<'a> {
+    Text,
+    Json,
+    Check,
+    Trace,
+    Lines,
+    /// A page with a recording.
+    Page,
+    /// A recording, in this file.
+    Record(&'a Path),
+}
+
+impl Output {
+    fn wanted(&self) -> Wanted<'_> {
+        match self {
+            Output { json: true, .. } => Wanted::Json,
+            Output { check: true, .. } => Wanted::Check,
+            Output { trace: true, .. } => Wanted::Trace,
+            Output { jsonl: true, .. } => Wanted::Lines,
+            Output { open: true, .. } => Wanted::Page,
+            Output { record: Some(file), .. } => Wanted::Record(file),
+            Output { record: None, .. } => Wanted::Text,
+        }
+    }
+}
+
+/// The argument of the command.
 #[derive(Clone, Debug)]
 enum Target {
-    Live(Live),
+    Program(Source),
+    /// A recording.
     // Bound: an argument on the command line.
     File(PathBuf),
-}
-
-#[derive(Clone, Debug)]
-struct Live {
-    endpoint: Arc<dyn ClientEndpoint>,
-    host: String,
-    /// The token, as a query.
-    query: String,
 }
 
 fn target(text: &str) -> Result<Target, String> {
     if text.ends_with(".rec") || text.starts_with(['/', '.']) {
         return Ok(Target::File(text.into()));
     }
-    live(text).map(Target::Live)
-}
-
-fn live(text: &str) -> Result<Live, String> {
-    if let Some(path) = text.strip_prefix("unix:") {
-        let endpoint = Arc::new(UnixClient::new(path));
-        return Ok(Live { endpoint, host: "localhost".to_owned(), query: String::new() });
-    }
-    let wrong = || {
-        "expected the URL of an inspector, unix:PATH, or the path of a recording (FILE.rec)"
-            .to_owned()
-    };
-    let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
-    let uri = whole.parse::<Uri>().map_err(|_| wrong())?;
-    let is_http = uri.scheme_str() == Some("http");
-    let host = uri.host().filter(|host| is_http && !host.is_empty()).ok_or_else(wrong)?;
-    let endpoint = TcpClient::new(host.trim_matches(['[', ']']), uri.port_u16().unwrap_or(80));
-    let query = uri.query().map_or_else(String::new, |query| format!("?{query}"));
-    Ok(Live { endpoint: Arc::new(endpoint), host: host.to_owned(), query })
+    Source::parse(text).map(Target::Program)
 }
 
 pub(crate) fn run(options: &Inspect) -> Result<(), Exit> {
-    let (json, recording) = match &options.target {
-        Target::File(path) if options.open => return opening::open(path),
-        Target::Live(_) if options.open => {
-            return Err(Exit::bad_usage("--open needs the file of a recording"));
-        }
-        Target::File(path) => {
-            let recording = read(path)?;
-            (recording.state(), Some(recording))
-        }
-        Target::Live(live) => match &options.record {
-            Some(file) => return save(live, file),
-            None if options.trace || options.jsonl => {
-                (String::new(), Some(parse(&ask(live, "recording")?)?))
-            }
-            None => (text(ask(live, "state.json")?)?, None),
-        },
-    };
-    match recording {
-        Some(recording) if options.trace => {
-            return print_long(|out| recording.write_trace(out));
-        }
-        Some(recording) if options.jsonl => {
-            return print_long(|out| recording.write_lines(out));
-        }
-        Some(recording) => output::print(about(&recording).as_bytes())?,
-        None => {}
+    let wanted = options.output.wanted();
+    match &options.target {
+        Target::File(path) => show_recording(path, wanted, options.rows),
+        Target::Program(source) => show_program(source, wanted, options.rows),
     }
-    if options.json {
+}
+
+/// Shows the state of a program that runs.
+fn show_program(source: &Source, wanted: Wanted<'_>, rows: usize) -> Result<(), Exit> {
+    match wanted {
+        Wanted::Record(file) => save(source, file),
+        Wanted::Trace | Wanted::Lines => print_events(&parse(&source.ask("recording")?)?, wanted),
+        Wanted::Page => Err(Exit::bad_usage("--open needs the file of a recording")),
+        Wanted::Text | Wanted::Json | Wanted::Check => {
+            let json = String::from_utf8(source.ask("state.json")?).map_err(Exit::failed)?;
+            show_state(&json, wanted, rows)
+        }
+    }
+}
+
+/// Shows a recording.
+fn show_recording(path: &Path, wanted: Wanted<'_>, rows: usize) -> Result<(), Exit> {
+    if let Wanted::Record(_) = wanted {
+        let path = path.display();
+        return Err(Exit::bad_usage(format!(
+            "cannot record {path}: it is a recording already; --record needs a program that runs"
+        )));
+    }
+    if wanted == Wanted::Page {
+        return opening::open(path);
+    }
+    let recording = read(path)?;
+    match wanted {
+        Wanted::Trace | Wanted::Lines => print_events(&recording, wanted),
+        Wanted::Json => output::print(recording.state().as_bytes()),
+        _ => {
+            output::print(about(&recording).as_bytes())?;
+            show_state(&recording.state(), wanted, rows)
+        }
+    }
+}
+
+/// Prints a state: all of it, or its flags.
+fn show_state(json: &str, wanted: Wanted<'_>, rows: usize) -> Result<(), Exit> {
+    if wanted == Wanted::Json {
         return output::print(json.as_bytes());
     }
-    let state: Value = serde_json::from_str(&json).map_err(|error| {
+    let state: Value = serde_json::from_str(json).map_err(|error| {
         Exit::failed(format!("the answer is no state of an inspector: {error}"))
     })?;
-    if options.check {
+    if wanted == Wanted::Check {
         output::print(text::flags(&state).as_bytes())?;
         let flags = state["flags"].as_array().map_or(0, Vec::len);
         return if flags == 0 { Ok(()) } else { Err(Exit::found()) };
     }
-    output::print(text::state(&state, options.rows).as_bytes())
+    output::print(text::state(&state, rows).as_bytes())
 }
 
 /// Saves a recording.
-fn save(live: &Live, file: &Path) -> Result<(), Exit> {
-    let bytes = ask(live, "recording")?;
+fn save(source: &Source, file: &Path) -> Result<(), Exit> {
+    let bytes = source.ask("recording")?;
     let recording = parse(&bytes)?;
     let to = file.display();
     std::fs::write(file, &bytes)
@@ -176,54 +196,15 @@ pub(crate) fn about(recording: &Recording) -> String {
     format!("a recording of {} events in {:.3} s\n", recording.events(), recording.seconds())
 }
 
-/// Prints a long text piece by piece.
-fn print_long(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Exit> {
+/// Prints the events of a recording, as lines or as a trace.
+fn print_events(recording: &Recording, wanted: Wanted<'_>) -> Result<(), Exit> {
     let mut out = BufWriter::new(io::stdout().lock());
-    let written = write(&mut out).and_then(|()| out.flush());
+    let written = match wanted {
+        Wanted::Lines => recording.write_lines(&mut out),
+        _ => recording.write_trace(&mut out),
+    };
+    let written = written.and_then(|()| out.flush());
     written.map_err(|error| output::cannot_print(&error))
-}
-
-fn text(bytes: Vec<u8>) -> Result<String, Exit> {
-    String::from_utf8(bytes).map_err(Exit::failed)
-}
-
-/// Asks the inspector for a path.
-fn ask(live: &Live, path: &'static str) -> Result<Vec<u8>, Exit> {
-    let l = signalled_loop(LoopOptions::default(), output::print_to_stderr)?;
-    let (reactor, live) = (l.reactor(), live.clone());
-    let asking = reactor.clone().spawn(async move { fetch(&reactor, live, path).await });
-    let asking = asking.add_timeout(&l.reactor(), PATIENCE);
-    let ran = l.run_until(asking);
-    match (ran, l.stopped_by()) {
-        (_, Some(signal)) => Err(Exit::interrupted(signal)),
-        (outcome, None) => outcome
-            .map_err(|failure| Exit::failed(format!("the inspector does not answer: {failure}"))),
-    }
-}
-
-/// Fetches a path. The server ends the connection after its answer, which HTTP/1.0 asks for.
-async fn fetch(reactor: &Reactor, live: Live, path: &str) -> couplet::Result<Vec<u8>> {
-    let Live { endpoint, host, query } = live;
-    let mut stream = reactor.connect_stream(endpoint).await?;
-    let request = format!("GET /{path}{query} HTTP/1.0\r\nhost: {host}\r\n\r\n");
-    stream.write_all(request).await?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer, MOST).await?;
-    let end = head_length(&answer);
-    let body = answer.split_off(end);
-    let head = String::from_utf8_lossy(&answer);
-    let status = head.lines().next().unwrap_or("no answer");
-    match status.split(' ').nth(1) {
-        Some("200") => Ok(body),
-        Some("403") => Err(Failure::msg(String::from_utf8_lossy(&body).trim().to_owned())),
-        _ => Err(Failure::msg(format!("its answer begins with {status:?}"))),
-    }
-}
-
-/// The length of the head of an answer, with the empty line after it.
-fn head_length(answer: &[u8]) -> usize {
-    let end = answer.windows(4).position(|four| four == b"\r\n\r\n");
-    end.map_or(answer.len(), |end| end + 4)
 }
 
 #[cfg(test)]
@@ -231,19 +212,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_target_is_a_url_or_a_unix_socket() {
-        let parts = |text| live(text).map(|it| (it.endpoint.to_string(), it.host, it.query));
-        let url = parts("http://127.0.0.1:8099/?token=abc").expect("a URL");
-        assert_eq!(url.0, "tcp:127.0.0.1:8099");
-        assert_eq!((&*url.1, &*url.2), ("127.0.0.1", "?token=abc"));
-        assert_eq!(parts("localhost:80").expect("a URL").2, "");
-        assert_eq!(parts("http://[::1]:8099/?token=a").expect("IPv6").1, "[::1]");
-        assert_eq!(parts("unix:/run/a.sock").expect("a path").0, "unix:/run/a.sock");
-        for wrong in ["", "https://127.0.0.1:1/", "http://", "http://:80"] {
-            assert!(target(wrong).is_err(), "{wrong}");
-        }
+    fn a_target_is_an_inspector_or_a_recording() {
+        assert!(matches!(target("http://127.0.0.1:8099/?token=abc"), Ok(Target::Program(_))));
         for file in ["slow.rec", "./slow", "/tmp/slow"] {
             assert!(matches!(target(file), Ok(Target::File(_))), "{file}");
+        }
+        for wrong in ["", "https://127.0.0.1:1/"] {
+            assert!(target(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod fetching;
 mod opening;
+mod source;
 mod text;
 
 use std::io;

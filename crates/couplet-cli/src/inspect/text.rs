@@ -1,7 +1,9 @@
 //! The state of a program as text: the red flags first, then its loops and the views.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
+use couplet::inspect;
 use serde_json::Value;
 
 /// Columns of the views, in their order. Others follow as the rows have them, and `why` is last.
@@ -138,14 +140,9 @@ fn cell(column: &str, value: &Value, now: f64) -> String {
     }
 }
 
-/// A time in seconds as people read it.
+/// A time in seconds as sentences have it. One in the future, of a clock that was set back, is none.
 fn time(seconds: f64) -> String {
-    match seconds {
-        ..1.0 => format!("{:.0} ms", seconds.max(0.0) * 1000.0),
-        ..120.0 => format!("{seconds:.1} s"),
-        ..7200.0 => format!("{:.0} min", seconds / 60.0),
-        _ => format!("{:.1} h", seconds / 3600.0),
-    }
+    inspect::time(Duration::try_from_secs_f64(seconds).unwrap_or_default()).to_string()
 }
 
 /// A value without quotes. Control characters, which a peer may have chosen, are replaced.

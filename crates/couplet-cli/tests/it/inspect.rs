@@ -155,6 +155,10 @@ fn a_recording_is_saved_shown_and_printed_as_a_trace() {
     ended.quietly(0);
     assert!(ended.text().starts_with("a recording of "), "{}", ended.text());
     assert!(ended.text().contains("connections (1)"), "{}", ended.text());
+    let ended = run(&["inspect", file.path(), "--json"]);
+    ended.quietly(0);
+    let state: serde_json::Value = serde_json::from_slice(&ended.stdout).expect("JSON alone");
+    assert_eq!(state["loops"][0]["connections"], 1);
     let ended = run(&["inspect", file.path(), "--trace"]);
     ended.quietly(0);
     let trace: serde_json::Value = serde_json::from_slice(&ended.stdout).expect("JSON");
@@ -198,6 +202,16 @@ fn a_recording_is_printed_as_lines_and_opened_as_a_page() {
     let ended = run(&["inspect", &url, "--open"]);
     assert_eq!(ended.code, Some(2));
     assert!(ended.stderr.contains("--open needs the file of a recording"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_recording_cant_be_recorded() {
+    let ended = run(&["inspect", "slow.rec", "--record", "other.rec"]);
+    assert_eq!((ended.code, ended.text()), (Some(2), ""));
+    let told = "couplet: cannot record slow.rec: it is a recording already; ";
+    assert!(ended.stderr.starts_with(told), "{}", ended.stderr);
+    let ended = run(&["inspect", "slow.rec", "--record", "other.rec", "--json"]);
+    assert_eq!(ended.code, Some(2), "one output at a time");
 }
 
 #[test]

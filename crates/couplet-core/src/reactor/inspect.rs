@@ -34,6 +34,9 @@ pub trait Inspector: Send + Sync {
     ///
     /// An error prevents the loop from being created.
     fn attach(self: Arc<Self>, inspected: InspectedLoop) -> io::Result<Box<dyn Any>>;
+
+    /// The address of the inspector, while a loop is inspected.
+    fn url(&self) -> Option<String>;
 }
 
 /// A loop, as its inspector sees it. It may outlive the loop.
@@ -125,6 +128,12 @@ impl LoopOptions {
     pub(crate) fn inspected_by(mut self, inspector: Arc<dyn Inspector>) -> LoopOptions {
         self.inspector = Some(ByInspector(inspector));
         self
+    }
+
+    /// The URL of the inspector of loops with these options, with its token, or the endpoint of its
+    /// UNIX socket. `None` without an inspector, and while no loop is inspected.
+    pub fn inspector_url(&self) -> Option<String> {
+        self.inspector.as_ref().and_then(|ByInspector(inspector)| inspector.url())
     }
 }
 

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use rustix::process::Signal;
 
 use super::{POEM, Program, echo, echoes, folder_with_poem, poet, python};
-use crate::kit::{Client, PATIENCE, Running, couplet, has, wait_until};
+use crate::kit::{Client, PATIENCE, Running, couplet, has, run, wait_until};
 use crate::needed::Folder;
 
 const CONTROL: &str = "[runner]\ncontrol = \"ctl\"\n";
@@ -134,6 +134,31 @@ fn log_changes_the_events_that_are_logged() {
         assert!(ended.stderr.starts_with(wanted), "{filter}: {}", ended.stderr);
     }
     assert_eq!(program.stop(Signal::TERM).code, Some(0));
+}
+
+#[test]
+fn inspect_answers_with_the_url_of_the_inspector() {
+    let text = echo("a", "0", "") + CONTROL;
+    let program = Program::start_with(Folder::new(), &text, &["--inspect", "0"]);
+    let mut client = program.connect("a");
+    let ended = program.ctl(&["inspect"]);
+    ended.quietly(0);
+    program.wait_told(&format!("inspector: {}", ended.text()));
+    let shown = run(&["inspect", ended.text().trim_end()]);
+    shown.quietly(0);
+    assert!(shown.text().contains("connections ("), "{}", shown.text());
+    echoes(&mut client);
+    drop(client);
+    program.stop(Signal::TERM);
+}
+
+#[test]
+fn inspect_without_an_inspector_is_an_error() {
+    let (program, _client) = controlled();
+    let ended = program.ctl(&["inspect"]);
+    assert_eq!((ended.code, ended.text()), (Some(1), ""));
+    assert_eq!(ended.stderr, "couplet: the program has no inspector\n");
+    program.stop(Signal::TERM).quietly(0);
 }
 
 #[test]
