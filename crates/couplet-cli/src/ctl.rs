@@ -100,22 +100,33 @@ fn one_line(text: &str) -> String {
 }
 
 pub(crate) fn run(options: Ctl) -> Result<(), Exit> {
-    let line = options.order.line();
-    let endpoint = UnixClient::new(&*options.control);
-    let at = options.control.display().to_string();
+    let answer = carry_out(&options.control, options.order.line())?;
+    match &options.order {
+        Order::Record { file } => save(&answer, file),
+        _ => output::print(String::from_utf8_lossy(&answer).as_bytes()),
+    }
+}
+
+/// Has the program at this control socket carry out an order; returns its answer.
+///
+/// # Errors
+///
+/// If the program can't be reached, or refuses.
+pub(crate) fn carry_out(control: &Path, line: String) -> Result<Vec<u8>, Exit> {
+    let endpoint = UnixClient::new(control);
+    let at = control.display().to_string();
     let answer = couplet::run_until(|reactor| {
         let (asking, asked) = (reactor.clone(), reactor.clone());
         let answer = asking.spawn(async move { ask(&asked, endpoint, &line).await });
         answer.add_timeout(reactor, PATIENCE)
     });
     let answer = answer.map_err(|failure| Exit::failed(format!("cannot ask {at}: {failure}")))?;
-    let Some(words) = answer.strip_prefix(b"ok\n") else {
-        let text = String::from_utf8_lossy(&answer);
-        return Err(Exit::failed(text.strip_prefix("error: ").unwrap_or(&text).trim_end()));
-    };
-    match &options.order {
-        Order::Record { file } => save(words, file),
-        _ => output::print(String::from_utf8_lossy(words).as_bytes()),
+    match answer.strip_prefix(b"ok\n") {
+        Some(words) => Ok(words.to_vec()),
+        None => {
+            let text = String::from_utf8_lossy(&answer);
+            Err(Exit::failed(text.strip_prefix("error: ").unwrap_or(&text).trim_end()))
+        }
     }
 }
 
@@ -130,7 +141,11 @@ fn save(bytes: &[u8], file: &Path) -> Result<(), Exit> {
 }
 
 /// Sends a line, and returns the answer, which ends with the connection.
-async fn ask(reactor: &Reactor, endpoint: UnixClient, line: &str) -> couplet::Result<Vec<u8>> {
+pub(crate) async fn ask(
+    reactor: &Reactor,
+    endpoint: UnixClient,
+    line: &str,
+) -> couplet::Result<Vec<u8>> {
     let mut stream = reactor.connect_stream(endpoint).await?;
     stream.write_all(format!("{line}\n")).await?;
     let mut answer = Vec::new();

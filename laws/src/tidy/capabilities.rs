@@ -404,6 +404,8 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-cli/src/inspect/fetching.rs",
             "couplet-cli/src/inspect/opening.rs",
             "couplet-inspect/src/keeping.rs",
+            // `/proc`.
+            "couplet-cli/src/inspect/process.rs",
             // Served and downloaded files.
             "couplet-cli/src/http/",
             "couplet-cli/src/poems.rs",
@@ -426,6 +428,8 @@ const CAPABILITIES: &[Capability] = &[
         places: &[
             "couplet-core/src/endpoints/record_file.rs",
             "couplet-cli/src/inspect/fetching.rs",
+            // The end of a log.
+            "couplet-cli/src/inspect/process.rs",
             "couplet-cli/src/sim/mod.rs",
             "couplet-runner/src/pid_file.rs",
         ],
@@ -502,6 +506,7 @@ const CAPABILITIES: &[Capability] = &[
             // `COUPLET_SEED`, and the second process.
             "couplet-sim/src/determinism.rs",
             "couplet-sim/src/trial.rs",
+            "couplet-cli/src/inspect/screen/mod.rs",
             "couplet-cli/src/logging.rs",
             "couplet-cli/src/progress.rs",
             "couplet-cli/src/sim/mod.rs",
@@ -519,6 +524,8 @@ const CAPABILITIES: &[Capability] = &[
         paths: &["rustix::process"],
         instead: PROCESS,
         places: &[
+            // SIGUSR1, for a snapshot.
+            "couplet-cli/src/inspect/process.rs",
             // The limit on descriptors.
             "couplet-cli/src/server.rs",
         ],
@@ -676,6 +683,12 @@ const CAPABILITIES: &[Capability] = &[
         instead: GUEST,
         places: &["couplet-cli/src/run/", "couplet-inspect/src/", "couplet-runner/src/"],
     },
+    // It has the terminal, too.
+    Capability {
+        paths: &["ratatui"],
+        instead: GUEST,
+        places: &["couplet-cli/src/inspect/screen/"],
+    },
     Capability {
         paths: &["serde_json"],
         instead: GUEST,
@@ -726,6 +739,7 @@ const METHODS: &[Methods] = &[
             "couplet-runner/src/repeats.rs",
             "couplet-core/src/layers/tls/directory.rs",
             "couplet-cli/src/cert.rs",
+            "couplet-cli/src/inspect/process.rs",
             "couplet-cli/src/http/",
         ],
     ),
@@ -738,6 +752,7 @@ const METHODS: &[Methods] = &[
             // A future, of a message.
             "couplet-http/src/websocket/mod.rs",
             "couplet-cli/src/connect/",
+            "couplet-cli/src/inspect/screen/feed.rs",
             "couplet-inspect/src/live.rs",
             // Before the main loop runs.
             "couplet-runner/src/workers.rs",

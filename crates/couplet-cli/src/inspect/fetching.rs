@@ -7,8 +7,12 @@ use clap::Args;
 use couplet::inspect::Recording;
 use serde_json::Value;
 
+#[cfg(target_os = "linux")]
+use super::process::{self, Offer};
 use super::source::Source;
-use super::{opening, text};
+use super::{opening, screen, text};
+#[cfg(target_os = "linux")]
+use crate::ctl::carry_out;
 use crate::exit::Exit;
 use crate::output;
 
@@ -16,13 +20,19 @@ const EXAMPLE: &str = "\
 Example:
   couplet echo --inspect 8099 --listen 7000
   couplet inspect 'http://127.0.0.1:8099/?token=…'
+  couplet inspect $(pidof couplet)
   couplet inspect unix:/run/app/inspect.sock --json | jq '.flags'
   couplet inspect 'http://127.0.0.1:8099/?token=…' --record slow.rec
   couplet inspect slow.rec --trace > slow.json
   couplet inspect slow.rec --jsonl | jq 'select(.took > 0.01)'
   couplet inspect slow.rec --open
 
-The URL is the one that the program prints or logs. Exit codes: 0 success; 1 the program does not
+On a terminal, a program that runs is shown as a view that changes; ? there lists its keys. The URL is
+the one that the program prints or logs. The ID of a process of yours (Linux) leads to its inspector:
+at a UNIX socket, or as its control socket says. Without one, the status of the control socket is
+shown, or else the snapshot that the program prints on SIGUSR1, if it catches that signal.
+
+Exit codes: 0 success; 1 the program does not
 answer; 2 usage error; 3 with --check: a red flag is up.";
 
 /// Rows of each view in the text, unless `--rows` says otherwise.
@@ -31,8 +41,8 @@ const ROWS: usize = 50;
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLE)]
 pub(crate) struct Inspect {
-    /// The URL of the page, unix:PATH, or the file of a recording
-    #[arg(value_name = "URL|FILE", value_parser = target)]
+    /// The URL of the page, unix:PATH, the ID of a process, or the file of a recording
+    #[arg(value_name = "URL|PID|FILE", value_parser = target)]
     target: Target,
     #[command(flatten)]
     output: Output,
@@ -64,11 +74,16 @@ struct Output {
     /// Print only the red flags, and exit with 3 if there are any
     #[arg(long)]
     check: bool,
+    /// Print the state once as text, even on a terminal
+    #[arg(long)]
+    once: bool,
 }
 
 /// The output.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Wanted<'a> {
+    /// A view that changes, on a terminal; else text.
+    View,
     Text,
     Json,
     Check,
@@ -89,7 +104,8 @@ impl Output {
             Output { jsonl: true, .. } => Wanted::Lines,
             Output { open: true, .. } => Wanted::Page,
             Output { record: Some(file), .. } => Wanted::Record(file),
-            Output { record: None, .. } => Wanted::Text,
+            Output { once: true, .. } => Wanted::Text,
+            Output { record: None, .. } => Wanted::View,
         }
     }
 }
@@ -98,6 +114,8 @@ impl Output {
 #[derive(Clone, Debug)]
 enum Target {
     Program(Source),
+    /// The ID of a process.
+    Process(u32),
     /// A recording.
     // Bound: an argument on the command line.
     File(PathBuf),
@@ -107,7 +125,10 @@ fn target(text: &str) -> Result<Target, String> {
     if text.ends_with(".rec") || text.starts_with(['/', '.']) {
         return Ok(Target::File(text.into()));
     }
-    Source::parse(text).map(Target::Program)
+    match text.parse() {
+        Ok(pid) => Ok(Target::Process(pid)),
+        Err(_) => Source::parse(text).map(Target::Program),
+    }
 }
 
 pub(crate) fn run(options: &Inspect) -> Result<(), Exit> {
@@ -115,7 +136,37 @@ pub(crate) fn run(options: &Inspect) -> Result<(), Exit> {
     match &options.target {
         Target::File(path) => show_recording(path, wanted, options.rows),
         Target::Program(source) => show_program(source, wanted, options.rows),
+        Target::Process(pid) => show_process(*pid, wanted, options.rows),
     }
+}
+
+/// Shows what a process offers: its inspector, its status, or a snapshot.
+#[cfg(target_os = "linux")]
+fn show_process(pid: u32, wanted: Wanted<'_>, rows: usize) -> Result<(), Exit> {
+    let offer = process::find(pid)?;
+    if let Offer::Inspector(source) = &offer {
+        return show_program(source, wanted, rows);
+    }
+    let text = match (offer, wanted) {
+        (Offer::Control(path), Wanted::Json) => carry_out(&path, "status json".to_owned())?,
+        (Offer::Control(path), Wanted::View | Wanted::Text) => {
+            let note = "it has no inspector: --inspect, or LoopOptions::inspect, gives it one";
+            output::print_to_stderr(&format!("process {pid}: {note}"));
+            carry_out(&path, "status".to_owned())?
+        }
+        (Offer::Snapshot(process), Wanted::View | Wanted::Text) => process.snapshot()?.into_bytes(),
+        _ => {
+            let text = "it has no inspector, which this option needs";
+            return Err(Exit::failed(format!("cannot inspect process {pid}: {text}")));
+        }
+    };
+    output::print(&text)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn show_process(pid: u32, _: Wanted<'_>, _: usize) -> Result<(), Exit> {
+    let text = "this system does not show its sockets: give the URL of its inspector";
+    Err(Exit::failed(format!("cannot inspect process {pid}: {text}")))
 }
 
 /// Shows the state of a program that runs.
@@ -124,7 +175,8 @@ fn show_program(source: &Source, wanted: Wanted<'_>, rows: usize) -> Result<(), 
         Wanted::Record(file) => save(source, file),
         Wanted::Trace | Wanted::Lines => print_events(&parse(&source.ask("recording")?)?, wanted),
         Wanted::Page => Err(Exit::bad_usage("--open needs the file of a recording")),
-        Wanted::Text | Wanted::Json | Wanted::Check => {
+        Wanted::View if screen::is_possible() => screen::run(source),
+        Wanted::View | Wanted::Text | Wanted::Json | Wanted::Check => {
             let json = String::from_utf8(source.ask("state.json")?).map_err(Exit::failed)?;
             show_state(&json, wanted, rows)
         }
@@ -214,6 +266,8 @@ mod tests {
     #[test]
     fn a_target_is_an_inspector_or_a_recording() {
         assert!(matches!(target("http://127.0.0.1:8099/?token=abc"), Ok(Target::Program(_))));
+        assert!(matches!(target("8099"), Ok(Target::Process(8099))));
+        assert!(matches!(target("localhost:8099"), Ok(Target::Program(_))));
         for file in ["slow.rec", "./slow", "/tmp/slow"] {
             assert!(matches!(target(file), Ok(Target::File(_))), "{file}");
         }

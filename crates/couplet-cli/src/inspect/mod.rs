@@ -3,6 +3,9 @@
 
 mod fetching;
 mod opening;
+#[cfg(target_os = "linux")]
+mod process;
+mod screen;
 mod source;
 mod text;
 

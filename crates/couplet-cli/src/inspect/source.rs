@@ -87,7 +87,7 @@ impl Source {
     }
 }
 
-/// Runs a task in a loop of its own, for at most this time. The outer error is a signal.
+/// Runs a task in a new loop, for at most this time. The outer error is a signal.
 pub(super) fn run_until<T: 'static>(
     most: Duration,
     task: impl AsyncFnOnce(Reactor) -> couplet::Result<T> + 'static,

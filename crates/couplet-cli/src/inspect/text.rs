@@ -140,13 +140,13 @@ fn cell(column: &str, value: &Value, now: f64) -> String {
     }
 }
 
-/// A time in seconds as sentences have it. One in the future, of a clock that was set back, is none.
+/// A time in seconds as sentences have it; 0 ms if it is negative, after a clock was set back.
 fn time(seconds: f64) -> String {
     inspect::time(Duration::try_from_secs_f64(seconds).unwrap_or_default()).to_string()
 }
 
 /// A value without quotes. Control characters, which a peer may have chosen, are replaced.
-fn word(value: &Value) -> Cow<'_, str> {
+pub(super) fn word(value: &Value) -> Cow<'_, str> {
     let text = match value {
         Value::Null => Cow::Borrowed(""),
         Value::String(text) => Cow::Borrowed(&**text),

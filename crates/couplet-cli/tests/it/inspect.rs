@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal};
 use crate::kit::{Server, TempFile, couplet, run, wait_until};
 
 /// The URL that a server has printed on stderr.
-fn url(server: &Server) -> String {
+pub(crate) fn url(server: &Server) -> String {
     server.wait_told("inspector: ");
     let told = server.running.told();
     let line = told.lines().find_map(|line| line.strip_prefix("inspector: "));

@@ -24,6 +24,9 @@ mod get_transform;
 mod http;
 mod inherited;
 mod inspect;
+#[cfg(target_os = "linux")]
+mod inspect_process;
+mod inspect_terminal;
 mod kit;
 mod namespace;
 #[path = "../../../couplet-core/tests/needed/mod.rs"]
