@@ -29,7 +29,7 @@ pub fn recordings(data: &[u8]) {
     let mut lines = Vec::new();
     recording.write_lines(&mut lines).expect("a vector takes everything");
     let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    let lines = lines.map(|line| serde_json::from_slice::<serde_json::Value>(line));
+    let lines = lines.map(serde_json::from_slice::<serde_json::Value>);
     assert_eq!(
         lines.filter(|line| line.as_ref().is_ok_and(|it| it.is_object())).count(),
         recording.events()

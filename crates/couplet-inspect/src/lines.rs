@@ -31,7 +31,7 @@ struct Line<'a> {
     // Bound: a sentence with the name of one call.
     event: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    // Bound: one ID.
+    // Bound: the ID of one connection.
     connection: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     bytes: Option<u32>,
@@ -76,7 +76,7 @@ struct Life {
     /// The bytes before the first event, in and out.
     base: [u64; 2],
     /// Its ID, if the header knows it.
-    // Bound: one ID.
+    // Bound: the ID of one connection.
     id: Option<String>,
     /// Its protocol, if the state has it.
     // Bound: the name of one type.
@@ -112,11 +112,11 @@ struct Lines<'a> {
     // Bound: at most one for each event and each row of the header.
     lives: Vec<Life>,
     /// The lives that begin with an event.
-    // Bound: as `lives`.
+    // Bound: one for each connection in the recording.
     births: BTreeMap<usize, usize>,
     // Bound: one for each loop.
     loops: Vec<Doing>,
-    // Bound: as `lives`.
+    // Bound: one for each connection in the recording.
     connections: BTreeMap<(usize, u32), Connection>,
 }
 
@@ -325,14 +325,14 @@ impl Doing {
 /// Finds the connections of a recording.
 struct Lives<'a> {
     recording: &'a Recording,
-    // Bound: see `Lines`.
+    // Bound: one for each connection in the recording.
     all: Vec<Life>,
-    // Bound: see `Lines`.
+    // Bound: one for each connection in the recording.
     births: BTreeMap<usize, usize>,
     /// Those that have not ended.
     // Bound: one for each slot.
     present: BTreeMap<(usize, u32), usize>,
-    // Bound: see `Lines`.
+    // Bound: one for each connection in the recording.
     by_slot: BTreeMap<(usize, u32), Vec<usize>>,
 }
 

@@ -496,6 +496,8 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-runner/src/restart/",
             "couplet-runner/src/running.rs",
             "couplet-inspect/src/board.rs",
+            // A forked process has no such thread.
+            "couplet-inspect/src/thread.rs",
         ],
     },
     Capability {

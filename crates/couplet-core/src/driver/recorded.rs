@@ -28,6 +28,7 @@ impl RingWriter {
     }
 
     /// The same with a clock of nanoseconds.
+    #[cfg(feature = "testing")]
     pub(crate) fn with_clock(
         bytes: usize,
         connections: usize,
