@@ -5,6 +5,9 @@
 #[macro_use]
 extern crate couplet_watched;
 
+#[path = "../kit/mod.rs"]
+mod kit;
+
 mod driver;
 mod program;
 mod replay;

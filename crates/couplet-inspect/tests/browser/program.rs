@@ -2,11 +2,11 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::mpsc;
-use std::thread::JoinHandle;
 
-use couplet::inspect::{Inspect, Inspector};
-use couplet::{Loop, LoopOptions, Protocol, Reactor, Remote, Transport};
+use couplet::inspect::Inspector;
+use couplet::{LoopOptions, Protocol, Reactor, Transport};
+
+use crate::kit;
 
 /// More than the buffers of a loopback connection hold.
 const FLOOD: usize = 32 << 20;
@@ -27,29 +27,19 @@ pub(crate) struct Program {
     /// Of the page, with its token.
     pub(crate) url: String,
     server: SocketAddr,
-    remote: Remote,
-    thread: JoinHandle<()>,
+    inspected: kit::Program,
 }
 
 impl Program {
     /// Starts a program whose inspector is at this endpoint, with this token.
     pub(crate) fn start(endpoint: &str, token: &str) -> Program {
         let inspector = Inspector::at(endpoint).token(token).program("storm", "7.8");
-        let (tell, started) = mpsc::channel();
-        let thread = std::thread::spawn(move || {
-            let options = LoopOptions::default().inspect(&inspector);
-            let mut l = Loop::with_options(options).expect("the inspector's endpoint is free");
-            l.run(|reactor| {
-                let port = reactor.listen("tcp:0:interface=127.0.0.1", || Echo)?;
-                let server = port.host().socket_addr().expect("it is TCP");
-                let url = inspector.url().expect("a loop is inspected");
-                tell.send((url, server, reactor.remote())).expect("the test waits");
-                Ok(())
-            })
-            .expect("it runs");
-        });
-        let (url, server, remote) = started.recv().expect("the program starts");
-        Program { url, server, remote, thread }
+        let (inspected, server) =
+            kit::Program::start_with(inspector, LoopOptions::default(), |reactor| {
+                let port = reactor.listen("tcp:0:interface=127.0.0.1", || Echo);
+                port.expect("a free port").host().socket_addr().expect("it is TCP")
+            });
+        Program { url: inspected.url(), server, inspected }
     }
 
     /// The endpoint of the inspector, for a successor of this program.
@@ -68,13 +58,12 @@ impl Program {
 
     /// Runs `f` in the loop's thread.
     pub(crate) fn call(&self, f: impl FnOnce(&Reactor) + Send + 'static) {
-        self.remote.call(f).expect("the loop runs");
+        self.inspected.call(f);
     }
 
     /// Ends the program, and waits until its ports are closed.
     pub(crate) fn end(self) {
-        self.call(Reactor::stop);
-        self.thread.join().expect("the program does not panic");
+        drop(self.inspected);
     }
 }
 

@@ -3,11 +3,13 @@
 #[macro_use]
 extern crate couplet_watched;
 
+#[path = "../kit/mod.rs"]
+mod kit;
+
 mod access;
 mod actions;
 mod guest;
 mod hung;
-mod kit;
 mod live;
 mod loops;
 mod reasons;

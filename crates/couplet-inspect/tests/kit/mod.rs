@@ -1,6 +1,9 @@
-//! An inspected program in a thread of its own, and a client of its inspector.
+//! An inspected program in a thread of its own, and a client of its inspector. For all test
+//! binaries of this crate.
 
-use std::io::{Read, Write};
+#![allow(dead_code, reason = "each test uses a part")]
+
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -47,16 +50,18 @@ impl Program {
         (Program { inspector, remote, thread: Some(thread) }, result)
     }
 
+    /// Runs `f` in the loop's thread.
+    pub(crate) fn call(&self, f: impl FnOnce(&Reactor) + Send + 'static) {
+        self.remote.call(f).expect("the loop runs");
+    }
+
     pub(crate) fn url(&self) -> String {
         self.inspector.url().expect("a loop is inspected")
     }
 
     /// Fetches a view as JSON.
     pub(crate) fn get(&self, path: &str) -> Value {
-        let answer = get(&self.url(), path, "");
-        assert!(answer.starts_with("HTTP/1.1 200 "), "{path}: {answer}");
-        let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
-        serde_json::from_str(body).unwrap_or_else(|error| panic!("{path}: {error}: {body}"))
+        view(&self.url(), path)
     }
 
     /// Fetches a view until it is as wanted, and returns the result of the check.
@@ -110,6 +115,14 @@ fn parts(url: &str) -> (SocketAddr, &str) {
     (address.parse().expect("an address"), query)
 }
 
+/// Fetches a view as JSON.
+pub(crate) fn view(url: &str, path: &str) -> Value {
+    let answer = get(url, path, "");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{path}: {answer}");
+    let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
+    serde_json::from_str(body).unwrap_or_else(|error| panic!("{path}: {error}: {body}"))
+}
+
 /// Connects to the server of a URL.
 pub(crate) fn connect(url: &str) -> TcpStream {
     let stream = TcpStream::connect(parts(url).0).expect("it listens");
@@ -145,4 +158,38 @@ fn ask(url: &str, method: &str, path: &str, fields: &str, body: &str) -> Vec<u8>
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).expect("it answers");
     answer
+}
+
+/// A connection to an inspector, for several requests.
+pub(crate) struct Session {
+    stream: BufReader<TcpStream>,
+    address: SocketAddr,
+    query: String,
+}
+
+impl Session {
+    pub(crate) fn open(url: &str) -> Session {
+        let (address, query) = parts(url);
+        Session { stream: BufReader::new(connect(url)), address, query: query.to_owned() }
+    }
+
+    /// Fetches a view as JSON.
+    pub(crate) fn get(&mut self, path: &str) -> Value {
+        let Session { stream, address, query } = self;
+        let request = format!("GET {path}{query} HTTP/1.1\r\nhost: {address}\r\n\r\n");
+        stream.get_mut().write_all(request.as_bytes()).expect("it reads");
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            stream.read_line(&mut line).expect("a head");
+            match line.trim_end().split_once(": ") {
+                Some(("content-length", number)) => length = number.parse().expect("a number"),
+                None if line.trim().is_empty() => break,
+                _ => {}
+            }
+        }
+        let mut body = vec![0; length];
+        stream.read_exact(&mut body).expect("a body");
+        serde_json::from_slice(&body).unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
 }
