@@ -36,7 +36,7 @@ impl Reactor {
         &self,
         future: impl Future<Output = Result<T>> + 'static,
     ) -> Deferred<T> {
-        self.spawn_task(None, future)
+        self.spawn_task(None, Location::caller(), future)
     }
 
     /// [`spawn`](Self::spawn) with a name for the task, shown in reports about leaks and stalls.
@@ -46,20 +46,31 @@ impl Reactor {
         name: impl Into<Box<str>>,
         future: impl Future<Output = Result<T>> + 'static,
     ) -> Deferred<T> {
-        self.spawn_task(Some(name.into()), future)
+        self.spawn_task(Some(name.into()), Location::caller(), future)
+    }
+
+    /// [`spawn`](Self::spawn) for a task that is shown with another place than the caller's.
+    #[track_caller]
+    pub(crate) fn spawn_at<T: 'static>(
+        &self,
+        place: Source,
+        future: impl Future<Output = Result<T>> + 'static,
+    ) -> Deferred<T> {
+        self.spawn_task(None, place, future)
     }
 
     #[track_caller]
     fn spawn_task<T: 'static>(
         &self,
         name: Option<Box<str>>,
+        place: Source,
         future: impl Future<Output = Result<T>> + 'static,
     ) -> Deferred<T> {
         let records = self.records();
         if records.is_dropped() {
             return Deferred::fail(loop_ended());
         }
-        let (task, deferred) = new_task(self, name, future);
+        let (task, deferred) = new_task(self, name, place, future);
         records.tasks.borrow_mut().add(task);
         records.add_pending(pending::TASKS);
         deferred
@@ -93,9 +104,9 @@ impl Records {
 pub(super) fn new_task<T: 'static>(
     reactor: &Reactor,
     name: Option<Box<str>>,
+    place: Source,
     future: impl Future<Output = Result<T>> + 'static,
 ) -> (TaskRef, Deferred<T>) {
-    let place = Location::caller();
     let records = reactor.records();
     let monitored_name = records.monitor.get().and(name.clone());
     let (id, waker) = records.tasks.borrow_mut().reserve(name);

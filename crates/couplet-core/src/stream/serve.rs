@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::panic::Location;
 use std::rc::Rc;
 
 use super::Stream;
@@ -42,7 +43,7 @@ impl Reactor {
         endpoint: impl IntoEndpoint<dyn ServerEndpoint>,
         handle: impl AsyncFn(Stream) -> Result<()> + 'static,
     ) -> Result<Port> {
-        self.listen(endpoint, stream_factory(handle, log_failure))
+        self.listen(endpoint, stream_factory(handle, Location::caller(), log_failure))
     }
 
     /// Like [`serve`](Self::serve), with application protocols for TLS to offer unless its endpoint
@@ -56,7 +57,7 @@ impl Reactor {
         handle: impl AsyncFn(Stream) -> Result<()> + 'static,
     ) -> Result<Port> {
         // HTTP, which logs the failures of services.
-        let factory = Rc::new(stream_factory(handle, debug_failure));
+        let factory = Rc::new(stream_factory(handle, Location::caller(), debug_failure));
         let build = factory.clone();
         // The name lasts as long as the port.
         let named = name.map(|name| self.name_factory(name, move || Box::new(build())));
@@ -67,15 +68,16 @@ impl Reactor {
     }
 }
 
-/// Builds the protocol of each stream, with its handler.
+/// Builds the protocol of each stream, with its handler, whose task is shown with this place.
 fn stream_factory(
     handle: impl AsyncFn(Stream) -> Result<()> + 'static,
+    place: &'static Location<'static>,
     log: LogFailure,
 ) -> impl Fn() -> StreamProtocol + 'static {
     let handle = Rc::new(Contained::new(handle));
     move || {
         let handle = handle.clone();
-        StreamProtocol::new(move |stream| run_handler(stream, handle, log))
+        StreamProtocol::new(move |stream| run_handler(stream, handle, place, log))
     }
 }
 
@@ -84,11 +86,12 @@ fn stream_factory(
 fn run_handler(
     stream: Stream,
     handle: Rc<Contained<impl AsyncFn(Stream) -> Result<()> + 'static>>,
+    place: &'static Location<'static>,
     log: LogFailure,
 ) {
     let transport = stream.transport().clone();
     let reactor = transport.reactor().clone();
-    let task = reactor.spawn(async move { (**handle)(stream).await });
+    let task = reactor.spawn_at(place, async move { (**handle)(stream).await });
     task.add_errback(move |failure| {
         end_connection(&transport, failure, log);
         Ok(())

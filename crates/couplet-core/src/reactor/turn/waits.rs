@@ -228,7 +228,7 @@ impl Waits<'_> {
             ));
             if path.contains(&holder) {
                 why.text(": a cycle, in which each waits for the other");
-            } else if is_task && self.awaited.contains_key(&holder) {
+            } else if is_task && self.is_explained(holder) {
                 path.push(holder);
                 why.text(", which ");
                 self.awaits(holder, why, path);

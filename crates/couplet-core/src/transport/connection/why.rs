@@ -93,6 +93,9 @@ impl Life {
                     why.clause("reading waits: a layer is full");
                 }
             }
+            Reading::Ended if why.is_empty() => {
+                why.text("the peer has closed its side; waits for the program to close ours");
+            }
             Reading::Ended => {
                 why.clause("the peer has closed its side");
             }
