@@ -282,7 +282,11 @@ impl Activity {
     /// The slowest call of the last minute, and its time.
     pub(crate) fn slowest(&self) -> Option<(String, Duration)> {
         let (ticks, name) = self.seconds.iter().map(|second| second.slowest).max()?;
-        Some((self.describe(name), self.duration(ticks)))
+        let what = match self.kind(name) {
+            ("protocol", name) => format!("a callback of {name}"),
+            _ => self.describe(name),
+        };
+        Some((what, self.duration(ticks)))
     }
 
     /// The longest turn of the last minute.

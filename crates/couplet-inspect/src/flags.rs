@@ -42,6 +42,8 @@ const UNTAKEN: Duration = Duration::from_secs(1);
 const LOCKED: Duration = Duration::from_secs(30);
 /// A Deferred of the program that has been pending for longer, and nothing awaits.
 const FORGOTTEN: Duration = Duration::from_secs(60);
+/// A child that has exited, while its pipes have been open for longer.
+const PIPES: Duration = Duration::from_secs(10);
 /// Events of the last minute count.
 const RECENT: Duration = Duration::from_secs(60);
 
@@ -154,6 +156,9 @@ pub(crate) struct History {
     /// The unsent bytes of connections, and how often they grew.
     // Bound: one for each connection with unsent bytes.
     outboxes: BTreeMap<String, (usize, u32)>,
+    /// The children that have exited, by their process ids, and when this was first seen.
+    // Bound: one for each child of the loop whose pipes are open.
+    exited: BTreeMap<String, Instant>,
     /// Counters, and when each has grown last.
     // Bound: one for each counter.
     counters: BTreeMap<&'static str, Counter>,
@@ -177,6 +182,14 @@ impl History {
                 _ => 0,
             };
             self.outboxes.insert(id, (connection.buffered, grown));
+        }
+        let before = std::mem::take(&mut self.exited);
+        for child in snapshot.rows.iter().filter(|row| row.view == "children") {
+            let field = |wanted| child.fields.iter().find(|(name, _)| *name == wanted);
+            let has_exited = field("state").is_some_and(|(_, state)| state == "exited");
+            if let Some((_, pid)) = field("pid").filter(|_| has_exited) {
+                self.exited.insert(pid.clone(), before.get(pid).copied().unwrap_or(now));
+            }
         }
         let overflows = snapshot.ended.reasons().find(|(name, _)| *name == "overflow");
         let restarts = snapshot.rows.iter().flat_map(|row| &row.fields);
@@ -238,7 +251,7 @@ pub(crate) fn flags(facts: &Facts<'_>, history: &mut History, clock: Clock) -> V
     flags
 }
 
-const RULES: [Rule; 20] = [
+const RULES: [Rule; 21] = [
     Rule {
         id: "held",
         severity: Severity::Red,
@@ -311,11 +324,12 @@ const RULES: [Rule; 20] = [
             let outboxes = history.outboxes.iter().filter(|(_, outbox)| grows(outbox));
             let worst = outboxes.clone().max_by_key(|(_, (bytes, _))| *bytes);
             let (id, (bytes, _)) = worst?;
-            let words = format!(
-                "{} hold more and more, one of them {}",
-                count(outboxes.count(), "connection"),
-                size(*bytes)
-            );
+            let words = match outboxes.count() {
+                1 => format!("1 connection holds more and more: {}", size(*bytes)),
+                many => {
+                    format!("{many} connections hold more and more, one of them {}", size(*bytes))
+                }
+            };
             Some(Found { words, row: Some(id.clone()) })
         },
     },
@@ -328,9 +342,14 @@ const RULES: [Rule; 20] = [
                  a write cap ends such connections.",
         view: Some("connections"),
         find: |facts, _| {
-            facts.connections("have output that their peer does not take", STUCK, |it| {
-                since(&it.why, "the peer has taken nothing")
-            })
+            facts.connections(
+                [
+                    "has output that its peer does not take",
+                    "have output that their peer does not take",
+                ],
+                STUCK,
+                |it| since(&it.why, "the peer has taken nothing"),
+            )
         },
     },
     Rule {
@@ -342,7 +361,7 @@ const RULES: [Rule; 20] = [
                  stuck, or a forgotten resume. The column why names the protocol.",
         view: Some("connections"),
         find: |facts, _| {
-            facts.connections("are not read", PAUSED, |it| {
+            facts.connections(["is not read", "are not read"], PAUSED, |it| {
                 (it.state == "paused").then(|| since(&it.why, "reading paused by")).flatten()
             })
         },
@@ -356,7 +375,7 @@ const RULES: [Rule; 20] = [
                  checks the port. A shorter `timeout=` of the endpoint ends them earlier.",
         view: Some("connections"),
         find: |facts, _| {
-            facts.connections("are opening", OPENING, |it| {
+            facts.connections(["is opening", "are opening"], OPENING, |it| {
                 (it.state == "opening").then(|| since(&it.why, "")).flatten()
             })
         },
@@ -369,7 +388,7 @@ const RULES: [Rule; 20] = [
         remedy: "The peers neither read nor close. `set_close_deadline` limits how long a close may take.",
         view: Some("connections"),
         find: |facts, _| {
-            facts.connections("are closing", CLOSING, |it| {
+            facts.connections(["is closing", "are closing"], CLOSING, |it| {
                 matches!(it.state, "flushing" | "draining").then(|| since(&it.why, "")).flatten()
             })
         },
@@ -383,7 +402,7 @@ const RULES: [Rule; 20] = [
                  call `lose_connection` in `read_closed`; else set an idle timeout.",
         view: Some("connections"),
         find: |facts, _| {
-            facts.connections("are half closed", HALF_CLOSED, |it| {
+            facts.connections(["is half closed", "are half closed"], HALF_CLOSED, |it| {
                 (it.state == "half-closed").then(|| it.at.checked_sub(it.idle)).flatten()
             })
         },
@@ -412,7 +431,7 @@ const RULES: [Rule; 20] = [
             let waiting = facts.snapshot.pending.iter().filter(waits).map(|it| (it, it.since));
             let longest = facts.longest(waiting, WAITING)?;
             let row = Some(row_id(facts.number, longest.of.id));
-            Some(Found { words: longest.words("job", "waiting for a thread"), row })
+            Some(Found { words: longest.words("job", ["waiting for a thread"; 2]), row })
         },
     },
     Rule {
@@ -430,7 +449,7 @@ const RULES: [Rule; 20] = [
             let longest = facts.longest(untaken, UNTAKEN)?;
             let words = format!(
                 "{}: the one made at {}",
-                longest.words("lock", "not taken"),
+                longest.words("lock", ["not taken"; 2]),
                 longest.of.place
             );
             Some(Found { words, row: Some(row_id(facts.number, longest.of.id)) })
@@ -468,8 +487,11 @@ const RULES: [Rule; 20] = [
                 facts.snapshot.locks.iter().filter(|it| it.waiting > 0 && it.untaken.is_none());
             let held = locks.filter_map(|it| Some((it, it.since?)));
             let longest = facts.longest(held, LOCKED)?;
-            let words =
-                format!("{}: the one made at {}", longest.words("lock", "held"), longest.of.place);
+            let words = format!(
+                "{}: the one made at {}",
+                longest.words("lock", ["held"; 2]),
+                longest.of.place
+            );
             Some(Found { words, row: Some(row_id(facts.number, longest.of.id)) })
         },
     },
@@ -490,7 +512,7 @@ const RULES: [Rule; 20] = [
                 facts.longest(pending.filter_map(|it| Some((it, it.since?))), FORGOTTEN)?;
             let words = format!(
                 "{}: one made at {}",
-                longest.words("Deferred", "pending"),
+                longest.words("Deferred", ["pending"; 2]),
                 longest.of.place
             );
             Some(Found { words, row: Some(row_id(facts.number, longest.of.id)) })
@@ -505,6 +527,26 @@ const RULES: [Rule; 20] = [
                  Deferred was created.",
         view: None,
         find: |facts, history| facts.grown(history, "unhandled", "failure", "not handled"),
+    },
+    Rule {
+        id: "pipes",
+        severity: Severity::Yellow,
+        title: "Children have exited, and their pipes are open",
+        threshold: || format!("for longer than {}", time(PIPES)),
+        remedy: "A process that the child has started has inherited them, and `process_ended` waits for \
+                 it: `lsof` finds it. Redirect its output (`>/dev/null 2>&1 &` in a shell), or act in \
+                 `process_exited`, when the child alone has ended.",
+        view: Some("children"),
+        find: |facts, history| {
+            let exited = history.exited.iter().map(|(pid, since)| (pid, *since));
+            let longest = facts.longest(exited, PIPES)?;
+            let passed = time(longest.passed);
+            let words = match longest.count {
+                1 => format!("1 child has open pipes, for {passed}"),
+                many => format!("{many} children have open pipes, one for {passed}"),
+            };
+            Some(Found { words, row: Some(format!("{}.{}", facts.number, longest.of)) })
+        },
     },
     Rule {
         id: "restarts",
@@ -551,11 +593,11 @@ impl Found {
 }
 
 impl Facts<'_> {
-    /// The connections that have been in a state for longer than a limit; `since` tells when a
-    /// connection began to be in it.
+    /// The connections that have been in a state for longer than a limit; `verb` is for one and for
+    /// several, `since` tells when a connection began to be in the state.
     fn connections(
         &self,
-        verb: &str,
+        verb: [&str; 2],
         limit: Duration,
         since: impl Fn(&ConnectionSnapshot) -> Option<Instant>,
     ) -> Option<Found> {
@@ -597,9 +639,13 @@ struct Longest<'a, T> {
 }
 
 impl<T> Longest<'_, T> {
-    /// "2 connections are opening, one for 10 s".
-    fn words(&self, unit: &str, state: &str) -> String {
-        format!("{} {state}, one for {}", count(self.count, unit), time(self.passed))
+    /// "2 connections are opening, one for 10 s"; the state of one and of several.
+    fn words(&self, unit: &str, state: [&str; 2]) -> String {
+        let passed = time(self.passed);
+        match self.count {
+            1 => format!("1 {unit} {}, for {passed}", state[0]),
+            number => format!("{} {}, one for {passed}", count(number, unit), state[1]),
+        }
     }
 }
 

@@ -110,7 +110,8 @@ struct Port<'a> {
     rejected: u64,
     turned_away: u64,
     paused: bool,
-    why: &'static str,
+    // Bound: one sentence.
+    why: String,
 }
 
 #[derive(Serialize)]
@@ -286,9 +287,12 @@ impl Rows<'_> {
             rejected: port.rejected,
             turned_away: port.turned_away,
             paused: port.paused,
-            why: match port.paused {
-                true => "accepts nothing: paused, or at a limit of connections",
-                false => "waits for clients",
+            why: match (port.paused, port.turned_away) {
+                (true, _) => "accepts nothing: paused, or at a limit of connections".to_owned(),
+                (false, 0) => "waits for clients".to_owned(),
+                (false, n) => {
+                    format!("waits for clients; turned {n} away, which found no free descriptor")
+                }
             },
         };
         self.put("ports", &id, &row);

@@ -202,11 +202,22 @@ fn an_outbox_that_only_grows() {
         assert_eq!(flags.is_empty(), measurement < 5, "{measurement}: {flags:?}");
         if measurement == 5 {
             let words = Measured::only(&flags, "growing");
-            assert!(words.starts_with("1 connection hold more and more, one of them "), "{words}");
+            assert!(words.starts_with("1 connection holds more and more: "), "{words}");
             assert!(flags[0].row.is_some());
         }
         wire.take_most(500);
     }
+}
+
+/// "1 connection is", "2 connections are".
+#[test]
+fn one_and_several_are_told_apart() {
+    let (mut measured, _wire) = Measured::connected(Transport::pause_producing);
+    let other = measured.memory.connect(10000);
+    other.push(b"x");
+    measured.memory.settle();
+    let words = Measured::only(&measured.pass(Duration::from_secs(31)).flags(), "paused");
+    assert_eq!(words, "2 connections are not read, one for 31.0 s");
 }
 
 #[test]
@@ -215,7 +226,7 @@ fn a_peer_that_takes_nothing() {
         Measured::connected_with(1000, |transport| transport.write(vec![7; 30_000]));
     assert!(measured.pass(Duration::from_secs(9)).flags().is_empty());
     let words = Measured::only(&measured.pass(Duration::from_secs(2)).flags(), "stuck");
-    assert_eq!(words, "1 connection have output that their peer does not take, one for 11.0 s");
+    assert_eq!(words, "1 connection has output that its peer does not take, for 11.0 s");
 }
 
 #[test]
@@ -223,7 +234,7 @@ fn reading_that_is_paused_for_long() {
     let (mut measured, _wire) = Measured::connected(Transport::pause_producing);
     assert!(measured.pass(Duration::from_secs(30)).flags().is_empty());
     let words = Measured::only(&measured.pass(Duration::from_secs(1)).flags(), "paused");
-    assert_eq!(words, "1 connection are not read, one for 31.0 s");
+    assert_eq!(words, "1 connection is not read, for 31.0 s");
 }
 
 #[test]
@@ -234,7 +245,7 @@ fn handshakes_that_do_not_finish() {
     let _wire = measured.memory.connect(10000);
     assert!(measured.pass(Duration::from_secs(5)).flags().is_empty());
     let words = Measured::only(&measured.pass(Duration::from_secs(1)).flags(), "opening");
-    assert_eq!(words, "1 connection are opening, one for 6.0 s");
+    assert_eq!(words, "1 connection is opening, for 6.0 s");
 }
 
 #[test]
@@ -242,7 +253,7 @@ fn a_close_that_takes_long() {
     let (mut measured, _wire) = Measured::connected(Transport::lose_connection);
     assert!(measured.pass(Duration::from_secs(10)).flags().is_empty());
     let words = Measured::only(&measured.pass(Duration::from_secs(1)).flags(), "closing");
-    assert_eq!(words, "1 connection are closing, one for 11.0 s");
+    assert_eq!(words, "1 connection is closing, for 11.0 s");
 }
 
 #[test]
@@ -251,7 +262,7 @@ fn a_connection_that_stays_half_closed() {
     wire.fin();
     assert!(measured.pass(Duration::from_secs(60)).flags().is_empty());
     let words = Measured::only(&measured.pass(Duration::from_secs(1)).flags(), "half-closed");
-    assert_eq!(words, "1 connection are half closed, one for 61.0 s");
+    assert_eq!(words, "1 connection is half closed, for 61.0 s");
 }
 
 #[test]
@@ -297,6 +308,31 @@ fn services_that_are_restarted() {
 }
 
 #[test]
+fn a_child_whose_pipes_stay_open() {
+    let mut measured = Measured::new();
+    let exited = Rc::new(Cell::new(false));
+    let shown = exited.clone();
+    let _note = measured.reactor().note_rows(move || {
+        let row = |pid: u32| {
+            let state = if shown.get() { "exited" } else { "running" };
+            NoteRow::new("children", [("pid", pid.to_string()), ("state", state.to_owned())])
+        };
+        vec![row(7), row(8)]
+    });
+    assert!(measured.flags().is_empty());
+    assert!(measured.pass(2 * PIPES).flags().is_empty(), "they run");
+    exited.set(true);
+    assert!(measured.flags().is_empty());
+    assert!(measured.pass(PIPES).flags().is_empty());
+    let flags = measured.pass(Duration::from_secs(1)).flags();
+    let words = Measured::only(&flags, "pipes");
+    assert_eq!(words, "2 children have open pipes, one for 11.0 s");
+    assert_eq!(flags[0].row.as_deref(), Some("0.7"));
+    exited.set(false);
+    assert!(measured.flags().is_empty());
+}
+
+#[test]
 fn a_flag_keeps_the_time_at_which_it_was_raised() {
     let (mut measured, wire) = Measured::connected(Transport::pause_producing);
     let since = |flags: &[Flag]| flags[0].since;
@@ -338,13 +374,13 @@ fn a_lock_that_is_held_for_long() {
     assert_eq!(measured.pass(2 * LOCKED).flags().len(), 0, "nothing waits for it");
     let waiter = lock.acquire();
     let words = Measured::only(&measured.flags(), "lock");
-    assert!(words.starts_with("1 lock held, one for 60.0 s: the one made at "), "{words}");
+    assert!(words.starts_with("1 lock held, for 60.0 s: the one made at "), "{words}");
     // The next holder does not take it.
     let third = lock.acquire();
     drop(held);
     assert_eq!(measured.flags().len(), 0);
     let words = Measured::only(&measured.pass(2 * UNTAKEN).flags(), "futurelock");
-    assert!(words.starts_with("1 lock not taken, one for 2.0 s: the one made at "), "{words}");
+    assert!(words.starts_with("1 lock not taken, for 2.0 s: the one made at "), "{words}");
     drop((waiter, third));
 }
 
@@ -362,7 +398,7 @@ fn a_deferred_that_nothing_awaits() {
     };
     let flags = measured.pass(FORGOTTEN).flags_with(as_program);
     let words = Measured::only(&flags, "forgotten");
-    assert!(words.starts_with("1 Deferred pending, one for 2"), "{words}");
+    assert!(words.starts_with("1 Deferred pending, for 2"), "{words}");
     resolver.callback(());
     assert_eq!(measured.flags().len(), 0);
 }

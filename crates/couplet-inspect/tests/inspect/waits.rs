@@ -163,10 +163,7 @@ fn a_futurelock_is_named() {
         flags.clone().find(|flag| text(flag, "id") == "0.futurelock").cloned()
     });
     let words = text(&flag, "words");
-    assert!(
-        words.starts_with("1 lock not taken, one for 1.") && words.contains("waits.rs"),
-        "{words}"
-    );
+    assert!(words.starts_with("1 lock not taken, for 1.") && words.contains("waits.rs"), "{words}");
     let lock = row(&program, &format!("locks/{}", text(&flag, "row")));
     let why = text(&lock, "why");
     assert!(why.starts_with("granted to the request at "), "{why}");
