@@ -11,6 +11,9 @@ use couplet_core::{ProducerKind, Protocol, Reactor, Transport};
 
 use super::*;
 
+#[cfg(unix)]
+mod diagnosis;
+
 /// A loop in memory, as an inspector measures it.
 struct Measured {
     memory: MemoryReactor,

@@ -66,7 +66,7 @@ impl Program {
 
     /// Fetches a view until it is as wanted, and returns the result of the check.
     pub(crate) fn until<T>(&self, path: &str, check: impl Fn(&Value) -> Option<T>) -> T {
-        for _ in 0..200 {
+        for _ in 0..800 {
             let view = self.get(path);
             if let Some(result) = check(&view) {
                 return result;
