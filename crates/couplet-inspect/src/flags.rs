@@ -358,7 +358,8 @@ const RULES: [Rule; 21] = [
         title: "Reading is paused for long",
         threshold: || format!("longer than {}", time(PAUSED)),
         remedy: "Something called `pause_producing` and has not resumed: a producer whose consumer is \
-                 stuck, or a forgotten resume. The column why names the protocol.",
+                 stuck, or a forgotten resume. The column why names the protocol. A stream, of `StreamProtocol`, \
+                 is paused while its task does not read: the tab Tasks says why.",
         view: Some("connections"),
         find: |facts, _| {
             facts.connections(["is not read", "are not read"], PAUSED, |it| {
@@ -594,7 +595,7 @@ impl Found {
 
 impl Facts<'_> {
     /// The connections that have been in a state for longer than a limit; `verb` is for one and for
-    /// several, `since` tells when a connection began to be in the state.
+    /// several, `since` returns the time at which a connection began to be in the state.
     fn connections(
         &self,
         verb: [&str; 2],
