@@ -177,6 +177,15 @@ impl Model {
         Some(pane)
     }
 
+    /// The table of the tab, as it was arranged last.
+    fn arranged(&mut self) -> Option<&mut Pane> {
+        // Keys that follow one another arrange the rows once.
+        match self.panes.contains_key(&self.tab) {
+            true => self.panes.get_mut(&self.tab),
+            false => self.pane(),
+        }
+    }
+
     /// Handles a key.
     pub(super) fn press(&mut self, key: KeyEvent) -> Reply {
         if key.modifiers.contains(KeyModifiers::CONTROL) {
@@ -184,6 +193,10 @@ impl Model {
                 KeyCode::Char('c') => Reply::Quit,
                 _ => Reply::Stay,
             };
+        }
+        // Esc and another key that follows immediately look like this one.
+        if key.modifiers.contains(KeyModifiers::ALT) {
+            self.press(KeyCode::Esc.into());
         }
         match (&self.mode, key.code) {
             (Mode::Filter, code) => self.type_filter(code),
@@ -228,12 +241,12 @@ impl Model {
             KeyCode::Char('s') => self.sort_by(1),
             KeyCode::Char('S') => self.sort_by(-1),
             KeyCode::Char('r') => {
-                if let Some(pane) = self.pane() {
+                if let Some(pane) = self.arranged() {
                     (pane.is_reversed, pane.version) = (!pane.is_reversed, 0);
                 }
             }
             KeyCode::Esc => {
-                if let Some(pane) = self.pane() {
+                if let Some(pane) = self.arranged() {
                     match pane.filter_text.is_empty() {
                         true => pane.selected = None,
                         false => pane.filter_text.clear(),
@@ -246,7 +259,7 @@ impl Model {
     }
 
     fn type_filter(&mut self, code: KeyCode) {
-        let Some(pane) = self.pane() else { return };
+        let Some(pane) = self.arranged() else { return };
         match code {
             KeyCode::Char(letter) if pane.filter_text.chars().count() < LONGEST => {
                 pane.filter_text.push(letter);
@@ -292,7 +305,7 @@ impl Model {
 
     /// Sorts by the column beside the one of the order. The order of the flags is before the first.
     fn sort_by(&mut self, by: isize) {
-        let Some(pane) = self.pane() else { return };
+        let Some(pane) = self.arranged() else { return };
         let at = pane.sort.as_ref();
         let at = at.and_then(|key| pane.columns.iter().position(|column| column.key == *key));
         let count = pane.columns.len() + 1;
@@ -345,12 +358,15 @@ impl Pane {
             .map(|shown| (Key::of(column.kind, shown.1.value(&column.key), unix), shown))
             .collect();
         let is_reversed = self.is_reversed;
-        keyed.sort_by(|(a, _), (b, _)| match (a, b) {
+        let order = |a: &Key, b: &Key| match (a, b) {
             (Key::Absent, Key::Absent) => Ordering::Equal,
             (Key::Absent, _) => Ordering::Greater,
             (_, Key::Absent) => Ordering::Less,
             _ if is_reversed => b.compare(a),
             _ => a.compare(b),
+        };
+        keyed.sort_by(|(a, (_, one)), (b, (_, other))| {
+            order(a, b).then_with(|| natural(&one.id, &other.id))
         });
         self.shown = keyed.into_iter().map(|(_, shown)| shown).collect();
     }

@@ -91,11 +91,12 @@ fn places(pane: &Pane, body: Rect) -> Vec<(usize, Rect)> {
     let others = body.width - body.width * WHY_SHARE / 100;
     // The sign of a mark and a space.
     let mut x = 2;
-    let mut places = Vec::new();
+    let (mut places, mut is_full) = (Vec::new(), false);
     for (at, column) in columns[..last].iter().enumerate() {
         let width = widths.get(&column.key).copied().unwrap_or_default();
         let is_order = sort.as_ref() == Some(&column.key) && x + width < body.width;
-        if x + width < others || is_order {
+        is_full |= x + width >= others;
+        if !is_full || is_order {
             places.push((at, Rect { x: body.x + x, y: body.y, width, height: 1 }));
             x += width + 2;
         }

@@ -93,10 +93,10 @@ fn the_view_has_flags_loops_tabs_and_rows_with_their_reasons() {
         "no red flags",
         "loop 0 (main) running, 25 % busy, 1200 turns/s, 3 connections, 1 calls, 2 tasks, 0 jobs",
         " 1 connections 3  2 tasks 1  3 jobs  4 rooms 1  0 time",
-        "  ID     PROTOCOL   PEER             STATE     IDLE     AGE  WHY",
-        "  1.1.1  Chat       tcp:192.0.2.1:5  open    10.0 s  60.0 s  waits for the peer, last heard 10.0 s",
-        "  1.2.1  Chat       tcp:192.0.2.2:5  open    10.0 s  60.0 s  waits for the peer, last heard 10.0 s",
-        "  1.3.1  Chat       tcp:192.0.2.3:5  open    10.0 s  60.0 s  waits for the peer, last heard 10.0 s",
+        "  ID     PROTOCOL   PEER             STATE     IDLE  WHY",
+        "  1.1.1  Chat       tcp:192.0.2.1:5  open    10.0 s  waits for the peer, last heard 10.0 s",
+        "  1.2.1  Chat       tcp:192.0.2.2:5  open    10.0 s  waits for the peer, last heard 10.0 s",
+        "  1.3.1  Chat       tcp:192.0.2.3:5  open    10.0 s  waits for the peer, last heard 10.0 s",
     ];
     assert_eq!(shown[..8], wanted);
     assert!(shown[19].starts_with("? help  / filter"), "{}", shown[19]);
@@ -289,7 +289,11 @@ fn q_and_control_c_quit_and_help_explains_the_keys() {
     assert!(lines(&mut model).iter().any(|line| line.starts_with("q, Ctrl-C")));
     assert_eq!(press(&mut model, "q"), Reply::Quit);
     let interrupt = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
-    press(&mut model, "x/");
+    press(&mut model, "x/lounge");
+    let both = KeyEvent::new(KeyCode::Char('q'), KeyModifiers::ALT);
+    assert_eq!(model.press(both), Reply::Quit, "Esc, which ends the filter, and q");
+    assert_eq!(ids(&mut model).len(), 3);
+    press(&mut model, "/");
     assert_eq!(model.press(interrupt), Reply::Quit, "also while a filter is typed");
     assert_eq!(press(&mut model, "q"), Reply::Stay);
 }
