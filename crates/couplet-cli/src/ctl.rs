@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use couplet::endpoints::UnixClient;
-use couplet::inspect::Recording;
 use couplet::{Failure, Reactor};
 
 use crate::exit::Exit;
-use crate::inspect::about;
+use crate::inspect::save_recording;
 use crate::output;
 
 const EXAMPLE: &str = "\
@@ -102,7 +101,7 @@ fn one_line(text: &str) -> String {
 pub(crate) fn run(options: Ctl) -> Result<(), Exit> {
     let answer = carry_out(&options.control, options.order.line())?;
     match &options.order {
-        Order::Record { file } => save(&answer, file),
+        Order::Record { file } => save_recording(&answer, file),
         _ => output::print(String::from_utf8_lossy(&answer).as_bytes()),
     }
 }
@@ -128,16 +127,6 @@ pub(crate) fn carry_out(control: &Path, line: String) -> Result<Vec<u8>, Exit> {
             Err(Exit::failed(text.strip_prefix("error: ").unwrap_or(&text).trim_end()))
         }
     }
-}
-
-/// Saves a recording, with the permissions of the caller.
-fn save(bytes: &[u8], file: &Path) -> Result<(), Exit> {
-    let recording = Recording::parse(bytes).map_err(Exit::failed)?;
-    let to = file.display();
-    std::fs::write(file, bytes)
-        .map_err(|error| Exit::failed(format!("cannot write {to}: {}", output::plain(&error))))?;
-    output::print_to_stderr(&format!("{to}: {}", about(&recording).trim_end()));
-    Ok(())
 }
 
 /// Sends a line, and returns the answer, which ends with the connection.

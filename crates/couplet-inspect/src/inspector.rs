@@ -272,9 +272,7 @@ impl Inspector {
     ///
     /// When no loop is inspected.
     pub fn recording(&self) -> io::Result<Vec<u8>> {
-        let thread = self.0.state().thread.as_ref().map(InspectorThread::remote);
-        let ask = |remote| thread::recording(&remote);
-        thread.and_then(ask).ok_or_else(|| io::Error::other("no loop is inspected"))
+        hooks::Inspector::recording(&*self.0)
     }
 
     /// Closes the port, and ends the thread; loops that are inspected go on. For programs that end
@@ -384,6 +382,12 @@ impl hooks::Inspector for Shared {
 
     fn url(&self) -> Option<String> {
         self.state().thread.as_ref()?.url().map(str::to_owned)
+    }
+
+    fn recording(&self) -> io::Result<Vec<u8>> {
+        let thread = self.state().thread.as_ref().map(InspectorThread::remote);
+        let ask = |remote| thread::recording(&remote);
+        thread.and_then(ask).ok_or_else(|| io::Error::other("no loop is inspected"))
     }
 }
 

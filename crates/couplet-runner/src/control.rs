@@ -96,11 +96,14 @@ impl LineProtocol for Orders {
 
 /// The bytes of a recording. It is made outside the loop, which answers the inspector meanwhile.
 fn record(running: &Running) -> Deferred<Vec<u8>> {
-    let Some(record) = running.program.record.clone() else {
-        let missing = "the program has no inspector (--inspect ENDPOINT, or --record FILE)";
-        return Deferred::fail(Failure::msg(missing));
-    };
-    running.reactor.defer_to_thread(move || Ok(record()?))
+    let options = running.program.loop_options.clone();
+    running.reactor.defer_to_thread(move || match options.inspector_recording() {
+        Some(recording) => Ok(recording?),
+        None => {
+            let missing = "the program has no inspector: start it with --inspect or --record";
+            Err(Failure::msg(missing))
+        }
+    })
 }
 
 fn carry_out(running: &Rc<Running>, order: &str) -> Deferred<String> {

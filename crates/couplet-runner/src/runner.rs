@@ -20,7 +20,7 @@ use crate::options::Arguments;
 use crate::places;
 use crate::plan::{self, Plan, Services};
 use crate::restart::{Executable, Heir, Takers};
-use crate::running::{self, Program, Record, Signals};
+use crate::running::{self, Program, Signals};
 use crate::store::{Store, StoreRoom, Stored};
 use crate::workers::Workers;
 
@@ -32,7 +32,6 @@ pub struct Runner {
     options: LoopOptions,
     services: Services,
     takers: Takers,
-    record: Option<Record>,
 }
 
 impl Runner {
@@ -45,7 +44,6 @@ impl Runner {
             options: LoopOptions::default(),
             services: Services::default(),
             takers: Takers::default(),
-            record: None,
         }
     }
 
@@ -67,18 +65,6 @@ impl Runner {
     #[must_use]
     pub fn loop_options(mut self, options: LoopOptions) -> Runner {
         self.options = options;
-        self
-    }
-
-    /// Sets the function that makes a recording for the order `record` of the control socket: usually
-    /// `Inspector::recording`, of the inspector of the [`loop_options`](Self::loop_options). Called in
-    /// a thread of the pool.
-    #[must_use]
-    pub fn recorder(
-        mut self,
-        record: impl Fn() -> std::io::Result<Vec<u8>> + Send + Sync + 'static,
-    ) -> Runner {
-        self.record = Some(Arc::new(record));
         self
     }
 
@@ -357,7 +343,6 @@ impl Runner {
             takers: self.takers,
             stored: Cell::new(Stored::take()),
             metrics,
-            record: self.record,
         };
         running::run(&mut l, &workers, program, plan, heir)
     }

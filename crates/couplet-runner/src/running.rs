@@ -48,11 +48,7 @@ pub(crate) struct Program {
     /// Connections of a process that has died.
     pub(crate) stored: Cell<Stored>,
     pub(crate) metrics: Option<Metrics>,
-    pub(crate) record: Option<Record>,
 }
-
-/// Makes the recording for the order `record`.
-pub(crate) type Record = std::sync::Arc<dyn Fn() -> std::io::Result<Vec<u8>> + Send + Sync>;
 
 /// The signals that the runner handles.
 pub(crate) struct Signals {

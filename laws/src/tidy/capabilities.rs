@@ -400,9 +400,7 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-sim/src/determinism.rs",
             "couplet-cli/src/cert.rs",
             // Recordings, before and after the loop, or in a thread of the pool.
-            "couplet-cli/src/ctl.rs",
             "couplet-cli/src/inspect/fetching.rs",
-            "couplet-cli/src/inspect/opening.rs",
             "couplet-inspect/src/keeping.rs",
             // `/proc`.
             "couplet-cli/src/inspect/process.rs",

@@ -140,7 +140,7 @@ pub(crate) fn run(options: &Inspect) -> Result<(), Exit> {
     }
 }
 
-/// Shows what a process offers: its inspector, its status, or a snapshot.
+/// Shows the inspector of a process, its status, or a snapshot.
 #[cfg(target_os = "linux")]
 fn show_process(pid: u32, wanted: Wanted<'_>, rows: usize) -> Result<(), Exit> {
     let offer = process::find(pid)?;
@@ -172,7 +172,7 @@ fn show_process(pid: u32, _: Wanted<'_>, _: usize) -> Result<(), Exit> {
 /// Shows the state of a program that runs.
 fn show_program(source: &Source, wanted: Wanted<'_>, rows: usize) -> Result<(), Exit> {
     match wanted {
-        Wanted::Record(file) => save(source, file),
+        Wanted::Record(file) => save(&source.ask("recording")?, file),
         Wanted::Trace | Wanted::Lines => print_events(&parse(&source.ask("recording")?)?, wanted),
         Wanted::Page => Err(Exit::bad_usage("--open needs the file of a recording")),
         Wanted::View if screen::is_possible() => screen::run(source),
@@ -194,7 +194,7 @@ fn show_recording(path: &Path, wanted: Wanted<'_>, rows: usize) -> Result<(), Ex
     if wanted == Wanted::Page {
         return opening::open(path);
     }
-    let recording = read(path)?;
+    let recording = parse(&read(path)?)?;
     match wanted {
         Wanted::Trace | Wanted::Lines => print_events(&recording, wanted),
         Wanted::Json => output::print(recording.state().as_bytes()),
@@ -221,22 +221,21 @@ fn show_state(json: &str, wanted: Wanted<'_>, rows: usize) -> Result<(), Exit> {
     output::print(text::state(&state, rows).as_bytes())
 }
 
-/// Saves a recording.
-fn save(source: &Source, file: &Path) -> Result<(), Exit> {
-    let bytes = source.ask("recording")?;
-    let recording = parse(&bytes)?;
+/// Saves a recording, with the permissions of the caller.
+pub(crate) fn save(bytes: &[u8], file: &Path) -> Result<(), Exit> {
+    let recording = parse(bytes)?;
     let to = file.display();
-    std::fs::write(file, &bytes)
+    std::fs::write(file, bytes)
         .map_err(|error| Exit::failed(format!("cannot write {to}: {}", output::plain(&error))))?;
     output::print_to_stderr(&format!("{to}: {}", about(&recording).trim_end()));
     Ok(())
 }
 
-fn read(path: &Path) -> Result<Recording, Exit> {
+/// The bytes of a file.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, Exit> {
     let from = path.display();
-    let bytes = std::fs::read(path)
-        .map_err(|error| Exit::failed(format!("cannot read {from}: {}", output::plain(&error))))?;
-    parse(&bytes)
+    std::fs::read(path)
+        .map_err(|error| Exit::failed(format!("cannot read {from}: {}", output::plain(&error))))
 }
 
 fn parse(bytes: &[u8]) -> Result<Recording, Exit> {
@@ -244,7 +243,7 @@ fn parse(bytes: &[u8]) -> Result<Recording, Exit> {
 }
 
 /// The size of a recording, as a line.
-pub(crate) fn about(recording: &Recording) -> String {
+fn about(recording: &Recording) -> String {
     format!("a recording of {} events in {:.3} s\n", recording.events(), recording.seconds())
 }
 

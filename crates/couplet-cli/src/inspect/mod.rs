@@ -9,7 +9,6 @@ mod screen;
 mod source;
 mod text;
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -18,7 +17,7 @@ use couplet::LoopOptions;
 use couplet::inspect::{Inspect as _, Inspector};
 
 use crate::output;
-pub(crate) use fetching::{Inspect, about, run};
+pub(crate) use fetching::{Inspect, run, save as save_recording};
 
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Inspector")]
@@ -59,12 +58,6 @@ pub(crate) fn start(inspecting: Inspecting, at_end: Option<&Path>) {
         .actions(inspect_actions)
         .announce(|url| output::print_to_stderr(&format!("inspector: {url}")));
     INSPECTOR.get_or_init(|| inspector);
-}
-
-/// Makes a recording of this process.
-pub(crate) fn recording() -> io::Result<Vec<u8>> {
-    let missing = "the program has no inspector: start it with --inspect or --record";
-    INSPECTOR.get().ok_or_else(|| io::Error::other(missing))?.recording()
 }
 
 /// Closes the inspector of this process, whose loops may never be dropped.

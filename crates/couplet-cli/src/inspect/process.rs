@@ -1,4 +1,4 @@
-//! `couplet inspect PID`: what a process offers, from `/proc`. An inspector is asked, or else the
+//! `couplet inspect PID`: finds the best source in a process, by `/proc`. An inspector is asked, or else the
 //! control socket for the URL of one, or else for its status. Without either, SIGUSR1 has the
 //! program print a snapshot, if it catches that signal.
 
@@ -48,7 +48,7 @@ pub(super) struct Process {
     has_inspector: bool,
 }
 
-/// Finds out what a process offers.
+/// Finds the best source in a process.
 ///
 /// # Errors
 ///

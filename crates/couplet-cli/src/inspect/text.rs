@@ -141,7 +141,7 @@ fn cell(column: &str, value: &Value, now: f64) -> String {
 }
 
 /// A time in seconds as sentences have it; 0 ms if it is negative, after a clock was set back.
-fn time(seconds: f64) -> String {
+pub(super) fn time(seconds: f64) -> String {
     inspect::time(Duration::try_from_secs_f64(seconds).unwrap_or_default()).to_string()
 }
 

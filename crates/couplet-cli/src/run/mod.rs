@@ -11,7 +11,7 @@ use couplet::{Failure, LoopOptions};
 use couplet_runner::{Arguments, Options, Runner, placed, this_loop};
 
 use crate::exit::Exit;
-use crate::inspect::{inspected, recording};
+use crate::inspect::inspected;
 use crate::logging::Logging;
 use crate::output;
 use crate::server::{MakeChild, Server};
@@ -87,7 +87,6 @@ fn runner() -> Runner {
     Runner::new("couplet")
         .loop_options(inspected(LoopOptions::default()))
         .version(env!("CARGO_PKG_VERSION"))
-        .recorder(recording)
         .takes_over_in_loops(echo::MOVES_AS, |_, _| Ok(echo::continued()))
         .takes_over(chat::MOVES_AS, |state, _| chat::continued(state))
         .takes_over_in_loops(Continued::KIND, |state, _| Continued::new(state))

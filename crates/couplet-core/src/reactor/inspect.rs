@@ -37,6 +37,13 @@ pub trait Inspector: Send + Sync {
 
     /// The address of the inspector, while a loop is inspected.
     fn url(&self) -> Option<String>;
+
+    /// The last events of all loops and their state, as a file. It waits for the inspector's thread.
+    ///
+    /// # Errors
+    ///
+    /// When no loop is inspected.
+    fn recording(&self) -> io::Result<Vec<u8>>;
 }
 
 /// A loop, as its inspector sees it. It may outlive the loop.
@@ -134,6 +141,17 @@ impl LoopOptions {
     /// UNIX socket. `None` without an inspector, and while no loop is inspected.
     pub fn inspector_url(&self) -> Option<String> {
         self.inspector.as_ref().and_then(|ByInspector(inspector)| inspector.url())
+    }
+
+    /// The last events of all loops with the inspector of these options, and their state: the bytes of
+    /// a recording. `None` without an inspector. It waits for the inspector's thread, which asks the
+    /// loops, so it is called in a thread without a loop.
+    ///
+    /// # Errors
+    ///
+    /// When no loop is inspected.
+    pub fn inspector_recording(&self) -> Option<io::Result<Vec<u8>>> {
+        self.inspector.as_ref().map(|ByInspector(inspector)| inspector.recording())
     }
 }
 

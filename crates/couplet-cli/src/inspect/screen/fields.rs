@@ -1,11 +1,10 @@
 //! Columns of the views and the units of their values, as on the inspector's page. A view or a field
 //! that is not in the table is shown without a unit.
 
-use std::time::Duration;
-
-use couplet::inspect::{spell_out, time};
+use couplet::inspect::spell_out;
 use serde_json::{Map, Value};
 
+pub(super) use crate::inspect::text::time as seconds;
 use crate::inspect::text::word;
 
 /// The kind of a field, which has a unit and an alignment.
@@ -225,11 +224,6 @@ fn plain(value: &Value) -> String {
         Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(", "),
         other => word(other).into_owned(),
     }
-}
-
-/// A time in seconds as sentences have it.
-pub(super) fn seconds(seconds: f64) -> String {
-    time(Duration::try_from_secs_f64(seconds).unwrap_or_default()).to_string()
 }
 
 /// A number of bytes: `812 B`, `64.0 KiB`.

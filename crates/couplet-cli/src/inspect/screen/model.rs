@@ -1,5 +1,5 @@
-//! The state of the view: the tab, the order and the filter of its rows, the selection, and what the
-//! keys do to them. No I/O: messages and keys go in, and `draw` shows the result.
+//! The state of the view: the tab, the order and the filter of its rows, the selection, and the effects
+//! of keys. No I/O: messages and keys go in, and `draw` shows the result.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -28,7 +28,7 @@ pub(super) enum Link {
     },
 }
 
-/// What the caller does after a key.
+/// The next step of the caller after a key.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Reply {
     Stay,
