@@ -333,7 +333,7 @@ class Hangs(unittest.TestCase):
             # So that its row is known.
             row = program.connection("Greedy")
             client.sendall(b"x")
-            # Each of these answers comes before the program goes on.
+            # All these answers arrive before the program continues.
             doing = program.until(hung)
             self.assertIn("a callback of Greedy (connection ", doing["what"])
             self.assertEqual(doing["row"], row["id"])

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use couplet_core::hooks::inspector::{size, time};
-use couplet_core::reactor::{ConnectionSnapshot, PendingSnapshot, Snapshot, Why, WhyPart};
+use couplet_core::reactor::{
+    ConnectionSnapshot, LockSnapshot, PendingSnapshot, Snapshot, Why, WhyPart,
+};
 use serde::Serialize;
 
 use crate::activity::Activity;
@@ -444,17 +446,7 @@ const RULES: [Rule; 21] = [
                  variable), and holds the lock as long as it exists. Drop it, poll it, or run it as a \
                  task of its own.",
         view: Some("locks"),
-        find: |facts, _| {
-            let locks = facts.snapshot.locks.iter().filter(|it| it.waiting > 0);
-            let untaken = locks.filter_map(|it| Some((it, it.untaken?)));
-            let longest = facts.longest(untaken, UNTAKEN)?;
-            let words = format!(
-                "{}: the one made at {}",
-                longest.words("lock", ["not taken"; 2]),
-                longest.of.place
-            );
-            Some(Found { words, row: Some(row_id(facts.number, longest.of.id)) })
-        },
+        find: |facts, _| facts.locks("not taken", UNTAKEN, |it| it.untaken),
     },
     Rule {
         id: "cycle",
@@ -484,16 +476,7 @@ const RULES: [Rule; 21] = [
                  waits: hold the lock for less, or set a timeout.",
         view: Some("locks"),
         find: |facts, _| {
-            let locks =
-                facts.snapshot.locks.iter().filter(|it| it.waiting > 0 && it.untaken.is_none());
-            let held = locks.filter_map(|it| Some((it, it.since?)));
-            let longest = facts.longest(held, LOCKED)?;
-            let words = format!(
-                "{}: the one made at {}",
-                longest.words("lock", ["held"; 2]),
-                longest.of.place
-            );
-            Some(Found { words, row: Some(row_id(facts.number, longest.of.id)) })
+            facts.locks("held", LOCKED, |it| it.since.filter(|_| it.untaken.is_none()))
         },
     },
     Rule {
@@ -608,6 +591,21 @@ impl Facts<'_> {
             words: longest.words("connection", verb),
             row: Some(longest.of.id.to_string()),
         })
+    }
+
+    /// The locks that others wait for, and that have been in a state for longer than a limit; `since`
+    /// returns the time at which a lock began to be in the state.
+    fn locks(
+        &self,
+        state: &str,
+        limit: Duration,
+        since: impl Fn(&LockSnapshot) -> Option<Instant>,
+    ) -> Option<Found> {
+        let waited_for = self.snapshot.locks.iter().filter(|it| it.waiting > 0);
+        let longest = self.longest(waited_for.filter_map(|it| Some((it, since(it)?))), limit)?;
+        let words = longest.words("lock", [state; 2]);
+        let words = format!("{words}: the one made at {}", longest.of.place);
+        Some(Found { words, row: Some(row_id(self.number, longest.of.id)) })
     }
 
     /// The object that has been in a state for the longest time, of those that have been in it for

@@ -71,22 +71,24 @@ pub(crate) async fn run(mut socket: WebSocket, board: Rc<Board>) -> Result<()> {
 /// Sends a message. False if the page takes longer to read it.
 async fn send_within(socket: &mut WebSocket, message: String, most: Duration) -> Result<bool> {
     let mut late = socket.transport().reactor().sleep(most);
-    let mut sending = pin!(socket.send(message));
-    poll_fn(|cx| match sending.as_mut().poll(cx) {
-        Poll::Ready(sent) => Poll::Ready(sent.map(|()| true).map_err(Into::into)),
-        Poll::Pending => Pin::new(&mut late).poll(cx).map(|_| Ok(false)),
-    })
-    .await
+    match before(&mut late, socket.send(message)).await {
+        Some(sent) => Ok(sent.map(|()| true)?),
+        None => Ok(false),
+    }
 }
 
 /// The next message, or `None` at the tick; `Some(None)` at the end.
 async fn next(socket: &mut WebSocket, tick: &mut Deferred<()>) -> Option<Option<Result<Message>>> {
-    let mut received = pin!(socket.recv());
-    poll_fn(|cx| {
-        if let Poll::Ready(message) = received.as_mut().poll(cx) {
-            return Poll::Ready(Some(message.map(|message| message.map_err(Into::into))));
-        }
-        Pin::new(&mut *tick).poll(cx).map(|_| None)
+    let message = before(tick, socket.recv()).await?;
+    Some(message.map(|message| message.map_err(Into::into)))
+}
+
+/// The output of a future, unless the Deferred fires first.
+async fn before<T>(deferred: &mut Deferred<()>, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => Pin::new(&mut *deferred).poll(cx).map(|_| None),
     })
     .await
 }

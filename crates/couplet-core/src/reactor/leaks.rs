@@ -159,7 +159,7 @@ pub(super) struct Origin {
     pub(super) since: Instant,
 }
 
-/// A list of what is left, and of what is over but has not been dropped yet.
+/// A list of live entries, and of finished ones that have not been dropped yet.
 struct PlaceLog<K> {
     // Bound: twice the number of live entries plus 64, then the dead ones are dropped; only under
     // `testing::run`, in the simulator and with an inspector.

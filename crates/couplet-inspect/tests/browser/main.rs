@@ -36,7 +36,7 @@ fn filter(browser: &Browser, text: &str) {
     browser.wait_for("document.activeElement === one('#grid')");
 }
 
-/// A program, `count` clients, each of which sent 100 bytes more than the one before, and a browser
+/// A program, `count` clients, where each has sent 100 bytes more than the one before, and a browser
 /// that shows them all.
 fn storm(count: usize) -> Option<(Browser, Program, Vec<TcpStream>)> {
     let browser = Browser::start(1280, 800)?;

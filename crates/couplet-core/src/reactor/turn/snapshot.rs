@@ -151,16 +151,15 @@ impl Snapshot {
         let cycles = waits.cycles();
         let tasks = self.pending.iter().filter(|it| it.kind == "task").map(|task| {
             let of = WaitRef { kind: "task", id: task.id };
-            (task.id, (waits.of_task(task.id), waits.next(of), cycles.contains(&of)))
+            (waits.of_task(of), waits.next(of), cycles.contains(&of))
         });
-        let mut tasks: BTreeMap<u64, _> = tasks.collect();
+        let tasks: Vec<_> = tasks.collect();
         (self.deferreds, self.locks) = (waits.deferreds(), waits.locks());
-        for task in self.pending.iter_mut().filter(|it| it.kind == "task") {
-            if let Some((why, waits_for, is_cyclic)) = tasks.remove(&task.id) {
-                (task.waits_for, task.is_cyclic) = (waits_for, is_cyclic);
-                if let Some(why) = why {
-                    task.why = why;
-                }
+        let rows = self.pending.iter_mut().filter(|it| it.kind == "task");
+        for (task, (why, waits_for, is_cyclic)) in rows.zip(tasks) {
+            (task.waits_for, task.is_cyclic) = (waits_for, is_cyclic);
+            if let Some(why) = why {
+                task.why = why;
             }
         }
     }

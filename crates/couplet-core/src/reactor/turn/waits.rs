@@ -105,14 +105,16 @@ impl Waits<'_> {
     }
 
     /// The reason why a task waits, if it waits for a Deferred.
-    pub(super) fn of_task(&self, id: u64) -> Option<Why> {
-        let task = WaitRef { kind: "task", id };
+    pub(super) fn of_task(&self, task: WaitRef) -> Option<Why> {
+        if !self.is_explained(task) {
+            return None;
+        }
         let mut why = Why::default();
         self.awaits(task, &mut why, &mut vec![task]);
-        self.is_explained(task).then_some(why)
+        Some(why)
     }
 
-    /// Whether it is known what a task waits for.
+    /// Whether a Deferred or a connection is known for which a task waits.
     fn is_explained(&self, task: WaitRef) -> bool {
         self.awaited.contains_key(&task) || self.reading.contains_key(&task.id)
     }
