@@ -289,7 +289,7 @@ impl<'a> Lines<'a> {
         if record.kind == Kind::Waited {
             return Some(header.seconds(record.slept()));
         }
-        if record.kind != Kind::Call && !is_callback(record.kind) {
+        if record.kind != Kind::Call && !record.kind.begins_callback() {
             return None;
         }
         let rest = records[index + 1..].iter().take(FAR - 1);
@@ -316,7 +316,7 @@ impl Doing {
             Kind::Returned => {
                 self.calls.pop();
             }
-            kind if is_callback(kind) => self.callback = Some((record.key, time)),
+            kind if kind.begins_callback() => self.callback = Some((record.key, time)),
             _ => {}
         }
     }
@@ -489,11 +489,6 @@ fn is_of_connection(kind: Kind) -> bool {
     is_edge || uses_connection(kind)
 }
 
-/// Whether a callback of a connection begins.
-fn is_callback(kind: Kind) -> bool {
-    matches!(kind, Kind::Received | Kind::Built | Kind::Ended | Kind::Room)
-}
-
 /// Whether a callback of a connection continues after an event.
 fn is_inside(kind: Kind) -> bool {
     use Kind::{Call, Reading, Recorded, Returned, Woken};
@@ -501,10 +496,6 @@ fn is_inside(kind: Kind) -> bool {
 }
 
 impl LoopHeader {
-    fn seconds(&self, ticks: u64) -> f64 {
-        ticks as f64 / self.ticks.max(1.0)
-    }
-
     /// The kind and the name of a call.
     fn call(&self, number: u32) -> (&str, &str) {
         let named = self.names.get(number as usize);

@@ -369,7 +369,11 @@ impl Recording {
 impl LoopHeader {
     /// A time in seconds since 1970.
     pub(crate) fn at(&self, ticks: u64) -> f64 {
-        self.origin + ticks as f64 / self.ticks.max(1.0)
+        self.origin + self.seconds(ticks)
+    }
+
+    pub(crate) fn seconds(&self, ticks: u64) -> f64 {
+        ticks as f64 / self.ticks.max(1.0)
     }
 
     fn connection(&self, it: &LoggedConnection) -> ConnectionHeader {
@@ -432,7 +436,7 @@ impl Trace<'_> {
                     None => Ok(()),
                 }
             }
-            Kind::Received | Kind::Ended | Kind::Room | Kind::Built => {
+            _ if kind.begins_callback() => {
                 self.close_callback(time)?;
                 if kind == Kind::Built {
                     self.protocols.push((key, value));

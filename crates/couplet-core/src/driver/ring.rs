@@ -1,12 +1,12 @@
 //! [`Ring`]: the last events of a loop, written by the loop alone and read by any thread.
 //!
-//! An event is a time, a kind, and two numbers whose meaning depends on the kind. Writing one is a few
-//! stores and an index; there is no lock and no allocation. A reader discards the
+//! An event is two words: the time and the kind, and two numbers whose meaning depends on the kind.
+//! Writing one is two stores and an index; there is no lock and no allocation. A reader discards the
 //! events that may have been overwritten while it read.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -89,8 +89,9 @@ impl Kind {
         Kind::Woken,
     ];
 
-    fn of(number: u8) -> Option<Kind> {
-        Kind::ALL.get(usize::from(number.checked_sub(1)?)).copied()
+    /// Whether a callback of a connection begins: the event is delivered next.
+    pub fn begins_callback(self) -> bool {
+        matches!(self, Kind::Received | Kind::Built | Kind::Ended | Kind::Room)
     }
 }
 
@@ -117,7 +118,7 @@ impl Record {
 
     /// The record in two [words](Self::words); `None` if its kind is unknown.
     pub fn of([time, what]: [u64; 2]) -> Option<Record> {
-        let kind = Kind::of(time as u8)?;
+        let kind = *Kind::ALL.get(usize::from((time as u8).checked_sub(1)?))?;
         let (key, value) = ((what >> 32) as u32, what as u32);
         Some(Record { time: time >> KIND_BITS, kind, key, value })
     }
@@ -132,21 +133,10 @@ impl Record {
 /// The ticks of a unit in which waits are counted.
 pub(super) const SLEEP_UNIT: u64 = 64;
 
-/// An event in the ring, in the parts in which registers hold it.
-#[derive(Default)]
-struct Slot {
-    /// The lower half of the time.
-    low: AtomicU32,
-    /// The upper half of the time, without its highest byte, and the kind.
-    high: AtomicU32,
-    key: AtomicU32,
-    value: AtomicU32,
-}
-
 /// The last events of a loop.
 pub struct Ring {
     // Bound: a fixed number of events, a power of two.
-    slots: Box<[Slot]>,
+    slots: Box<[[AtomicU64; 2]]>,
     /// The number of events so far.
     count: AtomicU64,
     /// The ticks and the time at which the ring was made; `None` if its ticks are nanoseconds since
@@ -180,7 +170,7 @@ impl Ring {
     }
 
     fn with(bytes: usize, connections: usize, origin: Option<(u64, Instant)>) -> Ring {
-        let fit = (bytes / size_of::<Slot>()).max(2 * MARGIN as usize);
+        let fit = (bytes / size_of::<[AtomicU64; 2]>()).max(2 * MARGIN as usize);
         let events = if fit.is_power_of_two() { fit } else { fit.next_power_of_two() / 2 };
         let slots = (0..events).map(|_| Default::default()).collect();
         let connections = Mutex::new(ConnectionLog::new(connections));
@@ -193,11 +183,9 @@ impl Ring {
         let count = self.count.load(Ordering::Relaxed);
         let mask = self.slots.len() - 1;
         if let Some(slot) = self.slots.get(count as usize & mask) {
-            let high = ((ticks >> 32) as u32) << KIND_BITS | kind as u32;
-            slot.low.store(ticks as u32, Ordering::Relaxed);
-            slot.high.store(high, Ordering::Relaxed);
-            slot.key.store(key, Ordering::Relaxed);
-            slot.value.store(value, Ordering::Relaxed);
+            let words = Record { time: ticks, kind, key, value }.words();
+            slot[0].store(words[0], Ordering::Relaxed);
+            slot[1].store(words[1], Ordering::Relaxed);
         }
         self.count.store(count.wrapping_add(1), Ordering::Release);
     }
@@ -285,14 +273,11 @@ impl Ring {
 
     fn copy(&self, number: u64) -> Option<Record> {
         let mask = self.slots.len() - 1;
-        let slot = self.slots.get(number as usize & mask)?;
-        let half = |half: &AtomicU32| u64::from(half.load(Ordering::Relaxed));
-        let high = half(&slot.high);
-        let kind = Kind::of(high as u8)?;
-        let ticks = high >> KIND_BITS << 32 | half(&slot.low);
+        let [time, what] = self.slots.get(number as usize & mask)?;
+        let record = Record::of([time.load(Ordering::Relaxed), what.load(Ordering::Relaxed)])?;
         // The upper bits of the ticks were cut off.
-        let time = ticks.wrapping_sub(self.begun()) << KIND_BITS >> KIND_BITS;
-        Some(Record { time, kind, key: half(&slot.key) as u32, value: half(&slot.value) as u32 })
+        let time = record.time.wrapping_sub(self.begun()) << KIND_BITS >> KIND_BITS;
+        Some(Record { time, ..record })
     }
 
     /// The ticks at which the ring was made.
