@@ -6,6 +6,7 @@ use std::sync::Arc;
 pub use crate::driver::connection_log::LoggedConnection;
 pub use crate::driver::ring::{Kind, Record, Ring};
 pub use crate::driver::stalls::UserCall;
+pub use crate::layers::segment::{ACK, FIN, LONGEST, PSH, RST, SEGMENT, SYN, Segment, same_family};
 use crate::reactor::Snapshot;
 pub use crate::reactor::inspect::{InspectedLoop, Inspector, Observing};
 pub use crate::why::{short_type, size, time};

@@ -21,6 +21,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Instant;
 
+pub(crate) use log::segment;
 pub use log::{Direction, Lines, LogForm, Pcap, PcapTap, Tap, TrafficLog};
 pub use plain::{PassThrough, SingleBytes};
 pub use proxy::{ProxyError, ProxyHeader, ProxyReader, ProxyTls, ProxyVersion, ProxyWriter};

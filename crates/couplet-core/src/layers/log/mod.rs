@@ -5,6 +5,7 @@
 
 mod lines;
 mod pcap;
+pub(crate) mod segment;
 
 use std::fmt;
 use std::time::Instant;

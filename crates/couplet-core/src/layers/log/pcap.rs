@@ -6,30 +6,22 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "testing")]
+use super::segment::RST;
+use super::segment::{ACK, FIN, LONGEST, PSH, SEGMENT, SYN, Segment, same_family};
 use super::{Direction, Tap};
 use crate::address::Address;
 
 /// Default limit on the size of a file, in bytes.
 const LIMIT: u64 = 256 * 1024 * 1024;
-/// Maximum data in a packet, in bytes.
-const SEGMENT: usize = 16 * 1024;
 /// Link type: packets begin with an IP header (LINKTYPE_RAW).
 const RAW: u32 = 101;
 /// Size of a record header.
 const RECORD: usize = 16;
-/// Longest packet: the headers of IPv6 and TCP, and a segment.
-const LONGEST: usize = 40 + 20 + SEGMENT;
-
-const FIN: u8 = 1;
-const SYN: u8 = 2;
-#[cfg(feature = "testing")]
-const RST: u8 = 4;
-const PSH: u8 = 8;
-const ACK: u8 = 16;
 
 /// A capture file, which several connections may share. Stops at 256 MiB by default, and after an
 /// error.
@@ -84,17 +76,11 @@ impl Pcap {
         let ip = |address: &Address, last| {
             address.socket_addr().unwrap_or(SocketAddr::from(([127, 0, 0, last], u16::from(last))))
         };
-        let (peer, host) = (ip(peer, 2), ip(host, 1));
-        // Both addresses of a packet are of the same family.
-        let six = peer.is_ipv6() || host.is_ipv6();
-        let family = |address: SocketAddr| match address.ip() {
-            IpAddr::V4(v4) if six => SocketAddr::new(v4.to_ipv6_mapped().into(), address.port()),
-            _ => address,
-        };
+        let (peer, host) = same_family(ip(peer, 2), ip(host, 1));
         PcapTap {
             file: self.0.clone(),
-            peer: family(peer),
-            host: family(host),
+            peer,
+            host,
             opener: Some(if opened_by_peer { Direction::In } else { Direction::Out }),
             sent: [1; 2],
             packet: Vec::new(),
@@ -172,77 +158,17 @@ impl PcapTap {
         data: &[u8],
         now: Instant,
     ) {
-        let (from, to) = match direction {
+        let ends = match direction {
             Direction::In => (self.peer, self.host),
             Direction::Out => (self.host, self.peer),
         };
-        let mut tcp = [0; 20];
-        tcp[..2].copy_from_slice(&from.port().to_be_bytes());
-        tcp[2..4].copy_from_slice(&to.port().to_be_bytes());
-        tcp[4..8].copy_from_slice(&number.to_be_bytes());
-        tcp[8..12].copy_from_slice(&acknowledged.to_be_bytes());
-        // A header of five words, and the maximum window.
-        (tcp[12], tcp[13], tcp[14], tcp[15]) = (5 << 4, flags, 0xff, 0xff);
-        let length = (tcp.len() + data.len()) as u16;
         let mut packet = std::mem::take(&mut self.packet);
         packet.clear();
         packet.extend([0; RECORD]);
-        let sum = match (from.ip(), to.ip()) {
-            (IpAddr::V4(from), IpAddr::V4(to)) => push_ipv4_header(&mut packet, from, to, length),
-            (from, to) => push_ipv6_header(&mut packet, six(from), six(to), length),
-        };
-        // The pseudo-header: both addresses, the protocol and the length (RFC 9293, 3.1).
-        let sum = sum + u32::from(length) + 6 + sum_words(&tcp) + sum_words(data);
-        tcp[16..18].copy_from_slice(&fold_checksum(sum).to_be_bytes());
-        packet.extend(tcp);
-        packet.extend_from_slice(data);
+        Segment { ends, number, acknowledged, flags, data, cut: 0 }.push(&mut packet);
         self.file.borrow_mut().write_packet(&mut packet, now);
         self.packet = packet;
     }
-}
-
-fn six(ip: IpAddr) -> Ipv6Addr {
-    match ip {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
-        IpAddr::V6(v6) => v6,
-    }
-}
-
-/// Appends an IPv4 header (RFC 791), and returns the sum of the addresses for the TCP checksum.
-fn push_ipv4_header(packet: &mut Vec<u8>, from: Ipv4Addr, to: Ipv4Addr, length: u16) -> u32 {
-    let mut header = [0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    header[2..4].copy_from_slice(&(length + 20).to_be_bytes());
-    header[12..16].copy_from_slice(&from.octets());
-    header[16..].copy_from_slice(&to.octets());
-    let sum = fold_checksum(sum_words(&header));
-    header[10..12].copy_from_slice(&sum.to_be_bytes());
-    packet.extend(header);
-    sum_words(&header[12..])
-}
-
-/// Appends an IPv6 header (RFC 8200), and returns the sum of the addresses for the TCP checksum.
-fn push_ipv6_header(packet: &mut Vec<u8>, from: Ipv6Addr, to: Ipv6Addr, length: u16) -> u32 {
-    packet.extend([0x60, 0, 0, 0]);
-    packet.extend(length.to_be_bytes());
-    packet.extend([6, 64]);
-    packet.extend(from.octets());
-    packet.extend(to.octets());
-    sum_words(&from.octets()) + sum_words(&to.octets())
-}
-
-/// Sums 16-bit words (RFC 1071). Cannot overflow, because the input is at most 64 KiB.
-fn sum_words(bytes: &[u8]) -> u32 {
-    let words = bytes.chunks(2).map(|pair| {
-        u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or_default()]))
-    });
-    words.sum()
-}
-
-fn fold_checksum(mut sum: u32) -> u16 {
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
 }
 
 impl CaptureFile {
