@@ -1,5 +1,5 @@
 //! Recordings of the inspector: each that is read can be printed as a trace and as lines, which are
-//! JSON.
+//! JSON, and as packets.
 
 use couplet::inspect::Recording;
 
@@ -12,6 +12,7 @@ pub(crate) const WORDS: &[&str] = &[
     "\"names\":[]",
     "\"connections\":[{\"slot\":7,\"id\":\"1.7.3\",\"peer\":\"\",\"made\":1}]",
     "\"marks\":[{\"time\":1,\"loop\":0,\"text\":\"\",\"severity\":\"red\"}]",
+    "\"contents\":{\"each\":8,\"length\":9}",
     "\"state\":{}",
 ];
 
@@ -34,6 +35,9 @@ pub fn recordings(data: &[u8]) {
         lines.filter(|line| line.as_ref().is_ok_and(|it| it.is_object())).count(),
         recording.events()
     );
+    let mut packets = Vec::new();
+    recording.write_pcap(&mut packets).expect("a vector takes everything");
+    assert_eq!(packets.len() % 4, 0);
     let state: serde_json::Value = serde_json::from_str(&recording.state()).expect("it is JSON");
     drop(state);
     assert!(recording.seconds() >= 0.0);

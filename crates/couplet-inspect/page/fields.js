@@ -47,7 +47,7 @@ const KNOWN = [
 /** The view that a recording adds. */
 const EVENTS = ["events", "event", {
   at: "plain", loop: "plain", connection: "name", event: "text", bytes: "bytes", took: "seconds", within: "text",
-  waits_for: "hidden", between: "hidden",
+  waits_for: "hidden", between: "hidden", contents: "lines",
 }, "No events."];
 
 /** Fields that views share. Columns of a view that doesn't place them: `loop` is the first, `why` the last. */

@@ -62,7 +62,10 @@ export function parse(buffer) {
   if (!isNumber(header?.made) || !Array.isArray(loops) || !loops.every(isLoop)) {
     throw new Error("The header of the recording is damaged: a loop or the time is missing.");
   }
-  const expected = loops.reduce((sum, { count }) => sum + count * RECORD, 0), found = buffer.byteLength - begin - length;
+  const isKept = (kept) => kept === undefined || kept === null || (Number.isSafeInteger(kept.length) && kept.length >= 0);
+  if (!loops.every(({ contents }) => isKept(contents))) throw new Error("The header of the recording is damaged: contents without a length.");
+  const kept = ({ contents }) => contents?.length ?? 0;
+  const expected = loops.reduce((sum, loop) => sum + loop.count * RECORD + kept(loop), 0), found = buffer.byteLength - begin - length;
   if (expected !== found) {
     throw new Error(`The recording is damaged: it has ${found} bytes of records instead of ${expected}.`);
   }
@@ -72,6 +75,10 @@ export function parse(buffer) {
     at += loop.count * RECORD;
     return track;
   });
+  loops.forEach((loop, number) => {
+    readContents(tracks[number], new DataView(buffer, at, kept(loop)));
+    at += kept(loop);
+  });
   return { header, tracks };
 }
 
@@ -79,6 +86,8 @@ export function parse(buffer) {
 function readTrack(view, begin, { count, ticks: scale, origin }) {
   const ticks = Math.max(1, scale);
   const times = new Float64Array(count), kinds = new Uint8Array(count), keys = new Uint32Array(count), values = new Uint32Array(count);
+  /** The number of each event among the records of the file. */
+  const numbers = new Uint32Array(count);
   let length = 0;
   for (let at = begin; at < begin + count * RECORD; at += RECORD) {
     const low = view.getUint32(at, true), kind = low & 255;
@@ -87,9 +96,31 @@ function readTrack(view, begin, { count, ticks: scale, origin }) {
     kinds[length] = kind;
     values[length] = view.getUint32(at + 8, true);
     keys[length] = view.getUint32(at + 12, true);
+    numbers[length] = (at - begin) / RECORD;
     length += 1;
   }
-  return { times, kinds, keys, values, length, positions: new Uint32Array(length), slept: (at) => (keys[at] * 2 ** 32 + values[at]) * SLEEP_UNIT / ticks };
+  return { times, kinds, keys, values, length, numbers, contents: new Map(), positions: new Uint32Array(length), slept: (at) => (keys[at] * 2 ** 32 + values[at]) * SLEEP_UNIT / ticks };
+}
+
+/** Adds the kept bytes of events to a track, by the places of the events. */
+function readContents(track, view) {
+  for (let at = 0, place = 0; at < view.byteLength;) {
+    const head = at + 8 <= view.byteLength, length = head ? view.getUint32(at + 4, true) : 0;
+    if (!head || at + 8 + length > view.byteLength) throw new Error("The contents of the recording are damaged: a chunk is cut off.");
+    const number = view.getUint32(at, true);
+    while (place < track.length && track.numbers[place] < number) place += 1;
+    // Events of unknown kinds are left out.
+    if (place < track.length && track.numbers[place] === number) track.contents.set(place, new Uint8Array(view.buffer, view.byteOffset + at + 8, length));
+    at += 8 + length;
+  }
+}
+
+const ESCAPES = { 9: "\\t", 10: "\\n", 13: "\\r", 34: '\\"', 39: "\\'", 92: "\\\\" };
+
+/** Bytes as text: printable ASCII, and escapes for all others. */
+export function escaped(bytes) {
+  const escape = (byte) => ESCAPES[byte] ?? (byte < 32 || byte > 126 ? `\\x${byte.toString(16).padStart(2, "0")}` : String.fromCharCode(byte));
+  return Array.from(bytes, escape).join("");
 }
 
 /** A connection from its first event to its last; -1 is before the first. */
@@ -506,6 +537,17 @@ export class Replay {
       this.eventRow(at, life));
   }
 
+  /** The kept bytes of an event as fields: the text, and how many bytes were cut off. */
+  contentsOf(at) {
+    const loop = this.loopOf[at], kept = this.tracks[loop].contents.get(this.index[at]);
+    return kept ? { contents: escaped(kept), cut: this.event(at).value - kept.length } : {};
+  }
+
+  contentsRow(at) {
+    const { contents, cut } = this.contentsOf(at);
+    return contents === undefined ? {} : { contents: contents + (cut > 0 ? ` … (${cut} more bytes were not kept)` : "") };
+  }
+
   eventRow(at, life) {
     const { loop, kind, value, time } = this.event(at), recorder = this.recorder(at);
     const within = this.stateWords(loop, this.stateAfter(loop, this.index[at]));
@@ -514,6 +556,7 @@ export class Replay {
       connection: life && isOfOne(kind) ? this.idOf(life) : "", bytes: HAS_BYTES.has(kind) ? value : null,
       took: this.took(at), within,
       waits_for: recorder === null ? [] : [`events/${recorder + 1}`], between: recorder === null ? null : at - recorder - 1,
+      ...this.contentsRow(at),
     };
   }
 

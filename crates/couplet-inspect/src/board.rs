@@ -407,18 +407,23 @@ impl Board {
     /// only the events of this time until now.
     pub(crate) fn recording(&self, last: Option<Duration>) -> Vec<u8> {
         let text = RawValue::from_string(self.everything().trim_end().to_owned());
-        let (mut loops, mut records) = (Vec::new(), Vec::new());
+        let (mut loops, mut records, mut contents) = (Vec::new(), Vec::new(), Vec::new());
         let (now, state) = (self.reactor.now(), self.state.borrow());
         for watched in state.loops.values() {
             let it = &watched.inspected;
             let read = LoopRecords::read(watched.number, it.serial, it.thread(), &it.ring);
-            let (header, own) = read.until(now, last, self.clock);
+            let (header, own, kept) = read.until(now, last, self.clock);
             loops.push(header);
             records.push(own);
+            contents.push(kept);
         }
         // Our own state is JSON.
         let (text, marks) = (text.unwrap_or_default(), state.marks.list());
-        recording::bytes(&Header { made: self.now(), loops, marks, state: text }, &records)
+        recording::bytes(
+            &Header { made: self.now(), loops, marks, state: text },
+            &records,
+            &contents,
+        )
     }
 
     /// A connection with the ID of its row, and its loop.

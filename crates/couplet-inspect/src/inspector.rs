@@ -76,6 +76,8 @@ pub(crate) struct Options {
     pub(crate) set_log: Option<SetLog>,
     pub(crate) frames: Option<Frames>,
     logged_connections: usize,
+    /// The most bytes of each chunk, and the memory for them.
+    contents: (usize, usize),
     announce: Arc<dyn Fn(&str) + Send + Sync>,
     // Bound: the path of one file.
     at_end: Option<PathBuf>,
@@ -131,6 +133,7 @@ impl Inspector {
             set_log: None,
             frames: None,
             logged_connections: 65_536,
+            contents: (0, 16 * 1024 * 1024),
             announce: Arc::new(|url| tracing::info!(url, "the inspector shows this program")),
             at_end: None,
             flag_recordings: FlagRecordings::default(),
@@ -220,6 +223,22 @@ impl Inspector {
     #[must_use]
     pub fn logged_connections(self, count: usize) -> Inspector {
         self.with(|options| options.logged_connections = count)
+    }
+
+    /// Keeps the first bytes of each chunk that a connection received or wrote, for
+    /// [recordings](crate::Recording) and the page: 0 by default, which keeps none. The chunks are
+    /// those of the system: under TLS, they are ciphertext. A recording then has the secrets that
+    /// its connections exchanged in plain text.
+    #[must_use]
+    pub fn contents(self, bytes: usize) -> Inspector {
+        self.with(|options| options.contents.0 = bytes)
+    }
+
+    /// Sets the memory for the [contents](Self::contents) of each loop, in bytes: 16 MiB by default.
+    /// The newest are kept, each at most a quarter of the memory.
+    #[must_use]
+    pub fn contents_size(self, bytes: usize) -> Inspector {
+        self.with(|options| options.contents.1 = bytes)
     }
 
     /// Sets the function that gets the URL of the page when it opens, in the thread of the first loop.
@@ -363,6 +382,10 @@ impl hooks::Inspector for Shared {
 
     fn logged_connections(&self) -> usize {
         self.options.logged_connections
+    }
+
+    fn contents(&self) -> (usize, usize) {
+        self.options.contents
     }
 
     fn attach(self: Arc<Self>, inspected: hooks::InspectedLoop) -> io::Result<Box<dyn Any>> {

@@ -18,7 +18,7 @@
 //! ```
 //!
 //! The log tells the page's URL, which contains a token: whoever has it sees the addresses of all
-//! peers, but no payloads. See [`Inspector`] for the options.
+//! peers, but no payloads without [`Inspector::contents`]. See [`Inspector`] for the options.
 //!
 //! # Views
 //!
@@ -43,7 +43,9 @@ extern crate couplet_watched;
 mod actions;
 mod activity;
 mod board;
+mod capture;
 mod clock;
+mod contents;
 mod flags;
 mod inspector;
 mod keeping;

@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use couplet_core::hooks::inspector::{Kind, Record};
 use serde::Serialize;
 
+use crate::contents::escaped;
 use crate::recording::{LoopHeader, Recording};
 
 /// Events that the end of a call may be away from its beginning.
@@ -35,6 +36,13 @@ struct Line<'a> {
     connection: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     bytes: Option<u32>,
+    /// Those bytes that were kept, as text.
+    // Bound: the setting of `contents` bytes, each at most four characters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    contents: Option<String>,
+    /// How many bytes were not kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cut: Option<usize>,
     /// How long the wait, call or callback took, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     took: Option<f64>,
@@ -56,28 +64,28 @@ struct After {
 }
 
 /// An event in the order of all loops.
-struct Event {
+pub(crate) struct Event {
     time: f64,
     /// The place of the loop in the header.
-    number: usize,
+    pub(crate) number: usize,
     /// Its place among the records of the loop.
-    index: usize,
+    pub(crate) index: usize,
 }
 
 /// A connection from its first event to its last.
 #[derive(Default)]
-struct Life {
-    number: usize,
-    slot: u32,
+pub(crate) struct Life {
+    pub(crate) number: usize,
+    pub(crate) slot: u32,
     /// Its first event; `None` is before the first event.
-    begin: Option<usize>,
+    pub(crate) begin: Option<usize>,
     /// The bytes of its events, in and out.
     bytes: [u64; 2],
     /// The bytes before the first event, in and out.
-    base: [u64; 2],
+    pub(crate) base: [u64; 2],
     /// Its ID, if the header knows it.
     // Bound: the ID of one connection.
-    id: Option<String>,
+    pub(crate) id: Option<String>,
     /// Its protocol, if the state has it.
     // Bound: the name of one type.
     protocol: Option<String>,
@@ -125,6 +133,9 @@ impl Recording {
     /// since 1970, its `loop` and `kind`, the `event` in words, and, as far as they apply, the
     /// `connection`, its `state` and its bytes `in` and `out` so far, the `bytes` of the event, the
     /// seconds that a call or wait `took`, and the callback that it happened `within`.
+    ///
+    /// [Kept](Self::has_contents) bytes are the text `contents`, as [`escape_ascii`](slice::escape_ascii)
+    /// writes them, and `cut` counts the bytes after them.
     ///
     /// # Errors
     ///
@@ -198,6 +209,8 @@ impl<'a> Lines<'a> {
             out: it.bytes[1],
         });
         let header = self.header(number);
+        let kept = self.recording.contents[number].of(self.events[at].index);
+        let cut = kept.map(|kept| (record.value as usize).saturating_sub(kept.len()));
         Line {
             time,
             at: time - first,
@@ -207,6 +220,8 @@ impl<'a> Lines<'a> {
             event: header.words(record),
             connection: connection.map(|it| self.id(it)).or(id_before).filter(|_| is_of_one),
             bytes: has_bytes.then_some(record.value),
+            contents: kept.map(escaped),
+            cut: cut.filter(|cut| *cut > 0),
             took: self.took(at),
             within: self.doing(number),
             after,
@@ -323,7 +338,7 @@ impl Doing {
 }
 
 /// Finds the connections of a recording.
-struct Lives<'a> {
+pub(crate) struct Lives<'a> {
     recording: &'a Recording,
     // Bound: one for each connection in the recording.
     all: Vec<Life>,
@@ -337,7 +352,11 @@ struct Lives<'a> {
 }
 
 impl Lives<'_> {
-    fn find(recording: &Recording, events: &[Event]) -> (Vec<Life>, BTreeMap<usize, usize>) {
+    /// The connections, and the numbers of those that begin with an event.
+    pub(crate) fn find(
+        recording: &Recording,
+        events: &[Event],
+    ) -> (Vec<Life>, BTreeMap<usize, usize>) {
         let (present, by_slot) = (BTreeMap::new(), BTreeMap::new());
         let mut lives =
             Lives { recording, all: Vec::new(), births: BTreeMap::new(), present, by_slot };
@@ -459,7 +478,7 @@ impl PartialEq for Head {
 impl Eq for Head {}
 
 /// The events of all loops in the order of their times; those of one loop keep their order.
-fn merged(recording: &Recording) -> Vec<Event> {
+pub(crate) fn merged(recording: &Recording) -> Vec<Event> {
     let Recording { header, records, .. } = recording;
     let head = |number: usize, index: usize| {
         let record = records[number].get(index)?;

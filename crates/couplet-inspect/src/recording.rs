@@ -8,6 +8,8 @@
 //!              and the state
 //! records      16 bytes each, little-endian, loop after loop: the time in ticks and the kind in the
 //!              lowest byte; the value, and the key in its upper half
+//! contents     loop after loop, as long as its header says, if it kept any: for each chunk the number of
+//!              its record (4 bytes, little-endian), the count of its bytes (4 bytes), and the bytes
 //! ```
 
 use std::collections::VecDeque;
@@ -22,9 +24,10 @@ use serde_json::{Value, json, value::RawValue};
 
 use crate::activity::kind_and_name;
 use crate::clock::Clock;
+use crate::contents::{ContentsHeader, KeptContents, ReadContents};
 
 const MAGIC: &[u8] = b"couplet recording 1\n";
-const RECORD: usize = 16;
+pub(crate) const RECORD: usize = 16;
 
 /// The most marks.
 const MARKS: usize = 1000;
@@ -35,6 +38,8 @@ pub struct Recording {
     pub(crate) header: Header<Value>,
     // Bound: one for each loop of the header; the records of the file.
     pub(crate) records: Vec<Vec<Record>>,
+    // Bound: one for each loop of the header.
+    pub(crate) contents: Vec<KeptContents>,
 }
 
 /// The text before the records.
@@ -75,6 +80,9 @@ pub(crate) struct LoopHeader {
     // Bound: `Inspector::logged_connections` (65 536), then the oldest are dropped.
     #[serde(default)]
     pub(crate) connections: Vec<ConnectionHeader>,
+    /// The contents of its chunks, if it kept any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) contents: Option<ContentsHeader>,
 }
 
 /// The reason why bytes are no recording.
@@ -92,6 +100,9 @@ pub enum RecordingError {
         /// The bytes of records that there are.
         found: usize,
     },
+    /// The contents of its chunks do not fit its events.
+    #[error("the contents of the recording are damaged: {0}")]
+    Contents(String),
     /// Its header can't be read.
     #[error("the header of the recording is damaged: {0}")]
     Header(String),
@@ -105,15 +116,23 @@ pub(crate) struct ConnectionHeader {
     // Bound: the three numbers of an ID.
     pub(crate) id: String,
     // Bound: the text of one address.
-    peer: String,
+    pub(crate) peer: String,
     // Bound: the text of one address.
     #[serde(default)]
-    host: Option<String>,
+    pub(crate) host: Option<String>,
     /// Seconds since 1970.
     made: f64,
     /// Seconds since 1970, if it has ended.
     #[serde(default)]
     ended: Option<f64>,
+}
+
+#[cfg(test)]
+impl ConnectionHeader {
+    pub(crate) fn of_test(slot: u32, id: String, peer: &str, host: &str) -> ConnectionHeader {
+        let (peer, host) = (peer.to_owned(), Some(host.to_owned()));
+        ConnectionHeader { slot, id, peer, host, made: 1000.0, ended: None }
+    }
 }
 
 /// A moment with words: a flag that was raised, or a fault of a simulation.
@@ -156,7 +175,12 @@ pub(crate) struct LoopRecords<'a> {
     header: LoopHeader,
     // Bound: the events of one ring.
     records: Vec<Record>,
+    /// Nothing if the loop keeps no contents.
+    contents: Option<ReadContents>,
 }
+
+/// A loop of a recording: its header, its records, and the section with its contents.
+pub(crate) type LoopPart = (LoopHeader, Vec<Record>, Vec<u8>);
 
 impl LoopRecords<'_> {
     /// Reads the records of a loop.
@@ -166,8 +190,12 @@ impl LoopRecords<'_> {
         thread: &str,
         ring: &'a Ring,
     ) -> LoopRecords<'a> {
-        let mut records = Vec::new();
-        ring.read(0, |record| records.push(record));
+        let (mut records, mut numbers) = (Vec::new(), Vec::new());
+        ring.read_numbered(0, |number, record| {
+            numbers.push(number);
+            records.push(record);
+        });
+        let contents = ring.contents().map(|contents| ReadContents::read(contents, &numbers));
         let named = |call: UserCall| {
             let (kind, name) = kind_and_name(&call);
             (kind.to_owned(), name)
@@ -182,34 +210,37 @@ impl LoopRecords<'_> {
             count: 0,
             names: ring.names_from(0).into_iter().map(named).collect(),
             connections: Vec::new(),
+            contents: None,
         };
-        LoopRecords { ring, header, records }
+        LoopRecords { ring, header, records, contents }
     }
 
     /// Sets the times, as of now. `last`: drops the records before this time until now.
-    pub(crate) fn until(
-        mut self,
-        now: Instant,
-        last: Option<Duration>,
-        clock: Clock,
-    ) -> (LoopHeader, Vec<Record>) {
+    pub(crate) fn until(mut self, now: Instant, last: Option<Duration>, clock: Clock) -> LoopPart {
         let (ticks, origin) = self.ring.scale(now);
         if let Some(last) = last {
             let passed = now.saturating_duration_since(origin).saturating_sub(last);
             let begin = (passed.as_secs_f64() * ticks) as u64;
-            self.records.drain(..self.records.partition_point(|record| record.time < begin));
+            let dropped = self.records.partition_point(|record| record.time < begin);
+            self.records.drain(..dropped);
+            if let Some(contents) = &mut self.contents {
+                contents.drop_first(dropped);
+            }
         }
         self.with_clock(ticks, clock.unix(origin))
     }
 
     /// Sets the clock of the header, and what depends on it.
-    fn with_clock(self, ticks: f64, origin: f64) -> (LoopHeader, Vec<Record>) {
-        let LoopRecords { ring, mut header, records } = self;
+    fn with_clock(self, ticks: f64, origin: f64) -> LoopPart {
+        let LoopRecords { ring, mut header, records, contents } = self;
         (header.ticks, header.origin, header.count) = (ticks, origin, records.len());
         let begin = records.first().map_or(u64::MAX, |record| record.time);
         let connections = ring.connections_since(begin).into_iter();
         header.connections = connections.map(|it| header.connection(&it)).collect();
-        (header, records)
+        let section = contents.as_ref().map(ReadContents::section);
+        let each = contents.map_or(0, |contents| contents.each);
+        header.contents = section.as_ref().map(|it| ContentsHeader { each, length: it.len() });
+        (header, records, section.unwrap_or_default())
     }
 }
 
@@ -226,11 +257,16 @@ pub struct WorldLoop {
 }
 
 /// A recording as bytes.
-pub(crate) fn bytes(header: &Header<Box<RawValue>>, records: &[Vec<Record>]) -> Vec<u8> {
+pub(crate) fn bytes(
+    header: &Header<Box<RawValue>>,
+    records: &[Vec<Record>],
+    contents: &[Vec<u8>],
+) -> Vec<u8> {
     // A header has no map with other keys than texts, which alone could fail.
     let text = serde_json::to_vec(header).unwrap_or_default();
     let count: usize = records.iter().map(Vec::len).sum();
-    let mut file = Vec::with_capacity(MAGIC.len() + 8 + text.len() + count * RECORD);
+    let kept: usize = contents.iter().map(Vec::len).sum();
+    let mut file = Vec::with_capacity(MAGIC.len() + 8 + text.len() + count * RECORD + kept);
     file.extend_from_slice(MAGIC);
     file.extend_from_slice(&(text.len() as u64).to_le_bytes());
     file.extend_from_slice(&text);
@@ -239,6 +275,7 @@ pub(crate) fn bytes(header: &Header<Box<RawValue>>, records: &[Vec<Record>]) -> 
             file.extend_from_slice(&word.to_le_bytes());
         }
     }
+    contents.iter().for_each(|section| file.extend_from_slice(section));
     file
 }
 
@@ -252,13 +289,15 @@ impl Recording {
         faults: impl IntoIterator<Item = (Duration, String)>,
     ) -> Vec<u8> {
         let (origin, now) = (began.as_secs_f64(), (began + passed).as_secs_f64());
-        let (mut headers, mut records, mut rows) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut headers, mut rows) = (Vec::new(), Vec::new());
+        let (mut records, mut contents) = (Vec::new(), Vec::new());
         for (id, WorldLoop { host, serial, ring }) in loops.iter().enumerate() {
             let read = LoopRecords::read(id, *serial, host, ring);
-            let (mut header, own) = read.with_clock(1e9, origin);
+            let (mut header, own, kept) = read.with_clock(1e9, origin);
             header.host = Some(host.clone());
             headers.push(header);
             records.push(own);
+            contents.push(kept);
             rows.push(json!({
                 "id": id, "name": format!("loop {id}"), "serial": serial, "thread": host, "host": host,
                 "state": "ended",
@@ -280,7 +319,7 @@ impl Recording {
         });
         // Our own state is JSON.
         let state = RawValue::from_string(state.to_string()).unwrap_or_default();
-        bytes(&Header { made: now, loops: headers, marks, state }, &records)
+        bytes(&Header { made: now, loops: headers, marks, state }, &records, &contents)
     }
 
     /// Reads a recording. Records of unknown kinds are left out.
@@ -297,18 +336,29 @@ impl Recording {
         let header: Header<Value> = serde_json::from_slice(text)
             .map_err(|error| RecordingError::Header(error.to_string()))?;
         let mut rest = &rest[length..];
-        let counts = header.loops.iter().map(|it| it.count.saturating_mul(RECORD));
+        let sizes = |it: &LoopHeader| [it.count.saturating_mul(RECORD), it.contents_length()];
+        let counts = header.loops.iter().flat_map(sizes);
         let expected = counts.fold(0, usize::saturating_add);
         if expected != rest.len() {
             return Err(RecordingError::Length { expected, found: rest.len() });
         }
-        let mut records = Vec::new();
+        let (mut records, mut numbers) = (Vec::new(), Vec::new());
         for each in &header.loops {
             let (own, others) = rest.split_at(each.count * RECORD);
-            records.push(own.as_chunks::<RECORD>().0.iter().filter_map(record).collect());
+            let all = own.as_chunks::<RECORD>().0.iter().enumerate();
+            let known = all.filter_map(|(number, bytes)| Some((number, record(bytes)?)));
+            let (own_numbers, own): (Vec<_>, Vec<_>) = known.unzip();
+            numbers.push(own_numbers);
+            records.push(own);
             rest = others;
         }
-        Ok(Recording { header, records })
+        let mut contents = Vec::new();
+        for (each, (numbers, records)) in header.loops.iter().zip(numbers.iter().zip(&records)) {
+            let (section, others) = rest.split_at(each.contents_length());
+            contents.push(KeptContents::parse(section, each.count, numbers, records)?);
+            rest = others;
+        }
+        Ok(Recording { header, records, contents })
     }
 
     /// The state of the program when the recording was made, as `/state.json` has it.
@@ -321,6 +371,11 @@ impl Recording {
         let state = &self.header.state;
         let rows = state["views"].get(name).or_else(|| state.get(name))?;
         Some(rows.to_string())
+    }
+
+    /// Whether its loops kept the [contents](crate::Inspector::contents) of their chunks.
+    pub fn has_contents(&self) -> bool {
+        self.header.loops.iter().any(|it| it.contents.is_some())
     }
 
     /// How many events it has.
@@ -370,6 +425,11 @@ impl LoopHeader {
     /// A time in seconds since 1970.
     pub(crate) fn at(&self, ticks: u64) -> f64 {
         self.origin + self.seconds(ticks)
+    }
+
+    /// The length of the section with its contents.
+    fn contents_length(&self) -> usize {
+        self.contents.as_ref().map_or(0, |contents| contents.length)
     }
 
     pub(crate) fn seconds(&self, ticks: u64) -> f64 {
@@ -508,6 +568,30 @@ pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn file(records: &[Record]) -> Vec<u8> {
+        whole_file(records, None, Vec::new())
+    }
+
+    /// A file with the first bytes of some records' chunks, and with the ends of connection 7.
+    pub(crate) fn file_with_contents(
+        records: &[Record],
+        chunks: &[(usize, Vec<u8>)],
+        [peer, host]: [&str; 2],
+    ) -> Vec<u8> {
+        let connection = ConnectionHeader::of_test(7, "1.7.3".to_owned(), peer, host);
+        let mut section = Vec::new();
+        for (record, bytes) in chunks {
+            section.extend((*record as u32).to_le_bytes());
+            section.extend((bytes.len() as u32).to_le_bytes());
+            section.extend_from_slice(bytes);
+        }
+        whole_file(records, Some(section), vec![connection])
+    }
+
+    fn whole_file(
+        records: &[Record],
+        section: Option<Vec<u8>>,
+        connections: Vec<ConnectionHeader>,
+    ) -> Vec<u8> {
         let names = [("protocol", "Chat"), ("task", "talk")];
         let names = names.map(|(kind, name)| (kind.to_owned(), name.to_owned()));
         let each = LoopHeader {
@@ -519,7 +603,8 @@ pub(crate) mod tests {
             origin: 1000.0,
             count: records.len(),
             names: names.to_vec(),
-            connections: Vec::new(),
+            connections,
+            contents: section.as_ref().map(|it| ContentsHeader { each: 100, length: it.len() }),
         };
         let state = RawValue::from_string("{\"program\":{\"name\":\"poems\"}}".to_owned());
         let header = Header {
@@ -528,7 +613,7 @@ pub(crate) mod tests {
             marks: Vec::new(),
             state: state.expect("JSON"),
         };
-        bytes(&header, &[records.to_vec()])
+        bytes(&header, &[records.to_vec()], &[section.unwrap_or_default()])
     }
 
     fn trace(records: &[Record]) -> Value {
@@ -585,6 +670,57 @@ pub(crate) mod tests {
         assert_eq!(error(&longer), RecordingError::Length { expected: 16, found: 17 });
         for end in MAGIC.len()..whole.len() - RECORD {
             assert!(matches!(error(&whole[..end]), RecordingError::Header(_)), "{end}");
+        }
+    }
+
+    #[test]
+    fn contents_are_read_as_they_were_written() {
+        let records = [record(5, Kind::Received, 7, 5), record(6, Kind::Wrote, 7, 900)];
+        let chunks = [(0, b"hello".to_vec()), (1, b"\"\\\n\xff".to_vec())];
+        let file = file_with_contents(&records, &chunks, ["tcp:192.0.2.1:9", "unix:/a"]);
+        let recording = Recording::parse(&file).expect("our own");
+        assert!(recording.has_contents());
+        assert_eq!(recording.contents[0].of(0), Some(&b"hello"[..]));
+        assert_eq!(recording.contents[0].of(2), None);
+        let mut lines = Vec::new();
+        recording.write_lines(&mut lines).expect("a vector");
+        let lines = String::from_utf8(lines).expect("JSON");
+        let lines: Vec<Value> =
+            lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        assert_eq!((&lines[0]["contents"], &lines[0]["cut"]), (&json!("hello"), &Value::Null));
+        assert_eq!(lines[1]["contents"], r#"\"\\\n\xff"#);
+        assert_eq!(lines[1]["cut"], 896);
+        let without = whole_file(&records, None, Vec::new());
+        assert!(!Recording::parse(&without).expect("our own").has_contents());
+    }
+
+    #[test]
+    fn contents_that_do_not_fit_their_events_are_refused() {
+        let records = [record(5, Kind::Received, 7, 3), record(6, Kind::Built, 7, 9)];
+        let error = |chunks: &[(usize, Vec<u8>)]| {
+            let file = file_with_contents(&records, chunks, ["tcp:192.0.2.1:9", "unix:/a"]);
+            Recording::parse(&file).expect_err("it is damaged").to_string()
+        };
+        let text = |length: usize| vec![b'x'; length];
+        for chunks in [
+            &[(0, text(4))][..],
+            &[(0, text(0))],
+            &[(1, text(1))],
+            &[(2, text(1))],
+            &[(0, text(1)), (0, text(1))],
+        ] {
+            let error = error(chunks);
+            assert!(error.starts_with("the contents of the recording are damaged: "), "{error}");
+        }
+    }
+
+    #[test]
+    fn every_cut_of_a_recording_with_contents_is_refused() {
+        let records = [record(5, Kind::Received, 7, 5)];
+        let chunks = [(0, b"hello".to_vec())];
+        let file = file_with_contents(&records, &chunks, ["tcp:192.0.2.1:9", "unix:/a"]);
+        for end in 0..file.len() {
+            Recording::parse(&file[..end]).expect_err("it is cut off");
         }
     }
 
@@ -665,9 +801,11 @@ pub(crate) mod tests {
 
         #[test]
         fn no_bytes_are_too_strange(
-            position in 0..400_usize, byte: u8, end in 0..600_usize
+            position in 0..700_usize, byte: u8, end in 0..900_usize
         ) {
-            let mut file = file(&[record(5, Kind::Built, 7, 0), record(9, Kind::Call, 1, 0)]);
+            let records = [record(5, Kind::Built, 7, 0), record(9, Kind::Received, 7, 30)];
+            let ends = ["tcp:192.0.2.1:9", "unix:/a"];
+            let mut file = file_with_contents(&records, &[(1, b"hello".to_vec())], ends);
             if let Some(place) = file.get_mut(position) {
                 *place = byte;
             }
@@ -675,6 +813,7 @@ pub(crate) mod tests {
             if let Ok(recording) = Recording::parse(&file) {
                 prop_assert!(recording.write_trace(&mut Vec::new()).is_ok());
                 prop_assert!(recording.write_lines(&mut Vec::new()).is_ok());
+                prop_assert!(recording.write_pcap(&mut Vec::new()).is_ok());
             }
         }
     }

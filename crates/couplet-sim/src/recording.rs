@@ -5,7 +5,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use couplet_core::hooks::inspector::Ring;
+use couplet_core::hooks::inspector::{Contents, Ring};
 
 use super::Sim;
 
@@ -15,6 +15,8 @@ pub struct Recorder {
     ring_size: usize,
     logged_connections: usize,
     most_loops: usize,
+    /// The most bytes of each chunk, and the memory for them.
+    contents: (usize, usize),
     // Bound: the setting `most_loops` (1000), then no loop is added.
     loops: Rc<RefCell<Vec<RecordedLoop>>>,
 }
@@ -41,6 +43,7 @@ impl Recorder {
             ring_size: 1024 * 1024,
             logged_connections: 10_000,
             most_loops: 1000,
+            contents: (0, 1024 * 1024),
             loops: Rc::default(),
         }
     }
@@ -67,15 +70,33 @@ impl Recorder {
         self
     }
 
+    /// Keeps the first bytes of each chunk that a program received or wrote: 0 by default, which keeps
+    /// none. Under TLS they are ciphertext.
+    #[must_use]
+    pub fn contents(mut self, bytes: usize) -> Recorder {
+        self.contents.0 = bytes;
+        self
+    }
+
+    /// Sets the memory for the [contents](Self::contents) of each loop, in bytes: 1 MiB by default.
+    /// The newest are kept, each at most a quarter of the memory.
+    #[must_use]
+    pub fn contents_size(mut self, bytes: usize) -> Recorder {
+        self.contents.1 = bytes;
+        self
+    }
+
     /// The loops so far, in the order of their start.
     pub fn loops(&self) -> Vec<RecordedLoop> {
         self.loops.borrow().clone()
     }
 
-    /// The sizes of the next loop's ring and log of connections; `None` if there are enough loops.
-    pub(super) fn next_sizes(&self) -> Option<(usize, usize)> {
+    /// The sizes of the next loop's ring and log of connections, and its contents; `None` if there are
+    /// enough loops.
+    pub(super) fn next_sizes(&self) -> Option<((usize, usize), Option<Contents>)> {
+        let (each, total) = self.contents;
         (self.loops.borrow().len() < self.most_loops)
-            .then_some((self.ring_size, self.logged_connections))
+            .then(|| ((self.ring_size, self.logged_connections), Contents::new(each, total)))
     }
 
     pub(super) fn add(&self, host: String, serial: u32, ring: Arc<Ring>) {
@@ -166,6 +187,25 @@ mod tests {
         let server = loops.iter().find(|it| it.host == "server").expect("it is there");
         let connections = server.ring.connections_since(0);
         assert!(!connections.is_empty());
+    }
+
+    #[test]
+    fn contents_are_kept_if_they_are_asked_for_and_change_nothing() {
+        let (without, with) = (Recorder::new(), Recorder::new().contents(3).contents_size(4096));
+        assert_eq!(run(Some(&without)).hash, run(Some(&with)).hash);
+        let contents = |recorder: &Recorder| {
+            let mut kept = Vec::new();
+            for it in recorder.loops() {
+                let contents = it.ring.contents().map(|it| (it.each(), it.size()));
+                assert!(contents.is_none_or(|it| it == (3, 4096)));
+                let Some(contents) = it.ring.contents() else { continue };
+                contents.read(|_, bytes| kept.push(bytes.to_vec()));
+            }
+            kept
+        };
+        assert_eq!(contents(&without), Vec::<Vec<u8>>::new());
+        let kept = contents(&with);
+        assert!(kept.iter().filter(|bytes| bytes[..] == *b"hel").count() >= 2, "{kept:?}");
     }
 
     #[test]

@@ -633,12 +633,13 @@ impl Sim {
     fn new_loop(&self, host: u32, driver: SimDriver) -> Loop {
         let options = LoopOptions::default().signals(true);
         let recorder = self.recorder.as_ref();
-        let Some((recorder, sizes)) = recorder.and_then(|it| Some((it, it.next_sizes()?))) else {
+        let Some((recorder, next)) = recorder.and_then(|it| Some((it, it.next_sizes()?))) else {
             return Loop::with_driver(driver, options);
         };
         let kernel = self.kernel.clone();
         let clock = move || kernel.borrow().now;
-        let (l, ring) = simulator::recorded_loop(driver, &options, sizes, clock);
+        let (sizes, contents) = next;
+        let (l, ring) = simulator::recorded_loop(driver, &options, sizes, contents, clock);
         recorder.add(self.name(Host(host)), simulator::serial(&l), ring);
         l
     }

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use couplet_os::ticks::ticks;
 
+use super::contents::Contents;
 use super::recorded::RingWriter;
 use super::{
     Adopted, Bound, CloseMode, Commands, ConnectOptions, Datagram, DatagramOption, DatagramQueue,
@@ -32,6 +33,13 @@ pub trait Around {
     #[doc(hidden)]
     #[inline(always)]
     fn ring(&self) -> Option<&RingWriter> {
+        None
+    }
+
+    /// Where the first bytes of each chunk are kept beside the ring; `None` costs nothing.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn contents(&self) -> Option<&Contents> {
         None
     }
 
@@ -160,8 +168,14 @@ impl<A: Around> Commands for A {
     #[inline(always)]
     fn write(&mut self, key: Key, out: &mut Outbox) -> WriteOutcome {
         let begun = self.ring().map(|_| (self.ticks(), out.len()));
+        if let Some(contents) = self.contents() {
+            contents.hold(out.slices());
+        }
         let outcome = self.inner_mut().write(key, out);
         if let (Some(ring), Some((begun, before))) = (self.ring(), begun) {
+            if let Some(contents) = self.contents() {
+                contents.keep(ring.ring().count(), before - out.len());
+            }
             match outcome {
                 WriteOutcome::All => ring.written(begun, key, before),
                 _ => ring.written_partly(begun, key, before - out.len(), outcome),
@@ -209,7 +223,12 @@ impl<A: Around> Driver for A {
         if let Some(ring) = self.ring() {
             match &event {
                 Some(Event::Received(key)) => {
-                    ring.bytes(self.ticks(), *key, self.inner().lent());
+                    let bytes = self.inner().lent();
+                    if let Some(contents) = self.contents() {
+                        contents.hold(std::iter::once(bytes));
+                        contents.keep(ring.ring().count(), bytes.len());
+                    }
+                    ring.bytes(self.ticks(), *key, bytes);
                 }
                 None => {}
                 Some(other) => ring.event(other),

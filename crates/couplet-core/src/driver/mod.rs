@@ -40,6 +40,7 @@
 pub(crate) mod affinity;
 mod around;
 pub(crate) mod connection_log;
+pub(crate) mod contents;
 mod datagrams;
 #[cfg(feature = "testing")]
 pub(crate) mod file_locks;

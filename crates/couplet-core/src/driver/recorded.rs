@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use couplet_os::ticks::ticks;
 
+use super::contents::Contents;
 use super::ring::{Kind, Ring, SLEEP_UNIT};
 use super::{Around, CloseMode, Driver, Event, Key, UserCall, WriteOutcome};
 use crate::address::Address;
@@ -22,19 +23,23 @@ pub struct RingWriter {
 
 impl RingWriter {
     /// A ring that fits into so many bytes, and the addresses of so many connections.
-    pub(crate) fn new(bytes: usize, connections: usize, now: Instant) -> RingWriter {
-        let ring = Ring::new(bytes, connections, (ticks(), now));
+    pub(crate) fn new(
+        (bytes, connections): (usize, usize),
+        contents: Option<Contents>,
+        now: Instant,
+    ) -> RingWriter {
+        let ring = Ring::new(bytes, connections, (ticks(), now)).with_contents(contents);
         RingWriter { ring: Arc::new(ring), clock: None }
     }
 
     /// The same with a clock of nanoseconds.
     #[cfg(feature = "testing")]
     pub(crate) fn with_clock(
-        bytes: usize,
-        connections: usize,
+        (bytes, connections): (usize, usize),
+        contents: Option<Contents>,
         clock: impl Fn() -> u64 + 'static,
     ) -> RingWriter {
-        let ring = Ring::in_nanoseconds(bytes, connections);
+        let ring = Ring::in_nanoseconds(bytes, connections).with_contents(contents);
         RingWriter { ring: Arc::new(ring), clock: Some(Rc::new(clock)) }
     }
 

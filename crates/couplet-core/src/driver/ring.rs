@@ -14,6 +14,7 @@ use couplet_os::ticks::ticks;
 
 use super::UserCall;
 use super::connection_log::{ConnectionLog, LoggedConnection};
+use super::contents::Contents;
 
 /// The bits of the kind, in the word of the time.
 const KIND_BITS: u32 = 8;
@@ -146,6 +147,8 @@ pub struct Ring {
     names: Mutex<Names>,
     // Bound: see the lists of `ConnectionLog`.
     connections: Mutex<ConnectionLog>,
+    // Bound: a ring of fixed size.
+    contents: Option<Contents>,
 }
 
 /// The names of calls, and their numbers.
@@ -174,7 +177,19 @@ impl Ring {
         let events = if fit.is_power_of_two() { fit } else { fit.next_power_of_two() / 2 };
         let slots = (0..events).map(|_| Default::default()).collect();
         let connections = Mutex::new(ConnectionLog::new(connections));
-        Ring { slots, count: AtomicU64::new(0), origin, names: Mutex::default(), connections }
+        let (count, names) = (AtomicU64::new(0), Mutex::default());
+        Ring { slots, count, origin, names, connections, contents: None }
+    }
+
+    /// Sets where the first bytes of each chunk are kept.
+    #[must_use]
+    pub fn with_contents(self, contents: Option<Contents>) -> Ring {
+        Ring { contents, ..self }
+    }
+
+    /// The first bytes of the last chunks, if they are kept.
+    pub fn contents(&self) -> Option<&Contents> {
+        self.contents.as_ref()
     }
 
     /// Writes an event. Called by the loop's thread alone.
@@ -245,6 +260,11 @@ impl Ring {
     /// Passes the events from number `from` on, as far as they are kept, to `each`, and returns the
     /// number of the next event. Events that are overwritten during the call are left out.
     pub fn read(&self, from: u64, mut each: impl FnMut(Record)) -> u64 {
+        self.read_numbered(from, |_, record| each(record))
+    }
+
+    /// The same with the number of each event.
+    pub fn read_numbered(&self, from: u64, mut each: impl FnMut(u64, Record)) -> u64 {
         /// Events that are copied at once.
         const BATCH: u64 = 1024;
         let end = self.count();
@@ -258,7 +278,7 @@ impl Ring {
             let first = self.first_kept(self.count.load(Ordering::Relaxed));
             for (number, record) in batch.drain(..) {
                 if number >= first {
-                    each(record);
+                    each(number, record);
                 }
             }
             next = until;

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 pub use crate::driver::connection_log::LoggedConnection;
+pub use crate::driver::contents::Contents;
 pub use crate::driver::ring::{Kind, Record, Ring};
 pub use crate::driver::stalls::UserCall;
 pub use crate::layers::segment::{ACK, FIN, LONGEST, PSH, RST, SEGMENT, SYN, Segment, same_family};

@@ -8,6 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
+pub use crate::driver::contents::Contents;
 pub use crate::driver::file_locks::FileLocks;
 #[cfg(unix)]
 use crate::driver::process::{ChildProcess, WorldProcess};
@@ -22,14 +23,15 @@ pub use crate::transport::report::LayerReport;
 use crate::{Address, ConnectError, Loop, LoopOptions, Protocol, Reactor, Transport};
 
 /// Creates a loop over a driver that writes its events into a ring of so many bytes, with the
-/// addresses of so many connections. `clock` gives the nanoseconds since the world began.
+/// addresses of so many connections, and with these contents. `clock` gives the nanoseconds since the world began.
 pub fn recorded_loop(
     driver: impl Driver + 'static,
     options: &LoopOptions,
-    (bytes, connections): (usize, usize),
+    sizes: (usize, usize),
+    contents: Option<Contents>,
     clock: impl Fn() -> u64 + 'static,
 ) -> (Loop, Arc<Ring>) {
-    let ring = RingWriter::with_clock(bytes, connections, clock);
+    let ring = RingWriter::with_clock(sizes, contents, clock);
     let kept = ring.ring().clone();
     (Loop::recorded(driver, options, ring), kept)
 }

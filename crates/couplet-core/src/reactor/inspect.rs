@@ -28,6 +28,10 @@ pub trait Inspector: Send + Sync {
     /// The number of connections of each loop whose addresses are kept beside the ring.
     fn logged_connections(&self) -> usize;
 
+    /// How many bytes of each received and written chunk are kept, and the memory for them beside
+    /// each ring, in bytes. With 0, none are kept.
+    fn contents(&self) -> (usize, usize);
+
     /// A loop was created, in this thread. The returned value is dropped with the loop.
     ///
     /// # Errors

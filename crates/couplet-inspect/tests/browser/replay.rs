@@ -184,9 +184,35 @@ fn random_recording(seed: u64, count: usize, marks: &Value) -> Vec<u8> {
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (mixed ^ (mixed >> 31)) % below
     };
+    let (mut records, mut chunks) = (Vec::new(), Vec::new());
+    for id in 0..2 {
+        let mut time = 0;
+        for number in 0..count as u32 {
+            time += random(100);
+            // Some kinds are unknown.
+            let kind = random(22);
+            let key = if kind == 1 { 0 } else { random(4) };
+            let value = random(30);
+            records.extend((time << 8 | kind).to_le_bytes());
+            records.extend((key << 32 | value).to_le_bytes());
+            // Received, written, and written in part; of an unknown kind, which is left out.
+            if value > 0 && [2, 3, 4, 20].contains(&kind) {
+                chunks.push((id, number, value));
+            }
+        }
+    }
+    let mut sections = [Vec::new(), Vec::new()];
+    for (id, number, value) in chunks {
+        if random(3) > 0 {
+            let length = (1 + random(value)) as u32;
+            sections[id].extend([number, length].map(u32::to_le_bytes).concat());
+            sections[id].extend((0..length).map(|_| random(256) as u8));
+        }
+    }
     let loops = [0, 1].map(|id| {
         json!({
             "id": id, "serial": id + 1, "thread": "main", "host": format!("host{id}"), "ticks": 1e9,
+            "contents": {"each": 30, "length": sections[id].len()},
             "origin": 1000.0, "count": count,
             "names": [["protocol", "Chat"], ["task", "talk"], ["timed call", ""]],
             "connections": [
@@ -204,18 +230,7 @@ fn random_recording(seed: u64, count: usize, marks: &Value) -> Vec<u8> {
     let mut file = b"couplet recording 1\n".to_vec();
     file.extend((header.len() as u64).to_le_bytes());
     file.extend(header.bytes());
-    for _ in 0..2 {
-        let mut time = 0;
-        for _ in 0..count {
-            time += random(100);
-            // Some kinds are unknown.
-            let kind = random(22);
-            let key = if kind == 1 { 0 } else { random(4) };
-            file.extend((time << 8 | kind).to_le_bytes());
-            file.extend((key << 32 | random(30)).to_le_bytes());
-        }
-    }
-    file
+    [file, records, sections.concat()].concat()
 }
 
 /// The events of a recording as the page reads them: see the fields of `expected`.
@@ -228,7 +243,8 @@ const READ: &str = "
             const connection = row.connection ? moment.connections.get(replay.keyOf(loop, key)) : null;
             const after = connection ? replay.connectionRow(connection, 0) : {};
             return [row.loop, row.event, row.connection || null, row.bytes, row.within || null, replay.doing(moment, loop) || null,
-                after.state ?? null, after.wire_in ?? null, after.wire_out ?? null, Number(row.at), row.took];
+                after.state ?? null, after.wire_in ?? null, after.wire_out ?? null, Number(row.at), row.took,
+                replay.contentsOf(at).contents ?? null, replay.contentsOf(at).cut || null];
         });
     })";
 
@@ -263,6 +279,7 @@ fn the_page_and_the_library_read_the_same_events() {
                 (Some(a), Some(b)) => (a - b).abs() < 1e-6,
                 (a, b) => a == b,
             };
+            assert_eq!(row[11..], [line["contents"].clone(), line["cut"].clone()], "{place}");
             assert!(is_near("at", &row[9]) && is_near("took", &row[10]), "{place}");
         }
     }

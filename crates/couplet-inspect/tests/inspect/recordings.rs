@@ -118,6 +118,61 @@ fn the_events_of_a_program_are_written_at_its_end() {
     assert_eq!(text(&connections[1], "peer"), format!("tcp:{peer}"));
 }
 
+/// The lines of a recording with the bytes of a kind.
+fn lines(recording: &Recording, kind: &str) -> Vec<Value> {
+    let mut lines = Vec::new();
+    recording.write_lines(&mut lines).expect("a vector");
+    let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let lines = lines.map(|line| serde_json::from_slice::<Value>(line).expect("JSON"));
+    lines.filter(|line| line["kind"] == kind).collect()
+}
+
+#[test]
+fn no_contents_are_kept_unless_they_are_asked_for() {
+    let (program, address) =
+        Program::start_with(Inspector::without_page(), LoopOptions::default(), echo);
+    let _open = connection(address);
+    let bytes = program.inspector.recording().expect("it runs");
+    let recording = Recording::parse(&bytes).expect("our own");
+    assert!(!recording.has_contents());
+    assert!(!bytes.windows(5).any(|bytes| bytes == b"hello"));
+    assert!(lines(&recording, "received").iter().all(|line| line["contents"].is_null()));
+}
+
+#[test]
+fn the_first_bytes_of_each_chunk_are_kept() {
+    let inspector = Inspector::without_page().contents(3);
+    let (program, address) = Program::start_with(inspector, LoopOptions::default(), echo);
+    let _open = connection(address);
+    let bytes = program.inspector.recording().expect("it runs");
+    let recording = Recording::parse(&bytes).expect("our own");
+    assert!(recording.has_contents());
+    for kind in ["received", "wrote"] {
+        let [line] = &lines(&recording, kind)[..] else { panic!("one {kind}") };
+        assert_eq!((text(line, "contents"), &line["cut"]), ("hel", &Value::from(2)), "{line}");
+    }
+    let mut packets = Vec::new();
+    recording.write_pcap(&mut packets).expect("a vector");
+    assert_eq!(packets.windows(3).filter(|bytes| *bytes == b"hel").count(), 2);
+}
+
+#[test]
+fn the_memory_of_contents_is_a_setting_and_the_newest_are_kept() {
+    let inspector = Inspector::without_page().contents(1000).contents_size(512);
+    let (program, address) = Program::start_with(inspector, LoopOptions::default(), echo);
+    let mut open = connection(address);
+    for _ in 0..50 {
+        open.write_all(&[b'x'; 200]).expect("it reads");
+        open.read_exact(&mut [0; 200]).expect("it answers");
+    }
+    let bytes = program.inspector.recording().expect("it runs");
+    let wrote = lines(&Recording::parse(&bytes).expect("our own"), "wrote");
+    let kept: Vec<_> = wrote.iter().map(|line| line["contents"].as_str().map(str::len)).collect();
+    assert_eq!(kept.first(), Some(&None));
+    // A quarter of the memory, less the number and the length.
+    assert_eq!(kept.last(), Some(&Some(112)));
+}
+
 #[test]
 fn all_loops_are_in_the_recording_at_the_end() {
     let folder = Folder::new();

@@ -16,6 +16,7 @@ use super::runtime::Runtime;
 use super::steps::{Engine, Turns};
 use super::table::Resource;
 use crate::defer::{Deferred, Failure, Result, set_reporter};
+use crate::driver::contents::{Contents, RecordedWithContents};
 use crate::driver::recorded::{Recorded, RingWriter};
 use crate::driver::{Commands, Driver, Mio, Signal};
 use crate::internals::is_chosen;
@@ -198,10 +199,18 @@ impl Loop {
         let Some(ByInspector(inspector)) = &options.inspector else {
             return Ok(Loop::assemble(driver, &options, runtime, None));
         };
-        let (size, logged) = (inspector.ring_size(), inspector.logged_connections());
-        let ring = RingWriter::new(size, logged, Commands::world(&driver).now());
-        let driver = Recorded::<_, false>::new(driver, ring.clone());
-        let mut made = Loop::assemble(driver, &options, runtime, Some(ring.clone()));
+        let sizes = (inspector.ring_size(), inspector.logged_connections());
+        let (each, total) = inspector.contents();
+        let contents = Contents::new(each, total);
+        let ring = RingWriter::new(sizes, contents, Commands::world(&driver).now());
+        let kept = Some(ring.clone());
+        let mut made = if ring.ring().contents().is_some() {
+            let driver = RecordedWithContents::<_, false>::new(driver, ring.clone());
+            Loop::assemble(driver, &options, runtime, kept)
+        } else {
+            let driver = Recorded::<_, false>::new(driver, ring.clone());
+            Loop::assemble(driver, &options, runtime, kept)
+        };
         made.inspected = Some(made.core.show_to(inspector, &ring)?);
         Ok(made)
     }
@@ -222,8 +231,12 @@ impl Loop {
         options: &LoopOptions,
         ring: RingWriter,
     ) -> Loop {
-        let driver = Recorded::<_, true>::new(driver, ring.clone());
-        Loop::over(driver, options, Some(ring))
+        let kept = Some(ring.clone());
+        if ring.ring().contents().is_some() {
+            Loop::over(RecordedWithContents::<_, true>::new(driver, ring), options, kept)
+        } else {
+            Loop::over(Recorded::<_, true>::new(driver, ring), options, kept)
+        }
     }
 
     fn over(

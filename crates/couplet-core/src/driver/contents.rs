@@ -1,0 +1,264 @@
+//! [`Contents`]: the first bytes of the last chunks that a loop received and wrote, beside the events
+//! of its [`Ring`](super::ring::Ring). Off unless the inspector asks for them.
+//!
+//! A chunk is its bytes in whole words, then the number of its event, then its length. A reader walks
+//! from the newest chunk back to the oldest one that was certainly not overwritten while it read.
+//! These are the bytes at the driver: under TLS, ciphertext.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+use super::recorded::{Recorded, RingWriter};
+use super::{Around, Driver};
+
+/// The bytes of a word.
+const WORD: usize = size_of::<u64>();
+
+/// The words after the bytes of a chunk: the number of its event, and its length.
+const TRAILER: usize = 2;
+
+/// The largest chunks that fit at the least.
+const CHUNKS: usize = 4;
+
+/// The smallest ring, in words.
+const SMALLEST: usize = 64;
+
+/// The first bytes of the last chunks of a loop.
+pub struct Contents {
+    /// The most bytes of a chunk that are kept.
+    each: usize,
+    // Bound: a fixed number of words, a power of two.
+    words: Box<[AtomicU64]>,
+    /// The number of words so far.
+    end: AtomicU64,
+}
+
+impl Contents {
+    /// Keeps the first `each` bytes of each chunk, in a ring that fits into `total` bytes: at most a
+    /// quarter of it for one chunk. `None` if `each` is 0.
+    pub fn new(each: usize, total: usize) -> Option<Contents> {
+        if each == 0 {
+            return None;
+        }
+        let fit = (total / WORD).max(SMALLEST);
+        let size = if fit.is_power_of_two() { fit } else { fit.next_power_of_two() / 2 };
+        let most = (size / CHUNKS - TRAILER) * WORD;
+        let words = (0..size).map(|_| AtomicU64::default()).collect();
+        Some(Contents { each: each.min(most), words, end: AtomicU64::new(0) })
+    }
+
+    /// The most bytes of a chunk that are kept.
+    pub fn each(&self) -> usize {
+        self.each
+    }
+
+    /// The memory that it takes, in bytes.
+    pub fn size(&self) -> usize {
+        self.words.len() * WORD
+    }
+
+    /// Copies the first bytes of a chunk, which [`keep`](Self::keep) makes readable. Called by the
+    /// loop's thread alone.
+    pub(super) fn hold<'a>(&self, pieces: impl Iterator<Item = &'a [u8]>) {
+        let begin = self.end.load(Ordering::Relaxed);
+        // A reader that sees one of the next words also sees the end so far.
+        fence(Ordering::Release);
+        let (mut word, mut count) = (0, 0);
+        for byte in pieces.flatten().take(self.each) {
+            word |= u64::from(*byte) << (8 * (count % WORD));
+            count += 1;
+            if count % WORD == 0 {
+                self.store(begin + (count / WORD) as u64 - 1, word);
+                word = 0;
+            }
+        }
+        if count % WORD != 0 {
+            self.store(begin + (count / WORD) as u64, word);
+        }
+    }
+
+    /// Keeps the chunk that was just [held](Self::hold), of which `bytes` passed, for the event with
+    /// this number. Called by the loop's thread alone.
+    pub(super) fn keep(&self, event: u64, bytes: usize) {
+        let length = bytes.min(self.each);
+        if length == 0 {
+            return;
+        }
+        let trailer = self.end.load(Ordering::Relaxed) + length.div_ceil(WORD) as u64;
+        self.store(trailer, event);
+        self.store(trailer + 1, length as u64);
+        self.end.store(trailer + TRAILER as u64, Ordering::Release);
+    }
+
+    fn store(&self, position: u64, word: u64) {
+        let mask = self.words.len() - 1;
+        if let Some(slot) = self.words.get(position as usize & mask) {
+            slot.store(word, Ordering::Relaxed);
+        }
+    }
+
+    /// The first position that is certainly kept: the loop may be writing the longest chunk.
+    fn first_kept(&self, end: u64) -> u64 {
+        let longest = self.each.div_ceil(WORD) + TRAILER;
+        (end + longest as u64).saturating_sub(self.words.len() as u64)
+    }
+
+    /// Passes the kept chunks to `each`, the oldest first: the number of the event, and the bytes.
+    pub fn read(&self, mut each: impl FnMut(u64, &[u8])) {
+        let end = self.end.load(Ordering::Acquire);
+        let begin = self.first_kept(end);
+        let mask = self.words.len() as u64 - 1;
+        let copied = (begin..end).filter_map(|at| self.words.get((at & mask) as usize));
+        let copied = copied.flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes());
+        let copied: Vec<u8> = copied.collect();
+        // The copies are complete before the end is read again.
+        fence(Ordering::Acquire);
+        let first = self.first_kept(self.end.load(Ordering::Relaxed));
+        let lost = (first - begin).saturating_mul(WORD as u64);
+        let kept = copied.get(usize::try_from(lost).unwrap_or(usize::MAX)..).unwrap_or_default();
+        let mut chunks = Vec::new();
+        let mut rest = kept;
+        while let Some((before, event, bytes)) = self.last_chunk(rest) {
+            chunks.push((event, bytes));
+            rest = before;
+        }
+        chunks.into_iter().rev().for_each(|(event, bytes)| each(event, bytes));
+    }
+
+    /// Splits off the last chunk; `None` if its beginning is missing.
+    fn last_chunk<'a>(&self, words: &'a [u8]) -> Option<(&'a [u8], u64, &'a [u8])> {
+        let (words, length) = words.split_last_chunk()?;
+        let (words, event) = words.split_last_chunk()?;
+        let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+        let begin = words.len().checked_sub(length.div_ceil(WORD) * WORD)?;
+        let (before, bytes) = words.split_at_checked(begin)?;
+        Some((before, u64::from_le_bytes(*event), bytes.get(..length)?))
+    }
+}
+
+impl fmt::Debug for Contents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Contents").field("each", &self.each).finish_non_exhaustive()
+    }
+}
+
+/// A driver with a ring that has [`Contents`].
+pub(crate) struct RecordedWithContents<D, const WORLD: bool>(Recorded<D, WORLD>);
+
+impl<D, const WORLD: bool> RecordedWithContents<D, WORLD> {
+    pub(crate) fn new(driver: D, ring: RingWriter) -> RecordedWithContents<D, WORLD> {
+        RecordedWithContents(Recorded::new(driver, ring))
+    }
+}
+
+impl<D: Driver, const WORLD: bool> Around for RecordedWithContents<D, WORLD> {
+    type Inner = D;
+
+    fn inner(&self) -> &D {
+        self.0.inner()
+    }
+
+    fn inner_mut(&mut self) -> &mut D {
+        self.0.inner_mut()
+    }
+
+    fn ring(&self) -> Option<&RingWriter> {
+        self.0.ring()
+    }
+
+    fn ticks(&self) -> u64 {
+        self.0.ticks()
+    }
+
+    fn contents(&self) -> Option<&Contents> {
+        self.ring()?.ring().contents()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(contents: &Contents, event: u64, bytes: &[u8]) {
+        contents.hold(std::iter::once(bytes));
+        contents.keep(event, bytes.len());
+    }
+
+    fn all(contents: &Contents) -> Vec<(u64, Vec<u8>)> {
+        let mut all = Vec::new();
+        contents.read(|event, bytes| all.push((event, bytes.to_vec())));
+        all
+    }
+
+    #[test]
+    fn the_first_bytes_of_each_chunk_are_kept() {
+        let contents = Contents::new(12, 4096).expect("it is on");
+        let text = b"twelve bytes and the rest";
+        for length in 0..text.len() {
+            put(&contents, length as u64, &text[..length]);
+        }
+        let kept = |length: usize| (length as u64, text[..length.min(12)].to_vec());
+        assert_eq!(all(&contents), (1..text.len()).map(kept).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn pieces_are_joined_and_bytes_that_did_not_pass_are_left_out() {
+        let contents = Contents::new(100, 4096).expect("it is on");
+        contents.hold([&b"one, "[..], b"two", b"", b", three, four"].into_iter());
+        contents.keep(7, 15);
+        contents.hold(std::iter::once(&b"refused"[..]));
+        contents.keep(8, 0);
+        put(&contents, 9, b"next");
+        assert_eq!(all(&contents), [(7, b"one, two, three".to_vec()), (9, b"next".to_vec())]);
+    }
+
+    #[test]
+    fn no_bytes_are_kept_by_default() {
+        assert!(Contents::new(0, 1 << 20).is_none());
+    }
+
+    #[test]
+    fn memory_is_fixed_over_a_million_events_and_the_last_are_kept() {
+        for (each, total) in [(64, 64 * 1024), (1000, 100_000), (1 << 20, 4096), (1, 0)] {
+            let contents = Contents::new(each, total).expect("it is on");
+            assert!(contents.size() <= total.max(512), "{each} of {total}");
+            assert!(contents.each() <= each && contents.each() * 4 <= contents.size());
+            let place = contents.words.as_ptr();
+            let longest = [b'x'; 1500];
+            for n in 0..1_000_000_u64 {
+                put(&contents, n, &longest[..1 + n as usize % 40]);
+            }
+            assert_eq!((contents.words.as_ptr(), contents.size()), (place, contents.size()));
+            let kept = all(&contents);
+            let events: Vec<u64> = kept.iter().map(|(event, _)| *event).collect();
+            let first = 1_000_000 - events.len() as u64;
+            assert_eq!(events, (first..1_000_000).collect::<Vec<_>>(), "{each} of {total}");
+            let bytes: usize = kept.iter().map(|(_, bytes)| bytes.len().div_ceil(8) * 8 + 16).sum();
+            assert!(bytes + 2 * (contents.each() + 24) > contents.size(), "{bytes}");
+            for (event, bytes) in kept {
+                assert_eq!(bytes.len(), (1 + event as usize % 40).min(contents.each()));
+            }
+        }
+    }
+
+    #[test]
+    fn a_reader_in_another_thread_gets_no_mixed_chunk() {
+        let contents = std::sync::Arc::new(Contents::new(100, 4096).expect("it is on"));
+        let written = contents.clone();
+        let writer = std::thread::spawn(move || {
+            for n in 0..100_000_u64 {
+                put(&written, n, &[n as u8; 200][..1 + n as usize % 150]);
+            }
+        });
+        while !writer.is_finished() {
+            let mut last = None;
+            contents.read(|event, bytes| {
+                assert_eq!(bytes.len(), (1 + event as usize % 150).min(100));
+                assert!(bytes.iter().all(|byte| *byte == event as u8), "{event}: {bytes:?}");
+                assert!(last.is_none_or(|last| last + 1 == event), "{last:?}, {event}");
+                last = Some(event);
+            });
+        }
+        writer.join().expect("no panic");
+    }
+}
