@@ -54,7 +54,12 @@ fn main() -> ExitCode {
                 .map_or_else(|exit| report(&exit), |()| ExitCode::from(said.exit_code() as u8));
         }
     };
-    inspect::start(cli.inspecting, cli.command.recording_at_end());
+    let contents = cli.inspecting.contents();
+    let records_world = matches!(&cli.command, Command::Sim(options) if options.is_recorded());
+    let started = inspect::start(cli.inspecting, cli.command.recording_at_end(), records_world);
+    if let Err(exit) = started {
+        return report(&exit);
+    }
     // The services of a configuration log as that says.
     if !matches!(cli.command, Command::Run(_)) {
         logging::start(&cli.logging);
@@ -75,7 +80,7 @@ fn main() -> ExitCode {
         Command::Ctl(options) => ctl::run(options),
         Command::Inspect(options) => inspect::run(&options),
         Command::Cert(options) => cert::run(&options),
-        Command::Sim(options) => sim::run(options, &cli.logging),
+        Command::Sim(options) => sim::run(options, contents, &cli.logging),
         Command::Poetry(command) => poetry::run(command, &cli.logging),
         Command::Completions { shell } => {
             output::print(&known::completions(shell, &mut Cli::command()))

@@ -1,5 +1,6 @@
 //! `couplet inspect`: shows the state of a program, from its inspector or from a recording.
 
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -26,6 +27,8 @@ Example:
   couplet inspect slow.rec --trace > slow.json
   couplet inspect slow.rec --jsonl | jq 'select(.took > 0.01)'
   couplet inspect slow.rec --open
+  couplet echo --listen 7000 --inspect 8099 --inspect-contents 1024
+  couplet inspect slow.rec --pcap slow.pcapng && wireshark slow.pcapng
 
 On a terminal, a program that runs is shown as a view that changes; ? there lists its keys. The URL is
 the one that the program prints or logs. The ID of a process of yours (Linux) leads to its inspector:
@@ -68,6 +71,11 @@ struct Output {
     /// Print the events of a recording as JSON lines, each in words and in fields
     #[arg(long)]
     jsonl: bool,
+    /// Write the chunks of a recording as packets to this file, in the format pcapng, for Wireshark. The
+    /// program needs --inspect-contents
+    #[arg(long, value_name = "FILE")]
+    // Bound: an argument on the command line.
+    pcap: Option<PathBuf>,
     /// Serve the page with a recording on a free port of 127.0.0.1, and print its URL
     #[arg(long)]
     open: bool,
@@ -93,6 +101,8 @@ enum Wanted<'a> {
     Page,
     /// A recording, in this file.
     Record(&'a Path),
+    /// Packets, in this file.
+    Packets(&'a Path),
 }
 
 impl Output {
@@ -104,6 +114,7 @@ impl Output {
             Output { jsonl: true, .. } => Wanted::Lines,
             Output { open: true, .. } => Wanted::Page,
             Output { record: Some(file), .. } => Wanted::Record(file),
+            Output { pcap: Some(file), .. } => Wanted::Packets(file),
             Output { once: true, .. } => Wanted::Text,
             Output { record: None, .. } => Wanted::View,
         }
@@ -174,6 +185,7 @@ fn show_program(source: &Source, wanted: Wanted<'_>, rows: usize) -> Result<(), 
     match wanted {
         Wanted::Record(file) => save(&source.ask("recording")?, file),
         Wanted::Trace | Wanted::Lines => print_events(&parse(&source.ask("recording")?)?, wanted),
+        Wanted::Packets(file) => save_packets(&parse(&source.ask("recording")?)?, file),
         Wanted::Page => Err(Exit::bad_usage("--open needs the file of a recording")),
         Wanted::View if screen::is_possible() => screen::run(source),
         Wanted::View | Wanted::Text | Wanted::Json | Wanted::Check => {
@@ -197,6 +209,7 @@ fn show_recording(path: &Path, wanted: Wanted<'_>, rows: usize) -> Result<(), Ex
     let recording = parse(&read(path)?)?;
     match wanted {
         Wanted::Trace | Wanted::Lines => print_events(&recording, wanted),
+        Wanted::Packets(file) => save_packets(&recording, file),
         Wanted::Json => output::print(recording.state().as_bytes()),
         _ => {
             output::print(about(&recording).as_bytes())?;
@@ -229,6 +242,23 @@ pub(crate) fn save(bytes: &[u8], file: &Path) -> Result<(), Exit> {
         .map_err(|error| Exit::failed(format!("cannot write {to}: {}", output::plain(&error))))?;
     output::print_to_stderr(&format!("{to}: {}", about(&recording).trim_end()));
     Ok(())
+}
+
+/// Saves the chunks of a recording as packets.
+fn save_packets(recording: &Recording, file: &Path) -> Result<(), Exit> {
+    let to = file.display();
+    if !recording.has_contents() {
+        return Err(Exit::failed(format!(
+            "cannot write {to}: the recording has no contents: start the program with \
+             --inspect-contents BYTES, or with Inspector::contents"
+        )));
+    }
+    let written = File::create(file).and_then(|file| {
+        let mut out = BufWriter::new(file);
+        recording.write_pcap(&mut out)?;
+        out.flush()
+    });
+    written.map_err(|error| Exit::failed(format!("cannot write {to}: {}", output::plain(&error))))
 }
 
 /// The bytes of a file.

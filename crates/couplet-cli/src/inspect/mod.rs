@@ -16,7 +16,9 @@ use clap::Args;
 use couplet::LoopOptions;
 use couplet::inspect::{Inspect as _, Inspector};
 
+use crate::exit::Exit;
 use crate::output;
+use crate::values::one_or_more;
 pub(crate) use fetching::{Inspect, run, save as save_recording};
 
 #[derive(Args, Debug)]
@@ -34,17 +36,41 @@ pub(crate) struct Inspecting {
     #[arg(long, value_name = "DIR", global = true)]
     // Bound: an argument on the command line.
     inspect_record: Option<PathBuf>,
+    /// Keep the first BYTES of each chunk that a connection receives or writes, for recordings: needs
+    /// --inspect, --inspect-record or --record. Under TLS they are ciphertext; secrets in plain text
+    /// are kept too. The newest 16 MiB of each loop are kept
+    #[arg(long, value_name = "BYTES", global = true, value_parser = one_or_more)]
+    inspect_contents: Option<u64>,
+}
+
+impl Inspecting {
+    /// The first bytes of each chunk that are kept; 0 for none.
+    pub(crate) fn contents(&self) -> usize {
+        let bytes = self.inspect_contents.unwrap_or_default();
+        usize::try_from(bytes).unwrap_or(usize::MAX)
+    }
 }
 
 /// The inspector of this process.
 static INSPECTOR: OnceLock<Inspector> = OnceLock::new();
 
 /// Has the loops of this process inspected, if the command line asks for that, or for a recording
-/// at the end.
-pub(crate) fn start(inspecting: Inspecting, at_end: Option<&Path>) {
-    let Inspecting { inspect, inspect_actions, inspect_record } = inspecting;
+/// at the end. `records_world`: a simulated world is recorded without it.
+///
+/// # Errors
+///
+/// Contents are asked for, and no recording.
+pub(crate) fn start(
+    inspecting: Inspecting,
+    at_end: Option<&Path>,
+    records_world: bool,
+) -> Result<(), Exit> {
+    let contents = inspecting.contents();
+    let Inspecting { inspect, inspect_actions, inspect_record, inspect_contents } = inspecting;
     if inspect.is_none() && inspect_record.is_none() && at_end.is_none() {
-        return;
+        let needs = "--inspect-contents needs --inspect, --inspect-record or --record";
+        let is_used = inspect_contents.is_none() || records_world;
+        return if is_used { Ok(()) } else { Err(Exit::bad_usage(needs)) };
     }
     let mut inspector = inspect.map_or_else(Inspector::without_page, Inspector::at);
     if let Some(folder) = inspect_record {
@@ -56,8 +82,10 @@ pub(crate) fn start(inspecting: Inspecting, at_end: Option<&Path>) {
     let inspector = inspector
         .program("couplet", env!("CARGO_PKG_VERSION"))
         .actions(inspect_actions)
+        .contents(contents)
         .announce(|url| output::print_to_stderr(&format!("inspector: {url}")));
     INSPECTOR.get_or_init(|| inspector);
+    Ok(())
 }
 
 /// Closes the inspector of this process, whose loops may never be dropped.

@@ -157,7 +157,15 @@ fn weather(text: &str) -> Result<Weather, String> {
     text.parse::<Weather>().map_err(|error| error.to_string())
 }
 
-pub(crate) fn run(options: Sim, logging: &Logging) -> Result<(), Exit> {
+impl Sim {
+    /// Whether the events of a world are recorded.
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.record.is_some()
+    }
+}
+
+/// Runs the worlds. `contents`: how many bytes of each chunk a recording keeps.
+pub(crate) fn run(options: Sim, contents: usize, logging: &Logging) -> Result<(), Exit> {
     let Some(name) = &options.scenario else {
         return list();
     };
@@ -185,10 +193,9 @@ pub(crate) fn run(options: Sim, logging: &Logging) -> Result<(), Exit> {
     let captured = options
         .pcap
         .map_or(Ok(()), |file| write_capture(&world, &Trial::new(seed, weather), &file));
-    let recorded = options
-        .record
-        .as_ref()
-        .map_or(Ok(()), |file| write_recording(&world, name, &Trial::new(seed, weather), file));
+    let recorded = options.record.as_ref().map_or(Ok(()), |file| {
+        write_recording((name, &world), &Trial::new(seed, weather), contents, file)
+    });
     let written = written.and(captured).and(recorded);
     match outcome {
         Ok(totals) => {
@@ -370,8 +377,13 @@ fn write_capture(world: &World, trial: &Trial, path: &Path) -> Result<(), String
     capture.flush().map_err(refused)
 }
 
-fn write_recording(world: &World, name: &str, trial: &Trial, path: &Path) -> Result<(), String> {
-    let recorder = Recorder::new();
+fn write_recording(
+    (name, world): (&str, &World),
+    trial: &Trial,
+    contents: usize,
+    path: &Path,
+) -> Result<(), String> {
+    let recorder = Recorder::new().contents(contents);
     let report = trial.run(&|sim| {
         sim.record(&recorder);
         world(sim)

@@ -204,6 +204,86 @@ fn a_recording_is_printed_as_lines_and_opened_as_a_page() {
     assert!(ended.stderr.contains("--open needs the file of a recording"), "{}", ended.stderr);
 }
 
+/// What Wireshark shows of a file with these arguments; `None` without it, which fails in CI.
+fn tshark(file: &str, arguments: &[&str]) -> Option<String> {
+    if !crate::needed::has("tshark") {
+        return None;
+    }
+    let mut command = std::process::Command::new("tshark");
+    let ended = command.args(["-n", "-r", file]).args(arguments).output().expect("it is there");
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    Some(String::from_utf8(ended.stdout).expect("text"))
+}
+
+#[test]
+fn wireshark_follows_a_conversation_of_a_recording() {
+    let server = Server::start(&["echo", "--inspect=0", "--inspect-contents", "1000"]);
+    let url = url(&server);
+    let mut client = server.connect();
+    for message in [&b"first"[..], b"second and last"] {
+        client.send(message);
+        assert_eq!(client.read_exact(message.len()), message);
+    }
+    let file = TempFile::named("echo.pcapng", b"");
+    run(&["inspect", &url, "--pcap", file.path()]).quietly(0);
+    let Some(text) = tshark(file.path(), &["-q", "-z", "follow,tcp,raw,0"]) else { return };
+    let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
+    // The client's bytes, and the server's behind a tab.
+    let (first, second) = (hex("first"), hex("second and last"));
+    let stream = format!("{first}\n\t{first}\n{second}\n\t{second}\n");
+    assert!(text.contains(&stream), "{text}");
+    let wrong = "tcp.analysis.flags || tcp.checksum.status == 0 || ip.checksum.status == 0";
+    let checks = ["-o", "tcp.check_checksum:TRUE", "-o", "ip.check_checksum:TRUE", "-Y", wrong];
+    assert_eq!(tshark(file.path(), &checks).as_deref(), Some(""));
+    let fields = ["-Y", "frame.number == 1", "-T", "fields", "-e", "frame.interface_name"];
+    let names = tshark(file.path(), &[&fields[..], &["-e", "frame.comment"]].concat());
+    let names = names.expect("it is there");
+    assert!(names.starts_with("loop 0 (") && names.contains("\tconnection "), "{names}");
+}
+
+#[test]
+fn wireshark_counts_the_bytes_that_a_recording_left_out() {
+    let file = TempFile::named("echo.pcapng", b"");
+    let server = Server::start(&["echo", "--inspect=0", "--inspect-contents=4"]);
+    let mut client = server.connect();
+    client.send(b"hello");
+    assert_eq!(client.read_exact(5), b"hello");
+    run(&["inspect", &url(&server), "--pcap", file.path()]).quietly(0);
+    let fields = ["-Y", "tcp.len > 0", "-T", "fields", "-e", "tcp.len", "-e", "frame.cap_len"];
+    let Some(text) = tshark(file.path(), &fields) else { return };
+    assert_eq!(text, "5\t44\n5\t44\n");
+}
+
+#[test]
+fn packets_need_contents() {
+    let server = Server::start(&["echo", "--inspect=0"]);
+    let file = TempFile::named("echo.pcapng", b"");
+    let ended = run(&["inspect", &url(&server), "--pcap", file.path()]);
+    assert_eq!(ended.code, Some(1));
+    let told = "the recording has no contents: start the program with --inspect-contents BYTES";
+    assert!(ended.stderr.contains(told), "{}", ended.stderr);
+    let ended = run(&["echo", "--inspect-contents", "10"]);
+    assert_eq!(ended.code, Some(2));
+    let told = "--inspect-contents needs --inspect, --inspect-record or --record";
+    assert!(ended.stderr.contains(told), "{}", ended.stderr);
+}
+
+#[test]
+fn a_simulated_world_is_written_as_packets_in_its_time() {
+    let (recording, file) =
+        (TempFile::named("world.rec", b""), TempFile::named("world.pcapng", b""));
+    let contents = ["--inspect-contents", "64"];
+    let sim = ["sim", "naive", "--record", recording.path()];
+    assert_eq!(run(&[&sim[..], &contents].concat()).code, Some(1));
+    run(&["inspect", recording.path(), "--pcap", file.path()]).quietly(0);
+    let fields = ["-Y", "tcp.len > 0", "-T", "fields", "-e", "frame.time_epoch"];
+    let Some(text) = tshark(file.path(), &fields) else { return };
+    let times: Vec<f64> = text.lines().map(|time| time.parse().expect("seconds")).collect();
+    let first_day = couplet::sim::FIRST_DAY.as_secs_f64();
+    assert!(times.len() > 10, "{text}");
+    assert!(times.iter().all(|time| (0.0..86_400.0).contains(&(time - first_day))), "{times:?}");
+}
+
 #[test]
 fn a_recording_cant_be_recorded() {
     let ended = run(&["inspect", "slow.rec", "--record", "other.rec"]);
