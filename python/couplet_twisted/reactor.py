@@ -298,6 +298,9 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
         """
         self._loop.forked(isChild)
         if isChild:
+            for port in self._streams:
+                if isinstance(port, udp.Port):
+                    port._forget()
             for waker in [each for each in self._internalReaders if isinstance(each, _FDWaker)]:
                 # The child's epoll has the pipe that it shares with the parent: the new one is registered anew.
                 self.removeReader(waker)

@@ -11,12 +11,33 @@ from couplet_twisted import _couplet
 
 class Port(_couplet.Datagrams, udp.Port):
     """
-    A port that receives its datagrams in batches. After L{stopListening}, a protocol receives no more datagrams, even
-    if they arrived before.
+    A port that receives its datagrams in batches, and sends the answers to a batch together. After L{stopListening}, a
+    protocol receives no more datagrams, even if they arrived before.
+
+    @ivar _socket: The bound socket.
     """
 
     _isWriting = False
     _write = udp.Port.write
+
+    @property
+    def socket(self):
+        """
+        The socket. Answers that the port holds back are sent first: the user may change its options, or send.
+        """
+        self._flush()
+        try:
+            return self.__dict__["_socket"]
+        except KeyError:
+            raise AttributeError("the port has no socket") from None
+
+    @socket.setter
+    def socket(self, skt):
+        self._socket = skt
+
+    @socket.deleter
+    def socket(self):
+        del self._socket
 
     def _bindSocket(self):
         super()._bindSocket()

@@ -14,6 +14,28 @@ impl Name {
     }
 }
 
+/// Sends datagrams from a socket that does not block, until the system refuses one. Returns their
+/// number.
+///
+/// # Errors
+///
+/// The system's error for the first datagram.
+pub(crate) fn send<'a>(
+    socket: BorrowedFd<'_>,
+    datagrams: impl Iterator<Item = (&'a [u8], SocketAddr)>,
+) -> io::Result<usize> {
+    let socket = UdpSocket::from(socket.try_clone_to_owned()?);
+    let mut sent = 0;
+    for (data, to) in datagrams {
+        match socket.send_to(data, to) {
+            Ok(_) => sent += 1,
+            Err(error) if sent == 0 => return Err(error),
+            Err(_) => break,
+        }
+    }
+    Ok(sent)
+}
+
 /// A datagram of the last [`Batch::receive`].
 pub(crate) struct Received<'a> {
     pub(crate) data: &'a [u8],

@@ -1,5 +1,5 @@
 //! [`Datagrams`]: the socket of a UDP port. Twisted's code makes and binds it; here datagrams are
-//! received, a batch for each wake-up, and sent.
+//! received, a batch for each wake-up, and sent. The answers to a batch leave together.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use couplet::Interest;
 #[cfg(target_os = "linux")]
@@ -15,6 +16,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
 
+use crate::answers::{Answer, Answers};
 #[cfg(not(target_os = "linux"))]
 use crate::batch::Batch;
 use crate::descriptor::Descriptor;
@@ -31,6 +33,9 @@ const LONGEST: usize = 65_536;
 /// Most peers whose address tuples a port keeps.
 const MOST_PEERS: usize = 1000;
 
+/// How long the answers to a batch may wait for the next ones.
+const HELD: Duration = Duration::from_micros(500);
+
 /// The base class of a reactor's UDP ports. Empty until the port is bound, and after its end.
 #[pyclass(frozen, subclass, module = "couplet_twisted._couplet")]
 pub(crate) struct Datagrams(Mutex<Option<Open>>);
@@ -44,6 +49,7 @@ struct Open {
     stage: Stage,
     /// The address tuples of peers. Law 9: at most [`MOST_PEERS`].
     peers: HashMap<SocketAddr, Py<PyTuple>>,
+    answers: Answers,
 }
 
 enum Stage {
@@ -53,8 +59,8 @@ enum Stage {
     Stopping,
 }
 
-/// A datagram and the address of its sender.
-type Received = (Py<PyBytes>, Py<PyTuple>);
+/// A datagram, and the address of its sender, for Python and for the system.
+type Received = (Py<PyBytes>, Py<PyTuple>, SocketAddr);
 
 /// The buffers with which the ports of a loop receive. Law 9: [`PLACES`] datagrams.
 #[derive(Default)]
@@ -121,6 +127,7 @@ impl Datagrams {
             is_connected: false,
             stage: Stage::Paused,
             peers: HashMap::new(),
+            answers: Answers::default(),
         });
         Ok(())
     }
@@ -129,9 +136,64 @@ impl Datagrams {
         self.state().as_ref().is_some_and(|open| matches!(open.stage, Stage::Reading(_)))
     }
 
-    /// Whether the port is open, and the program has not stopped it.
-    fn is_live(&self) -> bool {
-        self.state().as_ref().is_some_and(|open| !matches!(open.stage, Stage::Stopping))
+    /// Begins to deliver a datagram of this sender, unless the program has stopped the port.
+    fn begin(&self, py: Python<'_>, from: &Py<PyTuple>, address: SocketAddr) -> bool {
+        let mut state = self.state();
+        let Some(open) = state.as_mut().filter(|open| !matches!(open.stage, Stage::Stopping))
+        else {
+            return false;
+        };
+        let can_answer = !open.is_connected && address.is_ipv6() == open.is_v6;
+        let before = open.answers.set_sender(can_answer.then(|| (from.clone_ref(py), address)));
+        drop(state);
+        drop(before);
+        true
+    }
+
+    /// Holds a datagram back, to be sent with the other answers of the batch. False if it is not an
+    /// answer to the sender of the datagram that is being delivered, or too long.
+    fn hold(&self, data: &Bound<'_, PyBytes>, to: &Bound<'_, PyAny>) -> bool {
+        let mut state = self.state();
+        let Some(open) = state.as_mut() else { return false };
+        if !open.answers.accepts(data.as_bytes(), to) {
+            return false;
+        }
+        let full = open.answers.push(data);
+        drop(state);
+        if full {
+            self.send_answers(data.py());
+        }
+        true
+    }
+
+    /// Sends the answers that were held back. The log gets an error of the system, as it gets one
+    /// that a callback raises.
+    fn send_answers(&self, py: Python<'_>) {
+        let (seat, socket, answers) = match self.state().as_mut() {
+            Some(open) if !open.answers.is_empty() => {
+                (open.seat.clone(), open.socket.clone(), open.answers.take())
+            }
+            _ => return,
+        };
+        let mut rest = &answers[..];
+        while let Some((first, others)) = rest.split_first() {
+            match Answer::send(py, socket.as_fd(), rest) {
+                Ok(count) if count > 0 => rest = rest.get(count..).unwrap_or_default(),
+                _ => {
+                    seat.report_error(py, first.send_alone(py, &socket));
+                    rest = others;
+                }
+            }
+        }
+    }
+
+    /// The port whose protocol called, if any, sends the answers that were held back: the protocol
+    /// may wait for their effect.
+    pub(crate) fn turning(py: Python<'_>, shared: &LoopShared) {
+        let port = shared.current(py);
+        if let Some(port) = port.as_ref().and_then(|port| port.bind(py).cast::<Datagrams>().ok()) {
+            port.get().send_answers(py);
+        }
     }
 
     /// Enters a stage, and ends the watch of the one before.
@@ -183,7 +245,8 @@ impl Datagrams {
         for n in 0..count {
             let datagram = batch.get(n);
             if let Some(from) = datagram.from.inet() {
-                received.push((PyBytes::new(py, datagram.data).unbind(), self.peer(py, from)?));
+                let data = PyBytes::new(py, datagram.data).unbind();
+                received.push((data, self.peer(py, from)?, from));
             }
         }
         Ok(Some(received))
@@ -204,13 +267,28 @@ impl Datagrams {
         let received = slf.get().take(py, buffers.of(size), (count, size));
         shared.buffers.replace(buffers);
         let Some(received) = received? else { return Datagrams::refused(slf) };
-        for datagram in received {
-            if !slf.get().is_live() {
+        let delivered = Datagrams::deliver(slf, shared, received);
+        let sender = slf.get().state().as_mut().and_then(|open| open.answers.set_sender(None));
+        drop(sender);
+        slf.get().send_answers(py);
+        delivered
+    }
+
+    /// Passes a batch to the protocol.
+    fn deliver(slf: &Bound<'_, Self>, shared: &LoopShared, batch: Vec<Received>) -> PyResult<()> {
+        let py = slf.py();
+        let mut since = now();
+        for (data, from, address) in batch {
+            if !slf.get().begin(py, &from, address) {
                 break;
             }
             let protocol = slf.getattr(intern!(py, "protocol"))?;
-            let result = protocol.call_method1(intern!(py, "datagramReceived"), datagram);
+            let result = protocol.call_method1(intern!(py, "datagramReceived"), (data, from));
             shared.report_error(py, result);
+            if now().saturating_duration_since(since) > HELD {
+                slf.get().send_answers(py);
+                since = now();
+            }
         }
         Ok(())
     }
@@ -237,6 +315,11 @@ impl Datagrams {
     }
 }
 
+fn now() -> Instant {
+    #[expect(clippy::disallowed_methods, reason = "a callback of a batch may have taken long")]
+    Instant::now()
+}
+
 fn stop(py: Python<'_>, stage: Stage) -> PyResult<()> {
     let Stage::Reading(watch) = stage else { return Ok(()) };
     watch.with(py, |watch| {
@@ -253,7 +336,8 @@ impl Datagrams {
         Datagrams(Mutex::default())
     }
 
-    /// Sends a datagram. Twisted's code sends those that need its checks, and handles errors.
+    /// Sends a datagram, or holds it back until the batch has been delivered. Twisted's code sends
+    /// those that need its checks, and handles errors.
     #[pyo3(signature = (datagram, addr=None))]
     fn write<'py>(
         slf: &Bound<'py, Self>,
@@ -261,6 +345,12 @@ impl Datagrams {
         addr: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let py = slf.py();
+        if let (Ok(data), Some(addr)) = (datagram.cast_exact::<PyBytes>(), &addr)
+            && slf.get().hold(data, addr)
+        {
+            return Ok(Some(data.as_bytes().len().into_pyobject(py)?.into_any()));
+        }
+        slf.get().send_answers(py);
         // Read before the lock is taken: a number may be an object with a method.
         let to = addr.as_ref().map(numeric);
         let sent = match (datagram.cast_exact::<PyBytes>(), to) {
@@ -328,13 +418,26 @@ impl Datagrams {
         }
     }
 
+    /// Called before the program uses the socket: sends the answers that were held back.
+    fn _flush(&self, py: Python<'_>) {
+        self.send_answers(py);
+    }
+
+    /// Called in a forked child: the parent sends the answers.
+    fn _forget(&self) {
+        let answers = self.state().as_mut().map(|open| open.answers.take());
+        drop(answers);
+    }
+
     /// Called when the program stops the port.
     fn _stop(&self, py: Python<'_>) -> PyResult<()> {
+        self.send_answers(py);
         self.enter(py, Stage::Stopping)
     }
 
     /// Closes the duplicate of the socket.
     fn _close(&self, py: Python<'_>) -> PyResult<()> {
+        self.send_answers(py);
         let open = self.state().take();
         open.map_or(Ok(()), |open| stop(py, open.stage))
     }

@@ -3,6 +3,7 @@
 //! All code here runs under the interpreter's lock, which the loop releases while it waits. The
 //! first thread that runs a loop owns it; other threads post their requests to it ([`seat`]).
 
+mod answers;
 #[cfg(not(target_os = "linux"))]
 mod batch;
 mod bridge;

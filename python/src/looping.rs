@@ -118,6 +118,11 @@ impl LoopShared {
         result
     }
 
+    /// The connection or port whose protocol is being called, if any.
+    pub(crate) fn current(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.current.borrow().as_ref().map(|current| current.clone_ref(py))
+    }
+
     /// Calls `f`, which handles an event of an asyncio `object`, and reports its error.
     pub(crate) fn call_asyncio(
         &self,
@@ -239,6 +244,7 @@ impl Inner {
             self.was_interrupted.set(true);
         }
         let at_most = if is_interrupted { Some(Duration::ZERO) } else { at_most };
+        Datagrams::turning(py, &self.shared);
         self.shared.calls.make(py, &self.shared);
         if self.couplet()?.is_suspended() {
             self.complete_turn(py, None)?;
@@ -429,8 +435,7 @@ impl Loop {
     /// The connection or port whose protocol is being called, if any.
     #[getter]
     fn current(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        let current = self.0.shared()?.current.borrow();
-        current.as_ref().map(|current| current.clone_ref(py))
+        self.0.shared()?.current(py)
     }
 
     /// Calls a function on behalf of an object, which the log then names.

@@ -65,6 +65,18 @@ impl Seat {
         Some(&self.inner()?.shared)
     }
 
+    /// Logs the exception if user code raised one. For any thread.
+    pub(crate) fn report_error<T>(&self, py: Python<'_>, result: PyResult<T>) {
+        match (self.shared(), result) {
+            (_, Ok(_)) => {}
+            (Some(shared), Err(error)) => shared.report(py, error),
+            (None, Err(error)) => {
+                // An observer of the log that raises has the last word in its own thread.
+                let _ = self.log.call1(py, (error,));
+            }
+        }
+    }
+
     /// The loop. This thread takes it if no other thread has run it.
     ///
     /// # Errors
