@@ -19,8 +19,8 @@ use crate::clock::{Clock, spell_out};
 use crate::flags::{Facts, Flag, History, flags};
 use crate::inspector::{Options, Shared};
 use crate::recording::{self, Header, LoopRecords, Marks};
-use crate::rows::{Rates, Rows, VIEWS};
-use crate::view::View;
+use crate::rows::{LoopName, Rows, VIEWS};
+use crate::view::{Version, View};
 
 /// How long loops may take to answer. A loop that takes longer is shown as it was, with its
 /// backtrace.
@@ -106,8 +106,6 @@ struct Watched {
     has_ended: bool,
     /// Its last answer.
     snapshot: Snapshot,
-    // Bound: three for each connection, one for each port.
-    rates: Rates,
     activity: Activity,
     doing: Option<Doing>,
     history: History,
@@ -273,7 +271,6 @@ impl Board {
                 asked_at: None,
                 has_ended: false,
                 snapshot: Snapshot::default(),
-                rates: Rates::new(),
                 activity: Activity::new(),
                 doing: None,
                 history: History::default(),
@@ -355,11 +352,11 @@ impl Board {
         *version += 1;
         *made_at = Some(now);
         for watched in loops.values_mut() {
-            let Watched { number, snapshot, rates, .. } = watched;
-            let (number, clock, version) = (*number, self.clock, *version);
-            let serial = watched.inspected.serial;
-            Rows { number, serial, clock, now, version, views, rates }.add(snapshot);
-            watched.raise_flags(now, clock, marks);
+            let (serial, number) = (watched.inspected.serial, watched.number);
+            let of = LoopName { number, serial, clock: self.clock };
+            let version = Version { number: *version, now };
+            Rows { of, version, views }.add(&watched.snapshot);
+            watched.raise_flags(now, self.clock, marks);
         }
         for view in views.values_mut() {
             view.end_version(*version);

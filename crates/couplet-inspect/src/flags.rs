@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::activity::Activity;
 use crate::clock::Clock;
 use crate::recording::Mark;
-use crate::rows::row_id;
+use crate::view::row_id;
 
 /// A loop that was busy for more than this part of the last seconds.
 const BUSY: f64 = 0.8;
@@ -350,7 +350,7 @@ const RULES: [Rule; 21] = [
                     "have output that their peer does not take",
                 ],
                 STUCK,
-                |it| since(&it.why, "the peer has taken nothing"),
+                |it| since(&it.why, "the peer has taken nothing").filter(|_| it.buffered > 0),
             )
         },
     },
@@ -406,7 +406,7 @@ const RULES: [Rule; 21] = [
         view: Some("connections"),
         find: |facts, _| {
             facts.connections(["is half closed", "are half closed"], HALF_CLOSED, |it| {
-                (it.state == "half-closed").then(|| it.at.checked_sub(it.idle)).flatten()
+                (it.state == "half-closed").then_some(it.received_at)
             })
         },
     },

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use couplet::endpoints::UnixServer;
 use couplet::protocols::{LineOnlyReceiver, LineProtocol, LineTransport};
@@ -240,7 +240,9 @@ impl DatagramStatus {
 }
 
 impl ConnectionStatus {
-    fn of(connection: &ConnectionSnapshot) -> ConnectionStatus {
+    fn of(connection: &ConnectionSnapshot, now: Option<Instant>) -> ConnectionStatus {
+        let passed =
+            |then| now.map_or(0.0, |now| now.saturating_duration_since(then).as_secs_f64());
         ConnectionStatus {
             id: connection.id.to_string(),
             peer: connection.peer.to_string(),
@@ -249,8 +251,8 @@ impl ConnectionStatus {
             bytes_in: connection.bytes_in,
             bytes_out: connection.bytes_out,
             buffered: connection.buffered,
-            idle: connection.idle.as_secs_f64(),
-            age: connection.age.as_secs_f64(),
+            idle: passed(connection.received_at),
+            age: passed(connection.made_at),
         }
     }
 }
@@ -288,7 +290,11 @@ impl Status {
                 })
                 .collect(),
             datagrams: snapshot.datagrams.iter().map(DatagramStatus::of).collect(),
-            connections: snapshot.connections.iter().map(ConnectionStatus::of).collect(),
+            connections: snapshot
+                .connections
+                .iter()
+                .map(|it| ConnectionStatus::of(it, snapshot.at))
+                .collect(),
         }
     }
 

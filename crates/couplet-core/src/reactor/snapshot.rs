@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::panic::Location;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::call_times::CallTimes;
 use super::notes::NoteRow;
@@ -17,6 +17,8 @@ use crate::why::{Why, short_type};
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Snapshot {
+    /// The time of the snapshot, on the loop's clock. `None` for an empty one, of no loop.
+    pub at: Option<Instant>,
     /// Ports that listen, or are about to.
     // Bound: one for each port; owned by the user.
     pub ports: Vec<PortSnapshot>,
@@ -103,7 +105,7 @@ impl Totals {
 }
 
 /// A port in a [`Snapshot`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PortSnapshot {
     /// The address that the port listens on.
@@ -124,7 +126,7 @@ pub struct PortSnapshot {
 }
 
 /// A datagram port in a [`Snapshot`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DatagramSnapshot {
     /// The port's address.
@@ -144,7 +146,7 @@ pub struct DatagramSnapshot {
 }
 
 /// A connector in a [`Snapshot`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConnectorSnapshot {
     /// The target, as an endpoint string.
@@ -158,7 +160,7 @@ pub struct ConnectorSnapshot {
 }
 
 /// A pending timed call, task or job in a [`Snapshot`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PendingSnapshot {
     /// `task`, `job`, or the kind of timed call: `timed call`, `sleep`, `timeout`, `looping call`,
@@ -224,7 +226,7 @@ pub struct DeferredSnapshot {
 }
 
 /// A lock or semaphore in a [`Snapshot`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LockSnapshot {
     /// Distinguishes it from the others, as long as its loop lives.
@@ -250,8 +252,8 @@ pub struct LockSnapshot {
     pub waits_for: Vec<WaitRef>,
 }
 
-/// A connection in a [`Snapshot`].
-#[derive(Clone, Debug)]
+/// A connection in a [`Snapshot`]. Equal to a later one while nothing but time has passed.
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConnectionSnapshot {
     /// The connection's id.
@@ -276,14 +278,12 @@ pub struct ConnectionSnapshot {
     /// Bytes written but not yet sent; for an HTTP server, including bytes held for its client in
     /// front of the transport.
     pub buffered: usize,
-    /// Time since bytes were last received, or else since the connection was made.
-    pub idle: Duration,
-    /// Time since the connection was made.
-    pub age: Duration,
+    /// When bytes were last received, or else when the connection was made.
+    pub received_at: Instant,
+    /// When the connection was made.
+    pub made_at: Instant,
     /// The reason why the connection waits, in words.
     pub why: Why,
-    /// The time of the snapshot, on the loop's clock.
-    pub at: Instant,
 }
 
 impl Snapshot {
@@ -291,6 +291,7 @@ impl Snapshot {
     pub fn extend(&mut self, other: Snapshot) {
         let Snapshot { ports, datagrams, connectors, connections, pending, .. } = other;
         let Snapshot { deferreds, locks, notes, rows, ended, .. } = other;
+        self.at = self.at.max(other.at);
         self.deferreds.extend(deferreds);
         self.locks.extend(locks);
         self.rows.extend(rows);
@@ -372,6 +373,7 @@ impl fmt::Display for Snapshot {
             writeln!(f, "connector   {} {}", connector.target, connector.state)?;
         }
         for c in &self.connections {
+            let now = self.at.unwrap_or(c.received_at);
             writeln!(
                 f,
                 "connection  {} {} {} {} in {} out {}{} buffered {} idle {:.1} s age {:.1} s: {}",
@@ -386,9 +388,9 @@ impl fmt::Display for Snapshot {
                     [i, o] => format!(" (on the wire {i}, {o})"),
                 },
                 c.buffered,
-                c.idle.as_secs_f64(),
-                c.age.as_secs_f64(),
-                c.why.at(c.at)
+                now.saturating_duration_since(c.received_at).as_secs_f64(),
+                now.saturating_duration_since(c.made_at).as_secs_f64(),
+                c.why.at(now)
             )?;
         }
         Ok(())

@@ -74,7 +74,7 @@ fn bytes_out_plus_buffered_equals_bytes_written() {
 }
 
 #[test]
-fn idle_and_age_use_the_loops_clock() {
+fn connections_have_times_of_the_loops_clock() {
     let mut rig = Kit::memory(Manner::Readiness).rig();
     let (a, b) = rig.accept(Script::new());
     rig.pass(s(10));
@@ -82,11 +82,14 @@ fn idle_and_age_use_the_loops_clock() {
     rig.until("a byte", || a.received() == b"x");
     rig.pass(s(3));
     let c = of(&rig, &a);
-    assert_eq!((c.idle, c.age), (s(3), s(13)));
-    // Sending does not end the peer's silence.
+    let now = rig.l.snapshot().at.expect("of a loop");
+    assert_eq!((now - c.received_at, now - c.made_at), (s(3), s(13)));
+    // Time alone changes nothing, and sending does not end the peer's silence.
+    rig.pass(s(1));
+    assert_eq!(of(&rig, &a), c);
     a.transport().write("y");
     rig.turns(3);
-    assert_eq!(of(&rig, &a).idle, s(3));
+    assert_eq!(of(&rig, &a).received_at, c.received_at);
 }
 
 #[test]

@@ -6,7 +6,6 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use super::core::Core;
 use super::table::Resource;
@@ -46,8 +45,8 @@ impl Core {
     /// Takes a snapshot of the loop.
     pub(super) fn snapshot(&self, io: &dyn Commands) -> Snapshot {
         let records = &self.records;
-        let now = self.reactor.now();
         let mut snapshot = Snapshot {
+            at: Some(self.reactor.now()),
             pending_calls: records.timers.borrow().len(),
             tasks: records.tasks.borrow().len(),
             jobs: records.jobs.len(),
@@ -75,7 +74,7 @@ impl Core {
                 Resource::Port(port) => ports.push(port),
                 Resource::Datagrams(port) => datagrams.push(port),
                 Resource::Connection(entry) => {
-                    snapshot.connections.push(ConnectionSnapshot::of(&entry.life, now));
+                    snapshot.connections.push(ConnectionSnapshot::of(&entry.life));
                 }
             }
         }
@@ -181,7 +180,7 @@ impl PendingSnapshot {
 }
 
 impl ConnectionSnapshot {
-    pub(super) fn of(life: &Life, now: Instant) -> ConnectionSnapshot {
+    pub(super) fn of(life: &Life) -> ConnectionSnapshot {
         let cell = life.cell();
         ConnectionSnapshot {
             id: cell.id(),
@@ -195,9 +194,8 @@ impl ConnectionSnapshot {
             bytes_out: cell.bytes_out(),
             wire: cell.wire_bytes(),
             buffered: cell.unsent(),
-            idle: now.saturating_duration_since(cell.received_at.get()),
-            age: now.saturating_duration_since(cell.made_at.get()),
-            at: now,
+            received_at: cell.received_at.get(),
+            made_at: cell.made_at.get(),
         }
     }
 }
