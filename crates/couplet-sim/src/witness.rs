@@ -196,6 +196,10 @@ impl Protocol for Watched {
         self.inner.find(wanted)
     }
 
+    fn type_name(&self) -> &'static str {
+        (*self.inner).type_name()
+    }
+
     fn hand_over(&mut self) -> Option<HandOver> {
         let said = self.inner.hand_over();
         if said.is_some() {

@@ -19,6 +19,7 @@ mod parity;
 #[cfg(unix)]
 mod processes;
 mod proxied;
+mod reasons;
 mod replays;
 mod reports;
 mod restarts;
