@@ -95,9 +95,8 @@ where
         }
         if is_http2 == Some(true) {
             monitor.set_http2();
-            let clock = Some(server.clock.clone());
-            let handler = Handler::new(server.service.clone(), &monitor, clock);
-            return Box::pin(serve_http2(io, handler, &server.warm, &monitor)).await;
+            let handler = Handler::new(server.service.clone(), &monitor, None);
+            return Box::pin(serve_http2(io, handler, &server, &monitor)).await;
         }
         let clock = (!is_real_time(monitor.transport().reactor())).then(|| server.clock.clone());
         let handler = Handler::new(server.service.clone(), &monitor, clock);
@@ -204,14 +203,15 @@ where
 async fn serve_http2<S, B>(
     io: Io,
     handler: Handler<S>,
-    warm: &Rc<WarmConnections>,
+    server: &Server<S>,
     monitor: &Rc<Monitor>,
 ) -> Result<()>
 where
     S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>> + Clone + 'static,
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + 'static,
 {
-    let Some(mut session) = Session::new(io, handler, warm, monitor) else { return Ok(()) };
+    let Server { clock, warm, .. } = server;
+    let Some(mut session) = Session::new(io, handler, clock, warm, monitor) else { return Ok(()) };
     let (mut is_finishing, mut is_draining) = (false, false);
     poll_fn(|cx| {
         if !is_draining && monitor.transport().is_draining() {

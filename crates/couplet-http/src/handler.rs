@@ -37,11 +37,11 @@ pub struct Peer(pub Address);
 pub(super) struct Handler<S> {
     service: S,
     monitor: Rc<Monitor>,
+    /// For HTTP/1.1 in virtual time, because hyper knows only the system clock.
     clock: Option<Rc<Clock>>,
 }
 
-/// Supplies the `date` header of responses, from the loop's world: HTTP/1.1 needs it in virtual time,
-/// because hyper knows only the system clock.
+/// Supplies the `date` header of responses, from the loop's world.
 pub(super) struct Clock {
     reactor: Reactor,
     /// The header value, and when it expires.
@@ -53,7 +53,7 @@ impl Clock {
         Rc::new(Clock { reactor: reactor.clone(), date: RefCell::default() })
     }
 
-    fn date(&self) -> HeaderValue {
+    pub(super) fn date(&self) -> HeaderValue {
         let now = self.reactor.now();
         let mut date = self.date.borrow_mut();
         match &*date {
@@ -139,7 +139,7 @@ where
             Some(Refusal { why, .. }) => self.monitor.log_debug("a request was refused", &why),
             None => {
                 refusal::set_host(&mut request);
-                refusal::join_cookies(&mut request);
+                refusal::join_cookies(&mut request, &fields);
             }
         }
         if let Some(peer) = self.monitor.peer() {

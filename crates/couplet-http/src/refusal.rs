@@ -34,8 +34,8 @@ impl Refusal {
             request.method() == Method::CONNECT && request.extensions().get::<Protocol>().is_none();
         let check_target = if is_tunnel { check_tunnel } else { check_target };
         check_target(request.method(), request.uri()).or_else(|| match request.version() {
-            Version::HTTP_2 => check_fields(request.headers(), request.uri())
-                .or_else(|| check_header_count(request.headers(), max_headers)),
+            Version::HTTP_2 => check_fields(fields, request.headers(), request.uri())
+                .or_else(|| check_header_count(fields, request.headers(), max_headers)),
             _ if fields.has_coding => check_coding(request.headers()),
             _ => None,
         })
@@ -48,9 +48,11 @@ pub(super) struct Fields {
     host: HostHeader,
     /// A Transfer-Encoding is present.
     pub(super) has_coding: bool,
+    /// Number of Cookie headers.
+    cookies: usize,
 }
 
-#[derive(Default)]
+#[derive(Default, PartialEq, Eq)]
 enum HostHeader {
     #[default]
     Missing,
@@ -71,6 +73,8 @@ impl Fields {
                 };
             } else if name == header::TRANSFER_ENCODING {
                 fields.has_coding = true;
+            } else if name == header::COOKIE {
+                fields.cookies += 1;
             }
         }
         fields
@@ -117,15 +121,16 @@ fn check_target(method: &Method, uri: &Uri) -> Option<Refusal> {
 
 /// RFC 9113, 8.2.1: no value begins or ends with a space or a tab. 8.3.1: a Host header must equal
 /// the authority.
-fn check_fields(headers: &HeaderMap, uri: &Uri) -> Option<Refusal> {
+fn check_fields(fields: &Fields, headers: &HeaderMap, uri: &Uri) -> Option<Refusal> {
     let is_spaced =
         |value: &HeaderValue| matches!(value.as_bytes(), [b' ' | b'\t', ..] | [.., b' ' | b'\t']);
     if headers.values().any(is_spaced) {
         return bad_request("a header value begins or ends with a space or a tab");
     }
-    let (Some(authority), Some(host)) = (uri.authority(), headers.get(header::HOST)) else {
+    if fields.host == HostHeader::Missing {
         return None;
-    };
+    }
+    let (authority, host) = (uri.authority()?, headers.get(header::HOST)?);
     let usual = if uri.scheme_str() == Some("https") { 443 } else { 80 };
     let is_same = |host: Authority| {
         let ports = [&host, authority].map(|of| of.port_u16().unwrap_or(usual));
@@ -140,16 +145,17 @@ fn check_fields(headers: &HeaderMap, uri: &Uri) -> Option<Refusal> {
 }
 
 /// Applies the header limit of HTTP/1.1. Split cookie headers count as one.
-fn check_header_count(headers: &HeaderMap, most: usize) -> Option<Refusal> {
-    let cookies = headers.get_all(header::COOKIE).iter().count();
-    (headers.len() - cookies.saturating_sub(1) > most).then_some(Refusal {
+fn check_header_count(fields: &Fields, headers: &HeaderMap, most: usize) -> Option<Refusal> {
+    (headers.len() - fields.cookies.saturating_sub(1) > most).then_some(Refusal {
         status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         why: "there are too many headers",
     })
 }
 
+/// Whether an authority has a host and no user information.
 fn is_authority(authority: &Authority) -> bool {
-    !authority.host().is_empty() && is_host(authority.as_str().as_bytes())
+    let bytes = authority.as_str().as_bytes();
+    !matches!(bytes, [] | [b':', ..]) && is_host(bytes)
 }
 
 /// RFC 9112, 6.1: `chunked`, once, is the only supported coding.
@@ -229,16 +235,13 @@ pub(super) fn set_host<B>(request: &mut Request<B>) {
 }
 
 /// RFC 9113, 8.2.3: joins the cookie headers of HTTP/2 into one for the service.
-pub(super) fn join_cookies<B>(request: &mut Request<B>) {
-    let cookies: Vec<&[u8]> = match request.version() {
-        Version::HTTP_2 => request.headers().get_all(header::COOKIE).iter(),
-        _ => return,
+pub(super) fn join_cookies<B>(request: &mut Request<B>, fields: &Fields) {
+    if fields.cookies < 2 || request.version() != Version::HTTP_2 {
+        return;
     }
-    .map(HeaderValue::as_bytes)
-    .collect();
-    if cookies.len() > 1
-        && let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..]))
-    {
+    let cookies = request.headers().get_all(header::COOKIE).iter();
+    let cookies: Vec<&[u8]> = cookies.map(HeaderValue::as_bytes).collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..])) {
         request.headers_mut().insert(header::COOKIE, joined);
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
-use http::header::HeaderMap;
+use http::header::{self, HeaderMap};
 use http_body::{Frame, SizeHint};
 
 use super::bell::Bell;
@@ -38,6 +38,17 @@ pub(super) enum Expectation {
     Client,
     /// The client waits for it, and the reader waits for the client.
     Both,
+}
+
+impl Expectation {
+    pub(super) fn of_headers(headers: &HeaderMap) -> Expectation {
+        match headers.get(header::EXPECT) {
+            Some(value) if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
+                Expectation::Client
+            }
+            _ => Expectation::None,
+        }
+    }
 }
 
 enum End {

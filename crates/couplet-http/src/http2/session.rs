@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap};
+use http::response::Parts;
 use http::{Method, Request, Response};
 use http_body::Body as _;
 use tower_service::Service;
@@ -15,11 +16,11 @@ use tower_service::Service;
 use super::bell::{Bell, Ring, StreamWaker};
 use super::frame::{ConnectionError, Reason, Then};
 use super::inbox::{Expectation, Inbox, Receiver};
-use super::machine::{Event, Limits, Machine};
+use super::machine::{Event, Limits, Machine, ResponseHead};
 use super::streams::Key;
 use super::tunnel::{Offer, Outlet, Output};
 use crate::body::{Body, Piece, ResponseBody};
-use crate::handler::{BoxError, Handler, ResponseFuture};
+use crate::handler::{BoxError, Clock, Handler, ResponseFuture};
 use crate::io::Io;
 use crate::monitor::Monitor;
 use crate::warm::{RequestGuard, WarmConnections};
@@ -44,6 +45,7 @@ where
     monitor: Rc<Monitor>,
     warm: Rc<WarmConnections>,
     handler: Handler<S>,
+    clock: Rc<Clock>,
     machine: Machine,
     bell: Arc<Bell>,
     /// The requests, by the keys of their streams.
@@ -107,6 +109,7 @@ where
     pub(crate) fn new(
         io: Io,
         handler: Handler<S>,
+        clock: &Rc<Clock>,
         warm: &Rc<WarmConnections>,
         monitor: &Rc<Monitor>,
     ) -> Option<Session<S, B>> {
@@ -120,6 +123,7 @@ where
             monitor: monitor.clone(),
             warm: warm.clone(),
             handler,
+            clock: clock.clone(),
             machine,
             bell: Arc::default(),
             requests: Vec::new(),
@@ -244,14 +248,9 @@ where
 
     /// Passes a request to the service.
     fn begin(&mut self, key: Key, mut request: Request<()>, length: Option<u64>, then: Then) {
-        let expects = request.headers().get(header::EXPECT);
-        let expectation = match expects {
-            Some(value) if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
-                Expectation::Client
-            }
-            _ => Expectation::None,
-        };
-        let inbox = (then == Then::More).then(|| Inbox::new(&self.bell, key, length, expectation));
+        let inbox = (then == Then::More).then(|| {
+            Inbox::new(&self.bell, key, length, Expectation::of_headers(request.headers()))
+        });
         let mut receiver = inbox.as_ref().map(Receiver::new);
         let mut offer = None;
         if request.method() == Method::CONNECT
@@ -336,22 +335,26 @@ where
         let offer = request.offer.take();
         if let Some(offer) = offer.filter(|_| head.status.is_success()) {
             head.headers.remove(header::CONTENT_LENGTH);
-            self.machine.send_head(key, head.status, &head.headers, Then::More);
+            self.send_head(key, &head, None, Then::More);
             let outlet = offer.accept();
             self.set_stage(key, Stage::Tunnel { outlet });
             return self.queue_if(key, OutputState::Waiting);
         }
         let then = if body.is_end_stream() { Then::End } else { Then::More };
-        if let Some(length) = body.size_hint().exact().filter(|_| then == Then::More) {
-            head.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| length.into());
-        }
-        self.machine.send_head(key, head.status, &head.headers, then);
+        let length = body.size_hint().exact().filter(|_| then == Then::More);
+        self.send_head(key, &head, length, then);
         if then == Then::End {
             drop_user(body);
             return self.end_response(key);
         }
         self.set_stage(key, Stage::Sending { body, piece: None });
         self.queue_if(key, OutputState::Waiting);
+    }
+
+    fn send_head(&mut self, key: Key, head: &Parts, length: Option<u64>, then: Then) {
+        let date = Some(self.clock.date());
+        let head = ResponseHead { status: head.status, headers: &head.headers, date, length };
+        self.machine.send_head(key, &head, then);
     }
 
     fn end_response(&mut self, key: Key) {

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::PREFACE;
 use super::frame::{self, FrameHead, HEAD, Reason, Then, flag, kind};
-use super::machine::{Event, Limits, Machine};
+use super::machine::{Event, Limits, Machine, ResponseHead};
 
 const LIMITS: Limits = Limits { max_streams: 10, max_head: 1000 };
 
@@ -109,8 +109,8 @@ fn a_stream_is_open_until_both_sides_are_done() {
     events(&mut machine, &[hello(), get(1), post(3)].concat());
     let ok = http::StatusCode::OK;
     let none = http::HeaderMap::new();
-    machine.send_head(0, ok, &none, Then::End);
-    machine.send_head(1, ok, &none, Then::More);
+    machine.send_head(0, &ResponseHead::new(ok, &none), Then::End);
+    machine.send_head(1, &ResponseHead::new(ok, &none), Then::More);
     machine.send_data(1, 0, Then::End);
     assert_eq!((machine.is_open(0), machine.is_open(1)), (false, true));
     machine.abandon_request(1);
@@ -132,7 +132,11 @@ fn a_farewell_takes_requests_until_it_is_confirmed() {
     assert_eq!(events(&mut machine, &frame(kind::PING, flag::ACK, 0, &ping)), [""; 0]);
     assert_eq!(events(&mut machine, &get(3)), [""; 0]);
     assert!(!machine.is_over());
-    machine.send_head(0, http::StatusCode::OK, &http::HeaderMap::new(), Then::End);
+    machine.send_head(
+        0,
+        &ResponseHead::new(http::StatusCode::OK, &http::HeaderMap::new()),
+        Then::End,
+    );
     assert!(machine.is_over());
 }
 
@@ -164,7 +168,11 @@ fn completed_requests_make_up_for_resets() {
     events(&mut machine, &hello());
     for n in 0..10_000 {
         assert_eq!(events(&mut machine, &get(4 * n + 1)).len(), 1);
-        machine.send_head(0, http::StatusCode::OK, &http::HeaderMap::new(), Then::End);
+        machine.send_head(
+            0,
+            &ResponseHead::new(http::StatusCode::OK, &http::HeaderMap::new()),
+            Then::End,
+        );
         let reset = frame(kind::RST_STREAM, 0, 4 * n + 3, &8_u32.to_be_bytes());
         assert_eq!(events(&mut machine, &[get(4 * n + 3), reset].concat()).len(), 2);
         machine.out().clear();
@@ -183,8 +191,13 @@ fn data_that_no_request_reads_returns_to_the_window_of_the_connection() {
     let padded = frame(kind::DATA, flag::PADDED, 1, &[&[255], &[0; SIZE - 1][..]].concat());
     let plain = full(1, 0);
     let ignore: fn(&mut Machine) = |_| {};
-    let answer: fn(&mut Machine) =
-        |machine| machine.send_head(0, http::StatusCode::OK, &http::HeaderMap::new(), Then::End);
+    let answer: fn(&mut Machine) = |machine| {
+        machine.send_head(
+            0,
+            &ResponseHead::new(http::StatusCode::OK, &http::HeaderMap::new()),
+            Then::End,
+        )
+    };
     for (name, head, then, first) in [
         ("padding", post(1), ignore, &padded),
         ("a body that is not read", post(1), |machine| machine.abandon_request(0), &plain),
@@ -227,7 +240,7 @@ fn a_long_head_is_sent_in_continuations() {
     machine.out().clear();
     let mut headers = http::HeaderMap::new();
     headers.insert("a", http::HeaderValue::try_from("x".repeat(40_000)).expect("it is ASCII"));
-    machine.send_head(0, http::StatusCode::OK, &headers, Then::End);
+    machine.send_head(0, &ResponseHead::new(http::StatusCode::OK, &headers), Then::End);
     let frames = sent(&mut machine);
     assert_eq!(
         frames,
@@ -263,7 +276,7 @@ proptest! {
                     Ok(Some(Event::Request { key, .. } | Event::TooLarge { key })) => {
                         prop_assert!(key < 10 && machine.is_open(key));
                         if key % 2 == 0 {
-                            machine.send_head(key, http::StatusCode::OK, &http::HeaderMap::new(), Then::End);
+                            machine.send_head(key, &ResponseHead::new(http::StatusCode::OK, &http::HeaderMap::new()), Then::End);
                         }
                     }
                     Ok(Some(Event::Data { key, range, .. })) => {

@@ -3,6 +3,12 @@
 use couplet_http2::hpack;
 use http::{HeaderName, HeaderValue, StatusCode};
 
+/// Index of `content-length` in the static table.
+const CONTENT_LENGTH: usize = 28;
+
+/// Number of digits of the longest length.
+const MAX_DIGITS: usize = 20;
+
 /// Appends the change of the dynamic table's size to 0, with which a connection's first block must
 /// begin: RFC 7541, 4.2.
 pub(in crate::http2) fn encode_no_table(out: &mut Vec<u8>) {
@@ -28,6 +34,22 @@ pub(in crate::http2) fn encode_field(out: &mut Vec<u8>, name: &HeaderName, value
     encode_string(out, value.as_bytes());
 }
 
+/// Appends a Content-Length.
+pub(in crate::http2) fn encode_length(out: &mut Vec<u8>, length: u64) {
+    let mut digits = [0; MAX_DIGITS];
+    let (mut begin, mut rest) = (MAX_DIGITS, length);
+    loop {
+        begin -= 1;
+        digits[begin] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    hpack::integer(out, 0, 4, CONTENT_LENGTH);
+    encode_string(out, &digits[begin..]);
+}
+
 fn encode_string(out: &mut Vec<u8>, bytes: &[u8]) {
     hpack::integer(out, 0, 7, bytes.len());
     out.extend_from_slice(bytes);
@@ -45,7 +67,7 @@ fn static_index(name: &str) -> Option<usize> {
         "content-disposition" => 25,
         "content-encoding" => 26,
         "content-language" => 27,
-        "content-length" => 28,
+        "content-length" => CONTENT_LENGTH,
         "content-location" => 29,
         "content-range" => 30,
         "content-type" => 31,
@@ -73,6 +95,16 @@ mod tests {
     use couplet_http2::hpack::STATIC;
 
     use super::*;
+
+    #[test]
+    fn a_length_is_encoded_as_its_header_is() {
+        for length in [0, 9, 10, 12_345, u64::MAX] {
+            let (mut short, mut long) = (Vec::new(), Vec::new());
+            encode_length(&mut short, length);
+            encode_field(&mut long, &http::header::CONTENT_LENGTH, &length.into());
+            assert_eq!(short, long);
+        }
+    }
 
     #[test]
     fn indexes_are_those_of_the_static_table() {

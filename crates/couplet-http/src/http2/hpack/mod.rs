@@ -16,7 +16,7 @@ pub(super) use couplet_http2::hpack::CompressionError;
 use http::{HeaderName, HeaderValue};
 
 pub(super) use decoder::Decoder;
-pub(super) use encoder::{encode_field, encode_no_table, encode_status};
+pub(super) use encoder::{encode_field, encode_length, encode_no_table, encode_status};
 
 /// A name that begins with a colon: RFC 9113, 8.3, and RFC 8441, 4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

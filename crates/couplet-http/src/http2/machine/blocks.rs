@@ -23,8 +23,6 @@ pub(super) struct Block {
     /// The beginning of a field whose end has not arrived.
     // Bound: MAX_BLOCK_FACTOR (4) times `HttpOptions::max_head`.
     rest: Vec<u8>,
-    /// Number of bytes decoded.
-    decoded: usize,
     frames: usize,
 }
 
@@ -61,15 +59,14 @@ impl Machine {
         }
         let purpose = self.purpose(frame.stream, Then::of(frame))?;
         self.decoder.begin_block();
-        self.block = Some(Box::new(Block {
+        let block = Block {
             stream: frame.stream,
             purpose,
             head: HeadBuilder::default(),
             rest: Vec::new(),
-            decoded: 0,
             frames: 0,
-        }));
-        self.receive_fragment(frame, fragment)
+        };
+        self.receive_fragment(block, frame, fragment)
     }
 
     fn purpose(&mut self, id: u32, then: Then) -> Result<Purpose, ConnectionError> {
@@ -101,19 +98,17 @@ impl Machine {
         frame: &FrameHead,
         range: Range<usize>,
     ) -> Result<Option<Event>, ConnectionError> {
-        if self.block.is_none() {
-            return broken("a continuation of nothing");
-        }
-        self.receive_fragment(frame, range)
+        let Some(block) = self.block.take() else { return broken("a continuation of nothing") };
+        self.receive_fragment(*block, frame, range)
     }
 
     /// Decodes the next part of the block.
     fn receive_fragment(
         &mut self,
+        mut block: Block,
         frame: &FrameHead,
         range: Range<usize>,
     ) -> Result<Option<Event>, ConnectionError> {
-        let Some(mut block) = self.block.take() else { return Ok(None) };
         let is_last = frame.has(flag::END_HEADERS);
         let has_rest = !block.rest.is_empty();
         if has_rest {
@@ -126,7 +121,6 @@ impl Machine {
         let unreadable =
             ConnectionError::new(Reason::COMPRESSION_ERROR, "a block that HPACK cannot read");
         let count = decoded.map_err(|_| unreadable)?;
-        block.decoded += count;
         block.frames += 1;
         let left = fragment.len() - count;
         let cost = head.size() + left + FRAME_COST * (block.frames - 1);
@@ -134,14 +128,14 @@ impl Machine {
             return failed(Reason::ENHANCE_YOUR_CALM, "a block of fields without an end");
         }
         if is_last {
-            return if left > 0 { Err(unreadable) } else { self.end_block(*block) };
+            return if left > 0 { Err(unreadable) } else { self.end_block(block) };
         }
         if has_rest {
             block.rest.drain(..count);
         } else {
             block.rest.extend_from_slice(&self.input[range][count..]);
         }
-        self.block = Some(block);
+        self.block = Some(Box::new(block));
         Ok(None)
     }
 

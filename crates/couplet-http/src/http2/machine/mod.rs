@@ -10,8 +10,8 @@ mod send;
 
 use std::ops::Range;
 
-use http::Request;
-use http::header::HeaderMap;
+use http::header::{HeaderMap, HeaderValue};
+use http::{Request, StatusCode};
 
 use super::flow::{INITIAL_WINDOW, ReceiveWindow, SendWindow};
 use super::frame::{self, ConnectionError, FrameHead, HEAD, MAX_PAYLOAD, PREFACE, Reason, Then};
@@ -75,6 +75,24 @@ pub(super) enum Event {
     Window { key: Key },
     /// The connection, or each stream, may send again.
     Windows,
+}
+
+/// The head of a response.
+pub(super) struct ResponseHead<'a> {
+    pub(super) status: StatusCode,
+    // Bound: those that the service set.
+    pub(super) headers: &'a HeaderMap,
+    /// Sent unless the headers have a Date.
+    pub(super) date: Option<HeaderValue>,
+    /// Length of the body, sent unless the headers have a Content-Length.
+    pub(super) length: Option<u64>,
+}
+
+impl<'a> ResponseHead<'a> {
+    /// Creates a head with these headers only.
+    pub(super) fn new(status: StatusCode, headers: &'a HeaderMap) -> ResponseHead<'a> {
+        ResponseHead { status, headers, date: None, length: None }
+    }
 }
 
 /// How far the connection is from its end.

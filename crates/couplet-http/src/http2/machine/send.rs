@@ -1,14 +1,14 @@
 //! Frames for the client.
 
 use http::StatusCode;
-use http::header::HeaderMap;
+use http::header::{self, HeaderMap};
 
 use super::super::flow::MAX_WINDOW;
 use super::super::frame::{self, ConnectionError, HEAD, MAX_PAYLOAD, Reason, Then, kind};
 use super::super::head::is_of_connection;
 use super::super::hpack;
 use super::super::streams::{Key, RequestState, ResponseState};
-use super::{FAREWELL, Farewell, Machine};
+use super::{FAREWELL, Farewell, Machine, ResponseHead};
 
 impl Machine {
     /// Returns bytes of a body that were consumed to the window of its stream.
@@ -88,24 +88,31 @@ impl Machine {
     }
 
     /// Sends the head of a response, whose body follows unless it ends.
-    pub(in crate::http2) fn send_head(
-        &mut self,
-        key: Key,
-        status: StatusCode,
-        headers: &HeaderMap,
-        then: Then,
-    ) {
+    pub(in crate::http2) fn send_head(&mut self, key: Key, head: &ResponseHead<'_>, then: Then) {
         let Some(id) = self.streams.get(key).map(|stream| stream.id) else { return };
         let begin = self.begin_block();
         if !self.has_sent_head {
             self.has_sent_head = true;
             hpack::encode_no_table(&mut self.out);
         }
-        hpack::encode_status(&mut self.out, status);
-        for (name, value) in headers {
-            if !is_of_connection(name) {
-                hpack::encode_field(&mut self.out, name, value);
+        hpack::encode_status(&mut self.out, head.status);
+        let (mut date, mut length) = (head.date.as_ref(), head.length);
+        for (name, value) in head.headers {
+            if is_of_connection(name) {
+                continue;
             }
+            if name == header::DATE {
+                date = None;
+            } else if name == header::CONTENT_LENGTH {
+                length = None;
+            }
+            hpack::encode_field(&mut self.out, name, value);
+        }
+        if let Some(date) = date {
+            hpack::encode_field(&mut self.out, &header::DATE, date);
+        }
+        if let Some(length) = length {
+            hpack::encode_length(&mut self.out, length);
         }
         frame::end_block(&mut self.out, begin, then.flag(), id);
         self.after_response_frame(key, then);
@@ -164,7 +171,9 @@ impl Machine {
     /// Sends 100 (Continue): RFC 9110, 15.2.1.
     pub(in crate::http2) fn send_continue(&mut self, key: Key) {
         if self.streams.get(key).is_some_and(|stream| stream.request == RequestState::Open) {
-            self.send_head(key, StatusCode::CONTINUE, &HeaderMap::new(), Then::More);
+            let headers = HeaderMap::new();
+            let head = ResponseHead::new(StatusCode::CONTINUE, &headers);
+            self.send_head(key, &head, Then::More);
         }
     }
 }
