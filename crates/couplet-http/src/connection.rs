@@ -218,11 +218,18 @@ where
             is_draining = true;
             monitor.drain();
         }
-        if !is_finishing && monitor.instruction(cx) == Instruction::Finish {
-            is_finishing = true;
-            #[cfg(feature = "websocket")]
-            monitor.finish();
-            session.finish();
+        match monitor.instruction(cx) {
+            Instruction::Finish if !is_finishing => {
+                is_finishing = true;
+                #[cfg(feature = "websocket")]
+                monitor.finish();
+                session.finish();
+            }
+            Instruction::Park => {
+                monitor.park();
+                session.free_memory();
+            }
+            _ => {}
         }
         if let Poll::Ready(ended) = session.poll(cx) {
             return Poll::Ready(ended);

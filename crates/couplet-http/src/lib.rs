@@ -39,7 +39,7 @@
 //!   such as event streams, and upgraded connections are closed when the drain's time limit
 //!   expires.
 //! - Hands idle connections of HTTP/1.1 to a restarted program: [`Continued`].
-//! - Frees the buffers of an HTTP/1.1 connection after 50 to 100 ms without a request.
+//! - Frees the buffers of a connection after 50 to 100 ms without a request.
 //! - Takes the `date` header from the loop's world: in the simulator it is virtual time.
 //! - Runs all requests of an HTTP/2 connection in its task, and writes the responses of a turn
 //!   together.

@@ -103,7 +103,7 @@ struct MonitoredBody {
 pub(super) enum Instruction {
     #[default]
     Continue,
-    /// Drop the state that only a request needs.
+    /// Free the memory that only a request needs.
     Park,
     /// End after the pending requests. HTTP/2 only: sends GOAWAY.
     Finish,
@@ -326,7 +326,10 @@ impl Monitor {
 
     /// Asks the task to park if the connection has been idle for `after`.
     pub(super) fn park_if_idle(&self, after: Duration) {
-        if self.is_idle() && self.transport.reactor().now() >= self.since.get() + after {
+        // Bytes between the requests of HTTP/2 are not the beginning of one.
+        let is_idle = if self.is_http1() { self.is_idle() } else { self.in_flight.get() == 0 };
+        let may_park = is_idle && self.instruction.get() == Instruction::Continue;
+        if may_park && self.transport.reactor().now() >= self.since.get() + after {
             self.instruct(Instruction::Park);
         }
     }
@@ -334,7 +337,9 @@ impl Monitor {
     /// Resets the monitor when the task parks.
     pub(super) fn park(&self) {
         self.instruction.set(Instruction::Continue);
-        self.bodies.take();
+        let mut bodies = self.bodies.borrow_mut();
+        bodies.retain(|monitored| Arc::strong_count(&monitored.progress) > 1);
+        bodies.shrink_to_fit();
     }
 
     /// Whether no response can still be in transit to the client.

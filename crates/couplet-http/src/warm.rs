@@ -1,5 +1,5 @@
-//! Buffers of HTTP/1.1 connections, which are freed soon after the last response, so that the memory
-//! of idle connections is contiguous. The heap is trimmed after many buffers, or many requests of
+//! Buffers of connections, which are freed soon after the last response, so that the memory of idle
+//! connections is contiguous. The heap is trimmed after many buffers, or many requests of
 //! HTTP/2, were in use.
 
 use std::cell::{Cell, RefCell};
@@ -9,7 +9,8 @@ use std::time::Duration;
 use super::monitor::Monitor;
 use couplet_core::{DelayedCall, Reactor};
 
-/// A connection without a request keeps hyper's state and buffers for one to two times this long.
+/// A connection without a request keeps its buffers, and hyper's state, for one to two times this
+/// long.
 const IDLE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// If this many buffers were in use at the same time, trim the heap once half of them have
@@ -19,7 +20,7 @@ const TRIM_THRESHOLD: usize = 64;
 /// Delay before trimming, so that more connections can free their buffers first.
 const TRIM_DELAY: Duration = Duration::from_secs(5);
 
-/// Connections with buffers.
+/// Connections with buffers, and those that are to free them.
 pub(super) struct WarmConnections {
     reactor: Reactor,
     // Bound: each connection of the server once.
@@ -73,17 +74,27 @@ impl WarmConnections {
         }
     }
 
+    /// Asks a connection to free its buffers once it has had no request for a while.
+    #[inline]
+    pub(super) fn watch(self: &Rc<WarmConnections>, monitor: &Rc<Monitor>) {
+        if monitor.idle_index().is_none() {
+            self.add(monitor);
+        }
+    }
+
     #[cold]
-    fn add(self: &Rc<WarmConnections>, monitor: &Rc<Monitor>) -> usize {
+    fn add(self: &Rc<WarmConnections>, monitor: &Rc<Monitor>) {
         let mut idle = self.idle.borrow_mut();
         if idle.is_empty() {
             self.sweep.set(self.call_later(IDLE_INTERVAL, WarmConnections::sweep));
         }
+        monitor.set_idle_index(Some(idle.len()));
         idle.push(monitor.clone());
-        idle.len() - 1
     }
 
-    fn remove(&self, at: usize) {
+    /// Ends a watch, if there is one.
+    pub(super) fn unwatch(&self, monitor: &Monitor) {
+        let Some(at) = monitor.idle_index() else { return };
         let mut idle = self.idle.borrow_mut();
         let monitor = idle.swap_remove(at);
         if let Some(moved) = idle.get(at) {
@@ -153,18 +164,13 @@ impl<'a> BufferGuard<'a> {
     /// Frees the buffers unless a request arrives soon.
     #[inline]
     pub(super) fn note_idle(&self) {
-        if self.monitor.idle_index().is_none() {
-            let idle_index = self.warm.add(self.monitor);
-            self.monitor.set_idle_index(Some(idle_index));
-        }
+        self.warm.watch(self.monitor);
     }
 }
 
 impl Drop for BufferGuard<'_> {
     fn drop(&mut self) {
-        if let Some(at) = self.monitor.idle_index() {
-            self.warm.remove(at);
-        }
+        self.warm.unwatch(self.monitor);
         self.warm.end();
     }
 }

@@ -158,6 +158,7 @@ where
                 return Poll::Ready(Ok(()));
             }
             if has_progressed {
+                self.warm.watch(&self.monitor);
                 continue;
             }
             if has_room && self.has_read_end && !self.awaits_service() {
@@ -167,7 +168,6 @@ where
                 self.monitor.note_stall();
             }
             if self.bell.sleep(cx.waker()) {
-                self.free_memory();
                 return Poll::Pending;
             }
         }
@@ -584,7 +584,9 @@ where
     }
 
     /// Frees the memory that an idle connection does not need.
-    fn free_memory(&mut self) {
+    pub(crate) fn free_memory(&mut self) {
+        // The next progress begins another watch.
+        self.warm.unwatch(&self.monitor);
         if !self.machine.has_streams() {
             self.machine.free_memory();
             self.bell.free_memory();
@@ -610,6 +612,7 @@ where
     S: Service<Request<Body>>,
 {
     fn drop(&mut self) {
+        self.warm.unwatch(&self.monitor);
         for request in self.requests.drain(..).flatten() {
             if let Some(inbox) = &request.inbox {
                 inbox.cut();
