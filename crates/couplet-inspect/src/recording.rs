@@ -271,9 +271,10 @@ pub(crate) fn bytes(
     file.extend_from_slice(&(text.len() as u64).to_le_bytes());
     file.extend_from_slice(&text);
     for record in records.iter().flatten() {
-        for word in record.words() {
-            file.extend_from_slice(&word.to_le_bytes());
-        }
+        let (time, kind) = (record.time << u8::BITS, record.kind as u64);
+        file.extend_from_slice(&(time | kind).to_le_bytes());
+        file.extend_from_slice(&record.value.to_le_bytes());
+        file.extend_from_slice(&record.key.to_le_bytes());
     }
     contents.iter().for_each(|section| file.extend_from_slice(section));
     file
@@ -455,8 +456,15 @@ impl LoopHeader {
 
 /// The record in 16 bytes, if its kind is known.
 fn record(bytes: &[u8; RECORD]) -> Option<Record> {
-    let (time, what) = bytes.split_first_chunk::<8>()?;
-    Record::of([u64::from_le_bytes(*time), u64::from_le_bytes(what.try_into().ok()?)])
+    let (time, rest) = bytes.split_first_chunk()?;
+    let (value, key) = rest.split_first_chunk()?;
+    let time = u64::from_le_bytes(*time);
+    Some(Record {
+        time: time >> u8::BITS,
+        kind: Kind::of(time as u8)?,
+        key: u32::from_le_bytes(*key.first_chunk()?),
+        value: u32::from_le_bytes(*value),
+    })
 }
 
 /// Writes the events of one loop.
@@ -770,8 +778,7 @@ pub(crate) mod tests {
     }
 
     fn kinds() -> impl Strategy<Value = Kind> {
-        let kind = |number| Record::of([number, 0]).expect("a kind").kind;
-        (1..=18_u64).prop_map(kind)
+        (1..=18_u8).prop_map(|number| Kind::of(number).expect("a kind"))
     }
 
     proptest! {

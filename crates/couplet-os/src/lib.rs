@@ -21,6 +21,7 @@ pub mod interfaces;
 pub mod lend;
 pub mod owned;
 pub mod process;
+pub mod ring;
 pub mod signals;
 pub mod tcp;
 pub mod tethered;

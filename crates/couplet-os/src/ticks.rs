@@ -5,8 +5,13 @@
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub fn ticks() -> u64 {
-    // SAFETY: the instruction exists on every x86-64 processor, and only reads a counter.
-    unsafe { core::arch::x86_64::_rdtsc() }
+    let (lower, upper): (u32, u32);
+    // SAFETY: the instruction exists on every x86-64 processor, and only reads a counter. The
+    // two halves stay apart where they are stored so.
+    unsafe {
+        core::arch::asm!("rdtsc", out("eax") lower, out("edx") upper, options(nomem, nostack, preserves_flags));
+    }
+    u64::from(upper) << 32 | u64::from(lower)
 }
 
 /// The present value of the counter. It grows evenly, at an unknown rate, and is the same in all

@@ -474,7 +474,7 @@ impl Driver for SimDriver {
         }
     }
 
-    fn lent(&self) -> &[u8] {
+    fn lent(&self, _: Key) -> &[u8] {
         &self.lent
     }
 

@@ -23,9 +23,9 @@ struct Gate {
 const GATES: [Gate; 15] = [
     Gate {
         method: "lent",
-        arguments: 0,
+        arguments: 1,
         what: "a driver's bytes are accessed",
-        callers: &[("A::lent", 1), ("A::next", 1), ("Core::received", 1)],
+        callers: &[("A::lent", 1), ("Core::received", 1)],
     },
     Gate {
         method: "received",

@@ -167,20 +167,23 @@ impl<A: Around> Commands for A {
 
     #[inline(always)]
     fn write(&mut self, key: Key, out: &mut Outbox) -> WriteOutcome {
-        let begun = self.ring().map(|_| (self.ticks(), out.len()));
-        if let Some(contents) = self.contents() {
+        if let Some(ring) = self.ring() {
+            ring.writing(self.ticks(), key, out);
+        }
+        let before = self.contents().map(|contents| {
             contents.hold(out.slices());
-        }
+            out.len()
+        });
         let outcome = self.inner_mut().write(key, out);
-        if let (Some(ring), Some((begun, before))) = (self.ring(), begun) {
-            if let Some(contents) = self.contents() {
-                contents.keep(ring.ring().count(), before - out.len());
-            }
-            match outcome {
-                WriteOutcome::All => ring.written(begun, key, before),
-                _ => ring.written_partly(begun, key, before - out.len(), outcome),
-            }
+        let Some(ring) = self.ring() else { return outcome };
+        if let (Some(contents), Some(before)) = (self.contents(), before) {
+            contents.keep(ring.ring().count(), before - out.len());
         }
+        if outcome == WriteOutcome::All {
+            ring.written();
+            return WriteOutcome::All;
+        }
+        ring.written_partly(out, outcome);
         outcome
     }
 
@@ -220,19 +223,14 @@ impl<A: Around> Driver for A {
     #[inline(always)]
     fn next(&mut self) -> Option<Event> {
         let event = self.inner_mut().next();
-        if let Some(ring) = self.ring() {
-            match &event {
-                Some(Event::Received(key)) => {
-                    let bytes = self.inner().lent();
-                    if let Some(contents) = self.contents() {
-                        contents.hold(std::iter::once(bytes));
-                        contents.keep(ring.ring().count(), bytes.len());
-                    }
-                    ring.bytes(self.ticks(), *key, bytes);
-                }
-                None => {}
-                Some(other) => ring.event(other),
-            }
+        if let Some(Event::Received(key)) = event {
+            // Its bytes are recorded when the loop takes them. The event needs no drop, and another one
+            // stays in registers.
+            std::mem::forget(event);
+            return Some(Event::Received(key));
+        }
+        if let (Some(ring), Some(event)) = (self.ring(), &event) {
+            ring.event(event);
         }
         event
     }
@@ -243,8 +241,16 @@ impl<A: Around> Driver for A {
     }
 
     #[inline(always)]
-    fn lent(&self) -> &[u8] {
-        self.inner().lent()
+    fn lent(&self, key: Key) -> &[u8] {
+        let bytes = self.inner().lent(key);
+        if let Some(ring) = self.ring() {
+            if let Some(contents) = self.contents() {
+                contents.hold(std::iter::once(bytes));
+                contents.keep(ring.ring().count(), bytes.len());
+            }
+            ring.bytes(self.ticks(), key, bytes);
+        }
+        bytes
     }
 
     fn datagram(&self) -> Datagram<'_> {

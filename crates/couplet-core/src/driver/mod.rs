@@ -539,8 +539,8 @@ pub trait Driver: Commands {
         false
     }
 
-    /// The bytes of the last event, an [`Event::Received`].
-    fn lent(&self) -> &[u8];
+    /// The bytes of the last event, an [`Event::Received`] of this connection.
+    fn lent(&self, key: Key) -> &[u8];
 
     /// The datagram of the last event, an [`Event::Datagram`].
     fn datagram(&self) -> Datagram<'_>;

@@ -9,8 +9,8 @@ use std::time::Instant;
 use couplet_os::ticks::ticks;
 
 use super::contents::Contents;
-use super::ring::{Kind, Ring, SLEEP_UNIT};
-use super::{Around, CloseMode, Driver, Event, Key, UserCall, WriteOutcome};
+use super::ring::{Kind, Record, Ring, SLEEP_UNIT};
+use super::{Around, CloseMode, Driver, Event, Key, Outbox, UserCall, WriteOutcome};
 use crate::address::Address;
 
 /// Writes the events of a loop into its ring. Cheap to clone.
@@ -82,17 +82,26 @@ impl RingWriter {
         self.put(Kind::Woken, 0, calls as u32);
     }
 
-    /// A write began at this tick, and the system took all its bytes.
+    /// A write begins; it is recorded when its outcome is known.
     #[inline(always)]
-    pub(super) fn written(&self, begun: u64, key: Key, bytes: usize) {
-        self.ring.put(begun, Kind::Wrote, key.slot, bytes as u32);
+    pub(super) fn writing(&self, now: u64, key: Key, out: &Outbox) {
+        let value = out.len() as u32;
+        self.ring.prepare(Record { time: now, kind: Kind::Wrote, key: key.slot, value });
     }
 
-    /// A write has ended that took only a part of the bytes.
-    #[inline(never)]
-    pub(super) fn written_partly(&self, begun: u64, key: Key, bytes: usize, outcome: WriteOutcome) {
+    /// The system took everything.
+    #[inline(always)]
+    pub(super) fn written(&self) {
+        self.ring.publish();
+    }
+
+    /// The system left the rest.
+    #[cold]
+    pub(super) fn written_partly(&self, rest: &Outbox, outcome: WriteOutcome) {
         let kind = if outcome == WriteOutcome::Blocked { Kind::Blocked } else { Kind::Wrote };
-        self.ring.put(begun, kind, key.slot, bytes as u32);
+        let of = |begun: Record| begun.value.wrapping_sub(rest.len() as u32);
+        self.ring.amend(|begun| Record { kind, value: of(begun), ..begun });
+        self.ring.publish();
     }
 
     /// Bytes arrived, which are delivered next.

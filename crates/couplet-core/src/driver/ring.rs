@@ -1,15 +1,16 @@
 //! [`Ring`]: the last events of a loop, written by the loop alone and read by any thread.
 //!
-//! An event is two words: the time and the kind, and two numbers whose meaning depends on the kind.
-//! Writing one is two stores and an index; there is no lock and no allocation. A reader discards the
+//! An event is four words: the time with the kind, and two numbers whose meaning depends on the kind.
+//! Writing one is four stores and an index; there is no lock and no allocation. A reader discards the
 //! events that may have been overwritten while it read.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{Ordering, fence};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use couplet_os::ring::{Slots, Words};
 use couplet_os::ticks::ticks;
 
 use super::UserCall;
@@ -90,6 +91,11 @@ impl Kind {
         Kind::Woken,
     ];
 
+    /// The kind with this number.
+    pub fn of(number: u8) -> Option<Kind> {
+        Kind::ALL.get(usize::from(number.checked_sub(1)?)).copied()
+    }
+
     /// Whether a callback of a connection begins: the event is delivered next.
     pub fn begins_callback(self) -> bool {
         matches!(self, Kind::Received | Kind::Built | Kind::Ended | Kind::Room)
@@ -110,18 +116,19 @@ pub struct Record {
 }
 
 impl Record {
-    /// The two words of a record: the time and the kind, and the key and the value.
+    /// The words of a record: the lower half of the time, the upper half and the kind, the key, and
+    /// the value.
     #[inline(always)]
-    pub fn words(self) -> [u64; 2] {
-        let time = self.time << KIND_BITS | self.kind as u64;
-        [time, u64::from(self.key) << 32 | u64::from(self.value)]
+    fn words(self) -> Words {
+        let upper = (self.time >> u32::BITS) as u32;
+        [self.time as u32, upper << KIND_BITS | self.kind as u32, self.key, self.value]
     }
 
-    /// The record in two [words](Self::words); `None` if its kind is unknown.
-    pub fn of([time, what]: [u64; 2]) -> Option<Record> {
-        let kind = *Kind::ALL.get(usize::from((time as u8).checked_sub(1)?))?;
-        let (key, value) = ((what >> 32) as u32, what as u32);
-        Some(Record { time: time >> KIND_BITS, kind, key, value })
+    /// The record in these [words](Self::words); `None` if its kind is unknown.
+    fn of([lower, upper, key, value]: Words) -> Option<Record> {
+        let kind = Kind::of(upper as u8)?;
+        let time = u64::from(upper >> KIND_BITS) << u32::BITS | u64::from(lower);
+        Some(Record { time, kind, key, value })
     }
 
     /// The ticks for which a [wait](Kind::Waited) took.
@@ -136,10 +143,8 @@ pub(super) const SLEEP_UNIT: u64 = 64;
 
 /// The last events of a loop.
 pub struct Ring {
-    // Bound: a fixed number of events, a power of two.
-    slots: Box<[[AtomicU64; 2]]>,
-    /// The number of events so far.
-    count: AtomicU64,
+    // Bound: a fixed number of events.
+    slots: Slots,
     /// The ticks and the time at which the ring was made; `None` if its ticks are nanoseconds since
     /// then, in a simulated world.
     origin: Option<(u64, Instant)>,
@@ -173,12 +178,9 @@ impl Ring {
     }
 
     fn with(bytes: usize, connections: usize, origin: Option<(u64, Instant)>) -> Ring {
-        let fit = (bytes / size_of::<[AtomicU64; 2]>()).max(2 * MARGIN as usize);
-        let events = if fit.is_power_of_two() { fit } else { fit.next_power_of_two() / 2 };
-        let slots = (0..events).map(|_| Default::default()).collect();
+        let slots = Slots::new((bytes / size_of::<Words>()).max(2 * MARGIN as usize));
         let connections = Mutex::new(ConnectionLog::new(connections));
-        let (count, names) = (AtomicU64::new(0), Mutex::default());
-        Ring { slots, count, origin, names, connections, contents: None }
+        Ring { slots, origin, names: Mutex::default(), connections, contents: None }
     }
 
     /// Sets where the first bytes of each chunk are kept.
@@ -195,14 +197,27 @@ impl Ring {
     /// Writes an event. Called by the loop's thread alone.
     #[inline(always)]
     pub fn put(&self, ticks: u64, kind: Kind, key: u32, value: u32) {
-        let count = self.count.load(Ordering::Relaxed);
-        let mask = self.slots.len() - 1;
-        if let Some(slot) = self.slots.get(count as usize & mask) {
-            let words = Record { time: ticks, kind, key, value }.words();
-            slot[0].store(words[0], Ordering::Relaxed);
-            slot[1].store(words[1], Ordering::Relaxed);
+        self.prepare(Record { time: ticks, kind, key, value });
+        self.publish();
+    }
+
+    /// Writes the next event, which counts after the next [`publish`](Self::publish).
+    #[inline(always)]
+    pub(super) fn prepare(&self, record: Record) {
+        self.slots.fill(record.words());
+    }
+
+    /// Changes the prepared event.
+    pub(super) fn amend(&self, change: impl FnOnce(Record) -> Record) {
+        if let Some(prepared) = Record::of(self.slots.copy(self.count())) {
+            self.prepare(change(prepared));
         }
-        self.count.store(count.wrapping_add(1), Ordering::Release);
+    }
+
+    /// Counts the event that was prepared last.
+    #[inline(always)]
+    pub(super) fn publish(&self) {
+        self.slots.publish();
     }
 
     /// The number of a name; the same for equal names.
@@ -244,7 +259,7 @@ impl Ring {
 
     /// The number of events so far.
     pub fn count(&self) -> u64 {
-        self.count.load(Ordering::Acquire)
+        self.slots.count()
     }
 
     /// The number of the first event that is kept for certain.
@@ -254,7 +269,7 @@ impl Ring {
 
     /// The most events that it keeps.
     pub fn capacity(&self) -> usize {
-        self.slots.len()
+        self.slots.capacity()
     }
 
     /// Passes the events from number `from` on, as far as they are kept, to `each`, and returns the
@@ -275,7 +290,7 @@ impl Ring {
             batch.extend((next..until).filter_map(|number| Some((number, self.copy(number)?))));
             // The copies are complete before the count is read again.
             fence(Ordering::Acquire);
-            let first = self.first_kept(self.count.load(Ordering::Relaxed));
+            let first = self.first_kept(self.count());
             for (number, record) in batch.drain(..) {
                 if number >= first {
                     each(number, record);
@@ -288,13 +303,11 @@ impl Ring {
 
     /// The number of the first event that is certainly kept.
     fn first_kept(&self, count: u64) -> u64 {
-        (count + MARGIN).saturating_sub(self.slots.len() as u64)
+        (count + MARGIN).saturating_sub(self.slots.capacity() as u64)
     }
 
     fn copy(&self, number: u64) -> Option<Record> {
-        let mask = self.slots.len() - 1;
-        let [time, what] = self.slots.get(number as usize & mask)?;
-        let record = Record::of([time.load(Ordering::Relaxed), what.load(Ordering::Relaxed)])?;
+        let record = Record::of(self.slots.copy(number))?;
         // The upper bits of the ticks were cut off.
         let time = record.time.wrapping_sub(self.begun()) << KIND_BITS >> KIND_BITS;
         Some(Record { time, ..record })
@@ -368,11 +381,10 @@ mod tests {
     #[test]
     fn ten_million_events_need_no_more_memory() {
         let ring = ring(1024);
-        let place = ring.slots.as_ptr();
         for n in 0..10_000_000_u32 {
             ring.put(u64::from(n), Kind::Other, n, 0);
         }
-        assert_eq!((ring.slots.as_ptr(), ring.capacity()), (place, 1024));
+        assert_eq!(ring.capacity(), 1024);
         assert_eq!(all(&ring, 0).0.last(), Some(&9_999_999));
     }
 

@@ -379,7 +379,7 @@ impl Driver for Memory {
         !self.events.is_empty()
     }
 
-    fn lent(&self) -> &[u8] {
+    fn lent(&self, _: Key) -> &[u8] {
         &self.lent
     }
 

@@ -388,7 +388,7 @@ impl Driver for Mio {
     }
 
     #[inline(always)]
-    fn lent(&self) -> &[u8] {
+    fn lent(&self, _: Key) -> &[u8] {
         &self.buffer[..self.lent]
     }
 

@@ -175,7 +175,7 @@ impl Core {
         let entry = self.table.connection(key)?;
         // Clean again afterwards, even if the dirty list has it: a round is pending then anyway.
         entry.life.cell().set_dirty(true);
-        let effects = entry.life.feed(driver.lent(), now);
+        let effects = entry.life.feed(driver.lent(key), now);
         entry.life.cell().set_dirty(false);
         let is_pending = self.records.is_pending(pending::EVENT);
         if !effects.is_at_most(Effects::OUTPUT) || is_pending {

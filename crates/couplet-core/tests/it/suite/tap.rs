@@ -193,9 +193,12 @@ impl Tap {
 impl Driver for Tap {
     forward! {
         has_more() -> bool;
-        lent() -> &[u8];
         datagram() -> Datagram<'_>;
         #[cfg(unix)] descriptor() -> Option<BorrowedFd<'_>>;
+    }
+
+    fn lent(&self, key: Key) -> &[u8] {
+        self.inner.lent(key)
     }
 
     fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
@@ -215,7 +218,7 @@ impl Driver for Tap {
         let event = self.inner.next()?;
         match &event {
             Event::Received(key) => {
-                let bytes = self.inner.lent().len();
+                let bytes = self.inner.lent(*key).len();
                 self.tapped.count(*key, |counts| counts.received += bytes);
             }
             Event::Sent(key, _) | Event::Room(key) => {
