@@ -8,9 +8,6 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-use super::recorded::{Recorded, RingWriter};
-use super::{Around, Driver};
-
 /// The bytes of a word.
 const WORD: usize = size_of::<u64>();
 
@@ -41,7 +38,7 @@ impl Contents {
             return None;
         }
         let fit = (total / WORD).max(SMALLEST);
-        let size = if fit.is_power_of_two() { fit } else { fit.next_power_of_two() / 2 };
+        let size = 1 << fit.ilog2();
         let most = (size / CHUNKS - TRAILER) * WORD;
         let words = (0..size).map(|_| AtomicU64::default()).collect();
         Some(Contents { each: each.min(most), words, end: AtomicU64::new(0) })
@@ -77,8 +74,8 @@ impl Contents {
         }
     }
 
-    /// Keeps the chunk that was just [held](Self::hold), of which `bytes` passed, for the event with
-    /// this number. Called by the loop's thread alone.
+    /// Keeps the last [held](Self::hold) chunk, of which `bytes` bytes passed, as that of event number
+    /// `event`. Called by the loop's thread alone.
     pub(super) fn keep(&self, event: u64, bytes: usize) {
         let length = bytes.min(self.each);
         if length == 0 {
@@ -139,39 +136,6 @@ impl Contents {
 impl fmt::Debug for Contents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Contents").field("each", &self.each).finish_non_exhaustive()
-    }
-}
-
-/// A driver with a ring that has [`Contents`].
-pub(crate) struct RecordedWithContents<D, const WORLD: bool>(Recorded<D, WORLD>);
-
-impl<D, const WORLD: bool> RecordedWithContents<D, WORLD> {
-    pub(crate) fn new(driver: D, ring: RingWriter) -> RecordedWithContents<D, WORLD> {
-        RecordedWithContents(Recorded::new(driver, ring))
-    }
-}
-
-impl<D: Driver, const WORLD: bool> Around for RecordedWithContents<D, WORLD> {
-    type Inner = D;
-
-    fn inner(&self) -> &D {
-        self.0.inner()
-    }
-
-    fn inner_mut(&mut self) -> &mut D {
-        self.0.inner_mut()
-    }
-
-    fn ring(&self) -> Option<&RingWriter> {
-        self.0.ring()
-    }
-
-    fn ticks(&self) -> u64 {
-        self.0.ticks()
-    }
-
-    fn contents(&self) -> Option<&Contents> {
-        self.ring()?.ring().contents()
     }
 }
 

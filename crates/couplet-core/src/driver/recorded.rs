@@ -181,19 +181,20 @@ impl fmt::Debug for RingWriter {
     }
 }
 
-/// A driver with a ring: the system's, or in a `WORLD` whose clock is virtual.
-pub(crate) struct Recorded<D, const WORLD: bool> {
+/// A driver with a ring: the system's, or in a `WORLD` whose clock is virtual; and, with `CONTENTS`, one
+/// that keeps the first bytes of each chunk.
+pub(crate) struct Recorded<D, const WORLD: bool, const CONTENTS: bool> {
     driver: D,
     ring: RingWriter,
 }
 
-impl<D, const WORLD: bool> Recorded<D, WORLD> {
-    pub(crate) fn new(driver: D, ring: RingWriter) -> Recorded<D, WORLD> {
+impl<D, const WORLD: bool, const CONTENTS: bool> Recorded<D, WORLD, CONTENTS> {
+    pub(crate) fn new(driver: D, ring: RingWriter) -> Self {
         Recorded { driver, ring }
     }
 }
 
-impl<D: Driver, const WORLD: bool> Around for Recorded<D, WORLD> {
+impl<D: Driver, const WORLD: bool, const CONTENTS: bool> Around for Recorded<D, WORLD, CONTENTS> {
     type Inner = D;
 
     #[inline(always)]
@@ -209,6 +210,11 @@ impl<D: Driver, const WORLD: bool> Around for Recorded<D, WORLD> {
     #[inline(always)]
     fn ring(&self) -> Option<&RingWriter> {
         Some(&self.ring)
+    }
+
+    #[inline(always)]
+    fn contents(&self) -> Option<&Contents> {
+        if CONTENTS { self.ring.ring().contents() } else { None }
     }
 
     #[inline(always)]

@@ -23,7 +23,8 @@ pub use crate::transport::report::LayerReport;
 use crate::{Address, ConnectError, Loop, LoopOptions, Protocol, Reactor, Transport};
 
 /// Creates a loop over a driver that writes its events into a ring of so many bytes, with the
-/// addresses of so many connections, and with these contents. `clock` gives the nanoseconds since the world began.
+/// addresses of so many connections, and with these contents. `clock` gives the nanoseconds since the
+/// world began.
 pub fn recorded_loop(
     driver: impl Driver + 'static,
     options: &LoopOptions,

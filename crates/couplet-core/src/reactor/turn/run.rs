@@ -16,7 +16,7 @@ use super::runtime::Runtime;
 use super::steps::{Engine, Turns};
 use super::table::Resource;
 use crate::defer::{Deferred, Failure, Result, set_reporter};
-use crate::driver::contents::{Contents, RecordedWithContents};
+use crate::driver::contents::Contents;
 use crate::driver::recorded::{Recorded, RingWriter};
 use crate::driver::{Commands, Driver, Mio, Signal};
 use crate::internals::is_chosen;
@@ -203,14 +203,7 @@ impl Loop {
         let (each, total) = inspector.contents();
         let contents = Contents::new(each, total);
         let ring = RingWriter::new(sizes, contents, Commands::world(&driver).now());
-        let kept = Some(ring.clone());
-        let mut made = if ring.ring().contents().is_some() {
-            let driver = RecordedWithContents::<_, false>::new(driver, ring.clone());
-            Loop::assemble(driver, &options, runtime, kept)
-        } else {
-            let driver = Recorded::<_, false>::new(driver, ring.clone());
-            Loop::assemble(driver, &options, runtime, kept)
-        };
+        let mut made = Loop::record::<_, false>(driver, &options, runtime, ring.clone());
         made.inspected = Some(made.core.show_to(inspector, &ring)?);
         Ok(made)
     }
@@ -221,7 +214,7 @@ impl Loop {
     ///
     /// If the options request a tokio runtime and the system refuses it.
     pub fn with_driver(driver: impl Driver + 'static, options: LoopOptions) -> Loop {
-        Loop::over(driver, &options, None)
+        Loop::over(&options, |runtime| Loop::assemble(driver, &options, runtime, None))
     }
 
     /// Creates a loop over any driver that writes its events into this ring.
@@ -231,24 +224,33 @@ impl Loop {
         options: &LoopOptions,
         ring: RingWriter,
     ) -> Loop {
-        let kept = Some(ring.clone());
-        if ring.ring().contents().is_some() {
-            Loop::over(RecordedWithContents::<_, true>::new(driver, ring), options, kept)
-        } else {
-            Loop::over(Recorded::<_, true>::new(driver, ring), options, kept)
-        }
+        Loop::over(options, |runtime| Loop::record::<_, true>(driver, options, runtime, ring))
     }
 
-    fn over(
-        driver: impl Driver + 'static,
-        options: &LoopOptions,
-        ring: Option<RingWriter>,
-    ) -> Loop {
+    fn over(options: &LoopOptions, assemble: impl FnOnce(Runtime) -> Loop) -> Loop {
         let runtime = Runtime::start(options).expect("the system can start a tokio runtime");
-        let made = Loop::assemble(driver, options, runtime, ring);
+        let made = assemble(runtime);
         // Such as a simulated host: its world turns it only when its driver is woken.
         made.core.records.queue.set_may_sleep(true);
         made
+    }
+
+    /// Creates a loop that writes its events into this ring. The driver is compiled with contents and
+    /// without, so that they cost nothing unless they are kept.
+    fn record<D: Driver + 'static, const WORLD: bool>(
+        driver: D,
+        options: &LoopOptions,
+        runtime: Runtime,
+        ring: RingWriter,
+    ) -> Loop {
+        let kept = Some(ring.clone());
+        if ring.ring().contents().is_some() {
+            let driver = Recorded::<_, WORLD, true>::new(driver, ring);
+            Loop::assemble(driver, options, runtime, kept)
+        } else {
+            let driver = Recorded::<_, WORLD, false>::new(driver, ring);
+            Loop::assemble(driver, options, runtime, kept)
+        }
     }
 
     fn assemble(
