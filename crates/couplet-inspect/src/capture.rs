@@ -93,8 +93,6 @@ struct Conversation {
     comment: String,
     /// Whether our side is closed.
     is_shut: bool,
-    /// Whether its other end has the packets.
-    is_mirror: bool,
 }
 
 /// A file with packets.
@@ -104,6 +102,7 @@ struct Capture<'a> {
     out: &'a mut dyn Write,
     // Bound: the connections of the header.
     known: BTreeMap<(usize, &'a str), &'a ConnectionHeader>,
+    /// Those whose packets are written: with both ends in the recording, that of the first.
     // Bound: one for each connection in the recording.
     conversations: BTreeMap<(usize, u32), Conversation>,
     /// The ends of the conversations: the peer and the host.
@@ -167,6 +166,10 @@ impl<'a> Capture<'a> {
         let texts = [known.map(|it| &*it.peer), known.and_then(|it| it.host.as_deref())];
         let [peer, host] = texts.map(|text| text.and_then(socket_addr));
         let ends = same_family(peer.unwrap_or_else(|| made_up(number)), host.unwrap_or(HOST));
+        self.end((life.number, life.slot));
+        if self.open.contains(&(ends.1, ends.0)) {
+            return;
+        }
         let serial = self.recording.header.loops[life.number].serial;
         let name = id.map_or_else(|| format!("{serial}.{}", life.slot), str::to_owned);
         let [peer_text, host_text] = texts.map(|text| text.unwrap_or("unknown"));
@@ -182,18 +185,13 @@ impl<'a> Capture<'a> {
             next: life.base.map(|bytes| first.wrapping_add(bytes as u32)),
             comment: short(&comment).to_owned(),
             is_shut: false,
-            is_mirror: self.open.contains(&(ends.1, ends.0)),
         };
-        let key = (life.number, life.slot);
-        self.end(key);
-        if !conversation.is_mirror {
-            self.open.insert(ends);
-        }
-        self.conversations.insert(key, conversation);
+        self.open.insert(ends);
+        self.conversations.insert((life.number, life.slot), conversation);
     }
 
     fn end(&mut self, key: (usize, u32)) {
-        if let Some(ended) = self.conversations.remove(&key).filter(|it| !it.is_mirror) {
+        if let Some(ended) = self.conversations.remove(&key) {
             self.open.remove(&(ended.peer, ended.host));
         }
     }
@@ -203,8 +201,7 @@ impl<'a> Capture<'a> {
         let key = (event.number, record.key);
         let time = self.recording.header.loops[event.number].nanos(record.time);
         let Some(mut it) = self.conversations.remove(&key) else { return Ok(()) };
-        let written =
-            if it.is_mirror { Ok(()) } else { self.write_event(&mut it, event, record, time) };
+        let written = self.write_event(&mut it, event, record, time);
         let is_end = matches!(record.kind, Kind::Closed | Kind::Failed);
         self.conversations.insert(key, it);
         if is_end {
