@@ -350,7 +350,7 @@ const RULES: [Rule; 21] = [
                     "have output that their peer does not take",
                 ],
                 STUCK,
-                |it| since(&it.why, "the peer has taken nothing").filter(|_| it.buffered > 0),
+                |it| (it.buffered > 0).then(|| since(&it.why, "the peer has taken nothing"))?,
             )
         },
     },
