@@ -108,6 +108,14 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// The file of the recording that the command writes.
+    pub(crate) fn recording(&self) -> Option<&Path> {
+        match self {
+            Command::Sim(sim) => sim.recording(),
+            _ => self.recording_at_end(),
+        }
+    }
+
     /// The file of the recording that the command writes at its end.
     pub(crate) fn recording_at_end(&self) -> Option<&Path> {
         match self {

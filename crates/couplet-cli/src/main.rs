@@ -55,11 +55,10 @@ fn main() -> ExitCode {
         }
     };
     let contents = cli.inspecting.contents();
-    let records_world = matches!(&cli.command, Command::Sim(options) if options.is_recorded());
-    let started = inspect::start(cli.inspecting, cli.command.recording_at_end(), records_world);
-    if let Err(exit) = started {
+    if let Err(exit) = cli.inspecting.check(cli.command.recording()) {
         return report(&exit);
     }
+    inspect::start(cli.inspecting, cli.command.recording_at_end());
     // The services of a configuration log as that says.
     if !matches!(cli.command, Command::Run(_)) {
         logging::start(&cli.logging);

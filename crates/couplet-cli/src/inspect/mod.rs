@@ -49,28 +49,28 @@ impl Inspecting {
         let bytes = self.inspect_contents.unwrap_or_default();
         usize::try_from(bytes).unwrap_or(usize::MAX)
     }
+
+    /// Refuses contents for a command that is not inspected; `recorded`: the file of its own recording.
+    pub(crate) fn check(&self, recorded: Option<&Path>) -> Result<(), Exit> {
+        let Inspecting { inspect, inspect_record, inspect_contents, .. } = self;
+        if inspect_contents.is_none() || inspect.is_some() || inspect_record.is_some() {
+            return Ok(());
+        }
+        let needs = "--inspect-contents needs --inspect, --inspect-record or --record";
+        recorded.map(drop).ok_or_else(|| Exit::bad_usage(needs))
+    }
 }
 
 /// The inspector of this process.
 static INSPECTOR: OnceLock<Inspector> = OnceLock::new();
 
 /// Has the loops of this process inspected, if the command line asks for that, or for a recording
-/// at the end. `records_world`: a simulated world is recorded without it.
-///
-/// # Errors
-///
-/// Contents are asked for, and no recording.
-pub(crate) fn start(
-    inspecting: Inspecting,
-    at_end: Option<&Path>,
-    records_world: bool,
-) -> Result<(), Exit> {
+/// at the end.
+pub(crate) fn start(inspecting: Inspecting, at_end: Option<&Path>) {
     let contents = inspecting.contents();
-    let Inspecting { inspect, inspect_actions, inspect_record, inspect_contents } = inspecting;
+    let Inspecting { inspect, inspect_actions, inspect_record, .. } = inspecting;
     if inspect.is_none() && inspect_record.is_none() && at_end.is_none() {
-        let needs = "--inspect-contents needs --inspect, --inspect-record or --record";
-        let is_used = inspect_contents.is_none() || records_world;
-        return if is_used { Ok(()) } else { Err(Exit::bad_usage(needs)) };
+        return;
     }
     let mut inspector = inspect.map_or_else(Inspector::without_page, Inspector::at);
     if let Some(folder) = inspect_record {
@@ -85,7 +85,6 @@ pub(crate) fn start(
         .contents(contents)
         .announce(|url| output::print_to_stderr(&format!("inspector: {url}")));
     INSPECTOR.get_or_init(|| inspector);
-    Ok(())
 }
 
 /// Closes the inspector of this process, whose loops may never be dropped.

@@ -158,9 +158,9 @@ fn weather(text: &str) -> Result<Weather, String> {
 }
 
 impl Sim {
-    /// Whether the events of a world are recorded.
-    pub(crate) fn is_recorded(&self) -> bool {
-        self.record.is_some()
+    /// The file of a world's recording.
+    pub(crate) fn recording(&self) -> Option<&Path> {
+        self.record.as_deref()
     }
 }
 
