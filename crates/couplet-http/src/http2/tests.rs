@@ -76,6 +76,12 @@ fn sent(machine: &mut Machine) -> Vec<(u8, u8, u32)> {
     frames
 }
 
+/// Sends the head of a response without headers.
+fn respond(machine: &mut Machine, key: usize, then: Then) {
+    let headers = http::HeaderMap::new();
+    machine.send_head(key, &ResponseHead::new(http::StatusCode::OK, &headers), then);
+}
+
 #[test]
 fn each_split_of_the_input_gives_the_same_events() {
     let input = [
@@ -107,10 +113,8 @@ fn each_split_of_the_input_gives_the_same_events() {
 fn a_stream_is_open_until_both_sides_are_done() {
     let mut machine = machine();
     events(&mut machine, &[hello(), get(1), post(3)].concat());
-    let ok = http::StatusCode::OK;
-    let none = http::HeaderMap::new();
-    machine.send_head(0, &ResponseHead::new(ok, &none), Then::End);
-    machine.send_head(1, &ResponseHead::new(ok, &none), Then::More);
+    respond(&mut machine, 0, Then::End);
+    respond(&mut machine, 1, Then::More);
     machine.send_data(1, 0, Then::End);
     assert_eq!((machine.is_open(0), machine.is_open(1)), (false, true));
     machine.abandon_request(1);
@@ -132,11 +136,7 @@ fn a_farewell_takes_requests_until_it_is_confirmed() {
     assert_eq!(events(&mut machine, &frame(kind::PING, flag::ACK, 0, &ping)), [""; 0]);
     assert_eq!(events(&mut machine, &get(3)), [""; 0]);
     assert!(!machine.is_over());
-    machine.send_head(
-        0,
-        &ResponseHead::new(http::StatusCode::OK, &http::HeaderMap::new()),
-        Then::End,
-    );
+    respond(&mut machine, 0, Then::End);
     assert!(machine.is_over());
 }
 
@@ -168,11 +168,7 @@ fn completed_requests_make_up_for_resets() {
     events(&mut machine, &hello());
     for n in 0..10_000 {
         assert_eq!(events(&mut machine, &get(4 * n + 1)).len(), 1);
-        machine.send_head(
-            0,
-            &ResponseHead::new(http::StatusCode::OK, &http::HeaderMap::new()),
-            Then::End,
-        );
+        respond(&mut machine, 0, Then::End);
         let reset = frame(kind::RST_STREAM, 0, 4 * n + 3, &8_u32.to_be_bytes());
         assert_eq!(events(&mut machine, &[get(4 * n + 3), reset].concat()).len(), 2);
         machine.out().clear();
@@ -191,13 +187,7 @@ fn data_that_no_request_reads_returns_to_the_window_of_the_connection() {
     let padded = frame(kind::DATA, flag::PADDED, 1, &[&[255], &[0; SIZE - 1][..]].concat());
     let plain = full(1, 0);
     let ignore: fn(&mut Machine) = |_| {};
-    let answer: fn(&mut Machine) = |machine| {
-        machine.send_head(
-            0,
-            &ResponseHead::new(http::StatusCode::OK, &http::HeaderMap::new()),
-            Then::End,
-        )
-    };
+    let answer: fn(&mut Machine) = |machine| respond(machine, 0, Then::End);
     for (name, head, then, first) in [
         ("padding", post(1), ignore, &padded),
         ("a body that is not read", post(1), |machine| machine.abandon_request(0), &plain),
@@ -276,7 +266,7 @@ proptest! {
                     Ok(Some(Event::Request { key, .. } | Event::TooLarge { key })) => {
                         prop_assert!(key < 10 && machine.is_open(key));
                         if key % 2 == 0 {
-                            machine.send_head(key, &ResponseHead::new(http::StatusCode::OK, &http::HeaderMap::new()), Then::End);
+                            respond(&mut machine, key, Then::End);
                         }
                     }
                     Ok(Some(Event::Data { key, range, .. })) => {
