@@ -67,8 +67,8 @@ pub(crate) struct KeptContents {
 }
 
 impl KeptContents {
-    /// Reads the section of a loop with so many records in the file, of which `records` are known;
-    /// `numbers` are their numbers in the file.
+    /// Reads the section of a loop. The file has `count` of its records; `records` are those of known
+    /// kinds, and `numbers` their places among all.
     pub(crate) fn parse(
         section: &[u8],
         count: usize,

@@ -33,7 +33,7 @@ impl Slots {
         self.slots.len()
     }
 
-    /// The number of events so far: what was written of them is complete.
+    /// The number of events so far, all of them complete.
     pub fn count(&self) -> u64 {
         self.end.load(Ordering::Acquire) / SLOT as u64
     }
