@@ -9,7 +9,7 @@ use std::time::Instant;
 use couplet_os::ticks::ticks;
 
 use super::contents::Contents;
-use super::ring::{Kind, Record, Ring, SLEEP_UNIT};
+use super::ring::{Kind, Ring, SLEEP_UNIT};
 use super::{Around, CloseMode, Driver, Event, Key, Outbox, UserCall, WriteOutcome};
 use crate::address::Address;
 
@@ -85,8 +85,7 @@ impl RingWriter {
     /// A write begins; it is recorded when its outcome is known.
     #[inline(always)]
     pub(super) fn writing(&self, now: u64, key: Key, out: &Outbox) {
-        let value = out.len() as u32;
-        self.ring.prepare(Record { time: now, kind: Kind::Wrote, key: key.slot, value });
+        self.ring.prepare(now, Kind::Wrote, key.slot, out.len() as u32);
     }
 
     /// The system took everything.
@@ -99,8 +98,7 @@ impl RingWriter {
     #[cold]
     pub(super) fn written_partly(&self, rest: &Outbox, outcome: WriteOutcome) {
         let kind = if outcome == WriteOutcome::Blocked { Kind::Blocked } else { Kind::Wrote };
-        let of = |begun: Record| begun.value.wrapping_sub(rest.len() as u32);
-        self.ring.amend(|begun| Record { kind, value: of(begun), ..begun });
+        self.ring.amend(kind, |begun| begun.wrapping_sub(rest.len() as u32));
         self.ring.publish();
     }
 

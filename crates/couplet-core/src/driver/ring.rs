@@ -1,6 +1,6 @@
 //! [`Ring`]: the last events of a loop, written by the loop alone and read by any thread.
 //!
-//! An event is four words: the time with the kind, and two numbers whose meaning depends on the kind.
+//! An event is four words: the time and the kind in two, and two numbers whose meaning depends on the kind.
 //! Writing one is four stores and an index; there is no lock and no allocation. A reader discards the
 //! events that may have been overwritten while it read.
 
@@ -17,8 +17,11 @@ use super::UserCall;
 use super::connection_log::{ConnectionLog, LoggedConnection};
 use super::contents::Contents;
 
-/// The bits of the kind, in the word of the time.
-const KIND_BITS: u32 = 8;
+/// The bits of the time in its two words; the kind is above them. At 4 GHz they last two years.
+const TIME_BITS: u32 = 58;
+
+/// The most ticks by which an event may seem older than its ring: the counters of two processors differ.
+const SKEW: u64 = 1 << 20;
 
 /// Events just before the present end that the loop may be overwriting while they are read.
 const MARGIN: u64 = 16;
@@ -116,18 +119,12 @@ pub struct Record {
 }
 
 impl Record {
-    /// The words of a record: the lower half of the time, the upper half and the kind, the key, and
-    /// the value.
-    #[inline(always)]
-    fn words(self) -> Words {
-        let upper = (self.time >> u32::BITS) as u32;
-        [self.time as u32, upper << KIND_BITS | self.kind as u32, self.key, self.value]
-    }
-
-    /// The record in these [words](Self::words); `None` if its kind is unknown.
-    fn of([lower, upper, key, value]: Words) -> Option<Record> {
-        let kind = Kind::of(upper as u8)?;
-        let time = u64::from(upper >> KIND_BITS) << u32::BITS | u64::from(lower);
+    /// The record in these [words] of a ring made at this tick; `None` if its kind is unknown.
+    fn of([lower, upper, key, value]: Words, begun: u64) -> Option<Record> {
+        let word = u64::from(upper) << u32::BITS | u64::from(lower);
+        let since = word.wrapping_sub(begun.wrapping_sub(SKEW));
+        let kind = Kind::of((since >> TIME_BITS) as u8)?;
+        let time = (since & ((1 << TIME_BITS) - 1)).saturating_sub(SKEW);
         Some(Record { time, kind, key, value })
     }
 
@@ -136,6 +133,14 @@ impl Record {
         let units = u64::from(self.key) << 32 | u64::from(self.value);
         units.saturating_mul(SLEEP_UNIT)
     }
+}
+
+/// The words of an event: the two halves of its time, the upper one with the kind, and two numbers. The
+/// kind is added, so that the time needs no mask: a reader subtracts the tick at which the ring was made.
+#[inline(always)]
+fn words(ticks: u64, kind: Kind, key: u32, value: u32) -> Words {
+    let kind = (kind as u32) << (TIME_BITS - u32::BITS);
+    [ticks as u32, ((ticks >> u32::BITS) as u32).wrapping_add(kind), key, value]
 }
 
 /// The ticks of a unit in which waits are counted.
@@ -197,20 +202,20 @@ impl Ring {
     /// Writes an event. Called by the loop's thread alone.
     #[inline(always)]
     pub fn put(&self, ticks: u64, kind: Kind, key: u32, value: u32) {
-        self.prepare(Record { time: ticks, kind, key, value });
+        self.prepare(ticks, kind, key, value);
         self.publish();
     }
 
     /// Writes the next event, which counts after the next [`publish`](Self::publish).
     #[inline(always)]
-    pub(super) fn prepare(&self, record: Record) {
-        self.slots.fill(record.words());
+    pub(super) fn prepare(&self, ticks: u64, kind: Kind, key: u32, value: u32) {
+        self.slots.fill(words(ticks, kind, key, value));
     }
 
-    /// Changes the prepared event.
-    pub(super) fn amend(&self, change: impl FnOnce(Record) -> Record) {
-        if let Some(prepared) = Record::of(self.slots.copy(self.count())) {
-            self.prepare(change(prepared));
+    /// Changes the kind and the second number of the prepared event.
+    pub(super) fn amend(&self, kind: Kind, value: impl FnOnce(u32) -> u32) {
+        if let Some(Record { time, key, value: begun, .. }) = self.copy(self.count()) {
+            self.prepare(time.wrapping_add(self.begun()), kind, key, value(begun));
         }
     }
 
@@ -307,10 +312,7 @@ impl Ring {
     }
 
     fn copy(&self, number: u64) -> Option<Record> {
-        let record = Record::of(self.slots.copy(number))?;
-        // The upper bits of the ticks were cut off.
-        let time = record.time.wrapping_sub(self.begun()) << KIND_BITS >> KIND_BITS;
-        Some(Record { time, ..record })
+        Record::of(self.slots.copy(number), self.begun())
     }
 
     /// The ticks at which the ring was made.
@@ -360,6 +362,20 @@ mod tests {
         assert_eq!(first, Record { time: 5, kind: Kind::Received, key: 7, value: 100 });
         assert_eq!(second, Record { time: 9, kind: Kind::Wrote, key: 8, value: 200 });
         assert_eq!(all(&ring, 2), (vec![], 2));
+    }
+
+    #[test]
+    fn the_time_of_an_event_does_not_reach_its_kind() {
+        for (begun, passed) in
+            [(1000, 0), (u64::MAX, 5), (7 << TIME_BITS, (1 << TIME_BITS) - 2 * SKEW)]
+        {
+            let ring = Ring::new(0, 10, (begun, Instant::now()));
+            ring.put(begun.wrapping_add(passed), Kind::Woken, 1, 2);
+            ring.put(begun.wrapping_sub(100), Kind::Waited, 1, 2);
+            let mut read = Vec::new();
+            ring.read(0, |record| read.push((record.time, record.kind)));
+            assert_eq!(read, [(passed, Kind::Woken), (0, Kind::Waited)], "made at {begun}");
+        }
     }
 
     #[test]
