@@ -54,6 +54,7 @@ mod services;
 mod shared_ports;
 mod skipped;
 mod snapshot;
+mod spin;
 mod streams;
 mod suite;
 mod supervisor;

@@ -23,6 +23,7 @@ mod readiness;
 mod signals;
 mod slots;
 mod socket;
+mod spin;
 mod stream;
 mod system;
 #[cfg_attr(not(unix), path = "no_unix.rs")]
@@ -49,6 +50,7 @@ use signals::SignalSource;
 use slots::{ConnectingSlot, Dial, HeldMessage, Kind, Registered};
 use socket::Stream;
 pub(super) use socket::{Handle, address};
+use spin::Spin;
 use stream::{READ, StreamSlot, is_bytes};
 #[cfg(target_os = "linux")]
 use system::Forks;
@@ -157,6 +159,7 @@ pub struct Mio {
     /// There may be an event without a slot: a resolved name, a finished job, a watched descriptor.
     has_internal_events: bool,
     signals: SignalSource,
+    spin: Option<Spin>,
     world: Rc<System>,
 }
 
@@ -227,8 +230,17 @@ impl Mio {
             watched: VecDeque::new(),
             has_internal_events: false,
             signals: SignalSource::default(),
+            spin: None,
             world,
         })
+    }
+
+    /// Polls for up to this long before each sleep, as long as that pays:
+    /// [`LoopOptions::spin`](crate::LoopOptions::spin).
+    #[must_use]
+    pub fn spin(mut self, most: Duration) -> Mio {
+        self.spin = Spin::new(most);
+        self
     }
 
     /// Registers a stream. It gets the next slot, so its token is known before it is inserted.
@@ -312,6 +324,22 @@ impl Mio {
         Ok(())
     }
 
+    #[cold]
+    fn poll_before_sleep(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let Some(mut spin) = self.spin.take() else { return self.poll(timeout) };
+        let world = self.world.clone();
+        let waited = spin.wait(
+            timeout,
+            || world.now(),
+            |timeout| {
+                self.poll(timeout)?;
+                Ok(!self.batch.is_empty())
+            },
+        );
+        self.spin = Some(spin);
+        waited
+    }
+
     /// Whether nothing is left to report before the next wait.
     #[inline]
     fn is_done(&self) -> bool {
@@ -341,7 +369,11 @@ impl Driver for Mio {
         };
         self.batch.clear();
         self.cursor = 0;
-        match self.poll(timeout) {
+        let waited = match &self.spin {
+            None => self.poll(timeout),
+            Some(_) => self.poll_before_sleep(timeout),
+        };
+        match waited {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),

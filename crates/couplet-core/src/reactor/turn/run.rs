@@ -194,7 +194,7 @@ impl Loop {
     ///
     /// When the system refuses a poll descriptor, or the tokio runtime that the options request.
     pub fn with_options(options: LoopOptions) -> io::Result<Loop> {
-        let driver = Mio::new(options.read_buffer)?;
+        let driver = Mio::new(options.read_buffer)?.spin(options.spin);
         let runtime = Runtime::start(&options)?;
         let Some(ByInspector(inspector)) = &options.inspector else {
             return Ok(Loop::assemble(driver, &options, runtime, None));
