@@ -15,26 +15,42 @@ pub struct Lent {
 }
 
 impl Lent {
-    /// Calls `f`; meanwhile [`take`](Self::take) provides these bytes. Returns the number taken.
+    /// Calls `f`; meanwhile [`take`](Self::take) provides these bytes. Returns how many of them are left. A loan
+    /// within `f` ends this one, whose bytes then count as taken.
+    #[inline(always)]
     pub fn lend(&self, bytes: &[u8], f: impl FnOnce()) -> usize {
         /// Ends the loan, even if `f` panics.
-        struct Loan<'a>(&'a Lent, Option<NonNull<[u8]>>);
+        struct Loan<'a>(&'a Lent);
         impl Drop for Loan<'_> {
             fn drop(&mut self) {
-                self.0.rest.set(self.1);
+                self.0.rest.set(None);
             }
         }
-        let loan = Loan(self, self.rest.replace(Some(NonNull::from(bytes))));
+        let loan = Loan(self);
+        self.rest.set(Some(NonNull::from(bytes)));
         f();
-        let left = loan.0.rest.get().map_or(0, NonNull::len);
+        let left = self.rest.get().map_or(0, NonNull::len);
         drop(loan);
-        bytes.len() - left
+        left
     }
 
     /// Whether no lent bytes are left.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.rest.get().is_none_or(|rest| rest.len() == 0)
+    }
+
+    /// Copies lent bytes that are left into `buffer`, as many as fit, and takes them. Returns their number;
+    /// `None` outside of a loan.
+    #[inline(always)]
+    pub fn read(&self, buffer: &mut [u8]) -> Option<usize> {
+        // SAFETY: as in `take`. A copy calls nothing else that could take them.
+        let rest = unsafe { self.rest.get()?.as_ref() };
+        let n = rest.len().min(buffer.len());
+        let (taken, left) = rest.split_at(n);
+        buffer[..n].copy_from_slice(taken);
+        self.rest.set(Some(NonNull::from(left)));
+        Some(n)
     }
 
     /// Calls `f` with the lent bytes that are left, and takes as many of them as `f` returns.
@@ -68,16 +84,43 @@ mod tests {
         let lent = Lent::default();
         let first = |n| lent.take(|rest| (n, rest.to_vec()));
         assert!(lent.is_empty() && first(3).is_empty());
-        let taken = lent.lend(b"abcdef", || {
+        let left = lent.lend(b"abcdef", || {
             assert_eq!(first(2), b"abcdef");
             assert_eq!(first(0), b"cdef");
-            assert_eq!(lent.lend(b"xy", || assert_eq!(first(1), b"xy")), 1);
             assert_eq!(first(100), b"cdef");
             assert!(lent.is_empty());
         });
-        assert_eq!(taken, 6);
+        assert_eq!(left, 0);
         assert!(lent.is_empty() && first(1).is_empty());
         assert_eq!(lent.lend(b"", || ()), 0);
+    }
+
+    #[test]
+    fn reading_copies_as_many_bytes_as_fit() {
+        let lent = Lent::default();
+        let read = |room: usize| {
+            let mut buffer = vec![0; room];
+            lent.read(&mut buffer).map(|n| buffer[..n].to_vec())
+        };
+        assert_eq!(read(3), None);
+        let left = lent.lend(b"abcdef", || {
+            assert_eq!(read(0).as_deref(), Some(&b""[..]));
+            assert_eq!(read(2).as_deref(), Some(&b"ab"[..]));
+            lent.take(|_| (0, assert_eq!(read(1), None)));
+            assert_eq!(read(9).as_deref(), Some(&b"cdef"[..]));
+            assert_eq!(read(9).as_deref(), Some(&b""[..]));
+        });
+        assert_eq!((left, read(3)), (0, None));
+    }
+
+    #[test]
+    fn a_loan_within_a_loan_ends_the_outer_one() {
+        let lent = Lent::default();
+        let left = lent.lend(b"abc", || {
+            assert_eq!(lent.lend(b"xy", || lent.take(|rest| (1, assert_eq!(rest, b"xy")))), 1);
+            assert!(lent.is_empty());
+        });
+        assert_eq!(left, 0);
     }
 
     #[test]
@@ -91,13 +134,13 @@ mod tests {
     #[test]
     fn within_a_take_nothing_else_has_them() {
         let lent = Lent::default();
-        let taken = lent.lend(b"abc", || {
+        let left = lent.lend(b"abc", || {
             lent.take(|rest| {
                 assert_eq!(rest, b"abc");
                 assert!(lent.is_empty());
                 (1, ())
             });
         });
-        assert_eq!(taken, 1);
+        assert_eq!(left, 2);
     }
 }

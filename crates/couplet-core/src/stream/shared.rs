@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::ptr;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
@@ -28,6 +29,7 @@ pub(super) struct SharedStream {
     /// Knows and polls the tasks that read.
     executor: Rc<Executor>,
     reader: Cell<Reader>,
+    usual: UsualReader,
     pub(super) departure: Cell<Departure>,
     /// Bytes lent to the task that waits for them, as they arrive. The inbox is empty during the
     /// loan.
@@ -56,6 +58,35 @@ enum Reader {
     Task(TaskId),
     /// Any other waker, such as one of a task that waits for several futures.
     Other(Waker),
+}
+
+/// The reader that waited last, if that was a task in [`SharedStream::poll_read`]: the protocol keeps it,
+/// so that it neither registers nor is looked up when it waits again.
+///
+/// INVARIANT: while there is one, `SharedStream::reader` is [`Reader::None`]; while it waits, the inbox is
+/// empty.
+#[derive(Default)]
+struct UsualReader {
+    id: Cell<Option<TaskId>>,
+    /// The address in its waker; null if there is none.
+    waker: Cell<*const ()>,
+    waits: Cell<bool>,
+}
+
+impl UsualReader {
+    fn set(&self, task: Option<&TaskRef>) {
+        self.id.set(task.map(|task| task.id()));
+        self.waker.set(task.map_or(ptr::null(), |task| task.waker().data()));
+        self.waits.set(false);
+    }
+
+    /// Waits if this is its waker.
+    #[inline(always)]
+    fn wait(&self, waker: &Waker) -> bool {
+        let is_usual = ptr::eq(self.waker.get(), waker.data());
+        self.waits.set(is_usual);
+        is_usual
+    }
 }
 
 #[derive(Default)]
@@ -131,12 +162,12 @@ pub(super) enum Decision<T> {
 
 impl ReaderOf for SharedStream {
     fn reading_task(&self) -> Option<(TaskId, ConnectionId)> {
-        let reader = self.reader.take();
+        let reader = self.take_reader();
         let task = match reader {
             Reader::Task(task) => Some(task),
             Reader::Other(_) | Reader::None => None,
         };
-        self.reader.set(reader);
+        self.put_back(reader);
         Some((task?, self.transport.id()))
     }
 }
@@ -147,6 +178,7 @@ impl SharedStream {
             transport: transport.clone(),
             executor: transport.reactor().executor(),
             reader: Cell::default(),
+            usual: UsualReader::default(),
             departure: Cell::default(),
             lent: Lent::default(),
             state: RefCell::default(),
@@ -226,37 +258,37 @@ impl SharedStream {
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        if !self.lent.is_empty() {
-            return Poll::Ready(Ok(self.lent.take(|arrived| {
-                let n = arrived.len().min(buffer.len());
-                buffer[..n].copy_from_slice(&arrived[..n]);
-                (n, n)
-            })));
+        match self.lent.read(buffer) {
+            Some(n) if n > 0 => Poll::Ready(Ok(n)),
+            // The inbox is empty too.
+            Some(_) if !buffer.is_empty() && self.usual.wait(cx.waker()) => Poll::Pending,
+            _ => self.poll_read_slow(cx, buffer),
         }
-        let mut state = self.state.borrow_mut();
-        if state.reading != ReadSide::Open || state.lost.is_some() || buffer.is_empty() {
-            drop(state);
-            return self.poll_read_slow(cx, buffer);
-        }
-        let arrived = state.inbox.rest();
-        let n = arrived.len().min(buffer.len());
-        if n == 0 {
-            drop(state);
-            self.wait_for_bytes(cx);
-            return Poll::Pending;
-        }
-        buffer[..n].copy_from_slice(&arrived[..n]);
-        state.inbox.take(n);
-        Poll::Ready(Ok(n))
     }
 
-    #[inline]
     fn wait_for_bytes(&self, cx: &Context<'_>) {
         let reader = match self.executor.polled_task(cx.waker()) {
             Some(task) => Reader::Task(task),
             None => Reader::Other(cx.waker().clone()),
         };
+        self.usual.set(None);
         self.reader.set(reader);
+    }
+
+    /// Takes out whoever waits for bytes.
+    fn take_reader(&self) -> Reader {
+        match self.usual.id.get() {
+            Some(id) if self.usual.waits.take() => Reader::Task(id),
+            _ => self.reader.take(),
+        }
+    }
+
+    /// Puts back a reader that was taken out.
+    fn put_back(&self, reader: Reader) {
+        match reader {
+            Reader::Task(id) if self.usual.id.get() == Some(id) => self.usual.waits.set(true),
+            reader => self.reader.set(reader),
+        }
     }
 
     /// Passes the connection on: this stream no longer closes it.
@@ -273,9 +305,9 @@ impl SharedStream {
     #[cold]
     fn hand_over(&self) -> Option<HandOver> {
         self.departure.set(Departure::Now);
-        match self.reader.take() {
+        match self.take_reader() {
             reader @ Reader::Task(_) => self.wake(reader),
-            other => self.reader.set(other),
+            other => self.put_back(other),
         }
         let handed = self.state.borrow_mut().handed.take();
         let Some(mut handed) = handed else {
@@ -300,15 +332,20 @@ impl SharedStream {
     }
 
     /// Writes a part of `data`, at most [`CHUNK`], once the buffer has room.
-    #[inline]
     pub(super) fn poll_write(&self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let data = &data[..data.len().min(CHUNK)];
-        let waits = self.state.borrow().room.is_some();
-        if waits || !self.transport.cell.write_with_room(data) {
+        if !self.write_at_once(data) {
             ready!(self.poll_room(cx))?;
             self.transport.write(data);
         }
         Poll::Ready(Ok(data.len()))
+    }
+
+    /// Writes a small piece if the buffer has room and nobody waits for that; otherwise returns false.
+    #[inline(always)]
+    pub(super) fn write_at_once(&self, data: &[u8]) -> bool {
+        let cell = &self.transport.cell;
+        data.len() <= CHUNK && !cell.awaits_room() && cell.write_with_room(data)
     }
 
     /// Whether the peer's stream or the connection has ended.
@@ -504,7 +541,7 @@ impl SharedStream {
         if let Some(draining) = draining {
             draining.set();
         }
-        [self.reader.take(), watcher]
+        [self.take_reader(), watcher]
     }
 
     fn apply_and_wake(&self, change: impl FnOnce(&mut SharedStreamState)) {
@@ -522,6 +559,15 @@ impl SharedStream {
         }
     }
 
+    /// Polls the task with these bytes, which waits for them. The inbox is empty.
+    #[inline(always)]
+    fn lend(&self, task: &TaskRef, data: &[u8]) {
+        let left = self.lent.lend(data, || self.executor.poll_here(task));
+        if left > 0 {
+            self.queue_unread(&data[data.len() - left..]);
+        }
+    }
+
     /// Adds unread bytes to the inbox.
     #[cold]
     fn queue_unread(&self, data: &[u8]) {
@@ -531,9 +577,9 @@ impl SharedStream {
 
     /// Pauses the transport while the inbox has bytes and no read is pending.
     fn pause_unless_read(&self) {
-        let reader = self.reader.take();
+        let reader = self.take_reader();
         let is_wanted = !matches!(reader, Reader::None);
-        self.reader.set(reader);
+        self.put_back(reader);
         let mut state = self.state.borrow_mut();
         if !is_wanted && !state.inbox.is_empty() && state.reading == ReadSide::Open {
             state.reading = ReadSide::Paused;
@@ -584,6 +630,27 @@ impl StreamProtocol {
         StreamProtocol { shared: None, task: None, made: Some(Box::new(made)) }
     }
 
+    /// Receives bytes for which another task than last time waits, or none.
+    #[inline(never)]
+    fn receive_slow(&mut self, data: &[u8]) {
+        let Some(shared) = &self.shared else { return };
+        match shared.take_reader() {
+            Reader::Task(id) if shared.state.borrow().inbox.is_empty() => {
+                if self.task.as_ref().is_none_or(|task| task.id() != id) {
+                    self.task = shared.executor.task(id);
+                }
+                shared.usual.set(self.task.as_ref());
+                let Some(task) = &self.task else { return shared.queue_unread(data) };
+                shared.lend(task, data);
+            }
+            reader => {
+                shared.state.borrow_mut().inbox.keep(data);
+                shared.wake(reader);
+                shared.pause_unless_read();
+            }
+        }
+    }
+
     fn apply_and_wake(&self, change: impl FnOnce(&mut SharedStreamState)) {
         if let Some(shared) = &self.shared {
             shared.apply_and_wake(change);
@@ -617,22 +684,9 @@ impl Protocol for StreamProtocol {
         // The program may read the bytes at any time, and no state accounts for them.
         transport.set_in_message(true);
         let Some(shared) = &self.shared else { return };
-        match shared.reader.take() {
-            Reader::Task(id) if shared.state.borrow().inbox.is_empty() => {
-                if self.task.as_ref().is_none_or(|task| task.id() != id) {
-                    self.task = shared.executor.task(id);
-                }
-                let Some(task) = &self.task else { return shared.queue_unread(data) };
-                let taken = shared.lent.lend(data, || shared.executor.poll_here(task));
-                if taken < data.len() {
-                    shared.queue_unread(&data[taken..]);
-                }
-            }
-            reader => {
-                shared.state.borrow_mut().inbox.keep(data);
-                shared.wake(reader);
-                shared.pause_unless_read();
-            }
+        match &self.task {
+            Some(task) if shared.usual.waits.take() => shared.lend(task, data),
+            _ => self.receive_slow(data),
         }
     }
 

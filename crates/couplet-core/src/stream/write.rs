@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
@@ -17,11 +17,24 @@ impl SharedStream {
         let mut written = 0;
         poll_fn(move |cx| {
             let data = data.as_ref();
-            while written < data.len() {
-                written += ready!(self.poll_write(cx, &data[written..]))?;
+            match written == 0 && self.write_at_once(data) {
+                true => Poll::Ready(Ok(())),
+                false => self.poll_write_all(cx, data, &mut written),
             }
-            Poll::Ready(Ok(()))
         })
+    }
+
+    #[inline(never)]
+    fn poll_write_all(
+        &self,
+        cx: &mut Context<'_>,
+        data: &[u8],
+        written: &mut usize,
+    ) -> Poll<io::Result<()>> {
+        while *written < data.len() {
+            *written += ready!(self.poll_write(cx, &data[*written..]))?;
+        }
+        Poll::Ready(Ok(()))
     }
 
     async fn write_bytes(&self, bytes: Bytes) -> io::Result<()> {

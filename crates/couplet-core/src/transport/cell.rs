@@ -1209,7 +1209,7 @@ impl ConnectionCell {
     }
 
     #[inline]
-    pub(super) fn awaits_room(&self) -> bool {
+    pub(crate) fn awaits_room(&self) -> bool {
         self.awaits_room.get()
     }
 
