@@ -4,10 +4,11 @@
 use std::error::Error;
 use std::panic::Location;
 
+pub use crate::defer::chain::{Chain, ChainResult, ChainState, ChainStep};
 pub use crate::defer::waits::{
     FiredBy, HeldLock, Holder, Observer, Waiter, Waiting, held_locks, observe, waiting,
 };
-use crate::defer::{self, Deferred, Failure, Reporter, Resolver};
+use crate::defer::{self, Deferred, Failure, History, Reporter, Resolver};
 
 /// [`Deferred::new`], for a failure that is also delivered elsewhere: an unhandled one is not
 /// reported.
@@ -33,6 +34,11 @@ pub fn failure_at(
 /// A failure with its causes and its origin.
 pub fn describe_failure(failure: &Failure) -> String {
     format!("{failure:#} (began at {})", failure.place())
+}
+
+/// A history in fields, for the picture of an inspector.
+pub fn chain(history: &History) -> Chain<'_> {
+    history.chain()
 }
 
 /// Whether this is a custom reporter, not the default.

@@ -32,7 +32,7 @@ const KNOWN = [
   }, "No tasks. Each running task is a row, with the reason for its wait."],
   ["deferreds", "deferred", {
     place: "place", state: "word", consumer: "text", since: "since age", callbacks: "count", program: "hidden",
-    waits_for: "links", history: "lines",
+    waits_for: "links", history: "chain",
   },
     "No Deferreds. Each pending Deferred is a row, with the Deferreds that it waits for."],
   ["jobs", "job", { name: "name", place: "place", state: "word", since: "since age", kind: "hidden", waits_for: "hidden", cyclic: "hidden" },
@@ -90,7 +90,7 @@ export function columnsOf(view, samples) {
   const known = VIEWS.get(view)?.fields ?? new Map();
   const unknown = [...samples.keys()].filter((key) => !known.has(key) && key !== "red" && !Object.hasOwn(SHARED, key));
   const first = known.has("loop") ? ["id"] : ["id", "loop"], last = known.has("why") ? [] : ["why"];
-  const isShown = (key) => !["hidden", "lines"].includes(known.get(key)) && (samples.size === 0 || (samples.get(key) ?? null) !== null);
+  const isShown = (key) => !["hidden", "lines", "chain"].includes(known.get(key)) && (samples.size === 0 || (samples.get(key) ?? null) !== null);
   const keys = [...first, ...known.keys(), ...unknown, ...last].filter(isShown);
   const columns = keys.map((key) => {
     const field = fieldOf(view, key, samples.get(key)), [least, share] = WIDTHS[field.kind];
@@ -246,5 +246,6 @@ function comparison(column, operator, value) {
 
 function textOf(value) {
   if (Array.isArray(value)) return value.map(textOf).join(", ");
+  if (value instanceof Object) return Object.values(value).map(textOf).join(" ");
   return value === null || value === undefined ? "" : String(value).toLowerCase();
 }

@@ -1,10 +1,12 @@
 // The page of the inspector: header, flags, loops, tabs and keys. Other modules hold the rest:
-// store.js the state and the connection, fields.js units and filters, table.js the rows, panes.js details and time.
+// store.js the state and the connection, fields.js units and filters, table.js the rows, panes.js details and time,
+// chain.js the picture of a Deferred, elements.js elements.
 //
 // Messages change the state; one animation frame then brings the page up to date.
 
+import { element, reconcile, setClass, setText, setWords } from "./elements.js";
 import { count, knownViews, seconds } from "./fields.js";
-import { address, chart, Details, element, plot, reconcile, setClass, setText, setWords, Time } from "./panes.js";
+import { address, chart, Details, plot, Time } from "./panes.js";
 import { Player } from "./player.js";
 import { Live, Store } from "./store.js";
 import { Table } from "./table.js";

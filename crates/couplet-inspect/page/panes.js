@@ -1,59 +1,9 @@
-// Elements, charts, the details of a row, and the pane of time.
-//
-// SAFETY of names: peers choose names and addresses, so text enters only as text nodes and attributes.
+// Charts, the details of a row, and the pane of time.
 
+import { Picture } from "./chain.js";
+import { element, reconcile, setClass, setText, setWords } from "./elements.js";
 import { count, fieldOf, format, historyOf, seconds, sentence, singular } from "./fields.js";
 import { HISTORY_SECONDS } from "./store.js";
-
-/** An element with attributes; `false` and `undefined` omit one. Children are nodes or text. */
-export function element(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (value !== undefined && value !== false && value !== "") made.setAttribute(name, value);
-  }
-  made.append(...children);
-  return made;
-}
-
-/** Sets the text of an element without children if it differs; true if it did. */
-export function setText(node, text) {
-  const child = node.firstChild;
-  if (child ? child.data === text : text === "") return false;
-  if (child) child.data = text;
-  else node.textContent = text;
-  return true;
-}
-
-/** Sets a text whose parts between backquotes are code. */
-export function setWords(node, text) {
-  if (node.words === text) return;
-  node.words = text;
-  node.replaceChildren(...text.split("`").map((part, at) => at % 2 === 1 ? element("code", {}, part) : part));
-}
-
-export function setClass(node, name, wanted) {
-  if (node.classList.contains(name) !== wanted) node.classList.toggle(name, wanted);
-}
-
-/** Makes the children of `parent` those of `items`, and keeps elements, and so focus, by key. */
-export function reconcile(parent, items, keyOf, create, update) {
-  const kept = parent.kept ??= new Map();
-  const wanted = new Map(items.map((item) => [keyOf(item), item]));
-  // Removes first, so that the elements that stay are not moved, which would drop the focus.
-  for (const [key, node] of kept) {
-    if (wanted.has(key)) continue;
-    node.remove();
-    kept.delete(key);
-  }
-  let before = parent.firstChild;
-  for (const [key, item] of wanted) {
-    if (!kept.has(key)) kept.set(key, create(item));
-    const node = kept.get(key);
-    if (node === before) before = before.nextSibling;
-    else parent.insertBefore(node, before);
-    update(node, item);
-  }
-}
 
 /** The address of a view or of one of its rows, for links. */
 export const address = (view, id) => `#${encodeURIComponent(view)}${id === undefined ? "" : `/${encodeURIComponent(id)}`}`;
@@ -105,11 +55,13 @@ export class Details {
     this.actions = element("div", { class: "actions" });
     this.outcome = element("p", { class: "dim", role: "status" });
     this.lines = element("pre", { class: "mono" });
+    this.picture = new Picture();
     this.fields = element("dl");
     this.lists = [["Waits for", element("ul")], ["Waiters", element("ul")]].map(([name, list]) =>
       ({ list, section: element("section", {}, element("h3", {}, name), list) }));
     root.replaceChildren(element("div", { class: "top" }, this.title, button), this.ended, this.flags, this.why,
-      this.actions, this.outcome, this.charts, ...this.lists.map(({ section }) => section), this.lines, this.fields);
+      this.actions, this.outcome, this.charts, ...this.lists.map(({ section }) => section),
+      this.picture.root, this.lines, this.fields);
   }
 
   /** Shows a row, or with `missing` the view and id of one that the page doesn't have; `null` hides. */
@@ -140,10 +92,13 @@ export class Details {
     this.draw(row, now);
     this.link(this.lists[0], row && !row.ended ? store.chain(view, id, MOST_LINKS) : [], unix);
     this.link(this.lists[1], store.waiters(view, id).map((name) => ({ name, key: name, depth: 0 })), unix);
-    const isLines = (key) => fieldOf(view, key).kind === "lines";
+    const isChain = (key) => fieldOf(view, key).kind === "chain" && values[key] instanceof Object;
+    this.picture.update(values[Object.keys(values).find(isChain)] ?? null, unix);
+    // An older program sends a chain as lines.
+    const isLines = (key) => ["lines", "chain"].includes(fieldOf(view, key).kind) && !isChain(key);
     setText(this.lines, Object.keys(values).filter(isLines).map((key) => String(values[key] ?? "")).join("\n"));
     this.lines.hidden = this.lines.textContent === "";
-    const keys = Object.keys(values).filter((key) => key !== "why" && key !== "waits_for" && !isLines(key));
+    const keys = Object.keys(values).filter((key) => key !== "why" && key !== "waits_for" && !isChain(key) && !isLines(key));
     reconcile(this.fields, keys.flatMap((key) => [[key, "dt"], [key, "dd"]]), ([key, tag]) => `${view}/${key}/${tag}`,
       ([key, tag]) => element(tag, {}, tag === "dt" ? fieldOf(view, key).label : ""), (node, [key, tag]) => {
         if (tag === "dd") setText(node, this.value(view, key, values[key], unix));

@@ -1,7 +1,7 @@
 // The controls of a replay: the slider, the steps, the marks, and a lane of time for each loop.
 
+import { element, reconcile, setClass, setText } from "./elements.js";
 import { bytes, seconds } from "./fields.js";
-import { element, reconcile, setClass, setText } from "./panes.js";
 import { parse, Replay } from "./replay.js";
 
 /** Events before and after the cursor that the view of events has. */

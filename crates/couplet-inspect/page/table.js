@@ -2,8 +2,8 @@
 //
 // A slot is the element of one line; scrolling and messages refill slots, and create none.
 
+import { element, reconcile, setClass, setText } from "./elements.js";
 import { columnsOf, count, emptyWords, filter, format, groupOf, singular } from "./fields.js";
-import { element, reconcile, setClass, setText } from "./panes.js";
 
 /** Pixels of a line. Browsers limit elements to some 33 million pixels: 1.3 million rows. */
 const LINE = 24;

@@ -20,11 +20,19 @@ impl Clock {
 
     /// Seconds since 1970, in milliseconds' precision.
     pub(crate) fn unix(&self, at: Instant) -> f64 {
-        let since = match at.checked_duration_since(self.instant) {
+        self.since_1970(at).as_millis() as f64 / 1e3
+    }
+
+    /// The same in microseconds' precision.
+    pub(crate) fn micros(&self, at: Instant) -> f64 {
+        self.since_1970(at).as_micros() as f64 / 1e6
+    }
+
+    fn since_1970(&self, at: Instant) -> Duration {
+        match at.checked_duration_since(self.instant) {
             Some(after) => self.unix + after,
             None => self.unix.saturating_sub(self.instant.saturating_duration_since(at)),
-        };
-        since.as_millis() as f64 / 1e3
+        }
     }
 
     /// The sentence with its times as `{since:1764208800.123}` and `{until:…}`, so that it stays the

@@ -44,6 +44,7 @@ mod actions;
 mod activity;
 mod board;
 mod capture;
+mod chain;
 mod clock;
 mod contents;
 mod flags;

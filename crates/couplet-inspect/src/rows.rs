@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use couplet_core::hooks::inspector::short_type;
+use couplet_core::hooks::inspector::{chain, short_type};
 use couplet_core::reactor::{
     ConnectionSnapshot, ConnectorSnapshot, DatagramSnapshot, DeferredSnapshot, LockSnapshot,
     NoteRow, PendingSnapshot, PortSnapshot, Snapshot, WaitRef,
@@ -10,6 +10,7 @@ use couplet_core::reactor::{
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
+use crate::chain::ChainRow;
 use crate::clock::Clock;
 use crate::view::{ObjectId, RowId, Version, View, row_id};
 
@@ -141,8 +142,7 @@ struct DeferredRow<'a> {
     why: String,
     // Bound: one for each member of a group of Deferreds.
     waits_for: Vec<String>,
-    // Bound: one for each callback that is kept.
-    history: String,
+    history: ChainRow,
 }
 
 #[derive(Serialize)]
@@ -356,7 +356,7 @@ impl Rows<'_> {
             since: deferred.since.map(|since| of.clock.unix(since)),
             why: of.clock.sentence(&deferred.why),
             waits_for: of.others(&deferred.waits_for),
-            history: deferred.history.to_string(),
+            history: ChainRow::of(&chain(&deferred.history), of.clock),
         };
         // A history can't be compared, so its row is.
         let json = to_json(&row);

@@ -21,9 +21,11 @@ const STYLE: &str = "text/css";
 const SCRIPT: &str = "text/javascript";
 
 /// The parts of the page, which need no token: their paths, types and contents.
-const PARTS: [(&str, &str, &str); 8] = [
+const PARTS: [(&str, &str, &str); 10] = [
     ("/page.css", STYLE, include_str!("../page/page.css")),
     ("/page.js", SCRIPT, include_str!("../page/page.js")),
+    ("/chain.js", SCRIPT, include_str!("../page/chain.js")),
+    ("/elements.js", SCRIPT, include_str!("../page/elements.js")),
     ("/fields.js", SCRIPT, include_str!("../page/fields.js")),
     ("/panes.js", SCRIPT, include_str!("../page/panes.js")),
     ("/player.js", SCRIPT, include_str!("../page/player.js")),

@@ -71,17 +71,24 @@ thread_local! {
 /// its callback, indented, if it is pending or failed.
 #[derive(Clone, Debug)]
 pub struct History {
-    made_at: CreatedAt,
-    got: Option<StepResult>,
+    pub(super) made_at: CreatedAt,
+    pub(super) since: Option<Instant>,
+    pub(super) got: Option<Timed<StepResult>>,
     // Bound: half of `keep_histories`.
-    first: Vec<Step<Option<Box<History>>>>,
-    left_out: usize,
+    pub(super) first: Vec<ShownStep>,
+    pub(super) left_out: usize,
     // Bound: half of `keep_histories`.
-    last: Vec<Step<Option<Box<History>>>>,
+    pub(super) last: Vec<ShownStep>,
 }
 
+/// A value with the loop's time, in a thread that is observed.
+pub(super) type Timed<T> = (T, Option<Instant>);
+
+/// A callback of a [`History`].
+pub(super) type ShownStep = Step<Option<Box<History>>>;
+
 /// The method that added a callback.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Method {
     AddCallback,
     Map,
@@ -93,7 +100,7 @@ pub(super) enum Method {
 }
 
 impl Method {
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Method::AddCallback => "add_callback",
             Method::Map => "map",
@@ -105,7 +112,7 @@ impl Method {
         }
     }
 
-    fn input_kind(self) -> InputKind {
+    pub(super) fn input_kind(self) -> InputKind {
         match self {
             Method::AddCallback | Method::Map | Method::Then => InputKind::Value,
             Method::AddErrback | Method::Recover => InputKind::Failure,
@@ -141,7 +148,7 @@ impl<C> Named<C> {
 
 /// The results that a callback handles; others skip it.
 #[derive(Clone, Copy)]
-enum InputKind {
+pub(super) enum InputKind {
     Value,
     Failure,
     Both,
@@ -154,7 +161,7 @@ impl InputKind {
 }
 
 #[derive(Clone, Debug)]
-enum StepResult {
+pub(super) enum StepResult {
     Value,
     Failure(Failure),
 }
@@ -167,25 +174,25 @@ impl StepResult {
 
 /// A callback and its outcome. `W` leads to the Deferred that it waits for.
 #[derive(Clone, Debug)]
-struct Step<W> {
+pub(super) struct Step<W> {
     /// Counts from 1.
-    number: usize,
-    method: &'static str,
-    name: &'static str,
-    place: CreatedAt,
+    pub(super) number: usize,
+    pub(super) method: Method,
+    pub(super) name: &'static str,
+    pub(super) place: CreatedAt,
     /// When it was called, in a thread that is observed.
-    at: Option<Instant>,
-    state: StepState<W>,
+    pub(super) at: Option<Instant>,
+    pub(super) state: StepState<W>,
 }
 
 #[derive(Clone, Debug)]
-enum StepState<W> {
+pub(super) enum StepState<W> {
     Next,
     Runs,
     Skipped,
-    Returned(StepResult),
+    Returned(Timed<StepResult>),
     /// It returned a Deferred, with the result of that Deferred once it has fired.
-    Waits(CreatedAt, W, Option<StepResult>),
+    Waits(CreatedAt, W, Option<Timed<StepResult>>),
 }
 
 /// The history of a chain, while it is recorded.
@@ -200,7 +207,7 @@ pub(super) struct Recording {
 #[derive(Default)]
 struct RecordedSteps {
     /// The result of the origin.
-    got: Option<StepResult>,
+    got: Option<Timed<StepResult>>,
     // Bound: half of `keep_histories`.
     first: Vec<Step<Inner>>,
     // Bound: half of `keep_histories`.
@@ -381,12 +388,26 @@ pub(super) fn record_poll(number: NonZeroU32) {
     }
 }
 
-/// Records that this node has a result, or that its result was taken.
+/// Records that the end of a chain has a result, which its consumer takes later: a value, or this
+/// failure.
 #[cold]
 #[inline(never)]
-pub(super) fn record_result(number: NonZeroU32, is_there: bool) {
+pub(super) fn record_result(number: NonZeroU32, failure: Option<&Failure>) {
+    let Some(Entry { recording, step, .. }) = entry(number) else { return };
+    recording.standing.has_result(true);
+    // The value of a group may hold a failure, with which the group is then reported.
+    if step.is_some() || failure.is_some() {
+        // This may drop failures, and so run the user's code, which may take the result.
+        recording.settle(usize::MAX, failure);
+    }
+}
+
+/// Records that the result of this node was taken.
+#[cold]
+#[inline(never)]
+pub(super) fn record_take(number: NonZeroU32) {
     if let Some(recording) = recording(Some(number)) {
-        recording.standing.has_result(is_there);
+        recording.standing.has_result(false);
     }
 }
 
@@ -459,7 +480,6 @@ impl Recording {
 
     /// Adds a callback; returns its number, from 1.
     fn add(&self, method: Method, name: &'static str, place: CreatedAt) -> usize {
-        let method = method.name();
         let most = MOST.try_with(Cell::get).unwrap_or(0).max(1);
         let mut steps = self.steps.borrow_mut();
         steps.count += 1;
@@ -503,17 +523,17 @@ impl Recording {
 
     /// Records `failure`, or a value, as the result of the callbacks before `number`.
     fn settle(&self, number: usize, failure: Option<&Failure>) {
+        let now = waits::now();
+        let result = || (StepResult::from_failure(failure), now);
         let mut steps = self.steps.borrow_mut();
         let RecordedSteps { got, first, last, .. } = &mut *steps;
-        got.get_or_insert_with(|| StepResult::from_failure(failure));
+        got.get_or_insert_with(result);
         let (mut kept, mut passed) = (Vec::new(), Vec::new());
         for step in first.iter_mut().chain(last).filter(|step| step.number < number) {
             match &mut step.state {
-                StepState::Runs => {
-                    step.state = StepState::Returned(StepResult::from_failure(failure))
-                }
+                StepState::Runs => step.state = StepState::Returned(result()),
                 StepState::Waits(_, inner, gave @ None) => {
-                    *gave = Some(StepResult::from_failure(failure));
+                    *gave = Some(result());
                     passed.push(step.place);
                     kept.extend(match failure {
                         Some(_) => inner.kept.clone(),
@@ -543,12 +563,16 @@ impl Recording {
         let first: Vec<_> = steps.first.iter().map(|step| step.shown(shown)).collect();
         let last: Vec<_> = steps.last.iter().map(|step| step.shown(shown)).collect();
         let left_out = steps.count - first.len() - last.len();
-        History { made_at: self.made_at, got: steps.got.clone(), first, left_out, last }
+        let (made_at, since) = (self.made_at, self.standing.since());
+        // A failure is recorded when it arrives.
+        let value = || Some((StepResult::Value, Some(self.standing.fired()?)));
+        let got = steps.got.clone().or_else(value);
+        History { made_at, since, got, first, left_out, last }
     }
 }
 
 impl Step<Inner> {
-    fn shown(&self, show: impl Fn(&Inner) -> Option<Box<History>>) -> Step<Option<Box<History>>> {
+    fn shown(&self, show: impl Fn(&Inner) -> Option<Box<History>>) -> ShownStep {
         let Step { number, method, name, place, at, .. } = *self;
         let state = match &self.state {
             StepState::Next => StepState::Next,
@@ -557,7 +581,7 @@ impl Step<Inner> {
             StepState::Returned(gave) => StepState::Returned(gave.clone()),
             StepState::Waits(made_at, inner, gave) => {
                 // For an inner Deferred that fired with a value, its place is enough.
-                let inner = show(inner).filter(|_| !matches!(gave, Some(StepResult::Value)));
+                let inner = show(inner).filter(|_| !matches!(gave, Some((StepResult::Value, _))));
                 StepState::Waits(made_at, inner, gave.clone())
             }
         };
@@ -570,8 +594,8 @@ impl History {
         write!(f, "a Deferred created at {}: ", self.made_at)?;
         match &self.got {
             None => f.write_str("has not fired")?,
-            Some(StepResult::Value) => f.write_str("got a value")?,
-            Some(StepResult::Failure(failure)) => write!(f, "failed: {failure:#}")?,
+            Some((StepResult::Value, _)) => f.write_str("got a value")?,
+            Some((StepResult::Failure(failure), _)) => write!(f, "failed: {failure:#}")?,
         }
         let mut next = "is next";
         for step in &self.first {
@@ -587,7 +611,7 @@ impl History {
     }
 }
 
-impl Step<Option<Box<History>>> {
+impl ShownStep {
     /// `next` is the word for the first callback that has not run; later ones get `follows`.
     fn print(
         &self,
@@ -595,23 +619,26 @@ impl Step<Option<Box<History>>> {
         indent: usize,
         next: &mut &'static str,
     ) -> fmt::Result {
-        let Step { number, method, name, place, .. } = self;
+        let Step { number, name, place, .. } = self;
+        let method = self.method.name();
         write!(f, "\n{:indent$}{number}. {method}({name}) at {place}: ", "")?;
         match &self.state {
             StepState::Next => f.write_str(std::mem::replace(next, "follows")),
             StepState::Runs => f.write_str("is running"),
             StepState::Skipped => f.write_str("was skipped"),
-            StepState::Returned(StepResult::Value) => f.write_str("returned a value"),
-            StepState::Returned(StepResult::Failure(failure)) => write!(f, "failed: {failure:#}"),
+            StepState::Returned((StepResult::Value, _)) => f.write_str("returned a value"),
+            StepState::Returned((StepResult::Failure(failure), _)) => {
+                write!(f, "failed: {failure:#}")
+            }
             StepState::Waits(made_at, inner, gave) => {
                 f.write_str(if gave.is_none() { "waits for " } else { "waited for " })?;
                 match (inner, gave) {
                     (Some(inner), _) => inner.print(f, indent + 3),
                     (None, None) => write!(f, "a Deferred created at {made_at}"),
-                    (None, Some(StepResult::Value)) => {
+                    (None, Some((StepResult::Value, _))) => {
                         write!(f, "a Deferred created at {made_at}, which returned a value")
                     }
-                    (None, Some(StepResult::Failure(failure))) => {
+                    (None, Some((StepResult::Failure(failure), _))) => {
                         write!(f, "a Deferred created at {made_at}, which failed: {failure:#}")
                     }
                 }

@@ -55,6 +55,7 @@
 
 mod abort;
 mod cancel;
+pub(crate) mod chain;
 mod deferred;
 mod drops;
 mod error;

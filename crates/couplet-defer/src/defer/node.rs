@@ -163,11 +163,19 @@ impl<T> ResultSlot<T> {
         }
         self.attach(SlotState::Over);
         if let Some(number) = self.trace.number() {
-            history::record_result(number, false);
+            history::record_take(number);
         }
         let result = self.result.take();
         debug_assert!(result.is_some(), "a fired node has its result");
         result
+    }
+
+    /// Keeps the result for its consumer. The state is `Fired`.
+    fn keep(&self, result: Result<T>) {
+        let Some(number) = self.trace.number() else { return self.result.set(Some(result)) };
+        let failure = result.as_ref().err().cloned();
+        self.result.set(Some(result));
+        history::record_result(number, failure.as_ref());
     }
 
     /// Reports an unhandled failure.
@@ -258,10 +266,8 @@ pub(super) fn deliver<T>(mut node: Rc<dyn Produce<T>>, result: Result<T>) -> Opt
             }
             SlotState::Open => {
                 *state = SlotState::Fired;
-                slot.result.set(Some(result));
-                if let Some(number) = slot.trace.number() {
-                    history::record_result(number, true);
-                }
+                drop(state);
+                slot.keep(result);
                 return None;
             }
             _ => {}
@@ -271,11 +277,8 @@ pub(super) fn deliver<T>(mut node: Rc<dyn Produce<T>>, result: Result<T>) -> Opt
         match before {
             SlotState::Adopted(next) => node = next,
             SlotState::Awaited(waker) => {
-                slot.result.set(Some(result));
                 slot.attach(SlotState::Fired);
-                if let Some(number) = slot.trace.number() {
-                    history::record_result(number, true);
-                }
+                slot.keep(result);
                 let _ = run_contained(|| waker.wake());
                 return None;
             }

@@ -96,6 +96,16 @@ impl Standing {
         self.id
     }
 
+    /// When the Deferred was created.
+    pub(super) fn since(&self) -> Option<Instant> {
+        self.since
+    }
+
+    /// When it got a result that has not been taken.
+    pub(super) fn fired(&self) -> Option<Instant> {
+        self.fired.get()
+    }
+
     pub(super) fn set_fired_by(&self, by: FiredBy) {
         self.fired_by.set(by);
     }

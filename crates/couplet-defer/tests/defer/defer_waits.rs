@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use couplet_defer::defer::{Deferred, DeferredLock, Failure, gather, keep_histories};
 use couplet_defer::internals::{
-    FiredBy, Observer, Waiter, Waiting, fired_by, held_locks, observe, waiting,
+    ChainResult, ChainState, FiredBy, Observer, Waiter, Waiting, chain, fired_by, held_locks,
+    observe, waiting,
 };
 
 /// A loop that polls a task.
@@ -151,6 +152,73 @@ fn c119b_many_locks_are_forgotten_with_their_owners() {
     let kept: Vec<_> = (0..3).map(|_| DeferredLock::new().try_acquire()).collect();
     assert_eq!(held_locks().len(), 3);
     drop(kept);
+}
+
+/// How many seconds ago a result arrived, and whether it is a value.
+fn result(observed: &Observed, result: Option<&ChainResult<'_>>) -> Option<(u64, bool)> {
+    result.map(|result| (observed.ago(result.at), result.failure.is_none()))
+}
+
+#[test]
+fn c119b_each_callback_has_the_times_of_its_call_and_of_its_result() {
+    let observed = Observed::new();
+    let (text, begin) = Deferred::<u8>::new();
+    let (inner, end) = Deferred::<u8>::new();
+    let whole = text.map(|n| n + 1).add_errback(|_| Ok(0)).then(|_| inner).map(|n| n);
+    observed.pass(1);
+    begin.callback(1);
+    observed.pass(2);
+    let all = waiting();
+    let outer = chain(&all[0].history);
+    assert_eq!(
+        (observed.ago(outer.made), result(&observed, outer.result.as_ref())),
+        (3, Some((2, true)))
+    );
+    let steps: Vec<_> = outer.first.iter().chain(&outer.last).collect();
+    assert_eq!(
+        steps.iter().map(|step| step.handles).collect::<Vec<_>>(),
+        ["values", "failures", "values", "values"]
+    );
+    let called: Vec<_> = steps[..3].iter().map(|step| observed.ago(step.called)).collect();
+    assert_eq!((called, steps[3].called), (vec![2, 2, 2], None));
+    assert!(matches!(&steps[0].state, ChainState::Returned(it) if observed.ago(it.at) == 2));
+    assert!(matches!(steps[1].state, ChainState::Skipped));
+    let ChainState::Waits { inner: Some(inner), result: None, .. } = &steps[2].state else {
+        panic!("it waits: {steps:?}")
+    };
+    assert_eq!((observed.ago(inner.made), inner.result.is_none()), (3, true));
+    assert!(matches!(steps[3].state, ChainState::Next));
+    end.errback(Failure::msg("no poem"));
+    observed.pass(4);
+    let it = only();
+    let failed = chain(&it.history);
+    let ChainState::Waits { inner: Some(inner), result: gave, .. } = &failed.last[0].state else {
+        panic!("it waited: {failed:?}")
+    };
+    assert_eq!(result(&observed, gave.as_ref()), Some((4, false)));
+    assert_eq!(result(&observed, inner.result.as_ref()), Some((4, false)));
+    let failure = inner.result.as_ref().and_then(|result| result.failure).expect("it failed");
+    assert_eq!((failure.to_string(), failure.levels().len()), ("no poem".to_owned(), 3));
+    whole.add_errback(|_| Ok(0)).detach();
+}
+
+#[test]
+fn c119b_the_last_callback_of_a_chain_has_returned_once_its_result_is_there() {
+    let observed = Observed::new();
+    let (text, begin) = Deferred::<u8>::new();
+    let number = text.map(|n| n + 1);
+    begin.callback(1);
+    observed.pass(5);
+    let it = only();
+    assert!(
+        matches!(&chain(&it.history).first[0].state, ChainState::Returned(it) if observed.ago(it.at) == 5)
+    );
+    drop(number);
+    let plain = Deferred::succeed(1);
+    observed.pass(6);
+    let it = only();
+    assert_eq!(result(&observed, chain(&it.history).result.as_ref()), Some((6, true)));
+    drop(plain);
 }
 
 #[test]

@@ -8,6 +8,7 @@ extern crate couplet_watched;
 #[path = "../kit/mod.rs"]
 mod kit;
 
+mod chain;
 mod driver;
 mod program;
 mod replay;

@@ -70,6 +70,52 @@ fn a_task_waits_for_a_task_that_waits_for_a_job() {
         .until("/deferreds.json", |rows| rows.as_array().expect("rows").is_empty().then_some(()));
 }
 
+fn number(text: &str) -> couplet::Result<u16> {
+    Ok(text.parse()?)
+}
+
+#[test]
+fn a_history_has_each_callback_with_its_place_its_result_and_its_times() {
+    let (program, ()) = Program::start(|reactor| {
+        let (text, begin) = Deferred::<&str>::new();
+        let (inner, end) = Deferred::<u16>::new();
+        let inner = inner.map(|n| n + 1);
+        let port = text.add_callback(number).add_errback(|_| Ok(80)).then(|_| inner);
+        let later = reactor.clone();
+        reactor.call_later(Duration::from_millis(20), move || {
+            begin.callback("http");
+            // Pending for as long as the loop.
+            later.call_later(LONG, move || drop((port, end)));
+        });
+    });
+    let chained = program.until("/deferreds.json", |rows| {
+        let rows = rows.as_array().expect("rows").iter();
+        rows.clone().find(|row| row["state"] == "chained").cloned()
+    });
+    let history = &chained["history"];
+    let time = |of: &Value, key: &str| of[key].as_f64().unwrap_or_else(|| panic!("{key} of {of}"));
+    assert_eq!(
+        (text(history, "place"), text(history, "state")),
+        (text(&chained, "place"), "value")
+    );
+    assert!(time(history, "ended") - time(history, "made") >= 0.02, "{history}");
+    let [parsed, rescued, waiting] = &history["steps"].as_array().expect("steps")[..] else {
+        panic!("three callbacks: {history}")
+    };
+    assert_eq!((text(parsed, "method"), text(parsed, "handles")), ("add_callback", "values"));
+    assert!(text(parsed, "name").ends_with("waits::number"), "{parsed}");
+    let failure = &parsed["failure"];
+    assert_eq!(text(failure, "text"), "invalid digit found in string");
+    assert!(text(failure, "place").contains("waits.rs:"), "{failure}");
+    assert_eq!(failure["levels"][0], rescued["place"], "the errback was called for it");
+    assert_eq!((text(rescued, "state"), text(rescued, "handles")), ("value", "failures"));
+    assert_eq!((text(waiting, "state"), &waiting["ended"]), ("waiting", &Value::Null));
+    assert_eq!(time(waiting, "called"), time(history, "ended"), "the time of the turn");
+    let inner = &waiting["inner"];
+    assert_eq!((text(inner, "state"), &inner["ended"]), ("pending", &Value::Null));
+    assert_eq!(text(&inner["steps"][0], "state"), "next");
+}
+
 #[test]
 fn a_task_waits_for_the_bytes_of_a_connection() {
     let (program, address) = Program::start(|reactor| {
@@ -220,14 +266,11 @@ fn a_deferred_shows_its_consumer_and_its_history() {
     });
     let outer = rows.iter().find(|row| row["state"] == "chained").expect("the outer");
     assert_eq!((&outer["callbacks"], text(outer, "consumer")), (&3.into(), "its callbacks"));
-    let history: Vec<_> = text(outer, "history").lines().collect();
-    assert!(history[0].ends_with(": got a value"), "{history:#?}");
-    assert!(
-        history[1].contains("map(") && history[1].ends_with("returned a value"),
-        "{history:#?}"
-    );
-    assert!(history[2].contains("waits for a Deferred created at "), "{history:#?}");
+    let steps = outer["history"]["steps"].as_array().expect("steps");
+    let states: Vec<_> = steps.iter().map(|step| text(step, "state")).collect();
+    assert_eq!(states, ["value", "waiting", "next"]);
     let inner = row(&program, waits_for(outer)[0]);
+    assert_eq!(steps[1]["inner"]["place"], inner["place"]);
     let made = format!("the Deferred made at {}", text(outer, "place"));
     assert_eq!((text(&inner, "consumer"), text(&inner, "state")), (&*made, "pending"));
     assert!(rows.iter().all(|row| row["program"] == true));
