@@ -1,7 +1,9 @@
 //! `--inspect`, the inspector of a command's loops with its recordings, and `couplet inspect`, which shows that of a
 //! running program.
 
+mod chain;
 mod fetching;
+mod fields;
 mod opening;
 #[cfg(target_os = "linux")]
 mod process;

@@ -1,27 +1,8 @@
 //! The state of a program as text: the red flags first, then its loops and the views.
 
-use std::borrow::Cow;
-use std::time::Duration;
-
-use couplet::inspect;
 use serde_json::Value;
 
-/// Columns of the views, in their order. Others follow as the rows have them, and `why` is last.
-const COLUMNS: [(&str, &[&str]); 6] = [
-    (
-        "connections",
-        &["id", "protocol", "peer", "state", "in", "out", "buffered", "received", "made"],
-    ),
-    ("ports", &["host", "kind", "accepted", "rate"]),
-    ("connectors", &["target", "state"]),
-    ("services", &["name", "state", "restarts"]),
-    ("calls", &["kind", "due", "since", "place"]),
-    ("tasks", &["name", "since", "place"]),
-];
-
-/// Fields that other columns tell, or that only pages need.
-const HIDDEN: [&str; 9] =
-    ["id", "loop", "why", "host", "layers", "wire_in", "wire_out", "rate_in", "rate_out"];
+use super::fields::{Column, columns, format, seconds, word};
 
 /// The whole state, with at most so many rows of each view.
 pub(super) fn state(state: &Value, most: usize) -> String {
@@ -33,7 +14,7 @@ pub(super) fn state(state: &Value, most: usize) -> String {
         word(&program["name"]),
         word(&program["version"]),
         word(&program["pid"]),
-        time(up)
+        seconds(up)
     );
     text += &flags(state);
     for row in state["loops"].as_array().into_iter().flatten() {
@@ -82,7 +63,7 @@ fn one_loop(row: &Value) -> String {
     );
     let doing = &row["doing"];
     if !doing.is_null() {
-        let held = time(doing["for"].as_f64().unwrap_or_default());
+        let held = seconds(doing["for"].as_f64().unwrap_or_default());
         text += &format!("    {} for {held}\n", word(&doing["what"]));
         for frame in doing["backtrace"].as_array().into_iter().flatten() {
             text += &format!("      {}\n", word(frame).trim());
@@ -93,19 +74,21 @@ fn one_loop(row: &Value) -> String {
 
 /// A table, in columns as wide as their longest cell.
 fn view(name: &str, rows: &[Value], now: f64, most: usize) -> String {
-    let columns = columns(name, &rows[0]);
-    let heads = columns.iter().map(|column| head(column).to_uppercase());
-    let mut lines: Vec<Vec<String>> = vec![heads.chain(["WHY".to_owned()]).collect()];
+    let columns = columns_of(name, rows);
+    let heads = columns.iter().map(|column| column.label.to_uppercase());
+    let mut lines: Vec<Vec<String>> = vec![heads.collect()];
     for row in rows.iter().take(most) {
-        let cells = columns.iter().map(|column| cell(column, &row[*column], now));
-        lines.push(cells.chain([word(&row["why"]).into_owned()]).collect());
+        let cells = columns.iter().map(|column| format(column.kind, &row[&*column.key], now));
+        lines.push(cells.collect());
     }
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max();
-    let widths: Vec<usize> = (0..columns.len()).map(|column| width(column).unwrap_or(0)).collect();
+    let mut widths: Vec<_> = (0..columns.len()).map(|column| width(column).unwrap_or(0)).collect();
+    // Nothing follows the reason.
+    widths.pop();
     let mut text = format!("\n{name} ({})\n", rows.len());
     for line in &lines {
         let padded = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}  "));
-        let line = padded.collect::<String>() + &line[columns.len()];
+        let line = padded.collect::<String>() + &line[widths.len()];
         text += &format!("  {}\n", line.trim_end());
     }
     match rows.len().saturating_sub(most) {
@@ -114,48 +97,15 @@ fn view(name: &str, rows: &[Value], now: f64, most: usize) -> String {
     }
 }
 
-fn columns<'a>(name: &str, row: &'a Value) -> Vec<&'a str> {
-    let known = COLUMNS.into_iter().find(|(view, _)| *view == name);
-    let known = known.map_or(&[][..], |(_, columns)| columns);
-    let others = row.as_object().into_iter().flatten().map(|(key, _)| &**key);
-    let others = others.filter(|key| !known.contains(key) && !HIDDEN.contains(key));
-    known.iter().copied().chain(others).collect()
-}
-
-/// The head of a column: fields that are moments are shown as ages.
-fn head(column: &str) -> &str {
-    match column {
-        "received" => "idle",
-        "made" | "since" => "age",
-        "buffered" => "unsent",
-        other => other,
+/// The columns for the fields that any of the rows has, in their order.
+fn columns_of(name: &str, rows: &[Value]) -> Vec<Column> {
+    let mut fields: Vec<&str> = Vec::new();
+    for (key, _) in rows.iter().filter_map(Value::as_object).flatten() {
+        if !fields.contains(&&**key) {
+            fields.push(key);
+        }
     }
-}
-
-fn cell(column: &str, value: &Value, now: f64) -> String {
-    match (column, value.as_f64()) {
-        ("received" | "made" | "since", Some(then)) => time(now - then),
-        ("due", Some(then)) => time(then - now),
-        _ => word(value).into_owned(),
-    }
-}
-
-/// A time in seconds as sentences have it; 0 ms if it is negative, after a clock was set back.
-pub(super) fn time(seconds: f64) -> String {
-    inspect::time(Duration::try_from_secs_f64(seconds).unwrap_or_default()).to_string()
-}
-
-/// A value without quotes. Control characters, which a peer may have chosen, are replaced.
-pub(super) fn word(value: &Value) -> Cow<'_, str> {
-    let text = match value {
-        Value::Null => Cow::Borrowed(""),
-        Value::String(text) => Cow::Borrowed(&**text),
-        other => Cow::Owned(other.to_string()),
-    };
-    match text.contains(char::is_control) {
-        true => Cow::Owned(text.replace(char::is_control, "\u{fffd}")),
-        false => text,
-    }
+    columns(name, fields.iter().copied())
 }
 
 #[cfg(test)]
@@ -191,12 +141,26 @@ loop 0 (main) hung, 95 % busy, 1200.0 turns/s, 3 connections, 1 calls, 2 tasks, 
       0: chat::f
 
 connections (3)
-  ID     PROTOCOL  PEER             STATE  IN  OUT  UNSENT  IDLE    AGE     WHY
-  1.1.1  Chat      tcp:127.0.0.1:5  open   5   7    0       10.0 s  60.0 s  waits
-  1.2.1  Chat      tcp:127.0.0.1:5  open   5   7    0       10.0 s  60.0 s  reads\u{fffd}[2J
+  ID     PROTOCOL  PEER             STATE  IDLE    UNSENT  AGE     IN/S   OUT/S  IN   OUT  LAYERS  WHY
+  1.1.1  Chat      tcp:127.0.0.1:5  open   10.0 s  0 B     60.0 s  0 B/s  0 B/s  5 B  7 B          waits
+  1.2.1  Chat      tcp:127.0.0.1:5  open   10.0 s  0 B     60.0 s  0 B/s  0 B/s  5 B  7 B          reads\u{fffd}[2J
   … and 1 more
 ";
         assert_eq!(state(&shown, 2), wanted);
+    }
+
+    #[test]
+    fn a_row_is_one_line_whatever_its_fields() {
+        let history = json!({"place": "a.rs:1:1", "state": "pending", "steps": []});
+        let rows = [
+            json!({"id": "0.1", "place": "a.rs:1:1", "callbacks": 0, "history": history}),
+            json!({"id": "0.2", "place": "b.rs:2:2", "colour": "red\nblue"}),
+        ];
+        assert_eq!(
+            view("deferreds", &rows, 0.0, 9),
+            "\ndeferreds (2)\n  ID   PLACE     CALLBACKS  COLOUR    WHY\n  0.1  a.rs:1:1  0\n  \
+             0.2  b.rs:2:2             red\u{fffd}blue\n"
+        );
     }
 
     #[test]

@@ -6,12 +6,11 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
-use super::fields::seconds;
 use super::model::{Link, Mode, Model, TIME};
 use super::pages::{alerts, details, help, times, wrapped};
 use super::store::Mark;
 use super::table::table;
-use crate::inspect::text::word;
+use crate::inspect::fields::{seconds, word};
 
 /// Seconds without a message after which the header says so.
 const SILENCE: f64 = 5.0;

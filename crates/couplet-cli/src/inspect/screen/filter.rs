@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::fields::{Column, Kind};
 use super::store::Row;
+use crate::inspect::fields::{Column, Kind};
 
 /// A filter of the rows of a view.
 #[derive(Debug, Default)]
@@ -102,7 +102,7 @@ impl Check {
             Check::Anywhere(text) => row.searchable().contains(text.as_str()),
             Check::Field(key, text) => {
                 let value = row.value(key);
-                let shown = super::fields::format(Kind::Text, value, unix);
+                let shown = crate::inspect::fields::format(Kind::Text, value, unix);
                 shown.to_lowercase().contains(text.as_str())
             }
             Check::Compare { key, kind, is, than } => {
@@ -149,8 +149,8 @@ fn quantity(text: &str) -> Option<f64> {
 mod tests {
     use serde_json::json;
 
-    use super::super::fields::columns;
     use super::*;
+    use crate::inspect::fields::columns;
 
     fn matches(filter: &str) -> bool {
         let fields = ["id", "peer", "state", "received", "buffered"];

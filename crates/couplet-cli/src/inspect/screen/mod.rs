@@ -5,7 +5,6 @@
 
 mod draw;
 mod feed;
-mod fields;
 mod filter;
 mod model;
 mod pages;

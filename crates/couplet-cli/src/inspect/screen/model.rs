@@ -8,9 +8,9 @@ use std::rc::Rc;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use serde_json::Value;
 
-use super::fields::{Column, Kind, columns};
 use super::filter::{Filter, number};
 use super::store::{Mark, Row, Store};
+use crate::inspect::fields::{Column, Kind, columns};
 
 /// The longest filter, in characters.
 const LONGEST: usize = 200;
@@ -415,7 +415,7 @@ impl Key {
         if let Some(number) = number(kind, value, unix) {
             return Key::Number(number);
         }
-        match super::fields::format(Kind::Text, value, unix) {
+        match crate::inspect::fields::format(Kind::Text, value, unix) {
             text if text.is_empty() => Key::Absent,
             text => Key::Text(text),
         }

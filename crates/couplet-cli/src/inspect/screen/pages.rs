@@ -7,10 +7,10 @@ use ratatui::text::{Line, Span};
 use serde_json::Value;
 
 use super::draw::Palette;
-use super::fields::{Kind, column, format, seconds};
 use super::model::Opened;
 use super::store::{Mark, Store};
-use crate::inspect::text::word;
+use crate::inspect::chain;
+use crate::inspect::fields::{Kind, column, format, seconds, word};
 
 /// Frames of a backtrace that are shown above the rows.
 const FRAMES: usize = 4;
@@ -153,6 +153,11 @@ pub(super) fn details(
     for (key, value) in row.values.iter().filter(|(key, _)| *key != "why" && *key != "waits_for") {
         let column = column(view, key);
         let label = format!("{:14} ", column.label);
+        if column.kind == Kind::Chain {
+            lines.push(Line::styled(label, Palette::dim()));
+            lines.extend(chain::lines(value, unix).into_iter().map(Line::raw));
+            continue;
+        }
         let text = match format(column.kind, value, unix) {
             text if text.is_empty() => "-".to_owned(),
             text => text,

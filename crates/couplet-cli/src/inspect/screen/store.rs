@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use serde_json::{Map, Value};
 
-use super::fields;
+use crate::inspect::fields;
 
 /// The state of a program: all that its inspector has sent.
 #[derive(Debug, Default)]

@@ -8,9 +8,9 @@ use ratatui::style::{Modifier, Style};
 use ratatui::text::Span;
 
 use super::draw::{Palette, take_row};
-use super::fields::{Column, format};
 use super::model::Pane;
 use super::store::Row;
+use crate::inspect::fields::{Column, format};
 
 /// The widest column before the last one, in cells.
 const WIDEST: u16 = 32;

@@ -9,10 +9,10 @@ use ratatui::text::{Line, Span};
 use serde_json::{Value, json};
 
 use super::draw::{Palette, draw};
-use super::fields;
 use super::model::{Link, Model, Reply};
 use super::pages::wrapped;
 
+use crate::inspect::fields;
 const COLOURS: Palette = Palette { has_colours: true };
 
 fn connection(number: usize) -> Value {

@@ -1,11 +1,11 @@
-//! Columns of the views and the units of their values, as on the inspector's page. A view or a field
-//! that is not in the table is shown without a unit.
+//! Columns of the views and the units of their values, as on the inspector's page, for the text and for
+//! the view on a terminal. A view or a field that is not in the table is shown without a unit.
 
-use couplet::inspect::spell_out;
+use std::borrow::Cow;
+use std::time::Duration;
+
+use couplet::inspect::{spell_out, time};
 use serde_json::{Map, Value};
-
-pub(super) use crate::inspect::text::time as seconds;
-use crate::inspect::text::word;
 
 /// The kind of a field, which has a unit and an alignment.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,14 +23,16 @@ pub(super) enum Kind {
     Count,
     /// Per second.
     Rate,
+    /// The callbacks of a Deferred: see [`chain`](super::chain).
+    Chain,
 }
 
-use Kind::{Bytes, Count, Rate, Since, Speed, Text, Until};
+use Kind::{Bytes, Chain, Count, Rate, Since, Speed, Text, Until};
 
 impl Kind {
     /// Whether values are aligned to the right, and sorted with the largest first.
     pub(super) fn is_number(self) -> bool {
-        !matches!(self, Text | Kind::Why)
+        !matches!(self, Text | Kind::Why | Chain)
     }
 }
 
@@ -185,6 +187,7 @@ pub(super) fn column(view: &str, key: &str) -> Column {
     let (kind, label) = match (found, key) {
         (Some((_, kind, label)), _) => (*kind, (*label).to_owned()),
         (None, "why") => (Kind::Why, key.to_owned()),
+        (None, "history") => (Chain, key.to_owned()),
         (None, "wire_in" | "wire_out") => (Bytes, key.replace('_', " ")),
         _ => (Text, key.replace('_', " ")),
     };
@@ -214,6 +217,24 @@ pub(super) fn format(kind: Kind, value: &Value, unix: f64) -> String {
 #[cfg(test)]
 thread_local! {
     pub(super) static FORMATTED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// A time in seconds as sentences have it; 0 ms if it is negative, after a clock was set back.
+pub(super) fn seconds(seconds: f64) -> String {
+    time(Duration::try_from_secs_f64(seconds).unwrap_or_default()).to_string()
+}
+
+/// A value without quotes. Control characters, which a peer may have chosen, are replaced.
+pub(super) fn word(value: &Value) -> Cow<'_, str> {
+    let text = match value {
+        Value::Null => Cow::Borrowed(""),
+        Value::String(text) => Cow::Borrowed(&**text),
+        other => Cow::Owned(other.to_string()),
+    };
+    match text.contains(char::is_control) {
+        true => Cow::Owned(text.replace(char::is_control, "\u{fffd}")),
+        false => text,
+    }
 }
 
 /// A value without a unit.
