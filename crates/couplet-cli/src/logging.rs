@@ -6,6 +6,7 @@ use clap::{ArgAction, Args};
 use couplet_runner::{levels_of, log_levels, log_panics};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
+use tracing_subscriber::{Registry, reload};
 
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Logging")]
@@ -18,15 +19,30 @@ pub(crate) struct Logging {
     log: Option<Targets>,
 }
 
+/// The events that this process logs.
+pub(crate) struct Events(
+    // Bound: one filter, as long as the command line or an action.
+    reload::Handle<Targets, Registry>,
+);
+
+impl Events {
+    /// Sets the events to log, or returns a problem in words.
+    pub(crate) fn set(&self, text: &str) -> Result<(), String> {
+        self.0.reload(log_levels(text)?).map_err(|error| error.to_string())
+    }
+}
+
 /// Starts logging.
-pub(crate) fn start(logging: &Logging) {
+pub(crate) fn start(logging: &Logging) -> Events {
     let filter = logging.log.clone().unwrap_or_else(|| levels_of(logging.verbose));
+    let (filter, events) = reload::Layer::new(filter);
     let layer = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(is_colourful())
         .with_target(false);
-    tracing_subscriber::registry().with(layer).with(filter).init();
+    tracing_subscriber::registry().with(filter).with(layer).init();
     log_panics();
+    Events(events)
 }
 
 /// True if stderr is a terminal with colours and the user has not disabled them (`NO_COLOR`).

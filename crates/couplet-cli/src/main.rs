@@ -58,11 +58,10 @@ fn main() -> ExitCode {
     if let Err(exit) = cli.inspecting.check(cli.command.recording()) {
         return report(&exit);
     }
-    inspect::start(cli.inspecting, cli.command.recording_at_end());
     // The services of a configuration log as that says.
-    if !matches!(cli.command, Command::Run(_)) {
-        logging::start(&cli.logging);
-    }
+    let is_run = matches!(cli.command, Command::Run(_));
+    let events = (!is_run).then(|| logging::start(&cli.logging));
+    inspect::start(cli.inspecting, cli.command.recording_at_end(), events);
     let outcome = match cli.command {
         Command::Demo => demo::run(&cli.logging),
         Command::Connect(options) => connect::run(options),

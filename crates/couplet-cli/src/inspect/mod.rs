@@ -19,6 +19,7 @@ use couplet::LoopOptions;
 use couplet::inspect::{Inspect as _, Inspector};
 
 use crate::exit::Exit;
+use crate::logging::Events;
 use crate::output;
 use crate::values::one_or_more;
 pub(crate) use fetching::{Inspect, run, save as save_recording};
@@ -30,7 +31,7 @@ pub(crate) struct Inspecting {
     /// another ENDPOINT such as unix:inspect.sock. Its URL is printed on stderr
     #[arg(long, value_name = "ENDPOINT", global = true)]
     inspect: Option<String>,
-    /// Let the page close, reset and pause connections
+    /// Let the page and `couplet inspect` close, reset and pause connections, and set the events to log
     #[arg(long, global = true, requires = "inspect")]
     inspect_actions: bool,
     /// When a red flag is raised, write a recording of the last minute to this folder, at most one a
@@ -67,8 +68,8 @@ impl Inspecting {
 static INSPECTOR: OnceLock<Inspector> = OnceLock::new();
 
 /// Has the loops of this process inspected, if the command line asks for that, or for a recording
-/// at the end.
-pub(crate) fn start(inspecting: Inspecting, at_end: Option<&Path>) {
+/// at the end. Its actions may set `events`, those that the process logs.
+pub(crate) fn start(inspecting: Inspecting, at_end: Option<&Path>, events: Option<Events>) {
     let contents = inspecting.contents();
     let Inspecting { inspect, inspect_actions, inspect_record, .. } = inspecting;
     if inspect.is_none() && inspect_record.is_none() && at_end.is_none() {
@@ -80,6 +81,9 @@ pub(crate) fn start(inspecting: Inspecting, at_end: Option<&Path>) {
     }
     if let Some(file) = at_end {
         inspector = inspector.record_at_end(file);
+    }
+    if let Some(events) = events {
+        inspector = inspector.set_log(move |text| events.set(text));
     }
     let inspector = inspector
         .program("couplet", env!("CARGO_PKG_VERSION"))

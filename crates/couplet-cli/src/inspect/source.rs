@@ -12,7 +12,7 @@ use crate::output;
 use crate::signals::signalled_loop;
 
 /// How long the inspector may take. It answers even if the program hangs.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The longest answer or message, in bytes.
 pub(super) const MOST: usize = 256 * 1024 * 1024;
@@ -67,12 +67,35 @@ impl Source {
         answer.map_err(|failure| Exit::failed(format!("the inspector does not answer: {failure}")))
     }
 
-    /// Fetches a path. The server ends the connection after its answer, which HTTP/1.0 asks for.
+    /// Fetches a path.
     pub(super) async fn fetch(self, reactor: &Reactor, path: &str) -> couplet::Result<Vec<u8>> {
+        self.request(reactor, "GET", path, "").await
+    }
+
+    /// Carries out an action of the inspector.
+    pub(super) async fn act(
+        self,
+        reactor: &Reactor,
+        path: &str,
+        text: &str,
+    ) -> couplet::Result<()> {
+        self.request(reactor, "POST", path, text).await.map(drop)
+    }
+
+    /// Sends a request; returns the body of its answer. The server ends the connection after it, which
+    /// HTTP/1.0 asks for.
+    async fn request(
+        self,
+        reactor: &Reactor,
+        method: &str,
+        path: &str,
+        text: &str,
+    ) -> couplet::Result<Vec<u8>> {
         let Source { endpoint, host, query } = self;
         let mut stream = reactor.connect_stream(endpoint).await?;
-        let request = format!("GET /{path}{query} HTTP/1.0\r\nhost: {host}\r\n\r\n");
-        stream.write_all(request).await?;
+        let length = text.len();
+        let head = format!("{method} /{path}{query} HTTP/1.0\r\nhost: {host}\r\n");
+        stream.write_all(format!("{head}content-length: {length}\r\n\r\n{text}")).await?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer, MOST).await?;
         let end = head_length(&answer);
@@ -81,7 +104,10 @@ impl Source {
         let status = head.lines().next().unwrap_or("no answer");
         match status.split(' ').nth(1) {
             Some("200") => Ok(body),
-            Some("403") => Err(Failure::msg(String::from_utf8_lossy(&body).trim().to_owned())),
+            // The body is a sentence of the inspector's.
+            Some(code) if code == "403" || method == "POST" => {
+                Err(Failure::msg(String::from_utf8_lossy(&body).trim().to_owned()))
+            }
             _ => Err(Failure::msg(format!("its answer begins with {status:?}"))),
         }
     }

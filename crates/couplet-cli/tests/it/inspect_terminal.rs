@@ -93,7 +93,11 @@ impl Drop for Tmux {
 
 /// A server with an inspector, its URL, and clients whose bytes it has echoed.
 fn inspected(clients: usize) -> (Server, String, Vec<Client>) {
-    let server = Server::start(&["echo", "--inspect", "0"]);
+    started(&["echo", "--inspect", "0"], clients)
+}
+
+fn started(args: &[&str], clients: usize) -> (Server, String, Vec<Client>) {
+    let server = Server::start(args);
     let url = super::inspect::url(&server);
     let clients = (1..=clients).map(|number| {
         let mut client = server.connect();
@@ -227,5 +231,74 @@ fn an_inspector_that_does_not_answer_is_an_error_on_a_terminal_too() {
     tmux.inspect("", &format!("{url}' '--once"));
     let shown = tmux.wait_shown("code 0");
     assert!(shown.contains("\nconnections (1)\n"), "{shown}");
+    server.stop(Signal::TERM);
+}
+
+#[test]
+fn connections_are_paused_closed_and_reset_after_a_question() {
+    let Some(tmux) = Tmux::start() else { return };
+    let (server, url, clients) = started(&["echo", "--inspect", "0", "--inspect-actions"], 2);
+    let [mut first, mut second] = clients.try_into().expect("two clients");
+    tmux.inspect("", &url);
+    tmux.wait_shown("1 connections 2 ");
+    let select = |client: &Client| {
+        tmux.write(&format!("/peer::{}", client.address().port()));
+        tmux.press(&["Enter", "Down"]);
+        tmux.wait_shown("  1 of ");
+    };
+    select(&first);
+    tmux.press(&["z"]);
+    tmux.wait_shown("pause connection ");
+    tmux.wait_shown("reading paused by the inspector");
+    first.send(b"x");
+    tmux.press(&["z"]);
+    first.read_exact(1);
+    tmux.wait_shown("waits for the peer, ");
+    tmux.press(&["c"]);
+    tmux.wait_shown("?  y: yes, any other key: no");
+    tmux.press(&["n"]);
+    tmux.wait_shown("? help");
+    first.send(b"open");
+    first.read_exact(4);
+    tmux.press(&["c"]);
+    tmux.wait_shown("?  y: yes, any other key: no");
+    tmux.press(&["y"]);
+    tmux.wait_shown("close connection ");
+    // An echo server is the producer of its answers, and does not end before its client.
+    tmux.wait_shown("closing (connection closed by us)");
+    tmux.press(&["x", "y"]);
+    tmux.wait_shown("reset connection ");
+    first.read_to_end().unwrap_err();
+    tmux.wait_shown("1 connections 1 ");
+    second.send(b"open");
+    second.read_exact(4);
+    tmux.press(&["l"]);
+    tmux.wait_shown("events to log, ");
+    tmux.write("couplet=debug");
+    tmux.press(&["Enter"]);
+    tmux.wait_shown("log couplet=debug: done");
+    tmux.press(&["l"]);
+    tmux.write("loud");
+    tmux.press(&["Enter"]);
+    tmux.wait_shown("log loud: \"loud\" is not a level");
+    let _client = server.connect();
+    server.wait_told("DEBUG");
+    tmux.press(&["q"]);
+    tmux.wait_shown("code 0");
+    server.stop(Signal::TERM);
+}
+
+#[test]
+fn actions_that_a_program_does_not_allow_are_refused() {
+    let Some(tmux) = Tmux::start() else { return };
+    let (server, url, mut clients) = inspected(1);
+    tmux.inspect("", &url);
+    tmux.wait_shown("1 connections 1 ");
+    tmux.press(&["Down", "x"]);
+    tmux.wait_shown("the program does not allow actions: --inspect-actions");
+    clients[0].send(b"open");
+    clients[0].read_exact(4);
+    tmux.press(&["q"]);
+    tmux.wait_shown("code 0");
     server.stop(Signal::TERM);
 }

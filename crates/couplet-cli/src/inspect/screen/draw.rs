@@ -179,8 +179,11 @@ fn tabs(model: &Model, width: u16) -> Line<'static> {
 
 const FILTER: &str = "filter: ";
 
-/// The keys, or the filter that the user types; at the right, the order and the filter in force.
+/// The question before an action or its outcome; or the keys, or the filter that the user types; at the right, the order and the filter in force.
 fn footer(model: &mut Model, palette: Palette) -> Line<'static> {
+    if let Some((words, is_error)) = model.prompt.line() {
+        return Line::styled(words, palette.mark(if is_error { Mark::Red } else { Mark::Yellow }));
+    }
     let is_typing = matches!(model.mode, Mode::Filter);
     let keys = match model.mode {
         Mode::Help => "any key: back",

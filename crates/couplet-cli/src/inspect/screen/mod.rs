@@ -3,6 +3,7 @@
 //! `model` is the state of the view, `draw` shows it; both are without I/O. This file has the terminal,
 //! whose keys a loop watches, and `feed` the connection to the inspector.
 
+mod acting;
 mod draw;
 mod feed;
 mod filter;
@@ -26,10 +27,11 @@ use ratatui::crossterm::cursor::Show;
 use ratatui::crossterm::{event, execute};
 use serde_json::Value;
 
-use super::source::Source;
+use super::source::{PATIENCE, Source};
 use crate::exit::Exit;
 use crate::output;
 use crate::signals::signalled_loop;
+use acting::{Action, Prompt};
 use draw::Palette;
 use model::{Link, Model, Reply};
 
@@ -55,7 +57,7 @@ pub(super) fn run(source: &Source) -> Result<(), Exit> {
     let mut viewer = None;
     let source = source.clone();
     let ran = l.run(|reactor| {
-        let made = Viewer::new(reactor, terminal, palette);
+        let made = Viewer::new(reactor, source.clone(), terminal, palette);
         viewer = Some(made.clone());
         made.watch_keys()?;
         let ticking = made.clone();
@@ -103,6 +105,7 @@ fn cannot_draw(error: &io::Error) -> Exit {
 /// The model and the terminal that shows it.
 struct Viewer {
     reactor: Reactor,
+    source: Source,
     model: RefCell<Model>,
     // Bound: two screens of cells.
     terminal: RefCell<DefaultTerminal>,
@@ -118,9 +121,15 @@ struct Viewer {
 }
 
 impl Viewer {
-    fn new(reactor: &Reactor, terminal: DefaultTerminal, palette: Palette) -> Rc<Viewer> {
+    fn new(
+        reactor: &Reactor,
+        source: Source,
+        terminal: DefaultTerminal,
+        palette: Palette,
+    ) -> Rc<Viewer> {
         Rc::new(Viewer {
             reactor: reactor.clone(),
+            source,
             model: RefCell::new(Model::new()),
             terminal: RefCell::new(terminal),
             palette,
@@ -163,7 +172,7 @@ impl Viewer {
 
     /// Handles the keys that were pressed, and draws. A panic ends the view: its message has restored
     /// the terminal.
-    fn handle_keys(&self) -> couplet::Result<()> {
+    fn handle_keys(self: &Rc<Self>) -> couplet::Result<()> {
         let panicked = EndsByPanic(self);
         self.read_keys()?;
         self.draw()?;
@@ -171,7 +180,7 @@ impl Viewer {
         Ok(())
     }
 
-    fn read_keys(&self) -> couplet::Result<()> {
+    fn read_keys(self: &Rc<Self>) -> couplet::Result<()> {
         while event::poll(Duration::ZERO)? {
             let event::Event::Key(key) = event::read()? else { continue };
             if key.kind == event::KeyEventKind::Release {
@@ -181,6 +190,7 @@ impl Viewer {
             match reply {
                 Reply::Stay => {}
                 Reply::Quit => self.reactor.stop(),
+                Reply::Act(action) => self.act(action),
                 Reply::Pause => {
                     if let Some(toggled) = self.toggled.take() {
                         toggled.callback(());
@@ -189,6 +199,19 @@ impl Viewer {
             }
         }
         Ok(())
+    }
+
+    /// Asks the inspector for an action, and shows the outcome.
+    fn act(self: &Rc<Self>, action: Action) {
+        let (source, reactor, asked) = (self.source.clone(), self.reactor.clone(), action.clone());
+        let acting =
+            self.reactor.spawn(async move { source.act(&reactor, &asked.path, &asked.text).await });
+        let viewer = self.clone();
+        let shown = acting.add_timeout(&self.reactor, PATIENCE).add_both(move |outcome| {
+            viewer.model.borrow_mut().prompt = Prompt::outcome(&action, outcome);
+            viewer.draw()
+        });
+        self.end_with(shown);
     }
 
     fn draw(&self) -> couplet::Result<()> {

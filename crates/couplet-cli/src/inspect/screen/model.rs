@@ -8,6 +8,7 @@ use std::rc::Rc;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use serde_json::Value;
 
+use super::acting::{Action, Prompt};
 use super::filter::{Filter, number};
 use super::store::{Mark, Row, Store};
 use crate::inspect::fields::{Column, Kind, columns};
@@ -29,9 +30,11 @@ pub(super) enum Link {
 }
 
 /// The next step of the caller after a key.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Reply {
     Stay,
+    /// The inspector is asked for an action.
+    Act(Action),
     /// The inspector is asked to pause, or to resume.
     Pause,
     Quit,
@@ -94,6 +97,7 @@ pub(super) struct Model {
     pub(super) link: Link,
     pub(super) is_paused: bool,
     pub(super) mode: Mode,
+    pub(super) prompt: Prompt,
     /// The name of the view, or `time`.
     // Bound: the name of a view.
     tab: String,
@@ -117,6 +121,7 @@ impl Model {
             link: Link::Live,
             is_paused: false,
             mode: Mode::Rows,
+            prompt: Prompt::Nothing,
             tab: "connections".to_owned(),
             panes: BTreeMap::new(),
             time_top: 0,
@@ -198,6 +203,11 @@ impl Model {
         if key.modifiers.contains(KeyModifiers::ALT) {
             self.press(KeyCode::Esc.into());
         }
+        match self.prompt.press(key.code) {
+            (_, Some(action)) => return Reply::Act(action),
+            (true, None) => return Reply::Stay,
+            (false, None) => {}
+        }
         match (&self.mode, key.code) {
             (Mode::Filter, code) => self.type_filter(code),
             (_, KeyCode::Char('q')) => return Reply::Quit,
@@ -211,6 +221,9 @@ impl Model {
             | (Mode::Alerts { .. }, KeyCode::Char('f')) => self.mode = Mode::Rows,
             (_, KeyCode::Char('f')) => self.mode = Mode::Alerts { top: 0 },
             (Mode::Details(_), KeyCode::Char('w')) => self.follow_link(),
+            (Mode::Details(_) | Mode::Rows, KeyCode::Char(key @ ('c' | 'x' | 'z' | 'l'))) => {
+                return self.begin_action(key);
+            }
             (_, KeyCode::Tab | KeyCode::Right) => self.turn(1),
             (_, KeyCode::BackTab | KeyCode::Left) => self.turn(-1),
             (_, KeyCode::Char('t' | '0')) => self.show(TIME.to_owned()),
@@ -223,6 +236,21 @@ impl Model {
             (_, code) => self.move_or_change(code),
         }
         Reply::Stay
+    }
+
+    /// Handles a key that asks for an action, on the opened or the selected connection.
+    fn begin_action(&mut self, key: char) -> Reply {
+        let row = match &self.mode {
+            Mode::Details(opened) if opened.view == "connections" => Some(opened.row.clone()),
+            Mode::Rows if self.tab == "connections" => self.arranged().and_then(|pane| {
+                let (at, _) = pane.selected.as_ref()?;
+                pane.shown.get(*at).map(|(_, row)| row.clone())
+            }),
+            _ => None,
+        };
+        let (prompt, action) = Prompt::begin(key, &self.store, row.as_deref());
+        self.prompt = prompt;
+        action.map_or(Reply::Stay, Reply::Act)
     }
 
     /// Handles keys that move in the rows or in a text, or that change the rows.

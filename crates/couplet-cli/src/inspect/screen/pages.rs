@@ -234,7 +234,7 @@ pub(super) fn times(store: &Store) -> Vec<Line<'static>> {
 
 /// The keys and the filter language.
 pub(super) fn help() -> Vec<Line<'static>> {
-    const HELP: [(&str, &str); 17] = [
+    const HELP: [(&str, &str); 20] = [
         ("1 … 9, 0 or t", "the views in the order of their tabs; time"),
         ("Tab, ← →", "next and previous tab"),
         ("↑ ↓, j k", "next and previous row; PgUp, PgDn, Home, End, g, G too"),
@@ -246,6 +246,12 @@ pub(super) fn help() -> Vec<Line<'static>> {
         ("Esc", "clears the filter, then the selection"),
         ("f", "all flags with their remedies, and all loops with backtraces"),
         ("p, Space", "pause, and resume"),
+        (
+            "c, x",
+            "close, or reset, the selected connection after a question, if the program allows it",
+        ),
+        ("z", "pause reading from the selected connection, and resume"),
+        ("l", "set the events that the program logs"),
         ("q, Ctrl-C", "quit"),
         ("", ""),
         ("word", "rows with this text in any field"),

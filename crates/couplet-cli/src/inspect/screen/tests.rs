@@ -8,11 +8,12 @@ use ratatui::style::{Color, Modifier};
 use ratatui::text::{Line, Span};
 use serde_json::{Value, json};
 
+use super::acting::{Action, Prompt};
 use super::draw::{Palette, draw};
 use super::model::{Link, Model, Reply};
 use super::pages::wrapped;
-
 use crate::inspect::fields;
+
 const COLOURS: Palette = Palette { has_colours: true };
 
 fn connection(number: usize) -> Value {
@@ -72,6 +73,7 @@ fn press(model: &mut Model, keys: &str) -> Reply {
         '\n' => KeyCode::Enter,
         '\t' => KeyCode::Tab,
         '\u{1b}' => KeyCode::Esc,
+        '\u{8}' => KeyCode::Backspace,
         'D' => KeyCode::Down,
         key => KeyCode::Char(key),
     });
@@ -198,6 +200,104 @@ fn the_details_lead_to_the_row_that_is_waited_for_and_name_its_waiters() {
     let shown = lines(&mut model).join("\n");
     assert!(shown.contains("connections 1.3.1\n"), "{shown}");
     assert!(shown.contains("waiters\n  tasks/0.1  waits for bytes\n"), "{shown}");
+}
+
+/// A view of a program that allows actions.
+fn allowing() -> Model {
+    let mut message = message(&[connection(1), connection(2)]);
+    message["program"]["actions"] = true.into();
+    message["program"]["sets_log"] = true.into();
+    let mut model = Model::new();
+    model.apply(message, true);
+    model
+}
+
+fn action(name: &str, path: &str, text: &str) -> Reply {
+    Reply::Act(Action { name: name.to_owned(), path: path.to_owned(), text: text.to_owned() })
+}
+
+#[test]
+fn a_connection_is_closed_or_reset_after_a_question() {
+    let mut model = allowing();
+    assert_eq!(press(&mut model, "c"), Reply::Stay);
+    assert_eq!(lines(&mut model)[19], "select a connection first");
+    lines(&mut model);
+    for (key, verb) in [("c", "close"), ("x", "reset")] {
+        press(&mut model, "DD");
+        assert_eq!(press(&mut model, key), Reply::Stay);
+        let question = format!("{verb} connection 1.2.1?  y: yes, any other key: no");
+        assert_eq!(lines(&mut model)[19], question);
+        assert_eq!(press(&mut model, "q"), Reply::Stay, "no");
+        assert!(lines(&mut model)[19].starts_with("? help"));
+        press(&mut model, key);
+        let wanted =
+            action(&format!("{verb} connection 1.2.1"), &format!("connections/1.2.1/{verb}"), "");
+        assert_eq!(press(&mut model, "y"), wanted);
+    }
+    let Reply::Act(reset) = action("reset connection 1.2.1", "connections/1.2.1/reset", "") else {
+        unreachable!("it is an action")
+    };
+    let gone = Err(couplet::Failure::msg("there is no connection\u{1b}"));
+    model.prompt = Prompt::outcome(&reset, gone);
+    let said = "reset connection 1.2.1: there is no connection\u{fffd}";
+    assert_eq!(lines(&mut model)[19], said);
+    // The next key is one of the view.
+    press(&mut model, "\n");
+    assert!(lines(&mut model)[19].starts_with("Esc back"));
+}
+
+#[test]
+fn reading_is_paused_and_resumed_and_the_events_to_log_are_typed() {
+    let mut model = allowing();
+    press(&mut model, "D\n");
+    let paused = action("pause connection 1.1.1", "connections/1.1.1/pause", "");
+    assert_eq!(press(&mut model, "z"), paused);
+    let mut row = connection(1);
+    row["why"] = "reading paused by the inspector for {since:90}".into();
+    model.apply(
+        json!({"program": {"actions": true, "sets_log": true}, "views": {"connections":
+        {"rows": [row], "gone": []}}}),
+        false,
+    );
+    let resumed = action("resume connection 1.1.1", "connections/1.1.1/resume", "");
+    assert_eq!(press(&mut model, "z"), resumed);
+    press(&mut model, "lwarnxq");
+    press(&mut model, "\u{8}\u{8}");
+    assert!(lines(&mut model)[19].ends_with(": warn"), "{}", lines(&mut model)[19]);
+    assert_eq!(press(&mut model, "\n"), action("log warn", "log", "warn"));
+    press(&mut model, "linfo\u{1b}");
+    assert!(lines(&mut model)[19].starts_with("Esc back"), "Esc leaves the log alone");
+}
+
+#[test]
+fn actions_that_are_not_allowed_say_so() {
+    let mut model = model();
+    for key in ["c", "x", "z", "l"] {
+        press(&mut model, "D");
+        assert_eq!(press(&mut model, key), Reply::Stay);
+        assert!(lines(&mut model)[19].starts_with("the program does not allow actions: "));
+    }
+    model.apply(json!({"program": {"actions": true, "sets_log": false}}), false);
+    press(&mut model, "l");
+    assert_eq!(lines(&mut model)[19], "the program can't set the levels of its log");
+}
+
+#[test]
+fn the_history_of_a_deferred_is_lines_with_times() {
+    let mut model = Model::new();
+    let history = json!({"place": "a.rs:1:1", "made": 90.0, "state": "pending", "ended": null,
+        "steps": [{"number": 1, "method": "map", "name": "double", "place": "a.rs:2:1",
+            "called": null, "state": "next", "ended": null}]});
+    model.apply(
+        json!({"program": {"now": 100.0}, "views": {"deferreds": {"all": true, "rows":
+        [{"id": "0.1", "place": "a.rs:1:1", "callbacks": 1, "history": history}]}}}),
+        true,
+    );
+    press(&mut model, "1\n");
+    let shown = lines(&mut model).join("\n");
+    let wanted = "\nhistory\n    +0 ms  a Deferred made at a.rs:1:1\n           has not fired\n           \
+                  1. map(double) at a.rs:2:1: is next\n";
+    assert!(shown.contains(wanted), "{shown}");
 }
 
 #[test]
