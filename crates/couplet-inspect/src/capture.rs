@@ -360,6 +360,8 @@ impl LoopHeader {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -371,6 +373,8 @@ mod tests {
     #[derive(Debug)]
     struct Found {
         time: u64,
+        /// The addresses of the sender and of the receiver.
+        ips: Vec<u8>,
         ports: (u16, u16),
         numbers: (u32, u32),
         flags: u8,
@@ -412,11 +416,16 @@ mod tests {
     fn packet(body: &[u8]) -> Found {
         let (kept, all) = (word(body, 12) as usize, word(body, 16) as usize);
         let ip = &body[20..20 + kept];
-        assert_eq!(usize::from(u16::from_be_bytes([ip[2], ip[3]])), all, "the length in IP");
-        let tcp = &ip[20..];
+        let (head, ips) = if ip[0] >> 4 == 6 { (40, 8) } else { (20, 12) };
+        let length = if head == 40 { [ip[4], ip[5]] } else { [ip[2], ip[3]] };
+        // That of IPv6 is the length of what follows its header.
+        let without = if head == 40 { 40 } else { 0 };
+        assert_eq!(usize::from(u16::from_be_bytes(length)) + without, all, "the length in IP");
+        let tcp = &ip[head..];
         let port = |at: usize| u16::from_be_bytes([tcp[at], tcp[at + 1]]);
         Found {
             time: u64::from(word(body, 4)) << 32 | u64::from(word(body, 8)),
+            ips: ip[ips..head].to_vec(),
             ports: (port(0), port(2)),
             numbers: (big(tcp, 4), big(tcp, 8)),
             flags: tcp[13],
@@ -483,6 +492,23 @@ mod tests {
         let comment = "connection 1.7.3: peer tcp:192.0.2.1:4000, host tcp:192.0.2.2:80";
         assert_eq!(found[0].comment().as_deref(), Some(comment));
         assert!(found[1..].iter().all(|it| it.comment().is_none()));
+    }
+
+    #[test]
+    fn a_connection_of_ipv6_has_packets_of_ipv6() {
+        let records = [record(0, Kind::Accepted, 7, 3), record(1, Kind::Received, 7, 9)];
+        let ends = ["tcp:[2001:db8::1]:4000", "tcp:[2001:db8::2]:80"];
+        let found = packets(&records, &[(1, b"hello".to_vec())], ends);
+        let ips = ["2001:db8::1", "2001:db8::2"].map(|ip| ip.parse::<Ipv6Addr>().expect("an IP"));
+        let ends = ips.map(|ip| ip.octets());
+        assert_eq!(found[0].ips, ends.concat());
+        assert_eq!(found[1].ips, [ends[1], ends[0]].concat(), "the other way");
+        let data = &found[3];
+        assert_eq!((&data.data[..], data.cut, data.ports), (&b"hello"[..], 4, (4000, 80)));
+        // An address of IPv4 beside one of IPv6 is mapped.
+        let found = packets(&records, &[], ["tcp:192.0.2.1:4000", "tcp:[2001:db8::2]:80"]);
+        let mapped = Ipv4Addr::new(192, 0, 2, 1).to_ipv6_mapped().octets();
+        assert_eq!(found[0].ips, [mapped, ends[1]].concat());
     }
 
     #[test]

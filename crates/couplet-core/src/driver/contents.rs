@@ -60,17 +60,41 @@ impl Contents {
         let begin = self.end.load(Ordering::Relaxed);
         // A reader that sees one of the next words also sees the end so far.
         fence(Ordering::Release);
-        let (mut word, mut count) = (0, 0);
-        for byte in pieces.flatten().take(self.each) {
-            word |= u64::from(*byte) << (8 * (count % WORD));
-            count += 1;
-            if count % WORD == 0 {
-                self.store(begin + (count / WORD) as u64 - 1, word);
-                word = 0;
+        let (mut at, mut left) = (begin, self.each);
+        // The first bytes of the next word.
+        let (mut word, mut filled) = ([0; WORD], 0);
+        for piece in pieces {
+            let (piece, _) = piece.split_at(piece.len().min(left));
+            left -= piece.len();
+            let (first, rest) = piece.split_at(piece.len().min((WORD - filled) % WORD));
+            word[filled..filled + first.len()].copy_from_slice(first);
+            filled += first.len();
+            if filled == WORD {
+                self.store(at, u64::from_le_bytes(word));
+                (at, filled) = (at + 1, 0);
+            }
+            if filled == 0 {
+                let (words, first) = rest.as_chunks();
+                self.copy(at, words);
+                at += words.len() as u64;
+                word[..first.len()].copy_from_slice(first);
+                filled = first.len();
+            }
+            if left == 0 {
+                break;
             }
         }
-        if count % WORD != 0 {
-            self.store(begin + (count / WORD) as u64, word);
+        if filled > 0 {
+            self.store(at, u64::from_le_bytes(word));
+        }
+    }
+
+    /// Stores words that follow one another; they fit.
+    fn copy(&self, position: u64, words: &[[u8; WORD]]) {
+        let mask = self.words.len() - 1;
+        let (wrapped, slots) = self.words.split_at(position as usize & mask);
+        for (slot, word) in slots.iter().chain(wrapped).zip(words) {
+            slot.store(u64::from_le_bytes(*word), Ordering::Relaxed);
         }
     }
 
@@ -174,6 +198,25 @@ mod tests {
         contents.keep(8, 0);
         put(&contents, 9, b"next");
         assert_eq!(all(&contents), [(7, b"one, two, three".to_vec()), (9, b"next".to_vec())]);
+    }
+
+    #[test]
+    fn pieces_of_all_lengths_are_joined_at_the_end_of_the_memory_too() {
+        let contents = Contents::new(40, 512).expect("it is on");
+        let text: Vec<u8> = (1..=60).collect();
+        let mut event = 0;
+        for (first, second) in (0..=20).flat_map(|first| (0..=20).map(move |it| (first, it))) {
+            let (one, rest) = text.split_at(first);
+            let (two, three) = rest.split_at(second);
+            contents.hold([one, two, three].into_iter());
+            contents.keep(event, text.len());
+            assert_eq!(
+                all(&contents).pop(),
+                Some((event, text[..40].to_vec())),
+                "{first}, {second}"
+            );
+            event += 1;
+        }
     }
 
     #[test]

@@ -8,7 +8,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use couplet::factory::Layered;
 use couplet::inspect::{Inspect, Inspector, Recording};
+use couplet::layers::tls::{
+    ClientTls, ClientTlsOptions, Identity, Roots, ServerTls, ServerTlsOptions,
+};
 use couplet::{Loop, LoopOptions, Protocol, Reactor, Transport};
 use serde_json::Value;
 
@@ -154,6 +158,57 @@ fn the_first_bytes_of_each_chunk_are_kept() {
     let mut packets = Vec::new();
     recording.write_pcap(&mut packets).expect("a vector");
     assert_eq!(packets.windows(3).filter(|bytes| *bytes == b"hel").count(), 2);
+}
+
+/// Sends a text, and reports its echo.
+struct Client(mpsc::Sender<()>, usize);
+
+const SECRET: &[u8] = b"a secret in plain text";
+
+impl Protocol for Client {
+    fn connection_made(&mut self, transport: &Transport) {
+        transport.write(SECRET);
+    }
+
+    fn data_received(&mut self, _: &Transport, data: &[u8]) {
+        self.1 += data.len();
+        if self.1 == SECRET.len() {
+            self.0.send(()).expect("the test waits");
+        }
+    }
+}
+
+#[test]
+fn contents_under_tls_are_ciphertext() {
+    let made =
+        rcgen::generate_simple_self_signed(["couplet.test".to_owned()]).expect("a certificate");
+    let (cert, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    let identity = Identity::from_pem(cert.as_bytes(), key.as_bytes()).expect("our own");
+    let server = ServerTls::new(&ServerTlsOptions::new(identity)).expect("our own");
+    let roots = Roots::from_pem(cert.as_bytes()).expect("our own");
+    let client = ClientTls::new(&ClientTlsOptions::default().roots(roots)).expect("our own");
+    let inspector = Inspector::without_page().contents(65_536);
+    let (tell, told) = mpsc::channel();
+    let (program, ()) = Program::start_with(inspector, LoopOptions::default(), move |reactor| {
+        let servers = Layered::new(|| Echo, move |reactor, _| server.layer(reactor.now()));
+        let port = reactor.listen("tcp:0:interface=127.0.0.1", servers).expect("a free port");
+        let clients = Layered::new(
+            move || Client(tell.clone(), 0),
+            move |reactor, _| client.layer("couplet.test", reactor.now()).expect("a name"),
+        );
+        reactor.connect_tcp("127.0.0.1", port.host().port().expect("TCP"), clients);
+    });
+    told.recv().expect("it is echoed");
+    let bytes = program.inspector.recording().expect("it runs");
+    let recording = Recording::parse(&bytes).expect("our own");
+    let mut packets = Vec::new();
+    recording.write_pcap(&mut packets).expect("a vector");
+    for written in [&bytes, &packets] {
+        assert!(!written.windows(SECRET.len()).any(|some| some == SECRET));
+    }
+    let wrote = lines(&recording, "wrote");
+    let begins = |record: &str| wrote.iter().any(|line| text(line, "contents").starts_with(record));
+    assert!(begins(r"\x16\x03") && begins(r"\x17\x03"), "handshakes and data: {wrote:?}");
 }
 
 #[test]
