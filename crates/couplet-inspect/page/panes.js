@@ -167,14 +167,14 @@ export class Details {
   }
 }
 
-/** The pane of time, over the last minute: an icicle of loop, kind and name, a list, and a histogram. */
+/** The pane of time, over the last minute: an icicle of loop, kind, name and cause, a list, and a histogram. */
 export class Time {
   constructor(root, store, schedule) {
     Object.assign(this, { root, store, schedule, path: [] });
     this.up = element("button", {}, "All loops");
     this.up.addEventListener("click", () => this.zoom([]));
     this.words = element("span", { class: "dim", role: "status" });
-    this.flame = element("div", { class: "flame", role: "group", "aria-label": "Time by loop, kind and name" });
+    this.flame = element("div", { class: "flame", role: "group", "aria-label": "Time by loop, kind, name and cause" });
     this.rows = element("tbody");
     this.heading = element("h2");
     this.histogram = element("ul", { class: "histogram" });
@@ -255,8 +255,9 @@ export class Time {
   }
 
   drawRows(zoomed) {
-    const leaves = [];
-    const collect = (node) => node.parts.size ? [...node.parts.values()].forEach(collect) : leaves.push(node);
+    const leaves = [], depth = Math.max(3, zoomed.path.length + 1);
+    // Names, or the parts of the one that fills the picture.
+    const collect = (node) => node.parts.size && node.path.length < depth ? [...node.parts.values()].forEach(collect) : leaves.push(node);
     collect(zoomed);
     leaves.sort((a, b) => b.seconds - a.seconds);
     const loops = zoomed.path.length === 0 && zoomed.parts.size > 1;
@@ -285,7 +286,7 @@ export class Time {
 const percent = (share) => `${(share * 100).toFixed(share < 0.0995 ? 1 : 0)} %`;
 const sorted = (node) => [...node.parts.values()].sort((a, b) => b.seconds - a.seconds);
 
-/** The tree of loop, kind and name. */
+/** The tree of loop, kind, name, and cause of a protocol's callbacks. */
 function tree(time, loops) {
   const root = part("all loops", [], null);
   const total = (number) => Number(number) || 0;
@@ -299,9 +300,10 @@ function tree(time, loops) {
       const kind = child(loop, String(item.kind), item.kind);
       const leaf = child(kind, String(item.name ?? ""), item.kind);
       leaf.loop = name;
-      for (const node of [kind, leaf]) {
-        node.seconds += total(item.seconds);
-        node.calls += total(item.calls);
+      const parts = (item.parts ?? []).map((of) => [child(leaf, String(of.name), item.kind), of]);
+      for (const [node, from] of [[kind, item], [leaf, item], ...parts]) {
+        node.seconds += total(from.seconds);
+        node.calls += total(from.calls);
       }
     }
     // Measured parts may exceed a busy time that was read a moment earlier.

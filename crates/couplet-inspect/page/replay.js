@@ -32,8 +32,10 @@ const of = (...kinds) => new Set(kinds);
 /** Kinds whose first number is a connection that exists. */
 const USES = of(Kind.Received, Kind.Wrote, Kind.Blocked, Kind.Ended, Kind.Room, Kind.Shut, Kind.Recorded);
 const OPENS = of(Kind.Accepted, Kind.Connected, Kind.Built);
-/** Kinds with which a callback of a connection begins. */
-const CALLBACKS = of(Kind.Received, Kind.Built, Kind.Ended, Kind.Room);
+/** Kinds with which a callback of a connection begins, and names of their callbacks. */
+const CALLBACKS = new Map([
+  [Kind.Built, "connection made"], [Kind.Received, "data received"], [Kind.Room, "room for output"], [Kind.Ended, "end of input"],
+]);
 /** Kinds after which a callback of a connection goes on. */
 const INSIDE = of(Kind.Call, Kind.Returned, Kind.Recorded, Kind.Reading, Kind.Woken);
 
@@ -331,7 +333,7 @@ export class Replay {
     } else if (kind === Kind.Returned) {
       loop.calls.pop();
     } else if (CALLBACKS.has(kind)) {
-      loop.callback = { slot, time, name: kind === Kind.Built ? value : null };
+      loop.callback = { slot, time, kind, name: kind === Kind.Built ? value : null };
     }
   }
 
@@ -633,10 +635,15 @@ export class Replay {
   shares(time) {
     return this.loops.map(({ id }, number) => {
       const { times, kinds, length, slept } = this.tracks[number], parts = new Map();
-      const partOf = (kind, name) => {
-        const key = `${kind}\n${name}`;
-        if (!parts.has(key)) parts.set(key, { kind, name, seconds: 0, calls: 0 });
-        return parts.get(key);
+      const add = (state, worked, calls) => {
+        const [kind, name, cause] = this.kindOf(number, state), key = `${kind}\n${name}`;
+        if (!parts.has(key)) parts.set(key, { kind, name, seconds: 0, calls: 0, causes: new Map() });
+        const part = parts.get(key);
+        if (cause && !part.causes.has(cause)) part.causes.set(cause, { name: cause, seconds: 0, calls: 0 });
+        for (const each of cause ? [part, part.causes.get(cause)] : [part]) {
+          each.seconds += worked;
+          each.calls += calls;
+        }
       };
       const last = lastUntil(times, length, time), before = lastUntil(times, length, time - RECENT);
       const state = this.stateAfter(number, before);
@@ -644,23 +651,24 @@ export class Replay {
       for (let index = before + 1; index <= last; index += 1) {
         const kind = kinds[index], rest = kind === Kind.Waited ? slept(index) : 0;
         const worked = Math.max(0, times[index] - rest - begin);
-        partOf(...this.kindOf(number, state)).seconds += worked;
+        add(state, worked, 0);
         busy += worked;
         idle += rest;
         this.applyRecord(state, number, index);
-        if (kind === Kind.Call || CALLBACKS.has(kind)) partOf(...this.kindOf(number, state)).calls += 1;
+        if (kind === Kind.Call || CALLBACKS.has(kind)) add(state, 0, 1);
         begin = times[index];
       }
-      return { loop: id, idle, busy, kinds: [...parts.values()], histogram: [] };
+      const shares = [...parts.values()].map(({ causes, ...part }) => ({ ...part, parts: [...causes.values()] }));
+      return { loop: id, idle, busy, kinds: shares, histogram: [] };
     });
   }
 
-  /** The kind and the name of the call that a loop is in. */
+  /** The kind and the name of the call that a loop is in, and the cause of a protocol's callback. */
   kindOf(loop, { calls, callback }) {
     const call = calls.at(-1);
     if (callback && !(call && callback.time <= call.time)) {
       const life = this.lifeAt(loop, callback.slot, callback.at), built = life?.built.findLast(([at]) => at <= callback.at);
-      return ["protocol", life ? this.protocolOf({ life, name: built ? built[1] : null }) : "a connection"];
+      return ["protocol", life ? this.protocolOf({ life, name: built ? built[1] : null }) : "a connection", CALLBACKS.get(callback.kind)];
     }
     if (!call) return ["driver", "reads, writes and the turn itself"];
     const { kind, name } = this.nameOf(loop, call.name);

@@ -23,8 +23,8 @@ pub(crate) struct Activity {
     next: u64,
     /// The time of the last event, in ticks.
     last: u64,
-    /// The callback of a connection that is in progress, and the connection's slot.
-    callback: Option<(u32, u32)>,
+    /// The callback of a connection that is in progress.
+    callback: Option<Callback>,
     /// The calls that are in progress, the outermost first.
     // Bound: as deep as calls are nested in one loop.
     calls: Vec<u32>,
@@ -43,6 +43,25 @@ pub(crate) struct Activity {
     scale: f64,
 }
 
+/// A callback of a connection.
+#[derive(Clone, Copy)]
+struct Callback {
+    /// The number of the protocol's name.
+    name: u32,
+    /// The slot of the connection.
+    slot: u32,
+    /// The place of its event in [`CAUSES`].
+    cause: usize,
+}
+
+/// The events after which a protocol is called, and the names of their callbacks.
+const CAUSES: [(Kind, &str); 4] = [
+    (Kind::Built, "connection made"),
+    (Kind::Received, "data received"),
+    (Kind::Room, "room for output"),
+    (Kind::Ended, "end of input"),
+];
+
 /// One second of a loop.
 #[derive(Clone, Default)]
 struct Second {
@@ -59,6 +78,9 @@ struct Second {
     /// Ticks and calls, by the number of the name.
     // Bound: one for each name.
     by_name: BTreeMap<u32, (u64, u64)>,
+    /// The same for each cause of a protocol's callbacks.
+    // Bound: one for each name of a protocol.
+    by_cause: BTreeMap<u32, [(u64, u64); CAUSES.len()]>,
     times: CallTimes,
 }
 
@@ -81,6 +103,18 @@ struct Share {
     kind: &'static str,
     // Bound: the name of one call.
     name: String,
+    seconds: f64,
+    calls: u64,
+    /// The callbacks of a protocol, by their causes.
+    // Bound: one for each of `CAUSES` (4).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    parts: Vec<Part>,
+}
+
+/// The time in the callbacks of a protocol that have one cause.
+#[derive(Serialize)]
+struct Part {
+    name: &'static str,
     seconds: f64,
     calls: u64,
 }
@@ -177,11 +211,11 @@ impl Activity {
             Kind::Built => {
                 self.end_callback(passed, time);
                 self.protocols.insert(key, value);
-                self.begin_callback(key, time);
+                self.begin_callback(key, kind, time);
             }
             Kind::Received | Kind::Ended | Kind::Room => {
                 self.end_callback(passed, time);
-                self.begin_callback(key, time);
+                self.begin_callback(key, kind, time);
                 self.second(time).events += 1;
             }
             Kind::Accepted | Kind::Connected | Kind::Failed | Kind::Other => {
@@ -199,15 +233,20 @@ impl Activity {
 
     /// Adds the ticks until now to the call in progress, or else to the driver.
     fn spend(&mut self, passed: u64, time: u64) {
-        let name = self.calls.last().copied().or(self.callback.map(|(name, _)| name));
+        let callback = self.callback.filter(|_| self.calls.is_empty());
+        let name = self.calls.last().copied().or(callback.map(|callback| callback.name));
         let second = self.second(time);
         second.busy += passed;
         second.by_name.entry(name.unwrap_or(DRIVER)).or_default().0 += passed;
+        if let Some(Callback { name, cause, .. }) = callback {
+            second.by_cause.entry(name).or_default()[cause].0 += passed;
+        }
     }
 
-    fn begin_callback(&mut self, slot: u32, time: u64) {
+    fn begin_callback(&mut self, slot: u32, by: Kind, time: u64) {
         let name = self.protocols.get(&slot).copied().unwrap_or(UNKNOWN);
-        self.callback = Some((name, slot));
+        let cause = CAUSES.iter().position(|(kind, _)| *kind == by).unwrap_or(0);
+        self.callback = Some(Callback { name, slot, cause });
         if self.calls.is_empty() {
             self.begun = time;
         }
@@ -216,8 +255,10 @@ impl Activity {
     /// Ends the callback of a connection, if one is in progress: the loop does something else.
     fn end_callback(&mut self, passed: u64, time: u64) {
         self.spend(passed, time);
-        if let Some((name, _)) = self.callback.take() {
-            self.second(time).by_name.entry(name).or_default().1 += 1;
+        if let Some(Callback { name, cause, .. }) = self.callback.take() {
+            let second = self.second(time);
+            second.by_name.entry(name).or_default().1 += 1;
+            second.by_cause.entry(name).or_default()[cause].1 += 1;
             if self.calls.is_empty() {
                 self.end_call(name, time);
             }
@@ -314,7 +355,7 @@ impl Activity {
 
     /// The slot of the connection whose callback is in progress.
     pub(crate) fn connection(&self) -> Option<u32> {
-        self.callback.map(|(_, slot)| slot)
+        self.callback.map(|callback| callback.slot)
     }
 
     /// The call that has not returned, and how long it has been running.
@@ -326,7 +367,7 @@ impl Activity {
     ) -> Option<(String, Duration)> {
         let what = match (self.calls.last(), self.callback) {
             (Some(name), _) => self.describe(*name),
-            (None, Some((name, slot))) => {
+            (None, Some(Callback { name, slot, .. })) => {
                 format!("a callback of {} (connection {serial}.{slot})", self.describe(name))
             }
             (None, None) => return None,
@@ -346,6 +387,12 @@ impl Activity {
                 let sum = all.by_name.entry(*name).or_default();
                 *sum = (sum.0 + ticks, sum.1 + calls);
             }
+            for (name, causes) in &second.by_cause {
+                let sums = all.by_cause.entry(*name).or_default();
+                for (sum, (ticks, calls)) in sums.iter_mut().zip(causes) {
+                    *sum = (sum.0 + ticks, sum.1 + calls);
+                }
+            }
             all.times.extend(second.times);
         }
         all
@@ -355,14 +402,21 @@ impl Activity {
     pub(crate) fn time(&self, number: usize) -> Time {
         let all = self.sum();
         let seconds = |ticks: u64| (ticks as f64 / self.scale * 1e6).round() / 1e6;
-        let mut kinds: Vec<Share> = all
-            .by_name
-            .into_iter()
-            .map(|(name, (ticks, calls))| {
-                let (kind, name) = self.kind(name);
-                Share { kind, name, seconds: seconds(ticks), calls }
-            })
-            .collect();
+        let parts = |name: u32| {
+            let causes = all.by_cause.get(&name).into_iter().flatten().zip(CAUSES);
+            let parts = causes.map(|((ticks, calls), (_, name))| Part {
+                name,
+                seconds: seconds(*ticks),
+                calls: *calls,
+            });
+            parts.filter(|part| part.calls > 0 || part.seconds > 0.0).collect()
+        };
+        let shares = all.by_name.iter().map(|(number, (ticks, calls))| {
+            let (kind, name) = self.kind(*number);
+            let (seconds, parts) = (seconds(*ticks), parts(*number));
+            Share { kind, name, seconds, calls: *calls, parts }
+        });
+        let mut kinds: Vec<Share> = shares.collect();
         kinds.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
         let buckets = all.times.buckets().map(|(limit, count)| {
             let limit = Some(limit.as_secs_f64()).filter(|_| limit < Duration::MAX);
@@ -421,6 +475,13 @@ mod tests {
         activity
     }
 
+    fn parts(activity: &Activity) -> Vec<(&'static str, f64, u64)> {
+        let time = activity.time(0);
+        let of = time.kinds.iter().filter(|share| share.kind == "protocol");
+        let parts = of.flat_map(|share| &share.parts);
+        parts.map(|part| (part.name, (part.seconds * 1e6).round(), part.calls)).collect()
+    }
+
     fn share(activity: &Activity, kind: &str) -> (f64, u64) {
         let time = activity.time(0);
         let found = time.kinds.into_iter().find(|share| share.kind == kind);
@@ -445,6 +506,8 @@ mod tests {
         ]);
         // 2 µs of `connection_made`, and 30 µs of `data_received`.
         assert_eq!(share(&activity, "protocol"), (32.0, 2));
+        let expected = [("connection made", 2.0, 1), ("data received", 30.0, 1)];
+        assert_eq!(parts(&activity), expected);
         assert_eq!(share(&activity, "driver").0, 5.0 + 2.0 + 5.0);
         let time = activity.time(0);
         assert_eq!((time.idle * 1e6).round(), 1.0);
@@ -461,6 +524,7 @@ mod tests {
         ]);
         assert_eq!(share(&activity, "task"), (20.0, 1));
         assert_eq!(share(&activity, "protocol"), (15.0, 1));
+        assert_eq!(parts(&activity), [("connection made", 15.0, 1)]);
         assert_eq!(activity.time(0).histogram.iter().map(|bucket| bucket.count).sum::<u64>(), 1);
     }
 
