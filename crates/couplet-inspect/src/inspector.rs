@@ -25,8 +25,8 @@ pub trait Inspect {
     /// Has the loops with these options inspected: by an [`Inspector`], or by a new one at this
     /// endpoint. All loops of a [`Cluster`](couplet_core::Cluster) are shown side by side.
     ///
-    /// An inspected loop keeps the source locations of timed calls, tasks and jobs. A loop that is
-    /// driven by another driver than the system's is not inspected.
+    /// An inspected loop keeps the source locations of timed calls, tasks and jobs. A loop over
+    /// [another driver](couplet_core::Loop::with_driver) has the times of that driver's clock.
     #[must_use]
     fn inspect(self, by: impl Into<Inspector>) -> Self;
 }

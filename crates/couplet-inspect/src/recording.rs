@@ -756,7 +756,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_world_has_its_hosts_and_faults() {
-        let ring = Arc::new(Ring::in_nanoseconds(1024, 10));
+        let ring = Arc::new(Ring::in_nanoseconds(1024, 10, None));
         ring.put(2_500_000_000, Kind::Received, 7, 100);
         let loops = ["north", "south"].map(|host| WorldLoop {
             host: host.to_owned(),

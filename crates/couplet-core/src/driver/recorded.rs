@@ -10,7 +10,7 @@ use couplet_os::ticks::ticks;
 
 use super::contents::Contents;
 use super::ring::{Kind, Ring, SLEEP_UNIT};
-use super::{Around, CloseMode, Driver, Event, Key, Outbox, UserCall, WriteOutcome};
+use super::{Around, CloseMode, Driver, Event, Key, Outbox, UserCall, World, WriteOutcome};
 use crate::address::Address;
 
 /// Writes the events of a loop into its ring. Cheap to clone.
@@ -32,14 +32,29 @@ impl RingWriter {
         RingWriter { ring: Arc::new(ring), clock: None }
     }
 
-    /// The same with a clock of nanoseconds.
+    /// The same with a clock of nanoseconds, those of a simulated world.
     #[cfg(feature = "testing")]
     pub(crate) fn with_clock(
         (bytes, connections): (usize, usize),
         contents: Option<Contents>,
         clock: impl Fn() -> u64 + 'static,
     ) -> RingWriter {
-        let ring = Ring::in_nanoseconds(bytes, connections).with_contents(contents);
+        let ring = Ring::in_nanoseconds(bytes, connections, None).with_contents(contents);
+        RingWriter { ring: Arc::new(ring), clock: Some(Rc::new(clock)) }
+    }
+
+    /// The same with the clock of a driver's world.
+    pub(crate) fn of_world(
+        (bytes, connections): (usize, usize),
+        contents: Option<Contents>,
+        world: Rc<dyn World>,
+    ) -> RingWriter {
+        let made = world.now();
+        let ring = Ring::in_nanoseconds(bytes, connections, Some(made)).with_contents(contents);
+        let clock = move || {
+            let passed = world.now().saturating_duration_since(made).as_nanos();
+            u64::try_from(passed).unwrap_or(u64::MAX)
+        };
         RingWriter { ring: Arc::new(ring), clock: Some(Rc::new(clock)) }
     }
 

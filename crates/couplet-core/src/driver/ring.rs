@@ -150,15 +150,21 @@ pub(super) const SLEEP_UNIT: u64 = 64;
 pub struct Ring {
     // Bound: a fixed number of events.
     slots: Slots,
-    /// The ticks and the time at which the ring was made; `None` if its ticks are nanoseconds since
-    /// then, in a simulated world.
-    origin: Option<(u64, Instant)>,
+    clock: Clock,
     // Bound: see the lists of `Names`.
     names: Mutex<Names>,
     // Bound: see the lists of `ConnectionLog`.
     connections: Mutex<ConnectionLog>,
     // Bound: a ring of fixed size.
     contents: Option<Contents>,
+}
+
+/// The clock of a ring's ticks.
+enum Clock {
+    /// The processor's, with the ticks and the time at which the ring was made.
+    Processor(u64, Instant),
+    /// Nanoseconds since the ring was made at this time; `None`: in a simulated world.
+    Nanoseconds(Option<Instant>),
 }
 
 /// The names of calls, and their numbers.
@@ -174,18 +180,19 @@ impl Ring {
     /// A ring that fits into so many bytes, made at this tick and time, and the addresses of so many
     /// connections.
     pub fn new(bytes: usize, connections: usize, origin: (u64, Instant)) -> Ring {
-        Ring::with(bytes, connections, Some(origin))
+        Ring::with(bytes, connections, Clock::Processor(origin.0, origin.1))
     }
 
-    /// The same for ticks that are nanoseconds since the ring was made.
-    pub fn in_nanoseconds(bytes: usize, connections: usize) -> Ring {
-        Ring::with(bytes, connections, None)
+    /// The same for ticks that are nanoseconds since the ring was made at this time; `None`: in a
+    /// simulated world.
+    pub fn in_nanoseconds(bytes: usize, connections: usize, made: Option<Instant>) -> Ring {
+        Ring::with(bytes, connections, Clock::Nanoseconds(made))
     }
 
-    fn with(bytes: usize, connections: usize, origin: Option<(u64, Instant)>) -> Ring {
+    fn with(bytes: usize, connections: usize, clock: Clock) -> Ring {
         let slots = Slots::new((bytes / size_of::<Words>()).max(2 * MARGIN as usize));
         let connections = Mutex::new(ConnectionLog::new(connections));
-        Ring { slots, origin, names: Mutex::default(), connections, contents: None }
+        Ring { slots, clock, names: Mutex::default(), connections, contents: None }
     }
 
     /// Sets where the first bytes of each chunk are kept.
@@ -317,15 +324,22 @@ impl Ring {
 
     /// The ticks at which the ring was made.
     fn begun(&self) -> u64 {
-        self.origin.map_or(0, |(ticks, _)| ticks)
+        match self.clock {
+            Clock::Processor(ticks, _) => ticks,
+            Clock::Nanoseconds(_) => 0,
+        }
     }
 
-    /// The ticks of a second, measured until now, and the time at which the ring was made. In a
-    /// simulated world: nanoseconds, and now.
+    /// The ticks of a second, measured until now, and the time at which the ring was made: now, in a
+    /// simulated world.
     pub fn scale(&self, now: Instant) -> (f64, Instant) {
-        let Some((before, origin)) = self.origin else { return (1e9, now) };
-        let passed = now.saturating_duration_since(origin).max(Duration::from_nanos(1));
-        (ticks().wrapping_sub(before) as f64 / passed.as_secs_f64(), origin)
+        match self.clock {
+            Clock::Processor(before, made) => {
+                let passed = now.saturating_duration_since(made).max(Duration::from_nanos(1));
+                (ticks().wrapping_sub(before) as f64 / passed.as_secs_f64(), made)
+            }
+            Clock::Nanoseconds(made) => (1e9, made.unwrap_or(now)),
+        }
     }
 }
 

@@ -2,11 +2,13 @@
 
 use std::net::TcpStream;
 use std::sync::mpsc;
+use std::time::Duration;
 
-use couplet::inspect::{Inspect, Inspector};
-use couplet::{Cluster, Loop, LoopOptions};
+use couplet::inspect::{Inspect, Inspector, Recording};
+use couplet::testing::{Manner, Memory};
+use couplet::{Cluster, Deferred, Loop, LoopOptions};
 
-use crate::kit::{Program, text};
+use crate::kit::{Program, text, view};
 
 #[test]
 fn the_loops_of_a_cluster_are_side_by_side() {
@@ -62,4 +64,50 @@ fn a_loop_that_ends_is_no_longer_shown() {
     assert_eq!(count(&first), Some(2));
     drop(second);
     first.until("/loops.json", |loops| (loops.as_array()?.len() == 1).then_some(()));
+}
+
+#[test]
+fn a_loop_over_another_driver_is_inspected_by_its_clock() {
+    let inspector = Inspector::at("0");
+    let (driver, network) = Memory::new(Manner::Readiness, 1);
+    let mut l = Loop::with_driver(driver, LoopOptions::default().inspect(&inspector));
+    l.begin(|reactor| {
+        let hour = Duration::from_secs(3600);
+        let (waiting, resolver) = Deferred::<()>::new();
+        reactor.call_later(hour, move || drop((waiting.map(|()| 1), resolver)));
+        Ok(())
+    })
+    .expect("the inspector opens");
+    network.advance(Duration::from_secs(5));
+    let url = inspector.url().expect("a loop is inspected");
+    let asking =
+        std::thread::spawn(move || ["/calls.json", "/deferreds.json"].map(|path| view(&url, path)));
+    while !asking.is_finished() {
+        assert!(l.turn(Some(Duration::ZERO)).expect("it has no I/O"));
+        std::thread::yield_now();
+    }
+    let [calls, deferreds] = asking.join().expect("it answers");
+    let (due, since) = (&calls[0]["due"], &calls[0]["since"]);
+    assert_eq!(due.as_f64().expect("a time") - since.as_f64().expect("a time"), 3600.0);
+    assert_eq!(deferreds[0]["state"], "pending");
+    let bytes = std::thread::spawn(move || inspector.recording());
+    while !bytes.is_finished() {
+        l.turn(Some(Duration::ZERO)).expect("it has no I/O");
+        std::thread::yield_now();
+    }
+    let bytes = bytes.join().expect("no panic").expect("it runs");
+    assert!(Recording::parse(&bytes).expect("our own").events() > 0);
+}
+
+#[test]
+fn the_first_run_over_another_driver_has_the_error_of_an_inspector_that_cant_open() {
+    let options = || LoopOptions::default().inspect("tcp:0");
+    let mut l = Loop::with_driver(Memory::new(Manner::Readiness, 1).0, options());
+    let failure = l.run(|_| panic!("no run")).expect_err("other machines could reach it");
+    assert!(failure.to_string().starts_with("cannot open the inspector: "), "{failure}");
+    l.run(|reactor| {
+        reactor.stop();
+        Ok(())
+    })
+    .expect("the loop runs without it");
 }

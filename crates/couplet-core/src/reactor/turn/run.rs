@@ -21,7 +21,7 @@ use crate::driver::recorded::{Recorded, RingWriter};
 use crate::driver::{Commands, Driver, Mio, Signal};
 use crate::internals::is_chosen;
 use crate::panics::{Contained, contain};
-use crate::reactor::inspect::ByInspector;
+use crate::reactor::inspect::{ByInspector, Inspector};
 use crate::reactor::keeping::Keeper;
 use crate::reactor::options::LoopOptions;
 use crate::reactor::records::{Records, Start};
@@ -123,6 +123,14 @@ pub fn react<T: 'static>(script: impl FnOnce(&Reactor) -> Deferred<T>) -> ExitCo
     }
 }
 
+/// The memory for the ring of an inspected loop: the bytes of its events, the connections whose
+/// addresses it keeps, and the contents.
+fn memory_for(inspector: &dyn Inspector) -> ((usize, usize), Option<Contents>) {
+    let (each, total) = inspector.contents();
+    let sizes = (inspector.ring_size(), inspector.logged_connections());
+    (sizes, Contents::new(each, total))
+}
+
 /// Keeps the result of a script. Failures caused by the shutdown are dropped: they take many forms,
 /// all less informative than [`Stopped`].
 fn keep_result<T>(slot: &RefCell<Option<Result<T>>>, result: Result<T>, reactor: &Reactor) {
@@ -174,8 +182,9 @@ pub struct Loop {
     /// Whether a run handles signals.
     signals: bool,
     runtime: Runtime,
-    /// Tells the inspector of the loop that it is dropped.
-    inspected: Option<Box<dyn Any>>,
+    /// Tells the inspector of the loop that it is dropped. The error of an inspector that could not
+    /// open, until the first run.
+    inspected: io::Result<Option<Box<dyn Any>>>,
 }
 
 impl Loop {
@@ -199,22 +208,31 @@ impl Loop {
         let Some(ByInspector(inspector)) = &options.inspector else {
             return Ok(Loop::assemble(driver, &options, runtime, None));
         };
-        let sizes = (inspector.ring_size(), inspector.logged_connections());
-        let (each, total) = inspector.contents();
-        let contents = Contents::new(each, total);
+        let (sizes, contents) = memory_for(&**inspector);
         let ring = RingWriter::new(sizes, contents, Commands::world(&driver).now());
         let mut made = Loop::record::<_, false>(driver, &options, runtime, ring.clone());
-        made.inspected = Some(made.core.show_to(inspector, &ring)?);
+        made.inspected = Ok(Some(made.core.show_to(inspector, &ring)?));
         Ok(made)
     }
 
-    /// Creates a loop over any driver. The turn is compiled for the driver's type.
+    /// Creates a loop over any driver. The turn is compiled for the driver's type; a loop with an
+    /// inspector has its driver in a box. If the inspector can't open, the first [`run`](Self::run),
+    /// [`begin`](Self::begin) or [`run_until`](Self::run_until) fails with its error.
     ///
     /// # Panics
     ///
     /// If the options request a tokio runtime and the system refuses it.
     pub fn with_driver(driver: impl Driver + 'static, options: LoopOptions) -> Loop {
-        Loop::over(&options, |runtime| Loop::assemble(driver, &options, runtime, None))
+        let Some(ByInspector(inspector)) = &options.inspector else {
+            return Loop::over(&options, |runtime| Loop::assemble(driver, &options, runtime, None));
+        };
+        let driver: Box<dyn Driver> = Box::new(driver);
+        let (sizes, contents) = memory_for(&**inspector);
+        let ring = RingWriter::of_world(sizes, contents, Commands::world(&driver));
+        let made = |runtime| Loop::record::<_, true>(driver, &options, runtime, ring.clone());
+        let mut made = Loop::over(&options, made);
+        made.inspected = made.core.show_to(inspector, &ring).map(Some);
+        made
     }
 
     /// Creates a loop over any driver that writes its events into this ring.
@@ -268,7 +286,7 @@ impl Loop {
             core,
             signals: options.switches.has(Switch::Signals),
             runtime,
-            inspected: None,
+            inspected: Ok(None),
         }
     }
 
@@ -452,9 +470,10 @@ impl Loop {
     ///
     /// # Errors
     ///
-    /// The error of `setup`, which ends the run.
+    /// The error of `setup`, which ends the run; that of an inspector that could not
+    /// [open](Self::with_driver), before `setup`.
     pub fn begin(&mut self, setup: impl FnOnce(&Reactor) -> Result<()>) -> Result<()> {
-        self.begin_run();
+        self.begin_run()?;
         let reactor = self.reactor();
         let outcome = {
             let _entered = self.runtime.enter();
@@ -485,7 +504,11 @@ impl Loop {
         self.core.records.run.stage() != Stage::Idle
     }
 
-    fn begin_run(&mut self) {
+    /// Begins a run, unless the inspector could not open: its error is returned once.
+    fn begin_run(&mut self) -> io::Result<()> {
+        if self.inspected.is_err() {
+            std::mem::replace(&mut self.inspected, Ok(None))?;
+        }
         // If the last run kept the handlers, restore them first.
         if self.signals
             && let Err(error) =
@@ -498,6 +521,7 @@ impl Loop {
             log_warn!(%error, "{what}");
         }
         self.core.records.run.begin();
+        Ok(())
     }
 
     /// Keeps the handlers if a signal ended the run: most programs end then, and a second signal
@@ -529,7 +553,7 @@ impl Loop {
         let outcome: Rc<RefCell<Option<Result<T>>>> = Rc::default();
         let slot = outcome.clone();
         let reactor = self.reactor();
-        self.begin_run();
+        self.begin_run()?;
         {
             let _entered = self.runtime.enter();
             let hold = reactor.records().hold("setup");
