@@ -180,7 +180,7 @@ fn linked(store: &Store, link: &str, unix: f64) -> Line<'static> {
     Line::from(vec![Span::raw(format!("  {link}  ")), Span::styled(words, Palette::dim())])
 }
 
-/// Where the time of the last minute went: by protocol type, place, and the driver.
+/// Where the time of the last minute went: by protocol type and callback, by place, and the driver.
 pub(super) fn times(store: &Store) -> Vec<Line<'static>> {
     let number = |value: &Value| value.as_f64().unwrap_or_default();
     let sum = |key: &str| store.time.iter().map(|time| number(&time[key])).sum::<f64>();
@@ -203,16 +203,21 @@ pub(super) fn times(store: &Store) -> Vec<Line<'static>> {
     lines.push(Line::styled(format!("{head}  {:width$}  NAME", "KIND"), Palette::bold()));
     let all: f64 = parts.iter().map(|(seconds, ..)| seconds).sum();
     for (took, number_of_loop, part) in parts {
-        let (part_of_all, calls) = (share(took, all), number(&part["calls"]));
-        let bar = "#".repeat((part_of_all / 10.0).round() as usize);
-        let each =
-            if calls > 0.0 { format!("{:.3} ms", took / calls * 1e3) } else { String::new() };
-        lines.push(Line::raw(format!(
-            "{part_of_all:5.1} % {bar:10} {took:12.6} {calls:11.0} {each:>12}  {:>4}  {:width$}  {}",
-            word(number_of_loop),
-            word(&part["kind"]),
-            word(&part["name"])
-        )));
+        let of_loop = word(number_of_loop);
+        let mut line = |of: &Value, took: f64, kind: &str, name: &str| {
+            let (part_of_all, calls) = (share(took, all), number(&of["calls"]));
+            let bar = "#".repeat((part_of_all / 10.0).round() as usize);
+            let each =
+                if calls > 0.0 { format!("{:.3} ms", took / calls * 1e3) } else { String::new() };
+            lines.push(Line::raw(format!(
+                "{part_of_all:5.1} % {bar:10} {took:12.6} {calls:11.0} {each:>12}  {of_loop:>4}  {kind:width$}  {name}",
+            )));
+        };
+        line(part, took, &word(&part["kind"]), &word(&part["name"]));
+        // The callbacks of a protocol, by their causes.
+        for cause in part["parts"].as_array().into_iter().flatten() {
+            line(cause, number(&cause["seconds"]), "", &format!("  {}", word(&cause["name"])));
+        }
     }
     let mut buckets = BTreeMap::new();
     for bucket in store.time.iter().flat_map(|time| time["histogram"].as_array()).flatten() {

@@ -32,7 +32,8 @@ fn message(connections: &[Value]) -> Value {
             "turns": 1200.0, "connections": 3, "calls": 1, "tasks": 2, "jobs": 0, "doing": null}],
         "time": [{"loop": 0, "idle": 45.0, "busy": 15.0, "kinds": [
             {"kind": "driver", "name": "reads", "seconds": 3.0, "calls": 0},
-            {"kind": "protocol", "name": "Chat", "seconds": 12.0, "calls": 6000}],
+            {"kind": "protocol", "name": "Chat", "seconds": 12.0, "calls": 6000, "parts": [
+                {"name": "data received", "seconds": 9.0, "calls": 5000}]}],
             "histogram": [{"limit": 0.001, "count": 5990}, {"limit": null, "count": 10}]}],
         "views": {
             "connections": {"rows": connections, "all": true},
@@ -367,8 +368,10 @@ fn the_time_is_shown_by_protocol_and_driver() {
     assert_eq!(shown[4], "busy 15.000 s, 25.0 % of the last minute");
     assert!(shown[6].starts_with(" 80.0 % ########      12.000000"), "{}", shown[6]);
     assert!(shown[6].ends_with("6000     2.000 ms     0  protocol  Chat"), "{}", shown[6]);
-    assert!(shown[7].ends_with("driver    reads"), "{}", shown[7]);
-    assert!(shown[10].ends_with("up to 1 ms      5990"), "{}", shown[10]);
+    assert!(shown[7].starts_with(" 60.0 % ######         9.000000"), "{}", shown[7]);
+    assert!(shown[7].ends_with("   data received"), "{}", shown[7]);
+    assert!(shown[8].ends_with("driver    reads"), "{}", shown[8]);
+    assert!(shown[11].ends_with("up to 1 ms      5990"), "{}", shown[11]);
 }
 
 #[test]
