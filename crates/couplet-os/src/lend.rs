@@ -15,10 +15,10 @@ pub struct Lent {
 }
 
 impl Lent {
-    /// Calls `f`; meanwhile [`take`](Self::take) provides these bytes. Returns how many of them are left. A loan
+    /// Calls `f`; meanwhile [`take`](Self::take) provides these bytes. Returns those that are left. A loan
     /// within `f` ends this one, whose bytes then count as taken.
     #[inline(always)]
-    pub fn lend(&self, bytes: &[u8], f: impl FnOnce()) -> usize {
+    pub fn lend<'b>(&self, bytes: &'b [u8], f: impl FnOnce()) -> &'b [u8] {
         /// Ends the loan, even if `f` panics.
         struct Loan<'a>(&'a Lent);
         impl Drop for Loan<'_> {
@@ -29,9 +29,10 @@ impl Lent {
         let loan = Loan(self);
         self.rest.set(Some(NonNull::from(bytes)));
         f();
-        let left = self.rest.get().map_or(0, NonNull::len);
-        drop(loan);
-        left
+        let left = self.rest.take();
+        std::mem::forget(loan);
+        // SAFETY: a loan within `f` has left nothing here, so it is a part of `bytes`.
+        left.map_or(&[], |left| unsafe { left.as_ref() })
     }
 
     /// Whether no lent bytes are left.
@@ -90,9 +91,10 @@ mod tests {
             assert_eq!(first(100), b"cdef");
             assert!(lent.is_empty());
         });
-        assert_eq!(left, 0);
+        assert!(left.is_empty());
         assert!(lent.is_empty() && first(1).is_empty());
-        assert_eq!(lent.lend(b"", || ()), 0);
+        assert!(lent.lend(b"", || ()).is_empty());
+        assert_eq!(lent.lend(b"abc", || assert_eq!(first(1), b"abc")), b"bc");
     }
 
     #[test]
@@ -110,17 +112,18 @@ mod tests {
             assert_eq!(read(9).as_deref(), Some(&b"cdef"[..]));
             assert_eq!(read(9).as_deref(), Some(&b""[..]));
         });
-        assert_eq!((left, read(3)), (0, None));
+        assert!(left.is_empty());
+        assert_eq!(read(3), None);
     }
 
     #[test]
     fn a_loan_within_a_loan_ends_the_outer_one() {
         let lent = Lent::default();
         let left = lent.lend(b"abc", || {
-            assert_eq!(lent.lend(b"xy", || lent.take(|rest| (1, assert_eq!(rest, b"xy")))), 1);
+            assert_eq!(lent.lend(b"xy", || lent.take(|rest| (1, assert_eq!(rest, b"xy")))), b"y");
             assert!(lent.is_empty());
         });
-        assert_eq!(left, 0);
+        assert!(left.is_empty());
     }
 
     #[test]
@@ -141,6 +144,6 @@ mod tests {
                 (1, ())
             });
         });
-        assert_eq!(left, 2);
+        assert_eq!(left, b"bc");
     }
 }

@@ -563,8 +563,8 @@ impl SharedStream {
     #[inline(always)]
     fn lend(&self, task: &TaskRef, data: &[u8]) {
         let left = self.lent.lend(data, || self.executor.poll_here(task));
-        if left > 0 {
-            self.queue_unread(&data[data.len() - left..]);
+        if !left.is_empty() {
+            self.queue_unread(left);
         }
     }
 
