@@ -322,7 +322,7 @@ fn now() -> Instant {
 
 fn stop(py: Python<'_>, stage: Stage) -> PyResult<()> {
     let Stage::Reading(watch) = stage else { return Ok(()) };
-    watch.with(py, |watch| {
+    watch.with(py, |watch, _| {
         watch.stop().detach();
         Ok(())
     })

@@ -42,21 +42,21 @@ impl Port {
 #[pymethods]
 impl Port {
     fn pause(&self, py: Python<'_>) -> PyResult<()> {
-        self.0.with(py, |port| {
+        self.0.with(py, |port, _| {
             port.pause_producing();
             Ok(())
         })
     }
 
     fn resume(&self, py: Python<'_>) -> PyResult<()> {
-        self.0.with(py, |port| {
+        self.0.with(py, |port, _| {
             port.resume_producing();
             Ok(())
         })
     }
 
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        self.0.with(py, |port| {
+        self.0.with(py, |port, _| {
             if let Some(stopped) = port.stop_listening() {
                 stopped.detach();
             }

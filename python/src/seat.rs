@@ -198,9 +198,11 @@ impl<T: 'static> Seated<T> {
     pub(crate) fn with(
         &self,
         py: Python<'_>,
-        f: impl FnOnce(&T) -> PyResult<()> + Send + 'static,
+        f: impl FnOnce(&T, &Rc<LoopShared>) -> PyResult<()> + Send + 'static,
     ) -> PyResult<()> {
         let thing = self.thing.clone();
-        self.seat.ask(py, move |_, _| thing.get().and_then(Tethered::get).map_or(Ok(()), f))
+        self.seat.ask(py, move |_, shared| {
+            thing.get().and_then(Tethered::get).map_or(Ok(()), |thing| f(thing, shared))
+        })
     }
 }

@@ -2,7 +2,7 @@
 #![cfg(unix)]
 
 use std::io;
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// A duplicate of the inherited descriptor with this number, closed in children that execute
 /// another program. The original stays open, so it can be duplicated again.
@@ -76,6 +76,19 @@ fn flags(number: RawFd) -> io::Result<libc::c_int> {
     if flags < 0 { Err(io::Error::last_os_error()) } else { Ok(flags) }
 }
 
+/// Whether a write would be accepted now, or would fail.
+///
+/// # Errors
+///
+/// The system's error.
+pub fn is_writable(descriptor: BorrowedFd<'_>) -> io::Result<bool> {
+    let number = descriptor.as_raw_fd();
+    let mut poll = libc::pollfd { fd: number, events: libc::POLLOUT, revents: 0 };
+    // SAFETY: the pointer is to one pollfd on this stack.
+    let count = unsafe { libc::poll(&raw mut poll, 1, 0) };
+    if count < 0 { Err(io::Error::last_os_error()) } else { Ok(count > 0) }
+}
+
 /// The descriptor with this number, which other code of this process owns, such as an interpreter.
 ///
 /// # Errors
@@ -108,7 +121,8 @@ pub unsafe fn take(number: RawFd) -> io::Result<OwnedFd> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsRawFd;
+    use std::io::Write;
+    use std::os::fd::AsFd;
 
     use super::*;
 
@@ -123,6 +137,19 @@ mod tests {
         let _kept = unsafe { OwnedFd::from_raw_fd(kept) };
         let found = inheritable().expect("a list");
         assert!(found.contains(&kept) && !found.contains(&closed_on_exec), "{found:?}");
+    }
+
+    #[test]
+    fn a_pipe_is_writable_until_it_is_full_and_without_a_reader() {
+        let (reader, mut writer) = io::pipe().expect("a pipe");
+        // SAFETY: F_SETFL touches no memory, and the descriptor is open.
+        let done = unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
+        assert_eq!(done, 0);
+        assert!(is_writable(writer.as_fd()).expect("an answer"));
+        while writer.write(&[0; 4096]).is_ok() {}
+        assert!(!is_writable(writer.as_fd()).expect("an answer"));
+        drop(reader);
+        assert!(is_writable(writer.as_fd()).expect("an answer"));
     }
 
     #[test]
