@@ -521,12 +521,12 @@ impl Connection {
     /// only bytes that the system refused.
     fn resume_later(slf: &Bound<'_, Self>, transport: &Transport, shared: &Rc<LoopShared>) {
         let (of, shared) = (slf.clone().unbind(), shared.clone());
-        let drained = transport.drained().add_both(move |_| {
+        let drained = transport.drained().map(move |()| {
             PythonProducer { of, is_first: false, shared }
                 .queue("resumeProducing", Connection::producer_to_resume);
-            Ok(())
         });
-        drained.detach();
+        // The loss of the connection stops the producer.
+        drained.add_errback(|_| Ok(())).detach();
     }
 
     /// Unregisters a producer that a close need not wait for.
