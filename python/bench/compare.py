@@ -33,6 +33,7 @@ ROWS = {
     "idle": ("echo", "idle", 10_000, 0, "KiB/connection", 1),
     "timers": ("timers", None, 0, 100_000, "µs/timer", 1),
     "spawn": ("spawn", None, 0, 500, "µs/process", 1),
+    "pipe": ("pipe", None, 0, 40_000, "µs/message", 1),
 }
 
 
@@ -128,7 +129,7 @@ def expect(load, word):
 def contestants(row, options):
     """The reactors of a row. Prints which one is skipped."""
     names = [name for name in REACTORS if name in options.reactors]
-    if row in ("web", "connect", "endpoint", "timers", "spawn") and "raw" in names:
+    if row in ("web", "connect", "endpoint", "timers", "spawn", "pipe") and "raw" in names:
         names.remove("raw")
     if row == "timers" and "asyncio" in names:
         # These calls would take minutes, and the ratio would depend on their number.

@@ -1,7 +1,7 @@
 """The servers of compare.py: `servers.py REACTOR ROLE`.
 
 Prints its port on standard error, and exits at the end of standard input. `servers.py REACTOR ROLE COUNT`, for the
-roles `timers` and `spawn`, prints its processor time instead.
+roles `timers`, `spawn` and `pipe`, prints its processor time instead.
 """
 
 import functools
@@ -189,6 +189,40 @@ def spawn(reactor, count):
     reactor.run()
 
 
+def pipe(reactor, count):
+    """Prints the processor time of `count` messages that four children echo, one after another in each."""
+    from twisted.internet import protocol
+
+    class Child(protocol.ProcessProtocol):
+        def connectionMade(self):
+            self.transport.write(b"x" * 62)
+
+        def outReceived(self, data):
+            nonlocal left
+            left -= 1
+            if left > 0:
+                self.transport.write(data)
+            else:
+                self.transport.closeStdin()
+
+        def processEnded(self, reason):
+            nonlocal running
+            running -= 1
+            if not running:
+                print(time.process_time() - before, flush=True)
+                reactor.stop()
+
+    def begin():
+        nonlocal before
+        before = time.process_time()
+        for _ in range(running):
+            reactor.spawnProcess(Child(), "/bin/cat", ["cat"], env={})
+
+    left, running, before = count, 4, 0.0
+    reactor.callWhenRunning(begin)
+    reactor.run()
+
+
 def timers(reactor, count):
     """Prints the processor time of `count` cancelled calls, half of them moved before, and of `count` that are made."""
 
@@ -224,8 +258,8 @@ def main():
     from kit import reactors
 
     reactor = reactors.install(name)
-    if role in ("timers", "spawn"):
-        {"timers": timers, "spawn": spawn}[role](reactor, int(sys.argv[3]))
+    if role in ("timers", "spawn", "pipe"):
+        {"timers": timers, "spawn": spawn, "pipe": pipe}[role](reactor, int(sys.argv[3]))
         return
     from twisted.internet import protocol, stdio
 

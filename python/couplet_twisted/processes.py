@@ -1,13 +1,14 @@
 """
-Child processes: Twisted's code, with a shorter way to start them.
+Child processes: Twisted's code, with a shorter way to start them, and with Couplet's pipes.
 """
 
 import os
 import signal
 
 from twisted.internet import process
+from twisted.python import log
 
-from couplet_twisted import _couplet
+from couplet_twisted import _couplet, pipes
 
 _ORIGINAL = process.Process._trySpawnInsteadOfFork
 
@@ -40,6 +41,24 @@ class Process(process.Process):
         )
         self.status = -1
         return True
+
+    def childConnectionLost(self, childFD, reason):
+        """
+        @see: L{twisted.internet.process.Process.childConnectionLost}
+        """
+        if not isinstance(self.pipes[childFD], pipes.Pipe):
+            super().childConnectionLost(childFD, reason)
+            return
+        # Twisted's code closes the descriptor, which is Couplet's.
+        del self.pipes[childFD]
+        try:
+            self.proto.childConnectionLost(childFD)
+        except BaseException:
+            log.err()
+        self.maybeCallProcessEnded()
+
+
+pipes.install(Process)
 
 
 def _actions(descriptors, inheritable):

@@ -29,9 +29,40 @@ _CONNECTED = {0, errno.EISCONN}
 _RETRY = 0.01
 
 
-class _Stream(_couplet.Connection):
+class Transport(_couplet.Connection):
     """
-    The Python half of a connection: the parts that programs rarely use.
+    The Python half of a connection, over a socket or a pipe: the parts that programs rarely use.
+    """
+
+    def _post(self, name, *args):
+        """
+        Have the reactor's thread make a call that another thread requested.
+        """
+        self.reactor._post(getattr(self, name), *args)
+
+    def _keepNames(self):
+        """
+        Compute the names for the log before the connection is lost or its protocol is replaced, so that they stay
+        the same.
+        """
+
+    def _forgetSocket(self):
+        self.reactor._streams.discard(self)
+
+    @property
+    def _isWriting(self):
+        return self._buffered > 0
+
+    def _lost(self, why):
+        self.connectionLost(_REASONS[why])
+
+    def _raised(self, exception):
+        self.connectionLost(Failure(exception))
+
+
+class _Stream(Transport):
+    """
+    The Python half of a connection over a socket.
 
     @ivar TLS: Whether TLS was started on the connection.
 
@@ -54,12 +85,6 @@ class _Stream(_couplet.Connection):
         self._early = skt.fileno()
         self.reactor._loop.adopt(self, skt.detach())
         self.reactor._streams.add(self)
-
-    def _post(self, name, *args):
-        """
-        Have the reactor's thread make a call that another thread requested.
-        """
-        self.reactor._post(getattr(self, name), *args)
 
     # The socket, for programs that use it.
 
@@ -91,17 +116,11 @@ class _Stream(_couplet.Connection):
     def socket(self):
         self._forgetSocket()
 
-    def _keepNames(self):
-        """
-        Compute the names for the log before the connection is lost or its protocol is replaced, so that they stay
-        the same.
-        """
-
     def _forgetSocket(self):
         skt = self.__dict__.pop("_socket", None)
         if skt is not None:
             skt.close()
-        self.reactor._streams.discard(self)
+        super()._forgetSocket()
 
     def getHost(self):
         """
@@ -133,19 +152,7 @@ class _Stream(_couplet.Connection):
         else:
             super().setTcpKeepAlive(enabled)
 
-    # Reading and writing.
-
-    @property
-    def _isWriting(self):
-        return self._buffered > 0
-
     # The end.
-
-    def _lost(self, why):
-        self.connectionLost(_REASONS[why])
-
-    def _raised(self, exception):
-        self.connectionLost(Failure(exception))
 
     def _readClosed(self):
         self.readConnectionLost(_REASONS["done"])

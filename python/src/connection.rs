@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use couplet::driver::Pipe;
 use couplet::layers::tls::Tls;
 use couplet::{Address, Bytes, Producer, ProducerKind, Transport};
 use couplet_os::tethered::Tethered;
@@ -436,6 +437,33 @@ impl Connection {
             let mut bridge = Some(Bridge::adopted(shared, this.bind(py)));
             let build = move |_: &Address| bridge.take();
             shared.reactor.adopt(socket, build).map_err(system_error)?.detach();
+            Ok(())
+        })
+    }
+
+    /// Adopts a pipe or another descriptor, for a `direction` of `r`, `w` or `rw`. If it is shared,
+    /// Python keeps it, and the connection gets a duplicate.
+    pub(crate) fn adopt_pipe(
+        slf: &Bound<'_, Self>,
+        seat: &Arc<Seat>,
+        descriptor: Descriptor,
+        (direction, is_shared, name): (&str, bool, String),
+    ) -> PyResult<()> {
+        let end = match is_shared {
+            true => descriptor.duplicate(),
+            false => descriptor.detached(),
+        };
+        let end = end.map_err(system_error)?;
+        let pipe = match direction {
+            "r" => Pipe::reader(end),
+            "w" => Pipe::writer(end),
+            _ => Pipe::duplex(end).map_err(system_error)?,
+        };
+        let (pipe, this) = (pipe.named(name), slf.clone().unbind());
+        seat.ask(slf.py(), move |py, shared| {
+            let mut bridge = Some(Bridge::adopted(shared, this.bind(py)));
+            let build = move |_: &Address| bridge.take();
+            shared.reactor.adopt_pipe(pipe, build).map_err(system_error)?.detach();
             Ok(())
         })
     }

@@ -38,8 +38,8 @@ impl Descriptor {
 
     /// Python's own descriptor, which Python has given up.
     pub(crate) fn detached(self) -> io::Result<OwnedFd> {
-        // SAFETY: `adopt` in the Python half passes the result of `socket.detach`, and the inspector
-        // an end of a new pipe.
+        // SAFETY: `adopt` in the Python half passes the result of `socket.detach`, `adopt_pipe` and the
+        // inspector an end of a new pipe or a new terminal.
         unsafe { descriptor::take(self.0) }
     }
 }

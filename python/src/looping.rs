@@ -511,6 +511,19 @@ impl Loop {
         Connection::adopt(&connection, &self.0, descriptor)
     }
 
+    /// Adopts a non-blocking pipe or another descriptor: to read (`r`), to write (`w`) or for both
+    /// (`rw`). Python has given it up, unless it is shared: the loop then uses a duplicate.
+    fn adopt_pipe(
+        &self,
+        connection: Bound<'_, Connection>,
+        descriptor: Descriptor,
+        direction: &str,
+        is_shared: bool,
+        name: String,
+    ) -> PyResult<()> {
+        Connection::adopt_pipe(&connection, &self.0, descriptor, (direction, is_shared, name))
+    }
+
     /// Has a UDP port use a duplicate of its bound socket.
     fn adopt_datagrams(&self, port: &Bound<'_, Datagrams>, descriptor: Descriptor) -> PyResult<()> {
         port.get().adopt(&self.0, descriptor)

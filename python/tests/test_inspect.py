@@ -212,9 +212,27 @@ class Rows(unittest.TestCase):
 
         def both(state):
             names = sorted(row["protocol"] for row in state["views"]["connections"])
-            return names == ["Inside", "twisted.internet.protocol.Protocol"]
+            # The program has a protocol on its standard input and output.
+            return names == ["Ends", "Ends", "Inside", "twisted.internet.protocol.Protocol"]
 
         program.until(both)
+
+    def test_the_pipes_of_a_child_have_its_protocol(self):
+        child = (
+            "url = couplet_twisted.inspect(0)\n"
+            "from twisted.internet import protocol, reactor\n"
+            "class Child(protocol.ProcessProtocol): pass\n"
+            "child = reactor.spawnProcess(Child(), '/bin/cat', ['cat'])\n"
+            "say(url=url, pid=child.pid)\n"
+        )
+        program = Program(self, BEGIN + child + RUN)
+
+        def pipes(state):
+            rows = [row for row in state["views"]["connections"] if row["protocol"] == "Child"]
+            return sorted(row["peer"] for row in rows) if len(rows) == 3 else None
+
+        names = [f"process:{program.said['pid']} (descriptor {number})" for number in range(3)]
+        self.assertEqual(program.until(pipes), names)
 
     def test_timed_calls_have_the_places_of_the_program(self):
         calls = (

@@ -1,5 +1,5 @@
-"""Records the parts of Couplet that each of Twisted's tests uses: `stream` for connections and ports, `watch` for
-descriptors that the loop watches for Twisted's own code. A test with neither uses the main loop, timers and threads."""
+"""Records the parts of Couplet that each of Twisted's tests uses: `stream` for connections, pipes and ports,
+`watch` for descriptors that the loop watches for Twisted's own code. A test with neither uses the main loop, timers and threads."""
 
 used = set()
 
@@ -19,7 +19,7 @@ def install():
     """Starts to record uses in `used`."""
     from twisted.internet._signals import _FDWaker, _SocketWaker
 
-    from couplet_twisted import reactor, tcp, udp, unix
+    from couplet_twisted import pipes, reactor, tcp, udp, unix
 
     def stream(*_):
         used.add("stream")
@@ -33,4 +33,5 @@ def install():
     for kind in (tcp.Server, tcp.Client, tcp.Port, unix.Client, unix.Port):
         _noting(kind, "__init__", stream)
     _noting(udp.Port, "_bindSocket", stream)
+    _noting(pipes.Pipe, "_adopt", stream)
     _noting(reactor.CoupletReactor, "_add", watch)
