@@ -4,6 +4,7 @@ Child processes: Twisted's code, with a shorter way to start them, and with Coup
 
 import os
 import signal
+import sys
 
 from twisted.internet import process
 from twisted.python import log
@@ -31,14 +32,21 @@ class Process(process.Process):
         if process.Process._trySpawnInsteadOfFork is not _ORIGINAL or not os.path.isdir("/proc/self/fd"):
             # Twisted's tests replace the method. Without a list of descriptors, Twisted guesses.
             return super()._trySpawnInsteadOfFork(path, uid, gid, executable, args, environment, kwargs)
-        inheritable = set(_couplet.inheritable())
-        self.pid = os.posix_spawnp(
-            executable,
-            args,
-            os.environ if environment is None else environment,
-            file_actions=_actions(kwargs["fdmap"], inheritable),
-            setsigdef=_SIGNALS,
-        )
+        if environment is None:
+            environment = os.environ
+        descriptors = kwargs["fdmap"]
+        sys.audit("os.posix_spawn", executable, args, environment)
+        named = [(fd, number) for number, fd in descriptors.items()]
+        inherited = os.environb if environment is os.environ else environment
+        self.pid = _couplet.spawn_process(executable, args, inherited, named)
+        if self.pid is None:
+            self.pid = os.posix_spawnp(
+                executable,
+                args,
+                environment,
+                file_actions=_actions(descriptors, set(_couplet.inheritable())),
+                setsigdef=_SIGNALS,
+            )
         self.status = -1
         return True
 

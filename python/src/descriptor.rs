@@ -28,6 +28,12 @@ impl Descriptor {
         unsafe { descriptor::borrow(self.0) }?.try_clone_to_owned()
     }
 
+    /// Python's own descriptor, for a call into this package.
+    pub(crate) fn lent(&self) -> io::Result<BorrowedFd<'_>> {
+        // SAFETY: Python waits for the call that has this argument, and keeps the descriptor open.
+        unsafe { descriptor::borrow(self.0) }
+    }
+
     /// Python's own descriptor, watched until `stop`.
     pub(crate) fn watched(&self) -> io::Result<BorrowedFd<'static>> {
         // SAFETY: a reader or a writer of a reactor keeps its descriptor open until it is removed.

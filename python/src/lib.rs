@@ -19,6 +19,7 @@ mod port;
 mod ready;
 mod request;
 mod seat;
+mod spawning;
 mod stream;
 mod timers;
 mod tls;
@@ -39,6 +40,7 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn _couplet(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(logging::log_to, module)?)?;
     module.add_function(wrap_pyfunction!(descriptor::inheritable, module)?)?;
+    module.add_function(wrap_pyfunction!(spawning::spawn_process, module)?)?;
     module.add_function(wrap_pyfunction!(web::parse_head, module)?)?;
     module.add_function(wrap_pyfunction!(web::combined_line, module)?)?;
     module.add_function(wrap_pyfunction!(webclient::parse_response, module)?)?;

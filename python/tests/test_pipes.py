@@ -1,6 +1,7 @@
 """Pipes and terminals of child processes, and standard input and output: protocols get the same as under the model."""
 
 import collections
+import ctypes
 import fcntl
 import os
 import pty
@@ -640,6 +641,9 @@ class Terminals(Cases):
             case.say("test", e)
 
 
+# The function by which the child closes its descriptors.
+CLOSE = "posix_spawn_file_actions_addclosefrom_np"
+
 # Two parties that send each other a message again and again: a program and its child `cat`, or two watched sockets.
 ECHOES = {
     "child": """
@@ -690,6 +694,25 @@ one, other = map(Watched, socket.socketpair())
 one.write(MESSAGE)
 """,
 }
+# Starts a child while many descriptors are open.
+START = """
+import os
+from kit import reactors
+reactor = reactors.install("couplet")
+from twisted.internet import protocol
+
+class Child(protocol.ProcessProtocol):
+    def processEnded(self, reason):
+        os.write(2, b"mark")
+        reactor.stop()
+
+def start():
+    many = [os.dup(0) for _ in range(300)]
+    os.write(2, b"mark")
+    reactor.spawnProcess(Child(), "/bin/true", ["true"], env={})
+
+reactor.callWhenRunning(start)
+"""
 BEGINNING = """
 import os, socket, subprocess
 from kit import reactors
@@ -713,13 +736,12 @@ def received(transport):
 @unittest.skipUnless(shutil.which("strace"), "there is no strace")
 @unittest.skipUnless(SUBJECT == reactors.SUBJECT, "it counts the system calls of Couplet's reactor")
 class SystemCalls(unittest.TestCase):
-    """The system calls of a hundred messages that return."""
+    """The system calls of a hundred messages that return, and of a child."""
 
-    def counts(self, name):
+    def counts(self, program):
         """How often the main thread makes each system call between the marks."""
         with tempfile.TemporaryDirectory() as folder:
-            program = BEGINNING + ECHOES[name] + "reactor.run()"
-            command = ["strace", "-o", f"{folder}/calls", sys.executable, "-c", program]
+            command = ["strace", "-o", f"{folder}/calls", sys.executable, "-c", program + "reactor.run()"]
             ended = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
             self.assertEqual((ended.returncode, ended.stderr), (0, b"markmark"))
             with open(f"{folder}/calls") as calls:
@@ -729,20 +751,25 @@ class SystemCalls(unittest.TestCase):
     def test_a_message_through_a_pipe_takes_three(self):
         for name in ("child", "stdio"):
             with self.subTest(name):
-                counts = self.counts(name)
+                counts = self.counts(BEGINNING + ECHOES[name])
                 self.assertEqual((counts["epoll_ctl"], counts["writev"], counts["read"]), (0, 100, 100), counts)
                 self.assertLessEqual(counts.total(), 310, counts)
 
     def test_a_terminal_is_read_until_it_has_nothing(self):
-        counts = self.counts("terminal")
+        counts = self.counts(BEGINNING + ECHOES["terminal"])
         self.assertEqual((counts["epoll_ctl"], counts["writev"]), (0, 100), counts)
-        self.assertLessEqual(counts.total(), 510, counts)
+        self.assertLessEqual(counts["read"], 200, counts)
 
     def test_a_watched_descriptor_takes_no_epoll_ctl_for_each_event(self):
-        counts = self.counts("watched")
+        counts = self.counts(BEGINNING + ECHOES["watched"])
         self.assertEqual(counts["epoll_ctl"], 0, counts)
         self.assertEqual(counts["sendto"], 100, counts)
         self.assertLessEqual(counts.total(), 430, counts)
+
+    @unittest.skipUnless(hasattr(ctypes.CDLL(None), CLOSE), "the C library can't have a child close its descriptors")
+    def test_the_start_of_a_child_costs_the_same_however_many_descriptors_are_open(self):
+        counts = self.counts(START)
+        self.assertLessEqual(counts.total(), 90, counts)
 
 
 if __name__ == "__main__":

@@ -182,7 +182,7 @@ mod tests {
             assert_eq!(error.expect_err("refused").kind(), io::ErrorKind::PermissionDenied);
         }
         drop(taken);
-        assert!(io::Write::write_all(&mut writer, b"x").is_err(), "no second descriptor is open");
+        assert!(writer.write_all(b"x").is_err(), "no second descriptor is open");
     }
 
     #[test]

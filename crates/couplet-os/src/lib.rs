@@ -23,6 +23,7 @@ pub mod owned;
 pub mod process;
 pub mod ring;
 pub mod signals;
+pub mod spawn;
 pub mod tcp;
 pub mod tethered;
 pub mod ticks;
