@@ -311,7 +311,12 @@ fn a_red_flag_is_recorded_without_a_reader() {
     let folder = crate::needed::Folder::new();
     // Three standard streams, the loops' own, the recording, and a few connections.
     let path = folder.path(".");
-    let server = Server::start_limited(24, &["echo", "--inspect-record", &path]);
+    let kept = ["--inspect-contents", "3"];
+    let server =
+        Server::start_limited(24, &[&["echo", "--inspect-record", &path], &kept[..]].concat());
+    let mut first = server.connect();
+    first.send(b"hello");
+    first.read_exact(5);
     let mut clients: Vec<_> = (0..30).map(|_| server.connect()).collect();
     let recorded = || {
         let entries = std::fs::read_dir(&*folder).expect("our own");
@@ -321,7 +326,10 @@ fn a_red_flag_is_recorded_without_a_reader() {
     // A recording needs a descriptor too. If it got none, connections come again after a pause.
     clients.truncate(5);
     wait_until("a recording", || recorded().is_some());
-    let ended = run(&["inspect", "--check", &recorded().expect("it is there")]);
+    let recorded = recorded().expect("it is there");
+    let ended = run(&["inspect", "--check", &recorded]);
     ended.quietly(3);
     assert!(ended.text().contains("turned away for want of descriptors"), "{}", ended.text());
+    let lines = run(&["inspect", &recorded, "--jsonl"]);
+    assert_eq!(lines.text().matches("\"contents\":\"hel\"").count(), 2, "{}", lines.text());
 }

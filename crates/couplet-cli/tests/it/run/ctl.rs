@@ -329,7 +329,8 @@ fn a_hundred_orders_at_once_are_answered() {
 #[test]
 fn recordings_are_written_by_order_and_at_the_end() {
     let text = echo("a", "0", "") + CONTROL;
-    let program = Program::start_with(Folder::new(), &text, &["--record", "end.rec"]);
+    let kept = ["--record", "end.rec", "--inspect-contents", "4"];
+    let program = Program::start_with(Folder::new(), &text, &kept);
     let _client = program.connect("a");
     let recorded = program.ctl(&["record", "now.rec"]);
     assert_eq!((recorded.code, recorded.text()), (Some(0), ""), "{}", recorded.stderr);
@@ -340,15 +341,19 @@ fn recordings_are_written_by_order_and_at_the_end() {
     let Program { server, folder } = program;
     assert!(!folder.join("end.rec").exists());
     server.stop(Signal::TERM);
-    let shown = |file: &str| {
-        let mut command = couplet(&["inspect", file]);
+    let shown = |file: &str, output: &str| {
+        let mut command = couplet(&["inspect", file, output]);
         let shown = Running::start(command.current_dir(&*folder)).ended();
         shown.quietly(0);
         shown.text().to_owned()
     };
-    let (now, end) = (shown("./now.rec"), shown("./end.rec"));
+    let (now, end) = (shown("./now.rec", "--once"), shown("./end.rec", "--once"));
     assert!(now.contains(" running, ") && now.contains("EchoServer"), "{now}");
     assert!(end.starts_with("a recording of ") && end.contains(" ended, "), "{end}");
+    for file in ["./now.rec", "./end.rec"] {
+        let lines = shown(file, "--jsonl");
+        assert_eq!(lines.matches("\"contents\":\"hell\"").count(), 2, "{lines}");
+    }
 }
 
 #[test]
