@@ -204,8 +204,8 @@ mod tests {
     fn pieces_of_all_lengths_are_joined_at_the_end_of_the_memory_too() {
         let contents = Contents::new(40, 512).expect("it is on");
         let text: Vec<u8> = (1..=60).collect();
-        let mut event = 0;
-        for (first, second) in (0..=20).flat_map(|first| (0..=20).map(move |it| (first, it))) {
+        let lengths = (0..=20).flat_map(|first| (0..=20).map(move |second| (first, second)));
+        for (event, (first, second)) in (0..).zip(lengths) {
             let (one, rest) = text.split_at(first);
             let (two, three) = rest.split_at(second);
             contents.hold([one, two, three].into_iter());
@@ -215,7 +215,6 @@ mod tests {
                 Some((event, text[..40].to_vec())),
                 "{first}, {second}"
             );
-            event += 1;
         }
     }
 

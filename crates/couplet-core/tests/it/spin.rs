@@ -21,6 +21,7 @@ impl Protocol for Echo {
 }
 
 /// Sends messages, some of them after a pause, and checks the echoes.
+#[expect(clippy::disallowed_methods, reason = "the peer is a thread of its own")]
 fn talk(port: &Address) {
     let Address::Tcp(to) = *port else { panic!("{port}") };
     let mut peer = TcpStream::connect(to).expect("the port is open");
