@@ -30,3 +30,4 @@ pub mod ticks;
 #[cfg(feature = "trap")]
 pub mod trap;
 pub mod unsent;
+pub mod uring;

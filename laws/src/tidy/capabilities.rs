@@ -335,6 +335,8 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-runner/src/restart/",
             "couplet-core/src/driver/mio/",
             "couplet-core/src/driver/socket.rs",
+            // A pair for the self-test.
+            "couplet-os/src/uring.rs",
         ],
     },
     Capability {
@@ -579,6 +581,11 @@ const CAPABILITIES: &[Capability] = &[
         paths: &["couplet_os::trap"],
         instead: PROCESS,
         places: &["couplet-sim/src/trapped.rs"],
+    },
+    Capability {
+        paths: &["io_uring"],
+        instead: SOCKET,
+        places: &["couplet-os/src/uring.rs", "couplet-os/src/uring/"],
     },
     Capability { paths: &["libc", "backtrace"], instead: PROCESS, places: &["couplet-os/src/"] },
     // Guests.

@@ -1,0 +1,575 @@
+//! [`Ring`]: an io_uring for streams. It owns all memory that the kernel may touch, so each of its
+//! functions is safe: received bytes lie in buffers of the ring, and a buffer given for sending
+//! stays here until its completion.
+//!
+//! Sockets are named by [`Handle`]s. An operation is only recorded until the next
+//! [`enter`](Ring::enter), which looks the descriptors up and submits them in one call: an operation
+//! on a descriptor that was closed meanwhile never starts. The kernel holds the file of a started
+//! operation, whatever happens to its number.
+#![cfg(all(target_os = "linux", feature = "uring"))]
+
+mod buffers;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+
+use crate::owned::{Handle, Owner};
+use buffers::Buffers;
+
+/// The completions of cancellations: they need no answer.
+const IGNORED: u64 = u64::MAX;
+/// The group of the ring's buffers.
+const GROUP: u16 = 0;
+/// Maximum operations submitted by one call of the system.
+const SUBMISSIONS: u32 = 512;
+/// Completions that the kernel queues without allocating.
+const COMPLETIONS: u32 = 4096;
+/// How often, and how long, a ring that is dropped waits for its operations to end.
+const REAP: (u32, Duration) = (10, Duration::from_millis(500));
+
+/// The memory of a ring.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// The number of receive buffers, at most 32768; rounded up to a power of two.
+    pub buffers: u16,
+    /// The bytes of each.
+    pub buffer: usize,
+}
+
+/// Names an operation until it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Operation {
+    index: u32,
+    serial: u32,
+}
+
+impl Operation {
+    fn number(self) -> u64 {
+        u64::from(self.serial) << 32 | u64::from(self.index)
+    }
+}
+
+/// The completion of an operation, which its caller knows by the `tag` that it gave.
+#[derive(Debug)]
+pub enum Completion {
+    /// Bytes were received: [`Ring::lent`] holds them until the next call of
+    /// [`next_completion`](Ring::next_completion) or [`enter`](Ring::enter).
+    /// Unless `is_last`, the operation receives more.
+    Received {
+        /// The operation's tag.
+        tag: u64,
+        /// Whether the operation has ended.
+        is_last: bool,
+    },
+    /// A receive operation has ended: with the peer's end of stream, or with an error.
+    Ended {
+        /// The operation's tag.
+        tag: u64,
+        /// `Ok` for the end of the stream.
+        result: io::Result<()>,
+    },
+    /// A receive operation has ended though the stream has not: it was cancelled, or no buffer was
+    /// free.
+    Stopped {
+        /// The operation's tag.
+        tag: u64,
+    },
+    /// Bytes were sent.
+    Sent {
+        /// The operation's tag.
+        tag: u64,
+        /// The number of bytes that were sent by this step, or the error that ended the operation.
+        result: io::Result<usize>,
+        /// The buffer of an operation that has ended.
+        // Bound: the one buffer that the operation was given.
+        buffer: Option<Vec<u8>>,
+    },
+    /// The watched descriptor is readable. [`Ring::watch`] watches it again.
+    Watched,
+}
+
+struct Slot {
+    serial: u32,
+    tag: u64,
+    /// Not yet known to the kernel.
+    is_recorded: bool,
+    state: State,
+}
+
+enum State {
+    Free,
+    Receive(Handle),
+    Send(Sending),
+    Watch,
+    /// Cancelled before it was submitted.
+    Abandoned,
+}
+
+struct Sending {
+    socket: Handle,
+    // Bound: the one buffer that the operation was given.
+    buffer: Vec<u8>,
+    /// The bytes that were sent.
+    sent: usize,
+}
+
+/// An io_uring for streams; see the [module](self).
+pub struct Ring {
+    // Bound: SUBMISSIONS and COMPLETIONS, the sizes of its queues.
+    io: IoUring,
+    buffers: mem::ManuallyDrop<Buffers>,
+    /// The buffer and the bytes of the last completion.
+    lent: Option<(u16, usize)>,
+    // Bound: the operations in flight at a time: a receive and a send for each stream.
+    slots: mem::ManuallyDrop<Vec<Slot>>,
+    // Bound: one entry for each slot.
+    free: Vec<u32>,
+    /// Recorded operations.
+    // Bound: one entry for each slot.
+    queue: VecDeque<u32>,
+    /// Operations to cancel.
+    // Bound: one for each operation in flight, from each cancel: emptied by `enter`.
+    cancels: Vec<u64>,
+    /// Completions that were moved here from the kernel's queue.
+    // Bound: the completions of one `stop`: those in the kernel's queue.
+    moved: VecDeque<cqueue::Entry>,
+    /// Completions in the kernel's queue.
+    ready: usize,
+    in_flight: usize,
+    watched: Owner,
+    /// A submission failed, so that descriptors may be in the queue that are closed later.
+    is_broken: bool,
+}
+
+impl fmt::Debug for Ring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ring").field("in_flight", &self.in_flight).finish_non_exhaustive()
+    }
+}
+
+impl Ring {
+    /// A ring that also watches this descriptor. It belongs to the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// If the system has no io_uring, forbids it, or lacks what the ring needs (Linux 6.1).
+    pub fn new(size: Size, watched: OwnedFd) -> io::Result<Ring> {
+        let io = IoUring::builder()
+            .dontfork()
+            .setup_cqsize(COMPLETIONS)
+            .setup_submit_all()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .build(SUBMISSIONS)?;
+        if !io.params().is_feature_ext_arg() || !io.params().is_feature_nodrop() {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        // Saves a lookup a call; a process has few such places.
+        let _ = io.submitter().register_ring_fd();
+        let buffers = Buffers::new(&io, GROUP, size)?;
+        let mut ring = Ring {
+            io,
+            buffers: mem::ManuallyDrop::new(buffers),
+            lent: None,
+            slots: mem::ManuallyDrop::new(Vec::new()),
+            free: Vec::new(),
+            queue: VecDeque::new(),
+            cancels: Vec::new(),
+            moved: VecDeque::new(),
+            ready: 0,
+            in_flight: 0,
+            watched: watched.into(),
+            is_broken: false,
+        };
+        ring.watch();
+        ring.submit(Some(Duration::ZERO))?;
+        Ok(ring)
+    }
+
+    /// Receives from a socket, in any number of completions, until the operation ends.
+    pub fn receive(&mut self, tag: u64, socket: Handle) -> Operation {
+        self.record(tag, State::Receive(socket))
+    }
+
+    /// Sends a buffer's bytes from `sent` on, in one or several steps. One at a time for each socket:
+    /// the kernel keeps no order.
+    pub fn send(&mut self, tag: u64, socket: Handle, buffer: Vec<u8>, sent: usize) -> Operation {
+        self.record(tag, State::Send(Sending { socket, buffer, sent }))
+    }
+
+    /// Watches the ring's descriptor until it is readable.
+    pub fn watch(&mut self) {
+        self.record(IGNORED, State::Watch);
+    }
+
+    /// Cancels an operation: its last completion follows, which may be a success. False if no
+    /// completion follows, because it was not submitted or has ended.
+    pub fn cancel(&mut self, operation: Operation) -> bool {
+        let Some(slot) = self.slots.get_mut(operation.index as usize) else { return false };
+        if slot.serial != operation.serial || matches!(slot.state, State::Free) {
+            return false;
+        }
+        if slot.is_recorded {
+            slot.state = State::Abandoned;
+            return false;
+        }
+        self.cancels.push(operation.number());
+        true
+    }
+
+    /// Cancels a receive operation and waits for its end. False if it has received something or
+    /// its stream has ended: then its completions are still reported.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`enter`](Self::enter).
+    pub fn stop(&mut self, operation: Operation) -> io::Result<bool> {
+        if !self.cancel(operation) {
+            return Ok(true);
+        }
+        loop {
+            let of_it = |entry: &&cqueue::Entry| entry.user_data() == operation.number();
+            if self.moved.iter().filter(of_it).any(|entry| !cqueue::more(entry.flags())) {
+                break;
+            }
+            self.submit(Some(REAP.1))?;
+            let ready = mem::take(&mut self.ready);
+            self.moved.extend(self.io.completion().take(ready));
+        }
+        let number = operation.number();
+        let is_empty = |entry: &cqueue::Entry| is_stopped(entry.result());
+        let is_unused = self.moved.iter().filter(|entry| entry.user_data() == number).all(is_empty);
+        if is_unused {
+            self.moved.retain(|entry| entry.user_data() != number);
+            self.end(operation.index);
+        }
+        Ok(is_unused)
+    }
+
+    /// Submits what was recorded, and waits for a completion, at most for `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// The system's error, except for an interrupted wait, which just ends.
+    #[inline]
+    pub fn enter(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.take_back_lent();
+        let is_pending = self.ready > 0 || !self.moved.is_empty();
+        self.submit(if is_pending { Some(Duration::ZERO) } else { timeout })
+    }
+
+    /// Whether completions are left for [`next_completion`](Self::next_completion).
+    #[inline]
+    pub fn has_more(&self) -> bool {
+        self.ready > 0 || !self.moved.is_empty()
+    }
+
+    /// Whether operations wait for the next [`enter`](Self::enter).
+    pub fn has_recorded(&self) -> bool {
+        !self.queue.is_empty() || !self.cancels.is_empty()
+    }
+
+    /// Whether completions of an operation are left for [`next_completion`](Self::next_completion).
+    pub fn has_completed(&self, operation: Operation) -> bool {
+        // SAFETY: the only other view of the queue is made, used and dropped within calls that borrow
+        // this ring mutably.
+        let mut queue = unsafe { self.io.completion_shared() };
+        let is_queued = queue.by_ref().any(|entry| entry.user_data() == operation.number());
+        // Its drop would mark the entries as seen.
+        mem::forget(queue);
+        is_queued || self.moved.iter().any(|entry| entry.user_data() == operation.number())
+    }
+
+    /// The next completion; `None` when it is time for the next [`enter`](Self::enter).
+    #[inline]
+    pub fn next_completion(&mut self) -> Option<Completion> {
+        self.take_back_lent();
+        loop {
+            let entry = if self.moved.is_empty() {
+                self.ready = self.ready.checked_sub(1)?;
+                self.io.completion().next()?
+            } else {
+                self.moved.pop_front()?
+            };
+            if entry.user_data() != IGNORED
+                && let Some(completion) = self.complete(&entry)
+            {
+                return Some(completion);
+            }
+        }
+    }
+
+    /// The bytes of the last completion.
+    #[inline]
+    pub fn lent(&self) -> &[u8] {
+        match self.lent {
+            Some((id, len)) => self.buffers.bytes(id, len),
+            None => &[],
+        }
+    }
+
+    /// The bytes of one receive buffer.
+    pub fn buffer_size(&self) -> usize {
+        self.buffers.size()
+    }
+
+    fn record(&mut self, tag: u64, state: State) -> Operation {
+        let index = self.free.pop().unwrap_or_else(|| {
+            let slot = Slot { serial: 0, tag: 0, is_recorded: false, state: State::Free };
+            self.slots.push(slot);
+            (self.slots.len() - 1) as u32
+        });
+        let slot = &mut self.slots[index as usize];
+        slot.serial = slot.serial.wrapping_add(1);
+        (slot.tag, slot.is_recorded, slot.state) = (tag, true, state);
+        self.queue.push_back(index);
+        Operation { index, serial: slot.serial }
+    }
+
+    /// Frees the slot of an operation that the kernel knows no more.
+    fn free(&mut self, index: u32) -> State {
+        self.free.push(index);
+        mem::replace(&mut self.slots[index as usize].state, State::Free)
+    }
+
+    /// Frees the slot of an operation whose last completion has arrived.
+    fn end(&mut self, index: u32) -> State {
+        self.in_flight -= 1;
+        self.free(index)
+    }
+
+    #[inline]
+    fn take_back_lent(&mut self) {
+        if let Some((id, _)) = self.lent.take() {
+            self.buffers.give(id);
+        }
+    }
+
+    #[inline]
+    fn submit(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        if self.is_broken {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let submitted = self.fill().and_then(|()| self.wait(timeout));
+        self.ready = self.io.completion().len();
+        self.is_broken = submitted.is_err() || !self.io.submission().is_empty();
+        submitted
+    }
+
+    /// Moves the recorded operations into the kernel's queue.
+    ///
+    /// INVARIANT: `wait` follows, and nothing that closes descriptors comes between.
+    fn fill(&mut self) -> io::Result<()> {
+        while let Some(number) = self.cancels.pop() {
+            let entry = opcode::AsyncCancel::new(number).build();
+            self.push(&entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(IGNORED))?;
+        }
+        while let Some(index) = self.queue.pop_front() {
+            let Some(entry) = self.entry(index) else {
+                self.free(index);
+                continue;
+            };
+            self.in_flight += 1;
+            let slot = &mut self.slots[index as usize];
+            slot.is_recorded = false;
+            let serial = slot.serial;
+            self.push(&entry.user_data(Operation { index, serial }.number()))?;
+        }
+        Ok(())
+    }
+
+    /// The entry of a recorded operation; `None` if its descriptor was closed meanwhile.
+    fn entry(&self, index: u32) -> Option<squeue::Entry> {
+        let number = |socket: Handle| socket.ask(|socket| Fd(socket.as_raw_fd()));
+        match &self.slots[index as usize].state {
+            State::Receive(socket) => Some(opcode::RecvMulti::new(number(*socket)?, GROUP).build()),
+            State::Send(Sending { socket, buffer, sent }) => {
+                let bytes = &buffer[*sent..];
+                let len = bytes.len().min(u32::MAX as usize) as u32;
+                let send = opcode::Send::new(number(*socket)?, bytes.as_ptr(), len);
+                Some(send.flags(libc::MSG_NOSIGNAL).build())
+            }
+            State::Watch => {
+                let watched = Fd(self.watched.as_fd().as_raw_fd());
+                Some(opcode::PollAdd::new(watched, libc::POLLIN as u32).build())
+            }
+            State::Abandoned | State::Free => None,
+        }
+    }
+
+    fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
+        if self.io.submission().is_full() {
+            self.io.submit()?;
+        }
+        // SAFETY: the memory that the entry points to is a buffer in `slots`, which neither moves nor
+        // is freed before the completion; its descriptor was open when it was built, and is so until
+        // the submission, because only calls of this module come between.
+        unsafe { self.io.submission().push(entry) }.map_err(|_| io::ErrorKind::WouldBlock.into())
+    }
+
+    #[inline]
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        // With deferred task work a wait for no completions would run none of it.
+        let waited = match timeout {
+            None => self.io.submit_and_wait(1),
+            Some(timeout) => {
+                let time = Timespec::from(timeout);
+                self.io.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&time))
+            }
+        };
+        match waited {
+            Ok(_) => Ok(()),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    #[inline]
+    fn complete(&mut self, entry: &cqueue::Entry) -> Option<Completion> {
+        let index = entry.user_data() as u32;
+        let tag = self.slots.get(index as usize)?.tag;
+        let result = entry.result();
+        if let Some(id) = cqueue::buffer_select(entry.flags()) {
+            self.buffers.take(id);
+            let is_last = !cqueue::more(entry.flags());
+            if is_last {
+                self.end(index);
+            }
+            if result > 0 {
+                self.lent = Some((id, result as usize));
+                return Some(Completion::Received { tag, is_last });
+            }
+            self.buffers.give(id);
+            return is_last.then_some(Completion::Ended { tag, result: outcome(result).map(drop) });
+        }
+        self.complete_other(index, tag, result)
+    }
+
+    fn complete_other(&mut self, index: u32, tag: u64, result: i32) -> Option<Completion> {
+        if let State::Send(sending) = &mut self.slots[index as usize].state
+            && let Ok(n) = outcome(result)
+            && sending.sent + n < sending.buffer.len()
+            && n > 0
+        {
+            sending.sent += n;
+            self.slots[index as usize].is_recorded = true;
+            self.in_flight -= 1;
+            self.queue.push_back(index);
+            return Some(Completion::Sent { tag, result: Ok(n), buffer: None });
+        }
+        match self.end(index) {
+            State::Receive(_) if is_stopped(result) => Some(Completion::Stopped { tag }),
+            State::Receive(_) => Some(Completion::Ended { tag, result: outcome(result).map(drop) }),
+            State::Send(Sending { buffer, .. }) => {
+                Some(Completion::Sent { tag, result: outcome(result), buffer: Some(buffer) })
+            }
+            State::Watch => Some(Completion::Watched),
+            State::Abandoned | State::Free => None,
+        }
+    }
+
+    /// Cancels all operations, and waits for their ends.
+    fn reap(&mut self) {
+        self.queue.clear();
+        self.cancels.clear();
+        for _ in 0..REAP.0 {
+            if self.in_flight == 0 || self.is_broken {
+                return;
+            }
+            let entry = opcode::AsyncCancel2::new(CancelBuilder::any()).build();
+            if self.push(&entry.user_data(IGNORED)).is_err() || self.submit(Some(REAP.1)).is_err() {
+                return;
+            }
+            while self.next_completion().is_some() {
+                // Unsent rests are not sent any more.
+                self.queue.clear();
+            }
+        }
+    }
+}
+
+impl AsFd for Ring {
+    /// Readable while a completion is ready.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the ring is open as long as it is borrowed.
+        unsafe { BorrowedFd::borrow_raw(self.io.as_raw_fd()) }
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        self.reap();
+        if self.in_flight == 0 {
+            // SAFETY: no operation is left that could use them, and nothing uses the fields after the
+            // drop.
+            unsafe {
+                mem::ManuallyDrop::drop(&mut self.buffers);
+                mem::ManuallyDrop::drop(&mut self.slots);
+            }
+        }
+    }
+}
+
+/// Checks that the system's io_uring does what the driver needs: it receives more than all buffers
+/// hold, in order, and goes on after a lack of buffers; it sends; and a cancelled receive ends.
+///
+/// # Errors
+///
+/// The system's error, or the difference.
+pub fn check() -> io::Result<()> {
+    let (ours, peer) = UnixStream::pair()?;
+    let (ours, peer) = (Owner::from(OwnedFd::from(ours)), Owner::from(OwnedFd::from(peer)));
+    let (watched, _other) = UnixStream::pair()?;
+    let mut ring = Ring::new(Size { buffers: 2, buffer: 4 }, watched.into())?;
+    let bytes: Vec<u8> = (0..30).collect();
+    let mut receiving = ring.receive(1, ours.handle());
+    ring.send(2, peer.handle(), bytes.clone(), 0);
+    let (mut received, mut sent, mut enters) = (Vec::new(), 0, 0);
+    while received.len() < bytes.len() || sent < bytes.len() {
+        match ring.next_completion() {
+            Some(Completion::Received { is_last, .. }) => {
+                received.extend_from_slice(ring.lent());
+                if is_last {
+                    receiving = ring.receive(1, ours.handle());
+                }
+            }
+            Some(Completion::Stopped { .. }) => receiving = ring.receive(1, ours.handle()),
+            Some(Completion::Sent { result, .. }) => sent += result?,
+            Some(Completion::Ended { result, .. }) => return Err(differs(result)),
+            Some(Completion::Watched) => {}
+            None if enters == 100 => return Err(differs("no end")),
+            None => ring.enter(Some(REAP.1))?,
+        }
+        enters += 1;
+    }
+    if received != bytes {
+        return Err(differs(received));
+    }
+    match ring.stop(receiving)? {
+        true => Ok(()),
+        false => Err(differs("a cancelled receive")),
+    }
+}
+
+fn differs(what: impl fmt::Debug) -> io::Error {
+    io::Error::other(format!("the self-test of io_uring failed: {what:?}"))
+}
+
+fn outcome(result: i32) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))
+}
+
+/// Whether a receive operation with this result has ended before its stream.
+fn is_stopped(result: i32) -> bool {
+    matches!(-result, libc::ECANCELED | libc::ENOBUFS | libc::EINTR | libc::EAGAIN)
+}

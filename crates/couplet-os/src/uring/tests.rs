@@ -1,0 +1,265 @@
+//! Unit tests of the ring: the traps of io_uring that the driver over it relies on.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+
+use super::*;
+
+const SMALL: Size = Size { buffers: 4, buffer: 8 };
+const SOON: Option<Duration> = Some(Duration::ZERO);
+
+/// A ring, and the other end of the pipe that it watches.
+fn ring(size: Size) -> (Ring, io::PipeWriter) {
+    let (watched, writer) = io::pipe().expect("a pipe");
+    (Ring::new(size, watched.into()).expect("a ring"), writer)
+}
+
+/// A socket that a ring may use, and its peer.
+fn pair() -> (Owner, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let peer = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
+    let (ours, _) = listener.accept().expect("it connects");
+    ours.set_nonblocking(true).expect("a socket");
+    (Owner::from(OwnedFd::from(ours)), peer)
+}
+
+/// The next completion, however long it takes.
+fn next(ring: &mut Ring) -> Completion {
+    loop {
+        if let Some(completion) = ring.next_completion() {
+            return completion;
+        }
+        ring.enter(None).expect("an open ring");
+    }
+}
+
+/// Receives `n` bytes with operations of this tag; other completions are dropped.
+fn receive(ring: &mut Ring, tag: u64, socket: Handle, n: usize) -> Vec<u8> {
+    let mut received = Vec::new();
+    ring.receive(tag, socket);
+    while received.len() < n {
+        match next(ring) {
+            Completion::Received { tag: of, is_last } if of == tag => {
+                received.extend_from_slice(ring.lent());
+                if is_last {
+                    ring.receive(tag, socket);
+                }
+            }
+            Completion::Stopped { tag: of } if of == tag => {
+                ring.receive(tag, socket);
+            }
+            _ => {}
+        }
+    }
+    received
+}
+
+#[test]
+fn the_system_passes_the_self_test() {
+    check().expect("the kernel of this machine allows io_uring");
+}
+
+#[test]
+fn more_bytes_than_all_buffers_hold_arrive_in_order() {
+    let (mut ring, _writer) = ring(SMALL);
+    let (ours, mut peer) = pair();
+    let bytes: Vec<u8> = (0..10_000_u32).map(|n| n as u8).collect();
+    peer.write_all(&bytes).expect("the system takes it");
+    assert_eq!(receive(&mut ring, 7, ours.handle(), bytes.len()), bytes);
+}
+
+#[test]
+fn a_lack_of_buffers_stops_a_receive_and_loses_nothing() {
+    let (mut ring, _writer) = ring(Size { buffers: 1, buffer: 4 });
+    let (ours, mut peer) = pair();
+    peer.write_all(b"abcdefgh").expect("the system takes it");
+    ring.receive(1, ours.handle());
+    assert!(matches!(next(&mut ring), Completion::Received { tag: 1, .. }));
+    assert_eq!(ring.lent(), b"abcd");
+    assert!(matches!(next(&mut ring), Completion::Stopped { tag: 1 }));
+    assert_eq!(receive(&mut ring, 1, ours.handle(), 4), b"efgh");
+}
+
+#[test]
+fn a_cancelled_receive_ends_and_what_it_has_not_taken_is_left() {
+    let (mut ring, _writer) = ring(SMALL);
+    let (ours, mut peer) = pair();
+    let operation = ring.receive(1, ours.handle());
+    ring.enter(SOON).expect("it is submitted");
+    assert!(ring.cancel(operation));
+    assert!(matches!(next(&mut ring), Completion::Stopped { tag: 1 }));
+    assert!(!ring.cancel(operation), "it has ended");
+    peer.write_all(b"later").expect("the system takes it");
+    assert_eq!(receive(&mut ring, 2, ours.handle(), 5), b"later");
+}
+
+#[test]
+fn a_receive_that_is_stopped_reports_what_it_took_first() {
+    let (mut ring, _writer) = ring(SMALL);
+    let (ours, mut peer) = pair();
+    let unsubmitted = ring.receive(1, ours.handle());
+    assert!(ring.stop(unsubmitted).expect("an open ring"), "it has not begun");
+    let idle = ring.receive(1, ours.handle());
+    ring.enter(SOON).expect("it is submitted");
+    assert!(ring.stop(idle).expect("an open ring"), "nothing arrived");
+    assert!(ring.next_completion().is_none(), "so nothing is reported");
+    let used = ring.receive(1, ours.handle());
+    ring.enter(SOON).expect("it is submitted");
+    peer.write_all(b"bytes").expect("the system takes it");
+    ring.enter(None).expect("an open ring");
+    assert!(ring.has_completed(used) && !ring.has_completed(idle));
+    assert!(!ring.stop(used).expect("an open ring"));
+    assert!(ring.has_completed(used), "reported next");
+    assert!(matches!(
+        ring.next_completion(),
+        Some(Completion::Received { tag: 1, is_last: false })
+    ));
+    assert_eq!(ring.lent(), b"bytes");
+    assert!(matches!(ring.next_completion(), Some(Completion::Stopped { tag: 1 })));
+}
+
+#[test]
+fn a_send_is_finished_in_steps_and_gives_its_buffer_back() {
+    let (mut ring, _writer) = ring(SMALL);
+    let (ours, mut peer) = pair();
+    let bytes: Vec<u8> = (0..8 * 1024 * 1024_u32).map(|n| (n / 3) as u8).collect();
+    ring.send(3, ours.handle(), bytes.clone(), 100);
+    let wanted = bytes[100..].to_vec();
+    let reader = std::thread::spawn(move || {
+        let mut received = vec![0; wanted.len()];
+        peer.read_exact(&mut received).expect("all of it");
+        received == wanted
+    });
+    let (mut sent, mut steps) = (100, 0);
+    loop {
+        match next(&mut ring) {
+            Completion::Sent { tag: 3, result, buffer } => {
+                sent += result.expect("the peer reads");
+                steps += 1;
+                if let Some(buffer) = buffer {
+                    assert!(buffer == bytes);
+                    break;
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(sent, bytes.len());
+    assert!(steps > 1, "the system does not take 8 MiB in one step");
+    assert!(reader.join().expect("the reader returns"));
+}
+
+#[test]
+fn ends_and_errors_are_reported() {
+    let (mut ring, _writer) = ring(SMALL);
+    let (ours, peer) = pair();
+    drop(peer);
+    ring.receive(1, ours.handle());
+    assert!(matches!(next(&mut ring), Completion::Ended { tag: 1, result: Ok(()) }));
+    let reset = loop {
+        ring.send(2, ours.handle(), b"x".to_vec(), 0);
+        if let Completion::Sent { tag: 2, result: Err(error), buffer: Some(buffer) } =
+            next(&mut ring)
+        {
+            assert_eq!(buffer, b"x");
+            break error;
+        }
+    };
+    assert_eq!(reset.kind(), io::ErrorKind::BrokenPipe);
+}
+
+#[test]
+fn an_operation_on_a_descriptor_that_was_closed_never_starts() {
+    let (mut ring, _writer) = ring(SMALL);
+    let (ours, mut peer) = pair();
+    ring.send(1, ours.handle(), b"unheard".to_vec(), 0);
+    ring.receive(1, ours.handle());
+    drop(ours);
+    // It probably has the number of the one that was closed.
+    let (_other, mut silent) = pair();
+    silent.set_nonblocking(true).expect("a socket");
+    ring.enter(SOON).expect("an open ring");
+    assert!(ring.next_completion().is_none());
+    assert_eq!(peer.read(&mut [0; 8]).expect("an end"), 0);
+    assert_eq!(
+        silent.read(&mut [0; 8]).map_err(|error| error.kind()),
+        Err(io::ErrorKind::WouldBlock)
+    );
+}
+
+#[test]
+fn a_socket_closes_when_its_cancelled_operation_ends() {
+    let (mut ring, _writer) = ring(SMALL);
+    let (ours, mut peer) = pair();
+    let operation = ring.receive(1, ours.handle());
+    ring.enter(SOON).expect("it is submitted");
+    drop(ours);
+    peer.set_nonblocking(true).expect("a socket");
+    let blocked = peer.read(&mut [0]).map_err(|error| error.kind());
+    assert_eq!(blocked, Err(io::ErrorKind::WouldBlock), "the operation holds the socket");
+    ring.cancel(operation);
+    assert!(matches!(next(&mut ring), Completion::Stopped { tag: 1 }));
+    peer.set_nonblocking(false).expect("a socket");
+    assert_eq!(peer.read(&mut [0]).expect("an end"), 0);
+}
+
+#[test]
+fn a_dropped_ring_ends_its_operations_and_closes_their_sockets() {
+    let (mut ring, _writer) = ring(SMALL);
+    let (ours, mut peer) = pair();
+    let ours_too = ours.as_fd().try_clone_to_owned().expect("a socket");
+    ring.receive(1, ours.handle());
+    ring.send(2, ours.handle(), vec![0; 32 * 1024 * 1024], 0);
+    ring.enter(SOON).expect("they are submitted");
+    drop((ring, ours));
+    // The ring wrote to none of its buffers after that, and holds no file.
+    drop(ours_too);
+    let mut rest = Vec::new();
+    let _ = peer.read_to_end(&mut rest);
+    assert!(rest.len() < 32 * 1024 * 1024);
+}
+
+#[test]
+fn the_watched_descriptor_is_reported_until_it_is_drained() {
+    let (watched, mut writer) = io::pipe().expect("a pipe");
+    let ours = watched.try_clone().expect("another one");
+    let mut ring = Ring::new(SMALL, watched.into()).expect("a ring");
+    ring.enter(SOON).expect("an open ring");
+    assert!(ring.next_completion().is_none());
+    writer.write_all(b"xy").expect("room");
+    for _ in 0..2 {
+        assert!(matches!(next(&mut ring), Completion::Watched));
+        ring.watch();
+        (&ours).read_exact(&mut [0]).expect("one byte");
+    }
+    ring.enter(SOON).expect("an open ring");
+    assert!(ring.next_completion().is_none());
+}
+
+#[test]
+fn bytes_of_no_completion_are_none() {
+    let (mut ring, _writer) = ring(SMALL);
+    assert!(ring.lent().is_empty());
+    let (ours, mut peer) = pair();
+    peer.write_all(b"x").expect("the system takes it");
+    ring.receive(1, ours.handle());
+    assert!(matches!(next(&mut ring), Completion::Received { .. }));
+    assert_eq!(ring.lent(), b"x");
+    assert!(ring.next_completion().is_none());
+    assert!(ring.lent().is_empty(), "it was given back");
+}
+
+#[test]
+fn more_operations_than_one_call_submits_are_submitted() {
+    let (mut ring, _writer) = ring(SMALL);
+    let (ours, mut peer) = pair();
+    let handle = ours.handle();
+    let count = SUBMISSIONS as usize * 2 + 1;
+    for _ in 0..count {
+        ring.send(5, handle, b"z".to_vec(), 0);
+    }
+    ring.enter(SOON).expect("an open ring");
+    let mut bytes = vec![0; count];
+    peer.read_exact(&mut bytes).expect("all of them");
+    assert_eq!(bytes, vec![b'z'; count]);
+}
