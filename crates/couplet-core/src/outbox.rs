@@ -496,6 +496,16 @@ impl Outbox {
         &self.open[self.sent..]
     }
 
+    /// Takes out all queued bytes, where the outbox is plain: a buffer, and the number of its first
+    /// bytes that were sent already. The buffer returns to [`spares`](Self::spares) when it is sent.
+    #[cfg(all(target_os = "linux", feature = "uring"))]
+    #[inline]
+    pub(crate) fn take_plain(&mut self) -> (Vec<u8>, usize) {
+        debug_assert!(self.is_plain());
+        self.len = 0;
+        (mem::take(&mut self.open), mem::take(&mut self.sent))
+    }
+
     /// [`clear`](Self::clear), where the outbox is plain.
     #[inline]
     pub(crate) fn clear_plain(&mut self) {

@@ -25,7 +25,7 @@ const GATES: [Gate; 15] = [
         method: "lent",
         arguments: 1,
         what: "a driver's bytes are accessed",
-        callers: &[("A::lent", 1), ("Core::received", 1)],
+        callers: &[("A::lent", 1), ("Uring::lent", 1), ("Core::received", 1)],
     },
     Gate {
         method: "received",
@@ -83,6 +83,7 @@ const GATES: [Gate; 15] = [
             ("transmit", 1),
             // A driver around another one forwards.
             ("A::write", 1),
+            ("Uring::write_directly", 1),
             // Into the simulated kernel, and into the real one except on Linux.
             ("SimDriver::write", 1),
             ("StreamSlot::write_once", 1),
@@ -102,13 +103,13 @@ const GATES: [Gate; 15] = [
         method: "with_socket",
         arguments: 2,
         what: "a connection's socket is lent to a user's closure",
-        callers: &[("A::with_socket", 1), ("set_option", 1)],
+        callers: &[("A::with_socket", 1), ("Uring::with_socket", 1), ("set_option", 1)],
     },
     Gate {
         method: "datagram",
         arguments: 0,
         what: "a driver's datagram is accessed",
-        callers: &[("A::datagram", 1), ("Core::datagram_received", 1)],
+        callers: &[("A::datagram", 1), ("Uring::datagram", 1), ("Core::datagram_received", 1)],
     },
     Gate {
         method: "deliver",
@@ -129,6 +130,7 @@ const GATES: [Gate; 15] = [
         callers: &[
             ("Core::send_all_datagrams", 1),
             ("A::send_datagrams", 1),
+            ("Uring::send_datagrams", 1),
             // Called by the turn.
             ("Core::answer", 1),
             ("Core::send", 1),
@@ -145,8 +147,11 @@ const GATES: [Gate; 15] = [
 /// The provided methods of `Driver`, with the drivers that may override them. An override is code
 /// that no other driver, and so no simulation, exercises. The turn itself is a blanket
 /// `impl Engine`, which no driver can override.
-const PROVIDED: [(&str, &[&str]); 3] =
-    [("has_more", &["A", "Mio", "Memory"]), ("due", &["A", "Mio"]), ("descriptor", &["A", "Mio"])];
+const PROVIDED: [(&str, &[&str]); 3] = [
+    ("has_more", &["A", "Mio", "Uring", "Memory"]),
+    ("due", &["A", "Mio", "Uring"]),
+    ("descriptor", &["A", "Mio", "Uring"]),
+];
 
 /// Calls of a gate and paths to it: the enclosing function and the line.
 fn uses(file: &Code, gate: &Gate) -> Vec<(String, usize)> {

@@ -84,6 +84,8 @@ pub use datagrams::{
 };
 pub use local::{LocalEnd, LocalSocket};
 pub use mio::Mio;
+#[cfg(all(target_os = "linux", feature = "uring"))]
+pub use mio::Uring;
 pub use options::{ConnectOptions, DatagramOptions, ListenOptions};
 #[cfg(unix)]
 pub use pipe::Pipe;

@@ -31,10 +31,17 @@ impl Readiness {
     pub(crate) const WRITABLE_REQUESTED: u16 = 1024;
     /// A pipe that ends once the bytes that have already arrived are read, permanently.
     pub(crate) const ENDS_WHEN_READ: u16 = 2048;
+    /// A ring moves its bytes, and epoll does not know it.
+    pub(crate) const IN_RING: u16 = 4096;
 
     /// Of a socket that has reported nothing yet.
     pub(super) fn new(is_local: bool) -> Readiness {
         if is_local { Readiness(Readiness::LOCAL) } else { Readiness::NONE }
+    }
+
+    /// Of a socket whose bytes a ring moves.
+    pub(super) fn in_ring() -> Readiness {
+        Readiness(Readiness::IN_RING)
     }
 
     /// Whether any of these bits is set.

@@ -5,11 +5,11 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::Mio;
 use super::slots::{Kind, Registered};
 use super::socket::{Listener, Stream};
 use super::stream::StreamSlot;
 use super::unix::SocketFile;
-use super::{Mio, socket};
 use crate::address::Address;
 #[cfg(unix)]
 use crate::driver::ListeningSocket;
@@ -158,12 +158,15 @@ impl Mio {
         host: Rc<Address>,
     ) -> Option<Event> {
         let is_local = peer.unix().is_some();
-        if let Err(error) = self.register(&mut stream, socket::interest(is_local)) {
-            log_error!(%error, "cannot watch a new connection");
-            return None;
-        }
+        let readiness = match self.register_connection(&mut stream, is_local) {
+            Ok(readiness) => readiness,
+            Err(error) => {
+                log_error!(%error, "cannot watch a new connection");
+                return None;
+            }
+        };
         let port = self.slots.key_at(port);
-        let stream = StreamSlot::new(stream, Readiness::new(is_local));
+        let stream = StreamSlot::new(stream, readiness);
         let socket = stream.stream.query_handle();
         let host =
             if host.is_wildcard() { LocalEnd::Ask(socket) } else { LocalEnd::Socket(host, socket) };

@@ -28,6 +28,8 @@ mod stream;
 mod system;
 #[cfg_attr(not(unix), path = "no_unix.rs")]
 mod unix;
+#[cfg(all(target_os = "linux", feature = "uring"))]
+mod uring;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -57,6 +59,8 @@ use system::Forks;
 use system::{Listening, System, is_queue_full};
 pub(super) use system::{bind, listen};
 pub(super) use unix::{SocketFile, bind as bind_unix};
+#[cfg(all(target_os = "linux", feature = "uring"))]
+pub use uring::Uring;
 
 use super::names::{Names, names};
 use super::pool::{IDLE, Pool, PoolSpec};
@@ -160,6 +164,8 @@ pub struct Mio {
     has_internal_events: bool,
     signals: SignalSource,
     spin: Option<Spin>,
+    /// New TCP connections are a [ring](Readiness::IN_RING)'s.
+    has_ring: bool,
     world: Rc<System>,
 }
 
@@ -231,6 +237,7 @@ impl Mio {
             has_internal_events: false,
             signals: SignalSource::default(),
             spin: None,
+            has_ring: false,
             world,
         })
     }
@@ -241,6 +248,16 @@ impl Mio {
     pub fn spin(mut self, most: Duration) -> Mio {
         self.spin = Spin::new(most);
         self
+    }
+
+    /// Registers a stream of a connection, unless a ring moves its bytes, and returns its initial
+    /// readiness.
+    fn register_connection(&self, stream: &mut Stream, is_local: bool) -> io::Result<Readiness> {
+        if self.has_ring && !is_local {
+            return Ok(Readiness::in_ring());
+        }
+        self.register(stream, socket::interest(is_local))?;
+        Ok(Readiness::new(is_local))
     }
 
     /// Registers a stream. It gets the next slot, so its token is known before it is inserted.
@@ -340,19 +357,9 @@ impl Mio {
         waited
     }
 
-    /// Whether nothing is left to report before the next wait.
-    #[inline]
-    fn is_done(&self) -> bool {
-        self.cursor == self.batch.len()
-            && self.again.is_empty()
-            && !self.has_internal_events
-            && !self.signals.is_readable()
-    }
-}
-
-impl Driver for Mio {
+    /// Prepares a wait until this time, and returns how long it may take.
     #[inline(always)]
-    fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
+    fn begin_wait(&mut self, until: Option<Instant>) -> io::Result<Option<Duration>> {
         if !self.retired.is_empty() {
             self.reuse_retired_slots();
         }
@@ -369,6 +376,35 @@ impl Driver for Mio {
         };
         self.batch.clear();
         self.cursor = 0;
+        Ok(timeout)
+    }
+
+    /// Begins the round that follows a wait.
+    #[inline(always)]
+    fn begin_round(&mut self) {
+        if self.retry.is_some() {
+            self.retry();
+        }
+        if !self.later.is_empty() {
+            self.take_queued_slots();
+        }
+        self.round += 1;
+    }
+
+    /// Whether nothing is left to report before the next wait.
+    #[inline]
+    fn is_done(&self) -> bool {
+        self.cursor == self.batch.len()
+            && self.again.is_empty()
+            && !self.has_internal_events
+            && !self.signals.is_readable()
+    }
+}
+
+impl Driver for Mio {
+    #[inline(always)]
+    fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
+        let timeout = self.begin_wait(until)?;
         let waited = match &self.spin {
             None => self.poll(timeout),
             Some(_) => self.poll_before_sleep(timeout),
@@ -378,13 +414,7 @@ impl Driver for Mio {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
-        if self.retry.is_some() {
-            self.retry();
-        }
-        if !self.later.is_empty() {
-            self.take_queued_slots();
-        }
-        self.round += 1;
+        self.begin_round();
         Ok(())
     }
 
@@ -541,9 +571,8 @@ impl Commands for Mio {
         })?;
         let mut stream = Stream::from(*stream);
         let is_local = adopted.host.unix().is_some();
-        self.register(&mut stream, socket::interest(is_local))?;
-        let slot =
-            StreamSlot { is_adopted: true, ..StreamSlot::new(stream, Readiness::new(is_local)) };
+        let readiness = self.register_connection(&mut stream, is_local)?;
+        let slot = StreamSlot { is_adopted: true, ..StreamSlot::new(stream, readiness) };
         Ok(self.insert(Kind::Stream(slot)))
     }
 

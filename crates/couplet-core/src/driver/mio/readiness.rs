@@ -189,9 +189,13 @@ impl Mio {
             self.again.push_front(key.slot);
             return Some(Event::Descriptor(key, descriptor));
         }
-        let bytes = std::mem::take(&mut held.bytes);
-        self.lent = bytes.len();
-        self.buffer[..self.lent].copy_from_slice(&bytes);
+        let len = held.bytes.len().min(self.buffer.len());
+        self.lent = len;
+        self.buffer[..len].copy_from_slice(&held.bytes[..len]);
+        if len < held.bytes.len() {
+            held.bytes.drain(..len);
+            self.held.insert(key.slot, held);
+        }
         // More bytes may follow, for the next turn.
         self.queue(key.slot);
         Some(Event::Received(key))

@@ -59,7 +59,7 @@ pub(super) struct HeldMessage {
     // Bound: those of one message: at most MOST (253).
     #[cfg_attr(not(unix), expect(dead_code, reason = "none is passed"))]
     pub(super) descriptors: VecDeque<Descriptor>,
-    // Bound: one read of a UNIX socket.
+    // Bound: one read of a UNIX socket; of a ring, the buffers filled before it was cancelled.
     pub(super) bytes: Vec<u8>,
 }
 
@@ -119,7 +119,7 @@ impl Mio {
             match &mut retired.kind {
                 Kind::Port(port) => port.listener.deregister(registry),
                 Kind::Stream(slot) if slot.is_adopted || self.world.forks.get() != Forks::None => {
-                    slot.stream.leave(registry);
+                    slot.leave(registry);
                 }
                 Kind::Datagrams(port) => {
                     port.deregister(registry);
@@ -142,7 +142,7 @@ impl Mio {
         let Some(Registered { kind: Kind::Stream(slot), .. }) = taken else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
-        slot.stream.leave(&self.world.registry);
+        slot.leave(&self.world.registry);
         self.finish_retire(key);
         Ok(slot.stream)
     }

@@ -37,6 +37,12 @@ impl Stream {
         return LocalSocket(std::rc::Rc::downgrade(&self.0));
     }
 
+    /// Names the socket to a ring.
+    #[cfg(all(target_os = "linux", feature = "uring"))]
+    pub(super) fn handle(&self) -> Handle {
+        self.0.handle()
+    }
+
     /// The addresses of the peer and of this end.
     pub(super) fn addresses(&self) -> io::Result<(Address, Address)> {
         let socket = SockRef::from(self);

@@ -74,6 +74,13 @@ impl StreamSlot {
         }
     }
 
+    /// Deregisters the socket, if it is registered.
+    pub(super) fn leave(&self, registry: &mio::Registry) {
+        if !self.readiness.has(Readiness::IN_RING) {
+            self.stream.leave(registry);
+        }
+    }
+
     /// Whether this is a UNIX socket.
     pub(super) fn is_local(&self) -> bool {
         self.readiness.has(Readiness::LOCAL)

@@ -66,6 +66,8 @@ pub(super) struct System {
     /// wait, the driver's poll may also be another process's.
     pub(super) registry: mio::Registry,
     pub(super) forks: std::cell::Cell<Forks>,
+    /// A ring belongs to one process.
+    pub(super) has_ring: std::cell::Cell<bool>,
     hasher: std::hash::RandomState,
     count: std::cell::Cell<u64>,
     /// The last reading of the clock: the time of the turn.
@@ -82,6 +84,7 @@ impl System {
         System {
             registry,
             forks: std::cell::Cell::new(Forks::None),
+            has_ring: std::cell::Cell::new(false),
             hasher: std::hash::RandomState::new(),
             count: std::cell::Cell::new(0),
             last: std::cell::Cell::new(now),
@@ -225,6 +228,9 @@ impl World for System {
     fn forked(&self, is_child: bool) -> io::Result<()> {
         if self.forks.get() == Forks::None {
             self.forks.set(Forks::Forked);
+        }
+        if is_child && self.has_ring.get() {
+            return Err(io::ErrorKind::Unsupported.into());
         }
         #[cfg(target_os = "linux")]
         if is_child {

@@ -43,15 +43,19 @@ fn seen_by_a_crowd(kit: Kit, options: fn() -> LoopOptions, count: usize) -> Vec<
     seen.take()
 }
 
-/// Whether the next turn delivers all pending bytes of every connection.
-fn has_batches(kit: Kit) -> bool {
+/// Whether the next turn delivers all pending bytes of this many connections.
+fn has_batches(kit: Kit, count: usize) -> bool {
+    if kit.is_uring() && count > 16 {
+        // The kernel completes about 20 operations in a call.
+        return false;
+    }
     // Bytes written to a terminal arrive a moment later.
     (kit.has_sockets() && !kit.is_terminal()) || kit.is_readiness_in_memory()
 }
 
 pub(crate) fn c57a_answers_leave_at_once_where_that_is_asked_for(kit: Kit) {
     let seen = seen_by_a_crowd(kit, || LoopOptions::default().answers(Answers::AtOnce), 6);
-    if has_batches(kit) {
+    if has_batches(kit, 6) {
         assert_eq!(seen, [0, 1, 2, 3, 4, 5]);
     }
     assert_eq!(seen.len(), 6);
@@ -59,7 +63,7 @@ pub(crate) fn c57a_answers_leave_at_once_where_that_is_asked_for(kit: Kit) {
 
 pub(crate) fn c57a_answers_leave_together_32_at_most(kit: Kit) {
     let seen = seen_by_a_crowd(kit, together, 40);
-    if has_batches(kit) {
+    if has_batches(kit, 40) {
         assert_eq!(seen[..32], [0; 32]);
         assert_eq!(seen[32..], [32; 8]);
     }
@@ -69,7 +73,7 @@ pub(crate) fn c57a_answers_leave_together_32_at_most(kit: Kit) {
 pub(crate) fn c57a_answers_that_are_made_in_no_time_leave_at_once(kit: Kit) {
     // The loop's clock stands still. The first answer waits for the second, which is timed.
     let seen = seen_by_a_crowd(kit, LoopOptions::default, 6);
-    if has_batches(kit) {
+    if has_batches(kit, 6) {
         assert_eq!(seen, [0, 0, 1, 2, 3, 4]);
     }
     assert_eq!(seen.len(), 6);

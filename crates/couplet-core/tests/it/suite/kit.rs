@@ -10,6 +10,8 @@ use std::rc::Rc;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+#[cfg(all(target_os = "linux", feature = "uring"))]
+use couplet::driver::Uring;
 use couplet::driver::{Key, Mio};
 use couplet::layers::{PassThrough, Side, SingleBytes};
 use couplet::testing::{Cut, Manner, Memory, Network};
@@ -73,6 +75,8 @@ pub(crate) fn watched() -> LoopOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DriverKind {
     Mio,
+    #[cfg(all(target_os = "linux", feature = "uring"))]
+    Uring,
     Memory(Manner),
     Sim,
 }
@@ -89,6 +93,11 @@ pub(crate) const COMPLETION: Kit = Kit::memory(Manner::Completion);
 impl Kit {
     pub(crate) const fn mio() -> Kit {
         Kit::of(DriverKind::Mio)
+    }
+
+    #[cfg(all(target_os = "linux", feature = "uring"))]
+    pub(crate) const fn uring() -> Kit {
+        Kit::of(DriverKind::Uring)
     }
 
     pub(crate) const fn sim() -> Kit {
@@ -187,7 +196,15 @@ impl Kit {
 
     /// Whether the connections are sockets of the real system.
     pub(crate) fn has_sockets(self) -> bool {
-        self.driver == DriverKind::Mio
+        !matches!(self.driver, DriverKind::Memory(_) | DriverKind::Sim)
+    }
+
+    /// Whether the driver is that over io_uring.
+    pub(crate) fn is_uring(self) -> bool {
+        #[cfg(all(target_os = "linux", feature = "uring"))]
+        return self.driver == DriverKind::Uring;
+        #[cfg(not(all(target_os = "linux", feature = "uring")))]
+        return false;
     }
 
     /// Whether operations stay in flight for several turns, so that ready data may arrive later.
@@ -203,7 +220,7 @@ impl Kit {
     /// BIG: more than the buffers of the system and B hold together, in a known pattern; 16 MiB
     /// over sockets.
     pub(crate) fn big(self) -> &'static [u8] {
-        let len = if self.driver == DriverKind::Mio { BIG.len() } else { 1024 * 1024 };
+        let len = if self.has_sockets() { BIG.len() } else { 1024 * 1024 };
         &BIG[..len]
     }
 
@@ -234,6 +251,12 @@ impl Kit {
             DriverKind::Mio => {
                 let mio = Mio::new(buffer).expect("a poll descriptor");
                 let (tap, tapped) = Tap::new(Box::new(mio));
+                (tap, tapped, Ground::Sockets)
+            }
+            #[cfg(all(target_os = "linux", feature = "uring"))]
+            DriverKind::Uring => {
+                let uring = Uring::new(buffer).expect("the kernel allows io_uring");
+                let (tap, tapped) = Tap::new(Box::new(uring));
                 (tap, tapped, Ground::Sockets)
             }
             DriverKind::Sim => {
@@ -538,7 +561,7 @@ impl Rig {
                 self.tapped.nap.set(Duration::ZERO);
                 return;
             }
-            if round == 200 && self.kit.driver == DriverKind::Mio {
+            if round == 200 && self.kit.has_sockets() {
                 self.tapped.nap.set(Duration::from_millis(1));
             }
             self.turn();

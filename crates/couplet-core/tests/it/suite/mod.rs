@@ -404,6 +404,8 @@ macro_rules! rig {
 
 // The drivers: real sockets, exact edges and batches, operations in flight, the simulator.
 rig!(mio, tcp, Kit::mio());
+#[cfg(all(target_os = "linux", feature = "uring"))]
+rig!(uring, tcp, Kit::uring());
 rig!(memory_readiness, tcp, READINESS);
 rig!(memory_completion, tcp, COMPLETION);
 rig!(sim, tcp, Kit::sim());
@@ -413,6 +415,8 @@ rig!(memory_readiness_together, tcp, READINESS.options(together));
 
 // Layers that change nothing, over a system's buffers and under operations in flight.
 rig!(mio_layered, tcp, Kit::mio().over(Under::PassThrough));
+#[cfg(all(target_os = "linux", feature = "uring"))]
+rig!(uring_layered, tcp, Kit::uring().over(Under::PassThrough));
 rig!(memory_completion_layered, tcp, COMPLETION.over(Under::PassThrough));
 // A layer that keeps input back between the turns, though the driver has no event for it.
 rig!(memory_readiness_in_bytes, bytes, READINESS.over(Under::SingleBytes));
@@ -441,4 +445,6 @@ rig!(mio_terminals, terminals, Kit::mio().terminal());
 #[cfg(unix)]
 rig!(mio_embedded, tcp, Kit::mio().embedded());
 #[cfg(unix)]
+#[cfg(all(target_os = "linux", feature = "uring"))]
+rig!(uring_embedded, tcp, Kit::uring().embedded());
 rig!(mio_unix_embedded, unix_sockets, Kit::mio().unix().embedded());

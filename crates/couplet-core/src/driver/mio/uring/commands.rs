@@ -1,0 +1,201 @@
+//! The loop's requests: those for connections in the ring are carried out here, all others by the
+//! mio driver.
+
+use std::io;
+use std::rc::Rc;
+use std::task::Waker;
+
+use super::Uring;
+use super::flows::Place;
+use crate::address::Address;
+use crate::driver::readiness::Readiness;
+use crate::driver::{
+    Adopted, Bound, CloseMode, Commands, ConnectOptions, DatagramOption, DatagramQueue,
+    DatagramSocket, DatagramsSent, Job, Key, ListeningSocket, LocalSocket, Outbox, PeerCredentials,
+    Released, SocketCall, SocketOption, Ticket, World, WriteOutcome,
+};
+
+/// Maximum output that is sent with the next wait. A system call for more is cheap for each byte.
+const SMALL: usize = 16 * 1024;
+
+impl Uring {
+    /// Takes the output, to be sent with the next wait.
+    #[inline(always)]
+    fn take(&mut self, key: Key, out: &mut Outbox) -> WriteOutcome {
+        let spares = self.spares.get_or_insert_with(|| out.spares().clone());
+        let len = out.len();
+        let (buffer, sent) = if out.is_plain() {
+            out.take_plain()
+        } else {
+            let mut buffer = spares.take();
+            out.slices().for_each(|slice| buffer.extend_from_slice(slice));
+            out.advance(len);
+            (buffer, 0)
+        };
+        if let (Some(stream), Some(flow)) = (self.mio.stream(key), self.flows.at(key)) {
+            let socket = stream.stream.handle();
+            flow.sending = Some(self.ring.send(key.number(), socket, buffer, sent));
+        }
+        WriteOutcome::Taken(len)
+    }
+
+    /// Writes directly. Output that the socket does not accept needs epoll.
+    fn write_directly(&mut self, key: Key, out: &mut Outbox) -> WriteOutcome {
+        let outcome = self.mio.write(key, out);
+        if outcome == WriteOutcome::Blocked
+            && let Some(stream) = self.mio.stream(key)
+            && stream.readiness.has(Readiness::IN_RING)
+        {
+            // The socket is not read before the ring has ended its operation.
+            stream.readiness.set(Readiness::READABLE, false);
+            self.leave(key);
+        }
+        outcome
+    }
+}
+
+impl Commands for Uring {
+    fn world(&self) -> Rc<dyn World> {
+        self.mio.world()
+    }
+
+    #[inline(always)]
+    fn write(&mut self, key: Key, out: &mut Outbox) -> WriteOutcome {
+        match self.flows.get(key) {
+            Some(flow) if flow.sending.is_some() => WriteOutcome::Blocked,
+            Some(flow) if flow.place == Place::Ring && (1..=SMALL).contains(&out.len()) => {
+                self.take(key, out)
+            }
+            _ => self.write_directly(key, out),
+        }
+    }
+
+    fn listen(&mut self, bound: Bound) -> io::Result<Key> {
+        self.mio.listen(bound)
+    }
+
+    fn send_datagrams(&mut self, key: Key, out: &mut DatagramQueue) -> DatagramsSent {
+        self.mio.send_datagrams(key, out)
+    }
+
+    fn set_datagram_option(&mut self, key: Key, option: &DatagramOption) -> io::Result<()> {
+        self.mio.set_datagram_option(key, option)
+    }
+
+    fn connect(&mut self, to: &Address, options: &ConnectOptions) -> io::Result<Key> {
+        self.mio.connect(to, options)
+    }
+
+    fn adopt(&mut self, adopted: Adopted) -> io::Result<Key> {
+        let key = self.mio.adopt(adopted)?;
+        self.begin(key);
+        Ok(key)
+    }
+
+    fn can_release(&self, key: Key) -> bool {
+        let is_quiet = self.flows.get(key).is_none_or(|flow| {
+            flow.sending.is_none() && !flow.receiving.is_some_and(|it| self.ring.has_completed(it))
+        });
+        is_quiet && self.mio.can_release(key)
+    }
+
+    fn release(&mut self, key: Key) -> io::Result<Released> {
+        if let Some(flow) = self.flows.get(key)
+            && let Some(operation) = flow.receiving
+            && !self.ring.stop(operation)?
+        {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
+        let released = self.mio.release(key)?;
+        self.flows.remove(key);
+        Ok(released)
+    }
+
+    fn duplicate_port(&mut self, port: Key) -> io::Result<ListeningSocket> {
+        self.mio.duplicate_port(port)
+    }
+
+    fn keep_socket_file(&mut self, port: Key, is_kept: bool) {
+        self.mio.keep_socket_file(port, is_kept);
+    }
+
+    fn duplicate_datagrams(&mut self, port: Key) -> io::Result<DatagramSocket> {
+        self.mio.duplicate_datagrams(port)
+    }
+
+    fn read_datagrams(&mut self, port: Key, on: bool) {
+        self.mio.read_datagrams(port, on);
+    }
+
+    fn receive(&mut self, key: Key, on: bool) {
+        self.mio.receive(key, on);
+        if on && self.mio.held.contains_key(&key.slot) {
+            self.mio.queue(key.slot);
+        }
+    }
+
+    fn shut_write(&mut self, key: Key) {
+        self.mio.shut_write(key);
+    }
+
+    fn close(&mut self, key: Key, mode: CloseMode) {
+        if let Some(flow) = self.flows.remove(key) {
+            for operation in flow.receiving.into_iter().chain(flow.sending) {
+                self.ring.cancel(operation);
+            }
+        }
+        self.mio.close(key, mode);
+    }
+
+    fn peer_has_ended(&self, key: Key) -> bool {
+        self.mio.peer_has_ended(key)
+    }
+
+    fn unsent(&self, key: Key) -> Option<usize> {
+        self.mio.unsent(key)
+    }
+
+    fn turned_away(&self, port: Key) -> u64 {
+        self.mio.turned_away(port)
+    }
+
+    fn peer_credentials(&self, key: Key) -> Option<PeerCredentials> {
+        self.mio.peer_credentials(key)
+    }
+
+    fn socket(&self, key: Key) -> Option<LocalSocket> {
+        self.mio.socket(key)
+    }
+
+    fn set_option(&mut self, key: Key, option: SocketOption) -> io::Result<()> {
+        self.mio.set_option(key, option)
+    }
+
+    fn with_socket(&mut self, key: Key, call: SocketCall) -> Option<io::Result<()>> {
+        self.mio.with_socket(key, call)
+    }
+
+    fn resolve(&mut self, ticket: Ticket, name: &str) {
+        self.mio.resolve(ticket, name);
+    }
+
+    fn forget(&mut self, ticket: Ticket) {
+        self.mio.forget(ticket);
+    }
+
+    fn run_blocking(&mut self, ticket: Ticket, job: Job) {
+        self.mio.run_blocking(ticket, job);
+    }
+
+    fn forget_job(&mut self, ticket: Ticket) {
+        self.mio.forget_job(ticket);
+    }
+
+    fn waker(&self) -> Waker {
+        self.mio.waker()
+    }
+
+    fn watch_signals(&mut self, on: bool) -> io::Result<()> {
+        self.mio.watch_signals(on)
+    }
+}
