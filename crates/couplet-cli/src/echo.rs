@@ -8,7 +8,7 @@ use couplet::{Answers, HandOver, ProducerKind, Protocol, Transport};
 
 use crate::datagrams::{self, ListenUdp, Local};
 use crate::exit::Exit;
-use crate::server::{Drain, Listen, Server, Threads, answers, listening};
+use crate::server::{Drain, DriverOption, Listen, Server, Threads, answers, listening};
 use crate::values::seconds;
 
 /// Law 9: the most bytes buffered for a client that does not read. Reading pauses long before; the
@@ -96,6 +96,8 @@ pub(crate) struct Echo {
     /// measurements suggest
     #[arg(long, value_name = "WHEN", default_value = "measured", value_parser = answers())]
     answers: Answers,
+    #[command(flatten)]
+    driver: DriverOption,
     /// Close a connection that sends nothing for this many seconds
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     idle_timeout: Option<Duration>,
@@ -122,8 +124,12 @@ pub(crate) fn server(mut options: Echo) -> Server {
     let udp = options.take_udp().into_iter();
     let datagrams = udp.map(|listen| datagrams::echo_part(listen, rate)).collect();
     let streams = options.endpoints.into_iter().filter_map(Local::into_streams);
-    let listen =
-        Listen { endpoints: streams.collect(), drain: options.drain, answers: options.answers };
+    let listen = Listen {
+        endpoints: streams.collect(),
+        drain: options.drain,
+        answers: options.answers,
+        driver: options.driver,
+    };
     let factory = move || move || EchoServer::New { idle_timeout };
     Server::of_factory(listen, options.threads, factory).with_datagrams(datagrams)
 }

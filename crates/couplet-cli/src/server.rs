@@ -12,8 +12,8 @@ use couplet::endpoints::{ServerEndpoint, SharedPort};
 use couplet::reactor::{Members, Snapshot};
 use couplet::services::{Child, StreamServerService, Supervisor};
 use couplet::{
-    Answers, Cluster, ConnectError, DatagramTransport, Failure, IntoFactory, LoopOptions, Port,
-    Reactor,
+    Answers, Cluster, ConnectError, DatagramTransport, DriverChoice, Failure, IntoFactory,
+    LoopOptions, Port, Reactor,
 };
 use couplet_runner::threads;
 use rustix::io::Errno;
@@ -46,6 +46,29 @@ pub(crate) struct Listen {
     /// measurements suggest
     #[arg(long, value_name = "WHEN", default_value = "measured", value_parser = answers())]
     pub(crate) answers: Answers,
+    #[command(flatten)]
+    pub(crate) driver: DriverOption,
+}
+
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub(crate) struct DriverOption {
+    /// The system's interface for input and output: io_uring, where Linux allows it, takes no system
+    /// call for a small message; auto is the best one for most loads, at present epoll
+    #[arg(
+        long = "driver",
+        value_name = "DRIVER",
+        default_value = "auto",
+        value_parser = driver()
+    )]
+    pub(crate) choice: DriverChoice,
+}
+
+fn driver() -> impl TypedValueParser<Value = DriverChoice> {
+    PossibleValuesParser::new(["auto", "epoll", "uring"]).map(|word| match &word[..] {
+        "epoll" => DriverChoice::Epoll,
+        "uring" => DriverChoice::Uring,
+        _ => DriverChoice::Auto,
+    })
 }
 
 #[derive(Args, Clone, Copy, Debug)]
@@ -203,7 +226,8 @@ impl Server {
 
     /// A server of a configuration with these UDP ports only.
     pub(crate) fn of_datagrams(drain: Drain, datagrams: Vec<Part>) -> Server {
-        let listen = Listen { endpoints: Vec::new(), drain, answers: Answers::default() };
+        let (answers, driver) = (Answers::default(), DriverOption::default());
+        let listen = Listen { endpoints: Vec::new(), drain, answers, driver };
         let none = |_: Peers<'_>| {
             |_: &Reactor, _| Err(Failure::msg("a server of datagrams accepts no connections"))
         };
@@ -230,7 +254,10 @@ impl Server {
     /// Serves until a signal ends the program. On SIGTERM, connections are asked to finish.
     pub(crate) fn run(self) -> Result<(), Exit> {
         let Server { listen, threads, prepare, .. } = self;
-        let options = LoopOptions::default().drain(listen.drain.time).answers(listen.answers);
+        let options = LoopOptions::default()
+            .drain(listen.drain.time)
+            .answers(listen.answers)
+            .driver(listen.driver.choice);
         let endpoints = endpoint::or_free_port(listen.endpoints);
         if threads.number == 1 {
             let open = prepare(Peers::NONE);
@@ -368,6 +395,22 @@ mod tests {
             let line = ["server"].into_iter().chain(args.iter().copied());
             let matches = command.clone().try_get_matches_from(line).unwrap();
             assert_eq!(matches.get_one("answers"), Some(&meant), "{args:?}");
+        }
+    }
+
+    #[test]
+    fn the_driver_is_the_best_one_or_the_one_that_is_named() {
+        let command = Listen::augment_args(clap::Command::new("server"));
+        let cases: [(&[&str], DriverChoice); 4] = [
+            (&[], DriverChoice::Auto),
+            (&["--driver", "auto"], DriverChoice::Auto),
+            (&["--driver", "epoll"], DriverChoice::Epoll),
+            (&["--driver", "uring"], DriverChoice::Uring),
+        ];
+        for (args, meant) in cases {
+            let line = ["server"].into_iter().chain(args.iter().copied());
+            let matches = command.clone().try_get_matches_from(line).unwrap();
+            assert_eq!(matches.get_one("choice"), Some(&meant), "{args:?}");
         }
     }
 }

@@ -64,8 +64,8 @@ pub use protocol::{HandOver, Protocol};
 pub use reactor::Watch;
 #[doc(inline)]
 pub use reactor::{
-    Answers, Cluster, ConnectTarget, Connector, ConnectorState, DelayedCall, LoadLimits, Loop,
-    LoopOptions, Port, Reactor, Remote, Shutdown, cluster, react, run, run_until,
+    Answers, Cluster, ConnectTarget, Connector, ConnectorState, DelayedCall, DriverChoice,
+    LoadLimits, Loop, LoopOptions, Port, Reactor, Remote, Shutdown, cluster, react, run, run_until,
 };
 #[doc(inline)]
 pub use stream::Stream;

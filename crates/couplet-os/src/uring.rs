@@ -84,15 +84,15 @@ pub enum Completion {
         /// The operation's tag.
         tag: u64,
     },
-    /// Bytes were sent.
+    /// A send operation has ended.
     Sent {
         /// The operation's tag.
         tag: u64,
-        /// The number of bytes that were sent by this step, or the error that ended the operation.
-        result: io::Result<usize>,
-        /// The buffer of an operation that has ended.
+        /// Whether all bytes were sent.
+        result: io::Result<()>,
+        /// The operation's buffer.
         // Bound: the one buffer that the operation was given.
-        buffer: Option<Vec<u8>>,
+        buffer: Vec<u8>,
     },
     /// The watched descriptor is readable. [`Ring::watch`] watches it again.
     Watched,
@@ -201,10 +201,51 @@ impl Ring {
         self.record(tag, State::Receive(socket))
     }
 
-    /// Sends a buffer's bytes from `sent` on, in one or several steps. One at a time for each socket:
-    /// the kernel keeps no order.
+    /// Sends a buffer's bytes from `sent` on. One at a time for each socket: the kernel keeps no
+    /// order.
     pub fn send(&mut self, tag: u64, socket: Handle, buffer: Vec<u8>, sent: usize) -> Operation {
         self.record(tag, State::Send(Sending { socket, buffer, sent }))
+    }
+
+    /// The buffer of a send that was not submitted yet.
+    #[inline]
+    pub fn recorded(&mut self, operation: Operation) -> Option<&mut Vec<u8>> {
+        match self.slots.get_mut(operation.index as usize) {
+            Some(Slot { serial, is_recorded: true, state: State::Send(sending), .. })
+                if *serial == operation.serial =>
+            {
+                Some(&mut sending.buffer)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether an operation was not submitted yet.
+    pub fn is_recorded(&self, operation: Operation) -> bool {
+        let slot = self.slots.get(operation.index as usize);
+        slot.is_some_and(|slot| slot.serial == operation.serial && slot.is_recorded)
+    }
+
+    /// Takes back a send that was not submitted yet: its buffer, and how many bytes were sent.
+    pub fn take_back(&mut self, operation: Operation) -> Option<(Vec<u8>, usize)> {
+        self.recorded(operation)?;
+        let slot = &mut self.slots[operation.index as usize];
+        match mem::replace(&mut slot.state, State::Abandoned) {
+            State::Send(Sending { buffer, sent, .. }) => Some((buffer, sent)),
+            _ => None,
+        }
+    }
+
+    /// The bytes of a send that were not sent yet.
+    pub fn unsent(&self, operation: Operation) -> usize {
+        match self.slots.get(operation.index as usize) {
+            Some(Slot { serial, state: State::Send(sending), .. })
+                if *serial == operation.serial =>
+            {
+                sending.buffer.len() - sending.sent
+            }
+            _ => 0,
+        }
     }
 
     /// Watches the ring's descriptor until it is readable.
@@ -456,22 +497,22 @@ impl Ring {
     }
 
     fn complete_other(&mut self, index: u32, tag: u64, result: i32) -> Option<Completion> {
-        if let State::Send(sending) = &mut self.slots[index as usize].state
-            && let Ok(n) = outcome(result)
-            && sending.sent + n < sending.buffer.len()
-            && n > 0
-        {
-            sending.sent += n;
-            self.slots[index as usize].is_recorded = true;
-            self.in_flight -= 1;
-            self.queue.push_back(index);
-            return Some(Completion::Sent { tag, result: Ok(n), buffer: None });
+        let slot = &mut self.slots[index as usize];
+        if let State::Send(sending) = &mut slot.state {
+            sending.sent += outcome(result).unwrap_or(0);
+            let is_full = matches!(-result, libc::EAGAIN | libc::EINTR);
+            if is_full || (result > 0 && sending.sent < sending.buffer.len()) {
+                slot.is_recorded = true;
+                self.in_flight -= 1;
+                self.queue.push_back(index);
+                return None;
+            }
         }
         match self.end(index) {
             State::Receive(_) if is_stopped(result) => Some(Completion::Stopped { tag }),
             State::Receive(_) => Some(Completion::Ended { tag, result: outcome(result).map(drop) }),
             State::Send(Sending { buffer, .. }) => {
-                Some(Completion::Sent { tag, result: outcome(result), buffer: Some(buffer) })
+                Some(Completion::Sent { tag, result: outcome(result).map(drop), buffer })
             }
             State::Watch => Some(Completion::Watched),
             State::Abandoned | State::Free => None,
@@ -534,8 +575,8 @@ pub fn check() -> io::Result<()> {
     let bytes: Vec<u8> = (0..30).collect();
     let mut receiving = ring.receive(1, ours.handle());
     ring.send(2, peer.handle(), bytes.clone(), 0);
-    let (mut received, mut sent, mut enters) = (Vec::new(), 0, 0);
-    while received.len() < bytes.len() || sent < bytes.len() {
+    let (mut received, mut is_sent, mut enters) = (Vec::new(), false, 0);
+    while received.len() < bytes.len() || !is_sent {
         match ring.next_completion() {
             Some(Completion::Received { is_last, .. }) => {
                 received.extend_from_slice(ring.lent());
@@ -544,7 +585,10 @@ pub fn check() -> io::Result<()> {
                 }
             }
             Some(Completion::Stopped { .. }) => receiving = ring.receive(1, ours.handle()),
-            Some(Completion::Sent { result, .. }) => sent += result?,
+            Some(Completion::Sent { result, .. }) => {
+                result?;
+                is_sent = true;
+            }
             Some(Completion::Ended { result, .. }) => return Err(differs(result)),
             Some(Completion::Watched) => {}
             None if enters == 100 => return Err(differs("no end")),

@@ -79,9 +79,9 @@
 //! | TCP and UNIX servers and clients, [`endpoints`], names, happy eyeballs | |
 //! | UDP and UNIX datagrams, broadcast, multicast: [`DatagramProtocol`] | |
 //! | on Unix: processes, terminals, pipes, serial lines | |
-//! | many loops in one program: a [`Cluster`] | |
+//! | many loops in one program: a [`Cluster`]; io_uring: the feature `uring` and [`DriverChoice`] | |
 //! | [layers]: TLS, the PROXY protocol, throttles, traffic logs, or your own | |
-//! | [`Deferred`]s, which are futures; tasks; [streams](stream) for `async`; timed calls | io_uring |
+//! | [`Deferred`]s, which are futures; tasks; [streams](stream) for `async`; timed calls | |
 //! | [framing](protocols): lines, netstrings, length-prefixed strings, or your own [`Framer`](protocols::Framer) | other application protocols |
 //! | HTTP/1.1 by hyper, HTTP/2 (for clients by hyper), for axum and any tower service: the feature `http` | |
 //! | [relays and policies](protocols): reconnecting, connection and message limits | |
@@ -152,6 +152,7 @@
 //! | `decompression` | | decoding of compressed answers by `http::Client`: gzip, deflate, br, zstd; implies `http` |
 //! | `websocket` | | `http::websocket`, WebSocket clients and handlers; implies `http` |
 //! | `hyper` | | hyper's `Read` and `Write` for [streams](stream), without its HTTP |
+//! | `uring` | | the driver over io_uring on Linux, which `LoopOptions::driver` chooses |
 //! | `tokio-io` | | tokio's `AsyncRead` and `AsyncWrite` for [streams](stream), without its runtime |
 //! | `tokio` | | `embed`, a loop inside a tokio runtime; `LoopOptions::tokio`, a tokio runtime around a loop |
 //!
@@ -236,12 +237,12 @@ pub use couplet_core::{
     Address, Answers, By, Bytes, CertificateProblem, Cluster, ConnectError, ConnectOptions,
     ConnectTarget, Connection, ConnectionId, ConnectionLost, Connector, ConnectorState, Datagram,
     DatagramOption, DatagramOptions, DatagramPort, DatagramProtocol, DatagramSocket,
-    DatagramTransport, Deferred, DelayedCall, Factory, Failure, Fault, Group, HandOver, Interest,
-    Interface, IntoFactory, ListenError, ListenOptions, ListeningSocket, LoadLimits, Loop,
-    LoopOptions, LoopingCall, Newcomer, PeerCredentials, Port, PortStopped, Producer, ProducerKind,
-    Protocol, Reactor, Ready, Reason, Remote, Resolver, Result, Seat, SendError, Shared, Shutdown,
-    Signal, SocketOption, Stream, TlsError, TlsProblem, Transport, UnixAddress, cluster, react,
-    run, run_until,
+    DatagramTransport, Deferred, DelayedCall, DriverChoice, Factory, Failure, Fault, Group,
+    HandOver, Interest, Interface, IntoFactory, ListenError, ListenOptions, ListeningSocket,
+    LoadLimits, Loop, LoopOptions, LoopingCall, Newcomer, PeerCredentials, Port, PortStopped,
+    Producer, ProducerKind, Protocol, Reactor, Ready, Reason, Remote, Resolver, Result, Seat,
+    SendError, Shared, Shutdown, Signal, SocketOption, Stream, TlsError, TlsProblem, Transport,
+    UnixAddress, cluster, react, run, run_until,
 };
 #[cfg(unix)]
 #[doc(inline)]

@@ -28,7 +28,7 @@ use crate::datagrams;
 use crate::endpoint::Peer;
 use crate::exit::Exit;
 use crate::output;
-use crate::server::{self, Listen, Server, SessionPermit};
+use crate::server::{self, DriverOption, Listen, Server, SessionPermit};
 use attempts::Attempts;
 use checks::Checks;
 pub(crate) use options::Forward;
@@ -314,7 +314,8 @@ fn counting_server(options: Forward) -> Result<(Server, Arc<Totals>), Exit> {
     let totals = Arc::new(Totals::new(servers.iter().map(|server| server.name.clone())));
     let most = server::max_sessions(options.max_connections, 2);
     let answers = Answers::default();
-    let listen = Listen { endpoints: vec![listen], drain: options.drain, answers };
+    let driver = DriverOption::default();
+    let listen = Listen { endpoints: vec![listen], drain: options.drain, answers, driver };
     let recovery = options.check.map_or(Recovery::After(options.down_for), |_| Recovery::Reached);
     let counting = totals.clone();
     let server = Server::new(listen, options.threads, move |_| {

@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use rustix::process::{Signal, set_parent_process_death_signal};
 
+use crate::ours::DriverChoice;
 use crate::program::pin;
 use crate::{ours, peer_mio, peer_raw, peer_tokio};
 
@@ -24,6 +25,8 @@ pub(crate) enum Kind {
     CoupletLayer,
     /// An echo in async style.
     CoupletStream,
+    /// The same over io_uring.
+    CoupletUring,
     /// `couplet echo` with an inspector without readers.
     CoupletInspected,
     Twisted,
@@ -45,6 +48,7 @@ impl Kind {
             | Kind::CoupletLines
             | Kind::CoupletLayer
             | Kind::CoupletStream
+            | Kind::CoupletUring
             | Kind::CoupletInspected => format!("{self} ({}k)", ours::READ_BUFFER),
             Kind::Twisted => format!("{self} ({TWISTED}k)"),
         }
@@ -53,7 +57,9 @@ impl Kind {
     /// True if this kind has a server for the role.
     pub(crate) fn plays(self, role: Role) -> bool {
         match self {
-            Kind::Raw(_) | Kind::Tokio(_) | Kind::Couplet | Kind::Twisted => true,
+            Kind::Raw(_) | Kind::Tokio(_) | Kind::Couplet | Kind::CoupletUring | Kind::Twisted => {
+                true
+            }
             Kind::Mio(_) => matches!(role, Role::Echo | Role::EchoOne),
             Kind::CoupletLines | Kind::CoupletLayer | Kind::CoupletInspected => role == Role::Echo,
             Kind::CoupletStream => matches!(role, Role::Echo | Role::Relay(_)),
@@ -72,6 +78,7 @@ impl Display for Kind {
             Kind::CoupletLines => f.write_str("couplet-lines"),
             Kind::CoupletLayer => f.write_str("couplet-layer"),
             Kind::CoupletStream => f.write_str("couplet-stream"),
+            Kind::CoupletUring => f.write_str("couplet-uring"),
             Kind::CoupletInspected => f.write_str("couplet-inspected"),
             Kind::Twisted => f.write_str("twisted"),
         }
@@ -87,6 +94,7 @@ impl FromStr for Kind {
             "couplet-lines" => return Ok(Kind::CoupletLines),
             "couplet-layer" => return Ok(Kind::CoupletLayer),
             "couplet-stream" => return Ok(Kind::CoupletStream),
+            "couplet-uring" => return Ok(Kind::CoupletUring),
             "couplet-inspected" => return Ok(Kind::CoupletInspected),
             "twisted" => return Ok(Kind::Twisted),
             _ => {}
@@ -103,7 +111,7 @@ impl FromStr for Kind {
             _ => Err(format!(
                 "no server {text:?}; there are raw, tokio, mio (with a buffer of {USUAL} KiB, or \
                  another as in raw-64k), couplet, couplet-lines, couplet-layer, couplet-stream, \
-                 couplet-inspected and twisted"
+                 couplet-uring, couplet-inspected and twisted"
             )),
         }
     }
@@ -182,7 +190,12 @@ pub(crate) fn serve(kind: Kind, role: Role) -> crate::Result<()> {
         Kind::Raw(size) => peer_raw::serve(listen()?, size << 10, role)?,
         Kind::Tokio(size) => peer_tokio::serve(listen()?, size << 10, role)?,
         Kind::Mio(size) => peer_mio::serve(listen()?, size << 10, role)?,
-        Kind::Couplet => ours::serve(role, ready).map_err(|error| error.to_string())?,
+        Kind::Couplet => {
+            ours::serve(DriverChoice::Auto, role, ready).map_err(|error| error.to_string())?
+        }
+        Kind::CoupletUring => {
+            ours::serve(DriverChoice::Uring, role, ready).map_err(|error| error.to_string())?
+        }
         Kind::CoupletLines => ours::serve_lines(ready).map_err(|error| error.to_string())?,
         Kind::CoupletLayer => ours::serve_layer(ready).map_err(|error| error.to_string())?,
         Kind::CoupletStream => {

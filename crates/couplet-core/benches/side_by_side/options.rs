@@ -21,7 +21,7 @@ ratios first: they hold on other machines.
   --rounds N          rounds of each timed scenario (5; 3 with --quick)
   --time MS           milliseconds that each server is timed in a round (1000; 150 with --quick)
   --kind A,B,..       only these servers: raw, tokio, mio, couplet, twisted, couplet-lines,
-                      couplet-layer, couplet-stream, couplet-inspected;
+                      couplet-layer, couplet-stream, couplet-uring, couplet-inspected;
                       raw-64k is raw with a read buffer of 64 KiB (16 without a size),
                       and so are tokio-64k, mio-256k and so on; the first is what the others
                       are set against
@@ -38,8 +38,8 @@ ratios first: they hold on other machines.
 
 couplet is the program's own server, `couplet echo`, and in the scenarios that want no echo one on
 the library; couplet-lines echoes lines through a framer, couplet-layer over a layer that
-changes nothing, couplet-stream in async style; couplet-inspected is `couplet echo` with an
-inspector without readers. The echoes have a producer, a write cap
+changes nothing, couplet-stream in async style, couplet-uring is couplet over io_uring;
+couplet-inspected is `couplet echo` with an inspector without readers. The echoes have a producer, a write cap
 and an idle timeout, as servers on the open net have; the fan-out and couplet-stream have the last
 two. mio, couplet-lines, couplet-layer and couplet-inspected only echo, couplet-stream relays too. Every table and chart names
 the read buffer: one a loop with raw, mio and couplet, one a connection (in a relay, one each way)

@@ -7,6 +7,7 @@ use std::fmt::Display;
 use std::rc::Rc;
 use std::time::Duration;
 
+pub(crate) use couplet::DriverChoice;
 use couplet::factory::Layered;
 use couplet::layers::PassThrough;
 use couplet::protocols::{LineProtocol, LineReceiver, LineTransport, Relay};
@@ -100,20 +101,28 @@ pub(crate) fn echo_arguments() -> [String; 5] {
 pub(crate) const COUNTED: &str = "SIDE_BY_SIDE_COUNTED";
 
 /// Runs a loop until the process ends.
-fn run(setup: impl FnOnce(&Reactor) -> couplet::Result<()>) -> couplet::Result<()> {
+fn run(
+    driver: DriverChoice,
+    setup: impl FnOnce(&Reactor) -> couplet::Result<()>,
+) -> couplet::Result<()> {
     let is_counted = std::env::var_os(COUNTED).is_some();
     let answers = if is_counted { Answers::AtOnce } else { Answers::default() };
-    Loop::with_options(LoopOptions::default().signals(true).answers(answers))?.run(setup)
+    let options = LoopOptions::default().driver(driver).signals(true).answers(answers);
+    Loop::with_options(options)?.run(setup)
 }
 
 /// Plays the roles that `couplet echo` does not, until the process ends; `ready` gets the address.
-pub(crate) fn serve(role: Role, ready: impl FnOnce(&dyn Display)) -> couplet::Result<()> {
+pub(crate) fn serve(
+    driver: DriverChoice,
+    role: Role,
+    ready: impl FnOnce(&dyn Display),
+) -> couplet::Result<()> {
     match role {
         Role::Echo => Err(Failure::msg("the program echoes, by `couplet echo`")),
-        Role::EchoOne => listen(|_| || EchoOne, ready),
+        Role::EchoOne => listen(driver, |_| || EchoOne, ready),
         Role::FanOut => {
             let all = Rc::default();
-            listen(|_| move || FanOut { all: Rc::clone(&all) }, ready)
+            listen(driver, |_| move || FanOut { all: Rc::clone(&all) }, ready)
         }
         Role::Relay(server) => {
             let relay = |reactor: &Reactor| {
@@ -124,24 +133,24 @@ pub(crate) fn serve(role: Role, ready: impl FnOnce(&dyn Display)) -> couplet::Re
                     near
                 }
             };
-            listen(relay, ready)
+            listen(driver, relay, ready)
         }
     }
 }
 
 /// Echoes lines until the process ends; `ready` gets the address.
 pub(crate) fn serve_lines(ready: impl FnOnce(&dyn Display)) -> couplet::Result<()> {
-    listen(|_| || LineReceiver::new(EchoLines), ready)
+    listen(DriverChoice::Auto, |_| || LineReceiver::new(EchoLines), ready)
 }
 
 /// Echoes over a layer that passes bytes unchanged.
 pub(crate) fn serve_layer(ready: impl FnOnce(&dyn Display)) -> couplet::Result<()> {
-    listen(|_| Layered::new(|| Echo, |_, _| PassThrough::default()), ready)
+    listen(DriverChoice::Auto, |_| Layered::new(|| Echo, |_, _| PassThrough::default()), ready)
 }
 
 /// Echoes or relays in async style.
 pub(crate) fn serve_stream(role: Role, ready: impl FnOnce(&dyn Display)) -> couplet::Result<()> {
-    run(|reactor| {
+    run(DriverChoice::Auto, |reactor| {
         let endpoint = format!("tcp:0:interface=127.0.0.1:backlog={BACKLOG}");
         let port = match role {
             Role::Relay(server) => {
@@ -171,13 +180,14 @@ async fn echo_stream(mut stream: Stream) -> couplet::Result<()> {
 }
 
 fn listen<K, F: IntoFactory<K>>(
+    driver: DriverChoice,
     factory: impl FnOnce(&Reactor) -> F,
     ready: impl FnOnce(&dyn Display),
 ) -> couplet::Result<()>
 where
     <F::Factory as Factory>::Protocol: Protocol,
 {
-    run(|reactor| {
+    run(driver, |reactor| {
         let any: std::net::SocketAddr = "127.0.0.1:0".parse().expect("a literal address");
         let options = ListenOptions::default().backlog(BACKLOG.into());
         let port = reactor.listen_at(any, options, factory(reactor))?;

@@ -56,9 +56,12 @@ pub(crate) fn start(
         watch.env(ours::COUNTED, "yes");
     }
     match kind {
-        Kind::Couplet | Kind::CoupletInspected if manner.role == Role::Echo => {
+        Kind::Couplet | Kind::CoupletUring | Kind::CoupletInspected
+            if manner.role == Role::Echo =>
+        {
             watch.arg(program(&own)).args(ours::echo_arguments());
             watch.args((kind == Kind::CoupletInspected).then_some("--inspect=0"));
+            watch.args((kind == Kind::CoupletUring).then_some("--driver=uring"));
             if tool.is_empty() { &mut watch } else { watch.args(["--answers", "at-once"]) }
         }
         Kind::Twisted => {

@@ -50,7 +50,7 @@ pub use keeping::Keeper;
 #[cfg(feature = "testing")]
 pub(crate) use leaks::{Leak, numbered};
 pub use notes::{Note, NoteRow};
-pub use options::{Answers, Drain, LoadLimits, LoopOptions};
+pub use options::{Answers, Drain, DriverChoice, LoadLimits, LoopOptions};
 pub use port::Port;
 pub use remote::{LoopGone, Remote, WouldWaitForItself};
 pub(crate) use sharing::SharedSocket;

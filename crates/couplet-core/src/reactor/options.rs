@@ -11,6 +11,7 @@ use crate::switches::{Switch, Switches};
 /// Options of a [`Loop`](crate::Loop).
 #[derive(Clone, Debug)]
 pub struct LoopOptions {
+    pub(super) driver: DriverChoice,
     pub(super) read_buffer: usize,
     pub(super) shutdown_grace: Duration,
     pub(super) job_grace: Duration,
@@ -95,6 +96,7 @@ impl Reactor {
 impl Default for LoopOptions {
     fn default() -> LoopOptions {
         LoopOptions {
+            driver: DriverChoice::default(),
             read_buffer: 256 * 1024,
             shutdown_grace: Duration::from_millis(500),
             job_grace: Duration::from_secs(5),
@@ -110,6 +112,21 @@ impl Default for LoopOptions {
 }
 
 impl LoopOptions {
+    /// Sets the driver of a loop that is made [with these options](crate::Loop::with_options), and of
+    /// each loop of a cluster: [`DriverChoice::Auto`] by default.
+    ///
+    /// ```
+    /// use couplet::{DriverChoice, Loop, LoopOptions};
+    ///
+    /// let l = Loop::with_options(LoopOptions::default().driver(DriverChoice::Uring))?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[must_use]
+    pub fn driver(mut self, driver: DriverChoice) -> Self {
+        self.driver = driver;
+        self
+    }
+
     /// Sets the size in bytes of the read buffer that all connections of the loop share: 256 KiB by
     /// default. A connection receives at most one buffer's worth in a turn.
     #[must_use]
@@ -255,6 +272,25 @@ impl LoopOptions {
     }
 }
 
+/// The system's interface by which a loop waits and moves bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DriverChoice {
+    /// The best one: at present [`Epoll`](Self::Epoll), since [`Uring`](Self::Uring) is slower for
+    /// some loads.
+    #[default]
+    Auto,
+    /// Readiness: epoll on Linux, elsewhere its counterpart.
+    Epoll,
+    /// io_uring, on Linux: it needs no system call for a small message, and costs less from about 50
+    /// connections on. A process whose loops have it can't continue them in a forked child. Feature
+    /// `uring`.
+    ///
+    /// Where the system has no io_uring, forbids it, or fails the self-test that each loop begins
+    /// with, the loop logs a warning and takes [`Epoll`](Self::Epoll). It needs Linux 6.1.
+    Uring,
+}
+
 /// When the replies to a batch of events are sent. Events form a batch when one wait of the driver
 /// returns bytes for several connections.
 ///
@@ -339,6 +375,7 @@ mod tests {
     #[test]
     fn options_that_are_not_set_are_those_of_the_documentation() {
         let options = LoopOptions::default();
+        assert_eq!(options.driver, DriverChoice::Auto);
         assert_eq!(options.read_buffer, 256 * 1024);
         assert_eq!(options.shutdown_grace, Duration::from_millis(500));
         assert_eq!(options.job_grace, Duration::from_secs(5));

@@ -72,6 +72,8 @@ mod turns;
 mod unheard;
 #[cfg(unix)]
 mod unix;
+#[cfg(all(target_os = "linux", feature = "uring"))]
+mod uring;
 mod watch;
 #[cfg(unix)]
 mod wrappers;

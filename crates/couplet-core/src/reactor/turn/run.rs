@@ -23,7 +23,7 @@ use crate::internals::is_chosen;
 use crate::panics::{Contained, contain};
 use crate::reactor::inspect::{ByInspector, Inspector};
 use crate::reactor::keeping::Keeper;
-use crate::reactor::options::LoopOptions;
+use crate::reactor::options::{DriverChoice, LoopOptions};
 use crate::reactor::records::{Records, Start};
 use crate::reactor::snapshot::Snapshot;
 use crate::reactor::stage::Stage;
@@ -197,20 +197,40 @@ impl Loop {
         Loop::with_options(LoopOptions::default())
     }
 
-    /// Creates a loop over the default driver, with options.
+    /// Creates a loop over the [chosen](LoopOptions::driver) driver, with options.
     ///
     /// # Errors
     ///
     /// When the system refuses a poll descriptor, or the tokio runtime that the options request.
     pub fn with_options(options: LoopOptions) -> io::Result<Loop> {
-        let driver = Mio::new(options.read_buffer)?.spin(options.spin);
-        let runtime = Runtime::start(&options)?;
+        if options.driver == DriverChoice::Uring {
+            match Loop::over_uring(&options) {
+                Ok(made) => return Ok(made),
+                Err(error) => log_warn!(%error, "io_uring is not available; epoll serves the loop"),
+            }
+        }
+        Loop::of_system(Mio::new(options.read_buffer)?.spin(options.spin), &options)
+    }
+
+    #[cfg(all(target_os = "linux", feature = "uring"))]
+    fn over_uring(options: &LoopOptions) -> io::Result<Loop> {
+        Loop::of_system(crate::driver::Uring::new(options.read_buffer)?, options)
+    }
+
+    #[cfg(not(all(target_os = "linux", feature = "uring")))]
+    fn over_uring(_: &LoopOptions) -> io::Result<Loop> {
+        let why = "this program was built without it (feature `uring`, on Linux)";
+        Err(io::Error::new(io::ErrorKind::Unsupported, why))
+    }
+
+    fn of_system<D: Driver + 'static>(driver: D, options: &LoopOptions) -> io::Result<Loop> {
+        let runtime = Runtime::start(options)?;
         let Some(ByInspector(inspector)) = &options.inspector else {
-            return Ok(Loop::assemble(driver, &options, runtime, None));
+            return Ok(Loop::assemble(driver, options, runtime, None));
         };
         let (sizes, contents) = memory_for(&**inspector);
         let ring = RingWriter::new(sizes, contents, Commands::world(&driver).now());
-        let mut made = Loop::record::<_, false>(driver, &options, runtime, ring.clone());
+        let mut made = Loop::record::<_, false>(driver, options, runtime, ring.clone());
         made.inspected = Ok(Some(made.core.show_to(inspector, &ring)?));
         Ok(made)
     }

@@ -2,11 +2,12 @@
 //! mio driver.
 
 use std::io;
+use std::io::ErrorKind::{Interrupted, WouldBlock};
 use std::rc::Rc;
 use std::task::Waker;
 
-use super::Uring;
-use super::flows::Place;
+use super::flows::{Place, Sending, Then};
+use super::{Uring, fail};
 use crate::address::Address;
 use crate::driver::readiness::Readiness;
 use crate::driver::{
@@ -19,24 +20,79 @@ use crate::driver::{
 const SMALL: usize = 16 * 1024;
 
 impl Uring {
-    /// Takes the output, to be sent with the next wait.
+    /// Takes the output, to be sent by the next wait.
     #[inline(always)]
     fn take(&mut self, key: Key, out: &mut Outbox) -> WriteOutcome {
         let spares = self.spares.get_or_insert_with(|| out.spares().clone());
-        let len = out.len();
         let (buffer, sent) = if out.is_plain() {
             out.take_plain()
         } else {
             let mut buffer = spares.take();
             out.slices().for_each(|slice| buffer.extend_from_slice(slice));
-            out.advance(len);
+            out.advance(out.len());
             (buffer, 0)
         };
         if let (Some(stream), Some(flow)) = (self.mio.stream(key), self.flows.at(key)) {
-            let socket = stream.stream.handle();
-            flow.sending = Some(self.ring.send(key.number(), socket, buffer, sent));
+            let operation = self.ring.send(key.number(), stream.stream.handle(), buffer, sent);
+            flow.sending = Some(Sending { operation, then: Then::Nothing });
         }
-        WriteOutcome::Taken(len)
+        WriteOutcome::All
+    }
+
+    /// Adds to output that is still held, or sends that first.
+    #[cold]
+    fn write_more(&mut self, key: Key, out: &mut Outbox) -> WriteOutcome {
+        let sending = self.flows.get(key).and_then(|flow| flow.sending);
+        if let Some(sending) = sending
+            && let Some(held) = self.ring.recorded(sending.operation)
+            && held.len() + out.len() <= SMALL
+        {
+            out.slices().for_each(|slice| held.extend_from_slice(slice));
+            out.advance(out.len());
+            return WriteOutcome::All;
+        }
+        if self.flush(key, Then::Room) {
+            return self.write_directly(key, out);
+        }
+        WriteOutcome::Blocked
+    }
+
+    /// Sends held output immediately. If it can't leave yet, returns false, and `then` follows.
+    fn flush(&mut self, key: Key, then: Then) -> bool {
+        let (Some(stream), Some(flow)) = (self.mio.stream(key), self.flows.at(key)) else {
+            return true;
+        };
+        let Some(sending) = &mut flow.sending else { return true };
+        let Some((buffer, mut sent)) = self.ring.take_back(sending.operation) else {
+            sending.then = then;
+            return false;
+        };
+        let failed = match stream.write_once(&buffer[sent..]) {
+            Ok(n) => {
+                sent += n;
+                None
+            }
+            Err(error) if matches!(error.kind(), WouldBlock | Interrupted) => None,
+            Err(error) => Some(error),
+        };
+        let has_failed = failed.is_some();
+        if failed.is_none() && sent < buffer.len() {
+            let socket = stream.stream.handle();
+            let operation = self.ring.send(key.number(), socket, buffer, sent);
+            flow.sending = Some(Sending { operation, then });
+            return false;
+        }
+        flow.sending = None;
+        if let Some(error) = failed {
+            fail(stream, error);
+        }
+        if let Some(spares) = &self.spares {
+            spares.give(buffer);
+        }
+        if has_failed {
+            self.leave(key);
+        }
+        true
     }
 
     /// Writes directly. Output that the socket does not accept needs epoll.
@@ -62,7 +118,7 @@ impl Commands for Uring {
     #[inline(always)]
     fn write(&mut self, key: Key, out: &mut Outbox) -> WriteOutcome {
         match self.flows.get(key) {
-            Some(flow) if flow.sending.is_some() => WriteOutcome::Blocked,
+            Some(flow) if flow.sending.is_some() => self.write_more(key, out),
             Some(flow) if flow.place == Place::Ring && (1..=SMALL).contains(&out.len()) => {
                 self.take(key, out)
             }
@@ -94,12 +150,16 @@ impl Commands for Uring {
 
     fn can_release(&self, key: Key) -> bool {
         let is_quiet = self.flows.get(key).is_none_or(|flow| {
-            flow.sending.is_none() && !flow.receiving.is_some_and(|it| self.ring.has_completed(it))
+            let is_held = flow.sending.is_some_and(|it| !self.ring.is_recorded(it.operation));
+            !is_held && !flow.receiving.is_some_and(|it| self.ring.has_completed(it))
         });
         is_quiet && self.mio.can_release(key)
     }
 
     fn release(&mut self, key: Key) -> io::Result<Released> {
+        if !self.flush(key, Then::Nothing) {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
         if let Some(flow) = self.flows.get(key)
             && let Some(operation) = flow.receiving
             && !self.ring.stop(operation)?
@@ -135,12 +195,19 @@ impl Commands for Uring {
     }
 
     fn shut_write(&mut self, key: Key) {
-        self.mio.shut_write(key);
+        if self.flush(key, Then::Fin) {
+            self.mio.shut_write(key);
+        }
     }
 
     fn close(&mut self, key: Key, mode: CloseMode) {
+        if mode == CloseMode::Normal {
+            self.flush(key, Then::Nothing);
+        }
         if let Some(flow) = self.flows.remove(key) {
-            for operation in flow.receiving.into_iter().chain(flow.sending) {
+            let sending = flow.sending.filter(|_| mode == CloseMode::Reset);
+            let sending = sending.map(|sending| sending.operation);
+            for operation in flow.receiving.into_iter().chain(sending) {
                 self.ring.cancel(operation);
             }
         }
@@ -152,7 +219,9 @@ impl Commands for Uring {
     }
 
     fn unsent(&self, key: Key) -> Option<usize> {
-        self.mio.unsent(key)
+        let held = self.flows.get(key).and_then(|flow| flow.sending);
+        let held = held.map_or(0, |sending| self.ring.unsent(sending.operation));
+        Some(self.mio.unsent(key)? + held)
     }
 
     fn turned_away(&self, port: Key) -> u64 {

@@ -20,13 +20,30 @@ pub(super) enum Place {
     Returning,
 }
 
+/// Output that the driver holds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sending {
+    pub(super) operation: Operation,
+    pub(super) then: Then,
+}
+
+/// What follows when held output was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Then {
+    Nothing,
+    /// The loop has more.
+    Room,
+    /// A FIN.
+    Fin,
+}
+
 /// A connection.
 #[derive(Debug)]
 pub(super) struct Flow {
     key: Option<Key>,
     pub(super) place: Place,
     pub(super) receiving: Option<Operation>,
-    pub(super) sending: Option<Operation>,
+    pub(super) sending: Option<Sending>,
     /// The round of the last bytes, and how many bytes it has reported.
     round: u64,
     pub(super) share: usize,

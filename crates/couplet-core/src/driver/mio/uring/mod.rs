@@ -27,10 +27,11 @@ use super::socket::BOTH;
 use super::stream::StreamSlot;
 use crate::driver::readiness::Readiness;
 use crate::driver::{Commands, Datagram, Driver, Event, Key, Spares};
-use flows::{Flow, Flows, Place};
+use flows::{Flow, Flows, Place, Then};
 
-/// The receive buffers of a loop, and the bytes of each: at most 1 MiB in all.
-const BUFFERS: u16 = 256;
+/// The receive buffers of a loop, and the bytes of each: 256 KiB in all, so that no
+/// connection holds more.
+const BUFFERS: u16 = 64;
 const BUFFER: usize = 4096;
 
 /// The driver over io_uring. One per loop; dropping it closes everything that it opened.
@@ -151,27 +152,24 @@ impl Uring {
         self.flows.receive_ended(key);
     }
 
-    /// A send operation has made progress, or has failed.
-    fn sent(
-        &mut self,
-        key: Key,
-        result: io::Result<usize>,
-        buffer: Option<Vec<u8>>,
-    ) -> Option<Event> {
-        let has_ended = buffer.is_some();
-        if let (Some(spares), Some(buffer)) = (&self.spares, buffer) {
+    /// A send operation has ended.
+    #[inline(always)]
+    fn sent(&mut self, key: Key, result: io::Result<()>, buffer: Vec<u8>) -> Option<Event> {
+        if let Some(spares) = &self.spares {
             spares.give(buffer);
         }
-        let flow = self.flows.at(key)?;
-        if has_ended {
-            flow.sending = None;
+        let sending = self.flows.at(key)?.sending.take()?;
+        if let Err(error) = result {
+            // Received bytes can still be read; then the stream ends with this error.
+            fail(self.mio.stream(key)?, error);
+            self.leave(key);
+            return None;
         }
-        match result {
-            Ok(n) => Some(Event::Sent(key, n)),
-            Err(error) => {
-                // Received bytes can still be read; then the stream ends with this error.
-                fail(self.mio.stream(key)?, error);
-                self.leave(key);
+        match sending.then {
+            Then::Nothing => None,
+            Then::Room => Some(Event::Room(key)),
+            Then::Fin => {
+                self.mio.shut_write(key);
                 None
             }
         }
@@ -270,11 +268,20 @@ fn key_of(number: u64) -> Key {
     Key { slot: number as u32, generation: generation.unwrap_or(std::num::NonZeroU32::MIN) }
 }
 
+impl Drop for Uring {
+    /// Submits output that the loop believes sent.
+    fn drop(&mut self) {
+        if let Err(error) = self.ring.enter(Some(Duration::ZERO)) {
+            tracing::debug!(%error, "the last output is not sent");
+        }
+    }
+}
+
 impl Driver for Uring {
     #[inline(always)]
     fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
-        let timeout = self.mio.begin_wait(until)?;
         self.place_flows();
+        let timeout = self.mio.begin_wait(until)?;
         self.ring.enter(timeout)?;
         self.mio.begin_round();
         Ok(())
