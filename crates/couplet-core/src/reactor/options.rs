@@ -241,8 +241,8 @@ impl LoopOptions {
     /// To wake a sleeping thread takes the system tens of microseconds, which a loop that polls saves:
     /// round trips of few connections take less time. Meanwhile it occupies its processor. It pays only if
     /// events come within that time, so each attempt without one doubles the number of sleeps until the
-    /// next attempt, up to 1024, and each one with an event halves it. A timer is not delayed. Loops on
-    /// other drivers than the system's, or inside tokio, ignore it.
+    /// next attempt, up to 1024, and each one with an event halves it. A timer is not delayed. Loops over
+    /// io_uring or a driver of the program's, and loops inside tokio, ignore it.
     #[must_use]
     pub fn spin(mut self, most: Duration) -> Self {
         self.spin = most;
