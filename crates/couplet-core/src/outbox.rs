@@ -1,20 +1,24 @@
 //! The send queue of a connection: pieces, first in, first out.
 //!
 //! Borrowed bytes are copied once, into the open piece at the end; a [`Bytes`] is queued without a
-//! copy. A connection owns no buffer while its outbox is empty: a drained buffer returns to its
-//! loop's [`Spares`], and the next write of any connection reuses it. An offset at the front skips
-//! sent bytes, so a partial write moves nothing.
+//! copy, and so is a part of a file. A connection owns no buffer while its outbox is empty: a drained
+//! buffer returns to its loop's [`Spares`], and the next write of any connection reuses it. An offset
+//! at the front skips sent bytes, so a partial write moves nothing.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::mem;
 #[cfg(unix)]
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use bytes::{Buf, Bytes};
+
+mod file;
+
+pub use file::{FileChanged, FilePart, SharedFile};
 
 /// Maximum size of a piece of copied bytes, and of a buffer kept for reuse.
 const PIECE: usize = 512 * 1024;
@@ -32,15 +36,29 @@ pub enum Piece {
     Copied(Vec<u8>),
     /// Passed to `write_bytes`.
     Bytes(Bytes),
+    /// Passed to `send_file_range`.
+    File(FilePart),
 }
 
 impl Piece {
-    /// The whole piece as a slice.
+    /// The bytes of a piece in memory; empty for a part of a file.
     pub fn as_slice(&self) -> &[u8] {
         match self {
             Piece::Copied(bytes) => bytes,
             Piece::Bytes(bytes) => bytes,
+            Piece::File(_) => &[],
         }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Piece::File(part) => part.len(),
+            piece => piece.as_slice().len(),
+        }
+    }
+
+    fn is_in_memory(&self) -> bool {
+        !matches!(self, Piece::File(_))
     }
 
     #[cold]
@@ -48,6 +66,7 @@ impl Piece {
         match self {
             Piece::Copied(bytes) => drop(bytes.drain(..sent)),
             Piece::Bytes(bytes) => bytes.advance(sent),
+            Piece::File(part) => part.advance(sent),
         }
     }
 }
@@ -142,7 +161,8 @@ impl fmt::Debug for Spares {
 ///
 /// A [`Driver`](crate::driver::Driver) either sends from [`chunks`](Self::chunks) and removes the
 /// sent bytes with [`advance`](Self::advance), or takes out whole pieces with
-/// [`take_piece`](Self::take_piece). A [`Layer`](crate::layers::Layer) reads the outbox above it
+/// [`take_piece`](Self::take_piece). Before either it sends a [part of a file](Self::file) at the
+/// front, or calls [`load`](Self::load). A [`Layer`](crate::layers::Layer) reads the outbox above it
 /// with [`first`](Self::first) and `advance`, and adds to the one below with
 /// [`extend`](Self::extend), [`push`](Self::push) and [`append`](Self::append).
 pub struct Outbox {
@@ -171,6 +191,8 @@ struct Sealed {
     // Bound: DESCRIPTORS (64): the next one is given back.
     #[cfg(unix)]
     descriptors: VecDeque<(usize, OwnedFd)>,
+    /// The part of a file at the front can't be sent.
+    failed: Option<io::Error>,
 }
 
 /// Maximum number of descriptors in one outbox; Twisted pauses a producer at the same number.
@@ -315,19 +337,111 @@ impl Outbox {
     fn append_pieces(&mut self, other: &mut Outbox) {
         self.take_attached(other);
         while let Some(piece) = other.take_piece() {
-            match piece {
-                Piece::Copied(small) if small.len() <= MAX_OPEN => {
-                    self.extend(&small);
-                    self.spares.give(small);
-                }
-                Piece::Copied(large) => {
-                    self.seal();
-                    self.len += large.len();
-                    let piece = Piece::Copied(large);
-                    self.sealed.get_or_insert_default().pieces.push_back(piece);
-                }
-                Piece::Bytes(bytes) => self.push(bytes),
+            self.append_piece(piece);
+        }
+        self.check();
+    }
+
+    fn append_piece(&mut self, piece: Piece) {
+        match piece {
+            Piece::Copied(small) if small.len() <= MAX_OPEN => {
+                self.extend(&small);
+                self.spares.give(small);
             }
+            Piece::Copied(large) => {
+                self.seal();
+                self.len += large.len();
+                self.sealed.get_or_insert_default().pieces.push_back(Piece::Copied(large));
+            }
+            Piece::Bytes(bytes) => self.push(bytes),
+            Piece::File(part) => self.push_file(part),
+        }
+    }
+
+    /// Appends a part of a file, which is read when it is sent.
+    pub fn push_file(&mut self, part: FilePart) {
+        if part.is_empty() {
+            return;
+        }
+        self.seal();
+        self.len += part.len();
+        self.sealed.get_or_insert_default().pieces.push_back(Piece::File(part));
+        self.check();
+    }
+
+    /// The part of a file at the front, if there is one: the driver sends from it, or
+    /// [loads](Self::load) it.
+    #[inline]
+    pub fn file(&self) -> Option<&FilePart> {
+        match self.sealed.as_ref()?.pieces.front()? {
+            Piece::File(part) => Some(part),
+            Piece::Copied(_) | Piece::Bytes(_) => None,
+        }
+    }
+
+    /// Whether a part of a file follows so many chunks.
+    pub(crate) fn has_file_after(&self, chunks: usize) -> bool {
+        self.pieces().nth(chunks).is_some_and(|piece| !piece.is_in_memory())
+    }
+
+    /// Whether a part of a file is queued.
+    pub(crate) fn has_files(&self) -> bool {
+        self.pieces().any(|piece| !piece.is_in_memory())
+    }
+
+    /// The number of queued bytes that are not in memory.
+    pub(crate) fn len_in_files(&self) -> usize {
+        self.pieces().filter(|piece| !piece.is_in_memory()).map(Piece::len).sum()
+    }
+
+    /// Brings bytes to the front: reads up to 64 KiB if a part of a file is there. Blocks if they
+    /// are not in memory. Returns false if they can't be read, or the file has changed: nothing can
+    /// be sent, and the connection ends.
+    #[inline]
+    pub fn load(&mut self) -> bool {
+        self.file().is_none() || self.load_part()
+    }
+
+    #[cold]
+    fn load_part(&mut self) -> bool {
+        let mut buffer = Vec::new();
+        self.spares.swap_used(&mut buffer);
+        let Some(Sealed { pieces, failed: failed @ None, .. }) = self.sealed.as_deref_mut() else {
+            self.spares.give(buffer);
+            return false;
+        };
+        let Some(Piece::File(part)) = pieces.front_mut() else { return true };
+        if let Err(error) = part.take(file::READ, &mut buffer) {
+            *failed = Some(error);
+            self.spares.give(buffer);
+            return false;
+        }
+        if part.is_empty() {
+            pieces.pop_front();
+        }
+        pieces.push_front(Piece::Copied(buffer));
+        self.check();
+        true
+    }
+
+    /// The part of a file at the front can't be sent: the connection ends.
+    #[cold]
+    pub fn fail(&mut self, error: io::Error) {
+        self.sealed.get_or_insert_default().failed = Some(error);
+    }
+
+    /// The error of the part at the front.
+    pub(crate) fn take_failure(&mut self) -> Option<io::Error> {
+        self.sealed.as_deref_mut()?.failed.take()
+    }
+
+    /// Moves the bytes that are queued in `other` before its first part of a file.
+    pub(crate) fn append_loaded(&mut self, other: &mut Outbox) {
+        self.take_attached(other);
+        while other.file().is_none()
+            && let Some(piece) = other.take_piece()
+        {
+            self.append_piece(piece);
         }
         self.check();
     }
@@ -400,7 +514,8 @@ impl Outbox {
         self.sealed.iter().flat_map(|sealed| &sealed.pieces)
     }
 
-    /// The first chunk of queued bytes; empty only when nothing is queued.
+    /// The first chunk of queued bytes; empty only when nothing is queued, or a
+    /// [part of a file](Self::file) is at the front.
     #[inline]
     pub fn first(&self) -> &[u8] {
         match self.sealed.as_ref().and_then(|sealed| sealed.pieces.front()) {
@@ -409,21 +524,27 @@ impl Outbox {
         }
     }
 
-    /// The queued chunks, from the front; none is empty.
+    /// The chunks in memory, up to the first part of a file; none is empty.
+    fn chunks_in_memory(&self) -> impl Iterator<Item = &[u8]> {
+        let pieces = self.pieces().map(Some).chain(std::iter::once(None));
+        let in_memory = pieces.take_while(|piece| piece.is_none_or(Piece::is_in_memory));
+        in_memory.map(|piece| piece.map_or(&self.open[..], Piece::as_slice))
+    }
+
+    /// The queued chunks, from the front, up to the first part of a file; none is empty.
     pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
         let mut sent = self.sent;
-        let pieces = self.pieces().map(Piece::as_slice).chain(std::iter::once(&self.open[..]));
-        pieces
+        self.chunks_in_memory()
             .map(move |piece| &piece[mem::take(&mut sent).min(piece.len())..])
             .filter(|chunk| !chunk.is_empty())
     }
 
-    /// Fills `slices` with queued chunks, from the front, and returns how many were filled.
+    /// Fills `slices` with queued chunks, from the front, up to the first part of a file, and returns
+    /// how many were filled.
     pub fn chunks<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let mut sent = self.sent;
-        let pieces = self.pieces().map(Piece::as_slice).chain(std::iter::once(&self.open[..]));
         let mut count = 0;
-        for piece in pieces {
+        for piece in self.chunks_in_memory() {
             let chunk = &piece[mem::take(&mut sent)..];
             if chunk.is_empty() || count == slices.len() {
                 break;
@@ -453,8 +574,11 @@ impl Outbox {
         self.len -= n;
         self.detach(n);
         if let Some(Sealed { pieces, spent, .. }) = self.sealed.as_deref_mut() {
-            while let Some(piece) = pieces.front() {
-                let left = piece.as_slice().len() - self.sent;
+            while let Some(piece) = pieces.front_mut() {
+                let left = piece.len() - self.sent;
+                if let (true, Piece::File(part)) = (n < left, &mut *piece) {
+                    part.advance(mem::take(&mut n));
+                }
                 if n < left {
                     break;
                 }
@@ -463,7 +587,7 @@ impl Outbox {
                 match pieces.pop_front() {
                     Some(Piece::Copied(buffer)) => self.spares.give(buffer),
                     Some(Piece::Bytes(bytes)) => spent.push(bytes),
-                    None => {}
+                    Some(Piece::File(_)) | None => {}
                 }
             }
         }
@@ -533,9 +657,9 @@ impl Outbox {
             0 => {}
             sent => piece.trim(sent),
         }
-        self.len -= piece.as_slice().len();
+        self.len -= piece.len();
         // A driver that takes pieces does not pass descriptors.
-        self.detach(piece.as_slice().len());
+        self.detach(piece.len());
         if self.len == 0 {
             self.drained();
         }
@@ -550,6 +674,7 @@ impl Outbox {
         match piece {
             Piece::Copied(buffer) => self.spares.give(buffer),
             Piece::Bytes(bytes) => self.sealed.get_or_insert_default().spent.push(bytes),
+            Piece::File(_) => {}
         }
     }
 
@@ -593,16 +718,17 @@ impl Outbox {
             self.len > 0 || (self.sent == 0 && self.open.capacity() == 0),
             "an empty outbox keeps a buffer"
         );
-        assert!(self.len == 0 || !self.first().is_empty(), "a sent piece is still queued");
+        let has_front = self.file().is_some() || !self.first().is_empty();
+        assert!(self.len == 0 || has_front, "a sent piece is still queued");
         // Long queues are not recounted at every write.
         if self.pieces().nth(15).is_none() {
-            let pieces: usize = self.pieces().map(|piece| piece.as_slice().len()).sum();
+            let pieces: usize = self.pieces().map(Piece::len).sum();
             assert_eq!(
                 pieces + self.open.len() - self.sent,
                 self.len,
                 "the length is the sum of the pieces"
             );
-            assert!(self.pieces().all(|piece| !piece.as_slice().is_empty()), "an empty piece");
+            assert!(self.pieces().all(|piece| piece.len() > 0), "an empty piece");
         }
     }
 }

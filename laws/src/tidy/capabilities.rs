@@ -391,10 +391,12 @@ const CAPABILITIES: &[Capability] = &[
     },
     // Files.
     Capability {
-        paths: &["std::fs", "std::os::unix::fs", "rustix::fs"],
+        paths: &["std::fs", "std::os::unix::fs", "std::os::windows::fs", "rustix::fs"],
         instead: FILE,
         places: &[
             "couplet-core/src/driver/",
+            // Parts of files that are sent.
+            "couplet-core/src/outbox/file.rs",
             "couplet-core/src/endpoints/record_file.rs",
             "couplet-core/src/layers/tls/directory.rs",
             "couplet-core/src/layers/tls/settings.rs",
@@ -737,6 +739,7 @@ const METHODS: &[Methods] = &[
         &[("exists", 0), ("is_dir", 0), ("is_file", 0), ("metadata", 0), ("symlink_metadata", 0)],
         &[
             "couplet-core/src/driver/mio/lock.rs",
+            "couplet-core/src/outbox/file.rs",
             "couplet-core/src/endpoints/record_file.rs",
             "couplet-core/src/endpoints/tls.rs",
             "couplet-runner/src/pid_file.rs",

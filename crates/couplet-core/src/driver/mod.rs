@@ -75,7 +75,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::address::Address;
-pub use crate::outbox::{Outbox, Piece, Spares};
+pub use crate::outbox::{FileChanged, FilePart, Outbox, Piece, SharedFile, Spares};
 pub use crate::slots::Key;
 
 pub use around::Around;
@@ -347,7 +347,9 @@ pub trait Commands {
     /// The clock, randomness and ports that handles may use immediately.
     fn world(&self) -> Rc<dyn World>;
 
-    /// Writes as much of `out` as the system accepts.
+    /// Writes as much of `out` as the system accepts. A part of a file is sent from the file, or
+    /// [loaded](Outbox::load): if that fails, the outcome is [`Blocked`](WriteOutcome::Blocked), and
+    /// the loop ends the connection.
     fn write(&mut self, key: Key, out: &mut Outbox) -> WriteOutcome;
 
     /// Serves a bound port, for connections or datagrams.

@@ -25,7 +25,7 @@ use crate::driver::{
 };
 use crate::error::{ConnectionLost, Reason};
 use crate::layers::{Layer, LayerWaker, Opened, StartLayerError};
-use crate::outbox::Outbox;
+use crate::outbox::{FilePart, Outbox};
 use crate::panics::{Contained, discard, discard_all};
 use crate::protocol::{HandOver, Protocol};
 use crate::recorder::Reactor;
@@ -462,6 +462,20 @@ impl ConnectionCell {
         } else {
             discard("drop of a buffer", bytes);
         }
+    }
+
+    pub(super) fn send_file_part(&self, part: FilePart) {
+        let len = part.len();
+        if self.accepts(len) {
+            self.outbox.borrow_mut().push_file(part);
+            self.count_written(len);
+        }
+    }
+
+    /// The error of a part of a file that can't be sent.
+    #[cold]
+    pub(super) fn take_file_error(&self) -> Option<io::Error> {
+        self.outbox.borrow_mut().take_failure()
     }
 
     /// Queues a descriptor, or returns it.
@@ -963,6 +977,11 @@ impl ConnectionCell {
         self.buffered() + held
     }
 
+    /// The number of bytes for the peer that are in memory.
+    pub(crate) fn held(&self) -> usize {
+        self.unsent() - self.outbox.borrow().len_in_files()
+    }
+
     #[cfg(feature = "hyper")]
     #[inline]
     pub(crate) fn held_by_guest(&self) -> usize {
@@ -1088,9 +1107,10 @@ impl ConnectionCell {
         self.outbox.borrow().slices().flatten().copied().collect()
     }
 
-    /// Whether descriptors wait to be sent.
-    pub(super) fn has_attached(&self) -> bool {
-        self.outbox.borrow().has_attached()
+    /// Whether the output is bytes alone: neither descriptors nor parts of files are queued.
+    pub(super) fn has_bytes_alone(&self) -> bool {
+        let outbox = self.outbox.borrow();
+        !outbox.has_attached() && !outbox.has_files()
     }
 
     /// The number of bytes in the outbox.

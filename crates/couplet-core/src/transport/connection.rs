@@ -44,7 +44,7 @@ use layered::Layered;
 use super::cell::{ConnectionCell, Level, Phase, Upgrade, mode, request};
 use super::{Producer, Tell, Transport};
 use crate::defer::Failure;
-use crate::driver::{CloseMode, WriteOutcome};
+use crate::driver::{CloseMode, Outbox, WriteOutcome};
 use crate::error::{By, Reason};
 use crate::layers::PlaintextAfterUpgrade;
 use crate::panics::{contain, discard, log_panic, panic_text, record_panic};
@@ -684,7 +684,7 @@ impl Life {
             && !(cell.is_starting() || cell.awaits_upgrade())
             && cell.in_flight() == 0
             && cell.buffered() <= most
-            && !cell.has_attached()
+            && cell.has_bytes_alone()
             && cell.to_proxy_header().is_some()
     }
 
@@ -774,6 +774,7 @@ impl Life {
             }
             WriteOutcome::Blocked => {
                 self.note_waiting(now);
+                self.check_files();
                 if n > 0 {
                     self.trim();
                 }
@@ -793,6 +794,15 @@ impl Life {
             self.drop_spent();
         }
         effects
+    }
+
+    /// Ends the connection if a part of a file can't be sent, so that nothing follows in its place.
+    #[cold]
+    pub(super) fn check_files(&mut self) {
+        let below = self.bottom().and_then(Outbox::take_failure);
+        if let Some(error) = below.or_else(|| self.transport.cell.take_file_error()) {
+            self.end(Reason::Lost(Arc::new(error)), CloseMode::Reset);
+        }
     }
 
     /// Has the loop count the output, if it limits what connections hold.

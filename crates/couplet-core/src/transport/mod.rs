@@ -13,6 +13,7 @@ mod settings;
 use std::any::type_name_of_val;
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ use bytes::Bytes;
 
 use crate::address::Address;
 use crate::defer::{Deferred, Failure};
-use crate::driver::{Key, PeerCredentials, SockRef, SocketOption};
+use crate::driver::{FilePart, Key, PeerCredentials, SharedFile, SockRef, SocketOption};
 use crate::error::ConnectionLost;
 #[cfg(doc)]
 use crate::error::Reason;
@@ -144,6 +145,32 @@ impl Transport {
     /// Sends `bytes` without copying them.
     pub fn write_bytes(&self, bytes: impl Into<Bytes>) {
         self.cell.write_bytes(bytes.into());
+    }
+
+    /// Sends a range of a file after everything written before, without a copy where the system can
+    /// send from a file: `sendfile` on Linux. Elsewhere, and under layers such as TLS, the file is read
+    /// in pieces of 64 KiB as the peer takes them.
+    ///
+    /// The bytes count as buffered, also towards the hard cap, but are not in memory. They are those
+    /// of one version of the file: if it is overwritten, shrinks or grows before the last byte of
+    /// the range has left, or has no such range, the connection is reset with the reason
+    /// [`Lost`](crate::Reason::Lost) and a [`FileChanged`](crate::driver::FileChanged). The peer then
+    /// lacks the end of the range. A file that was removed or replaced is sent whole. Bytes that
+    /// sendfile has passed to the socket and the peer has not acknowledged change with the file: to
+    /// publish a new version, replace the file by a rename.
+    ///
+    /// The loop waits for a disk if the bytes are not in memory; open the file, and read ahead, with
+    /// [`defer_to_thread`](crate::Reactor::defer_to_thread).
+    ///
+    /// ```no_run
+    /// # fn send(transport: &couplet::Transport) -> std::io::Result<()> {
+    /// let file = couplet::driver::SharedFile::new(std::fs::File::open("page.html")?)?;
+    /// transport.send_file_range(&file, 0..file.metadata().len());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn send_file_range(&self, file: &SharedFile, range: Range<u64>) {
+        self.cell.send_file_part(FilePart::new(file, range));
     }
 
     /// Passes a descriptor to the process at the other end of a UNIX socket, with the next byte

@@ -113,7 +113,7 @@ impl Stream {
 
     /// Sends as much of the outbox as fits.
     pub(super) fn write_ready(&mut self, net: &mut Net, out: &mut Outbox) -> WriteOutcome {
-        while !out.is_empty() && !self.readiness.has(Readiness::BLOCKED) {
+        while !out.is_empty() && !self.readiness.has(Readiness::BLOCKED) && out.load() {
             match net.send(self.end, out.first()) {
                 Ok(n) => {
                     self.readiness.set(Readiness::BLOCKED, n < out.first().len());
@@ -133,13 +133,17 @@ impl Stream {
         if !self.taken.is_empty() {
             return WriteOutcome::Blocked;
         }
-        while self.taken.len() < TAKE {
+        while self.taken.len() < TAKE && out.load() {
             let Some(piece) = out.take_piece() else {
                 break;
             };
             self.taken.extend(piece.as_slice());
             out.give_back(piece);
         }
-        WriteOutcome::Taken(self.taken.len())
+        // Nothing is taken if a part of a file can't be read.
+        match self.taken.len() {
+            0 => WriteOutcome::Blocked,
+            taken => WriteOutcome::Taken(taken),
+        }
     }
 }

@@ -20,6 +20,8 @@ mod lock;
 #[cfg(unix)]
 mod pipe;
 mod readiness;
+#[cfg(target_os = "linux")]
+mod sendfile;
 mod signals;
 mod slots;
 mod socket;

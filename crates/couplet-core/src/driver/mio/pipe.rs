@@ -202,6 +202,9 @@ impl PipeSlot {
         };
         let mut budget = SEND_LIMIT;
         while !out.is_empty() {
+            if !out.load() {
+                return Ok(false);
+            }
             let mut slices = [IoSlice::new(&[]); 32];
             let count = out.chunks(&mut slices);
             match rustix::io::writev(&writer.fd, &slices[..count]) {

@@ -7,6 +7,8 @@ use socket2::SockRef;
 
 #[cfg(target_os = "linux")]
 use super::epoll::EventExt as _;
+#[cfg(target_os = "linux")]
+use super::sendfile;
 use super::socket::Stream;
 use super::unix::{self, Descriptor};
 use super::{Polled, SEND_LIMIT};
@@ -209,8 +211,16 @@ impl StreamSlot {
         None
     }
 
-    /// One vectored write of the first pieces. Returns the number of bytes passed, and the result.
-    pub(super) fn write_pieces(&self, out: &Outbox) -> (usize, io::Result<usize>) {
+    /// One vectored write of the first pieces, or of a part of a file. Returns the number of bytes
+    /// passed, and the result.
+    pub(super) fn write_pieces(&self, out: &mut Outbox) -> (usize, io::Result<usize>) {
+        #[cfg(target_os = "linux")]
+        if let Some(sent) = sendfile::send(&self.stream, out) {
+            return sent;
+        }
+        if !out.load() {
+            return (0, Err(io::ErrorKind::WouldBlock.into()));
+        }
         let mut slices = [IoSlice::new(&[]); 32];
         let count = out.chunks(&mut slices);
         let slices = &slices[..count];
@@ -218,7 +228,12 @@ impl StreamSlot {
         if out.has_attached() {
             return unix::send(&self.stream, out, slices);
         }
-        (slices.iter().map(|slice| slice.len()).sum(), (&self.stream).write_vectored(slices))
+        let length = slices.iter().map(|slice| slice.len()).sum();
+        #[cfg(target_os = "linux")]
+        if out.has_file_after(count) {
+            return (length, sendfile::write_before(&self.stream, slices));
+        }
+        (length, (&self.stream).write_vectored(slices))
     }
 
     /// Continues after a first write. True if the outbox is empty.

@@ -175,11 +175,11 @@ impl Core {
         keys.retain(|&key| {
             let Some(entry) = self.table.connection(key) else { return false };
             let cell = entry.life.cell();
-            let bytes = cell.unsent();
-            if bytes == 0 {
+            if cell.unsent() == 0 {
                 cell.set_mode(mode::WAITS, false);
                 return false;
             }
+            let bytes = cell.held();
             let limits = limits_of(self.load.limits, entry);
             for (group, most) in limits.into_iter().flatten() {
                 let output = outputs.entry(group).or_insert(Output { most, all: 0, moving: 0 });

@@ -13,8 +13,10 @@
 //! afterwards.
 
 use std::any::Any;
+use std::io;
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::guarded::GuardedLayers;
@@ -102,8 +104,40 @@ impl Layered {
 #[inline(always)]
 fn take_written(above: &mut Outbox, cell: &ConnectionCell) {
     let mut written = cell.outbox();
+    if written.has_files() {
+        return take_some(above, cell, &mut written);
+    }
     cell.report_written(&written);
     above.append(&mut written);
+}
+
+/// Appends the output before a part of a file. If the layers have taken everything before, it also
+/// reads the next bytes of the part: so at most one piece of it is in memory.
+#[cold]
+fn take_some(above: &mut Outbox, cell: &ConnectionCell, written: &mut Outbox) {
+    if !above.is_empty() || written.load() {
+        cell.report_written(written);
+        above.append_loaded(written);
+    }
+}
+
+/// Reads the parts of files that pass below one layer and above another. Returns the error that
+/// leaves the rest unread.
+// Unbounded: parts of files that were written before a further layer was started.
+fn read_files(clear: &mut Outbox) -> Option<io::Error> {
+    if !clear.has_files() {
+        return None;
+    }
+    let mut read = Outbox::new(clear.spares().clone());
+    while !clear.is_empty() && clear.load() {
+        read.append_loaded(clear);
+    }
+    let error = clear.take_failure();
+    clear.clear();
+    read.append(clear);
+    std::mem::swap(&mut read, clear);
+    discard_all("drop of a buffer", read.take_spent());
+    error
 }
 
 /// Events, other than bytes, that occur while bytes rise; handled when nothing is borrowed.
@@ -552,6 +586,10 @@ impl Life {
             Ok(()) => self.settle_layers(),
             Err(text) => self.layer_panicked(&text, now),
         }
+        // Only a part of a file stays above the layers.
+        if self.transport.cell.has_output() {
+            self.check_files();
+        }
     }
 
     pub(crate) fn is_layered(&self) -> bool {
@@ -778,11 +816,12 @@ impl Life {
             None => self.set_layers(vec![layer.take()], Some((clear, later))).map(Ok),
             Some(layered) => {
                 let cell = &self.transport.cell;
+                let unread = read_files(&mut clear);
                 layered.above.append(&mut clear);
                 let waker = || cell.layer_waker();
                 let pushed = layered.layers.push(layer, &waker, &mut layered.above, now);
                 self.report_kinds();
-                pushed
+                unread.map_or(pushed, |error| Ok(Err(Reason::Lost(Arc::new(error)))))
             }
         };
         self.settle_layers();

@@ -14,6 +14,8 @@ mod deadlines;
 mod draining;
 mod dropping;
 pub(crate) mod endings;
+#[cfg(unix)]
+mod files;
 mod finishing;
 mod flushing;
 pub(crate) mod kit;
@@ -383,6 +385,14 @@ macro_rules! all_facts {
                 c71_drained_fails_with_the_connection needs breaking,
                 c71_past_the_hard_cap_the_connection_overflows needs resets,
                 c71_without_a_cap_write_takes_everything,
+            ]
+            files: [
+                c74a_ranges_of_files_leave_between_the_bytes_around_them needs room,
+                c74a_a_file_leaves_before_a_close_and_waits_for_its_peer needs half_close capacity,
+                c74b_a_file_that_changes_while_it_is_sent_resets_the_connection needs resets capacity,
+                c74b_a_range_that_the_file_lacks_resets_the_connection needs resets,
+                c74c_a_file_past_the_hard_cap_overflows needs resets,
+                c74c_a_file_takes_no_memory_and_does_not_count_for_the_load needs capacity,
             ]
         }
     };

@@ -122,7 +122,7 @@ impl Kernel {
     /// Takes as much of the outbox as fits; returns true if nothing is left.
     pub(crate) fn write(&mut self, id: EndId, out: &mut Outbox) -> bool {
         let mut sent = 0;
-        while !out.is_empty() {
+        while !out.is_empty() && out.load() {
             let n = self.put(id, out.first());
             if n == 0 {
                 break;

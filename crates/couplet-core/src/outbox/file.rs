@@ -1,0 +1,180 @@
+//! Parts of files in an outbox. A driver sends a part from the file itself, or has the outbox read
+//! it piece by piece.
+//!
+//! A part is of one version of its file: each piece of it leaves only if the file is the one that was
+//! opened. Read bytes are compared after the read; before a call that sends from the file, the file is.
+
+use std::fmt;
+use std::fs::{File, Metadata};
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Most bytes of a file that are read together.
+pub(super) const READ: usize = 64 * 1024;
+
+/// An open file, in the version that it had when it was opened: its length, and the time of its
+/// last change. Clones share the descriptor.
+///
+/// The system's clock for files has steps of a few milliseconds: a file that changes twice within
+/// a step, and keeps its length, has one version.
+#[derive(Clone)]
+pub struct SharedFile(Arc<OpenFile>);
+
+struct OpenFile {
+    file: File,
+    metadata: Metadata,
+}
+
+/// A file is not the version that is being sent: it was overwritten, or became shorter or longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the file changed while it was sent")]
+pub struct FileChanged;
+
+impl From<FileChanged> for io::Error {
+    fn from(changed: FileChanged) -> io::Error {
+        io::Error::other(changed)
+    }
+}
+
+impl SharedFile {
+    /// The present version of an open file.
+    ///
+    /// # Errors
+    ///
+    /// The system's error.
+    pub fn new(file: File) -> io::Result<SharedFile> {
+        let metadata = file.metadata()?;
+        Ok(SharedFile(Arc::new(OpenFile { file, metadata })))
+    }
+
+    /// The metadata of this version.
+    pub fn metadata(&self) -> &Metadata {
+        &self.0.metadata
+    }
+
+    /// Checks that the file is still this version.
+    ///
+    /// # Errors
+    ///
+    /// [`FileChanged`], or the system's error.
+    pub fn check(&self) -> io::Result<()> {
+        let now = self.0.file.metadata()?;
+        let version = |metadata: &Metadata| (metadata.len(), metadata.modified().ok());
+        if version(&now) == version(&self.0.metadata) { Ok(()) } else { Err(FileChanged.into()) }
+    }
+
+    /// Reads into the whole buffer from an offset. Blocks if the bytes are not in memory.
+    ///
+    /// # Errors
+    ///
+    /// [`FileChanged`] if the file is not this version after the read, or the system's error.
+    pub fn read(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let mut count = 0;
+        while count < buffer.len() {
+            match read_at(&self.0.file, &mut buffer[count..], offset + count as u64) {
+                Ok(0) => return Err(FileChanged.into()),
+                Ok(n) => count += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.check()
+    }
+
+    /// The open file.
+    pub fn file(&self) -> &File {
+        &self.0.file
+    }
+}
+
+impl fmt::Debug for SharedFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedFile").field("length", &self.0.metadata.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(unix)]
+fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    std::os::unix::fs::FileExt::read_at(file, buffer, offset)
+}
+
+#[cfg(windows)]
+fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    std::os::windows::fs::FileExt::seek_read(file, buffer, offset)
+}
+
+/// A part of a file that is to be sent.
+#[derive(Clone, Debug)]
+pub struct FilePart {
+    file: SharedFile,
+    offset: u64,
+    len: usize,
+}
+
+impl FilePart {
+    /// The bytes of this range. On systems of 32 bits a longer part is cut to what can be counted.
+    pub fn new(file: &SharedFile, range: Range<u64>) -> FilePart {
+        let len = range.end.saturating_sub(range.start);
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        FilePart { file: file.clone(), offset: range.start, len }
+    }
+
+    /// The number of bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether no byte is left.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The offset of the first byte in the file.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The file.
+    pub fn file(&self) -> &SharedFile {
+        &self.file
+    }
+
+    /// Checks that the file is still its version, and has all of the part.
+    ///
+    /// # Errors
+    ///
+    /// As for [`SharedFile::check`].
+    pub fn check(&self) -> io::Result<()> {
+        let end = self.offset.checked_add(self.len as u64);
+        if end.is_none_or(|end| end > self.file.metadata().len()) {
+            return Err(FileChanged.into());
+        }
+        self.file.check()
+    }
+
+    /// Whether the system should send the part from the file: a short one costs less to read.
+    pub fn is_long(&self) -> bool {
+        self.len > READ
+    }
+
+    /// Removes bytes from the front.
+    pub fn advance(&mut self, count: usize) {
+        let count = count.min(self.len);
+        self.offset += count as u64;
+        self.len -= count;
+    }
+
+    /// Reads and removes the first bytes, at most `most`. Blocks if they are not in memory.
+    ///
+    /// # Errors
+    ///
+    /// As for [`SharedFile::read`]; then the part is as before.
+    pub fn take(&mut self, most: usize, buffer: &mut Vec<u8>) -> io::Result<()> {
+        let count = self.len.min(most);
+        buffer.resize(count, 0);
+        self.file.read(buffer, self.offset)?;
+        self.advance(count);
+        Ok(())
+    }
+}

@@ -1,0 +1,159 @@
+//! Rows 74a to 74c: ranges of files as output.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use couplet::driver::{FileChanged, SharedFile};
+use couplet::{LoadLimits, Reason};
+
+use super::kit::{Kit, Rig};
+use super::peer::{B, Saw};
+use super::recorder::{A, Script};
+
+/// A file that is removed on drop.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn new(bytes: &[u8]) -> Temporary {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let (id, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let file = Temporary(std::env::temp_dir().join(format!("couplet-file-{id}-{count}")));
+        fs::write(&file.0, bytes).unwrap();
+        // A change within the same tick of the system's clock is a change of the time then.
+        let past = std::time::UNIX_EPOCH + Duration::from_secs(1);
+        file.writable().set_modified(past).unwrap();
+        file
+    }
+
+    fn shared(&self) -> SharedFile {
+        SharedFile::new(File::open(&self.0).unwrap()).unwrap()
+    }
+
+    fn writable(&self) -> File {
+        File::options().write(true).open(&self.0).unwrap()
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+pub(crate) fn c74a_ranges_of_files_leave_between_the_bytes_around_them(kit: Kit) {
+    let big = kit.big();
+    let (file, other) = (Temporary::new(big), Temporary::new(b"0123456789"));
+    let (shared, short) = (file.shared(), other.shared());
+    let (mut rig, a, b) = kit.accept(Script::new());
+    let len = big.len() as u64;
+    a.transport().write("head ");
+    a.transport().send_file_range(&short, 3..7);
+    a.transport().send_file_range(&shared, 10..10);
+    a.transport().send_file_range(&shared, 5..len);
+    a.transport().write_bytes(" middle ");
+    a.transport().send_file_range(&shared, 100..70_000);
+    a.transport().send_file_range(&short, 9..10);
+    a.transport().write(" tail");
+    let all = [b"head 3456", &big[5..], b" middle ", &big[100..70_000], b"9 tail"];
+    let all = all.concat();
+    assert_eq!(a.transport().buffered(), all.len());
+    // The open file is sent, whatever its name refers to now.
+    fs::remove_file(&file.0).unwrap();
+    rig.gets(&b, &all);
+    rig.until("nothing is buffered", || a.transport().buffered() == 0);
+    assert!(!a.is_lost());
+    rig.still_echoes();
+}
+
+pub(crate) fn c74a_a_file_leaves_before_a_close_and_waits_for_its_peer(kit: Kit) {
+    let big = kit.big();
+    let file = Temporary::new(big);
+    let (mut rig, a, b) = kit.accept(Script::new());
+    a.transport().send_file_range(&file.shared(), 0..big.len() as u64);
+    a.log.watch("flushed", a.transport().flushed());
+    assert!(a.transport().is_full());
+    rig.turns(20);
+    // B has read nothing: the rest is not sent, and none of it is held in memory.
+    assert!(a.transport().buffered() > 0 && !a.log.has("flushed"));
+    a.transport().lose_connection();
+    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+    assert!(b.got() == big, "{} bytes", b.got_len());
+    b.fin();
+    assert_eq!(rig.lost(&a), "Done(Us)");
+    assert_eq!(a.log.count("flushed"), 1);
+}
+
+/// Sends a file to a B that reads nothing at first, changes it, and returns what B gets of it.
+fn cut(kit: Kit, change: impl FnOnce(&Temporary)) -> (Rig, A, B) {
+    let file = Temporary::new(kit.big());
+    let (mut rig, a, b) = kit.accept(Script::new());
+    a.transport().write("head ");
+    a.transport().send_file_range(&file.shared(), 0..kit.big().len() as u64);
+    a.transport().write(" tail");
+    rig.turns(20);
+    assert!(a.transport().buffered() > 100_000, "it has left");
+    change(&file);
+    rig.until("connection_lost", || {
+        b.take_all();
+        a.is_lost()
+    });
+    (rig, a, b)
+}
+
+pub(crate) fn c74b_a_file_that_changes_while_it_is_sent_resets_the_connection(kit: Kit) {
+    let last = kit.big().len() as u64 - 50_000;
+    let changes: [&dyn Fn(&Temporary); 4] = [
+        &|file| file.writable().set_len(0).unwrap(),
+        &|file| file.writable().write_all_at(&[0; 10], last).unwrap(),
+        &|file| File::options().append(true).open(&file.0).unwrap().write_all(b"more").unwrap(),
+        &|file| file.writable().set_modified(std::time::UNIX_EPOCH).unwrap(),
+    ];
+    for (number, change) in changes.into_iter().enumerate() {
+        let (mut rig, a, b) = cut(kit, change);
+        let Reason::Lost(error) = a.reason() else { panic!("{number}: {:?}", a.reason()) };
+        assert!(error.get_ref().is_some_and(|error| error.is::<FileChanged>()), "{error:?}");
+        assert_eq!(rig.take_to_the_end(&b), Saw::Reset, "{number}");
+        let whole = [b"head ", kit.big()].concat();
+        assert!(whole.starts_with(&b.got()), "{number}: {} bytes, mixed", b.got_len());
+        assert!(b.got_len() < whole.len(), "{number}: all of it");
+        rig.still_echoes();
+    }
+}
+
+pub(crate) fn c74b_a_range_that_the_file_lacks_resets_the_connection(kit: Kit) {
+    let file = Temporary::new(b"0123456789");
+    for range in [5..11, 1000..1001, 0..1 << 40] {
+        let (mut rig, a, b) = kit.accept(Script::new());
+        a.transport().send_file_range(&file.shared(), range);
+        a.transport().write("tail");
+        assert_eq!(rig.lost(&a), "Lost");
+        assert_eq!(rig.take_to_the_end(&b), Saw::Reset);
+        assert_eq!(b.got(), b"");
+    }
+}
+
+pub(crate) fn c74c_a_file_past_the_hard_cap_overflows(kit: Kit) {
+    let file = Temporary::new(&[7; 1000]);
+    let (mut rig, a, b) = kit.accept(Script::new());
+    a.transport().set_write_cap(Some(1000));
+    a.transport().send_file_range(&file.shared(), 0..1000);
+    rig.gets(&b, &[7; 1000]);
+    a.transport().write("x");
+    a.transport().send_file_range(&file.shared(), 0..1000);
+    assert_eq!(rig.lost(&a), "Overflow");
+}
+
+pub(crate) fn c74c_a_file_takes_no_memory_and_does_not_count_for_the_load(kit: Kit) {
+    let file = Temporary::new(kit.big());
+    let (mut rig, a, b) = kit.accept(Script::new());
+    rig.reactor.set_load_limits(LoadLimits::default().buffered(kit.big().len() / 4));
+    a.transport().send_file_range(&file.shared(), 0..kit.big().len() as u64);
+    rig.turns(20);
+    assert!(a.transport().buffered() > kit.big().len() / 4 && !a.is_lost());
+    rig.gets(&b, kit.big());
+    assert_eq!(rig.l.snapshot().shed, 0);
+}
