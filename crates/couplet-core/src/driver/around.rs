@@ -170,14 +170,12 @@ impl<A: Around> Commands for A {
         if let Some(ring) = self.ring() {
             ring.writing(self.ticks(), key, out);
         }
-        let before = self.contents().map(|contents| {
-            contents.hold(out.slices());
-            out.len()
-        });
+        let before = self.contents().map(|contents| (contents.hold(out.slices()), out.len()));
         let outcome = self.inner_mut().write(key, out);
         let Some(ring) = self.ring() else { return outcome };
-        if let (Some(contents), Some(before)) = (self.contents(), before) {
-            contents.keep(ring.ring().count(), before - out.len());
+        if let (Some(contents), Some((held, before))) = (self.contents(), before) {
+            // The bytes behind a part of a file are not held.
+            contents.keep(ring.ring().count(), held.min(before - out.len()));
         }
         if outcome == WriteOutcome::All {
             ring.written();

@@ -54,9 +54,9 @@ impl Contents {
         self.words.len() * WORD
     }
 
-    /// Copies the first bytes of a chunk, which [`keep`](Self::keep) makes readable. Called by the
-    /// loop's thread alone.
-    pub(super) fn hold<'a>(&self, pieces: impl Iterator<Item = &'a [u8]>) {
+    /// Copies the first bytes of a chunk, which [`keep`](Self::keep) makes readable, and returns their
+    /// number. Called by the loop's thread alone.
+    pub(super) fn hold<'a>(&self, pieces: impl Iterator<Item = &'a [u8]>) -> usize {
         let begin = self.end.load(Ordering::Relaxed);
         // A reader that sees one of the next words also sees the end so far.
         fence(Ordering::Release);
@@ -87,6 +87,7 @@ impl Contents {
         if filled > 0 {
             self.store(at, u64::from_le_bytes(word));
         }
+        self.each - left
     }
 
     /// Stores words that follow one another; they fit.
@@ -192,7 +193,8 @@ mod tests {
     #[test]
     fn pieces_are_joined_and_bytes_that_did_not_pass_are_left_out() {
         let contents = Contents::new(100, 4096).expect("it is on");
-        contents.hold([&b"one, "[..], b"two", b"", b", three, four"].into_iter());
+        let held = contents.hold([&b"one, "[..], b"two", b"", b", three, four"].into_iter());
+        assert_eq!(held, 21);
         contents.keep(7, 15);
         contents.hold(std::iter::once(&b"refused"[..]));
         contents.keep(8, 0);

@@ -46,6 +46,7 @@ impl Uring {
         if let Some(sending) = sending
             && let Some(held) = self.ring.recorded(sending.operation)
             && held.len() + out.len() <= SMALL
+            && !out.has_files()
         {
             out.slices().for_each(|slice| held.extend_from_slice(slice));
             out.advance(out.len());
@@ -110,6 +111,12 @@ impl Uring {
     }
 }
 
+/// Whether the ring may hold this output: bytes in memory.
+#[inline(always)]
+fn is_small(out: &Outbox) -> bool {
+    (1..=SMALL).contains(&out.len()) && !out.has_files()
+}
+
 impl Commands for Uring {
     fn world(&self) -> Rc<dyn World> {
         self.mio.world()
@@ -119,9 +126,7 @@ impl Commands for Uring {
     fn write(&mut self, key: Key, out: &mut Outbox) -> WriteOutcome {
         match self.flows.get(key) {
             Some(flow) if flow.sending.is_some() => self.write_more(key, out),
-            Some(flow) if flow.place == Place::Ring && (1..=SMALL).contains(&out.len()) => {
-                self.take(key, out)
-            }
+            Some(flow) if flow.place == Place::Ring && is_small(out) => self.take(key, out),
             _ => self.write_directly(key, out),
         }
     }
