@@ -1,5 +1,6 @@
 //! Bodies of requests and responses.
 
+use std::any::Any;
 use std::cell::Cell;
 use std::error::Error;
 use std::fmt;
@@ -21,9 +22,11 @@ use hyper::body::Incoming;
 #[cfg(feature = "decompression")]
 use super::client::decoding::{Coding, DecodedBody};
 use super::client::pool::Lease;
+use super::file_body::FileBody;
 use super::handler::BoxError;
 use super::http2::{Reason, Receiver};
 use super::monitor::Exchange;
+use couplet_core::driver::FilePart;
 use couplet_core::hooks::LoopOwned;
 use couplet_core::{DelayedCall, Reactor};
 
@@ -479,6 +482,8 @@ pin_project_lite::pin_project! {
     pub(super) struct ResponseBody<B> {
         #[pin]
         body: Option<B>,
+        // Pieces to be sent from files, in place of `body`.
+        files: Option<FileBody>,
         // Remainder of a long piece, for later turns.
         rest: Bytes,
         end: BodyEnd,
@@ -492,57 +497,106 @@ pin_project_lite::pin_project! {
     }
 }
 
-impl<B> ResponseBody<B> {
-    pub(super) fn new(body: Option<B>, end: BodyEnd, exchange: Rc<Exchange>) -> ResponseBody<B> {
+impl<B: 'static> ResponseBody<B> {
+    pub(super) fn new(
+        mut body: Option<B>,
+        end: BodyEnd,
+        exchange: Rc<Exchange>,
+    ) -> ResponseBody<B> {
         exchange.set_ready(true);
-        ResponseBody { body, rest: Bytes::new(), end, exchange }
+        let any: &mut dyn Any = &mut body;
+        let files = any.downcast_mut::<Option<FileBody>>().and_then(Option::take);
+        ResponseBody { body, files, rest: Bytes::new(), end, exchange }
     }
+}
+
+/// The contents of a piece.
+#[derive(Debug)]
+pub(super) enum Content {
+    Bytes(Bytes),
+    File(FilePart),
+}
+
+impl Content {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Content::Bytes(bytes) => bytes.len(),
+            Content::File(part) => part.len(),
+        }
+    }
+
+    /// Takes at most `count` bytes without a copy.
+    fn take(&mut self, count: usize) -> Content {
+        let count = count.min(self.len());
+        match self {
+            Content::Bytes(bytes) => Content::Bytes(bytes.split_to(count)),
+            Content::File(part) => {
+                let offset = part.offset();
+                let taken = FilePart::new(part.file(), offset..offset + count as u64);
+                part.advance(count);
+                Content::File(taken)
+            }
+        }
+    }
+}
+
+/// Stands for a part of a file among the bytes that hyper writes: see [`is_file`].
+static FILE_MARK: [u8; 16] = *b"a part of a file";
+
+/// Whether bytes that hyper writes stand for the next part of a file, with all its bytes.
+pub(super) fn is_file(bytes: &[u8]) -> bool {
+    std::ptr::eq(bytes.as_ptr(), FILE_MARK.as_ptr())
 }
 
 /// A piece of a response, which is held until the client takes it.
 pub(super) struct Piece {
-    bytes: Bytes,
+    content: Content,
     length: usize,
     exchange: Rc<Exchange>,
 }
 
 impl Piece {
-    fn new(bytes: Bytes, exchange: &Rc<Exchange>) -> Piece {
-        exchange.add_piece(&bytes);
-        Piece { length: bytes.len(), bytes, exchange: exchange.clone() }
+    fn new(content: Content, exchange: &Rc<Exchange>) -> Piece {
+        exchange.add_piece(&content);
+        Piece { length: content.len(), content, exchange: exchange.clone() }
     }
-}
 
-impl Piece {
     /// Takes at most `count` bytes without a copy.
-    pub(super) fn take(&mut self, count: usize) -> Bytes {
-        let data = self.bytes.slice(..count.min(self.bytes.len()));
-        self.advance(data.len());
-        data
+    pub(super) fn take(&mut self, count: usize) -> Content {
+        let taken = self.content.take(count);
+        self.exchange.note_progress();
+        taken
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.content.len() == 0
     }
 }
 
 impl Drop for Piece {
     fn drop(&mut self) {
-        self.exchange.release_piece(self.length, &self.bytes);
+        self.exchange.release_piece(self.length, &self.content);
     }
 }
 
 impl Buf for Piece {
     fn remaining(&self) -> usize {
-        self.bytes.len()
+        self.content.len()
     }
 
     fn chunk(&self) -> &[u8] {
-        &self.bytes
+        match &self.content {
+            Content::Bytes(bytes) => bytes,
+            // `Io` writes the whole part in its place, however short the mark is.
+            Content::File(part) => &FILE_MARK[..part.len().min(FILE_MARK.len())],
+        }
     }
 
     fn advance(&mut self, count: usize) {
-        self.bytes.advance(count);
+        match &mut self.content {
+            Content::Bytes(bytes) => bytes.advance(count),
+            Content::File(part) => part.advance(count),
+        }
         self.exchange.note_progress();
     }
 }
@@ -550,9 +604,9 @@ impl Buf for Piece {
 /// Checks a frame, or the end of the body, against the declared length. Its sender would pass off
 /// a short body as complete and truncate a long one: RFC 9110, 8.6.
 fn check_declared_length<E: Into<BoxError>>(
-    frame: Option<Result<Frame<Bytes>, E>>,
+    frame: Option<Result<Frame<Content>, E>>,
     end: &mut BodyEnd,
-) -> Option<Result<Frame<Bytes>, BoxError>> {
+) -> Option<Result<Frame<Content>, BoxError>> {
     let count = match &frame {
         Some(Ok(frame)) => frame.data_ref().map(|data| data.len() as u64),
         Some(Err(_)) => return frame.map(|failed| failed.map_err(Into::into)),
@@ -582,13 +636,23 @@ impl<B: http_body::Body<Data = Bytes, Error: Into<BoxError>>> http_body::Body fo
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Piece>, BoxError>>> {
         let this = self.project();
-        let Some(body) = this.body.as_pin_mut() else { return Poll::Ready(None) };
+        let body = this.body.as_pin_mut();
+        if body.is_none() && this.files.is_none() {
+            return Poll::Ready(None);
+        }
         ready!(this.exchange.poll_turn(cx));
-        let polled = match std::mem::take(this.rest) {
-            rest if rest.is_empty() => {
-                body.poll_frame(cx).map(|frame| check_declared_length(frame, this.end))
+        let rest = std::mem::take(this.rest);
+        let polled = match (body, this.files) {
+            _ if !rest.is_empty() => Poll::Ready(Some(Ok(Frame::data(Content::Bytes(rest))))),
+            (Some(body), _) => body.poll_frame(cx).map(|frame| {
+                let frame = frame.map(|frame| Ok(frame?.map_data(Content::Bytes)));
+                check_declared_length::<B::Error>(frame, this.end)
+            }),
+            (None, files) => {
+                let piece = files.as_mut().and_then(FileBody::next_piece);
+                let frame = piece.map(|piece| Ok(Frame::data(piece)));
+                Poll::Ready(check_declared_length::<BoxError>(frame, this.end))
             }
-            rest => Poll::Ready(Some(Ok(Frame::data(rest)))),
         };
         this.exchange.set_ready(polled.is_ready());
         if polled.is_ready() {
@@ -599,7 +663,9 @@ impl<B: http_body::Body<Data = Bytes, Error: Into<BoxError>>> http_body::Body fo
         }
         let polled = polled.map_ok(|frame| {
             frame.map_data(|mut piece| {
-                *this.rest = piece.split_off(piece.len().min(MAX_PIECE));
+                if let Content::Bytes(bytes) = &mut piece {
+                    *this.rest = bytes.split_off(bytes.len().min(MAX_PIECE));
+                }
                 Piece::new(piece, this.exchange)
             })
         });
@@ -609,12 +675,18 @@ impl<B: http_body::Body<Data = Bytes, Error: Into<BoxError>>> http_body::Body fo
 
     fn is_end_stream(&self) -> bool {
         let is_whole = self.rest.is_empty() && !matches!(self.end, BodyEnd::Length(1..));
-        is_whole && self.body.as_ref().is_none_or(http_body::Body::is_end_stream)
+        is_whole
+            && self.body.as_ref().is_none_or(http_body::Body::is_end_stream)
+            && self.files.as_ref().is_none_or(http_body::Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        let Some(body) = &self.body else { return SizeHint::with_exact(0) };
-        match (body.size_hint(), self.rest.len() as u64) {
+        let hint = match (&self.body, &self.files) {
+            (Some(body), _) => body.size_hint(),
+            (None, Some(files)) => files.size_hint(),
+            (None, None) => return SizeHint::with_exact(0),
+        };
+        match (hint, self.rest.len() as u64) {
             (hint, 0) => hint,
             (hint, rest) => hint
                 .exact()

@@ -203,7 +203,7 @@ pin_project_lite::pin_project! {
 impl<S, B> Future for ResponseFuture<S>
 where
     S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>>,
-    B: http_body::Body<Data = Bytes>,
+    B: http_body::Body<Data = Bytes> + 'static,
 {
     type Output = Result<Response<ResponseBody<B>>, Infallible>;
 
@@ -253,7 +253,7 @@ where
 
 impl RequestFacts {
     /// Prepares the service's response, or an error response.
-    fn finish_response<B: http_body::Body<Data = Bytes>>(
+    fn finish_response<B: http_body::Body<Data = Bytes> + 'static>(
         &mut self,
         answer: Result<Response<B>, StatusCode>,
     ) -> Response<ResponseBody<B>> {

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use hyper::rt::{Read, ReadBufCursor, Write};
 
+use super::body::is_file;
 use super::monitor::Monitor;
 use couplet_core::hooks::GuestStream;
 use couplet_core::hooks::LoopOwned;
@@ -23,6 +24,8 @@ pub(super) struct Io(LoopOwned<Inner>);
 pub(super) struct Inner {
     stream: Stream,
     monitor: Rc<Monitor>,
+    /// The length of the part of a file that the transport is sending.
+    sending: Option<usize>,
     /// Bytes that were put back, to be read first.
     unread: Bytes,
     /// Length of the empty lines received most recently in place of a request, in bytes.
@@ -34,7 +37,13 @@ impl Io {
         let reactor = stream.transport().reactor().clone();
         Io(LoopOwned::new(
             &reactor,
-            Inner { stream, monitor: monitor.clone(), unread: Bytes::new(), blank: 0 },
+            Inner {
+                stream,
+                monitor: monitor.clone(),
+                sending: None,
+                unread: Bytes::new(),
+                blank: 0,
+            },
         ))
     }
 
@@ -91,16 +100,41 @@ impl Io {
 
 impl Inner {
     fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        let polled = match self.monitor.find_lent(data) {
-            Some(piece) => self.stream.poll_write_bytes(cx, piece),
-            None => self.stream.poll_write_slice(cx, data),
-        };
+        let polled = if is_file(data) { self.poll_send_file(cx) } else { self.poll_send(cx, data) };
         self.monitor.set_blocked(polled.is_pending());
         polled
     }
+
+    /// Sends the next part of a file, and is ready once nearly all of it has left: until then its
+    /// request is in flight.
+    fn poll_send_file(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let count = match self.sending {
+            Some(count) => count,
+            None => {
+                ready!(self.stream.poll_room(cx))?;
+                let Some(part) = self.monitor.take_file() else {
+                    return Poll::Ready(Err(io::Error::other("a part of a file is missing")));
+                };
+                let range = part.offset()..part.offset() + part.len() as u64;
+                self.stream.transport().send_file_range(part.file(), range);
+                *self.sending.insert(part.len())
+            }
+        };
+        ready!(self.stream.poll_room(cx))?;
+        self.sending = None;
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        match self.monitor.find_lent(data) {
+            Some(piece) => self.stream.poll_write_bytes(cx, piece),
+            None => self.stream.poll_write_slice(cx, data),
+        }
+    }
 }
 
-/// Writes the pieces in order, until one is not taken whole.
+/// Writes the pieces in order, until one is not taken whole. One that stands for a part of a file counts
+/// as long as the part.
 fn write_pieces(
     pieces: &[IoSlice<'_>],
     mut write: impl FnMut(&[u8]) -> Poll<io::Result<usize>>,

@@ -67,6 +67,7 @@ mod allowance;
 mod body;
 mod client;
 mod connection;
+mod file_body;
 mod handing;
 mod handler;
 mod http2;
@@ -91,6 +92,7 @@ use tower_service::Service;
 pub use allowance::Allowance;
 pub use body::{Body, BodyError};
 pub use client::{Client, ClientOptions, HttpError};
+pub use file_body::FileBody;
 pub use handing::Continued;
 pub use handler::Peer;
 pub use http::{

@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::access::AccessLine;
-use super::body::Progress;
+use super::body::{Content, Progress};
 use super::options::HttpOptions;
 use super::share::{Claim, ConnectionShare, ServerShare};
+use couplet_core::driver::{FileChanged, FilePart};
 use couplet_core::hooks::{self, ConnectionEnd, Departure, GuestStream};
-use couplet_core::{Address, DelayedCall, Stream, Transport};
+use couplet_core::{Address, DelayedCall, Reason, Stream, Transport};
 
 /// Interval between two checks of an active connection.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
@@ -65,6 +66,9 @@ pub(super) struct Monitor {
     share: ConnectionShare,
     // Bound: MAX_LENT_PIECES (32), the oldest goes.
     lent: RefCell<VecDeque<Bytes>>,
+    /// The parts of files among the pieces that hyper holds, in their order.
+    // Bound: the pieces in hyper's queue, at most 16.
+    files: RefCell<VecDeque<FilePart>>,
     timer: Cell<Option<DelayedCall>>,
     next_check: Cell<Instant>,
     task: RefCell<Option<Waker>>,
@@ -133,6 +137,7 @@ impl Monitor {
             bodies: RefCell::default(),
             share: ConnectionShare::new(transport, server_share),
             lent: RefCell::default(),
+            files: RefCell::default(),
             timer: Cell::default(),
             next_check: Cell::new(now),
             task: RefCell::default(),
@@ -241,6 +246,11 @@ impl Monitor {
         let is_part = |whole: &Range<*const u8>| whole.start <= part.start && part.end <= whole.end;
         let whole = lent.iter().find(|whole| is_part(&whole.as_ptr_range()))?;
         Some(whole.slice_ref(bytes))
+    }
+
+    /// Takes the next part of a file that hyper writes.
+    pub(super) fn take_file(&self) -> Option<FilePart> {
+        self.files.borrow_mut().pop_front()
     }
 
     /// Called when an HTTP/2 connection can't progress although its transport has room.
@@ -360,6 +370,11 @@ impl Monitor {
     /// Stops watching: the connection was upgraded or has ended.
     pub(super) fn stop(&self) {
         self.cancel_timer();
+        let reason = self.ending.reason();
+        if let Some(error) = reason.as_ref().and_then(Reason::downcast_ref::<FileChanged>) {
+            let (connection, peer) = (self.transport.id(), self.transport.peer());
+            tracing::warn!(%connection, %peer, %error, "a response was cut off");
+        }
         self.share.end();
     }
 
@@ -604,18 +619,34 @@ impl Exchange {
         self.monitor.share.note_copied(&self.claim, count);
     }
 
-    pub(super) fn add_piece(&self, piece: &Bytes) {
-        self.hold(piece.len());
-        self.lend(piece);
+    pub(super) fn add_piece(&self, piece: &Content) {
+        match piece {
+            Content::Bytes(bytes) => {
+                self.hold(bytes.len());
+                self.lend(bytes);
+            }
+            // It is not in memory.
+            Content::File(part) if self.monitor.is_http1() => {
+                self.monitor.files.borrow_mut().push_back(part.clone());
+            }
+            Content::File(_) => {}
+        }
         self.set_offer(self.is_ready.get(), self.pieces.get() + 1);
     }
 
     /// Releases a piece of `count` bytes; `rest` is its unsent part.
-    pub(super) fn release_piece(&self, count: usize, rest: &Bytes) {
-        self.release(count);
+    pub(super) fn release_piece(&self, count: usize, rest: &Content) {
         if let Some(access) = &self.access {
             access.add_bytes(count - rest.len());
         }
+        if let Content::Bytes(rest) = rest {
+            self.release(count);
+            self.end_lending(count, rest);
+        }
+        self.set_offer(self.is_ready.get(), self.pieces.get().saturating_sub(1));
+    }
+
+    fn end_lending(&self, count: usize, rest: &Bytes) {
         if count >= MIN_LENT {
             let end = rest.as_ptr_range().end;
             let mut lent = self.monitor.lent.borrow_mut();
@@ -624,7 +655,6 @@ impl Exchange {
             drop(lent);
             drop(piece);
         }
-        self.set_offer(self.is_ready.get(), self.pieces.get().saturating_sub(1));
     }
 
     /// Aborts the connection of a truncated response, which would otherwise look complete.

@@ -259,6 +259,7 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-runner/src/parts.rs",
             "couplet-runner/src/places.rs",
             "couplet-runner/src/repeats.rs",
+            "couplet-cli/src/http/cache.rs",
             "couplet-core/src/driver/pool.rs",
             "couplet-core/src/driver/ring.rs",
             "couplet-core/src/driver/stalls.rs",
@@ -367,7 +368,6 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-core/src/driver/",
             "couplet-cli/src/connect/",
             "couplet-cli/src/http/beneath.rs",
-            "couplet-cli/src/http/content.rs",
         ],
     },
     Capability {

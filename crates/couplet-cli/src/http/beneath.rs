@@ -2,7 +2,7 @@
 //! followed: the kernel resolves the whole path beneath the folder's descriptor.
 
 use std::ffi::OsStr;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -51,7 +51,7 @@ pub(super) struct Root {
 /// The kind of a name below the folder.
 pub(super) enum Found {
     Folder,
-    File(File, Metadata),
+    File(File),
     /// A FIFO, a socket or a device.
     Other,
 }
@@ -141,8 +141,7 @@ impl Root {
 /// The file, unless something else, such as a FIFO, took its place after it was examined.
 fn regular_file(opened: OwnedFd) -> io::Result<Found> {
     let file = File::from(opened);
-    let metadata = file.metadata()?;
-    Ok(if metadata.is_file() { Found::File(file, metadata) } else { Found::Other })
+    Ok(if file.metadata()?.is_file() { Found::File(file) } else { Found::Other })
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -220,7 +219,7 @@ mod tests {
     fn kinds(root: &Root, path: &str) -> String {
         match root.find(Path::new(path)) {
             Ok(Found::Folder) => "folder".into(),
-            Ok(Found::File(..)) => "file".into(),
+            Ok(Found::File(_)) => "file".into(),
             Ok(Found::Other) => "other".into(),
             Err(error) => Errno::from_io_error(&error).map_or("?".into(), |errno| match errno {
                 Errno::XDEV => "out".into(),

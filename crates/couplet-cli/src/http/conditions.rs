@@ -65,6 +65,11 @@ impl Validators {
         HeaderValue::try_from(httpdate::fmt_http_date(time)).ok()
     }
 
+    /// Whether other bytes have other validators.
+    pub(super) fn are_strong(&self) -> bool {
+        self.strength == Strength::Strong
+    }
+
     /// Compares weakly: RFC 9110, 8.8.3.2.
     fn matches_weakly(&self, tag: Tag<'_>) -> bool {
         self.tag.as_ref().is_some_and(|own| own.as_bytes() == tag.opaque)

@@ -3,22 +3,26 @@
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{ArgAction, Args};
 use couplet::Reactor;
 use couplet::http::HttpExt;
-use couplet::http::{Allowance, Body, HttpOptions, Peer, Request, Response, StatusCode};
+use couplet::http::{Body, FileBody, HttpOptions, Peer, Request, Response, StatusCode};
 use tower::service_fn;
 use tracing::field::display;
 
 use super::beneath::Links;
-use super::content::{ContentBody, PIECE};
+use super::cache::Limits;
 use super::path::DotNames;
-use super::site::{Site, SiteRequest, plain};
+use super::site::{Sending, Site, SiteRequest, plain};
 use crate::exit::Exit;
 use crate::output;
 use crate::server::{Listen, Server, Threads, listening};
 use crate::values::flag;
+
+/// Files that no request has asked for during such an interval are closed.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
 const EXAMPLE: &str = listening!(
     "  couplet serve --listen 8000                 the folder you are in
@@ -52,10 +56,44 @@ pub(crate) struct HttpServe {
         value_parser = flag(Links::Inside, Links::Anywhere)
     )]
     links: Links,
+    /// Send long files by sendfile, without a copy. For folders whose files are replaced by others and
+    /// never changed in place: a client may get a mixture of two versions
+    #[arg(
+        long = "sendfile",
+        action = ArgAction::SetTrue,
+        value_parser = flag(Sending::Copied, Sending::Direct)
+    )]
+    sending: Sending,
+    #[command(flatten)]
+    cached: Cached,
     #[command(flatten)]
     listen: Listen,
     #[command(flatten)]
     threads: Threads,
+}
+
+/// What is kept between requests.
+#[derive(Args, Debug)]
+struct Cached {
+    /// Keep at most this many files open or in memory; 0 for none
+    #[arg(long = "cache-files", value_name = "COUNT", default_value_t = 256)]
+    files: usize,
+    /// Keep at most this many bytes of small files in memory
+    #[arg(
+        long = "cache-bytes",
+        value_name = "BYTES",
+        default_value_t = 16 * 1024 * 1024,
+        value_parser = crate::values::bytes
+    )]
+    bytes: u64,
+    /// Look at the file system again after this many seconds
+    #[arg(
+        long = "cache-time",
+        value_name = "SECONDS",
+        default_value = "1",
+        value_parser = crate::values::seconds
+    )]
+    trust: Duration,
 }
 
 pub(crate) fn run(options: HttpServe) -> Result<(), Exit> {
@@ -64,7 +102,11 @@ pub(crate) fn run(options: HttpServe) -> Result<(), Exit> {
 
 /// The server. Its connections move to a new process if it is a service, with a name.
 pub(crate) fn server(options: HttpServe, name: Option<&str>) -> Result<Server, Exit> {
-    let site = Site::new(&options.folder, options.links, options.dot_names);
+    let Cached { files, bytes, trust } = options.cached;
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    let limits = Limits { files, bytes, trust };
+    let site =
+        Site::new(&options.folder, options.links, options.dot_names, options.sending, limits);
     let name = name.map(str::to_owned);
     let site = Arc::new(site.map_err(|error| {
         let (folder, why) = (options.folder.display(), output::plain(&error));
@@ -79,7 +121,7 @@ pub(crate) fn server(options: HttpServe, name: Option<&str>) -> Result<Server, E
                 let answer = Box::pin(answer(answering.clone(), site.clone(), request));
                 async move { Ok::<_, Infallible>(answer.await) }
             });
-            let http = HttpOptions::default().peer(true).allowance(true);
+            let http = HttpOptions::default().peer(true);
             let http = name.iter().fold(http, |http, name| http.hand_over_as(name));
             reactor.serve_http_with(endpoint, service, http)
         }
@@ -87,26 +129,43 @@ pub(crate) fn server(options: HttpServe, name: Option<&str>) -> Result<Server, E
 }
 
 /// Answers a request and logs it.
-async fn answer(
-    reactor: Reactor,
-    site: Arc<Site>,
-    request: Request<Body>,
-) -> Response<ContentBody> {
+async fn answer(reactor: Reactor, site: Arc<Site>, request: Request<Body>) -> Response<FileBody> {
     let peer = request.extensions().get::<Peer>().cloned();
     let (method, target) = (request.method().clone(), request.uri().clone());
-    let allowance = request.extensions().get::<Allowance>().expect("the option is set").clone();
     let (now, random) = (reactor.unix_time(), reactor.random());
-    let ahead = allowance.reserve(PIECE);
-    let site_request = SiteRequest { request: request.map(drop), now, random, ahead };
-    let answer = reactor.defer_to_thread(move || Ok(site.answer(&site_request))).await;
-    let answer = answer.unwrap_or_else(|error| {
-        tracing::error!(%error, "cannot answer a request");
-        plain(StatusCode::INTERNAL_SERVER_ERROR)
-    });
-    // Returns the reservation for a file that is too long to be read ahead.
-    allowance.reserve(answer.body().in_memory());
+    let site_request = SiteRequest { request: request.map(drop), now, random };
+    let answer = match site.cached_answer(&site_request) {
+        Some(answer) => answer,
+        None => read_answer(&reactor, site, site_request).await,
+    };
     let status = answer.status().as_u16();
     let peer = peer.as_ref().map(|Peer(peer)| display(peer));
     tracing::info!(peer, %method, %target, status, "request");
-    answer.map(|content| ContentBody::new(content, allowance, &reactor))
+    answer
+}
+
+/// Answers a request in a thread.
+async fn read_answer(
+    reactor: &Reactor,
+    site: Arc<Site>,
+    site_request: SiteRequest,
+) -> Response<FileBody> {
+    let answering = site.clone();
+    let answer = reactor.defer_to_thread(move || Ok(answering.answer(&site_request))).await;
+    sweep_later(reactor, &site);
+    answer.unwrap_or_else(|error| {
+        tracing::error!(%error, "cannot answer a request");
+        plain(StatusCode::INTERNAL_SERVER_ERROR)
+    })
+}
+
+/// Closes the files that no request has asked for, until none is kept.
+fn sweep_later(reactor: &Reactor, site: &Arc<Site>) {
+    if site.cache().starts_sweeping() {
+        let (sweeping, site) = (reactor.clone(), site.clone());
+        reactor.call_later(SWEEP_INTERVAL, move || {
+            site.cache().sweep();
+            sweep_later(&sweeping, &site);
+        });
+    }
 }

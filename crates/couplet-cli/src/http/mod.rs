@@ -1,8 +1,8 @@
 //! HTTP: a file server and a client.
 
 mod beneath;
+mod cache;
 mod conditions;
-mod content;
 pub(crate) mod files;
 pub(crate) mod get;
 mod listing;

@@ -1,32 +1,56 @@
 //! The answers of `couplet serve`: files, their ranges, folder listings, redirects and refusals.
 //!
-//! This code may wait for a disk, so it runs in a thread.
+//! Only [`Site::cached_answer`] waits for no disk; the rest runs in a thread.
 
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use couplet::http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use couplet::driver::SharedFile;
+use couplet::http::{
+    FileBody, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header,
+};
+use rustix::fs::{Advice, fadvise};
 use rustix::io::Errno;
 
 use super::beneath::{Folder, Found, Links, Root};
+use super::cache::{Cache, Entry, Limits};
 use super::conditions::{self, Validators, Verdict};
-use super::content::{Content, Version};
 use super::listing::{self, Listings};
 use super::path::{DotNames, Kind, Target};
 use super::ranges::{self, Wanted};
 
+/// The type of a file whose name does not tell it.
+const UNKNOWN: &str = "application/octet-stream";
+
 /// The file that is served for its folder.
 const INDEX: &str = "index.html";
+
+/// The beginning of a large file that is read ahead when the file is opened, in bytes. The system reads
+/// further on its own while the file is sent.
+const AHEAD: NonZeroU64 = NonZeroU64::new(1024 * 1024).unwrap();
+
+/// How long files leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sending {
+    /// Read into memory, where they can't change any more.
+    Copied,
+    /// By sendfile: nobody changes them in place.
+    Direct,
+}
 
 /// The served folder and the rules for its names.
 pub(super) struct Site {
     folder: Folder,
     dot_names: DotNames,
+    sending: Sending,
     listings: Listings,
+    cache: Cache,
 }
 
 /// A request without its body, and the values that the answer needs from the loop.
@@ -35,39 +59,61 @@ pub(super) struct SiteRequest {
     /// Time since 1970.
     pub(super) now: Duration,
     pub(super) random: u64,
-    /// Most bytes of the answer that are read in the same job.
-    pub(super) ahead: usize,
 }
 
-type Answer = Response<Content>;
+impl SiteRequest {
+    fn is_head(&self) -> bool {
+        self.request.method() == Method::HEAD
+    }
+
+    fn is_allowed(&self) -> bool {
+        self.is_head() || self.request.method() == Method::GET
+    }
+}
+
+type Answer = Response<FileBody>;
 
 impl Site {
     /// # Errors
     ///
     /// If the path is not a folder, or can't be read.
-    pub(super) fn new(folder: &Path, links: Links, dot_names: DotNames) -> io::Result<Site> {
+    pub(super) fn new(
+        folder: &Path,
+        links: Links,
+        dot_names: DotNames,
+        sending: Sending,
+        limits: Limits,
+    ) -> io::Result<Site> {
         let folder = Folder::new(folder, links)?;
-        Ok(Site { folder, dot_names, listings: Listings::default() })
+        let (listings, cache) = (Listings::default(), Cache::new(limits));
+        Ok(Site { folder, dot_names, sending, listings, cache })
+    }
+
+    /// The files that were served before.
+    pub(super) fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// Answers a request for a file that was served before, unless the file system must be looked at.
+    pub(super) fn cached_answer(&self, site_request: &SiteRequest) -> Option<Answer> {
+        let path = site_request.request.uri().path();
+        let entry =
+            self.cache.find(path, site_request.now).filter(|_| site_request.is_allowed())?;
+        Some(finished(site_request, file_answer(site_request, &entry)))
     }
 
     /// Answers a request. Blocks.
     pub(super) fn answer(&self, site_request: &SiteRequest) -> Answer {
-        let is_head = site_request.request.method() == Method::HEAD;
-        if !is_head && site_request.request.method() != Method::GET {
+        if !site_request.is_allowed() {
             let mut answer = plain(StatusCode::METHOD_NOT_ALLOWED);
             answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
             return answer;
         }
-        let mut answer = self.respond(site_request).unwrap_or_else(|error| refusal(&error));
-        if is_head {
-            let length = answer.body().length();
-            answer.headers_mut().insert(header::CONTENT_LENGTH, length.into());
-            return answer.map(|_| Content::default());
-        }
-        match answer.body_mut().read_ahead(site_request.ahead) {
-            Ok(()) => answer,
-            Err(error) => refusal(&error),
-        }
+        let answer = self.respond(site_request).unwrap_or_else(|error| {
+            self.cache.forget(site_request.request.uri().path());
+            refusal(&error)
+        });
+        finished(site_request, answer)
     }
 
     fn respond(&self, site_request: &SiteRequest) -> io::Result<Answer> {
@@ -77,12 +123,10 @@ impl Site {
         };
         let root = self.folder.open()?;
         match (root.find(target.path())?, target.kind) {
-            (Found::File(file, metadata), Kind::File) => {
-                Ok(file_answer(site_request, target.path(), file, metadata))
-            }
+            (Found::File(file), Kind::File) => self.open_answer(site_request, target.path(), file),
             (Found::Folder, Kind::Folder) => self.folder_answer(site_request, &root, &target),
             (Found::Folder, Kind::File) => Ok(redirection(&target, url.query())),
-            (Found::File(..), Kind::Folder) | (Found::Other, _) => Ok(plain(StatusCode::NOT_FOUND)),
+            (Found::File(_), Kind::Folder) | (Found::Other, _) => Err(Errno::NOENT.into()),
         }
     }
 
@@ -95,42 +139,78 @@ impl Site {
     ) -> io::Result<Answer> {
         let index = target.path().join(INDEX);
         match root.find(&index) {
-            Ok(Found::File(file, metadata)) => {
-                return Ok(file_answer(site_request, &index, file, metadata));
-            }
+            Ok(Found::File(file)) => return self.open_answer(site_request, &index, file),
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Ok(Found::Folder | Found::Other) | Err(_) => {}
         }
-        if let Some(answer) = conditional(site_request, &Validators::default()) {
+        self.cache.forget(site_request.request.uri().path());
+        if let Some(answer) = conditional(site_request, &Validators::default(), None) {
             return Ok(answer);
         }
         let (folder, mut entries) = root.entries(target.path())?;
         entries.retain(|entry| self.dot_names.allow(&entry.name));
-        let mut page = Content::default();
+        let mut page = FileBody::default();
         page.push_bytes(listing::head(&target.url()));
         page.push_bytes(Bytes::from_owner(self.listings.links(folder, &entries)));
         page.push_bytes(listing::END);
-        Ok(content_response(StatusCode::OK, "text/html; charset=utf-8", page))
+        let kind = HeaderValue::from_static("text/html; charset=utf-8");
+        Ok(content_response(StatusCode::OK, kind, page))
+    }
+
+    /// The answer for an open file, which is kept for the next requests.
+    fn open_answer(
+        &self,
+        site_request: &SiteRequest,
+        path: &Path,
+        file: File,
+    ) -> io::Result<Answer> {
+        let (url, now) = (site_request.request.uri().path(), site_request.now);
+        let file = match self.sending {
+            Sending::Copied => SharedFile::new(file)?,
+            Sending::Direct => SharedFile::immutable(file)?,
+        };
+        let entry = match self.cache.confirm(url, file.metadata(), now) {
+            Some(entry) => entry,
+            None => {
+                let kind = mime_guess::from_path(path).first_raw().unwrap_or(UNKNOWN);
+                let entry = Arc::new(Entry::new(file, header_value(kind), now)?);
+                self.cache.keep(url, &entry);
+                entry
+            }
+        };
+        if entry.contents.is_none() {
+            // It is only an advice.
+            let _ = fadvise(entry.file().file(), 0, Some(AHEAD), Advice::WillNeed);
+        }
+        Ok(file_answer(site_request, &entry))
     }
 }
 
+/// The answer with the body alone that the method asks for.
+fn finished(site_request: &SiteRequest, mut answer: Answer) -> Answer {
+    if site_request.is_head() {
+        let length = answer.body().length();
+        answer.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+        *answer.body_mut() = FileBody::default();
+    }
+    answer
+}
+
 /// The answer for a file: the whole, its ranges, or the outcome of the conditions.
-fn file_answer(site_request: &SiteRequest, path: &Path, file: File, metadata: Metadata) -> Answer {
-    let validators = Validators::from_metadata(&metadata, site_request.now);
-    if let Some(answer) = conditional(site_request, &validators) {
+fn file_answer(site_request: &SiteRequest, entry: &Entry) -> Answer {
+    let (size, kind, validators) = (entry.size(), &entry.kind, &entry.validators);
+    if let Some(answer) = conditional(site_request, validators, entry.etag.as_ref()) {
         return answer;
     }
-    let kind = mime_guess::from_path(path).first_raw().unwrap_or("application/octet-stream");
-    let (size, version) = (metadata.len(), Arc::new(Version::new(file, metadata)));
     let headers = site_request.request.headers();
     let has_ranges = site_request.request.method() == Method::GET
-        && conditions::range_applies(headers, &validators);
+        && conditions::range_applies(headers, validators);
     let wanted = if has_ranges { ranges::requested_ranges(headers, size) } else { Wanted::Whole };
-    let mut content = Content::default();
+    let mut content = FileBody::default();
     let mut answer = match wanted {
         Wanted::Whole => {
-            content.push_part(&version, 0..size);
-            content_response(StatusCode::OK, kind, content)
+            push(&mut content, entry, 0..size);
+            content_response(StatusCode::OK, kind.clone(), content)
         }
         Wanted::Unsatisfiable => {
             let mut answer = plain(StatusCode::RANGE_NOT_SATISFIABLE);
@@ -139,8 +219,9 @@ fn file_answer(site_request: &SiteRequest, path: &Path, file: File, metadata: Me
         }
         Wanted::Parts(parts) => match &*parts {
             [part] => {
-                content.push_part(&version, part.clone());
-                let mut answer = content_response(StatusCode::PARTIAL_CONTENT, kind, content);
+                push(&mut content, entry, part.clone());
+                let mut answer =
+                    content_response(StatusCode::PARTIAL_CONTENT, kind.clone(), content);
                 let range = format!("bytes {}-{}/{size}", part.start, part.end - 1);
                 set_header(&mut answer, header::CONTENT_RANGE, range);
                 answer
@@ -148,38 +229,51 @@ fn file_answer(site_request: &SiteRequest, path: &Path, file: File, metadata: Me
             parts => {
                 // Random, because it must not occur in the file.
                 let boundary = format!("{:016x}", site_request.random);
+                let kind = kind.to_str().unwrap_or(UNKNOWN);
                 for part in parts {
                     let (first, last) = (part.start, part.end - 1);
                     content.push_bytes(format!(
                         "\r\n--{boundary}\r\nContent-Type: {kind}\r\n\
                          Content-Range: bytes {first}-{last}/{size}\r\n\r\n"
                     ));
-                    content.push_part(&version, part.clone());
+                    push(&mut content, entry, part.clone());
                 }
                 content.push_bytes(format!("\r\n--{boundary}--\r\n"));
-                let kind = format!("multipart/byteranges; boundary={boundary}");
-                content_response(StatusCode::PARTIAL_CONTENT, &kind, content)
+                let kind = header_value(&format!("multipart/byteranges; boundary={boundary}"));
+                content_response(StatusCode::PARTIAL_CONTENT, kind, content)
             }
         },
     };
     answer.headers_mut().insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     if answer.status().is_success() {
-        let etag = validators.etag().map(|value| (header::ETAG, value));
-        let modified = validators.last_modified().map(|value| (header::LAST_MODIFIED, value));
+        let etag = entry.etag.clone().map(|value| (header::ETAG, value));
+        let modified = entry.modified.clone().map(|value| (header::LAST_MODIFIED, value));
         answer.headers_mut().extend(etag.into_iter().chain(modified));
     }
     answer
 }
 
+fn push(content: &mut FileBody, entry: &Entry, range: Range<u64>) {
+    match &entry.contents {
+        None => content.push_file(entry.file(), range),
+        // Contents are as long as the file.
+        Some(bytes) => content.push_bytes(bytes.slice(range.start as usize..range.end as usize)),
+    }
+}
+
 /// The answer to a request whose conditions rule out the content: RFC 9110, 13.
-fn conditional(site_request: &SiteRequest, validators: &Validators) -> Option<Answer> {
+fn conditional(
+    site_request: &SiteRequest,
+    validators: &Validators,
+    etag: Option<&HeaderValue>,
+) -> Option<Answer> {
     match conditions::evaluate(site_request.request.headers(), validators) {
         Verdict::Proceed => None,
         Verdict::Failed => Some(plain(StatusCode::PRECONDITION_FAILED)),
         Verdict::NotModified => {
-            let mut answer = Response::new(Content::default());
+            let mut answer = Response::new(FileBody::default());
             *answer.status_mut() = StatusCode::NOT_MODIFIED;
-            answer.headers_mut().extend(validators.etag().map(|value| (header::ETAG, value)));
+            answer.headers_mut().extend(etag.map(|value| (header::ETAG, value.clone())));
             Some(answer)
         }
     }
@@ -221,17 +315,22 @@ pub(super) fn plain(status: StatusCode) -> Answer {
     document(status, "text/plain; charset=utf-8", meaning + "\n")
 }
 
-fn document(status: StatusCode, kind: &str, text: String) -> Answer {
-    let mut content = Content::default();
+fn document(status: StatusCode, kind: &'static str, text: String) -> Answer {
+    let mut content = FileBody::default();
     content.push_bytes(text);
-    content_response(status, kind, content)
+    content_response(status, HeaderValue::from_static(kind), content)
 }
 
-fn content_response(status: StatusCode, kind: &str, content: Content) -> Answer {
+fn content_response(status: StatusCode, kind: HeaderValue, content: FileBody) -> Answer {
     let mut answer = Response::new(content);
     *answer.status_mut() = status;
-    set_header(&mut answer, header::CONTENT_TYPE, kind.to_owned());
+    answer.headers_mut().insert(header::CONTENT_TYPE, kind);
     answer
+}
+
+/// The type of a file, unless HTTP does not allow it.
+fn header_value(kind: &str) -> HeaderValue {
+    HeaderValue::from_str(kind).unwrap_or(HeaderValue::from_static(UNKNOWN))
 }
 
 /// Sets a header, unless HTTP does not allow the value.

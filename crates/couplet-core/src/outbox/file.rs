@@ -2,7 +2,9 @@
 //! it piece by piece.
 //!
 //! A part is of one version of its file: each piece of it leaves only if the file is the one that was
-//! opened. Read bytes are compared after the read; before a call that sends from the file, the file is.
+//! opened. Bytes are read into memory, and the versions are compared after the read: these bytes can't
+//! change any more. Without a copy they could, in the system's buffers, until the peer has acknowledged
+//! them; so a driver sends only from a file that is said to be immutable.
 
 use std::fmt;
 use std::fs::{File, Metadata};
@@ -24,6 +26,7 @@ pub struct SharedFile(Arc<OpenFile>);
 struct OpenFile {
     file: File,
     metadata: Metadata,
+    is_immutable: bool,
 }
 
 /// A file is not the version that is being sent: it was overwritten, or became shorter or longer.
@@ -44,8 +47,23 @@ impl SharedFile {
     ///
     /// The system's error.
     pub fn new(file: File) -> io::Result<SharedFile> {
+        SharedFile::open(file, false)
+    }
+
+    /// The present version of a file that is never overwritten or cut short, but at most replaced by
+    /// another one under its name. Its bytes may be sent without a copy (`sendfile`): if it is changed
+    /// nevertheless, the peer may get a mixture.
+    ///
+    /// # Errors
+    ///
+    /// The system's error.
+    pub fn immutable(file: File) -> io::Result<SharedFile> {
+        SharedFile::open(file, true)
+    }
+
+    fn open(file: File, is_immutable: bool) -> io::Result<SharedFile> {
         let metadata = file.metadata()?;
-        Ok(SharedFile(Arc::new(OpenFile { file, metadata })))
+        Ok(SharedFile(Arc::new(OpenFile { file, metadata, is_immutable })))
     }
 
     /// The metadata of this version.
@@ -153,9 +171,9 @@ impl FilePart {
         self.file.check()
     }
 
-    /// Whether the system should send the part from the file: a short one costs less to read.
-    pub fn is_long(&self) -> bool {
-        self.len > READ
+    /// Whether a driver should send the part from the file: it may, and a short one costs less to read.
+    pub fn is_sent_from_file(&self) -> bool {
+        self.file.0.is_immutable && self.len > READ
     }
 
     /// Removes bytes from the front.

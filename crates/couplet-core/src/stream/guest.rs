@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::Stream;
 pub use super::shared::Departure;
 use super::shared::{Decision, SharedStream};
-use crate::HandOver;
+use crate::{HandOver, Reason};
 
 /// Observes the end of a stream's connection, for the task that serves it.
 pub struct ConnectionEnd(Rc<SharedStream>);
@@ -23,6 +23,11 @@ impl ConnectionEnd {
     /// The reason of the loss, unless it was clean.
     pub fn poll_lost(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.poll_lost(cx)
+    }
+
+    /// The reason of the loss.
+    pub fn reason(&self) -> Option<Reason> {
+        self.0.loss()
     }
 
     /// Whether the connection may leave for another process. [`Now`](Departure::Now) lasts for one

@@ -461,6 +461,11 @@ impl SharedStream {
         })
     }
 
+    /// The reason of the loss.
+    pub(super) fn loss(&self) -> Option<Reason> {
+        self.state.borrow().lost.clone()
+    }
+
     /// Ready when the connection is asked to finish, or is lost.
     pub(super) fn draining(&self) -> impl Future<Output = ()> + use<> {
         let mut state = self.state.borrow_mut();

@@ -147,17 +147,15 @@ impl Transport {
         self.cell.write_bytes(bytes.into());
     }
 
-    /// Sends a range of a file after everything written before, without a copy where the system can
-    /// send from a file: `sendfile` on Linux. Elsewhere, and under layers such as TLS, the file is read
-    /// in pieces of 64 KiB as the peer takes them.
+    /// Sends a range of a file after everything written before. It is read in pieces of 64 KiB as the
+    /// peer takes them; from an [immutable](SharedFile::immutable) file Linux sends it without a copy
+    /// (`sendfile`), unless there are layers such as TLS.
     ///
     /// The bytes count as buffered, also towards the hard cap, but are not in memory. They are those
     /// of one version of the file: if it is overwritten, shrinks or grows before the last byte of
     /// the range has left, or has no such range, the connection is reset with the reason
     /// [`Lost`](crate::Reason::Lost) and a [`FileChanged`](crate::driver::FileChanged). The peer then
-    /// lacks the end of the range. A file that was removed or replaced is sent whole. Bytes that
-    /// sendfile has passed to the socket and the peer has not acknowledged change with the file: to
-    /// publish a new version, replace the file by a rename.
+    /// lacks the end of the range. A file that was removed or replaced is sent whole.
     ///
     /// The loop waits for a disk if the bytes are not in memory; open the file, and read ahead, with
     /// [`defer_to_thread`](crate::Reactor::defer_to_thread).

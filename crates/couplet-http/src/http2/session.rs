@@ -19,7 +19,7 @@ use super::inbox::{Expectation, Inbox, Receiver};
 use super::machine::{Event, Limits, Machine, ResponseHead};
 use super::streams::Key;
 use super::tunnel::{Offer, Outlet, Output};
-use crate::body::{Body, Piece, ResponseBody};
+use crate::body::{Body, Content, Piece, ResponseBody};
 use crate::handler::{BoxError, Clock, Handler, ResponseFuture};
 use crate::io::Io;
 use crate::monitor::Monitor;
@@ -514,7 +514,7 @@ where
             }
             Staged::Tunnel { outlet } => match outlet.take(room) {
                 Output::Wait => 0,
-                Output::Data(data) => self.send_data(key, data, Then::More),
+                Output::Data(data) => self.send_data(key, Content::Bytes(data), Then::More),
                 Output::End => self.send_end(key),
                 Output::Cancel => {
                     self.reset(key, Reason::CANCEL);
@@ -525,14 +525,22 @@ where
         }
     }
 
-    fn send_data(&mut self, key: Key, data: Bytes, then: Then) -> usize {
+    fn send_data(&mut self, key: Key, data: Content, then: Then) -> usize {
         let count = data.len();
         self.machine.send_data(key, count, then);
-        if count < MIN_LENT {
-            self.machine.out().extend_from_slice(&data);
-        } else {
-            self.flush();
-            self.stream.transport().write_bytes(data);
+        match data {
+            Content::Bytes(data) if count < MIN_LENT => {
+                self.machine.out().extend_from_slice(&data);
+            }
+            Content::Bytes(data) => {
+                self.flush();
+                self.stream.transport().write_bytes(data);
+            }
+            Content::File(part) => {
+                self.flush();
+                let range = part.offset()..part.offset() + count as u64;
+                self.stream.transport().send_file_range(part.file(), range);
+            }
         }
         if then == Then::End {
             self.end_response(key);

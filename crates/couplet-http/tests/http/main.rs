@@ -20,6 +20,8 @@ mod cut;
 mod decompression;
 mod determined;
 mod drains;
+#[cfg(unix)]
+mod file_bodies;
 mod h2_frames;
 mod h2_servers;
 mod h2_sessions;

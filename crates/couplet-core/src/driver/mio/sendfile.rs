@@ -1,4 +1,4 @@
-//! Sends parts of files with sendfile(2): the bytes go from the system's memory of the file to the
+//! Sends parts of immutable files with sendfile(2): the bytes go from the system's memory of the file to the
 //! socket, without a copy.
 
 use std::io::{self, IoSlice};
@@ -14,11 +14,11 @@ use crate::driver::{FileChanged, Outbox};
 const LIMIT: usize = 2 * 1024 * 1024;
 
 /// Sends from the part of a file at the front. Returns the number of bytes sent, and the result.
-/// `None` if the outbox must [load](Outbox::load) the front: no file is there, its part is short, or
-/// its file system lacks the call.
+/// `None` if the outbox must [load](Outbox::load) the front: no file is there, its part is not
+/// [sent from the file](crate::driver::FilePart::is_sent_from_file), or its file system lacks the call.
 pub(super) fn send(stream: &Stream, out: &mut Outbox) -> Option<(usize, io::Result<usize>)> {
     // A descriptor goes with bytes in memory.
-    let part = out.file().filter(|part| part.is_long() && !out.has_attached())?;
+    let part = out.file().filter(|part| part.is_sent_from_file() && !out.has_attached())?;
     let count = part.len().min(LIMIT);
     if let Err(error) = part.check() {
         return Some(fail(out, error));

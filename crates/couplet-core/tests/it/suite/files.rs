@@ -33,6 +33,10 @@ impl Temporary {
         SharedFile::new(File::open(&self.0).unwrap()).unwrap()
     }
 
+    fn immutable(&self) -> SharedFile {
+        SharedFile::immutable(File::open(&self.0).unwrap()).unwrap()
+    }
+
     fn writable(&self) -> File {
         File::options().write(true).open(&self.0).unwrap()
     }
@@ -46,17 +50,26 @@ impl Drop for Temporary {
 
 pub(crate) fn c74a_ranges_of_files_leave_between_the_bytes_around_them(kit: Kit) {
     let big = kit.big();
-    let (file, other) = (Temporary::new(big), Temporary::new(b"0123456789"));
-    let (shared, short) = (file.shared(), other.shared());
+    let other = Temporary::new(b"0123456789");
+    let short = other.shared();
+    for open in [Temporary::shared, Temporary::immutable] {
+        let file = Temporary::new(big);
+        let shared = open(&file);
+        leaves_between(kit, &file, &shared, &short);
+    }
+}
+
+fn leaves_between(kit: Kit, file: &Temporary, shared: &SharedFile, short: &SharedFile) {
+    let big = kit.big();
     let (mut rig, a, b) = kit.accept(Script::new());
     let len = big.len() as u64;
     a.transport().write("head ");
-    a.transport().send_file_range(&short, 3..7);
-    a.transport().send_file_range(&shared, 10..10);
-    a.transport().send_file_range(&shared, 5..len);
+    a.transport().send_file_range(short, 3..7);
+    a.transport().send_file_range(shared, 10..10);
+    a.transport().send_file_range(shared, 5..len);
     a.transport().write_bytes(" middle ");
-    a.transport().send_file_range(&shared, 100..70_000);
-    a.transport().send_file_range(&short, 9..10);
+    a.transport().send_file_range(shared, 100..70_000);
+    a.transport().send_file_range(short, 9..10);
     a.transport().write(" tail");
     let all = [b"head 3456", &big[5..], b" middle ", &big[100..70_000], b"9 tail"];
     let all = all.concat();
@@ -73,7 +86,7 @@ pub(crate) fn c74a_a_file_leaves_before_a_close_and_waits_for_its_peer(kit: Kit)
     let big = kit.big();
     let file = Temporary::new(big);
     let (mut rig, a, b) = kit.accept(Script::new());
-    a.transport().send_file_range(&file.shared(), 0..big.len() as u64);
+    a.transport().send_file_range(&file.immutable(), 0..big.len() as u64);
     a.log.watch("flushed", a.transport().flushed());
     assert!(a.transport().is_full());
     rig.turns(20);
@@ -151,7 +164,7 @@ pub(crate) fn c74c_a_file_takes_no_memory_and_does_not_count_for_the_load(kit: K
     let file = Temporary::new(kit.big());
     let (mut rig, a, b) = kit.accept(Script::new());
     rig.reactor.set_load_limits(LoadLimits::default().buffered(kit.big().len() / 4));
-    a.transport().send_file_range(&file.shared(), 0..kit.big().len() as u64);
+    a.transport().send_file_range(&file.immutable(), 0..kit.big().len() as u64);
     rig.turns(20);
     assert!(a.transport().buffered() > kit.big().len() / 4 && !a.is_lost());
     rig.gets(&b, kit.big());

@@ -1,0 +1,143 @@
+//! Bodies that are sent from files, by both versions, and read by whoever wraps them.
+
+use std::convert::Infallible;
+use std::fs::File;
+use std::time::Duration;
+
+use couplet::driver::SharedFile;
+use couplet::http::{Body, FileBody, HttpOptions, Request, Response};
+use couplet::{Bytes, Reactor};
+use http_body_util::BodyExt;
+use hyper::body::Body as _;
+
+use crate::http2::{DATA, WINDOW_UPDATE, frame, frames, get as get_h2, hello};
+use crate::kit::{beside_service, get, heard, opened, said};
+use crate::needed::Folder;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A file of 300 000 bytes.
+fn noise() -> Vec<u8> {
+    (0..300_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
+}
+
+fn shared(folder: &Folder) -> SharedFile {
+    let path = folder.write("file", noise());
+    // A change within the same tick of the system's clock is a change of the time then.
+    let past = std::time::UNIX_EPOCH + SECOND;
+    File::options().write(true).open(&path).unwrap().set_modified(past).unwrap();
+    SharedFile::new(File::open(path).unwrap()).unwrap()
+}
+
+fn body(file: &SharedFile) -> FileBody {
+    let mut body = FileBody::default();
+    body.push_bytes("before ");
+    body.push_file(file, 10..300_000);
+    body.push_bytes("");
+    body.push_file(file, 5..5);
+    body.push_file(file, 0..3);
+    body.push_bytes(" after");
+    body
+}
+
+fn all() -> Vec<u8> {
+    let noise = noise();
+    [b"before ", &noise[10..], &noise[..3], b" after"].concat()
+}
+
+type Answered = Result<Response<FileBody>, Infallible>;
+
+/// A service that answers with the file.
+fn service(
+    file: &SharedFile,
+) -> impl AsyncFn(Reactor, Request<Body>) -> Answered + Clone + 'static {
+    let file = file.clone();
+    move |_, _| {
+        let answer = Response::new(body(&file));
+        async move { Ok(answer) }
+    }
+}
+
+#[test]
+fn bytes_and_parts_of_files_make_one_body_of_http1() {
+    let folder = Folder::new();
+    let got =
+        beside_service(HttpOptions::default(), service(&shared(&folder)), async move |reactor| {
+            said(&reactor, get("/").repeat(3)).await
+        });
+    let answers = got.bytes.windows(4).filter(|bytes| bytes == b"HTTP").count();
+    assert_eq!(answers, 3, "{} bytes", got.bytes.len());
+    let mut rest = &got.bytes[..];
+    for _ in 0..3 {
+        let at = rest.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap() + 4;
+        let head = String::from_utf8_lossy(&rest[..at]).into_owned();
+        assert!(head.contains(&format!("content-length: {}\r\n", all().len())), "{head}");
+        assert!(rest[at..].starts_with(&all()));
+        rest = &rest[at + all().len()..];
+    }
+    assert!(rest.is_empty());
+}
+
+#[test]
+fn bytes_and_parts_of_files_make_one_body_of_http2() {
+    let folder = Folder::new();
+    let got =
+        beside_service(HttpOptions::default(), service(&shared(&folder)), async move |reactor| {
+            let more = 1_000_000_u32.to_be_bytes();
+            let windows = [0, 1].map(|stream| frame(WINDOW_UPDATE, 0, stream, &more));
+            let bytes = [hello(), get_h2(1, "/"), windows.concat()].concat();
+            heard(&mut opened(&reactor, bytes).await?, &reactor, SECOND).await
+        });
+    let data = frames(&got.bytes).into_iter().filter(|frame| frame.kind == DATA);
+    let data: Vec<u8> = data.flat_map(|frame| frame.payload).collect();
+    assert!(data == all(), "{} bytes", data.len());
+}
+
+#[test]
+fn a_file_that_has_changed_ends_the_connection_and_never_completes() {
+    let folder = Folder::new();
+    let file = shared(&folder);
+    File::options().write(true).open(folder.path("file")).unwrap().set_len(299_999).unwrap();
+    for request in [get("/").into_bytes(), [hello(), get_h2(1, "/")].concat()] {
+        let got = beside_service(HttpOptions::default(), service(&file), async move |reactor| {
+            heard(&mut opened(&reactor, request).await?, &reactor, SECOND).await
+        });
+        assert!(got.is_closed && got.bytes.len() < 1000, "{} bytes", got.bytes.len());
+    }
+}
+
+#[test]
+fn a_wrapper_reads_the_same_bytes_and_an_error_where_the_file_has_changed() {
+    let folder = Folder::new();
+    let file = shared(&folder);
+    let collect = |body: FileBody| {
+        assert_eq!(body.size_hint().exact(), Some(all().len() as u64));
+        let mut frames = Box::pin(body.collect());
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        match frames.as_mut().poll(&mut cx) {
+            std::task::Poll::Ready(read) => read.map(|read| read.to_bytes()),
+            std::task::Poll::Pending => unreachable!("a file is read at once"),
+        }
+    };
+    assert!(collect(body(&file)).unwrap() == all());
+    let wrapped = {
+        let file = file.clone();
+        move |_: Reactor, _: Request<Body>| {
+            let answer = Response::new(body(&file).map_err(|error| error));
+            async move { Ok::<_, Infallible>(answer) }
+        }
+    };
+    let got = beside_service(HttpOptions::default(), wrapped, async move |reactor| {
+        said(&reactor, get("/")).await
+    });
+    assert!(got.bytes.ends_with(&all()));
+    File::options().write(true).open(folder.path("file")).unwrap().set_len(1000).unwrap();
+    let mut changed = body(&file);
+    assert!(collect(body(&file)).is_err());
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    let mut next = || std::pin::Pin::new(&mut changed).poll_frame(&mut cx);
+    let first = next().map(|frame| frame.unwrap().unwrap().into_data().unwrap());
+    assert_eq!(first, std::task::Poll::Ready(Bytes::from("before ")));
+    assert!(matches!(next(), std::task::Poll::Ready(Some(Err(_)))));
+    assert!(matches!(next(), std::task::Poll::Ready(None)), "nothing follows");
+}
