@@ -21,13 +21,15 @@ impl Protocol for Echo {
 }
 
 /// Sends messages, some of them after a pause, and checks the echoes.
-#[expect(clippy::disallowed_methods, reason = "the peer is a thread of its own")]
 fn talk(port: &Address) {
     let Address::Tcp(to) = *port else { panic!("{port}") };
     let mut peer = TcpStream::connect(to).expect("the port is open");
     for n in 0..200_u8 {
         if n.is_multiple_of(50) {
-            thread::sleep(Duration::from_millis(5));
+            // A pause, in which nothing comes.
+            peer.set_read_timeout(Some(Duration::from_millis(5))).expect("it is not zero");
+            assert!(peer.read(&mut [0]).is_err());
+            peer.set_read_timeout(None).expect("a socket");
         }
         peer.write_all(&[n; 10]).expect("the connection is open");
         let mut echo = [0; 10];

@@ -50,10 +50,9 @@ impl Spin {
                 return Ok(());
             }
             if timeout.is_some_and(|timeout| timeout <= passed) {
-                // A timer was sooner, which tells nothing about events.
+                // A timer was sooner: this was no attempt.
                 return Ok(());
             }
-            std::hint::spin_loop();
             passed = now().saturating_duration_since(begun);
         }
         self.rest = (2 * self.rest + 1).min(LONGEST_REST);

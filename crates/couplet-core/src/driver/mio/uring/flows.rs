@@ -14,7 +14,7 @@ pub(super) enum Place {
     Ring,
     /// The ring receives no more, once its operation has ended.
     Leaving,
-    /// The mio driver reads, as epoll tells it; after some small reads in a row it returns.
+    /// The mio driver reads, when epoll reports bytes; after some small reads in a row it returns.
     Epoll { calm: u8 },
     /// It returns at the next wait, if it is still idle.
     Returning,

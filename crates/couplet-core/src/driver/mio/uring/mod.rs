@@ -84,7 +84,7 @@ impl Uring {
             Completion::Watched => {
                 self.ring.watch();
                 // The mio driver reports them after the completions. If the call is interrupted, the
-                // ring tells of them again.
+                // ring reports them again.
                 let _ = self.mio.poll(Some(Duration::ZERO));
                 None
             }
