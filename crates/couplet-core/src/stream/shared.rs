@@ -68,7 +68,7 @@ enum Reader {
 #[derive(Default)]
 struct UsualReader {
     id: Cell<Option<TaskId>>,
-    /// The address in its waker; null if there is none.
+    /// The address in its waker, or null.
     waker: Cell<*const ()>,
     waits: Cell<bool>,
 }
