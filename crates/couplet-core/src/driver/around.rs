@@ -220,14 +220,17 @@ impl<A: Around> Driver for A {
 
     #[inline(always)]
     fn next(&mut self) -> Option<Event> {
-        self.inner_mut().next()
-    }
-
-    fn handling(&self, event: &Event) {
-        if let Some(ring) = self.ring() {
+        let event = self.inner_mut().next();
+        if let Some(Event::Received(key)) = event {
+            // Its bytes are recorded when the loop takes them. The event needs no drop, and another one
+            // stays in registers.
+            std::mem::forget(event);
+            return Some(Event::Received(key));
+        }
+        if let (Some(ring), Some(event)) = (self.ring(), &event) {
             ring.event(event);
         }
-        self.inner().handling(event);
+        event
     }
 
     #[inline(always)]

@@ -537,13 +537,6 @@ pub trait Driver: Commands {
     /// The next event; `None` when it is time for the next `wait`.
     fn next(&mut self) -> Option<Event>;
 
-    /// The loop handles this event next, which is any but bytes. For a driver around another one that
-    /// records what passes: looking at the result of [`next`](Self::next) costs instructions for each
-    /// chunk.
-    fn handling(&self, event: &Event) {
-        let _ = event;
-    }
-
     /// Whether the last wait returned more events, so that the loop may hold back the answer to the
     /// current one. False if the driver does not know.
     fn has_more(&self) -> bool {

@@ -278,7 +278,6 @@ impl Core {
     /// Handles any event except bytes; returns its connection for the remaining work of step 3.
     #[inline(never)]
     fn handle_event<D: Driver>(&mut self, driver: &mut D, event: Event) -> Option<Key> {
-        driver.handling(&event);
         let io: &mut dyn Commands = driver;
         match event {
             Event::Received(_) => unreachable!("`received` handles bytes"),
