@@ -197,7 +197,8 @@ class Pipes(Cases):
     async def test_a_child_that_closes_its_input_ends_the_pipe(case):
         child = started(case, "exec 0<&-; echo closed; exec sleep 100")
         await child.closed[0]
-        case.say("test", sorted(child.transport.pipes), child.sizes[1] <= 7)
+        await child.wanted(1, 7)
+        case.say("test", sorted(child.transport.pipes))
         child.transport.write(b"nobody reads this")
         child.transport.signalProcess("KILL")
         await child.ended
