@@ -107,7 +107,7 @@ class _End(Pipe):
                         os.set_blocking(other.fd, False)
                         other._isBlocking = True
 
-    # Only what a reactor lists depends on these: output is sent automatically.
+    # Output is sent automatically: only the reactor's list of writers depends on these.
 
     @property
     def _isWriting(self):

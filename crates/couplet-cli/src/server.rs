@@ -395,9 +395,13 @@ pub(crate) fn cluster(threads: Threads, options: LoopOptions) -> Cluster {
 mod tests {
     use super::*;
 
+    fn parsed(args: &[&str]) -> Result<clap::ArgMatches, clap::Error> {
+        let command = Listen::augment_args(clap::Command::new("server"));
+        command.try_get_matches_from(["server"].into_iter().chain(args.iter().copied()))
+    }
+
     #[test]
     fn answers_go_out_at_once_together_or_as_measured() {
-        let command = Listen::augment_args(clap::Command::new("server"));
         let cases: [(&[&str], Answers); 4] = [
             (&[], Answers::Measured),
             (&["--answers", "at-once"], Answers::AtOnce),
@@ -405,15 +409,12 @@ mod tests {
             (&["--answers", "measured"], Answers::Measured),
         ];
         for (args, meant) in cases {
-            let line = ["server"].into_iter().chain(args.iter().copied());
-            let matches = command.clone().try_get_matches_from(line).unwrap();
-            assert_eq!(matches.get_one("answers"), Some(&meant), "{args:?}");
+            assert_eq!(parsed(args).unwrap().get_one("answers"), Some(&meant), "{args:?}");
         }
     }
 
     #[test]
     fn the_driver_is_the_best_one_or_the_one_that_is_named() {
-        let command = Listen::augment_args(clap::Command::new("server"));
         let cases: [(&[&str], DriverChoice); 4] = [
             (&[], DriverChoice::Auto),
             (&["--driver", "auto"], DriverChoice::Auto),
@@ -421,21 +422,14 @@ mod tests {
             (&["--driver", "uring"], DriverChoice::Uring),
         ];
         for (args, meant) in cases {
-            let line = ["server"].into_iter().chain(args.iter().copied());
-            let matches = command.clone().try_get_matches_from(line).unwrap();
-            assert_eq!(matches.get_one("choice"), Some(&meant), "{args:?}");
+            assert_eq!(parsed(args).unwrap().get_one("choice"), Some(&meant), "{args:?}");
         }
     }
 
     #[test]
     fn polling_before_sleeps_has_a_limit() {
-        let command = Listen::augment_args(clap::Command::new("server"));
-        let parse = |args: &[&str]| {
-            let line = ["server"].into_iter().chain(args.iter().copied());
-            command.clone().try_get_matches_from(line)
-        };
-        assert_eq!(parse(&[]).unwrap().get_one("spin"), Some(&0_u32));
-        assert_eq!(parse(&["--spin", "50"]).unwrap().get_one("spin"), Some(&50_u32));
-        assert!(parse(&["--spin", "1000001"]).is_err());
+        assert_eq!(parsed(&[]).unwrap().get_one("spin"), Some(&0_u32));
+        assert_eq!(parsed(&["--spin", "50"]).unwrap().get_one("spin"), Some(&50_u32));
+        assert!(parsed(&["--spin", "1000001"]).is_err());
     }
 }

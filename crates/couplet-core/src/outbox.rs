@@ -303,12 +303,17 @@ impl Outbox {
 
     /// Appends `bytes` without copying.
     pub fn push(&mut self, bytes: Bytes) {
-        if bytes.is_empty() {
+        self.push_piece(Piece::Bytes(bytes));
+    }
+
+    /// Appends a piece as it is.
+    fn push_piece(&mut self, piece: Piece) {
+        if piece.len() == 0 {
             return;
         }
         self.seal();
-        self.len += bytes.len();
-        self.sealed.get_or_insert_default().pieces.push_back(Piece::Bytes(bytes));
+        self.len += piece.len();
+        self.sealed.get_or_insert_default().pieces.push_back(piece);
         self.check();
     }
 
@@ -348,25 +353,13 @@ impl Outbox {
                 self.extend(&small);
                 self.spares.give(small);
             }
-            Piece::Copied(large) => {
-                self.seal();
-                self.len += large.len();
-                self.sealed.get_or_insert_default().pieces.push_back(Piece::Copied(large));
-            }
-            Piece::Bytes(bytes) => self.push(bytes),
-            Piece::File(part) => self.push_file(part),
+            piece => self.push_piece(piece),
         }
     }
 
     /// Appends a part of a file, which is read when it is sent.
     pub fn push_file(&mut self, part: FilePart) {
-        if part.is_empty() {
-            return;
-        }
-        self.seal();
-        self.len += part.len();
-        self.sealed.get_or_insert_default().pieces.push_back(Piece::File(part));
-        self.check();
+        self.push_piece(Piece::File(part));
     }
 
     /// The part of a file at the front, if there is one: the driver sends from it, or

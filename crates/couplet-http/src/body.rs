@@ -530,12 +530,7 @@ impl Content {
         let count = count.min(self.len());
         match self {
             Content::Bytes(bytes) => Content::Bytes(bytes.split_to(count)),
-            Content::File(part) => {
-                let offset = part.offset();
-                let taken = FilePart::new(part.file(), offset..offset + count as u64);
-                part.advance(count);
-                Content::File(taken)
-            }
+            Content::File(part) => Content::File(part.split_to(count)),
         }
     }
 }

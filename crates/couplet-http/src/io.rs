@@ -115,8 +115,7 @@ impl Inner {
                 let Some(part) = self.monitor.take_file() else {
                     return Poll::Ready(Err(io::Error::other("a part of a file is missing")));
                 };
-                let range = part.offset()..part.offset() + part.len() as u64;
-                self.stream.transport().send_file_range(part.file(), range);
+                self.stream.transport().send_file_range(part.file(), part.range());
                 *self.sending.insert(part.len())
             }
         };

@@ -48,7 +48,7 @@ fn check(number: c_int) -> io::Result<()> {
     if number == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(number)) }
 }
 
-/// What the child does between its start and the program.
+/// The steps that the child takes before it executes the program.
 struct Actions(libc::posix_spawn_file_actions_t);
 
 impl Actions {

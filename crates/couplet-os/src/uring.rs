@@ -162,7 +162,7 @@ impl Ring {
     ///
     /// # Errors
     ///
-    /// If the system has no io_uring, forbids it, or lacks what the ring needs (Linux 6.1).
+    /// If the system has no io_uring, forbids it, or is older than Linux 6.1.
     pub fn new(size: Size, watched: OwnedFd) -> io::Result<Ring> {
         let io = IoUring::builder()
             .dontfork()
@@ -210,10 +210,8 @@ impl Ring {
     /// The buffer of a send that was not submitted yet.
     #[inline]
     pub fn recorded(&mut self, operation: Operation) -> Option<&mut Vec<u8>> {
-        match self.slots.get_mut(operation.index as usize) {
-            Some(Slot { serial, is_recorded: true, state: State::Send(sending), .. })
-                if *serial == operation.serial =>
-            {
+        match self.slot_mut(operation)? {
+            Slot { is_recorded: true, state: State::Send(sending), .. } => {
                 Some(&mut sending.buffer)
             }
             _ => None,
@@ -222,15 +220,13 @@ impl Ring {
 
     /// Whether an operation was not submitted yet.
     pub fn is_recorded(&self, operation: Operation) -> bool {
-        let slot = self.slots.get(operation.index as usize);
-        slot.is_some_and(|slot| slot.serial == operation.serial && slot.is_recorded)
+        self.slot(operation).is_some_and(|slot| slot.is_recorded)
     }
 
     /// Takes back a send that was not submitted yet: its buffer, and how many bytes were sent.
     pub fn take_back(&mut self, operation: Operation) -> Option<(Vec<u8>, usize)> {
         self.recorded(operation)?;
-        let slot = &mut self.slots[operation.index as usize];
-        match mem::replace(&mut slot.state, State::Abandoned) {
+        match mem::replace(&mut self.slot_mut(operation)?.state, State::Abandoned) {
             State::Send(Sending { buffer, sent, .. }) => Some((buffer, sent)),
             _ => None,
         }
@@ -238,12 +234,8 @@ impl Ring {
 
     /// The bytes of a send that were not sent yet.
     pub fn unsent(&self, operation: Operation) -> usize {
-        match self.slots.get(operation.index as usize) {
-            Some(Slot { serial, state: State::Send(sending), .. })
-                if *serial == operation.serial =>
-            {
-                sending.buffer.len() - sending.sent
-            }
+        match self.slot(operation).map(|slot| &slot.state) {
+            Some(State::Send(sending)) => sending.buffer.len() - sending.sent,
             _ => 0,
         }
     }
@@ -256,10 +248,8 @@ impl Ring {
     /// Cancels an operation: its last completion follows, which may be a success. False if no
     /// completion follows, because it was not submitted or has ended.
     pub fn cancel(&mut self, operation: Operation) -> bool {
-        let Some(slot) = self.slots.get_mut(operation.index as usize) else { return false };
-        if slot.serial != operation.serial || matches!(slot.state, State::Free) {
-            return false;
-        }
+        let slot = self.slot_mut(operation).filter(|slot| !matches!(slot.state, State::Free));
+        let Some(slot) = slot else { return false };
         if slot.is_recorded {
             slot.state = State::Abandoned;
             return false;
@@ -297,7 +287,7 @@ impl Ring {
         Ok(is_unused)
     }
 
-    /// Submits what was recorded, and waits for a completion, at most for `timeout`.
+    /// Submits the recorded operations, and waits up to `timeout` for a completion.
     ///
     /// # Errors
     ///
@@ -377,7 +367,17 @@ impl Ring {
         Operation { index, serial: slot.serial }
     }
 
-    /// Frees the slot of an operation that the kernel knows no more.
+    fn slot(&self, operation: Operation) -> Option<&Slot> {
+        let slot = self.slots.get(operation.index as usize);
+        slot.filter(|slot| slot.serial == operation.serial)
+    }
+
+    fn slot_mut(&mut self, operation: Operation) -> Option<&mut Slot> {
+        let slot = self.slots.get_mut(operation.index as usize);
+        slot.filter(|slot| slot.serial == operation.serial)
+    }
+
+    /// Frees the slot of an operation that the kernel has ended.
     fn free(&mut self, index: u32) -> State {
         self.free.push(index);
         mem::replace(&mut self.slots[index as usize].state, State::Free)
@@ -561,8 +561,8 @@ impl Drop for Ring {
     }
 }
 
-/// Checks that the system's io_uring does what the driver needs: it receives more than all buffers
-/// hold, in order, and goes on after a lack of buffers; it sends; and a cancelled receive ends.
+/// Checks that the system's io_uring meets the driver's needs: it receives more bytes than all buffers
+/// hold, in order, and continues after it ran out of buffers; it sends; and a cancelled receive ends.
 ///
 /// # Errors
 ///

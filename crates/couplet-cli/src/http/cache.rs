@@ -86,7 +86,7 @@ impl Entry {
 pub(super) struct Cache {
     limits: Limits,
     kept: Mutex<Kept>,
-    /// Somebody sweeps later.
+    /// A sweep is scheduled.
     is_swept: AtomicBool,
 }
 
@@ -163,7 +163,7 @@ impl Cache {
         drop(dropped);
     }
 
-    /// Whether the caller must [sweep](Self::sweep) later: there are entries, and nobody else will.
+    /// Whether to schedule a [sweep](Self::sweep): there are entries, and none is scheduled.
     pub(super) fn starts_sweeping(&self) -> bool {
         !self.kept().entries.is_empty() && !self.is_swept.swap(true, Ordering::Relaxed)
     }

@@ -72,7 +72,7 @@ pub(crate) struct HttpServe {
     threads: Threads,
 }
 
-/// What is kept between requests.
+/// The limits of the cache.
 #[derive(Args, Debug)]
 struct Cached {
     /// Keep at most this many files open or in memory; 0 for none

@@ -40,7 +40,7 @@ const AHEAD: NonZeroU64 = NonZeroU64::new(1024 * 1024).unwrap();
 pub(super) enum Sending {
     /// Read into memory, where they can't change any more.
     Copied,
-    /// By sendfile: nobody changes them in place.
+    /// By sendfile: the files never change in place.
     Direct,
 }
 

@@ -99,7 +99,7 @@ impl Contents {
         }
     }
 
-    /// Keeps the last [held](Self::hold) chunk, of which `bytes` bytes passed, as that of event number
+    /// Keeps the first `bytes` bytes of the chunk that was [held](Self::hold) last, for event number
     /// `event`. Called by the loop's thread alone.
     pub(super) fn keep(&self, event: u64, bytes: usize) {
         let length = bytes.min(self.each);

@@ -153,6 +153,11 @@ impl FilePart {
         self.offset
     }
 
+    /// Where it lies in the file.
+    pub fn range(&self) -> Range<u64> {
+        self.offset..self.offset.saturating_add(self.len as u64)
+    }
+
     /// The file.
     pub fn file(&self) -> &SharedFile {
         &self.file
@@ -181,6 +186,14 @@ impl FilePart {
         let count = count.min(self.len);
         self.offset += count as u64;
         self.len -= count;
+    }
+
+    /// Removes bytes from the front, at most `count`, and returns them as a part.
+    #[must_use]
+    pub fn split_to(&mut self, count: usize) -> FilePart {
+        let front = FilePart { len: count.min(self.len), ..self.clone() };
+        self.advance(front.len);
+        front
     }
 
     /// Reads and removes the first bytes, at most `most`. Blocks if they are not in memory.

@@ -215,12 +215,8 @@ impl<T: 'static, F: Future<Output = Result<T>> + 'static> Task for FutureTask<F,
     fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut taken = self.future.replace(Contained::empty());
         let Some(future) = taken.get_mut() else { return Poll::Pending };
-        let polled = catch_unwind(AssertUnwindSafe(|| match future.as_mut().poll(cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(result) => {
-                self.result.set(Some(result));
-                Poll::Ready(())
-            }
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            future.as_mut().poll(cx).map(|result| self.result.set(Some(result)))
         }));
         // The replaced value is empty: dropping it would cost more than putting the future back.
         std::mem::forget(self.future.replace(taken));

@@ -341,7 +341,8 @@ impl SharedStream {
         Poll::Ready(Ok(data.len()))
     }
 
-    /// Writes a small piece if the buffer has room and nobody waits for that; otherwise returns false.
+    /// Writes a small piece if the buffer has room and no writer is waiting for it; otherwise returns
+    /// false.
     #[inline(always)]
     pub(super) fn write_at_once(&self, data: &[u8]) -> bool {
         let cell = &self.transport.cell;

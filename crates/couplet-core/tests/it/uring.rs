@@ -146,7 +146,7 @@ impl Protocol for Near {
     }
 }
 
-/// A connection: both ends, and what the peer knows.
+/// A connection: both ends, and the peer's counts.
 struct Pair {
     end: Rc<RefCell<End>>,
     peer: Option<TcpStream>,

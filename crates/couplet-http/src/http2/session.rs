@@ -538,8 +538,7 @@ where
             }
             Content::File(part) => {
                 self.flush();
-                let range = part.offset()..part.offset() + count as u64;
-                self.stream.transport().send_file_range(part.file(), range);
+                self.stream.transport().send_file_range(part.file(), part.range());
             }
         }
         if then == Then::End {

@@ -1,4 +1,4 @@
-//! Limits of the cache, and what it keeps.
+//! The cache's limits and its contents.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

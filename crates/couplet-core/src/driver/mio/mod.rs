@@ -166,8 +166,6 @@ pub struct Mio {
     has_internal_events: bool,
     signals: SignalSource,
     spin: Option<Spin>,
-    /// New TCP connections are a [ring](Readiness::IN_RING)'s.
-    has_ring: bool,
     world: Rc<System>,
 }
 
@@ -239,7 +237,6 @@ impl Mio {
             has_internal_events: false,
             signals: SignalSource::default(),
             spin: None,
-            has_ring: false,
             world,
         })
     }
@@ -255,7 +252,7 @@ impl Mio {
     /// Registers a stream of a connection, unless a ring moves its bytes, and returns its initial
     /// readiness.
     fn register_connection(&self, stream: &mut Stream, is_local: bool) -> io::Result<Readiness> {
-        if self.has_ring && !is_local {
+        if self.world.has_ring.get() && !is_local {
             return Ok(Readiness::in_ring());
         }
         self.register(stream, socket::interest(is_local))?;

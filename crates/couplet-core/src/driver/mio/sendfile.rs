@@ -26,8 +26,8 @@ pub(super) fn send(stream: &Stream, out: &mut Outbox) -> Option<(usize, io::Resu
     let mut offset = part.offset();
     match sendfile(stream, part.file().file(), Some(&mut offset), count) {
         Ok(0) => Some(fail(out, FileChanged.into())),
-        // A short count may be the end of what is in memory. The next call says so if the socket is
-        // full.
+        // A short count does not mean that the socket is full: the system may have stopped where it must
+        // read more from the disk. The next call finds out.
         Ok(n) => Some((n, Ok(n))),
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => None,
         Err(error @ Errno::IO) => Some(fail(out, error.into())),

@@ -68,29 +68,23 @@ impl Uring {
             sending.then = then;
             return false;
         };
-        let failed = match stream.write_once(&buffer[sent..]) {
-            Ok(n) => {
-                sent += n;
-                None
-            }
-            Err(error) if matches!(error.kind(), WouldBlock | Interrupted) => None,
-            Err(error) => Some(error),
+        let written = match stream.write_once(&buffer[sent..]) {
+            Err(error) if matches!(error.kind(), WouldBlock | Interrupted) => Ok(0),
+            written => written,
         };
-        let has_failed = failed.is_some();
-        if failed.is_none() && sent < buffer.len() {
+        sent += *written.as_ref().unwrap_or(&0);
+        if written.is_ok() && sent < buffer.len() {
             let socket = stream.stream.handle();
             let operation = self.ring.send(key.number(), socket, buffer, sent);
             flow.sending = Some(Sending { operation, then });
             return false;
         }
         flow.sending = None;
-        if let Some(error) = failed {
-            fail(stream, error);
-        }
         if let Some(spares) = &self.spares {
             spares.give(buffer);
         }
-        if has_failed {
+        if let Err(error) = written {
+            fail(stream, error);
             self.leave(key);
         }
         true

@@ -39,8 +39,6 @@ pub struct Uring {
     ring: Ring,
     mio: Mio,
     flows: Flows,
-    /// Whether the lent bytes lie in the ring, not in mio's buffer.
-    lends_from_ring: bool,
     /// Those of the loop, once it has written.
     spares: Option<Rc<Spares>>,
 }
@@ -61,13 +59,12 @@ impl Uring {
     /// [`Mio::new`].
     pub fn new(read_buffer: usize) -> io::Result<Uring> {
         check()?;
-        let mut mio = Mio::new(read_buffer)?;
-        mio.has_ring = true;
+        let mio = Mio::new(read_buffer)?;
         mio.world.has_ring.set(true);
         let epoll = mio.poll.registry().as_fd().try_clone_to_owned()?;
         let size = Size { buffers: BUFFERS, buffer: BUFFER.min(read_buffer.max(1)) };
         let ring = Ring::new(size, epoll)?;
-        Ok(Uring { ring, mio, flows: Flows::default(), lends_from_ring: false, spares: None })
+        Ok(Uring { ring, mio, flows: Flows::default(), spares: None })
     }
 
     /// Turns a completion into an event, if it is one.
@@ -115,7 +112,6 @@ impl Uring {
             self.hold(key);
             return None;
         }
-        self.lends_from_ring = true;
         Some(Event::Received(key))
     }
 
@@ -295,7 +291,6 @@ impl Driver for Uring {
                 return event;
             }
         }
-        self.lends_from_ring = false;
         let event = self.mio.next()?;
         self.note(&event);
         Some(event)
@@ -308,7 +303,11 @@ impl Driver for Uring {
 
     #[inline(always)]
     fn lent(&self, key: Key) -> &[u8] {
-        if self.lends_from_ring { self.ring.lent() } else { self.mio.lent(key) }
+        // After an event of mio's the ring lends nothing.
+        match self.ring.lent() {
+            [] => self.mio.lent(key),
+            bytes => bytes,
+        }
     }
 
     fn datagram(&self) -> Datagram<'_> {
