@@ -61,8 +61,8 @@ def install(asyncio=False, web=None, tls=None, inspect=None):
         Twisted's asyncio reactor. Otherwise it counts as running only in asyncio's own callbacks.
 
     @param web: Whether the most frequent steps of C{twisted.web}'s servers and clients are Couplet's: see
-        C{couplet_twisted._web}, C{couplet_twisted._web2} and C{couplet_twisted._webclient}. L{None}: if this release
-        of Twisted was tested with them.
+        C{couplet_twisted._web}, C{couplet_twisted._web2} and C{couplet_twisted._webclient}; and that of klein, see
+        C{couplet_twisted._webklein}. L{None}: if this release of Twisted was tested with them.
 
     @param tls: Whether rustls encrypts connections as far as it can: see C{couplet_twisted._tls}. Otherwise
         pyOpenSSL does. L{None}: if this release of Twisted was tested with it.
@@ -90,6 +90,7 @@ def install(asyncio=False, web=None, tls=None, inspect=None):
         once("twisted.web.server", _replacing("._web"))
         once("twisted.web.static", _replacing("._webfiles"))
         once("twisted.web.client", _replacing("._webclient"))
+        once("klein._app", _replacing("._webklein"))
     isOurs = _isTested() if tls is None else tls
     once("twisted.protocols.tls", _replacing("._tls") if isOurs else _nameEngine)
     endpoint = startup.inspected if inspect is None else inspect

@@ -114,8 +114,24 @@ def _responseHeaders(request):
     return headers
 
 
+def _notifications(request):
+    """
+    The Deferreds that wait for the end of a request.
+    """
+    route = request._couplet_route
+    return [] if route is None else route.notifications(request)
+
+
+def _adapters(request):
+    """
+    The adapters of a request.
+    """
+    route = request._couplet_route
+    return {} if route is None else route.adapters(request)
+
+
 _LAZY = [
-    _Lazy("notifications", lambda request: []),
+    _Lazy("notifications", _notifications),
     _Lazy("client", lambda request: request._couplet_channel.getPeer()),
     _Lazy("host", lambda request: request._couplet_channel.getHost()),
     _Lazy("requestHeaders", _requestHeaders),
@@ -125,7 +141,7 @@ _LAZY = [
     _Lazy("content", _content),
     _Lazy("args", _arguments),
 ]
-_CACHE = _Lazy("_adapterCache", lambda request: {})
+_CACHE = _Lazy("_adapterCache", _adapters)
 
 
 # Whether a channel writes as Twisted's does, or is a stream of L{couplet_twisted._web2}.
@@ -673,6 +689,8 @@ def install():
     http._parseContentType = functools.lru_cache(256)(http._parseContentType)
     Request._couplet_isEmpty = False
     Request._couplet_query = Request._couplet_fields = Request._couplet_raw = None
+    # Set by routes of klein.
+    Request._couplet_route = None
     HTTPChannel._couplet_factory = None
     HTTPChannel._couplet_isStarting = False
     if http.H2_ENABLED:

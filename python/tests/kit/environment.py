@@ -18,10 +18,12 @@ WHEELS = WORK / "wheels"
 
 # Includes the packages that Twisted's own tests import.
 PACKAGES = ["twisted[all-non-platform]>=26.10", "pyopenssl>=25.3", "service-identity>=24.2", "maturin>=1.9"]
-MODULES = "twisted, OpenSSL, service_identity, maturin, h2, bcrypt, hamcrest, hypothesis, httpx"
+# Pinned, because `_webklein.py` knows these releases.
+PACKAGES += ["klein==24.8.0", "werkzeug>=3.1,<3.2"]
+MODULES = "twisted, OpenSSL, service_identity, maturin, h2, bcrypt, hamcrest, hypothesis, httpx, klein"
 # Programs for the stage `programs`.
-MORE_PACKAGES = PACKAGES + ["scrapy", "treq", "klein", "autobahn", "magic-wormhole", "magic-wormhole-mailbox-server"]
-MORE_MODULES = MODULES + ", scrapy, treq, klein, autobahn, wormhole, wormhole_mailbox_server"
+MORE_PACKAGES = PACKAGES + ["scrapy", "treq", "autobahn", "magic-wormhole", "magic-wormhole-mailbox-server"]
+MORE_MODULES = MODULES + ", scrapy, treq, autobahn, wormhole, wormhole_mailbox_server"
 # Programs whose own tests the stage `suites` runs. Pinned, because each release changes its tests.
 SUITES = [
     "twisted[http2,tls]==26.10.0",
