@@ -7,7 +7,7 @@ import unittest
 from kit import reactors
 from kit.cases import SUBJECT
 
-CONVERSATIONS = 800
+CONVERSATIONS = 500
 
 
 def python(*arguments):

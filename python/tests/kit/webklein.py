@@ -16,7 +16,7 @@ PATHS = """/ /text /none /number /list /twice /posted /putted /look /user/a%20b 
     /branch/a/b /sub/route /sub /inner/ /inner/a/x /inner/none /resource /element /tag /response /fired /later
     /later?lost /later/fails /fails /fails/known /fails/found /fails/handler /fails/later /fails/text /refused /failure
     /coroutine /coroutine/fails /finished /finished/body /lost /written /written/ends /notified /headers /code/204
-    /code/404 /added /new /build /required /bound/ /bound/x /mapped /custom/a /custom/b /none/such /%ff /user/%ff
+    /code/404 /added /new /canceled /required /bound/ /bound/x /mapped /custom/a /custom/b /none/such /%ff /user/%ff
     /user/%2Fx /%2F /a%2Fb /rendered/ /host /replaced /component""".split()
 HOSTS = [b"a", b"a", b"A.example:8080", b"a.", b"l" * 63, b"x.y-z." * 9, b"[::1]:80", b"a_b"]
 # werkzeug refuses some of these.
@@ -121,7 +121,7 @@ def add_plain(app, seen):
         add("route", "/route", b"route")
 
 
-def add_resources(app, clock, seen):
+def add_resources(app, seen):
     """Adds routes whose results are rendered."""
     from klein import Klein, Response
     from twisted.web import static, template
@@ -181,7 +181,7 @@ def add_late(app, clock, seen):
         raise Known("in a coroutine")
 
 
-def add_errors(app, clock, seen):
+def add_errors(app, seen):
     """Adds routes that raise, and handlers."""
     from werkzeug.exceptions import MethodNotAllowed, NotFound
 
@@ -315,17 +315,9 @@ def add_steps(app, clock, seen):
     app.route("/component", endpoint="component")(component)
 
 
-def add_others(app, seen):
-    """Adds routes of a bound application, of a requirer, and with a converter of the program's."""
+def add_others(app):
+    """Adds routes of a bound application and of a requirer."""
     from klein import Klein, RequestURL, Requirer
-    from werkzeug.routing import BaseConverter, ValidationError
-
-    class Custom(BaseConverter):
-        def to_python(self, value):
-            seen.append(["converted", value])
-            if value == "b":
-                raise ValidationError()
-            return value
 
     class Bound:
         app = Klein()
@@ -346,9 +338,20 @@ def add_others(app, seen):
     def required(url):
         return url.to_text()
 
-    if seen is not None:
-        app.url_map.converters["custom"] = Custom
-        app.route("/custom/<custom:value>", endpoint="custom")(lambda request, value: value)
+
+def add_converter(app, seen):
+    """Adds a route with a converter of the program's."""
+    from werkzeug.routing import BaseConverter, ValidationError
+
+    class Custom(BaseConverter):
+        def to_python(self, value):
+            seen.append(["converted", value])
+            if value == "b":
+                raise ValidationError()
+            return value
+
+    app.url_map.converters["custom"] = Custom
+    app.route("/custom/<custom:value>", endpoint="custom")(lambda request, value: value)
 
 
 def site(generator, clock, seen, shows, mount):
@@ -366,12 +369,14 @@ def site(generator, clock, seen, shows, mount):
     app.url_map.redirect_defaults = generator.random() < 0.8
     app.url_map.host_matching = generator.random() < 0.06
     add_plain(app, seen)
-    add_resources(app, clock, seen)
+    add_resources(app, seen)
     add_late(app, clock, seen)
     if generator.random() < 0.7:
-        add_errors(app, clock, seen)
+        add_errors(app, seen)
     add_steps(app, clock, seen)
-    add_others(app, seen if generator.random() < 0.3 else None)
+    add_others(app)
+    if generator.random() < 0.3:
+        add_converter(app, seen)
     root = app.resource()
     if mount:
         root = Mounting()
@@ -450,7 +455,8 @@ def answers(seed, count):
         state, output = conversed(made, pieces, generator, clock)
         globalLogPublisher.removeObserver(observe)
         sent = b"".join(pieces).decode("latin-1")[:2000]
-        yield re.sub(r"0x[0-9a-f]{6,}", "-", VARYING.sub("-", json.dumps([number, sent, state, seen, output], default=repr)))
+        line = json.dumps([number, sent, state, seen, output], default=repr)
+        yield re.sub(r"0x[0-9a-f]{6,}", "-", VARYING.sub("-", line))
 
 
 def main():
