@@ -6,7 +6,7 @@
 
 #[path = "../../crates/couplet-core/tests/it/lives/life/mod.rs"]
 #[allow(dead_code, reason = "the tests of the library use the rest")]
-mod life;
+pub(crate) mod life;
 
 use couplet::testing::Manner;
 

@@ -9,6 +9,7 @@
 #![cfg(all(target_os = "linux", feature = "uring"))]
 
 mod buffers;
+mod self_test;
 #[cfg(test)]
 mod tests;
 
@@ -17,7 +18,6 @@ use std::fmt;
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
@@ -25,15 +25,20 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use crate::owned::{Handle, Owner};
 use buffers::Buffers;
+pub use self_test::check;
 
 /// The completions of cancellations: they need no answer.
 const IGNORED: u64 = u64::MAX;
+/// Set in the numbers of first attempts to send, and in no index: only their failures complete.
+const ATTEMPT: u64 = 1 << 31;
 /// The group of the ring's buffers.
 const GROUP: u16 = 0;
 /// Maximum operations submitted by one call of the system.
 const SUBMISSIONS: u32 = 512;
 /// Completions that the kernel queues without allocating.
 const COMPLETIONS: u32 = 4096;
+/// A send that is complete or fails, without waiting.
+const ONCE: i32 = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | libc::MSG_WAITALL;
 /// How often, and how long, a ring that is dropped waits for its operations to end.
 const REAP: (u32, Duration) = (10, Duration::from_millis(500));
 
@@ -94,7 +99,7 @@ pub enum Completion {
         // Bound: the one buffer that the operation was given.
         buffer: Vec<u8>,
     },
-    /// The watched descriptor is readable. [`Ring::watch`] watches it again.
+    /// The watched descriptor is readable. The next [`enter`](Ring::enter) watches it again.
     Watched,
 }
 
@@ -121,6 +126,48 @@ struct Sending {
     buffer: Vec<u8>,
     /// The bytes that were sent.
     sent: usize,
+    progress: Progress,
+}
+
+/// The progress of a send.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// It is tried once. That ends within the submission, and completes only if it fails.
+    Attempt,
+    /// The socket was full: the kernel sends when there is room, and completes.
+    Waiting,
+    /// With this result.
+    Failed(i32),
+}
+
+impl Slot {
+    fn is_attempt(&self) -> bool {
+        matches!(&self.state, State::Send(Sending { progress: Progress::Attempt, .. }))
+    }
+}
+
+impl Sending {
+    /// Notes what the kernel did. True if bytes are left and the socket may accept them later.
+    fn note(&mut self, result: i32) -> bool {
+        self.sent += outcome(result).unwrap_or(0);
+        let is_full = matches!(-result, libc::EAGAIN | libc::EINTR);
+        is_full || (result > 0 && self.sent < self.buffer.len())
+    }
+}
+
+/// Notes the completion of an attempt to send, once.
+#[cold]
+fn note_failed(slots: &mut [Slot], entry: &cqueue::Entry) {
+    let (index, serial) = (entry.user_data() & !ATTEMPT, (entry.user_data() >> 32) as u32);
+    let Some(slot) = slots.get_mut(index as u32 as usize) else { return };
+    if let State::Send(sending) = &mut slot.state
+        && sending.progress == Progress::Attempt
+        && slot.serial == serial
+    {
+        let result = entry.result();
+        let is_partial = sending.note(result);
+        sending.progress = if is_partial { Progress::Waiting } else { Progress::Failed(result) };
+    }
 }
 
 /// An io_uring for streams; see the [module](self).
@@ -141,12 +188,17 @@ pub struct Ring {
     // Bound: one for each operation in flight, from each cancel: emptied by `enter`.
     cancels: Vec<u64>,
     /// Completions that were moved here from the kernel's queue.
-    // Bound: the completions of one `stop`: those in the kernel's queue.
+    // Bound: the completions of one `stop` or one overflow: those in the kernel's queue.
     moved: VecDeque<cqueue::Entry>,
+    /// Submitted attempts to send.
+    // Bound: one entry for each slot; emptied by `next_completion`.
+    attempts: Vec<u32>,
     /// Completions in the kernel's queue.
     ready: usize,
     in_flight: usize,
     watched: Owner,
+    /// An operation watches it.
+    is_watching: bool,
     /// A submission failed, so that descriptors may be in the queue that are closed later.
     is_broken: bool,
 }
@@ -186,13 +238,14 @@ impl Ring {
             queue: VecDeque::new(),
             cancels: Vec::new(),
             moved: VecDeque::new(),
+            attempts: Vec::new(),
             ready: 0,
             in_flight: 0,
             watched: watched.into(),
+            is_watching: false,
             is_broken: false,
         };
-        ring.watch();
-        ring.submit(Some(Duration::ZERO))?;
+        ring.enter(Some(Duration::ZERO))?;
         Ok(ring)
     }
 
@@ -203,8 +256,12 @@ impl Ring {
 
     /// Sends a buffer's bytes from `sent` on. One at a time for each socket: the kernel keeps no
     /// order.
+    ///
+    /// Usually the socket accepts all of them while the send is submitted. The kernel then reports
+    /// nothing, so that the same call can wait for other completions.
     pub fn send(&mut self, tag: u64, socket: Handle, buffer: Vec<u8>, sent: usize) -> Operation {
-        self.record(tag, State::Send(Sending { socket, buffer, sent }))
+        let progress = Progress::Attempt;
+        self.record(tag, State::Send(Sending { socket, buffer, sent, progress }))
     }
 
     /// The buffer of a send that was not submitted yet.
@@ -238,11 +295,6 @@ impl Ring {
             Some(State::Send(sending)) => sending.buffer.len() - sending.sent,
             _ => 0,
         }
-    }
-
-    /// Watches the ring's descriptor until it is readable.
-    pub fn watch(&mut self) {
-        self.record(IGNORED, State::Watch);
     }
 
     /// Cancels an operation: its last completion follows, which may be a success. False if no
@@ -287,7 +339,8 @@ impl Ring {
         Ok(is_unused)
     }
 
-    /// Submits the recorded operations, and waits up to `timeout` for a completion.
+    /// Submits the recorded operations, watches the descriptor, and waits up to `timeout` for a
+    /// completion.
     ///
     /// # Errors
     ///
@@ -295,36 +348,60 @@ impl Ring {
     #[inline]
     pub fn enter(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.take_back_lent();
-        let is_pending = self.ready > 0 || !self.moved.is_empty();
-        self.submit(if is_pending { Some(Duration::ZERO) } else { timeout })
+        if !self.is_watching {
+            self.is_watching = true;
+            self.record(IGNORED, State::Watch);
+        }
+        self.submit(if self.has_more() { Some(Duration::ZERO) } else { timeout })
     }
 
     /// Whether completions are left for [`next_completion`](Self::next_completion).
     #[inline]
     pub fn has_more(&self) -> bool {
-        self.ready > 0 || !self.moved.is_empty()
+        self.ready > 0 || !self.moved.is_empty() || !self.attempts.is_empty()
     }
 
-    /// Whether operations wait for the next [`enter`](Self::enter).
+    /// Whether the ring does nothing, apart from watching.
+    #[inline]
+    pub fn is_idle(&self) -> bool {
+        self.in_flight == usize::from(self.is_watching)
+            && self.queue.is_empty()
+            && self.cancels.is_empty()
+            && !self.has_more()
+    }
+
+    /// Whether the next [`enter`](Self::enter) has something to submit.
     pub fn has_recorded(&self) -> bool {
-        !self.queue.is_empty() || !self.cancels.is_empty()
+        !self.is_watching || !self.queue.is_empty() || !self.cancels.is_empty()
     }
 
     /// Whether completions of an operation are left for [`next_completion`](Self::next_completion).
     pub fn has_completed(&self, operation: Operation) -> bool {
+        let is_of_it = |entry: &cqueue::Entry| entry.user_data() == operation.number();
+        self.peek(|queue| queue.any(|entry| is_of_it(&entry))) || self.moved.iter().any(is_of_it)
+    }
+
+    /// Shows the kernel's queue, whose entries stay there.
+    fn peek<T>(&self, look: impl FnOnce(&mut cqueue::CompletionQueue<'_>) -> T) -> T {
         // SAFETY: the only other view of the queue is made, used and dropped within calls that borrow
         // this ring mutably.
         let mut queue = unsafe { self.io.completion_shared() };
-        let is_queued = queue.by_ref().any(|entry| entry.user_data() == operation.number());
+        let found = look(&mut queue);
         // Its drop would mark the entries as seen.
         mem::forget(queue);
-        is_queued || self.moved.iter().any(|entry| entry.user_data() == operation.number())
+        found
     }
 
     /// The next completion; `None` when it is time for the next [`enter`](Self::enter).
     #[inline]
     pub fn next_completion(&mut self) -> Option<Completion> {
         self.take_back_lent();
+        while let Some(index) = self.attempts.pop() {
+            let completion = self.attempted(index);
+            if completion.is_some() {
+                return completion;
+            }
+        }
         loop {
             let entry = if self.moved.is_empty() {
                 self.ready = self.ready.checked_sub(1)?;
@@ -332,7 +409,7 @@ impl Ring {
             } else {
                 self.moved.pop_front()?
             };
-            if entry.user_data() != IGNORED
+            if entry.user_data() & ATTEMPT == 0
                 && let Some(completion) = self.complete(&entry)
             {
                 return Some(completion);
@@ -404,7 +481,53 @@ impl Ring {
         let submitted = self.fill().and_then(|()| self.wait(timeout));
         self.ready = self.io.completion().len();
         self.is_broken = submitted.is_err() || !self.io.submission().is_empty();
-        submitted
+        submitted?;
+        if !self.attempts.is_empty() {
+            self.find_failed_attempts()?;
+        }
+        Ok(())
+    }
+
+    /// Attempts to send have ended with the submission: the kernel has queued the failures.
+    #[inline]
+    fn find_failed_attempts(&mut self) -> io::Result<()> {
+        while self.io.submission().cq_overflow() {
+            let ready = mem::take(&mut self.ready);
+            self.moved.extend(self.io.completion().take(ready));
+            self.wait(Some(Duration::ZERO))?;
+            self.ready = self.io.completion().len();
+        }
+        // SAFETY: no other view of the queue exists, as in `peek`.
+        let mut queue = unsafe { self.io.completion_shared() };
+        let queued = queue.by_ref().chain(self.moved.iter().cloned());
+        for entry in queued.filter(|entry| entry.user_data() & ATTEMPT != 0) {
+            note_failed(&mut self.slots, &entry);
+        }
+        mem::forget(queue);
+        Ok(())
+    }
+
+    /// The completion of an attempt; `None` if the socket was full: its rest is sent when there is
+    /// room.
+    #[inline]
+    fn attempted(&mut self, index: u32) -> Option<Completion> {
+        let slot = &mut self.slots[index as usize];
+        let tag = slot.tag;
+        let State::Send(sending) = &slot.state else { return None };
+        let result = match sending.progress {
+            Progress::Attempt => Ok(()),
+            Progress::Failed(result) => outcome(result).map(drop),
+            Progress::Waiting => {
+                slot.is_recorded = true;
+                self.in_flight -= 1;
+                self.queue.push_back(index);
+                return None;
+            }
+        };
+        match self.end(index) {
+            State::Send(Sending { buffer, .. }) => Some(Completion::Sent { tag, result, buffer }),
+            _ => None,
+        }
     }
 
     /// Moves the recorded operations into the kernel's queue.
@@ -423,8 +546,12 @@ impl Ring {
             self.in_flight += 1;
             let slot = &mut self.slots[index as usize];
             slot.is_recorded = false;
-            let serial = slot.serial;
-            self.push(&entry.user_data(Operation { index, serial }.number()))?;
+            let mut number = Operation { index, serial: slot.serial }.number();
+            if slot.is_attempt() {
+                self.attempts.push(index);
+                number |= ATTEMPT;
+            }
+            self.push(&entry.user_data(number))?;
         }
         Ok(())
     }
@@ -434,11 +561,17 @@ impl Ring {
         let number = |socket: Handle| socket.ask(|socket| Fd(socket.as_raw_fd()));
         match &self.slots[index as usize].state {
             State::Receive(socket) => Some(opcode::RecvMulti::new(number(*socket)?, GROUP).build()),
-            State::Send(Sending { socket, buffer, sent }) => {
+            State::Send(Sending { socket, buffer, sent, progress }) => {
                 let bytes = &buffer[*sent..];
                 let len = bytes.len().min(u32::MAX as usize) as u32;
                 let send = opcode::Send::new(number(*socket)?, bytes.as_ptr(), len);
-                Some(send.flags(libc::MSG_NOSIGNAL).build())
+                Some(match progress {
+                    // A part is a failure to send all, and reported.
+                    Progress::Attempt => {
+                        send.flags(ONCE).build().flags(squeue::Flags::SKIP_SUCCESS)
+                    }
+                    _ => send.flags(libc::MSG_NOSIGNAL).build(),
+                })
             }
             State::Watch => {
                 let watched = Fd(self.watched.as_fd().as_raw_fd());
@@ -453,8 +586,10 @@ impl Ring {
             self.io.submit()?;
         }
         // SAFETY: the memory that the entry points to is a buffer in `slots`, which neither moves nor
-        // is freed before the completion; its descriptor was open when it was built, and is so until
-        // the submission, because only calls of this module come between.
+        // is freed before the completion; an attempt to send ends within its submission, because
+        // MSG_DONTWAIT forbids the kernel to wait or to use another thread. Its descriptor was open
+        // when it was built, and is so until the submission, because only calls of this module come
+        // between.
         unsafe { self.io.submission().push(entry) }.map_err(|_| io::ErrorKind::WouldBlock.into())
     }
 
@@ -499,9 +634,7 @@ impl Ring {
     fn complete_other(&mut self, index: u32, tag: u64, result: i32) -> Option<Completion> {
         let slot = &mut self.slots[index as usize];
         if let State::Send(sending) = &mut slot.state {
-            sending.sent += outcome(result).unwrap_or(0);
-            let is_full = matches!(-result, libc::EAGAIN | libc::EINTR);
-            if is_full || (result > 0 && sending.sent < sending.buffer.len()) {
+            if sending.note(result) {
                 slot.is_recorded = true;
                 self.in_flight -= 1;
                 self.queue.push_back(index);
@@ -514,16 +647,20 @@ impl Ring {
             State::Send(Sending { buffer, .. }) => {
                 Some(Completion::Sent { tag, result: outcome(result).map(drop), buffer })
             }
-            State::Watch => Some(Completion::Watched),
+            State::Watch => {
+                self.is_watching = false;
+                Some(Completion::Watched)
+            }
             State::Abandoned | State::Free => None,
         }
     }
 
     /// Cancels all operations, and waits for their ends.
     fn reap(&mut self) {
-        self.queue.clear();
         self.cancels.clear();
         for _ in 0..REAP.0 {
+            // What was not sent yet never is.
+            self.queue.clear();
             if self.in_flight == 0 || self.is_broken {
                 return;
             }
@@ -531,10 +668,7 @@ impl Ring {
             if self.push(&entry.user_data(IGNORED)).is_err() || self.submit(Some(REAP.1)).is_err() {
                 return;
             }
-            while self.next_completion().is_some() {
-                // Unsent rests are not sent any more.
-                self.queue.clear();
-            }
+            while self.next_completion().is_some() {}
         }
     }
 }
@@ -559,54 +693,6 @@ impl Drop for Ring {
             }
         }
     }
-}
-
-/// Checks that the system's io_uring meets the driver's needs: it receives more bytes than all buffers
-/// hold, in order, and continues after it ran out of buffers; it sends; and a cancelled receive ends.
-///
-/// # Errors
-///
-/// The system's error, or the difference.
-pub fn check() -> io::Result<()> {
-    let (ours, peer) = UnixStream::pair()?;
-    let (ours, peer) = (Owner::from(OwnedFd::from(ours)), Owner::from(OwnedFd::from(peer)));
-    let (watched, _other) = UnixStream::pair()?;
-    let mut ring = Ring::new(Size { buffers: 2, buffer: 4 }, watched.into())?;
-    let bytes: Vec<u8> = (0..30).collect();
-    let mut receiving = ring.receive(1, ours.handle());
-    ring.send(2, peer.handle(), bytes.clone(), 0);
-    let (mut received, mut is_sent, mut enters) = (Vec::new(), false, 0);
-    while received.len() < bytes.len() || !is_sent {
-        match ring.next_completion() {
-            Some(Completion::Received { is_last, .. }) => {
-                received.extend_from_slice(ring.lent());
-                if is_last {
-                    receiving = ring.receive(1, ours.handle());
-                }
-            }
-            Some(Completion::Stopped { .. }) => receiving = ring.receive(1, ours.handle()),
-            Some(Completion::Sent { result, .. }) => {
-                result?;
-                is_sent = true;
-            }
-            Some(Completion::Ended { result, .. }) => return Err(differs(result)),
-            Some(Completion::Watched) => {}
-            None if enters == 100 => return Err(differs("no end")),
-            None => ring.enter(Some(REAP.1))?,
-        }
-        enters += 1;
-    }
-    if received != bytes {
-        return Err(differs(received));
-    }
-    match ring.stop(receiving)? {
-        true => Ok(()),
-        false => Err(differs("a cancelled receive")),
-    }
-}
-
-fn differs(what: impl fmt::Debug) -> io::Error {
-    io::Error::other(format!("the self-test of io_uring failed: {what:?}"))
 }
 
 fn outcome(result: i32) -> io::Result<usize> {

@@ -39,11 +39,6 @@ impl Readiness {
         if is_local { Readiness(Readiness::LOCAL) } else { Readiness::NONE }
     }
 
-    /// Of a socket whose bytes a ring moves.
-    pub(super) fn in_ring() -> Readiness {
-        Readiness(Readiness::IN_RING)
-    }
-
     /// Whether any of these bits is set.
     #[inline]
     pub(crate) fn has(self, bits: u16) -> bool {

@@ -282,12 +282,11 @@ pub enum DriverChoice {
     Auto,
     /// Readiness: epoll on Linux, elsewhere its counterpart.
     Epoll,
-    /// io_uring, on Linux: it needs no system call for a small message, and costs less from about 50
-    /// connections on. A process whose loops have it can't continue them in a forked child. Feature
-    /// `uring`.
+    /// io_uring, on Linux: it needs no system call for a small message. A process whose loops have it
+    /// can't continue them in a forked child. Feature `uring`.
     ///
-    /// Where the system has no io_uring, forbids it, or fails the self-test that each loop begins
-    /// with, the loop logs a warning and takes [`Epoll`](Self::Epoll). It needs Linux 6.1.
+    /// Where the system has no io_uring, forbids it, or fails the self-test of the process, the
+    /// loop logs a warning and takes [`Epoll`](Self::Epoll). It needs Linux 6.1.
     Uring,
 }
 

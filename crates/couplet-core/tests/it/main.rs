@@ -8,6 +8,8 @@ mod access;
 mod apart;
 mod call_times;
 mod cooperator;
+#[cfg(all(target_os = "linux", feature = "uring"))]
+mod crowd;
 #[path = "../../../couplet-defer/tests/defer/defer_witness.rs"]
 mod defer_witness;
 mod diagnostics;

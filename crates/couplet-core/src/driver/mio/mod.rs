@@ -249,12 +249,8 @@ impl Mio {
         self
     }
 
-    /// Registers a stream of a connection, unless a ring moves its bytes, and returns its initial
-    /// readiness.
+    /// Registers a stream of a connection, and returns its initial readiness.
     fn register_connection(&self, stream: &mut Stream, is_local: bool) -> io::Result<Readiness> {
-        if self.world.has_ring.get() && !is_local {
-            return Ok(Readiness::in_ring());
-        }
         self.register(stream, socket::interest(is_local))?;
         Ok(Readiness::new(is_local))
     }

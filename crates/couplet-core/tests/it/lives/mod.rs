@@ -7,7 +7,7 @@
 //! many in each manner instead of 10 000. The fuzzer generates lives from its input
 //! (`fuzz/src/lives.rs`).
 
-mod life;
+pub(crate) mod life;
 
 use couplet::testing::Manner;
 

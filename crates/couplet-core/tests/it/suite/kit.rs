@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 #[cfg(all(target_os = "linux", feature = "uring"))]
-use couplet::driver::Uring;
+use couplet::driver::Driver;
 use couplet::driver::{Key, Mio};
 use couplet::layers::{PassThrough, Side, SingleBytes};
 use couplet::testing::{Cut, Manner, Memory, Network};
@@ -50,6 +50,9 @@ pub(crate) struct Kit {
     layers: Under,
     /// Turned by an outer loop, and only when the loop asks for a turn.
     is_embedded: bool,
+    /// Over io_uring, connections begin in the ring.
+    #[cfg(all(target_os = "linux", feature = "uring"))]
+    is_in_ring: bool,
 }
 
 /// The layers under every connection of a kit.
@@ -100,6 +103,13 @@ impl Kit {
         Kit::of(DriverKind::Uring)
     }
 
+    /// With connections that begin in the ring.
+    #[cfg(all(target_os = "linux", feature = "uring"))]
+    pub(crate) const fn in_ring(mut self) -> Kit {
+        self.is_in_ring = true;
+        self
+    }
+
     pub(crate) const fn sim() -> Kit {
         Kit::of(DriverKind::Sim)
     }
@@ -119,6 +129,8 @@ impl Kit {
             options: LoopOptions::default,
             layers,
             is_embedded: false,
+            #[cfg(all(target_os = "linux", feature = "uring"))]
+            is_in_ring: false,
         }
     }
 
@@ -255,8 +267,12 @@ impl Kit {
             }
             #[cfg(all(target_os = "linux", feature = "uring"))]
             DriverKind::Uring => {
-                let uring = Uring::new(buffer).expect("the kernel allows io_uring");
-                let (tap, tapped) = Tap::new(Box::new(uring));
+                let driver: Box<dyn Driver> = match crate::uring::uring(buffer) {
+                    Some(uring) if self.is_in_ring => Box::new(uring.calm(0)),
+                    Some(uring) => Box::new(uring),
+                    None => Box::new(Mio::new(buffer).expect("a poll descriptor")),
+                };
+                let (tap, tapped) = Tap::new(driver);
                 (tap, tapped, Ground::Sockets)
             }
             DriverKind::Sim => {

@@ -415,7 +415,7 @@ macro_rules! rig {
 // The drivers: real sockets, exact edges and batches, operations in flight, the simulator.
 rig!(mio, tcp, Kit::mio());
 #[cfg(all(target_os = "linux", feature = "uring"))]
-rig!(uring, tcp, Kit::uring());
+rig!(uring, tcp, Kit::uring().in_ring());
 rig!(memory_readiness, tcp, READINESS);
 rig!(memory_completion, tcp, COMPLETION);
 rig!(sim, tcp, Kit::sim());
@@ -456,5 +456,5 @@ rig!(mio_terminals, terminals, Kit::mio().terminal());
 rig!(mio_embedded, tcp, Kit::mio().embedded());
 #[cfg(unix)]
 #[cfg(all(target_os = "linux", feature = "uring"))]
-rig!(uring_embedded, tcp, Kit::uring().embedded());
+rig!(uring_embedded, tcp, Kit::uring().in_ring().embedded());
 rig!(mio_unix_embedded, unix_sockets, Kit::mio().unix().embedded());

@@ -4,9 +4,6 @@ use couplet_os::uring::Operation;
 
 use crate::driver::Key;
 
-/// Small reads in a row after which a connection returns to the ring.
-const CALM: u8 = 4;
-
 /// Where a connection's bytes are moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
@@ -14,10 +11,10 @@ pub(super) enum Place {
     Ring,
     /// The ring receives no more, once its operation has ended.
     Leaving,
-    /// The mio driver reads, when epoll reports bytes; after some small reads in a row it returns.
+    /// The mio driver reads, when epoll reports bytes: so many small reads in a row.
     Epoll { calm: u8 },
-    /// It returns at the next wait, if it is still idle.
-    Returning,
+    /// It enters the ring at the next wait, if it is still idle.
+    Entering,
 }
 
 /// Output that the driver holds.
@@ -68,8 +65,8 @@ impl Flow {
 pub(super) struct Flows {
     // Bound: the peak number of the driver's slots; shrinks with the last connections.
     flows: Vec<Flow>,
-    /// Connections from which nothing receives.
-    // Bound: each connection once: only the end of its receive operation adds it.
+    /// Connections from which nothing receives, or that enter the ring.
+    // Bound: each connection once: the end of its receive operation adds it, or its last read.
     unplaced: Vec<Key>,
 }
 
@@ -111,12 +108,20 @@ impl Flows {
     }
 
     /// The mio driver has read from the connection: `is_calm` after a small read that left nothing.
-    pub(super) fn note_read(&mut self, key: Key, is_calm: bool) {
+    /// After `enough` of them it enters the ring.
+    pub(super) fn note_read(&mut self, key: Key, is_calm: bool, enough: u8) {
         let Some(flow) = self.at(key) else { return };
         let Place::Epoll { calm } = &mut flow.place else { return };
         *calm = if is_calm { *calm + 1 } else { 0 };
-        if *calm == CALM {
-            flow.place = Place::Returning;
+        if is_calm && *calm >= enough {
+            self.enter(key);
+        }
+    }
+
+    /// The connection enters the ring at the next wait.
+    pub(super) fn enter(&mut self, key: Key) {
+        if let Some(flow) = self.at(key) {
+            flow.place = Place::Entering;
             self.unplaced.push(key);
         }
     }

@@ -1,12 +1,13 @@
 //! The driver over io_uring: one system call submits a turn's output and waits for the next input.
 //!
-//! The mio driver does everything except the input and the small output of TCP connections. The ring
-//! watches its epoll, so that one call waits for both. A connection's bytes are at one
-//! [place](flows::Place) at a time. In the ring a multishot operation receives, as long as messages
-//! are smaller than a buffer of the ring. A connection leaves it for epoll, where the mio driver
-//! serves it, when a buffer was filled, when bytes arrive during a pause, when its output is stuck,
-//! and when its stream ends; and it returns after some small messages. So a connection that has
-//! readiness to remember is always mio's, and it can't take the ring's buffers from the others.
+//! The mio driver does everything except the input and the small output of some TCP connections. The
+//! ring watches its epoll, so that one call waits for both; while the ring has no connection, the mio
+//! driver waits. A connection's bytes are at one [place](flows::Place) at a time. It begins in epoll,
+//! where the mio driver serves it, and enters the ring after some small messages. There a multishot
+//! operation receives, as long as messages are smaller than a buffer of the ring. The connection
+//! returns to epoll when a buffer was filled, when bytes arrive during a pause, when its output is
+//! stuck, and when its stream ends. So a connection that has readiness to remember is always mio's,
+//! and it can't take the ring's buffers from the others.
 //!
 //! The kernel stops an operation only some time after its cancellation. The bytes that it receives
 //! until then are held, and reported before the socket is read.
@@ -14,6 +15,7 @@
 mod commands;
 mod flows;
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
@@ -34,11 +36,18 @@ use flows::{Flow, Flows, Place, Then};
 const BUFFERS: u16 = 64;
 const BUFFER: usize = 4096;
 
+/// Small reads in a row after which a connection enters the ring.
+const CALM: u8 = 4;
+
 /// The driver over io_uring. One per loop; dropping it closes everything that it opened.
 pub struct Uring {
     ring: Ring,
     mio: Mio,
     flows: Flows,
+    /// Small reads in a row after which a connection enters the ring.
+    calm: u8,
+    /// Another loop polls the ring's descriptor.
+    is_embedded: Cell<bool>,
     /// Those of the loop, once it has written.
     spares: Option<Rc<Spares>>,
 }
@@ -64,7 +73,22 @@ impl Uring {
         let epoll = mio.poll.registry().as_fd().try_clone_to_owned()?;
         let size = Size { buffers: BUFFERS, buffer: BUFFER.min(read_buffer.max(1)) };
         let ring = Ring::new(size, epoll)?;
-        Ok(Uring { ring, mio, flows: Flows::default(), spares: None })
+        Ok(Uring {
+            ring,
+            mio,
+            flows: Flows::default(),
+            calm: CALM,
+            is_embedded: Cell::new(false),
+            spares: None,
+        })
+    }
+
+    /// Sets after how many small reads in a row a connection enters the ring: 4 by default. With 0, it
+    /// enters before the first one.
+    #[must_use]
+    pub fn calm(mut self, reads: u8) -> Uring {
+        self.calm = reads;
+        self
     }
 
     /// Turns a completion into an event, if it is one.
@@ -79,7 +103,6 @@ impl Uring {
                 None
             }
             Completion::Watched => {
-                self.ring.watch();
                 // The mio driver reports them after the completions. If the call is interrupted, the
                 // ring reports them again.
                 let _ = self.mio.poll(Some(Duration::ZERO));
@@ -132,9 +155,14 @@ impl Uring {
     fn ended(&mut self, key: Key, result: io::Result<()>) -> Option<Event> {
         self.flows.receive_ended(key);
         self.leave(key);
+        let is_held = self.mio.held.contains_key(&key.slot);
         let stream = self.mio.stream(key)?;
         if let Err(error) = result {
             fail(stream, error);
+        }
+        if !is_held && !stream.readiness.has(Readiness::PAUSED | Readiness::BLOCKED) {
+            stream.readiness.set(Readiness::ENDED | Readiness::CLOSING, true);
+            return Some(Event::end_of(key, None));
         }
         // Held bytes come first; then the socket reports the end again.
         stream.readiness.set(Readiness::READABLE | Readiness::CLOSING, true);
@@ -200,13 +228,13 @@ impl Uring {
             Place::Ring => {
                 flow.receiving = Some(self.ring.receive(key.number(), stream.stream.handle()));
             }
-            Place::Returning if stream.is_idle() => {
+            Place::Entering if stream.is_idle() => {
                 stream.leave(&world.registry);
-                stream.readiness = Readiness::in_ring();
+                stream.readiness = Readiness(Readiness::IN_RING);
                 flow.place = Place::Ring;
                 flow.receiving = Some(self.ring.receive(key.number(), stream.stream.handle()));
             }
-            Place::Returning => flow.place = Place::Epoll { calm: 0 },
+            Place::Entering => flow.place = Place::Epoll { calm: 0 },
             Place::Leaving => {
                 flow.place = Place::Epoll { calm: 0 };
                 stream.readiness.set(Readiness::IN_RING, false);
@@ -225,29 +253,27 @@ impl Uring {
         }
     }
 
-    /// An event of mio's: new connections begin in the ring, and calm ones return to it.
+    /// An event of mio's: a new connection, or one that may enter the ring.
+    #[inline]
     fn note(&mut self, event: &Event) {
         match event {
-            Event::Accepted { key, .. } => self.begin(*key),
-            Event::Connected { key, .. }
-                if self.mio.stream(*key).is_some_and(|stream| !stream.is_local()) =>
-            {
-                self.flows.insert(*key, Flow::new(Place::Epoll { calm: 0 }));
-            }
+            Event::Accepted { key, .. } | Event::Connected { key, .. } => self.begin(*key),
             Event::Received(key) => {
                 let is_small = self.mio.lent < self.ring.buffer_size();
                 let is_idle = self.mio.stream(*key).is_some_and(|stream| stream.is_idle());
-                self.flows.note_read(*key, is_small && is_idle);
+                self.flows.note_read(*key, is_small && is_idle, self.calm);
             }
             _ => {}
         }
     }
 
-    /// A connection that mio has not registered begins in the ring.
+    /// A TCP connection begins in epoll.
     fn begin(&mut self, key: Key) {
-        if self.mio.stream(key).is_some_and(|stream| stream.readiness.has(Readiness::IN_RING)) {
-            self.flows.insert(key, Flow::new(Place::Ring));
-            self.flows.receive_ended(key);
+        if self.mio.stream(key).is_some_and(|stream| !stream.is_local()) {
+            self.flows.insert(key, Flow::new(Place::Epoll { calm: 0 }));
+            if self.calm == 0 {
+                self.flows.enter(key);
+            }
         }
     }
 }
@@ -277,6 +303,9 @@ impl Driver for Uring {
     #[inline(always)]
     fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
         self.place_flows();
+        if self.ring.is_idle() && !self.is_embedded.get() {
+            return self.mio.wait(until);
+        }
         let timeout = self.mio.begin_wait(until)?;
         self.ring.enter(timeout)?;
         self.mio.begin_round();
@@ -322,6 +351,7 @@ impl Driver for Uring {
     }
 
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.is_embedded.set(true);
         Some(self.ring.as_fd())
     }
 }
