@@ -5,6 +5,10 @@
 #![forbid(unsafe_code)]
 
 mod answers;
+#[path = "../../crates/couplet-core/tests/it/crowd.rs"]
+#[allow(dead_code, reason = "the tests of the library use the rest")]
+mod crowd;
+mod crowds;
 #[path = "../../crates/couplet-cli/src/endpoint.rs"]
 #[allow(dead_code, reason = "the program uses the rest")]
 mod endpoint;
@@ -26,6 +30,7 @@ mod tls;
 mod websocket;
 
 pub use answers::answers;
+pub use crowds::crowds;
 pub use endpoints::endpoints;
 pub use framers::framers;
 pub use frames::{frames, responses};
@@ -49,11 +54,12 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 13] = [
     Target { name: "framers", run: framers, words: framers::WORDS },
     Target { name: "servers", run: servers, words: servers::WORDS },
     Target { name: "answers", run: answers, words: answers::WORDS },
     Target { name: "endpoints", run: endpoints, words: endpoints::WORDS },
+    Target { name: "crowds", run: crowds, words: &[] },
     Target { name: "lives", run: lives, words: &[] },
     Target { name: "proxy", run: proxy, words: proxy::WORDS },
     Target { name: "recordings", run: recordings, words: recordings::WORDS },
