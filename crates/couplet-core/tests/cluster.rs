@@ -27,8 +27,8 @@ use couplet::endpoints::{FdServer, SharedPort, TcpServer};
 use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};
 use couplet::reactor::{Members, NoSuchLoop};
 use couplet::{
-    Address, Cluster, ConnectionId, Deferred, Failure, ListenError, ListenOptions, LoopOptions,
-    Port, Protocol, Reactor, Reason, Transport,
+    Address, Cluster, ConnectionId, Deferred, DriverChoice, Failure, ListenError, ListenOptions,
+    LoopOptions, Port, Protocol, Reactor, Reason, Transport,
 };
 use files::{Folder, inheritable};
 use rustix::process::{Signal, getpid, kill_process};
@@ -132,8 +132,22 @@ fn with_clients<T: Send>(
 
 #[test]
 fn c103a_a_port_is_bound_once_and_each_loop_accepts_a_part() {
+    each_loop_accepts_a_part(LoopOptions::default());
+}
+
+#[test]
+fn c103a_each_loop_over_io_uring_accepts_a_part() {
+    each_loop_accepts_a_part(over_io_uring());
+}
+
+/// Options of loops over io_uring; where the system forbids it they have epoll, and log that.
+fn over_io_uring() -> LoopOptions {
+    LoopOptions::default().driver(DriverChoice::Uring)
+}
+
+fn each_loop_accepts_a_part(options: LoopOptions) {
     let _turn = one_at_a_time();
-    let cluster = Cluster::new(4);
+    let cluster = Cluster::new(4).options(options);
     let port = cluster.bind(ANY).expect("a free port");
     let (ended, answers) = with_clients(cluster, &port, |server, members| {
         let held: Vec<_> = (0..200).map(|_| asked(server)).collect();
@@ -743,7 +757,11 @@ thread_local! {
 
 /// Runs a cluster whose loops listen in the order of their numbers, and the test in another thread.
 fn with_ports(loops: usize, at: &str, test: impl FnOnce(&Ports) + Send) {
-    let cluster = Cluster::new(loops);
+    with_ports_of(Cluster::new(loops), at, test);
+}
+
+fn with_ports_of(cluster: Cluster, at: &str, test: impl FnOnce(&Ports) + Send) {
+    let loops = cluster.members().count();
     let port = cluster.bind(at).expect("a free port");
     let (members, next) = (cluster.members(), Mutex::new(0));
     let listening = Barrier::new(loops + 1);
@@ -801,6 +819,25 @@ fn c103g_a_connection_goes_to_the_loop_with_the_fewest() {
         ports.settle();
         assert_eq!(tally(&ports.ask(10)), [0, 0, 10, 0]);
         drop(left);
+    });
+}
+
+/// Messages move the connections into the rings, where they stay with their loops.
+#[test]
+fn c103g_loops_over_io_uring_share_a_port_too() {
+    let _turn = one_at_a_time();
+    let folder = Folder::new();
+    let cluster = Cluster::new(4).options(over_io_uring());
+    with_ports_of(cluster, &local(&folder), |ports| {
+        assert_eq!(tally(&ports.ask(40)), [10; 4]);
+    });
+    with_ports_of(Cluster::new(4).options(over_io_uring()), ANY, |ports| {
+        for (mut client, who) in ports.ask(40) {
+            for _ in 0..10 {
+                client.write_all(b"?").expect("it is served");
+                assert_eq!(answer(&client), who);
+            }
+        }
     });
 }
 
