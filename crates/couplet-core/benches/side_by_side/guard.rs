@@ -40,6 +40,17 @@ fn measure(bench: &Bench, kind: Kind) -> Result<Vec<Figure>> {
         tell("syscalls_per_short_connection", client);
         let [server, _] = count(bench, kind, Tool::Strace, Count::Short(Closer::Server))?;
         tell("syscalls_per_short_connection_server_first", server);
+        if kind == Kind::Couplet {
+            let over_uring = [
+                ("syscalls_per_trip_50_uring", Count::Trip(50)),
+                ("syscalls_per_trip_500_uring", Count::Trip(500)),
+                ("syscalls_per_short_connection_uring", Count::Short(Closer::Client)),
+            ];
+            for (name, what) in over_uring {
+                let [calls, _] = count(bench, Kind::CoupletUring, Tool::Strace, what)?;
+                tell(name, calls);
+            }
+        }
     } else {
         println!("# skipped: system calls, as strace is not installed");
     }
