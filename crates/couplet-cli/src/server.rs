@@ -15,7 +15,7 @@ use couplet::{
     Answers, Cluster, ConnectError, DatagramTransport, DriverChoice, Failure, IntoFactory,
     LoopOptions, Port, Reactor,
 };
-use couplet_runner::threads;
+use couplet_runner::{drivers, threads};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -58,7 +58,7 @@ pub(crate) struct DriverOption {
         long = "driver",
         value_name = "DRIVER",
         default_value = "auto",
-        value_parser = driver()
+        value_parser = drivers()
     )]
     choice: DriverChoice,
     /// Poll for so long before each sleep, while that pays: fewer microseconds to answer a few
@@ -73,17 +73,9 @@ pub(crate) struct DriverOption {
 }
 
 impl DriverOption {
-    fn set(self, options: LoopOptions) -> LoopOptions {
+    pub(crate) fn set(self, options: LoopOptions) -> LoopOptions {
         options.driver(self.choice).spin(Duration::from_micros(self.spin.into()))
     }
-}
-
-fn driver() -> impl TypedValueParser<Value = DriverChoice> {
-    PossibleValuesParser::new(["auto", "epoll", "uring"]).map(|word| match &word[..] {
-        "epoll" => DriverChoice::Epoll,
-        "uring" => DriverChoice::Uring,
-        _ => DriverChoice::Auto,
-    })
 }
 
 #[derive(Args, Clone, Copy, Debug)]

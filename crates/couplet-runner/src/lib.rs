@@ -146,6 +146,9 @@
 //! default. The limits on connections and output are divided among the loops; each has room for at least
 //! one connection and one byte. A loop that ends unexpectedly ends the program with a failure.
 //!
+//! `--driver uring`, or `driver = "uring"` in `[runner]`, gives each loop the driver over io_uring, if
+//! the program is built with the library's feature `uring`.
+//!
 //! # Reloads
 //!
 //! A reload checks the new configuration as a whole; if it is wrong, nothing changes and the error is
@@ -213,7 +216,7 @@ mod workers;
 pub use config::unknown;
 pub use logging::{levels_of, log_panics};
 pub use loops::{ThisLoop, this_loop};
-pub use options::{Arguments, Options, log_levels, threads};
+pub use options::{Arguments, Options, drivers, log_levels, threads};
 pub use places::placed;
 pub use runner::Runner;
 pub use values::{Connect, Listen, ListenUdp, Seconds};

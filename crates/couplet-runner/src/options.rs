@@ -3,8 +3,9 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args, ValueEnum};
-use couplet::LoadLimits;
+use couplet::{DriverChoice, LoadLimits, LoopOptions};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -97,6 +98,11 @@ pub struct Options {
     #[arg(long, value_name = "N", value_parser = threads, allow_negative_numbers = true)]
     #[serde(deserialize_with = "threads_of")]
     pub(crate) threads: Option<usize>,
+    /// The system's interface for input and output: auto is the best one for most loads, at present
+    /// epoll [default: the program's choice]
+    #[arg(long, value_name = "DRIVER", value_parser = drivers())]
+    #[serde(deserialize_with = "driver_of")]
+    pub(crate) driver: Option<DriverChoice>,
     /// Stop accepting at this number of connections; clients wait in the queues of the ports
     #[arg(long, value_name = "N")]
     #[serde(deserialize_with = "one_or_more")]
@@ -155,6 +161,7 @@ impl Options {
             metrics: self.metrics.or(file.metrics),
             control: self.control.or(file.control),
             threads: self.threads.or(file.threads),
+            driver: self.driver.or(file.driver),
             max_connections: self.max_connections.or(file.max_connections),
             max_buffered: self.max_buffered.or(file.max_buffered),
             max_buffered_by_peer: self.max_buffered_by_peer.or(file.max_buffered_by_peer),
@@ -165,6 +172,14 @@ impl Options {
     pub(crate) fn of_the_start(&self) -> Options {
         let [max_connections, max_buffered, max_buffered_by_peer] = [None; 3];
         Options { max_connections, max_buffered, max_buffered_by_peer, ..self.clone() }
+    }
+
+    /// Sets the driver of a loop, if an option does.
+    pub(crate) fn set_driver(&self, options: LoopOptions) -> LoopOptions {
+        match self.driver {
+            Some(driver) => options.driver(driver),
+            None => options,
+        }
     }
 
     /// The limits of one of so many loops, by its number; those of the program if no option sets one.
@@ -206,6 +221,20 @@ pub fn threads(text: &str) -> Result<usize, String> {
     number.filter(|number| *number <= MOST_THREADS).ok_or_else(|| {
         format!("a number of threads, at most {MOST_THREADS}, or auto is expected here")
     })
+}
+
+/// The words for drivers.
+const DRIVERS: [(&str, DriverChoice); 3] =
+    [("auto", DriverChoice::Auto), ("epoll", DriverChoice::Epoll), ("uring", DriverChoice::Uring)];
+
+/// Reads a driver: auto, epoll or uring.
+pub fn drivers() -> impl TypedValueParser<Value = DriverChoice> {
+    PossibleValuesParser::new(DRIVERS.map(|(word, _)| word))
+        .map(|word| driver(&word).unwrap_or_default())
+}
+
+fn driver(word: &str) -> Option<DriverChoice> {
+    DRIVERS.iter().find(|(known, _)| *known == word).map(|(_, driver)| *driver)
 }
 
 /// The keys of [`LogTable`].
@@ -298,6 +327,12 @@ fn threads_of<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize
     threads(&text).map(Some).map_err(D::Error::custom)
 }
 
+fn driver_of<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DriverChoice>, D::Error> {
+    let word = String::deserialize(deserializer)?;
+    let known = || D::Error::custom("auto, epoll or uring is expected here");
+    driver(&word).map(Some).ok_or_else(known)
+}
+
 fn one_or_more<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<NonZeroUsize>, D::Error> {
@@ -387,6 +422,25 @@ mod tests {
         }
         let error = loops("threads = 3\nmax-connections = 2").unwrap().unwrap_err();
         assert_eq!(error, "3 threads need a max-connections of 3 at least");
+    }
+
+    #[test]
+    fn the_driver_is_that_of_the_command_line_of_the_file_or_of_the_program() {
+        let command = Arguments::augment_args(Command::new("x"));
+        let driver = |line: &[&str], file: &str| {
+            let line = ["x"].iter().chain(line);
+            let matches = command.clone().try_get_matches_from(line).unwrap();
+            let arguments = Arguments::from_arg_matches(&matches).unwrap();
+            let both = arguments.or(&LogTable::default(), toml::from_str(file).unwrap());
+            both.options.driver
+        };
+        assert_eq!(driver(&[], ""), None);
+        assert_eq!(driver(&[], "driver = \"uring\""), Some(DriverChoice::Uring));
+        let epoll = ["--driver", "epoll"];
+        assert_eq!(driver(&epoll, "driver = \"uring\""), Some(DriverChoice::Epoll));
+        assert_eq!(driver(&["--driver=auto"], ""), Some(DriverChoice::Auto));
+        let error = toml::from_str::<Options>("driver = \"fast\"").unwrap_err().to_string();
+        assert!(error.contains("auto, epoll or uring is expected here"), "{error}");
     }
 
     #[test]

@@ -297,7 +297,8 @@ impl Runner {
         let metrics = arguments.options.metrics.as_ref().map(|_| Metrics::new());
         let options = |number| {
             let limits = arguments.options.load_limits(self.options.limits(), number, count);
-            self.options.clone().time_calls(metrics.is_some()).load_limits(limits)
+            let options = arguments.options.set_driver(self.options.clone());
+            options.time_calls(metrics.is_some()).load_limits(limits)
         };
         let mut l = Loop::with_options(options(0).signals(true)).map_err(cannot_start)?;
         if arguments.options.check {

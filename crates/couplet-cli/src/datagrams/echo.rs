@@ -10,9 +10,8 @@ use std::time::Instant;
 
 use couplet::{Datagram, DatagramProtocol, DatagramTransport};
 
-use super::{ListenUdp, Part};
+use super::{ListenUdp, Loops, Part};
 use crate::exit::Exit;
-use crate::server::Threads;
 
 /// Ports below this one belong to services; clients get higher ones.
 const FIRST_UNPRIVILEGED_PORT: u16 = 1024;
@@ -98,8 +97,8 @@ impl DatagramProtocol for Echo {
     }
 }
 
-pub(crate) fn run(addresses: &[SocketAddr], threads: Threads, rate: u32) -> Result<(), Exit> {
-    super::run(addresses, threads, || Echo::new(rate))
+pub(crate) fn run(addresses: &[SocketAddr], loops: Loops, rate: u32) -> Result<(), Exit> {
+    super::run(addresses, loops, || Echo::new(rate))
 }
 
 /// A UDP port of a service.

@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 use couplet::endpoints::UdpClient;
 use couplet::{Address, Datagram, DatagramPort, DatagramProtocol, DatagramTransport, Deferred};
 
-use super::{ListenUdp, Part, address_of};
+use super::{ListenUdp, Loops, Part, address_of};
 use crate::exit::Exit;
 use crate::output;
-use crate::server::{self, SessionPermit, Threads};
+use crate::server::{self, SessionPermit};
 
 /// Default of `--idle-timeout`.
 const IDLE: Duration = Duration::from_secs(60);
@@ -264,7 +264,7 @@ impl fmt::Display for Totals {
 pub(crate) fn run(
     (listen, server): (SocketAddr, &UdpClient),
     settings: Settings,
-    threads: Threads,
+    loops: Loops,
 ) -> Result<(), Exit> {
     let mut server = Upstream::new(server.clone());
     if let Some(name) = &server.name {
@@ -272,7 +272,7 @@ pub(crate) fn run(
     }
     let most = server::max_sessions(settings.most, 1);
     let totals = Arc::<Totals>::default();
-    super::run(&[listen], threads, || {
+    super::run(&[listen], loops, || {
         ClientPort::new(server.clone(), settings, most, totals.clone())
     })?;
     output::print_to_stderr(&totals.to_string());

@@ -104,16 +104,19 @@ fn part<P: DatagramProtocol>(
     })
 }
 
-/// Listens on these addresses with a protocol from `protocol` each, in `threads` threads.
+/// The number of a server's loops, and their options.
+pub(crate) type Loops = (Threads, LoopOptions);
+
+/// Listens on these addresses with a protocol from `protocol` each, in these loops.
 fn run<P: DatagramProtocol>(
     addresses: &[SocketAddr],
-    threads: Threads,
+    (threads, options): Loops,
     protocol: impl Fn() -> P + Send + Sync,
 ) -> Result<(), Exit> {
     if threads.number != 1 {
-        return run_many(addresses, threads, protocol);
+        return run_many(addresses, (threads, options), protocol);
     }
-    server::run_loop(LoopOptions::default(), |reactor| {
+    server::run_loop(options, |reactor| {
         let listen = |address: &SocketAddr| Ok(reactor.listen_udp(*address, protocol())?.host());
         addresses.iter().map(listen).collect()
     })
@@ -123,7 +126,7 @@ fn run<P: DatagramProtocol>(
 /// distributes the clients among the ports.
 fn run_many<P: DatagramProtocol>(
     addresses: &[SocketAddr],
-    threads: Threads,
+    (threads, options): Loops,
     protocol: impl Fn() -> P + Send + Sync,
 ) -> Result<(), Exit> {
     for address in addresses.iter().filter(|address| address.port() != 0) {
@@ -136,7 +139,7 @@ fn run_many<P: DatagramProtocol>(
     }
     // The first loop replaces port 0 by the number that it got.
     let bound = Mutex::new(addresses.to_vec());
-    server::run_loops(server::cluster(threads, LoopOptions::default()), |reactor| {
+    server::run_loops(server::cluster(threads, options), |reactor| {
         let listen = |address: &mut SocketAddr| {
             let options = DatagramOptions::default().reuse_port(true);
             let host = reactor.listen_udp_with(*address, options, protocol())?.host();

@@ -21,14 +21,15 @@ use couplet::defer::Canceller;
 use couplet::process::Process;
 use couplet::protocols::Relay;
 use couplet::{
-    Address, Answers, Factory, Failure, Newcomer, Protocol, Reactor, Reason, Seat, Transport,
+    Address, Answers, Factory, Failure, LoopOptions, Newcomer, Protocol, Reactor, Reason, Seat,
+    Transport,
 };
 
 use crate::datagrams;
 use crate::endpoint::Peer;
 use crate::exit::Exit;
 use crate::output;
-use crate::server::{self, DriverOption, Listen, Server, SessionPermit};
+use crate::server::{self, Listen, Server, SessionPermit};
 use attempts::Attempts;
 use checks::Checks;
 pub(crate) use options::Forward;
@@ -291,7 +292,8 @@ impl Protocol for ServerSide {
 pub(crate) fn run(options: Forward) -> Result<(), Exit> {
     if let Some((listen, connect)) = options.udp() {
         let settings = options.for_udp();
-        return datagrams::forward((listen.address(), connect), settings, options.threads);
+        let loops = (options.threads, options.driver.set(LoopOptions::default()));
+        return datagrams::forward((listen.address(), connect), settings, loops);
     }
     let (server, totals) = counting_server(options)?;
     server.run()?;
@@ -313,8 +315,7 @@ fn counting_server(options: Forward) -> Result<(Server, Arc<Totals>), Exit> {
     let (listen, servers) = streams(options.listen, options.connect, options.check)?;
     let totals = Arc::new(Totals::new(servers.iter().map(|server| server.name.clone())));
     let most = server::max_sessions(options.max_connections, 2);
-    let answers = Answers::default();
-    let driver = DriverOption::default();
+    let (answers, driver) = (Answers::default(), options.driver);
     let listen = Listen { endpoints: vec![listen], drain: options.drain, answers, driver };
     let recovery = options.check.map_or(Recovery::After(options.down_for), |_| Recovery::Reached);
     let counting = totals.clone();

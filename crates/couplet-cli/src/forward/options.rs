@@ -12,7 +12,7 @@ use super::upstreams::Balance;
 use crate::datagrams::{self, ForwardSettings, ListenUdp, Local, Remote};
 use crate::endpoint::Peer;
 use crate::exit::Exit;
-use crate::server::{Drain, Threads, listening};
+use crate::server::{Drain, DriverOption, Threads, listening};
 use crate::values::{seconds, seconds_or_none};
 
 const EXAMPLE: &str = listening!(
@@ -109,6 +109,8 @@ pub(crate) struct Forward {
     pub(super) drain: Drain,
     #[command(flatten)]
     pub(super) threads: Threads,
+    #[command(flatten)]
+    pub(super) driver: DriverOption,
 }
 
 impl Forward {

@@ -13,7 +13,7 @@ use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, Se
 pub(super) struct Table<A>(pub(super) A);
 
 /// Options for a process, which a service doesn't have.
-const OF_PROCESS: [&str; 3] = ["threads", "answers", "list"];
+const OF_PROCESS: [&str; 5] = ["threads", "answers", "driver", "spin", "list"];
 
 /// A command whose arguments are all long options, by the names of keys.
 fn command<A: Args>() -> Command {

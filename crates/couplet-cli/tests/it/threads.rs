@@ -46,6 +46,21 @@ fn connections_are_spread_over_the_threads_and_all_are_served() {
 }
 
 #[test]
+fn each_server_has_the_driver_that_is_chosen_in_all_its_loops() {
+    for server in [
+        &["echo", "--threads", "3"][..],
+        &["chat", "--threads", "3"],
+        &["serve", ".", "--listen", "0", "--threads", "3"],
+        &["poetry", "transform", "--threads", "3"],
+        &["forward", "0", "127.0.0.1:1", "--threads", "3"],
+    ] {
+        let rings = |driver: &[&str]| Server::start(&[server, driver].concat()).rings();
+        let Some(rings_with_uring) = rings(&["--driver", "uring"]) else { return };
+        assert_eq!((rings_with_uring, rings(&[])), (3, Some(0)), "{server:?}");
+    }
+}
+
+#[test]
 fn a_unix_socket_gives_each_thread_as_many() {
     let folder = Folder::new();
     let path = folder.path("socket");

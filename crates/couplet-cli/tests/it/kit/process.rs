@@ -273,6 +273,17 @@ impl Server {
         self.running.memory()
     }
 
+    /// Number of loops over io_uring; `None`, after a visible skip, where the system forbids it.
+    pub(crate) fn rings(&self) -> Option<usize> {
+        if self.running.told().contains("io_uring is not available") {
+            crate::needed::missing("io_uring");
+            return None;
+        }
+        let links = std::fs::read_dir(format!("/proc/{}/fd", self.running.pid())).unwrap();
+        let links = links.filter_map(|link| std::fs::read_link(link.ok()?.path()).ok());
+        Some(links.filter(|link| link.to_string_lossy().contains("io_uring")).count())
+    }
+
     /// Number of open descriptors.
     pub(crate) fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.running.pid())).unwrap().count()

@@ -57,6 +57,11 @@ fn a_wrong_configuration_is_2_with_the_place_and_opens_no_port() {
             "6:1: unknown key idle-timeot; did you mean idle-timeout?",
         ),
         ("[services.b]\nkind = \"echo\"\nthreads = 3", "6:1: unknown key threads; known are "),
+        (
+            "[services.b]\nkind = \"echo\"\ndriver = \"uring\"",
+            "6:1: unknown key driver; known are ",
+        ),
+        ("[runner]\ndriver = \"fast\"", "5:10: auto, epoll or uring is expected here"),
         ("[services.b]\nkind = \"echo\"\nidle-timeout = 0", "6:16: "),
         ("[services.b]\nkind = \"echo\"\nidle-timeout = \"soon\"", "6:16: "),
         ("[services.b]\nkind = \"echo\"\nidle-timeout = [3]", "6:16: expected one value"),

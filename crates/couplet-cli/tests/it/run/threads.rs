@@ -97,6 +97,18 @@ fn connections_are_spread_over_all_loops_and_counted_together() {
 }
 
 #[test]
+fn each_loop_has_the_driver_that_is_chosen() {
+    let text = echo("a", "0", "") + &process("3", "driver = \"uring\"");
+    for (options, wanted) in [(&[][..], 3), (&["--driver", "epoll"], 0)] {
+        let program = Program::start_with(Folder::new(), &text, options);
+        drop(connect_all(program.port("a"), 10));
+        let Some(rings) = program.server.rings() else { return };
+        assert_eq!(rings, wanted, "{options:?}");
+        assert_eq!(program.stop(Signal::TERM).code, Some(0));
+    }
+}
+
+#[test]
 fn one_thread_per_processor_and_wrong_numbers() {
     for threads in ["0", "auto"] {
         let program =
