@@ -196,9 +196,11 @@ impl fmt::Debug for RingWriter {
 
 /// A driver with a ring: the system's, or in a `WORLD` whose clock is virtual; and, with `CONTENTS`, one
 /// that keeps the first bytes of each chunk.
+// The ring's address is that of the whole, which saves an instruction wherever it is needed.
+#[repr(C)]
 pub(crate) struct Recorded<D, const WORLD: bool, const CONTENTS: bool> {
-    driver: D,
     ring: RingWriter,
+    driver: D,
 }
 
 impl<D, const WORLD: bool, const CONTENTS: bool> Recorded<D, WORLD, CONTENTS> {
