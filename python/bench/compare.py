@@ -28,12 +28,14 @@ ROWS = {
     "connect": ("connect", "answer", 1, 8_000, "µs/connection", 1),
     "endpoint": ("endpoint", "answer", 1, 8_000, "µs/connection", 1),
     "udp": ("udp", "udp", 50, 60_000, "µs/datagram", 1),
+    "unix-udp": ("unix-udp", "unix-udp", 50, 60_000, "µs/datagram", 1),
     "bulk": ("bulk", "bulk", 1, 1_500, "µs/MiB", 1),
     "web": ("web", "web", 50, 6_000, "µs/request", 1),
     "idle": ("echo", "idle", 10_000, 0, "KiB/connection", 1),
     "timers": ("timers", None, 0, 100_000, "µs/timer", 1),
     "spawn": ("spawn", None, 0, 500, "µs/process", 1),
     "pipe": ("pipe", None, 0, 40_000, "µs/message", 1),
+    "serial": ("serial", None, 0, 40_000, "µs/message", 1),
 }
 
 
@@ -129,7 +131,7 @@ def expect(load, word):
 def contestants(row, options):
     """The reactors of a row. Prints which one is skipped."""
     names = [name for name in REACTORS if name in options.reactors]
-    if row in ("web", "connect", "endpoint", "timers", "spawn", "pipe") and "raw" in names:
+    if row in ("web", "connect", "endpoint", "timers", "spawn", "pipe", "serial", "unix-udp") and "raw" in names:
         names.remove("raw")
     if row == "timers" and "asyncio" in names:
         # These calls would take minutes, and the ratio would depend on their number.

@@ -14,10 +14,18 @@ MESSAGE = b"m" * 64
 LINES = 16
 
 
-def opened(port, count, kind):
-    sockets = [socket.socket(socket.AF_INET, kind) for _ in range(count)]
+def opened(kind, port, count):
+    """Connected sockets. UNIX datagrams are answered to names that the kernel assigns."""
+    if kind == "unix-udp":
+        family, to = socket.AF_UNIX, f"\0couplet-bench-{port}"
+    else:
+        family, to = socket.AF_INET, ("127.0.0.1", port)
+    type_ = socket.SOCK_DGRAM if kind.endswith("udp") else socket.SOCK_STREAM
+    sockets = [socket.socket(family, type_) for _ in range(count)]
     for each in sockets:
-        each.connect(("127.0.0.1", port))
+        if family == socket.AF_UNIX:
+            each.bind("")
+        each.connect(to)
     return sockets
 
 
@@ -83,7 +91,7 @@ def answer(control, count):
 
 def main():
     kind, port, connections, count = sys.argv[1], *map(int, sys.argv[2:5])
-    sockets = opened(port, connections, socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM)
+    sockets = opened(kind, port, connections)
     if kind == "answer":
         # The server does its one-time work.
         answer(sockets[0], 100)

@@ -223,6 +223,61 @@ def pipe(reactor, count):
     reactor.run()
 
 
+def serial(reactor, count):
+    """Prints the processor time of `count` messages that the other ends of four serial ports echo, one after another.
+    """
+    from twisted.internet import protocol, serialport
+
+    class Port(protocol.Protocol):
+        def dataReceived(self, data):
+            nonlocal left
+            left -= 1
+            if left > 0:
+                self.transport.write(data)
+            elif not left:
+                print(time.process_time() - before, flush=True)
+                reactor.stop()
+
+    def begin():
+        nonlocal before
+        before = time.process_time()
+        for port in ports:
+            port.write(b"x" * 62)
+
+    left, before, ports = count, 0.0, []
+    masters = []
+    for _ in range(4):
+        master, slave = os.openpty()
+        masters.append(master)
+        ports.append(serialport.SerialPort(Port(), os.ttyname(slave), reactor))
+        os.close(slave)
+    if not os.fork():
+        echo_terminals(masters)
+    for master in masters:
+        os.close(master)
+    reactor.callWhenRunning(begin)
+    reactor.run()
+
+
+def echo_terminals(masters):
+    """Echoes in a child process until the terminals hang up."""
+    import select
+
+    # The parent's, its ports among them: a terminal hangs up when its last port is closed.
+    for number in range(3, 256):
+        if number not in masters:
+            os.closerange(number, number + 1)
+    poll = select.epoll()
+    for master in masters:
+        poll.register(master, select.EPOLLIN)
+    try:
+        while True:
+            for number, _ in poll.poll():
+                os.write(number, os.read(number, 8192))
+    except OSError:
+        os._exit(0)
+
+
 def timers(reactor, count):
     """Prints the processor time of `count` cancelled calls, half of them moved before, and of `count` that are made."""
 
@@ -258,8 +313,8 @@ def main():
     from kit import reactors
 
     reactor = reactors.install(name)
-    if role in ("timers", "spawn", "pipe"):
-        {"timers": timers, "spawn": spawn, "pipe": pipe}[role](reactor, int(sys.argv[3]))
+    if role in ("timers", "spawn", "pipe", "serial"):
+        {"timers": timers, "spawn": spawn, "pipe": pipe, "serial": serial}[role](reactor, int(sys.argv[3]))
         return
     from twisted.internet import protocol, stdio
 
@@ -273,10 +328,12 @@ def main():
 
     if role == "udp":
         port = reactor.listenUDP(0, Answer(), interface="127.0.0.1")
+    elif role == "unix-udp":
+        reactor.listenUNIXDatagram(f"\0couplet-bench-{os.getpid()}", Answer())
     else:
         port = reactor.listenTCP(0, protocol_of(role, reactor), backlog=4096, interface="127.0.0.1")
     stdio.StandardIO(End())
-    os.write(2, b"%d\n" % port.getHost().port)
+    os.write(2, b"%d\n" % (os.getpid() if role == "unix-udp" else port.getHost().port))
     reactor.run()
 
 

@@ -1,5 +1,5 @@
 """
-The reactor: Twisted's own triggers, threads, signals, processes and datagrams on Couplet's loop.
+The reactor: Twisted's own triggers, threads, signals and processes on Couplet's loop.
 """
 
 import errno
@@ -299,7 +299,7 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
         self._loop.forked(isChild)
         if isChild:
             for port in self._streams:
-                if isinstance(port, udp.Port):
+                if isinstance(port, udp.Receiving):
                     port._forget()
             for waker in [each for each in self._internalReaders if isinstance(each, _FDWaker)]:
                 # The child's epoll has the pipe that it shares with the parent: the new one is registered anew.
@@ -516,6 +516,22 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
         c = unix.Connector(address, factory, timeout, self, checkPID)
         c.connect()
         return c
+
+    def listenUNIXDatagram(self, address, protocol, maxPacketSize=8192, mode=0o666):
+        """
+        @see: L{twisted.internet.interfaces.IReactorUNIXDatagram.listenUNIXDatagram}
+        """
+        p = unix.DatagramPort(address, protocol, maxPacketSize, mode, self)
+        p.startListening()
+        return p
+
+    def connectUNIXDatagram(self, address, protocol, maxPacketSize=8192, mode=0o666, bindAddress=None):
+        """
+        @see: L{twisted.internet.interfaces.IReactorUNIXDatagram.connectUNIXDatagram}
+        """
+        p = unix.ConnectedDatagramPort(address, protocol, maxPacketSize, mode, bindAddress, self)
+        p.startListening()
+        return p
 
     def adoptStreamPort(self, fileDescriptor, addressFamily, factory):
         """

@@ -1,6 +1,8 @@
 """
-UDP: Twisted's code makes, binds and connects the sockets in Python, and Couplet receives and sends the datagrams.
+Datagrams: Twisted's code makes, binds and connects the sockets in Python, and Couplet receives and sends.
 """
+
+import socket
 
 from twisted.internet import udp
 from twisted.python import log
@@ -9,16 +11,17 @@ from twisted.python.failure import Failure
 from couplet_twisted import _couplet
 
 
-class Port(_couplet.Datagrams, udp.Port):
+class Receiving(_couplet.Datagrams):
     """
-    A port that receives its datagrams in batches, and sends the answers to a batch together. After L{stopListening}, a
+    Base of ports that receive their datagrams in batches, over UDP and over UNIX sockets. After C{stopListening}, a
     protocol receives no more datagrams, even if they arrived before.
+
+    @cvar _write: Twisted's C{write}.
 
     @ivar _socket: The bound socket.
     """
 
     _isWriting = False
-    _write = udp.Port.write
 
     @property
     def socket(self):
@@ -41,15 +44,8 @@ class Port(_couplet.Datagrams, udp.Port):
 
     def _bindSocket(self):
         super()._bindSocket()
-        self.reactor._loop.adopt_datagrams(self, self.fileno())
+        self.reactor._loop.adopt_datagrams(self, self.fileno(), self.addressFamily == socket.AF_UNIX)
         self.reactor._streams.add(self)
-
-    def connect(self, host, port):
-        """
-        @see: L{twisted.internet.interfaces.IUDPTransport.connect}
-        """
-        super().connect(host, port)
-        self._connected()
 
     def _loseConnection(self):
         self._stop()
@@ -71,6 +67,21 @@ class Port(_couplet.Datagrams, udp.Port):
         self._close()
         self.reactor._streams.discard(self)
         super().connectionLost(reason)
+
+
+class Port(Receiving, udp.Port):
+    """
+    A port over UDP, which sends the answers to a batch together.
+    """
+
+    _write = udp.Port.write
+
+    def connect(self, host, port):
+        """
+        @see: L{twisted.internet.interfaces.IUDPTransport.connect}
+        """
+        super().connect(host, port)
+        self._connected()
 
 
 class MulticastPort(Port, udp.MulticastPort):

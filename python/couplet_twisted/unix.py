@@ -1,5 +1,5 @@
 """
-UNIX sockets: like TCP, and descriptors can be passed beside the bytes.
+UNIX sockets: like TCP, and descriptors can be passed beside the bytes; and datagrams, like UDP.
 """
 
 import os
@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IFileDescriptorReceiver
 from twisted.python import log
 from twisted.python.failure import Failure
 
-from couplet_twisted import _couplet, tcp
+from couplet_twisted import _couplet, tcp, udp
 
 
 class _Passing:
@@ -150,3 +150,23 @@ class Port(tcp.Accepting, unix.Port):
     """
 
     transport = Server
+
+
+class DatagramPort(udp.Receiving, unix.DatagramPort):
+    """
+    A port for datagrams.
+    """
+
+    _write = unix.DatagramPort.write
+
+
+class ConnectedDatagramPort(udp.Receiving, unix.ConnectedDatagramPort):
+    """
+    A port for the datagrams of one peer.
+    """
+
+    _write = unix.ConnectedDatagramPort.write
+
+    def _bindSocket(self):
+        super()._bindSocket()
+        self._connected()

@@ -2,17 +2,18 @@
 //! call sends them all, and wakes a peer on another processor once.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 
 #[cfg(target_os = "linux")]
 use couplet_os::datagrams::{self, Outgoing, Target};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyTuple};
+use pyo3::types::PyBytes;
 
 #[cfg(not(target_os = "linux"))]
 use crate::batch;
 use crate::looping::system_error;
+use crate::peers::{Socket, Target as To};
 
 /// Most answers held back.
 const MOST: usize = 32;
@@ -31,7 +32,7 @@ pub(crate) struct Answer {
 #[derive(Default)]
 pub(crate) struct Answers {
     /// The sender of the datagram that is being delivered, unless it can't be answered.
-    sender: Option<(Py<PyTuple>, SocketAddr)>,
+    sender: Option<(Py<PyAny>, SocketAddr)>,
     /// Law 9: at most [`MOST`].
     held: Vec<Answer>,
 }
@@ -64,12 +65,12 @@ impl Answer {
     /// # Errors
     ///
     /// The system's.
-    pub(crate) fn send_alone(&self, py: Python<'_>, socket: &UdpSocket) -> PyResult<()> {
-        match socket.send_to(self.data.as_bytes(py), self.to) {
-            Ok(_) => Ok(()),
+    pub(crate) fn send_alone(&self, py: Python<'_>, socket: &Socket) -> PyResult<()> {
+        match socket.send_to(self.data.as_bytes(py), &To::Inet(self.to)) {
             // Twisted's ports ignore it.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
-            Err(error) => Err(system_error(error)),
+            Some(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+            Some(Err(error)) => Err(system_error(error)),
+            _ => Ok(()),
         }
     }
 }
@@ -79,18 +80,18 @@ impl Answers {
     /// answers do not have. Returns the one before.
     pub(crate) fn set_sender(
         &mut self,
-        mut sender: Option<(Py<PyTuple>, SocketAddr)>,
-    ) -> Option<(Py<PyTuple>, SocketAddr)> {
+        mut sender: Option<(Py<PyAny>, SocketAddr)>,
+    ) -> Option<(Py<PyAny>, SocketAddr)> {
         if let Some((_, SocketAddr::V6(address))) = &mut sender {
             address.set_flowinfo(0);
         }
         std::mem::replace(&mut self.sender, sender)
     }
 
-    /// Whether a datagram to `to` is held back: a short one for the sender, named by the very tuple
-    /// that the protocol got.
+    /// Whether a datagram to `to` is held back: a short one for the sender, named by the very
+    /// object that the protocol got.
     pub(crate) fn accepts(&self, data: &[u8], to: &Bound<'_, PyAny>) -> bool {
-        let is_sender = |(sender, _): &(Py<PyTuple>, SocketAddr)| to.is(sender);
+        let is_sender = |(sender, _): &(Py<PyAny>, SocketAddr)| to.is(sender);
         data.len() <= LONGEST && self.sender.as_ref().is_some_and(is_sender)
     }
 

@@ -3,15 +3,15 @@
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixDatagram;
 
-/// The name of an Internet socket.
-pub(crate) struct Name(SocketAddr);
-
-impl Name {
-    /// The address and port.
-    pub(crate) fn inet(&self) -> Option<SocketAddr> {
-        Some(self.0)
-    }
+/// A socket's name, as `couplet_os::datagrams::Name`.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Name {
+    Inet(SocketAddr),
+    // Bound: one name: 104 bytes.
+    Unix(Vec<u8>),
 }
 
 /// Sends datagrams from a socket that does not block, until the system refuses one. Returns their
@@ -47,7 +47,7 @@ pub(crate) struct Batch {
     bytes: Box<[u8]>,
     size: usize,
     // Bound: the count given to `new`.
-    filled: Vec<(usize, SocketAddr)>,
+    filled: Vec<(usize, Name)>,
 }
 
 impl Batch {
@@ -74,11 +74,18 @@ impl Batch {
         count: usize,
         size: usize,
     ) -> io::Result<usize> {
-        let socket = UdpSocket::from(socket.try_clone_to_owned()?);
+        let socket = socket.try_clone_to_owned()?;
+        let is_unix = UnixDatagram::from(socket.try_clone()?).local_addr().is_ok();
+        let (udp, unix) = (UdpSocket::from(socket.try_clone()?), UnixDatagram::from(socket));
         let size = size.min(self.size);
         self.filled.clear();
         for place in self.bytes.chunks_mut(self.size).take(count) {
-            match socket.recv_from(&mut place[..size]) {
+            let datagram = if is_unix {
+                unix.recv_from(&mut place[..size]).map(|(length, from)| (length, unix_name(&from)))
+            } else {
+                udp.recv_from(&mut place[..size]).map(|(length, from)| (length, Name::Inet(from)))
+            };
+            match datagram {
                 Ok(datagram) => self.filled.push(datagram),
                 Err(error) if self.filled.is_empty() => return Err(error),
                 Err(_) => break,
@@ -89,8 +96,13 @@ impl Batch {
 
     /// The `n`th datagram of the last [`receive`](Self::receive).
     pub(crate) fn get(&self, n: usize) -> Received<'_> {
-        let (length, from) = self.filled[n];
+        let (length, from) = &self.filled[n];
         let start = n * self.size;
-        Received { data: &self.bytes[start..start + length], from: Name(from) }
+        Received { data: &self.bytes[start..start + length], from: from.clone() }
     }
+}
+
+fn unix_name(address: &std::os::unix::net::SocketAddr) -> Name {
+    let path = address.as_pathname().map(|path| path.as_os_str().as_bytes().to_vec());
+    Name::Unix(path.unwrap_or_default())
 }

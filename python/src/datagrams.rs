@@ -1,9 +1,8 @@
-//! [`Datagrams`]: the socket of a UDP port. Twisted's code makes and binds it; here datagrams are
-//! received, a batch for each wake-up, and sent. The answers to a batch leave together.
+//! [`Datagrams`]: the socket of a port for datagrams, over UDP or a UNIX socket. Twisted's code makes
+//! and binds it; here datagrams are received, a batch for each wake-up, and sent. Over UDP the answers
+//! to a batch leave together.
 
-use std::collections::HashMap;
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -11,56 +10,53 @@ use std::time::{Duration, Instant};
 
 use couplet::Interest;
 #[cfg(target_os = "linux")]
-use couplet_os::datagrams::Batch;
+use couplet_os::datagrams::{Batch, Name};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyTuple};
 
 use crate::answers::{Answer, Answers};
 #[cfg(not(target_os = "linux"))]
-use crate::batch::Batch;
+use crate::batch::{Batch, Name};
 use crate::descriptor::Descriptor;
 use crate::locked;
 use crate::looping::{LoopShared, system_error};
+use crate::peers::{Peers, Socket, Target, address};
 use crate::seat::{Seat, Seated};
 
 /// Most datagrams of one system call.
 const PLACES: usize = 32;
 
-/// No datagram over UDP is longer.
-const LONGEST: usize = 65_536;
-
-/// Most peers whose address tuples a port keeps.
-const MOST_PEERS: usize = 1000;
+/// Longest datagram that is received whole. None over UDP is longer; one over a UNIX socket is only if
+/// the system's limits were raised.
+const LONGEST: usize = 1 << 20;
 
 /// How long the answers to a batch may wait for the next ones.
 const HELD: Duration = Duration::from_micros(500);
 
-/// The base class of a reactor's UDP ports. Empty until the port is bound, and after its end.
+/// The base class of a reactor's ports for datagrams. Empty until the port is bound, and after its end.
 #[pyclass(frozen, subclass, module = "couplet_twisted._couplet")]
 pub(crate) struct Datagrams(Mutex<Option<Open>>);
 
 struct Open {
     seat: Arc<Seat>,
     /// A duplicate of Python's.
-    socket: Arc<UdpSocket>,
-    is_v6: bool,
+    socket: Arc<Socket>,
     is_connected: bool,
     stage: Stage,
-    /// The address tuples of peers. Law 9: at most [`MOST_PEERS`].
-    peers: HashMap<SocketAddr, Py<PyTuple>>,
+    peers: Peers,
     answers: Answers,
 }
 
 enum Stage {
     Paused,
-    Reading(Seated<couplet::Watch<Arc<UdpSocket>>>),
+    Reading(Seated<couplet::Watch<Arc<Socket>>>),
     /// The program has stopped the port. It receives nothing more.
     Stopping,
 }
 
 /// A datagram, and the address of its sender, for Python and for the system.
-type Received = (Py<PyBytes>, Py<PyTuple>, SocketAddr);
+type Received = (Py<PyBytes>, Py<PyAny>, Name);
 
 /// The buffers with which the ports of a loop receive. Law 9: [`PLACES`] datagrams.
 #[derive(Default)]
@@ -77,39 +73,20 @@ impl Buffers {
 }
 
 impl Open {
-    /// Sends a datagram to a numeric address of the socket's family, or to the peer of a connected
-    /// socket. `None` for any other, which needs Twisted's checks.
-    fn send(&self, data: &[u8], to: Option<SocketAddr>) -> Option<io::Result<usize>> {
+    /// Sends a datagram to an address of the socket's family, or to the peer of a connected socket.
+    /// `None` for any other, which needs Twisted's checks.
+    fn send(&self, data: &[u8], to: Option<&Target>) -> Option<io::Result<usize>> {
         match to {
             None if self.is_connected => Some(self.socket.send(data)),
-            Some(to) if !self.is_connected && to.is_ipv6() == self.is_v6 => {
-                Some(self.socket.send_to(data, to))
-            }
+            Some(to) if !self.is_connected => self.socket.send_to(data, to),
             _ => None,
         }
     }
-}
 
-/// A host as Python's sockets name it: with its scope, if it has one.
-fn host(py: Python<'_>, address: SocketAddr) -> PyResult<String> {
-    match address {
-        SocketAddr::V6(v6) if v6.scope_id() != 0 => {
-            let socket = py.import(intern!(py, "socket"))?;
-            let name = (v6.ip().to_string(), v6.port(), v6.flowinfo(), v6.scope_id());
-            let flags =
-                socket.getattr("NI_NUMERICHOST")?.bitor(socket.getattr("NI_NUMERICSERV")?)?;
-            socket.call_method1("getnameinfo", (name, flags))?.get_item(0)?.extract()
-        }
-        _ => Ok(address.ip().to_string()),
+    /// The connected peer over a UNIX socket does not come with its datagrams.
+    fn is_unix_peer(&self) -> bool {
+        self.is_connected && matches!(*self.socket, Socket::Unix(_))
     }
-}
-
-/// The address in a tuple of Python's, if its host is numeric and has no scope.
-fn numeric(address: &Bound<'_, PyAny>) -> Option<SocketAddr> {
-    let address = address.cast_exact::<PyTuple>().ok().filter(|address| address.len() == 2)?;
-    let host = address.get_item(0).ok()?;
-    let host: IpAddr = host.cast::<PyString>().ok()?.to_str().ok()?.parse().ok()?;
-    Some(SocketAddr::new(host, address.get_item(1).ok()?.extract().ok()?))
 }
 
 impl Datagrams {
@@ -118,15 +95,19 @@ impl Datagrams {
     }
 
     /// Takes a duplicate of the port's socket.
-    pub(crate) fn adopt(&self, seat: &Arc<Seat>, descriptor: Descriptor) -> PyResult<()> {
-        let socket = UdpSocket::from(descriptor.duplicate().map_err(system_error)?);
+    pub(crate) fn adopt(
+        &self,
+        seat: &Arc<Seat>,
+        descriptor: Descriptor,
+        is_unix: bool,
+    ) -> PyResult<()> {
+        let socket = descriptor.duplicate().and_then(|socket| Socket::new(socket, is_unix));
         *self.state() = Some(Open {
             seat: seat.clone(),
-            is_v6: socket.local_addr().map_err(system_error)?.is_ipv6(),
-            socket: Arc::new(socket),
+            socket: Arc::new(socket.map_err(system_error)?),
             is_connected: false,
             stage: Stage::Paused,
-            peers: HashMap::new(),
+            peers: Peers::default(),
             answers: Answers::default(),
         });
         Ok(())
@@ -137,14 +118,14 @@ impl Datagrams {
     }
 
     /// Begins to deliver a datagram of this sender, unless the program has stopped the port.
-    fn begin(&self, py: Python<'_>, from: &Py<PyTuple>, address: SocketAddr) -> bool {
+    fn begin(&self, py: Python<'_>, from: &Py<PyAny>, name: &Name) -> bool {
         let mut state = self.state();
         let Some(open) = state.as_mut().filter(|open| !matches!(open.stage, Stage::Stopping))
         else {
             return false;
         };
-        let can_answer = !open.is_connected && address.is_ipv6() == open.is_v6;
-        let before = open.answers.set_sender(can_answer.then(|| (from.clone_ref(py), address)));
+        let sender = if open.is_connected { None } else { open.socket.held_for(name) };
+        let before = open.answers.set_sender(sender.map(|to| (from.clone_ref(py), to)));
         drop(state);
         drop(before);
         true
@@ -206,18 +187,14 @@ impl Datagrams {
         stop(py, before)
     }
 
-    /// The address of a peer, in the format of Twisted's UDP ports.
-    fn peer(&self, py: Python<'_>, address: SocketAddr) -> PyResult<Py<PyTuple>> {
-        let find = |open: &Open| open.peers.get(&address).map(|peer| peer.clone_ref(py));
-        if let Some(peer) = self.state().as_ref().and_then(find) {
+    /// The address of a peer.
+    fn peer(&self, py: Python<'_>, name: &Name) -> PyResult<Py<PyAny>> {
+        if let Some(peer) = self.state().as_ref().and_then(|open| open.peers.get(py, name)) {
             return Ok(peer);
         }
-        let peer = (host(py, address)?, address.port()).into_pyobject(py)?.unbind();
+        let peer = address(py, name)?;
         if let Some(open) = self.state().as_mut() {
-            if open.peers.len() == MOST_PEERS {
-                open.peers.clear();
-            }
-            open.peers.insert(address, peer.clone_ref(py));
+            open.peers.insert(name.clone(), peer.clone_ref(py));
         }
         Ok(peer)
     }
@@ -244,10 +221,8 @@ impl Datagrams {
         let mut received = Vec::with_capacity(count);
         for n in 0..count {
             let datagram = batch.get(n);
-            if let Some(from) = datagram.from.inet() {
-                let data = PyBytes::new(py, datagram.data).unbind();
-                received.push((data, self.peer(py, from)?, from));
-            }
+            let data = PyBytes::new(py, datagram.data).unbind();
+            received.push((data, self.peer(py, &datagram.from)?, datagram.from));
         }
         Ok(Some(received))
     }
@@ -278,12 +253,18 @@ impl Datagrams {
     fn deliver(slf: &Bound<'_, Self>, shared: &LoopShared, batch: Vec<Received>) -> PyResult<()> {
         let py = slf.py();
         let mut since = now();
-        for (data, from, address) in batch {
-            if !slf.get().begin(py, &from, address) {
+        let is_alone = slf.get().state().as_ref().is_some_and(Open::is_unix_peer);
+        for (data, from, name) in batch {
+            if !slf.get().begin(py, &from, &name) {
                 break;
             }
             let protocol = slf.getattr(intern!(py, "protocol"))?;
-            let result = protocol.call_method1(intern!(py, "datagramReceived"), (data, from));
+            let received = intern!(py, "datagramReceived");
+            let result = if is_alone {
+                protocol.call_method1(received, (data,))
+            } else {
+                protocol.call_method1(received, (data, from))
+            };
             shared.report_error(py, result);
             if now().saturating_duration_since(since) > HELD {
                 slf.get().send_answers(py);
@@ -301,6 +282,12 @@ impl Datagrams {
             protocol.call_method0(intern!(py, "connectionRefused"))?;
         }
         Ok(())
+    }
+
+    /// Whether Twisted's code takes a refusal for an event rather than an error.
+    fn reports_refusals(&self) -> bool {
+        let takes = |open: &Open| open.is_connected || matches!(*open.socket, Socket::Udp { .. });
+        self.state().as_ref().is_some_and(takes)
     }
 
     /// Receives after a wake-up.
@@ -352,20 +339,29 @@ impl Datagrams {
         }
         slf.get().send_answers(py);
         // Read before the lock is taken: a number may be an object with a method.
-        let to = addr.as_ref().map(numeric);
-        let sent = match (datagram.cast_exact::<PyBytes>(), to) {
+        let to = addr.as_ref().map(Target::new);
+        let sent = match (datagram.cast_exact::<PyBytes>(), &to) {
             (Ok(data), None | Some(Some(_))) => {
-                let send = |open: &Open| open.send(data.as_bytes(), to.flatten());
+                let to = to.as_ref().and_then(Option::as_ref);
+                let send = |open: &Open| open.send(data.as_bytes(), to);
                 slf.get().state().as_ref().and_then(send)
             }
             _ => None,
         };
         match sent {
             Some(Ok(count)) => Ok(Some(count.into_pyobject(py)?.into_any())),
-            Some(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => {
+            Some(Err(error))
+                if error.kind() == ErrorKind::ConnectionRefused && slf.get().reports_refusals() =>
+            {
                 Datagrams::refused(slf).map(|()| None)
             }
-            _ => slf.call_method1(intern!(py, "_write"), (datagram, addr)).map(Some),
+            _ => {
+                let arguments = match addr {
+                    Some(addr) => (datagram, addr).into_pyobject(py)?,
+                    None => (datagram,).into_pyobject(py)?,
+                };
+                slf.call_method1(intern!(py, "_write"), arguments).map(Some)
+            }
         }
     }
 

@@ -15,6 +15,7 @@ mod http2;
 mod inspecting;
 mod logging;
 mod looping;
+mod peers;
 mod port;
 mod ready;
 mod request;

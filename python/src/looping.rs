@@ -524,9 +524,14 @@ impl Loop {
         Connection::adopt_pipe(&connection, &self.0, descriptor, (direction, is_shared, name))
     }
 
-    /// Has a UDP port use a duplicate of its bound socket.
-    fn adopt_datagrams(&self, port: &Bound<'_, Datagrams>, descriptor: Descriptor) -> PyResult<()> {
-        port.get().adopt(&self.0, descriptor)
+    /// Has a port use a duplicate of its bound socket, over UDP or a UNIX socket.
+    fn adopt_datagrams(
+        &self,
+        port: &Bound<'_, Datagrams>,
+        descriptor: Descriptor,
+        is_unix: bool,
+    ) -> PyResult<()> {
+        port.get().adopt(&self.0, descriptor, is_unix)
     }
 
     /// Accepts connections from a duplicate of this listening socket.

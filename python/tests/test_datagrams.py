@@ -1,5 +1,7 @@
-"""UDP: protocols get the same datagrams, errors and ends as under the model."""
+"""Datagrams over UDP and UNIX sockets: protocols get the same ones, the same errors and ends as under the model."""
 
+import array
+import os
 import socket
 import unittest
 
@@ -18,11 +20,14 @@ class Noting(protocol.DatagramProtocol):
     def say(self, *words):
         self.case.say(self.party, *words)
 
+    def named(self, address):
+        return type(address).__name__, len(address), address[0]
+
     def startProtocol(self):
         self.say("start")
 
     def datagramReceived(self, data, address):
-        self.say("received", len(data), data[:20], type(address).__name__, len(address), address[0])
+        self.say("received", len(data), data[:20], self.named(address))
         wanted, self.wanted = self.wanted, defer.Deferred()
         try:
             if self.act is not None:
@@ -322,6 +327,272 @@ class Datagrams(Cases):
             case.say("server", port in case.reactor.getReaders(), port in case.reactor.getWriters())
         await port.stopListening()
         case.say("server", port in case.reactor.getReaders())
+
+
+class Peer(protocol.ConnectedDatagramProtocol):
+    """Notes its events: a connected port over a UNIX socket."""
+
+    def __init__(self, case, party, act=None):
+        self.case, self.party, self.act = case, party, act
+        self.wanted = defer.Deferred()
+
+    def noted(self, *words):
+        self.case.say(self.party, *words)
+        wanted, self.wanted = self.wanted, defer.Deferred()
+        wanted.callback(None)
+
+    def startProtocol(self):
+        self.case.say(self.party, "start")
+
+    def datagramReceived(self, data):
+        try:
+            if self.act is not None:
+                self.act(self, data)
+        finally:
+            self.noted("received", data)
+
+    def connectionRefused(self):
+        self.noted("refused")
+
+    def connectionFailed(self, failure):
+        self.noted("failed", failure.type.__name__)
+
+    def stopProtocol(self):
+        self.case.say(self.party, "stop")
+
+
+class Named(Noting):
+    """Notes the whole names of senders."""
+
+    def named(self, address):
+        return repr(address)
+
+
+class UNIXDatagrams(Cases):
+    """Ports in the folder of the test, which is its working directory, and with abstract names."""
+
+    @case
+    async def test_datagrams_and_exceptions(case):
+        server, client = Named(case, "server", answer), Peer(case, "client")
+        port = case.reactor.listenUNIXDatagram("server", server)
+        peer = case.reactor.connectUNIXDatagram("server", client, bindAddress="client")
+        for data in (b"abc", b"", b"x" * 8000, b"fail", b"last"):
+            heard = server.wanted if data == b"fail" else client.wanted
+            case.say("client", peer.write(data))
+            await heard
+        case.say("names", port.getHost(), peer.getHost(), peer.getPeer(), repr(port))
+        for each in (peer, port):
+            await each.stopListening()
+        case.say("names", repr(port), os.path.exists("server"))
+
+    @case
+    async def test_names_of_senders(case):
+        server = Named(case, "server")
+        abstract = f"\0couplet-test-{os.getpid()}"
+        server.say = lambda *words: case.say("server", *(str(word).replace(str(os.getpid()), "PID") for word in words))
+        port = case.reactor.listenUNIXDatagram(os.fsdecode(b"server-\xff"), server)
+        for name in (None, "plain", b"raw-\xfe", "\u00fc", abstract, abstract.encode() + b"\0\xff"):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+                if name is not None:
+                    other.bind(name)
+                other.sendto(b"hello", b"server-\xff")
+                await server.wanted
+        await port.stopListening()
+
+    @case
+    async def test_targets_of_every_type(case):
+        abstract = f"\0couplet-test-{os.getpid()}"
+        server, other, client = Named(case, "server"), Named(case, "abstract"), Named(case, "client")
+        ports = [case.reactor.listenUNIXDatagram(name, each) for name, each in (("server", server), (abstract, other))]
+        port = case.reactor.listenUNIXDatagram("", client)
+        plain = [("server", server), (b"server", server), (bytearray(b"server"), server)]
+        for name, to in (*plain, (abstract, other), (abstract.encode(), other)):
+            for data in (b"bytes", bytearray(b"array"), memoryview(b"view")):
+                heard = to.wanted
+                case.say("client", port.write(data, name))
+                await heard
+        port.writeSequence([b"a", b"sequence"], "server")
+        await server.wanted
+        # The name ends with the NUL.
+        heard = server.wanted
+        for name in (None, "", "missing", "x" * 200, "server\0more", ("127.0.0.1", 1), 7):
+            try:
+                case.say("client", port.write(b"x", name))
+            except Exception as raised:
+                case.say("client", repr(name)[:20], type(raised).__name__)
+        await heard
+        for data in ("text", b"x" * (1 << 20)):
+            try:
+                port.write(data, "server")
+            except Exception as raised:
+                case.say("client", type(raised).__name__)
+        for each in (*ports, port):
+            await each.stopListening()
+
+    @case
+    async def test_an_error_of_an_answer_is_raised_in_the_callback(case):
+        def act(self, data, address):
+            other.close()
+            try:
+                self.transport.write(b"answer", address)
+            except OSError as raised:
+                case.say("server", type(raised).__name__)
+
+        server = Named(case, "server", act)
+        port = case.reactor.listenUNIXDatagram("server", server)
+        other = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        other.bind("other")
+        other.sendto(b"question", "server")
+        await server.wanted
+        os.unlink("other")
+        await port.stopListening()
+
+    @case
+    async def test_a_full_queue_drops_datagrams(case):
+        sent = []
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+            other.bind("other")
+            client = Named(case, "client")
+            port = case.reactor.listenUNIXDatagram("client", client)
+            peer = case.reactor.connectUNIXDatagram("other", Peer(case, "peer"))
+            while None not in sent:
+                sent.append(port.write(b"%d" % len(sent), "other"))
+            case.say("client", sent[0], peer.write(b"too many"))
+            for number in range(len(sent) - 1):
+                assert other.recv(10) == b"%d" % number
+            case.say("client", port.write(b"again", "other"), other.recv(10))
+        for each in (port, peer):
+            await each.stopListening()
+
+    @case
+    async def test_a_batch_with_an_exception_a_pause_and_a_stop(case):
+        def act(self, data, address):
+            if data == b"1":
+                raise ValueError("as asked")
+            if data == b"2":
+                self.transport.stopReading()
+                case.reactor.callLater(0.02, self.transport.startReading)
+            if data == b"4":
+                stopped.append(self.transport.stopListening())
+
+        server, stopped = Named(case, "server", act), []
+        case.reactor.listenUNIXDatagram("server", server)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+            other.connect("server")
+            for number in range(4):
+                other.send(b"%d" % number)
+            for _ in range(4):
+                await server.wanted
+            other.send(b"4")
+            await server.wanted
+            await stopped[0]
+
+    @case
+    async def test_a_connected_port_and_its_exceptions(case):
+        def act(self, data):
+            if data == b"fail":
+                raise ValueError("as asked")
+
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+            other.bind("other")
+            client = Peer(case, "client", act)
+            port = case.reactor.connectUNIXDatagram("other", client, bindAddress="client")
+            other.connect("client")
+            for data in (b"one", b"", b"fail", b"last"):
+                other.send(data)
+                await client.wanted
+            for arguments in ((b"text", "other"), ("text",)):
+                try:
+                    port.write(*arguments)
+                except TypeError as raised:
+                    case.say("client", type(raised).__name__)
+            case.say("client", port.write(b"heard"), other.recv(10), port in case.reactor.getReaders())
+            try:
+                port.write(b"x" * (1 << 20))
+            except error.MessageLengthError as raised:
+                case.say("client", raised)
+        # The peer has ended.
+        case.say("client", port.write(b"lost"))
+        try:
+            port.write(b"lost")
+        except OSError as raised:
+            case.say("client", raised.errno)
+        await port.stopListening()
+        case.say("client", port in case.reactor.getReaders())
+
+    @case
+    async def test_a_failed_connect_and_a_name_in_use(case):
+        client = Peer(case, "client")
+        failed = client.wanted
+        port = case.reactor.connectUNIXDatagram("missing", client, bindAddress="client")
+        await failed
+        await case.sleep(0.02)
+        case.say("client", hasattr(port, "protocol"), port.connected)
+        try:
+            case.reactor.listenUNIXDatagram("client", Named(case, "second"))
+        except error.CannotListenError as raised:
+            case.say("second", type(raised).__name__, raised.port)
+
+    @case
+    async def test_long_datagrams(case):
+        """Longer than any over UDP; and one that is cut."""
+        server = Named(case, "server")
+        port = case.reactor.listenUNIXDatagram("server", server, maxPacketSize=200_000)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+            other.connect("server")
+            for size in (100_000, 150_000):
+                other.send(b"x" * size)
+                await server.wanted
+            port.maxPacketSize = 10
+            other.send(b"0123456789abc")
+            await server.wanted
+        await port.stopListening()
+
+    @case
+    async def test_descriptors_that_come_with_a_datagram_are_closed(case):
+        server = Named(case, "server")
+        port = case.reactor.listenUNIXDatagram("server", server)
+        before = len(os.listdir("/proc/self/fd"))
+        reading, writing = os.pipe()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+            other.connect("server")
+            passed = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [writing]))]
+            other.sendmsg([b"with one"], passed)
+            await server.wanted
+        os.close(writing)
+        case.say("end", os.read(reading, 1))
+        os.close(reading)
+        case.say("descriptors", len(os.listdir("/proc/self/fd")) - before)
+        await port.stopListening()
+
+    @case
+    async def test_other_threads_write_too(case):
+        server = Named(case, "server")
+        ports = case.reactor.listenUNIXDatagram("server", server), case.reactor.listenUNIXDatagram(
+            "client", Named(case, "client")
+        )
+        heard = server.wanted
+        await threads.deferToThread(ports[1].write, b"from a thread", "server")
+        await heard
+        for port in ports:
+            await port.stopListening()
+
+    @only_subject
+    async def test_couplet_receives_and_sends(case):
+        """No descriptor of Twisted's is watched."""
+        before = set(case.reactor._reads)
+        server, client = Named(case, "server", answer), Peer(case, "client")
+        ports = [
+            case.reactor.listenUNIXDatagram("server", server),
+            case.reactor.connectUNIXDatagram("server", client, bindAddress="client"),
+        ]
+        ports[1].write(b"question")
+        await client.wanted
+        assert set(case.reactor._reads) == before
+        for port in ports:
+            assert port in case.reactor._streams
+            await port.stopListening()
+            assert port not in case.reactor._streams
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ pub const SENT_AT_ONCE: usize = 64;
 const CONTROL: usize = 32;
 
 /// A socket's name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Name {
     /// The name of an Internet socket.
     Inet(SocketAddr),

@@ -32,6 +32,6 @@ def install():
     # `unix.Server` is a subclass of `tcp.Server`.
     for kind in (tcp.Server, tcp.Client, tcp.Port, unix.Client, unix.Port):
         _noting(kind, "__init__", stream)
-    _noting(udp.Port, "_bindSocket", stream)
+    _noting(udp.Receiving, "_bindSocket", stream)
     _noting(pipes.Pipe, "_adopt", stream)
     _noting(reactor.CoupletReactor, "_add", watch)
