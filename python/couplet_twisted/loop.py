@@ -3,9 +3,11 @@ An event loop for asyncio that runs on Couplet's loop. It needs no reactor.
 """
 
 import asyncio
+import atexit
 import contextvars
 import functools
 import logging
+import os
 import sys
 import threading
 import weakref
@@ -16,6 +18,10 @@ from couplet_twisted import _couplet, transports
 
 # The most bytes of one C{data_received}, as in asyncio.
 _CHUNK = 256 * 1024
+
+# The most seconds that the interpreter waits at its end for the callback of another thread, before it raises
+# C{SystemExit} there, and afterwards.
+_LAST = 0.5, 1.5
 
 
 def _told(level, text):
@@ -48,6 +54,29 @@ def _weakly(loop, name):
     return call
 
 
+# Those of this process.
+_eventLoops = weakref.WeakSet()
+
+
+def _end():
+    """
+    Before the interpreter ends, have other threads leave their callbacks for good: a C{SystemExit} ends one that takes
+    longer. The interpreter would crash if it ended the threads in a callback.
+    """
+    if _couplet.park_threads(_LAST[0]):
+        return
+    import ctypes
+
+    for each in list(_eventLoops):
+        if each._thread_id not in (None, threading.get_ident()):
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(each._thread_id), ctypes.py_object(SystemExit))
+    _couplet.park_threads(_LAST[1])
+
+
+atexit.register(_end)
+os.register_at_fork(after_in_child=_couplet.forget_threads)
+
+
 class EventLoop(asyncio.SelectorEventLoop):
     """
     An event loop for asyncio. Its waits, its callbacks and its timers are Couplet's. asyncio's own code does the
@@ -71,6 +100,7 @@ class EventLoop(asyncio.SelectorEventLoop):
 
     def __init__(self, selector=None, around=None):
         super().__init__(selector)
+        _eventLoops.add(self)
         self._ports = {}
         self._ready = _couplet.Ready(_weakly(self, "_failed"), around)
         self._open()

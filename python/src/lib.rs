@@ -10,6 +10,7 @@ mod bridge;
 mod connection;
 mod datagrams;
 mod descriptor;
+mod ending;
 mod framing;
 mod http2;
 mod inspecting;
@@ -41,6 +42,8 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn _couplet(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(logging::log_to, module)?)?;
     module.add_function(wrap_pyfunction!(descriptor::inheritable, module)?)?;
+    module.add_function(wrap_pyfunction!(ending::park_threads, module)?)?;
+    module.add_function(wrap_pyfunction!(ending::forget_threads, module)?)?;
     module.add_function(wrap_pyfunction!(spawning::spawn_process, module)?)?;
     module.add_function(wrap_pyfunction!(web::parse_head, module)?)?;
     module.add_function(wrap_pyfunction!(web::combined_line, module)?)?;

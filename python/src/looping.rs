@@ -18,6 +18,7 @@ use crate::bridge::Bridge;
 use crate::connection::Connection;
 use crate::datagrams::{Buffers, Datagrams};
 use crate::descriptor::Descriptor;
+use crate::ending::{self, Place};
 use crate::inspecting::{Inspected, Inspection};
 use crate::port::Port;
 use crate::ready::{Ready, ends_loop};
@@ -30,6 +31,7 @@ use crate::watch::Watch;
 pub(crate) struct LoopShared {
     pub(crate) reactor: Reactor,
     pub(crate) timers: Arc<Timers>,
+    place: Arc<Place>,
     /// Called with each exception of user code, to log it.
     log: Py<PyAny>,
     /// An exception to raise from the loop, such as a keyboard interrupt.
@@ -71,6 +73,7 @@ impl Queue {
         loop {
             let call = self.0.borrow_mut().pop_front();
             let Some(call) = call else { return };
+            shared.place.check(py);
             call(py, shared);
         }
     }
@@ -97,6 +100,7 @@ impl LoopShared {
 
     /// Reports an exception of user code, with the timed call that raised it, if any.
     pub(crate) fn report_of(&self, py: Python<'_>, error: PyErr, call: Option<&Py<DelayedCall>>) {
+        self.place.check(py);
         if error.is_instance_of::<PyKeyboardInterrupt>(py) {
             self.raise(error);
         } else if let Err(error) = self.log.call1(py, (error, call)) {
@@ -196,6 +200,7 @@ impl Inner {
         let remote = reactor.remote();
         let shared = Rc::new(LoopShared {
             timers: seat.timers.clone(),
+            place: seat.place.clone(),
             log,
             raised: RefCell::default(),
             is_interrupted: seat.is_interrupted.clone(),
@@ -208,10 +213,16 @@ impl Inner {
             reactor,
         });
         Inspected::show(&shared);
-        couplet.around_wait(|wait| {
+        let place = seat.place.clone();
+        couplet.around_wait(move |wait| {
             Python::attach(|py| {
-                let mut wait = Tethered::new(wait);
-                py.detach(|| wait.get_mut().map(|wait| wait()));
+                let (mut wait, place) = (Tethered::new(wait), &place);
+                py.detach(|| {
+                    if let Some(wait) = wait.get_mut() {
+                        wait();
+                    }
+                    place.check_detached();
+                });
             });
         });
         let was_interrupted = Cell::new(false);
@@ -335,7 +346,9 @@ impl Loop {
     /// `chunk` bytes at a time.
     #[new]
     fn new(log: Py<PyAny>, post: Py<PyAny>, chunk: usize) -> Loop {
-        Loop(Arc::new(Seat::new(log, post, chunk)))
+        let seat = Arc::new(Seat::new(log, post, chunk));
+        ending::note(&seat);
+        Loop(seat)
     }
 
     /// Makes this thread the loop's.
@@ -345,7 +358,9 @@ impl Loop {
 
     /// Makes the due timed calls.
     fn make_due_calls(&self, py: Python<'_>) -> PyResult<()> {
-        self.0.inner().map_or(Ok(()), |inner| inner.make_due(py))
+        let Some(inner) = self.0.inner() else { return Ok(()) };
+        let _inside = self.0.place.enter(py);
+        inner.make_due(py)
     }
 
     /// Whether a thread has taken the loop.
@@ -363,7 +378,9 @@ impl Loop {
     /// Makes one turn, which waits at most `at_most` seconds; `None` sets no limit. A pending
     /// interrupt prevents the wait.
     fn turn(&self, py: Python<'_>, at_most: Option<f64>) -> PyResult<()> {
-        self.0.take(py)?.turn(py, at_most.map(seconds))
+        let inner = self.0.take(py)?;
+        let _inside = self.0.place.enter(py);
+        inner.turn(py, at_most.map(seconds))
     }
 
     /// Makes iterations of an asyncio event loop, whose callbacks are in `ready`, until an interrupt
@@ -371,8 +388,10 @@ impl Loop {
     /// starves neither connections nor timers.
     fn run(&self, py: Python<'_>, ready: &Bound<'_, Ready>) -> PyResult<()> {
         let inner = self.0.take(py)?;
+        let _inside = self.0.place.enter(py);
         inner.run_for(ready, || {
             loop {
+                self.0.place.check(py);
                 inner.make_due(py)?;
                 inner.iterate(py, ready.get(), None)?;
                 if inner.was_interrupted.take()
@@ -394,6 +413,7 @@ impl Loop {
         at_most: Option<f64>,
     ) -> PyResult<()> {
         let inner = self.0.take(py)?;
+        let _inside = self.0.place.enter(py);
         inner.run_for(ready, || inner.iterate(py, ready.get(), at_most.map(seconds)))?;
         inner.shared.is_interrupted.store(false, Ordering::Release);
         Ok(())

@@ -10,6 +10,7 @@ use couplet_os::tethered::Tethered;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
+use crate::ending::Place;
 use crate::inspecting::Inspection;
 use crate::locked;
 use crate::looping::{Inner, LoopShared};
@@ -24,6 +25,7 @@ pub(crate) struct Seat {
     /// Law 9: one for each request that the program makes before it runs its reactor.
     recorded: Mutex<Vec<Request>>,
     pub(crate) timers: Arc<Timers>,
+    pub(crate) place: Arc<Place>,
     /// The loop is to return to Python.
     pub(crate) is_interrupted: Arc<AtomicBool>,
     /// Called with each exception of user code, to log it.
@@ -42,6 +44,7 @@ impl Seat {
             taken: OnceLock::new(),
             recorded: Mutex::default(),
             timers: Arc::default(),
+            place: Arc::default(),
             is_interrupted: Arc::default(),
             log,
             post,

@@ -11,7 +11,7 @@ from kit.cases import SUBJECT
 # Opens a connection in each state, calls `opened`, and then the function `end`.
 PROGRAM = """
 import os, signal, socket, sys, threading
-from kit import reactors
+from kit import certificates, reactors
 reactor = reactors.install(sys.argv[1])
 from twisted.internet import defer, protocol, ssl, task, threads
 from twisted.web import resource, server
@@ -36,12 +36,58 @@ class Slow(resource.Resource):
         asked.callback(None)
         return server.NOT_DONE_YET
 
+class Upgrade(resource.Resource):
+    isLeaf = True
+
+    def render_GET(self, request):
+        transport, request.channel.transport = request.channel.transport, None
+        transport.protocol = upgraded = Noting()
+        upgraded.name, upgraded.made = "upgraded server", defer.Deferred()
+        upgraded.makeConnection(transport)
+        transport.write(b"HTTP/1.1 101 Switching Protocols\\r\\n\\r\\n")
+        transport.resumeProducing()
+        return server.NOT_DONE_YET
+
+class Port(protocol.DatagramProtocol):
+    def __init__(self, name):
+        self.name = name
+
+    def stopProtocol(self):
+        lost.append(self.name)
+
+class Peer(protocol.ConnectedDatagramProtocol):
+    def stopProtocol(self):
+        lost.append("unix peer")
+
+class Child(protocol.ProcessProtocol):
+    def connectionMade(self):
+        self.transport.write(b"line\\n")
+        self.answered = defer.Deferred()
+
+    def childDataReceived(self, number, data):
+        answered, self.answered = self.answered, defer.Deferred()
+        answered.callback(None)
+
+class Answered(Noting):
+    def dataReceived(self, data):
+        self.answered.callback(None)
+
+def accepting(name):
+    factory = protocol.Factory()
+    factory.noisy = False
+    def build(address):
+        factory.built = Noting()
+        factory.built.name, factory.built.made = name, defer.Deferred()
+        return factory.built
+    factory.buildProtocol = build
+    return factory
+
 def listening(backlog=50):
     listener = socket.create_server(("127.0.0.1", 0), backlog=backlog)
     return listener, listener.getsockname()[1]
 
-def connect(name, number, context=None):
-    protocol_ = Noting()
+def connect(name, number, context=None, kind=Noting):
+    protocol_ = kind()
     protocol_.name, protocol_.made = name, defer.Deferred()
     factory = protocol.ClientFactory()
     factory.noisy = False
@@ -73,6 +119,30 @@ async def states():
     browser = await connect("browser", port.getHost().port)
     browser.transport.write(b"GET / HTTP/1.1\\r\\nHost: here\\r\\n\\r\\n")
     await asked
+    upgrading = reactor.listenTCP(0, server.Site(Upgrade()), interface="127.0.0.1")
+    upgraded = await connect("upgraded", upgrading.getHost().port, kind=Answered)
+    upgraded.answered = defer.Deferred()
+    upgraded.transport.write(b"GET / HTTP/1.1\\r\\nHost: here\\r\\nUpgrade: other\\r\\n\\r\\n")
+    await upgraded.answered
+    made, secured = certificates.made("server", "localhost"), accepting("secured server")
+    port = reactor.listenSSL(0, secured, made.options(), interface="127.0.0.1")
+    client = await connect("secured", port.getHost().port, ssl.optionsForClientTLS("localhost", made.trust()), Answered)
+    client.answered = defer.Deferred()
+    secured.built.transport.write(b"answer")
+    await client.answered
+    reading = accepting("paused server")
+    port = reactor.listenTCP(0, reading, interface="127.0.0.1")
+    await connect("full", port.getHost().port)
+    while not hasattr(reading, "built"):
+        await task.deferLater(reactor, 0)
+    reading.built.transport.pauseProducing()
+    reactor.listenUDP(0, Port("udp"), interface="127.0.0.1")
+    reactor.listenUNIXDatagram(f"\\0exits-{os.getpid()}", Port("unix datagrams"))
+    reactor.connectUNIXDatagram(f"\\0exits-{os.getpid()}", Peer())
+    for terminal in (False, True):
+        child = Child()
+        reactor.spawnProcess(child, "/bin/cat", ["cat"], {}, usePTY=terminal)
+        await child.answered
     reactor.callLater(1000, say, "late")
     # Turns in which the closing connection writes, and the half-closed one sends its end.
     await task.deferLater(reactor, 0.05)
@@ -95,7 +165,7 @@ class Exits(unittest.TestCase):
     maxDiff = None
 
     def says(self, name, text):
-        command = [sys.executable, "-X", "dev", "-W", "ignore::ResourceWarning", "-c", PROGRAM + text, name]
+        command = [sys.executable, "-X", "dev", "-W", "ignore::ResourceWarning", "-W", "ignore::DeprecationWarning", "-c", PROGRAM + text, name]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
         return f"{ended.stdout}{ended.stderr}status {ended.returncode}"
 
@@ -156,6 +226,69 @@ reactor.addSystemEventTrigger("before", "shutdown", release.set)
 """
         self.ends(text + RUN, 0)
 
+    def test_a_daemon_thread(self):
+        """The interpreter ends while another thread runs the reactor, and is in one place or another."""
+        text = """
+def end():
+    act()
+    opened.set()
+
+opened = threading.Event()
+threading.Thread(target=reactor.run, kwargs={"installSignalHandlers": False}, daemon=True).start()
+opened.wait()
+say("leaves")
+"""
+        acts = {
+            "waits": "act = lambda: None",
+            "turns": "act = lambda: task.LoopingCall(lambda: sum(range(10_000))).start(0)",
+            "writes": "act = lambda: task.LoopingCall(lambda: kept.append(bytes(1000))).start(0.001)",
+            "is in a callback": "act = lambda: reactor.callLater(0, lambda: [sum(range(1000)) for _ in iter(int, 1)])",
+            "is in a system call": "act = lambda: reactor.callLater(0, lambda: socket.socketpair()[0].recv(1))",
+            "gets calls": """
+def act():
+    def flood():
+        while True:
+            reactor.callFromThread(len, "")
+    threading.Thread(target=flood, daemon=True).start()
+""",
+        }
+        for name, act in acts.items():
+            with self.subTest(name):
+                self.assertEqual("leaves\nstatus 0", self.says(SUBJECT, f"{act}\n{text}"))
+
+    @unittest.skipUnless(SUBJECT == reactors.SUBJECT, "the subject has no event loop")
+    def test_an_event_loop_in_a_daemon_thread(self):
+        text = """
+import threading, couplet_twisted
+
+def turn():
+    sum(range(10_000))
+    loop.call_soon(turn)
+
+loop, started = couplet_twisted.EventLoop(), threading.Event()
+loop.call_soon(turn)
+loop.call_soon(started.set)
+threading.Thread(target=loop.run_forever, daemon=True).start()
+started.wait()
+print("leaves")
+"""
+        ended = subprocess.run([sys.executable, "-X", "dev", "-c", text], capture_output=True, text=True, timeout=60)
+        self.assertEqual(("leaves\n", "", 0), (ended.stdout, ended.stderr, ended.returncode))
+
+    def test_a_fork_beside_a_daemon_thread(self):
+        """The child waits for no other thread."""
+        text = """
+end = lambda: opened.set()
+opened = threading.Event()
+threading.Thread(target=reactor.run, kwargs={"installSignalHandlers": False}, daemon=True).start()
+opened.wait()
+if not os.fork():
+    from couplet_twisted import _couplet
+    sys.exit(5 if _couplet.park_threads(0) else 6)
+say(os.wait()[1] >> 8)
+"""
+        self.assertEqual("5\nstatus 0", self.says(SUBJECT, text))
+
     def test_a_fork(self):
         # After a fork, the model reports an unexpected state of its epoll.
         text = """
@@ -172,5 +305,6 @@ def end():
 status = 0
 """
         said = self.says(SUBJECT, text + RUN + "sys.exit(status)")
-        lost = ["browser", "closing", "connecting failed", "half-closed", "in a handshake", "open", "request"]
+        lost = ["browser", "closing", "connecting failed", "full", "half-closed", "in a handshake", "open", "request"]
+        lost += ["secured", "secured server", "udp", "unix datagrams", "unix peer", "upgraded", "upgraded server"]
         self.assertMultiLineEqual(f"lost []\nchild 6\nlost {lost}\nstatus 0", said)
