@@ -7,6 +7,7 @@ use clap::builder::{Styles, styling::AnsiColor};
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::bench::Bench;
 use crate::cert::Cert;
 use crate::chat::Chat;
 use crate::connect::Connect;
@@ -97,6 +98,8 @@ pub(crate) enum Command {
     Inspect(Inspect),
     /// Make certificates for tests of TLS, and an authority that issues them
     Cert(Cert),
+    /// Measure these servers beside others, under a load that checks every byte
+    Bench(Bench),
     /// Test protocols on simulated networks that fail: hours of bad weather in seconds
     Sim(Sim),
     /// Print a completion script for a shell

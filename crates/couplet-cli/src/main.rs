@@ -9,6 +9,7 @@
 #[macro_use]
 extern crate couplet_watched;
 
+mod bench;
 mod cert;
 mod chat;
 mod cli;
@@ -77,6 +78,7 @@ fn main() -> ExitCode {
         }
         Command::Ctl(options) => ctl::run(options),
         Command::Inspect(options) => inspect::run(&options),
+        Command::Bench(options) => bench::run(options),
         Command::Cert(options) => cert::run(&options),
         Command::Sim(options) => sim::run(options, contents, &cli.logging),
         Command::Poetry(command) => poetry::run(command, &cli.logging),

@@ -480,6 +480,8 @@ const CAPABILITIES: &[Capability] = &[
         paths: &["std::process", "std::os::unix::process"],
         instead: PROCESS,
         places: &[
+            // Becomes another program.
+            "couplet-cli/src/bench.rs",
             "couplet-core/src/driver/process.rs",
             "couplet-sim/src/determinism.rs",
             "couplet-os/src/process.rs",
@@ -506,6 +508,7 @@ const CAPABILITIES: &[Capability] = &[
         paths: &["std::env"],
         instead: PROCESS,
         places: &[
+            "couplet-cli/src/bench.rs",
             "couplet-core/src/endpoints/inherited.rs",
             // `COUPLET_SEED`, and the second process.
             "couplet-sim/src/determinism.rs",

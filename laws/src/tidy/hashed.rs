@@ -191,7 +191,10 @@ fn no_hash_table_is_walked() {
     with_parsed_code(|| {
         let mut broken = Vec::new();
         let mut seen = BTreeSet::new();
-        for file in ["couplet", "couplet-cli", "couplet-runner"].into_iter().flat_map(library) {
+        for file in ["couplet", "couplet-bench", "couplet-cli", "couplet-runner"]
+            .into_iter()
+            .flat_map(library)
+        {
             let path = file.path.trim_start_matches("crates/").to_owned();
             let mut tables = Tables::of(file);
             broken.append(&mut tables.broken);

@@ -8,7 +8,7 @@ use super::source::{assert_none, read, root};
 
 /// A package and the files that it shares with the workspace: path in the package, path in the
 /// workspace.
-const PACKAGES: [(&str, &[(&str, &str)]); 10] = [
+const PACKAGES: [(&str, &[(&str, &str)]); 11] = [
     (
         "couplet",
         &[
@@ -24,6 +24,7 @@ const PACKAGES: [(&str, &[(&str, &str)]); 10] = [
     ("couplet-inspect", &[]),
     ("couplet-os", &[]),
     ("couplet-sim", &[]),
+    ("couplet-bench", &[]),
     ("couplet-cli", &[]),
     ("couplet-runner", &[]),
 ];

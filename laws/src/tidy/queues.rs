@@ -729,7 +729,7 @@ impl Parse for Statics {
 #[test]
 fn every_queue_has_a_bound_or_a_sentence() {
     with_parsed_code(|| {
-        let crates = ["couplet", "couplet-os", "couplet-cli", "couplet-runner"];
+        let crates = ["couplet", "couplet-os", "couplet-bench", "couplet-cli", "couplet-runner"];
         let (broken, all): (Vec<_>, Vec<_>) =
             crates.into_iter().map(|name| Queues::unbounded(library(name))).unzip();
         assert!(all.iter().sum::<usize>() > 200, "{all:?} queues were found");

@@ -107,6 +107,7 @@ fn unsafe_lives_in_couplet_os_with_a_safety_line_each() {
         "crates/couplet-http/src/lib.rs",
         "crates/couplet-http2/src/lib.rs",
         "crates/couplet-sim/src/lib.rs",
+        "crates/couplet-bench/src/main.rs",
         "crates/couplet-cli/src/main.rs",
         "crates/couplet-runner/src/lib.rs",
     ] {

@@ -4,7 +4,10 @@ use std::io::{self, Error};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+#[path = "../../../couplet-bench/src/processors.rs"]
+mod processors;
+
+pub(crate) use processors::{pin, processors};
 
 /// The program `couplet`, beside this benchmark in the same build: see [`build`].
 pub(crate) fn program(own: &Path) -> PathBuf {
@@ -28,19 +31,4 @@ pub(crate) fn build() -> io::Result<()> {
         true => Ok(()),
         false => Err(Error::other("the program couplet, whose echo is measured, does not build")),
     }
-}
-
-/// The processors that this process may use: the first for the servers, the second, if it exists,
-/// for the load.
-pub(crate) fn processors() -> io::Result<(Option<usize>, Option<usize>)> {
-    let set = sched_getaffinity(None)?;
-    let mut processors = (0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu));
-    Ok((processors.next(), processors.next()))
-}
-
-/// Pins the calling thread, and the processes that it starts, to one processor.
-pub(crate) fn pin(cpu: usize) -> io::Result<()> {
-    let mut set = CpuSet::new();
-    set.set(cpu);
-    Ok(sched_setaffinity(None, &set)?)
 }

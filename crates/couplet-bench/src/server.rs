@@ -6,77 +6,112 @@
 //! process the kernel skips reference counts and the C library skips cancellation points.
 
 use std::fs;
-use std::io::{self, BufRead, BufReader, Error, ErrorKind, Write};
-use std::net::SocketAddr;
+use std::io::{self, BufRead, BufReader, Error, ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::kind::{BACKLOG, Kind, Manner, Role};
-use crate::ours;
-use crate::program::program;
+use crate::kind::{Kind, Manner};
+use crate::options::Bench;
+use crate::peers::{COUNTED, Launch};
+use crate::{interrupt, pause};
 
-const TWISTED: &str = include_str!("peer_twisted.py");
+/// The first argument of this program as a watch. A port (`-` for none) and the command follow.
+pub(crate) const WATCH: &str = "@watch";
+/// Time for a server to listen, and beyond its grace for a watch to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Time for a server to end after SIGTERM: a tool writes its counts then.
+const GRACE: Duration = Duration::from_secs(20);
 
-/// Runs a command, forwards the first line of its output, and ends it when our stdin closes.
-pub(crate) fn watch(words: &[String]) -> io::Result<()> {
-    let mut command = Command::new(words.first().ok_or(ErrorKind::InvalidInput)?);
-    command.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut child = command.spawn().map_err(|error| cannot_run(&words[0], &error))?;
+/// Runs a command until our stdin closes. Prints where it listens: the first line of its output, or
+/// this port once it accepts.
+pub(crate) fn watch(port: Option<u16>, words: &[String]) -> io::Result<()> {
+    let program = words.first().ok_or(ErrorKind::InvalidInput)?;
+    let mut command = Command::new(program);
+    command.args(&words[1..]).stdin(Stdio::null());
+    command.stdout(Stdio::piped());
+    if port.is_some() {
+        // Servers of others report their start here; the pipe holds that.
+        command.stderr(Stdio::piped());
+    }
+    let mut child = command.spawn().map_err(|error| cannot_run(program, &error))?;
     // After any failure the command must be ended, so `println!`, which panics if the pipe is
     // closed, is not used.
-    let done = first_line(child.stdout.as_mut())
-        .and_then(|line| writeln!(io::stdout(), "{line} as process {}", last_child(child.id())))
+    let place = match port {
+        // The process may be a tool that has started the server.
+        None => first_line(child.stdout.as_mut()).map(|line| (line, last_child(child.id()))),
+        Some(port) => await_port(&mut child, port).map(|line| (line, child.id())),
+    };
+    let done = place
+        .and_then(|(line, process)| writeln!(io::stdout(), "{line} as process {process}"))
         .and_then(|()| io::copy(&mut io::stdin(), &mut io::sink()));
-    // Fails if the command has ended already.
-    let _ = kill_process(Pid::from_child(&child), Signal::TERM);
-    child.wait()?;
+    end(&mut child)?;
     done.map(drop)
 }
 
+/// Ends a process: by SIGTERM, and if that does not help by SIGKILL.
+fn end(child: &mut Child) -> io::Result<()> {
+    // Fails if the process has ended already.
+    let _ = kill_process(Pid::from_child(child), Signal::TERM);
+    let patience = Instant::now() + GRACE;
+    while child.try_wait()?.is_none() {
+        if Instant::now() > patience {
+            child.kill()?;
+        }
+        pause(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// Waits until the port accepts connections.
+fn await_port(child: &mut Child, port: u16) -> io::Result<String> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let patience = Instant::now() + PATIENCE;
+    while Instant::now() < patience {
+        if TcpStream::connect(address).is_ok() {
+            return Ok(format!("listening on {address}"));
+        }
+        if child.try_wait()?.is_some() {
+            let mut said = String::new();
+            child.stderr.take().map(|mut stderr| stderr.read_to_string(&mut said)).transpose()?;
+            return Err(Error::other(format!("the server has ended: {}", said.trim())));
+        }
+        pause(Duration::from_millis(5));
+    }
+    Err(Error::new(ErrorKind::TimedOut, format!("nothing listens on {address}")))
+}
+
 /// Starts a server, under `tool` (a program and its arguments) unless that is empty, and waits
-/// until it listens. `python` is an interpreter that has Twisted.
+/// until it listens.
 pub(crate) fn start(
+    bench: &Bench,
     kind: Kind,
     manner: Manner,
     tool: &[String],
-    python: &str,
 ) -> io::Result<Server> {
-    let own = std::env::current_exe()?;
-    let mut watch = Command::new(&own);
+    let is_counted = !tool.is_empty();
+    let Launch { words, port } =
+        bench.programs.launch(kind, manner.role, &bench.folder, is_counted)?;
+    let mut watch = Command::new(std::env::current_exe()?);
+    let cpu = manner.cpu.map_or("-".into(), |cpu| cpu.to_string());
+    let meek = if manner.meek { "meek" } else { "-" };
+    let port = port.map_or("-".into(), |port| port.to_string());
     // The command inherits the watch's processor and scheduling.
-    if let Some(cpu) = manner.cpu {
-        watch.args(["--cpu", &cpu.to_string()]);
+    watch.args([WATCH, &cpu, meek, &port]).args(tool).args(words);
+    if is_counted {
+        watch.env(COUNTED, "yes");
     }
-    watch.args(manner.meek.then_some("--meek")).arg("--watch").args(tool);
-    if !tool.is_empty() {
-        watch.env(ours::COUNTED, "yes");
-    }
-    match kind {
-        Kind::Couplet | Kind::CoupletUring | Kind::CoupletInspected
-            if manner.role == Role::Echo =>
-        {
-            watch.arg(program(&own)).args(ours::echo_arguments());
-            watch.args((kind == Kind::CoupletInspected).then_some("--inspect=0"));
-            watch.args((kind == Kind::CoupletUring).then_some("--driver=uring"));
-            if tool.is_empty() { &mut watch } else { watch.args(["--answers", "at-once"]) }
-        }
-        Kind::Twisted => {
-            watch.args([python, "-c", TWISTED, "--backlog", &BACKLOG.to_string()]);
-            watch.args(["--role", &manner.role.to_string()])
-        }
-        _ => {
-            watch.arg(own).args(["--serve", &kind.to_string()]);
-            watch.args(["--role", &manner.role.to_string()])
-        }
-    };
-    let watch = watch.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    // A group of its own: Ctrl-C reaches the benchmark alone, which ends its watches.
+    watch.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
     // From here on `Server::drop` ends the processes after any failure.
-    let mut server = Server { watch, address: SocketAddr::from(([127, 0, 0, 1], 0)), process: 0 };
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let mut server = Server { watch: watch.spawn()?, address, process: 0 };
     let line = first_line(server.watch.stdout.as_mut())?;
+    interrupt::check()?;
     (server.address, server.process) = understand(&line).ok_or_else(|| {
         Error::other(format!("the {kind} server said {line:?}, not where it listens"))
     })?;
@@ -93,11 +128,11 @@ fn understand(line: &str) -> Option<(SocketAddr, u32)> {
     let told = line.strip_prefix("listening on ")?;
     let (address, process) = told.split_once(" as process ")?;
     // The address may be printed as an endpoint.
-    let address = address.trim_start_matches("tcp:");
+    let address = address.trim_start_matches("tcp:").trim_start_matches("tls:");
     Some((address.parse().ok()?, process.parse().ok()?))
 }
 
-/// Finds the server among the descendants of the process, because a tool may have started it.
+/// The last descendant of a process.
 fn last_child(process: u32) -> u32 {
     let children = fs::read_to_string(format!("/proc/{process}/task/{process}/children"));
     let child = children.ok().and_then(|list| list.split(' ').next()?.parse().ok());
@@ -142,11 +177,12 @@ impl Server {
     pub(crate) fn settle(&self) -> io::Result<()> {
         let patience = Instant::now() + Duration::from_secs(20);
         while Instant::now() < patience {
+            interrupt::check()?;
             let states = self.threads("stat")?;
             if states.iter().all(|stat| after_name(stat).starts_with('S')) {
                 return Ok(());
             }
-            thread::sleep(Duration::from_micros(50));
+            pause(Duration::from_micros(50));
         }
         Err(Error::new(ErrorKind::TimedOut, "the server is at work, but nothing is asked of it"))
     }
@@ -188,12 +224,12 @@ impl Server {
     /// Makes the watch end the server, and waits for that with a limit.
     fn end(&mut self) -> io::Result<()> {
         drop(self.watch.stdin.take());
-        let patience = Instant::now() + Duration::from_secs(10);
+        let patience = Instant::now() + GRACE + PATIENCE;
         while self.watch.try_wait()?.is_none() {
             if Instant::now() > patience {
                 self.watch.kill()?;
             }
-            thread::sleep(Duration::from_millis(1));
+            pause(Duration::from_millis(1));
         }
         Ok(())
     }

@@ -12,11 +12,12 @@ const LISTENER: Token = Token(usize::MAX);
 
 struct Connection {
     stream: TcpStream,
+    // Bound: one read of bytes.
     unsent: VecDeque<u8>,
 }
 
 /// Serves with one read buffer of `size` bytes until the process ends.
-pub(crate) fn serve(listener: std::net::TcpListener, size: usize, role: Role) -> io::Result<()> {
+pub(super) fn serve(listener: std::net::TcpListener, size: usize, role: Role) -> io::Result<()> {
     let mut poll = Poll::new()?;
     let mut listener = TcpListener::from_std(listener);
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;

@@ -1,4 +1,4 @@
-//! The yardstick: a server written by hand over level-triggered epoll.
+//! The yardstick: an echo and a relay written by hand over level-triggered epoll.
 //!
 //! It makes no avoidable system call: `TCP_NODELAY` is inherited from the listener, each event is
 //! one read, and `epoll_ctl` is called only to add a connection (and twice if a send buffer was
@@ -23,6 +23,7 @@ struct Connection {
     /// `stream`.
     forward: Option<Forward>,
     /// Bytes that the kernel has not taken. While there are any, nothing is read.
+    // Bound: one read; in a fan-out, the messages that a connection has not read.
     unsent: VecDeque<u8>,
 }
 
@@ -36,13 +37,15 @@ struct Server {
     epoll: OwnedFd,
     listener: TcpListener,
     /// By descriptor number. After a stale event for a reused number, the read finds nothing.
+    // Bound: the process's descriptors.
     connections: Vec<Option<Connection>>,
+    // Bound: its length never changes.
     buffer: Vec<u8>,
     role: Role,
 }
 
 /// Serves with one read buffer of `size` bytes until the process ends.
-pub(crate) fn serve(listener: TcpListener, size: usize, role: Role) -> std::io::Result<()> {
+pub(super) fn serve(listener: TcpListener, size: usize, role: Role) -> std::io::Result<()> {
     sockopt::set_tcp_nodelay(&listener, true)?;
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
     epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;

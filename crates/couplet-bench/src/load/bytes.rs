@@ -1,22 +1,20 @@
-//! The load: one thread that plays all clients and checks every byte that they receive.
+//! The load of servers that return bytes: echoes, relays, fan-outs.
 //!
 //! A connection's bytes are a window that moves over a repeated random block of prime length; each
 //! connection starts at another position. So a check is one `memcmp`, cheap enough not to slow the
 //! load, and detects lost, doubled, reordered and mixed-up bytes.
 
-use std::io::{self, Error, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::mem;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::ops::Range;
-use std::os::fd::OwnedFd;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::buffer::spare_capacity;
-use rustix::event::Timespec;
-use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::{SendFlags, send};
+
+use super::{Clients, Waiting, connect, cut, receive_some, send_all, stalled, wrong};
+use crate::{interrupt, pause};
 
 /// Bytes of a message in ping-pong and on a short connection.
 pub(crate) const MESSAGE: usize = 64;
@@ -31,10 +29,6 @@ const SIP: usize = 4096;
 const PERIOD: usize = 262_147;
 /// The same for lines: a prime number of messages.
 const PERIOD_OF_LINES: usize = 4099 * MESSAGE;
-/// Polls for an answer before the load sleeps, if it has its own processor: otherwise the
-/// measurement would include its wake-ups.
-const SPINS: usize = 20_000;
-const PATIENCE: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
 
 /// The side that closes a short connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,6 +37,7 @@ pub(crate) enum Closer {
     Server,
 }
 
+#[derive(Debug)]
 struct Connection {
     stream: TcpStream,
     /// The connection on which a relay's output arrives; otherwise the echo returns on `stream`.
@@ -54,20 +49,25 @@ struct Connection {
 }
 
 /// The clients of one server.
+#[derive(Debug)]
 pub(crate) struct Load {
     server: SocketAddr,
     /// The listener for the relay's connections, if `server` is a relay.
     behind: Option<TcpListener>,
     /// The random block, twice, so that a window never wraps.
+    // Bound: twice the longer period.
     block: Vec<u8>,
     /// Each message is a line, CRLF included.
     lines: bool,
-    epoll: OwnedFd,
-    spins: usize,
+    waiting: Waiting,
+    // Bound: the scenario's connections.
     connections: Vec<Option<Connection>>,
     /// Number of slow readers; they are the last connections.
     slow: usize,
+    /// Answers since the slow readers have read.
+    answers: usize,
     opened: usize,
+    // Bound: one window of bytes.
     buffer: Vec<u8>,
 }
 
@@ -75,23 +75,16 @@ impl Load {
     /// Clients for that server, none connected yet. `spin` if no other process needs the processor;
     /// `lines` if messages must be lines.
     pub(crate) fn new(server: SocketAddr, spin: bool, lines: bool) -> io::Result<Load> {
-        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-        let period = if lines { PERIOD_OF_LINES } else { PERIOD };
-        let mut block: Vec<u8> = (0..period).map(|_| random_byte(&mut state)).collect();
-        for line in block.chunks_exact_mut(MESSAGE).filter(|_| lines) {
-            line.iter_mut().filter(|byte| **byte == b'\n').for_each(|byte| *byte = b' ');
-            line[MESSAGE - 2..].copy_from_slice(b"\r\n");
-        }
-        block.extend_from_within(..);
+        let block = block(lines);
         Ok(Load {
             server,
             behind: None,
             block,
             lines,
-            epoll: epoll::create(CreateFlags::CLOEXEC)?,
-            spins: if spin { SPINS } else { 0 },
+            waiting: Waiting::new(spin)?,
             connections: Vec::new(),
             slow: 0,
+            answers: 0,
             opened: 0,
             buffer: vec![0; WINDOW],
         })
@@ -112,7 +105,7 @@ impl Load {
             self.open(slot)?;
             self.send_message(slot)?;
             while !self.answered(slot)? {
-                self.wait(&mut Vec::with_capacity(1))?;
+                self.waiting.wait(&mut Vec::with_capacity(1))?;
             }
         }
         Ok(())
@@ -159,7 +152,7 @@ impl Load {
     pub(crate) fn slow_down(&mut self, count: usize) -> io::Result<()> {
         self.slow = count;
         for slot in self.slow_ones() {
-            epoll::delete(&self.epoll, &open_in(&mut self.connections, slot).stream)?;
+            self.waiting.remove(&open_in(&mut self.connections, slot).stream)?;
         }
         Ok(())
     }
@@ -168,51 +161,9 @@ impl Load {
         self.connections.len() - self.slow..self.connections.len()
     }
 
-    /// Every connection sends a message, and the next one once the answer has arrived, until
-    /// `deadline`; returns the number of round trips.
-    pub(crate) fn ping_pong(&mut self, deadline: Instant) -> io::Result<u64> {
-        let mut trips = 0;
-        let fast = self.connections.len() - self.slow;
-        let mut out = fast;
-        let mut sips = 0;
-        (0..out).try_for_each(|slot| self.send_message(slot))?;
-        let mut events = Vec::with_capacity(1024);
-        while out > 0 {
-            self.wait(&mut events)?;
-            let open = Instant::now() < deadline;
-            for event in events.drain(..) {
-                let slot = event.data.u64() as usize;
-                if self.answered(slot)? {
-                    trips += 1;
-                    if open { self.send_message(slot)? } else { out -= 1 }
-                }
-            }
-            while sips < trips / fast as u64 {
-                sips += 1;
-                self.slow_ones().try_for_each(|slot| self.sip(slot))?;
-            }
-        }
-        Ok(trips)
-    }
-
     fn sip(&mut self, slot: usize) -> io::Result<()> {
         self.send_stream(slot, usize::MAX)?;
-        self.receive(slot, SIP)?.ok_or_else(cut).map(drop)
-    }
-
-    /// In each of `rounds` rounds, every connection sends a message, all answers are awaited, and
-    /// `settle` is called.
-    pub(crate) fn lock_step(
-        &mut self,
-        rounds: u64,
-        settle: impl Fn() -> io::Result<()>,
-    ) -> io::Result<()> {
-        for _ in 0..rounds {
-            (0..self.connections.len()).try_for_each(|slot| self.send_message(slot))?;
-            self.await_all(|load, slot| load.answered(slot))?;
-            settle()?;
-        }
-        Ok(())
+        self.receive_from(slot, SIP)?.ok_or_else(cut).map(drop)
     }
 
     /// In each of `rounds` rounds, opens `PARALLEL` connections for one round trip each, and closes
@@ -252,7 +203,7 @@ impl Load {
         let mut out = self.connections.len();
         let mut events = Vec::with_capacity(1024);
         while out > 0 {
-            self.wait(&mut events)?;
+            self.waiting.wait(&mut events)?;
             for event in events.drain(..) {
                 out -= usize::from(done(self, event.data.u64() as usize)?);
             }
@@ -271,7 +222,7 @@ impl Load {
             let mut under_way = 0;
             for slot in 0..self.connections.len() {
                 let sent = if open { self.send_stream(slot, WINDOW)? } else { 0 };
-                let received = self.receive(slot, WINDOW)?.ok_or_else(cut)?;
+                let received = self.receive_from(slot, WINDOW)?.ok_or_else(cut)?;
                 echoed += received as u64;
                 moved += sent + received;
                 let connection = open_in(&mut self.connections, slot);
@@ -282,7 +233,7 @@ impl Load {
             }
             if moved == 0 {
                 // As bytes in flight arrive, more can be sent.
-                self.wait(&mut events)?;
+                self.waiting.wait(&mut events)?;
                 events.clear();
             }
         }
@@ -304,7 +255,7 @@ impl Load {
         }
         let mut events = Vec::with_capacity(1024);
         while out > 0 {
-            self.wait(&mut events)?;
+            self.waiting.wait(&mut events)?;
             for event in events.drain(..) {
                 let slot = event.data.u64() as usize;
                 if self.finished(slot, closer)? {
@@ -334,7 +285,7 @@ impl Load {
     /// True when a short connection's answer has arrived and, if the server is the closer, the
     /// server has closed.
     fn finished(&mut self, slot: usize, closer: Closer) -> io::Result<bool> {
-        match self.receive(slot, WINDOW)? {
+        match self.receive_from(slot, WINDOW)? {
             None if open_in(&mut self.connections, slot).received < MESSAGE => Err(cut()),
             None if closer == Closer::Client => Err(cut()),
             None => Ok(true),
@@ -344,17 +295,13 @@ impl Load {
     }
 
     fn open(&mut self, slot: usize) -> io::Result<()> {
-        let mut stream = TcpStream::connect(self.server)
-            .map_err(|error| Error::other(format!("cannot connect to the server: {error}")))?;
+        let mut stream = connect(self.server)?;
         let mut far = self.behind.as_ref().map(accept).transpose()?;
-        for stream in [Some(&stream), far.as_ref()].into_iter().flatten() {
-            stream.set_nodelay(true)?;
-        }
         if let Some(far) = far.as_mut().filter(|_| slot % 2 == 1) {
             mem::swap(far, &mut stream);
         }
         let reader = far.as_ref().unwrap_or(&stream);
-        epoll::add(&self.epoll, reader, EventData::new_u64(slot as u64), EventFlags::IN)?;
+        self.waiting.add(reader, slot)?;
         self.opened += 1;
         let start = match self.lines {
             true => self.opened * 1031 * MESSAGE % self.period(),
@@ -373,7 +320,7 @@ impl Load {
         let connection = open_in(&mut self.connections, slot);
         let at = (connection.start + connection.sent) % period;
         connection.sent += MESSAGE;
-        (&connection.stream).write_all(&self.block[at..at + MESSAGE])
+        send_all(&connection.stream, &self.block[at..at + MESSAGE])
     }
 
     /// Sends as much as the window and the kernel allow; returns the number of bytes.
@@ -398,21 +345,20 @@ impl Load {
 
     /// Receives and checks available bytes, at most `most` and a window; returns their number,
     /// `None` at the end of the stream.
-    fn receive(&mut self, slot: usize, most: usize) -> io::Result<Option<usize>> {
+    fn receive_from(&mut self, slot: usize, most: usize) -> io::Result<Option<usize>> {
         let connection = open_in(&mut self.connections, slot);
         let reader = connection.far.as_ref().unwrap_or(&connection.stream);
-        let length = match recv(reader, &mut self.buffer[..most], RecvFlags::DONTWAIT) {
-            Ok((0, _)) => return Ok(None),
-            Ok((length, _)) => length,
-            Err(Errno::AGAIN | Errno::INTR) => return Ok(Some(0)),
-            Err(error) => return Err(error.into()),
+        let data = match receive_some(reader, &mut self.buffer[..most])? {
+            None => return Ok(None),
+            Some(data) => data,
         };
+        let length = data.len();
         let at = (connection.start + connection.received) % (self.block.len() / 2);
         connection.received += length;
         if connection.received > connection.sent {
             return Err(wrong("more bytes came back than were sent"));
         }
-        if self.buffer[..length] != self.block[at..at + length] {
+        if data != &self.block[at..at + length] {
             return Err(wrong("other bytes came back than were sent"));
         }
         Ok(Some(length))
@@ -420,34 +366,49 @@ impl Load {
 
     /// Receives available bytes; true when every byte sent has been received.
     fn answered(&mut self, slot: usize) -> io::Result<bool> {
-        self.receive(slot, WINDOW)?.ok_or_else(cut)?;
+        self.receive_from(slot, WINDOW)?.ok_or_else(cut)?;
         let connection = open_in(&mut self.connections, slot);
         Ok(connection.received == connection.sent)
     }
+}
 
-    /// Waits until a connection is readable.
-    fn wait(&self, events: &mut Vec<Event>) -> io::Result<()> {
-        let now = Timespec::default();
-        for turn in 0..=self.spins {
-            let timeout = if turn < self.spins { &now } else { &PATIENCE };
-            match epoll::wait(&self.epoll, spare_capacity(events), Some(timeout)) {
-                Ok(0) | Err(Errno::INTR) => {}
-                Ok(_) => return Ok(()),
-                Err(error) => return Err(error.into()),
-            }
+impl Clients for Load {
+    /// Slow readers are beside the load.
+    fn count(&self) -> usize {
+        self.connections.len() - self.slow
+    }
+
+    fn send(&mut self, slot: usize, requests: usize) -> io::Result<()> {
+        (0..requests).try_for_each(|_| self.send_message(slot))
+    }
+
+    fn receive(&mut self, slot: usize) -> io::Result<usize> {
+        let is_answered = self.answered(slot)?;
+        self.answers += usize::from(is_answered);
+        if self.slow > 0 && self.answers >= self.count() {
+            self.answers = 0;
+            self.slow_ones().try_for_each(|slot| self.sip(slot))?;
         }
-        Err(stalled())
+        Ok(usize::from(is_answered))
+    }
+
+    fn waiting(&self) -> &Waiting {
+        &self.waiting
     }
 }
 
 /// Accepts the relay's connection for the one just opened.
 fn accept(behind: &TcpListener) -> io::Result<TcpStream> {
-    let deadline = Instant::now() + Duration::from_secs(PATIENCE.tv_sec as u64);
+    let deadline = Instant::now() + Duration::from_secs(20);
     while Instant::now() < deadline {
         match behind.accept() {
-            Ok((stream, _)) => return Ok(stream),
+            Ok((stream, _)) => {
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                thread::sleep(Duration::from_micros(50));
+                interrupt::check()?;
+                pause(Duration::from_micros(50));
             }
             Err(error) => return Err(error),
         }
@@ -459,22 +420,22 @@ fn open_in(connections: &mut [Option<Connection>], slot: usize) -> &mut Connecti
     connections[slot].as_mut().expect("a slot is used while its connection is open")
 }
 
+/// A random block, twice, so that a window never wraps.
+fn block(lines: bool) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let period = if lines { PERIOD_OF_LINES } else { PERIOD };
+    let mut block: Vec<u8> = (0..period).map(|_| random_byte(&mut state)).collect();
+    for line in block.chunks_exact_mut(MESSAGE).filter(|_| lines) {
+        line.iter_mut().filter(|byte| **byte == b'\n').for_each(|byte| *byte = b' ');
+        line[MESSAGE - 2..].copy_from_slice(b"\r\n");
+    }
+    block.extend_from_within(..);
+    block
+}
+
 fn random_byte(state: &mut u64) -> u8 {
     *state ^= *state << 13;
     *state ^= *state >> 7;
     *state ^= *state << 17;
     (*state >> 32) as u8
-}
-
-fn cut() -> Error {
-    Error::new(ErrorKind::UnexpectedEof, "the server closed a connection before its time")
-}
-
-fn wrong(what: &str) -> Error {
-    Error::new(ErrorKind::InvalidData, format!("the server echoes wrongly: {what}"))
-}
-
-fn stalled() -> Error {
-    let seconds = PATIENCE.tv_sec;
-    Error::new(ErrorKind::TimedOut, format!("no answer from the server for {seconds} s"))
 }

@@ -2,12 +2,21 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional_with_sizes};
+use bytes::Bytes;
+use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use tokio::io::{
+    AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader,
+    copy_bidirectional_with_sizes,
+};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::broadcast::{self, Receiver, Sender};
-use tokio_util::bytes::Bytes;
+use tokio_rustls::TlsAcceptor;
 
 use crate::kind::Role;
 
@@ -15,7 +24,13 @@ use crate::kind::Role;
 const LAG: usize = 1024;
 
 /// Serves with a read buffer of `size` bytes per connection until the process ends.
-pub(crate) fn serve(listener: std::net::TcpListener, size: usize, role: Role) -> io::Result<()> {
+pub(super) fn serve(
+    listener: std::net::TcpListener,
+    size: usize,
+    role: Role,
+    folder: &Path,
+) -> io::Result<()> {
+    let tls = if role == Role::Tls { Some(acceptor(folder)?) } else { None };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async {
         let listener = TcpListener::from_std(listener)?;
@@ -29,12 +44,26 @@ pub(crate) fn serve(listener: std::net::TcpListener, size: usize, role: Role) ->
                 Role::EchoOne => drop(tokio::spawn(echo(stream, size, true))),
                 Role::Relay(server) => drop(tokio::spawn(relay(stream, server, size))),
                 Role::FanOut => fan_out(stream, size, to_all.clone()),
+                Role::Lines => drop(tokio::spawn(echo_lines(stream))),
+                _ => {
+                    let accepting = tls.as_ref().map(|tls| tls.accept(stream));
+                    drop(tokio::spawn(async move {
+                        match accepting {
+                            Some(accepting) => echo(accepting.await?, size, false).await,
+                            None => Ok(()),
+                        }
+                    }));
+                }
             }
         }
     })
 }
 
-async fn echo(mut stream: TcpStream, size: usize, close_first: bool) -> io::Result<()> {
+async fn echo(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    size: usize,
+    close_first: bool,
+) -> io::Result<()> {
     let mut buffer = vec![0; size];
     loop {
         let length = stream.read(&mut buffer).await?;
@@ -42,10 +71,36 @@ async fn echo(mut stream: TcpStream, size: usize, close_first: bool) -> io::Resu
             return Ok(());
         }
         stream.write_all(&buffer[..length]).await?;
+        stream.flush().await?;
         if close_first {
             return Ok(());
         }
     }
+}
+
+async fn echo_lines(stream: TcpStream) -> io::Result<()> {
+    let mut stream = BufReader::new(stream);
+    let mut line = Vec::new();
+    while stream.read_until(b'\n', &mut line).await? > 0 {
+        stream.get_mut().write_all(&line).await?;
+        line.clear();
+    }
+    Ok(())
+}
+
+fn acceptor(folder: &Path) -> io::Result<TlsAcceptor> {
+    let certificates = CertificateDer::pem_file_iter(folder.join("localhost.pem"))
+        .and_then(Iterator::collect)
+        .map_err(io::Error::other)?;
+    let key =
+        PrivateKeyDer::from_pem_file(folder.join("localhost.key")).map_err(io::Error::other)?;
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .with_no_client_auth()
+        .with_single_cert(certificates, key)
+        .map_err(io::Error::other)?;
+    Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
 /// Relays with a buffer for each direction.

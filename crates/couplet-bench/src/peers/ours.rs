@@ -1,23 +1,25 @@
 //! Couplet as a server, written against the public API as a user would. This is the only file of
-//! the benchmark that names the library. An echo is measured with the program itself,
-//! `couplet echo`, if that can play the role.
+//! the benchmark that names the library. Echoes and files are served by the program itself,
+//! `couplet echo` and `couplet serve`.
 
 use std::cell::RefCell;
 use std::fmt::Display;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-pub(crate) use couplet::DriverChoice;
 use couplet::factory::Layered;
+use couplet::http::HttpExt;
 use couplet::layers::PassThrough;
 use couplet::protocols::{LineProtocol, LineReceiver, LineTransport, Relay};
 use couplet::stream::copy_bidirectional;
 use couplet::{
-    Answers, Factory, Failure, IntoFactory, ListenOptions, Loop, LoopOptions, ProducerKind,
-    Protocol, Reactor, Reason, Stream, Transport,
+    Answers, DriverChoice, Factory, Failure, IntoFactory, ListenOptions, Loop, LoopOptions,
+    ProducerKind, Protocol, Reactor, Reason, Stream, Transport,
 };
 
-use crate::kind::{BACKLOG, Role};
+use super::hyper::answer;
+use crate::kind::{BACKLOG, Kind, Role};
 
 /// Echoes the first message of each connection, then closes it; `couplet echo` does not.
 struct EchoOne;
@@ -57,6 +59,7 @@ impl LineProtocol for EchoLines {
 
 /// Sends each connection's bytes to all connections.
 struct FanOut {
+    // Bound: the connections of the load.
     all: Rc<RefCell<Vec<Transport>>>,
 }
 
@@ -87,18 +90,24 @@ fn set_limits(transport: &Transport) {
     transport.set_idle_timeout(Some(Duration::from_secs(180)));
 }
 
-/// The default read buffer of a loop in KiB, for all servers here and for `couplet echo`.
-pub(crate) const READ_BUFFER: usize = 256;
-
-/// The arguments of `couplet echo`.
-pub(crate) fn echo_arguments() -> [String; 5] {
-    let endpoint = format!("tcp:0:interface=127.0.0.1:backlog={BACKLOG}");
-    ["echo", "--listen", &endpoint, "--idle-timeout", "180"].map(String::from)
+/// The arguments of the program `couplet` for a role.
+pub(super) fn arguments(role: Role, folder: &Path) -> Vec<String> {
+    let folder = folder.display();
+    let place = format!("0:interface=127.0.0.1:backlog={BACKLOG}");
+    let tls = format!("tls:{place}:cert={folder}/localhost.pem:key={folder}/localhost.key");
+    let tcp = format!("tcp:{place}");
+    let site = format!("{folder}/site");
+    let words = match role {
+        Role::Files => ["serve", &site, "--listen", &tcp].to_vec(),
+        Role::Tls => ["echo", "--idle-timeout", "180", "--listen", &tls].to_vec(),
+        _ => ["echo", "--idle-timeout", "180", "--listen", &tcp].to_vec(),
+    };
+    words.into_iter().map(String::from).collect()
 }
 
 /// Set for servers whose instructions are counted: their answers leave immediately, because the
 /// loop's own measurements depend on the machine.
-pub(crate) const COUNTED: &str = "SIDE_BY_SIDE_COUNTED";
+pub(crate) const COUNTED: &str = "COUPLET_BENCH_COUNTED";
 
 /// Runs a loop until the process ends.
 fn run(
@@ -111,20 +120,24 @@ fn run(
     Loop::with_options(options)?.run(setup)
 }
 
-/// Plays the roles that `couplet echo` does not, until the process ends; `ready` gets the address.
-pub(crate) fn serve(
-    driver: DriverChoice,
-    role: Role,
-    ready: impl FnOnce(&dyn Display),
-) -> couplet::Result<()> {
-    match role {
-        Role::Echo => Err(Failure::msg("the program echoes, by `couplet echo`")),
-        Role::EchoOne => listen(driver, |_| || EchoOne, ready),
-        Role::FanOut => {
+/// Plays the roles that the program does not, until the process ends; `ready` gets the address.
+pub(super) fn serve(kind: Kind, role: Role, ready: fn(&dyn Display)) -> couplet::Result<()> {
+    let driver = match kind {
+        Kind::CoupletUring => DriverChoice::Uring,
+        _ => DriverChoice::Auto,
+    };
+    match (kind, role) {
+        (Kind::CoupletStream, _) => serve_stream(role, ready),
+        (Kind::CoupletLayer, _) => {
+            listen(driver, |_| Layered::new(|| Echo, |_, _| PassThrough::default()), ready)
+        }
+        (_, Role::EchoOne) => listen(driver, |_| || EchoOne, ready),
+        (_, Role::Lines) => listen(driver, |_| || LineReceiver::new(EchoLines), ready),
+        (_, Role::FanOut) => {
             let all = Rc::default();
             listen(driver, |_| move || FanOut { all: Rc::clone(&all) }, ready)
         }
-        Role::Relay(server) => {
+        (_, Role::Relay(server)) => {
             let relay = |reactor: &Reactor| {
                 let (reactor, server) = (reactor.clone(), format!("tcp:{server}"));
                 move || {
@@ -135,33 +148,32 @@ pub(crate) fn serve(
             };
             listen(driver, relay, ready)
         }
+        (_, Role::Hello1 | Role::Hello2) => run(driver, |reactor| {
+            let port = reactor.serve_http(endpoint(), tower::service_fn(answer))?;
+            ready(&port.host());
+            Ok(())
+        }),
+        _ => Err(Failure::msg(format!("{kind} does not play {role}"))),
     }
 }
 
-/// Echoes lines until the process ends; `ready` gets the address.
-pub(crate) fn serve_lines(ready: impl FnOnce(&dyn Display)) -> couplet::Result<()> {
-    listen(DriverChoice::Auto, |_| || LineReceiver::new(EchoLines), ready)
-}
-
-/// Echoes over a layer that passes bytes unchanged.
-pub(crate) fn serve_layer(ready: impl FnOnce(&dyn Display)) -> couplet::Result<()> {
-    listen(DriverChoice::Auto, |_| Layered::new(|| Echo, |_, _| PassThrough::default()), ready)
+fn endpoint() -> String {
+    format!("tcp:0:interface=127.0.0.1:backlog={BACKLOG}")
 }
 
 /// Echoes or relays in async style.
-pub(crate) fn serve_stream(role: Role, ready: impl FnOnce(&dyn Display)) -> couplet::Result<()> {
+fn serve_stream(role: Role, ready: fn(&dyn Display)) -> couplet::Result<()> {
     run(DriverChoice::Auto, |reactor| {
-        let endpoint = format!("tcp:0:interface=127.0.0.1:backlog={BACKLOG}");
         let port = match role {
             Role::Relay(server) => {
                 let connecting = reactor.clone();
-                reactor.serve(&endpoint, async move |near| {
+                reactor.serve(endpoint(), async move |near| {
                     let far = connecting.connect_stream(format!("tcp:{server}")).await?;
                     copy_bidirectional(near, far).await?;
                     Ok(())
                 })?
             }
-            _ => reactor.serve(&endpoint, echo_stream)?,
+            _ => reactor.serve(endpoint(), echo_stream)?,
         };
         ready(&port.host());
         Ok(())
@@ -182,7 +194,7 @@ async fn echo_stream(mut stream: Stream) -> couplet::Result<()> {
 fn listen<K, F: IntoFactory<K>>(
     driver: DriverChoice,
     factory: impl FnOnce(&Reactor) -> F,
-    ready: impl FnOnce(&dyn Display),
+    ready: fn(&dyn Display),
 ) -> couplet::Result<()>
 where
     <F::Factory as Factory>::Protocol: Protocol,

@@ -2,22 +2,21 @@
 //! depend on the machine's speed or load.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
-use crate::counting::{Count, Tool, count, succeeds};
+use crate::counting::{Count, Tool, count};
 use crate::kind::Kind;
-use crate::load::Closer;
+use crate::load::bytes::Closer;
 use crate::options::Bench;
-use crate::program::program;
+use crate::peers::succeeds;
 use crate::{Result, in_context};
 
 /// A name and a value: a measurement, or its limit.
-type Figure = (String, f64);
+pub(crate) type Figure = (String, f64);
 
-/// Prints `name=value` lines for one server; the error lists every exceeded limit of the file.
-pub(crate) fn run(bench: &Bench, kind: Kind, limits: Option<&str>) -> Result<()> {
-    // Read before the measurements, so that a mistake in the file is reported immediately.
-    let limits = limits.map(read_limits).transpose()?.unwrap_or_default();
+/// Prints `name=value` lines for one server; the error lists every exceeded limit.
+pub(crate) fn run(bench: &Bench, kind: Kind, limits: &[Figure]) -> Result<()> {
     let measured = measure(bench, kind)?;
     let broken: Vec<String> = limits.iter().filter_map(|limit| check(limit, &measured)).collect();
     if broken.is_empty() {
@@ -62,10 +61,13 @@ fn measure(bench: &Bench, kind: Kind) -> Result<Vec<Figure>> {
             ("instructions_per_short_connection", kind, short),
         ];
         let others = [
-            ("instructions_per_line_1", Kind::CoupletLines, Count::Trip(1)),
-            ("instructions_per_line_50", Kind::CoupletLines, Count::Trip(50)),
+            ("instructions_per_line_1", kind, Count::Line(1)),
+            ("instructions_per_line_50", kind, Count::Line(50)),
             ("instructions_per_trip_50_over_a_layer", Kind::CoupletLayer, Count::Trip(50)),
             ("instructions_per_trip_50_of_a_stream", Kind::CoupletStream, Count::Trip(50)),
+            ("instructions_per_request_http1_50", kind, Count::Http1(50)),
+            ("instructions_per_request_http2_50x1", kind, Count::Http2(50, 1)),
+            ("instructions_per_request_http2_10x100", kind, Count::Http2(10, 100)),
             ("instructions_per_trip_1_inspected", Kind::CoupletInspected, Count::Trip(1)),
             ("instructions_per_trip_50_inspected", Kind::CoupletInspected, Count::Trip(50)),
         ];
@@ -78,7 +80,7 @@ fn measure(bench: &Bench, kind: Kind) -> Result<Vec<Figure>> {
         println!("# skipped: instructions, as valgrind is not installed");
     }
     if kind == Kind::Couplet {
-        match system_calls_of_the_turn()? {
+        match system_calls_of_the_turn(bench.programs.couplet())? {
             Some(found) => tell("syscalls_outside_the_turn", 3.0 - found as f64),
             None => println!("# skipped: the turn's system calls, as objdump is not installed"),
         }
@@ -88,11 +90,10 @@ fn measure(bench: &Bench, kind: Kind) -> Result<Vec<Figure>> {
 
 /// Counts the system calls in the machine code of a turn on mio: wait, read and send must be
 /// inlined there. That affects time, but no count of instructions.
-fn system_calls_of_the_turn() -> Result<Option<usize>> {
+fn system_calls_of_the_turn(program: &Path) -> Result<Option<usize>> {
     if !succeeds("objdump", &["--version"]) {
         return Ok(None);
     }
-    let program = program(&std::env::current_exe()?);
     let mut objdump = Command::new("objdump");
     let output = objdump.args(["-d", "-C", "--no-show-raw-insn"]).arg(program).output()?;
     let code = String::from_utf8_lossy(&output.stdout);
@@ -114,8 +115,13 @@ fn check((name, most): &Figure, measured: &[Figure]) -> Option<String> {
     }
 }
 
-fn read_limits(path: &str) -> Result<Vec<Figure>> {
-    let text = fs::read_to_string(path).map_err(in_context(format!("cannot read {path}")))?;
+pub(crate) fn read_limits(path: &Path) -> Result<Vec<Figure>> {
+    let name = path.display();
+    let text = fs::read_to_string(path).map_err(in_context(format!("cannot read {name}")))?;
+    parse_limits(&text, &name.to_string())
+}
+
+fn parse_limits(text: &str, path: &str) -> Result<Vec<Figure>> {
     let lines = text.lines().map(|line| line.split('#').next().unwrap_or("").trim());
     let mut limits = Vec::new();
     for (number, line) in (1..).zip(lines).filter(|(_, line)| !line.is_empty()) {
@@ -126,4 +132,25 @@ fn read_limits(path: &str) -> Result<Vec<Figure>> {
         limits.push((name.to_string(), most));
     }
     Ok(limits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_read_and_compared() {
+        let limits = parse_limits("# all\na <= 2 # two\n\nb<=3\n", "f").expect("valid");
+        assert_eq!(limits, [("a".into(), 2.0), ("b".into(), 3.0)]);
+        let measured = [("a".into(), 2.0), ("b".into(), 3.1)];
+        assert_eq!(check(&limits[0], &measured), None);
+        assert_eq!(check(&limits[1], &measured).as_deref(), Some("b is 3.100, and its limit is 3"));
+        assert!(check(&("c".into(), 1.0), &measured).is_some_and(|it| it.contains("not measured")));
+    }
+
+    #[test]
+    fn a_wrong_limit_is_reported_with_its_place() {
+        let error = parse_limits("a <= 2\nb = 3\n", "f").expect_err("wrong").to_string();
+        assert_eq!(error, "f:2: expected `name <= value`, found `b = 3`");
+    }
 }

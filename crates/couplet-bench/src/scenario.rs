@@ -1,0 +1,343 @@
+//! The scenarios: the role of the server, and the load.
+
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::kind::{COMPARED, COMPARED_IN_BULK, Kind, Role};
+use crate::load::bytes::{Closer, Load};
+use crate::load::http1::Http1;
+use crate::load::http2::Http2;
+use crate::load::tls::Tls;
+use crate::load::{Clients, HELLO, closed_loop};
+
+/// A timed or a counted scenario.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Selected {
+    Timed(Scenario),
+    SystemCalls,
+    Instructions,
+}
+
+/// A timed scenario.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Scenario {
+    pub(crate) load: Shape,
+    pub(crate) pace: Pace,
+}
+
+/// When requests are sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Pace {
+    /// The next one when an answer has come.
+    Closed,
+    /// At half of the server's best rate.
+    Half,
+}
+
+/// The clients of a scenario.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Shape {
+    Ping(usize),
+    Lines(usize),
+    Tls(usize),
+    Bulk,
+    Relay,
+    SlowReaders,
+    FanOut,
+    Short(Closer),
+    /// Connections, and requests in flight on each.
+    Http1(usize, usize),
+    Http2(usize, usize),
+    /// Connections, and KiB of the file.
+    Files(usize, usize),
+}
+
+/// Streaming connections in bulk: enough that the server nearly always finds one readable.
+const STREAMS: usize = 8;
+/// Pinging connections beside slow readers, and the number of slow readers.
+const BESIDE_SLOW: usize = 50;
+const SLOW: usize = 4;
+/// Connections that receive each message of a fan-out.
+const AUDIENCE: usize = 100;
+const MEGABYTE: f64 = 1e6;
+
+const fn closed(load: Shape) -> Selected {
+    Selected::Timed(Scenario { load, pace: Pace::Closed })
+}
+
+const fn half(load: Shape) -> Selected {
+    Selected::Timed(Scenario { load, pace: Pace::Half })
+}
+
+/// All scenarios with their names and meanings.
+pub(crate) const SCENARIOS: [(&str, Selected, &str); 23] = [
+    ("ping-1", closed(Shape::Ping(1)), "64 bytes there and back, 1 connection"),
+    ("ping-50", closed(Shape::Ping(50)), "64 bytes there and back, 50 connections"),
+    ("ping-500", closed(Shape::Ping(500)), "64 bytes there and back, 500 connections"),
+    ("lines", closed(Shape::Lines(50)), "lines of 64 bytes, framed and echoed, 50 connections"),
+    ("tls", closed(Shape::Tls(50)), "64 bytes there and back over TLS 1.3, 50 connections"),
+    ("bulk", closed(Shape::Bulk), "an echo of 8 streams, each as fast as it can; MB of 10^6 bytes"),
+    ("relay", closed(Shape::Relay), "8 streams through the server to another one, 4 each way"),
+    ("slow-readers", closed(Shape::SlowReaders), "ping-50 beside 4 slow readers of a stream"),
+    ("fan-out", closed(Shape::FanOut), "each message of 64 bytes goes to 100 connections"),
+    (
+        "short-client-first",
+        closed(Shape::Short(Closer::Client)),
+        "connect, one exchange, close by the client; 8 at a time",
+    ),
+    (
+        "short-server-first",
+        closed(Shape::Short(Closer::Server)),
+        "connect, one exchange, close by the server; 8 at a time",
+    ),
+    ("http-50", closed(Shape::Http1(50, 1)), "HTTP/1.1, a short answer, 50 connections that stay"),
+    ("http-pipelined", closed(Shape::Http1(50, 16)), "the same with 16 requests in flight on each"),
+    (
+        "http2-10x100",
+        closed(Shape::Http2(10, 100)),
+        "HTTP/2, a short answer, 10 connections of 100 streams",
+    ),
+    (
+        "http2-50x1",
+        closed(Shape::Http2(50, 1)),
+        "HTTP/2, a short answer, 50 connections of 1 stream",
+    ),
+    ("files-1k", closed(Shape::Files(50, 1)), "a file of 1 KiB over HTTP/1.1, 50 connections"),
+    (
+        "files-100k",
+        closed(Shape::Files(50, 100)),
+        "a file of 100 KiB over HTTP/1.1, 50 connections",
+    ),
+    (
+        "files-10m",
+        closed(Shape::Files(4, 10 << 10)),
+        "a file of 10 MiB over HTTP/1.1, 4 connections",
+    ),
+    ("latency-ping", half(Shape::Ping(50)), "latency of ping-50 at half of the server's best rate"),
+    (
+        "latency-http",
+        half(Shape::Http1(50, 1)),
+        "latency of http-50 at half of the server's best rate",
+    ),
+    (
+        "latency-http2",
+        half(Shape::Http2(50, 1)),
+        "latency of http2-50x1 at half of the server's best rate",
+    ),
+    ("syscalls", Selected::SystemCalls, "system calls of the server, by strace"),
+    ("instructions", Selected::Instructions, "user instructions of the server, by valgrind"),
+];
+
+impl Selected {
+    /// The name on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        self.entry().0
+    }
+
+    pub(crate) fn title(self) -> &'static str {
+        self.entry().2
+    }
+
+    fn entry(self) -> (&'static str, Selected, &'static str) {
+        let found = SCENARIOS.into_iter().find(|(_, it, _)| *it == self);
+        found.expect("every scenario is in the table")
+    }
+
+    /// The servers that are compared by default.
+    pub(crate) fn usual(self) -> &'static [Kind] {
+        match self {
+            Selected::Timed(Scenario { load: Shape::Bulk | Shape::Relay, .. }) => COMPARED_IN_BULK,
+            _ => COMPARED,
+        }
+    }
+
+    /// The role that a server must play.
+    pub(crate) fn role(self) -> Role {
+        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        match self {
+            Selected::Timed(scenario) => scenario.load.role(anywhere),
+            Selected::SystemCalls => Role::EchoOne,
+            Selected::Instructions => Role::Echo,
+        }
+    }
+}
+
+/// The clients of one server.
+pub(crate) enum Playing {
+    Bytes(Box<Load>),
+    Requests(Box<dyn Clients>),
+}
+
+impl Shape {
+    /// The server's role; `behind` is the address to relay to.
+    pub(crate) fn role(self, behind: SocketAddr) -> Role {
+        match self {
+            Shape::Ping(_) | Shape::Bulk | Shape::SlowReaders => Role::Echo,
+            Shape::Lines(_) => Role::Lines,
+            Shape::Tls(_) => Role::Tls,
+            Shape::Relay => Role::Relay(behind),
+            Shape::FanOut => Role::FanOut,
+            Shape::Short(Closer::Client) => Role::Echo,
+            Shape::Short(Closer::Server) => Role::EchoOne,
+            Shape::Http1(..) => Role::Hello1,
+            Shape::Http2(..) => Role::Hello2,
+            Shape::Files(..) => Role::Files,
+        }
+    }
+
+    pub(crate) fn unit(self) -> &'static str {
+        match self {
+            Shape::Ping(_) | Shape::Lines(_) | Shape::Tls(_) | Shape::SlowReaders => "trip",
+            Shape::Bulk | Shape::Relay => "MB",
+            Shape::FanOut => "message",
+            Shape::Short(_) => "connection",
+            Shape::Http1(..) | Shape::Http2(..) | Shape::Files(..) => "request",
+        }
+    }
+
+    /// Opens the connections. A relay leads to `behind`; files are in `folder`.
+    pub(crate) fn connect(
+        self,
+        server: SocketAddr,
+        spin: bool,
+        behind: TcpListener,
+        folder: &Path,
+    ) -> io::Result<Playing> {
+        let load = || Load::new(server, spin, matches!(self, Shape::Lines(_))).map(Box::new);
+        let requests = |clients| Ok(Playing::Requests(clients));
+        let mut load = match self {
+            Shape::Tls(count) => {
+                return requests(Box::new(Tls::connect(server, spin, count)?));
+            }
+            Shape::Http1(count, depth) => {
+                let hello = HELLO.to_vec();
+                let clients = Http1::connect(server, spin, (count, depth), "/", hello)?;
+                return requests(Box::new(clients));
+            }
+            Shape::Http2(count, _) => {
+                return requests(Box::new(Http2::connect(server, spin, count, HELLO)?));
+            }
+            Shape::Files(count, size) => {
+                let name = file_name(size);
+                let body = fs::read(folder.join("site").join(&name))?;
+                let path = format!("/{name}");
+                let clients = Http1::connect(server, spin, (count, 1), &path, body)?;
+                return requests(Box::new(clients));
+            }
+            Shape::Relay => Box::new(load()?.behind(behind)?),
+            _ => load()?,
+        };
+        match self {
+            Shape::Ping(count) | Shape::Lines(count) => load.connect(count)?,
+            Shape::Bulk | Shape::Relay => load.connect(STREAMS)?,
+            Shape::SlowReaders => {
+                load.connect(BESIDE_SLOW + SLOW)?;
+                load.slow_down(SLOW)?;
+            }
+            Shape::FanOut => load.gather(AUDIENCE)?,
+            _ => {}
+        }
+        Ok(Playing::Bytes(load))
+    }
+
+    /// Requests in flight on a connection.
+    fn depth(self) -> usize {
+        match self {
+            Shape::Http1(_, depth) | Shape::Http2(_, depth) => depth,
+            _ => 1,
+        }
+    }
+
+    /// Loads a server for that time, or until `most` short connections; returns the work done.
+    pub(crate) fn run(self, clients: &mut Playing, time: Duration, most: u64) -> io::Result<f64> {
+        let deadline = Instant::now() + time;
+        let load = match clients {
+            Playing::Bytes(load) => load,
+            Playing::Requests(clients) => {
+                return Ok(closed_loop(&mut **clients, self.depth(), deadline)? as f64);
+            }
+        };
+        Ok(match self {
+            Shape::Bulk | Shape::Relay => load.bulk(deadline)? as f64 / MEGABYTE,
+            Shape::FanOut => load.fan_out(deadline)? as f64,
+            Shape::Short(closer) => {
+                let enough = |begun| begun >= most || Instant::now() >= deadline;
+                load.short(closer, enough)? as f64
+            }
+            _ => closed_loop(&mut **load, 1, deadline)? as f64,
+        })
+    }
+
+    /// True if the work is counted in short connections, each of which leaves a port in TIME_WAIT.
+    pub(crate) fn is_short(self) -> bool {
+        matches!(self, Shape::Short(_))
+    }
+}
+
+impl Playing {
+    pub(crate) fn clients(&mut self) -> &mut dyn Clients {
+        match self {
+            Playing::Bytes(load) => &mut **load,
+            Playing::Requests(clients) => &mut **clients,
+        }
+    }
+}
+
+/// The name of a file of so many KiB.
+pub(crate) fn file_name(size: usize) -> String {
+    format!("{size}k.bin")
+}
+
+/// The sizes of the files, in KiB.
+pub(crate) const FILES: [usize; 3] = [1, 100, 10 << 10];
+
+/// Chooses scenarios by their names or the beginnings of names, separated by commas.
+pub(crate) fn select(names: &str) -> Result<Vec<Selected>, String> {
+    let mut selected: Vec<Selected> = Vec::new();
+    for name in names.split(',') {
+        // `ping-50` is the beginning of `ping-500` too, but also a whole name.
+        let whole = SCENARIOS.iter().any(|(full, ..)| *full == name);
+        let meant = |full: &str| if whole { full == name } else { full.starts_with(name) };
+        let found = SCENARIOS.iter().filter(|(full, ..)| !name.is_empty() && meant(full));
+        let found: Vec<Selected> = found.map(|(_, it, _)| *it).collect();
+        if found.is_empty() {
+            return Err(format!("no scenario {name:?}; see --list"));
+        }
+        selected.extend(found.into_iter().filter(|it| !selected.contains(it)).collect::<Vec<_>>());
+    }
+    Ok(selected)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(words: &str) -> Vec<&'static str> {
+        select(words).expect("valid").into_iter().map(Selected::name).collect()
+    }
+
+    #[test]
+    fn a_whole_name_means_itself_and_a_beginning_all_that_begin_so() {
+        assert_eq!(names("ping-50"), ["ping-50"]);
+        assert_eq!(names("ping"), ["ping-1", "ping-50", "ping-500"]);
+        assert_eq!(names("bulk,ping-5,bulk"), ["bulk", "ping-50", "ping-500"]);
+    }
+
+    #[test]
+    fn an_unknown_scenario_is_an_error() {
+        for words in ["pong", "", "bulk,", "bulk,pong"] {
+            assert!(select(words).is_err(), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn names_and_scenarios_are_unique() {
+        for (at, (name, it, _)) in SCENARIOS.iter().enumerate() {
+            assert_eq!(SCENARIOS.iter().position(|(other, ..)| other == name), Some(at));
+            assert_eq!(SCENARIOS.iter().position(|(_, other, _)| other == it), Some(at));
+        }
+    }
+}

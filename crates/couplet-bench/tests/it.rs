@@ -1,0 +1,158 @@
+//! The program as its users run it: short runs with servers of its own, whose results are complete
+//! and whose times are not asserted.
+
+#[macro_use]
+extern crate couplet_watched;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+/// An empty folder for the files of a run, removed on drop.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let path = std::env::temp_dir().join(format!("bench-it-{}-{name}", std::process::id()));
+        fs::create_dir(&path).expect("a new folder");
+        Folder(path)
+    }
+
+    fn bench(&self, words: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_couplet-bench"));
+        command.args(words.split(' ')).current_dir(&self.0).env("TMPDIR", &self.0);
+        command.stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, words: &str) -> Output {
+        self.bench(words).output().expect("it runs")
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.0.join(name)).expect("it was written")
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.0).expect("the folder");
+        let name = |entry: fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
+        let mut names: Vec<String> = entries.map(|entry| name(entry.expect("an entry"))).collect();
+        names.sort();
+        names
+    }
+
+    /// Processes whose command line names this folder.
+    fn processes(&self) -> usize {
+        let folder = self.0.display().to_string();
+        let all = fs::read_dir("/proc").expect("the processes");
+        let lines = all.filter_map(|entry| fs::read(entry.ok()?.path().join("cmdline")).ok());
+        lines.filter(|line| String::from_utf8_lossy(line).contains(&folder)).count()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // Ignored: a failing test should fail for its own reason.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn texts(list: &Value) -> Vec<&str> {
+    list.as_array().expect("a list").iter().filter_map(Value::as_str).collect()
+}
+
+#[test]
+fn a_short_run_has_every_figure_of_each_server() {
+    let folder = Folder::new("run");
+    let words = "--servers couplet,raw --scenarios fan-out --time 100 --rounds 3";
+    let output = folder.run(&format!("{words} --json it.json --html it.html --write it.md"));
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(folder.names(), ["it.html", "it.json", "it.md"]);
+
+    let results: Value = serde_json::from_str(&folder.read("it.json")).expect("JSON");
+    let said = format!("couplet bench {words} --json it.json --html it.html --write it.md");
+    assert_eq!(results["about"]["command"], said);
+    assert_eq!(results["missing"].as_array().map(Vec::len), Some(0));
+    let outcome = &results["outcomes"][0];
+    assert_eq!(
+        (outcome["name"].as_str(), outcome["lead"].as_str()),
+        (Some("fan-out"), Some("CPU us/message"))
+    );
+    assert_eq!(texts(&outcome["columns"]), ["messages/s", "user %", "busy %", "MiB"]);
+    let rows = outcome["rows"].as_array().expect("rows");
+    assert_eq!(rows.iter().map(|row| &row["server"]).collect::<Vec<_>>(), ["couplet", "raw-16k"]);
+    for row in rows {
+        for spread in [&row["lead"], &row["ratio"]] {
+            let [least, median, most] =
+                ["least", "median", "most"].map(|name| spread[name].as_f64().expect("a number"));
+            assert!(0.0 < least && least <= median && median <= most, "{spread}");
+        }
+        assert_eq!(row["cells"].as_array().map(Vec::len), Some(4));
+        assert!(row["cells"][0].as_f64() > Some(0.0), "{row}");
+    }
+    assert_eq!(rows[0]["ratio"]["median"], 1.0);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("\nfan-out: ") && !text.contains('\x1b'), "{text}");
+    assert!(folder.read("it.md").contains("\n## fan-out\n"));
+    assert!(folder.read("it.html").contains("<h2>fan-out: "));
+}
+
+#[test]
+fn http_and_latencies_are_measured_in_an_open_and_a_closed_loop() {
+    let folder = Folder::new("http");
+    let words = "--servers couplet,hyper --scenarios http-pipelined,http2-10x100,latency-http2";
+    let output = folder.run(&format!("{words} --time 50 --rounds 1 --json it.json"));
+    assert!(output.status.success(), "{output:?}");
+    let results: Value = serde_json::from_str(&folder.read("it.json")).expect("JSON");
+    let outcomes = results["outcomes"].as_array().expect("outcomes");
+    let names: Vec<&Value> = outcomes.iter().map(|outcome| &outcome["name"]).collect();
+    assert_eq!(names, ["http-pipelined", "http2-10x100", "latency-http2"]);
+    let latency = &outcomes[2];
+    assert_eq!(latency["lead"], "p99 us");
+    let columns = ["p50 us", "p99.9 us", "max us", "requests/s", "user %", "busy %", "MiB"];
+    assert_eq!(texts(&latency["columns"]), columns);
+    for row in latency["rows"].as_array().expect("rows") {
+        let (p50, p999, max) = (&row["cells"][0], &row["cells"][1], &row["cells"][2]);
+        let all = [p50, &row["lead"]["median"], p999, max].map(|it| it.as_f64().expect("a number"));
+        assert!(all.is_sorted() && all[0] > 0.0, "{row}");
+    }
+}
+
+#[test]
+fn an_interrupt_leaves_no_process_and_no_file() {
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let folder = Folder::new(&format!("interrupt-{code}"));
+        let words = "--servers couplet,raw,tokio --scenarios fan-out --time 60000";
+        let mut child = folder.bench(words).stderr(Stdio::piped()).spawn().expect("it runs");
+        let mut said = BufReader::new(child.stderr.take().expect("stderr is piped")).lines();
+        assert_eq!(
+            said.next().transpose().expect("text").as_deref(),
+            Some("fan-out: round 1 of 5")
+        );
+        kill_process(Pid::from_child(&child), signal).expect("it runs");
+        assert_eq!(child.wait().expect("it ends").code(), Some(code));
+        assert_eq!((folder.processes(), folder.names()), (0, Vec::new()));
+    }
+}
+
+#[test]
+fn a_wrong_argument_or_file_fails_before_anything_is_measured() {
+    let folder = Folder::new("wrong");
+    for (words, code, said) in [
+        ("--servers apache", 2, "error: invalid value 'apache'"),
+        ("--write no/such/folder.md", 1, "couplet bench: cannot write no/such/folder.md: "),
+        ("--json no/such/folder.json", 1, "couplet bench: cannot write no/such/folder.json: "),
+        ("--guard --assert none.txt", 1, "couplet bench: cannot read none.txt: "),
+        ("--guard --servers raw,mio", 1, "couplet bench: --guard counts one server"),
+    ] {
+        let output = folder.run(words);
+        assert_eq!(output.status.code(), Some(code), "{words}");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(text.starts_with(said), "{text}");
+        assert_eq!(folder.names(), Vec::<String>::new(), "{words}");
+    }
+}
