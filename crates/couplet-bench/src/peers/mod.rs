@@ -19,7 +19,7 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 use crate::folder::Folder;
 use crate::kind::{BACKLOG, Kind, Role};
 use crate::{Result, in_context};
-pub(crate) use ours::COUNTED;
+pub(crate) use ours::{COUNTED, has_uring};
 
 /// A server's command.
 #[derive(Debug)]

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
+use couplet::driver::Uring;
 use couplet::factory::Layered;
 use couplet::http::HttpExt;
 use couplet::layers::PassThrough;
@@ -108,6 +109,11 @@ pub(super) fn arguments(role: Role, folder: &Path) -> Vec<String> {
 /// Set for servers whose instructions are counted: their answers leave immediately, because the
 /// loop's own measurements depend on the machine.
 pub(crate) const COUNTED: &str = "COUPLET_BENCH_COUNTED";
+
+/// Whether the system offers io_uring.
+pub(crate) fn has_uring() -> bool {
+    Uring::new(4096).is_ok()
+}
 
 /// Runs a loop until the process ends.
 fn run(
