@@ -337,7 +337,7 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-core/src/driver/mio/",
             "couplet-core/src/driver/socket.rs",
             // A pair for the self-test.
-            "couplet-os/src/uring.rs",
+            "couplet-os/src/uring/self_test.rs",
         ],
     },
     Capability {
@@ -674,9 +674,9 @@ const CAPABILITIES: &[Capability] = &[
         instead: GUEST,
         places: &["couplet-cli/src/run/", "couplet-cli/src/logging.rs"],
     },
-    // Its parser.
+    // Its parsers.
     Capability {
-        paths: &["couplet_runner::threads"],
+        paths: &["couplet_runner::threads", "couplet_runner::drivers"],
         instead: GUEST,
         places: &["couplet-cli/src/server.rs"],
     },
