@@ -25,18 +25,15 @@ pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    fn of(values: &[f64]) -> [f64; 3] {
-        let Spread { least, median, most } = Spread::of(values.iter().copied());
-        [least, median, most]
-    }
-
     #[test]
     fn a_median_is_the_middle_or_the_upper_of_two() {
+        let of = |values: &[f64]| {
+            let super::Spread { least, median, most } = super::Spread::of(values.iter().copied());
+            [least, median, most]
+        };
         assert_eq!(of(&[3.0, 1.0, 2.0]), [1.0, 2.0, 3.0]);
         assert_eq!(of(&[4.0, 1.0, 3.0, 2.0]), [1.0, 3.0, 4.0]);
         assert_eq!(of(&[7.0]), [7.0, 7.0, 7.0]);
-        assert!(median(std::iter::empty()).is_nan());
+        assert!(super::median(std::iter::empty()).is_nan());
     }
 }

@@ -633,13 +633,13 @@ impl Ring {
 
     fn complete_other(&mut self, index: u32, tag: u64, result: i32) -> Option<Completion> {
         let slot = &mut self.slots[index as usize];
-        if let State::Send(sending) = &mut slot.state {
-            if sending.note(result) {
-                slot.is_recorded = true;
-                self.in_flight -= 1;
-                self.queue.push_back(index);
-                return None;
-            }
+        if let State::Send(sending) = &mut slot.state
+            && sending.note(result)
+        {
+            slot.is_recorded = true;
+            self.in_flight -= 1;
+            self.queue.push_back(index);
+            return None;
         }
         match self.end(index) {
             State::Receive(_) if is_stopped(result) => Some(Completion::Stopped { tag }),
