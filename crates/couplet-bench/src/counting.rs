@@ -9,56 +9,16 @@
 use std::fs;
 use std::path::Path;
 
-use crate::kind::{Kind, Manner, Role};
-use crate::load::bytes::{Closer, Load, PARALLEL};
-use crate::load::http1::Http1;
-use crate::load::http2::Http2;
-use crate::load::{Clients, HELLO, lock_step};
+use crate::kind::{Kind, Manner};
+use crate::load::bytes::Closer;
+use crate::load::lock_step;
 use crate::options::Bench;
 use crate::peers::succeeds;
 use crate::processors::pin;
 use crate::results::{Outcome, Row};
-use crate::scenario::Selected;
+use crate::scenario::{Playing, Selected, Shape};
 use crate::server;
 use crate::{Result, in_context};
-
-/// The unit of a count.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Count {
-    /// Per round trip, with this number of connections in lock-step.
-    Trip(usize),
-    /// Per line, with this number of connections in lock-step.
-    Line(usize),
-    /// Per short connection.
-    Short(Closer),
-    /// Per request of HTTP/1.1, with this number of connections in lock-step.
-    Http1(usize),
-    /// Per request of HTTP/2, with this number of connections and of streams on each, in lock-step.
-    Http2(usize, usize),
-}
-
-impl Count {
-    fn role(self) -> Role {
-        match self {
-            Count::Trip(_) | Count::Short(Closer::Client) => Role::Echo,
-            Count::Short(Closer::Server) => Role::EchoOne,
-            Count::Line(_) => Role::Lines,
-            Count::Http1(_) => Role::Hello1,
-            Count::Http2(..) => Role::Hello2,
-        }
-    }
-
-    /// Units in a round.
-    fn at_once(self) -> usize {
-        match self {
-            Count::Trip(connections) | Count::Line(connections) | Count::Http1(connections) => {
-                connections
-            }
-            Count::Http2(connections, streams) => connections * streams,
-            Count::Short(_) => PARALLEL,
-        }
-    }
-}
 
 /// A counting program.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -109,50 +69,44 @@ impl Tool {
     }
 }
 
-/// Counts per trip or per connection: the total, and its `epoll_ctl` calls.
-pub(crate) fn count(bench: &Bench, kind: Kind, tool: Tool, what: Count) -> Result<[f64; 2]> {
-    eprintln!("{kind}: {what:?} under {}", tool.name());
+/// Counts for a unit of work: the total, and its `epoll_ctl` calls.
+pub(crate) fn count(bench: &Bench, kind: Kind, tool: Tool, load: Shape) -> Result<[f64; 2]> {
+    eprintln!("{kind}: {load:?} under {}", tool.name());
     let once = |rounds| {
-        count_once(bench, kind, tool, what, rounds)
+        count_once(bench, kind, tool, load, rounds)
             .map_err(in_context(format!("{kind} under {}", tool.name())))
     };
-    let [few, many] = [once(ROUNDS[0])?, once(ROUNDS[1])?];
-    let between = (ROUNDS[1] - ROUNDS[0]) as f64 * what.at_once() as f64;
-    Ok([0, 1].map(|which| (many[which] - few[which]) / between))
+    let [(few, least), (many, most)] = [once(ROUNDS[0])?, once(ROUNDS[1])?];
+    Ok([0, 1].map(|which| (many[which] - few[which]) / (most - least) as f64))
 }
 
-fn count_once(bench: &Bench, kind: Kind, tool: Tool, what: Count, rounds: u64) -> Result<[f64; 2]> {
+/// The counts of a run, and its units of work.
+fn count_once(
+    bench: &Bench,
+    kind: Kind,
+    tool: Tool,
+    load: Shape,
+    rounds: u64,
+) -> Result<([f64; 2], u64)> {
     if let Some(cpu) = bench.server_cpu {
         pin(cpu)?;
     }
-    let output = bench.folder.path().join("counts");
-    let manner = Manner { role: what.role(), cpu: bench.server_cpu, meek: true };
+    let folder = bench.folder.path();
+    let output = folder.join("counts");
+    let manner = Manner { role: load.role(None), cpu: bench.server_cpu, meek: true };
     let server = server::start(bench, kind, manner, &tool.words(&output))?;
-    let address = server.address;
-    let step =
-        |clients: &mut dyn Clients, depth| lock_step(clients, depth, rounds, || server.settle());
-    match what {
-        Count::Trip(connections) | Count::Line(connections) => {
-            let mut load = Load::new(address, false, matches!(what, Count::Line(_)))?;
-            load.connect(connections)?;
-            step(&mut load, 1)?;
+    let settle = || server.settle();
+    let done = match (load, &mut load.connect(server.address, false, None, folder)?) {
+        (Shape::Short(closer), Playing::Bytes(load)) => {
+            load.short_in_lock_step(rounds, closer, settle)?
         }
-        Count::Short(closer) => {
-            let mut load = Load::new(address, false, false)?;
-            load.short_in_lock_step(rounds, closer, || server.settle())?;
-        }
-        Count::Http1(connections) => {
-            let hello = HELLO.to_vec();
-            step(&mut Http1::connect(address, false, (connections, 1), "/", hello)?, 1)?;
-        }
-        Count::Http2(connections, streams) => {
-            step(&mut Http2::connect(address, false, connections, HELLO)?, streams)?;
-        }
-    }
+        (_, clients) => lock_step(clients.clients(), load.depth(), rounds, settle)?,
+    };
     // The tool writes its output when the server has ended.
     drop(server);
     let written = fs::read_to_string(&output)?;
-    tool.read(&written).ok_or_else(|| "the tool's output is not understood".into())
+    let counts = tool.read(&written).ok_or("the tool's output is not understood")?;
+    Ok((counts, done))
 }
 
 /// System calls of these servers.
@@ -160,9 +114,9 @@ pub(crate) fn system_calls(bench: &Bench, kinds: &[Kind]) -> Result<Outcome> {
     let columns = ["of it epoll_ctl", "/short connection", "/server closes first"];
     let mut counts = Vec::new();
     for &kind in kinds {
-        let [trip, epoll_ctl] = count(bench, kind, Tool::Strace, Count::Trip(50))?;
-        let [client, _] = count(bench, kind, Tool::Strace, Count::Short(Closer::Client))?;
-        let [server, _] = count(bench, kind, Tool::Strace, Count::Short(Closer::Server))?;
+        let [trip, epoll_ctl] = count(bench, kind, Tool::Strace, Shape::Ping(50))?;
+        let [client, _] = count(bench, kind, Tool::Strace, Shape::Short(Closer::Client))?;
+        let [server, _] = count(bench, kind, Tool::Strace, Shape::Short(Closer::Server))?;
         counts.push((kind, trip, vec![epoll_ctl, client, server]));
     }
     Ok(outcome(Selected::SystemCalls, "calls/trip", &columns, &counts))
@@ -174,8 +128,8 @@ pub(crate) fn instructions(bench: &Bench, kinds: &[Kind]) -> Result<Outcome> {
     let is_slow = |kind| matches!(kind, Kind::Twisted | Kind::Uvloop | Kind::Node | Kind::Go);
     let mut counts = Vec::new();
     for &kind in kinds.iter().filter(|&&kind| !is_slow(kind)) {
-        let [fifty, _] = count(bench, kind, Tool::Valgrind, Count::Trip(50))?;
-        let [one, _] = count(bench, kind, Tool::Valgrind, Count::Trip(1))?;
+        let [fifty, _] = count(bench, kind, Tool::Valgrind, Shape::Ping(50))?;
+        let [one, _] = count(bench, kind, Tool::Valgrind, Shape::Ping(1))?;
         counts.push((kind, fifty, vec![one]));
     }
     Ok(outcome(Selected::Instructions, "instructions/trip", &["with 1 connection"], &counts))

@@ -5,11 +5,12 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::counting::{Count, Tool, count};
+use crate::counting::{Tool, count};
 use crate::kind::Kind;
 use crate::load::bytes::Closer;
 use crate::options::Bench;
 use crate::peers::{has_uring, succeeds};
+use crate::scenario::Shape;
 use crate::{Result, in_context};
 
 /// A name and a value: a measurement, or its limit.
@@ -34,20 +35,20 @@ fn measure(bench: &Bench, kind: Kind, has_uring: bool) -> Result<Vec<Figure>> {
         measured.push((name.to_string(), value));
     };
     if Tool::Strace.is_installed() {
-        let [trip, epoll_ctl] = count(bench, kind, Tool::Strace, Count::Trip(50))?;
+        let [trip, epoll_ctl] = count(bench, kind, Tool::Strace, Shape::Ping(50))?;
         tell("syscalls_per_trip_50", trip);
         tell("epoll_ctl_per_trip", epoll_ctl);
-        let [client, _] = count(bench, kind, Tool::Strace, Count::Short(Closer::Client))?;
+        let [client, _] = count(bench, kind, Tool::Strace, Shape::Short(Closer::Client))?;
         tell("syscalls_per_short_connection", client);
-        let [server, _] = count(bench, kind, Tool::Strace, Count::Short(Closer::Server))?;
+        let [server, _] = count(bench, kind, Tool::Strace, Shape::Short(Closer::Server))?;
         tell("syscalls_per_short_connection_server_first", server);
         if !has_uring {
             println!("# skipped: system calls over io_uring, which the system refuses");
         } else if kind == Kind::Couplet {
             let over_uring = [
-                ("syscalls_per_trip_50_uring", Count::Trip(50)),
-                ("syscalls_per_trip_500_uring", Count::Trip(500)),
-                ("syscalls_per_short_connection_uring", Count::Short(Closer::Client)),
+                ("syscalls_per_trip_50_uring", Shape::Ping(50)),
+                ("syscalls_per_trip_500_uring", Shape::Ping(500)),
+                ("syscalls_per_short_connection_uring", Shape::Short(Closer::Client)),
             ];
             for (name, what) in over_uring {
                 let [calls, _] = count(bench, Kind::CoupletUring, Tool::Strace, what)?;
@@ -58,22 +59,22 @@ fn measure(bench: &Bench, kind: Kind, has_uring: bool) -> Result<Vec<Figure>> {
         println!("# skipped: system calls, as strace is not installed");
     }
     if Tool::Valgrind.is_installed() {
-        let short = Count::Short(Closer::Client);
+        let short = Shape::Short(Closer::Client);
         let own = [
-            ("instructions_per_trip_1", kind, Count::Trip(1)),
-            ("instructions_per_trip_50", kind, Count::Trip(50)),
+            ("instructions_per_trip_1", kind, Shape::Ping(1)),
+            ("instructions_per_trip_50", kind, Shape::Ping(50)),
             ("instructions_per_short_connection", kind, short),
         ];
         let others = [
-            ("instructions_per_line_1", kind, Count::Line(1)),
-            ("instructions_per_line_50", kind, Count::Line(50)),
-            ("instructions_per_trip_50_over_a_layer", Kind::CoupletLayer, Count::Trip(50)),
-            ("instructions_per_trip_50_of_a_stream", Kind::CoupletStream, Count::Trip(50)),
-            ("instructions_per_request_http1_50", kind, Count::Http1(50)),
-            ("instructions_per_request_http2_50x1", kind, Count::Http2(50, 1)),
-            ("instructions_per_request_http2_10x100", kind, Count::Http2(10, 100)),
-            ("instructions_per_trip_1_inspected", Kind::CoupletInspected, Count::Trip(1)),
-            ("instructions_per_trip_50_inspected", Kind::CoupletInspected, Count::Trip(50)),
+            ("instructions_per_line_1", kind, Shape::Lines(1)),
+            ("instructions_per_line_50", kind, Shape::Lines(50)),
+            ("instructions_per_trip_50_over_a_layer", Kind::CoupletLayer, Shape::Ping(50)),
+            ("instructions_per_trip_50_of_a_stream", Kind::CoupletStream, Shape::Ping(50)),
+            ("instructions_per_request_http1_50", kind, Shape::Http1(50, 1)),
+            ("instructions_per_request_http2_50x1", kind, Shape::Http2(50, 1)),
+            ("instructions_per_request_http2_10x100", kind, Shape::Http2(10, 100)),
+            ("instructions_per_trip_1_inspected", Kind::CoupletInspected, Shape::Ping(1)),
+            ("instructions_per_trip_50_inspected", Kind::CoupletInspected, Shape::Ping(50)),
         ];
         let others = others.into_iter().filter(|_| kind == Kind::Couplet);
         for (name, kind, what) in own.into_iter().chain(others) {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -156,9 +156,8 @@ impl Selected {
 
     /// The role that a server must play.
     pub(crate) fn role(self) -> Role {
-        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
         match self {
-            Selected::Timed(scenario) => scenario.load.role(anywhere),
+            Selected::Timed(scenario) => scenario.load.role(None),
             Selected::SystemCalls => Role::EchoOne,
             Selected::Instructions => Role::Echo,
         }
@@ -172,13 +171,13 @@ pub(crate) enum Playing {
 }
 
 impl Shape {
-    /// The server's role; `behind` is the address to relay to.
-    pub(crate) fn role(self, behind: SocketAddr) -> Role {
+    /// The server's role; a relay's address to relay to is `behind`.
+    pub(crate) fn role(self, behind: Option<SocketAddr>) -> Role {
         match self {
             Shape::Ping(_) | Shape::Bulk | Shape::SlowReaders => Role::Echo,
             Shape::Lines(_) => Role::Lines,
             Shape::Tls(_) => Role::Tls,
-            Shape::Relay => Role::Relay(behind),
+            Shape::Relay => Role::Relay(behind.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)))),
             Shape::FanOut => Role::FanOut,
             Shape::Short(Closer::Client) => Role::Echo,
             Shape::Short(Closer::Server) => Role::EchoOne,
@@ -198,12 +197,18 @@ impl Shape {
         }
     }
 
+    /// The listener behind a relay.
+    pub(crate) fn behind(self) -> io::Result<Option<TcpListener>> {
+        let is_relay = self == Shape::Relay;
+        is_relay.then(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).transpose()
+    }
+
     /// Opens the connections. A relay leads to `behind`; files are in `folder`.
     pub(crate) fn connect(
         self,
         server: SocketAddr,
         spin: bool,
-        behind: TcpListener,
+        behind: Option<TcpListener>,
         folder: &Path,
     ) -> io::Result<Playing> {
         let load = || Load::new(server, spin, matches!(self, Shape::Lines(_))).map(Box::new);
@@ -227,9 +232,11 @@ impl Shape {
                 let clients = Http1::connect(server, spin, (count, 1), &path, body)?;
                 return requests(Box::new(clients));
             }
-            Shape::Relay => Box::new(load()?.behind(behind)?),
             _ => load()?,
         };
+        if let Some(behind) = behind {
+            load.behind(behind)?;
+        }
         match self {
             Shape::Ping(count) | Shape::Lines(count) => load.connect(count)?,
             Shape::Bulk | Shape::Relay => load.connect(STREAMS)?,
@@ -244,7 +251,7 @@ impl Shape {
     }
 
     /// Requests in flight on a connection.
-    fn depth(self) -> usize {
+    pub(crate) fn depth(self) -> usize {
         match self {
             Shape::Http1(_, depth) | Shape::Http2(_, depth) => depth,
             _ => 1,

@@ -5,7 +5,7 @@
 
 use std::error::Error;
 use std::io;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -83,8 +83,9 @@ struct Running {
 
 impl Running {
     fn start(bench: &Bench, scenario: Scenario, kind: Kind) -> Result<Running> {
-        let behind = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let role = scenario.load.role(behind.local_addr()?);
+        let behind = scenario.load.behind()?;
+        let at = behind.as_ref().map(TcpListener::local_addr).transpose()?;
+        let role = scenario.load.role(at);
         let manner = Manner { role, cpu: bench.server_cpu, meek: false };
         let server = server::start(bench, kind, manner, &[])?;
         let spin = bench.load_cpu.is_some();

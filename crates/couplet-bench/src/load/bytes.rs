@@ -19,7 +19,7 @@ use crate::{interrupt, pause};
 /// Bytes of a message in ping-pong and on a short connection.
 pub(crate) const MESSAGE: usize = 64;
 /// Short connections open at a time.
-pub(crate) const PARALLEL: usize = 8;
+const PARALLEL: usize = 8;
 /// Most bytes in flight on a connection in bulk. Without a bound the kernel's buffers grow by
 /// megabytes, and the bench measures the caches.
 const WINDOW: usize = 256 << 10;
@@ -92,10 +92,10 @@ impl Load {
 
     /// Makes the server a relay to `listener`: bytes sent to the relay arrive there. On every other
     /// connection the direction is reversed.
-    pub(crate) fn behind(mut self, listener: TcpListener) -> io::Result<Load> {
+    pub(crate) fn behind(&mut self, listener: TcpListener) -> io::Result<()> {
         listener.set_nonblocking(true)?;
         self.behind = Some(listener);
-        Ok(self)
+        Ok(())
     }
 
     /// Opens `count` connections; each is tested with a round trip.
@@ -167,13 +167,14 @@ impl Load {
     }
 
     /// In each of `rounds` rounds, opens `PARALLEL` connections for one round trip each, and closes
-    /// them when all answers have arrived. Calls `settle` after each step.
+    /// them when all answers have arrived. Calls `settle` after each step; returns the number of
+    /// connections.
     pub(crate) fn short_in_lock_step(
         &mut self,
         rounds: u64,
         closer: Closer,
         settle: impl Fn() -> io::Result<()>,
-    ) -> io::Result<()> {
+    ) -> io::Result<u64> {
         for _ in 0..rounds {
             self.connections.resize_with(PARALLEL, || None);
             for slot in 0..PARALLEL {
@@ -192,7 +193,7 @@ impl Load {
             self.connections.clear();
             settle()?;
         }
-        Ok(())
+        Ok(rounds * PARALLEL as u64)
     }
 
     /// Waits until `done` has returned true for every connection.

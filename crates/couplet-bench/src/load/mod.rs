@@ -126,18 +126,19 @@ pub(crate) fn closed_loop(
 }
 
 /// In each of `rounds` rounds, every connection sends `depth` requests, all answers are awaited, and
-/// `settle` is called.
+/// `settle` is called; returns the number of answers.
 pub(crate) fn lock_step(
     clients: &mut dyn Clients,
     depth: usize,
     rounds: u64,
     settle: impl Fn() -> io::Result<()>,
-) -> io::Result<()> {
+) -> io::Result<u64> {
+    let mut done = 0;
     for _ in 0..rounds {
-        closed_loop(clients, depth, Instant::now())?;
+        done += closed_loop(clients, depth, Instant::now())?;
         settle()?;
     }
-    Ok(())
+    Ok(done)
 }
 
 /// Sends requests at a constant rate for that time, each on the connection that has been idle for
