@@ -1,9 +1,6 @@
 //! The results as a page that needs no other file, and no script.
 
-use crate::results::{Outcome, Results, cell, figure};
-
-/// The longest bar, as a ratio; a longer bar is truncated, with a toothed end.
-const LONGEST: f64 = 4.0;
+use crate::results::{LONGEST, Outcome, Results, cell, figure};
 
 /// The page of a run.
 pub(crate) fn page(results: &Results) -> String {

@@ -7,6 +7,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::spread::Spread;
 
+/// The longest bar, as a ratio. A longer one is truncated, with an end of its own.
+pub(crate) const LONGEST: f64 = 4.0;
+
 /// The results of a run.
 #[derive(Serialize, Deserialize, Debug)]
 pub(crate) struct Results {

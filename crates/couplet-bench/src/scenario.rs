@@ -215,7 +215,7 @@ impl Shape {
         let requests = |clients| Ok(Playing::Requests(clients));
         let mut load = match self {
             Shape::Tls(count) => {
-                return requests(Box::new(Tls::connect(server, spin, count)?));
+                return requests(Box::new(Tls::connect(server, spin, count, folder)?));
             }
             Shape::Http1(count, depth) => {
                 let hello = HELLO.to_vec();

@@ -1,11 +1,9 @@
 //! Tables for a terminal or a pipe: plain text, with a bar for each server.
 
-use crate::results::{Outcome, cell, figure};
+use crate::results::{LONGEST, Outcome, cell, figure};
 
 /// The longest bar, in characters; it stands for the largest ratio, or for [`LONGEST`].
 const WIDTH: f64 = 24.0;
-/// A bar for a larger ratio is cut, and ends with an arrow.
-const LONGEST: f64 = 4.0;
 
 /// The results of a scenario as lines.
 pub(crate) fn table(outcome: &Outcome) -> String {

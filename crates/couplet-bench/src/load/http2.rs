@@ -33,12 +33,19 @@ const PADDED: u8 = 8;
 /// `:method GET`, `:scheme http`, `:path /`, and `:authority localhost` as a literal.
 const REQUEST: &[u8] = b"\x82\x86\x84\x01\x09localhost";
 
-/// A stream in flight: its number, whether its head has come, and the bytes of its body so far.
+/// A stream in flight: its number, and the bytes of its body so far; `None` before its head.
 #[derive(Debug)]
 struct Stream {
     id: u32,
-    is_answered: bool,
-    body: usize,
+    body: Option<usize>,
+}
+
+/// A received frame.
+struct Frame<'a> {
+    kind: u8,
+    flags: u8,
+    id: u32,
+    payload: &'a [u8],
 }
 
 #[derive(Debug)]
@@ -96,7 +103,7 @@ impl Clients for Http2 {
         for _ in 0..requests {
             let id = connection.next_id;
             connection.next_id += 2;
-            connection.streams.push(Stream { id, is_answered: false, body: 0 });
+            connection.streams.push(Stream { id, body: None });
             frame(&mut connection.output, HEADERS, END_STREAM | END_HEADERS, id, REQUEST);
         }
         connection.flush()
@@ -146,7 +153,8 @@ impl Connection {
                 return Err(wrong("a frame is too long"));
             }
             let Some((payload, after)) = after.split_at_checked(length) else { break };
-            complete += self.frame(kind, flags, u32::from_be_bytes(id), payload, body)?;
+            let id = u32::from_be_bytes(id);
+            complete += self.frame(Frame { kind, flags, id, payload }, body)?;
             rest = after;
         }
         self.partial = rest.to_vec();
@@ -154,18 +162,12 @@ impl Connection {
     }
 
     /// Takes a frame; returns 1 if it ends a stream.
-    fn frame(
-        &mut self,
-        kind: u8,
-        flags: u8,
-        id: u32,
-        payload: &[u8],
-        body: &[u8],
-    ) -> io::Result<usize> {
-        match kind {
-            HEADERS | DATA => return self.of_stream(kind, flags, id, payload, body),
-            SETTINGS if flags & ACK == 0 => frame(&mut self.output, SETTINGS, ACK, 0, &[]),
-            PING if flags & ACK == 0 => frame(&mut self.output, PING, ACK, 0, payload),
+    fn frame(&mut self, received: Frame<'_>, body: &[u8]) -> io::Result<usize> {
+        let is_ack = received.flags & ACK != 0;
+        match received.kind {
+            HEADERS | DATA => return self.of_stream(received, body),
+            SETTINGS if !is_ack => frame(&mut self.output, SETTINGS, ACK, 0, &[]),
+            PING if !is_ack => frame(&mut self.output, PING, ACK, 0, received.payload),
             SETTINGS | PING | PRIORITY | WINDOW_UPDATE => {}
             RST_STREAM => return Err(wrong("a stream was reset")),
             GOAWAY => return Err(wrong("GOAWAY")),
@@ -175,14 +177,8 @@ impl Connection {
         Ok(0)
     }
 
-    fn of_stream(
-        &mut self,
-        kind: u8,
-        flags: u8,
-        id: u32,
-        payload: &[u8],
-        body: &[u8],
-    ) -> io::Result<usize> {
+    fn of_stream(&mut self, received: Frame<'_>, body: &[u8]) -> io::Result<usize> {
+        let Frame { kind, flags, id, payload } = received;
         let at = self.streams.iter().position(|stream| stream.id == id);
         let at = at.ok_or_else(|| wrong("a frame of a stream that is not open"))?;
         let stream = &mut self.streams[at];
@@ -192,22 +188,22 @@ impl Connection {
         if kind == HEADERS {
             // After updates of the table's size, 200 is entry 8 of the static table.
             let status = payload.iter().find(|&&byte| byte & 0xe0 != 0x20);
-            if stream.is_answered || status != Some(&0x88) {
+            if stream.body.is_some() || status != Some(&0x88) {
                 return Err(wrong("a status other than 200"));
             }
-            stream.is_answered = true;
+            stream.body = Some(0);
         } else {
-            let expected = body.get(stream.body..stream.body + payload.len());
-            if !stream.is_answered || expected != Some(payload) {
+            let rest = stream.body.and_then(|so_far| body.get(so_far..));
+            if !rest.is_some_and(|rest| rest.starts_with(payload)) {
                 return Err(wrong("a body differs"));
             }
-            stream.body += payload.len();
+            stream.body = stream.body.map(|so_far| so_far + payload.len());
             self.received += payload.len();
         }
         if flags & END_STREAM == 0 {
             return Ok(0);
         }
-        if self.streams.swap_remove(at).body != body.len() {
+        if self.streams.swap_remove(at).body != Some(body.len()) {
             return Err(wrong("a body is too short"));
         }
         if self.received > WINDOW_STEP {
@@ -235,7 +231,7 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
         let mut connection = Connection::begin(connect(listener.local_addr()?)?)?;
         for id in [1, 3] {
-            connection.streams.push(Stream { id, is_answered: false, body: 0 });
+            connection.streams.push(Stream { id, body: None });
         }
         pieces.iter().map(|piece| connection.take(piece, b"hello")).sum()
     }

@@ -1,14 +1,14 @@
-//! The load for an echo over TLS: messages of 64 bytes, compared byte by byte. Certificates are not
-//! checked: the load knows its server.
+//! The load for an echo over TLS: messages of 64 bytes, compared byte by byte. The run's authority
+//! is the only one that is trusted.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
 use super::bytes::MESSAGE;
 use super::{Clients, Waiting, connect, cut, receive_some, send_all, wrong};
@@ -34,9 +34,15 @@ pub(crate) struct Tls {
 }
 
 impl Tls {
-    /// Opens the connections; the first message of each makes its handshake.
-    pub(crate) fn connect(server: SocketAddr, spin: bool, connections: usize) -> io::Result<Tls> {
-        let config = Arc::new(client()?);
+    /// Opens the connections; the first message of each makes its handshake. The authority of
+    /// the server's certificate is in `folder`.
+    pub(crate) fn connect(
+        server: SocketAddr,
+        spin: bool,
+        connections: usize,
+        folder: &Path,
+    ) -> io::Result<Tls> {
+        let config = Arc::new(client(folder)?);
         let waiting = Waiting::new(spin)?;
         let open = |slot| {
             let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
@@ -112,62 +118,15 @@ impl Connection {
     }
 }
 
-fn client() -> io::Result<ClientConfig> {
+fn client(folder: &Path) -> io::Result<ClientConfig> {
+    let authority = CertificateDer::from_pem_file(folder.join("ca.pem"));
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.map_err(io::Error::other)?).map_err(io::Error::other)?;
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider.clone())
+    let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(io::Error::other)?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyServer(provider)))
+        .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(config)
-}
-
-/// Accepts every certificate whose key the server has.
-#[derive(Debug)]
-struct AnyServer(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(
-            message,
-            certificate,
-            signed,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(
-            message,
-            certificate,
-            signed,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -15,8 +15,8 @@ use couplet::layers::PassThrough;
 use couplet::protocols::{LineProtocol, LineReceiver, LineTransport, Relay};
 use couplet::stream::copy_bidirectional;
 use couplet::{
-    Answers, DriverChoice, Factory, Failure, IntoFactory, ListenOptions, Loop, LoopOptions,
-    ProducerKind, Protocol, Reactor, Reason, Stream, Transport,
+    Answers, DriverChoice, Factory, Failure, IntoFactory, Loop, LoopOptions, ProducerKind,
+    Protocol, Reactor, Reason, Stream, Transport,
 };
 
 use super::hyper::answer;
@@ -206,9 +206,7 @@ where
     <F::Factory as Factory>::Protocol: Protocol,
 {
     run(driver, |reactor| {
-        let any: std::net::SocketAddr = "127.0.0.1:0".parse().expect("a literal address");
-        let options = ListenOptions::default().backlog(BACKLOG.into());
-        let port = reactor.listen_at(any, options, factory(reactor))?;
+        let port = reactor.listen(endpoint(), factory(reactor))?;
         ready(&port.host());
         Ok(())
     })
