@@ -19,7 +19,10 @@ pub(crate) enum Kind {
     CoupletLayer,
     /// An echo or a relay in async style.
     CoupletStream,
+    /// Epoll by hand.
     Raw(usize),
+    /// io_uring by hand, in C.
+    RawUring,
     Mio(usize),
     Tokio(usize),
     Hyper,
@@ -39,12 +42,13 @@ const USUAL: usize = 16;
 pub(crate) const BACKLOG: u16 = 1024;
 
 /// The kinds that have one form, by their names on the command line.
-const NAMED: [(&str, Kind); 14] = [
+const NAMED: [(&str, Kind); 15] = [
     ("couplet", Kind::Couplet),
     ("couplet-uring", Kind::CoupletUring),
     ("couplet-inspected", Kind::CoupletInspected),
     ("couplet-layer", Kind::CoupletLayer),
     ("couplet-stream", Kind::CoupletStream),
+    ("raw-uring", Kind::RawUring),
     ("hyper", Kind::Hyper),
     ("nginx", Kind::Nginx),
     ("haproxy", Kind::Haproxy),
@@ -61,6 +65,7 @@ pub(crate) const COMPARED: &[Kind] = &[
     Kind::Couplet,
     Kind::CoupletUring,
     Kind::Raw(USUAL),
+    Kind::RawUring,
     Kind::Mio(USUAL),
     Kind::Tokio(USUAL),
     Kind::Hyper,
@@ -79,6 +84,7 @@ pub(crate) const COMPARED_IN_BULK: &[Kind] = &[
     Kind::CoupletUring,
     Kind::Raw(USUAL),
     Kind::Raw(256),
+    Kind::RawUring,
     Kind::Mio(USUAL),
     Kind::Mio(256),
     Kind::Tokio(USUAL),
@@ -97,7 +103,7 @@ impl Kind {
         match self {
             Kind::Couplet => true,
             Kind::CoupletUring => role != Tls,
-            Kind::CoupletInspected | Kind::CoupletLayer => role == Echo,
+            Kind::CoupletInspected | Kind::CoupletLayer | Kind::RawUring => role == Echo,
             Kind::CoupletStream => matches!(role, Echo | Relay(_)),
             Kind::Raw(_) => matches!(role, Echo | EchoOne | Relay(_) | Role::FanOut),
             Kind::Mio(_) => matches!(role, Echo | EchoOne),
@@ -116,8 +122,8 @@ impl Kind {
 
     /// True for the servers of others, each with a program of its own.
     pub(crate) fn is_foreign(self) -> bool {
-        use Kind::{Go, H2o, Haproxy, Nghttpd, Nginx, Node, Twisted, Uvloop};
-        matches!(self, Nginx | Haproxy | H2o | Nghttpd | Node | Go | Uvloop | Twisted)
+        use Kind::{Go, H2o, Haproxy, Nghttpd, Nginx, Node, RawUring, Twisted, Uvloop};
+        matches!(self, RawUring | Nginx | Haproxy | H2o | Nghttpd | Node | Go | Uvloop | Twisted)
     }
 }
 

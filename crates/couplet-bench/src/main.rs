@@ -23,6 +23,7 @@ mod kind;
 mod load;
 mod markdown;
 mod options;
+mod outputs;
 mod peers;
 mod processors;
 mod results;
@@ -33,10 +34,10 @@ mod text;
 mod timing;
 
 use std::error::Error;
+use std::io;
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
-use std::{fs, io};
 
 use rustix::thread::nanosleep;
 use rustix::time::Timespec;
@@ -44,6 +45,7 @@ use rustix::time::Timespec;
 use counting::Tool;
 use kind::{Manner, Role};
 use options::{Bench, Options, Request};
+use outputs::Outputs;
 use results::{Missing, Outcome, Results};
 use scenario::Selected;
 
@@ -110,34 +112,26 @@ fn answer(options: Options) -> Result<()> {
         }
         Request::Compare(selected) => {
             // Before the measurements, so that a mistake is reported immediately.
-            let document = options.write.as_deref().map(markdown::Document::open).transpose()?;
-            for file in [&options.json, &options.html].into_iter().flatten() {
-                let wrong = in_context(format!("cannot write {}", file.display()));
-                fs::File::options().append(true).create(true).open(file).map_err(wrong)?;
-            }
-            let results = compare(&mut Bench::new(&options)?, &selected)?;
-            let json = serde_json::to_string_pretty(&results)? + "\n";
-            let files = [(&options.json, json), (&options.html, html::page(&results))];
-            for (file, text) in files {
-                if let Some(file) = file {
-                    let wrong = in_context(format!("cannot write {}", file.display()));
-                    fs::write(file, text).map_err(wrong)?;
-                    eprintln!("wrote {}", file.display());
-                }
-            }
-            document.map_or(Ok(()), |document| document.write(&results))
+            let outputs = Outputs::open(&options)?;
+            compare(&mut Bench::new(&options)?, &selected, &outputs)?;
+            outputs.report();
+            Ok(())
         }
     }
 }
 
-/// Measures, and prints each table as it is complete.
-fn compare(bench: &mut Bench, selected: &[Selected]) -> Result<Results> {
+/// Measures; prints and writes each table as it is complete, so that an interrupted run leaves those
+/// that it has finished.
+fn compare(bench: &mut Bench, selected: &[Selected], outputs: &Outputs) -> Result<()> {
     let mut results = Results::new(bench.load_cpu.is_some());
     for missing in bench.find_servers(selected)? {
         eprintln!("skipped: {}: {}", missing.server, missing.reason);
         results.missing.push(missing);
     }
-    for &what in selected {
+    for (at, &what) in selected.iter().enumerate() {
+        if selected.len() > 1 {
+            eprintln!("scenario {} of {}: {}", at + 1, selected.len(), what.name());
+        }
         match measure(bench, what)? {
             Ok((outcome, failed)) => {
                 results.missing.extend(failed);
@@ -150,8 +144,9 @@ fn compare(bench: &mut Bench, selected: &[Selected]) -> Result<Results> {
                 results.missing.push(Missing { server, reason: reason.into() });
             }
         }
+        outputs.write(&results)?;
     }
-    Ok(results)
+    Ok(())
 }
 
 /// The results of a scenario, and the servers that failed; or the missing requirement.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::outputs::write;
 use crate::results::{Outcome, Results, Row, cell, figure};
 use crate::{Result, in_context};
 
@@ -12,7 +13,7 @@ const END: &str = "<!-- bench: end -->";
 /// A file with a place for the tables.
 #[derive(Debug)]
 pub(crate) struct Document {
-    path: PathBuf,
+    pub(crate) path: PathBuf,
     before: String,
     after: String,
 }
@@ -23,9 +24,8 @@ impl Document {
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let wrong = in_context(format!("cannot write {}", path.display()));
                 let text = format!("# Performance\n\n{BEGIN}\n{END}\n");
-                fs::write(path, &text).map_err(wrong)?;
+                write(path, &text)?;
                 text
             }
             Err(error) => {
@@ -38,14 +38,10 @@ impl Document {
         Ok(Document { path: path.into(), before: before.into(), after: after.into() })
     }
 
-    /// Writes the file with these results.
-    pub(crate) fn write(self, results: &Results) -> Result<()> {
-        let Document { path, before, after } = self;
-        let text = format!("{before}{BEGIN}\n{}{END}{after}", tables(results));
-        let wrong = in_context(format!("cannot write {}", path.display()));
-        fs::write(&path, text).map_err(wrong)?;
-        eprintln!("wrote {}", path.display());
-        Ok(())
+    /// The text with these results.
+    pub(crate) fn with(&self, results: &Results) -> String {
+        let Document { before, after, .. } = self;
+        format!("{before}{BEGIN}\n{}{END}{after}", tables(results))
     }
 }
 
@@ -176,7 +172,7 @@ mod tests {
         let folder = crate::folder::Folder::new().expect("a folder");
         let path = folder.write("p.md", format!("# A\n\n{BEGIN}\nold\n{END}\n\nB\n")).expect("it");
         for _ in 0..2 {
-            Document::open(&path).expect("valid").write(&fixed()).expect("written");
+            write(&path, &Document::open(&path).expect("valid").with(&fixed())).expect("written");
             let text = fs::read_to_string(&path).expect("it");
             assert!(text.starts_with(&format!("# A\n\n{BEGIN}\n\n| command |")), "{text}");
             assert!(text.ends_with(&format!("\n{END}\n\nB\n")), "{text}");

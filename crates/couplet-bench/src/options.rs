@@ -49,12 +49,14 @@ and left out where the run was short. MiB is the most memory that the server has
 
 The servers on the library have a producer, a write cap and an idle timeout, as servers on the open
 net have; couplet-layer echoes over a layer that changes nothing, couplet-stream in async style,
-couplet-inspected with an inspector without readers. raw is a hand-written epoll loop. raw, mio and
-tokio have a read buffer of 16 KiB, or another one: raw-64k. Servers of others are measured where
-they are installed, each with one thread and without a log.
+couplet-inspected with an inspector without readers. raw is a hand-written epoll loop, and
+raw-uring a hand-written loop of io_uring in C. raw, mio and tokio have a read buffer of 16 KiB, or
+another one: raw-64k. Servers of others are measured where they are installed, each with one thread
+and without a log; those in C and Go are compiled by cc and go.
 
-Progress and skipped servers are on stderr. Exit codes: 0 success, 1 failure or a broken limit, 2
-usage error, 130 or 143 interrupted; no server outlives the command.";
+Progress and skipped servers are on stderr. Each table is printed and written when its scenario is
+finished, so an interrupted run keeps the finished ones. Exit codes: 0 success, 1 failure or a broken
+limit, 2 usage error, 130 or 143 interrupted; no server outlives the command.";
 
 #[derive(Parser, Debug)]
 #[command(

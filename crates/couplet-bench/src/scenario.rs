@@ -278,7 +278,7 @@ impl Shape {
         })
     }
 
-    /// True if the work is counted in short connections, each of which leaves a port in TIME_WAIT.
+    /// True if the work is counted in short connections; each leaves a port in TIME_WAIT.
     pub(crate) fn is_short(self) -> bool {
         matches!(self, Shape::Short(_))
     }

@@ -6,7 +6,7 @@
 //! process the kernel skips reference counts and the C library skips cancellation points.
 
 use std::fs;
-use std::io::{self, BufRead, BufReader, Error, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, Error, ErrorKind, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -33,11 +33,8 @@ pub(crate) fn watch(port: Option<u16>, words: &[String]) -> io::Result<()> {
     let program = words.first().ok_or(ErrorKind::InvalidInput)?;
     let mut command = Command::new(program);
     command.args(&words[1..]).stdin(Stdio::null());
-    command.stdout(Stdio::piped());
-    if port.is_some() {
-        // Servers of others report their start here; the pipe holds that.
-        command.stderr(Stdio::piped());
-    }
+    // The pipe of stderr holds messages at the start, and errors of a server that ends by itself.
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| cannot_run(program, &error))?;
     // After any failure the command must be ended, so `println!`, which panics if the pipe is
     // closed, is not used.
@@ -53,8 +50,13 @@ pub(crate) fn watch(port: Option<u16>, words: &[String]) -> io::Result<()> {
     done.map(drop)
 }
 
-/// Ends a process: by SIGTERM, and if that does not help by SIGKILL.
+/// Ends a process: by SIGTERM, and if that does not help by SIGKILL. Shows the errors of one that has
+/// ended by itself.
 fn end(child: &mut Child) -> io::Result<()> {
+    if child.try_wait()?.is_some() {
+        let mut stderr = child.stderr.take().expect("stderr is piped");
+        return io::copy(&mut stderr, &mut io::stderr()).map(drop);
+    }
     // Fails if the process has ended already.
     let _ = kill_process(Pid::from_child(child), Signal::TERM);
     let patience = Instant::now() + GRACE;
@@ -76,9 +78,7 @@ fn await_port(child: &mut Child, port: u16) -> io::Result<String> {
             return Ok(format!("listening on {address}"));
         }
         if child.try_wait()?.is_some() {
-            let mut said = String::new();
-            child.stderr.take().map(|mut stderr| stderr.read_to_string(&mut said)).transpose()?;
-            return Err(Error::other(format!("the server has ended: {}", said.trim())));
+            return Err(Error::other("the server has ended"));
         }
         pause(Duration::from_millis(5));
     }

@@ -140,6 +140,40 @@ fn an_interrupt_leaves_no_process_and_no_file() {
 }
 
 #[test]
+fn an_interrupted_run_keeps_the_scenarios_that_it_has_finished() {
+    let folder = Folder::new("finished");
+    let words = "--servers couplet --scenarios ping-1,fan-out --time 10 --rounds 1 --json it.json";
+    let mut child = folder.bench(words).stderr(Stdio::piped()).spawn().expect("it runs");
+    let mut said = BufReader::new(child.stderr.take().expect("stderr is piped")).lines();
+    let next = |line: &String| line == "scenario 2 of 2: fan-out";
+    assert!(said.by_ref().map(|line| line.expect("text")).any(|line| next(&line)));
+    kill_process(Pid::from_child(&child), Signal::INT).expect("it runs");
+    assert_eq!(child.wait().expect("it ends").code(), Some(130));
+    let results: Value = serde_json::from_str(&folder.read("it.json")).expect("JSON");
+    let outcomes = results["outcomes"].as_array().expect("outcomes");
+    assert_eq!(outcomes.iter().map(|it| &it["name"]).collect::<Vec<_>>(), ["ping-1"]);
+}
+
+#[test]
+fn the_server_in_c_echoes_all_bytes() {
+    let folder = Folder::new("c");
+    let words = "--servers couplet,raw-uring --scenarios ping-50,bulk,slow-readers,short-client";
+    let output = folder.run(&format!("{words} --time 50 --rounds 1 --json it.json"));
+    assert!(output.status.success(), "{output:?}");
+    let results: Value = serde_json::from_str(&folder.read("it.json")).expect("JSON");
+    if let Some(missing) = results["missing"].as_array().and_then(|all| all.first()) {
+        assert!(std::env::var_os("CI").is_none(), "{missing}");
+        eprintln!("skipped: {missing}");
+        return;
+    }
+    for outcome in results["outcomes"].as_array().expect("outcomes") {
+        let rows = outcome["rows"].as_array().expect("rows");
+        let servers: Vec<&Value> = rows.iter().map(|row| &row["server"]).collect();
+        assert_eq!(servers, ["couplet", "raw-uring"]);
+    }
+}
+
+#[test]
 fn a_wrong_argument_or_file_fails_before_anything_is_measured() {
     let folder = Folder::new("wrong");
     for (words, code, said) in [

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Args;
-use couplet::{Answers, HandOver, LoopOptions, ProducerKind, Protocol, Transport};
+use couplet::{Answers, HandOver, ProducerKind, Protocol, Transport};
 
 use crate::datagrams::{self, ListenUdp, Local};
 use crate::exit::Exit;
@@ -113,10 +113,7 @@ pub(crate) fn run(mut options: Echo) -> Result<(), Exit> {
     }
     let addresses: Vec<SocketAddr> = ports.iter().map(ListenUdp::address).collect();
     match options.endpoints.is_empty() {
-        true => {
-            let loops = (options.threads, options.driver.set(LoopOptions::default()));
-            datagrams::echo(&addresses, loops, options.udp_rate)
-        }
+        true => datagrams::echo(&addresses, (options.threads, options.driver), options.udp_rate),
         false => Err(Exit::bad_usage("either connections or datagrams are echoed")),
     }
 }

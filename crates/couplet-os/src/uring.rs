@@ -147,7 +147,7 @@ impl Slot {
 }
 
 impl Sending {
-    /// Notes what the kernel did. True if bytes are left and the socket may accept them later.
+    /// Adds the result of a submission. True if bytes are left and the socket may accept them later.
     fn note(&mut self, result: i32) -> bool {
         self.sent += outcome(result).unwrap_or(0);
         let is_full = matches!(-result, libc::EAGAIN | libc::EINTR);
@@ -518,9 +518,7 @@ impl Ring {
             Progress::Attempt => Ok(()),
             Progress::Failed(result) => outcome(result).map(drop),
             Progress::Waiting => {
-                slot.is_recorded = true;
-                self.in_flight -= 1;
-                self.queue.push_back(index);
+                self.record_again(index);
                 return None;
             }
         };
@@ -528,6 +526,13 @@ impl Ring {
             State::Send(Sending { buffer, .. }) => Some(Completion::Sent { tag, result, buffer }),
             _ => None,
         }
+    }
+
+    /// Records the rest of a send whose submission has ended.
+    fn record_again(&mut self, index: u32) {
+        self.slots[index as usize].is_recorded = true;
+        self.in_flight -= 1;
+        self.queue.push_back(index);
     }
 
     /// Moves the recorded operations into the kernel's queue.
@@ -636,9 +641,7 @@ impl Ring {
         if let State::Send(sending) = &mut slot.state
             && sending.note(result)
         {
-            slot.is_recorded = true;
-            self.in_flight -= 1;
-            self.queue.push_back(index);
+            self.record_again(index);
             return None;
         }
         match self.end(index) {
@@ -659,7 +662,7 @@ impl Ring {
     fn reap(&mut self) {
         self.cancels.clear();
         for _ in 0..REAP.0 {
-            // What was not sent yet never is.
+            // The unsent rests are dropped.
             self.queue.clear();
             if self.in_flight == 0 || self.is_broken {
                 return;

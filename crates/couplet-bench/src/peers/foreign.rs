@@ -15,18 +15,35 @@ pub(super) const TWISTED: &str = include_str!("twisted.py");
 pub(super) const UVLOOP: &str = include_str!("uvloop.py");
 pub(super) const NODE: &str = include_str!("node.js");
 const GO: &str = include_str!("server.go");
+const URING: &str = include_str!("uring.c");
 
-/// Compiles the server in Go; returns its path.
-pub(super) fn compile_go(folder: &Folder) -> io::Result<PathBuf> {
-    let source = folder.write("server.go", GO)?;
-    let program = folder.path().join("server-in-go");
-    let mut build = Command::new("go");
-    build.args(["build", "-o"]).arg(&program).arg(source).stdin(Stdio::null());
-    let output = build.output()?;
-    match output.status.success() {
-        true => Ok(program),
-        false => Err(Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
-    }
+/// Compiles a server of which the source text is here; returns its program.
+pub(super) fn compile(kind: Kind, folder: &Folder) -> Option<io::Result<PathBuf>> {
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (name, text) = match kind {
+        Kind::Go => ("server.go", GO),
+        Kind::RawUring => ("uring.c", URING),
+        _ => return None,
+    };
+    let (source, program) = (path(name), path(&format!("{name}.program")));
+    let words = match kind {
+        Kind::Go => vec!["go", "build", "-o", &program, &source],
+        _ => vec!["cc", "-O2", "-o", &program, &source, "-luring"],
+    };
+    let run = || {
+        folder.write(name, text)?;
+        Command::new(words[0]).args(&words[1..]).stdin(Stdio::null()).output()
+    };
+    Some(run().and_then(|output| match output.status.success() {
+        true => Ok(program.clone().into()),
+        false => Err(Error::other(first_error(&String::from_utf8_lossy(&output.stderr)))),
+    }))
+}
+
+/// The line of a compiler's output that names the error.
+fn first_error(said: &str) -> String {
+    let line = said.lines().find(|line| line.contains("error")).or(said.lines().last());
+    line.unwrap_or("the compiler gives no reason").trim().into()
 }
 
 /// Writes a configuration; returns the command that uses it.

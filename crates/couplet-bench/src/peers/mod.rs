@@ -16,9 +16,9 @@ use std::process::{Command, Stdio};
 
 use rustix::process::{Signal, set_parent_process_death_signal};
 
+use crate::Result;
 use crate::folder::Folder;
 use crate::kind::{BACKLOG, Kind, Role};
-use crate::{Result, in_context};
 pub(crate) use ours::{COUNTED, has_uring};
 
 /// A server's command.
@@ -37,8 +37,9 @@ pub(crate) struct Programs {
     couplet: PathBuf,
     /// An interpreter that may have Twisted and uvloop.
     python: String,
-    /// The compiled server in Go.
-    go: Option<PathBuf>,
+    /// The servers that this program has compiled.
+    // Bound: the kinds that exist.
+    compiled: Vec<(Kind, PathBuf)>,
 }
 
 impl Programs {
@@ -47,7 +48,7 @@ impl Programs {
         let own = std::env::current_exe()?;
         let beside = own.with_file_name("couplet");
         let couplet = if beside.exists() { beside } else { "couplet".into() };
-        Ok(Programs { own, couplet, python, go: None })
+        Ok(Programs { own, couplet, python, compiled: Vec::new() })
     }
 
     /// The program `couplet`.
@@ -55,7 +56,7 @@ impl Programs {
         &self.couplet
     }
 
-    /// Why a kind can't be measured here in these roles. Compiles the server in Go.
+    /// Why a kind can't be measured here in these roles. Compiles it if it is a source text.
     pub(crate) fn missing(
         &mut self,
         kind: Kind,
@@ -75,6 +76,7 @@ impl Programs {
                 return Ok((!runs).then(|| "the program couplet is not installed".into()));
             }
             Kind::Go => ("go", "version"),
+            Kind::RawUring => ("cc", "--version"),
             Kind::Nginx => ("nginx", "-v"),
             Kind::Haproxy => ("haproxy", "-v"),
             Kind::H2o => ("h2o", "--version"),
@@ -85,8 +87,10 @@ impl Programs {
         if !succeeds(program.0, &[program.1]) {
             return Ok(Some(format!("{} is not installed", program.0)));
         }
-        if kind == Kind::Go && self.go.is_none() {
-            self.go = Some(foreign::compile_go(folder).map_err(in_context("go build".into()))?);
+        match foreign::compile(kind, folder) {
+            None => {}
+            Some(Ok(program)) => self.compiled.push((kind, program)),
+            Some(Err(error)) => return Ok(Some(format!("cannot compile it: {error}"))),
         }
         Ok(None)
     }
@@ -124,8 +128,9 @@ impl Programs {
                 let script = foreign::NODE.into();
                 launch(vec!["node".into(), "-e".into(), script, role.to_string()])
             }
-            Kind::Go => {
-                let program = self.go.as_deref().unwrap_or(Path::new("go"));
+            Kind::Go | Kind::RawUring => {
+                let compiled = self.compiled.iter().find(|(it, _)| *it == kind);
+                let (_, program) = compiled.ok_or(io::ErrorKind::NotFound)?;
                 launch(vec![text(program), role.to_string()])
             }
             Kind::Nginx | Kind::Haproxy | Kind::H2o | Kind::Nghttpd => {

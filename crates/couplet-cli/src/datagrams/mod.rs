@@ -11,13 +11,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use couplet::endpoints::{EndpointError, ServerEndpoint, UdpClient};
 use couplet::services::DatagramService;
 use couplet::{
-    Datagram, DatagramOptions, DatagramProtocol, DatagramTransport, Failure, Loop, LoopOptions,
+    Cluster, Datagram, DatagramOptions, DatagramProtocol, DatagramTransport, Failure, Loop,
+    LoopOptions,
 };
 pub(crate) use couplet_runner::ListenUdp;
 
 use crate::endpoint::{Peer, to_connect, to_listen};
 use crate::exit::Exit;
-use crate::server::{self, Threads};
+use crate::server::{self, DriverOption, Threads};
 
 pub(crate) use connect::run as connect;
 pub(crate) use echo::{part as echo_part, run as echo};
@@ -104,17 +105,18 @@ fn part<P: DatagramProtocol>(
     })
 }
 
-/// The number of a server's loops, and their options.
-pub(crate) type Loops = (Threads, LoopOptions);
+/// The number of a server's loops, and their driver.
+pub(crate) type Loops = (Threads, DriverOption);
 
 /// Listens on these addresses with a protocol from `protocol` each, in these loops.
 fn run<P: DatagramProtocol>(
     addresses: &[SocketAddr],
-    (threads, options): Loops,
+    (threads, driver): Loops,
     protocol: impl Fn() -> P + Send + Sync,
 ) -> Result<(), Exit> {
+    let options = driver.set(LoopOptions::default());
     if threads.number != 1 {
-        return run_many(addresses, (threads, options), protocol);
+        return run_many(addresses, server::cluster(threads, options), protocol);
     }
     server::run_loop(options, |reactor| {
         let listen = |address: &SocketAddr| Ok(reactor.listen_udp(*address, protocol())?.host());
@@ -126,7 +128,7 @@ fn run<P: DatagramProtocol>(
 /// distributes the clients among the ports.
 fn run_many<P: DatagramProtocol>(
     addresses: &[SocketAddr],
-    (threads, options): Loops,
+    cluster: Cluster,
     protocol: impl Fn() -> P + Send + Sync,
 ) -> Result<(), Exit> {
     for address in addresses.iter().filter(|address| address.port() != 0) {
@@ -139,7 +141,7 @@ fn run_many<P: DatagramProtocol>(
     }
     // The first loop replaces port 0 by the number that it got.
     let bound = Mutex::new(addresses.to_vec());
-    server::run_loops(server::cluster(threads, options), |reactor| {
+    server::run_loops(cluster, |reactor| {
         let listen = |address: &mut SocketAddr| {
             let options = DatagramOptions::default().reuse_port(true);
             let host = reactor.listen_udp_with(*address, options, protocol())?.host();

@@ -21,8 +21,7 @@ use couplet::defer::Canceller;
 use couplet::process::Process;
 use couplet::protocols::Relay;
 use couplet::{
-    Address, Answers, Factory, Failure, LoopOptions, Newcomer, Protocol, Reactor, Reason, Seat,
-    Transport,
+    Address, Answers, Factory, Failure, Newcomer, Protocol, Reactor, Reason, Seat, Transport,
 };
 
 use crate::datagrams;
@@ -292,7 +291,7 @@ impl Protocol for ServerSide {
 pub(crate) fn run(options: Forward) -> Result<(), Exit> {
     if let Some((listen, connect)) = options.udp() {
         let settings = options.for_udp();
-        let loops = (options.threads, options.driver.set(LoopOptions::default()));
+        let loops = (options.threads, options.driver);
         return datagrams::forward((listen.address(), connect), settings, loops);
     }
     let (server, totals) = counting_server(options)?;

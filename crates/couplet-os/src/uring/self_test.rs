@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::{Completion, REAP, Ring, Size};
 use crate::owned::Owner;
 
-/// Checks, once in the process, that the system's io_uring does what the driver needs: it receives
+/// Checks, once in the process, that the system's io_uring meets the driver's needs: it receives
 /// more than all buffers hold, in order, and continues after a lack of buffers; an attempt to send
 /// to a full socket fails, and the rest is sent when there is room; and a cancelled receive ends.
 ///
