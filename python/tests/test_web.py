@@ -21,6 +21,15 @@ def python(*arguments):
     return ended.stdout
 
 
+def compare(test, count, conversations):
+    """The lines that `conversations(reactor, seed)` prints, as many as `count`, must be the same under both reactors."""
+    for seed in ("1", "2"):
+        model, subject = (conversations(reactor, seed).splitlines() for reactor in (reactors.MODEL, SUBJECT))
+        test.assertEqual(len(model), count)
+        for ours, wanted in zip(subject, model):
+            test.assertEqual(ours, wanted)
+
+
 class Answers(unittest.TestCase):
     """Thousands of conversations in memory."""
 
@@ -31,14 +40,11 @@ class Answers(unittest.TestCase):
             for name, length in [("small.html", 6), ("empty.tar.gz", 0), ("sub/inner", 3), ("large.bin", 70_000)]:
                 (path / name).write_bytes(b"f" * length)
                 os.utime(path / name, (1_577_836_800, 1_577_836_800))
-            for seed in ("1", "2"):
-                model, subject = (
-                    python("-m", "kit.webserver", reactor, folder, seed, str(CONVERSATIONS)).splitlines()
-                    for reactor in (reactors.MODEL, SUBJECT)
-                )
-                self.assertEqual(len(model), CONVERSATIONS)
-                for ours, wanted in zip(subject, model):
-                    self.assertEqual(ours, wanted)
+            compare(
+                self,
+                CONVERSATIONS,
+                lambda reactor, seed: python("-m", "kit.webserver", reactor, folder, seed, str(CONVERSATIONS)),
+            )
 
 
 SECURE = """

@@ -14,11 +14,11 @@ from twisted.python.failure import Failure
 from twisted.web import resource, server, static
 from zope.interface import implementer
 
-from kit import certificates, reactors
-from kit.cases import SUBJECT, Cases, case, only_subject
+from kit import certificates
+from kit.cases import Cases, case, only_subject
 from kit.pages import Page
 from kit.web2 import GET, PREFACE, Client, Peer, frame, frames
-from test_web import python
+from test_web import compare, python
 
 CONVERSATIONS = 250
 SERVER = certificates.made("server", "localhost")
@@ -35,14 +35,11 @@ class Answers(unittest.TestCase):
             for name, length in [("small.html", 6), ("empty.tar.gz", 0), ("sub/inner", 3), ("large.bin", 70_000)]:
                 (path / name).write_bytes(b"f" * length)
                 os.utime(path / name, (1_577_836_800, 1_577_836_800))
-            for seed in ("1", "2"):
-                model, subject = (
-                    python("-m", "kit.web2", reactor, seed, str(CONVERSATIONS), folder).splitlines()
-                    for reactor in (reactors.MODEL, SUBJECT)
-                )
-                self.assertEqual(len(model), CONVERSATIONS)
-                for ours, wanted in zip(subject, model):
-                    self.assertEqual(ours, wanted)
+            compare(
+                self,
+                CONVERSATIONS,
+                lambda reactor, seed: python("-m", "kit.web2", reactor, seed, str(CONVERSATIONS), folder),
+            )
 
 
 class Waiting(Page):

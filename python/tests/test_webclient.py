@@ -2,9 +2,7 @@
 
 import unittest
 
-from kit import reactors
-from kit.cases import SUBJECT
-from test_web import python
+from test_web import compare, python
 
 CONVERSATIONS = 500
 
@@ -13,14 +11,11 @@ class Conversations(unittest.TestCase):
     """Thousands of conversations in memory."""
 
     def test_a_client_sends_the_same_as_under_epoll_and_its_program_sees_the_same(self):
-        for seed in ("1", "2"):
-            model, subject = (
-                python("-m", "kit.webclient", reactor, seed, str(CONVERSATIONS)).splitlines()
-                for reactor in (reactors.MODEL, SUBJECT)
-            )
-            self.assertEqual(len(model), CONVERSATIONS)
-            for ours, wanted in zip(subject, model):
-                self.assertEqual(ours, wanted)
+        compare(
+            self,
+            CONVERSATIONS,
+            lambda reactor, seed: python("-m", "kit.webclient", reactor, seed, str(CONVERSATIONS)),
+        )
 
 
 class Installs(unittest.TestCase):

@@ -1,35 +1,21 @@
 """Servers of klein answer with Couplet's steps as they do with klein's own."""
 
-import subprocess
-import sys
 import unittest
 
-from kit import reactors
-from kit.cases import SUBJECT
+from test_web import compare, python
 
 CONVERSATIONS = 500
-
-
-def python(*arguments):
-    """The output of a Python program."""
-    ended = subprocess.run([sys.executable, "-W", "ignore", *arguments], capture_output=True, text=True, timeout=300)
-    if ended.returncode:
-        raise AssertionError(f"{arguments}: {ended.returncode}\n{ended.stderr}")
-    return ended.stdout
 
 
 class Answers(unittest.TestCase):
     """Thousands of requests in memory."""
 
     def test_a_server_answers_as_under_epoll_and_its_routes_see_the_same(self):
-        for seed in ("1", "2"):
-            model, subject = (
-                python("-m", "kit.webklein", reactor, seed, str(CONVERSATIONS)).splitlines()
-                for reactor in (reactors.MODEL, SUBJECT)
-            )
-            self.assertEqual(len(model), CONVERSATIONS)
-            for ours, wanted in zip(subject, model):
-                self.assertEqual(ours, wanted)
+        compare(
+            self,
+            CONVERSATIONS,
+            lambda reactor, seed: python("-m", "kit.webklein", reactor, seed, str(CONVERSATIONS)),
+        )
 
 
 COUNTED = """

@@ -5,11 +5,10 @@ import json
 import random
 import re
 import sys
-import unittest.mock
 import warnings
 
 from kit import reactors
-from kit.webserver import VARYING, conversation, overridden
+from kit.webserver import VARYING, conversation, overridden, started
 
 PATHS = """/ /text /none /number /list /twice /posted /putted /look /user/a%20b /user/ /n/7 /n/x /n/-1 /f/1.5 /any/two
     /any/six /rest/a/b//c /folder /folder/ /folder// //folder/ /lax /lax/ /page/ /page/1 /page/2 /moved /branch
@@ -357,7 +356,7 @@ def add_converter(app, seen):
 def site(generator, clock, seen, shows, mount):
     """A site of routes that note what they see, below a path. `shows`: whether its answers show tracebacks."""
     from klein import Klein
-    from twisted.web import resource, server
+    from twisted.web import resource
 
     class Mounting(resource.Resource):
         def getChildWithDefault(self, path, request):
@@ -381,13 +380,7 @@ def site(generator, clock, seen, shows, mount):
     if mount:
         root = Mounting()
         root.putChild(b"mounted", app.resource())
-    made = server.Site(root, reactor=clock)
-    made.displayTracebacks = shows
-    made.doStart()
-    made._logFile = unittest.mock.Mock(write=lambda line: seen.append(["logged", line]))
-    made._logDateTimeCall.cancel()
-    made._logDateTime = "[-]"
-    return made
+    return started(root, clock, seen, shows)
 
 
 def observing(seen):

@@ -271,8 +271,15 @@ def site(folder, clock, seen):
         ("files", static.File(folder)),
     ]:
         root.putChild(name.encode(), child)
+    return started(root, clock, seen)
+
+
+def started(root, clock, seen, shows=False):
+    """A site with this resource, which notes the lines of its log, and shows tracebacks if asked."""
+    from twisted.web import server
+
     made = server.Site(root, reactor=clock)
-    made.displayTracebacks = False
+    made.displayTracebacks = shows
     made.doStart()
     made._logFile = unittest.mock.Mock(write=lambda line: seen.append(["logged", line]))
     # Files are logged in other turns.
