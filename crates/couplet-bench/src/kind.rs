@@ -108,7 +108,7 @@ impl Kind {
             Kind::Raw(_) => matches!(role, Echo | EchoOne | Relay(_) | Role::FanOut),
             Kind::Mio(_) => matches!(role, Echo | EchoOne),
             Kind::Tokio(_) => !matches!(role, Hello1 | Hello2 | Files),
-            Kind::Hyper => matches!(role, Hello1 | Hello2),
+            Kind::Hyper => matches!(role, Hello1 | Hello2 | Files),
             Kind::Nginx => matches!(role, Hello1 | Hello2 | Files),
             Kind::Haproxy => matches!(role, Hello1 | Hello2 | Relay(_)),
             Kind::H2o => matches!(role, Hello1 | Hello2 | Files),

@@ -52,7 +52,7 @@ net have; couplet-layer echoes over a layer that changes nothing, couplet-stream
 couplet-inspected with an inspector without readers. raw is a hand-written epoll loop, and
 raw-uring a hand-written loop of io_uring in C. raw, mio and tokio have a read buffer of 16 KiB, or
 another one: raw-64k. Servers of others are measured where they are installed, each with one thread
-and without a log; those in C and Go are compiled by cc and go.
+and without a log; those in C and Go are compiled by cc and go. hyper serves files by tower-http.
 
 Progress and skipped servers are on stderr. Each table is printed and written when its scenario is
 finished, so an interrupted run keeps the finished ones. Exit codes: 0 success, 1 failure or a broken

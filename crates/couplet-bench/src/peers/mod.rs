@@ -168,7 +168,7 @@ pub(crate) fn serve(kind: Kind, role: Role, folder: &Path) -> Result<()> {
         Kind::Raw(size) => raw::serve(listen()?, size << 10, role)?,
         Kind::Tokio(size) => tokio::serve(listen()?, size << 10, role, folder)?,
         Kind::Mio(size) => mio::serve(listen()?, size << 10, role)?,
-        Kind::Hyper => hyper::serve(listen()?, role)?,
+        Kind::Hyper => hyper::serve(listen()?, role, folder)?,
         _ => ours::serve(kind, role, ready).map_err(|error| error.to_string())?,
     }
     Ok(())
