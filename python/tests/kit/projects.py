@@ -43,6 +43,7 @@ PROJECTS = {
     "carbon": Project(["carbon"], checkout="COUPLET_TWISTED_CARBON"),
     "tahoe-lafs": Project(["allmydata"]),
     "buildbot": Project(["buildbot.test"], source=".", selection="buildbot"),
+    "buildbot-worker": Project(["buildbot_worker.test"], source="."),
     # Left out: 3693 tests, nearly all with an imitation of the reactor. They need gigabytes.
     "matrix-synapse": Project(["tests", "-tests.rest", "-tests.handlers", "-tests.storage"], source="tests"),
     # Scrapy's default is Twisted's asyncio reactor. Left out: tests of programs, which use the default.
