@@ -16,7 +16,7 @@ const SLACK = 1000;
 const STEP = 900, ENTRIES = 70;
 
 /**
- * One object of the program. `values` is the server's latest message about it, `mark` 2 if it is red, 1
+ * One object of the program. `values` are its fields by the server's latest messages, `mark` 2 if it is red, 1
  * if a yellow flag names it, else 0.
  */
 class Row {
@@ -75,6 +75,20 @@ class View {
       const sample = this.samples.get(key);
       if (sample === undefined || sample === null) this.samples.set(key, values[key]);
     }
+    this.record(row, now);
+  }
+
+  /** Changes some of a row's values. */
+  change(values, now) {
+    const row = this.rows.get(String(values?.id));
+    if (!row) return;
+    Object.assign(row.values, values);
+    row.text = null;
+    this.record(row, now);
+  }
+
+  record(row, now) {
+    const { values } = row;
     row.history?.record(now, this.tracked.map((key) => Number(values[key]) || 0));
     this.changed = true;
   }
@@ -169,9 +183,10 @@ export class Store {
     return this.views.get(name);
   }
 
-  change(view, { rows = [], gone = [] }, isAll, now) {
+  change(view, { rows = [], changed = [], gone = [] }, isAll, now) {
     for (const id of gone) view.remove(String(id), now);
     for (const row of rows) view.put(row, now);
+    for (const values of changed) view.change(values, now);
     if (isAll) {
       view.keep(new Set(rows.map((row) => String(row?.id))), now);
       view.changed = true;

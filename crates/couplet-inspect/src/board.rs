@@ -344,7 +344,7 @@ impl Board {
         }
     }
 
-    /// Makes the rows of a new version.
+    /// Updates the rows to a new version.
     fn update(&self) {
         let now = self.reactor.now();
         let mut state = self.state.borrow_mut();

@@ -1,13 +1,15 @@
 //! Times of the loop's clock as seconds since 1970, and in sentences.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use couplet_core::Reactor;
 use couplet_core::hooks::inspector::time;
 use couplet_core::reactor::{Why, WhyPart};
+use serde::{Serialize, Serializer};
 
 /// Translates instants. Its origin is fixed, so that an instant has one translation.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 pub(crate) struct Clock {
     instant: Instant,
     unix: Duration,
@@ -35,16 +37,32 @@ impl Clock {
         }
     }
 
-    /// The sentence with its times as `{since:1764208800.123}` and `{until:…}`, so that it stays the
-    /// same while they pass.
-    pub(crate) fn sentence(&self, why: &Why) -> String {
-        let parts = why.parts().iter().map(|part| match part {
-            WhyPart::Text(text) => text.to_string(),
-            WhyPart::Since(at) => format!("{{since:{}}}", self.unix(*at)),
-            WhyPart::Until(at) => format!("{{until:{}}}", self.unix(*at)),
-            _ => String::new(),
-        });
-        parts.collect()
+    pub(crate) fn sentence<'a>(&self, why: &'a Why) -> Sentence<'a> {
+        Sentence { clock: *self, why }
+    }
+}
+
+/// A sentence with its times as `{since:1764208800.123}` and `{until:…}`, so that it stays the same
+/// while they pass.
+pub(crate) struct Sentence<'a> {
+    clock: Clock,
+    why: &'a Why,
+}
+
+impl fmt::Display for Sentence<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.why.parts().iter().try_for_each(|part| match part {
+            WhyPart::Text(text) => f.write_str(text),
+            WhyPart::Since(at) => write!(f, "{{since:{}}}", self.clock.unix(*at)),
+            WhyPart::Until(at) => write!(f, "{{until:{}}}", self.clock.unix(*at)),
+            _ => Ok(()),
+        })
+    }
+}
+
+impl Serialize for Sentence<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Rows of the views, made from the snapshot of a loop.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use couplet_core::hooks::inspector::{chain, short_type};
@@ -7,11 +8,12 @@ use couplet_core::reactor::{
     ConnectionSnapshot, ConnectorSnapshot, DatagramSnapshot, DeferredSnapshot, LockSnapshot,
     NoteRow, PendingSnapshot, PortSnapshot, Snapshot, WaitRef,
 };
-use serde::Serialize;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::chain::ChainRow;
-use crate::clock::Clock;
+use crate::clock::{Clock, Sentence};
 use crate::view::{ObjectId, RowId, Version, View, row_id};
 
 /// The views, in the order in which they are shown.
@@ -32,7 +34,7 @@ pub(crate) const VIEWS: [&str; 10] = [
 const OWN_VIEWS: usize = 20;
 
 /// A loop, as its rows name it.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 pub(crate) struct LoopName {
     pub(crate) number: usize,
     /// The number with which the ids of its connections begin.
@@ -40,7 +42,7 @@ pub(crate) struct LoopName {
     pub(crate) clock: Clock,
 }
 
-/// Makes the rows of a loop.
+/// Puts the objects of a loop into the views.
 pub(crate) struct Rows<'a> {
     pub(crate) of: LoopName,
     pub(crate) version: Version,
@@ -48,16 +50,57 @@ pub(crate) struct Rows<'a> {
     pub(crate) views: &'a mut BTreeMap<&'static str, View>,
 }
 
+/// An object of a loop.
+#[derive(Clone, PartialEq)]
+pub(crate) struct Object<'a> {
+    pub(crate) of: LoopName,
+    pub(crate) kind: Kind<'a>,
+}
+
+#[derive(Clone, PartialEq)]
+pub(crate) enum Kind<'a> {
+    Connection(Cow<'a, ConnectionSnapshot>),
+    Port(Cow<'a, PortSnapshot>),
+    Datagrams(Cow<'a, DatagramSnapshot>),
+    Connector(Cow<'a, ConnectorSnapshot>),
+    Pending(Cow<'a, PendingSnapshot>),
+    /// A history can't be compared, so its row is.
+    Deferred(Json),
+    Lock(Cow<'a, LockSnapshot>),
+    /// A row of the program's own.
+    Own(Cow<'a, NoteRow>),
+}
+
+/// A row as JSON.
+#[derive(Clone)]
+pub(crate) struct Json(
+    // Bound: the text of one row.
+    Box<RawValue>,
+);
+
+impl PartialEq for Json {
+    fn eq(&self, other: &Json) -> bool {
+        self.0.get() == other.0.get()
+    }
+}
+
+/// A row, as readers get it.
+pub(crate) struct Shown<'a> {
+    pub(crate) id: &'a RowId,
+    pub(crate) object: &'a Object<'static>,
+    /// The rates of its counts.
+    pub(crate) rates: [f64; 2],
+    /// False: without the fields that [another state](Object::is_only_another_state) has in common.
+    pub(crate) is_whole: bool,
+}
+
 #[derive(Serialize)]
 struct Connection<'a> {
-    id: &'a str,
-    r#loop: usize,
-    protocol: String,
-    peer: String,
-    host: String,
-    layers: &'a [&'static str],
+    id: &'a RowId,
+    #[serde(flatten)]
+    lasting: Option<Lasting<'a>>,
     state: &'a str,
-    why: String,
+    why: Sentence<'a>,
     r#in: u64,
     out: u64,
     wire_in: u64,
@@ -66,12 +109,23 @@ struct Connection<'a> {
     rate_out: f64,
     buffered: usize,
     received: f64,
+}
+
+/// The fields of a connection that stay the same for most of its life.
+#[derive(Serialize)]
+struct Lasting<'a> {
+    r#loop: usize,
+    protocol: String,
+    peer: String,
+    host: String,
+    // Bound: one for each layer.
+    layers: &'a [&'static str],
     made: f64,
 }
 
 #[derive(Serialize)]
 struct Port<'a> {
-    id: &'a str,
+    id: &'a RowId,
     r#loop: usize,
     host: String,
     kind: &'static str,
@@ -89,7 +143,7 @@ struct Port<'a> {
 
 #[derive(Serialize)]
 struct Datagrams<'a> {
-    id: &'a str,
+    id: &'a RowId,
     r#loop: usize,
     host: String,
     kind: &'static str,
@@ -104,24 +158,24 @@ struct Datagrams<'a> {
 
 #[derive(Serialize)]
 struct Connector<'a> {
-    id: &'a str,
+    id: &'a RowId,
     r#loop: usize,
     target: &'a str,
     state: &'static str,
     place: String,
-    why: String,
+    why: Sentence<'a>,
 }
 
 #[derive(Serialize)]
 struct Pending<'a> {
-    id: &'a str,
+    id: &'a RowId,
     r#loop: usize,
     kind: &'static str,
     name: Option<&'a str>,
     place: String,
     since: f64,
     due: Option<f64>,
-    why: String,
+    why: Sentence<'a>,
     /// The rows of the objects that it waits for: `tasks/0.1.1`.
     // Bound: one for each Deferred that a task has polled.
     waits_for: Vec<String>,
@@ -130,7 +184,7 @@ struct Pending<'a> {
 
 #[derive(Serialize)]
 struct DeferredRow<'a> {
-    id: &'a str,
+    id: &'a RowId,
     r#loop: usize,
     place: String,
     state: &'static str,
@@ -139,7 +193,7 @@ struct DeferredRow<'a> {
     /// Whether the program has its resolver, and not the library.
     program: bool,
     since: Option<f64>,
-    why: String,
+    why: Sentence<'a>,
     // Bound: one for each member of a group of Deferreds.
     waits_for: Vec<String>,
     history: ChainRow,
@@ -147,7 +201,7 @@ struct DeferredRow<'a> {
 
 #[derive(Serialize)]
 struct Lock<'a> {
-    id: &'a str,
+    id: &'a RowId,
     r#loop: usize,
     kind: &'static str,
     place: String,
@@ -155,198 +209,66 @@ struct Lock<'a> {
     of: usize,
     waiting: usize,
     since: Option<f64>,
-    why: String,
+    why: Sentence<'a>,
     // Bound: the tokens of the lock.
     waits_for: Vec<String>,
 }
 
 impl Rows<'_> {
     pub(crate) fn add(&mut self, snapshot: &Snapshot) {
-        for connection in &snapshot.connections {
-            self.connection(connection);
+        for it in &snapshot.connections {
+            let counts = [it.bytes_in, it.bytes_out];
+            let id = ObjectId::Connection(it.id);
+            self.put("connections", id, Kind::Connection(Cow::Borrowed(it)), counts);
         }
-        for (number, port) in snapshot.ports.iter().enumerate() {
-            self.port(number, port);
+        for (number, it) in (0..).zip(&snapshot.ports) {
+            let counts = [it.accepted, 0];
+            self.put("ports", ObjectId::Number(number), Kind::Port(Cow::Borrowed(it)), counts);
         }
-        for (number, port) in snapshot.datagrams.iter().enumerate() {
-            self.datagrams(number, port);
+        for (number, it) in snapshot.datagrams.iter().enumerate() {
+            let kind = Kind::Datagrams(Cow::Borrowed(it));
+            self.put("ports", ObjectId::Datagrams(number), kind, [0; 2]);
         }
-        for (number, connector) in snapshot.connectors.iter().enumerate() {
-            self.connector(number, connector);
+        for (number, it) in (0..).zip(&snapshot.connectors) {
+            let kind = Kind::Connector(Cow::Borrowed(it));
+            self.put("connectors", ObjectId::Number(number), kind, [0; 2]);
         }
-        for pending in &snapshot.pending {
-            self.pending(pending);
+        for it in &snapshot.pending {
+            let kind = Kind::Pending(Cow::Borrowed(it));
+            self.put(view_of(it.kind), ObjectId::Number(it.id), kind, [0; 2]);
         }
         for deferred in &snapshot.deferreds {
             self.deferred(deferred);
         }
-        for lock in &snapshot.locks {
-            self.lock(lock);
+        for it in &snapshot.locks {
+            let kind = Kind::Lock(Cow::Borrowed(it));
+            self.put("locks", ObjectId::Number(it.id), kind, [0; 2]);
         }
         for row in &snapshot.rows {
             self.own(row);
         }
     }
 
-    /// A row of the program's own; numbers are shown as such.
+    /// Adds an object to a view.
+    fn put(&mut self, view: &'static str, id: ObjectId, kind: Kind<'_>, counts: [u64; 2]) {
+        let (of, id) = (self.of, RowId(self.of.number, id));
+        self.views.entry(view).or_default().put(self.version, id, Object { of, kind }, counts);
+    }
+
     fn own(&mut self, row: &NoteRow) {
         if !self.views.contains_key(row.view) && self.views.len() >= VIEWS.len() + OWN_VIEWS {
             return;
         }
-        let of = self.of;
         let name = row.fields.first().map_or("", |(_, value)| value);
-        self.put(row.view, ObjectId::Name(name.to_owned()), row, [0; 2], |id, _| {
-            let mut json = serde_json::Map::new();
-            json.insert("id".to_owned(), id.into());
-            json.insert("loop".to_owned(), of.number.into());
-            for (field, value) in &row.fields {
-                let value = value.parse::<u64>().map_or_else(|_| value.clone().into(), Into::into);
-                json.insert((*field).to_owned(), value);
-            }
-            to_json(&json)
-        });
-    }
-
-    /// Adds an object to a view; `make` makes its row, from the id and the rates of the counts.
-    fn put<O: PartialEq + Clone + 'static>(
-        &mut self,
-        view: &'static str,
-        id: ObjectId,
-        object: &O,
-        counts: [u64; 2],
-        make: impl FnOnce(&str, [f64; 2]) -> Box<RawValue>,
-    ) {
-        let id = RowId(self.of.number, id);
-        self.views.entry(view).or_default().put(self.version, id, object, counts, make);
-    }
-
-    fn connection(&mut self, connection: &ConnectionSnapshot) {
-        let of = self.of;
-        self.put(
-            "connections",
-            ObjectId::Connection(connection.id),
-            connection,
-            [connection.bytes_in, connection.bytes_out],
-            |id, rates| {
-                to_json(&Connection {
-                    id,
-                    r#loop: of.number,
-                    protocol: short_type(connection.protocol).to_string(),
-                    peer: connection.peer.to_string(),
-                    host: connection.host.to_string(),
-                    layers: &connection.layers,
-                    state: connection.state,
-                    why: of.clock.sentence(&connection.why),
-                    r#in: connection.bytes_in,
-                    out: connection.bytes_out,
-                    wire_in: connection.wire[0],
-                    wire_out: connection.wire[1],
-                    rate_in: rates[0],
-                    rate_out: rates[1],
-                    buffered: connection.buffered,
-                    received: of.clock.unix(connection.received_at),
-                    made: of.clock.unix(connection.made_at),
-                })
-            },
-        );
-    }
-
-    fn port(&mut self, number: usize, port: &PortSnapshot) {
-        let of = self.of;
-        self.put(
-            "ports",
-            ObjectId::Number(number as u64),
-            port,
-            [port.accepted, 0],
-            |id, rates| {
-                to_json(&Port {
-                    id,
-                    r#loop: of.number,
-                    host: port.host.to_string(),
-                    kind: "connections",
-                    factory: port.factory,
-                    accepted: port.accepted,
-                    rate: rates[0],
-                    not_opened: port.not_opened,
-                    rejected: port.rejected,
-                    turned_away: port.turned_away,
-                    paused: port.paused,
-                    why: match (port.paused, port.turned_away) {
-                        (true, _) => {
-                            "accepts nothing: paused, or at a limit of connections".to_owned()
-                        }
-                        (false, 0) => "waits for clients".to_owned(),
-                        (false, n) => {
-                            format!(
-                                "waits for clients; turned {n} away, which found no free descriptor"
-                            )
-                        }
-                    },
-                })
-            },
-        );
-    }
-
-    fn datagrams(&mut self, number: usize, port: &DatagramSnapshot) {
-        let of = self.of;
-        self.put("ports", ObjectId::Datagrams(number), port, [0; 2], |id, _| {
-            to_json(&Datagrams {
-                id,
-                r#loop: of.number,
-                host: port.host.to_string(),
-                kind: "datagrams",
-                peer: port.peer.as_ref().map(ToString::to_string),
-                received: port.received,
-                sent: port.sent,
-                dropped: port.dropped,
-                buffered: port.buffered,
-                paused: port.paused,
-                why: match port.paused {
-                    true => "receiving is paused",
-                    false => "waits for datagrams",
-                },
-            })
-        });
-    }
-
-    fn connector(&mut self, number: usize, connector: &ConnectorSnapshot) {
-        let of = self.of;
-        self.put("connectors", ObjectId::Number(number as u64), connector, [0; 2], |id, _| {
-            to_json(&Connector {
-                id,
-                r#loop: of.number,
-                target: &connector.target,
-                state: connector.state,
-                place: connector.place.to_string(),
-                why: of.clock.sentence(&connector.why),
-            })
-        });
-    }
-
-    fn pending(&mut self, pending: &PendingSnapshot) {
-        let of = self.of;
-        self.put(view_of(pending.kind), ObjectId::Number(pending.id), pending, [0; 2], |id, _| {
-            to_json(&Pending {
-                id,
-                r#loop: of.number,
-                kind: pending.kind,
-                name: pending.name.as_deref(),
-                place: pending.place.to_string(),
-                since: of.clock.unix(pending.since),
-                due: pending.due.map(|due| of.clock.unix(due)),
-                why: of.clock.sentence(&pending.why),
-                waits_for: of.others(&pending.waits_for),
-                cyclic: pending.is_cyclic,
-            })
-        });
+        let id = ObjectId::Name(name.to_owned());
+        self.put(row.view, id, Kind::Own(Cow::Borrowed(row)), [0; 2]);
     }
 
     fn deferred(&mut self, deferred: &DeferredSnapshot) {
         let of = self.of;
-        let id = ObjectId::Number(deferred.id);
-        let text = RowId(of.number, id.clone()).to_string();
+        let id = RowId(of.number, ObjectId::Number(deferred.id));
         let row = DeferredRow {
-            id: &text,
+            id: &id,
             r#loop: of.number,
             place: deferred.place.to_string(),
             state: deferred.state,
@@ -358,28 +280,182 @@ impl Rows<'_> {
             waits_for: of.others(&deferred.waits_for),
             history: ChainRow::of(&chain(&deferred.history), of.clock),
         };
-        // A history can't be compared, so its row is.
-        let json = to_json(&row);
-        let same = json.get().to_owned();
-        self.put("deferreds", id, &same, [0; 2], |_, _| json);
+        // The rows have no map with other keys than texts, which alone could fail.
+        let json = Json(to_raw_value(&row).unwrap_or_default());
+        self.put("deferreds", id.1, Kind::Deferred(json), [0; 2]);
+    }
+}
+
+impl Object<'_> {
+    pub(crate) fn into_owned(self) -> Object<'static> {
+        fn owned<T: Clone>(it: Cow<'_, T>) -> Cow<'static, T> {
+            Cow::Owned(it.into_owned())
+        }
+        let kind = match self.kind {
+            Kind::Connection(it) => Kind::Connection(owned(it)),
+            Kind::Port(it) => Kind::Port(owned(it)),
+            Kind::Datagrams(it) => Kind::Datagrams(owned(it)),
+            Kind::Connector(it) => Kind::Connector(owned(it)),
+            Kind::Pending(it) => Kind::Pending(owned(it)),
+            Kind::Deferred(json) => Kind::Deferred(json),
+            Kind::Lock(it) => Kind::Lock(owned(it)),
+            Kind::Own(it) => Kind::Own(owned(it)),
+        };
+        Object { of: self.of, kind }
     }
 
-    fn lock(&mut self, lock: &LockSnapshot) {
-        let of = self.of;
-        self.put("locks", ObjectId::Number(lock.id), lock, [0; 2], |id, _| {
-            to_json(&Lock {
-                id,
-                r#loop: of.number,
-                kind: lock.kind,
-                place: lock.place.to_string(),
-                held: lock.held,
-                of: lock.tokens,
-                waiting: lock.waiting,
-                since: lock.since.map(|since| of.clock.unix(since)),
-                why: of.clock.sentence(&lock.why),
-                waits_for: of.others(&lock.waits_for),
-            })
+    /// Whether another object differs only in the fields that a connection changes often.
+    pub(crate) fn is_only_another_state(&self, other: &Object<'_>) -> bool {
+        match (&self.kind, &other.kind) {
+            (Kind::Connection(a), Kind::Connection(b)) => {
+                (a.protocol, &a.layers, &a.peer, &a.host, a.made_at)
+                    == (b.protocol, &b.layers, &b.peer, &b.host, b.made_at)
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Serialize for Shown<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.object.kind {
+            Kind::Connection(it) => self.connection(it).serialize(serializer),
+            Kind::Port(it) => self.port(it).serialize(serializer),
+            Kind::Datagrams(it) => self.datagrams(it).serialize(serializer),
+            Kind::Connector(it) => self.connector(it).serialize(serializer),
+            Kind::Pending(it) => self.pending(it).serialize(serializer),
+            Kind::Deferred(Json(json)) => json.serialize(serializer),
+            Kind::Lock(it) => self.lock(it).serialize(serializer),
+            Kind::Own(it) => self.own(it, serializer),
+        }
+    }
+}
+
+impl Shown<'_> {
+    fn connection<'a>(&'a self, connection: &'a ConnectionSnapshot) -> Connection<'a> {
+        let LoopName { number, clock, .. } = self.object.of;
+        let lasting = self.is_whole.then(|| Lasting {
+            r#loop: number,
+            protocol: short_type(connection.protocol).to_string(),
+            peer: connection.peer.to_string(),
+            host: connection.host.to_string(),
+            layers: &connection.layers,
+            made: clock.unix(connection.made_at),
         });
+        Connection {
+            id: self.id,
+            lasting,
+            state: connection.state,
+            why: clock.sentence(&connection.why),
+            r#in: connection.bytes_in,
+            out: connection.bytes_out,
+            wire_in: connection.wire[0],
+            wire_out: connection.wire[1],
+            rate_in: self.rates[0],
+            rate_out: self.rates[1],
+            buffered: connection.buffered,
+            received: clock.unix(connection.received_at),
+        }
+    }
+
+    fn port<'a>(&'a self, port: &PortSnapshot) -> Port<'a> {
+        Port {
+            id: self.id,
+            r#loop: self.object.of.number,
+            host: port.host.to_string(),
+            kind: "connections",
+            factory: port.factory,
+            accepted: port.accepted,
+            rate: self.rates[0],
+            not_opened: port.not_opened,
+            rejected: port.rejected,
+            turned_away: port.turned_away,
+            paused: port.paused,
+            why: match (port.paused, port.turned_away) {
+                (true, _) => "accepts nothing: paused, or at a limit of connections".to_owned(),
+                (false, 0) => "waits for clients".to_owned(),
+                (false, n) => {
+                    format!("waits for clients; turned {n} away, which found no free descriptor")
+                }
+            },
+        }
+    }
+
+    fn datagrams<'a>(&'a self, port: &DatagramSnapshot) -> Datagrams<'a> {
+        Datagrams {
+            id: self.id,
+            r#loop: self.object.of.number,
+            host: port.host.to_string(),
+            kind: "datagrams",
+            peer: port.peer.as_ref().map(ToString::to_string),
+            received: port.received,
+            sent: port.sent,
+            dropped: port.dropped,
+            buffered: port.buffered,
+            paused: port.paused,
+            why: match port.paused {
+                true => "receiving is paused",
+                false => "waits for datagrams",
+            },
+        }
+    }
+
+    fn connector<'a>(&'a self, connector: &'a ConnectorSnapshot) -> Connector<'a> {
+        let LoopName { number, clock, .. } = self.object.of;
+        Connector {
+            id: self.id,
+            r#loop: number,
+            target: &connector.target,
+            state: connector.state,
+            place: connector.place.to_string(),
+            why: clock.sentence(&connector.why),
+        }
+    }
+
+    fn pending<'a>(&'a self, pending: &'a PendingSnapshot) -> Pending<'a> {
+        let of = self.object.of;
+        Pending {
+            id: self.id,
+            r#loop: of.number,
+            kind: pending.kind,
+            name: pending.name.as_deref(),
+            place: pending.place.to_string(),
+            since: of.clock.unix(pending.since),
+            due: pending.due.map(|due| of.clock.unix(due)),
+            why: of.clock.sentence(&pending.why),
+            waits_for: of.others(&pending.waits_for),
+            cyclic: pending.is_cyclic,
+        }
+    }
+
+    fn lock<'a>(&'a self, lock: &'a LockSnapshot) -> Lock<'a> {
+        let of = self.object.of;
+        Lock {
+            id: self.id,
+            r#loop: of.number,
+            kind: lock.kind,
+            place: lock.place.to_string(),
+            held: lock.held,
+            of: lock.tokens,
+            waiting: lock.waiting,
+            since: lock.since.map(|since| of.clock.unix(since)),
+            why: of.clock.sentence(&lock.why),
+            waits_for: of.others(&lock.waits_for),
+        }
+    }
+
+    /// Numbers are shown as such.
+    fn own<S: Serializer>(&self, row: &NoteRow, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_map(None)?;
+        object.serialize_entry("id", self.id)?;
+        object.serialize_entry("loop", &self.object.of.number)?;
+        for (field, value) in &row.fields {
+            match value.parse::<u64>() {
+                Ok(number) => object.serialize_entry(field, &number)?,
+                Err(_) => object.serialize_entry(field, value)?,
+            }
+        }
+        object.end()
     }
 }
 
@@ -404,9 +480,4 @@ fn view_of(kind: &str) -> &'static str {
         "connection" => "connections",
         _ => "calls",
     }
-}
-
-/// The rows have no map with other keys than texts, which alone could fail.
-fn to_json(row: &impl Serialize) -> Box<RawValue> {
-    to_raw_value(row).unwrap_or_default()
 }

@@ -1,13 +1,14 @@
 //! Views: the rows of one kind, each with the time of its last change.
 
-use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use couplet_core::ConnectionId;
+use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
-use serde_json::value::RawValue;
+
+use crate::rows::{Object, Shown};
 
 /// How many rows that are gone a view remembers. A reader that missed more begins afresh.
 const GONE: usize = 20_000;
@@ -15,7 +16,7 @@ const GONE: usize = 20_000;
 /// The shortest time for which a rate is measured.
 const MEASURED: Duration = Duration::from_millis(200);
 
-/// The rows of one kind, as JSON.
+/// The rows of one kind. Their JSON is made when a reader gets them.
 #[derive(Default)]
 pub(crate) struct View {
     // Bound: one for each object of the program's loops.
@@ -64,11 +65,11 @@ pub(crate) fn row_id(number: impl fmt::Display, of: u64) -> String {
 }
 
 struct Row {
-    /// The object when the row was made.
-    object: Box<dyn Any>,
+    /// The object when it last changed.
+    object: Object<'static>,
     growth: [Growth; 2],
-    // Bound: the text of one row.
-    json: Box<RawValue>,
+    /// The version in which it was new, or more than its [state](Object::is_only_another_state) changed.
+    made: u64,
     /// The version in which it changed last.
     changed: u64,
     /// The last version that had it.
@@ -103,49 +104,36 @@ pub(crate) struct Version {
 }
 
 /// The changes of a view since a version.
-#[derive(Serialize)]
 pub(crate) struct Changes<'a> {
-    /// The rows that changed.
-    // Bound: the rows of the view.
-    rows: Vec<&'a RawValue>,
-    #[serde(flatten)]
-    rest: Rest,
-}
-
-/// The rows that are not among the changes.
-#[derive(Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Rest {
-    /// Too much has changed meanwhile, and the changes are all rows.
-    All(bool),
-    /// The ids of those that are gone; the others stay.
-    // Bound: GONE (20 000).
-    Gone(Vec<String>),
+    view: &'a View,
+    after: u64,
 }
 
 impl Row {
     fn rates(&self) -> [f64; 2] {
         self.growth.map(|growth| growth.rate)
     }
+
+    fn shown<'a>(&'a self, id: &'a RowId, is_whole: bool) -> Shown<'a> {
+        Shown { id, object: &self.object, rates: self.rates(), is_whole }
+    }
 }
 
 impl View {
-    /// Adds an object in a version. Its row is made if the object is new or has changed, or the rate
-    /// of one of its counts.
-    pub(crate) fn put<O: PartialEq + Clone + 'static>(
+    /// Adds an object in a version, with counts whose rates are measured.
+    pub(crate) fn put(
         &mut self,
         version: Version,
         id: RowId,
-        object: &O,
+        object: Object<'_>,
         counts: [u64; 2],
-        make: impl FnOnce(&str, [f64; 2]) -> Box<RawValue>,
     ) {
         let Version { number, now } = version;
         let Some(row) = self.rows.get_mut(&id) else {
             let growth = counts.map(|count| Growth { count, at: now, rate: 0.0 });
-            let json = make(&id.to_string(), [0.0; 2]);
-            let object = Box::new(object.clone());
-            self.rows.insert(id, Row { object, growth, json, changed: number, seen: number });
+            let object = object.into_owned();
+            self.rows
+                .insert(id, Row { object, growth, made: number, changed: number, seen: number });
             return;
         };
         row.seen = number;
@@ -153,11 +141,16 @@ impl View {
         for (growth, count) in row.growth.iter_mut().zip(counts) {
             growth.measure(count, now);
         }
-        if row.object.downcast_ref() == Some(object) && row.rates() == before {
-            return;
+        if row.rates() != before {
+            row.changed = number;
         }
-        (row.object, row.changed) = (Box::new(object.clone()), number);
-        row.json = make(&id.to_string(), row.rates());
+        if row.object != object {
+            row.changed = number;
+            if !row.object.is_only_another_state(&object) {
+                row.made = number;
+            }
+            row.object = object.into_owned();
+        }
     }
 
     /// Drops the rows that this version doesn't have.
@@ -175,62 +168,106 @@ impl View {
         self.rows.len()
     }
 
-    /// The rows that changed after a version, and those that are gone since; or all rows, if too much
-    /// has changed meanwhile.
+    /// The changes after a version; all rows, if too much has changed meanwhile.
     pub(crate) fn changes(&self, after: u64) -> Changes<'_> {
-        let is_all = after == 0 || after < self.complete_since;
-        let after = if is_all { 0 } else { after };
-        let changed = self.rows.values().filter(|row| row.changed > after);
-        let gone = self.gone.iter().filter(|(_, version)| *version > after);
-        let rest = match is_all {
-            true => Rest::All(true),
-            false => Rest::Gone(gone.map(|(id, _)| id.to_string()).collect()),
+        let is_known = after >= self.complete_since;
+        Changes { view: self, after: if is_known { after } else { 0 } }
+    }
+}
+
+/// `rows` are whole; `changed` ones have only the fields that change often, and the reader has the
+/// others; `gone` are the ids of rows that it drops. With `all` it drops those that are not in `rows`.
+impl Serialize for Changes<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Changes { view, after } = *self;
+        let list = |is_whole: bool| {
+            let is_sent = move |row: &Row| row.changed > after && (row.made > after) == is_whole;
+            let rows = move || view.rows.iter().filter(move |(_, row)| is_sent(row));
+            List(move || rows().map(move |(id, row)| row.shown(id, is_whole)))
         };
-        Changes { rows: changed.map(|row| &*row.json).collect(), rest }
+        let is_all = after == 0;
+        let mut object = serializer.serialize_struct("Changes", if is_all { 2 } else { 3 })?;
+        object.serialize_field("rows", &list(true))?;
+        if is_all {
+            object.serialize_field("all", &true)?;
+        } else {
+            let gone = view.gone.iter().filter(|(_, version)| *version > after);
+            object.serialize_field("changed", &list(false))?;
+            object.serialize_field("gone", &List(|| gone.clone().map(|(id, _)| id)))?;
+        }
+        object.end()
+    }
+}
+
+/// A list that is made when it is written.
+struct List<F>(F);
+
+impl<F: Fn() -> I, I: Iterator<Item: Serialize>> Serialize for List<F> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq((self.0)())
+    }
+}
+
+/// Text, as readers get it.
+impl Serialize for RowId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
 /// A view is the list of its rows.
 impl Serialize for View {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.rows.values().map(|row| &row.json))
+        serializer.collect_seq(self.rows.iter().map(|(id, row)| row.shown(id, true)))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::borrow::Cow;
 
+    use couplet_core::reactor::NoteRow;
+    use couplet_core::testing::MemoryReactor;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::rows::{Kind, LoopName};
+
+    /// The changes, with each row as its number.
     fn changes(view: &View, after: u64) -> String {
-        serde_json::to_string(&view.changes(after)).expect("JSON")
+        let mut changes = serde_json::to_value(view.changes(after)).expect("JSON");
+        for list in ["rows", "changed"] {
+            let rows = changes.get_mut(list).and_then(Value::as_array_mut);
+            rows.into_iter().flatten().for_each(|row| *row = row["number"].take());
+        }
+        changes.to_string()
     }
 
     /// Versions of one view, a second apart, of objects that are numbers.
     struct Versions {
         view: View,
         version: Version,
-        made: usize,
+        of: LoopName,
     }
 
     impl Versions {
-        #[expect(clippy::disallowed_methods, reason = "any instant will do")]
         fn new() -> Versions {
-            let version = Version { number: 0, now: Instant::now() };
-            Versions { view: View::default(), version, made: 0 }
+            let memory = MemoryReactor::new();
+            let (clock, now) = (Clock::new(&memory.reactor()), memory.reactor().now());
+            let of = LoopName { number: 0, serial: 1, clock };
+            Versions { view: View::default(), version: Version { number: 0, now }, of }
         }
 
         /// Adds a version of these names, numbers and counts.
         fn add<'a>(&mut self, objects: impl IntoIterator<Item = (&'a str, u8, u64)>) -> &View {
             self.version.number += 1;
             self.version.now += Duration::from_secs(1);
-            for (name, object, count) in objects {
+            for (name, number, count) in objects {
                 let id = RowId(0, ObjectId::Name(name.to_owned()));
-                self.view.put(self.version, id, &object, [count, 0], |_, [rate, _]| {
-                    self.made += 1;
-                    let json =
-                        if rate > 0.0 { format!("[{object},{rate}]") } else { object.to_string() };
-                    RawValue::from_string(json).expect("JSON")
-                });
+                let row = NoteRow::new("numbers", [("number", number.to_string())]);
+                let object = Object { of: self.of, kind: Kind::Own(Cow::Borrowed(&row)) };
+                self.view.put(self.version, id, object, [count, 0]);
             }
             self.view.end_version(self.version.number);
             &self.view
@@ -242,24 +279,29 @@ mod tests {
         let mut versions = Versions::new();
         let view = versions.add([("a", 1, 0), ("b", 2, 0)]);
         assert_eq!(changes(view, 0), r#"{"rows":[1,2],"all":true}"#);
-        assert_eq!(changes(view, 1), r#"{"rows":[],"gone":[]}"#);
+        assert_eq!(changes(view, 1), r#"{"rows":[],"changed":[],"gone":[]}"#);
         let view = versions.add([("a", 1, 0), ("c", 3, 0)]);
-        assert_eq!(changes(view, 1), r#"{"rows":[3],"gone":["0.b"]}"#);
-        assert_eq!(changes(view, 2), r#"{"rows":[],"gone":[]}"#);
+        assert_eq!(changes(view, 1), r#"{"rows":[3],"changed":[],"gone":["0.b"]}"#);
+        assert_eq!(changes(view, 2), r#"{"rows":[],"changed":[],"gone":[]}"#);
         assert_eq!(view.len(), 2);
     }
 
     #[test]
-    fn a_row_is_made_when_its_object_or_a_rate_changes() {
+    fn a_row_changes_with_its_object_and_with_its_rates() {
         let mut versions = Versions::new();
         versions.add([("a", 1, 0)]);
-        versions.add([("a", 1, 0)]);
-        assert_eq!(versions.made, 1, "nothing has changed");
-        assert_eq!(changes(versions.add([("a", 2, 0)]), 2), r#"{"rows":[2],"gone":[]}"#);
-        assert_eq!(changes(versions.add([("a", 2, 7)]), 3), r#"{"rows":[[2,7]],"gone":[]}"#);
-        assert_eq!(changes(versions.add([("a", 2, 7)]), 4), r#"{"rows":[2],"gone":[]}"#);
-        assert_eq!(changes(versions.add([("a", 2, 7)]), 5), r#"{"rows":[],"gone":[]}"#);
-        assert_eq!(versions.made, 4);
+        for (number, count, expected) in [
+            (1, 0, r#"{"rows":[],"changed":[],"gone":[]}"#),
+            (2, 0, r#"{"rows":[2],"changed":[],"gone":[]}"#),
+            (2, 7, r#"{"rows":[],"changed":[2],"gone":[]}"#),
+            (2, 7, r#"{"rows":[],"changed":[2],"gone":[]}"#),
+            (2, 7, r#"{"rows":[],"changed":[],"gone":[]}"#),
+        ] {
+            let seen = versions.version.number;
+            assert_eq!(changes(versions.add([("a", number, count)]), seen), expected);
+        }
+        let all = changes(&versions.view, 2);
+        assert_eq!(all, r#"{"rows":[2],"changed":[],"gone":[]}"#, "whole for earlier readers");
     }
 
     #[test]
@@ -268,9 +310,15 @@ mod tests {
         versions.add([("a", 1, 0)]);
         versions.add([("a", 1, 10)]);
         versions.version.now -= Duration::from_millis(900);
-        assert_eq!(changes(versions.add([("a", 1, 15)]), 2), r#"{"rows":[],"gone":[]}"#);
+        assert_eq!(
+            changes(versions.add([("a", 1, 15)]), 2),
+            r#"{"rows":[],"changed":[],"gone":[]}"#
+        );
         versions.version.now -= Duration::from_millis(100);
-        assert_eq!(changes(versions.add([("a", 1, 20)]), 3), r#"{"rows":[],"gone":[]}"#);
+        assert_eq!(
+            changes(versions.add([("a", 1, 20)]), 3),
+            r#"{"rows":[],"changed":[],"gone":[]}"#
+        );
     }
 
     #[test]
@@ -282,6 +330,6 @@ mod tests {
         let view = versions.add([("stays", 7, 0)]);
         assert_eq!(view.gone.len(), GONE);
         assert_eq!(changes(view, 1), r#"{"rows":[7],"all":true}"#);
-        assert_eq!(changes(view, 2), r#"{"rows":[],"gone":[]}"#);
+        assert_eq!(changes(view, 2), r#"{"rows":[],"changed":[],"gone":[]}"#);
     }
 }

@@ -139,13 +139,16 @@ fn rows_are_counted_by_a_column_and_a_count_filters_them() {
 fn a_connection_is_followed_to_its_end() {
     let _one = one_at_a_time();
     let Some((browser, program, mut clients)) = storm(60) else { return };
-    let followed = clients.swap_remove(30);
+    let mut followed = clients.swap_remove(30);
     let peer = format!("tcp:127.0.0.1:{}", port_of(&followed));
     filter(&browser, &format!("peer:{peer}"));
     browser.wait_for("text('#matches') === '1 of 60'");
     browser.press(&format!("j{ENTER}"));
     let is_shown = format!("!one('#details').hidden && text('#details dl').includes('{peer}')");
     browser.wait_for(&is_shown);
+    // A message has only the numbers that changed.
+    followed.write_all(&[b'y'; 4000]).expect("a connection");
+    browser.wait_for(&format!("text('#details dl').includes('7\\u202f001 B') && {is_shown}"));
     // The address names the row, so that it can be passed on.
     browser.wait_for("location.hash.startsWith('#connections/')");
     browser.run(

@@ -1,5 +1,6 @@
 //! The WebSocket of the page.
 
+use std::io::Write;
 use std::time::Duration;
 
 use couplet::http::HttpExt;
@@ -35,7 +36,7 @@ fn a_page_gets_all_rows_first_and_then_the_changes() {
         port.host().socket_addr().expect("TCP")
     });
     let connect = || std::net::TcpStream::connect(address).expect("it listens");
-    let clients: Vec<_> = (0..3).map(|_| connect()).collect();
+    let mut clients: Vec<_> = (0..3).map(|_| connect()).collect();
     program.until("/connections.json", |rows| (rows.as_array()?.len() == 3).then_some(()));
     let url = program.url().replace("http:", "ws:").replace("/?", "/live?");
     couplet::run_until(|reactor| {
@@ -53,6 +54,21 @@ fn a_page_gets_all_rows_first_and_then_the_changes() {
             assert_eq!(again["counts"]["ports"], 1);
             let same = next(&mut page).await?;
             assert_eq!(changes(&same), (0, 0), "nothing has changed: {same}");
+            assert_eq!(same["views"]["connections"]["changed"], json!([]));
+            clients[0].write_all(b"hello")?;
+            let changed = loop {
+                let message = next(&mut page).await?;
+                assert_eq!(changes(&message), (0, 0), "all rows stay: {message}");
+                if let Some(row) = message["views"]["connections"]["changed"].get(0) {
+                    break row.clone();
+                }
+            };
+            assert_eq!(changed["in"], 5);
+            let rows = again["views"]["connections"]["rows"].as_array().expect("rows");
+            let row = rows.iter().find(|row| row["id"] == changed["id"]).expect("its row");
+            for field in ["peer", "host", "protocol", "layers", "loop", "made"] {
+                assert!(!row[field].is_null() && changed[field].is_null(), "{field} stays: {row}");
+            }
             drop(clients);
             let mut gone = 0;
             while gone < 3 {

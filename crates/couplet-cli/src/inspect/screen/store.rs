@@ -177,6 +177,13 @@ impl View {
             }
             self.rows.insert(row.id.clone(), Rc::new(row));
         }
+        for change in list(take(&mut changes, "changed")).into_iter().filter_map(Row::new) {
+            if let Some(row) = self.rows.get_mut(&change.id) {
+                let mut values = row.values.clone();
+                values.extend(change.values);
+                *row = Rc::new(Row { values, ..change });
+            }
+        }
     }
 }
 
@@ -219,12 +226,17 @@ mod tests {
         assert_eq!(ids(&store), ["0.2", "0.3"]);
         let (_, changed) = store.linked("tasks/0.2").expect("it is there");
         assert_eq!(changed.value("state"), "b");
+        let part = json!([{"id": "0.2", "why": "c"}, {"id": "0.7", "why": "c"}]);
+        store.apply(message(json!({"rows": [], "changed": part, "gone": []})), false);
+        assert_eq!(ids(&store), ["0.2", "0.3"], "a part of a row adds none");
+        let (_, changed) = store.linked("tasks/0.2").expect("it is there");
+        assert_eq!((changed.value("state"), changed.value("why")), (&json!("b"), &json!("c")));
         store.apply(message(json!({"rows": [row("0.9", "c")], "all": true})), false);
         assert_eq!(ids(&store), ["0.9"], "too much had changed");
         store.apply(json!({"program": {"now": 7.0}, "views": {}}), true);
         assert_eq!((ids(&store).len(), store.now()), (0, 7.0), "another program");
         store.apply(json!(["nonsense", {"views": 3}]), false);
-        assert_eq!(store.version, 5);
+        assert_eq!(store.version, 6);
     }
 
     #[test]
