@@ -246,6 +246,36 @@ fn the_page_survives_a_restart_of_the_program() {
 }
 
 #[test]
+fn a_page_is_paused_and_resumed() {
+    let _one = one_at_a_time();
+    let Some((browser, program, _clients)) = storm(3) else { return };
+    browser.press("p");
+    browser.wait_for("text('#status') === 'paused' && text('#pause') === 'Resume'");
+    let _fourth = program.connect(b"x");
+    browser.press("p");
+    browser.wait_for("text('#status') === 'live' && text('#tab-connections .count') === '4'");
+    program.end();
+}
+
+#[test]
+fn the_time_of_a_loop_is_clicked_through() {
+    let _one = one_at_a_time();
+    let Some((browser, program, _clients)) = storm(3) else { return };
+    browser.press("0");
+    // The largest part, whatever else the loop does.
+    let driver = "[...document.querySelectorAll('#time .flame button')]
+        .find((part) => part.textContent.startsWith('reads, writes'))";
+    browser.wait_for(&format!("one('#time .bar button').hidden && {driver} !== undefined"));
+    browser.run(&format!("{driver}.click()"));
+    browser.wait_for("text('#time .bar').includes('› reads, writes')");
+    browser.wait_for("document.querySelectorAll('#time tbody tr').length === 1");
+    assert_eq!(browser.value("one('#time .bar button').hidden"), false);
+    browser.press(&ESCAPE.to_string().repeat(3));
+    browser.wait_for("one('#time .bar button').hidden");
+    program.end();
+}
+
+#[test]
 fn a_button_changes_between_light_and_dark() {
     let _one = one_at_a_time();
     let Some((browser, program, _clients)) = storm(1) else { return };
