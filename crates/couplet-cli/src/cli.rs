@@ -111,11 +111,11 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// The file of the recording that the command writes.
-    pub(crate) fn recording(&self) -> Option<&Path> {
+    /// Whether the command makes a recording.
+    pub(crate) fn records(&self) -> bool {
         match self {
-            Command::Sim(sim) => sim.recording(),
-            _ => self.recording_at_end(),
+            Command::Sim(sim) => sim.records(),
+            _ => self.recording_at_end().is_some(),
         }
     }
 

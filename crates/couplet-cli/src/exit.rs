@@ -27,6 +27,11 @@ impl Exit {
         Exit { code: 1, message: None }
     }
 
+    /// The same end, whose message has been printed.
+    pub(crate) fn reported(self) -> Exit {
+        Exit { message: None, ..self }
+    }
+
     /// A check has found something, which is printed: exit code 3.
     pub(crate) fn found() -> Exit {
         Exit { code: 3, message: None }

@@ -56,7 +56,7 @@ fn main() -> ExitCode {
         }
     };
     let contents = cli.inspecting.contents();
-    if let Err(exit) = cli.inspecting.check(cli.command.recording()) {
+    if let Err(exit) = cli.inspecting.check(cli.command.records()) {
         return report(&exit);
     }
     // The services of a configuration log as that says.

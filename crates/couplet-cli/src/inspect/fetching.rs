@@ -204,7 +204,7 @@ fn show_recording(path: &Path, wanted: Wanted<'_>, rows: usize) -> Result<(), Ex
         )));
     }
     if wanted == Wanted::Page {
-        return opening::open(path);
+        return opening::open(read(path)?);
     }
     let recording = parse(&read(path)?)?;
     match wanted {

@@ -23,6 +23,7 @@ use crate::logging::Events;
 use crate::output;
 use crate::values::one_or_more;
 pub(crate) use fetching::{Inspect, run, save as save_recording};
+pub(crate) use opening::open;
 
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Inspector")]
@@ -53,14 +54,16 @@ impl Inspecting {
         usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 
-    /// Refuses contents for a command that is not inspected; `recorded`: the file of its own recording.
-    pub(crate) fn check(&self, recorded: Option<&Path>) -> Result<(), Exit> {
+    /// Refuses contents for a command that is not inspected, unless it makes a recording of its own.
+    pub(crate) fn check(&self, records: bool) -> Result<(), Exit> {
         let Inspecting { inspect, inspect_record, inspect_contents, .. } = self;
-        if inspect_contents.is_none() || inspect.is_some() || inspect_record.is_some() {
-            return Ok(());
+        let is_kept = records || inspect.is_some() || inspect_record.is_some();
+        match inspect_contents {
+            Some(_) if !is_kept => Err(Exit::bad_usage(
+                "--inspect-contents needs --inspect, --inspect-record or --record",
+            )),
+            _ => Ok(()),
         }
-        let needs = "--inspect-contents needs --inspect, --inspect-record or --record";
-        recorded.map(drop).ok_or_else(|| Exit::bad_usage(needs))
     }
 }
 

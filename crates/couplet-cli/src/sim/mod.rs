@@ -23,6 +23,7 @@ use couplet::sim::{FIRST_DAY, Recorder, Report, Trial, Weather};
 use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::exit::Exit;
+use crate::inspect;
 use crate::known::Known;
 use crate::logging::{Logging, is_dumb};
 use crate::output;
@@ -101,7 +102,7 @@ const EXAMPLE: &str = "\
 Example:
   couplet sim poetry --seeds 1..1000
   couplet sim chat --seeds 17 --weather storm --trace chat.txt --pcap chat.pcap
-  couplet sim naive --record naive.rec
+  couplet sim naive --open
   couplet sim devices --time 86400
 
 A world runs in virtual time, and its seed decides everything in it: the same seed gives the same
@@ -140,6 +141,9 @@ pub(crate) struct Sim {
     /// for couplet inspect
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
+    /// Serve the inspector's page with this recording until Ctrl-C, and print its URL
+    #[arg(long)]
+    open: bool,
     /// Virtual seconds that the devices world runs [default: 3600]
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     time: Option<Duration>,
@@ -158,9 +162,9 @@ fn weather(text: &str) -> Result<Weather, String> {
 }
 
 impl Sim {
-    /// The file of a world's recording.
-    pub(crate) fn recording(&self) -> Option<&Path> {
-        self.record.as_deref()
+    /// Whether a recording of a world is made.
+    pub(crate) fn records(&self) -> bool {
+        self.open || self.record.is_some()
     }
 }
 
@@ -189,30 +193,28 @@ pub(crate) fn run(options: Sim, contents: usize, logging: &Logging) -> Result<()
     let began = now();
     let outcome = run_all(&world, seeds, weather);
     let seed = outcome.as_ref().err().map_or(seeds.0, |failed| failed.seed);
-    let written = options.trace.map_or(Ok(()), |file| write_trace(&world, (seed, weather), &file));
-    let captured = options
-        .pcap
-        .map_or(Ok(()), |file| write_capture(&world, &Trial::new(seed, weather), &file));
-    let recorded = options.record.as_ref().map_or(Ok(()), |file| {
-        write_recording((name, &world), &Trial::new(seed, weather), contents, file)
-    });
+    let trial = Trial::new(seed, weather);
+    let (trace, pcap) = (options.trace.as_deref(), options.pcap.as_deref());
+    let written = trace.map_or(Ok(()), |file| write_trace(&world, (seed, weather), file));
+    let captured = pcap.map_or(Ok(()), |file| write_capture(&world, &trial, file));
+    let recording = options.records().then(|| recording((name, &world), &trial, contents));
+    let recorded = match (&options.record, &recording) {
+        (Some(file), Some(bytes)) => write_recording(bytes, file),
+        _ => Ok(()),
+    };
     let written = written.and(captured).and(recorded);
-    match outcome {
-        Ok(totals) => {
-            written.map_err(Exit::failed)?;
-            output::print(
-                totals
-                    .summary(name, weather, seeds, now().saturating_duration_since(began))
-                    .as_bytes(),
-            )
-        }
+    let ended = match outcome {
+        Ok(totals) => written.map_err(Exit::failed).and_then(|()| {
+            let took = now().saturating_duration_since(began);
+            output::print(totals.summary(name, weather, seeds, took).as_bytes())
+        }),
         Err(Failed { seed, text }) => {
             let mut told = format!("{name}: {text}\n");
             if let Err(why) = written {
                 told += &format!("{why}\n");
             }
-            if options.record.is_none() {
-                told += "for its events: --record FILE.rec, then couplet inspect FILE.rec\n";
+            if recording.is_none() {
+                told += "for its events on a page: --open\n";
             }
             told += &format!("replay it: couplet sim {name} --weather {weather} --seeds {seed}");
             if let Some(time) = options.time {
@@ -220,7 +222,22 @@ pub(crate) fn run(options: Sim, contents: usize, logging: &Logging) -> Result<()
             }
             Err(Exit::failed(told))
         }
+    };
+    match recording.filter(|_| options.open) {
+        Some(bytes) => open(bytes, ended),
+        None => ended,
     }
+}
+
+/// Reports the outcome, and serves the page with a recording until a signal ends it.
+fn open(recording: Vec<u8>, outcome: Result<(), Exit>) -> Result<(), Exit> {
+    let outcome = outcome.map_err(|exit| {
+        let told = exit.message().map(|message| format!("couplet: {message}"));
+        told.iter().for_each(|told| output::print_to_stderr(told));
+        exit.reported()
+    });
+    inspect::open(recording)?;
+    outcome
 }
 
 /// Discards the log of a world's programs: the logs of hundreds of worlds are useless.
@@ -377,12 +394,8 @@ fn write_capture(world: &World, trial: &Trial, path: &Path) -> Result<(), String
     capture.flush().map_err(refused)
 }
 
-fn write_recording(
-    (name, world): (&str, &World),
-    trial: &Trial,
-    contents: usize,
-    path: &Path,
-) -> Result<(), String> {
+/// The recording of a world's loops.
+fn recording((name, world): (&str, &World), trial: &Trial, contents: usize) -> Vec<u8> {
     let recorder = Recorder::new().contents(contents);
     let report = trial.run(&|sim| {
         sim.record(&recorder);
@@ -393,7 +406,10 @@ fn write_recording(
         loops.map(|it| WorldLoop { host: it.host, serial: it.serial, ring: it.ring }).collect();
     let failure = report.failure.map(|failure| (report.elapsed, failure));
     let faults = report.fault_times.into_iter().zip(report.faults).chain(failure);
-    let bytes = Recording::of_world(name, (FIRST_DAY, report.elapsed), &loops, faults);
+    Recording::of_world(name, (FIRST_DAY, report.elapsed), &loops, faults)
+}
+
+fn write_recording(bytes: &[u8], path: &Path) -> Result<(), String> {
     std::fs::write(path, bytes).map_err(|error| {
         let (path, why) = (path.display(), output::plain(&error));
         format!("cannot write the recording to {path}: {why}")

@@ -1,5 +1,10 @@
 //! `couplet sim`: its reports, for passing and for failing worlds.
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use rustix::process::{Pid, Signal};
+
 use crate::kit::{Ended, TempFile, Terminal, couplet, run};
 
 /// The last line of the output, which is the hash of all traces.
@@ -176,6 +181,18 @@ fn a_terminal_shows_how_far_it_is() {
     let shown = ended.text();
     assert!(shown.contains("/60 seeds, "), "{shown}");
     assert!(shown.contains("reconnecting: seeds 1..60"), "{shown}");
+}
+
+#[test]
+fn a_broken_world_is_opened_as_a_page() {
+    let mut command = couplet(&["sim", "naive", "--open"]);
+    let mut opened = command.stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut page = String::new();
+    BufReader::new(opened.stdout.take().expect("it is piped")).read_line(&mut page).expect("a URL");
+    let shown = run(&["inspect", page.trim_end()]);
+    assert!(shown.text().contains("naive"), "{}", shown.text());
+    rustix::process::kill_process(Pid::from_child(&opened), Signal::INT).expect("it runs");
+    assert_eq!(opened.wait().expect("it is ours").code(), Some(1));
 }
 
 #[test]
