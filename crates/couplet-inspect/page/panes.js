@@ -57,8 +57,10 @@ export class Details {
     this.lines = element("pre", { class: "mono" });
     this.picture = new Picture();
     this.fields = element("dl");
-    this.lists = [["Waits for", element("ul")], ["Waiters", element("ul")]].map(([name, list]) =>
-      ({ list, section: element("section", {}, element("h3", {}, name), list) }));
+    this.lists = [["Waits for", "below"], ["Waiters", "above"]].map(([name, place]) => {
+      const list = element("ul");
+      return { list, section: element("section", { class: `graph ${place}` }, element("h3", {}, name), list) };
+    });
     root.replaceChildren(element("div", { class: "top" }, this.title, button), this.ended, this.flags, this.why,
       this.actions, this.outcome, this.charts, ...this.lists.map(({ section }) => section),
       this.picture.root, this.lines, this.fields);
@@ -149,7 +151,7 @@ export class Details {
     });
   }
 
-  /** Links to rows, each with its name, place and state. A cycle is red. */
+  /** Links to rows, each with its name and place, and the last of a chain with its reason. A cycle is red. */
   link({ list, section }, links, unix) {
     section.hidden = links.length === 0;
     reconcile(list, links, ({ key }) => key, ({ name, depth, cyclic }) => {
@@ -158,10 +160,11 @@ export class Details {
       const node = element("li", { class: cyclic ? "red" : "" }, link, element("span", { class: "dim" }));
       node.style.marginLeft = `${14 * depth}px`;
       return node;
-    }, (node, { name, cyclic }) => {
+    }, (node, { name, cyclic, ends }) => {
       const [view, ...id] = name.split("/");
-      const { name: own, place, event, why = event, state } = this.store.row(view, id.join("/"))?.values ?? {};
-      const words = cyclic ? "" : [own, place, why ?? state].filter((text) => typeof text === "string" && text).join(", ");
+      const { name: own, place, event, why, state } = this.store.row(view, id.join("/"))?.values ?? {};
+      const all = cyclic ? [] : [own, place, event, ends ? why ?? state : null];
+      const words = all.filter((text) => typeof text === "string" && text).join(", ");
       setText(node.lastChild, words ? ` ${sentence(words, unix)}` : "");
     });
   }

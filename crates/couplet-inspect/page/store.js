@@ -211,8 +211,8 @@ export class Store {
   }
 
   /**
-   * The rows that a row waits for, those that they wait for, and so on: `name`, `depth`, and whether it
-   * is one of the rows above it again.
+   * The rows that a row waits for, those that they wait for, and so on: `name`, `depth`, whether it is one
+   * of the rows above it again (`cyclic`), and whether the chain ends there (`ends`).
    */
   chain(view, id, most) {
     const found = [], path = [];
@@ -222,8 +222,11 @@ export class Store {
       for (const next of Array.isArray(waits_for) ? waits_for.map(String) : []) {
         if (found.length === most) break;
         const cyclic = path.includes(next);
-        found.push({ name: next, depth, cyclic, key: `${path.join(" ")} ${next}` });
+        const link = { name: next, depth, cyclic, ends: true, key: `${path.join(" ")} ${next}` };
+        found.push(link);
+        const before = found.length;
         if (!cyclic) follow(next, depth + 1);
+        link.ends = found.length === before;
       }
       path.pop();
     };

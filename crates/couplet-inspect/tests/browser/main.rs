@@ -12,6 +12,7 @@ mod chain;
 mod driver;
 mod program;
 mod replay;
+mod waits;
 
 use std::io::Write;
 use std::net::TcpStream;
