@@ -190,10 +190,13 @@ mod tests {
         let (reader, writer) = io::pipe().expect("a pipe");
         // SAFETY: the call takes two numbers, and touches no memory of ours.
         let kept = unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_DUPFD, 20) };
+        // A descriptor is not duplicated to its own number.
+        let to = if writer.as_raw_fd() == 5 { 6 } else { 5 };
         let script = format!(
-            "for fd in 2 {kept}; do test -e /proc/$$/fd/$fd || echo no $fd >&5; done; echo $WHO >&5"
+            "for fd in 2 {kept}; do test -e /proc/$$/fd/$fd || echo no $fd >&{to}; done; \
+             echo $WHO >&{to}"
         );
-        let pid = started(&script, &[(writer.as_fd(), 5)]).expect("it starts");
+        let pid = started(&script, &[(writer.as_fd(), to)]).expect("it starts");
         drop(writer);
         // SAFETY: the call above opened it, and nothing else has it.
         unsafe { libc::close(kept) };
