@@ -54,6 +54,8 @@ struct State {
     loops: BTreeMap<u32, Watched>,
     /// Fires when every loop has answered.
     answered: Option<Resolver<()>>,
+    /// Whether a thread gets backtraces.
+    is_tracing: bool,
     marks: Marks,
 }
 
@@ -61,7 +63,7 @@ impl State {
     fn new() -> State {
         let views = VIEWS.into_iter().map(|name| (name, View::default())).collect();
         let (loops, marks) = (BTreeMap::new(), Marks::default());
-        State { version: 0, made_at: None, views, loops, answered: None, marks }
+        State { version: 0, made_at: None, views, loops, answered: None, is_tracing: false, marks }
     }
 
     /// The views in the order in which they are shown: those of the program are the last.
@@ -122,6 +124,9 @@ struct Doing {
     r#for: f64,
     // Bound: the lines of one backtrace, of at most 128 frames, and the frames of a guest.
     backtrace: Vec<String>,
+    /// How many of them are frames of a guest: they are the first.
+    #[serde(skip)]
+    guest: usize,
 }
 
 impl Doing {
@@ -252,6 +257,10 @@ impl Board {
             let _ = answered.add_timeout(&self.reactor, PATIENCE).await;
         }
         self.look();
+        if let Some(traced) = self.trace() {
+            // Later readers see a backtrace that takes longer.
+            let _ = traced.add_timeout(&self.reactor, PATIENCE).await;
+        }
     }
 
     /// The flags that are up.
@@ -319,7 +328,7 @@ impl Board {
         }
     }
 
-    /// Reads the events of all loops, and gets the backtraces of those that do not answer.
+    /// Reads the events of all loops, and notes the calls of those that do not answer.
     fn look(&self) {
         let now = self.reactor.now();
         for watched in self.state.borrow_mut().loops.values_mut() {
@@ -333,14 +342,55 @@ impl Board {
             });
             let frames = self.inspector.options.frames.as_ref();
             let mut backtrace = frames.map(|frames| frames()).unwrap_or_default();
-            let native = inspected.backtrace().unwrap_or_default();
-            backtrace.extend(native.lines().map(str::to_owned));
+            let guest = backtrace.len();
+            if let Some(mut before) = watched.doing.take() {
+                backtrace.extend(before.backtrace.drain(before.guest..));
+            }
             let row = activity.connection().and_then(|slot| {
                 let begins = format!("{}.{slot}.", inspected.serial);
                 let mut ids = watched.snapshot.connections.iter().map(|it| it.id.to_string());
                 ids.find(|id| id.starts_with(&begins))
             });
-            watched.doing = Some(Doing { what, row, r#for: held.as_secs_f64(), backtrace });
+            watched.doing = Some(Doing { what, row, r#for: held.as_secs_f64(), backtrace, guest });
+        }
+    }
+
+    /// Gets the backtraces of the loops that do not answer, in a thread, as the names of a large
+    /// program take time. The Deferred fires when they are there.
+    fn trace(&self) -> Option<Deferred<()>> {
+        let mut state = self.state.borrow_mut();
+        let hung = state.loops.values().filter(|watched| watched.doing.is_some());
+        let hung: Vec<_> = hung.map(|watched| watched.inspected.clone()).collect();
+        if hung.is_empty() || std::mem::replace(&mut state.is_tracing, true) {
+            return None;
+        }
+        drop(state);
+        let trace = |it: &Arc<InspectedLoop>| (it.serial, it.backtrace().unwrap_or_default());
+        let job = self.reactor.defer_to_thread(move || Ok(hung.iter().map(trace).collect()));
+        let (traced, resolver) = Deferred::new();
+        let note = async move {
+            let backtraces = job.await.unwrap_or_default();
+            if let Some(board) = BOARD.with_borrow(Clone::clone) {
+                board.traced(backtraces);
+            }
+            resolver.callback(());
+            Ok(())
+        };
+        self.reactor.spawn(note).detach();
+        Some(traced)
+    }
+
+    /// The backtraces are there.
+    fn traced(&self, backtraces: Vec<(u32, String)>) {
+        let mut state = self.state.borrow_mut();
+        state.is_tracing = false;
+        for (serial, text) in backtraces {
+            // A loop that has answered meanwhile is in no call.
+            let watched = state.loops.get_mut(&serial);
+            if let Some(doing) = watched.and_then(|watched| watched.doing.as_mut()) {
+                doing.backtrace.truncate(doing.guest);
+                doing.backtrace.extend(text.lines().map(str::to_owned));
+            }
         }
     }
 
