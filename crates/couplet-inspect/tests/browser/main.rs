@@ -193,6 +193,8 @@ fn a_loop_that_hangs_is_red_and_shows_its_backtrace() {
         let _ = held.recv();
     });
     browser.wait_for("text('.loop.is-hung .state') === 'hung'");
+    // The backtrace comes later than the first answer.
+    browser.wait_for("one('.loop.is-hung summary')?.checkVisibility() === true");
     browser.click(".loop.is-hung summary");
     browser.wait_for("document.querySelectorAll('.loop.is-hung ol li').length > 3");
     // A call that takes this long raises a flag, at the top of the page.
