@@ -122,12 +122,13 @@ pub(crate) fn system_calls(bench: &Bench, kinds: &[Kind]) -> Result<Outcome> {
     Ok(outcome(Selected::SystemCalls, "calls/trip", &columns, &counts))
 }
 
-/// User instructions of these servers, but those of an interpreter, whose start alone takes too long
-/// under the tool.
+/// User instructions of these servers, except those of an interpreter, whose start alone takes too
+/// long under the tool, and the one in C, as the tool does not run io_uring.
 pub(crate) fn instructions(bench: &Bench, kinds: &[Kind]) -> Result<Outcome> {
-    let is_slow = |kind| matches!(kind, Kind::Twisted | Kind::Uvloop | Kind::Node | Kind::Go);
+    use Kind::{Go, Node, RawUring, Twisted, Uvloop};
+    let is_omitted = |kind| matches!(kind, Twisted | Uvloop | Node | Go | RawUring);
     let mut counts = Vec::new();
-    for &kind in kinds.iter().filter(|&&kind| !is_slow(kind)) {
+    for &kind in kinds.iter().filter(|&&kind| !is_omitted(kind)) {
         let [fifty, _] = count(bench, kind, Tool::Valgrind, Shape::Ping(50))?;
         let [one, _] = count(bench, kind, Tool::Valgrind, Shape::Ping(1))?;
         counts.push((kind, fifty, vec![one]));

@@ -260,10 +260,7 @@ impl Bench {
     pub(crate) fn kinds(&self, what: Selected) -> Vec<Kind> {
         let chosen = if self.chosen.is_empty() { what.usual() } else { &self.chosen };
         let role = what.role();
-        // Valgrind does not run io_uring, and only couplet's servers fall back to epoll.
-        let is_counted = |kind: Kind| what != Selected::Instructions || kind != Kind::RawUring;
-        let fit =
-            |kind: &&Kind| kind.plays(role) && is_counted(**kind) && !self.missing.contains(kind);
+        let fit = |kind: &&Kind| kind.plays(role) && !self.missing.contains(kind);
         chosen.iter().filter(fit).copied().collect()
     }
 }

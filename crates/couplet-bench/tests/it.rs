@@ -37,6 +37,11 @@ impl Folder {
         fs::read_to_string(self.0.join(name)).expect("it was written")
     }
 
+    /// The results that a run has written as JSON.
+    fn results(&self) -> Value {
+        serde_json::from_str(&self.read("it.json")).expect("JSON")
+    }
+
     fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(&self.0).expect("the folder");
         let name = |entry: fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
@@ -73,7 +78,7 @@ fn a_short_run_has_every_figure_of_each_server() {
     assert!(output.status.success(), "{output:?}");
     assert_eq!(folder.names(), ["it.html", "it.json", "it.md"]);
 
-    let results: Value = serde_json::from_str(&folder.read("it.json")).expect("JSON");
+    let results = folder.results();
     let said = format!("couplet bench {words} --json it.json --html it.html --write it.md");
     assert_eq!(results["about"]["command"], said);
     assert_eq!(results["missing"].as_array().map(Vec::len), Some(0));
@@ -108,7 +113,7 @@ fn http_and_latencies_are_measured_in_an_open_and_a_closed_loop() {
     let words = format!("--servers couplet,hyper --scenarios {scenarios}");
     let output = folder.run(&format!("{words} --time 50 --rounds 1 --json it.json"));
     assert!(output.status.success(), "{output:?}");
-    let results: Value = serde_json::from_str(&folder.read("it.json")).expect("JSON");
+    let results = folder.results();
     let outcomes = results["outcomes"].as_array().expect("outcomes");
     let names: Vec<&Value> = outcomes.iter().map(|outcome| &outcome["name"]).collect();
     assert_eq!(names, scenarios.split(',').collect::<Vec<_>>());
@@ -143,14 +148,15 @@ fn an_interrupt_leaves_no_process_and_no_file() {
 #[test]
 fn an_interrupted_run_keeps_the_scenarios_that_it_has_finished() {
     let folder = Folder::new("finished");
-    let words = "--servers raw --scenarios ping-1,fan-out --time 10 --rounds 1 --json it.json";
+    // Long enough for the signal to come before the end of the second one.
+    let words = "--servers raw --scenarios ping-1,fan-out --time 2000 --rounds 1 --json it.json";
     let mut child = folder.bench(words).stderr(Stdio::piped()).spawn().expect("it runs");
     let mut said = BufReader::new(child.stderr.take().expect("stderr is piped")).lines();
     let next = |line: &String| line == "scenario 2 of 2: fan-out";
     assert!(said.by_ref().map(|line| line.expect("text")).any(|line| next(&line)));
     kill_process(Pid::from_child(&child), Signal::INT).expect("it runs");
     assert_eq!(child.wait().expect("it ends").code(), Some(130));
-    let results: Value = serde_json::from_str(&folder.read("it.json")).expect("JSON");
+    let results = folder.results();
     let outcomes = results["outcomes"].as_array().expect("outcomes");
     assert_eq!(outcomes.iter().map(|it| &it["name"]).collect::<Vec<_>>(), ["ping-1"]);
 }
@@ -161,7 +167,7 @@ fn the_server_in_c_echoes_all_bytes() {
     let words = "--servers raw,raw-uring --scenarios ping-50,bulk,slow-readers,short-client";
     let output = folder.run(&format!("{words} --time 50 --rounds 1 --json it.json"));
     assert!(output.status.success(), "{output:?}");
-    let results: Value = serde_json::from_str(&folder.read("it.json")).expect("JSON");
+    let results = folder.results();
     if let Some(missing) = results["missing"].as_array().and_then(|all| all.first()) {
         assert!(std::env::var_os("CI").is_none(), "{missing}");
         eprintln!("skipped: {missing}");

@@ -17,27 +17,26 @@ pub(super) const NODE: &str = include_str!("node.js");
 const GO: &str = include_str!("server.go");
 const URING: &str = include_str!("uring.c");
 
-/// Compiles a server of which the source text is here; returns its program.
+/// Compiles a server that this program has as source text; returns the compiled program. `None` for
+/// the other kinds.
 pub(super) fn compile(kind: Kind, folder: &Folder) -> Option<io::Result<PathBuf>> {
-    let path = |name: &str| folder.path().join(name).display().to_string();
-    let (name, text) = match kind {
-        Kind::Go => ("server.go", GO),
-        Kind::RawUring => ("uring.c", URING),
+    let (name, text, compiler, libraries) = match kind {
+        Kind::Go => ("server.go", GO, &["go", "build"], &[][..]),
+        Kind::RawUring => ("uring.c", URING, &["cc", "-O2"], &["-luring"][..]),
         _ => return None,
     };
-    let (source, program) = (path(name), path(&format!("{name}.program")));
-    let words = match kind {
-        Kind::Go => vec!["go", "build", "-o", &program, &source],
-        _ => vec!["cc", "-O2", "-o", &program, &source, "-luring"],
+    let compiled = |source: PathBuf| {
+        let program = source.with_extension("program");
+        let [compiler, option] = compiler;
+        let mut command = Command::new(compiler);
+        command.arg(option).arg("-o").arg(&program).arg(source).args(libraries);
+        let output = command.stdin(Stdio::null()).output()?;
+        match output.status.success() {
+            true => Ok(program),
+            false => Err(Error::other(first_error(&String::from_utf8_lossy(&output.stderr)))),
+        }
     };
-    let run = || {
-        folder.write(name, text)?;
-        Command::new(words[0]).args(&words[1..]).stdin(Stdio::null()).output()
-    };
-    Some(run().and_then(|output| match output.status.success() {
-        true => Ok(program.clone().into()),
-        false => Err(Error::other(first_error(&String::from_utf8_lossy(&output.stderr)))),
-    }))
+    Some(folder.write(name, text).and_then(compiled))
 }
 
 /// The line of a compiler's output that names the error.
