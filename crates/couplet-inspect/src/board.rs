@@ -54,8 +54,8 @@ struct State {
     loops: BTreeMap<u32, Watched>,
     /// Fires when every loop has answered.
     answered: Option<Resolver<()>>,
-    /// Whether a thread gets backtraces.
-    is_tracing: bool,
+    /// Fires when a thread has got the backtraces; `None` if none is asked for them.
+    traced: Option<Resolver<()>>,
     marks: Marks,
 }
 
@@ -63,7 +63,7 @@ impl State {
     fn new() -> State {
         let views = VIEWS.into_iter().map(|name| (name, View::default())).collect();
         let (loops, marks) = (BTreeMap::new(), Marks::default());
-        State { version: 0, made_at: None, views, loops, answered: None, is_tracing: false, marks }
+        State { version: 0, made_at: None, views, loops, answered: None, traced: None, marks }
     }
 
     /// The views in the order in which they are shown: those of the program are the last.
@@ -361,19 +361,19 @@ impl Board {
         let mut state = self.state.borrow_mut();
         let hung = state.loops.values().filter(|watched| watched.doing.is_some());
         let hung: Vec<_> = hung.map(|watched| watched.inspected.clone()).collect();
-        if hung.is_empty() || std::mem::replace(&mut state.is_tracing, true) {
+        if hung.is_empty() || state.traced.is_some() {
             return None;
         }
+        let (traced, resolver) = Deferred::new();
+        state.traced = Some(resolver);
         drop(state);
         let trace = |it: &Arc<InspectedLoop>| (it.serial, it.backtrace().unwrap_or_default());
         let job = self.reactor.defer_to_thread(move || Ok(hung.iter().map(trace).collect()));
-        let (traced, resolver) = Deferred::new();
         let note = async move {
             let backtraces = job.await.unwrap_or_default();
-            if let Some(board) = BOARD.with_borrow(Clone::clone) {
+            if let Some(board) = Board::of_this_thread() {
                 board.traced(backtraces);
             }
-            resolver.callback(());
             Ok(())
         };
         self.reactor.spawn(note).detach();
@@ -383,7 +383,7 @@ impl Board {
     /// The backtraces are there.
     fn traced(&self, backtraces: Vec<(u32, String)>) {
         let mut state = self.state.borrow_mut();
-        state.is_tracing = false;
+        let resolver = state.traced.take();
         for (serial, text) in backtraces {
             // A loop that has answered meanwhile is in no call.
             let watched = state.loops.get_mut(&serial);
@@ -391,6 +391,10 @@ impl Board {
                 doing.backtrace.truncate(doing.guest);
                 doing.backtrace.extend(text.lines().map(str::to_owned));
             }
+        }
+        drop(state);
+        if let Some(resolver) = resolver {
+            resolver.callback(());
         }
     }
 

@@ -1,28 +1,8 @@
 //! Who waits for whom, as a graph.
 
-use std::time::Duration;
-
-use couplet::Reactor;
-use couplet::defer::DeferredLock;
-
 use crate::driver::{Browser, ENTER};
+use crate::kit::deadlock;
 use crate::{one_at_a_time, storm};
-
-/// Two tasks, each of which has one of two locks and waits for the other.
-fn deadlock(reactor: &Reactor) {
-    let locks = [DeferredLock::new(), DeferredLock::new()];
-    for (first, second) in [(0, 1), (1, 0)] {
-        let (first, second, own) = (locks[first].clone(), locks[second].clone(), reactor.clone());
-        let task = async move {
-            let one = first.acquire().await?;
-            own.sleep(Duration::from_millis(1)).await?;
-            let other = second.acquire().await?;
-            drop((one, other));
-            Ok(())
-        };
-        reactor.spawn(task).detach();
-    }
-}
 
 /// The first words of each box of the graph: `tasks/0.3`, or `tasks/0.3: a cycle`.
 fn boxes(browser: &Browser, place: &str) -> Vec<String> {

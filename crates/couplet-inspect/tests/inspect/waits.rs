@@ -13,7 +13,7 @@ use couplet::process::{Command, Process, ProcessEnd, ProcessProtocol};
 use couplet::stream::Stream;
 use serde_json::Value;
 
-use crate::kit::{Program, text};
+use crate::kit::{Program, deadlock, text};
 
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -221,21 +221,7 @@ fn a_futurelock_is_named() {
 
 #[test]
 fn tasks_that_wait_for_one_another_are_a_cycle() {
-    let (program, ()) = Program::start(|reactor| {
-        let locks = [DeferredLock::new(), DeferredLock::new()];
-        for (first, second) in [(0, 1), (1, 0)] {
-            let (first, second) = (locks[first].clone(), locks[second].clone());
-            let reactor_ = reactor.clone();
-            let task = async move {
-                let one = first.acquire().await?;
-                reactor_.sleep(Duration::from_millis(1)).await?;
-                let other = second.acquire().await?;
-                drop((one, other));
-                Ok(())
-            };
-            reactor.spawn(task).detach();
-        }
-    });
+    let (program, ()) = Program::start(deadlock);
     let flag = program.until("/flags.json", |flags| {
         let flags = flags.as_array().expect("flags").iter();
         flags.clone().find(|flag| text(flag, "id") == "0.cycle").cloned()

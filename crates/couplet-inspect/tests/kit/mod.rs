@@ -9,12 +9,29 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use couplet::defer::DeferredLock;
 use couplet::inspect::{Inspect, Inspector};
 use couplet::{Loop, LoopOptions, Reactor, Remote};
 use serde_json::Value;
 
 /// How long a test waits for an answer before it fails.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Spawns two tasks: each acquires one of two locks, then waits for the other's.
+pub(crate) fn deadlock(reactor: &Reactor) {
+    let locks = [DeferredLock::new(), DeferredLock::new()];
+    for (first, second) in [(0, 1), (1, 0)] {
+        let (first, second, own) = (locks[first].clone(), locks[second].clone(), reactor.clone());
+        let task = async move {
+            let one = first.acquire().await?;
+            own.sleep(Duration::from_millis(1)).await?;
+            let other = second.acquire().await?;
+            drop((one, other));
+            Ok(())
+        };
+        reactor.spawn(task).detach();
+    }
+}
 
 /// A program with one inspected loop.
 pub(crate) struct Program {
