@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use couplet::{Failure, Signal};
 
+use crate::output;
+
 /// Why a command failed or ended early.
 #[derive(Debug)]
 pub(crate) struct Exit {
@@ -27,9 +29,12 @@ impl Exit {
         Exit { code: 1, message: None }
     }
 
-    /// The same end, whose message has been printed.
-    pub(crate) fn reported(self) -> Exit {
-        Exit { message: None, ..self }
+    /// Prints the message to stderr; the rest has none.
+    pub(crate) fn report(self) -> Exit {
+        if let Some(message) = self.message {
+            output::print_to_stderr(&format!("couplet: {message}"));
+        }
+        Exit { message: None, code: self.code }
     }
 
     /// A check has found something, which is printed: exit code 3.

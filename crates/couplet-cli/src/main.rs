@@ -51,13 +51,15 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(mut said) => {
             known::suggest_commands(&mut said, &Cli::command());
-            return say(&said)
-                .map_or_else(|exit| report(&exit), |()| ExitCode::from(said.exit_code() as u8));
+            return say(&said).map_or_else(
+                |exit| exit.report().code(),
+                |()| ExitCode::from(said.exit_code() as u8),
+            );
         }
     };
     let contents = cli.inspecting.contents();
     if let Err(exit) = cli.inspecting.check(cli.command.records()) {
-        return report(&exit);
+        return exit.report().code();
     }
     // The services of a configuration log as that says.
     let is_run = matches!(cli.command, Command::Run(_));
@@ -72,7 +74,7 @@ fn main() -> ExitCode {
         Command::Get(options) => http::get::run(options),
         Command::Chat(options) => chat::run(options),
         Command::Run(options) => {
-            let code = run::run(options, &cli.logging).unwrap_or_else(|exit| report(&exit));
+            let code = run::run(options, &cli.logging).unwrap_or_else(|exit| exit.report().code());
             inspect::end();
             return code;
         }
@@ -89,16 +91,8 @@ fn main() -> ExitCode {
     inspect::end();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(exit) => report(&exit),
+        Err(exit) => exit.report().code(),
     }
-}
-
-/// Prints the message of a command that failed or ended early.
-fn report(exit: &Exit) -> ExitCode {
-    if let Some(message) = exit.message() {
-        output::print_to_stderr(&format!("couplet: {message}"));
-    }
-    exit.code()
 }
 
 /// Prints help, the version, or a usage error.

@@ -231,11 +231,7 @@ pub(crate) fn run(options: Sim, contents: usize, logging: &Logging) -> Result<()
 
 /// Reports the outcome, and serves the page with a recording until a signal ends it.
 fn open(recording: Vec<u8>, outcome: Result<(), Exit>) -> Result<(), Exit> {
-    let outcome = outcome.map_err(|exit| {
-        let told = exit.message().map(|message| format!("couplet: {message}"));
-        told.iter().for_each(|told| output::print_to_stderr(told));
-        exit.reported()
-    });
+    let outcome = outcome.map_err(Exit::report);
     inspect::open(recording)?;
     outcome
 }

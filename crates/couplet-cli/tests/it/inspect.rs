@@ -1,11 +1,8 @@
 //! `--inspect` and `couplet inspect`.
 
-use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use rustix::process::Signal;
 
-use rustix::process::{Pid, Signal};
-
-use crate::kit::{Server, TempFile, couplet, run, wait_until};
+use crate::kit::{Server, TempFile, open_page, run, wait_until};
 
 /// The URL that a server has printed on stderr.
 pub(crate) fn url(server: &Server) -> String {
@@ -189,16 +186,12 @@ fn a_recording_is_printed_as_lines_and_opened_as_a_page() {
     let within = received["within"].as_str().expect("a callback");
     assert!(within.starts_with("a callback of EchoServer (connection "), "{within}");
 
-    let mut opened = couplet(&["inspect", file.path(), "--open"]);
-    let mut opened = opened.stdout(Stdio::piped()).spawn().expect("it starts");
-    let mut page = String::new();
-    BufReader::new(opened.stdout.take().expect("it is piped")).read_line(&mut page).expect("a URL");
-    assert!(page.trim_end().ends_with("&recording"), "{page}");
-    let shown = run(&["inspect", page.trim_end()]);
-    assert!(shown.text().contains("connections (1)"), "{}", shown.text());
-    let opened_id = Pid::from_child(&opened);
-    rustix::process::kill_process(opened_id, Signal::INT).expect("it runs");
-    assert_eq!(opened.wait().expect("it is ours").code(), Some(0));
+    let code = open_page(&["inspect", file.path(), "--open"], |page| {
+        assert!(page.ends_with("&recording"), "{page}");
+        let shown = run(&["inspect", page]);
+        assert!(shown.text().contains("connections (1)"), "{}", shown.text());
+    });
+    assert_eq!(code, Some(0));
     let ended = run(&["inspect", &url, "--open"]);
     assert_eq!(ended.code, Some(2));
     assert!(ended.stderr.contains("--open needs the file of a recording"), "{}", ended.stderr);

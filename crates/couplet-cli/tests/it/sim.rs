@@ -1,11 +1,6 @@
 //! `couplet sim`: its reports, for passing and for failing worlds.
 
-use std::io::{BufRead, BufReader};
-use std::process::Stdio;
-
-use rustix::process::{Pid, Signal};
-
-use crate::kit::{Ended, TempFile, Terminal, couplet, run};
+use crate::kit::{Ended, TempFile, Terminal, couplet, open_page, run};
 
 /// The last line of the output, which is the hash of all traces.
 fn trace_hash(ended: &Ended) -> String {
@@ -185,14 +180,11 @@ fn a_terminal_shows_how_far_it_is() {
 
 #[test]
 fn a_broken_world_is_opened_as_a_page() {
-    let mut command = couplet(&["sim", "naive", "--open"]);
-    let mut opened = command.stdout(Stdio::piped()).spawn().expect("it starts");
-    let mut page = String::new();
-    BufReader::new(opened.stdout.take().expect("it is piped")).read_line(&mut page).expect("a URL");
-    let shown = run(&["inspect", page.trim_end()]);
-    assert!(shown.text().contains("naive"), "{}", shown.text());
-    rustix::process::kill_process(Pid::from_child(&opened), Signal::INT).expect("it runs");
-    assert_eq!(opened.wait().expect("it is ours").code(), Some(1));
+    let code = open_page(&["sim", "naive", "--open"], |url| {
+        let shown = run(&["inspect", url]);
+        assert!(shown.text().contains("naive"), "{}", shown.text());
+    });
+    assert_eq!(code, Some(1));
 }
 
 #[test]

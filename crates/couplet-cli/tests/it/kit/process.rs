@@ -37,6 +37,17 @@ pub(crate) fn couplet(args: &[&str]) -> Command {
     command
 }
 
+/// Starts the program, calls `look` with the URL of the page that it serves, and ends it by SIGINT;
+/// returns its exit code.
+pub(crate) fn open_page(args: &[&str], look: impl FnOnce(&str)) -> Option<i32> {
+    let mut opened = couplet(args).stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut url = String::new();
+    BufReader::new(opened.stdout.take().expect("it is piped")).read_line(&mut url).expect("a URL");
+    look(url.trim_end());
+    kill_process(Pid::from_child(&opened), Signal::INT).expect("it runs");
+    opened.wait().expect("it is ours").code()
+}
+
 /// Runs the program to its end.
 pub(crate) fn run(args: &[&str]) -> Ended {
     Running::start(&mut couplet(args)).ended()
