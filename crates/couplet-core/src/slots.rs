@@ -31,6 +31,9 @@ pub struct Slots<T> {
     floor: NonZeroU32,
 }
 
+/// Tables with fewer slots double when they are full.
+const DOUBLING: usize = 512;
+
 #[derive(Debug)]
 struct Slot<T> {
     /// The value's generation, or the next value's while the slot is vacant.
@@ -85,11 +88,22 @@ impl<T> Slots<T> {
     pub(crate) fn put(&mut self, key: Key, value: T) {
         let index = key.slot as usize;
         if self.slots.len() <= index {
+            self.reserve(index + 1);
             self.slots.resize_with(index + 1, || Slot { generation: self.floor, value: None });
         }
         debug_assert!(self.slots[index].value.is_none(), "{key:?} is in use");
         self.slots[index] = Slot { generation: key.generation, value: Some(value) };
         self.len += 1;
+    }
+
+    /// Makes sure that the table can have `len` slots. A small table doubles, a large one grows by an
+    /// eighth, so that little of it stays unused.
+    fn reserve(&mut self, len: usize) {
+        let capacity = self.slots.capacity();
+        if len > capacity {
+            let grown = capacity + (capacity / 8).max(capacity.min(DOUBLING));
+            self.slots.reserve_exact(len.max(grown) - self.slots.len());
+        }
     }
 
     /// The value with this key, until it is removed.
@@ -253,6 +267,23 @@ mod tests {
         assert!(keys[1..].iter().all(|key| slots.get(*key).is_none()));
         assert_eq!(slots.get(keys[0]), Some(&0));
         assert_eq!(slots.keys().len(), 1001);
+    }
+
+    #[test]
+    fn a_large_table_grows_by_an_eighth() {
+        let mut slots = Slots::new();
+        let mut grown = Vec::new();
+        for n in 0..20_000_u32 {
+            let before = slots.slots.capacity();
+            slots.insert(n);
+            if slots.slots.capacity() != before {
+                grown.push((before, slots.slots.capacity()));
+            }
+        }
+        for (before, after) in grown {
+            let most = (before * 2).min((before + DOUBLING).max(before + before / 8)).max(1);
+            assert!(after > before && after <= most, "from {before} to {after}");
+        }
     }
 
     #[test]
