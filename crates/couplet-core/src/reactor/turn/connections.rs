@@ -206,8 +206,7 @@ impl Core {
         if entry.life.end_keeping() {
             self.keeping.forget(id);
         }
-        let deadline = entry.timer.map(|(timer, _)| timer);
-        for timer in timers.into_iter().chain(deadline) {
+        for timer in timers.into_iter().chain(entry.timer) {
             let timed = self.records.timers.borrow_mut().remove(timer);
             drop(timed);
         }
@@ -290,14 +289,14 @@ impl Core {
         let mut timers = self.records.timers.borrow_mut();
         match (entry.life.deadline(), entry.timer) {
             (Some(deadline), None) => {
-                entry.timer = Some((timers.insert(deadline, TimerAction::Deadline(key)), deadline));
+                entry.timer = Some(timers.insert(deadline, TimerAction::Deadline(key)));
             }
-            (Some(deadline), Some((timer, armed))) if deadline < armed => {
-                timers.reset(timer, deadline);
-                entry.timer = Some((timer, deadline));
+            (Some(deadline), Some(timer)) => {
+                if timers.deadline(timer).is_some_and(|armed| deadline < armed) {
+                    timers.reset(timer, deadline);
+                }
             }
-            (Some(_), Some(_)) => {}
-            (None, Some((timer, _))) => {
+            (None, Some(timer)) => {
                 timers.remove(timer);
                 entry.timer = None;
             }

@@ -565,9 +565,8 @@ impl Core {
                 entry.queued, is_queued,
                 "{key:?}: `queued` disagrees with the queued calls"
             );
-            let armed = entry.timer.map(|(timer, armed)| {
-                assert!(timers.contains(timer), "{key:?}: its timer has fired");
-                armed
+            let armed = entry.timer.map(|timer| {
+                timers.deadline(timer).unwrap_or_else(|| panic!("{key:?}: its timer has fired"))
             });
             if let Some(deadline) = entry.life.deadline() {
                 assert!(armed.is_some_and(|at| at <= deadline), "{key:?} would miss a deadline");

@@ -2,7 +2,6 @@
 //! vector.
 
 use std::rc::Rc;
-use std::time::Instant;
 
 use crate::connector::ConnectorCell;
 use crate::datagrams::DatagramCell;
@@ -33,7 +32,8 @@ pub(super) struct ConnectionEntry {
     pub(super) drain_outcome: DrainOutcome,
     /// `Some` until the connection's layers are open.
     pub(super) opening: Option<Box<OpeningConnection>>,
-    pub(super) timer: Option<(TimerKey, Instant)>,
+    /// Fires at the connection's deadline or before.
+    pub(super) timer: Option<TimerKey>,
     /// The connection is on the list of connections to write.
     pub(super) to_write: bool,
     /// The connection is on the list of records for the keeper.
@@ -53,7 +53,7 @@ pub(super) enum Origin {
     /// The connector that made the connection.
     Connector(Rc<ConnectorCell>),
     /// The user's own socket, with the program that ends with it, if any.
-    Adopted(Option<DependentGuard>),
+    Adopted(Option<Box<DependentGuard>>),
 }
 
 impl Origin {
@@ -107,7 +107,7 @@ impl Opening {
         match self {
             Opening::Port(port) => Origin::Port(port.clone()),
             Opening::Connector(_) => Origin::Connecting,
-            Opening::Adoption(adopting) => Origin::Adopted(adopting.attached.take()),
+            Opening::Adoption(adopting) => Origin::Adopted(adopting.attached.take().map(Box::new)),
         }
     }
 
