@@ -23,7 +23,7 @@ use crate::defer::Failure;
 use crate::driver::{Adopted, Command, Spawned};
 use crate::driver::{Key, Spares, World};
 use crate::panics::{Contained, contain_closure};
-use crate::timers::TimerKey;
+use crate::timers::{Moment, TimerKey};
 use crate::transport::cell::{ConnectionCell, Phase};
 #[cfg(feature = "testing")]
 use crate::transport::report::LayerReport;
@@ -67,6 +67,8 @@ pub(crate) trait Recorder: Any {
     fn serial(&self) -> u32;
     fn world(&self) -> &Rc<dyn World>;
     fn spares(&self) -> &Rc<Spares>;
+    /// When the loop was made: the origin of its [`Moment`]s.
+    fn made_at(&self) -> Instant;
     /// The loop's clock: inside a turn, the time at which the turn began.
     fn now(&self) -> Instant;
     /// The clock's current time, kept monotonic.
@@ -229,6 +231,15 @@ impl Reactor {
 
     pub(crate) fn spares(&self) -> &Rc<Spares> {
         self.recorder.spares()
+    }
+
+    /// The instant in eight bytes.
+    pub(crate) fn moment(&self, at: Instant) -> Moment {
+        Moment::new(self.recorder.made_at(), at)
+    }
+
+    pub(crate) fn instant(&self, moment: Moment) -> Instant {
+        moment.instant(self.recorder.made_at())
     }
 
     #[inline]

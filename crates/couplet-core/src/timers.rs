@@ -486,29 +486,46 @@ impl<T> Timers<T> {
     }
 }
 
-/// A deadline and the rank among equal ones, as one number of 128 bits, compared without a branch.
+/// An [`Instant`] in eight bytes: nanoseconds since [`ORIGIN`](Self::ORIGIN), which stands for an
+/// instant that the holder knows.
 ///
-/// Times more than 36 years before the origin or 548 after it are clamped.
+/// Times more than 36 years before that instant or 548 after it are clamped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Moment(u64);
+
+impl Moment {
+    /// The origin, chosen so that earlier times can be represented.
+    const ORIGIN: u64 = 1 << 60;
+
+    #[inline]
+    pub(crate) fn new(origin: Instant, at: Instant) -> Moment {
+        let nanos = |distance: Duration| u64::try_from(distance.as_nanos()).unwrap_or(u64::MAX);
+        Moment(match at.checked_duration_since(origin) {
+            Some(after) => Self::ORIGIN.saturating_add(nanos(after)),
+            None => Self::ORIGIN.saturating_sub(nanos(origin.duration_since(at))),
+        })
+    }
+
+    pub(crate) fn instant(self, origin: Instant) -> Instant {
+        let distance = Duration::from_nanos(self.0.abs_diff(Self::ORIGIN));
+        // In range: it lies between the origin and a given `Instant`.
+        if self.0 < Self::ORIGIN { origin - distance } else { origin + distance }
+    }
+}
+
+/// A deadline and the rank among equal ones, as one number of 128 bits, compared without a branch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Due {
-    /// Nanoseconds since [`ORIGIN`](Self::ORIGIN).
+    /// A [`Moment`].
     nanos: u64,
     /// The number of the request.
     sequence: u64,
 }
 
 impl Due {
-    /// The origin, chosen so that earlier times can be represented.
-    const ORIGIN: u64 = 1 << 60;
-
     #[inline]
     fn new(origin: Instant, at: Instant, sequence: u64) -> Self {
-        let nanos = |distance: Duration| u64::try_from(distance.as_nanos()).unwrap_or(u64::MAX);
-        let nanos = match at.checked_duration_since(origin) {
-            Some(after) => Self::ORIGIN.saturating_add(nanos(after)),
-            None => Self::ORIGIN.saturating_sub(nanos(origin.duration_since(at))),
-        };
-        Self { nanos, sequence }
+        Self { nanos: Moment::new(origin, at).0, sequence }
     }
 
     /// The greatest value that is due at `now`.
@@ -522,13 +539,11 @@ impl Due {
 
     /// Ticks since the origin; earlier times count as its first tick.
     fn tick(self) -> u64 {
-        self.nanos.saturating_sub(Self::ORIGIN) >> TICK_BITS
+        self.nanos.saturating_sub(Moment::ORIGIN) >> TICK_BITS
     }
 
     fn deadline(self, origin: Instant) -> Instant {
-        let distance = Duration::from_nanos(self.nanos.abs_diff(Self::ORIGIN));
-        // In range: it lies between the origin and a given `Instant`.
-        if self.nanos < Self::ORIGIN { origin - distance } else { origin + distance }
+        Moment(self.nanos).instant(origin)
     }
 }
 

@@ -35,11 +35,8 @@ fn live_since(before: isize) -> usize {
 const CONNECTIONS: usize = 10_000;
 
 /// The second process: it holds the peers, so that each side has its own descriptor limit.
-fn hold_peers(server: SocketAddr) {
-    let message = message();
-    let mut answer = vec![0; MESSAGE];
-    let clients: Vec<Client> =
-        (0..CONNECTIONS).map(|_| echoed(server, &message, &mut answer)).collect();
+fn hold_peers(mut peer: impl FnMut() -> Client) {
+    let clients: Vec<Client> = (0..CONNECTIONS).map(|_| peer()).collect();
     apart::ready();
     drop(clients);
 }
@@ -80,6 +77,15 @@ fn connect(server: SocketAddr) -> Client {
     client
 }
 
+/// Connects, and reads the greeting.
+fn greeted(server: SocketAddr) -> Client {
+    let mut client = connect(server);
+    let mut greeting = [0; GREETING.len()];
+    client.read_exact(&mut greeting).expect("the server greets");
+    assert_eq!(greeting, GREETING);
+    client
+}
+
 /// Connects, sends a message and checks its echo.
 fn echoed(server: SocketAddr, message: &[u8], answer: &mut [u8]) -> Client {
     let mut client = connect(server);
@@ -89,35 +95,60 @@ fn echoed(server: SocketAddr, message: &[u8], answer: &mut [u8]) -> Client {
     client
 }
 
+/// Greets its peer, which connects no faster than the server accepts, and then does nothing.
+struct Empty;
+
+const GREETING: &[u8] = b"hello";
+
+impl Protocol for Empty {
+    fn connection_made(&mut self, transport: &Transport) {
+        transport.write(GREETING);
+        OPEN.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+
+    fn connection_lost(&mut self, _: &Transport, _: &Reason) {
+        OPEN.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 fn turn_until_open(l: &mut Loop, connections: usize) {
     while OPEN.load(Ordering::Acquire) != connections {
         l.turn(None).expect("the driver waits");
     }
 }
 
-#[test]
-fn an_idle_connection_costs_at_most_800_bytes_and_frees_them() {
+/// Checks that each of many connections costs at most `most` bytes once `peer` has worked on it, and
+/// that they free their memory when they end.
+fn idle<P: Protocol>(
+    test: &str,
+    most: usize,
+    factory: fn() -> P,
+    mut peer: impl FnMut(SocketAddr) -> Client + Send,
+) {
     apart::raise_descriptor_limit();
     if let Some(server) = apart::told() {
-        return hold_peers(server.parse().expect("an address"));
+        let server = server.parse().expect("an address");
+        return hold_peers(|| peer(server));
     }
+    let _alone = apart::one_at_a_time();
     let mut l = Loop::new().expect("a loop");
     let any = ([127, 0, 0, 1], 0).into();
-    let port = l.reactor().listen_tcp(any, || Echo { echoed: 0 }).expect("a free port");
+    let port = l.reactor().listen_tcp(any, factory).expect("a free port");
     let server = port.host().socket_addr().expect("a TCP port");
 
     // The first connection finds no spare buffer in the loop, and leaves one behind.
-    let first = turn_while(&mut l, || echoed(server, &message(), &mut vec![0; MESSAGE]));
+    let first = turn_while(&mut l, || peer(server));
     drop(first);
     turn_until_open(&mut l, 0);
     let before = counting::live();
 
-    let test = "an_idle_connection_costs_at_most_800_bytes_and_frees_them";
     let clients = turn_while(&mut l, || Running::peers(test, server));
     turn_until_open(&mut l, CONNECTIONS);
     let grown = live_since(before);
     println!("{} bytes for each of {CONNECTIONS} idle connections", grown / CONNECTIONS);
-    assert!(grown <= 800 * CONNECTIONS + LAST, "{grown} bytes for {CONNECTIONS} idle connections");
+    assert!(grown <= most * CONNECTIONS, "{grown} bytes for {CONNECTIONS} idle connections");
 
     turn_while(&mut l, || clients.end());
     turn_until_open(&mut l, 0);
@@ -127,6 +158,20 @@ fn an_idle_connection_costs_at_most_800_bytes_and_frees_them() {
     println!("{left} bytes in total after all disconnected");
     let most = SPARES + 64 * CONNECTIONS;
     assert!(left <= most, "{left} bytes are left of {CONNECTIONS} connections, more than {most}");
+}
+
+#[test]
+fn an_idle_connection_of_an_empty_protocol_costs_at_most_500_bytes() {
+    let test = "an_idle_connection_of_an_empty_protocol_costs_at_most_500_bytes";
+    idle(test, 500, || Empty, greeted);
+}
+
+#[test]
+fn an_idle_connection_of_an_echo_costs_at_most_600_bytes() {
+    let test = "an_idle_connection_of_an_echo_costs_at_most_600_bytes";
+    let (message, mut answer) = (message(), vec![0; MESSAGE]);
+    let factory = || Echo { echoed: 0 };
+    idle(test, 600, factory, move |server| echoed(server, &message, &mut answer));
 }
 
 /// Writes far more than the peer reads.

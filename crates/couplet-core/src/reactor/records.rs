@@ -44,6 +44,8 @@ pub(super) struct Records {
     serial: u32,
     pub(super) world: Rc<dyn World>,
     pub(super) spares: Rc<Spares>,
+    /// When the loop was made.
+    made_at: Instant,
     /// The time of this turn, or of the last one.
     time: Cell<Instant>,
     /// Calls and woken tasks from other threads, and the way to wake the loop.
@@ -148,6 +150,7 @@ impl Records {
             serial,
             world,
             spares: Rc::default(),
+            made_at: now,
             time: Cell::new(now),
             queue: tasks.queue(),
             pending: Cell::new(0),
@@ -503,6 +506,10 @@ impl Recorder for Records {
 
     fn spares(&self) -> &Rc<Spares> {
         &self.spares
+    }
+
+    fn made_at(&self) -> Instant {
+        self.made_at
     }
 
     fn now(&self) -> Instant {

@@ -353,8 +353,8 @@ impl Model {
     fn new() -> Self {
         let (timers, now) = store();
         let seqs = vec![(timers.seq(), 0)];
-        let before = Duration::from_nanos(Due::ORIGIN);
-        let after = Duration::from_nanos(u64::MAX - Due::ORIGIN);
+        let before = Duration::from_nanos(Moment::ORIGIN);
+        let after = Duration::from_nanos(u64::MAX - Moment::ORIGIN);
         let told_apart = (now - before, now + after);
         Self { timers, now, told_apart, sequence: 0, list: Vec::new(), keys: Vec::new(), seqs }
     }

@@ -6,7 +6,7 @@
 
 use std::any::Any;
 use std::borrow::Cow;
-use std::cell::{Cell, OnceCell, RefCell, RefMut};
+use std::cell::{Cell, OnceCell, Ref, RefCell, RefMut};
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -29,7 +29,7 @@ use crate::outbox::{FilePart, Outbox};
 use crate::panics::{Contained, discard, discard_all};
 use crate::protocol::{HandOver, Protocol};
 use crate::recorder::Reactor;
-use crate::timers::{TimerKey, Timers};
+use crate::timers::{Moment, TimerKey, Timers};
 use crate::why::short_type;
 use couplet_os::tcp::Positions;
 
@@ -142,15 +142,50 @@ enum Wire {
     Beside(WireBytes),
 }
 
-/// The buffer sizes, in bytes, at which the write side counts as full and as drained.
+/// The buffer sizes, in bytes, at which the write side counts as full and as drained. Marks above
+/// 4 GiB count as 4 GiB.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Watermarks {
-    pub(super) low: usize,
-    pub(super) high: usize,
+    low: u32,
+    high: u32,
 }
 
-pub(crate) const LOW_MARK: usize = 16 * 1024;
-pub(crate) const HIGH_MARK: usize = 64 * 1024;
+impl Watermarks {
+    pub(super) fn new(low: usize, high: usize) -> Watermarks {
+        let mark = |bytes| u32::try_from(bytes).unwrap_or(u32::MAX);
+        Watermarks { low: mark(low.min(high)), high: mark(high) }
+    }
+
+    #[inline]
+    pub(super) fn low(self) -> usize {
+        self.low as usize
+    }
+
+    #[inline]
+    pub(super) fn high(self) -> usize {
+        self.high as usize
+    }
+}
+
+/// A limit of time, or none, in eight bytes: nanoseconds. Limits above 584 years count as none.
+#[derive(Clone, Copy)]
+struct TimeLimit(u64);
+
+impl TimeLimit {
+    const NONE: TimeLimit = TimeLimit(u64::MAX);
+
+    fn new(limit: Option<Duration>) -> TimeLimit {
+        let nanos = limit.and_then(|limit| u64::try_from(limit.as_nanos()).ok());
+        nanos.map_or(TimeLimit::NONE, TimeLimit)
+    }
+
+    fn get(self) -> Option<Duration> {
+        (self.0 != TimeLimit::NONE.0).then(|| Duration::from_nanos(self.0))
+    }
+}
+
+pub(crate) const LOW_MARK: u32 = 16 * 1024;
+pub(crate) const HIGH_MARK: u32 = 64 * 1024;
 pub(crate) const CLOSE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// The shared state. The fields that every message touches come first, so that they share few cache
@@ -167,6 +202,8 @@ pub(crate) struct ConnectionCell {
     /// `producer` and `rare`, and cached because every write checks it: see
     /// [`update_awaits_room`](Self::update_awaits_room).
     awaits_room: Cell<bool>,
+    /// Bits of [`mode`].
+    modes: Cell<u8>,
     /// The hard cap on buffered bytes: a write past it ends the connection.
     pub(super) cap: Cell<usize>,
     /// Bytes that the driver took and has not sent.
@@ -177,30 +214,29 @@ pub(crate) struct ConnectionCell {
     /// Bytes written and not discarded since.
     bytes_accepted: Cell<u64>,
     // The fields below are off the per-message path.
-    pub(super) id: ConnectionId,
-    pub(super) reactor: Reactor,
-    pub(crate) peer: Address,
-    host: OnceCell<Rc<Address>>,
+    key: Key,
     /// The socket, if the driver has sockets. It answers queries until it is closed.
     socket: Option<LocalSocket>,
-    watermarks: Cell<Watermarks>,
-    producer: RefCell<Option<Box<RegisteredProducer>>>,
-    pub(super) idle_timeout: Cell<Option<Duration>>,
-    pub(super) close_deadline: Cell<Option<Duration>>,
-    pub(crate) made_at: Cell<Instant>,
     /// Bytes for the peer that a guest such as hyper holds; for snapshots.
     #[cfg(feature = "hyper")]
     held_by_guest: Cell<usize>,
-    /// Bits of [`mode`].
-    modes: Cell<u8>,
     /// Set in a drain, to its patience in milliseconds.
     draining: Cell<Option<NonZeroU32>>,
-    /// Set once `connection_lost` was called.
-    reason: OnceCell<Reason>,
+    pub(super) reactor: Reactor,
+    pub(crate) peer: Address,
+    host: OnceCell<Rc<Address>>,
+    watermarks: Cell<Watermarks>,
+    /// Allocated for the first producer.
+    producer: OnceCell<Box<RefCell<Option<RegisteredProducer>>>>,
+    idle_timeout: Cell<TimeLimit>,
+    close_deadline: Cell<TimeLimit>,
+    made_at: Cell<Moment>,
+    /// The reason of the end: the one expected so far, until `connection_lost` was called.
+    reason: Cell<Reason>,
     /// Set once there are layers.
     below: OnceCell<Box<LayeredState>>,
     /// State that few connections use.
-    rare: RefCell<Option<Box<RareState>>>,
+    rare: OnceCell<Box<RefCell<RareState>>>,
 }
 
 impl Drop for ConnectionCell {
@@ -264,6 +300,11 @@ struct RareState {
     /// The number of timers at which finished ones are removed.
     timers_limit: usize,
     upgrade: Option<Upgrade>,
+    /// Bytes left over by an upgrade or by layers that were dropped, which the protocol gets before any
+    /// new byte.
+    // Bound: the rest of an upgrade: bytes that the old protocol's framer held (its limit and one
+    // chunk), and those of `upgrade_with`; one chunk for each layer that was dropped.
+    unread: Vec<u8>,
     credentials: Option<Box<PeerCredentials>>,
     program: Option<Rc<dyn Any>>,
     kept: Option<Box<Kept>>,
@@ -277,12 +318,7 @@ pub(crate) struct Kept {
 }
 
 impl ConnectionCell {
-    pub(crate) fn new(
-        id: ConnectionId,
-        reactor: Reactor,
-        peer: Address,
-        host: LocalEnd,
-    ) -> ConnectionCell {
+    pub(crate) fn new(key: Key, reactor: Reactor, peer: Address, host: LocalEnd) -> ConnectionCell {
         let now = reactor.now();
         let (host, socket) = match host {
             LocalEnd::Known(host) => (OnceCell::from(host), None),
@@ -290,7 +326,7 @@ impl ConnectionCell {
             LocalEnd::Ask(socket) => (OnceCell::new(), Some(socket)),
         };
         ConnectionCell {
-            id,
+            key,
             peer,
             host,
             socket,
@@ -302,10 +338,10 @@ impl ConnectionCell {
             in_flight: Cell::new(0),
             watermarks: Cell::new(Watermarks { low: LOW_MARK, high: HIGH_MARK }),
             cap: Cell::new(usize::MAX),
-            producer: RefCell::new(None),
-            idle_timeout: Cell::new(None),
-            close_deadline: Cell::new(Some(CLOSE_DEADLINE)),
-            made_at: Cell::new(now),
+            producer: OnceCell::new(),
+            idle_timeout: Cell::new(TimeLimit::NONE),
+            close_deadline: Cell::new(TimeLimit::new(Some(CLOSE_DEADLINE))),
+            made_at: Cell::new(reactor.moment(now)),
             received_at: Cell::new(now),
             bytes_in: Cell::new(0),
             bytes_accepted: Cell::new(0),
@@ -314,9 +350,9 @@ impl ConnectionCell {
             held_by_guest: Cell::new(0),
             draining: Cell::new(None),
             awaits_room: Cell::new(false),
-            reason: OnceCell::new(),
+            reason: Cell::new(Reason::Shutdown),
             below: OnceCell::new(),
-            rare: RefCell::new(None),
+            rare: OnceCell::new(),
             reactor,
         }
     }
@@ -326,7 +362,7 @@ impl ConnectionCell {
     }
 
     pub(super) fn credentials(&self) -> Option<PeerCredentials> {
-        self.rare.borrow().as_ref()?.credentials.as_deref().copied()
+        self.rare()?.credentials.as_deref().copied()
     }
 
     /// Sets the program at the other end.
@@ -335,7 +371,7 @@ impl ConnectionCell {
     }
 
     pub(super) fn program<T: 'static>(&self) -> Option<Rc<T>> {
-        self.rare.borrow().as_ref()?.program.clone()?.downcast().ok()
+        self.rare()?.program.clone()?.downcast().ok()
     }
 
     /// The address of our end.
@@ -360,7 +396,7 @@ impl ConnectionCell {
     ) -> Option<T> {
         let is_open = self.phase.get() != Phase::Lost && self.peer.unix().is_none();
         let socket = self.socket.as_ref().filter(|_| is_open)?;
-        let rare = self.rare.borrow();
+        let rare = self.rare();
         let mut latest = rare.iter().flat_map(|rare| rare.options.iter().rev());
         let requested = latest.find_map(|option| match option {
             SocketRequest::Set(option) => requested(option),
@@ -424,7 +460,7 @@ impl ConnectionCell {
     /// Writes if at most the high mark is buffered; returns false if the slow path is needed.
     #[inline]
     pub(crate) fn write_with_room(&self, data: &[u8]) -> bool {
-        self.try_write(self.watermarks.get().high, data)
+        self.try_write(self.watermarks().high(), data)
     }
 
     /// Writes if the connection is open and at most `most` bytes are buffered; otherwise returns
@@ -498,7 +534,7 @@ impl ConnectionCell {
     fn is_open_to_output(&self) -> bool {
         match self.phase.get() {
             Phase::Open => true,
-            Phase::Finishing | Phase::Closing => self.producer.borrow().is_some(),
+            Phase::Finishing | Phase::Closing => self.has_producer(),
             Phase::Ended | Phase::Lost => false,
         }
     }
@@ -531,14 +567,14 @@ impl ConnectionCell {
     #[inline]
     fn mark_dirty(&self) {
         if !self.dirty.replace(true) {
-            self.reactor.mark_dirty(self.id.key);
+            self.reactor.mark_dirty(self.key);
         }
     }
 
     /// A waker for the connection's layers. Holds no handle to this cell, which would prevent its
     /// addresses from being set.
     pub(super) fn layer_waker(&self) -> LayerWaker {
-        let (reactor, key) = (self.reactor.clone(), self.id.key);
+        let (reactor, key) = (self.reactor.clone(), self.key);
         LayerWaker::new(move || reactor.wake_layers(key))
     }
 
@@ -574,7 +610,7 @@ impl ConnectionCell {
     }
 
     fn throttled_until(&self) -> Option<Instant> {
-        self.rare.borrow().as_ref()?.throttled_until
+        self.rare()?.throttled_until
     }
 
     /// Ends the throttle, unless a later one was set.
@@ -649,7 +685,7 @@ impl ConnectionCell {
 
     /// Whether `fail` was called since requests were last applied.
     pub(super) fn has_failed(&self) -> bool {
-        self.rare.borrow().as_ref().is_some_and(|rare| rare.why.is_some())
+        self.rare().is_some_and(|rare| rare.why.is_some())
     }
 
     /// Replaces the state that is kept, or requests that nothing is kept.
@@ -668,12 +704,12 @@ impl ConnectionCell {
 
     /// The state that is kept.
     pub(crate) fn kept(&self) -> Option<RefMut<'_, Kept>> {
-        RefMut::filter_map(self.rare.borrow_mut(), |rare| rare.as_mut()?.kept.as_deref_mut()).ok()
+        RefMut::filter_map(self.rare_if_used()?, |rare| rare.kept.as_deref_mut()).ok()
     }
 
     /// Nothing is kept any more.
     pub(crate) fn end_keeping(&self) {
-        let kept = self.rare.borrow_mut().as_mut().and_then(|rare| rare.kept.take());
+        let kept = self.rare_if_used().and_then(|mut rare| rare.kept.take());
         drop(kept);
     }
 
@@ -683,13 +719,13 @@ impl ConnectionCell {
     }
 
     pub(super) fn register(&self, producer: RegisteredProducer) {
-        *self.producer.borrow_mut() = Some(Box::new(producer));
+        *self.producer.get_or_init(Box::default).borrow_mut() = Some(producer);
         self.update_awaits_room();
         self.record(request::PRODUCER);
     }
 
     pub(super) fn unregister(&self) {
-        let producer = self.producer.borrow_mut().take();
+        let producer = self.producer.get().and_then(|producer| producer.take());
         self.update_awaits_room();
         if producer.is_some() {
             self.record(request::PRODUCER);
@@ -699,7 +735,7 @@ impl ConnectionCell {
     /// Whether the buffer has drained to `level`.
     pub(super) fn is_drained_to(&self, level: Level) -> bool {
         let most = match level {
-            Level::LowMark => self.watermarks().low,
+            Level::LowMark => self.watermarks().low(),
             Level::Nothing => 0,
         };
         self.buffered() <= most
@@ -718,16 +754,12 @@ impl ConnectionCell {
 
     /// Whether a Deferred waits for the peer's end of stream.
     pub(super) fn awaits_peer_end(&self) -> bool {
-        self.rare.borrow().as_ref().is_some_and(|rare| !rare.peer_end.is_empty())
+        self.rare().is_some_and(|rare| !rare.peer_end.is_empty())
     }
 
     /// Takes out the Deferreds that wait for the peer's end of stream.
     pub(crate) fn take_waiting_for_peer(&self) -> Vec<Resolver<()>> {
-        self.rare
-            .borrow_mut()
-            .as_mut()
-            .map(|rare| std::mem::take(&mut rare.peer_end))
-            .unwrap_or_default()
+        self.rare_if_used().map(|mut rare| std::mem::take(&mut rare.peer_end)).unwrap_or_default()
     }
 
     pub(super) fn add_option(&self, option: SocketOption) {
@@ -794,20 +826,66 @@ impl ConnectionCell {
         rare.timers.push(timer);
     }
 
+    /// The limit on the peer's silence.
+    pub(super) fn idle_timeout(&self) -> Option<Duration> {
+        self.idle_timeout.get().get()
+    }
+
+    pub(super) fn set_idle_timeout(&self, timeout: Option<Duration>) {
+        self.idle_timeout.set(TimeLimit::new(timeout));
+    }
+
+    /// The limit on a close without progress.
+    pub(super) fn close_deadline(&self) -> Option<Duration> {
+        self.close_deadline.get().get()
+    }
+
+    pub(super) fn set_close_deadline(&self, deadline: Option<Duration>) {
+        self.close_deadline.set(TimeLimit::new(deadline));
+    }
+
+    /// When the connection was made.
+    pub(crate) fn made_at(&self) -> Instant {
+        self.reactor.instant(self.made_at.get())
+    }
+
+    pub(super) fn set_made_at(&self, at: Instant) {
+        self.made_at.set(self.reactor.moment(at));
+    }
+
     // Read by both.
 
     #[inline]
     pub(crate) fn key(&self) -> Key {
-        self.id.key
+        self.key
     }
 
     pub(crate) fn id(&self) -> ConnectionId {
-        self.id
+        ConnectionId { reactor: self.reactor.serial(), key: self.key }
     }
 
     /// The reason, once `connection_lost` was called.
     pub(crate) fn reason(&self) -> Option<Reason> {
-        self.reason.get().cloned()
+        (self.phase.get() == Phase::Lost).then(|| self.expected_reason())
+    }
+
+    /// The final reason, or the one expected so far.
+    pub(crate) fn expected_reason(&self) -> Reason {
+        self.with_reason(Reason::clone)
+    }
+
+    /// Calls `f`, which is none of the user's, with the final reason or the one expected so far.
+    pub(super) fn with_reason<T>(&self, f: impl FnOnce(&Reason) -> T) -> T {
+        let reason = self.reason.replace(Reason::Shutdown);
+        let result = f(&reason);
+        self.reason.set(reason);
+        result
+    }
+
+    /// Sets the reason expected so far.
+    pub(super) fn set_expected_reason(&self, reason: Reason) {
+        // The reason may hold a user's error, whose drop is user code.
+        discard("drop of a reason", self.reason.replace(reason));
     }
 
     #[inline]
@@ -873,7 +951,7 @@ impl ConnectionCell {
 
     #[cfg(feature = "testing")]
     pub(super) fn report_layers(&self, above: LayerReport<'_>) {
-        self.reactor.report_layers(self.id.key, above);
+        self.reactor.report_layers(self.key, above);
     }
 
     /// For the simulator: reports bytes that enter the layers.
@@ -929,7 +1007,7 @@ impl ConnectionCell {
 
     /// Since when the peer has taken nothing, if output waits for it.
     pub(super) fn blocked_since(&self) -> Option<Instant> {
-        let (since, sent) = self.rare.borrow().as_ref()?.blocked?;
+        let (since, sent) = self.rare()?.blocked?;
         (sent == self.progress()).then_some(since)
     }
 
@@ -940,8 +1018,7 @@ impl ConnectionCell {
 
     /// Whether a push producer waits for room.
     pub(super) fn producer_is_paused(&self) -> bool {
-        let producer = self.producer.borrow();
-        producer.as_deref().is_some_and(|it| it.pace == Pace::Paused)
+        self.producer().is_some_and(|it| it.pace == Pace::Paused)
     }
 
     /// The pause of reading and its originator, in words.
@@ -1004,34 +1081,40 @@ impl ConnectionCell {
         self.record(request::PRODUCER);
     }
 
+    #[inline]
+    fn producer(&self) -> Option<Ref<'_, RegisteredProducer>> {
+        Ref::filter_map(self.producer.get()?.borrow(), Option::as_ref).ok()
+    }
+
+    #[inline]
+    fn producer_mut(&self) -> Option<RefMut<'_, RegisteredProducer>> {
+        RefMut::filter_map(self.producer.get()?.borrow_mut(), Option::as_mut).ok()
+    }
+
     pub(super) fn has_producer(&self) -> bool {
-        self.producer.borrow().is_some()
+        self.producer().is_some()
     }
 
     /// Whether a push producer is running above the high mark.
     pub(super) fn producer_must_pause(&self) -> bool {
-        let over = self.buffered() > self.watermarks().high;
-        over && matches!(
-            self.producer.borrow().as_deref(),
-            Some(RegisteredProducer { pace: Pace::Running, .. })
-        )
+        let over = self.buffered() > self.watermarks().high();
+        over && self.producer().is_some_and(|it| it.pace == Pace::Running)
     }
 
     /// Whether a running push producer can be paused before the buffer is full.
     pub(super) fn producer_can_wait(&self) -> bool {
-        let producer = self.producer.borrow();
-        let runs = |it: &RegisteredProducer| matches!(it.pace, Pace::Running);
-        producer.as_deref().is_some_and(runs) && self.buffered() > self.watermarks().low
+        let runs = self.producer().is_some_and(|it| it.pace == Pace::Running);
+        runs && self.buffered() > self.watermarks().low()
     }
 
     /// Whether a push producer is paused although the buffer has drained or a close has begun, or a
     /// pull producer is due for a request: it was never asked, or its last piece is sent.
     pub(super) fn producer_must_resume(&self) -> bool {
-        match &*self.producer.borrow() {
+        match self.producer() {
             None => false,
             Some(registered) => match registered.pace {
                 Pace::Running => false,
-                Pace::Paused => self.buffered() <= self.watermarks().low,
+                Pace::Paused => self.buffered() <= self.watermarks().low(),
                 Pace::Finishing => true,
                 Pace::Pull { asked_at } => {
                     asked_at.is_none_or(|at| self.buffered() == 0 && self.progress() > at)
@@ -1041,7 +1124,7 @@ impl ConnectionCell {
     }
 
     pub(crate) fn dropped(&self) -> u64 {
-        self.rare.borrow().as_ref().map_or(0, |rare| rare.dropped)
+        self.rare().map_or(0, |rare| rare.dropped)
     }
 
     pub(super) fn awaits_upgrade(&self) -> bool {
@@ -1070,7 +1153,7 @@ impl ConnectionCell {
 
     /// Takes out the next protocol; from then on queued calls reach it.
     pub(super) fn take_upgrade(&self) -> Option<Upgrade> {
-        let upgrade = self.rare.borrow_mut().as_mut()?.upgrade.take()?;
+        let upgrade = self.rare_if_used()?.upgrade.take()?;
         self.paused.set(self.paused.get() & !paused::BY_UPGRADE);
         self.set_mode(mode::UPGRADED, true);
         Some(upgrade)
@@ -1162,12 +1245,12 @@ impl ConnectionCell {
     }
 
     pub(super) fn take_failure(&self) -> Option<Failure> {
-        self.rare.borrow_mut().as_mut()?.why.take()
+        self.rare_if_used()?.why.take()
     }
 
     /// A close has begun: a paused producer must be resumed regardless of the buffer.
     pub(super) fn let_producer_finish(&self) {
-        if let Some(registered) = self.producer.borrow_mut().as_mut()
+        if let Some(mut registered) = self.producer_mut()
             && registered.pace == Pace::Paused
         {
             registered.pace = Pace::Finishing;
@@ -1178,13 +1261,13 @@ impl ConnectionCell {
     /// Takes the producer's object out to call it; `None` without a producer, or if the object is
     /// already out.
     pub(super) fn take_producer(&self) -> Option<Box<dyn Producer>> {
-        self.producer.borrow_mut().as_mut()?.object.take()
+        self.producer_mut()?.object.take()
     }
 
     /// Puts the object back, unless the producer was unregistered meanwhile.
     pub(super) fn restore_producer(&self, object: Box<dyn Producer>) {
-        let unregistered = match self.producer.borrow_mut().as_mut() {
-            Some(registered) if registered.object.is_none() => {
+        let unregistered = match self.producer_mut() {
+            Some(mut registered) if registered.object.is_none() => {
                 registered.object = Some(object);
                 None
             }
@@ -1195,7 +1278,7 @@ impl ConnectionCell {
 
     /// A push producer is about to be paused.
     pub(super) fn set_producer_paused(&self) {
-        if let Some(registered) = self.producer.borrow_mut().as_mut() {
+        if let Some(mut registered) = self.producer_mut() {
             debug_assert_eq!(registered.pace, Pace::Running, "only a running producer is paused");
             registered.pace = Pace::Paused;
         }
@@ -1204,7 +1287,7 @@ impl ConnectionCell {
 
     /// A producer is about to be resumed, or asked for the next piece.
     pub(super) fn set_producer_resumed(&self) {
-        if let Some(registered) = self.producer.borrow_mut().as_mut() {
+        if let Some(mut registered) = self.producer_mut() {
             registered.pace = match registered.pace {
                 Pace::Running | Pace::Paused | Pace::Finishing => Pace::Running,
                 Pace::Pull { .. } => Pace::Pull { asked_at: Some(self.progress()) },
@@ -1214,18 +1297,17 @@ impl ConnectionCell {
     }
 
     pub(super) fn remove_producer(&self) -> Option<Box<dyn Producer>> {
-        let registered = self.producer.borrow_mut().take();
+        let registered = self.producer.get().and_then(|producer| producer.take());
         self.update_awaits_room();
         registered?.object
     }
 
-    /// Records the reason, right before the last call, `connection_lost`.
-    pub(super) fn set_lost(&self, reason: Reason) -> &Reason {
+    /// The reason is final: the last call, `connection_lost`, follows.
+    pub(super) fn set_lost(&self) -> Reason {
         self.phase.set(Phase::Lost);
-        let reason = self.reason.get_or_init(|| reason);
-        let unused = self.rare.borrow_mut().as_mut().and_then(|rare| rare.upgrade.take());
+        let unused = self.rare_if_used().and_then(|mut rare| rare.upgrade.take());
         drop(unused);
-        reason
+        self.expected_reason()
     }
 
     #[inline]
@@ -1235,17 +1317,13 @@ impl ConnectionCell {
 
     /// Recomputes `awaits_room`. An unpaused push producer does not wait.
     fn update_awaits_room(&self) {
-        let produces =
-            self.producer.borrow().as_ref().is_some_and(|producer| producer.pace != Pace::Running);
-        let rare = self.rare.borrow();
-        self.awaits_room
-            .set(produces || rare.as_ref().is_some_and(|rare| !rare.waiting.is_empty()));
+        let produces = self.producer().is_some_and(|producer| producer.pace != Pace::Running);
+        self.awaits_room.set(produces || self.rare().is_some_and(|rare| !rare.waiting.is_empty()));
     }
 
     /// Whether a Deferred waits for `level`.
     pub(super) fn awaits(&self, level: Level) -> bool {
-        let rare = self.rare.borrow();
-        rare.as_ref().is_some_and(|rare| rare.waiting.iter().any(|(awaited, _)| *awaited == level))
+        self.rare().is_some_and(|rare| rare.waiting.iter().any(|(awaited, _)| *awaited == level))
     }
 
     /// Takes out the Deferreds that wait for `level`, in call order.
@@ -1258,9 +1336,11 @@ impl ConnectionCell {
 
     /// Fails all Deferreds that wait for bytes to be sent or for the peer.
     pub(super) fn fail_waiting(&self, reason: &Reason) {
-        let (waiting, for_peer) = match self.rare.borrow_mut().as_mut() {
+        let (waiting, for_peer) = match self.rare_if_used() {
             None => return,
-            Some(rare) => (std::mem::take(&mut rare.waiting), std::mem::take(&mut rare.peer_end)),
+            Some(mut rare) => {
+                (std::mem::take(&mut rare.waiting), std::mem::take(&mut rare.peer_end))
+            }
         };
         self.update_awaits_room();
         for resolver in waiting.into_iter().map(|(_, resolver)| resolver).chain(for_peer) {
@@ -1273,15 +1353,37 @@ impl ConnectionCell {
     }
 
     pub(crate) fn take_timers(&self) -> Vec<TimerKey> {
-        self.rare
-            .borrow_mut()
-            .as_mut()
-            .map(|rare| std::mem::take(&mut rare.timers))
-            .unwrap_or_default()
+        self.rare_if_used().map(|mut rare| std::mem::take(&mut rare.timers)).unwrap_or_default()
+    }
+
+    /// Whether bytes left over by an upgrade or by layers wait for the protocol.
+    pub(super) fn has_unread(&self) -> bool {
+        self.rare().is_some_and(|rare| !rare.unread.is_empty())
+    }
+
+    pub(super) fn take_unread(&self) -> Vec<u8> {
+        self.rare_if_used().map(|mut rare| std::mem::take(&mut rare.unread)).unwrap_or_default()
+    }
+
+    pub(super) fn set_unread(&self, unread: Vec<u8>) {
+        if !unread.is_empty() {
+            self.rare_mut().unread = unread;
+        }
+    }
+
+    /// The rarely used state, if it was used.
+    #[inline]
+    fn rare(&self) -> Option<Ref<'_, RareState>> {
+        Some(self.rare.get()?.borrow())
+    }
+
+    #[inline]
+    fn rare_if_used(&self) -> Option<RefMut<'_, RareState>> {
+        Some(self.rare.get()?.borrow_mut())
     }
 
     /// The rarely used state, created on first use.
     fn rare_mut(&self) -> RefMut<'_, RareState> {
-        RefMut::map(self.rare.borrow_mut(), |rare| &mut **rare.get_or_insert_default())
+        self.rare.get_or_init(Box::default).borrow_mut()
     }
 }

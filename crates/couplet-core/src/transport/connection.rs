@@ -10,7 +10,7 @@
 //!
 //! ```text
 //! Open{reading: On | Paused{since, fin} | Ended, writing: Open | Finishing{since} | Shut}
-//!     → Flushing{why, since, our_fin} → Draining{why, since, left} → Closed
+//!     → Flushing{since, our_fin} → Draining{since, left} → Closed
 //! ```
 //!
 //! | input | Open | Flushing | Draining |
@@ -49,6 +49,7 @@ use crate::error::{By, Reason};
 use crate::layers::PlaintextAfterUpgrade;
 use crate::panics::{contain, discard, log_panic, panic_text, record_panic};
 use crate::protocol::{HandOver, Protocol};
+use crate::timers::Moment;
 
 /// Maximum number of bytes read and discarded after our FIN.
 const DRAIN: usize = 1024 * 1024;
@@ -60,7 +61,7 @@ enum Reading {
     Layered,
     /// `fin`: the driver has already reported the peer's end of stream.
     Paused {
-        since: Instant,
+        since: Moment,
         fin: bool,
     },
     Ended,
@@ -78,7 +79,7 @@ enum Writing {
     Open,
     /// Shut down once everything is sent. No progress since `since`.
     Finishing {
-        since: Instant,
+        since: Moment,
     },
     Shut,
 }
@@ -93,6 +94,7 @@ enum OurFin {
     Sent,
 }
 
+/// The reason of a close is in the cell.
 #[derive(Debug)]
 enum State {
     Open {
@@ -101,32 +103,17 @@ enum State {
     },
     /// Sending the remaining output before the close. No progress since `since`.
     Flushing {
-        why: Reason,
-        since: Instant,
+        since: Moment,
         our_fin: OurFin,
     },
     /// Our FIN was sent at `since`.
     Draining {
-        why: Reason,
-        since: Instant,
+        since: Moment,
         left: usize,
     },
     Closed {
-        why: Reason,
         mode: CloseMode,
     },
-}
-
-impl State {
-    /// The final reason, or the one expected so far.
-    fn reason(&self) -> &Reason {
-        match self {
-            State::Flushing { why, .. }
-            | State::Draining { why, .. }
-            | State::Closed { why, .. } => why,
-            State::Open { .. } => &Reason::Shutdown,
-        }
-    }
 }
 
 /// The holder's next steps for a [`Life`]; a set of bits. Orders to the driver are carried out in
@@ -243,11 +230,6 @@ pub(crate) struct Life {
     stopping: bool,
     /// The peer's FIN was reported. The stream that layers decode may end before or after it.
     peer_fin: bool,
-    /// Bytes left over by an upgrade or by layers that were dropped, which the protocol gets before any
-    /// new byte.
-    // Bound: the rest of an upgrade: bytes that the old protocol's framer held (its limit and one
-    // chunk), and those of `upgrade_with`; one chunk for each layer that was dropped.
-    unread: Vec<u8>,
     /// While flushing: the system's unsent bytes when last measured.
     unsent: Option<usize>,
     layered: Option<Box<Layered>>,
@@ -264,7 +246,6 @@ impl Life {
             panicked: false,
             stopping: false,
             peer_fin: false,
-            unread: Vec::new(),
             unsent: None,
             layered: None,
         }
@@ -275,7 +256,6 @@ impl Life {
         let protocol = std::mem::replace(&mut self.protocol, Box::new(PlaceholderProtocol));
         discard("drop of a protocol", protocol);
         self.layered = None;
-        self.unread = Vec::new();
         if let Some(cell) = self.cell_mut() {
             cell.retire();
         }
@@ -455,7 +435,7 @@ impl Life {
             && let State::Open { writing, .. } = &mut self.state
             && *writing == Writing::Open
         {
-            *writing = Writing::Finishing { since: now };
+            *writing = Writing::Finishing { since: self.transport.cell.reactor.moment(now) };
             self.order(Effects::DEADLINE);
             self.transport.cell.let_producer_finish();
         }
@@ -527,7 +507,7 @@ impl Life {
     /// Since when the connection has waited only for the peer's end of stream.
     pub(crate) fn awaits_peer_since(&self) -> Option<Instant> {
         match &self.state {
-            State::Draining { since, .. } => Some(*since),
+            State::Draining { since, .. } => Some(self.instant(*since)),
             _ => None,
         }
     }
@@ -585,7 +565,8 @@ impl Life {
                 if (receiving || ended && !self.peer_fin) && self.layers_are_open() {
                     self.order_receive(false);
                 }
-                self.state = State::Flushing { why, since: now, our_fin };
+                self.transport.cell.set_expected_reason(why);
+                self.state = State::Flushing { since: self.moment(now), our_fin };
                 self.transport.cell.advance_phase(Phase::Closing);
                 self.pending &= !(due::RESUMED | due::DRAINING);
                 self.order(Effects::DEADLINE);
@@ -595,41 +576,54 @@ impl Life {
                 self.transport.cell.let_producer_finish();
                 self.check_room();
             }
-            State::Flushing { why, .. }
-            | State::Draining { why, .. }
-            | State::Closed { why, .. }
-                if reason.rank() < why.rank() && reason.rank() == 0 =>
-            {
-                *why = reason;
-            }
+            _ if reason.rank() == 0 => self.improve_reason(reason),
             // The reason may hold a user's error, whose drop is user code.
             _ => discard("drop of a reason", reason),
         }
     }
 
+    /// Replaces the reason of a close by one of a lower rank.
+    fn improve_reason(&mut self, reason: Reason) {
+        if reason.rank() < self.transport.cell.with_reason(Reason::rank) {
+            self.transport.cell.set_expected_reason(reason);
+        } else {
+            discard("drop of a reason", reason);
+        }
+    }
+
+    fn moment(&self, at: Instant) -> Moment {
+        self.transport.cell.reactor.moment(at)
+    }
+
+    fn instant(&self, moment: Moment) -> Instant {
+        self.transport.cell.reactor.instant(moment)
+    }
+
     /// The peer's FIN had arrived when our close took effect, but was not reported, because unread
     /// bytes preceded it. Those are now discarded.
     pub(crate) fn peer_closed_first(&mut self) {
-        if let State::Flushing { why, .. } | State::Draining { why, .. } = &mut self.state
-            && let Reason::Done(by) = why
+        if matches!(self.state, State::Flushing { .. } | State::Draining { .. })
+            && self.transport.cell.with_reason(Reason::is_clean)
         {
-            *by = By::Peer;
+            self.transport.cell.set_expected_reason(Reason::Done(By::Peer));
         }
     }
 
     /// The deadline of a close without progress since `since`.
-    fn close_deadline(&self, since: Instant) -> Option<Instant> {
+    fn close_deadline(&self, since: Moment) -> Option<Instant> {
         // Past the end of the clock: no deadline.
-        self.transport.cell.close_deadline.get().and_then(|d| since.checked_add(d))
+        let deadline = self.transport.cell.close_deadline()?;
+        self.instant(since).checked_add(deadline)
     }
 
     fn flow_changed(&mut self, now: Instant) {
+        let since = self.moment(now);
         let State::Open { reading, .. } = &mut self.state else {
             return;
         };
         match (*reading, self.transport.cell.paused()) {
             (Reading::On | Reading::Layered, true) => {
-                *reading = Reading::Paused { since: now, fin: false };
+                *reading = Reading::Paused { since, fin: false };
                 if self.layers_are_open() {
                     self.order_receive(false);
                 }
@@ -637,10 +631,10 @@ impl Life {
             (Reading::Paused { .. }, false) => self.pending |= due::RESUMED,
             // Paused and resumed before the pause was applied; meanwhile bytes had to wait.
             (Reading::On | Reading::Layered, false)
-                if !self.unread.is_empty()
+                if self.transport.cell.has_unread()
                     || self.layered.as_deref().is_some_and(Layered::is_behind) =>
             {
-                *reading = Reading::Paused { since: now, fin: false };
+                *reading = Reading::Paused { since, fin: false };
                 self.pending |= due::RESUMED;
             }
             _ => {}
@@ -668,7 +662,7 @@ impl Life {
         match said {
             // After a panic or a close it stays.
             Some(mut said) if self.transport.cell.phase() < Phase::Finishing => {
-                said.append_unread(&mut self.unread);
+                said.append_unread(&mut self.transport.cell.take_unread());
                 (Some(said), Effects::NOTHING)
             }
             _ => (None, self.take_effects()),
@@ -701,7 +695,8 @@ impl Life {
     pub(crate) fn leave(&mut self) {
         let protocol = std::mem::replace(&mut self.protocol, Box::new(PlaceholderProtocol));
         discard("drop of a protocol", protocol);
-        self.close(Reason::HandedOver, CloseMode::Normal);
+        self.transport.cell.set_expected_reason(Reason::HandedOver);
+        self.close(CloseMode::Normal);
     }
 
     // Keeping.
@@ -715,7 +710,7 @@ impl Life {
     /// Whether the kept state describes the connection after all bytes that were received.
     pub(crate) fn is_kept_up(&self) -> bool {
         let cell = &self.transport.cell;
-        self.unread.is_empty() && !cell.awaits_upgrade() && !cell.has_mode(mode::IN_MESSAGE)
+        !cell.has_unread() && !cell.awaits_upgrade() && !cell.has_mode(mode::IN_MESSAGE)
     }
 
     /// Nothing is kept any more. Returns true if a keeper may have the connection.
@@ -857,7 +852,7 @@ impl Life {
         match &mut self.state {
             State::Open { writing: Writing::Finishing { since }, .. }
             | State::Flushing { since, .. } => {
-                *since = now;
+                *since = self.transport.cell.reactor.moment(now);
                 true
             }
             _ => false,
@@ -915,7 +910,7 @@ impl Life {
                 self.order(Effects::SHUT_WRITE);
                 self.pending |= due::WRITE_CLOSED;
             }
-            State::Flushing { why, our_fin, .. } => {
+            State::Flushing { our_fin, .. } => {
                 if *our_fin == OurFin::Requested {
                     self.pending |= due::WRITE_CLOSED;
                 }
@@ -930,8 +925,7 @@ impl Life {
                 if self.peer_fin || self.stopping || at_once {
                     return self.end_as_planned(CloseMode::Normal);
                 }
-                let why = std::mem::replace(why, Reason::Shutdown);
-                self.state = State::Draining { why, since: now, left: DRAIN };
+                self.state = State::Draining { since: self.moment(now), left: DRAIN };
                 if shut {
                     self.order(Effects::SHUT_WRITE);
                 }
@@ -970,7 +964,7 @@ impl Life {
             State::Open { reading: Reading::On | Reading::Layered | Reading::Ended, .. }
                 if !self.is_opening() =>
             {
-                let timeout = self.transport.cell.idle_timeout.get()?;
+                let timeout = self.transport.cell.idle_timeout()?;
                 self.transport.cell.received_at.get().checked_add(timeout)
             }
             _ => None,
@@ -1016,37 +1010,24 @@ impl Life {
     // The end.
 
     fn end_as_planned(&mut self, mode: CloseMode) {
-        if let Some(why) = self.take_planned() {
-            self.close(why, mode);
+        if matches!(self.state, State::Flushing { .. } | State::Draining { .. }) {
+            self.close(mode);
         }
     }
 
     /// Ends the connection with `reason` or the planned reason, by rank.
     fn end(&mut self, reason: Reason, mode: CloseMode) {
-        if let State::Closed { why, .. } = &mut self.state {
-            if reason.rank() < why.rank() {
-                *why = reason;
-            }
-            return;
+        match self.state {
+            State::Open { .. } => self.transport.cell.set_expected_reason(reason),
+            _ => self.improve_reason(reason),
         }
-        match self.take_planned() {
-            Some(planned) if planned.rank() <= reason.rank() => self.close(planned, mode),
-            _ => self.close(reason, mode),
+        if self.closed().is_none() {
+            self.close(mode);
         }
     }
 
-    /// Takes the reason out of a closing state that is about to be replaced.
-    fn take_planned(&mut self) -> Option<Reason> {
-        match &mut self.state {
-            State::Flushing { why, .. } | State::Draining { why, .. } => {
-                Some(std::mem::replace(why, Reason::Shutdown))
-            }
-            State::Open { .. } | State::Closed { .. } => None,
-        }
-    }
-
-    fn close(&mut self, why: Reason, mode: CloseMode) {
-        self.state = State::Closed { why, mode };
+    fn close(&mut self, mode: CloseMode) {
+        self.state = State::Closed { mode };
         self.transport.cell.advance_phase(Phase::Ended);
         self.transport.cell.clear_outbox();
         self.clear_layers();
@@ -1061,7 +1042,7 @@ impl Life {
     /// How the driver must close the connection once it has ended, known before the due calls run.
     pub(crate) fn closed(&self) -> Option<CloseMode> {
         match &self.state {
-            State::Closed { mode, .. } => Some(*mode),
+            State::Closed { mode } => Some(*mode),
             _ => None,
         }
     }
@@ -1079,7 +1060,7 @@ impl Life {
     #[cold]
     fn panicked(&mut self, now: Instant, payload: Box<dyn Any + Send>) {
         let text = panic_text(payload);
-        log_error!(connection = %self.transport.cell.id, peer = %self.transport.cell.peer, %text, "a callback panicked");
+        log_error!(connection = %self.transport.cell.id(), peer = %self.transport.cell.peer, %text, "a callback panicked");
         record_panic("a callback of a protocol", &text);
         self.fail_after_panic(&text, now);
     }
@@ -1186,7 +1167,7 @@ impl Life {
     }
 
     fn deliver_unread(&mut self, now: Instant) {
-        let unread = std::mem::take(&mut self.unread);
+        let unread = self.transport.cell.take_unread();
         if !unread.is_empty() {
             self.deliver(&unread, now);
         }
@@ -1203,7 +1184,7 @@ impl Life {
         let State::Open { reading, .. } = &mut self.state else { return };
         let Reading::Paused { since, fin } = *reading else { return };
         *reading = if self.layered.is_some() { Reading::Layered } else { Reading::On };
-        let paused = now.saturating_duration_since(since);
+        let paused = now.saturating_duration_since(self.transport.cell.reactor.instant(since));
         let received = self.transport.cell.received_at.get();
         self.transport.cell.received_at.set(received.checked_add(paused).unwrap_or(now));
         self.order(Effects::DEADLINE);
@@ -1221,21 +1202,22 @@ impl Life {
         let mut placed = None;
         self.call(now, |protocol, _| placed = Some(protocol.upgraded(next.take(), &mut unread)));
         let Some(next) = placed else { return };
-        tracing::debug!(connection = %self.transport.cell.id, unread = unread.len(), "protocol upgraded");
-        unread.append(&mut self.unread);
+        tracing::debug!(connection = %self.transport.cell.id(), unread = unread.len(), "protocol upgraded");
+        unread.append(&mut self.transport.cell.take_unread());
         if !unread.is_empty() && self.transport.cell.is_starting() {
             // Plaintext that arrived after the request to encrypt.
             discard("drop of a protocol", next);
             return self.layer_failed(Reason::Failed(Failure::from(PlaintextAfterUpgrade)), now);
         }
-        self.unread = unread;
+        self.transport.cell.set_unread(unread);
         self.transport.cell.keep(None);
         self.transport.cell.set_mode(mode::IN_MESSAGE, false);
         let before = std::mem::replace(&mut self.protocol, next);
         discard("drop of a protocol", before);
         if let State::Open { reading: reading @ Reading::Ended, .. } = &mut self.state {
             // The next protocol has not seen the end of the stream.
-            *reading = Reading::Paused { since: now, fin: true };
+            let since = self.transport.cell.reactor.moment(now);
+            *reading = Reading::Paused { since, fin: true };
         }
         if let State::Open { writing: Writing::Shut, .. } = &self.state {
             self.pending |= due::WRITE_CLOSED;
@@ -1300,34 +1282,35 @@ impl Life {
         stop(self.transport.cell.remove_producer());
         let (protocol, transport) = (&mut *self.protocol, &self.transport);
         let cell = &transport.cell;
-        let reason = cell.set_lost(self.state.reason().clone());
-        tracing::debug!(connection = %cell.id, peer = %cell.peer, %reason, "connection lost");
+        let reason = cell.set_lost();
+        tracing::debug!(connection = %cell.id(), peer = %cell.peer, %reason, "connection lost");
         // Called directly and not through `contain`, to keep stack traces short.
         let outcome =
-            catch_unwind(AssertUnwindSafe(|| protocol.connection_lost(transport, reason)));
+            catch_unwind(AssertUnwindSafe(|| protocol.connection_lost(transport, &reason)));
         if let Err(payload) = outcome {
             log_panic("connection_lost", payload);
         }
-        cell.fail_waiting(reason);
+        cell.fail_waiting(&reason);
         cell.keep_host();
     }
 
     /// The loop is dropped: pending Deferreds fail, and the protocol is not called again.
     pub(crate) fn abandon(self) {
         let cell = &self.transport.cell;
-        cell.fail_waiting(cell.set_lost(Reason::Shutdown));
+        cell.set_expected_reason(Reason::Shutdown);
+        cell.fail_waiting(&cell.set_lost());
         stop(cell.remove_producer());
         cell.keep_host();
     }
 
     /// The final reason, or the one expected so far.
     pub(crate) fn reason(&self) -> Reason {
-        self.state.reason().clone()
+        self.transport.cell.expected_reason()
     }
 
     /// The [variant](Reason::variant) of the reason.
     pub(crate) fn reason_variant(&self) -> usize {
-        self.state.reason().variant()
+        self.transport.cell.with_reason(Reason::variant)
     }
 
     // Follow-up.

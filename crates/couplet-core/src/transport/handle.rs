@@ -122,7 +122,7 @@ impl<P: 'static, T: AsRef<Transport> + Clone + 'static> Connection<P, T> {
 
     /// Identifies this connection; `Copy` and `Send`.
     pub fn id(&self) -> ConnectionId {
-        self.cell().id
+        self.cell().id()
     }
 
     /// True once `connection_lost` was called.

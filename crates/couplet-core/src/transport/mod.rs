@@ -393,7 +393,7 @@ impl Transport {
     /// producer that stops here on its own may never be paused, because the turn first sends all
     /// it can; and a producer that was not paused is not resumed.)
     pub fn is_full(&self) -> bool {
-        self.cell.buffered() > self.cell.watermarks().high
+        self.cell.buffered() > self.cell.watermarks().high()
     }
 
     /// The number of bytes written but not yet sent.
@@ -481,9 +481,9 @@ impl Transport {
     }
 
     /// Sets the marks in bytes: the buffer is full above `high` (default 64 KiB) and drained at or
-    /// below `low` (default 16 KiB).
+    /// below `low` (default 16 KiB). Marks above 4 GiB count as 4 GiB.
     pub fn set_write_marks(&self, low: usize, high: usize) {
-        self.cell.set_watermarks(Watermarks { low: low.min(high), high });
+        self.cell.set_watermarks(Watermarks::new(low, high));
     }
 
     /// Sets the hard cap in bytes: a write past it ends the connection with [`Reason::Overflow`].
@@ -498,13 +498,13 @@ impl Transport {
     ///
     /// Costs a timestamp per message and one timer per connection. Twisted's `TimeoutMixin`.
     pub fn set_idle_timeout(&self, timeout: Option<Duration>) {
-        self.cell.idle_timeout.set(timeout);
+        self.cell.set_idle_timeout(timeout);
         self.cell.record(request::DEADLINES);
     }
 
     /// Sets how long a close waits without progress: 30 s by default; `None` waits forever.
     pub fn set_close_deadline(&self, deadline: Option<Duration>) {
-        self.cell.close_deadline.set(deadline);
+        self.cell.set_close_deadline(deadline);
         self.cell.record(request::DEADLINES);
     }
 
@@ -662,7 +662,7 @@ impl Transport {
 
     /// When the connection was made: the time of that turn, as [`Reactor::now`] returns it.
     pub fn made_at(&self) -> Instant {
-        self.cell.made_at.get()
+        self.cell.made_at()
     }
 
     /// The address of the other end, also available after the connection is lost.
@@ -687,7 +687,7 @@ impl Transport {
 
     /// Identifies this connection; `Copy` and `Send`.
     pub fn id(&self) -> ConnectionId {
-        self.cell.id
+        self.cell.id()
     }
 
     /// The reactor that runs this connection.

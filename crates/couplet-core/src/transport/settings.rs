@@ -16,23 +16,23 @@ impl TransportSettings {
     pub(crate) const COUNT: usize = 12;
 
     pub(crate) fn of(cell: &ConnectionCell, now: Instant) -> TransportSettings {
-        let Watermarks { low, high } = cell.watermarks();
+        let marks = cell.watermarks();
         let since = |then: Instant| micros(now.saturating_duration_since(then));
         let time = |time: Option<Duration>| time.map_or(NEVER, micros);
         // A producer, which does not move, may have paused reading.
         let is_paused = cell.is_paused_by_user() && !cell.has_producer();
         TransportSettings([
-            time(cell.idle_timeout.get()),
-            time(cell.close_deadline.get()),
-            low as u64,
-            high as u64,
+            time(cell.idle_timeout()),
+            time(cell.close_deadline()),
+            marks.low() as u64,
+            marks.high() as u64,
             cell.cap.get() as u64,
             cell.modes().into(),
             is_paused.into(),
             cell.throttle_left(now).map_or(0, micros),
             cell.bytes_in.get(),
             cell.bytes_accepted(),
-            since(cell.made_at.get()),
+            since(cell.made_at()),
             since(cell.received_at.get()),
         ])
     }
@@ -60,12 +60,12 @@ impl TransportSettings {
         let ago = |micros| now.checked_sub(Duration::from_micros(micros)).unwrap_or(now);
         transport.set_idle_timeout(time(idle));
         transport.set_close_deadline(time(close));
-        cell.set_watermarks(Watermarks { low: size(low), high: size(high) });
+        cell.set_watermarks(Watermarks::new(size(low), size(high)));
         cell.cap.set(size(cap));
         cell.restore_modes(modes as u8);
         cell.bytes_in.set(bytes_in);
         cell.set_bytes_accepted(written.saturating_sub(unsent as u64));
-        cell.made_at.set(ago(age));
+        cell.set_made_at(ago(age));
         cell.received_at.set(ago(silence));
         // Bytes come in the next turn at the earliest: connections that are continued together may know
         // each other, and all have begun then.

@@ -13,9 +13,9 @@ use crate::error::{ConnectionLost, Reason};
 use crate::panics::contain;
 use crate::protocol::Protocol;
 use crate::reactor::records::{Call, TimerAction, pending};
+use crate::transport::Transport;
 use crate::transport::cell::{ConnectionCell, SocketRequest, mode};
 use crate::transport::connection::{Effects, Life, Written};
-use crate::transport::{ConnectionId, Transport};
 
 /// Maximum number of times that the layers of one connection are asked for more output, 64 KiB
 /// each, before other connections are served.
@@ -33,8 +33,7 @@ impl Core {
         (peer, host): (Address, LocalEnd),
         origin: Origin,
     ) {
-        let id = ConnectionId { reactor: self.reactor.serial(), key };
-        let cell = ConnectionCell::new(id, self.reactor.clone(), peer, host);
+        let cell = ConnectionCell::new(key, self.reactor.clone(), peer, host);
         if cell.peer.unix().is_some() {
             cell.set_credentials(io.peer_credentials(key));
         }

@@ -265,7 +265,6 @@ mod tests {
 
     use super::*;
     use crate::driver::LocalEnd;
-    use crate::transport::ConnectionId;
     use crate::{Loop, Protocol, Reactor, Transport};
 
     struct Nobody;
@@ -295,8 +294,7 @@ mod tests {
         let reactor = Reactor::without_a_loop();
         let key = Key { slot: 0, generation: std::num::NonZeroU32::MIN };
         let place = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
-        let id = ConnectionId { reactor: 0, key };
-        let cell = ConnectionCell::new(id, reactor, place.into(), LocalEnd::from(place));
+        let cell = ConnectionCell::new(key, reactor, place.into(), LocalEnd::from(place));
         table.new_entry(cell)
     }
 

@@ -277,7 +277,7 @@ impl Life {
         if let Err(text) = begun {
             self.layer_panicked(&text, now);
         } else if !open {
-            self.transport.cell.close_deadline.set(Some(OPENING_CLOSE_DEADLINE));
+            self.transport.cell.set_close_deadline(Some(OPENING_CLOSE_DEADLINE));
         }
         open
     }
@@ -328,7 +328,7 @@ impl Life {
         if let Some(layered) = &mut self.layered
             && std::mem::replace(&mut layered.stage, Stage::Open) != Stage::Open
         {
-            self.transport.cell.close_deadline.set(Some(CLOSE_DEADLINE));
+            self.transport.cell.set_close_deadline(Some(CLOSE_DEADLINE));
         }
     }
 
@@ -349,7 +349,7 @@ impl Life {
 
     /// Whether bytes may have arrived before the protocol was built.
     pub(crate) fn has_early_input(&self) -> bool {
-        self.layered.is_some() || !self.unread.is_empty()
+        self.layered.is_some() || self.transport.cell.has_unread()
     }
 
     /// The layers are open and the protocol is about to be built: stores their infos in the cell.
@@ -375,11 +375,12 @@ impl Life {
             is_whole && layered.stage == Stage::Finished && layered.taken == 0
         };
         let Some(mut layered) = self.layered.take_if(is_finished) else { return };
-        self.unread = layered.layers.take_unread();
+        let unread = layered.layers.take_unread();
         drop(layered);
         let cell = &self.transport.cell;
-        cell.end_layers(self.unread.len());
-        cell.close_deadline.set(Some(CLOSE_DEADLINE));
+        cell.end_layers(unread.len());
+        cell.set_unread(unread);
+        cell.set_close_deadline(Some(CLOSE_DEADLINE));
         #[cfg(feature = "testing")]
         if cell.reactor.observes_layers() {
             cell.report_layers(LayerReport::Finished);
@@ -522,7 +523,7 @@ impl Life {
         self.settle_layers();
         match &mut self.state {
             State::Open { .. } => self.lose(reason, now),
-            State::Flushing { why, .. } if reason.rank() < why.rank() => *why = reason,
+            State::Flushing { .. } => self.improve_reason(reason),
             _ => discard("drop of a reason", reason),
         }
         self.encode_written(now);
@@ -532,7 +533,7 @@ impl Life {
 
     #[cold]
     fn layer_panicked(&mut self, text: &str, now: Instant) {
-        log_error!(connection = %self.transport.cell.id, peer = %self.transport.cell.peer, text, "a layer panicked");
+        log_error!(connection = %self.transport.cell.id(), peer = %self.transport.cell.peer, text, "a layer panicked");
         record_panic("a layer", text);
         self.fail_after_panic(text, now);
     }
@@ -562,7 +563,8 @@ impl Life {
         if self.peer_fin {
             return self.end(why, CloseMode::Normal);
         }
-        self.state = State::Draining { why, since: now, left: DRAIN };
+        self.transport.cell.set_expected_reason(why);
+        self.state = State::Draining { since: self.moment(now), left: DRAIN };
         self.transport.cell.advance_phase(Phase::Closing);
         self.order(Effects::DEADLINE);
     }
@@ -826,7 +828,7 @@ impl Life {
         };
         self.settle_layers();
         match started {
-            Ok(Ok(())) if self.unread.is_empty() => return true,
+            Ok(Ok(())) if !self.transport.cell.has_unread() => return true,
             Ok(Ok(())) => {
                 let reason = Reason::Failed(Failure::from(PlaintextAfterUpgrade));
                 self.layer_failed(reason, now);

@@ -10,7 +10,7 @@ use crate::error::Reason;
 use crate::protocol::Protocol;
 use crate::recorder::Reactor;
 use crate::transport::cell::ConnectionCell;
-use crate::transport::{ConnectionId, Producer, ProducerKind, Transport};
+use crate::transport::{Producer, ProducerKind, Transport};
 
 /// Echoes, closes on `bye`, panics on `panic`, and records its calls.
 #[derive(Clone, Default)]
@@ -51,9 +51,8 @@ impl Held {
         let reactor = Reactor::without_a_loop();
         let start = reactor.now();
         let key = Key { slot: 0, generation: std::num::NonZeroU32::MIN };
-        let id = ConnectionId { reactor: 0, key };
         let place = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
-        let cell = Rc::new(ConnectionCell::new(id, reactor, place.into(), place.into()));
+        let cell = Rc::new(ConnectionCell::new(key, reactor, place.into(), place.into()));
         let calls = Echo::default();
         let mut life = Life::new(cell);
         life.begin(Box::new(calls.clone()));

@@ -10,28 +10,30 @@ impl Life {
         match &self.state {
             State::Open { .. } if self.is_opening() => self.why_opening(&mut why),
             State::Open { reading, writing } => self.why_open(*reading, *writing, &mut why),
-            State::Flushing { why: reason, our_fin, since } => {
-                why.text(format!("closing ({reason}): "));
+            State::Flushing { our_fin, since } => {
+                let waited = self.instant(*since);
+                why.text(format!("closing ({}): ", self.reason()));
                 match (self.cell().unsent(), our_fin) {
                     (0, _) if self.cell().has_producer() => {
-                        why.text("the producer has not finished, no progress for ").since(*since)
+                        why.text("the producer has not finished, no progress for ").since(waited)
                     }
                     (0, OurFin::Sent) => why.text("our FIN was sent"),
                     (0, _) => why.text("our FIN is next"),
                     (unsent, _) => {
                         let unsent = size(unsent);
-                        why.text(format!("{unsent} unsent, no progress for ")).since(*since)
+                        why.text(format!("{unsent} unsent, no progress for ")).since(waited)
                     }
                 };
                 why.deadline(", reset in ", self.close_deadline(*since));
             }
-            State::Draining { why: reason, since, .. } => {
-                why.text(format!("draining ({reason}): our FIN went ")).since(*since);
+            State::Draining { since, .. } => {
+                let went = format!("draining ({}): our FIN went ", self.reason());
+                why.text(went).since(self.instant(*since));
                 why.text(" ago, waits for the peer's");
                 why.deadline(", closed in ", self.close_deadline(*since));
             }
-            State::Closed { why: reason, .. } => {
-                why.text(format!("closed: {reason}"));
+            State::Closed { .. } => {
+                why.text(format!("closed: {}", self.reason()));
             }
         }
         why
@@ -40,7 +42,7 @@ impl Life {
     /// "opening: TLS handshake, 4.1 s, failed in 5.9 s".
     fn why_opening(&self, why: &mut Why) {
         let layer = self.opening_layer().unwrap_or("its layers");
-        why.text(format!("opening: {layer}, ")).since(self.cell().made_at.get());
+        why.text(format!("opening: {layer}, ")).since(self.cell().made_at());
         why.deadline(", failed in ", self.layers_deadline());
     }
 
@@ -69,7 +71,7 @@ impl Life {
             }
         }
         if cell.producer_is_paused() {
-            let low = size(cell.watermarks().low);
+            let low = size(cell.watermarks().low());
             why.clause(format!("its producer is paused until {low} are left"));
         }
         match writing {
@@ -100,7 +102,8 @@ impl Life {
                 why.clause("the peer has closed its side");
             }
             Reading::Paused { since, fin } => {
-                why.clause(cell.pauser(self.protocol_name())).text(" for ").since(since);
+                let pauser = cell.pauser(self.protocol_name());
+                why.clause(pauser).text(" for ").since(self.instant(since));
                 why.deadline(", resumed in ", cell.throttle_end());
                 if fin {
                     why.clause("the peer has closed its side");
@@ -113,7 +116,7 @@ impl Life {
     fn why_idle(&self, why: &mut Why) {
         let cell = self.cell();
         if cell.bytes_in.get() == 0 {
-            why.clause("waits for the peer's first byte for ").since(cell.made_at.get());
+            why.clause("waits for the peer's first byte for ").since(cell.made_at());
         } else {
             why.clause("waits for the peer, last heard ").since(cell.received_at.get());
             why.text(" ago");
