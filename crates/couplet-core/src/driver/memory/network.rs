@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::io;
+use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::rc::Rc;
@@ -641,6 +642,11 @@ pub struct Wire {
     end: EndId,
 }
 
+/// Takes the first `most` bytes. A buffer that has become empty is freed.
+pub(super) fn split(bytes: &mut VecDeque<u8>, most: usize) -> Vec<u8> {
+    if most < bytes.len() { bytes.drain(..most).collect() } else { mem::take(bytes).into() }
+}
+
 impl Wire {
     fn net(&self) -> std::cell::RefMut<'_, Net> {
         self.network.net.borrow_mut()
@@ -673,8 +679,7 @@ impl Wire {
     pub fn take_most(&self, n: usize) -> Vec<u8> {
         let mut net = self.net();
         let bytes = &mut net.end(self.end).incoming.bytes;
-        let n = n.min(bytes.len());
-        bytes.drain(..n).collect()
+        split(bytes, n)
     }
 
     /// The number of bytes that have arrived and are not taken.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 
-use super::network::{Cut, EndId, Net};
+use super::network::{Cut, EndId, Net, split};
 use super::{Manner, Notice, READ_BUFFER, TAKE};
 use crate::driver::readiness::Readiness;
 use crate::driver::{Event, Key, Outbox, WriteOutcome};
@@ -70,8 +70,7 @@ impl Stream {
             Cut::Random(n) => 1 + net.random_below(n),
         };
         let bytes = &mut net.end(self.end).incoming.bytes;
-        let n = most.min(bytes.len()).min(READ_BUFFER);
-        bytes.drain(..n).collect()
+        split(bytes, most.min(READ_BUFFER))
     }
 
     /// The end of the stream after its last byte, if it has arrived: an error or the FIN.
