@@ -57,62 +57,69 @@ enum ServeEnd {
     Parked(Io),
 }
 
-pub(super) async fn run<S, B>(stream: Stream, server: Rc<Server<S>>) -> Result<()>
+pub(super) fn run<S, B>(
+    stream: Stream,
+    server: Rc<Server<S>>,
+) -> impl Future<Output = Result<()>> + use<S, B>
 where
     S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>> + Clone + 'static,
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + 'static,
 {
-    let monitor = Monitor::new(&stream, &server.options, &server.server_share);
-    let _stopping = StopOnDrop(&monitor);
+    let stopping = StopOnDrop(Monitor::new(&stream, &server.options, &server.server_share));
     let chosen = preselected_http2(&stream, &server.options);
-    let mut io = Io::new(stream, &monitor);
-    let mut is_http2 = None;
-    loop {
-        // The wait for the first byte of a request needs no per-request state.
-        let begins = poll_fn(|cx| {
-            if monitor.ending().poll_lost(cx).is_ready()
-                || monitor.transport().is_draining()
-                || monitor.departure() == Departure::Now
-            {
-                return Poll::Ready(Ok(false));
-            }
-            io.poll_readable(cx)
-        });
-        if !begins.await? {
-            if monitor.departure() == Departure::Now {
-                io.leave(server.options.handed());
+    let mut io = Io::new(stream, &stopping.0);
+    // An `async fn` would keep its arguments beside the values made of them.
+    async move {
+        let monitor = &stopping.0;
+        let mut is_http2 = None;
+        loop {
+            // The wait for the first byte of a request needs no per-request state.
+            let begins = poll_fn(|cx| {
+                if monitor.ending().poll_lost(cx).is_ready()
+                    || monitor.transport().is_draining()
+                    || monitor.departure() == Departure::Now
+                {
+                    return Poll::Ready(Ok(false));
+                }
+                io.poll_readable(cx)
+            });
+            if !begins.await? {
+                if monitor.departure() == Departure::Now {
+                    io.leave(server.options.handed());
+                    return Ok(());
+                }
+                // No request is in progress.
+                monitor.transport().set_close_at_once(monitor.is_settled());
                 return Ok(());
             }
-            // No request is in progress.
-            monitor.transport().set_close_at_once(monitor.is_settled());
-            return Ok(());
-        }
-        if is_http2.is_none() {
-            is_http2 = Some(match chosen {
-                Some(is_http2) => is_http2,
-                None => Box::pin(begins_http2(&mut io)).await?,
-            });
-        }
-        if is_http2 == Some(true) {
-            monitor.set_http2();
-            let handler = Handler::new(server.service.clone(), &monitor, None);
-            return Box::pin(serve_http2(io, handler, &server, &monitor)).await;
-        }
-        let clock = (!is_real_time(monitor.transport().reactor())).then(|| server.clock.clone());
-        let handler = Handler::new(server.service.clone(), &monitor, clock);
-        // Boxed, so that an idle connection does not hold its state.
-        match Box::pin(serve_http1(io, handler, &server, &monitor)).await? {
-            // The connection may continue with another protocol.
-            ServeEnd::Ended => return Ok(()),
-            ServeEnd::Parked(parked) => io = parked,
+            if is_http2.is_none() {
+                is_http2 = Some(match chosen {
+                    Some(is_http2) => is_http2,
+                    None => Box::pin(begins_http2(&mut io)).await?,
+                });
+            }
+            if is_http2 == Some(true) {
+                monitor.set_http2();
+                let handler = Handler::new(server.service.clone(), monitor, None);
+                return Box::pin(serve_http2(io, handler, &server, monitor)).await;
+            }
+            let clock =
+                (!is_real_time(monitor.transport().reactor())).then(|| server.clock.clone());
+            let handler = Handler::new(server.service.clone(), monitor, clock);
+            // Boxed, so that an idle connection does not hold its state.
+            match Box::pin(serve_http1(io, handler, &server, monitor)).await? {
+                // The connection may continue with another protocol.
+                ServeEnd::Ended => return Ok(()),
+                ServeEnd::Parked(parked) => io = parked,
+            }
         }
     }
 }
 
 /// Stops the monitor when the task ends.
-struct StopOnDrop<'a>(&'a Monitor);
+struct StopOnDrop(Rc<Monitor>);
 
-impl Drop for StopOnDrop<'_> {
+impl Drop for StopOnDrop {
     fn drop(&mut self) {
         self.0.stop();
     }

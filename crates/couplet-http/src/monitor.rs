@@ -45,36 +45,48 @@ pub(super) struct Monitor {
     options: Rc<HttpOptions>,
     protocol: Cell<Protocol>,
     /// Requests without a complete response.
-    in_flight: Cell<usize>,
+    in_flight: Cell<u32>,
     /// The number of those whose response has data for the client.
-    offered: Cell<usize>,
-    /// When the client last took such data.
-    last_taken: Cell<Instant>,
+    offered: Cell<u32>,
     /// While `in_flight` is 0.
     phase: Cell<Phase>,
-    /// When the connection became idle, or the current request head began.
+    /// While `in_flight` is 0: when the connection became idle, or the current request head began.
+    /// While `offered` is not: when the client last took such data.
     since: Cell<Instant>,
     /// Index in `WarmConnections`'s list of connections, or [`NO_INDEX`].
     idle_index: Cell<u32>,
     instruction: Cell<Instruction>,
-    /// Since when the client takes nothing, and the bytes buffered at that time.
-    blocked: Cell<Option<(Instant, usize)>>,
-    // Bound: one for each request in flight with a body: one in HTTP/1.1,
-    // `HttpOptions::max_streams` in HTTP/2.
-    bodies: RefCell<Vec<MonitoredBody>>,
+    /// Since when the client takes nothing, and the [buffered](Self::buffered) bytes at that time.
+    blocked: Cell<Option<(Instant, u32)>>,
+    /// Allocated by the first body, until the connection parks.
+    contents: RefCell<Option<Box<Contents>>>,
     /// Response bytes held for the client.
     share: ConnectionShare,
-    // Bound: MAX_LENT_PIECES (32), the oldest goes.
-    lent: RefCell<VecDeque<Bytes>>,
-    /// The parts of files among the pieces that hyper holds, in their order.
-    // Bound: the pieces in hyper's queue, at most 16.
-    files: RefCell<VecDeque<FilePart>>,
     timer: Cell<Option<DelayedCall>>,
     next_check: Cell<Instant>,
-    task: RefCell<Option<Waker>>,
+    task: Cell<Option<Waker>>,
     /// Set when the connection begins to finish; awaited by its WebSockets.
     #[cfg(feature = "websocket")]
     finishing: std::cell::OnceCell<couplet_core::defer::DeferredEvent>,
+}
+
+/// The bodies of the requests in flight and of their responses.
+#[derive(Default)]
+struct Contents {
+    // Bound: one for each request in flight with a body: one in HTTP/1.1,
+    // `HttpOptions::max_streams` in HTTP/2.
+    bodies: Vec<MonitoredBody>,
+    // Bound: MAX_LENT_PIECES (32), the oldest goes.
+    lent: VecDeque<Bytes>,
+    /// The parts of files among the pieces that hyper holds, in their order.
+    // Bound: the pieces in hyper's queue, at most 16.
+    files: VecDeque<FilePart>,
+}
+
+impl Contents {
+    fn is_empty(&self) -> bool {
+        self.bodies.is_empty() && self.lent.is_empty() && self.files.is_empty()
+    }
 }
 
 /// The progress of a connection without requests in flight.
@@ -100,6 +112,11 @@ struct MonitoredBody {
     progress: Arc<Progress>,
     pieces: usize,
     since: Instant,
+}
+
+/// Forgets the bodies that their readers have dropped.
+fn prune(bodies: &mut Vec<MonitoredBody>) {
+    bodies.retain(|monitored| Arc::strong_count(&monitored.progress) > 1);
 }
 
 /// Instruction for the connection's task.
@@ -128,19 +145,16 @@ impl Monitor {
             protocol: Cell::new(Protocol::Http1),
             in_flight: Cell::new(0),
             offered: Cell::new(0),
-            last_taken: Cell::new(now),
             phase: Cell::new(Phase::Idle),
             since: Cell::new(now),
             idle_index: Cell::new(NO_INDEX),
             instruction: Cell::default(),
             blocked: Cell::default(),
-            bodies: RefCell::default(),
+            contents: RefCell::default(),
             share: ConnectionShare::new(transport, server_share),
-            lent: RefCell::default(),
-            files: RefCell::default(),
             timer: Cell::default(),
             next_check: Cell::new(now),
-            task: RefCell::default(),
+            task: Cell::default(),
             #[cfg(feature = "websocket")]
             finishing: std::cell::OnceCell::new(),
         });
@@ -185,11 +199,13 @@ impl Monitor {
         self.phase.set(Phase::Idle);
         self.in_flight.set(self.in_flight.get() + 1);
         if let Some(progress) = &body {
-            let mut bodies = self.bodies.borrow_mut();
-            bodies.retain(|monitored| Arc::strong_count(&monitored.progress) > 1);
             let since = self.transport.reactor().now();
-            bodies.push(MonitoredBody { progress: progress.clone(), pieces: 0, since });
-            drop(bodies);
+            let monitored = MonitoredBody { progress: progress.clone(), pieces: 0, since };
+            let mut contents = self.contents.borrow_mut();
+            let Contents { bodies, .. } = &mut **contents.get_or_insert_default();
+            prune(bodies);
+            bodies.push(monitored);
+            drop(contents);
             self.check_soon();
         }
         Exchange {
@@ -230,7 +246,7 @@ impl Monitor {
     #[inline]
     pub(super) fn set_blocked(self: &Rc<Self>, is_blocked: bool) {
         if is_blocked != self.blocked.get().is_some() {
-            let now = || (self.transport.reactor().now(), self.transport.buffered());
+            let now = || (self.transport.reactor().now(), self.buffered());
             self.blocked.set(is_blocked.then(now));
             self.check_soon();
         }
@@ -242,7 +258,8 @@ impl Monitor {
             return None;
         }
         let part = bytes.as_ptr_range();
-        let lent = self.lent.borrow();
+        let contents = self.contents.borrow();
+        let lent = &contents.as_ref()?.lent;
         let is_part = |whole: &Range<*const u8>| whole.start <= part.start && part.end <= whole.end;
         let whole = lent.iter().find(|whole| is_part(&whole.as_ptr_range()))?;
         Some(whole.slice_ref(bytes))
@@ -250,7 +267,7 @@ impl Monitor {
 
     /// Takes the next part of a file that hyper writes.
     pub(super) fn take_file(&self) -> Option<FilePart> {
-        self.files.borrow_mut().pop_front()
+        self.contents.borrow_mut().as_mut()?.files.pop_front()
     }
 
     /// Called when an HTTP/2 connection can't progress although its transport has room.
@@ -274,6 +291,11 @@ impl Monitor {
 
     pub(super) fn has_allowances(&self) -> bool {
         self.options.allowance
+    }
+
+    /// The bytes that the transport buffers, up to 4 GiB.
+    fn buffered(&self) -> u32 {
+        u32::try_from(self.transport.buffered()).unwrap_or(u32::MAX)
     }
 
     pub(super) fn set_http2(self: &Rc<Self>) {
@@ -303,10 +325,8 @@ impl Monitor {
 
     /// Returns the instruction for the task, and registers the task to be woken when it changes.
     pub(super) fn instruction(&self, cx: &Context<'_>) -> Instruction {
-        let mut task = self.task.borrow_mut();
-        if !task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
-            *task = Some(cx.waker().clone());
-        }
+        let same = self.task.take().filter(|task| task.will_wake(cx.waker()));
+        self.task.set(Some(same.unwrap_or_else(|| cx.waker().clone())));
         self.instruction.get()
     }
 
@@ -347,9 +367,11 @@ impl Monitor {
     /// Resets the monitor when the task parks.
     pub(super) fn park(&self) {
         self.instruction.set(Instruction::Continue);
-        let mut bodies = self.bodies.borrow_mut();
-        bodies.retain(|monitored| Arc::strong_count(&monitored.progress) > 1);
-        bodies.shrink_to_fit();
+        let mut contents = self.contents.borrow_mut();
+        if let Some(contents) = contents.as_mut() {
+            prune(&mut contents.bodies);
+        }
+        drop(contents.take_if(|contents| contents.is_empty()));
     }
 
     /// Whether no response can still be in transit to the client.
@@ -362,7 +384,9 @@ impl Monitor {
     pub(super) fn drain(self: &Rc<Self>) {
         let now = self.transport.reactor().now();
         self.instruction.set(Instruction::Finish);
-        self.since.set(now);
+        if self.in_flight.get() == 0 {
+            self.since.set(now);
+        }
         self.cancel_timer();
         self.arm(now);
     }
@@ -385,8 +409,8 @@ impl Monitor {
 
     /// Wakes the connection's task.
     fn wake(&self) {
-        let task = self.task.borrow().clone();
-        if let Some(task) = task {
+        if let Some(task) = self.task.take() {
+            self.task.set(Some(task.clone()));
             task.wake();
         }
     }
@@ -424,12 +448,11 @@ impl Monitor {
     /// The earliest deadline.
     fn due(&self) -> Option<Instant> {
         let blocked = self.blocked.get().map(|(since, _)| since + self.options.write_timeout);
-        let offered =
-            self.is_offering().then(|| self.last_taken.get() + self.options.write_timeout);
+        let offered = self.is_offering().then(|| self.since.get() + self.options.write_timeout);
         let waits = (self.in_flight.get() == 0).then(|| self.since.get() + self.idle_limit());
-        let bodies = self.bodies.borrow();
-        let bodies =
-            bodies.iter().filter(|monitored| monitored.progress.pieces_if_awaited().is_some());
+        let contents = self.contents.borrow();
+        let bodies = contents.iter().flat_map(|contents| &contents.bodies);
+        let bodies = bodies.filter(|monitored| monitored.progress.pieces_if_awaited().is_some());
         let body = bodies.map(|monitored| monitored.since + self.options.body_timeout).min();
         [blocked, offered, waits, body].into_iter().flatten().min()
     }
@@ -453,7 +476,9 @@ impl Monitor {
 
     fn check_bodies(&self, now: Instant) {
         let mut late = Vec::new();
-        self.bodies.borrow_mut().retain_mut(|monitored| {
+        let mut contents = self.contents.borrow_mut();
+        let Some(Contents { bodies, .. }) = contents.as_deref_mut() else { return };
+        bodies.retain_mut(|monitored| {
             let awaited = monitored.progress.pieces_if_awaited();
             if awaited != Some(monitored.pieces) {
                 monitored.pieces = awaited.unwrap_or(usize::MAX);
@@ -464,6 +489,7 @@ impl Monitor {
             }
             Arc::strong_count(&monitored.progress) > 1
         });
+        drop(contents);
         for progress in late {
             self.log_debug("a request was cut off", &"reading its body timed out");
             progress.time_out();
@@ -473,14 +499,14 @@ impl Monitor {
     /// Returns false when the connection needs no further checks.
     fn check_client(&self, now: Instant) -> bool {
         if let Some((since, buffered)) = self.blocked.get() {
-            let left = self.transport.buffered();
+            let left = self.buffered();
             if left != buffered {
                 self.blocked.set(Some((now, left)));
             } else if now >= since + self.options.write_timeout {
                 return self.abort();
             }
         }
-        if self.is_offering() && now >= self.last_taken.get() + self.options.write_timeout {
+        if self.is_offering() && now >= self.since.get() + self.options.write_timeout {
             return self.abort();
         }
         if self.in_flight.get() > 0 {
@@ -554,8 +580,8 @@ impl Exchange {
         let (before, offered) = (self.is_offered(), &self.monitor.offered);
         self.is_ready.set(is_ready);
         self.pieces.set(pieces);
-        offered.set(offered.get() + usize::from(self.is_offered()) - usize::from(before));
-        self.monitor.last_taken.set(self.monitor.transport.reactor().now());
+        offered.set(offered.get() + u32::from(self.is_offered()) - u32::from(before));
+        self.monitor.since.set(self.monitor.transport.reactor().now());
     }
 
     pub(super) fn set_ready(&self, is_ready: bool) {
@@ -627,7 +653,8 @@ impl Exchange {
             }
             // It is not in memory.
             Content::File(part) if self.monitor.is_http1() => {
-                self.monitor.files.borrow_mut().push_back(part.clone());
+                let mut contents = self.monitor.contents.borrow_mut();
+                contents.get_or_insert_default().files.push_back(part.clone());
             }
             Content::File(_) => {}
         }
@@ -649,10 +676,12 @@ impl Exchange {
     fn end_lending(&self, count: usize, rest: &Bytes) {
         if count >= MIN_LENT {
             let end = rest.as_ptr_range().end;
-            let mut lent = self.monitor.lent.borrow_mut();
-            let at = lent.iter().position(|whole| whole.as_ptr_range().end == end);
-            let piece = at.and_then(|at| lent.remove(at));
-            drop(lent);
+            let mut contents = self.monitor.contents.borrow_mut();
+            let piece = contents.as_deref_mut().and_then(|Contents { lent, .. }| {
+                let at = lent.iter().position(|whole| whole.as_ptr_range().end == end)?;
+                lent.remove(at)
+            });
+            drop(contents);
             drop(piece);
         }
     }
@@ -681,10 +710,11 @@ impl Exchange {
     /// Remembers a piece of the response, so that it can be sent without a copy.
     fn lend(&self, piece: &Bytes) {
         if piece.len() >= MIN_LENT {
-            let mut lent = self.monitor.lent.borrow_mut();
+            let mut contents = self.monitor.contents.borrow_mut();
+            let Contents { lent, .. } = &mut **contents.get_or_insert_default();
             let oldest = if lent.len() == MAX_LENT_PIECES { lent.pop_front() } else { None };
             lent.push_back(piece.clone());
-            drop(lent);
+            drop(contents);
             drop(oldest);
         }
     }

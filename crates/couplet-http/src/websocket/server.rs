@@ -1,7 +1,7 @@
 //! The server's side of the handshake: RFC 6455, 4.2.
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -17,12 +17,12 @@ use super::h2_stream::H2Stream;
 use super::options::WebSocketOptions;
 use super::socket::Socket;
 use super::wire::Wire;
-use super::{WebSocket, WebSocketError, code};
+use super::{ReturnSlot, WebSocket, WebSocketError, code};
 use crate::io::Io;
 use crate::monitor::Monitor;
-use couplet_core::Result;
 use couplet_core::hooks::LoopOwned;
 use couplet_core::hooks::catch_panic;
+use couplet_core::{Result, Transport};
 
 /// Identifies the connection of a request that may be upgraded.
 #[derive(Clone)]
@@ -101,7 +101,9 @@ pub fn upgrade<Q, B: From<&'static str>>(
     let upgrading = hyper::upgrade::on(request);
     let protocol = acceptance.protocol.clone();
     let reactor = monitor.transport().reactor();
-    reactor.spawn(run(upgrading, monitor.clone(), Rc::new(options), protocol, handle)).detach();
+    // Boxed, so that an open WebSocket does not keep the state of the handshake.
+    let opening = Box::pin(open(upgrading, monitor.clone(), options, protocol));
+    reactor.spawn(run(opening, handle)).detach();
     answer(acceptance)
 }
 
@@ -218,27 +220,29 @@ fn into_wire(upgraded: Upgraded, monitor: &Rc<Monitor>) -> Wire {
     Wire::new(stream, unread, Role::Server)
 }
 
-/// Runs the handler, and closes the WebSocket that it leaves.
-async fn run(
+/// The WebSocket of an upgraded connection, the slot to which it returns, and its transport; `None`
+/// if the upgrade failed.
+async fn open(
     upgrading: OnUpgrade,
     monitor: Rc<Monitor>,
-    options: Rc<WebSocketOptions>,
+    options: WebSocketOptions,
     protocol: Option<String>,
+) -> Option<(WebSocket, Rc<ReturnSlot>, Transport)> {
+    let failed = |error| tracing::debug!(%error, "a WebSocket upgrade failed");
+    let upgraded = upgrading.await.map_err(failed).ok()?;
+    let wire = into_wire(upgraded, &monitor);
+    let transport = wire.transport().clone();
+    let socket = Socket::new(wire, Role::Server, &Rc::new(options), protocol);
+    let (socket, slot) = WebSocket::for_handler(socket);
+    Some((socket, slot, transport))
+}
+
+/// Runs the handler, and closes the WebSocket that it leaves.
+async fn run(
+    opening: Pin<Box<impl Future<Output = Option<(WebSocket, Rc<ReturnSlot>, Transport)>>>>,
     handle: impl AsyncFnOnce(WebSocket) -> Result<()> + 'static,
 ) -> Result<()> {
-    let upgraded = match upgrading.await {
-        Ok(upgraded) => upgraded,
-        Err(error) => {
-            tracing::debug!(%error, "a WebSocket upgrade failed");
-            return Ok(());
-        }
-    };
-    let wire = into_wire(upgraded, &monitor);
-    drop(monitor);
-    let transport = wire.transport().clone();
-    let (socket, slot) =
-        WebSocket::for_handler(Socket::new(wire, Role::Server, &options, protocol));
-    let (connection, peer) = (transport.id(), transport.peer());
+    let Some((socket, slot, transport)) = opening.await else { return Ok(()) };
     let handled = {
         let mut handling = pin!(handle(socket));
         poll_fn(|cx| match catch_panic(|| handling.as_mut().poll(cx)) {
@@ -247,6 +251,7 @@ async fn run(
         })
         .await
     };
+    let (connection, peer) = (transport.id(), transport.peer());
     let code = match handled {
         Ok(Ok(())) => code::NORMAL,
         Ok(Err(failure)) => {
