@@ -29,7 +29,7 @@ use crate::outbox::{FilePart, Outbox};
 use crate::panics::{Contained, discard, discard_all};
 use crate::protocol::{HandOver, Protocol};
 use crate::recorder::Reactor;
-use crate::timers::{Moment, TimerKey, Timers};
+use crate::timers::{TimerKey, Timers};
 use crate::why::short_type;
 use couplet_os::tcp::Positions;
 
@@ -230,7 +230,7 @@ pub(crate) struct ConnectionCell {
     producer: OnceCell<Box<RefCell<Option<RegisteredProducer>>>>,
     idle_timeout: Cell<TimeLimit>,
     close_deadline: Cell<TimeLimit>,
-    made_at: Cell<Moment>,
+    made_at: Cell<Instant>,
     /// The reason of the end: the one expected so far, until `connection_lost` was called.
     reason: Cell<Reason>,
     /// Set once there are layers.
@@ -341,7 +341,7 @@ impl ConnectionCell {
             producer: OnceCell::new(),
             idle_timeout: Cell::new(TimeLimit::NONE),
             close_deadline: Cell::new(TimeLimit::new(Some(CLOSE_DEADLINE))),
-            made_at: Cell::new(reactor.moment(now)),
+            made_at: Cell::new(now),
             received_at: Cell::new(now),
             bytes_in: Cell::new(0),
             bytes_accepted: Cell::new(0),
@@ -846,11 +846,11 @@ impl ConnectionCell {
 
     /// When the connection was made.
     pub(crate) fn made_at(&self) -> Instant {
-        self.reactor.instant(self.made_at.get())
+        self.made_at.get()
     }
 
     pub(super) fn set_made_at(&self, at: Instant) {
-        self.made_at.set(self.reactor.moment(at));
+        self.made_at.set(at);
     }
 
     // Read by both.
@@ -874,7 +874,7 @@ impl ConnectionCell {
         self.with_reason(Reason::clone)
     }
 
-    /// Calls `f`, which is none of the user's, with the final reason or the one expected so far.
+    /// Calls `f`, which must not run user code, with the final reason or the one expected so far.
     pub(super) fn with_reason<T>(&self, f: impl FnOnce(&Reason) -> T) -> T {
         let reason = self.reason.replace(Reason::Shutdown);
         let result = f(&reason);

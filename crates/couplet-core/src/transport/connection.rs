@@ -103,12 +103,12 @@ enum State {
     },
     /// Sending the remaining output before the close. No progress since `since`.
     Flushing {
-        since: Moment,
+        since: Instant,
         our_fin: OurFin,
     },
     /// Our FIN was sent at `since`.
     Draining {
-        since: Moment,
+        since: Instant,
         left: usize,
     },
     Closed {
@@ -507,7 +507,7 @@ impl Life {
     /// Since when the connection has waited only for the peer's end of stream.
     pub(crate) fn awaits_peer_since(&self) -> Option<Instant> {
         match &self.state {
-            State::Draining { since, .. } => Some(self.instant(*since)),
+            State::Draining { since, .. } => Some(*since),
             _ => None,
         }
     }
@@ -566,7 +566,7 @@ impl Life {
                     self.order_receive(false);
                 }
                 self.transport.cell.set_expected_reason(why);
-                self.state = State::Flushing { since: self.moment(now), our_fin };
+                self.state = State::Flushing { since: now, our_fin };
                 self.transport.cell.advance_phase(Phase::Closing);
                 self.pending &= !(due::RESUMED | due::DRAINING);
                 self.order(Effects::DEADLINE);
@@ -610,10 +610,9 @@ impl Life {
     }
 
     /// The deadline of a close without progress since `since`.
-    fn close_deadline(&self, since: Moment) -> Option<Instant> {
+    fn close_deadline(&self, since: Instant) -> Option<Instant> {
         // Past the end of the clock: no deadline.
-        let deadline = self.transport.cell.close_deadline()?;
-        self.instant(since).checked_add(deadline)
+        self.transport.cell.close_deadline().and_then(|deadline| since.checked_add(deadline))
     }
 
     fn flow_changed(&mut self, now: Instant) {
@@ -850,9 +849,12 @@ impl Life {
     /// Bytes were sent; returns true when a close waits for that.
     fn note_progress(&mut self, now: Instant) -> bool {
         match &mut self.state {
-            State::Open { writing: Writing::Finishing { since }, .. }
-            | State::Flushing { since, .. } => {
+            State::Open { writing: Writing::Finishing { since }, .. } => {
                 *since = self.transport.cell.reactor.moment(now);
+                true
+            }
+            State::Flushing { since, .. } => {
+                *since = now;
                 true
             }
             _ => false,
@@ -925,7 +927,7 @@ impl Life {
                 if self.peer_fin || self.stopping || at_once {
                     return self.end_as_planned(CloseMode::Normal);
                 }
-                self.state = State::Draining { since: self.moment(now), left: DRAIN };
+                self.state = State::Draining { since: now, left: DRAIN };
                 if shut {
                     self.order(Effects::SHUT_WRITE);
                 }
@@ -947,7 +949,7 @@ impl Life {
     fn own_deadline(&self) -> Option<Instant> {
         match &self.state {
             State::Open { writing: Writing::Finishing { since }, .. } => {
-                let closing = self.close_deadline(*since);
+                let closing = self.close_deadline(self.instant(*since));
                 self.idle_deadline().into_iter().chain(closing).min()
             }
             State::Open { .. } => self.idle_deadline(),

@@ -564,7 +564,7 @@ impl Life {
             return self.end(why, CloseMode::Normal);
         }
         self.transport.cell.set_expected_reason(why);
-        self.state = State::Draining { since: self.moment(now), left: DRAIN };
+        self.state = State::Draining { since: now, left: DRAIN };
         self.transport.cell.advance_phase(Phase::Closing);
         self.order(Effects::DEADLINE);
     }

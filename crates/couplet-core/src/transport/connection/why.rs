@@ -11,24 +11,23 @@ impl Life {
             State::Open { .. } if self.is_opening() => self.why_opening(&mut why),
             State::Open { reading, writing } => self.why_open(*reading, *writing, &mut why),
             State::Flushing { our_fin, since } => {
-                let waited = self.instant(*since);
                 why.text(format!("closing ({}): ", self.reason()));
                 match (self.cell().unsent(), our_fin) {
                     (0, _) if self.cell().has_producer() => {
-                        why.text("the producer has not finished, no progress for ").since(waited)
+                        why.text("the producer has not finished, no progress for ").since(*since)
                     }
                     (0, OurFin::Sent) => why.text("our FIN was sent"),
                     (0, _) => why.text("our FIN is next"),
                     (unsent, _) => {
                         let unsent = size(unsent);
-                        why.text(format!("{unsent} unsent, no progress for ")).since(waited)
+                        why.text(format!("{unsent} unsent, no progress for ")).since(*since)
                     }
                 };
                 why.deadline(", reset in ", self.close_deadline(*since));
             }
             State::Draining { since, .. } => {
                 let went = format!("draining ({}): our FIN went ", self.reason());
-                why.text(went).since(self.instant(*since));
+                why.text(went).since(*since);
                 why.text(" ago, waits for the peer's");
                 why.deadline(", closed in ", self.close_deadline(*since));
             }
@@ -78,7 +77,7 @@ impl Life {
             Writing::Open => {}
             Writing::Finishing { since } => {
                 why.clause("our side closes when everything is sent");
-                why.deadline(", reset in ", self.close_deadline(since));
+                why.deadline(", reset in ", self.close_deadline(self.instant(since)));
             }
             Writing::Shut => {
                 why.clause("our side is closed");
