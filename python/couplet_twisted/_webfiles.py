@@ -5,6 +5,7 @@ Faster files of C{twisted.web.static}: a small file that a request addresses is 
 import os
 import re
 import stat
+from time import monotonic, time_ns
 
 from twisted.web.http import CACHED, OK, RESPONSES
 from twisted.web.static import File
@@ -16,6 +17,18 @@ __all__ = ["install"]
 
 # Files up to this size are read at once. Twisted reads files in pieces of this size.
 _SMALL_FILE = 65536
+
+# Contents that were read lately: the status of the file, when it was read, and its bytes, by path.
+_contents = {}
+_MOST_CONTENTS = 128
+
+# A content is read again after this time in seconds, even if the file's status is the same: a change through a
+# mapping of memory may be missing in it.
+_FRESH_FOR = 1.0
+
+# A content is kept if the file's last change lies longer ago in nanoseconds: the next change has another time then,
+# however coarse the times of the file system are.
+_SETTLED_AFTER = 2_000_000_000
 
 # Whether a class of files reads them as Twisted's does.
 _files = Kinds(
@@ -78,6 +91,35 @@ def _split(name):
     return (name, "") if at < 0 else (name[:at], name[at:])
 
 
+def _contentOf(path, info):
+    """
+    Read a small file with this status, unless it was read lately and has not changed.
+
+    @return: L{None} if the file cannot be read, or has another size.
+    """
+    status = info.st_ctime_ns, info.st_size, info.st_ino, info.st_dev
+    now = monotonic()
+    kept = _contents.get(path)
+    if kept is not None and kept[0] == status and now - kept[1] < _FRESH_FOR:
+        return kept[2]
+    try:
+        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            content = os.read(number, info.st_size + 1)
+        finally:
+            os.close(number)
+    except OSError:
+        return None
+    if len(content) != info.st_size:
+        return None
+    if time_ns() - info.st_ctime_ns > _SETTLED_AFTER:
+        # Bound: contents are of 64 KiB at most.
+        if len(_contents) >= _MOST_CONTENTS:
+            _contents.clear()
+        _contents[path] = status, now, content
+    return content
+
+
 def _read(file, request):
     """
     Read a small file for a request, as L{File.render_GET} does.
@@ -94,15 +136,8 @@ def _read(file, request):
         return None
     if file.alwaysCreate or request.getHeader(b"range") is not None:
         return None
-    try:
-        number = os.open(file.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            content = os.read(number, info.st_size + 1)
-        finally:
-            os.close(number)
-    except OSError:
-        return None
-    if len(content) != info.st_size:
+    content = _contentOf(file.path, info)
+    if content is None:
         return None
     if file.type is None:
         root, extension = _split(file.path.rpartition("/")[2])

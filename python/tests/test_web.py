@@ -7,8 +7,11 @@ import sys
 import tempfile
 import unittest
 
+from twisted.internet.testing import StringTransport
+from twisted.web import server, static
+
 from kit import reactors
-from kit.cases import SUBJECT
+from kit.cases import SUBJECT, Cases, only_subject
 
 CONVERSATIONS = 700
 
@@ -91,6 +94,64 @@ class Connections(unittest.TestCase):
         for arguments, wanted in [([], ["0 1", "1 1"]), (["adapted"], ["1 1", "1 1"])]:
             for reactor in (reactors.MODEL, SUBJECT):
                 self.assertEqual(python("-c", SECURE, reactor, *arguments).splitlines(), wanted, reactor)
+
+
+def body(folder, name):
+    """The body of a site's answer about a file."""
+    protocol, transport = server.Site(static.File(str(folder))).buildProtocol(None), StringTransport()
+    protocol.makeConnection(transport)
+    protocol.dataReceived(b"GET /%s HTTP/1.1\r\nHost: localhost\r\n\r\n" % name.encode())
+    head, _, answered = transport.value().partition(b"\r\n\r\n")
+    return answered if b" 200 " in head else head.split()[1]
+
+
+class Files(Cases):
+    """Small files of `static.File`."""
+
+    @only_subject
+    async def test_a_small_file_is_read_again_after_a_change_or_a_second(case):
+        from couplet_twisted import _webfiles
+
+        opened = []
+        sys.addaudithook(lambda event, arguments: event == "open" and opened.append(arguments[0]))
+
+        def reads(wanted):
+            opened.clear()
+            assert [body(folder, "page") for _ in range(3)] == [wanted] * 3
+            return opened.count(str(path))
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder, "page")
+            path.write_bytes(b"one")
+            # The next change might have the same time.
+            assert reads(b"one") == 3
+            _webfiles._SETTLED_AFTER = -(10**12)
+            assert reads(b"one") == 1
+            assert reads(b"one") == 0
+            before = path.stat()
+            while path.stat().st_ctime_ns == before.st_ctime_ns:
+                path.write_bytes(b"two")
+                os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+            assert reads(b"two") == 1
+            pathlib.Path(folder, "next").write_bytes(b"six")
+            os.replace(pathlib.Path(folder, "next"), path)
+            assert reads(b"six") == 1
+            path.unlink()
+            assert reads(b"404") == 0
+            path.write_bytes(b"ten")
+            _webfiles._FRESH_FOR = 0
+            assert reads(b"ten") == 3
+
+    @only_subject
+    async def test_the_contents_that_are_kept_are_bounded(case):
+        from couplet_twisted import _webfiles
+
+        _webfiles._SETTLED_AFTER = -(10**12)
+        with tempfile.TemporaryDirectory() as folder:
+            for number in range(300):
+                pathlib.Path(folder, f"{number}").write_bytes(b"%d" % number)
+                assert body(folder, f"{number}") == b"%d" % number
+                assert 0 < len(_webfiles._contents) <= 128
 
 
 class Installs(unittest.TestCase):
