@@ -9,9 +9,9 @@ use crate::reactor::options::Answers;
 const MOST: usize = 32;
 /// How long a reply may be held back, estimated by the mean time per reply.
 const HELD: Duration = Duration::from_micros(500);
-/// Replies that take less than `SHORT` or more than `LONG` are sent immediately.
+/// Replies that take less are sent immediately, as are those of which fewer than two fit in `HELD`.
 const SHORT: Duration = Duration::from_micros(2);
-const LONG: Duration = Duration::from_micros(100);
+const LONG: Duration = Duration::from_micros(HELD.as_micros() as u64 / 2);
 /// While replies are sent together, one in this many is timed.
 const SAMPLE: u32 = 16;
 /// While replies are sent immediately, replies are timed in one turn of this many.
@@ -126,6 +126,8 @@ mod tests {
         assert_eq!(together(Answers::Measured, 5 * MICRO), 32);
         assert_eq!(together(Answers::Measured, 20 * MICRO), 25);
         assert_eq!(together(Answers::Measured, 50 * MICRO), 10);
+        assert_eq!(together(Answers::Measured, 200 * MICRO), 2);
+        assert_eq!(together(Answers::Measured, 300 * MICRO), 0);
         assert_eq!(together(Answers::Measured, 5000 * MICRO), 0);
         assert_eq!(together(Answers::AtOnce, 10 * MICRO), 0);
     }
