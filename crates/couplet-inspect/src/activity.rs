@@ -11,6 +11,9 @@ use serde::Serialize;
 /// How many seconds are kept.
 const SECONDS: usize = 60;
 
+/// A call that is made less often for each event of its second does not cause itself.
+const CALLS_PER_EVENT: u64 = 4;
+
 /// In place of the number of a name: the driver and the turn itself.
 const DRIVER: u32 = u32::MAX;
 
@@ -168,6 +171,7 @@ impl Activity {
             }
             self.record(record);
         });
+        self.forget_before(Self::seconds_at(ring, now) as u64);
     }
 
     /// Events were lost before this time.
@@ -186,8 +190,8 @@ impl Activity {
                 self.end_callback(passed - slept, time);
                 let turn = self.turn.replace(time).unwrap_or(time);
                 let worked = time.saturating_sub(slept).saturating_sub(turn);
+                self.wait(time - slept, time);
                 let second = self.second(time);
-                second.idle += slept;
                 second.turns += 1;
                 second.longest_turn = second.longest_turn.max(worked);
                 // Nothing is in progress while the loop waits, even if some events were lost.
@@ -229,6 +233,19 @@ impl Activity {
             }
             _ => self.spend(passed, time),
         }
+    }
+
+    /// The loop waited in this time: shares it out among its seconds.
+    fn wait(&mut self, mut from: u64, until: u64) {
+        let last = self.number(until);
+        let first = (last + 1).saturating_sub(SECONDS as u64);
+        from = from.max((first as f64 * self.scale) as u64);
+        for number in self.number(from)..last {
+            let end = ((number + 1) as f64 * self.scale) as u64;
+            self.numbered(number).idle += end.saturating_sub(from);
+            from = end;
+        }
+        self.numbered(last).idle += until.saturating_sub(from);
     }
 
     /// Adds the ticks until now to the call in progress, or else to the driver.
@@ -278,18 +295,31 @@ impl Activity {
         Duration::try_from_secs_f64(ticks as f64 / self.scale).unwrap_or(Duration::MAX)
     }
 
+    /// The number of the second of a time.
+    fn number(&self, time: u64) -> u64 {
+        (time as f64 / self.scale) as u64
+    }
+
     /// The second of a time.
     fn second(&mut self, time: u64) -> &mut Second {
-        let number = (time as f64 / self.scale) as u64;
-        let is_new = self.seconds.back().is_none_or(|last| last.number < number);
-        if is_new {
-            if self.seconds.len() == SECONDS {
-                self.seconds.pop_front();
-            }
+        self.numbered(self.number(time))
+    }
+
+    /// The second of this number, or the last one if that is later.
+    fn numbered(&mut self, number: u64) -> &mut Second {
+        if self.seconds.back().is_none_or(|last| last.number < number) {
+            self.forget_before(number);
             self.seconds.push_back(Second { number, ..Second::default() });
         }
         let last = self.seconds.len() - 1;
         &mut self.seconds[last]
+    }
+
+    /// Forgets what is not of the minute that ends with this second.
+    fn forget_before(&mut self, number: u64) {
+        while self.seconds.front().is_some_and(|it| it.number + SECONDS as u64 <= number) {
+            self.seconds.pop_front();
+        }
     }
 
     /// The rates of the last second, as of now.
@@ -336,7 +366,8 @@ impl Activity {
         Some(self.duration(ticks))
     }
 
-    /// The calls of one name that were made most often in the last whole second.
+    /// The calls of one name that were made most often in the last whole second, if they were far more than
+    /// its events: the calls that peers cause are about as many.
     pub(crate) fn most_calls(&self, now: f64) -> Option<(String, f64)> {
         let last = (now as u64).checked_sub(1)?;
         let second = self.seconds.iter().find(|second| second.number == last)?;
@@ -344,6 +375,9 @@ impl Activity {
         // Calls of protocols are made by their peers.
         let own = calls.filter(|(name, _)| self.kind(**name).0 != "protocol");
         let (name, (_, calls)) = own.max_by_key(|(_, (_, calls))| *calls)?;
+        if *calls < CALLS_PER_EVENT * second.events {
+            return None;
+        }
         Some((self.describe(*name), *calls as f64))
     }
 
@@ -558,13 +592,69 @@ mod tests {
         assert!(activity.longest_turn() < Some(Duration::from_millis(1)));
     }
 
+    const SECOND: u64 = 1_000_000_000;
+
+    /// A wait of so many seconds that ends at this one.
+    fn wait_until(activity: &mut Activity, second: u64, seconds: u64) {
+        let slept = seconds * SECOND / TICKS;
+        let (time, kind) = (second * SECOND, Kind::Waited);
+        activity.record(Record { time, kind, key: (slept >> 32) as u32, value: slept as u32 });
+    }
+
     #[test]
     fn a_minute_is_kept() {
         let mut activity = activity(&[]);
         for second in 0..100 {
-            let time = second * 1_000_000_000 + 1;
-            activity.record(Record { time, kind: Kind::Waited, key: 0, value: 0 });
+            wait_until(&mut activity, second, 0);
         }
         assert_eq!(activity.seconds.len(), SECONDS);
+    }
+
+    #[test]
+    fn a_loop_with_few_events_keeps_a_minute_too() {
+        let mut activity = activity(&[(0, Kind::Built, 7, 0), (400_000, Kind::Wrote, 7, 1)]);
+        assert_eq!(activity.slowest().map(|(_, took)| took), Some(Duration::from_millis(400)));
+        for second in 1..120 {
+            wait_until(&mut activity, 30 * second, 29);
+            assert!(activity.seconds.len() <= SECONDS);
+            let time = activity.time(0);
+            assert!(time.idle + time.busy <= 60.001, "{} and {}", time.idle, time.busy);
+        }
+        assert_eq!(activity.slowest().map(|(_, took)| took), Some(Duration::ZERO));
+        // A wait belongs to all of its seconds, and to no more than a minute.
+        wait_until(&mut activity, 9000, 5000);
+        assert_eq!(activity.time(0).idle, 59.0);
+        assert_eq!(activity.busy_of_last(30, 9000.0), Some(0.0));
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "any instant will do")]
+    fn a_loop_that_sleeps_on_forgets_its_last_minute() {
+        let now = Instant::now();
+        let ring = Ring::in_nanoseconds(1 << 16, 1, Some(now));
+        ring.put(1, Kind::Call, 1, 0);
+        ring.put(400_000_000, Kind::Returned, 1, 0);
+        let mut activity = activity(&[]);
+        activity.read(&ring, now + Duration::from_secs(59));
+        assert!(activity.slowest().is_some());
+        activity.read(&ring, now + Duration::from_secs(60));
+        assert!(activity.slowest().is_none() && activity.longest_turn().is_none());
+    }
+
+    #[test]
+    fn calls_that_peers_cause_are_not_the_most() {
+        let of = |events: u64| {
+            let mut activity = activity(&[]);
+            for n in 0..1000 {
+                let kind = if n < events { Kind::Received } else { Kind::Woken };
+                activity.record(Record { time: 3 * n, kind, key: 7, value: 1 });
+                activity.record(Record { time: 3 * n + 1, kind: Kind::Call, key: 1, value: 0 });
+                activity.record(Record { time: 3 * n + 2, kind: Kind::Returned, key: 1, value: 0 });
+            }
+            activity.most_calls(1.5)
+        };
+        assert_eq!(of(0), Some(("task talk".to_owned(), 1000.0)));
+        assert_eq!(of(250).map(|(_, calls)| calls), Some(1000.0));
+        assert_eq!(of(251), None);
     }
 }

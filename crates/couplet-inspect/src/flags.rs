@@ -557,7 +557,9 @@ const RULES: [Rule; 21] = [
         id: "spinning",
         severity: Severity::Red,
         title: "Something spins",
-        threshold: || format!("more than {SPINNING} calls a second in a loop that does not sleep"),
+        threshold: || {
+            format!("more than {SPINNING} calls a second, four times the events, in a busy loop")
+        },
         remedy: "It wakes or schedules itself again at once, for example a future that wakes its own task \
                  whenever it is polled. The loop never sleeps, and burns a core.",
         view: None,

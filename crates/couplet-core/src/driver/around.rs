@@ -210,7 +210,7 @@ impl<A: Around> Commands for A {
 impl<A: Around> Driver for A {
     #[inline(always)]
     fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
-        let begun = self.ring().map(|_| self.ticks());
+        let begun = self.ring().map(|ring| ring.begin_wait(self.ticks()));
         let waited = self.inner_mut().wait(until);
         if let (Some(ring), Some(begun)) = (self.ring(), begun) {
             ring.waited(begun, self.ticks());

@@ -1,6 +1,7 @@
 //! [`Recorded`]: a driver that writes what passes through the seam into a [`Ring`]. A loop without a
 //! ring has the driver itself, and pays nothing.
 
+use std::cell::Cell;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,6 +20,8 @@ pub struct RingWriter {
     ring: Arc<Ring>,
     /// The nanoseconds since the ring was made, in a world without real time.
     clock: Option<Rc<dyn Fn() -> u64>>,
+    /// When the loop returned to its program, which counts as waiting; `None` while it turns.
+    left: Rc<Cell<Option<u64>>>,
 }
 
 impl RingWriter {
@@ -29,7 +32,7 @@ impl RingWriter {
         now: Instant,
     ) -> RingWriter {
         let ring = Ring::new(bytes, connections, (ticks(), now)).with_contents(contents);
-        RingWriter { ring: Arc::new(ring), clock: None }
+        RingWriter { ring: Arc::new(ring), clock: None, left: Rc::default() }
     }
 
     /// The same with a clock of nanoseconds, those of a simulated world.
@@ -40,7 +43,7 @@ impl RingWriter {
         clock: impl Fn() -> u64 + 'static,
     ) -> RingWriter {
         let ring = Ring::in_nanoseconds(bytes, connections, None).with_contents(contents);
-        RingWriter { ring: Arc::new(ring), clock: Some(Rc::new(clock)) }
+        RingWriter { ring: Arc::new(ring), clock: Some(Rc::new(clock)), left: Rc::default() }
     }
 
     /// The same with the clock of a driver's world.
@@ -55,7 +58,7 @@ impl RingWriter {
             let passed = world.now().saturating_duration_since(made).as_nanos();
             u64::try_from(passed).unwrap_or(u64::MAX)
         };
-        RingWriter { ring: Arc::new(ring), clock: Some(Rc::new(clock)) }
+        RingWriter { ring: Arc::new(ring), clock: Some(Rc::new(clock)), left: Rc::default() }
     }
 
     pub(crate) fn ring(&self) -> &Arc<Ring> {
@@ -121,6 +124,17 @@ impl RingWriter {
     #[inline(always)]
     pub(super) fn bytes(&self, now: u64, key: Key, bytes: &[u8]) {
         self.ring.put(now, Kind::Received, key.slot, bytes.len() as u32);
+    }
+
+    /// The loop returns to its program.
+    pub(crate) fn leave(&self) {
+        self.left.set(Some(self.ticks()));
+    }
+
+    /// A wait begins now, or began when the loop returned to its program.
+    #[inline(always)]
+    pub(super) fn begin_wait(&self, now: u64) -> u64 {
+        self.left.take().unwrap_or(now)
     }
 
     /// A wait that began at this tick has returned.

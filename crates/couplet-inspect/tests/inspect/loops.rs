@@ -111,3 +111,26 @@ fn the_first_run_over_another_driver_has_the_error_of_an_inspector_that_cant_ope
     })
     .expect("the loop runs without it");
 }
+
+#[test]
+fn the_time_of_the_program_that_turns_a_loop_is_not_the_loops() {
+    let inspector = Inspector::at("0");
+    let (driver, network) = Memory::new(Manner::Readiness, 1);
+    let mut l = Loop::with_driver(driver, LoopOptions::default().inspect(&inspector));
+    l.begin(|_| Ok(())).expect("the inspector opens");
+    for _ in 0..20 {
+        l.turn(Some(Duration::ZERO)).expect("it has no I/O");
+        network.advance(Duration::from_millis(400));
+    }
+    let url = inspector.url().expect("a loop is inspected");
+    let asking =
+        std::thread::spawn(move || ["/time.json", "/flags.json"].map(|path| view(&url, path)));
+    while !asking.is_finished() {
+        assert!(l.turn(Some(Duration::ZERO)).expect("it has no I/O"));
+        std::thread::yield_now();
+    }
+    let [time, flags] = asking.join().expect("it answers");
+    let seconds = |field: &str| time[0][field].as_f64().expect("a number");
+    assert_eq!((seconds("busy"), seconds("idle")), (0.0, 8.0), "{time}");
+    assert_eq!(flags.as_array().map(Vec::len), Some(0), "{flags}");
+}

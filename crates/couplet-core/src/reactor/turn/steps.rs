@@ -85,13 +85,24 @@ impl<D: Driver> Engine for D {
             }
             seq = match core.end_turn(self, seq, turns) {
                 AfterTurn::Wait(until) => core.await_turn(self, until)?,
-                AfterTurn::Return { continues } => return Ok(continues),
+                AfterTurn::Return { continues } => {
+                    core.leave();
+                    return Ok(continues);
+                }
             };
         }
     }
 }
 
 impl Core {
+    /// The program that turns the loop has the thread until the next turn.
+    #[inline(never)]
+    fn leave(&self) {
+        if let Some(ring) = self.records.monitor.get().and_then(CallMonitor::ring) {
+            ring.leave();
+        }
+    }
+
     // Steps 1 and 2.
 
     /// Waits for the next turn, and begins it.
