@@ -25,8 +25,9 @@ const RECENT = 60;
 export const Kind = {
   Waited: 1, Received: 2, Wrote: 3, Blocked: 4, Accepted: 5, Connected: 6, Built: 7, Ended: 8, Failed: 9, Room: 10,
   Shut: 11, Closed: 12, Reading: 13, Other: 14, Call: 15, Returned: 16, Recorded: 17, Woken: 18,
+  Late: 19,
 };
-const LAST_KIND = 18;
+const LAST_KIND = 19;
 
 const of = (...kinds) => new Set(kinds);
 /** Kinds whose first number is a connection that exists. */
@@ -37,7 +38,7 @@ const CALLBACKS = new Map([
   [Kind.Built, "connection made"], [Kind.Received, "data received"], [Kind.Room, "room for output"], [Kind.Ended, "end of input"],
 ]);
 /** Kinds after which a callback of a connection goes on. */
-const INSIDE = of(Kind.Call, Kind.Returned, Kind.Recorded, Kind.Reading, Kind.Woken);
+const INSIDE = of(Kind.Call, Kind.Returned, Kind.Recorded, Kind.Reading, Kind.Woken, Kind.Late);
 
 const HAS_BYTES = of(Kind.Received, Kind.Wrote, Kind.Blocked, Kind.Recorded);
 /** Whether the first number of an event may be a connection. */
@@ -447,6 +448,7 @@ export class Replay {
       case Kind.Returned: return `${this.nameOf(loop, key).kind} ends: ${name()}`;
       case Kind.Recorded: return "a write is recorded";
       case Kind.Woken: return "another thread wakes the loop";
+      case Kind.Late: return `timed calls are late by ${value / 1000} ms`;
       default: return "another event of the driver";
     }
   }

@@ -33,8 +33,6 @@ pub(crate) struct Activity {
     calls: Vec<u32>,
     /// When the outermost call or callback began.
     begun: u64,
-    /// When the turn began; `None` before the first one that was seen whole.
-    turn: Option<u64>,
     /// The number of the name of each connection's protocol, by its slot.
     // Bound: the most connections of the loop at one time.
     protocols: BTreeMap<u32, u32>,
@@ -74,8 +72,8 @@ struct Second {
     busy: u64,
     turns: u64,
     events: u64,
-    /// The ticks of the longest turn.
-    longest_turn: u64,
+    /// By how many microseconds a timed call was late at most.
+    latest: u32,
     /// The ticks of the longest call, and the number of its name.
     slowest: (u64, u32),
     /// Ticks and calls, by the number of the name.
@@ -146,7 +144,6 @@ impl Activity {
             callback: None,
             calls: Vec::new(),
             begun: 0,
-            turn: None,
             protocols: BTreeMap::new(),
             names: Vec::new(),
             seconds: VecDeque::new(),
@@ -176,7 +173,7 @@ impl Activity {
 
     /// Events were lost before this time.
     fn begin_afresh(&mut self, time: u64) {
-        (self.last, self.turn, self.callback) = (time, None, None);
+        (self.last, self.callback) = (time, None);
         self.calls.clear();
     }
 
@@ -188,12 +185,8 @@ impl Activity {
             Kind::Waited => {
                 let slept = record.slept().min(passed);
                 self.end_callback(passed - slept, time);
-                let turn = self.turn.replace(time).unwrap_or(time);
-                let worked = time.saturating_sub(slept).saturating_sub(turn);
                 self.wait(time - slept, time);
-                let second = self.second(time);
-                second.turns += 1;
-                second.longest_turn = second.longest_turn.max(worked);
+                self.second(time).turns += 1;
                 // Nothing is in progress while the loop waits, even if some events were lost.
                 self.calls.clear();
             }
@@ -230,6 +223,11 @@ impl Activity {
             Kind::Closed => {
                 self.end_callback(passed, time);
                 self.protocols.remove(&key);
+            }
+            Kind::Late => {
+                self.spend(passed, time);
+                let second = self.second(time);
+                second.latest = second.latest.max(value);
             }
             _ => self.spend(passed, time),
         }
@@ -360,10 +358,10 @@ impl Activity {
         Some((what, self.duration(ticks)))
     }
 
-    /// The longest turn of the last minute.
-    pub(crate) fn longest_turn(&self) -> Option<Duration> {
-        let ticks = self.seconds.iter().map(|second| second.longest_turn).max()?;
-        Some(self.duration(ticks))
+    /// By how much a timed call of the last minute was late at most.
+    pub(crate) fn latest(&self) -> Duration {
+        let latest = self.seconds.iter().map(|second| second.latest).max();
+        Duration::from_micros(latest.unwrap_or_default().into())
     }
 
     /// The calls of one name that were made most often in the last whole second, if they were far more than
@@ -575,23 +573,6 @@ mod tests {
         assert_eq!(doing(&[(1, Kind::Received, 7, 5), (2, Kind::Waited, 0, 0)]), None);
     }
 
-    #[test]
-    #[expect(clippy::disallowed_methods, reason = "any instant will do")]
-    fn after_a_loss_no_turn_is_longer_than_what_was_seen_of_it() {
-        let now = Instant::now();
-        let ring = Ring::new(0, 1, (0, now));
-        let mut activity = Activity::new();
-        for n in 0..1000 {
-            ring.put(1_000_000_000 + n, Kind::Waited, 0, 0);
-        }
-        activity.read(&ring, now);
-        for n in 0..1000 {
-            ring.put(9_000_000_000 + n, Kind::Waited, 0, 0);
-        }
-        activity.read(&ring, now);
-        assert!(activity.longest_turn() < Some(Duration::from_millis(1)));
-    }
-
     const SECOND: u64 = 1_000_000_000;
 
     /// A wait of so many seconds that ends at this one.
@@ -634,11 +615,13 @@ mod tests {
         let ring = Ring::in_nanoseconds(1 << 16, 1, Some(now));
         ring.put(1, Kind::Call, 1, 0);
         ring.put(400_000_000, Kind::Returned, 1, 0);
+        ring.put(400_000_001, Kind::Late, 0, 7000);
         let mut activity = activity(&[]);
         activity.read(&ring, now + Duration::from_secs(59));
         assert!(activity.slowest().is_some());
+        assert_eq!(activity.latest(), Duration::from_millis(7));
         activity.read(&ring, now + Duration::from_secs(60));
-        assert!(activity.slowest().is_none() && activity.longest_turn().is_none());
+        assert!(activity.slowest().is_none() && activity.latest().is_zero());
     }
 
     #[test]

@@ -20,7 +20,7 @@ const BUSY: f64 = 0.8;
 const HELD: Duration = Duration::from_secs(1);
 /// A call that has held its loop for longer, in the last minute.
 const SLOW: Duration = Duration::from_millis(250);
-/// A turn after which timed calls are late by more.
+/// Timed calls that are late by more.
 const LATE: Duration = Duration::from_millis(100);
 /// How often an outbox must have grown, one measurement after the other, and to how many bytes.
 const GROWING: (u32, usize) = (5, 64 * 1024);
@@ -305,12 +305,13 @@ const RULES: [Rule; 21] = [
         title: "Timed calls are late",
         threshold: || format!("by more than {}, in the last minute", time(LATE)),
         remedy: "A turn does all its work before the next timed call: see which calls take long in the \
-                 tab Time, or whether too many events come at once.",
+                 tab Time, or whether too many events come at once. If none do, the process was stopped, \
+                 or the machine has too little processor time for it.",
         view: None,
         find: |facts, _| {
-            let turn = facts.activity.longest_turn().filter(|turn| *turn > LATE)?;
-            let words = "timed calls that were due meanwhile were late by up to that";
-            Found::words(format!("a turn of loop {} took {}: {words}", facts.number, time(turn)))
+            let late = Some(facts.activity.latest()).filter(|late| *late > LATE)?;
+            let number = facts.number;
+            Found::words(format!("a timed call of loop {number} was late by {}", time(late)))
         },
     },
     Rule {

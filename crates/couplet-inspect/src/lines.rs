@@ -510,8 +510,8 @@ fn is_of_connection(kind: Kind) -> bool {
 
 /// Whether a callback of a connection continues after an event.
 fn is_inside(kind: Kind) -> bool {
-    use Kind::{Call, Reading, Recorded, Returned, Woken};
-    matches!(kind, Call | Returned | Recorded | Reading | Woken)
+    use Kind::{Call, Late, Reading, Recorded, Returned, Woken};
+    matches!(kind, Call | Returned | Recorded | Reading | Woken | Late)
 }
 
 impl LoopHeader {
@@ -545,6 +545,7 @@ impl LoopHeader {
             Kind::Returned => return self.call_words(key, "ends"),
             Kind::Recorded => "a write is recorded",
             Kind::Woken => "another thread wakes the loop",
+            Kind::Late => "timed calls are made after their time",
             _ => "another event of the driver",
         };
         words.to_owned()

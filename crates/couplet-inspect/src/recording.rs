@@ -511,7 +511,7 @@ impl Trace<'_> {
                 }
                 self.callback(record)
             }
-            Kind::Recorded | Kind::Woken => Ok(()),
+            Kind::Recorded | Kind::Woken | Kind::Late => Ok(()),
             _ => self.close_callback(time),
         }
     }
@@ -778,7 +778,7 @@ pub(crate) mod tests {
     }
 
     fn kinds() -> impl Strategy<Value = Kind> {
-        (1..=18_u8).prop_map(|number| Kind::of(number).expect("a kind"))
+        (1..=19_u8).prop_map(|number| Kind::of(number).expect("a kind"))
     }
 
     proptest! {

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use couplet_os::ticks::ticks;
 
@@ -13,6 +13,9 @@ use super::contents::Contents;
 use super::ring::{Kind, Ring, SLEEP_UNIT};
 use super::{Around, CloseMode, Driver, Event, Key, Outbox, UserCall, World, WriteOutcome};
 use crate::address::Address;
+
+/// Timed calls that are late by less are not recorded.
+const LATE: Duration = Duration::from_millis(1);
 
 /// Writes the events of a loop into its ring. Cheap to clone.
 #[derive(Clone)]
@@ -98,6 +101,13 @@ impl RingWriter {
     /// Calls came from other threads.
     pub(crate) fn woken(&self, calls: usize) {
         self.put(Kind::Woken, 0, calls as u32);
+    }
+
+    /// Timed calls are made after their time.
+    pub(crate) fn late(&self, by: Duration) {
+        if by >= LATE {
+            self.put(Kind::Late, 0, u32::try_from(by.as_micros()).unwrap_or(u32::MAX));
+        }
     }
 
     /// A write begins; it is recorded when its outcome is known.

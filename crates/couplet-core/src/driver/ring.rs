@@ -70,10 +70,12 @@ pub enum Kind {
     Recorded = 17,
     /// Another thread has woken the loop: 0, and the number of its calls; none if it woke tasks.
     Woken = 18,
+    /// Timed calls are made after their time: 0, and by how many microseconds the first one is late.
+    Late = 19,
 }
 
 impl Kind {
-    const ALL: [Kind; 18] = [
+    const ALL: [Kind; 19] = [
         Kind::Waited,
         Kind::Received,
         Kind::Wrote,
@@ -92,6 +94,7 @@ impl Kind {
         Kind::Returned,
         Kind::Recorded,
         Kind::Woken,
+        Kind::Late,
     ];
 
     /// The kind with this number.

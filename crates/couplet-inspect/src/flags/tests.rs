@@ -159,21 +159,22 @@ fn a_busy_loop_tells_what_it_is_busy_with() {
 }
 
 #[test]
-fn slow_calls_make_timed_calls_late() {
+fn slow_calls_and_late_timed_calls() {
     let mut measured = Measured::new();
     let call = UserCall { kind: "task", name: Some("dig".into()), of: None, place: None };
     measured.activity = Activity::with_names(vec![call]);
-    let mut record = |millis: u64, kind, key| {
-        measured.activity.record(Record { time: millis * 1_000_000, kind, key, value: 0 });
+    let mut record = |millis: u64, kind, value| {
+        measured.activity.record(Record { time: millis * 1_000_000, kind, key: 0, value });
     };
     record(0, Kind::Waited, 0);
     record(1, Kind::Call, 0);
     record(401, Kind::Returned, 0);
+    record(401, Kind::Late, 350_000);
     record(410, Kind::Waited, 0);
     let flags = measured.flags();
     let words: Vec<_> = flags.iter().map(|flag| &*flag.words).collect();
     assert_eq!(words[0], "task dig held loop 0 for 400 ms");
-    assert!(words[1].starts_with("a turn of loop 0 took 410 ms: "), "{words:?}");
+    assert_eq!(words[1], "a timed call of loop 0 was late by 350 ms");
     assert_eq!(words.len(), 2);
 }
 

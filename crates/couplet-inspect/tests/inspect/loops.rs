@@ -117,7 +117,11 @@ fn the_time_of_the_program_that_turns_a_loop_is_not_the_loops() {
     let inspector = Inspector::at("0");
     let (driver, network) = Memory::new(Manner::Readiness, 1);
     let mut l = Loop::with_driver(driver, LoopOptions::default().inspect(&inspector));
-    l.begin(|_| Ok(())).expect("the inspector opens");
+    l.begin(|reactor| {
+        reactor.call_later(Duration::from_millis(100), || ());
+        Ok(())
+    })
+    .expect("the inspector opens");
     for _ in 0..20 {
         l.turn(Some(Duration::ZERO)).expect("it has no I/O");
         network.advance(Duration::from_millis(400));
@@ -130,7 +134,9 @@ fn the_time_of_the_program_that_turns_a_loop_is_not_the_loops() {
         std::thread::yield_now();
     }
     let [time, flags] = asking.join().expect("it answers");
-    let seconds = |field: &str| time[0][field].as_f64().expect("a number");
-    assert_eq!((seconds("busy"), seconds("idle")), (0.0, 8.0), "{time}");
-    assert_eq!(flags.as_array().map(Vec::len), Some(0), "{flags}");
+    let number = |field: &str| time[0][field].as_f64().expect("a number");
+    assert_eq!((number("busy"), number("idle")), (0.0, 8.0), "{time}");
+    // Nothing was slow, and a timed call was late.
+    assert_eq!(flags.as_array().map(Vec::len), Some(1), "{flags}");
+    assert_eq!(text(&flags[0], "words"), "a timed call of loop 0 was late by 300 ms");
 }

@@ -588,6 +588,10 @@ impl Core {
     /// Step 4: makes the due calls requested before `seq`.
     fn run_timed_calls(&mut self, io: &mut dyn Commands, seq: Seq) {
         let now = self.reactor.now();
+        if let Some(ring) = self.records.monitor.get().and_then(CallMonitor::ring) {
+            let due = self.records.timers.borrow_mut().next_deadline();
+            ring.late(due.map_or(Duration::ZERO, |due| now.saturating_duration_since(due)));
+        }
         loop {
             let mut timers = self.records.timers.borrow_mut();
             let timed = match &mut self.order {
