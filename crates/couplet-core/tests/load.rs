@@ -229,7 +229,8 @@ fn nineteen_thousand_connections_at_once_each_get_their_own_answer() {
     // All of them end at the same time.
     turn_while(&mut l, || peers.end());
     turn_until(&mut l, || counts.open.get() == 0);
-    assert_eq!((counts.made.get(), descriptors()), (TOTAL + 1, before));
+    assert_eq!(counts.made.get(), TOTAL + 1);
+    assert!(descriptors() <= before, "{} descriptors, and {before} before", descriptors());
 }
 
 #[test]

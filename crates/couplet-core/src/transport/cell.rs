@@ -184,6 +184,24 @@ impl TimeLimit {
     }
 }
 
+/// A limit of time, or none, in four bytes: milliseconds, rounded up. Limits above 49 days count as none.
+#[derive(Clone, Copy)]
+struct CoarseLimit(u32);
+
+impl CoarseLimit {
+    const NONE: CoarseLimit = CoarseLimit(u32::MAX);
+
+    fn new(limit: Option<Duration>) -> CoarseLimit {
+        let millis = limit.map(|limit| limit.as_nanos().div_ceil(1_000_000));
+        let millis = millis.and_then(|millis| u32::try_from(millis).ok());
+        millis.map_or(CoarseLimit::NONE, CoarseLimit)
+    }
+
+    fn get(self) -> Option<Duration> {
+        (self.0 != CoarseLimit::NONE.0).then(|| Duration::from_millis(self.0.into()))
+    }
+}
+
 pub(crate) const LOW_MARK: u32 = 16 * 1024;
 pub(crate) const HIGH_MARK: u32 = 64 * 1024;
 pub(crate) const CLOSE_DEADLINE: Duration = Duration::from_secs(30);
@@ -217,9 +235,10 @@ pub(crate) struct ConnectionCell {
     key: Key,
     /// The socket, if the driver has sockets. It answers queries until it is closed.
     socket: Option<LocalSocket>,
-    /// Bytes for the peer that a guest such as hyper holds; for snapshots.
+    /// Bytes for the peer that a guest such as hyper holds, at most 4 GiB; for snapshots.
     #[cfg(feature = "hyper")]
-    held_by_guest: Cell<usize>,
+    held_by_guest: Cell<u32>,
+    close_deadline: Cell<CoarseLimit>,
     /// Set in a drain, to its patience in milliseconds.
     draining: Cell<Option<NonZeroU32>>,
     pub(super) reactor: Reactor,
@@ -229,7 +248,6 @@ pub(crate) struct ConnectionCell {
     /// Allocated for the first producer.
     producer: OnceCell<Box<RefCell<Option<RegisteredProducer>>>>,
     idle_timeout: Cell<TimeLimit>,
-    close_deadline: Cell<TimeLimit>,
     made_at: Cell<Instant>,
     /// The reason of the end: the one expected so far, until `connection_lost` was called.
     reason: Cell<Reason>,
@@ -340,7 +358,7 @@ impl ConnectionCell {
             cap: Cell::new(usize::MAX),
             producer: OnceCell::new(),
             idle_timeout: Cell::new(TimeLimit::NONE),
-            close_deadline: Cell::new(TimeLimit::new(Some(CLOSE_DEADLINE))),
+            close_deadline: Cell::new(CoarseLimit::new(Some(CLOSE_DEADLINE))),
             made_at: Cell::new(now),
             received_at: Cell::new(now),
             bytes_in: Cell::new(0),
@@ -841,7 +859,7 @@ impl ConnectionCell {
     }
 
     pub(super) fn set_close_deadline(&self, deadline: Option<Duration>) {
-        self.close_deadline.set(TimeLimit::new(deadline));
+        self.close_deadline.set(CoarseLimit::new(deadline));
     }
 
     /// When the connection was made.
@@ -1048,7 +1066,7 @@ impl ConnectionCell {
     /// The number of bytes for the peer, buffered here or held by a guest.
     pub(crate) fn unsent(&self) -> usize {
         #[cfg(feature = "hyper")]
-        let held = self.held_by_guest.get();
+        let held = self.held_by_guest();
         #[cfg(not(feature = "hyper"))]
         let held = 0;
         self.buffered() + held
@@ -1062,13 +1080,13 @@ impl ConnectionCell {
     #[cfg(feature = "hyper")]
     #[inline]
     pub(crate) fn held_by_guest(&self) -> usize {
-        self.held_by_guest.get()
+        self.held_by_guest.get() as usize
     }
 
     #[cfg(feature = "hyper")]
     #[inline]
     pub(crate) fn set_held_by_guest(&self, count: usize) {
-        self.held_by_guest.set(count);
+        self.held_by_guest.set(u32::try_from(count).unwrap_or(u32::MAX));
     }
 
     #[inline]
