@@ -586,26 +586,48 @@ export class Replay {
     };
   }
 
+  /** The time at which the records of a loop begin. */
+  beginOf({ times, kinds, length, slept }) {
+    return length === 0 ? Infinity : times[0] - (kinds[0] === Kind.Waited ? slept(0) : 0);
+  }
+
+  /** The time at which a loop began the wait in which it is at a time, after its record `last`; null if it is in none. */
+  waitsSince(number, last, time) {
+    const { times, kinds, length, slept } = this.tracks[number], next = last + 1;
+    if (length === 0 || (last >= 0 && times[last] >= time)) return null;
+    if (next < length) return kinds[next] === Kind.Waited && times[next] - slept(next) < time ? times[next] - slept(next) : null;
+    // Its last record is followed by a wait, unless a call goes on.
+    const { calls, callback } = this.stateAfter(number, last);
+    return calls.length === 0 && !callback ? times[last] : null;
+  }
+
+  /** The turns and events of a loop in the second before a time, and its busy share of what is recorded of that second. */
+  paceOf(number, time) {
+    const track = this.tracks[number], { times, kinds, length, slept } = track;
+    const from = Math.max(time - 1, this.beginOf(track)), last = lastUntil(times, length, time), since = this.waitsSince(number, last, time);
+    let turns = 0, events = 0, idle = since === null ? 0 : time - Math.max(from, since);
+    for (let index = lastUntil(times, length, time - 1) + 1; index <= last; index += 1) {
+      if (kinds[index] === Kind.Waited) {
+        turns += 1;
+        idle += Math.min(slept(index), times[index] - from);
+      } else if (kinds[index] < Kind.Call) {
+        events += 1;
+      }
+    }
+    const busy = from < time ? Math.max(0, Math.min(1, 1 - idle / (time - from))) : null;
+    return { turns, events, busy, waits: since !== null };
+  }
+
   /** The loops at a moment; rates are those of the second before. */
   loopRows(moment, time) {
     return this.loops.map((loop, number) => {
-      const { times, kinds, length, slept } = this.tracks[number];
-      let turns = 0, events = 0, idle = 0;
-      const last = lastUntil(times, length, time);
-      for (let index = lastUntil(times, length, time - 1) + 1; index <= last; index += 1) {
-        if (kinds[index] === Kind.Waited) {
-          turns += 1;
-          idle += slept(index);
-        } else if (kinds[index] < Kind.Call) {
-          events += 1;
-        }
-      }
-      const what = this.doing(moment, number), { calls, callback } = moment.loops[number];
+      const { waits, ...pace } = this.paceOf(number, time);
+      const what = waits ? "" : this.doing(moment, number), { calls, callback } = moment.loops[number];
       const since = callback?.time ?? calls.at(-1)?.time ?? time;
       const own = [...moment.connections.values()].filter(({ life }) => life.loop === number);
       return {
-        id: loop.id, name: loop.host ?? `loop ${loop.id}`, thread: loop.thread, state: what ? "calls" : "runs", turns, events,
-        busy: Math.max(0, Math.min(1, 1 - idle)), connections: own.length,
+        id: loop.id, name: loop.host ?? `loop ${loop.id}`, thread: loop.thread, state: waits ? "waits" : what ? "calls" : "runs", ...pace,
+        connections: own.length,
         doing: what ? { what, for: Math.max(0, time - since), backtrace: [] } : null,
       };
     });
@@ -636,7 +658,7 @@ export class Replay {
   /** The time of each loop in the minute before a time, by the kinds and names of its calls. */
   shares(time) {
     return this.loops.map(({ id }, number) => {
-      const { times, kinds, length, slept } = this.tracks[number], parts = new Map();
+      const track = this.tracks[number], { times, kinds, length, slept } = track, parts = new Map();
       const add = (state, worked, calls) => {
         const [kind, name, cause] = this.kindOf(number, state), key = `${kind}\n${name}`;
         if (!parts.has(key)) parts.set(key, { kind, name, seconds: 0, calls: 0, causes: new Map() });
@@ -649,17 +671,21 @@ export class Replay {
       };
       const last = lastUntil(times, length, time), before = lastUntil(times, length, time - RECENT);
       const state = this.stateAfter(number, before);
-      let begin = before < 0 ? times[0] : time - RECENT, idle = 0, busy = 0;
-      for (let index = before + 1; index <= last; index += 1) {
-        const kind = kinds[index], rest = kind === Kind.Waited ? slept(index) : 0;
-        const worked = Math.max(0, times[index] - rest - begin);
-        add(state, worked, 0);
-        busy += worked;
+      let begin = Math.max(time - RECENT, this.beginOf(track)), idle = 0, busy = 0;
+      const pass = (until, rest) => {
+        add(state, until - begin - rest, 0);
+        busy += until - begin - rest;
         idle += rest;
+      };
+      for (let index = before + 1; index <= last; index += 1) {
+        const kind = kinds[index];
+        pass(times[index], kind === Kind.Waited ? Math.min(slept(index), times[index] - begin) : 0);
         this.applyRecord(state, number, index);
         if (kind === Kind.Call || CALLBACKS.has(kind)) add(state, 0, 1);
         begin = times[index];
       }
+      const since = this.waitsSince(number, last, time);
+      if (begin < time) pass(time, since === null ? 0 : time - Math.max(begin, since));
       const shares = [...parts.values()].map(({ causes, ...part }) => ({ ...part, parts: [...causes.values()] }));
       return { loop: id, idle, busy, kinds: shares, histogram: [] };
     });

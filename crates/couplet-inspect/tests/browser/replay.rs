@@ -174,6 +174,92 @@ fn every_way_to_a_moment_leads_to_the_same_state() {
     program.end();
 }
 
+/// A recording of loops with these events: the time in microseconds, the kind, and the two numbers.
+fn recording(loops: &[&[(u64, u64, u64, u64)]], names: &Value) -> Vec<u8> {
+    let headers = loops.iter().enumerate().map(|(id, events)| {
+        json!({
+            "id": id, "serial": id + 1, "thread": "main", "ticks": 1e6, "origin": 1000.0,
+            "count": events.len(), "names": names,
+        })
+    });
+    let header = json!({"made": 1100.0, "loops": headers.collect::<Vec<_>>(), "state": {}});
+    let header = header.to_string();
+    let mut file = b"couplet recording 1\n".to_vec();
+    file.extend((header.len() as u64).to_le_bytes());
+    file.extend(header.bytes());
+    for (time, kind, key, value) in loops.iter().copied().flatten() {
+        file.extend((time << 8 | kind).to_le_bytes());
+        file.extend((key << 32 | value).to_le_bytes());
+    }
+    file
+}
+
+/// Evaluates an expression of the page with `replay`, a recording.
+fn of_replay(browser: &Browser, file: &[u8], expression: &str) -> Value {
+    let mut hex = String::new();
+    file.iter().for_each(|byte| write!(hex, "{byte:02x}").expect("a text"));
+    browser.resolve(&format!(
+        "import('/replay.js').then(({{ parse, Replay }}) => {{
+            const bytes = Uint8Array.from('{hex}'.match(/../g), (digits) => parseInt(digits, 16));
+            const replay = new Replay(parse(bytes.buffer));
+            return {expression};
+        }})"
+    ))
+}
+
+const WAITED: u64 = 1;
+const RECEIVED: u64 = 2;
+const WROTE: u64 = 3;
+const CALL: u64 = 15;
+const RETURNED: u64 = 16;
+
+/// A wait of so many microseconds that ends at this time.
+fn waited(time: u64, slept: u64) -> (u64, u64, u64, u64) {
+    (time, WAITED, 0, slept / 64)
+}
+
+#[test]
+fn a_loop_that_sleeps_is_idle_in_a_replay() {
+    let _one = one_at_a_time();
+    let Some((browser, program, _clients)) = storm(1) else { return };
+    let sleeper = [
+        waited(640_000, 640_000),
+        (640_000, CALL, 0, 0),
+        (1_000_000, RETURNED, 0, 0),
+        waited(7_400_000, 6_400_000),
+        (7_400_000, RECEIVED, 1, 5),
+        waited(20_000_000, 12_480_000),
+    ];
+    let worker = [4_000_000, 7_400_000, 7_900_000, 12_000_000, 21_000_000, 30_000_000]
+        .map(|time| (time, WROTE, 2, 1));
+    let file = recording(&[&sleeper, &worker], &json!([["task", "talk"]]));
+    let rows = |count: usize| {
+        let of = "({ busy, state, doing }) => [busy === null ? null : Math.round(100 * busy), state, doing?.what ?? null]";
+        of_replay(&browser, &file, &format!("replay.message({count}, 0).loops.map({of})")[..])
+    };
+    let sleeper = |count: usize| rows(count)[0].clone();
+    // Since the beginning of the recording, it has slept, and then worked for 0.36 s of a second.
+    assert_eq!(sleeper(1), json!([0, "runs", null]));
+    assert_eq!(sleeper(3), json!([36, "runs", null]));
+    // The other loop's event at 4 s is in the midst of a wait, whose end follows.
+    assert_eq!(rows(4), json!([[0, "waits", null], [null, "runs", null]]));
+    // The wait that has just ended fills the second, though it began before it.
+    assert_eq!(sleeper(5), json!([0, "runs", null]));
+    // Of the callback until 7.52 s, the moment at 7.9 s shows the part in the second before it.
+    assert_eq!(sleeper(8), json!([12, "waits", null]));
+    assert_eq!(sleeper(9), json!([0, "waits", null]));
+    // After its last record it waits.
+    assert_eq!(sleeper(11), json!([0, "waits", null]));
+    // The minute's time adds up.
+    let time = of_replay(
+        &browser,
+        &file,
+        "replay.shares(1012).map(({ idle, busy }) => [idle, busy].map((part) => part.toFixed(2)))",
+    );
+    assert_eq!(time[0], json!(["11.52", "0.48"]));
+    program.end();
+}
+
 /// A recording of two loops with random events of these kinds, and of a connection that the state has.
 fn random_recording(seed: u64, count: usize, marks: &Value) -> Vec<u8> {
     let mut state = seed;
