@@ -10,7 +10,7 @@ use couplet_core::hooks::inspector::{Kind, Record};
 use serde::Serialize;
 
 use crate::contents::escaped;
-use crate::recording::{LoopHeader, Recording};
+use crate::recording::{LoopHeader, Mark, Recording};
 
 /// Events that the end of a call may be away from its beginning.
 const FAR: usize = 2000;
@@ -53,6 +53,17 @@ struct Line<'a> {
     /// The connection after the event, unless that ends it.
     #[serde(flatten)]
     after: Option<After>,
+}
+
+/// A mark, as a line has it.
+#[derive(Serialize)]
+struct MarkLine<'a> {
+    time: f64,
+    at: f64,
+    r#loop: usize,
+    kind: &'static str,
+    event: &'a str,
+    severity: &'a str,
 }
 
 /// A connection after an event: the bytes so far are those on the wire.
@@ -137,18 +148,47 @@ impl Recording {
     /// [Kept](Self::has_contents) bytes are the text `contents`, as [`escape_ascii`](slice::escape_ascii)
     /// writes them, and `cut` counts the bytes after them.
     ///
+    /// A flag that was raised, or a fault of a simulated world, is a line of the kind `mark` with a
+    /// `severity`.
+    ///
     /// # Errors
     ///
     /// That of the writer.
     pub fn write_lines(&self, out: &mut dyn Write) -> io::Result<()> {
         let mut lines = Lines::new(self);
         let first = lines.events.first().map_or(0.0, |event| event.time);
+        let mut marks: Vec<_> = self.header.marks.iter().collect();
+        marks.sort_by(|one, other| one.time.total_cmp(&other.time));
+        let mut marks = marks.into_iter().peekable();
         for at in 0..lines.events.len() {
+            let time = lines.events[at].time;
+            while let Some(mark) = marks.next_if(|mark| mark.time < time) {
+                write_line(out, &MarkLine::new(mark, first))?;
+            }
             let line = lines.next(at, first);
-            serde_json::to_writer(&mut *out, &line)?;
-            out.write_all(b"\n")?;
+            write_line(out, &line)?;
         }
-        Ok(())
+        marks.try_for_each(|mark| write_line(out, &MarkLine::new(mark, first)))
+    }
+}
+
+fn write_line(out: &mut dyn Write, line: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, line)?;
+    out.write_all(b"\n")
+}
+
+impl<'a> MarkLine<'a> {
+    /// The line of a mark; `first` is the time of the first event.
+    fn new(mark: &'a Mark, first: f64) -> MarkLine<'a> {
+        let Mark { time, r#loop, text, severity } = mark;
+        MarkLine {
+            time: *time,
+            at: time - first,
+            r#loop: *r#loop,
+            kind: "mark",
+            event: text,
+            severity,
+        }
     }
 }
 

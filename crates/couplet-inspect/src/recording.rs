@@ -379,9 +379,19 @@ impl Recording {
         Ok(Recording { header, records, contents })
     }
 
-    /// The state of the program when the recording was made, as `/state.json` has it.
+    /// The state of the program when the recording was made, as `/state.json` has it, with the `marks`
+    /// of the recording if it has any: the red and yellow flags that were raised, and the faults of a
+    /// simulated world, each with its `time` in seconds since 1970, its `loop`, `text` and `severity`.
     pub fn state(&self) -> String {
-        self.header.state.to_string()
+        let Header { state, marks, .. } = &self.header;
+        match state {
+            Value::Object(state) if !marks.is_empty() => {
+                let mut state = state.clone();
+                state.insert("marks".to_owned(), json!(marks));
+                Value::from(state).to_string()
+            }
+            _ => state.to_string(),
+        }
     }
 
     /// The rows of a view, or another part of the state, as JSON.
@@ -414,7 +424,7 @@ impl Recording {
     }
 
     /// Writes it in Chrome's trace format, which <https://ui.perfetto.dev> opens: a thread for each
-    /// loop, with its waits, its calls and the callbacks of its connections.
+    /// loop, with its waits, its calls and the callbacks of its connections, and an instant for each mark.
     ///
     /// # Errors
     ///
@@ -434,6 +444,14 @@ impl Recording {
             for record in records {
                 trace.record(record)?;
             }
+        }
+        for Mark { time, r#loop, text, severity } in &self.header.marks {
+            let (time, name) = (micros(*time), Value::from(&**text));
+            let kind = Value::from(&**severity);
+            write!(
+                out,
+                ",\n{{\"ph\":\"i\",\"s\":\"p\",\"pid\":1,\"tid\":{loop},\"ts\":{time},\"name\":{name},\"cat\":{kind}}}"
+            )?;
         }
         out.write_all(b"\n]}\n")
     }
@@ -572,12 +590,16 @@ impl Trace<'_> {
         write!(self.out, ",\n{{\"ph\":\"E\",\"pid\":1,\"tid\":{id},\"ts\":{time}}}")
     }
 
-    /// Microseconds since 1970.
     fn micros(&self, ticks: u64) -> String {
-        let micros = self.each.at(ticks) * 1e6;
-        // The header of a damaged recording may have any numbers.
-        format!("{:.3}", if micros.is_finite() { micros } else { 0.0 })
+        micros(self.each.at(ticks))
     }
+}
+
+/// A time in seconds as microseconds.
+fn micros(time: f64) -> String {
+    let micros = time * 1e6;
+    // The header of a damaged recording may have any numbers.
+    format!("{:.3}", if micros.is_finite() { micros } else { 0.0 })
 }
 
 impl fmt::Debug for Recording {
@@ -793,7 +815,49 @@ pub(crate) mod tests {
         assert!((south.at(2_500_000_000) - 1002.5).abs() < 1e-6);
         let [mark, _] = &recording.header.marks[..] else { panic!("one mark is too late") };
         assert_eq!((mark.time, &*mark.text, &*mark.severity), (1005.0, "a cut", "fault"));
-        recording.write_trace(&mut Vec::new()).expect("a vector");
+        let state: Value = serde_json::from_str(&recording.state()).expect("JSON");
+        assert_eq!(state["marks"][1]["text"], "a loss");
+        let mut trace = Vec::new();
+        recording.write_trace(&mut trace).expect("a vector");
+        let trace: Value = serde_json::from_slice(&trace).expect("JSON");
+        let events = trace["traceEvents"].as_array().into_iter().flatten();
+        let instants: Vec<_> = events.filter(|event| event["ph"] == "i").collect();
+        let [cut, _] = instants[..] else { panic!("two marks: {instants:?}") };
+        assert_eq!((&cut["name"], &cut["cat"]), (&json!("a cut"), &json!("fault")));
+        assert_eq!(cut["ts"], json!(1_005_000_000.0));
+        let mut lines = Vec::new();
+        recording.write_lines(&mut lines).expect("a vector");
+        let lines = String::from_utf8(lines).expect("JSON");
+        let lines = lines.lines().map(|line| serde_json::from_str(line).expect("JSON"));
+        let lines: Vec<Value> = lines.collect();
+        let kinds: Vec<_> = lines.iter().map(|line| &line["kind"]).collect();
+        assert_eq!(kinds, ["received", "received", "waited", "waited", "mark", "mark"]);
+        assert_eq!(lines[4]["event"], "a cut");
+        assert_eq!(lines[4]["severity"], "fault");
+        assert!((lines[4]["at"].as_f64().expect("a number") - 2.5).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_mark_stands_among_the_lines_at_its_time() {
+        let mut recording =
+            Recording::parse(&file(&[record(5, Kind::Built, 7, 0), record(9, Kind::Wrote, 7, 1)]))
+                .expect("our own");
+        recording.header.marks = [1_000.000_007, 999.0]
+            .map(|time| Mark {
+                time,
+                r#loop: 0,
+                text: "late".to_owned(),
+                severity: "red".to_owned(),
+            })
+            .to_vec();
+        let mut lines = Vec::new();
+        recording.write_lines(&mut lines).expect("a vector");
+        let lines = String::from_utf8(lines).expect("JSON");
+        let kinds = lines.lines().map(|line| {
+            let line: Value = serde_json::from_str(line).expect("JSON");
+            line["kind"].as_str().expect("a word").to_owned()
+        });
+        assert_eq!(kinds.collect::<Vec<_>>(), ["mark", "built", "mark", "wrote"]);
     }
 
     fn kinds() -> impl Strategy<Value = Kind> {

@@ -9,14 +9,12 @@ pub(super) fn state(state: &Value, most: usize) -> String {
     let program = &state["program"];
     let now = program["now"].as_f64().unwrap_or_default();
     let up = now - program["started"].as_f64().unwrap_or(now);
-    let mut text = format!(
-        "{} {}, pid {}, up {}\n",
-        word(&program["name"]),
-        word(&program["version"]),
-        word(&program["pid"]),
-        seconds(up)
-    );
+    let name = [&program["name"], &program["version"]].map(word);
+    let name = name.iter().filter(|word| !word.is_empty()).cloned().collect::<Vec<_>>().join(" ");
+    let pid = labelled("pid ", &program["pid"], "");
+    let mut text = format!("{name}{pid}, up {}\n", seconds(up));
     text += &flags(state);
+    text += &marks(&state["marks"], now, most);
     for row in state["loops"].as_array().into_iter().flatten() {
         text += &one_loop(row);
     }
@@ -48,19 +46,40 @@ pub(super) fn flags(state: &Value) -> String {
     lines.collect()
 }
 
+/// The marks of a recording, at most so many, the last ones first.
+fn marks(marks: &Value, now: f64, most: usize) -> String {
+    let all = marks.as_array().map_or(&[][..], Vec::as_slice);
+    let lines = all.iter().rev().take(most).map(|mark| {
+        let before = seconds(now - mark["time"].as_f64().unwrap_or(now));
+        let severity = word(&mark["severity"]).to_uppercase();
+        format!("{severity} {before} before the end: {}\n", word(&mark["text"]))
+    });
+    let text: String = lines.collect();
+    match all.len() {
+        0 => text,
+        count => format!("marks ({count})\n") + &text + &more(count, most),
+    }
+}
+
+/// `, ` and a value between two words; nothing if there is no value.
+fn labelled(before: &str, value: &Value, after: &str) -> String {
+    match value {
+        Value::Null => String::new(),
+        value => format!(", {before}{}{after}", word(value)),
+    }
+}
+
 fn one_loop(row: &Value) -> String {
-    let busy = row["busy"].as_f64().unwrap_or_default() * 100.0;
-    let mut text = format!(
-        "{} ({}) {}, {busy:.0} % busy, {} turns/s, {} connections, {} calls, {} tasks, {} jobs\n",
-        word(&row["name"]),
-        word(&row["thread"]),
-        word(&row["state"]),
-        word(&row["turns"]),
-        word(&row["connections"]),
-        word(&row["calls"]),
-        word(&row["tasks"]),
-        word(&row["jobs"])
-    );
+    let mut text =
+        format!("{} ({}) {}", word(&row["name"]), word(&row["thread"]), word(&row["state"]));
+    if let Some(busy) = row["busy"].as_f64() {
+        text += &format!(", {:.0} % busy", busy * 100.0);
+    }
+    text += &labelled("", &row["turns"], " turns/s");
+    for counted in ["connections", "calls", "tasks", "jobs"] {
+        text += &labelled("", &row[counted], &format!(" {counted}"));
+    }
+    text.push('\n');
     let doing = &row["doing"];
     if !doing.is_null() {
         let held = seconds(doing["for"].as_f64().unwrap_or_default());
@@ -91,9 +110,14 @@ fn view(name: &str, rows: &[Value], now: f64, most: usize) -> String {
         let line = padded.collect::<String>() + &line[widths.len()];
         text += &format!("  {}\n", line.trim_end());
     }
-    match rows.len().saturating_sub(most) {
-        0 => text,
-        more => text + &format!("  … and {more} more\n"),
+    text + &more(rows.len(), most)
+}
+
+/// A line about those of `count` rows that are not shown.
+fn more(count: usize, most: usize) -> String {
+    match count.saturating_sub(most) {
+        0 => String::new(),
+        more => format!("  … and {more} more\n"),
     }
 }
 
@@ -147,6 +171,26 @@ connections (3)
   … and 1 more
 ";
         assert_eq!(state(&shown, 2), wanted);
+    }
+
+    #[test]
+    fn what_a_recording_of_a_world_lacks_is_left_out_and_its_faults_are_there() {
+        let mark = |time: f64, text: &str| json!({"time": time, "loop": 0, "text": text, "severity": "fault"});
+        let shown = json!({
+            "program": {"name": "naive", "version": "", "started": 1000.0, "now": 1009.5},
+            "flags": [], "time": [], "views": {},
+            "loops": [{"id": 0, "name": "loop 0", "serial": 1, "thread": "server", "state": "ended"}],
+            "marks": [mark(1002.0, "a cut"), mark(1009.25, "server is killed")]
+        });
+        let wanted = "\
+naive, up 9.5 s
+no red flags
+marks (2)
+FAULT 250 ms before the end: server is killed
+  … and 1 more
+loop 0 (server) ended
+";
+        assert_eq!(state(&shown, 1), wanted);
     }
 
     #[test]
