@@ -10,8 +10,8 @@
  */
 const KNOWN = [
   ["connections", "connection", {
-    protocol: "name", peer: "text", state: "word", rate_in: "speed", rate_out: "speed", buffered: "bytes",
-    received: "since idle", made: "since age", why: "why", in: "bytes", out: "bytes", layers: "word", host: "name",
+    protocol: "name", peer: "text", state: "word", why: "why", rate_in: "speed", rate_out: "speed", buffered: "bytes",
+    received: "since idle", made: "since age", in: "bytes", out: "bytes", layers: "word", host: "name",
     loop: "plain", wire_in: "bytes", wire_out: "bytes",
   }, "No connections. Each open connection is a row, with its peer, rates and buffers."],
   ["ports", "port", {
@@ -19,9 +19,9 @@ const KNOWN = [
     turned_away: "count", received: "count", sent: "count", dropped: "count", buffered: "bytes", peer: "name",
     paused: "word",
   }, "No ports. Each listening port is a row, with the connections it accepted and rejected."],
-  ["connectors", "connector", { target: "text", state: "word", place: "place" },
+  ["connectors", "connector", { target: "text", state: "word", why: "why", place: "place" },
     "No connectors. Each outgoing connection that is tried or open is a row."],
-  ["services", "service", { name: "name", state: "word", health: "word", restarts: "count" },
+  ["services", "service", { name: "name", state: "word", why: "why", health: "word", restarts: "count" },
     "No services. Each service of the program is a row, with its health and restarts."],
   ["calls", "call", {
     kind: "word", name: "name", place: "place", due: "until", since: "since age", waits_for: "hidden", cyclic: "hidden",
@@ -31,16 +31,16 @@ const KNOWN = [
     name: "name", place: "place", since: "since age", kind: "hidden", waits_for: "hidden", cyclic: "hidden",
   }, "No tasks. Each running task is a row, with the reason for its wait."],
   ["deferreds", "deferred", {
-    place: "place", state: "word", consumer: "text", since: "since age", callbacks: "count", program: "hidden",
+    place: "place", state: "word", why: "why", consumer: "text", since: "since age", callbacks: "count", program: "hidden",
     waits_for: "links", history: "chain",
   },
     "No Deferreds. Each pending Deferred is a row, with the Deferreds that it waits for."],
-  ["jobs", "job", { name: "name", place: "place", state: "word", since: "since age", kind: "hidden", waits_for: "hidden", cyclic: "hidden" },
+  ["jobs", "job", { name: "name", place: "place", state: "word", why: "why", since: "since age", kind: "hidden", waits_for: "hidden", cyclic: "hidden" },
     "No jobs. Each blocking job on a thread of the pool is a row."],
   ["locks", "lock", {
     kind: "word", place: "place", held: "count", of: "count", waiting: "count", since: "since held", waits_for: "links",
   }, "No locks. Each lock that is held is a row, with its holders and the number of those that wait."],
-  ["children", "child", { pid: "plain", command: "text", state: "word", open: "word" },
+  ["children", "child", { pid: "plain", command: "text", state: "word", why: "why", open: "word" },
     "No child processes. Each child of the program is a row."],
 ];
 
@@ -61,7 +61,7 @@ const HISTORY = new Map([["connections", ["rate_in", "rate_out", "buffered"]], [
 
 /** Least width of a column in characters, and its share of the spare width. */
 const WIDTHS = {
-  text: [21, 3], name: [15, 2], place: [22, 3], links: [20, 3], why: [26, 8], word: [13, 1],
+  text: [21, 1], name: [15, 1], place: [22, 1], links: [20, 1], why: [52, 30], word: [13, 0],
   bytes: [12, 0], speed: [11, 0], seconds: [9, 0], since: [9, 0], until: [9, 0], count: [13, 0], rate: [9, 0], plain: [10, 0],
 };
 const NUMBERS = new Set(["bytes", "speed", "seconds", "since", "until", "count", "rate"]);

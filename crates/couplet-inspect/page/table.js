@@ -35,6 +35,11 @@ export class Table {
       this.select(row);
       open(row);
     });
+    this.body.addEventListener("mouseover", ({ target }) => {
+      // The whole text of a cell that is cut.
+      if (!target.matches(".row > div")) return;
+      target.title = target.scrollWidth > target.clientWidth ? target.textContent : "";
+    });
     this.head.addEventListener("click", (event) => {
       const key = event.target.closest("button")?.dataset.key;
       if (key) this.sortBy(key);

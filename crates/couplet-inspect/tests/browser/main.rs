@@ -184,6 +184,37 @@ fn the_details_give_the_reason_for_a_wait() {
 }
 
 #[test]
+fn the_reason_follows_the_state_and_is_in_sight() {
+    let _one = one_at_a_time();
+    let Some((browser, program, _clients)) = storm(2) else { return };
+    // The pixels of the column that can be seen; `before` is the column before it.
+    let seen = "const heads = [...document.querySelectorAll('#head > div')];
+        const at = heads.findIndex((head) => head.firstChild.dataset.key === 'why');
+        const { left, right } = heads[at].getBoundingClientRect(), grid = one('#grid').getBoundingClientRect();
+        return [heads[at - 1].firstChild.dataset.key, Math.min(right, grid.right) - Math.max(left, grid.left)];";
+    let check = |least: f64| {
+        let found = browser.run(seen);
+        assert_eq!(found[0], "state");
+        let width = found[1].as_f64().expect("pixels");
+        assert!(width >= least, "{width} of {least}");
+    };
+    check(300.0);
+    browser.press(&format!("j{ENTER}"));
+    browser.wait_for("!one('#details').hidden");
+    check(300.0);
+    // A text that is cut is whole in its tooltip.
+    let hover = "const cell = one('.row > .why');
+        const over = () => cell.dispatchEvent(new MouseEvent('mouseover', { bubbles: true }));
+        over();
+        const before = cell.title;
+        cell.textContent = 'waits for ever and '.repeat(20);
+        over();
+        return [before, cell.title === cell.textContent];";
+    assert_eq!(browser.run(hover), json!(["", true]));
+    program.end();
+}
+
+#[test]
 fn a_loop_that_hangs_is_red_and_shows_its_backtrace() {
     let _one = one_at_a_time();
     let Some((browser, program, _clients)) = storm(2) else { return };
