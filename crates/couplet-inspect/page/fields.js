@@ -4,8 +4,8 @@
 // Unknown fields become plain columns after the known ones.
 
 /**
- * Known views in the order of their tabs: `[name, singular, columns, sentence when empty]`. A column is
- * the kind of a field, and a label if it isn't the field's name. Times are Unix times, shown as the
+ * Known views in the order of their tabs, which is that of the server and of the terminal:
+ * `[name, singular, columns, sentence when empty]`. A column is the kind of a field, and a label if it isn't the field's name. Times are Unix times, shown as the
  * seconds that passed since, or that are left until. Hidden fields are shown in the details alone.
  */
 const KNOWN = [
@@ -35,11 +35,11 @@ const KNOWN = [
     waits_for: "links", history: "chain",
   },
     "No Deferreds. Each pending Deferred is a row, with the Deferreds that it waits for."],
-  ["jobs", "job", { name: "name", place: "place", state: "word", why: "why", since: "since age", kind: "hidden", waits_for: "hidden", cyclic: "hidden" },
-    "No jobs. Each blocking job on a thread of the pool is a row."],
   ["locks", "lock", {
     kind: "word", place: "place", held: "count", of: "count", waiting: "count", since: "since held", waits_for: "links",
   }, "No locks. Each lock that is held is a row, with its holders and the number of those that wait."],
+  ["jobs", "job", { name: "name", place: "place", state: "word", why: "why", since: "since age", kind: "hidden", waits_for: "hidden", cyclic: "hidden" },
+    "No jobs. Each blocking job on a thread of the pool is a row."],
   ["children", "child", { pid: "plain", command: "text", state: "word", why: "why", open: "word" },
     "No child processes. Each child of the program is a row."],
 ];

@@ -18,6 +18,7 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 
+use crate::kit::view;
 use driver::{Browser, END, ENTER, ESCAPE};
 use program::{Program, port_of};
 use serde_json::{Value, json};
@@ -180,6 +181,20 @@ fn the_details_give_the_reason_for_a_wait() {
     let why = browser.value(why).to_string();
     assert!(!why.contains('{'), "times are spelt out: {why}");
     browser.wait_for("document.querySelectorAll('#details svg path[d^=M]').length === 3");
+    program.end();
+}
+
+#[test]
+fn a_digit_opens_the_same_view_as_in_the_terminal() {
+    let _one = one_at_a_time();
+    let Some((browser, program, _clients)) = storm(1) else { return };
+    let state = view(&program.url, "/state.json");
+    // The terminal has the views in the server's order.
+    let views = state["views"].as_object().expect("views").keys();
+    for (digit, name) in (1..=9).zip(views) {
+        browser.press(&digit.to_string());
+        browser.wait_for(&format!("one('[role=tab][aria-selected=true]').id === 'tab-{name}'"));
+    }
     program.end();
 }
 
