@@ -65,7 +65,13 @@ async fn act_on(board: &Rc<Board>, id: &str, action: &str) -> Result<(), Refusal
         "resume" => inspected.pause(connection, false),
         _ => return Err((StatusCode::NOT_FOUND, format!("{action} is no action"))),
     };
-    sent.map_err(|gone| (StatusCode::NOT_FOUND, gone.to_string()))
+    sent.map_err(|gone| (StatusCode::NOT_FOUND, gone.to_string()))?;
+    // The next reader sees what the action did. The first answer may come from the turn of the action,
+    // which applies it at its end; the second one comes from a later turn.
+    for _ in 0..2 {
+        let _ = board.refresh_now().await;
+    }
+    Ok(())
 }
 
 async fn text(request: &mut Request<Body>) -> Result<String, Refusal> {

@@ -58,6 +58,18 @@ fn a_connection_is_paused_resumed_and_closed() {
 }
 
 #[test]
+fn an_action_is_seen_by_the_next_reader() {
+    let (program, _client, id) = start(allowed());
+    let paused = || text(&program.get("/connections.json")[0], "why").starts_with("reading paused");
+    for (action, on) in [("pause", true), ("resume", false), ("pause", true)] {
+        // The views are as young as can be.
+        assert_eq!(paused(), !on);
+        post(&program.url(), &format!("/connections/{id}/{action}"), "", "");
+        assert_eq!(paused(), on, "{action}");
+    }
+}
+
+#[test]
 fn a_connection_is_reset() {
     let (program, mut client, id) = start(allowed());
     assert!(post(&program.url(), &format!("/connections/{id}/reset"), "", "").contains("done"));
