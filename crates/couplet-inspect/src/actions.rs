@@ -1,7 +1,11 @@
 //! Actions on the program, if it allows them.
 
 use std::rc::Rc;
+use std::time::Duration;
 
+use couplet_core::hooks::inspector::InspectedLoop;
+use couplet_core::reactor::LoopGone;
+use couplet_core::{ConnectionId, Reactor};
 use couplet_http::{Body, Request, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 
@@ -13,6 +17,9 @@ const FIELD: &str = "x-couplet-action";
 
 /// The longest text of an action, in bytes.
 const MOST: usize = 4096;
+
+/// How long a connection that is closed may take, as with `couplet ctl close`.
+const CLOSES_WITHIN: Duration = Duration::from_secs(5);
 
 /// The status of an action, and a problem in words.
 type Refusal = (StatusCode, String);
@@ -59,7 +66,7 @@ async fn act_on(board: &Rc<Board>, id: &str, action: &str) -> Result<(), Refusal
         return Err((StatusCode::NOT_FOUND, format!("there is no connection {id}")));
     };
     let sent = match action {
-        "close" => inspected.remote.lose_connection(connection),
+        "close" => close(board.reactor(), &inspected, connection),
         "reset" => inspected.remote.abort_connection(connection),
         "pause" => inspected.pause(connection, true),
         "resume" => inspected.pause(connection, false),
@@ -71,6 +78,21 @@ async fn act_on(board: &Rc<Board>, id: &str, action: &str) -> Result<(), Refusal
     for _ in 0..2 {
         let _ = board.refresh_now().await;
     }
+    Ok(())
+}
+
+/// Closes a connection, and resets it if its producer or its peer keeps it open.
+fn close(
+    reactor: &Reactor,
+    inspected: &InspectedLoop,
+    connection: ConnectionId,
+) -> Result<(), LoopGone> {
+    inspected.remote.lose_connection(connection)?;
+    let remote = inspected.remote.clone();
+    reactor.call_later(CLOSES_WITHIN, move || {
+        // With its loop, the connection has ended.
+        let _ = remote.abort_connection(connection);
+    });
     Ok(())
 }
 

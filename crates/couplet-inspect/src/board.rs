@@ -215,6 +215,10 @@ impl Board {
         BOARD.with_borrow(Clone::clone)
     }
 
+    pub(crate) fn reactor(&self) -> &Reactor {
+        &self.reactor
+    }
+
     /// Asks all loops, and updates the views. A loop that does not answer in time is shown as it was.
     pub(crate) async fn refresh(&self) -> Result<()> {
         self.refresh_unless(FRESH).await

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use couplet::inspect::Inspector;
 use couplet::reactor::NoteRow;
-use couplet::{LoopOptions, Protocol, Reactor, Transport};
+use couplet::{LoopOptions, Producer, ProducerKind, Protocol, Reactor, Transport};
 use serde_json::Value;
 
 use crate::kit::{Program, connect, pause, post, text};
@@ -55,6 +55,38 @@ fn a_connection_is_paused_resumed_and_closed() {
     program.until("/connections.json", is_gone);
     let gone = act("reset");
     assert!(gone.starts_with("HTTP/1.1 404 ") && gone.contains("there is no connection"), "{gone}");
+}
+
+/// Has a producer that never finishes.
+struct Endless;
+
+impl Protocol for Endless {
+    fn connection_made(&mut self, transport: &Transport) {
+        transport.register_producer(Idle, ProducerKind::Push).expect("the only producer");
+    }
+
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+}
+
+struct Idle;
+
+impl Producer for Idle {
+    fn resume_producing(&mut self) {}
+}
+
+#[test]
+fn a_connection_whose_close_waits_for_its_producer_is_reset() {
+    let (program, address) = Program::start_with(allowed(), LoopOptions::default(), |reactor| {
+        let port = reactor.listen("tcp:0:interface=127.0.0.1", || Endless);
+        port.expect("a free port").host().socket_addr().expect("TCP")
+    });
+    let mut client = TcpStream::connect(address).expect("it listens");
+    let row = program.until("/connections.json", |rows| rows.as_array()?.first().cloned());
+    let path = format!("/connections/{}/close", text(&row, "id"));
+    assert!(post(&program.url(), &path, "", "").starts_with("HTTP/1.1 200 "));
+    let closing = program.get("/connections.json");
+    assert!(text(&closing[0], "why").contains("clos"), "it waits for its producer: {closing}");
+    client.read(&mut [0]).expect_err("a reset");
 }
 
 #[test]
