@@ -8,6 +8,7 @@ extern crate couplet_watched;
 #[path = "../kit/mod.rs"]
 mod kit;
 
+mod acting;
 mod chain;
 mod driver;
 mod program;

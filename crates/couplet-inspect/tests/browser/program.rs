@@ -33,7 +33,7 @@ pub(crate) struct Program {
 impl Program {
     /// Starts a program whose inspector is at this endpoint, with this token.
     pub(crate) fn start(endpoint: &str, token: &str) -> Program {
-        let inspector = Inspector::at(endpoint).token(token).program("storm", "7.8");
+        let inspector = Inspector::at(endpoint).token(token).program("storm", "7.8").actions(true);
         let (inspected, server) =
             kit::Program::start_with(inspector, LoopOptions::default(), |reactor| {
                 let port = reactor.listen("tcp:0:interface=127.0.0.1", || Echo);
