@@ -467,19 +467,25 @@ export class Replay {
     return null;
   }
 
-  /** The number of the event that recorded the bytes of a write: of `Recorded`, or the callback before it. */
+  /**
+   * The number of the event that recorded the bytes of a write: of `Recorded`, of the connection's callback before it, or
+   * else of the turn's last call before it, such as a task or a timed call.
+   */
   recorder(at) {
-    const { loop, kind, key } = this.event(at);
-    if (kind !== Kind.Wrote && kind !== Kind.Blocked) return null;
-    let isSameTurn = true;
+    const { loop, kind, key } = this.event(at), isWrite = (other) => other === Kind.Wrote || other === Kind.Blocked;
+    if (!isWrite(kind)) return null;
+    let isSameTurn = true, call = null;
     for (let before = at - 1; before >= Math.max(0, at - FAR); before -= 1) {
       const other = this.event(before);
       if (other.loop !== loop) continue;
       if (other.kind === Kind.Waited) isSameTurn = false;
-      if (other.key === key && (other.kind === Kind.Wrote || other.kind === Kind.Blocked || other.kind === Kind.Accepted)) return null;
-      if (other.key === key && (other.kind === Kind.Recorded || (isSameTurn && CALLBACKS.has(other.kind)))) return before;
+      if (isSameTurn && other.kind === Kind.Call) call ??= before;
+      // The slot of a connection, as the key of these kinds.
+      if (other.key !== key) continue;
+      if (isWrite(other.kind) || other.kind === Kind.Accepted) break;
+      if (other.kind === Kind.Recorded || (isSameTurn && CALLBACKS.has(other.kind))) return before;
     }
-    return null;
+    return call;
   }
 
   /** The connection of a slot as of an event. */

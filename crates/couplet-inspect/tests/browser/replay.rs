@@ -260,6 +260,43 @@ fn a_loop_that_sleeps_is_idle_in_a_replay() {
     program.end();
 }
 
+#[test]
+fn a_write_of_a_task_or_timed_call_names_it() {
+    let _one = one_at_a_time();
+    let Some((browser, program, _clients)) = storm(1) else { return };
+    let names =
+        json!([["protocol", "Chat"], ["task", "talk a.rs:1:2"], ["timed call", "b.rs:3:4"]]);
+    let file = recording(
+        &[&[
+            (10, RECEIVED, 7, 5),
+            waited(100, 64),
+            (110, CALL, 1, 0),
+            (120, RETURNED, 1, 0),
+            (130, CALL, 2, 0),
+            (140, RETURNED, 2, 0),
+            (150, WROTE, 7, 9),
+            (160, WROTE, 7, 9),
+            waited(300, 64),
+            (310, CALL, 1, 0),
+            (320, RETURNED, 1, 0),
+            (330, RECEIVED, 7, 1),
+            (340, WROTE, 7, 1),
+            waited(500, 64),
+            (510, WROTE, 7, 1),
+        ]],
+        &names,
+    );
+    let row = |at: usize| of_replay(&browser, &file, &format!("replay.eventRow({at})"));
+    // The timed call was the last one of the turn.
+    assert_eq!(row(6)["waits_for"], json!(["events/5"]));
+    assert_eq!(row(4)["event"], "timed call begins: b.rs:3:4");
+    // A callback of the connection itself comes first.
+    assert_eq!(row(12)["waits_for"], json!(["events/12"]));
+    // No call of this turn came before the write.
+    assert_eq!(row(14)["waits_for"], json!([]));
+    program.end();
+}
+
 /// A recording of two loops with random events of these kinds, and of a connection that the state has.
 fn random_recording(seed: u64, count: usize, marks: &Value) -> Vec<u8> {
     let mut state = seed;
