@@ -130,8 +130,7 @@ pub(crate) fn open(
     let is_local = host.unix().is_some() || host.ip().is_some_and(|ip| ip.is_loopback());
     if !is_local && !is_public {
         // The program is not started either.
-        let text =
-            "accepts connections from other machines: add interface=127.0.0.1, or allow that";
+        let text = "accepts connections from other machines, unencrypted: add interface=127.0.0.1, or use a UNIX socket (unix:PATH)";
         return Err(Failure::msg(format!("{endpoint} {text}")));
     }
     Ok(match host.socket_addr() {

@@ -73,8 +73,8 @@ fn an_endpoint_for_other_machines_is_an_error_unless_it_is_allowed() {
         Loop::with_options(LoopOptions::default().inspect(inspector)).map(drop)
     };
     let error = inspected(&Inspector::at("tcp:0")).expect_err("all interfaces").to_string();
-    let wanted = "cannot open the inspector: tcp:0 accepts connections from other machines: \
-                  add interface=127.0.0.1, or allow that";
+    let wanted = "cannot open the inspector: tcp:0 accepts connections from other machines, \
+                  unencrypted: add interface=127.0.0.1, or use a UNIX socket (unix:PATH)";
     assert_eq!(error, wanted);
     inspected(&Inspector::at("tcp:0").public(true)).expect("it is allowed");
     let error = inspected(&Inspector::at("tpc:0")).expect_err("no endpoint").to_string();
