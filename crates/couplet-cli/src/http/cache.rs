@@ -1,11 +1,16 @@
-//! Open files, and the contents of small ones, for a second without a look at the file system.
+//! Open files, and the contents of those that are not large, for a second without a look at the file
+//! system.
 //!
 //! A file is kept only if it has not changed for some time: a file that changes twice within a step of
 //! the system's clock has the same version.
+//!
+//! The contents of a small file are bytes in memory, which leave together with the head of an answer.
+//! A file of medium size is copied into a sealed memory file when it is requested again; sendfile
+//! sends it without another copy. Sealed contents never change, as those of an open file may.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::Metadata;
-use std::io;
+use std::fs::{File, Metadata};
+use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,8 +22,18 @@ use couplet::http::HeaderValue;
 
 use super::conditions::Validators;
 
-/// Contents of at most so many bytes are kept. A longer file costs less to send than to copy.
+/// Contents of at most so many bytes are kept as bytes.
 pub(super) const SMALL: u64 = 64 * 1024;
+
+/// Contents of at most so many bytes are copied into a sealed file, unless this is more than a
+/// [share](SHARE) of the cache. A copy of longer ones would delay the request that causes it.
+const MEDIUM: usize = 1024 * 1024;
+
+/// Sealed contents take at most this part of the cache's bytes.
+const SHARE: usize = 4;
+
+/// Bytes that are copied into a sealed file together.
+const PIECE: usize = 64 * 1024;
 
 /// Memory of an entry beside its contents and its path, in bytes.
 const OVERHEAD: usize = 512;
@@ -28,16 +43,34 @@ const OVERHEAD: usize = 512;
 pub(super) struct Limits {
     pub(super) files: usize,
     pub(super) bytes: usize,
+    /// Longest contents that are copied into a sealed file.
+    pub(super) sealed: u64,
     /// For how long an entry counts without a look at the file system.
     pub(super) trust: Duration,
+}
+
+impl Limits {
+    /// The longest contents that are sealed in a cache of so many bytes.
+    pub(super) fn sealed_of(bytes: usize) -> u64 {
+        MEDIUM.min(bytes / SHARE) as u64
+    }
+}
+
+/// The contents of a file, as they are sent.
+pub(super) enum Contents {
+    // Bound: SMALL (64 KiB).
+    Bytes(Bytes),
+    /// A copy in memory, which the system protects from changes.
+    // Bound: `Limits::sealed`.
+    Sealed(SharedFile),
+    /// Only the file has them.
+    OnDisk,
 }
 
 /// A file as the answers to its requests need it.
 pub(super) struct Entry {
     file: SharedFile,
-    /// Those of a small file.
-    // Bound: SMALL (64 KiB).
-    pub(super) contents: Option<Bytes>,
+    pub(super) contents: Contents,
     pub(super) kind: HeaderValue,
     pub(super) etag: Option<HeaderValue>,
     pub(super) modified: Option<HeaderValue>,
@@ -45,6 +78,8 @@ pub(super) struct Entry {
     /// When the file was last looked at, in milliseconds since 1970.
     checked: AtomicU64,
     is_used: AtomicBool,
+    /// A request has found it.
+    is_found: AtomicBool,
 }
 
 impl Entry {
@@ -56,16 +91,36 @@ impl Entry {
     pub(super) fn new(file: SharedFile, kind: HeaderValue, now: Duration) -> io::Result<Entry> {
         let (validators, size) =
             (Validators::from_metadata(file.metadata(), now), file.metadata().len());
-        let mut contents = None;
+        let mut contents = Contents::OnDisk;
         if size <= SMALL {
             let mut bytes = vec![0; usize::try_from(size).map_err(io::Error::other)?];
             file.read(&mut bytes, 0)?;
-            contents = Some(bytes.into());
+            contents = Contents::Bytes(bytes.into());
         }
         let checked = AtomicU64::new(millis(now));
-        let is_used = AtomicBool::new(true);
+        let (is_used, is_found) = (AtomicBool::new(true), AtomicBool::new(false));
         let (etag, modified) = (validators.etag(), validators.last_modified());
-        Ok(Entry { file, contents, kind, etag, modified, validators, checked, is_used })
+        Ok(Entry { file, contents, kind, etag, modified, validators, checked, is_used, is_found })
+    }
+
+    /// The entry with a sealed copy of the contents. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// The system's error, for example if it lacks sealed files or descriptors, or an error if the file
+    /// changes meanwhile.
+    fn sealed(&self) -> io::Result<Entry> {
+        Ok(Entry {
+            file: self.file.clone(),
+            contents: Contents::Sealed(sealed_copy(&self.file)?),
+            kind: self.kind.clone(),
+            etag: self.etag.clone(),
+            modified: self.modified.clone(),
+            validators: self.validators.clone(),
+            checked: AtomicU64::new(self.checked.load(Ordering::Relaxed)),
+            is_used: AtomicBool::new(true),
+            is_found: AtomicBool::new(true),
+        })
     }
 
     pub(super) fn file(&self) -> &SharedFile {
@@ -86,6 +141,8 @@ impl Entry {
 pub(super) struct Cache {
     limits: Limits,
     kept: Mutex<Kept>,
+    /// Held by the thread that copies contents: there is one copy at a time beside those that are kept.
+    copying: Mutex<()>,
     /// A sweep is scheduled.
     is_swept: AtomicBool,
 }
@@ -102,7 +159,8 @@ struct Kept {
 
 impl Cache {
     pub(super) fn new(limits: Limits) -> Cache {
-        Cache { limits, kept: Mutex::default(), is_swept: AtomicBool::new(false) }
+        let (kept, copying) = (Mutex::default(), Mutex::default());
+        Cache { limits, kept, copying, is_swept: AtomicBool::new(false) }
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -119,7 +177,9 @@ impl Cache {
             return None;
         }
         entry.is_used.store(true, Ordering::Relaxed);
-        Some(entry)
+        // The second request for a file goes to a thread, which may copy the contents.
+        let is_first = !entry.is_found.swap(true, Ordering::Relaxed);
+        if is_first && self.may_seal(&entry) { None } else { Some(entry) }
     }
 
     /// The entry of a path, if this is its present version.
@@ -148,13 +208,38 @@ impl Cache {
             while kept.entries.len() >= self.limits.files || kept.bytes + size > self.limits.bytes {
                 dropped.extend(kept.remove_oldest());
             }
-            kept.bytes += size;
-            kept.entries.insert(path.into(), entry.clone());
-            kept.order.push_back(path.into());
+            kept.insert(path, entry.clone());
         }
         drop(kept);
         // Files are closed while nothing is locked.
         drop(dropped);
+    }
+
+    fn may_seal(&self, entry: &Entry) -> bool {
+        matches!(entry.contents, Contents::OnDisk) && entry.size() <= self.limits.sealed
+    }
+
+    /// Replaces a kept entry by one with sealed contents, and returns this one. Returns the entry itself
+    /// if it is not kept, if there is no room without dropping others, or if another thread copies at
+    /// the moment. Blocks.
+    pub(super) fn seal(&self, path: &str, entry: Arc<Entry>) -> Arc<Entry> {
+        let has_room = |kept: &Kept| {
+            let is_kept = kept.entries.get(path).is_some_and(|it| Arc::ptr_eq(it, &entry));
+            let room = self.limits.bytes.saturating_sub(kept.bytes) as u64;
+            is_kept && entry.size() <= room
+        };
+        let copying = if self.may_seal(&entry) { self.copying.try_lock().ok() } else { None };
+        if copying.is_none() || !has_room(&self.kept()) {
+            return entry;
+        }
+        let Ok(sealed) = entry.sealed().map(Arc::new) else { return entry };
+        let mut kept = self.kept();
+        if !has_room(&kept) {
+            return entry;
+        }
+        kept.remove(path);
+        kept.insert(path, sealed.clone());
+        sealed
     }
 
     /// Forgets a path that is no file.
@@ -183,6 +268,12 @@ impl Cache {
 }
 
 impl Kept {
+    fn insert(&mut self, path: &str, entry: Arc<Entry>) {
+        self.bytes += size(path, &entry);
+        self.entries.insert(path.into(), entry);
+        self.order.push_back(path.into());
+    }
+
     fn remove(&mut self, path: &str) -> Option<Arc<Entry>> {
         let entry = self.entries.remove(path)?;
         self.bytes -= size(path, &entry);
@@ -204,8 +295,55 @@ impl Kept {
 }
 
 fn size(path: &str, entry: &Entry) -> usize {
-    let contents = entry.contents.as_ref().map_or(0, Bytes::len);
+    let contents = match &entry.contents {
+        Contents::Bytes(bytes) => bytes.len(),
+        // Not above `Limits::sealed`.
+        Contents::Sealed(copy) => copy.metadata().len() as usize,
+        Contents::OnDisk => 0,
+    };
     OVERHEAD + 2 * path.len() + contents
+}
+
+/// Copies the contents of a file into memory that can't change any more.
+fn sealed_copy(file: &SharedFile) -> io::Result<SharedFile> {
+    let mut copy = new_memory_file()?;
+    let (mut offset, size) = (0, file.metadata().len());
+    let mut piece = vec![0; PIECE];
+    while offset < size {
+        let count = (size - offset).min(PIECE as u64);
+        let piece = &mut piece[..count as usize];
+        // Fails if the file has changed.
+        file.read(piece, offset)?;
+        copy.write_all(piece)?;
+        offset += count;
+    }
+    seal(&copy)?;
+    SharedFile::immutable(copy)
+}
+
+#[cfg(target_os = "linux")]
+fn new_memory_file() -> io::Result<File> {
+    use rustix::fs::{MemfdFlags, memfd_create};
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    Ok(memfd_create("couplet-contents", flags)?.into())
+}
+
+#[cfg(target_os = "linux")]
+fn seal(file: &File) -> io::Result<()> {
+    use rustix::fs::{SealFlags, fcntl_add_seals};
+    let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    Ok(fcntl_add_seals(file, seals)?)
+}
+
+/// Only Linux sends files without a copy.
+#[cfg(not(target_os = "linux"))]
+fn new_memory_file() -> io::Result<File> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn seal(_: &File) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 fn millis(time: Duration) -> u64 {

@@ -75,10 +75,10 @@ pub(crate) struct HttpServe {
 /// The limits of the cache.
 #[derive(Args, Debug)]
 struct Cached {
-    /// Keep at most this many files open or in memory; 0 for none
+    /// Keep at most this many files open or in memory, with two descriptors each; 0 for none
     #[arg(long = "cache-files", value_name = "COUNT", default_value_t = 256)]
     files: usize,
-    /// Keep at most this many bytes of small files in memory
+    /// Keep at most this many bytes of files in memory; from files above 1 MiB, none
     #[arg(
         long = "cache-bytes",
         value_name = "BYTES",
@@ -104,7 +104,11 @@ pub(crate) fn run(options: HttpServe) -> Result<(), Exit> {
 pub(crate) fn server(options: HttpServe, name: Option<&str>) -> Result<Server, Exit> {
     let Cached { files, bytes, trust } = options.cached;
     let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-    let limits = Limits { files, bytes, trust };
+    let sealed = match options.sending {
+        Sending::Copied => Limits::sealed_of(bytes),
+        Sending::Direct => 0,
+    };
+    let limits = Limits { files, bytes, sealed, trust };
     let site =
         Site::new(&options.folder, options.links, options.dot_names, options.sending, limits);
     let name = name.map(str::to_owned);

@@ -19,7 +19,7 @@ use rustix::fs::{Advice, fadvise};
 use rustix::io::Errno;
 
 use super::beneath::{Folder, Found, Links, Root};
-use super::cache::{Cache, Entry, Limits};
+use super::cache::{Cache, Contents, Entry, Limits};
 use super::conditions::{self, Validators, Verdict};
 use super::listing::{self, Listings};
 use super::path::{DotNames, Kind, Target};
@@ -38,7 +38,7 @@ const AHEAD: NonZeroU64 = NonZeroU64::new(1024 * 1024).unwrap();
 /// How long files leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sending {
-    /// Read into memory, where they can't change any more.
+    /// Copied into memory, where they can't change any more.
     Copied,
     /// By sendfile: the files never change in place.
     Direct,
@@ -170,7 +170,8 @@ impl Site {
             Sending::Direct => SharedFile::immutable(file)?,
         };
         let entry = match self.cache.confirm(url, file.metadata(), now) {
-            Some(entry) => entry,
+            // The file is requested repeatedly.
+            Some(entry) => self.cache.seal(url, entry),
             None => {
                 let kind = mime_guess::from_path(path).first_raw().unwrap_or(UNKNOWN);
                 let entry = Arc::new(Entry::new(file, header_value(kind), now)?);
@@ -178,7 +179,7 @@ impl Site {
                 entry
             }
         };
-        if entry.contents.is_none() {
+        if matches!(entry.contents, Contents::OnDisk) {
             // It is only an advice.
             let _ = fadvise(entry.file().file(), 0, Some(AHEAD), Advice::WillNeed);
         }
@@ -255,9 +256,12 @@ fn file_answer(site_request: &SiteRequest, entry: &Entry) -> Answer {
 
 fn push(content: &mut FileBody, entry: &Entry, range: Range<u64>) {
     match &entry.contents {
-        None => content.push_file(entry.file(), range),
         // Contents are as long as the file.
-        Some(bytes) => content.push_bytes(bytes.slice(range.start as usize..range.end as usize)),
+        Contents::Bytes(bytes) => {
+            content.push_bytes(bytes.slice(range.start as usize..range.end as usize));
+        }
+        Contents::Sealed(copy) => content.push_file(copy, range),
+        Contents::OnDisk => content.push_file(entry.file(), range),
     }
 }
 

@@ -35,6 +35,8 @@ mod peers;
 mod proxy;
 mod rfc9110;
 mod run;
+#[cfg(target_os = "linux")]
+mod sealed;
 mod serve;
 mod signals;
 mod sim;

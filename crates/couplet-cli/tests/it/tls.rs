@@ -75,7 +75,7 @@ fn a_handshake_counts_as_a_forwarded_client() {
 
 /// Starts this command as a TLS server; returns it with its address for `couplet connect` and its
 /// port.
-fn secure(args: &[&str], file: &TempFile) -> (Server, String, u16) {
+pub(crate) fn secure(args: &[&str], file: &TempFile) -> (Server, String, u16) {
     let path = file.path();
     let endpoint = format!("tls:127.0.0.1:0:cert={path}");
     let server = Server::start_command(couplet(&[args, &["--listen", &endpoint]].concat()), 0);

@@ -8,7 +8,7 @@ use std::time::UNIX_EPOCH;
 use super::*;
 
 const NOW: Duration = Duration::from_secs(1_700_000_000);
-const LIMITS: Limits = Limits { files: 3, bytes: 10_000, trust: Duration::from_secs(1) };
+const LIMITS: Limits = Limits { files: 3, bytes: 10_000, sealed: 0, trust: Duration::from_secs(1) };
 
 /// A folder that is removed on drop.
 struct Temporary(PathBuf);
@@ -148,4 +148,111 @@ fn a_sweep_forgets_what_was_not_asked_for_since_the_last_one() {
     cache.keep("/a", &entry(&path));
     cache.forget("/a");
     assert!(!is_kept(&cache, "/a") && !cache.starts_sweeping());
+}
+
+#[cfg(target_os = "linux")]
+mod sealed {
+    //! Copies of contents in sealed files.
+
+    use super::*;
+
+    const LIMITS: Limits = Limits { files: 3, bytes: 400_000, sealed: 100_000, ..super::LIMITS };
+
+    /// The entry that answers a request; `None` stands for a request that a thread answers.
+    fn request(cache: &Cache, name: &str, path: &Path) -> Arc<Entry> {
+        if let Some(entry) = cache.find(name, NOW) {
+            return entry;
+        }
+        match cache.confirm(name, open(path).metadata(), NOW) {
+            Some(entry) => cache.seal(name, entry),
+            None => {
+                let entry = entry(path);
+                cache.keep(name, &entry);
+                entry
+            }
+        }
+    }
+
+    fn copy(entry: &Entry) -> Option<&SharedFile> {
+        match &entry.contents {
+            Contents::Sealed(copy) => Some(copy),
+            Contents::Bytes(_) | Contents::OnDisk => None,
+        }
+    }
+
+    #[test]
+    fn the_second_request_seals_contents_which_never_change() {
+        let folder = Temporary::new();
+        let first: Vec<u8> = (0..100_000u32).map(|number| (number % 251) as u8).collect();
+        let path = folder.write("a", &first, 100);
+        let cache = Cache::new(LIMITS);
+        assert!(copy(&request(&cache, "/a", &path)).is_none());
+        let sealed = request(&cache, "/a", &path);
+        assert!(Arc::ptr_eq(&sealed, &request(&cache, "/a", &path)), "there is one copy");
+        let copy = copy(&sealed).unwrap();
+        folder.write("a", &[2; 100_000], 99);
+        let mut contents = vec![0; 100_000];
+        copy.read(&mut contents, 0).unwrap();
+        assert!(contents == first);
+        let error = copy.file().write_all(b"text").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        assert!(copy.file().set_len(1).is_err() && copy.file().set_len(200_000).is_err());
+        // The copy is of an earlier version.
+        assert!(cache.find("/a", NOW).is_none());
+        assert!(cache.confirm("/a", open(&path).metadata(), NOW).is_none());
+    }
+
+    #[test]
+    fn a_file_that_changes_before_it_is_copied_is_not_sealed() {
+        let folder = Temporary::new();
+        let path = folder.write("a", &[1; 100_000], 100);
+        let cache = Cache::new(LIMITS);
+        let entry = request(&cache, "/a", &path);
+        folder.write("a", &[2; 100_000], 99);
+        assert!(copy(&cache.seal("/a", entry)).is_none());
+        assert_eq!(cache.kept().bytes, OVERHEAD + 2 * "/a".len());
+    }
+
+    #[test]
+    fn sealed_bytes_have_limits_and_a_copy_drops_nothing() {
+        let folder = Temporary::new();
+        let long = folder.write("long", &[1; 100_001], 100);
+        let path = folder.write("a", &[1; 100_000], 100);
+        let cache = Cache::new(Limits { files: 9, ..LIMITS });
+        for name in ["/long", "/a", "/b", "/c", "/d"] {
+            let path = if name == "/long" { &long } else { &path };
+            let is_sealed = [(); 3].map(|()| copy(&request(&cache, name, path)).is_some());
+            let fits = name != "/long" && name != "/d";
+            assert_eq!(is_sealed, [false, fits, fits], "{name}");
+        }
+        let names = 2 * ("/long".len() + 4 * "/a".len());
+        assert_eq!(cache.kept().bytes, 5 * OVERHEAD + names + 300_000);
+        // There is room again.
+        cache.forget("/a");
+        let confirmed = cache.confirm("/d", open(&path).metadata(), NOW).unwrap();
+        assert!(copy(&cache.seal("/d", confirmed)).is_some());
+        cache.sweep();
+        cache.sweep();
+        assert_eq!(cache.kept().bytes, 0);
+    }
+
+    #[test]
+    fn an_entry_that_is_not_kept_is_not_sealed() {
+        let folder = Temporary::new();
+        for (age, files) in [(0, 3), (100, 0)] {
+            let path = folder.write("a", &[1; 100_000], age);
+            let cache = Cache::new(Limits { files, ..LIMITS });
+            for _ in 0..3 {
+                assert!(copy(&request(&cache, "/a", &path)).is_none(), "{age} {files}");
+            }
+            assert!(copy(&cache.seal("/a", entry(&path))).is_none(), "{age} {files}");
+        }
+    }
+
+    #[test]
+    fn sealed_contents_take_at_most_a_quarter_of_the_cache_and_1_mib() {
+        for (bytes, longest) in [(0, 0), (400_003, 100_000), (16 << 20, 1 << 20)] {
+            assert_eq!(Limits::sealed_of(bytes), longest, "{bytes}");
+        }
+    }
 }
