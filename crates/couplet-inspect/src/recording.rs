@@ -29,9 +29,6 @@ use crate::contents::{ContentsHeader, KeptContents, ReadContents};
 const MAGIC: &[u8] = b"couplet recording 1\n";
 pub(crate) const RECORD: usize = 16;
 
-/// The ticks of a unit in which waits are counted, as in the ring.
-const SLEEP_UNIT: u64 = 64;
-
 /// The most marks.
 const MARKS: usize = 1000;
 
@@ -259,19 +256,6 @@ pub struct WorldLoop {
     pub ring: Arc<Ring>,
 }
 
-/// Lets each wait take the time since the event before it: a world's time passes between turns alone,
-/// and not while a driver waits.
-fn sleep_between_turns(records: &mut [Record]) {
-    let mut before = records.first().map_or(0, |record| record.time);
-    for record in records {
-        if record.kind == Kind::Waited {
-            let units = record.time.saturating_sub(before) / SLEEP_UNIT;
-            (record.key, record.value) = ((units >> u32::BITS) as u32, units as u32);
-        }
-        before = record.time;
-    }
-}
-
 /// A recording as bytes.
 pub(crate) fn bytes(
     header: &Header<Box<RawValue>>,
@@ -310,8 +294,7 @@ impl Recording {
         let (mut records, mut contents) = (Vec::new(), Vec::new());
         for (id, WorldLoop { host, serial, ring }) in loops.iter().enumerate() {
             let read = LoopRecords::read(id, *serial, host, ring);
-            let (mut header, mut own, kept) = read.with_clock(1e9, origin);
-            sleep_between_turns(&mut own);
+            let (mut header, own, kept) = read.with_clock(1e9, origin);
             header.host = Some(host.clone());
             headers.push(header);
             records.push(own);
@@ -797,7 +780,7 @@ pub(crate) mod tests {
     fn a_world_has_its_hosts_and_faults() {
         let ring = Arc::new(Ring::in_nanoseconds(1024, 10, None));
         ring.put(2_500_000_000, Kind::Received, 7, 100);
-        ring.put(3_140_000_000, Kind::Waited, 0, 0);
+        ring.put(3_140_000_000, Kind::Waited, 0, 10_000_000);
         let loops = ["north", "south"].map(|host| WorldLoop {
             host: host.to_owned(),
             serial: 3,
