@@ -61,7 +61,7 @@ const HISTORY = new Map([["connections", ["rate_in", "rate_out", "buffered"]], [
 
 /** Least width of a column in characters, and its share of the spare width. */
 const WIDTHS = {
-  text: [21, 1], name: [15, 1], place: [22, 1], links: [20, 1], why: [52, 30], word: [13, 0],
+  text: [21, 1], name: [15, 1], place: [22, 1], links: [20, 1], why: [44, 30], word: [12, 0],
   bytes: [12, 0], speed: [11, 0], seconds: [9, 0], since: [9, 0], until: [9, 0], count: [13, 0], rate: [9, 0], plain: [10, 0],
 };
 const NUMBERS = new Set(["bytes", "speed", "seconds", "since", "until", "count", "rate"]);
