@@ -585,7 +585,9 @@ impl LoopHeader {
             Kind::Returned => return self.call_words(key, "ends"),
             Kind::Recorded => "a write is recorded",
             Kind::Woken => "another thread wakes the loop",
-            Kind::Late => "timed calls are made after their time",
+            Kind::Late => {
+                return format!("timed calls are late by {} ms", f64::from(value) / 1000.0);
+            }
             _ => "another event of the driver",
         };
         words.to_owned()
