@@ -13,7 +13,7 @@ use std::fs::{File, Metadata};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -57,12 +57,10 @@ impl Limits {
 }
 
 /// The contents of a file, as they are sent.
-pub(super) enum Contents {
-    // Bound: SMALL (64 KiB).
-    Bytes(Bytes),
+pub(super) enum Contents<'a> {
+    Bytes(&'a Bytes),
     /// A copy in memory, which the system protects from changes.
-    // Bound: `Limits::sealed`.
-    Sealed(SharedFile),
+    Sealed(&'a SharedFile),
     /// Only the file has them.
     OnDisk,
 }
@@ -70,7 +68,12 @@ pub(super) enum Contents {
 /// A file as the answers to its requests need it.
 pub(super) struct Entry {
     file: SharedFile,
-    pub(super) contents: Contents,
+    /// Those of a small file.
+    // Bound: SMALL (64 KiB).
+    contents: Option<Bytes>,
+    /// The copy of those of a file of medium size, once it was made.
+    // Bound: `Limits::sealed`.
+    sealed: OnceLock<SharedFile>,
     pub(super) kind: HeaderValue,
     pub(super) etag: Option<HeaderValue>,
     pub(super) modified: Option<HeaderValue>,
@@ -91,36 +94,36 @@ impl Entry {
     pub(super) fn new(file: SharedFile, kind: HeaderValue, now: Duration) -> io::Result<Entry> {
         let (validators, size) =
             (Validators::from_metadata(file.metadata(), now), file.metadata().len());
-        let mut contents = Contents::OnDisk;
+        let mut contents = None;
         if size <= SMALL {
             let mut bytes = vec![0; usize::try_from(size).map_err(io::Error::other)?];
             file.read(&mut bytes, 0)?;
-            contents = Contents::Bytes(bytes.into());
+            contents = Some(bytes.into());
         }
         let checked = AtomicU64::new(millis(now));
         let (is_used, is_found) = (AtomicBool::new(true), AtomicBool::new(false));
         let (etag, modified) = (validators.etag(), validators.last_modified());
-        Ok(Entry { file, contents, kind, etag, modified, validators, checked, is_used, is_found })
+        let sealed = OnceLock::new();
+        Ok(Entry {
+            file,
+            contents,
+            sealed,
+            kind,
+            etag,
+            modified,
+            validators,
+            checked,
+            is_used,
+            is_found,
+        })
     }
 
-    /// The entry with a sealed copy of the contents. Blocks.
-    ///
-    /// # Errors
-    ///
-    /// The system's error, for example if it lacks sealed files or descriptors, or an error if the file
-    /// changes meanwhile.
-    fn sealed(&self) -> io::Result<Entry> {
-        Ok(Entry {
-            file: self.file.clone(),
-            contents: Contents::Sealed(sealed_copy(&self.file)?),
-            kind: self.kind.clone(),
-            etag: self.etag.clone(),
-            modified: self.modified.clone(),
-            validators: self.validators.clone(),
-            checked: AtomicU64::new(self.checked.load(Ordering::Relaxed)),
-            is_used: AtomicBool::new(true),
-            is_found: AtomicBool::new(true),
-        })
+    pub(super) fn contents(&self) -> Contents<'_> {
+        match (&self.contents, self.sealed.get()) {
+            (Some(bytes), _) => Contents::Bytes(bytes),
+            (None, Some(copy)) => Contents::Sealed(copy),
+            (None, None) => Contents::OnDisk,
+        }
     }
 
     pub(super) fn file(&self) -> &SharedFile {
@@ -178,8 +181,8 @@ impl Cache {
         }
         entry.is_used.store(true, Ordering::Relaxed);
         // The second request for a file goes to a thread, which may copy the contents.
-        let is_first = !entry.is_found.swap(true, Ordering::Relaxed);
-        if is_first && self.may_seal(&entry) { None } else { Some(entry) }
+        let seals = self.may_seal(&entry) && !entry.is_found.swap(true, Ordering::Relaxed);
+        (!seals).then_some(entry)
     }
 
     /// The entry of a path, if this is its present version.
@@ -208,7 +211,9 @@ impl Cache {
             while kept.entries.len() >= self.limits.files || kept.bytes + size > self.limits.bytes {
                 dropped.extend(kept.remove_oldest());
             }
-            kept.insert(path, entry.clone());
+            kept.bytes += size;
+            kept.entries.insert(path.into(), entry.clone());
+            kept.order.push_back(path.into());
         }
         drop(kept);
         // Files are closed while nothing is locked.
@@ -216,30 +221,28 @@ impl Cache {
     }
 
     fn may_seal(&self, entry: &Entry) -> bool {
-        matches!(entry.contents, Contents::OnDisk) && entry.size() <= self.limits.sealed
+        matches!(entry.contents(), Contents::OnDisk) && entry.size() <= self.limits.sealed
     }
 
-    /// Replaces a kept entry by one with sealed contents, and returns this one. Returns the entry itself
-    /// if it is not kept, if there is no room without dropping others, or if another thread copies at
-    /// the moment. Blocks.
-    pub(super) fn seal(&self, path: &str, entry: Arc<Entry>) -> Arc<Entry> {
+    /// Seals a copy of the contents of a kept entry, if there is room without dropping others, and if no
+    /// other thread copies at the moment. A system without sealed files or descriptors, and a file that
+    /// changes meanwhile, leave the entry as it is. Blocks.
+    pub(super) fn seal(&self, path: &str, entry: &Arc<Entry>) {
         let has_room = |kept: &Kept| {
-            let is_kept = kept.entries.get(path).is_some_and(|it| Arc::ptr_eq(it, &entry));
+            let is_kept = kept.entries.get(path).is_some_and(|it| Arc::ptr_eq(it, entry));
             let room = self.limits.bytes.saturating_sub(kept.bytes) as u64;
             is_kept && entry.size() <= room
         };
-        let copying = if self.may_seal(&entry) { self.copying.try_lock().ok() } else { None };
+        let copying = if self.may_seal(entry) { self.copying.try_lock().ok() } else { None };
         if copying.is_none() || !has_room(&self.kept()) {
-            return entry;
+            return;
         }
-        let Ok(sealed) = entry.sealed().map(Arc::new) else { return entry };
+        let Ok(copy) = sealed_copy(&entry.file) else { return };
         let mut kept = self.kept();
-        if !has_room(&kept) {
-            return entry;
+        if has_room(&kept) && entry.sealed.set(copy).is_ok() {
+            // As `size` counts it.
+            kept.bytes += entry.size() as usize;
         }
-        kept.remove(path);
-        kept.insert(path, sealed.clone());
-        sealed
     }
 
     /// Forgets a path that is no file.
@@ -268,12 +271,6 @@ impl Cache {
 }
 
 impl Kept {
-    fn insert(&mut self, path: &str, entry: Arc<Entry>) {
-        self.bytes += size(path, &entry);
-        self.entries.insert(path.into(), entry);
-        self.order.push_back(path.into());
-    }
-
     fn remove(&mut self, path: &str) -> Option<Arc<Entry>> {
         let entry = self.entries.remove(path)?;
         self.bytes -= size(path, &entry);
@@ -295,7 +292,7 @@ impl Kept {
 }
 
 fn size(path: &str, entry: &Entry) -> usize {
-    let contents = match &entry.contents {
+    let contents = match entry.contents() {
         Contents::Bytes(bytes) => bytes.len(),
         // Not above `Limits::sealed`.
         Contents::Sealed(copy) => copy.metadata().len() as usize,

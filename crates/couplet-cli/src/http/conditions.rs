@@ -12,7 +12,7 @@ use couplet::http::{HeaderMap, HeaderName, HeaderValue, header};
 const RECENT: Duration = Duration::from_secs(2);
 
 /// The validators of a representation: RFC 9110, 8.8. A folder's listing has none.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Validators {
     /// The entity tag, with its quotes.
     tag: Option<String>,

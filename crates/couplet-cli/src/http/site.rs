@@ -170,8 +170,11 @@ impl Site {
             Sending::Direct => SharedFile::immutable(file)?,
         };
         let entry = match self.cache.confirm(url, file.metadata(), now) {
-            // The file is requested repeatedly.
-            Some(entry) => self.cache.seal(url, entry),
+            Some(entry) => {
+                // The file is requested repeatedly.
+                self.cache.seal(url, &entry);
+                entry
+            }
             None => {
                 let kind = mime_guess::from_path(path).first_raw().unwrap_or(UNKNOWN);
                 let entry = Arc::new(Entry::new(file, header_value(kind), now)?);
@@ -179,7 +182,7 @@ impl Site {
                 entry
             }
         };
-        if matches!(entry.contents, Contents::OnDisk) {
+        if matches!(entry.contents(), Contents::OnDisk) {
             // It is only an advice.
             let _ = fadvise(entry.file().file(), 0, Some(AHEAD), Advice::WillNeed);
         }
@@ -255,7 +258,7 @@ fn file_answer(site_request: &SiteRequest, entry: &Entry) -> Answer {
 }
 
 fn push(content: &mut FileBody, entry: &Entry, range: Range<u64>) {
-    match &entry.contents {
+    match entry.contents() {
         // Contents are as long as the file.
         Contents::Bytes(bytes) => {
             content.push_bytes(bytes.slice(range.start as usize..range.end as usize));

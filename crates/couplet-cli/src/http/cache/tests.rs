@@ -164,7 +164,10 @@ mod sealed {
             return entry;
         }
         match cache.confirm(name, open(path).metadata(), NOW) {
-            Some(entry) => cache.seal(name, entry),
+            Some(entry) => {
+                cache.seal(name, &entry);
+                entry
+            }
             None => {
                 let entry = entry(path);
                 cache.keep(name, &entry);
@@ -174,7 +177,7 @@ mod sealed {
     }
 
     fn copy(entry: &Entry) -> Option<&SharedFile> {
-        match &entry.contents {
+        match entry.contents() {
             Contents::Sealed(copy) => Some(copy),
             Contents::Bytes(_) | Contents::OnDisk => None,
         }
@@ -209,7 +212,8 @@ mod sealed {
         let cache = Cache::new(LIMITS);
         let entry = request(&cache, "/a", &path);
         folder.write("a", &[2; 100_000], 99);
-        assert!(copy(&cache.seal("/a", entry)).is_none());
+        cache.seal("/a", &entry);
+        assert!(copy(&entry).is_none());
         assert_eq!(cache.kept().bytes, OVERHEAD + 2 * "/a".len());
     }
 
@@ -230,7 +234,8 @@ mod sealed {
         // There is room again.
         cache.forget("/a");
         let confirmed = cache.confirm("/d", open(&path).metadata(), NOW).unwrap();
-        assert!(copy(&cache.seal("/d", confirmed)).is_some());
+        cache.seal("/d", &confirmed);
+        assert!(copy(&confirmed).is_some());
         cache.sweep();
         cache.sweep();
         assert_eq!(cache.kept().bytes, 0);
@@ -245,7 +250,9 @@ mod sealed {
             for _ in 0..3 {
                 assert!(copy(&request(&cache, "/a", &path)).is_none(), "{age} {files}");
             }
-            assert!(copy(&cache.seal("/a", entry(&path))).is_none(), "{age} {files}");
+            let other = entry(&path);
+            cache.seal("/a", &other);
+            assert!(copy(&other).is_none(), "{age} {files}");
         }
     }
 
