@@ -123,7 +123,7 @@ fn ten_thousand_connections_leave_no_memory_and_no_descriptor() {
     assert!(more < 512, "{more} KiB");
 }
 
-/// Connections of which each side is in this process.
+/// The number of connections; both ends are in this process.
 const IDLE: usize = 1000;
 
 #[test]

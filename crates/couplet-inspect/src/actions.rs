@@ -73,8 +73,8 @@ async fn act_on(board: &Rc<Board>, id: &str, action: &str) -> Result<(), Refusal
         _ => return Err((StatusCode::NOT_FOUND, format!("{action} is no action"))),
     };
     sent.map_err(|gone| (StatusCode::NOT_FOUND, gone.to_string()))?;
-    // The next reader sees what the action did. The first answer may come from the turn of the action,
-    // which applies it at its end; the second one comes from a later turn.
+    // The next reader must see the effect. The loop may take the first snapshot in the turn that applies
+    // the action at its end; it takes the second one in a later turn.
     for _ in 0..2 {
         let _ = board.refresh_now().await;
     }

@@ -313,7 +313,7 @@ impl Activity {
         &mut self.seconds[last]
     }
 
-    /// Forgets what is not of the minute that ends with this second.
+    /// Forgets the seconds before the minute that ends with this second.
     fn forget_before(&mut self, number: u64) {
         while self.seconds.front().is_some_and(|it| it.number + SECONDS as u64 <= number) {
             self.seconds.pop_front();

@@ -178,7 +178,7 @@ fn a_sealed_file_is_read_for_tls_and_http2() {
     assert_eq!(sealed(&server), 1);
 }
 
-/// A site with copies of this file, none of which has changed for long.
+/// A site with several files of these contents, all last changed long ago.
 fn several(count: usize, bytes: &[u8]) -> (Site, Vec<String>) {
     let names: Vec<_> = (0..count).map(|number| number.to_string()).collect();
     let files: Vec<_> = names.iter().map(|name| (&**name, bytes)).collect();

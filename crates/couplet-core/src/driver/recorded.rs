@@ -34,8 +34,8 @@ impl RingWriter {
         contents: Option<Contents>,
         now: Instant,
     ) -> RingWriter {
-        let ring = Ring::new(bytes, connections, (ticks(), now)).with_contents(contents);
-        RingWriter { ring: Arc::new(ring), clock: None, left: Rc::default() }
+        let ring = Ring::new(bytes, connections, (ticks(), now));
+        RingWriter::over(ring.with_contents(contents), None)
     }
 
     /// The same with a clock of nanoseconds, those of a simulated world.
@@ -45,8 +45,8 @@ impl RingWriter {
         contents: Option<Contents>,
         clock: impl Fn() -> u64 + 'static,
     ) -> RingWriter {
-        let ring = Ring::in_nanoseconds(bytes, connections, None).with_contents(contents);
-        RingWriter { ring: Arc::new(ring), clock: Some(Rc::new(clock)), left: Rc::default() }
+        let ring = Ring::in_nanoseconds(bytes, connections, None);
+        RingWriter::over(ring.with_contents(contents), Some(Rc::new(clock)))
     }
 
     /// The same with the clock of a driver's world.
@@ -56,12 +56,16 @@ impl RingWriter {
         world: Rc<dyn World>,
     ) -> RingWriter {
         let made = world.now();
-        let ring = Ring::in_nanoseconds(bytes, connections, Some(made)).with_contents(contents);
+        let ring = Ring::in_nanoseconds(bytes, connections, Some(made));
         let clock = move || {
             let passed = world.now().saturating_duration_since(made).as_nanos();
             u64::try_from(passed).unwrap_or(u64::MAX)
         };
-        RingWriter { ring: Arc::new(ring), clock: Some(Rc::new(clock)), left: Rc::default() }
+        RingWriter::over(ring.with_contents(contents), Some(Rc::new(clock)))
+    }
+
+    fn over(ring: Ring, clock: Option<Rc<dyn Fn() -> u64>>) -> RingWriter {
+        RingWriter { ring: Arc::new(ring), clock, left: Rc::default() }
     }
 
     pub(crate) fn ring(&self) -> &Arc<Ring> {

@@ -93,7 +93,7 @@ impl CallMonitor {
         self.0.stalls.is_some() || self.0.timer.is_some()
     }
 
-    pub(super) fn ring(&self) -> Option<&RingWriter> {
+    fn ring(&self) -> Option<&RingWriter> {
         self.0.ring.as_ref()
     }
 
@@ -153,6 +153,11 @@ impl Records {
         self.monitor.get().map(|monitor| monitor.hold(doing()))
     }
 
+    /// The ring of an inspected loop.
+    pub(super) fn ring(&self) -> Option<&RingWriter> {
+        self.monitor.get().and_then(CallMonitor::ring)
+    }
+
     /// Wraps a user's closure, to be reported when it runs.
     pub(super) fn monitor_call(
         &self,
@@ -192,7 +197,7 @@ impl Reactor {
 
     /// Renames the protocol of a connection in the ring, if the loop has one.
     pub(crate) fn name_protocol(&self, connection: Key, name: &'static str) {
-        if let Some(ring) = self.records().monitor.get().and_then(CallMonitor::ring) {
+        if let Some(ring) = self.records().ring() {
             ring.built(connection, name);
         }
     }

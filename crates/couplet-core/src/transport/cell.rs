@@ -248,7 +248,7 @@ pub(crate) struct ConnectionCell {
     /// Allocated for the first producer.
     producer: OnceCell<Box<RefCell<Option<RegisteredProducer>>>>,
     idle_timeout: Cell<TimeLimit>,
-    made_at: Cell<Instant>,
+    pub(crate) made_at: Cell<Instant>,
     /// The reason of the end: the one expected so far, until `connection_lost` was called.
     reason: Cell<Reason>,
     /// Set once there are layers.
@@ -860,15 +860,6 @@ impl ConnectionCell {
 
     pub(super) fn set_close_deadline(&self, deadline: Option<Duration>) {
         self.close_deadline.set(CoarseLimit::new(deadline));
-    }
-
-    /// When the connection was made.
-    pub(crate) fn made_at(&self) -> Instant {
-        self.made_at.get()
-    }
-
-    pub(super) fn set_made_at(&self, at: Instant) {
-        self.made_at.set(at);
     }
 
     // Read by both.

@@ -591,10 +591,6 @@ impl Life {
         }
     }
 
-    fn moment(&self, at: Instant) -> Moment {
-        self.transport.cell.reactor.moment(at)
-    }
-
     fn instant(&self, moment: Moment) -> Instant {
         self.transport.cell.reactor.instant(moment)
     }
@@ -616,13 +612,13 @@ impl Life {
     }
 
     fn flow_changed(&mut self, now: Instant) {
-        let since = self.moment(now);
         let State::Open { reading, .. } = &mut self.state else {
             return;
         };
+        let since = || self.transport.cell.reactor.moment(now);
         match (*reading, self.transport.cell.paused()) {
             (Reading::On | Reading::Layered, true) => {
-                *reading = Reading::Paused { since, fin: false };
+                *reading = Reading::Paused { since: since(), fin: false };
                 if self.layers_are_open() {
                     self.order_receive(false);
                 }
@@ -633,7 +629,7 @@ impl Life {
                 if self.transport.cell.has_unread()
                     || self.layered.as_deref().is_some_and(Layered::is_behind) =>
             {
-                *reading = Reading::Paused { since, fin: false };
+                *reading = Reading::Paused { since: since(), fin: false };
                 self.pending |= due::RESUMED;
             }
             _ => {}
@@ -1186,7 +1182,7 @@ impl Life {
         let State::Open { reading, .. } = &mut self.state else { return };
         let Reading::Paused { since, fin } = *reading else { return };
         *reading = if self.layered.is_some() { Reading::Layered } else { Reading::On };
-        let paused = now.saturating_duration_since(self.transport.cell.reactor.instant(since));
+        let paused = now.saturating_duration_since(self.instant(since));
         let received = self.transport.cell.received_at.get();
         self.transport.cell.received_at.set(received.checked_add(paused).unwrap_or(now));
         self.order(Effects::DEADLINE);

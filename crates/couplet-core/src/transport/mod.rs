@@ -502,7 +502,8 @@ impl Transport {
         self.cell.record(request::DEADLINES);
     }
 
-    /// Sets how long a close waits without progress: 30 s by default; `None` waits forever.
+    /// Sets how long a close waits without progress: 30 s by default; `None` waits forever, and so does
+    /// a time above 49 days. Counted in whole milliseconds.
     pub fn set_close_deadline(&self, deadline: Option<Duration>) {
         self.cell.set_close_deadline(deadline);
         self.cell.record(request::DEADLINES);
@@ -662,7 +663,7 @@ impl Transport {
 
     /// When the connection was made: the time of that turn, as [`Reactor::now`] returns it.
     pub fn made_at(&self) -> Instant {
-        self.cell.made_at()
+        self.cell.made_at.get()
     }
 
     /// The address of the other end, also available after the connection is lost.

@@ -32,7 +32,7 @@ impl TransportSettings {
             cell.throttle_left(now).map_or(0, micros),
             cell.bytes_in.get(),
             cell.bytes_accepted(),
-            since(cell.made_at()),
+            since(cell.made_at.get()),
             since(cell.received_at.get()),
         ])
     }
@@ -65,7 +65,7 @@ impl TransportSettings {
         cell.restore_modes(modes as u8);
         cell.bytes_in.set(bytes_in);
         cell.set_bytes_accepted(written.saturating_sub(unsent as u64));
-        cell.set_made_at(ago(age));
+        cell.made_at.set(ago(age));
         cell.received_at.set(ago(silence));
         // Bytes come in the next turn at the earliest: connections that are continued together may know
         // each other, and all have begun then.

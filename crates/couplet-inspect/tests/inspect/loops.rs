@@ -66,6 +66,16 @@ fn a_loop_that_ends_is_no_longer_shown() {
     first.until("/loops.json", |loops| (loops.as_array()?.len() == 1).then_some(()));
 }
 
+/// The result of `ask`, which runs in a thread while the loop turns.
+fn turning<T: Send + 'static>(l: &mut Loop, ask: impl FnOnce() -> T + Send + 'static) -> T {
+    let asking = std::thread::spawn(ask);
+    while !asking.is_finished() {
+        assert!(l.turn(Some(Duration::ZERO)).expect("it has no I/O"));
+        std::thread::yield_now();
+    }
+    asking.join().expect("no panic")
+}
+
 #[test]
 fn a_loop_over_another_driver_is_inspected_by_its_clock() {
     let inspector = Inspector::at("0");
@@ -80,22 +90,12 @@ fn a_loop_over_another_driver_is_inspected_by_its_clock() {
     .expect("the inspector opens");
     network.advance(Duration::from_secs(5));
     let url = inspector.url().expect("a loop is inspected");
-    let asking =
-        std::thread::spawn(move || ["/calls.json", "/deferreds.json"].map(|path| view(&url, path)));
-    while !asking.is_finished() {
-        assert!(l.turn(Some(Duration::ZERO)).expect("it has no I/O"));
-        std::thread::yield_now();
-    }
-    let [calls, deferreds] = asking.join().expect("it answers");
+    let [calls, deferreds] =
+        turning(&mut l, move || ["/calls.json", "/deferreds.json"].map(|path| view(&url, path)));
     let (due, since) = (&calls[0]["due"], &calls[0]["since"]);
     assert_eq!(due.as_f64().expect("a time") - since.as_f64().expect("a time"), 3600.0);
     assert_eq!(deferreds[0]["state"], "pending");
-    let bytes = std::thread::spawn(move || inspector.recording());
-    while !bytes.is_finished() {
-        l.turn(Some(Duration::ZERO)).expect("it has no I/O");
-        std::thread::yield_now();
-    }
-    let bytes = bytes.join().expect("no panic").expect("it runs");
+    let bytes = turning(&mut l, move || inspector.recording()).expect("it runs");
     assert!(Recording::parse(&bytes).expect("our own").events() > 0);
 }
 
@@ -127,13 +127,8 @@ fn the_time_of_the_program_that_turns_a_loop_is_not_the_loops() {
         network.advance(Duration::from_millis(400));
     }
     let url = inspector.url().expect("a loop is inspected");
-    let asking =
-        std::thread::spawn(move || ["/time.json", "/flags.json"].map(|path| view(&url, path)));
-    while !asking.is_finished() {
-        assert!(l.turn(Some(Duration::ZERO)).expect("it has no I/O"));
-        std::thread::yield_now();
-    }
-    let [time, flags] = asking.join().expect("it answers");
+    let [time, flags] =
+        turning(&mut l, move || ["/time.json", "/flags.json"].map(|path| view(&url, path)));
     let number = |field: &str| time[0][field].as_f64().expect("a number");
     assert_eq!((number("busy"), number("idle")), (0.0, 8.0), "{time}");
     // Nothing was slow, and a timed call was late.

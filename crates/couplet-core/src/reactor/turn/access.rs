@@ -33,7 +33,7 @@ impl ConnectionEntry {
 
     fn emit_access(&self, now: Instant, reason: Option<&Reason>) {
         let cell = self.life.cell();
-        let age = now.saturating_duration_since(cell.made_at());
+        let age = now.saturating_duration_since(cell.made_at.get());
         tracing::debug!(
             target: "couplet::access::connection",
             connection = %cell.id(),

@@ -9,8 +9,9 @@ use crate::reactor::options::Answers;
 const MOST: usize = 32;
 /// How long a reply may be held back, estimated by the mean time per reply.
 const HELD: Duration = Duration::from_micros(500);
-/// Replies that take less are sent immediately, as are those of which fewer than two fit in `HELD`.
+/// Replies that take less time are sent immediately.
 const SHORT: Duration = Duration::from_micros(2);
+/// Replies that take more time are sent immediately: fewer than two fit into `HELD`.
 const LONG: Duration = Duration::from_micros(HELD.as_micros() as u64 / 2);
 /// While replies are sent together, one in this many is timed.
 const SAMPLE: u32 = 16;

@@ -5,7 +5,6 @@ use crate::driver::{Commands, UserCall};
 #[cfg(unix)]
 use crate::driver::{Ready, WatchId};
 use crate::panics::contain;
-use crate::reactor::monitor::CallMonitor;
 use crate::reactor::tasks::RemoteCall;
 use crate::transport::{ConnectionId, Tell};
 
@@ -13,7 +12,7 @@ impl Core {
     /// Runs the queued calls from other threads.
     pub(super) fn run_remote_calls(&mut self, io: &mut dyn Commands) {
         let calls = self.records.queue.inbox.take_calls();
-        if let Some(ring) = self.records.monitor.get().and_then(CallMonitor::ring) {
+        if let Some(ring) = self.records.ring() {
             ring.woken(calls.len());
         }
         for call in calls {

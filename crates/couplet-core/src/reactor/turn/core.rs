@@ -46,7 +46,7 @@ pub(super) struct Core {
 impl Core {
     pub(super) fn new(records: Rc<Records>, options: &LoopOptions) -> Core {
         let mut hooks = Hooks::default();
-        if let Some(ring) = records.monitor.get().and_then(CallMonitor::ring).cloned() {
+        if let Some(ring) = records.ring().cloned() {
             hooks.wrap_protocols(move |key, protocol| {
                 ring.built(key, protocol.type_name());
                 protocol

@@ -195,7 +195,7 @@ impl ConnectionSnapshot {
             wire: cell.wire_bytes(),
             buffered: cell.unsent(),
             received_at: cell.received_at.get(),
-            made_at: cell.made_at(),
+            made_at: cell.made_at.get(),
         }
     }
 }

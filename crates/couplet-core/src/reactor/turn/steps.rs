@@ -11,7 +11,6 @@ use crate::driver::recorded::RingWriter;
 use crate::driver::{CloseMode, Commands, Driver, Event, Key, LocalEnd};
 use crate::error::ConnectError;
 use crate::panics::contain;
-use crate::reactor::monitor::CallMonitor;
 use crate::reactor::records::{Call, LoopRequest, Start, TimerAction, pending};
 use crate::timers::{Seq, after};
 use crate::transport::Tell;
@@ -98,7 +97,7 @@ impl Core {
     /// The program that turns the loop has the thread until the next turn.
     #[inline(never)]
     fn leave(&self) {
-        if let Some(ring) = self.records.monitor.get().and_then(CallMonitor::ring) {
+        if let Some(ring) = self.records.ring() {
             ring.leave();
         }
     }
@@ -409,7 +408,7 @@ impl Core {
 
     fn apply_dirty(&mut self, io: &mut dyn Commands) {
         let mut dirty = self.records.take_dirty();
-        if let Some(ring) = self.records.monitor.get().and_then(CallMonitor::ring).cloned() {
+        if let Some(ring) = self.records.ring().cloned() {
             self.note_output(&ring, &dirty);
         }
         for key in dirty.drain(..) {
@@ -588,7 +587,7 @@ impl Core {
     /// Step 4: makes the due calls requested before `seq`.
     fn run_timed_calls(&mut self, io: &mut dyn Commands, seq: Seq) {
         let now = self.reactor.now();
-        if let Some(ring) = self.records.monitor.get().and_then(CallMonitor::ring) {
+        if let Some(ring) = self.records.ring() {
             let due = self.records.timers.borrow_mut().next_deadline();
             ring.late(due.map_or(Duration::ZERO, |due| now.saturating_duration_since(due)));
         }

@@ -41,7 +41,7 @@ impl Life {
     /// "opening: TLS handshake, 4.1 s, failed in 5.9 s".
     fn why_opening(&self, why: &mut Why) {
         let layer = self.opening_layer().unwrap_or("its layers");
-        why.text(format!("opening: {layer}, ")).since(self.cell().made_at());
+        why.text(format!("opening: {layer}, ")).since(self.cell().made_at.get());
         why.deadline(", failed in ", self.layers_deadline());
     }
 
@@ -115,7 +115,7 @@ impl Life {
     fn why_idle(&self, why: &mut Why) {
         let cell = self.cell();
         if cell.bytes_in.get() == 0 {
-            why.clause("waits for the peer's first byte for ").since(cell.made_at());
+            why.clause("waits for the peer's first byte for ").since(cell.made_at.get());
         } else {
             why.clause("waits for the peer, last heard ").since(cell.received_at.get());
             why.text(" ago");
