@@ -13,7 +13,7 @@ use std::fs::{File, Metadata};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -60,7 +60,7 @@ impl Limits {
 pub(super) enum Contents<'a> {
     Bytes(&'a Bytes),
     /// A copy in memory, which the system protects from changes.
-    Sealed(&'a SharedFile),
+    Sealed(SharedFile),
     /// Only the file has them.
     OnDisk,
 }
@@ -73,7 +73,7 @@ pub(super) struct Entry {
     contents: Option<Bytes>,
     /// The copy of those of a file of medium size, once it was made.
     // Bound: `Limits::sealed`.
-    sealed: OnceLock<SharedFile>,
+    sealed: Mutex<Option<SharedFile>>,
     pub(super) kind: HeaderValue,
     pub(super) etag: Option<HeaderValue>,
     pub(super) modified: Option<HeaderValue>,
@@ -103,7 +103,7 @@ impl Entry {
         let checked = AtomicU64::new(millis(now));
         let (is_used, is_found) = (AtomicBool::new(true), AtomicBool::new(false));
         let (etag, modified) = (validators.etag(), validators.last_modified());
-        let sealed = OnceLock::new();
+        let sealed = Mutex::default();
         Ok(Entry {
             file,
             contents,
@@ -119,11 +119,14 @@ impl Entry {
     }
 
     pub(super) fn contents(&self) -> Contents<'_> {
-        match (&self.contents, self.sealed.get()) {
-            (Some(bytes), _) => Contents::Bytes(bytes),
-            (None, Some(copy)) => Contents::Sealed(copy),
-            (None, None) => Contents::OnDisk,
+        match &self.contents {
+            Some(bytes) => Contents::Bytes(bytes),
+            None => self.sealed().clone().map_or(Contents::OnDisk, Contents::Sealed),
         }
+    }
+
+    fn sealed(&self) -> MutexGuard<'_, Option<SharedFile>> {
+        self.sealed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn file(&self) -> &SharedFile {
@@ -239,9 +242,10 @@ impl Cache {
         }
         let Ok(copy) = sealed_copy(&entry.file) else { return };
         let mut kept = self.kept();
-        if has_room(&kept) && entry.sealed.set(copy).is_ok() {
+        if has_room(&kept) {
             // As `size` counts it.
             kept.bytes += entry.size() as usize;
+            *entry.sealed() = Some(copy);
         }
     }
 

@@ -263,7 +263,7 @@ fn push(content: &mut FileBody, entry: &Entry, range: Range<u64>) {
         Contents::Bytes(bytes) => {
             content.push_bytes(bytes.slice(range.start as usize..range.end as usize));
         }
-        Contents::Sealed(copy) => content.push_file(copy, range),
+        Contents::Sealed(copy) => content.push_file(&copy, range),
         Contents::OnDisk => content.push_file(entry.file(), range),
     }
 }

@@ -176,7 +176,7 @@ mod sealed {
         }
     }
 
-    fn copy(entry: &Entry) -> Option<&SharedFile> {
+    fn copy(entry: &Entry) -> Option<SharedFile> {
         match entry.contents() {
             Contents::Sealed(copy) => Some(copy),
             Contents::Bytes(_) | Contents::OnDisk => None,
