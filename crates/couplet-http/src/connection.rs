@@ -44,7 +44,7 @@ impl<S> Server<S> {
             http1.max_headers(options.max_headers);
         }
         let server_share = ServerShare::new(&options);
-        let warm = WarmConnections::new(reactor);
+        let warm = WarmConnections::new(reactor, options.free_idle_after);
         Server { service, options, clock, server_share, warm, http1 }
     }
 }

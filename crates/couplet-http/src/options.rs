@@ -18,6 +18,7 @@ pub struct HttpOptions {
     pub(super) max_streams: u32,
     pub(super) max_unsent: usize,
     pub(super) max_unsent_of_all: usize,
+    pub(super) free_idle_after: Duration,
     pub(super) peer: bool,
     pub(super) allowance: bool,
     /// The name for connections of another process.
@@ -37,6 +38,7 @@ impl Default for HttpOptions {
             max_streams: 128,
             max_unsent: 384 * 1024,
             max_unsent_of_all: 64 * 1024 * 1024,
+            free_idle_after: Duration::from_millis(50),
             peer: false,
             allowance: false,
             name: None,
@@ -131,6 +133,14 @@ impl HttpOptions {
     #[must_use]
     pub fn max_unsent_of_all(mut self, bytes: usize) -> Self {
         self.max_unsent_of_all = bytes;
+        self
+    }
+
+    /// Sets how long a connection keeps its buffers and parser after its last response: it frees them
+    /// after one to two times this long without a request. Default: 50 ms.
+    #[must_use]
+    pub fn free_idle_after(mut self, time: Duration) -> Self {
+        self.free_idle_after = time;
         self
     }
 

@@ -9,10 +9,6 @@ use std::time::Duration;
 use super::monitor::Monitor;
 use couplet_core::{DelayedCall, Reactor};
 
-/// A connection without a request keeps its buffers, and hyper's state, for one to two times this
-/// long.
-const IDLE_INTERVAL: Duration = Duration::from_millis(50);
-
 /// If this many buffers were in use at the same time, trim the heap once half of them have
 /// freed theirs: the allocator keeps free memory between the parts still in use.
 const TRIM_THRESHOLD: usize = 64;
@@ -23,6 +19,9 @@ const TRIM_DELAY: Duration = Duration::from_secs(5);
 /// Connections with buffers, and those that are to free them.
 pub(super) struct WarmConnections {
     reactor: Reactor,
+    /// A connection without a request keeps its buffers, and hyper's state, for one to two times
+    /// this long.
+    interval: Duration,
     // Bound: each connection of the server once.
     idle: RefCell<Vec<Rc<Monitor>>>,
     /// Number of connections with buffers, and of requests of HTTP/2.
@@ -35,9 +34,10 @@ pub(super) struct WarmConnections {
 }
 
 impl WarmConnections {
-    pub(super) fn new(reactor: &Reactor) -> Rc<WarmConnections> {
+    pub(super) fn new(reactor: &Reactor, interval: Duration) -> Rc<WarmConnections> {
         Rc::new(WarmConnections {
             reactor: reactor.clone(),
+            interval,
             idle: RefCell::default(),
             count: Cell::default(),
             peak: Cell::default(),
@@ -86,7 +86,7 @@ impl WarmConnections {
     fn add(self: &Rc<WarmConnections>, monitor: &Rc<Monitor>) {
         let mut idle = self.idle.borrow_mut();
         if idle.is_empty() {
-            self.sweep.set(self.call_later(IDLE_INTERVAL, WarmConnections::sweep));
+            self.sweep.set(self.call_later(self.interval, WarmConnections::sweep));
         }
         monitor.set_idle_index(Some(idle.len()));
         idle.push(monitor.clone());
@@ -109,8 +109,8 @@ impl WarmConnections {
 
     /// Asks the connections without a request to free their buffers.
     fn sweep(self: &Rc<WarmConnections>) {
-        self.idle.borrow().iter().for_each(|monitor| monitor.park_if_idle(IDLE_INTERVAL));
-        self.sweep.set(self.call_later(IDLE_INTERVAL, WarmConnections::sweep));
+        self.idle.borrow().iter().for_each(|monitor| monitor.park_if_idle(self.interval));
+        self.sweep.set(self.call_later(self.interval, WarmConnections::sweep));
     }
 
     fn trim(self: &Rc<WarmConnections>) {

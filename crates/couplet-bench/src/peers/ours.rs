@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use couplet::driver::Uring;
 use couplet::factory::Layered;
-use couplet::http::HttpExt;
+use couplet::http::{HttpExt, HttpOptions};
 use couplet::layers::PassThrough;
 use couplet::protocols::{LineProtocol, LineReceiver, LineTransport, Relay};
 use couplet::stream::copy_bidirectional;
@@ -115,13 +115,17 @@ pub(crate) fn has_uring() -> bool {
     Uring::new(4096).is_ok()
 }
 
+/// Whether the benchmark counts calls or instructions.
+fn is_counted() -> bool {
+    std::env::var_os(COUNTED).is_some()
+}
+
 /// Runs a loop until the process ends.
 fn run(
     driver: DriverChoice,
     setup: impl FnOnce(&Reactor) -> couplet::Result<()>,
 ) -> couplet::Result<()> {
-    let is_counted = std::env::var_os(COUNTED).is_some();
-    let answers = if is_counted { Answers::AtOnce } else { Answers::default() };
+    let answers = if is_counted() { Answers::AtOnce } else { Answers::default() };
     let options = LoopOptions::default().driver(driver).signals(true).answers(answers);
     Loop::with_options(options)?.run(setup)
 }
@@ -155,7 +159,14 @@ pub(super) fn serve(kind: Kind, role: Role, ready: fn(&dyn Display)) -> couplet:
             listen(driver, relay, ready)
         }
         (_, Role::Hello1 | Role::Hello2) => run(driver, |reactor| {
-            let port = reactor.serve_http(endpoint(), tower::service_fn(answer))?;
+            let options = HttpOptions::default();
+            // Under valgrind two rounds lie so far apart that connections would free their buffers.
+            let options = match is_counted() {
+                true => options.free_idle_after(Duration::from_secs(3600)),
+                false => options,
+            };
+            let service = tower::service_fn(answer);
+            let port = reactor.serve_http_with(endpoint(), service, options)?;
             ready(&port.host());
             Ok(())
         }),
