@@ -309,6 +309,8 @@ struct RareState {
     waiting: Vec<(Level, Resolver<()>)>,
     // Unbounded: one for each unfired Deferred of `peer_ended`.
     peer_end: Vec<Resolver<()>>,
+    // Unbounded: one for each unfired Deferred of `lost`.
+    lost: Vec<Resolver<Reason>>,
     // Unbounded: one per `set_socket_option` or `with_socket` call since the last round.
     options: Vec<SocketRequest>,
     // Bound: one for each layer that the user has asked for since the last turn.
@@ -768,6 +770,10 @@ impl ConnectionCell {
     pub(super) fn add_waiting_for_peer(&self, resolver: Resolver<()>) {
         self.rare_mut().peer_end.push(resolver);
         self.record(request::FLOW);
+    }
+
+    pub(super) fn add_waiting_for_loss(&self, resolver: Resolver<Reason>) {
+        self.rare_mut().lost.push(resolver);
     }
 
     /// Whether a Deferred waits for the peer's end of stream.
@@ -1343,17 +1349,23 @@ impl ConnectionCell {
         taken.into_iter().map(|(_, resolver)| resolver).collect()
     }
 
-    /// Fails all Deferreds that wait for bytes to be sent or for the peer.
-    pub(super) fn fail_waiting(&self, reason: &Reason) {
-        let (waiting, for_peer) = match self.rare_if_used() {
+    /// Fires all Deferreds that wait for the loss, and fails those that wait for bytes to be sent or
+    /// for the peer.
+    pub(super) fn resolve_waiting(&self, reason: &Reason) {
+        let (waiting, for_peer, for_loss) = match self.rare_if_used() {
             None => return,
-            Some(mut rare) => {
-                (std::mem::take(&mut rare.waiting), std::mem::take(&mut rare.peer_end))
-            }
+            Some(mut rare) => (
+                std::mem::take(&mut rare.waiting),
+                std::mem::take(&mut rare.peer_end),
+                std::mem::take(&mut rare.lost),
+            ),
         };
         self.update_awaits_room();
         for resolver in waiting.into_iter().map(|(_, resolver)| resolver).chain(for_peer) {
             resolver.errback(ConnectionLost(reason.clone()));
+        }
+        for resolver in for_loss {
+            resolver.callback(reason.clone());
         }
     }
 

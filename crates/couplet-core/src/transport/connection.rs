@@ -1288,7 +1288,7 @@ impl Life {
         if let Err(payload) = outcome {
             log_panic("connection_lost", payload);
         }
-        cell.fail_waiting(&reason);
+        cell.resolve_waiting(&reason);
         cell.keep_host();
     }
 
@@ -1296,7 +1296,7 @@ impl Life {
     pub(crate) fn abandon(self) {
         let cell = &self.transport.cell;
         cell.set_expected_reason(Reason::Shutdown);
-        cell.fail_waiting(&cell.set_lost());
+        cell.resolve_waiting(&cell.set_lost());
         stop(cell.remove_producer());
         cell.keep_host();
     }

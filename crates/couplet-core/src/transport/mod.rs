@@ -22,9 +22,7 @@ use bytes::Bytes;
 use crate::address::Address;
 use crate::defer::{Deferred, Failure};
 use crate::driver::{FilePart, Key, PeerCredentials, SharedFile, SockRef, SocketOption};
-use crate::error::ConnectionLost;
-#[cfg(doc)]
-use crate::error::Reason;
+use crate::error::{ConnectionLost, Reason};
 use crate::internals::new_quiet;
 use crate::layers::{Layer, StartLayerError};
 use crate::panics::Contained;
@@ -476,6 +474,40 @@ impl Transport {
         match self.cell.reason() {
             Some(reason) => resolver.errback(ConnectionLost(reason)),
             None => self.cell.add_waiting_for_peer(resolver),
+        }
+        deferred
+    }
+
+    /// Fires with the reason when the connection is lost, right after
+    /// [`connection_lost`](Protocol::connection_lost); with
+    /// [`HandedOver`](crate::Reason::HandedOver) if another process continues it. For objects that
+    /// keep a connection without being its protocol.
+    ///
+    /// ```
+    /// use std::{cell::RefCell, rc::Rc};
+    /// use couplet::{Protocol, Transport, testing::hold};
+    ///
+    /// struct Echo;
+    /// impl Protocol for Echo {
+    ///     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+    ///         transport.write(data);
+    ///     }
+    /// }
+    ///
+    /// let mut held = hold(Echo);
+    /// let clients = Rc::new(RefCell::new(vec![held.connection.transport()]));
+    /// let (kept, id) = (clients.clone(), held.connection.id());
+    /// let lost = held.connection.transport().lost();
+    /// lost.map(move |_reason| kept.borrow_mut().retain(|client| client.id() != id)).detach();
+    /// held.wire.reset();
+    /// held.settle();
+    /// assert!(clients.borrow().is_empty());
+    /// ```
+    pub fn lost(&self) -> Deferred<Reason> {
+        let (deferred, resolver) = new_quiet();
+        match self.cell.reason() {
+            Some(reason) => resolver.callback(reason),
+            None => self.cell.add_waiting_for_loss(resolver),
         }
         deferred
     }

@@ -304,6 +304,7 @@ macro_rules! all_facts {
                 c55a_the_peers_end_is_heard_during_a_pause needs late_reads,
                 c55a_a_pause_before_the_last_bytes_hears_of_the_end_behind_them needs late_reads,
                 c55a_whoever_reads_hears_of_the_end_too_and_one_that_is_lost_fails,
+                c55b_the_loss_is_reported_with_its_reason_after_the_protocol,
                 c56_pending_input_is_delivered_before_the_end needs late_reads slices,
                 c56_a_failed_write_does_not_hide_received_bytes needs breaking streamed,
                 c56_an_error_after_the_fin_is_lost_not_done needs resets,

@@ -317,6 +317,27 @@ pub(crate) fn c55a_whoever_reads_hears_of_the_end_too_and_one_that_is_lost_fails
     assert!(a.log.has("late: failed"));
 }
 
+pub(crate) fn c55b_the_loss_is_reported_with_its_reason_after_the_protocol(kit: Kit) {
+    let mut rig = kit.rig();
+    for role in BOTH_ROLES {
+        let (a, _b) = rig.pair(role, Script::new());
+        let watch = |name: &'static str| {
+            let log = a.log.clone();
+            let lost = a.transport().lost();
+            lost.map(move |reason| log.note(format!("{name}: {reason:?}"))).detach();
+        };
+        watch("first");
+        watch("second");
+        rig.turns(2);
+        assert_eq!(a.log.entries(), ["made"]);
+        a.transport().abort_connection();
+        rig.until("the loss", || a.log.has("second"));
+        assert_eq!(a.log.entries(), ["made", "lost(Aborted)", "first: Aborted", "second: Aborted"]);
+        watch("late");
+        assert_eq!(a.log.last_but(0), "late: Aborted");
+    }
+}
+
 pub(crate) fn c64b_options_are_read_back_where_there_is_a_socket(kit: Kit) {
     let mut rig = kit.rig();
     let (on, off) = match kit.has_sockets() && !kit.is_unix() {
