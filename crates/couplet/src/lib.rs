@@ -114,6 +114,7 @@
 //! | reconnect automatically, limit connections or rates | [`protocols`] |
 //! | serve HTTP with an axum router, or send requests | the chapter [HTTP with axum] |
 //! | be a client of PostgreSQL, Redis or HTTPS servers | the chapter [Databases and other clients] |
+//! | send messages to many connections, know who is present | `rooms` |
 //! | keep a connection to a server | [`services::ClientService`] |
 //! | start, restart and stop the parts of a program | [`services::Supervisor`]; the chapter [Services] |
 //! | configure, watch and reload such a program | the crate `couplet-runner`; the chapter [Running in production] |
@@ -151,6 +152,7 @@
 //! | `inspect` | | `inspect`: a page, and JSON, about the connections, tasks and timers of a running program, and why they wait; implies `websocket` |
 //! | `decompression` | | decoding of compressed answers by `http::Client`: gzip, deflate, br, zstd; implies `http` |
 //! | `websocket` | | `http::websocket`, WebSocket clients and handlers; implies `http` |
+//! | `rooms` | | `rooms`: messages to many connections, presence, histories |
 //! | `hyper` | | hyper's `Read` and `Write` for [streams](stream), without its HTTP |
 //! | `uring` | | the driver over io_uring on Linux, which `LoopOptions::driver` chooses |
 //! | `tokio-io` | | tokio's `AsyncRead` and `AsyncWrite` for [streams](stream), without its runtime |
@@ -225,6 +227,10 @@ pub use couplet_http as http;
 #[cfg(feature = "inspect")]
 #[doc(inline)]
 pub use couplet_inspect as inspect;
+
+#[cfg(feature = "rooms")]
+#[doc(inline)]
+pub use couplet_rooms as rooms;
 
 #[cfg(all(unix, feature = "tokio"))]
 #[doc(inline)]

@@ -282,6 +282,7 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-http/src/http2/inbox.rs",
             "couplet-http/src/http2/tunnel.rs",
             "couplet-inspect/src/inspector.rs",
+            "couplet-rooms/src/hub.rs",
             "couplet-cli/src/chat/room.rs",
             "couplet-cli/src/datagrams/mod.rs",
             "couplet-cli/src/http/get.rs",

@@ -8,7 +8,7 @@ use super::source::{assert_none, read, root};
 
 /// A package and the files that it shares with the workspace: path in the package, path in the
 /// workspace.
-const PACKAGES: [(&str, &[(&str, &str)]); 11] = [
+const PACKAGES: [(&str, &[(&str, &str)]); 12] = [
     (
         "couplet",
         &[
@@ -23,6 +23,7 @@ const PACKAGES: [(&str, &[(&str, &str)]); 11] = [
     ("couplet-http2", &[]),
     ("couplet-inspect", &[]),
     ("couplet-os", &[]),
+    ("couplet-rooms", &[]),
     ("couplet-sim", &[]),
     ("couplet-bench", &[]),
     ("couplet-cli", &[]),

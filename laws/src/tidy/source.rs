@@ -82,13 +82,14 @@ pub(super) fn assert_none(broken: &[String], rule: &str) {
 }
 
 /// The crates of the library, and the module at which the facade, `couplet`, exports each.
-const CRATES: [(&str, &[&str]); 7] = [
+const CRATES: [(&str, &[&str]); 8] = [
     ("couplet", &[]),
     ("couplet-core", &[]),
     ("couplet-defer", &[]),
     ("couplet-http", &["http"]),
     ("couplet-http2", &["http2"]),
     ("couplet-inspect", &["inspect"]),
+    ("couplet-rooms", &["rooms"]),
     ("couplet-sim", &["sim"]),
 ];
 

@@ -1,0 +1,14 @@
+//! Rooms in memory and in the simulator, without sockets: rows 186 to 193 of the contract.
+
+#[macro_use]
+extern crate couplet_watched;
+
+mod kit;
+mod limits;
+mod loops;
+mod members;
+mod panics;
+mod positions;
+mod presence;
+mod queues;
+mod storms;
