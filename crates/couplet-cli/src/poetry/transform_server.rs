@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
+use couplet::Reason;
 use couplet::protocols::{NetstringReceiver, StringProtocol, StringTransport};
-use couplet::{Reason, Transport};
 
 use crate::poetry::transformations::{GROWTH, answer};
 
@@ -14,13 +14,16 @@ pub(crate) fn factory(
     max_length: usize,
     idle_timeout: Option<Duration>,
 ) -> impl Fn() -> NetstringReceiver<TransformServer> + Clone {
-    let server = TransformServer { max_length, idle_timeout, has_answered: false };
+    let server = TransformServer { max_length, idle_timeout, has_answered: false, is_full: false };
     move || NetstringReceiver::new(server).with_max_length(max_length)
 }
 
-/// Write capacity besides one answer, for the output that precedes it. Reading pauses at the high
-/// watermark.
+/// Write capacity besides one answer, for the output that precedes it: the high mark, and the answers
+/// to one read.
 const WRITE_ROOM: usize = 1024 * 1024;
+
+/// Reading pauses when more bytes than the second number wait for a client, and resumes at the first.
+const MARKS: (usize, usize) = (8 * 1024, 16 * 1024);
 
 /// How long a client without an answer may be silent while the server drains.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -31,6 +34,28 @@ pub(crate) struct TransformServer {
     max_length: usize,
     idle_timeout: Option<Duration>,
     has_answered: bool,
+    /// Reading is paused, or about to be, until output has left.
+    is_full: bool,
+}
+
+impl TransformServer {
+    /// Pauses reading until output has left. The turn calls it once all requests of a read are answered:
+    /// a pause between them would copy the others.
+    fn pause_reading(&mut self, transport: &StringTransport) {
+        let me = transport.connection::<Self>();
+        transport.pause_producing();
+        // Drained or lost; for a lost connection the call does nothing.
+        let resume = move |_| {
+            me.tell(Self::resume_reading);
+            Ok(())
+        };
+        transport.drained().add_both(resume).detach();
+    }
+
+    fn resume_reading(&mut self, transport: &StringTransport) {
+        self.is_full = false;
+        transport.resume_producing();
+    }
 }
 
 impl StringProtocol for TransformServer {
@@ -38,6 +63,7 @@ impl StringProtocol for TransformServer {
         // Law 9: the most bytes buffered for a client that does not read.
         let answer = self.max_length.saturating_mul(GROWTH);
         transport.set_write_cap(Some(answer.saturating_add(WRITE_ROOM)));
+        transport.set_write_marks(MARKS.0, MARKS.1);
         // Bounds how long a client that announces a long request and sends little of it occupies
         // memory.
         transport.set_idle_timeout(self.idle_timeout);
@@ -54,8 +80,8 @@ impl StringProtocol for TransformServer {
         self.has_answered = true;
         if transport.is_draining() {
             transport.lose_connection();
-        } else if transport.is_full() {
-            go_on_when_drained(transport);
+        } else if transport.is_full() && !std::mem::replace(&mut self.is_full, true) {
+            transport.connection::<Self>().tell(Self::pause_reading);
         }
     }
 
@@ -81,16 +107,6 @@ impl StringProtocol for TransformServer {
         transport.set_close_deadline(None);
         transport.lose_write_connection();
     }
-}
-
-fn go_on_when_drained(transport: &Transport) {
-    transport.pause_producing();
-    let paused = transport.clone();
-    let send_more = move |_| {
-        paused.resume_producing();
-        Ok(())
-    };
-    transport.drained().add_both(send_more).detach();
 }
 
 #[cfg(test)]

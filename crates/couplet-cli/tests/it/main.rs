@@ -40,6 +40,7 @@ mod sealed;
 mod serve;
 mod signals;
 mod sim;
+mod slow_readers;
 mod terminal;
 mod threads;
 mod tls;

@@ -34,7 +34,7 @@ fn gets(path: &str, window: u32) -> Vec<u8> {
 }
 
 /// The server's memory in KiB, once it is stable.
-fn settled(server: &Server) -> u64 {
+pub(crate) fn settled(server: &Server) -> u64 {
     let (mut memory, mut since) = (server.memory(), now());
     while since.elapsed() < Duration::from_secs(1) {
         pause();

@@ -27,6 +27,16 @@ impl Client {
         Client::over(TcpStream::from(socket))
     }
 
+    /// Connects with small buffers in the system.
+    pub(crate) fn connect_narrowly(to: SocketAddr) -> Client {
+        use rustix::net::{AddressFamily, SocketType, connect, socket, sockopt};
+        let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        sockopt::set_socket_recv_buffer_size(&socket, 64 * 1024).unwrap();
+        sockopt::set_socket_send_buffer_size(&socket, 128 * 1024).unwrap();
+        connect(&socket, &to).unwrap();
+        Client::over(TcpStream::from(socket))
+    }
+
     fn over(stream: TcpStream) -> Client {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();

@@ -1,0 +1,90 @@
+//! Clients that ask and never read: the memory that each server of the program holds for one. A chat
+//! cuts them off.
+
+use crate::http::Site;
+use crate::kit::{Client, Server, TempFile, noise, serve_raw};
+use crate::unread::settled;
+
+const MIB: usize = 1024 * 1024;
+
+/// Clients that come first, and as many more. The first make tables, the heap and the buffers that a
+/// loop keeps grow.
+const CLIENTS: usize = 64;
+
+/// The most that a client may hold, in KiB.
+const MOST: u64 = 96;
+
+/// Connects clients that send these requests until the server takes no more, and read nothing.
+fn unread(server: &Server, requests: &[u8]) -> Vec<Client> {
+    let connect = || Client::connect_narrowly(server.address().parse().unwrap());
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| connect()).collect();
+    std::thread::scope(|scope| {
+        for client in &mut clients {
+            scope.spawn(|| client.push(requests));
+        }
+    });
+    clients
+}
+
+/// Fails if a client that sends these requests and reads nothing holds too much.
+fn check(name: &str, server: Server, requests: &[u8]) {
+    let first = unread(&server, requests);
+    let before = settled(&server);
+    let clients = unread(&server, requests);
+    let held = settled(&server).saturating_sub(before) / CLIENTS as u64;
+    println!("{name}: {held} KiB");
+    assert!(held <= MOST, "{name} holds {held} KiB for each client that reads nothing");
+    drop((first, clients));
+}
+
+fn repeated(request: &str) -> Vec<u8> {
+    request.repeat(20 * MIB / request.len()).into_bytes()
+}
+
+#[test]
+fn who_never_reads_an_echo_holds_little() {
+    check("echo", Server::start(&["echo"]), &noise(20 * MIB));
+}
+
+#[test]
+fn who_never_reads_transformed_poems_holds_little() {
+    for length in [3, 1000, 20_000] {
+        let poem = "x".repeat(length);
+        let request = format!("{}:upper.{poem},", poem.len() + 6);
+        let name = format!("transform, {length} bytes");
+        check(&name, Server::start(&["poetry", "transform"]), &repeated(&request));
+    }
+}
+
+#[test]
+fn who_never_reads_a_poem_holds_little() {
+    let poem = TempFile::named("poem", &noise(20 * MIB));
+    let serve = |options: &[&str]| {
+        let common = ["poetry", "serve", "--delay", "0", poem.path()];
+        Server::start(&[&common[..], options].concat())
+    };
+    check("poetry serve", serve(&[]), b"");
+    for line in ["poem\n", "\n", "no\n"] {
+        let name = format!("poetry serve --by-name, {line:?}");
+        check(&name, serve(&["--by-name"]), &repeated(line)[..8 * MIB]);
+    }
+}
+
+#[test]
+fn who_never_reads_what_is_forwarded_holds_little() {
+    let upstream = serve_raw(|mut peer| {
+        peer.push(&noise(20 * MIB));
+        let _ = peer.read_to_end();
+    });
+    let server = Server::start(&["forward", "0", &upstream.to_string()]);
+    check("forward", server, &noise(20 * MIB));
+}
+
+#[test]
+fn who_never_reads_a_file_holds_little() {
+    let site = Site::new(&[("large", &noise(20 * MIB)), ("medium", &noise(MIB / 2))]);
+    for path in ["/large", "/medium", "/"] {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n");
+        check(&format!("serve, {path}"), site.serve(), request.as_bytes());
+    }
+}
