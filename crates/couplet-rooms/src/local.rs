@@ -5,11 +5,11 @@
 //! further call continues with the next.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
-use couplet_core::{Bytes, ConnectionId, Reactor, Transport};
+use couplet_core::{Bytes, ConnectionId, Reactor, Reason, Transport};
 
 use crate::error::{JoinError, PublishError};
 use crate::event::{Departure, Event, MemberId};
@@ -38,8 +38,11 @@ pub(crate) struct Local<K: Key, M: Meta> {
     number: Cell<u64>,
     /// The loop's number in its thread.
     slot: u64,
-    // Bound: the rooms with a member in this loop.
-    rooms: RefCell<BTreeMap<Arc<K>, LocalRoom<K>>>,
+    // Bound: the rooms with a member in this loop, and one member for each connection.
+    rooms: RefCell<BTreeMap<Arc<K>, Members<K>>>,
+    /// The memberships of each connection that has joined, until it is lost.
+    // Bound: one for each connection, with the rooms that it is in.
+    connections: RefCell<BTreeMap<ConnectionId, Memberships<K>>>,
     /// The items to deliver, and then the refused ones.
     inbox: RefCell<Batch<K, M>>,
     /// Events of the item that was delivered last.
@@ -49,12 +52,8 @@ pub(crate) struct Local<K: Key, M: Meta> {
     counts: Cell<Counts>,
 }
 
-struct LocalRoom<K> {
-    // Bound: one for each connection.
-    members: BTreeMap<MemberId, Rc<MemberCell<K>>>,
-    // Bound: one for each connection.
-    connections: BTreeSet<ConnectionId>,
-}
+type Memberships<K> = BTreeMap<Arc<K>, Rc<MemberCell<K>>>;
+type Members<K> = BTreeMap<MemberId, Rc<MemberCell<K>>>;
 
 /// Calls the loop again if a panic ends the delivery.
 struct Continuing<'a, K: Key, M: Meta>(&'a Local<K, M>);
@@ -77,6 +76,7 @@ impl<K: Key, M: Meta> Local<K, M> {
             number: Cell::new(0),
             slot: wake::register(weak.clone()),
             rooms: RefCell::default(),
+            connections: RefCell::default(),
             inbox: RefCell::new(Batch { items: VecDeque::new(), refused: BTreeMap::new() }),
             events: RefCell::default(),
             observer: RefCell::default(),
@@ -116,8 +116,8 @@ impl<K: Key, M: Meta> Local<K, M> {
         if transport.is_closing() {
             return Err(JoinError::Closing);
         }
-        let is_member = |room: &LocalRoom<K>| room.connections.contains(&connection);
-        if self.rooms.borrow().get(key).is_some_and(is_member) {
+        let is_member = |of: &Memberships<K>| of.contains_key(key);
+        if self.connections.borrow().get(&connection).is_some_and(is_member) {
             return Err(JoinError::AlreadyMember);
         }
         let meta = (connection, Arc::new(meta));
@@ -131,18 +131,29 @@ impl<K: Key, M: Meta> Local<K, M> {
         let cell =
             MemberCell::new(id, room.clone(), transport.clone(), joined.options, joined.missed);
         let cell = Rc::new(cell);
-        let mut rooms = self.rooms.borrow_mut();
-        let local = rooms.entry(room).or_insert_with(|| LocalRoom {
-            members: BTreeMap::new(),
-            connections: BTreeSet::new(),
-        });
-        local.members.insert(id, cell.clone());
-        local.connections.insert(connection);
-        drop(rooms);
-        let (of_loop, leaving) = (self.clone(), cell.clone());
-        let lost = transport.lost();
-        lost.map(move |reason| of_loop.leave(&leaving, Departure::Lost(reason))).detach();
+        self.rooms.borrow_mut().entry(room).or_default().insert(id, cell.clone());
+        self.add_membership(transport, &cell);
         Ok((Member { cell, local: self.clone() }, replay))
+    }
+
+    /// A connection leaves all rooms when it is lost. However often it joins, one Deferred waits for that.
+    fn add_membership(self: &Rc<Self>, transport: &Transport, cell: &Rc<MemberCell<K>>) {
+        let connection = transport.id();
+        let mut connections = self.connections.borrow_mut();
+        let is_new = !connections.contains_key(&connection);
+        connections.entry(connection).or_default().insert(cell.room.clone(), cell.clone());
+        drop(connections);
+        if is_new {
+            let local = self.clone();
+            transport.lost().map(move |reason| local.connection_lost(connection, &reason)).detach();
+        }
+    }
+
+    fn connection_lost(&self, connection: ConnectionId, reason: &Reason) {
+        let memberships = self.connections.borrow_mut().remove(&connection);
+        for cell in memberships.unwrap_or_default().into_values() {
+            self.leave(&cell, Departure::Lost(reason.clone()));
+        }
     }
 
     /// Ends a membership. Returns false if it had ended before.
@@ -150,17 +161,17 @@ impl<K: Key, M: Meta> Local<K, M> {
         if !cell.leave() {
             return false;
         }
+        let mut connections = self.connections.borrow_mut();
+        let memberships = connections.get_mut(&cell.transport.id());
+        let membership = memberships.and_then(|of| of.remove(&cell.room));
+        drop(connections);
         let mut rooms = self.rooms.borrow_mut();
-        let room = rooms.get_mut(&cell.room);
-        let removed = room.and_then(|room| {
-            room.connections.remove(&cell.transport.id());
-            room.members.remove(&cell.id)
-        });
-        if rooms.get(&cell.room).is_some_and(|room| room.members.is_empty()) {
+        let removed = rooms.get_mut(&cell.room).and_then(|members| members.remove(&cell.id));
+        if rooms.get(&cell.room).is_some_and(BTreeMap::is_empty) {
             rooms.remove(&cell.room);
         }
         drop(rooms);
-        drop(removed);
+        drop((membership, removed));
         self.hub.leave(self.number.get(), &cell.room, cell.id, why);
         true
     }
@@ -232,7 +243,7 @@ impl<K: Key, M: Meta> Local<K, M> {
     }
 
     fn member(&self, room: &Arc<K>, id: MemberId) -> Option<Rc<MemberCell<K>>> {
-        self.rooms.borrow().get(room)?.members.get(&id).cloned()
+        self.rooms.borrow().get(room)?.get(&id).cloned()
     }
 
     /// Queues an event for the observer.
@@ -246,8 +257,8 @@ impl<K: Key, M: Meta> Local<K, M> {
     fn send(self: &Rc<Self>, room: Arc<K>, position: Position, message: Outgoing) {
         let Outgoing { bytes, by, except } = message;
         let (mut delivered, mut troubled) = (0, Vec::new());
-        if let Some(room) = self.rooms.borrow().get(&room) {
-            for (id, cell) in &room.members {
+        if let Some(members) = self.rooms.borrow().get(&room) {
+            for (id, cell) in members {
                 if Some(*id) == except {
                     continue;
                 }
@@ -291,8 +302,8 @@ impl<K: Key, M: Meta> Local<K, M> {
     /// The members of a room did not get messages.
     fn miss(&self, room: Arc<K>, refused: Refused) {
         let Refused { messages, events } = refused;
-        if let Some(room) = self.rooms.borrow().get(&room) {
-            let joined = room.members.values().filter(|cell| cell.standing() == Standing::Joined);
+        if let Some(members) = self.rooms.borrow().get(&room) {
+            let joined = members.values().filter(|cell| cell.standing() == Standing::Joined);
             joined.for_each(|cell| cell.count_dropped(messages));
         }
         self.count(|counts| counts.missed += messages);

@@ -1,6 +1,8 @@
 //! Messages reach the members at their time; a member leaves when its connection is lost.
 
-use couplet::rooms::{JoinError, PublishError, RoomOptions};
+use std::sync::Arc;
+
+use couplet::rooms::{JoinError, PublishError, RoomOptions, Rooms};
 use couplet::{Bytes, Reason};
 
 use crate::kit::{ROOM, Scene};
@@ -152,4 +154,25 @@ fn c187_a_member_that_leaves_before_its_turn_gets_nothing() {
     assert_eq!(scene.read(&wire), "");
     assert_eq!(scene.log(), ["lobby: ada joined", "lobby: 1 x", "lobby: ada left (Left)"]);
     assert_eq!(scene.rooms.rooms(), 0, "a room without members and history is removed");
+}
+
+#[test]
+fn c187_rooms_that_a_connection_has_left_leave_nothing() {
+    let mut scene = Scene::new(RoomOptions::default());
+    let (_wire, transport) = scene.connect();
+    let rooms = Rooms::new(&scene.memory.reactor(), |_: &Arc<u32>| RoomOptions::default());
+    let visited: Vec<_> = (0..100).map(Arc::new).collect();
+    for room in &visited {
+        let member = rooms.join(room, &transport, ()).expect("it may join");
+        scene.memory.settle();
+        assert!(member.leave());
+    }
+    scene.memory.settle();
+    // The rooms remember where they last looked for expired messages.
+    let kept = visited.iter().filter(|room| Arc::strong_count(room) > 1).count();
+    assert!(kept <= 1, "{kept}");
+    let home = rooms.join(&visited[0], &transport, ()).expect("it may join again");
+    transport.abort_connection();
+    scene.memory.settle();
+    assert!(!home.is_present());
 }
