@@ -70,8 +70,8 @@ struct FailureRow {
     text: String,
     // Bound: one place.
     place: String,
-    /// The places that it has passed, oldest first.
-    // Bound: 64, those that a failure keeps.
+    /// The places that it has passed, oldest first, each once.
+    // Bound: the places of the program.
     levels: Vec<String>,
 }
 

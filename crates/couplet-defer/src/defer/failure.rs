@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::panic::Location;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::error::{AllFailed, Cancelled, FirstError};
@@ -40,14 +41,35 @@ struct Inner<E: ?Sized> {
     error: E,
 }
 
-/// The most levels of a failure: further ones are left out.
-const LEVELS: usize = 64;
-
 /// The places that a failure has passed, where histories are kept.
 #[derive(Default)]
 struct Levels {
-    // Bound: LEVELS (64), then further ones are left out.
-    places: Mutex<Vec<&'static Location<'static>>>,
+    /// In the order in which the failure first came there.
+    // Bound: the places of the program where Deferreds and their callbacks are made.
+    passed: Mutex<Vec<Level>>,
+    /// The number of the place that it passed last.
+    last: AtomicUsize,
+}
+
+/// A place that a failure has passed: see [`Failure::levels`]. Prints the place, and the count if there
+/// is more than one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Level {
+    /// A Deferred, or a callback.
+    pub place: &'static Location<'static>,
+    /// How often the failure came there from another place.
+    pub count: u64,
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.place)?;
+        match self.count {
+            1 => Ok(()),
+            count => write!(f, " ({count} times)"),
+        }
+    }
 }
 
 impl Failure {
@@ -124,19 +146,26 @@ impl Failure {
         self.inner().place
     }
 
-    /// The places that it has passed since, oldest first, while
+    /// The places that it has passed since, in the order in which it first came there, while
     /// [histories were kept](super::keep_histories): the Deferreds that failed with it, and the
-    /// callbacks that were skipped or called for it. At most 64; later ones are left out.
-    pub fn levels(&self) -> Vec<&'static Location<'static>> {
-        lock(&self.inner().levels.places).clone()
+    /// callbacks that were skipped or called for it. None is left out: a place of a loop or a
+    /// recursion stands there once, with a count.
+    pub fn levels(&self) -> Vec<Level> {
+        lock(&self.inner().levels.passed).clone()
     }
 
     /// It passes a callback or a Deferred.
     pub(super) fn pass(&self, place: &'static Location<'static>) {
-        let mut levels = lock(&self.inner().levels.places);
-        if levels.len() < LEVELS && levels.last() != Some(&place) {
-            levels.push(place);
+        let Levels { passed, last } = &self.inner().levels;
+        let mut passed = lock(passed);
+        let at = passed.iter().position(|level| level.place == place);
+        match at {
+            // One passage may be reported twice.
+            Some(at) if last.load(Ordering::Relaxed) == at => {}
+            Some(at) => passed[at].count += 1,
+            None => passed.push(Level { place, count: 1 }),
         }
+        last.store(at.unwrap_or(passed.len() - 1), Ordering::Relaxed);
     }
 }
 

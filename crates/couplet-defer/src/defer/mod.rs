@@ -77,7 +77,7 @@ pub use cancel::Canceller;
 pub use deferred::Deferred;
 pub use error::{AllFailed, Cancelled, Empty, FirstError, Panicked, ResolverDropped, TimedOut};
 pub use event::DeferredEvent;
-pub use failure::{Failure, Result};
+pub use failure::{Failure, Level, Result};
 pub use group::{first_of, gather, gather_consuming, list, race};
 pub use history::{History, keep_histories};
 pub(crate) use node::live_nodes;
