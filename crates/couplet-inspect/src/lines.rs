@@ -3,7 +3,7 @@
 //! The page's `replay.js` reads recordings by the same rules, and a test compares their results.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::io::{self, Write};
 
 use couplet_core::hooks::inspector::{Kind, Record};
@@ -18,6 +18,8 @@ const FAR: usize = 2000;
 /// One event, as a line has it.
 #[derive(Serialize)]
 struct Line<'a> {
+    /// Counts the events from 1, as the page does.
+    number: usize,
     /// In seconds since 1970.
     time: f64,
     /// In seconds since the first event.
@@ -50,6 +52,13 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "String::is_empty")]
     // Bound: the names of one call.
     within: String,
+    /// The number of the event in which the bytes of a write were recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recorded_by: Option<usize>,
+    /// The call or callback that the loop was in after that event.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    // Bound: the names of one call.
+    recorder: String,
     /// The connection after the event, unless that ends it.
     #[serde(flatten)]
     after: Option<After>,
@@ -137,13 +146,18 @@ struct Lines<'a> {
     loops: Vec<Doing>,
     // Bound: one for each connection in the recording.
     connections: BTreeMap<(usize, u32), Connection>,
+    /// The calls and callbacks that the loops were in after the last events.
+    // Bound: FAR (2000), one for each event.
+    within: VecDeque<String>,
 }
 
 impl Recording {
     /// Writes its events as JSON lines, the earliest first: each an object with its `time` in seconds
     /// since 1970, its `loop` and `kind`, the `event` in words, and, as far as they apply, the
     /// `connection`, its `state` and its bytes `in` and `out` so far, the `bytes` of the event, the
-    /// seconds that a call or wait `took`, and the callback that it happened `within`.
+    /// seconds that a call or wait `took`, and the callback that it happened `within`. A write names
+    /// its `recorder`, the call or callback that had the bytes, and the `number` of that event as
+    /// `recorded_by`.
     ///
     /// [Kept](Self::has_contents) bytes are the text `contents`, as [`escape_ascii`](slice::escape_ascii)
     /// writes them, and `cut` counts the bytes after them.
@@ -197,8 +211,15 @@ impl<'a> Lines<'a> {
         let events = merged(recording);
         let loops = recording.header.loops.iter().map(|_| Doing::default()).collect();
         let (lives, births) = Lives::find(recording, &events);
-        let mut lines =
-            Lines { recording, events, lives, births, loops, connections: BTreeMap::new() };
+        let mut lines = Lines {
+            recording,
+            events,
+            lives,
+            births,
+            loops,
+            connections: BTreeMap::new(),
+            within: VecDeque::new(),
+        };
         for life in 0..lines.lives.len() {
             if lines.lives[life].begin.is_none() {
                 lines.begin(life);
@@ -251,7 +272,12 @@ impl<'a> Lines<'a> {
         let header = self.header(number);
         let kept = self.recording.contents[number].of(self.events[at].index);
         let cut = kept.map(|kept| (record.value as usize).saturating_sub(kept.len()));
-        Line {
+        let within = self.doing(number);
+        let recorder = self.recorder(at);
+        let by = recorder.and_then(|by| self.within.get(self.within.len().checked_sub(at - by)?));
+        let by = by.cloned().unwrap_or_default();
+        let line = Line {
+            number: at + 1,
             time,
             at: time - first,
             r#loop: header.id,
@@ -263,9 +289,53 @@ impl<'a> Lines<'a> {
             contents: kept.map(escaped),
             cut: cut.filter(|cut| *cut > 0),
             took: self.took(at),
-            within: self.doing(number),
+            within,
+            recorded_by: recorder.map(|by| by + 1),
+            recorder: by,
             after,
+        };
+        self.keep(&line.within);
+        line
+    }
+
+    /// Keeps the call or callback after an event.
+    fn keep(&mut self, within: &str) {
+        if self.within.len() == FAR {
+            self.within.pop_front();
         }
+        self.within.push_back(within.to_owned());
+    }
+
+    /// The event that recorded the bytes of a write: of `Recorded`, of the connection's callback before
+    /// it, or else of the turn's last call before it, such as a task or a timed call.
+    fn recorder(&self, at: usize) -> Option<usize> {
+        let is_write = |kind: Kind| matches!(kind, Kind::Wrote | Kind::Blocked);
+        let (number, Record { kind, key, .. }) = self.record(at);
+        if !is_write(kind) {
+            return None;
+        }
+        let (mut is_same_turn, mut call) = (true, None);
+        for before in (at.saturating_sub(FAR)..at).rev() {
+            let (of, other) = self.record(before);
+            if of != number {
+                continue;
+            }
+            is_same_turn &= other.kind != Kind::Waited;
+            if is_same_turn && other.kind == Kind::Call {
+                call = call.or(Some(before));
+            }
+            // The slot of a connection, as the key of these kinds.
+            if other.key != key {
+                continue;
+            }
+            if is_write(other.kind) || other.kind == Kind::Accepted {
+                break;
+            }
+            if other.kind == Kind::Recorded || is_same_turn && other.kind.begins_callback() {
+                return Some(before);
+            }
+        }
+        call
     }
 
     fn apply_to_connection(&mut self, key: (usize, u32), record: Record) {
@@ -641,6 +711,29 @@ mod tests {
         assert_eq!(all[4]["event"], "the connection is reset");
         assert_eq!(fields(&all[4])[3..], [const { Value::Null }; 4], "it is closed");
         assert_eq!(fields(&all[4])[1], "1.7.e0");
+    }
+
+    #[test]
+    fn a_write_names_its_recorder() {
+        let all = lines(&[
+            record(0, Kind::Accepted, 7, 3),
+            record(5, Kind::Built, 7, 0),
+            record(10, Kind::Received, 7, 100),
+            record(15, Kind::Wrote, 7, 40),
+            record(100, Kind::Waited, 0, 1),
+            record(110, Kind::Call, 1, 0),
+            record(115, Kind::Recorded, 7, 9),
+            record(120, Kind::Returned, 1, 0),
+            record(130, Kind::Wrote, 7, 9),
+            record(200, Kind::Waited, 0, 1),
+            record(210, Kind::Wrote, 7, 9),
+        ]);
+        let recorded =
+            |at: usize| ["number", "recorded_by", "recorder"].map(|name| all[at][name].clone());
+        let callback = "a callback of Chat (connection 1.7.e0)";
+        assert_eq!(recorded(3), [json!(4), json!(3), json!(callback)]);
+        assert_eq!(recorded(8), [json!(9), json!(7), json!("task talk")]);
+        assert_eq!(recorded(10), [json!(11), Value::Null, Value::Null]);
     }
 
     #[test]
