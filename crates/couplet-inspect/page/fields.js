@@ -73,7 +73,7 @@ export const singular = (view) => VIEWS.get(view)?.one ?? view;
 /** The sentence of a view without rows; `sent` is false if the server doesn't send it, null if unknown. */
 export function emptyWords(view, sent, replaying) {
   if (sent === null) return "Waiting for the first message.";
-  if (!sent && replaying) return `A recording has ${view} at its end alone.`;
+  if (!sent && replaying) return `The recording has no ${view} of this time.`;
   if (!sent) return `This server sends no ${view}.`;
   return VIEWS.get(view)?.empty ?? `No ${view}.`;
 }

@@ -3,6 +3,8 @@
 // Events have numbers in the order of their times, over all loops. A moment is the state after some of
 // them; `Replay.at` begins with the nearest checkpoint, so a step back is as quick as one forward.
 
+import { Tables } from "./tables.js";
+
 const MAGIC = "couplet recording 1\n";
 /** The bytes of an event. */
 const RECORD = 16;
@@ -158,7 +160,7 @@ class Moment {
 export class Replay {
   /** Reads all events, unless `later`: then `build` has to be iterated first. */
   constructor({ header, tracks }, later = false) {
-    Object.assign(this, { header, tracks, loops: header.loops, only: null });
+    Object.assign(this, { header, tracks, loops: header.loops, only: null, tables: new Tables(header) });
     this.count = tracks.reduce((sum, { length }) => sum + length, 0);
     if (!later) for (const _ of this.build()) continue;
   }
@@ -646,13 +648,22 @@ export class Replay {
       ({ id: `${loop}.${since}.${text}`, loop, severity: severity ?? "yellow", title: severity === "fault" ? "Fault" : "Mark", words: text, since }));
   }
 
+  /** The tables other than connections at a time. */
+  tablesAt(time) {
+    return this.tables.at(time, (loop, since) => {
+      const { times, length } = this.tracks[loop], last = lastUntil(times, length, time);
+      return last < 0 || times[last] <= since;
+    });
+  }
+
   /** The state at a moment as a message, like those of a server. */
   message(count, around, only = null, withTime = false) {
     const moment = this.at(count), time = this.timeAt(count), { state = {} } = this.header;
     const connections = [...moment.connections.values()].map((connection) => this.connectionRow(connection, time));
     const whole = (rows) => ({ rows, all: true });
     const isEnd = count >= this.count;
-    const views = isEnd ? Object.fromEntries(Object.entries(state.views ?? {}).map(([name, rows]) => [name, whole(rows)])) : {};
+    const ended = isEnd ? Object.entries(state.views ?? {}).map(([name, rows]) => [name, whole(rows)]) : [];
+    const views = { ...this.tablesAt(time), ...Object.fromEntries(ended) };
     if (!isEnd || !views.connections) views.connections = whole(connections);
     const life = only === null ? undefined : this.lifeOf(only);
     views.events = whole(life ? this.eventRowsOf(life, count, around) : this.eventRows(count, around));

@@ -49,11 +49,14 @@ export class History {
   }
 }
 
-/** The rows of one view. `sent` is null before the first message. `order` is sorted by the table; `fresh` are rows that it has yet to add. */
+/**
+ * The rows of one view, which are `age` seconds older than the moment of a replay, without `leftOut` rows. `sent` is null before the first message. `order` is sorted by the
+ * table; `fresh` are rows that it has yet to add.
+ */
 class View {
   constructor(name) {
     Object.assign(this, {
-      name, rows: new Map(), samples: new Map(), sent: null, count: 0, red: 0,
+      name, rows: new Map(), samples: new Map(), sent: null, count: 0, red: 0, age: 0, leftOut: 0,
       order: [], fresh: [], removed: false, changed: true, sort: { key: "red", down: true }, filter: "", group: "", selected: null,
     });
     this.tracked = historyOf(name);
@@ -171,6 +174,7 @@ export class Store {
       const changes = Object.hasOwn(views, view.name) ? views[view.name] ?? {} : {};
       this.change(view, changes, first || changes.all === true, now);
       if (view.sent === null) view.sent = false;
+      Object.assign(view, { age: changes.age ?? 0, leftOut: changes.leftOut ?? 0 });
       view.trim();
       view.count = Number(counts[view.name] ?? view.rows.size);
     }

@@ -3,7 +3,7 @@
 // A slot is the element of one line; scrolling and messages refill slots, and create none.
 
 import { element, reconcile, setClass, setText } from "./elements.js";
-import { columnsOf, count, emptyWords, filter, format, groupOf, singular } from "./fields.js";
+import { columnsOf, count, emptyWords, filter, format, groupOf, seconds, singular } from "./fields.js";
 
 /** Pixels of a line. Browsers limit elements to some 33 million pixels: 1.3 million rows. */
 const LINE = 24;
@@ -234,7 +234,9 @@ export class Table {
   describe() {
     const { view, shown } = this, all = view.order.length;
     const words = view.sent === null ? "" : this.test ? `${count(shown.length)} of ${count(all)}` : `${count(all)} ${all === 1 ? singular(view.name) : view.name}`;
-    setText(this.matches, this.problem ? `Filter: ${this.problem}` : words);
+    const age = view.age > 0 ? `, as of ${seconds(view.age)} before` : "";
+    const leftOut = view.leftOut > 0 ? `, ${count(view.leftOut)} rows of the tables left out` : "";
+    setText(this.matches, this.problem ? `Filter: ${this.problem}` : words + age + leftOut);
     this.matches.classList.toggle("red", Boolean(this.problem));
     this.empty.hidden = shown.length > 0;
     setText(this.empty, all === 0 ? emptyWords(view.name, view.sent, this.store.replaying) : "No row matches the filter.");

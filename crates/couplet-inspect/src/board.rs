@@ -466,7 +466,8 @@ impl Board {
         let (now, state) = (self.reactor.now(), self.state.borrow());
         for watched in state.loops.values() {
             let it = &watched.inspected;
-            let read = LoopRecords::read(watched.number, it.serial, it.thread(), &it.ring);
+            let rings = (&*it.ring, &*it.frames);
+            let read = LoopRecords::read(watched.number, it.serial, it.thread(), rings);
             let (header, own, kept) = read.until(now, last, self.clock);
             loops.push(header);
             records.push(own);

@@ -20,6 +20,11 @@ impl Clock {
         Clock { instant: reactor.now(), unix: reactor.unix_time() }
     }
 
+    /// A clock that shows a time since 1970 at an instant.
+    pub(crate) fn at(instant: Instant, unix: Duration) -> Clock {
+        Clock { instant, unix }
+    }
+
     /// Seconds since 1970, in milliseconds' precision.
     pub(crate) fn unix(&self, at: Instant) -> f64 {
         self.since_1970(at).as_millis() as f64 / 1e3

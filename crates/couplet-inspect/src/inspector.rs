@@ -76,6 +76,7 @@ pub(crate) struct Options {
     pub(crate) set_log: Option<SetLog>,
     pub(crate) frames: Option<Frames>,
     logged_connections: usize,
+    tables: hooks::FrameLimits,
     /// The most bytes of each chunk, and the memory for them.
     contents: (usize, usize),
     announce: Arc<dyn Fn(&str) + Send + Sync>,
@@ -133,6 +134,7 @@ impl Inspector {
             set_log: None,
             frames: None,
             logged_connections: 65_536,
+            tables: hooks::FrameLimits::default(),
             contents: (0, 16 * 1024 * 1024),
             announce: Arc::new(|url| tracing::info!(url, "the inspector shows this program")),
             at_end: None,
@@ -223,6 +225,29 @@ impl Inspector {
     #[must_use]
     pub fn logged_connections(self, count: usize) -> Inspector {
         self.with(|options| options.logged_connections = count)
+    }
+
+    /// Sets how often the tables of a loop other than its connections are kept for recordings, which
+    /// show them as of an earlier time: once a second by default, in which the loop has a turn.
+    /// Taking a table costs about as long as a microsecond for each of its rows, in the loop's thread.
+    #[must_use]
+    pub fn table_interval(self, every: Duration) -> Inspector {
+        self.with(|options| options.tables.every = every)
+    }
+
+    /// Sets how many times the tables of a loop are kept: 64 by default. The newest are as close as
+    /// their [interval](Self::table_interval), and older ones are farther apart. With 0, a recording
+    /// has the tables of its end alone.
+    #[must_use]
+    pub fn kept_tables(self, count: usize) -> Inspector {
+        self.with(|options| options.tables.frames = count)
+    }
+
+    /// Sets the most rows in all kept tables of a loop: 20 000 by default, each about 400 bytes. A
+    /// table has at most a quarter of them, and a recording counts the rows that are left out.
+    #[must_use]
+    pub fn table_rows(self, count: usize) -> Inspector {
+        self.with(|options| options.tables.rows = count)
     }
 
     /// Keeps the first bytes of each chunk that a connection received or wrote, for
@@ -382,6 +407,10 @@ impl hooks::Inspector for Shared {
 
     fn logged_connections(&self) -> usize {
         self.options.logged_connections
+    }
+
+    fn frames(&self) -> hooks::FrameLimits {
+        self.options.tables
     }
 
     fn contents(&self) -> (usize, usize) {

@@ -48,6 +48,7 @@ mod chain;
 mod clock;
 mod contents;
 mod flags;
+mod frames;
 mod inspector;
 mod keeping;
 mod lines;

@@ -4,8 +4,8 @@
 //! ```text
 //! couplet recording 1\n
 //! 8 bytes      the length of the header, little-endian
-//! header       JSON: the time, the program, the loops with their clocks, names and connections, marks,
-//!              and the state
+//! header       JSON: the time, the program, the loops with their clocks, names, connections and earlier
+//!              tables, marks, and the state
 //! records      16 bytes each, little-endian, loop after loop: the time in ticks and the kind in the
 //!              lowest byte; the value, and the key in its upper half
 //! contents     loop after loop, as long as its header says, if it kept any: for each chunk the number of
@@ -18,13 +18,17 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use couplet_core::hooks::inspector::{Kind, LoggedConnection, Record, Ring, UserCall};
+use couplet_core::hooks::inspector::{
+    Frame, Frames, Kind, LoggedConnection, Record, Ring, UserCall,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json, value::RawValue};
 
 use crate::activity::kind_and_name;
 use crate::clock::Clock;
 use crate::contents::{ContentsHeader, KeptContents, ReadContents};
+use crate::frames::{self, FrameHeader};
+use crate::rows::LoopName;
 
 const MAGIC: &[u8] = b"couplet recording 1\n";
 pub(crate) const RECORD: usize = 16;
@@ -80,6 +84,10 @@ pub(crate) struct LoopHeader {
     // Bound: `Inspector::logged_connections` (65 536), then the oldest are dropped.
     #[serde(default)]
     pub(crate) connections: Vec<ConnectionHeader>,
+    /// Its tables as of earlier times, oldest first; older ones are farther apart.
+    // Bound: the setting `Inspector::kept_tables` (64).
+    #[serde(default)]
+    pub(crate) frames: Vec<FrameHeader>,
     /// The contents of its chunks, if it kept any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) contents: Option<ContentsHeader>,
@@ -175,6 +183,8 @@ pub(crate) struct LoopRecords<'a> {
     header: LoopHeader,
     // Bound: the events of one ring.
     records: Vec<Record>,
+    // Bound: the setting `Inspector::kept_tables` (64).
+    frames: Vec<Arc<Frame>>,
     /// Nothing if the loop keeps no contents.
     contents: Option<ReadContents>,
 }
@@ -188,7 +198,7 @@ impl LoopRecords<'_> {
         id: usize,
         serial: u32,
         thread: &str,
-        ring: &'a Ring,
+        (ring, frames): (&'a Ring, &Frames),
     ) -> LoopRecords<'a> {
         let (mut records, mut numbers) = (Vec::new(), Vec::new());
         ring.read_numbered(0, |number, record| {
@@ -210,9 +220,10 @@ impl LoopRecords<'_> {
             count: 0,
             names: ring.names_from(0).into_iter().map(named).collect(),
             connections: Vec::new(),
+            frames: Vec::new(),
             contents: None,
         };
-        LoopRecords { ring, header, records, contents }
+        LoopRecords { ring, header, records, frames: frames.list(), contents }
     }
 
     /// Sets the times, as of now. `last`: drops the records before this time until now.
@@ -227,16 +238,24 @@ impl LoopRecords<'_> {
                 contents.drop_first(dropped);
             }
         }
-        self.with_clock(ticks, clock.unix(origin))
+        self.with_clock(ticks, clock.unix(origin), Some(clock))
     }
 
-    /// Sets the clock of the header, and what depends on it.
-    fn with_clock(self, ticks: f64, origin: f64) -> LoopPart {
-        let LoopRecords { ring, mut header, records, contents } = self;
+    /// Sets the clock of the header, and what depends on it. Without a clock for the tables, theirs is
+    /// that of the ticks.
+    fn with_clock(self, ticks: f64, origin: f64, clock: Option<Clock>) -> LoopPart {
+        let LoopRecords { ring, mut header, records, mut frames, contents } = self;
         (header.ticks, header.origin, header.count) = (ticks, origin, records.len());
         let begin = records.first().map_or(u64::MAX, |record| record.time);
         let connections = ring.connections_since(begin).into_iter();
         header.connections = connections.map(|it| header.connection(&it)).collect();
+        // The last frame before the first record shows the beginning.
+        let older = frames.partition_point(|frame| frame.ticks < begin);
+        frames.drain(..older.saturating_sub(1));
+        if let Some(clock) = clock.or_else(|| header.clock_of(&frames)) {
+            let of = LoopName { number: header.id, serial: header.serial, clock };
+            header.frames = frames::headers(&frames, of, |ticks| header.at(ticks));
+        }
         let section = contents.as_ref().map(ReadContents::section);
         let each = contents.map_or(0, |contents| contents.each);
         header.contents = section.as_ref().map(|it| ContentsHeader { each, length: it.len() });
@@ -254,6 +273,8 @@ pub struct WorldLoop {
     pub serial: u32,
     /// Its events, whose ticks are nanoseconds since the world began.
     pub ring: Arc<Ring>,
+    /// Its tables as of earlier times.
+    pub frames: Arc<Frames>,
 }
 
 /// A recording as bytes.
@@ -292,9 +313,9 @@ impl Recording {
         let (origin, now) = (began.as_secs_f64(), (began + passed).as_secs_f64());
         let (mut headers, mut rows) = (Vec::new(), Vec::new());
         let (mut records, mut contents) = (Vec::new(), Vec::new());
-        for (id, WorldLoop { host, serial, ring }) in loops.iter().enumerate() {
-            let read = LoopRecords::read(id, *serial, host, ring);
-            let (mut header, own, kept) = read.with_clock(1e9, origin);
+        for (id, WorldLoop { host, serial, ring, frames }) in loops.iter().enumerate() {
+            let read = LoopRecords::read(id, *serial, host, (ring, frames));
+            let (mut header, own, kept) = read.with_clock(1e9, origin, None);
             header.host = Some(host.clone());
             headers.push(header);
             records.push(own);
@@ -455,6 +476,14 @@ impl LoopHeader {
         ticks as f64 / self.ticks.max(1.0)
     }
 
+    /// A clock of the frames' instants that agrees with their ticks.
+    fn clock_of(&self, frames: &[Arc<Frame>]) -> Option<Clock> {
+        let known = |frame: &Arc<Frame>| Some((frame.snapshot.at?, frame.ticks));
+        let (at, ticks) = frames.iter().find_map(known)?;
+        let unix = Duration::try_from_secs_f64(self.at(ticks)).ok()?;
+        Some(Clock::at(at, unix))
+    }
+
     fn connection(&self, it: &LoggedConnection) -> ConnectionHeader {
         ConnectionHeader {
             slot: it.slot,
@@ -593,6 +622,7 @@ impl fmt::Debug for Recording {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use couplet_core::hooks::inspector::FrameLimits;
     use proptest::prelude::*;
 
     use super::*;
@@ -634,6 +664,7 @@ pub(crate) mod tests {
             count: records.len(),
             names: names.to_vec(),
             connections,
+            frames: Vec::new(),
             contents: section.as_ref().map(|it| ContentsHeader { each: 100, length: it.len() }),
         };
         let state = RawValue::from_string("{\"program\":{\"name\":\"poems\"}}".to_owned());
@@ -785,6 +816,7 @@ pub(crate) mod tests {
             host: host.to_owned(),
             serial: 3,
             ring: ring.clone(),
+            frames: Arc::new(Frames::new(FrameLimits::default())),
         });
         let times = (Duration::from_secs(1000), Duration::from_secs(60));
         let faults = [(61, "another"), (7, "a loss"), (5, "a cut")];

@@ -21,7 +21,7 @@ const STYLE: &str = "text/css";
 const SCRIPT: &str = "text/javascript";
 
 /// The parts of the page, which need no token: their paths, types and contents.
-const PARTS: [(&str, &str, &str); 10] = [
+const PARTS: [(&str, &str, &str); 11] = [
     ("/page.css", STYLE, include_str!("../page/page.css")),
     ("/page.js", SCRIPT, include_str!("../page/page.js")),
     ("/chain.js", SCRIPT, include_str!("../page/chain.js")),
@@ -32,6 +32,7 @@ const PARTS: [(&str, &str, &str); 10] = [
     ("/replay.js", SCRIPT, include_str!("../page/replay.js")),
     ("/store.js", SCRIPT, include_str!("../page/store.js")),
     ("/table.js", SCRIPT, include_str!("../page/table.js")),
+    ("/tables.js", SCRIPT, include_str!("../page/tables.js")),
 ];
 
 /// Nothing is loaded from elsewhere.

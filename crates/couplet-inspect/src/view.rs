@@ -175,6 +175,15 @@ impl View {
     }
 }
 
+impl Changes<'_> {
+    /// Whether nothing has changed.
+    pub(crate) fn is_empty(&self) -> bool {
+        let is_new = |version: u64| version > self.after;
+        !self.view.rows.values().any(|row| is_new(row.changed))
+            && !self.view.gone.iter().any(|(_, version)| is_new(*version))
+    }
+}
+
 /// `rows` are whole; `changed` ones have only the fields that change often, and the reader has the
 /// others; `gone` are the ids of rows that it drops. With `all` it drops those that are not in `rows`.
 impl Serialize for Changes<'_> {

@@ -4,10 +4,14 @@ use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-use couplet_core::hooks::inspector::{Contents, Ring};
+use couplet_core::hooks::inspector::{Contents, FrameLimits, Frames, Ring};
+use couplet_core::hooks::simulator::{self, Observing};
+use couplet_core::{Loop, LoopOptions};
 
 use super::Sim;
+use super::driver::SimDriver;
 
 /// Keeps the last events of a world's loops, in virtual time: see [`Sim::record`]. Cheap to clone.
 #[derive(Clone)]
@@ -17,6 +21,8 @@ pub struct Recorder {
     most_loops: usize,
     /// The most bytes of each chunk, and the memory for them.
     contents: (usize, usize),
+    frames: FrameLimits,
+    histories: usize,
     // Bound: the setting `most_loops` (1000), then no loop is added.
     loops: Rc<RefCell<Vec<RecordedLoop>>>,
 }
@@ -33,17 +39,22 @@ pub struct RecordedLoop {
     /// Its events. Its ticks are nanoseconds since the world began.
     #[doc(hidden)]
     pub ring: Arc<Ring>,
+    /// Its tables as of earlier times.
+    #[doc(hidden)]
+    pub frames: Arc<Frames>,
 }
 
 impl Recorder {
     /// A recorder with 1 MiB, which is 65 536 events, for each of at most 1000 loops, and the addresses
-    /// of 10 000 connections for each.
+    /// of 10 000 connections for each, and at most 64 times the tables of its other objects.
     pub fn new() -> Recorder {
         Recorder {
             ring_size: 1024 * 1024,
             logged_connections: 10_000,
             most_loops: 1000,
             contents: (0, 1024 * 1024),
+            frames: FrameLimits { every: Duration::from_millis(100), ..FrameLimits::default() },
+            histories: 16,
             loops: Rc::default(),
         }
     }
@@ -86,21 +97,70 @@ impl Recorder {
         self
     }
 
+    /// Sets how often the tables of each loop are kept, in virtual time: every 100 ms by default, in
+    /// which it has a turn.
+    #[must_use]
+    pub fn table_interval(mut self, every: Duration) -> Recorder {
+        self.frames.every = every;
+        self
+    }
+
+    /// Sets how many times the tables of each loop are kept: 64 by default; older ones are farther
+    /// apart. With 0, a recording has no tables.
+    #[must_use]
+    pub fn kept_tables(mut self, count: usize) -> Recorder {
+        self.frames.frames = count;
+        self
+    }
+
+    /// Sets the most rows in all kept tables of each loop: 20 000 by default. A table has at most a
+    /// quarter of them.
+    #[must_use]
+    pub fn table_rows(mut self, count: usize) -> Recorder {
+        self.frames.rows = count;
+        self
+    }
+
+    /// Sets how many callbacks of each Deferred are kept: 16 by default. With 0, the tables have
+    /// neither Deferreds nor locks.
+    #[must_use]
+    pub fn histories(mut self, most: usize) -> Recorder {
+        self.histories = most;
+        self
+    }
+
     /// The loops so far, in the order of their start.
     pub fn loops(&self) -> Vec<RecordedLoop> {
         self.loops.borrow().clone()
     }
 
-    /// The sizes of the next loop's ring and log of connections, and its contents; `None` if there are
-    /// enough loops.
-    pub(super) fn next_sizes(&self) -> Option<((usize, usize), Option<Contents>)> {
+    /// Creates a loop, which is recorded unless there are enough loops. `clock` gives the nanoseconds
+    /// since the world began.
+    pub(super) fn new_loop(
+        &self,
+        host: String,
+        driver: SimDriver,
+        options: &LoopOptions,
+        clock: impl Fn() -> u64 + 'static,
+    ) -> Loop {
+        if self.loops.borrow().len() >= self.most_loops {
+            return Loop::with_driver(driver, options.clone());
+        }
         let (each, total) = self.contents;
-        (self.loops.borrow().len() < self.most_loops)
-            .then(|| ((self.ring_size, self.logged_connections), Contents::new(each, total)))
+        let (sizes, contents) =
+            ((self.ring_size, self.logged_connections), Contents::new(each, total));
+        let limits = self.frames;
+        let (l, ring, frames) =
+            simulator::recorded_loop(driver, options, sizes, contents, limits, clock);
+        let serial = simulator::serial(&l);
+        self.loops.borrow_mut().push(RecordedLoop { host, serial, ring, frames });
+        l
     }
 
-    pub(super) fn add(&self, host: String, serial: u32, ring: Arc<Ring>) {
-        self.loops.borrow_mut().push(RecordedLoop { host, serial, ring });
+    /// Observes the Deferreds of a loop while it has the thread.
+    pub(super) fn observe(&self, l: &Loop) -> Option<Observing> {
+        let is_recorded = self.frames.frames > 0 && self.histories > 0;
+        is_recorded.then(|| simulator::observe_deferreds(l, self.histories))
     }
 }
 
@@ -187,6 +247,63 @@ mod tests {
         let server = loops.iter().find(|it| it.host == "server").expect("it is there");
         let connections = server.ring.connections_since(0);
         assert!(!connections.is_empty());
+    }
+
+    #[test]
+    fn the_tables_of_each_loop_are_kept() {
+        let recorder = Recorder::new().kept_tables(100).table_rows(10_000);
+        let without = Recorder::new().kept_tables(0);
+        assert_eq!(run(Some(&recorder)).hash, run(Some(&without)).hash);
+        assert!(without.loops().iter().all(|it| it.frames.list().is_empty()));
+        let loops = recorder.loops();
+        let all = |host: &str| {
+            let of = loops.iter().filter(|it| it.host == host);
+            of.flat_map(|it| it.frames.list()).collect::<Vec<_>>()
+        };
+        let (server, client) = (all("server"), all("client"));
+        assert!(server.iter().any(|it| it.snapshot.ports.len() == 1), "{server:?}");
+        assert!(server.iter().all(|it| it.snapshot.connectors.is_empty()), "{server:?}");
+        let waits =
+            |it: &Arc<couplet_core::hooks::inspector::Frame>| it.snapshot.connectors.len() == 1;
+        assert!(client.iter().any(waits), "{client:?}");
+        // A loop has nothing once it has ended.
+        let last = loops.iter().filter_map(|it| it.frames.list().last().cloned());
+        assert!(last.clone().all(|it| it.snapshot.is_empty()), "{:?}", last.collect::<Vec<_>>());
+        for each in &loops {
+            let ticks: Vec<_> = each.frames.list().iter().map(|it| it.ticks).collect();
+            assert!(ticks.is_sorted() && !ticks.is_empty(), "{ticks:?}");
+        }
+        let few = Recorder::new().table_interval(Duration::from_secs(3600));
+        run(Some(&few));
+        // One at the first turn, and one at the end.
+        assert!(few.loops().iter().all(|it| it.frames.list().len() == 2));
+    }
+
+    #[test]
+    fn a_deferred_is_in_the_tables_of_its_own_host() {
+        let of = |histories: usize| {
+            let recorder = Recorder::new().histories(histories).table_interval(Duration::ZERO);
+            Trial::new(7, Weather::Calm).run(&|sim: &mut Sim| {
+                sim.record(&recorder);
+                for host in ["poet", "reader"] {
+                    sim.host(host, move |reactor| {
+                        if host == "poet" {
+                            reactor.sleep(Duration::from_secs(5)).detach();
+                        }
+                        Ok(())
+                    });
+                }
+                sim.run_for(Duration::from_secs(10))
+            });
+            let most = |host: &str| {
+                let own = recorder.loops().into_iter().filter(|it| it.host == host);
+                let frames = own.flat_map(|it| it.frames.list());
+                frames.map(|it| it.snapshot.deferreds.len()).max()
+            };
+            [most("poet"), most("reader")]
+        };
+        assert_eq!(of(16), [Some(1), Some(0)]);
+        assert_eq!(of(0), [Some(0), Some(0)]);
     }
 
     #[test]

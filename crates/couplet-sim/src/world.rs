@@ -603,6 +603,7 @@ impl Sim {
         let Some(mut running) = self.programs[host as usize].running.take() else { return };
         let _here = self.as_host(host);
         let reactor = running.l().reactor();
+        let _observing = self.recorder.as_ref().and_then(|it| it.observe(running.l()));
         let turned = with_tls_world(&self.kernel, &reactor, || running.turn());
         if let Some(text) = simulator::exceeded_bound(running.l()) {
             let name = self.name(Host(host));
@@ -632,16 +633,10 @@ impl Sim {
     /// The loop of a program, with a ring if the world is recorded.
     fn new_loop(&self, host: u32, driver: SimDriver) -> Loop {
         let options = LoopOptions::default().signals(true);
-        let recorder = self.recorder.as_ref();
-        let Some((recorder, next)) = recorder.and_then(|it| Some((it, it.next_sizes()?))) else {
-            return Loop::with_driver(driver, options);
-        };
+        let Some(recorder) = &self.recorder else { return Loop::with_driver(driver, options) };
         let kernel = self.kernel.clone();
         let clock = move || kernel.borrow().now;
-        let (sizes, contents) = next;
-        let (l, ring) = simulator::recorded_loop(driver, &options, sizes, contents, clock);
-        recorder.add(self.name(Host(host)), simulator::serial(&l), ring);
-        l
+        recorder.new_loop(self.name(Host(host)), driver, &options, clock)
     }
 
     pub(super) fn start_program(&mut self, host: u32) {
@@ -676,6 +671,7 @@ impl Sim {
             kernel.note(host, TraceEvent::Starts);
         }
         let reactor = running.l().reactor();
+        let _observing = self.recorder.as_ref().and_then(|it| it.observe(running.l()));
         match with_tls_world(&self.kernel, &reactor, || running.begin(&*program)) {
             Ok(()) => {
                 self.continue_connections(host, &reactor);

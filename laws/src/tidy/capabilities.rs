@@ -272,6 +272,7 @@ const CAPABILITIES: &[Capability] = &[
             // A failure may be in another thread than its Deferreds.
             "couplet-defer/src/defer/failure.rs",
             "couplet-core/src/reactor/turn/cluster.rs",
+            "couplet-core/src/reactor/frames.rs",
             "couplet-core/src/reactor/inbox.rs",
             "couplet-core/src/reactor/jobs.rs",
             "couplet-core/src/reactor/sync.rs",

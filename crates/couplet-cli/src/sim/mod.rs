@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use couplet::inspect::{Recording, WorldLoop};
-use couplet::sim::{FIRST_DAY, Recorder, Report, Trial, Weather};
+use couplet::sim::{FIRST_DAY, RecordedLoop, Recorder, Report, Trial, Weather};
 use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::exit::Exit;
@@ -398,8 +398,13 @@ fn recording((name, world): (&str, &World), trial: &Trial, contents: usize) -> V
         world(sim)
     });
     let loops = recorder.loops().into_iter();
-    let loops: Vec<_> =
-        loops.map(|it| WorldLoop { host: it.host, serial: it.serial, ring: it.ring }).collect();
+    let of = |it: RecordedLoop| WorldLoop {
+        host: it.host,
+        serial: it.serial,
+        ring: it.ring,
+        frames: it.frames,
+    };
+    let loops: Vec<_> = loops.map(of).collect();
     let failure = report.failure.map(|failure| (report.elapsed, failure));
     let faults = report.fault_times.into_iter().zip(report.faults).chain(failure);
     Recording::of_world(name, (FIRST_DAY, report.elapsed), &loops, faults)

@@ -1,7 +1,7 @@
 //! [`Recorded`]: a driver that writes what passes through the seam into a [`Ring`]. A loop without a
 //! ring has the driver itself, and pays nothing.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,7 +25,14 @@ pub struct RingWriter {
     clock: Option<Rc<dyn Fn() -> u64>>,
     /// When the loop returned to its program, which counts as waiting; `None` while it turns.
     left: Rc<Cell<Option<u64>>>,
+    /// Called when it is due after a wait.
+    watch: Rc<OnceCell<Watch>>,
+    /// When it is due, in ticks. The driver's writer alone counts.
+    due: Cell<u64>,
 }
+
+/// Gets the ticks, and returns those at which it is due again.
+type Watch = Box<dyn Fn(u64) -> u64>;
 
 impl RingWriter {
     /// A ring that fits into so many bytes, and the addresses of so many connections.
@@ -65,7 +72,8 @@ impl RingWriter {
     }
 
     fn over(ring: Ring, clock: Option<Rc<dyn Fn() -> u64>>) -> RingWriter {
-        RingWriter { ring: Arc::new(ring), clock, left: Rc::default() }
+        let (left, watch, due) = (Rc::default(), Rc::default(), Cell::new(0));
+        RingWriter { ring: Arc::new(ring), clock, left, watch, due }
     }
 
     pub(crate) fn ring(&self) -> &Arc<Ring> {
@@ -156,6 +164,27 @@ impl RingWriter {
     pub(super) fn waited(&self, begun: u64, now: u64) {
         let slept = now.wrapping_sub(begun) / SLEEP_UNIT;
         self.ring.put(now, Kind::Waited, (slept >> 32) as u32, slept as u32);
+        if now >= self.due.get() {
+            self.watch(now);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn watch(&self, now: u64) {
+        self.due.set(self.watch.get().map_or(u64::MAX, |watch| watch(now)));
+    }
+
+    /// Calls a function after the first wait, and then after the first wait at or after the ticks that
+    /// it returned last. Set before the first wait.
+    pub(crate) fn set_watch(&self, watch: impl Fn(u64) -> u64 + 'static) {
+        let is_first = self.watch.set(Box::new(watch)).is_ok();
+        debug_assert!(is_first, "a loop has one watch");
+    }
+
+    /// The ticks since the ring was made.
+    pub(crate) fn ticks_since_begin(&self) -> u64 {
+        self.ring.ticks_since_begin(self.ticks())
     }
 
     pub(super) fn reading(&self, key: Key, on: bool) {

@@ -333,6 +333,25 @@ impl Ring {
         }
     }
 
+    /// The ticks since the ring was made.
+    pub(crate) fn ticks_since_begin(&self, ticks: u64) -> u64 {
+        ticks.wrapping_sub(self.begun())
+    }
+
+    /// The ticks after a time, or earlier while the ring is too young to measure its clock.
+    pub(crate) fn ticks_after(&self, ticks: u64, now: Instant, wait: Duration) -> u64 {
+        const SOON: u64 = 1_000_000;
+        let (rate, made) = self.scale(now);
+        let is_measured = match self.clock {
+            Clock::Processor(..) => {
+                now.saturating_duration_since(made) >= Duration::from_millis(10)
+            }
+            Clock::Nanoseconds(_) => true,
+        };
+        let wait = (rate * wait.as_secs_f64()) as u64;
+        ticks.saturating_add(if is_measured { wait } else { SOON })
+    }
+
     /// The ticks of a second, measured until now, and the time at which the ring was made: now, in a
     /// simulated world.
     pub fn scale(&self, now: Instant) -> (f64, Instant) {

@@ -18,23 +18,27 @@ use crate::driver::ring::Ring;
 use crate::driver::{Adopted, ChildInput, Command, Spawned};
 use crate::driver::{DatagramOption, Driver, Group, Key};
 use crate::layers::{Direction, PcapTap};
+pub use crate::reactor::frames::{FrameLimits, Frames};
+pub use crate::reactor::inspect::Observing;
 use crate::reactor::numbered;
 pub use crate::transport::report::LayerReport;
 use crate::{Address, ConnectError, Loop, LoopOptions, Protocol, Reactor, Transport};
 
 /// Creates a loop over a driver that writes its events into a ring of so many bytes, with the
-/// addresses of so many connections, and with these contents. `clock` gives the nanoseconds since the
-/// world began.
+/// addresses of so many connections, and with these contents and frames. `clock` gives the nanoseconds
+/// since the world began.
 pub fn recorded_loop(
     driver: impl Driver + 'static,
     options: &LoopOptions,
     sizes: (usize, usize),
     contents: Option<Contents>,
+    frames: FrameLimits,
     clock: impl Fn() -> u64 + 'static,
-) -> (Loop, Arc<Ring>) {
+) -> (Loop, Arc<Ring>, Arc<Frames>) {
     let ring = RingWriter::with_clock(sizes, contents, clock);
     let kept = ring.ring().clone();
-    (Loop::recorded(driver, options, ring), kept)
+    let (l, frames) = Loop::recorded(driver, options, ring, frames);
+    (l, kept, frames)
 }
 
 /// The number of the loop in this process, with which the IDs of its connections begin.
@@ -53,6 +57,12 @@ pub fn observe(
     l.record_places();
     l.wrap_protocols(wrap);
     l.reactor().set_layer_observer(layers);
+}
+
+/// Observes the Deferreds and locks of a loop, each with so many callbacks, until the result is dropped:
+/// while the loop has the thread.
+pub fn observe_deferreds(l: &Loop, most: usize) -> Observing {
+    Observing::of_host(&l.reactor(), most)
 }
 
 /// Describes a queue of the loop that exceeds its bound, if any.

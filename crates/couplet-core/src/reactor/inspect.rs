@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::frames::{FrameLimits, Frames};
 use super::options::LoopOptions;
 use super::remote::{LoopGone, Remote};
 use crate::defer::keep_histories;
@@ -31,6 +32,9 @@ pub trait Inspector: Send + Sync {
     /// How many bytes of each received and written chunk are kept, and the memory for them beside
     /// each ring, in bytes. With 0, none are kept.
     fn contents(&self) -> (usize, usize);
+
+    /// The limits of the tables that each loop keeps as of earlier times.
+    fn frames(&self) -> FrameLimits;
 
     /// A loop was created, in this thread. The returned value is dropped with the loop.
     ///
@@ -60,6 +64,8 @@ pub struct InspectedLoop {
     pub(super) thread: LoopThread,
     /// Its last events.
     pub ring: Arc<Ring>,
+    /// Its tables as of earlier times.
+    pub frames: Arc<Frames>,
 }
 
 impl InspectedLoop {
@@ -99,12 +105,24 @@ impl Observing {
         if most == 0 {
             return None;
         }
+        Some(Observing::observe(reactor, most, 0))
+    }
+
+    /// Observes the Deferreds and locks of a group, whose time is the loop's.
+    fn observe(reactor: &Reactor, most: usize, group: u32) -> Observing {
         let histories = keep_histories(most);
         if histories > 0 {
             keep_histories(histories);
         }
-        let before = observe(Some(Rc::new(LoopObserver(reactor.downgrade()))));
-        Some(Observing { before, histories })
+        let observer = LoopObserver(reactor.downgrade(), group);
+        let before = observe(Some(Rc::new(observer)));
+        Observing { before, histories }
+    }
+
+    /// Observes the Deferreds and locks of a simulated loop while it has the thread.
+    #[cfg(feature = "testing")]
+    pub(crate) fn of_host(reactor: &Reactor, most: usize) -> Observing {
+        Observing::observe(reactor, most, reactor.serial())
     }
 }
 
@@ -121,7 +139,7 @@ impl fmt::Debug for Observing {
     }
 }
 
-struct LoopObserver(WeakReactor);
+struct LoopObserver(WeakReactor, u32);
 
 impl Observer for LoopObserver {
     fn now(&self) -> Option<Instant> {
@@ -130,6 +148,10 @@ impl Observer for LoopObserver {
 
     fn task(&self) -> Option<u64> {
         self.0.upgrade()?.records().tasks.polled()
+    }
+
+    fn group(&self) -> u32 {
+        self.1
     }
 }
 

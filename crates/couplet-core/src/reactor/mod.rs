@@ -11,6 +11,7 @@ mod control;
 mod datagrams;
 mod dependents;
 mod drain;
+pub(crate) mod frames;
 mod handing;
 mod inbox;
 pub(crate) mod inspect;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::adopting::AdoptionCell;
 use super::dependents::Dependents;
 use super::drain::DrainCell;
+use super::frames::Frames;
 use super::handing::{BuildProtocol, HandOverRequest};
 use super::leaks::{Origin, Places};
 use super::monitor::CallMonitor;
@@ -108,6 +109,10 @@ pub(super) struct Records {
     pub(super) room: Arc<Room>,
     /// Source locations of requests; only in a loop under test.
     pub(super) places: RefCell<Option<Box<Places>>>,
+    /// The tables as of earlier times, in a loop with a ring.
+    pub(super) frames: OnceCell<Arc<Frames>>,
+    /// The ticks of the frame that is due.
+    frame_at: Cell<Option<u64>>,
     /// Observes calls into user code, if the options request it.
     pub(super) monitor: OnceCell<CallMonitor>,
     /// Observes the bytes between layers and protocols, in a simulated loop.
@@ -180,6 +185,8 @@ impl Records {
             holds_ports: Cell::new(false),
             room: Room::new(options.load.connections),
             places: RefCell::default(),
+            frames: OnceCell::new(),
+            frame_at: Cell::new(None),
             monitor: OnceCell::new(),
             #[cfg(feature = "testing")]
             layer_observer: OnceCell::new(),
@@ -310,6 +317,16 @@ impl Records {
 
     pub(super) fn take_snapshot_requests(&self) -> Vec<Resolver<Snapshot>> {
         self.snapshots.take()
+    }
+
+    /// Has the turn that is about to begin take a frame of these ticks. It needs no wake-up.
+    pub(super) fn request_frame(&self, ticks: u64) {
+        self.frame_at.set(Some(ticks));
+        self.pending.set(self.pending.get() | pending::REQUESTS);
+    }
+
+    pub(super) fn take_frame_request(&self) -> Option<u64> {
+        self.frame_at.take()
     }
 
     pub(super) fn add_cluster_snapshot(&self, resolver: Resolver<Snapshot>) -> Key {

@@ -20,6 +20,12 @@ pub trait Observer {
 
     /// The number of the task that is being polled.
     fn task(&self) -> Option<u64>;
+
+    /// The group of its Deferreds and locks, which are listed together: 0, or the number of a simulated
+    /// loop, which has a thread together with others.
+    fn group(&self) -> u32 {
+        0
+    }
 }
 
 thread_local! {
@@ -41,6 +47,10 @@ fn observer() -> Option<Rc<dyn Observer>> {
 /// The loop's time, in a thread that is observed.
 pub(super) fn now() -> Option<Instant> {
     observer()?.now()
+}
+
+fn group() -> u32 {
+    observer().map_or(0, |observer| observer.group())
 }
 
 fn next_id() -> u64 {
@@ -74,6 +84,7 @@ pub enum Waiter {
 /// The present state of a Deferred that is observed.
 pub(super) struct Standing {
     id: u64,
+    group: u32,
     since: Option<Instant>,
     fired_by: Cell<FiredBy>,
     waiter: Cell<Waiter>,
@@ -85,6 +96,7 @@ impl Standing {
     pub(super) fn new() -> Standing {
         Standing {
             id: next_id(),
+            group: group(),
             since: now(),
             fired_by: Cell::default(),
             waiter: Cell::default(),
@@ -182,10 +194,12 @@ pub struct Holder {
     pub untaken: Option<Instant>,
 }
 
-/// The Deferreds of this thread that wait or have untaken results, oldest first. Empty without
-/// histories.
-pub fn waiting() -> Vec<Waiting> {
-    history::recordings().iter().map(|recording| recording.waiting()).collect()
+/// The Deferreds of this thread's observer that wait or have untaken results: the oldest `most`, oldest first.
+/// Empty without histories.
+pub fn waiting(most: usize) -> Vec<Waiting> {
+    let (group, recordings) = (group(), history::recordings());
+    let own = recordings.iter().filter(|recording| recording.standing().group == group);
+    own.take(most).map(|recording| recording.waiting()).collect()
 }
 
 /// Names the object that will fire a Deferred.
@@ -266,7 +280,8 @@ impl Holds {
     pub(super) fn add(&self, hold: &Rc<Hold>, semaphore: &Rc<Semaphore>) {
         if self.id.get().is_none() {
             self.id.set(Some(next_id()));
-            let _ = LOCKS.try_with(|locks| locks.borrow_mut().add(Rc::downgrade(semaphore)));
+            let group = group();
+            let _ = LOCKS.try_with(|locks| locks.borrow_mut().add(group, Rc::downgrade(semaphore)));
         }
         self.present.borrow_mut().push(hold.clone());
     }
@@ -283,26 +298,29 @@ impl Holds {
 
 /// The locks of an observed thread that have had a holder.
 struct Locks {
+    /// With their groups.
     // Bound: twice the living locks plus 64, then the others are dropped.
-    list: Vec<Weak<Semaphore>>,
+    list: Vec<(u32, Weak<Semaphore>)>,
     /// The length at which dead entries are dropped.
     limit: usize,
 }
 
 impl Locks {
-    fn add(&mut self, semaphore: Weak<Semaphore>) {
+    fn add(&mut self, group: u32, semaphore: Weak<Semaphore>) {
         if self.list.len() >= self.limit {
-            self.list.retain(|semaphore| semaphore.strong_count() > 0);
+            self.list.retain(|(_, semaphore)| semaphore.strong_count() > 0);
             self.limit = 2 * self.list.len() + 64;
         }
-        self.list.push(semaphore);
+        self.list.push((group, semaphore));
     }
 }
 
-/// The locks of this thread that are held. Empty unless the thread is observed.
+/// The locks of this thread's observer that are held. Empty unless the thread is observed.
 pub fn held_locks() -> Vec<HeldLock> {
     let locks = LOCKS.try_with(|locks| locks.borrow().list.clone()).unwrap_or_default();
-    locks.iter().filter_map(Weak::upgrade).filter_map(|semaphore| semaphore.held()).collect()
+    let group = group();
+    let own = locks.iter().filter(|(of, _)| *of == group);
+    own.filter_map(|(_, lock)| lock.upgrade()?.held()).collect()
 }
 
 impl Semaphore {

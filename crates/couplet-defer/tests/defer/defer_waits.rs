@@ -1,13 +1,12 @@
 //! Row 119b: who waits for whom, in a thread that is observed; and the levels of a failure.
 
 use std::cell::Cell;
-use std::panic::Location;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use couplet_defer::defer::{Deferred, DeferredLock, Failure, gather, keep_histories};
+use couplet_defer::defer::{Deferred, DeferredLock, Failure, Level, gather, keep_histories};
 use couplet_defer::internals::{
     ChainResult, ChainState, FiredBy, Observer, Waiter, Waiting, chain, fired_by, held_locks,
     observe, waiting,
@@ -68,7 +67,7 @@ impl Drop for Observed {
 }
 
 fn only() -> Waiting {
-    let mut all = waiting();
+    let mut all = waiting(usize::MAX);
     let only = all.pop().expect("one waits");
     assert_eq!(all.len(), 0, "{all:?}");
     only
@@ -90,7 +89,7 @@ fn c119b_a_deferred_has_a_consumer() {
     observed.pass(2);
     assert_eq!(observed.ago(only().fired), 2, "its result has not been taken");
     assert!(observed.poll(5, &mut deferred).is_ready());
-    assert_eq!(waiting().len(), 0);
+    assert_eq!(waiting(usize::MAX).len(), 0);
 }
 
 #[test]
@@ -100,15 +99,15 @@ fn c119b_chains_groups_and_detached_deferreds() {
     let (inner, end) = Deferred::<u8>::new();
     outer.then(|_| inner).map(drop).detach();
     begin.callback(1);
-    let all = waiting();
+    let all = waiting(usize::MAX);
     assert_eq!(all.len(), 2);
     assert_eq!((all[0].waiter, all[0].callbacks), (Waiter::Detached, 2));
     assert_eq!(all[1].waiter, Waiter::Deferred(all[0].id));
     end.callback(2);
-    assert_eq!(waiting().len(), 0);
+    assert_eq!(waiting(usize::MAX).len(), 0);
     let (members, resolvers): (Vec<_>, Vec<_>) = (0..2).map(|_| Deferred::<u8>::new()).unzip();
     let group = gather(members);
-    let all = waiting();
+    let all = waiting(usize::MAX);
     let of = |waiter| all.iter().filter(|it| it.waiter == waiter).count();
     assert_eq!((all.len(), of(Waiter::Nothing), of(Waiter::Deferred(all[2].id))), (3, 1, 2));
     resolvers.into_iter().for_each(|resolver| resolver.callback(1));
@@ -168,7 +167,7 @@ fn c119b_each_callback_has_the_times_of_its_call_and_of_its_result() {
     observed.pass(1);
     begin.callback(1);
     observed.pass(2);
-    let all = waiting();
+    let all = waiting(usize::MAX);
     let outer = chain(&all[0].history);
     assert_eq!(
         (observed.ago(outer.made), result(&observed, outer.result.as_ref())),
@@ -225,7 +224,7 @@ fn c119b_the_last_callback_of_a_chain_has_returned_once_its_result_is_there() {
 fn c119b_nothing_is_kept_without_an_observer() {
     let (deferred, _resolver) = Deferred::<u8>::new();
     let permit = DeferredLock::new().try_acquire();
-    assert_eq!((waiting().len(), held_locks().len()), (0, 0));
+    assert_eq!((waiting(usize::MAX).len(), held_locks().len()), (0, 0));
     drop((deferred, permit));
 }
 
@@ -233,8 +232,8 @@ fn fails() -> couplet_defer::Result<u8> {
     Err(Failure::msg("no poem"))
 }
 
-fn lines_from(begin: u32, places: &[&Location<'_>]) -> Vec<u32> {
-    places.iter().map(|place| place.line() - begin).collect()
+fn lines_from(begin: u32, levels: &[Level]) -> Vec<u32> {
+    levels.iter().map(|level| level.place.line() - begin).collect()
 }
 
 #[test]
@@ -258,14 +257,24 @@ fn c119a_a_failure_keeps_the_levels_that_it_passed() {
 }
 
 #[test]
-fn c119a_the_levels_of_a_failure_are_bounded() {
+fn c119a_no_level_of_a_failure_is_lost_and_repeated_ones_are_counted() {
     let before = keep_histories(2);
+    let begin = line!();
     let mut failed = Deferred::<u8>::fail(Failure::msg("no poem"));
     for n in 0..1000 {
-        failed = if n % 2 == 0 { failed.map(|n| n) } else { failed.map(|n| n) };
+        failed = match n % 2 {
+            0 => failed.map(|n| n), // 4
+            _ => failed.map(|n| n), // 5
+        };
     }
+    let failed = failed.map(|n| n); // 8
     let failure = couplet_defer::testing::failure_of(failed);
-    assert_eq!(failure.levels().len(), 64);
+    let mut levels = failure.levels();
+    levels.retain(|level| level.place.file() == file!());
+    assert_eq!(lines_from(begin, &levels), [1, 4, 5, 8]);
+    assert_eq!(levels.iter().map(|level| level.count).collect::<Vec<_>>(), [1, 500, 500, 1]);
+    assert_eq!(levels[1].to_string(), format!("{} (500 times)", levels[1].place));
+    assert_eq!(levels[3].to_string(), levels[3].place.to_string());
     keep_histories(before);
     let failure = couplet_defer::testing::failure_of(Deferred::<u8>::fail(Failure::msg("none")));
     assert_eq!(failure.levels().len(), 0, "no histories are kept");

@@ -41,7 +41,7 @@ fn the_last_events_are_replayed_and_left() {
     browser.wait_for("text('#tab-connections .count') === '0'");
     assert_eq!(browser.value("text('#tab-tasks .count')"), "–");
     browser.press("3");
-    browser.wait_for("text('#empty') === 'A recording has connectors at its end alone.'");
+    browser.wait_for("text('#empty') === 'The recording has no connectors of this time.'");
     // Forward by callbacks until all five are open.
     browser.press("1bb");
     assert_eq!(browser.value("one('#unit').value"), "callback");
@@ -176,13 +176,23 @@ fn every_way_to_a_moment_leads_to_the_same_state() {
 
 /// A recording of loops with these events: the time in microseconds, the kind, and the two numbers.
 fn recording(loops: &[&[(u64, u64, u64, u64)]], names: &Value) -> Vec<u8> {
+    recording_with(loops, names, &json!([]), &json!({}))
+}
+
+/// The same with the tables of each loop, and the state of the end.
+fn recording_with(
+    loops: &[&[(u64, u64, u64, u64)]],
+    names: &Value,
+    frames: &Value,
+    state: &Value,
+) -> Vec<u8> {
     let headers = loops.iter().enumerate().map(|(id, events)| {
         json!({
             "id": id, "serial": id + 1, "thread": "main", "ticks": 1e6, "origin": 1000.0,
-            "count": events.len(), "names": names,
+            "count": events.len(), "names": names, "frames": frames,
         })
     });
-    let header = json!({"made": 1100.0, "loops": headers.collect::<Vec<_>>(), "state": {}});
+    let header = json!({"made": 1100.0, "loops": headers.collect::<Vec<_>>(), "state": state});
     let header = header.to_string();
     let mut file = b"couplet recording 1\n".to_vec();
     file.extend((header.len() as u64).to_le_bytes());
@@ -297,6 +307,51 @@ fn a_write_of_a_task_or_timed_call_names_it() {
     program.end();
 }
 
+#[test]
+fn tables_are_those_of_the_time() {
+    let _one = one_at_a_time();
+    let Some((browser, program, _clients)) = storm(1) else { return };
+    let call = |id: &str, since: f64| json!({"id": id, "loop": 0, "since": since});
+    let frames = json!([
+        {"time": 1001.0, "left_out": 5, "views": {
+            "calls": {"rows": [call("0.1", 1000.5)], "all": true},
+            "ports": {"rows": [{"id": "0.0", "accepted": 1}], "all": true},
+        }},
+        {"time": 1003.0, "views": {
+            "calls": {"rows": [call("0.2", 1002.0)], "changed": [], "gone": ["0.1"]},
+            "ports": {"rows": [], "changed": [{"id": "0.0", "accepted": 9}], "gone": []},
+        }},
+    ]);
+    let end = json!({"views": {"calls": [call("0.3", 1004.5)], "jobs": []}});
+    let seconds = [0_u64, 1, 2, 3, 4, 5];
+    let events: Vec<_> = seconds.iter().map(|second| (second * 1_000_000, WROTE, 7, 1)).collect();
+    let file = recording_with(&[&events], &json!([]), &frames, &end);
+    let of = "({ calls, ports }) => [calls?.rows.map(({ id }) => id), ports?.rows[0]?.accepted, calls?.age, calls?.leftOut]";
+    let at = |time: f64| of_replay(&browser, &file, &format!("({of})(replay.tablesAt({time}))"));
+    let none = json!([null, null, null, null]);
+    assert_eq!(at(1000.5), none);
+    assert_eq!(at(1001.0), json!([["0.1"], 1, 0, 5]));
+    // The loop had no event since then.
+    assert_eq!(at(1001.5), json!([["0.1"], 1, 0, 5]));
+    // A row that the next tables have began before.
+    assert_eq!(at(1002.5), json!([["0.1", "0.2"], 1, 1.5, 5]));
+    assert_eq!(at(1003.0), json!([["0.2"], 9, 0, 0]));
+    assert_eq!(at(1004.75), json!([["0.2", "0.3"], 9, 1.75, 0]));
+    assert_eq!(at(1100.0), json!([["0.3"], 9, 0, 0]));
+    // Back again.
+    assert_eq!(at(1001.0), json!([["0.1"], 1, 0, 5]));
+    open_recording(&browser, &program, file);
+    browser.click("#tab-calls");
+    seek(&browser, "3");
+    browser.wait_for(
+        "text('#matches') === '2 calls, as of 1 s before, 5 rows of the tables left out'",
+    );
+    seek(&browser, "6");
+    browser.wait_for("text('#matches') === '1 call'");
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+    program.end();
+}
+
 /// A recording of two loops with random events of these kinds, and of a connection that the state has.
 fn random_recording(seed: u64, count: usize, marks: &Value) -> Vec<u8> {
     let mut state = seed;
@@ -367,7 +422,8 @@ const READ: &str = "
             const after = connection ? replay.connectionRow(connection, 0) : {};
             return [row.loop, row.event, row.connection || null, row.bytes, row.within || null, replay.doing(moment, loop) || null,
                 after.state ?? null, after.wire_in ?? null, after.wire_out ?? null, Number(row.at), row.took,
-                replay.contentsOf(at).contents ?? null, replay.contentsOf(at).cut || null];
+                replay.contentsOf(at).contents ?? null, replay.contentsOf(at).cut || null,
+                row.waits_for.length > 0 ? Number(row.waits_for[0].split('/')[1]) : null];
         });
     })";
 
@@ -381,6 +437,7 @@ fn expected(line: &Value) -> [Value; 9] {
 fn the_page_and_the_library_read_the_same_events() {
     let _one = one_at_a_time();
     let Some((browser, program, _clients)) = storm(1) else { return };
+    let mut writes = 0;
     for seed in 0..12 {
         let file = random_recording(seed, 250, &json!([]));
         let mut lines = Vec::new();
@@ -402,10 +459,13 @@ fn the_page_and_the_library_read_the_same_events() {
                 (Some(a), Some(b)) => (a - b).abs() < 1e-6,
                 (a, b) => a == b,
             };
-            assert_eq!(row[11..], [line["contents"].clone(), line["cut"].clone()], "{place}");
+            let contents = ["contents", "cut", "recorded_by"].map(|name| line[name].clone());
+            assert_eq!(row[11..], contents, "{place}");
+            writes += u32::from(!line["recorded_by"].is_null());
             assert!(is_near("at", &row[9]) && is_near("took", &row[10]), "{place}");
         }
     }
+    assert!(writes > 100, "{writes} name their recorder");
     program.end();
 }
 

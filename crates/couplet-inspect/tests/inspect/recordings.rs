@@ -122,6 +122,76 @@ fn the_events_of_a_program_are_written_at_its_end() {
     assert_eq!(text(&connections[1], "peer"), format!("tcp:{peer}"));
 }
 
+/// The ids of the rows of a view in each of a loop's earlier tables, with the rows that were new.
+fn tables(header: &Value, view: &str) -> Vec<(Vec<Value>, usize)> {
+    let frames = header["loops"][0]["frames"].as_array().expect("a list");
+    let times: Vec<_> = frames.iter().map(|frame| frame["time"].as_f64()).collect();
+    assert!(times.is_sorted(), "{times:?}");
+    let changes = frames.iter().map(|frame| &frame["views"][view]);
+    let list = |it: &Value| it.as_array().cloned().unwrap_or_default();
+    changes.map(|it| (list(&it["rows"]), list(&it["gone"]).len())).collect()
+}
+
+/// A recording of a program whose task has ended while a timed call is pending.
+fn of_a_task(inspector: Inspector) -> Value {
+    let (ended, task) = mpsc::channel();
+    let (program, ()) = Program::start_with(inspector, LoopOptions::default(), move |reactor| {
+        reactor.call_later(Duration::from_secs(3600), || ());
+        let own = reactor.clone();
+        let poet = async move {
+            own.sleep(Duration::from_millis(1)).await?;
+            ended.send(()).expect("the test waits");
+            couplet::Result::Ok(())
+        };
+        reactor.spawn_named("poet", poet).detach();
+    });
+    task.recv().expect("the task ends");
+    // One more turn.
+    let (tell, told) = mpsc::channel();
+    program.call(move |_| tell.send(()).expect("the test waits"));
+    told.recv().expect("the loop runs");
+    header(&program.inspector.recording().expect("it runs"))
+}
+
+#[test]
+fn tables_are_kept_as_of_earlier_times() {
+    let inspector = Inspector::without_page().table_interval(Duration::ZERO).kept_tables(1000);
+    let header = of_a_task(inspector);
+    let tasks = tables(&header, "tasks");
+    let begun = tasks.iter().position(|(rows, _)| rows.iter().any(|row| row["name"] == "poet"));
+    let begun = begun.unwrap_or_else(|| panic!("{tasks:?}"));
+    assert!(tasks[begun..].iter().any(|(_, gone)| *gone == 1), "{tasks:?}");
+    let calls: Vec<_> = tables(&header, "calls").into_iter().flat_map(|(rows, _)| rows).collect();
+    let [call] = &calls.iter().filter(|row| row["kind"] == "timed call").collect::<Vec<_>>()[..]
+    else {
+        panic!("one call: {calls:?}")
+    };
+    assert!(text(call, "place").contains("recordings.rs:"), "{call}");
+    assert!(text(call, "why").starts_with("due in {until:"), "{call}");
+    let mut waits = tasks[begun..].iter().flat_map(|(rows, _)| rows);
+    let is_asleep = |row: &Value| text(row, "why").starts_with("waits for a sleep requested at ");
+    assert!(waits.any(is_asleep), "{tasks:?}");
+}
+
+#[test]
+fn the_number_of_tables_and_of_their_rows_is_set() {
+    let none = Inspector::without_page().kept_tables(0);
+    assert_eq!(of_a_task(none)["loops"][0]["frames"], serde_json::json!([]));
+    let two = Inspector::without_page().table_interval(Duration::ZERO).kept_tables(2);
+    assert_eq!(tables(&of_a_task(two), "calls").len(), 2);
+    let few = Inspector::without_page().table_interval(Duration::ZERO).table_rows(4);
+    let frames = of_a_task(few)["loops"][0]["frames"].clone();
+    let frames = frames.as_array().expect("a list");
+    assert!(frames.len() <= 4, "{frames:?}");
+    // The call and the sleep are rows of one kind, and a frame has one of each.
+    assert!(
+        frames.iter().all(|frame| frame["views"]["calls"]["rows"]
+            .as_array()
+            .is_none_or(|rows| rows.len() <= 1)),
+        "{frames:?}"
+    );
+}
+
 /// The lines of a recording with the bytes of a kind.
 fn lines(recording: &Recording, kind: &str) -> Vec<Value> {
     let mut lines = Vec::new();

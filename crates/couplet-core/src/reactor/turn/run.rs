@@ -9,6 +9,8 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::process::ExitCode;
 use std::rc::Rc;
+#[cfg(feature = "testing")]
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::core::Core;
@@ -21,6 +23,8 @@ use crate::driver::recorded::{Recorded, RingWriter};
 use crate::driver::{Commands, Driver, Mio, Signal};
 use crate::internals::is_chosen;
 use crate::panics::{Contained, contain};
+#[cfg(feature = "testing")]
+use crate::reactor::frames::{FrameLimits, Frames};
 use crate::reactor::inspect::{ByInspector, Inspector};
 use crate::reactor::keeping::Keeper;
 use crate::reactor::options::{DriverChoice, LoopOptions};
@@ -255,14 +259,18 @@ impl Loop {
         made
     }
 
-    /// Creates a loop over any driver that writes its events into this ring.
+    /// Creates a loop over any driver that writes its events into this ring, and its frames.
     #[cfg(feature = "testing")]
     pub(crate) fn recorded(
         driver: impl Driver + 'static,
         options: &LoopOptions,
         ring: RingWriter,
-    ) -> Loop {
-        Loop::over(options, |runtime| Loop::record::<_, true>(driver, options, runtime, ring))
+        frames: FrameLimits,
+    ) -> (Loop, Arc<Frames>) {
+        let made = |runtime| Loop::record::<_, true>(driver, options, runtime, ring.clone());
+        let made = Loop::over(options, made);
+        let frames = made.core.keep_frames(&ring, frames);
+        (made, frames)
     }
 
     fn over(options: &LoopOptions, assemble: impl FnOnce(Runtime) -> Loop) -> Loop {
@@ -761,6 +769,7 @@ impl Drop for Loop {
         core.records.run.drop_loop();
         core.drains.clear();
         core.records.drop_requests();
+        core.end_frames();
         if let Some(monitor) = core.records.monitor.get() {
             monitor.end();
         }

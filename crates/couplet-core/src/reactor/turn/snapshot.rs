@@ -15,6 +15,7 @@ use crate::datagrams::DatagramCell;
 use crate::driver::recorded::RingWriter;
 use crate::driver::{Commands, LoopThread};
 use crate::internals::unhandled_failures;
+use crate::reactor::frames::{Frame, FrameLimits, Frames};
 use crate::reactor::inspect::{InspectedLoop, Inspector, Observing};
 use crate::reactor::leaks::Origin;
 use crate::reactor::monitor::CallMonitor;
@@ -33,17 +34,65 @@ impl Core {
     pub(super) fn show_to(
         &mut self,
         inspector: &Arc<dyn Inspector>,
-        ring: &RingWriter,
+        writer: &RingWriter,
     ) -> io::Result<Box<dyn Any>> {
         let (remote, serial) = (self.reactor.remote(), self.reactor.serial());
-        let (thread, ring) = (LoopThread::current(), ring.ring().clone());
+        let (thread, ring) = (LoopThread::current(), writer.ring().clone());
         let observing = Observing::begin(&self.reactor, inspector.histories());
-        let shown = inspector.clone().attach(InspectedLoop { remote, serial, thread, ring })?;
+        let frames = self.keep_frames(writer, inspector.frames());
+        let inspected = InspectedLoop { remote, serial, thread, ring, frames };
+        let shown = inspector.clone().attach(inspected)?;
         Ok(Box::new((shown, observing)))
+    }
+
+    /// Takes frames from now on, at the beginning of a turn.
+    pub(super) fn keep_frames(&self, writer: &RingWriter, limits: FrameLimits) -> Arc<Frames> {
+        let frames = Arc::new(Frames::new(limits));
+        let (kept, ring) = (frames.clone(), writer.ring().clone());
+        let reactor = self.reactor.downgrade();
+        if limits.frames > 0 && self.records.frames.set(frames.clone()).is_ok() {
+            writer.set_watch(move |ticks| {
+                // A loop that is being dropped has no more turns.
+                let Some(reactor) = reactor.upgrade() else { return u64::MAX };
+                let records = reactor.records();
+                let now = records.fresh_time();
+                let wait = kept.wait(now);
+                if !wait.is_zero() {
+                    return ring.ticks_after(ticks, now, wait);
+                }
+                records.request_frame(ring.ticks_since_begin(ticks));
+                ring.ticks_after(ticks, now, limits.every)
+            });
+        }
+        frames
+    }
+
+    /// Takes a frame: without connections, whose state is in the ring.
+    pub(super) fn take_frame(&self, io: &dyn Commands, ticks: u64) {
+        let Some(frames) = self.records.frames.get() else { return };
+        let mut snapshot = self.snapshot_of(io, Some(frames.rows()));
+        let pending = snapshot.pending_calls + snapshot.tasks + snapshot.jobs;
+        let is_full = snapshot.pending.len() >= frames.rows();
+        let left_out = if is_full { pending.saturating_sub(snapshot.pending.len()) } else { 0 };
+        let left_out = left_out + snapshot.truncate(frames.rows());
+        frames.add(Frame { ticks, snapshot, left_out });
+    }
+
+    /// The loop is dropped: its last frame has nothing.
+    pub(super) fn end_frames(&self) {
+        if let (Some(frames), Some(ring)) = (self.records.frames.get(), self.records.ring()) {
+            frames.add(Frame::end(ring.ticks_since_begin()));
+        }
     }
 
     /// Takes a snapshot of the loop.
     pub(super) fn snapshot(&self, io: &dyn Commands) -> Snapshot {
+        self.snapshot_of(io, None)
+    }
+
+    /// Takes a snapshot; with `most`, without connections, and with at most so many of the pending
+    /// calls, tasks and jobs, and of the Deferreds.
+    fn snapshot_of(&self, io: &dyn Commands, most: Option<usize>) -> Snapshot {
         let records = &self.records;
         let mut snapshot = Snapshot {
             at: Some(self.reactor.now()),
@@ -73,6 +122,7 @@ impl Core {
             match place {
                 Resource::Port(port) => ports.push(port),
                 Resource::Datagrams(port) => datagrams.push(port),
+                Resource::Connection(_) if most.is_some() => {}
                 Resource::Connection(entry) => {
                     snapshot.connections.push(ConnectionSnapshot::of(&entry.life));
                 }
@@ -99,9 +149,10 @@ impl Core {
                 | Start::HandedConnection(_) => {}
             }
         }
-        snapshot.pending = self.pending_work();
+        snapshot.pending = self.pending_work(most.unwrap_or(usize::MAX));
         if let Some(places) = &*records.places.borrow() {
-            snapshot.add_waits(places.readers().map(|(task, of)| (task.number(), of)).collect());
+            let readers = places.readers().map(|(task, of)| (task.number(), of)).collect();
+            snapshot.add_waits(readers, most.unwrap_or(usize::MAX));
         }
         snapshot.datagrams = datagrams.into_iter().map(|port| DatagramSnapshot::of(port)).collect();
         snapshot.ports = ports.into_iter().map(|port| port.snapshot(io)).collect();
@@ -111,8 +162,8 @@ impl Core {
 }
 
 impl Core {
-    /// Calls, tasks and jobs, where places are kept.
-    fn pending_work(&self) -> Vec<PendingSnapshot> {
+    /// Calls, tasks and jobs, at most so many, where places are kept.
+    fn pending_work(&self, most: usize) -> Vec<PendingSnapshot> {
         let records = &self.records;
         let places = records.places.borrow();
         let Some(places) = &*places else { return Vec::new() };
@@ -139,14 +190,14 @@ impl Core {
             };
             PendingSnapshot::of("job", job.0, *from, why)
         });
-        calls.chain(running).chain(jobs).collect()
+        calls.chain(running).chain(jobs).take(most).collect()
     }
 }
 
 impl Snapshot {
     /// Adds Deferreds and locks, and the reasons why tasks wait.
-    fn add_waits(&mut self, readers: BTreeMap<u64, ConnectionId>) {
-        let waits = Waits::of(&self.pending, readers, &self.connections);
+    fn add_waits(&mut self, readers: BTreeMap<u64, ConnectionId>, most: usize) {
+        let waits = Waits::of(&self.pending, readers, &self.connections, most);
         let cycles = waits.cycles();
         let tasks = self.pending.iter().filter(|it| it.kind == "task").map(|task| {
             let of = WaitRef { kind: "task", id: task.id };

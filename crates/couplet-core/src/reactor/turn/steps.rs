@@ -458,6 +458,9 @@ impl Core {
         for resolver in self.records.take_snapshot_requests() {
             resolver.callback(self.snapshot(io));
         }
+        if let Some(ticks) = self.records.take_frame_request() {
+            self.take_frame(io, ticks);
+        }
     }
 
     pub(super) fn run_tell(

@@ -36,13 +36,14 @@ pub(super) struct Waits<'a> {
 }
 
 impl Waits<'_> {
-    /// Those of this thread; empty unless it is observed.
+    /// Those of this thread, the oldest `most` Deferreds; empty unless it is observed.
     pub(super) fn of<'a>(
         pending: &'a [PendingSnapshot],
         readers: BTreeMap<u64, ConnectionId>,
         connections: &'a [ConnectionSnapshot],
+        most: usize,
     ) -> Waits<'a> {
-        let deferreds: BTreeMap<_, _> = internals::waiting()
+        let deferreds: BTreeMap<_, _> = internals::waiting(most)
             .into_iter()
             .filter(|it| it.fired_by.kind != SNAPSHOT)
             .map(|it| (it.id, it))
