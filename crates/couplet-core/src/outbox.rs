@@ -18,7 +18,7 @@ use bytes::{Buf, Bytes};
 
 mod file;
 
-pub use file::{FileChanged, FilePart, SharedFile};
+pub use file::{FileChanged, FilePart, SharedFile, WeakFile};
 
 /// Maximum size of a piece of copied bytes, and of a buffer kept for reuse.
 const PIECE: usize = 512 * 1024;

@@ -110,6 +110,7 @@ const FIXED: &[&str] = &[
     "std::sync::Mutex",
     "std::sync::OnceLock",
     "std::sync::RwLock",
+    "std::sync::Weak",
     "std::sync::atomic",
     "std::task",
     "std::thread",

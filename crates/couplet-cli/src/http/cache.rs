@@ -6,7 +6,8 @@
 //!
 //! The contents of a small file are bytes in memory, which leave together with the head of an answer.
 //! A file of medium size is copied into a sealed memory file when it is requested again; sendfile
-//! sends it without another copy. Sealed contents never change, as those of an open file may.
+//! sends it without another copy. Sealed contents never change, as those of an open file may. A copy
+//! that has left the cache counts until its last reader is done.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{File, Metadata};
@@ -17,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use couplet::driver::SharedFile;
+use couplet::driver::{SharedFile, WeakFile};
 use couplet::http::HeaderValue;
 
 use super::conditions::Validators;
@@ -160,7 +161,11 @@ struct Kept {
     /// The paths of the entries, the next to leave first.
     // Bound: one for each entry.
     order: VecDeque<Box<str>>,
+    /// The size of the entries, and of the copies that have left.
     bytes: usize,
+    /// Sealed copies of earlier entries that are still sent, each with its size.
+    // Bound: `Limits::bytes` together, each longer than SMALL.
+    leaving: Vec<(WeakFile, usize)>,
 }
 
 impl Cache {
@@ -203,17 +208,24 @@ impl Cache {
         Some(entry)
     }
 
-    /// Keeps an entry, unless its file has changed too recently. Older entries leave, first those that no
-    /// request has found since they were last considered.
+    /// Keeps an entry, unless its file has changed too recently or copies that are still sent leave no
+    /// room. Older entries leave, first those that no request has found since they were last considered.
     pub(super) fn keep(&self, path: &str, entry: &Arc<Entry>) {
         let size = size(path, entry);
+        let Limits { files, bytes, .. } = self.limits;
         let mut dropped = Vec::new();
         let mut kept = self.kept();
         dropped.extend(kept.remove(path));
-        if entry.validators.are_strong() && size <= self.limits.bytes && self.limits.files > 0 {
-            while kept.entries.len() >= self.limits.files || kept.bytes + size > self.limits.bytes {
-                dropped.extend(kept.remove_oldest());
+        let leaving = kept.count_leaving();
+        if entry.validators.are_strong() && leaving + size <= bytes && files > 0 {
+            while (kept.entries.len() >= files || kept.bytes + size > bytes)
+                && let Some(oldest) = kept.remove_oldest()
+            {
+                dropped.push(oldest);
             }
+        }
+        let fits = kept.entries.len() < files && kept.bytes + size <= bytes;
+        if entry.validators.are_strong() && fits {
             kept.bytes += size;
             kept.entries.insert(path.into(), entry.clone());
             kept.order.push_back(path.into());
@@ -237,6 +249,7 @@ impl Cache {
             is_kept && entry.size() <= room
         };
         let copying = if self.may_seal(entry) { self.copying.try_lock().ok() } else { None };
+        self.kept().count_leaving();
         if copying.is_none() || !has_room(&self.kept()) {
             return;
         }
@@ -268,6 +281,7 @@ impl Cache {
         let idle = kept.entries.iter().filter(|(_, entry)| is_idle(entry));
         let idle: Vec<_> = idle.map(|(path, _)| path.clone()).collect();
         dropped.extend(idle.iter().filter_map(|path| kept.remove(path)));
+        kept.count_leaving();
         drop(kept);
         self.is_swept.store(false, Ordering::Relaxed);
         drop(dropped);
@@ -279,7 +293,22 @@ impl Kept {
         let entry = self.entries.remove(path)?;
         self.bytes -= size(path, &entry);
         self.order.retain(|other| &**other != path);
+        if let Some(copy) = entry.sealed().as_ref() {
+            let (weak, size) = (copy.downgrade(), sealed_size(copy));
+            // The caller drops an entry, and a copy, that have no other users.
+            if Arc::strong_count(&entry) > 1 || weak.users() > 1 {
+                self.bytes += size;
+                self.leaving.push((weak, size));
+            }
+        }
         Some(entry)
+    }
+
+    /// Forgets the copies that have no readers left. Returns the size of the others.
+    fn count_leaving(&mut self) -> usize {
+        let gone = self.leaving.extract_if(.., |(copy, _)| copy.users() == 0);
+        self.bytes -= gone.map(|(_, size)| size).sum::<usize>();
+        self.leaving.iter().map(|(_, size)| size).sum()
     }
 
     /// Removes the first entry that was not used since it was last considered.
@@ -298,11 +327,15 @@ impl Kept {
 fn size(path: &str, entry: &Entry) -> usize {
     let contents = match entry.contents() {
         Contents::Bytes(bytes) => bytes.len(),
-        // Not above `Limits::sealed`.
-        Contents::Sealed(copy) => copy.metadata().len() as usize,
+        Contents::Sealed(copy) => sealed_size(&copy),
         Contents::OnDisk => 0,
     };
     OVERHEAD + 2 * path.len() + contents
+}
+
+/// The length of a copy, which is not above `Limits::sealed`.
+fn sealed_size(copy: &SharedFile) -> usize {
+    copy.metadata().len() as usize
 }
 
 /// Copies the contents of a file into memory that can't change any more.

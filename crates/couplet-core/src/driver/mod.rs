@@ -75,7 +75,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::address::Address;
-pub use crate::outbox::{FileChanged, FilePart, Outbox, Piece, SharedFile, Spares};
+pub use crate::outbox::{FileChanged, FilePart, Outbox, Piece, SharedFile, Spares, WeakFile};
 pub use crate::slots::Key;
 
 pub use around::Around;

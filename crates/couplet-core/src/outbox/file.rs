@@ -10,7 +10,7 @@ use std::fmt;
 use std::fs::{File, Metadata};
 use std::io;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// Most bytes of a file that are read together.
 pub(super) const READ: usize = 64 * 1024;
@@ -23,6 +23,7 @@ pub(super) const READ: usize = 64 * 1024;
 #[derive(Clone)]
 pub struct SharedFile(Arc<OpenFile>);
 
+#[derive(Debug)]
 struct OpenFile {
     file: File,
     metadata: Metadata,
@@ -103,6 +104,33 @@ impl SharedFile {
     /// The open file.
     pub fn file(&self) -> &File {
         &self.0.file
+    }
+
+    /// A handle that does not keep the file open.
+    pub fn downgrade(&self) -> WeakFile {
+        WeakFile(Arc::downgrade(&self.0))
+    }
+}
+
+/// A handle to a [`SharedFile`] that does not keep it open: it counts its users, such as connections
+/// that send it.
+#[derive(Clone, Debug)]
+pub struct WeakFile(Weak<OpenFile>);
+
+impl WeakFile {
+    /// The number of clones of the `SharedFile`; the file is closed at 0.
+    ///
+    /// ```
+    /// # let path = std::env::current_exe()?;
+    /// let file = couplet::driver::SharedFile::new(std::fs::File::open(path)?)?;
+    /// let weak = file.downgrade();
+    /// assert_eq!(weak.users(), 1);
+    /// drop(file);
+    /// assert_eq!(weak.users(), 0);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn users(&self) -> usize {
+        self.0.strong_count()
     }
 }
 

@@ -236,9 +236,42 @@ mod sealed {
         let confirmed = cache.confirm("/d", open(&path).metadata(), NOW).unwrap();
         cache.seal("/d", &confirmed);
         assert!(copy(&confirmed).is_some());
+        drop(confirmed);
         cache.sweep();
         cache.sweep();
         assert_eq!(cache.kept().bytes, 0);
+    }
+
+    #[test]
+    fn a_copy_that_has_left_counts_until_its_last_reader_is_done() {
+        let folder = Temporary::new();
+        let path = folder.write("a", &[1; 100_000], 100);
+        let cache = Cache::new(Limits { files: 9, bytes: 350_000, ..LIMITS });
+        let names = ["/a", "/b", "/c"];
+        let copies = names.map(|name| {
+            request(&cache, name, &path);
+            copy(&request(&cache, name, &path)).unwrap()
+        });
+        names.iter().for_each(|name| cache.forget(name));
+        assert_eq!(cache.kept().bytes, 300_000);
+        // A further file is sent as it is, however often.
+        for _ in 0..3 {
+            assert!(copy(&request(&cache, "/d", &path)).is_none());
+        }
+        // Contents that do not fit beside the copies are not kept, and nothing leaves for them.
+        cache.keep("/small", &entry(&folder.write("small", &[1; 10_000], 100)));
+        cache.keep("/large", &entry(&folder.write("large", &[1; 60_000], 100)));
+        assert!(is_kept(&cache, "/small") && !is_kept(&cache, "/large"));
+        let [first, others @ ..] = copies;
+        drop(first);
+        let confirmed = cache.confirm("/d", open(&path).metadata(), NOW).unwrap();
+        cache.seal("/d", &confirmed);
+        assert!(copy(&confirmed).is_some(), "there is room again");
+        drop((others, confirmed));
+        cache.forget("/d");
+        cache.forget("/small");
+        cache.keep("/a", &entry(&path));
+        assert_eq!(cache.kept().bytes, OVERHEAD + 2 * "/a".len());
     }
 
     #[test]
