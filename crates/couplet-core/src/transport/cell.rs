@@ -970,14 +970,20 @@ impl ConnectionCell {
     }
 
     /// For the simulator: reports bytes that enter the layers.
-    #[inline]
+    #[inline(always)]
     pub(super) fn report_written(&self, written: &Outbox) {
         #[cfg(feature = "testing")]
         if self.reactor.observes_layers() {
-            written.slices().for_each(|slice| self.report_layers(LayerReport::Written(slice)));
+            self.report_slices(written);
         }
         #[cfg(not(feature = "testing"))]
         let _ = written;
+    }
+
+    #[cfg(feature = "testing")]
+    #[cold]
+    fn report_slices(&self, written: &Outbox) {
+        written.slices().for_each(|slice| self.report_layers(LayerReport::Written(slice)));
     }
 
     /// For the simulator: reports that written bytes were discarded.

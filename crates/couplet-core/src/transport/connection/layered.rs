@@ -432,11 +432,10 @@ impl Life {
             events: None,
         };
         let risen = layered.layers.call(|layers| sink.feed(layers, bytes, full));
-        let events = sink.events;
-        let answered = match risen {
-            Ok(Risen::Answered) => true,
-            Ok(Risen::All) if events.is_none() && !full => false,
-            risen => {
+        let answered = match (risen, sink.events) {
+            (Ok(Risen::Answered), None) => true,
+            (Ok(Risen::All), None) if !full => false,
+            (risen, events) => {
                 self.apply_sink_events(risen, *events.unwrap_or_default(), now);
                 return false;
             }
