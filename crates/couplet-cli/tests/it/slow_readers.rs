@@ -77,7 +77,8 @@ fn who_never_reads_what_is_forwarded_holds_little() {
         let _ = peer.read_to_end();
     });
     let server = Server::start(&["forward", "0", &upstream.to_string()]);
-    check("forward", server, &noise(20 * MIB));
+    // A client that also sends would hold as much for the upstream server, which does not read either.
+    check("forward", server, b"");
 }
 
 #[test]
