@@ -9,6 +9,7 @@ mod kit;
 mod access;
 mod actions;
 mod guest;
+mod healthy;
 mod hung;
 mod live;
 mod loops;
