@@ -229,7 +229,7 @@ impl Inspector {
 
     /// Sets how often the tables of a loop other than its connections are kept for recordings, which
     /// show them as of an earlier time: once a second by default, in which the loop has a turn.
-    /// Taking a table costs about as long as a microsecond for each of its rows, in the loop's thread.
+    /// The loop takes them in its own thread, at the beginning of a turn.
     #[must_use]
     pub fn table_interval(self, every: Duration) -> Inspector {
         self.with(|options| options.tables.every = every)
@@ -243,8 +243,8 @@ impl Inspector {
         self.with(|options| options.tables.frames = count)
     }
 
-    /// Sets the most rows in all kept tables of a loop: 20 000 by default, each about 400 bytes. A
-    /// table has at most a quarter of them, and a recording counts the rows that are left out.
+    /// Sets the most rows in all kept tables of a loop: 20 000 by default. A table has at most a
+    /// quarter of them, and a recording counts the rows that are left out.
     #[must_use]
     pub fn table_rows(self, count: usize) -> Inspector {
         self.with(|options| options.tables.rows = count)
