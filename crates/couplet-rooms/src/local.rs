@@ -39,7 +39,7 @@ pub(crate) struct Local<K: Key, M: Meta> {
     /// The loop's number in its thread.
     slot: u64,
     // Bound: the rooms with a member in this loop, and one member for each connection.
-    rooms: RefCell<BTreeMap<Arc<K>, Members<K>>>,
+    rooms: RefCell<BTreeMap<Arc<K>, MembersById<K>>>,
     /// The memberships of each connection that has joined, until it is lost.
     // Bound: one for each connection, with the rooms that it is in.
     connections: RefCell<BTreeMap<ConnectionId, Memberships<K>>>,
@@ -53,7 +53,7 @@ pub(crate) struct Local<K: Key, M: Meta> {
 }
 
 type Memberships<K> = BTreeMap<Arc<K>, Rc<MemberCell<K>>>;
-type Members<K> = BTreeMap<MemberId, Rc<MemberCell<K>>>;
+type MembersById<K> = BTreeMap<MemberId, Rc<MemberCell<K>>>;
 
 /// Calls the loop again if a panic ends the delivery.
 struct Continuing<'a, K: Key, M: Meta>(&'a Local<K, M>);
