@@ -30,8 +30,8 @@ pub(crate) enum Tool {
 /// The numbers of rounds of the two runs.
 const ROUNDS: [u64; 2] = [20, 120];
 
-/// So many times more with one connection, whose rounds are single trips: what the system's load changes
-/// now and then, such as a wait that ends early, is shared by 1000 of them.
+/// Factor for the rounds of one connection, each a single trip. A wait that ends early, which depends on
+/// the system's load, then costs little of the average of 1000 trips.
 const OF_ONE: u64 = 10;
 
 impl Tool {

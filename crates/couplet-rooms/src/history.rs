@@ -108,7 +108,7 @@ impl History {
         if is_known { self.after(position.number) } else { Missed::nothing(false) }
     }
 
-    /// The messages after a number, of which all are kept.
+    /// The messages after a number. The history still has all of them.
     fn after(&self, number: u64) -> Missed {
         let count = (self.last - number) as usize;
         let kept = self.kept.iter().skip(self.kept.len() - count);

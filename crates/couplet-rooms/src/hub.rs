@@ -30,7 +30,7 @@ pub(crate) struct Hub<K, M> {
     state: Mutex<State<K, M>>,
 }
 
-/// What a loop has to deliver: in the order of the changes.
+/// A message or an event for a loop to deliver, in the order of the changes.
 pub(crate) enum Item<K, M> {
     Message { room: Arc<K>, position: Position, message: Outgoing },
     Joined { room: Arc<K>, member: Present<M> },

@@ -45,7 +45,7 @@
 //!
 //! # Slow members
 //!
-//! A member that reads slowly holds up nobody else. Messages for it fill its transport, and then its
+//! A member that reads slowly delays no other. Messages for it fill its transport, and then its
 //! queue, which has a [bound](RoomOptions::queue). When that is full, the room [cuts](WhenFull::Cut)
 //! the member, or drops the [newest](WhenFull::DropNewest) or the [oldest](WhenFull::DropOldest)
 //! message; [events](Event) report each, and [`Counts`] count them.

@@ -10,8 +10,8 @@ pub enum WhenFull {
     Cut,
     /// The member does not get this message: for messages that repeat, or that are worthless later.
     DropNewest,
-    /// The member does not get the oldest queued messages that this one needs the space of: for
-    /// states of which only the last matters.
+    /// The oldest queued messages are dropped to make room for this one: for states, where only the
+    /// last one matters.
     DropOldest,
 }
 

@@ -89,7 +89,7 @@ impl Scene {
         (wire, self.made.take().expect("the connection was made"))
     }
 
-    /// A connection in the room, of which nothing is to be done any more.
+    /// A connection in the room, after its join has been delivered.
     pub(crate) fn guest(&mut self, name: &str) -> (Wire, Guest) {
         let (wire, transport) = self.connect();
         let member = self.rooms.join(&ROOM, &transport, name.to_owned()).expect("it may join");

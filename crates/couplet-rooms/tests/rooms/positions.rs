@@ -1,4 +1,4 @@
-//! Positions: a client that returns gets exactly what it missed, or a gap is reported.
+//! Positions: a returning client gets exactly the messages that it missed, or learns of a gap.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ fn join(scene: &Scene, transport: &Transport, start: Start) -> (Guest, Replay) {
     scene.rooms.join_from(&ROOM, transport, "ada".to_owned(), start).expect("it may join")
 }
 
-/// A client that begins there, and what it is told.
+/// A client that joins at this start, and its replay.
 fn returns(scene: &mut Scene, start: Start) -> (Wire, Guest, Replay) {
     let (wire, transport) = scene.connect();
     let (guest, replay) = join(scene, &transport, start);

@@ -1,4 +1,4 @@
-//! Presence: who is in a room, with what they said of themselves, in order.
+//! Presence: the members of a room and their metadata, in order.
 
 use couplet::rooms::RoomOptions;
 

@@ -16,7 +16,7 @@ fn dropped(log: &[String]) -> Vec<u32> {
     log.iter().filter_map(number).collect()
 }
 
-/// Publishes so many messages of a digit each; returns the dropped ones, and what the slow guest
+/// Publishes messages of one digit each; returns the dropped ones, and the text that the slow guest
 /// reads then. The other guest reads everything.
 fn fill(options: RoomOptions, messages: u32) -> (Scene, Guest, Vec<u32>, String) {
     let mut scene = Scene::new(options);

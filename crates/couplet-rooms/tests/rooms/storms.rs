@@ -105,7 +105,7 @@ fn server(reactor: &Reactor, policy: WhenFull, kept: &Rc<Kept>) -> Result<()> {
     Ok(())
 }
 
-/// A client that returns, and checks that no message is missing unless it is told.
+/// A client that returns, and checks that it misses no message without being told.
 struct Client {
     number: usize,
     kept: Rc<Kept>,
