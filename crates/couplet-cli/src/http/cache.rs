@@ -217,15 +217,16 @@ impl Cache {
         let mut kept = self.kept();
         dropped.extend(kept.remove(path));
         let leaving = kept.count_leaving();
-        if entry.validators.are_strong() && leaving + size <= bytes && files > 0 {
-            while (kept.entries.len() >= files || kept.bytes + size > bytes)
+        let may_fit = leaving + size <= bytes && files > 0;
+        let fits = |kept: &Kept| kept.entries.len() < files && kept.bytes + size <= bytes;
+        if entry.validators.are_strong() && may_fit {
+            while !fits(&kept)
                 && let Some(oldest) = kept.remove_oldest()
             {
                 dropped.push(oldest);
             }
         }
-        let fits = kept.entries.len() < files && kept.bytes + size <= bytes;
-        if entry.validators.are_strong() && fits {
+        if entry.validators.are_strong() && fits(&kept) {
             kept.bytes += size;
             kept.entries.insert(path.into(), entry.clone());
             kept.order.push_back(path.into());
@@ -249,10 +250,15 @@ impl Cache {
             is_kept && entry.size() <= room
         };
         let copying = if self.may_seal(entry) { self.copying.try_lock().ok() } else { None };
-        self.kept().count_leaving();
-        if copying.is_none() || !has_room(&self.kept()) {
+        if copying.is_none() {
             return;
         }
+        let mut kept = self.kept();
+        kept.count_leaving();
+        if !has_room(&kept) {
+            return;
+        }
+        drop(kept);
         let Ok(copy) = sealed_copy(&entry.file) else { return };
         let mut kept = self.kept();
         if has_room(&kept) {

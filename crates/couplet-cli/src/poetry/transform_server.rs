@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use couplet::Reason;
 use couplet::protocols::{NetstringReceiver, StringProtocol, StringTransport};
+use couplet::{Reason, Transport};
 
 use crate::poetry::transformations::{GROWTH, answer};
 
@@ -14,7 +14,8 @@ pub(crate) fn factory(
     max_length: usize,
     idle_timeout: Option<Duration>,
 ) -> impl Fn() -> NetstringReceiver<TransformServer> + Clone {
-    let server = TransformServer { max_length, idle_timeout, has_answered: false, is_full: false };
+    let server =
+        TransformServer { max_length, idle_timeout, has_answered: false, will_pause: false };
     move || NetstringReceiver::new(server).with_max_length(max_length)
 }
 
@@ -34,27 +35,16 @@ pub(crate) struct TransformServer {
     max_length: usize,
     idle_timeout: Option<Duration>,
     has_answered: bool,
-    /// Reading is paused, or about to be, until output has left.
-    is_full: bool,
+    /// Reading pauses once all requests of this read are answered.
+    will_pause: bool,
 }
 
 impl TransformServer {
     /// Pauses reading until output has left. The turn calls it once all requests of a read are answered:
     /// a pause between them would copy the others.
     fn pause_reading(&mut self, transport: &StringTransport) {
-        let me = transport.connection::<Self>();
-        transport.pause_producing();
-        // Drained or lost; for a lost connection the call does nothing.
-        let resume = move |_| {
-            me.tell(Self::resume_reading);
-            Ok(())
-        };
-        transport.drained().add_both(resume).detach();
-    }
-
-    fn resume_reading(&mut self, transport: &StringTransport) {
-        self.is_full = false;
-        transport.resume_producing();
+        self.will_pause = false;
+        go_on_when_drained(transport);
     }
 }
 
@@ -80,7 +70,7 @@ impl StringProtocol for TransformServer {
         self.has_answered = true;
         if transport.is_draining() {
             transport.lose_connection();
-        } else if transport.is_full() && !std::mem::replace(&mut self.is_full, true) {
+        } else if transport.is_full() && !std::mem::replace(&mut self.will_pause, true) {
             transport.connection::<Self>().tell(Self::pause_reading);
         }
     }
@@ -107,6 +97,16 @@ impl StringProtocol for TransformServer {
         transport.set_close_deadline(None);
         transport.lose_write_connection();
     }
+}
+
+fn go_on_when_drained(transport: &Transport) {
+    transport.pause_producing();
+    let paused = transport.clone();
+    let send_more = move |_| {
+        paused.resume_producing();
+        Ok(())
+    };
+    transport.drained().add_both(send_more).detach();
 }
 
 #[cfg(test)]

@@ -108,27 +108,25 @@ impl Frame {
     }
 
     fn rows(&self) -> usize {
-        self.snapshot.rows_of_each_kind().iter().sum()
+        self.snapshot.count()
     }
 }
 
 impl Snapshot {
-    fn rows_of_each_kind(&self) -> [usize; 7] {
-        [
-            self.ports.len(),
-            self.datagrams.len(),
-            self.connectors.len(),
-            self.pending.len(),
-            self.deferreds.len(),
-            self.locks.len(),
-            self.rows.len(),
-        ]
+    /// The rows of all kinds that a frame has.
+    fn count(&self) -> usize {
+        self.ports.len()
+            + self.datagrams.len()
+            + self.connectors.len()
+            + self.pending.len()
+            + self.deferreds.len()
+            + self.locks.len()
+            + self.rows.len()
     }
 
     /// Keeps so many rows of each kind. Returns how many were left out.
     pub(super) fn truncate(&mut self, most: usize) -> usize {
-        let left_out =
-            self.rows_of_each_kind().iter().map(|count| count.saturating_sub(most)).sum();
+        let all = self.count();
         self.ports.truncate(most);
         self.datagrams.truncate(most);
         self.connectors.truncate(most);
@@ -136,7 +134,7 @@ impl Snapshot {
         self.deferreds.truncate(most);
         self.locks.truncate(most);
         self.rows.truncate(most);
-        left_out
+        all - self.count()
     }
 }
 

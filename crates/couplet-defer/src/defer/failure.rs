@@ -3,7 +3,6 @@
 use std::error::Error;
 use std::fmt;
 use std::panic::Location;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::error::{AllFailed, Cancelled, FirstError};
@@ -37,7 +36,7 @@ pub struct Failure(Option<Arc<Inner<dyn Error + Send + Sync>>>); // `None` only 
 
 struct Inner<E: ?Sized> {
     place: &'static Location<'static>,
-    levels: Levels,
+    levels: Mutex<Levels>,
     error: E,
 }
 
@@ -46,9 +45,9 @@ struct Inner<E: ?Sized> {
 struct Levels {
     /// In the order in which the failure first came there.
     // Bound: the places of the program where Deferreds and their callbacks are made.
-    passed: Mutex<Vec<Level>>,
-    /// The number of the place that it passed last.
-    last: AtomicUsize,
+    passed: Vec<Level>,
+    /// The index of the place that it passed last.
+    last: usize,
 }
 
 /// A place that a failure has passed: see [`Failure::levels`]. Prints the place, and the count if there
@@ -87,7 +86,7 @@ impl Failure {
         error: E,
         place: &'static Location<'static>,
     ) -> Self {
-        Self(Some(Arc::new(Inner { place, levels: Levels::default(), error })))
+        Self(Some(Arc::new(Inner { place, levels: Mutex::default(), error })))
     }
 
     fn inner(&self) -> &Inner<dyn Error + Send + Sync> {
@@ -151,21 +150,25 @@ impl Failure {
     /// callbacks that were skipped or called for it. None is left out: a place of a loop or a
     /// recursion stands there once, with a count.
     pub fn levels(&self) -> Vec<Level> {
-        lock(&self.inner().levels.passed).clone()
+        lock(&self.inner().levels).passed.clone()
     }
 
     /// It passes a callback or a Deferred.
     pub(super) fn pass(&self, place: &'static Location<'static>) {
-        let Levels { passed, last } = &self.inner().levels;
-        let mut passed = lock(passed);
-        let at = passed.iter().position(|level| level.place == place);
-        match at {
+        let mut levels = lock(&self.inner().levels);
+        let Levels { passed, last } = &mut *levels;
+        match passed.iter().position(|level| level.place == place) {
             // One passage may be reported twice.
-            Some(at) if last.load(Ordering::Relaxed) == at => {}
-            Some(at) => passed[at].count += 1,
-            None => passed.push(Level { place, count: 1 }),
+            Some(at) if *last == at => {}
+            Some(at) => {
+                passed[at].count += 1;
+                *last = at;
+            }
+            None => {
+                *last = passed.len();
+                passed.push(Level { place, count: 1 });
+            }
         }
-        last.store(at.unwrap_or(passed.len() - 1), Ordering::Relaxed);
     }
 }
 
