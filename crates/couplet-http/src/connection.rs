@@ -65,13 +65,12 @@ where
     S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>> + Clone + 'static,
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + 'static,
 {
-    let stopping = StopOnDrop(Monitor::new(&stream, &server.options, &server.server_share));
-    let chosen = preselected_http2(&stream, &server.options);
+    let stopping = StopOnDrop(Monitor::new(&stream, &server.server_share));
+    let mut is_http2 = preselected_http2(&stream, &server.options);
     let mut io = Io::new(stream, &stopping.0);
     // An `async fn` would keep its arguments beside the values made of them.
     async move {
         let monitor = &stopping.0;
-        let mut is_http2 = None;
         loop {
             // The wait for the first byte of a request needs no per-request state.
             let begins = poll_fn(|cx| {
@@ -93,10 +92,7 @@ where
                 return Ok(());
             }
             if is_http2.is_none() {
-                is_http2 = Some(match chosen {
-                    Some(is_http2) => is_http2,
-                    None => Box::pin(begins_http2(&mut io)).await?,
-                });
+                is_http2 = Some(Box::pin(begins_http2(&mut io)).await?);
             }
             if is_http2 == Some(true) {
                 monitor.set_http2();

@@ -2,6 +2,7 @@
 //! connection may keep it.
 
 use std::io::{self, IoSlice};
+use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -25,7 +26,7 @@ pub(super) struct Inner {
     stream: Stream,
     monitor: Rc<Monitor>,
     /// The length of the part of a file that the transport is sending.
-    sending: Option<usize>,
+    sending: Option<NonZeroUsize>,
     /// Bytes that were put back, to be read first.
     unread: Bytes,
     /// Length of the empty lines received most recently in place of a request, in bytes.
@@ -109,14 +110,15 @@ impl Inner {
     /// request is in flight.
     fn poll_send_file(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let count = match self.sending {
-            Some(count) => count,
+            Some(count) => count.get(),
             None => {
                 ready!(self.stream.poll_room(cx))?;
                 let Some(part) = self.monitor.take_file() else {
                     return Poll::Ready(Err(io::Error::other("a part of a file is missing")));
                 };
                 self.stream.transport().send_file_range(part.file(), part.range());
-                *self.sending.insert(part.len())
+                self.sending = NonZeroUsize::new(part.len());
+                part.len()
             }
         };
         ready!(self.stream.poll_room(cx))?;

@@ -40,9 +40,7 @@ const TIMEOUT_RESPONSE: &[u8] =
 
 /// Watches one connection with one timer, regardless of the number of requests.
 pub(super) struct Monitor {
-    transport: Transport,
     ending: ConnectionEnd,
-    options: Rc<HttpOptions>,
     protocol: Cell<Protocol>,
     /// Requests without a complete response.
     in_flight: Cell<u32>,
@@ -60,7 +58,7 @@ pub(super) struct Monitor {
     blocked: Cell<Option<(Instant, u32)>>,
     /// Allocated by the first body, until the connection parks.
     contents: RefCell<Option<Box<Contents>>>,
-    /// Response bytes held for the client.
+    /// The transport, and the response bytes held for the client.
     share: ConnectionShare,
     timer: Cell<Option<DelayedCall>>,
     next_check: Cell<Instant>,
@@ -131,17 +129,11 @@ pub(super) enum Instruction {
 }
 
 impl Monitor {
-    pub(super) fn new(
-        stream: &Stream,
-        options: &Rc<HttpOptions>,
-        server_share: &Rc<ServerShare>,
-    ) -> Rc<Monitor> {
+    pub(super) fn new(stream: &Stream, server_share: &Rc<ServerShare>) -> Rc<Monitor> {
         let (transport, ending) = (stream.transport(), stream.ending());
         let now = transport.reactor().now();
         let monitor = Rc::new(Monitor {
-            transport: transport.clone(),
             ending,
-            options: options.clone(),
             protocol: Cell::new(Protocol::Http1),
             in_flight: Cell::new(0),
             offered: Cell::new(0),
@@ -163,11 +155,11 @@ impl Monitor {
     }
 
     pub(super) fn options(&self) -> &HttpOptions {
-        &self.options
+        self.share.options()
     }
 
     pub(super) fn transport(&self) -> &Transport {
-        &self.transport
+        self.share.transport()
     }
 
     pub(super) fn ending(&self) -> &ConnectionEnd {
@@ -176,7 +168,7 @@ impl Monitor {
 
     /// Whether the connection may leave for another process, and whether it was asked to and could not.
     pub(super) fn departure(&self) -> Departure {
-        if self.options.name.is_some() { self.ending.departure() } else { Departure::NotAsked }
+        if self.options().name.is_some() { self.ending.departure() } else { Departure::NotAsked }
     }
 
     /// Notifies the WebSockets that the connection ends after its pending requests.
@@ -199,7 +191,7 @@ impl Monitor {
         self.phase.set(Phase::Idle);
         self.in_flight.set(self.in_flight.get() + 1);
         if let Some(progress) = &body {
-            let since = self.transport.reactor().now();
+            let since = self.transport().reactor().now();
             let monitored = MonitoredBody { progress: progress.clone(), pieces: 0, since };
             let mut contents = self.contents.borrow_mut();
             let Contents { bodies, .. } = &mut **contents.get_or_insert_default();
@@ -226,7 +218,7 @@ impl Monitor {
             return;
         }
         self.phase.set(Phase::Head);
-        self.since.set(self.transport.reactor().now());
+        self.since.set(self.transport().reactor().now());
     }
 
     fn in_head(&self) -> bool {
@@ -246,7 +238,7 @@ impl Monitor {
     #[inline]
     pub(super) fn set_blocked(self: &Rc<Self>, is_blocked: bool) {
         if is_blocked != self.blocked.get().is_some() {
-            let now = || (self.transport.reactor().now(), self.buffered());
+            let now = || (self.transport().reactor().now(), self.buffered());
             self.blocked.set(is_blocked.then(now));
             self.check_soon();
         }
@@ -281,21 +273,21 @@ impl Monitor {
     }
 
     pub(super) fn max_headers(&self) -> usize {
-        self.options.max_headers
+        self.options().max_headers
     }
 
     /// The client's address, if the `peer` option is set.
     pub(super) fn peer(&self) -> Option<Address> {
-        self.options.peer.then(|| self.transport.peer().clone())
+        self.options().peer.then(|| self.transport().peer().clone())
     }
 
     pub(super) fn has_allowances(&self) -> bool {
-        self.options.allowance
+        self.options().allowance
     }
 
     /// The bytes that the transport buffers, up to 4 GiB.
     fn buffered(&self) -> u32 {
-        u32::try_from(self.transport.buffered()).unwrap_or(u32::MAX)
+        u32::try_from(self.transport().buffered()).unwrap_or(u32::MAX)
     }
 
     pub(super) fn set_http2(self: &Rc<Self>) {
@@ -310,7 +302,7 @@ impl Monitor {
 
     /// Schedules an early check, because the connection became active.
     fn check_soon(self: &Rc<Self>) {
-        let now = self.transport.reactor().now();
+        let now = self.transport().reactor().now();
         if self.next_check.get() > now + CHECK_INTERVAL {
             self.cancel_timer();
             self.arm(now);
@@ -359,7 +351,7 @@ impl Monitor {
         // Bytes between the requests of HTTP/2 are not the beginning of one.
         let is_idle = if self.is_http1() { self.is_idle() } else { self.in_flight.get() == 0 };
         let may_park = is_idle && self.instruction.get() == Instruction::Continue;
-        if may_park && self.transport.reactor().now() >= self.since.get() + after {
+        if may_park && self.transport().reactor().now() >= self.since.get() + after {
             self.instruct(Instruction::Park);
         }
     }
@@ -376,13 +368,13 @@ impl Monitor {
 
     /// Whether no response can still be in transit to the client.
     pub(super) fn is_settled(&self) -> bool {
-        !hooks::has_sent(&self.transport)
-            || self.transport.reactor().now() >= self.since.get() + SETTLE_TIME
+        !hooks::has_sent(&self.transport())
+            || self.transport().reactor().now() >= self.since.get() + SETTLE_TIME
     }
 
     /// Starts a drain: the connection ends after its pending requests.
     pub(super) fn drain(self: &Rc<Self>) {
-        let now = self.transport.reactor().now();
+        let now = self.transport().reactor().now();
         self.instruction.set(Instruction::Finish);
         if self.in_flight.get() == 0 {
             self.since.set(now);
@@ -396,7 +388,7 @@ impl Monitor {
         self.cancel_timer();
         let reason = self.ending.reason();
         if let Some(error) = reason.as_ref().and_then(Reason::downcast_ref::<FileChanged>) {
-            let (connection, peer) = (self.transport.id(), self.transport.peer());
+            let (connection, peer) = (self.transport().id(), self.transport().peer());
             tracing::warn!(%connection, %peer, %error, "a response was cut off");
         }
         self.share.end();
@@ -417,24 +409,24 @@ impl Monitor {
 
     fn arm(self: &Rc<Self>, now: Instant) {
         let HttpOptions { header_timeout, keep_alive, body_timeout, write_timeout, .. } =
-            *self.options;
+            *self.options();
         let interval = header_timeout.min(keep_alive).min(body_timeout).min(write_timeout);
         let is_idle = self.is_http1() && self.is_idle();
         let interval = if is_idle { interval } else { interval.min(CHECK_INTERVAL) };
-        let interval = hooks::drain_patience(&self.transport)
+        let interval = hooks::drain_patience(&self.transport())
             .map_or(interval, |patience| interval.min(patience));
         // Events that begin from now on are due later than `interval`; earlier ones may be due before.
         let next =
             self.due().map_or(interval, |due| due.saturating_duration_since(now).min(interval));
         let weak = Rc::downgrade(self);
-        let call = self.transport.reactor().call_later(next, move || Monitor::check(&weak));
+        let call = self.transport().reactor().call_later(next, move || Monitor::check(&weak));
         self.timer.set(Some(call));
         self.next_check.set(now + next);
     }
 
     fn check(weak: &Weak<Monitor>) {
         let Some(monitor) = weak.upgrade() else { return };
-        let now = monitor.transport.reactor().now();
+        let now = monitor.transport().reactor().now();
         monitor.timer.set(None);
         monitor.check_bodies(now);
         if !monitor.is_blocked() {
@@ -447,13 +439,13 @@ impl Monitor {
 
     /// The earliest deadline.
     fn due(&self) -> Option<Instant> {
-        let blocked = self.blocked.get().map(|(since, _)| since + self.options.write_timeout);
-        let offered = self.is_offering().then(|| self.since.get() + self.options.write_timeout);
+        let blocked = self.blocked.get().map(|(since, _)| since + self.options().write_timeout);
+        let offered = self.is_offering().then(|| self.since.get() + self.options().write_timeout);
         let waits = (self.in_flight.get() == 0).then(|| self.since.get() + self.idle_limit());
         let contents = self.contents.borrow();
         let bodies = contents.iter().flat_map(|contents| &contents.bodies);
         let bodies = bodies.filter(|monitored| monitored.progress.pieces_if_awaited().is_some());
-        let body = bodies.map(|monitored| monitored.since + self.options.body_timeout).min();
+        let body = bodies.map(|monitored| monitored.since + self.options().body_timeout).min();
         [blocked, offered, waits, body].into_iter().flatten().min()
     }
 
@@ -465,9 +457,10 @@ impl Monitor {
 
     /// Timeout of an idle connection, or of a request head.
     fn idle_limit(&self) -> Duration {
-        let HttpOptions { header_timeout, keep_alive, .. } = *self.options;
+        let HttpOptions { header_timeout, keep_alive, .. } = *self.options();
         // Time for the client to act on our GOAWAY.
-        if let Some(patience) = hooks::drain_patience(&self.transport).filter(|_| !self.is_http1())
+        if let Some(patience) =
+            hooks::drain_patience(&self.transport()).filter(|_| !self.is_http1())
         {
             return patience.min(keep_alive);
         }
@@ -483,7 +476,7 @@ impl Monitor {
             if awaited != Some(monitored.pieces) {
                 monitored.pieces = awaited.unwrap_or(usize::MAX);
                 monitored.since = now;
-            } else if now >= monitored.since + self.options.body_timeout {
+            } else if now >= monitored.since + self.options().body_timeout {
                 late.push(monitored.progress.clone());
                 return false;
             }
@@ -502,11 +495,11 @@ impl Monitor {
             let left = self.buffered();
             if left != buffered {
                 self.blocked.set(Some((now, left)));
-            } else if now >= since + self.options.write_timeout {
+            } else if now >= since + self.options().write_timeout {
                 return self.abort();
             }
         }
-        if self.is_offering() && now >= self.since.get() + self.options.write_timeout {
+        if self.is_offering() && now >= self.since.get() + self.options().write_timeout {
             return self.abort();
         }
         if self.in_flight.get() > 0 {
@@ -522,7 +515,7 @@ impl Monitor {
     /// Aborts a connection whose client takes no output.
     fn abort(&self) -> bool {
         self.log_debug("a connection was aborted", &"its client took no response bytes in time");
-        self.transport.abort_connection();
+        self.transport().abort_connection();
         false
     }
 
@@ -531,22 +524,22 @@ impl Monitor {
         if !self.is_http1() && self.instruction.get() != Instruction::Finish {
             self.instruct(Instruction::Finish);
             // The client may take as long again to act on GOAWAY.
-            self.since.set(self.transport.reactor().now());
+            self.since.set(self.transport().reactor().now());
             return true;
         }
         // An HTTP/2 client has already received GOAWAY.
         if self.in_head() && self.is_http1() {
             self.log_debug("a request was refused", &"its head did not arrive in time");
-            self.transport.write(TIMEOUT_RESPONSE);
+            self.transport().write(TIMEOUT_RESPONSE);
         }
         // During a drain, don't wait for a FIN from a client that was silent for so long.
-        self.transport.set_close_at_once(self.transport.is_draining());
-        self.transport.lose_connection();
+        self.transport().set_close_at_once(self.transport().is_draining());
+        self.transport().lose_connection();
         false
     }
 
     pub(super) fn log_debug(&self, what: &'static str, why: &dyn Display) {
-        let (connection, peer) = (self.transport.id(), self.transport.peer());
+        let (connection, peer) = (self.transport().id(), self.transport().peer());
         tracing::debug!(%connection, %peer, %why, "{what}");
     }
 }
@@ -581,7 +574,7 @@ impl Exchange {
         self.is_ready.set(is_ready);
         self.pieces.set(pieces);
         offered.set(offered.get() + u32::from(self.is_offered()) - u32::from(before));
-        self.monitor.since.set(self.monitor.transport.reactor().now());
+        self.monitor.since.set(self.monitor.transport().reactor().now());
     }
 
     pub(super) fn set_ready(&self, is_ready: bool) {
@@ -689,7 +682,7 @@ impl Exchange {
     /// Aborts the connection of a truncated response, which would otherwise look complete.
     pub(super) fn abort(&self) {
         self.monitor.log_debug("a connection was aborted", &"its response was cut off");
-        self.monitor.transport.abort_connection();
+        self.monitor.transport().abort_connection();
     }
 
     /// Whether the connection ends after this response, because it missed its move.
@@ -726,14 +719,14 @@ impl Drop for Exchange {
         self.end_pieces();
         let monitor = &self.monitor;
         if let Some(access) = &self.access {
-            access.end(&monitor.transport);
+            access.end(&monitor.transport());
         }
         if let Some(why) = self.body.as_ref().and_then(|body| body.error()) {
             monitor.log_debug("a request was cut off", why);
         }
         monitor.in_flight.set(monitor.in_flight.get() - 1);
         if monitor.in_flight.get() == 0 {
-            monitor.since.set(monitor.transport.reactor().now());
+            monitor.since.set(monitor.transport().reactor().now());
             let is_read = self.body.as_ref().is_none_or(|body| body.has_ended());
             monitor.phase.set(if is_read { Phase::Idle } else { Phase::Body });
         }

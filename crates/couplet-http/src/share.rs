@@ -27,20 +27,17 @@ const FETCH_DIVISOR: usize = 4;
 
 /// The share of a server, which its connections use together.
 pub(super) struct ServerShare {
-    most: usize,
-    /// The share of each connection.
-    each: usize,
+    options: Rc<HttpOptions>,
     held: Cell<usize>,
 }
 
 impl ServerShare {
-    pub(super) fn new(options: &HttpOptions) -> Rc<ServerShare> {
-        let HttpOptions { max_unsent_of_all: most, max_unsent: each, .. } = *options;
-        Rc::new(ServerShare { most, each, held: Cell::new(0) })
+    pub(super) fn new(options: &Rc<HttpOptions>) -> Rc<ServerShare> {
+        Rc::new(ServerShare { options: options.clone(), held: Cell::new(0) })
     }
 
     fn has_room(&self) -> bool {
-        self.held.get() < self.most
+        self.held.get() < self.options.max_unsent_of_all
     }
 }
 
@@ -124,6 +121,14 @@ impl ConnectionShare {
             server_share: server_share.clone(),
             queue: OnceCell::new(),
         }
+    }
+
+    pub(super) fn transport(&self) -> &Transport {
+        &self.transport
+    }
+
+    pub(super) fn options(&self) -> &HttpOptions {
+        &self.server_share.options
     }
 
     fn queue(&self) -> &Queue {
@@ -260,7 +265,7 @@ impl ConnectionShare {
     }
 
     fn limit(&self) -> usize {
-        let each = self.server_share.each;
+        let each = self.options().max_unsent;
         if self.server_share.has_room() { each } else { each.min(MIN_SHARE) }
     }
 
@@ -345,7 +350,8 @@ mod tests {
     fn a_claim_that_is_removed_leaves_its_place_to_the_next() {
         for is_granted in [false, true] {
             let held = hold(Nothing);
-            let server_share = ServerShare::new(&HttpOptions::default().max_unsent(64 * 1024));
+            let server_share =
+                ServerShare::new(&Rc::new(HttpOptions::default().max_unsent(64 * 1024)));
             let share = ConnectionShare::new(&held.connection.transport(), &server_share);
             let [holder, first, second] = [(); 3].map(|()| Claim::default());
             let cx = Context::from_waker(Waker::noop());
@@ -367,7 +373,8 @@ mod tests {
     #[test]
     fn a_connection_that_ends_gives_back_what_it_held_of_the_servers_share() {
         let held = hold(Nothing);
-        let server_share = ServerShare::new(&HttpOptions::default().max_unsent_of_all(64 * 1024));
+        let server_share =
+            ServerShare::new(&Rc::new(HttpOptions::default().max_unsent_of_all(64 * 1024)));
         let share = ConnectionShare::new(&held.connection.transport(), &server_share);
         share.hold(&Claim::default(), 64 * 1024);
         assert!(!server_share.has_room());
@@ -378,7 +385,7 @@ mod tests {
     #[test]
     fn a_fetch_takes_a_quarter_of_what_is_left() {
         let held = hold(Nothing);
-        let server_share = ServerShare::new(&HttpOptions::default().max_unsent(64 * 1024));
+        let server_share = ServerShare::new(&Rc::new(HttpOptions::default().max_unsent(64 * 1024)));
         let share = ConnectionShare::new(&held.connection.transport(), &server_share);
         let (first, second) = (Claim::default(), Claim::default());
         assert_eq!(share.fetch_limit(&first, 1000, false), 1000);
