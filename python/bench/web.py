@@ -3,15 +3,18 @@
 
 Server and load (wrk, or h2load) on separate cores, alternating rounds; for each server the requests in a second and
 the processor time of a request in its best round, and the ratio to epoll: the median of the rounds (least–most), above
-1 if it takes less time. `uvicorn` serves the same hello on uvloop, by httptools. Needs wrk, for HTTP/2 h2load, and an
-interpreter with couplet-twisted, perhaps klein and uvicorn: bench/web.py --python VENV/bin/python.
+1 if it takes less time. `uvicorn` serves the same hello on uvloop, by httptools. `raw` is a plain loop over Python's
+epoll, which sends the same answer to all that arrives: most of its time is the kernel's. Needs wrk, for HTTP/2 h2load,
+and an interpreter with couplet-twisted, perhaps klein and uvicorn: bench/web.py --python VENV/bin/python.
 """
 
 import argparse
 import os
 import pathlib
 import re
+import select
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -19,11 +22,14 @@ import tempfile
 
 from compare import Failed, command, importable, processor_time
 
-KINDS = ["epoll", "couplet", "uvicorn"]
+KINDS = ["epoll", "couplet", "uvicorn", "raw"]
+# Those that serve only these rows.
+SPECIAL = {"uvicorn": ["hello"], "raw": ["hello", "256k"]}
 # Name: the module that it needs besides twisted.
 ROWS = {"hello": None, "static": None, "256k": None, "post": None, "klein": "klein", "tls": None, "h2": "h2"}
 POST = 'wrk.method = "POST"\nwrk.body = string.rep("x", 65536)\nwrk.headers["Content-Type"] = "application/octet-stream"\n'
 HELLO = b"hello, world\n"
+LARGE = b"x" * 262_144
 
 
 def root_of(row, folder):
@@ -38,10 +44,9 @@ def root_of(row, folder):
 
     class Large(resource.Resource):
         isLeaf = True
-        body = b"x" * 262_144
 
         def render_GET(self, request):
-            return self.body
+            return LARGE
 
     class Post(resource.Resource):
         isLeaf = True
@@ -65,15 +70,49 @@ async def hello(scope, receive, send):
     await send({"type": "http.response.body", "body": HELLO})
 
 
+def raw(ours, body):
+    """Answers all that arrives, without looking at it."""
+    head = "HTTP/1.1 200 OK\r\nServer: raw\r\nDate: Sat, 28 Nov 2026 12:00:00 GMT\r\nContent-Type: text/html\r\n"
+    answer = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+    ours.setblocking(False)
+    poll = select.epoll()
+    poll.register(ours, select.EPOLLIN)
+    connections, unsent = {}, {}
+    while True:
+        for number, event in poll.poll():
+            if number == ours.fileno():
+                connection = ours.accept()[0]
+                connection.setblocking(False)
+                connections[connection.fileno()] = connection
+                poll.register(connection, select.EPOLLIN)
+                continue
+            connection = connections[number]
+            rest = unsent.pop(number, None)
+            try:
+                if rest is None and not connection.recv(65536):
+                    raise ConnectionResetError
+                sent = connection.send(rest or answer)
+            except BlockingIOError:
+                sent = 0
+            except ConnectionError:
+                connections.pop(number).close()
+                continue
+            rest = memoryview(rest or answer)[sent:]
+            if rest:
+                unsent[number] = rest
+            if bool(rest) != (event == select.EPOLLOUT):
+                poll.modify(connection, select.EPOLLOUT if rest else select.EPOLLIN)
+
+
 def serve(kind, row, folder):
     """Serves, and prints the port on standard error."""
-    if kind == "uvicorn":
-        import socket
-
-        import uvicorn
-
+    if kind in SPECIAL:
         skt = socket.create_server(("127.0.0.1", 0), backlog=1024)
         os.write(2, b"%d\n" % skt.getsockname()[1])
+        if kind == "raw":
+            raw(skt, LARGE if row == "256k" else HELLO)
+        import uvicorn
+
         config = uvicorn.Config(hello, lifespan="off", http="httptools", loop="uvloop", access_log=False)
         uvicorn.Server(config).run(sockets=[skt])
         return
@@ -131,7 +170,7 @@ def measured(row, kind, folder, options):
 
 def compare(row, folder, options):
     """Runs and prints one row."""
-    rounds = {kind: [] for kind in options.kinds if kind != "uvicorn" or row == "hello"}
+    rounds = {kind: [] for kind in options.kinds if row in SPECIAL.get(kind, ROWS)}
     for _ in range(options.rounds):
         for kind in rounds:
             rounds[kind].append(measured(row, kind, folder, options))
@@ -179,7 +218,7 @@ def main():
     for program in ("wrk", "openssl", "taskset"):
         if not shutil.which(program):
             sys.exit(f"web.py: {program} is not installed")
-    needed = {"epoll": "twisted", "couplet": "couplet_twisted", "uvicorn": "uvicorn"}
+    needed = {"epoll": "twisted", "couplet": "couplet_twisted", "uvicorn": "uvicorn", "raw": "select"}
     options.kinds = [kind for kind in KINDS if importable(options.python, needed[kind])]
     cores = sorted(os.sched_getaffinity(0))
     options.cores = cores[0], cores[-1]
