@@ -419,17 +419,21 @@ impl hooks::Inspector for Shared {
 
     fn attach(self: Arc<Self>, inspected: hooks::InspectedLoop) -> io::Result<Box<dyn Any>> {
         let mut state = self.state();
+        let mut opened = None;
         if state.thread.is_none() {
             let thread = InspectorThread::start(&self)?;
-            if let Some(url) = thread.url() {
-                (self.options.announce)(url);
-            }
+            opened = thread.url().map(str::to_owned);
             state.thread = Some(thread);
         }
         let inspected = Arc::new(inspected);
         state.loops.push(Kept { inspected: inspected.clone(), ended: None });
         drop(state);
-        Ok(Box::new(Attached { inspector: self, inspected }))
+        let attached = Attached { inspector: self, inspected };
+        if let Some(url) = opened {
+            // Unlocked, as it may wait for the reader of a full pipe, while the inspector answers.
+            (attached.inspector.options.announce)(&url);
+        }
+        Ok(Box::new(attached))
     }
 
     fn url(&self) -> Option<String> {

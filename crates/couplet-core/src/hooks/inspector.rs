@@ -7,6 +7,7 @@ pub use crate::driver::connection_log::LoggedConnection;
 pub use crate::driver::contents::Contents;
 pub use crate::driver::ring::{Kind, Record, Ring};
 pub use crate::driver::stalls::UserCall;
+pub use crate::events::redirect;
 pub use crate::internals::{Chain, ChainResult, ChainState, ChainStep, chain};
 pub use crate::layers::segment::{ACK, FIN, LONGEST, PSH, RST, SEGMENT, SYN, Segment, same_family};
 use crate::reactor::Snapshot;
