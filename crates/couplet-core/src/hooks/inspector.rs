@@ -11,7 +11,7 @@ pub use crate::events::redirect;
 pub use crate::internals::{Chain, ChainResult, ChainState, ChainStep, chain};
 pub use crate::layers::segment::{ACK, FIN, LONGEST, PSH, RST, SEGMENT, SYN, Segment, same_family};
 use crate::reactor::Snapshot;
-pub use crate::reactor::frames::{Frame, FrameLimits, Frames};
+pub use crate::reactor::frames::{Frame, Frames, TableLimits};
 pub use crate::reactor::inspect::{InspectedLoop, Inspector, Observing};
 pub use crate::why::{short_type, size, time};
 use crate::{LoopOptions, Reactor, Transport};
