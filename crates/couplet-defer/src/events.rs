@@ -33,7 +33,7 @@ macro_rules! log_error {
 /// Set with the first line, since `tracing` counts our subscriber as the program's.
 static PRINTS: AtomicBool = AtomicBool::new(false);
 
-static STDERR: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(Texts(print)));
+static STDERR: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(Texts(write_line)));
 
 thread_local! {
     /// Whether the thread runs a simulation, where failures are expected.
@@ -74,8 +74,8 @@ pub fn print_nothing() -> impl Sized {
     Before(SIMULATES.replace(true))
 }
 
-/// Prints an event as a line: level, target, message and fields.
-fn print(metadata: &Metadata<'_>, text: String) {
+/// Writes an event to stderr as a line: level, target, message and fields.
+fn write_line(metadata: &Metadata<'_>, text: String) {
     let line = format!("{} {}: {text}\n", metadata.level(), metadata.target());
     // Written in one piece, because other threads write too. A full disk or a closed pipe is
     // ignored.
