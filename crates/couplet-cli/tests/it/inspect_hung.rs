@@ -39,7 +39,7 @@ fn hung_in(endpoint: &str, name: &str) -> Value {
 fn the_inspector_answers_while_the_log_blocks() {
     let (_file, endpoint) = socket();
     let (mut unread, log) = std::io::pipe().expect("a pipe");
-    let mut command = couplet(&["chat", "-v", "--inspect", &endpoint]);
+    let mut command = couplet(&["chat", "-vv", "--inspect", &endpoint]);
     command.stderr(log.try_clone().expect("a descriptor"));
     let server = Server::start_with_stderr(command, 1);
     // The greeting follows the line of the log.
@@ -48,19 +48,21 @@ fn the_inspector_answers_while_the_log_blocks() {
     drop(log);
     let mut second = server.connect();
     let doing = hung_in(&endpoint, "couplet::chat::");
-    let what = doing["what"].as_str().expect("a text");
-    assert!(what.starts_with("connection_made ") && what.contains("ChatServer"), "{doing}");
+    assert!(doing["what"].as_str().is_some_and(|what| what.contains("ChatServer")), "{doing}");
     // A further reader gets an answer too.
     assert_eq!(first_loop(&endpoint)["state"], "hung");
     let reading = std::thread::spawn(move || {
         let mut text = Vec::new();
         unread.read_to_end(&mut text).expect("a pipe");
-        String::from_utf8_lossy(&text).matches(" joined ").count()
+        String::from_utf8_lossy(&text).into_owned()
     });
     assert!(second.read_line().contains("You are guest-2."), "the callback has returned");
     assert_ne!(first_loop(&endpoint)["state"], "hung");
     drop(server);
-    assert_eq!(reading.join().expect("it reads"), 2, "the log has the lines of the chat alone");
+    let text = reading.join().expect("it reads");
+    assert_eq!(text.matches(" joined ").count(), 2, "{text}");
+    // The address of the inspector was printed, and its connections are not logged.
+    assert_eq!(text.matches(&*endpoint).count(), 1, "{text}");
 }
 
 #[test]
