@@ -1,4 +1,4 @@
-//! Shell completions, and suggestions for unknown commands.
+//! Shell completions, and suggestions for unknown commands and options.
 
 use std::ffi::OsStr;
 
@@ -46,6 +46,20 @@ pub(crate) fn completions(shell: Shell, root: &mut Command) -> Vec<u8> {
         }
     }
     script
+}
+
+/// Drops the tip for an option with another first letter, and the usage with that option: by clap's
+/// measure, `--inspect` is similar to `--nope`.
+pub(crate) fn drop_poor_tip(error: &mut Error) {
+    let first = |kind| match error.get(kind) {
+        Some(ContextValue::String(option)) => option.trim_start_matches('-').chars().next(),
+        _ => None,
+    };
+    let suggested = first(ContextKind::SuggestedArg);
+    if suggested.is_some() && suggested != first(ContextKind::InvalidArg) {
+        error.remove(ContextKind::SuggestedArg);
+        error.remove(ContextKind::Usage);
+    }
 }
 
 /// Suggests commands of other levels for an unknown command: `poetry list` for `list`.

@@ -51,6 +51,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(mut said) => {
             known::suggest_commands(&mut said, &Cli::command());
+            known::drop_poor_tip(&mut said);
             return say(&said).map_or_else(
                 |exit| exit.report().code(),
                 |()| ExitCode::from(said.exit_code() as u8),

@@ -3,6 +3,8 @@
 //!
 //! A subscriber that the program sets receives every later event, however late it is set.
 //! `tracing::subscriber::NoSubscriber`, set before the first line, silences these lines.
+//!
+//! A thread that must not wait for the program's log [redirects](redirect) its events.
 
 use std::cell::Cell;
 use std::fmt::{self, Debug, Write as _};
@@ -14,7 +16,7 @@ use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::NoSubscriber;
-use tracing::{Dispatch, Event, Metadata, Subscriber, dispatcher};
+use tracing::{Dispatch, Event, Level, Metadata, Subscriber, dispatcher};
 
 #[doc(hidden)]
 #[macro_export]
@@ -31,7 +33,7 @@ macro_rules! log_error {
 /// Set with the first line, since `tracing` counts our subscriber as the program's.
 static PRINTS: AtomicBool = AtomicBool::new(false);
 
-static STDERR: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(Stderr));
+static STDERR: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(Texts(write_line)));
 
 thread_local! {
     /// Whether the thread runs a simulation, where failures are expected.
@@ -49,6 +51,18 @@ pub fn emit(event: impl FnOnce()) {
     dispatcher::with_default(&STDERR, event);
 }
 
+/// Passes this thread's warnings and errors to `to`, each as its level and its text, until the
+/// returned guard is dropped. Its other events are discarded. Other threads keep the program's subscriber, or
+/// print their events if it has none.
+pub fn redirect(to: impl Fn(Level, String) + Send + Sync + 'static) -> impl Sized {
+    if !dispatcher::has_been_set() {
+        // From now on `tracing` says that one was set.
+        PRINTS.store(true, Ordering::Relaxed);
+    }
+    let to = move |metadata: &Metadata<'_>, text| to(*metadata.level(), text);
+    dispatcher::set_default(&Dispatch::new(Texts(to)))
+}
+
 /// Suppresses the printed events of this thread until the returned guard is dropped.
 pub fn print_nothing() -> impl Sized {
     struct Before(bool);
@@ -60,10 +74,18 @@ pub fn print_nothing() -> impl Sized {
     Before(SIMULATES.replace(true))
 }
 
-/// Prints each event as a line: level, target, message and fields.
-struct Stderr;
+/// Writes an event to stderr as a line: level, target, message and fields.
+fn write_line(metadata: &Metadata<'_>, text: String) {
+    let line = format!("{} {}: {text}\n", metadata.level(), metadata.target());
+    // Written in one piece, because other threads write too. A full disk or a closed pipe is
+    // ignored.
+    let _ = io::stderr().write_all(line.as_bytes());
+}
 
-impl Subscriber for Stderr {
+/// Passes each warning and error to a function, with its message and fields as a text.
+struct Texts<F>(F);
+
+impl<F: Fn(&Metadata<'_>, String) + Send + Sync + 'static> Subscriber for Texts<F> {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         *metadata.level() <= LevelFilter::WARN
     }
@@ -75,12 +97,8 @@ impl Subscriber for Stderr {
     fn event(&self, event: &Event<'_>) {
         let mut parts = Parts::default();
         event.record(&mut parts);
-        let (level, target) = (event.metadata().level(), event.metadata().target());
         let Parts { message, fields } = parts;
-        let line = format!("{level} {target}: {}{}\n", message.0, fields.0);
-        // Written in one piece, because other threads write too. A full disk or a closed pipe is
-        // ignored.
-        let _ = io::stderr().write_all(line.as_bytes());
+        (self.0)(event.metadata(), format!("{}{}", message.0, fields.0));
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {

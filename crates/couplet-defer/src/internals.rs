@@ -6,7 +6,7 @@ use std::panic::Location;
 
 pub use crate::defer::chain::{Chain, ChainResult, ChainState, ChainStep};
 pub use crate::defer::waits::{
-    FiredBy, HeldLock, Holder, Observer, Waiter, Waiting, held_locks, observe, waiting,
+    Ended, FiredBy, HeldLock, Holder, Observer, Waiter, Waiting, held_locks, observe, waiting,
 };
 use crate::defer::{self, Deferred, Failure, History, Reporter, Resolver};
 

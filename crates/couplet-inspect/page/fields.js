@@ -34,7 +34,7 @@ const KNOWN = [
     place: "place", state: "word", why: "why", consumer: "text", since: "since age", callbacks: "count", program: "hidden",
     waits_for: "links", history: "chain",
   },
-    "No Deferreds. Each pending Deferred is a row, with the Deferreds that it waits for."],
+    "No Deferreds. Each pending Deferred is a row, with the Deferreds that it waits for, and each of the last that have ended."],
   ["locks", "lock", {
     kind: "word", place: "place", held: "count", of: "count", waiting: "count", since: "since held", waits_for: "links",
   }, "No locks. Each lock that is held is a row, with its holders and the number of those that wait."],

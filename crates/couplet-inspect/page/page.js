@@ -28,6 +28,8 @@ const live = new Live(store, () => {
   schedule();
 });
 let tab = "connections";
+/** Whether the cursor of a replay has moved since the last update. */
+let moved = false;
 const details = new Details(by("details"), store, closeDetails);
 const time = new Time(by("time"), store, schedule);
 const table = new Table(store, {
@@ -42,11 +44,7 @@ const table = new Table(store, {
 
 const player = new Player(store, {
   shown: () => {
-    if (tab === "events") {
-      const row = store.row("events", String(player.count));
-      table.point(row);
-      if (row && !details.root.hidden) details.show(row);
-    }
+    moved = true;
     schedule();
   },
   connection: () => store.views.get("connections").selected?.id,
@@ -67,7 +65,17 @@ function update() {
   updateTabs();
   if (tab === "time") time.update();
   else table.update(now);
+  // Now that the flags and loops have left the list its height.
+  if (moved && tab === "events") pointToCursor();
+  moved = false;
   details.update(shown);
+}
+
+/** Selects the event of a replay's cursor, and scrolls to it. */
+function pointToCursor() {
+  const row = store.row("events", String(player.count));
+  table.point(row);
+  if (row && !details.root.hidden) details.show(row);
 }
 
 // Header
@@ -75,7 +83,7 @@ function update() {
 function updateHeader(now) {
   const { name = "Couplet", version, pid } = store.program ?? {};
   setText(by("program"), String(name));
-  setText(by("process"), store.program ? `${version ?? ""} pid ${pid ?? "?"}` : "");
+  setText(by("process"), [version, pid ? `pid ${pid}` : ""].filter(Boolean).join(" "));
   const up = Math.floor(store.unix(now) - store.program?.started);
   setText(by("uptime"), up >= 0 ? `up ${seconds(up)}` : "");
   const { state } = live;
@@ -112,11 +120,12 @@ function updateFlags(now) {
   by("calm").hidden = groups.length > 0 || isHung || store.replaying;
   if (store.program) setText(by("calm"), store.flags ? "No flags: no threshold is exceeded." : "All loops answer.");
   reconcile(by("flag-list"), groups, ({ key }) => key, createFlag, (node, { flags, hidden }) => {
-    const { lines, rest, threshold, remedy } = node.parts, [{ threshold: limit, remedy: way }] = flags;
+    const { lines, rest, threshold, remedy, button } = node.parts, [{ threshold: limit, remedy: way }] = flags;
     reconcile(lines, flags, (flag) => String(flag.id), createLine, (line, flag) => updateLine(line, flag, now));
     setText(rest, hidden > 0 ? `and ${hidden} more` : "");
     setText(threshold, limit ? `Threshold: ${limit}.` : "");
     setWords(remedy, way ? `Remedy: ${way}` : "");
+    button.hidden = !limit && !way;
   });
 }
 
@@ -145,10 +154,11 @@ function createFlag({ severity, title }) {
     more.hidden = !more.hidden;
     button.setAttribute("aria-expanded", String(!more.hidden));
   });
-  const heading = element("h2", {}, `${severity ?? "flag"}: ${title}`);
+  // A fault is a mark of a simulated world.
+  const heading = element("h2", {}, severity === "fault" ? title : `${severity ?? "flag"}: ${title}`);
   const node = element("li", { class: isRed ? "flag is-red" : "flag" },
     element("div", { class: "top" }, heading, element("div", { class: "lines" }, lines, rest), button), more);
-  node.parts = { lines, rest, threshold, remedy };
+  node.parts = { lines, rest, threshold, remedy, button };
   return node;
 }
 
@@ -161,7 +171,7 @@ function createLine() {
 
 function updateLine({ parts: { words, link, since } }, flag, now) {
   setText(words, String(flag.words ?? ""));
-  setText(since, flagAge(flag.since, now));
+  setText(since, flagAge(flag, now));
   link.hidden = !flag.view;
   if (link.hidden) return;
   const isRow = flag.row !== null && flag.row !== undefined;
@@ -170,11 +180,12 @@ function updateLine({ parts: { words, link, since } }, flag, now) {
   if (link.getAttribute("href") !== href) link.setAttribute("href", href);
 }
 
-/** The age of a flag; `since` is a Unix time, or seconds if it is small. */
-function flagAge(since, now) {
+/** The age of a flag, or of the mark of one in a recording; `since` is a Unix time, or seconds if it is small. */
+function flagAge({ since, isMark }, now) {
   if (typeof since !== "number") return "";
   const unix = store.unix(now), age = since > 1e9 ? unix - since : since + unix - store.program.now;
-  return `for ${seconds(Math.max(0, Math.floor(age)))}`;
+  const words = seconds(Math.max(0, Math.floor(age)));
+  return isMark ? `${words} ago` : `for ${words}`;
 }
 
 // Loops
@@ -274,8 +285,8 @@ function show(name) {
   by("nearby").hidden = !player.active || ["events", "time"].includes(name);
   if (name !== "time") table.show(store.views.get(name));
   details.show(null);
-  // Its times are counted if they are shown.
-  if (name === "time" && player.active) player.seek(player.count);
+  // The lists have the event of the cursor in sight, and times are counted if they are shown.
+  if (player.active) player.seek(player.count);
   schedule();
 }
 

@@ -645,7 +645,7 @@ export class Replay {
   flags(count, time) {
     const recent = this.marks.filter((mark) => mark.count <= count && mark.time > time - RECENT);
     return recent.map(({ time: since, loop, text, severity }) =>
-      ({ id: `${loop}.${since}.${text}`, loop, severity: severity ?? "yellow", title: severity === "fault" ? "Fault" : "Mark", words: text, since }));
+      ({ id: `${loop}.${since}.${text}`, loop, severity: severity ?? "yellow", title: severity === "fault" ? "Fault" : "Mark", words: text, since, isMark: true }));
   }
 
   /** The tables other than connections at a time. */

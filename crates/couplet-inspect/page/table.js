@@ -118,6 +118,7 @@ export class Table {
 
   /** Selects `row` and scrolls to it, without following it. */
   point(row) {
+    if (this.view.selected?.ended) this.view.removed = true;
     this.view.selected = row ?? null;
     this.view.changed = true;
     this.update(performance.now());

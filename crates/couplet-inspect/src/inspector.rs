@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use couplet_core::hooks::inspector as hooks;
+use couplet_core::hooks::inspector::{self as hooks, TableLimits};
 use couplet_core::{Failure, LoopOptions, Reactor};
 
 use crate::keeping::{self, FlagRecordings};
@@ -76,7 +76,7 @@ pub(crate) struct Options {
     pub(crate) set_log: Option<SetLog>,
     pub(crate) frames: Option<Frames>,
     logged_connections: usize,
-    tables: hooks::FrameLimits,
+    tables: TableLimits,
     /// The most bytes of each chunk, and the memory for them.
     contents: (usize, usize),
     announce: Arc<dyn Fn(&str) + Send + Sync>,
@@ -134,7 +134,7 @@ impl Inspector {
             set_log: None,
             frames: None,
             logged_connections: 65_536,
-            tables: hooks::FrameLimits::default(),
+            tables: TableLimits::default(),
             contents: (0, 16 * 1024 * 1024),
             announce: Arc::new(|url| tracing::info!(url, "the inspector shows this program")),
             at_end: None,
@@ -227,27 +227,11 @@ impl Inspector {
         self.with(|options| options.logged_connections = count)
     }
 
-    /// Sets how often the tables of a loop other than its connections are kept for recordings, which
-    /// show them as of an earlier time: once a second by default, in which the loop has a turn.
-    /// The loop takes them in its own thread, at the beginning of a turn.
+    /// Sets the limits of the tables of each loop other than its connections, which recordings show
+    /// as of an earlier time.
     #[must_use]
-    pub fn table_interval(self, every: Duration) -> Inspector {
-        self.with(|options| options.tables.every = every)
-    }
-
-    /// Sets how many times the tables of a loop are kept: 64 by default. The newest are as close as
-    /// their [interval](Self::table_interval), and older ones are farther apart. With 0, a recording
-    /// has the tables of its end alone.
-    #[must_use]
-    pub fn kept_tables(self, count: usize) -> Inspector {
-        self.with(|options| options.tables.frames = count)
-    }
-
-    /// Sets the most rows in all kept tables of a loop: 20 000 by default. A table has at most a
-    /// quarter of them, and a recording counts the rows that are left out.
-    #[must_use]
-    pub fn table_rows(self, count: usize) -> Inspector {
-        self.with(|options| options.tables.rows = count)
+    pub fn tables(self, limits: TableLimits) -> Inspector {
+        self.with(|options| options.tables = limits)
     }
 
     /// Keeps the first bytes of each chunk that a connection received or wrote, for
@@ -409,7 +393,7 @@ impl hooks::Inspector for Shared {
         self.options.logged_connections
     }
 
-    fn frames(&self) -> hooks::FrameLimits {
+    fn tables(&self) -> TableLimits {
         self.options.tables
     }
 
@@ -419,17 +403,21 @@ impl hooks::Inspector for Shared {
 
     fn attach(self: Arc<Self>, inspected: hooks::InspectedLoop) -> io::Result<Box<dyn Any>> {
         let mut state = self.state();
+        let mut opened = None;
         if state.thread.is_none() {
             let thread = InspectorThread::start(&self)?;
-            if let Some(url) = thread.url() {
-                (self.options.announce)(url);
-            }
+            opened = thread.url().map(str::to_owned);
             state.thread = Some(thread);
         }
         let inspected = Arc::new(inspected);
         state.loops.push(Kept { inspected: inspected.clone(), ended: None });
         drop(state);
-        Ok(Box::new(Attached { inspector: self, inspected }))
+        let attached = Attached { inspector: self, inspected };
+        if let Some(url) = opened {
+            // Unlocked, as it may wait for the reader of a full pipe, while the inspector answers.
+            (attached.inspector.options.announce)(&url);
+        }
+        Ok(Box::new(attached))
     }
 
     fn url(&self) -> Option<String> {

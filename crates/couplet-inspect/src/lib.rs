@@ -60,6 +60,6 @@ mod thread;
 mod view;
 
 pub use clock::spell_out;
-pub use couplet_core::hooks::inspector::time;
+pub use couplet_core::hooks::inspector::{TableLimits, time};
 pub use inspector::{Inspect, Inspector};
 pub use recording::{Recording, RecordingError, WorldLoop};

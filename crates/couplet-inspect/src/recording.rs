@@ -85,7 +85,7 @@ pub(crate) struct LoopHeader {
     #[serde(default)]
     pub(crate) connections: Vec<ConnectionHeader>,
     /// Its tables as of earlier times, oldest first; older ones are farther apart.
-    // Bound: the setting `Inspector::kept_tables` (64).
+    // Bound: the setting `TableLimits::kept` (64).
     #[serde(default)]
     pub(crate) frames: Vec<FrameHeader>,
     /// The contents of its chunks, if it kept any.
@@ -183,7 +183,7 @@ pub(crate) struct LoopRecords<'a> {
     header: LoopHeader,
     // Bound: the events of one ring.
     records: Vec<Record>,
-    // Bound: the setting `Inspector::kept_tables` (64).
+    // Bound: the setting `TableLimits::kept` (64).
     frames: Vec<Arc<Frame>>,
     /// Nothing if the loop keeps no contents.
     contents: Option<ReadContents>,
@@ -622,7 +622,7 @@ impl fmt::Debug for Recording {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use couplet_core::hooks::inspector::FrameLimits;
+    use couplet_core::hooks::inspector::TableLimits;
     use proptest::prelude::*;
 
     use super::*;
@@ -816,7 +816,7 @@ pub(crate) mod tests {
             host: host.to_owned(),
             serial: 3,
             ring: ring.clone(),
-            frames: Arc::new(Frames::new(FrameLimits::default())),
+            frames: Arc::new(Frames::new(TableLimits::default())),
         });
         let times = (Duration::from_secs(1000), Duration::from_secs(60));
         let faults = [(61, "another"), (7, "a loss"), (5, "a cut")];

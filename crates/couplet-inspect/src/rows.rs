@@ -193,7 +193,8 @@ struct DeferredRow<'a> {
     /// Whether the program has its resolver, and not the library.
     program: bool,
     since: Option<f64>,
-    why: Sentence<'a>,
+    // Bound: one sentence, and the text of one error.
+    why: String,
     // Bound: one for each member of a group of Deferreds.
     waits_for: Vec<String>,
     history: ChainRow,
@@ -267,6 +268,13 @@ impl Rows<'_> {
     fn deferred(&mut self, deferred: &DeferredSnapshot) {
         let of = self.of;
         let id = RowId(of.number, ObjectId::Number(deferred.id));
+        let chain = chain(&deferred.history);
+        let mut why = of.clock.sentence(&deferred.why).to_string();
+        if deferred.state == "ended"
+            && let Some(failure) = chain.outcome().and_then(|outcome| outcome.failure)
+        {
+            why = format!("{why}: {failure:#}");
+        }
         let row = DeferredRow {
             id: &id,
             r#loop: of.number,
@@ -276,9 +284,9 @@ impl Rows<'_> {
             callbacks: deferred.callbacks,
             program: deferred.is_program,
             since: deferred.since.map(|since| of.clock.unix(since)),
-            why: of.clock.sentence(&deferred.why),
+            why,
             waits_for: of.others(&deferred.waits_for),
-            history: ChainRow::of(&chain(&deferred.history), of.clock),
+            history: ChainRow::of(&chain, of.clock),
         };
         // The rows have no map with other keys than texts, which alone could fail.
         let json = Json(to_raw_value(&row).unwrap_or_default());

@@ -1,11 +1,14 @@
-//! The thread of an inspector: its loop serves the page, and makes recordings.
+//! The thread of an inspector: its loop serves the page, and makes recordings. It never waits for
+//! the program's log: another thread logs its warnings and errors.
 
 use std::io;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use couplet_core::hooks::{emit, inspector as hooks};
 use couplet_core::{Failure, Loop, LoopOptions, Reactor, Remote};
+use tracing::Level;
 
 use crate::board::Board;
 use crate::inspector::{Options, Shared};
@@ -14,6 +17,9 @@ use crate::server::{self, Source};
 
 /// How long connections may take to end with the thread.
 const GRACE: Duration = Duration::from_millis(100);
+
+/// The most warnings and errors that wait for the program's log; later ones are lost.
+const LOGGED: usize = 64;
 
 /// A running inspector.
 pub(crate) struct InspectorThread {
@@ -35,7 +41,7 @@ impl InspectorThread {
         let (tell, started) = mpsc::channel();
         let inspector = inspector.clone();
         let thread = std::thread::Builder::new().name("couplet inspector".to_owned());
-        let thread = thread.spawn(move || run(inspector, tell))?;
+        let thread = thread.spawn(move || run(&inspector, &tell))?;
         let started = started.recv().unwrap_or_else(|_| Err(Failure::msg("its thread has ended")));
         let endpoint = |failure| io::Error::other(format!("cannot open the inspector: {failure}"));
         let process = std::process::id();
@@ -63,27 +69,53 @@ impl InspectorThread {
     }
 }
 
-fn run(inspector: Arc<Shared>, tell: mpsc::Sender<couplet_core::Result<Started>>) {
-    let telling = tell.clone();
-    let outcome = Loop::with_options(LoopOptions::default().shutdown_grace(GRACE))
-        .map_err(Failure::from)
-        .and_then(|mut l| {
-            l.run(|reactor| {
-                let board = Board::new(reactor, inspector.clone());
-                let options = &inspector.options;
-                let recordings = options.flag_recordings.clone();
-                keeping::watch(reactor, board.clone(), recordings, &options.name);
-                let endpoint = options.endpoint.as_deref();
-                let url = endpoint.map(|at| open(reactor, at, options, Source::Program(board)));
-                let url = url.transpose()?;
-                // The thread that started this one waits for it.
-                let _ = telling.send(Ok(Started { remote: reactor.remote(), url }));
-                Ok(())
-            })
-        });
-    if let Err(failure) = outcome {
+fn run(inspector: &Arc<Shared>, tell: &mpsc::Sender<couplet_core::Result<Started>>) {
+    if let Err(failure) = logged_elsewhere(|| inspect(inspector, tell)) {
         let _ = tell.send(Err(failure));
     }
+}
+
+fn inspect(
+    inspector: &Arc<Shared>,
+    tell: &mpsc::Sender<couplet_core::Result<Started>>,
+) -> couplet_core::Result<()> {
+    let mut l = Loop::with_options(LoopOptions::default().shutdown_grace(GRACE))?;
+    l.run(|reactor| {
+        let board = Board::new(reactor, inspector.clone());
+        let options = &inspector.options;
+        let recordings = options.flag_recordings.clone();
+        keeping::watch(reactor, board.clone(), recordings, &options.name);
+        let endpoint = options.endpoint.as_deref();
+        let url = endpoint.map(|at| open(reactor, at, options, Source::Program(board)));
+        let url = url.transpose()?;
+        // The thread that started this one waits for it.
+        let _ = tell.send(Ok(Started { remote: reactor.remote(), url }));
+        Ok(())
+    })
+}
+
+/// Runs `work` with its warnings and errors logged by another thread, since the program's log may
+/// block, as a pipe does that is not read. Its other events are not logged.
+#[expect(clippy::disallowed_methods, reason = "it waits when the thread's loop has ended")]
+fn logged_elsewhere(work: impl FnOnce() -> couplet_core::Result<()>) -> couplet_core::Result<()> {
+    let (log, events) = mpsc::sync_channel::<(Level, String)>(LOGGED);
+    let (logging, ended) = mpsc::channel::<()>();
+    let thread = std::thread::Builder::new().name("couplet inspector log".to_owned());
+    thread.spawn(move || {
+        for (level, text) in events {
+            emit(|| match level {
+                Level::ERROR => tracing::error!("{text}"),
+                _ => tracing::warn!("{text}"),
+            });
+        }
+        drop(logging);
+    })?;
+    let redirected = hooks::redirect(move |level, text| drop(log.try_send((level, text))));
+    let outcome = work();
+    drop(redirected);
+    // The last events are in the log, unless it blocks.
+    let _ = ended.recv_timeout(GRACE);
+    outcome
 }
 
 /// Asks the inspector's thread for a recording, and waits for it. `None` if the thread has ended.

@@ -128,6 +128,7 @@ mod witness;
 mod world;
 
 pub use couplet_core::driver::memory::Cut;
+pub use couplet_core::hooks::inspector::TableLimits;
 pub use determinism::check_determined;
 pub use faults::{Fault, Link, Planned, Weather};
 #[cfg(unix)]

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use couplet_core::hooks::inspector::{Contents, FrameLimits, Frames, Ring};
+use couplet_core::hooks::inspector::{Contents, Frames, Ring, TableLimits};
 use couplet_core::hooks::simulator::{self, Observing};
 use couplet_core::{Loop, LoopOptions};
 
@@ -21,7 +21,7 @@ pub struct Recorder {
     most_loops: usize,
     /// The most bytes of each chunk, and the memory for them.
     contents: (usize, usize),
-    frames: FrameLimits,
+    tables: TableLimits,
     histories: usize,
     // Bound: the setting `most_loops` (1000), then no loop is added.
     loops: Rc<RefCell<Vec<RecordedLoop>>>,
@@ -53,7 +53,7 @@ impl Recorder {
             logged_connections: 10_000,
             most_loops: 1000,
             contents: (0, 1024 * 1024),
-            frames: FrameLimits { every: Duration::from_millis(100), ..FrameLimits::default() },
+            tables: TableLimits::default().interval(Duration::from_millis(100)),
             histories: 16,
             loops: Rc::default(),
         }
@@ -97,27 +97,11 @@ impl Recorder {
         self
     }
 
-    /// Sets how often the tables of each loop are kept, in virtual time: every 100 ms by default, in
-    /// which it has a turn.
+    /// Sets the limits of the tables of each loop, in virtual time. By default they are kept every
+    /// 100 ms, and the other limits are those of [`TableLimits::default`].
     #[must_use]
-    pub fn table_interval(mut self, every: Duration) -> Recorder {
-        self.frames.every = every;
-        self
-    }
-
-    /// Sets how many times the tables of each loop are kept: 64 by default; older ones are farther
-    /// apart. With 0, a recording has no tables.
-    #[must_use]
-    pub fn kept_tables(mut self, count: usize) -> Recorder {
-        self.frames.frames = count;
-        self
-    }
-
-    /// Sets the most rows in all kept tables of each loop: 20 000 by default. A table has at most a
-    /// quarter of them.
-    #[must_use]
-    pub fn table_rows(mut self, count: usize) -> Recorder {
-        self.frames.rows = count;
+    pub fn tables(mut self, limits: TableLimits) -> Recorder {
+        self.tables = limits;
         self
     }
 
@@ -149,7 +133,7 @@ impl Recorder {
         let (each, total) = self.contents;
         let (sizes, contents) =
             ((self.ring_size, self.logged_connections), Contents::new(each, total));
-        let limits = self.frames;
+        let limits = self.tables;
         let (l, ring, frames) =
             simulator::recorded_loop(driver, options, sizes, contents, limits, clock);
         let serial = simulator::serial(&l);
@@ -159,8 +143,7 @@ impl Recorder {
 
     /// Observes the Deferreds of a loop while it has the thread.
     pub(super) fn observe(&self, l: &Loop) -> Option<Observing> {
-        let is_recorded = self.frames.frames > 0 && self.histories > 0;
-        is_recorded.then(|| simulator::observe_deferreds(l, self.histories))
+        (self.histories > 0).then(|| simulator::observe_deferreds(l, self.histories))
     }
 }
 
@@ -251,8 +234,8 @@ mod tests {
 
     #[test]
     fn the_tables_of_each_loop_are_kept() {
-        let recorder = Recorder::new().kept_tables(100).table_rows(10_000);
-        let without = Recorder::new().kept_tables(0);
+        let recorder = Recorder::new().tables(TableLimits::default().kept(100).rows(10_000));
+        let without = Recorder::new().tables(TableLimits::default().kept(0));
         assert_eq!(run(Some(&recorder)).hash, run(Some(&without)).hash);
         assert!(without.loops().iter().all(|it| it.frames.list().is_empty()));
         let loops = recorder.loops();
@@ -273,7 +256,8 @@ mod tests {
             let ticks: Vec<_> = each.frames.list().iter().map(|it| it.ticks).collect();
             assert!(ticks.is_sorted() && !ticks.is_empty(), "{ticks:?}");
         }
-        let few = Recorder::new().table_interval(Duration::from_secs(3600));
+        let few =
+            Recorder::new().tables(TableLimits::default().interval(Duration::from_secs(3600)));
         run(Some(&few));
         // One at the first turn, and one at the end.
         assert!(few.loops().iter().all(|it| it.frames.list().len() == 2));
@@ -282,7 +266,9 @@ mod tests {
     #[test]
     fn a_deferred_is_in_the_tables_of_its_own_host() {
         let of = |histories: usize| {
-            let recorder = Recorder::new().histories(histories).table_interval(Duration::ZERO);
+            let limits = TableLimits::default();
+            let recorder =
+                Recorder::new().histories(histories).tables(limits.interval(Duration::ZERO));
             Trial::new(7, Weather::Calm).run(&|sim: &mut Sim| {
                 sim.record(&recorder);
                 for host in ["poet", "reader"] {

@@ -775,10 +775,14 @@ const METHODS: &[Methods] = &[
             "couplet-inspect/src/thread.rs",
         ],
     ),
-    // For a slow reader of stdout, or further loops, after the loop has ended.
+    // For a slow reader of stdout or of the log, or further loops, after the loop has ended.
     (
         &[("recv_timeout", 1)],
-        &["couplet-cli/src/connect/stdout.rs", "couplet-runner/src/workers.rs"],
+        &[
+            "couplet-cli/src/connect/stdout.rs",
+            "couplet-inspect/src/thread.rs",
+            "couplet-runner/src/workers.rs",
+        ],
     ),
     (
         &[

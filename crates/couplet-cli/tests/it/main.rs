@@ -25,6 +25,8 @@ mod http;
 mod inherited;
 mod inspect;
 #[cfg(target_os = "linux")]
+mod inspect_hung;
+#[cfg(target_os = "linux")]
 mod inspect_process;
 mod inspect_terminal;
 mod kit;

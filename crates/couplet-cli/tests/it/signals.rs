@@ -1,11 +1,11 @@
 //! SIGINT, SIGTERM and SIGUSR1.
 
-use std::io::{ErrorKind, PipeReader, PipeWriter, Write};
+use std::io::ErrorKind;
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::kit::{
-    Client, Running, Server, TempFile, Upstream, couplet, noise, serve_raw, wait_until,
+    Client, Running, Server, TempFile, Upstream, couplet, full_pipe, noise, serve_raw, wait_until,
 };
 
 /// An echo server with an idle client and one that does not read, and a poetry server with a client
@@ -172,15 +172,6 @@ fn a_drain_lasts_as_long_as_it_may_or_until_the_next_signal() {
         assert!(ended.took.as_secs_f64() < 2.0, "{:?}", ended.took);
         assert_eq!(client.read_to_end().unwrap_err().kind(), ErrorKind::ConnectionReset);
     }
-}
-
-/// A full pipe: its reader and its writer.
-fn full_pipe() -> (PipeReader, PipeWriter) {
-    let (reader, mut full) = std::io::pipe().unwrap();
-    rustix::io::ioctl_fionbio(&full, true).unwrap();
-    while full.write(&[b'x'; 4096]).is_ok() {}
-    rustix::io::ioctl_fionbio(&full, false).unwrap();
-    (reader, full)
 }
 
 fn wait_until_it_takes(signal: Signal, pid: u32) {

@@ -238,6 +238,17 @@ fn a_command_of_another_level_is_suggested_with_its_way() {
 }
 
 #[test]
+fn an_option_is_suggested_if_it_begins_alike() {
+    let ended = run(&["echo", "--inspekt", "0"]);
+    assert_eq!(ended.code, Some(2));
+    assert!(ended.stderr.contains("a similar argument exists: '--inspect'"), "{}", ended.stderr);
+    let ended = run(&["echo", "--nope"]);
+    assert_eq!(ended.code, Some(2));
+    assert!(ended.stderr.contains("unexpected argument '--nope' found"), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("inspect"), "{}", ended.stderr);
+}
+
+#[test]
 fn the_first_poem_of_the_readme_takes_a_few_seconds() {
     let readme = include_str!("../../../../README.md");
     let line = |beginning: &str| {

@@ -18,7 +18,7 @@ use crate::driver::ring::Ring;
 use crate::driver::{Adopted, ChildInput, Command, Spawned};
 use crate::driver::{DatagramOption, Driver, Group, Key};
 use crate::layers::{Direction, PcapTap};
-pub use crate::reactor::frames::{FrameLimits, Frames};
+pub use crate::reactor::frames::{Frames, TableLimits};
 pub use crate::reactor::inspect::Observing;
 use crate::reactor::numbered;
 pub use crate::transport::report::LayerReport;
@@ -32,7 +32,7 @@ pub fn recorded_loop(
     options: &LoopOptions,
     sizes: (usize, usize),
     contents: Option<Contents>,
-    frames: FrameLimits,
+    frames: TableLimits,
     clock: impl Fn() -> u64 + 'static,
 ) -> (Loop, Arc<Ring>, Arc<Frames>) {
     let ring = RingWriter::with_clock(sizes, contents, clock);

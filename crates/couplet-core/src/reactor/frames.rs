@@ -7,21 +7,55 @@ use std::time::{Duration, Instant};
 
 use super::snapshot::Snapshot;
 
-/// The limits of a loop's [`Frames`].
+/// The limits of the tables of an inspected loop other than its connections, such as timed calls,
+/// tasks and Deferreds, which are kept for recordings as of earlier times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FrameLimits {
-    /// The shortest time between two frames.
-    pub every: Duration,
-    /// The most frames; with 0, none are taken.
-    pub frames: usize,
-    /// The most rows in all frames. One frame has at most a quarter of them of each kind.
-    pub rows: usize,
+pub struct TableLimits {
+    pub(super) every: Duration,
+    pub(super) frames: usize,
+    pub(super) rows: usize,
+    pub(super) ended_deferreds: usize,
 }
 
-/// The limits of a real loop: a frame a second.
-impl Default for FrameLimits {
-    fn default() -> FrameLimits {
-        FrameLimits { every: Duration::from_secs(1), frames: 64, rows: 20_000 }
+impl Default for TableLimits {
+    fn default() -> TableLimits {
+        let every = Duration::from_secs(1);
+        TableLimits { every, frames: 64, rows: 20_000, ended_deferreds: 64 }
+    }
+}
+
+impl TableLimits {
+    /// Sets how often the tables are kept: once a second by default, in which the loop has a turn. The
+    /// loop takes them in its own thread, at the beginning of a turn.
+    #[must_use]
+    pub fn interval(mut self, every: Duration) -> TableLimits {
+        self.every = every;
+        self
+    }
+
+    /// Sets how many times the tables are kept: 64 by default. The newest are as close as their
+    /// [interval](Self::interval), and older ones are farther apart. With 0, a recording has the
+    /// tables of its end alone.
+    #[must_use]
+    pub fn kept(mut self, count: usize) -> TableLimits {
+        self.frames = count;
+        self
+    }
+
+    /// Sets the most rows in all kept tables: 20 000 by default. A table has at most a quarter of
+    /// them, and a recording counts the rows that are left out.
+    #[must_use]
+    pub fn rows(mut self, count: usize) -> TableLimits {
+        self.rows = count;
+        self
+    }
+
+    /// Sets how many Deferreds the present table shows after their end: the last 64 by default, each
+    /// with its history. A failure lives as long as a history that contains it.
+    #[must_use]
+    pub fn ended_deferreds(mut self, count: usize) -> TableLimits {
+        self.ended_deferreds = count;
+        self
     }
 }
 
@@ -40,14 +74,14 @@ pub struct Frame {
 /// The last frames of a loop; older ones are farther apart. Written by the loop, and read by any
 /// thread.
 pub struct Frames {
-    limits: FrameLimits,
+    limits: TableLimits,
     // Bound: the frames and rows of its limits, then older ones are dropped.
     kept: Mutex<VecDeque<Arc<Frame>>>,
 }
 
 impl Frames {
     /// Keeps none so far.
-    pub fn new(limits: FrameLimits) -> Frames {
+    pub fn new(limits: TableLimits) -> Frames {
         Frames { limits, kept: Mutex::default() }
     }
 
@@ -163,7 +197,7 @@ mod tests {
 
     #[test]
     fn old_frames_are_far_apart_and_new_ones_close() {
-        let frames = Frames::new(FrameLimits { frames: 16, ..FrameLimits::default() });
+        let frames = Frames::new(TableLimits::default().kept(16));
         (0..10_000).for_each(|second| frames.add(frame(second, 1)));
         let kept = seconds(&frames);
         assert_eq!(kept.len(), 16);
@@ -177,16 +211,16 @@ mod tests {
 
     #[test]
     fn rows_are_bounded_and_one_frame_stays() {
-        let limits = FrameLimits { rows: 100, ..FrameLimits::default() };
+        let limits = TableLimits::default().rows(100);
         assert_eq!((limits.every, limits.frames), (Duration::from_secs(1), 64));
-        assert_eq!(FrameLimits::default().rows, 20_000);
+        assert_eq!(TableLimits::default().rows, 20_000);
         let frames = Frames::new(limits);
         assert_eq!(frames.rows(), 25);
         (0..50).for_each(|second| frames.add(frame(second, 25)));
         assert_eq!(seconds(&frames).len(), 4);
         frames.add(frame(50, 1000));
         assert_eq!(seconds(&frames), [50]);
-        let none = Frames::new(FrameLimits { frames: 0, ..limits });
+        let none = Frames::new(limits.kept(0));
         none.add(frame(1, 1));
         assert!(none.list().is_empty());
     }

@@ -1,19 +1,22 @@
 //! The inspector of a loop: it gets the loop when that is created.
 
 use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::frames::{FrameLimits, Frames};
+use super::control::SNAPSHOT;
+use super::frames::{Frames, TableLimits};
 use super::options::LoopOptions;
 use super::remote::{LoopGone, Remote};
 use crate::defer::keep_histories;
 use crate::driver::LoopThread;
 use crate::driver::ring::Ring;
-use crate::internals::{Observer, observe};
+use crate::internals::{Ended, Observer, Waiting, observe};
 use crate::recorder::{Reactor, WeakReactor};
 use crate::transport::ConnectionId;
 
@@ -33,8 +36,8 @@ pub trait Inspector: Send + Sync {
     /// each ring, in bytes. With 0, none are kept.
     fn contents(&self) -> (usize, usize);
 
-    /// The limits of the tables that each loop keeps as of earlier times.
-    fn frames(&self) -> FrameLimits;
+    /// The limits of the tables of each loop.
+    fn tables(&self) -> TableLimits;
 
     /// A loop was created, in this thread. The returned value is dropped with the loop.
     ///
@@ -150,8 +153,46 @@ impl Observer for LoopObserver {
         self.0.upgrade()?.records().tasks.polled()
     }
 
+    fn ended(&self, deferred: Ended) {
+        // Those of the inspector's own snapshots are no part of the program.
+        if deferred.fired_by().kind != SNAPSHOT
+            && let Some(reactor) = self.0.upgrade()
+        {
+            reactor.records().ended_deferreds.add(deferred);
+        }
+    }
+
     fn group(&self) -> u32 {
         self.1
+    }
+}
+
+/// The last Deferreds of an inspected loop that have ended; none of another loop.
+#[derive(Default)]
+pub(super) struct EndedDeferreds {
+    most: Cell<usize>,
+    // Bound: the setting `TableLimits::ended_deferreds` (64), then the oldest is dropped.
+    last: RefCell<VecDeque<Ended>>,
+}
+
+impl EndedDeferreds {
+    /// Keeps so many from now on.
+    pub(super) fn keep(&self, most: usize) {
+        self.most.set(most);
+    }
+
+    fn add(&self, deferred: Ended) {
+        let mut last = self.last.borrow_mut();
+        last.push_back(deferred);
+        let surplus = if last.len() > self.most.get() { last.pop_front() } else { None };
+        // Its failure is a user's object.
+        drop(last);
+        drop(surplus);
+    }
+
+    /// The Deferreds, oldest first, with the times of their ends.
+    pub(super) fn list(&self) -> Vec<(Option<Instant>, Waiting)> {
+        self.last.borrow().iter().map(|it| (it.at(), it.deferred())).collect()
     }
 }
 

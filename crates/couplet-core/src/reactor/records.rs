@@ -13,6 +13,7 @@ use super::dependents::Dependents;
 use super::drain::DrainCell;
 use super::frames::Frames;
 use super::handing::{BuildProtocol, HandOverRequest};
+use super::inspect::EndedDeferreds;
 use super::leaks::{Origin, Places};
 use super::monitor::CallMonitor;
 use super::notes::Notes;
@@ -111,6 +112,7 @@ pub(super) struct Records {
     pub(super) places: RefCell<Option<Box<Places>>>,
     /// The tables as of earlier times, in a loop with a ring.
     pub(super) frames: OnceCell<Arc<Frames>>,
+    pub(super) ended_deferreds: EndedDeferreds,
     /// The ticks of the frame that is due.
     frame_at: Cell<Option<u64>>,
     /// Observes calls into user code, if the options request it.
@@ -186,6 +188,7 @@ impl Records {
             room: Room::new(options.load.connections),
             places: RefCell::default(),
             frames: OnceCell::new(),
+            ended_deferreds: EndedDeferreds::default(),
             frame_at: Cell::new(None),
             monitor: OnceCell::new(),
             #[cfg(feature = "testing")]

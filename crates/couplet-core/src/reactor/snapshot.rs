@@ -54,7 +54,8 @@ pub struct Snapshot {
     /// under test. [`pending_calls`](Self::pending_calls) counts all calls, including the loop's own.
     // Bound: one for each pending call, task and job; owned by the user.
     pub pending: Vec<PendingSnapshot>,
-    /// Deferreds that wait, or whose results have not been taken: the oldest 1000; only of a loop with
+    /// Deferreds that wait, or whose results have not been taken: the oldest 1000; then the last that
+    /// have ended; only of a loop with
     /// an inspector.
     // Bound: the oldest 1000.
     pub deferreds: Vec<DeferredSnapshot>,
@@ -205,8 +206,8 @@ pub struct DeferredSnapshot {
     pub place: &'static Location<'static>,
     /// When it was created.
     pub since: Option<Instant>,
-    /// `pending`, `chained` (it waits for another Deferred), or `fired` (its result has not been
-    /// taken).
+    /// `pending`, `chained` (it waits for another Deferred), `fired` (its result has not been
+    /// taken), or `ended` (nothing of it is left but its history).
     pub state: &'static str,
     /// The consumer of its result, in words.
     pub consumer: String,

@@ -90,6 +90,19 @@ impl History {
     }
 }
 
+impl Chain<'_> {
+    /// The result of the last callback that has one to pass on; `None` while it has none.
+    pub fn outcome(&self) -> Option<&ChainResult<'_>> {
+        let steps = self.first.iter().chain(&self.last);
+        steps.fold(self.result.as_ref(), |before, step| match &step.state {
+            ChainState::Next | ChainState::Skipped => before,
+            ChainState::Runs => None,
+            ChainState::Returned(result) => Some(result),
+            ChainState::Waits { result, .. } => result.as_ref(),
+        })
+    }
+}
+
 impl ChainResult<'_> {
     fn of((result, at): &Timed<StepResult>) -> ChainResult<'_> {
         let failure = match result {

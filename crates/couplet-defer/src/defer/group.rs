@@ -333,6 +333,9 @@ where
     R::Output: 'static,
 {
     fn receive(self: Rc<Self>, input: Result<T>) -> Option<Rc<dyn Node>> {
+        if let Some(number) = self.trace.number() {
+            history::record_end(number, input.as_ref().err());
+        }
         let group = &self.group;
         let Some(mut rule) = group.rule.take() else {
             match input {

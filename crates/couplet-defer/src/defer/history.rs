@@ -201,6 +201,8 @@ pub(super) struct Recording {
     standing: Standing,
     /// The length of the longest chain of Deferreds that wait for this one.
     depth: Cell<usize>,
+    /// The number of entries that lead here. The chain has ended when it is zero again.
+    entries: Cell<usize>,
     steps: RefCell<RecordedSteps>,
 }
 
@@ -291,11 +293,17 @@ impl Drop for Trace {
 #[cold]
 #[inline(never)]
 fn forget(number: NonZeroU32) {
-    // The entry is dropped after the borrow of the table ends.
-    let _entry = with_entries(|entries| entries.entries.remove(&number));
+    // The entry is used after the borrow of the table ends.
+    let entry = with_entries(|entries| entries.entries.remove(&number)).flatten();
+    let Some(Entry { recording, detached, .. }) = entry else { return };
+    recording.lose_entry();
+    if let Some(detached) = detached {
+        detached.lose_entry();
+    }
 }
 
 fn add(recording: Rc<Recording>, step: Option<(usize, InputKind)>) -> Number {
+    recording.get_entry();
     let entry = Entry { recording, step, detached: None };
     with_entries(|entries| entries.add(entry)).flatten()
 }
@@ -316,8 +324,8 @@ pub(super) fn begin(created_at: CreatedAt) -> Number {
 #[cold]
 #[inline(never)]
 fn begin_at(made_at: CreatedAt) -> Number {
-    let (standing, depth, steps) = (Standing::new(), Cell::new(0), RefCell::default());
-    add(Rc::new(Recording { made_at, standing, depth, steps }), None)
+    let (depth, entries, steps) = (Cell::new(0), Cell::new(0), RefCell::default());
+    add(Rc::new(Recording { made_at, standing: Standing::new(), depth, entries, steps }), None)
 }
 
 /// Adds an entry for another node of the same history.
@@ -373,10 +381,13 @@ pub(super) fn record_wait(number: NonZeroU32, inner: Number, made_at: CreatedAt)
 pub(super) fn replace_history(inner: Number, outer: NonZeroU32) {
     let (Some(inner), Some(outer)) = (inner, entry(outer)) else { return };
     let shown = outer.detached.unwrap_or(outer.recording);
+    shown.get_entry();
     let before = with_entries(|entries| {
         entries.entries.get_mut(&inner).and_then(|entry| entry.detached.replace(shown))
     });
-    drop(before);
+    if let Some(before) = before.flatten() {
+        before.lose_entry();
+    }
 }
 
 /// Records that the Deferred of this node is polled.
@@ -388,17 +399,19 @@ pub(super) fn record_poll(number: NonZeroU32) {
     }
 }
 
-/// Records that the end of a chain has a result, which its consumer takes later: a value, or this
-/// failure.
+/// Records that the end of a chain has a result: a value, or this failure.
 #[cold]
 #[inline(never)]
 pub(super) fn record_result(number: NonZeroU32, failure: Option<&Failure>) {
-    let Some(Entry { recording, step, .. }) = entry(number) else { return };
-    recording.standing.has_result(true);
+    let Some(Entry { recording, step, detached }) = entry(number) else { return };
+    recording.standing.fire();
     // The value of a group may hold a failure, with which the group is then reported.
-    if step.is_some() || failure.is_some() {
+    if step.is_some() || failure.is_some() || detached.is_some() {
         // This may drop failures, and so run the user's code, which may take the result.
         recording.settle(usize::MAX, failure);
+        if let Some(detached) = detached {
+            detached.settle(usize::MAX, failure);
+        }
     }
 }
 
@@ -407,8 +420,16 @@ pub(super) fn record_result(number: NonZeroU32, failure: Option<&Failure>) {
 #[inline(never)]
 pub(super) fn record_take(number: NonZeroU32) {
     if let Some(recording) = recording(Some(number)) {
-        recording.standing.has_result(false);
+        recording.standing.take();
     }
+}
+
+/// Records that the result of this node passes to another chain, or to nothing.
+#[cold]
+#[inline(never)]
+pub(super) fn record_end(number: NonZeroU32, failure: Option<&Failure>) {
+    record_result(number, failure);
+    record_take(number);
 }
 
 /// Records that the Deferred of this node is detached.
@@ -478,6 +499,18 @@ impl Recording {
         self.steps.borrow().count
     }
 
+    fn get_entry(&self) {
+        self.entries.set(self.entries.get() + 1);
+    }
+
+    /// An entry that led here is gone. The last one ends the chain.
+    fn lose_entry(self: Rc<Self>) {
+        self.entries.set(self.entries.get() - 1);
+        if self.entries.get() == 0 {
+            waits::ended(self);
+        }
+    }
+
     /// Adds a callback; returns its number, from 1.
     fn add(&self, method: Method, name: &'static str, place: CreatedAt) -> usize {
         let most = MOST.try_with(Cell::get).unwrap_or(0).max(1);
@@ -545,7 +578,7 @@ impl Recording {
         }
         drop(steps);
         // The inner trails may lead back to this one, so nothing is borrowed here.
-        for inner in kept.iter().filter(|_| failure.is_some()) {
+        for inner in &kept {
             inner.settle(usize::MAX, failure);
         }
         if let Some(failure) = failure {

@@ -261,7 +261,7 @@ pub(super) fn deliver<T>(mut node: Rc<dyn Produce<T>>, result: Result<T>) -> Opt
             }
             SlotState::Detached => {
                 drop(state);
-                node.abandon(result);
+                abandon(&*node, result);
                 return None;
             }
             SlotState::Open => {
@@ -275,7 +275,12 @@ pub(super) fn deliver<T>(mut node: Rc<dyn Produce<T>>, result: Result<T>) -> Opt
         let before = mem::replace(&mut *state, SlotState::Over);
         drop(state);
         match before {
-            SlotState::Adopted(next) => node = next,
+            SlotState::Adopted(next) => {
+                if let Some(number) = slot.trace.number() {
+                    history::record_end(number, result.as_ref().err());
+                }
+                node = next;
+            }
             SlotState::Awaited(waker) => {
                 slot.attach(SlotState::Fired);
                 slot.keep(result);
@@ -289,6 +294,15 @@ pub(super) fn deliver<T>(mut node: Rc<dyn Produce<T>>, result: Result<T>) -> Opt
             }
         }
     }
+}
+
+/// Disposes of the result of a node whose Deferred is detached.
+fn abandon<T>(node: &dyn Produce<T>, result: Result<T>) {
+    let Some(number) = node.slot().trace.number() else { return node.abandon(result) };
+    let failure = result.as_ref().err().cloned();
+    node.abandon(result);
+    // Afterwards, as a group may be reported with a failure of its value.
+    history::record_end(number, failure.as_ref());
 }
 
 /// Fires `node` and runs the result as far down the chain as it goes.

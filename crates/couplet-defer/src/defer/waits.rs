@@ -5,6 +5,7 @@
 //! without an observer keeps nothing.
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::rc::{Rc, Weak};
 use std::time::Instant;
 
@@ -20,6 +21,10 @@ pub trait Observer {
 
     /// The number of the task that is being polled.
     fn task(&self) -> Option<u64>;
+
+    /// A Deferred of its group has ended: nothing of it is left but its history. Called wherever a
+    /// Deferred is dropped.
+    fn ended(&self, _: Ended) {}
 
     /// The group of its Deferreds and locks, which are listed together: 0, or the number of a simulated
     /// loop, which has a thread together with others.
@@ -88,8 +93,10 @@ pub(super) struct Standing {
     since: Option<Instant>,
     fired_by: Cell<FiredBy>,
     waiter: Cell<Waiter>,
-    /// When it got a result that has not been taken.
+    /// When it got its result.
     fired: Cell<Option<Instant>>,
+    /// Whether its result was taken.
+    is_taken: Cell<bool>,
 }
 
 impl Standing {
@@ -101,6 +108,7 @@ impl Standing {
             fired_by: Cell::default(),
             waiter: Cell::default(),
             fired: Cell::new(None),
+            is_taken: Cell::new(false),
         }
     }
 
@@ -113,9 +121,14 @@ impl Standing {
         self.since
     }
 
-    /// When it got a result that has not been taken.
+    /// When it got its result.
     pub(super) fn fired(&self) -> Option<Instant> {
         self.fired.get()
+    }
+
+    /// When it got a result that has not been taken.
+    fn untaken(&self) -> Option<Instant> {
+        self.fired.get().filter(|_| !self.is_taken.get())
     }
 
     pub(super) fn set_fired_by(&self, by: FiredBy) {
@@ -136,9 +149,15 @@ impl Standing {
         }
     }
 
-    /// A result has arrived, which the consumer takes later; or it was taken.
-    pub(super) fn has_result(&self, is_there: bool) {
-        self.fired.set(if is_there { now() } else { None });
+    /// A result has arrived.
+    pub(super) fn fire(&self) {
+        self.fired.set(now());
+        self.is_taken.set(false);
+    }
+
+    /// Its result was taken.
+    pub(super) fn take(&self) {
+        self.is_taken.set(true);
     }
 }
 
@@ -161,6 +180,45 @@ pub struct Waiting {
     pub callbacks: usize,
     /// Its callbacks, and their results.
     pub history: History,
+}
+
+/// A Deferred that has ended. Its failure lives as long.
+pub struct Ended {
+    recording: Rc<Recording>,
+    at: Option<Instant>,
+}
+
+impl Ended {
+    /// The object that has fired it.
+    pub fn fired_by(&self) -> FiredBy {
+        self.recording.standing().fired_by.get()
+    }
+
+    /// When it ended.
+    pub fn at(&self) -> Option<Instant> {
+        self.at
+    }
+
+    /// The Deferred with its history.
+    pub fn deferred(&self) -> Waiting {
+        self.recording.waiting()
+    }
+}
+
+impl fmt::Debug for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ended").field("deferred", &self.deferred()).finish_non_exhaustive()
+    }
+}
+
+/// The chain of this recording has ended.
+pub(super) fn ended(recording: Rc<Recording>) {
+    if let Some(observer) = observer()
+        && observer.group() == recording.standing().group
+    {
+        let at = observer.now();
+        observer.ended(Ended { recording, at });
+    }
 }
 
 /// A lock or semaphore that is held.
@@ -219,7 +277,7 @@ impl Recording {
             since: standing.since,
             fired_by: standing.fired_by.get(),
             waiter: standing.waiter.get(),
-            fired: standing.fired.get(),
+            fired: standing.untaken(),
             callbacks: self.callbacks(),
             history: self.history(0),
         }
@@ -257,7 +315,7 @@ impl Hold {
             since: *since,
             deferred: standing.map(|standing| standing.id),
             waiter: standing.map_or(Waiter::Nothing, |standing| standing.waiter.get()),
-            untaken: standing.and_then(|standing| standing.fired.get()),
+            untaken: standing.and_then(Standing::untaken),
         }
     }
 }

@@ -1,6 +1,7 @@
-//! Row 119b: who waits for whom, in a thread that is observed; and the levels of a failure.
+//! Row 119b: who waits for whom, in a thread that is observed, and the histories of Deferreds that
+//! have ended; and the levels of a failure.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -8,14 +9,15 @@ use std::time::{Duration, Instant};
 
 use couplet_defer::defer::{Deferred, DeferredLock, Failure, Level, gather, keep_histories};
 use couplet_defer::internals::{
-    ChainResult, ChainState, FiredBy, Observer, Waiter, Waiting, chain, fired_by, held_locks,
-    observe, waiting,
+    ChainResult, ChainState, Ended, FiredBy, Observer, Waiter, Waiting, chain, fired_by,
+    held_locks, observe, unhandled_failures, waiting,
 };
 
 /// A loop that polls a task.
 struct Polling {
     now: Cell<Instant>,
     task: Cell<Option<u64>>,
+    ended: RefCell<Vec<Ended>>,
 }
 
 impl Observer for Polling {
@@ -25,6 +27,10 @@ impl Observer for Polling {
 
     fn task(&self) -> Option<u64> {
         self.task.get()
+    }
+
+    fn ended(&self, deferred: Ended) {
+        self.ended.borrow_mut().push(deferred);
     }
 }
 
@@ -37,7 +43,8 @@ struct Observed {
 impl Observed {
     #[expect(clippy::disallowed_methods, reason = "any instant will do")]
     fn new() -> Observed {
-        let polling = Rc::new(Polling { now: Cell::new(Instant::now()), task: Cell::new(None) });
+        let (now, task, ended) = (Cell::new(Instant::now()), Cell::default(), RefCell::default());
+        let polling = Rc::new(Polling { now, task, ended });
         assert!(observe(Some(polling.clone())).is_none());
         Observed { polling, histories: keep_histories(4) }
     }
@@ -218,6 +225,114 @@ fn c119b_the_last_callback_of_a_chain_has_returned_once_its_result_is_there() {
     let it = only();
     assert_eq!(result(&observed, chain(&it.history).result.as_ref()), Some((6, true)));
     drop(plain);
+}
+
+/// The Deferreds that have ended since the last call: the number of callbacks, and the outcome.
+fn ended(observed: &Observed) -> Vec<(usize, String)> {
+    let ended = observed.polling.ended.take();
+    let shown = ended.iter().map(|it| {
+        let deferred = it.deferred();
+        let outcome = match chain(&deferred.history).outcome() {
+            None => "none".to_owned(),
+            Some(ChainResult { failure: None, .. }) => "value".to_owned(),
+            Some(ChainResult { failure: Some(failure), .. }) => failure.to_string(),
+        };
+        (deferred.callbacks, outcome)
+    });
+    shown.collect()
+}
+
+#[test]
+fn c119b_a_deferred_that_has_ended_has_its_history() {
+    let observed = Observed::new();
+    let value = |callbacks| (callbacks, "value".to_owned());
+    let failed = |callbacks, why: &str| (callbacks, why.to_owned());
+    // A result that is polled.
+    let (mut polled, resolver) = Deferred::<u8>::new();
+    resolver.callback(1);
+    assert_eq!(ended(&observed), []);
+    assert!(observed.poll(1, &mut polled).is_ready());
+    assert_eq!(ended(&observed), [value(0)]);
+    // A value of a detached chain, whose failure was handled.
+    let before = unhandled_failures();
+    let (begin, resolver) = Deferred::<u8>::new();
+    begin.add_errback(|_| Ok(7)).map(drop).detach();
+    resolver.errback(Failure::msg("no poem"));
+    assert_eq!(observed.polling.ended.borrow()[0].at(), Some(observed.polling.now.get()));
+    assert_eq!(ended(&observed), [value(2)]);
+    // A failure that nothing handles.
+    Deferred::<u8>::fail(Failure::msg("expected")).map(drop).detach();
+    assert_eq!(ended(&observed), [failed(1, "expected")]);
+    assert_eq!(unhandled_failures() - before, 1);
+    // A resolver that is dropped.
+    let (begin, resolver) = Deferred::<u8>::new();
+    let begin = begin.add_errback(|_| Ok(7));
+    drop(resolver);
+    drop(begin);
+    assert_eq!(ended(&observed), [value(1)]);
+    // Its history keeps the failure of a Deferred that has ended.
+    let (begin, resolver) = Deferred::<u8>::new();
+    begin.add_errback(|_| Ok(7)).detach();
+    resolver.errback(Failure::msg("kept"));
+    let kept = observed.polling.ended.take().pop().expect("it has ended").deferred();
+    let text = kept.history.to_string();
+    assert!(text.contains("failed: kept") && text.contains("returned a value"), "{text}");
+}
+
+#[test]
+fn c119b_results_that_pass_to_other_deferreds_end_each_of_them() {
+    let observed = Observed::new();
+    let both = |outcome: &str| vec![(0, outcome.to_owned()), (1, outcome.to_owned())];
+    for is_detached in [true, false] {
+        for outcome in ["value", "no poem"] {
+            let (outer, begin) = Deferred::<u8>::new();
+            let (inner, end) = Deferred::<u8>::new();
+            let outer = outer.then(|_| inner);
+            let held = if is_detached {
+                outer.detach();
+                None
+            } else {
+                Some(outer)
+            };
+            begin.callback(1);
+            assert_eq!(ended(&observed), [], "both wait");
+            match outcome {
+                "value" => end.callback(1),
+                _ => end.errback(Failure::msg("no poem")),
+            }
+            drop(held);
+            let mut all = ended(&observed);
+            all.sort();
+            assert_eq!(all, both(outcome), "{is_detached}");
+        }
+    }
+    // The members of a group, and the group.
+    let (members, resolvers): (Vec<_>, Vec<_>) = (0..2).map(|_| Deferred::<u8>::new()).unzip();
+    let group = gather(members.into_iter().map(|member| member.map(|n| n + 1)));
+    for resolver in resolvers {
+        resolver.callback(1);
+    }
+    drop(group);
+    let mut all = ended(&observed);
+    all.sort();
+    assert_eq!(all.iter().map(|(callbacks, _)| *callbacks).collect::<Vec<_>>(), [0, 1, 1]);
+    assert!(all.iter().all(|(_, outcome)| outcome == "value"), "{all:?}");
+}
+
+/// Each round waits for the next.
+fn rounds(left: u32) -> Deferred<u8> {
+    let (round, resolver) = Deferred::<u8>::new();
+    let round = if left == 0 { round } else { round.then(move |_| rounds(left - 1)) };
+    resolver.callback(1);
+    round
+}
+
+#[test]
+fn c119b_each_round_of_a_recursion_ends_once() {
+    let observed = Observed::new();
+    rounds(50).detach();
+    assert_eq!(ended(&observed).len(), 51);
+    assert_eq!(waiting(usize::MAX).len(), 0);
 }
 
 #[test]

@@ -13,6 +13,8 @@ mod healthy;
 mod hung;
 mod live;
 mod loops;
+#[cfg(target_os = "linux")]
+mod memory;
 mod reasons;
 mod recordings;
 mod waits;

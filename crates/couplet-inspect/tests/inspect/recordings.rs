@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use couplet::factory::Layered;
-use couplet::inspect::{Inspect, Inspector, Recording};
+use couplet::inspect::{Inspect, Inspector, Recording, TableLimits};
 use couplet::layers::tls::{
     ClientTls, ClientTlsOptions, Identity, Roots, ServerTls, ServerTlsOptions,
 };
@@ -153,9 +153,13 @@ fn of_a_task(inspector: Inspector) -> Value {
     header(&program.inspector.recording().expect("it runs"))
 }
 
+fn every_turn() -> TableLimits {
+    TableLimits::default().interval(Duration::ZERO)
+}
+
 #[test]
 fn tables_are_kept_as_of_earlier_times() {
-    let inspector = Inspector::without_page().table_interval(Duration::ZERO).kept_tables(1000);
+    let inspector = Inspector::without_page().tables(every_turn().kept(1000));
     let header = of_a_task(inspector);
     let tasks = tables(&header, "tasks");
     let begun = tasks.iter().position(|(rows, _)| rows.iter().any(|row| row["name"] == "poet"));
@@ -171,15 +175,20 @@ fn tables_are_kept_as_of_earlier_times() {
     let mut waits = tasks[begun..].iter().flat_map(|(rows, _)| rows);
     let is_asleep = |row: &Value| text(row, "why").starts_with("waits for a sleep requested at ");
     assert!(waits.any(is_asleep), "{tasks:?}");
+    let deferreds = tables(&header, "deferreds").into_iter().flat_map(|(rows, _)| rows);
+    let ended: Vec<_> = deferreds.filter(|row| row["state"] == "ended").collect();
+    assert!(ended.iter().all(|row| row["history"]["state"] == "value"), "{ended:?}");
+    assert!(!ended.is_empty(), "the sleep and the task have ended");
 }
 
 #[test]
 fn the_number_of_tables_and_of_their_rows_is_set() {
-    let none = Inspector::without_page().kept_tables(0);
+    let limits = every_turn();
+    let none = Inspector::without_page().tables(limits.kept(0));
     assert_eq!(of_a_task(none)["loops"][0]["frames"], serde_json::json!([]));
-    let two = Inspector::without_page().table_interval(Duration::ZERO).kept_tables(2);
+    let two = Inspector::without_page().tables(limits.kept(2));
     assert_eq!(tables(&of_a_task(two), "calls").len(), 2);
-    let few = Inspector::without_page().table_interval(Duration::ZERO).table_rows(4);
+    let few = Inspector::without_page().tables(limits.rows(4));
     let frames = of_a_task(few)["loops"][0]["frames"].clone();
     let frames = frames.as_array().expect("a list");
     assert!(frames.len() <= 4, "{frames:?}");

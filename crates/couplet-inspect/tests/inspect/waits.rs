@@ -7,10 +7,11 @@ use std::sync::mpsc;
 use std::task::Poll;
 use std::time::Duration;
 
-use couplet::Reactor;
-use couplet::defer::{Deferred, DeferredLock, Resolver, gather};
+use couplet::defer::{Deferred, DeferredLock, Failure, Resolver, gather};
+use couplet::inspect::{Inspector, TableLimits};
 use couplet::process::{Command, Process, ProcessEnd, ProcessProtocol};
 use couplet::stream::Stream;
+use couplet::{LoopOptions, Reactor};
 use serde_json::Value;
 
 use crate::kit::{Program, deadlock, text};
@@ -66,8 +67,10 @@ fn a_task_waits_for_a_task_that_waits_for_a_job() {
     assert_eq!((text(&job, "kind"), waits_for(&job).len()), ("job", 0));
     release.send(()).expect("it waits");
     program.until("/tasks.json", |rows| rows.as_array().expect("rows").is_empty().then_some(()));
-    program
-        .until("/deferreds.json", |rows| rows.as_array().expect("rows").is_empty().then_some(()));
+    let has_ended = |row: &Value| row["state"] == "ended";
+    program.until("/deferreds.json", |rows| {
+        rows.as_array().expect("rows").iter().all(has_ended).then_some(())
+    });
 }
 
 fn number(text: &str) -> couplet::Result<u16> {
@@ -262,6 +265,66 @@ fn a_deferred_shows_its_consumer_and_its_history() {
     assert!(rows.iter().all(|row| row["program"] == true));
     let held = rows.iter().find(|row| text(row, "consumer").starts_with("nothing: it is held"));
     assert!(text(held.expect("the last one"), "why").contains(", pending for "));
+}
+
+/// A chain whose failure passes two Deferreds and is handled.
+fn handled() {
+    let (outer, begin) = Deferred::<u8>::new();
+    let (inner, end) = Deferred::<u8>::new();
+    outer.then(|_| inner.map(|n| n + 1)).add_errback(|_| Ok(0)).detach();
+    begin.callback(1);
+    end.errback(Failure::msg("no poem"));
+}
+
+/// The Deferreds that have ended, once there are so many.
+fn ended(program: &Program, count: usize) -> Vec<Value> {
+    program.until("/deferreds.json", |rows| {
+        let rows = rows.as_array().expect("rows").iter();
+        let ended: Vec<_> = rows.filter(|row| row["state"] == "ended").cloned().collect();
+        (ended.len() == count).then_some(ended)
+    })
+}
+
+#[test]
+fn a_deferred_that_has_ended_keeps_its_history() {
+    let (program, ()) = Program::start(|_| handled());
+    let rows = ended(&program, 2);
+    let why = text(&rows[0], "why");
+    assert!(why.starts_with("ended ") && why.ends_with(" ago with a value"), "{why}");
+    let history = &rows[0]["history"];
+    let [waited, rescued] = &history["steps"].as_array().expect("steps")[..] else {
+        panic!("two callbacks: {history}")
+    };
+    assert_eq!((text(waited, "state"), text(rescued, "state")), ("failed", "value"));
+    // A failure keeps all levels that it passed, at the innermost Deferred.
+    let inner = &waited["inner"];
+    assert_eq!((text(inner, "state"), text(&inner["failure"], "text")), ("failed", "no poem"));
+    let levels = inner["failure"]["levels"].as_array().expect("places");
+    let passed = [inner, &inner["steps"][0], waited, rescued];
+    assert_eq!(levels[..], passed.map(|it| it["place"].clone()));
+    let why = text(&rows[1], "why");
+    assert!(why.ends_with(" ago with a failure: no poem"), "{why}");
+    // Each refresh of the page asks the loop by a Deferred, which is no part of the program.
+    assert_eq!(ended(&program, 2)[0]["id"], rows[0]["id"]);
+    assert_eq!(program.get("/loops.json")[0]["unhandled"], 0, "it was handled");
+}
+
+#[test]
+fn the_number_of_ended_deferreds_is_set() {
+    for count in [0, 1, 3] {
+        let limits = TableLimits::default().ended_deferreds(count);
+        let inspector = Inspector::at("0").tables(limits);
+        let (program, ()) = Program::start_with(inspector, LoopOptions::default(), |_| {
+            (0..10).for_each(|_| handled());
+            // The last one is pending.
+            std::mem::forget(Deferred::<u8>::new());
+        });
+        program.row_with("deferreds", "waits for a Deferred made at ");
+        let ids: Vec<_> =
+            ended(&program, count).iter().map(|row| text(row, "id").to_owned()).collect();
+        let last = ["0.17", "0.18", "0.19"];
+        assert_eq!(ids, last[3 - count..]);
+    }
 }
 
 /// Sends the first output of a child.

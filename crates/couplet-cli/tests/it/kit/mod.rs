@@ -8,7 +8,7 @@ mod process;
 mod socket;
 mod terminal;
 
-use std::io::Write;
+use std::io::{PipeReader, PipeWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -39,6 +39,22 @@ pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
         assert!(began.elapsed() < PATIENCE, "timed out waiting for {what}");
         pause();
     }
+}
+
+/// A full pipe: its reader and its writer.
+pub(crate) fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    fill(&writer);
+    (reader, writer)
+}
+
+/// Fills a pipe. Its other writers must not write meanwhile.
+pub(crate) fn fill(mut pipe: &PipeWriter) {
+    rustix::io::ioctl_fionbio(pipe, true).unwrap();
+    for chunk in [&[b'x'; 4096][..], b"x"] {
+        while pipe.write(chunk).is_ok() {}
+    }
+    rustix::io::ioctl_fionbio(pipe, false).unwrap();
 }
 
 /// A file with these bytes in its own temporary folder; deleted when dropped.

@@ -230,7 +230,13 @@ impl Server {
 
     /// Starts a server that prints `ports` ports.
     pub(crate) fn start_command(mut command: Command, ports: usize) -> Server {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stderr(Stdio::piped());
+        Server::start_with_stderr(command, ports)
+    }
+
+    /// Like [`start_command`](Self::start_command), with the command's own stderr.
+    pub(crate) fn start_with_stderr(mut command: Command, ports: usize) -> Server {
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
         let since = now();
         let mut child = command.spawn().unwrap();
         let lines = lines(child.stdout.take().unwrap());

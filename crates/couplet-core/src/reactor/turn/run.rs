@@ -24,7 +24,7 @@ use crate::driver::{Commands, Driver, Mio, Signal};
 use crate::internals::is_chosen;
 use crate::panics::{Contained, contain};
 #[cfg(feature = "testing")]
-use crate::reactor::frames::{FrameLimits, Frames};
+use crate::reactor::frames::{Frames, TableLimits};
 use crate::reactor::inspect::{ByInspector, Inspector};
 use crate::reactor::keeping::Keeper;
 use crate::reactor::options::{DriverChoice, LoopOptions};
@@ -265,7 +265,7 @@ impl Loop {
         driver: impl Driver + 'static,
         options: &LoopOptions,
         ring: RingWriter,
-        frames: FrameLimits,
+        frames: TableLimits,
     ) -> (Loop, Arc<Frames>) {
         let made = |runtime| Loop::record::<_, true>(driver, options, runtime, ring.clone());
         let made = Loop::over(options, made);

@@ -15,8 +15,8 @@ use crate::datagrams::DatagramCell;
 use crate::driver::recorded::RingWriter;
 use crate::driver::{Commands, LoopThread};
 use crate::internals::unhandled_failures;
-use crate::reactor::frames::{Frame, FrameLimits, Frames};
-use crate::reactor::inspect::{InspectedLoop, Inspector, Observing};
+use crate::reactor::frames::{Frame, Frames, TableLimits};
+use crate::reactor::inspect::{EndedDeferreds, InspectedLoop, Inspector, Observing};
 use crate::reactor::leaks::Origin;
 use crate::reactor::monitor::CallMonitor;
 use crate::reactor::port::{PortCell, PortState};
@@ -39,14 +39,15 @@ impl Core {
         let (remote, serial) = (self.reactor.remote(), self.reactor.serial());
         let (thread, ring) = (LoopThread::current(), writer.ring().clone());
         let observing = Observing::begin(&self.reactor, inspector.histories());
-        let frames = self.keep_frames(writer, inspector.frames());
+        let frames = self.keep_frames(writer, inspector.tables());
         let inspected = InspectedLoop { remote, serial, thread, ring, frames };
         let shown = inspector.clone().attach(inspected)?;
         Ok(Box::new((shown, observing)))
     }
 
     /// Takes frames from now on, at the beginning of a turn.
-    pub(super) fn keep_frames(&self, writer: &RingWriter, limits: FrameLimits) -> Arc<Frames> {
+    pub(super) fn keep_frames(&self, writer: &RingWriter, limits: TableLimits) -> Arc<Frames> {
+        self.records.ended_deferreds.keep(limits.ended_deferreds);
         let frames = Arc::new(Frames::new(limits));
         let (kept, ring) = (frames.clone(), writer.ring().clone());
         let reactor = self.reactor.downgrade();
@@ -152,7 +153,7 @@ impl Core {
         snapshot.pending = self.pending_work(most.unwrap_or(usize::MAX));
         if let Some(places) = &*records.places.borrow() {
             let readers = places.readers().map(|(task, of)| (task.number(), of)).collect();
-            snapshot.add_waits(readers, most.unwrap_or(usize::MAX));
+            snapshot.add_waits(readers, &records.ended_deferreds, most.unwrap_or(usize::MAX));
         }
         snapshot.datagrams = datagrams.into_iter().map(|port| DatagramSnapshot::of(port)).collect();
         snapshot.ports = ports.into_iter().map(|port| port.snapshot(io)).collect();
@@ -196,7 +197,12 @@ impl Core {
 
 impl Snapshot {
     /// Adds Deferreds and locks, and the reasons why tasks wait.
-    fn add_waits(&mut self, readers: BTreeMap<u64, ConnectionId>, most: usize) {
+    fn add_waits(
+        &mut self,
+        readers: BTreeMap<u64, ConnectionId>,
+        ended: &EndedDeferreds,
+        most: usize,
+    ) {
         let waits = Waits::of(&self.pending, readers, &self.connections, most);
         let cycles = waits.cycles();
         let tasks = self.pending.iter().filter(|it| it.kind == "task").map(|task| {
@@ -204,7 +210,7 @@ impl Snapshot {
             (waits.of_task(of), waits.next(of), cycles.contains(&of))
         });
         let tasks: Vec<_> = tasks.collect();
-        (self.deferreds, self.locks) = (waits.deferreds(), waits.locks());
+        (self.deferreds, self.locks) = (waits.deferreds(ended), waits.locks());
         let rows = self.pending.iter_mut().filter(|it| it.kind == "task");
         for (task, (why, waits_for, is_cyclic)) in rows.zip(tasks) {
             (task.waits_for, task.is_cyclic) = (waits_for, is_cyclic);

@@ -2,10 +2,12 @@
 //! words.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use crate::address::Address;
-use crate::internals::{self, FiredBy, HeldLock, Holder, Waiter, Waiting};
+use crate::internals::{self, ChainResult, FiredBy, HeldLock, Holder, Waiter, Waiting};
 use crate::reactor::control::SNAPSHOT;
+use crate::reactor::inspect::EndedDeferreds;
 use crate::reactor::snapshot::{
     ConnectionSnapshot, DeferredSnapshot, LockSnapshot, PendingSnapshot, WaitRef,
 };
@@ -253,13 +255,15 @@ impl Waits<'_> {
         }
     }
 
-    /// The Deferreds, oldest first.
-    pub(super) fn deferreds(&self) -> Vec<DeferredSnapshot> {
+    /// The Deferreds, oldest first: those that wait, then the last that have ended.
+    pub(super) fn deferreds(&self, ended: &EndedDeferreds) -> Vec<DeferredSnapshot> {
         let oldest = self.deferreds.values().take(MOST);
-        oldest.map(|waiting| self.deferred_snapshot(waiting)).collect()
+        let waiting = oldest.map(|waiting| self.waiting(waiting));
+        let ended = ended.list().into_iter().map(|(at, deferred)| self.ended(&deferred, at));
+        waiting.chain(ended).collect()
     }
 
-    fn deferred_snapshot(&self, waiting: &Waiting) -> DeferredSnapshot {
+    fn waiting(&self, waiting: &Waiting) -> DeferredSnapshot {
         let of = deferred(waiting.id);
         let mut why = Why::default();
         let state = match (waiting.fired, waiting.waiter) {
@@ -277,18 +281,39 @@ impl Waits<'_> {
                 "pending"
             }
         };
+        let waits_for = self.next(of);
+        DeferredSnapshot { state, why, waits_for, ..self.row(waiting) }
+    }
+
+    fn ended(&self, deferred: &Waiting, at: Option<Instant>) -> DeferredSnapshot {
+        let mut why = Why::default();
+        why.text("ended ");
+        if let Some(at) = at {
+            why.since(at).text(" ago ");
+        }
+        // Its text comes from the user's code, which is not called here.
+        why.text(match internals::chain(&deferred.history).outcome() {
+            Some(ChainResult { failure: None, .. }) => "with a value",
+            Some(ChainResult { failure: Some(_), .. }) => "with a failure",
+            None => "without a result",
+        });
+        DeferredSnapshot { state: "ended", why, ..self.row(deferred) }
+    }
+
+    /// A row without a reason.
+    fn row(&self, deferred: &Waiting) -> DeferredSnapshot {
         DeferredSnapshot {
-            id: waiting.id,
-            place: waiting.place,
-            since: waiting.since,
-            state,
-            consumer: self.consumer_name(waiting),
-            callbacks: waiting.callbacks,
-            is_program: waiting.fired_by == FiredBy::default() && !is_library(waiting.place),
-            is_awaited: !matches!(waiting.waiter, Waiter::Nothing | Waiter::Detached),
-            history: waiting.history.clone(),
-            waits_for: self.next(of),
-            why,
+            id: deferred.id,
+            place: deferred.place,
+            since: deferred.since,
+            state: "",
+            consumer: self.consumer_name(deferred),
+            callbacks: deferred.callbacks,
+            is_program: deferred.fired_by == FiredBy::default() && !is_library(deferred.place),
+            is_awaited: !matches!(deferred.waiter, Waiter::Nothing | Waiter::Detached),
+            history: deferred.history.clone(),
+            waits_for: Vec::new(),
+            why: Why::default(),
         }
     }
 
