@@ -101,6 +101,7 @@ mod full {
         http = "http.md"
         storm = "storm.md"
         inspector = "inspector.md"
+        rooms = "rooms.md"
         websocket = "websocket.md"
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use couplet::endpoints::{ServerEndpoint, SharedPort};
-use couplet::reactor::{Members, Snapshot};
+use couplet::reactor::Snapshot;
 use couplet::services::{Child, StreamServerService, Supervisor};
 use couplet::{
     Answers, Cluster, ConnectError, DatagramTransport, DriverChoice, Failure, IntoFactory,
@@ -194,21 +194,8 @@ pub(crate) struct Server {
     datagrams: Vec<Part>,
 }
 
-/// Makes the function that opens the ports of a loop.
-type Prepare = dyn Fn(Peers<'_>) -> Open + Send + Sync;
-
-/// The loops that a server runs in.
-#[derive(Clone, Copy)]
-pub(crate) struct Peers<'a> {
-    pub(crate) count: usize,
-    /// Handles to the loops, if the server is a command that runs in several.
-    pub(crate) members: Option<&'a Members>,
-}
-
-impl Peers<'_> {
-    /// One loop.
-    const NONE: Peers<'static> = Peers { count: 1, members: None };
-}
+/// Makes the function that opens the ports of a loop, for the number of all loops.
+type Prepare = dyn Fn(usize) -> Open + Send + Sync;
 
 /// Makes a server's child in a loop.
 pub(crate) type MakeChild = Box<dyn Fn(&Reactor) -> couplet::Result<Child> + Send + Sync>;
@@ -222,12 +209,12 @@ impl Server {
     pub(crate) fn new<S>(
         listen: Listen,
         threads: Threads,
-        prepare: impl Fn(Peers<'_>) -> S + Send + Sync + 'static,
+        prepare: impl Fn(usize) -> S + Send + Sync + 'static,
     ) -> Server
     where
         S: Fn(&Reactor, Arc<dyn ServerEndpoint>) -> couplet::Result<Port> + 'static,
     {
-        let prepare = Box::new(move |peers: Peers<'_>| Box::new(prepare(peers)) as Open);
+        let prepare = Box::new(move |loops| Box::new(prepare(loops)) as Open);
         Server { listen, threads, prepare, datagrams: Vec::new() }
     }
 
@@ -235,9 +222,8 @@ impl Server {
     pub(crate) fn of_datagrams(drain: Drain, datagrams: Vec<Part>) -> Server {
         let (answers, driver) = (Answers::default(), DriverOption::default());
         let listen = Listen { endpoints: Vec::new(), drain, answers, driver };
-        let none = |_: Peers<'_>| {
-            |_: &Reactor, _| Err(Failure::msg("a server of datagrams accepts no connections"))
-        };
+        let none =
+            |_| |_: &Reactor, _| Err(Failure::msg("a server of datagrams accepts no connections"));
         Server::new(listen, Threads { number: 1 }, none).with_datagrams(datagrams)
     }
 
@@ -265,7 +251,7 @@ impl Server {
         let options = listen.driver.set(options);
         let endpoints = endpoint::or_free_port(listen.endpoints);
         if threads.number == 1 {
-            let open = prepare(Peers::NONE);
+            let open = prepare(1);
             return run_loop(options, |reactor| {
                 endpoints.into_iter().map(|endpoint| open(reactor, endpoint)).collect()
             });
@@ -275,7 +261,7 @@ impl Server {
         let ports = ports.collect::<couplet::Result<Vec<_>>>()?;
         let members = cluster.members();
         run_loops(cluster, |reactor| {
-            let open = prepare(Peers { count: members.count(), members: Some(&members) });
+            let open = prepare(members.count());
             ports.iter().map(|port: &SharedPort| open(reactor, Arc::new(port.clone()))).collect()
         })
     }
@@ -300,7 +286,7 @@ impl Server {
         let is_alone = endpoints.len() + datagrams.len() == 1;
         Box::new(move |_| {
             let (this, count) = this_loop();
-            let open = Rc::new(prepare(Peers { count, members: None }));
+            let open = Rc::new(prepare(count));
             let mut names = (1..).map(|number| match is_alone {
                 true => name.clone(),
                 false => format!("{name}-{number}"),

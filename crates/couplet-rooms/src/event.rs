@@ -14,6 +14,11 @@ use crate::rooms::{Key, Meta};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MemberId(pub(crate) u64);
 
+impl MemberId {
+    /// Below the id of every member.
+    pub(crate) const NONE: MemberId = MemberId(0);
+}
+
 impl fmt::Display for MemberId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -77,7 +82,7 @@ pub enum Event<K: Key, M: Meta> {
         /// The reason.
         why: Departure,
     },
-    /// A message was published, in any loop. A bus sends it on to other machines; it publishes
+    /// A message was published, in any loop; its members get it after this event. A bus sends it on to other machines; it publishes
     /// theirs here, and knows them again by the position that `publish` has returned.
     Published {
         /// The room.

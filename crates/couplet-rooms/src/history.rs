@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use couplet_core::Bytes;
 
+use crate::link::Backlog;
 use crate::options::RoomOptions;
 use crate::position::Position;
 
@@ -12,13 +13,13 @@ use crate::position::Position;
 #[derive(Debug)]
 pub(crate) struct Missed {
     // Bound: the room's history.
-    pub(crate) messages: VecDeque<(u64, Bytes)>,
+    pub(crate) messages: Backlog,
     pub(crate) is_complete: bool,
 }
 
 impl Missed {
     pub(crate) fn nothing(is_complete: bool) -> Missed {
-        Missed { messages: VecDeque::new(), is_complete }
+        Missed { messages: Backlog::new(), is_complete }
     }
 }
 

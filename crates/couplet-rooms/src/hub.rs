@@ -25,17 +25,36 @@ const SWEPT: usize = 2;
 type ChooseOptions<K> = dyn Fn(&K) -> RoomOptions + Send + Sync;
 
 pub(crate) struct Hub<K, M> {
-    limits: Limits,
+    pub(crate) limits: Limits,
     choose: Box<ChooseOptions<K>>,
     state: Mutex<State<K, M>>,
 }
 
 /// A message or an event for a loop to deliver, in the order of the changes.
 pub(crate) enum Item<K, M> {
-    Message { room: Arc<K>, position: Position, message: Outgoing },
-    Joined { room: Arc<K>, member: Present<M> },
-    Changed { room: Arc<K>, member: Present<M> },
-    Left { room: Arc<K>, member: Present<M>, why: Departure },
+    Message {
+        room: Arc<K>,
+        position: Position,
+        message: Outgoing,
+    },
+    Joined {
+        room: Arc<K>,
+        member: Present<M>,
+    },
+    Changed {
+        room: Arc<K>,
+        member: Present<M>,
+    },
+    Left {
+        room: Arc<K>,
+        member: Present<M>,
+        why: Departure,
+    },
+    /// Items for which the queue was too full.
+    Missed {
+        room: Arc<K>,
+        refused: Refused,
+    },
 }
 
 /// The number of items of a room for which a loop's queue was too full.
@@ -43,14 +62,6 @@ pub(crate) enum Item<K, M> {
 pub(crate) struct Refused {
     pub(crate) messages: u64,
     pub(crate) events: u64,
-}
-
-/// The items for a loop, and the refused ones, which came after them.
-pub(crate) struct Batch<K, M> {
-    // Bound: `Limits::loop_queue`, by messages and bytes.
-    pub(crate) items: VecDeque<Item<K, M>>,
-    // Bound: one for each room.
-    pub(crate) refused: BTreeMap<Arc<K>, Refused>,
 }
 
 /// A new member.
@@ -92,10 +103,14 @@ struct LoopQueue<K, M> {
     slot: u64,
     /// Whether the loop needs the events of all rooms.
     observes: bool,
-    batch: Batch<K, M>,
+    // Bound: `Limits::loop_queue`, by messages and bytes.
+    items: VecDeque<Item<K, M>>,
+    /// The refused items, which came after the others.
+    // Bound: one for each room.
+    refused: BTreeMap<Arc<K>, Refused>,
     /// The bytes of the messages.
     bytes: usize,
-    /// Whether a call that takes the items is on its way.
+    /// Whether the loop takes the items: a call is on its way, or the next turn continues.
     is_called: bool,
 }
 
@@ -175,9 +190,9 @@ impl<K: Key, M: Meta> Hub<K, M> {
     pub(crate) fn attach(&self, remote: Remote, slot: u64) -> u64 {
         self.change(|state, _| {
             state.last_loop += 1;
-            let batch = Batch { items: VecDeque::new(), refused: BTreeMap::new() };
+            let (items, refused) = (VecDeque::new(), BTreeMap::new());
             let (observes, bytes, is_called) = (false, 0, false);
-            let queue = LoopQueue { remote, slot, observes, batch, bytes, is_called };
+            let queue = LoopQueue { remote, slot, observes, items, refused, bytes, is_called };
             state.loops.insert(state.last_loop, queue);
             state.last_loop
         })
@@ -209,14 +224,21 @@ impl<K: Key, M: Meta> Hub<K, M> {
         });
     }
 
-    /// Takes the items of a loop, which gets a call for later ones.
-    pub(crate) fn take(&self, number: u64) -> Batch<K, M> {
-        self.change(|state, _| {
-            let empty = Batch { items: VecDeque::new(), refused: BTreeMap::new() };
-            let Some(queue) = state.loops.get_mut(&number) else { return empty };
-            (queue.is_called, queue.bytes) = (false, 0);
-            std::mem::replace(&mut queue.batch, empty)
-        })
+    /// Takes the next item of a loop, which must ask again. After `None`, a new item brings a call.
+    pub(crate) fn next_item(&self, number: u64) -> Option<Item<K, M>> {
+        let mut state = self.lock();
+        let queue = state.loops.get_mut(&number)?;
+        let item = queue.pop();
+        queue.is_called = item.is_some();
+        item
+    }
+
+    /// Whether more than half of the queue of a loop is in use.
+    pub(crate) fn is_crowded(&self, number: u64) -> bool {
+        let (messages, bytes) = (self.limits.loop_messages / 2, self.limits.loop_bytes / 2);
+        let state = self.lock();
+        let queue = state.loops.get(&number);
+        queue.is_some_and(|queue| queue.items.len() > messages || queue.bytes > bytes)
     }
 
     /// Adds a member.
@@ -448,28 +470,33 @@ impl<K: Key, M: Meta> LoopQueue<K, M> {
     /// joins there, is always queued: at most one for each connection.
     fn push(&mut self, room: &Arc<K>, item: Item<K, M>, own: bool, limits: &Limits) {
         let bytes = item.bytes();
-        let batch = &mut self.batch;
-        let is_full = !batch.refused.is_empty()
-            || batch.items.len() >= limits.loop_messages
+        let is_full = !self.refused.is_empty()
+            || self.items.len() >= limits.loop_messages
             || (self.bytes > 0 && bytes > limits.loop_bytes.saturating_sub(self.bytes));
         if own || !is_full {
             self.bytes += bytes;
-            batch.items.push_back(item);
+            self.items.push_back(item);
             return;
         }
-        let refused = batch.refused.entry(room.clone()).or_default();
+        let refused = self.refused.entry(room.clone()).or_default();
         match item {
             Item::Message { .. } => refused.messages += 1,
-            Item::Joined { .. } | Item::Changed { .. } | Item::Left { .. } => refused.events += 1,
+            _ => refused.events += 1,
         }
+    }
+
+    fn pop(&mut self) -> Option<Item<K, M>> {
+        if let Some(item) = self.items.pop_front() {
+            self.bytes -= item.bytes();
+            return Some(item);
+        }
+        let (room, refused) = self.refused.pop_first()?;
+        Some(Item::Missed { room, refused })
     }
 }
 
 impl<K, M> Item<K, M> {
     fn bytes(&self) -> usize {
-        match self {
-            Item::Message { message, .. } => message.bytes.len(),
-            Item::Joined { .. } | Item::Changed { .. } | Item::Left { .. } => 0,
-        }
+        if let Item::Message { message, .. } = self { message.bytes.len() } else { 0 }
     }
 }

@@ -128,6 +128,7 @@ mod error;
 mod event;
 mod history;
 mod hub;
+mod link;
 mod local;
 mod member;
 mod options;

@@ -1,11 +1,13 @@
 //! The rooms as one loop has them: its members, and the items that it delivers.
 //!
-//! Everything is delivered in a call that the loop makes, never inside a call of the user. One item
-//! is delivered at a time, and the observer runs while nothing is borrowed; after a panic of it, a
-//! further call continues with the next.
+//! Everything is delivered in a call that the loop makes, never inside a call of the user, except
+//! for a flush. A call gives a bounded number of messages to members; another one, in the next turn,
+//! continues. The observer and the drops of messages run while nothing is borrowed; after a panic of
+//! them, a further call continues as well.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
@@ -13,8 +15,9 @@ use couplet_core::{Bytes, ConnectionId, Reactor, Reason, Transport};
 
 use crate::error::{JoinError, PublishError};
 use crate::event::{Departure, Event, MemberId};
-use crate::hub::{Batch, Hub, Item, Refused};
-use crate::member::{Delivery, Member, MemberCell, Standing};
+use crate::hub::{Hub, Item, Refused};
+use crate::link::{Delivery, Link};
+use crate::member::{Member, MemberCell, Standing};
 use crate::position::Position;
 use crate::rooms::{Counts, Key, Meta, Replay, Start};
 use crate::wake::{self, Drain};
@@ -40,31 +43,48 @@ pub(crate) struct Local<K: Key, M: Meta> {
     slot: u64,
     // Bound: the rooms with a member in this loop, and one member for each connection.
     rooms: RefCell<BTreeMap<Arc<K>, MembersById<K>>>,
-    /// The memberships of each connection that has joined, until it is lost.
-    // Bound: one for each connection, with the rooms that it is in.
-    connections: RefCell<BTreeMap<ConnectionId, Memberships<K>>>,
-    /// The items to deliver, and then the refused ones.
-    inbox: RefCell<Batch<K, M>>,
-    /// Events of the item that was delivered last.
-    // Bound: the messages that one message displaces, and one for each member that is cut.
+    /// The connections that have joined, until they are lost.
+    // Bound: one for each connection.
+    connections: RefCell<BTreeMap<ConnectionId, Connected<K>>>,
+    /// The message that only some members have got.
+    sending: RefCell<Option<Sending<K>>>,
+    /// Events for the observer.
+    // Bound: the messages that one step displaces, and one for each of its members.
     events: RefCell<VecDeque<Event<K, M>>>,
     observer: RefCell<Option<Observer<K, M>>>,
     counts: Cell<Counts>,
 }
 
-type Memberships<K> = BTreeMap<Arc<K>, Rc<MemberCell<K>>>;
 type MembersById<K> = BTreeMap<MemberId, Rc<MemberCell<K>>>;
 
-/// Calls the loop again if a panic ends the delivery.
+/// A connection that has joined.
+struct Connected<K> {
+    link: Rc<Link>,
+    // Bound: the rooms that it is in.
+    memberships: BTreeMap<Arc<K>, Rc<MemberCell<K>>>,
+}
+
+/// A message on its way to the members of this loop, in the order of their ids. A connection that
+/// joins meanwhile is not yet active, and one that leaves is no longer among them.
+struct Sending<K> {
+    room: Arc<K>,
+    position: Position,
+    bytes: Bytes,
+    /// The member that does not get it.
+    except: Option<MemberId>,
+    /// The last member that was served.
+    served: MemberId,
+}
+
+/// Calls the loop again, unless it is forgotten: the delivery was stopped, by its bound or by a
+/// panic.
 struct Continuing<'a, K: Key, M: Meta>(&'a Local<K, M>);
 
 impl<K: Key, M: Meta> Drop for Continuing<'_, K, M> {
     fn drop(&mut self) {
-        if self.0.has_work() {
-            let slot = self.0.slot;
-            // A loop that was dropped delivers nothing.
-            let _ = self.0.reactor.remote().call(move |_| wake::drain(slot));
-        }
+        let slot = self.0.slot;
+        // A loop that was dropped delivers nothing.
+        let _ = self.0.reactor.remote().call(move |_| wake::drain(slot));
     }
 }
 
@@ -77,7 +97,7 @@ impl<K: Key, M: Meta> Local<K, M> {
             slot: wake::register(weak.clone()),
             rooms: RefCell::default(),
             connections: RefCell::default(),
-            inbox: RefCell::new(Batch { items: VecDeque::new(), refused: BTreeMap::new() }),
+            sending: RefCell::default(),
             events: RefCell::default(),
             observer: RefCell::default(),
             counts: Cell::default(),
@@ -116,7 +136,7 @@ impl<K: Key, M: Meta> Local<K, M> {
         if transport.is_closing() {
             return Err(JoinError::Closing);
         }
-        let is_member = |of: &Memberships<K>| of.contains_key(key);
+        let is_member = |of: &Connected<K>| of.memberships.contains_key(key);
         if self.connections.borrow().get(&connection).is_some_and(is_member) {
             return Err(JoinError::AlreadyMember);
         }
@@ -127,31 +147,35 @@ impl<K: Key, M: Meta> Local<K, M> {
             position: joined.position,
             is_complete: joined.missed.is_complete,
         };
-        let (id, room) = (joined.id, joined.room);
-        let cell =
-            MemberCell::new(id, room.clone(), transport.clone(), joined.options, joined.missed);
-        let cell = Rc::new(cell);
-        self.rooms.borrow_mut().entry(room).or_default().insert(id, cell.clone());
-        self.add_membership(transport, &cell);
+        let (id, room, link) = (joined.id, joined.room, self.link(transport));
+        let missed = joined.missed.messages;
+        let cell = Rc::new(MemberCell::new(id, room.clone(), link, joined.options, missed));
+        self.rooms.borrow_mut().entry(room.clone()).or_default().insert(id, cell.clone());
+        if let Some(connected) = self.connections.borrow_mut().get_mut(&connection) {
+            connected.memberships.insert(room, cell.clone());
+        }
         Ok((Member { cell, local: self.clone() }, replay))
     }
 
-    /// A connection leaves all rooms when it is lost. However often it joins, one Deferred waits for that.
-    fn add_membership(self: &Rc<Self>, transport: &Transport, cell: &Rc<MemberCell<K>>) {
+    /// The link of a connection, which leaves all rooms when it is lost. However often it joins, one
+    /// Deferred waits for that.
+    fn link(self: &Rc<Self>, transport: &Transport) -> Rc<Link> {
         let connection = transport.id();
-        let mut connections = self.connections.borrow_mut();
-        let is_new = !connections.contains_key(&connection);
-        connections.entry(connection).or_default().insert(cell.room.clone(), cell.clone());
-        drop(connections);
-        if is_new {
-            let local = self.clone();
-            transport.lost().map(move |reason| local.connection_lost(connection, &reason)).detach();
+        if let Some(connected) = self.connections.borrow().get(&connection) {
+            return connected.link.clone();
         }
+        let link = Link::new(transport.clone());
+        let connected = Connected { link: link.clone(), memberships: BTreeMap::new() };
+        self.connections.borrow_mut().insert(connection, connected);
+        let local = self.clone();
+        transport.lost().map(move |reason| local.connection_lost(connection, &reason)).detach();
+        link
     }
 
     fn connection_lost(&self, connection: ConnectionId, reason: &Reason) {
-        let memberships = self.connections.borrow_mut().remove(&connection);
-        for cell in memberships.unwrap_or_default().into_values() {
+        let connected = self.connections.borrow_mut().remove(&connection);
+        for cell in connected.into_iter().flat_map(|connected| connected.memberships.into_values())
+        {
             self.leave(&cell, Departure::Lost(reason.clone()));
         }
     }
@@ -162,8 +186,8 @@ impl<K: Key, M: Meta> Local<K, M> {
             return false;
         }
         let mut connections = self.connections.borrow_mut();
-        let memberships = connections.get_mut(&cell.transport.id());
-        let membership = memberships.and_then(|of| of.remove(&cell.room));
+        let connected = connections.get_mut(&cell.link.transport.id());
+        let membership = connected.and_then(|of| of.memberships.remove(&cell.room));
         drop(connections);
         let mut rooms = self.rooms.borrow_mut();
         let removed = rooms.get_mut(&cell.room).and_then(|members| members.remove(&cell.id));
@@ -203,43 +227,64 @@ impl<K: Key, M: Meta> Local<K, M> {
         Err(PublishError::Overtaken)
     }
 
-    fn has_work(&self) -> bool {
-        let inbox = self.inbox.borrow();
-        !self.events.borrow().is_empty() || !inbox.items.is_empty() || !inbox.refused.is_empty()
+    /// Delivers everything that is queued.
+    pub(crate) fn flush(self: &Rc<Self>) {
+        self.work_off(usize::MAX);
     }
 
-    /// Delivers one event or item. Returns false if nothing was left.
-    fn step(self: &Rc<Self>) -> bool {
+    /// Delivers until nothing is left, or until so many messages were given to members and events
+    /// to the observer; then the next turn continues. A queue that is half full is worked off first:
+    /// it would overflow, and publishers that wait for this turn to end are slowed down instead.
+    fn work_off(self: &Rc<Self>, most: usize) {
+        let continuing = Continuing(self);
+        let mut left = most.max(1);
+        while left > 0 || self.hub.is_crowded(self.number.get()) {
+            match self.step(left.max(1)) {
+                Some(done) => left = left.saturating_sub(done.max(1)),
+                None => return std::mem::forget(continuing),
+            }
+        }
+    }
+
+    /// Delivers an event, an item, or a message to at most so many members. Returns the number of
+    /// messages and events; `None` if nothing was left.
+    fn step(self: &Rc<Self>, most: usize) -> Option<usize> {
         let event = self.events.borrow_mut().pop_front();
         if let Some(event) = event {
             let observer = self.observer.borrow().clone();
             if let Some(observer) = observer {
                 observer(&event);
             }
-            return true;
+            return Some(1);
         }
-        let item = self.inbox.borrow_mut().items.pop_front();
-        if let Some(item) = item {
-            self.dispatch(item);
-            return true;
+        let sending = self.sending.take();
+        if let Some(sending) = sending {
+            return Some(self.send(sending, most));
         }
-        let refused = self.inbox.borrow_mut().refused.pop_first();
-        let Some((room, refused)) = refused else { return false };
-        self.miss(room, refused);
-        true
+        let item = self.hub.next_item(self.number.get())?;
+        Some(self.dispatch(item))
     }
 
-    fn dispatch(self: &Rc<Self>, item: Item<K, M>) {
+    fn dispatch(self: &Rc<Self>, item: Item<K, M>) -> usize {
         match item {
-            Item::Message { room, position, message } => self.send(room, position, message),
+            Item::Message { room, position, message: Outgoing { bytes, by, except } } => {
+                let served = MemberId::NONE;
+                let sending =
+                    Sending { room: room.clone(), position, bytes: bytes.clone(), except, served };
+                self.sending.replace(Some(sending));
+                self.report(Event::Published { room, position, bytes, by });
+            }
             Item::Joined { room, member } => {
                 let cell = self.member(&room, member.id);
-                cell.iter().for_each(MemberCell::activate);
+                let replayed = cell.map_or(0, |cell| cell.activate());
                 self.report(Event::Joined { room, member });
+                return replayed;
             }
             Item::Changed { room, member } => self.report(Event::Changed { room, member }),
             Item::Left { room, member, why } => self.report(Event::Left { room, member, why }),
+            Item::Missed { room, refused } => self.miss(room, refused),
         }
+        0
     }
 
     fn member(&self, room: &Arc<K>, id: MemberId) -> Option<Rc<MemberCell<K>>> {
@@ -253,30 +298,34 @@ impl<K: Key, M: Meta> Local<K, M> {
         }
     }
 
-    /// Sends a message to the members of this loop.
-    fn send(self: &Rc<Self>, room: Arc<K>, position: Position, message: Outgoing) {
-        let Outgoing { bytes, by, except } = message;
-        let (mut delivered, mut troubled) = (0, Vec::new());
-        if let Some(members) = self.rooms.borrow().get(&room) {
-            for (id, cell) in members {
-                if Some(*id) == except {
-                    continue;
-                }
-                match cell.offer(position.number, &bytes) {
-                    Delivery::Done => delivered += 1,
-                    delivery => troubled.push((cell.clone(), delivery)),
-                }
-            }
+    /// Sends a message to the next members of this loop; returns their number.
+    fn send(self: &Rc<Self>, sending: Sending<K>, most: usize) -> usize {
+        let next = self.members_after(&sending.room, sending.served, most);
+        let Sending { room, position, bytes, except, .. } = sending;
+        if let Some(last) = next.last().filter(|_| next.len() == most) {
+            let (served, bytes) = (last.id, bytes.clone());
+            self.sending.replace(Some(Sending { room, position, bytes, except, served }));
         }
-        self.count(|counts| counts.delivered += delivered);
-        self.report(Event::Published { room, position, bytes, by });
-        for (cell, delivery) in troubled {
-            match delivery {
-                Delivery::Done => {}
+        let (count, mut delivered) = (next.len(), 0);
+        for cell in next {
+            if Some(cell.id) == except {
+                continue;
+            }
+            match cell.offer(position.number, &bytes) {
+                Delivery::Done => delivered += 1,
                 Delivery::Dropped(numbers) => self.report_dropped(&cell, position, numbers),
                 Delivery::Cut => self.cut(&cell),
             }
         }
+        self.count(|counts| counts.delivered += delivered);
+        count
+    }
+
+    fn members_after(&self, room: &Arc<K>, id: MemberId, most: usize) -> Vec<Rc<MemberCell<K>>> {
+        let rooms = self.rooms.borrow();
+        let after = (Bound::Excluded(id), Bound::Unbounded);
+        let members = rooms.get(room).map(|members| members.range(after).take(most));
+        members.map_or_else(Vec::new, |members| members.map(|(_, cell)| cell.clone()).collect())
     }
 
     fn report_dropped(
@@ -285,6 +334,7 @@ impl<K: Key, M: Meta> Local<K, M> {
         newest: Position,
         numbers: Vec<u64>,
     ) {
+        cell.count_dropped(numbers.len() as u64);
         self.count(|counts| counts.dropped += numbers.len() as u64);
         for number in numbers {
             let member = Member { cell: cell.clone(), local: self.clone() };
@@ -295,7 +345,7 @@ impl<K: Key, M: Meta> Local<K, M> {
     /// Cuts a member that reads too slowly.
     fn cut(&self, cell: &MemberCell<K>) {
         self.count(|counts| counts.cut += 1);
-        cell.transport.abort_connection();
+        cell.link.transport.abort_connection();
         self.leave(cell, Departure::Cut);
     }
 
@@ -312,14 +362,8 @@ impl<K: Key, M: Meta> Local<K, M> {
 }
 
 impl<K: Key, M: Meta> Drain for Local<K, M> {
-    /// Delivers the items that were queued by now. Later ones bring a call of their own.
     fn drain(self: Rc<Self>) {
-        if !self.has_work() {
-            let batch = self.hub.take(self.number.get());
-            let _empty = self.inbox.replace(batch);
-        }
-        let _continuing = Continuing(&*self);
-        while self.step() {}
+        self.work_off(self.hub.limits.deliveries);
     }
 }
 

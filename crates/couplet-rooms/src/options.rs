@@ -82,6 +82,7 @@ pub struct Limits {
     pub(crate) history_bytes: usize,
     pub(crate) loop_messages: usize,
     pub(crate) loop_bytes: usize,
+    pub(crate) deliveries: usize,
 }
 
 impl Default for Limits {
@@ -91,6 +92,7 @@ impl Default for Limits {
             history_bytes: 256 * 1024 * 1024,
             loop_messages: 65_536,
             loop_bytes: 64 * 1024 * 1024,
+            deliveries: 256,
         }
     }
 }
@@ -115,6 +117,15 @@ impl Limits {
     /// it reports [`Event::Missed`](crate::Event::Missed).
     pub fn loop_queue(mut self, messages: usize, bytes: usize) -> Limits {
         (self.loop_messages, self.loop_bytes) = (messages, bytes);
+        self
+    }
+
+    /// Sets the most messages that a loop gives to members in one turn, and events to its observer:
+    /// 256 by default, at least 1. The rest follow in the next turns, in order, and other connections are
+    /// served in between. When the [queue](Self::loop_queue) of the loop is half full, it is worked
+    /// off first.
+    pub fn deliveries(mut self, most: usize) -> Limits {
+        self.deliveries = most;
         self
     }
 }

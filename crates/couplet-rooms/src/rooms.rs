@@ -129,7 +129,7 @@ pub struct Counts {
 /// The rooms as one loop sees them; cheap to clone and to keep.
 ///
 /// A request is recorded, and the turn carries it out: a message is sent after the callback that
-/// publishes it, in the same turn. All loops see the messages and the events of a room in the same
+/// publishes it, in the same turn; to many members, [in several](Limits::deliveries). All loops see the messages and the events of a room in the same
 /// order. Dropping it changes nothing while a connection of the loop is a member.
 pub struct Rooms<K: Key, M: Meta = ()> {
     local: Rc<Local<K, M>>,
@@ -205,6 +205,12 @@ impl<K: Key, M: Meta> Rooms<K, M> {
         encode: impl FnMut(Position) -> Bytes,
     ) -> Result<Position, PublishError> {
         self.local.publish_with(room, encode)
+    }
+
+    /// Delivers all messages and events of this loop immediately: before a connection moves to
+    /// another process, or before the program stops. The observer gets its events inside this call.
+    pub fn flush(&self) {
+        self.local.flush();
     }
 
     /// The members of a room in all loops, in the order in which they joined.

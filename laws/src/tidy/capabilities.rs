@@ -192,7 +192,6 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-core/src/driver/stalls.rs",
             "couplet-core/src/reactor/tasks.rs",
             "couplet-sim/src/determinism.rs",
-            "couplet-cli/src/chat/room.rs",
         ],
     },
     Capability {

@@ -9,20 +9,20 @@ mod room;
 mod tests;
 mod text;
 
-use std::cell::RefCell;
+use std::cell::OnceCell;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use couplet::protocols::{LineOnlyReceiver, LineProtocol, LineTransport};
-use couplet::{ConnectionId, Failure, HandOver, Reactor, Reason, SocketOption};
+use couplet::rooms::JoinError;
+use couplet::{Failure, HandOver, Reactor, Reason, SocketOption};
 
 use crate::exit::Exit;
-use crate::server::{Listen, Peers, Server, Threads, listening};
+use crate::server::{Listen, Server, Threads, listening};
 use crate::values::{or_never, seconds_or_none};
 use rate_limit::RateLimit;
-use room::{Guests, NameError, Room};
+use room::{Guest, NameError, Room, SharedRoom};
 use text::{NAME_LENGTH, clean};
 
 /// Longest line, in bytes.
@@ -39,7 +39,7 @@ const LINE_COST: usize = 16;
 
 /// One member's connection.
 pub(crate) struct ChatServer {
-    room: Rc<RefCell<Room>>,
+    room: Rc<Room>,
     rate_limit: RateLimit,
     /// Bytes sent to each recipient because of the current line.
     said: usize,
@@ -54,21 +54,19 @@ enum Member {
     },
     /// It was a member of this name in the room of another process, which has made the settings.
     Moved(String),
-    Here(ConnectionId),
+    Here(Guest),
+    Gone,
 }
 
 /// The kind of a connection that moves to another process. Its state is the member's name.
 pub(crate) const MOVES_AS: &str = "couplet.chat";
 
 impl ChatServer {
-    fn new(
-        room: &Rc<RefCell<Room>>,
-        idle_timeout: Option<Duration>,
-    ) -> LineOnlyReceiver<ChatServer> {
+    fn new(room: &Rc<Room>, idle_timeout: Option<Duration>) -> LineOnlyReceiver<ChatServer> {
         ChatServer::of(room, Member::New { idle_timeout })
     }
 
-    fn of(room: &Rc<RefCell<Room>>, member: Member) -> LineOnlyReceiver<ChatServer> {
+    fn of(room: &Rc<Room>, member: Member) -> LineOnlyReceiver<ChatServer> {
         let (room, rate_limit) = (room.clone(), RateLimit::default());
         let server = ChatServer { room, rate_limit, said: 0, member };
         let receiver = LineOnlyReceiver::new(server).with_delimiter(&b"\n"[..]);
@@ -76,9 +74,54 @@ impl ChatServer {
         receiver.with_max_length(LINE_LENGTH + 1)
     }
 
+    fn join(&mut self, transport: &LineTransport) -> Result<(), JoinError> {
+        let guest = match std::mem::replace(&mut self.member, Member::Gone) {
+            Member::Moved(name) => {
+                // It may have been paused for its rate.
+                transport.resume_producing();
+                self.room.move_in(transport, &name)?
+            }
+            Member::New { idle_timeout } => {
+                // The transport holds the lines of a slow reader, which move with it to another
+                // process: the room's queue stays empty.
+                transport.set_write_cap(Some(WRITE_CAP));
+                transport.set_write_marks(WRITE_CAP, WRITE_CAP);
+                transport.set_socket_option(SocketOption::SendBuffer(SEND_BUFFER));
+                transport.set_tcp_keep_alive(Some(PROBE));
+                transport.set_idle_timeout(idle_timeout);
+                let others = self.room.len();
+                let guest = self.room.join(transport)?;
+                self.greet(transport, guest.name(), others);
+                guest
+            }
+            Member::Here(_) | Member::Gone => return Ok(()),
+        };
+        self.member = Member::Here(guest);
+        self.keep(transport);
+        Ok(())
+    }
+
+    fn guest(&mut self) -> Option<&mut Guest> {
+        if let Member::Here(guest) = &mut self.member { Some(guest) } else { None }
+    }
+
+    fn take_guest(&mut self) -> Option<Guest> {
+        match std::mem::replace(&mut self.member, Member::Gone) {
+            Member::Here(guest) => Some(guest),
+            _ => None,
+        }
+    }
+
+    fn leave(&mut self, reason: Option<&Reason>) {
+        if let Some(guest) = self.take_guest() {
+            guest.leave(reason);
+        }
+    }
+
     /// Keeps the member's name for another process.
-    fn keep(&self, transport: &LineTransport) {
-        let name = Room::only().map(|_| self.room.borrow().name(transport.id()));
+    fn keep(&mut self, transport: &LineTransport) {
+        let name = self.guest().map(|guest| guest.name().to_owned());
+        let name = name.filter(|_| Room::only().is_some());
         transport.keep(name.and_then(|name| HandOver::new(MOVES_AS, name)));
     }
 
@@ -110,22 +153,21 @@ impl ChatServer {
     }
 
     fn nick(&mut self, transport: &LineTransport, name: &str) {
-        let id = transport.id();
-        let renamed = self.room.borrow_mut().rename(id, name);
-        match renamed {
-            Ok(0) => self.reply(transport, &format!("You are {name}.")),
-            Ok(said) => {
-                self.said += said;
+        let Some(guest) = self.guest() else { return };
+        match guest.rename(name) {
+            Ok(None) => self.reply(transport, &format!("You are {name}.")),
+            Ok(Some(renamed)) => {
+                self.reply(transport, &renamed);
                 self.keep(transport);
             }
             Err(NameError::Taken) => {
                 self.reply(transport, &format!("{name} is taken; choose another name."));
             }
             Err(NameError::Malformed) => {
-                let name = self.room.borrow().name(id);
                 let rule = format!(
-                    "You are {name}. A name is 1 to {NAME_LENGTH} of a-z A-Z 0-9 - _, \
-                     as in: /nick ada-2"
+                    "You are {}. A name is 1 to {NAME_LENGTH} of a-z A-Z 0-9 - _, \
+                     as in: /nick ada-2",
+                    guest.name()
                 );
                 self.reply(transport, &rule);
             }
@@ -137,12 +179,12 @@ impl ChatServer {
         match command {
             "nick" => self.nick(transport, rest.trim()),
             "who" => {
-                let who = self.room.borrow().who(transport.id());
+                let who = self.guest().map(|guest| guest.who()).unwrap_or_default();
                 self.reply(transport, &who);
             }
             "quit" => {
                 self.reply(transport, "Goodbye.");
-                self.room.borrow_mut().leave(transport.id(), None);
+                self.leave(None);
                 transport.lose_connection();
             }
             "help" => self.help(transport),
@@ -153,9 +195,9 @@ impl ChatServer {
         }
     }
 
-    fn say(&mut self, transport: &LineTransport, text: &str) {
+    fn say(&mut self, text: &str) {
         if !text.trim().is_empty() {
-            self.said += self.room.borrow().say(transport.id(), text);
+            self.said += self.guest().map_or(0, |guest| guest.say(text));
         }
     }
 
@@ -163,7 +205,7 @@ impl ChatServer {
     /// network holds its lines, and the other members notice nothing.
     fn pause_for_breath(&mut self, transport: &LineTransport) {
         let bytes = std::mem::take(&mut self.said) + LINE_COST;
-        let members = self.room.borrow().len();
+        let members = self.room.len();
         if let Some(wait) = self.rate_limit.spend(transport.reactor().now(), bytes, members) {
             transport.pause_producing();
             let me = transport.connection::<Self>();
@@ -174,24 +216,9 @@ impl ChatServer {
 
 impl LineProtocol for ChatServer {
     fn connection_made(&mut self, transport: &LineTransport) {
-        match std::mem::replace(&mut self.member, Member::Here(transport.id())) {
-            Member::Here(_) => {}
-            Member::Moved(name) => {
-                self.room.borrow_mut().move_in(transport, &name);
-                // It may have been paused for its rate.
-                transport.resume_producing();
-            }
-            Member::New { idle_timeout } => {
-                transport.set_write_cap(Some(WRITE_CAP));
-                transport.set_socket_option(SocketOption::SendBuffer(SEND_BUFFER));
-                transport.set_tcp_keep_alive(Some(PROBE));
-                transport.set_idle_timeout(idle_timeout);
-                let others = self.room.borrow().len();
-                let name = self.room.borrow_mut().join(transport);
-                self.greet(transport, &name, others);
-            }
+        if let Err(error) = self.join(transport) {
+            transport.fail(error);
         }
-        self.keep(transport);
     }
 
     fn line_received(&mut self, transport: &LineTransport, line: &[u8]) {
@@ -200,9 +227,9 @@ impl LineProtocol for ChatServer {
         }
         let text = clean(line);
         match text.strip_prefix('/') {
-            Some(slash) if slash.starts_with('/') => self.say(transport, slash),
+            Some(slash) if slash.starts_with('/') => self.say(slash),
             Some(command) => self.command(transport, command),
-            None => self.say(transport, &text),
+            None => self.say(&text),
         }
         self.pause_for_breath(transport);
     }
@@ -217,25 +244,23 @@ impl LineProtocol for ChatServer {
     fn draining(&mut self, transport: &LineTransport) {
         self.reply(transport, "The server is stopping. Goodbye.");
         // Leaves are not announced during a shutdown.
-        self.room.borrow_mut().leave(transport.id(), Some(&Reason::Shutdown));
+        self.leave(Some(&Reason::Shutdown));
         transport.lose_connection();
     }
 
     fn read_closed(&mut self, transport: &LineTransport) {
-        self.room.borrow_mut().leave(transport.id(), None);
+        self.leave(None);
         transport.lose_connection();
     }
 
-    fn connection_lost(&mut self, transport: &LineTransport, reason: &Reason) {
-        self.room.borrow_mut().leave(transport.id(), Some(reason));
+    fn connection_lost(&mut self, _: &LineTransport, reason: &Reason) {
+        self.leave(Some(reason));
     }
 
     fn hand_over(&mut self) -> Option<HandOver> {
-        let Member::Here(id) = self.member else { return None };
         Room::only()?;
         // One that has said goodbye is closing.
-        let name = self.room.borrow_mut().move_out(id)?;
-        HandOver::new(MOVES_AS, name)
+        HandOver::new(MOVES_AS, self.take_guest()?.move_out())
     }
 }
 
@@ -248,9 +273,10 @@ pub(crate) fn continued(state: &[u8]) -> couplet::Result<LineOnlyReceiver<ChatSe
 
 /// The factory. All members share one room, and may be silent for `idle_timeout`.
 pub(crate) fn factory(
+    reactor: &Reactor,
     idle_timeout: Option<Duration>,
-) -> impl Fn() -> LineOnlyReceiver<ChatServer> + Clone {
-    let room = Rc::<RefCell<Room>>::default();
+) -> impl Fn() -> LineOnlyReceiver<ChatServer> + Clone + use<> {
+    let room = SharedRoom::new().attach(reactor);
     move || ChatServer::new(&room, idle_timeout)
 }
 
@@ -289,11 +315,11 @@ pub(crate) fn run(options: Chat) -> Result<(), Exit> {
 
 pub(crate) fn server(options: Chat) -> Server {
     let idle_timeout = or_never(options.idle_timeout);
-    let guests = Arc::<Guests>::default();
-    let prepare = move |peers: Peers<'_>| {
-        let room = Room::of_loop(guests.clone(), peers.members.cloned());
+    let shared = SharedRoom::new();
+    let prepare = move |_| {
+        let (shared, room) = (shared.clone(), OnceCell::new());
         move |reactor: &Reactor, endpoint| {
-            let room = room.clone();
+            let room = room.get_or_init(|| shared.attach(reactor)).clone();
             reactor.listen(endpoint, move || ChatServer::new(&room, idle_timeout))
         }
     };

@@ -1,48 +1,58 @@
-//! The chat's members, and the lines sent to all of them.
+//! The chat's room: its members in all loops, and their names.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::rc::{Rc, Weak};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, ThreadId};
 
 use couplet::protocols::LineTransport;
-use couplet::reactor::Members;
-use couplet::{ConnectionId, Reason};
+use couplet::rooms::{JoinError, Member, RoomOptions, Rooms, SharedRooms};
+use couplet::{Reactor, Reason};
 
 use super::text::is_name;
 
 thread_local! {
-    /// The room of this thread's loop, if it is one of several.
-    static ROOM: RefCell<Option<Rc<RefCell<Room>>>> = const { RefCell::new(None) };
-    /// The rooms of this thread that are alone in the process.
+    /// The rooms of this thread's chats.
     // Bound: one for each chat of a configuration, old ones included until the next.
-    static ROOMS: RefCell<Vec<Weak<RefCell<Room>>>> = const { RefCell::new(Vec::new()) };
+    static ROOMS: RefCell<Vec<Weak<Room>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// One loop's view of the room. Law 9: one entry for each connection.
-#[derive(Default)]
+/// The room of all loops, whose members have their names as metadata.
+#[derive(Clone)]
+pub(super) struct SharedRoom {
+    rooms: SharedRooms<(), String>,
+    names: Arc<Names>,
+}
+
+/// The room as one loop sees it.
 pub(super) struct Room {
-    guests: Arc<Guests>,
-    /// Members connected to this loop.
-    // Bound: one for each connection.
-    members: BTreeMap<ConnectionId, LineTransport>,
-    /// The cluster's loops, if there are several.
-    loops: Option<Members>,
+    rooms: Rooms<(), String>,
+    names: Arc<Names>,
 }
 
-/// The members' names in all loops.
-#[derive(Default)]
-pub(super) struct Guests(Mutex<Names>);
+/// A member of the room.
+pub(super) struct Guest {
+    room: Rc<Room>,
+    member: Member<(), String>,
+    name: Name,
+}
 
-/// Names by connection. Law 9: one entry for each connection.
+/// A name that no other member has, until it is dropped.
+struct Name {
+    // Bound: NAME_LENGTH (20 bytes).
+    text: String,
+    names: Arc<Names>,
+}
+
+/// The names of all members.
 #[derive(Default)]
-struct Names {
+struct Names(Mutex<Taken>);
+
+#[derive(Default)]
+struct Taken {
+    /// In lower case, so that Ada and ada are the same name.
     // Bound: one for each connection.
-    by_id: BTreeMap<ConnectionId, String>,
-    /// Connections by name in lower case, so that Ada and ada are the same name.
-    // Bound: one for each connection.
-    by_name: BTreeMap<String, ConnectionId>,
+    names: BTreeSet<String>,
     /// Members so far, for default names.
     count: u64,
 }
@@ -54,180 +64,174 @@ pub(super) enum NameError {
     Taken,
 }
 
-impl Guests {
-    fn names(&self) -> MutexGuard<'_, Names> {
+impl Names {
+    fn lock(&self) -> MutexGuard<'_, Taken> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Names {
-    /// Gives a new member a default name.
-    fn join(&mut self, who: ConnectionId) -> String {
-        let name = loop {
-            self.count += 1;
-            let name = format!("guest-{}", self.count);
-            if !self.by_name.contains_key(&name) {
-                break name;
+impl Name {
+    /// A default name.
+    fn new(names: &Arc<Names>) -> Name {
+        let mut taken = names.lock();
+        loop {
+            taken.count += 1;
+            let text = format!("guest-{}", taken.count);
+            if taken.names.insert(text.clone()) {
+                return Name { text, names: names.clone() };
             }
-        };
-        self.by_name.insert(name.clone(), who);
-        self.by_id.insert(who, name.clone());
-        name
+        }
     }
 
-    /// Removes a member and returns its name.
-    fn leave(&mut self, who: ConnectionId) -> Option<String> {
-        let name = self.by_id.remove(&who)?;
-        self.by_name.remove(&name.to_ascii_lowercase());
-        Some(name)
-    }
-
-    /// Renames a member; returns the old name unless it is the same.
-    fn rename(&mut self, who: ConnectionId, name: &str) -> Result<Option<String>, NameError> {
-        if !is_name(name) {
+    /// Takes another name, and frees this one.
+    fn change(&mut self, text: &str) -> Result<(), NameError> {
+        if !is_name(text) {
             return Err(NameError::Malformed);
         }
-        let key = name.to_ascii_lowercase();
-        if self.by_name.get(&key).is_some_and(|owner| *owner != who) {
-            return Err(NameError::Taken);
+        let (old, new) = (self.text.to_ascii_lowercase(), text.to_ascii_lowercase());
+        if old != new {
+            let mut taken = self.names.lock();
+            if !taken.names.insert(new) {
+                return Err(NameError::Taken);
+            }
+            taken.names.remove(&old);
         }
-        let Some(known) = self.by_id.get_mut(&who).filter(|known| *known != name) else {
-            return Ok(None);
-        };
-        let old = std::mem::replace(known, name.to_owned());
-        self.by_name.remove(&old.to_ascii_lowercase());
-        self.by_name.insert(key, who);
-        Ok(Some(old))
+        text.clone_into(&mut self.text);
+        Ok(())
+    }
+}
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        self.names.lock().names.remove(&self.text.to_ascii_lowercase());
+    }
+}
+
+impl SharedRoom {
+    pub(super) fn new() -> SharedRoom {
+        let rooms = SharedRooms::new(|(): &()| RoomOptions::default());
+        SharedRoom { rooms, names: Arc::default() }
+    }
+
+    /// The room of a loop.
+    pub(super) fn attach(&self, reactor: &Reactor) -> Rc<Room> {
+        let room = Room { rooms: self.rooms.attach(reactor), names: self.names.clone() };
+        let room = Rc::new(room);
+        ROOMS.with_borrow_mut(|rooms| {
+            rooms.retain(|room| room.strong_count() > 0);
+            rooms.push(Rc::downgrade(&room));
+        });
+        room
     }
 }
 
 impl Room {
-    /// The room of this thread's loop; lines pass between it and the rooms of the other loops.
-    pub(super) fn of_loop(guests: Arc<Guests>, loops: Option<Members>) -> Rc<RefCell<Room>> {
-        let is_one_of_many = loops.is_some();
-        let room = Rc::new(RefCell::new(Room { guests, members: BTreeMap::new(), loops }));
-        if is_one_of_many {
-            ROOM.set(Some(room.clone()));
-        } else {
-            ROOMS.with_borrow_mut(|rooms| {
-                rooms.retain(|room| room.strong_count() > 0);
-                rooms.push(Rc::downgrade(&room));
-            });
-        }
-        room
-    }
-
     /// The room of this thread, if there is only one: members of several can't be told apart in
     /// another process.
-    pub(super) fn only() -> Option<Rc<RefCell<Room>>> {
+    pub(super) fn only() -> Option<Rc<Room>> {
         ROOMS.with_borrow(|rooms| {
             let mut rooms = rooms.iter().filter_map(Weak::upgrade);
             rooms.next().filter(|_| rooms.next().is_none())
         })
     }
 
+    /// Adds a member with a default name.
+    pub(super) fn join(self: &Rc<Self>, transport: &LineTransport) -> Result<Guest, JoinError> {
+        let guest = self.add(transport, Name::new(&self.names))?;
+        let name = guest.name();
+        tracing::info!(peer = %transport.peer(), %name, "joined");
+        guest.publish(format!("* {name} has joined\n"));
+        Ok(guest)
+    }
+
     /// Adds a member of this name from the room of another process, without a word. If the name is
     /// taken, the member gets a default one.
-    pub(super) fn move_in(&mut self, transport: &LineTransport, name: &str) {
-        let who = transport.id();
-        let mut names = self.guests.names();
-        names.join(who);
-        let _ = names.rename(who, name);
-        drop(names);
-        self.members.insert(who, transport.clone());
+    pub(super) fn move_in(
+        self: &Rc<Self>,
+        transport: &LineTransport,
+        name: &str,
+    ) -> Result<Guest, JoinError> {
+        let mut default = Name::new(&self.names);
+        let _ = default.change(name);
+        self.add(transport, default)
     }
 
-    /// Removes a member that moves to the room of another process, without a word. Returns its name.
-    pub(super) fn move_out(&mut self, who: ConnectionId) -> Option<String> {
-        self.members.remove(&who);
-        self.guests.names().leave(who)
+    fn add(self: &Rc<Self>, transport: &LineTransport, name: Name) -> Result<Guest, JoinError> {
+        let member = self.rooms.join(&(), transport, name.text.clone())?;
+        Ok(Guest { room: self.clone(), member, name })
     }
 
-    /// Adds a member; returns its default name.
-    pub(super) fn join(&mut self, transport: &LineTransport) -> String {
-        let name = self.guests.names().join(transport.id());
-        self.send_to_all(format!("* {name} has joined\n"), None);
-        self.members.insert(transport.id(), transport.clone());
-        tracing::info!(peer = %transport.peer(), %name, "joined");
-        name
+    pub(super) fn len(&self) -> usize {
+        self.names.lock().names.len()
+    }
+}
+
+impl Guest {
+    pub(super) fn name(&self) -> &str {
+        &self.name.text
     }
 
-    /// Removes a member, with the reason if its connection is lost. Does nothing if it has left
-    /// already.
-    pub(super) fn leave(&mut self, who: ConnectionId, reason: Option<&Reason>) {
-        self.members.remove(&who);
-        let left = self.guests.names().leave(who);
-        let Some(name) = left else { return };
+    /// Renames the member; returns the line that the others get, unless the name is the same.
+    pub(super) fn rename(&mut self, name: &str) -> Result<Option<String>, NameError> {
+        if name == self.name() {
+            return Ok(None);
+        }
+        let old = self.name().to_owned();
+        self.name.change(name)?;
+        self.member.set_meta(name.to_owned());
+        let line = format!("{old} is now {name}");
+        self.publish(format!("* {line}\n"));
+        Ok(Some(line))
+    }
+
+    /// Sends the member's text to all others; returns how many bytes each was sent. The text follows
+    /// the name, so no member can impersonate another member or the server.
+    pub(super) fn say(&self, text: &str) -> usize {
+        let line = format!("<{}> {text}\n", self.name());
+        let length = line.len();
+        self.publish(line);
+        length
+    }
+
+    /// Sends a line to the others.
+    fn publish(&self, line: String) {
+        if let Err(error) = self.member.publish_to_others(line) {
+            tracing::error!(%error, "a line was lost");
+        }
+    }
+
+    /// The list of names.
+    pub(super) fn who(&self) -> String {
+        let mut present = self.room.rooms.present(&());
+        present.sort_by_cached_key(|member| member.meta.to_ascii_lowercase());
+        let shown = present.iter().map(|member| match member.id == self.member.id() {
+            true => format!("{} (you)", member.meta),
+            false => member.meta.to_string(),
+        });
+        format!("{} here: {}", present.len(), shown.collect::<Vec<_>>().join(", "))
+    }
+
+    /// Leaves the room; the others get the reason if the connection is lost.
+    pub(super) fn leave(self, reason: Option<&Reason>) {
         let how = match reason {
-            Some(Reason::Shutdown) => return,
+            Some(Reason::Shutdown) => "",
             Some(Reason::Timeout) => " (it was silent for too long)",
             Some(Reason::Overflow) => " (it read too slowly)",
             Some(reason) if !reason.is_clean() => " (the connection was lost)",
             _ => "",
         };
-        tracing::info!(%name, "left{how}");
-        self.send_to_all(format!("* {name} has left{how}\n"), None);
-    }
-
-    /// Renames a member; returns how many bytes each member was sent. Announces nothing if the
-    /// name does not change.
-    pub(super) fn rename(&mut self, who: ConnectionId, name: &str) -> Result<usize, NameError> {
-        let renamed = self.guests.names().rename(who, name)?;
-        Ok(renamed.map_or(0, |old| self.send_to_all(format!("* {old} is now {name}\n"), None)))
-    }
-
-    /// Sends a member's text to all others; returns how many bytes each was sent. The text follows
-    /// the name, so no member can impersonate another member or the server.
-    pub(super) fn say(&self, who: ConnectionId, text: &str) -> usize {
-        let name = self.guests.names().by_id.get(&who).cloned();
-        name.map_or(0, |name| self.send_to_all(format!("<{name}> {text}\n"), Some(who)))
-    }
-
-    /// Sends a line to every member, or to all but one.
-    fn send_to_all(&self, line: String, but: Option<ConnectionId>) -> usize {
-        let length = line.len();
-        self.send_to_local(&line, but);
-        if let Some(loops) = &self.loops {
-            let from = thread::current().id();
-            loops.broadcast(move |_| Room::receive_line(from, &line));
+        if !matches!(reason, Some(Reason::Shutdown)) {
+            tracing::info!(name = %self.name(), "left{how}");
+            self.publish(format!("* {} has left{how}\n", self.name()));
         }
-        length
+        self.member.leave();
     }
 
-    /// Delivers a line of another loop's member.
-    fn receive_line(from: ThreadId, line: &str) {
-        if from != thread::current().id() {
-            let room = ROOM.with_borrow(Clone::clone);
-            room.iter().for_each(|room| room.borrow().send_to_local(line, None));
-        }
-    }
-
-    /// Sends a line to this loop's members; it is buffered, up to the cap, for those that do not
-    /// read.
-    fn send_to_local(&self, line: &str, but: Option<ConnectionId>) {
-        for (id, member) in &self.members {
-            if Some(*id) != but {
-                member.write(line);
-            }
-        }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.guests.names().by_id.len()
-    }
-
-    pub(super) fn name(&self, who: ConnectionId) -> String {
-        self.guests.names().by_id.get(&who).cloned().unwrap_or_default()
-    }
-
-    /// The list of names, for this member.
-    pub(super) fn who(&self, asker: ConnectionId) -> String {
-        let names = self.guests.names();
-        let name = |(key, id): (&String, &ConnectionId)| {
-            let name = names.by_id.get(id).unwrap_or(key);
-            if *id == asker { format!("{name} (you)") } else { name.clone() }
-        };
-        let shown: Vec<String> = names.by_name.iter().map(name).collect();
-        format!("{} here: {}", shown.len(), shown.join(", "))
+    /// Leaves for the room of another process, without a word, after the lines that were said
+    /// before. Returns the name.
+    pub(super) fn move_out(self) -> String {
+        self.room.rooms.flush();
+        self.member.leave();
+        self.name().to_owned()
     }
 }

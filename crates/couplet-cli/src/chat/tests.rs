@@ -17,8 +17,7 @@ struct Scene {
 impl Scene {
     fn new() -> Scene {
         let held = hold(Nobody);
-        let room = Rc::<RefCell<Room>>::default();
-        let factory = move || ChatServer::new(&room, Some(IDLE));
+        let factory = factory(&held.reactor(), Some(IDLE));
         let port = held.reactor().listen("tcp:0:interface=127.0.0.1", factory).unwrap();
         let port = port.host().socket_addr().unwrap();
         Scene { held, port }

@@ -78,7 +78,7 @@ impl LineProtocol for Member {
 
 pub(super) fn run(sim: &mut Sim) -> couplet::Result<()> {
     sim.host("server", |reactor| {
-        reactor.listen("tcp:7777", chat::factory(None))?;
+        reactor.listen("tcp:7777", chat::factory(reactor, None))?;
         Ok(())
     });
     let mut people = Vec::new();

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use couplet::Bytes;
 use couplet::rooms::{JoinError, Limits, PublishError, RoomOptions, SharedRooms, Start};
 
 use crate::kit::{ROOM, Scene};
@@ -41,7 +42,7 @@ fn c192_the_oldest_empty_room_makes_place_and_rooms_with_members_stay() {
     assert_eq!(scene.rooms.publish(&"e", "e"), Err(PublishError::TooManyRooms));
     let joined = scene.rooms.join(&"e", &transport, "ada".to_owned());
     assert_eq!(joined.err(), Some(JoinError::TooManyRooms));
-    let published = scene.rooms.publish_with(&"e", |_| couplet::Bytes::new());
+    let published = scene.rooms.publish_with(&"e", |_| Bytes::new());
     assert_eq!(published, Err(PublishError::TooManyRooms));
     scene.rooms.publish(&"a", "a").expect("it exists");
 }
@@ -74,6 +75,26 @@ fn c192_a_removed_history_frees_its_part_of_the_bound() {
             assert_eq!(kept(&mut scene, room), "xyz", "{round}");
         }
     }
+}
+
+#[test]
+fn c192_the_histories_of_all_rooms_have_256_mib_unless_set() {
+    let mut scene = Scene::of(&SharedRooms::new(|_: &&str| {
+        RoomOptions::default().history(1000, usize::MAX, HOUR)
+    }));
+    // One buffer, however often it is kept.
+    let text = Bytes::from(vec![b'x'; 1 << 20]);
+    let count = |scene: &mut Scene| {
+        let (_wire, transport) = scene.connect();
+        let joined = scene.rooms.join_from(&"a", &transport, "ada".to_owned(), Start::Oldest);
+        joined.expect("it may join").1.messages
+    };
+    for messages in 1..=256 {
+        scene.rooms.publish(&"a", text.clone()).expect("there is place");
+        assert!(messages % 64 > 0 || count(&mut scene) == messages);
+    }
+    scene.rooms.publish(&"a", text).expect("there is place");
+    assert_eq!(count(&mut scene), 256);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Several loops, which the test turns in any order: without threads, but over the same calls.
 
+use couplet::Bytes;
 use couplet::rooms::{Limits, RoomOptions, SharedRooms};
 use couplet::testing::Wire;
 
@@ -88,6 +89,26 @@ fn c193_a_loop_that_is_busy_misses_messages_beyond_its_bound_and_reports_them() 
         one.publish("x");
         two.memory.settle();
         assert_eq!(two.read(&bob), "x");
+    }
+}
+
+#[test]
+fn c193_65_536_messages_and_64_mib_wait_for_a_loop_unless_set() {
+    for (text, most) in [(Bytes::from_static(b"x"), 65_536), (vec![b'x'; 1 << 20].into(), 64)] {
+        let (one, mut two) = two_loops(Limits::default());
+        let (_bob, of_bob) = two.guest("bob");
+        for _ in 0..most {
+            one.rooms.publish(&ROOM, text.clone()).expect("there is such a room");
+        }
+        // One buffer waits for the guest, however often.
+        of_bob.transport().set_write_marks(0, usize::MAX);
+        two.memory.settle();
+        assert_eq!((two.rooms.counts().missed, two.rooms.counts().delivered), (0, most));
+        for _ in 0..=most {
+            one.rooms.publish(&ROOM, text.clone()).expect("there is such a room");
+        }
+        two.memory.settle();
+        assert_eq!((two.rooms.counts().missed, two.rooms.counts().delivered), (1, 2 * most));
     }
 }
 

@@ -1,8 +1,9 @@
-//! Rooms in memory and in the simulator, without sockets: rows 186 to 193 of the contract.
+//! Rooms in memory and in the simulator, without sockets: rows 186 to 193b of the contract.
 
 #[macro_use]
 extern crate couplet_watched;
 
+mod crowds;
 mod kit;
 mod limits;
 mod loops;
@@ -12,3 +13,4 @@ mod positions;
 mod presence;
 mod queues;
 mod storms;
+mod turns;

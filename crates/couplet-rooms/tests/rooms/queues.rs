@@ -1,6 +1,8 @@
 //! Slow members: each policy at its bounds, reported and counted, and no effect on the others.
 
-use couplet::rooms::{Counts, RoomOptions, WhenFull};
+use std::sync::Arc;
+
+use couplet::rooms::{Counts, RoomOptions, Rooms, WhenFull};
 
 use crate::kit::{Guest, ROOM, Scene, digits};
 
@@ -147,7 +149,7 @@ fn c188_queued_messages_keep_their_order_as_the_member_reads_now_and_then() {
 #[test]
 fn c188_a_room_has_the_options_of_its_name() {
     let mut scene = Scene::new(RoomOptions::default());
-    let rooms = couplet::rooms::Rooms::<&str, String>::new(&scene.memory.reactor(), |name| {
+    let rooms = Rooms::<&str, String>::new(&scene.memory.reactor(), |name| {
         let policy = if *name == "cuts" { WhenFull::Cut } else { WhenFull::DropNewest };
         RoomOptions::default().queue(0, 0).when_full(policy)
     });
@@ -166,4 +168,41 @@ fn c188_a_room_has_the_options_of_its_name() {
         assert_eq!((dropped, cut), expected, "{room}");
     }
     assert_eq!(scene.rooms.present(&ROOM).len(), 0);
+}
+
+#[test]
+fn c188_the_rooms_of_a_connection_share_its_room_in_turns() {
+    let mut scene = Scene::new(RoomOptions::default());
+    let (slow, guest) = scene.slow_guest("slow", TAKEN);
+    let other = scene.rooms.join(&"other", guest.transport(), "slow".to_owned());
+    scene.publish(&"x".repeat(TAKEN));
+    for _ in 0..5 {
+        scene.rooms.publish(&"other", "b").expect("there is such a room");
+        scene.publish("a");
+    }
+    assert_eq!((guest.queued(), other.expect("it may join").queued()), (5, 5));
+    assert_eq!(scene.read(&slow), "x".repeat(TAKEN) + &"ab".repeat(5));
+}
+
+#[test]
+fn c187_a_blocked_connection_that_joins_and_leaves_keeps_nothing_of_its_rooms() {
+    let mut scene = Scene::new(RoomOptions::default());
+    let (slow, guest) = scene.slow_guest("slow", TAKEN);
+    scene.publish(&"x".repeat(TAKEN));
+    let rooms = Rooms::new(&scene.memory.reactor(), |_: &Arc<u32>| RoomOptions::default());
+    let visited: Vec<_> = (0..10_000).map(Arc::new).collect();
+    for room in &visited {
+        let member = rooms.join(room, guest.transport(), ()).expect("it may join");
+        rooms.publish(room, "y").expect("there is such a room");
+        scene.memory.settle();
+        assert_eq!(member.queued(), 1);
+        assert!(member.leave());
+    }
+    scene.memory.settle();
+    // The rooms remember where they last looked for expired messages.
+    let kept = visited.iter().filter(|room| Arc::strong_count(room) > 1).count();
+    assert!(kept <= 1, "{kept}");
+    assert_eq!(scene.read(&slow), "x".repeat(TAKEN));
+    scene.publish("z");
+    assert_eq!(scene.read(&slow), "z");
 }

@@ -21,7 +21,7 @@ use rustix::net::sockopt;
 use crate::endpoint::{Peer, to_connect};
 use crate::exit::Exit;
 use crate::poetry::client::Limit;
-use crate::server::{self, Listen, Peers, Server, Threads, listening};
+use crate::server::{self, Listen, Server, Threads, listening};
 use crate::values::{seconds, seconds_or_none};
 use cache::{Cache, Edition};
 use shelf::Shelf;
@@ -205,12 +205,12 @@ pub(crate) fn run(options: Proxy) -> Result<(), Exit> {
 pub(crate) fn server(options: Proxy) -> Server {
     let Proxy { upstream, listen, threads, ttl, timeout, limit } = options;
     // Each loop has its own cache and a share of the descriptors.
-    let prepare = move |peers: Peers<'_>| {
+    let prepare = move |loops: usize| {
         let upstreams = Upstreams::new(upstream.clone(), timeout, limit.max_bytes);
         let fetch = move |reactor: &Reactor| upstreams.clone().fetch(reactor);
         let store = PoemStore::new(fetch, ttl, limit.max_bytes);
         // If clients took all descriptors, the poem could not be fetched.
-        let most = (server::max_descriptors() / peers.count).max(1);
+        let most = (server::max_descriptors() / loops).max(1);
         let told = Cell::new(false);
         let clients = LimitConnections::new(most).on_turned_away(move |peer| {
             if !told.replace(true) {
