@@ -155,6 +155,7 @@ const MAY_KNOW: [(&str, &[&str]); 30] = [
         &[THE_ROOT, "panics", "defer", "endpoints", "layers", "protocols", "reactor", "unread"],
     ),
     ("services", &[THE_ROOT, "defer", "endpoints", "layers", "reactor", "task"]),
+    ("bus", &[THE_ROOT, "defer", "endpoints", "layers", "services"]),
     ("rooms", &[THE_ROOT]),
     ("embed", &[THE_ROOT, "reactor"]),
 ];
