@@ -19,6 +19,8 @@ use crate::subject::{Pattern, SubjectError};
 pub(crate) trait Backend {
     /// Begins, or begins again after a [`close`](Self::close).
     fn open(&self);
+    /// A name that no other bus gets.
+    fn unique(&self) -> String;
     /// Sends a message that was checked, but for its size.
     fn publish(&self, message: &Message) -> Result<(), PublishError>;
     fn subscribe(&self, id: u64, pattern: &Pattern);
@@ -218,6 +220,10 @@ impl Core {
             true => Health::Failed("the bus is closed".to_owned()),
             false => self.backend.health(),
         }
+    }
+
+    pub(crate) fn unique(&self) -> String {
+        self.backend.unique()
     }
 
     pub(crate) fn collect(&self) {

@@ -49,6 +49,7 @@ pub struct Memory {
 struct Hub {
     // Bound: one for each open bus.
     members: BTreeMap<u64, MemberQueue>,
+    /// The newest number of a bus, or unique name.
     last: u64,
 }
 
@@ -217,6 +218,12 @@ impl Backend for MemoryBackend {
         let number = hub.last;
         hub.members.insert(number, queue);
         self.place.set(Some((number, slot)));
+    }
+
+    fn unique(&self) -> String {
+        let mut hub = self.memory.lock();
+        hub.last += 1;
+        hub.last.to_string()
     }
 
     fn publish(&self, message: &Message) -> Result<(), PublishError> {

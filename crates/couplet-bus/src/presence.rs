@@ -1,6 +1,6 @@
 //! [`Presence`]: the members of a group, who announce themselves on a bus.
 //!
-//! Each member has a random id and publishes to `<subject>.<id>`: a hello when it joins, a sign of
+//! Each member has an id and publishes to `<subject>.<id>`: a hello when it joins, a sign of
 //! life in each interval, and a farewell. The first byte of a message is its kind, the rest the
 //! member's metadata.
 
@@ -31,7 +31,7 @@ const MISSED: u32 = 3;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Peer {
-    /// Its id, which is random and not used again.
+    /// Its id, which is not used again.
     pub id: String,
     /// Its metadata.
     pub meta: Bytes,
@@ -125,7 +125,7 @@ impl Bus {
         options: PresenceOptions,
     ) -> Result<Presence, PublishError> {
         check_subject(subject)?;
-        let id = format!("{:016x}", self.reactor().random());
+        let id = self.core.unique();
         let group = Rc::new(Group {
             bus: self.clone(),
             own: format!("{subject}.{id}"),

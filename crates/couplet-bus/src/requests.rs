@@ -27,8 +27,7 @@ struct Pending {
 impl Requests {
     /// Subscribes to the replies, for the life of the bus.
     pub(crate) fn new(core: &Core) -> Result<Requests, SubjectError> {
-        let (high, low) = (core.reactor().random(), core.reactor().random());
-        let inbox = format!("_INBOX.{high:016x}{low:016x}");
+        let inbox = format!("_INBOX.{}", core.unique());
         let pattern = Pattern::new(format!("{inbox}.*"));
         let pending = Rc::new(Pending { inbox, last: Cell::new(0), waiting: RefCell::default() });
         let receiving = Rc::downgrade(&pending);

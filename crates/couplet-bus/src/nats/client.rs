@@ -254,6 +254,10 @@ impl Backend for Client {
         self.connect();
     }
 
+    fn unique(&self) -> String {
+        format!("{:016x}{:016x}", self.reactor.random(), self.reactor.random())
+    }
+
     fn publish(&self, message: &Message) -> Result<(), PublishError> {
         let mut state = self.state.borrow_mut();
         let (size, most) = (message.size(), state.max_payload);
