@@ -1,4 +1,4 @@
-//! A bus in memory and against a scripted server, without sockets: rows 201 to 210 of the contract.
+//! A bus in memory and against a scripted server, without sockets: rows 201 to 211 of the contract.
 
 #[macro_use]
 extern crate couplet_watched;

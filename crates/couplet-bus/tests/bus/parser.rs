@@ -46,7 +46,7 @@ fn line(op: Op) -> String {
 }
 
 #[test]
-fn c207_each_operation_is_parsed_however_it_is_cut() {
+fn c211_each_operation_is_parsed_however_it_is_cut() {
     let input = "INFO {\"connect_urls\":[\"b:1\"],\"unknown\":{}}\r\nPING\r\npong\r\n+OK\r\n\
         -ERR 'Slow Consumer'\r\nMSG a.b 7 5\r\nhe\r\nl\r\nmsg a.b  7\treply 0 \r\n\r\n\
         HMSG a 8 16 16\r\nNATS/1.0 503\r\n\r\n\r\nHMSG a 9 r 18 19\r\nNATS/1.0\r\nA: b\r\n\r\n!\r\n\
@@ -72,7 +72,7 @@ fn c207_each_operation_is_parsed_however_it_is_cut() {
 }
 
 #[test]
-fn c207_bytes_that_are_not_the_protocol_are_errors() {
+fn c211_bytes_that_are_not_the_protocol_are_errors() {
     let long = format!("-ERR '{}'\r\n", "x".repeat(4091));
     let most = format!("-ERR '{}'\r\n", "x".repeat(4089));
     assert_eq!(parse(&[most.as_bytes()]).len(), 1);
@@ -115,7 +115,7 @@ fn c207_bytes_that_are_not_the_protocol_are_errors() {
 
 proptest! {
     #[test]
-    fn c207_messages_survive_any_cut(
+    fn c211_messages_survive_any_cut(
         texts in vec("[a-z\r\n]{0,24}", 1..8),
         cuts in vec(1_usize..40, 0..40),
     ) {

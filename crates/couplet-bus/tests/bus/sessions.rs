@@ -143,7 +143,7 @@ fn c206_errors_of_the_server_are_reported_and_explain_the_end() {
 }
 
 #[test]
-fn c206_bytes_that_are_not_the_protocol_end_the_connection_with_an_error() {
+fn c211_bytes_that_are_not_the_protocol_end_the_connection_with_an_error() {
     let (mut scene, wire) = Scene::open(|options| options);
     let _subscription = scene.subscribe("a");
     scene.say(&wire, "MSG a 1 2\r\nok\r\nMSG a 1 99999999999\r\n");
