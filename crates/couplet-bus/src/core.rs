@@ -47,6 +47,8 @@ pub(crate) enum Item {
 /// A function that gets the messages of a subscription.
 type Receive = Box<dyn FnMut(Message)>;
 
+type Observer = Rc<dyn Fn(&Event)>;
+
 struct Subscriber {
     pattern: Pattern,
     /// Borrowed only while it runs, and only `drain` runs it.
@@ -65,7 +67,7 @@ pub(crate) struct Core {
     inbox: RefCell<VecDeque<Item>>,
     is_called: Cell<bool>,
     requests: RefCell<Option<Requests>>,
-    observer: RefCell<Option<Rc<dyn Fn(&Event)>>>,
+    observer: RefCell<Option<Observer>>,
     counts: Cell<Counts>,
 }
 
@@ -272,12 +274,12 @@ impl Core {
         let items = self.inbox.borrow().len();
         for _ in 0..items {
             let item = self.inbox.borrow_mut().pop_front();
-            item.into_iter().for_each(|item| self.deliver(item));
+            item.into_iter().for_each(|item| self.dispatch(item));
         }
         drop(continuing);
     }
 
-    fn deliver(&self, item: Item) {
+    fn dispatch(&self, item: Item) {
         match item {
             Item::Message { id, message } => {
                 let subscriber = self.subscribers.borrow().get(&id).cloned();

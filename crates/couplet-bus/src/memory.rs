@@ -70,7 +70,7 @@ struct MemberQueue {
 /// Messages for a bus, and the number of those that came after them while there was no room.
 #[derive(Default)]
 struct Batch {
-    // Bound: `Memory::queue`.
+    // Bound: `Memory::queue`, 8 MiB by default.
     messages: VecDeque<(u64, Message)>,
     lost: u64,
 }

@@ -59,7 +59,7 @@ pub struct Messages {
 
 struct Queue {
     limit: Limit,
-    // Bound: `limit`.
+    // Bound: the limit, by messages and bytes.
     messages: RefCell<VecDeque<Message>>,
     bytes: Cell<usize>,
     dropped: Cell<u64>,

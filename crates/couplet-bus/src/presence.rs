@@ -98,14 +98,16 @@ struct Group {
     id: String,
     options: PresenceOptions,
     meta: RefCell<Bytes>,
-    // Bound: `PresenceOptions::peers`.
+    // Bound: `PresenceOptions::peers`, 65 536 by default.
     peers: RefCell<BTreeMap<String, Known>>,
-    observer: RefCell<Option<Rc<dyn Fn(&PresenceEvent)>>>,
+    observer: RefCell<Option<Observer>>,
     /// The next sign of life.
     next: RefCell<Option<DelayedCall>>,
     /// Whether the bus had no connection at the last one.
     was_away: Cell<bool>,
 }
+
+type Observer = Rc<dyn Fn(&PresenceEvent)>;
 
 struct Known {
     meta: Bytes,

@@ -11,7 +11,7 @@ use super::source::{Code, Mention, assert_none, library, with_parsed_code};
 /// layer: a protocol gets a transport, which leads to its reactor's handle. `factory` and
 /// `connector` form the next one, and `reactor` is above both. The layer below, `address`, `error`,
 /// `defer`, `timers`, `outbox`, the seam (`driver`) and `layers`, depends on none of them.
-const MAY_KNOW: [(&str, &[&str]); 30] = [
+const MAY_KNOW: [(&str, &[&str]); 31] = [
     ("why", &[]),
     ("events", &[]),
     ("http2", &[]),

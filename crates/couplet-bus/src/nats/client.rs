@@ -1,5 +1,5 @@
-//! The client: keeps a connection to one of the servers, and its output and subscriptions while there
-//! is none.
+//! The client: keeps a connection to one of the servers, and its output and subscriptions until
+//! then.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -193,7 +193,7 @@ impl Client {
         self.pump();
     }
 
-    pub(super) fn received(&self, id: u64, message: Message) {
+    pub(super) fn message_arrived(&self, id: u64, message: Message) {
         if let Some(core) = self.core.upgrade() {
             core.push(Item::Message { id, message });
         }

@@ -33,6 +33,7 @@ pub enum NkeyError {
 /// The private key of a user.
 #[derive(Clone)]
 pub struct Nkey {
+    // Bound: one pair of keys.
     pair: Rc<Ed25519KeyPair>,
     public: String,
 }

@@ -89,11 +89,16 @@ pub struct Parser {
 #[derive(Debug)]
 enum State {
     /// The beginning of a control line.
-    // Bound: `MAX_LINE` or `MAX_INFO`.
-    Line(Vec<u8>),
+    Line(
+        // Bound: the longest line, `MAX_LINE` or `MAX_INFO`.
+        Vec<u8>,
+    ),
     /// The beginning of a payload, and the end of its line.
-    // Bound: `Parser::max_payload`.
-    Payload(Head, Vec<u8>),
+    Payload(
+        Head,
+        // Bound: the maximum payload, which larger messages skip.
+        Vec<u8>,
+    ),
     /// Bytes to skip of a payload that is too large.
     Skip(Head, u64),
 }

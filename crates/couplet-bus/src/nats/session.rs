@@ -114,7 +114,7 @@ impl Session {
                     self.unanswered = 0;
                     client.pong();
                 }
-                (_, Op::Message { id, message }) => client.received(id, message),
+                (_, Op::Message { id, message }) => client.message_arrived(id, message),
                 (_, Op::Oversized { id, size }) => client.oversized(id, size),
                 _ => {}
             },
