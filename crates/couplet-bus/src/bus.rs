@@ -141,7 +141,7 @@ impl Bus {
     ///
     /// Fails with [`TimedOut`](couplet_core::defer::TimedOut) after `timeout`, with
     /// [`RequestError`](crate::RequestError) if nothing is subscribed to the subject or the bus is
-    /// closed, and with [`PublishError`].
+    /// closed, and with [`PublishError`]. Without a connection the request is queued as any message.
     ///
     /// ```
     /// # use std::time::Duration;

@@ -34,6 +34,59 @@
 //! uses [`Bus::messages`], whose queue has a [limit](Limit) of its own: a full queue drops messages,
 //! which is counted and reported, and delays no other subscriber.
 
+//! # Rooms on many machines
+//!
+//! With a bus without echo, the [rooms](https://docs.rs/couplet-rooms) of many machines become one:
+//! each machine publishes the messages of its own members, and sends those of others to its members.
+//!
+//! ```
+//! use couplet::bus::{Bus, Memory, Subscription, SubjectError};
+//! use couplet::rooms::{Event, RoomOptions, Rooms};
+//!
+//! fn join_machines(bus: &Bus, rooms: &Rooms<String>) -> Result<Subscription, SubjectError> {
+//!     let sending = bus.clone();
+//!     rooms.on_event(move |event| {
+//!         // Messages of other machines are by no member of this one.
+//!         if let Event::Published { room, bytes, by: Some(_), .. } = event {
+//!             // The bus counts and reports a message that it refuses.
+//!             let _ = sending.publish(format!("rooms.{room}"), bytes.clone());
+//!         }
+//!     });
+//!     let rooms = rooms.clone();
+//!     bus.subscribe("rooms.*", move |message| {
+//!         let room = message.subject().trim_start_matches("rooms.").to_owned();
+//!         if let Err(error) = rooms.publish(&room, message.payload().clone()) {
+//!             eprintln!("{error}");
+//!         }
+//!     })
+//! }
+//! # use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};
+//! # struct Chat(Rooms<String>, Option<couplet::rooms::Member<String, ()>>);
+//! # impl LineProtocol for Chat {
+//! #     fn connection_made(&mut self, transport: &LineTransport) {
+//! #         self.1 = self.0.join(&"lobby".to_owned(), transport, ()).ok();
+//! #     }
+//! #     fn line_received(&mut self, _: &LineTransport, line: &[u8]) {
+//! #         self.1.as_ref().unwrap().publish([line, b"\r\n"].concat()).unwrap();
+//! #     }
+//! # }
+//! # let hub = Memory::new().echo(false);
+//! # let mut machines = [0, 1].map(|_| {
+//! #     let memory = couplet::testing::MemoryReactor::new();
+//! #     let reactor = memory.reactor();
+//! #     let rooms = Rooms::new(&reactor, |_| RoomOptions::default());
+//! #     let joined = join_machines(&Bus::memory(&reactor, &hub), &rooms).unwrap();
+//! #     reactor.listen("tcp:1", move || LineReceiver::new(Chat(rooms.clone(), None))).unwrap();
+//! #     (memory, joined)
+//! # });
+//! # let wires = machines.each_mut().map(|(memory, _)| memory.connect(1));
+//! # wires[0].push(b"hello\r\n");
+//! # for _ in 0..2 {
+//! #     machines.iter_mut().for_each(|(memory, _)| memory.advance(std::time::Duration::ZERO));
+//! # }
+//! # assert_eq!(wires.map(|wire| wire.take()), [b"hello\r\n", b"hello\r\n"]);
+//! ```
+
 #![forbid(unsafe_code)]
 
 #[cfg(test)]

@@ -697,7 +697,7 @@ const CAPABILITIES: &[Capability] = &[
         paths: &["serde"],
         instead: GUEST,
         places: &[
-            "couplet-bus/src/nats/info.rs",
+            "couplet-bus/src/nats/",
             "couplet-cli/src/run/",
             "couplet-inspect/src/",
             "couplet-runner/src/",

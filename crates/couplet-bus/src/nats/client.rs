@@ -182,8 +182,11 @@ impl Client {
         let drained = transport.drained();
         drop(state);
         let me = self.me.clone();
-        // The loss of the connection is reported to the session.
-        drained.map(move |()| me.upgrade().iter().for_each(|client| client.drained())).detach();
+        drained
+            .map(move |()| me.upgrade().iter().for_each(|client| client.drained()))
+            // The session gets the loss of the connection.
+            .add_errback(|_lost| Ok(()))
+            .detach();
     }
 
     fn drained(&self) {

@@ -108,7 +108,9 @@ impl Options {
     }
 
     /// Encrypts the connections, and refuses servers that can't; they are not encrypted by default.
-    /// A server that requires TLS needs this setting.
+    /// A server that requires TLS needs this setting. A certificate must be for its server's host,
+    /// also that of a server that another one names, unless
+    /// [`server_name`](couplet_core::layers::tls::ClientTlsOptions::server_name) says otherwise.
     #[cfg(any(feature = "tls", feature = "ring"))]
     #[must_use]
     pub fn tls(mut self, tls: ClientTls) -> Self {

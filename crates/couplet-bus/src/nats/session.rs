@@ -21,6 +21,7 @@ enum SessionError {
     Refused(String),
     #[error("cannot log in: the server requires TLS, which `Options::tls` turns on")]
     NeedsTls,
+    #[cfg(any(feature = "tls", feature = "ring"))]
     #[error("cannot log in: the server offers no TLS")]
     NoTls,
     #[error("cannot log in: the server sent {0} before INFO")]
@@ -37,6 +38,10 @@ enum Phase {
     /// Nothing has arrived.
     Greeting,
     /// TLS begins; this was the INFO.
+    #[cfg_attr(
+        not(any(feature = "tls", feature = "ring")),
+        expect(dead_code, reason = "nothing begins TLS")
+    )]
     Encrypting(Box<Info>),
     /// CONNECT and PING were sent.
     LoggingIn,

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use couplet::bus::nats::Options;
 use couplet::bus::{Bus, PublishError};
-use couplet::services::Health;
-use couplet::testing::{MemoryReactor, Wire, failure_of};
+use couplet::defer::set_reporter;
+use couplet::services::{Health, Service};
+use couplet::testing::{MemoryReactor, Wire, failure_of, success_of};
 
 use crate::kit::{LONG, Scene};
 
@@ -117,6 +118,35 @@ fn c209_messages_for_a_server_that_reads_slowly_are_bounded_too() {
     assert_eq!(scene.take(&wire), "PUB a 19\r\nthere is room again\r\n");
 }
 
+#[test]
+fn c207_a_subscription_that_waited_for_a_slow_server_is_restored_once() {
+    let _reporter = set_reporter(|unhandled| panic!("{}", unhandled.failure()));
+    let mut scene = Scene::nats(|options| options);
+    scene.memory.network().set_capacity(1000);
+    let wire = scene.accept();
+    while scene.bus.publish("a", vec![b'x'; 1000]).is_ok() && scene.bus.counts().published < 200 {
+        scene.settle();
+    }
+    let _behind = scene.subscribe("b");
+    let dropped = scene.subscribe("c");
+    scene.settle();
+    wire.reset();
+    scene.settle();
+    drop(dropped);
+    scene.memory.network().set_capacity(64 * 1024);
+    let wire = scene.accept();
+    let mut output = String::new();
+    loop {
+        let some = scene.take(&wire);
+        if some.is_empty() {
+            break;
+        }
+        output += &some;
+    }
+    assert!(output.starts_with("SUB b 1\r\nPUB a 1000\r\n"), "{}", &output[..100]);
+    assert_eq!(output.matches("SUB").count(), 1);
+}
+
 /// Refuses or accepts the next attempt; returns its server.
 fn next(scene: &mut Scene) -> (String, Option<Wire>) {
     scene.delay();
@@ -155,6 +185,23 @@ fn c207_all_servers_are_tried_also_those_that_a_server_names() {
     }
     round.sort();
     assert_eq!(round, ["::1:6", "bad:1", "bad:3", "bad:5", "good:2"]);
+}
+
+#[test]
+fn c206_a_service_without_a_connection_stops_when_its_time_is_over() {
+    let mut scene = Scene::nats(|options| options);
+    scene.publish("queued");
+    let mut service = scene.bus.clone();
+    let stopped = service.stop();
+    scene.memory.advance(LONG);
+    assert!(!stopped.has_fired(), "it waits for a connection");
+    stopped.cancel();
+    assert_eq!(scene.bus.publish("a", ""), Err(PublishError::Closed));
+    scene.memory.advance(LONG);
+    assert!(scene.memory.connecting().is_empty());
+    success_of(service.start(&scene.memory.reactor()));
+    let wire = scene.accept();
+    assert_eq!(scene.take(&wire), "");
 }
 
 #[test]

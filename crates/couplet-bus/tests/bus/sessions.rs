@@ -140,6 +140,12 @@ fn c206_errors_of_the_server_are_reported_and_explain_the_end() {
             "disconnected with 0 unconfirmed: the server closed the connection: Stale Connection"
         ]
     );
+    let wire = scene.accept();
+    scene.say(&wire, "-ERR 'Permissions Violation'\r\nPING");
+    scene.log();
+    wire.close();
+    let log = scene.log();
+    assert!(!log[0].contains("Permissions"), "it did not end the connection: {log:?}");
 }
 
 #[test]

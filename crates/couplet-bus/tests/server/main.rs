@@ -5,6 +5,7 @@
 #[macro_use]
 extern crate couplet_watched;
 
+mod jetstream;
 mod live;
 #[path = "../../../couplet-core/tests/needed/mod.rs"]
 mod needed;
