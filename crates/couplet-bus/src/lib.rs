@@ -36,7 +36,7 @@
 
 //! # Rooms on many machines
 //!
-//! With a bus without echo, the [rooms](https://docs.rs/couplet-rooms) of many machines become one:
+//! With a bus without echo, the rooms (feature `rooms`) of many machines become one:
 //! each machine publishes the messages of its own members, and sends those of others to its members.
 //!
 //! ```

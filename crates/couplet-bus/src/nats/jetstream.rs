@@ -317,6 +317,7 @@ struct Fetch {
     most: usize,
     // Bound: `most` messages of the maximum payload.
     delivered: RefCell<Vec<Delivered>>,
+    // Bound: one Deferred, which gets the messages.
     fetched: Cell<Option<Resolver<Vec<Delivered>>>>,
     subscription: RefCell<Option<Subscription>>,
 }
