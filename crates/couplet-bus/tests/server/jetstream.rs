@@ -63,13 +63,24 @@ fn c212_a_stream_keeps_messages_once_and_consumers_read_from_a_position() {
     let durable = jetstream.durable_consumer("ROOMS", "node", Start::Oldest);
     let durable = client.finish(durable).expect("a consumer");
     assert_eq!(fetch(&mut client, &bus, &durable, 4), [1, 2, 3, 4]);
-    server.kill();
-    server.start_again();
-    client.until_all(&["disconnected: ", "connected"]);
-    client.finish(bus.flush()).expect("it is connected");
     let durable = jetstream.durable_consumer("ROOMS", "node", Start::Oldest);
     let durable = client.finish(durable).expect("the same consumer");
     assert_eq!(fetch(&mut client, &bus, &durable, 3), [5, 6, 7]);
+    // The server takes acknowledgements in its own time.
+    loop {
+        let info = bus.request("$JS.API.CONSUMER.INFO.ROOMS.node", "", LONG);
+        let info = client.finish(info).expect("it is there");
+        if String::from_utf8_lossy(info.payload()).contains("\"num_ack_pending\":0,") {
+            break;
+        }
+    }
+
+    server.stop();
+    server.start_again();
+    client.until_all(&["disconnected: ", "connected"]);
+    client.finish(bus.flush()).expect("it is connected");
+    let consumer = client.finish(jetstream.consumer("ROOMS", Start::After(5))).expect("a consumer");
+    assert_eq!(fetch(&mut client, &bus, &consumer, 5), [6, 7, 8, 9, 10]);
 }
 
 #[test]

@@ -68,7 +68,16 @@ impl Server {
     }
 
     pub(crate) fn kill(&mut self) {
-        self.signal(Signal::KILL);
+        self.end(Signal::KILL);
+    }
+
+    /// Ends it in order.
+    pub(crate) fn stop(&mut self) {
+        self.end(Signal::TERM);
+    }
+
+    fn end(&mut self, by: Signal) {
+        self.signal(by);
         let _ = self.child.wait();
     }
 
@@ -76,7 +85,7 @@ impl Server {
         let _ = kill_process(Pid::from_child(&self.child), signal);
     }
 
-    /// Starts it again on the same port, after a [`kill`](Self::kill).
+    /// Starts it again on the same port, after its end.
     pub(crate) fn start_again(&mut self) {
         (self.child, self.said) = serve(&self.port.to_string(), &self.arguments, self.ready);
     }
