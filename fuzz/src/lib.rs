@@ -17,6 +17,7 @@ mod framers;
 mod frames;
 mod http2;
 mod lives;
+mod nats;
 #[allow(dead_code, reason = "the program uses the rest")]
 mod poetry;
 mod proxy;
@@ -36,6 +37,7 @@ pub use framers::framers;
 pub use frames::{frames, responses};
 pub use http2::http2;
 pub use lives::lives;
+pub use nats::nats;
 pub use proxy::proxy;
 pub use recordings::recordings;
 pub use servers::servers;
@@ -54,13 +56,14 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 14] = [
     Target { name: "framers", run: framers, words: framers::WORDS },
     Target { name: "servers", run: servers, words: servers::WORDS },
     Target { name: "answers", run: answers, words: answers::WORDS },
     Target { name: "endpoints", run: endpoints, words: endpoints::WORDS },
     Target { name: "crowds", run: crowds, words: &[] },
     Target { name: "lives", run: lives, words: &[] },
+    Target { name: "nats", run: nats, words: nats::WORDS },
     Target { name: "proxy", run: proxy, words: proxy::WORDS },
     Target { name: "recordings", run: recordings, words: recordings::WORDS },
     Target { name: "tls", run: tls, words: tls::WORDS },

@@ -114,6 +114,7 @@
 //! | reconnect automatically, limit connections or rates | [`protocols`] |
 //! | serve HTTP with an axum router, or send requests | the chapter [HTTP with axum] |
 //! | be a client of PostgreSQL, Redis or HTTPS servers | the chapter [Databases and other clients] |
+//! | exchange messages between loops or machines, over NATS | `bus` |
 //! | send messages to many connections, know who is present | `rooms` |
 //! | keep a connection to a server | [`services::ClientService`] |
 //! | start, restart and stop the parts of a program | [`services::Supervisor`]; the chapter [Services] |
@@ -152,6 +153,7 @@
 //! | `inspect` | | `inspect`: a page, and JSON, about the connections, tasks and timers of a running program, and why they wait; implies `websocket` |
 //! | `decompression` | | decoding of compressed answers by `http::Client`: gzip, deflate, br, zstd; implies `http` |
 //! | `websocket` | | `http::websocket`, WebSocket clients and handlers; implies `http` |
+//! | `bus` | | `bus`: publish, subscribe, request and presence, in memory and over NATS |
 //! | `rooms` | | `rooms`: messages to many connections, presence, histories |
 //! | `hyper` | | hyper's `Read` and `Write` for [streams](stream), without its HTTP |
 //! | `uring` | | the driver over io_uring on Linux, which `LoopOptions::driver` chooses |
@@ -221,6 +223,9 @@
 //! [Coming from tokio]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/coming-from-tokio.md
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "bus")]
+#[doc(inline)]
+pub use couplet_bus as bus;
 #[cfg(feature = "http")]
 #[doc(inline)]
 pub use couplet_http as http;

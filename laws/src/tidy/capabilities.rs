@@ -282,6 +282,7 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-http/src/http2/inbox.rs",
             "couplet-http/src/http2/tunnel.rs",
             "couplet-inspect/src/inspector.rs",
+            "couplet-bus/src/memory.rs",
             "couplet-rooms/src/hub.rs",
             "couplet-cli/src/chat/room.rs",
             "couplet-cli/src/datagrams/mod.rs",
@@ -694,7 +695,12 @@ const CAPABILITIES: &[Capability] = &[
     Capability {
         paths: &["serde"],
         instead: GUEST,
-        places: &["couplet-cli/src/run/", "couplet-inspect/src/", "couplet-runner/src/"],
+        places: &[
+            "couplet-bus/src/nats/",
+            "couplet-cli/src/run/",
+            "couplet-inspect/src/",
+            "couplet-runner/src/",
+        ],
     },
     // It has the terminal, too.
     Capability {
@@ -705,7 +711,17 @@ const CAPABILITIES: &[Capability] = &[
     Capability {
         paths: &["serde_json"],
         instead: GUEST,
-        places: &["couplet-cli/src/inspect/", "couplet-inspect/src/", "couplet-runner/src/"],
+        places: &[
+            "couplet-bus/src/nats/",
+            "couplet-cli/src/inspect/",
+            "couplet-inspect/src/",
+            "couplet-runner/src/",
+        ],
+    },
+    Capability {
+        paths: &["aws_lc_rs", "data_encoding", "ring"],
+        instead: GUEST,
+        places: &["couplet-bus/src/nats/nkey.rs"],
     },
     Capability {
         paths: &[

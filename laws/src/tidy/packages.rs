@@ -8,7 +8,7 @@ use super::source::{assert_none, read, root};
 
 /// A package and the files that it shares with the workspace: path in the package, path in the
 /// workspace.
-const PACKAGES: [(&str, &[(&str, &str)]); 12] = [
+const PACKAGES: [(&str, &[(&str, &str)]); 13] = [
     (
         "couplet",
         &[
@@ -17,6 +17,7 @@ const PACKAGES: [(&str, &[(&str, &str)]); 12] = [
             ("docs/contract.md", "docs/contract.md"),
         ],
     ),
+    ("couplet-bus", &[]),
     ("couplet-core", &[]),
     ("couplet-defer", &[]),
     ("couplet-http", &[]),

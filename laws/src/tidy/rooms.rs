@@ -11,7 +11,7 @@ use super::source::{Code, Mention, assert_none, library, with_parsed_code};
 /// layer: a protocol gets a transport, which leads to its reactor's handle. `factory` and
 /// `connector` form the next one, and `reactor` is above both. The layer below, `address`, `error`,
 /// `defer`, `timers`, `outbox`, the seam (`driver`) and `layers`, depends on none of them.
-const MAY_KNOW: [(&str, &[&str]); 30] = [
+const MAY_KNOW: [(&str, &[&str]); 31] = [
     ("why", &[]),
     ("events", &[]),
     ("http2", &[]),
@@ -155,6 +155,7 @@ const MAY_KNOW: [(&str, &[&str]); 30] = [
         &[THE_ROOT, "panics", "defer", "endpoints", "layers", "protocols", "reactor", "unread"],
     ),
     ("services", &[THE_ROOT, "defer", "endpoints", "layers", "reactor", "task"]),
+    ("bus", &[THE_ROOT, "defer", "endpoints", "layers", "services"]),
     ("rooms", &[THE_ROOT]),
     ("embed", &[THE_ROOT, "reactor"]),
 ];

@@ -82,8 +82,9 @@ pub(super) fn assert_none(broken: &[String], rule: &str) {
 }
 
 /// The crates of the library, and the module at which the facade, `couplet`, exports each.
-const CRATES: [(&str, &[&str]); 8] = [
+const CRATES: [(&str, &[&str]); 9] = [
     ("couplet", &[]),
+    ("couplet-bus", &["bus"]),
     ("couplet-core", &[]),
     ("couplet-defer", &[]),
     ("couplet-http", &["http"]),

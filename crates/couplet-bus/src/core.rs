@@ -1,0 +1,306 @@
+//! The state of a bus that all implementations share: the subscriptions, and an inbox of messages
+//! and events. The inbox is delivered in calls of the loop, never inside a call of the user, and one
+//! item at a time; after a panic of a subscriber, the next call continues.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::{Rc, Weak};
+
+use couplet_core::services::Health;
+use couplet_core::{Deferred, Reactor, Resolver};
+
+use crate::error::{NotConfirmed, PublishError};
+use crate::event::{Counts, Event};
+use crate::message::Message;
+use crate::requests::Requests;
+use crate::subject::{Pattern, SubjectError};
+
+/// A way to other buses. Messages that it gets go to [`Core::push`].
+pub(crate) trait Backend {
+    /// Begins, or begins again after a [`close`](Self::close).
+    fn open(&self);
+    /// A name that no other bus gets.
+    fn unique(&self) -> String;
+    /// Sends a message that was checked, but for its size.
+    fn publish(&self, message: &Message) -> Result<(), PublishError>;
+    fn subscribe(&self, id: u64, pattern: &Pattern);
+    fn unsubscribe(&self, id: u64);
+    /// Has [`Core::push_flushed`] called when everything before was processed.
+    fn flush(&self, confirmed: Resolver<()>);
+    /// Takes the messages that other threads have left.
+    fn collect(&self) {}
+    fn close(&self);
+    fn health(&self) -> Health;
+}
+
+/// An entry of the inbox.
+pub(crate) enum Item {
+    Message {
+        id: u64,
+        message: Message,
+    },
+    Event(Event),
+    /// A call of user code.
+    Call(Box<dyn FnOnce()>),
+}
+
+/// A function that gets the messages of a subscription.
+type Receive = Box<dyn FnMut(Message)>;
+
+type Observer = Rc<dyn Fn(&Event)>;
+
+struct Subscriber {
+    pattern: Pattern,
+    /// Borrowed only while it runs, and only `drain` runs it.
+    receive: RefCell<Receive>,
+}
+
+pub(crate) struct Core {
+    reactor: Reactor,
+    me: Weak<Core>,
+    backend: Rc<dyn Backend>,
+    is_closed: Cell<bool>,
+    // Bound: one for each `Subscription` that the program holds.
+    subscribers: RefCell<BTreeMap<u64, Rc<Subscriber>>>,
+    last: Cell<u64>,
+    // Bound: the input of one turn; in memory, the queue to this loop.
+    inbox: RefCell<VecDeque<Item>>,
+    is_called: Cell<bool>,
+    requests: RefCell<Option<Requests>>,
+    observer: RefCell<Option<Observer>>,
+    counts: Cell<Counts>,
+}
+
+/// Calls the loop again if a panic ends the delivery.
+struct Continuing<'a>(&'a Core);
+
+impl Drop for Continuing<'_> {
+    fn drop(&mut self) {
+        self.0.is_called.set(false);
+        if !self.0.inbox.borrow().is_empty() {
+            self.0.call();
+        }
+    }
+}
+
+impl Core {
+    pub(crate) fn new(
+        reactor: &Reactor,
+        backend: impl FnOnce(&Weak<Core>) -> Rc<dyn Backend>,
+    ) -> Rc<Core> {
+        let core = Rc::new_cyclic(|me| Core {
+            reactor: reactor.clone(),
+            me: me.clone(),
+            backend: backend(me),
+            is_closed: Cell::new(false),
+            subscribers: RefCell::default(),
+            last: Cell::new(0),
+            inbox: RefCell::default(),
+            is_called: Cell::new(false),
+            requests: RefCell::new(None),
+            observer: RefCell::new(None),
+            counts: Cell::default(),
+        });
+        core.backend.open();
+        core
+    }
+
+    pub(crate) fn reactor(&self) -> &Reactor {
+        &self.reactor
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        self.counts.get()
+    }
+
+    pub(crate) fn count(&self, change: impl FnOnce(&mut Counts)) {
+        let mut counts = self.counts.get();
+        change(&mut counts);
+        self.counts.set(counts);
+    }
+
+    pub(crate) fn observe(&self, observer: impl Fn(&Event) + 'static) {
+        let _old = self.observer.replace(Some(Rc::new(observer)));
+    }
+
+    pub(crate) fn publish(&self, message: &Message) -> Result<(), PublishError> {
+        message.check()?;
+        if self.is_closed.get() {
+            return Err(PublishError::Closed);
+        }
+        let result = self.backend.publish(message);
+        match result {
+            Ok(()) => self.count(|counts| counts.published += 1),
+            Err(PublishError::Full) => self.report_lost(1),
+            Err(_) => {}
+        }
+        result
+    }
+
+    pub(crate) fn subscribe(
+        &self,
+        pattern: Pattern,
+        receive: impl FnMut(Message) + 'static,
+    ) -> Result<u64, SubjectError> {
+        pattern.check()?;
+        let id = self.last.get() + 1;
+        self.last.set(id);
+        self.backend.subscribe(id, &pattern);
+        let receive: RefCell<Receive> = RefCell::new(Box::new(receive));
+        let subscriber = Rc::new(Subscriber { pattern, receive });
+        self.subscribers.borrow_mut().insert(id, subscriber);
+        Ok(id)
+    }
+
+    pub(crate) fn unsubscribe(&self, id: u64) {
+        let removed = self.subscribers.borrow_mut().remove(&id);
+        if removed.is_some() {
+            self.backend.unsubscribe(id);
+        }
+    }
+
+    /// The pending requests, whose inbox is subscribed at the first.
+    pub(crate) fn requests(&self) -> Result<Requests, PublishError> {
+        if self.is_closed.get() {
+            return Err(PublishError::Closed);
+        }
+        let made = self.requests.borrow().clone();
+        made.map_or_else(
+            || {
+                let requests = Requests::new(self)?;
+                let _none = self.requests.replace(Some(requests.clone()));
+                Ok(requests)
+            },
+            Ok,
+        )
+    }
+
+    /// The pattern of a subscription, for events.
+    pub(crate) fn pattern(&self, id: u64) -> Option<String> {
+        self.subscribers.borrow().get(&id).map(|known| known.pattern.to_string())
+    }
+
+    pub(crate) fn flush(&self) -> Deferred<()> {
+        if self.is_closed.get() {
+            return Deferred::fail(NotConfirmed);
+        }
+        let (flushed, confirmed) = Deferred::new();
+        self.backend.flush(confirmed);
+        flushed
+    }
+
+    /// Ends the subscriptions, delivers the messages that have arrived, sends those that are queued,
+    /// and closes.
+    pub(crate) fn drain(self: &Rc<Self>) -> Deferred<()> {
+        let ids: Vec<u64> = self.subscribers.borrow().keys().copied().collect();
+        for id in ids {
+            // Subscribers stay known, for the messages on their way.
+            self.backend.unsubscribe(id);
+        }
+        let (draining, closing) = (self.clone(), self.clone());
+        self.flush().then(move |()| draining.flush()).add_both(move |result| {
+            closing.close();
+            result
+        })
+    }
+
+    pub(crate) fn open(&self) {
+        if self.is_closed.replace(false) {
+            self.backend.open();
+        }
+    }
+
+    pub(crate) fn close(&self) {
+        if !self.is_closed.replace(true) {
+            self.backend.close();
+            let (_subscribers, _requests) = (self.subscribers.take(), self.requests.take());
+        }
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        match self.is_closed.get() {
+            true => Health::Failed("the bus is closed".to_owned()),
+            false => self.backend.health(),
+        }
+    }
+
+    pub(crate) fn unique(&self) -> String {
+        self.backend.unique()
+    }
+
+    pub(crate) fn collect(&self) {
+        self.backend.collect();
+    }
+
+    /// Adds to the inbox, which the next turn delivers.
+    pub(crate) fn push(&self, item: Item) {
+        self.inbox.borrow_mut().push_back(item);
+        self.call();
+    }
+
+    /// A flush was confirmed: its Deferred fires behind the messages that arrived before.
+    pub(crate) fn push_flushed(&self, confirmed: Resolver<()>) {
+        self.push(Item::Call(Box::new(move || confirmed.callback(()))));
+    }
+
+    pub(crate) fn report(&self, event: Event) {
+        self.push(Item::Event(event));
+    }
+
+    /// Counts and reports lost messages, with one event for those before its delivery.
+    pub(crate) fn report_lost(&self, more: u64) {
+        self.count(|counts| counts.lost += more);
+        if let Some(Item::Event(Event::Lost { messages })) = self.inbox.borrow_mut().back_mut() {
+            *messages += more;
+            return;
+        }
+        self.report(Event::Lost { messages: more });
+    }
+
+    fn call(&self) {
+        if !self.is_called.replace(true) {
+            let me = self.me.clone();
+            self.reactor.call_soon(move || {
+                if let Some(core) = me.upgrade() {
+                    core.deliver_inbox();
+                }
+            });
+        }
+    }
+
+    /// Delivers the items that are in the inbox by now; later ones get another call.
+    fn deliver_inbox(&self) {
+        let continuing = Continuing(self);
+        let items = self.inbox.borrow().len();
+        for _ in 0..items {
+            let item = self.inbox.borrow_mut().pop_front();
+            item.into_iter().for_each(|item| self.dispatch(item));
+        }
+        drop(continuing);
+    }
+
+    fn dispatch(&self, item: Item) {
+        match item {
+            Item::Message { id, message } => {
+                let subscriber = self.subscribers.borrow().get(&id).cloned();
+                if let Some(subscriber) = subscriber {
+                    self.count(|counts| counts.delivered += 1);
+                    (subscriber.receive.borrow_mut())(message);
+                }
+            }
+            Item::Event(event) => {
+                let observer = self.observer.borrow().clone();
+                if let Some(observer) = observer {
+                    observer(&event);
+                }
+            }
+            Item::Call(call) => call(),
+        }
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

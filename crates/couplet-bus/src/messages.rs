@@ -1,0 +1,165 @@
+//! [`Messages`]: a subscription with a queue.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::fmt;
+use std::rc::Rc;
+
+use couplet_core::{Deferred, Resolver};
+
+use crate::bus::{Bus, Subscription};
+use crate::event::Event;
+use crate::message::Message;
+use crate::subject::{Pattern, SubjectError};
+
+/// The limit of a queue. The default is 1024 messages and 8 MiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// The maximum number of messages.
+    pub messages: usize,
+    /// The maximum number of bytes of headers and payloads.
+    pub bytes: usize,
+}
+
+impl Default for Limit {
+    fn default() -> Limit {
+        Limit { messages: 1024, bytes: 8 * 1024 * 1024 }
+    }
+}
+
+/// A subscription that queues its messages until they are taken. While the queue is full, new
+/// messages are dropped and [counted](crate::Counts::dropped); the first one is an
+/// [event](Event::Slow), and so is the first one after the queue was half empty.
+///
+/// ```
+/// use couplet::bus::{Bus, Limit, Memory};
+///
+/// async fn work(bus: Bus) -> couplet::Result<()> {
+///     let jobs = bus.messages("jobs.*", Limit::default())?;
+///     loop {
+///         let job = jobs.next().await?;
+///         println!("{}: {:?}", job.subject(), job.payload());
+/// #       return Ok(());
+///     }
+/// }
+/// # let mut memory = couplet::testing::MemoryReactor::new();
+/// # let reactor = memory.reactor();
+/// # let bus = Bus::memory(&reactor, &Memory::new());
+/// # let work = reactor.spawn(work(bus.clone()));
+/// # memory.settle();
+/// # bus.publish("jobs.1", "mail")?;
+/// # memory.advance(std::time::Duration::ZERO);
+/// # couplet::testing::success_of(work);
+/// # Ok::<(), couplet::Failure>(())
+/// ```
+pub struct Messages {
+    queue: Rc<Queue>,
+    _subscription: Subscription,
+}
+
+struct Queue {
+    limit: Limit,
+    // Bound: the limit, by messages and bytes.
+    messages: RefCell<VecDeque<Message>>,
+    bytes: Cell<usize>,
+    dropped: Cell<u64>,
+    /// Whether a message was dropped since the queue was last half empty.
+    is_slow: Cell<bool>,
+    // Unbounded: one for each unfired Deferred of `next`.
+    waiting: RefCell<VecDeque<Resolver<Message>>>,
+}
+
+impl Messages {
+    pub(crate) fn new(bus: &Bus, pattern: Pattern, limit: Limit) -> Result<Messages, SubjectError> {
+        let queue = Rc::new(Queue {
+            limit,
+            messages: RefCell::default(),
+            bytes: Cell::new(0),
+            dropped: Cell::new(0),
+            is_slow: Cell::new(false),
+            waiting: RefCell::default(),
+        });
+        let (adding, core, name) = (queue.clone(), Rc::downgrade(&bus.core), pattern.to_string());
+        let subscription = bus.subscribe(pattern, move |message| {
+            if adding.add(message) {
+                return;
+            }
+            let Some(core) = core.upgrade() else { return };
+            core.count(|counts| counts.dropped += 1);
+            if !adding.is_slow.replace(true) {
+                core.report(Event::Slow { pattern: name.clone() });
+            }
+        })?;
+        Ok(Messages { queue, _subscription: subscription })
+    }
+
+    /// Fires with the next message. Calls fire in their order.
+    #[track_caller]
+    pub fn next(&self) -> Deferred<Message> {
+        match self.queue.take() {
+            Some(message) => Deferred::succeed(message),
+            None => {
+                let (next, waiting) = Deferred::new();
+                self.queue.waiting.borrow_mut().push_back(waiting);
+                next
+            }
+        }
+    }
+
+    /// The number of queued messages.
+    pub fn len(&self) -> usize {
+        self.queue.messages.borrow().len()
+    }
+
+    /// Whether no message is queued.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The number of messages that this queue has dropped.
+    pub fn dropped(&self) -> u64 {
+        self.queue.dropped.get()
+    }
+}
+
+impl Queue {
+    /// Returns false if the message was dropped.
+    fn add(&self, message: Message) -> bool {
+        while let Some(waiting) = self.next_waiting() {
+            if !waiting.is_cancelled() {
+                waiting.callback(message);
+                return true;
+            }
+        }
+        let (bytes, length) = (self.bytes.get() + message.size(), self.messages.borrow().len());
+        if length >= self.limit.messages || bytes > self.limit.bytes {
+            self.dropped.set(self.dropped.get() + 1);
+            return false;
+        }
+        self.bytes.set(bytes);
+        self.messages.borrow_mut().push_back(message);
+        true
+    }
+
+    fn next_waiting(&self) -> Option<Resolver<Message>> {
+        self.waiting.borrow_mut().pop_front()
+    }
+
+    fn take(&self) -> Option<Message> {
+        let message = self.messages.borrow_mut().pop_front()?;
+        self.bytes.set(self.bytes.get() - message.size());
+        if self.messages.borrow().len() <= self.limit.messages / 2 {
+            self.is_slow.set(false);
+        }
+        Some(message)
+    }
+}
+
+impl fmt::Debug for Messages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Messages")
+            .field("len", &self.len())
+            .field("dropped", &self.dropped())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,170 @@
+//! The settings of a NATS client.
+
+use std::fmt;
+use std::time::Duration;
+
+#[cfg(any(feature = "tls", feature = "ring"))]
+use couplet_core::layers::tls::ClientTls;
+
+#[cfg(any(feature = "tls", feature = "ring"))]
+use super::nkey::Nkey;
+use super::servers::{Server, ServerError};
+
+/// The credentials of a client.
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub enum Auth {
+    /// None.
+    #[default]
+    None,
+    /// A token.
+    Token(String),
+    /// A user's name and password.
+    Password {
+        /// The name.
+        user: String,
+        /// The password.
+        password: String,
+    },
+    /// A user's nkey, which signs the server's nonce.
+    #[cfg(any(feature = "tls", feature = "ring"))]
+    Nkey(Nkey),
+}
+
+/// Without the secrets.
+impl fmt::Debug for Auth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Auth::None => f.write_str("None"),
+            Auth::Token(_) => f.write_str("Token(…)"),
+            Auth::Password { user, .. } => write!(f, "Password({user:?}, …)"),
+            #[cfg(any(feature = "tls", feature = "ring"))]
+            Auth::Nkey(nkey) => write!(f, "{nkey:?}"),
+        }
+    }
+}
+
+/// The settings of a NATS client. See each for its default.
+#[derive(Clone, Debug)]
+pub struct Options {
+    // Bound: the servers that the program names.
+    pub(super) servers: Vec<Server>,
+    pub(super) name: Option<String>,
+    pub(super) auth: Auth,
+    #[cfg(any(feature = "tls", feature = "ring"))]
+    pub(super) tls: Option<ClientTls>,
+    pub(super) echo: bool,
+    pub(super) queue: usize,
+    pub(super) max_payload: usize,
+    pub(super) connect_timeout: Duration,
+    pub(super) ping_interval: Duration,
+    pub(super) back_off: (Duration, Duration),
+}
+
+impl Options {
+    /// A client of these servers, which form a cluster: `nats://host:port`, `host:port` or `host`,
+    /// with 4222 as the default port. The client tries them in random order, and those that a server
+    /// names in addition.
+    ///
+    /// # Errors
+    ///
+    /// If there is no server, or one is not of this form. Credentials are given to
+    /// [`auth`](Self::auth), not in an address, which is logged.
+    pub fn new<S: AsRef<str>>(
+        servers: impl IntoIterator<Item = S>,
+    ) -> Result<Options, ServerError> {
+        let servers = servers.into_iter().map(|server| Server::parse(server.as_ref()));
+        let servers: Vec<Server> = servers.collect::<Result<_, _>>()?;
+        if servers.is_empty() {
+            return Err(ServerError::NoServer);
+        }
+        Ok(Options {
+            servers,
+            name: None,
+            auth: Auth::None,
+            #[cfg(any(feature = "tls", feature = "ring"))]
+            tls: None,
+            echo: true,
+            queue: 8 * 1024 * 1024,
+            max_payload: 1024 * 1024,
+            connect_timeout: Duration::from_secs(5),
+            ping_interval: Duration::from_secs(30),
+            back_off: (Duration::from_millis(250), Duration::from_secs(30)),
+        })
+    }
+
+    /// Names the client, for the server's monitoring; unnamed by default.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Sets the credentials; none by default.
+    #[must_use]
+    pub fn auth(mut self, auth: Auth) -> Self {
+        self.auth = auth;
+        self
+    }
+
+    /// Encrypts the connections, and refuses servers that can't; they are not encrypted by default.
+    /// A server that requires TLS needs this setting. A certificate must be for its server's host,
+    /// also that of a server that another one names, unless
+    /// [`server_name`](couplet_core::layers::tls::ClientTlsOptions::server_name) says otherwise.
+    #[cfg(any(feature = "tls", feature = "ring"))]
+    #[must_use]
+    pub fn tls(mut self, tls: ClientTls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Sets whether the bus gets the messages that it publishes itself; it does by default. Without
+    /// echo, subscriptions get the messages of other buses only.
+    #[must_use]
+    pub fn echo(mut self, on: bool) -> Self {
+        self.echo = on;
+        self
+    }
+
+    /// Sets the maximum size of messages that are queued, in bytes on the wire; 8 MiB by default.
+    /// Messages are queued without a connection, and while the server reads slowly. Further ones are
+    /// [lost](crate::Event::Lost).
+    #[must_use]
+    pub fn queue(mut self, bytes: usize) -> Self {
+        self.queue = bytes;
+        self
+    }
+
+    /// Sets the maximum size of headers and payload, in bytes; 1 MiB by default, as for servers.
+    /// Larger messages can't be published, and are [dropped](crate::Event::Oversized) when they
+    /// arrive. The server may have a smaller limit for publishing, which holds once it is known.
+    #[must_use]
+    pub fn max_payload(mut self, bytes: usize) -> Self {
+        self.max_payload = bytes;
+        self
+    }
+
+    /// Sets the time limit for a connect, and then for the login; 5 s by default.
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// Sets the time between two PINGs, of which a connection that is lost unnoticed answers none;
+    /// after two without an answer it is dropped. 30 s by default.
+    #[must_use]
+    pub fn ping_interval(mut self, interval: Duration) -> Self {
+        self.ping_interval = interval;
+        self
+    }
+
+    /// Sets the first and the longest delay before an attempt to reconnect; 250 ms and 30 s by
+    /// default. It doubles after all servers have failed, and is shortened at random by up to a half,
+    /// so that clients that lost their server at the same time do not return at the same time.
+    #[must_use]
+    pub fn back_off(mut self, first: Duration, longest: Duration) -> Self {
+        self.back_off = (first, longest);
+        self
+    }
+}

@@ -1,0 +1,12 @@
+//! A bus in memory and against a scripted server, without sockets: rows 201 to 211 of the contract.
+
+#[macro_use]
+extern crate couplet_watched;
+
+mod connecting;
+mod kit;
+mod memory;
+mod parser;
+mod presence;
+mod queues;
+mod sessions;

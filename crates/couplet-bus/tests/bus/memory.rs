@@ -1,0 +1,204 @@
+//! Messages and requests, in memory.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::bus::{Bus, Memory, Message, Pattern, PublishError, RequestError, Subscription};
+use couplet::defer::TimedOut;
+use couplet::services::{Health, Service};
+use couplet::testing::{failure_of, success_of};
+
+use crate::kit::{Log, Scene};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn c201_messages_arrive_in_the_order_of_publishing_where_the_pattern_matches() {
+    let mut scene = Scene::hub(&Memory::new());
+    let (_exact, _any) = (scene.subscribe("a.b"), scene.subscribe("a.*"));
+    let _group = scene.subscribe(Pattern::new("c").group("workers"));
+    for (subject, text) in [("a.b", "1"), ("a.c", "2"), ("b", "3"), ("a.b", "4"), ("c", "5")] {
+        scene.bus.publish(subject, text).expect("there is room");
+    }
+    assert_eq!(scene.bus.counts().delivered, 0, "none is delivered inside a call");
+    assert_eq!(scene.log(), ["a.b 1", "a.b 1", "a.c 2", "a.b 4", "a.b 4", "c 5"]);
+    let counts = scene.bus.counts();
+    assert_eq!((counts.published, counts.delivered), (5, 6));
+}
+
+#[test]
+fn c201_a_subscription_ends_with_its_drop() {
+    let mut scene = Scene::hub(&Memory::new());
+    let kept: Rc<RefCell<Option<Subscription>>> = Rc::default();
+    let (ending, log) = (kept.clone(), Log::default());
+    let heard = log.clone();
+    let once = scene.bus.subscribe("a", move |message| {
+        heard.borrow_mut().push(String::from_utf8_lossy(message.payload()).into_owned());
+        drop(ending.take());
+    });
+    *kept.borrow_mut() = Some(once.expect("it is valid"));
+    scene.publish("1");
+    scene.publish("2");
+    scene.settle();
+    assert_eq!(log.take(), ["1"]);
+}
+
+#[test]
+fn c201_all_loops_get_messages_in_one_order_and_without_echo_only_those_of_others() {
+    let hub = Memory::new();
+    let mut scenes = [Scene::hub(&hub), Scene::hub(&hub), Scene::hub(&hub.clone().echo(false))];
+    let _all = scenes.each_ref().map(|scene| scene.subscribe("a"));
+    scenes[0].publish("1");
+    scenes[2].publish("2");
+    scenes[1].publish("3");
+    assert_eq!(scenes[0].log(), ["a 1", "a 2", "a 3"]);
+    assert_eq!(scenes[1].log(), ["a 1", "a 2", "a 3"]);
+    assert_eq!(scenes[2].log(), ["a 1", "a 3"]);
+}
+
+#[test]
+fn c201_a_bus_in_another_thread_gets_the_messages() {
+    let hub = Memory::new();
+    let mut scene = Scene::hub(&hub);
+    let _here = scene.subscribe("there");
+    std::thread::spawn(move || {
+        let mut scene = Scene::hub(&hub);
+        scene.bus.publish("there", "from a thread").expect("there is room");
+        scene.settle();
+    })
+    .join()
+    .expect("no panic");
+    assert_eq!(scene.log(), ["there from a thread"]);
+}
+
+#[test]
+fn c202_one_member_of_a_group_gets_each_message() {
+    let hub = Memory::new();
+    let mut scenes = [Scene::hub(&hub), Scene::hub(&hub)];
+    let workers = || Pattern::new("a").group("workers");
+    let _workers =
+        scenes.each_ref().map(|scene| [scene.subscribe(workers()), scene.subscribe(workers())]);
+    let _others = scenes[0].subscribe(Pattern::new("a").group("others"));
+    for _ in 0..100 {
+        scenes[0].publish("");
+    }
+    let heard = scenes.each_mut().map(|scene| scene.log().len());
+    assert_eq!(heard[0] + heard[1], 200, "100 for each group");
+    assert!(heard[1] > 10 && heard[0] > 110, "members share the messages: {heard:?}");
+}
+
+#[test]
+fn c203_a_request_gets_its_own_reply() {
+    let mut scene = Scene::hub(&Memory::new());
+    let replying = scene.bus.clone();
+    let _echo = scene.bus.subscribe("echo", move |asked| {
+        replying.reply(&asked, asked.payload().clone()).expect("it wants a reply");
+        replying.reply(&asked, "a second reply").expect("it wants a reply");
+    });
+    let requests = ["1", "2", "3"].map(|text| scene.bus.request("echo", text, SECOND));
+    scene.settle();
+    let replies = requests.map(|request| success_of(request).payload().clone());
+    assert_eq!(replies, ["1", "2", "3"]);
+    let message = Message::new("echo", "");
+    assert_eq!(scene.bus.reply(&message, "").unwrap_err(), PublishError::NoReplyWanted);
+}
+
+#[test]
+fn c203_a_request_fails_without_subscribers_after_its_timeout_and_when_the_bus_is_closed() {
+    let mut scene = Scene::hub(&Memory::new());
+    let nothing = scene.bus.request("nobody", "", SECOND);
+    scene.settle();
+    assert_eq!(failure_of(nothing).downcast_ref(), Some(&RequestError::NoResponders));
+
+    let _silent = scene.subscribe("silent");
+    let late = scene.bus.request("silent", "", SECOND);
+    scene.memory.advance(SECOND - Duration::from_nanos(1));
+    assert!(!late.has_fired());
+    scene.memory.advance(Duration::from_nanos(1));
+    assert!(failure_of(late).is::<TimedOut>());
+
+    let pending = scene.bus.request("silent", "", SECOND);
+    scene.bus.close();
+    assert_eq!(failure_of(pending).downcast_ref(), Some(&RequestError::Closed));
+    let after = scene.bus.request("silent", "", SECOND);
+    assert_eq!(failure_of(after).downcast_ref(), Some(&PublishError::Closed));
+}
+
+#[test]
+fn c204_messages_that_are_too_large_or_malformed_are_refused() {
+    let scene = Scene::hub(&Memory::new().max_payload(10));
+    let refused = |message: &Message| scene.bus.publish_message(message).unwrap_err();
+    let error = refused(&Message::new("a", vec![0; 11]));
+    assert_eq!(error, PublishError::TooLarge { size: 11, most: 10 });
+    let error = refused(&Message::new("a", "").header("b", "c"));
+    assert_eq!(error, PublishError::TooLarge { size: 18, most: 10 });
+    assert!(matches!(refused(&Message::new("a b", "")), PublishError::Subject(_)));
+    assert!(scene.bus.subscribe("a..b", drop).is_err());
+    scene.bus.publish("a", vec![0; 10]).expect("it has the right size");
+    assert_eq!(scene.bus.counts().published, 1);
+}
+
+#[test]
+fn c205_messages_for_a_busy_loop_are_bounded_and_the_lost_ones_reported() {
+    let hub = Memory::new().queue(100);
+    let (mut busy, other) = (Scene::hub(&hub), Scene::hub(&hub));
+    let _busy = busy.subscribe("a");
+    for text in ["1", "2", "3"] {
+        other.publish(&text.repeat(45));
+    }
+    assert_eq!(
+        busy.log(),
+        [format!("a {}", "1".repeat(45)), format!("a {}", "2".repeat(45)), "lost 1".to_owned()]
+    );
+    assert_eq!(busy.bus.counts().lost, 1);
+    other.publish("4");
+    assert_eq!(busy.log(), ["a 4"], "there is room again");
+}
+
+#[test]
+fn c206_a_panic_of_a_subscriber_ends_only_its_call() {
+    let mut scene = Scene::hub(&Memory::new());
+    let panics = scene.bus.subscribe("a", |message| assert_ne!(message.payload(), "1"));
+    let _panics = panics.expect("it is valid");
+    let _logs = scene.subscribe("a");
+    scene.publish("1");
+    scene.publish("2");
+    assert!(scene.memory.take_panics().is_empty());
+    assert_eq!(scene.log(), ["a 1", "a 2"]);
+    assert_eq!(scene.memory.take_panics().len(), 1);
+}
+
+#[test]
+fn c206_a_closed_bus_refuses_and_a_restarted_one_works() {
+    let mut scene = Scene::hub(&Memory::new());
+    assert_eq!(scene.bus.health(), Health::Ready);
+    let _before = scene.subscribe("a");
+    scene.publish("1");
+    let mut service = scene.bus.clone();
+    let stopped = service.stop();
+    assert_eq!(scene.log(), ["a 1"], "a drain delivers first");
+    success_of(stopped);
+    assert!(matches!(scene.bus.health(), Health::Failed(_)));
+    assert_eq!(scene.bus.publish("a", "").unwrap_err(), PublishError::Closed);
+    success_of(service.start(&scene.memory.reactor()));
+    let _after = scene.subscribe("a");
+    scene.publish("2");
+    assert_eq!(scene.log(), ["a 2"]);
+    assert_eq!(scene.bus.health(), Health::Ready);
+}
+
+#[test]
+fn c206_the_last_handle_closes_the_bus() {
+    let hub = Memory::new();
+    let mut scene = Scene::hub(&hub);
+    let other = Bus::memory(&scene.memory.reactor(), &hub);
+    let subscription = other.subscribe("a", |_| {}).expect("it is valid");
+    drop(other);
+    assert_eq!(subscription.bus().health(), Health::Ready);
+    assert_eq!(format!("{hub:?}"), "Memory { buses: 2, .. }");
+    drop(subscription);
+    assert_eq!(format!("{hub:?}"), "Memory { buses: 1, .. }");
+    scene.publish("nobody minds");
+    scene.settle();
+}

@@ -1,0 +1,49 @@
+//! Queues of subscribers.
+
+use couplet::bus::{Limit, Memory};
+use couplet::testing::success_of;
+
+use crate::kit::Scene;
+
+#[test]
+fn c205_a_queue_hands_out_its_messages_in_order() {
+    let mut scene = Scene::hub(&Memory::new());
+    let messages = scene.bus.messages("a", Limit::default()).expect("it is valid");
+    let (first, cancelled, second) = (messages.next(), messages.next(), messages.next());
+    cancelled.cancel();
+    for text in ["1", "2", "3", "4"] {
+        scene.publish(text);
+    }
+    scene.settle();
+    let taken = [first, second].map(|next| success_of(next).payload().clone());
+    assert_eq!(taken, ["1", "2"]);
+    couplet::testing::failure_of(cancelled);
+    assert_eq!(messages.len(), 2);
+    let taken = [messages.next(), messages.next()].map(|next| success_of(next).payload().clone());
+    assert_eq!(taken, ["3", "4"]);
+    assert!(messages.is_empty());
+}
+
+#[test]
+fn c205_a_full_queue_drops_messages_and_reports_it_once() {
+    let mut scene = Scene::hub(&Memory::new());
+    let limit = Limit { messages: 4, bytes: 8 };
+    let messages = scene.bus.messages("a", limit).expect("it is valid");
+    let _other = scene.subscribe("b");
+    let publish = |scene: &mut Scene, texts: &[&str]| {
+        texts.iter().for_each(|text| scene.publish(text));
+        scene.log()
+    };
+    assert_eq!(publish(&mut scene, &["1", "2", "3", "4", "5", "6"]), ["a is slow"]);
+    assert_eq!((messages.len(), messages.dropped()), (4, 2));
+    // One place is free: it is still the same trouble.
+    assert_eq!(success_of(messages.next()).payload(), "1");
+    assert!(publish(&mut scene, &["7", "8"]).is_empty());
+    (0..4).for_each(|_| drop(success_of(messages.next())));
+    // By bytes.
+    assert_eq!(publish(&mut scene, &["12345", "6789"]), ["a is slow"]);
+    assert_eq!((messages.len(), messages.dropped()), (1, 4));
+    assert_eq!(scene.bus.counts().dropped, 4);
+    scene.bus.publish("b", "is not delayed").expect("there is room");
+    assert_eq!(scene.log(), ["b is not delayed"]);
+}

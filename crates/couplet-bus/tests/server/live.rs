@@ -1,0 +1,164 @@
+//! What the server does for a client that behaves.
+
+use std::time::Duration;
+
+use couplet::bus::nats::{Auth, Nkey};
+use couplet::bus::{Limit, Message, Pattern, PresenceOptions, RequestError};
+use couplet::layers::tls::{ClientTls, ClientTlsOptions, Roots};
+use couplet::services::Health;
+
+use crate::needed::{Folder, SelfSigned};
+use crate::server::{Client, Server};
+
+const LONG: Duration = Duration::from_secs(30);
+
+#[test]
+fn c204_messages_with_headers_reach_other_clients_in_order() {
+    let Some(server) = Server::start(&[]) else { return };
+    let mut client = Client::new();
+    let (ada, bob) = (client.bus(server.options()), client.bus(server.options().echo(false)));
+    let messages = bob.messages("rooms.>", Limit::default()).expect("it is valid");
+    client.finish(bob.flush()).expect("it is connected");
+    for number in 0..1000 {
+        let message = Message::new("rooms.lobby", number.to_string());
+        ada.publish_message(&message.header("Number", number.to_string())).expect("there is room");
+    }
+    bob.publish("rooms.lobby", "no echo").expect("there is room");
+    for number in 0..1000 {
+        let message = client.finish(messages.next()).expect("it arrives");
+        assert_eq!(*message.payload(), number.to_string());
+        assert_eq!(message.find_header("number"), Some(&*number.to_string()));
+    }
+    client.finish(ada.flush()).expect("it is connected");
+    client.finish(bob.flush()).expect("it is connected");
+    assert!(messages.is_empty());
+}
+
+#[test]
+fn c202_the_server_shares_messages_among_the_members_of_a_group() {
+    let Some(server) = Server::start(&[]) else { return };
+    let mut client = Client::new();
+    let buses = [0; 3].map(|_| client.bus(server.options()));
+    let workers = buses.each_ref().map(|bus| {
+        bus.messages(Pattern::new("jobs").group("workers"), Limit::default()).expect("it is valid")
+    });
+    for bus in &buses {
+        client.finish(bus.flush()).expect("it is connected");
+    }
+    (0..300).for_each(|_| buses[0].publish("jobs", "").expect("there is room"));
+    for bus in buses.iter().chain(&buses) {
+        client.finish(bus.flush()).expect("it is connected");
+    }
+    let shares = workers.map(|worker| worker.len());
+    assert_eq!(shares.iter().sum::<usize>(), 300);
+    assert!(shares.iter().all(|share| *share > 10), "{shares:?}");
+}
+
+#[test]
+fn c203_requests_between_clients() {
+    let Some(server) = Server::start(&[]) else { return };
+    let mut client = Client::new();
+    let (asks, answers) = (client.bus(server.options()), client.bus(server.options()));
+    let nothing = asks.request("double", "", LONG);
+    let failure = client.finish(nothing).expect_err("nothing is subscribed");
+    assert_eq!(failure.downcast_ref(), Some(&RequestError::NoResponders));
+    let replying = answers.clone();
+    let _doubling = answers.subscribe("double", move |asked| {
+        let twice = [&**asked.payload(), asked.payload()].concat();
+        replying.reply(&asked, twice).expect("it wants a reply");
+    });
+    client.finish(answers.flush()).expect("it is connected");
+    let replies: Vec<_> =
+        (0..100).map(|number| asks.request("double", number.to_string(), LONG)).collect();
+    for (number, reply) in replies.into_iter().enumerate() {
+        let reply = client.finish(reply).expect("it is answered");
+        assert_eq!(*reply.payload(), format!("{number}{number}"));
+    }
+}
+
+#[test]
+fn c208_tokens_passwords_and_nkeys_log_in_and_wrong_ones_do_not() {
+    let key = Nkey::from_seed("SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY");
+    let key = key.expect("it is valid");
+    let other = Nkey::from_seed("SUAAAAICAMCAKBQHBAEQUCYMBUHA6EARCIJRIFIWC4MBSGQ3DQOR4H776Y");
+    let users = format!("authorization: {{ users: [ {{ nkey: {} }} ] }}", key.public());
+    let password =
+        |password: &str| Auth::Password { user: "ada".to_owned(), password: password.to_owned() };
+    let token = |token: &str| Auth::Token(token.to_owned());
+    let cases = [
+        ("authorization: { token: \"s3cret\" }", token("s3cret"), token("wrong")),
+        ("authorization: { user: ada, password: \"pa ss\" }", password("pa ss"), password("pass")),
+        (&*users, Auth::Nkey(key), Auth::Nkey(other.expect("it is valid"))),
+    ];
+    for (configuration, right, wrong) in cases {
+        let Some(server) = Server::start_with(configuration, &[]) else { return };
+        let mut client = Client::new();
+        let bus = client.bus(server.options().auth(right));
+        assert_eq!(bus.health(), Health::Ready);
+        client.log();
+        for wrong in [wrong, Auth::None] {
+            let refused = client.begin(server.options().auth(wrong));
+            let log = client.until("failed: ");
+            assert!(log[0].contains("Authorization Violation"), "{log:?}");
+            assert!(matches!(refused.health(), Health::Degraded(_)));
+            refused.close();
+            client.log();
+        }
+    }
+}
+
+#[test]
+fn c208_tls_begins_after_info_and_verifies_the_server() {
+    let configuration = "tls: { cert_file: \"FOLDER/cert\", key_file: \"FOLDER/key\" }";
+    let files = SelfSigned::new("localhost");
+    let folder = Folder::new();
+    folder.write("cert", &files.certificate);
+    folder.write("key", &files.key);
+    let configuration = configuration.replace("FOLDER/", &folder.path(""));
+    let Some(server) = Server::start_with(&configuration, &[]) else { return };
+    let url = format!("localhost:{}", server.port);
+    let options = couplet::bus::nats::Options::new([url]).expect("it is valid");
+    let trusting = ClientTlsOptions::default()
+        .roots(Roots::from_pem(files.certificate.as_bytes()).expect("a certificate"));
+    let tls = ClientTls::new(&trusting).expect("it is valid");
+    let mut client = Client::new();
+    let bus = client.bus(options.clone().tls(tls));
+    let _subscription = client.subscribe(&bus, "a");
+    bus.publish("a", "encrypted").expect("there is room");
+    client.until("a encrypted");
+
+    let stranger = SelfSigned::new("localhost");
+    let stranger = Roots::from_pem(stranger.certificate.as_bytes()).expect("a certificate");
+    let tls = ClientTls::new(&ClientTlsOptions::default().roots(stranger)).expect("it is valid");
+    let refused = client.begin(options.clone().tls(tls));
+    let log = client.until("failed: ");
+    assert!(log[0].contains("certificate"), "{log:?}");
+    refused.close();
+    let plain = client.begin(options);
+    let log = client.until("failed: ");
+    assert_eq!(
+        log.last().map(String::as_str),
+        Some("failed: cannot log in: the server requires TLS, which `Options::tls` turns on")
+    );
+    plain.close();
+}
+
+#[test]
+fn c210_nodes_know_each_other() {
+    let Some(server) = Server::start(&[]) else { return };
+    let mut client = Client::new();
+    let buses = [client.bus(server.options()), client.bus(server.options())];
+    let options = PresenceOptions { interval: Duration::from_millis(100), ..Default::default() };
+    let [first, second] =
+        buses.each_ref().map(|bus| bus.presence("nodes", "", options).expect("it is open"));
+    while first.peers().is_empty() || second.peers().is_empty() {
+        let pause = client.l.reactor().sleep(Duration::from_millis(2));
+        client.finish(pause).expect("time passes");
+    }
+    assert_eq!(first.peers()[0].id, second.id());
+    drop(second);
+    while !first.peers().is_empty() {
+        let pause = client.l.reactor().sleep(Duration::from_millis(2));
+        client.finish(pause).expect("time passes");
+    }
+}
