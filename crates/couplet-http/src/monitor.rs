@@ -368,7 +368,7 @@ impl Monitor {
 
     /// Whether no response can still be in transit to the client.
     pub(super) fn is_settled(&self) -> bool {
-        !hooks::has_sent(&self.transport())
+        !hooks::has_sent(self.transport())
             || self.transport().reactor().now() >= self.since.get() + SETTLE_TIME
     }
 
@@ -413,7 +413,7 @@ impl Monitor {
         let interval = header_timeout.min(keep_alive).min(body_timeout).min(write_timeout);
         let is_idle = self.is_http1() && self.is_idle();
         let interval = if is_idle { interval } else { interval.min(CHECK_INTERVAL) };
-        let interval = hooks::drain_patience(&self.transport())
+        let interval = hooks::drain_patience(self.transport())
             .map_or(interval, |patience| interval.min(patience));
         // Events that begin from now on are due later than `interval`; earlier ones may be due before.
         let next =
@@ -459,8 +459,7 @@ impl Monitor {
     fn idle_limit(&self) -> Duration {
         let HttpOptions { header_timeout, keep_alive, .. } = *self.options();
         // Time for the client to act on our GOAWAY.
-        if let Some(patience) =
-            hooks::drain_patience(&self.transport()).filter(|_| !self.is_http1())
+        if let Some(patience) = hooks::drain_patience(self.transport()).filter(|_| !self.is_http1())
         {
             return patience.min(keep_alive);
         }
@@ -719,7 +718,7 @@ impl Drop for Exchange {
         self.end_pieces();
         let monitor = &self.monitor;
         if let Some(access) = &self.access {
-            access.end(&monitor.transport());
+            access.end(monitor.transport());
         }
         if let Some(why) = self.body.as_ref().and_then(|body| body.error()) {
             monitor.log_debug("a request was cut off", why);
