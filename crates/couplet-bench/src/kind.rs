@@ -13,6 +13,8 @@ pub(crate) enum Kind {
     Couplet,
     /// The same over io_uring.
     CoupletUring,
+    /// `couplet serve --sendfile`: files leave without a copy, as nginx's do.
+    CoupletSendfile,
     /// `couplet echo` with an inspector without readers.
     CoupletInspected,
     /// An echo over a layer that passes bytes unchanged.
@@ -42,9 +44,10 @@ const USUAL: usize = 16;
 pub(crate) const BACKLOG: u16 = 1024;
 
 /// The kinds that have one form, by their names on the command line.
-const NAMED: [(&str, Kind); 15] = [
+const NAMED: [(&str, Kind); 16] = [
     ("couplet", Kind::Couplet),
     ("couplet-uring", Kind::CoupletUring),
+    ("couplet-sendfile", Kind::CoupletSendfile),
     ("couplet-inspected", Kind::CoupletInspected),
     ("couplet-layer", Kind::CoupletLayer),
     ("couplet-stream", Kind::CoupletStream),
@@ -64,6 +67,7 @@ const NAMED: [(&str, Kind); 15] = [
 pub(crate) const COMPARED: &[Kind] = &[
     Kind::Couplet,
     Kind::CoupletUring,
+    Kind::CoupletSendfile,
     Kind::Raw(USUAL),
     Kind::RawUring,
     Kind::Mio(USUAL),
@@ -103,6 +107,7 @@ impl Kind {
         match self {
             Kind::Couplet => true,
             Kind::CoupletUring => role != Tls,
+            Kind::CoupletSendfile => role == Files,
             Kind::CoupletInspected | Kind::CoupletLayer | Kind::RawUring => role == Echo,
             Kind::CoupletStream => matches!(role, Echo | Relay(_)),
             Kind::Raw(_) => matches!(role, Echo | EchoOne | Relay(_) | Role::FanOut),

@@ -70,7 +70,7 @@ impl Programs {
                 let lacks = || format!("{} does not have it (see --python)", self.python);
                 return Ok((!has(module)).then(lacks));
             }
-            Kind::Couplet | Kind::CoupletUring | Kind::CoupletInspected => {
+            Kind::Couplet | Kind::CoupletUring | Kind::CoupletSendfile | Kind::CoupletInspected => {
                 let runs = !roles.iter().any(|&role| by_program(role))
                     || succeeds(&self.couplet, &["--version"]);
                 return Ok((!runs).then(|| "the program couplet is not installed".into()));
@@ -106,11 +106,14 @@ impl Programs {
         let text = |path: &Path| path.display().to_string();
         let launch = |words| Ok(Launch { words, port: None });
         match kind {
-            Kind::Couplet | Kind::CoupletUring | Kind::CoupletInspected if by_program(role) => {
+            Kind::Couplet | Kind::CoupletUring | Kind::CoupletSendfile | Kind::CoupletInspected
+                if by_program(role) =>
+            {
                 let mut words = vec![text(&self.couplet)];
                 words.extend(ours::arguments(role, folder.path()));
                 words.extend((kind == Kind::CoupletInspected).then(|| "--inspect=0".into()));
                 words.extend((kind == Kind::CoupletUring).then(|| "--driver=uring".into()));
+                words.extend((kind == Kind::CoupletSendfile).then(|| "--sendfile".into()));
                 words.extend(is_counted.then(|| "--answers=at-once".into()));
                 launch(words)
             }
