@@ -6,7 +6,7 @@ pub mod inspector;
 #[cfg(feature = "testing")]
 pub mod simulator;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[cfg(unix)]
 pub use crate::driver::process::WorldProcess;
@@ -43,6 +43,11 @@ pub fn drain_patience(transport: &Transport) -> Option<Duration> {
 /// Whether the loop's time is that of the system, rather than a test's or a simulation's.
 pub fn is_real_time(reactor: &Reactor) -> bool {
     reactor.world().is_real_time()
+}
+
+/// The present time of the loop's clock. [`Reactor::now`] is the time at which the turn began.
+pub fn present_time(reactor: &Reactor) -> Instant {
+    reactor.world().now()
 }
 
 /// Whether bytes were sent on the connection, in this process or the ones before.

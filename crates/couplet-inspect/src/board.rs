@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use couplet_core::defer::{Deferred, DeferredLock, Resolver};
 use couplet_core::hooks::inspector::InspectedLoop;
+use couplet_core::hooks::present_time;
 use couplet_core::reactor::Snapshot;
 use couplet_core::{ConnectionId, Reactor, Result};
 use serde::{Serialize, Serializer};
@@ -463,9 +464,11 @@ impl Board {
     pub(crate) fn recording(&self, last: Option<Duration>) -> Vec<u8> {
         let text = RawValue::from_string(self.everything().trim_end().to_owned());
         let (mut loops, mut records, mut contents) = (Vec::new(), Vec::new(), Vec::new());
-        let (now, state) = (self.reactor.now(), self.state.borrow());
+        let state = self.state.borrow();
         for watched in state.loops.values() {
             let it = &watched.inspected;
+            // The turn's time would belong to earlier ticks: the clock of a young ring would be wrong.
+            let now = present_time(&self.reactor);
             let rings = (&*it.ring, &*it.frames);
             let read = LoopRecords::read(watched.number, it.serial, it.thread(), rings);
             let (header, own, kept) = read.until(now, last, self.clock);
