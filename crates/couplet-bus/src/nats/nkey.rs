@@ -2,7 +2,7 @@
 //! <https://github.com/nats-io/nkeys>.
 
 use std::fmt;
-use std::rc::Rc;
+use std::sync::Arc;
 
 #[cfg(feature = "tls")]
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
@@ -34,7 +34,7 @@ pub enum NkeyError {
 #[derive(Clone)]
 pub struct Nkey {
     // Bound: one pair of keys.
-    pair: Rc<Ed25519KeyPair>,
+    pair: Arc<Ed25519KeyPair>,
     public: String,
 }
 
@@ -57,7 +57,7 @@ impl Nkey {
         let mut key = vec![USER];
         key.extend_from_slice(pair.public_key().as_ref());
         key.extend_from_slice(&crc16(&key).to_le_bytes());
-        Ok(Nkey { public: BASE32_NOPAD.encode(&key), pair: Rc::new(pair) })
+        Ok(Nkey { public: BASE32_NOPAD.encode(&key), pair: Arc::new(pair) })
     }
 
     /// The public key, `U…`, which the server knows.
