@@ -9,5 +9,6 @@ mod jetstream;
 mod live;
 #[path = "../../../couplet-core/tests/needed/mod.rs"]
 mod needed;
+mod process;
 mod server;
 mod trouble;
