@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use couplet::endpoints::{ServerEndpoint, SharedPort};
 use couplet::reactor::Snapshot;
-use couplet::services::{Child, StreamServerService, Supervisor};
+use couplet::services::{Child, Service, StreamServerService, Supervisor};
 use couplet::{
     Answers, Cluster, ConnectError, DatagramTransport, DriverChoice, Failure, IntoFactory,
-    LoopOptions, Port, Reactor,
+    LoopOptions, Port, Reactor, Shutdown,
 };
 use couplet_runner::{drivers, threads};
 use rustix::io::Errno;
@@ -192,7 +192,11 @@ pub(crate) struct Server {
     /// The UDP ports of a service.
     // Bound: one for each `udp:` endpoint of its table.
     datagrams: Vec<Part>,
+    link: Option<Box<MakeLink>>,
 }
+
+/// Makes a service beside the ports, such as a link to other servers, which one loop has.
+type MakeLink = dyn Fn() -> Child + Send + Sync;
 
 /// Makes the function that opens the ports of a loop, for the number of all loops.
 type Prepare = dyn Fn(usize) -> Open + Send + Sync;
@@ -215,7 +219,7 @@ impl Server {
         S: Fn(&Reactor, Arc<dyn ServerEndpoint>) -> couplet::Result<Port> + 'static,
     {
         let prepare = Box::new(move |loops| Box::new(prepare(loops)) as Open);
-        Server { listen, threads, prepare, datagrams: Vec::new() }
+        Server { listen, threads, prepare, datagrams: Vec::new(), link: None }
     }
 
     /// A server of a configuration with these UDP ports only.
@@ -232,6 +236,11 @@ impl Server {
         Server { datagrams, ..self }
     }
 
+    /// Adds a service beside the ports, which begins before them and ends after them.
+    pub(crate) fn with_link(self, link: impl Fn() -> Child + Send + Sync + 'static) -> Server {
+        Server { link: Some(Box::new(link)), ..self }
+    }
+
     /// A server whose protocols are built by `factory`'s factories, one for each loop.
     pub(crate) fn of_factory<K: 'static, F: IntoFactory<K> + Clone + 'static>(
         listen: Listen,
@@ -246,13 +255,14 @@ impl Server {
 
     /// Serves until a signal ends the program. On SIGTERM, connections are asked to finish.
     pub(crate) fn run(self) -> Result<(), Exit> {
-        let Server { listen, threads, prepare, .. } = self;
+        let Server { listen, threads, prepare, link, .. } = self;
         let options = LoopOptions::default().drain(listen.drain.time).answers(listen.answers);
         let options = listen.driver.set(options);
         let endpoints = endpoint::or_free_port(listen.endpoints);
         if threads.number == 1 {
             let open = prepare(1);
             return run_loop(options, |reactor| {
+                start(link.as_deref(), reactor);
                 endpoints.into_iter().map(|endpoint| open(reactor, endpoint)).collect()
             });
         }
@@ -260,7 +270,11 @@ impl Server {
         let ports = endpoints.iter().map(|endpoint| cluster.bind(endpoint));
         let ports = ports.collect::<couplet::Result<Vec<_>>>()?;
         let members = cluster.members();
+        let is_linked = AtomicBool::new(false);
         run_loops(cluster, |reactor| {
+            if !is_linked.swap(true, Ordering::Relaxed) {
+                start(link.as_deref(), reactor);
+            }
             let open = prepare(members.count());
             ports.iter().map(|port: &SharedPort| open(reactor, Arc::new(port.clone()))).collect()
         })
@@ -276,14 +290,14 @@ impl Server {
         place: impl Fn(Arc<dyn ServerEndpoint>) -> Arc<dyn ServerEndpoint>,
         this_loop: fn() -> (usize, usize),
     ) -> MakeChild {
-        let Server { listen, prepare, datagrams, .. } = self;
+        let Server { listen, prepare, datagrams, link, .. } = self;
         let (name, drain) = (name.to_owned(), listen.drain.time);
         let endpoints = match datagrams.is_empty() {
             true => endpoint::or_free_port(listen.endpoints),
             false => listen.endpoints,
         };
         let endpoints: Vec<_> = endpoints.into_iter().map(place).collect();
-        let is_alone = endpoints.len() + datagrams.len() == 1;
+        let is_alone = endpoints.len() + datagrams.len() == 1 && link.is_none();
         Box::new(move |_| {
             let (this, count) = this_loop();
             let open = Rc::new(prepare(count));
@@ -302,7 +316,9 @@ impl Server {
                 let service = StreamServerService::opening(child, listen);
                 Child::new(service.drain(drain).on_listening(announce))
             });
-            let mut children: Vec<Child> = streams.collect();
+            // Stopped after the ports, whose connections use it until then.
+            let link = link.iter().filter(|_| this == 0).map(|link| link());
+            let mut children: Vec<Child> = link.chain(streams).collect();
             // The datagrams of a client belong together.
             if this == 0 {
                 children.extend(datagrams.iter().zip(&mut names).map(|(part, child)| {
@@ -321,6 +337,15 @@ impl Server {
             Ok(Child::supervisor(&all))
         })
     }
+}
+
+/// Starts the service beside the ports, and stops it before the loop.
+fn start(link: Option<&MakeLink>, reactor: &Reactor) {
+    let Some(link) = link else { return };
+    let mut links = Supervisor::new("links");
+    links.add(link()).detach();
+    links.start(reactor).detach();
+    reactor.on(Shutdown::Before, move || links.stop());
 }
 
 /// How long a service may take to stop after its drain.

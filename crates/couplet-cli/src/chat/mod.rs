@@ -1,8 +1,12 @@
 //! `couplet chat`: a line chat for `couplet connect` or any other line client.
 //!
 //! Each line is sent to all other members, after the sender's name. A slow reader does not delay
-//! the others: its lines are buffered up to a cap, then it is disconnected.
+//! the others: its lines are buffered up to a cap, then it is disconnected. Servers on a bus are one
+//! chat.
 
+mod address;
+mod bus;
+mod others;
 mod rate_limit;
 mod room;
 #[cfg(test)]
@@ -16,11 +20,14 @@ use std::time::Duration;
 use clap::Args;
 use couplet::protocols::{LineOnlyReceiver, LineProtocol, LineTransport};
 use couplet::rooms::JoinError;
+use couplet::services::Child;
 use couplet::{Failure, HandOver, Reactor, Reason, SocketOption};
 
 use crate::exit::Exit;
 use crate::server::{Listen, Server, Threads, listening};
 use crate::values::{or_never, seconds_or_none};
+use address::BusAddress;
+use bus::BusService;
 use rate_limit::RateLimit;
 use room::{Guest, NameError, Room, SharedRoom};
 use text::{NAME_LENGTH, clean};
@@ -138,6 +145,9 @@ impl ChatServer {
             others => format!("{others} others are here."),
         };
         self.reply(transport, &format!("Welcome! You are {name}. {others}"));
+        if self.room.is_cut_off() {
+            self.reply(transport, "The other servers are out of reach.");
+        }
         self.reply(transport, "Everybody sees what you type. /nick NAME changes your name,");
         self.reply(transport, "/who lists who is here, /quit leaves, /help explains more.");
     }
@@ -171,6 +181,14 @@ impl ChatServer {
                 );
                 self.reply(transport, &rule);
             }
+        }
+    }
+
+    /// Renames the member before its line if its name belongs to somebody on another server.
+    fn check_name(&mut self, transport: &LineTransport) {
+        if let Some(renamed) = self.guest().and_then(Guest::yield_name) {
+            self.reply(transport, &format!("Somebody on another server has your name: {renamed}"));
+            self.keep(transport);
         }
     }
 
@@ -225,6 +243,7 @@ impl LineProtocol for ChatServer {
         if line.strip_suffix(b"\r").unwrap_or(line).len() > LINE_LENGTH {
             return self.line_length_exceeded(transport, line);
         }
+        self.check_name(transport);
         let text = clean(line);
         match text.strip_prefix('/') {
             Some(slash) if slash.starts_with('/') => self.say(slash),
@@ -287,7 +306,15 @@ const EXAMPLE: &str = listening!(
 What a member types is sent to all others, after the member's name. /nick NAME,
 /who, /quit and /help are commands. A member that does not read is cut off when
 1 MiB is queued for it; one that talks too fast is delayed; neither holds up the
-others. A member that is silent for an hour is disconnected."
+others. A member that is silent for an hour is disconnected.
+
+Servers on one NATS cluster are one chat:
+  couplet chat --listen :7777 --bus nats://10.0.0.5:4222,nats://10.0.0.6:4222
+Lines go to the people of all servers, /who lists them all, and no two have the
+same name. Without its bus a server still serves its own people, tells them, and
+comes back automatically. An address may have a user and a password, or a token,
+before an @, percent-encoded; tls:// encrypts, and a configuration of couplet
+run hides them from other users of this machine."
 );
 
 #[derive(Args, Debug)]
@@ -307,15 +334,20 @@ pub(crate) struct Chat {
         allow_negative_numbers = true
     )]
     idle_timeout: Duration,
+    /// Join the chats of other servers over these NATS servers: nats://HOST:PORT, separated by commas
+    #[arg(long, value_name = "URL")]
+    bus: Option<BusAddress>,
 }
 
 pub(crate) fn run(options: Chat) -> Result<(), Exit> {
-    server(options).run()
+    server(options)?.run()
 }
 
-pub(crate) fn server(options: Chat) -> Server {
+pub(crate) fn server(options: Chat) -> Result<Server, Exit> {
     let idle_timeout = or_never(options.idle_timeout);
+    let bus = options.bus.as_ref().map(BusAddress::options).transpose()?;
     let shared = SharedRoom::new();
+    let joined = shared.clone();
     let prepare = move |_| {
         let (shared, room) = (shared.clone(), OnceCell::new());
         move |reactor: &Reactor, endpoint| {
@@ -323,5 +355,9 @@ pub(crate) fn server(options: Chat) -> Server {
             reactor.listen(endpoint, move || ChatServer::new(&room, idle_timeout))
         }
     };
-    Server::new(options.listen, options.threads, prepare)
+    let server = Server::new(options.listen, options.threads, prepare);
+    Ok(match bus {
+        Some(bus) => server.with_link(move || Child::new(BusService::new(&joined, &bus))),
+        None => server,
+    })
 }

@@ -1,15 +1,21 @@
-//! The chat's room: its members in all loops, and their names.
+//! The chat's room: its members in all loops, and their names, which no other person has, also on
+//! the other servers of a bus.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use couplet::protocols::LineTransport;
 use couplet::rooms::{JoinError, Member, RoomOptions, Rooms, SharedRooms};
 use couplet::{Reactor, Reason};
 
+use super::others::Others;
 use super::text::is_name;
+
+/// Time after which no server lists a name that it has lost: longer than it may be out of reach.
+const SETTLED: Duration = Duration::from_secs(8);
 
 thread_local! {
     /// The rooms of this thread's chats.
@@ -20,8 +26,8 @@ thread_local! {
 /// The room of all loops, whose members have their names as metadata.
 #[derive(Clone)]
 pub(super) struct SharedRoom {
-    rooms: SharedRooms<(), String>,
-    names: Arc<Names>,
+    pub(super) rooms: SharedRooms<(), String>,
+    pub(super) names: Arc<Names>,
 }
 
 /// The room as one loop sees it.
@@ -41,20 +47,34 @@ pub(super) struct Guest {
 struct Name {
     // Bound: NAME_LENGTH (20 bytes).
     text: String,
+    since: Instant,
     names: Arc<Names>,
 }
 
-/// The names of all members.
+/// The names of all members, and of the people on the other servers.
 #[derive(Default)]
-struct Names(Mutex<Taken>);
+pub(super) struct Names(Mutex<Taken>);
 
 #[derive(Default)]
 struct Taken {
-    /// In lower case, so that Ada and ada are the same name.
+    /// By the name in lower case: Ada and ada are the same name.
     // Bound: one for each connection.
-    names: BTreeSet<String>,
+    names: BTreeMap<String, String>,
     /// Members so far, for default names.
     count: u64,
+    others: Others,
+}
+
+impl Taken {
+    /// Takes a name, unless a member or somebody on another server has it.
+    fn take(&mut self, text: &str) -> bool {
+        let key = text.to_ascii_lowercase();
+        let is_free = !self.names.contains_key(&key) && !self.others.contains(&key);
+        if is_free {
+            self.names.insert(key, text.to_owned());
+        }
+        is_free
+    }
 }
 
 /// Why a name is refused.
@@ -68,36 +88,68 @@ impl Names {
     fn lock(&self) -> MutexGuard<'_, Taken> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Looks at the other servers, or changes them.
+    pub(super) fn others<R>(&self, f: impl FnOnce(&mut Others) -> R) -> R {
+        f(&mut self.lock().others)
+    }
+
+    /// The announcement of this server's people.
+    pub(super) fn announcement(&self) -> String {
+        let taken = self.lock();
+        taken.others.announce(taken.names.values().map(String::as_str))
+    }
 }
 
 impl Name {
     /// A default name.
-    fn new(names: &Arc<Names>) -> Name {
+    fn new(names: &Arc<Names>, since: Instant) -> Name {
         let mut taken = names.lock();
         loop {
             taken.count += 1;
             let text = format!("guest-{}", taken.count);
-            if taken.names.insert(text.clone()) {
-                return Name { text, names: names.clone() };
+            if taken.take(&text) {
+                return Name { text, since, names: names.clone() };
             }
         }
     }
 
+    /// The name of a member of another process, which may have told the other servers of it; a
+    /// default one if a member of this process has it.
+    fn moved(names: &Arc<Names>, since: Instant, text: String) -> Name {
+        let mut taken = names.lock();
+        let key = text.to_ascii_lowercase();
+        if !is_name(&text) || taken.names.contains_key(&key) {
+            drop(taken);
+            return Name::new(names, since);
+        }
+        taken.names.insert(key, text.clone());
+        Name { text, since, names: names.clone() }
+    }
+
     /// Takes another name, and frees this one.
-    fn change(&mut self, text: &str) -> Result<(), NameError> {
+    fn change(&mut self, text: &str, now: Instant) -> Result<(), NameError> {
         if !is_name(text) {
             return Err(NameError::Malformed);
         }
-        let (old, new) = (self.text.to_ascii_lowercase(), text.to_ascii_lowercase());
-        if old != new {
-            let mut taken = self.names.lock();
-            if !taken.names.insert(new) {
-                return Err(NameError::Taken);
-            }
-            taken.names.remove(&old);
+        let mut taken = self.names.lock();
+        // It may differ in the size of its letters alone.
+        let own = taken.names.remove_entry(&self.text.to_ascii_lowercase());
+        if !taken.take(text) {
+            taken.names.extend(own);
+            return Err(NameError::Taken);
         }
+        drop(taken);
         text.clone_into(&mut self.text);
+        self.since = now;
         Ok(())
+    }
+
+    /// Whether somebody on another server keeps the name. A server that a member has left, for
+    /// example for a new process, may list it a little longer.
+    fn is_lost(&self, now: Instant) -> bool {
+        let is_settled = now.saturating_duration_since(self.since) >= SETTLED;
+        is_settled && self.names.others(|others| others.claims(&self.text.to_ascii_lowercase()))
     }
 }
 
@@ -137,7 +189,7 @@ impl Room {
 
     /// Adds a member with a default name.
     pub(super) fn join(self: &Rc<Self>, transport: &LineTransport) -> Result<Guest, JoinError> {
-        let guest = self.add(transport, Name::new(&self.names))?;
+        let guest = self.add(transport, Name::new(&self.names, transport.reactor().now()))?;
         let name = guest.name();
         tracing::info!(peer = %transport.peer(), %name, "joined");
         guest.publish(format!("* {name} has joined\n"));
@@ -151,9 +203,8 @@ impl Room {
         transport: &LineTransport,
         name: &str,
     ) -> Result<Guest, JoinError> {
-        let mut default = Name::new(&self.names);
-        let _ = default.change(name);
-        self.add(transport, default)
+        let name = Name::moved(&self.names, transport.reactor().now(), name.to_owned());
+        self.add(transport, name)
     }
 
     fn add(self: &Rc<Self>, transport: &LineTransport, name: Name) -> Result<Guest, JoinError> {
@@ -161,8 +212,15 @@ impl Room {
         Ok(Guest { room: self.clone(), member, name })
     }
 
+    /// The number of people on all servers.
     pub(super) fn len(&self) -> usize {
-        self.names.lock().names.len()
+        let taken = self.names.lock();
+        taken.names.len() + taken.others.count()
+    }
+
+    /// Whether the other servers can't be reached.
+    pub(super) fn is_cut_off(&self) -> bool {
+        self.names.others(|others| others.is_cut_off)
     }
 }
 
@@ -171,17 +229,37 @@ impl Guest {
         &self.name.text
     }
 
+    fn now(&self) -> Instant {
+        self.member.transport().reactor().now()
+    }
+
     /// Renames the member; returns the line that the others get, unless the name is the same.
     pub(super) fn rename(&mut self, name: &str) -> Result<Option<String>, NameError> {
         if name == self.name() {
             return Ok(None);
         }
         let old = self.name().to_owned();
-        self.name.change(name)?;
-        self.member.set_meta(name.to_owned());
-        let line = format!("{old} is now {name}");
+        self.name.change(name, self.now())?;
+        Ok(Some(self.announce_change(&old)))
+    }
+
+    /// Takes a default name if another server gave this one to somebody before both knew; returns
+    /// the line that the others get.
+    pub(super) fn yield_name(&mut self) -> Option<String> {
+        let now = self.now();
+        if !self.name.is_lost(now) {
+            return None;
+        }
+        let default = Name::new(&self.room.names, now);
+        let old = std::mem::replace(&mut self.name, default);
+        Some(self.announce_change(&old.text))
+    }
+
+    fn announce_change(&self, old: &str) -> String {
+        self.member.set_meta(self.name().to_owned());
+        let line = format!("{old} is now {}", self.name());
         self.publish(format!("* {line}\n"));
-        Ok(Some(line))
+        line
     }
 
     /// Sends the member's text to all others; returns how many bytes each was sent. The text follows
@@ -200,15 +278,28 @@ impl Guest {
         }
     }
 
-    /// The list of names.
+    /// The list of names, on all servers that can be reached.
     pub(super) fn who(&self) -> String {
-        let mut present = self.room.rooms.present(&());
-        present.sort_by_cached_key(|member| member.meta.to_ascii_lowercase());
-        let shown = present.iter().map(|member| match member.id == self.member.id() {
-            true => format!("{} (you)", member.meta),
-            false => member.meta.to_string(),
+        let taken = self.room.names.lock();
+        let others = Some(&taken.others).filter(|others| !others.is_cut_off);
+        let elsewhere = others.into_iter().flat_map(Others::names);
+        let here = taken.names.values().map(|name| (name.as_str(), *name == self.name()));
+        let mut names: Vec<(&str, bool)> =
+            here.chain(elsewhere.map(|name| (name, false))).collect();
+        names.sort_by_cached_key(|(name, _)| name.to_ascii_lowercase());
+        let count = taken.names.len() + others.map_or(0, Others::count);
+        let shown = names.iter().map(|(name, is_you)| match is_you {
+            true => format!("{name} (you)"),
+            false => (*name).to_owned(),
         });
-        format!("{} here: {}", present.len(), shown.collect::<Vec<_>>().join(", "))
+        let mut list = format!("{count} here: {}", shown.collect::<Vec<_>>().join(", "));
+        if count > names.len() {
+            list.push_str(&format!(", and {} more", count - names.len()));
+        }
+        if others.is_none() {
+            list.push_str("; the other servers are out of reach");
+        }
+        list
     }
 
     /// Leaves the room; the others get the reason if the connection is lost.
@@ -220,7 +311,9 @@ impl Guest {
             Some(reason) if !reason.is_clean() => " (the connection was lost)",
             _ => "",
         };
-        if !matches!(reason, Some(Reason::Shutdown)) {
+        if matches!(reason, Some(Reason::Shutdown)) {
+            self.room.names.others(|others| others.leave(self.name()));
+        } else {
             tracing::info!(name = %self.name(), "left{how}");
             self.publish(format!("* {} has left{how}\n", self.name()));
         }
@@ -233,5 +326,31 @@ impl Guest {
         self.room.rooms.flush();
         self.member.leave();
         self.name().to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use couplet::testing::hold;
+
+    use super::*;
+    use crate::chat::others::People;
+    use crate::held::Nobody;
+
+    #[test]
+    fn a_name_that_another_server_lists_is_kept_until_its_list_must_be_right() {
+        let (names, since) = (Arc::<Names>::default(), hold(Nobody).reactor().now());
+        let others = |others: &mut Others| {
+            others.begin("b");
+            others.update("a".to_owned(), People::parse(b"1 Ada"));
+        };
+        names.others(others);
+        let mut name = Name::moved(&names, since, "ada".to_owned());
+        assert!(!name.is_lost(since + SETTLED - Duration::from_millis(1)));
+        assert!(name.is_lost(since + SETTLED));
+        assert_eq!(name.change("ADA", since), Err(NameError::Taken));
+        assert_eq!(name.change("bob", since), Ok(()));
+        assert!(!name.is_lost(since + SETTLED));
+        assert_eq!(names.announcement(), "1 bob");
     }
 }

@@ -101,7 +101,7 @@ fn runner() -> Runner {
         })
         // Its members are in one room.
         .kind("chat", |name, table: Table<chat::Chat>, reactor| {
-            child(name, Ok(chat::server(table.0)))?(reactor)
+            child(name, chat::server(table.0))?(reactor)
         })
         .kind_in_loops("poetry", |name, table: Table<poetry::serve::Serve>, _| {
             child(name, poetry::serve::server(table.0))

@@ -12,7 +12,7 @@ use crate::kit::{Client, Running, Server, has, noise, now, run, wait_until};
 const GREETING: usize = 3;
 
 /// A member that has read the greeting.
-pub(crate) struct Member(Client);
+pub(crate) struct Member(pub(crate) Client);
 
 impl Member {
     pub(crate) fn join(server: &Server) -> Member {

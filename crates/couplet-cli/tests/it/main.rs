@@ -10,6 +10,7 @@ mod by_name;
 mod by_name_clients;
 mod cert;
 mod chat;
+mod chat_bus;
 mod connect;
 mod crowds;
 mod datagrams;
@@ -31,6 +32,8 @@ mod inspect_process;
 mod inspect_terminal;
 mod kit;
 mod namespace;
+#[path = "../../../couplet-bus/tests/server/process.rs"]
+mod nats;
 #[path = "../../../couplet-core/tests/needed/mod.rs"]
 mod needed;
 mod peers;

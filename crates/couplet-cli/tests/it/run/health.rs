@@ -6,6 +6,7 @@ use rustix::process::Signal;
 
 use super::{Program, echo, echoes, get, is_refused, port_after};
 use crate::kit::{Client, wait_until};
+use crate::nats;
 use crate::needed::Folder;
 
 fn health_port(program: &Program) -> SocketAddr {
@@ -59,4 +60,34 @@ fn a_program_that_leaves_is_not_ready_and_serves() {
     assert!(ended.took.as_secs() >= 2, "{:?}", ended.took);
     assert!(open.read_to_end().unwrap().is_empty());
     assert!(is_refused(port) && is_refused(health));
+}
+
+#[test]
+fn a_chat_without_its_bus_is_degraded_and_ready() {
+    let Some(mut bus) = nats::Server::start(&["--user", "ada", "--pass", "s3cret"]) else { return };
+    let url = format!("nats://ada:s3cret@127.0.0.1:{}", bus.port);
+    let configuration = format!(
+        "[services.chat]\nkind = \"chat\"\nlisten = \"0\"\nbus = \"{url}\"\n\
+         [runner]\nhealth = \"{LOCAL}\"\ncontrol = \"ctl\"\n"
+    );
+    let program = Program::start_with(Folder::new(), &configuration, &["-v"]);
+    let health = health_port(&program);
+    program.port("chat");
+    wait_until("the bus", || get(health, "/readyz").1.starts_with("ready\n"));
+    bus.kill();
+    let degraded = format!("not connected to NATS at 127.0.0.1:{}: ", bus.port);
+    wait_until(&degraded, || get(health, "/readyz").1.contains(&degraded));
+    let (status, text) = get(health, "/readyz");
+    assert_eq!(status, 200, "{text}");
+    let listed = program.ctl(&["status"]);
+    assert!(listed.text().contains("degraded: "), "{}", listed.text());
+    bus.start_again();
+    wait_until("the bus", || get(health, "/readyz").1.starts_with("ready\n"));
+    // The service that replaces it joins the bus too.
+    let changed = configuration.replace("[runner]", "idle-timeout = 60\n[runner]");
+    assert_eq!(program.reload_by_ctl(&changed).code, Some(0));
+    wait_until("the bus", || program.told().matches("connected to the bus").count() == 3);
+    wait_until("health", || get(health, "/readyz").1.starts_with("ready\n"));
+    assert!(!(text + &program.told() + listed.text()).contains("s3cret"));
+    assert_eq!(program.stop(Signal::TERM).code, Some(0));
 }

@@ -10,7 +10,8 @@ use super::load::{Load, Talk};
 use super::{
     FILE, POEM, Program, echo, echoes, folder_with_poem, get, is_refused, poet, port_after,
 };
-use crate::kit::{Client, couplet, few_or_many, noise, wait_until};
+use crate::kit::{Client, Server, couplet, few_or_many, noise, wait_until};
+use crate::nats;
 use crate::needed::Folder;
 
 const PROCESS: &str =
@@ -435,6 +436,39 @@ fn nothing_is_refused_reset_lost_or_doubled_in_a_hundred_restarts() {
     load.end(&program);
     idle.iter_mut().for_each(echoes);
     assert_eq!(program.generations().0, 101);
+    program.stop();
+}
+
+#[test]
+fn a_member_of_a_chat_on_a_bus_keeps_its_name_in_the_new_process() {
+    let Some(bus) = nats::Server::start(&[]) else { return };
+    let chat = "[services.c]\nkind = \"chat\"\nlisten = \"0\"\n";
+    let chat = format!("{chat}bus = \"{}\"\n", bus.url());
+    let program = Restarted::start(&services(&[chat], "generations = 20"));
+    let mut ada = Client::connect(program.port("c"));
+    ada.send(b"/nick ada\n");
+    while ada.read_line() != "* guest-1 is now ada" {}
+    let other = Server::start(&["chat", "--bus", &bus.url()]);
+    let mut bob = other.connect();
+    bob.send(b"/nick bob\n");
+    let mut heard = Vec::new();
+    for round in 0..10 {
+        wait_until("both to be listed", || {
+            bob.send(b"/who\n");
+            while heard.last().is_none_or(|line: &String| !line.contains(" here: ")) {
+                heard.push(bob.read_line());
+            }
+            heard.pop().unwrap() == "* 2 here: ada, bob (you)"
+        });
+        program.restart();
+        ada.send(format!("{round}\n").as_bytes());
+    }
+    while heard.last().is_none_or(|line| line != "<ada> 9") {
+        heard.push(bob.read_line());
+    }
+    heard.retain(|line| line.contains("ada") && !line.contains(" is here "));
+    assert_eq!(heard, (0..10).map(|round| format!("<ada> {round}")).collect::<Vec<_>>());
+    wait_until("the end of the old processes", || program.generations().1 == 0);
     program.stop();
 }
 

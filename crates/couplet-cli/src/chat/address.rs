@@ -1,0 +1,157 @@
+//! [`BusAddress`]: the servers of a bus on the command line, perhaps with a password, which no error
+//! and no log shows.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::str::FromStr;
+
+use couplet::bus::nats::{Auth, Options};
+use couplet::layers::tls::{ClientTls, ClientTlsOptions};
+use percent_encoding::percent_decode_str;
+
+use crate::exit::Exit;
+
+/// The form of an address, for errors.
+const FORM: &str = "nats://HOST:PORT, nats://USER:PASSWORD@HOST:PORT or nats://TOKEN@HOST:PORT, \
+                    or with tls:// for TLS; further servers follow after commas";
+
+/// Addresses of NATS servers as the user wrote them. [`options`](Self::options) checks them, because
+/// an error of the command line's parser would show them.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct BusAddress(String);
+
+impl FromStr for BusAddress {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<BusAddress, Infallible> {
+        Ok(BusAddress(text.to_owned()))
+    }
+}
+
+/// Without the secrets.
+impl fmt::Debug for BusAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BusAddress(…)")
+    }
+}
+
+/// One server of the list.
+#[derive(PartialEq, Eq)]
+struct Server<'a> {
+    host: &'a str,
+    credentials: Option<&'a str>,
+    is_encrypted: bool,
+}
+
+impl<'a> Server<'a> {
+    fn parse(text: &'a str) -> Option<Server<'a>> {
+        let (scheme, rest) = text.trim().split_once("://").unwrap_or(("nats", text.trim()));
+        let is_encrypted = match scheme {
+            "nats" => false,
+            "tls" => true,
+            _ => return None,
+        };
+        let (credentials, host) = match rest.rsplit_once('@') {
+            Some((credentials, host)) => (Some(credentials), host),
+            None => (None, rest),
+        };
+        Options::new([host]).ok()?;
+        Some(Server { host, credentials, is_encrypted })
+    }
+}
+
+impl BusAddress {
+    /// The settings of a client of these servers.
+    pub(super) fn options(&self) -> Result<Options, Exit> {
+        let mut servers = Vec::new();
+        for (number, text) in self.0.split(',').enumerate() {
+            let server = Server::parse(text).ok_or_else(|| {
+                Exit::bad_usage(format!("address {} of --bus is invalid: write {FORM}", number + 1))
+            })?;
+            servers.push(server);
+        }
+        let Some(first) = servers.first() else {
+            return Err(Exit::bad_usage("--bus names no server"));
+        };
+        let is_like_first = |other: &Server<'_>| Server { host: first.host, ..*other } == *first;
+        if !servers.iter().all(is_like_first) {
+            let why = "the addresses of --bus differ in their scheme, user or password: the servers \
+                       of a cluster have the same";
+            return Err(Exit::bad_usage(why));
+        }
+        let options =
+            Options::new(servers.iter().map(|server| server.host)).map_err(Exit::bad_usage)?;
+        let options = options.auth(first.credentials.map_or(Ok(Auth::None), auth)?);
+        if !first.is_encrypted {
+            return Ok(options);
+        }
+        let tls = ClientTls::new(&ClientTlsOptions::default());
+        let tls =
+            tls.map_err(|error| Exit::failed(format!("cannot use TLS for --bus: {error}")))?;
+        Ok(options.tls(tls))
+    }
+}
+
+/// The credentials before the host, which are percent-encoded.
+fn auth(credentials: &str) -> Result<Auth, Exit> {
+    let decode = |text: &str| {
+        let text = percent_decode_str(text).decode_utf8().map(|text| text.into_owned());
+        text.map_err(|_| Exit::bad_usage("the user or the password of --bus is not UTF-8"))
+    };
+    match credentials.split_once(':') {
+        Some((user, password)) => {
+            Ok(Auth::Password { user: decode(user)?, password: decode(password)? })
+        }
+        None => Ok(Auth::Token(decode(credentials)?)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Result<Options, Exit> {
+        BusAddress(text.to_owned()).options()
+    }
+
+    #[test]
+    fn addresses_of_a_cluster() {
+        for text in [
+            "localhost",
+            "nats://a:4222",
+            "nats://a,nats://b:1, c",
+            "nats://u:p@a,nats://u:p@b",
+            "t0ken@[::1]:4222",
+            "tls://a",
+        ] {
+            assert!(parsed(text).is_ok(), "{text}");
+        }
+        let Ok(Auth::Password { user, password }) = auth("a%40b:c:%25") else {
+            panic!("a password")
+        };
+        assert_eq!((&*user, &*password), ("a@b", "c:%"));
+        assert!(matches!(auth("a%20b"), Ok(Auth::Token(token)) if token == "a b"));
+    }
+
+    #[test]
+    fn no_error_shows_a_secret() {
+        for text in [
+            "nats://ada:s3cret@",
+            "nats://ada:s3cret",
+            "nats://ada:s3cret@a b",
+            "nats://ada:s3cret@a:99999",
+            "http://ada:s3cret@a",
+            "nats://ada:s3cret@a,",
+            "nats://ada:s3cret@a,b",
+            "nats://ada:s3cret@a,tls://ada:s3cret@b",
+            "nats://ada:%ff s3cret@a",
+            "",
+        ] {
+            let exit = parsed(text).expect_err(text);
+            let message = exit.message().unwrap_or_default();
+            assert!(message.contains("--bus") && !message.contains("s3cret"), "{message}");
+        }
+        let address = BusAddress("nats://ada:s3cret@a".to_owned());
+        assert!(!format!("{address:?} {:?}", address.options()).contains("s3cret"));
+    }
+}

@@ -1,0 +1,249 @@
+//! One chat on several servers, which a bus joins.
+//!
+//! One loop of each server has the link. It sends on the lines of its members and publishes those of
+//! the other servers in the room, in the order of each speaker. Each server announces the names of
+//! its people, and repeats that as its sign of life.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use couplet::bus::{self, Bus, Presence, PresenceEvent, PresenceOptions, Subscription, nats};
+use couplet::rooms::{self, Rooms};
+use couplet::services::{Health, Service};
+use couplet::{Deferred, Reactor};
+
+use super::LINE_LENGTH;
+use super::others::{People, SERVERS};
+use super::room::{Names, SharedRoom};
+use super::text::{NAME_LENGTH, clean};
+
+/// The subject of the lines.
+const LINES: &str = "couplet.chat.lines";
+/// The subject of the announcements.
+const PEOPLE: &str = "couplet.chat.people";
+/// Time between two signs of life. The people of a server that gives none leave after three.
+const INTERVAL: Duration = Duration::from_secs(2);
+/// Delay of an announcement: people who come and go together are announced together.
+const ANNOUNCE_AFTER: Duration = Duration::from_millis(100);
+/// Most bytes of lines that wait for a bus that can't be reached; further ones are lost.
+const QUEUE: usize = 1024 * 1024;
+/// Longest message of another server: an announcement.
+const MESSAGE: usize = 64 * 1024;
+/// Longest line of another server, in bytes: a name and a text, or a notice about names.
+const LONGEST: usize = LINE_LENGTH + 3 * NAME_LENGTH + 64;
+/// First and longest delay before an attempt to reconnect.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+/// Time for the last lines to reach the bus.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// A server's link to the bus, as a service.
+pub(super) struct BusService {
+    room: SharedRoom,
+    options: nats::Options,
+    link: Option<Link>,
+}
+
+impl BusService {
+    pub(super) fn new(room: &SharedRoom, options: &nats::Options) -> BusService {
+        let options = options.clone().name("couplet chat").echo(false).queue(QUEUE);
+        let options = options.max_payload(MESSAGE).back_off(BACK_OFF.0, BACK_OFF.1);
+        BusService { room: room.clone(), options, link: None }
+    }
+}
+
+impl Service for BusService {
+    fn name(&self) -> &str {
+        "bus"
+    }
+
+    /// Does not wait for the bus: the server's own people need none.
+    fn start(&mut self, reactor: &Reactor) -> Deferred<()> {
+        let bus = Bus::nats(reactor, self.options.clone());
+        Deferred::from_result(Link::new(bus, &self.room).map(|link| self.link = Some(link)))
+    }
+
+    fn stop(&mut self) -> Deferred<()> {
+        self.link.take().map_or_else(|| Deferred::succeed(()), Link::close)
+    }
+
+    fn health(&self) -> Health {
+        self.link.as_ref().map_or(Health::Stopping, |link| link.bus.health())
+    }
+}
+
+struct Link {
+    bus: Bus,
+    server: Rc<Server>,
+    _lines: Subscription,
+}
+
+/// The server in the loop of its link.
+struct Server {
+    reactor: Reactor,
+    rooms: Rooms<(), String>,
+    names: Arc<Names>,
+    presence: Presence,
+    /// Whether an announcement is scheduled.
+    is_due: Cell<bool>,
+}
+
+impl Link {
+    fn new(bus: Bus, room: &SharedRoom) -> couplet::Result<Link> {
+        let reactor = bus.reactor().clone();
+        let rooms = room.rooms.attach(&reactor);
+        let names = room.names.clone();
+        let settings = PresenceOptions { interval: INTERVAL, peers: SERVERS };
+        let presence = bus.presence(PEOPLE, names.announcement(), settings)?;
+        names.others(|others| others.begin(presence.id()));
+        let is_due = Cell::new(false);
+        let server = Rc::new(Server { reactor, rooms, names, presence, is_due });
+        server.watch(&bus);
+        let weak = Rc::downgrade(&server);
+        let lines = bus.subscribe(LINES, move |message| {
+            weak.upgrade().iter().for_each(|server| server.publish(message.payload()));
+        })?;
+        Ok(Link { bus, server, _lines: lines })
+    }
+
+    /// Says goodbye, and sends the last lines.
+    fn close(self) -> Deferred<()> {
+        let Link { bus, server, _lines } = self;
+        // Members who have moved to another process do not leave with this one.
+        server.announce();
+        server.names.others(|others| others.end());
+        drop((server, _lines));
+        if bus.health() != Health::Ready {
+            bus.close();
+            return Deferred::succeed(());
+        }
+        let closing = bus.clone();
+        bus.drain().add_timeout(bus.reactor(), FAREWELL).add_both(move |_unconfirmed| {
+            closing.close();
+            Ok(())
+        })
+    }
+}
+
+impl Server {
+    /// Observes the bus, the other servers and the room, which may all outlive the link.
+    fn watch(self: &Rc<Self>, bus: &Bus) {
+        let weak = Rc::downgrade(self);
+        bus.on_event(move |event| {
+            weak.upgrade().iter().for_each(|server| server.bus_changed(event));
+        });
+        let weak = Rc::downgrade(self);
+        self.presence.on_event(move |event| {
+            weak.upgrade().iter().for_each(|server| server.others_changed(event));
+        });
+        let (weak, bus) = (Rc::downgrade(self), bus.clone());
+        self.rooms.on_event(move |event| {
+            weak.upgrade().iter().for_each(|server| server.room_changed(&bus, event));
+        });
+    }
+
+    fn room_changed(self: &Rc<Self>, bus: &Bus, event: &rooms::Event<(), String>) {
+        match event {
+            // The lines of the other servers are by no member.
+            rooms::Event::Published { bytes, by: Some(_), .. } => {
+                // The bus reports a line that it refuses.
+                let _ = bus.publish(LINES, bytes.clone());
+            }
+            rooms::Event::Published { .. } => {}
+            rooms::Event::Missed { messages, .. } => {
+                tracing::warn!(messages, "the other servers miss lines: this loop is too busy");
+                self.people_changed();
+            }
+            _ => self.people_changed(),
+        }
+    }
+
+    /// Publishes a line of another server. A bus may have other users, so it is checked.
+    fn publish(&self, line: &[u8]) {
+        match line.strip_suffix(b"\n") {
+            Some(line) if line.len() <= LONGEST => self.say(&clean(line)),
+            _ => tracing::debug!(bytes = line.len(), "the bus carries a message that is no line"),
+        }
+    }
+
+    fn say(&self, line: &str) {
+        if let Err(error) = self.rooms.publish(&(), format!("{line}\n")) {
+            tracing::error!(%error, "a line was lost");
+        }
+    }
+
+    /// Announces this server's people, a little later.
+    fn people_changed(self: &Rc<Self>) {
+        if self.is_due.replace(true) {
+            return;
+        }
+        let weak = Rc::downgrade(self);
+        self.reactor.call_later(ANNOUNCE_AFTER, move || {
+            weak.upgrade().iter().for_each(|server| server.announce());
+        });
+    }
+
+    fn announce(&self) {
+        self.is_due.set(false);
+        if let Err(error) = self.presence.set_meta(self.names.announcement()) {
+            tracing::warn!(%error, "the other servers miss who is here");
+        }
+    }
+
+    fn others_changed(&self, event: &PresenceEvent) {
+        match event {
+            PresenceEvent::Joined(peer) | PresenceEvent::Changed(peer) => {
+                let people = People::parse(&peer.meta);
+                if let PresenceEvent::Joined(_) = event {
+                    // Its people joined before this server knew of it.
+                    self.report(people.sentence(["is", "are"], "here on another server"));
+                }
+                self.names.others(|others| others.update(peer.id.clone(), people));
+            }
+            PresenceEvent::Left(peer) => {
+                self.names.others(|others| others.remove(&peer.id));
+                let people = People::parse(&peer.meta);
+                self.report(people.sentence(["has", "have"], "left (their server has stopped)"));
+            }
+            _ => tracing::warn!(most = SERVERS, "too many servers are on the bus"),
+        }
+    }
+
+    fn report(&self, notice: Option<String>) {
+        notice.iter().for_each(|notice| self.say(&format!("* {notice}")));
+    }
+
+    fn bus_changed(&self, event: &bus::Event) {
+        match event {
+            bus::Event::Connected { server } => {
+                tracing::info!(%server, "connected to the bus");
+                if self.names.others(|others| std::mem::take(&mut others.is_cut_off)) {
+                    self.say("* The other servers are back.");
+                }
+            }
+            bus::Event::Disconnected { server, why, .. } => {
+                self.cut_off(format_args!("{server}: {why}"));
+            }
+            bus::Event::AttemptFailed { server, why, .. } => {
+                self.cut_off(format_args!("{server}: {why}"));
+            }
+            bus::Event::Lost { messages } => {
+                tracing::warn!(
+                    messages,
+                    "the other servers miss lines: the queue to the bus is full"
+                );
+            }
+            event => tracing::warn!("the bus: {event:?}"),
+        }
+    }
+
+    /// The bus can't be reached; reported once.
+    fn cut_off(&self, why: std::fmt::Arguments<'_>) {
+        if self.names.others(|others| std::mem::replace(&mut others.is_cut_off, true)) {
+            return tracing::info!("the bus is still out of reach: {why}");
+        }
+        tracing::warn!("the bus is out of reach: {why}");
+        self.say("* The other servers are out of reach.");
+    }
+}
