@@ -25,7 +25,6 @@ use couplet_core::{Failure, Reactor, Result, Stream};
 /// State shared by the connections of a server.
 pub(super) struct Server<S> {
     service: S,
-    options: Rc<HttpOptions>,
     clock: Rc<Clock>,
     server_share: Rc<ServerShare>,
     warm: Rc<WarmConnections>,
@@ -34,7 +33,7 @@ pub(super) struct Server<S> {
 
 impl<S> Server<S> {
     pub(super) fn new(reactor: &Reactor, service: S, options: HttpOptions) -> Server<S> {
-        let (options, clock) = (Rc::new(options), Clock::new(reactor));
+        let clock = Clock::new(reactor);
         let mut http1 = http1::Builder::new();
         http1
             .auto_date_header(is_real_time(reactor))
@@ -43,9 +42,8 @@ impl<S> Server<S> {
         if options.max_headers != 100 {
             http1.max_headers(options.max_headers);
         }
-        let server_share = ServerShare::new(&options);
         let warm = WarmConnections::new(reactor, options.free_idle_after);
-        Server { service, options, clock, server_share, warm, http1 }
+        Server { service, clock, server_share: ServerShare::new(options), warm, http1 }
     }
 }
 
@@ -66,7 +64,7 @@ where
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + 'static,
 {
     let stopping = StopOnDrop(Monitor::new(&stream, &server.server_share));
-    let mut is_http2 = preselected_http2(&stream, &server.options);
+    let mut is_http2 = preselected_http2(&stream, server.server_share.options());
     let mut io = Io::new(stream, &stopping.0);
     // An `async fn` would keep its arguments beside the values made of them.
     async move {
@@ -84,7 +82,7 @@ where
             });
             if !begins.await? {
                 if monitor.departure() == Departure::Now {
-                    io.leave(server.options.handed());
+                    io.leave(monitor.options().handed());
                     return Ok(());
                 }
                 // No request is in progress.

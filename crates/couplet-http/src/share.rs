@@ -25,15 +25,19 @@ const MIN_FETCH: usize = 2 * 1024;
 /// A fetch takes up to one part in `FETCH_DIVISOR` of the unused share.
 const FETCH_DIVISOR: usize = 4;
 
-/// The share of a server, which its connections use together.
+/// The options of a server, and the share that its connections use together.
 pub(super) struct ServerShare {
-    options: Rc<HttpOptions>,
+    options: HttpOptions,
     held: Cell<usize>,
 }
 
 impl ServerShare {
-    pub(super) fn new(options: &Rc<HttpOptions>) -> Rc<ServerShare> {
-        Rc::new(ServerShare { options: options.clone(), held: Cell::new(0) })
+    pub(super) fn new(options: HttpOptions) -> Rc<ServerShare> {
+        Rc::new(ServerShare { options, held: Cell::new(0) })
+    }
+
+    pub(super) fn options(&self) -> &HttpOptions {
+        &self.options
     }
 
     fn has_room(&self) -> bool {
@@ -128,7 +132,7 @@ impl ConnectionShare {
     }
 
     pub(super) fn options(&self) -> &HttpOptions {
-        &self.server_share.options
+        self.server_share.options()
     }
 
     fn queue(&self) -> &Queue {
@@ -350,8 +354,7 @@ mod tests {
     fn a_claim_that_is_removed_leaves_its_place_to_the_next() {
         for is_granted in [false, true] {
             let held = hold(Nothing);
-            let server_share =
-                ServerShare::new(&Rc::new(HttpOptions::default().max_unsent(64 * 1024)));
+            let server_share = ServerShare::new(HttpOptions::default().max_unsent(64 * 1024));
             let share = ConnectionShare::new(&held.connection.transport(), &server_share);
             let [holder, first, second] = [(); 3].map(|()| Claim::default());
             let cx = Context::from_waker(Waker::noop());
@@ -373,8 +376,7 @@ mod tests {
     #[test]
     fn a_connection_that_ends_gives_back_what_it_held_of_the_servers_share() {
         let held = hold(Nothing);
-        let server_share =
-            ServerShare::new(&Rc::new(HttpOptions::default().max_unsent_of_all(64 * 1024)));
+        let server_share = ServerShare::new(HttpOptions::default().max_unsent_of_all(64 * 1024));
         let share = ConnectionShare::new(&held.connection.transport(), &server_share);
         share.hold(&Claim::default(), 64 * 1024);
         assert!(!server_share.has_room());
@@ -385,7 +387,7 @@ mod tests {
     #[test]
     fn a_fetch_takes_a_quarter_of_what_is_left() {
         let held = hold(Nothing);
-        let server_share = ServerShare::new(&Rc::new(HttpOptions::default().max_unsent(64 * 1024)));
+        let server_share = ServerShare::new(HttpOptions::default().max_unsent(64 * 1024));
         let share = ConnectionShare::new(&held.connection.transport(), &server_share);
         let (first, second) = (Claim::default(), Claim::default());
         assert_eq!(share.fetch_limit(&first, 1000, false), 1000);
