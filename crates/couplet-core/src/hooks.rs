@@ -47,7 +47,7 @@ pub fn is_real_time(reactor: &Reactor) -> bool {
 
 /// The present time of the loop's clock. [`Reactor::now`] is the time at which the turn began.
 pub fn present_time(reactor: &Reactor) -> Instant {
-    reactor.world().now()
+    reactor.fresh_time()
 }
 
 /// Whether bytes were sent on the connection, in this process or the ones before.
