@@ -82,8 +82,9 @@ pub enum Event<K: Key, M: Meta> {
         /// The reason.
         why: Departure,
     },
-    /// A message was published, in any loop; its members get it after this event. A bus sends it on to other machines; it publishes
-    /// theirs here, and knows them again by the position that `publish` has returned.
+    /// A message was published, in any loop; the members of this loop get it after this event. A bus
+    /// sends it on to other machines; it publishes theirs here, and knows them again by the position
+    /// that `publish` has returned.
     Published {
         /// The room.
         room: Arc<K>,

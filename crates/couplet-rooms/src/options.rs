@@ -121,9 +121,9 @@ impl Limits {
     }
 
     /// Sets the most messages that a loop gives to members in one turn, and events to its observer:
-    /// 256 by default, at least 1. The rest follow in the next turns, in order, and other connections are
-    /// served in between. When the [queue](Self::loop_queue) of the loop is half full, it is worked
-    /// off first.
+    /// 256 by default, at least 1. The rest follow in the next turns, in order, and other connections
+    /// are served in between. When the [queue](Self::loop_queue) of the loop is half full, it is
+    /// worked off first.
     pub fn deliveries(mut self, most: usize) -> Limits {
         self.deliveries = most;
         self

@@ -129,8 +129,9 @@ pub struct Counts {
 /// The rooms as one loop sees them; cheap to clone and to keep.
 ///
 /// A request is recorded, and the turn carries it out: a message is sent after the callback that
-/// publishes it, in the same turn; to many members, [in several](Limits::deliveries). All loops see the messages and the events of a room in the same
-/// order. Dropping it changes nothing while a connection of the loop is a member.
+/// publishes it, in the same turn; to many members, [in several](Limits::deliveries). All loops see
+/// the messages and the events of a room in the same order. Dropping it changes nothing while a
+/// connection of the loop is a member.
 pub struct Rooms<K: Key, M: Meta = ()> {
     local: Rc<Local<K, M>>,
 }

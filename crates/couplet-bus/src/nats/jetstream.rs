@@ -349,7 +349,7 @@ impl Consumer {
             return Deferred::fail(error);
         }
         let ending = fetch.clone();
-        // Without an answer of the server, the fetch ends with what it has.
+        // If the server does not answer, the fetch ends with the messages that have arrived.
         let (messages, fetched) = Deferred::with_canceller(move |_| ending.finish());
         fetch.fetched.set(Some(fetched));
         messages.add_timeout(self.bus.reactor(), wait.saturating_add(GRACE))

@@ -151,8 +151,8 @@ impl Options {
         self
     }
 
-    /// Sets the time between two PINGs, of which a connection that is lost unnoticed answers none;
-    /// after two without an answer it is dropped. 30 s by default.
+    /// Sets the time between two PINGs; 30 s by default. A connection that leaves two of them
+    /// unanswered is dropped.
     #[must_use]
     pub fn ping_interval(mut self, interval: Duration) -> Self {
         self.ping_interval = interval;

@@ -39,7 +39,7 @@ fn pass(scenes: &mut [Scene], time: Duration) {
     for _ in 0..time.as_millis() / STEP.as_millis() {
         scenes.iter_mut().for_each(|scene| scene.memory.advance(STEP));
     }
-    // What the last step has sent.
+    // The messages of the last step.
     scenes.iter_mut().for_each(Scene::settle);
 }
 

@@ -1,4 +1,4 @@
-//! What the server does for a client that behaves.
+//! The client and a server without faults.
 
 use std::time::Duration;
 

@@ -184,7 +184,7 @@ impl ChatServer {
         }
     }
 
-    /// Renames the member before its line if its name belongs to somebody on another server.
+    /// Renames the member before its line if a person on another server has its name.
     fn check_name(&mut self, transport: &LineTransport) {
         if let Some(renamed) = self.guest().and_then(Guest::yield_name) {
             self.reply(transport, &format!("Somebody on another server has your name: {renamed}"));

@@ -86,7 +86,7 @@ impl Others {
         *self = Others::default();
     }
 
-    /// Somebody leaves with this server.
+    /// A member leaves with this server.
     pub(super) fn leave(&mut self, name: &str) {
         if self.id.is_some() {
             self.leaving.push(name.to_owned());

@@ -66,7 +66,7 @@ struct Taken {
 }
 
 impl Taken {
-    /// Takes a name, unless a member or somebody on another server has it.
+    /// Takes a name, unless a member or a person on another server has it.
     fn take(&mut self, text: &str) -> bool {
         let key = text.to_ascii_lowercase();
         let is_free = !self.names.contains_key(&key) && !self.others.contains(&key);
@@ -145,7 +145,7 @@ impl Name {
         Ok(())
     }
 
-    /// Whether somebody on another server keeps the name. A server that a member has left, for
+    /// Whether a person on another server keeps the name. A server that a member has left, for
     /// example for a new process, may list it a little longer.
     fn is_lost(&self, now: Instant) -> bool {
         let is_settled = now.saturating_duration_since(self.since) >= SETTLED;
@@ -243,7 +243,7 @@ impl Guest {
         Ok(Some(self.announce_change(&old)))
     }
 
-    /// Takes a default name if another server gave this one to somebody before both knew; returns
+    /// Takes a default name if another server gave this one away before both knew; returns
     /// the line that the others get.
     pub(super) fn yield_name(&mut self) -> Option<String> {
         let now = self.now();

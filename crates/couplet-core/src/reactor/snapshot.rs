@@ -55,9 +55,8 @@ pub struct Snapshot {
     // Bound: one for each pending call, task and job; owned by the user.
     pub pending: Vec<PendingSnapshot>,
     /// Deferreds that wait, or whose results have not been taken: the oldest 1000; then the last that
-    /// have ended; only of a loop with
-    /// an inspector.
-    // Bound: the oldest 1000.
+    /// have ended. Only of a loop with an inspector.
+    // Bound: the oldest 1000, and the setting `TableLimits::ended_deferreds` (64).
     pub deferreds: Vec<DeferredSnapshot>,
     /// Locks and semaphores that are held; only of a loop with an inspector.
     // Bound: one for each lock that is held.
