@@ -8,7 +8,7 @@ use couplet::{Answers, HandOver, ProducerKind, Protocol, Transport};
 
 use crate::datagrams::{self, ListenUdp, Local};
 use crate::exit::Exit;
-use crate::server::{Drain, DriverOption, Listen, Server, Threads, answers, listening};
+use crate::server::{Drain, DriverOption, Listen, MARKS, Server, Threads, answers, listening};
 use crate::values::seconds;
 
 /// Law 9: the most bytes buffered for a client that does not read. Reading pauses long before; the
@@ -27,6 +27,7 @@ impl Protocol for EchoServer {
     fn connection_made(&mut self, transport: &Transport) {
         if let EchoServer::New { idle_timeout } = *self {
             transport.set_write_cap(Some(WRITE_CAP));
+            transport.set_write_marks(MARKS.0, MARKS.1);
             transport.set_idle_timeout(idle_timeout);
             // A slow reader is not cut off, even after its FIN.
             transport.set_close_deadline(None);

@@ -12,6 +12,7 @@ use couplet::{Reason, Transport};
 
 use crate::poetry::catalogue::{Catalogue, Reply, header};
 use crate::poetry::recital::{Next, Pace, Recital};
+use crate::server::MARKS;
 
 /// Longest line in bytes, without its end.
 pub(crate) const MAX_LINE: usize = 1024;
@@ -107,6 +108,7 @@ impl NamedServer {
 impl LineProtocol for NamedServer {
     fn connection_made(&mut self, transport: &LineTransport) {
         transport.set_write_cap(Some(WRITE_CAP));
+        transport.set_write_marks(MARKS.0, MARKS.1);
         transport.set_idle_timeout(self.idle_timeout);
     }
 

@@ -7,6 +7,7 @@ use couplet::protocols::{NetstringReceiver, StringProtocol, StringTransport};
 use couplet::{Reason, Transport};
 
 use crate::poetry::transformations::{GROWTH, answer};
+use crate::server::MARKS;
 
 /// The factory: a request may have `max_length` bytes, and up to `idle_timeout` may pass before its
 /// next piece or the next request arrives.
@@ -22,9 +23,6 @@ pub(crate) fn factory(
 /// Write capacity besides one answer, for the output that precedes it: the high mark, and the answers
 /// to one read.
 const WRITE_ROOM: usize = 1024 * 1024;
-
-/// Reading pauses when more bytes than the second number wait for a client, and resumes at the first.
-const MARKS: (usize, usize) = (8 * 1024, 16 * 1024);
 
 /// How long a client without an answer may be silent while the server drains.
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -140,7 +140,8 @@ impl Transport {
         self.cell.write(data.as_ref());
     }
 
-    /// Sends `bytes` without copying them.
+    /// Sends `bytes` without copying them, unless they are at most 512: to queue such a piece takes
+    /// more time, and much more memory, than a copy.
     pub fn write_bytes(&self, bytes: impl Into<Bytes>) {
         self.cell.write_bytes(bytes.into());
     }

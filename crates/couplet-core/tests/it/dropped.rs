@@ -57,9 +57,12 @@ thread_local! {
     static SHELLS: Cell<u32> = const { Cell::new(0) };
 }
 
+/// The bytes of a shell: too many for a copy.
+const BYTES: [u8; 513] = [b'b'; 513];
+
 impl AsRef<[u8]> for Shell {
     fn as_ref(&self) -> &[u8] {
-        b"bytes of a bomb"
+        &BYTES
     }
 }
 
@@ -925,7 +928,7 @@ const WAYS: &[(&str, &str, Act)] = &[
         transport.write_bytes(Bytes::from_owner(Shell(1)));
         transport.write_bytes(Bytes::from_owner(Shell(2)));
         s.turns();
-        assert_eq!(wire.take(), b"bytes of a bombbytes of a bomb");
+        assert_eq!(wire.take(), [BYTES, BYTES].concat());
         s.network.set_capacity(4);
         transport.write_bytes(Bytes::from_owner(Shell(3)));
         transport.write_bytes(Bytes::from_owner(Shell(4)));
@@ -1264,6 +1267,23 @@ fn try_one(act: Act) {
     scene.turns();
     drop(scene);
     assert!(bombs.get() + SHELLS.get() > 0, "nothing was dropped");
+}
+
+#[test]
+fn short_bytes_are_copied_and_dropped_at_once_even_if_that_panics() {
+    struct Short(Shell);
+    impl AsRef<[u8]> for Short {
+        fn as_ref(&self) -> &[u8] {
+            &self.0.as_ref()[..512]
+        }
+    }
+    let mut scene = Scene::new();
+    let (transport, wire) = scene.open();
+    let before = SHELLS.get();
+    transport.write_bytes(Bytes::from_owner(Short(Shell(1))));
+    assert_eq!(SHELLS.get() - before, 1);
+    scene.turns();
+    assert_eq!(wire.take(), BYTES[..512]);
 }
 
 #[test]
