@@ -17,6 +17,8 @@ mod framers;
 mod frames;
 mod http2;
 mod lives;
+#[path = "../../crates/couplet-cli/src/marks.rs"]
+mod marks;
 mod nats;
 #[allow(dead_code, reason = "the program uses the rest")]
 mod poetry;

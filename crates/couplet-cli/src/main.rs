@@ -27,6 +27,7 @@ mod http;
 mod inspect;
 mod known;
 mod logging;
+mod marks;
 mod output;
 mod poems;
 mod poetry;

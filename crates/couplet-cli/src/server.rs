@@ -26,10 +26,6 @@ use crate::output;
 use crate::signals::{signalled, signalled_loop};
 use crate::values::seconds_or_none;
 
-/// The write marks of servers whose clients may hold as much again in unprocessed input: a client that
-/// reads nothing holds 16 KiB of output and one read.
-pub(crate) const MARKS: (usize, usize) = (8 * 1024, 16 * 1024);
-
 // Arguments that several commands have. No doc comments: they would become the commands' help.
 
 #[derive(Args, Debug)]

@@ -49,6 +49,22 @@ pub fn positions<S>(_socket: &S) -> io::Result<Positions> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// Whether the peer of a TCP connection takes what it is sent, and about as much as it sends: it has
+/// acknowledged half as many bytes at least, and no more than `most` wait for room in its window.
+/// False if the system does not report that.
+#[cfg(target_os = "linux")]
+pub fn is_answered(socket: &impl std::os::fd::AsFd, most: usize) -> bool {
+    linux::traffic(socket.as_fd()).is_ok_and(|traffic| {
+        traffic.acknowledged >= traffic.received / 2 && traffic.waiting as usize <= most
+    })
+}
+
+/// Always false: this system does not report it.
+#[cfg(not(target_os = "linux"))]
+pub fn is_answered<S>(_socket: &S, _most: usize) -> bool {
+    false
+}
+
 #[cfg(target_os = "linux")]
 mod linux {
     use std::io;
@@ -59,10 +75,12 @@ mod linux {
     pub(super) struct Traffic {
         pub(super) acknowledged: u64,
         pub(super) received: u64,
+        /// Written bytes that were never sent.
+        pub(super) waiting: u32,
     }
 
-    /// The length of `struct tcp_info` up to `tcpi_bytes_received`.
-    const LENGTH: usize = 136;
+    /// The length of `struct tcp_info` up to `tcpi_notsent_bytes`, and the four bytes after it.
+    const LENGTH: usize = 152;
 
     pub(super) fn traffic(socket: BorrowedFd<'_>) -> io::Result<Traffic> {
         // `libc::tcp_info` has fewer fields.
@@ -85,8 +103,9 @@ mod linux {
         if (length as usize) < LENGTH {
             return Err(io::ErrorKind::Unsupported.into());
         }
-        let [.., acknowledged, received] = info;
-        Ok(Traffic { acknowledged, received })
+        let [.., acknowledged, received, _segments, last] = info;
+        let [a, b, c, d, ..] = last.to_ne_bytes();
+        Ok(Traffic { acknowledged, received, waiting: u32::from_ne_bytes([a, b, c, d]) })
     }
 
     /// The length of the queue that `request` names.
@@ -147,6 +166,23 @@ mod tests {
         }
         assert_eq!(since(before, &server), (0, written));
         drop(client);
+    }
+
+    #[test]
+    fn a_peer_answers_while_it_takes_half_of_what_it_sends_and_its_window_has_room() {
+        let (mut server, mut client) = pair();
+        let most = 65_536;
+        client.write_all(&[0; 2000]).expect("room");
+        server.read_exact(&mut [0; 2000]).expect("bytes");
+        assert!(!is_answered(&server, most), "nothing was written");
+        server.write_all(&[0; 1001]).expect("room");
+        client.read_exact(&mut [0; 1001]).expect("bytes");
+        assert!(is_answered(&server, most));
+        server.set_nonblocking(true).expect("an option");
+        while server.write(&[0; 65_536]).is_ok() {}
+        assert!(!is_answered(&server, most), "the client's window is closed");
+        let (one, _other) = UnixStream::pair().expect("two sockets");
+        assert!(!is_answered(&one, most));
     }
 
     #[test]

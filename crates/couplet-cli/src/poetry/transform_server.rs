@@ -6,8 +6,8 @@ use std::time::Duration;
 use couplet::protocols::{NetstringReceiver, StringProtocol, StringTransport};
 use couplet::{Reason, Transport};
 
+use crate::marks::MARKS;
 use crate::poetry::transformations::{GROWTH, answer};
-use crate::server::MARKS;
 
 /// The factory: a request may have `max_length` bytes, and up to `idle_timeout` may pass before its
 /// next piece or the next request arrives.

@@ -13,8 +13,9 @@ use crate::{Protocol, Reason, Transport};
 /// [`Reactor::connect_protocol`](crate::Reactor::connect_protocol). Until both are made, reading
 /// from the first is paused, so none of its peer's bytes are lost. Then
 ///
-/// - bytes flow both ways. While one side's buffer is full, reading from the other is paused: at
-///   most the high watermark plus one read is in memory per direction;
+/// - bytes flow both ways. While more than 16 KiB wait for one side, reading from the other is paused:
+///   at most that and one read is in memory per direction. [`Transport::set_write_marks`] sets
+///   other marks, on connections that are made;
 /// - one peer's FIN is passed on to the other peer, after all bytes before it; the other direction
 ///   stays open;
 /// - a reset, a timeout, a failed connect, the end of a [drain](crate::Reactor::drain) or any other
@@ -138,8 +139,13 @@ impl Joint {
     }
 }
 
+/// Reading from one side pauses when more bytes than the second number wait for the other, and resumes
+/// at the first.
+const MARKS: (usize, usize) = (8 * 1024, 16 * 1024);
+
 impl Protocol for Relay {
     fn connection_made(&mut self, transport: &Transport) {
+        transport.set_write_marks(MARKS.0, MARKS.1);
         let open = SideState::Open(transport.clone());
         if let SideState::Awaited(early) = self.joint.end(self.side).replace(open) {
             transport.write(early);

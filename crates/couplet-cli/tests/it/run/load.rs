@@ -99,7 +99,8 @@ impl Talk {
         assert_eq!(other.read_line(), format!("<ada> {count}"));
         if *count % 10 == 0 {
             other.send(b"ten\n");
-            assert!(ada.read_line().ends_with("> ten"), "nobody has joined or left");
+            let line = ada.read_line();
+            assert!(line.ends_with("> ten"), "nobody has joined or left, but: {line}");
         }
     }
 }

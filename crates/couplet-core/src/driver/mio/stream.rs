@@ -118,7 +118,7 @@ impl StreamSlot {
     }
 }
 
-/// Maximum bytes in one read, unless the stream is known to be fast in both directions.
+/// Maximum bytes in one read, unless much flows in both directions.
 pub(super) const READ: usize = 64 * 1024;
 /// Maximum bytes in one read while our own output is blocked.
 const READ_BLOCKED: usize = 16 * 1024;
@@ -175,15 +175,15 @@ impl StreamSlot {
         }
     }
 
-    /// The maximum of one read into a buffer of `len` bytes. Input may become output immediately,
-    /// which only the peer's reading can drain: a peer that never reads costs this much memory,
-    /// plus the high mark. So only a stream whose output drains gets the whole buffer.
+    /// The maximum of one read into a buffer of `len` bytes. Input may become output immediately, of
+    /// this connection or of another, and one that never reads costs this much memory, plus the high
+    /// mark. So only a stream whose peer reads about as much as it sends gets the whole buffer.
     pub(super) fn read_limit(&self, len: usize) -> usize {
         if self.readiness.has(Readiness::BLOCKED) {
             return len.min(READ_BLOCKED);
         }
-        let drains = || couplet_os::unsent::unsent(&self.stream).is_none_or(|n| n <= READ);
-        if len > READ && self.readiness.has(Readiness::BULK) && drains() {
+        let is_answered = || couplet_os::tcp::is_answered(&self.stream, READ);
+        if len > READ && self.readiness.has(Readiness::BULK) && is_answered() {
             len
         } else {
             len.min(READ)
