@@ -83,11 +83,14 @@ pub(super) struct Talk {
 
 impl Talk {
     pub(super) fn start(port: SocketAddr) -> Talk {
-        let (mut ada, mut other) = (Client::connect(port), Client::connect(port));
+        let mut ada = Client::connect(port);
         ada.send(b"/nick ada\n");
-        for client in [&mut ada, &mut other] {
-            while !client.read_line().ends_with("is now ada") {}
-        }
+        while !ada.read_line().ends_with("is now ada") {}
+        let mut other = Client::connect(port);
+        // Their loops may differ, which order only the lines of one speaker.
+        while !ada.read_line().ends_with("has joined") {}
+        ada.send(b"welcome\n");
+        while other.read_line() != "<ada> welcome" {}
         Talk { ada, other, count: 0 }
     }
 
