@@ -252,9 +252,12 @@ fn nothing_is_refused_reset_lost_or_doubled_when_threads_change_in_restarts() {
         program.folder.write(FILE, text(threads));
         program.restart();
         talk.say();
-        let ids = ids(&program, port);
-        assert!(ids.len() >= 100, "{}", ids.len());
-        assert_eq!(loops(&ids).len().to_string(), threads);
+        let mut moved = Vec::new();
+        wait_until("the connections in the new process", || {
+            moved = ids(&program, port);
+            moved.len() >= 100
+        });
+        assert_eq!(loops(&moved).len().to_string(), threads);
     }
     load.end(&program);
     idle.iter_mut().for_each(echoes);
