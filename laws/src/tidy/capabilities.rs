@@ -573,6 +573,7 @@ const CAPABILITIES: &[Capability] = &[
         paths: &["couplet_os::tcp"],
         instead: PROCESS,
         places: &[
+            "couplet-core/src/driver/mio/stream.rs",
             "couplet-core/src/reactor/keeping.rs",
             "couplet-core/src/reactor/turn/keeping.rs",
             "couplet-core/src/transport/cell.rs",

@@ -16,7 +16,12 @@ pub(crate) struct Member(pub(crate) Client);
 
 impl Member {
     pub(crate) fn join(server: &Server) -> Member {
-        let mut member = Member(server.connect());
+        Member::greeted(server.connect())
+    }
+
+    /// A client that reads the greeting.
+    pub(crate) fn greeted(client: Client) -> Member {
+        let mut member = Member(client);
         (0..GREETING).for_each(|_| drop(member.line()));
         member
     }

@@ -2,6 +2,7 @@
 //! with its folder, which is its working directory.
 
 mod config;
+mod contrib;
 #[cfg(target_os = "linux")]
 mod crash;
 mod ctl;
