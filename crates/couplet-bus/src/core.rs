@@ -6,11 +6,14 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::{Rc, Weak};
 
+use couplet_core::defer::DeferredEvent;
 use couplet_core::services::Health;
 use couplet_core::{Deferred, Reactor, Resolver};
 
+use crate::bus::Bus;
 use crate::error::{NotConfirmed, PublishError};
 use crate::event::{Counts, Event};
+use crate::log::{Engine, LogLimits};
 use crate::message::Message;
 use crate::requests::Requests;
 use crate::subject::{Pattern, SubjectError};
@@ -21,6 +24,8 @@ pub(crate) trait Backend {
     fn open(&self);
     /// A name that no other bus gets.
     fn unique(&self) -> String;
+    /// The engine of a log.
+    fn log_engine(&self, bus: &Bus, name: &str, limits: &LogLimits) -> Rc<dyn Engine>;
     /// Sends a message that was checked, but for its size.
     fn publish(&self, message: &Message) -> Result<(), PublishError>;
     fn subscribe(&self, id: u64, pattern: &Pattern);
@@ -69,6 +74,8 @@ pub(crate) struct Core {
     requests: RefCell<Option<Requests>>,
     observer: RefCell<Option<Observer>>,
     counts: Cell<Counts>,
+    /// The connection is lost.
+    lost: DeferredEvent,
 }
 
 /// Calls the loop again if a panic ends the delivery.
@@ -100,6 +107,7 @@ impl Core {
             requests: RefCell::new(None),
             observer: RefCell::new(None),
             counts: Cell::default(),
+            lost: DeferredEvent::new(),
         });
         core.backend.open();
         core
@@ -226,6 +234,25 @@ impl Core {
 
     pub(crate) fn unique(&self) -> String {
         self.backend.unique()
+    }
+
+    pub(crate) fn log_engine(&self, bus: &Bus, name: &str, limits: &LogLimits) -> Rc<dyn Engine> {
+        self.backend.log_engine(bus, name, limits)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed.get()
+    }
+
+    /// Fires when the connection is lost.
+    pub(crate) fn lost(&self) -> Deferred<()> {
+        self.lost.wait()
+    }
+
+    /// The connection was lost.
+    pub(crate) fn connection_lost(&self) {
+        self.lost.set();
+        self.lost.clear();
     }
 
     pub(crate) fn collect(&self) {

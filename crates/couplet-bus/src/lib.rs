@@ -97,6 +97,7 @@ mod bus;
 mod core;
 mod error;
 mod event;
+mod log;
 mod memory;
 mod message;
 mod messages;
@@ -109,6 +110,9 @@ mod wake;
 pub use bus::{Bus, Subscription};
 pub use error::{NotConfirmed, PublishError, RequestError};
 pub use event::{Counts, Event};
+pub use log::{
+    Entry, Following, Log, LogError, LogLimits, Page, ParsePositionError, Position, Start,
+};
 pub use memory::Memory;
 pub use message::Message;
 pub use messages::{Limit, Messages};

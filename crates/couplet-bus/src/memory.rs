@@ -5,14 +5,16 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
-use std::rc::Weak;
+use std::rc::{Rc, Weak};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use couplet_core::services::Health;
 use couplet_core::{Reactor, Remote, Resolver};
 
+use crate::bus::Bus;
 use crate::core::{Backend, Core, Item};
 use crate::error::PublishError;
+use crate::log::{Engine, LogLimits, MemoryEngine, MemoryLog};
 use crate::message::Message;
 use crate::requests::NO_RESPONDERS;
 use crate::subject::Pattern;
@@ -51,6 +53,8 @@ struct Hub {
     members: BTreeMap<u64, MemberQueue>,
     /// The newest number of a bus, or unique name.
     last: u64,
+    // Bound: one for each name of a `Log`.
+    logs: BTreeMap<String, MemoryLog>,
 }
 
 /// The messages on their way to one bus.
@@ -101,6 +105,36 @@ impl Memory {
     pub fn max_payload(mut self, bytes: usize) -> Self {
         self.max_payload = bytes;
         self
+    }
+
+    /// Sends a message to all subscriptions that match; returns their number.
+    pub(crate) fn send(&self, message: &Message, except: Option<u64>, random: u64) -> usize {
+        let mut hub = self.lock();
+        let recipients = hub.recipients(message, except, random);
+        let calls = hub.send(message, &recipients);
+        drop(hub);
+        for (number, remote, slot) in calls {
+            if remote.call(move |_| wake::wake(slot)).is_err() {
+                // The loop has ended without closing its bus.
+                drop(self.lock().members.remove(&number));
+            }
+        }
+        recipients.len()
+    }
+
+    /// Looks at a log, or changes it.
+    pub(crate) fn with_log<R>(
+        &self,
+        name: &str,
+        make: impl FnOnce() -> MemoryLog,
+        f: impl FnOnce(&mut MemoryLog) -> R,
+    ) -> R {
+        f(self.lock().logs.entry(name.to_owned()).or_insert_with(make))
+    }
+
+    /// The maximum size of headers and payload.
+    pub(crate) fn most_payload(&self) -> usize {
+        self.max_payload
     }
 
     fn lock(&self) -> MutexGuard<'_, Hub> {
@@ -182,17 +216,7 @@ impl MemoryBackend {
     }
 
     fn send(&self, message: &Message, except: Option<u64>) -> usize {
-        let mut hub = self.memory.lock();
-        let recipients = hub.recipients(message, except, self.reactor.random());
-        let calls = hub.send(message, &recipients);
-        drop(hub);
-        for (number, remote, slot) in calls {
-            if remote.call(move |_| wake::wake(slot)).is_err() {
-                // The loop has ended without closing its bus.
-                drop(self.memory.lock().members.remove(&number));
-            }
-        }
-        recipients.len()
+        self.memory.send(message, except, self.reactor.random())
     }
 
     fn with_queue<R>(&self, f: impl FnOnce(&mut MemberQueue) -> R) -> Option<R> {
@@ -243,6 +267,10 @@ impl Backend for MemoryBackend {
 
     fn subscribe(&self, id: u64, pattern: &Pattern) {
         self.with_queue(|queue| queue.subscriptions.insert(id, pattern.clone()));
+    }
+
+    fn log_engine(&self, bus: &Bus, name: &str, limits: &LogLimits) -> Rc<dyn Engine> {
+        Rc::new(MemoryEngine::new(bus, &self.memory, name, limits))
     }
 
     fn unsubscribe(&self, id: u64) {

@@ -12,13 +12,16 @@ use couplet_core::services::Health;
 use couplet_core::{ConnectOptions, DelayedCall, Reactor, Resolver, Transport};
 
 use super::info::Info;
+use super::jetstream::JetStream;
 use super::options::Options;
 use super::queue::{Queue, sub, unsub};
 use super::servers::{Server, Servers};
 use super::session::Session;
+use crate::bus::Bus;
 use crate::core::{Backend, Core, Item};
 use crate::error::{NotConfirmed, PublishError};
 use crate::event::Event;
+use crate::log::{Engine, LogLimits};
 use crate::message::Message;
 use crate::subject::Pattern;
 
@@ -243,6 +246,7 @@ impl Client {
         if let Some(core) = self.core.upgrade() {
             core.count(|counts| counts.unconfirmed += unconfirmed);
             core.report(Event::Disconnected { server: server.to_string(), why, unconfirmed });
+            core.connection_lost();
         }
         fail(failed);
     }
@@ -259,6 +263,10 @@ impl Backend for Client {
 
     fn unique(&self) -> String {
         format!("{:016x}{:016x}", self.reactor.random(), self.reactor.random())
+    }
+
+    fn log_engine(&self, bus: &Bus, name: &str, limits: &LogLimits) -> Rc<dyn Engine> {
+        Rc::new(JetStream::new(bus, name, limits, self.options.max_payload))
     }
 
     fn publish(&self, message: &Message) -> Result<(), PublishError> {

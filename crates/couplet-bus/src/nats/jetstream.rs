@@ -1,231 +1,308 @@
-//! JetStream: streams that keep messages, by its JSON requests.
+//! JetStream: a log as a stream of the messages to one subject, by JSON requests.
 //! Source: <https://docs.nats.io/reference/reference-protocols/nats_api_reference>.
+//!
+//! Reads use consumers that the server keeps in memory and that acknowledge nothing: the place of a
+//! reader is its own, and a server that restarts can't forget it.
 
 use std::cell::{Cell, RefCell};
-use std::fmt;
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet_core::{Deferred, Resolver};
+use bytes::Bytes;
+use couplet_core::defer::first_of;
+use couplet_core::services::Health;
+use couplet_core::{Deferred, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::bus::{Bus, Subscription};
-use crate::error::PublishError;
+use crate::bus::Bus;
+use crate::error::{NotConfirmed, RequestError};
+use crate::log::{AppendId, Batch, Engine, LogLimits, Position, State, Stored};
 use crate::message::Message;
+use crate::messages::Limit;
 
 /// The header by which a stream recognizes a message that it has.
 const MESSAGE_ID: &str = "Nats-Msg-Id";
-/// Time for the last messages of a fetch to arrive, after the server's limit.
-const GRACE: Duration = Duration::from_secs(1);
+/// Time for an answer.
+const ANSWER: Duration = Duration::from_secs(5);
+/// Time after which the server removes a consumer that reads nothing: longer than any wait of a read.
+const INACTIVE: Duration = Duration::from_secs(120);
+/// Shortest time in which a stream recognizes a message, whatever the patience of a log.
+const RECOGNIZED: Duration = Duration::from_secs(120);
+/// Most consumers that are kept for the next read at their place.
+const CURSORS: usize = 64;
+/// Most bytes of a read, in messages of the maximum payload.
+const LARGEST: usize = 4;
+/// The number of the error that there is no such stream.
+const NOT_FOUND: u32 = 10_059;
 
-/// A request to JetStream failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum JetStreamError {
-    /// The server refused it.
-    #[error("cannot use JetStream: {description} (error {code})")]
-    Refused {
-        /// The number of the error.
-        code: u32,
-        /// The server's words.
-        description: String,
-    },
-    /// The reply is not one of JetStream.
-    #[error("cannot use JetStream: the server's reply is malformed: {0}")]
+enum JetStreamError {
+    #[error("JetStream refuses: {description} (error {code})")]
+    Refused { code: u32, description: String },
+    #[error("the reply of JetStream is malformed: {0}")]
     BadReply(String),
+    #[error("the stream {stream} of JetStream is not one of {subject} alone")]
+    OtherSubjects { stream: String, subject: String },
+    #[error("JetStream has removed the consumer")]
+    NoConsumer,
 }
 
-/// The settings of a stream, which keeps the messages of its subjects. Unlimited and on disk unless
-/// they say otherwise.
-#[derive(Clone, Debug, Serialize)]
-pub struct StreamOptions {
-    name: String,
-    // Bound: the subjects that the program names.
-    subjects: Vec<String>,
-    max_msgs: i64,
-    max_bytes: i64,
-    /// In nanoseconds.
-    max_age: u64,
-    storage: &'static str,
-    num_replicas: u32,
-}
+#[derive(Clone)]
+pub(super) struct JetStream(Rc<Stream>);
 
-impl StreamOptions {
-    /// A stream of the messages whose subjects match one of these patterns.
-    pub fn new<S: Into<String>>(
-        name: impl Into<String>,
-        subjects: impl IntoIterator<Item = S>,
-    ) -> StreamOptions {
-        StreamOptions {
-            name: name.into(),
-            subjects: subjects.into_iter().map(Into::into).collect(),
-            max_msgs: -1,
-            max_bytes: -1,
-            max_age: 0,
-            storage: "file",
-            num_replicas: 1,
-        }
-    }
-
-    /// Sets the maximum number of messages; beyond it the oldest are removed.
-    #[must_use]
-    pub fn max_messages(mut self, most: u32) -> Self {
-        self.max_msgs = most.into();
-        self
-    }
-
-    /// Sets the maximum number of bytes; beyond it the oldest messages are removed.
-    #[must_use]
-    pub fn max_bytes(mut self, most: u32) -> Self {
-        self.max_bytes = most.into();
-        self
-    }
-
-    /// Sets the time after which messages are removed.
-    #[must_use]
-    pub fn max_age(mut self, age: Duration) -> Self {
-        self.max_age = nanoseconds(age);
-        self
-    }
-
-    /// Keeps the messages in the server's memory.
-    #[must_use]
-    pub fn in_memory(mut self) -> Self {
-        self.storage = "memory";
-        self
-    }
-
-    /// Sets the number of servers that keep the messages; 1 by default.
-    #[must_use]
-    pub fn replicas(mut self, count: u32) -> Self {
-        self.num_replicas = count;
-        self
-    }
-}
-
-/// The first message of a consumer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Start {
-    /// The oldest one in the stream.
-    Oldest,
-    /// The next one.
-    Now,
-    /// The one after this position.
-    After(u64),
-}
-
-/// A stored message of a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stored {
-    /// Its position in the stream, which begins with 1.
-    pub position: u64,
-    /// Whether the stream had a message with its id.
-    pub is_duplicate: bool,
-}
-
-/// A message of a consumer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Delivered {
-    /// The message. Its subject for replies takes the acknowledgement.
-    pub message: Message,
-    /// Its position in the stream.
-    pub position: u64,
-}
-
-/// JetStream over a bus.
-///
-/// ```no_run
-/// use couplet::bus::Message;
-/// use couplet::bus::nats::{JetStream, Start, StreamOptions};
-/// use std::time::Duration;
-///
-/// # async fn example(bus: couplet::bus::Bus) -> couplet::Result<()> {
-/// let jetstream = JetStream::new(&bus, Duration::from_secs(5));
-/// jetstream.create_stream(&StreamOptions::new("ROOMS", ["rooms.>"])).await?;
-/// let stored = jetstream.publish(Message::new("rooms.lobby", "hello"), Some("message-1")).await?;
-/// let consumer = jetstream.consumer("ROOMS", Start::After(stored.position - 1)).await?;
-/// for delivered in consumer.fetch(100, Duration::from_secs(1)).await? {
-///     println!("{}: {:?}", delivered.position, delivered.message.payload());
-///     consumer.acknowledge(&delivered)?;
-/// }
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone, Debug)]
-pub struct JetStream {
+struct Stream {
     bus: Bus,
-    timeout: Duration,
+    subject: String,
+    /// The stream's name: the subject with `_` for dots, which no name may have.
+    name: String,
+    limits: LogLimits,
+    max_payload: usize,
+    /// The epoch, unless an operation has failed since it was read.
+    epoch: Cell<Option<u32>>,
+    // Bound: CURSORS.
+    cursors: RefCell<VecDeque<Cursor>>,
+}
+
+/// A consumer of the stream.
+struct Cursor {
+    /// The consumer's name.
+    consumer: String,
+    /// The epoch of its stream.
+    epoch: u32,
+    /// The number of the next message.
+    next: u64,
+    /// The messages that it can read without waiting.
+    pending: u64,
 }
 
 impl JetStream {
-    /// JetStream over this bus. Requests fail after `timeout`, and with
-    /// [`NoResponders`](crate::RequestError::NoResponders) if the server has no JetStream.
-    pub fn new(bus: &Bus, timeout: Duration) -> JetStream {
-        JetStream { bus: bus.clone(), timeout }
+    pub(super) fn new(bus: &Bus, subject: &str, limits: &LogLimits, most: usize) -> JetStream {
+        JetStream(Rc::new(Stream {
+            bus: bus.clone(),
+            subject: subject.to_owned(),
+            name: subject.replace('.', "_"),
+            limits: *limits,
+            max_payload: most,
+            epoch: Cell::new(None),
+            cursors: RefCell::default(),
+        }))
     }
 
-    /// Creates a stream. If there is one with the same options, nothing changes; with others the
-    /// server refuses.
-    #[track_caller]
-    pub fn create_stream(&self, options: &StreamOptions) -> Deferred<()> {
-        self.ask(&format!("STREAM.CREATE.{}", options.name), options).map(drop)
+    fn run<T: 'static>(&self, operation: impl Future<Output = Result<T>> + 'static) -> Deferred<T> {
+        let stream = self.0.clone();
+        self.0.bus.reactor().spawn(operation).add_errback(move |failure| {
+            stream.epoch.set(None);
+            Err(failure)
+        })
+    }
+}
+
+impl Engine for JetStream {
+    fn state(&self) -> Deferred<State> {
+        let stream = self.0.clone();
+        self.run(async move { stream.state().await })
     }
 
-    /// Publishes a message to a stream, and fires once the stream has it. A stream ignores another
-    /// message with the same id, by default for two minutes; so a message whose confirmation did not
-    /// arrive can be published again.
-    #[track_caller]
-    pub fn publish(&self, message: Message, id: Option<&str>) -> Deferred<Stored> {
-        let message = match id {
-            Some(id) => message.header(MESSAGE_ID, id),
-            None => message,
-        };
-        self.bus.request_message(message, self.timeout).add_callback(|reply| {
-            let Reply { seq, duplicate, .. } = Reply::parse(&reply)?;
-            Ok(Stored { position: seq, is_duplicate: duplicate })
+    fn append(&self, id: &AppendId, payload: &Bytes) -> Deferred<Position> {
+        let stream = self.0.clone();
+        let id = format!("{}-{}", id.writer, id.number);
+        let message = Message::new(&self.0.subject, payload.clone()).header(MESSAGE_ID, id);
+        self.run(async move {
+            let epoch = stream.epoch().await?;
+            let number = stream.ask(message).await?.seq;
+            Ok(Position { epoch, number })
         })
     }
 
-    /// Creates a consumer, which the server removes if it fetches nothing for five minutes. Messages
-    /// that are not [acknowledged](Consumer::acknowledge) within 30 s are delivered again.
-    #[track_caller]
-    pub fn consumer(&self, stream: &str, from: Start) -> Deferred<Consumer> {
-        let config = ConsumerConfig::new(from, None);
-        self.create_consumer(&format!("CONSUMER.CREATE.{stream}"), stream, config)
+    fn read(&self, from: u64, most: usize, wait: Duration) -> Deferred<Batch> {
+        let stream = self.0.clone();
+        self.run(async move { stream.read(from, most, wait).await })
+    }
+}
+
+impl Stream {
+    /// Sends a request, once there is a connection, and fails with it.
+    async fn ask(&self, message: Message) -> Result<Reply> {
+        self.connected().await?;
+        let reply = self.bus.request_message(message, ANSWER);
+        Ok(Reply::parse(&self.or_lost(reply).await?)?)
     }
 
-    /// Creates a durable consumer, or finds the one with this name: it continues after its last
-    /// acknowledged message, and `from` counts only for a new one.
-    #[track_caller]
-    pub fn durable_consumer(&self, stream: &str, name: &str, from: Start) -> Deferred<Consumer> {
-        let config = ConsumerConfig::new(from, Some(name));
-        let operation = format!("CONSUMER.DURABLE.CREATE.{stream}.{name}");
-        self.create_consumer(&operation, stream, config)
-    }
-
-    fn create_consumer(
-        &self,
-        operation: &str,
-        stream: &str,
-        config: ConsumerConfig<'_>,
-    ) -> Deferred<Consumer> {
-        let (bus, stream_name) = (self.bus.clone(), stream.to_owned());
-        self.ask(operation, &CreateConsumer { stream_name: stream, config }).map(move |reply| {
-            Consumer {
-                bus,
-                next: format!("$JS.API.CONSUMER.MSG.NEXT.{stream_name}.{}", reply.name),
-            }
-        })
-    }
-
-    /// Sends a request with JSON.
-    fn ask(&self, operation: &str, body: &impl Serialize) -> Deferred<Reply> {
+    /// A request to JetStream's interface.
+    async fn call(&self, operation: &str, body: &impl Serialize) -> Result<Reply> {
         let body = serde_json::to_vec(body).expect("texts and numbers are JSON");
-        let reply = self.bus.request(format!("$JS.API.{operation}"), body, self.timeout);
-        reply.add_callback(|reply| Ok(Reply::parse(&reply)?))
+        self.ask(Message::new(format!("$JS.API.{operation}"), body)).await
+    }
+
+    async fn connected(&self) -> Result<()> {
+        match self.bus.health() {
+            Health::Ready => Ok(()),
+            // It waits for a connection.
+            _ => self.bus.flush().await,
+        }
+    }
+
+    /// Fails if the connection is lost first: the answer would not come.
+    async fn or_lost(&self, answer: Deferred<Message>) -> Result<Message> {
+        let lost = self.bus.core.lost().add_callback(|()| Err(NotConfirmed.into()));
+        first_of([answer, lost]).abort_on_drop().await?.1
+    }
+
+    async fn epoch(&self) -> Result<u32> {
+        match self.epoch.get() {
+            Some(epoch) => Ok(epoch),
+            None => Ok(self.state().await?.epoch),
+        }
+    }
+
+    async fn state(&self) -> Result<State> {
+        let found = self.call(&format!("STREAM.INFO.{}", self.name), &()).await;
+        let is_missing = |failure: &couplet_core::Failure| {
+            let refused = failure.downcast_ref();
+            matches!(refused, Some(JetStreamError::Refused { code: NOT_FOUND, .. }))
+        };
+        let reply = match found {
+            Err(failure) if is_missing(&failure) => self.create().await?,
+            found => found?,
+        };
+        if reply.config.subjects != [&*self.subject] {
+            let (stream, subject) = (self.name.clone(), self.subject.clone());
+            return Err(JetStreamError::OtherSubjects { stream, subject }.into());
+        }
+        let (epoch, StreamState { messages, first_seq, last_seq }) =
+            (hash(&reply.created), reply.state);
+        self.epoch.set(Some(epoch));
+        let first = if messages == 0 { last_seq + 1 } else { first_seq };
+        Ok(State { epoch, first, last: last_seq })
+    }
+
+    async fn create(&self) -> Result<Reply> {
+        let LogLimits { messages, bytes, age, patience, .. } = self.limits;
+        let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        let config = StreamConfig {
+            name: &self.name,
+            subjects: [&self.subject],
+            max_msgs: signed(messages),
+            max_bytes: signed(bytes),
+            max_age: signed(nanoseconds(age)),
+            // A larger message of another publisher would stop the readers.
+            max_msg_size: i32::try_from(self.max_payload).unwrap_or(i32::MAX),
+            duplicate_window: signed(nanoseconds((patience * 2).max(RECOGNIZED).min(age))),
+            storage: "file",
+            num_replicas: 1,
+        };
+        self.call(&format!("STREAM.CREATE.{}", self.name), &config).await
+    }
+
+    async fn read(&self, from: u64, most: usize, wait: Duration) -> Result<Batch> {
+        let mut cursor = match self.take_cursor(from) {
+            Some(cursor) => cursor,
+            None => self.new_cursor(from).await?,
+        };
+        let (most, wait) = match cursor.pending {
+            0 if wait.is_zero() => (0, wait),
+            0 => (1, wait),
+            pending => {
+                (usize::try_from(pending).map_or(most, |pending| pending.min(most)), Duration::ZERO)
+            }
+        };
+        let (epoch, mut messages) = (cursor.epoch, Vec::new());
+        if most == 0 || self.pull(&mut cursor, most, wait, &mut messages).await? {
+            let mut cursors = self.cursors.borrow_mut();
+            if cursors.len() >= CURSORS {
+                cursors.pop_front();
+            }
+            cursors.push_back(cursor);
+        }
+        Ok(Batch { epoch, messages })
+    }
+
+    fn take_cursor(&self, from: u64) -> Option<Cursor> {
+        let epoch = self.epoch.get()?;
+        let mut cursors = self.cursors.borrow_mut();
+        cursors.retain(|cursor| cursor.epoch == epoch);
+        let found = cursors.iter().position(|cursor| cursor.next == from)?;
+        cursors.remove(found)
+    }
+
+    async fn new_cursor(&self, next: u64) -> Result<Cursor> {
+        let epoch = self.epoch().await?;
+        let config = ConsumerConfig {
+            ack_policy: "none",
+            deliver_policy: "by_start_sequence",
+            opt_start_seq: next.max(1),
+            inactive_threshold: nanoseconds(INACTIVE),
+            mem_storage: true,
+            num_replicas: 1,
+        };
+        let create = CreateConsumer { stream_name: &self.name, config };
+        let reply = self.call(&format!("CONSUMER.CREATE.{}", self.name), &create).await?;
+        Ok(Cursor { consumer: reply.name, epoch, next, pending: reply.num_pending })
+    }
+
+    /// Reads at most `most` messages; without a `wait`, those that are there. Returns false if the
+    /// consumer can't be used again.
+    async fn pull(
+        &self,
+        cursor: &mut Cursor,
+        most: usize,
+        wait: Duration,
+        messages: &mut Vec<Stored>,
+    ) -> Result<bool> {
+        self.connected().await?;
+        let inbox = format!("_INBOX.{}", self.bus.core.unique());
+        let limit = Limit { messages: most + 1, bytes: usize::MAX };
+        let arriving = self.bus.messages(&*inbox, limit)?;
+        let max_bytes = self.max_payload.saturating_mul(LARGEST);
+        let (expires, no_wait) = (nanoseconds(wait), wait.is_zero());
+        let pull = Pull { batch: most, expires, no_wait, max_bytes };
+        let pull = serde_json::to_vec(&pull).expect("numbers are JSON");
+        let next = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.name, cursor.consumer);
+        self.bus.publish_message(&Message::new(next, pull).reply_to(inbox))?;
+        while messages.len() < most {
+            let next = arriving.next().add_timeout(self.bus.reactor(), wait + ANSWER);
+            let message = self.or_lost(next).await?;
+            let Some(place) = message.reply().and_then(Place::parse) else {
+                return match message.status() {
+                    // There are no more, now or within the wait.
+                    Some(404 | 408) => {
+                        cursor.pending = 0;
+                        Ok(true)
+                    }
+                    Some(503) => Err(RequestError::NoResponders.into()),
+                    // The next message has no room, or the consumer is gone.
+                    _ if messages.is_empty() => Err(JetStreamError::NoConsumer.into()),
+                    _ => Ok(false),
+                };
+            };
+            (cursor.next, cursor.pending) = (place.number + 1, place.pending);
+            let Place { number, time, .. } = place;
+            messages.push(Stored { number, time, payload: message.payload().clone() });
+            if place.pending == 0 {
+                break;
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// The place of a message, in its subject for acknowledgements:
+/// `$JS.ACK.<stream>.<consumer>.<deliveries>.<number>.<number for the consumer>.<time>.<pending>`,
+/// or with a domain and an account before the stream.
+struct Place {
+    number: u64,
+    time: Duration,
+    pending: u64,
+}
+
+impl Place {
+    fn parse(subject: &str) -> Option<Place> {
+        let tokens: Vec<&str> = subject.strip_prefix("$JS.ACK.")?.split('.').collect();
+        let begin = if tokens.len() > 7 { 5 } else { 3 };
+        let number = |place: usize| tokens.get(begin + place)?.parse().ok();
+        let time = Duration::from_nanos(number(2)?);
+        Some(Place { number: number(0)?, time, pending: number(3)? })
     }
 }
 
@@ -234,9 +311,30 @@ impl JetStream {
 #[serde(default)]
 struct Reply {
     error: Option<ApiError>,
+    /// Of a new consumer.
     name: String,
+    num_pending: u64,
+    /// Of a stored message.
     seq: u64,
-    duplicate: bool,
+    /// Of a stream.
+    created: String,
+    config: RepliedConfig,
+    state: StreamState,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct RepliedConfig {
+    // Bound: the maximum payload.
+    subjects: Vec<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct StreamState {
+    messages: u64,
+    first_seq: u64,
+    last_seq: u64,
 }
 
 #[derive(Deserialize)]
@@ -260,146 +358,57 @@ impl Reply {
     }
 }
 
+/// Times are in nanoseconds.
+#[derive(Serialize)]
+struct StreamConfig<'a> {
+    name: &'a str,
+    subjects: [&'a str; 1],
+    max_msgs: i64,
+    max_bytes: i64,
+    max_age: i64,
+    max_msg_size: i32,
+    duplicate_window: i64,
+    storage: &'static str,
+    num_replicas: u32,
+}
+
 #[derive(Serialize)]
 struct CreateConsumer<'a> {
     stream_name: &'a str,
-    config: ConsumerConfig<'a>,
+    config: ConsumerConfig,
 }
 
 #[derive(Serialize)]
-struct ConsumerConfig<'a> {
+struct ConsumerConfig {
     ack_policy: &'static str,
     deliver_policy: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    opt_start_seq: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    durable_name: Option<&'a str>,
+    opt_start_seq: u64,
     /// In nanoseconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    inactive_threshold: Option<u64>,
-}
-
-impl<'a> ConsumerConfig<'a> {
-    fn new(from: Start, durable_name: Option<&'a str>) -> ConsumerConfig<'a> {
-        let (deliver_policy, opt_start_seq) = match from {
-            Start::Oldest => ("all", None),
-            Start::Now => ("new", None),
-            Start::After(position) => ("by_start_sequence", Some(position.saturating_add(1))),
-        };
-        let inactive = nanoseconds(Duration::from_secs(300));
-        ConsumerConfig {
-            ack_policy: "explicit",
-            deliver_policy,
-            opt_start_seq,
-            durable_name,
-            inactive_threshold: durable_name.is_none().then_some(inactive),
-        }
-    }
-}
-
-/// Takes the messages of a stream in order.
-#[derive(Clone)]
-pub struct Consumer {
-    bus: Bus,
-    /// Where it asks for messages.
-    next: String,
+    inactive_threshold: u64,
+    mem_storage: bool,
+    num_replicas: u32,
 }
 
 #[derive(Serialize)]
 struct Pull {
     batch: usize,
-    /// In nanoseconds.
+    /// In nanoseconds; 0 does not end.
+    #[serde(skip_serializing_if = "is_zero")]
     expires: u64,
+    no_wait: bool,
+    max_bytes: usize,
 }
 
-/// A fetch on its way.
-struct Fetch {
-    most: usize,
-    // Bound: `most` messages of the maximum payload.
-    delivered: RefCell<Vec<Delivered>>,
-    // Bound: one Deferred, which gets the messages.
-    fetched: Cell<Option<Resolver<Vec<Delivered>>>>,
-    subscription: RefCell<Option<Subscription>>,
-}
-
-impl Consumer {
-    /// Fires with the next messages: at most `most`, and after at most `wait` with those that have
-    /// arrived.
-    #[track_caller]
-    pub fn fetch(&self, most: usize, wait: Duration) -> Deferred<Vec<Delivered>> {
-        let fetch = Rc::new(Fetch {
-            most,
-            delivered: RefCell::default(),
-            fetched: Cell::new(None),
-            subscription: RefCell::default(),
-        });
-        let inbox = format!("_INBOX.{}", self.bus.core.unique());
-        let receiving = fetch.clone();
-        let subscription =
-            self.bus.subscribe(inbox.as_str(), move |message| receiving.receive(message));
-        match subscription {
-            Ok(subscription) => *fetch.subscription.borrow_mut() = Some(subscription),
-            Err(error) => return Deferred::fail(PublishError::from(error)),
-        }
-        let pull = Pull { batch: most, expires: nanoseconds(wait) };
-        let pull = serde_json::to_vec(&pull).expect("numbers are JSON");
-        let request = Message::new(self.next.as_str(), pull).reply_to(inbox);
-        if let Err(error) = self.bus.publish_message(&request) {
-            fetch.subscription.take();
-            return Deferred::fail(error);
-        }
-        let ending = fetch.clone();
-        // If the server does not answer, the fetch ends with the messages that have arrived.
-        let (messages, fetched) = Deferred::with_canceller(move |_| ending.finish());
-        fetch.fetched.set(Some(fetched));
-        messages.add_timeout(self.bus.reactor(), wait.saturating_add(GRACE))
-    }
-
-    /// Acknowledges a message, which is then not delivered again.
-    ///
-    /// # Errors
-    ///
-    /// See [`Bus::publish_message`].
-    pub fn acknowledge(&self, delivered: &Delivered) -> Result<(), PublishError> {
-        self.bus.reply(&delivered.message, "+ACK")
-    }
-}
-
-impl Fetch {
-    fn receive(&self, message: Message) {
-        // A status without a position: no more messages in time.
-        let Some(position) = message.reply().and_then(position) else { return self.finish() };
-        let mut delivered = self.delivered.borrow_mut();
-        delivered.push(Delivered { message, position });
-        let is_complete = delivered.len() >= self.most;
-        drop(delivered);
-        if is_complete {
-            self.finish();
-        }
-    }
-
-    fn finish(&self) {
-        drop(self.subscription.take());
-        if let Some(fetched) = self.fetched.take() {
-            fetched.callback(self.delivered.take());
-        }
-    }
-}
-
-/// The position that a subject for acknowledgements names:
-/// `$JS.ACK.<stream>.<consumer>.<deliveries>.<position>…`, or with a domain and an account before.
-fn position(subject: &str) -> Option<u64> {
-    let tokens: Vec<&str> = subject.strip_prefix("$JS.ACK.")?.split('.').collect();
-    let place = if tokens.len() > 7 { 5 } else { 3 };
-    tokens.get(place)?.parse().ok()
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-impl fmt::Debug for Consumer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Consumer").field("next", &self.next).finish_non_exhaustive()
-    }
+/// FNV-1a: a number for the time at which a stream was created.
+fn hash(text: &str) -> u32 {
+    text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }

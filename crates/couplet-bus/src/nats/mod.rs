@@ -7,8 +7,8 @@
 //!
 //! Delivery is at most once: when a connection is lost, messages on their way may be lost with it,
 //! and [`Event::Disconnected`](crate::Event::Disconnected) says how many were not confirmed.
-//! [`Bus::flush`](crate::Bus::flush) confirms them. [`JetStream`] keeps messages in streams of the
-//! server, from which consumers read at least once, after a position.
+//! [`Bus::flush`](crate::Bus::flush) confirms them. A [`Log`](crate::Log) keeps messages in a stream of
+//! the server's JetStream: each is stored once, and readers continue after a position.
 
 mod client;
 mod info;
@@ -23,7 +23,6 @@ mod session;
 
 pub(crate) use client::Client;
 pub use info::Info;
-pub use jetstream::{Consumer, Delivered, JetStream, JetStreamError, Start, Stored, StreamOptions};
 #[cfg(any(feature = "tls", feature = "ring"))]
 pub use nkey::{Nkey, NkeyError};
 pub use options::{Auth, Options};

@@ -5,6 +5,7 @@ extern crate couplet_watched;
 
 mod connecting;
 mod kit;
+mod logs;
 mod memory;
 mod parser;
 mod presence;

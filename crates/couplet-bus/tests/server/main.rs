@@ -5,8 +5,8 @@
 #[macro_use]
 extern crate couplet_watched;
 
-mod jetstream;
 mod live;
+mod logs;
 #[path = "../../../couplet-core/tests/needed/mod.rs"]
 mod needed;
 mod process;
