@@ -9,14 +9,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use couplet::bus::{self, Bus, Presence, PresenceEvent, PresenceOptions, Subscription, nats};
+use couplet::bus::{
+    self, Bus, Memory, Presence, PresenceEvent, PresenceOptions, Subscription, nats,
+};
 use couplet::rooms::{self, Rooms};
 use couplet::services::{Health, Service};
 use couplet::{Deferred, Reactor};
 
 use super::LINE_LENGTH;
+use super::kept::KeptLines;
 use super::others::{People, SERVERS};
-use super::room::{Names, SharedRoom};
+use super::room::{Channel, Names, SharedRoom};
 use super::text::{NAME_LENGTH, clean};
 
 /// The subject of the lines.
@@ -32,7 +35,7 @@ const QUEUE: usize = 1024 * 1024;
 /// Longest message of another server: an announcement.
 const MESSAGE: usize = 64 * 1024;
 /// Longest line of another server, in bytes: a name and a text, or a notice about names.
-const LONGEST: usize = LINE_LENGTH + 3 * NAME_LENGTH + 64;
+pub(super) const LONGEST: usize = LINE_LENGTH + 3 * NAME_LENGTH + 64;
 /// First and longest delay before an attempt to reconnect.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 /// Time for the last lines to reach the bus.
@@ -41,15 +44,26 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// A server's link to the bus, as a service.
 pub(super) struct BusService {
     room: SharedRoom,
-    options: nats::Options,
+    /// The settings of the bus; without any, it is in the memory of this server.
+    options: Option<nats::Options>,
+    memory: Memory,
+    /// The most lines that are kept; 0 keeps none.
+    history: usize,
     link: Option<Link>,
 }
 
 impl BusService {
-    pub(super) fn new(room: &SharedRoom, options: &nats::Options) -> BusService {
-        let options = options.clone().name("couplet chat").echo(false).queue(QUEUE);
-        let options = options.max_payload(MESSAGE).back_off(BACK_OFF.0, BACK_OFF.1);
-        BusService { room: room.clone(), options, link: None }
+    pub(super) fn new(
+        room: &SharedRoom,
+        options: Option<&nats::Options>,
+        history: usize,
+    ) -> BusService {
+        let options = options.map(|options| {
+            let options = options.clone().name("couplet chat").echo(false).queue(QUEUE);
+            options.max_payload(MESSAGE).back_off(BACK_OFF.0, BACK_OFF.1)
+        });
+        let memory = Memory::new().echo(false);
+        BusService { room: room.clone(), options, memory, history, link: None }
     }
 }
 
@@ -60,8 +74,12 @@ impl Service for BusService {
 
     /// Does not wait for the bus: the server's own people need none.
     fn start(&mut self, reactor: &Reactor) -> Deferred<()> {
-        let bus = Bus::nats(reactor, self.options.clone());
-        Deferred::from_result(Link::new(bus, &self.room).map(|link| self.link = Some(link)))
+        let bus = match &self.options {
+            Some(options) => Bus::nats(reactor, options.clone()),
+            None => Bus::memory(reactor, &self.memory),
+        };
+        let link = Link::new(bus, &self.room, self.history);
+        Deferred::from_result(link.map(|link| self.link = Some(link)))
     }
 
     fn stop(&mut self) -> Deferred<()> {
@@ -82,23 +100,29 @@ struct Link {
 /// The server in the loop of its link.
 struct Server {
     reactor: Reactor,
-    rooms: Rooms<(), String>,
+    rooms: Rooms<Channel, String>,
     names: Arc<Names>,
     presence: Presence,
+    /// The lines of a chat with a history.
+    kept: Option<KeptLines>,
     /// Whether an announcement is scheduled.
     is_due: Cell<bool>,
 }
 
 impl Link {
-    fn new(bus: Bus, room: &SharedRoom) -> couplet::Result<Link> {
+    fn new(bus: Bus, room: &SharedRoom, history: usize) -> couplet::Result<Link> {
         let reactor = bus.reactor().clone();
         let rooms = room.rooms.attach(&reactor);
         let names = room.names.clone();
         let settings = PresenceOptions { interval: INTERVAL, peers: SERVERS };
         let presence = bus.presence(PEOPLE, names.announcement(), settings)?;
         names.others(|others| others.begin(presence.id()));
+        let kept = match history {
+            0 => None,
+            most => Some(KeptLines::new(&bus, &rooms, &names, most)?),
+        };
         let is_due = Cell::new(false);
-        let server = Rc::new(Server { reactor, rooms, names, presence, is_due });
+        let server = Rc::new(Server { reactor, rooms, names, presence, kept, is_due });
         server.watch(&bus);
         let weak = Rc::downgrade(&server);
         let lines = bus.subscribe(LINES, move |message| {
@@ -143,8 +167,11 @@ impl Server {
         });
     }
 
-    fn room_changed(self: &Rc<Self>, bus: &Bus, event: &rooms::Event<(), String>) {
+    fn room_changed(self: &Rc<Self>, bus: &Bus, event: &rooms::Event<Channel, String>) {
         match event {
+            rooms::Event::Published { room, bytes, .. } if **room == Channel::Said => {
+                self.kept.iter().for_each(|kept| kept.say(bytes));
+            }
             // The lines of the other servers are by no member.
             rooms::Event::Published { bytes, by: Some(_), .. } => {
                 // The bus reports a line that it refuses.
@@ -155,6 +182,8 @@ impl Server {
                 tracing::warn!(messages, "the other servers miss lines: this loop is too busy");
                 self.people_changed();
             }
+            rooms::Event::Joined { room, .. } | rooms::Event::Left { room, .. }
+                if **room == Channel::Lines => {}
             _ => self.people_changed(),
         }
     }
@@ -168,7 +197,7 @@ impl Server {
     }
 
     fn say(&self, line: &str) {
-        if let Err(error) = self.rooms.publish(&(), format!("{line}\n")) {
+        if let Err(error) = self.rooms.publish(&Channel::People, format!("{line}\n")) {
             tracing::error!(%error, "a line was lost");
         }
     }
@@ -245,5 +274,6 @@ impl Server {
         }
         tracing::warn!("the bus is out of reach: {why}");
         self.say("* The other servers are out of reach.");
+        self.kept.iter().for_each(KeptLines::cut_off);
     }
 }

@@ -6,6 +6,8 @@
 
 mod address;
 mod bus;
+mod history;
+mod kept;
 mod others;
 mod rate_limit;
 mod room;
@@ -28,6 +30,7 @@ use crate::server::{Listen, Server, Threads, listening};
 use crate::values::{or_never, seconds_or_none};
 use address::BusAddress;
 use bus::BusService;
+use history::Begin;
 use rate_limit::RateLimit;
 use room::{Guest, NameError, Room, SharedRoom};
 use text::{NAME_LENGTH, clean};
@@ -43,6 +46,10 @@ const SEND_BUFFER: usize = 128 * 1024;
 const PROBE: Duration = Duration::from_secs(60);
 /// Fixed cost of a line, in bytes.
 const LINE_COST: usize = 16;
+/// Cost of kept lines that are sent again, in bytes.
+const REPLAY_COST: usize = 16 * 1024;
+/// Most lines that are kept.
+const MOST_KEPT: u16 = 10_000;
 
 /// One member's connection.
 pub(crate) struct ChatServer {
@@ -99,6 +106,8 @@ impl ChatServer {
                 let others = self.room.len();
                 let guest = self.room.join(transport)?;
                 self.greet(transport, guest.name(), others);
+                let mut guest = guest;
+                guest.read_last_lines()?;
                 guest
             }
             Member::Here(_) | Member::Gone => return Ok(()),
@@ -148,6 +157,10 @@ impl ChatServer {
         if self.room.is_cut_off() {
             self.reply(transport, "The other servers are out of reach.");
         }
+        if let Some(last) = self.room.last_line() {
+            let line = format!("Lines have numbers, and are kept: /from {last} sends later ones.");
+            self.reply(transport, &line);
+        }
         self.reply(transport, "Everybody sees what you type. /nick NAME changes your name,");
         self.reply(transport, "/who lists who is here, /quit leaves, /help explains more.");
     }
@@ -156,6 +169,12 @@ impl ChatServer {
         let name = format!("/nick NAME  be called NAME: 1 to {NAME_LENGTH} of a-z A-Z 0-9 - _");
         self.reply(transport, &name);
         self.reply(transport, "/who        lists who is here");
+        if self.guest().is_some_and(|guest| guest.has_history()) {
+            self.reply(
+                transport,
+                "/from LINE  sends the lines after that one, as far as they are kept",
+            );
+        }
         self.reply(transport, "/quit       leaves");
         self.reply(transport, "//TEXT      says /TEXT");
         let line = format!("Anything else is sent to all others, {LINE_LENGTH} bytes per line.");
@@ -192,6 +211,27 @@ impl ChatServer {
         }
     }
 
+    /// Sends the kept lines after a position.
+    fn from(&mut self, transport: &LineTransport, after: &str) -> Result<(), JoinError> {
+        let Some(guest) = self.guest() else { return Ok(()) };
+        if !guest.has_history() {
+            self.reply(transport, "No lines are kept here.");
+            return Ok(());
+        }
+        let Some(Begin { start, notice }) = guest.begin_after(after) else {
+            self.reply(transport, "Give the number of the last line that you have: /from 41");
+            return Ok(());
+        };
+        if let Some(notice) = notice {
+            self.reply(transport, &notice);
+        }
+        if let (Some(start), Some(guest)) = (start, self.guest()) {
+            guest.read_lines(start)?;
+            self.said += REPLAY_COST;
+        }
+        Ok(())
+    }
+
     fn command(&mut self, transport: &LineTransport, line: &str) {
         let (command, rest) = line.split_once(' ').unwrap_or((line, ""));
         match command {
@@ -199,6 +239,11 @@ impl ChatServer {
             "who" => {
                 let who = self.guest().map(|guest| guest.who()).unwrap_or_default();
                 self.reply(transport, &who);
+            }
+            "from" => {
+                if let Err(error) = self.from(transport, rest.trim()) {
+                    transport.fail(error);
+                }
             }
             "quit" => {
                 self.reply(transport, "Goodbye.");
@@ -295,7 +340,7 @@ pub(crate) fn factory(
     reactor: &Reactor,
     idle_timeout: Option<Duration>,
 ) -> impl Fn() -> LineOnlyReceiver<ChatServer> + Clone + use<> {
-    let room = SharedRoom::new().attach(reactor);
+    let room = SharedRoom::new(0).attach(reactor);
     move || ChatServer::new(&room, idle_timeout)
 }
 
@@ -337,6 +382,16 @@ pub(crate) struct Chat {
     /// Join the chats of other servers over these NATS servers: nats://HOST:PORT, separated by commas
     #[arg(long, value_name = "URL")]
     bus: Option<BusAddress>,
+    /// Keep the last N lines, 100 without a number: with --bus in a stream of JetStream, else in
+    /// memory. Each line has a number, and a member who returns gets those after its last one
+    #[arg(
+        long,
+        value_name = "N",
+        num_args = 0..=1,
+        default_missing_value = "100",
+        value_parser = clap::value_parser!(u16).range(1..=i64::from(MOST_KEPT))
+    )]
+    history: Option<u16>,
 }
 
 pub(crate) fn run(options: Chat) -> Result<(), Exit> {
@@ -346,7 +401,8 @@ pub(crate) fn run(options: Chat) -> Result<(), Exit> {
 pub(crate) fn server(options: Chat) -> Result<Server, Exit> {
     let idle_timeout = or_never(options.idle_timeout);
     let bus = options.bus.as_ref().map(BusAddress::options).transpose()?;
-    let shared = SharedRoom::new();
+    let history = usize::from(options.history.unwrap_or(0));
+    let shared = SharedRoom::new(history);
     let joined = shared.clone();
     let prepare = move |_| {
         let (shared, room) = (shared.clone(), OnceCell::new());
@@ -356,8 +412,8 @@ pub(crate) fn server(options: Chat) -> Result<Server, Exit> {
         }
     };
     let server = Server::new(options.listen, options.threads, prepare);
-    Ok(match bus {
-        Some(bus) => server.with_link(move || Child::new(BusService::new(&joined, &bus))),
-        None => server,
-    })
+    if bus.is_none() && history == 0 {
+        return Ok(server);
+    }
+    Ok(server.with_link(move || Child::new(BusService::new(&joined, bus.as_ref(), history))))
 }

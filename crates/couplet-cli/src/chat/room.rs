@@ -7,10 +7,14 @@ use std::rc::{Rc, Weak};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use couplet::bus::Position;
 use couplet::protocols::LineTransport;
-use couplet::rooms::{JoinError, Member, RoomOptions, Rooms, SharedRooms};
+use couplet::rooms::{JoinError, Member, RoomOptions, Rooms, SharedRooms, Start};
 use couplet::{Reactor, Reason};
 
+use super::bus::LONGEST;
+use super::history::{Begin, History};
+use super::kept::AGE;
 use super::others::Others;
 use super::text::is_name;
 
@@ -23,23 +27,36 @@ thread_local! {
     static ROOMS: RefCell<Vec<Weak<Room>>> = const { RefCell::new(Vec::new()) };
 }
 
+/// A part of the room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Channel {
+    /// Who is here, and all that is not kept.
+    People,
+    /// The lines of a chat with a history, with their numbers.
+    Lines,
+    /// Lines on their way to the link, which alone keeps them.
+    Said,
+}
+
 /// The room of all loops, whose members have their names as metadata.
 #[derive(Clone)]
 pub(super) struct SharedRoom {
-    pub(super) rooms: SharedRooms<(), String>,
+    pub(super) rooms: SharedRooms<Channel, String>,
     pub(super) names: Arc<Names>,
 }
 
 /// The room as one loop sees it.
 pub(super) struct Room {
-    rooms: Rooms<(), String>,
+    rooms: Rooms<Channel, String>,
     names: Arc<Names>,
 }
 
 /// A member of the room.
 pub(super) struct Guest {
     room: Rc<Room>,
-    member: Member<(), String>,
+    member: Member<Channel, String>,
+    /// The membership that gets the lines of a chat with a history.
+    lines: Option<Member<Channel, String>>,
     name: Name,
 }
 
@@ -63,6 +80,7 @@ struct Taken {
     /// Members so far, for default names.
     count: u64,
     others: Others,
+    history: History,
 }
 
 impl Taken {
@@ -92,6 +110,11 @@ impl Names {
     /// Looks at the other servers, or changes them.
     pub(super) fn others<R>(&self, f: impl FnOnce(&mut Others) -> R) -> R {
         f(&mut self.lock().others)
+    }
+
+    /// Looks at the kept lines, or changes them.
+    pub(super) fn history<R>(&self, f: impl FnOnce(&mut History) -> R) -> R {
+        f(&mut self.lock().history)
     }
 
     /// The announcement of this server's people.
@@ -160,9 +183,15 @@ impl Drop for Name {
 }
 
 impl SharedRoom {
-    pub(super) fn new() -> SharedRoom {
-        let rooms = SharedRooms::new(|(): &()| RoomOptions::default());
-        SharedRoom { rooms, names: Arc::default() }
+    /// A room that keeps so many lines; 0 keeps none.
+    pub(super) fn new(history: usize) -> SharedRoom {
+        let rooms = SharedRooms::new(move |channel: &Channel| match channel {
+            Channel::Lines => RoomOptions::default().history(history, history * LONGEST * 2, AGE),
+            Channel::People | Channel::Said => RoomOptions::default(),
+        });
+        let names = Arc::<Names>::default();
+        names.history(|kept| *kept = History::new(history));
+        SharedRoom { rooms, names }
     }
 
     /// The room of a loop.
@@ -189,7 +218,8 @@ impl Room {
 
     /// Adds a member with a default name.
     pub(super) fn join(self: &Rc<Self>, transport: &LineTransport) -> Result<Guest, JoinError> {
-        let guest = self.add(transport, Name::new(&self.names, transport.reactor().now()))?;
+        let name = Name::new(&self.names, transport.reactor().now());
+        let guest = self.add(transport, name)?;
         let name = guest.name();
         tracing::info!(peer = %transport.peer(), %name, "joined");
         guest.publish(format!("* {name} has joined\n"));
@@ -204,18 +234,25 @@ impl Room {
         name: &str,
     ) -> Result<Guest, JoinError> {
         let name = Name::moved(&self.names, transport.reactor().now(), name.to_owned());
-        self.add(transport, name)
+        let mut guest = self.add(transport, name)?;
+        guest.read_lines(Start::Now)?;
+        Ok(guest)
     }
 
     fn add(self: &Rc<Self>, transport: &LineTransport, name: Name) -> Result<Guest, JoinError> {
-        let member = self.rooms.join(&(), transport, name.text.clone())?;
-        Ok(Guest { room: self.clone(), member, name })
+        let member = self.rooms.join(&Channel::People, transport, name.text.clone())?;
+        Ok(Guest { room: self.clone(), member, lines: None, name })
     }
 
     /// The number of people on all servers.
     pub(super) fn len(&self) -> usize {
         let taken = self.names.lock();
         taken.names.len() + taken.others.count()
+    }
+
+    /// The position of the last line that is kept.
+    pub(super) fn last_line(&self) -> Option<Position> {
+        self.names.history(|history| history.last())
     }
 
     /// Whether the other servers can't be reached.
@@ -267,8 +304,55 @@ impl Guest {
     pub(super) fn say(&self, text: &str) -> usize {
         let line = format!("<{}> {text}\n", self.name());
         let length = line.len();
-        self.publish(line);
+        match self.lines {
+            Some(_) => {
+                let said = self.room.rooms.publish(&Channel::Said, line);
+                said.map(drop).unwrap_or_else(|error| tracing::error!(%error, "a line was lost"));
+            }
+            None => self.publish(line),
+        }
         length
+    }
+
+    /// Sends the member the kept lines from `start` on, and then the next ones.
+    pub(super) fn read_lines(&mut self, start: Start) -> Result<(), JoinError> {
+        if !self.room.names.history(|history| history.is_kept()) {
+            return Ok(());
+        }
+        self.leave_lines();
+        let (rooms, transport) = (&self.room.rooms, self.member.transport());
+        let (name, join) =
+            (String::new(), |start, name| rooms.join_from(&Channel::Lines, transport, name, start));
+        let (mut lines, replay) = join(start, name)?;
+        if !replay.is_complete {
+            // The room has removed a line meanwhile.
+            lines.leave();
+            lines = join(Start::Oldest, String::new())?.0;
+        }
+        self.lines = Some(lines);
+        Ok(())
+    }
+
+    fn leave_lines(&mut self) {
+        if let Some(lines) = self.lines.take() {
+            lines.leave();
+        }
+    }
+
+    /// [`read_lines`](Self::read_lines) with the last few.
+    pub(super) fn read_last_lines(&mut self) -> Result<(), JoinError> {
+        let start = self.room.names.history(|history| history.first_start());
+        self.read_lines(start)
+    }
+
+    /// Where the member begins who has the lines up to `after`; see [`History::start_after`].
+    pub(super) fn begin_after(&self, after: &str) -> Option<Begin> {
+        self.room.names.history(|history| history.start_after(after))
+    }
+
+    /// Whether the chat has a history.
+    pub(super) fn has_history(&self) -> bool {
+        self.lines.is_some()
     }
 
     /// Sends a line to the others.
@@ -303,7 +387,7 @@ impl Guest {
     }
 
     /// Leaves the room; the others get the reason if the connection is lost.
-    pub(super) fn leave(self, reason: Option<&Reason>) {
+    pub(super) fn leave(mut self, reason: Option<&Reason>) {
         let how = match reason {
             Some(Reason::Shutdown) => "",
             Some(Reason::Timeout) => " (it was silent for too long)",
@@ -317,13 +401,15 @@ impl Guest {
             tracing::info!(name = %self.name(), "left{how}");
             self.publish(format!("* {} has left{how}\n", self.name()));
         }
+        self.leave_lines();
         self.member.leave();
     }
 
     /// Leaves for the room of another process, without a word, after the lines that were said
     /// before. Returns the name.
-    pub(super) fn move_out(self) -> String {
+    pub(super) fn move_out(mut self) -> String {
         self.room.rooms.flush();
+        self.leave_lines();
         self.member.leave();
         self.name().to_owned()
     }

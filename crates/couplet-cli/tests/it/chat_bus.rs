@@ -7,6 +7,7 @@ use rustix::process::Signal;
 use crate::chat::Member;
 use crate::kit::{Client, Server, run, wait_until};
 use crate::nats;
+use crate::needed::Folder;
 
 /// The arguments of a server that joins a bus.
 fn joined<'a>(url: &'a str, more: &[&'a str]) -> Vec<&'a str> {
@@ -220,4 +221,156 @@ fn other_users_of_the_bus_do_no_harm() {
     assert_eq!(who, "* 4 here: ada (you), ada, mallory, and 1 more");
     drop(rogue);
     ada.hears("* 3 people have left (their server has stopped)");
+}
+
+/// Starts a NATS server that keeps streams in a folder.
+fn keeping_bus(folder: &Folder) -> Option<nats::Server> {
+    nats::Server::start(&["-js", "-sd", &folder.path("")])
+}
+
+/// A member of a chat with a history, which has read the greeting and the last lines up to `last`.
+fn returning(server: &Server, from: &str, until: &str) -> (Member, Vec<String>) {
+    let mut member = Member(server.connect());
+    member.say(&format!("/from {from}"));
+    let lines = lines_until(&mut member, until);
+    (member, lines)
+}
+
+/// The next lines with a number, up to one with these words.
+fn kept_until(member: &mut Member, words: &str) -> Vec<String> {
+    let lines = lines_until(member, words);
+    lines.into_iter().filter(|line| line.starts_with('[')).collect()
+}
+
+#[test]
+fn c228_lines_are_kept_in_one_order_and_whoever_returns_to_any_server_gets_those_it_missed() {
+    let folder = Folder::new();
+    let Some(bus) = keeping_bus(&folder) else { return };
+    let keeps = ["--history", "50"];
+    let (mut first, second) = (chat(&bus, &keeps), chat(&bus, &keeps));
+    let mut ada = named(&first, "ada");
+    let mut bob = named(&second, "bob");
+    for n in 0..10 {
+        ada.say(&format!("a{n}"));
+        bob.say(&format!("b{n}"));
+    }
+    // Both see all lines, their own too, in one order.
+    ada.say("from ada");
+    let mut seen = kept_until(&mut ada, "from ada");
+    bob.say("the end");
+    seen.extend(kept_until(&mut ada, "the end"));
+    assert_eq!(kept_until(&mut bob, "the end"), seen);
+    assert_eq!(seen.len(), 22);
+    for (index, line) in seen.iter().enumerate() {
+        assert!(line.starts_with(&format!("[{}] <", index + 1)), "{line}");
+    }
+    // The next person gets the last ones, and a position for later.
+    let mut tom = Member(second.connect());
+    let last = kept_until(&mut tom, "the end");
+    assert_eq!(last, seen[2..]);
+    // Ada's server ends, and she returns to the other one.
+    first.running.signal(Signal::KILL);
+    bob.say("where is ada?");
+    lines_until(&mut bob, "where is ada?");
+    let (mut ada, _) = returning(&second, "22", "[23] <bob> where is ada?");
+    ada.say("/from 22");
+    assert_eq!(lines_until(&mut ada, "[23]").last().unwrap(), "[23] <bob> where is ada?");
+    ada.say("/from 23");
+    lines_until(&mut ada, "* You have missed nothing.");
+    ada.say("/from x");
+    assert_eq!(ada.line(), "* Give the number of the last line that you have: /from 41");
+    // So many lines that the first ones are gone.
+    for n in 0..60 {
+        bob.say(&format!("c{n}"));
+    }
+    lines_until(&mut ada, "c59");
+    ada.say("/from 20");
+    lines_until(&mut ada, "* Lines 21 to 33 are not kept any more.");
+    let kept = kept_until(&mut ada, "c59");
+    assert_eq!((kept.len(), &*kept[0]), (50, "[34] <bob> c10"));
+    ada.say("/from ffff-20");
+    lines_until(&mut ada, "* The lines have begun anew since then.");
+    assert_eq!(kept_until(&mut ada, "c59").len(), 50);
+    // A new server has the lines of before.
+    let third = chat(&bus, &keeps);
+    let mut eve = named(&third, "eve");
+    wait_until("the lines", || {
+        eve.say("/from 80");
+        lines_until(&mut eve, "* ").pop().unwrap() != "* No lines are kept yet."
+    });
+    drop((first, tom));
+}
+
+#[test]
+fn c228_a_server_without_its_bus_shows_the_lines_to_its_own_people_and_keeps_them_later() {
+    let folder = Folder::new();
+    let Some(mut bus) = keeping_bus(&folder) else { return };
+    let (first, second) = (chat(&bus, &["--history"]), chat(&bus, &["--history"]));
+    let mut ada = named(&first, "ada");
+    let mut tom = named(&first, "tom");
+    let mut bob = named(&second, "bob");
+    ada.say("one");
+    for member in [&mut ada, &mut tom, &mut bob] {
+        member.hears("[1] <ada> one");
+    }
+    bus.kill();
+    ada.say("two");
+    tom.hears("<ada> two");
+    for member in [&mut ada, &mut bob] {
+        member.hears("* The other servers are out of reach.");
+    }
+    ada.say("three");
+    tom.hears("<ada> three");
+    bob.say("four");
+    bus.start_again();
+    let after: Vec<Vec<String>> = [&mut ada, &mut tom, &mut bob]
+        .map(|member| {
+            let mut kept = Vec::new();
+            while kept.len() < 3 {
+                kept.extend(Some(member.line()).filter(|line| line.starts_with('[')));
+            }
+            kept
+        })
+        .into();
+    assert_eq!(after[0], after[1]);
+    assert_eq!(after[0], after[2]);
+    let mut texts: Vec<&str> =
+        after[0].iter().filter_map(|line| line.split_once("] ")).map(|(_, text)| text).collect();
+    let order = |text: &str| texts.iter().position(|line| *line == text);
+    assert!(order("<ada> two") < order("<ada> three"), "{texts:?}");
+    texts.sort_unstable();
+    assert_eq!(texts, ["<ada> three", "<ada> two", "<bob> four"]);
+}
+
+#[test]
+fn c228_without_a_bus_the_server_keeps_the_lines_for_all_its_threads() {
+    let server = Server::start(&["chat", "--history", "3", "--threads", "2"]);
+    let mut ada = Member(server.connect());
+    lines_until(&mut ada, "/help explains more.");
+    for n in 1..=5 {
+        ada.say(&format!("line {n}"));
+        ada.hears(&format!("[{n}] <guest-1> line {n}"));
+    }
+    for _ in 0..4 {
+        let (mut bob, lines) = returning(&server, "4", "[5] <guest-1> line 5");
+        let kept: Vec<&String> = lines.iter().filter(|line| line.starts_with('[')).collect();
+        assert_eq!(kept.len(), 3, "{lines:?}");
+        assert!(
+            lines
+                .iter()
+                .any(|line| line.contains("/from ") && line.contains("-5 sends later ones"))
+        );
+        bob.hears("[5] <guest-1> line 5");
+        bob.say("/from 1");
+        bob.hears("* Lines 2 to 2 are not kept any more.");
+        assert_eq!(bob.line(), "[3] <guest-1> line 3");
+        bob.say("/quit");
+    }
+    let plain = Server::start(&["chat"]);
+    let mut eve = Member::join(&plain);
+    eve.say("/from 1");
+    assert_eq!(eve.line(), "* No lines are kept here.");
+    for bad in ["0", "10001", "x"] {
+        assert_eq!(run(&["chat", "--history", bad]).code, Some(2), "{bad}");
+    }
 }
