@@ -193,6 +193,13 @@ pub(crate) struct Server {
     // Bound: one for each `udp:` endpoint of its table.
     datagrams: Vec<Part>,
     link: Option<Box<MakeLink>>,
+    web: Option<WebPort>,
+}
+
+/// A port beside the others, for browsers.
+struct WebPort {
+    endpoint: Arc<dyn ServerEndpoint>,
+    prepare: Box<Prepare>,
 }
 
 /// Makes a service beside the ports, such as a link to other servers, which one loop has.
@@ -219,7 +226,7 @@ impl Server {
         S: Fn(&Reactor, Arc<dyn ServerEndpoint>) -> couplet::Result<Port> + 'static,
     {
         let prepare = Box::new(move |loops| Box::new(prepare(loops)) as Open);
-        Server { listen, threads, prepare, datagrams: Vec::new(), link: None }
+        Server { listen, threads, prepare, datagrams: Vec::new(), link: None, web: None }
     }
 
     /// A server of a configuration with these UDP ports only.
@@ -241,6 +248,19 @@ impl Server {
         Server { link: Some(Box::new(link)), ..self }
     }
 
+    /// Adds a port for browsers, with the function that `prepare` returns for each loop.
+    pub(crate) fn with_web<S>(
+        self,
+        endpoint: Arc<dyn ServerEndpoint>,
+        prepare: impl Fn(usize) -> S + Send + Sync + 'static,
+    ) -> Server
+    where
+        S: Fn(&Reactor, Arc<dyn ServerEndpoint>) -> couplet::Result<Port> + 'static,
+    {
+        let prepare = Box::new(move |loops| Box::new(prepare(loops)) as Open);
+        Server { web: Some(WebPort { endpoint, prepare }), ..self }
+    }
+
     /// A server whose protocols are built by `factory`'s factories, one for each loop.
     pub(crate) fn of_factory<K: 'static, F: IntoFactory<K> + Clone + 'static>(
         listen: Listen,
@@ -255,19 +275,27 @@ impl Server {
 
     /// Serves until a signal ends the program. On SIGTERM, connections are asked to finish.
     pub(crate) fn run(self) -> Result<(), Exit> {
-        let Server { listen, threads, prepare, link, .. } = self;
+        let Server { listen, threads, prepare, link, web, .. } = self;
         let options = LoopOptions::default().drain(listen.drain.time).answers(listen.answers);
         let options = listen.driver.set(options);
-        let endpoints = endpoint::or_free_port(listen.endpoints);
+        let mut ports: Vec<_> = endpoint::or_free_port(listen.endpoints)
+            .into_iter()
+            .map(|endpoint| (endpoint, &*prepare, ""))
+            .collect();
+        ports.extend(web.iter().map(|web| (web.endpoint.clone(), &*web.prepare, " for browsers")));
         if threads.number == 1 {
-            let open = prepare(1);
             return run_loop(options, |reactor| {
                 start(link.as_deref(), reactor);
-                endpoints.into_iter().map(|endpoint| open(reactor, endpoint)).collect()
+                let open = |(endpoint, prepare, what): (_, &Prepare, _)| {
+                    Ok(format!("{}{what}", prepare(1)(reactor, endpoint)?))
+                };
+                ports.into_iter().map(open).collect()
             });
         }
         let cluster = cluster(threads, options);
-        let ports = endpoints.iter().map(|endpoint| cluster.bind(endpoint));
+        let ports = ports
+            .into_iter()
+            .map(|(endpoint, prepare, what)| Ok((cluster.bind(endpoint)?, prepare, what)));
         let ports = ports.collect::<couplet::Result<Vec<_>>>()?;
         let members = cluster.members();
         let is_linked = AtomicBool::new(false);
@@ -275,8 +303,11 @@ impl Server {
             if !is_linked.swap(true, Ordering::Relaxed) {
                 start(link.as_deref(), reactor);
             }
-            let open = prepare(members.count());
-            ports.iter().map(|port: &SharedPort| open(reactor, Arc::new(port.clone()))).collect()
+            let open = |(port, prepare, what): &(SharedPort, &Prepare, _)| {
+                let opened = prepare(members.count())(reactor, Arc::new(port.clone()))?;
+                Ok(format!("{opened}{what}"))
+            };
+            ports.iter().map(open).collect()
         })
     }
 
@@ -290,23 +321,26 @@ impl Server {
         place: impl Fn(Arc<dyn ServerEndpoint>) -> Arc<dyn ServerEndpoint>,
         this_loop: fn() -> (usize, usize),
     ) -> MakeChild {
-        let Server { listen, prepare, datagrams, link, .. } = self;
+        let Server { listen, prepare, datagrams, link, web, .. } = self;
         let (name, drain) = (name.to_owned(), listen.drain.time);
         let endpoints = match datagrams.is_empty() {
             true => endpoint::or_free_port(listen.endpoints),
             false => listen.endpoints,
         };
-        let endpoints: Vec<_> = endpoints.into_iter().map(place).collect();
-        let is_alone = endpoints.len() + datagrams.len() == 1 && link.is_none();
+        let endpoints: Vec<_> = endpoints.into_iter().map(&place).collect();
+        let web = web.map(|web| WebPort { endpoint: place(web.endpoint), ..web });
+        let is_alone = endpoints.len() + datagrams.len() == 1 && link.is_none() && web.is_none();
         Box::new(move |_| {
             let (this, count) = this_loop();
             let open = Rc::new(prepare(count));
+            let page = web.iter().map(|web| (&web.endpoint, Rc::new((web.prepare)(count))));
+            let ports = endpoints.iter().map(|endpoint| (endpoint, open.clone())).chain(page);
             let mut names = (1..).map(|number| match is_alone {
                 true => name.clone(),
                 false => format!("{name}-{number}"),
             });
-            let streams = endpoints.iter().zip(&mut names).map(|(endpoint, child)| {
-                let (open, name, endpoint) = (open.clone(), name.clone(), endpoint.clone());
+            let streams = ports.zip(&mut names).map(|((endpoint, open), child)| {
+                let (name, endpoint) = (name.clone(), endpoint.clone());
                 let listen = move |reactor: &Reactor| open(reactor, endpoint.clone());
                 let announce = move |port: &Port| {
                     if this == 0 {

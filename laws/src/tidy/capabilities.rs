@@ -340,6 +340,8 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-core/src/driver/socket.rs",
             // A pair for the self-test.
             "couplet-os/src/uring/self_test.rs",
+            // A pair for a page and its member.
+            "couplet-cli/src/chat/web.rs",
         ],
     },
     Capability {

@@ -51,12 +51,7 @@ impl History {
         }
     }
 
-    /// The log was read up to this position without a line to keep.
-    pub(super) fn reach(&mut self, position: Position) {
-        self.last = Some(position);
-    }
-
-    /// The log has begun anew before this position.
+    /// The log begins, perhaps anew, with this position.
     pub(super) fn begin_anew(&mut self, next: Position) {
         self.places.clear();
         self.last = Some(next.with_number(next.number().saturating_sub(1)));
@@ -92,9 +87,8 @@ impl History {
             return Some(Begin { start: self.oldest(), notice });
         }
         let found = self.places.partition_point(|(number, _)| *number <= position.number());
-        // Numbers after the last line are those of others in the log, or of lines that another
-        // server has read already.
-        if position.number() >= last.number() || (found > 0 && found == self.places.len()) {
+        // Another server may have read further.
+        if position.number() >= last.number() {
             let notice = Some("You have missed nothing.".to_owned());
             return Some(Begin { start: None, notice });
         }
@@ -143,8 +137,6 @@ mod tests {
         for number in 10..15 {
             history.add(at(number), place(number - 9));
         }
-        // 15 is no line, and 12 to 14 are kept.
-        history.reach(at(15));
         let gone = |from, to| Some(format!("Lines {from} to {to} are not kept any more."));
         let missed_nothing = Some("You have missed nothing.".to_owned());
         let anew = Some("The lines have begun anew since then.".to_owned());
@@ -153,7 +145,6 @@ mod tests {
             ("11", Some(Oldest), None),
             ("12", Some(After(place(3))), None),
             ("a1-14", None, missed_nothing.clone()),
-            ("15", None, missed_nothing.clone()),
             ("a1-99", None, missed_nothing),
             ("10", Some(Oldest), gone(11, 11)),
             ("", Some(Oldest), gone(1, 11)),

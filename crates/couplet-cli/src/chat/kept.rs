@@ -7,10 +7,11 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
-use couplet::bus::{Bus, Entry, Following, Limit, Log, LogLimits, Start};
+use couplet::bus::{Bus, Entry, Following, Limit, Log, LogError, LogLimits, Page, Position, Start};
 use couplet::rooms::Rooms;
 use couplet::{Bytes, Failure};
 
+use super::MOST_KEPT;
 use super::bus::LONGEST;
 use super::room::{Channel, Names};
 use super::text::clean;
@@ -25,19 +26,19 @@ const QUEUE: usize = 1024 * 1024;
 pub(super) const AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// The lines of the chat, as its link writes and reads them.
-pub(super) struct KeptLines {
-    log: Log,
-    shared: Rc<Shared>,
-    _following: Following,
-}
+pub(super) struct KeptLines(Rc<Shared>);
 
 struct Shared {
+    log: Log,
     rooms: Rooms<Channel, String>,
     names: Arc<Names>,
+    /// The most lines that are kept for those who return.
+    most: usize,
     last: Cell<u64>,
     /// The lines that are not confirmed.
     // Bound: the log's queue.
     waiting: RefCell<BTreeMap<u64, Bytes>>,
+    following: RefCell<Option<Following>>,
 }
 
 impl KeptLines {
@@ -48,30 +49,29 @@ impl KeptLines {
         most: usize,
     ) -> couplet::Result<KeptLines> {
         let limits = LogLimits {
-            messages: most as u64,
-            bytes: (most * LONGEST * 2) as u64,
+            messages: MOST_KEPT.into(),
+            bytes: u64::from(MOST_KEPT) * LONGEST as u64 * 2,
             age: AGE,
             patience: PATIENCE,
             queue: Limit { messages: 65_536, bytes: QUEUE },
         };
-        let log = bus.log(LOG, limits)?;
         let shared = Rc::new(Shared {
+            log: bus.log(LOG, limits)?,
             rooms: rooms.clone(),
             names: names.clone(),
+            most,
             last: Cell::new(0),
             waiting: RefCell::default(),
+            following: RefCell::default(),
         });
-        let weak = Rc::downgrade(&shared);
-        let following = log.follow(Start::Oldest, move |entry| {
-            weak.upgrade().iter().for_each(|shared| shared.read(&entry));
-        });
-        Ok(KeptLines { log, shared, _following: following })
+        shared.begin();
+        Ok(KeptLines(shared))
     }
 
     /// A member of this server has said a line. Its people see it with its number, or immediately if
     /// the log can't be reached.
     pub(super) fn say(&self, line: &Bytes) {
-        let shared = &self.shared;
+        let shared = &self.0;
         if shared.names.others(|others| others.is_cut_off) {
             shared.show(line);
         }
@@ -79,7 +79,7 @@ impl KeptLines {
         shared.last.set(number);
         shared.waiting.borrow_mut().insert(number, line.clone());
         let weak = Rc::downgrade(shared);
-        let appended = self.log.append(line.clone());
+        let appended = shared.log.append(line.clone());
         appended
             .add_both(move |result| {
                 confirmed(&weak, number, result.err());
@@ -90,8 +90,8 @@ impl KeptLines {
 
     /// The log can't be reached: the people of this server see the lines that wait for it.
     pub(super) fn cut_off(&self) {
-        for line in self.shared.waiting.borrow().values() {
-            self.shared.show(line);
+        for line in self.0.waiting.borrow().values() {
+            self.0.show(line);
         }
     }
 }
@@ -106,6 +106,34 @@ fn confirmed(shared: &Weak<Shared>, number: u64, failure: Option<Failure>) {
 }
 
 impl Shared {
+    /// Reads the log from the lines that are kept here, and then the next ones.
+    fn begin(self: &Rc<Self>) {
+        let weak = Rc::downgrade(self);
+        let begun = self.log.last(1).add_both(move |page| {
+            let Some(shared) = weak.upgrade() else { return Ok(()) };
+            match page {
+                Ok(page) => shared.follow(&page),
+                Err(failure) => match failure.downcast_ref() {
+                    Some(LogError::Closed) => {}
+                    _ => shared.begin(),
+                },
+            }
+            Ok(())
+        });
+        begun.detach();
+    }
+
+    fn follow(self: &Rc<Self>, page: &Page) {
+        let newest = page.last.number().saturating_sub(self.most as u64);
+        let before = page.last.with_number(newest.max(page.first.number() - 1));
+        self.names.history(|history| history.begin_anew(before.with_number(before.number() + 1)));
+        let weak = Rc::downgrade(self);
+        let following = self.log.follow(Start::After(before), move |entry| {
+            weak.upgrade().iter().for_each(|shared| shared.read(&entry));
+        });
+        *self.following.borrow_mut() = Some(following);
+    }
+
     fn publish(
         &self,
         channel: Channel,
@@ -124,23 +152,23 @@ impl Shared {
         self.publish(Channel::People, format!("* {text}\n"));
     }
 
+    /// Shows a line with its number; each number of the log has one, or is in a gap.
+    fn keep(&self, position: Position, line: &str) {
+        let line = format!("[{}] {line}\n", position.number());
+        if let Some(place) = self.publish(Channel::Lines, line) {
+            self.names.history(|history| history.add(position, place));
+        }
+    }
+
     fn read(&self, entry: &Entry) {
         match entry {
             Entry::Message { position, payload, .. } => {
-                let line = payload.strip_suffix(b"\n").filter(|line| line.len() <= LONGEST);
                 // A bus may have other users, so it is checked.
-                let Some(line) = line else {
-                    tracing::debug!(bytes = payload.len(), "the log has a message that is no line");
-                    return self.names.history(|history| history.reach(*position));
-                };
-                let line = format!("[{}] {}\n", position.number(), clean(line));
-                if let Some(place) = self.publish(Channel::Lines, line) {
-                    self.names.history(|history| history.add(*position, place));
-                }
+                let line = payload.strip_suffix(b"\n").filter(|line| line.len() <= LONGEST);
+                self.keep(*position, &clean(line.unwrap_or(b"* (this is no line)")));
             }
             Entry::Gap { from, to } => {
-                self.notice(&format!("Lines {} to {} are lost.", from.number(), to.number()));
-                self.names.history(|history| history.reach(*to));
+                self.keep(*to, &format!("* Lines {} to {} are lost.", from.number(), to.number()));
             }
             Entry::Reset { next } => {
                 self.names.history(|history| history.begin_anew(*next));

@@ -2,7 +2,7 @@
 //!
 //! Each line is sent to all other members, after the sender's name. A slow reader does not delay
 //! the others: its lines are buffered up to a cap, then it is disconnected. Servers on a bus are one
-//! chat.
+//! chat. With a history, lines have numbers, and a page shows them in browsers.
 
 mod address;
 mod bus;
@@ -14,17 +14,20 @@ mod room;
 #[cfg(test)]
 mod tests;
 mod text;
+mod web;
 
-use std::cell::OnceCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use couplet::endpoints::ServerEndpoint;
 use couplet::protocols::{LineOnlyReceiver, LineProtocol, LineTransport};
 use couplet::rooms::JoinError;
 use couplet::services::Child;
 use couplet::{Failure, HandOver, Reactor, Reason, SocketOption};
 
+use crate::endpoint::to_listen;
 use crate::exit::Exit;
 use crate::server::{Listen, Server, Threads, listening};
 use crate::values::{or_never, seconds_or_none};
@@ -58,6 +61,8 @@ pub(crate) struct ChatServer {
     /// Bytes sent to each recipient because of the current line.
     said: usize,
     member: Member,
+    /// Whether it may continue in another process. A page connects again.
+    may_move: bool,
 }
 
 /// How a connection belongs to the room.
@@ -82,7 +87,18 @@ impl ChatServer {
 
     fn of(room: &Rc<Room>, member: Member) -> LineOnlyReceiver<ChatServer> {
         let (room, rate_limit) = (room.clone(), RateLimit::default());
-        let server = ChatServer { room, rate_limit, said: 0, member };
+        let server = ChatServer { room, rate_limit, said: 0, member, may_move: true };
+        ChatServer::receiver(server)
+    }
+
+    /// The member behind a page, which pings show to be there.
+    fn of_page(room: &Rc<Room>) -> LineOnlyReceiver<ChatServer> {
+        let (room, rate_limit) = (room.clone(), RateLimit::default());
+        let member = Member::New { idle_timeout: None };
+        ChatServer::receiver(ChatServer { room, rate_limit, said: 0, member, may_move: false })
+    }
+
+    fn receiver(server: ChatServer) -> LineOnlyReceiver<ChatServer> {
         let receiver = LineOnlyReceiver::new(server).with_delimiter(&b"\n"[..]);
         // Allows for the CR of a telnet client.
         receiver.with_max_length(LINE_LENGTH + 1)
@@ -137,7 +153,7 @@ impl ChatServer {
     /// Keeps the member's name for another process.
     fn keep(&mut self, transport: &LineTransport) {
         let name = self.guest().map(|guest| guest.name().to_owned());
-        let name = name.filter(|_| Room::only().is_some());
+        let name = name.filter(|_| self.may_move && Room::only().is_some());
         transport.keep(name.and_then(|name| HandOver::new(MOVES_AS, name)));
     }
 
@@ -322,7 +338,7 @@ impl LineProtocol for ChatServer {
     }
 
     fn hand_over(&mut self) -> Option<HandOver> {
-        Room::only()?;
+        Room::only().filter(|_| self.may_move)?;
         // One that has said goodbye is closing.
         HandOver::new(MOVES_AS, self.take_guest()?.move_out())
     }
@@ -359,7 +375,15 @@ Lines go to the people of all servers, /who lists them all, and no two have the
 same name. Without its bus a server still serves its own people, tells them, and
 comes back automatically. An address may have a user and a password, or a token,
 before an @, percent-encoded; tls:// encrypts, and a configuration of couplet
-run hides them from other users of this machine."
+run hides them from other users of this machine.
+
+Lines for those who return, and a page for browsers:
+  couplet chat --listen :7777 --bus nats://10.0.0.5:4222 --history --web :8080
+Each line has a number, and comes to its speaker too. /from 41 sends the lines
+after line 41, on any server, or says which are not kept any more. With --bus
+JetStream keeps them for 30 days, and needs the permission to use it; without,
+they are kept in memory. Servers of one chat either all have --history or none.
+The page refuses other pages, and needs a proxy or tls: for HTTPS."
 );
 
 #[derive(Args, Debug)]
@@ -392,6 +416,9 @@ pub(crate) struct Chat {
         value_parser = clap::value_parser!(u16).range(1..=i64::from(MOST_KEPT))
     )]
     history: Option<u16>,
+    /// Serve a page for browsers at this endpoint, with the same people and lines
+    #[arg(long, value_name = "ENDPOINT", value_parser = to_listen, requires = "history")]
+    web: Option<Arc<dyn ServerEndpoint>>,
 }
 
 pub(crate) fn run(options: Chat) -> Result<(), Exit> {
@@ -403,15 +430,22 @@ pub(crate) fn server(options: Chat) -> Result<Server, Exit> {
     let bus = options.bus.as_ref().map(BusAddress::options).transpose()?;
     let history = usize::from(options.history.unwrap_or(0));
     let shared = SharedRoom::new(history);
-    let joined = shared.clone();
+    let (joined, page) = (shared.clone(), shared.clone());
     let prepare = move |_| {
-        let (shared, room) = (shared.clone(), OnceCell::new());
+        let shared = shared.clone();
         move |reactor: &Reactor, endpoint| {
-            let room = room.get_or_init(|| shared.attach(reactor)).clone();
+            let room = shared.attach(reactor);
             reactor.listen(endpoint, move || ChatServer::new(&room, idle_timeout))
         }
     };
-    let server = Server::new(options.listen, options.threads, prepare);
+    let mut server = Server::new(options.listen, options.threads, prepare);
+    if let Some(endpoint) = options.web {
+        let open = move |_| {
+            let page = page.clone();
+            move |reactor: &Reactor, endpoint| web::listen(reactor, endpoint, &page.attach(reactor))
+        };
+        server = server.with_web(endpoint, open);
+    }
     if bus.is_none() && history == 0 {
         return Ok(server);
     }

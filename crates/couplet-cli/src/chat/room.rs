@@ -194,8 +194,16 @@ impl SharedRoom {
         SharedRoom { rooms, names }
     }
 
-    /// The room of a loop.
+    /// The room of a loop, which is the same for all its ports.
     pub(super) fn attach(&self, reactor: &Reactor) -> Rc<Room> {
+        let attached = ROOMS.with_borrow(|rooms| {
+            let mut rooms = rooms.iter().filter_map(Weak::upgrade);
+            rooms.find(|room| Arc::ptr_eq(&room.names, &self.names))
+        });
+        attached.unwrap_or_else(|| self.attach_first(reactor))
+    }
+
+    fn attach_first(&self, reactor: &Reactor) -> Rc<Room> {
         let room = Room { rooms: self.rooms.attach(reactor), names: self.names.clone() };
         let room = Rc::new(room);
         ROOMS.with_borrow_mut(|rooms| {

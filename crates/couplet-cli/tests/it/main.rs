@@ -6,11 +6,15 @@ extern crate couplet_watched;
 
 mod addresses;
 mod bad_clients;
+#[path = "../../../couplet-inspect/tests/browser/driver.rs"]
+#[allow(dead_code, reason = "the inspector's tests use more")]
+mod browser;
 mod by_name;
 mod by_name_clients;
 mod cert;
 mod chat;
 mod chat_bus;
+mod chat_web;
 mod connect;
 mod crowds;
 mod datagrams;

@@ -257,9 +257,10 @@ impl Server {
 
     fn next_port(&self) -> SocketAddr {
         let line = self.line();
-        line.strip_prefix("listening on tcp:").and_then(|host| host.parse().ok()).unwrap_or_else(
-            || panic!("this line has no port: {line:?}; stderr: {}", self.running.told()),
-        )
+        let host = line.strip_prefix("listening on tcp:").unwrap_or_default();
+        host.trim_end_matches(" for browsers").parse().unwrap_or_else(|_| {
+            panic!("this line has no port: {line:?}; stderr: {}", self.running.told())
+        })
     }
 
     /// The address of the first port, as an argument for the program.

@@ -1,0 +1,176 @@
+//! `couplet chat --web`: the page, in Chromium and as bytes.
+
+use std::net::SocketAddr;
+
+use rustix::process::Signal;
+
+use crate::browser::{Browser, ENTER};
+use crate::chat_bus::{joined, keeping_bus, lines_until, named};
+use crate::kit::{Client, Server, couplet, run};
+use crate::nats;
+use crate::needed::Folder;
+
+/// Starts a chat server with a page, on a bus.
+fn chat(bus: &nats::Server, ports: [&str; 2]) -> Server {
+    let more = ["--history", "100", "--listen", ports[0], "--web", ports[1]];
+    let server = Server::start_command(couplet(&joined(&bus.url(), &more)), 2);
+    server.wait_told("connected to the bus");
+    server
+}
+
+/// The texts of the lines on the page, without notices.
+fn said(browser: &Browser) -> Vec<String> {
+    let lines = browser.value(
+        "[...document.querySelectorAll('#lines li:not(.notice)')].map((line) => line.textContent)",
+    );
+    let lines = lines.as_array().expect("a list").iter();
+    lines.map(|line| line.as_str().expect("a text").to_owned()).collect()
+}
+
+#[test]
+fn c228_a_page_has_the_lines_of_all_servers_once_and_in_order_also_after_its_server_was_killed() {
+    let Some(browser) = couplet_watched::preparing(|| Browser::start(1000, 700)) else { return };
+    let folder = Folder::new();
+    let Some(bus) = keeping_bus(&folder) else { return };
+    let (mut first, second) = (chat(&bus, ["0", "0"]), chat(&bus, ["0", "0"]));
+    let mut bob = named(&second, "bob");
+    bob.say("before the page");
+    lines_until(&mut bob, "[1] <bob> before the page");
+    browser.open(&format!("http://{}/", first.ports[1]));
+    browser
+        .wait_for("text('#state') === 'Connected.' && text('#lines').includes('before the page')");
+    // The keyboard is enough: the cursor is where one says something.
+    browser.press(&format!("/nick ada{ENTER}"));
+    browser.wait_for("one('#name').value === 'ada'");
+    browser.press(&format!("hello <i>from</i> the page{ENTER}"));
+    lines_until(&mut bob, "[2] <ada> hello <i>from</i> the page");
+    bob.say("<img src=x onerror='window.harmed = true'><script>window.harmed = true</script>");
+    browser.wait_for("text('#lines').includes('<script>')");
+    assert_eq!(browser.value("document.querySelectorAll('#lines img, #lines script').length"), 0);
+    assert_eq!(browser.value("window.harmed === undefined"), true);
+    browser.wait_for("text('#people') === 'ada (you)bob' && text('#count') === '(2)'");
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+    // The name in its field, for the next connection too.
+    browser.run("one('#name').value = 'eve'; one('#naming').requestSubmit();");
+    browser.wait_for("text('#people') === 'bobeve (you)'");
+
+    first.running.signal(Signal::KILL);
+    let ports = first.ports.clone();
+    browser.wait_for("text('#state').startsWith('Not connected')");
+    // More lines than a person gets who joins.
+    for n in 0..40 {
+        bob.say(&format!("missed {n}"));
+    }
+    lines_until(&mut bob, "missed 39");
+    let [listen, web] = [0, 1].map(|port: usize| ports[port].port().to_string());
+    drop(first);
+    let _first = chat(&bus, [&listen, &web]);
+    browser.wait_for("text('#state') === 'Connected.'");
+    lines_until(&mut bob, " is now eve");
+    browser.wait_for("text('#lines').includes('missed 39')");
+    browser.press(&format!("I am back{ENTER}"));
+    lines_until(&mut bob, "<eve> I am back");
+    browser.wait_for("text('#lines').includes('I am back')");
+    let mut expected = vec![
+        "bob before the page".to_owned(),
+        "ada hello <i>from</i> the page".to_owned(),
+        "bob <img src=x onerror='window.harmed = true'><script>window.harmed = true</script>"
+            .to_owned(),
+    ];
+    expected.extend((0..40).map(|n| format!("bob missed {n}")));
+    expected.push("eve I am back".to_owned());
+    assert_eq!(said(&browser), expected);
+    browser.press(&format!("/quit{ENTER}"));
+    browser.wait_for("text('#state').startsWith('You have left.')");
+    lines_until(&mut bob, "* eve has left");
+}
+
+/// A page's connection, as bytes.
+fn handshake(server: SocketAddr, origin: &str) -> (Client, String) {
+    let mut client = Client::connect(server);
+    let request = format!(
+        "GET /lines HTTP/1.1\r\nHost: {server}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
+         Origin: {origin}\r\n\r\n"
+    );
+    client.send(request.as_bytes());
+    let status = client.read_line();
+    (client, status)
+}
+
+/// Reads until these bytes.
+fn read_until(client: &mut Client, words: &[u8]) {
+    let mut seen = Vec::new();
+    while !seen.windows(words.len()).any(|part| part == words) {
+        let more = client.read().expect("more bytes");
+        assert!(!more.is_empty(), "it ended: {}", String::from_utf8_lossy(&seen));
+        seen.extend(more);
+    }
+}
+
+/// A text frame of a client, whose mask changes nothing.
+fn frame(text: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0x81];
+    match u16::try_from(text.len()).expect("a short text") {
+        length @ ..126 => frame.push(0x80 | length as u8),
+        length => {
+            frame.push(0x80 | 126);
+            frame.extend(length.to_be_bytes());
+        }
+    }
+    frame.extend([0; 4]);
+    frame.extend(text);
+    frame
+}
+
+#[test]
+fn c228_a_page_of_another_origin_and_messages_beyond_the_limit_are_refused() {
+    let arguments = ["chat", "--history", "--web", "0", "--listen", "0"];
+    let server = Server::start_command(couplet(&arguments), 2);
+    let page = server.ports[1];
+    let (_, status) = handshake(page, "http://evil.example");
+    assert!(status.starts_with("HTTP/1.1 403 "), "{status}");
+    let (_, status) = handshake(page, "null");
+    assert!(status.starts_with("HTTP/1.1 403 "), "{status}");
+    let (mut eve, status) = handshake(page, &format!("http://{page}"));
+    assert!(status.starts_with("HTTP/1.1 101 "), "{status}");
+    read_until(&mut eve, b"Welcome! You are guest-1.");
+    let mut bob = named(&server, "bob");
+    // A message is one line, and one that is a little too long gets an answer.
+    eve.send(&frame(b"one\ntwo"));
+    lines_until(&mut bob, "[1] <guest-1> one two");
+    eve.send(&frame(&[b'x'; 1000]));
+    read_until(&mut eve, b"That line has more than 512 bytes and was not sent.");
+    // What is far too long ends the connection, with the code for that.
+    eve.send(&frame(&[b'x'; 5000]));
+    read_until(&mut eve, &1009_u16.to_be_bytes());
+    lines_until(&mut bob, "* guest-1 has left");
+    let ended = run(&["chat", "--web", "0"]);
+    assert_eq!(ended.code, Some(2));
+    assert!(ended.stderr.contains("--history"), "{}", ended.stderr);
+}
+
+#[test]
+fn c228_a_page_that_talks_too_fast_is_delayed_and_loses_nothing() {
+    let arguments = ["chat", "--history", "--web", "0", "--listen", "0"];
+    let server = Server::start_command(couplet(&arguments), 2);
+    let (mut eve, _) = handshake(server.ports[1], &format!("http://{}", server.ports[1]));
+    read_until(&mut eve, b"Welcome! You are guest-1.");
+    let mut bob = named(&server, "bob");
+    let mut flood = Vec::new();
+    for n in 0..3000 {
+        flood.extend(frame(format!("{n} {}", "x".repeat(100)).as_bytes()));
+    }
+    let began = crate::kit::now();
+    eve.send(&flood);
+    let mut heard = 0;
+    while heard < 3000 {
+        let line = bob.line();
+        if line.starts_with('[') {
+            assert!(line.starts_with(&format!("[{}] <guest-1> {heard} x", heard + 1)), "{line}");
+            heard += 1;
+        }
+    }
+    // 350 KB, of which 64 KB are not delayed.
+    assert!(began.elapsed().as_secs_f64() > 0.5, "{:?}", began.elapsed());
+}
