@@ -209,7 +209,7 @@ fn bytes_enter_and_leave_through_one_function() {
 #[test]
 fn no_driver_has_a_walk_of_its_own() {
     with_parsed_code(|| {
-        let engines: Vec<String> = library("couplet")
+        let engines: Vec<String> = library("couplet-core")
             .iter()
             .flat_map(|file| file.syntax.items.iter())
             .filter_map(|item| match item {

@@ -633,6 +633,7 @@ const CAPABILITIES: &[Capability] = &[
         instead: GUEST,
         places: &[
             "couplet-http/src/",
+            "couplet-cli/src/chat/web.rs",
             "couplet-cli/src/http/",
             "couplet-cli/src/inspect/",
             "couplet-inspect/src/actions.rs",

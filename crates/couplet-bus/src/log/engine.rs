@@ -12,7 +12,7 @@ use super::Position;
 /// connection is lost or its answer takes too long. The log tries again, and looks at the
 /// [state](Self::state) before it reads again.
 pub(crate) trait Engine {
-    /// The state of the stream, which is created if there is none.
+    /// The state of the stream, which is created unless it exists.
     fn state(&self) -> Deferred<State>;
 
     /// Stores a message, unless the stream has one with this id; fires with its position.

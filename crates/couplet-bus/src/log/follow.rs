@@ -103,12 +103,12 @@ async fn follow(follower: Rc<Follower>, mut reader: Reader) -> Result<()> {
     let shared = follower.shared.clone();
     while let Ok(state) = shared.persist(None, || shared.engine.state()).await {
         let begun = reader.place(&state);
-        follower.deliver(begun.into_iter().collect()).await?;
+        follower.pass_on(begun.into_iter().collect()).await?;
         loop {
             match shared.engine.read(reader.from(), BATCH, WAIT).abort_on_drop().await {
                 Ok(Batch { epoch, messages }) if epoch == state.epoch => {
                     let entries = messages.into_iter().flat_map(|message| reader.take(message));
-                    follower.deliver(entries.collect()).await?;
+                    follower.pass_on(entries.collect()).await?;
                 }
                 // Its positions are others.
                 Ok(_) => break,
@@ -128,7 +128,7 @@ async fn follow(follower: Rc<Follower>, mut reader: Reader) -> Result<()> {
 impl Follower {
     /// Calls the program with the entries, through the inbox of the bus: after a panic in a call the
     /// next one follows.
-    fn deliver(self: &Rc<Self>, entries: Vec<Entry>) -> Deferred<()> {
+    fn pass_on(self: &Rc<Self>, entries: Vec<Entry>) -> Deferred<()> {
         if entries.is_empty() {
             return Deferred::succeed(());
         }

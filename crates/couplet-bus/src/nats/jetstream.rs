@@ -60,7 +60,7 @@ struct Stream {
     max_payload: usize,
     /// The epoch, unless an operation has failed since it was read.
     epoch: Cell<Option<u32>>,
-    // Bound: CURSORS.
+    // Bound: the 64 of CURSORS.
     cursors: RefCell<VecDeque<Cursor>>,
 }
 
@@ -278,6 +278,7 @@ impl Stream {
             };
             (cursor.next, cursor.pending) = (place.number + 1, place.pending);
             let Place { number, time, .. } = place;
+            // Bound: `most` messages.
             messages.push(Stored { number, time, payload: message.payload().clone() });
             if place.pending == 0 {
                 break;

@@ -87,7 +87,9 @@ impl Service for BusService {
     }
 
     fn health(&self) -> Health {
-        self.link.as_ref().map_or(Health::Stopping, |link| link.bus.health())
+        let Some(link) = &self.link else { return Health::Stopping };
+        let kept = link.server.kept.as_ref();
+        kept.map_or_else(|| link.bus.health(), KeptLines::health)
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use couplet::bus::{Bus, Entry, Following, Limit, Log, LogError, LogLimits, Page, Position, Start};
 use couplet::rooms::Rooms;
+use couplet::services::Health;
 use couplet::{Bytes, Failure};
 
 use super::MOST_KEPT;
@@ -72,7 +73,7 @@ impl KeptLines {
     /// the log can't be reached.
     pub(super) fn say(&self, line: &Bytes) {
         let shared = &self.0;
-        if shared.names.others(|others| others.is_cut_off) {
+        if shared.log.health() != Health::Ready {
             shared.show(line);
         }
         let number = shared.last.get() + 1;
@@ -86,6 +87,10 @@ impl KeptLines {
                 Ok(())
             })
             .detach();
+    }
+
+    pub(super) fn health(&self) -> Health {
+        self.0.log.health()
     }
 
     /// The log can't be reached: the people of this server see the lines that wait for it.
