@@ -785,6 +785,7 @@ const METHODS: &[Methods] = &[
             "couplet-sim/src/determinism.rs",
             // A future, of a message.
             "couplet-http/src/websocket/mod.rs",
+            "couplet-cli/src/chat/web.rs",
             "couplet-cli/src/connect/",
             "couplet-cli/src/inspect/screen/feed.rs",
             "couplet-inspect/src/live.rs",

@@ -278,7 +278,7 @@ impl Stream {
             };
             (cursor.next, cursor.pending) = (place.number + 1, place.pending);
             let Place { number, time, .. } = place;
-            // Bound: `most` messages.
+            // Bound: the messages of one pull, `most`.
             messages.push(Stored { number, time, payload: message.payload().clone() });
             if place.pending == 0 {
                 break;
