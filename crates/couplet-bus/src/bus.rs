@@ -14,7 +14,8 @@ use crate::event::{Counts, Event};
 use crate::memory::{Memory, MemoryBackend};
 use crate::message::Message;
 use crate::messages::{Limit, Messages};
-use crate::nats::{self, Client};
+use crate::nats::{self, Nats, NatsClient};
+use crate::redis::{self, PubSub, RedisClient};
 use crate::subject::{Pattern, SubjectError};
 
 /// A connection to a message bus, in one loop; cheap to clone. The bus closes when the last handle is
@@ -48,7 +49,25 @@ impl Bus {
     /// # }
     /// ```
     pub fn nats(reactor: &Reactor, options: nats::Options) -> Bus {
-        Bus::of(Core::new(reactor, |core| Client::new(core, reactor, options)))
+        let dialect = Nats::default();
+        Bus::of(Core::new(reactor, |core| NatsClient::new(core, reactor, options, dialect)))
+    }
+
+    /// A bus over the pub/sub of a Redis server, version 6 or later, with the [connection](redis) of
+    /// [`Redis`](redis::Redis). It connects as [`Bus::nats`] does, and has no groups.
+    ///
+    /// ```no_run
+    /// use couplet::bus::{Bus, redis};
+    ///
+    /// # fn example(reactor: &couplet::Reactor) -> couplet::Result<()> {
+    /// let bus = Bus::redis(reactor, redis::Options::new("redis://localhost")?);
+    /// bus.publish("rooms.lobby", "hello")?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn redis(reactor: &Reactor, options: redis::Options) -> Bus {
+        let dialect = PubSub::new(reactor, &options);
+        Bus::of(Core::new(reactor, |core| RedisClient::new(core, reactor, options, dialect)))
     }
 
     fn of(core: Rc<Core>) -> Bus {

@@ -6,6 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::{Rc, Weak};
 
+use bytes::Bytes;
 use couplet_core::defer::DeferredEvent;
 use couplet_core::services::Health;
 use couplet_core::{Deferred, Reactor, Resolver};
@@ -15,6 +16,7 @@ use crate::error::{NotConfirmed, PublishError};
 use crate::event::{Counts, Event};
 use crate::log::{Engine, LogLimits};
 use crate::message::Message;
+use crate::redis::{CommandError, Reply};
 use crate::requests::Requests;
 use crate::subject::{Pattern, SubjectError};
 
@@ -28,10 +30,16 @@ pub(crate) trait Backend {
     fn log_engine(&self, bus: &Bus, name: &str, limits: &LogLimits) -> Rc<dyn Engine>;
     /// Sends a message that was checked, but for its size.
     fn publish(&self, message: &Message) -> Result<(), PublishError>;
-    fn subscribe(&self, id: u64, pattern: &Pattern);
+    fn subscribe(&self, id: u64, pattern: &Pattern) -> Result<(), SubjectError>;
     fn unsubscribe(&self, id: u64);
+    /// Ends all subscriptions; messages that were sent to them before still arrive.
+    fn end_subscriptions(&self);
     /// Has [`Core::push_flushed`] called when everything before was processed.
     fn flush(&self, confirmed: Resolver<()>);
+    /// Sends a command of Redis, whose answer is an error without a connection.
+    fn command(&self, _command: Bytes, answer: Resolver<Reply>) {
+        answer.errback(CommandError::NotRedis);
+    }
     /// Takes the messages that other threads have left.
     fn collect(&self) {}
     fn close(&self);
@@ -153,7 +161,7 @@ impl Core {
         pattern.check()?;
         let id = self.last.get() + 1;
         self.last.set(id);
-        self.backend.subscribe(id, &pattern);
+        self.backend.subscribe(id, &pattern)?;
         let receive: RefCell<Receive> = RefCell::new(Box::new(receive));
         let subscriber = Rc::new(Subscriber { pattern, receive });
         self.subscribers.borrow_mut().insert(id, subscriber);
@@ -200,11 +208,7 @@ impl Core {
     /// Ends the subscriptions, delivers the messages that have arrived, sends those that are queued,
     /// and closes.
     pub(crate) fn drain(self: &Rc<Self>) -> Deferred<()> {
-        let ids: Vec<u64> = self.subscribers.borrow().keys().copied().collect();
-        for id in ids {
-            // Subscribers stay known, for the messages on their way.
-            self.backend.unsubscribe(id);
-        }
+        self.backend.end_subscriptions();
         let (draining, closing) = (self.clone(), self.clone());
         self.flush().then(move |()| draining.flush()).add_both(move |result| {
             closing.close();
@@ -230,6 +234,14 @@ impl Core {
             true => Health::Failed("the bus is closed".to_owned()),
             false => self.backend.health(),
         }
+    }
+
+    /// Sends a command of Redis.
+    #[track_caller]
+    pub(crate) fn command(&self, command: Bytes) -> Deferred<Reply> {
+        let (replied, answer) = Deferred::new();
+        self.backend.command(command, answer);
+        replied
     }
 
     pub(crate) fn unique(&self) -> String {

@@ -94,6 +94,7 @@
 extern crate couplet_watched;
 
 mod bus;
+mod client;
 mod core;
 mod error;
 mod event;
@@ -103,6 +104,7 @@ mod message;
 mod messages;
 pub mod nats;
 mod presence;
+pub mod redis;
 mod requests;
 mod subject;
 mod wake;

@@ -17,7 +17,7 @@ use crate::error::PublishError;
 use crate::log::{Engine, LogLimits, MemoryEngine, MemoryLog};
 use crate::message::Message;
 use crate::requests::NO_RESPONDERS;
-use crate::subject::Pattern;
+use crate::subject::{Pattern, SubjectError};
 use crate::wake;
 
 /// A message bus in the memory of this process, for the loops of one program, and for tests. Clones
@@ -265,8 +265,9 @@ impl Backend for MemoryBackend {
         Ok(())
     }
 
-    fn subscribe(&self, id: u64, pattern: &Pattern) {
+    fn subscribe(&self, id: u64, pattern: &Pattern) -> Result<(), SubjectError> {
         self.with_queue(|queue| queue.subscriptions.insert(id, pattern.clone()));
+        Ok(())
     }
 
     fn log_engine(&self, bus: &Bus, name: &str, limits: &LogLimits) -> Rc<dyn Engine> {
@@ -275,6 +276,10 @@ impl Backend for MemoryBackend {
 
     fn unsubscribe(&self, id: u64) {
         self.with_queue(|queue| queue.subscriptions.remove(&id));
+    }
+
+    fn end_subscriptions(&self) {
+        self.with_queue(|queue| queue.subscriptions.clear());
     }
 
     fn collect(&self) {

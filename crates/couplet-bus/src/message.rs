@@ -122,6 +122,11 @@ impl Message {
     pub(crate) fn put_headers(&self, to: &mut BytesMut) {
         to.put_slice(HEADERS);
         to.put_slice(b"\r\n");
+        self.put_header_lines(to);
+    }
+
+    /// Appends the lines of the headers, and the empty line behind them.
+    pub(crate) fn put_header_lines(&self, to: &mut BytesMut) {
         for (name, value) in &self.headers {
             for part in [name, ": ", value, "\r\n"] {
                 to.put_slice(part.as_bytes());
@@ -138,6 +143,14 @@ impl Message {
         if !status.is_empty() {
             self.status = Some(status.split(' ').next()?.parse().ok()?);
         }
+        self.with_header_lines(lines)
+    }
+
+    /// Adds headers. Returns `None` if a line is malformed.
+    pub(crate) fn with_header_lines<'a>(
+        mut self,
+        lines: impl Iterator<Item = &'a str>,
+    ) -> Option<Message> {
         for line in lines {
             let (name, value) = line.split_once(':')?;
             self.headers.push((name.to_owned(), value.trim().to_owned()));

@@ -20,6 +20,9 @@ pub enum SubjectError {
     /// A subject of a message contains a wildcard; in a pattern, `>` is not the last token.
     #[error("{0:?} is not a subject: it has a wildcard in a place that allows none")]
     Wildcard(String),
+    /// The pattern has a group, which the servers of this bus do not know.
+    #[error("cannot join the group {0:?}: Redis does not share messages among subscribers")]
+    NoGroups(String),
     /// It has more than 1024 bytes.
     #[error("cannot use a subject of {0} bytes: at most 1024 are allowed")]
     TooLong(usize),

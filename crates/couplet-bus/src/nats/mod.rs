@@ -10,18 +10,17 @@
 //! [`Bus::flush`](crate::Bus::flush) confirms them. A [`Log`](crate::Log) keeps messages in a stream of
 //! the server's JetStream: each is stored once, and readers continue after a position.
 
-mod client;
+mod dialect;
 mod info;
 mod jetstream;
 #[cfg(any(feature = "tls", feature = "ring"))]
 mod nkey;
 mod options;
 mod parser;
-mod queue;
 mod servers;
 mod session;
 
-pub(crate) use client::Client;
+pub(crate) use dialect::{Nats, NatsClient};
 pub use info::Info;
 #[cfg(any(feature = "tls", feature = "ring"))]
 pub use nkey::{Nkey, NkeyError};

@@ -8,7 +8,8 @@ use couplet_core::layers::tls::ClientTls;
 
 #[cfg(any(feature = "tls", feature = "ring"))]
 use super::nkey::Nkey;
-use super::servers::{Server, ServerError};
+use super::servers::{ServerError, parse};
+use crate::client::Settings;
 
 /// The credentials of a client.
 #[derive(Clone, Default)]
@@ -47,18 +48,12 @@ impl fmt::Debug for Auth {
 /// The settings of a NATS client. See each for its default.
 #[derive(Clone, Debug)]
 pub struct Options {
-    // Bound: the servers that the program names.
-    pub(super) servers: Vec<Server>,
+    pub(super) settings: Settings,
     pub(super) name: Option<String>,
     pub(super) auth: Auth,
     #[cfg(any(feature = "tls", feature = "ring"))]
     pub(super) tls: Option<ClientTls>,
     pub(super) echo: bool,
-    pub(super) queue: usize,
-    pub(super) max_payload: usize,
-    pub(super) connect_timeout: Duration,
-    pub(super) ping_interval: Duration,
-    pub(super) back_off: (Duration, Duration),
 }
 
 impl Options {
@@ -73,23 +68,18 @@ impl Options {
     pub fn new<S: AsRef<str>>(
         servers: impl IntoIterator<Item = S>,
     ) -> Result<Options, ServerError> {
-        let servers = servers.into_iter().map(|server| Server::parse(server.as_ref()));
-        let servers: Vec<Server> = servers.collect::<Result<_, _>>()?;
+        let servers = servers.into_iter().map(|server| parse(server.as_ref()));
+        let servers: Vec<_> = servers.collect::<Result<_, _>>()?;
         if servers.is_empty() {
             return Err(ServerError::NoServer);
         }
         Ok(Options {
-            servers,
+            settings: Settings::new(servers),
             name: None,
             auth: Auth::None,
             #[cfg(any(feature = "tls", feature = "ring"))]
             tls: None,
             echo: true,
-            queue: 8 * 1024 * 1024,
-            max_payload: 1024 * 1024,
-            connect_timeout: Duration::from_secs(5),
-            ping_interval: Duration::from_secs(30),
-            back_off: (Duration::from_millis(250), Duration::from_secs(30)),
         })
     }
 
@@ -131,7 +121,7 @@ impl Options {
     /// [lost](crate::Event::Lost).
     #[must_use]
     pub fn queue(mut self, bytes: usize) -> Self {
-        self.queue = bytes;
+        self.settings.queue = bytes;
         self
     }
 
@@ -140,14 +130,14 @@ impl Options {
     /// arrive. The server may have a smaller limit for publishing, which holds once it is known.
     #[must_use]
     pub fn max_payload(mut self, bytes: usize) -> Self {
-        self.max_payload = bytes;
+        self.settings.max_payload = bytes;
         self
     }
 
     /// Sets the time limit for a connect, and then for the login; 5 s by default.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.connect_timeout = timeout;
+        self.settings.connect_timeout = timeout;
         self
     }
 
@@ -155,7 +145,7 @@ impl Options {
     /// unanswered is dropped.
     #[must_use]
     pub fn ping_interval(mut self, interval: Duration) -> Self {
-        self.ping_interval = interval;
+        self.settings.ping_interval = interval;
         self
     }
 
@@ -164,7 +154,7 @@ impl Options {
     /// so that clients that lost their server at the same time do not return at the same time.
     #[must_use]
     pub fn back_off(mut self, first: Duration, longest: Duration) -> Self {
-        self.back_off = (first, longest);
+        self.settings.back_off = (first, longest);
         self
     }
 }

@@ -4,10 +4,10 @@ use std::rc::{Rc, Weak};
 
 use couplet_core::{Protocol, Reason, Result, Transport};
 
-use super::client::Client;
+use super::dialect::NatsClient;
 use super::info::{Connect, Info};
 use super::parser::{Op, Parser};
-use super::servers::Server;
+use crate::client::Server;
 
 /// PINGs without an answer after which a connection is dropped.
 const MAX_UNANSWERED: u32 = 2;
@@ -48,8 +48,8 @@ enum Phase {
     Open,
 }
 
-pub(super) struct Session {
-    client: Weak<Client>,
+pub(crate) struct Session {
+    client: Weak<NatsClient>,
     server: Server,
     parser: Parser,
     phase: Phase,
@@ -61,11 +61,11 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(client: &Rc<Client>, server: Server) -> Session {
+    pub(super) fn new(client: &Rc<NatsClient>, server: Server) -> Session {
         Session {
             client: Rc::downgrade(client),
             server,
-            parser: Parser::new(client.options.max_payload),
+            parser: Parser::new(client.settings().max_payload),
             phase: Phase::Greeting,
             unanswered: 0,
             error: None,
@@ -86,13 +86,13 @@ impl Session {
         Ok(())
     }
 
-    fn handle(&mut self, client: &Rc<Client>, transport: &Transport, op: Op) -> Result<()> {
+    fn handle(&mut self, client: &Rc<NatsClient>, transport: &Transport, op: Op) -> Result<()> {
         if !matches!(op, Op::Err(_)) {
             self.error = None;
         }
         match op {
             Op::Info(info) => {
-                client.learn(&info);
+                client.learn_info(&info);
                 if let Phase::Greeting = self.phase {
                     self.greeted(client, transport, info)?;
                 }
@@ -117,10 +117,10 @@ impl Session {
                 }
                 (_, Op::Pong) => {
                     self.unanswered = 0;
-                    client.pong();
+                    client.ping_answered();
                 }
                 (_, Op::Message { id, message }) => client.message_arrived(id, message),
-                (_, Op::Oversized { id, size }) => client.oversized(id, size),
+                (_, Op::Oversized { id, size }) => client.oversized_arrived(id, size),
                 _ => {}
             },
         }
@@ -129,7 +129,7 @@ impl Session {
 
     fn greeted(
         &mut self,
-        client: &Rc<Client>,
+        client: &Rc<NatsClient>,
         transport: &Transport,
         info: Box<Info>,
     ) -> Result<()> {
@@ -150,7 +150,7 @@ impl Session {
 
     fn log_in(
         &mut self,
-        client: &Rc<Client>,
+        client: &Rc<NatsClient>,
         transport: &Transport,
         info: &Info,
         is_encrypted: bool,
@@ -162,8 +162,8 @@ impl Session {
         Ok(())
     }
 
-    fn ping_later(&mut self, client: &Client, transport: &Transport) {
-        let interval = client.options.ping_interval;
+    fn ping_later(&mut self, client: &NatsClient, transport: &Transport) {
+        let interval = client.settings().ping_interval;
         transport.connection::<Session>().call_later(interval, Session::ping);
     }
 
@@ -190,7 +190,7 @@ impl Protocol for Session {
             return transport.abort_connection();
         };
         client.connected(transport);
-        let timeout = client.options.connect_timeout;
+        let timeout = client.settings().connect_timeout;
         transport.connection::<Session>().call_later(timeout, |session, transport| {
             if !matches!(session.phase, Phase::Open) {
                 session.fail(transport, SessionError::LoginTimeout.to_string());

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::bus::{Bus, Event, Memory, Message, Pattern, Subscription, nats};
+use couplet::bus::{Bus, Event, Memory, Message, Pattern, Subscription, nats, redis};
 use couplet::testing::{MemoryReactor, Wire};
 
 pub(crate) const INFO: &str = r#"INFO {"headers":true,"max_payload":1048576}"#;
@@ -34,6 +34,11 @@ impl Scene {
         let wire = scene.accept();
         assert_eq!(scene.log(), ["connected to a.example:4222"]);
         (scene, wire)
+    }
+
+    /// A client of Redis with these settings.
+    pub(crate) fn redis(options: redis::Options) -> Scene {
+        Scene::of(|memory| Bus::redis(&memory.reactor(), options))
     }
 
     pub(crate) fn hub(hub: &Memory) -> Scene {

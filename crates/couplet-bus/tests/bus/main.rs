@@ -10,4 +10,6 @@ mod memory;
 mod parser;
 mod presence;
 mod queues;
+mod redis;
+mod resp;
 mod sessions;

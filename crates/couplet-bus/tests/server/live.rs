@@ -1,38 +1,12 @@
 //! The client and a server without faults.
 
-use std::time::Duration;
-
 use couplet::bus::nats::{Auth, Nkey};
-use couplet::bus::{Limit, Message, Pattern, PresenceOptions, RequestError};
+use couplet::bus::{Limit, Pattern};
 use couplet::layers::tls::{ClientTls, ClientTlsOptions, Roots};
 use couplet::services::Health;
 
 use crate::needed::{Folder, SelfSigned};
 use crate::server::{Client, Server};
-
-const LONG: Duration = Duration::from_secs(30);
-
-#[test]
-fn c204_messages_with_headers_reach_other_clients_in_order() {
-    let Some(server) = Server::start(&[]) else { return };
-    let mut client = Client::new();
-    let (ada, bob) = (client.bus(server.options()), client.bus(server.options().echo(false)));
-    let messages = bob.messages("rooms.>", Limit::default()).expect("it is valid");
-    client.finish(bob.flush()).expect("it is connected");
-    for number in 0..1000 {
-        let message = Message::new("rooms.lobby", number.to_string());
-        ada.publish_message(&message.header("Number", number.to_string())).expect("there is room");
-    }
-    bob.publish("rooms.lobby", "no echo").expect("there is room");
-    for number in 0..1000 {
-        let message = client.finish(messages.next()).expect("it arrives");
-        assert_eq!(*message.payload(), number.to_string());
-        assert_eq!(message.find_header("number"), Some(&*number.to_string()));
-    }
-    client.finish(ada.flush()).expect("it is connected");
-    client.finish(bob.flush()).expect("it is connected");
-    assert!(messages.is_empty());
-}
 
 #[test]
 fn c202_the_server_shares_messages_among_the_members_of_a_group() {
@@ -52,28 +26,6 @@ fn c202_the_server_shares_messages_among_the_members_of_a_group() {
     let shares = workers.map(|worker| worker.len());
     assert_eq!(shares.iter().sum::<usize>(), 300);
     assert!(shares.iter().all(|share| *share > 10), "{shares:?}");
-}
-
-#[test]
-fn c203_requests_between_clients() {
-    let Some(server) = Server::start(&[]) else { return };
-    let mut client = Client::new();
-    let (asks, answers) = (client.bus(server.options()), client.bus(server.options()));
-    let nothing = asks.request("double", "", LONG);
-    let failure = client.finish(nothing).expect_err("nothing is subscribed");
-    assert_eq!(failure.downcast_ref(), Some(&RequestError::NoResponders));
-    let replying = answers.clone();
-    let _doubling = answers.subscribe("double", move |asked| {
-        let twice = [&**asked.payload(), asked.payload()].concat();
-        replying.reply(&asked, twice).expect("it wants a reply");
-    });
-    client.finish(answers.flush()).expect("it is connected");
-    let replies: Vec<_> =
-        (0..100).map(|number| asks.request("double", number.to_string(), LONG)).collect();
-    for (number, reply) in replies.into_iter().enumerate() {
-        let reply = client.finish(reply).expect("it is answered");
-        assert_eq!(*reply.payload(), format!("{number}{number}"));
-    }
 }
 
 #[test]
@@ -141,24 +93,4 @@ fn c208_tls_begins_after_info_and_verifies_the_server() {
         Some("failed: cannot log in: the server requires TLS, which `Options::tls` turns on")
     );
     plain.close();
-}
-
-#[test]
-fn c210_nodes_know_each_other() {
-    let Some(server) = Server::start(&[]) else { return };
-    let mut client = Client::new();
-    let buses = [client.bus(server.options()), client.bus(server.options())];
-    let options = PresenceOptions { interval: Duration::from_millis(100), ..Default::default() };
-    let [first, second] =
-        buses.each_ref().map(|bus| bus.presence("nodes", "", options).expect("it is open"));
-    while first.peers().is_empty() || second.peers().is_empty() {
-        let pause = client.l.reactor().sleep(Duration::from_millis(2));
-        client.finish(pause).expect("time passes");
-    }
-    assert_eq!(first.peers()[0].id, second.id());
-    drop(second);
-    while !first.peers().is_empty() {
-        let pause = client.l.reactor().sleep(Duration::from_millis(2));
-        client.finish(pause).expect("time passes");
-    }
 }

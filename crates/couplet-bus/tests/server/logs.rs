@@ -1,9 +1,10 @@
-//! Logs on JetStream.
+//! Logs on JetStream and on Redis.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use couplet::bus::redis::Redis;
 use couplet::bus::{
     Bus, Entry, Following, Log, LogError, LogLimits, Message, Page, Position, PublishError, Start,
 };
@@ -11,6 +12,9 @@ use couplet::services::Health;
 
 use crate::needed::Folder;
 use crate::server::{Client, Server};
+
+/// The arguments of a Redis server that confirms what is on the disk.
+const WRITES_ALL: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
 
 fn start(folder: &Folder) -> Option<Server> {
     Server::start(&["-js", "-sd", &folder.path("")])
@@ -73,8 +77,18 @@ fn numbers(of: std::ops::RangeInclusive<u64>) -> Vec<String> {
 fn c212_a_log_of_jetstream_is_read_from_any_position() {
     let folder = Folder::new();
     let Some(server) = start(&folder) else { return };
+    is_read_from_any_position(|client| client.bus(server.options()));
+}
+
+#[test]
+fn c218_a_log_of_redis_is_read_from_any_position() {
+    let Some(server) = Server::start_redis(&[]) else { return };
+    is_read_from_any_position(|client| client.redis_bus(server.redis_options()));
+}
+
+fn is_read_from_any_position(connect: impl Fn(&mut Client) -> Bus) {
     let mut client = Client::new();
-    let bus = client.bus(server.options());
+    let bus = connect(&mut client);
     let lobby = log(&bus, LogLimits { messages: 300, ..LogLimits::default() });
     let empty = client.finish(lobby.last(10)).expect("it is created");
     assert_eq!((lines(&empty), empty.first.number(), empty.last.number()), (vec![], 1, 0));
@@ -87,7 +101,7 @@ fn c212_a_log_of_jetstream_is_read_from_any_position() {
     assert_eq!(oldest.take(&mut client, 250), numbers(1..=250));
     assert_eq!(after.take(&mut client, 130), numbers(121..=250));
     // Another handle, on another connection.
-    let other = client.bus(server.options());
+    let other = connect(&mut client);
     let writer = log(&other, LogLimits::default());
     append(&mut client, &writer, 251..=350);
     for follower in [next, oldest, after] {
@@ -109,9 +123,19 @@ fn c212_a_log_of_jetstream_is_read_from_any_position() {
 #[test]
 fn c212_nothing_is_lost_and_nothing_stored_twice_when_the_server_is_killed() {
     let folder = Folder::new();
-    let Some(mut server) = start(&folder) else { return };
+    let Some(server) = start(&folder) else { return };
+    nothing_is_lost(server, |client, server| client.bus(server.options()));
+}
+
+#[test]
+fn c218_nothing_is_lost_and_nothing_stored_twice_when_a_redis_that_writes_all_is_killed() {
+    let Some(server) = Server::start_redis(&WRITES_ALL) else { return };
+    nothing_is_lost(server, |client, server| client.redis_bus(server.redis_options()));
+}
+
+fn nothing_is_lost(mut server: Server, connect: impl Fn(&mut Client, &Server) -> Bus) {
     let mut client = Client::new();
-    let (writing, reading) = (client.bus(server.options()), client.bus(server.options()));
+    let (writing, reading) = (connect(&mut client, &server), connect(&mut client, &server));
     let limits = LogLimits { patience: Duration::from_secs(60), ..LogLimits::default() };
     let (writer, reader) = (log(&writing, limits), log(&reading, limits));
     let follower = Follower::new(&reader, Start::Oldest);
@@ -190,4 +214,118 @@ fn c212_errors_of_jetstream_are_errors_of_the_log() {
     let bus = client.bus(plain.options());
     let error = client.finish(log(&bus, limits).append("x")).unwrap_err();
     assert!(error.to_string().contains("nothing is subscribed to the subject"), "{error}");
+}
+
+/// A Redis command.
+fn run(client: &mut Client, bus: &Bus, parts: &[&str]) {
+    client.finish(Redis::new(bus).command(parts)).expect("it runs");
+}
+
+#[test]
+fn c219_a_redis_that_has_lost_its_data_is_a_reset() {
+    let Some(mut server) = Server::start_redis(&[]) else { return };
+    let mut client = Client::new();
+    let bus = client.redis_bus(server.redis_options());
+    let lobby = log(&bus, LogLimits::default());
+    append(&mut client, &lobby, 1..=5);
+    let follower = Follower::new(&lobby, Start::Oldest);
+    assert_eq!(follower.take(&mut client, 5), numbers(1..=5));
+    let old = client.finish(lobby.last(1)).expect("it is there").last;
+    run(&mut client, &bus, &["FLUSHALL"]);
+    append(&mut client, &lobby, 1..=2);
+    assert_eq!(follower.take(&mut client, 3), ["reset 1", "1 1", "2 2"]);
+    let page = client.finish(lobby.read(old, 10)).expect("it is there");
+    assert_eq!(lines(&page), ["reset 1", "1 1", "2 2"]);
+    // Only the stream is removed: its writers are not taken for those of the new one.
+    run(&mut client, &bus, &["DEL", "couplet:log:{rooms.lobby}"]);
+    append(&mut client, &lobby, 1..=1);
+    assert_eq!(follower.take(&mut client, 2), ["reset 1", "1 1"]);
+    // Without persistence, a restart is the same.
+    server.kill();
+    server.start_again();
+    append(&mut client, &lobby, 1..=1);
+    assert_eq!(follower.take(&mut client, 2), ["reset 1", "1 1"]);
+}
+
+#[test]
+fn c219_the_limits_of_a_log_of_redis_remove_messages_and_a_reader_gets_a_gap() {
+    let Some(server) = Server::start_redis(&[]) else { return };
+    let mut client = Client::new();
+    let bus = client.redis_bus(server.redis_options());
+    let age = Duration::from_millis(300);
+    let lobby = log(&bus, LogLimits { messages: 200, age, ..LogLimits::default() });
+    append(&mut client, &lobby, 1..=150);
+    let page = client.finish(lobby.last(1)).expect("it is there");
+    let pause = client.l.reactor().sleep(age);
+    client.finish(pause).expect("time passes");
+    // 100 old messages are removed at a time. The limits are those of the stream.
+    let other = log(&bus, LogLimits::default());
+    let aged = client.finish(other.last(300)).expect("it is there");
+    assert_eq!((aged.first.number(), aged.last), (101, page.last));
+    append(&mut client, &other, 151..=151);
+    let rest = client.finish(other.read(page.first, 300)).expect("it is there");
+    assert_eq!(lines(&rest), ["gap 1 150", "151 151"]);
+    let pause = client.l.reactor().sleep(age);
+    client.finish(pause).expect("time passes");
+    let empty = client.finish(lobby.last(10)).expect("it is there");
+    assert_eq!((lines(&empty), empty.first.number(), empty.last.number()), (vec![], 152, 151));
+    append(&mut client, &lobby, 152..=152);
+}
+
+#[test]
+fn c219_large_messages_of_redis_come_in_small_pages() {
+    let Some(server) = Server::start_redis(&[]) else { return };
+    let mut client = Client::new();
+    let bus = client.redis_bus(server.redis_options().max_payload(100_000));
+    let lobby = log(&bus, LogLimits::default());
+    let large = |number: u8| vec![number; 100_000];
+    for number in 0..20 {
+        client.finish(lobby.append(large(number))).expect("it is stored");
+    }
+    let page = client.finish(lobby.last(20)).expect("it is there");
+    assert_eq!(page.entries.len(), 2);
+    let got = Rc::<RefCell<Vec<_>>>::default();
+    let getting = got.clone();
+    let _following = lobby.follow(Start::Oldest, move |entry| {
+        let Entry::Message { payload, .. } = entry else { panic!("{entry:?}") };
+        getting.borrow_mut().push(payload);
+    });
+    client.wait(|| got.borrow().len() == 20);
+    assert!((0..20).map(large).eq(got.take()));
+    let error = client.finish(lobby.append(vec![0; 100_001])).unwrap_err();
+    assert!(matches!(error.downcast_ref(), Some(PublishError::TooLarge { .. })), "{error}");
+}
+
+#[test]
+fn c219_errors_of_redis_are_errors_of_the_log() {
+    let Some(server) = Server::start_redis(&[]) else { return };
+    let mut client = Client::new();
+    let bus = client.redis_bus(server.redis_options());
+    let limits = LogLimits { patience: Duration::from_millis(300), ..LogLimits::default() };
+    let lobby = log(&bus, limits);
+    append(&mut client, &lobby, 1..=1);
+    let mut fails = |change: &[&str], why: &str, back: &[&str]| {
+        run(&mut client, &bus, change);
+        let error = client.finish(lobby.append("x")).unwrap_err();
+        let Some(LogError::Unavailable { why: text, .. }) = error.downcast_ref() else {
+            panic!("{error}")
+        };
+        assert!(text.contains(why), "{text}");
+        assert!(matches!(lobby.health(), Health::Degraded(_)));
+        run(&mut client, &bus, back);
+    };
+    let limit = ["CONFIG", "SET", "maxmemory"];
+    fails(&[limit[0], limit[1], limit[2], "1"], "OOM ", &[limit[0], limit[1], limit[2], "0"]);
+    fails(&["REPLICAOF", "127.0.0.1", "1"], "READONLY ", &["REPLICAOF", "NO", "ONE"]);
+    append(&mut client, &lobby, 2..=2);
+    assert_eq!(lobby.health(), Health::Ready);
+    let key = "couplet:log:{rooms.lobby}";
+    let mut others = |command: &[&str], why: &str| {
+        run(&mut client, &bus, &["DEL", key]);
+        run(&mut client, &bus, command);
+        let error = client.finish(lobby.last(10)).unwrap_err();
+        assert!(error.to_string().contains(why), "{error}");
+    };
+    others(&["SET", key, "x"], "WRONGTYPE ");
+    others(&["XADD", key, "*", "a", "b"], "its reply is of another kind");
 }

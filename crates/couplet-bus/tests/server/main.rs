@@ -1,5 +1,5 @@
-//! The NATS client against nats-server, over sockets of the loopback interface. Without the server
-//! the tests are skipped, and fail in CI.
+//! The clients against nats-server and redis-server, over sockets of the loopback interface. Without
+//! a server its tests are skipped, and fail in CI.
 #![cfg(unix)]
 
 #[macro_use]
@@ -10,5 +10,7 @@ mod logs;
 #[path = "../../../couplet-core/tests/needed/mod.rs"]
 mod needed;
 mod process;
+mod redis;
 mod server;
+mod shared;
 mod trouble;

@@ -1,4 +1,4 @@
-//! A NATS server in a process of its own.
+//! Servers in processes of their own: NATS and Redis.
 
 #![allow(dead_code, reason = "each test uses a part")]
 
@@ -13,6 +13,7 @@ use crate::needed::{Folder, has};
 pub(crate) struct Server {
     child: Child,
     pub(crate) port: u16,
+    program: &'static str,
     /// The arguments besides the port.
     arguments: Vec<String>,
     /// The last line of its start.
@@ -40,11 +41,32 @@ impl Server {
             false => "Server is ready",
         };
         arguments.extend(["-c".to_owned(), folder.write("conf", configuration)]);
+        arguments.extend(["-a", "127.0.0.1", "-p"].map(str::to_owned));
         // -1 is a free port.
-        let (child, said) = serve("-1", &arguments, ready);
-        let mut server = Server { child, port: 0, arguments, ready, said, _folder: folder };
+        let program = "nats-server";
+        let (child, said) = serve(program, &arguments, "-1", ready);
+        let mut server =
+            Server { child, port: 0, program, arguments, ready, said, _folder: folder };
         server.port = server.port_of("Listening for client connections");
         Some(server)
+    }
+
+    /// Starts a Redis server without persistence; `None` if it is not installed.
+    pub(crate) fn start_redis(arguments: &[&str]) -> Option<Server> {
+        if !has("redis-server") {
+            return None;
+        }
+        let folder = Folder::new();
+        let (program, ready) = ("redis-server", "Ready to accept connections");
+        // Redis cannot choose a free port itself.
+        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = free.local_addr().expect("an address").port();
+        drop(free);
+        let fixed = ["--bind", "127.0.0.1", "--save", "", "--dir", &folder.path("")];
+        let arguments = fixed.iter().chain(arguments).chain(&["--port"]);
+        let arguments: Vec<String> = arguments.map(|text| (*text).to_owned()).collect();
+        let (child, said) = serve(program, &arguments, &port.to_string(), ready);
+        Some(Server { child, port, program, arguments, ready, said, _folder: folder })
     }
 
     /// The port that a line of the log names at its end.
@@ -55,7 +77,8 @@ impl Server {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+        let scheme = self.program.trim_end_matches("-server");
+        format!("{scheme}://127.0.0.1:{}", self.port)
     }
 
     pub(crate) fn kill(&mut self) {
@@ -78,7 +101,8 @@ impl Server {
 
     /// Starts it again on the same port, after its end.
     pub(crate) fn start_again(&mut self) {
-        (self.child, self.said) = serve(&self.port.to_string(), &self.arguments, self.ready);
+        let port = self.port.to_string();
+        (self.child, self.said) = serve(self.program, &self.arguments, &port, self.ready);
     }
 }
 
@@ -91,14 +115,18 @@ impl Drop for Server {
 }
 
 /// Starts the program, and waits until it is ready. Returns its log.
-fn serve(port: &str, arguments: &[String], ready: &str) -> (Child, Vec<String>) {
-    let mut serve = Command::new("nats-server");
-    serve.args(["-a", "127.0.0.1", "-p", port]).args(arguments);
+fn serve(program: &str, arguments: &[String], port: &str, ready: &str) -> (Child, Vec<String>) {
+    let mut serve = Command::new(program);
+    serve.args(arguments).arg(port);
     let path = std::env::var("PATH").unwrap_or_default();
     serve.env("PATH", format!("{path}:/usr/sbin"));
-    let child = serve.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    // NATS logs to one of them, Redis to the other.
+    let output = writer.try_clone().expect("a descriptor");
+    let child = serve.stdin(Stdio::null()).stdout(output).stderr(writer).spawn();
     let mut child = child.expect("it starts");
-    let mut log = BufReader::new(child.stderr.take().expect("piped")).lines();
+    drop(serve);
+    let mut log = BufReader::new(reader).lines();
     let mut said = Vec::new();
     for line in log.by_ref().map_while(std::io::Result::ok) {
         let is_ready = line.contains(ready);

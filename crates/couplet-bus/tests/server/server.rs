@@ -1,19 +1,26 @@
-//! Buses that use a NATS server.
+//! Buses that use a server.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::bus::{Bus, Event, Message, Pattern, Subscription, nats};
+use couplet::bus::{Bus, Event, Message, Pattern, Subscription, nats, redis};
 use couplet::{Deferred, Loop, Result};
 
 pub(crate) use crate::process::Server;
 
+/// The delays of a client's attempts.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(100));
+
 impl Server {
+    pub(crate) fn redis_options(&self) -> redis::Options {
+        let options = redis::Options::new(&self.url()).expect("it is valid");
+        options.back_off(BACK_OFF.0, BACK_OFF.1)
+    }
+
     pub(crate) fn options(&self) -> nats::Options {
-        let first = Duration::from_millis(20);
         let options = nats::Options::new([self.url()]).expect("it is valid");
-        options.back_off(first, first * 5)
+        options.back_off(BACK_OFF.0, BACK_OFF.1)
     }
 }
 
@@ -35,9 +42,20 @@ impl Client {
         bus
     }
 
+    /// A bus of Redis that has connected.
+    pub(crate) fn redis_bus(&mut self, options: redis::Options) -> Bus {
+        let bus = self.observe(Bus::redis(&self.l.reactor(), options));
+        self.finish(bus.flush()).expect("it logs in");
+        bus
+    }
+
     /// A bus that connects.
     pub(crate) fn begin(&mut self, options: nats::Options) -> Bus {
-        let bus = Bus::nats(&self.l.reactor(), options);
+        self.observe(Bus::nats(&self.l.reactor(), options))
+    }
+
+    /// Logs the events of a bus.
+    pub(crate) fn observe(&self, bus: Bus) -> Bus {
         let log = self.log.clone();
         bus.on_event(move |event| {
             let line = match event {
@@ -80,10 +98,16 @@ impl Client {
     pub(crate) fn until_all(&mut self, all: &[&str]) -> Vec<String> {
         let found =
             |log: &[String]| all.iter().all(|words| log.iter().any(|line| line.contains(words)));
-        while !found(&self.log.borrow()) {
+        let log = self.log.clone();
+        self.wait(|| found(&log.borrow()));
+        self.log()
+    }
+
+    /// Runs until something is so.
+    pub(crate) fn wait(&mut self, is_so: impl Fn() -> bool) {
+        while !is_so() {
             let pause = self.l.reactor().sleep(Duration::from_millis(2));
             self.finish(pause).expect("time passes");
         }
-        self.log()
     }
 }

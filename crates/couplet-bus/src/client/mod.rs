@@ -1,44 +1,87 @@
-//! The client: keeps a connection to one of the servers, and its output and subscriptions until
-//! then.
+//! The client of a server: keeps a connection to one of the servers, and its output and
+//! subscriptions until then. A [`Dialect`] has the words of the protocol.
+
+mod queue;
+mod servers;
+mod settings;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
+use bytes::Bytes;
 use couplet_core::defer::Canceller;
 use couplet_core::endpoints::TcpClient;
 use couplet_core::services::Health;
-use couplet_core::{ConnectOptions, DelayedCall, Reactor, Resolver, Transport};
+use couplet_core::{ConnectOptions, DelayedCall, Protocol, Reactor, Resolver, Transport};
 
-use super::info::Info;
-use super::jetstream::JetStream;
-use super::options::Options;
-use super::queue::{Queue, sub, unsub};
-use super::servers::{Server, Servers};
-use super::session::Session;
+pub(crate) use queue::{Outgoing, Queue, Sent};
+pub(crate) use servers::{Server, Servers};
+pub(crate) use settings::Settings;
+
 use crate::bus::Bus;
-use crate::core::{Backend, Core, Item};
+use crate::core::{Backend, Core};
 use crate::error::{NotConfirmed, PublishError};
 use crate::event::Event;
 use crate::log::{Engine, LogLimits};
 use crate::message::Message;
-use crate::subject::Pattern;
+use crate::redis::{CommandError, Reply};
+use crate::subject::{Pattern, SubjectError};
 
-pub(crate) struct Client {
-    me: Weak<Client>,
-    core: Weak<Core>,
-    reactor: Reactor,
-    pub(super) options: Options,
-    state: RefCell<State>,
+/// The protocol of a kind of servers, and the subscriptions in its words.
+pub(crate) trait Dialect: Sized + 'static {
+    /// The name of the servers, for people.
+    const NAME: &'static str;
+    /// The command that the server answers when it has processed everything before.
+    const PING: &'static [u8];
+    /// Whether the server answers all commands, each in its turn.
+    const ANSWERS_ALL: bool;
+    type Options;
+    /// The protocol of one connection.
+    type Session: Protocol;
+    /// Gets the answer to a command that is no message.
+    type Call;
+
+    fn settings(options: &Self::Options) -> &Settings;
+    fn session(client: &Rc<Client<Self>>, server: Server) -> Self::Session;
+    /// Encodes a message that was checked.
+    fn encode(&self, message: &Message) -> Outgoing;
+    /// Adds a subscription. Returns the command for an open connection.
+    fn subscribe(&mut self, id: u64, pattern: &Pattern) -> Result<Option<Bytes>, SubjectError>;
+    /// Removes a subscription. Returns the command for an open connection.
+    fn unsubscribe(&mut self, id: u64) -> Option<Bytes>;
+    /// Ends all subscriptions, but keeps what their messages on the way need.
+    fn end_subscriptions(&mut self) -> Vec<Bytes>;
+    /// The commands that restore the subscriptions on a new connection.
+    fn subscriptions(&self) -> Vec<Bytes>;
+    fn clear(&mut self);
+    fn log_engine(
+        client: &Client<Self>,
+        bus: &Bus,
+        name: &str,
+        limits: &LogLimits,
+    ) -> Rc<dyn Engine>;
+    /// The connection was lost before the answer.
+    fn fail(call: Self::Call);
+    /// Sends a command of Redis.
+    fn command(_: &Client<Self>, _command: Bytes, answer: Resolver<Reply>) {
+        answer.errback(CommandError::NotRedis);
+    }
 }
 
-struct State {
+pub(crate) struct Client<D: Dialect> {
+    me: Weak<Client<D>>,
+    core: Weak<Core>,
+    reactor: Reactor,
+    pub(crate) options: D::Options,
+    state: RefCell<State<D>>,
+}
+
+struct State<D: Dialect> {
     link: Link,
     servers: Servers,
-    // Bound: one for each `Subscription` that the program holds.
-    subscriptions: BTreeMap<u64, Pattern>,
-    queue: Queue,
+    dialect: D,
+    queue: Queue<D>,
     /// The server's limit, once it is known.
     max_payload: usize,
     /// Attempts that failed since the last login.
@@ -60,14 +103,20 @@ enum Link {
     },
 }
 
-impl Client {
-    pub(crate) fn new(core: &Weak<Core>, reactor: &Reactor, options: Options) -> Rc<Client> {
+impl<D: Dialect> Client<D> {
+    pub(crate) fn new(
+        core: &Weak<Core>,
+        reactor: &Reactor,
+        options: D::Options,
+        dialect: D,
+    ) -> Rc<Client<D>> {
+        let settings = D::settings(&options);
         let state = State {
             link: Link::Closed,
-            servers: Servers::new(options.servers.clone(), reactor),
-            subscriptions: BTreeMap::new(),
+            servers: Servers::new(settings.servers.clone(), reactor),
+            dialect,
             queue: Queue::default(),
-            max_payload: options.max_payload,
+            max_payload: settings.max_payload,
             failures: 0,
             why: None,
         };
@@ -80,7 +129,23 @@ impl Client {
         })
     }
 
-    fn report(&self, event: Event) {
+    pub(crate) fn settings(&self) -> &Settings {
+        D::settings(&self.options)
+    }
+
+    pub(crate) fn core(&self) -> Option<Rc<Core>> {
+        self.core.upgrade()
+    }
+
+    pub(crate) fn with_dialect<R>(&self, f: impl FnOnce(&mut D) -> R) -> R {
+        f(&mut self.state.borrow_mut().dialect)
+    }
+
+    pub(crate) fn with_queue<R>(&self, f: impl FnOnce(&mut Queue<D>) -> R) -> R {
+        f(&mut self.state.borrow_mut().queue)
+    }
+
+    pub(crate) fn report(&self, event: Event) {
         if let Some(core) = self.core.upgrade() {
             core.report(event);
         }
@@ -90,9 +155,9 @@ impl Client {
     fn connect(&self) {
         let Some(me) = self.me.upgrade() else { return };
         let server = self.state.borrow_mut().servers.next();
-        let options = ConnectOptions::default().timeout(self.options.connect_timeout);
+        let options = ConnectOptions::default().timeout(self.settings().connect_timeout);
         let endpoint = TcpClient::new(server.host.clone(), server.port).options(options);
-        let connecting = self.reactor.connect_protocol(endpoint, Session::new(&me, server.clone()));
+        let connecting = self.reactor.connect_protocol(endpoint, D::session(&me, server.clone()));
         let canceller = connecting.canceller();
         self.set_link(Link::Connecting(canceller));
         let failed = self.me.clone();
@@ -126,7 +191,7 @@ impl Client {
 
     /// Waits for the next attempt.
     fn rest(&self) -> Duration {
-        let (first, longest) = self.options.back_off;
+        let (first, longest) = self.settings().back_off;
         let state = self.state.borrow();
         let rounds = state.failures / u32::try_from(state.servers.len()).unwrap_or(u32::MAX);
         drop(state);
@@ -142,7 +207,7 @@ impl Client {
     }
 
     /// A connection was made, and begins with its login.
-    pub(super) fn connected(&self, transport: &Transport) {
+    pub(crate) fn connected(&self, transport: &Transport) {
         match self.state.borrow().link {
             Link::Connecting(_) => {}
             _ => return transport.abort_connection(),
@@ -150,21 +215,20 @@ impl Client {
         self.set_link(Link::LoggingIn(transport.clone()));
     }
 
-    pub(super) fn learn(&self, info: &Info) {
+    /// The server names others, and its limit.
+    pub(crate) fn learn(&self, others: Vec<Server>, max_payload: usize) {
         let mut state = self.state.borrow_mut();
-        state.servers.learn(&info.connect_urls);
-        if info.max_payload > 0 {
-            state.max_payload = self.options.max_payload.min(info.max_payload);
-        }
+        state.servers.learn(others);
+        state.max_payload = self.settings().max_payload.min(max_payload);
     }
 
     /// The server accepts us: subscriptions first, then the queued messages.
-    pub(super) fn logged_in(&self, transport: &Transport, server: &Server) {
+    pub(crate) fn logged_in(&self, transport: &Transport, server: &Server) {
         let Some(core) = self.core.upgrade() else { return };
         let mut state = self.state.borrow_mut();
         (state.failures, state.why) = (0, None);
-        for (id, pattern) in &state.subscriptions {
-            transport.write(sub(*id, pattern));
+        for command in state.dialect.subscriptions() {
+            state.queue.send_control(transport, command);
         }
         drop(state);
         self.set_link(Link::Open { transport: transport.clone(), is_full: false });
@@ -199,37 +263,53 @@ impl Client {
         self.pump();
     }
 
-    pub(super) fn message_arrived(&self, id: u64, message: Message) {
-        if let Some(core) = self.core.upgrade() {
-            core.push(Item::Message { id, message });
+    /// Queues commands of subscriptions, which a new connection makes unnecessary.
+    fn control(&self, change: impl FnOnce(&mut D) -> Vec<Bytes>) {
+        let mut state = self.state.borrow_mut();
+        let commands = change(&mut state.dialect);
+        if let Link::Open { .. } = state.link {
+            commands.into_iter().for_each(|command| state.queue.add_control(command));
         }
+        drop(state);
+        self.pump();
     }
 
-    pub(super) fn oversized(&self, id: u64, size: u64) {
+    /// Queues a command that is no message. Returns the call if there is no connection, or no room.
+    pub(crate) fn queue_call(&self, command: Bytes, call: D::Call) -> Result<(), D::Call> {
+        let mut state = self.state.borrow_mut();
+        let most = self.settings().queue;
+        match state.link {
+            Link::Open { .. } => state.queue.add_call(command, call, most)?,
+            _ => return Err(call),
+        }
+        drop(state);
+        self.pump();
+        Ok(())
+    }
+
+    pub(crate) fn oversized(&self, pattern: String, size: u64) {
         let Some(core) = self.core.upgrade() else { return };
         core.count(|counts| counts.oversized += 1);
-        let pattern = core.pattern(id).unwrap_or_default();
         core.report(Event::Oversized { pattern, size });
     }
 
-    pub(super) fn server_error(&self, text: &str) {
+    pub(crate) fn server_error(&self, text: &str) {
         self.report(Event::ServerError { text: text.to_owned() });
     }
 
-    pub(super) fn ping(&self) {
+    pub(crate) fn ping(&self) {
         self.state.borrow_mut().queue.add_ping(None);
         self.pump();
     }
 
-    pub(super) fn pong(&self) {
-        let pinged = self.state.borrow_mut().queue.pong();
-        let confirmed = pinged.and_then(|pinged| pinged.confirmed);
+    /// A PING was answered.
+    pub(crate) fn pong(&self, confirmed: Option<Resolver<()>>) {
         if let (Some(core), Some(confirmed)) = (self.core.upgrade(), confirmed) {
             core.push_flushed(confirmed);
         }
     }
 
-    pub(super) fn connection_lost(&self, server: &Server, why: String) {
+    pub(crate) fn connection_lost(&self, server: &Server, why: String) {
         let mut state = self.state.borrow_mut();
         match state.link {
             Link::Closed | Link::Resting(_) => return,
@@ -239,24 +319,32 @@ impl Client {
             }
             Link::Open { .. } => {}
         }
-        let (unconfirmed, failed) = state.queue.lost();
+        let lost = state.queue.lost();
         state.why = Some(format!("{server}: {why}"));
         drop(state);
         self.rest();
+        let unconfirmed = lost.iter().map(Sent::messages).sum();
         if let Some(core) = self.core.upgrade() {
             core.count(|counts| counts.unconfirmed += unconfirmed);
             core.report(Event::Disconnected { server: server.to_string(), why, unconfirmed });
             core.connection_lost();
         }
-        fail(failed);
+        fail::<D>(lost);
     }
 }
 
-fn fail(flushes: Vec<Resolver<()>>) {
-    flushes.into_iter().for_each(|flush| flush.errback(NotConfirmed));
+/// Fails the flushes and calls that get no answer.
+fn fail<D: Dialect>(lost: Vec<Sent<D::Call>>) {
+    for sent in lost {
+        match sent {
+            Sent::Ping(Some(flush)) => flush.errback(NotConfirmed),
+            Sent::Call(call) => D::fail(call),
+            Sent::Messages(_) | Sent::Request(_) | Sent::Control | Sent::Ping(None) => {}
+        }
+    }
 }
 
-impl Backend for Client {
+impl<D: Dialect> Backend for Client<D> {
     fn open(&self) {
         self.connect();
     }
@@ -266,7 +354,7 @@ impl Backend for Client {
     }
 
     fn log_engine(&self, bus: &Bus, name: &str, limits: &LogLimits) -> Rc<dyn Engine> {
-        Rc::new(JetStream::new(bus, name, limits, self.options.max_payload))
+        D::log_engine(self, bus, name, limits)
     }
 
     fn publish(&self, message: &Message) -> Result<(), PublishError> {
@@ -275,7 +363,8 @@ impl Backend for Client {
         if size > most {
             return Err(PublishError::TooLarge { size, most });
         }
-        if !state.queue.add_message(message, self.options.queue) {
+        let message = state.dialect.encode(message);
+        if !state.queue.add_message(message, self.settings().queue) {
             return Err(PublishError::Full);
         }
         drop(state);
@@ -283,24 +372,18 @@ impl Backend for Client {
         Ok(())
     }
 
-    fn subscribe(&self, id: u64, pattern: &Pattern) {
-        let mut state = self.state.borrow_mut();
-        state.subscriptions.insert(id, pattern.clone());
-        if let Link::Open { .. } = state.link {
-            state.queue.add_control(sub(id, pattern));
-        }
-        drop(state);
-        self.pump();
+    fn subscribe(&self, id: u64, pattern: &Pattern) -> Result<(), SubjectError> {
+        let command = self.with_dialect(|dialect| dialect.subscribe(id, pattern))?;
+        self.control(|_| command.into_iter().collect());
+        Ok(())
     }
 
     fn unsubscribe(&self, id: u64) {
-        let mut state = self.state.borrow_mut();
-        let was_known = state.subscriptions.remove(&id).is_some();
-        if let (Link::Open { .. }, true) = (&state.link, was_known) {
-            state.queue.add_control(unsub(id));
-        }
-        drop(state);
-        self.pump();
+        self.control(|dialect| dialect.unsubscribe(id).into_iter().collect());
+    }
+
+    fn end_subscriptions(&self) {
+        self.control(D::end_subscriptions);
     }
 
     fn flush(&self, confirmed: Resolver<()>) {
@@ -308,11 +391,15 @@ impl Backend for Client {
         self.pump();
     }
 
+    fn command(&self, command: Bytes, answer: Resolver<Reply>) {
+        D::command(self, command, answer);
+    }
+
     fn close(&self) {
         let mut state = self.state.borrow_mut();
         let link = std::mem::replace(&mut state.link, Link::Closed);
         let failed = state.queue.clear();
-        state.subscriptions.clear();
+        state.dialect.clear();
         drop(state);
         match link {
             Link::Closed => {}
@@ -321,7 +408,7 @@ impl Backend for Client {
             Link::LoggingIn(transport) => transport.abort_connection(),
             Link::Open { transport, .. } => transport.lose_connection(),
         }
-        fail(failed);
+        fail::<D>(failed);
     }
 
     fn health(&self) -> Health {
@@ -331,9 +418,9 @@ impl Backend for Client {
             (Link::Closed, _) => Health::Failed("the bus is closed".to_owned()),
             (_, None) => Health::Starting,
             (_, Some(why)) => {
-                let queued = state.queue.messages();
+                let (name, queued) = (D::NAME, state.queue.messages());
                 Health::Degraded(format!(
-                    "not connected to NATS at {why}; {queued} messages are queued"
+                    "not connected to {name} at {why}; {queued} messages are queued"
                 ))
             }
         }

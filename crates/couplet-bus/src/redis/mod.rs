@@ -1,0 +1,32 @@
+//! Redis: a client of its pub/sub and its commands, over one connection with RESP3.
+//!
+//! Messages are published to the channel with the name of their subject. Other programs use the same
+//! channels: a message without headers and without a subject for replies is its payload, and so are
+//! their messages. Messages with headers, requests, and those of a bus without
+//! [echo](Options::echo) come in an envelope, a few lines of text before the payload:
+//!
+//! ```text
+//! COUPLET/1 <sender or -> <subject for replies or ->
+//! <name>: <value>            for each header; the lines end with CR LF
+//!                            an empty line, then the payload
+//! ```
+//!
+//! Delivery is at most once, as with [NATS](crate::nats). Redis has no groups: a
+//! [pattern with one](crate::Pattern::group) is an [error](crate::SubjectError::NoGroups).
+//! A request fails with [`NoResponders`](crate::RequestError::NoResponders) if its server knows of
+//! no subscription to it; in a Redis Cluster another server may.
+//!
+//! [`Redis`] runs commands over the connection of a bus. [`Parser`] is the protocol without I/O.
+
+mod commands;
+mod envelope;
+mod options;
+mod parser;
+mod pubsub;
+mod session;
+mod stream;
+
+pub use commands::{CommandError, Redis};
+pub use options::{AddressError, Options};
+pub use parser::{ParseError, Parser, Reply};
+pub(crate) use pubsub::{PubSub, RedisClient};

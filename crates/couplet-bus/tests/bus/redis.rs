@@ -1,0 +1,182 @@
+//! A connection to a Redis server, which the test plays.
+
+use std::time::Duration;
+
+use couplet::bus::redis::{CommandError, Options, Redis, Reply};
+use couplet::bus::{Message, NotConfirmed};
+use couplet::services::Health;
+use couplet::testing::{Wire, failure_of, success_of};
+
+use crate::kit::{LONG, Scene};
+
+/// A command on the wire.
+fn command(parts: &[&str]) -> String {
+    let parts: String = parts.iter().map(|part| format!("${}\r\n{part}\r\n", part.len())).collect();
+    format!("*{}\r\n{parts}", parts.matches('$').count())
+}
+
+fn options(address: &str) -> Options {
+    Options::new(address).expect("it is valid")
+}
+
+/// A client that has logged in, and the server's end.
+fn open(options: Options) -> (Scene, Wire) {
+    let mut scene = Scene::redis(options);
+    let wire = scene.complete();
+    scene.take(&wire);
+    scene.say(&wire, "%1\r\n+server\r\n+redis\r\n+PONG");
+    assert_eq!(scene.log(), ["connected to a.example:6379"]);
+    (scene, wire)
+}
+
+#[test]
+fn c213_the_login_has_the_credentials_and_the_database() {
+    let login = |options: Options| {
+        let mut scene = Scene::redis(options);
+        let wire = scene.complete();
+        scene.take(&wire)
+    };
+    let (hello, ping) = (command(&["HELLO", "3"]), command(&["PING"]));
+    assert_eq!(login(options("redis://a.example")), format!("{hello}{ping}"));
+    let full = options("redis://ada:x@a.example/2").name("me");
+    let hello = command(&["HELLO", "3", "AUTH", "ada", "x", "SETNAME", "me"]);
+    assert_eq!(login(full), format!("{hello}{}{ping}", command(&["SELECT", "2"])));
+}
+
+#[test]
+fn c213_a_login_that_fails_is_an_attempt_that_failed() {
+    for (said, why) in [
+        ("", "cannot log in: the server did not answer in time"),
+        ("%0", "cannot log in: the server did not answer in time"),
+        ("-NOAUTH no", "cannot log in: NOAUTH no"),
+        ("%0\r\n-LOADING Redis is loading", "cannot log in: LOADING Redis is loading"),
+        (
+            "-ERR unknown command `HELLO`, with args beginning with: `3`, `AUTH`, `ada`, `s3cret`, ",
+            "cannot log in: ERR unknown command `HELLO`",
+        ),
+        (">1\r\n+message", "cannot read from the server: a reply without a command"),
+        ("SSH-2.0", "cannot read from the server: \"SSH-2.0\" is not a reply"),
+    ] {
+        let mut scene = Scene::redis(options("redis://ada:s3cret@a.example"));
+        let wire = scene.complete();
+        if !said.is_empty() {
+            scene.say(&wire, said);
+        }
+        scene.memory.advance(Duration::from_secs(5));
+        assert_eq!(scene.log(), [format!("a.example:6379 failed: {why}")], "{said:?}");
+        assert!(matches!(scene.bus.health(), Health::Degraded(_)));
+    }
+}
+
+#[test]
+fn c216_replies_without_a_command_end_the_connection() {
+    for said in [
+        ":1",
+        ">3\r\n+subscribe\r\n+a\r\n:1",
+        // The answer to a PUBLISH is a number, to a SUBSCRIBE no reply.
+        "PUBLISH +OK",
+        "SUBSCRIBE :1",
+    ] {
+        let (mut scene, wire) = open(options("redis://a.example"));
+        let _subscription = said.starts_with("SUBSCRIBE").then(|| scene.subscribe("a"));
+        if said.starts_with("PUBLISH") {
+            scene.publish("");
+        }
+        scene.settle();
+        scene.say(&wire, said.rsplit(' ').next().expect("a reply"));
+        let log = scene.log();
+        assert!(
+            log[0].ends_with("unconfirmed: cannot read from the server: a reply without a command"),
+            "{log:?}"
+        );
+    }
+}
+
+#[test]
+fn c216_unconfirmed_messages_are_counted_and_flushes_and_calls_fail_with_the_connection() {
+    let (mut scene, wire) = open(options("redis://a.example"));
+    (0..3).for_each(|_| scene.publish(""));
+    scene.bus.publish_message(&Message::new("a", "").reply_to("r")).expect("there is room");
+    let flush = scene.bus.flush();
+    let call = Redis::new(&scene.bus).command(&["GET", "a"]);
+    scene.settle();
+    scene.say(&wire, ":0\r\n:1");
+    wire.reset();
+    let log = scene.log();
+    assert!(log[0].starts_with("disconnected with 2 unconfirmed: "), "{log:?}");
+    assert_eq!(failure_of(flush).downcast_ref(), Some(&NotConfirmed));
+    assert_eq!(failure_of(call).downcast_ref(), Some(&CommandError::Lost));
+    assert_eq!(scene.bus.counts().unconfirmed, 2);
+}
+
+#[test]
+fn c214_subscriptions_are_restored_once_for_each_source() {
+    let (mut scene, wire) = open(options("redis://a.example"));
+    let held = ["a.>", "a.*", "b", "b", "c"].map(|pattern| scene.subscribe(pattern));
+    let [glob, _same_glob, channel, _same_channel, other] = held;
+    scene.take(&wire);
+    drop((glob, channel, other));
+    assert_eq!(scene.take(&wire), command(&["UNSUBSCRIBE", "c"]));
+    wire.reset();
+    scene.log();
+    let wire = scene.complete();
+    scene.take(&wire);
+    scene.publish("first");
+    scene.say(&wire, "%0\r\n+PONG");
+    let expected = [
+        command(&["SUBSCRIBE", "b"]),
+        command(&["PSUBSCRIBE", "a.*"]),
+        command(&["PUBLISH", "a", "first"]),
+    ];
+    assert_eq!(scene.take(&wire), expected.concat());
+}
+
+#[test]
+fn c216_an_error_of_a_subscription_or_a_message_is_an_event_and_takes_its_place() {
+    let (mut scene, wire) = open(options("redis://a.example"));
+    let _subscriptions = ["a", "b"].map(|pattern| scene.subscribe(pattern));
+    scene.publish("");
+    let flush = scene.bus.flush();
+    let failed = scene.bus.flush();
+    let call = Redis::new(&scene.bus).command(&["GET", "a"]);
+    scene.settle();
+    let replies =
+        "-NOPERM a\r\n>3\r\n+subscribe\r\n+b\r\n:1\r\n-MISCONF m\r\n+PONG\r\n-LOADING l\r\n+v";
+    scene.say(&wire, replies);
+    assert_eq!(scene.log(), ["error: NOPERM a", "error: MISCONF m", "error: LOADING l"]);
+    success_of(flush);
+    assert_eq!(failure_of(failed).downcast_ref(), Some(&NotConfirmed));
+    assert_eq!(success_of(call), Reply::Bytes("v".into()));
+}
+
+#[test]
+fn c215_a_bus_without_echo_ignores_its_own_messages_alone() {
+    let (mut scene, wire) = open(options("redis://a.example").echo(false));
+    let _subscription = scene.subscribe("a");
+    scene.take(&wire);
+    scene.publish("mine");
+    let sent = scene.take(&wire);
+    let payload = sent.split_once("COUPLET/1 ").expect("an envelope").1.trim_end();
+    let own = format!("COUPLET/1 {payload}");
+    scene.say(&wire, ">3\r\n+subscribe\r\n+a\r\n:1\r\n:1");
+    let other = "COUPLET/1 0123 -\r\n\r\ntheirs";
+    for payload in [&own, other, "plain"] {
+        let text = format!(">3\r\n+message\r\n+a\r\n${}\r\n{payload}", payload.len());
+        scene.say(&wire, &text);
+    }
+    assert_eq!(scene.log(), ["a theirs", "a plain"]);
+}
+
+#[test]
+fn c216_a_connection_without_answers_to_two_pings_is_dropped() {
+    let (mut scene, wire) = open(options("redis://a.example"));
+    for _ in 0..3 {
+        scene.memory.advance(Duration::from_secs(30));
+        assert_eq!(scene.take(&wire), command(&["PING"]));
+        scene.say(&wire, "+PONG");
+    }
+    scene.memory.advance(LONG);
+    scene.memory.advance(Duration::from_secs(30));
+    let log = scene.log();
+    assert_eq!(log[0], "disconnected with 0 unconfirmed: the server does not answer PING");
+}
