@@ -33,7 +33,7 @@ impl Server {
             },
         };
         let port = port.map_or(Some(default_port), |port| port.parse().ok())?;
-        let is_bad = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | '@');
+        let is_bad = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | '@' | ',');
         let is_valid = !host.is_empty() && !host.contains(is_bad);
         is_valid.then(|| Server { host: host.to_owned(), port, is_learned: false })
     }

@@ -207,6 +207,8 @@ mod tests {
             ("redis://a/-1", None),
             ("redis://a/1/2", None),
             ("redis://a b", None),
+            ("redis://a,redis://b", None),
+            ("redis://a,b", None),
             ("redis://%ff@a", None),
             ("nats://a", None),
         ] {

@@ -1,11 +1,12 @@
 //! [`BusAddress`]: the servers of a bus on the command line, perhaps with a password, which no error
-//! and no log shows.
+//! and no log shows. They are of NATS or of Redis.
 
 use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
 
 use couplet::bus::nats::{Auth, Options};
+use couplet::bus::redis;
 use couplet::layers::tls::{ClientTls, ClientTlsOptions};
 use percent_encoding::percent_decode_str;
 
@@ -13,9 +14,10 @@ use crate::exit::Exit;
 
 /// The form of an address, for errors.
 const FORM: &str = "nats://HOST:PORT, nats://USER:PASSWORD@HOST:PORT or nats://TOKEN@HOST:PORT, \
-                    or with tls:// for TLS; further servers follow after commas";
+                    or with tls:// for TLS; further servers follow after commas; or one server of \
+                    Redis, redis://USER:PASSWORD@HOST:PORT or rediss:// for TLS";
 
-/// Addresses of NATS servers as the user wrote them. [`options`](Self::options) checks them, because
+/// Addresses of servers as the user wrote them. [`options`](Self::options) checks them, because
 /// an error of the command line's parser would show them.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct BusAddress(String);
@@ -33,6 +35,13 @@ impl fmt::Debug for BusAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("BusAddress(…)")
     }
+}
+
+/// The settings of a client of one kind of servers.
+#[derive(Clone, Debug)]
+pub(super) enum BusOptions {
+    Nats(Options),
+    Redis(redis::Options),
 }
 
 /// One server of the list.
@@ -62,7 +71,16 @@ impl<'a> Server<'a> {
 
 impl BusAddress {
     /// The settings of a client of these servers.
-    pub(super) fn options(&self) -> Result<Options, Exit> {
+    pub(super) fn options(&self) -> Result<BusOptions, Exit> {
+        let scheme = self.0.trim_start().split("://").next();
+        if self.0.contains("://") && matches!(scheme, Some("redis" | "rediss")) {
+            let options = redis::Options::new(&self.0).map(BusOptions::Redis);
+            return options.map_err(|error| Exit::bad_usage(format!("--bus: {error}")));
+        }
+        self.nats_options().map(BusOptions::Nats)
+    }
+
+    fn nats_options(&self) -> Result<Options, Exit> {
         let mut servers = Vec::new();
         for (number, text) in self.0.split(',').enumerate() {
             let server = Server::parse(text).ok_or_else(|| {
@@ -110,7 +128,7 @@ fn auth(credentials: &str) -> Result<Auth, Exit> {
 mod tests {
     use super::*;
 
-    fn parsed(text: &str) -> Result<Options, Exit> {
+    fn parsed(text: &str) -> Result<BusOptions, Exit> {
         BusAddress(text.to_owned()).options()
     }
 
@@ -123,6 +141,9 @@ mod tests {
             "nats://u:p@a,nats://u:p@b",
             "t0ken@[::1]:4222",
             "tls://a",
+            "redis",
+            "redis://u:p@a/1",
+            "rediss://a",
         ] {
             assert!(parsed(text).is_ok(), "{text}");
         }
@@ -145,13 +166,18 @@ mod tests {
             "nats://ada:s3cret@a,b",
             "nats://ada:s3cret@a,tls://ada:s3cret@b",
             "nats://ada:%ff s3cret@a",
+            "redis://ada:s3cret@",
+            "redis://ada:s3cret@a,redis://b",
+            "rediss://ada:s3cret@a/x",
             "",
         ] {
             let exit = parsed(text).expect_err(text);
             let message = exit.message().unwrap_or_default();
             assert!(message.contains("--bus") && !message.contains("s3cret"), "{message}");
         }
-        let address = BusAddress("nats://ada:s3cret@a".to_owned());
-        assert!(!format!("{address:?} {:?}", address.options()).contains("s3cret"));
+        for scheme in ["nats", "redis"] {
+            let address = BusAddress(format!("{scheme}://ada:s3cret@a"));
+            assert!(!format!("{address:?} {:?}", address.options()).contains("s3cret"));
+        }
     }
 }

@@ -9,19 +9,20 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use couplet::bus::{
-    self, Bus, Memory, Presence, PresenceEvent, PresenceOptions, Subscription, nats,
-};
+use couplet::bus::{self, Bus, Memory, Presence, PresenceEvent, PresenceOptions, Subscription};
 use couplet::rooms::{self, Rooms};
 use couplet::services::{Health, Service};
 use couplet::{Deferred, Reactor};
 
 use super::LINE_LENGTH;
+use super::address::BusOptions;
 use super::kept::KeptLines;
 use super::others::{People, SERVERS};
 use super::room::{Channel, Names, SharedRoom};
 use super::text::{NAME_LENGTH, clean};
 
+/// The name of a client, for the monitoring of its server; Redis allows no spaces.
+const CLIENT: &str = "couplet-chat";
 /// The subject of the lines.
 const LINES: &str = "couplet.chat.lines";
 /// The subject of the announcements.
@@ -45,7 +46,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 pub(super) struct BusService {
     room: SharedRoom,
     /// The settings of the bus; without any, it is in the memory of this server.
-    options: Option<nats::Options>,
+    options: Option<BusOptions>,
     memory: Memory,
     /// The most lines that are kept; 0 keeps none.
     history: usize,
@@ -55,15 +56,26 @@ pub(super) struct BusService {
 impl BusService {
     pub(super) fn new(
         room: &SharedRoom,
-        options: Option<&nats::Options>,
+        options: Option<&BusOptions>,
         history: usize,
     ) -> BusService {
-        let options = options.map(|options| {
-            let options = options.clone().name("couplet chat").echo(false).queue(QUEUE);
-            options.max_payload(MESSAGE).back_off(BACK_OFF.0, BACK_OFF.1)
-        });
         let memory = Memory::new().echo(false);
-        BusService { room: room.clone(), options, memory, history, link: None }
+        BusService { room: room.clone(), options: options.cloned(), memory, history, link: None }
+    }
+
+    fn connect(&self, reactor: &Reactor) -> Bus {
+        let (first, longest) = BACK_OFF;
+        match self.options.clone() {
+            None => Bus::memory(reactor, &self.memory),
+            Some(BusOptions::Nats(options)) => {
+                let options = options.name(CLIENT).echo(false).queue(QUEUE);
+                Bus::nats(reactor, options.max_payload(MESSAGE).back_off(first, longest))
+            }
+            Some(BusOptions::Redis(options)) => {
+                let options = options.name(CLIENT).echo(false).queue(QUEUE);
+                Bus::redis(reactor, options.max_payload(MESSAGE).back_off(first, longest))
+            }
+        }
     }
 }
 
@@ -74,11 +86,7 @@ impl Service for BusService {
 
     /// Does not wait for the bus: the server's own people need none.
     fn start(&mut self, reactor: &Reactor) -> Deferred<()> {
-        let bus = match &self.options {
-            Some(options) => Bus::nats(reactor, options.clone()),
-            None => Bus::memory(reactor, &self.memory),
-        };
-        let link = Link::new(bus, &self.room, self.history);
+        let link = Link::new(self.connect(reactor), &self.room, self.history);
         Deferred::from_result(link.map(|link| self.link = Some(link)))
     }
 

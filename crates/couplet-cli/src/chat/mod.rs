@@ -403,7 +403,8 @@ pub(crate) struct Chat {
         allow_negative_numbers = true
     )]
     idle_timeout: Duration,
-    /// Join the chats of other servers over these NATS servers: nats://HOST:PORT, separated by commas
+    /// Join the chats of other servers over these NATS servers: nats://HOST:PORT, separated by commas;
+    /// or over a Redis server: redis://HOST:PORT
     #[arg(long, value_name = "URL")]
     bus: Option<BusAddress>,
     /// Keep the last N lines, 100 without a number: with --bus in a stream of JetStream, else in

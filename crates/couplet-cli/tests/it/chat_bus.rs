@@ -1,4 +1,4 @@
-//! `couplet chat --bus`: several servers as one chat, over a real NATS server.
+//! `couplet chat --bus`: several servers as one chat, over real servers of NATS and Redis.
 
 use std::net::SocketAddr;
 
@@ -8,6 +8,12 @@ use crate::chat::Member;
 use crate::kit::{Client, Server, run, wait_until};
 use crate::nats;
 use crate::needed::Folder;
+
+/// Runs a test over a bus of each kind.
+fn each_bus(test: impl Fn(nats::Server)) {
+    let buses = [nats::Server::start(&[]), nats::Server::start_redis(&[])];
+    buses.into_iter().flatten().for_each(test);
+}
 
 /// The arguments of a server that joins a bus.
 pub(crate) fn joined<'a>(url: &'a str, more: &[&'a str]) -> Vec<&'a str> {
@@ -58,112 +64,115 @@ fn said_until(member: &mut Member, last: &str) -> Vec<String> {
 
 #[test]
 fn a_line_said_on_one_server_is_heard_on_all_once_and_in_order() {
-    let Some(bus) = nats::Server::start(&[]) else { return };
-    let (first, second) = (chat(&bus, &[]), chat(&bus, &["--threads", "2"]));
-    let mut ada = named(&first, "ada");
-    let mut bob = named(&second, "bob");
-    let mut eve = named(&second, "eve");
-    wait_who(&mut ada, &["ada (you)", "bob", "eve"]);
-    let line = |name: &str, n: usize| format!("<{name}> {n}");
-    for n in 0..100 {
-        for member in [&mut ada, &mut bob, &mut eve] {
-            member.say(&n.to_string());
+    each_bus(|bus| {
+        let (first, second) = (chat(&bus, &[]), chat(&bus, &["--threads", "2"]));
+        let mut ada = named(&first, "ada");
+        let mut bob = named(&second, "bob");
+        let mut eve = named(&second, "eve");
+        wait_who(&mut ada, &["ada (you)", "bob", "eve"]);
+        let line = |name: &str, n: usize| format!("<{name}> {n}");
+        for n in 0..100 {
+            for member in [&mut ada, &mut bob, &mut eve] {
+                member.say(&n.to_string());
+            }
         }
-    }
-    for (own, member) in [("ada", &mut ada), ("bob", &mut bob), ("eve", &mut eve)] {
-        let mut said = Vec::new();
-        while said.len() < 200 {
-            said.extend(Some(member.line()).filter(|line| line.starts_with('<')));
+        for (own, member) in [("ada", &mut ada), ("bob", &mut bob), ("eve", &mut eve)] {
+            let mut said = Vec::new();
+            while said.len() < 200 {
+                said.extend(Some(member.line()).filter(|line| line.starts_with('<')));
+            }
+            for name in ["ada", "bob", "eve"] {
+                let heard: Vec<&String> = said.iter().filter(|line| line.contains(name)).collect();
+                let lines: Vec<String> = (0..100).map(|n| line(name, n)).collect();
+                let expected = if name == own { Vec::new() } else { lines.iter().collect() };
+                assert_eq!(heard, expected, "{own} hears {name}");
+            }
         }
-        for name in ["ada", "bob", "eve"] {
-            let heard: Vec<&String> = said.iter().filter(|line| line.contains(name)).collect();
-            let lines: Vec<String> = (0..100).map(|n| line(name, n)).collect();
-            let expected = if name == own { Vec::new() } else { lines.iter().collect() };
-            assert_eq!(heard, expected, "{own} hears {name}");
-        }
-    }
-    bob.say("the end");
-    assert_eq!(said_until(&mut ada, "<bob> the end"), ["<bob> the end"], "nothing came twice");
-    ada.say("the end");
-    assert_eq!(said_until(&mut bob, "<ada> the end"), ["<ada> the end"]);
-    assert_eq!(said_until(&mut eve, "<ada> the end"), ["<bob> the end", "<ada> the end"]);
+        bob.say("the end");
+        assert_eq!(said_until(&mut ada, "<bob> the end"), ["<bob> the end"], "nothing came twice");
+        ada.say("the end");
+        assert_eq!(said_until(&mut bob, "<ada> the end"), ["<ada> the end"]);
+        assert_eq!(said_until(&mut eve, "<ada> the end"), ["<bob> the end", "<ada> the end"]);
+    });
 }
 
 #[test]
 fn people_of_all_servers_have_different_names_and_leave_with_their_server() {
-    let Some(bus) = nats::Server::start(&[]) else { return };
-    let (first, mut second, third) = (chat(&bus, &[]), chat(&bus, &[]), chat(&bus, &[]));
-    let mut ada = named(&first, "ada");
-    let mut bob = named(&second, "bob");
-    let _eve = named(&third, "eve");
-    wait_who(&mut ada, &["ada (you)", "bob", "eve"]);
-    wait_who(&mut bob, &["ada", "bob (you)", "eve"]);
-    bob.say("/nick ADA");
-    bob.hears("* ADA is taken; choose another name.");
-    let mut late = Member(second.connect());
-    let welcome = late.line();
-    assert!(welcome.ends_with("3 others are here."), "{welcome}");
-    late.say("/nick tom");
-    ada.hears("* guest-2 is now tom");
-    wait_who(&mut ada, &["ada (you)", "bob", "eve", "tom"]);
-    late.say("/quit");
-    ada.hears("* tom has left");
-    wait_who(&mut ada, &["ada (you)", "bob", "eve"]);
-    assert_eq!(third.stop(Signal::TERM).code, Some(0));
-    ada.hears("* eve has left (their server has stopped)");
-    wait_who(&mut ada, &["ada (you)", "bob"]);
-    // Without a goodbye: its signs of life end.
-    second.running.signal(Signal::KILL);
-    ada.hears("* bob has left (their server has stopped)");
-    wait_who(&mut ada, &["ada (you)"]);
+    each_bus(|bus| {
+        let (first, mut second, third) = (chat(&bus, &[]), chat(&bus, &[]), chat(&bus, &[]));
+        let mut ada = named(&first, "ada");
+        let mut bob = named(&second, "bob");
+        let _eve = named(&third, "eve");
+        wait_who(&mut ada, &["ada (you)", "bob", "eve"]);
+        wait_who(&mut bob, &["ada", "bob (you)", "eve"]);
+        bob.say("/nick ADA");
+        bob.hears("* ADA is taken; choose another name.");
+        let mut late = Member(second.connect());
+        let welcome = late.line();
+        assert!(welcome.ends_with("3 others are here."), "{welcome}");
+        late.say("/nick tom");
+        ada.hears("* guest-2 is now tom");
+        wait_who(&mut ada, &["ada (you)", "bob", "eve", "tom"]);
+        late.say("/quit");
+        ada.hears("* tom has left");
+        wait_who(&mut ada, &["ada (you)", "bob", "eve"]);
+        assert_eq!(third.stop(Signal::TERM).code, Some(0));
+        ada.hears("* eve has left (their server has stopped)");
+        wait_who(&mut ada, &["ada (you)", "bob"]);
+        // Without a goodbye: its signs of life end.
+        second.running.signal(Signal::KILL);
+        ada.hears("* bob has left (their server has stopped)");
+        wait_who(&mut ada, &["ada (you)"]);
+    });
 }
 
 #[test]
 fn without_the_bus_a_server_serves_its_own_people_and_it_comes_back() {
-    let Some(mut bus) = nats::Server::start(&[]) else { return };
-    let (first, second) = (chat(&bus, &[]), chat(&bus, &[]));
-    let mut ada = named(&first, "ada");
-    let mut bob = named(&second, "bob");
-    let mut tom = named(&first, "tom");
-    wait_who(&mut bob, &["ada", "bob (you)", "tom"]);
-    bus.kill();
-    for member in [&mut ada, &mut bob, &mut tom] {
-        member.hears("* The other servers are out of reach.");
-    }
-    first.wait_told("the bus is still out of reach");
-    tom.say("anybody?");
-    assert_eq!(ada.line(), "<tom> anybody?", "it was reported once");
-    ada.say("/who");
-    assert_eq!(ada.line(), "* 2 here: ada (you), tom; the other servers are out of reach");
-    let mut late = Member(first.connect());
-    assert!(late.line().starts_with("* Welcome!"));
-    assert_eq!(late.line(), "* The other servers are out of reach.");
-    drop(late);
-    // Each server gives the same name to one of its people.
-    ada.say("/nick zoe");
-    ada.hears("* ada is now zoe");
-    bob.say("/nick ZOE");
-    bob.hears("* bob is now ZOE");
-    bus.start_again();
-    for member in [&mut bob, &mut tom] {
-        member.hears("* The other servers are back.");
-    }
-    tom.say("welcome back");
-    bob.hears("<tom> welcome back");
-    let mut renamed = Vec::new();
-    wait_until("one of them to lose the name", || {
-        for member in [&mut ada, &mut bob] {
-            member.say("/who");
-            let answer = lines_until(member, " here: ");
-            renamed.extend(answer.into_iter().filter(|line| line.contains("has your name")));
+    each_bus(|mut bus| {
+        let (first, second) = (chat(&bus, &[]), chat(&bus, &[]));
+        let mut ada = named(&first, "ada");
+        let mut bob = named(&second, "bob");
+        let mut tom = named(&first, "tom");
+        wait_who(&mut bob, &["ada", "bob (you)", "tom"]);
+        bus.kill();
+        for member in [&mut ada, &mut bob, &mut tom] {
+            member.hears("* The other servers are out of reach.");
         }
-        !renamed.is_empty()
-    });
-    assert_eq!(renamed.len(), 1, "{renamed:?}");
-    wait_until("its default name", || {
-        tom.say("/who");
-        let who = lines_until(&mut tom, " here: ").pop().unwrap();
-        who.starts_with("* 3 here: guest-") && who.to_lowercase().matches("zoe").count() == 1
+        first.wait_told("the bus is still out of reach");
+        tom.say("anybody?");
+        assert_eq!(ada.line(), "<tom> anybody?", "it was reported once");
+        ada.say("/who");
+        assert_eq!(ada.line(), "* 2 here: ada (you), tom; the other servers are out of reach");
+        let mut late = Member(first.connect());
+        assert!(late.line().starts_with("* Welcome!"));
+        assert_eq!(late.line(), "* The other servers are out of reach.");
+        drop(late);
+        // Each server gives the same name to one of its people.
+        ada.say("/nick zoe");
+        ada.hears("* ada is now zoe");
+        bob.say("/nick ZOE");
+        bob.hears("* bob is now ZOE");
+        bus.start_again();
+        for member in [&mut bob, &mut tom] {
+            member.hears("* The other servers are back.");
+        }
+        tom.say("welcome back");
+        bob.hears("<tom> welcome back");
+        let mut renamed = Vec::new();
+        wait_until("one of them to lose the name", || {
+            for member in [&mut ada, &mut bob] {
+                member.say("/who");
+                let answer = lines_until(member, " here: ");
+                renamed.extend(answer.into_iter().filter(|line| line.contains("has your name")));
+            }
+            !renamed.is_empty()
+        });
+        assert_eq!(renamed.len(), 1, "{renamed:?}");
+        wait_until("its default name", || {
+            tom.say("/who");
+            let who = lines_until(&mut tom, " here: ").pop().unwrap();
+            who.starts_with("* 3 here: guest-") && who.to_lowercase().matches("zoe").count() == 1
+        });
     });
 }
 
@@ -173,6 +182,10 @@ fn bad_addresses_are_usage_errors_without_the_password() {
         ("nats://ada:s3cret@", "address 1 of --bus is invalid: write nats://HOST:PORT"),
         ("nats://ada:s3cret@a,http://ada:s3cret@b", "address 2 of --bus is invalid"),
         ("nats://ada:s3cret@a,nats://b", "the addresses of --bus differ"),
+        (
+            "redis://ada:s3cret@",
+            "--bus: the address of the Redis server is invalid: write redis://",
+        ),
     ] {
         let ended = run(&["chat", "--bus", url]);
         assert_eq!(ended.code, Some(2), "{url}");
