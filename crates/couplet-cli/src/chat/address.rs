@@ -72,12 +72,15 @@ impl<'a> Server<'a> {
 impl BusAddress {
     /// The settings of a client of these servers.
     pub(super) fn options(&self) -> Result<BusOptions, Exit> {
-        let scheme = self.0.trim_start().split("://").next();
-        if self.0.contains("://") && matches!(scheme, Some("redis" | "rediss")) {
-            let options = redis::Options::new(&self.0).map(BusOptions::Redis);
-            return options.map_err(|error| Exit::bad_usage(format!("--bus: {error}")));
+        match self.0.trim_start().split_once("://") {
+            Some(("redis" | "rediss", _)) => self.redis("--bus").map(BusOptions::Redis),
+            _ => self.nats_options().map(BusOptions::Nats),
         }
-        self.nats_options().map(BusOptions::Nats)
+    }
+
+    /// The settings of a client of Redis, which `option` names.
+    pub(crate) fn redis(&self, option: &str) -> Result<redis::Options, Exit> {
+        redis::Options::new(&self.0).map_err(|error| Exit::bad_usage(format!("{option}: {error}")))
     }
 
     fn nats_options(&self) -> Result<Options, Exit> {

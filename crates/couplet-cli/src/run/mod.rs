@@ -110,7 +110,7 @@ fn runner() -> Runner {
             child(name, Ok(poetry::transform::server(table.0)))
         })
         .kind_in_loops("proxy", |name, table: Table<poetry::proxy::Proxy>, _| {
-            child(name, Ok(poetry::proxy::server(table.0)))
+            child(name, poetry::proxy::server(table.0))
         })
 }
 

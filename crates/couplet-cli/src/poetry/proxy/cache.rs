@@ -17,8 +17,22 @@ pub(crate) struct Edition {
     pub(crate) text: Bytes,
 }
 
+/// A whole poem as it arrives.
+#[derive(Debug)]
+pub(crate) struct Fetched {
+    pub(crate) text: Bytes,
+    /// The time since it was complete, perhaps in another proxy.
+    pub(crate) age: Duration,
+}
+
+impl From<Bytes> for Fetched {
+    fn from(text: Bytes) -> Fetched {
+        Fetched { text, age: Duration::ZERO }
+    }
+}
+
 /// Fetches one whole poem; cancelling it stops the fetch.
-type Fetch = dyn Fn(&Reactor) -> Deferred<Bytes>;
+type Fetch = dyn Fn(&Reactor) -> Deferred<Fetched>;
 
 /// Caches the last poem fetched; clones share it.
 #[derive(Clone)]
@@ -51,12 +65,12 @@ enum CacheState {
 impl Cache {
     /// Fetches on demand. A poem is cached for `ttl` after it is complete; `None` means forever,
     /// zero not at all.
-    pub(crate) fn new(
+    pub(crate) fn new<F: Into<Fetched> + 'static>(
         ttl: Option<Duration>,
-        fetch: impl Fn(&Reactor) -> Deferred<Bytes> + 'static,
+        fetch: impl Fn(&Reactor) -> Deferred<F> + 'static,
     ) -> Cache {
         Cache(Rc::new(CacheCell {
-            fetch: Box::new(fetch),
+            fetch: Box::new(move |reactor| fetch(reactor).map(Into::into)),
             ttl,
             fetches: Cell::new(0),
             waits: Cell::new(0),
@@ -123,9 +137,13 @@ impl CacheCell {
     }
 
     /// Ends fetch `number`. A cancelled fetch has no waiters.
-    fn complete_fetch(&self, number: u64, text: couplet::Result<Bytes>, now: Instant) {
-        let poem = text.map(|text| Edition { number, text });
-        for resolver in self.take_waiters(number, &poem, now).into_values() {
+    fn complete_fetch(&self, number: u64, fetched: couplet::Result<Fetched>, now: Instant) {
+        let ttl = match &fetched {
+            Ok(Fetched { age, .. }) => self.ttl.map(|ttl| ttl.saturating_sub(*age)),
+            Err(_) => None,
+        };
+        let poem = fetched.map(|Fetched { text, .. }| Edition { number, text });
+        for resolver in self.take_waiters(number, &poem, ttl, now).into_values() {
             resolver.resolve(poem.clone());
         }
     }
@@ -135,6 +153,7 @@ impl CacheCell {
         &self,
         number: u64,
         poem: &Result<Edition, Failure>,
+        ttl: Option<Duration>,
         now: Instant,
     ) -> BTreeMap<u64, Resolver<Edition>> {
         let mut state = self.state.borrow_mut();
@@ -142,9 +161,9 @@ impl CacheCell {
             return BTreeMap::new();
         }
         let next = match poem {
-            Ok(poem) if self.ttl != Some(Duration::ZERO) => {
+            Ok(poem) if ttl != Some(Duration::ZERO) => {
                 // An expiry beyond the clock's range means forever.
-                let until = self.ttl.and_then(|ttl| now.checked_add(ttl));
+                let until = ttl.and_then(|ttl| now.checked_add(ttl));
                 CacheState::Cached { poem: poem.clone(), until }
             }
             _ => CacheState::Empty,
@@ -332,6 +351,23 @@ mod tests {
         scene.answer(1, Ok("new"));
         assert_eq!(wait.got(), poem("new"));
         assert_eq!(wait.outcome.borrow().as_ref().unwrap().as_ref().unwrap().number, 2);
+    }
+
+    #[test]
+    fn a_poem_of_another_proxy_is_kept_for_the_rest_of_its_time() {
+        let mut clock = hold(Nobody);
+        let fetches = Rc::new(Cell::new(0));
+        let counting = fetches.clone();
+        let cache = Cache::new(Some(Duration::from_secs(60)), move |_| {
+            counting.set(counting.get() + 1);
+            let (text, age) = (Bytes::from("a poem"), Duration::from_secs(50));
+            Deferred::succeed(Fetched { text, age })
+        });
+        for (passes, expected) in [(0, 1), (9, 1), (1, 2)] {
+            clock.advance(Duration::from_secs(passes));
+            cache.get(&clock.reactor()).map(drop).detach();
+            assert_eq!(fetches.get(), expected);
+        }
     }
 
     #[test]

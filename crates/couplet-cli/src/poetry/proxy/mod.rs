@@ -2,6 +2,7 @@
 //! nothing until the poem is complete, so no client receives a truncated poem that looks whole.
 
 mod cache;
+mod shared;
 mod shelf;
 #[cfg(test)]
 mod tests;
@@ -11,19 +12,21 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use clap::Args;
 use couplet::defer::Canceller;
 use couplet::protocols::{LimitConnections, Policy};
+use couplet::services::Child;
 use couplet::{Deferred, Protocol, Reactor, Reason, Shared, Transport};
 use rustix::net::sockopt;
 
+use crate::chat::BusAddress;
 use crate::endpoint::{Peer, to_connect};
 use crate::exit::Exit;
 use crate::poetry::client::Limit;
 use crate::server::{self, Listen, Server, Threads, listening};
 use crate::values::{seconds, seconds_or_none};
-use cache::{Cache, Edition};
+use cache::{Cache, Edition, Fetched};
+use shared::{CacheService, Settings, SharedCache, Troubles};
 use shelf::Shelf;
 use upstreams::Upstreams;
 
@@ -47,8 +50,8 @@ pub(crate) struct PoemStore {
 
 impl PoemStore {
     /// `fetch` delivers poems of at most `max_bytes`; they are cached for `ttl`.
-    pub(crate) fn new(
-        fetch: impl Fn(&Reactor) -> Deferred<Bytes> + 'static,
+    pub(crate) fn new<F: Into<Fetched> + 'static>(
+        fetch: impl Fn(&Reactor) -> Deferred<F> + 'static,
         ttl: Option<Duration>,
         max_bytes: u64,
     ) -> Rc<PoemStore> {
@@ -154,6 +157,10 @@ and the next client makes the proxy try again. An upstream that failed is
 skipped for 30 seconds, unless all did. An empty poem counts as a failure.
 With --threads, each of them fetches the poem for itself.
 
+Proxies with the same --cache fetch a poem once for all of them and their
+threads. It is kept there for --ttl, or for a day. A proxy that cannot use the
+cache fetches the poem for itself.
+
 A client may close its sending side and keep waiting; one that has gone is
 noticed immediately if it resets, else within a minute and a half."
 );
@@ -185,6 +192,10 @@ pub(crate) struct Proxy {
         allow_negative_numbers = true
     )]
     ttl: Option<Duration>,
+    /// Share the poem with the other proxies that have the same upstreams, --ttl and cache, a Redis
+    /// server: redis://HOST:PORT
+    #[arg(long, value_name = "URL")]
+    cache: Option<BusAddress>,
     /// Give up on a fetch that is incomplete after this many seconds
     #[arg(
         long,
@@ -199,16 +210,33 @@ pub(crate) struct Proxy {
 }
 
 pub(crate) fn run(options: Proxy) -> Result<(), Exit> {
-    server(options).run()
+    server(options)?.run()
 }
 
-pub(crate) fn server(options: Proxy) -> Server {
-    let Proxy { upstream, listen, threads, ttl, timeout, limit } = options;
+pub(crate) fn server(options: Proxy) -> Result<Server, Exit> {
+    let Proxy { upstream, listen, threads, ttl, cache, timeout, limit } = options;
+    let max_bytes = limit.max_bytes;
+    let cache = cache.map(|cache| cache.redis("--cache")).transpose()?;
+    if cache.is_some() && ttl == Some(Duration::ZERO) {
+        return Err(Exit::bad_usage("--cache keeps nothing with --ttl 0"));
+    }
+    let names: Vec<&str> = upstream.iter().map(|peer| &*peer.name).collect();
+    let names = names.join(",");
+    let settings = cache.map(|cache| Settings::new(cache, &names, ttl, timeout, max_bytes));
+    let is_shared = settings.is_some();
+    let troubles = Troubles::default();
+    let link = troubles.clone();
     // Each loop has its own cache and a share of the descriptors.
     let prepare = move |loops: usize| {
-        let upstreams = Upstreams::new(upstream.clone(), timeout, limit.max_bytes);
-        let fetch = move |reactor: &Reactor| upstreams.clone().fetch(reactor);
-        let store = PoemStore::new(fetch, ttl, limit.max_bytes);
+        let upstreams = Upstreams::new(upstream.clone(), timeout, max_bytes);
+        let shared = settings.clone();
+        let shared = shared.map(|it| SharedCache::new(it, upstreams.clone(), &troubles));
+        let connecting = shared.clone();
+        let fetch = move |reactor: &Reactor| match &shared {
+            Some(shared) => shared.clone().fetch(reactor),
+            None => upstreams.clone().fetch(reactor).map(Fetched::from),
+        };
+        let store = PoemStore::new(fetch, ttl, max_bytes);
         // If clients took all descriptors, the poem could not be fetched.
         let most = (server::max_descriptors() / loops).max(1);
         let told = Cell::new(false);
@@ -218,7 +246,14 @@ pub(crate) fn server(options: Proxy) -> Server {
             }
         });
         let factory = Shared::new(clients.wrap(move || ProxyServer::new(&store)));
-        move |reactor: &Reactor, endpoint| reactor.listen(endpoint, factory.clone())
+        move |reactor: &Reactor, endpoint| {
+            connecting.iter().for_each(|shared| shared.connect(reactor));
+            reactor.listen(endpoint, factory.clone())
+        }
     };
-    Server::new(listen, threads, prepare)
+    let server = Server::new(listen, threads, prepare);
+    Ok(match is_shared {
+        true => server.with_link(move || Child::new(CacheService(link.clone()))),
+        false => server,
+    })
 }
