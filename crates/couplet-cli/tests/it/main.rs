@@ -42,6 +42,7 @@ mod nats;
 mod needed;
 mod peers;
 mod proxy;
+mod proxy_cache;
 mod rfc9110;
 mod run;
 #[cfg(target_os = "linux")]

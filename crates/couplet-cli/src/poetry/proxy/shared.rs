@@ -256,7 +256,9 @@ impl SharedCache {
 
     fn cached(&self, reply: &Reply) -> couplet::Result<Fetched> {
         match reply.as_list() {
-            Some([Reply::Bytes(text), Reply::Number(left)]) if !text.is_empty() => {
+            Some([Reply::Bytes(text), Reply::Number(left)])
+                if (1..=self.settings.longest).contains(&text.len()) =>
+            {
                 let left = Duration::from_millis(u64::try_from(*left).unwrap_or(0));
                 tracing::info!(bytes = text.len(), "found the poem in the shared cache");
                 Ok(Fetched { text: text.clone(), age: self.settings.ttl.saturating_sub(left) })

@@ -91,3 +91,26 @@ fn a_chat_without_its_bus_is_degraded_and_ready() {
     assert!(!(text + &program.told() + listed.text()).contains("s3cret"));
     assert_eq!(program.stop(Signal::TERM).code, Some(0));
 }
+
+#[test]
+fn c220_a_proxy_without_its_cache_is_degraded_and_ready() {
+    let Some(mut cache) = nats::Server::start_redis(&["--requirepass", "s3cret"]) else { return };
+    let url = format!("redis://:s3cret@127.0.0.1:{}", cache.port);
+    let configuration = format!(
+        "[services.poem]\nkind = \"proxy\"\nupstream = [\"1\"]\nlisten = \"0\"\ncache = \"{url}\"\n\
+         [runner]\nhealth = \"{LOCAL}\"\n"
+    );
+    let program = Program::start_with(Folder::new(), &configuration, &["-v"]);
+    let health = health_port(&program);
+    program.port("poem");
+    wait_until("the cache", || get(health, "/readyz").1.starts_with("ready\n"));
+    cache.kill();
+    let degraded = format!("the shared cache can't be used: 127.0.0.1:{}: ", cache.port);
+    wait_until(&degraded, || get(health, "/readyz").1.contains(&degraded));
+    let (status, text) = get(health, "/readyz");
+    assert_eq!(status, 200, "{text}");
+    cache.start_again();
+    wait_until("the cache", || get(health, "/readyz").1.starts_with("ready\n"));
+    assert!(!(text + &program.told()).contains("s3cret"));
+    assert_eq!(program.stop(Signal::TERM).code, Some(0));
+}
