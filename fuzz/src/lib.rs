@@ -24,6 +24,7 @@ mod nats;
 mod poetry;
 mod proxy;
 mod recordings;
+mod redis;
 #[path = "../../crates/couplet-core/tests/it/sealed.rs"]
 #[allow(dead_code, reason = "the tests of the library use the rest")]
 mod sealed;
@@ -42,6 +43,7 @@ pub use lives::lives;
 pub use nats::nats;
 pub use proxy::proxy;
 pub use recordings::recordings;
+pub use redis::redis;
 pub use servers::servers;
 pub use tls::tls;
 pub use websocket::websocket;
@@ -58,7 +60,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 15] = [
     Target { name: "framers", run: framers, words: framers::WORDS },
     Target { name: "servers", run: servers, words: servers::WORDS },
     Target { name: "answers", run: answers, words: answers::WORDS },
@@ -68,6 +70,7 @@ pub const TARGETS: [Target; 14] = [
     Target { name: "nats", run: nats, words: nats::WORDS },
     Target { name: "proxy", run: proxy, words: proxy::WORDS },
     Target { name: "recordings", run: recordings, words: recordings::WORDS },
+    Target { name: "redis", run: redis, words: redis::WORDS },
     Target { name: "tls", run: tls, words: tls::WORDS },
     Target { name: "http2", run: http2, words: http2::WORDS },
     Target { name: "frames", run: frames, words: frames::WORDS },

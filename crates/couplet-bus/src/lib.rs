@@ -2,7 +2,7 @@
 //! many machines.
 //!
 //! A [`Bus`] belongs to one loop. [`Bus::memory`] connects the loops of a process, and
-//! [`Bus::nats`] machines, over a cluster of NATS servers; programs use both alike. Messages have
+//! [`Bus::nats`] and [`Bus::redis`] machines, over servers of NATS or Redis; programs use them alike. Messages have
 //! subjects such as `rooms.lobby`, and subscriptions [patterns](Pattern) such as `rooms.*`.
 //!
 //! ```

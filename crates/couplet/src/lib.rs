@@ -114,7 +114,7 @@
 //! | reconnect automatically, limit connections or rates | [`protocols`] |
 //! | serve HTTP with an axum router, or send requests | the chapter [HTTP with axum] |
 //! | be a client of PostgreSQL, Redis or HTTPS servers | the chapter [Databases and other clients] |
-//! | exchange messages between loops or machines, over NATS | `bus` |
+//! | exchange messages between loops or machines, over NATS or Redis | `bus` |
 //! | send messages to many connections, know who is present | `rooms` |
 //! | keep a connection to a server | [`services::ClientService`] |
 //! | start, restart and stop the parts of a program | [`services::Supervisor`]; the chapter [Services] |
@@ -153,7 +153,7 @@
 //! | `inspect` | | `inspect`: a page, and JSON, about the connections, tasks and timers of a running program, and why they wait; implies `websocket` |
 //! | `decompression` | | decoding of compressed answers by `http::Client`: gzip, deflate, br, zstd; implies `http` |
 //! | `websocket` | | `http::websocket`, WebSocket clients and handlers; implies `http` |
-//! | `bus` | | `bus`: publish, subscribe, request and presence, in memory and over NATS |
+//! | `bus` | | `bus`: publish, subscribe, request and presence, in memory, over NATS and over Redis |
 //! | `rooms` | | `rooms`: messages to many connections, presence, histories |
 //! | `hyper` | | hyper's `Read` and `Write` for [streams](stream), without its HTTP |
 //! | `uring` | | the driver over io_uring on Linux, which `LoopOptions::driver` chooses |

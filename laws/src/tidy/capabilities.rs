@@ -259,6 +259,7 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-runner/src/places.rs",
             "couplet-runner/src/repeats.rs",
             "couplet-cli/src/http/cache.rs",
+            "couplet-cli/src/poetry/proxy/shared.rs",
             "couplet-core/src/driver/pool.rs",
             "couplet-core/src/driver/ring.rs",
             "couplet-core/src/driver/stalls.rs",
@@ -663,17 +664,19 @@ const CAPABILITIES: &[Capability] = &[
         places: &["couplet-cli/src/", "couplet-runner/src/"],
     },
     Capability {
-        paths: &[
-            "clap_complete",
-            "console",
-            "indicatif",
-            "mime_guess",
-            "percent_encoding",
-            "rcgen",
-            "tower",
-        ],
+        paths: &["clap_complete", "console", "indicatif", "mime_guess", "rcgen", "tower"],
         instead: GUEST,
         places: &["couplet-cli/src/"],
+    },
+    Capability {
+        paths: &["percent_encoding"],
+        instead: GUEST,
+        places: &["couplet-bus/src/redis/options.rs", "couplet-cli/src/"],
+    },
+    Capability {
+        paths: &["redis_protocol"],
+        instead: GUEST,
+        places: &["couplet-bus/src/redis/parser.rs"],
     },
     Capability {
         paths: &["couplet_runner"],

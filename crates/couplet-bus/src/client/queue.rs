@@ -141,7 +141,7 @@ impl<D: Dialect> Queue<D> {
         }
     }
 
-    /// A PING was answered, and so everything before it was processed. `None` if none was sent.
+    /// A PING was answered, and so everything before it was processed. `None` without a PING.
     pub(crate) fn answer_ping(&mut self) -> Option<Option<Resolver<()>>> {
         let place = self.sent.iter().position(|sent| matches!(sent, Sent::Ping(_)))?;
         self.sent.drain(..place);
@@ -151,7 +151,7 @@ impl<D: Dialect> Queue<D> {
         }
     }
 
-    /// The oldest command was answered. `None` if there is none.
+    /// The oldest command was answered. `None` without a command.
     pub(crate) fn answer_next(&mut self) -> Option<Sent<D::Call>> {
         if let Some(Sent::Messages(count @ 2..)) = self.sent.front_mut() {
             *count -= 1;

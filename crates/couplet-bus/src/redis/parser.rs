@@ -115,7 +115,7 @@ pub struct Parser {
     // Bound: four strings of the limit, and `MAX_REST`.
     reply: BytesMut,
     /// The values that each list still lacks, the innermost last.
-    // Bound: `MAX_DEPTH`.
+    // Bound: at most `MAX_DEPTH` lists.
     lists: Vec<usize>,
     /// The values of this reply.
     values: usize,
@@ -213,10 +213,18 @@ impl Parser {
         let size: u64 = size.and_then(|size| size.parse().ok()).ok_or_else(bad)?;
         match kind {
             b'$' | b'!' | b'=' => self.string(start, size).map(|()| false),
-            b'*' | b'~' | b'>' => self.list(size),
-            b'%' => self.list(size.saturating_mul(2)),
+            b'*' | b'>' => self.list(size),
+            b'~' => self.flatten(start, size),
+            b'%' => self.flatten(start, size.saturating_mul(2)),
             _ => Err(bad()),
         }
+    }
+
+    /// Makes a list of a set or a map, whose decoder would hash the values and forget their order.
+    fn flatten(&mut self, start: usize, size: u64) -> Result<bool, ParseError> {
+        self.reply.truncate(start);
+        self.reply.extend_from_slice(format!("*{size}\r\n").as_bytes());
+        self.list(size)
     }
 
     fn string(&mut self, start: usize, size: u64) -> Result<(), ParseError> {
@@ -303,10 +311,6 @@ fn reply(frame: BytesFrame) -> Result<Reply, ParseError> {
         BytesFrame::BlobError { data, .. } => Reply::Error(error(&data)),
         BytesFrame::Array { data, .. } => Reply::List(list(data)?),
         BytesFrame::Push { data, .. } => Reply::Push(list(data)?),
-        BytesFrame::Set { data, .. } => Reply::List(list(data.into_iter().collect())?),
-        BytesFrame::Map { data, .. } => {
-            Reply::List(list(data.into_iter().flat_map(|(key, value)| [key, value]).collect())?)
-        }
         frame => return Err(ParseError::BadValue(format!("{frame:?} is not expected"))),
     })
 }

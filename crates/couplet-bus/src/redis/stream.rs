@@ -30,7 +30,7 @@ const RECOGNIZED_MOST: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Most bytes of a read, in messages of the maximum payload; the parser accepts four.
 const LARGEST: usize = 2;
 
-/// Opens the stream, which it creates if there is none, and removes at most 100 old messages. Its
+/// Opens the stream, which is created if it does not exist, and removes at most 100 old messages. Its
 /// arguments: the epoch of a new stream, the maximum number of messages and their age in
 /// microseconds.
 const OPEN: &str = "
@@ -144,7 +144,7 @@ impl Engine for StreamEngine {
             return Deferred::fail(PublishError::TooLarge { size, most });
         }
         let (stream, id, payload) = (self.0.clone(), id.clone(), payload.clone());
-        self.run(async move { stream.append(&id, &payload).await })
+        self.run(async move { stream.store(&id, &payload).await })
     }
 
     fn read(&self, from: u64, most: usize, wait: Duration) -> Deferred<Batch> {
@@ -187,7 +187,7 @@ impl Stream {
         Ok(State { epoch: last.epoch, first, last: last.number })
     }
 
-    async fn append(&self, id: &AppendId, payload: &Bytes) -> Result<Position> {
+    async fn store(&self, id: &AppendId, payload: &Bytes) -> Result<Position> {
         let writer = format!("{}:{}", self.key, id.writer);
         let number = id.number.to_string();
         let known = self.limits.patience.saturating_mul(2).clamp(RECOGNIZED, RECOGNIZED_MOST);

@@ -32,7 +32,7 @@ fn bytes(text: &'static str) -> Reply {
 fn c217_each_reply_is_parsed_however_it_is_cut() {
     let input = "+OK\r\n-ERR no\r\n:-7\r\n$3\r\na\r\n\r\n$0\r\n\r\n_\r\n,1.5\r\n#t\r\n#f\r\n\
         (123456789012345678901\r\n!5\r\nERR x\r\n=7\r\ntxt:abc\r\n*0\r\n*2\r\n:1\r\n*1\r\n*0\r\n\
-        ~1\r\n+a\r\n%1\r\n$1\r\nk\r\n*2\r\n:1\r\n:2\r\n>3\r\n$7\r\nmessage\r\n$1\r\na\r\n\
+        ~1\r\n+a\r\n%2\r\n$1\r\nk\r\n*2\r\n:1\r\n:2\r\n,1\r\n$1\r\nk\r\n>3\r\n$7\r\nmessage\r\n$1\r\na\r\n\
         $21\r\n012345678901234567890\r\n$99\r\n";
     let input = format!("{input}{}\r\n:1\r\n", "x".repeat(99));
     let list = Reply::List;
@@ -52,7 +52,12 @@ fn c217_each_reply_is_parsed_however_it_is_cut() {
         list(vec![]),
         list(vec![Reply::Number(1), list(vec![list(vec![])])]),
         list(vec![bytes("a")]),
-        list(vec![bytes("k"), list(vec![Reply::Number(1), Reply::Number(2)])]),
+        list(vec![
+            bytes("k"),
+            list(vec![Reply::Number(1), Reply::Number(2)]),
+            Reply::Double(1.0),
+            bytes("k"),
+        ]),
         Reply::Push(vec![bytes("message"), bytes("a"), Reply::Error("TOOLARGE 21".to_owned())]),
         Reply::Error("TOOLARGE 99".to_owned()),
         Reply::Number(1),

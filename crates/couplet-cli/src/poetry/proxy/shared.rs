@@ -113,10 +113,8 @@ pub(crate) struct SharedCache {
 #[derive(Clone)]
 pub(crate) struct Settings {
     options: Options,
-    /// The key of the poem.
-    poem: String,
-    /// The key of the lock.
-    lock: String,
+    poem_key: String,
+    lock_key: String,
     ttl: Duration,
     /// The time in which another proxy may fetch the poem.
     timeout: Duration,
@@ -149,13 +147,13 @@ impl Settings {
         let longest = usize::try_from(max_bytes).map_or(LONGEST, |most| most.min(LONGEST));
         let ttl = ttl.unwrap_or(KEPT);
         // The braces keep both keys on one server of a cluster.
-        let poem = format!("couplet:poem:{{{upstreams}}}:{}", ttl.as_millis());
+        let poem_key = format!("couplet:poem:{{{upstreams}}}:{}", ttl.as_millis());
         let options = options.name("couplet-proxy").max_payload(longest);
         // A poem, and the few small commands.
         let options = options.queue(longest + 1024 * 1024);
         let options = options.ping_interval(PING).back_off(BACK_OFF.0, BACK_OFF.1);
-        let lock = format!("{poem}:lock");
-        Settings { options, poem, lock, ttl, timeout, longest }
+        let lock_key = format!("{poem_key}:lock");
+        Settings { options, poem_key, lock_key, ttl, timeout, longest }
     }
 }
 
@@ -191,7 +189,7 @@ impl SharedCache {
                 }
                 trying.set();
             });
-            let (lock, ringing) = (self.settings.lock.clone(), freed.clone());
+            let (lock, ringing) = (self.settings.lock_key.clone(), freed.clone());
             let subscription = bus.subscribe(CHANNEL, move |message| {
                 if *message.payload() == lock {
                     ringing.set();
@@ -232,7 +230,7 @@ impl SharedCache {
         loop {
             // It begins before the look, whose answer may be older than an announcement.
             let freed = link.freed.wait().add_timeout(reactor, LOOK).abort_on_drop();
-            let reply = lock.take(&self.settings.poem).add_timeout(reactor, ANSWER);
+            let reply = lock.take(&self.settings.poem_key).add_timeout(reactor, ANSWER);
             let reply = reply.abort_on_drop().await?;
             self.well();
             match reply {
@@ -274,7 +272,7 @@ impl SharedCache {
             return tracing::warn!(bytes = text.len(), "the poem is too long for the shared cache");
         }
         let ttl = self.settings.ttl.as_millis().to_string();
-        let parts = [b"SET", self.settings.poem.as_bytes(), text, b"PX", ttl.as_bytes()];
+        let parts = [b"SET", self.settings.poem_key.as_bytes(), text, b"PX", ttl.as_bytes()];
         let stored = lock.redis.command(&parts);
         let me = self.clone();
         stored
@@ -318,7 +316,7 @@ impl Lock {
     fn new(link: &Link, settings: &Settings) -> Lock {
         let (redis, reactor) = (Redis::new(&link.bus), link.bus.reactor().clone());
         let token = format!("{:016x}{:016x}", reactor.random(), reactor.random());
-        let (key, may_hold) = (settings.lock.clone(), Cell::new(false));
+        let (key, may_hold) = (settings.lock_key.clone(), Cell::new(false));
         Lock { redis, reactor, key, token, may_hold, renewing: None }
     }
 

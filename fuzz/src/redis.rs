@@ -1,0 +1,88 @@
+//! The parser of a Redis server's bytes: the replies and the error are the same for any cut, and no
+//! string of a reply is larger than the limit.
+//!
+//! An input is a byte that chooses the cut, then the server's bytes.
+
+use couplet::bus::redis::{Parser, Reply};
+
+use crate::streams::for_each_split;
+
+pub(crate) const WORDS: &[&str] = &[
+    "+OK\r\n",
+    "-ERR no\r\n",
+    ":-7\r\n",
+    "$5\r\nhello\r\n",
+    "$65\r\n",
+    "$-1\r\n",
+    "!5\r\nERR x\r\n",
+    "=7\r\ntxt:abc\r\n",
+    "_\r\n",
+    ",1.5\r\n",
+    ",nan\r\n",
+    "#t\r\n",
+    "(123456789012345678901\r\n",
+    "*2\r\n",
+    "*0\r\n",
+    "~1\r\n",
+    "%1\r\n",
+    "|1\r\n",
+    ">3\r\n$7\r\nmessage\r\n$1\r\na\r\n",
+    "*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n",
+    "18446744073709551615",
+    "\r\n",
+];
+
+const MAX_STRING: usize = 64;
+
+/// Tries one input.
+///
+/// # Panics
+///
+/// If one of these properties is violated.
+pub fn redis(data: &[u8]) {
+    let Some(([choice], bytes)) = data.split_first_chunk() else { return };
+    let mut whole = None;
+    for_each_split(bytes, *choice, |pieces| {
+        let seen = parse(pieces);
+        match &whole {
+            None => whole = Some(seen),
+            Some(whole) => assert_eq!(*whole, seen),
+        }
+    });
+}
+
+fn parse(pieces: &[&[u8]]) -> Vec<String> {
+    let (mut parser, mut seen) = (Parser::new(MAX_STRING), Vec::new());
+    for piece in pieces {
+        let mut data = *piece;
+        loop {
+            match parser.next(&mut data) {
+                Ok(None) => break,
+                Ok(Some(reply)) => {
+                    check(&reply, 0);
+                    seen.push(format!("{reply:?}"));
+                }
+                Err(error) => {
+                    seen.push(error.to_string());
+                    return seen;
+                }
+            }
+        }
+        assert!(data.is_empty(), "bytes are left");
+    }
+    seen
+}
+
+fn check(reply: &Reply, depth: usize) {
+    assert!(depth <= 16, "the depth has a limit");
+    match reply {
+        // A line has no limit of its own but that of lines.
+        Reply::Bytes(bytes) => assert!(bytes.len() <= 64 * 1024),
+        Reply::Error(text) => assert!(text.len() <= 3 * 512),
+        Reply::List(values) | Reply::Push(values) => {
+            assert!(values.len() <= 64 * 1024);
+            values.iter().for_each(|value| check(value, depth + 1));
+        }
+        _ => {}
+    }
+}
