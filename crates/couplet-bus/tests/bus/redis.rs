@@ -75,6 +75,7 @@ fn c216_replies_without_a_command_end_the_connection() {
         ">3\r\n+subscribe\r\n+a\r\n:1",
         // The answer to a PUBLISH is a number, to a SUBSCRIBE no reply.
         "PUBLISH +OK",
+        "PUBLISH >3\r\n+subscribe\r\n+a\r\n:1",
         "SUBSCRIBE :1",
     ] {
         let (mut scene, wire) = open(options("redis://a.example"));
@@ -110,12 +111,32 @@ fn c216_unconfirmed_messages_are_counted_and_flushes_and_calls_fail_with_the_con
 }
 
 #[test]
+fn c216_a_command_that_waits_for_a_slow_server_fails_with_the_connection() {
+    let (mut scene, wire) = open(options("redis://a.example"));
+    scene.memory.network().set_capacity(10_000);
+    let redis = Redis::new(&scene.bus);
+    let large = "x".repeat(1_000_000);
+    let sent = redis.command(&["SET", "a", &large]);
+    let queued = redis.command(&["SET", "b", &large]);
+    scene.settle();
+    wire.reset();
+    scene.settle();
+    for call in [sent, queued] {
+        assert_eq!(failure_of(call).downcast_ref(), Some(&CommandError::Lost));
+    }
+    // Their bytes are free again: seven messages of 1 MiB fit in 8 MiB.
+    for _ in 0..7 {
+        scene.bus.publish("a", vec![b'x'; 1 << 20]).expect("there is room");
+    }
+}
+
+#[test]
 fn c214_subscriptions_are_restored_once_for_each_source() {
     let (mut scene, wire) = open(options("redis://a.example"));
     let held = ["a.>", "a.*", "b", "b", "c"].map(|pattern| scene.subscribe(pattern));
-    let [glob, _same_glob, channel, _same_channel, other] = held;
+    let [glob, _same_glob, _channel, _same_channel, other] = held;
     scene.take(&wire);
-    drop((glob, channel, other));
+    drop((glob, other));
     assert_eq!(scene.take(&wire), command(&["UNSUBSCRIBE", "c"]));
     wire.reset();
     scene.log();
