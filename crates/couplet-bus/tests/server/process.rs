@@ -58,15 +58,23 @@ impl Server {
         }
         let folder = Folder::new();
         let (program, ready) = ("redis-server", "Ready to accept connections");
-        // Redis cannot choose a free port itself.
-        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = free.local_addr().expect("an address").port();
-        drop(free);
-        let fixed = ["--bind", "127.0.0.1", "--save", "", "--dir", &folder.path("")];
-        let arguments = fixed.iter().chain(arguments).chain(&["--port"]);
-        let arguments: Vec<String> = arguments.map(|text| (*text).to_owned()).collect();
-        let (child, said) = serve(program, &arguments, &port.to_string(), ready);
-        Some(Server { child, port, program, arguments, ready, said, _folder: folder })
+        // Redis cannot choose a free port itself, and another program may take this one first.
+        for _ in 0..10 {
+            let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+            let port = free.local_addr().expect("an address").port();
+            drop(free);
+            let fixed = ["--bind", "127.0.0.1", "--save", "", "--dir", &folder.path("")];
+            let arguments = fixed.iter().chain(arguments).chain(&["--port"]);
+            let arguments: Vec<String> = arguments.map(|text| (*text).to_owned()).collect();
+            match try_serve(program, &arguments, &port.to_string(), ready) {
+                Ok((child, said)) => {
+                    let _folder = folder;
+                    return Some(Server { child, port, program, arguments, ready, said, _folder });
+                }
+                Err(said) => assert!(said.contains("Address already in use"), "{said}"),
+            }
+        }
+        panic!("others take each free port");
     }
 
     /// The port that a line of the log names at its end.
@@ -116,6 +124,17 @@ impl Drop for Server {
 
 /// Starts the program, and waits until it is ready. Returns its log.
 fn serve(program: &str, arguments: &[String], port: &str, ready: &str) -> (Child, Vec<String>) {
+    let served = try_serve(program, arguments, port, ready);
+    served.unwrap_or_else(|said| panic!("it does not start: {said}"))
+}
+
+/// Fails with the log if the program ends.
+fn try_serve(
+    program: &str,
+    arguments: &[String],
+    port: &str,
+    ready: &str,
+) -> Result<(Child, Vec<String>), String> {
     let mut serve = Command::new(program);
     serve.args(arguments).arg(port);
     let path = std::env::var("PATH").unwrap_or_default();
@@ -134,9 +153,9 @@ fn serve(program: &str, arguments: &[String], port: &str, ready: &str) -> (Child
         if is_ready {
             // The server must not block on a full pipe.
             std::thread::spawn(move || log.for_each(drop));
-            return (child, said);
+            return Ok((child, said));
         }
     }
     let _ = child.wait();
-    panic!("it does not start: {}", said.join("\n"));
+    Err(said.join("\n"))
 }
