@@ -1,0 +1,272 @@
+//! The accounts of a storm: each message that a node did not get is one that its publisher or the
+//! node was told of.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::ops::RangeInclusive;
+
+/// An event of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Line {
+    /// It got a message.
+    Got { publisher: String, number: u64 },
+    /// It has a connection.
+    Back,
+    /// Its connection was lost, with so many unconfirmed messages; `last` is the number of its last.
+    Away { unconfirmed: u64, last: u64 },
+    /// The bus refused its message of this number.
+    Refused(u64),
+    /// The server has all its messages up to this one, except those reported as unconfirmed.
+    Confirmed(u64),
+    /// It has a connection after a kill, and the server knows its subscription.
+    Ready,
+    /// It published its last message, of this number, and the server has it.
+    Finished(u64),
+    /// The counters of its bus at the end.
+    Report { lost: u64, unconfirmed: u64 },
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Line::Got { publisher, number } => write!(f, "got {publisher} {number}"),
+            Line::Back => f.write_str("back"),
+            Line::Away { unconfirmed, last } => write!(f, "away {unconfirmed} {last}"),
+            Line::Refused(number) => write!(f, "refused {number}"),
+            Line::Confirmed(number) => write!(f, "confirmed {number}"),
+            Line::Ready => f.write_str("ready"),
+            Line::Finished(number) => write!(f, "finished {number}"),
+            Line::Report { lost, unconfirmed } => write!(f, "report {lost} {unconfirmed}"),
+        }
+    }
+}
+
+impl Line {
+    /// Parses a line; `None` for one of the test's harness.
+    pub(crate) fn parse(text: &str) -> Option<Line> {
+        let words: Vec<&str> = text.split(' ').collect();
+        let number = |at: usize| words.get(at)?.parse::<u64>().ok();
+        Some(match words[0] {
+            "got" => Line::Got { publisher: (*words.get(1)?).to_owned(), number: number(2)? },
+            "back" => Line::Back,
+            "away" => Line::Away { unconfirmed: number(1)?, last: number(2)? },
+            "refused" => Line::Refused(number(1)?),
+            "confirmed" => Line::Confirmed(number(1)?),
+            "ready" => Line::Ready,
+            "finished" => Line::Finished(number(1)?),
+            "report" => Line::Report { lost: number(1)?, unconfirmed: number(2)? },
+            _ => return None,
+        })
+    }
+}
+
+/// The events of one process of a node.
+pub(crate) struct Story {
+    pub(crate) name: String,
+    pub(crate) lines: Vec<Line>,
+}
+
+impl Story {
+    pub(crate) fn of(name: &str) -> Story {
+        Story { name: name.to_owned(), lines: Vec::new() }
+    }
+}
+
+/// The messages of one publisher, as it knows them.
+#[derive(Default)]
+struct Published {
+    refused: BTreeSet<u64>,
+    /// The numbers among which messages are unconfirmed, and how many are.
+    unconfirmed: Vec<(RangeInclusive<u64>, u64)>,
+    confirmed: u64,
+    /// The last one, if it ended in order.
+    last: Option<u64>,
+}
+
+impl Published {
+    fn of(story: &Story) -> Published {
+        let mut published = Published::default();
+        let (mut report, mut all) = (None, 0);
+        for line in &story.lines {
+            match line {
+                Line::Refused(number) => drop(published.refused.insert(*number)),
+                Line::Away { unconfirmed, last } => {
+                    all += unconfirmed;
+                    let first = published.confirmed + 1;
+                    published.unconfirmed.push((first..=*last, *unconfirmed));
+                }
+                Line::Confirmed(number) => published.confirmed = *number,
+                Line::Finished(number) => {
+                    (published.confirmed, published.last) = (*number, Some(*number));
+                }
+                Line::Report { lost, unconfirmed } => report = Some((*lost, *unconfirmed)),
+                Line::Got { .. } | Line::Back | Line::Ready => {}
+            }
+        }
+        if let Some(report) = report {
+            let told = (published.refused.len() as u64, all);
+            assert_eq!(report, told, "the counts of {} are those of its events", story.name);
+        }
+        published
+    }
+}
+
+/// How many deliveries there were, and how many failed with which report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Totals {
+    pub(crate) delivered: u64,
+    /// The publisher's bus refused the message.
+    pub(crate) refused: u64,
+    /// The publisher's bus counted it as unconfirmed.
+    pub(crate) unconfirmed: u64,
+    /// The receiver's bus reported that it was without a connection.
+    pub(crate) away: u64,
+}
+
+/// Checks the stories of all nodes.
+pub(crate) fn settle(stories: &[Story]) -> Result<Totals, String> {
+    let published: BTreeMap<&str, Published> =
+        stories.iter().map(|story| (story.name.as_str(), Published::of(story))).collect();
+    let mut totals = Totals::default();
+    for story in stories {
+        Receiver { story, published: &published, last: BTreeMap::new(), used: BTreeMap::new() }
+            .settle(&mut totals)?;
+    }
+    Ok(totals)
+}
+
+/// A node that receives.
+struct Receiver<'a> {
+    story: &'a Story,
+    published: &'a BTreeMap<&'a str, Published>,
+    /// The last message of each publisher, and the number of lost connections before it.
+    last: BTreeMap<&'a str, (u64, usize)>,
+    /// The messages that were missed for each loss of a publisher's connection.
+    used: BTreeMap<(&'a str, usize), u64>,
+}
+
+impl<'a> Receiver<'a> {
+    fn settle(mut self, totals: &mut Totals) -> Result<(), String> {
+        let (mut aways, mut has_ended) = (0, false);
+        for line in &self.story.lines {
+            match line {
+                Line::Got { publisher, number } => {
+                    totals.delivered += 1;
+                    self.miss(publisher, *number, aways, totals)?;
+                    self.last.insert(publisher, (*number, aways));
+                }
+                Line::Away { .. } => aways += 1,
+                Line::Report { .. } => has_ended = true,
+                _ => {}
+            }
+        }
+        let name = &self.story.name;
+        for (publisher, (last, _)) in self.last.clone() {
+            let published = &self.published[publisher];
+            match published.last {
+                Some(wanted) if has_ended && last != wanted => {
+                    return Err(format!("{name} got {publisher} {last}, but not {wanted}"));
+                }
+                // It was killed: what was confirmed is there.
+                None if has_ended => {
+                    self.miss(publisher, published.confirmed.max(last) + 1, aways, totals)?
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Accounts for the messages of a publisher between the last one and this one.
+    fn miss(
+        &mut self,
+        publisher: &'a str,
+        number: u64,
+        aways: usize,
+        totals: &mut Totals,
+    ) -> Result<(), String> {
+        let Some((last, aways_before)) = self.last.get(publisher).copied() else { return Ok(()) };
+        let name = &self.story.name;
+        if number <= last {
+            return Err(format!("{name} got {publisher} {number} after {last}"));
+        }
+        let published = &self.published[publisher];
+        for missed in last + 1..number {
+            let mut windows = published.unconfirmed.iter().enumerate();
+            let used = &mut self.used;
+            let window = windows.find(|(at, (range, most))| {
+                range.contains(&missed)
+                    && used.get(&(publisher, *at)).is_none_or(|used| used < most)
+            });
+            if published.refused.contains(&missed) {
+                totals.refused += 1;
+            } else if let Some((at, _)) = window {
+                totals.unconfirmed += 1;
+                *used.entry((publisher, at)).or_default() += 1;
+            } else if aways > aways_before {
+                totals.away += 1;
+            } else {
+                return Err(format!("{name} misses {publisher} {missed}, and neither was told"));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn story(name: &str, lines: &str) -> Story {
+        let lines = lines.split(", ").map(|line| Line::parse(line).expect("a line"));
+        Story { name: name.to_owned(), lines: lines.collect() }
+    }
+
+    /// The totals of a publisher's and a receiver's story.
+    fn totals(publisher: &str, receiver: &str) -> Result<[u64; 4], String> {
+        let totals = settle(&[story("a", publisher), story("b", receiver)])?;
+        Ok([totals.delivered, totals.refused, totals.unconfirmed, totals.away])
+    }
+
+    #[test]
+    fn each_line_is_read_as_it_is_written() {
+        for text in ["got a 1", "back", "away 3 7", "refused 2", "confirmed 9", "report 1 2"] {
+            assert_eq!(Line::parse(text).expect("a line").to_string(), text);
+        }
+        assert_eq!(Line::parse("running 1 test"), None);
+    }
+
+    #[test]
+    fn losses_that_were_told_are_counted() {
+        let got = "got a 1, got a 4, report 0 0";
+        assert_eq!(totals("refused 2, refused 3, finished 4", got), Ok([2, 2, 0, 0]));
+        assert_eq!(totals("confirmed 1, away 2 3, back, finished 4", got), Ok([2, 0, 2, 0]));
+        let away = "got a 1, away 0 0, back, got a 4, report 0 0";
+        assert_eq!(totals("finished 4", away), Ok([2, 0, 0, 2]));
+    }
+
+    #[test]
+    fn a_loss_that_was_not_told_is_found() {
+        let silent = Err("b misses a 2, and neither was told".to_owned());
+        assert_eq!(totals("finished 3", "got a 1, got a 3"), silent);
+        // Confirmed before the connection was lost.
+        assert_eq!(totals("confirmed 2, away 1 3, back, finished 3", "got a 1, got a 3"), silent);
+        // Fewer were unconfirmed.
+        let few = totals("confirmed 1, away 1 3, back, finished 4", "got a 1, got a 4");
+        assert_eq!(few, Err("b misses a 3, and neither was told".to_owned()));
+        // The receiver was away at another time.
+        assert_eq!(totals("finished 3", "away 0 0, back, got a 1, got a 3"), silent);
+        // A killed publisher had confirmed it.
+        assert_eq!(totals("confirmed 2", "got a 1, report 0 0"), silent);
+        assert_eq!(totals("confirmed 1", "got a 1, report 0 0"), Ok([1, 0, 0, 0]));
+        let end = totals("finished 4", "got a 1, away 0 0, report 0 0");
+        assert_eq!(end, Err("b got a 1, but not 4".to_owned()));
+    }
+
+    #[test]
+    fn doubled_and_reordered_messages_are_found() {
+        let doubled = Err("b got a 2 after 2".to_owned());
+        assert_eq!(totals("finished 2", "got a 2, away 0 0, back, got a 2"), doubled);
+        assert_eq!(totals("finished 2", "got a 2, got a 1"), Err("b got a 1 after 2".to_owned()));
+    }
+}

@@ -1,0 +1,18 @@
+//! Buses whose servers, nodes and links are killed under load, and what docs/guarantees.md says about
+//! them. Without a server of a bus its tests are skipped, and fail in CI.
+#![cfg(unix)]
+
+#[macro_use]
+extern crate couplet_watched;
+
+#[path = "../../../couplet-core/tests/apart/mod.rs"]
+mod apart;
+mod engines;
+mod ledger;
+mod link;
+#[path = "../../../couplet-core/tests/needed/mod.rs"]
+mod needed;
+mod node;
+#[path = "../server/process.rs"]
+mod process;
+mod storm;

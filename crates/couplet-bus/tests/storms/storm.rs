@@ -1,0 +1,123 @@
+//! Three nodes under load while servers, nodes and links are killed. `COUPLET_KILLS=50` sets the
+//! number of kills.
+
+use std::time::Duration;
+
+use couplet::Loop;
+
+use crate::engines::{Engine, NATS};
+use crate::ledger::{Line, Story, Totals, settle};
+use crate::link::Link;
+use crate::node::Node;
+use crate::process::Server;
+
+const KILLS: u64 = 6;
+const NODES: usize = 3;
+
+/// A generator of random numbers: SplitMix64.
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    /// A number below `most`.
+    fn below(&mut self, most: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % most
+    }
+}
+
+/// A server, nodes, and the links between them.
+struct Cluster<'a> {
+    engine: &'a Engine,
+    server: Server,
+    links: Vec<Link>,
+    nodes: Vec<Node>,
+    /// The stories of killed nodes.
+    stories: Vec<Story>,
+    clock: Loop,
+}
+
+impl<'a> Cluster<'a> {
+    fn start(engine: &'a Engine) -> Option<Cluster<'a>> {
+        let server = (engine.start)()?;
+        let links: Vec<Link> = (0..NODES).map(|_| Link::to(server.port)).collect();
+        let clock = Loop::new().expect("a loop");
+        let mut cluster =
+            Cluster { engine, server, links, nodes: Vec::new(), stories: Vec::new(), clock };
+        cluster.nodes = (0..NODES).map(|at| cluster.node(at, 0)).collect();
+        Some(cluster)
+    }
+
+    fn node(&self, at: usize, life: u64) -> Node {
+        Node::start(self.engine, self.links[at].port, &format!("node{at}-{life}"))
+    }
+
+    fn wait(&mut self, milliseconds: u64) {
+        let pause = self.clock.reactor().sleep(Duration::from_millis(milliseconds));
+        self.clock.run_until(pause).expect("time passes");
+    }
+
+    /// Kills a server, a node or a link, and starts it again.
+    fn kill(&mut self, kill: u64, dice: &mut Dice) {
+        self.wait(dice.below(300));
+        let (at, pause) = (dice.below(NODES as u64) as usize, 1 + dice.below(400));
+        match dice.below(3) {
+            0 => {
+                self.server.kill();
+                self.wait(pause);
+                self.server.start_again();
+            }
+            1 => {
+                let started = self.node(at, kill);
+                let killed = std::mem::replace(&mut self.nodes[at], started);
+                self.stories.push(killed.kill());
+            }
+            _ => {
+                self.links[at].cut();
+                self.wait(pause);
+                self.links[at].heal();
+            }
+        }
+    }
+
+    /// Waits until the nodes get each other's messages, and stops them.
+    fn finish(mut self) -> Vec<Story> {
+        for command in ["ready", "finish", "report"] {
+            self.nodes.iter_mut().for_each(|node| node.command(command));
+            for node in &mut self.nodes {
+                node.until(|line| match line {
+                    Line::Ready => command == "ready",
+                    Line::Finished(_) => command == "finish",
+                    Line::Report { .. } => command == "report",
+                    _ => false,
+                });
+            }
+            // Messages that are published while all are connected.
+            self.wait(100);
+        }
+        self.stories.extend(self.nodes.into_iter().map(Node::kill));
+        self.stories
+    }
+}
+
+fn kills() -> u64 {
+    std::env::var("COUPLET_KILLS").map_or(KILLS, |kills| kills.parse().expect("a number"))
+}
+
+/// Runs a storm; returns the stories of the nodes.
+fn storm(engine: &Engine, seed: u64) -> Option<Vec<Story>> {
+    let mut cluster = Cluster::start(engine)?;
+    let mut dice = Dice(seed);
+    (1..=kills()).for_each(|kill| cluster.kill(kill, &mut dice));
+    Some(cluster.finish())
+}
+
+#[test]
+fn c230_each_message_of_a_nats_storm_is_delivered_or_its_loss_is_reported() {
+    let Some(stories) = storm(&NATS, 1) else { return };
+    let totals = settle(&stories).unwrap_or_else(|silent| panic!("{silent}"));
+    println!("{} kills: {totals:?}", kills());
+    let Totals { delivered, unconfirmed, away, .. } = totals;
+    assert!(delivered > 500 && unconfirmed + away > 0, "{totals:?}: it was no storm");
+}
