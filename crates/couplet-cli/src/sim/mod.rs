@@ -2,8 +2,10 @@
 //! in parallel, and reports failures.
 
 mod chatting;
+mod cluster;
 mod devices;
 mod meters;
+mod nats;
 mod poems;
 mod reconnecting;
 
@@ -42,7 +44,7 @@ struct Scenario {
     world: fn(Duration) -> World,
 }
 
-const SCENARIOS: [Scenario; 6] = [
+const SCENARIOS: [Scenario; 7] = [
     Scenario {
         name: "poetry",
         about: "servers, a proxy and readers; no reader takes a cut poem for a whole one",
@@ -58,6 +60,14 @@ const SCENARIOS: [Scenario; 6] = [
         seeds: (1, 100),
         time: None,
         world: |_| Box::new(chatting::run),
+    },
+    Scenario {
+        name: "cluster",
+        about: "nodes on a bus, with up to 1000 clients; no line is lost unreported",
+        weather: Weather::Storm,
+        seeds: (1, 100),
+        time: None,
+        world: |_| Box::new(cluster::run),
     },
     Scenario {
         name: "reconnecting",

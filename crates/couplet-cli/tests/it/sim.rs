@@ -13,15 +13,21 @@ fn trace_hash(ended: &Ended) -> String {
 fn without_a_scenario_they_are_listed() {
     let ended = run(&["sim"]);
     ended.quietly(0);
-    for scenario in ["poetry", "chat", "reconnecting", "devices", "meters", "naive"] {
+    for scenario in ["poetry", "chat", "cluster", "reconnecting", "devices", "meters", "naive"] {
         assert!(ended.text().lines().any(|line| line.starts_with(scenario)), "{scenario}");
     }
 }
 
 #[test]
 fn each_world_survives_a_few_storms() {
-    let worlds =
-        [("poetry", "1..3"), ("chat", "1..10"), ("reconnecting", "1..10"), ("meters", "1..10")];
+    // Of the cluster, one is over a bus in memory.
+    let worlds = [
+        ("poetry", "1..3"),
+        ("chat", "1..10"),
+        ("cluster", "1..8"),
+        ("reconnecting", "1..10"),
+        ("meters", "1..10"),
+    ];
     for (scenario, seeds) in worlds {
         let ended = run(&["sim", scenario, "--seeds", seeds]);
         ended.quietly(0);

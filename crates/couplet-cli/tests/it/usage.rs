@@ -202,7 +202,7 @@ fn bash_understands_its_completions_and_completes() {
         (&["couplet", "poetry", ""], &["serve", "get"]),
         (
             &["couplet", "sim", ""],
-            &["poetry", "chat", "reconnecting", "devices", "meters", "naive"],
+            &["poetry", "chat", "cluster", "reconnecting", "devices", "meters", "naive"],
         ),
         (&["couplet", "sim", "chat", "--weather", ""], &["calm", "breezy", "storm"]),
         (
