@@ -60,6 +60,45 @@ fn each_test_named_in_the_contract_table_exists() {
     assert_none(&broken, "the contract table names a test that does not exist in that module");
 }
 
+/// The faults that docs/guarantees.md looks at, for each kind of bus.
+const FAULTS: [&str; 8] = [
+    "bus killed and back",
+    "link cut and healed",
+    "node killed",
+    "node drained",
+    "subscriber slow",
+    "publisher faster than all",
+    "bus full",
+    "clock jumps",
+];
+
+#[test]
+fn each_row_of_the_guarantees_names_an_existing_test() {
+    let path = "docs/guarantees.md";
+    let (named, mut broken) = named_in(path);
+    assert!(named > 15, "{path} names {named} tests; has its form changed?");
+    let text = read(path);
+    let mut buses = 0;
+    for section in text.split("\n## ").filter(|section| section.contains("\n| n |")) {
+        buses += 1;
+        let bus = section.lines().next().unwrap_or_default();
+        let rows: Vec<Vec<&str>> = section
+            .lines()
+            .filter(|line| line.starts_with('|'))
+            .map(|line| line.trim_matches(['|', ' ']).split(" | ").collect())
+            .collect();
+        for fault in FAULTS {
+            let row = rows.iter().find(|row| row.get(1).is_some_and(|it| it.starts_with(fault)));
+            let tests = row.and_then(|row| row.last()).copied().unwrap_or_default();
+            if !tests.contains("::") && !tests.starts_with("no meaning here: ") {
+                broken.push(format!("{path}: {bus}: no test shows: {fault}"));
+            }
+        }
+    }
+    assert!(buses >= 2, "{path} has {buses} kinds of bus; has its form changed?");
+    assert_none(&broken, "for each bus and fault, a test shows what is lost");
+}
+
 #[test]
 fn each_law_names_its_tests_and_is_broken_on_purpose() {
     let (named, mut broken) = named_in("ARCHITECTURE.md");

@@ -8,8 +8,11 @@ extern crate couplet_watched;
 #[path = "../../../couplet-core/tests/apart/mod.rs"]
 mod apart;
 mod engines;
+mod guarantees;
 mod ledger;
 mod link;
+#[path = "../../../couplet-cli/src/sim/nats.rs"]
+mod nats_server;
 #[path = "../../../couplet-core/tests/needed/mod.rs"]
 mod needed;
 mod node;
