@@ -13,6 +13,7 @@ use rustix::process::Signal;
 use crate::engines::NATS;
 use crate::link::Link;
 use crate::nats_server;
+use crate::needed::Folder;
 
 /// A bus with its own loop, which logs its messages and events.
 struct Node {
@@ -173,7 +174,7 @@ fn nats_a_clock_that_jumps_loses_nothing() {
 
 #[test]
 fn nats_messages_that_a_killed_server_has_not_read_are_lost_and_counted() {
-    let Some(mut server) = (NATS.start)() else { return };
+    let Some(mut server) = (NATS.start)(&Folder::new()) else { return };
     let (mut node, mut other) = (Node::nats(server.port), Node::nats(server.port));
     node.publish("before");
     node.flush();
@@ -198,7 +199,7 @@ fn nats_messages_that_a_killed_server_has_not_read_are_lost_and_counted() {
 
 #[test]
 fn nats_a_subscriber_that_is_cut_off_misses_messages_between_two_events() {
-    let Some(server) = (NATS.start)() else { return };
+    let Some(server) = (NATS.start)(&Folder::new()) else { return };
     let mut link = Link::to(server.port);
     let (mut publisher, mut cut_off) = (Node::nats(server.port), Node::nats(link.port));
     publisher.publish("1");

@@ -5,11 +5,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::RangeInclusive;
 
+use couplet::bus::Position;
+
 /// An event of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Line {
     /// It got a message.
     Got { publisher: String, number: u64 },
+    /// It read a message of the log.
+    Entry { position: Position, publisher: String, number: u64 },
+    /// The log has its message of this number.
+    Stored { number: u64, position: Position },
+    /// Anything that must not happen.
+    Broken(String),
     /// It has a connection.
     Back,
     /// Its connection was lost, with so many unconfirmed messages; `last` is the number of its last.
@@ -30,6 +38,11 @@ impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Line::Got { publisher, number } => write!(f, "got {publisher} {number}"),
+            Line::Entry { position, publisher, number } => {
+                write!(f, "entry {position} {publisher} {number}")
+            }
+            Line::Stored { number, position } => write!(f, "stored {number} {position}"),
+            Line::Broken(why) => write!(f, "broken {why}"),
             Line::Back => f.write_str("back"),
             Line::Away { unconfirmed, last } => write!(f, "away {unconfirmed} {last}"),
             Line::Refused(number) => write!(f, "refused {number}"),
@@ -48,6 +61,13 @@ impl Line {
         let number = |at: usize| words.get(at)?.parse::<u64>().ok();
         Some(match words[0] {
             "got" => Line::Got { publisher: (*words.get(1)?).to_owned(), number: number(2)? },
+            "entry" => Line::Entry {
+                position: words.get(1)?.parse().ok()?,
+                publisher: (*words.get(2)?).to_owned(),
+                number: number(3)?,
+            },
+            "stored" => Line::Stored { number: number(1)?, position: words.get(2)?.parse().ok()? },
+            "broken" => Line::Broken(words[1..].join(" ")),
             "back" => Line::Back,
             "away" => Line::Away { unconfirmed: number(1)?, last: number(2)? },
             "refused" => Line::Refused(number(1)?),
@@ -67,6 +87,14 @@ pub(crate) struct Story {
 }
 
 impl Story {
+    /// The last position that it has read.
+    pub(crate) fn last_position(&self) -> Option<Position> {
+        self.lines.iter().rev().find_map(|line| match line {
+            Line::Entry { position, .. } => Some(*position),
+            _ => None,
+        })
+    }
+
     pub(crate) fn of(name: &str) -> Story {
         Story { name: name.to_owned(), lines: Vec::new() }
     }
@@ -100,7 +128,7 @@ impl Published {
                     (published.confirmed, published.last) = (*number, Some(*number));
                 }
                 Line::Report { lost, unconfirmed } => report = Some((*lost, *unconfirmed)),
-                Line::Got { .. } | Line::Back | Line::Ready => {}
+                _ => {}
             }
         }
         if let Some(report) = report {
@@ -213,6 +241,85 @@ impl<'a> Receiver<'a> {
     }
 }
 
+/// Checks the stories of nodes with a log, those of a node's processes in their order. Returns the
+/// number of messages in the log.
+pub(crate) fn settle_log(stories: &[Story]) -> Result<usize, String> {
+    let mut log: BTreeMap<u64, (&str, u64)> = BTreeMap::new();
+    // The next position of each node.
+    let mut next: BTreeMap<&str, u64> = BTreeMap::new();
+    for Story { name, lines } in stories {
+        let node = name.split('-').next().unwrap_or_default();
+        for line in lines {
+            match line {
+                Line::Entry { position, publisher, number } => {
+                    let position = position.number();
+                    let wanted = next.entry(node).or_insert(1);
+                    if position != *wanted {
+                        return Err(format!("{name} read {position} instead of {wanted}"));
+                    }
+                    *wanted += 1;
+                    let entry = (publisher.as_str(), *number);
+                    let known = *log.entry(position).or_insert(entry);
+                    if known != entry {
+                        return Err(format!("{name} read {entry:?} at {position}, not {known:?}"));
+                    }
+                }
+                Line::Broken(why) => return Err(format!("{name}: {why}")),
+                _ => {}
+            }
+        }
+    }
+    check_ends(stories, &next, log.len() as u64)?;
+    check_numbers(stories, &log)?;
+    Ok(log.len())
+}
+
+/// All nodes have read everything.
+fn check_ends(stories: &[Story], next: &BTreeMap<&str, u64>, length: u64) -> Result<(), String> {
+    let nodes = stories.iter().map(|story| story.name.split('-').next().unwrap_or_default());
+    let behind = nodes
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .find(|node| next.get(node) != Some(&(length + 1)));
+    behind.map_or(Ok(()), |node| Err(format!("{node} has not read all {length} messages")))
+}
+
+/// The log has the messages of each publisher once and in order: all of one that has finished, and
+/// those of a killed one that were confirmed.
+fn check_numbers(stories: &[Story], log: &BTreeMap<u64, (&str, u64)>) -> Result<(), String> {
+    let mut numbers: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
+    for (publisher, number) in log.values() {
+        numbers.entry(publisher).or_default().push(*number);
+    }
+    for Story { name, lines } in stories {
+        let has = numbers.remove(name.as_str()).unwrap_or_default();
+        if !has.is_sorted_by(|one, next| one < next) {
+            return Err(format!("the log has messages of {name} twice or in another order"));
+        }
+        let (has, mut refused): (BTreeSet<u64>, BTreeSet<u64>) =
+            (has.into_iter().collect(), BTreeSet::new());
+        for line in lines {
+            match line {
+                Line::Refused(number) => drop(refused.insert(*number)),
+                Line::Stored { number, position } => {
+                    if log.get(&position.number()) != Some(&(name.as_str(), *number)) {
+                        return Err(format!("the log lacks {name} {number} at {position}"));
+                    }
+                }
+                Line::Finished(last) => {
+                    let lost =
+                        (1..=*last).find(|number| has.contains(number) == refused.contains(number));
+                    if let Some(lost) = lost {
+                        return Err(format!("{name} {lost} is neither stored nor refused"));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -231,6 +338,9 @@ mod tests {
     #[test]
     fn each_line_is_read_as_it_is_written() {
         for text in ["got a 1", "back", "away 3 7", "refused 2", "confirmed 9", "report 1 2"] {
+            assert_eq!(Line::parse(text).expect("a line").to_string(), text);
+        }
+        for text in ["entry 5f-1 a 2", "stored 2 5f-1", "broken by a b", "ready", "finished 7"] {
             assert_eq!(Line::parse(text).expect("a line").to_string(), text);
         }
         assert_eq!(Line::parse("running 1 test"), None);
@@ -268,5 +378,41 @@ mod tests {
         let doubled = Err("b got a 2 after 2".to_owned());
         assert_eq!(totals("finished 2", "got a 2, away 0 0, back, got a 2"), doubled);
         assert_eq!(totals("finished 2", "got a 2, got a 1"), Err("b got a 1 after 2".to_owned()));
+    }
+
+    /// Checks the story of a writer, and that of a reader.
+    fn of_log(writer: &str, reader: &str) -> Result<usize, String> {
+        settle_log(&[story("a-0", writer), story("b-0", reader)])
+    }
+
+    #[test]
+    fn a_log_has_all_messages_once_and_in_one_order() {
+        let read = "entry 1-1 a-0 1, entry 1-2 a-0 3";
+        let wrote = format!("stored 1 1-1, refused 2, stored 3 1-2, finished 3, {read}");
+        assert_eq!(of_log(&wrote, read), Ok(2));
+        // Killed before the confirmation.
+        assert_eq!(of_log(read, read), Ok(2));
+        for (writer, reader, error) in [
+            (&*wrote, "entry 1-1 a-0 1", "b has not read all 2 messages"),
+            (&wrote, "entry 1-2 a-0 3", "b-0 read 2 instead of 1"),
+            (&wrote, "entry 1-1 a-0 1, entry 1-1 a-0 1", "b-0 read 1 instead of 2"),
+            (
+                &wrote,
+                "entry 1-1 a-0 1, entry 1-2 a-0 2",
+                "b-0 read (\"a-0\", 2) at 2, not (\"a-0\", 3)",
+            ),
+            (&wrote, "broken by a gap", "b-0: by a gap"),
+            ("stored 2 1-1, entry 1-1 a-0 1", "entry 1-1 a-0 1", "the log lacks a-0 2 at 1-1"),
+            (
+                "finished 2, entry 1-1 a-0 1",
+                "entry 1-1 a-0 1",
+                "a-0 2 is neither stored nor refused",
+            ),
+        ] {
+            assert_eq!(of_log(writer, reader), Err(error.to_owned()));
+        }
+        let twice = "entry 1-1 a-0 1, entry 1-2 a-0 1";
+        let error = "the log has messages of a-0 twice or in another order";
+        assert_eq!(of_log(twice, twice), Err(error.to_owned()));
     }
 }

@@ -1,5 +1,5 @@
-//! A node: a process that publishes numbered messages to a room, receives those of all, and prints
-//! each event as a line, which survives its death.
+//! A node: a process that publishes numbered messages to a room, or appends them to its log,
+//! receives those of all, and prints each event as a line, which survives its death.
 
 use std::cell::{Cell, RefCell};
 use std::io::{BufRead, BufReader, Write};
@@ -8,9 +8,12 @@ use std::rc::Rc;
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
-use couplet::bus::{Bus, Event, PublishError, Subscription};
+use couplet::bus::{
+    Bus, Counts, Entry, Event, Following, Log, LogError, LogLimits, Position, PublishError, Start,
+    Subscription,
+};
 use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};
-use couplet::{Deferred, LoopingCall, Reactor, Reason};
+use couplet::{LoopingCall, Reactor, Reason};
 
 use crate::apart::{again, told};
 use crate::engines::Engine;
@@ -28,34 +31,75 @@ fn node() {
     let mut words = told.split(' ');
     let mut word = || words.next().expect("an engine, a port and a name");
     let (engine, port, name) = (Engine::named(word()), word().parse().expect("a port"), word());
+    let after = words.next().map(|after| after.parse().expect("a position"));
     // The harness has begun a line.
     println!();
-    couplet::run(|reactor| Process::start(reactor, (engine.bus)(reactor, port, QUEUE), name))
-        .expect("it runs");
+    let start = |reactor: &Reactor| {
+        let bus = (engine.bus)(reactor, port, QUEUE);
+        let room = if engine.is_log { Room::log(&bus, after)? } else { Room::bus(&bus)? };
+        Process::start(reactor, bus, room, name);
+        Ok(())
+    };
+    couplet::run(start).expect("it runs");
+}
+
+/// Where messages go, and come from.
+enum Room {
+    Bus {
+        _subscription: Subscription,
+    },
+    Log {
+        log: Log,
+        /// The last position that was received.
+        last: Rc<Cell<Option<Position>>>,
+        _following: Following,
+    },
+}
+
+impl Room {
+    fn bus(bus: &Bus) -> couplet::Result<Room> {
+        let subscription = bus.subscribe("room", |message| {
+            println!("got {}", String::from_utf8_lossy(message.payload()));
+        });
+        Ok(Room::Bus { _subscription: subscription? })
+    }
+
+    /// Reads a log from the beginning, or after a position.
+    fn log(bus: &Bus, after: Option<Position>) -> couplet::Result<Room> {
+        let limits = LogLimits { patience: Duration::from_secs(60), ..LogLimits::default() };
+        let (log, last) = (bus.log("room", limits)?, Rc::new(Cell::new(after)));
+        let receiving = last.clone();
+        let following =
+            log.follow(after.map_or(Start::Oldest, Start::After), move |entry| match entry {
+                Entry::Message { position, payload, .. } => {
+                    receiving.set(Some(position));
+                    println!("entry {position} {}", String::from_utf8_lossy(&payload));
+                }
+                other => println!("{}", Line::Broken(format!("{other:?}"))),
+            });
+        Ok(Room::Log { log, last, _following: following })
+    }
 }
 
 struct Process {
     reactor: Reactor,
     bus: Bus,
     name: String,
+    room: Room,
     /// The number of the last message, accepted or not.
     last: Cell<u64>,
     publishing: RefCell<Option<LoopingCall>>,
-    _subscription: Subscription,
 }
 
 impl Process {
-    fn start(reactor: &Reactor, bus: Bus, name: &str) -> couplet::Result<()> {
-        let subscription = bus.subscribe("room", |message| {
-            println!("got {}", String::from_utf8_lossy(message.payload()));
-        })?;
+    fn start(reactor: &Reactor, bus: Bus, room: Room, name: &str) {
         let process = Rc::new(Process {
             reactor: reactor.clone(),
             bus: bus.clone(),
             name: name.to_owned(),
+            room,
             last: Cell::new(0),
             publishing: RefCell::default(),
-            _subscription: subscription,
         });
         let weak = Rc::downgrade(&process);
         bus.on_event(move |event| {
@@ -65,10 +109,11 @@ impl Process {
         let call = LoopingCall::new(reactor, move || publishing.publish());
         call.start(EVERY).detach();
         process.publishing.replace(Some(call));
-        process.confirm_again();
+        if let Room::Bus { .. } = process.room {
+            process.confirm_again();
+        }
         let commands = move || LineReceiver::new(Commands(process.clone())).with_delimiter(b"\n");
         reactor.connect("fd:0", commands).detach();
-        Ok(())
     }
 
     fn changed(&self, event: &Event) {
@@ -84,12 +129,29 @@ impl Process {
     }
 
     fn publish(&self) {
-        self.last.set(self.last.get() + 1);
-        let text = format!("{} {}", self.name, self.last.get());
-        match self.bus.publish("room", text) {
-            Ok(()) => {}
-            Err(PublishError::Full) => println!("{}", Line::Refused(self.last.get())),
-            Err(error) => panic!("{error}"),
+        let number = self.last.get() + 1;
+        self.last.set(number);
+        let text = format!("{} {number}", self.name);
+        match &self.room {
+            Room::Bus { .. } => match self.bus.publish("room", text) {
+                Ok(()) => {}
+                Err(PublishError::Full) => println!("{}", Line::Refused(number)),
+                Err(error) => panic!("{error}"),
+            },
+            Room::Log { log, .. } => {
+                let stored = log.append(text).add_both(move |stored| {
+                    let line = match stored {
+                        Ok(position) => Line::Stored { number, position },
+                        Err(error) if matches!(error.downcast_ref(), Some(LogError::Full)) => {
+                            Line::Refused(number)
+                        }
+                        Err(error) => Line::Broken(error.to_string()),
+                    };
+                    println!("{line}");
+                    Ok(())
+                });
+                stored.detach();
+            }
         }
     }
 
@@ -107,13 +169,27 @@ impl Process {
         confirmed.detach();
     }
 
-    /// Flushes until it succeeds.
-    fn flushed(self: &Rc<Self>) -> Deferred<()> {
-        let bus = self.bus.clone();
-        self.reactor.spawn(async move {
-            while bus.flush().await.is_err() {}
-            Ok(())
-        })
+    /// Flushes until it succeeds, and waits until a log has all appends of this node.
+    async fn flushed(self: Rc<Self>) -> couplet::Result<()> {
+        while self.bus.flush().await.is_err() {}
+        if let Room::Log { log, .. } = &self.room {
+            while log.unconfirmed() > 0 {
+                self.reactor.sleep(EVERY).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until everything was received that was published before by anyone.
+    async fn received(self: Rc<Self>) -> couplet::Result<()> {
+        self.clone().flushed().await?;
+        if let Room::Log { log, last, .. } = &self.room {
+            let page = log.last(1).await?;
+            while last.get().is_none_or(|last| last.number() < page.last.number()) {
+                self.reactor.sleep(EVERY).await?;
+            }
+        }
+        Ok(())
     }
 
     fn obey(self: &Rc<Self>, command: &[u8]) {
@@ -122,21 +198,28 @@ impl Process {
         if let Some(publishing) = stopping {
             publishing.stop();
         }
-        let done = match command {
-            b"ready" => self.flushed().map(|()| println!("{}", Line::Ready)),
-            b"finish" => self.flushed().map(move |()| {
-                println!("{}", Line::Finished(process.last.get()));
-            }),
-            b"report" => self.flushed().map(move |()| {
-                let counts = process.bus.counts();
-                println!("{}", Line::Report { lost: counts.lost, unconfirmed: counts.unconfirmed });
-            }),
-            b"drain" => self.bus.drain().map(move |()| {
-                println!("{}", Line::Finished(process.last.get()));
-                process.reactor.stop();
-            }),
-            command => panic!("{:?}", String::from_utf8_lossy(command)),
-        };
+        let done = self.reactor.spawn({
+            let command = command.to_vec();
+            async move {
+                match &*command {
+                    b"ready" => {
+                        while process.bus.flush().await.is_err() {}
+                        println!("{}", Line::Ready);
+                    }
+                    b"finish" => {
+                        process.clone().flushed().await?;
+                        println!("{}", Line::Finished(process.last.get()));
+                    }
+                    b"report" => {
+                        process.clone().received().await?;
+                        let Counts { lost, unconfirmed, .. } = process.bus.counts();
+                        println!("{}", Line::Report { lost, unconfirmed });
+                    }
+                    command => panic!("{:?}", String::from_utf8_lossy(command)),
+                }
+                Ok(())
+            }
+        });
         done.detach();
     }
 }
@@ -164,8 +247,10 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(crate) fn start(engine: &Engine, port: u16, name: &str) -> Node {
-        let mut command = again("node::node", format!("{} {port} {name}", engine.name));
+    /// Starts one, which reads a log after this position.
+    pub(crate) fn start(engine: &Engine, port: u16, name: &str, after: Option<Position>) -> Node {
+        let after = after.map(|after| format!(" {after}")).unwrap_or_default();
+        let mut command = again("node::node", format!("{} {port} {name}{after}", engine.name));
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("a process");
         let commands = child.stdin.take().expect("a pipe");
@@ -199,11 +284,6 @@ impl Node {
     /// Kills it; returns all that it has printed.
     pub(crate) fn kill(mut self) -> Story {
         self.child.kill().expect("it is ours");
-        self.ended()
-    }
-
-    /// Its story after its end.
-    pub(crate) fn ended(mut self) -> Story {
         self.child.wait().expect("it is ours");
         let rest: Vec<Line> = self.lines.iter().filter_map(|said| Line::parse(&said)).collect();
         self.story.lines.extend(rest);

@@ -4,10 +4,12 @@
 use std::time::Duration;
 
 use couplet::Loop;
+use couplet::bus::Position;
 
-use crate::engines::{Engine, NATS};
-use crate::ledger::{Line, Story, Totals, settle};
+use crate::engines::{Engine, JETSTREAM, NATS, REDIS, REDIS_STREAMS};
+use crate::ledger::{Line, Story, settle, settle_log};
 use crate::link::Link;
+use crate::needed::Folder;
 use crate::node::Node;
 use crate::process::Server;
 
@@ -36,21 +38,30 @@ struct Cluster<'a> {
     /// The stories of killed nodes.
     stories: Vec<Story>,
     clock: Loop,
+    _folder: Folder,
 }
 
 impl<'a> Cluster<'a> {
     fn start(engine: &'a Engine) -> Option<Cluster<'a>> {
-        let server = (engine.start)()?;
+        let folder = Folder::new();
+        let server = (engine.start)(&folder)?;
         let links: Vec<Link> = (0..NODES).map(|_| Link::to(server.port)).collect();
         let clock = Loop::new().expect("a loop");
-        let mut cluster =
-            Cluster { engine, server, links, nodes: Vec::new(), stories: Vec::new(), clock };
-        cluster.nodes = (0..NODES).map(|at| cluster.node(at, 0)).collect();
+        let mut cluster = Cluster {
+            engine,
+            server,
+            links,
+            nodes: Vec::new(),
+            stories: Vec::new(),
+            clock,
+            _folder: folder,
+        };
+        cluster.nodes = (0..NODES).map(|at| cluster.node(at, 0, None)).collect();
         Some(cluster)
     }
 
-    fn node(&self, at: usize, life: u64) -> Node {
-        Node::start(self.engine, self.links[at].port, &format!("node{at}-{life}"))
+    fn node(&self, at: usize, life: u64, after: Option<Position>) -> Node {
+        Node::start(self.engine, self.links[at].port, &format!("node{at}-{life}"), after)
     }
 
     fn wait(&mut self, milliseconds: u64) {
@@ -69,9 +80,14 @@ impl<'a> Cluster<'a> {
                 self.server.start_again();
             }
             1 => {
-                let started = self.node(at, kill);
-                let killed = std::mem::replace(&mut self.nodes[at], started);
-                self.stories.push(killed.kill());
+                let killed = self.nodes.remove(at).kill();
+                let of = |story: &Story| story.name.starts_with(&format!("node{at}-"));
+                let before = self.stories.iter().rev().filter(|story| of(story));
+                let lives = std::iter::once(&killed).chain(before);
+                let after = lives.filter_map(Story::last_position).next();
+                self.stories.push(killed);
+                self.wait(pause);
+                self.nodes.insert(at, self.node(at, kill, after));
             }
             _ => {
                 self.links[at].cut();
@@ -113,11 +129,39 @@ fn storm(engine: &Engine, seed: u64) -> Option<Vec<Story>> {
     Some(cluster.finish())
 }
 
+/// Runs a storm, and checks that each loss is reported.
+fn report_losses(engine: &Engine, seed: u64) {
+    let Some(stories) = storm(engine, seed) else { return };
+    let totals = settle(&stories).unwrap_or_else(|silent| panic!("{silent}"));
+    println!("{}, {} kills: {totals:?}", engine.name, kills());
+    let told = totals.unconfirmed + totals.away;
+    assert!(totals.delivered > 500 && told > 0, "{totals:?}: it was no storm");
+}
+
+/// Runs a storm, and checks that the log has everything.
+fn lose_nothing(engine: &Engine, seed: u64) {
+    let Some(stories) = storm(engine, seed) else { return };
+    let stored = settle_log(&stories).unwrap_or_else(|broken| panic!("{broken}"));
+    println!("{}, {} kills: {stored} messages stored", engine.name, kills());
+    assert!(stored > 100, "{stored} messages: it was no storm");
+}
+
 #[test]
 fn c230_each_message_of_a_nats_storm_is_delivered_or_its_loss_is_reported() {
-    let Some(stories) = storm(&NATS, 1) else { return };
-    let totals = settle(&stories).unwrap_or_else(|silent| panic!("{silent}"));
-    println!("{} kills: {totals:?}", kills());
-    let Totals { delivered, unconfirmed, away, .. } = totals;
-    assert!(delivered > 500 && unconfirmed + away > 0, "{totals:?}: it was no storm");
+    report_losses(&NATS, 1);
+}
+
+#[test]
+fn c230_each_message_of_a_redis_storm_is_delivered_or_its_loss_is_reported() {
+    report_losses(&REDIS, 2);
+}
+
+#[test]
+fn c230_a_jetstream_storm_loses_nothing_doubles_nothing_and_keeps_one_order() {
+    lose_nothing(&JETSTREAM, 3);
+}
+
+#[test]
+fn c230_a_storm_of_redis_streams_loses_nothing_doubles_nothing_and_keeps_one_order() {
+    lose_nothing(&REDIS_STREAMS, 4);
 }
