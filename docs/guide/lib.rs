@@ -101,6 +101,7 @@ mod full {
         http = "http.md"
         storm = "storm.md"
         inspector = "inspector.md"
+        many_machines = "many-machines.md"
         rooms = "rooms.md"
         websocket = "websocket.md"
     }
