@@ -8,6 +8,7 @@ use std::rc::{Rc, Weak};
 
 use bytes::Bytes;
 use couplet_core::defer::DeferredEvent;
+use couplet_core::reactor::{Note, NoteRow};
 use couplet_core::services::Health;
 use couplet_core::{Deferred, Reactor, Resolver};
 
@@ -24,6 +25,8 @@ use crate::subject::{Pattern, SubjectError};
 pub(crate) trait Backend {
     /// Begins, or begins again after a [`close`](Self::close).
     fn open(&self);
+    /// The kind of bus, for people.
+    fn kind(&self) -> &'static str;
     /// A name that no other bus gets.
     fn unique(&self) -> String;
     /// The engine of a log.
@@ -84,6 +87,8 @@ pub(crate) struct Core {
     counts: Cell<Counts>,
     /// The connection is lost.
     lost: DeferredEvent,
+    /// Its row in the snapshots of its loop.
+    _row: Note,
 }
 
 /// Calls the loop again if a panic ends the delivery.
@@ -116,6 +121,10 @@ impl Core {
             observer: RefCell::new(None),
             counts: Cell::default(),
             lost: DeferredEvent::new(),
+            _row: {
+                let me = me.clone();
+                reactor.note_rows(move || me.upgrade().iter().map(|core| core.row()).collect())
+            },
         });
         core.backend.open();
         core
@@ -133,6 +142,24 @@ impl Core {
         let mut counts = self.counts.get();
         change(&mut counts);
         self.counts.set(counts);
+    }
+
+    fn row(&self) -> NoteRow {
+        let Counts { published, delivered, lost, dropped, oversized, connects, unconfirmed } =
+            self.counts();
+        let counts = [
+            ("published", published),
+            ("delivered", delivered),
+            ("lost", lost),
+            ("dropped", dropped),
+            ("oversized", oversized),
+            ("unconfirmed", unconfirmed),
+            ("connects", connects),
+        ];
+        let counts = counts.map(|(name, count)| (name, count.to_string()));
+        let words =
+            [("bus", self.backend.kind().to_owned()), ("health", self.health().to_string())];
+        NoteRow::new("buses", words.into_iter().chain(counts))
     }
 
     pub(crate) fn observe(&self, observer: impl Fn(&Event) + 'static) {

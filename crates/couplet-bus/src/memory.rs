@@ -226,6 +226,10 @@ impl MemoryBackend {
 }
 
 impl Backend for MemoryBackend {
+    fn kind(&self) -> &'static str {
+        "memory"
+    }
+
     fn open(&self) {
         let slot = wake::register(self.core.clone());
         let mut hub = self.memory.lock();

@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use couplet::reactor::{CallTimes, ConnectionSnapshot, PortSnapshot, Snapshot};
-use couplet::services::{Service, Supervisor};
+use couplet::services::{Health, Service, Supervisor};
 use couplet::{Loop, LoopingCall, Reactor};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
@@ -66,6 +66,7 @@ impl Metrics {
         self.register_loop(&mut registry, snapshot);
         register_connections(&mut registry, snapshot);
         register_datagrams(&mut registry, snapshot);
+        register_buses(&mut registry, snapshot);
         register_services(&mut registry, supervisor);
         let mut text = String::new();
         encode(&mut text, &registry).expect("a String takes all");
@@ -213,6 +214,33 @@ fn register_datagrams(registry: &mut Registry, snapshot: &Snapshot) {
     registry.register("datagrams", "Datagrams of a port", datagrams);
 }
 
+/// The counters of the rows that buses add to snapshots, by the kind of bus.
+fn register_buses(registry: &mut Registry, snapshot: &Snapshot) {
+    let (buses, events) =
+        (Family::<Labels, Gauge>::default(), Family::<Labels, Counter>::default());
+    for row in snapshot.rows.iter().filter(|row| row.view == "buses") {
+        let Some(((_, kind), fields)) = row.fields.split_first() else { continue };
+        let labels = |name, value: &str| vec![("bus", kind.clone()), (name, value.to_owned())];
+        for (name, value) in fields {
+            match (*name, value.parse()) {
+                ("health", _) => {
+                    let is_up = *value == Health::Ready.to_string();
+                    for (state, is_it) in [("up", is_up), ("down", !is_up)] {
+                        buses.get_or_create(&labels("state", state)).inc_by(i64::from(is_it));
+                    }
+                }
+                (event, Ok(count)) => {
+                    events.get_or_create(&labels("event", event)).inc_by(count);
+                }
+                _ => {}
+            }
+        }
+    }
+    registry.register("buses", "Buses with a connection, and without", buses);
+    let help = "Messages of buses by their fate, and connections that were made";
+    registry.register("bus_events", help, events);
+}
+
 fn register_services(registry: &mut Registry, supervisor: &Supervisor) {
     let ready = Family::<Labels, Gauge>::default();
     let restarts = Family::<Labels, Counter>::default();
@@ -235,6 +263,7 @@ fn gauge(value: u64) -> Gauge {
 
 #[cfg(test)]
 mod tests {
+    use couplet::reactor::NoteRow;
     use couplet::services::{Child, FunctionService};
     use couplet::testing::MemoryReactor;
     use couplet::{
@@ -380,6 +409,28 @@ mod tests {
         for name in ["busy", "lateness"] {
             let buckets = text.matches(&format!("couplet_{name}_seconds_bucket{{")).count();
             assert_eq!(buckets, 11, "{text}");
+        }
+    }
+
+    #[test]
+    fn buses_of_a_kind_are_added() {
+        let mut l = Loop::new().unwrap();
+        let metrics = measured(&mut l);
+        let row = |health: &str, lost: u64| {
+            let (bus, lost) = ("NATS".to_owned(), lost.to_string());
+            NoteRow::new("buses", [("bus", bus), ("health", health.to_owned()), ("lost", lost)])
+        };
+        let rows = vec![row("ready", 3), row("degraded: not connected", 4), row("ready", 0)];
+        let _note = l.reactor().note_rows(move || rows.clone());
+        let asked = l.reactor().snapshot();
+        let snapshot = l.run_until(asked).unwrap();
+        let text = metrics.encode(&snapshot, &Supervisor::new("program"));
+        for (metric, wanted) in [
+            ("couplet_buses{bus=\"NATS\",state=\"up\"}", 2.0),
+            ("couplet_buses{bus=\"NATS\",state=\"down\"}", 1.0),
+            ("couplet_bus_events_total{bus=\"NATS\",event=\"lost\"}", 7.0),
+        ] {
+            assert_eq!(value(&text, metric), wanted, "{metric}: {text}");
         }
     }
 

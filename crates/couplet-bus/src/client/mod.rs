@@ -345,6 +345,10 @@ fn fail<D: Dialect>(lost: Vec<Sent<D::Call>>) {
 }
 
 impl<D: Dialect> Backend for Client<D> {
+    fn kind(&self) -> &'static str {
+        D::NAME
+    }
+
     fn open(&self) {
         self.connect();
     }

@@ -202,3 +202,23 @@ fn c206_the_last_handle_closes_the_bus() {
     scene.publish("nobody minds");
     scene.settle();
 }
+
+#[test]
+fn c232_a_bus_is_a_row_in_the_snapshots_of_its_loop() {
+    let mut scene = Scene::hub(&Memory::new());
+    let subscription = scene.subscribe("a");
+    scene.publish("1");
+    scene.publish("2");
+    scene.settle();
+    let snapshot = scene.memory.reactor().snapshot();
+    scene.settle();
+    let rows = success_of(snapshot).rows;
+    let row = "buses       memory health ready published 2 delivered 2 lost 0 dropped 0 oversized 0 \
+               unconfirmed 0 connects 0";
+    assert_eq!(rows.iter().map(ToString::to_string).collect::<Vec<_>>(), [row]);
+    let reactor = scene.memory.reactor();
+    drop((scene.bus, subscription));
+    let snapshot = reactor.snapshot();
+    scene.memory.advance(Duration::ZERO);
+    assert!(success_of(snapshot).rows.is_empty());
+}

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use rustix::process::Signal;
 
+use super::metrics::value;
 use super::{Program, echo, echoes, get, is_refused, port_after};
 use crate::kit::{Client, wait_until};
 use crate::nats;
@@ -68,21 +69,30 @@ fn a_chat_without_its_bus_is_degraded_and_ready() {
     let url = format!("nats://ada:s3cret@127.0.0.1:{}", bus.port);
     let configuration = format!(
         "[services.chat]\nkind = \"chat\"\nlisten = \"0\"\nbus = \"{url}\"\n\
-         [runner]\nhealth = \"{LOCAL}\"\ncontrol = \"ctl\"\n"
+         [runner]\nmetrics = \"{LOCAL}\"\ncontrol = \"ctl\"\n"
     );
     let program = Program::start_with(Folder::new(), &configuration, &["-v"]);
-    let health = health_port(&program);
+    let health = port_after("serving metrics and the health", &program);
     program.port("chat");
     wait_until("the bus", || get(health, "/readyz").1.starts_with("ready\n"));
+    let buses =
+        |state: &str| value(health, &format!("couplet_buses{{bus=\"NATS\",state=\"{state}\"}}"));
+    let events = |event: &str| {
+        value(health, &format!("couplet_bus_events_total{{bus=\"NATS\",event=\"{event}\"}}"))
+    };
+    assert_eq!([buses("up"), buses("down"), events("connects")], [1, 0, 1]);
+    wait_until("an announcement", || events("published") > 0);
     bus.kill();
     let degraded = format!("not connected to NATS at 127.0.0.1:{}: ", bus.port);
     wait_until(&degraded, || get(health, "/readyz").1.contains(&degraded));
     let (status, text) = get(health, "/readyz");
     assert_eq!(status, 200, "{text}");
+    assert_eq!([buses("up"), buses("down")], [0, 1]);
     let listed = program.ctl(&["status"]);
     assert!(listed.text().contains("degraded: "), "{}", listed.text());
     bus.start_again();
     wait_until("the bus", || get(health, "/readyz").1.starts_with("ready\n"));
+    assert_eq!([buses("up"), buses("down"), events("connects")], [1, 0, 2]);
     // The service that replaces it joins the bus too.
     let changed = configuration.replace("[runner]", "idle-timeout = 60\n[runner]");
     assert_eq!(program.reload_by_ctl(&changed).code, Some(0));
