@@ -1,10 +1,11 @@
 //! The rows of docs/guarantees.md that no other test shows.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::bus::{Bus, Counts, Event, Memory, Subscription, nats};
+use couplet::bus::{Bus, Counts, Entry, Event, LogLimits, Memory, Start, Subscription, nats};
 use couplet::services::Health;
 use couplet::sim::{Fault, Sim, Weather, check};
 use couplet::{Loop, LoopingCall, Reactor};
@@ -111,54 +112,103 @@ fn memory_a_drain_delivers_what_was_published_before() {
     assert_eq!(all.len(), 3);
 }
 
-/// Two simulated hosts whose clocks jump, with these buses. Fails if a message is missing.
-fn jump_clocks(
+/// The numbers that a simulated host received.
+type Heard = Rc<RefCell<Vec<u64>>>;
+
+/// Two simulated hosts whose clocks jump: one calls `send` with numbers, the other one `receive`.
+/// Fails if a number is missing.
+fn jump_clocks<S: FnMut(u64) + 'static>(
     sim: &mut Sim,
-    bus: impl Fn(&Reactor) -> Bus + Clone + 'static,
+    send: impl Fn(&Reactor) -> S + 'static,
+    receive: impl Fn(&Reactor, Heard) -> Box<dyn Any> + 'static,
 ) -> couplet::Result<()> {
-    let heard: Rc<RefCell<Vec<u64>>> = Rc::default();
-    let (publishing, receiving, hearing) = (bus.clone(), bus, heard.clone());
+    let heard = Heard::default();
     let publisher = sim.host("publisher", move |reactor| {
-        let (bus, mut number) = (publishing(reactor), 0_u64);
+        let (mut send, mut number) = (send(reactor), 0_u64);
         let call = LoopingCall::with_count(reactor, move |count| {
             // After a jump the call stands for many periods.
             for _ in 0..count {
                 number += 1;
-                bus.publish("room", number.to_string()).expect("there is room");
+                send(number);
             }
         });
         call.start(Duration::from_millis(100)).detach();
         Ok(())
     });
+    let hearing = heard.clone();
     let receiver = sim.host("receiver", move |reactor| {
-        let (bus, hearing) = (receiving(reactor), hearing.clone());
-        let subscription = bus.subscribe("room", move |message| {
-            let number = String::from_utf8_lossy(message.payload()).parse();
-            hearing.borrow_mut().push(number.expect("a number"));
-        })?;
-        reactor.sleep(Duration::MAX).map(move |()| drop(subscription)).detach();
+        let receiving = receive(reactor, hearing.clone());
+        reactor.sleep(Duration::MAX).map(move |()| drop(receiving)).detach();
         Ok(())
     });
     let second = Duration::from_secs(1);
     for host in [publisher, receiver] {
-        sim.fault(second, second, Fault::ClockForward(host, second * 3600));
-        sim.fault(second * 2, second, Fault::ClockBack(host, second * 3600));
+        sim.fault(second, second, Fault::ClockForward(host, JUMP));
+        sim.fault(second * 2, second, Fault::ClockBack(host, JUMP));
     }
     sim.run_for(second * 4)?;
     let heard = heard.borrow();
     let first = heard.first().copied().unwrap_or_default();
     let are_all = heard.iter().zip(first..).all(|(number, wanted)| *number == wanted);
-    match heard.len() > 36_000 && first < 5 && are_all {
+    match heard.len() as u64 > JUMP.as_secs() * 10 && first < 5 && are_all {
         true => Ok(()),
         false => sim.fail(format!("{} messages, not all in order", heard.len())),
     }
+}
+
+/// Less than a queue of appends.
+const JUMP: Duration = Duration::from_secs(90);
+
+fn hear(heard: &Heard, payload: &[u8]) {
+    heard.borrow_mut().push(String::from_utf8_lossy(payload).parse().expect("a number"));
+}
+
+/// [`jump_clocks`] of hosts with these buses.
+fn jump_clocks_of(
+    sim: &mut Sim,
+    bus: impl Fn(&Reactor) -> Bus + Clone + 'static,
+) -> couplet::Result<()> {
+    let publishing = bus.clone();
+    let send = move |reactor: &Reactor| {
+        let bus = publishing(reactor);
+        move |number: u64| bus.publish("room", number.to_string()).expect("there is room")
+    };
+    jump_clocks(sim, send, move |reactor, heard| {
+        let subscription = bus(reactor).subscribe("room", move |it| hear(&heard, it.payload()));
+        Box::new(subscription.expect("it is valid"))
+    })
+}
+
+#[test]
+fn log_a_clock_that_jumps_loses_nothing() {
+    check(0..5, Weather::Calm, |sim| {
+        let hub = Memory::new();
+        let reading = hub.clone();
+        let log = |reactor: &Reactor, hub: &Memory| {
+            Bus::memory(reactor, hub).log("room", LogLimits::default()).expect("it is valid")
+        };
+        let send = move |reactor: &Reactor| {
+            let log = log(reactor, &hub);
+            move |number: u64| {
+                let appended = log.append(number.to_string());
+                appended.map(drop).add_errback(|failure| panic!("{failure}")).detach();
+            }
+        };
+        jump_clocks(sim, send, move |reactor, heard| {
+            let log = log(reactor, &reading);
+            Box::new(log.follow(Start::Oldest, move |entry| match entry {
+                Entry::Message { payload, .. } => hear(&heard, &payload),
+                other => panic!("{other:?}"),
+            }))
+        })
+    });
 }
 
 #[test]
 fn memory_a_clock_that_jumps_loses_nothing() {
     check(0..5, Weather::Calm, |sim| {
         let hub = Memory::new();
-        jump_clocks(sim, move |reactor| Bus::memory(reactor, &hub))
+        jump_clocks_of(sim, move |reactor| Bus::memory(reactor, &hub))
     });
 }
 
@@ -166,7 +216,7 @@ fn memory_a_clock_that_jumps_loses_nothing() {
 fn nats_a_clock_that_jumps_loses_nothing() {
     check(0..5, Weather::Calm, |sim| {
         sim.host("bus", |reactor| nats_server::listen(reactor, 4222));
-        jump_clocks(sim, |reactor| {
+        jump_clocks_of(sim, |reactor| {
             Bus::nats(reactor, nats::Options::new(["bus"]).expect("it is valid"))
         })
     });
