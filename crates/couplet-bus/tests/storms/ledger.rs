@@ -195,7 +195,7 @@ impl<'a> Receiver<'a> {
                 Some(wanted) if has_ended && last != wanted => {
                     return Err(format!("{name} got {publisher} {last}, but not {wanted}"));
                 }
-                // It was killed: what was confirmed is there.
+                // It was killed: the confirmed messages are there.
                 None if has_ended => {
                     self.miss(publisher, published.confirmed.max(last) + 1, aways, totals)?
                 }
@@ -301,10 +301,10 @@ fn check_numbers(stories: &[Story], log: &BTreeMap<u64, (&str, u64)>) -> Result<
         for line in lines {
             match line {
                 Line::Refused(number) => drop(refused.insert(*number)),
-                Line::Stored { number, position } => {
-                    if log.get(&position.number()) != Some(&(name.as_str(), *number)) {
-                        return Err(format!("the log lacks {name} {number} at {position}"));
-                    }
+                Line::Stored { number, position }
+                    if log.get(&position.number()) != Some(&(name.as_str(), *number)) =>
+                {
+                    return Err(format!("the log lacks {name} {number} at {position}"));
                 }
                 Line::Finished(last) => {
                     let lost =
