@@ -1,5 +1,5 @@
-//! Buses whose servers, nodes and links are killed under load, and what docs/guarantees.md says about
-//! them. Without a server of a bus its tests are skipped, and fail in CI.
+//! Buses whose servers, nodes and links are killed under load, and the rows of docs/guarantees.md.
+//! Without a server of a bus its tests are skipped, and fail in CI.
 #![cfg(unix)]
 
 #[macro_use]
