@@ -13,7 +13,7 @@ pub(crate) enum Kind {
     Couplet,
     /// The same over io_uring.
     CoupletUring,
-    /// `couplet serve --sendfile`: files leave without a copy, as nginx's do.
+    /// `couplet serve --sendfile`: files leave without a copy, as those of `nginx`.
     CoupletSendfile,
     /// `couplet echo` with an inspector without readers.
     CoupletInspected,
@@ -28,7 +28,10 @@ pub(crate) enum Kind {
     Mio(usize),
     Tokio(usize),
     Hyper,
+    /// With `sendfile on`.
     Nginx,
+    /// With its default, `sendfile off`: files are copied, as those of `couplet serve`.
+    NginxCopies,
     Haproxy,
     H2o,
     Nghttpd,
@@ -44,7 +47,7 @@ const USUAL: usize = 16;
 pub(crate) const BACKLOG: u16 = 1024;
 
 /// The kinds that have one form, by their names on the command line.
-const NAMED: [(&str, Kind); 16] = [
+const NAMED: [(&str, Kind); 17] = [
     ("couplet", Kind::Couplet),
     ("couplet-uring", Kind::CoupletUring),
     ("couplet-sendfile", Kind::CoupletSendfile),
@@ -54,6 +57,7 @@ const NAMED: [(&str, Kind); 16] = [
     ("raw-uring", Kind::RawUring),
     ("hyper", Kind::Hyper),
     ("nginx", Kind::Nginx),
+    ("nginx-copies", Kind::NginxCopies),
     ("haproxy", Kind::Haproxy),
     ("h2o", Kind::H2o),
     ("nghttpd", Kind::Nghttpd),
@@ -74,6 +78,7 @@ pub(crate) const COMPARED: &[Kind] = &[
     Kind::Tokio(USUAL),
     Kind::Hyper,
     Kind::Nginx,
+    Kind::NginxCopies,
     Kind::Haproxy,
     Kind::H2o,
     Kind::Nghttpd,
@@ -107,7 +112,7 @@ impl Kind {
         match self {
             Kind::Couplet => true,
             Kind::CoupletUring => role != Tls,
-            Kind::CoupletSendfile => role == Files,
+            Kind::CoupletSendfile | Kind::NginxCopies => role == Files,
             Kind::CoupletInspected | Kind::CoupletLayer | Kind::RawUring => role == Echo,
             Kind::CoupletStream => matches!(role, Echo | Relay(_)),
             Kind::Raw(_) => matches!(role, Echo | EchoOne | Relay(_) | Role::FanOut),
@@ -127,8 +132,13 @@ impl Kind {
 
     /// True for the servers of others, each with a program of its own.
     pub(crate) fn is_foreign(self) -> bool {
-        use Kind::{Go, H2o, Haproxy, Nghttpd, Nginx, Node, RawUring, Twisted, Uvloop};
-        matches!(self, RawUring | Nginx | Haproxy | H2o | Nghttpd | Node | Go | Uvloop | Twisted)
+        use Kind::{
+            Go, H2o, Haproxy, Nghttpd, Nginx, NginxCopies, Node, RawUring, Twisted, Uvloop,
+        };
+        matches!(
+            self,
+            RawUring | Nginx | NginxCopies | Haproxy | H2o | Nghttpd | Node | Go | Uvloop | Twisted
+        )
     }
 }
 

@@ -52,8 +52,9 @@ pub(super) fn configure(kind: Kind, role: Role, folder: &Folder) -> io::Result<L
     let path = folder.path().join(&file).display().to_string();
     let site = folder.path().join("site").display().to_string();
     let words: Vec<String> = match kind {
-        Kind::Nginx => {
-            folder.write(&file, nginx(port, role, &folder.path().display().to_string()))?;
+        Kind::Nginx | Kind::NginxCopies => {
+            let folder_path = folder.path().display().to_string();
+            folder.write(&file, nginx(port, role, kind == Kind::Nginx, &folder_path))?;
             ["nginx", "-e", "stderr", "-c", &path].map(String::from).to_vec()
         }
         Kind::Haproxy => {
@@ -83,7 +84,8 @@ fn hello() -> std::borrow::Cow<'static, str> {
     String::from_utf8_lossy(HELLO)
 }
 
-fn nginx(port: u16, role: Role, folder: &str) -> String {
+fn nginx(port: u16, role: Role, sends_files: bool, folder: &str) -> String {
+    let sendfile = if sends_files { "on" } else { "off" };
     let http2 = if role == Role::Hello2 { " http2" } else { "" };
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|name| format!("    {name}_temp_path {folder}/nginx-{name};\n"))
@@ -99,7 +101,7 @@ events {{ worker_connections 4096; }}
 http {{
     access_log off;
     default_type text/plain;
-    sendfile on;
+    sendfile {sendfile};
     keepalive_timeout 300s;
     keepalive_requests 1000000000;
     open_file_cache max=100;

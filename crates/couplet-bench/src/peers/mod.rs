@@ -77,7 +77,7 @@ impl Programs {
             }
             Kind::Go => ("go", "version"),
             Kind::RawUring => ("cc", "--version"),
-            Kind::Nginx => ("nginx", "-v"),
+            Kind::Nginx | Kind::NginxCopies => ("nginx", "-v"),
             Kind::Haproxy => ("haproxy", "-v"),
             Kind::H2o => ("h2o", "--version"),
             Kind::Nghttpd => ("nghttpd", "--version"),
@@ -136,7 +136,7 @@ impl Programs {
                 let (_, program) = compiled.ok_or(io::ErrorKind::NotFound)?;
                 launch(vec![text(program), role.to_string()])
             }
-            Kind::Nginx | Kind::Haproxy | Kind::H2o | Kind::Nghttpd => {
+            Kind::Nginx | Kind::NginxCopies | Kind::Haproxy | Kind::H2o | Kind::Nghttpd => {
                 foreign::configure(kind, role, folder)
             }
             _ => {
