@@ -17,6 +17,7 @@ use crate::error::{NotConfirmed, PublishError};
 use crate::event::{Counts, Event};
 use crate::log::{Engine, LogLimits};
 use crate::message::Message;
+use crate::numbers::{Received, Sent};
 use crate::redis::{CommandError, Reply};
 use crate::requests::Requests;
 use crate::subject::{Pattern, SubjectError};
@@ -67,6 +68,7 @@ type Observer = Rc<dyn Fn(&Event)>;
 
 struct Subscriber {
     pattern: Pattern,
+    numbers: Received,
     /// Borrowed only while it runs, and only `drain` runs it.
     receive: RefCell<Receive>,
 }
@@ -85,6 +87,7 @@ pub(crate) struct Core {
     requests: RefCell<Option<Requests>>,
     observer: RefCell<Option<Observer>>,
     counts: Cell<Counts>,
+    numbers: Sent,
     /// The connection is lost.
     lost: DeferredEvent,
     /// Its row in the snapshots of its loop.
@@ -120,6 +123,7 @@ impl Core {
             requests: RefCell::new(None),
             observer: RefCell::new(None),
             counts: Cell::default(),
+            numbers: Sent::default(),
             lost: DeferredEvent::new(),
             _row: {
                 let me = me.clone();
@@ -145,12 +149,21 @@ impl Core {
     }
 
     fn row(&self) -> NoteRow {
-        let Counts { published, delivered, lost, dropped, oversized, connects, unconfirmed } =
-            self.counts();
+        let Counts {
+            published,
+            delivered,
+            lost,
+            missed,
+            dropped,
+            oversized,
+            connects,
+            unconfirmed,
+        } = self.counts();
         let counts = [
             ("published", published),
             ("delivered", delivered),
             ("lost", lost),
+            ("missed", missed),
             ("dropped", dropped),
             ("oversized", oversized),
             ("unconfirmed", unconfirmed),
@@ -171,7 +184,13 @@ impl Core {
         if self.is_closed.get() {
             return Err(PublishError::Closed);
         }
-        let result = self.backend.publish(message);
+        let result = match message.is_numbered() {
+            true => {
+                let publish = |numbered: &Message| self.backend.publish(numbered);
+                self.numbers.publish(message, || self.unique(), publish)
+            }
+            false => self.backend.publish(message),
+        };
         match result {
             Ok(()) => self.count(|counts| counts.published += 1),
             Err(PublishError::Full) => self.report_lost(1),
@@ -190,7 +209,7 @@ impl Core {
         self.last.set(id);
         self.backend.subscribe(id, &pattern)?;
         let receive: RefCell<Receive> = RefCell::new(Box::new(receive));
-        let subscriber = Rc::new(Subscriber { pattern, receive });
+        let subscriber = Rc::new(Subscriber { pattern, receive, numbers: Received::default() });
         self.subscribers.borrow_mut().insert(id, subscriber);
         Ok(id)
     }
@@ -302,6 +321,19 @@ impl Core {
     pub(crate) fn push(&self, item: Item) {
         self.inbox.borrow_mut().push_back(item);
         self.call();
+    }
+
+    /// Adds a message, behind a report of those that are missing before it.
+    pub(crate) fn push_message(&self, id: u64, message: Message) {
+        let subscriber = self.subscribers.borrow().get(&id).cloned();
+        // The others of a group get the numbers between.
+        let counting = subscriber.filter(|subscriber| subscriber.pattern.group_name().is_none());
+        let messages = counting.map_or(0, |counting| counting.numbers.missed(&message));
+        if messages > 0 {
+            self.count(|counts| counts.missed = counts.missed.saturating_add(messages));
+            self.report(Event::Missed { subject: message.subject().to_owned(), messages });
+        }
+        self.push(Item::Message { id, message });
     }
 
     /// A flush was confirmed: its Deferred fires behind the messages that arrived before.

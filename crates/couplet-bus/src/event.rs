@@ -35,6 +35,14 @@ pub enum Event {
         /// Their number since the last such event.
         messages: u64,
     },
+    /// A subscription has missed [numbered](crate::Message::numbered) messages, while the connection
+    /// was lost or for another reason: the message that follows has a later number.
+    Missed {
+        /// Their subject.
+        subject: String,
+        /// Their number.
+        messages: u64,
+    },
     /// A subscriber is too slow: its [queue](crate::Messages) is full, and drops messages until it
     /// has room again.
     Slow {
@@ -65,6 +73,8 @@ pub struct Counts {
     pub delivered: u64,
     /// Messages that were lost because a queue was full.
     pub lost: u64,
+    /// [Numbered](crate::Message::numbered) messages that subscriptions have missed.
+    pub missed: u64,
     /// Messages that were dropped by the queues of slow subscribers.
     pub dropped: u64,
     /// Messages that were dropped because they were larger than the limit.

@@ -103,6 +103,7 @@ mod memory;
 mod message;
 mod messages;
 pub mod nats;
+mod numbers;
 mod presence;
 pub mod redis;
 mod requests;

@@ -12,7 +12,7 @@ use couplet_core::services::Health;
 use couplet_core::{Reactor, Remote, Resolver};
 
 use crate::bus::Bus;
-use crate::core::{Backend, Core, Item};
+use crate::core::{Backend, Core};
 use crate::error::PublishError;
 use crate::log::{Engine, LogLimits, MemoryEngine, MemoryLog};
 use crate::message::Message;
@@ -293,7 +293,7 @@ impl Backend for MemoryBackend {
         });
         let (Some(batch), Some(core)) = (batch, self.core.upgrade()) else { return };
         for (id, message) in batch.messages {
-            core.push(Item::Message { id, message });
+            core.push_message(id, message);
         }
         if batch.lost > 0 {
             core.report_lost(batch.lost);

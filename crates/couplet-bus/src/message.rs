@@ -26,13 +26,21 @@ pub struct Message {
     headers: Vec<(String, String)>,
     status: Option<u16>,
     payload: Bytes,
+    is_numbered: bool,
 }
 
 impl Message {
     /// A message without headers.
     pub fn new(subject: impl Into<String>, payload: impl Into<Bytes>) -> Message {
         let (subject, payload) = (subject.into(), payload.into());
-        Message { subject, reply: None, headers: Vec::new(), status: None, payload }
+        Message {
+            subject,
+            reply: None,
+            headers: Vec::new(),
+            status: None,
+            payload,
+            is_numbered: false,
+        }
     }
 
     /// Adds a header. Names may repeat.
@@ -46,6 +54,15 @@ impl Message {
     #[must_use]
     pub fn reply_to(mut self, subject: impl Into<String>) -> Message {
         self.reply = Some(subject.into());
+        self
+    }
+
+    /// Numbers the message among those of its bus to its subject, in a header. So each subscription
+    /// without a group counts the numbered messages that it has missed, and reports them with the next
+    /// one: [`Event::Missed`](crate::Event::Missed).
+    #[must_use]
+    pub fn numbered(mut self) -> Message {
+        self.is_numbered = true;
         self
     }
 
@@ -78,6 +95,10 @@ impl Message {
     /// The status of a message that a NATS server made, such as 503 if a request has no responders.
     pub fn status(&self) -> Option<u16> {
         self.status
+    }
+
+    pub(crate) fn is_numbered(&self) -> bool {
+        self.is_numbered
     }
 
     pub(crate) fn with_status(mut self, status: u16) -> Message {

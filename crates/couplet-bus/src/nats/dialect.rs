@@ -13,7 +13,6 @@ use super::servers::parse;
 use super::session::Session;
 use crate::bus::Bus;
 use crate::client::{Client, Dialect, Outgoing, Server, Settings};
-use crate::core::Item;
 use crate::log::{Engine, LogLimits};
 use crate::message::Message;
 use crate::subject::{Pattern, SubjectError};
@@ -121,7 +120,7 @@ impl NatsClient {
 
     pub(super) fn message_arrived(&self, id: u64, message: Message) {
         if let Some(core) = self.core() {
-            core.push(Item::Message { id, message });
+            core.push_message(id, message);
         }
     }
 

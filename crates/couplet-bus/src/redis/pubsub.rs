@@ -225,7 +225,7 @@ impl RedisClient {
             return;
         }
         for id in recipients {
-            core.push(Item::Message { id, message: message.clone() });
+            core.push_message(id, message.clone());
         }
     }
 
@@ -274,7 +274,7 @@ impl RedisClient {
         });
         for id in matching {
             let message = Message::new(to, "").with_status(NO_RESPONDERS);
-            core.push(Item::Message { id, message });
+            core.push_message(id, message);
         }
     }
 }

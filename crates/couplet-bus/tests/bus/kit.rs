@@ -131,6 +131,7 @@ fn line(event: &Event) -> String {
         }
         Event::AttemptFailed { server, why, .. } => format!("{server} failed: {why}"),
         Event::Lost { messages } => format!("lost {messages}"),
+        Event::Missed { subject, messages } => format!("missed {messages} to {subject}"),
         Event::Slow { pattern } => format!("{pattern} is slow"),
         Event::ServerError { text } => format!("error: {text}"),
         Event::Oversized { pattern, size } => format!("{pattern}: {size} bytes"),

@@ -157,6 +157,29 @@ fn c205_messages_for_a_busy_loop_are_bounded_and_the_lost_ones_reported() {
 }
 
 #[test]
+fn c233_a_missed_message_is_reported_before_the_next_one_except_in_a_group() {
+    let hub = Memory::new().queue(140);
+    let (mut busy, other) = (Scene::hub(&hub), Scene::hub(&hub));
+    let [_all, _some] =
+        [Pattern::new("*"), Pattern::new("a").group("g")].map(|it| busy.subscribe(it));
+    let publish = |text: &str| {
+        let message = Message::new("a", text.to_owned()).numbered();
+        other.bus.publish_message(&message).expect("there is room");
+    };
+    publish("1");
+    assert_eq!(busy.log(), ["a 1", "a 1"]);
+    // For each subscription.
+    publish(&"2".repeat(150));
+    publish(&"3".repeat(150));
+    assert_eq!(busy.log(), ["lost 4"]);
+    publish("4");
+    assert_eq!(busy.log(), ["missed 2 to a", "a 4", "a 4"]);
+    assert_eq!(busy.bus.counts().missed, 2);
+    other.publish("not numbered");
+    assert_eq!(busy.log(), ["a not numbered", "a not numbered"]);
+}
+
+#[test]
 fn c206_a_panic_of_a_subscriber_ends_only_its_call() {
     let mut scene = Scene::hub(&Memory::new());
     let panics = scene.bus.subscribe("a", |message| assert_ne!(message.payload(), "1"));

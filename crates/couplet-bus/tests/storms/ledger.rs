@@ -10,6 +10,8 @@ use couplet::bus::Position;
 /// An event of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Line {
+    /// Its bus reported that so many messages are missing before the next one.
+    Missed(u64),
     /// It got a message.
     Got { publisher: String, number: u64 },
     /// It read a message of the log.
@@ -31,12 +33,13 @@ pub(crate) enum Line {
     /// It published its last message, of this number, and the server has it.
     Finished(u64),
     /// The counters of its bus at the end.
-    Report { lost: u64, unconfirmed: u64 },
+    Report { lost: u64, unconfirmed: u64, missed: u64 },
 }
 
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Line::Missed(count) => write!(f, "missed {count}"),
             Line::Got { publisher, number } => write!(f, "got {publisher} {number}"),
             Line::Entry { position, publisher, number } => {
                 write!(f, "entry {position} {publisher} {number}")
@@ -49,7 +52,9 @@ impl fmt::Display for Line {
             Line::Confirmed(number) => write!(f, "confirmed {number}"),
             Line::Ready => f.write_str("ready"),
             Line::Finished(number) => write!(f, "finished {number}"),
-            Line::Report { lost, unconfirmed } => write!(f, "report {lost} {unconfirmed}"),
+            Line::Report { lost, unconfirmed, missed } => {
+                write!(f, "report {lost} {unconfirmed} {missed}")
+            }
         }
     }
 }
@@ -60,6 +65,7 @@ impl Line {
         let words: Vec<&str> = text.split(' ').collect();
         let number = |at: usize| words.get(at)?.parse::<u64>().ok();
         Some(match words[0] {
+            "missed" => Line::Missed(number(1)?),
             "got" => Line::Got { publisher: (*words.get(1)?).to_owned(), number: number(2)? },
             "entry" => Line::Entry {
                 position: words.get(1)?.parse().ok()?,
@@ -74,7 +80,10 @@ impl Line {
             "confirmed" => Line::Confirmed(number(1)?),
             "ready" => Line::Ready,
             "finished" => Line::Finished(number(1)?),
-            "report" => Line::Report { lost: number(1)?, unconfirmed: number(2)? },
+            "report" => {
+                let (lost, unconfirmed, missed) = (number(1)?, number(2)?, number(3)?);
+                Line::Report { lost, unconfirmed, missed }
+            }
             _ => return None,
         })
     }
@@ -114,7 +123,7 @@ struct Published {
 impl Published {
     fn of(story: &Story) -> Published {
         let mut published = Published::default();
-        let (mut report, mut all) = (None, 0);
+        let (mut report, mut all, mut all_missed) = (None, 0, 0);
         for line in &story.lines {
             match line {
                 Line::Refused(number) => drop(published.refused.insert(*number)),
@@ -127,12 +136,15 @@ impl Published {
                 Line::Finished(number) => {
                     (published.confirmed, published.last) = (*number, Some(*number));
                 }
-                Line::Report { lost, unconfirmed } => report = Some((*lost, *unconfirmed)),
+                Line::Missed(count) => all_missed += count,
+                Line::Report { lost, unconfirmed, missed } => {
+                    report = Some((*lost, *unconfirmed, *missed));
+                }
                 _ => {}
             }
         }
         if let Some(report) = report {
-            let told = (published.refused.len() as u64, all);
+            let told = (published.refused.len() as u64, all, all_missed);
             assert_eq!(report, told, "the counts of {} are those of its events", story.name);
         }
         published
@@ -175,12 +187,17 @@ struct Receiver<'a> {
 
 impl<'a> Receiver<'a> {
     fn settle(mut self, totals: &mut Totals) -> Result<(), String> {
-        let (mut aways, mut has_ended) = (0, false);
+        let (mut aways, mut has_ended, mut told) = (0, false, 0);
         for line in &self.story.lines {
             match line {
+                Line::Missed(count) => told += count,
                 Line::Got { publisher, number } => {
                     totals.delivered += 1;
-                    self.miss(publisher, *number, aways, totals)?;
+                    let missed = self.miss(publisher, *number, aways, totals)?;
+                    if std::mem::take(&mut told) != missed {
+                        let name = &self.story.name;
+                        return Err(format!("{name} misses {missed} before {publisher} {number}"));
+                    }
                     self.last.insert(publisher, (*number, aways));
                 }
                 Line::Away { .. } => aways += 1,
@@ -197,7 +214,7 @@ impl<'a> Receiver<'a> {
                 }
                 // It was killed: the confirmed messages are there.
                 None if has_ended => {
-                    self.miss(publisher, published.confirmed.max(last) + 1, aways, totals)?
+                    self.miss(publisher, published.confirmed.max(last) + 1, aways, totals)?;
                 }
                 _ => {}
             }
@@ -205,20 +222,22 @@ impl<'a> Receiver<'a> {
         Ok(())
     }
 
-    /// Accounts for the messages of a publisher between the last one and this one.
+    /// Accounts for the messages of a publisher between the last one and this one. Returns how many
+    /// of them were published.
     fn miss(
         &mut self,
         publisher: &'a str,
         number: u64,
         aways: usize,
         totals: &mut Totals,
-    ) -> Result<(), String> {
-        let Some((last, aways_before)) = self.last.get(publisher).copied() else { return Ok(()) };
+    ) -> Result<u64, String> {
+        let Some((last, aways_before)) = self.last.get(publisher).copied() else { return Ok(0) };
         let name = &self.story.name;
         if number <= last {
             return Err(format!("{name} got {publisher} {number} after {last}"));
         }
         let published = &self.published[publisher];
+        let mut count = 0;
         for missed in last + 1..number {
             let mut windows = published.unconfirmed.iter().enumerate();
             let used = &mut self.used;
@@ -228,7 +247,10 @@ impl<'a> Receiver<'a> {
             });
             if published.refused.contains(&missed) {
                 totals.refused += 1;
-            } else if let Some((at, _)) = window {
+                continue;
+            }
+            count += 1;
+            if let Some((at, _)) = window {
                 totals.unconfirmed += 1;
                 *used.entry((publisher, at)).or_default() += 1;
             } else if aways > aways_before {
@@ -237,7 +259,7 @@ impl<'a> Receiver<'a> {
                 return Err(format!("{name} misses {publisher} {missed}, and neither was told"));
             }
         }
-        Ok(())
+        Ok(count)
     }
 }
 
@@ -337,7 +359,9 @@ mod tests {
 
     #[test]
     fn each_line_is_read_as_it_is_written() {
-        for text in ["got a 1", "back", "away 3 7", "refused 2", "confirmed 9", "report 1 2"] {
+        for text in
+            ["got a 1", "back", "away 3 7", "refused 2", "confirmed 9", "report 1 2 3", "missed 3"]
+        {
             assert_eq!(Line::parse(text).expect("a line").to_string(), text);
         }
         for text in ["entry 5f-1 a 2", "stored 2 5f-1", "broken by a b", "ready", "finished 7"] {
@@ -348,17 +372,18 @@ mod tests {
 
     #[test]
     fn losses_that_were_told_are_counted() {
-        let got = "got a 1, got a 4, report 0 0";
+        let got = "got a 1, got a 4, report 0 0 0";
         assert_eq!(totals("refused 2, refused 3, finished 4", got), Ok([2, 2, 0, 0]));
-        assert_eq!(totals("confirmed 1, away 2 3, back, finished 4", got), Ok([2, 0, 2, 0]));
-        let away = "got a 1, away 0 0, back, got a 4, report 0 0";
+        let missed = "got a 1, missed 2, got a 4, report 0 0 2";
+        assert_eq!(totals("confirmed 1, away 2 3, back, finished 4", missed), Ok([2, 0, 2, 0]));
+        let away = "got a 1, away 0 0, back, missed 2, got a 4, report 0 0 2";
         assert_eq!(totals("finished 4", away), Ok([2, 0, 0, 2]));
     }
 
     #[test]
     fn a_loss_that_was_not_told_is_found() {
         let silent = Err("b misses a 2, and neither was told".to_owned());
-        assert_eq!(totals("finished 3", "got a 1, got a 3"), silent);
+        assert_eq!(totals("finished 3", "got a 1, missed 1, got a 3"), silent);
         // Confirmed before the connection was lost.
         assert_eq!(totals("confirmed 2, away 1 3, back, finished 3", "got a 1, got a 3"), silent);
         // Fewer were unconfirmed.
@@ -366,10 +391,14 @@ mod tests {
         assert_eq!(few, Err("b misses a 3, and neither was told".to_owned()));
         // The receiver was away at another time.
         assert_eq!(totals("finished 3", "away 0 0, back, got a 1, got a 3"), silent);
+        // Another number was reported.
+        let wrong = Err("b misses 2 before a 4".to_owned());
+        let away = "got a 1, away 0 0, back, missed 1, got a 4, report 0 0 1";
+        assert_eq!(totals("finished 4", away), wrong);
         // A killed publisher had confirmed it.
-        assert_eq!(totals("confirmed 2", "got a 1, report 0 0"), silent);
-        assert_eq!(totals("confirmed 1", "got a 1, report 0 0"), Ok([1, 0, 0, 0]));
-        let end = totals("finished 4", "got a 1, away 0 0, report 0 0");
+        assert_eq!(totals("confirmed 2", "got a 1, report 0 0 0"), silent);
+        assert_eq!(totals("confirmed 1", "got a 1, report 0 0 0"), Ok([1, 0, 0, 0]));
+        let end = totals("finished 4", "got a 1, away 0 0, report 0 0 0");
         assert_eq!(end, Err("b got a 1, but not 4".to_owned()));
     }
 

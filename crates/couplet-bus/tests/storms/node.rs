@@ -9,8 +9,8 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
 use couplet::bus::{
-    Bus, Counts, Entry, Event, Following, Log, LogError, LogLimits, Position, PublishError, Start,
-    Subscription,
+    Bus, Counts, Entry, Event, Following, Log, LogError, LogLimits, Message, Position,
+    PublishError, Start, Subscription,
 };
 use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};
 use couplet::{LoopingCall, Reactor, Reason};
@@ -122,6 +122,7 @@ impl Process {
             Event::Disconnected { unconfirmed, .. } => {
                 println!("{}", Line::Away { unconfirmed: *unconfirmed, last: self.last.get() });
             }
+            Event::Missed { messages, .. } => println!("{}", Line::Missed(*messages)),
             // Each refusal is printed where it happens.
             Event::AttemptFailed { .. } | Event::Lost { .. } => {}
             event => println!("{event:?}"),
@@ -133,11 +134,13 @@ impl Process {
         self.last.set(number);
         let text = format!("{} {number}", self.name);
         match &self.room {
-            Room::Bus { .. } => match self.bus.publish("room", text) {
-                Ok(()) => {}
-                Err(PublishError::Full) => println!("{}", Line::Refused(number)),
-                Err(error) => panic!("{error}"),
-            },
+            Room::Bus { .. } => {
+                match self.bus.publish_message(&Message::new("room", text).numbered()) {
+                    Ok(()) => {}
+                    Err(PublishError::Full) => println!("{}", Line::Refused(number)),
+                    Err(error) => panic!("{error}"),
+                }
+            }
             Room::Log { log, .. } => {
                 let stored = log.append(text).add_both(move |stored| {
                     let line = match stored {
@@ -212,8 +215,8 @@ impl Process {
                     }
                     b"report" => {
                         process.clone().received().await?;
-                        let Counts { lost, unconfirmed, .. } = process.bus.counts();
-                        println!("{}", Line::Report { lost, unconfirmed });
+                        let Counts { lost, unconfirmed, missed, .. } = process.bus.counts();
+                        println!("{}", Line::Report { lost, unconfirmed, missed });
                     }
                     command => panic!("{:?}", String::from_utf8_lossy(command)),
                 }

@@ -9,7 +9,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use couplet::bus::{self, Bus, Memory, Presence, PresenceEvent, PresenceOptions, Subscription};
+use couplet::bus::{
+    self, Bus, Memory, Message, Presence, PresenceEvent, PresenceOptions, Subscription,
+};
 use couplet::rooms::{self, Rooms};
 use couplet::services::{Health, Service};
 use couplet::{Deferred, Reactor};
@@ -185,7 +187,7 @@ impl Server {
             // The lines of the other servers are by no member.
             rooms::Event::Published { bytes, by: Some(_), .. } => {
                 // The bus reports a line that it refuses.
-                let _ = bus.publish(LINES, bytes.clone());
+                let _ = bus.publish_message(&Message::new(LINES, bytes.clone()).numbered());
             }
             rooms::Event::Published { .. } => {}
             rooms::Event::Missed { messages, .. } => {
@@ -266,6 +268,10 @@ impl Server {
             }
             bus::Event::AttemptFailed { server, why, .. } => {
                 self.cut_off(format_args!("{server}: {why}"));
+            }
+            bus::Event::Missed { subject, messages } if subject == LINES => {
+                let lines = if *messages == 1 { "line" } else { "lines" };
+                self.say(&format!("* {messages} {lines} of another server did not arrive."));
             }
             bus::Event::Lost { messages } => {
                 tracing::warn!(

@@ -1,0 +1,145 @@
+//! Numbers of messages, by which a subscription finds out how many it has missed.
+//!
+//! A publisher numbers its messages to a subject: 1, 2, 3. Its name and the number are in a header.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use crate::error::PublishError;
+use crate::message::Message;
+
+/// The header: a publisher and a number, separated by a space.
+const HEADER: &str = "Couplet-Number";
+/// The most subjects of a publisher, and the most subjects and publishers of a subscription, whose
+/// numbers are remembered. One more, and all of them begin anew.
+pub(crate) const MOST: usize = 4096;
+/// The longest name of a publisher, in bytes. A bus may have other users.
+const PUBLISHER: usize = 128;
+
+/// The numbers that a bus has used.
+#[derive(Default)]
+pub(crate) struct Sent {
+    publisher: RefCell<String>,
+    /// The last number, by subject.
+    // Bound: MOST (4096).
+    last: RefCell<BTreeMap<String, u64>>,
+}
+
+impl Sent {
+    /// Publishes a message with the next number, which is used up if the message is accepted.
+    /// `unique` makes a name for the publisher, when its numbers begin.
+    pub(crate) fn publish(
+        &self,
+        message: &Message,
+        unique: impl FnOnce() -> String,
+        publish: impl FnOnce(&Message) -> Result<(), PublishError>,
+    ) -> Result<(), PublishError> {
+        let subject = message.subject();
+        let mut last = self.last.borrow_mut();
+        if last.is_empty() || (last.len() >= MOST && !last.contains_key(subject)) {
+            last.clear();
+            self.publisher.replace(unique());
+        }
+        let number = last.get(subject).copied().unwrap_or(0) + 1;
+        let numbered = format!("{} {number}", self.publisher.borrow());
+        publish(&message.clone().header(HEADER, numbered))?;
+        last.insert(subject.to_owned(), number);
+        Ok(())
+    }
+}
+
+/// The numbers that a subscription has seen.
+#[derive(Default)]
+pub(crate) struct Received {
+    /// The last number, by publisher and subject.
+    // Bound: MOST (4096), with names of PUBLISHER bytes and subjects that the pattern matches.
+    last: RefCell<BTreeMap<(String, String), u64>>,
+}
+
+impl Received {
+    /// The messages that are missing between this one and the last one of its publisher to its
+    /// subject.
+    pub(crate) fn missed(&self, message: &Message) -> u64 {
+        let Some((publisher, number)) = message.find_header(HEADER).and_then(parse) else {
+            return 0;
+        };
+        let mut last = self.last.borrow_mut();
+        let key = (publisher.to_owned(), message.subject().to_owned());
+        if last.len() >= MOST && !last.contains_key(&key) {
+            last.clear();
+        }
+        let before = last.insert(key, number);
+        before.map_or(0, |before| number.saturating_sub(before.saturating_add(1)))
+    }
+}
+
+fn parse(value: &str) -> Option<(&str, u64)> {
+    let (publisher, number) = value.split_once(' ')?;
+    let number = number.parse().ok()?;
+    (publisher.len() <= PUBLISHER).then_some((publisher, number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Publishes to a subject, and returns the message as it leaves.
+    fn publish(sent: &Sent, subject: &str) -> Message {
+        let mut left = None;
+        let published = sent.publish(
+            &Message::new(subject, ""),
+            || "ada".to_owned(),
+            |message| {
+                left = Some(message.clone());
+                Ok(())
+            },
+        );
+        published.expect("it is accepted");
+        left.expect("a message")
+    }
+
+    fn numbered(value: &str) -> Message {
+        Message::new("a", "").header(HEADER, value)
+    }
+
+    #[test]
+    fn c233_gaps_between_the_numbers_of_a_publisher_to_a_subject_are_counted() {
+        let (sent, received) = (Sent::default(), Received::default());
+        let [one, _two, three, other] = ["a", "a", "a", "b"].map(|subject| publish(&sent, subject));
+        let bob = numbered("bob 7");
+        let missed = [one, other, bob, three].map(|message| received.missed(&message));
+        assert_eq!(missed, [0, 0, 0, 1]);
+        assert_eq!(received.missed(&numbered("bob 18446744073709551615")), u64::MAX - 8);
+        assert_eq!(received.missed(&numbered("bob 1")), 0, "it counts from there");
+        assert_eq!(received.missed(&numbered("bob 3")), 1);
+    }
+
+    #[test]
+    fn c233_a_refused_message_uses_no_number() {
+        let sent = Sent::default();
+        publish(&sent, "a");
+        let message = Message::new("a", "");
+        let refused = sent.publish(&message, String::new, |_| Err(PublishError::Full));
+        assert!(matches!(refused, Err(PublishError::Full)));
+        assert_eq!(publish(&sent, "a").find_header(HEADER), Some("ada 2"));
+    }
+
+    #[test]
+    fn c233_at_most_4096_numbers_are_remembered() {
+        let (sent, received) = (Sent::default(), Received::default());
+        for n in 0..=MOST {
+            assert_eq!(received.missed(&publish(&sent, &n.to_string())), 0);
+        }
+        assert_eq!((sent.last.borrow().len(), received.last.borrow().len()), (1, 1));
+    }
+
+    #[test]
+    fn c233_headers_of_others_are_ignored() {
+        let received = Received::default();
+        let long = format!("{} 1", "x".repeat(PUBLISHER + 1));
+        for value in ["", "ada", "ada x", "ada -1", "ada 18446744073709551616", &long] {
+            assert_eq!(received.missed(&numbered(value)), 0);
+        }
+        assert!(received.last.borrow().is_empty());
+    }
+}
