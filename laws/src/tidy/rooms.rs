@@ -155,7 +155,7 @@ const MAY_KNOW: [(&str, &[&str]); 31] = [
         &[THE_ROOT, "panics", "defer", "endpoints", "layers", "protocols", "reactor", "unread"],
     ),
     ("services", &[THE_ROOT, "defer", "endpoints", "layers", "reactor", "task"]),
-    ("bus", &[THE_ROOT, "defer", "endpoints", "layers", "services"]),
+    ("bus", &[THE_ROOT, "defer", "endpoints", "layers", "reactor", "services"]),
     ("rooms", &[THE_ROOT]),
     ("embed", &[THE_ROOT, "reactor"]),
 ];

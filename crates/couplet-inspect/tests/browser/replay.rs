@@ -64,6 +64,9 @@ fn a_connection_is_followed_back_and_forth() {
     let Some((browser, program, mut clients)) = storm(2) else { return };
     clients[1].write_all(&[b'y'; 1000]).expect("the program reads");
     clients[1].read_exact(&mut [0; 1000]).expect("it echoes");
+    // The turn that echoes has ended, and with it the recording of its events.
+    let asked = "fetch('/connections.json' + location.search).then((answer) => answer.text())";
+    while !browser.resolve(asked).to_string().contains("1101") {}
     replay(&browser);
     browser.press("1");
     browser.click("#head [data-key=wire_in]");
