@@ -21,7 +21,7 @@ const PUBLISHER: usize = 128;
 pub(crate) struct Sent {
     publisher: RefCell<String>,
     /// The last number, by subject.
-    // Bound: MOST (4096).
+    // Bound: MOST (4096); one more, and all begin anew.
     last: RefCell<BTreeMap<String, u64>>,
 }
 
