@@ -97,6 +97,33 @@ fn a_line_said_on_one_server_is_heard_on_all_once_and_in_order() {
 }
 
 #[test]
+fn c233_people_are_told_how_many_lines_of_another_server_did_not_arrive() {
+    let Some(bus) = nats::Server::start(&[]) else { return };
+    let link = |port: &str| Server::start(&["forward", port, &format!("127.0.0.1:{}", bus.port)]);
+    let cut = link("0");
+    let port = cut.ports[0].port().to_string();
+    let first = chat(&bus, &[]);
+    let second = Server::start(&joined(&format!("nats://127.0.0.1:{port}"), &[]));
+    second.wait_told("connected to the bus");
+    let (mut ada, mut bob) = (named(&first, "ada"), named(&second, "bob"));
+    wait_who(&mut ada, &["ada (you)", "bob"]);
+    ada.say("one");
+    bob.hears("<ada> one");
+    cut.stop(Signal::KILL);
+    bob.hears("* The other servers are out of reach.");
+    ada.say("two");
+    ada.say("three");
+    let _link = link(&port);
+    bob.hears("* The other servers are back.");
+    // The bus has the subscriptions before the line.
+    bob.say("hello");
+    ada.hears("<bob> hello");
+    ada.say("four");
+    bob.hears("* 2 lines of another server did not arrive.");
+    assert_eq!(bob.line(), "<ada> four");
+}
+
+#[test]
 fn people_of_all_servers_have_different_names_and_leave_with_their_server() {
     each_bus(|bus| {
         let (first, mut second, third) = (chat(&bus, &[]), chat(&bus, &[]), chat(&bus, &[]));
