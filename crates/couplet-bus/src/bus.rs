@@ -203,8 +203,10 @@ impl Bus {
         self.core.flush()
     }
 
-    /// Ends all subscriptions, delivers the messages that were sent to them before, sends everything
-    /// that is queued, and closes. Without a connection it waits for one;
+    /// Ends all subscriptions, delivers the messages that were sent to them before, waits until the
+    /// appends of its [logs](crate::Log) are stored or have failed, sends everything that is
+    /// queued, and closes. Without a connection it waits for one, and if a server refuses an
+    /// append, as long as the [patience](crate::LogLimits::patience) of its log;
     /// [`close`](Self::close) ends it.
     pub fn drain(&self) -> Deferred<()> {
         self.core.drain()
@@ -288,6 +290,11 @@ impl Drop for Subscription {
         self.bus.core.unsubscribe(self.id);
     }
 }
+
+    /// Whether the bus was not closed since.
+    pub(crate) fn is_live(&self) -> bool {
+        self.bus.core.pattern(self.id).is_some()
+    }
 
 impl fmt::Debug for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

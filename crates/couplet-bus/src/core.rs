@@ -1,6 +1,6 @@
 //! The state of a bus that all implementations share: the subscriptions, and an inbox of messages
-//! and events. The inbox is delivered in calls of the loop, never inside a call of the user, and one
-//! item at a time; after a panic of a subscriber, the next call continues.
+//! and events. The inbox is delivered in calls of the loop, never inside a call of the user, and
+//! one item at a time; after a panic of a subscriber, the next call continues.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -36,8 +36,8 @@ pub(crate) trait Backend {
     fn publish(&self, message: &Message) -> Result<(), PublishError>;
     fn subscribe(&self, id: u64, pattern: &Pattern) -> Result<(), SubjectError>;
     fn unsubscribe(&self, id: u64);
-    /// Ends all subscriptions; messages that were sent to them before still arrive.
-    fn end_subscriptions(&self);
+    /// Ends all subscriptions but this one; messages that were sent to them before still arrive.
+    fn end_subscriptions(&self, except: Option<u64>);
     /// Has [`Core::push_flushed`] called when everything before was processed.
     fn flush(&self, confirmed: Resolver<()>);
     /// Sends a command of Redis, whose answer is an error without a connection.
@@ -69,7 +69,7 @@ type Observer = Rc<dyn Fn(&Event)>;
 struct Subscriber {
     pattern: Pattern,
     numbers: Received,
-    /// Borrowed only while it runs, and only `drain` runs it.
+    /// Borrowed only while it runs, and only `dispatch` runs it.
     receive: RefCell<Receive>,
 }
 
@@ -90,6 +90,10 @@ pub(crate) struct Core {
     numbers: Sent,
     /// The connection is lost.
     lost: DeferredEvent,
+    /// The appends of the logs that have not ended.
+    appends: Cell<usize>,
+    /// There are none.
+    appended: DeferredEvent,
     /// Its row in the snapshots of its loop.
     _row: Note,
 }
@@ -125,11 +129,14 @@ impl Core {
             counts: Cell::default(),
             numbers: Sent::default(),
             lost: DeferredEvent::new(),
+            appends: Cell::new(0),
+            appended: DeferredEvent::new(),
             _row: {
                 let me = me.clone();
                 reactor.note_rows(move || me.upgrade().iter().map(|core| core.row()).collect())
             },
         });
+        core.appended.set();
         core.backend.open();
         core
     }
@@ -251,15 +258,34 @@ impl Core {
         flushed
     }
 
-    /// Ends the subscriptions, delivers the messages that have arrived, sends those that are queued,
-    /// and closes.
+    /// Ends the subscriptions, delivers the messages that have arrived, waits for the appends,
+    /// sends the queued messages, and closes.
     pub(crate) fn drain(self: &Rc<Self>) -> Deferred<()> {
-        self.backend.end_subscriptions();
-        let (draining, closing) = (self.clone(), self.clone());
-        self.flush().then(move |()| draining.flush()).add_both(move |result| {
-            closing.close();
-            result
-        })
+        // Appends get their answers as replies.
+        let replies = self.requests.borrow().as_ref().map(Requests::subscription);
+        self.backend.end_subscriptions(replies);
+        let (appending, draining, closing) = (self.clone(), self.clone(), self.clone());
+        self.flush()
+            .then(move |()| appending.appended.wait())
+            .then(move |()| draining.flush())
+            .add_both(move |result| {
+                closing.close();
+                result
+            })
+    }
+
+    /// An append of a log begins.
+    pub(crate) fn append_begun(&self) {
+        self.appends.set(self.appends.get() + 1);
+        self.appended.clear();
+    }
+
+    /// An append was stored, or has failed.
+    pub(crate) fn append_ended(&self) {
+        self.appends.set(self.appends.get() - 1);
+        if self.appends.get() == 0 {
+            self.appended.set();
+        }
     }
 
     pub(crate) fn open(&self) {
@@ -272,6 +298,8 @@ impl Core {
         if !self.is_closed.replace(true) {
             self.backend.close();
             let (_subscribers, _requests) = (self.subscribers.take(), self.requests.take());
+            // A drain fails, although an append may take a moment to fail.
+            self.appended.set();
         }
     }
 

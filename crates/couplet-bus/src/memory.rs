@@ -282,8 +282,8 @@ impl Backend for MemoryBackend {
         self.with_queue(|queue| queue.subscriptions.remove(&id));
     }
 
-    fn end_subscriptions(&self) {
-        self.with_queue(|queue| queue.subscriptions.clear());
+    fn end_subscriptions(&self, except: Option<u64>) {
+        self.with_queue(|queue| queue.subscriptions.retain(|id, _| Some(*id) == except));
     }
 
     fn collect(&self) {

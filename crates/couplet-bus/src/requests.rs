@@ -15,7 +15,11 @@ use crate::subject::{Pattern, SubjectError};
 pub(crate) const NO_RESPONDERS: u16 = 503;
 
 #[derive(Clone)]
-pub(crate) struct Requests(Rc<Pending>);
+pub(crate) struct Requests {
+    pending: Rc<Pending>,
+    /// The subscription to the replies.
+    subscription: u64,
+}
 
 struct Pending {
     inbox: String,
@@ -31,27 +35,31 @@ impl Requests {
         let pattern = Pattern::new(format!("{inbox}.*"));
         let pending = Rc::new(Pending { inbox, last: Cell::new(0), waiting: RefCell::default() });
         let receiving = Rc::downgrade(&pending);
-        core.subscribe(pattern, move |reply| {
+        let subscription = core.subscribe(pattern, move |reply| {
             if let Some(pending) = receiving.upgrade() {
                 pending.receive(reply);
             }
         })?;
-        Ok(Requests(pending))
+        Ok(Requests { pending, subscription })
+    }
+
+    pub(crate) fn subscription(&self) -> u64 {
+        self.subscription
     }
 
     #[track_caller]
     pub(crate) fn send(&self, core: &Core, message: Message) -> Deferred<Message> {
-        let id = self.0.last.get() + 1;
-        self.0.last.set(id);
-        let message = message.reply_to(format!("{}.{id}", self.0.inbox));
+        let id = self.pending.last.get() + 1;
+        self.pending.last.set(id);
+        let message = message.reply_to(format!("{}.{id}", self.pending.inbox));
         if let Err(error) = core.publish(&message) {
             return Deferred::fail(error);
         }
-        let pending: Weak<Pending> = Rc::downgrade(&self.0);
+        let pending: Weak<Pending> = Rc::downgrade(&self.pending);
         let (replied, waiting) = Deferred::with_canceller(move |_| {
             drop(pending.upgrade().and_then(|pending| pending.waiting.borrow_mut().remove(&id)));
         });
-        self.0.waiting.borrow_mut().insert(id, waiting);
+        self.pending.waiting.borrow_mut().insert(id, waiting);
         replied
     }
 }

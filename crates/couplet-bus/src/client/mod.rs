@@ -50,8 +50,8 @@ pub(crate) trait Dialect: Sized + 'static {
     fn subscribe(&mut self, id: u64, pattern: &Pattern) -> Result<Option<Bytes>, SubjectError>;
     /// Removes a subscription. Returns the command for an open connection.
     fn unsubscribe(&mut self, id: u64) -> Option<Bytes>;
-    /// Ends all subscriptions, but keeps what their messages on the way need.
-    fn end_subscriptions(&mut self) -> Vec<Bytes>;
+    /// Ends all subscriptions but this one, and keeps what their messages on the way need.
+    fn end_subscriptions(&mut self, except: Option<u64>) -> Vec<Bytes>;
     /// The commands that restore the subscriptions on a new connection.
     fn subscriptions(&self) -> Vec<Bytes>;
     fn clear(&mut self);
@@ -386,8 +386,8 @@ impl<D: Dialect> Backend for Client<D> {
         self.control(|dialect| dialect.unsubscribe(id).into_iter().collect());
     }
 
-    fn end_subscriptions(&self) {
-        self.control(D::end_subscriptions);
+    fn end_subscriptions(&self, except: Option<u64>) {
+        self.control(|dialect| dialect.end_subscriptions(except));
     }
 
     fn flush(&self, confirmed: Resolver<()>) {

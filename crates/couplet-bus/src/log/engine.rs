@@ -43,6 +43,13 @@ pub(crate) struct State {
     pub(crate) last: u64,
 }
 
+impl State {
+    /// The number of the next message. The last one may be the highest of all, if a server says so.
+    pub(crate) fn next(&self) -> u64 {
+        self.last.saturating_add(1)
+    }
+}
+
 /// A part of a stream.
 #[derive(Clone, Debug)]
 pub(crate) struct Batch {

@@ -49,8 +49,8 @@ pub enum Entry {
         /// The last one.
         to: Position,
     },
-    /// The log has begun anew: it was removed, or its server has lost the newest messages. Positions
-    /// before this entry mean nothing any more.
+    /// The log has begun anew: it was removed, or its server has lost the newest messages.
+    /// Positions before this entry mean nothing any more.
     Reset {
         /// The first message that follows.
         next: Position,
@@ -126,8 +126,8 @@ async fn follow(follower: Rc<Follower>, mut reader: Reader) -> Result<()> {
 }
 
 impl Follower {
-    /// Calls the program with the entries, through the inbox of the bus: after a panic in a call the
-    /// next one follows.
+    /// Calls the program with the entries, through the inbox of the bus: after a panic in a call
+    /// the next one follows.
     fn pass_on(self: &Rc<Self>, entries: Vec<Entry>) -> Deferred<()> {
         if entries.is_empty() {
             return Deferred::succeed(());
@@ -175,12 +175,12 @@ impl Reader {
         let next = match (self.place, self.start) {
             (Some(place), _) => place.next,
             (None, Start::Oldest) => at(state.first),
-            (None, Start::Next) => at(state.last + 1),
-            (None, Start::After(position)) => position.with_number(position.number + 1),
+            (None, Start::Next) => at(state.next()),
+            (None, Start::After(position)) => position.next(),
         };
         let is_anew = next.epoch != state.epoch;
-        if is_anew || next.number > state.last + 1 {
-            let next = if is_anew { at(state.first) } else { at(state.last + 1) };
+        if is_anew || next.number > state.next() {
+            let next = if is_anew { at(state.first) } else { at(state.next()) };
             self.place = Some(Place { next, before: None, is_unsure: false });
             return Some(Entry::Reset { next });
         }
@@ -209,7 +209,7 @@ impl Reader {
         entries.extend(self.skip_to(message.number));
         let Some(place) = &mut self.place else { return entries };
         let position = place.next;
-        place.next = position.with_number(position.number + 1);
+        place.next = position.next();
         place.before = Some(message.time);
         entries.push(Entry::Message { position, time: message.time, payload: message.payload });
         entries

@@ -13,6 +13,9 @@ use crate::error::PublishError;
 use crate::memory::Memory;
 use crate::message::Message;
 
+/// Most writers that are remembered in addition to two for each message.
+const WRITERS: usize = 64;
+
 /// The messages of one log.
 pub(crate) struct MemoryLog {
     epoch: u32,
@@ -23,7 +26,7 @@ pub(crate) struct MemoryLog {
     /// The number of the newest message.
     last: u64,
     /// The newest append of each writer: its number, and the message's.
-    // Bound: one for each `Log` that was used.
+    // Bound: two for each kept message, and `WRITERS`.
     writers: BTreeMap<String, (u64, u64)>,
 }
 
@@ -39,6 +42,7 @@ impl MemoryLog {
     }
 
     pub(super) fn append(&mut self, id: &AppendId, payload: &Bytes, time: Duration) -> Position {
+        self.forget_writers();
         let writer = self.writers.entry(id.writer.to_string()).or_default();
         if writer.0 < id.number {
             self.last += 1;
@@ -48,6 +52,14 @@ impl MemoryLog {
             self.messages.push_back(message);
         }
         Position { epoch: self.epoch, number: writer.1 }
+    }
+
+    /// Forgets the writers whose newest message was removed, if they are many: each `Log` is one.
+    fn forget_writers(&mut self) {
+        if self.writers.len() >= 2 * self.messages.len() + WRITERS {
+            let first = self.state().first;
+            self.writers.retain(|_, (_, message)| *message >= first);
+        }
     }
 
     fn read(&self, from: u64, most: usize) -> Batch {
@@ -167,6 +179,10 @@ impl Engine for MemoryEngine {
 
 #[cfg(test)]
 impl MemoryLog {
+    pub(crate) fn writers(&self) -> usize {
+        self.writers.len()
+    }
+
     /// Forgets the newest message, as a server does that ends before it has written it.
     pub(crate) fn lose_newest(&mut self) {
         let lost = self.messages.pop_back().expect("there is one");

@@ -1,7 +1,7 @@
 //! [`Log`]: messages that are stored, and read from a position.
 //!
-//! An [`Engine`] stores and reads once; retries, the order of appends, and gaps are handled here, for
-//! all engines.
+//! An [`Engine`] stores and reads once; retries, the order of appends, and gaps are handled here,
+//! for all engines.
 
 mod engine;
 mod follow;
@@ -93,8 +93,8 @@ pub struct Page {
     pub last: Position,
 }
 
-/// A stored stream of messages with [positions](Position), in one order for all its readers; cheap to
-/// clone.
+/// A stored stream of messages with [positions](Position), in one order for all its readers; cheap
+/// to clone.
 ///
 /// In memory it lasts as long as its [`Memory`](crate::Memory); over NATS, JetStream keeps it as a
 /// stream of the messages to one subject, on disk; over Redis it is a stream under the key
@@ -144,14 +144,14 @@ struct Shared {
 struct Append {
     id: AppendId,
     payload: Bytes,
-    until: Instant,
+    until: Option<Instant>,
     stored: Resolver<Position>,
 }
 
 impl Bus {
-    /// The log of this name, a [subject](crate::Pattern) without wildcards. It is created with these
-    /// limits when it is first used; the limits of one that exists stay. Its handles keep the bus
-    /// open.
+    /// The log of this name, a [subject](crate::Pattern) without wildcards. It is created with
+    /// these limits when it is first used; the limits of one that exists stay. Its handles keep the
+    /// bus open.
     ///
     /// # Errors
     ///
@@ -182,10 +182,10 @@ impl Log {
 
     /// Stores a message, and fires with its position once the log has it.
     ///
-    /// It is sent again with the same id when a connection is lost or an answer takes too long, so it
-    /// is stored once. The appends of a log, of all its clones, are stored in the order of the calls:
-    /// one is sent after the confirmation of the one before, because a server may refuse one and take
-    /// the next.
+    /// It is sent again with the same id when a connection is lost or an answer takes too long, so
+    /// it is stored once. The appends of a log, of all its clones, are stored in the order of the
+    /// calls: one is sent after the confirmation of the one before, because a server may refuse one
+    /// and take the next.
     ///
     /// Fails with [`LogError`], or with [`PublishError`] if the message is too large.
     #[track_caller]
@@ -201,15 +201,17 @@ impl Log {
         let (appended, stored) = Deferred::new();
         let append = Append { id, payload, until: shared.until(), stored };
         shared.queue.borrow_mut().push_back(append);
+        shared.bus.core.append_begun();
         if !shared.is_appending.replace(true) {
             shared.bus.reactor().spawn(send_appends(shared.clone())).detach();
         }
         appended
     }
 
-    /// Fires with messages from this position on, at most `most`; fewer if the log has fewer, or
-    /// they are large. Positions that were removed are skipped, after an [`Entry::Gap`]. If the
-    /// position is of another epoch, the page begins with an [`Entry::Reset`] and the oldest message.
+    /// Fires with messages from this position on, at most `most`; fewer if the log has fewer, they
+    /// are large, or, over Redis, they are more than 10 000. Positions that were removed are
+    /// skipped, after an [`Entry::Gap`]. If the position is of another epoch, the page begins with
+    /// an [`Entry::Reset`] and the oldest message.
     ///
     /// Fails with [`LogError`].
     pub fn read(&self, from: Position, most: usize) -> Deferred<Page> {
@@ -217,7 +219,8 @@ impl Log {
         self.page(most, move |_| start)
     }
 
-    /// Fires with the last messages, at most `most`.
+    /// Fires with the last messages, at most `most`. If they are large or many, the page has the
+    /// first of them, as that of [`read`](Self::read) does.
     ///
     /// Fails with [`LogError`].
     pub fn last(&self, most: usize) -> Deferred<Page> {
@@ -247,7 +250,8 @@ impl Log {
         &self.shared.name
     }
 
-    /// `Ready` if the bus is and the last operation succeeded; otherwise `Degraded` with the reason.
+    /// `Ready` if the bus is and the last operation succeeded; otherwise `Degraded` with the
+    /// reason.
     pub fn health(&self) -> Health {
         match (self.shared.bus.health(), &*self.shared.why.borrow()) {
             (Health::Ready, Some(why)) => Health::Degraded(format!("the log: {why}")),
@@ -271,10 +275,11 @@ async fn send_appends(shared: Rc<Shared>) -> Result<()> {
             .map(|append| (append.id.clone(), append.payload.clone(), append.until));
         let Some((id, payload, until)) = front else { break };
         let attempt = || shared.engine.append(&id, &payload);
-        let result = shared.persist(Some(until), attempt).await;
+        let result = shared.persist(until, attempt).await;
         shared.bytes.set(shared.bytes.get() - payload.len());
         let done = shared.queue.borrow_mut().pop_front();
         done.into_iter().for_each(|append| append.stored.resolve(result.clone()));
+        shared.bus.core.append_ended();
     }
     shared.is_appending.set(false);
     Ok(())
@@ -285,9 +290,9 @@ impl Shared {
         self.bus.reactor().now()
     }
 
-    /// When the patience of an operation that begins now ends.
-    fn until(&self) -> Instant {
-        self.now() + self.limits.patience
+    /// When the patience of an operation that begins now ends, if it does.
+    fn until(&self) -> Option<Instant> {
+        self.now().checked_add(self.limits.patience)
     }
 
     /// Tries an operation until it succeeds; after `until`, or if it can't succeed, fails.
@@ -341,7 +346,7 @@ impl Shared {
     }
 
     async fn read_page(&self, most: usize, start: impl Fn(&State) -> Start) -> Result<Page> {
-        let until = Some(self.until());
+        let until = self.until();
         loop {
             let state = self.persist(until, || self.engine.state()).await?;
             let mut reader = follow::Reader::new(start(&state));

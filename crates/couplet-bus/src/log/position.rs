@@ -29,6 +29,11 @@ impl Position {
         self.number
     }
 
+    /// The position after this one. The number may be a client's or a server's, and the highest.
+    pub(super) fn next(self) -> Position {
+        self.with_number(self.number.saturating_add(1))
+    }
+
     /// The position of another message of the same log.
     #[must_use]
     pub fn with_number(self, number: u64) -> Position {

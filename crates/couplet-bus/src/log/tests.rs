@@ -5,6 +5,7 @@ use std::any::Any;
 use couplet_core::testing::{MemoryReactor, failure_of, success_of};
 
 use super::*;
+use crate::error::NotConfirmed;
 use crate::memory::Memory;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -163,6 +164,13 @@ fn c221_pages_of_a_log() {
     let other = Position { epoch: scene.at(0).epoch ^ 1, number: 4 };
     let page = scene.log.read(other, 1);
     assert_eq!(scene.page(page).0, ["reset 3", "3 c"]);
+    // A client may send the highest number.
+    let page = scene.log.read(scene.at(u64::MAX), 1);
+    assert_eq!(scene.page(page).0, ["reset 8"]);
+    let _following = scene.follow(Start::After(scene.at(u64::MAX)));
+    assert_eq!(scene.got(), ["reset 8"]);
+    assert_eq!(scene.append(&["h"]), [8]);
+    assert_eq!(scene.got(), ["8 h"]);
 }
 
 #[test]
@@ -204,6 +212,58 @@ fn c222_an_append_is_tried_until_the_patience_ends() {
     scene.memory.advance(Duration::from_nanos(1));
     assert!(failure_of(silent).is::<LogError>());
     assert_eq!(scene.append(&["d"]), [1], "the next one is not held up");
+}
+
+#[test]
+fn c222_a_patience_without_an_end_never_ends() {
+    let mut scene = Scene::new(LogLimits { patience: Duration::MAX, ..LogLimits::default() });
+    scene.fail(&[Fault::Lost; 20]);
+    let append = scene.log.append("a");
+    scene.memory.advance(1000 * SECOND);
+    assert_eq!(success_of(append).number(), 1);
+    let page = scene.log.last(1);
+    assert_eq!(scene.page(page).0, ["1 a"]);
+}
+
+#[test]
+fn c222_the_writers_that_a_log_in_memory_remembers_are_bounded() {
+    let limits = LogLimits { messages: 10, ..LogLimits::default() };
+    let mut scene = Scene::new(limits);
+    for number in 1..=1000 {
+        let log = scene.bus.log("a", limits).expect("it is valid");
+        let append = log.append("a");
+        scene.memory.advance(Duration::ZERO);
+        assert_eq!(success_of(append).number(), number);
+    }
+    let mut writers = 0;
+    scene.change(|log| writers = log.writers());
+    assert!((10..=85).contains(&writers), "{writers}");
+    // A writer of a message that is kept is recognized.
+    scene.fail(&[Fault::Unanswered]);
+    assert_eq!(scene.append(&["b"]), [1001]);
+}
+
+#[test]
+fn c209_a_drain_waits_for_appends_and_a_close_does_not() {
+    let mut scene = Scene::new(LogLimits::default());
+    scene.fail(&[Fault::Lost, Fault::Unanswered]);
+    let appended = [scene.log.append("a"), scene.log.append("b")];
+    let drained = scene.bus.drain();
+    scene.memory.advance(Duration::ZERO);
+    assert!(!drained.has_fired());
+    scene.memory.advance(SECOND);
+    assert_eq!(appended.map(|append| success_of(append).number()), [1, 2]);
+    success_of(drained);
+    assert!(matches!(scene.bus.health(), Health::Failed(_)));
+
+    let mut scene = Scene::new(LogLimits::default());
+    scene.fail(&[Fault::Lost; 20]);
+    let (appended, drained) = (scene.log.append("a"), scene.bus.drain());
+    scene.memory.advance(SECOND);
+    scene.bus.close();
+    assert_eq!(failure_of(drained).downcast_ref(), Some(&NotConfirmed));
+    scene.memory.advance(10 * SECOND);
+    assert_eq!(failure_of(appended).downcast_ref(), Some(&LogError::Closed));
 }
 
 #[test]

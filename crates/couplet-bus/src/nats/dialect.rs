@@ -72,8 +72,9 @@ impl Dialect for Nats {
         self.subscriptions.remove(&id).map(|_| unsub(id))
     }
 
-    fn end_subscriptions(&mut self) -> Vec<Bytes> {
-        std::mem::take(&mut self.subscriptions).into_keys().map(unsub).collect()
+    fn end_subscriptions(&mut self, except: Option<u64>) -> Vec<Bytes> {
+        let ended = self.subscriptions.extract_if(.., |id, _| Some(*id) != except);
+        ended.map(|(id, _)| unsub(id)).collect()
     }
 
     fn subscriptions(&self) -> Vec<Bytes> {

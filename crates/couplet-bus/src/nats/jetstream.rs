@@ -25,7 +25,8 @@ use crate::messages::Limit;
 const MESSAGE_ID: &str = "Nats-Msg-Id";
 /// Time for an answer.
 const ANSWER: Duration = Duration::from_secs(5);
-/// Time after which the server removes a consumer that reads nothing: longer than any wait of a read.
+/// Time after which the server removes a consumer that reads nothing: longer than any wait of a
+/// read.
 const INACTIVE: Duration = Duration::from_secs(120);
 /// Shortest time in which a stream recognizes a message, whatever the patience of a log.
 const RECOGNIZED: Duration = Duration::from_secs(120);
@@ -173,13 +174,14 @@ impl Stream {
         let (epoch, StreamState { messages, first_seq, last_seq }) =
             (hash(&reply.created), reply.state);
         self.epoch.set(Some(epoch));
-        let first = if messages == 0 { last_seq + 1 } else { first_seq };
+        let first = if messages == 0 { last_seq.saturating_add(1) } else { first_seq };
         Ok(State { epoch, first, last: last_seq })
     }
 
     async fn create(&self) -> Result<Reply> {
         let LogLimits { messages, bytes, age, patience, .. } = self.limits;
         let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        let known = patience.saturating_mul(2).max(RECOGNIZED).min(age);
         let config = StreamConfig {
             name: &self.name,
             subjects: [&self.subject],
@@ -188,7 +190,7 @@ impl Stream {
             max_age: signed(nanoseconds(age)),
             // A larger message of another publisher would stop the readers.
             max_msg_size: i32::try_from(self.max_payload).unwrap_or(i32::MAX),
-            duplicate_window: signed(nanoseconds((patience * 2).max(RECOGNIZED).min(age))),
+            duplicate_window: signed(nanoseconds(known)),
             storage: "file",
             num_replicas: 1,
         };
@@ -276,7 +278,7 @@ impl Stream {
                     _ => Ok(false),
                 };
             };
-            (cursor.next, cursor.pending) = (place.number + 1, place.pending);
+            (cursor.next, cursor.pending) = (place.number.saturating_add(1), place.pending);
             let Place { number, time, .. } = place;
             // Bound: the messages of one pull, `most`.
             messages.push(Stored { number, time, payload: message.payload().clone() });

@@ -159,8 +159,9 @@ impl Dialect for PubSub {
         (!was_ended).then(|| source.end())
     }
 
-    fn end_subscriptions(&mut self) -> Vec<Bytes> {
-        let begun = self.routes.iter_mut().filter(|(_, route)| !route.is_ended);
+    fn end_subscriptions(&mut self, except: Option<u64>) -> Vec<Bytes> {
+        let is_kept = |route: &Route| except.is_some_and(|id| route.ids.contains(&id));
+        let begun = self.routes.iter_mut().filter(|(_, it)| !it.is_ended && !is_kept(it));
         begun
             .map(|(source, route)| {
                 route.is_ended = true;

@@ -1,8 +1,8 @@
 //! A log as a stream of Redis, by scripts, each of which runs as a whole.
 //!
-//! The id of an entry is `<epoch>-<number>`. An entry has the time of its append in microseconds, and
-//! the payload. A hash beside the stream has the limits, and a key for each writer its newest append.
-//! Appends are announced on a channel: a command that blocks would delay the bus.
+//! The id of an entry is `<epoch>-<number>`. An entry has the time of its append in microseconds,
+//! and the payload. A hash beside the stream has the limits, and a key for each writer its newest
+//! append. Appends are announced on a channel: a command that blocks would delay the bus.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -29,9 +29,11 @@ const RECOGNIZED: Duration = Duration::from_secs(120);
 const RECOGNIZED_MOST: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Most bytes of a read, in messages of the maximum payload; the parser accepts four.
 const LARGEST: usize = 2;
+/// Most messages of a read: each takes three of the values that the parser accepts in a reply.
+const MOST: usize = 10_000;
 
-/// Opens the stream, which is created if it does not exist, and removes at most 100 old messages. Its
-/// arguments: the epoch of a new stream, the maximum number of messages and their age in
+/// Opens the stream, which is created if it does not exist, and removes at most 100 old messages.
+/// Its arguments: the epoch of a new stream, the maximum number of messages and their age in
 /// microseconds.
 const OPEN: &str = "
 local stream, limits = KEYS[1], KEYS[2]
@@ -78,8 +80,8 @@ redis.call('PUBLISH', ARGV[7], '')
 return id
 ";
 
-/// Returns the epoch, and the ids, times and payloads of the next messages. Its arguments: the first
-/// number, the maximum numbers of messages and of their bytes.
+/// Returns the epoch, and the ids, times and payloads of the next messages. Its arguments: the
+/// first number, the maximum numbers of messages and of their bytes.
 const READ: &str = "
 local found, from, left, bytes = {epoch}, ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 while left > 0 do
@@ -108,7 +110,8 @@ struct Stream {
     bell: String,
     limits: LogLimits,
     max_payload: usize,
-    /// The subscription to the announcements, after the first wait.
+    /// The subscription to the announcements, after the first wait. It ends when the bus is closed,
+    /// which may be started again.
     ringing: RefCell<Option<Subscription>>,
     rung: Rc<DeferredEvent>,
 }
@@ -181,7 +184,7 @@ impl Stream {
         let Some([first, last]) = reply.as_list() else { return Err(bad().into()) };
         let last = position(last)?;
         let first = match first.as_bytes() {
-            Some(none) if none.is_empty() => last.number + 1,
+            Some(none) if none.is_empty() => last.number.saturating_add(1),
             _ => position(first)?.number,
         };
         Ok(State { epoch: last.epoch, first, last: last.number })
@@ -218,7 +221,7 @@ impl Stream {
     /// Subscribes to the announcements.
     fn listen(&self) -> Result<(), SubjectError> {
         let mut ringing = self.ringing.borrow_mut();
-        if ringing.is_none() {
+        if !ringing.as_ref().is_some_and(Subscription::is_live) {
             let rung = self.rung.clone();
             let listening = self.bus.subscribe(&*self.bell, move |_| {
                 rung.set();
@@ -231,7 +234,7 @@ impl Stream {
 
     async fn read_now(&self, from: u64, most: usize) -> Result<Batch> {
         let bytes = self.max_payload.saturating_mul(LARGEST);
-        let arguments = [from.to_string(), most.to_string(), bytes.to_string()];
+        let arguments = [from.to_string(), most.min(MOST).to_string(), bytes.to_string()];
         let arguments = arguments.each_ref().map(|text| text.as_bytes());
         let reply = self.script(READ, &[], &arguments).await?;
         let (epoch, entries) = reply.as_list().and_then(<[Reply]>::split_first).ok_or(bad())?;

@@ -1,6 +1,6 @@
 //! Logs on JetStream and on Redis.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use couplet::bus::redis::Redis;
 use couplet::bus::{
     Bus, Entry, Following, Log, LogError, LogLimits, Message, Page, Position, PublishError, Start,
 };
-use couplet::services::Health;
+use couplet::services::{Health, Service};
 
 use crate::needed::Folder;
 use crate::server::{Client, Server};
@@ -48,7 +48,7 @@ impl Follower {
         Follower { _following: following, got }
     }
 
-    /// Runs the loop until it has got so many entries, and takes them.
+    /// Runs the loop until it has this number of entries, and takes them.
     fn take(&self, client: &mut Client, count: usize) -> Vec<String> {
         while self.got.borrow().len() < count {
             let pause = client.l.reactor().sleep(Duration::from_millis(2));
@@ -136,7 +136,7 @@ fn c218_nothing_is_lost_and_nothing_stored_twice_when_a_redis_that_writes_all_is
 fn nothing_is_lost(mut server: Server, connect: impl Fn(&mut Client, &Server) -> Bus) {
     let mut client = Client::new();
     let (writing, reading) = (connect(&mut client, &server), connect(&mut client, &server));
-    let limits = LogLimits { patience: Duration::from_secs(60), ..LogLimits::default() };
+    let limits = LogLimits { patience: Duration::MAX, ..LogLimits::default() };
     let (writer, reader) = (log(&writing, limits), log(&reading, limits));
     let follower = Follower::new(&reader, Start::Oldest);
     let mut appended = Vec::new();
@@ -160,6 +160,67 @@ fn nothing_is_lost(mut server: Server, connect: impl Fn(&mut Client, &Server) ->
     assert_eq!(got, expected);
     let page = client.finish(writer.last(1000)).expect("it is there");
     assert_eq!(lines(&page), expected);
+}
+
+#[test]
+fn c209_a_drain_waits_for_appends_to_jetstream() {
+    let folder = Folder::new();
+    let Some(server) = start(&folder) else { return };
+    a_drain_waits(|client| client.bus(server.options()));
+}
+
+#[test]
+fn c209_a_drain_waits_for_appends_to_redis() {
+    let Some(server) = Server::start_redis(&[]) else { return };
+    a_drain_waits(|client| client.redis_bus(server.redis_options()));
+}
+
+/// The messages that a drain delivers are appended by their subscriber.
+fn a_drain_waits(connect: impl Fn(&mut Client) -> Bus) {
+    let mut client = Client::new();
+    let drains = connect(&mut client);
+    let mut others = Client::new();
+    let other = connect(&mut others);
+    let lobby = log(&drains, LogLimits::default());
+    append(&mut client, &lobby, 1..=1);
+    let (stored, storing) = (Rc::new(Cell::new(0)), lobby.clone());
+    let counting = stored.clone();
+    let _work = drains.subscribe("work", move |job| {
+        let counting = counting.clone();
+        let appended = storing.append(job.payload().clone());
+        appended.map(move |_| counting.set(counting.get() + 1)).detach();
+    });
+    client.finish(drains.flush()).expect("it is connected");
+    for number in 2..=100 {
+        other.publish("work", number.to_string()).expect("there is room");
+    }
+    others.finish(other.flush()).expect("it is connected");
+    client.finish(drains.drain()).expect("it is connected");
+    assert_eq!(stored.get(), 99);
+    let page = others.finish(log(&other, LogLimits::default()).last(200));
+    assert_eq!(lines(&page.expect("it is there")), numbers(1..=100));
+}
+
+#[test]
+fn c218_a_log_is_followed_at_once_also_after_its_bus_was_stopped_and_started() {
+    let Some(server) = Server::start_redis(&[]) else { return };
+    let mut client = Client::new();
+    let mut bus = client.redis_bus(server.redis_options());
+    let lobby = log(&bus, LogLimits::default());
+    for number in 1..=2 {
+        let follower = Follower::new(&lobby, Start::Next);
+        client.finish(lobby.last(1)).expect("it is created");
+        client.finish(bus.flush()).expect("it is connected");
+        let other = client.redis_bus(server.redis_options());
+        let began = client.l.reactor().now();
+        append(&mut client, &log(&other, LogLimits::default()), number..=number);
+        assert_eq!(follower.take(&mut client, 1), numbers(number..=number));
+        let passed = client.l.reactor().now() - began;
+        assert!(passed < Duration::from_secs(15), "no announcement woke it: {passed:?}");
+        client.finish(bus.stop()).expect("it is connected");
+        let reactor = client.l.reactor();
+        client.finish(bus.start(&reactor)).expect("it starts");
+    }
 }
 
 #[test]
@@ -294,6 +355,30 @@ fn c219_large_messages_of_redis_come_in_small_pages() {
     assert!((0..20).map(large).eq(got.take()));
     let error = client.finish(lobby.append(vec![0; 100_001])).unwrap_err();
     assert!(matches!(error.downcast_ref(), Some(PublishError::TooLarge { .. })), "{error}");
+}
+
+#[test]
+fn c219_many_messages_of_redis_come_in_several_pages() {
+    let Some(server) = Server::start_redis(&[]) else { return };
+    let mut client = Client::new();
+    let bus = client.redis_bus(server.redis_options());
+    let lobby = log(&bus, LogLimits::default());
+    append(&mut client, &lobby, 1..=1);
+    let add = "local stream, time = KEYS[1], redis.call('TIME')
+        local epoch = string.match(redis.call('XRANGE', stream, '-', '+')[1][1], '%d+')
+        for number = 2, 25000 do
+          local now = time[1] .. string.format('%06d', time[2])
+          redis.call('XADD', stream, epoch .. '-' .. number, 'time', now, 'payload', number)
+        end";
+    run(&mut client, &bus, &["EVAL", add, "1", "couplet:log:{rooms.lobby}"]);
+    let mut next = client.finish(lobby.last(1)).expect("it is there").first;
+    for count in [10_000, 10_000, 5000] {
+        let page = client.finish(lobby.read(next, 25_000)).expect("it is there");
+        let after = next.number() + count;
+        assert_eq!(lines(&page), numbers(next.number()..=after - 1));
+        next = next.with_number(after);
+    }
+    assert_eq!(bus.counts().connects, 1);
 }
 
 #[test]
