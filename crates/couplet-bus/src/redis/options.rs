@@ -54,8 +54,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// A client of this server: `redis://[[user]:password@]host[:port][/database]`, or `rediss://` for
-    /// TLS. The port is 6379 and the database 0 by default. Users and passwords are
+    /// A client of this server: `redis://[[user]:password@]host[:port][/database]`, or `rediss://`
+    /// for TLS. The port is 6379 and the database 0 by default. Users and passwords are
     /// percent-encoded.
     ///
     /// # Errors
@@ -94,15 +94,18 @@ impl Options {
         })
     }
 
-    /// Names the client, for the server's `CLIENT LIST`; unnamed by default.
+    /// Names the client, for the server's `CLIENT LIST`; unnamed by default. Such a name is
+    /// printable ASCII without spaces; any other character becomes `_`.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = Some(name.into());
+        let name: String = name.into();
+        // The server refuses a login with any other name.
+        self.name = Some(name.replace(|c: char| !c.is_ascii_graphic(), "_"));
         self
     }
 
-    /// Encrypts the connection with these settings, also without `rediss://`; that address takes the
-    /// system's roots by default.
+    /// Encrypts the connection with these settings, also without `rediss://`; that address takes
+    /// the system's roots by default.
     #[cfg(any(feature = "tls", feature = "ring"))]
     #[must_use]
     pub fn tls(mut self, tls: ClientTls) -> Self {
@@ -118,17 +121,17 @@ impl Options {
         self
     }
 
-    /// Sets the maximum size of messages and commands that are queued, in bytes on the wire; 8 MiB by
-    /// default. Messages are queued without a connection, and while the server reads slowly. Further
-    /// ones are [lost](crate::Event::Lost).
+    /// Sets the maximum size of messages and commands that are queued, in bytes on the wire; 8 MiB
+    /// by default. Messages are queued without a connection, and while the server reads slowly.
+    /// Further ones are [lost](crate::Event::Lost).
     #[must_use]
     pub fn queue(mut self, bytes: usize) -> Self {
         self.settings.queue = bytes;
         self
     }
 
-    /// Sets the maximum size of headers and payload, in bytes; 1 MiB by default. Larger messages can't
-    /// be published, and are [dropped](crate::Event::Oversized) when they arrive.
+    /// Sets the maximum size of headers and payload, in bytes; 1 MiB by default. Larger messages
+    /// can't be published, and are [dropped](crate::Event::Oversized) when they arrive.
     #[must_use]
     pub fn max_payload(mut self, bytes: usize) -> Self {
         self.settings.max_payload = bytes;

@@ -231,7 +231,7 @@ impl Parser {
         match usize::try_from(size) {
             Ok(size) if size <= self.max_string => {
                 self.check_size(size)?;
-                self.state = State::String(size + 2);
+                self.state = State::String(size.saturating_add(2));
             }
             _ => {
                 self.reply.truncate(start);

@@ -38,8 +38,8 @@ fn c213_the_login_has_the_credentials_and_the_database() {
     };
     let (hello, ping) = (command(&["HELLO", "3"]), command(&["PING"]));
     assert_eq!(login(options("redis://a.example")), format!("{hello}{ping}"));
-    let full = options("redis://ada:x@a.example/2").name("me");
-    let hello = command(&["HELLO", "3", "AUTH", "ada", "x", "SETNAME", "me"]);
+    let full = options("redis://ada:x@a.example/2").name("me, a n\u{f6}de");
+    let hello = command(&["HELLO", "3", "AUTH", "ada", "x", "SETNAME", "me,_a_n_de"]);
     assert_eq!(login(full), format!("{hello}{}{ping}", command(&["SELECT", "2"])));
 }
 

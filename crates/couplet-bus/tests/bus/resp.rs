@@ -115,6 +115,8 @@ fn c217_the_depth_the_values_and_the_bytes_of_a_reply_are_bounded() {
     assert_eq!(parse(&[&b"*65536\r\n"[..], &b":1\r\n".repeat(65_536), b"*1\r\n:1\r\n"]).0.len(), 2);
     let endless = vec![b'x'; 70_000];
     assert_eq!(parse(&[b"+", &endless]).1, Some(ParseError::LineTooLong));
+    let mut boundless = Parser::new(usize::MAX);
+    assert_eq!(boundless.next(&mut &b"$18446744073709551615\r\nab"[..]), Ok(None));
     // Four strings of the limit, and 1 MiB of lines.
     let lists = |value: &str, count: usize| {
         [format!("*{count}\r\n").into_bytes(), value.repeat(count).into_bytes()].concat()

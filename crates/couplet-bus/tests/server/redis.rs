@@ -19,13 +19,12 @@ fn c213_passwords_and_users_log_in_and_wrong_ones_do_not() {
     let address = |login: &str| format!("redis://{login}127.0.0.1:{}/3", server.port);
     for login in [":p%40ss@", "p%40ss@", "default:p%40ss@", "ada:s3cret@"] {
         let options = Options::new(&address(login)).expect("it is valid");
-        let bus = client.redis_bus(options.name("me"));
+        let bus = client.redis_bus(options.name("a n\u{f6}de"));
         assert_eq!(bus.health(), Health::Ready);
-        let told = client.finish(Redis::new(&bus).command(&["CLIENT", "INFO"]));
-        let told =
-            String::from_utf8_lossy(told.expect("it is connected").as_bytes().expect("text"))
-                .into_owned();
-        assert!(told.contains(" name=me ") && told.contains(" db=3 "), "{told}");
+        let reply = client.finish(Redis::new(&bus).command(&["CLIENT", "INFO"]));
+        let reply = reply.expect("it is connected");
+        let info = String::from_utf8_lossy(reply.as_bytes().expect("text"));
+        assert!(info.contains(" name=a_n_de ") && info.contains(" db=3 "), "{info}");
         client.log();
     }
     for (login, why) in [(":wr0ng@", "WRONGPASS"), ("ada:wr0ng@", "WRONGPASS"), ("", "NOAUTH")] {
