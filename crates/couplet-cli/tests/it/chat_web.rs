@@ -18,11 +18,10 @@ fn chat(bus: &nats::Server, ports: [&str; 2]) -> Server {
     server
 }
 
-/// The texts of the lines on the page, without notices.
+/// The texts of the lines on the page, without notices and lines without a number.
 fn said(browser: &Browser) -> Vec<String> {
-    let lines = browser.value(
-        "[...document.querySelectorAll('#lines li:not(.notice)')].map((line) => line.textContent)",
-    );
+    let lines = "[...document.querySelectorAll('#lines li:not(.notice, .unkept)')]";
+    let lines = browser.value(&format!("{lines}.map((line) => line.textContent)"));
     let lines = lines.as_array().expect("a list").iter();
     lines.map(|line| line.as_str().expect("a text").to_owned()).collect()
 }
@@ -83,6 +82,53 @@ fn c228_a_page_has_the_lines_of_all_servers_once_and_in_order_also_after_its_ser
     browser.press(&format!("/quit{ENTER}"));
     browser.wait_for("text('#state').startsWith('You have left.')");
     lines_until(&mut bob, "* eve has left");
+}
+
+#[test]
+fn c228_a_page_shows_lines_that_have_the_numbers_of_lost_ones() {
+    let Some(browser) = couplet_watched::preparing(|| Browser::start(1000, 700)) else { return };
+    let (folder, copy) = (Folder::new(), Folder::new());
+    let Some(mut bus) = keeping_bus(&folder) else { return };
+    let server = chat(&bus, ["0", "0"]);
+    let mut bob = named(&server, "bob");
+    bob.say("one");
+    lines_until(&mut bob, "[1] <bob> one");
+    browser.open(&format!("http://{}/", server.ports[1]));
+    browser.wait_for("text('#lines').includes('one')");
+    let copy_files = |from: &Folder, to: &Folder| {
+        let (from, to) = (from.path("."), to.path(""));
+        let copied = std::process::Command::new("cp").args(["-r", &from, &to]).status();
+        assert!(copied.expect("it is there").success());
+    };
+    bus.stop();
+    copy_files(&folder, &copy);
+    bus.start_again();
+    lines_until(&mut bob, "* The other servers are back.");
+    for (number, text) in [(2, "two"), (3, "three")] {
+        bob.say(text);
+        lines_until(&mut bob, &format!("[{number}] <bob> {text}"));
+    }
+    browser.wait_for("text('#lines').includes('three')");
+    // The bus loses what it has stored since the copy.
+    bus.kill();
+    std::fs::remove_dir_all(folder.path("jetstream")).expect("the bus keeps its data there");
+    copy_files(&copy, &folder);
+    bus.start_again();
+    lines_until(&mut bob, "* The lines begin anew, with ");
+    for (number, text) in [(2, "four"), (3, "five"), (4, "six")] {
+        bob.say(text);
+        lines_until(&mut bob, &format!("[{number}] <bob> {text}"));
+    }
+    browser.wait_for("text('#lines').includes('six')");
+    let lines = said(&browser);
+    let expected = ["one", "two", "three", "* begin", "four", "five", "six"];
+    assert_eq!(lines.len(), expected.len(), "{lines:?}");
+    for (line, expected) in lines.iter().zip(expected) {
+        match expected {
+            "* begin" => assert_eq!(line, "The lines begin anew, with 2."),
+            text => assert_eq!(*line, format!("bob {text}")),
+        }
+    }
 }
 
 /// A page's connection, as bytes.

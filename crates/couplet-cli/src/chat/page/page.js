@@ -19,6 +19,8 @@ let again;
 /** The last line on the page: the epoch of its history, and its number. */
 let epoch;
 let last;
+/** The last lines on the page, by their numbers. */
+const shown = new Map();
 /** Whether missing lines were asked for. */
 let isAsked = false;
 /** The requests for the list of people without an answer. */
@@ -82,8 +84,16 @@ function heard(line) {
 }
 
 function numbered(number, line) {
-    if (last === undefined || number === last + 1) {
+    // A bus that has lost its newest lines gives their numbers to others.
+    const isAnother = shown.has(number) && shown.get(number) !== line;
+    if (isAnother) {
+        show(`The lines begin anew, with ${number}.`, 'gap');
+        shown.clear();
+    }
+    if (last === undefined || number === last + 1 || isAnother) {
         [last, isAsked] = [number, false];
+        shown.set(number, line);
+        shown.delete(number - MOST);
         show(line);
     } else if (number > last + 1 && !isAsked) {
         isAsked = send(`/from ${last}`);
@@ -145,6 +155,7 @@ function begin(theirs, number) {
     if (epoch !== undefined && epoch !== theirs) {
         show('The lines begin anew.', 'gap');
         last = undefined;
+        shown.clear();
     }
     epoch = theirs;
     // A new history begins with its first line.
