@@ -15,7 +15,8 @@ pub(crate) struct Engine {
     pub(crate) is_log: bool,
     /// Starts a server, which keeps its data in the folder; `None` if it is not installed.
     pub(crate) start: fn(&Folder) -> Option<Server>,
-    /// Connects to a server on this port of the loopback interface, with a queue of so many bytes.
+    /// Connects to a server on this port of the loopback interface, with a queue of this number of
+    /// bytes.
     pub(crate) bus: fn(&Reactor, u16, usize) -> Bus,
 }
 

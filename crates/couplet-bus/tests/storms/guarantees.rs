@@ -269,6 +269,6 @@ fn nats_a_subscriber_that_is_cut_off_misses_messages_between_two_events() {
     publisher.flush();
     assert_eq!(cut_off.until("4"), ["connected", "3", "4"], "2 is missed");
     assert_eq!(publisher.until("4"), ["1", "2", "3", "4"]);
-    assert_eq!(publisher.losses(), (3, 0, 0), "the publisher is not told");
+    assert_eq!(publisher.losses(), (3, 0, 0), "no count of the publisher has it");
     assert_eq!(cut_off.losses(), (1, 0, 0));
 }

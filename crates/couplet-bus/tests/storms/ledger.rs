@@ -1,5 +1,5 @@
-//! The accounts of a storm: each message that a node did not get is one that its publisher or the
-//! node was told of.
+//! The accounts of a storm: for each message that a node did not get there is a report, of its
+//! publisher's bus or of the node's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,7 +10,7 @@ use couplet::bus::Position;
 /// An event of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Line {
-    /// Its bus reported that so many messages are missing before the next one.
+    /// Its bus reported that this number of messages is missing before the next one.
     Missed(u64),
     /// It got a message.
     Got { publisher: String, number: u64 },
@@ -22,7 +22,8 @@ pub(crate) enum Line {
     Broken(String),
     /// It has a connection.
     Back,
-    /// Its connection was lost, with so many unconfirmed messages; `last` is the number of its last.
+    /// Its connection was lost, with this number of unconfirmed messages; its last message has the
+    /// number `last`.
     Away { unconfirmed: u64, last: u64 },
     /// The bus refused its message of this number.
     Refused(u64),
@@ -144,8 +145,8 @@ impl Published {
             }
         }
         if let Some(report) = report {
-            let told = (published.refused.len() as u64, all, all_missed);
-            assert_eq!(report, told, "the counts of {} are those of its events", story.name);
+            let events = (published.refused.len() as u64, all, all_missed);
+            assert_eq!(report, events, "the counts of {} are those of its events", story.name);
         }
         published
     }
@@ -187,14 +188,14 @@ struct Receiver<'a> {
 
 impl<'a> Receiver<'a> {
     fn settle(mut self, totals: &mut Totals) -> Result<(), String> {
-        let (mut aways, mut has_ended, mut told) = (0, false, 0);
+        let (mut aways, mut has_ended, mut reported) = (0, false, 0);
         for line in &self.story.lines {
             match line {
-                Line::Missed(count) => told += count,
+                Line::Missed(count) => reported += count,
                 Line::Got { publisher, number } => {
                     totals.delivered += 1;
                     let missed = self.miss(publisher, *number, aways, totals)?;
-                    if std::mem::take(&mut told) != missed {
+                    if std::mem::take(&mut reported) != missed {
                         let name = &self.story.name;
                         return Err(format!("{name} misses {missed} before {publisher} {number}"));
                     }
@@ -205,18 +206,21 @@ impl<'a> Receiver<'a> {
                 _ => {}
             }
         }
-        let name = &self.story.name;
-        for (publisher, (last, _)) in self.last.clone() {
-            let published = &self.published[publisher];
+        if !has_ended {
+            return Ok(());
+        }
+        let (name, all) = (&self.story.name, self.published);
+        for (publisher, published) in all {
+            let last = self.last.get(publisher).map_or(0, |(last, _)| *last);
             match published.last {
-                Some(wanted) if has_ended && last != wanted => {
+                Some(wanted) if last != wanted => {
                     return Err(format!("{name} got {publisher} {last}, but not {wanted}"));
                 }
+                Some(_) => {}
                 // It was killed: the confirmed messages are there.
-                None if has_ended => {
+                None => {
                     self.miss(publisher, published.confirmed.max(last) + 1, aways, totals)?;
                 }
-                _ => {}
             }
         }
         Ok(())
@@ -256,7 +260,7 @@ impl<'a> Receiver<'a> {
             } else if aways > aways_before {
                 totals.away += 1;
             } else {
-                return Err(format!("{name} misses {publisher} {missed}, and neither was told"));
+                return Err(format!("{name} misses {publisher} {missed}, without a report"));
             }
         }
         Ok(count)
@@ -371,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn losses_that_were_told_are_counted() {
+    fn reported_losses_are_counted() {
         let got = "got a 1, got a 4, report 0 0 0";
         assert_eq!(totals("refused 2, refused 3, finished 4", got), Ok([2, 2, 0, 0]));
         let missed = "got a 1, missed 2, got a 4, report 0 0 2";
@@ -381,14 +385,14 @@ mod tests {
     }
 
     #[test]
-    fn a_loss_that_was_not_told_is_found() {
-        let silent = Err("b misses a 2, and neither was told".to_owned());
+    fn a_loss_without_a_report_is_found() {
+        let silent = Err("b misses a 2, without a report".to_owned());
         assert_eq!(totals("finished 3", "got a 1, missed 1, got a 3"), silent);
         // Confirmed before the connection was lost.
         assert_eq!(totals("confirmed 2, away 1 3, back, finished 3", "got a 1, got a 3"), silent);
         // Fewer were unconfirmed.
         let few = totals("confirmed 1, away 1 3, back, finished 4", "got a 1, got a 4");
-        assert_eq!(few, Err("b misses a 3, and neither was told".to_owned()));
+        assert_eq!(few, Err("b misses a 3, without a report".to_owned()));
         // The receiver was away at another time.
         assert_eq!(totals("finished 3", "away 0 0, back, got a 1, got a 3"), silent);
         // Another number was reported.
@@ -400,6 +404,8 @@ mod tests {
         assert_eq!(totals("confirmed 1", "got a 1, report 0 0 0"), Ok([1, 0, 0, 0]));
         let end = totals("finished 4", "got a 1, away 0 0, report 0 0 0");
         assert_eq!(end, Err("b got a 1, but not 4".to_owned()));
+        let deaf = totals("finished 4", "away 0 0, back, report 0 0 0");
+        assert_eq!(deaf, Err("b got a 0, but not 4".to_owned()));
     }
 
     #[test]

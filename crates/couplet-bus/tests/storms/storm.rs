@@ -134,8 +134,8 @@ fn report_losses(engine: &Engine, seed: u64) {
     let Some(stories) = storm(engine, seed) else { return };
     let totals = settle(&stories).unwrap_or_else(|silent| panic!("{silent}"));
     println!("{}, {} kills: {totals:?}", engine.name, kills());
-    let told = totals.unconfirmed + totals.away;
-    assert!(totals.delivered > 500 && told > 0, "{totals:?}: it was no storm");
+    let reported = totals.unconfirmed + totals.away;
+    assert!(totals.delivered > 500 && reported > 0, "{totals:?}: it was no storm");
 }
 
 /// Runs a storm, and checks that the log has everything.
