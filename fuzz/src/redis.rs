@@ -1,5 +1,5 @@
 //! The parser of a Redis server's bytes: the replies and the error are the same for any cut, and no
-//! string of a reply is larger than the limit.
+//! reply is larger than the limits.
 //!
 //! An input is a byte that chooses the cut, then the server's bytes.
 
@@ -76,8 +76,11 @@ fn parse(pieces: &[&[u8]]) -> Vec<String> {
 fn check(reply: &Reply, depth: usize) {
     assert!(depth <= 16, "the depth has a limit");
     match reply {
-        // A line has no limit of its own but that of lines.
-        Reply::Bytes(bytes) => assert!(bytes.len() <= 64 * 1024),
+        // A text that came as a line has the limit of lines instead.
+        Reply::Bytes(bytes) => {
+            let most = if bytes.contains(&b'\n') { MAX_STRING } else { 64 * 1024 };
+            assert!(bytes.len() <= most, "a string is too large");
+        }
         Reply::Error(text) => assert!(text.len() <= 3 * 512),
         Reply::List(values) | Reply::Push(values) => {
             assert!(values.len() <= 64 * 1024);
