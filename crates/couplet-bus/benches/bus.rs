@@ -1,5 +1,6 @@
-//! A message from a client of one node to 1000 clients of another one over NATS, beside nodes written
-//! by hand on tokio and async-nats; messages a second of publishers, and the memory of subscribers.
+//! A message from a client of one node to 1000 clients of another one over NATS, beside nodes
+//! written by hand on tokio and async-nats; messages a second of publishers, and the memory of
+//! subscribers.
 //!
 //! `cargo bench -p couplet-bus --bench bus`; it needs nats-server. The nodes, the server and the
 //! clients are processes of their own, over loopback.
@@ -75,7 +76,8 @@ fn run_node(server: &str) {
     l.run(|_| Ok(())).expect("it runs");
 }
 
-/// A node by hand: a task for each client, which receives from a broadcast channel.
+/// A node by hand: each client has a task that reads, and one that writes what a broadcast channel
+/// has.
 fn run_peer(server: &str) {
     let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
     LocalSet::new().block_on(&runtime, async {

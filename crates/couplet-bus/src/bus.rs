@@ -18,10 +18,15 @@ use crate::nats::{self, Nats, NatsClient};
 use crate::redis::{self, PubSub, RedisClient};
 use crate::subject::{Pattern, SubjectError};
 
-/// A connection to a message bus, in one loop; cheap to clone. The bus closes when the last handle is
-/// dropped: a `Bus`, a [`Subscription`], [`Messages`] or a [`Presence`](crate::Presence).
+/// A connection to a message bus, in one loop; cheap to clone. The bus closes when the last handle
+/// is dropped: a `Bus`, a [`Subscription`], [`Messages`] or a [`Presence`](crate::Presence).
 ///
-/// Messages of one bus to one subject arrive in the order of publishing, at most once each.
+/// Messages of one bus to one subject arrive in the order of publishing, at most once each. A
+/// subscription misses those that are published while its bus has no connection. The gap ends with
+/// [`Connected`](Event::Connected), and may begin some time before
+/// [`Disconnected`](Event::Disconnected) reports it; its size is known only of
+/// [numbered](Message::numbered) messages. A [`Log`](crate::Log) has no such gaps.
+///
 /// Functions of the program are called by the loop, never from inside a call that it made.
 #[derive(Clone)]
 pub struct Bus {
@@ -36,8 +41,8 @@ impl Bus {
         Bus::of(Core::new(reactor, |core| Rc::new(MemoryBackend::new(core, reactor, memory))))
     }
 
-    /// A bus over NATS. It connects immediately, and again whenever the connection is lost, until it
-    /// is closed. Meanwhile messages are [queued](nats::Options::queue).
+    /// A bus over NATS. It connects immediately, and again whenever the connection is lost, until
+    /// it is closed. Meanwhile messages are [queued](nats::Options::queue).
     ///
     /// ```no_run
     /// use couplet::bus::{Bus, nats};
@@ -53,8 +58,9 @@ impl Bus {
         Bus::of(Core::new(reactor, |core| NatsClient::new(core, reactor, options, dialect)))
     }
 
-    /// A bus over the pub/sub of a Redis server, version 6 or later, with the [connection](redis) of
-    /// [`Redis`](redis::Redis). It connects as [`Bus::nats`] does, and has no groups.
+    /// A bus over the pub/sub of a [Redis](redis) server, version 6 or later. It connects as
+    /// [`Bus::nats`] does, and has no groups. [`Redis`](redis::Redis) runs commands over its
+    /// connection.
     ///
     /// ```no_run
     /// use couplet::bus::{Bus, redis};
@@ -109,7 +115,8 @@ impl Bus {
     }
 
     /// Calls `receive` with each message that the pattern matches, until the [`Subscription`] is
-    /// dropped.
+    /// dropped or the bus is closed. Messages that are published while the bus has no connection
+    /// are missed.
     ///
     /// ```
     /// use couplet::bus::{Bus, Memory, Pattern};
@@ -160,7 +167,8 @@ impl Bus {
     ///
     /// Fails with [`TimedOut`](couplet_core::defer::TimedOut) after `timeout`, with
     /// [`RequestError`](crate::RequestError) if nothing is subscribed to the subject or the bus is
-    /// closed, and with [`PublishError`]. Without a connection the request is queued as any message.
+    /// closed, and with [`PublishError`]. Without a connection the request is queued as any
+    /// message.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -283,6 +291,11 @@ impl Subscription {
     pub fn bus(&self) -> &Bus {
         &self.bus
     }
+
+    /// Whether the bus was not closed since.
+    pub(crate) fn is_live(&self) -> bool {
+        self.bus.core.pattern(self.id).is_some()
+    }
 }
 
 impl Drop for Subscription {
@@ -290,11 +303,6 @@ impl Drop for Subscription {
         self.bus.core.unsubscribe(self.id);
     }
 }
-
-    /// Whether the bus was not closed since.
-    pub(crate) fn is_live(&self) -> bool {
-        self.bus.core.pattern(self.id).is_some()
-    }
 
 impl fmt::Debug for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -6,12 +6,14 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// Connected; the subscriptions are restored, and the queued messages are being sent.
+    /// Connected; the subscriptions are restored, and the queued messages are being sent. The
+    /// subscriptions have missed the messages since [`Disconnected`](Self::Disconnected).
     Connected {
         /// The server's address.
         server: String,
     },
-    /// The connection was lost.
+    /// The connection was lost: now, or, if the link failed in silence, up to three
+    /// [intervals of PINGs](crate::nats::Options::ping_interval) ago.
     Disconnected {
         /// The server's address.
         server: String,

@@ -2,8 +2,9 @@
 //! many machines.
 //!
 //! A [`Bus`] belongs to one loop. [`Bus::memory`] connects the loops of a process, and
-//! [`Bus::nats`] and [`Bus::redis`] machines, over servers of NATS or Redis; programs use them alike. Messages have
-//! subjects such as `rooms.lobby`, and subscriptions [patterns](Pattern) such as `rooms.*`.
+//! [`Bus::nats`] and [`Bus::redis`] machines, over servers of NATS or Redis; programs use them
+//! alike. Messages have subjects such as `rooms.lobby`, and subscriptions [patterns](Pattern) such
+//! as `rooms.*`.
 //!
 //! ```
 //! use couplet::bus::{Bus, Memory};
@@ -24,20 +25,24 @@
 //! # Without a connection
 //!
 //! A program that loses its bus still works for its own clients. Its messages are queued up to a
-//! [limit](nats::Options::queue); further ones are refused, counted and reported. [`Bus::health`] is
-//! `Degraded`, [events](Event) report each change, and [`Counts`] count. The bus reconnects with
+//! [limit](nats::Options::queue); further ones are refused, counted and reported. [`Bus::health`]
+//! is `Degraded`, [events](Event) report each change, and [`Counts`] count. The bus reconnects with
 //! growing delays, restores the subscriptions, and sends the queued messages.
+//!
+//! A subscription misses the messages that others publish meanwhile. No server keeps them, and no
+//! counter has their number: there is a gap of unknown size before each [`Event::Connected`] but
+//! the first. A [`Log`] has no such gaps: its readers continue after their last message.
 //!
 //! # Slow subscribers
 //!
 //! A function that is subscribed gets each message as it arrives. A subscriber that takes its time
-//! uses [`Bus::messages`], whose queue has a [limit](Limit) of its own: a full queue drops messages,
-//! which is counted and reported, and delays no other subscriber.
-
+//! uses [`Bus::messages`], whose queue has a [limit](Limit) of its own: a full queue drops
+//! messages, which is counted and reported, and delays no other subscriber.
+//!
 //! # Rooms on many machines
 //!
-//! With a bus without echo, the rooms (feature `rooms`) of many machines become one:
-//! each machine publishes the messages of its own members, and sends those of others to its members.
+//! With a bus without echo, the rooms (feature `rooms`) of many machines become one: each machine
+//! publishes the messages of its own members, and sends those of others to its members.
 //!
 //! ```
 //! use couplet::bus::{Bus, Memory, Subscription, SubjectError};

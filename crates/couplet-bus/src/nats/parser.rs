@@ -185,7 +185,7 @@ impl Parser {
     }
 }
 
-/// Removes bytes from the front. There are at least so many.
+/// Removes bytes from the front. There are at least `count`.
 fn take<'a>(data: &mut &'a [u8], count: usize) -> &'a [u8] {
     let (taken, rest) = data.split_at(count);
     *data = rest;

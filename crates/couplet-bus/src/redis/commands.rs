@@ -22,7 +22,7 @@ pub enum CommandError {
     #[error("cannot run a command of Redis: its reply is of another kind")]
     BadReply,
     /// The bus is not one of Redis.
-    #[error("cannot run a command of Redis: the bus is another one")]
+    #[error("cannot run a command of Redis: the bus is not one of Redis")]
     NotRedis,
 }
 
@@ -51,9 +51,11 @@ impl Redis {
         Redis { bus: bus.clone() }
     }
 
-    /// Runs a command. Fails with [`CommandError`]; a command that is not allowed to wait for a
-    /// connection fails immediately without one. A command that blocks, such as BLPOP, delays
-    /// everything behind it.
+    /// Runs a command. Fails with [`CommandError`]; without a connection it fails immediately.
+    ///
+    /// A command that blocks, such as BLPOP, delays all commands and messages behind it, and ends
+    /// the connection after two PINGs without an answer. So does a reply beyond the limits of a
+    /// [`Parser`](super::Parser::new).
     #[track_caller]
     pub fn command<P: AsRef<[u8]>>(&self, parts: &[P]) -> Deferred<Reply> {
         self.bus.core.command(command(parts))

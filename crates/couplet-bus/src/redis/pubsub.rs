@@ -1,7 +1,7 @@
 //! The client in the words of Redis: subscriptions to channels and globs, and calls.
 //!
-//! INVARIANT: each subscription belongs to one channel or one glob, of which the server sends each
-//! message once. So a message reaches each subscription once, whatever else matches it.
+//! INVARIANT: each subscription belongs to one channel or one glob, and the server sends a message
+//! once for each of these that matches. So a message reaches each subscription once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;

@@ -103,7 +103,7 @@ impl Client {
         self.log()
     }
 
-    /// Runs until something is so.
+    /// Runs until the condition holds.
     pub(crate) fn wait(&mut self, is_so: impl Fn() -> bool) {
         while !is_so() {
             let pause = self.l.reactor().sleep(Duration::from_millis(2));
