@@ -76,8 +76,8 @@ fn run_node(server: &str) {
     l.run(|_| Ok(())).expect("it runs");
 }
 
-/// A node by hand: each client has a task that reads, and one that writes what a broadcast channel
-/// has.
+/// A node by hand: each client has a task that reads, and one that writes the lines of a broadcast
+/// channel.
 fn run_peer(server: &str) {
     let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
     LocalSet::new().block_on(&runtime, async {

@@ -109,7 +109,7 @@ fn c228_a_page_shows_lines_that_have_the_numbers_of_lost_ones() {
         lines_until(&mut bob, &format!("[{number}] <bob> {text}"));
     }
     browser.wait_for("text('#lines').includes('three')");
-    // The bus loses what it has stored since the copy.
+    // The bus loses the lines since the copy.
     bus.kill();
     std::fs::remove_dir_all(folder.path("jetstream")).expect("the bus keeps its data there");
     copy_files(&copy, &folder);
