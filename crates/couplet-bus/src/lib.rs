@@ -29,9 +29,10 @@
 //! is `Degraded`, [events](Event) report each change, and [`Counts`] count. The bus reconnects with
 //! growing delays, restores the subscriptions, and sends the queued messages.
 //!
-//! A subscription misses the messages that others publish meanwhile. No server keeps them, and no
-//! counter has their number: there is a gap of unknown size before each [`Event::Connected`] but
-//! the first. A [`Log`] has no such gaps: its readers continue after their last message.
+//! A subscription misses the messages that others publish meanwhile: there is a gap before each
+//! [`Event::Connected`] but the first. Its size is unknown, except of
+//! [numbered](Message::numbered) messages: see [`Event::Missed`]. A [`Log`] has no such gaps: its
+//! readers continue after their last message.
 //!
 //! # Slow subscribers
 //!

@@ -236,7 +236,7 @@ fn c232_a_bus_is_a_row_in_the_snapshots_of_its_loop() {
     let snapshot = scene.memory.reactor().snapshot();
     scene.settle();
     let rows = success_of(snapshot).rows;
-    let row = "buses       memory health ready published 2 delivered 2 lost 0 dropped 0 oversized 0 \
+    let row = "buses       memory health ready published 2 delivered 2 lost 0 missed 0 dropped 0 oversized 0 \
                unconfirmed 0 connects 0";
     assert_eq!(rows.iter().map(ToString::to_string).collect::<Vec<_>>(), [row]);
     let reactor = scene.memory.reactor();
