@@ -92,7 +92,7 @@ pub(crate) struct Core {
     lost: DeferredEvent,
     /// The appends of the logs that have not ended.
     appends: Cell<usize>,
-    /// There are none.
+    /// Set when all have ended.
     appended: DeferredEvent,
     /// Its row in the snapshots of its loop.
     _row: Note,

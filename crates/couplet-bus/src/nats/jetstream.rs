@@ -45,7 +45,7 @@ enum JetStreamError {
     BadReply(String),
     #[error("the stream {stream} of JetStream is not one of {subject} alone")]
     OtherSubjects { stream: String, subject: String },
-    #[error("JetStream has removed the consumer")]
+    #[error("JetStream has no such consumer any more")]
     NoConsumer,
 }
 
@@ -71,6 +71,9 @@ struct Cursor {
     consumer: String,
     /// The epoch of its stream.
     epoch: u32,
+    /// The connection that made it, counted. A server that has restarted does not know it, and
+    /// gives no answer.
+    connection: u64,
     /// The number of the next message.
     next: u64,
     /// The messages that it can read without waiting.
@@ -137,11 +140,16 @@ impl Stream {
     }
 
     async fn connected(&self) -> Result<()> {
-        match self.bus.health() {
-            Health::Ready => Ok(()),
-            // It waits for a connection.
-            _ => self.bus.flush().await,
+        while self.bus.health() != Health::Ready {
+            // It waits for a connection, which may be lost again by now.
+            self.bus.flush().await?;
         }
+        Ok(())
+    }
+
+    /// The number of the connection.
+    fn connection(&self) -> u64 {
+        self.bus.counts().connects
     }
 
     /// Fails if the connection is lost first: the answer would not come.
@@ -221,9 +229,9 @@ impl Stream {
     }
 
     fn take_cursor(&self, from: u64) -> Option<Cursor> {
-        let epoch = self.epoch.get()?;
+        let place = (self.epoch.get()?, self.connection());
         let mut cursors = self.cursors.borrow_mut();
-        cursors.retain(|cursor| cursor.epoch == epoch);
+        cursors.retain(|cursor| (cursor.epoch, cursor.connection) == place);
         let found = cursors.iter().position(|cursor| cursor.next == from)?;
         cursors.remove(found)
     }
@@ -240,7 +248,8 @@ impl Stream {
         };
         let create = CreateConsumer { stream_name: &self.name, config };
         let reply = self.call(&format!("CONSUMER.CREATE.{}", self.name), &create).await?;
-        Ok(Cursor { consumer: reply.name, epoch, next, pending: reply.num_pending })
+        let (connection, pending) = (self.connection(), reply.num_pending);
+        Ok(Cursor { consumer: reply.name, epoch, connection, next, pending })
     }
 
     /// Reads at most `most` messages; without a `wait`, those that are there. Returns false if the
@@ -253,6 +262,9 @@ impl Stream {
         messages: &mut Vec<Stored>,
     ) -> Result<bool> {
         self.connected().await?;
+        if cursor.connection != self.connection() {
+            return Err(JetStreamError::NoConsumer.into());
+        }
         let inbox = format!("_INBOX.{}", self.bus.core.unique());
         let limit = Limit { messages: most + 1, bytes: usize::MAX };
         let arriving = self.bus.messages(&*inbox, limit)?;

@@ -128,6 +128,28 @@ fn c212_nothing_is_lost_and_nothing_stored_twice_when_the_server_is_killed() {
 }
 
 #[test]
+fn c212_a_reader_continues_at_once_after_a_restart_of_the_server() {
+    let folder = Folder::new();
+    let Some(mut server) = start(&folder) else { return };
+    let mut client = Client::new();
+    let bus = client.bus(server.options());
+    let lobby = log(&bus, LogLimits::default());
+    append(&mut client, &lobby, 1..=5);
+    let all = client.finish(lobby.last(5)).expect("it is there");
+    let mut next = all.first;
+    for _ in 0..2 {
+        let began = client.l.reactor().now();
+        let page = client.finish(lobby.read(next, 2)).expect("it is there");
+        assert_eq!(lines(&page), numbers(next.number()..=next.number() + 1));
+        let passed = client.l.reactor().now() - began;
+        assert!(passed < Duration::from_secs(4), "the server did not answer: {passed:?}");
+        next = next.with_number(next.number() + 2);
+        server.kill();
+        server.start_again();
+    }
+}
+
+#[test]
 fn c218_nothing_is_lost_and_nothing_stored_twice_when_a_redis_that_writes_all_is_killed() {
     let Some(server) = Server::start_redis(&WRITES_ALL) else { return };
     nothing_is_lost(server, |client, server| client.redis_bus(server.redis_options()));
