@@ -17,7 +17,7 @@ use crate::error::{NotConfirmed, PublishError};
 use crate::event::{Counts, Event};
 use crate::log::{Engine, LogLimits};
 use crate::message::Message;
-use crate::numbers::{Received, Sent};
+use crate::numbers::{Received, Sent, take_number};
 use crate::redis::{CommandError, Reply};
 use crate::requests::Requests;
 use crate::subject::{Pattern, SubjectError};
@@ -352,11 +352,14 @@ impl Core {
     }
 
     /// Adds a message, behind a report of those that are missing before it.
-    pub(crate) fn push_message(&self, id: u64, message: Message) {
+    pub(crate) fn push_message(&self, id: u64, mut message: Message) {
+        let number = take_number(&mut message);
         let subscriber = self.subscribers.borrow().get(&id).cloned();
         // The others of a group get the numbers between.
         let counting = subscriber.filter(|subscriber| subscriber.pattern.group_name().is_none());
-        let messages = counting.map_or(0, |counting| counting.numbers.missed(&message));
+        let missed =
+            counting.zip(number).map(|(counting, n)| counting.numbers.missed(&message, &n));
+        let messages = missed.unwrap_or(0);
         if messages > 0 {
             self.count(|counts| counts.missed = counts.missed.saturating_add(messages));
             self.report(Event::Missed { subject: message.subject().to_owned(), messages });

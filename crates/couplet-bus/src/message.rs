@@ -97,6 +97,14 @@ impl Message {
         self.status
     }
 
+    /// Removes the headers with this name; returns the value of the first.
+    pub(crate) fn take_header(&mut self, name: &str) -> Option<String> {
+        let mut taken = self.headers.extract_if(.., |(known, _)| known.eq_ignore_ascii_case(name));
+        let first = taken.next().map(|(_, value)| value);
+        taken.for_each(drop);
+        first
+    }
+
     pub(crate) fn is_numbered(&self) -> bool {
         self.is_numbered
     }

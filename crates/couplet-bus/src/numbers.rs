@@ -42,7 +42,9 @@ impl Sent {
         }
         let number = last.get(subject).copied().unwrap_or(0) + 1;
         let numbered = format!("{} {number}", self.publisher.borrow());
-        publish(&message.clone().header(HEADER, numbered))?;
+        let mut message = message.clone();
+        let _other = message.take_header(HEADER);
+        publish(&message.header(HEADER, numbered))?;
         last.insert(subject.to_owned(), number);
         Ok(())
     }
@@ -58,11 +60,9 @@ pub(crate) struct Received {
 
 impl Received {
     /// The messages that are missing between this one and the last one of its publisher to its
-    /// subject.
-    pub(crate) fn missed(&self, message: &Message) -> u64 {
-        let Some((publisher, number)) = message.find_header(HEADER).and_then(parse) else {
-            return 0;
-        };
+    /// subject, by the header `value`.
+    pub(crate) fn missed(&self, message: &Message, value: &str) -> u64 {
+        let Some((publisher, number)) = parse(value) else { return 0 };
         let mut last = self.last.borrow_mut();
         let key = (publisher.to_owned(), message.subject().to_owned());
         if last.len() >= MOST && !last.contains_key(&key) {
@@ -71,6 +71,12 @@ impl Received {
         let before = last.insert(key, number);
         before.map_or(0, |before| number.saturating_sub(before.saturating_add(1)))
     }
+}
+
+/// Removes the number of a message that has arrived: it means nothing if the program publishes the
+/// message again.
+pub(crate) fn take_number(message: &mut Message) -> Option<String> {
+    message.take_header(HEADER)
 }
 
 fn parse(value: &str) -> Option<(&str, u64)> {
@@ -102,16 +108,23 @@ mod tests {
         Message::new("a", "").header(HEADER, value)
     }
 
+    /// The messages that are missing before one that arrives.
+    fn missed(received: &Received, mut message: Message) -> u64 {
+        let number = take_number(&mut message);
+        assert_eq!(message.find_header(HEADER), None);
+        number.map_or(0, |number| received.missed(&message, &number))
+    }
+
     #[test]
     fn c233_gaps_between_the_numbers_of_a_publisher_to_a_subject_are_counted() {
         let (sent, received) = (Sent::default(), Received::default());
         let [one, _two, three, other] = ["a", "a", "a", "b"].map(|subject| publish(&sent, subject));
         let bob = numbered("bob 7");
-        let missed = [one, other, bob, three].map(|message| received.missed(&message));
-        assert_eq!(missed, [0, 0, 0, 1]);
-        assert_eq!(received.missed(&numbered("bob 18446744073709551615")), u64::MAX - 8);
-        assert_eq!(received.missed(&numbered("bob 1")), 0, "it counts from there");
-        assert_eq!(received.missed(&numbered("bob 3")), 1);
+        let before = [one, other, bob, three].map(|message| missed(&received, message));
+        assert_eq!(before, [0, 0, 0, 1]);
+        assert_eq!(missed(&received, numbered("bob 18446744073709551615")), u64::MAX - 8);
+        assert_eq!(missed(&received, numbered("bob 1")), 0, "it counts from there");
+        assert_eq!(missed(&received, numbered("bob 3")), 1);
     }
 
     #[test]
@@ -125,10 +138,26 @@ mod tests {
     }
 
     #[test]
+    fn c233_a_number_replaces_that_of_another_publisher() {
+        let mut left = Vec::new();
+        let again = numbered("bob 7");
+        let published = Sent::default().publish(
+            &again,
+            || "ada".to_owned(),
+            |message| {
+                left.extend(message.headers().map(|(_, value)| value.to_owned()));
+                Ok(())
+            },
+        );
+        assert!(published.is_ok());
+        assert_eq!(left, ["ada 1"]);
+    }
+
+    #[test]
     fn c233_at_most_4096_numbers_are_remembered() {
         let (sent, received) = (Sent::default(), Received::default());
         for n in 0..=MOST {
-            assert_eq!(received.missed(&publish(&sent, &n.to_string())), 0);
+            assert_eq!(missed(&received, publish(&sent, &n.to_string())), 0);
         }
         assert_eq!((sent.last.borrow().len(), received.last.borrow().len()), (1, 1));
     }
@@ -138,7 +167,7 @@ mod tests {
         let received = Received::default();
         let long = format!("{} 1", "x".repeat(PUBLISHER + 1));
         for value in ["", "ada", "ada x", "ada -1", "ada 18446744073709551616", &long] {
-            assert_eq!(received.missed(&numbered(value)), 0);
+            assert_eq!(missed(&received, numbered(value)), 0);
         }
         assert!(received.last.borrow().is_empty());
     }
