@@ -213,6 +213,8 @@ impl Stream {
             return Ok(batch);
         }
         match changed.await {
+            // The server may have lost messages: the log looks at its state.
+            Ok((_, Err(failure))) => Err(failure),
             Err(failure) if !failure.is::<TimedOut>() => Err(failure),
             _ => self.read_now(from, most).await,
         }
