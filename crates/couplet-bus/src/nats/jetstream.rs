@@ -47,6 +47,8 @@ enum JetStreamError {
     OtherSubjects { stream: String, subject: String },
     #[error("JetStream has no such consumer any more")]
     NoConsumer,
+    #[error("JetStream is not enabled: not on the server, or not for this account")]
+    NotEnabled,
 }
 
 #[derive(Clone)]
@@ -136,7 +138,11 @@ impl Stream {
     /// A request to JetStream's interface.
     async fn call(&self, operation: &str, body: &impl Serialize) -> Result<Reply> {
         let body = serde_json::to_vec(body).expect("texts and numbers are JSON");
-        self.ask(Message::new(format!("$JS.API.{operation}"), body)).await
+        let reply = self.ask(Message::new(format!("$JS.API.{operation}"), body)).await;
+        reply.map_err(|failure| match failure.downcast_ref() {
+            Some(RequestError::NoResponders) => JetStreamError::NotEnabled.into(),
+            _ => failure,
+        })
     }
 
     async fn connected(&self) -> Result<()> {

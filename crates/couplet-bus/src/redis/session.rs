@@ -81,7 +81,14 @@ impl Session {
             (_, Reply::Error(text)) => {
                 // Old servers repeat the command, which has the password.
                 let text = text.split(", with args").next().unwrap_or_default();
-                return Err(SessionError::Refused(text.to_owned()).into());
+                let remedy = match text {
+                    _ if text.starts_with("NOAUTH") => ": the server requires a password",
+                    _ if text.starts_with("ERR unknown command") => {
+                        ": Redis 6 or later is required"
+                    }
+                    _ => "",
+                };
+                return Err(SessionError::Refused(format!("{text}{remedy}")).into());
             }
             (1, _) => {
                 self.phase = Phase::Open;

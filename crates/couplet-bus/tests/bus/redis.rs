@@ -48,11 +48,11 @@ fn c213_a_login_that_fails_is_an_attempt_that_failed() {
     for (said, why) in [
         ("", "cannot log in: the server did not answer in time"),
         ("%0", "cannot log in: the server did not answer in time"),
-        ("-NOAUTH no", "cannot log in: NOAUTH no"),
+        ("-NOAUTH no", "cannot log in: NOAUTH no: the server requires a password"),
         ("%0\r\n-LOADING Redis is loading", "cannot log in: LOADING Redis is loading"),
         (
             "-ERR unknown command `HELLO`, with args beginning with: `3`, `AUTH`, `ada`, `s3cret`, ",
-            "cannot log in: ERR unknown command `HELLO`",
+            "cannot log in: ERR unknown command `HELLO`: Redis 6 or later is required",
         ),
         (">1\r\n+message", "cannot read from the server: a reply without a command"),
         ("SSH-2.0", "cannot read from the server: \"SSH-2.0\" is not a reply"),
