@@ -53,17 +53,23 @@ impl Server {
 
     /// Starts a Redis server without persistence; `None` if it is not installed.
     pub(crate) fn start_redis(arguments: &[&str]) -> Option<Server> {
+        Server::start_redis_with("save ''", arguments)
+    }
+
+    /// Starts a Redis server with a configuration.
+    pub(crate) fn start_redis_with(configuration: &str, arguments: &[&str]) -> Option<Server> {
         if !has("redis-server") {
             return None;
         }
         let folder = Folder::new();
         let (program, ready) = ("redis-server", "Ready to accept connections");
+        let configuration = folder.write("conf", configuration);
         // Redis cannot choose a free port itself, and another program may take this one first.
         for _ in 0..10 {
             let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
             let port = free.local_addr().expect("an address").port();
             drop(free);
-            let fixed = ["--bind", "127.0.0.1", "--save", "", "--dir", &folder.path("")];
+            let fixed = [&configuration, "--bind", "127.0.0.1", "--dir", &folder.path("")];
             let arguments = fixed.iter().chain(arguments).chain(&["--port"]);
             let arguments: Vec<String> = arguments.map(|text| (*text).to_owned()).collect();
             match try_serve(program, &arguments, &port.to_string(), ready) {

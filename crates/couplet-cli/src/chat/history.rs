@@ -2,23 +2,42 @@
 //! publishes each with its number in a room whose history has the last ones.
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use couplet::bus::Position;
 use couplet::rooms;
 
+use super::WRITE_CAP;
+
 /// Lines that a person gets who joins.
 const FIRST: usize = 20;
+/// Most bytes of the kept lines: a member may get all of them at once, within its cap.
+pub(super) const KEPT_BYTES: usize = WRITE_CAP / 2;
+/// Age at which a line is removed.
+pub(super) const AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// The kept lines.
 #[derive(Default)]
 pub(super) struct History {
     /// The position in the log of the last line, once the log was read.
     last: Option<Position>,
-    /// The numbers of the lines in the room's history, and their places there.
+    /// The lines in the room's history, which has the same limits, and their numbers.
     // Bound: `most`, 10 000 at most.
-    places: VecDeque<(u64, rooms::Position)>,
+    lines: VecDeque<(u64, Line)>,
+    /// Their bytes.
+    bytes: usize,
+    /// The place before them: of a line that is not kept any more, or of another beginning.
+    before: Option<rooms::Position>,
     /// The most lines that are kept; 0 without a history.
     most: usize,
+}
+
+/// A line in the room's history.
+#[derive(Clone, Copy)]
+pub(super) struct Line {
+    pub(super) place: rooms::Position,
+    pub(super) bytes: usize,
+    pub(super) at: Instant,
 }
 
 /// Where a person who says a position begins, and the answer.
@@ -43,32 +62,51 @@ impl History {
     }
 
     /// The link has published a line.
-    pub(super) fn add(&mut self, position: Position, place: rooms::Position) {
+    pub(super) fn add(&mut self, position: Position, line: Line) {
         self.last = Some(position);
-        self.places.push_back((position.number(), place));
-        if self.places.len() > self.most {
-            self.places.pop_front();
+        self.bytes += line.bytes;
+        self.lines.push_back((position.number(), line));
+        while self.lines.len() > self.most || self.bytes > KEPT_BYTES {
+            self.remove_oldest();
+        }
+    }
+
+    fn remove_oldest(&mut self) {
+        if let Some((_, line)) = self.lines.pop_front() {
+            self.bytes -= line.bytes;
+            self.before = Some(line.place);
+        }
+    }
+
+    /// Removes the lines that are too old.
+    fn expire(&mut self, now: Instant) {
+        let is_old = |line: &Line| now.saturating_duration_since(line.at) > AGE;
+        while self.lines.front().is_some_and(|(_, line)| is_old(line)) {
+            self.remove_oldest();
         }
     }
 
     /// The log begins, perhaps anew, with this position.
     pub(super) fn begin_anew(&mut self, next: Position) {
-        self.places.clear();
+        while !self.lines.is_empty() {
+            self.remove_oldest();
+        }
         self.last = Some(next.with_number(next.number().saturating_sub(1)));
     }
 
     /// Where a person who joins begins: with the last few lines.
-    pub(super) fn first_start(&self) -> rooms::Start {
-        match self.places.len().checked_sub(FIRST + 1) {
-            Some(before) => rooms::Start::After(self.places[before].1),
-            None if self.places.is_empty() => rooms::Start::Now,
-            None => rooms::Start::Oldest,
+    pub(super) fn first_start(&mut self, now: Instant) -> rooms::Start {
+        self.expire(now);
+        match self.lines.len().checked_sub(FIRST + 1) {
+            Some(before) => rooms::Start::After(self.lines[before].1.place),
+            None => self.oldest().unwrap_or(rooms::Start::Now),
         }
     }
 
     /// Where a person begins who has the lines up to `after`: a position, or a number of this log.
     /// `None` if it is neither.
-    pub(super) fn start_after(&self, after: &str) -> Option<Begin> {
+    pub(super) fn start_after(&mut self, after: &str, now: Instant) -> Option<Begin> {
+        self.expire(now);
         let number: Option<u64> = match after {
             "" => Some(0),
             after if after.bytes().all(|byte| byte.is_ascii_digit()) => after.parse().ok(),
@@ -86,13 +124,13 @@ impl History {
             let notice = Some("The lines have begun anew since then.".to_owned());
             return Some(Begin { start: self.oldest(), notice });
         }
-        let found = self.places.partition_point(|(number, _)| *number <= position.number());
+        let found = self.lines.partition_point(|(number, _)| *number <= position.number());
         // Another server may have read further.
         if position.number() >= last.number() {
             let notice = Some("You have missed nothing.".to_owned());
             return Some(Begin { start: None, notice });
         }
-        let missing = match self.places.get(found) {
+        let missing = match self.lines.get(found) {
             Some(_) if found > 0 => None,
             Some((first, _)) if position.number() + 1 == *first => None,
             Some((first, _)) => Some(first - 1),
@@ -101,20 +139,24 @@ impl History {
         let notice = missing
             .map(|to| format!("Lines {} to {to} are not kept any more.", position.number() + 1));
         let start = match found.checked_sub(1) {
-            Some(before) => Some(rooms::Start::After(self.places[before].1)),
+            Some(before) => Some(rooms::Start::After(self.lines[before].1.place)),
             None => self.oldest(),
         };
         Some(Begin { start, notice })
     }
 
     fn oldest(&self) -> Option<rooms::Start> {
-        (!self.places.is_empty()).then_some(rooms::Start::Oldest)
+        let oldest = self.before.map_or(rooms::Start::Oldest, rooms::Start::After);
+        (!self.lines.is_empty()).then_some(oldest)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use couplet::testing::hold;
+
     use super::*;
+    use crate::held::Nobody;
 
     fn at(number: u64) -> Position {
         format!("a1-{number}").parse().expect("a position")
@@ -124,53 +166,99 @@ mod tests {
         format!("77-{number}").parse().expect("a position")
     }
 
-    fn begin(history: &History, after: &str) -> Option<(Option<rooms::Start>, Option<String>)> {
-        history.start_after(after).map(|begin| (begin.start, begin.notice))
+    /// A history, and the present time.
+    struct Scene {
+        history: History,
+        now: Instant,
+    }
+
+    impl Scene {
+        fn new(most: usize) -> Scene {
+            Scene { history: History::new(most), now: hold(Nobody).reactor().now() }
+        }
+
+        fn add(&mut self, position: Position, number: u64, bytes: usize) {
+            let line = Line { place: place(number), bytes, at: self.now };
+            self.history.add(position, line);
+        }
+
+        fn begin(&mut self, after: &str) -> Option<(Option<rooms::Start>, Option<String>)> {
+            let begin = self.history.start_after(after, self.now);
+            begin.map(|begin| (begin.start, begin.notice))
+        }
+    }
+
+    fn gone(from: u64, to: u64) -> Option<String> {
+        Some(format!("Lines {from} to {to} are not kept any more."))
     }
 
     #[test]
     fn c228_a_person_who_returns_gets_what_was_missed_or_learns_of_a_gap() {
         use rooms::Start::{After, Oldest};
-        let mut history = History::new(3);
+        let mut scene = Scene::new(3);
+        let oldest = Some(After(place(2)));
         let none = Some((None, Some("No lines are kept yet.".to_owned())));
-        assert_eq!(begin(&history, "a1-1"), none);
+        assert_eq!(scene.begin("a1-1"), none);
         for number in 10..15 {
-            history.add(at(number), place(number - 9));
+            scene.add(at(number), number - 9, 50);
         }
-        let gone = |from, to| Some(format!("Lines {from} to {to} are not kept any more."));
         let missed_nothing = Some("You have missed nothing.".to_owned());
         let anew = Some("The lines have begun anew since then.".to_owned());
         for (after, start, notice) in [
-            ("a1-11", Some(Oldest), None),
-            ("11", Some(Oldest), None),
+            ("a1-11", oldest, None),
+            ("11", oldest, None),
             ("12", Some(After(place(3))), None),
             ("a1-14", None, missed_nothing.clone()),
             ("a1-99", None, missed_nothing),
-            ("10", Some(Oldest), gone(11, 11)),
-            ("", Some(Oldest), gone(1, 11)),
-            ("b2-12", Some(Oldest), anew),
+            ("10", oldest, gone(11, 11)),
+            ("", oldest, gone(1, 11)),
+            ("b2-12", oldest, anew),
         ] {
-            assert_eq!(begin(&history, after), Some((start, notice)), "{after:?}");
+            assert_eq!(scene.begin(after), Some((start, notice)), "{after:?}");
         }
         for bad in ["x", "-1", "a1-", "a1", "99999999999999999999", "1 2", "é"] {
-            assert_eq!(begin(&history, bad), None, "{bad:?}");
+            assert_eq!(scene.begin(bad), None, "{bad:?}");
         }
-        history.begin_anew("b2-1".parse().expect("a position"));
-        assert_eq!(history.last().map(|last| last.to_string()).as_deref(), Some("b2-0"));
-        assert!(matches!(begin(&history, "a1-14"), Some((None, Some(_)))));
-        history.add("b2-4".parse().expect("a position"), place(9));
-        assert_eq!(begin(&history, ""), Some((Some(Oldest), gone(1, 3))));
+        scene.history.begin_anew("b2-1".parse().expect("a position"));
+        assert_eq!(scene.history.last().map(|last| last.to_string()).as_deref(), Some("b2-0"));
+        assert!(matches!(scene.begin("a1-14"), Some((None, Some(_)))));
+        scene.add("b2-4".parse().expect("a position"), 9, 50);
+        // Not with the lines of before, which the room still has.
+        assert_eq!(scene.begin(""), Some((Some(After(place(5))), gone(1, 3))));
+        assert_eq!(scene.history.first_start(scene.now), After(place(5)));
+        let mut first = Scene::new(3);
+        first.add(at(1), 1, 50);
+        assert_eq!(first.begin(""), Some((Some(Oldest), None)));
+    }
+
+    #[test]
+    fn c228_lines_are_removed_with_those_of_the_room_by_bytes_and_age() {
+        let mut scene = Scene::new(1000);
+        for number in 1..=101 {
+            scene.add(at(number), number, KEPT_BYTES / 100);
+        }
+        let kept = Some(rooms::Start::After(place(1)));
+        assert_eq!(scene.begin(""), Some((kept, gone(1, 1))));
+        scene.now += AGE;
+        scene.add(at(102), 102, 1);
+        assert_eq!(scene.begin(""), Some((kept, gone(1, 1))));
+        scene.now += Duration::from_millis(1);
+        let kept = Some(rooms::Start::After(place(101)));
+        assert_eq!(scene.begin(""), Some((kept, gone(1, 101))));
+        scene.now += AGE;
+        assert_eq!(scene.begin("50"), Some((None, gone(51, 102))));
+        assert_eq!(scene.history.first_start(scene.now), rooms::Start::Now);
     }
 
     #[test]
     fn c228_a_person_who_joins_gets_the_last_lines() {
-        let mut history = History::new(100);
-        assert_eq!(history.first_start(), rooms::Start::Now);
+        let mut scene = Scene::new(100);
+        assert_eq!(scene.history.first_start(scene.now), rooms::Start::Now);
         for number in 1..=FIRST as u64 {
-            history.add(at(number), place(number));
-            assert_eq!(history.first_start(), rooms::Start::Oldest);
+            scene.add(at(number), number, 50);
+            assert_eq!(scene.history.first_start(scene.now), rooms::Start::Oldest);
         }
-        history.add(at(99), place(21));
-        assert_eq!(history.first_start(), rooms::Start::After(place(1)));
+        scene.add(at(99), 21, 50);
+        assert_eq!(scene.history.first_start(scene.now), rooms::Start::After(place(1)));
     }
 }

@@ -10,10 +10,11 @@ use std::time::Duration;
 use couplet::bus::{Bus, Entry, Following, Limit, Log, LogError, LogLimits, Page, Position, Start};
 use couplet::rooms::Rooms;
 use couplet::services::Health;
-use couplet::{Bytes, Failure};
+use couplet::{Bytes, Failure, Reactor};
 
 use super::MOST_KEPT;
 use super::bus::LONGEST;
+use super::history::{AGE, Line};
 use super::room::{Channel, Names};
 use super::text::clean;
 
@@ -21,15 +22,16 @@ use super::text::clean;
 const LOG: &str = "couplet.chat.log";
 /// Time for which a line is sent to a log that does not answer.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// Time between two looks at the log's health.
+const CHECK: Duration = Duration::from_secs(1);
 /// Most bytes of lines that wait for the log; further ones are lost.
 const QUEUE: usize = 1024 * 1024;
-/// Age at which a line is removed.
-pub(super) const AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// The lines of the chat, as its link writes and reads them.
 pub(super) struct KeptLines(Rc<Shared>);
 
 struct Shared {
+    reactor: Reactor,
     log: Log,
     rooms: Rooms<Channel, String>,
     names: Arc<Names>,
@@ -39,6 +41,8 @@ struct Shared {
     /// The lines that are not confirmed.
     // Bound: the log's queue.
     waiting: RefCell<BTreeMap<u64, Bytes>>,
+    /// Whether the log has reported why it keeps no lines.
+    is_reported: Cell<bool>,
     following: RefCell<Option<Following>>,
 }
 
@@ -57,15 +61,18 @@ impl KeptLines {
             queue: Limit { messages: 65_536, bytes: QUEUE },
         };
         let shared = Rc::new(Shared {
+            reactor: bus.reactor().clone(),
             log: bus.log(LOG, limits)?,
             rooms: rooms.clone(),
             names: names.clone(),
             most,
             last: Cell::new(0),
             waiting: RefCell::default(),
+            is_reported: Cell::new(false),
             following: RefCell::default(),
         });
         shared.begin();
+        shared.check_later();
         Ok(KeptLines(shared))
     }
 
@@ -111,6 +118,26 @@ fn confirmed(shared: &Weak<Shared>, number: u64, failure: Option<Failure>) {
 }
 
 impl Shared {
+    /// Reports that the log keeps no lines, or does so again, unless the bus does: it has no event
+    /// for that.
+    fn check_later(self: &Rc<Self>) {
+        let weak = Rc::downgrade(self);
+        self.reactor.call_later(CHECK, move || {
+            let Some(shared) = weak.upgrade() else { return };
+            let is_cut_off = shared.names.others(|others| others.is_cut_off);
+            match shared.log.health() {
+                Health::Degraded(why) if !is_cut_off && !shared.is_reported.replace(true) => {
+                    tracing::warn!("no lines are kept: {why}");
+                }
+                Health::Ready if shared.is_reported.take() => {
+                    tracing::info!("lines are kept again");
+                }
+                _ => {}
+            }
+            shared.check_later();
+        });
+    }
+
     /// Reads the log from the lines that are kept here, and then the next ones.
     fn begin(self: &Rc<Self>) {
         let weak = Rc::downgrade(self);
@@ -160,8 +187,9 @@ impl Shared {
     /// Shows a line with its number; each number of the log has one, or is in a gap.
     fn keep(&self, position: Position, line: &str) {
         let line = format!("[{}] {line}\n", position.number());
+        let (bytes, now) = (line.len(), self.reactor.now());
         if let Some(place) = self.publish(Channel::Lines, line) {
-            self.names.history(|history| history.add(position, place));
+            self.names.history(|history| history.add(position, Line { place, bytes, at: now }));
         }
     }
 

@@ -34,7 +34,7 @@ use crate::values::{or_never, seconds_or_none};
 pub(crate) use address::BusAddress;
 use bus::BusService;
 use history::Begin;
-use rate_limit::RateLimit;
+use rate_limit::{RateLimit, share};
 use room::{Guest, NameError, Room, SharedRoom};
 use text::{NAME_LENGTH, clean};
 
@@ -60,6 +60,8 @@ pub(crate) struct ChatServer {
     rate_limit: RateLimit,
     /// Bytes sent to each recipient because of the current line.
     said: usize,
+    /// Bytes sent to this member alone because of it.
+    answered: usize,
     member: Member,
     /// Whether it may continue in another process. A page connects again.
     may_move: bool,
@@ -87,15 +89,16 @@ impl ChatServer {
 
     fn of(room: &Rc<Room>, member: Member) -> LineOnlyReceiver<ChatServer> {
         let (room, rate_limit) = (room.clone(), RateLimit::default());
-        let server = ChatServer { room, rate_limit, said: 0, member, may_move: true };
-        ChatServer::receiver(server)
+        let (said, answered, may_move) = (0, 0, true);
+        ChatServer::receiver(ChatServer { room, rate_limit, said, answered, member, may_move })
     }
 
     /// The member behind a page, which pings show to be there.
     fn of_page(room: &Rc<Room>) -> LineOnlyReceiver<ChatServer> {
         let (room, rate_limit) = (room.clone(), RateLimit::default());
         let member = Member::New { idle_timeout: None };
-        ChatServer::receiver(ChatServer { room, rate_limit, said: 0, member, may_move: false })
+        let (said, answered, may_move) = (0, 0, false);
+        ChatServer::receiver(ChatServer { room, rate_limit, said, answered, member, may_move })
     }
 
     fn receiver(server: ChatServer) -> LineOnlyReceiver<ChatServer> {
@@ -159,7 +162,7 @@ impl ChatServer {
 
     /// Sends a line to this member only.
     fn reply(&mut self, transport: &LineTransport, line: &str) {
-        self.said += line.len();
+        self.answered += line.len();
         transport.send_line(format!("* {line}"));
     }
 
@@ -243,7 +246,7 @@ impl ChatServer {
         }
         if let (Some(start), Some(guest)) = (start, self.guest()) {
             guest.read_lines(start)?;
-            self.said += REPLAY_COST;
+            self.answered += REPLAY_COST;
         }
         Ok(())
     }
@@ -283,8 +286,9 @@ impl ChatServer {
     /// Charges for a line. Reading from a member that exceeds its rate pauses for a while: the
     /// network holds its lines, and the other members notice nothing.
     fn pause_for_breath(&mut self, transport: &LineTransport) {
-        let bytes = std::mem::take(&mut self.said) + LINE_COST;
         let members = self.room.len();
+        let answered = std::mem::take(&mut self.answered);
+        let bytes = std::mem::take(&mut self.said) + LINE_COST + share(answered, members);
         if let Some(wait) = self.rate_limit.spend(transport.reactor().now(), bytes, members) {
             transport.pause_producing();
             let me = transport.connection::<Self>();
@@ -369,21 +373,27 @@ What a member types is sent to all others, after the member's name. /nick NAME,
 1 MiB is queued for it; one that talks too fast is delayed; neither holds up the
 others. A member that is silent for an hour is disconnected.
 
-Servers on one NATS cluster are one chat:
+Servers on one NATS cluster, or one Redis server, are one chat:
   couplet chat --listen :7777 --bus nats://10.0.0.5:4222,nats://10.0.0.6:4222
+  couplet chat --listen :7777 --bus redis://10.0.0.5
 Lines go to the people of all servers, /who lists them all, and no two have the
-same name. Without its bus a server still serves its own people, tells them, and
-comes back automatically. An address may have a user and a password, or a token,
-before an @, percent-encoded; tls:// encrypts, and a configuration of couplet
-run hides them from other users of this machine.
+same name. Without its bus a server still serves its own people, notifies them,
+and reconnects automatically. An address may have a user and a password before
+an @, percent-encoded, or a token of NATS; tls:// and rediss:// encrypt. Other
+users of this machine see a command line, but no configuration of couplet run.
 
 Lines for those who return, and a page for browsers:
   couplet chat --listen :7777 --bus nats://10.0.0.5:4222 --history --web :8080
 Each line has a number, and comes to its speaker too. /from 41 sends the lines
-after line 41, on any server, or says which are not kept any more. With --bus
-JetStream keeps them for 30 days, and needs the permission to use it; without,
-they are kept in memory. Servers of one chat either all have --history or none.
-The page refuses other pages, and needs a proxy or tls: for HTTPS."
+after line 41, on any server, or says which are not kept any more. They are kept
+for 30 days: with NATS in JetStream, which the server and the user need, with
+Redis in a stream, which is as safe as its settings for persistence, and without
+--bus in memory. Servers of one chat either all have --history or none.
+
+Everyone who reaches the page's port may join: for HTTPS and passwords, use tls:
+or a proxy. Pages of other sites are refused by their names, but not one whose
+own name leads to the address of this server (DNS rebinding). So a page that the
+web must not reach, even through browsers, needs a proxy that checks the Host."
 );
 
 #[derive(Args, Debug)]
@@ -404,11 +414,12 @@ pub(crate) struct Chat {
     )]
     idle_timeout: Duration,
     /// Join the chats of other servers over these NATS servers: nats://HOST:PORT, separated by commas;
-    /// or over a Redis server: redis://HOST:PORT
+    /// or over a Redis server, version 6 or later: redis://HOST:PORT
     #[arg(long, value_name = "URL")]
     bus: Option<BusAddress>,
-    /// Keep the last N lines, 100 without a number: with --bus in a stream of JetStream, else in
-    /// memory. Each line has a number, and a member who returns gets those after its last one
+    /// Keep the last N lines, of at most 512 KiB together, 100 without a number: with --bus in a
+    /// stream of JetStream or Redis, else in memory. Each line has a number, and a member who returns
+    /// gets those after its last one
     #[arg(
         long,
         value_name = "N",

@@ -31,6 +31,12 @@ impl RateLimit {
     }
 }
 
+/// The cost of an answer: it is sent to one member, so the others do not make it dearer.
+pub(super) fn share(answered: usize, members: usize) -> usize {
+    const ALONE: usize = (RATE_OF_ALL / RATE) as usize;
+    answered.saturating_mul(ALONE) / members.max(ALONE)
+}
+
 fn transfer_time(bytes: u64, rate: u64) -> Duration {
     Duration::from_micros(bytes.saturating_mul(1_000_000) / rate)
 }
@@ -70,6 +76,17 @@ mod tests {
         let heard = heard_in_a_minute_after(86_400, 1000);
         let share = 60 * RATE_OF_ALL / 1000;
         assert!((share..share + 2000).contains(&heard), "{heard}");
+    }
+
+    #[test]
+    fn an_answer_takes_the_same_time_among_many() {
+        let answer = 100 * RATE as usize;
+        for members in [1, 4, 100, 6000] {
+            let mut rate_limit = RateLimit::default();
+            let now = hold(Nobody).reactor().now();
+            let wait = rate_limit.spend(now, share(answer, members), members).unwrap_or_default();
+            assert!((99..=100).contains(&wait.as_secs()), "{members}: {wait:?}");
+        }
     }
 
     #[test]

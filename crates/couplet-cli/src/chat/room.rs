@@ -12,14 +12,14 @@ use couplet::protocols::LineTransport;
 use couplet::rooms::{JoinError, Member, RoomOptions, Rooms, SharedRooms, Start};
 use couplet::{Reactor, Reason};
 
-use super::bus::LONGEST;
-use super::history::{Begin, History};
-use super::kept::AGE;
+use super::history::{AGE, Begin, History, KEPT_BYTES};
 use super::others::Others;
 use super::text::is_name;
 
 /// Time after which no server lists a name that it has lost: longer than it may be out of reach.
 const SETTLED: Duration = Duration::from_secs(8);
+/// Most names in an answer to /who: a page takes lines of 64 KiB.
+const MOST_LISTED: usize = 2000;
 
 thread_local! {
     /// The rooms of this thread's chats.
@@ -186,7 +186,7 @@ impl SharedRoom {
     /// A room that keeps so many lines; 0 keeps none.
     pub(super) fn new(history: usize) -> SharedRoom {
         let rooms = SharedRooms::new(move |channel: &Channel| match channel {
-            Channel::Lines => RoomOptions::default().history(history, history * LONGEST * 2, AGE),
+            Channel::Lines => RoomOptions::default().history(history, KEPT_BYTES, AGE),
             Channel::People | Channel::Said => RoomOptions::default(),
         });
         let names = Arc::<Names>::default();
@@ -349,13 +349,13 @@ impl Guest {
 
     /// [`read_lines`](Self::read_lines) with the last few.
     pub(super) fn read_last_lines(&mut self) -> Result<(), JoinError> {
-        let start = self.room.names.history(|history| history.first_start());
+        let start = self.room.names.history(|history| history.first_start(self.now()));
         self.read_lines(start)
     }
 
     /// Where the member begins who has the lines up to `after`; see [`History::start_after`].
     pub(super) fn begin_after(&self, after: &str) -> Option<Begin> {
-        self.room.names.history(|history| history.start_after(after))
+        self.room.names.history(|history| history.start_after(after, self.now()))
     }
 
     /// Whether the chat has a history.
@@ -379,6 +379,7 @@ impl Guest {
         let mut names: Vec<(&str, bool)> =
             here.chain(elsewhere.map(|name| (name, false))).collect();
         names.sort_by_cached_key(|(name, _)| name.to_ascii_lowercase());
+        names.truncate(MOST_LISTED);
         let count = taken.names.len() + others.map_or(0, Others::count);
         let shown = names.iter().map(|(name, is_you)| match is_you {
             true => format!("{name} (you)"),

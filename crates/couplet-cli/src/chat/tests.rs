@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use couplet::testing::{Held, Wire, every_split, hold};
 
+use super::history::{KEPT_BYTES, Line};
+use super::room::Channel;
 use super::*;
 use crate::held::Nobody;
 
@@ -16,8 +18,13 @@ struct Scene {
 
 impl Scene {
     fn new() -> Scene {
+        Scene::with(&SharedRoom::new(0))
+    }
+
+    fn with(room: &SharedRoom) -> Scene {
         let held = hold(Nobody);
-        let factory = factory(&held.reactor(), Some(IDLE));
+        let room = room.attach(&held.reactor());
+        let factory = move || ChatServer::new(&room, Some(IDLE));
         let port = held.reactor().listen("tcp:0:interface=127.0.0.1", factory).unwrap();
         let port = port.host().socket_addr().unwrap();
         Scene { held, port }
@@ -80,6 +87,36 @@ fn who_does_not_read_is_cut_at_the_cap_and_the_others_hear_everything() {
     assert!(heard(&ada).contains("* eve has left (it read too slowly)\n"));
     scene.send(&bob, b"still here?\n");
     assert!(heard(&ada).contains("<bob> still here?\n"));
+}
+
+#[test]
+fn c228_all_kept_lines_fit_into_the_cap_of_a_member() {
+    let most = MOST_KEPT.into();
+    let room = SharedRoom::new(most);
+    let mut scene = Scene::with(&room);
+    let rooms = room.rooms.attach(&scene.held.reactor());
+    let line = |number: u64| format!("[{number}] <bob> {}\n", "x".repeat(500));
+    for number in 1..=most as u64 {
+        let (line, at) = (line(number), scene.held.reactor().now());
+        let bytes = line.len();
+        let place = rooms.publish(&Channel::Lines, line).unwrap();
+        let position = format!("a1-{number}").parse().unwrap();
+        room.names.history(|history| history.add(position, Line { place, bytes, at }));
+    }
+    let ada = scene.member("ada");
+    scene.send(&ada, b"/from 0\n");
+    let mut told = heard(&ada);
+    while !told.ends_with(&line(most as u64)) {
+        assert!(!ada.saw_reset());
+        scene.held.advance(Duration::from_millis(10));
+        told += &heard(&ada);
+    }
+    let (notice, lines) = told.split_once('\n').unwrap();
+    let first = notice.strip_prefix("* Lines 1 to ").unwrap();
+    let first = first.strip_suffix(" are not kept any more.").unwrap().parse::<u64>().unwrap();
+    let expected: String = (first + 1..=most as u64).map(line).collect();
+    assert!(lines == expected, "{} of {} bytes", lines.len(), expected.len());
+    assert!((KEPT_BYTES - 1000..=KEPT_BYTES).contains(&lines.len()));
 }
 
 #[test]

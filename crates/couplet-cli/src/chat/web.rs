@@ -71,8 +71,9 @@ fn answer(request: &mut Request<Body>, room: &Rc<Room>) -> Answer {
     }
 }
 
-/// Whether a browser says that its page is of this server. A browser always says so: a request
-/// without an origin is by another program, which could use the line protocol as well.
+/// Whether the page of a browser is of this server. A browser always sends the origin: a request
+/// without one is by another program, which could use the line protocol as well. A name that its
+/// owner points at this server passes (DNS rebinding): the names of this server are not known here.
 fn is_of_this_page<B>(request: &Request<B>) -> bool {
     let mut origins = request.headers().get_all(header::ORIGIN).iter();
     let Some(origin) = origins.next() else { return true };

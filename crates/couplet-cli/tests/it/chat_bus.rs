@@ -6,12 +6,12 @@ use rustix::process::Signal;
 
 use crate::chat::Member;
 use crate::kit::{Client, Server, run, wait_until};
-use crate::nats;
 use crate::needed::Folder;
+use crate::servers;
 
 /// Runs a test over a bus of each kind.
-fn each_bus(test: impl Fn(nats::Server)) {
-    let buses = [nats::Server::start(&[]), nats::Server::start_redis(&[])];
+fn each_bus(test: impl Fn(servers::Server)) {
+    let buses = [servers::Server::start(&[]), servers::Server::start_redis(&[])];
     buses.into_iter().flatten().for_each(test);
 }
 
@@ -21,7 +21,7 @@ pub(crate) fn joined<'a>(url: &'a str, more: &[&'a str]) -> Vec<&'a str> {
 }
 
 /// Starts a chat server, and waits until it has joined the bus.
-pub(crate) fn chat(bus: &nats::Server, more: &[&str]) -> Server {
+pub(crate) fn chat(bus: &servers::Server, more: &[&str]) -> Server {
     let server = Server::start(&joined(&bus.url(), more));
     server.wait_told("connected to the bus");
     server
@@ -29,7 +29,11 @@ pub(crate) fn chat(bus: &nats::Server, more: &[&str]) -> Server {
 
 /// A member of this name.
 pub(crate) fn named(server: &Server, name: &str) -> Member {
-    let mut member = Member::join(server);
+    renamed(Member::join(server), name)
+}
+
+/// The member after it has taken this name.
+pub(crate) fn renamed(mut member: Member, name: &str) -> Member {
     member.say(&format!("/nick {name}"));
     lines_until(&mut member, &format!(" is now {name}"));
     member
@@ -223,7 +227,9 @@ fn bad_addresses_are_usage_errors_without_the_password() {
 
 #[test]
 fn a_password_opens_the_bus_and_is_in_no_log() {
-    let Some(bus) = nats::Server::start(&["--user", "ada", "--pass", "s3cret@x"]) else { return };
+    let Some(bus) = servers::Server::start(&["--user", "ada", "--pass", "s3cret@x"]) else {
+        return;
+    };
     let address = format!("127.0.0.1:{}", bus.port);
     let server = Server::start(&joined(&format!("nats://ada:s3cret%40x@{address}"), &["-v"]));
     server.wait_told("connected to the bus");
@@ -234,18 +240,30 @@ fn a_password_opens_the_bus_and_is_in_no_log() {
     assert!(told.contains("Authorization Violation") && !told.contains("wr0ng"), "{told}");
 }
 
+/// Another user of a NATS server.
+pub(crate) struct Rogue(Client);
+
+impl Rogue {
+    pub(crate) fn join(bus: &servers::Server) -> Rogue {
+        let mut client = Client::connect(SocketAddr::from(([127, 0, 0, 1], bus.port)));
+        assert!(client.read_line().starts_with("INFO "));
+        client.send(b"CONNECT {\"verbose\":false}\r\n");
+        Rogue(client)
+    }
+
+    pub(crate) fn publish(&mut self, subject: &str, payload: &[u8]) {
+        self.0.send(format!("PUB {subject} {}\r\n", payload.len()).as_bytes());
+        self.0.send(&[payload, b"\r\n"].concat());
+    }
+}
+
 #[test]
 fn other_users_of_the_bus_do_no_harm() {
-    let Some(bus) = nats::Server::start(&[]) else { return };
+    let Some(bus) = servers::Server::start(&[]) else { return };
     let server = chat(&bus, &[]);
     let mut ada = named(&server, "ada");
-    let mut rogue = Client::connect(SocketAddr::from(([127, 0, 0, 1], bus.port)));
-    assert!(rogue.read_line().starts_with("INFO "));
-    rogue.send(b"CONNECT {\"verbose\":false}\r\n");
-    let mut publish = |subject: &str, payload: &[u8]| {
-        rogue.send(format!("PUB {subject} {}\r\n", payload.len()).as_bytes());
-        rogue.send(&[payload, b"\r\n"].concat());
-    };
+    let mut rogue = Rogue::join(&bus);
+    let mut publish = |subject: &str, payload: &[u8]| rogue.publish(subject, payload);
     let too_long = [&[b'x'; 1000][..], b"\n"].concat();
     for bad in [&b""[..], b"no end", &too_long, &[b'x'; 200_000]] {
         publish("couplet.chat.lines", bad);
@@ -264,8 +282,15 @@ fn other_users_of_the_bus_do_no_harm() {
 }
 
 /// Starts a NATS server that keeps streams in a folder.
-pub(crate) fn keeping_bus(folder: &Folder) -> Option<nats::Server> {
-    nats::Server::start(&["-js", "-sd", &folder.path("")])
+pub(crate) fn keeping_bus(folder: &Folder) -> Option<servers::Server> {
+    servers::Server::start(&["-js", "-sd", &folder.path("")])
+}
+
+/// Runs a test over a bus of each kind that keeps lines.
+fn each_keeping_bus(test: impl Fn(servers::Server)) {
+    let folder = Folder::new();
+    let buses = [keeping_bus(&folder), servers::Server::start_redis(&[])];
+    buses.into_iter().flatten().for_each(test);
 }
 
 /// A member of a chat with a history, which has read the greeting and the last lines up to `last`.
@@ -277,68 +302,65 @@ fn returning(server: &Server, from: &str, until: &str) -> (Member, Vec<String>) 
 }
 
 /// The next lines with a number, up to one with these words.
-fn kept_until(member: &mut Member, words: &str) -> Vec<String> {
+pub(crate) fn kept_until(member: &mut Member, words: &str) -> Vec<String> {
     let lines = lines_until(member, words);
     lines.into_iter().filter(|line| line.starts_with('[')).collect()
 }
 
 #[test]
 fn c228_lines_are_kept_in_one_order_and_whoever_returns_to_any_server_gets_those_it_missed() {
-    let folder = Folder::new();
-    let Some(bus) = keeping_bus(&folder) else { return };
-    let keeps = ["--history", "50"];
-    let (mut first, second) = (chat(&bus, &keeps), chat(&bus, &keeps));
-    let mut ada = named(&first, "ada");
-    let mut bob = named(&second, "bob");
-    for n in 0..10 {
-        ada.say(&format!("a{n}"));
-        bob.say(&format!("b{n}"));
-    }
-    // Both see all lines, their own too, in one order.
-    ada.say("from ada");
-    let mut seen = kept_until(&mut ada, "from ada");
-    bob.say("the end");
-    seen.extend(kept_until(&mut ada, "the end"));
-    assert_eq!(kept_until(&mut bob, "the end"), seen);
-    assert_eq!(seen.len(), 22);
-    for (index, line) in seen.iter().enumerate() {
-        assert!(line.starts_with(&format!("[{}] <", index + 1)), "{line}");
-    }
-    // The next person gets the last ones, and a position for later.
-    let mut tom = Member(second.connect());
-    let last = kept_until(&mut tom, "the end");
-    assert_eq!(last, seen[2..]);
-    // Ada's server ends, and she returns to the other one.
-    first.running.signal(Signal::KILL);
-    bob.say("where is ada?");
-    lines_until(&mut bob, "where is ada?");
-    let (mut ada, _) = returning(&second, "22", "[23] <bob> where is ada?");
-    ada.say("/from 22");
-    assert_eq!(lines_until(&mut ada, "[23]").last().unwrap(), "[23] <bob> where is ada?");
-    ada.say("/from 23");
-    lines_until(&mut ada, "* You have missed nothing.");
-    ada.say("/from x");
-    ada.hears("* Give the number of the last line that you have: /from 41");
-    // So many lines that the first ones are gone.
-    for n in 0..60 {
-        bob.say(&format!("c{n}"));
-    }
-    lines_until(&mut ada, "c59");
-    ada.say("/from 20");
-    lines_until(&mut ada, "* Lines 21 to 33 are not kept any more.");
-    let kept = kept_until(&mut ada, "c59");
-    assert_eq!((kept.len(), &*kept[0]), (50, "[34] <bob> c10"));
-    ada.say("/from ffff-20");
-    lines_until(&mut ada, "* The lines have begun anew since then.");
-    assert_eq!(kept_until(&mut ada, "c59").len(), 50);
-    // A new server has the lines of before.
-    let third = chat(&bus, &keeps);
-    let mut eve = named(&third, "eve");
-    wait_until("the lines", || {
-        eve.say("/from 80");
-        lines_until(&mut eve, "* ").pop().unwrap() != "* No lines are kept yet."
+    each_keeping_bus(|bus| {
+        let keeps = ["--history", "50"];
+        let (mut first, second) = (chat(&bus, &keeps), chat(&bus, &keeps));
+        let mut ada = named(&first, "ada");
+        let mut bob = named(&second, "bob");
+        for n in 0..10 {
+            ada.say(&format!("a{n}"));
+            bob.say(&format!("b{n}"));
+        }
+        // Both see all lines, their own too, in one order.
+        ada.say("from ada");
+        let mut seen = kept_until(&mut ada, "from ada");
+        bob.say("the end");
+        seen.extend(kept_until(&mut ada, "the end"));
+        assert_eq!(kept_until(&mut bob, "the end"), seen);
+        assert_eq!(seen.len(), 22);
+        for (index, line) in seen.iter().enumerate() {
+            assert!(line.starts_with(&format!("[{}] <", index + 1)), "{line}");
+        }
+        // The next person gets the last ones, and a position for later.
+        let mut tom = Member(second.connect());
+        let last = kept_until(&mut tom, "the end");
+        assert_eq!(last, seen[2..]);
+        // Ada's server ends, and she returns to the other one.
+        first.running.signal(Signal::KILL);
+        bob.say("where is ada?");
+        lines_until(&mut bob, "where is ada?");
+        let (mut ada, _) = returning(&second, "22", "[23] <bob> where is ada?");
+        ada.say("/from 22");
+        assert_eq!(lines_until(&mut ada, "[23]").last().unwrap(), "[23] <bob> where is ada?");
+        ada.say("/from 23");
+        lines_until(&mut ada, "* You have missed nothing.");
+        ada.say("/from x");
+        ada.hears("* Give the number of the last line that you have: /from 41");
+        // So many lines that the first ones are gone.
+        for n in 0..60 {
+            bob.say(&format!("c{n}"));
+        }
+        lines_until(&mut ada, "c59");
+        ada.say("/from 20");
+        lines_until(&mut ada, "* Lines 21 to 33 are not kept any more.");
+        let kept = kept_until(&mut ada, "c59");
+        assert_eq!((kept.len(), &*kept[0]), (50, "[34] <bob> c10"));
+        ada.say("/from ffff-20");
+        lines_until(&mut ada, "* The lines have begun anew since then.");
+        assert_eq!(kept_until(&mut ada, "c59").len(), 50);
+        // A new server has the lines of before.
+        let third = chat(&bus, &keeps);
+        let kept = kept_until(&mut Member(third.connect()), "c59");
+        assert!(kept.len() >= 20 && kept.last().unwrap() == "[83] <bob> c59", "{kept:?}");
+        drop((first, tom));
     });
-    drop((first, tom));
 }
 
 #[test]
@@ -381,16 +403,24 @@ fn c228_a_server_without_its_bus_shows_the_lines_to_its_own_people_and_keeps_the
     texts.sort_unstable();
     assert_eq!(texts, ["<ada> three", "<ada> two", "<bob> four"]);
     // Whatever another user of the bus stores has a number too.
-    let mut rogue = Client::connect(SocketAddr::from(([127, 0, 0, 1], bus.port)));
-    rogue.read_line();
-    rogue.send(b"CONNECT {\"verbose\":false}\r\n");
+    let mut rogue = Rogue::join(&bus);
     for payload in [&b"no end"[..], b"", &[b'x'; 1000], b"\x1b[2J\n"] {
-        rogue.send(format!("PUB couplet.chat.log {}\r\n", payload.len()).as_bytes());
-        rogue.send(&[payload, b"\r\n"].concat());
+        rogue.publish("couplet.chat.log", payload);
     }
     let lines = kept_until(&mut ada, "?[2J");
     assert_eq!(lines[..3], [5, 6, 7].map(|number| format!("[{number}] * (this is no line)")));
     assert_eq!(lines[3], "[8] ?[2J");
+}
+
+#[test]
+fn c228_a_server_whose_bus_keeps_no_lines_says_why_and_shows_them() {
+    let Some(bus) = servers::Server::start(&[]) else { return };
+    let server = chat(&bus, &["--history"]);
+    server.wait_told("no lines are kept: the log: JetStream is not enabled");
+    let (mut ada, mut bob) = (named(&server, "ada"), named(&server, "bob"));
+    ada.say("hello");
+    lines_until(&mut bob, "<ada> hello");
+    assert_eq!(server.running.told().matches("no lines are kept").count(), 1);
 }
 
 #[test]

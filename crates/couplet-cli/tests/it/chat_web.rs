@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use rustix::process::Signal;
 
 use crate::browser::{Browser, ENTER};
-use crate::chat_bus::{joined, keeping_bus, lines_until, named};
-use crate::kit::{Client, Server, couplet, run};
-use crate::nats;
+use crate::chat::Member;
+use crate::chat_bus::{Rogue, joined, keeping_bus, kept_until, lines_until, named};
+use crate::kit::{Client, Server, couplet, run, wait_until};
 use crate::needed::Folder;
+use crate::servers;
 
 /// Starts a chat server with a page, on a bus.
-fn chat(bus: &nats::Server, ports: [&str; 2]) -> Server {
+fn chat(bus: &servers::Server, ports: [&str; 2]) -> Server {
     let more = ["--history", "100", "--listen", ports[0], "--web", ports[1]];
     let server = Server::start_command(couplet(&joined(&bus.url(), &more)), 2);
     server.wait_told("connected to the bus");
@@ -129,6 +130,69 @@ fn c228_a_page_shows_lines_that_have_the_numbers_of_lost_ones() {
             text => assert_eq!(*line, format!("bob {text}")),
         }
     }
+}
+
+#[test]
+fn c228_a_page_notices_that_its_last_lines_were_lost_and_their_numbers_given_to_others() {
+    let Some(browser) = couplet_watched::preparing(|| Browser::start(1000, 700)) else { return };
+    let Some(redis) = servers::Server::start_redis(&[]) else { return };
+    let (mut first, second) = (chat(&redis, ["0", "0"]), chat(&redis, ["0", "0"]));
+    let mut bob = named(&second, "bob");
+    browser.open(&format!("http://{}/", first.ports[1]));
+    browser.wait_for("text('#state') === 'Connected.'");
+    for line in ["one", "two", "three"] {
+        bob.say(line);
+    }
+    browser.wait_for("text('#lines').includes('three')");
+    let [listen, web] = [0, 1].map(|port: usize| first.ports[port].port().to_string());
+    first.running.signal(Signal::KILL);
+    browser.wait_for("text('#state').startsWith('Not connected')");
+    // A server that writes to its disk each second loses its last ones in a crash.
+    let mut rogue = Client::connect(SocketAddr::from(([127, 0, 0, 1], redis.port)));
+    let key = "couplet:log:{couplet.chat.log}";
+    rogue.send(format!("XREVRANGE {key} + - COUNT 1\r\n").as_bytes());
+    (0..3).for_each(|_| drop(rogue.read_line()));
+    let epoch = rogue.read_line().trim_end().strip_suffix("-3").expect("the third line").to_owned();
+    while !rogue.read_line().trim_end().is_empty() {}
+    rogue.send(format!("XDEL {key} {epoch}-3\r\nXSETID {key} {epoch}-2\r\n").as_bytes());
+    assert_eq!([0; 2].map(|_| rogue.read_line().trim_end().to_owned()), [":1", "+OK"]);
+    rogue.send(b"CLIENT KILL TYPE pubsub\r\n");
+    lines_until(&mut bob, "* The other servers are back.");
+    lines_until(&mut bob, "* The lines begin anew, with ");
+    drop(first);
+    let _first = chat(&redis, [&listen, &web]);
+    browser.wait_for("text('#state') === 'Connected.'");
+    bob.say("another");
+    lines_until(&mut bob, "[3] <bob> another");
+    browser.wait_for("text('#lines').includes('another')");
+    let expected = ["bob one", "bob two", "bob three", "The lines begin anew, with 3.", "bob another"];
+    assert_eq!(said(&browser), expected);
+    // The room still has the lines of before, which have other numbers.
+    let mut eve = Member(second.connect());
+    assert_eq!(kept_until(&mut eve, "another"), ["[3] <bob> another"]);
+}
+
+#[test]
+fn c228_a_page_gets_a_list_of_very_many_people() {
+    let folder = Folder::new();
+    let Some(bus) = keeping_bus(&folder) else { return };
+    let server = chat(&bus, ["0", "0"]);
+    let mut rogue = Rogue::join(&bus);
+    wait_until("the people", || {
+        for crowd in 0..3 {
+            let names: String = (0..2000).map(|n| format!(" x{crowd}-{n:016}")).collect();
+            let names = format!("+2000{names}");
+            rogue.publish(&format!("couplet.chat.people.x{crowd}"), names.as_bytes());
+        }
+        Member(server.connect()).line().contains(". 60")
+    });
+    let page = server.ports[1];
+    let (mut eve, _) = handshake(page, &format!("http://{page}"));
+    read_until(&mut eve, b". 60");
+    eve.send(&frame(b"/who"));
+    read_until(&mut eve, b"x0-0000000000001990, x0-");
+    eve.send(&frame(b"hello"));
+    read_until(&mut eve, b"> hello");
 }
 
 /// A page's connection, as bytes.

@@ -36,8 +36,6 @@ mod inspect_process;
 mod inspect_terminal;
 mod kit;
 mod namespace;
-#[path = "../../../couplet-bus/tests/server/process.rs"]
-mod nats;
 #[path = "../../../couplet-core/tests/needed/mod.rs"]
 mod needed;
 mod peers;
@@ -48,6 +46,8 @@ mod run;
 #[cfg(target_os = "linux")]
 mod sealed;
 mod serve;
+#[path = "../../../couplet-bus/tests/server/process.rs"]
+mod servers;
 mod signals;
 mod sim;
 mod slow_readers;

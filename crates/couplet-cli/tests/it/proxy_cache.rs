@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rustix::process::Signal;
 
 use crate::kit::{Client, Server, Upstream, noise, run, serve_raw, wait_until};
-use crate::nats;
+use crate::servers;
 
 fn proxy(upstream: &str, url: &str, more: &[&str]) -> Server {
     let command = ["-v", "poetry", "proxy", "--upstream", upstream, "--cache", url];
@@ -15,7 +15,7 @@ fn proxy(upstream: &str, url: &str, more: &[&str]) -> Server {
 }
 
 /// Runs a command of Redis.
-fn redis(server: &nats::Server, command: &str) -> String {
+fn redis(server: &servers::Server, command: &str) -> String {
     let mut client = Client::connect(SocketAddr::from(([127, 0, 0, 1], server.port)));
     client.send(format!("{command}\r\n").as_bytes());
     client.read_line().trim_end().to_owned()
@@ -34,7 +34,7 @@ fn upstream(poem: Vec<u8>) -> (String, Arc<AtomicUsize>) {
 
 #[test]
 fn c220_proxies_and_their_threads_fetch_a_poem_once() {
-    let Some(cache) = nats::Server::start_redis(&[]) else { return };
+    let Some(cache) = servers::Server::start_redis(&[]) else { return };
     let (upstream, url) = (Upstream::start(), cache.url());
     let threads: &[&str] = &["--threads", "2"];
     let proxies = [&[], &[], threads].map(|more| proxy(&upstream.address, &url, more));
@@ -68,7 +68,7 @@ fn c220_proxies_and_their_threads_fetch_a_poem_once() {
 
 #[test]
 fn c220_a_poem_is_fetched_anew_when_its_time_is_over_for_all() {
-    let Some(cache) = nats::Server::start_redis(&[]) else { return };
+    let Some(cache) = servers::Server::start_redis(&[]) else { return };
     let (upstream, fetches) = upstream(b"a poem".to_vec());
     let proxies = [0; 2].map(|_| proxy(&upstream, &cache.url(), &["--ttl", "1"]));
     let get = |proxy: &Server| assert_eq!(proxy.connect().read_to_end().unwrap(), b"a poem");
@@ -83,7 +83,7 @@ fn c220_a_poem_is_fetched_anew_when_its_time_is_over_for_all() {
 
 #[test]
 fn c220_a_proxy_that_fails_or_crashes_during_its_fetch_leaves_it_to_another() {
-    let Some(cache) = nats::Server::start_redis(&[]) else { return };
+    let Some(cache) = servers::Server::start_redis(&[]) else { return };
     let (upstream, url) = (Upstream::start(), cache.url());
     let mut proxies = [0; 3].map(|_| proxy(&upstream.address, &url, &[]));
     let _lost = proxies[0].connect();
@@ -102,8 +102,43 @@ fn c220_a_proxy_that_fails_or_crashes_during_its_fetch_leaves_it_to_another() {
 }
 
 #[test]
+fn c220_a_proxy_that_waits_for_too_long_fetches_the_poem_too_and_shares_it() {
+    let Some(cache) = servers::Server::start_redis(&[]) else { return };
+    let (upstream, url) = (Upstream::start(), cache.url());
+    let [slow, fast, late] =
+        ["300", "1", "300"].map(|time| proxy(&upstream.address, &url, &["--timeout", time]));
+    let _waiting = slow.connect();
+    let _slow = upstream.accept();
+    let mut client = fast.connect();
+    let mut second = upstream.accept();
+    second.send(b"a poem");
+    second.finish();
+    assert_eq!(client.read_to_end().unwrap(), b"a poem");
+    assert_eq!(late.connect().read_to_end().unwrap(), b"a poem");
+    let told = fast.running.told();
+    assert!(told.contains("takes too long") && !told.contains("can't be used"), "{told}");
+    assert!(upstream.is_unasked());
+}
+
+#[test]
+fn c220_any_time_is_possible() {
+    let Some(cache) = servers::Server::start_redis(&[]) else { return };
+    let (upstream, _) = upstream(b"a poem".to_vec());
+    for time in ["0.0001", "18446744073709551615"] {
+        let proxy = proxy(&upstream, &cache.url(), &["--ttl", time, "--timeout", time]);
+        // The fetch may be too slow for the shortest time.
+        assert!([&b""[..], b"a poem"].contains(&&*proxy.connect().read_to_end().unwrap()));
+        let ended = proxy.stop(Signal::TERM);
+        assert_eq!(ended.code, Some(0));
+        assert!(!ended.stderr.contains("can't be used"), "{}", ended.stderr);
+    }
+    let kept = format!("EXISTS couplet:poem:{{tcp:{upstream}}}:3153600000000");
+    assert_eq!(redis(&cache, &kept), ":1");
+}
+
+#[test]
 fn c220_a_client_that_leaves_frees_the_lock() {
-    let Some(cache) = nats::Server::start_redis(&[]) else { return };
+    let Some(cache) = servers::Server::start_redis(&[]) else { return };
     let (upstream, url) = (Upstream::start(), cache.url());
     let proxies = [0; 2].map(|_| proxy(&upstream.address, &url, &[]));
     let leaving = proxies[0].connect();
@@ -118,7 +153,7 @@ fn c220_a_client_that_leaves_frees_the_lock() {
 
 #[test]
 fn c220_without_its_cache_a_proxy_fetches_by_itself_and_says_so() {
-    let Some(mut cache) = nats::Server::start_redis(&[]) else { return };
+    let Some(mut cache) = servers::Server::start_redis(&[]) else { return };
     let (upstream, fetches) = upstream(b"a poem".to_vec());
     let proxies = [0; 2].map(|_| proxy(&upstream, &cache.url(), &["--ttl", "1"]));
     let get = |proxy: &Server| assert_eq!(proxy.connect().read_to_end().unwrap(), b"a poem");
@@ -146,7 +181,7 @@ fn c220_without_its_cache_a_proxy_fetches_by_itself_and_says_so() {
 
 #[test]
 fn c220_a_cache_that_has_no_poem_or_no_room_does_no_harm() {
-    let Some(cache) = nats::Server::start_redis(&[]) else { return };
+    let Some(cache) = servers::Server::start_redis(&[]) else { return };
     let poem = noise(100_000);
     let (upstream, fetches) = upstream(poem.clone());
     let key = format!("couplet:poem:{{tcp:{upstream}}}:86400000");

@@ -234,5 +234,5 @@ one('lines').addEventListener('scroll', () => {
     const lines = one('lines');
     if (lines.scrollHeight - lines.scrollTop - lines.clientHeight < 40) one('newer').hidden = true;
 });
-addEventListener('online', () => { if (socket.readyState === WebSocket.CLOSED) connect(); });
+addEventListener('online', () => { if (socket.readyState === WebSocket.CLOSED && !hasLeft) connect(); });
 connect();

@@ -13,13 +13,15 @@ use rustix::process::Signal;
 use super::restart::Restarted;
 use super::{FILE, Program};
 use crate::chat::Member;
+use crate::chat_bus::{kept_until, lines_until, renamed};
 use crate::kit::{Client, Running, couplet, pause, unused_port, wait_until};
-use crate::nats;
 use crate::needed::{Folder, Venv, has, missing};
+use crate::servers;
 
 const HAPROXY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../contrib/haproxy/haproxy.cfg");
 const NODE: &str = include_str!("../../../../../contrib/haproxy/couplet.toml");
 const NATS: &str = include_str!("../../../../../contrib/nats/nats-server.conf");
+const REDIS: &str = include_str!("../../../../../contrib/redis/redis.conf");
 const KUBERNETES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../contrib/kubernetes/chat.yaml");
 
 /// A text with other values; fails if it has lost one of the old ones.
@@ -32,13 +34,13 @@ fn with(text: &str, values: &[(&str, &str)]) -> String {
 }
 
 /// The NATS server of `contrib/nats`, and the folder of its streams.
-fn bus() -> Option<(nats::Server, Folder)> {
+fn bus() -> Option<(servers::Server, Folder)> {
     let folder = Folder::new();
     let streams = folder.path("streams");
     // The kit waits for the routes of a cluster, which a comment has.
     let text: String = NATS.split_inclusive('\n').filter(|line| !line.starts_with('#')).collect();
     let text = with(&text, &[("$CHAT_PASSWORD", "s3cret"), ("/var/lib/nats", &streams)]);
-    Some((nats::Server::start_with(&text, &["-a", "127.0.0.1"])?, folder))
+    Some((servers::Server::start_with(&text, &["-a", "127.0.0.1"])?, folder))
 }
 
 /// A DNS server that answers every question for an address with those of the nodes.
@@ -91,7 +93,7 @@ struct Site {
     dns: Dns,
     chat: u16,
     health: u16,
-    bus: nats::Server,
+    bus: servers::Server,
     folder: Folder,
     _streams: Folder,
     haproxy: Running,
@@ -271,6 +273,54 @@ fn behind_haproxy_no_visit_fails_while_nodes_come_and_leave() {
     first.into_iter().for_each(Restarted::stop);
 }
 
+/// A server of a chat that keeps its lines in Redis, and its port.
+fn keeping_node(redis: &servers::Server) -> (Program, SocketAddr) {
+    let node = Program::start(&format!(
+        "[services.chat]\nkind = \"chat\"\nlisten = \"0\"\nhistory = 100\n\
+         bus = \"redis://:s3cret@127.0.0.1:{}\"\n[runner]\nlog-level = \"info\"\n",
+        redis.port
+    ));
+    node.wait_told("connected to the bus");
+    let port = node.port("chat");
+    (node, port)
+}
+
+#[test]
+fn on_redis_the_lines_outlive_its_crash_and_whoever_returns_gets_exactly_the_missed_ones() {
+    let replaced = [("CHANGE-ME", "s3cret"), ("port 6379\n", ""), ("dir /var/lib/redis\n", "")];
+    let configuration = with(REDIS, &replaced);
+    let Some(mut redis) = servers::Server::start_redis_with(&configuration, &[]) else { return };
+    let ((_first, first), (_second, second)) = (keeping_node(&redis), keeping_node(&redis));
+    let join = |port, name| renamed(Member::greeted(Client::connect(port)), name);
+    let (mut ada, mut bob) = (join(first, "ada"), join(second, "bob"));
+    ada.say("one");
+    lines_until(&mut bob, "[1] <ada> one");
+    bob.say("two");
+    lines_until(&mut ada, "[2] <bob> two");
+    drop(ada);
+    lines_until(&mut bob, "* ada has left");
+    bob.say("three");
+    lines_until(&mut bob, "[3] <bob> three");
+    redis.kill();
+    lines_until(&mut bob, "* The other servers are out of reach.");
+    redis.start_again();
+    lines_until(&mut bob, "* The other servers are back.");
+    bob.say("four");
+    let heard = lines_until(&mut bob, "[4] <bob> four");
+    assert!(!heard.concat().contains("anew"), "{heard:?}");
+    // A new server has the lines from the disk, and the others have not forgotten theirs.
+    let (_third, third) = keeping_node(&redis);
+    let all = ["[1] <ada> one", "[2] <bob> two", "[3] <bob> three", "[4] <bob> four"];
+    for port in [third, first, second] {
+        let mut ada = Member(Client::connect(port));
+        assert_eq!(kept_until(&mut ada, all[3]), all);
+        ada.say("/from 2");
+        assert_eq!(kept_until(&mut ada, all[3]), all[2..]);
+        ada.say("/from 4");
+        lines_until(&mut ada, "* You have missed nothing.");
+    }
+}
+
 #[test]
 fn the_node_of_haproxy_is_a_valid_configuration() {
     let folder = Folder::new();
@@ -315,7 +365,7 @@ fn the_configuration_in_the_manifests_starts_a_chat_on_its_bus() {
     let streams = folder.path("streams");
     let server = within("nats-server.conf: |\n", "---");
     let server = with(&server, &[("$CHAT_PASSWORD", "s3cret"), ("/data", &streams)]);
-    let Some(bus) = nats::Server::start_with(&server, &["-a", "127.0.0.1"]) else { return };
+    let Some(bus) = servers::Server::start_with(&server, &["-a", "127.0.0.1"]) else { return };
     let node = within("couplet.toml: |\n", "  nats-server.conf");
     let node = with(
         &node,

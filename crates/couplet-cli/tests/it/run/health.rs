@@ -7,8 +7,8 @@ use rustix::process::Signal;
 use super::metrics::value;
 use super::{Program, echo, echoes, get, is_refused, port_after};
 use crate::kit::{Client, wait_until};
-use crate::nats;
 use crate::needed::Folder;
+use crate::servers;
 
 fn health_port(program: &Program) -> SocketAddr {
     port_after("serving the health", program)
@@ -65,7 +65,9 @@ fn a_program_that_leaves_is_not_ready_and_serves() {
 
 #[test]
 fn a_chat_without_its_bus_is_degraded_and_ready() {
-    let Some(mut bus) = nats::Server::start(&["--user", "ada", "--pass", "s3cret"]) else { return };
+    let Some(mut bus) = servers::Server::start(&["--user", "ada", "--pass", "s3cret"]) else {
+        return;
+    };
     let url = format!("nats://ada:s3cret@127.0.0.1:{}", bus.port);
     let configuration = format!(
         "[services.chat]\nkind = \"chat\"\nlisten = \"0\"\nbus = \"{url}\"\n\
@@ -104,7 +106,9 @@ fn a_chat_without_its_bus_is_degraded_and_ready() {
 
 #[test]
 fn c220_a_proxy_without_its_cache_is_degraded_and_ready() {
-    let Some(mut cache) = nats::Server::start_redis(&["--requirepass", "s3cret"]) else { return };
+    let Some(mut cache) = servers::Server::start_redis(&["--requirepass", "s3cret"]) else {
+        return;
+    };
     let url = format!("redis://:s3cret@127.0.0.1:{}", cache.port);
     let configuration = format!(
         "[services.poem]\nkind = \"proxy\"\nupstream = [\"1\"]\nlisten = \"0\"\ncache = \"{url}\"\n\

@@ -11,8 +11,8 @@ use super::{
     FILE, POEM, Program, echo, echoes, folder_with_poem, get, is_refused, poet, port_after,
 };
 use crate::kit::{Client, Server, couplet, few_or_many, noise, wait_until};
-use crate::nats;
 use crate::needed::Folder;
+use crate::servers;
 
 const PROCESS: &str =
     "[runner]\ncontrol = \"ctl\"\npid-file = \"pid\"\nlog-level = \"info\"\n[supervisor]\n";
@@ -441,7 +441,7 @@ fn nothing_is_refused_reset_lost_or_doubled_in_a_hundred_restarts() {
 
 #[test]
 fn a_member_of_a_chat_on_a_bus_keeps_its_name_in_the_new_process() {
-    let Some(bus) = nats::Server::start(&[]) else { return };
+    let Some(bus) = servers::Server::start(&[]) else { return };
     let chat = "[services.c]\nkind = \"chat\"\nlisten = \"0\"\n";
     let chat = format!("{chat}bus = \"{}\"\n", bus.url());
     let program = Restarted::start(&services(&[chat], "generations = 20"));
