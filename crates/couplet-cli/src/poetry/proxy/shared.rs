@@ -2,8 +2,8 @@
 //!
 //! A poem is a key that expires. The proxy that fetches it holds another key as a lock, which it
 //! renews and which expires soon after its crash. The others wait for the announcement that the lock
-//! is free, and look at times in case they miss it. A proxy that can't use Redis fetches by itself:
-//! the lock saves work, and protects nothing.
+//! is free, and look regularly in case they miss it. A proxy that can't use Redis, or has waited for too
+//! long, fetches without the lock, which saves work and protects nothing.
 
 use std::cell::{Cell, OnceCell};
 use std::fmt;
@@ -29,6 +29,9 @@ const LEASE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_secs(1);
 /// How long a poem is kept without --ttl.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
+/// Shortest and longest time in the cache: Redis counts milliseconds from 1970 in 64 bits.
+const SHORTEST: Duration = Duration::from_millis(1);
+const LONGEST_TTL: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// Time between two PINGs of an idle connection.
 const PING: Duration = Duration::from_secs(5);
 /// First and longest delay before an attempt to reconnect.
@@ -132,6 +135,7 @@ struct Link {
 
 enum Turn {
     Cached(Fetched),
+    /// This proxy fetches the poem for all.
     Ours(Lock),
 }
 
@@ -145,7 +149,7 @@ impl Settings {
         max_bytes: u64,
     ) -> Settings {
         let longest = usize::try_from(max_bytes).map_or(LONGEST, |most| most.min(LONGEST));
-        let ttl = ttl.unwrap_or(KEPT);
+        let ttl = ttl.unwrap_or(KEPT).clamp(SHORTEST, LONGEST_TTL);
         // The braces keep both keys on one server of a cluster.
         let poem_key = format!("couplet:poem:{{{upstreams}}}:{}", ttl.as_millis());
         let options = options.name("couplet-proxy").max_payload(longest);
@@ -201,7 +205,7 @@ impl SharedCache {
         })
     }
 
-    /// Fetches the poem, from the cache or for all proxies; by itself if the cache can't be used.
+    /// Fetches the poem, from the cache or for all proxies; without the cache if it can't be used.
     pub(crate) fn fetch(self: Rc<Self>, reactor: &Reactor) -> Deferred<Fetched> {
         let loop_of = reactor.clone();
         reactor.spawn(async move {
@@ -221,11 +225,11 @@ impl SharedCache {
         })
     }
 
-    /// Waits for the poem, or for the lock.
+    /// Waits for the poem, or for the lock, or for too long.
     async fn turn(self: &Rc<Self>, reactor: &Reactor) -> couplet::Result<Turn> {
         let link = self.link(reactor);
         link.tried.wait().add_timeout(reactor, ANSWER).abort_on_drop().await?;
-        let until = reactor.now() + self.settings.timeout;
+        let began = reactor.now();
         let mut lock = Lock::new(link, &self.settings);
         loop {
             // It begins before the look, whose answer may be older than an announcement.
@@ -244,8 +248,11 @@ impl SharedCache {
                     return self.cached(&reply).map(Turn::Cached);
                 }
             }
-            if reactor.now() >= until {
-                return Err(Failure::msg("the proxy that fetches the poem takes too long"));
+            if reactor.now() - began >= self.settings.timeout {
+                tracing::warn!(
+                    "another proxy takes too long for the poem; this one fetches it too"
+                );
+                return Ok(Turn::Ours(lock));
             }
             // The time is over, or the lock is free.
             let _either = freed.await;
