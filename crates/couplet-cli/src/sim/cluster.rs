@@ -1,9 +1,9 @@
 //! Nodes whose rooms a bus joins, in a storm: servers of clients on three machines, a NATS server,
 //! and up to a thousand clients.
 //!
-//! Each client gets another's lines once and in order. A gap is one that its node or the speaker's
-//! was told of: the nodes number their losses in each line. After the storm everyone hears the
-//! speakers of all nodes. In one world of eight the bus is in memory.
+//! Each client gets another's lines once and in order. The bus of its node or of the speaker's has
+//! reported each gap: the nodes add their counts of losses to each line. After the storm everyone
+//! hears the speakers of all nodes. In one world of eight the bus is in memory.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -164,11 +164,11 @@ impl Client {
         let missed = heard.number.checked_sub(last.number + 1);
         let is_local = node == self.person.node;
         // The speaker's node counts its messages, this one's the times without a connection.
-        let told = match heard.losses[1] == last.losses[1] {
+        let reported = match heard.losses[1] == last.losses[1] {
             true => heard.losses[0].saturating_sub(last.losses[0]),
             false => u64::MAX,
         };
-        if missed.is_none_or(|missed| missed > if is_local { 0 } else { told }) {
+        if missed.is_none_or(|missed| missed > if is_local { 0 } else { reported }) {
             let name = &self.person.name;
             self.person.notes.fail(format!("{name} heard {voice}: {heard:?} after {last:?}"));
         }
