@@ -102,7 +102,7 @@ fn a_line_said_on_one_server_is_heard_on_all_once_and_in_order() {
 
 #[test]
 fn c233_people_are_told_how_many_lines_of_another_server_did_not_arrive() {
-    let Some(bus) = nats::Server::start(&[]) else { return };
+    let Some(bus) = servers::Server::start(&[]) else { return };
     let link = |port: &str| Server::start(&["forward", port, &format!("127.0.0.1:{}", bus.port)]);
     let cut = link("0");
     let port = cut.ports[0].port().to_string();
