@@ -165,7 +165,8 @@ fn c228_a_page_notices_that_its_last_lines_were_lost_and_their_numbers_given_to_
     bob.say("another");
     lines_until(&mut bob, "[3] <bob> another");
     browser.wait_for("text('#lines').includes('another')");
-    let expected = ["bob one", "bob two", "bob three", "The lines begin anew, with 3.", "bob another"];
+    let expected =
+        ["bob one", "bob two", "bob three", "The lines begin anew, with 3.", "bob another"];
     assert_eq!(said(&browser), expected);
     // The room still has the lines of before, which have other numbers.
     let mut eve = Member(second.connect());
