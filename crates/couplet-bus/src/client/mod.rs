@@ -3,6 +3,7 @@
 
 mod queue;
 mod servers;
+mod session;
 mod settings;
 
 use std::cell::RefCell;
@@ -13,11 +14,14 @@ use bytes::Bytes;
 use couplet_core::defer::Canceller;
 use couplet_core::endpoints::TcpClient;
 use couplet_core::services::Health;
-use couplet_core::{ConnectOptions, DelayedCall, Protocol, Reactor, Resolver, Transport};
+use couplet_core::{ConnectOptions, DelayedCall, Reactor, Resolver, Transport};
 
 pub(crate) use queue::{Outgoing, Queue, Sent};
 pub(crate) use servers::{Server, Servers};
-pub(crate) use settings::Settings;
+pub(crate) use session::{Conversation, Heard, SessionError};
+pub(crate) use settings::{Settings, setters};
+
+use session::Session;
 
 use crate::bus::Bus;
 use crate::core::{Backend, Core};
@@ -37,13 +41,12 @@ pub(crate) trait Dialect: Sized + 'static {
     /// Whether the server answers all commands, each in its turn.
     const ANSWERS_ALL: bool;
     type Options;
-    /// The protocol of one connection.
-    type Session: Protocol;
+    type Conversation: Conversation<Self>;
     /// Gets the answer to a command that is no message.
     type Call;
 
     fn settings(options: &Self::Options) -> &Settings;
-    fn session(client: &Rc<Client<Self>>, server: Server) -> Self::Session;
+    fn conversation(client: &Client<Self>) -> Self::Conversation;
     /// Encodes a message that was checked.
     fn encode(&self, message: &Message) -> Outgoing;
     /// Adds a subscription. Returns the command for an open connection.
@@ -157,7 +160,7 @@ impl<D: Dialect> Client<D> {
         let server = self.state.borrow_mut().servers.next();
         let options = ConnectOptions::default().timeout(self.settings().connect_timeout);
         let endpoint = TcpClient::new(server.host.clone(), server.port).options(options);
-        let connecting = self.reactor.connect_protocol(endpoint, D::session(&me, server.clone()));
+        let connecting = self.reactor.connect_protocol(endpoint, Session::new(&me, server.clone()));
         let canceller = connecting.canceller();
         self.set_link(Link::Connecting(canceller));
         let failed = self.me.clone();
@@ -333,6 +336,11 @@ impl<D: Dialect> Client<D> {
     }
 }
 
+/// A name that no other client gets.
+pub(crate) fn unique(reactor: &Reactor) -> String {
+    format!("{:016x}{:016x}", reactor.random(), reactor.random())
+}
+
 /// Fails the flushes and calls that get no answer.
 fn fail<D: Dialect>(lost: Vec<Sent<D::Call>>) {
     for sent in lost {
@@ -354,7 +362,7 @@ impl<D: Dialect> Backend for Client<D> {
     }
 
     fn unique(&self) -> String {
-        format!("{:016x}{:016x}", self.reactor.random(), self.reactor.random())
+        unique(&self.reactor)
     }
 
     fn log_engine(&self, bus: &Bus, name: &str, limits: &LogLimits) -> Rc<dyn Engine> {

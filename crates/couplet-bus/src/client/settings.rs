@@ -30,3 +30,46 @@ impl Settings {
         }
     }
 }
+
+/// The setters of the settings, in the options of each kind of servers.
+macro_rules! setters {
+    () => {
+        /// Sets the maximum size of messages and commands that are queued, in bytes on the wire; 8 MiB
+        /// by default. Messages are queued without a connection, and while the server reads slowly.
+        /// Further ones are [lost](crate::Event::Lost).
+        #[must_use]
+        pub fn queue(mut self, bytes: usize) -> Self {
+            self.settings.queue = bytes;
+            self
+        }
+
+        /// Sets the time limit for a connect, and then for the login; 5 s by default.
+        #[must_use]
+        pub fn connect_timeout(mut self, timeout: std::time::Duration) -> Self {
+            self.settings.connect_timeout = timeout;
+            self
+        }
+
+        /// Sets the time between two PINGs; 30 s by default. A connection that leaves two of them
+        /// unanswered is dropped.
+        #[must_use]
+        pub fn ping_interval(mut self, interval: std::time::Duration) -> Self {
+            self.settings.ping_interval = interval;
+            self
+        }
+
+        /// Sets the first and the longest delay before an attempt to reconnect; 250 ms and 30 s by
+        /// default. It doubles after all servers have failed, and is shortened at random by up to a half,
+        /// so that clients that lost their server at the same time do not return at the same time.
+        #[must_use]
+        pub fn back_off(
+            mut self,
+            first: std::time::Duration,
+            longest: std::time::Duration,
+        ) -> Self {
+            self.settings.back_off = (first, longest);
+            self
+        }
+    };
+}
+pub(crate) use setters;

@@ -10,9 +10,9 @@ use super::info::Info;
 use super::jetstream::JetStream;
 use super::options::Options;
 use super::servers::parse;
-use super::session::Session;
+use super::session::NatsConversation;
 use crate::bus::Bus;
-use crate::client::{Client, Dialect, Outgoing, Server, Settings};
+use crate::client::{Client, Dialect, Outgoing, Settings};
 use crate::log::{Engine, LogLimits};
 use crate::message::Message;
 use crate::subject::{Pattern, SubjectError};
@@ -30,15 +30,15 @@ impl Dialect for Nats {
     const PING: &'static [u8] = b"PING\r\n";
     const ANSWERS_ALL: bool = false;
     type Options = Options;
-    type Session = Session;
+    type Conversation = NatsConversation;
     type Call = Infallible;
 
     fn settings(options: &Options) -> &Settings {
         &options.settings
     }
 
-    fn session(client: &Rc<NatsClient>, server: Server) -> Session {
-        Session::new(client, server)
+    fn conversation(client: &NatsClient) -> NatsConversation {
+        NatsConversation::new(client.settings().max_payload)
     }
 
     /// PUB, or HPUB with headers.

@@ -1,7 +1,6 @@
 //! The settings of a NATS client.
 
 use std::fmt;
-use std::time::Duration;
 
 #[cfg(any(feature = "tls", feature = "ring"))]
 use couplet_core::layers::tls::ClientTls;
@@ -9,7 +8,7 @@ use couplet_core::layers::tls::ClientTls;
 #[cfg(any(feature = "tls", feature = "ring"))]
 use super::nkey::Nkey;
 use super::servers::{ServerError, parse};
-use crate::client::Settings;
+use crate::client::{Settings, setters};
 
 /// The credentials of a client.
 #[derive(Clone, Default)]
@@ -116,15 +115,6 @@ impl Options {
         self
     }
 
-    /// Sets the maximum size of messages that are queued, in bytes on the wire; 8 MiB by default.
-    /// Messages are queued without a connection, and while the server reads slowly. Further ones are
-    /// [lost](crate::Event::Lost).
-    #[must_use]
-    pub fn queue(mut self, bytes: usize) -> Self {
-        self.settings.queue = bytes;
-        self
-    }
-
     /// Sets the maximum size of headers and payload, in bytes; 1 MiB by default, as for servers.
     /// Larger messages can't be published, and are [dropped](crate::Event::Oversized) when they
     /// arrive. The server may have a smaller limit for publishing, which holds once it is known.
@@ -134,27 +124,5 @@ impl Options {
         self
     }
 
-    /// Sets the time limit for a connect, and then for the login; 5 s by default.
-    #[must_use]
-    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.connect_timeout = timeout;
-        self
-    }
-
-    /// Sets the time between two PINGs; 30 s by default. A connection that leaves two of them
-    /// unanswered is dropped.
-    #[must_use]
-    pub fn ping_interval(mut self, interval: Duration) -> Self {
-        self.settings.ping_interval = interval;
-        self
-    }
-
-    /// Sets the first and the longest delay before an attempt to reconnect; 250 ms and 30 s by
-    /// default. It doubles after all servers have failed, and is shortened at random by up to a half,
-    /// so that clients that lost their server at the same time do not return at the same time.
-    #[must_use]
-    pub fn back_off(mut self, first: Duration, longest: Duration) -> Self {
-        self.settings.back_off = (first, longest);
-        self
-    }
+    setters!();
 }

@@ -1,24 +1,15 @@
 //! One connection to a server: INFO, perhaps TLS, CONNECT and the first PONG; then messages.
 
-use std::rc::{Rc, Weak};
+use couplet_core::{Result, Transport};
 
-use couplet_core::{Protocol, Reason, Result, Transport};
-
-use super::dialect::NatsClient;
+use super::dialect::{Nats, NatsClient};
 use super::info::{Connect, Info};
 use super::parser::{Op, Parser};
-use crate::client::Server;
-
-/// PINGs without an answer after which a connection is dropped.
-const MAX_UNANSWERED: u32 = 2;
+use crate::client::{Conversation, Heard, Server, SessionError};
 
 /// A connection is of no use.
 #[derive(Debug, thiserror::Error)]
-enum SessionError {
-    #[error("cannot log in: the server did not answer in time")]
-    LoginTimeout,
-    #[error("cannot log in: {0}")]
-    Refused(String),
+enum NatsError {
     #[error("cannot log in: the server requires TLS, which `Options::tls` turns on")]
     NeedsTls,
     #[cfg(any(feature = "tls", feature = "ring"))]
@@ -30,8 +21,6 @@ enum SessionError {
     EarlyBytes,
     #[error("the server closed the connection: {0}")]
     Server(String),
-    #[error("the server does not answer PING")]
-    Silent,
 }
 
 enum Phase {
@@ -48,45 +37,25 @@ enum Phase {
     Open,
 }
 
-pub(crate) struct Session {
-    client: Weak<NatsClient>,
-    server: Server,
+pub(crate) struct NatsConversation {
     parser: Parser,
     phase: Phase,
-    unanswered: u32,
-    /// The server's last error, which may precede its end of the connection.
+    /// The server's error, until something else arrives.
     error: Option<String>,
-    /// Our reason for the end of the connection.
-    why: Option<String>,
 }
 
-impl Session {
-    pub(super) fn new(client: &Rc<NatsClient>, server: Server) -> Session {
-        Session {
-            client: Rc::downgrade(client),
-            server,
-            parser: Parser::new(client.settings().max_payload),
-            phase: Phase::Greeting,
-            unanswered: 0,
-            error: None,
-            why: None,
-        }
+impl NatsConversation {
+    pub(super) fn new(max_payload: usize) -> NatsConversation {
+        NatsConversation { parser: Parser::new(max_payload), phase: Phase::Greeting, error: None }
     }
 
-    fn receive(&mut self, transport: &Transport, mut data: &[u8]) -> Result<()> {
-        // The last handle of the bus was dropped: the client closes this connection.
-        let Some(client) = self.client.upgrade() else { return Ok(()) };
-        while transport.wants_data() {
-            let Some(op) = self.parser.next(&mut data)? else { break };
-            self.handle(&client, transport, op)?;
-            if transport.is_starting_layer() && !data.is_empty() {
-                return Err(SessionError::EarlyBytes.into());
-            }
-        }
-        Ok(())
-    }
-
-    fn handle(&mut self, client: &Rc<NatsClient>, transport: &Transport, op: Op) -> Result<()> {
+    fn handle(
+        &mut self,
+        client: &NatsClient,
+        transport: &Transport,
+        server: &Server,
+        op: Op,
+    ) -> Result<Heard> {
         if !matches!(op, Op::Err(_)) {
             self.error = None;
         }
@@ -94,7 +63,7 @@ impl Session {
             Op::Info(info) => {
                 client.learn_info(&info);
                 if let Phase::Greeting = self.phase {
-                    self.greeted(client, transport, info)?;
+                    self.greeted(client, transport, server, info)?;
                 }
             }
             Op::Err(text) => match self.phase {
@@ -108,49 +77,53 @@ impl Session {
             Op::Ok => {}
             Op::Pong | Op::Message { .. } | Op::Oversized { .. } => match (&self.phase, op) {
                 (Phase::Greeting | Phase::Encrypting(_), _) => {
-                    return Err(SessionError::NoInfo("something").into());
+                    return Err(NatsError::NoInfo("something").into());
                 }
                 (Phase::LoggingIn, Op::Pong) => {
                     self.phase = Phase::Open;
-                    client.logged_in(transport, &self.server);
-                    self.ping_later(client, transport);
+                    return Ok(Heard::LoggedIn);
                 }
                 (_, Op::Pong) => {
-                    self.unanswered = 0;
                     client.ping_answered();
+                    return Ok(Heard::Pong);
                 }
                 (_, Op::Message { id, message }) => client.message_arrived(id, message),
                 (_, Op::Oversized { id, size }) => client.oversized_arrived(id, size),
                 _ => {}
             },
         }
-        Ok(())
+        Ok(Heard::Other)
     }
 
     fn greeted(
         &mut self,
-        client: &Rc<NatsClient>,
+        client: &NatsClient,
         transport: &Transport,
+        #[cfg_attr(
+            not(any(feature = "tls", feature = "ring")),
+            expect(unused_variables, reason = "nothing begins TLS")
+        )]
+        server: &Server,
         info: Box<Info>,
     ) -> Result<()> {
         #[cfg(any(feature = "tls", feature = "ring"))]
         if let Some(tls) = &client.options.tls {
             if !info.tls_required && !info.tls_available {
-                return Err(SessionError::NoTls.into());
+                return Err(NatsError::NoTls.into());
             }
-            transport.start_tls_client(tls, &self.server.host)?;
+            transport.start_tls_client(tls, &server.host)?;
             self.phase = Phase::Encrypting(info);
             return Ok(());
         }
         if info.tls_required {
-            return Err(SessionError::NeedsTls.into());
+            return Err(NatsError::NeedsTls.into());
         }
         self.log_in(client, transport, &info, false)
     }
 
     fn log_in(
         &mut self,
-        client: &Rc<NatsClient>,
+        client: &NatsClient,
         transport: &Transport,
         info: &Info,
         is_encrypted: bool,
@@ -161,63 +134,40 @@ impl Session {
         self.phase = Phase::LoggingIn;
         Ok(())
     }
-
-    fn ping_later(&mut self, client: &NatsClient, transport: &Transport) {
-        let interval = client.settings().ping_interval;
-        transport.connection::<Session>().call_later(interval, Session::ping);
-    }
-
-    fn ping(&mut self, transport: &Transport) {
-        let Some(client) = self.client.upgrade() else { return };
-        if self.unanswered >= MAX_UNANSWERED {
-            return self.fail(transport, SessionError::Silent.to_string());
-        }
-        self.unanswered += 1;
-        client.ping();
-        self.ping_later(&client, transport);
-    }
-
-    /// Ends the connection. Queued bytes would be of no use.
-    fn fail(&mut self, transport: &Transport, why: String) {
-        self.why.get_or_insert(why);
-        transport.abort_connection();
-    }
 }
 
-impl Protocol for Session {
-    fn connection_made(&mut self, transport: &Transport) {
-        let Some(client) = self.client.upgrade() else {
-            return transport.abort_connection();
-        };
-        client.connected(transport);
-        let timeout = client.settings().connect_timeout;
-        transport.connection::<Session>().call_later(timeout, |session, transport| {
-            if !matches!(session.phase, Phase::Open) {
-                session.fail(transport, SessionError::LoginTimeout.to_string());
-            }
-        });
+impl Conversation<Nats> for NatsConversation {
+    /// The server speaks first.
+    fn begin(&mut self, _: &NatsClient, _: &Transport, _: &Server) -> Result<()> {
+        Ok(())
     }
 
-    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-        if let Err(failure) = self.receive(transport, data) {
-            self.fail(transport, failure.to_string());
+    fn encrypted(&mut self, client: &NatsClient, transport: &Transport) -> Result<()> {
+        match &mut self.phase {
+            Phase::Encrypting(info) => {
+                let info = std::mem::take(info);
+                self.log_in(client, transport, &info, true)
+            }
+            _ => Ok(()),
         }
     }
 
-    fn handshake_completed(&mut self, transport: &Transport) {
-        let Some(client) = self.client.upgrade() else { return };
-        if let Phase::Encrypting(info) = &mut self.phase {
-            let info = std::mem::take(info);
-            if let Err(failure) = self.log_in(&client, transport, &info, true) {
-                self.fail(transport, failure.to_string());
-            }
+    fn receive(
+        &mut self,
+        client: &NatsClient,
+        transport: &Transport,
+        server: &Server,
+        data: &mut &[u8],
+    ) -> Result<Option<Heard>> {
+        let Some(op) = self.parser.next(data)? else { return Ok(None) };
+        let heard = self.handle(client, transport, server, op)?;
+        if transport.is_starting_layer() && !data.is_empty() {
+            return Err(NatsError::EarlyBytes.into());
         }
+        Ok(Some(heard))
     }
 
-    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
-        let Some(client) = self.client.upgrade() else { return };
-        let error = self.error.take().map(|text| SessionError::Server(text).to_string());
-        let why = self.why.take().or(error).unwrap_or_else(|| reason.to_string());
-        client.connection_lost(&self.server, why);
+    fn last_error(&self) -> Option<String> {
+        self.error.clone().map(|text| NatsError::Server(text).to_string())
     }
 }

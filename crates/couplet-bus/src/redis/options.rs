@@ -1,13 +1,12 @@
 //! The settings of a Redis client, and its address.
 
 use std::fmt;
-use std::time::Duration;
 
 #[cfg(any(feature = "tls", feature = "ring"))]
 use couplet_core::layers::tls::{ClientTls, ClientTlsOptions};
 use percent_encoding::percent_decode_str;
 
-use crate::client::{Server, Settings};
+use crate::client::{Server, Settings, setters};
 
 /// The default port of a server.
 const PORT: u16 = 6379;
@@ -121,15 +120,6 @@ impl Options {
         self
     }
 
-    /// Sets the maximum size of messages and commands that are queued, in bytes on the wire; 8 MiB
-    /// by default. Messages are queued without a connection, and while the server reads slowly.
-    /// Further ones are [lost](crate::Event::Lost).
-    #[must_use]
-    pub fn queue(mut self, bytes: usize) -> Self {
-        self.settings.queue = bytes;
-        self
-    }
-
     /// Sets the maximum size of headers and payload, in bytes; 1 MiB by default. Larger messages
     /// can't be published, and are [dropped](crate::Event::Oversized) when they arrive.
     #[must_use]
@@ -138,29 +128,7 @@ impl Options {
         self
     }
 
-    /// Sets the time limit for a connect, and then for the login; 5 s by default.
-    #[must_use]
-    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.connect_timeout = timeout;
-        self
-    }
-
-    /// Sets the time between two PINGs; 30 s by default. A connection that leaves two of them
-    /// unanswered is dropped.
-    #[must_use]
-    pub fn ping_interval(mut self, interval: Duration) -> Self {
-        self.settings.ping_interval = interval;
-        self
-    }
-
-    /// Sets the first and the longest delay before an attempt to reconnect; 250 ms and 30 s by
-    /// default. It doubles with each failure, and is shortened at random by up to a half, so that
-    /// clients that lost their server at the same time do not return at the same time.
-    #[must_use]
-    pub fn back_off(mut self, first: Duration, longest: Duration) -> Self {
-        self.settings.back_off = (first, longest);
-        self
-    }
+    setters!();
 }
 
 /// `user:password`, `:password` or `password`.

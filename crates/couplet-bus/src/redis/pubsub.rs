@@ -13,10 +13,10 @@ use super::commands::CommandError;
 use super::envelope;
 use super::options::Options;
 use super::parser::{Reply, command};
-use super::session::Session;
+use super::session::RedisConversation;
 use super::stream::StreamEngine;
 use crate::bus::Bus;
-use crate::client::{Client, Dialect, Outgoing, Sent, Server, Settings};
+use crate::client::{Client, Dialect, Outgoing, Sent, Settings, unique};
 use crate::core::Item;
 use crate::error::NotConfirmed;
 use crate::log::{Engine, LogLimits};
@@ -99,8 +99,7 @@ pub(crate) struct PubSub {
 
 impl PubSub {
     pub(crate) fn new(reactor: &Reactor, options: &Options) -> PubSub {
-        let name = || format!("{:016x}{:016x}", reactor.random(), reactor.random());
-        let sender = (!options.echo).then(name);
+        let sender = (!options.echo).then(|| unique(reactor));
         PubSub { sender, patterns: BTreeMap::new(), routes: BTreeMap::new() }
     }
 
@@ -117,15 +116,15 @@ impl Dialect for PubSub {
     const PING: &'static [u8] = b"*1\r\n$4\r\nPING\r\n";
     const ANSWERS_ALL: bool = true;
     type Options = Options;
-    type Session = Session;
+    type Conversation = RedisConversation;
     type Call = Resolver<Reply>;
 
     fn settings(options: &Options) -> &Settings {
         &options.settings
     }
 
-    fn session(client: &Rc<RedisClient>, server: Server) -> Session {
-        Session::new(client, server)
+    fn conversation(client: &RedisClient) -> RedisConversation {
+        RedisConversation::new(client.settings().max_payload)
     }
 
     fn encode(&self, message: &Message) -> Outgoing {
