@@ -5,7 +5,7 @@
 
 use couplet_http2::{Connection, Copied, Event, Options, RequestLine};
 
-use crate::streams::for_each_split;
+use crate::streams::same_for_each_split;
 
 pub(crate) use crate::http2::WORDS;
 
@@ -37,14 +37,7 @@ pub fn responses(data: &[u8]) {
 
 fn check(data: &[u8], run: fn(&[&[u8]]) -> Seen) {
     let Some(([choice], frames)) = data.split_first_chunk() else { return };
-    let mut whole = None;
-    for_each_split(frames, *choice, |pieces| {
-        let seen = run(pieces);
-        match &whole {
-            None => whole = Some(seen),
-            Some(whole) => assert_eq!(*whole, seen),
-        }
-    });
+    same_for_each_split(frames, *choice, run);
 }
 
 /// The events, and the output behind them.

@@ -5,7 +5,7 @@
 
 use couplet::bus::nats::{Op, Parser};
 
-use crate::streams::for_each_split;
+use crate::streams::{same_for_each_split, take_all};
 
 pub(crate) const WORDS: &[&str] = &[
     "INFO {\"max_payload\":1,\"connect_urls\":[\"a:1\"]}\r\n",
@@ -31,36 +31,10 @@ const MAX_PAYLOAD: usize = 64;
 /// If one of these properties is violated.
 pub fn nats(data: &[u8]) {
     let Some(([choice], bytes)) = data.split_first_chunk() else { return };
-    let mut whole = None;
-    for_each_split(bytes, *choice, |pieces| {
-        let seen = parse(pieces);
-        match &whole {
-            None => whole = Some(seen),
-            Some(whole) => assert_eq!(*whole, seen),
-        }
+    same_for_each_split(bytes, *choice, |pieces| {
+        let mut parser = Parser::new(MAX_PAYLOAD);
+        take_all(pieces, |data| parser.next(data), check)
     });
-}
-
-fn parse(pieces: &[&[u8]]) -> Vec<String> {
-    let (mut parser, mut seen) = (Parser::new(MAX_PAYLOAD), Vec::new());
-    for piece in pieces {
-        let mut data = *piece;
-        loop {
-            match parser.next(&mut data) {
-                Ok(None) => break,
-                Ok(Some(op)) => {
-                    check(&op);
-                    seen.push(format!("{op:?}"));
-                }
-                Err(error) => {
-                    seen.push(error.to_string());
-                    return seen;
-                }
-            }
-        }
-        assert!(data.is_empty(), "bytes are left");
-    }
-    seen
 }
 
 fn check(op: &Op) {

@@ -5,7 +5,7 @@
 
 use couplet::bus::redis::{Parser, Reply};
 
-use crate::streams::for_each_split;
+use crate::streams::{same_for_each_split, take_all};
 
 pub(crate) const WORDS: &[&str] = &[
     "+OK\r\n",
@@ -41,36 +41,10 @@ const MAX_STRING: usize = 64;
 /// If one of these properties is violated.
 pub fn redis(data: &[u8]) {
     let Some(([choice], bytes)) = data.split_first_chunk() else { return };
-    let mut whole = None;
-    for_each_split(bytes, *choice, |pieces| {
-        let seen = parse(pieces);
-        match &whole {
-            None => whole = Some(seen),
-            Some(whole) => assert_eq!(*whole, seen),
-        }
+    same_for_each_split(bytes, *choice, |pieces| {
+        let mut parser = Parser::new(MAX_STRING);
+        take_all(pieces, |data| parser.next(data), |reply| check(reply, 0))
     });
-}
-
-fn parse(pieces: &[&[u8]]) -> Vec<String> {
-    let (mut parser, mut seen) = (Parser::new(MAX_STRING), Vec::new());
-    for piece in pieces {
-        let mut data = *piece;
-        loop {
-            match parser.next(&mut data) {
-                Ok(None) => break,
-                Ok(Some(reply)) => {
-                    check(&reply, 0);
-                    seen.push(format!("{reply:?}"));
-                }
-                Err(error) => {
-                    seen.push(error.to_string());
-                    return seen;
-                }
-            }
-        }
-        assert!(data.is_empty(), "bytes are left");
-    }
-    seen
 }
 
 fn check(reply: &Reply, depth: usize) {
