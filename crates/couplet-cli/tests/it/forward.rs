@@ -9,7 +9,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::crowds::allow_a_crowd;
 use crate::kit::{
-    Client, Running, Server, Upstream, couplet, has, noise, now, serve_raw, unused_port, wait_until,
+    Client, Running, Server, Upstream, couplet, haproxy, has, noise, now, serve_raw, unused_port,
+    wait_until,
 };
 use crate::needed::Folder;
 use crate::peers::peer;
@@ -481,13 +482,7 @@ fn haproxy_gets_the_client_and_passes_it_on() {
             upstream.address
         );
         std::fs::write(&file, config).unwrap();
-        let listener = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
-        bind(&listener, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-        listen(&listener, 16).unwrap();
-        let at = SocketAddr::try_from(getsockname(&listener).unwrap()).unwrap();
-        let mut haproxy = Command::new("haproxy");
-        haproxy.args(["-db", "-f", &file]).stdin(listener).stdout(std::process::Stdio::null());
-        let _haproxy = Running::start_with_stdout(&mut haproxy);
+        let (_haproxy, at) = haproxy(&file, &[]);
         let server = forward(&format!("haproxy:{at}:version={version}"), &[]);
         let mut near = server.connect();
         near.send(b"hello\n");

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-pub(crate) use process::{Ended, Running, Server, couplet, few_or_many, open_page, run};
+pub(crate) use process::{Ended, Running, Server, couplet, few_or_many, haproxy, open_page, run};
 pub(crate) use socket::{Client, Upstream, has_ipv6, serve_on, serve_raw, unused_port};
 pub(crate) use terminal::Terminal;
 

@@ -2,7 +2,8 @@
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
@@ -51,6 +52,16 @@ pub(crate) fn open_page(args: &[&str], look: impl FnOnce(&str)) -> Option<i32> {
 /// Runs the program to its end.
 pub(crate) fn run(args: &[&str]) -> Ended {
     Running::start(&mut couplet(args)).ended()
+}
+
+/// Starts HAProxy with a configuration that binds `fd@0`, which is the returned address.
+pub(crate) fn haproxy(configuration: &str, environment: &[(&str, &str)]) -> (Running, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = listener.local_addr().unwrap();
+    let mut haproxy = Command::new("haproxy");
+    haproxy.args(["-db", "-f", configuration]).envs(environment.iter().copied());
+    haproxy.stdin(OwnedFd::from(listener)).stdout(Stdio::null());
+    (Running::start_with_stdout(&mut haproxy), at)
 }
 
 /// The outcome of a process.

@@ -1,20 +1,19 @@
 //! The configurations in `contrib/`: each is started, or checked by the software that reads it.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rustix::net::{AddressFamily, SocketType, bind, getsockname, listen, socket};
 use rustix::process::Signal;
 
 use super::restart::Restarted;
 use super::{FILE, Program};
 use crate::chat::Member;
 use crate::chat_bus::{kept_until, lines_until, renamed};
-use crate::kit::{Client, Running, couplet, pause, unused_port, wait_until};
+use crate::kit::{Client, Running, couplet, haproxy, pause, unused_port, wait_until};
 use crate::needed::{Folder, Venv, has, missing};
 use crate::servers;
 
@@ -104,17 +103,16 @@ impl Site {
         let (bus, streams) = bus()?;
         let ([chat, health], dns, folder) =
             ([unused_port().0.port(), unused_port().0.port()], Dns::start(), Folder::new());
-        let listener = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
-        bind(&listener, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-        listen(&listener, 128).unwrap();
-        let front = SocketAddr::try_from(getsockname(&listener).unwrap()).unwrap();
-        let mut haproxy = Command::new("haproxy");
-        haproxy.args(["-db", "-f", HAPROXY]).stdin(listener).stdout(Stdio::null());
-        haproxy.env("CHAT_LISTEN", "fd@0").env("CHAT_NODES", format!("chat.test:{chat}"));
-        haproxy.env("CHAT_HEALTH_PORT", health.to_string());
-        haproxy.env("CHAT_DNS", dns.address.to_string());
-        haproxy.env("HAPROXY_SOCKET", folder.path("admin"));
-        let haproxy = Running::start_with_stdout(&mut haproxy);
+        let (haproxy, front) = haproxy(
+            HAPROXY,
+            &[
+                ("CHAT_LISTEN", "fd@0"),
+                ("CHAT_NODES", &format!("chat.test:{chat}")),
+                ("CHAT_HEALTH_PORT", &health.to_string()),
+                ("CHAT_DNS", &dns.address.to_string()),
+                ("HAPROXY_SOCKET", &folder.path("admin")),
+            ],
+        );
         Some(Site { front, dns, chat, health, bus, folder, _streams: streams, haproxy })
     }
 
