@@ -154,13 +154,16 @@ impl Engine for MemoryEngine {
     }
 
     fn read(&self, from: u64, most: usize, wait: Duration) -> Deferred<Batch> {
+        if wait.is_zero() {
+            return Deferred::from_result(self.with(|log| log.read(from, most)));
+        }
         // Subscribed before it looks: another thread may append meanwhile.
         let rung = match self.rung() {
             Ok(rung) => rung,
             Err(failure) => return Deferred::fail(failure),
         };
         let read = self.with(|log| log.read(from, most));
-        if wait.is_zero() || read.as_ref().map_or(true, |batch| !batch.messages.is_empty()) {
+        if read.as_ref().map_or(true, |batch| !batch.messages.is_empty()) {
             return Deferred::from_result(read);
         }
         let (subscription, rung) = rung;
