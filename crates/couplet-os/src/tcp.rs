@@ -49,9 +49,9 @@ pub fn positions<S>(_socket: &S) -> io::Result<Positions> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Whether the peer of a TCP connection takes what it is sent, and about as much as it sends: it has
-/// acknowledged half as many bytes at least, and no more than `most` wait for room in its window.
-/// False if the system does not report that.
+/// Whether the peer of a TCP connection reads about as much as it sends: it has acknowledged at least
+/// half as many bytes, and at most `most` bytes wait for room in its window. False if the system does
+/// not report that.
 #[cfg(target_os = "linux")]
 pub fn is_answered(socket: &impl std::os::fd::AsFd, most: usize) -> bool {
     linux::traffic(socket.as_fd()).is_ok_and(|traffic| {

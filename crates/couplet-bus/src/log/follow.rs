@@ -1,4 +1,4 @@
-//! [`Following`]: reads a log continuously. [`Reader`] decides what the program gets.
+//! [`Following`]: reads a log continuously. [`Reader`] turns its messages into entries.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;

@@ -1,4 +1,4 @@
-//! A log as a stream of Redis, by scripts, each of which runs as a whole.
+//! A log as a stream of Redis. Each operation is a script, which the server runs without interruption.
 //!
 //! The id of an entry is `<epoch>-<number>`. An entry has the time of its append in microseconds,
 //! and the payload. A hash beside the stream has the limits, and a key for each writer its newest

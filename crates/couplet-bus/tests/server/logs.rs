@@ -13,7 +13,7 @@ use couplet::services::{Health, Service};
 use crate::needed::Folder;
 use crate::server::{Client, Server};
 
-/// The arguments of a Redis server that confirms what is on the disk.
+/// The arguments of a Redis server that confirms a write once it is on the disk.
 const WRITES_ALL: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
 
 fn start(folder: &Folder) -> Option<Server> {

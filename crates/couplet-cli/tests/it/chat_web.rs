@@ -252,7 +252,7 @@ fn c228_a_page_of_another_origin_and_messages_beyond_the_limit_are_refused() {
     lines_until(&mut bob, "[1] <guest-1> one two");
     eve.send(&frame(&[b'x'; 1000]));
     read_until(&mut eve, b"That line has more than 512 bytes and was not sent.");
-    // What is far too long ends the connection, with the code for that.
+    // A message far beyond the limit ends the connection, with the code for that.
     eve.send(&frame(&[b'x'; 5000]));
     read_until(&mut eve, &1009_u16.to_be_bytes());
     lines_until(&mut bob, "* guest-1 has left");
@@ -282,6 +282,6 @@ fn c228_a_page_that_talks_too_fast_is_delayed_and_loses_nothing() {
             heard += 1;
         }
     }
-    // 350 KB, of which 64 KB are not delayed.
+    // 350 KB; the first 64 KB are not delayed.
     assert!(began.elapsed().as_secs_f64() > 0.5, "{:?}", began.elapsed());
 }

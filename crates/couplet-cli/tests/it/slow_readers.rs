@@ -14,8 +14,8 @@ const CLIENTS: usize = 32;
 /// The most that a client may hold, in KiB.
 const MOST: u64 = 96;
 
-/// Clients that have sent of these requests what the server takes, and read nothing; and the memory
-/// of the server then, in KiB.
+/// Clients that read nothing and have sent these requests until the server read no more, and then the
+/// memory of the server in KiB.
 fn unread(server: &Server, requests: &[u8]) -> (Vec<Client>, u64) {
     let connect = || Client::connect_narrowly(server.address().parse().unwrap());
     let mut clients: Vec<(Client, usize)> = (0..CLIENTS).map(|_| (connect(), 0)).collect();
