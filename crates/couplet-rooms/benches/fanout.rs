@@ -32,7 +32,12 @@ const MESSAGES: usize = 20;
 /// The process of the clients: connects them, and for each line with a number has each read so
 /// many bytes.
 fn run_clients(address: &str) {
-    let connect = |_| TcpStream::connect(address).expect("enough descriptors");
+    // Each waits to be accepted: a full queue of the listener drops the last packet of a handshake.
+    let connect = |_| {
+        let mut client = TcpStream::connect(address).expect("enough descriptors");
+        client.read_exact(&mut [0]).expect("a welcome");
+        client
+    };
     let mut clients: Vec<TcpStream> = (0..MEMBERS).map(connect).collect();
     for line in std::io::stdin().lines() {
         let length = line.expect("a pipe").parse().expect("a number");
@@ -62,7 +67,8 @@ impl Clients {
             .spawn()
             .expect("a process");
         let accept = |_| {
-            let (socket, _) = listener.accept().expect("a client");
+            let (mut socket, _) = listener.accept().expect("a client");
+            socket.write_all(b"!").expect("the client waits");
             socket.set_nonblocking(true).expect("an option");
             socket.set_nodelay(true).expect("an option");
             socket
