@@ -188,6 +188,7 @@ impl Drop for SessionPermit {
 pub(crate) struct Server {
     listen: Listen,
     threads: Threads,
+    read_buffer: Option<usize>,
     prepare: Box<Prepare>,
     /// The UDP ports of a service.
     // Bound: one for each `udp:` endpoint of its table.
@@ -226,7 +227,15 @@ impl Server {
         S: Fn(&Reactor, Arc<dyn ServerEndpoint>) -> couplet::Result<Port> + 'static,
     {
         let prepare = Box::new(move |loops| Box::new(prepare(loops)) as Open);
-        Server { listen, threads, prepare, datagrams: Vec::new(), link: None, web: None }
+        Server {
+            listen,
+            threads,
+            read_buffer: None,
+            prepare,
+            datagrams: Vec::new(),
+            link: None,
+            web: None,
+        }
     }
 
     /// A server of a configuration with these UDP ports only.
@@ -236,6 +245,12 @@ impl Server {
         let none =
             |_| |_: &Reactor, _| Err(Failure::msg("a server of datagrams accepts no connections"));
         Server::new(listen, Threads { number: 1 }, none).with_datagrams(datagrams)
+    }
+
+    /// Sets the size of the read buffer of its loops, unless it is a service of a configuration, which
+    /// shares them.
+    pub(crate) fn read_buffer(self, bytes: usize) -> Server {
+        Server { read_buffer: Some(bytes), ..self }
     }
 
     /// Adds UDP ports, for a server of a configuration.
@@ -275,9 +290,13 @@ impl Server {
 
     /// Serves until a signal ends the program. On SIGTERM, connections are asked to finish.
     pub(crate) fn run(self) -> Result<(), Exit> {
-        let Server { listen, threads, prepare, link, web, .. } = self;
+        let Server { listen, threads, read_buffer, prepare, link, web, .. } = self;
         let options = LoopOptions::default().drain(listen.drain.time).answers(listen.answers);
         let options = listen.driver.set(options);
+        let options = match read_buffer {
+            Some(bytes) => options.read_buffer(bytes),
+            None => options,
+        };
         let mut ports: Vec<_> = endpoint::or_free_port(listen.endpoints)
             .into_iter()
             .map(|endpoint| (endpoint, &*prepare, ""))

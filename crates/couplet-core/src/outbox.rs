@@ -271,7 +271,8 @@ impl Outbox {
             if len == 0 && room < data.len().min(PIECE) {
                 self.open.reserve_exact(data.len().min(PIECE));
             } else if len + data.len() <= MAX_OPEN {
-                self.open.reserve(data.len());
+                let capacity = (2 * self.open.capacity()).min(MAX_OPEN).max(len + data.len());
+                self.open.reserve_exact(capacity - len);
             } else if room == 0 {
                 self.seal();
                 // A small remainder gets no spare: it may stay queued for long in a far too large
@@ -287,16 +288,19 @@ impl Outbox {
         self.check();
     }
 
-    /// Moves the remaining bytes to a buffer of their own size; called when the driver is blocked,
+    /// Moves the remaining bytes to buffers of their own size; called when the driver is blocked,
     /// because they may stay queued for long. Copies, so it is called only after a partial send,
-    /// not after every blocked write.
+    /// not after every blocked write. A sealed piece, which is sent in many parts, is copied once less
+    /// is left than was sent.
     #[cold]
     pub(crate) fn trim(&mut self) {
-        let sent = if self.is_plain() { self.sent } else { 0 };
-        if self.open.capacity() > self.open.len() - sent + MAX_OPEN / 4 {
-            let rest = self.open[sent..].to_vec();
-            self.spares.give(mem::replace(&mut self.open, rest));
-            self.sent -= sent;
+        let front = self.sealed.as_deref_mut().and_then(|sealed| sealed.pieces.front_mut());
+        let sent = if front.is_none() { self.sent } else { 0 };
+        self.sent -= trim_buffer(&mut self.open, sent, &self.spares);
+        if let Some(Piece::Copied(first)) = front
+            && first.len() < 2 * self.sent
+        {
+            self.sent -= trim_buffer(first, self.sent, &self.spares);
         }
         self.check();
     }
@@ -724,6 +728,17 @@ impl Outbox {
             assert!(self.pieces().all(|piece| piece.len() > 0), "an empty piece");
         }
     }
+}
+
+/// Replaces a buffer by one for its bytes after the first `sent`, if that saves much. Returns the
+/// number of bytes removed.
+fn trim_buffer(buffer: &mut Vec<u8>, sent: usize, spares: &Spares) -> usize {
+    if buffer.capacity() <= buffer.len() - sent + MAX_OPEN / 4 {
+        return 0;
+    }
+    let rest = buffer[sent..].to_vec();
+    spares.give(mem::replace(buffer, rest));
+    sent
 }
 
 impl fmt::Debug for Outbox {

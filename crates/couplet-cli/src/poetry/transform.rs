@@ -82,5 +82,10 @@ pub(crate) fn run(options: Transform) -> Result<(), Exit> {
 pub(crate) fn server(options: Transform) -> Server {
     let max_length = usize::try_from(options.max_length).unwrap_or(usize::MAX);
     let idle_timeout = or_never(options.idle_timeout);
-    Server::of_factory(options.listen, options.threads, move || factory(max_length, idle_timeout))
+    let factory = move || factory(max_length, idle_timeout);
+    Server::of_factory(options.listen, options.threads, factory).read_buffer(READ)
 }
+
+/// The most bytes of one read: a client that reads nothing holds an answer, and the beginning of a
+/// request that came with the end of the one before.
+const READ: usize = 16 * 1024;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use couplet::protocols::{NetstringReceiver, StringProtocol, StringTransport};
+use couplet::protocols::{NetstringReceiver, StringProtocol, StringTransport, encode_netstring};
 use couplet::{Reason, Transport};
 
 use crate::marks::MARKS;
@@ -23,6 +23,9 @@ pub(crate) fn factory(
 /// Write capacity besides one answer, for the output that precedes it: the high mark, and the answers
 /// to one read.
 const WRITE_ROOM: usize = 1024 * 1024;
+
+/// Most bytes of a netstring besides its string.
+const FRAME: usize = 22;
 
 /// How long a client without an answer may be silent while the server drains.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -58,13 +61,14 @@ impl StringProtocol for TransformServer {
     }
 
     fn string_received(&mut self, transport: &StringTransport, request: &[u8]) {
-        let sent = match answer(request) {
-            Ok(poem) => transport.send_string(poem),
+        let poem = match answer(request) {
+            Ok(poem) => poem,
             Err(bad) => return transport.fail(bad),
         };
-        if let Err(too_long) = sent {
-            return transport.fail(too_long);
-        }
+        // Written at once: a comma after a long poem would be queued in a buffer of its own.
+        let mut frame = Vec::with_capacity(poem.len() + FRAME);
+        encode_netstring(poem.as_bytes(), &mut frame);
+        transport.write(frame);
         self.has_answered = true;
         if transport.is_draining() {
             transport.lose_connection();

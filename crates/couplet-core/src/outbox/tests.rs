@@ -130,6 +130,38 @@ fn little_that_waits_does_not_keep_a_large_buffer() {
 }
 
 #[test]
+fn a_little_more_does_not_double_a_large_piece() {
+    let mut outbox = outbox();
+    outbox.extend(&[7; 60_000]);
+    outbox.extend(b",");
+    assert_eq!(outbox.open.capacity(), MAX_OPEN);
+    let mut outbox = self::outbox();
+    outbox.extend(&[7; 1000]);
+    outbox.extend(b",");
+    assert_eq!(outbox.open.capacity(), 2000, "a small one grows for several");
+}
+
+#[test]
+fn the_rest_of_a_sealed_piece_does_not_keep_it() {
+    let mut outbox = outbox();
+    outbox.extend(&vec![7; PIECE]);
+    outbox.push(Bytes::from_static(b"end"));
+    let capacity = |outbox: &Outbox| match outbox.pieces().next() {
+        Some(Piece::Copied(first)) => first.capacity(),
+        other => panic!("{other:?}"),
+    };
+    outbox.advance(PIECE / 2);
+    outbox.trim();
+    assert_eq!(capacity(&outbox), PIECE, "much is left: no copy");
+    outbox.advance(PIECE / 2 - 10);
+    outbox.trim();
+    assert_eq!(waiting(&outbox), [&[7; 10][..], b"end"].concat());
+    assert_eq!(capacity(&outbox), 10);
+    outbox.advance(10);
+    assert_eq!(waiting(&outbox), b"end");
+}
+
+#[test]
 fn much_that_waits_stays_where_it_is() {
     let mut outbox = outbox();
     outbox.extend(&vec![7; MAX_OPEN]);
