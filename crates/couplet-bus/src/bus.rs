@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use couplet_core::services::{Health, Service};
-use couplet_core::{Deferred, Reactor};
+use couplet_core::{Deferred, Reactor, Result};
 
 use crate::core::Core;
 use crate::error::PublishError;
@@ -209,6 +209,15 @@ impl Bus {
     #[track_caller]
     pub fn flush(&self) -> Deferred<()> {
         self.core.flush()
+    }
+
+    /// Waits for a connection.
+    pub(crate) async fn connected(&self) -> Result<()> {
+        while self.health() != Health::Ready {
+            // It waits for a connection, which may be lost again by now.
+            self.flush().await?;
+        }
+        Ok(())
     }
 
     /// Ends all subscriptions, delivers the messages that were sent to them before, waits until the

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use couplet_core::defer::first_of;
-use couplet_core::services::Health;
 use couplet_core::{Deferred, Result};
 use serde::{Deserialize, Serialize};
 
@@ -130,7 +129,7 @@ impl Engine for JetStream {
 impl Stream {
     /// Sends a request, once there is a connection, and fails with it.
     async fn ask(&self, message: Message) -> Result<Reply> {
-        self.connected().await?;
+        self.bus.connected().await?;
         let reply = self.bus.request_message(message, ANSWER);
         Ok(Reply::parse(&self.or_lost(reply).await?)?)
     }
@@ -143,14 +142,6 @@ impl Stream {
             Some(RequestError::NoResponders) => JetStreamError::NotEnabled.into(),
             _ => failure,
         })
-    }
-
-    async fn connected(&self) -> Result<()> {
-        while self.bus.health() != Health::Ready {
-            // It waits for a connection, which may be lost again by now.
-            self.bus.flush().await?;
-        }
-        Ok(())
     }
 
     /// The number of the connection.
@@ -267,7 +258,7 @@ impl Stream {
         wait: Duration,
         messages: &mut Vec<Stored>,
     ) -> Result<bool> {
-        self.connected().await?;
+        self.bus.connected().await?;
         if cursor.connection != self.connection() {
             return Err(JetStreamError::NoConsumer.into());
         }

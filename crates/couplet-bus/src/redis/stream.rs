@@ -9,7 +9,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet_core::defer::{DeferredEvent, TimedOut, first_of};
-use couplet_core::services::Health;
 use couplet_core::{Deferred, Failure, Result};
 
 use bytes::Bytes;
@@ -159,10 +158,7 @@ impl Engine for StreamEngine {
 impl Stream {
     /// Runs a script on the opened stream, once there is a connection.
     async fn script(&self, script: &str, more_keys: &[&str], more: &[&[u8]]) -> Result<Reply> {
-        if self.bus.health() != Health::Ready {
-            // It waits for a connection.
-            self.bus.flush().await?;
-        }
+        self.bus.connected().await?;
         let (script, limits) = ([OPEN, script].concat(), format!("{}:limits", self.key));
         let count = (more_keys.len() + 2).to_string();
         // 0 is no epoch.
