@@ -1,12 +1,13 @@
 //! `couplet ctl`: sends an order to the control socket of a program that runs, and prints the
 //! answer.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use couplet::endpoints::UnixClient;
-use couplet::{Failure, Reactor};
+use couplet::{ConnectError, Failure, Reactor};
 
 use crate::exit::Exit;
 use crate::inspect::save_recording;
@@ -71,7 +72,7 @@ enum Order {
     },
     /// End the program: let connections finish within the time that its configuration sets
     Drain,
-    /// End the program without waiting for connections
+    /// End the program without waiting for connections, also in the middle of a drain
     Stop,
 }
 
@@ -119,13 +120,27 @@ pub(crate) fn carry_out(control: &Path, line: String) -> Result<Vec<u8>, Exit> {
         let answer = asking.spawn(async move { ask(&asked, endpoint, &line).await });
         answer.add_timeout(reactor, PATIENCE)
     });
-    let answer = answer.map_err(|failure| Exit::failed(format!("cannot ask {at}: {failure}")))?;
+    let answer = answer.map_err(|failure| {
+        let hint = if is_unused(&failure) { UNUSED } else { "" };
+        Exit::failed(format!("cannot ask {at}: {failure}{hint}"))
+    })?;
     match answer.strip_prefix(b"ok\n") {
         Some(words) => Ok(words.to_vec()),
         None => {
             let text = String::from_utf8_lossy(&answer);
             Err(Exit::failed(text.strip_prefix("error: ").unwrap_or(&text).trim_end()))
         }
+    }
+}
+
+const UNUSED: &str = " (the program has ended, or has another control socket)";
+
+/// Whether nothing listens on the socket.
+fn is_unused(failure: &Failure) -> bool {
+    match failure.downcast_ref() {
+        Some(ConnectError::Refused(_)) => true,
+        Some(ConnectError::System(error)) => error.kind() == io::ErrorKind::NotFound,
+        _ => false,
     }
 }
 

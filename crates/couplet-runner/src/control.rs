@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use couplet::endpoints::UnixServer;
 use couplet::protocols::{LineOnlyReceiver, LineProtocol, LineTransport};
 use couplet::reactor::{ConnectionSnapshot, DatagramSnapshot, Snapshot};
-use couplet::{Deferred, Failure, ListenOptions};
+use couplet::{Deferred, Failure, ListenOptions, Port};
 use serde::Serialize;
 
 use crate::loops::merge;
@@ -18,8 +18,9 @@ use crate::options::log_levels;
 use crate::places::Placed;
 use crate::running::Running;
 
-/// Answers orders on a UNIX socket that only the process's own user may use.
-pub(crate) fn serve(running: &Rc<Running>, path: &Path) -> Result<(), Failure> {
+/// Answers orders on a UNIX socket that only the process's own user may use. It is open to the end of
+/// the program: a drain can be cut short.
+pub(crate) fn serve(running: &Rc<Running>, path: &Path) -> Result<Port, Failure> {
     let endpoint = UnixServer::new(path).options(ListenOptions::default().mode(0o600));
     let program = Rc::downgrade(running);
     let endpoint = Placed::new(Arc::new(endpoint), "[runner] control");
@@ -27,9 +28,11 @@ pub(crate) fn serve(running: &Rc<Running>, path: &Path) -> Result<(), Failure> {
         let orders = Orders { running: program.clone(), state: State::Waiting };
         LineOnlyReceiver::new(orders).with_delimiter(b"\n").with_max_length(MOST)
     });
-    listening
-        .map(|port| port.accept_under_load(true))
-        .map_err(|failure| Failure::msg(format!("cannot open the control socket: {failure}")))
+    let port = listening
+        .map_err(|failure| Failure::msg(format!("cannot open the control socket: {failure}")))?;
+    port.accept_under_load(true);
+    port.accept_while_draining(true);
+    Ok(port)
 }
 
 /// The longest order, in bytes.

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use couplet::process::Process;
 use couplet::reactor::Snapshot;
 use couplet::services::{Child, Health, Service, Supervisor};
-use couplet::{Deferred, Failure, LoadLimits, Loop, LoopOptions, LoopingCall, Reactor, Shutdown};
+use couplet::{
+    Deferred, Failure, LoadLimits, Loop, LoopOptions, LoopingCall, Port, Reactor, Shutdown,
+};
 
 use crate::config::ConfigError;
 use crate::exit::Exit;
@@ -157,6 +159,8 @@ pub(crate) struct Running {
     phase: Cell<Phase>,
     pub(crate) generations: Generations,
     pub(crate) pid_file: RefCell<Option<PidFile>>,
+    /// The port of the control socket.
+    control: RefCell<Option<Port>>,
     /// A new process that starts.
     pub(crate) successor: RefCell<Option<Process>>,
     /// The program's older process, until this one is alone.
@@ -215,6 +219,7 @@ impl Running {
         Ok(Rc::new(Running {
             generations,
             pid_file: RefCell::new(pid_file),
+            control: RefCell::default(),
             successor: RefCell::default(),
             older: RefCell::new(inheritance),
             supervisor: loops.drain_at_end(table.supervisor(program.name), table.drain()),
@@ -284,7 +289,7 @@ impl Running {
             web::serve(&self.loops, endpoint, &self.supervisor, metrics)?;
         }
         if let Some(path) = &options.control {
-            control::serve(self, path)?;
+            *self.control.borrow_mut() = Some(control::serve(self, path)?);
         }
         Ok(())
     }
@@ -527,8 +532,12 @@ impl Running {
         }
     }
 
-    /// Has the supervisor end at once, and let the connections of all loops finish.
+    /// Has the supervisor end at once, and let the connections of all loops finish. The new process
+    /// answers orders.
     fn let_connections_finish(&self) {
+        if let Some(port) = &*self.control.borrow() {
+            port.accept_while_draining(false);
+        }
         let supervisor = self.supervisor.clone().not_ready_for(Duration::ZERO);
         drop(self.loops.drain_at_end(supervisor, self.table.drain_after_restart()));
     }

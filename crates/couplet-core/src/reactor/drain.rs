@@ -117,7 +117,8 @@ impl Port {
 impl Reactor {
     /// Drains all ports, as [`Port::drain`] does one, including the connections of ports that were
     /// already stopped, and [adopted](Self::adopt) connections. Outgoing connections stay: a server
-    /// may need them to finish.
+    /// may need them to finish. So do ports that
+    /// [accept while draining](Port::accept_while_draining).
     ///
     /// Nothing else is stopped. To drain before a stop, let the stop wait for the drain:
     ///

@@ -43,6 +43,7 @@ pub(super) struct PortCell {
     pub(super) state: Cell<PortState>,
     pub(super) paused: Cell<bool>,
     accepts_under_load: Cell<bool>,
+    pub(super) accepts_while_draining: Cell<bool>,
     pub(super) bound: RefCell<Option<Bound>>,
     pub(super) key: Cell<Option<Key>>,
     pub(super) factory: FactorySlot,
@@ -333,6 +334,13 @@ impl Port {
         }
     }
 
+    /// Sets whether the port stays open when its loop [drains all ports](Reactor::drain): for ports
+    /// that answer questions about the program. Connections that it has accepted before are asked to
+    /// finish. No by default.
+    pub fn accept_while_draining(&self, on: bool) {
+        self.cell.accepts_while_draining.set(on);
+    }
+
     fn set_paused(&self, paused: bool) {
         if self.cell.paused.replace(paused) != paused {
             self.cell.request_held();
@@ -365,6 +373,7 @@ impl PortCell {
             state: Cell::new(PortState::Starting),
             paused: Cell::new(false),
             accepts_under_load: Cell::new(false),
+            accepts_while_draining: Cell::new(false),
             bound: RefCell::new(None),
             key: Cell::new(None),
             factory: FactorySlot::new(factory.factory.take()),

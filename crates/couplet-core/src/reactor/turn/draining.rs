@@ -134,7 +134,7 @@ impl Core {
             Start::Port(port) => Some(port.clone()),
             _ => None,
         });
-        open.chain(starting).collect()
+        open.chain(starting).filter(|port| !port.accepts_while_draining.get()).collect()
     }
 
     fn arm_drain(&mut self, drain: &Rc<DrainCell>, due: Instant) {

@@ -83,6 +83,27 @@ pub(crate) fn c105a_ports_that_have_not_started_are_closed_and_no_connection_is_
     drop(b);
 }
 
+pub(crate) fn c105a_a_port_may_accept_while_all_others_drain(kit: Kit) {
+    let (mut rig, log) = (kit.rig(), Log::default());
+    let (one, other) = (rig.end(), rig.end());
+    let (port, exempt) = (rig.listen(&one, Script::new()), rig.listen(&other, Script::new()));
+    exempt.accept_while_draining(true);
+    let b = rig.peer(&port);
+    rig.until("a connection", || one.is_made());
+    watch(&log, rig.reactor.drain(s(10)));
+    rig.until("the question", || one.log.has("draining"));
+    assert!(!port.is_listening() && exempt.is_listening());
+    let _question = rig.peer(&exempt);
+    rig.until("a connection", || other.is_made());
+    assert!(!other.transport().is_draining());
+    b.close();
+    rig.lost(&one);
+    assert_eq!(log.entries(), ["(1, 0, 0)"], "the new connection does not delay it");
+    watch(&log, exempt.drain(s(10)));
+    rig.until("the question", || other.log.has("draining"));
+    assert!(!exempt.is_listening(), "its own drain closes it");
+}
+
 pub(crate) fn c105b_a_drain_ends_when_its_connections_have_finished(kit: Kit) {
     let (mut rig, log) = (kit.rig(), Log::default());
     let (a, b) = rig.accept(says_good_bye());

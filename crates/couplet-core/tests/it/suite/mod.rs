@@ -264,6 +264,7 @@ macro_rules! all_facts {
                 c105a_a_drain_closes_its_port_and_asks_its_connections_alone needs port,
                 c105a_who_pauses_and_who_comes_next_is_asked_too,
                 c105a_ports_that_have_not_started_are_closed_and_no_connection_is_an_end,
+                c105a_a_port_may_accept_while_all_others_drain needs port,
                 c105a_a_protocol_that_does_not_know_of_drains_is_left_alone,
                 c105b_a_drain_ends_when_its_connections_have_finished needs awaited_end,
                 c105b_who_does_not_finish_is_closed_and_at_last_aborted,
