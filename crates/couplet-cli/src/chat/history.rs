@@ -124,12 +124,11 @@ impl History {
             let notice = Some("The lines have begun anew since then.".to_owned());
             return Some(Begin { start: self.oldest(), notice });
         }
-        let found = self.lines.partition_point(|(number, _)| *number <= position.number());
-        // Another server may have read further.
         if position.number() >= last.number() {
-            let notice = Some("You have missed nothing.".to_owned());
+            let notice = Some(nothing_after(position.number(), last.number()));
             return Some(Begin { start: None, notice });
         }
+        let found = self.lines.partition_point(|(number, _)| *number <= position.number());
         let missing = match self.lines.get(found) {
             Some(_) if found > 0 => None,
             Some((first, _)) if position.number() + 1 == *first => None,
@@ -148,6 +147,16 @@ impl History {
     fn oldest(&self) -> Option<rooms::Start> {
         let oldest = self.before.map_or(rooms::Start::Oldest, rooms::Start::After);
         (!self.lines.is_empty()).then_some(oldest)
+    }
+}
+
+/// The answer to a person whose number is the newest, or a higher one: the lines were lost, or
+/// another server has read further.
+fn nothing_after(number: u64, newest: u64) -> String {
+    match (number == newest, newest) {
+        (true, _) => "You have missed nothing.".to_owned(),
+        (false, 0) => format!("There is no line {number}: no lines are kept yet."),
+        (false, _) => format!("There is no line {number}; the newest is {newest}."),
     }
 }
 
@@ -203,13 +212,16 @@ mod tests {
             scene.add(at(number), number - 9, 50);
         }
         let missed_nothing = Some("You have missed nothing.".to_owned());
+        let lost = Some("There is no line 99; the newest is 14.".to_owned());
         let anew = Some("The lines have begun anew since then.".to_owned());
         for (after, start, notice) in [
             ("a1-11", oldest, None),
             ("11", oldest, None),
             ("12", Some(After(place(3))), None),
             ("a1-14", None, missed_nothing.clone()),
-            ("a1-99", None, missed_nothing),
+            ("14", None, missed_nothing.clone()),
+            ("a1-99", None, lost.clone()),
+            ("99", None, lost),
             ("10", oldest, gone(11, 11)),
             ("", oldest, gone(1, 11)),
             ("b2-12", oldest, anew),
@@ -222,6 +234,9 @@ mod tests {
         scene.history.begin_anew("b2-1".parse().expect("a position"));
         assert_eq!(scene.history.last().map(|last| last.to_string()).as_deref(), Some("b2-0"));
         assert!(matches!(scene.begin("a1-14"), Some((None, Some(_)))));
+        assert_eq!(scene.begin("0"), Some((None, missed_nothing)));
+        let none = Some("There is no line 14: no lines are kept yet.".to_owned());
+        assert_eq!(scene.begin("14"), Some((None, none)));
         scene.add("b2-4".parse().expect("a position"), 9, 50);
         // Not with the lines of before, which the room still has.
         assert_eq!(scene.begin(""), Some((Some(After(place(5))), gone(1, 3))));

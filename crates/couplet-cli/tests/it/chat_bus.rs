@@ -341,6 +341,8 @@ fn c228_lines_are_kept_in_one_order_and_whoever_returns_to_any_server_gets_those
         assert_eq!(lines_until(&mut ada, "[23]").last().unwrap(), "[23] <bob> where is ada?");
         ada.say("/from 23");
         lines_until(&mut ada, "* You have missed nothing.");
+        ada.say("/from 99");
+        lines_until(&mut ada, "* There is no line 99; the newest is 23.");
         ada.say("/from x");
         ada.hears("* Give the number of the last line that you have: /from 41");
         // So many lines that the first ones are gone.
@@ -428,6 +430,9 @@ fn c228_without_a_bus_the_server_keeps_the_lines_for_all_its_threads() {
     let server = Server::start(&["chat", "--history", "3", "--threads", "2"]);
     let mut ada = Member(server.connect());
     lines_until(&mut ada, "/help explains more.");
+    // Of a server of before, which kept its lines in memory.
+    ada.say("/from 41");
+    ada.hears("* There is no line 41: no lines are kept yet.");
     for n in 1..=5 {
         ada.say(&format!("line {n}"));
         ada.hears(&format!("[{n}] <guest-1> line {n}"));
@@ -443,6 +448,8 @@ fn c228_without_a_bus_the_server_keeps_the_lines_for_all_its_threads() {
         bob.say("/from 1");
         bob.hears("* Lines 2 to 2 are not kept any more.");
         assert_eq!(kept_until(&mut bob, "line 5")[0], "[3] <guest-1> line 3");
+        bob.say("/from 41");
+        bob.hears("* There is no line 41; the newest is 5.");
         bob.say("/quit");
     }
     let plain = Server::start(&["chat"]);
