@@ -88,7 +88,7 @@ pub(crate) enum Command {
     Serve(HttpServe),
     /// Fetch a URL and print it
     Get(HttpGet),
-    /// A line chat for people at terminals
+    /// Serve a chat to people at terminals and, with --web, in browsers
     Chat(Chat),
     /// Run several of these servers as the services of one process, from a configuration
     Run(Run),
@@ -136,5 +136,16 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_line_of_help_is_wrapped() {
+        let mut commands = vec![Cli::command()];
+        while let Some(command) = commands.pop() {
+            commands.extend(command.get_subcommands().cloned());
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let long = help.lines().find(|line| line.chars().count() > 100);
+            assert_eq!(long, None, "{}", command.get_name());
+        }
     }
 }

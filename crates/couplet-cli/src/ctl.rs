@@ -52,20 +52,22 @@ enum Order {
     /// Start the program's file, as it now is, as a new process, which takes over all ports. This one
     /// lets its connections finish
     Restart,
-    /// Log these events, as in `info` or `couplet=debug,warn`
+    /// Change the events that are logged
     Log {
+        /// The events, as in `info` or `couplet=debug,warn`
         #[arg(value_name = "FILTER")]
         levels: String,
     },
-    /// Close a connection, and reset it if that takes longer than 5 s: ID is that of the status and
-    /// of the log
+    /// Close a connection, and reset it if that takes longer than 5 s
     Close {
+        /// Its ID in the status and in the log
         #[arg(value_name = "ID")]
         connection: String,
     },
-    /// Save the last events of all loops, and their state, to this file: a recording for couplet
-    /// inspect. The program must have an inspector
+    /// Save the last events of all loops, and their state, as a recording for couplet inspect. The
+    /// program must have an inspector
     Record {
+        /// The file to write
         #[arg(value_name = "FILE")]
         // Bound: an argument on the command line.
         file: PathBuf,

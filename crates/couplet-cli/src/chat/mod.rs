@@ -1,4 +1,4 @@
-//! `couplet chat`: a line chat for `couplet connect` or any other line client.
+//! `couplet chat`: a chat for `couplet connect` or any other line client, and for browsers.
 //!
 //! Each line is sent to all other members, after the sender's name. A slow reader does not delay
 //! the others: its lines are buffered up to a cap, then it is disconnected. Servers on a bus are one
@@ -371,7 +371,7 @@ const EXAMPLE: &str = listening!(
 What a member types is sent to all others, after the member's name. /nick NAME,
 /who, /quit and /help are commands. A member that does not read is cut off when
 1 MiB is queued for it; one that talks too fast is delayed; neither holds up the
-others. A member that is silent for an hour is disconnected.
+others. A member that is silent for --idle-timeout is disconnected.
 
 Servers on one NATS cluster, or one Redis server, are one chat:
   couplet chat --listen :7777 --bus nats://10.0.0.5:4222,nats://10.0.0.6:4222
@@ -380,15 +380,17 @@ Lines go to the people of all servers, /who lists them all, and no two have the
 same name. Without its bus a server still serves its own people, notifies them,
 and reconnects automatically. An address may have a user and a password before
 an @, percent-encoded, or a token of NATS; tls:// and rediss:// encrypt. Other
-users of this machine see a command line, but no configuration of couplet run.
+users of this machine can read a command line: keep passwords in a configuration
+of couplet run.
 
 Lines for those who return, and a page for browsers:
   couplet chat --listen :7777 --bus nats://10.0.0.5:4222 --history --web :8080
 Each line has a number, and comes to its speaker too. /from 41 sends the lines
-after line 41, on any server, or says which are not kept any more. They are kept
-for 30 days: with NATS in JetStream, which the server and the user need, with
-Redis in a stream, which is as safe as its settings for persistence, and without
---bus in memory. Servers of one chat either all have --history or none.
+after line 41, on any server, or says which are not kept any more, or that there
+is no line 41. They are kept for 30 days: with NATS in JetStream, which the
+server and the user need, with Redis in a stream, which is as safe as its
+settings for persistence, and without --bus in memory. Servers of one chat
+either all have --history or none.
 
 Everyone who reaches the page's port may join: for HTTPS and passwords, use tls:
 or a proxy. Pages of other sites are refused by their names, but not one whose

@@ -16,11 +16,18 @@ use crate::server::{Drain, DriverOption, Threads, listening};
 use crate::values::{seconds, seconds_or_none};
 
 const EXAMPLE: &str = listening!(
-    "  couplet forward :8080 localhost:80             a port, from elsewhere
+    "  couplet forward :8080 localhost:80               a port, from elsewhere
   couplet forward unix:/run/app.sock 10.0.0.7:80   a UNIX socket, to a port
   couplet forward 8080 unix:/run/app.sock -v       a line for each connection
   couplet forward 7000 'process:/bin/cat -n'       a program for each connection
   couplet forward :80 10.0.0.7:80 10.0.0.8:80      two servers in turn
+
+Each connection to LISTEN is joined to a new one to CONNECT. What one side sends reaches the other,
+and so does its end: a closed sending side leaves the other direction open, a reset becomes a reset.
+A slow reader slows its sender down, so nothing piles up. Nothing is read from a client before
+CONNECT has answered; if that fails the client is reset, and a line on stderr says why. haproxy:
+sends the client's address to the server. Ctrl-C prints the totals, with several servers also those
+of each.
 
 With several servers, a client whose server can't be reached gets the next one; it is reset when
 none can. A server that failed is tried last for a while (--down-for), or until a check reaches it
@@ -29,19 +36,11 @@ server is down; clients on UNIX sockets take turns. Each thread chooses and chec
 
 A program ends with its connection, and its connection with it. When the connection is lost, the
 program's input is closed. Its process group gets SIGTERM, after a clean close 5 seconds later, and
-SIGKILL another 5 seconds later (kill=SECONDS). It counts as a connection until it has exited.
-keep=yes leaves it alone.
-haproxy: sends the client's address to the server.
+SIGKILL another 5 seconds later (kill=SECONDS); keep=yes leaves it alone. A program counts as a
+connection until it has exited.
 
 With udp:PORT or udp:HOST:PORT for both, datagrams are forwarded, and the answers; a client that is
 silent for the idle timeout, a minute unless set, is forgotten.
-
-Each connection to LISTEN is joined to a new one to CONNECT. What one side sends
-reaches the other, and so does its end: a closed sending side leaves the other
-direction open, a reset becomes a reset. A slow reader is read for slowly, so
-nothing piles up. Nothing is read from a client before CONNECT has answered; if
-that fails the client is reset, and a line on stderr says why. Ctrl-C prints the
-totals, with several servers also those of each.
 
 CONNECT is one of:
   10000                           this port, on 127.0.0.1

@@ -30,13 +30,13 @@ Example:
   couplet echo --listen 7000 --inspect 8099 --inspect-contents 1024
   couplet inspect slow.rec --pcap slow.pcapng && wireshark slow.pcapng
 
-On a terminal, a program that runs is shown as a view that changes; ? there lists its keys. The URL is
-the one that the program prints or logs. The ID of a process of yours (Linux) leads to its inspector:
-at a UNIX socket, or as its control socket says. Without one, the status of the control socket is
-shown, or else the snapshot that the program prints on SIGUSR1, if it catches that signal.
+On a terminal, a running program is shown in a view that updates itself; ? lists its keys. The URL
+is the one that the program prints or logs. The ID of a process of yours (Linux) leads to its
+inspector: at a UNIX socket, or as its control socket says. Without one, the status of the control
+socket is shown, or else the snapshot that the program prints on SIGUSR1, if it catches that signal.
 
-Exit codes: 0 success; 1 the program does not
-answer; 2 usage error; 3 with --check: a red flag is up.";
+Exit codes: 0 success; 1 the program does not answer; 2 usage error; 3 with --check: a red flag is
+up.";
 
 /// Rows of each view in the text, unless `--rows` says otherwise.
 const ROWS: usize = 50;

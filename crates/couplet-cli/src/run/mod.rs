@@ -35,7 +35,8 @@ are served by one.
 
 SIGHUP opens the log file again, and applies the changes of FILE. If FILE is wrong, nothing
 changes. SIGUSR2 starts the program's file, as it now is, as a new process, which takes over all
-ports, TCP, UNIX and UDP, and many connections. SIGTERM ends the services; a second one ends the process immediately.
+ports, TCP, UNIX and UDP, and many connections. SIGTERM ends the services; a second one ends the
+process immediately.
 
 Exit codes: 0 after a signal, 1 if a service can't start or fails too often, 2 for a wrong FILE.";
 

@@ -155,7 +155,7 @@ Clients that connect during a fetch share it; nothing is sent before the poem is
 complete. If no upstream has a poem, waiting clients are closed without data,
 and the next client makes the proxy try again. An upstream that failed is
 skipped for 30 seconds, unless all did. An empty poem counts as a failure.
-With --threads, each of them fetches the poem for itself.
+With --threads, each thread fetches the poem for itself.
 
 Proxies with the same --cache fetch a poem once for all of them and their
 threads. It is kept there for --ttl, or for a day. A proxy that cannot use the
