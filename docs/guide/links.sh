@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Looks up each link to docs.rs/couplet, with its anchor, in the output of
-# `cargo doc -p couplet --all-features`. The argument is that folder: target/doc.
+# `cargo doc` of the workspace. The argument is that folder: target/doc.
 set -euo pipefail
 built=${1:?usage: links.sh target/doc}
 broken=0 links=0
