@@ -7,12 +7,14 @@
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Error, ErrorKind, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
+use rustix::net::sockopt::set_socket_reuseaddr;
+use rustix::net::{AddressFamily, SocketType, bind, socket};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::kind::{Kind, Manner};
@@ -69,12 +71,12 @@ fn end(child: &mut Child) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits until the port accepts connections.
+/// Waits until the port accepts connections. It does not connect: a relay would connect onwards.
 fn await_port(child: &mut Child, port: u16) -> io::Result<String> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let patience = Instant::now() + PATIENCE;
     while Instant::now() < patience {
-        if TcpStream::connect(address).is_ok() {
+        if is_listening(address)? {
             return Ok(format!("listening on {address}"));
         }
         if child.try_wait()?.is_some() {
@@ -83,6 +85,16 @@ fn await_port(child: &mut Child, port: u16) -> io::Result<String> {
         pause(Duration::from_millis(5));
     }
     Err(Error::new(ErrorKind::TimedOut, format!("nothing listens on {address}")))
+}
+
+/// Whether a socket listens there: only then another one can't have the address, if both allow it.
+fn is_listening(address: SocketAddr) -> io::Result<bool> {
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    set_socket_reuseaddr(&socket, true)?;
+    match bind(&socket, &address) {
+        Err(Errno::ADDRINUSE) => Ok(true),
+        result => Ok(result.map(|()| false)?),
+    }
 }
 
 /// Starts a server, under `tool` (a program and its arguments) unless that is empty, and waits
