@@ -3,7 +3,8 @@
 //!
 //! `cargo bench -p couplet-rooms --bench fanout`; it needs 10 100 descriptors in each of two
 //! processes. Each contestant writes in one thread, over loopback; the clients, in another process,
-//! read between the messages. An operation is a delivery.
+//! read between the messages. An operation is a delivery; below a row is the longest time from a
+//! message to its last delivery, which no delivery of all rounds exceeds.
 
 #![expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
 
@@ -28,6 +29,9 @@ use tokio::task::{LocalSet, spawn_local, yield_now};
 const MEMBERS: usize = 10_000;
 /// Messages of a round; the clients read after each.
 const MESSAGES: usize = 20;
+
+/// The longest time of a message.
+type Slowest = Cell<Duration>;
 
 /// The process of the clients: connects them, and for each line with a number has each read so
 /// many bytes.
@@ -86,13 +90,16 @@ impl Clients {
         assert_eq!(answer, "read\n", "each client got its message");
     }
 
-    /// Sends messages, and has the clients read after each; returns the time of the sending. The
-    /// first message warms up.
-    fn round(&mut self, length: usize, mut send: impl FnMut()) -> Duration {
+    /// Sends messages, and has the clients read after each; returns the time of the sending, and
+    /// notes that of the slowest message. The first message warms up.
+    fn round(&mut self, length: usize, slowest: &Slowest, mut send: impl FnMut()) -> Duration {
         let mut all = Duration::ZERO;
         for message in 0..=MESSAGES {
             let took = timed(&mut send);
-            all += if message > 0 { took } else { Duration::ZERO };
+            if message > 0 {
+                all += took;
+                slowest.set(slowest.get().max(took));
+            }
             self.read(length);
         }
         all
@@ -172,19 +179,19 @@ impl Tasks {
     }
 }
 
-fn sends(message: &Bytes) -> Duration {
+fn sends(message: &Bytes, slowest: &Slowest) -> Duration {
     let (mut clients, sockets) = Clients::start();
-    clients.round(message.len(), || {
+    clients.round(message.len(), slowest, || {
         for mut socket in &sockets {
             assert_eq!(socket.write(message).ok(), Some(message.len()));
         }
     })
 }
 
-fn publishes(message: &Bytes) -> Duration {
+fn publishes(message: &Bytes, slowest: &Slowest) -> Duration {
     let (mut clients, sockets) = Clients::start();
     let (mut l, rooms) = rooms(sockets);
-    clients.round(message.len(), || {
+    clients.round(message.len(), slowest, || {
         let delivered = rooms.counts().delivered;
         rooms.publish(&1, message.clone()).expect("there is such a room");
         while rooms.counts().delivered < delivered + MEMBERS as u64 {
@@ -193,10 +200,10 @@ fn publishes(message: &Bytes) -> Duration {
     })
 }
 
-fn broadcasts(message: &Bytes) -> Duration {
+fn broadcasts(message: &Bytes, slowest: &Slowest) -> Duration {
     let (mut clients, sockets) = Clients::start();
     let tasks = Tasks::new(sockets);
-    clients.round(message.len(), || tasks.publish(message.clone()))
+    clients.round(message.len(), slowest, || tasks.publish(message.clone()))
 }
 
 fn main() {
@@ -206,14 +213,17 @@ fn main() {
     }
     for length in [100, 1000] {
         let message = Bytes::from(vec![b'x'; length]);
+        let slowest: [Slowest; 3] = Default::default();
         row(
             &format!("{length} bytes to {MEMBERS} members"),
             MESSAGES * MEMBERS,
             &mut [
-                ("a loop of send", &mut || sends(&message)),
-                ("a room", &mut || publishes(&message)),
-                ("tokio's broadcast", &mut || broadcasts(&message)),
+                ("a loop of send", &mut || sends(&message, &slowest[0])),
+                ("a room", &mut || publishes(&message, &slowest[1])),
+                ("tokio's broadcast", &mut || broadcasts(&message, &slowest[2])),
             ],
         );
+        let [send, room, broadcast] = slowest.map(|slowest| slowest.get().as_secs_f64() * 1e3);
+        println!("  slowest message: {send:.1}, {room:.1} and {broadcast:.1} ms");
     }
 }
