@@ -87,8 +87,45 @@ reactor.run()
 """
 
 
+TAKEN = """
+import socket, sys, threading
+from kit import reactors
+reactor = reactors.install(sys.argv[1])
+from twisted.web import resource, server
+
+class Taken(resource.Resource):
+    isLeaf = True
+
+    def render_GET(self, request):
+        channel = request.channel
+        if request.path == b"/take":
+            channel.dataReceived = lambda data: channel.transport.write(b"taken: " + data)
+        return b"answered;"
+
+port = reactor.listenTCP(0, server.Site(Taken()), interface="127.0.0.1")
+
+def ask():
+    with socket.create_connection(("127.0.0.1", port.getHost().port)) as client:
+        for path in (b"/", b"/", b"/take", b"/"):
+            client.sendall(b"GET %s HTTP/1.1\\r\\nX: ;\\r\\n\\r\\n" % path)
+            said = b""
+            while b";" not in said:
+                said += client.recv(1000) or b";"
+            print(said.split()[0].decode())
+    reactor.callFromThread(reactor.stop)
+
+threading.Thread(target=ask, daemon=True).start()
+reactor.run()
+"""
+
+
 class Connections(unittest.TestCase):
     """Requests over sockets."""
+
+    def test_a_program_may_take_the_data_of_a_channel(self):
+        for reactor in (reactors.MODEL, SUBJECT):
+            said = python("-c", TAKEN, reactor).splitlines()
+            self.assertEqual(said, ["HTTP/1.1", "HTTP/1.1", "HTTP/1.1", "taken:"], reactor)
 
     def test_a_request_is_secure_once_its_transport_says_so_or_is_adapted(self):
         for arguments, wanted in [([], ["0 1", "1 1"]), (["adapted"], ["1 1", "1 1"])]:

@@ -85,6 +85,9 @@ PIECES = [
     b"GET /big HTTP/1.1\r\n\r\n",
     b"GET /gzip HTTP/1.1\r\nAccept-Encoding: gzip\r\n\r\n",
     b"GET /redirect HTTP/1.1\r\n\r\n",
+    b"GET /headers HTTP/1.1\r\n\r\n",
+    b"GET /headers HTTP/1.1\r\nConnection: close\r\n\r\n",
+    b"GET /declared HTTP/1.1\r\n\r\n",
 ]
 
 FILES = [
@@ -150,6 +153,10 @@ def overridden(made, random, seen):
         request.content = None
     if random.random() < 0.2:
         request.cookies = []
+    if random.random() < 0.2:
+        request.defaultContentType = random.choice([None, b"text/x", b"text/x\r\nX-Evil: 1"])
+    if random.random() < 0.1:
+        request.etag = b"of the class"
     made.requestFactory = (lambda *args: request(*args)) if random.random() < 0.3 else request
     channel = overriding(http.HTTPChannel, random.sample(CHANNEL_STEPS, random.randint(0, 2)), seen)
     if random.random() < 0.2:
@@ -159,8 +166,8 @@ def overridden(made, random, seen):
 
 def site(folder, clock, seen):
     """A site whose resources note what they see."""
-    from twisted.internet import defer
     from twisted.web import http, resource, server, static
+    from zope.interface import directlyProvides
 
     class Show(resource.Resource):
         isLeaf = True
@@ -245,6 +252,26 @@ def site(folder, clock, seen):
             request.channel.dataReceived(b"GET /show?again HTTP/1.1\r\n\r\n")
             return b"again\n"
 
+    class Headers(resource.Resource):
+        """A program reads and changes the headers of its answer."""
+
+        isLeaf = True
+
+        def render_GET(self, request):
+            request.setHeader(b"x-set", b"1")
+            seen.append(shown(request))
+            request.responseHeaders.setRawHeaders("server", ["other"])
+            request.responseHeaders.addRawHeader(b"X-More", b"2")
+            request.responseHeaders.addRawHeader(b"X-More", b"3")
+            request.setHeader(b"x-set", b"4")
+            seen.append(shown(request))
+            return b"headers\n"
+
+    # An instance encodes, and its class does not.
+    declared = static.Data(b"d" * 99, "text/x")
+    declared.getEncoder = server.GzipEncoderFactory().encoderForRequest
+    directlyProvides(declared, resource._IEncodingResource)
+
     class Fails(resource.Resource):
         isLeaf = True
 
@@ -262,6 +289,8 @@ def site(folder, clock, seen):
         ("cookies", Cookies()),
         ("code", Code()),
         ("again", Again()),
+        ("headers", Headers()),
+        ("declared", declared),
         ("fails", Fails()),
         ("empty", static.Data(b"", "text/plain")),
         ("text", type("Text", (resource.Resource,), {"isLeaf": True, "render_GET": lambda self, request: "text"})()),
@@ -272,6 +301,11 @@ def site(folder, clock, seen):
     ]:
         root.putChild(name.encode(), child)
     return started(root, clock, seen)
+
+
+def shown(request):
+    """The headers of an answer, without the time."""
+    return [repr(header) for header in request.responseHeaders.getAllRawHeaders() if header[0] != b"Date"]
 
 
 def started(root, clock, seen, shows=False):
@@ -319,6 +353,10 @@ def answers(folder, seed, count):
         if number % 3 == 1:
             overridden(made, generator, seen)
         protocol = made.buildProtocol(transport.getPeer())
+        if generator.random() < 0.3:
+            made.log = lambda request: seen.append(["logs", *shown(request)])
+        # As a reactor's transports do.
+        transport.protocol = protocol
         protocol.makeConnection(transport)
         for piece in pieces:
             if transport.disconnecting:
