@@ -8,8 +8,8 @@ channel, a request or a resource whose class overrides one of Twisted's steps ta
 """
 
 import functools
+import inspect
 import sys
-import time
 from io import BytesIO
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -24,6 +24,7 @@ from twisted.web.http import (
     HTTPChannel,
     HTTPFactory,
     Request,
+    _GenericHTTPChannelProtocol,
     _hostHeaderExpression,
     _IdentityTransferDecoder,
     combinedLogFormatter,
@@ -38,8 +39,9 @@ from twisted.web.resource import Resource, _IEncodingResource, getChildForReques
 from twisted.web.server import NOT_DONE_YET, Site, version
 from twisted.web.server import Request as SiteRequest
 from zope.interface import implementedBy
+from zope.interface.declarations import ObjectSpecificationDescriptor
 
-from couplet_twisted._couplet import Connection, Steps, combined_line, parse_head
+from couplet_twisted._couplet import Connection, Learned, Receiver, Steps, combined_line, parse_head
 from couplet_twisted._webcommon import Kinds, Received, canonicalNames, has, originals, replace
 
 __all__ = ["giveHeaders", "install", "plainClass", "readers", "steps"]
@@ -110,7 +112,7 @@ def _responseHeaders(request):
     if raw is None:
         return None
     headers = Headers()
-    headers._rawHeaders = raw
+    headers._rawHeaders = raw.raw()
     return headers
 
 
@@ -143,6 +145,9 @@ _LAZY = [
 ]
 _CACHE = _Lazy("_adapterCache", _adapters)
 
+# Attributes that are false until a request has them itself, which is how Couplet reads them.
+_STATE = "finished _disconnected startedWriting chunked producer lastModified etag".split()
+
 
 # Whether a channel writes as Twisted's does, or is a stream of L{couplet_twisted._web2}.
 _writes = Kinds(
@@ -157,6 +162,7 @@ _reads = Kinds(
         HTTPChannel,
         *"lineReceived headerReceived allHeadersReceived allContentReceived checkPersistence rawDataReceived".split(),
         *"dataReceived setLineMode setRawMode setTimeout resetTimeout delimiter _maybeChooseTransferDecoder".split(),
+        *"paused _busyReceiving _buffer _HTTPChannel__first_line".split(),
     )
 )
 
@@ -181,11 +187,11 @@ class _Kind:
     """
 
     def __init__(self, cls):
-        self.isLazy = has(cls, Request, *(lazy.name for lazy in _LAZY))
+        self.isLazy = has(cls, Request, *(lazy.name for lazy in _LAZY), *_STATE)
         self.begins = has(cls, Request, "__init__") or has(cls, SiteRequest, "__init__")
         self.starts = self.isLazy and has(cls, Request, "parseCookies", "handleContentChunk")
         self.starts = self.starts and (has(cls, Request, "gotLength") or has(cls, SiteRequest, "gotLength"))
-        self.processes = self.isLazy and has(cls, SiteRequest, "setHeader")
+        self.processes = self.isLazy and has(cls, SiteRequest, "setHeader", "_encoder", "_inFakeHead")
         self.finishes = self.isLazy and has(cls, Request, "_cleanup")
         self.answers = self.processes and self.finishes and has(cls, SiteRequest, "write", "finish")
         self.isPlain = self.answers and self.starts and self.begins
@@ -206,8 +212,14 @@ def dataReceived(self, data):
     @see: L{HTTPChannel.dataReceived}
     """
     data = steps.receive(self, data)
-    if data is None:
-        return
+    if data is not None:
+        _receiveOther(self, data)
+
+
+def _receiveOther(self, data):
+    """
+    Receive data that Couplet's steps do not receive as a whole.
+    """
     while steps.is_ready(self) and _reads[self.__class__]:
         head = parse_head(data, self.maxHeaders, min(self.totalHeadersSize, self.MAX_LENGTH))
         if head is None:
@@ -228,12 +240,34 @@ def dataReceived(self, data):
 def _learn(self):
     """
     Learn how a channel makes requests.
+
+    @return: What Couplet's steps use of that.
     """
-    self._couplet_factory = factory = self.requestFactory
+    factory = self.requestFactory
     self._couplet_isQueued = isQueued = not INonQueuedRequestFactory.providedBy(factory)
     self._couplet_queued = 0 if isQueued else False
     self._couplet_makesFiles = hasattr(getattr(self, "site", None), "getContentFile")
-    self._couplet_class = plainClass(factory) if _reads[self.__class__] else None
+    cls = plainClass(factory) if _reads[self.__class__] else None
+    limits = self.maxHeaders, min(self.totalHeadersSize, self.MAX_LENGTH)
+    self._couplet_learned = Learned(factory, cls, self._couplet_makesFiles, *limits)
+    if cls is not None:
+        _shorten(self)
+    return self._couplet_learned
+
+
+def _shorten(channel):
+    """
+    Have the wrapper of a channel pass data to Couplet, if the wrapper chose HTTP/1.1 and is Twisted's.
+    """
+    wrapper = getattr(channel.transport, "protocol", None)
+    if (
+        wrapper.__class__ is _GenericHTTPChannelProtocol
+        and wrapper._channel is channel
+        and wrapper._negotiatedProtocol == b"http/1.1"
+        and _GenericHTTPChannelProtocol.dataReceived is _dataReceivedOfWrapper
+        and channel.__class__.dataReceived is dataReceived
+    ):
+        wrapper.dataReceived = Receiver(steps, channel)
 
 
 def plainClass(factory):
@@ -417,6 +451,9 @@ def _isClearClass(cls):
 
 _isClear = Kinds(_isClearClass)
 
+# Whether a class of transports writes and resumes as Couplet's connections do.
+_connections = Kinds(lambda cls: has(cls, Connection, "write", "writeSequence", "resumeProducing"))
+
 
 # The request.
 
@@ -546,6 +583,13 @@ def log(self, request):
 
 # The requests and the resources of a site.
 
+# For a class of resources: whether they may encode. Others do so only if they say it themselves.
+_encodes = Kinds(
+    lambda cls: _IEncodingResource.implementedBy(cls)
+    or hasattr(cls, "__getattr__")
+    or not isinstance(inspect.getattr_static(cls, "__providedBy__", None), ObjectSpecificationDescriptor)
+)
+
 # For a class of resources: a function that reads its content for a request, or returns None.
 readers = Kinds(lambda cls: None)
 
@@ -647,7 +691,8 @@ def getStateToCopyFor(self, issuer):
 
 _dateOf = functools.lru_cache(4096)(datetimeToString)
 _new = object.__new__
-_time = time.time
+
+_dataReceivedOfWrapper = _GenericHTTPChannelProtocol.dataReceived
 
 steps = Steps(sys.modules[__name__])
 
@@ -691,7 +736,6 @@ def install():
     Request._couplet_query = Request._couplet_fields = Request._couplet_raw = None
     # Set by routes of klein.
     Request._couplet_route = None
-    HTTPChannel._couplet_factory = None
     HTTPChannel._couplet_isStarting = False
     if http.H2_ENABLED:
         from couplet_twisted._web2 import Connection

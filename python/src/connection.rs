@@ -271,7 +271,7 @@ pub(crate) fn with_bytes<T>(data: &Bound<'_, PyAny>, f: impl FnOnce(&[u8]) -> T)
 const COPIED: usize = 16 * 1024;
 
 /// A piece of output. A program can't change `bytes`; anything else was copied.
-enum Piece<'py> {
+pub(crate) enum Piece<'py> {
     Bytes(Bound<'py, PyBytes>),
     Copied(Vec<u8>),
 }
@@ -581,7 +581,7 @@ impl Connection {
     }
 
     /// Writes the pieces, or has the loop's thread do so.
-    fn write_all(slf: &Bound<'_, Self>, pieces: &[Piece<'_>]) -> PyResult<()> {
+    pub(crate) fn write_all(slf: &Bound<'_, Self>, pieces: &[Piece<'_>]) -> PyResult<()> {
         match slf.get().write_or_queue(pieces) {
             Ok(written) => Connection::wrote(slf, written),
             Err(WrongThread) => {
@@ -822,7 +822,7 @@ impl Connection {
     }
 
     #[pyo3(name = "resumeProducing")]
-    fn resume_producing(slf: &Bound<'_, Self>) -> PyResult<()> {
+    pub(crate) fn resume_producing(slf: &Bound<'_, Self>) -> PyResult<()> {
         // Posted under this name: a close may be requested before the loop runs the call.
         if Connection::post_if_elsewhere(slf, "resumeProducing", no_args)? {
             return Ok(());

@@ -7,6 +7,7 @@ mod answers;
 #[cfg(not(target_os = "linux"))]
 mod batch;
 mod bridge;
+mod channel;
 mod connection;
 mod datagrams;
 mod descriptor;
@@ -18,6 +19,7 @@ mod logging;
 mod looping;
 mod peers;
 mod port;
+mod raw_headers;
 mod ready;
 mod request;
 mod seat;
@@ -55,6 +57,8 @@ fn _couplet(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(webclient::is_sound, module)?)?;
     module.add_class::<web::Fields>()?;
     module.add_class::<request::Steps>()?;
+    module.add_class::<channel::Learned>()?;
+    module.add_class::<request::Receiver>()?;
     module.add_class::<http2::Http2>()?;
     module.add_class::<http2::Headers>()?;
     module.add_class::<http2::ResponseHeaders>()?;

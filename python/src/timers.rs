@@ -115,12 +115,17 @@ pub(crate) struct DelayedCall(Mutex<CallState>);
 pub(crate) type Clock = Option<Py<PyAny>>;
 
 fn now(py: Python<'_>, clock: &Clock) -> PyResult<f64> {
-    if let Some(clock) = clock {
-        return clock.call0(py)?.extract(py);
+    match clock {
+        Some(clock) => clock.call0(py)?.extract(py),
+        None => Ok(time_of_day().as_secs_f64()),
     }
+}
+
+/// The time since 1970.
+pub(crate) fn time_of_day() -> Duration {
     #[expect(clippy::disallowed_methods, reason = "what Twisted's reactors count from")]
     let now = SystemTime::now();
-    Ok(now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64())
+    now.duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// Twisted's class of delayed calls.
