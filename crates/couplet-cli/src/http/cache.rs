@@ -5,7 +5,7 @@
 //! the system's clock has the same version.
 //!
 //! The contents of a small file are bytes in memory, which leave together with the head of an answer.
-//! A file of medium size is copied into a sealed memory file when it is requested again; sendfile
+//! A larger file is copied into a sealed memory file when it is requested again; sendfile
 //! sends it without another copy. Sealed contents never change, as those of an open file may. A copy
 //! that has left the cache counts until its last reader is done.
 
@@ -26,11 +26,7 @@ use super::conditions::Validators;
 /// Contents of at most so many bytes are kept as bytes.
 pub(super) const SMALL: u64 = 64 * 1024;
 
-/// Contents of at most so many bytes are copied into a sealed file, unless this is more than a
-/// [share](SHARE) of the cache. A copy of longer ones would delay the request that causes it.
-const MEDIUM: usize = 1024 * 1024;
-
-/// Sealed contents take at most this part of the cache's bytes.
+/// A file whose contents are longer than this part of the cache's bytes is not copied into a sealed file.
 const SHARE: usize = 4;
 
 /// Bytes that are copied into a sealed file together.
@@ -53,7 +49,7 @@ pub(super) struct Limits {
 impl Limits {
     /// The longest contents that are sealed in a cache of so many bytes.
     pub(super) fn sealed_of(bytes: usize) -> u64 {
-        MEDIUM.min(bytes / SHARE) as u64
+        (bytes / SHARE) as u64
     }
 }
 
@@ -72,7 +68,7 @@ pub(super) struct Entry {
     /// Those of a small file.
     // Bound: SMALL (64 KiB).
     contents: Option<Bytes>,
-    /// The copy of those of a file of medium size, once it was made.
+    /// The copy of those of a larger file, once it was made.
     // Bound: `Limits::sealed`.
     sealed: Mutex<Option<SharedFile>>,
     pub(super) kind: HeaderValue,

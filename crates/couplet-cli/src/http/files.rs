@@ -78,11 +78,11 @@ struct Cached {
     /// Keep at most this many files open or in memory, with two descriptors each; 0 for none
     #[arg(long = "cache-files", value_name = "COUNT", default_value_t = 256)]
     files: usize,
-    /// Keep at most this many bytes of files in memory; from files above 1 MiB, none
+    /// Keep at most this many bytes of files in memory; of a file above a quarter of them, none
     #[arg(
         long = "cache-bytes",
         value_name = "BYTES",
-        default_value_t = 16 * 1024 * 1024,
+        default_value_t = 64 * 1024 * 1024,
         value_parser = crate::values::bytes
     )]
     bytes: u64,
