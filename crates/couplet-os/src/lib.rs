@@ -17,6 +17,8 @@ pub mod descriptor;
 #[cfg(target_os = "linux")]
 pub mod epoll;
 pub mod heap;
+#[cfg(target_os = "linux")]
+pub mod huge;
 pub mod interfaces;
 pub mod lend;
 pub mod owned;

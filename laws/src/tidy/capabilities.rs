@@ -549,6 +549,11 @@ const CAPABILITIES: &[Capability] = &[
         places: &["couplet-core/src/driver/mio/slots.rs", "couplet-http/src/warm.rs"],
     },
     Capability {
+        paths: &["couplet_os::huge"],
+        instead: PROCESS,
+        places: &["couplet-cli/src/http/cache.rs"],
+    },
+    Capability {
         paths: &["couplet_os::interfaces"],
         instead: PROCESS,
         places: &[
