@@ -311,7 +311,7 @@ fn a_hundred_restarts_lose_no_connection_and_no_byte() {
 
 #[test]
 fn restarts_in_a_storm_lose_no_byte() {
-    check(1..60, Weather::Storm, |sim| {
+    check(1..30, Weather::Storm, |sim| {
         let (diary, answers) = (Diary::default(), Diary::default());
         let server = server(sim, &diary);
         clients(sim, 8, 2, &answers);

@@ -190,12 +190,12 @@ fn dialogues_hold(seeds: std::ops::Range<u64>, is_secure: bool) {
 
 #[test]
 fn each_answer_belongs_to_its_request_in_any_storm() {
-    dialogues_hold(3..60, false);
+    dialogues_hold(3..32, false);
 }
 
 #[test]
 fn each_answer_belongs_to_its_request_in_any_storm_over_tls() {
-    dialogues_hold(3..40, true);
+    dialogues_hold(3..22, true);
 }
 
 #[test]
