@@ -141,7 +141,7 @@ pub(crate) fn is_set(own: &Bound<'_, PyDict>, name: &Bound<'_, PyString>) -> PyR
     own.get_item(name)?.map_or(Ok(false), |value| value.is_truthy())
 }
 
-/// The attributes that a request has of its own.
-pub(crate) fn own_of<'py>(request: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
-    Ok(request.getattr(intern!(request.py(), "__dict__"))?.cast_into()?)
+/// The attributes that an object has of its own.
+pub(crate) fn own_of<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
+    Ok(object.getattr(intern!(object.py(), "__dict__"))?.cast_into()?)
 }

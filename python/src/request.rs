@@ -737,7 +737,10 @@ impl<'a, 'py> Answer<'a, 'py> {
         if is_bodyless && part == Part::Whole {
             return Ok(false);
         }
-        if cookies.is_some() {
+        if let Some(cookies) = &cookies {
+            if cookies.iter().any(|cookie| plain(&cookie).is_none()) {
+                return Ok(false);
+            }
             // A header with many values is in the dict.
             self.request.getattr(intern!(py, "responseHeaders"))?;
         }

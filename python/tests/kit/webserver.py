@@ -76,6 +76,7 @@ PIECES = [
     b"GET /known HTTP/1.1\r\nIf-Modified-Since: Thu, 01 Jan 1970 00:00:10 GMT\r\n\r\n",
     b"GET /known HTTP/1.1\r\n\r\n",
     b"GET /cookies HTTP/1.1\r\n\r\n",
+    b"GET /cookies?lines HTTP/1.1\r\n\r\n",
     b"GET /empty HTTP/1.1\r\n\r\n",
     b"GET /fails HTTP/1.1\r\n\r\n",
     b"GET /text HTTP/1.1\r\n\r\n",
@@ -234,6 +235,9 @@ def site(folder, clock, seen):
         def render_GET(self, request):
             request.addCookie("a", "b", path="/", httpOnly=True)
             request.addCookie(b"c", b"d")
+            if request.uri.endswith(b"?lines"):
+                # Twisted makes a space of the end of a line.
+                request.cookies.append(b"e=f\r\nX-Forged: yes")
             return b"cookies\n"
 
     class Code(resource.Resource):
