@@ -2,8 +2,7 @@
 //! less to send.
 
 use std::io;
-use std::os::fd::AsFd;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::ptr;
 
 /// The size of a huge page. Where it is another one, the system refuses.
@@ -79,7 +78,7 @@ mod tests {
     use super::*;
 
     fn memory_file(contents: &[u8]) -> File {
-        // SAFETY: the name is a C string, and the descriptor that comes back is nobody else's.
+        // SAFETY: the name is a C string, and only this file owns the new descriptor.
         let mut file = unsafe {
             let fd = libc::memfd_create(c"test".as_ptr(), libc::MFD_CLOEXEC);
             assert!(fd >= 0, "{}", io::Error::last_os_error());
@@ -93,7 +92,8 @@ mod tests {
     fn huge(mapping: &Mapping) -> usize {
         let maps =
             std::fs::read_to_string("/proc/self/smaps").expect("the mappings of this process");
-        let own = format!("{:x}-", mapping.start.addr());
+        // The system writes eight digits at least.
+        let own = format!("{:08x}-", mapping.start.addr());
         let rest = maps.lines().skip_while(|line| !line.starts_with(&own));
         let line = rest.clone().find_map(|line| line.strip_prefix("ShmemPmdMapped:"));
         let size = line.and_then(|line| line.trim().strip_suffix(" kB"));
@@ -110,7 +110,7 @@ mod tests {
                 Ok(()) if length < HUGE => {}
                 Ok(()) => {
                     let mapping = Mapping::new(&file, length).expect("memory");
-                    // SAFETY: the page is mapped and readable, and nobody writes to the file.
+                    // SAFETY: the mapping allows reads, and the file does not change during this one.
                     let first = unsafe { mapping.start.cast::<u8>().read_volatile() };
                     assert_eq!(first, contents[0]);
                     assert!(huge(&mapping) >= HUGE / 1024, "{length}");
