@@ -353,7 +353,10 @@ fn sealed_copy(file: &SharedFile) -> io::Result<SharedFile> {
         copy.write_all(piece)?;
         offset += count;
     }
-    seal(&copy, size)?;
+    // It only makes sending cheaper.
+    #[cfg(target_os = "linux")]
+    let _ = couplet_os::huge::collapse(&copy, size as usize);
+    seal(&copy)?;
     SharedFile::immutable(copy)
 }
 
@@ -365,10 +368,8 @@ fn new_memory_file() -> io::Result<File> {
 }
 
 #[cfg(target_os = "linux")]
-fn seal(file: &File, size: u64) -> io::Result<()> {
+fn seal(file: &File) -> io::Result<()> {
     use rustix::fs::{SealFlags, fcntl_add_seals};
-    // It only makes sending cheaper.
-    let _ = couplet_os::huge::collapse(file, size as usize);
     let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
     Ok(fcntl_add_seals(file, seals)?)
 }
@@ -380,7 +381,7 @@ fn new_memory_file() -> io::Result<File> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn seal(_: &File, _: u64) -> io::Result<()> {
+fn seal(_: &File) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
