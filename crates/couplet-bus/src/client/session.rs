@@ -39,6 +39,9 @@ pub(crate) trait Conversation<D: Dialect>: 'static {
         data: &mut &[u8],
     ) -> Result<Option<Heard>>;
 
+    /// Whether the server has accepted the login.
+    fn is_open(&self) -> bool;
+
     /// The server's error, if it was the last that arrived: it may precede the end of the connection.
     fn last_error(&self) -> Option<String> {
         None
@@ -57,7 +60,6 @@ pub(crate) struct Session<D: Dialect> {
     client: Weak<Client<D>>,
     server: Server,
     conversation: D::Conversation,
-    is_open: bool,
     unanswered: u32,
     /// Our reason for the end of the connection.
     why: Option<String>,
@@ -69,7 +71,6 @@ impl<D: Dialect> Session<D> {
             client: Rc::downgrade(client),
             server,
             conversation: D::conversation(client),
-            is_open: false,
             unanswered: 0,
             why: None,
         }
@@ -83,7 +84,6 @@ impl<D: Dialect> Session<D> {
             match heard {
                 None => break,
                 Some(Heard::LoggedIn) => {
-                    self.is_open = true;
                     client.logged_in(transport, &self.server);
                     ping_later(&client, transport);
                 }
@@ -131,7 +131,7 @@ impl<D: Dialect> Protocol for Session<D> {
         client.connected(transport);
         let timeout = client.settings().connect_timeout;
         transport.connection::<Session<D>>().call_later(timeout, |session, transport| {
-            if !session.is_open {
+            if !session.conversation.is_open() {
                 session.fail(transport, SessionError::LoginTimeout.to_string());
             }
         });

@@ -167,6 +167,10 @@ impl Conversation<Nats> for NatsConversation {
         Ok(Some(heard))
     }
 
+    fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open)
+    }
+
     fn last_error(&self) -> Option<String> {
         self.error.clone().map(|text| NatsError::Server(text).to_string())
     }

@@ -143,4 +143,8 @@ impl Conversation<PubSub> for RedisConversation {
         }
         .map(Some)
     }
+
+    fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open)
+    }
 }
