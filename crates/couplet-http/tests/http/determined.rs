@@ -38,7 +38,7 @@ fn secured() -> &'static (SelfSigned, Roots) {
     })
 }
 
-/// Handlers that wait, lock and spawn; with the feature `trap` they also query the system.
+/// Handlers that wait, lock and spawn.
 fn shop() -> Router {
     let sold = Arc::new(tokio::sync::Mutex::new(0_u32));
     let buy = async |State(sold): State<Arc<tokio::sync::Mutex<u32>>>, Path(what): Path<String>| {
@@ -46,7 +46,7 @@ fn shop() -> Router {
         *sold += 1;
         let waits = tokio::spawn(sleep(Duration::from_millis(20)));
         let _ = waits.await;
-        format!("{what} number {sold}{}", of_the_system())
+        format!("{what} number {sold}")
     };
     let echo = async |upgrade: axum::extract::ws::WebSocketUpgrade| {
         upgrade.on_upgrade(async |mut socket| {
@@ -58,23 +58,6 @@ fn shop() -> Router {
         })
     };
     Router::new().route("/buy/{what}", post(buy)).route("/echo", get(echo)).with_state(sold)
-}
-
-/// The order of a hash map, the time of day and a random number.
-#[cfg(feature = "trap")]
-#[expect(clippy::disallowed_methods, reason = "the test is about them")]
-fn of_the_system() -> String {
-    let map: std::collections::HashMap<u32, ()> = (0..20).map(|n| (n, ())).collect();
-    let order: Vec<u32> = map.into_keys().collect();
-    let (monotonic, time) = (std::time::Instant::now(), std::time::SystemTime::now());
-    let mut random = [0; 8];
-    getrandom::fill(&mut random).expect("entropy");
-    format!("{order:?} {monotonic:?} {time:?} {random:?}")
-}
-
-#[cfg(not(feature = "trap"))]
-fn of_the_system() -> &'static str {
-    ""
 }
 
 /// Buys from the shop repeatedly.
@@ -247,52 +230,4 @@ fn draws_of_polls_that_make_no_progress_are_the_same_ones() {
     });
     assert!(first.len() == 1 && first[0].len() > 20, "{first:?}");
     assert_eq!(first, second);
-}
-
-#[cfg(feature = "trap")]
-mod trapped {
-    use super::*;
-
-    #[test]
-    fn hash_maps_clocks_and_entropy_come_from_the_seed() {
-        let [first, second] = said_twice(|sim, notes| {
-            notes.note(of_the_system());
-            for name in ["one", "two"] {
-                let notes = notes.clone();
-                sim.host(name, move |reactor| {
-                    let notes = notes.clone();
-                    notes.note(of_the_system());
-                    reactor.call_later(secs(1), move || notes.note(of_the_system()));
-                    Ok(())
-                });
-            }
-            sim.run_for(secs(2))
-        });
-        assert_eq!((first.len(), &first), (5, &second));
-        let different: std::collections::BTreeSet<_> = first.iter().collect();
-        assert_eq!(different.len(), 5, "{first:?}");
-    }
-
-    #[test]
-    #[expect(clippy::disallowed_methods, reason = "the test is about clocks")]
-    fn the_systems_clocks_are_those_of_the_host() {
-        let report = Trial::new(7, Weather::Calm).run_apart(&|sim| {
-            let told = Rc::new(RefCell::new(None));
-            let tells = told.clone();
-            let host = sim.host("host", move |reactor| {
-                let (inner, tells) = (reactor.clone(), tells.clone());
-                reactor.call_later(secs(90), move || {
-                    assert_eq!(std::time::Instant::now(), inner.now());
-                    *tells.borrow_mut() = Some(std::time::SystemTime::now());
-                });
-                Ok(())
-            });
-            sim.run_until(secs(100), |_| told.borrow().is_some())?;
-            assert_eq!(told.take(), Some(sim.wall_clock(host)));
-            Ok(())
-        });
-        assert_eq!(report.failure, None);
-        let now = std::time::UNIX_EPOCH.elapsed().expect("after 1970");
-        assert!(now > secs(1_760_000_000), "this thread does not simulate: {now:?}");
-    }
 }
