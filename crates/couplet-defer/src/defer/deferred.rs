@@ -199,14 +199,19 @@ impl<T: 'static> Deferred<T> {
             Outcome::Now(result) => Link::run_now(result, callback, created_at),
             Outcome::Later(node) => Outcome::Later(Link::below(&node, callback, created_at, trace)),
         };
-        let next = match outcome {
-            Outcome::Now(result) => Deferred::from_inner(Inner::Fired(result, created_at)),
-            Outcome::Later(node) => Deferred::from_inner(Inner::Chain(node)),
-        };
+        Deferred::linked(outcome, created_at, watch)
+    }
+
+    /// The end of a chain after its new link, whose outcome so far is `outcome`.
+    fn linked(outcome: Outcome<T>, created_at: CreatedAt, watch: Option<Rc<ChainEnd>>) -> Self {
+        let end = Self::from_inner(match outcome {
+            Outcome::Now(result) => Inner::Fired(result, created_at),
+            Outcome::Later(node) => Inner::Chain(node),
+        });
         if let Some(watch) = watch {
-            next.watch_with(watch);
+            end.watch_with(watch);
         }
-        next
+        end
     }
 }
 

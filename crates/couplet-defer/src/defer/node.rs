@@ -359,17 +359,7 @@ where
 
     /// A link whose input is already available: its callback runs now.
     pub(super) fn run_now(input: Result<T>, callback: F, created_at: CreatedAt) -> Outcome<U> {
-        match call(callback, input, created_at) {
-            Outcome::Now(result) => Outcome::Now(result),
-            Outcome::Later(inner) => match inner.slot().take() {
-                Some(result) => Outcome::Now(result),
-                None => {
-                    let link = Self::new(None, None, created_at, None);
-                    link.clone().relay(inner);
-                    Outcome::Later(link)
-                }
-            },
-        }
+        follow(call(callback, input, created_at), created_at)
     }
 
     /// The same, as a node that keeps the result.
@@ -397,41 +387,78 @@ where
             input: PhantomData,
         })
     }
+}
 
-    /// Waits for `inner`, which has not fired.
-    fn relay(self: Rc<Self>, inner: Rc<dyn Produce<U>>) {
-        if let Some(number) = self.slot.trace.number() {
-            let inner = inner.slot();
-            history::record_wait(number, inner.trace.number(), inner.created_at);
+/// The outcome of a link without a node, whose callback has run.
+fn follow<U: 'static>(outcome: Outcome<U>, created_at: CreatedAt) -> Outcome<U> {
+    let inner = match outcome {
+        Outcome::Now(result) => return Outcome::Now(result),
+        Outcome::Later(inner) => inner,
+    };
+    if let Some(result) = inner.slot().take() {
+        return Outcome::Now(result);
+    }
+    let link = Link::<U, U, fn(Result<U>) -> Outcome<U>>::new(None, None, created_at, None);
+    relay(link.clone(), inner);
+    Outcome::Later(link)
+}
+
+/// Passes on the outcome of `link`'s callback; returns the node to step next.
+fn settle<U>(link: Rc<dyn Adopt<U>>, outcome: Outcome<U>) -> Option<Rc<dyn Node>> {
+    let inner = match outcome {
+        Outcome::Now(result) => return deliver(link, result),
+        Outcome::Later(inner) => inner,
+    };
+    if std::ptr::addr_eq(Rc::as_ptr(&inner), Rc::as_ptr(&link)) {
+        let text = "a callback returned the Deferred that waits for it";
+        let failure = Failure::text(text, link.slot().created_at);
+        // Its own end was dropped with the Deferred that the callback returned.
+        link.abandon(Err(failure));
+        return None;
+    }
+    match inner.slot().take() {
+        Some(result) => deliver(link, result),
+        None => {
+            relay(link, inner);
+            None
         }
-        let inner_node: Rc<dyn Node> = inner.clone();
-        let inner_node = Rc::downgrade(&inner_node);
-        if self.slot.watched.get() {
-            self.wait_for(inner_node);
-            return inner.slot().attach(SlotState::Adopted(self));
+    }
+}
+
+/// Makes `link` wait for `inner`, which has not fired.
+fn relay<U>(link: Rc<dyn Adopt<U>>, inner: Rc<dyn Produce<U>>) {
+    let slot = link.slot();
+    if let Some(number) = slot.trace.number() {
+        let inner = inner.slot();
+        history::record_wait(number, inner.trace.number(), inner.created_at);
+    }
+    let inner_node: Rc<dyn Node> = inner.clone();
+    let inner_node = Rc::downgrade(&inner_node);
+    if slot.watched.get() {
+        link.wait_for(inner_node);
+        return inner.slot().attach(SlotState::Adopted(link));
+    }
+    // Only the link below refers to this one, so this one is cut out of the chain. A loop
+    // written as recursion through `then` thus keeps one link, not one per iteration.
+    match slot.state.replace(SlotState::Over) {
+        SlotState::Linked(next) => {
+            next.wait_for(inner_node);
+            inner.slot().attach(SlotState::Linked(next));
         }
-        // Only the link below refers to this one, so this one is cut out of the chain. A loop
-        // written as recursion through `then` thus keeps one link, not one per iteration.
-        match self.slot.state.replace(SlotState::Over) {
-            SlotState::Linked(next) => {
-                next.wait_for(inner_node);
-                inner.slot().attach(SlotState::Linked(next));
+        SlotState::Adopted(next) => {
+            next.wait_for(inner_node);
+            inner.slot().attach(SlotState::Adopted(next));
+        }
+        SlotState::Detached => {
+            if let Some(outer) = slot.trace.number() {
+                history::replace_history(inner.slot().trace.number(), outer);
             }
-            SlotState::Adopted(next) => {
-                next.wait_for(inner_node);
-                inner.slot().attach(SlotState::Adopted(next));
-            }
-            SlotState::Detached => {
-                if let Some(outer) = self.slot.trace.number() {
-                    history::replace_history(inner.slot().trace.number(), outer);
-                }
-                inner.slot().attach(SlotState::Detached);
-            }
-            held => {
-                self.slot.attach(held);
-                self.wait_for(inner_node);
-                inner.slot().attach(SlotState::Adopted(self));
-            }
+            inner.slot().attach(SlotState::Detached);
+        }
+        held => {
+            slot.attach(held);
+            link.wait_for(inner_node);
+            inner.slot().attach(SlotState::Adopted(link));
         }
     }
 }
@@ -457,24 +484,8 @@ where
         if let Some(number) = self.slot.trace.number() {
             history::record_call(number, input.as_ref().err());
         }
-        let inner = match call(callback, input, self.slot.created_at) {
-            Outcome::Now(result) => return deliver(self, result),
-            Outcome::Later(inner) => inner,
-        };
-        if std::ptr::addr_eq(Rc::as_ptr(&inner), Rc::as_ptr(&self)) {
-            let text = "a callback returned the Deferred that waits for it";
-            let failure = Failure::text(text, self.slot.created_at);
-            // Its own end was dropped with the Deferred that the callback returned.
-            self.abandon(Err(failure));
-            return None;
-        }
-        match inner.slot().take() {
-            Some(result) => deliver(self, result),
-            None => {
-                self.relay(inner);
-                None
-            }
-        }
+        let outcome = call(callback, input, self.slot.created_at);
+        settle(self, outcome)
     }
 }
 
