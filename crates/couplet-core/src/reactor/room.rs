@@ -31,10 +31,16 @@ impl Room {
         self.taken.load(Ordering::Relaxed) >= self.most.load(Ordering::Relaxed)
     }
 
-    /// Reserves a place, unless the loop is full.
+    /// Whether the loop has no place for connections of other loops: the last one is for its own ports,
+    /// which accept without a reservation, as long as it is not full.
+    pub(super) fn is_full_for_others(&self) -> bool {
+        self.taken.load(Ordering::Relaxed) + 1 >= self.most.load(Ordering::Relaxed)
+    }
+
+    /// Reserves a place for a connection of another loop, if there is one.
     pub(super) fn reserve(self: &Arc<Self>) -> Option<Reserved> {
         let most = self.most.load(Ordering::Relaxed);
-        let more = |taken: usize| (taken < most).then_some(taken + 1);
+        let more = |taken: usize| (taken + 1 < most).then_some(taken + 1);
         let reserved = self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
         reserved.ok().map(|_| Reserved(self.clone()))
     }
@@ -74,20 +80,21 @@ mod tests {
 
     #[test]
     fn c103l_places_are_taken_up_to_the_limit_and_returned() {
-        let room = Room::new(NonZeroUsize::new(2));
+        let room = Room::new(NonZeroUsize::new(3));
         room.recount(0, 1);
         let second = room.reserve().expect("a place");
-        assert!(room.is_full() && room.reserve().is_none());
+        assert!(room.is_full_for_others() && room.reserve().is_none() && !room.is_full());
         drop(second);
         room.reserve().expect("a place").keep();
+        room.recount(1, 2);
         assert!(room.is_full());
-        room.recount(2, 0);
+        room.recount(3, 0);
         let forced = [room.force(), room.force(), room.force()];
         assert!(room.is_full());
         drop(forced);
         assert!(!room.is_full());
-        room.set_most(NonZeroUsize::new(3));
-        assert!(!room.is_full());
+        room.set_most(NonZeroUsize::new(1));
+        assert!(room.reserve().is_none() && !room.is_full(), "its only place is for its own ports");
         room.set_most(None);
         assert!(room.reserve().is_some());
     }

@@ -204,8 +204,8 @@ impl SharedSocket {
     }
 
     /// Chooses the unpaused seat with the fewest connections, preferring seats with room in
-    /// transit; `own` needs no transit. Loops that are full get no connection, unless the one that
-    /// has accepted it no longer listens.
+    /// transit; `own` needs no transit. Loops that are full for others get no connection, unless the one
+    /// that has accepted it no longer listens.
     fn choose(&self, own: Option<u64>) -> Option<ChosenSeat> {
         let backlog = self.options.queued_connections().max(1);
         let mut state = self.lock_state();
@@ -213,7 +213,7 @@ impl SharedSocket {
         let may_be_full = |seat: &LoopSeat| own.is_none() || own == Some(seat.number);
         let (seat, reserved) = loop {
             let open = state.seats.iter_mut().filter(|seat| !seat.paused);
-            let open = open.filter(|seat| may_be_full(seat) || !seat.room.is_full());
+            let open = open.filter(|seat| may_be_full(seat) || !seat.room.is_full_for_others());
             let seat =
                 open.min_by_key(|seat| (is_full(seat), seat.connections.load(Ordering::Relaxed)))?;
             let reserved = match own {

@@ -326,6 +326,32 @@ fn c103l_a_loop_that_is_full_gets_no_connection_of_another() {
 }
 
 #[test]
+fn c103l_two_ports_of_a_loop_do_not_exceed_its_limit() {
+    let options = LoopOptions::default().load_limits(LoadLimits::default().connections(2));
+    let (mut loops, ports, counts) = sharing("127.0.0.1:0", |_| None, &options);
+    let at = ports[0].host().socket_addr().expect("a TCP port");
+    let own = Rc::<Cell<usize>>::default();
+    let count = own.clone();
+    let other = loops[1].reactor().listen("localhost:0", move || Counted(count.clone())).unwrap();
+    let other = other.host().socket_addr().unwrap();
+    let mut clients = vec![TcpStream::connect(other).unwrap(), TcpStream::connect(at).unwrap()];
+    turn_all(&mut loops, || own.get() == 1 && counts[0].get() == 1);
+    // The first loop accepts a connection, and would give it to the second, which has fewer of that port,
+    // while a client waits for the second's last place.
+    clients.extend([TcpStream::connect(other).unwrap(), TcpStream::connect(at).unwrap()]);
+    for _ in 0..20 {
+        loops[0].turn(Some(Duration::from_millis(1))).unwrap();
+    }
+    turn_all(&mut loops, || own.get() == 2);
+    for _ in 0..50 {
+        loops.iter_mut().for_each(|l| drop(l.turn(Some(Duration::from_millis(1)))));
+        let open = counts.iter().map(|count| count.get()).collect::<Vec<_>>();
+        assert_eq!((open, own.get()), (vec![2, 0], 2));
+    }
+    drop(clients);
+}
+
+#[test]
 fn c103k_a_connection_that_was_taken_over_belongs_to_the_shared_port() {
     let (mut loops, ports, counts) = sharing("127.0.0.1:0", |_| None, &LoopOptions::default());
     let at = ports[0].host().socket_addr().expect("a TCP port");
