@@ -160,9 +160,9 @@ def build(python, profile):
 
 
 def extension(name):
-    """The folder of an example's extension module, which is built first."""
+    """The folder of an example's extension module, which is built first, with the profile of the wheel."""
     folder = WORK / "examples" / name
-    maturin(sys.executable, PACKAGE / "examples" / name, "dist", folder)
+    maturin(sys.executable, PACKAGE / "examples" / name, os.environ["COUPLET_PROFILE"], folder)
     with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
         wheel.extractall(folder)
     return folder
