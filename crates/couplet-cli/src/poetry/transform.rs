@@ -88,4 +88,4 @@ pub(crate) fn server(options: Transform) -> Server {
 
 /// The most bytes of one read: a client that reads nothing holds an answer, and the beginning of a
 /// request that came with the end of the one before.
-const READ: usize = 16 * 1024;
+const READ: usize = 4 * 1024;
