@@ -254,11 +254,12 @@ impl<'a> Receiver<'a> {
                 continue;
             }
             count += 1;
-            if let Some((at, _)) = window {
+            // The receiver's report covers all between two messages, the publisher's so many.
+            if aways > aways_before {
+                totals.away += 1;
+            } else if let Some((at, _)) = window {
                 totals.unconfirmed += 1;
                 *used.entry((publisher, at)).or_default() += 1;
-            } else if aways > aways_before {
-                totals.away += 1;
             } else {
                 return Err(format!("{name} misses {publisher} {missed}, without a report"));
             }
@@ -382,6 +383,9 @@ mod tests {
         assert_eq!(totals("confirmed 1, away 2 3, back, finished 4", missed), Ok([2, 0, 2, 0]));
         let away = "got a 1, away 0 0, back, missed 2, got a 4, report 0 0 2";
         assert_eq!(totals("finished 4", away), Ok([2, 0, 0, 2]));
+        // What the receiver reported uses up no report of the publisher's.
+        let both = "got a 1, away 0 0, back, missed 2, got a 4, missed 1, got a 6, report 0 0 3";
+        assert_eq!(totals("confirmed 1, away 1 5, back, finished 6", both), Ok([3, 0, 1, 2]));
     }
 
     #[test]
