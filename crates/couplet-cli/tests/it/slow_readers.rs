@@ -7,18 +7,20 @@ use crate::unread::settled;
 
 const MIB: usize = 1024 * 1024;
 
-/// Clients that come first, and as many more. The first make tables, the heap and the buffers that a
-/// loop keeps grow.
-const CLIENTS: usize = 32;
+/// Clients that come first: they make tables, the heap and the buffers that a loop keeps grow.
+const FIRST: usize = 32;
+
+/// Clients whose memory is measured: as many that the holes that the first left in the heap count little.
+const CLIENTS: usize = 64;
 
 /// The most that a client may hold, in KiB.
 const MOST: u64 = 96;
 
-/// Clients that read nothing and have sent these requests until the server read no more, and then the
-/// memory of the server in KiB.
-fn unread(server: &Server, requests: &[u8]) -> (Vec<Client>, u64) {
+/// So many clients that read nothing and have sent these requests until the server read no more, and then
+/// the memory of the server in KiB.
+fn unread(server: &Server, requests: &[u8], count: usize) -> (Vec<Client>, u64) {
     let connect = || Client::connect_narrowly(server.address().parse().unwrap());
-    let mut clients: Vec<(Client, usize)> = (0..CLIENTS).map(|_| (connect(), 0)).collect();
+    let mut clients: Vec<(Client, usize)> = (0..count).map(|_| (connect(), 0)).collect();
     loop {
         let taken = push(&mut clients, requests);
         let memory = settled(server);
@@ -43,11 +45,15 @@ fn push(clients: &mut [(Client, usize)], requests: &[u8]) -> usize {
 
 /// Fails if a client that sends these requests and reads nothing holds too much.
 fn check(name: &str, server: Server, requests: &[u8]) {
-    let (first, before) = unread(&server, requests);
-    let (clients, after) = unread(&server, requests);
+    check_within(MOST, name, server, requests);
+}
+
+fn check_within(most: u64, name: &str, server: Server, requests: &[u8]) {
+    let (first, before) = unread(&server, requests, FIRST);
+    let (clients, after) = unread(&server, requests, CLIENTS);
     let held = after.saturating_sub(before) / CLIENTS as u64;
     println!("{name}: {held} KiB");
-    assert!(held <= MOST, "{name} holds {held} KiB for each client that reads nothing");
+    assert!(held <= most, "{name} holds {held} KiB for each client that reads nothing");
     drop((first, clients));
 }
 
@@ -66,7 +72,9 @@ fn who_never_reads_transformed_poems_holds_little() {
         let poem = "x".repeat(length);
         let request = format!("{}:upper.{poem},", poem.len() + 6);
         let name = format!("transform, {length} bytes");
-        check(&name, Server::start(&["poetry", "transform"]), &repeated(&request));
+        // A long answer is held whole, and leaves holes in the heap.
+        let most = MOST.max(length as u64 / 1024 + 40);
+        check_within(most, &name, Server::start(&["poetry", "transform"]), &repeated(&request));
     }
 }
 
