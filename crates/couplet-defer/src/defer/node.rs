@@ -322,7 +322,7 @@ pub(super) fn run(first: Option<Rc<dyn Node>>) {
     }
 }
 
-/// The outcome of a callback: a result, or an inner Deferred to wait for.
+/// The outcome of a callback: a result, or an inner Deferred to wait for, which has not fired.
 pub(super) enum Outcome<T> {
     Now(Result<T>),
     Later(Rc<dyn Produce<T>>),
@@ -359,7 +359,10 @@ where
 
     /// A link whose input is already available: its callback runs now.
     pub(super) fn run_now(input: Result<T>, callback: F, created_at: CreatedAt) -> Outcome<U> {
-        follow(call(callback, input, created_at), created_at)
+        match call(callback, input, created_at) {
+            Outcome::Now(result) => Outcome::Now(result),
+            Outcome::Later(inner) => Outcome::Later(adopt_result(inner, created_at)),
+        }
     }
 
     /// The same, as a node that keeps the result.
@@ -389,22 +392,18 @@ where
     }
 }
 
-/// The outcome of a link without a node, whose callback has run.
-fn follow<U: 'static>(outcome: Outcome<U>, created_at: CreatedAt) -> Outcome<U> {
-    let inner = match outcome {
-        Outcome::Now(result) => return Outcome::Now(result),
-        Outcome::Later(inner) => inner,
-    };
-    if let Some(result) = inner.slot().take() {
-        return Outcome::Now(result);
-    }
+/// A link without a callback, which waits for `inner`.
+fn adopt_result<U: 'static>(
+    inner: Rc<dyn Produce<U>>,
+    created_at: CreatedAt,
+) -> Rc<dyn Produce<U>> {
     let link = Link::<U, U, fn(Result<U>) -> Outcome<U>>::new(None, None, created_at, None);
     relay(link.clone(), inner);
-    Outcome::Later(link)
+    link
 }
 
 /// Passes on the outcome of `link`'s callback; returns the node to step next.
-fn settle<U>(link: Rc<dyn Adopt<U>>, outcome: Outcome<U>) -> Option<Rc<dyn Node>> {
+fn pass_outcome<U>(link: Rc<dyn Adopt<U>>, outcome: Outcome<U>) -> Option<Rc<dyn Node>> {
     let inner = match outcome {
         Outcome::Now(result) => return deliver(link, result),
         Outcome::Later(inner) => inner,
@@ -414,19 +413,15 @@ fn settle<U>(link: Rc<dyn Adopt<U>>, outcome: Outcome<U>) -> Option<Rc<dyn Node>
         let failure = Failure::text(text, link.slot().created_at);
         // Its own end was dropped with the Deferred that the callback returned.
         link.abandon(Err(failure));
-        return None;
+    } else {
+        relay(link, inner);
     }
-    match inner.slot().take() {
-        Some(result) => deliver(link, result),
-        None => {
-            relay(link, inner);
-            None
-        }
-    }
+    None
 }
 
 /// Makes `link` wait for `inner`, which has not fired.
 fn relay<U>(link: Rc<dyn Adopt<U>>, inner: Rc<dyn Produce<U>>) {
+    debug_assert!(!inner.slot().has_fired(), "`Outcome::Later` is a Deferred that has not fired");
     let slot = link.slot();
     if let Some(number) = slot.trace.number() {
         let inner = inner.slot();
@@ -485,7 +480,7 @@ where
             history::record_call(number, input.as_ref().err());
         }
         let outcome = call(callback, input, self.slot.created_at);
-        settle(self, outcome)
+        pass_outcome(self, outcome)
     }
 }
 
