@@ -243,26 +243,27 @@ impl<'a> Receiver<'a> {
         let published = &self.published[publisher];
         let mut count = 0;
         for missed in last + 1..number {
+            if published.refused.contains(&missed) {
+                totals.refused += 1;
+                continue;
+            }
+            count += 1;
+            // A receiver reports a whole gap, a publisher only a number of messages.
+            if aways > aways_before {
+                totals.away += 1;
+                continue;
+            }
             let mut windows = published.unconfirmed.iter().enumerate();
             let used = &mut self.used;
             let window = windows.find(|(at, (range, most))| {
                 range.contains(&missed)
                     && used.get(&(publisher, *at)).is_none_or(|used| used < most)
             });
-            if published.refused.contains(&missed) {
-                totals.refused += 1;
-                continue;
-            }
-            count += 1;
-            // The receiver's report covers all between two messages, the publisher's so many.
-            if aways > aways_before {
-                totals.away += 1;
-            } else if let Some((at, _)) = window {
-                totals.unconfirmed += 1;
-                *used.entry((publisher, at)).or_default() += 1;
-            } else {
+            let Some((at, _)) = window else {
                 return Err(format!("{name} misses {publisher} {missed}, without a report"));
-            }
+            };
+            totals.unconfirmed += 1;
+            *used.entry((publisher, at)).or_default() += 1;
         }
         Ok(count)
     }
@@ -383,7 +384,7 @@ mod tests {
         assert_eq!(totals("confirmed 1, away 2 3, back, finished 4", missed), Ok([2, 0, 2, 0]));
         let away = "got a 1, away 0 0, back, missed 2, got a 4, report 0 0 2";
         assert_eq!(totals("finished 4", away), Ok([2, 0, 0, 2]));
-        // What the receiver reported uses up no report of the publisher's.
+        // The receiver's report leaves the publisher's for the later loss.
         let both = "got a 1, away 0 0, back, missed 2, got a 4, missed 1, got a 6, report 0 0 3";
         assert_eq!(totals("confirmed 1, away 1 5, back, finished 6", both), Ok([3, 0, 1, 2]));
     }
