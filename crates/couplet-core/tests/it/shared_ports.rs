@@ -4,7 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
@@ -302,16 +302,22 @@ fn c103k_the_file_of_a_shared_unix_socket_stays_if_it_belongs_to_another_process
     }
 }
 
+/// A port that one loop has for itself, and the number of its connections.
+fn unshared(l: &Loop) -> (SocketAddr, Rc<Cell<usize>>) {
+    let count = Rc::<Cell<usize>>::default();
+    let counted = count.clone();
+    let port = l.reactor().listen("localhost:0", move || Counted(counted.clone())).unwrap();
+    (port.host().socket_addr().unwrap(), count)
+}
+
 #[test]
 fn c103l_a_loop_that_is_full_gets_no_connection_of_another() {
     let options = LoopOptions::default().load_limits(LoadLimits::default().connections(3));
     let (mut loops, ports, counts) = sharing("127.0.0.1:0", |_| None, &options);
     let at = ports[0].host().socket_addr().expect("a TCP port");
     // The second loop has connections of its own, too.
-    let own = Rc::<Cell<usize>>::default();
-    let count = own.clone();
-    let other = loops[1].reactor().listen("localhost:0", move || Counted(count.clone())).unwrap();
-    let mut clients = vec![TcpStream::connect(other.host().socket_addr().unwrap()).unwrap()];
+    let (other, own) = unshared(&loops[1]);
+    let mut clients = vec![TcpStream::connect(other).unwrap()];
     turn_all(&mut loops, || own.get() == 1);
     clients.extend((0..9).map(|_| TcpStream::connect(at).expect("it listens")));
     let all = || counts.iter().map(|count| count.get()).collect::<Vec<_>>();
@@ -330,14 +336,11 @@ fn c103l_two_ports_of_a_loop_do_not_exceed_its_limit() {
     let options = LoopOptions::default().load_limits(LoadLimits::default().connections(2));
     let (mut loops, ports, counts) = sharing("127.0.0.1:0", |_| None, &options);
     let at = ports[0].host().socket_addr().expect("a TCP port");
-    let own = Rc::<Cell<usize>>::default();
-    let count = own.clone();
-    let other = loops[1].reactor().listen("localhost:0", move || Counted(count.clone())).unwrap();
-    let other = other.host().socket_addr().unwrap();
+    let (other, own) = unshared(&loops[1]);
     let mut clients = vec![TcpStream::connect(other).unwrap(), TcpStream::connect(at).unwrap()];
     turn_all(&mut loops, || own.get() == 1 && counts[0].get() == 1);
-    // The first loop accepts a connection, and would give it to the second, which has fewer of that port,
-    // while a client waits for the second's last place.
+    // The first loop accepts a connection. The second has fewer of that port, but its last place is due to
+    // the client that waits at its own port.
     clients.extend([TcpStream::connect(other).unwrap(), TcpStream::connect(at).unwrap()]);
     for _ in 0..20 {
         loops[0].turn(Some(Duration::from_millis(1))).unwrap();
