@@ -110,7 +110,7 @@ mod tests {
                 Ok(()) if length < HUGE => {}
                 Ok(()) => {
                     let mapping = Mapping::new(&file, length).expect("memory");
-                    // SAFETY: the mapping allows reads, and the file does not change during this one.
+                    // SAFETY: the mapping allows reads, and no thread writes to the file.
                     let first = unsafe { mapping.start.cast::<u8>().read_volatile() };
                     assert_eq!(first, contents[0]);
                     assert!(huge(&mapping) >= HUGE / 1024, "{length}");

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use couplet::Result;
-use couplet::sim::{Notes, Sim, Trial, Weather};
+use couplet::sim::{Sim, Trial, Weather};
 
 /// The order of a hash map, the time of day and a random number.
 fn of_the_system() -> String {
@@ -24,7 +24,7 @@ fn of_the_system() -> String {
 
 /// Asks the system outside and inside two hosts.
 fn asks(sim: &mut Sim) -> Result<()> {
-    let notes: Notes = sim.notes();
+    let notes = sim.notes();
     notes.note(of_the_system());
     for name in ["one", "two"] {
         let notes = notes.clone();

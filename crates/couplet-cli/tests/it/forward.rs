@@ -195,8 +195,8 @@ fn who_reads_slowly_is_not_idle() {
     });
     let (began, mut got) = (now(), Vec::new());
     while began.elapsed() < Duration::from_millis(2500) {
-        // So fast, also on a busy machine, that the kernel, whose window opens in steps, makes progress
-        // well within the timeout.
+        // A rate that a busy machine does not lower: the kernel opens its window in steps, and must make
+        // progress well within the timeout.
         while got.len() < 5 * MIB * began.elapsed().as_millis() as usize / 1000 {
             got.extend(near.read_exact(32 * 1024));
         }

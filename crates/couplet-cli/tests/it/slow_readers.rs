@@ -10,14 +10,14 @@ const MIB: usize = 1024 * 1024;
 /// Clients that come first: they make tables, the heap and the buffers that a loop keeps grow.
 const FIRST: usize = 32;
 
-/// Clients whose memory is measured: as many that the holes that the first left in the heap count little.
+/// Clients whose memory is measured: enough to average out the holes in the heap.
 const CLIENTS: usize = 64;
 
 /// The most that a client may hold, in KiB.
 const MOST: u64 = 96;
 
-/// So many clients that read nothing and have sent these requests until the server read no more, and then
-/// the memory of the server in KiB.
+/// Connects `count` clients that read nothing and send these requests until the server stops reading.
+/// Returns them, and the memory of the server in KiB.
 fn unread(server: &Server, requests: &[u8], count: usize) -> (Vec<Client>, u64) {
     let connect = || Client::connect_narrowly(server.address().parse().unwrap());
     let mut clients: Vec<(Client, usize)> = (0..count).map(|_| (connect(), 0)).collect();
@@ -48,6 +48,7 @@ fn check(name: &str, server: Server, requests: &[u8]) {
     check_within(MOST, name, server, requests);
 }
 
+/// [`check`] with a limit in KiB.
 fn check_within(most: u64, name: &str, server: Server, requests: &[u8]) {
     let (first, before) = unread(&server, requests, FIRST);
     let (clients, after) = unread(&server, requests, CLIENTS);

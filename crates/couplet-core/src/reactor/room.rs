@@ -31,13 +31,13 @@ impl Room {
         self.taken.load(Ordering::Relaxed) >= self.most.load(Ordering::Relaxed)
     }
 
-    /// Whether the loop has no place for connections of other loops: the last one is for its own ports,
-    /// which accept without a reservation, as long as it is not full.
+    /// Whether the loop has no place for connections that other loops have accepted. The last place is
+    /// reserved for its own ports, which accept without asking.
     pub(super) fn is_full_for_others(&self) -> bool {
         self.taken.load(Ordering::Relaxed) + 1 >= self.most.load(Ordering::Relaxed)
     }
 
-    /// Reserves a place for a connection of another loop, if there is one.
+    /// Reserves a place for a connection that another loop has accepted, if one is left.
     pub(super) fn reserve(self: &Arc<Self>) -> Option<Reserved> {
         let most = self.most.load(Ordering::Relaxed);
         let more = |taken: usize| (taken + 1 < most).then_some(taken + 1);
