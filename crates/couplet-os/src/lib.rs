@@ -23,6 +23,7 @@ pub mod interfaces;
 pub mod lend;
 pub mod owned;
 pub mod process;
+pub mod read_buffer;
 pub mod ring;
 pub mod signals;
 pub mod spawn;

@@ -10,6 +10,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use couplet_os::read_buffer::ReadBuffer;
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 
@@ -68,7 +69,7 @@ pub(crate) struct Load {
     answers: usize,
     opened: usize,
     // Bound: one window of bytes.
-    buffer: Vec<u8>,
+    buffer: ReadBuffer,
 }
 
 impl Load {
@@ -86,7 +87,7 @@ impl Load {
             slow: 0,
             answers: 0,
             opened: 0,
-            buffer: vec![0; WINDOW],
+            buffer: ReadBuffer::new(WINDOW),
         })
     }
 

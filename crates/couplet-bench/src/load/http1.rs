@@ -4,6 +4,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 
+use couplet_os::read_buffer::ReadBuffer;
 use memchr::memmem;
 
 use super::{Clients, Waiting, connect, cut, receive_some, send_all, wrong};
@@ -39,7 +40,7 @@ pub(crate) struct Http1 {
     request: usize,
     expected: Expected,
     // Bound: its length never changes.
-    buffer: Vec<u8>,
+    buffer: ReadBuffer,
 }
 
 #[derive(Debug)]
@@ -74,7 +75,7 @@ impl Http1 {
             requests: request.repeat(depth).into_bytes(),
             request: request.len(),
             expected: Expected { body, head: Vec::new() },
-            buffer: vec![0; 256 << 10],
+            buffer: ReadBuffer::new(256 << 10),
         })
     }
 }

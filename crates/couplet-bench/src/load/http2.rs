@@ -5,6 +5,8 @@
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 
+use couplet_os::read_buffer::ReadBuffer;
+
 use super::{Clients, Waiting, connect, cut, receive_some, send_all, wrong};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -72,7 +74,7 @@ pub(crate) struct Http2 {
     connections: Vec<Connection>,
     body: &'static [u8],
     // Bound: its length never changes.
-    buffer: Vec<u8>,
+    buffer: ReadBuffer,
 }
 
 impl Http2 {
@@ -89,7 +91,7 @@ impl Http2 {
             Connection::begin(stream)
         };
         let connections = (0..connections).map(open).collect::<io::Result<_>>()?;
-        Ok(Http2 { connections, waiting, body, buffer: vec![0; 256 << 10] })
+        Ok(Http2 { connections, waiting, body, buffer: ReadBuffer::new(256 << 10) })
     }
 }
 

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 
+use couplet_os::read_buffer::ReadBuffer;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
@@ -30,7 +31,7 @@ pub(crate) struct Tls {
     // Bound: the scenario's connections.
     connections: Vec<Connection>,
     // Bound: its length never changes.
-    buffer: Vec<u8>,
+    buffer: ReadBuffer,
 }
 
 impl Tls {
@@ -53,7 +54,7 @@ impl Tls {
             Ok(Connection { stream, session, message, received: 0 })
         };
         let connections = (0..connections).map(open).collect::<io::Result<_>>()?;
-        Ok(Tls { waiting, connections, buffer: vec![0; 64 << 10] })
+        Ok(Tls { waiting, connections, buffer: ReadBuffer::new(64 << 10) })
     }
 }
 

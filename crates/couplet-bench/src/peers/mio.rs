@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 
+use couplet_os::read_buffer::ReadBuffer;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 
@@ -25,7 +26,7 @@ pub(super) fn serve(listener: std::net::TcpListener, size: usize, role: Role) ->
     let close_first = role == Role::EchoOne;
     let mut connections: Vec<Option<Connection>> = Vec::new();
     let mut free = Vec::new();
-    let mut buffer = vec![0; size];
+    let mut buffer = ReadBuffer::new(size);
     let mut events = Events::with_capacity(1024);
     loop {
         match poll.poll(&mut events, None) {

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use couplet_os::read_buffer::ReadBuffer;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::{Errno, Result, read, retry_on_intr, write};
@@ -40,7 +41,7 @@ struct Server {
     // Bound: the process's descriptors.
     connections: Vec<Option<Connection>>,
     // Bound: its length never changes.
-    buffer: Vec<u8>,
+    buffer: ReadBuffer,
     role: Role,
 }
 
@@ -50,7 +51,7 @@ pub(super) fn serve(listener: TcpListener, size: usize, role: Role) -> std::io::
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
     epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
 
-    let (connections, buffer) = (Vec::new(), vec![0; size]);
+    let (connections, buffer) = (Vec::new(), ReadBuffer::new(size));
     let mut server = Server { epoll, listener, connections, buffer, role };
     let mut events = Vec::with_capacity(1024);
     loop {

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use couplet_os::read_buffer::ReadBuffer;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
@@ -64,7 +65,7 @@ async fn echo(
     size: usize,
     close_first: bool,
 ) -> io::Result<()> {
-    let mut buffer = vec![0; size];
+    let mut buffer = ReadBuffer::new(size);
     loop {
         let length = stream.read(&mut buffer).await?;
         if length == 0 {
@@ -122,7 +123,7 @@ fn fan_out(stream: TcpStream, size: usize, to_all: Sender<Bytes>) {
 }
 
 async fn say(mut reader: OwnedReadHalf, size: usize, to_all: Sender<Bytes>) -> io::Result<()> {
-    let mut buffer = vec![0; size];
+    let mut buffer = ReadBuffer::new(size);
     loop {
         let length = reader.read(&mut buffer).await?;
         if length == 0 || to_all.send(Bytes::copy_from_slice(&buffer[..length])).is_err() {

@@ -40,6 +40,7 @@ use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
+use couplet_os::read_buffer::ReadBuffer;
 use mio::{Interest, Token};
 use socket2::{SockRef, TcpKeepalive};
 
@@ -149,7 +150,7 @@ pub struct Mio {
     // Bound: one for each UNIX socket with descriptors that were read and not reported yet: it
     // reads no more until then.
     held: BTreeMap<u32, HeldMessage>,
-    buffer: Box<[u8]>,
+    buffer: ReadBuffer,
     /// The part of the buffer that the first read of an idle stream may fill.
     first_read: usize,
     /// The number of lent bytes in the buffer.
@@ -226,7 +227,7 @@ impl Mio {
             turned_away: 0,
             full_logged_at: None,
             held: BTreeMap::new(),
-            buffer: vec![0; read_buffer.max(1)].into_boxed_slice(),
+            buffer: ReadBuffer::new(read_buffer.max(1)),
             first_read: read_buffer.clamp(1, READ),
             lent: 0,
             waker,
