@@ -36,7 +36,7 @@ impl ReadBuffer {
     /// If `len` is longer than memory can be.
     pub fn new(len: usize) -> ReadBuffer {
         let all = Box::leak(vec![0; len.saturating_add(PAGE)].into_boxed_slice());
-        let skipped = START.wrapping_sub(all.as_ptr().addr()) % PAGE;
+        let skipped = (all.as_ptr().align_offset(PAGE) + START) % PAGE;
         let start = NonNull::from(&mut all[skipped..]).cast();
         ReadBuffer { all: NonNull::from(all), start, len }
     }
@@ -82,7 +82,7 @@ mod tests {
     fn a_buffer_has_its_length_and_begins_64_bytes_after_a_page() {
         for len in [0, 1, 15, 16, 4031, 4032, 4033, 65_536, 262_144, 1_000_003] {
             let mut buffer = ReadBuffer::new(len);
-            assert_eq!(buffer.as_ptr().addr() % PAGE, START, "{len}");
+            assert_eq!(buffer.as_ptr().align_offset(PAGE), PAGE - START, "{len}");
             assert_eq!(buffer.len(), len);
             assert!(buffer.iter().all(|byte| *byte == 0), "{len}");
             buffer.fill(7);
