@@ -5,7 +5,7 @@
 //! - `named` and `ask`: clients request poems by title, and the length precedes each poem;
 //!   `catalogue` and `answer` are the two ends of that protocol without I/O, `list` the command.
 //! - `transform`, `transform_server` and `transforming`: poems as netstrings; the command, its
-//!   server and its client. `transformations` has no I/O.
+//!   server and its client. `transformations` has no I/O, and `heap_trim` frees memory.
 //! - The servers share `recital`, the clients `order`; the command `get` uses all clients.
 
 mod answer;
@@ -13,6 +13,7 @@ pub(crate) mod ask;
 pub(crate) mod catalogue;
 pub(crate) mod client;
 pub(crate) mod get;
+mod heap_trim;
 pub(crate) mod list;
 pub(crate) mod named;
 mod order;

@@ -1,12 +1,14 @@
 //! The server of `couplet poetry transform`: netstrings `NAME.POEM` in, netstrings with the
 //! transformed poems out, in order.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::protocols::{NetstringReceiver, StringProtocol, StringTransport, encode_netstring};
 use couplet::{Reason, Transport};
 
 use crate::marks::MARKS;
+use crate::poetry::heap_trim::HeapTrim;
 use crate::poetry::transformations::{GROWTH, answer};
 
 /// The factory: a request may have `max_length` bytes, and up to `idle_timeout` may pass before its
@@ -15,9 +17,8 @@ pub(crate) fn factory(
     max_length: usize,
     idle_timeout: Option<Duration>,
 ) -> impl Fn() -> NetstringReceiver<TransformServer> + Clone {
-    let server =
-        TransformServer { max_length, idle_timeout, has_answered: false, will_pause: false };
-    move || NetstringReceiver::new(server).with_max_length(max_length)
+    let server = TransformServer::new(max_length, idle_timeout);
+    move || NetstringReceiver::new(server.clone()).with_max_length(max_length)
 }
 
 /// Write capacity besides one answer, for the output that precedes it: the high mark, and the answers
@@ -31,21 +32,27 @@ const FRAME: usize = 22;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Answers one client.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct TransformServer {
     max_length: usize,
     idle_timeout: Option<Duration>,
+    heap: Rc<HeapTrim>,
     has_answered: bool,
     /// Reading pauses once all requests of this read are answered.
     will_pause: bool,
 }
 
 impl TransformServer {
+    fn new(max_length: usize, idle_timeout: Option<Duration>) -> TransformServer {
+        let heap = Rc::default();
+        TransformServer { max_length, idle_timeout, heap, has_answered: false, will_pause: false }
+    }
+
     /// Pauses reading until output has left. The turn calls it once all requests of a read are answered:
     /// a pause between them would copy the others.
     fn pause_reading(&mut self, transport: &StringTransport) {
         self.will_pause = false;
-        go_on_when_drained(transport);
+        go_on_when_drained(transport, &self.heap);
     }
 }
 
@@ -102,10 +109,13 @@ impl StringProtocol for TransformServer {
     }
 }
 
-fn go_on_when_drained(transport: &Transport) {
+fn go_on_when_drained(transport: &Transport, heap: &Rc<HeapTrim>) {
     transport.pause_producing();
-    let paused = transport.clone();
+    // The freed request and earlier answers are holes in the heap.
+    heap.pause(transport.reactor());
+    let (paused, heap) = (transport.clone(), heap.clone());
     let send_more = move |_| {
+        heap.resume();
         paused.resume_producing();
         Ok(())
     };
@@ -214,6 +224,30 @@ mod tests {
         held.wire.fin();
         assert_eq!(got + read_late(&mut held), 50_000 * "1:X,".len());
         assert!(pauses > 0);
+    }
+
+    #[test]
+    fn a_client_counts_as_paused_until_its_answer_has_left_or_it_is_lost() {
+        for is_lost in [false, true] {
+            let server = TransformServer::new(99_999, Some(IDLE));
+            let heap = server.heap.clone();
+            let mut held = hold(NetstringReceiver::new(server));
+            let request = format!("90006:upper.{},", "x".repeat(90_000));
+            let mut rest = request.as_bytes();
+            while !rest.is_empty() {
+                rest = &rest[held.wire.push(rest)..];
+                held.settle();
+            }
+            assert_eq!(heap.paused(), 1);
+            if is_lost {
+                held.wire.reset();
+                held.settle();
+            }
+            while !is_lost && !held.wire.take().is_empty() {
+                held.settle();
+            }
+            assert_eq!(heap.paused(), 0, "is it lost: {is_lost}");
+        }
     }
 
     #[test]
