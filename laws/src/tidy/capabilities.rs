@@ -546,7 +546,11 @@ const CAPABILITIES: &[Capability] = &[
     Capability {
         paths: &["couplet_os::heap"],
         instead: PROCESS,
-        places: &["couplet-core/src/driver/mio/slots.rs", "couplet-http/src/warm.rs"],
+        places: &[
+            "couplet-cli/src/poetry/heap_trim.rs",
+            "couplet-core/src/driver/mio/slots.rs",
+            "couplet-http/src/warm.rs",
+        ],
     },
     Capability {
         paths: &["couplet_os::huge"],
