@@ -6,6 +6,8 @@ pub(crate) mod answer;
 pub(crate) mod ask;
 #[path = "../../crates/couplet-cli/src/poetry/catalogue.rs"]
 pub(crate) mod catalogue;
+#[path = "../../crates/couplet-cli/src/poetry/heap_trim.rs"]
+pub(crate) mod heap_trim;
 #[path = "../../crates/couplet-cli/src/poetry/named.rs"]
 pub(crate) mod named;
 #[path = "../../crates/couplet-cli/src/poetry/order.rs"]
