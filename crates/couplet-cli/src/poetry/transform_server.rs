@@ -52,7 +52,16 @@ impl TransformServer {
     /// a pause between them would copy the others.
     fn pause_reading(&mut self, transport: &StringTransport) {
         self.will_pause = false;
-        go_on_when_drained(transport, &self.heap);
+        transport.pause_producing();
+        // The freed request and earlier answers are holes in the heap.
+        self.heap.pause(transport.reactor());
+        let (paused, heap) = (Transport::clone(transport), self.heap.clone());
+        let resume = move |_| {
+            heap.resume();
+            paused.resume_producing();
+            Ok(())
+        };
+        transport.drained().add_both(resume).detach();
     }
 }
 
@@ -107,19 +116,6 @@ impl StringProtocol for TransformServer {
         transport.set_close_deadline(None);
         transport.lose_write_connection();
     }
-}
-
-fn go_on_when_drained(transport: &Transport, heap: &Rc<HeapTrim>) {
-    transport.pause_producing();
-    // The freed request and earlier answers are holes in the heap.
-    heap.pause(transport.reactor());
-    let (paused, heap) = (transport.clone(), heap.clone());
-    let send_more = move |_| {
-        heap.resume();
-        paused.resume_producing();
-        Ok(())
-    };
-    transport.drained().add_both(send_more).detach();
 }
 
 #[cfg(test)]
