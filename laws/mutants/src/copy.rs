@@ -109,13 +109,13 @@ impl Copy {
         let written = self.write(mutants);
         let mut errors = Vec::new();
         let packages = |mutant: &Mutant| match Crate::of(&mutant.file).0 {
-            Crate::Python => &PYTHON[..],
-            Crate::Runner | Crate::Program => &PROGRAM_PACKAGES[..],
-            Crate::Core | Crate::Defer | Crate::Http | Crate::Sim => &FEATURES[..],
+            Crate::Python => PYTHON.to_vec(),
+            Crate::Runner | Crate::Program => PROGRAM_PACKAGES.to_vec(),
+            of => of.guest().map_or(FEATURES.to_vec(), |package| vec!["-p", package]),
         };
         let packages: BTreeSet<_> = mutants.values().map(packages).collect();
         for of in packages {
-            let arguments = [&["check", "--message-format", "short"], of].concat();
+            let arguments = [&["check", "--message-format", "short"], &of[..]].concat();
             let output = self.cargo(&arguments).output().expect("cargo runs");
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             let found = said.lines().filter(|line| line.contains(": error"));
@@ -157,11 +157,32 @@ impl Copy {
         }
     }
 
-    /// Builds the tests; returns their names and binaries, sorted by name.
+    /// Builds the tests; returns their names and binaries.
     pub fn build(&self, targets: &BTreeSet<&'static str>) -> Vec<(&'static str, PathBuf)> {
-        let (program, library): (Vec<&str>, Vec<&str>) =
+        let (program, others): (Vec<&str>, Vec<&str>) =
             targets.iter().partition(|target| target.starts_with("program "));
+        let (guests, library): (Vec<&str>, Vec<&str>) =
+            others.iter().partition(|target| target.starts_with("couplet-"));
         let mut built = Vec::new();
+        for package in Crate::ALL.into_iter().filter_map(Crate::guest) {
+            let tests: Vec<(&str, &str)> = guests
+                .iter()
+                .filter_map(|target| Some((*target, target.strip_prefix(package)?.trim_start())))
+                .collect();
+            if tests.is_empty() {
+                continue;
+            }
+            let mut arguments = vec!["-p", package, "--lib"];
+            for (_, test) in tests.iter().filter(|(_, test)| *test != "--lib") {
+                arguments.extend(["--test", test]);
+            }
+            let said = self.build_tests(&arguments);
+            let unit = format!("--lib {}", package.replace('-', "_"));
+            for (target, test) in tests {
+                let name = if test == "--lib" { &unit } else { test };
+                built.push((target, library_binary(&said, name)));
+            }
+        }
         if !library.is_empty() {
             let mut arguments = [&["--lib"], &FEATURES[..]].concat();
             for target in library.iter().filter(|target| !target.starts_with("--")) {

@@ -9,6 +9,10 @@ pub enum Crate {
     Defer,
     Http,
     Sim,
+    Http2,
+    Rooms,
+    Bus,
+    Inspect,
     Runner,
     /// The program `couplet`.
     Program,
@@ -33,7 +37,11 @@ const fn of_defer(name: &'static str) -> Room {
     Room { name, is_of: Crate::Defer, path: name, tests: &["defer", "defer_allocations", "memory"] }
 }
 
-pub const ROOMS: [Room; 31] = [
+const fn of_guest(name: &'static str, is_of: Crate, tests: &'static [&'static str]) -> Room {
+    Room { name, is_of, path: "", tests }
+}
+
+pub const ROOMS: [Room; 35] = [
     of_library("transport", &["inbox", "memory", "signals", "public_api", "datagrams"]),
     of_library("reactor", &["inbox", "memory", "signals", "cluster", "stall", "datagrams"]),
     of_library("recorder", &["memory", "signals"]),
@@ -67,6 +75,14 @@ pub const ROOMS: [Room; 31] = [
     of_library("protocol", &["public_api"]),
     of_library("testing", &["public_api"]),
     of_library("unread", &["inbox"]),
+    of_guest("http2", Crate::Http2, &["couplet-http2 --lib", "couplet-http2 http2"]),
+    of_guest("rooms", Crate::Rooms, &["couplet-rooms --lib", "couplet-rooms rooms"]),
+    of_guest("bus", Crate::Bus, &["couplet-bus --lib", "couplet-bus bus", "couplet-bus storms"]),
+    of_guest(
+        "inspect",
+        Crate::Inspect,
+        &["couplet-inspect --lib", "couplet-inspect inspect", "couplet-inspect diagnosis"],
+    ),
     Room { name: "runner", is_of: Crate::Runner, path: "", tests: &[] },
     Room { name: "cli", is_of: Crate::Program, path: "", tests: &[] },
     Room { name: "python", is_of: Crate::Python, path: "", tests: &[] },
@@ -94,6 +110,10 @@ impl Crate {
             Crate::Defer => "crates/couplet-defer/src",
             Crate::Http => "crates/couplet-http/src",
             Crate::Sim => "crates/couplet-sim/src",
+            Crate::Http2 => "crates/couplet-http2/src",
+            Crate::Rooms => "crates/couplet-rooms/src",
+            Crate::Bus => "crates/couplet-bus/src",
+            Crate::Inspect => "crates/couplet-inspect/src",
             Crate::Runner => "crates/couplet-runner/src",
             Crate::Program => "crates/couplet-cli/src",
             Crate::Python => "python/src",
@@ -106,21 +126,40 @@ impl Crate {
             Crate::Core | Crate::Defer => "",
             Crate::Http => "http/",
             Crate::Sim => "sim/",
+            Crate::Http2 => "http2/",
+            Crate::Rooms => "rooms/",
+            Crate::Bus => "bus/",
+            Crate::Inspect => "inspect/",
             Crate::Runner => "runner/",
             Crate::Program => "cli/",
             Crate::Python => "python/",
         }
     }
 
-    pub const ALL: [Crate; 7] = [
+    pub const ALL: [Crate; 11] = [
         Crate::Core,
         Crate::Defer,
         Crate::Http,
         Crate::Sim,
+        Crate::Http2,
+        Crate::Rooms,
+        Crate::Bus,
+        Crate::Inspect,
         Crate::Runner,
         Crate::Program,
         Crate::Python,
     ];
+
+    /// The package of a crate above the core whose tests are built only for it.
+    pub fn guest(self) -> Option<&'static str> {
+        match self {
+            Crate::Http2 => Some("couplet-http2"),
+            Crate::Rooms => Some("couplet-rooms"),
+            Crate::Bus => Some("couplet-bus"),
+            Crate::Inspect => Some("couplet-inspect"),
+            _ => None,
+        }
+    }
 
     /// The file that contains the root of the crate.
     pub fn root(self) -> &'static str {
@@ -148,7 +187,9 @@ pub fn targets_of(mutant: &Mutant) -> Vec<&'static str> {
     let room = room_of(&mutant.file);
     match room.is_of {
         Crate::Core | Crate::Defer | Crate::Sim => [&ALWAYS[..], room.tests].concat(),
-        Crate::Http => room.tests.to_vec(),
+        Crate::Http | Crate::Http2 | Crate::Rooms | Crate::Bus | Crate::Inspect => {
+            room.tests.to_vec()
+        }
         Crate::Runner | Crate::Program => PROGRAM.map(|(target, _)| target).to_vec(),
         Crate::Python => Vec::new(),
     }
