@@ -71,6 +71,9 @@ pub trait Protocol: Any {
 
     /// After [`lose_write_connection`](Transport::lose_write_connection): everything written and
     /// the FIN have been sent. We may still read.
+    ///
+    /// Also called when a write error ends only our direction, as when a program closes its input:
+    /// unsent output is dropped, and [`Transport::write_error`] returns the error.
     fn write_closed(&mut self, _transport: &Transport) {}
 
     /// The server is shutting down and asks this connection to finish its work and then close;

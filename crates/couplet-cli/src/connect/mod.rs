@@ -175,6 +175,13 @@ impl Protocol for Session {
         }
     }
 
+    /// A program that has closed its input still answers, but takes no more of stdin.
+    fn write_closed(&mut self, transport: &Transport) {
+        if transport.write_error().is_some() {
+            self.stdin = None;
+        }
+    }
+
     fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
         self.end.replace(Some(match (reason, self.answer) {
             (Reason::Done(_), Answer::Awaited) => Outcome::Unanswered,

@@ -22,8 +22,10 @@
 //!   `Received` nor the end of the stream for that key; it still reports errors, and
 //!   [`Event::PeerEnded`] if it learns of the end. Operations in flight are kept and delivered
 //!   first on resume.
-//! - **Errors.** A write error is reported as [`Event::Failed`], after all bytes that can still be
-//!   read. A stream on which an error was seen is never reported as [`Event::Ended`].
+//! - **Errors.** A write error that ends both directions is reported as [`Event::Failed`], after all
+//!   bytes that can still be read. A stream on which such an error was seen is never reported as
+//!   [`Event::Ended`]. A write error that ends only the sending direction, as on a pipe without
+//!   readers, is reported as [`Event::WriteFailed`]; the end of what can be read follows.
 //! - **Death.** A connection with [`SocketOption::ResetUnlessClosed`] is reset when its driver is
 //!   dropped or its process ends. [`shut_write`](Commands::shut_write) and
 //!   [`close`](Commands::close) clear the option first.
@@ -139,6 +141,9 @@ pub enum Event {
     Ended(Key),
     /// An error ended the connection or the connect attempt: its key must be closed.
     Failed(Key, io::Error),
+    /// An error ended only the sending direction of a connection: no byte can be written any more,
+    /// and reading continues to the end of the peer's stream. Also reported while reading is paused.
+    WriteFailed(Key, io::Error),
     /// The peer's end of stream has arrived on a connection whose reading is paused; unread bytes
     /// may precede it. Reported once, before the `Ended` of this key.
     PeerEnded(Key),

@@ -43,7 +43,8 @@ impl Pipe {
     }
 
     /// A pipe that reads one descriptor and writes the other; `lose_write_connection` closes the
-    /// second.
+    /// second. An error of the second ends only our direction
+    /// ([`Transport::write_error`](crate::Transport::write_error)): the first is read to its end.
     pub fn both(reader: impl Into<OwnedFd>, writer: impl Into<OwnedFd>) -> Pipe {
         Pipe::from_parts(Some(reader.into()), Some(writer.into()))
     }

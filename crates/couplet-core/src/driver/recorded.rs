@@ -229,7 +229,7 @@ impl RingWriter {
             Event::Accepted { port, key, .. } => (Kind::Accepted, key.slot, port.slot),
             Event::Connected { key, .. } => (Kind::Connected, key.slot, 0),
             Event::Ended(key) | Event::PeerEnded(key) => (Kind::Ended, key.slot, 0),
-            Event::Failed(key, _) => (Kind::Failed, key.slot, 0),
+            Event::Failed(key, _) | Event::WriteFailed(key, _) => (Kind::Failed, key.slot, 0),
             Event::Room(key) => (Kind::Room, key.slot, 0),
             Event::Received(key)
             | Event::Sent(key, _)

@@ -63,7 +63,8 @@ impl Protocol for ChildPipe {
 
     fn write_closed(&mut self, transport: &Transport) {
         if self.is_joined() {
-            self.process.pipe_lost(0, &Reason::Done(By::Us));
+            let reason = transport.write_error().map_or(Reason::Done(By::Us), Reason::Lost);
+            self.process.pipe_lost(0, &reason);
             if !self.process.has_pipe(self.number) {
                 transport.lose_connection();
             }

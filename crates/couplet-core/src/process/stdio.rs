@@ -15,8 +15,10 @@ impl Reactor {
     /// Starts a program and connects to its standard input and output: its output is received, and
     /// written bytes are its input. Its standard error is ours, unless the command redirects it.
     ///
-    /// `lose_write_connection` closes its input; the end of its output is `read_closed`. The
-    /// program and the connection end together: see [`WhenLost`].
+    /// `lose_write_connection` closes its input; the end of its output is `read_closed`. A program
+    /// that closes its input earlier ends only that direction
+    /// ([`Transport::write_error`](crate::Transport::write_error)): its output is received to the
+    /// end. The program and the connection end together: see [`WhenLost`].
     /// [`Process::of`](super::Process::of) returns the program.
     ///
     /// The Deferred fires with the connection after `connection_made`, and fails with

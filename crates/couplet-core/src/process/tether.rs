@@ -5,6 +5,7 @@
 //! ends after the program's remaining output.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::io;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -29,7 +30,8 @@ pub enum WhenLost {
     /// The program and its process group, which it leads, are terminated. After a close, the
     /// program has this duration to read the end of its input and to exit. Then, or immediately if
     /// the connection was aborted or broke, it gets SIGTERM, and after the same duration again
-    /// SIGKILL. Members of its group that remain when it has exited are killed.
+    /// SIGKILL. A program that closes its input breaks nothing: its output is received to the end.
+    /// Members of its group that remain when it has exited are killed.
     ///
     /// The end of a run waits for the program. If the process of this loop dies, the program is
     /// killed (on Linux). Since it is in its own process group, it can't read from our controlling
@@ -141,6 +143,14 @@ impl Tether {
     }
 }
 
+/// Whether the connection was closed, or ended by the program itself, which had closed its input.
+fn is_orderly(reason: &Reason) -> bool {
+    match reason {
+        Reason::Lost(error) => error.kind() == io::ErrorKind::BrokenPipe,
+        reason => reason.is_clean(),
+    }
+}
+
 impl Dependent for Tether {
     fn lost(self: Rc<Self>, reason: Option<&Reason>) {
         let before = self.stream.replace(StreamState::Lost);
@@ -148,7 +158,7 @@ impl Dependent for Tether {
         if matches!(before, StreamState::Lost) || self.process.end().is_some() {
             return;
         }
-        match reason.is_some_and(Reason::is_clean) {
+        match reason.is_some_and(is_orderly) {
             true => self.schedule(grace, move |tether| tether.terminate(grace)),
             false => self.terminate(grace),
         }

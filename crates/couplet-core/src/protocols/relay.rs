@@ -18,6 +18,9 @@ use crate::{Protocol, Reason, Transport};
 ///   other marks, on connections that are made;
 /// - one peer's FIN is passed on to the other peer, after all bytes before it; the other direction
 ///   stays open;
+/// - a write error that ends only one direction ([`Transport::write_error`]), as of a program that
+///   reads no more of its input, drops the bytes for that peer; its own bytes still reach the other
+///   peer, to their end;
 /// - a reset, a timeout, a failed connect, the end of a [drain](crate::Reactor::drain) or any other
 ///   unclean end aborts the other connection, so that no peer mistakes a truncated stream for a
 ///   complete one;
@@ -56,6 +59,8 @@ use crate::{Protocol, Reason, Transport};
 pub struct Relay {
     joint: Rc<Joint>,
     side: Side,
+    /// The peer's stream was received to its end.
+    is_complete: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -86,7 +91,8 @@ impl Relay {
     pub fn pair() -> (Relay, Relay) {
         let end = || RefCell::new(SideState::Awaited(Vec::new()));
         let joint = Rc::new(Joint { left: end(), right: end() });
-        (Relay { joint: joint.clone(), side: Side::Left }, Relay { joint, side: Side::Right })
+        let relay = |side| Relay { joint: joint.clone(), side, is_complete: false };
+        (relay(Side::Left), relay(Side::Right))
     }
 
     /// The other side's transport, while it is open.
@@ -174,13 +180,15 @@ impl Protocol for Relay {
     }
 
     fn read_closed(&mut self, _: &Transport) {
+        self.is_complete = true;
         if let Some(other) = self.other() {
             other.lose_write_connection();
         }
     }
 
     fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
-        let clean = reason.is_clean();
+        // After an error of our direction, the peer's stream is still whole.
+        let clean = reason.is_clean() || self.is_complete && transport.write_error().is_some();
         self.end(if clean { SideState::Finished } else { SideState::Broken });
         let Some(other) = self.other() else { return };
         match reason {

@@ -383,9 +383,11 @@ impl SharedStream {
 
     /// Ready when all output was handed to the system.
     pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check_write_error()?;
         ready!(self.poll_begun(cx, |state| &mut state.flush));
         let flushed = ignore_failure(self.transport.flushed());
         ready!(self.poll_buffer(cx, |state| &mut state.flush, flushed));
+        self.check_write_error()?;
         Poll::Ready(match &self.state.borrow().lost {
             Some(reason) if !reason.is_clean() => Err(lost_error(reason)),
             _ => Ok(()),
@@ -422,7 +424,16 @@ impl SharedStream {
         }
     }
 
+    /// Fails if a write error ended our side.
+    fn check_write_error(&self) -> io::Result<()> {
+        match self.transport.write_error() {
+            Some(error) => Err(lost_error(&Reason::Lost(error))),
+            None => Ok(()),
+        }
+    }
+
     fn check_writable(&self) -> io::Result<()> {
+        self.check_write_error()?;
         let state = self.state.borrow();
         match &state.lost {
             Some(reason) => Err(lost_error(reason)),
@@ -447,7 +458,7 @@ impl SharedStream {
             drop(state);
         }
         self.poll_watch(cx, |state| match &state.lost {
-            _ if state.writing == WriteSide::Closed => Some(Ok(())),
+            _ if state.writing == WriteSide::Closed => Some(self.check_write_error()),
             Some(reason) if reason.is_clean() => Some(Ok(())),
             Some(reason) => Some(Err(lost_error(reason))),
             None => None,

@@ -13,6 +13,7 @@ use std::num::NonZeroU32;
 #[cfg(unix)]
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 #[cfg(feature = "testing")]
@@ -84,7 +85,7 @@ pub(crate) mod mode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
     Open,
-    /// `lose_write_connection` was called.
+    /// `lose_write_connection` was called, or a write failed.
     Finishing,
     /// `lose_connection` or `fail` was called, or a callback panicked.
     Closing,
@@ -308,6 +309,8 @@ struct RareState {
     blocked: Option<(Instant, u64)>,
     /// Written bytes that were dropped.
     dropped: u64,
+    /// The error that ended our direction before the connection.
+    write_error: Option<Arc<io::Error>>,
     // Unbounded: one for each unfired Deferred of `drained` and `flushed`.
     waiting: Vec<(Level, Resolver<()>)>,
     // Unbounded: one for each unfired Deferred of `peer_ended`.
@@ -1264,6 +1267,34 @@ impl ConnectionCell {
             outbox.take_spent()
         };
         discard_all("drop of a buffer", spent);
+    }
+
+    /// A write error ended our direction: drops the output, and counts it.
+    #[cold]
+    pub(super) fn fail_output(&self, error: &Arc<io::Error>) {
+        let unsent = self.buffered() as u64;
+        {
+            let mut rare = self.rare_mut();
+            rare.dropped += unsent;
+            rare.write_error = Some(error.clone());
+        }
+        self.advance_phase(Phase::Finishing);
+        self.clear_outbox();
+    }
+
+    /// The error that ended our direction before the connection.
+    pub(super) fn write_error(&self) -> Option<Arc<io::Error>> {
+        self.rare()?.write_error.clone()
+    }
+
+    /// Fails the Deferreds that wait for bytes to be sent.
+    #[cold]
+    pub(super) fn fail_waiting_for_output(&self, reason: &Reason) {
+        let waiting = std::mem::take(&mut self.rare_mut().waiting);
+        self.update_awaits_room();
+        for (_, resolver) in waiting {
+            resolver.errback(ConnectionLost(reason.clone()));
+        }
     }
 
     pub(super) fn sub_in_flight(&self, sent: usize) {

@@ -9,16 +9,17 @@
 //! Law 5: `connection_lost` is called exactly once, and nothing after it.
 //!
 //! ```text
-//! Open{reading: On | Paused{since, fin} | Ended, writing: Open | Finishing{since} | Shut}
+//! Open{reading: On | Paused{since, fin} | Ended, writing: Open | Finishing{since} | Shut | Failed}
 //!     → Flushing{since, our_fin} → Draining{since, left} → Closed
 //! ```
 //!
 //! | input | Open | Flushing | Draining |
 //! | --- | --- | --- | --- |
 //! | bytes | On: deliver; else the driver holds them | discarded | counted; end at 1 MiB |
-//! | FIN | On: read_closed; Paused: the driver holds it; if Shut: end, Done | noted | end (why) |
+//! | FIN | On: read_closed; Paused: the driver holds it; if Shut: end, Done; if Failed: end, Lost | noted | end (why) |
 //! | error | end, Lost | end: Lost if why is Done, else why | end (why) |
-//! | lose, fail, stop | Flushing, receive off, paused producer resumed | fail replaces why unless Failed or Panicked | same |
+//! | write error | Failed, output dropped, write_closed (end, Lost if reading has ended) | as error | – |
+//! | lose, fail, stop | Flushing, receive off, paused producer resumed; if Failed: end | fail replaces why unless Failed or Panicked | same |
 //! | lose_write | Finishing → flush → FIN, write_closed (end if reading has ended) | – | – |
 //! | abort | end, Aborted, RST | end, RST | same |
 //! | panic | outbox dropped → Flushing | outbox dropped | – |
@@ -82,6 +83,15 @@ enum Writing {
         since: Moment,
     },
     Shut,
+    /// A write error ended our direction; it is the reason expected so far.
+    Failed,
+}
+
+impl Writing {
+    /// Whether our direction has ended.
+    fn has_ended(self) -> bool {
+        matches!(self, Writing::Shut | Writing::Failed)
+    }
 }
 
 /// The end of our stream, when a close begins.
@@ -211,6 +221,8 @@ mod due {
     pub(super) const DRAINING: u32 = 1 << 13;
     pub(super) const LOST: u32 = 1 << 14;
     pub(super) const ANY: u32 = LOST | (LOST - WRITE_CLOSED);
+    /// Calls about output that is not sent yet.
+    pub(super) const OF_OUTPUT: u32 = PRODUCER_PAUSE | PRODUCER_RESUME | DRAINED | FLUSHED;
     /// Calls that a move to another process makes needless: it reads on there, without the producer.
     pub(super) const OF_THE_MOVED: u32 = RESUMED | PRODUCER_PAUSE | PRODUCER_RESUME;
 }
@@ -371,6 +383,31 @@ impl Life {
         self.take_effects()
     }
 
+    /// A write error ended only our direction: unsent output is dropped, and reading continues to the
+    /// end of the peer's stream.
+    pub(crate) fn write_failed(&mut self, error: io::Error, now: Instant) -> Effects {
+        let opens = !self.layers_are_open();
+        let State::Open { writing, .. } = &mut self.state else { return self.failed(error) };
+        if opens {
+            // A handshake needs both directions.
+            return self.failed(error);
+        }
+        *writing = Writing::Failed;
+        let error = Arc::new(error);
+        let cell = &self.transport.cell;
+        cell.fail_output(&error);
+        cell.set_expected_reason(Reason::Lost(error));
+        let producer = cell.remove_producer();
+        self.clear_layers();
+        self.pending &= !due::OF_OUTPUT;
+        self.pending |= due::WRITE_CLOSED;
+        self.order(Effects::DEADLINE);
+        let reason = self.reason();
+        self.transport.cell.fail_waiting_for_output(&reason);
+        self.stop_producer(now, producer);
+        self.take_effects()
+    }
+
     /// The peer's end of stream has arrived; bytes before it may be unread.
     pub(crate) fn peer_ended(&mut self) -> Effects {
         self.resolve_peer_ended();
@@ -388,7 +425,7 @@ impl Life {
             State::Open { reading, writing } => match reading {
                 Reading::On | Reading::Layered => {
                     *reading = Reading::Ended;
-                    let both = *writing == Writing::Shut;
+                    let both = writing.has_ended();
                     self.call(now, |protocol, transport| protocol.read_closed(transport));
                     if both && matches!(self.state, State::Open { .. }) {
                         self.both_ended(now);
@@ -541,7 +578,7 @@ impl Life {
     /// peer would mistake a FIN for the end of a message.
     fn must_reset(&self) -> bool {
         let fin_sent = match &self.state {
-            State::Open { writing, .. } => *writing == Writing::Shut,
+            State::Open { writing, .. } => writing.has_ended(),
             State::Flushing { our_fin, .. } => *our_fin == OurFin::Sent,
             State::Draining { .. } | State::Closed { .. } => true,
         };
@@ -550,13 +587,15 @@ impl Life {
 
     fn lose(&mut self, reason: Reason, now: Instant) {
         match &mut self.state {
+            // Nothing can be sent.
+            State::Open { writing: Writing::Failed, .. } => self.end(reason, CloseMode::Normal),
             State::Open { reading, writing } => {
                 let ended = reading.has_ended();
                 let receiving = matches!(reading, Reading::On | Reading::Layered);
                 let our_fin = match writing {
                     Writing::Open => OurFin::Pending,
                     Writing::Finishing { .. } => OurFin::Requested,
-                    Writing::Shut => OurFin::Sent,
+                    Writing::Shut | Writing::Failed => OurFin::Sent,
                 };
                 let why = match reason {
                     Reason::Done(_) if ended => Reason::Done(By::Peer),
@@ -1016,6 +1055,7 @@ impl Life {
     /// Ends the connection with `reason` or the planned reason, by rank.
     fn end(&mut self, reason: Reason, mode: CloseMode) {
         match self.state {
+            State::Open { writing: Writing::Failed, .. } => self.improve_reason(reason),
             State::Open { .. } => self.transport.cell.set_expected_reason(reason),
             _ => self.improve_reason(reason),
         }
@@ -1217,7 +1257,7 @@ impl Life {
             let since = self.transport.cell.reactor.moment(now);
             *reading = Reading::Paused { since, fin: true };
         }
-        if let State::Open { writing: Writing::Shut, .. } = &self.state {
+        if matches!(&self.state, State::Open { writing, .. } if writing.has_ended()) {
             self.pending |= due::WRITE_CLOSED;
         }
         self.queue_draining();

@@ -15,6 +15,7 @@ use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -719,6 +720,16 @@ impl Transport {
         self.cell.credentials()
     }
 
+    /// The error that ended our direction before the connection, if any: reading continues to the end
+    /// of the peer's stream. A program that has closed its input is such a peer; a TCP connection
+    /// loses both directions together.
+    ///
+    /// [`Protocol::write_closed`] reports it, and once the peer's stream has ended too,
+    /// [`connection_lost`](Protocol::connection_lost) has it as its reason.
+    pub fn write_error(&self) -> Option<Arc<io::Error>> {
+        self.cell.write_error()
+    }
+
     /// Identifies this connection; `Copy` and `Send`.
     pub fn id(&self) -> ConnectionId {
         self.cell.id()
@@ -729,7 +740,8 @@ impl Transport {
         &self.cell.reactor
     }
 
-    /// The number of bytes dropped because they were written after a close.
+    /// The number of bytes dropped because they were written after a close, or because a write failed
+    /// ([`write_error`](Self::write_error)).
     pub fn dropped(&self) -> u64 {
         self.cell.dropped()
     }

@@ -141,10 +141,84 @@ fn c51b_what_arrived_before_a_broken_pipe_is_delivered() {
     // A child that another test is starting may briefly hold the other end.
     until(&mut l, || {
         end.transport().write("x");
-        end.lost().is_some()
+        end.transport().write_error().is_some()
     });
+    drop(theirs);
+    let reason = lost(&mut l, &end);
     assert_eq!(end.data(), b"Rose is a rose");
-    assert!(end.lost().expect("it is").contains("broken pipe"), "{:?}", end.lost());
+    assert!(reason.contains("broken pipe"), "{reason}");
+}
+
+fn turns(l: &mut Loop) {
+    for _ in 0..5 {
+        l.turn(SOON).expect("a turn");
+    }
+}
+
+/// Both directions of a connection, and the peer's ends of them.
+struct Halves {
+    l: Loop,
+    end: End,
+    theirs: Box<dyn Write>,
+    /// Dropping it ends the direction to the peer.
+    gone: Option<Box<dyn FnOnce()>>,
+}
+
+/// Two pipes, and a UNIX socket whose peer can stop reading.
+fn halves() -> [Halves; 2] {
+    let ((reader, theirs), (gone, writer)) = (pipe(), pipe());
+    let (l, end) = adopt(Pipe::both(reader, writer));
+    let pipes = Halves { l, end, theirs: Box::new(theirs), gone: Some(Box::new(|| drop(gone))) };
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
+    let shared = theirs.try_clone().expect("a duplicate");
+    let mut l = Loop::new().expect("a loop");
+    let end = End::default();
+    let seen = end.clone();
+    l.reactor().adopt(OwnedFd::from(ours), move || seen.clone()).expect("a socket").detach();
+    l.turn(SOON).expect("a turn");
+    let gone = move || shared.shutdown(std::net::Shutdown::Read).expect("it is connected");
+    [pipes, Halves { l, end, theirs: Box::new(theirs), gone: Some(Box::new(gone)) }]
+}
+
+#[test]
+fn c51b_an_error_of_one_direction_leaves_the_other_to_its_end() {
+    for pauses in [false, true] {
+        // The peer's bytes come before or after the error.
+        for early in [0, 1, 3] {
+            for mut halves in halves() {
+                let transport = halves.end.transport();
+                let pieces = 3;
+                let piece = |halves: &mut Halves| {
+                    halves.theirs.write_all(&[b'p'; 1000]).expect("room");
+                };
+                (0..early).for_each(|_| piece(&mut halves));
+                if pauses {
+                    transport.pause_producing();
+                }
+                (halves.gone.take().expect("once"))();
+                // A child that another test is starting may briefly hold the other end.
+                until(&mut halves.l, || {
+                    transport.write("x");
+                    transport.write_error().is_some()
+                });
+                let dropped = transport.dropped();
+                transport.write("more");
+                assert!(dropped > 0 && transport.dropped() == dropped + 4);
+                (early..pieces).for_each(|_| piece(&mut halves));
+                turns(&mut halves.l);
+                assert_eq!(halves.end.lost(), None, "its bytes are still wanted");
+                halves.theirs = Box::new(std::io::sink());
+                if pauses {
+                    turns(&mut halves.l);
+                    assert_eq!(halves.end.lost(), None, "it is paused");
+                    transport.resume_producing();
+                }
+                let reason = lost(&mut halves.l, &halves.end);
+                assert_eq!(halves.end.data().len(), 3000, "paused: {pauses}, early: {early}");
+                assert!(reason.contains("broken pipe"), "{reason}");
+            }
+        }
+    }
 }
 
 #[test]

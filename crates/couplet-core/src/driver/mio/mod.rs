@@ -9,7 +9,8 @@
 //! each event.
 //!
 //! The system reports each socket error once, to the first call that encounters it. A `write` error
-//! is kept, and ends the stream after all bytes that can still be read.
+//! is kept, and ends the stream after all bytes that can still be read. On pipes, and on UNIX sockets
+//! whose peer has stopped reading, it ends only our direction.
 
 mod accepting;
 mod datagrams;

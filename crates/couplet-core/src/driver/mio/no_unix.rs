@@ -37,6 +37,10 @@ pub(super) fn peer_credentials(_: &Stream) -> Option<PeerCredentials> {
     None
 }
 
+pub(super) fn may_receive(_: &Stream) -> bool {
+    false
+}
+
 pub(super) enum Descriptor {}
 
 pub(super) fn receive(_: &Stream, _: &mut [u8], _: &mut Vec<Descriptor>) -> io::Result<usize> {

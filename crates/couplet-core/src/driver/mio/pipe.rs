@@ -6,6 +6,8 @@
 //! - A write has no `MSG_NOSIGNAL`. Without a reader the system sends SIGPIPE, which Rust's runtime
 //!   ignores from the start of the program; a program that restores the default is killed by it.
 //! - After a terminal hangs up, a read fails with EIO, which is the end of its stream.
+//! - The two descriptors fail independently: a write error closes the written one, and the other is
+//!   read to its end.
 //! - epoll refuses regular files and /dev/null (EPERM): these are always ready.
 //! - `O_NONBLOCK` is shared with every holder of the descriptor, such as the shell that started the
 //!   program: it is restored when the stream is closed.
@@ -31,7 +33,7 @@ pub(super) struct PipeSlot {
     reader: Option<End>,
     writer: Option<End>,
     pub(super) readiness: Readiness,
-    /// A write error that was not reported yet.
+    /// A write error that was not reported yet; `writer` is closed.
     error: Option<io::Error>,
     /// The original modes of a serial line, restored on drop.
     modes: Option<Modes>,
@@ -124,7 +126,7 @@ impl PipeSlot {
     /// written, this is its end. An error on a terminal is a hang-up.
     pub(super) fn record_readiness(&mut self, event: Readiness) {
         let gone = event.has(Readiness::ERROR);
-        let is_blocked = self.readiness.has(Readiness::BLOCKED) && self.error.is_none();
+        let is_blocked = self.readiness.has(Readiness::BLOCKED) && self.writer.is_some();
         let room = is_blocked && (event.has(Readiness::ROOM) || event.has(Readiness::CLOSING));
         let is_written_alone = self.reader.is_none();
         let is_end = is_written_alone || !gone || self.is_terminal();
@@ -163,16 +165,13 @@ impl PipeSlot {
                 }
                 Err(Errno::AGAIN) => {
                     self.readiness.set(Readiness::READABLE, false);
-                    return match self.error.take() {
-                        Some(error) => ReadResult::End(Some(error)),
-                        None => ReadResult::Nothing,
-                    };
+                    return ReadResult::Nothing;
                 }
                 Err(Errno::IO) if reader.kind == FileType::CharacterDevice => return self.ended(),
                 Err(error) => {
                     self.readiness.set(Readiness::READABLE, false);
                     self.readiness.set(Readiness::ENDED, true);
-                    return ReadResult::End(Some(self.error.take().unwrap_or(error.into())));
+                    return ReadResult::End(Some(error.into()));
                 }
             }
         }
@@ -191,7 +190,32 @@ impl PipeSlot {
     fn ended(&mut self) -> ReadResult {
         self.readiness.set(Readiness::READABLE, false);
         self.readiness.set(Readiness::ENDED | Readiness::CLOSING, true);
-        ReadResult::End(self.error.take())
+        ReadResult::End(None)
+    }
+
+    /// Closes the writing descriptor. A pipe that is only written ends with it.
+    fn close_writer(&mut self, registry: &Registry) {
+        if let Some(mut writer) = self.writer.take() {
+            writer.deregister(registry);
+            if self.reader.is_none() {
+                self.readiness.set(Readiness::READABLE, true);
+            }
+        }
+    }
+
+    /// A write failed: nothing more can be written. A pipe that is only read has no writing end, and
+    /// ends once the bytes that have arrived are read.
+    fn fail_writing(&mut self, error: io::Error, registry: &Registry) {
+        if self.writer.is_none() {
+            self.end_when_read();
+        }
+        self.close_writer(registry);
+        self.error = Some(error);
+    }
+
+    fn end_when_read(&mut self) {
+        let bits = Readiness::READABLE | Readiness::CLOSING | Readiness::ENDS_WHEN_READ;
+        self.readiness.set(bits, true);
     }
 
     /// Writes as much as the system accepts; true if the outbox is empty.
@@ -253,15 +277,19 @@ impl Mio {
         let Some(Registered { kind: Kind::Pipe(pipe), .. }) = self.slots.get_mut(key) else {
             return None;
         };
+        if let Some(error) = pipe.error.take() {
+            if pipe.reader.is_none() {
+                return Some(Event::Failed(key, error));
+            }
+            self.again.push_front(slot);
+            return Some(Event::WriteFailed(key, error));
+        }
         if pipe.readiness.has(Readiness::ROOM) {
             pipe.readiness.set(Readiness::ROOM | Readiness::BLOCKED, false);
             self.again.push_front(slot);
             return Some(Event::Room(key));
         }
         if pipe.readiness.has(Readiness::ENDED | Readiness::PAUSED) {
-            if let Some(error) = pipe.error.take() {
-                return Some(Event::Failed(key, error));
-            }
             let has_arrived = pipe.readiness.has(Readiness::CLOSING);
             return pipe
                 .readiness
@@ -287,7 +315,8 @@ impl Mio {
 
     #[cold]
     pub(super) fn write_to_pipe(&mut self, key: Key, out: &mut Outbox) -> WriteOutcome {
-        let Some(pipe) = self.pipe(key) else {
+        let Mio { poll, slots, .. } = self;
+        let Some(Registered { kind: Kind::Pipe(pipe), .. }) = slots.get_mut(key) else {
             return WriteOutcome::Blocked;
         };
         if pipe.readiness.has(Readiness::BLOCKED) {
@@ -296,11 +325,7 @@ impl Mio {
         match pipe.write(out) {
             Ok(true) => return WriteOutcome::All,
             Ok(false) => {}
-            Err(error) => {
-                // Received bytes can still be read; then the stream ends with this error.
-                pipe.error = Some(error);
-                pipe.readiness.set(Readiness::READABLE, true);
-            }
+            Err(error) => pipe.fail_writing(error, poll.registry()),
         }
         pipe.readiness.set(Readiness::BLOCKED, true);
         if pipe.readiness.has(Readiness::ROOM) || pipe.error.is_some() {
@@ -313,8 +338,7 @@ impl Mio {
     #[cold]
     pub(super) fn end_when_read(&mut self, key: Key) {
         let Some(pipe) = self.pipe(key) else { return };
-        let bits = Readiness::READABLE | Readiness::CLOSING | Readiness::ENDS_WHEN_READ;
-        pipe.readiness.set(bits, true);
+        pipe.end_when_read();
         self.queue(key.slot);
     }
 
@@ -328,14 +352,12 @@ impl Mio {
         }
     }
 
-    /// Closes the writing descriptor. A stream that is only written ends with it.
+    /// Ends our direction.
     pub(super) fn shut_pipe(&mut self, key: Key) {
         let Mio { poll, slots, .. } = self;
         let Some(Registered { kind: Kind::Pipe(pipe), .. }) = slots.get_mut(key) else { return };
-        let Some(mut writer) = pipe.writer.take() else { return };
-        writer.deregister(poll.registry());
-        if pipe.reader.is_none() {
-            pipe.readiness.set(Readiness::READABLE, true);
+        pipe.close_writer(poll.registry());
+        if pipe.readiness.has(Readiness::READABLE) {
             self.queue(key.slot);
         }
     }

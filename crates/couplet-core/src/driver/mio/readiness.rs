@@ -128,6 +128,10 @@ impl Mio {
         if already.is_some() {
             stream.readiness.set(Readiness::READABLE, true);
         }
+        if let Some(error) = stream.take_half_error() {
+            self.again.push_front(slot);
+            return Some(Event::WriteFailed(key, error));
+        }
         if stream.readiness.has(Readiness::ROOM) {
             stream.readiness.set(Readiness::ROOM | Readiness::BLOCKED, false);
             self.again.push_front(slot);

@@ -196,6 +196,16 @@ impl StreamSlot {
         self.readiness == Readiness::NONE
     }
 
+    /// A write error that ends only our direction: the peer of a UNIX socket reads no more, and may
+    /// still send.
+    pub(super) fn take_half_error(&mut self) -> Option<io::Error> {
+        let is_broken = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
+        let is_half = self.is_local()
+            && self.error.as_ref().is_some_and(is_broken)
+            && unix::may_receive(&self.stream);
+        if is_half { self.error.take() } else { None }
+    }
+
     /// The pending error, if any. Reports a reset while reading is paused and after the peer's end
     /// of stream.
     pub(super) fn pending_error(&mut self) -> Option<io::Error> {

@@ -17,6 +17,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
@@ -157,6 +158,19 @@ pub(super) type Descriptor = OwnedFd;
 
 /// Maximum descriptors received in one message (SCM_MAX_FD on Linux). The kernel closes the rest.
 const MOST: usize = 253;
+
+/// Whether the peer of a connection may still send, though it reads no more.
+pub(super) fn may_receive(stream: &Stream) -> bool {
+    #[cfg(target_os = "linux")]
+    let ended = PollFlags::HUP | PollFlags::RDHUP;
+    #[cfg(not(target_os = "linux"))]
+    let ended = PollFlags::HUP;
+    let mut polled = [PollFd::new(stream, ended)];
+    match poll(&mut polled, Some(&Timespec::default())) {
+        Ok(0) => true,
+        Ok(_) | Err(_) => false,
+    }
+}
 
 /// Reads bytes, and the descriptors sent with them.
 pub(super) fn receive(

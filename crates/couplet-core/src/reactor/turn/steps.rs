@@ -316,6 +316,10 @@ impl Core {
                 self.failed(io, key, error);
                 return Some(key);
             }
+            Event::WriteFailed(key, error) => {
+                self.with_life(io, key, |life, now| life.write_failed(error, now));
+                return Some(key);
+            }
             Event::Accepted { port, key, peer, host } => {
                 self.accepted(io, port, key, peer, host);
                 return Some(key);

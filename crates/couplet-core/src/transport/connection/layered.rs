@@ -550,7 +550,9 @@ impl Life {
             State::Draining { .. } => return self.end_as_planned(CloseMode::Normal),
             State::Closed { .. } => return,
         }
-        if let State::Open { reading: Reading::Ended, writing: Writing::Shut } = &self.state {
+        if let State::Open { reading: Reading::Ended, writing } = &self.state
+            && writing.has_ended()
+        {
             self.both_ended(now);
         }
         self.check_flushed(now);
@@ -559,7 +561,8 @@ impl Life {
     /// Both streams of the protocol have ended; the socket's may still be open.
     pub(super) fn both_ended(&mut self, now: Instant) {
         let why = Reason::Done(By::Peer);
-        if self.peer_fin {
+        let has_failed = matches!(self.state, State::Open { writing: Writing::Failed, .. });
+        if self.peer_fin || has_failed {
             return self.end(why, CloseMode::Normal);
         }
         self.transport.cell.set_expected_reason(why);

@@ -362,3 +362,166 @@ fn a_drain_is_told() {
     let _ = held.life.drain(Duration::from_secs(1));
     assert_eq!(held.why(), "asked to finish by a drain; waits for the peer's first byte for 3.2 s");
 }
+
+// A write error of our direction alone.
+
+/// A step of a connection's life. Requests are applied, and due calls made, after each.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Write,
+    LoseWrite,
+    Lose,
+    Abort,
+    Pause,
+    Resume,
+    Stop,
+    Bytes,
+    WriteFails,
+    Fails,
+    PeerEnds,
+}
+
+impl Held {
+    fn step(&mut self, step: Step) {
+        let (at, transport) = (self.at(), self.transport());
+        let _ = match step {
+            Step::Write => {
+                transport.write("rest");
+                Effects::NOTHING
+            }
+            Step::LoseWrite => {
+                transport.lose_write_connection();
+                Effects::NOTHING
+            }
+            Step::Lose => {
+                transport.lose_connection();
+                Effects::NOTHING
+            }
+            Step::Abort => {
+                transport.abort_connection();
+                Effects::NOTHING
+            }
+            Step::Pause => {
+                transport.pause_producing();
+                Effects::NOTHING
+            }
+            Step::Resume => {
+                transport.resume_producing();
+                Effects::NOTHING
+            }
+            Step::Stop => self.life.stop(at),
+            Step::Bytes => self.feed(b"hello"),
+            Step::WriteFails => self.life.write_failed(std::io::ErrorKind::BrokenPipe.into(), at),
+            Step::Fails => self.life.failed(std::io::ErrorKind::ConnectionReset.into()),
+            Step::PeerEnds => self.life.ended(at),
+        };
+        let _ = self.life.apply(at);
+        if self.life.closed().is_none() {
+            let _ = self.life.run_due(at);
+        }
+        if self.life.closed().is_some() && self.life.cell().reason().is_none() {
+            self.life.lost(at);
+        }
+    }
+}
+
+#[test]
+fn c60a_a_write_error_of_our_direction_ends_it_and_the_peers_end_ends_the_connection() {
+    use Step::*;
+    let lost = "lost: Lost(Kind(BrokenPipe))";
+    let cases: [(&[Step], &[&str]); 17] = [
+        (&[WriteFails], &["write_closed"]),
+        (&[Write, WriteFails, PeerEnds], &["write_closed", lost]),
+        (&[Write, WriteFails, Bytes, PeerEnds], &["write_closed", "data 5", lost]),
+        (&[Write, LoseWrite, WriteFails, Bytes, PeerEnds], &["write_closed", "data 5", lost]),
+        (&[WriteFails, LoseWrite, PeerEnds], &["write_closed", lost]),
+        (&[Write, Pause, WriteFails], &["write_closed"]),
+        (&[Write, Pause, WriteFails, Resume, Bytes, PeerEnds], &["write_closed", "data 5", lost]),
+        (&[Write, WriteFails, Pause, Resume, PeerEnds], &["write_closed", lost]),
+        // The peer's end came first, and the protocol closed.
+        (&[Write, PeerEnds, WriteFails], &[lost]),
+        (&[Write, WriteFails, Lose], &["write_closed", lost]),
+        (&[Write, Lose, WriteFails], &[lost]),
+        (&[WriteFails, Pause, Lose], &["write_closed", lost]),
+        (&[WriteFails, Stop], &["write_closed", lost]),
+        (&[WriteFails, Fails], &["write_closed", lost]),
+        (&[WriteFails, Abort], &["write_closed", "lost: Aborted"]),
+        (&[Pause, WriteFails, Abort], &["write_closed", "lost: Aborted"]),
+        (&[Write, Abort, WriteFails], &["lost: Aborted"]),
+    ];
+    for (steps, expected) in cases {
+        let mut held = Held::new();
+        steps.iter().for_each(|step| held.step(*step));
+        assert_eq!(held.calls(), expected, "{steps:?}");
+        assert!(!held.life.cell().has_output(), "{steps:?}");
+    }
+}
+
+#[test]
+fn c60a_a_protocol_that_stays_after_the_peers_end_is_lost_with_the_write_error() {
+    /// Keeps the connection after the peer's end.
+    struct Aware(Echo);
+    impl Protocol for Aware {
+        fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+            self.0.data_received(transport, data);
+        }
+        fn read_closed(&mut self, _: &Transport) {
+            self.0.0.borrow_mut().push("read_closed".to_owned());
+        }
+        fn write_closed(&mut self, transport: &Transport) {
+            self.0.write_closed(transport);
+        }
+        fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
+            self.0.connection_lost(transport, reason);
+        }
+    }
+    use Step::*;
+    let lost = "lost: Lost(Kind(BrokenPipe))";
+    let cases: [(&[Step], &[&str]); 4] = [
+        (&[Write, PeerEnds], &["read_closed"]),
+        (&[Write, PeerEnds, WriteFails], &["read_closed", "write_closed", lost]),
+        (&[Write, WriteFails, PeerEnds], &["write_closed", "read_closed", lost]),
+        (&[Write, LoseWrite, WriteFails, PeerEnds], &["write_closed", "read_closed", lost]),
+    ];
+    for (steps, expected) in cases {
+        let mut held = Held::new();
+        held.life.begin(Box::new(Aware(held.calls.clone())));
+        steps.iter().for_each(|step| held.step(*step));
+        assert_eq!(held.calls(), expected, "{steps:?}");
+    }
+}
+
+#[test]
+fn c60a_a_write_error_drops_and_counts_the_output_and_stops_its_producer() {
+    struct Stopped(Rc<RefCell<Vec<String>>>);
+    impl Producer for Stopped {
+        fn resume_producing(&mut self) {}
+        fn stop_producing(&mut self) {
+            self.0.borrow_mut().push("stopped".to_owned());
+        }
+    }
+    let mut held = Held::new();
+    let transport = held.transport();
+    let producer = Stopped(held.calls.0.clone());
+    transport.register_producer(producer, ProducerKind::Push).expect("the first");
+    transport.write(vec![7; 100_000]);
+    for waiting in [transport.drained(), transport.flushed()] {
+        let calls = held.calls.0.clone();
+        let note = move |outcome: crate::defer::Result<()>| {
+            calls.borrow_mut().push(outcome.expect_err("nothing is sent").to_string());
+            Ok(())
+        };
+        waiting.add_both(note).detach();
+    }
+    held.block(50);
+    held.step(Step::WriteFails);
+    transport.write([7; 10]);
+    assert_eq!((transport.buffered(), transport.dropped()), (0, 99_960));
+    assert_eq!(
+        transport.write_error().map(|error| error.kind()),
+        Some(std::io::ErrorKind::BrokenPipe)
+    );
+    let failed = "connection lost: broken pipe";
+    assert_eq!(held.calls(), [failed, failed, "stopped", "write_closed"]);
+    assert!(held.why().starts_with("our side has failed (connection lost: broken pipe); "));
+}

@@ -82,6 +82,9 @@ impl Life {
             Writing::Shut => {
                 why.clause("our side is closed");
             }
+            Writing::Failed => {
+                why.clause(format!("our side has failed ({})", self.reason()));
+            }
         }
     }
 

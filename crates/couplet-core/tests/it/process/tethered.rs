@@ -179,6 +179,79 @@ fn c145c_a_program_that_has_exited_ends_its_connection_with_what_it_wrote() {
     }
 }
 
+/// Programs that close their input before they answer, with their input, output and exit code.
+fn early_closers() -> Vec<(&'static str, Vec<u8>, Vec<u8>, i32)> {
+    let mut big = b"first\n".to_vec();
+    big.resize(3_000_000, b'x');
+    let small = b"hello".to_vec();
+    vec![
+        ("exec head -n1", big.clone(), b"first\n".to_vec(), 0),
+        ("exec grep -q first", big.clone(), Vec::new(), 0),
+        ("read a; echo $a; exit 3", big.clone(), b"first\n".to_vec(), 3),
+        (
+            "exec 0<&-; sleep 0.1; echo done; sleep 0.1; echo more",
+            big.clone(),
+            b"done\nmore\n".to_vec(),
+            0,
+        ),
+        ("read a; exec 0<&-; head -c 1000000 /dev/zero", big.clone(), vec![0; 1_000_000], 0),
+        ("exec 0<&-; sleep 0.1; echo done", small.clone(), b"done\n".to_vec(), 0),
+        ("exec 0<&- 1>&-; sleep 0.1; exit 7", big, Vec::new(), 7),
+        ("exec 1>&-; cat >/dev/null; exit 7", small, Vec::new(), 7),
+    ]
+}
+
+#[test]
+fn c145d_a_program_that_closes_its_input_answers_in_full_and_gets_no_signal() {
+    for (script, input, output, code) in early_closers() {
+        for pauses in [false, true] {
+            for closes in [false, true] {
+                let mut nursery = Nursery::new();
+                let seen = connect(&nursery.l.reactor(), sh(script), WhenLost::default());
+                nursery.until("connection_made", || seen.end.is_made());
+                let transport = seen.end.transport();
+                transport.write(&input);
+                if closes || input.len() < 100 {
+                    transport.lose_write_connection();
+                }
+                if pauses {
+                    transport.pause_producing();
+                    // One that writes more than a pipe holds does not exit before it is read.
+                    let waits = output.len() < 60_000;
+                    nursery.until("the end of its input", || {
+                        if waits {
+                            seen.exit().is_some()
+                        } else {
+                            transport.write_error().is_some()
+                        }
+                    });
+                    assert!(!seen.end.is_lost(), "{script}");
+                    transport.resume_producing();
+                }
+                nursery.until(script, || seen.end.is_lost() && seen.exit().is_some());
+                assert!(seen.end.received() == output, "{script}: {}", seen.text());
+                assert_eq!(seen.code(), Some(code), "{script}: {:?}", seen.exit());
+                assert_eq!(seen.end.log().iter().filter(|call| *call == "write_closed").count(), 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn c145d_a_child_with_separate_pipes_does_the_same() {
+    for (script, input, output, code) in early_closers() {
+        let mut nursery = Nursery::new();
+        let (process, log) = nursery.spawn(sh(script));
+        process.write(&input);
+        if input.len() < 100 {
+            process.close_stdin();
+        }
+        let entries = nursery.ended(&log);
+        assert!(log.text(1).into_bytes() == output, "{script}");
+        assert_eq!(entries.last(), Some(&format!("ended {code}")), "{script}");
+    }
+}
+
 #[test]
 fn c145c_a_program_that_has_exited_before_its_connection_is_made_ends_it() {
     let mut nursery = Nursery::new();
