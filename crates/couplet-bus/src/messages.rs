@@ -1,11 +1,11 @@
 //! [`Messages`]: a subscription with a queue.
 
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::cell::Cell;
 use std::fmt;
 use std::rc::Rc;
 
-use couplet_core::{Deferred, Resolver};
+use couplet_core::Deferred;
+use couplet_core::defer::DeferredQueue;
 
 use crate::bus::{Bus, Subscription};
 use crate::event::Event;
@@ -58,26 +58,22 @@ pub struct Messages {
 }
 
 struct Queue {
-    limit: Limit,
-    // Bound: the limit, by messages and bytes.
-    messages: RefCell<VecDeque<Message>>,
-    bytes: Cell<usize>,
+    /// The length at which a slow subscriber has caught up.
+    half: usize,
+    messages: DeferredQueue<Message>,
     dropped: Cell<u64>,
     /// Whether a message was dropped since the queue was last half empty.
     is_slow: Cell<bool>,
-    // Unbounded: one for each unfired Deferred of `next`.
-    waiting: RefCell<VecDeque<Resolver<Message>>>,
 }
 
 impl Messages {
     pub(crate) fn new(bus: &Bus, pattern: Pattern, limit: Limit) -> Result<Messages, SubjectError> {
+        let messages = DeferredQueue::new().size(limit.messages);
         let queue = Rc::new(Queue {
-            limit,
-            messages: RefCell::default(),
-            bytes: Cell::new(0),
+            half: limit.messages / 2,
+            messages: messages.weight(limit.bytes, Message::size),
             dropped: Cell::new(0),
             is_slow: Cell::new(false),
-            waiting: RefCell::default(),
         });
         let (adding, core, name) = (queue.clone(), Rc::downgrade(&bus.core), pattern.to_string());
         let subscription = bus.subscribe(pattern, move |message| {
@@ -93,22 +89,17 @@ impl Messages {
         Ok(Messages { queue, _subscription: subscription })
     }
 
-    /// Fires with the next message. Calls fire in their order.
+    /// Fires with the next message. Calls fire in their order. As from a
+    /// [`DeferredQueue`](couplet_core::defer::DeferredQueue::get), a message stays in the queue
+    /// until it is taken: a task that is cancelled while it waits loses none.
     #[track_caller]
     pub fn next(&self) -> Deferred<Message> {
-        match self.queue.take() {
-            Some(message) => Deferred::succeed(message),
-            None => {
-                let (next, waiting) = Deferred::new();
-                self.queue.waiting.borrow_mut().push_back(waiting);
-                next
-            }
-        }
+        self.queue.messages.get()
     }
 
     /// The number of queued messages.
     pub fn len(&self) -> usize {
-        self.queue.messages.borrow().len()
+        self.queue.messages.len()
     }
 
     /// Whether no message is queued.
@@ -125,33 +116,14 @@ impl Messages {
 impl Queue {
     /// Returns false if the message was dropped.
     fn add(&self, message: Message) -> bool {
-        while let Some(waiting) = self.next_waiting() {
-            if !waiting.is_cancelled() {
-                waiting.callback(message);
-                return true;
-            }
-        }
-        let (bytes, length) = (self.bytes.get() + message.size(), self.messages.borrow().len());
-        if length >= self.limit.messages || bytes > self.limit.bytes {
-            self.dropped.set(self.dropped.get() + 1);
-            return false;
-        }
-        self.bytes.set(bytes);
-        self.messages.borrow_mut().push_back(message);
-        true
-    }
-
-    fn next_waiting(&self) -> Option<Resolver<Message>> {
-        self.waiting.borrow_mut().pop_front()
-    }
-
-    fn take(&self) -> Option<Message> {
-        let message = self.messages.borrow_mut().pop_front()?;
-        self.bytes.set(self.bytes.get() - message.size());
-        if self.messages.borrow().len() <= self.limit.messages / 2 {
+        if self.messages.len() <= self.half {
             self.is_slow.set(false);
         }
-        Some(message)
+        let is_added = self.messages.put(message).is_ok();
+        if !is_added {
+            self.dropped.set(self.dropped.get() + 1);
+        }
+        is_added
     }
 }
 

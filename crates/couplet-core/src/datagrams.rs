@@ -708,7 +708,7 @@ impl<P: DatagramProtocol> DatagramPort<P> {
     }
 
     /// Runs `f` on the protocol in the turn. The Deferred fires with its result, or fails with
-    /// [`PortStopped`] if the port closes first.
+    /// [`PortStopped`] if the port closes first. Cancelling it before the call runs drops `f`.
     pub fn ask<R: 'static>(
         &self,
         f: impl FnOnce(&mut P, &DatagramTransport) -> R + 'static,
@@ -717,10 +717,9 @@ impl<P: DatagramProtocol> DatagramPort<P> {
         let mut answer = AskResolver(Some(resolver));
         self.tell(move |protocol, transport| {
             // Taken first, so that a panic drops the resolver without reporting a stopped port.
-            let resolver = answer.0.take();
-            let value = f(protocol, transport);
-            if let Some(resolver) = resolver {
-                resolver.callback(value);
+            let Some(resolver) = answer.0.take() else { return };
+            if !resolver.is_cancelled() {
+                resolver.callback(f(protocol, transport));
             }
         });
         deferred

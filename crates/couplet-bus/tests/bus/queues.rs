@@ -1,5 +1,9 @@
 //! Queues of subscribers.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use couplet::Deferred;
 use couplet::bus::{Limit, Memory};
 use couplet::testing::success_of;
 
@@ -46,4 +50,38 @@ fn c205_a_full_queue_drops_messages_and_reports_it_once() {
     assert_eq!(scene.bus.counts().dropped, 4);
     scene.bus.publish("b", "is not delayed").expect("there is room");
     assert_eq!(scene.log(), ["b is not delayed"]);
+}
+
+#[test]
+fn c129b_a_message_stays_first_when_the_task_that_waits_for_it_is_cancelled() {
+    for drops in [false, true] {
+        let mut scene = Scene::hub(&Memory::new());
+        let messages = Rc::new(scene.bus.messages("a", Limit::default()).expect("it is valid"));
+        let received = Rc::new(RefCell::new(Vec::new()));
+        let (waiting, log) = (messages.clone(), received.clone());
+        let task = scene.memory.reactor().spawn(async move {
+            loop {
+                let message = waiting.next().await?;
+                log.borrow_mut().push(message.payload().clone());
+            }
+        });
+        scene.settle();
+        let task: Rc<RefCell<Option<Deferred<()>>>> = Rc::new(RefCell::new(Some(task)));
+        let ending = task.clone();
+        // It is called in the delivery of the message, after the queue.
+        let _end = scene.bus.subscribe("a", move |_| {
+            if let Some(task) = ending.take() {
+                task.cancel();
+                if !drops {
+                    *ending.borrow_mut() = Some(task);
+                }
+            }
+        });
+        scene.publish("1");
+        scene.publish("2");
+        scene.settle();
+        assert!(received.borrow().is_empty());
+        let left: Vec<_> = (0..2).map(|_| success_of(messages.next()).payload().clone()).collect();
+        assert_eq!((left.as_slice(), messages.len()), (&["1".into(), "2".into()][..], 0));
+    }
 }

@@ -85,7 +85,8 @@ impl<P: 'static, T: AsRef<Transport> + Clone + 'static> Connection<P, T> {
 
     /// Runs `f` on the protocol in the turn; the Deferred fires with its result. Fails with
     /// [`ConnectionLost`] if the connection is lost first, and with [`WrongProtocol`] if the
-    /// protocol is not a `P`, or no longer is one since an [upgrade](Transport::upgrade).
+    /// protocol is not a `P`, or no longer is one since an [upgrade](Transport::upgrade). Cancelling
+    /// it before the call runs drops `f`, so that `f` takes nothing from the protocol in vain.
     #[track_caller]
     pub fn ask<R: 'static>(&self, f: impl FnOnce(&mut P, &T) -> R + 'static) -> Deferred<R> {
         self.ask_result(move |protocol, transport| Ok(f(protocol, transport)))
@@ -199,6 +200,9 @@ struct AskCall<P, T, F> {
 impl<P: 'static, T: 'static, F: FnOnce(&mut P, &Transport) -> Result<T>> Tell for AskCall<P, T, F> {
     fn run(self: Box<Self>, protocol: &mut dyn Protocol, transport: &Transport) {
         let AskCall { f, resolver, place, .. } = *self;
+        if resolver.is_cancelled() {
+            return;
+        }
         match find::<P>(protocol) {
             Some(found) => {
                 // Resolved before other callbacks run; a panic in `f` drops the resolver.

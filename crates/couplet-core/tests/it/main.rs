@@ -7,6 +7,7 @@ mod access;
 #[path = "../apart/mod.rs"]
 mod apart;
 mod call_times;
+mod cancelled_waits;
 mod cooperator;
 #[cfg(all(target_os = "linux", feature = "uring"))]
 mod crowd;

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll};
 
+use super::arrived::Arrived;
 use super::cancel::{self, Canceller, ChainEnd};
 use super::drops::{self, DropWork};
 use super::history::{self, History, Method, Named, Number};
@@ -41,7 +42,7 @@ pub struct Deferred<T> {
 
 enum Inner<T> {
     /// Fired, without a node or a history.
-    Fired(Result<T>, CreatedAt),
+    Fired(Arrived<T>, CreatedAt),
     /// The end of a chain, whose node holds the result or will hold it.
     Chain(Rc<dyn Produce<T>>),
     /// The result was taken.
@@ -130,14 +131,16 @@ impl<T: 'static> Deferred<T> {
         callback: impl FnOnce(T) -> Result<U> + 'static,
     ) -> Deferred<U> {
         let named = Named::new(Method::AddCallback, &callback);
-        self.link(Location::caller(), named, |result| Outcome::Now(result.and_then(callback)))
+        self.link(Location::caller(), named, |result| {
+            Outcome::now(result.take().and_then(callback))
+        })
     }
 
     /// Transforms the value, and can't fail. A failure skips it.
     #[track_caller]
     pub fn map<U: 'static>(self, callback: impl FnOnce(T) -> U + 'static) -> Deferred<U> {
         let named = Named::new(Method::Map, &callback);
-        self.link(Location::caller(), named, |result| Outcome::Now(result.map(callback)))
+        self.link(Location::caller(), named, |result| Outcome::now(result.take().map(callback)))
     }
 
     /// Waits for the Deferred that `callback` returns. A failure skips it.
@@ -150,9 +153,9 @@ impl<T: 'static> Deferred<T> {
         callback: impl FnOnce(T) -> Deferred<U> + 'static,
     ) -> Deferred<U> {
         let named = Named::new(Method::Then, &callback);
-        self.link(Location::caller(), named, |result| match result {
+        self.link(Location::caller(), named, |result| match result.take() {
             Ok(value) => callback(value).into_outcome(),
-            Err(failure) => Outcome::Now(Err(failure)),
+            Err(failure) => Outcome::now(Err(failure)),
         })
     }
 
@@ -160,7 +163,10 @@ impl<T: 'static> Deferred<T> {
     #[track_caller]
     pub fn add_errback(self, errback: impl FnOnce(Failure) -> Result<T> + 'static) -> Self {
         let named = Named::new(Method::AddErrback, &errback);
-        self.link(Location::caller(), named, |result| Outcome::Now(result.or_else(errback)))
+        self.link(Location::caller(), named, |result| match result {
+            Arrived::Here(Err(failure)) => Outcome::now(errback(failure)),
+            value => Outcome::Now(value),
+        })
     }
 
     /// Waits for the Deferred that `errback` returns for the failure. A value skips it.
@@ -168,8 +174,8 @@ impl<T: 'static> Deferred<T> {
     pub fn recover(self, errback: impl FnOnce(Failure) -> Self + 'static) -> Self {
         let named = Named::new(Method::Recover, &errback);
         self.link(Location::caller(), named, |result| match result {
-            Ok(value) => Outcome::Now(Ok(value)),
-            Err(failure) => errback(failure).into_outcome(),
+            Arrived::Here(Err(failure)) => errback(failure).into_outcome(),
+            value => Outcome::Now(value),
         })
     }
 
@@ -180,14 +186,14 @@ impl<T: 'static> Deferred<T> {
         callback: impl FnOnce(Result<T>) -> Result<U> + 'static,
     ) -> Deferred<U> {
         let named = Named::new(Method::AddBoth, &callback);
-        self.link(Location::caller(), named, |result| Outcome::Now(callback(result)))
+        self.link(Location::caller(), named, |result| Outcome::now(callback(result.take())))
     }
 
     pub(super) fn link<U: 'static, C>(
         mut self,
         created_at: CreatedAt,
         named: Named<C>,
-        callback: impl FnOnce(Result<T>) -> Outcome<U> + 'static,
+        callback: impl FnOnce(Arrived<T>) -> Outcome<U> + 'static,
     ) -> Deferred<U> {
         let watch = self.watch.take();
         let trace = named.add_step(self.trace(), created_at);
@@ -284,6 +290,11 @@ impl<T: 'static> Deferred<T> {
 
     #[inline(always)]
     pub(super) fn fired(result: Result<T>, created_at: CreatedAt) -> Self {
+        Self::arrived(Arrived::Here(result), created_at)
+    }
+
+    #[inline(always)]
+    pub(super) fn arrived(result: Arrived<T>, created_at: CreatedAt) -> Self {
         Self::from_inner(match history::begin(created_at) {
             None => Inner::Fired(result, created_at),
             trace => Inner::Chain(fired_node(result, created_at, trace)),
@@ -329,7 +340,7 @@ impl<T> Deferred<T> {
     /// A clone of the failure, if it has fired with one.
     pub(crate) fn failure(&self) -> Option<Failure> {
         match &self.inner {
-            Inner::Fired(result, _) => result.as_ref().err().cloned(),
+            Inner::Fired(result, _) => result.failure().cloned(),
             Inner::Chain(node) => node.slot().failure(),
             Inner::Taken => None,
         }
@@ -366,12 +377,14 @@ impl<T> Deferred<T> {
     /// Gives up the result. Returns the end of the chain if the Deferred was being awaited.
     fn release(&mut self) -> Option<Rc<dyn Produce<T>>> {
         match mem::replace(&mut self.inner, Inner::Taken) {
-            Inner::Fired(Err(failure), created_at) => report(failure, created_at, None),
+            Inner::Fired(result, created_at) => {
+                result.abandon(|failure| report(failure, created_at, None));
+            }
             Inner::Chain(node) => match node.slot().take() {
                 Some(result) => node.abandon(result),
                 None => return node.slot().detach().then_some(node),
             },
-            Inner::Fired(Ok(_), _) | Inner::Taken => {}
+            Inner::Taken => {}
         }
         None
     }
@@ -381,12 +394,12 @@ impl<T> Deferred<T> {
 #[cold]
 #[inline(never)]
 fn fired_node<T: 'static>(
-    result: Result<T>,
+    result: Arrived<T>,
     created_at: CreatedAt,
     trace: Number,
 ) -> Rc<dyn Produce<T>> {
     let (node, resolver) = origin(None::<fn(Resolver<T>)>, created_at, trace);
-    resolver.resolve(result);
+    resolver.arrive(result);
     node
 }
 
@@ -412,7 +425,7 @@ impl<T> Future for Deferred<T> {
             return polled;
         }
         match mem::replace(&mut self.inner, Inner::Taken) {
-            Inner::Fired(result, _) => Poll::Ready(result),
+            Inner::Fired(result, _) => Poll::Ready(result.take()),
             _ => panic!("{TAKEN}"),
         }
     }

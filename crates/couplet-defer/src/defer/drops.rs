@@ -8,7 +8,6 @@ use std::rc::Rc;
 
 use super::cancel;
 use super::node::Node;
-use super::semaphore::Semaphore;
 
 /// Work that a drop triggers.
 pub(super) enum DropWork {
@@ -16,8 +15,14 @@ pub(super) enum DropWork {
     Orphaned(Rc<dyn Node>),
     /// A Deferred was dropped while it was being awaited.
     Abandoned(Rc<dyn Node>),
-    /// A permit was dropped while its semaphore had waiters.
-    Freed(Rc<Semaphore>),
+    /// A permit, or the claim to an item of a queue, was dropped while others waited.
+    Freed(Rc<dyn Serve>),
+}
+
+/// A semaphore or a queue.
+pub(super) trait Serve {
+    /// Hands free tokens or items to waiters.
+    fn serve(self: Rc<Self>);
 }
 
 impl DropWork {
@@ -25,7 +30,7 @@ impl DropWork {
         match self {
             Self::Orphaned(node) => node.orphaned(),
             Self::Abandoned(node) => cancel::cancel(node),
-            Self::Freed(semaphore) => semaphore.serve(),
+            Self::Freed(freed) => freed.serve(),
         }
     }
 }

@@ -8,6 +8,7 @@ use std::mem;
 use std::panic::Location;
 use std::rc::{Rc, Weak};
 
+use super::arrived::Arrived;
 use super::cancel::{Upstream, cancel_all};
 use super::error::{AllFailed, Empty, FirstError, discard};
 use super::history::{self, Trace};
@@ -149,7 +150,7 @@ trait Rule<T>: Sized {
     fn arrived(
         &mut self,
         index: usize,
-        result: Result<T>,
+        result: Arrived<T>,
         created_at: CreatedAt,
     ) -> Verdict<Self::Output>;
 
@@ -157,19 +158,16 @@ trait Rule<T>: Sized {
     fn late(_failure: Failure, _member: &Member<T, Self>) {}
 
     /// Disposes of an untaken result of the group.
-    fn abandon(result: Result<Self::Output>, slot: &ResultSlot<Self::Output>) {
-        match result {
-            Ok(output) => discard(output),
-            Err(failure) => slot.report(failure),
-        }
+    fn abandon(result: Arrived<Self::Output>, slot: &ResultSlot<Self::Output>) {
+        result.abandon(|failure| slot.report(failure));
     }
 }
 
 enum Verdict<O> {
     Wait,
-    Fire(Result<O>),
+    Fire(Arrived<O>),
     /// Fire, and cancel the other members.
-    Win(Result<O>),
+    Win(Arrived<O>),
 }
 
 /// Collects results that arrive in any order and returns them in member order.
@@ -192,49 +190,54 @@ impl<T> Gathered<T> {
     }
 }
 
-struct List<T>(Gathered<Result<T>>);
+struct List<T>(Gathered<Arrived<T>>);
 
-impl<T> Rule<T> for List<T> {
+impl<T: 'static> Rule<T> for List<T> {
     type Output = Vec<Result<T>>;
 
     fn arrived(
         &mut self,
         index: usize,
-        result: Result<T>,
+        result: Arrived<T>,
         _: CreatedAt,
     ) -> Verdict<Vec<Result<T>>> {
-        self.0.put(index, result).map_or(Verdict::Wait, |results| Verdict::Fire(Ok(results)))
+        let all = self.0.put(index, result);
+        all.map_or(Verdict::Wait, |results| Verdict::Fire(Arrived::all(results)))
     }
 
-    fn abandon(result: Result<Self::Output>, slot: &ResultSlot<Self::Output>) {
+    fn abandon(result: Arrived<Self::Output>, slot: &ResultSlot<Self::Output>) {
         // A list never fails as a whole.
-        for result in result.into_iter().flatten() {
-            match result {
-                Ok(value) => discard(value),
-                Err(failure) => slot.report(failure),
+        let report = |failure| slot.report(failure);
+        match result {
+            Arrived::Here(results) => {
+                let each = results.into_iter().flatten();
+                each.for_each(|result| Arrived::Here(result).abandon(report));
             }
+            claim => claim.abandon(report),
         }
     }
 }
 
-struct Gather<T, const REPORTS_LATE: bool>(Gathered<T>);
+struct Gather<T, const REPORTS_LATE: bool>(Gathered<Arrived<T>>);
 
-impl<T, const REPORTS_LATE: bool> Rule<T> for Gather<T, REPORTS_LATE> {
+impl<T: 'static, const REPORTS_LATE: bool> Rule<T> for Gather<T, REPORTS_LATE> {
     type Output = Vec<T>;
 
     fn arrived(
         &mut self,
         index: usize,
-        result: Result<T>,
+        result: Arrived<T>,
         created_at: CreatedAt,
     ) -> Verdict<Vec<T>> {
-        match result.map(|value| self.0.put(index, value)) {
-            Ok(Some(values)) => Verdict::Fire(Ok(values)),
-            Ok(None) => Verdict::Wait,
-            Err(failure) => {
-                Verdict::Fire(Err(Failure::at(FirstError { index, failure }, created_at)))
+        let value = match result {
+            Arrived::Here(Err(failure)) => {
+                let failure = Failure::at(FirstError { index, failure }, created_at);
+                return Verdict::Fire(Arrived::Here(Err(failure)));
             }
-        }
+            value => value,
+        };
+        let Some(values) = self.0.put(index, value) else { return Verdict::Wait };
+        Verdict::Fire(Arrived::all(values).reshape(|values| values?.into_iter().collect()))
     }
 
     fn late(failure: Failure, member: &Member<T, Self>) {
@@ -247,41 +250,44 @@ impl<T, const REPORTS_LATE: bool> Rule<T> for Gather<T, REPORTS_LATE> {
 
 struct Race(Gathered<Failure>);
 
-impl<T> Rule<T> for Race {
+impl<T: 'static> Rule<T> for Race {
     type Output = (usize, T);
 
     fn arrived(
         &mut self,
         index: usize,
-        result: Result<T>,
+        result: Arrived<T>,
         created_at: CreatedAt,
     ) -> Verdict<(usize, T)> {
-        match result.map_err(|failure| self.0.put(index, failure)) {
-            Ok(value) => Verdict::Win(Ok((index, value))),
-            Err(Some(failures)) => Verdict::Fire(Err(Failure::at(AllFailed(failures), created_at))),
-            Err(None) => Verdict::Wait,
-        }
+        let failure = match result {
+            Arrived::Here(Err(failure)) => failure,
+            value => return Verdict::Win(value.reshape(move |value| Ok((index, value?)))),
+        };
+        let Some(failures) = self.0.put(index, failure) else { return Verdict::Wait };
+        Verdict::Fire(Arrived::Here(Err(Failure::at(AllFailed(failures), created_at))))
     }
 }
 
 struct FirstOf;
 
-impl<T> Rule<T> for FirstOf {
+impl<T: 'static> Rule<T> for FirstOf {
     type Output = (usize, Result<T>);
 
     fn arrived(
         &mut self,
         index: usize,
-        result: Result<T>,
+        result: Arrived<T>,
         _: CreatedAt,
     ) -> Verdict<(usize, Result<T>)> {
-        Verdict::Win(Ok((index, result)))
+        Verdict::Win(result.reshape(move |result| Ok((index, result))))
     }
 
-    fn abandon(result: Result<Self::Output>, slot: &ResultSlot<Self::Output>) {
+    fn abandon(result: Arrived<Self::Output>, slot: &ResultSlot<Self::Output>) {
         // A `FirstOf` never fails as a whole.
-        if let Ok((_, result)) = result {
-            result.map_or_else(|failure| slot.report(failure), discard);
+        let report = |failure| slot.report(failure);
+        match result {
+            Arrived::Here(Ok((_, result))) => Arrived::Here(result).abandon(report),
+            other => other.abandon(report),
         }
     }
 }
@@ -332,16 +338,13 @@ where
     R: Rule<T> + 'static,
     R::Output: 'static,
 {
-    fn receive(self: Rc<Self>, input: Result<T>) -> Option<Rc<dyn Node>> {
+    fn receive(self: Rc<Self>, input: Arrived<T>) -> Option<Rc<dyn Node>> {
         if let Some(number) = self.trace.number() {
-            history::record_end(number, input.as_ref().err());
+            history::record_end(number, input.failure());
         }
         let group = &self.group;
         let Some(mut rule) = group.rule.take() else {
-            match input {
-                Ok(value) => discard(value),
-                Err(failure) => R::late(failure, &self),
-            }
+            input.abandon(|failure| R::late(failure, &self));
             return None;
         };
         let result = match rule.arrived(self.index, input, group.slot.created_at) {
@@ -395,7 +398,7 @@ where
         &self.slot
     }
 
-    fn abandon(&self, result: Result<R::Output>) {
+    fn abandon(&self, result: Arrived<R::Output>) {
         R::abandon(result, &self.slot);
     }
 }

@@ -54,6 +54,7 @@
 //! | `pause`, `unpause` | none: return a Deferred from a callback |
 
 mod abort;
+mod arrived;
 mod cancel;
 pub(crate) mod chain;
 mod deferred;

@@ -19,8 +19,9 @@ use std::panic::Location;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
+use super::arrived::Arrived;
 use super::cancel::Upstream;
-use super::error::{discard, run_contained};
+use super::error::run_contained;
 use super::history::{self, Number, Trace};
 use super::report::report;
 use super::{Failure, Result};
@@ -44,12 +45,9 @@ pub(super) trait Node {
 pub(super) trait Produce<T>: Node {
     fn slot(&self) -> &ResultSlot<T>;
 
-    /// Disposes of an untaken result: drops a value, reports a failure.
-    fn abandon(&self, result: Result<T>) {
-        match result {
-            Ok(value) => discard(value),
-            Err(failure) => self.slot().report(failure),
-        }
+    /// Disposes of an untaken result: drops a value or its claim, reports a failure.
+    fn abandon(&self, result: Arrived<T>) {
+        result.abandon(|failure| self.slot().report(failure));
     }
 }
 
@@ -61,7 +59,7 @@ pub(super) trait Waits {
 
 /// Takes the result of the node above and processes it.
 pub(super) trait Receive<T>: Waits {
-    fn receive(self: Rc<Self>, input: Result<T>) -> Option<Rc<dyn Node>>;
+    fn receive(self: Rc<Self>, input: Arrived<T>) -> Option<Rc<dyn Node>>;
 }
 
 /// Takes the result of an inner Deferred as its own.
@@ -71,7 +69,7 @@ pub(super) trait Adopt<T>: Produce<T> + Waits {}
 pub(super) struct ResultSlot<T> {
     /// INVARIANT: `Some` if the state is `Fired`, or if it is `Linked` and the result is about to
     /// be passed on.
-    result: Cell<Option<Result<T>>>,
+    result: Cell<Option<Arrived<T>>>,
     state: RefCell<SlotState<T>>,
     /// A canceller refers to this node, so it must not be cut out of its chain.
     watched: Cell<bool>,
@@ -157,7 +155,7 @@ impl<T> ResultSlot<T> {
     }
 
     /// Takes the result, if it has arrived.
-    pub(super) fn take(&self) -> Option<Result<T>> {
+    pub(super) fn take(&self) -> Option<Arrived<T>> {
         if !self.has_fired() {
             return None;
         }
@@ -171,9 +169,9 @@ impl<T> ResultSlot<T> {
     }
 
     /// Keeps the result for its consumer. The state is `Fired`.
-    fn keep(&self, result: Result<T>) {
+    fn keep(&self, result: Arrived<T>) {
         let Some(number) = self.trace.number() else { return self.result.set(Some(result)) };
-        let failure = result.as_ref().err().cloned();
+        let failure = result.failure().cloned();
         self.result.set(Some(result));
         history::record_result(number, failure.as_ref());
     }
@@ -190,7 +188,7 @@ impl<T> ResultSlot<T> {
     /// A clone of the failure, if the result has arrived and is one.
     pub(super) fn failure(&self) -> Option<Failure> {
         let result = self.result.take();
-        let failure = result.as_ref().and_then(|result| result.as_ref().err().cloned());
+        let failure = result.as_ref().and_then(|result| result.failure().cloned());
         self.result.set(result);
         failure
     }
@@ -219,7 +217,7 @@ impl<T> ResultSlot<T> {
             history::record_poll(number);
         }
         if let Some(result) = self.take() {
-            return Poll::Ready(result);
+            return Poll::Ready(result.take());
         }
         let state = self.state.borrow();
         let same = matches!(&*state, SlotState::Awaited(waker) if waker.will_wake(context.waker()));
@@ -249,7 +247,7 @@ impl<T> ResultSlot<T> {
 }
 
 /// Sets the result of `node`; returns the node to step next.
-pub(super) fn deliver<T>(mut node: Rc<dyn Produce<T>>, result: Result<T>) -> Option<Rc<dyn Node>> {
+pub(super) fn deliver<T>(mut node: Rc<dyn Produce<T>>, result: Arrived<T>) -> Option<Rc<dyn Node>> {
     loop {
         let slot = node.slot();
         let mut state = slot.state.borrow_mut();
@@ -277,7 +275,7 @@ pub(super) fn deliver<T>(mut node: Rc<dyn Produce<T>>, result: Result<T>) -> Opt
         match before {
             SlotState::Adopted(next) => {
                 if let Some(number) = slot.trace.number() {
-                    history::record_end(number, result.as_ref().err());
+                    history::record_end(number, result.failure());
                 }
                 node = next;
             }
@@ -297,16 +295,16 @@ pub(super) fn deliver<T>(mut node: Rc<dyn Produce<T>>, result: Result<T>) -> Opt
 }
 
 /// Disposes of the result of a node whose Deferred is detached.
-fn abandon<T>(node: &dyn Produce<T>, result: Result<T>) {
+fn abandon<T>(node: &dyn Produce<T>, result: Arrived<T>) {
     let Some(number) = node.slot().trace.number() else { return node.abandon(result) };
-    let failure = result.as_ref().err().cloned();
+    let failure = result.failure().cloned();
     node.abandon(result);
     // Afterwards, as a group may be reported with a failure of its value.
     history::record_end(number, failure.as_ref());
 }
 
 /// Fires `node` and runs the result as far down the chain as it goes.
-pub(super) fn fire<T>(node: Rc<dyn Produce<T>>, result: Result<T>) {
+pub(super) fn fire<T>(node: Rc<dyn Produce<T>>, result: Arrived<T>) {
     match node.slot().take_next() {
         Some(next) => run(next.receive(result)),
         None => run(deliver(node, result)),
@@ -324,8 +322,15 @@ pub(super) fn run(first: Option<Rc<dyn Node>>) {
 
 /// The outcome of a callback: a result, or an inner Deferred to wait for, which has not fired.
 pub(super) enum Outcome<T> {
-    Now(Result<T>),
+    Now(Arrived<T>),
     Later(Rc<dyn Produce<T>>),
+}
+
+impl<T> Outcome<T> {
+    #[inline]
+    pub(super) fn now(result: Result<T>) -> Outcome<T> {
+        Outcome::Now(Arrived::Here(result))
+    }
 }
 
 /// One callback. `above` is the node whose result it waits for, and later the inner Deferred that
@@ -341,7 +346,7 @@ impl<T, U, F> Link<T, U, F>
 where
     T: 'static,
     U: 'static,
-    F: FnOnce(Result<T>) -> Outcome<U> + 'static,
+    F: FnOnce(Arrived<T>) -> Outcome<U> + 'static,
 {
     /// A link below `above`, which hasn't fired.
     pub(super) fn below(
@@ -358,7 +363,7 @@ where
     }
 
     /// A link whose input is already available: its callback runs now.
-    pub(super) fn run_now(input: Result<T>, callback: F, created_at: CreatedAt) -> Outcome<U> {
+    pub(super) fn run_now(input: Arrived<T>, callback: F, created_at: CreatedAt) -> Outcome<U> {
         match call(callback, input, created_at) {
             Outcome::Now(result) => Outcome::Now(result),
             Outcome::Later(inner) => Outcome::Later(adopt_result(inner, created_at)),
@@ -367,7 +372,7 @@ where
 
     /// The same, as a node that keeps the result.
     pub(super) fn run(
-        input: Result<T>,
+        input: Arrived<T>,
         callback: F,
         created_at: CreatedAt,
         trace: Number,
@@ -397,7 +402,7 @@ fn adopt_result<U: 'static>(
     inner: Rc<dyn Produce<U>>,
     created_at: CreatedAt,
 ) -> Rc<dyn Produce<U>> {
-    let link = Link::<U, U, fn(Result<U>) -> Outcome<U>>::new(None, None, created_at, None);
+    let link = Link::<U, U, fn(Arrived<U>) -> Outcome<U>>::new(None, None, created_at, None);
     relay(link.clone(), inner);
     link
 }
@@ -412,7 +417,7 @@ fn pass_outcome<U>(link: Rc<dyn Adopt<U>>, outcome: Outcome<U>) -> Option<Rc<dyn
         let text = "a callback returned the Deferred that waits for it";
         let failure = Failure::text(text, link.slot().created_at);
         // Its own end was dropped with the Deferred that the callback returned.
-        link.abandon(Err(failure));
+        link.abandon(Arrived::Here(Err(failure)));
     } else {
         relay(link, inner);
     }
@@ -459,25 +464,25 @@ fn relay<U>(link: Rc<dyn Adopt<U>>, inner: Rc<dyn Produce<U>>) {
 }
 
 fn call<T, U>(
-    callback: impl FnOnce(Result<T>) -> Outcome<U>,
-    input: Result<T>,
+    callback: impl FnOnce(Arrived<T>) -> Outcome<U>,
+    input: Arrived<T>,
     created_at: CreatedAt,
 ) -> Outcome<U> {
     run_contained(|| callback(input))
-        .unwrap_or_else(|panicked| Outcome::Now(Err(Failure::at(panicked, created_at))))
+        .unwrap_or_else(|panicked| Outcome::now(Err(Failure::at(panicked, created_at))))
 }
 
 impl<T, U, F> Receive<T> for Link<T, U, F>
 where
     T: 'static,
     U: 'static,
-    F: FnOnce(Result<T>) -> Outcome<U> + 'static,
+    F: FnOnce(Arrived<T>) -> Outcome<U> + 'static,
 {
-    fn receive(self: Rc<Self>, input: Result<T>) -> Option<Rc<dyn Node>> {
+    fn receive(self: Rc<Self>, input: Arrived<T>) -> Option<Rc<dyn Node>> {
         self.above.set(None);
         let callback = self.callback.take()?;
         if let Some(number) = self.slot.trace.number() {
-            history::record_call(number, input.as_ref().err());
+            history::record_call(number, input.failure());
         }
         let outcome = call(callback, input, self.slot.created_at);
         pass_outcome(self, outcome)

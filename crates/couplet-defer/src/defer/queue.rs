@@ -5,10 +5,12 @@ use std::collections::VecDeque;
 use std::error::Error;
 use std::fmt;
 use std::panic::Location;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
+use super::arrived::{Arrived, Redeem};
+use super::drops::{self, DropWork, Serve};
 use super::waiters::Waiters;
-use super::{Deferred, Failure};
+use super::{Deferred, Failure, Result};
 
 /// A queue of items, or of `get`s waiting for one. FIFO on both sides.
 ///
@@ -33,13 +35,41 @@ pub struct DeferredQueue<T> {
     queue: Rc<Queue<T>>,
 }
 
-/// INVARIANT: `items` or `waiters` is empty, or both.
+/// INVARIANT: no item is free while a `get` is pending, except until queued drop work has run.
 struct Queue<T> {
-    size: Cell<usize>,
     backlog: Cell<usize>,
-    // Bound: `DeferredQueue::size`, unlimited by default.
-    items: RefCell<VecDeque<T>>,
+    shelf: Rc<Shelf<T>>,
     waiters: Waiters<T>,
+}
+
+/// The items, which outlive the queue's handles for Deferreds that have fired.
+struct Shelf<T> {
+    /// The most free items, and the most of their weight.
+    most: Cell<(usize, usize)>,
+    weigh: Cell<fn(&T) -> usize>,
+    stock: RefCell<Stock<T>>,
+}
+
+/// INVARIANT: the first items belong to the tickets, in the same order. The others are free.
+struct Stock<T> {
+    /// Each item with its weight.
+    // Bound: `DeferredQueue::size` and `DeferredQueue::weight`, unlimited by default, and one item
+    // for each ticket.
+    items: VecDeque<(T, usize)>,
+    // Bound: one for each fired `get` whose item was not taken, which its caller holds.
+    tickets: VecDeque<u64>,
+    /// The number of the next ticket.
+    next: u64,
+    /// The weight of the free items.
+    weight: usize,
+}
+
+/// A fired `get` whose item was not taken. Dropping it frees an item, so that later tickets move up
+/// and the order of the items is kept.
+struct Ticket<T: 'static> {
+    number: u64,
+    shelf: Rc<Shelf<T>>,
+    queue: Weak<Queue<T>>,
 }
 
 /// [`DeferredQueue::put`] on a full queue; contains the item. Twisted's exception of the same name.
@@ -57,19 +87,45 @@ pub struct QueueUnderflow;
 impl<T: 'static> DeferredQueue<T> {
     /// An empty queue without bounds.
     pub fn new() -> Self {
+        let stock = Stock { items: VecDeque::new(), tickets: VecDeque::new(), next: 0, weight: 0 };
+        let shelf = Shelf {
+            most: Cell::new((usize::MAX, usize::MAX)),
+            weigh: Cell::new(|_| 0),
+            stock: RefCell::new(stock),
+        };
         let queue = Queue {
-            size: Cell::new(usize::MAX),
             backlog: Cell::new(usize::MAX),
-            items: RefCell::default(),
+            shelf: Rc::new(shelf),
             waiters: Waiters::default(),
         };
         Self { queue: Rc::new(queue) }
     }
 
-    /// Limits the queued items. With 0, `put` succeeds only if a `get` is pending.
+    /// Limits the queued items. With 0, `put` succeeds only if a `get` is pending. Items that return
+    /// from dropped `get`s may exceed it.
     #[must_use]
     pub fn size(self, items: usize) -> Self {
-        self.queue.size.set(items);
+        let most = &self.queue.shelf.most;
+        most.set((items, most.get().1));
+        self
+    }
+
+    /// Limits the sum of the weights of the queued items, which `weigh` returns, for example their
+    /// bytes. Set it before the first `put`; unlimited by default.
+    ///
+    /// ```
+    /// # use couplet_defer as couplet;
+    /// use couplet::defer::DeferredQueue;
+    ///
+    /// let lines = DeferredQueue::<String>::new().weight(10, String::len);
+    /// assert!(lines.put("Tyger".to_owned()).is_ok());
+    /// assert!(lines.put("burning bright".to_owned()).is_err());
+    /// ```
+    #[must_use]
+    pub fn weight(self, most: usize, weigh: fn(&T) -> usize) -> Self {
+        let Shelf { most: limits, weigh: weighing, .. } = &*self.queue.shelf;
+        limits.set((limits.get().0, most));
+        weighing.set(weigh);
         self
     }
 
@@ -87,28 +143,25 @@ impl<T: 'static> DeferredQueue<T> {
     ///
     /// [`QueueOverflow`] with the item, if no `get` is pending and the queue is full.
     pub fn put(&self, item: T) -> Result<(), QueueOverflow<T>> {
-        if let Some(resolver) = self.queue.waiters.pop() {
-            resolver.callback(item);
-            return Ok(());
-        }
-        let mut items = self.queue.items.borrow_mut();
-        if items.len() >= self.queue.size.get() {
-            return Err(QueueOverflow(item));
-        }
-        items.push_back(item);
+        let Queue { shelf, waiters, .. } = &*self.queue;
+        shelf.add(item, waiters.len()).map_err(QueueOverflow)?;
+        self.queue.clone().serve();
         Ok(())
     }
 
     /// Fires with the first item: immediately if the queue has one, otherwise when an item is put.
     /// Fails immediately with [`QueueUnderflow`] if the queue is empty and the backlog is full.
     ///
-    /// Cancelling leaves the queue and loses no item. Dropping the Deferred without cancelling it
-    /// takes an item and discards it.
+    /// The item leaves the queue when it is taken: by a callback, or by the task that awaits the
+    /// Deferred. Until then neither a cancel nor a drop of the Deferred, nor of a timeout or a group
+    /// made of it, loses the item: it goes to the next `get`, before all items that were put later.
     #[track_caller]
     pub fn get(&self) -> Deferred<T> {
         let created_at = Location::caller();
-        if let Some(item) = self.try_get() {
-            return Deferred::fired(Ok(item), created_at);
+        if self.waiting() == 0
+            && let Some(ticket) = Ticket::new(&self.queue)
+        {
+            return Deferred::arrived(Arrived::claim(ticket), created_at);
         }
         if self.waiting() >= self.queue.backlog.get() {
             return Deferred::fired(Err(Failure::at(QueueUnderflow, created_at)), created_at);
@@ -118,14 +171,15 @@ impl<T: 'static> DeferredQueue<T> {
 
     /// Takes the first item, if the queue has one.
     pub fn try_get(&self) -> Option<T> {
-        self.queue.items.borrow_mut().pop_front()
+        let ticket = if self.waiting() == 0 { Ticket::new(&self.queue) } else { None };
+        ticket.map(|ticket| ticket.take())
     }
 }
 
 impl<T> DeferredQueue<T> {
-    /// The number of queued items.
+    /// The number of queued items, without those of `get`s that have fired.
     pub fn len(&self) -> usize {
-        self.queue.items.borrow().len()
+        self.queue.shelf.stock.borrow().free()
     }
 
     /// Whether no item is queued.
@@ -136,6 +190,96 @@ impl<T> DeferredQueue<T> {
     /// The number of pending `get`s.
     pub fn waiting(&self) -> usize {
         self.queue.waiters.len()
+    }
+}
+
+impl<T: 'static> Serve for Queue<T> {
+    fn serve(self: Rc<Self>) {
+        while self.waiters.len() > 0 {
+            let Some(ticket) = Ticket::new(&self) else { return };
+            if let Some(resolver) = self.waiters.pop() {
+                resolver.arrive(Arrived::claim(ticket));
+            }
+        }
+    }
+}
+
+impl<T> Shelf<T> {
+    /// Adds an item, which needs no room if one of the `waiting` gets it.
+    fn add(&self, item: T, waiting: usize) -> Result<(), T> {
+        let weight = (self.weigh.get())(&item);
+        let mut stock = self.stock.borrow_mut();
+        let (items, most) = self.most.get();
+        let has_room = stock.free() < items && stock.weight.saturating_add(weight) <= most;
+        if !has_room && stock.free() >= waiting {
+            return Err(item);
+        }
+        stock.weight = stock.weight.saturating_add(weight);
+        stock.items.push_back((item, weight));
+        Ok(())
+    }
+}
+
+impl<T> Stock<T> {
+    fn free(&self) -> usize {
+        self.items.len() - self.tickets.len()
+    }
+
+    /// The weight of the first free item.
+    fn next_weight(&self) -> usize {
+        self.items.get(self.tickets.len()).map_or(0, |(_, weight)| *weight)
+    }
+
+    /// Removes a ticket. Returns its place, which is also its item's.
+    fn remove(&mut self, ticket: u64) -> Option<usize> {
+        let place = self.tickets.binary_search(&ticket).ok()?;
+        self.tickets.remove(place);
+        Some(place)
+    }
+}
+
+impl<T> Ticket<T> {
+    /// A ticket for the first free item, if there is one.
+    fn new(queue: &Rc<Queue<T>>) -> Option<Ticket<T>> {
+        let shelf = queue.shelf.clone();
+        let mut stock = shelf.stock.borrow_mut();
+        if stock.free() == 0 {
+            return None;
+        }
+        stock.weight = stock.weight.saturating_sub(stock.next_weight());
+        let number = stock.next;
+        stock.next += 1;
+        stock.tickets.push_back(number);
+        drop(stock);
+        Some(Ticket { number, shelf, queue: Rc::downgrade(queue) })
+    }
+
+    fn take(&self) -> T {
+        let mut stock = self.shelf.stock.borrow_mut();
+        let place = stock.remove(self.number);
+        let item = place.and_then(|place| stock.items.remove(place));
+        item.expect("each ticket has its item").0
+    }
+}
+
+impl<T> Redeem<T> for Ticket<T> {
+    fn redeem(self: Box<Self>) -> Result<T> {
+        Ok(self.take())
+    }
+}
+
+impl<T> Drop for Ticket<T> {
+    fn drop(&mut self) {
+        let mut stock = self.shelf.stock.borrow_mut();
+        if stock.remove(self.number).is_none() {
+            return; // It was taken.
+        }
+        stock.weight = stock.weight.saturating_add(stock.next_weight());
+        drop(stock);
+        let queue = self.queue.upgrade();
+        if let Some(queue) = queue.filter(|queue| queue.waiters.len() > 0) {
+            drops::fire(DropWork::Freed(queue));
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::rc::Rc;
 
+use super::arrived::Arrived;
 use super::cancel::Upstream;
 use super::drops::{self, DropWork};
 use super::error::{Cancelled, ResolverDropped, discard, run_contained};
@@ -44,7 +45,11 @@ impl<T> Resolver<T> {
     }
 
     /// Fires with a result.
-    pub fn resolve(mut self, result: Result<T>) {
+    pub fn resolve(self, result: Result<T>) {
+        self.arrive(Arrived::Here(result));
+    }
+
+    pub(super) fn arrive(mut self, result: Arrived<T>) {
         if let Some(origin) = self.origin.take() {
             origin.settle(result);
         }
@@ -90,7 +95,7 @@ enum Phase {
 }
 
 trait Settle<T>: Produce<T> {
-    fn settle(self: Rc<Self>, result: Result<T>);
+    fn settle(self: Rc<Self>, result: Arrived<T>);
     fn phase(&self) -> Phase;
 }
 
@@ -119,7 +124,7 @@ where
 }
 
 impl<T: 'static, C: FnOnce(Resolver<T>) + 'static> Settle<T> for Origin<T, C> {
-    fn settle(self: Rc<Self>, result: Result<T>) {
+    fn settle(self: Rc<Self>, result: Arrived<T>) {
         self.phase.set(match self.phase.get() {
             Phase::Unfired => Phase::Fired,
             Phase::Cancelling => Phase::Cancelled,
@@ -128,7 +133,7 @@ impl<T: 'static, C: FnOnce(Resolver<T>) + 'static> Settle<T> for Origin<T, C> {
         // The canceller may hold references that lead back here, so it is dropped before the
         // callbacks run.
         discard(self.canceller.take());
-        if let (Some(_), Err(failure)) = (self.slot.trace.number(), &result) {
+        if let (Some(_), Some(failure)) = (self.slot.trace.number(), result.failure()) {
             failure.pass(self.slot.created_at);
         }
         fire(self, result);
@@ -151,7 +156,7 @@ impl<T: 'static, C: FnOnce(Resolver<T>) + 'static> Node for Origin<T, C> {
         }
         if self.phase.get() == Phase::Cancelling {
             let failure = Failure::at(Cancelled::new(), self.slot.created_at);
-            self.settle(Err(failure));
+            self.settle(Arrived::Here(Err(failure)));
         }
         Upstream::Nothing
     }
@@ -163,7 +168,7 @@ impl<T: 'static, C: FnOnce(Resolver<T>) + 'static> Node for Origin<T, C> {
     fn orphaned(self: Rc<Self>) {
         // If a cancel came while this was queued, the failure is late and dropped.
         let failure = Failure::at(ResolverDropped, self.slot.created_at);
-        self.settle(Err(failure));
+        self.settle(Arrived::Here(Err(failure)));
     }
 }
 
@@ -173,11 +178,10 @@ impl<T: 'static, C: FnOnce(Resolver<T>) + 'static> Produce<T> for Origin<T, C> {
     }
 
     /// Both ends were dropped unused: `ResolverDropped` is not reported, since it has no consumer.
-    fn abandon(&self, result: Result<T>) {
-        match result {
-            Ok(value) => discard(value),
-            Err(failure) if failure.is::<ResolverDropped>() => discard(failure),
-            Err(failure) => self.slot.report(failure),
-        }
+    fn abandon(&self, result: Arrived<T>) {
+        result.abandon(|failure| match failure.is::<ResolverDropped>() {
+            true => discard(failure),
+            false => self.slot.report(failure),
+        });
     }
 }

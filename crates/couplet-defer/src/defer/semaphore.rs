@@ -10,7 +10,7 @@ use std::panic::Location;
 use std::rc::Rc;
 
 use super::Deferred;
-use super::drops::{self, DropWork};
+use super::drops::{self, DropWork, Serve};
 use super::node::CreatedAt;
 use super::waiters::Waiters;
 use super::waits::{self, Hold, Holds};
@@ -227,9 +227,10 @@ impl Semaphore {
     pub(super) fn holds(&self) -> &Holds {
         &self.holds
     }
+}
 
-    /// Hands free tokens to waiters.
-    pub(super) fn serve(self: Rc<Self>) {
+impl Serve for Semaphore {
+    fn serve(self: Rc<Self>) {
         while self.free.get() > 0 {
             let Some(resolver) = self.waiters.pop() else { return };
             self.take();

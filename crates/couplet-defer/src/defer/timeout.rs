@@ -5,6 +5,7 @@ use std::panic::Location;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
+use super::arrived::Arrived;
 use super::cancel::cancel;
 use super::error::TimedOut;
 use super::history::{Method, Named};
@@ -43,8 +44,8 @@ impl<T: 'static> Deferred<T> {
         self.link(created_at, Named::none(Method::AddTimeout), move |result| {
             stop();
             Outcome::Now(match result {
-                Err(failure) if rang.get() && failure.is_cancelled() => {
-                    Err(Failure::at(TimedOut { after }, created_at))
+                Arrived::Here(Err(failure)) if rang.get() && failure.is_cancelled() => {
+                    Arrived::Here(Err(Failure::at(TimedOut { after }, created_at)))
                 }
                 result => result,
             })

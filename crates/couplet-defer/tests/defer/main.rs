@@ -5,6 +5,7 @@ extern crate couplet_watched;
 
 mod defer_callbacks;
 mod defer_cancel;
+mod defer_claims;
 mod defer_future;
 mod defer_groups;
 mod defer_history;
