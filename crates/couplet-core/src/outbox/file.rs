@@ -1,11 +1,16 @@
 //! Parts of files in an outbox. A driver sends a part from the file itself, or has the outbox read
 //! it piece by piece.
 //!
-//! A part is of one version of its file: each piece of it leaves only if the file is the one that was
-//! opened. Bytes are read into memory, and the versions are compared after the read: these bytes can't
-//! change any more. Without a copy they could, in the system's buffers, until the peer has acknowledged
-//! them; so a driver sends only from a file that is said to be immutable.
+//! A part is of one version of its file: each piece of it leaves only if the file still has the bytes that
+//! it was opened with. Bytes are read into memory, and the file is compared after the read: these bytes
+//! can't change any more. Without a copy they could, in the system's buffers, until the peer has
+//! acknowledged them; so a driver sends only from a file that is said to be immutable.
+//!
+//! Bytes may follow the opened version, as in a log. To the system, a file that was appended to looks like
+//! one that was overwritten by a longer one, and a renamed file like one that was overwritten and got its
+//! old time back: in these cases the first and the last bytes of the opened version are compared.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::fs::{File, Metadata};
 use std::io;
@@ -15,11 +20,15 @@ use std::sync::{Arc, Weak};
 /// Most bytes of a file that are read together.
 pub(super) const READ: usize = 64 * 1024;
 
-/// An open file, in the version that it had when it was opened: its length, and the time of its
-/// last change. Clones share the descriptor.
+/// Bytes at each end of a version that are remembered.
+const END: u64 = 1024;
+
+/// An open file, in the version that it had when it was opened: its length, its times and its bytes.
+/// Clones share the descriptor.
 ///
 /// The system's clock for files has steps of a few milliseconds: a file that changes twice within
-/// a step, and keeps its length, has one version.
+/// a step, and keeps its length, has one version. Bytes may be appended to the version; its file may be
+/// renamed or removed.
 #[derive(Clone)]
 pub struct SharedFile(Arc<OpenFile>);
 
@@ -27,10 +36,41 @@ pub struct SharedFile(Arc<OpenFile>);
 struct OpenFile {
     file: File,
     metadata: Metadata,
-    is_immutable: bool,
+    contents: Contents,
 }
 
-/// A file is not the version that is being sent: it was overwritten, or became shorter or longer.
+#[derive(Debug)]
+enum Contents {
+    /// Never overwritten, by the word of the program.
+    Immutable,
+    Mutable(Ends),
+}
+
+/// The first and the last bytes of a version.
+#[derive(Debug, PartialEq, Eq)]
+struct Ends {
+    /// The length of the file when they were read.
+    len: u64,
+    // Bound: END bytes.
+    first: Vec<u8>,
+    // Bound: END bytes.
+    last: Vec<u8>,
+}
+
+impl Ends {
+    /// Reads the ends of the first `len` bytes.
+    fn read(file: &File, len: u64) -> io::Result<Ends> {
+        let read = |offset| {
+            let mut buffer = vec![0; len.min(END) as usize];
+            let count = read_fully(file, &mut buffer, offset)?;
+            buffer.truncate(count);
+            Ok::<_, io::Error>(buffer)
+        };
+        Ok(Ends { len, first: read(0)?, last: read(len.saturating_sub(END))? })
+    }
+}
+
+/// A file is not the version that is being sent: it was overwritten or became shorter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the file changed while it was sent")]
 pub struct FileChanged;
@@ -48,7 +88,10 @@ impl SharedFile {
     ///
     /// The system's error.
     pub fn new(file: File) -> io::Result<SharedFile> {
-        SharedFile::open(file, false)
+        // The ends are read first: if the file is overwritten at this moment, they differ from it.
+        let len = file.metadata()?.len();
+        let ends = Ends::read(&file, len)?;
+        SharedFile::open(file, Contents::Mutable(ends))
     }
 
     /// The present version of a file that is never overwritten or cut short, but at most replaced by
@@ -59,12 +102,12 @@ impl SharedFile {
     ///
     /// The system's error.
     pub fn immutable(file: File) -> io::Result<SharedFile> {
-        SharedFile::open(file, true)
+        SharedFile::open(file, Contents::Immutable)
     }
 
-    fn open(file: File, is_immutable: bool) -> io::Result<SharedFile> {
+    fn open(file: File, contents: Contents) -> io::Result<SharedFile> {
         let metadata = file.metadata()?;
-        Ok(SharedFile(Arc::new(OpenFile { file, metadata, is_immutable })))
+        Ok(SharedFile(Arc::new(OpenFile { file, metadata, contents })))
     }
 
     /// The metadata of this version.
@@ -72,31 +115,52 @@ impl SharedFile {
         &self.0.metadata
     }
 
-    /// Checks that the file is still this version.
+    /// Checks that the file still has the bytes of this version. Bytes may follow them.
+    ///
+    /// A file with the same length and another time of modification has changed. If it is longer, or
+    /// only the time of its last change of any kind differs (as after a rename), its first and last KiB
+    /// of this version are compared.
     ///
     /// # Errors
     ///
     /// [`FileChanged`], or the system's error.
     pub fn check(&self) -> io::Result<()> {
-        let now = self.0.file.metadata()?;
-        let version = |metadata: &Metadata| (metadata.len(), metadata.modified().ok());
-        if version(&now) == version(&self.0.metadata) { Ok(()) } else { Err(FileChanged.into()) }
+        let (opened, now) = (&self.0.metadata, self.0.file.metadata()?);
+        let is_intact = match (now.len().cmp(&opened.len()), times(&now).cmp(&times(opened))) {
+            (Ordering::Equal, Ordering::Equal) => true,
+            (Ordering::Less, _) => false,
+            (Ordering::Equal, _) => {
+                now.modified().ok() == opened.modified().ok() && self.has_ends()?
+            }
+            // Who appends also sets the time of modification: if only the other time has moved, the
+            // former was set back.
+            (Ordering::Greater, order) => {
+                let is_appended =
+                    order == Ordering::Equal || now.modified().ok() > opened.modified().ok();
+                is_appended && self.has_ends()?
+            }
+        };
+        if is_intact { Ok(()) } else { Err(FileChanged.into()) }
+    }
+
+    /// Whether the ends are as they were when the file was opened.
+    #[cold]
+    fn has_ends(&self) -> io::Result<bool> {
+        match &self.0.contents {
+            Contents::Immutable => Ok(true),
+            Contents::Mutable(ends) => Ok(*ends == Ends::read(&self.0.file, ends.len)?),
+        }
     }
 
     /// Reads into the whole buffer from an offset. Blocks if the bytes are not in memory.
     ///
     /// # Errors
     ///
-    /// [`FileChanged`] if the file is not this version after the read, or the system's error.
+    /// [`FileChanged`] if the file is not this version after the read (as for [`check`](Self::check)), or
+    /// the system's error.
     pub fn read(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        let mut count = 0;
-        while count < buffer.len() {
-            match read_at(&self.0.file, &mut buffer[count..], offset + count as u64) {
-                Ok(0) => return Err(FileChanged.into()),
-                Ok(n) => count += n,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
+        if read_fully(&self.0.file, buffer, offset)? < buffer.len() {
+            return Err(FileChanged.into());
         }
         self.check()
     }
@@ -138,6 +202,32 @@ impl fmt::Debug for SharedFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SharedFile").field("length", &self.0.metadata.len()).finish_non_exhaustive()
     }
+}
+
+/// The times of modification and of the last change of any kind, which no program can set.
+#[cfg(unix)]
+fn times(metadata: &Metadata) -> [(i64, i64); 2] {
+    use std::os::unix::fs::MetadataExt;
+    [(metadata.mtime(), metadata.mtime_nsec()), (metadata.ctime(), metadata.ctime_nsec())]
+}
+
+#[cfg(windows)]
+fn times(metadata: &Metadata) -> u64 {
+    std::os::windows::fs::MetadataExt::last_write_time(metadata)
+}
+
+/// Reads up to the end of the buffer or of the file. Returns the number of bytes.
+fn read_fully(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut count = 0;
+    while count < buffer.len() {
+        match read_at(file, &mut buffer[count..], offset + count as u64) {
+            Ok(0) => break,
+            Ok(n) => count += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(count)
 }
 
 #[cfg(unix)]
@@ -206,7 +296,7 @@ impl FilePart {
 
     /// Whether a driver should send the part from the file: it may, and a short one costs less to read.
     pub fn is_sent_from_file(&self) -> bool {
-        self.file.0.is_immutable && self.len > READ
+        matches!(self.file.0.contents, Contents::Immutable) && self.len > READ
     }
 
     /// Removes bytes from the front.

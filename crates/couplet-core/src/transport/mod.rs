@@ -152,10 +152,11 @@ impl Transport {
     /// (`sendfile`), unless there are layers such as TLS.
     ///
     /// The bytes count as buffered, also towards the hard cap, but are not in memory. They are those
-    /// of one version of the file: if it is overwritten, shrinks or grows before the last byte of
-    /// the range has left, or has no such range, the connection is reset with the reason
+    /// of one version of the file: if it is overwritten or shrinks before the last byte of the range
+    /// has left, or has no such range, the connection is reset with the reason
     /// [`Lost`](crate::Reason::Lost) and a [`FileChanged`](crate::driver::FileChanged). The peer then
-    /// lacks the end of the range. A file that was removed or replaced is sent whole.
+    /// lacks the end of the range. A file that only grows, as a log, or was removed or replaced, is
+    /// sent to the end of the range.
     ///
     /// The loop waits for a disk if the bytes are not in memory; open the file, and read ahead, with
     /// [`defer_to_thread`](crate::Reactor::defer_to_thread).

@@ -1,11 +1,11 @@
-//! Rows 74a to 74c: ranges of files as output.
+//! Rows 74a to 74d: ranges of files as output.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::Write;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use couplet::driver::{FileChanged, SharedFile};
 use couplet::{LoadLimits, Reason};
@@ -13,6 +13,11 @@ use couplet::{LoadLimits, Reason};
 use super::kit::{Kit, Rig};
 use super::peer::{B, Saw};
 use super::recorder::{A, Script};
+
+/// A time that builds give to all files.
+fn past() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1)
+}
 
 /// A file that is removed on drop.
 struct Temporary(PathBuf);
@@ -23,9 +28,7 @@ impl Temporary {
         let (id, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let file = Temporary(std::env::temp_dir().join(format!("couplet-file-{id}-{count}")));
         fs::write(&file.0, bytes).unwrap();
-        // A change within the same tick of the system's clock is a change of the time then.
-        let past = std::time::UNIX_EPOCH + Duration::from_secs(1);
-        file.writable().set_modified(past).unwrap();
+        file.writable().set_modified(past()).unwrap();
         file
     }
 
@@ -35,6 +38,19 @@ impl Temporary {
 
     fn immutable(&self) -> SharedFile {
         SharedFile::immutable(File::open(&self.0).unwrap()).unwrap()
+    }
+
+    /// Returns once the clock of the file system has moved: a change within its step goes unnoticed.
+    fn tick(&self) {
+        let changed = || fs::metadata(&self.0).map(|it| (it.ctime(), it.ctime_nsec())).unwrap();
+        let (before, rights) = (changed(), fs::metadata(&self.0).unwrap().permissions());
+        while changed() == before {
+            fs::set_permissions(&self.0, rights.clone()).unwrap();
+        }
+    }
+
+    fn append(&self, bytes: &[u8]) {
+        File::options().append(true).open(&self.0).unwrap().write_all(bytes).unwrap();
     }
 
     fn writable(&self) -> File {
@@ -109,6 +125,7 @@ fn cut(kit: Kit, change: impl FnOnce(&Temporary)) -> (Rig, A, B) {
     a.transport().write(" tail");
     rig.turns(20);
     assert!(a.transport().buffered() > 100_000, "it has left");
+    file.tick();
     change(&file);
     rig.until("connection_lost", || {
         b.take_all();
@@ -118,22 +135,88 @@ fn cut(kit: Kit, change: impl FnOnce(&Temporary)) -> (Rig, A, B) {
 }
 
 pub(crate) fn c74b_a_file_that_changes_while_it_is_sent_resets_the_connection(kit: Kit) {
-    let last = kit.big().len() as u64 - 50_000;
-    let changes: [&dyn Fn(&Temporary); 4] = [
-        &|file| file.writable().set_len(0).unwrap(),
-        &|file| file.writable().write_all_at(&[0; 10], last).unwrap(),
-        &|file| File::options().append(true).open(&file.0).unwrap().write_all(b"more").unwrap(),
-        &|file| file.writable().set_modified(std::time::UNIX_EPOCH).unwrap(),
+    let len = kit.big().len();
+    let other: Vec<u8> = kit.big().iter().map(|byte| !byte).collect();
+    let renew = |file: &Temporary, length: usize| {
+        let more = vec![7; length - len];
+        fs::write(&file.0, [&other[..], &more].concat()).unwrap();
+    };
+    let restore = |file: &Temporary| file.writable().set_modified(past()).unwrap();
+    let changes: [(&str, &dyn Fn(&Temporary)); 8] = [
+        ("cut off", &|file| file.writable().set_len(0).unwrap()),
+        ("overwritten at its end", &|file| {
+            file.writable().write_all_at(&[0; 10], len as u64 - 50_000).unwrap();
+        }),
+        ("with another time", &|file| {
+            file.writable().set_modified(std::time::UNIX_EPOCH).unwrap();
+        }),
+        ("renewed", &|file| renew(file, len)),
+        ("renewed, with its old time", &|file| {
+            renew(file, len);
+            restore(file);
+        }),
+        ("renewed and longer", &|file| renew(file, len + 1000)),
+        ("renewed and longer, with its old time", &|file| {
+            renew(file, len + 1000);
+            restore(file);
+        }),
+        ("overwritten and longer, with its old time", &|file| {
+            file.writable().write_all_at(&[0; 10], len as u64 - 50_000).unwrap();
+            file.append(b"more");
+            restore(file);
+        }),
     ];
-    for (number, change) in changes.into_iter().enumerate() {
+    for (name, change) in changes {
         let (mut rig, a, b) = cut(kit, change);
-        let Reason::Lost(error) = a.reason() else { panic!("{number}: {:?}", a.reason()) };
+        let Reason::Lost(error) = a.reason() else { panic!("{name}: {:?}", a.reason()) };
         assert!(error.get_ref().is_some_and(|error| error.is::<FileChanged>()), "{error:?}");
-        assert_eq!(rig.take_to_the_end(&b), Saw::Reset, "{number}");
+        assert_eq!(rig.take_to_the_end(&b), Saw::Reset, "{name}");
         let whole = [b"head ", kit.big()].concat();
-        assert!(whole.starts_with(&b.got()), "{number}: {} bytes, mixed", b.got_len());
-        assert!(b.got_len() < whole.len(), "{number}: all of it");
+        assert!(whole.starts_with(&b.got()), "{name}: {} bytes, mixed", b.got_len());
+        assert!(b.got_len() < whole.len(), "{name}: all of it");
         rig.still_echoes();
+    }
+}
+
+pub(crate) fn c74d_a_file_that_only_grows_or_moves_is_sent_to_its_announced_length(kit: Kit) {
+    let moved = |file: &Temporary| file.0.with_extension("moved");
+    let changes: [(&str, &dyn Fn(&Temporary)); 6] = [
+        ("appended to", &|file| file.append(b"more")),
+        ("appended to repeatedly", &|file| (0..10).for_each(|_| file.append(&[9; 10_000]))),
+        ("given other rights", &|file| {
+            fs::set_permissions(&file.0, Permissions::from_mode(0o444)).unwrap();
+        }),
+        ("linked", &|file| {
+            fs::hard_link(&file.0, moved(file)).unwrap();
+            fs::remove_file(moved(file)).unwrap();
+        }),
+        ("appended to and renamed", &|file| {
+            file.append(b"more");
+            fs::rename(&file.0, moved(file)).unwrap();
+            fs::remove_file(moved(file)).unwrap();
+        }),
+        ("replaced", &|file| {
+            fs::write(moved(file), b"another file").unwrap();
+            fs::rename(moved(file), &file.0).unwrap();
+        }),
+    ];
+    for (name, change) in changes {
+        for open in [Temporary::shared, Temporary::immutable] {
+            let file = Temporary::new(kit.big());
+            let (mut rig, a, b) = kit.accept(Script::new());
+            // The version is the present one, also of a file that has grown before.
+            file.append(b"end");
+            let whole = [kit.big(), b"end"].concat();
+            a.transport().send_file_range(&open(&file), 0..whole.len() as u64);
+            a.transport().write(" tail");
+            rig.turns(20);
+            assert!(a.transport().buffered() > 100_000, "it has left");
+            file.tick();
+            change(&file);
+            rig.gets(&b, &[&whole[..], b" tail"].concat());
+            assert!(!a.is_lost(), "{name}");
+            rig.still_echoes();
+        }
     }
 }
 

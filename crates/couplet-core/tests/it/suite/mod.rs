@@ -393,6 +393,7 @@ macro_rules! all_facts {
                 c74a_a_file_leaves_before_a_close_and_waits_for_its_peer needs half_close capacity,
                 c74b_a_file_that_changes_while_it_is_sent_resets_the_connection needs resets capacity,
                 c74b_a_range_that_the_file_lacks_resets_the_connection needs resets,
+                c74d_a_file_that_only_grows_or_moves_is_sent_to_its_announced_length needs capacity,
                 c74c_a_file_past_the_hard_cap_overflows needs resets,
                 c74c_a_file_takes_no_memory_and_does_not_count_for_the_load needs capacity,
             ]
