@@ -1,10 +1,13 @@
-//! Logging to stderr, and the report of a panic.
+//! Logging to stderr, by a thread that waits for its reader, and the report of a panic.
 
 use std::io::IsTerminal;
 
 use clap::{ArgAction, Args};
+use couplet::backlog::{Backlog, lost_lines};
 use couplet_runner::{levels_of, log_levels, log_panics};
 use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::{Registry, reload};
 
@@ -37,12 +40,20 @@ pub(crate) fn start(logging: &Logging) -> Events {
     let filter = logging.log.clone().unwrap_or_else(|| levels_of(logging.verbose));
     let (filter, events) = reload::Layer::new(filter);
     let layer = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
+        .with_writer(Backlog::stderr)
         .with_ansi(is_colourful())
         .with_target(false);
+    Backlog::stderr().set_notice(|lost| Some(warning(&lost_lines(lost))));
     tracing_subscriber::registry().with(filter).with(layer).init();
     log_panics();
     Events(events)
+}
+
+/// The line of a warning without fields.
+fn warning(text: &str) -> String {
+    let mut time = String::new();
+    let _ = SystemTime.format_time(&mut Writer::new(&mut time));
+    format!("{time}  WARN {text}\n")
 }
 
 /// True if stderr is a terminal with colours and the user has not disabled them (`NO_COLOR`).

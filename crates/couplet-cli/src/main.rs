@@ -48,6 +48,13 @@ use cli::{Cli, Command};
 use exit::Exit;
 
 fn main() -> ExitCode {
+    let code = run_command();
+    // The threads that write end with the process.
+    couplet::backlog::settle_all();
+    code
+}
+
+fn run_command() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(mut said) => {

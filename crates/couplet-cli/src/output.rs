@@ -4,6 +4,8 @@
 use std::fmt::Display;
 use std::io::{self, Write};
 
+use couplet::backlog::Backlog;
+
 use crate::exit::Exit;
 
 /// Prints bytes as they are.
@@ -31,22 +33,23 @@ pub(crate) fn cannot_write(to: &str, error: &io::Error) -> Exit {
     }
 }
 
-/// Prints a listening port. A server whose stdout is closed keeps running.
-pub(crate) fn listening(port: &impl Display) -> Result<(), Exit> {
-    match print(format!("listening on {port}\n").as_bytes()) {
+/// Prints the listening ports, outside the loop. A server whose stdout is closed keeps running.
+pub(crate) fn listening(ports: &[String]) -> Result<(), Exit> {
+    let lines: String = ports.iter().map(|port| format!("listening on {port}\n")).collect();
+    match print(lines.as_bytes()) {
         Err(exit) if exit.is_quiet() => Ok(()),
         other => other,
     }
 }
 
-/// Prints a port of a service. A service whose stdout is closed keeps running.
+/// Prints a port of a service. A service whose stdout is closed, or not read, keeps running.
 pub(crate) fn served(service: &str, port: &impl Display) {
-    let _ = write(format!("{service} listening on {port}\n").as_bytes());
+    Backlog::stdout().push(format!("{service} listening on {port}\n"));
 }
 
-/// Prints a line on stderr.
+/// Prints a line on stderr, without waiting for its reader.
 pub(crate) fn print_to_stderr(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
+    Backlog::stderr().push(format!("{line}\n"));
 }
 
 /// Formats a system error for users: in lower case, without "(os error 2)".

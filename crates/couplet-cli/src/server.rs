@@ -409,13 +409,13 @@ pub(crate) fn run_loop<P: Display>(
     options: LoopOptions,
     listen: impl FnOnce(&Reactor) -> couplet::Result<Vec<P>>,
 ) -> Result<(), Exit> {
-    let mut announced = Ok(());
+    let failed = Unannounced::default();
     signalled_loop(options, output::print_to_stderr)?.run(|reactor| {
         // All or none: announces no port that closes immediately because another one failed.
-        announced = announce(reactor, &listen(reactor)?);
+        failed.announce(reactor, &listen(reactor)?);
         Ok(())
     })?;
-    announced
+    failed.outcome()
 }
 
 /// Like [`run_loop`], with several loops that listen on the same ports.
@@ -424,21 +424,42 @@ pub(crate) fn run_loops<P: Display>(
     listen: impl Fn(&Reactor) -> couplet::Result<Vec<P>> + Send + Sync,
 ) -> Result<(), Exit> {
     let (all, listening) = (cluster.members().count(), AtomicUsize::new(0));
-    let announced = OnceLock::new();
+    let failed = Unannounced::default();
     cluster.run(|reactor| {
         let ports = listen(reactor)?;
         // Announces once all loops listen, or never.
         if listening.fetch_add(1, Ordering::SeqCst) + 1 == all {
-            announced.get_or_init(|| announce(reactor, &ports));
+            failed.announce(reactor, &ports);
         }
         Ok(())
     })?;
-    announced.into_inner().unwrap_or(Ok(()))
+    failed.outcome()
 }
 
-/// Prints the listening ports. Stops the reactor if that fails.
-fn announce(reactor: &Reactor, ports: &[impl Display]) -> Result<(), Exit> {
-    ports.iter().try_for_each(output::listening).inspect_err(|_| reactor.stop())
+/// The failure to announce the ports, if there is one.
+#[derive(Clone, Default)]
+struct Unannounced(Arc<OnceLock<Exit>>);
+
+impl Unannounced {
+    /// Prints the listening ports in a thread: nobody may read them. Stops the reactor if that fails.
+    fn announce(&self, reactor: &Reactor, ports: &[impl Display]) {
+        let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
+        let (failed, stopping) = (self.clone(), reactor.clone());
+        let printed = reactor.defer_to_thread(move || Ok(output::listening(&ports)));
+        let announced = printed.add_callback(move |printed| {
+            if let Err(exit) = printed {
+                let _ = failed.0.set(exit);
+                stopping.stop();
+            }
+            Ok(())
+        });
+        // Cancelled if the program ends first.
+        announced.add_errback(|_| Ok(())).detach();
+    }
+
+    fn outcome(self) -> Result<(), Exit> {
+        Arc::into_inner(self.0).and_then(OnceLock::into_inner).map_or(Ok(()), Err)
+    }
 }
 
 /// A cluster whose loops handle signals as a single one does.

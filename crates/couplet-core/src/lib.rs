@@ -44,7 +44,7 @@ mod why;
 pub use address::{Address, UnixAddress};
 pub use bytes::Bytes;
 #[doc(inline)]
-pub use couplet_defer::defer;
+pub use couplet_defer::{backlog, defer};
 use couplet_defer::{events, internals, panics};
 pub use datagrams::{DatagramPort, DatagramProtocol, DatagramTransport, PortStopped, SendError};
 pub use defer::{Deferred, Failure, Resolver, Result};

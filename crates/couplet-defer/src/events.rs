@@ -8,7 +8,6 @@
 
 use std::cell::Cell;
 use std::fmt::{self, Debug, Write as _};
-use std::io::{self, Write as _};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -17,6 +16,8 @@ use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::NoSubscriber;
 use tracing::{Dispatch, Event, Level, Metadata, Subscriber, dispatcher};
+
+use crate::backlog::Backlog;
 
 #[doc(hidden)]
 #[macro_export]
@@ -74,12 +75,10 @@ pub fn print_nothing() -> impl Sized {
     Before(SIMULATES.replace(true))
 }
 
-/// Writes an event to stderr as a line: level, target, message and fields.
+/// Queues an event for stderr as a line: level, target, message and fields.
 fn write_line(metadata: &Metadata<'_>, text: String) {
     let line = format!("{} {}: {text}\n", metadata.level(), metadata.target());
-    // Written in one piece, because other threads write too. A full disk or a closed pipe is
-    // ignored.
-    let _ = io::stderr().write_all(line.as_bytes());
+    Backlog::stderr().push(line);
 }
 
 /// Passes each warning and error to a function, with its message and fields as a text.

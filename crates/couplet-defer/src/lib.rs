@@ -1,5 +1,5 @@
-//! The Deferreds of [couplet](https://docs.rs/couplet), the containment of panics, and the warnings
-//! and errors of the library. It depends on no other crate of Couplet.
+//! The Deferreds of [couplet](https://docs.rs/couplet), the containment of panics, the warnings and
+//! errors of the library, and output that never blocks. It depends on no other crate of Couplet.
 //!
 //! Programs depend on `couplet`, which re-exports [`defer`] and [`testing`] under the same paths.
 //! The hidden modules and macros are for the other crates of Couplet, and unstable.
@@ -10,6 +10,7 @@
 #[macro_use]
 pub mod events;
 
+pub mod backlog;
 pub mod defer;
 #[doc(hidden)]
 pub mod internals;

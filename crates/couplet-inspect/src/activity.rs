@@ -184,7 +184,8 @@ impl Activity {
         match kind {
             Kind::Waited => {
                 let slept = record.slept().min(passed);
-                self.end_callback(passed - slept, time);
+                // A callback that wrote nothing ended as the sleep began.
+                self.end_callback(passed - slept, time - slept);
                 self.wait(time - slept, time);
                 self.second(time).turns += 1;
                 // Nothing is in progress while the loop waits, even if some events were lost.
@@ -544,6 +545,26 @@ mod tests {
         let time = activity.time(0);
         assert_eq!((time.idle * 1e6).round(), 1.0);
         assert_eq!((time.busy * 1e6).round(), 44.0);
+    }
+
+    #[test]
+    fn a_callback_that_writes_nothing_ends_as_the_loop_goes_to_sleep() {
+        let slept = ticks_slept(700_000);
+        for kind in [Kind::Built, Kind::Received, Kind::Ended, Kind::Room] {
+            let mut records = Vec::new();
+            for round in 0..8 {
+                let time = round * 800_000_000;
+                records.push((time, kind, 7, 0));
+                records.push((time + 700_001_000, Kind::Waited, 0, slept));
+            }
+            let activity = activity(&records);
+            let (_, took) = activity.slowest().expect("a call");
+            assert!(took < Duration::from_millis(1), "{kind:?}: {took:?}");
+        }
+        // A sleep inside a callback is none of the loop's.
+        let records = [(0, Kind::Received, 7, 0), (700_000_000, Kind::Waited, 0, 0)];
+        let (_, took) = activity(&records).slowest().expect("a call");
+        assert_eq!(took, Duration::from_millis(700));
     }
 
     #[test]

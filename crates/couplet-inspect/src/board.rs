@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use couplet_core::backlog;
 use couplet_core::defer::{Deferred, DeferredLock, Resolver};
 use couplet_core::hooks::inspector::InspectedLoop;
 use couplet_core::hooks::present_time;
@@ -532,7 +533,8 @@ impl Watched {
         let Watched { number, snapshot, activity, doing, history, .. } = self;
         let second = Activity::seconds_at(&self.inspected.ring, now);
         let held = doing.as_ref().map(|doing| (&*doing.what, doing.held()));
-        let facts = Facts { number: *number, snapshot, activity, held, now, second };
+        let logs = if *number == 0 { backlog::all() } else { Vec::new() };
+        let facts = Facts { number: *number, snapshot, activity, held, now, second, logs: &logs };
         let raised = flags(&facts, history, clock);
         for flag in &raised {
             if self.flags.iter().all(|before| before.id() != flag.id()) {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use couplet_core::backlog::BacklogState;
 use couplet_core::hooks::inspector::{size, time};
 use couplet_core::reactor::{
     ConnectionSnapshot, LockSnapshot, PendingSnapshot, Snapshot, Why, WhyPart,
@@ -147,6 +148,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) now: Instant,
     /// The same in seconds since the ring was made.
     pub(crate) second: f64,
+    /// The program's logs, which count as the main loop's.
+    pub(crate) logs: &'a [BacklogState],
 }
 
 /// The memory from one measurement to the next.
@@ -174,7 +177,7 @@ struct Counter {
 }
 
 impl History {
-    fn update(&mut self, snapshot: &Snapshot, now: Instant) {
+    fn update(&mut self, snapshot: &Snapshot, logs: &[BacklogState], now: Instant) {
         let before = std::mem::take(&mut self.outboxes);
         for connection in snapshot.connections.iter().filter(|it| it.buffered > 0) {
             let id = connection.id.to_string();
@@ -200,6 +203,7 @@ impl History {
             ("unhandled", snapshot.unhandled),
             ("shed", snapshot.shed),
             ("overflow", overflows.map_or(0, |(_, count)| count)),
+            ("log", logs.iter().map(|log| log.lost).sum()),
             ("turned away", snapshot.ports.iter().map(|port| port.turned_away).sum()),
             ("restarts", restarts.filter_map(|(_, count)| count.parse::<u64>().ok()).sum()),
         ];
@@ -225,7 +229,7 @@ impl History {
 /// The flags of a loop.
 pub(crate) fn flags(facts: &Facts<'_>, history: &mut History, clock: Clock) -> Vec<Flag> {
     let (number, now) = (facts.number, facts.now);
-    history.update(facts.snapshot, now);
+    history.update(facts.snapshot, facts.logs, now);
     let seen = &*history;
     let found: Vec<_> = RULES.iter().map(|rule| (rule, (rule.find)(facts, seen))).collect();
     let mut flags = Vec::new();
@@ -253,7 +257,7 @@ pub(crate) fn flags(facts: &Facts<'_>, history: &mut History, clock: Clock) -> V
     flags
 }
 
-const RULES: [Rule; 21] = [
+const RULES: [Rule; 22] = [
     Rule {
         id: "held",
         severity: Severity::Red,
@@ -531,6 +535,26 @@ const RULES: [Rule; 21] = [
                 many => format!("{many} children have open pipes, one for {passed}"),
             };
             Some(Found { words, row: Some(format!("{}.{}", facts.number, longest.of)) })
+        },
+    },
+    Rule {
+        id: "log",
+        severity: Severity::Red,
+        title: "The log is full",
+        threshold: || "one lost line in the last minute".to_owned(),
+        remedy: "Its reader is stuck or too slow: a stopped terminal, a collector that hangs, a full disk. \
+                 The program waits for none of them, but lines are lost.",
+        view: None,
+        find: |facts, history| {
+            let lost = history.growth("log", facts.now)?;
+            let full = facts
+                .logs
+                .iter()
+                .filter(|log| log.lost > 0)
+                .map(|log| format!("{} ({} queued)", log.name, size(log.bytes)));
+            let full: Vec<_> = full.collect();
+            let lost = count(usize::try_from(lost).unwrap_or(usize::MAX), "line");
+            Found::words(format!("{}: {lost} lost in the last minute", full.join(", ")))
         },
     },
     Rule {

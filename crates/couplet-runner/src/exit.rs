@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use couplet::Failure;
+use couplet::backlog::Backlog;
 
 use crate::config::ConfigError;
 
@@ -28,10 +29,9 @@ impl Exit {
         &self.message
     }
 
-    /// Prints the message on stderr, which may be closed.
+    /// Prints the message on stderr, which may be closed, or not be read.
     pub(crate) fn report(&self, name: &str) -> ExitCode {
-        use std::io::Write;
-        let _ = writeln!(std::io::stderr(), "{name}: {}", self.message);
+        Backlog::stderr().push(format!("{name}: {}\n", self.message));
         ExitCode::from(self.code)
     }
 }

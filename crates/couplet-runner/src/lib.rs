@@ -191,6 +191,7 @@ mod asking;
 mod config;
 mod control;
 mod exit;
+mod files;
 mod identity;
 mod in_loops;
 mod logging;

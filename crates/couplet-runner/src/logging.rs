@@ -1,4 +1,5 @@
-//! The log: lines for people or of JSON, on stderr or in a file that is opened again on SIGHUP.
+//! The log: lines for people or of JSON, on stderr or in a file that is opened again on SIGHUP. Loops
+//! only queue lines: a [`Backlog`]'s thread waits for their reader.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -8,6 +9,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use couplet::backlog::{self, Backlog, lost_lines};
 use tracing_subscriber::filter::{FilterExt, LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
@@ -17,8 +19,9 @@ use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::{Layer, Registry};
 
 use crate::exit::{Exit, plain};
+use crate::files;
 use crate::identity::Identity;
-use crate::options::{Arguments, LogForm};
+use crate::options::{Arguments, LogForm, Options};
 use crate::repeats::Repeats;
 
 /// How many warnings or errors of one place are logged within a period, unless set.
@@ -48,11 +51,12 @@ impl Log {
         let first = asked.clone().or(of_file.clone()).unwrap_or_else(default_levels);
         let (filter, levels) = reload::Layer::new(first);
         let repeats = Repeats::new(arguments.options.log_repeats.unwrap_or(MOST_REPEATS));
-        let (writer, is_colourful) = (output.clone(), output.is_colourful());
+        let form = arguments.log.unwrap_or_default();
+        output.set_up(&arguments.options, form);
+        let (writer, is_colourful) = (output.lines.clone(), output.is_colourful());
         let lines = tracing_subscriber::fmt::layer()
             .with_writer(move || writer.clone())
             .with_ansi(is_colourful);
-        let form = arguments.log.unwrap_or_default();
         let layer = match form {
             LogForm::Text => lines.with_target(false).boxed(),
             LogForm::Json => lines.json().flatten_event(true).boxed(),
@@ -80,49 +84,72 @@ impl Log {
         self.levels.reload(levels).expect("the log lives as long as the process");
     }
 
-    /// Opens the log file again. If that fails, the old one stays in use.
+    /// Opens the log file again, behind the lines logged so far. If that fails, the old one stays in
+    /// use.
     pub(crate) fn reopen(&self) {
-        if let Output::File(file) = &self.output
-            && let Err(error) = file.reopen()
-        {
-            let error = plain(&error);
-            tracing::error!(path = %file.path.display(), error, "cannot open the log file again");
-        }
+        let Some(file) = self.output.file.clone() else { return };
+        self.output.lines.run(move || {
+            if let Err(error) = file.reopen() {
+                let error = plain(&error);
+                tracing::error!(path = %file.path.display(), error, "cannot open the log file again");
+            }
+        });
     }
 
     /// Makes the user of the process the owner of the log file, so that it can be opened again.
     pub(crate) fn give_to(&self, identity: &Identity) -> Result<(), Exit> {
-        match &self.output {
-            Output::Stderr => Ok(()),
-            Output::File(log) => {
-                let file = log.file.lock().unwrap_or_else(PoisonError::into_inner);
-                identity.give_open(&*file, &log.path)
-            }
+        match &self.output.file {
+            None => Ok(()),
+            Some(log) => identity.give_open(&*log.open_file(), &log.path),
+        }
+    }
+
+    /// Warns if the user that the process has become can't open the log file again, or make a new one
+    /// after it was renamed: the next SIGHUP, restart or rotation would fail.
+    pub(crate) fn check_reopening(&self) {
+        let Some(LogFile { path, .. }) = self.output.file.as_deref() else { return };
+        if let Err(error) = files::can_append(path) {
+            let (path, error) = (path.display(), plain(&error));
+            tracing::warn!(%path, error, "SIGHUP and restarts cannot open the log file again: its user may not");
+        } else if let Err(error) = files::can_create_beside(path) {
+            let (path, error) = (path.display(), plain(&error));
+            tracing::warn!(%path, error, "SIGHUP cannot make a new log file: its user may not write to the folder, so the rotation has to make the file");
         }
     }
 
     /// Writes text into the log at any level: as lines, or as the message of a line of JSON.
     pub(crate) fn print(&self, text: &str) {
         let text = text.trim_end();
-        let text = match self.form {
+        self.output.lines.push(match self.form {
             LogForm::Text => format!("{text}\n"),
-            LogForm::Json => {
-                let mut timestamp = String::new();
-                let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
-                let level = tracing::Level::INFO.as_str();
-                let line = serde_json::json!({
-                    "timestamp": timestamp, "level": level, "message": text
-                });
-                format!("{line}\n")
-            }
-        };
-        let _ = self.output.clone().write_all(text.as_bytes());
+            LogForm::Json => json_line(tracing::Level::INFO, text),
+        });
     }
 
     /// Whether stderr is not where the log goes.
     pub(crate) fn is_a_file(&self) -> bool {
-        matches!(self.output, Output::File(_))
+        self.output.file.is_some()
     }
+}
+
+/// A line about an event without fields.
+fn line(form: LogForm, level: tracing::Level, text: &str) -> String {
+    match form {
+        LogForm::Text => format!("{} {level:>5} {text}\n", timestamp()),
+        LogForm::Json => json_line(level, text),
+    }
+}
+
+fn json_line(level: tracing::Level, text: &str) -> String {
+    let (timestamp, level) = (timestamp(), level.as_str());
+    let line = serde_json::json!({ "timestamp": timestamp, "level": level, "message": text });
+    format!("{line}\n")
+}
+
+fn timestamp() -> String {
+    let mut timestamp = String::new();
+    let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
+    timestamp
 }
 
 /// Events so far at the levels error and warn.
@@ -166,60 +193,82 @@ pub fn log_panics() {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let text = panic.payload_as_str().unwrap_or("no message");
         tracing::error!(%place, "panic: {text}");
+        if cfg!(panic = "abort") {
+            backlog::settle_all();
+        }
     }));
 }
 
 /// Where the log goes.
 #[derive(Clone)]
-enum Output {
-    Stderr,
-    File(Arc<LogFile>),
+struct Output {
+    lines: Backlog,
+    /// `None` for stderr.
+    file: Option<Arc<LogFile>>,
 }
 
 struct LogFile {
     path: PathBuf,
-    file: Mutex<File>,
+    file: Mutex<Arc<File>>,
 }
 
 impl Output {
     fn open(path: Option<&Path>) -> Result<Output, Exit> {
-        let Some(path) = path else { return Ok(Output::Stderr) };
-        let file = append(path).map_err(|error| {
-            Exit::failed(format!("cannot open the log file {}: {}", path.display(), plain(&error)))
-        })?;
-        Ok(Output::File(Arc::new(LogFile { path: path.to_owned(), file: Mutex::new(file) })))
+        let Some(path) = path else {
+            return Ok(Output { lines: Backlog::stderr(), file: None });
+        };
+        let file = append(path).map_err(|error| cannot_open(path, &error))?;
+        let file = LogFile { path: path.to_owned(), file: Mutex::new(Arc::new(file)) };
+        let file = Arc::new(file);
+        let lines = Backlog::new(path.display().to_string(), Appending(file.clone()));
+        Ok(Output { lines, file: Some(file) })
+    }
+
+    fn set_up(&self, options: &Options, form: LogForm) {
+        if let Some(bytes) = options.log_buffer {
+            self.lines.set_capacity(bytes.get());
+        }
+        if let Some(at_most) = options.log_wait {
+            backlog::set_exit_wait(at_most.0);
+        }
+        let warning = move |lost| Some(line(form, tracing::Level::WARN, &lost_lines(lost)));
+        self.lines.set_notice(warning);
     }
 
     /// True if stderr is a terminal with colours and the user has not disabled them (`NO_COLOR`).
     fn is_colourful(&self) -> bool {
         let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-        matches!(self, Output::Stderr)
-            && io::stderr().is_terminal()
-            && !is_set("NO_COLOR")
-            && !is_dumb
+        self.file.is_none() && io::stderr().is_terminal() && !is_set("NO_COLOR") && !is_dumb
     }
 }
 
 impl LogFile {
     fn reopen(&self) -> io::Result<()> {
-        *self.file.lock().unwrap_or_else(PoisonError::into_inner) = append(&self.path)?;
+        let opened = Arc::new(append(&self.path)?);
+        *self.file.lock().unwrap_or_else(PoisonError::into_inner) = opened;
         Ok(())
     }
+
+    fn open_file(&self) -> Arc<File> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+fn cannot_open(path: &Path, error: &io::Error) -> Exit {
+    Exit::failed(format!("cannot open the log file {}: {}", path.display(), plain(error)))
 }
 
 fn append(path: &Path) -> io::Result<File> {
     File::options().append(true).create(true).open(path)
 }
 
-impl Write for Output {
+/// Appends to the file that is open at present.
+struct Appending(Arc<LogFile>);
+
+impl Write for Appending {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Output::Stderr => io::stderr().write(bytes),
-            Output::File(file) => {
-                file.file.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
-            }
-        }
+        (&*self.0.open_file()).write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -253,6 +302,7 @@ mod tests {
             let counted = [0, 1].map(|at| (after[at].0, after[at].1 - before[at].1));
             assert_eq!(counted, [("error", 1), ("warn", 2)]);
             let _ = thread::spawn(|| panic!("it broke")).join();
+            backlog::settle_all();
             return;
         }
         let mut again = Command::new(env::current_exe().expect("a test has a path"));

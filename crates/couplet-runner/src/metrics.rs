@@ -93,6 +93,11 @@ impl Metrics {
             logged.get_or_create(&vec![("level", level.to_owned())]).inc_by(count);
         }
         registry.register("events", "Events at the levels error and warn", logged);
+        let lost = Family::<Labels, Counter>::default();
+        for log in couplet::backlog::all() {
+            lost.get_or_create(&vec![("log", log.name)]).inc_by(log.lost);
+        }
+        registry.register("log_lines_lost", "Lines lost to a slow reader of a log", lost);
         for (name, help, count) in [
             (
                 "unhandled_failures",

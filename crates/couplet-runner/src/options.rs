@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args, ValueEnum};
@@ -10,7 +11,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-use crate::values::Listen;
+use crate::values::{Listen, Seconds};
 
 /// The arguments of a program that a [`Runner`](crate::Runner) runs. A program with arguments of its
 /// own flattens these into them, and calls [`Runner::run`](crate::Runner::run).
@@ -72,6 +73,14 @@ pub struct Options {
     /// and count the others; 0 for no limit [default: 20]
     #[arg(long, value_name = "N")]
     pub(crate) log_repeats: Option<u32>,
+    /// Queue at most so many bytes of the log for a slow reader; further lines are lost, and counted
+    /// [default: 1048576]
+    #[arg(long, value_name = "BYTES")]
+    #[serde(deserialize_with = "one_or_more")]
+    pub(crate) log_buffer: Option<NonZeroUsize>,
+    /// At the end, wait at most so long for the log's reader [default: 1]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
+    pub(crate) log_wait: Option<Seconds>,
     /// Write the process's number into this file, and lock it
     #[arg(long, value_name = "FILE")]
     pub(crate) pid_file: Option<PathBuf>,
@@ -153,6 +162,8 @@ impl Options {
             check: self.check,
             log_file: self.log_file.or(file.log_file),
             log_repeats: self.log_repeats.or(file.log_repeats),
+            log_buffer: self.log_buffer.or(file.log_buffer),
+            log_wait: self.log_wait.or(file.log_wait),
             pid_file: self.pid_file.or(file.pid_file),
             user: self.user.or(file.user),
             group: self.group.or(file.group),
@@ -283,18 +294,32 @@ pub fn log_levels(text: &str) -> Result<Targets, String> {
         // It would become part of a target that matches nothing.
         return Err(format!("{odd:?} is not allowed in a filter; {EXAMPLES}"));
     }
-    let is_level = |part: &&str| {
-        part.contains('=') || (!part.is_empty() && part.parse::<LevelFilter>().is_ok())
-    };
-    if let Some(odd) = text.split(',').find(|part| !is_level(part)) {
-        // It would be a target, and silence all others.
-        return Err(format!("{odd:?} is not a level; {EXAMPLES}"));
+    let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
+    for part in text.split(',') {
+        match part.split_once('=') {
+            Some(("", _)) => return Err(format!("{part:?} has no target; {EXAMPLES}")),
+            // Without one, all events of the target would be logged.
+            Some((_, level)) if !is_level(level) => {
+                return Err(format!("{level:?} is not a level, in {part:?}; {EXAMPLES}"));
+            }
+            // It would be a target, and silence all others.
+            None if !is_level(part) => {
+                return Err(format!("{part:?} is not a level; {EXAMPLES}"));
+            }
+            _ => {}
+        }
     }
     text.parse().map_err(|error| format!("{error}; {EXAMPLES}"))
 }
 
 fn filter_of<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Targets>, D::Error> {
     log_levels(&String::deserialize(deserializer)?).map(Some).map_err(D::Error::custom)
+}
+
+/// Reads a number of seconds from 0 on.
+fn seconds(text: &str) -> Result<Seconds, String> {
+    let seconds = text.parse().ok().and_then(|number| Duration::try_from_secs_f64(number).ok());
+    seconds.map(Seconds).ok_or_else(|| "a number of seconds from 0 on is expected here".to_owned())
 }
 
 fn octal(text: &str) -> Result<u32, String> {
@@ -361,10 +386,11 @@ mod tests {
             "-vv",
             "--log-repeats=3",
             "--max-buffered=9",
+            "--log-wait=2.5",
         ];
         let matches = command.try_get_matches_from(line).unwrap();
         let arguments = Arguments::from_arg_matches(&matches).unwrap();
-        let file = "log = \"text\"\numask = 0o77\nmax-connections = 5\nmax-buffered = 6\nmax-buffered-by-peer = 7\nuser = \"b\"\ngroup = \"c\"\npid-file = \"d\"\n\
+        let file = "log = \"text\"\numask = 0o77\nmax-connections = 5\nmax-buffered = 6\nmax-buffered-by-peer = 7\nuser = \"b\"\ngroup = \"c\"\npid-file = \"d\"\nlog-buffer = 5\nlog-wait = 0.5\n\
                     log-file = \"e\"\nlog-repeats = 9\nhealth = \"tcp:1\"\ncontrol = \"f\"\nlog-level = \"info\"";
         let both = arguments.or(&toml::from_str(file).unwrap(), toml::from_str(file).unwrap());
         assert_eq!((both.log, both.verbose), (Some(LogForm::Json), 2));
@@ -377,6 +403,8 @@ mod tests {
         let names = [options.user, options.group, options.health.map(|it| it.to_string())];
         assert_eq!(names, ["a", "c", "tcp:1"].map(|name| Some(name.into())));
         assert_eq!((options.umask, options.log_repeats), (Some(0o27), Some(3)));
+        let wait = Seconds(Duration::from_millis(2500));
+        assert_eq!((options.log_buffer, options.log_wait), (NonZeroUsize::new(5), Some(wait)));
         assert_eq!(Options::default().load_limits(of_program, 0, 1), of_program);
     }
 

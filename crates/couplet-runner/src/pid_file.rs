@@ -5,12 +5,13 @@ use std::io::{Read, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::exit::{Exit, plain};
 
 /// A locked pid file. It is emptied when the program ends, and the lock ends with the process.
 pub(crate) struct PidFile {
-    file: File,
+    file: Arc<File>,
     path: PathBuf,
     /// Whether our number is in it.
     is_ours: bool,
@@ -28,8 +29,8 @@ impl PidFile {
             Err(std::fs::TryLockError::WouldBlock) => return Err(running(path, &mut file)),
             Err(std::fs::TryLockError::Error(error)) => return Err(cannot(error)),
         }
-        let mut file = PidFile { file, path: path.to_owned(), is_ours: true };
-        file.claim()?;
+        let mut file = PidFile { file: Arc::new(file), path: path.to_owned(), is_ours: true };
+        file.claim().write()?;
         Ok(file)
     }
 
@@ -41,17 +42,16 @@ impl PidFile {
         let (ours, there) = (file.metadata().map(id), std::fs::metadata(path).map(id));
         match (ours, there) {
             (Ok(ours), Ok(there)) if ours == there => {
-                Ok(PidFile { file, path: path.to_owned(), is_ours: false })
+                Ok(PidFile { file: Arc::new(file), path: path.to_owned(), is_ours: false })
             }
             _ => PidFile::lock(path),
         }
     }
 
-    /// Writes our number.
-    pub(crate) fn claim(&mut self) -> Result<(), Exit> {
+    /// The file is ours from now on; the returned claim writes our number.
+    pub(crate) fn claim(&mut self) -> Claim {
         self.is_ours = true;
-        let written = self.write(&format!("{}\n", std::process::id()));
-        written.map_err(|error| cannot_write(&self.path, &error))
+        Claim { file: self.file.clone(), path: self.path.clone() }
     }
 
     /// A duplicate of the descriptor, which holds the lock too.
@@ -63,19 +63,32 @@ impl PidFile {
     pub(crate) fn leave(mut self) {
         self.is_ours = false;
     }
+}
 
-    fn write(&mut self, text: &str) -> std::io::Result<()> {
-        self.file.set_len(0)?;
-        self.file.rewind()?;
-        self.file.write_all(text.as_bytes())
+/// Our number, to be written into the file by any thread.
+pub(crate) struct Claim {
+    file: Arc<File>,
+    path: PathBuf,
+}
+
+impl Claim {
+    pub(crate) fn write(&self) -> Result<(), Exit> {
+        let written = write(&self.file, &format!("{}\n", std::process::id()));
+        written.map_err(|error| cannot_write(&self.path, &error))
     }
+}
+
+fn write(mut file: &File, text: &str) -> std::io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    file.write_all(text.as_bytes())
 }
 
 impl Drop for PidFile {
     /// Empties the file. It isn't removed: another process may be about to lock it.
     fn drop(&mut self) {
         if self.is_ours
-            && let Err(error) = self.write("")
+            && let Err(error) = write(&self.file, "")
         {
             tracing::warn!(path = %self.path.display(), %error, "cannot empty the pid file");
         }

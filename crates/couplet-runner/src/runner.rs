@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Command, FromArgMatches};
+use couplet::backlog;
 use couplet::services::Child;
 use couplet::{Address, Loop, LoopOptions, Protocol, Reactor};
 use serde::de::DeserializeOwned;
@@ -269,7 +270,7 @@ impl Runner {
     /// ```
     pub fn run(self, arguments: Arguments) -> ExitCode {
         let (name, heir) = (self.name, Heir::find());
-        match self.try_run(arguments, heir.as_ref()) {
+        let code = match self.try_run(arguments, heir.as_ref()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(exit) => {
                 if let Some(heir) = heir {
@@ -277,7 +278,9 @@ impl Runner {
                 }
                 exit.report(name)
             }
-        }
+        };
+        backlog::settle_all();
+        code
     }
 
     fn try_run(self, arguments: Arguments, heir: Option<&Heir>) -> Result<(), Exit> {

@@ -320,6 +320,7 @@ impl Running {
             let given = control.map_or(Ok(()), |path| identity.give(path));
             let given = given.and_then(|()| self.program.log.give_to(identity));
             given.and_then(|()| identity.assume()).map_err(|exit| Failure::msg(exit.message()))?;
+            self.program.log.check_reopening();
         }
         if let Some(metrics) = &self.program.metrics {
             metrics.start(&self.reactor);
@@ -366,11 +367,16 @@ impl Running {
             self.phase.set(Phase::Serving);
         }
         self.settle();
-        if let Some(file) = &mut *self.pid_file.borrow_mut()
-            && let Err(exit) = file.claim()
-        {
-            let failure = exit.message();
-            tracing::warn!("{failure}");
+        if let Some(file) = &mut *self.pid_file.borrow_mut() {
+            // The file's disk may be slow.
+            let claim = file.claim();
+            let write = move || claim.write().map_err(|exit| Failure::msg(exit.message()));
+            let written = self.reactor.defer_to_thread(write);
+            let logged = written.add_errback(|failure| {
+                tracing::warn!("{failure}");
+                Ok(())
+            });
+            logged.detach();
         }
         systemd::ready(&self.summary());
     }

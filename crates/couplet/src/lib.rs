@@ -260,7 +260,7 @@ pub use couplet_core::{
 pub use couplet_core::{Watch, process};
 #[doc(inline)]
 pub use couplet_core::{
-    defer, driver, endpoints, factory, layers, protocols, reactor, services, stream, task,
+    backlog, defer, driver, endpoints, factory, layers, protocols, reactor, services, stream, task,
     task_local, transport,
 };
 #[cfg(feature = "sim")]

@@ -124,6 +124,8 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-runner/src/metrics.rs",
             // Where the processor has no counter.
             "couplet-os/src/ticks.rs",
+            // The wait for readers at the end of a program.
+            "couplet-defer/src/backlog.rs",
         ],
     },
     Capability {
@@ -169,6 +171,8 @@ const CAPABILITIES: &[Capability] = &[
         paths: &["std::thread::Builder"],
         instead: NO_WAIT,
         places: &[
+            // Waits for the readers of logs.
+            "couplet-defer/src/backlog.rs",
             "couplet-core/src/driver/pool.rs",
             "couplet-core/src/driver/serial.rs",
             "couplet-core/src/driver/stalls.rs",
@@ -218,6 +222,7 @@ const CAPABILITIES: &[Capability] = &[
         paths: &["std::sync::Condvar"],
         instead: NO_WAIT,
         places: &[
+            "couplet-defer/src/backlog.rs",
             "couplet-core/src/driver/pool.rs",
             "couplet-core/src/driver/stalls.rs",
             // Waits for the other loops, before its own runs and after it has failed.
@@ -268,6 +273,7 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-core/src/endpoints/shared.rs",
             "couplet-core/src/endpoints/tls.rs",
             "couplet-core/src/layers/tls/directory.rs",
+            "couplet-defer/src/backlog.rs",
             "couplet-defer/src/panics.rs",
             // A failure may be in another thread than its Deferreds.
             "couplet-defer/src/defer/failure.rs",
@@ -457,10 +463,7 @@ const CAPABILITIES: &[Capability] = &[
         paths: &["std::io::IsTerminal", "std::io::stderr", "std::io::stdin", "std::io::stdout"],
         instead: PROCESS,
         places: &[
-            // Reports without a subscriber.
-            "couplet-defer/src/defer/report.rs",
-            "couplet-defer/src/events.rs",
-            "couplet-core/src/reactor/turn/shutdown.rs",
+            "couplet-defer/src/backlog.rs",
             // Standard streams as connections.
             "couplet-core/src/driver/pipe.rs",
             "couplet-cli/src/",
@@ -473,8 +476,6 @@ const CAPABILITIES: &[Capability] = &[
         paths: &["std::print", "std::println", "std::eprintln"],
         instead: PROCESS,
         places: &[
-            // The error of `main`.
-            "couplet-core/src/reactor/turn/run.rs",
             "couplet-cli/src/connect/stdout.rs",
             "couplet-cli/src/datagrams/connect.rs",
             "couplet-cli/src/demo.rs",

@@ -11,9 +11,10 @@ use super::source::{Code, Mention, assert_none, library, with_parsed_code};
 /// layer: a protocol gets a transport, which leads to its reactor's handle. `factory` and
 /// `connector` form the next one, and `reactor` is above both. The layer below, `address`, `error`,
 /// `defer`, `timers`, `outbox`, the seam (`driver`) and `layers`, depends on none of them.
-const MAY_KNOW: [(&str, &[&str]); 31] = [
+const MAY_KNOW: [(&str, &[&str]); 32] = [
     ("why", &[]),
-    ("events", &[]),
+    ("backlog", &[]),
+    ("events", &["backlog"]),
     ("http2", &[]),
     ("address", &[]),
     ("slots", &[]),
@@ -22,7 +23,7 @@ const MAY_KNOW: [(&str, &[&str]); 31] = [
     ("unread", &[]),
     ("switches", &[]),
     ("outbox", &[]),
-    ("defer", &["panics"]),
+    ("defer", &["backlog", "panics"]),
     ("internals", &["defer"]),
     ("error", &["address", "defer"]),
     ("driver", &["panics", "address", "slots", "error", "outbox", "switches"]),
@@ -93,6 +94,7 @@ const MAY_KNOW: [(&str, &[&str]); 31] = [
     (
         "reactor",
         &[
+            "backlog",
             "panics",
             "address",
             "datagrams",

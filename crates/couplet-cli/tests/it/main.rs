@@ -51,6 +51,7 @@ mod servers;
 mod signals;
 mod sim;
 mod slow_readers;
+mod stuck_log;
 mod terminal;
 mod threads;
 mod tls;

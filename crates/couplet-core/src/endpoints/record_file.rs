@@ -1,14 +1,16 @@
 //! Files of whole records, such as lines or captured packets: [`RecordFile`].
 //!
-//! Each file is open once in this process, however many loops and connections write to it. Each
-//! record is a single `write`, so records of other programs never split it. A record cut by a full
-//! disk or by the death of a program is removed before anything is appended.
+//! Each file is open once in this process, however many loops and connections write to it, and is
+//! written by a thread, so that a stuck disk blocks no loop. Each record is a single `write`, so
+//! records of other programs never split it. A record cut by a full disk or by the death of a program
+//! is removed before anything is appended.
 
 use std::fs::{self, File, FileType, Metadata, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use crate::backlog::{Backlog, lost_lines};
 use crate::layers::Pcap;
 use crate::panics::lock;
 
@@ -22,9 +24,13 @@ pub(super) enum RecordFormat {
     Packets,
 }
 
-/// A user of an open file of records. The last one to drop closes the file.
+/// A user of an open file of records. Once the last one is dropped, the queued records are written and
+/// the file is closed.
 #[derive(Debug)]
-pub(super) struct RecordFile(Arc<SharedFile>);
+pub(super) struct RecordFile {
+    file: Arc<SharedFile>,
+    records: Backlog,
+}
 
 /// A file of records and its users.
 #[derive(Debug)]
@@ -51,7 +57,15 @@ type FileId = Option<(u64, u64)>;
 /// The open files, with the number of their users. A file is opened and closed while this is
 /// locked: its lock excludes other programs, not another loop that opens it meanwhile. Law 9: one
 /// for each file that an endpoint names.
-static OPEN: Mutex<Vec<(Arc<SharedFile>, usize)>> = Mutex::new(Vec::new());
+static OPEN: Mutex<Vec<OpenRecords>> = Mutex::new(Vec::new());
+
+/// An open file, its queue, and the number of its users.
+#[derive(Debug)]
+struct OpenRecords {
+    file: Arc<SharedFile>,
+    records: Backlog,
+    users: usize,
+}
 
 impl RecordFile {
     /// Opens a file, or finds it among the open ones. The lowest of several limits applies.
@@ -65,10 +79,10 @@ impl RecordFile {
         check_type(found.file_type())?;
         let id = id(&found);
         let same = |other: &SharedFile| id.is_some() && other.id() == Some(id);
-        if let Some((other, users)) = others.iter_mut().find(|(other, _)| same(other)) {
-            other.share_with(records, limit)?;
-            *users += 1;
-            return Ok(RecordFile(other.clone()));
+        if let Some(other) = others.iter_mut().find(|other| same(&other.file)) {
+            other.file.share_with(records, limit)?;
+            other.users += 1;
+            return Ok(RecordFile { file: other.file.clone(), records: other.records.clone() });
         }
         let length = match found.is_file() {
             true => resume(&mut file, records, path)?,
@@ -76,26 +90,54 @@ impl RecordFile {
         };
         let state = Mutex::new(Some(OpenFile { file, id, length, limit }));
         let file = Arc::new(SharedFile { path: path.into(), records, state });
-        others.push((file.clone(), 1));
-        Ok(RecordFile(file))
+        let records = backlog(&file);
+        others.push(OpenRecords { file: file.clone(), records: records.clone(), users: 1 });
+        Ok(RecordFile { file, records })
     }
 
-    /// Appends a record, unless an earlier one could not be written.
+    /// Queues a record, which is written unless an earlier one could not be.
     pub(super) fn append(&self, record: &[u8]) {
+        self.records.push(record);
+    }
+}
+
+/// The queue in front of a file. Lost lines are counted in the file; a capture has no place for that.
+fn backlog(file: &Arc<SharedFile>) -> Backlog {
+    let records = Backlog::new(file.path.display().to_string(), Appending(file.clone()));
+    let file = file.clone();
+    records.set_notice(move |lost| match file.records {
+        RecordFormat::Lines => Some(format!("{}\n", lost_lines(lost))),
+        RecordFormat::Packets => {
+            log_warn!(file = %file.path.display(), lost, "packets are missing in a capture: the disk is too slow");
+            None
+        }
+    });
+    records
+}
+
+/// Appends each piece that is written as a record.
+struct Appending(Arc<SharedFile>);
+
+impl Write for Appending {
+    fn write(&mut self, record: &[u8]) -> io::Result<usize> {
         self.0.append(record);
+        Ok(record.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
 impl Drop for RecordFile {
     fn drop(&mut self) {
         let mut files = lock(&OPEN);
-        let Some(index) = files.iter().position(|(file, _)| Arc::ptr_eq(file, &self.0)) else {
-            return;
-        };
-        files[index].1 -= 1;
-        if files[index].1 == 0 {
-            files.swap_remove(index);
-            *lock(&self.0.state) = None;
+        let open = files.iter_mut().find(|open| Arc::ptr_eq(&open.file, &self.file));
+        let Some(open) = open else { return };
+        open.users -= 1;
+        if open.users == 0 {
+            let file = self.file.clone();
+            open.records.run(move || file.close());
         }
     }
 }
@@ -112,6 +154,17 @@ impl SharedFile {
         } else if let Err(error) = open.write(record) {
             log_warn!(file = %path, %error, "the traffic log ends here");
             *state = None;
+        }
+    }
+
+    /// Closes the file, unless it has a new user.
+    fn close(self: &Arc<Self>) {
+        let mut files = lock(&OPEN);
+        let unused = |open: &OpenRecords| open.users == 0 && Arc::ptr_eq(&open.file, self);
+        if let Some(index) = files.iter().position(unused) {
+            // A backlog that is dropped ends its thread, which is the present one.
+            files.swap_remove(index);
+            *lock(&self.state) = None;
         }
     }
 

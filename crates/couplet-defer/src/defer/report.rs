@@ -2,12 +2,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::io::Write;
 use std::panic::Location;
 use std::rc::Rc;
 
 use super::error::{discard, run_contained};
 use super::{Failure, History};
+use crate::backlog::Backlog;
 
 /// A failure that was still the result of a Deferred when its last end was dropped.
 /// Twisted's "Unhandled error in Deferred".
@@ -139,8 +139,7 @@ pub(super) fn report(
             REPORTING.set(false);
         }
         _ => {
-            // A closed stderr is no reason to panic inside a drop.
-            let _ = writeln!(std::io::stderr(), "{unhandled}");
+            Backlog::stderr().push(format!("{unhandled}\n"));
         }
     }
 }

@@ -21,6 +21,8 @@ struct Measured {
     history: History,
     clock: Clock,
     begun: Instant,
+    // Bound: as a test sets them.
+    logs: Vec<BacklogState>,
 }
 
 /// Calls this when bytes arrive.
@@ -39,7 +41,8 @@ impl Measured {
         let memory = MemoryReactor::new();
         let reactor = memory.reactor();
         let (clock, begun) = (Clock::new(&reactor), reactor.now());
-        Measured { memory, activity: Activity::new(), history: History::default(), clock, begun }
+        let (activity, history, logs) = (Activity::new(), History::default(), Vec::new());
+        Measured { memory, activity, history, clock, begun, logs }
     }
 
     fn reactor(&self) -> Reactor {
@@ -87,7 +90,8 @@ impl Measured {
     fn flags_held(&mut self, snapshot: &Snapshot, held: Option<(&str, Duration)>) -> Vec<Flag> {
         let now = self.reactor().now();
         let second = now.saturating_duration_since(self.begun).as_secs_f64();
-        let facts = Facts { number: 0, snapshot, activity: &self.activity, held, now, second };
+        let (activity, logs) = (&self.activity, &self.logs[..]);
+        let facts = Facts { number: 0, snapshot, activity, held, now, second, logs };
         flags(&facts, &mut self.history, self.clock)
     }
 
@@ -123,6 +127,30 @@ fn a_healthy_loop_has_none() {
             wire.close();
         }
         measured.memory.settle();
+    }
+}
+
+#[test]
+fn a_log_that_loses_lines_each_time() {
+    /// Fails each write.
+    struct Closed;
+    impl std::io::Write for Closed {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(std::io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let log = couplet_core::backlog::Backlog::new("stderr", Closed);
+    let mut measured = Measured::new();
+    for (lost, words) in [(1, "1 line"), (3, "3 lines"), (1, "1 line")] {
+        (0..lost).for_each(|_| log.push("a line"));
+        assert!(log.settle(Duration::from_secs(300)));
+        measured.logs = vec![log.state()];
+        let found = Measured::only(&measured.flags(), "log");
+        assert_eq!(found, format!("stderr (0 B queued): {words} lost in the last minute"));
+        assert!(measured.pass(RECENT).flags().is_empty(), "it is over");
     }
 }
 

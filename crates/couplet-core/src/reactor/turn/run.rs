@@ -17,6 +17,7 @@ use super::core::Core;
 use super::runtime::Runtime;
 use super::steps::{Engine, Turns};
 use super::table::Resource;
+use crate::backlog::{self, Backlog};
 use crate::defer::{Deferred, Failure, Result, set_reporter};
 use crate::driver::contents::Contents;
 use crate::driver::recorded::{Recorded, RingWriter};
@@ -719,8 +720,9 @@ fn report_failure(failure: &Failure) {
     if tracing::enabled!(tracing::Level::ERROR) {
         log_error!("{failure}");
     } else {
-        eprintln!("{failure}");
+        Backlog::stderr().push(format!("{failure}\n"));
     }
+    backlog::settle_all();
 }
 
 impl Drop for Loop {
@@ -773,6 +775,8 @@ impl Drop for Loop {
         if let Some(monitor) = core.records.monitor.get() {
             monitor.end();
         }
+        // The program may end next, and with it the threads that write.
+        backlog::settle_all();
     }
 }
 

@@ -4,11 +4,11 @@
 //! Twisted's system event triggers and `disconnectAll`.
 
 use std::cell::Cell;
-use std::io::Write;
 use std::rc::Rc;
 
 use super::core::Core;
 use super::table::Resource;
+use crate::backlog::Backlog;
 use crate::driver::{Commands, Signal, UserCall};
 use crate::error::ConnectError;
 use crate::panics::contain;
@@ -41,9 +41,9 @@ fn call_trigger(reactor: &Reactor, trigger: Trigger, unfired: &Rc<Cell<usize>>) 
     });
 }
 
-/// Prints a snapshot to stderr, which is the default. Errors are ignored.
+/// Prints a snapshot to stderr, which is the default.
 pub(super) fn print_snapshot(snapshot: &Snapshot) {
-    drop(write!(std::io::stderr(), "{snapshot}"));
+    Backlog::stderr().push(snapshot.to_string());
 }
 
 impl Core {
