@@ -610,8 +610,12 @@ impl Ring {
         };
         match waited {
             Ok(_) => Ok(()),
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR)) => Ok(()),
-            Err(error) => Err(error),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ETIME) => Ok(()),
+                // The process may have been stopped while completions came.
+                Some(libc::EINTR) => self.wait(Some(Duration::ZERO)),
+                _ => Err(error),
+            },
         }
     }
 

@@ -147,7 +147,8 @@ const GATES: [Gate; 15] = [
 /// The provided methods of `Driver`, with the drivers that may override them. An override is code
 /// that no other driver, and so no simulation, exercises. The turn itself is a blanket
 /// `impl Engine`, which no driver can override.
-const PROVIDED: [(&str, &[&str]); 3] = [
+const PROVIDED: [(&str, &[&str]); 4] = [
+    ("full_batch", &["A", "Mio", "Uring"]),
     ("has_more", &["A", "Mio", "Uring", "Memory"]),
     ("due", &["A", "Mio", "Uring"]),
     ("descriptor", &["A", "Mio", "Uring"]),

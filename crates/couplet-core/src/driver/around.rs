@@ -1,6 +1,7 @@
 //! [`Around`]: drivers that hold another driver, and pass everything on to it.
 
 use std::io;
+use std::num::NonZeroUsize;
 #[cfg(unix)]
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
@@ -236,6 +237,10 @@ impl<A: Around> Driver for A {
     #[inline(always)]
     fn has_more(&self) -> bool {
         self.inner().has_more()
+    }
+
+    fn full_batch(&self) -> Option<NonZeroUsize> {
+        self.inner().full_batch()
     }
 
     #[inline(always)]

@@ -69,6 +69,7 @@ use std::any::Any;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
+use std::num::NonZeroUsize;
 #[cfg(unix)]
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
@@ -532,7 +533,8 @@ pub trait Commands {
 /// [module](self) for the guarantees of every driver.
 pub trait Driver: Commands {
     /// The only wait: returns at an event, a wake-up, or `until`; with `None` there is no deadline.
-    /// A time in the past polls without waiting.
+    /// A time in the past polls without waiting. A wait that a signal interrupts polls before it
+    /// returns: the process may have been stopped, and input may have arrived.
     ///
     /// # Errors
     ///
@@ -546,6 +548,12 @@ pub trait Driver: Commands {
     /// current one. False if the driver does not know.
     fn has_more(&self) -> bool {
         false
+    }
+
+    /// The number of events of the last wait, if it could report no more, so that others may be at
+    /// hand: the loop then waits again before it makes timed calls. `None` if all were reported.
+    fn full_batch(&self) -> Option<NonZeroUsize> {
+        None
     }
 
     /// The bytes of the last event, an [`Event::Received`] of this connection.

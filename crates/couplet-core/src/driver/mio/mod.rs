@@ -36,6 +36,7 @@ mod uring;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Wake, Waker};
@@ -108,8 +109,9 @@ const JOB_THREADS: usize = 10;
 /// Maximum bytes sent to one connection by one call, so that a fast reader with a large backlog
 /// does not starve the others.
 const SEND_LIMIT: usize = 512 * 1024;
-/// Maximum events per wait.
-const EVENTS: usize = 1024;
+
+/// Maximum events per wait, unless set otherwise.
+const EVENTS: NonZeroUsize = NonZeroUsize::new(1024).expect("it is not zero");
 
 /// The driver over mio. One per loop; dropping it closes everything that it opened.
 pub struct Mio {
@@ -117,8 +119,9 @@ pub struct Mio {
     #[cfg(not(target_os = "linux"))]
     events: mio::Events,
     /// The events of the last poll, copied out so that slots can change during the walk.
-    // Bound: the events of one wait: at most EVENTS (1024).
+    // Bound: the events of one wait: at most `events_per_wait`.
     batch: Vec<Polled>,
+    events_per_wait: NonZeroUsize,
     cursor: usize,
     // Bound: the peak number of open connections, attempts and ports; shrinks when half of it is
     // unused.
@@ -162,7 +165,7 @@ pub struct Mio {
     jobs: Pool<Job, ()>,
     /// The batch of datagrams being reported.
     arrived: ReceivedBatch,
-    // Bound: the events of one wait: at most EVENTS (1024); empty before the next wait.
+    // Bound: the events of one wait: at most `events_per_wait`; empty before the next wait.
     watched: VecDeque<(WatchId, Ready)>,
     /// There may be an event without a slot: a resolved name, a finished job, a watched descriptor.
     has_internal_events: bool,
@@ -214,8 +217,9 @@ impl Mio {
         Ok(Mio {
             poll,
             #[cfg(not(target_os = "linux"))]
-            events: mio::Events::with_capacity(EVENTS),
-            batch: Vec::with_capacity(EVENTS),
+            events: mio::Events::with_capacity(EVENTS.get()),
+            batch: Vec::with_capacity(EVENTS.get()),
+            events_per_wait: EVENTS,
             cursor: 0,
             slots: Slots::new(),
             high_water: 0,
@@ -248,6 +252,17 @@ impl Mio {
     #[must_use]
     pub fn spin(mut self, most: Duration) -> Mio {
         self.spin = Spin::new(most);
+        self
+    }
+
+    /// Sets how many events a wait reports at most: 1024 by default. The others are reported by the
+    /// next one.
+    #[must_use]
+    pub fn events_per_wait(mut self, most: NonZeroUsize) -> Mio {
+        self.events_per_wait = most;
+        #[cfg(not(target_os = "linux"))]
+        (self.events = mio::Events::with_capacity(most.get()));
+        self.batch = Vec::with_capacity(most.get());
         self
     }
 
@@ -338,6 +353,17 @@ impl Mio {
         Ok(())
     }
 
+    /// After an interrupted wait.
+    #[cold]
+    fn poll_at_once(&mut self) -> io::Result<()> {
+        loop {
+            match self.poll(Some(Duration::ZERO)) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                polled => return polled,
+            }
+        }
+    }
+
     #[cold]
     fn poll_before_sleep(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let Some(mut spin) = self.spin.take() else { return self.poll(timeout) };
@@ -408,7 +434,7 @@ impl Driver for Mio {
         };
         match waited {
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.poll_at_once()?,
             Err(error) => return Err(error),
         }
         self.begin_round();
@@ -446,6 +472,10 @@ impl Driver for Mio {
         self.cursor < self.batch.len()
     }
 
+    fn full_batch(&self) -> Option<NonZeroUsize> {
+        NonZeroUsize::new(self.batch.len()).filter(|events| *events >= self.events_per_wait)
+    }
+
     #[inline(always)]
     fn lent(&self, _: Key) -> &[u8] {
         &self.buffer[..self.lent]
@@ -458,7 +488,7 @@ impl Driver for Mio {
     fn due(&self) -> Option<Instant> {
         // An edge-triggered poller of the descriptor may not notice that a level remains.
         let has_level = self.batch.iter().any(|event| watch_of(event.token()).is_some());
-        let is_drained = self.batch.len() < EVENTS && !has_level;
+        let is_drained = self.full_batch().is_none() && !has_level;
         if self.later.is_empty() && self.is_done() && is_drained {
             self.retry.as_ref().map(|(retry, _)| *retry)
         } else {

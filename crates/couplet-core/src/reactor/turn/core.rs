@@ -41,6 +41,8 @@ pub(super) struct Core {
     pub(super) order: Option<Order>,
     /// The turn in progress, while the owner of the loop makes calls in the middle of it.
     pub(super) suspended: Option<Suspended>,
+    /// How often this turn has looked for input again before its timed calls.
+    pub(super) looks: usize,
 }
 
 impl Core {
@@ -71,6 +73,7 @@ impl Core {
             ended: Totals::default(),
             unhandled_before: unhandled_failures(),
             suspended: None,
+            looks: 0,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The steps of a turn.
 
 use std::io;
+use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,10 @@ use crate::timers::{Seq, after};
 use crate::transport::Tell;
 use crate::transport::cell::{ConnectionCell, mode};
 use crate::transport::connection::{Effects, Life};
+
+/// Above this lateness of a timed call, the turn looks for input again before it makes the call. More
+/// than a wait is late on its own.
+const LATE: Duration = Duration::from_millis(10);
 
 /// How many turns to run.
 #[derive(Clone, Copy)]
@@ -35,6 +40,8 @@ pub(super) struct Suspended {
 
 /// The continuation after a turn.
 enum AfterTurn {
+    /// Steps 1 and 3 once more, without a wait.
+    LookAgain,
     /// Another turn, which waits at most until then.
     Wait(Option<Instant>),
     Return {
@@ -83,6 +90,10 @@ impl<D: Driver> Engine for D {
                 }
             }
             seq = match core.end_turn(self, seq, turns) {
+                AfterTurn::LookAgain => {
+                    core.look_again(self)?;
+                    seq
+                }
                 AfterTurn::Wait(until) => core.await_turn(self, until)?,
                 AfterTurn::Return { continues } => {
                     core.leave();
@@ -109,6 +120,13 @@ impl Core {
     fn await_turn<D: Driver>(&mut self, driver: &mut D, until: Option<Instant>) -> io::Result<Seq> {
         self.hooks.wait(driver, until, &self.records.queue)?;
         Ok(self.begin_turn(driver))
+    }
+
+    /// Step 1 in the middle of a turn: polls.
+    #[cold]
+    #[inline(never)]
+    fn look_again<D: Driver>(&mut self, driver: &mut D) -> io::Result<()> {
+        self.hooks.wait(driver, Some(self.records.turn_time()), &self.records.queue)
     }
 
     /// The deadline of the next wait; a time in the past if work is pending.
@@ -494,17 +512,22 @@ impl Core {
 
     /// Ends a turn. Usually no work is left, and the next turn waits for the same deadline.
     #[inline(always)]
-    fn end_turn(&mut self, io: &mut dyn Commands, seq: Seq, turns: Turns) -> AfterTurn {
-        let records = &self.records;
-        let deadline = records.timers.borrow_mut().next_deadline();
-        let is_due = deadline.is_some_and(|deadline| deadline <= records.turn_time());
+    fn end_turn<D: Driver>(&mut self, driver: &mut D, seq: Seq, turns: Turns) -> AfterTurn {
+        let deadline = self.records.timers.borrow_mut().next_deadline();
+        let due = deadline.filter(|deadline| *deadline <= self.records.turn_time());
+        if let Some(due) = due
+            && self.must_look_again(due, driver.full_batch())
+        {
+            return AfterTurn::LookAgain;
+        }
+        let (records, is_due) = (&self.records, due.is_some());
         let is_quiet = !is_due
             && !self.is_pending()
             && !self.table.has_writes()
             && records.run.is_settled()
             && !self.load.is_counting()
             && !self.keeping.is_due();
-        let continues = is_quiet || self.end_busy_turn(io, is_due.then_some(seq));
+        let continues = is_quiet || self.end_busy_turn(driver, is_due.then_some(seq));
         self.batching.turn_ended();
         let records = &self.records;
         records.queue.end_turn();
@@ -512,6 +535,19 @@ impl Core {
             return AfterTurn::Return { continues };
         }
         AfterTurn::Wait(if is_quiet { deadline } else { self.next_wait(turns) })
+    }
+
+    /// Whether a timed call that is `due` might overtake input at hand: the last wait was full, or it
+    /// ended late, and input may have arrived since, as in a process that was stopped.
+    #[cold]
+    #[inline(never)]
+    fn must_look_again(&mut self, due: Instant, full_batch: Option<NonZeroUsize>) -> bool {
+        let is_late = self.now().saturating_duration_since(due) > LATE;
+        // Full waits report all sockets in turn, so after this many each has had its events.
+        let most = full_batch.map_or(0, |events| self.table.connections() / events + 1);
+        let again = self.looks < most || self.looks == 0 && is_late;
+        self.looks = if again { self.looks + 1 } else { 0 };
+        again
     }
 
     #[inline(never)]

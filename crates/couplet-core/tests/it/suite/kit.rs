@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -46,6 +47,7 @@ pub(crate) struct Kit {
     /// A's connections are terminals.
     is_terminal: bool,
     buffer: Option<usize>,
+    events: Option<NonZeroUsize>,
     options: fn() -> LoopOptions,
     layers: Under,
     /// Turned by an outer loop, and only when the loop asks for a turn.
@@ -126,6 +128,7 @@ impl Kit {
             is_pipes: false,
             is_terminal: false,
             buffer: None,
+            events: None,
             options: LoopOptions::default,
             layers,
             is_embedded: false,
@@ -192,6 +195,12 @@ impl Kit {
     /// With a loop of these options.
     pub(crate) const fn options(mut self, options: fn() -> LoopOptions) -> Kit {
         self.options = options;
+        self
+    }
+
+    /// Limits one wait of a mio driver to this many events.
+    pub(crate) fn events_per_wait(mut self, events: usize) -> Kit {
+        self.events = NonZeroUsize::new(events);
         self
     }
 
@@ -262,6 +271,10 @@ impl Kit {
         let (tap, tapped, ground) = match self.driver {
             DriverKind::Mio => {
                 let mio = Mio::new(buffer).expect("a poll descriptor");
+                let mio = match self.events {
+                    Some(most) => mio.events_per_wait(most),
+                    None => mio,
+                };
                 let (tap, tapped) = Tap::new(Box::new(mio));
                 (tap, tapped, Ground::Sockets)
             }

@@ -1,8 +1,8 @@
-//! Row 64: an option that the system refuses.
+//! Row 64: an option that the system refuses. Row 15c: more input at hand than one wait reports.
 
 use std::time::Duration;
 
-use couplet::SocketOption;
+use couplet::{SocketOption, Transport};
 
 use crate::logged::logged;
 use crate::suite::kit::Kit;
@@ -35,4 +35,25 @@ fn c64_a_refused_no_delay_is_harmless() {
     a.transport().set_tcp_no_delay(false);
     rig.turns(3);
     assert_eq!(a.log.entries(), ["made", "lost(Lost)"]);
+}
+
+#[test]
+fn c15c_input_that_did_not_fit_into_one_wait_precedes_the_timers() {
+    let idle = |transport: &Transport| transport.set_idle_timeout(Some(Duration::from_secs(10)));
+    let mut rig = Kit::mio().events_per_wait(2).rig();
+    let pairs: Vec<_> = (0..10).map(|_| rig.accept(Script::new().once(On::Made, idle))).collect();
+    // Twice, in one loop.
+    for round in 1..=2 {
+        for (_, b) in &pairs {
+            b.send(b"x");
+        }
+        rig.pass(Duration::from_secs(10));
+        rig.turn();
+        for (a, _) in &pairs {
+            assert_eq!(a.received_len(), round, "{:?}", a.log.entries());
+        }
+    }
+    rig.pass(Duration::from_secs(10));
+    rig.turn();
+    assert!(pairs.iter().all(|(a, _)| a.is_lost()), "silence is still noticed");
 }

@@ -17,6 +17,7 @@ mod flows;
 
 use std::cell::Cell;
 use std::io;
+use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -328,6 +329,10 @@ impl Driver for Uring {
     #[inline(always)]
     fn has_more(&self) -> bool {
         self.ring.has_more() || self.mio.has_more()
+    }
+
+    fn full_batch(&self) -> Option<NonZeroUsize> {
+        self.mio.full_batch()
     }
 
     #[inline(always)]
