@@ -439,7 +439,7 @@ impl Layers {
     }
 
     /// Whether the stream has ended on top.
-    fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         let top = self.levels.last();
         !self.state.has_failed() && top.is_some_and(|top| top.stage == Stage::Ended)
     }

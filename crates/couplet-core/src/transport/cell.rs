@@ -208,7 +208,10 @@ impl CoarseLimit {
 
 pub(crate) const LOW_MARK: u32 = 16 * 1024;
 pub(crate) const HIGH_MARK: u32 = 64 * 1024;
-pub(crate) const CLOSE_DEADLINE: Duration = Duration::from_secs(30);
+/// How long output may make no progress while a connection closes.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a closed connection waits for the peer's FIN.
+const FIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The shared state. The fields that every message touches come first, so that they share few cache
 /// lines: with many connections that matters more than instruction counts.
@@ -243,6 +246,7 @@ pub(crate) struct ConnectionCell {
     #[cfg(feature = "hyper")]
     held_by_guest: Cell<u32>,
     close_deadline: Cell<CoarseLimit>,
+    fin_timeout: Cell<CoarseLimit>,
     /// Set in a drain, to its patience in milliseconds.
     draining: Cell<Option<NonZeroU32>>,
     pub(super) reactor: Reactor,
@@ -367,6 +371,7 @@ impl ConnectionCell {
             producer: OnceCell::new(),
             idle_timeout: Cell::new(TimeLimit::NONE),
             close_deadline: Cell::new(CoarseLimit::new(Some(CLOSE_DEADLINE))),
+            fin_timeout: Cell::new(CoarseLimit::new(Some(FIN_TIMEOUT))),
             made_at: Cell::new(now),
             received_at: Cell::new(now),
             bytes_in: Cell::new(0),
@@ -868,13 +873,22 @@ impl ConnectionCell {
         self.idle_timeout.set(TimeLimit::new(timeout));
     }
 
-    /// The limit on a close without progress.
+    /// The limit on output without progress, while a connection closes.
     pub(super) fn close_deadline(&self) -> Option<Duration> {
         self.close_deadline.get().get()
     }
 
     pub(super) fn set_close_deadline(&self, deadline: Option<Duration>) {
         self.close_deadline.set(CoarseLimit::new(deadline));
+    }
+
+    /// The limit on the wait for the peer's FIN after ours.
+    pub(super) fn fin_timeout(&self) -> Option<Duration> {
+        self.fin_timeout.get().get()
+    }
+
+    pub(super) fn set_fin_timeout(&self, timeout: Option<Duration>) {
+        self.fin_timeout.set(CoarseLimit::new(timeout));
     }
 
     // Read by both.

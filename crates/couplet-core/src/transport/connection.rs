@@ -10,21 +10,21 @@
 //!
 //! ```text
 //! Open{reading: On | Paused{since, fin} | Ended, writing: Open | Finishing{since} | Shut | Failed}
-//!     → Flushing{since, our_fin} → Draining{since, left} → Closed
+//!     → Flushing{since, our_fin} → Draining{since} → Closed
 //! ```
 //!
 //! | input | Open | Flushing | Draining |
 //! | --- | --- | --- | --- |
-//! | bytes | On: deliver; else the driver holds them | discarded | counted; end at 1 MiB |
-//! | FIN | On: read_closed; Paused: the driver holds it; if Shut: end, Done; if Failed: end, Lost | noted | end (why) |
+//! | bytes | On: deliver; else the driver holds them | discarded | discarded |
+//! | FIN, or the end of the stream that the layers decode | On: read_closed; Paused: the driver holds it; if Shut: end, Done; if Failed: end, Lost | noted | end (why) |
 //! | error | end, Lost | end: Lost if why is Done, else why | end (why) |
 //! | write error | Failed, output dropped, write_closed (end, Lost if reading has ended) | as error | – |
 //! | lose, fail, stop | Flushing, receive off, paused producer resumed; if Failed: end | fail replaces why unless Failed or Panicked | same |
 //! | lose_write | Finishing → flush → FIN, write_closed (end if reading has ended) | – | – |
 //! | abort | end, Aborted, RST | end, RST | same |
 //! | panic | outbox dropped → Flushing | outbox dropped | – |
-//! | all sent, no producer | Finishing → Shut | FIN seen: end; else our FIN → Draining | – |
-//! | deadline | idle: end, Timeout, RST; Finishing: as Flushing | end, CloseTimedOut, RST | end (why), plain close |
+//! | all sent, no producer | Finishing → Shut | peer's end seen: end; else our FIN → Draining | – |
+//! | deadline | idle: end, Timeout, RST; Finishing: as Flushing | close deadline: end, CloseTimedOut, RST | FIN timeout: end (why), plain close |
 //!
 //! An upgrade pauses reading until the next protocol is in place.
 //!
@@ -52,8 +52,9 @@ use crate::panics::{contain, discard, log_panic, panic_text, record_panic};
 use crate::protocol::{HandOver, Protocol};
 use crate::timers::Moment;
 
-/// Maximum number of bytes read and discarded after our FIN.
-const DRAIN: usize = 1024 * 1024;
+/// How long the end of a connection may take whose layers did not open: time for an alert to leave and
+/// for the peer to close.
+const REFUSAL: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reading {
@@ -116,10 +117,9 @@ enum State {
         since: Instant,
         our_fin: OurFin,
     },
-    /// Our FIN was sent at `since`.
+    /// Our FIN was sent at `since`; the peer's is awaited.
     Draining {
         since: Instant,
-        left: usize,
     },
     Closed {
         mode: CloseMode,
@@ -313,13 +313,18 @@ impl Life {
     /// The slow path of [`feed`](Self::feed): through layers, or after reading ended.
     #[inline(never)]
     fn feed_slow(&mut self, data: &[u8], now: Instant) -> Effects {
-        let flows = matches!(self.state, State::Open { .. } | State::Flushing { .. });
-        if flows && self.layered.is_some() {
-            return if self.feed_layers(data, now) { Effects::BELOW } else { self.take_effects() };
+        match (&self.state, &self.layered) {
+            (State::Open { .. } | State::Flushing { .. }, Some(_)) => {
+                if self.feed_layers(data, now) {
+                    return Effects::BELOW;
+                }
+            }
+            (State::Draining { .. }, Some(_)) => self.drain_layers(data, now),
+            _ => {
+                let cell = &self.transport.cell;
+                cell.bytes_in.set(cell.bytes_in.get() + data.len() as u64);
+            }
         }
-        let cell = &self.transport.cell;
-        cell.bytes_in.set(cell.bytes_in.get() + data.len() as u64);
-        self.discard_input(data.len());
         self.take_effects()
     }
 
@@ -349,17 +354,6 @@ impl Life {
         data: &[u8],
     ) -> Result<(), Box<dyn Any + Send>> {
         call(protocol, transport, |protocol, transport| protocol.data_received(transport, data))
-    }
-
-    /// Counts bytes that arrive after reading ended.
-    #[cold]
-    fn discard_input(&mut self, bytes: usize) {
-        if let State::Draining { left, .. } = &mut self.state {
-            *left = left.saturating_sub(bytes);
-            if *left == 0 {
-                self.end_as_planned(CloseMode::Normal);
-            }
-        }
     }
 
     /// The peer's end of stream.
@@ -428,7 +422,7 @@ impl Life {
                     let both = writing.has_ended();
                     self.call(now, |protocol, transport| protocol.read_closed(transport));
                     if both && matches!(self.state, State::Open { .. }) {
-                        self.both_ended(now);
+                        self.both_ended();
                     }
                 }
                 // A driver does not report the end while reading is off.
@@ -544,7 +538,7 @@ impl Life {
     /// Since when the connection has waited only for the peer's end of stream.
     pub(crate) fn awaits_peer_since(&self) -> Option<Instant> {
         match &self.state {
-            State::Draining { since, .. } => Some(*since),
+            State::Draining { since } => Some(*since),
             _ => None,
         }
     }
@@ -644,10 +638,26 @@ impl Life {
         }
     }
 
-    /// The deadline of a close without progress since `since`.
+    /// The deadline of output that has made no progress since `since`.
     fn close_deadline(&self, since: Instant) -> Option<Instant> {
+        self.end_limit(since, ConnectionCell::close_deadline)
+    }
+
+    /// The deadline of the peer's FIN after ours was sent at `since`.
+    fn fin_deadline(&self, since: Instant) -> Option<Instant> {
+        self.end_limit(since, ConnectionCell::fin_timeout)
+    }
+
+    /// When a wait of the end that began at `since` is over. A protocol sets its limit; without one,
+    /// because the layers did not open, [`REFUSAL`] limits both.
+    fn end_limit(
+        &self,
+        since: Instant,
+        set: impl FnOnce(&ConnectionCell) -> Option<Duration>,
+    ) -> Option<Instant> {
+        let limit = if self.is_opening() { Some(REFUSAL) } else { set(self.cell()) };
         // Past the end of the clock: no deadline.
-        self.transport.cell.close_deadline().and_then(|deadline| since.checked_add(deadline))
+        limit.and_then(|limit| since.checked_add(limit))
     }
 
     fn flow_changed(&mut self, now: Instant) {
@@ -959,18 +969,32 @@ impl Life {
                     self.order(Effects::SHUT_WRITE);
                     return self.end_as_planned(CloseMode::Normal);
                 }
-                if self.peer_fin || self.stopping || at_once {
+                if self.peer_has_ended() || self.stopping || at_once {
                     return self.end_as_planned(CloseMode::Normal);
                 }
-                self.state = State::Draining { since: now, left: DRAIN };
                 if shut {
                     self.order(Effects::SHUT_WRITE);
                 }
-                self.order_receive(true);
-                self.order(Effects::DEADLINE);
-                self.pending &= !Effects::MEASURE.0;
+                self.await_peer(now);
             }
             State::Draining { .. } | State::Closed { .. } => {}
+        }
+    }
+
+    /// Both streams of the protocol have ended.
+    fn both_ended(&mut self) {
+        self.end(Reason::Done(By::Peer), CloseMode::Normal);
+    }
+
+    /// Our end was sent, and the peer's has not been seen.
+    fn await_peer(&mut self, now: Instant) {
+        self.state = State::Draining { since: now };
+        self.pending &= !Effects::MEASURE.0;
+        self.order_receive(true);
+        self.order(Effects::DEADLINE);
+        if self.end_is_held(now) {
+            self.peer_closed_first();
+            self.end_as_planned(CloseMode::Normal);
         }
     }
 
@@ -988,9 +1012,8 @@ impl Life {
                 self.idle_deadline().into_iter().chain(closing).min()
             }
             State::Open { .. } => self.idle_deadline(),
-            State::Flushing { since, .. } | State::Draining { since, .. } => {
-                self.close_deadline(*since)
-            }
+            State::Flushing { since, .. } => self.close_deadline(*since),
+            State::Draining { since } => self.fin_deadline(*since),
             State::Closed { .. } => None,
         }
     }
@@ -1179,7 +1202,7 @@ impl Life {
     fn write_closed(&mut self, now: Instant) {
         self.call(now, |protocol, transport| protocol.write_closed(transport));
         if let State::Open { reading: Reading::Ended, .. } = &self.state {
-            self.both_ended(now);
+            self.both_ended();
         }
     }
 
@@ -1413,8 +1436,8 @@ impl Life {
                     "reading ends with a close"
                 );
             }
-            State::Draining { left, .. } => {
-                assert!(cell.buffered() == 0 && *left > 0, "draining follows flushing");
+            State::Draining { .. } => {
+                assert!(cell.buffered() == 0, "draining follows flushing");
             }
             State::Closed { .. } => {
                 let orders = self.pending & !due & !Effects::KEPT.0;

@@ -230,10 +230,12 @@ impl Transport {
 
     /// Closes the connection once everything written is sent: sends a FIN, reads and discards
     /// remaining input until the peer's FIN, then calls
-    /// [`connection_lost`](Protocol::connection_lost) with [`Reason::Done`].
+    /// [`connection_lost`](Protocol::connection_lost) with [`Reason::Done`]. A TLS peer's
+    /// close_notify counts as its FIN.
     ///
-    /// Reading stops immediately. A registered producer delays the close until it unregisters. The
-    /// close deadline ([`set_close_deadline`](Self::set_close_deadline)) bounds the wait.
+    /// Reading stops immediately. A registered producer delays the close until it unregisters.
+    /// [`set_close_deadline`](Self::set_close_deadline) limits how long the output may make no
+    /// progress, [`set_fin_timeout`](Self::set_fin_timeout) the wait for the peer's FIN.
     pub fn lose_connection(&self) {
         if self.cell.phase() < Phase::Closing {
             self.cell.advance_phase(Phase::Closing);
@@ -537,11 +539,57 @@ impl Transport {
         self.cell.record(request::DEADLINES);
     }
 
-    /// Sets how long a close waits without progress: 30 s by default; `None` waits forever, and so does
-    /// a time above 49 days. Counted in whole milliseconds.
+    /// Sets how long the remaining output of a close may make no progress, after
+    /// [`lose_connection`](Self::lose_connection) or
+    /// [`lose_write_connection`](Self::lose_write_connection): 30 s by default. Then the connection is
+    /// reset, with [`Reason::CloseTimedOut`]. `None` waits forever for a peer that does not read, and
+    /// so does a time above 49 days. Counted in whole milliseconds.
+    ///
+    /// The wait for the peer's FIN afterwards has [its own limit](Self::set_fin_timeout).
     pub fn set_close_deadline(&self, deadline: Option<Duration>) {
         self.cell.set_close_deadline(deadline);
         self.cell.record(request::DEADLINES);
+    }
+
+    /// The limit that [`set_close_deadline`](Self::set_close_deadline) sets.
+    pub fn close_deadline(&self) -> Option<Duration> {
+        self.cell.close_deadline()
+    }
+
+    /// Sets how long a closed connection waits for the peer's FIN after its own: 30 s by default.
+    /// Input that arrives before is read and discarded, however much it is: a close with unread input
+    /// would be a reset, which destroys output that the peer has not read yet. Then the socket is
+    /// closed, and the reason stays the one of the close. `None` waits forever, and so does a time
+    /// above 49 days. Counted in whole milliseconds.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use couplet::{Protocol, Transport, testing::hold};
+    ///
+    /// struct Refuses;
+    /// impl Protocol for Refuses {
+    ///     fn connection_made(&mut self, transport: &Transport) {
+    ///         transport.set_fin_timeout(Some(Duration::from_secs(5)));
+    ///         transport.write("not today");
+    ///         transport.lose_connection();
+    ///     }
+    ///     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    /// }
+    ///
+    /// let mut held = hold(Refuses);
+    /// held.push(b"a long upload");
+    /// assert_eq!(held.wire.take(), b"not today");
+    /// held.advance(Duration::from_secs(5));
+    /// assert!(held.wire.is_closed());
+    /// ```
+    pub fn set_fin_timeout(&self, timeout: Option<Duration>) {
+        self.cell.set_fin_timeout(timeout);
+        self.cell.record(request::DEADLINES);
+    }
+
+    /// The limit that [`set_fin_timeout`](Self::set_fin_timeout) sets.
+    pub fn fin_timeout(&self) -> Option<Duration> {
+        self.cell.fin_timeout()
     }
 
     /// Sets `TCP_NODELAY`, which is on by default. An error is logged.

@@ -13,7 +13,7 @@ pub(crate) struct TransportSettings(pub(crate) [u64; TransportSettings::COUNT]);
 const NEVER: u64 = u64::MAX;
 
 impl TransportSettings {
-    pub(crate) const COUNT: usize = 12;
+    pub(crate) const COUNT: usize = 13;
 
     pub(crate) fn of(cell: &ConnectionCell, now: Instant) -> TransportSettings {
         let marks = cell.watermarks();
@@ -24,6 +24,7 @@ impl TransportSettings {
         TransportSettings([
             time(cell.idle_timeout()),
             time(cell.close_deadline()),
+            time(cell.fin_timeout()),
             marks.low() as u64,
             marks.high() as u64,
             cell.cap.get() as u64,
@@ -43,6 +44,7 @@ impl TransportSettings {
         let [
             idle,
             close,
+            fin,
             low,
             high,
             cap,
@@ -60,6 +62,7 @@ impl TransportSettings {
         let ago = |micros| now.checked_sub(Duration::from_micros(micros)).unwrap_or(now);
         transport.set_idle_timeout(time(idle));
         transport.set_close_deadline(time(close));
+        transport.set_fin_timeout(time(fin));
         cell.set_watermarks(Watermarks::new(size(low), size(high)));
         cell.cap.set(size(cap));
         cell.restore_modes(modes as u8);

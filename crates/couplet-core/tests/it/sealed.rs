@@ -78,6 +78,11 @@ impl Sealed {
         Sealed { layers, above, plain, now, ends, said_goodbye, failed, saw }
     }
 
+    /// Whether the handshake is complete.
+    pub(crate) fn is_open(&self) -> bool {
+        self.layers.is_open()
+    }
+
     /// Sends the unsent bytes, and continues the handshake.
     pub(crate) fn pump(&mut self, raw: &impl Raw) {
         self.flush(raw);
@@ -138,6 +143,13 @@ impl Sealed {
     /// Sends a close_notify and a FIN after the unsent bytes.
     pub(crate) fn fin(&mut self, raw: &impl Raw) {
         self.ends = true;
+        self.flush(raw);
+    }
+
+    /// Sends a close_notify after the unsent bytes, and keeps the socket open.
+    pub(crate) fn say_goodbye(&mut self, raw: &impl Raw) {
+        self.flush(raw);
+        self.layers.close(&mut self.above, self.now);
         self.flush(raw);
     }
 

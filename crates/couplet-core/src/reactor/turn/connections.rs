@@ -259,7 +259,8 @@ impl Core {
         if effects.has(Effects::SHUT_WRITE) {
             io.shut_write(key);
         }
-        if effects.has(Effects::CHECK_FIN) && io.peer_has_ended(key) {
+        let has_ended = || io.peer_has_ended(key) || entry.life.peer_has_ended();
+        if effects.has(Effects::CHECK_FIN) && has_ended() {
             entry.life.peer_closed_first();
             for resolver in entry.life.cell().take_waiting_for_peer() {
                 self.records.enqueue(Call::Run(Box::new(move || resolver.callback(()))));

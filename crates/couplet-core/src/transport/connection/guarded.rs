@@ -161,6 +161,11 @@ impl GuardedLayers {
         self.layers.shared_opened()
     }
 
+    /// Whether the stream has ended on top: [`Layers::has_ended`].
+    pub(super) fn has_ended(&self) -> bool {
+        self.layers.has_ended()
+    }
+
     pub(super) fn is_behind(&self) -> bool {
         self.layers.is_behind()
     }

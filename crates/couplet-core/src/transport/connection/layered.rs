@@ -5,8 +5,9 @@
 //! between count as in flight, so marks, cap, `drained` and a close mean the same with layers and
 //! without.
 //!
-//! Two streams mean two ends of stream: the end of the decoded one (a close_notify) ends the
-//! protocol's stream, the socket's FIN ends the connection.
+//! Two streams mean two ends of stream: the end of the decoded one (a close_notify) and the socket's
+//! FIN. Nothing may follow either (RFC 8446, 6.1), so the connection ends when our own end was sent
+//! and the first of the two has arrived.
 //!
 //! While feeding, [`ProtocolSink`] borrows the protocol beside the layers. The state stays readable
 //! and cannot change: [`SinkEvents`] collects events, which [`Life::apply_sink_events`] applies
@@ -17,24 +18,20 @@ use std::io;
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::guarded::GuardedLayers;
-use super::{DRAIN, Effects, Life, Reading, State, Writing, call, order_receive};
+use super::{Effects, Life, Reading, State, call, order_receive};
 use crate::defer::Failure;
 use crate::driver::{CloseMode, Outbox};
-use crate::error::{By, Reason};
+use crate::error::Reason;
 use crate::layers::{Layer, Layers, Opened, PlaintextAfterUpgrade, Sink, Up};
 use crate::panics::{discard, discard_all, record_panic};
 use crate::protocol::Protocol;
 use crate::transport::Transport;
-use crate::transport::cell::{CLOSE_DEADLINE, ConnectionCell, Phase, StartingLayer};
+use crate::transport::cell::{ConnectionCell, Phase, StartingLayer};
 #[cfg(feature = "testing")]
 use crate::transport::report::LayerReport;
-
-/// Close deadline of a connection that did not open: time for its alert to leave and for the peer
-/// to close.
-const OPENING_CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 
 pub(super) struct Layered {
     layers: GuardedLayers,
@@ -276,8 +273,6 @@ impl Life {
         }
         if let Err(text) = begun {
             self.layer_panicked(&text, now);
-        } else if !open {
-            self.transport.cell.set_close_deadline(Some(OPENING_CLOSE_DEADLINE));
         }
         open
     }
@@ -325,10 +320,8 @@ impl Life {
     /// The protocol was built. [`resume_layers`](Self::resume_layers) delivers the bytes that the
     /// layers hold, after `connection_made`.
     pub(super) fn begin_above_layers(&mut self) {
-        if let Some(layered) = &mut self.layered
-            && std::mem::replace(&mut layered.stage, Stage::Open) != Stage::Open
-        {
-            self.transport.cell.set_close_deadline(Some(CLOSE_DEADLINE));
+        if let Some(layered) = &mut self.layered {
+            layered.stage = Stage::Open;
         }
     }
 
@@ -380,7 +373,6 @@ impl Life {
         let cell = &self.transport.cell;
         cell.end_layers(unread.len());
         cell.set_unread(unread);
-        cell.set_close_deadline(Some(CLOSE_DEADLINE));
         #[cfg(feature = "testing")]
         if cell.reactor.observes_layers() {
             cell.report_layers(LayerReport::Finished);
@@ -491,6 +483,7 @@ impl Life {
             self.order(Effects::OPENED);
         }
         if events.closed {
+            self.resolve_peer_ended();
             self.fin(now);
         }
         if let Some(reason) = events.failed {
@@ -540,11 +533,15 @@ impl Life {
     /// The socket's stream has ended.
     #[cold]
     pub(super) fn socket_ended(&mut self, now: Instant) {
-        let Some(layered) = &mut self.layered else { return };
-        layered.layers.end();
         self.peer_fin = true;
+        let is_opening = !self.layers_are_open();
+        let Some(layered) = &mut self.layered else { return };
         match &self.state {
+            State::Flushing { .. } if !is_opening => {
+                // As without layers: the input is discarded, so a truncated one does no harm.
+            }
             State::Open { .. } | State::Flushing { .. } => {
+                layered.layers.end();
                 self.feed_layers(&[], now);
             }
             State::Draining { .. } => return self.end_as_planned(CloseMode::Normal),
@@ -553,22 +550,57 @@ impl Life {
         if let State::Open { reading: Reading::Ended, writing } = &self.state
             && writing.has_ended()
         {
-            self.both_ended(now);
+            self.both_ended();
         }
         self.check_flushed(now);
     }
 
-    /// Both streams of the protocol have ended; the socket's may still be open.
-    pub(super) fn both_ended(&mut self, now: Instant) {
-        let why = Reason::Done(By::Peer);
-        let has_failed = matches!(self.state, State::Open { writing: Writing::Failed, .. });
-        if self.peer_fin || has_failed {
-            return self.end(why, CloseMode::Normal);
+    /// Whether the peer's end is among the bytes that the layers hold from before our close.
+    pub(super) fn end_is_held(&mut self, now: Instant) -> bool {
+        let Some(layered) = &mut self.layered else { return false };
+        layered.full = false;
+        layered.layers.is_behind() && self.drains_to_end(&[], now)
+    }
+
+    /// Discards bytes after our end, and ends the connection if the peer's is among them.
+    #[cold]
+    pub(super) fn drain_layers(&mut self, bytes: &[u8], now: Instant) {
+        if self.drains_to_end(bytes, now) {
+            self.end_as_planned(CloseMode::Normal);
         }
-        self.transport.cell.set_expected_reason(why);
-        self.state = State::Draining { since: now, left: DRAIN };
-        self.transport.cell.advance_phase(Phase::Closing);
-        self.order(Effects::DEADLINE);
+    }
+
+    /// Feeds bytes to the layers, discards their output, and returns whether the stream that they
+    /// decode has ended. A failed layer finds no end.
+    fn drains_to_end(&mut self, bytes: &[u8], now: Instant) -> bool {
+        let Some(layered) = &mut self.layered else { return false };
+        self.transport.cell.add_wire_bytes(bytes.len(), 0);
+        let fed = layered.layers.call(|layers| {
+            let flow = layers.feed(bytes, now, |_| Continue(()));
+            (layers.has_ended(), flow.is_break())
+        });
+        let moved = layered.layers.take_moved();
+        match fed {
+            Ok((true, _)) => {
+                self.resolve_peer_ended();
+                return true;
+            }
+            Ok((false, full)) => {
+                if std::mem::replace(&mut layered.full, full) != full {
+                    self.order_receive(!full);
+                }
+            }
+            Err(text) => self.layer_panicked(&text, now),
+        }
+        if moved {
+            self.order(Effects::DEADLINE);
+        }
+        false
+    }
+
+    /// Whether the socket's stream has ended, or the one that the layers decode.
+    pub(crate) fn peer_has_ended(&self) -> bool {
+        self.peer_fin || self.layered.as_ref().is_some_and(|layered| layered.layers.has_ended())
     }
 
     // Down.
@@ -608,9 +640,9 @@ impl Life {
 
     /// Whether the connection may have output, queued or in its layers.
     pub(crate) fn has_layered_output(&mut self) -> bool {
-        let closed = self.closed().is_some();
+        let sends = matches!(self.state, State::Open { .. } | State::Flushing { .. });
         let below = |layered: &mut Box<Layered>| layered.waiting() > 0;
-        self.transport.cell.has_output() || !closed && self.layered.as_mut().is_some_and(below)
+        self.transport.cell.has_output() || sends && self.layered.as_mut().is_some_and(below)
     }
 
     /// The number of bytes that the driver could still take.
@@ -747,6 +779,10 @@ impl Life {
     pub(super) fn layers_deadline(&self) -> Option<Instant> {
         match &self.state {
             State::Open { .. } | State::Flushing { .. } => self.layered.as_ref()?.layers.deadline(),
+            // Only the end of the input that a layer holds back matters.
+            State::Draining { .. } if self.is_full_below() => {
+                self.layered.as_ref()?.layers.deadline()
+            }
             State::Draining { .. } | State::Closed { .. } => None,
         }
     }
@@ -758,18 +794,26 @@ impl Life {
             if let Err(text) = layered.layers.call(|layers| layers.timed_out(now)) {
                 return self.layer_panicked(&text, now);
             }
-            self.feed_layers(&[], now);
-            self.encode_written(now);
+            self.call_layers(now);
         }
     }
 
     /// A layer's waker was woken: calls the layers.
     pub(crate) fn layers_woken(&mut self, now: Instant) -> Effects {
-        if matches!(self.state, State::Open { .. } | State::Flushing { .. }) {
-            self.feed_layers(&[], now);
-            self.encode_written(now);
-        }
+        self.call_layers(now);
         self.take_effects()
+    }
+
+    /// Calls the layers in both directions, without new bytes.
+    fn call_layers(&mut self, now: Instant) {
+        match &self.state {
+            State::Open { .. } | State::Flushing { .. } => {
+                self.feed_layers(&[], now);
+                self.encode_written(now);
+            }
+            State::Draining { .. } => self.drain_layers(&[], now),
+            State::Closed { .. } => {}
+        }
     }
 
     // A layer on a live connection.

@@ -25,11 +25,11 @@ impl Life {
                 };
                 why.deadline(", reset in ", self.close_deadline(*since));
             }
-            State::Draining { since, .. } => {
+            State::Draining { since } => {
                 let went = format!("draining ({}): our FIN went ", self.reason());
                 why.text(went).since(*since);
                 why.text(" ago, waits for the peer's");
-                why.deadline(", closed in ", self.close_deadline(*since));
+                why.deadline(", closed in ", self.fin_deadline(*since));
             }
             State::Closed { .. } => {
                 why.text(format!("closed: {}", self.reason()));

@@ -113,7 +113,7 @@ fn c78_a_close_notify_is_answered_and_a_fin_without_it_is_lost() {
 }
 
 #[test]
-fn c79_a_peer_that_does_not_say_goodbye_has_the_close_deadline() {
+fn c79_a_peer_that_does_not_say_goodbye_has_the_fin_timeout() {
     for mut rig in Rig::both() {
         let (server, client) = (End::aware(), End::default());
         rig.join(&server, &client);

@@ -4,6 +4,7 @@
 mod broken;
 mod choosing;
 mod closing;
+mod ends;
 mod handshake;
 mod options;
 mod oversized;
@@ -166,6 +167,13 @@ impl Rig {
 
     pub(crate) fn turn(&mut self) {
         for _ in 0..200 {
+            self.l.turn(Some(Duration::ZERO)).expect("the memory driver does not fail");
+        }
+    }
+
+    /// A few turns.
+    pub(crate) fn turn_some(&mut self) {
+        for _ in 0..5 {
             self.l.turn(Some(Duration::ZERO)).expect("the memory driver does not fail");
         }
     }

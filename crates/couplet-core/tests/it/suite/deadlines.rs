@@ -1,10 +1,13 @@
-//! Rows 15 and 15a: the close deadline and the idle timeout.
+//! Rows 15 to 15c: the close deadline, the idle timeout and the FIN timeout, and timers that are late.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::driver::CloseMode;
 use couplet::{ProducerKind, Transport};
 
+use super::draining::draining;
 use super::endings::write_big;
 use super::kit::{BOTH_ROLES, Kit, Rig, s};
 use super::peer::{B, Saw};
@@ -291,4 +294,66 @@ pub(crate) fn c15a_messages_do_not_move_the_timer(kit: Kit) {
     rig.turn();
     let next = rig.tapped.waits.borrow().last().copied();
     assert_eq!(next, Some(Some(now + s(10))), "ten seconds after the last byte");
+}
+
+pub(crate) fn c15b_the_fin_timeout_and_the_close_deadline_are_independent(kit: Kit) {
+    type Limits = (Option<Duration>, Option<Duration>);
+    let cases: [(Limits, Option<Duration>); 4] = [
+        ((None, Some(s(5))), Some(s(5))),
+        ((Some(s(5)), None), None),
+        ((Some(s(1)), Some(s(20))), Some(s(20))),
+        ((None, None), None),
+    ];
+    for ((close, fin), lost) in cases {
+        let (mut rig, a, b) = draining(kit, |transport| transport.lose_connection());
+        a.transport().set_close_deadline(close);
+        a.transport().set_fin_timeout(fin);
+        rig.turn();
+        match lost {
+            Some(at) => lost_at(&mut rig, &a, (at - MILLISECOND, at), "Done(Us)"),
+            None => {
+                go_to(&mut rig, YEAR);
+                assert!(!a.is_lost(), "{close:?}, {fin:?}");
+                b.fin();
+                assert_eq!(rig.lost(&a), "Done(Us)");
+            }
+        }
+    }
+}
+
+/// The loop's wait ends late, and has not seen the bytes that are at hand: as in a process that was
+/// stopped while they arrived.
+pub(crate) fn c15c_input_at_hand_precedes_the_timers_that_are_late(kit: Kit) {
+    if kit.in_flight() {
+        // Input is at hand when its operation completes, some turns later.
+        return;
+    }
+    for role in BOTH_ROLES {
+        println!("{role:?}");
+        let (mut rig, a, b) = kit.pair(role, idle_10_s());
+        rig.tick();
+        // Twice, in one loop.
+        for round in 1..=2 {
+            // The answer acknowledges what B has sent, so that its system holds nothing back.
+            a.transport().write("y");
+            rig.gets(&b, &b"yy"[..round]);
+            let (seen, before) = (Rc::new(Cell::new(None)), a.received_len());
+            let (note, counted) = (seen.clone(), a.clone());
+            rig.reactor.call_later(s(10), move || note.set(Some(counted.received_len())));
+            rig.turn();
+            b.send(b"x");
+            rig.pass(s(11));
+            rig.tapped.is_blind.set(true);
+            rig.turn();
+            rig.until("data", || a.received_len() > before);
+            rig.until("the timer", || seen.get().is_some());
+            assert!(!a.is_lost(), "round {round}: {:?}", a.log.entries());
+            assert_eq!(seen.get(), Some(before + 1), "the timer overtook the data");
+        }
+        // Silence is still noticed.
+        rig.pass(s(11));
+        rig.tapped.is_blind.set(true);
+        rig.turn();
+        assert_eq!(rig.lost(&a), "Timeout");
+    }
 }

@@ -143,6 +143,7 @@ pub(crate) fn call_everything(transport: &Transport) -> bool {
     transport.resume_producing();
     transport.set_idle_timeout(Some(Duration::from_secs(1)));
     transport.set_close_deadline(Some(Duration::from_secs(1)));
+    transport.set_fin_timeout(Some(Duration::from_secs(1)));
     transport.set_write_marks(1, 2);
     transport.set_write_cap(Some(1));
     transport.set_tcp_no_delay(false);

@@ -141,8 +141,8 @@ macro_rules! all_facts {
                 c05_connection_lost_comes_at_the_peers_fin needs awaited_end,
                 c05b_a_close_at_once_sends_everything_and_waits_for_no_fin,
                 c05_an_error_ends_the_drain_and_keeps_the_reason needs awaited_end,
-                c05_the_drain_ends_at_one_mebibyte needs awaited_end exact_wire,
-                c05_the_drain_ends_at_the_close_deadline_counted_from_our_fin needs awaited_end,
+                c05_the_drain_reads_however_much_the_peer_still_sends needs awaited_end exact_wire,
+                c05_the_drain_ends_at_the_fin_timeout_counted_from_our_fin needs awaited_end,
                 c05_a_close_after_the_peers_fin_has_no_drain needs half_close,
                 c05_the_drain_is_skipped_while_the_reactor_stops,
             ]
@@ -159,6 +159,8 @@ macro_rules! all_facts {
                 c15a_after_lose_connection_only_the_close_deadline_counts needs full_at_once,
                 c15a_a_shorter_idle_timeout_takes_effect_at_once,
                 c15a_messages_do_not_move_the_timer,
+                c15b_the_fin_timeout_and_the_close_deadline_are_independent needs awaited_end,
+                c15c_input_at_hand_precedes_the_timers_that_are_late needs resets,
             ]
             aborting: [
                 c17_abort_connection_drops_unsent_bytes_and_resets needs resets,

@@ -69,8 +69,8 @@ const REQUESTS: &[Request] = &[
             t.lose_connection();
         },
     ),
-    ("set_close_deadline", Checked::closes_in_time, |t, _| {
-        t.set_close_deadline(Some(SECOND));
+    ("set_fin_timeout", Checked::closes_in_time, |t, _| {
+        t.set_fin_timeout(Some(SECOND));
         t.lose_connection();
     }),
     ("lose_write_connection", Checked::stops_writing, |t, _| t.lose_write_connection()),

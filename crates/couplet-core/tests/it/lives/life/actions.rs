@@ -45,8 +45,10 @@ impl Life {
             }
             28 if !self.know(|story| story.by_the_clock) => {
                 let after = (self.roll(3) > 0).then(|| Duration::from_secs(self.roll(40) as u64));
-                self.line(&format!("close deadline {after:?}"));
+                let fin = (self.roll(3) > 0).then(|| Duration::from_secs(self.roll(40) as u64));
+                self.line(&format!("close deadline {after:?}, FIN timeout {fin:?}"));
                 transport.set_close_deadline(after);
+                transport.set_fin_timeout(fin);
             }
             29 => {
                 let cap = (self.roll(2) > 0).then(|| 1000 + self.roll(100_000));

@@ -254,6 +254,7 @@ impl Stage {
         let transport = self.transport();
         self.life.know(|story| story.by_the_clock = true);
         transport.set_close_deadline(Some(Duration::from_secs(30)));
+        transport.set_fin_timeout(Some(Duration::from_secs(30)));
         transport.lose_connection();
         self.life.know(|story| story.closing = true);
         for _ in 0..400 {

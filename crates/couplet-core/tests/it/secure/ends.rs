@@ -1,0 +1,435 @@
+//! Rows 5, 15, 15b, 78 and 79: the table of ends. The peer says goodbye in each way, at each moment,
+//! in clear and over TLS; where the bytes agree, so do reason and time.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::Transport;
+use couplet::factory::Layered;
+use couplet::layers::tls::{ServerTls, ServerTlsOptions, TlsVersion};
+use couplet::layers::{Bandwidth, PassThrough, Throttle};
+use couplet::testing::{Manner, Wire};
+
+use super::{End, NAME, Rig};
+use crate::sealed::{Raw, Saw, Sealed};
+use crate::suite::kit::LOOPBACK;
+use crate::suite::recorder::text;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Clear,
+    /// In clear, through a layer that passes everything on.
+    Layered,
+    Tls(TlsVersion),
+    /// TLS above another layer.
+    LayeredTls,
+}
+
+const KINDS: [Kind; 5] = [
+    Kind::Clear,
+    Kind::Layered,
+    Kind::Tls(TlsVersion::Tls12),
+    Kind::Tls(TlsVersion::Tls13),
+    Kind::LayeredTls,
+];
+
+impl Kind {
+    fn is_tls(self) -> bool {
+        matches!(self, Kind::Tls(_) | Kind::LayeredTls)
+    }
+}
+
+/// How the peer ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// And TCP stays open.
+    CloseNotify,
+    /// Over TLS, a truncated stream.
+    Fin,
+    /// In order: over TLS a close_notify, then the FIN.
+    Both,
+    Reset,
+    Nothing,
+}
+
+/// When it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Moment {
+    /// Before our close.
+    Before,
+    /// While our last output waits for it to read, which it does then.
+    During,
+    /// After it has read our last output and our end.
+    After,
+    /// After our end, while we still want its answer.
+    HalfClosed,
+}
+
+/// Our limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Limits {
+    Default,
+    /// Slow readers have any time.
+    NoCloseDeadline,
+    /// The peer's end has any time.
+    NoFinTimeout,
+}
+
+const ALL_LIMITS: [Limits; 3] = [Limits::Default, Limits::NoCloseDeadline, Limits::NoFinTimeout];
+
+/// When the connection is lost, after the peer's act.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum When {
+    Now,
+    /// At the FIN timeout.
+    Late,
+    /// It stays open: there is no limit on a peer that may still send.
+    Never,
+}
+
+use Moment::{After, Before, During, HalfClosed};
+use Way::{Both, CloseNotify, Fin, Nothing, Reset};
+use When::{Late, Never, Now};
+
+/// The reason in clear and over TLS, and the time.
+const TABLE: &[(Moment, Way, [&str; 2], When)] = &[
+    (Before, CloseNotify, ["", "Done(Peer)"], Now),
+    (Before, Fin, ["Done(Peer)", "Lost"], Now),
+    (Before, Both, ["Done(Peer)", "Done(Peer)"], Now),
+    (Before, Reset, ["Lost", "Lost"], Now),
+    (Before, Nothing, ["Done(Us)", "Done(Us)"], Late),
+    (During, CloseNotify, ["", "Done(Us)"], Now),
+    (During, Fin, ["Done(Us)", "Done(Us)"], Now),
+    (During, Both, ["Done(Us)", "Done(Us)"], Now),
+    (During, Reset, ["Lost", "Lost"], Now),
+    (During, Nothing, ["Done(Us)", "Done(Us)"], Late),
+    (After, CloseNotify, ["", "Done(Us)"], Now),
+    (After, Fin, ["Done(Us)", "Done(Us)"], Now),
+    (After, Both, ["Done(Us)", "Done(Us)"], Now),
+    (After, Reset, ["Done(Us)", "Done(Us)"], Now),
+    (After, Nothing, ["Done(Us)", "Done(Us)"], Late),
+    (HalfClosed, CloseNotify, ["", "Done(Peer)"], Now),
+    (HalfClosed, Fin, ["Done(Peer)", "Lost"], Now),
+    (HalfClosed, Both, ["Done(Peer)", "Done(Peer)"], Now),
+    (HalfClosed, Reset, ["Lost", "Lost"], Now),
+    (HalfClosed, Nothing, ["", ""], Never),
+];
+
+/// The peer of our connection, driven by hand.
+struct Peer {
+    wire: Wire,
+    sealed: Option<Sealed>,
+}
+
+impl Peer {
+    /// Continues the handshake.
+    fn is_opening(&mut self) -> bool {
+        let Peer { wire, sealed } = self;
+        sealed.as_mut().is_some_and(|sealed| {
+            sealed.pump(wire);
+            !sealed.is_open()
+        })
+    }
+
+    fn act(&mut self, way: Way) {
+        match (way, &mut self.sealed) {
+            (Nothing, _) => {}
+            (CloseNotify, Some(sealed)) => sealed.say_goodbye(&self.wire),
+            (Both, Some(sealed)) => sealed.fin(&self.wire),
+            (CloseNotify, None) => unreachable!("there is none in clear"),
+            (Fin, _) | (Both, None) => Wire::fin(&self.wire),
+            (Reset, _) => self.wire.reset(),
+        }
+    }
+
+    fn take(&mut self) -> (Vec<u8>, Saw) {
+        match &mut self.sealed {
+            Some(sealed) => sealed.take(&self.wire, 64 * 1024),
+            None => Raw::take(&self.wire, 64 * 1024),
+        }
+    }
+
+    /// Reads everything up to our end, and returns the number of bytes.
+    fn take_to_the_end(&mut self, rig: &mut Rig) -> usize {
+        let mut taken = 0;
+        for _ in 0..1000 {
+            let (bytes, saw) = self.take();
+            taken += bytes.len();
+            match saw {
+                Saw::Open => rig.turn_some(),
+                Saw::Fin => return taken,
+                Saw::Reset => panic!("a reset after {taken} bytes"),
+            }
+        }
+        panic!("no end after {taken} bytes");
+    }
+}
+
+/// A connection of `end` that a peer of this kind has made.
+fn connected(rig: &mut Rig, kind: Kind, end: &End) -> Peer {
+    let (tls, now) = (of_version(rig, kind), rig.reactor.now());
+    let layer = move |reactor: &couplet::Reactor, _: &couplet::Address| tls.layer(reactor.now());
+    let wire = match kind {
+        Kind::Clear => rig.wire(end),
+        Kind::Layered => rig.wire_over(end, |_, _| PassThrough::default()),
+        Kind::Tls(_) => rig.wire_over(end, layer),
+        Kind::LayeredTls => {
+            let inner = end.clone();
+            let over = Layered::new(Layered::new(move || inner.clone(), layer), |_, _| {
+                PassThrough::default()
+            });
+            let port = rig.reactor.listen_tcp(LOOPBACK, over).expect("a free port").host();
+            rig.wire_to(&port)
+        }
+    };
+    let client = || Sealed::new(rig.client.layer(NAME, now).expect("a good name"), now);
+    let mut peer = Peer { sealed: kind.is_tls().then(client), wire };
+    while peer.is_opening() || !end.is_made() {
+        rig.turn_some();
+    }
+    peer
+}
+
+fn of_version(rig: &Rig, kind: Kind) -> ServerTls {
+    let options = ServerTlsOptions::new(rig.authority.identity(NAME));
+    let options = match kind {
+        Kind::Tls(version) => options.versions(version, version),
+        _ => options,
+    };
+    ServerTls::new(&options).expect("a configuration that works")
+}
+
+fn limit(transport: &Transport, limits: Limits) {
+    match limits {
+        Limits::Default => {}
+        Limits::NoCloseDeadline => transport.set_close_deadline(None),
+        Limits::NoFinTimeout => transport.set_fin_timeout(None),
+    }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const FIN_TIMEOUT: Duration = Duration::from_secs(30);
+const MUCH: usize = 1_000_000;
+
+#[test]
+fn c15b_each_end_at_each_moment_has_its_reason_and_its_time() {
+    for manner in [Manner::Readiness, Manner::Completion] {
+        for kind in KINDS {
+            for &(moment, way, reasons, when) in TABLE {
+                if way == CloseNotify && !kind.is_tls() {
+                    continue;
+                }
+                for limits in ALL_LIMITS {
+                    let case = format!("{manner:?}, {kind:?}, {moment:?}, {way:?}, {limits:?}");
+                    let reason = reasons[usize::from(kind.is_tls())];
+                    let mut rig = Rig::new(manner);
+                    check(&mut rig, (kind, moment, way, limits), (reason, when), &case);
+                }
+            }
+        }
+    }
+}
+
+fn check(
+    rig: &mut Rig,
+    (kind, moment, way, limits): (Kind, Moment, Way, Limits),
+    (reason, when): (&str, When),
+    case: &str,
+) {
+    let end = End::aware();
+    let mut peer = connected(rig, kind, &end);
+    let transport = end.transport();
+    limit(&transport, limits);
+    match moment {
+        Before => {
+            peer.act(way);
+            rig.turn();
+            transport.write("bye");
+            transport.lose_connection();
+        }
+        During => {
+            transport.write(vec![7; MUCH]);
+            transport.lose_connection();
+            rig.turn();
+            peer.act(way);
+            rig.turn();
+            if way != Reset {
+                assert!(!end.is_lost(), "{case}: its output waits");
+                assert_eq!(peer.take_to_the_end(rig), MUCH, "{case}");
+            }
+        }
+        After | HalfClosed => {
+            transport.write("bye");
+            match moment {
+                After => transport.lose_connection(),
+                _ => transport.lose_write_connection(),
+            }
+            assert_eq!(peer.take_to_the_end(rig), 3, "{case}");
+            rig.turn();
+            assert!(!end.is_lost(), "{case}");
+            peer.act(way);
+        }
+    }
+    rig.turn();
+    let year = Duration::from_secs(365 * 24 * 3600);
+    match (when, limits) {
+        (Now, _) => {}
+        (Late, Limits::Default | Limits::NoCloseDeadline) => {
+            rig.advance(FIN_TIMEOUT - SECOND);
+            assert!(!end.is_lost(), "{case}");
+            rig.advance(SECOND);
+        }
+        (Late, Limits::NoFinTimeout) => {
+            rig.advance(year);
+            assert!(!end.is_lost(), "{case}");
+            peer.act(Both);
+            rig.turn();
+        }
+        (Never, _) => {
+            rig.advance(year);
+            return assert!(!end.is_lost(), "{case}");
+        }
+    }
+    assert!(end.is_lost(), "{case}: {:?}", end.log());
+    assert_eq!(text(&end.reason()), reason, "{case}");
+    assert!(peer.wire.is_closed() || way == Reset, "{case}: our socket is closed");
+}
+
+#[test]
+fn c15b_a_peer_that_does_not_read_has_the_close_deadline_and_then_the_fin_timeout() {
+    for kind in KINDS {
+        let mut rig = Rig::new(Manner::Readiness);
+        let end = End::default();
+        let mut peer = connected(&mut rig, kind, &end);
+        let transport = end.transport();
+        transport.set_close_deadline(Some(10 * SECOND));
+        transport.set_fin_timeout(Some(5 * SECOND));
+        assert_eq!(transport.close_deadline(), Some(10 * SECOND));
+        assert_eq!(transport.fin_timeout(), Some(5 * SECOND));
+        transport.write(vec![7; MUCH]);
+        transport.lose_connection();
+        rig.turn();
+        rig.advance(9 * SECOND);
+        assert_eq!(peer.take_to_the_end(&mut rig), MUCH, "{kind:?}");
+        rig.turn();
+        rig.advance(4 * SECOND);
+        assert!(!end.is_lost(), "{kind:?}");
+        rig.advance(SECOND);
+        assert_eq!(text(&end.reason()), "Done(Us)", "{kind:?}");
+
+        // The same, but nothing is read.
+        let end = End::default();
+        let _peer = connected(&mut rig, kind, &end);
+        let transport = end.transport();
+        transport.set_close_deadline(Some(10 * SECOND));
+        transport.set_fin_timeout(None);
+        transport.write(vec![7; MUCH]);
+        transport.lose_connection();
+        rig.turn();
+        rig.advance(9 * SECOND);
+        assert!(!end.is_lost(), "{kind:?}");
+        rig.advance(SECOND);
+        assert_eq!(text(&end.reason()), "CloseTimedOut", "{kind:?}");
+    }
+}
+
+#[test]
+fn c79_a_close_notify_that_a_pause_held_back_ends_the_connection_with_our_end() {
+    for mut rig in Rig::both() {
+        let end = End::default();
+        let mut peer = connected(&mut rig, Kind::Tls(TlsVersion::Tls13), &end);
+        end.transport().pause_producing();
+        rig.turn();
+        let Some(sealed) = &mut peer.sealed else { unreachable!("it has TLS") };
+        sealed.send(&peer.wire, b"unread");
+        sealed.say_goodbye(&peer.wire);
+        rig.turn();
+        end.transport().write("bye");
+        end.transport().lose_connection();
+        assert_eq!(peer.take_to_the_end(&mut rig), 3);
+        rig.turn();
+        assert!(end.is_lost(), "{:?}", end.log());
+        assert!(end.reason().is_clean(), "{}", end.reason());
+    }
+}
+
+/// The input after our end passes through a throttle below TLS, which is full for some seconds: the
+/// socket is not read meanwhile, and then the close_notify is found.
+#[test]
+fn c79_a_close_notify_behind_a_throttle_is_found_when_it_has_passed() {
+    let mut rig = Rig::new(Manner::Readiness);
+    let (end, tls) = (End::default(), rig.server.clone());
+    let inner = end.clone();
+    let layer = move |reactor: &couplet::Reactor, _: &couplet::Address| tls.layer(reactor.now());
+    let over = Layered::new(Layered::new(move || inner.clone(), layer), |_, _| {
+        Throttle::new(Some(Bandwidth::new(10_000)), None)
+    });
+    let port = rig.reactor.listen_tcp(LOOPBACK, over).expect("a free port").host();
+    let (wire, now) = (rig.wire_to(&port), rig.reactor.now());
+    let tls = rig.client.layer(NAME, now).expect("a good name");
+    let mut peer = Peer { wire, sealed: Some(Sealed::new(tls, now)) };
+    while peer.is_opening() || !end.is_made() {
+        rig.advance(SECOND / 10);
+    }
+    end.transport().write("bye");
+    end.transport().lose_connection();
+    assert_eq!(peer.take_to_the_end(&mut rig), 3);
+    let sealed = peer.sealed.as_mut().expect("it has TLS");
+    let data = vec![7; 100_000];
+    let mut sent = 0;
+    // In steps that save up no allowance.
+    for step in 0..400 {
+        if sent < data.len() {
+            sent += sealed.send(&peer.wire, &data[sent..]);
+        } else {
+            sealed.say_goodbye(&peer.wire);
+        }
+        rig.network.advance(SECOND / 20);
+        rig.turn_some();
+        if end.is_lost() {
+            assert!((160..=240).contains(&step), "100 KB at 10 KB/s took {step} steps");
+            return assert_eq!(text(&end.reason()), "Done(Us)");
+        }
+    }
+    panic!("not lost: {:?}", end.log());
+}
+
+#[test]
+fn c79_four_clients_that_keep_tcp_open_do_not_block_a_port_of_four() {
+    let mut rig = Rig::new(Manner::Readiness);
+    let tls = rig.server.clone();
+    let (served, counted) = (Rc::new(std::cell::Cell::new(0)), Rc::new(std::cell::Cell::new(0)));
+    let layer = move |reactor: &couplet::Reactor, _: &couplet::Address| tls.layer(reactor.now());
+    let factory = {
+        let (served, counted) = (served.clone(), counted.clone());
+        move || {
+            served.set(served.get() + 1);
+            let (made, lost) = (counted.clone(), counted.clone());
+            End::default()
+                .on("made", move |transport| {
+                    transport.set_close_deadline(None);
+                    made.set(made.get() + 1);
+                })
+                .on("lost", move |_| lost.set(lost.get() - 1))
+        }
+    };
+    let options = couplet::ListenOptions::default().max_connections(4);
+    let port = rig.reactor.listen_at(LOOPBACK, options, Layered::new(factory, layer));
+    let port = port.expect("a free port");
+    let mut peers = Vec::new();
+    for round in 0..3 {
+        for _ in 0..4 {
+            let (wire, now) = (rig.wire_to(&port.host()), rig.reactor.now());
+            let tls = rig.client.layer(NAME, now).expect("a good name");
+            let mut sealed = Sealed::new(tls, now);
+            while !sealed.is_open() {
+                sealed.pump(&wire);
+                rig.turn_some();
+            }
+            sealed.say_goodbye(&wire);
+            rig.turn();
+            peers.push((wire, sealed));
+        }
+        assert_eq!((served.get(), counted.get()), (4 * (round + 1), 0), "round {round}");
+    }
+}
