@@ -29,6 +29,7 @@ use crate::endpoint::Peer;
 use crate::exit::Exit;
 use crate::output;
 use crate::server::{self, Listen, Server, SessionPermit};
+use crate::values::or_never;
 use attempts::Attempts;
 use checks::Checks;
 pub(crate) use options::Forward;
@@ -41,6 +42,17 @@ use upstreams::{Balancer, Candidates, Recovery};
 /// of stream.
 const DRAIN: Duration = Duration::from_secs(5);
 
+/// Interval of the keepalive probes.
+const PROBE: Duration = Duration::from_secs(60);
+
+/// How long a program whose client has ended its sending may move no byte, unless set otherwise. It
+/// costs more than a connection to a server.
+const PROGRAM_HALF_CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long nothing may move once one side has ended; `None` waits forever.
+#[derive(Clone, Copy)]
+struct HalfCloseTimeout(Option<Duration>);
+
 /// State shared by all sessions.
 struct Forwarder {
     // Bound: one for each CONNECT argument.
@@ -49,6 +61,8 @@ struct Forwarder {
     check_interval: Option<Duration>,
     connect_timeout: Option<Duration>,
     idle_timeout: Option<Duration>,
+    /// Unless it depends on the server.
+    half_close_timeout: Option<HalfCloseTimeout>,
     /// Most concurrent sessions.
     most: usize,
     /// Counts over all loops.
@@ -120,6 +134,9 @@ impl Forwarder {
     fn accept(self: &Rc<Self>, peer: &Address, place: SessionPermit) -> ClientSide {
         let session = Rc::new(Session::new(self.clone(), peer.clone(), place));
         let (near, far) = Relay::pair();
+        if let Some(HalfCloseTimeout(timeout)) = self.half_close_timeout {
+            near.set_half_close_timeout(timeout);
+        }
         let joined = |relay, side| RelayEnd { relay, side, session: session.clone() };
         let (near, far) = (joined(near, Side::Client), joined(far, Side::Server));
         ClientSide { near, far: Some(far), connecting: None }
@@ -180,6 +197,8 @@ impl RelayEnd {
         let forward = self.session.forward();
         // While it flushes, a slow reader gets as much time as an idle one.
         transport.set_close_deadline(forward.idle_timeout);
+        // A peer whose machine has vanished sends neither a FIN nor a reset.
+        transport.set_tcp_keep_alive(Some(PROBE));
         // If the program is killed, no peer takes a truncated stream for a complete one.
         transport.set_reset_unless_closed(true);
         self.relay.connection_made(transport);
@@ -191,6 +210,9 @@ impl RelayEnd {
     }
 
     fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
+        if self.relay.has_timed_out() {
+            self.session.note_half_closed();
+        }
         self.session.note_lost(self.side, reason, transport.reactor().now());
         if let Some(other) = self.relay.other() {
             limit_drain(other);
@@ -262,6 +284,9 @@ impl Protocol for ServerSide {
         self.far.session.touch(transport.reactor().now());
         self.far.connection_made(transport);
         if let Some(program) = Process::of(transport) {
+            if self.far.session.forward().half_close_timeout.is_none() {
+                self.far.relay.set_half_close_timeout(Some(PROGRAM_HALF_CLOSE_TIMEOUT));
+            }
             // The session counts until the program has exited.
             let session = self.far.session.clone();
             let exited = move |_| {
@@ -326,6 +351,7 @@ fn counting_server(options: Forward) -> Result<(Server, Arc<Totals>), Exit> {
             check_interval: options.check,
             connect_timeout: options.connect_timeout,
             idle_timeout: options.idle_timeout,
+            half_close_timeout: options.half_close_timeout.map(or_never).map(HalfCloseTimeout),
             most,
             totals: counting.clone(),
         });

@@ -23,7 +23,8 @@ const EXAMPLE: &str = listening!(
   couplet forward :80 10.0.0.7:80 10.0.0.8:80      two servers in turn
 
 Each connection to LISTEN is joined to a new one to CONNECT. What one side sends reaches the other,
-and so does its end: a closed sending side leaves the other direction open, a reset becomes a reset.
+and so does its end: a closed sending side leaves the other direction open, as long as something
+moves within a minute (--half-close-timeout), since most clients leave like that; a reset becomes a reset.
 A slow reader slows its sender down, so nothing piles up. Nothing is read from a client before
 CONNECT has answered; if that fails the client is reset, and a line on stderr says why. haproxy:
 sends the client's address to the server. Ctrl-C prints the totals, with several servers also those
@@ -34,8 +35,9 @@ none can. A server that failed is tried last for a while (--down-for), or until 
 (--check). by-peer sends a client to the same server each time, and moves it only while that
 server is down; clients on UNIX sockets take turns. Each thread chooses and checks for itself.
 
-A program ends with its connection, and its connection with it. When the connection is lost, the
-program's input is closed. Its process group gets SIGTERM, after a clean close 5 seconds later, and
+A program ends with its connection, and its connection with it. The end of the client closes the
+program's input; a program that then writes nothing for 10 seconds (--half-close-timeout) ends. When the connection is
+lost, its process group gets SIGTERM, after a clean close 5 seconds later, and
 SIGKILL another 5 seconds later (kill=SECONDS); keep=yes leaves it alone. A program counts as a
 connection until it has exited.
 
@@ -100,6 +102,15 @@ pub(crate) struct Forward {
     /// Reset both connections when no bytes have moved in either direction for this many seconds
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     pub(super) idle_timeout: Option<Duration>,
+    /// Reset both connections when one side has ended its sending, or left, and no bytes have moved
+    /// for this many seconds since; 0 waits forever [default: 60; 10 for a program]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        value_parser = seconds_or_none,
+        allow_negative_numbers = true
+    )]
+    pub(super) half_close_timeout: Option<Duration>,
     /// Serve at most this many clients at a time, and turn others away [default: half the limit on
     /// descriptors]
     #[arg(long, value_name = "N", value_parser = clients, allow_negative_numbers = true)]

@@ -52,6 +52,8 @@ enum End {
     NotConnected(Failure),
     Broken(Side, Reason),
     Idle,
+    /// One side had ended.
+    HalfClosed,
     Stopped,
 }
 
@@ -130,6 +132,10 @@ impl Session {
         self.set_end(End::Idle);
     }
 
+    pub(super) fn note_half_closed(&self) {
+        self.set_end(End::HalfClosed);
+    }
+
     pub(super) fn note_lost(&self, side: Side, reason: &Reason, now: Instant) {
         self.touch(now);
         match reason {
@@ -172,7 +178,7 @@ impl Drop for Session {
                 return self.log_not_connected(failure);
             }
             End::Stopped => totals.count_stopped(),
-            End::Broken(..) | End::Idle => totals.broken(),
+            End::Broken(..) | End::Idle | End::HalfClosed => totals.broken(),
             End::Clean => {}
         }
         let (end, peer, server) = (self.end.borrow(), &self.peer, self.server().map(display));
@@ -190,6 +196,9 @@ impl fmt::Display for End {
             End::Broken(Side::Client, reason) => write!(f, "broken on the client's side: {reason}"),
             End::Broken(Side::Server, reason) => write!(f, "broken on the server's side: {reason}"),
             End::Idle => write!(f, "cut off: idle for too long"),
+            End::HalfClosed => {
+                write!(f, "cut off: one side had ended, and nothing moved for too long")
+            }
             End::Stopped => write!(f, "cut off: the program stops"),
         }
     }

@@ -216,3 +216,44 @@ fn a_server_that_never_closes_its_side_is_checked_again() {
     scene.memory.advance(Duration::from_secs(6));
     assert_eq!(scene.attempts(), ["tcp:10.0.0.1:80"]);
 }
+
+#[test]
+fn a_session_with_an_ended_side_is_cut_when_nothing_moves_for_the_half_close_timeout() {
+    let cases: [(&[&str], Option<u64>); 3] = [
+        (&[], Some(60)),
+        (&["--half-close-timeout", "8"], Some(8)),
+        (&["--half-close-timeout", "0"], None),
+    ];
+    for (more, expected) in cases {
+        for by_client in [true, false] {
+            let mut scene = Scene::new(&[&["10.0.0.1:80"], more].concat());
+            let clients: Vec<_> = (0..20)
+                .map(|_| {
+                    let client = scene.client();
+                    (client, scene.answer("tcp:10.0.0.1:80"))
+                })
+                .collect();
+            for (client, far) in &clients {
+                if by_client { client.fin() } else { far.fin() }
+            }
+            let half = Duration::from_secs(expected.unwrap_or(7200)) / 2;
+            scene.memory.advance(half);
+            // One of them still gets something, and so has more time.
+            let (client, far) = &clients[0];
+            let (ended, other) = if by_client { (client, far) } else { (far, client) };
+            other.push(b"x");
+            scene.memory.settle();
+            assert_eq!(ended.take(), b"x");
+            scene.memory.advance(half + Duration::from_millis(1));
+            let left = scene.snapshot().connections.len();
+            assert_eq!(left, if expected.is_some() { 2 } else { 40 }, "{more:?}");
+            // Progress is noticed up to a quarter of the time later.
+            scene.memory.advance(half + half / 2);
+            assert_eq!(ended.saw_reset(), expected.is_some(), "{more:?}");
+            if expected.is_some() {
+                scene.stop();
+                scene.assert_nothing_is_left();
+            }
+        }
+    }
+}

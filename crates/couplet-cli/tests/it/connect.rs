@@ -45,6 +45,34 @@ fn stdin_goes_to_the_server_and_what_it_sends_to_stdout() {
 }
 
 #[test]
+fn a_program_that_closes_its_input_is_printed_in_full() {
+    let mut big = b"first\n".to_vec();
+    big.resize(3 * MIB, b'x');
+    let file = TempFile::new(&big);
+    for (program, printed) in [
+        ("process:/usr/bin/head -n1", "first\n"),
+        (
+            "process:/bin/sh -c 'exec 0<&-; sleep 0.1; echo done; sleep 0.1; echo more'",
+            "done\nmore\n",
+        ),
+    ] {
+        for _ in 0..10 {
+            let ended = with_stdin(program, File::open(file.path()).unwrap()).ended();
+            assert_eq!(ended.stdout, printed.as_bytes(), "{program}: {}", ended.stderr);
+            // The write that fails is an error, unless the pipe took all of it before.
+            let is_told = ended.stderr.contains("broken pipe");
+            assert_eq!(ended.code, Some(i32::from(is_told)), "{}", ended.stderr);
+        }
+    }
+    // More of stdin is not waited for.
+    let mut running = with_stdin("process:/usr/bin/head -n1", Stdio::piped());
+    let mut stdin = running.stdin().unwrap();
+    let _ = stdin.write_all(&big[..MIB]);
+    assert_eq!(running.ended().stdout, b"first\n");
+    drop(stdin);
+}
+
+#[test]
 fn stdin_may_be_a_file() {
     let bytes = noise(5 * MIB);
     let file = TempFile::new(&bytes);

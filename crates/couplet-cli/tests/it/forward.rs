@@ -1,6 +1,7 @@
 //! `couplet forward`.
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
@@ -383,6 +384,52 @@ fn a_program_ends_with_its_connection_and_with_the_forwarder() {
     let pid = server.connect().read_line();
     server.running.signal(Signal::KILL);
     wait_until("the end of its program", || !runs(&pid));
+}
+
+/// A program's input that is longer than all buffers on the way.
+fn big() -> Vec<u8> {
+    let mut big = b"first\n".to_vec();
+    big.resize(3_000_000, b'x');
+    big
+}
+
+#[test]
+fn a_program_that_closes_its_input_answers_in_full() {
+    let cases: [(&str, &[u8]); 4] = [
+        ("/usr/bin/head -n1", b"first\n"),
+        ("/bin/sh -c 'exec 0<&-; sleep 0.2; echo done; sleep 0.2; echo more'", b"done\nmore\n"),
+        ("/bin/sh -c 'read a; exec 0<&-; head -c 1000000 /dev/zero'", &[0; 1_000_000]),
+        ("/bin/grep -q first", b""),
+    ];
+    for (command, answer) in cases {
+        let server = forward(&format!("process:{command}"), &[]);
+        for _ in 0..3 {
+            let mut client = TcpStream::connect(server.address()).unwrap();
+            let mut writer = client.try_clone().unwrap();
+            // The forwarder discards the rest, and may close before it has read all of it.
+            let writing = std::thread::spawn(move || drop(writer.write_all(&big())));
+            let mut got = Vec::new();
+            client.read_to_end(&mut got).unwrap();
+            assert!(got == answer, "{command}");
+            writing.join().unwrap();
+        }
+        server.stop(Signal::INT);
+    }
+}
+
+#[test]
+fn programs_whose_clients_have_left_end_and_give_their_places_back() {
+    let sleeping = "process:/bin/sh -c 'echo $$; exec sleep 1000'";
+    let more = ["--half-close-timeout", "1", "--max-connections", "40"];
+    let server = forward(sleeping, &more);
+    let descriptors = server.descriptors();
+    for _ in 0..2 {
+        let pids: Vec<_> = (0..40).map(|_| server.connect().read_line()).collect();
+        wait_until("the end of all programs", || !pids.iter().any(|pid| runs(pid)));
+        wait_until("all descriptors to be closed", || server.descriptors() <= descriptors);
+    }
+    let mut client = server.connect();
+    assert!(runs(&client.read_line()), "its client stays");
 }
 
 #[test]

@@ -53,7 +53,7 @@ fn without_a_command_the_help_comes_and_the_code_is_2() {
 
 #[test]
 fn bad_usage_has_code_2_and_says_what_is_expected() {
-    let cases: [(&[&str], &str); 43] = [
+    let cases: [(&[&str], &str); 44] = [
         (&["sing"], "unrecognized subcommand 'sing'"),
         (&["poetry", "get"], "<ADDRESS>"),
         (&["poetry", "serve", "--delay", "soon"], "a number of seconds, 0 or more"),
@@ -89,6 +89,7 @@ fn bad_usage_has_code_2_and_says_what_is_expected() {
         (&["connect"], "<ENDPOINT>"),
         (&["connect", "1", "2"], "unexpected argument '2'"),
         (&["connect", "localhost"], "missing port: expected HOST:PORT"),
+        (&["forward", "0", "1", "--half-close-timeout", "-1"], "a number of seconds, 0 or more"),
         (&["chat", "--idle-timeout", "-1"], "a number of seconds, 0 or more"),
         (&["poetry", "transform", "--idle-timeout", "soon"], "a number of seconds, 0 or more"),
         (&["poetry", "serve", "--by-name", "--idle-timeout", "nan"], "a number of seconds, 0 or"),

@@ -784,6 +784,23 @@ impl Transport {
         self.cell.id()
     }
 
+    /// The number of bytes received so far.
+    pub fn bytes_received(&self) -> u64 {
+        self.cell.bytes_in.get()
+    }
+
+    /// The number of written bytes that were sent so far: accepted by the system, or by the
+    /// connection's first layer.
+    pub fn bytes_sent(&self) -> u64 {
+        self.cell.bytes_out()
+    }
+
+    /// The number of sent bytes that the peer has not acknowledged (TCP) or read (UNIX sockets);
+    /// `None` if the system does not report it, and for other connections.
+    pub fn unacknowledged(&self) -> Option<usize> {
+        self.cell.with_socket(|socket| couplet_os::unsent::unsent(&*socket)).flatten()
+    }
+
     /// The reactor that runs this connection.
     pub fn reactor(&self) -> &Reactor {
         &self.cell.reactor

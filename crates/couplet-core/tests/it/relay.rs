@@ -165,6 +165,128 @@ fn a_reset_after_a_half_close_is_carried_too() {
     }
 }
 
+/// How one peer leaves, as the other sees it.
+#[derive(Clone, Copy, Debug)]
+enum Leaves {
+    Never,
+    Fin,
+    /// After more bytes than the relay and the other peer take.
+    FinBehindBytes,
+    Reset,
+}
+
+/// What the other peer does each second.
+#[derive(Clone, Copy, Debug)]
+enum Other {
+    Silent,
+    /// Sends a byte each so many seconds, which is read.
+    Sends(u64),
+    /// Sends as much as fits, which is not read.
+    Floods,
+    /// Takes up to so many bytes.
+    Takes(usize),
+}
+
+/// The time in seconds from the leave until nothing is left, if that is within an hour.
+fn left_after(
+    leaves: Leaves,
+    other: Other,
+    timeout: Option<Option<u64>>,
+    turned: bool,
+) -> Option<u64> {
+    let mut rig = Rig::new(Manner::Readiness);
+    rig.serve();
+    let reactor = rig.stage.reactor.clone();
+    let port = rig.stage.listen(move || {
+        let (near, far) = Relay::pair();
+        if let Some(timeout) = timeout {
+            far.set_half_close_timeout(timeout.map(Duration::from_secs));
+        }
+        reactor.connect_protocol(format!("tcp:{}", server()), far).detach();
+        near
+    });
+    let client = rig.stage.network.connect(port.host()).expect("it listens");
+    rig.settle();
+    let server = rig.accept();
+    let (first, second) = if turned { (server, client) } else { (client, server) };
+    let flood = vec![7; 64 * 1024];
+    match leaves {
+        Leaves::Never => {}
+        Leaves::Fin => first.fin(),
+        Leaves::FinBehindBytes => {
+            while first.push(&flood) > 0 {
+                rig.settle();
+            }
+            first.fin();
+        }
+        Leaves::Reset => first.reset(),
+    }
+    for second_passed in 0..3600 {
+        // The rig's own port, and this one.
+        rig.settle();
+        if rig.stage.network.slots_in_use() == 2 {
+            assert!(first.saw_reset() || matches!(leaves, Leaves::Reset), "it is not told a lie");
+            return Some(second_passed);
+        }
+        match other {
+            Other::Silent => {}
+            Other::Sends(each) if second_passed % each == 0 => {
+                second.push(b"x");
+                rig.settle();
+                first.take();
+            }
+            Other::Sends(_) => {}
+            Other::Floods => {
+                second.push(&flood);
+            }
+            Other::Takes(bytes) => {
+                second.take_most(bytes);
+            }
+        }
+        rig.stage.pass(Duration::from_secs(1));
+    }
+    None
+}
+
+#[test]
+fn a_session_whose_peer_has_left_ends_when_nothing_moves_for_the_half_close_timeout() {
+    let (default, never, short) = (None, Some(None), Some(Some(8)));
+    for (leaves, other, timeout, expected) in [
+        (Leaves::Never, Other::Silent, default, None),
+        (Leaves::Never, Other::Floods, default, None),
+        (Leaves::Reset, Other::Silent, default, Some(0..=0)),
+        (Leaves::Reset, Other::Silent, never, Some(0..=0)),
+        (Leaves::Fin, Other::Silent, default, Some(60..=60)),
+        (Leaves::Fin, Other::Silent, short, Some(8..=8)),
+        (Leaves::Fin, Other::Silent, never, None),
+        // Progress, however slow, keeps the session.
+        (Leaves::Fin, Other::Sends(1), default, None),
+        (Leaves::Fin, Other::Sends(50), default, None),
+        (Leaves::Fin, Other::Sends(7), short, None),
+        (Leaves::Fin, Other::Sends(300), default, Some(60..=75)),
+        // The peer that left reads nothing.
+        (Leaves::Fin, Other::Floods, default, Some(60..=90)),
+        (Leaves::Fin, Other::Floods, never, None),
+        // The end waits behind bytes that the other peer does not read, or reads slowly.
+        (Leaves::FinBehindBytes, Other::Silent, default, Some(60..=75)),
+        (Leaves::FinBehindBytes, Other::Silent, never, None),
+        (Leaves::FinBehindBytes, Other::Takes(10), default, None),
+        (Leaves::FinBehindBytes, Other::Takes(64 * 1024), short, Some(8..=60)),
+    ] {
+        for turned in [false, true] {
+            let left = left_after(leaves, other, timeout, turned);
+            let fits = match (&expected, left) {
+                (Some(expected), Some(left)) => expected.contains(&left),
+                (expected, left) => expected.is_none() && left.is_none(),
+            };
+            assert!(
+                fits,
+                "{leaves:?}, {other:?}, {timeout:?}, {turned}: {left:?}, not {expected:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn a_connect_that_fails_resets_the_client() {
     for mut rig in rigs() {
