@@ -165,6 +165,7 @@ impl Core {
             oversized,
             connects,
             unconfirmed,
+            errors: _,
         } = self.counts();
         let counts = [
             ("published", published),

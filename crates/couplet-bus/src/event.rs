@@ -52,6 +52,7 @@ pub enum Event {
         pattern: String,
     },
     /// The server reported an error that does not end the connection, such as a missing permission.
+    /// At most ten in ten seconds are reported; all are [counted](Counts::errors).
     ServerError {
         /// The server's words.
         text: String,
@@ -85,4 +86,6 @@ pub struct Counts {
     pub connects: u64,
     /// Messages that were not confirmed when a connection was lost.
     pub unconfirmed: u64,
+    /// Errors that the server reported.
+    pub errors: u64,
 }

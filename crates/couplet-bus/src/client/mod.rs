@@ -1,6 +1,7 @@
 //! The client of a server: keeps a connection to one of the servers, and its output and
 //! subscriptions until then. A [`Dialect`] has the words of the protocol.
 
+mod errors;
 mod queue;
 mod servers;
 mod session;
@@ -8,7 +9,7 @@ mod settings;
 
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use couplet_core::defer::Canceller;
@@ -16,6 +17,7 @@ use couplet_core::endpoints::TcpClient;
 use couplet_core::services::Health;
 use couplet_core::{ConnectOptions, DelayedCall, Reactor, Resolver, Transport};
 
+use errors::ServerErrors;
 pub(crate) use queue::{Outgoing, Queue, Sent};
 pub(crate) use servers::{Server, Servers};
 pub(crate) use session::{Conversation, Heard, SessionError};
@@ -26,7 +28,7 @@ use session::Session;
 use crate::bus::Bus;
 use crate::core::{Backend, Core};
 use crate::error::{NotConfirmed, PublishError};
-use crate::event::Event;
+use crate::event::{Counts, Event};
 use crate::log::{Engine, LogLimits};
 use crate::message::Message;
 use crate::redis::{CommandError, Reply};
@@ -38,6 +40,8 @@ pub(crate) trait Dialect: Sized + 'static {
     const NAME: &'static str;
     /// The command that the server answers when it has processed everything before.
     const PING: &'static [u8];
+    /// The same for the client's own checks of the server.
+    const CHECK: &'static [u8];
     /// Whether the server answers all commands, each in its turn.
     const ANSWERS_ALL: bool;
     type Options;
@@ -87,10 +91,13 @@ struct State<D: Dialect> {
     queue: Queue<D>,
     /// The server's limit, once it is known.
     max_payload: usize,
-    /// Attempts that failed since the last login.
+    /// Attempts that failed, and connections that were lost early, since the last steady connection.
     failures: u32,
     /// The reason of the last failure or loss.
     why: Option<String>,
+    /// When the connection was lost, until there is another one.
+    lost_at: Option<Instant>,
+    errors: ServerErrors,
 }
 
 enum Link {
@@ -103,6 +110,13 @@ enum Link {
         transport: Transport,
         /// Whether the transport is full, and reports when it has room.
         is_full: bool,
+        since: Instant,
+    },
+    /// Ends when the server has confirmed what was sent; further messages wait for the next
+    /// connection.
+    Leaving {
+        transport: Transport,
+        since: Instant,
     },
 }
 
@@ -122,6 +136,8 @@ impl<D: Dialect> Client<D> {
             max_payload: settings.max_payload,
             failures: 0,
             why: None,
+            lost_at: None,
+            errors: ServerErrors::default(),
         };
         Rc::new_cyclic(|me| Client {
             me: me.clone(),
@@ -187,7 +203,13 @@ impl<D: Dialect> Client<D> {
         }
         state.failures = state.failures.saturating_add(1);
         state.why = Some(format!("{server}: {why}"));
+        let is_first = state.lost_at.is_none();
+        state.lost_at.get_or_insert(self.reactor.now());
         drop(state);
+        match is_first {
+            true => tracing::warn!("the bus is out of reach: {server}: {why}"),
+            false => tracing::info!("the bus is still out of reach: {server}: {why}"),
+        }
         let next = self.rest();
         self.report(Event::AttemptFailed { server: server.to_string(), why, next });
     }
@@ -218,24 +240,60 @@ impl<D: Dialect> Client<D> {
         self.set_link(Link::LoggingIn(transport.clone()));
     }
 
-    /// The server names others, and its limit.
-    pub(crate) fn learn(&self, others: Vec<Server>, max_payload: usize) {
+    /// A server names others, and its limit.
+    pub(crate) fn learn(&self, others: Vec<Server>, max_payload: usize, from: &Server) {
         let mut state = self.state.borrow_mut();
-        state.servers.learn(others);
+        state.servers.learn(others, from);
         state.max_payload = self.settings().max_payload.min(max_payload);
+    }
+
+    /// The limit of the next server is not known.
+    pub(crate) fn forget_limit(&self) {
+        self.state.borrow_mut().max_payload = self.settings().max_payload;
+    }
+
+    pub(crate) fn has_other_servers(&self) -> bool {
+        self.state.borrow().servers.len() > 1
+    }
+
+    /// Sends nothing more on this connection but a PING, whose answer confirms everything before.
+    /// Returns false if the connection is not in use.
+    fn leave(&self, transport: &Transport) -> bool {
+        let mut state = self.state.borrow_mut();
+        let Link::Open { since, .. } = state.link else { return false };
+        state.queue.send_ping(transport, None);
+        drop(state);
+        self.set_link(Link::Leaving { transport: transport.clone(), since });
+        true
+    }
+
+    /// Whether the connection is to end and everything that was sent is confirmed.
+    fn has_left(&self) -> bool {
+        let state = self.state.borrow();
+        matches!(state.link, Link::Leaving { .. }) && !state.queue.awaits_ping()
     }
 
     /// The server accepts us: subscriptions first, then the queued messages.
     pub(crate) fn logged_in(&self, transport: &Transport, server: &Server) {
         let Some(core) = self.core.upgrade() else { return };
         let mut state = self.state.borrow_mut();
-        (state.failures, state.why) = (0, None);
+        state.why = None;
+        let lost_at = state.lost_at.take();
+        let queued = state.queue.messages();
         for command in state.dialect.subscriptions() {
             state.queue.send_control(transport, command);
         }
         drop(state);
-        self.set_link(Link::Open { transport: transport.clone(), is_full: false });
+        let since = self.reactor.now();
+        self.set_link(Link::Open { transport: transport.clone(), is_full: false, since });
         core.count(|counts| counts.connects += 1);
+        let Counts { unconfirmed, missed, lost, .. } = core.counts();
+        match lost_at.map(|lost_at| since.saturating_duration_since(lost_at)) {
+            None => tracing::info!(%server, "connected to the bus"),
+            Some(after) => tracing::info!(
+                %server, ?after, queued, unconfirmed, lost, missed, "connected to the bus again"
+            ),
+        }
         core.report(Event::Connected { server: server.to_string() });
         self.pump();
     }
@@ -244,7 +302,7 @@ impl<D: Dialect> Client<D> {
     fn pump(&self) {
         let mut state = self.state.borrow_mut();
         let State { link, queue, .. } = &mut *state;
-        let Link::Open { transport, is_full } = link else { return };
+        let Link::Open { transport, is_full, .. } = link else { return };
         if *is_full || queue.pump(transport) {
             return;
         }
@@ -296,8 +354,14 @@ impl<D: Dialect> Client<D> {
         core.report(Event::Oversized { pattern, size });
     }
 
+    /// The server reported an error. A flood of them is counted, and reported in part.
     pub(crate) fn server_error(&self, text: &str) {
-        self.report(Event::ServerError { text: text.to_owned() });
+        let Some(core) = self.core.upgrade() else { return };
+        core.count(|counts| counts.errors += 1);
+        let reported = self.state.borrow_mut().errors.add(text, self.reactor.now());
+        if let Some(text) = reported {
+            core.report(Event::ServerError { text });
+        }
     }
 
     pub(crate) fn ping(&self) {
@@ -320,13 +384,19 @@ impl<D: Dialect> Client<D> {
                 drop(state);
                 return self.attempt_failed(server, why);
             }
-            Link::Open { .. } => {}
+            Link::Open { since, .. } | Link::Leaving { since, .. } => {
+                let is_steady = self.reactor.now() - since >= self.settings().steady_after;
+                state.failures = if is_steady { 0 } else { state.failures.saturating_add(1) };
+            }
         }
         let lost = state.queue.lost();
         state.why = Some(format!("{server}: {why}"));
+        state.lost_at = Some(self.reactor.now());
+        let queued = state.queue.messages();
         drop(state);
         self.rest();
-        let unconfirmed = lost.iter().map(Sent::messages).sum();
+        let unconfirmed: u64 = lost.iter().map(Sent::messages).sum();
+        tracing::warn!(unconfirmed, queued, "the bus is out of reach: {server}: {why}");
         if let Some(core) = self.core.upgrade() {
             core.count(|counts| counts.unconfirmed += unconfirmed);
             core.report(Event::Disconnected { server: server.to_string(), why, unconfirmed });
@@ -418,7 +488,9 @@ impl<D: Dialect> Backend for Client<D> {
             Link::Resting(next) => drop(next.cancel()),
             Link::Connecting(attempt) => attempt.cancel(),
             Link::LoggingIn(transport) => transport.abort_connection(),
-            Link::Open { transport, .. } => transport.lose_connection(),
+            Link::Open { transport, .. } | Link::Leaving { transport, .. } => {
+                transport.lose_connection();
+            }
         }
         fail::<D>(failed);
     }

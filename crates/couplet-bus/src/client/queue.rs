@@ -119,10 +119,7 @@ impl<D: Dialect> Queue<D> {
                     }
                 }
                 Some(Frame::Control(command)) => self.send_control(transport, command),
-                Some(Frame::Ping(confirmed)) => {
-                    transport.write(D::PING);
-                    self.sent.push_back(Sent::Ping(confirmed));
-                }
+                Some(Frame::Ping(confirmed)) => self.send_ping(transport, confirmed),
                 Some(Frame::Call(command, call)) => {
                     self.bytes -= command.len();
                     transport.write_bytes(command);
@@ -131,6 +128,17 @@ impl<D: Dialect> Queue<D> {
             }
         }
         self.frames.is_empty()
+    }
+
+    /// Writes a PING, for a flush or to check the server.
+    pub(crate) fn send_ping(&mut self, transport: &Transport, confirmed: Option<Resolver<()>>) {
+        transport.write(if confirmed.is_some() { D::PING } else { D::CHECK });
+        self.sent.push_back(Sent::Ping(confirmed));
+    }
+
+    /// Whether a PING has no answer.
+    pub(crate) fn awaits_ping(&self) -> bool {
+        self.sent.iter().any(|sent| matches!(sent, Sent::Ping(_)))
     }
 
     /// Writes the command of a subscription.

@@ -3,12 +3,16 @@
 
 use std::rc::{Rc, Weak};
 
+use std::net::IpAddr;
+
 use couplet_core::{Protocol, Reason, Result, Transport};
 
 use super::{Client, Dialect, Server};
 
 /// PINGs without an answer after which a connection is dropped.
 const MAX_UNANSWERED: u32 = 2;
+/// Lookups in a row without the connection's address after which the name has moved.
+const MOVED: u32 = 2;
 
 /// A connection is of no use.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +57,8 @@ pub(crate) enum Heard {
     LoggedIn,
     /// The answer to a PING.
     Pong,
+    /// The server is about to stop, for this reason.
+    Leaving(&'static str),
     Other,
 }
 
@@ -61,6 +67,8 @@ pub(crate) struct Session<D: Dialect> {
     server: Server,
     conversation: D::Conversation,
     unanswered: u32,
+    /// The last lookups, in a row, without the address of the connection.
+    absent: u32,
     /// Our reason for the end of the connection.
     why: Option<String>,
 }
@@ -72,6 +80,7 @@ impl<D: Dialect> Session<D> {
             server,
             conversation: D::conversation(client),
             unanswered: 0,
+            absent: 0,
             why: None,
         }
     }
@@ -86,8 +95,19 @@ impl<D: Dialect> Session<D> {
                 Some(Heard::LoggedIn) => {
                     client.logged_in(transport, &self.server);
                     ping_later(&client, transport);
+                    self.check_name_later(&client, transport);
                 }
-                Some(Heard::Pong) => self.unanswered = 0,
+                Some(Heard::Pong) => {
+                    self.unanswered = 0;
+                    if client.has_left() {
+                        transport.lose_connection();
+                    }
+                }
+                Some(Heard::Leaving(why)) if client.has_other_servers() => {
+                    self.leave(&client, transport, why.to_owned());
+                }
+                // There is no better server, so this one is used to its end.
+                Some(Heard::Leaving(_)) => {}
                 Some(Heard::Other) => {}
             }
         }
@@ -102,6 +122,56 @@ impl<D: Dialect> Session<D> {
         self.unanswered += 1;
         client.ping();
         ping_later(&client, transport);
+    }
+
+    /// Ends the connection once the server has confirmed what was sent.
+    fn leave(&mut self, client: &Client<D>, transport: &Transport, why: String) {
+        if !client.leave(transport) {
+            return;
+        }
+        self.why.get_or_insert(why);
+        let timeout = client.settings().connect_timeout;
+        transport
+            .connection::<Session<D>>()
+            .call_later(timeout, |_, transport| transport.abort_connection());
+    }
+
+    /// Schedules a lookup of the server's name, unless it is an address.
+    fn check_name_later(&self, client: &Client<D>, transport: &Transport) {
+        let Some(interval) = client.settings().name_check else { return };
+        let is_name = self.server.host.parse::<IpAddr>().is_err();
+        if is_name && transport.peer().socket_addr().is_some() {
+            transport.connection::<Session<D>>().call_later(interval, Session::check_name);
+        }
+    }
+
+    fn check_name(&mut self, transport: &Transport) {
+        let me = transport.connection::<Session<D>>();
+        let found = transport.reactor().resolve(self.server.host.clone());
+        let checked = found.add_both(move |found| {
+            me.tell(move |session, transport| {
+                session.name_found(transport, &found.unwrap_or_default());
+            });
+            Ok(())
+        });
+        checked.detach();
+    }
+
+    /// The name has these addresses; none if the lookup has failed.
+    fn name_found(&mut self, transport: &Transport, addresses: &[IpAddr]) {
+        let Some(client) = self.client.upgrade() else { return };
+        let peer = transport.peer().socket_addr().map(|peer| peer.ip().to_canonical());
+        let is_there = addresses.iter().any(|address| Some(address.to_canonical()) == peer);
+        self.absent = match (addresses, is_there) {
+            ([], _) => self.absent,
+            (_, true) => 0,
+            (_, false) => self.absent + 1,
+        };
+        if self.absent >= MOVED {
+            let why = format!("the name {} has moved to other addresses", self.server.host);
+            return self.leave(&client, transport, why);
+        }
+        self.check_name_later(&client, transport);
     }
 
     /// Ends the connection if `result` is an error.

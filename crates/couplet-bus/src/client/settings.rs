@@ -16,6 +16,10 @@ pub(crate) struct Settings {
     pub(crate) ping_interval: Duration,
     /// The first and the longest delay before an attempt to reconnect.
     pub(crate) back_off: (Duration, Duration),
+    /// The age at which the loss of a connection is the first of its kind.
+    pub(crate) steady_after: Duration,
+    /// The time between two lookups of the server's name.
+    pub(crate) name_check: Option<Duration>,
 }
 
 impl Settings {
@@ -27,6 +31,8 @@ impl Settings {
             connect_timeout: Duration::from_secs(5),
             ping_interval: Duration::from_secs(30),
             back_off: (Duration::from_millis(250), Duration::from_secs(30)),
+            steady_after: Duration::from_secs(10),
+            name_check: Some(Duration::from_secs(60)),
         }
     }
 }
@@ -60,7 +66,8 @@ macro_rules! setters {
 
         /// Sets the first and the longest delay before an attempt to reconnect; 250 ms and 30 s by
         /// default. It doubles after all servers have failed, and is shortened at random by up to a half,
-        /// so that clients that lost their server at the same time do not return at the same time.
+        /// so that clients that lost their server at the same time do not return at the same time. It
+        /// begins anew after a connection that was [steady](Self::steady_after).
         #[must_use]
         pub fn back_off(
             mut self,
@@ -68,6 +75,25 @@ macro_rules! setters {
             longest: std::time::Duration,
         ) -> Self {
             self.settings.back_off = (first, longest);
+            self
+        }
+
+        /// Sets the age at which a connection counts as steady; 10 s by default. A connection that is
+        /// lost earlier counts as a failed attempt, so that a server that breaks right after each login
+        /// is retried at growing [delays](Self::back_off).
+        #[must_use]
+        pub fn steady_after(mut self, age: std::time::Duration) -> Self {
+            self.settings.steady_after = age;
+            self
+        }
+
+        /// Sets the time between two lookups of the name of the server that the client is connected to;
+        /// 60 s by default, and `None` makes none. If two in a row lack the address of the connection,
+        /// the name has moved: the client ends the connection and connects again. A lookup that fails
+        /// changes nothing.
+        #[must_use]
+        pub fn name_check(mut self, interval: Option<std::time::Duration>) -> Self {
+            self.settings.name_check = interval;
             self
         }
     };

@@ -12,7 +12,7 @@ use super::options::Options;
 use super::servers::parse;
 use super::session::NatsConversation;
 use crate::bus::Bus;
-use crate::client::{Client, Dialect, Outgoing, Settings};
+use crate::client::{Client, Dialect, Outgoing, Server, Settings};
 use crate::log::{Engine, LogLimits};
 use crate::message::Message;
 use crate::subject::{Pattern, SubjectError};
@@ -28,6 +28,7 @@ pub(crate) struct Nats {
 impl Dialect for Nats {
     const NAME: &'static str = "NATS";
     const PING: &'static [u8] = b"PING\r\n";
+    const CHECK: &'static [u8] = Self::PING;
     const ANSWERS_ALL: bool = false;
     type Options = Options;
     type Conversation = NatsConversation;
@@ -112,11 +113,12 @@ fn unsub(id: u64) -> Bytes {
 }
 
 impl NatsClient {
-    pub(super) fn learn_info(&self, info: &Info) {
+    /// Learns the other servers and the limit from an INFO that can be trusted.
+    pub(super) fn learn_info(&self, info: &Info, from: &Server) {
         // Malformed addresses are ignored.
         let others = info.connect_urls.iter().filter_map(|address| parse(address).ok()).collect();
         let limit = if info.max_payload > 0 { info.max_payload } else { usize::MAX };
-        self.learn(others, limit);
+        self.learn(others, limit, from);
     }
 
     pub(super) fn message_arrived(&self, id: u64, message: Message) {

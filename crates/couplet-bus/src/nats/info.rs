@@ -31,6 +31,9 @@ pub struct Info {
     /// The other servers of the cluster: `host:port`.
     // Bound: the longest INFO.
     pub connect_urls: Vec<String>,
+    /// Whether the server is about to stop: it is in its lame duck mode.
+    #[serde(rename = "ldm")]
+    pub lame_duck: bool,
 }
 
 /// The options of a client.

@@ -97,9 +97,12 @@ impl Options {
     }
 
     /// Encrypts the connections, and refuses servers that can't; they are not encrypted by default.
-    /// A server that requires TLS needs this setting. A certificate must be for its server's host,
-    /// also that of a server that another one names, unless
-    /// [`server_name`](couplet_core::layers::tls::ClientTlsOptions::server_name) says otherwise.
+    /// A server that requires TLS needs this setting. A certificate must be for the host that the
+    /// program has named, unless
+    /// [`server_name`](couplet_core::layers::tls::ClientTlsOptions::server_name) says otherwise. A
+    /// server that another one names must have a certificate for the host of the latter, so a
+    /// cluster whose certificates have different names is named in full. Nothing that a server says
+    /// before TLS counts, neither its cluster nor its limits.
     #[cfg(any(feature = "tls", feature = "ring"))]
     #[must_use]
     pub fn tls(mut self, tls: ClientTls) -> Self {

@@ -26,12 +26,13 @@ enum NatsError {
 enum Phase {
     /// Nothing has arrived.
     Greeting,
-    /// TLS begins; this was the INFO.
+    /// TLS begins; the INFO had this nonce. Nothing else of the INFO counts afterwards, since
+    /// anyone may have written it: a signature of the nonce is of no use to others.
     #[cfg_attr(
         not(any(feature = "tls", feature = "ring")),
         expect(dead_code, reason = "nothing begins TLS")
     )]
-    Encrypting(Box<Info>),
+    Encrypting(Option<String>),
     /// CONNECT and PING were sent.
     LoggingIn,
     Open,
@@ -60,12 +61,17 @@ impl NatsConversation {
             self.error = None;
         }
         match op {
-            Op::Info(info) => {
-                client.learn_info(&info);
-                if let Phase::Greeting = self.phase {
-                    self.greeted(client, transport, server, info)?;
+            Op::Info(info) => match self.phase {
+                Phase::Greeting => self.greeted(client, transport, server, *info)?,
+                Phase::Encrypting(_) => return Err(NatsError::EarlyBytes.into()),
+                Phase::LoggingIn => client.learn_info(&info, server),
+                Phase::Open => {
+                    client.learn_info(&info, server);
+                    if info.lame_duck {
+                        return Ok(Heard::Leaving("the server is about to stop"));
+                    }
                 }
-            }
+            },
             Op::Err(text) => match self.phase {
                 Phase::Open => {
                     client.server_error(&text);
@@ -99,25 +105,23 @@ impl NatsConversation {
         &mut self,
         client: &NatsClient,
         transport: &Transport,
-        #[cfg_attr(
-            not(any(feature = "tls", feature = "ring")),
-            expect(unused_variables, reason = "nothing begins TLS")
-        )]
         server: &Server,
-        info: Box<Info>,
+        info: Info,
     ) -> Result<()> {
         #[cfg(any(feature = "tls", feature = "ring"))]
         if let Some(tls) = &client.options.tls {
             if !info.tls_required && !info.tls_available {
                 return Err(NatsError::NoTls.into());
             }
-            transport.start_tls_client(tls, &server.host)?;
-            self.phase = Phase::Encrypting(info);
+            transport.start_tls_client(tls, server.certificate_name())?;
+            client.forget_limit();
+            self.phase = Phase::Encrypting(info.nonce);
             return Ok(());
         }
         if info.tls_required {
             return Err(NatsError::NeedsTls.into());
         }
+        client.learn_info(&info, server);
         self.log_in(client, transport, &info, false)
     }
 
@@ -144,8 +148,9 @@ impl Conversation<Nats> for NatsConversation {
 
     fn encrypted(&mut self, client: &NatsClient, transport: &Transport) -> Result<()> {
         match &mut self.phase {
-            Phase::Encrypting(info) => {
-                let info = std::mem::take(info);
+            Phase::Encrypting(nonce) => {
+                // Servers have headers since 2.2; the others end the connection at the first.
+                let info = Info { nonce: nonce.take(), headers: true, ..Info::default() };
                 self.log_in(client, transport, &info, true)
             }
             _ => Ok(()),

@@ -14,6 +14,11 @@ use crate::client::{Conversation, Heard, Server, SessionError};
 #[error("cannot read from the server: a reply without a command")]
 struct Unexpected;
 
+/// The server can't write, so another one is the master.
+#[derive(Debug, thiserror::Error)]
+#[error("the server is not the master any more: {0}")]
+struct Demoted(String);
+
 enum Phase {
     /// The login was sent; the number of its answers to come.
     LoggingIn(usize),
@@ -47,6 +52,10 @@ impl RedisConversation {
                 };
                 Err(SessionError::Refused(format!("{text}{remedy}")).into())
             }
+            (_, reply) if role(&reply).is_some_and(|role| role != MASTER) => {
+                Err(SessionError::Refused("the server is a replica, not the master".to_owned())
+                    .into())
+            }
             (1, _) => {
                 self.phase = Phase::Open;
                 Ok(Heard::LoggedIn)
@@ -68,7 +77,12 @@ impl RedisConversation {
 
 fn handle(client: &RedisClient, reply: Reply) -> Result<Heard> {
     let Reply::Push(push) = reply else {
+        let (role, refusal) = (role(&reply), refusal(&reply));
         let is_ping = client.answered(reply).ok_or(Unexpected)?;
+        let demoted = role.filter(|role| is_ping && role != MASTER);
+        if let Some(why) = refusal.or(demoted.map(|role| format!("its role is {role}"))) {
+            return Err(Demoted(why).into());
+        }
         return Ok(if is_ping { Heard::Pong } else { Heard::Other });
     };
     let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
@@ -86,6 +100,25 @@ fn handle(client: &RedisClient, reply: Reply) -> Result<Heard> {
         _ => {}
     }
     Ok(Heard::Other)
+}
+
+/// The role of a server that takes writes.
+const MASTER: &str = "master";
+
+/// The role in the answer to HELLO.
+fn role(reply: &Reply) -> Option<String> {
+    let fields = reply.as_list()?;
+    let is_hello = fields.first()?.as_bytes()? == "server";
+    let mut pairs = fields.chunks_exact(2).filter(|_| is_hello);
+    let role = pairs.find(|pair| pair[0].as_bytes().is_some_and(|key| key == "role"))?;
+    Some(String::from_utf8_lossy(role[1].as_bytes()?).into_owned())
+}
+
+/// The error of a server that is a replica, also inside of a script.
+fn refusal(reply: &Reply) -> Option<String> {
+    let Reply::Error(text) = reply else { return None };
+    let is_refused = |code| text.starts_with(code) || text.contains(&format!(" -{code}"));
+    ["READONLY ", "MASTERDOWN "].into_iter().any(is_refused).then(|| text.clone())
 }
 
 fn login(options: &Options) -> Vec<Bytes> {

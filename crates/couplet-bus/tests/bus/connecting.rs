@@ -1,6 +1,7 @@
 //! Without a connection: attempts and their delays, the queue, and the servers of a cluster.
 
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use couplet::bus::nats::Options;
@@ -17,7 +18,7 @@ fn refuse(scene: &mut Scene) {
 }
 
 #[test]
-fn c207_attempts_back_off_with_jitter_up_to_a_limit_and_start_over_after_a_login() {
+fn c207_attempts_back_off_with_jitter_up_to_a_limit_and_start_over_after_good_service() {
     let (first, longest) = (Duration::from_millis(100), Duration::from_secs(1));
     let mut scene = Scene::nats(|options| options.back_off(first, longest));
     for most in [200, 400, 800, 1000, 1000, 1000] {
@@ -26,6 +27,7 @@ fn c207_attempts_back_off_with_jitter_up_to_a_limit_and_start_over_after_a_login
         assert!((most / 2..=most + 1).contains(&delay), "{delay} of {most}");
     }
     let wire = scene.accept();
+    scene.memory.advance(Duration::from_secs(10));
     wire.reset();
     scene.settle();
     let delay = scene.delay();
@@ -33,6 +35,130 @@ fn c207_attempts_back_off_with_jitter_up_to_a_limit_and_start_over_after_a_login
     let log = scene.log();
     assert_eq!(log.len(), 8, "{log:?}");
     assert!(log[0].starts_with("a.example:4222 failed: connection refused"), "{log:?}");
+}
+
+#[test]
+fn c207_a_server_that_breaks_after_each_login_is_retried_at_growing_delays() {
+    let (first, longest) = (Duration::from_millis(100), Duration::from_secs(1));
+    // Twice: the second series begins after good service.
+    let mut scene = Scene::nats(|options| {
+        options.back_off(first, longest).steady_after(Duration::from_secs(3))
+    });
+    for _ in 0..2 {
+        for most in [200, 400, 800, 1000, 1000] {
+            let wire = scene.accept();
+            scene.memory.advance(Duration::from_millis(2900));
+            wire.reset();
+            scene.settle();
+            let delay = scene.delay();
+            assert!((most / 2..=most + 1).contains(&delay), "{delay} of {most}");
+        }
+        let wire = scene.accept();
+        scene.memory.advance(Duration::from_secs(3));
+        wire.reset();
+        scene.settle();
+        let delay = scene.delay();
+        assert!((50..=101).contains(&delay), "{delay}");
+    }
+}
+
+#[test]
+fn c207b_a_client_leaves_a_server_that_is_about_to_stop_for_another_one() {
+    let mut scene = Scene::nats(|_| Options::new(["good:1", "good:2"]).expect("valid"));
+    let (first, wire) = next(&mut scene);
+    let wire = wire.expect("it accepts");
+    let _subscription = scene.subscribe("a");
+    scene.publish("1");
+    let flushed = scene.bus.flush();
+    scene.settle();
+    scene.say(&wire, r#"INFO {"ldm":true}"#);
+    assert_eq!(scene.take(&wire), "SUB a 1\r\nPUB a 1\r\n1\r\nPING\r\nPING\r\n");
+    scene.publish("2");
+    scene.say(&wire, "MSG a 1 1\r\nx\r\nPONG");
+    assert_eq!(scene.take(&wire), "", "the next message waits for the next connection");
+    assert!(!wire.saw_fin(), "the second PING has no answer");
+    scene.say(&wire, "PONG");
+    success_of(flushed);
+    assert!(wire.saw_fin());
+    wire.close();
+    scene.settle();
+    let (second, wire) = next(&mut scene);
+    assert_ne!(first, second);
+    let wire = wire.expect("it accepts");
+    assert_eq!(scene.take(&wire), "SUB a 1\r\nPUB a 1\r\n2\r\n");
+    let log = scene.log();
+    assert_eq!(log[1], "a x");
+    assert_eq!(log[2], "disconnected with 0 unconfirmed: the server is about to stop");
+    assert_eq!(scene.bus.counts().unconfirmed, 0);
+}
+
+#[test]
+fn c207b_a_client_without_another_server_stays_and_one_that_gets_no_answer_leaves_in_time() {
+    let (mut scene, wire) = Scene::open(|options| options);
+    scene.say(&wire, r#"INFO {"ldm":true}"#);
+    assert_eq!(scene.take(&wire), "");
+    scene.publish("1");
+    assert_eq!(scene.take(&wire), "PUB a 1\r\n1\r\n");
+
+    scene.say(&wire, r#"INFO {"ldm":true,"connect_urls":["b.example"]}"#);
+    assert_eq!(scene.take(&wire), "PING\r\n");
+    scene.memory.advance(Duration::from_secs(5));
+    assert_eq!(scene.log(), ["disconnected with 1 unconfirmed: the server is about to stop"]);
+}
+
+#[test]
+fn c207c_a_client_follows_its_name_to_another_address() {
+    let minute = Duration::from_secs(60);
+    let (old, new) = ([IpAddr::from([10, 0, 0, 1])], [IpAddr::from([10, 0, 0, 2])]);
+    let mut scene = Scene::nats(|options| options.ping_interval(10 * minute));
+    let name = |scene: &Scene, addresses: Result<&[IpAddr], io::ErrorKind>| {
+        let addresses = addresses.map(<[IpAddr]>::to_vec);
+        scene.memory.network().set_name("a.example", Duration::ZERO, addresses);
+    };
+    name(&scene, Ok(&old));
+    refuse(&mut scene);
+    let wire = scene.accept();
+    scene.log();
+    // Each case is one lookup.
+    for found in [
+        Ok(&old[..]),
+        Ok(&new),
+        Ok(&old),
+        Ok(&new),
+        Err(io::ErrorKind::NotFound),
+        Ok(&[]),
+        Ok(&[new[0], old[0]]),
+    ] {
+        name(&scene, found);
+        scene.memory.advance(minute);
+        assert_eq!((scene.log(), scene.take(&wire)), (vec![], String::new()), "{found:?}");
+    }
+    name(&scene, Ok(&new));
+    scene.memory.advance(2 * minute);
+    assert_eq!(scene.take(&wire), "PING\r\n");
+    scene.say(&wire, "PONG");
+    wire.close();
+    let log = scene.log();
+    let moved = "disconnected with 0 unconfirmed: the name a.example has moved to other addresses";
+    assert_eq!(log, [moved]);
+    scene.delay();
+    let attempt = scene.memory.connecting().remove(0);
+    assert_eq!(attempt.address().socket_addr().map(|address| address.ip()), Some(new[0]));
+}
+
+#[test]
+fn c207c_a_client_looks_up_no_address_and_no_name_without_the_check() {
+    for options in [
+        Options::new(["10.0.0.1"]).expect("valid"),
+        Options::new(["a.example"]).expect("valid").name_check(None),
+    ] {
+        let mut scene = Scene::nats(|_| options.ping_interval(Duration::from_secs(36_000)));
+        let wire = scene.accept();
+        let gone = Ok(vec![IpAddr::from([10, 0, 0, 2])]);
+        scene.memory.network().set_name("a.example", Duration::ZERO, gone);
+        scene.memory.advance(Duration::from_secs(3600));
+        assert_eq!(scene.take(&wire), "");
+    }
 }
 
 #[test]

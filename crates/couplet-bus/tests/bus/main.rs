@@ -1,4 +1,5 @@
-//! A bus in memory and against a scripted server, without sockets: rows 201 to 211 of the contract.
+//! A bus in memory and against a scripted server, without sockets but for TLS: rows 201 to 217 of the
+//! contract.
 
 #[macro_use]
 extern crate couplet_watched;
@@ -13,3 +14,4 @@ mod queues;
 mod redis;
 mod resp;
 mod sessions;
+mod trust;

@@ -193,11 +193,104 @@ fn c216_a_connection_without_answers_to_two_pings_is_dropped() {
     let (mut scene, wire) = open(options("redis://a.example"));
     for _ in 0..3 {
         scene.memory.advance(Duration::from_secs(30));
-        assert_eq!(scene.take(&wire), command(&["PING"]));
-        scene.say(&wire, "+PONG");
+        assert_eq!(scene.take(&wire), command(&["HELLO", "3"]));
+        scene.say(&wire, "%2\r\n+server\r\n+redis\r\n+role\r\n+master");
     }
     scene.memory.advance(LONG);
     scene.memory.advance(Duration::from_secs(30));
     let log = scene.log();
     assert_eq!(log[0], "disconnected with 0 unconfirmed: the server does not answer PING");
+}
+
+#[test]
+fn c216a_a_replica_is_an_attempt_that_failed() {
+    for role in ["replica", "slave"] {
+        let mut scene = Scene::redis(options("redis://a.example"));
+        let wire = scene.complete();
+        scene.say(&wire, &format!("%2\r\n+server\r\n+redis\r\n+role\r\n+{role}\r\n+PONG"));
+        let why = "a.example:6379 failed: cannot log in: the server is a replica, not the master";
+        assert_eq!(scene.log(), [why]);
+        assert!(matches!(scene.bus.health(), Health::Degraded(_)));
+    }
+}
+
+#[test]
+fn c216a_a_server_that_was_demoted_is_left_at_its_refusal_or_its_next_check() {
+    let read_only = "READONLY You can't write against a read only replica.";
+    let script = format!("ERR Error running script: @user_script: 10: -{read_only}");
+    for (error, is_demoted) in [
+        (read_only, true),
+        (script.as_str(), true),
+        ("MASTERDOWN Link with MASTER is down.", true),
+        ("ERR unknown command 'READONLY'", false),
+        ("WRONGTYPE no", false),
+    ] {
+        // Twice, by two kinds of commands.
+        let (mut scene, mut wire) = open(options("redis://a.example"));
+        for by_message in [false, true] {
+            let call = Redis::new(&scene.bus).command(&["SET", "a", "b"]);
+            scene.settle();
+            match by_message {
+                true => {
+                    scene.say(&wire, "+OK");
+                    success_of(call);
+                    scene.publish("");
+                    scene.settle();
+                    scene.say(&wire, &format!("-{error}"));
+                }
+                false => {
+                    scene.say(&wire, &format!("-{error}"));
+                    let failure = failure_of(call);
+                    let expected = CommandError::Server(error.to_owned());
+                    assert_eq!(failure.downcast_ref(), Some(&expected));
+                }
+            }
+            let mut log = scene.log();
+            assert_eq!(log.pop_if(|line| line.starts_with("disconnected")).is_some(), is_demoted);
+            if is_demoted {
+                assert!(matches!(scene.bus.health(), Health::Degraded(why) if why.contains(error)));
+                wire = scene.complete();
+                scene.say(&wire, "%2\r\n+server\r\n+redis\r\n+role\r\n+master\r\n+PONG");
+                scene.log();
+                assert_eq!(scene.bus.health(), Health::Ready);
+            }
+        }
+    }
+    let (mut scene, wire) = open(options("redis://a.example"));
+    let waiting = scene.bus.flush();
+    scene.settle();
+    scene.say(&wire, "+PONG");
+    success_of(waiting);
+    for role in ["master", "replica"] {
+        scene.memory.advance(Duration::from_secs(30));
+        scene.say(&wire, &format!("%2\r\n+server\r\n+redis\r\n+role\r\n+{role}"));
+    }
+    let why = "disconnected with 0 unconfirmed: the server is not the master any more: its role is replica";
+    assert_eq!(scene.log(), [why]);
+}
+
+#[test]
+fn c216a_a_value_that_looks_like_a_role_is_a_value() {
+    let (mut scene, wire) = open(options("redis://a.example"));
+    let call = Redis::new(&scene.bus).command(&["HGETALL", "a"]);
+    scene.settle();
+    scene.say(&wire, "%2\r\n+server\r\n+x\r\n+role\r\n+replica");
+    assert_eq!(success_of(call).as_list().map(<[Reply]>::len), Some(4));
+    assert_eq!(scene.log(), [""; 0]);
+}
+
+#[test]
+fn c206a_a_flood_of_errors_is_counted_and_reported_in_part() {
+    let (mut scene, wire) = open(options("redis://a.example"));
+    for _ in 0..2 {
+        for _ in 0..100 {
+            scene.publish("");
+            scene.settle();
+            scene.say(&wire, "-NOPERM no");
+        }
+        let log = scene.log();
+        assert_eq!((log.len(), &*log[1]), (10, "error: NOPERM no"));
+        scene.memory.advance(Duration::from_secs(10));
+    }
+    assert_eq!(scene.bus.counts().errors, 200);
 }

@@ -424,7 +424,12 @@ fn c219_errors_of_redis_are_errors_of_the_log() {
     };
     let limit = ["CONFIG", "SET", "maxmemory"];
     fails(&[limit[0], limit[1], limit[2], "1"], "OOM ", &[limit[0], limit[1], limit[2], "0"]);
-    fails(&["REPLICAOF", "127.0.0.1", "1"], "READONLY ", &["REPLICAOF", "NO", "ONE"]);
+    server.administer("REPLICAOF 127.0.0.1 1");
+    let error = client.finish(lobby.append("x")).unwrap_err();
+    assert!(error.to_string().contains("the server is a replica, not the master"), "{error}");
+    assert!(matches!(lobby.health(), Health::Degraded(_)));
+    server.administer("REPLICAOF NO ONE");
+    client.finish(bus.flush()).expect("it is connected again");
     append(&mut client, &lobby, 2..=2);
     assert_eq!(lobby.health(), Health::Ready);
     let key = "couplet:log:{rooms.lobby}";

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use couplet::bus::redis::{CommandError, Options, Redis, Reply};
-use couplet::bus::{Bus, Limit, Memory, Message, Pattern, SubjectError};
+use couplet::bus::{Bus, Limit, LogLimits, Memory, Message, Pattern, SubjectError};
 use couplet::layers::tls::{ClientTls, ClientTlsOptions, Roots};
 use couplet::services::Health;
 
@@ -209,4 +209,34 @@ fn c216_a_user_without_permission_gets_errors_and_stays_connected() {
     assert_eq!(errors, 2, "{log:?}");
     let error = client.finish(set).expect_err("it is not allowed");
     assert!(error.to_string().contains("NOPERM"), "{error}");
+}
+
+#[test]
+fn c216a_a_redis_that_is_demoted_is_left_until_it_is_the_master_again() {
+    let Some(server) = Server::start_redis(&[]) else { return };
+    let mut client = Client::new();
+    let long = Duration::from_secs(600);
+    let silent = client.redis_bus(server.redis_options().ping_interval(Duration::from_millis(20)));
+    let _subscription = client.subscribe(&silent, "a");
+    client.log();
+    // Twice: it is demoted again after its return.
+    for round in 0..2 {
+        server.administer("REPLICAOF 127.0.0.1 1");
+        client.until("disconnected: the server is not the master any more: its role is replica");
+        client.until("failed: cannot log in: the server is a replica, not the master");
+        assert!(matches!(silent.health(), Health::Degraded(_)));
+        silent.publish("a", round.to_string()).expect("there is room");
+        server.administer("REPLICAOF NO ONE");
+        client.until_all(&["connected", &format!("a {round}")]);
+    }
+    // A program that writes notices it at its next write.
+    let mut client = Client::new();
+    let writing = client.redis_bus(server.redis_options().ping_interval(long));
+    server.administer("REPLICAOF 127.0.0.1 1");
+    let refused = client.finish(Redis::new(&writing).command(&["SET", "a", "b"]));
+    assert!(refused.is_err_and(|failure| failure.to_string().contains("READONLY")));
+    client.until("disconnected: the server is not the master any more: READONLY");
+    let stored = writing.log("lines", LogLimits::default()).expect("it is valid").append("one");
+    server.administer("REPLICAOF NO ONE");
+    client.finish(stored).expect("it is stored at the master");
 }

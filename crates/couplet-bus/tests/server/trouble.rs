@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use couplet::bus::PublishError;
 use couplet::bus::nats::{Auth, Options};
+use rustix::process::Signal;
 
 use crate::server::{Client, Server};
 
@@ -34,6 +35,29 @@ fn c207_a_client_finds_the_other_server_of_a_cluster() {
     client.finish(bus.flush()).expect("it is connected");
     other.publish("a", "again").expect("there is room");
     client.until("a again");
+}
+
+#[test]
+fn c207b_a_client_leaves_a_server_in_its_lame_duck_mode_and_misses_nothing_that_it_sent() {
+    let cluster = "cluster: { name: c, listen: \"127.0.0.1:-1\" }";
+    let Some(first) = Server::start_with(cluster, &["-n", "first"]) else { return };
+    let route = format!("nats://127.0.0.1:{}", first.port_of("Listening for route connections"));
+    let second = Server::start_with(cluster, &["-n", "second", "-routes", &route]);
+    let second = second.expect("it is installed");
+    let mut client = Client::new();
+    let (bus, other) = (client.bus(first.options()), client.bus(second.options()));
+    let _subscription = client.subscribe(&other, "a");
+    // Messages cross once the servers know each other, and each other's subscriptions.
+    while !client.log().iter().any(|line| line == "a crossed") {
+        bus.publish("a", "crossed").expect("there is room");
+        let pause = client.l.reactor().sleep(Duration::from_millis(10));
+        client.finish(pause).expect("time passes");
+    }
+    first.signal(Signal::USR2);
+    client.until_all(&["disconnected: the server is about to stop", "connected"]);
+    bus.publish("a", "again").expect("there is room");
+    client.until("a again");
+    assert_eq!(bus.counts().unconfirmed, 0);
 }
 
 #[test]

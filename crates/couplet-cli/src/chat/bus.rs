@@ -257,18 +257,13 @@ impl Server {
 
     fn bus_changed(&self, event: &bus::Event) {
         match event {
-            bus::Event::Connected { server } => {
-                tracing::info!(%server, "connected to the bus");
+            // The bus logs its loss and its return.
+            bus::Event::Connected { .. } => {
                 if self.names.others(|others| std::mem::take(&mut others.is_cut_off)) {
                     self.say("* The other servers are back.");
                 }
             }
-            bus::Event::Disconnected { server, why, .. } => {
-                self.cut_off(format_args!("{server}: {why}"));
-            }
-            bus::Event::AttemptFailed { server, why, .. } => {
-                self.cut_off(format_args!("{server}: {why}"));
-            }
+            bus::Event::Disconnected { .. } | bus::Event::AttemptFailed { .. } => self.cut_off(),
             bus::Event::Missed { subject, messages } if subject == LINES => {
                 let lines = if *messages == 1 { "line" } else { "lines" };
                 self.say(&format!("* {messages} {lines} of another server did not arrive."));
@@ -284,11 +279,10 @@ impl Server {
     }
 
     /// The bus can't be reached; reported once.
-    fn cut_off(&self, why: std::fmt::Arguments<'_>) {
+    fn cut_off(&self) {
         if self.names.others(|others| std::mem::replace(&mut others.is_cut_off, true)) {
-            return tracing::info!("the bus is still out of reach: {why}");
+            return;
         }
-        tracing::warn!("the bus is out of reach: {why}");
         self.say("* The other servers are out of reach.");
         self.kept.iter().for_each(KeptLines::cut_off);
     }

@@ -40,10 +40,18 @@ struct Shared {
     last: Cell<u64>,
     /// The lines that are not confirmed.
     // Bound: the log's queue.
-    waiting: RefCell<BTreeMap<u64, Bytes>>,
+    waiting: RefCell<BTreeMap<u64, Unconfirmed>>,
     /// Whether the log has reported why it keeps no lines.
     is_reported: Cell<bool>,
     following: RefCell<Option<Following>>,
+}
+
+/// A line that the log has not confirmed.
+enum Unconfirmed {
+    /// The people of this server see it with its number.
+    Hidden(Bytes),
+    /// They have seen it already, without a number.
+    Shown,
 }
 
 impl KeptLines {
@@ -80,12 +88,16 @@ impl KeptLines {
     /// the log can't be reached.
     pub(super) fn say(&self, line: &Bytes) {
         let shared = &self.0;
-        if shared.log.health() != Health::Ready {
-            shared.show(line);
-        }
+        let unconfirmed = match shared.log.health() {
+            Health::Ready => Unconfirmed::Hidden(line.clone()),
+            _ => {
+                shared.show(line);
+                Unconfirmed::Shown
+            }
+        };
         let number = shared.last.get() + 1;
         shared.last.set(number);
-        shared.waiting.borrow_mut().insert(number, line.clone());
+        shared.waiting.borrow_mut().insert(number, unconfirmed);
         let weak = Rc::downgrade(shared);
         let appended = shared.log.append(line.clone());
         appended
@@ -100,10 +112,17 @@ impl KeptLines {
         self.0.log.health()
     }
 
-    /// The log can't be reached: the people of this server see the lines that wait for it.
+    /// The log can't be reached: the people of this server see the lines that wait for it, each once
+    /// however often that happens.
     pub(super) fn cut_off(&self) {
-        for line in self.0.waiting.borrow().values() {
-            self.0.show(line);
+        let mut waiting = self.0.waiting.borrow_mut();
+        let lines = waiting.values_mut().map(|line| std::mem::replace(line, Unconfirmed::Shown));
+        let lines: Vec<Unconfirmed> = lines.collect();
+        drop(waiting);
+        for line in lines {
+            if let Unconfirmed::Hidden(line) = line {
+                self.0.show(&line);
+            }
         }
     }
 }

@@ -1,6 +1,9 @@
 //! `couplet chat --bus`: several servers as one chat, over real servers of NATS and Redis.
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::process::Signal;
 
@@ -468,4 +471,46 @@ fn c228_without_a_bus_the_server_keeps_the_lines_for_all_its_threads() {
     for bad in ["0", "10001", "x"] {
         assert_eq!(run(&["chat", "--history", bad]).code, Some(2), "{bad}");
     }
+}
+
+/// A server that accepts each login and then ends the connection. Counts the logins.
+fn breaking_bus() -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = listener.local_addr().expect("it is bound");
+    let logins = Arc::new(AtomicUsize::new(0));
+    let counted = logins.clone();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let Ok(mut client) = client else { continue };
+            let mut input = [0; 4096];
+            let mut heard = Vec::new();
+            let greeted = client.write_all(b"INFO {\"headers\":true}\r\n");
+            while greeted.is_ok() && !heard.ends_with(b"PING\r\n") {
+                match client.read(&mut input) {
+                    Ok(count @ 1..) => heard.extend_from_slice(&input[..count]),
+                    _ => break,
+                }
+            }
+            let _ = client.write_all(b"PONG\r\n");
+            // Its subscriptions follow the login.
+            let _ = client.read(&mut input);
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    (address, logins)
+}
+
+#[test]
+fn c228a_a_line_that_waits_for_its_bus_is_shown_once_however_often_the_bus_breaks() {
+    let (address, logins) = breaking_bus();
+    let server = Server::start(&joined(&format!("nats://{address}"), &["--history"]));
+    let (mut ada, mut bob) = (named(&server, "ada"), named(&server, "bob"));
+    ada.say("one");
+    let seen = lines_until(&mut bob, "<ada> one");
+    assert!(seen.iter().all(|line| !line.starts_with('[')), "{seen:?}");
+    let before = logins.load(Ordering::SeqCst);
+    wait_until("three more breaks", || logins.load(Ordering::SeqCst) >= before + 3);
+    ada.say("two");
+    let seen = lines_until(&mut bob, "<ada> two");
+    assert!(!seen.iter().any(|line| line.contains("one")), "{seen:?}");
 }

@@ -83,7 +83,9 @@ impl Client {
         }
         let (sender, connection) = http1::handshake(io).await.map_err(HttpError::Broken)?;
         tasks.execute(run_connection(to(), connection, facts.clone()));
-        Ok(Lease::new_http1(&self.inner, origin, Http1 { sender, facts, transport }))
+        let retires_at = self.inner.retires_at();
+        let http1 = Http1 { sender, facts, transport, retires_at };
+        Ok(Lease::new_http1(&self.inner, origin, http1))
     }
 
     /// Opens a stream to the server; returns whether it speaks HTTP/2.

@@ -13,6 +13,7 @@ use std::cell::OnceCell;
 use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header, uri};
@@ -189,6 +190,11 @@ impl Client {
 }
 
 impl Inner {
+    /// When a connection that is made now gets no more requests.
+    fn retires_at(&self) -> Option<Instant> {
+        self.reactor.now().checked_add(self.options.max_age?)
+    }
+
     /// Schedules the closing of idle connections whose keep-alive time is over.
     fn schedule_sweep(self: &Rc<Self>) {
         let mut pool = self.pool.borrow_mut();

@@ -13,6 +13,7 @@ pub struct ClientOptions {
     pub(super) timeout: Option<Duration>,
     pub(super) body_timeout: Duration,
     pub(super) keep_alive: Duration,
+    pub(super) max_age: Option<Duration>,
     pub(super) max_idle: usize,
     pub(super) repeat_pause: Duration,
     pub(super) max_redirects: usize,
@@ -32,6 +33,7 @@ impl Default for ClientOptions {
             timeout: Some(Duration::from_secs(60)),
             body_timeout: Duration::from_secs(60),
             keep_alive: Duration::from_secs(60),
+            max_age: Some(Duration::from_secs(600)),
             max_idle: 32,
             repeat_pause: Duration::from_millis(100),
             max_redirects: 10,
@@ -74,6 +76,15 @@ impl ClientOptions {
     #[must_use]
     pub fn keep_alive(mut self, time: Duration) -> Self {
         self.keep_alive = time;
+        self
+    }
+
+    /// Sets the age at which a connection gets no more requests, also a busy one. Default: 10 minutes.
+    /// The next request looks the server's name up again, so the client follows a name that moves to
+    /// other addresses. `None` disables it.
+    #[must_use]
+    pub fn max_age(mut self, age: Option<Duration>) -> Self {
+        self.max_age = age;
         self
     }
 
@@ -203,6 +214,7 @@ mod tests {
         assert_eq!(options.connect_timeout, secs(30));
         assert_eq!((options.timeout, options.body_timeout), (Some(secs(60)), secs(60)));
         assert_eq!((options.keep_alive, options.max_idle), (secs(60), 32));
+        assert_eq!(options.max_age, Some(secs(600)));
         assert_eq!((options.repeat_pause.as_millis(), options.max_redirects), (100, 10));
         #[cfg(feature = "decompression")]
         assert_eq!(options.max_decoded, 256 << 20);

@@ -78,6 +78,8 @@ pub(super) struct Http1 {
     pub(super) sender: http1::SendRequest<Full<Bytes>>,
     pub(super) facts: Rc<Http1Facts>,
     pub(super) transport: Transport,
+    /// When it gets no more requests.
+    pub(super) retires_at: Option<Instant>,
 }
 
 /// Facts about an HTTP/1.1 connection that hyper does not report.
@@ -97,11 +99,15 @@ pub(super) struct Http2 {
     streams: Cell<usize>,
     /// End of the keep-alive time, while there are no streams.
     until: Cell<Instant>,
+    /// When it gets no more requests.
+    retires_at: Option<Instant>,
 }
 
 impl Http2 {
     fn is_open(&self, now: Instant) -> bool {
-        !self.sender.is_closed() && (self.streams.get() > 0 || self.until.get() > now)
+        let is_young = self.retires_at.is_none_or(|at| at > now);
+        let is_kept = self.streams.get() > 0 || self.until.get() > now;
+        is_young && is_kept && !self.sender.is_closed()
     }
 }
 
@@ -156,7 +162,7 @@ impl Lease {
         sender: http2::SendRequest<Full<Bytes>>,
     ) -> Lease {
         let (streams, until) = (Cell::default(), Cell::new(client.reactor.now()));
-        let http2 = Rc::new(Http2 { sender, streams, until });
+        let http2 = Rc::new(Http2 { sender, streams, until, retires_at: client.retires_at() });
         let share = StreamLease::new(client, http2.clone());
         client.pool.borrow_mut().share(origin, http2, client.reactor.now());
         let (client, origin) = (Rc::downgrade(client), origin.clone());
@@ -203,6 +209,7 @@ impl Lease {
         let Lease { client, origin, connection, .. } = self;
         if let (Some(client), LeasedConnection::Http1(http1)) = (client.upgrade(), connection) {
             let until = client.reactor.now() + client.options.keep_alive;
+            let until = http1.retires_at.map_or(until, |at| until.min(at));
             let surplus =
                 client.pool.borrow_mut().keep(origin, (http1, until), client.options.max_idle);
             drop(surplus);

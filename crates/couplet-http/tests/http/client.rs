@@ -81,6 +81,33 @@ fn connections_are_kept_for_the_next_request_and_closed_in_the_end() {
 }
 
 #[test]
+fn c176b_a_busy_connection_gets_no_more_requests_at_its_age() {
+    let accepted = Rc::new(Cell::new(0));
+    let count = accepted.clone();
+    let server = async move |mut stream: Stream| {
+        count.set(count.get() + 1);
+        while stream.read_line().await?.is_some() {
+            while !stream.read_line().await?.unwrap_or_default().is_empty() {}
+            stream.write_all("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await?;
+        }
+        Ok(())
+    };
+    scripted(server, async move |reactor| {
+        for (age, most) in [(Some(secs(30)), 4), (None, 1)] {
+            accepted.set(0);
+            let options = ClientOptions::default().keep_alive(secs(20)).max_age(age);
+            let client = Client::with_options(&reactor, options);
+            for _ in 0..10 {
+                assert_eq!(text(client.get(URL).await?.into_body()).await?, "ok");
+                reactor.sleep(secs(10)).await?;
+            }
+            assert_eq!(accepted.get(), most, "{age:?}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn a_request_is_sent_again_when_the_server_had_just_closed() {
     // Answers one request per connection, without announcing the close.
     let answered = Rc::new(Cell::new(0));

@@ -563,6 +563,28 @@ fn c176a_each_request_renews_the_keep_alive_of_a_shared_connection() {
     });
 }
 
+#[test]
+fn c176b_a_busy_connection_of_http2_gets_no_more_requests_at_its_age() {
+    let (accepted, server) = lagging();
+    let aging = |options: ClientOptions| options.max_age(Some(secs(30)));
+    framed_with(aging, server, async move |reactor, client| {
+        // Twice: the next connection has an age too.
+        for round in 1..=2 {
+            let slow = client.get(URL).await?.into_body();
+            reactor.sleep(secs(29)).await?;
+            assert_eq!(accepted.get(), round);
+            reactor.sleep(secs(2)).await?;
+            let next = client.get(URL).await?.into_body();
+            assert_eq!((connections(&reactor).await?, accepted.get()), (2, round + 1));
+            drop((slow, next));
+            reactor.sleep(secs(100)).await?;
+            assert_eq!(connections(&reactor).await?, 0, "its streams have ended");
+            accepted.set(round);
+        }
+        Ok(())
+    });
+}
+
 /// A server that answers immediately, and counts its connections.
 fn prompt() -> (Rc<Cell<usize>>, impl AsyncFn(Wire) -> Result<()> + 'static) {
     let (accepted, count) = counter();
