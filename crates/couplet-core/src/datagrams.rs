@@ -74,6 +74,8 @@ impl<F: FnMut(&DatagramTransport, &Datagram<'_>) + 'static> DatagramProtocol for
 /// It records requests, and the loop's turn acts. Datagrams queued in a callback are sent when the
 /// callback returns; others are sent at the end of the turn. When the socket is full, datagrams are
 /// queued, up to [`DatagramOptions::queue`]; further ones are dropped and [counted](Self::dropped).
+/// On a UNIX socket, a receiver that reads slowly delays only its own datagrams, and gives way to
+/// others when the queue is full.
 #[derive(Clone)]
 pub struct DatagramTransport {
     pub(crate) cell: Rc<DatagramCell>,
@@ -454,17 +456,22 @@ impl DatagramTransport {
             return Err(SendError::TooLong { length: data.len(), most });
         }
         let mut queue = cell.queue.borrow_mut();
-        let queued = queue.bytes();
+        let (limits, queued) = ((cell.options.queue, MOST_QUEUED), queue.bytes());
+        let dropped = queue.make_room(to.as_ref(), data.len(), limits);
         // An empty queue takes any datagram. Empty datagrams still count against the list.
-        let is_full = queued + data.len() > cell.options.queue || queue.len() >= MOST_QUEUED;
-        if is_full && !queue.is_empty() {
-            drop(queue);
-            let error = SendError::Full { queued };
+        let is_full = queue.bytes() + data.len() > limits.0 || queue.len() >= limits.1;
+        let is_refused = is_full && !queue.is_empty();
+        if !is_refused {
+            queue.push(data, to, from);
+        }
+        drop(queue);
+        let error = SendError::Full { queued };
+        for _ in 0..dropped + usize::from(is_refused) {
             cell.count_drop(&error);
+        }
+        if is_refused {
             return Err(error);
         }
-        queue.push(data, to, from);
-        drop(queue);
         cell.count(|counts| counts.queued += 1);
         cell.request_turn();
         Ok(())

@@ -935,3 +935,96 @@ fn a_port_for_longer_datagrams_changes_none_of_those_that_were_received_for_anot
         assert!(key == long && data == [7; 50_000], "{} bytes", data.len());
     }
 }
+
+/// A UNIX socket outside of the loop, and its address.
+fn outside(folder: &Folder, name: &str) -> (UnixDatagram, Address) {
+    let socket = UnixDatagram::bind(folder.path(name)).expect("a free path");
+    socket.set_nonblocking(true).expect("an option");
+    (socket, UnixAddress::from(folder.path(name)).into())
+}
+
+/// Everything that has arrived.
+fn read_all(socket: &UnixDatagram) -> Vec<Vec<u8>> {
+    let mut data = [0; 1000];
+    std::iter::from_fn(|| socket.recv(&mut data).ok().map(|count| data[..count].to_vec())).collect()
+}
+
+fn numbered(count: u32) -> Vec<Vec<u8>> {
+    (0..count).map(|n| n.to_be_bytes().to_vec()).collect()
+}
+
+#[test]
+fn c157a_a_unix_receiver_that_does_not_read_delays_no_other() {
+    const MANY: u32 = 100;
+    for stuck_first in [false, true] {
+        let (mut rig, folder) = (Rig::new(), Folder::new());
+        let port = rig.unix("", DatagramOptions::default(), &Far::default());
+        rig.turns(1);
+        let stuck = ["a", "b", "c"].map(|name| outside(&folder, name));
+        let (reader, to) = outside(&folder, "reader");
+        let mut read = Vec::new();
+        for data in numbered(MANY) {
+            let all = stuck.iter().map(|(_, address)| address);
+            let all: Vec<_> = if stuck_first {
+                all.chain([&to]).collect()
+            } else {
+                [&to].into_iter().chain(all).collect()
+            };
+            for address in all {
+                port.send_to(&data, address.clone()).expect("there is room");
+            }
+            rig.turns(1);
+            read.extend(read_all(&reader));
+        }
+        assert_eq!(read, numbered(MANY), "each arrived in its turn");
+        assert!(port.buffered() > 0, "the others wait");
+        // One after another reads again, and gets everything in order.
+        for (socket, _) in &stuck {
+            let got = RefCell::new(Vec::new());
+            rig.until("the datagrams of a receiver", || {
+                got.borrow_mut().extend(read_all(socket));
+                got.borrow().len() == MANY as usize
+            });
+            assert_eq!(got.into_inner(), numbered(MANY));
+        }
+        assert_eq!((port.buffered(), port.dropped()), (0, 0));
+        // It works again: once more, with the first one.
+        port.send_to("again", stuck[0].1.clone()).expect("there is room");
+        rig.turns(1);
+        assert_eq!(read_all(&stuck[0].0), [b"again"]);
+    }
+}
+
+#[test]
+fn c157a_a_full_unix_receiver_gives_way_and_one_that_is_gone_is_dropped() {
+    let (mut rig, folder) = (Rig::new(), Folder::new());
+    let port = rig.unix("", DatagramOptions::default().queue(400), &Far::default());
+    rig.turns(1);
+    let ((stuck, stuck_at), (reader, reader_at)) =
+        (outside(&folder, "stuck"), outside(&folder, "reader"));
+    let mut sent = 0;
+    while port.send_to(u32::to_be_bytes(sent), stuck_at.clone()).is_ok() {
+        sent += 1;
+        rig.turns(1);
+    }
+    assert_eq!((port.buffered(), port.dropped()), (400, 1));
+    for data in numbered(10) {
+        port.send_to(data, reader_at.clone()).expect("the other gives way");
+        rig.turns(1);
+    }
+    assert_eq!(read_all(&reader), numbered(10));
+    assert_eq!((port.buffered(), port.dropped()), (396, 2), "one gives way for all of them");
+    let got = RefCell::new(Vec::new());
+    rig.until("the others", || {
+        got.borrow_mut().extend(read_all(&stuck));
+        port.buffered() == 0
+    });
+    assert_eq!(got.into_inner(), numbered(sent - 1), "the newest was dropped");
+
+    while port.send_to("x", stuck_at.clone()).is_ok() && port.buffered() < 100 {
+        rig.turns(1);
+    }
+    drop(stuck);
+    rig.until("their drop", || port.buffered() == 0);
+    assert!(port.dropped() >= 102);
+}

@@ -2,10 +2,11 @@
 
 #[cfg(feature = "testing")]
 use std::collections::BTreeSet;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
 
 use super::PeerCredentials;
 use crate::address::Address;
@@ -162,15 +163,44 @@ impl From<u32> for Interface {
     }
 }
 
+/// Time after which a receiver that was full is tried again, doubled each time up to the second. No
+/// event reports that the queue of a UNIX socket has room.
+const RETRY: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(64));
+
 /// Queued datagrams, in order: their bytes in one buffer, and a list of lengths and destinations.
+///
+/// Datagrams for a receiver that takes none for now are held apart, so that they delay only those
+/// behind them for the same receiver.
 #[derive(Default)]
 pub struct DatagramQueue {
     // Bound: twice `DatagramOptions::queue`, 256 KiB unless set, or twice one datagram.
     bytes: Vec<u8>,
     /// Bytes at the front of the buffer that are already sent.
     sent: usize,
-    // Bound: at most MOST_QUEUED (16384) datagrams.
+    // Bound: at most MOST_QUEUED (16384) datagrams, with those that are held.
     list: VecDeque<QueuedDatagram>,
+    // Bound: the receivers of the queued datagrams, and those that are tried.
+    full: BTreeMap<Address, FullReceiver>,
+    /// The number and the bytes of the held datagrams.
+    held: (usize, usize),
+}
+
+/// A receiver whose queue was full.
+struct FullReceiver {
+    /// Its datagrams, in order. INVARIANT: the list has none of them.
+    // Bound: as the list of the queue.
+    held: VecDeque<(Vec<u8>, Option<IpAddr>)>,
+    bytes: usize,
+    retry: Retry,
+    /// The last delay.
+    delay: Duration,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Retry {
+    At(Instant),
+    /// Its datagrams are in the list again.
+    Now,
 }
 
 struct QueuedDatagram {
@@ -212,11 +242,112 @@ const LONGEST_RUN: usize = 65_000;
 impl DatagramQueue {
     /// Appends a datagram.
     pub fn push(&mut self, data: &[u8], to: Option<Address>, from: Option<IpAddr>) {
+        if let Some(full) = self.waiting_receiver(to.as_ref()) {
+            full.add(data, from);
+            self.held = (self.held.0 + 1, self.held.1 + data.len());
+            return;
+        }
         self.bytes.extend_from_slice(data);
         self.list.push_back(QueuedDatagram { length: data.len(), to, from });
     }
 
-    /// Iterates over the datagrams in the order of sending.
+    /// Makes room for a datagram of this length within these limits of bytes and datagrams: full
+    /// receivers give way to others, those with the most bytes first. Returns how many datagrams
+    /// were dropped.
+    pub(crate) fn make_room(
+        &mut self,
+        to: Option<&Address>,
+        length: usize,
+        limits: (usize, usize),
+    ) -> usize {
+        let own = self.waiting_receiver(to).map_or(0, |full| full.bytes) + length;
+        let mut dropped = 0;
+        while self.bytes() + length > limits.0 || self.len() >= limits.1 {
+            let waiting = self.full.iter_mut().filter(|(receiver, _)| Some(*receiver) != to);
+            let Some((_, most)) = waiting.max_by_key(|(_, full)| (full.bytes, full.held.len()))
+            else {
+                break;
+            };
+            if most.bytes < own || most.held.is_empty() {
+                break;
+            }
+            let newest = most.held.pop_back().map_or(0, |(data, _)| data.len());
+            most.bytes -= newest;
+            self.held = (self.held.0 - 1, self.held.1 - newest);
+            dropped += 1;
+        }
+        dropped
+    }
+
+    /// The receiver, if its datagrams are held.
+    fn waiting_receiver(&mut self, to: Option<&Address>) -> Option<&mut FullReceiver> {
+        if self.full.is_empty() {
+            return None;
+        }
+        self.full.get_mut(to?).filter(|full| full.retry != Retry::Now)
+    }
+
+    fn is_waiting(&self, to: Option<&Address>) -> bool {
+        let full = to.and_then(|to| self.full.get(to));
+        full.is_some_and(|full| full.retry != Retry::Now)
+    }
+
+    /// Whether the list has a datagram to send, at its front. Datagrams for full receivers are
+    /// held.
+    pub(super) fn has_ready(&mut self) -> bool {
+        while !self.full.is_empty()
+            && self.list.front().is_some_and(|first| self.is_waiting(first.to.as_ref()))
+        {
+            self.hold_one();
+        }
+        !self.list.is_empty()
+    }
+
+    /// The receiver of the first datagram takes none for now.
+    pub(super) fn hold_first(&mut self, now: Instant) {
+        let Some(to) = self.list.front().and_then(|first| first.to.clone()) else { return };
+        let full = self.full.entry(to).or_insert_with(FullReceiver::new);
+        full.delay = (full.delay * 2).clamp(RETRY.0, RETRY.1);
+        full.retry = Retry::At(now + full.delay);
+        self.hold_one();
+    }
+
+    /// Moves the first datagram to those of its receiver, which is full.
+    fn hold_one(&mut self) {
+        let Some(first) = self.list.pop_front() else { return };
+        let data = self.bytes[self.sent..self.sent + first.length].to_vec();
+        self.forget_bytes(first.length);
+        self.held = (self.held.0 + 1, self.held.1 + data.len());
+        if let Some(full) = first.to.and_then(|to| self.full.get_mut(&to)) {
+            full.add(&data, first.from);
+        }
+    }
+
+    /// Moves the datagrams of full receivers whose time has come to the list, to be tried.
+    pub(super) fn release(&mut self, now: Instant) {
+        let due = self.full.iter_mut().filter(|(_, full)| full.is_due(now));
+        for (to, full) in due {
+            full.retry = Retry::Now;
+            self.held = (self.held.0 - full.held.len(), self.held.1 - full.bytes);
+            full.bytes = 0;
+            for (data, from) in full.held.drain(..) {
+                self.bytes.extend_from_slice(&data);
+                let to = Some(to.clone());
+                self.list.push_back(QueuedDatagram { length: data.len(), to, from });
+            }
+        }
+    }
+
+    /// When the next full receiver is to be tried again.
+    pub(super) fn next_retry(&self) -> Option<Instant> {
+        let at = |full: &FullReceiver| match full.retry {
+            Retry::At(at) => Some(at),
+            Retry::Now => None,
+        };
+        self.full.values().filter_map(at).min()
+    }
+
+    /// Iterates over the datagrams that are not held, in the order of sending.
     pub fn iter(&self) -> impl Iterator<Item = Outgoing<'_>> {
         let mut rest = &self.bytes[self.sent..];
         self.list.iter().map(move |waiting| {
@@ -226,20 +357,20 @@ impl DatagramQueue {
         })
     }
 
-    /// The first datagram.
+    /// The first datagram that is not held.
     pub fn first(&self) -> Option<Outgoing<'_>> {
         self.iter().next()
     }
 
     /// Iterates over the datagrams in the order of sending, joining consecutive ones of equal
     /// length (the last may be shorter) and equal destination into runs. With `join` false, each
-    /// run is a single datagram.
+    /// run is a single datagram. Ends before a datagram for a full receiver.
     #[cfg(target_os = "linux")]
     pub(super) fn runs(&self, join: bool) -> impl Iterator<Item = Run<'_>> {
         let mut rest = &self.bytes[self.sent..];
         let mut list = self.list.iter().peekable();
         std::iter::from_fn(move || {
-            let first = list.next()?;
+            let first = list.next().filter(|first| !self.is_waiting(first.to.as_ref()))?;
             let segment = first.length;
             let (mut length, mut count, mut ended) = (segment, 1, !join || segment == 0);
             while !ended
@@ -262,8 +393,22 @@ impl DatagramQueue {
 
     /// Removes the first `n` datagrams.
     pub fn pop(&mut self, n: usize) {
-        let lengths = self.list.drain(..n.min(self.list.len())).map(|waiting| waiting.length);
-        self.sent += lengths.sum::<usize>();
+        let mut length = 0;
+        for sent in self.list.drain(..n.min(self.list.len())) {
+            length += sent.length;
+            if !self.full.is_empty()
+                && let Some(to) = &sent.to
+            {
+                // It takes datagrams again.
+                self.full.remove(to);
+            }
+        }
+        self.forget_bytes(length);
+    }
+
+    /// Removes bytes at the front, after their datagrams were removed from the list.
+    fn forget_bytes(&mut self, length: usize) {
+        self.sent += length;
         if self.list.is_empty() {
             self.bytes.clear();
             self.sent = 0;
@@ -274,14 +419,17 @@ impl DatagramQueue {
         }
     }
 
-    /// Removes and returns all but the first `n` datagrams.
+    /// Removes and returns all but the first `n` datagrams. Those that are held stay, and count as
+    /// the first.
     pub(crate) fn split_off(&mut self, n: usize) -> DatagramQueue {
+        let n = n.saturating_sub(self.held.0);
         let list = self.list.split_off(n.min(self.list.len()));
         let kept: usize = self.list.iter().map(|waiting| waiting.length).sum();
-        DatagramQueue { bytes: self.bytes.split_off(self.sent + kept), sent: 0, list }
+        let bytes = self.bytes.split_off(self.sent + kept);
+        DatagramQueue { bytes, list, ..DatagramQueue::default() }
     }
 
-    /// Appends all datagrams of another queue.
+    /// Appends all datagrams of another queue, which holds none.
     pub(crate) fn append(&mut self, mut other: DatagramQueue) {
         self.bytes.extend_from_slice(&other.bytes[other.sent..]);
         self.list.append(&mut other.list);
@@ -289,17 +437,33 @@ impl DatagramQueue {
 
     /// The number of queued datagrams.
     pub fn len(&self) -> usize {
-        self.list.len()
+        self.list.len() + self.held.0
     }
 
     /// Whether the queue is empty.
     pub fn is_empty(&self) -> bool {
-        self.list.is_empty()
+        self.len() == 0
     }
 
     /// The number of queued bytes.
     pub fn bytes(&self) -> usize {
-        self.bytes.len() - self.sent
+        self.bytes.len() - self.sent + self.held.1
+    }
+}
+
+impl FullReceiver {
+    fn new() -> FullReceiver {
+        let retry = Retry::Now;
+        FullReceiver { held: VecDeque::new(), bytes: 0, retry, delay: Duration::ZERO }
+    }
+
+    fn add(&mut self, data: &[u8], from: Option<IpAddr>) {
+        self.bytes += data.len();
+        self.held.push_back((data.to_vec(), from));
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        matches!(self.retry, Retry::At(at) if at <= now)
     }
 }
 
@@ -411,6 +575,126 @@ mod tests {
             assert_eq!((ends(&queue), ends(&rest)), (front.to_vec(), back.to_vec()));
             queue.append(rest);
         }
+    }
+
+    fn place(n: u8) -> Address {
+        Address::Unix(format!("\0{n}").into())
+    }
+
+    /// Sends the queue as a driver does, to receivers of which some are full. Returns what was sent.
+    fn send(
+        queue: &mut DatagramQueue,
+        now: Instant,
+        is_full: impl Fn(&Address) -> bool,
+    ) -> Vec<(Address, Vec<u8>)> {
+        let mut sent = Vec::new();
+        queue.release(now);
+        while queue.has_ready() {
+            let first = queue.first().expect("it is ready");
+            let to = first.to.expect("a receiver").clone();
+            if is_full(&to) {
+                queue.hold_first(now);
+                continue;
+            }
+            sent.push((to, first.data.to_vec()));
+            queue.pop(1);
+        }
+        sent
+    }
+
+    #[test]
+    fn c157a_full_receivers_delay_no_others_and_keep_their_order() {
+        let mut now = Instant::now();
+        let mut queue = DatagramQueue::default();
+        let mut random = 1_u32;
+        let mut next = || {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            random >> 24
+        };
+        let (mut pushed, mut sent): (BTreeMap<Address, Vec<Vec<u8>>>, BTreeMap<_, Vec<_>>) =
+            Default::default();
+        for round in 0..2000_u32 {
+            for _ in 0..next() % 8 {
+                let (to, data) = (place((next() % 5) as u8), round.to_be_bytes().to_vec());
+                let data = data[..(next() % 5) as usize].to_vec();
+                queue.push(&data, Some(to.clone()), None);
+                pushed.entry(to).or_default().push(data);
+            }
+            let full = next() as u8;
+            let is_full = |to: &Address| (0..5).any(|n| *to == place(n) && full & (1 << n) != 0);
+            for (to, data) in send(&mut queue, now, is_full) {
+                assert!(!is_full(&to));
+                sent.entry(to).or_default().push(data);
+            }
+            assert!(queue.first().is_none(), "only full receivers have datagrams left");
+            let left: usize = pushed.values().map(Vec::len).sum::<usize>()
+                - sent.values().map(Vec::len).sum::<usize>();
+            assert_eq!((queue.len(), queue.is_empty()), (left, left == 0));
+            for (to, sent) in &sent {
+                assert_eq!(pushed[to][..sent.len()], sent[..]);
+            }
+            now += Duration::from_millis(u64::from(next() % 20));
+        }
+        now += RETRY.1;
+        for (to, data) in send(&mut queue, now, |_| false) {
+            sent.entry(to).or_default().push(data);
+        }
+        assert_eq!((pushed, queue.bytes(), queue.next_retry()), (sent, 0, None));
+    }
+
+    #[test]
+    fn c157a_each_full_receiver_is_tried_at_its_own_doubled_delays() {
+        let mut now = Instant::now();
+        let mut queue = DatagramQueue::default();
+        queue.push(b"x", Some(place(1)), None);
+        // Twice: a receiver that took datagrams begins anew.
+        for _ in 0..2 {
+            for expected in [1, 2, 4, 8, 16, 32, 64, 64, 64] {
+                assert!(send(&mut queue, now, |_| true).is_empty());
+                let at = queue.next_retry().expect("it is full");
+                assert_eq!((at - now).as_millis(), expected);
+                assert!(send(&mut queue, at - Duration::from_nanos(1), |_| false).is_empty());
+                now = at;
+            }
+            // Another receiver has short delays beside it.
+            queue.push(b"y", Some(place(2)), None);
+            assert!(send(&mut queue, now, |_| true).is_empty());
+            let at = queue.next_retry().expect("it is full");
+            assert_eq!((at - now).as_millis(), 1);
+            now = at;
+            assert_eq!(send(&mut queue, now, |_| false), [(place(2), b"y".to_vec())]);
+            now += RETRY.1;
+            assert_eq!(send(&mut queue, now, |_| false), [(place(1), b"x".to_vec())]);
+            queue.push(b"x", Some(place(1)), None);
+        }
+    }
+
+    #[test]
+    fn c157a_the_fullest_receiver_gives_way_first_and_only_to_those_with_less() {
+        let now = Instant::now();
+        let mut queue = DatagramQueue::default();
+        for (to, count) in [(1, 5), (2, 3)] {
+            (0..count).for_each(|n| queue.push(&[n; 10], Some(place(to)), None));
+        }
+        assert!(send(&mut queue, now, |_| true).is_empty());
+        let limits = (80, 100);
+        assert_eq!(queue.make_room(Some(&place(3)), 10, limits), 1);
+        queue.push(&[0; 10], Some(place(3)), None);
+        // Both have 30 bytes or more, the others no room for 30.
+        assert_eq!(queue.make_room(Some(&place(3)), 20, limits), 2);
+        assert_eq!(queue.make_room(Some(&place(1)), 10, (60, 100)), 0, "it has more itself");
+        // By their number, also of empty ones.
+        assert_eq!(queue.make_room(Some(&place(4)), 0, (80, 4)), 3);
+        let sent = send(&mut queue, now + RETRY.1, |_| false);
+        let left: Vec<_> = sent.iter().map(|(to, data)| (to.clone(), data[0])).collect();
+        assert_eq!(left.iter().filter(|(to, _)| *to == place(3)).count(), 1);
+        for receiver in [place(1), place(2)] {
+            let numbers: Vec<u8> =
+                left.iter().filter(|(to, _)| *to == receiver).map(|(_, n)| *n).collect();
+            let first: Vec<u8> = (0..numbers.len() as u8).collect();
+            assert_eq!(numbers, first, "the newest are dropped");
+        }
+        assert_eq!(queue.make_room(Some(&place(3)), 1000, limits), 0, "nothing is held");
     }
 
     #[cfg(target_os = "linux")]

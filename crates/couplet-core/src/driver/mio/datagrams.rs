@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mio::Token;
 use socket2::{SockAddr, SockRef, Socket, Type};
@@ -25,7 +25,7 @@ use super::{Mio, socket, unix};
 use crate::address::Address;
 use crate::driver::datagrams::{Datagram, DatagramQueue, DatagramsSent};
 use crate::driver::readiness::Readiness;
-use crate::driver::{self, Bound, DatagramOption, DatagramOptions, Event, Key};
+use crate::driver::{self, Bound, DatagramOption, DatagramOptions, Event, Key, World};
 use crate::switches::Switch;
 
 use calls::{PortSocket, ReceiveBuffers};
@@ -35,8 +35,7 @@ const BATCH: usize = 64;
 /// Minimum datagrams that a receive call asks for.
 const FEW: usize = 8;
 
-/// Retry interval of a UNIX socket whose receiver's queue is full. No event reports that the queue
-/// has space.
+/// Retry interval of a full socket that gets no event when it is writable.
 const FULL: Duration = Duration::from_millis(1);
 
 /// A bound port: the [`Bound::socket`] of this world.
@@ -64,6 +63,8 @@ pub(super) struct DatagramSlot {
     taken: usize,
     /// The round in which a writable socket was last reported.
     tried_in: u64,
+    /// When a port without an event is tried again, while it is blocked.
+    retry_at: Option<Instant>,
     /// Datagrams received but not reported when the port paused, or beyond its share of a round.
     // Bound: one batch, BATCH (64).
     held: VecDeque<(Datagram<'static>, Vec<u8>)>,
@@ -216,6 +217,7 @@ impl Mio {
             received_in: u64::MAX,
             taken: 0,
             tried_in: u64::MAX,
+            retry_at: None,
             held: VecDeque::new(),
             reads: true,
         }))))
@@ -241,9 +243,20 @@ impl Mio {
         let Some(Kind::Datagrams(port)) = self.slots.get_mut(key).map(|slot| &mut slot.kind) else {
             return None;
         };
-        let asks = port.port.writable_signal == WritableSignal::Time
+        let retries = port.port.writable_signal == WritableSignal::Time
             && port.readiness.has(Readiness::BLOCKED)
             && port.tried_in != round;
+        let left = port.retry_at.filter(|_| retries).map(|at| {
+            let now = self.world.now();
+            at.saturating_duration_since(now)
+        });
+        let asks = left == Some(Duration::ZERO);
+        if let Some(left) = left.filter(|_| !asks) {
+            self.try_again(slot, left);
+        }
+        let Some(Kind::Datagrams(port)) = self.slots.get_mut(key).map(|slot| &mut slot.kind) else {
+            return None;
+        };
         if port.readiness.has(Readiness::ROOM) || asks {
             port.readiness.set(Readiness::ROOM | Readiness::BLOCKED, false);
             port.tried_in = round;
@@ -359,15 +372,26 @@ impl Mio {
         let Some(Kind::Datagrams(port)) = self.slots.get_mut(key).map(|slot| &mut slot.kind) else {
             return DatagramsSent::Blocked;
         };
-        if port.readiness.has(Readiness::BLOCKED) {
+        let retries = port.port.writable_signal == WritableSignal::Time;
+        if port.readiness.has(Readiness::BLOCKED) && !retries {
             return DatagramsSent::Blocked;
         }
-        while !out.is_empty() {
+        if out.next_retry().is_some() {
+            out.release(self.world.now());
+        }
+        while out.has_ready() {
             match port.port.socket.send(out) {
                 Ok(n) => out.pop(n),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let has_receiver = out.first().is_some_and(|first| first.to.is_some());
+                    if retries && has_receiver {
+                        // Only this receiver may be full.
+                        out.hold_first(self.world.now());
+                        continue;
+                    }
                     if !port.block(&self.world.registry, key.slot) {
+                        port.retry_at = Some(self.world.now() + FULL);
                         self.try_again(key.slot, FULL);
                     }
                     return DatagramsSent::Blocked;
@@ -375,7 +399,14 @@ impl Mio {
                 Err(error) => return DatagramsSent::Failed(error),
             }
         }
-        DatagramsSent::All
+        let Some(retry_at) = out.next_retry() else {
+            port.readiness.set(Readiness::BLOCKED, false);
+            return DatagramsSent::All;
+        };
+        port.readiness.set(Readiness::BLOCKED, true);
+        port.retry_at = Some(retry_at);
+        self.try_again(key.slot, retry_at.saturating_duration_since(self.world.now()));
+        DatagramsSent::Blocked
     }
 
     pub(super) fn set_port_option(&mut self, key: Key, option: &DatagramOption) -> io::Result<()> {

@@ -283,7 +283,9 @@ impl Mio {
         let until = self.world.now() + back_off;
         let (at, slots) = self.retry.get_or_insert_with(|| (until, Vec::new()));
         *at = until.min(*at);
-        slots.push(slot);
+        if !slots.contains(&slot) {
+            slots.push(slot);
+        }
     }
 
     /// Serves the backed-off slots once their deadline has passed.
