@@ -102,8 +102,10 @@ where
             let handler = Handler::new(server.service.clone(), monitor, clock);
             // Boxed, so that an idle connection does not hold its state.
             match Box::pin(serve_http1(io, handler, &server, monitor)).await? {
-                // The connection may continue with another protocol.
-                ServeEnd::Ended => return Ok(()),
+                ServeEnd::Ended => {
+                    monitor.leave_to_upgrade();
+                    return Ok(());
+                }
                 ServeEnd::Parked(parked) => io = parked,
             }
         }
@@ -179,6 +181,10 @@ where
         if let Poll::Ready(lost) = monitor.ending().poll_lost(cx) {
             return Poll::Ready(lost.map_err(Failure::from).map(|()| false));
         }
+        if monitor.has_requests() && monitor.watch_client(cx) {
+            monitor.cut_response();
+            return Poll::Ready(Ok(false));
+        }
         if monitor.departure() == Departure::Now && monitor.is_between_requests() {
             return Poll::Ready(Ok(true));
         }
@@ -234,6 +240,9 @@ where
         }
         if let Poll::Ready(ended) = session.poll(cx) {
             return Poll::Ready(ended);
+        }
+        if monitor.has_requests() {
+            monitor.watch_client(cx);
         }
         // A session whose client takes no output does not read.
         monitor.ending().poll_lost(cx).map_err(Failure::from)

@@ -18,6 +18,7 @@ use tower_service::Service;
 use super::access::AccessLine;
 use super::allowance::Allowance;
 use super::body::{Body, BodyEnd, Progress, ResponseBody};
+use super::client_left::ClientLeft;
 use super::http2::Receiver;
 use super::monitor::{Exchange, Monitor};
 use super::refusal::{self, Fields, Refusal};
@@ -145,6 +146,9 @@ where
         if let Some(peer) = self.monitor.peer() {
             request.extensions_mut().insert(Peer(peer));
         }
+        if self.monitor.options().client_left {
+            request.extensions_mut().insert(ClientLeft::new(&self.monitor));
+        }
         #[cfg(feature = "websocket")]
         super::websocket::UpgradeContext::attach(request.extensions_mut(), &self.monitor);
         let is_chunked = request.version() < Version::HTTP_2 && fields.has_coding;
@@ -258,6 +262,7 @@ impl RequestFacts {
         answer: Result<Response<B>, StatusCode>,
     ) -> Response<ResponseBody<B>> {
         let exchange = self.exchange.take().expect("answered once");
+        exchange.begin_response();
         let mut answer = answer.map_or_else(empty_response, |answer| answer.map(Some));
         if let Err(status) = self.check_length(&mut answer) {
             answer = empty_response(status);

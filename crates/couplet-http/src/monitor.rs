@@ -1,6 +1,6 @@
 //! Tracks the activity of a server's connection and enforces its timeouts.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::fmt::Display;
 use std::ops::Range;
@@ -15,6 +15,7 @@ use super::access::AccessLine;
 use super::body::{Content, Progress};
 use super::options::HttpOptions;
 use super::share::{Claim, ConnectionShare, ServerShare};
+use couplet_core::defer::DeferredEvent;
 use couplet_core::driver::{FileChanged, FilePart};
 use couplet_core::hooks::{self, ConnectionEnd, Departure, GuestStream};
 use couplet_core::{Address, DelayedCall, Reason, Stream, Transport};
@@ -46,6 +47,8 @@ pub(super) struct Monitor {
     in_flight: Cell<u32>,
     /// The number of those whose response has data for the client.
     offered: Cell<u32>,
+    /// Whether the response of the last request has begun.
+    is_responding: Cell<bool>,
     /// While `in_flight` is 0.
     phase: Cell<Phase>,
     /// While `in_flight` is 0: when the connection became idle, or the current request head began.
@@ -54,6 +57,10 @@ pub(super) struct Monitor {
     /// Index in `WarmConnections`'s list of connections, or [`NO_INDEX`].
     idle_index: Cell<u32>,
     instruction: Cell<Instruction>,
+    client_end: Cell<ClientEnd>,
+    /// Set when the client has left; created when that begins to be watched, by the first request that
+    /// waits for the service.
+    client_left: OnceCell<DeferredEvent>,
     /// Since when the client takes nothing, and the [buffered](Self::buffered) bytes at that time.
     blocked: Cell<Option<(Instant, u32)>>,
     /// Allocated by the first body, until the connection parks.
@@ -65,7 +72,7 @@ pub(super) struct Monitor {
     task: Cell<Option<Waker>>,
     /// Set when the connection begins to finish; awaited by its WebSockets.
     #[cfg(feature = "websocket")]
-    finishing: std::cell::OnceCell<couplet_core::defer::DeferredEvent>,
+    finishing: OnceCell<DeferredEvent>,
 }
 
 /// The bodies of the requests in flight and of their responses.
@@ -105,6 +112,22 @@ enum Protocol {
     Http2,
 }
 
+/// The end of the client's side of the connection, while requests are in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ClientEnd {
+    Awaited,
+    /// It has arrived. The service may work for `left`, without limit if that is `None`. The clock
+    /// runs from `since`, and stops while the client takes no output.
+    Arrived {
+        left: Option<Duration>,
+        since: Option<Instant>,
+    },
+    /// The service's time is up.
+    Overdue,
+    /// The connection has another protocol, or has ended.
+    Ignored,
+}
+
 /// A request body that is being read.
 struct MonitoredBody {
     progress: Arc<Progress>,
@@ -137,10 +160,13 @@ impl Monitor {
             protocol: Cell::new(Protocol::Http1),
             in_flight: Cell::new(0),
             offered: Cell::new(0),
+            is_responding: Cell::new(false),
             phase: Cell::new(Phase::Idle),
             since: Cell::new(now),
             idle_index: Cell::new(NO_INDEX),
             instruction: Cell::default(),
+            client_end: Cell::new(ClientEnd::Awaited),
+            client_left: OnceCell::new(),
             blocked: Cell::default(),
             contents: RefCell::default(),
             share: ConnectionShare::new(transport, server_share),
@@ -148,7 +174,7 @@ impl Monitor {
             next_check: Cell::new(now),
             task: Cell::default(),
             #[cfg(feature = "websocket")]
-            finishing: std::cell::OnceCell::new(),
+            finishing: OnceCell::new(),
         });
         monitor.arm(now);
         monitor
@@ -186,9 +212,125 @@ impl Monitor {
         }
     }
 
+    /// Watches for the end of a client whose request waits for the service. Returns true once the
+    /// service's time is up; wakes the connection's task for that.
+    pub(super) fn watch_client(self: &Rc<Self>, cx: &Context<'_>) -> bool {
+        if self.client_left.get().is_none() {
+            self.begin_watch();
+        }
+        self.register(cx);
+        self.is_overdue()
+    }
+
+    #[cold]
+    fn begin_watch(self: &Rc<Self>) {
+        if self.options().probe_after.is_some() {
+            self.transport().set_tcp_keep_alive(self.options().probe_after);
+        }
+        let event = self.client_left.get_or_init(DeferredEvent::new).clone();
+        let weak = Rc::downgrade(self);
+        // A failure means that the connection is lost.
+        let ended = self.transport().peer_ended().add_both(move |_| {
+            event.set();
+            if let Some(monitor) = weak.upgrade() {
+                monitor.client_ended();
+            }
+            Ok(())
+        });
+        ended.detach();
+    }
+
+    /// The client has ended its side of the connection, or the connection is lost.
+    pub(super) fn client_ended(self: &Rc<Self>) {
+        let HttpOptions { half_close_timeout, http2_half_close_timeout, .. } = *self.options();
+        if self.client_end.get() == ClientEnd::Awaited {
+            let now = self.transport().reactor().now();
+            let left = if self.is_http1() { half_close_timeout } else { http2_half_close_timeout };
+            let since = (!self.is_blocked()).then_some(now);
+            self.client_end.set(ClientEnd::Arrived { left, since });
+            self.check_service(now);
+            self.rearm(now);
+        }
+    }
+
+    /// Whether the service's time for a client that has left is up.
+    pub(super) fn is_overdue(&self) -> bool {
+        self.client_end.get() == ClientEnd::Overdue
+    }
+
+    /// Set when the client has left.
+    pub(super) fn client_left(self: &Rc<Self>) -> &DeferredEvent {
+        if self.client_left.get().is_none() {
+            self.begin_watch();
+        }
+        self.client_left.get().expect("the watch has begun")
+    }
+
+    /// Stops the service's clock while the client takes no output.
+    #[cold]
+    fn set_service_clock(self: &Rc<Self>, runs: bool) {
+        if let ClientEnd::Arrived { left: Some(left), since } = self.client_end.get() {
+            let now = self.transport().reactor().now();
+            let spent = since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+            let left = Some(left.saturating_sub(spent));
+            self.client_end.set(ClientEnd::Arrived { left, since: runs.then_some(now) });
+            self.rearm(now);
+        }
+    }
+
+    /// When the service's time for a client that has left is up.
+    fn service_due(&self) -> Option<Instant> {
+        match self.client_end.get() {
+            ClientEnd::Arrived { left: Some(left), since: Some(since) } => since.checked_add(left),
+            _ => None,
+        }
+    }
+
+    fn check_service(&self, now: Instant) {
+        if self.service_due().is_some_and(|due| now >= due) {
+            self.client_end.set(ClientEnd::Overdue);
+            if self.in_flight.get() > 0 {
+                self.log_debug("a request is dropped", &"its client has left");
+            }
+            self.wake();
+        }
+    }
+
+    /// Ends a connection of HTTP/1.1 whose client has left. Without its rest, a response is reset.
+    pub(super) fn cut_response(&self) {
+        if self.is_responding.get() {
+            self.transport().abort_connection();
+        }
+        // Nothing follows the client's end.
+        self.transport().set_close_at_once(true);
+    }
+
+    /// Whether requests are in progress.
+    pub(super) fn has_requests(&self) -> bool {
+        self.in_flight.get() > 0
+    }
+
+    /// The connection may continue with a protocol that its user has upgraded it to: ends it if that
+    /// sends nothing for too long after the client's end.
+    pub(super) fn leave_to_upgrade(&self) {
+        let transport = self.transport();
+        if let Some(within) = self.options().half_close_timeout.filter(|_| !transport.is_closing())
+        {
+            let tunnel = transport.clone();
+            let watching = transport.peer_ended().add_both(move |ended| {
+                if ended.is_ok() {
+                    end_silent(tunnel, within);
+                }
+                Ok(())
+            });
+            watching.detach();
+        }
+    }
+
     /// Records a new request. Its response is complete when the exchange is dropped.
     pub(super) fn begin(self: &Rc<Self>, body: Option<Arc<Progress>>) -> Exchange {
         self.phase.set(Phase::Idle);
+        self.is_responding.set(false);
         self.in_flight.set(self.in_flight.get() + 1);
         if let Some(progress) = &body {
             let since = self.transport().reactor().now();
@@ -240,6 +382,7 @@ impl Monitor {
         if is_blocked != self.blocked.get().is_some() {
             let now = || (self.transport().reactor().now(), self.buffered());
             self.blocked.set(is_blocked.then(now));
+            self.set_service_clock(!is_blocked);
             self.check_soon();
         }
     }
@@ -304,9 +447,13 @@ impl Monitor {
     fn check_soon(self: &Rc<Self>) {
         let now = self.transport().reactor().now();
         if self.next_check.get() > now + CHECK_INTERVAL {
-            self.cancel_timer();
-            self.arm(now);
+            self.rearm(now);
         }
+    }
+
+    fn rearm(self: &Rc<Self>, now: Instant) {
+        self.cancel_timer();
+        self.arm(now);
     }
 
     fn cancel_timer(&self) {
@@ -317,9 +464,14 @@ impl Monitor {
 
     /// Returns the instruction for the task, and registers the task to be woken when it changes.
     pub(super) fn instruction(&self, cx: &Context<'_>) -> Instruction {
+        self.register(cx);
+        self.instruction.get()
+    }
+
+    /// Registers the task to be woken.
+    fn register(&self, cx: &Context<'_>) {
         let same = self.task.take().filter(|task| task.will_wake(cx.waker()));
         self.task.set(Some(same.unwrap_or_else(|| cx.waker().clone())));
-        self.instruction.get()
     }
 
     /// Whether no part of a request is in transit or in progress, so that the connection needs no
@@ -379,13 +531,14 @@ impl Monitor {
         if self.in_flight.get() == 0 {
             self.since.set(now);
         }
-        self.cancel_timer();
-        self.arm(now);
+        self.rearm(now);
     }
 
     /// Stops watching: the connection was upgraded or has ended.
     pub(super) fn stop(&self) {
         self.cancel_timer();
+        // The client may leave later, during an upgraded protocol.
+        self.client_end.set(ClientEnd::Ignored);
         let reason = self.ending.reason();
         if let Some(error) = reason.as_ref().and_then(Reason::downcast_ref::<FileChanged>) {
             let (connection, peer) = (self.transport().id(), self.transport().peer());
@@ -429,6 +582,7 @@ impl Monitor {
         let now = monitor.transport().reactor().now();
         monitor.timer.set(None);
         monitor.check_bodies(now);
+        monitor.check_service(now);
         if !monitor.is_blocked() {
             monitor.share.on_stall();
         }
@@ -446,7 +600,7 @@ impl Monitor {
         let bodies = contents.iter().flat_map(|contents| &contents.bodies);
         let bodies = bodies.filter(|monitored| monitored.progress.pieces_if_awaited().is_some());
         let body = bodies.map(|monitored| monitored.since + self.options().body_timeout).min();
-        [blocked, offered, waits, body].into_iter().flatten().min()
+        [blocked, offered, waits, body, self.service_due()].into_iter().flatten().min()
     }
 
     /// Whether an HTTP/2 response waits for a flow-control window. Its bytes have not reached the
@@ -543,6 +697,24 @@ impl Monitor {
     }
 }
 
+/// Ends a connection whose peer has ended its side, once nothing was sent for `within`.
+fn end_silent(transport: Transport, within: Duration) {
+    let reactor = transport.reactor().clone();
+    let watching = reactor.clone().spawn(async move {
+        loop {
+            let before = hooks::bytes_sent(&transport);
+            if reactor.timeout(within, transport.lost()).await.is_ok() {
+                return Ok(());
+            }
+            if hooks::bytes_sent(&transport) == before {
+                transport.abort_connection();
+                return Ok(());
+            }
+        }
+    });
+    watching.detach();
+}
+
 /// A request without a complete response.
 pub(super) struct Exchange {
     monitor: Rc<Monitor>,
@@ -574,6 +746,11 @@ impl Exchange {
         self.pieces.set(pieces);
         offered.set(offered.get() + u32::from(self.is_offered()) - u32::from(before));
         self.monitor.since.set(self.monitor.transport().reactor().now());
+    }
+
+    /// Records that the response has begun.
+    pub(super) fn begin_response(&self) {
+        self.monitor.is_responding.set(true);
     }
 
     pub(super) fn set_ready(&self, is_ready: bool) {

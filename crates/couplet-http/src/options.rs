@@ -13,6 +13,9 @@ pub struct HttpOptions {
     pub(super) keep_alive: Duration,
     pub(super) body_timeout: Duration,
     pub(super) write_timeout: Duration,
+    pub(super) half_close_timeout: Option<Duration>,
+    pub(super) http2_half_close_timeout: Option<Duration>,
+    pub(super) probe_after: Option<Duration>,
     pub(super) max_head: usize,
     pub(super) max_headers: usize,
     pub(super) max_streams: u32,
@@ -21,6 +24,7 @@ pub struct HttpOptions {
     pub(super) free_idle_after: Duration,
     pub(super) peer: bool,
     pub(super) allowance: bool,
+    pub(super) client_left: bool,
     /// The name for connections of another process.
     pub(super) name: Option<String>,
 }
@@ -33,6 +37,9 @@ impl Default for HttpOptions {
             keep_alive: Duration::from_secs(75),
             body_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(60),
+            half_close_timeout: Some(Duration::from_secs(30)),
+            http2_half_close_timeout: Some(Duration::ZERO),
+            probe_after: Some(Duration::from_secs(60)),
             max_head: 64 * 1024,
             max_headers: 100,
             max_streams: 128,
@@ -41,6 +48,7 @@ impl Default for HttpOptions {
             free_idle_after: Duration::from_millis(50),
             peer: false,
             allowance: false,
+            client_left: false,
             name: None,
         }
     }
@@ -91,6 +99,39 @@ impl HttpOptions {
     #[must_use]
     pub fn write_timeout(mut self, timeout: Duration) -> Self {
         self.write_timeout = timeout;
+        self
+    }
+
+    /// Sets how long the service may work for a client that has ended its side of the connection, by
+    /// a FIN or by the close_notify of TLS. Default: 30 s. Such a client may have left, or wait for
+    /// its response. Then the service's future, or its body, is dropped and the connection ends.
+    /// Time in which the client does not take the response does not count: see
+    /// [`write_timeout`](Self::write_timeout). `None` sets no limit.
+    ///
+    /// It holds for HTTP/1.1, and in both versions for the handlers of WebSockets. A connection with
+    /// another upgraded protocol ends once it has sent nothing for this long. A handler can ask
+    /// earlier: see [`ClientLeft`](super::ClientLeft).
+    #[must_use]
+    pub fn half_close_timeout(mut self, time: impl Into<Option<Duration>>) -> Self {
+        self.half_close_timeout = time.into();
+        self
+    }
+
+    /// Sets the same time for HTTP/2, where a client ends its side only when it leaves. Default: 0 s.
+    /// Requests that are not answered by then are cancelled, and the connection ends after the output
+    /// that the client's windows allow.
+    #[must_use]
+    pub fn http2_half_close_timeout(mut self, time: impl Into<Option<Duration>>) -> Self {
+        self.http2_half_close_timeout = time.into();
+        self
+    }
+
+    /// Sets how long a connection that waits for the service may be silent before the system probes
+    /// whether the client's machine is still there. Default: 60 s; `None` turns the probes off. On
+    /// Linux the connection ends after nine probes without an answer, 75 s apart.
+    #[must_use]
+    pub fn probe_after(mut self, idle: impl Into<Option<Duration>>) -> Self {
+        self.probe_after = idle.into();
         self
     }
 
@@ -157,6 +198,14 @@ impl HttpOptions {
     #[must_use]
     pub fn allowance(mut self, on: bool) -> Self {
         self.allowance = on;
+        self
+    }
+
+    /// Sets whether requests carry a [`ClientLeft`](super::ClientLeft), which resolves when the client
+    /// has left. Default: false.
+    #[must_use]
+    pub fn client_left(mut self, on: bool) -> Self {
+        self.client_left = on;
         self
     }
 

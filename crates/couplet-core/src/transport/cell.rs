@@ -79,6 +79,8 @@ pub(crate) mod mode {
     pub(crate) const SHARED: u8 = 16;
     /// The protocol has received only a part of a message.
     pub(crate) const IN_MESSAGE: u8 = 32;
+    /// The peer's end of stream has arrived; bytes before it may be unread.
+    pub(crate) const PEER_ENDED: u8 = 64;
 }
 
 /// The phase of a connection as its handles see it. It changes in the call itself, not in the turn.

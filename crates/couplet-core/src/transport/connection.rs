@@ -358,9 +358,9 @@ impl Life {
 
     /// The peer's end of stream.
     pub(crate) fn ended(&mut self, now: Instant) -> Effects {
-        self.resolve_peer_ended();
         self.peer_fin = true;
         if self.layered.is_some() {
+            self.resolve_peer_ended();
             self.socket_ended(now);
         } else {
             self.fin(now);
@@ -409,12 +409,15 @@ impl Life {
     }
 
     fn resolve_peer_ended(&self) {
+        self.transport.cell.set_mode(mode::PEER_ENDED, true);
         for resolver in self.transport.cell.take_waiting_for_peer() {
             resolver.callback(());
         }
     }
 
     fn fin(&mut self, now: Instant) {
+        // Layers may decode the end before the socket's.
+        self.resolve_peer_ended();
         match &mut self.state {
             State::Open { reading, writing } => match reading {
                 Reading::On | Reading::Layered => {

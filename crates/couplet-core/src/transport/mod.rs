@@ -448,9 +448,9 @@ impl Transport {
         deferred
     }
 
-    /// Fires when the peer's end of stream has arrived, even while reading is paused or bytes
-    /// before it are unread, so a protocol that pauses while it works can notice that its client
-    /// has left. Fails with [`ConnectionLost`] if the connection is lost first, for example by a
+    /// Fires when the peer's end of stream has arrived (over TLS, its close_notify or its FIN), even
+    /// while reading is paused or bytes before it are unread, so a protocol that pauses while it
+    /// works can notice that its client has left. Fails with [`ConnectionLost`] if the connection is lost first, for example by a
     /// reset. That failure may be dropped.
     ///
     /// Nothing else changes: the bytes and then [`read_closed`](Protocol::read_closed) are
@@ -475,6 +475,9 @@ impl Transport {
     /// assert!(held.wire.is_closed());
     /// ```
     pub fn peer_ended(&self) -> Deferred<()> {
+        if self.cell.reason().is_none() && self.cell.has_mode(mode::PEER_ENDED) {
+            return Deferred::succeed(());
+        }
         let (deferred, resolver) = new_quiet();
         match self.cell.reason() {
             Some(reason) => resolver.errback(ConnectionLost(reason)),

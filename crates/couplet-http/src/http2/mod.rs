@@ -26,3 +26,5 @@ mod tunnel;
 pub(crate) use frame::{PREFACE, Reason};
 pub(super) use inbox::Receiver;
 pub(super) use session::Session;
+#[cfg(feature = "websocket")]
+pub(crate) use tunnel::{StreamEnd, TunnelIo};

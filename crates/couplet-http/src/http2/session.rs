@@ -75,6 +75,20 @@ where
     _guard: RequestGuard,
 }
 
+impl<S, B> RequestTask<S, B>
+where
+    S: Service<Request<Body>>,
+{
+    /// Whether the response waits for the service, rather than for the client's windows.
+    fn awaits_service(&self) -> bool {
+        match &*self.stage {
+            Stage::Responding { .. } => true,
+            Stage::Sending { .. } => self.output == OutputState::Waiting,
+            Stage::Tunnel { .. } | Stage::Done => false,
+        }
+    }
+}
+
 /// Progress of a response's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OutputState {
@@ -161,6 +175,9 @@ where
                 self.warm.watch(&self.monitor);
                 continue;
             }
+            if self.monitor.is_overdue() && self.cancel_requests() {
+                continue;
+            }
             if has_room && self.has_read_end && !self.awaits_service() {
                 return Poll::Ready(Ok(()));
             }
@@ -189,6 +206,7 @@ where
         }
         if count == 0 {
             self.has_read_end = true;
+            self.monitor.client_ended();
             self.cut_requests();
         } else {
             monitor.received();
@@ -425,6 +443,19 @@ where
         }
     }
 
+    /// Cancels the requests that wait for the service, because the client has left. Returns whether
+    /// there were any.
+    fn cancel_requests(&mut self) -> bool {
+        let mut has_cancelled = false;
+        for key in 0..self.requests.len() {
+            if self.requests[key].as_ref().is_some_and(RequestTask::awaits_service) {
+                self.reset(key, Reason::CANCEL);
+                has_cancelled = true;
+            }
+        }
+        has_cancelled
+    }
+
     fn apply_report(&mut self, key: Key) {
         let Some(Some(request)) = self.requests.get(key) else { return };
         let Some(inbox) = &request.inbox else { return };
@@ -581,13 +612,9 @@ where
         }
     }
 
-    /// Whether a response waits for the service, rather than for the client's windows.
+    /// Whether a response waits for the service.
     fn awaits_service(&self) -> bool {
-        self.requests.iter().flatten().any(|request| match &*request.stage {
-            Stage::Responding { .. } => true,
-            Stage::Sending { .. } => request.output == OutputState::Waiting,
-            Stage::Tunnel { .. } | Stage::Done => false,
-        })
+        self.requests.iter().flatten().any(RequestTask::awaits_service)
     }
 
     /// Frees the memory that an idle connection does not need.

@@ -42,6 +42,9 @@ struct OutletState {
     /// Number of bytes that the connection would take.
     wanted: usize,
     writer: Option<Waker>,
+    /// Waits for the end of the stream.
+    #[cfg(feature = "websocket")]
+    watcher: Option<Waker>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -104,11 +107,44 @@ impl Outlet {
     /// Ends the tunnel with its stream.
     pub(super) fn end(&self) {
         self.change(|state| state.phase = Phase::Gone);
+        #[cfg(feature = "websocket")]
+        {
+            let watcher = self.state().watcher.take();
+            if let Some(watcher) = watcher {
+                watcher.wake();
+            }
+        }
+    }
+}
+
+/// Observes the end of a tunnel's stream, for one task.
+#[cfg(feature = "websocket")]
+pub(crate) struct StreamEnd(Arc<Outlet>);
+
+#[cfg(feature = "websocket")]
+impl StreamEnd {
+    /// Ready when the stream has ended: reset by the client, or with its connection.
+    pub(crate) fn poll_gone(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut state = self.0.state();
+        if state.phase == Phase::Gone {
+            return Poll::Ready(());
+        }
+        let before = state.watcher.replace(cx.waker().clone());
+        drop(state);
+        drop(before);
+        Poll::Pending
+    }
+}
+
+#[cfg(feature = "websocket")]
+impl TunnelIo {
+    pub(crate) fn stream_end(&self) -> StreamEnd {
+        StreamEnd(self.outlet.clone())
     }
 }
 
 /// The user's side of a tunnel.
-struct TunnelIo {
+pub(crate) struct TunnelIo {
     outlet: Arc<Outlet>,
     receiver: Receiver,
     /// Bytes of the stream that were not read.

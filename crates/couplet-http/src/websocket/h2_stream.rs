@@ -8,8 +8,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::rt::{Read, ReadBuf, Write};
-use hyper::upgrade::Upgraded;
 
+use crate::http2::{StreamEnd, TunnelIo};
 use crate::monitor::{Exchange, Monitor};
 use couplet_core::{Reactor, Transport};
 
@@ -20,7 +20,7 @@ const HIGH: usize = 64 * 1024;
 const PIECE: usize = 16 * 1024;
 
 pub(super) struct H2Stream {
-    io: Upgraded,
+    io: TunnelIo,
     monitor: Rc<Monitor>,
     /// Keeps the connection active, and accounts for the bytes it holds for this stream.
     exchange: Exchange,
@@ -33,10 +33,14 @@ pub(super) struct H2Stream {
 }
 
 impl H2Stream {
-    pub(super) fn new(io: Upgraded, monitor: &Rc<Monitor>) -> H2Stream {
+    pub(super) fn new(io: TunnelIo, monitor: &Rc<Monitor>) -> H2Stream {
         let exchange = monitor.begin(None);
         let (monitor, draining) = (monitor.clone(), Some(Box::pin(monitor.finishing()) as _));
         H2Stream { io, monitor, exchange, draining, unsent: Vec::new(), sent: 0 }
+    }
+
+    pub(super) fn stream_end(&self) -> StreamEnd {
+        self.io.stream_end()
     }
 
     pub(super) fn transport(&self) -> &Transport {

@@ -1,10 +1,11 @@
 //! The server's side of the handshake: RFC 6455, 4.2.
 
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Extensions, Method, Request, Response, StatusCode, Version};
@@ -18,6 +19,7 @@ use super::options::WebSocketOptions;
 use super::socket::Socket;
 use super::wire::Wire;
 use super::{ReturnSlot, WebSocket, WebSocketError, code};
+use crate::http2::{StreamEnd, TunnelIo};
 use crate::io::Io;
 use crate::monitor::Monitor;
 use couplet_core::hooks::LoopOwned;
@@ -51,6 +53,10 @@ struct Acceptance {
 /// The response is 101 (200 over HTTP/2). Otherwise the handler is dropped: the response is 426 if
 /// the request is not for a WebSocket or names another version of the protocol, and 400 if it is
 /// malformed.
+///
+/// A handler that is still busy when its client has left, for
+/// [`half_close_timeout`](crate::HttpOptions::half_close_timeout), is dropped. One that receives or
+/// sends gets an error before that.
 ///
 /// When the handler returns, its WebSocket is closed with code 1000, or with 1011 if it failed or
 /// panicked. Both are logged at level error, except a [`WebSocketError`], which is the peer's and
@@ -103,7 +109,8 @@ pub fn upgrade<Q, B: From<&'static str>>(
     let reactor = monitor.transport().reactor();
     // Boxed, so that an open WebSocket does not keep the state of the handshake.
     let opening = Box::pin(open(upgrading, monitor.clone(), options, protocol));
-    reactor.spawn(run(opening, handle)).detach();
+    let within = monitor.options().half_close_timeout;
+    reactor.spawn(run(opening, handle, within)).detach();
     answer(acceptance)
 }
 
@@ -208,53 +215,96 @@ fn is_key(key: &[u8]) -> bool {
         if digits.len() == 21 && digits.iter().all(is_digit))
 }
 
+/// The connection of a WebSocket, or its HTTP/2 stream, observed for its client's end.
+enum ClientEnd {
+    Connection(Transport),
+    H2Stream(StreamEnd),
+}
+
+impl ClientEnd {
+    /// Resolves when the client has left.
+    async fn left(self) {
+        match self {
+            // A failure means that the connection is lost.
+            ClientEnd::Connection(transport) => drop(transport.peer_ended().await),
+            ClientEnd::H2Stream(end) => poll_fn(|cx| end.poll_gone(cx)).await,
+        }
+    }
+}
+
 /// Returns the whole connection, or an HTTP/2 stream of it.
-fn into_wire(upgraded: Upgraded, monitor: &Rc<Monitor>) -> Wire {
+fn into_wire(upgraded: Upgraded, monitor: &Rc<Monitor>) -> (Wire, ClientEnd) {
     let parts = match upgraded.downcast::<Io>() {
         Ok(parts) => parts,
-        Err(upgraded) => return Wire::h2_stream(H2Stream::new(upgraded, monitor)),
+        Err(upgraded) => {
+            let parts = upgraded.downcast::<TunnelIo>().expect("a server has no other upgrades");
+            debug_assert!(parts.read_buf.is_empty(), "a tunnel opens after its upgrade");
+            let h2_stream = H2Stream::new(parts.io, monitor);
+            let end = ClientEnd::H2Stream(h2_stream.stream_end());
+            return (Wire::h2_stream(h2_stream), end);
+        }
     };
     let (stream, unread) = parts.io.into_parts().expect("a task runs in its loop's thread");
     let unread =
         if unread.is_empty() { parts.read_buf } else { [parts.read_buf, unread].concat().into() };
-    Wire::new(stream, unread, Role::Server)
+    let end = ClientEnd::Connection(stream.transport().clone());
+    (Wire::new(stream, unread, Role::Server), end)
 }
 
-/// The WebSocket of an upgraded connection, the slot to which it returns, and its transport; `None`
-/// if the upgrade failed.
+/// A WebSocket for its handler.
+struct Opened {
+    socket: WebSocket,
+    /// To which the WebSocket returns.
+    slot: Rc<ReturnSlot>,
+    transport: Transport,
+    client_end: ClientEnd,
+}
+
+/// The WebSocket of an upgraded connection; `None` if the upgrade failed.
 async fn open(
     upgrading: OnUpgrade,
     monitor: Rc<Monitor>,
     options: WebSocketOptions,
     protocol: Option<String>,
-) -> Option<(WebSocket, Rc<ReturnSlot>, Transport)> {
+) -> Option<Opened> {
     let failed = |error| tracing::debug!(%error, "a WebSocket upgrade failed");
     let upgraded = upgrading.await.map_err(failed).ok()?;
-    let wire = into_wire(upgraded, &monitor);
+    let (wire, client_end) = into_wire(upgraded, &monitor);
     let transport = wire.transport().clone();
     let socket = Socket::new(wire, Role::Server, &Rc::new(options), protocol);
     let (socket, slot) = WebSocket::for_handler(socket);
-    Some((socket, slot, transport))
+    Some(Opened { socket, slot, transport, client_end })
+}
+
+/// How a handler ended.
+enum Handled {
+    Returned(Result<()>),
+    Panicked(String),
+    /// Its client had left, and its time was up.
+    Overdue,
 }
 
 /// Runs the handler, and closes the WebSocket that it leaves.
 async fn run(
-    opening: Pin<Box<impl Future<Output = Option<(WebSocket, Rc<ReturnSlot>, Transport)>>>>,
+    opening: Pin<Box<impl Future<Output = Option<Opened>>>>,
     handle: impl AsyncFnOnce(WebSocket) -> Result<()> + 'static,
+    within: Option<Duration>,
 ) -> Result<()> {
-    let Some((socket, slot, transport)) = opening.await else { return Ok(()) };
+    let Some(Opened { socket, slot, transport, client_end }) = opening.await else { return Ok(()) };
     let handled = {
         let mut handling = pin!(handle(socket));
+        let mut overdue = pin!(overdue(client_end, &transport, within));
         poll_fn(|cx| match catch_panic(|| handling.as_mut().poll(cx)) {
-            Ok(polled) => polled.map(Ok),
-            Err(panic) => Poll::Ready(Err(panic)),
+            Ok(Poll::Ready(returned)) => Poll::Ready(Handled::Returned(returned)),
+            Ok(Poll::Pending) => overdue.as_mut().poll(cx).map(|()| Handled::Overdue),
+            Err(panic) => Poll::Ready(Handled::Panicked(panic)),
         })
         .await
     };
     let (connection, peer) = (transport.id(), transport.peer());
     let code = match handled {
-        Ok(Ok(())) => code::NORMAL,
-        Ok(Err(failure)) => {
+        Handled::Returned(Ok(())) => code::NORMAL,
+        Handled::Returned(Err(failure)) => {
             // An error of the WebSocket is the peer's doing; any other has no reader but the log.
             if failure.downcast_ref::<WebSocketError>().is_some() {
                 tracing::debug!(%connection, %peer, %failure, "a WebSocket handler failed");
@@ -263,13 +313,25 @@ async fn run(
             }
             code::INTERNAL_ERROR
         }
-        Err(panic) => {
+        Handled::Panicked(panic) => {
             log_error!(%connection, %peer, %panic, "a WebSocket handler panicked");
             code::INTERNAL_ERROR
+        }
+        Handled::Overdue => {
+            tracing::debug!(%connection, %peer, "a WebSocket handler is dropped: its client has left");
+            drop(slot.take());
+            return Ok(());
         }
     };
     if let Some(mut socket) = slot.take() {
         let _ = socket.close(code, "").await;
     }
     Ok(())
+}
+
+/// Resolves when the time of a handler whose client has left is up.
+async fn overdue(client_end: ClientEnd, transport: &Transport, within: Option<Duration>) {
+    let Some(within) = within else { return pending().await };
+    client_end.left().await;
+    let _ = transport.reactor().sleep(within).await;
 }

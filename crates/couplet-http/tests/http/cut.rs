@@ -195,18 +195,28 @@ fn c58a_a_client_that_closes_its_sending_side_is_answered() {
 }
 
 #[test]
-fn c58a_a_half_closed_connection_of_http2_is_answered() {
-    beside(HttpOptions::default(), async |reactor| {
-        let asked = [hello(), get(1, "/slow"), get(3, "/b"), get(5, "/deaf")].concat();
-        let got = half_closed(&reactor, asked).await?;
-        let frames = frames(&got.bytes);
-        let bodies = [1, 3, 5].map(|stream| body(&frames, stream));
-        assert_eq!(bodies, ["GET /slow ", "GET /b ", "not read"]);
-        assert!(got.is_closed);
-        // Without a request, the server has no reason to wait.
-        assert!(half_closed(&reactor, hello()).await?.is_closed);
-        Ok(())
-    });
+fn c58a_a_half_closed_connection_of_http2_gets_the_answers_that_are_there() {
+    // By default its other requests are cancelled.
+    for (time, slow) in [(None, ""), (Some(10 * SECOND), "GET /slow ")] {
+        let options = HttpOptions::default();
+        let options = match time {
+            Some(time) => options.http2_half_close_timeout(time),
+            None => options,
+        };
+        beside(options, async move |reactor| {
+            let asked = [hello(), get(1, "/slow"), get(3, "/b"), get(5, "/deaf")].concat();
+            let got = half_closed(&reactor, asked).await?;
+            let frames = frames(&got.bytes);
+            let bodies = [1, 3, 5].map(|stream| body(&frames, stream));
+            assert_eq!(bodies, [slow, "GET /b ", "not read"]);
+            let is_reset = frames.iter().any(|frame| frame.kind == RST_STREAM && frame.stream == 1);
+            assert_eq!(is_reset, slow.is_empty());
+            assert!(got.is_closed);
+            // Without a request, the server has no reason to wait.
+            assert!(half_closed(&reactor, hello()).await?.is_closed);
+            Ok(())
+        });
+    }
 }
 
 #[test]

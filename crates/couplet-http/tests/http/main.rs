@@ -30,6 +30,7 @@ mod handing;
 mod hostile;
 mod http2;
 mod kit;
+mod leaving;
 mod mutations;
 mod nghttp2;
 mod redirects;
