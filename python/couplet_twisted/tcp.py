@@ -13,6 +13,7 @@ from twisted.python import log
 from twisted.python.failure import Failure
 
 from couplet_twisted import _couplet
+from couplet_twisted.lent import LentSocket
 
 # As Twisted's reactors report them: without the text that L{main.CONNECTION_DONE} adds to the message.
 _REASONS = {
@@ -66,14 +67,11 @@ class _Stream(Transport):
 
     @ivar TLS: Whether TLS was started on the connection.
 
-    @ivar _early: The number of the descriptor that was passed to the loop.
-
     @ivar _host: The local address, once the program has asked the connection for it.
     """
 
     TLS = False
     _host = None
-    _early = None
     _socket = None
 
     def _attach(self):
@@ -81,31 +79,20 @@ class _Stream(Transport):
         Pass the socket to the loop.
         """
         self.__dict__.pop("fileno", None)
-        skt = self.__dict__.pop("_socket")
-        self._early = skt.fileno()
-        self.reactor._loop.adopt(self, skt.detach())
+        self.reactor._loop.adopt(self, self.__dict__.pop("_socket").detach())
         self.reactor._streams.add(self)
 
     # The socket, for programs that use it.
 
-    def fileno(self):
-        """
-        The number of the descriptor; -1 once the connection is lost.
-        """
-        if self._early is not None and not self.disconnected:
-            return self._early
-        return _couplet.Connection.fileno(self)
-
     @property
     def socket(self):
         """
-        A Python socket on a duplicate of the connection's descriptor, made on first use.
+        The Python socket of a client that connects, and then a L{LentSocket}, made on first use.
         """
         if self._socket is None:
-            fd = self.fileno()
-            if fd == -1:
+            if self.fileno() == -1:
                 raise AttributeError("the connection has no socket")
-            self._socket = socket.socket(fileno=os.dup(fd))
+            self._socket = LentSocket(self.fileno)
         return self._socket
 
     @socket.setter

@@ -5,7 +5,6 @@ and asyncio's order of events.
 
 import contextvars
 import functools
-import os
 import socket
 import sys
 import warnings
@@ -13,6 +12,7 @@ from asyncio import base_events, constants, futures, protocols, transports, trso
 from asyncio.log import logger
 
 from couplet_twisted import _couplet
+from couplet_twisted.lent import LentSocket
 
 # Since Python 3.13, a server knows its transports.
 _NAMES_ITSELF = sys.version_info >= (3, 13)
@@ -28,7 +28,7 @@ class SocketTransport(transports._FlowControlMixin, transports.Transport):
 
     @ivar _stream: Couplet's connection.
 
-    @ivar _sock: The socket that the program passed, or one on a duplicate of the descriptor, made on first use.
+    @ivar _sock: The socket that the program passed, or a L{LentSocket}, made on first use.
 
     @ivar _waits: Whether the stream reads nothing until L{_start}.
 
@@ -404,8 +404,8 @@ class SocketTransport(transports._FlowControlMixin, transports.Transport):
         if self._own_sock is None and self._loop is not None:
             fd = self._stream.fileno()
             if fd != -1:
-                self._own_sock = socket.socket(fileno=os.dup(fd))
-                self._loop._transports[self._own_sock.fileno()] = self
+                self._own_sock = LentSocket(self._stream.fileno)
+                self._loop._transports[fd] = self
         return self._own_sock
 
     @property

@@ -99,6 +99,7 @@ impl Protocol for Bridge {
     fn connection_made(&mut self, transport: &Transport) {
         let Some(shared) = self.shared.upgrade() else { return };
         transport.set_close_at_once(true);
+        transport.set_write_until_end(true);
         transport.set_close_deadline(None);
         if let Some(connection) = self.connection.get() {
             return Python::attach(|py| {
@@ -177,7 +178,7 @@ impl Protocol for Bridge {
 
     fn read_closed(&mut self, _: &Transport) {
         if let Some(connection) = self.connection.get() {
-            connection.get().read_ended();
+            Python::attach(|py| Connection::read_ended(connection.bind(py)));
         }
         self.queue(|connection, shared| {
             let py = connection.py();
@@ -189,7 +190,12 @@ impl Protocol for Bridge {
     }
 
     fn write_closed(&mut self, _: &Transport) {
-        self.queue(|connection, shared| tell(connection, shared, "_closeWriteConnection"));
+        self.queue(|connection, shared| {
+            // As in Twisted, a close that was requested meanwhile takes its place.
+            if !connection.get().is_disconnecting() {
+                tell(connection, shared, "_closeWriteConnection");
+            }
+        });
     }
 
     /// Queues the call of Python's `_lost`, which is made after the turn.

@@ -1,7 +1,7 @@
 //! [`Connection`]: the transport that a Twisted protocol writes to.
 
 use std::net::{SocketAddr, SocketAddrV4};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -169,6 +169,8 @@ enum Producing {
 struct ConnectionState {
     /// Set from the moment the loop has the socket until the end is reported.
     home: Option<Tethered<Home>>,
+    /// The descriptor that the loop is about to adopt.
+    adopted: Option<RawFd>,
     early: Option<Box<EarlyOutput>>,
     names: Addresses,
     protocol: Option<Py<PyAny>>,
@@ -204,11 +206,16 @@ impl ConnectionState {
         Ok((self.reading != Reading::LossHeld).then_some(&home.transport))
     }
 
-    /// Whether a close need not wait for the producer: true for a streaming producer that is not
+    /// Whether a requested close does not wait for the producer: true for a streaming producer that is not
     /// paused, as in Twisted. It learns of the end by `stopProducing`. A forwarder never
     /// unregisters its source.
     fn closes_without_producer(&self) -> bool {
-        self.producing == Producing::Push
+        self.ends_output() && self.producing == Producing::Push
+    }
+
+    /// Whether our direction is to be closed once everything written is sent.
+    fn ends_output(&self) -> bool {
+        self.is_write_lost || self.is_disconnecting()
     }
 
     fn is_connected(&self) -> bool {
@@ -388,7 +395,8 @@ impl Connection {
         let kept = shared.clone();
         shared.reactor.call_soon(move || {
             kept.queue(move |py, shared| {
-                shared.report_error(py, this.call_method1(py, intern!(py, "_lost"), ("lost",)));
+                let why = if this.get().is_aborted() { "aborted" } else { "lost" };
+                shared.report_error(py, this.call_method1(py, intern!(py, "_lost"), (why,)));
             });
         });
     }
@@ -412,8 +420,9 @@ impl Connection {
     }
 
     /// The peer has closed its sending side. As in Twisted, the connection stops reading.
-    pub(crate) fn read_ended(&self) {
-        self.state().pause_reading();
+    pub(crate) fn read_ended(slf: &Bound<'_, Self>) {
+        slf.get().state().pause_reading();
+        Connection::track_flush(slf);
     }
 
     /// Twisted's protocol of TLS, if rustls encrypts.
@@ -432,6 +441,7 @@ impl Connection {
         descriptor: Descriptor,
     ) -> PyResult<()> {
         let socket = descriptor.detached().map_err(system_error)?;
+        slf.get().state().adopted = Some(socket.as_raw_fd());
         let this = slf.clone().unbind();
         seat.ask(slf.py(), move |py, shared| {
             let mut bridge = Some(Bridge::adopted(shared, this.bind(py)));
@@ -479,14 +489,14 @@ impl Connection {
         let early = state.early.take().unwrap_or_default();
         let home = Home { transport: transport.clone(), shared: shared.clone() };
         state.home = Some(Tethered::new(home));
+        state.adopted = None;
         state.names = Addresses::from_transport(transport);
         let ConnectionState { reading, closing, is_write_lost, producing, buffer_size, .. } =
             *state;
-        let closes = state.is_disconnecting() || is_write_lost;
-        let is_awaited = state.producer.is_some() && !(closes && state.closes_without_producer());
+        let is_awaited = state.producer.is_some() && !state.closes_without_producer();
         drop(state);
         early.send(transport);
-        if reading != Reading::Active {
+        if reading != Reading::Active || closing != Closing::Open {
             transport.pause_producing();
             Connection::track_flush(slf);
         }
@@ -497,13 +507,12 @@ impl Connection {
             }
         }
         if is_write_lost {
-            transport.lose_write_connection();
+            Connection::close_later(slf, Transport::lose_write_connection);
         }
-        if closing != Closing::Open {
-            transport.lose_connection();
-        }
-        if closing == Closing::Aborted {
-            transport.abort_connection();
+        match closing {
+            Closing::Open => {}
+            Closing::Disconnecting => Connection::close_later(slf, Transport::lose_connection),
+            Closing::Aborted => transport.abort_connection(),
         }
     }
 
@@ -516,7 +525,7 @@ impl Connection {
         transport.set_write_marks(0, buffer_size);
         let shared = shared.clone();
         let producing = PythonProducer { of: slf.clone().unbind(), is_first: true, shared };
-        // This can't fail: each connection registers at most one such producer.
+        // This fails only if the connection's producer is registered already.
         let _ = transport.register_producer(producing, kind);
     }
 
@@ -557,6 +566,22 @@ impl Connection {
         drained.add_errback(|_| Ok(())).detach();
     }
 
+    /// Closes after the next timed calls, once everything written is sent: as in Twisted, which then sends the
+    /// output, these calls may still write.
+    fn close_later(slf: &Bound<'_, Self>, close: fn(&Transport)) {
+        let state = slf.get().state();
+        let (Some(transport), Some(shared)) = (state.transport().ok().flatten(), state.shared())
+        else {
+            return;
+        };
+        let (transport, this) = (transport.clone(), slf.clone().unbind());
+        drop(state);
+        shared.closes.push(move |_, _| {
+            this.get().unregister_if_streaming();
+            close(&transport);
+        });
+    }
+
     /// Unregisters a producer that a close need not wait for.
     fn unregister_if_streaming(&self) {
         if self.state().closes_without_producer() {
@@ -572,8 +597,15 @@ impl Connection {
         let Some(producer) = is_full.then(|| this.producer_to_pause(py)).flatten() else {
             return Ok(());
         };
-        let shared = this.state().shared();
+        let state = this.state();
+        let (shared, ends_output) = (state.shared(), state.ends_output());
+        let how = (state.producing.kind(), state.buffer_size);
+        drop(state);
         if let (Some(transport), Some(shared)) = (this.transport(), shared) {
+            if ends_output {
+                // A close waits for a paused producer.
+                Connection::produce(slf, &transport, how, &shared);
+            }
             Connection::resume_later(slf, &transport, &shared);
         }
         producer.call_method0(py, intern!(py, "pauseProducing"))?;
@@ -596,8 +628,10 @@ impl Connection {
     fn write_or_queue(&self, pieces: &[Piece<'_>]) -> Result<Written, WrongThread> {
         let mut state = self.state();
         let is_aborted = state.closing == Closing::Aborted;
-        let is_deaf = !state.is_connected() || state.is_write_lost || is_aborted;
-        if is_deaf || pieces.iter().all(|piece| piece.as_slice().is_empty()) {
+        if !state.is_connected()
+            || is_aborted
+            || pieces.iter().all(|piece| piece.as_slice().is_empty())
+        {
             return Ok(Written::default());
         }
         let has_producer = state.producer.is_some() && state.producing.is_streaming();
@@ -656,6 +690,7 @@ impl PythonProducer {
             if let Err(error) = producer.call_method0(py, method) {
                 report_protocol_error(connection, shared, error);
             }
+            this.unregister_if_streaming();
         });
     }
 }
@@ -732,14 +767,8 @@ impl Connection {
         }
         state.closing = Closing::Disconnecting;
         drop(state);
-        let Some(transport) = slf.get().transport() else { return Ok(()) };
-        // Reading stops now. Bytes written before the next turn are still sent.
-        transport.pause_producing();
-        let this = slf.clone().unbind();
-        transport.reactor().clone().call_soon(move || {
-            this.get().unregister_if_streaming();
-            transport.lose_connection();
-        });
+        slf.get().on_transport(Transport::pause_producing);
+        Connection::close_later(slf, Transport::lose_connection);
         Ok(())
     }
 
@@ -749,10 +778,9 @@ impl Connection {
         if Connection::post_if_elsewhere(slf, "loseWriteConnection", no_args)? {
             return Ok(());
         }
-        let this = slf.get();
-        this.state().is_write_lost = true;
-        this.unregister_if_streaming();
-        this.on_transport(Transport::lose_write_connection);
+        Connection::deliver_held_loss(slf);
+        slf.get().state().is_write_lost = true;
+        Connection::close_later(slf, Transport::lose_write_connection);
         Ok(())
     }
 
@@ -782,9 +810,14 @@ impl Connection {
         Ok(())
     }
 
-    /// Does nothing: output is sent automatically.
+    /// Reports a loss that was held back. Output is sent automatically.
     #[pyo3(name = "startWriting")]
-    fn start_writing(&self) {}
+    fn start_writing(slf: &Bound<'_, Self>) -> PyResult<()> {
+        if !Connection::post_if_elsewhere(slf, "startWriting", no_args)? {
+            Connection::deliver_held_loss(slf);
+        }
+        Ok(())
+    }
 
     /// Does nothing: output is sent automatically.
     #[pyo3(name = "stopWriting")]
@@ -871,8 +904,9 @@ impl Connection {
         state.producing = Producing::new(streaming);
         let shared = state.shared();
         let how = (state.producing.kind(), state.buffer_size);
+        let is_awaited = !state.closes_without_producer();
         drop(state);
-        if let (Some(transport), Some(shared)) = (this.transport(), shared) {
+        if is_awaited && let (Some(transport), Some(shared)) = (this.transport(), shared) {
             Connection::produce(slf, &transport, how, &shared);
         }
         if !streaming {
@@ -906,6 +940,7 @@ impl Connection {
         let home = state.home.take();
         let (producer, protocol) = (state.producer.take(), state.protocol.take());
         let tls = state.tls.take();
+        state.adopted = None;
         drop(state);
         if let Some(Home { transport, .. }) = home.as_ref().and_then(Tethered::get) {
             transport.unregister_producer();
@@ -926,9 +961,11 @@ impl Connection {
         Ok(())
     }
 
-    /// The number of the descriptor, or -1.
+    /// The number of the descriptor; -1 once it is closed.
     fn fileno(&self) -> i32 {
-        self.on_transport(|transport| transport.descriptor()).flatten().unwrap_or(-1)
+        let adopted = self.state().adopted;
+        let open = || self.on_transport(Transport::descriptor).flatten();
+        adopted.or_else(open).unwrap_or(-1)
     }
 
     /// Whether the connection reads.

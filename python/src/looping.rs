@@ -47,6 +47,10 @@ pub(crate) struct LoopShared {
     calls: Queue,
     /// Law 9: at most one for each connection that a turn lost.
     pub(crate) ends: Queue,
+    /// Closes that take effect after the next timed calls.
+    ///
+    /// Law 9: at most two for each connection.
+    pub(crate) closes: Queue,
     pub(crate) buffers: RefCell<Buffers>,
     /// For the inspector, if the loop has one.
     pub(crate) inspected: Option<Box<Inspected>>,
@@ -208,6 +212,7 @@ impl Inner {
             asyncio: RefCell::default(),
             calls: Queue::default(),
             ends: Queue::default(),
+            closes: Queue::default(),
             buffers: RefCell::default(),
             inspected: inspection.and_then(|by| Inspected::new(py, by)),
             reactor,
@@ -230,11 +235,12 @@ impl Inner {
     }
 
     /// Makes the due timed calls, as Twisted's reactors do before each wait, reports the ends of
-    /// connections, and sends the output. Raises a pending exception, such as a keyboard interrupt.
+    /// connections, and sends the output, and then the ends of output. Raises a pending exception, such as a keyboard interrupt.
     fn make_due(&self, py: Python<'_>) -> PyResult<()> {
         self.couplet()?.make_timed_calls();
         self.shared.calls.make(py, &self.shared);
         self.shared.ends.make(py, &self.shared);
+        self.shared.closes.make(py, &self.shared);
         self.couplet()?.flush();
         self.shared.raised.take().map_or(Ok(()), Err)
     }
@@ -254,7 +260,8 @@ impl Inner {
             // This turn may run inside `run`, which must still see the interrupt.
             self.was_interrupted.set(true);
         }
-        let at_most = if is_interrupted { Some(Duration::ZERO) } else { at_most };
+        let is_busy = is_interrupted || !self.shared.ends.is_empty();
+        let at_most = if is_busy { Some(Duration::ZERO) } else { at_most };
         Datagrams::turning(py, &self.shared);
         self.shared.calls.make(py, &self.shared);
         if self.couplet()?.is_suspended() {

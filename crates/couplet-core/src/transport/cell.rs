@@ -81,6 +81,10 @@ pub(crate) mod mode {
     pub(crate) const IN_MESSAGE: u8 = 32;
     /// The peer's end of stream has arrived; bytes before it may be unread.
     pub(crate) const PEER_ENDED: u8 = 64;
+    /// Output is accepted after a requested close. Cleared once our end of stream has been written.
+    pub(crate) const WRITES_UNTIL_END: u8 = 128;
+    /// The modes that a protocol sets.
+    pub(crate) const SETTINGS: u8 = RESETS_UNLESS_CLOSED | CLOSES_AT_ONCE | WRITES_UNTIL_END;
 }
 
 /// The phase of a connection as its handles see it. It changes in the call itself, not in the turn.
@@ -567,10 +571,13 @@ impl ConnectionCell {
             && ((self.phase.get() == Phase::Open && len <= room) || self.accepts_slow(len, room))
     }
 
-    fn is_open_to_output(&self) -> bool {
+    /// Whether bytes, a descriptor or a producer are accepted.
+    pub(super) fn is_open_to_output(&self) -> bool {
         match self.phase.get() {
             Phase::Open => true,
-            Phase::Finishing | Phase::Closing => self.has_producer(),
+            Phase::Finishing | Phase::Closing => {
+                self.has_producer() || self.has_mode(mode::WRITES_UNTIL_END)
+            }
             Phase::Ended | Phase::Lost => false,
         }
     }
@@ -826,12 +833,11 @@ impl ConnectionCell {
 
     /// The settings among the modes.
     pub(super) fn modes(&self) -> u8 {
-        self.modes.get() & (mode::RESETS_UNLESS_CLOSED | mode::CLOSES_AT_ONCE)
+        self.modes.get() & mode::SETTINGS
     }
 
     pub(super) fn restore_modes(&self, modes: u8) {
-        let settings = mode::RESETS_UNLESS_CLOSED | mode::CLOSES_AT_ONCE;
-        self.modes.set(self.modes.get() & !settings | modes & settings);
+        self.modes.set(self.modes.get() & !mode::SETTINGS | modes & mode::SETTINGS);
     }
 
     pub(crate) fn bytes_accepted(&self) -> u64 {
@@ -1295,6 +1301,7 @@ impl ConnectionCell {
             rare.write_error = Some(error.clone());
         }
         self.advance_phase(Phase::Finishing);
+        self.set_mode(mode::WRITES_UNTIL_END, false);
         self.clear_outbox();
     }
 

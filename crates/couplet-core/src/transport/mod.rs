@@ -135,7 +135,8 @@ impl Transport {
     ///
     /// Bytes written after [`lose_connection`](Self::lose_connection) or
     /// [`lose_write_connection`](Self::lose_write_connection) are dropped, unless a producer is
-    /// registered: then they are accepted until it unregisters.
+    /// registered: then they are accepted until it unregisters. With
+    /// [`set_write_until_end`](Self::set_write_until_end) they are sent.
     #[inline]
     pub fn write(&self, data: impl AsRef<[u8]>) {
         self.cell.write(data.as_ref());
@@ -251,6 +252,18 @@ impl Transport {
         self.cell.set_mode(mode::CLOSES_AT_ONCE, on);
     }
 
+    /// With `on`, output is accepted after [`lose_connection`](Self::lose_connection) and
+    /// [`lose_write_connection`](Self::lose_write_connection) until our end of stream has been written, as in
+    /// Twisted: the close takes effect once nothing is unsent and no producer is registered. A protocol that keeps
+    /// writing keeps its connection open, as long as the peer reads. By default such output is dropped.
+    ///
+    /// Our end of stream is the FIN; with TLS, the close_notify. Once a close was requested, this has no effect.
+    pub fn set_write_until_end(&self, on: bool) {
+        if self.cell.phase() == Phase::Open {
+            self.cell.set_mode(mode::WRITES_UNTIL_END, on);
+        }
+    }
+
     /// [`lose_connection`](Self::lose_connection) with `error` as the reason
     /// ([`Reason::Failed`]): how a callback reports an error.
     #[track_caller]
@@ -363,7 +376,7 @@ impl Transport {
     /// Registers a producer that writes to this transport, and pauses it while the buffer is full.
     /// The turn makes the first `resume_producing` call of a pull producer.
     ///
-    /// On a transport that is closing or lost, the turn stops the producer.
+    /// On a transport that accepts no output, because it is closing or lost, the turn stops the producer.
     ///
     /// # Errors
     ///
@@ -378,7 +391,7 @@ impl Transport {
         if self.cell.has_producer() {
             return Err(ProducerRegistered);
         }
-        if self.cell.phase() == Phase::Open {
+        if self.cell.is_open_to_output() {
             self.cell.register(RegisteredProducer::new(kind, object));
         } else {
             self.reactor().queue_call("stop_producing", type_name, move || object.stop_producing());

@@ -29,7 +29,7 @@ use crate::layers::{Layer, Layers, Opened, PlaintextAfterUpgrade, Sink, Up};
 use crate::panics::{discard, discard_all, record_panic};
 use crate::protocol::Protocol;
 use crate::transport::Transport;
-use crate::transport::cell::{ConnectionCell, Phase, StartingLayer};
+use crate::transport::cell::{ConnectionCell, Phase, StartingLayer, mode};
 #[cfg(feature = "testing")]
 use crate::transport::report::LayerReport;
 
@@ -698,16 +698,16 @@ impl Life {
         }
     }
 
-    /// Asks the layers for their farewell once all written bytes have passed through them. Returns
+    /// Ends the output: asks the layers for their farewell once all written bytes have passed through them. Returns
     /// true when the FIN may follow, with no output left before it.
     pub(super) fn close_layers(&mut self, now: Instant) -> bool {
-        let Some(layered) = &mut self.layered else { return true };
-        if layered.layers.has_failed() {
-            return true;
-        }
-        if !layered.layers.is_open() {
+        let layers = self.layered.as_deref().map(|layered| &layered.layers);
+        let works = layers.is_some_and(|layers| !layers.has_failed());
+        if works && layers.is_some_and(|layers| !layers.is_open()) {
             return false;
         }
+        self.transport.cell.set_mode(mode::WRITES_UNTIL_END, false);
+        let Some(layered) = self.layered.as_mut().filter(|_| works) else { return true };
         let above = &mut layered.above;
         match layered.layers.call(|layers| layers.close(above, now)) {
             Ok(done) => {

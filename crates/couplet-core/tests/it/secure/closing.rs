@@ -40,6 +40,27 @@ fn c07_after_lose_connection_writes_are_dropped_on_tls_unless_a_producer_is_regi
 }
 
 #[test]
+fn c06a_writes_until_the_end_are_sent_on_tls() {
+    for half in [Transport::lose_connection, Transport::lose_write_connection] {
+        for mut rig in Rig::both() {
+            let (server, client) = rig.joined();
+            let transport = client.transport();
+            transport.set_write_until_end(true);
+            transport.write("before ");
+            half(&transport);
+            transport.write("after");
+            rig.turn();
+            assert_eq!(server.received(), b"before after");
+            // The close_notify was sent.
+            transport.write("late");
+            rig.turn();
+            assert_eq!(server.received(), b"before after");
+            assert_eq!(transport.dropped(), 4);
+        }
+    }
+}
+
+#[test]
 fn c27_an_abort_is_aborted_here_and_lost_there_on_tls() {
     for mut rig in Rig::both() {
         let (server, client) = rig.joined();

@@ -101,6 +101,58 @@ fn late_writes_are_dropped(kit: Kit, close: fn(&Transport)) {
     assert!(b.got() == kit.big());
 }
 
+pub(crate) fn c06a_writes_until_the_end_are_sent(kit: Kit) {
+    for close in HALVES {
+        let until_end = |a: &A| a.transport().set_write_until_end(true);
+        // In the callback of the close, after some output and without.
+        for before in ["a", ""] {
+            let (mut rig, a, b) = kit.accept(Script::new());
+            until_end(&a);
+            a.tell(move |transport| {
+                transport.write(before);
+                close(transport);
+                transport.write("b");
+                transport.write_bytes("c");
+                // Too late to change it.
+                transport.set_write_until_end(false);
+            });
+            assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+            assert_eq!(b.got(), format!("{before}bc").into_bytes());
+            // Our end was sent.
+            a.transport().write("late");
+            assert_eq!(a.transport().dropped(), 4);
+            a.transport().set_write_until_end(true);
+            a.transport().write("late");
+            assert_eq!(a.transport().dropped(), 8);
+        }
+        // While it flushes, also by a producer that registers then.
+        for kind in KINDS {
+            let (mut rig, a, b) = kit.accept(Script::new());
+            until_end(&a);
+            write_big(&rig, &a);
+            close(&a.transport());
+            for _ in 0..3 {
+                rig.turn();
+                a.transport().write("b");
+            }
+            a.produces(kind, |call, transport| {
+                if call == Call::Resume {
+                    transport.write("c");
+                    transport.unregister_producer();
+                    transport.write("d");
+                }
+            });
+            if kind == ProducerKind::Push {
+                a.tell(Transport::unregister_producer);
+            }
+            assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+            let late: &[u8] = if kind == ProducerKind::Pull { b"bbbcd" } else { b"bbb" };
+            assert!(b.got() == [kit.big(), late].concat(), "{kind:?}");
+            assert_eq!((a.transport().dropped(), a.log.count("stop")), (0, 0));
+        }
+    }
+}
+
 /// A connection with a producer, which A registers and closes with in one callback.
 fn with_producer(
     kit: Kit,

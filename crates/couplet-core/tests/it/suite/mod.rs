@@ -126,6 +126,7 @@ macro_rules! all_facts {
             flushing: [
                 c05_what_was_written_before_lose_connection_arrives,
                 c06_writes_after_lose_connection_are_dropped needs counted_calls,
+                c06a_writes_until_the_end_are_sent needs half_close,
                 c06_writes_after_lose_write_connection_are_dropped needs half_close counted_calls,
                 c06_a_registered_producer_writes_on_until_it_unregisters needs half_close,
                 c06_a_producer_that_registers_while_closing_is_stopped needs half_close,

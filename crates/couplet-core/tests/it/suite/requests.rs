@@ -69,6 +69,11 @@ const REQUESTS: &[Request] = &[
             t.lose_connection();
         },
     ),
+    ("set_write_until_end", Checked::sends_late, |t, _| {
+        t.set_write_until_end(true);
+        t.lose_connection();
+        t.write("asked");
+    }),
     ("set_fin_timeout", Checked::closes_in_time, |t, _| {
         t.set_fin_timeout(Some(SECOND));
         t.lose_connection();
@@ -155,6 +160,12 @@ impl Checked {
             return assert_eq!(self.a.transport().dropped(), 5);
         }
         self.rig.gets(&self.b, b"asked");
+    }
+
+    /// Like [`arrives`](Self::arrives), for output after a close.
+    fn sends_late(&mut self) {
+        self.arrives();
+        self.closes("Done");
     }
 
     fn is_lost(&mut self, reason: &str) {
