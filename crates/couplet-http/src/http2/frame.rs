@@ -2,10 +2,22 @@
 
 pub(crate) use couplet_http2::Code as Reason;
 pub(crate) use couplet_http2::frame::PREFACE;
+use couplet_http2::frame::Payload;
 pub(super) use couplet_http2::frame::{
-    HEAD, Head as FrameHead, MAX_SENT as MAX_PAYLOAD, end_block, fixed, flag, head, kind, number,
-    setting, strip_padding, write,
+    Chunk, HEAD, Head as FrameHead, MAX_SENT as MAX_PAYLOAD, fixed, flag, kind, number, setting,
+    strip_padding,
 };
+
+use crate::body::Content;
+
+/// Frames for the client. The payloads of long DATA frames are not copied.
+pub(super) type Output = couplet_http2::frame::Output<Content>;
+
+impl Payload for Content {
+    fn length(&self) -> usize {
+        self.len()
+    }
+}
 
 /// An error that ends the connection: RFC 9113, 5.4.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

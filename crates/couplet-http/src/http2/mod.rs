@@ -13,6 +13,8 @@
 mod bell;
 mod flow;
 mod frame;
+#[cfg(test)]
+mod frame_order;
 mod head;
 mod hpack;
 mod inbox;

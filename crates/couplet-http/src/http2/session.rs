@@ -14,7 +14,7 @@ use http_body::Body as _;
 use tower_service::Service;
 
 use super::bell::{Bell, Ring, StreamWaker};
-use super::frame::{ConnectionError, Reason, Then};
+use super::frame::{Chunk, ConnectionError, Reason, Then};
 use super::inbox::{Expectation, Inbox, Receiver};
 use super::machine::{Event, Limits, Machine, ResponseHead};
 use super::streams::Key;
@@ -32,9 +32,6 @@ const READ: usize = 64 * 1024;
 
 /// Maximum number of bytes of bodies written before the transport is asked for room again.
 const BATCH: usize = 64 * 1024;
-
-/// Minimum length of a payload that is sent without a copy, in bytes.
-const MIN_LENT: usize = 4 * 1024;
 
 /// An HTTP/2 connection and its requests.
 pub(crate) struct Session<S, B>
@@ -558,20 +555,7 @@ where
 
     fn send_data(&mut self, key: Key, data: Content, then: Then) -> usize {
         let count = data.len();
-        self.machine.send_data(key, count, then);
-        match data {
-            Content::Bytes(data) if count < MIN_LENT => {
-                self.machine.out().extend_from_slice(&data);
-            }
-            Content::Bytes(data) => {
-                self.flush();
-                self.stream.transport().write_bytes(data);
-            }
-            Content::File(part) => {
-                self.flush();
-                self.stream.transport().send_file_range(part.file(), part.range());
-            }
-        }
+        self.machine.send_data(key, data, then);
         if then == Then::End {
             self.end_response(key);
         } else {
@@ -592,7 +576,7 @@ where
     }
 
     fn send_end(&mut self, key: Key) -> usize {
-        self.machine.send_data(key, 0, Then::End);
+        self.machine.send_data(key, Content::Bytes(Bytes::new()), Then::End);
         self.end_response(key);
         1
     }
@@ -605,11 +589,14 @@ where
 
     /// Passes frames to the transport, which sends them with the turn.
     fn flush(&mut self) {
-        let out = self.machine.out();
-        if !out.is_empty() {
-            self.stream.transport().write(&*out);
-            out.clear();
-        }
+        let transport = self.stream.transport();
+        self.machine.out().drain(|chunk| match chunk {
+            Chunk::Bytes(frames) => transport.write(frames),
+            Chunk::Payload(Content::Bytes(data)) => transport.write_bytes(data),
+            Chunk::Payload(Content::File(part)) => {
+                transport.send_file_range(part.file(), part.range());
+            }
+        });
     }
 
     /// Whether a response waits for the service.

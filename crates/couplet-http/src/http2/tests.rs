@@ -4,8 +4,9 @@ use couplet_core::testing::every_split;
 use proptest::prelude::*;
 
 use super::PREFACE;
-use super::frame::{self, FrameHead, HEAD, Reason, Then, flag, kind};
+use super::frame::{Chunk, FrameHead, HEAD, Output, Reason, Then, flag, kind};
 use super::machine::{Event, Limits, Machine, ResponseHead};
+use crate::body::Content;
 
 const LIMITS: Limits = Limits { max_streams: 10, max_head: 1000 };
 
@@ -13,9 +14,20 @@ const LIMITS: Limits = Limits { max_streams: 10, max_head: 1000 };
 const GET: &[u8] = &[0x82, 0x86, 0x84];
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut out = Vec::new();
-    frame::write(&mut out, kind, flags, stream, payload);
-    out
+    let mut out = Output::default();
+    out.write(kind, flags, stream, payload);
+    taken(&mut out)
+}
+
+/// Takes the bytes of an output.
+fn taken(out: &mut Output) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    out.drain(|chunk| match chunk {
+        Chunk::Bytes(part) => bytes.extend_from_slice(part),
+        Chunk::Payload(Content::Bytes(part)) => bytes.extend_from_slice(&part),
+        Chunk::Payload(Content::File(_)) => unreachable!("there are no files"),
+    });
+    bytes
 }
 
 /// The preface and empty settings.
@@ -33,7 +45,7 @@ fn post(stream: u32) -> Vec<u8> {
 
 fn machine() -> Machine {
     let mut machine = Machine::new(LIMITS);
-    machine.out().clear();
+    taken(machine.out());
     machine
 }
 
@@ -66,7 +78,7 @@ fn events(machine: &mut Machine, input: &[u8]) -> Vec<String> {
 
 /// The frames that a machine sent: kind, flags, stream.
 fn sent(machine: &mut Machine) -> Vec<(u8, u8, u32)> {
-    let out = std::mem::take(machine.out());
+    let out = taken(machine.out());
     let (mut rest, mut frames) = (&out[..], Vec::new());
     while let Some((head, after)) = rest.split_first_chunk::<HEAD>() {
         let head = FrameHead::parse(head);
@@ -115,7 +127,7 @@ fn a_stream_is_open_until_both_sides_are_done() {
     events(&mut machine, &[hello(), get(1), post(3)].concat());
     respond(&mut machine, 0, Then::End);
     respond(&mut machine, 1, Then::More);
-    machine.send_data(1, 0, Then::End);
+    machine.send_data(1, Content::Bytes(bytes::Bytes::new()), Then::End);
     assert_eq!((machine.is_open(0), machine.is_open(1)), (false, true));
     machine.abandon_request(1);
     assert!(!machine.is_open(1) && !machine.has_streams());
@@ -131,7 +143,7 @@ fn a_farewell_takes_requests_until_it_is_confirmed() {
     let mut machine = machine();
     events(&mut machine, &hello());
     machine.finish();
-    let ping = *machine.out().last_chunk::<8>().expect("it ends with a PING");
+    let ping = *taken(machine.out()).last_chunk::<8>().expect("it ends with a PING");
     assert_eq!(events(&mut machine, &get(1)), ["0 GET / true"]);
     assert_eq!(events(&mut machine, &frame(kind::PING, flag::ACK, 0, &ping)), [""; 0]);
     assert_eq!(events(&mut machine, &get(3)), [""; 0]);
@@ -171,7 +183,7 @@ fn completed_requests_make_up_for_resets() {
         respond(&mut machine, 0, Then::End);
         let reset = frame(kind::RST_STREAM, 0, 4 * n + 3, &8_u32.to_be_bytes());
         assert_eq!(events(&mut machine, &[get(4 * n + 3), reset].concat()).len(), 2);
-        machine.out().clear();
+        taken(machine.out());
     }
 }
 
@@ -227,7 +239,7 @@ fn an_idle_connection_remembers_the_streams_that_it_has_reset() {
 fn a_long_head_is_sent_in_continuations() {
     let mut machine = machine();
     events(&mut machine, &[hello(), get(1)].concat());
-    machine.out().clear();
+    taken(machine.out());
     let mut headers = http::HeaderMap::new();
     headers.insert("a", http::HeaderValue::try_from("x".repeat(40_000)).expect("it is ASCII"));
     machine.send_head(0, &ResponseHead::new(http::StatusCode::OK, &headers), Then::End);
@@ -273,10 +285,8 @@ proptest! {
                         let count = machine.data(range).len();
                         machine.consume_stream(key, count);
                         machine.consume_connection(count);
-                        let room = machine.data_room(key);
-                        machine.send_data(key, room.min(3), Then::More);
-                        let room = room.min(3);
-                        machine.out().extend(vec![0; room]);
+                        let room = machine.data_room(key).min(3);
+                        machine.send_data(key, Content::Bytes(vec![0; room].into()), Then::More);
                     }
                     Ok(Some(_)) => {}
                     Ok(None) => break,

@@ -23,6 +23,8 @@ mod drains;
 #[cfg(unix)]
 mod file_bodies;
 mod h2_frames;
+#[cfg(unix)]
+mod h2_order;
 mod h2_servers;
 mod h2_sessions;
 #[cfg(unix)]
@@ -43,6 +45,10 @@ mod unread;
 mod websocket;
 mod wrk;
 
+#[cfg(unix)]
+#[path = "../../../couplet-http2/tests/http2/checker.rs"]
+#[allow(dead_code, reason = "a part of it is used here")]
+mod checker;
 #[path = "../../../couplet-core/tests/counting/mod.rs"]
 mod counting;
 #[path = "../../../couplet-core/tests/it/logged.rs"]

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::frame::{self, MAX_SENT, PREFACE, kind, setting};
+use crate::frame::{MAX_SENT, Output, kind, setting};
 use crate::head::Builder;
 use crate::hpack::{Decoder, Encoder, INITIAL_TABLE};
 use crate::{Code, Error, Event, Options};
@@ -99,7 +99,7 @@ pub struct Connection {
     // Bound: the connection's window, `Options::connection_window`.
     collected: Option<(u32, Vec<u8>)>,
     // Bound: `Options::max_output`, and the heads of answers to one receive, or of open requests.
-    output: Vec<u8>,
+    output: Output,
     /// Bytes of the output that the peer caused without a request or an answer.
     control: usize,
     /// Streams that can send when the connection can.
@@ -144,8 +144,8 @@ impl Connection {
 
     fn new(role: Role, options: Options) -> Connection {
         let (beginning, output) = match role {
-            Role::Server => (Beginning::Preface(0), Vec::new()),
-            Role::Client => (Beginning::Settings, PREFACE.to_vec()),
+            Role::Server => (Beginning::Preface(0), Output::default()),
+            Role::Client => (Beginning::Settings, Output::with_preface()),
         };
         let mut connection = Connection {
             beginning,
@@ -197,7 +197,7 @@ impl Connection {
             payload.extend_from_slice(&name.to_be_bytes());
             payload.extend_from_slice(&value.to_be_bytes());
         }
-        frame::write(&mut self.output, kind::SETTINGS, 0, 0, &payload);
+        self.output.write(kind::SETTINGS, 0, 0, &payload);
         let wider = self.options.connection_window - INITIAL;
         self.update_window(0, (wider > 0).then_some(wider));
     }
@@ -255,7 +255,7 @@ impl Connection {
     pub fn reset(&mut self, stream: u32, code: Code) {
         if self.streams.get(stream).is_some() {
             self.close(stream, Closing::Reset);
-            frame::write(&mut self.output, kind::RST_STREAM, 0, stream, &code.0.to_be_bytes());
+            self.output.write(kind::RST_STREAM, 0, stream, &code.0.to_be_bytes());
         }
     }
 
@@ -277,14 +277,14 @@ impl Connection {
     fn update_window(&mut self, stream: u32, increment: Option<u32>) {
         if let Some(increment) = increment {
             let payload = increment.to_be_bytes();
-            frame::write(&mut self.output, kind::WINDOW_UPDATE, 0, stream, &payload);
+            self.output.write(kind::WINDOW_UPDATE, 0, stream, &payload);
         }
     }
 
     /// Sends a PING; its answer is [`Event::Pong`].
     pub fn ping(&mut self, payload: [u8; 8]) {
         self.pings += 1;
-        frame::write(&mut self.output, kind::PING, 0, 0, &payload);
+        self.output.write(kind::PING, 0, 0, &payload);
     }
 
     /// Begins to end the connection, in two steps: RFC 9113, 6.8. A GOAWAY announces the end, with
@@ -299,7 +299,7 @@ impl Connection {
             self.go_away(Code::NO_ERROR, "");
         } else if self.phase == Phase::Open {
             self.write_go_away(MAX_STREAM, Code::NO_ERROR, "");
-            frame::write(&mut self.output, kind::PING, 0, 0, &FAREWELL);
+            self.output.write(kind::PING, 0, 0, &FAREWELL);
             self.phase = Phase::Announced;
         }
     }
@@ -320,10 +320,11 @@ impl Connection {
 
     fn write_go_away(&mut self, last: u32, code: Code, why: &str) {
         let why = why.as_bytes().get(..MAX_SENT - 8).unwrap_or(why.as_bytes());
-        self.output.extend_from_slice(&frame::head(8 + why.len(), kind::GOAWAY, 0, 0));
-        self.output.extend_from_slice(&last.to_be_bytes());
-        self.output.extend_from_slice(&code.0.to_be_bytes());
-        self.output.extend_from_slice(why);
+        self.output.write_with(kind::GOAWAY, 0, 0, |payload| {
+            payload.extend_from_slice(&last.to_be_bytes());
+            payload.extend_from_slice(&code.0.to_be_bytes());
+            payload.extend_from_slice(why);
+        });
     }
 
     /// Whether the connection can be closed: it failed, or one side sent its last GOAWAY and no
@@ -359,7 +360,7 @@ impl Connection {
     pub fn take_output(&mut self) -> Vec<u8> {
         self.take_turns();
         self.control = 0;
-        std::mem::take(&mut self.output)
+        self.output.take()
     }
 
     /// Writes a frame that the peer caused without a request or an answer.
@@ -371,7 +372,7 @@ impl Connection {
         payload: &[u8],
     ) -> Result<(), Error> {
         let before = self.output.len();
-        frame::write(&mut self.output, kind, flags, stream, payload);
+        self.output.write(kind, flags, stream, payload);
         self.count_control(self.output.len() - before)
     }
 

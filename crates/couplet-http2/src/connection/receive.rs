@@ -276,7 +276,7 @@ impl Connection {
                 && let Some(increment) = stream.receive.update()
             {
                 let payload = increment.to_be_bytes();
-                frame::write(&mut self.output, kind::WINDOW_UPDATE, 0, stream.id, &payload);
+                self.output.write(kind::WINDOW_UPDATE, 0, stream.id, &payload);
             }
         }
         Ok(())

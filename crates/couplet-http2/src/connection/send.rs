@@ -8,7 +8,7 @@ use super::streams::{Inbound, Method, Outbound, Role, Stream, Unsent};
 use super::window::{INITIAL, ReceiveWindow, SendWindow};
 use super::{Beginning, Connection, Phase};
 use crate::field::{is_of_line, lower_case, trimmed};
-use crate::frame::{self, HEAD, MAX_SENT, flag, kind};
+use crate::frame::{MAX_SENT, flag, kind};
 use crate::hpack;
 use crate::{Event, Fields, RequestLine, SendError};
 
@@ -184,7 +184,7 @@ impl Connection {
         }
         if bytes.is_empty() {
             if ends {
-                frame::write(&mut self.output, kind::DATA, flag::END_STREAM, id, &[]);
+                self.output.write(kind::DATA, flag::END_STREAM, id, &[]);
             }
             return Ok(0);
         }
@@ -201,7 +201,7 @@ impl Connection {
             }
             sent += part.len();
             let flags = if ends && sent == bytes.len() { flag::END_STREAM } else { 0 };
-            frame::write(&mut self.output, kind::DATA, flags, id, part);
+            self.output.write(kind::DATA, flags, id, part);
             stream.send.spend(part.len());
             self.send.spend(part.len());
         }
@@ -247,25 +247,23 @@ impl Connection {
         fields: impl IntoIterator<Item = (N, V)>,
         ends: bool,
     ) -> Result<(), SendError> {
-        let out = &mut self.output;
-        let begin = out.len();
-        out.extend_from_slice(&[0; HEAD]);
-        self.encoder.begin(out);
-        match pseudo {
-            Pseudo::Status(status) => hpack::status(out, status),
-            Pseudo::Line(line) => line.encode(&mut self.encoder, out),
-            Pseudo::None => {}
-        }
-        for (name, value) in fields {
-            if let Err(error) = self.encoder.field(out, name.as_ref(), value.as_ref()) {
-                out.truncate(begin);
-                self.encoder.forget();
-                return Err(error);
-            }
-        }
+        let encoder = &mut self.encoder;
         let flags = if ends { flag::END_STREAM } else { 0 };
-        frame::end_block(out, begin, flags, id);
-        Ok(())
+        let written = self.output.try_write_block(flags, id, |block| {
+            encoder.begin(block);
+            match pseudo {
+                Pseudo::Status(status) => hpack::status(block, status),
+                Pseudo::Line(line) => line.encode(encoder, block),
+                Pseudo::None => {}
+            }
+            fields
+                .into_iter()
+                .try_for_each(|(name, value)| encoder.field(block, name.as_ref(), value.as_ref()))
+        });
+        if written.is_err() {
+            self.encoder.forget();
+        }
+        written
     }
 
     /// Our side of a stream has ended.
@@ -295,8 +293,8 @@ impl Connection {
         let is_last = count == stream.unsent.len();
         let ends = is_last && stream.outbound == Outbound::Ending(None);
         let flags = if ends { flag::END_STREAM } else { 0 };
-        self.output.extend_from_slice(&frame::head(count, kind::DATA, flags, id));
-        stream.unsent.take(count, &mut self.output);
+        let unsent = &mut stream.unsent;
+        self.output.write_with(kind::DATA, flags, id, |payload| unsent.take(count, payload));
         stream.send.spend(count);
         self.send.spend(count);
         stream.queue_turn(&mut self.turns);

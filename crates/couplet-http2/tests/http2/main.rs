@@ -4,11 +4,13 @@
 extern crate couplet_watched;
 
 mod answers;
+mod checker;
 mod clients;
 mod drains;
 mod flow;
 mod kit;
 mod limits;
+mod order;
 mod peers;
 mod random;
 mod requests;

@@ -27,7 +27,7 @@ fn any_frame() -> impl Strategy<Value = Vec<u8>> {
 
 /// An action of the user.
 #[derive(Clone, Debug)]
-enum Act {
+pub(crate) enum Act {
     Receive(Vec<u8>),
     Respond(u32, u16, bool),
     Ask(bool),
@@ -39,7 +39,7 @@ enum Act {
     Drain,
 }
 
-fn act() -> impl Strategy<Value = Act> {
+pub(crate) fn act() -> impl Strategy<Value = Act> {
     let stream = || (0_u32..12).prop_map(|n| 2 * n + 1);
     prop_oneof![
         12 => any_frame().prop_map(Act::Receive),
@@ -55,12 +55,12 @@ fn act() -> impl Strategy<Value = Act> {
 }
 
 /// The limits under test, small enough to be reached.
-fn options() -> Options {
+pub(crate) fn options() -> Options {
     Options::default().max_streams(5).connection_window(65_535).max_control(200).max_output(5000)
 }
 
 /// Applies an action. Returns whether the connection survives.
-fn apply(connection: &mut Connection, act: Act) -> bool {
+pub(crate) fn apply(connection: &mut Connection, act: Act) -> bool {
     match act {
         Act::Receive(bytes) => return connection.receive(&bytes).is_ok(),
         Act::Respond(stream, status, ends) => {

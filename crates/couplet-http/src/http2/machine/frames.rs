@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::super::flow::{INITIAL_WINDOW, MAX_WINDOW, Overflow};
 use super::super::frame::{self, ConnectionError, FrameHead, Reason, Then, flag, kind, setting};
 use super::super::streams::{Key, RequestState, StreamStage};
-use super::{Beginning, Event, FAREWELL, Farewell, Machine, RECEIVE_WINDOW, broken, failed};
+use super::{Beginning, CONNECTION_WINDOW, Event, FAREWELL, Farewell, Machine, broken, failed};
 
 impl Machine {
     pub(super) fn receive_data(
@@ -142,7 +142,7 @@ impl Machine {
                 _ => {}
             }
         }
-        frame::write(&mut self.out, kind::SETTINGS, flag::ACK, 0, b"");
+        self.out.write(kind::SETTINGS, flag::ACK, 0, b"");
         self.set_stream_window(window)
     }
 
@@ -151,7 +151,7 @@ impl Machine {
         if self.beginning == Beginning::Unacknowledged {
             self.beginning = Beginning::Complete;
             for stream in self.streams.iter_mut() {
-                stream.receive.widen(RECEIVE_WINDOW - INITIAL_WINDOW);
+                stream.receive.widen(CONNECTION_WINDOW - INITIAL_WINDOW);
             }
         }
     }
@@ -176,7 +176,7 @@ impl Machine {
         }
         let payload = frame::fixed::<8>(&self.input[range])?;
         if !frame.has(flag::ACK) {
-            frame::write(&mut self.out, kind::PING, flag::ACK, 0, &payload);
+            self.out.write(kind::PING, flag::ACK, 0, &payload);
         } else if payload == FAREWELL && self.farewell == Farewell::Announced {
             self.farewell = Farewell::Final;
             self.write_goaway(self.streams.last(), Reason::NO_ERROR, "");

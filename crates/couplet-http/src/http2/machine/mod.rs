@@ -14,7 +14,7 @@ use http::header::{HeaderMap, HeaderValue};
 use http::{Request, StatusCode};
 
 use super::flow::{INITIAL_WINDOW, ReceiveWindow, SendWindow};
-use super::frame::{self, ConnectionError, FrameHead, HEAD, MAX_PAYLOAD, PREFACE, Reason, Then};
+use super::frame::{ConnectionError, FrameHead, HEAD, MAX_PAYLOAD, Output, PREFACE, Reason, Then};
 use super::frame::{flag, kind, setting};
 use super::hpack::Decoder;
 use super::streams::{Key, Streams};
@@ -22,7 +22,7 @@ use blocks::Block;
 
 /// The receive window of the connection, and of each stream once the client has acknowledged it, in
 /// bytes.
-const RECEIVE_WINDOW: i64 = 1024 * 1024;
+pub(super) const CONNECTION_WINDOW: i64 = 1024 * 1024;
 
 /// The size of the decoder's table, in bytes: the initial SETTINGS_HEADER_TABLE_SIZE.
 const MAX_TABLE: usize = 4096;
@@ -124,8 +124,8 @@ pub(super) struct Machine {
     /// Number of these bytes that were processed.
     taken: usize,
     // Bound: the answers to one read, and the heads of `HttpOptions::max_streams` responses; nothing
-    // is read while the transport is full.
-    out: Vec<u8>,
+    // is read while the transport is full. Bodies: those of one turn.
+    out: Output,
     decoder: Decoder,
     streams: Streams,
     block: Option<Box<Block>>,
@@ -142,21 +142,22 @@ pub(super) struct Machine {
 impl Machine {
     /// Creates the state before the client's preface, with our settings in `out`.
     pub(super) fn new(limits: Limits) -> Machine {
-        let mut out = Vec::new();
+        let mut out = Output::default();
         let max_head = u32::try_from(limits.max_head).unwrap_or(u32::MAX);
         let settings = [
             (setting::MAX_CONCURRENT_STREAMS, limits.max_streams),
-            (setting::INITIAL_WINDOW_SIZE, RECEIVE_WINDOW as u32),
+            (setting::INITIAL_WINDOW_SIZE, CONNECTION_WINDOW as u32),
             (setting::MAX_HEADER_LIST_SIZE, max_head),
             (setting::ENABLE_CONNECT_PROTOCOL, 1),
         ];
-        out.extend_from_slice(&frame::head(6 * settings.len(), kind::SETTINGS, 0, 0));
-        for (name, value) in settings {
-            out.extend_from_slice(&name.to_be_bytes());
-            out.extend_from_slice(&value.to_be_bytes());
-        }
-        let increment = (RECEIVE_WINDOW - INITIAL_WINDOW) as u32;
-        frame::write(&mut out, kind::WINDOW_UPDATE, 0, 0, &increment.to_be_bytes());
+        out.write_with(kind::SETTINGS, 0, 0, |payload| {
+            for (name, value) in settings {
+                payload.extend_from_slice(&name.to_be_bytes());
+                payload.extend_from_slice(&value.to_be_bytes());
+            }
+        });
+        let increment = (CONNECTION_WINDOW - INITIAL_WINDOW) as u32;
+        out.write(kind::WINDOW_UPDATE, 0, 0, &increment.to_be_bytes());
         Machine {
             limits,
             beginning: Beginning::Preface,
@@ -168,7 +169,7 @@ impl Machine {
             streams: Streams::default(),
             block: None,
             send: SendWindow::new(INITIAL_WINDOW),
-            receive: ReceiveWindow::new(RECEIVE_WINDOW),
+            receive: ReceiveWindow::new(CONNECTION_WINDOW),
             stream_window: INITIAL_WINDOW,
             has_sent_head: false,
             peer_leaves: false,
@@ -184,7 +185,7 @@ impl Machine {
     }
 
     /// Frames for the client, to be taken.
-    pub(super) fn out(&mut self) -> &mut Vec<u8> {
+    pub(super) fn out(&mut self) -> &mut Output {
         &mut self.out
     }
 
@@ -213,11 +214,10 @@ impl Machine {
         if self.streams.is_empty() {
             self.input.drain(..self.taken);
             self.taken = 0;
-            for buffer in [&mut self.input, &mut self.out] {
-                if buffer.capacity() > SMALL {
-                    buffer.shrink_to(0);
-                }
+            if self.input.capacity() > SMALL {
+                self.input.shrink_to(0);
             }
+            self.out.free_memory(SMALL);
             self.streams.free_memory();
         }
     }

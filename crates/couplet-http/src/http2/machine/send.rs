@@ -4,11 +4,39 @@ use http::StatusCode;
 use http::header::{self, HeaderMap};
 
 use super::super::flow::MAX_WINDOW;
-use super::super::frame::{self, ConnectionError, HEAD, MAX_PAYLOAD, Reason, Then, kind};
+use super::super::frame::{ConnectionError, MAX_PAYLOAD, Reason, Then, kind};
 use super::super::head::is_of_connection;
 use super::super::hpack;
 use super::super::streams::{Key, RequestState, ResponseState};
 use super::{FAREWELL, Farewell, Machine, ResponseHead};
+use crate::body::Content;
+
+/// Minimum length of a payload that is sent without a copy, in bytes.
+const MIN_LENT: usize = 4 * 1024;
+
+impl ResponseHead<'_> {
+    fn encode(&self, block: &mut Vec<u8>) {
+        hpack::encode_status(block, self.status);
+        let (mut date, mut length) = (self.date.as_ref(), self.length);
+        for (name, value) in self.headers {
+            if is_of_connection(name) {
+                continue;
+            }
+            if name == header::DATE {
+                date = None;
+            } else if name == header::CONTENT_LENGTH {
+                length = None;
+            }
+            hpack::encode_field(block, name, value);
+        }
+        if let Some(date) = date {
+            hpack::encode_field(block, &header::DATE, date);
+        }
+        if let Some(length) = length {
+            hpack::encode_length(block, length);
+        }
+    }
+}
 
 impl Machine {
     /// Returns bytes of a body that were consumed to the window of its stream.
@@ -18,14 +46,14 @@ impl Machine {
             && let Some(increment) = stream.receive.consume(count)
         {
             let (id, increment) = (stream.id, increment.to_be_bytes());
-            frame::write(&mut self.out, kind::WINDOW_UPDATE, 0, id, &increment);
+            self.out.write(kind::WINDOW_UPDATE, 0, id, &increment);
         }
     }
 
     /// Returns bytes that were consumed to the window of the connection.
     pub(in crate::http2) fn consume_connection(&mut self, count: usize) {
         if let Some(increment) = self.receive.consume(count) {
-            frame::write(&mut self.out, kind::WINDOW_UPDATE, 0, 0, &increment.to_be_bytes());
+            self.out.write(kind::WINDOW_UPDATE, 0, 0, &increment.to_be_bytes());
         }
     }
 
@@ -64,12 +92,15 @@ impl Machine {
     }
 
     pub(super) fn write_reset(&mut self, id: u32, reason: Reason) {
-        frame::write(&mut self.out, kind::RST_STREAM, 0, id, &reason.0.to_be_bytes());
+        self.out.write(kind::RST_STREAM, 0, id, &reason.0.to_be_bytes());
     }
 
     pub(super) fn write_goaway(&mut self, last: u32, reason: Reason, why: &str) {
-        let payload = [&last.to_be_bytes()[..], &reason.0.to_be_bytes(), why.as_bytes()].concat();
-        frame::write(&mut self.out, kind::GOAWAY, 0, 0, &payload);
+        self.out.write_with(kind::GOAWAY, 0, 0, |payload| {
+            payload.extend_from_slice(&last.to_be_bytes());
+            payload.extend_from_slice(&reason.0.to_be_bytes());
+            payload.extend_from_slice(why.as_bytes());
+        });
     }
 
     /// Announces the end of the connection: RFC 9113, 6.8. Requests that are on their way are still
@@ -78,7 +109,7 @@ impl Machine {
         if self.farewell == Farewell::None {
             self.farewell = Farewell::Announced;
             self.write_goaway(MAX_WINDOW as u32, Reason::NO_ERROR, "");
-            frame::write(&mut self.out, kind::PING, 0, 0, &FAREWELL);
+            self.out.write(kind::PING, 0, 0, &FAREWELL);
         }
     }
 
@@ -90,51 +121,25 @@ impl Machine {
     /// Sends the head of a response, whose body follows unless it ends.
     pub(in crate::http2) fn send_head(&mut self, key: Key, head: &ResponseHead<'_>, then: Then) {
         let Some(id) = self.streams.get(key).map(|stream| stream.id) else { return };
-        let begin = self.begin_block();
-        if !self.has_sent_head {
-            self.has_sent_head = true;
-            hpack::encode_no_table(&mut self.out);
-        }
-        hpack::encode_status(&mut self.out, head.status);
-        let (mut date, mut length) = (head.date.as_ref(), head.length);
-        for (name, value) in head.headers {
-            if is_of_connection(name) {
-                continue;
+        let is_first = !std::mem::replace(&mut self.has_sent_head, true);
+        self.out.write_block(then.flag(), id, |block| {
+            if is_first {
+                hpack::encode_no_table(block);
             }
-            if name == header::DATE {
-                date = None;
-            } else if name == header::CONTENT_LENGTH {
-                length = None;
-            }
-            hpack::encode_field(&mut self.out, name, value);
-        }
-        if let Some(date) = date {
-            hpack::encode_field(&mut self.out, &header::DATE, date);
-        }
-        if let Some(length) = length {
-            hpack::encode_length(&mut self.out, length);
-        }
-        frame::end_block(&mut self.out, begin, then.flag(), id);
+            head.encode(block);
+        });
         self.after_response_frame(key, then);
     }
 
     /// Sends the trailers of a response, which end it.
     pub(in crate::http2) fn send_trailers(&mut self, key: Key, trailers: &HeaderMap) {
         let Some(id) = self.streams.get(key).map(|stream| stream.id) else { return };
-        let begin = self.begin_block();
-        for (name, value) in trailers {
-            if !is_of_connection(name) {
-                hpack::encode_field(&mut self.out, name, value);
+        self.out.write_block(Then::End.flag(), id, |block| {
+            for (name, value) in trailers.iter().filter(|(name, _)| !is_of_connection(name)) {
+                hpack::encode_field(block, name, value);
             }
-        }
-        frame::end_block(&mut self.out, begin, Then::End.flag(), id);
+        });
         self.after_response_frame(key, Then::End);
-    }
-
-    fn begin_block(&mut self) -> usize {
-        let begin = self.out.len();
-        self.out.extend_from_slice(&[0; HEAD]);
-        begin
     }
 
     /// The number of bytes that a stream may send in one frame.
@@ -148,14 +153,19 @@ impl Machine {
         self.send.room() > 0
     }
 
-    /// Sends the head of a DATA frame, whose payload of at most [`data_room`](Self::data_room)
-    /// bytes must follow in [`out`](Self::out); an empty payload needs no
+    /// Sends a DATA frame of at most [`data_room`](Self::data_room) bytes; an empty one needs no
     /// window.
-    pub(in crate::http2) fn send_data(&mut self, key: Key, length: usize, then: Then) {
+    pub(in crate::http2) fn send_data(&mut self, key: Key, data: Content, then: Then) {
         let Some(stream) = self.streams.get_mut(key) else { return };
-        stream.send.spend(length);
-        self.send.spend(length);
-        self.out.extend_from_slice(&frame::head(length, kind::DATA, then.flag(), stream.id));
+        stream.send.spend(data.len());
+        self.send.spend(data.len());
+        let (flags, id) = (then.flag(), stream.id);
+        match data {
+            Content::Bytes(bytes) if bytes.len() < MIN_LENT => {
+                self.out.write(kind::DATA, flags, id, &bytes);
+            }
+            lent => self.out.write_payload(kind::DATA, flags, id, lent),
+        }
         self.after_response_frame(key, then);
     }
 
