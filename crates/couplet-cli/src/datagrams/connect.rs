@@ -1,7 +1,7 @@
 //! `couplet connect` over UDP: sends each piece of stdin (on a terminal, a line) as a datagram, and
 //! prints the peer's datagrams on stdout.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use couplet::endpoints::UdpClient;
 use couplet::{
-    Datagram, DatagramPort, DatagramProtocol, DatagramTransport, DelayedCall, Failure, LoopOptions,
+    Datagram, DatagramProtocol, DatagramTransport, DelayedCall, Failure, LoopOptions, Reactor,
 };
 
-use super::address_of;
+use super::addresses_of;
 use crate::exit::Exit;
 use crate::output;
 use crate::signals::signalled_loop;
@@ -23,72 +23,129 @@ const PIECE: usize = 65_507;
 /// How long answers are awaited after the end of stdin.
 const SILENCE: Duration = Duration::from_secs(1);
 
-type End = Rc<RefCell<Option<Failure>>>;
-
+/// The exchange with a peer, at one of its addresses after another until one answers.
 struct Session {
-    peer: SocketAddr,
-    end: End,
+    reactor: Reactor,
+    // Bound: the addresses of one name, from the resolver.
+    addresses: Vec<SocketAddr>,
+    /// The place of the address in use.
+    at: Cell<usize>,
+    /// The port towards it.
+    port: RefCell<Option<DatagramTransport>>,
+    /// The last datagram, for the next address, until one has answered.
+    // Bound: PIECE (65 507 bytes).
+    unanswered: RefCell<Option<Vec<u8>>>,
+    end: RefCell<Option<Failure>>,
     /// Ends the run; `Some` after the end of stdin.
-    silence: Option<DelayedCall>,
+    silence: RefCell<Option<DelayedCall>>,
 }
 
+/// The protocol of the port towards an address.
+struct Peer(Rc<Session>, SocketAddr);
+
 impl Session {
+    /// Opens a port towards the address in use, or the next one that can be used.
+    fn open(self: &Rc<Self>) -> couplet::Result<()> {
+        loop {
+            let address = self.addresses[self.at.get()];
+            match self.reactor.connect_udp(address, Peer(self.clone(), address)) {
+                Ok(port) => {
+                    let before = self.port.replace(Some((*port).clone()));
+                    drop(before.map(|before| before.stop_listening()));
+                    return Ok(());
+                }
+                Err(_) if self.advance() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Uses the next address, if there is one.
+    fn advance(&self) -> bool {
+        let next = self.at.get() + 1;
+        let has_next = next < self.addresses.len();
+        if has_next {
+            self.at.set(next);
+        }
+        has_next
+    }
+
     /// Reads the next piece in a thread, because stdin may be a file, which can't be polled.
-    fn read(&mut self, transport: &DatagramTransport) {
-        let port: DatagramPort<Self> = transport.port();
-        let read = transport.reactor().defer_to_thread(|| {
+    fn read(self: &Rc<Self>) {
+        let session = self.clone();
+        let read = self.reactor.defer_to_thread(|| {
             let mut piece = vec![0; PIECE];
             let n = io::stdin().lock().read(&mut piece)?;
             piece.truncate(n);
             Ok(piece)
         });
         let read = read.add_both(move |piece| {
-            port.tell(|session, transport| session.handle_input(transport, piece));
+            session.handle_input(piece);
             Ok(())
         });
         read.detach();
     }
 
-    fn handle_input(&mut self, transport: &DatagramTransport, piece: couplet::Result<Vec<u8>>) {
+    fn handle_input(self: &Rc<Self>, piece: couplet::Result<Vec<u8>>) {
         match piece {
-            Ok(piece) if piece.is_empty() => self.wait(transport),
-            Ok(piece) => match transport.send(piece) {
-                Ok(()) => self.read(transport),
-                Err(error) => self.fail(transport, error),
+            Ok(piece) if piece.is_empty() => self.wait(),
+            Ok(piece) => match self.send(&piece) {
+                Ok(()) => self.read(),
+                Err(failure) => self.fail(failure),
             },
-            Err(failure) => {
-                self.fail(transport, Failure::msg(format!("cannot read stdin: {failure}")))
-            }
+            Err(failure) => self.fail(Failure::msg(format!("cannot read stdin: {failure}"))),
         }
     }
 
+    fn send(&self, piece: &[u8]) -> couplet::Result<()> {
+        if self.at.get() + 1 < self.addresses.len() {
+            self.unanswered.replace(Some(piece.to_vec()));
+        }
+        let port = self.port.borrow();
+        Ok(port.as_ref().map_or(Ok(()), |port| port.send(piece))?)
+    }
+
     /// Ends the run after [`SILENCE`] without answers.
-    fn wait(&mut self, transport: &DatagramTransport) {
-        let stop = |_: &mut Self, transport: &DatagramTransport| transport.reactor().stop();
-        let next = transport.port::<Self>().call_later(SILENCE, stop);
-        if let Some(last) = self.silence.replace(next) {
+    fn wait(&self) {
+        let reactor = self.reactor.clone();
+        let next = self.reactor.call_later(SILENCE, move || reactor.stop());
+        if let Some(last) = self.silence.replace(Some(next)) {
             last.cancel();
         }
     }
 
-    fn fail(&mut self, transport: &DatagramTransport, why: impl Into<Failure>) {
+    fn fail(&self, why: impl Into<Failure>) {
         self.end.borrow_mut().get_or_insert(why.into());
-        transport.reactor().stop();
+        self.reactor.stop();
+    }
+
+    /// An address has refused a datagram. The last one goes to the next address, unless an address
+    /// has answered.
+    fn refused(self: &Rc<Self>, address: SocketAddr) {
+        if self.addresses[self.at.get()] != address {
+            return;
+        }
+        let Some(piece) = self.unanswered.take().filter(|_| self.advance()) else {
+            return self.fail(Failure::msg(format!("no server listens on udp:{address}")));
+        };
+        tracing::warn!("no server listens on udp:{address}; the next address is tried");
+        if let Err(failure) = self.open().and_then(|()| self.send(&piece)) {
+            self.fail(failure);
+        }
     }
 }
 
-impl DatagramProtocol for Session {
-    fn start_protocol(&mut self, transport: &DatagramTransport) {
-        self.read(transport);
-    }
-
+impl DatagramProtocol for Peer {
     /// Receiving pauses until the datagram is printed, so a slow reader of stdout uses no memory.
     fn datagram_received(&mut self, transport: &DatagramTransport, datagram: &Datagram<'_>) {
         transport.pause_producing();
-        if self.silence.is_some() {
-            self.wait(transport);
+        let session = self.0.clone();
+        // It answers: the other addresses are not tried.
+        session.unanswered.take();
+        if session.silence.borrow().is_some() {
+            session.wait();
         }
-        let (bytes, port) = (datagram.data.to_vec(), transport.port::<Self>());
+        let (bytes, port) = (datagram.data.to_vec(), transport.clone());
         let print = transport.reactor().defer_to_thread(move || {
             let mut stdout = io::stdout().lock();
             stdout.write_all(&bytes).and_then(|()| stdout.flush())?;
@@ -97,34 +154,40 @@ impl DatagramProtocol for Session {
         let printed = print.add_both(move |printed| {
             match printed {
                 Ok(()) => port.resume_producing(),
-                Err(failure) => {
-                    port.tell(|session, transport| session.fail(transport, failure));
-                }
+                Err(failure) => session.fail(failure),
             }
             Ok(())
         });
         printed.detach();
     }
 
-    fn connection_refused(&mut self, transport: &DatagramTransport) {
-        let text = format!("no server listens on udp:{}", self.peer);
-        self.fail(transport, Failure::msg(text));
+    fn connection_refused(&mut self, _: &DatagramTransport) {
+        self.0.refused(self.1);
     }
 }
 
 pub(crate) fn run(peer: &UdpClient) -> Result<(), Exit> {
-    let peer = address_of(peer)?;
+    let addresses = addresses_of(peer)?;
     // A pending read of stdin can't be interrupted.
     let options = LoopOptions::default().job_grace(Duration::ZERO);
     let l = signalled_loop(options, output::print_to_stderr)?;
-    let end = End::default();
-    let session = Session { peer, end: end.clone(), silence: None };
-    l.run(|reactor| {
-        reactor.connect_udp(peer, session)?;
+    let session = Rc::new(Session {
+        reactor: l.reactor(),
+        addresses,
+        at: Cell::new(0),
+        port: RefCell::new(None),
+        unanswered: RefCell::new(None),
+        end: RefCell::new(None),
+        silence: RefCell::new(None),
+    });
+    let begun = session.clone();
+    l.run(move |_| {
+        begun.open()?;
+        begun.read();
         Ok(())
     })?;
     if let Some(signal) = l.stopped_by() {
         return Err(Exit::interrupted(signal));
     }
-    end.take().map_or(Ok(()), |failure| Err(Exit::failed(failure)))
+    session.end.take().map_or(Ok(()), |failure| Err(Exit::failed(failure)))
 }

@@ -1,7 +1,7 @@
 //! `couplet forward` over UDP: each client gets its own port towards the server, so that answers
 //! can be routed back. The port closes after an idle period: UDP has no end of stream to forward.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use couplet::endpoints::UdpClient;
 use couplet::{Address, Datagram, DatagramPort, DatagramProtocol, DatagramTransport, Deferred};
 
-use super::{ListenUdp, Loops, Part, address_of};
+use super::{ListenUdp, Loops, Part};
 use crate::exit::Exit;
 use crate::output;
 use crate::server::{self, SessionPermit};
@@ -66,16 +66,35 @@ pub(crate) struct Settings {
 /// The server.
 #[derive(Clone)]
 struct Upstream {
-    /// Its address, once it is known.
-    address: Option<SocketAddr>,
+    /// Its addresses, once they are known, in the order in which they are tried.
+    // Bound: the addresses of one name, from the resolver.
+    addresses: Vec<SocketAddr>,
+    /// The place of the address in use.
+    at: usize,
     /// Its name, if that is to be looked up.
     name: Option<UdpClient>,
 }
 
 impl Upstream {
     fn new(server: UdpClient) -> Upstream {
-        let address = server.address();
-        Upstream { address, name: Some(server).filter(|_| address.is_none()) }
+        let addresses: Vec<_> = server.address().into_iter().collect();
+        let name = Some(server).filter(|_| addresses.is_empty());
+        Upstream { addresses, at: 0, name }
+    }
+
+    /// The address in use.
+    fn address(&self) -> Option<SocketAddr> {
+        self.addresses.get(self.at).copied()
+    }
+
+    /// Uses the next address, if this one is in use and there is another.
+    fn leave(&mut self, address: SocketAddr, why: &dyn fmt::Display) {
+        if self.address() != Some(address) || self.addresses.len() < 2 {
+            return;
+        }
+        self.at = (self.at + 1) % self.addresses.len();
+        let next = self.addresses[self.at];
+        tracing::warn!(%address, %next, "the server's next address is used: {why}");
     }
 }
 
@@ -91,8 +110,17 @@ struct Exchange {
     known: Cell<Option<IpAddr>>,
     /// Time of the last datagram in either direction.
     last_activity: Cell<Instant>,
-    /// The client's last datagram has no answer yet.
-    awaits_answer: Cell<bool>,
+    /// The client's last datagram, until it has an answer.
+    unanswered: RefCell<Option<Unanswered>>,
+}
+
+/// A datagram without an answer.
+struct Unanswered {
+    /// Its bytes, for the next address of a server with several.
+    // Bound: one datagram.
+    data: Option<Vec<u8>>,
+    /// The addresses that have refused it.
+    refusals: usize,
 }
 
 /// The protocol of one client's port towards the server.
@@ -106,7 +134,7 @@ struct ReplyForwarder {
 impl DatagramProtocol for ReplyForwarder {
     fn datagram_received(&mut self, transport: &DatagramTransport, datagram: &Datagram<'_>) {
         self.exchange.last_activity.set(transport.reactor().now());
-        self.exchange.awaits_answer.set(false);
+        self.exchange.unanswered.take();
         let mut asked = Datagram::new(&[], &self.client);
         asked.to = self.exchange.known.get();
         if self.clients.answer(&asked, datagram.data).is_ok() {
@@ -115,45 +143,101 @@ impl DatagramProtocol for ReplyForwarder {
     }
 
     fn connection_refused(&mut self, transport: &DatagramTransport) {
-        let server = transport.peer();
-        tracing::info!(client = %self.client, ?server, "the server's port is closed");
+        let Some(server) = transport.peer().and_then(|peer| peer.socket_addr()) else { return };
+        tracing::info!(client = %self.client, %server, "the server's port is closed");
+        let client = self.client.clone();
+        self.clients.port::<ClientPort>().tell(move |clients, transport| {
+            clients.refused(transport, &client, server);
+        });
     }
 }
 
 impl ClientPort {
-    /// The client's session, created if necessary; `None` if there are too many.
-    fn session(&mut self, transport: &DatagramTransport, from: &Datagram<'_>) -> Option<&Session> {
-        let server = self.server.address?;
-        if !self.sessions.contains_key(&from.from) {
+    /// The client's session, created if necessary; `None` if there are too many, or no address of
+    /// the server can be used.
+    fn session(
+        &mut self,
+        transport: &DatagramTransport,
+        client: &Address,
+        to: Option<IpAddr>,
+    ) -> Option<&Session> {
+        if !self.sessions.contains_key(client) {
+            self.server.address()?;
             let Some(place) = SessionPermit::acquire(&self.totals.open, self.most) else {
                 count(&self.totals.turned_away);
                 return None;
             };
             let exchange = Rc::new(Exchange {
-                known: Cell::new(from.to),
+                known: Cell::new(to),
                 last_activity: Cell::new(transport.reactor().now()),
-                awaits_answer: Cell::new(false),
+                unanswered: RefCell::new(None),
             });
+            let Some(port) = self.open(transport, client, &exchange) else {
+                count(&self.totals.turned_away);
+                return None;
+            };
+            count(&self.totals.clients);
+            tracing::info!(%client, "a new client");
+            let session = Session { port, exchange, _place: place };
+            self.sessions.insert(client.clone(), session);
+        }
+        self.sessions.get(client)
+    }
+
+    /// A client's port towards the address in use, or towards the next one that can be used.
+    fn open(
+        &mut self,
+        transport: &DatagramTransport,
+        client: &Address,
+        exchange: &Rc<Exchange>,
+    ) -> Option<DatagramPort<ReplyForwarder>> {
+        for _ in 0..self.server.addresses.len() {
+            let server = self.server.address()?;
             let answers = ReplyForwarder {
                 clients: transport.clone(),
-                client: from.from.clone(),
+                client: client.clone(),
                 exchange: exchange.clone(),
                 totals: self.totals.clone(),
             };
-            let port = match transport.reactor().connect_udp(server, answers) {
-                Ok(port) => port,
+            match transport.reactor().connect_udp(server, answers) {
+                Ok(port) => return Some(port),
                 Err(error) => {
-                    tracing::warn!(client = %from.from, %error, "rejected a client");
-                    count(&self.totals.turned_away);
-                    return None;
+                    tracing::warn!(%client, %error, "cannot open a port towards the server");
+                    self.server.leave(server, &error);
                 }
-            };
-            count(&self.totals.clients);
-            tracing::info!(client = %from.from, "a new client");
-            let session = Session { port, exchange, _place: place };
-            self.sessions.insert(from.from.clone(), session);
+            }
         }
-        self.sessions.get(&from.from)
+        None
+    }
+
+    /// An address of the server has refused a client's datagram: the client moves to the next address,
+    /// with that datagram, until each address has refused it.
+    fn refused(&mut self, transport: &DatagramTransport, client: &Address, by: SocketAddr) {
+        self.server.leave(by, &"it refused a datagram");
+        let Some(session) = self.sessions.get(client) else { return };
+        let peer = session.port.peer().and_then(|peer| peer.socket_addr());
+        if peer != Some(by) || self.server.address() == Some(by) {
+            return;
+        }
+        let exchange = session.exchange.clone();
+        let unanswered = exchange.unanswered.take();
+        let Some(port) = self.open(transport, client, &exchange) else { return };
+        let Some(session) = self.sessions.get_mut(client) else { return };
+        drop(std::mem::replace(&mut session.port, port).stop_listening());
+        let Some(Unanswered { data: Some(data), refusals }) = unanswered else { return };
+        if refusals + 1 < self.server.addresses.len() {
+            self.send(client, &data, refusals + 1);
+        }
+    }
+
+    /// Sends a client's datagram to the server. It is kept if there is another address to try.
+    fn send(&self, client: &Address, data: &[u8], refusals: usize) {
+        let Some(Session { port, exchange, .. }) = self.sessions.get(client) else { return };
+        if port.send(data).is_ok() {
+            let kept = (self.server.addresses.len() > 1).then(|| data.to_vec());
+            exchange.unanswered.replace(Some(Unanswered { data: kept, refusals }));
+            count(&self.totals.there);
+        }
     }
 
     /// Closes idle sessions and schedules the next sweep.
@@ -174,7 +258,7 @@ impl ClientPort {
     /// Looks the server's name up, again and again. Datagrams wait until it has an address.
     fn look_up(&mut self, transport: &DatagramTransport) {
         let Some(server) = &self.server.name else { return };
-        if self.server.address.is_none() {
+        if self.server.address().is_none() {
             transport.pause_producing();
         }
         let (port, (name, number)) = (transport.port::<Self>(), (server.host.clone(), server.port));
@@ -198,22 +282,26 @@ impl ClientPort {
         found.detach();
     }
 
-    /// The server's name has these addresses. If its present one is not among them, the clients get new
-    /// sessions.
+    /// The server's name has these addresses. If the one in use is not among them, the clients get
+    /// new sessions.
     fn move_to(&mut self, found: &[IpAddr], number: u16) {
-        if self.server.address.is_some_and(|address| found.contains(&address.ip())) {
+        let before = self.server.address();
+        self.server.addresses = found.iter().map(|ip| SocketAddr::new(*ip, number)).collect();
+        let same = self.server.addresses.iter().position(|address| Some(*address) == before);
+        self.server.at = same.unwrap_or(0);
+        if same.is_some() {
             return;
         }
-        let address = SocketAddr::new(found[0], number);
-        tracing::info!(%address, "the server's address");
-        self.server.address = Some(address);
+        if let Some(address) = self.server.address() {
+            tracing::info!(%address, "the server's address");
+        }
         for session in std::mem::take(&mut self.sessions).into_values() {
             drop(session.port.stop_listening());
         }
     }
 
     fn awaits_answers(&self) -> bool {
-        self.sessions.values().any(|session| session.exchange.awaits_answer.get())
+        self.sessions.values().any(|session| session.exchange.unanswered.borrow().is_some())
     }
 }
 
@@ -238,14 +326,11 @@ impl DatagramProtocol for ClientPort {
     }
 
     fn datagram_received(&mut self, transport: &DatagramTransport, datagram: &Datagram<'_>) {
-        let totals = self.totals.clone();
-        let Some(session) = self.session(transport, datagram) else { return };
+        let client = &datagram.from;
+        let Some(session) = self.session(transport, client, datagram.to) else { return };
         session.exchange.known.set(datagram.to);
         session.exchange.last_activity.set(transport.reactor().now());
-        if session.port.send(datagram.data).is_ok() {
-            session.exchange.awaits_answer.set(true);
-            count(&totals.there);
-        }
+        self.send(client, datagram.data, 0);
     }
 }
 
@@ -266,10 +351,7 @@ pub(crate) fn run(
     settings: Settings,
     loops: Loops,
 ) -> Result<(), Exit> {
-    let mut server = Upstream::new(server.clone());
-    if let Some(name) = &server.name {
-        server.address = Some(address_of(name)?);
-    }
+    let server = Upstream::new(server.clone());
     let most = server::max_sessions(settings.most, 1);
     let totals = Arc::<Totals>::default();
     super::run(&[listen], loops, || {
@@ -320,7 +402,7 @@ mod tests {
     impl Scene {
         /// With the server's address.
         fn new(most: usize) -> Scene {
-            Scene::with(most, |address| Upstream { address: Some(address), name: None })
+            Scene::with(most, |address| Upstream { addresses: vec![address], at: 0, name: None })
         }
 
         fn with(most: usize, upstream: impl Fn(SocketAddr) -> Upstream + 'static) -> Scene {
@@ -406,7 +488,7 @@ mod tests {
     fn the_server_s_name_is_looked_up_again_and_clients_move_to_its_new_address() {
         let mut scene = Scene::with(10, |address| {
             let name = format!("udp:named:{}", address.port()).parse().expect("a name");
-            Upstream { address: None, name: Some(name) }
+            Upstream::new(name)
         });
         let spare = scene.sim.bare_host("spare");
         let other = scene.sim.datagrams(spare, 53).expect("a free port");
@@ -431,5 +513,36 @@ mod tests {
         scene.pass(1);
         assert_eq!(scene.got(0).as_deref(), Some(&b"news"[..]));
         assert_eq!(scene.totals.open.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn c160i_a_refused_datagram_goes_to_the_server_s_next_address_and_so_do_later_ones() {
+        let mut scene = Scene::with(10, |address| {
+            let name = format!("udp:named:{}", address.port()).parse().expect("a name");
+            Upstream::new(name)
+        });
+        // Nothing listens on the hosts beside the server's.
+        let closed = ["first", "second"].map(|name| scene.sim.bare_host(name));
+        let closed =
+            closed.map(|host| scene.sim.datagrams(host, 9).expect("a port").address().ip());
+        let server = scene.server.address().ip();
+        scene.sim.set_name("named", &[closed[0], closed[1], server]);
+        scene.pass(SEARCH_INTERVAL.as_secs() + 1);
+        for client in [0, 1, 0] {
+            let from = scene.ask(client).expect("its only datagram arrives");
+            scene.answer(from, b"news");
+            assert_eq!(scene.got(client).as_deref(), Some(&b"news"[..]));
+            assert_eq!(scene.server.take(), None, "it arrives once");
+        }
+        assert_eq!(scene.totals.clients.load(Ordering::Relaxed), 2);
+        // The addresses may all refuse: each is tried once for each datagram.
+        scene.sim.set_name("named", &closed);
+        scene.pass(LOOKUP + 1);
+        for _ in 0..2 {
+            assert_eq!(scene.ask(0), None);
+        }
+        scene.sim.set_name("named", &[closed[0], server]);
+        scene.pass(LOOKUP + 1);
+        assert!(scene.ask(0).is_some());
     }
 }

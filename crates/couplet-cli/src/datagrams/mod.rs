@@ -60,14 +60,14 @@ impl Local {
     }
 }
 
-/// The peer's first address, which is the one that the system prefers.
-fn address_of(peer: &UdpClient) -> Result<SocketAddr, Failure> {
+/// The peer's addresses, in the order of the system's preference.
+fn addresses_of(peer: &UdpClient) -> Result<Vec<SocketAddr>, Failure> {
     if let Some(address) = peer.address() {
-        return Ok(address);
+        return Ok(vec![address]);
     }
     let mut l = Loop::new()?;
     let found = l.run_until(l.reactor().resolve(&peer.host))?;
-    Ok(SocketAddr::new(found[0], peer.port))
+    Ok(found.into_iter().map(|ip| SocketAddr::new(ip, peer.port)).collect())
 }
 
 /// True for an address of the kind `udp:`.
@@ -165,7 +165,7 @@ mod tests {
         ] {
             let Ok(Local::Udp(local)) = local(typed) else { panic!("{typed}") };
             let Ok(Remote::Udp(remote)) = remote(typed) else { panic!("{typed}") };
-            let remote = address_of(&remote).expect("no name");
+            let remote = addresses_of(&remote).expect("no name")[0];
             let local = local.address();
             assert_eq!((local.to_string(), remote.to_string()), (here.into(), there.into()));
         }

@@ -204,15 +204,47 @@ fn who_sends_to_nobody_hears_of_it() {
 }
 
 #[test]
-fn a_name_that_nobody_knows_is_the_error_of_whoever_sends_to_it() {
-    for args in [
-        &["connect", "udp:no-such-name.invalid:9"][..],
-        &["forward", "udp:0", "udp:no-such-name.invalid:9"],
-    ] {
-        let ended = run(args);
-        assert_eq!(ended.code, Some(1), "{args:?}");
-        let said = "cannot find the host \"no-such-name.invalid\"";
-        assert!(ended.stderr.contains(said), "{}", ended.stderr);
+fn sending_to_an_unknown_name_fails_and_forwarding_to_it_begins_with_a_warning() {
+    let said = "cannot find the host \"no-such-name.invalid\"";
+    let ended = run(&["connect", "udp:no-such-name.invalid:9"]);
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains(said), "{}", ended.stderr);
+    let (forward, _) = start(&["forward", "udp:0", "udp:no-such-name.invalid:9"]);
+    forward.wait_told(said);
+    assert_eq!(forward.stop(Signal::TERM).code, Some(0));
+}
+
+/// `localhost` has an address of each family, of which one refuses.
+#[test]
+fn c160i_a_name_with_several_addresses_leads_to_the_one_that_answers() {
+    for host in ["127.0.0.1:0", "[::1]:0"] {
+        let Ok(server) = UdpSocket::bind(host) else { continue };
+        server.set_read_timeout(Some(PATIENCE)).unwrap();
+        let name = format!("udp:localhost:{}", server.local_addr().unwrap().port());
+        let echo = || {
+            let mut buffer = [0; 16];
+            let (n, from) = server.recv_from(&mut buffer).unwrap();
+            assert_eq!(&buffer[..n], b"hello");
+            server.send_to(b"news", from).unwrap();
+        };
+        let mut command = couplet(&["connect", &name]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut running = Running::start_with_stdout(&mut command);
+        let mut stdin = running.stdin().unwrap();
+        stdin.write_all(b"hello").unwrap();
+        echo();
+        drop(stdin);
+        let ended = running.ended();
+        assert_eq!((ended.code, &*ended.stdout), (Some(0), &b"news"[..]), "{}", ended.stderr);
+
+        let (forward, to) = start(&["forward", "udp:127.0.0.1:0", &name]);
+        let client = socket();
+        client.send_to(b"hello", to).unwrap();
+        echo();
+        let mut buffer = [0; 16];
+        let (n, _) = client.recv_from(&mut buffer).unwrap();
+        assert_eq!(&buffer[..n], b"news");
+        assert_eq!(forward.stop(Signal::TERM).code, Some(0));
     }
 }
 

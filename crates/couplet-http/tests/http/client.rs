@@ -81,7 +81,7 @@ fn connections_are_kept_for_the_next_request_and_closed_in_the_end() {
 }
 
 #[test]
-fn c176b_a_busy_connection_gets_no_more_requests_at_its_age() {
+fn c176d_a_busy_connection_gets_no_more_requests_at_its_age() {
     let accepted = Rc::new(Cell::new(0));
     let count = accepted.clone();
     let server = async move |mut stream: Stream| {

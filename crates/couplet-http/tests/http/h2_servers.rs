@@ -564,7 +564,7 @@ fn c176a_each_request_renews_the_keep_alive_of_a_shared_connection() {
 }
 
 #[test]
-fn c176b_a_busy_connection_of_http2_gets_no_more_requests_at_its_age() {
+fn c176d_a_busy_connection_of_http2_gets_no_more_requests_at_its_age() {
     let (accepted, server) = lagging();
     let aging = |options: ClientOptions| options.max_age(Some(secs(30)));
     framed_with(aging, server, async move |reactor, client| {
