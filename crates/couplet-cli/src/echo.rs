@@ -41,11 +41,16 @@ impl Protocol for EchoServer {
 
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
         transport.write(data);
+        if transport.is_draining() {
+            self.read_closed(transport);
+        }
     }
 
-    /// Echoes the bytes received so far, then closes.
+    /// Echoes the bytes received so far, then closes. The first bytes of a new client are awaited.
     fn draining(&mut self, transport: &Transport) {
-        self.read_closed(transport);
+        if transport.has_received() {
+            self.read_closed(transport);
+        }
     }
 
     fn read_closed(&mut self, transport: &Transport) {

@@ -73,12 +73,15 @@ where
             // The wait for the first byte of a request needs no per-request state.
             let begins = poll_fn(|cx| {
                 if monitor.ending().poll_lost(cx).is_ready()
-                    || monitor.transport().is_draining()
                     || monitor.departure() == Departure::Now
                 {
                     return Poll::Ready(Ok(false));
                 }
-                io.poll_readable(cx)
+                let readable = io.poll_readable(cx);
+                if readable.is_pending() && monitor.is_finished() {
+                    return Poll::Ready(Ok(false));
+                }
+                readable
             });
             if !begins.await? {
                 if monitor.departure() == Departure::Now {
@@ -170,7 +173,8 @@ where
     let mut serving = Box::new(server.http1.serve_connection(io, handler).with_upgrades());
     let mut is_finishing = false;
     let parks = poll_fn(|cx| {
-        if !is_finishing && monitor.transport().is_draining() {
+        // Between requests, hyper would drop the part of a head that it has read.
+        if !is_finishing && monitor.transport().is_draining() && !monitor.is_between_requests() {
             is_finishing = true;
             Pin::new(&mut *serving).graceful_shutdown();
         }
@@ -189,7 +193,8 @@ where
             return Poll::Ready(Ok(true));
         }
         if monitor.is_idle() {
-            if monitor.instruction(cx) == Instruction::Park {
+            let ends = monitor.is_finished() && !is_finishing;
+            if monitor.instruction(cx) == Instruction::Park || ends {
                 monitor.park();
                 return Poll::Ready(Ok(true));
             }
@@ -221,7 +226,7 @@ where
     let Some(mut session) = Session::new(io, handler, clock, warm, monitor) else { return Ok(()) };
     let (mut is_finishing, mut is_draining) = (false, false);
     poll_fn(|cx| {
-        if !is_draining && monitor.transport().is_draining() {
+        if !is_draining && monitor.is_finished() {
             is_draining = true;
             monitor.drain();
         }
@@ -240,6 +245,10 @@ where
         }
         if let Poll::Ready(ended) = session.poll(cx) {
             return Poll::Ready(ended);
+        }
+        if !is_draining && monitor.is_finished() {
+            // The first request has begun.
+            cx.waker().wake_by_ref();
         }
         if monitor.has_requests() {
             monitor.watch_client(cx);

@@ -280,8 +280,9 @@ impl RequestFacts {
             None if is_http10 && !self.is_head => BodyEnd::Connection,
             None => BodyEnd::Framing,
         };
-        let ends = ((self.refusal.is_some() || exchange.is_last())
-            && self.version < Version::HTTP_2)
+        // A switch to another protocol keeps the connection.
+        let is_last = exchange.is_last() && answer.status() != StatusCode::SWITCHING_PROTOCOLS;
+        let ends = ((self.refusal.is_some() || is_last) && self.version < Version::HTTP_2)
             || (self.is_chunked && !exchange.has_plain_end())
             || (is_http10
                 && answer.body().as_ref().is_some_and(|body| body.size_hint().exact().is_none()));

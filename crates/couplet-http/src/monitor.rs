@@ -47,6 +47,8 @@ pub(super) struct Monitor {
     in_flight: Cell<u32>,
     /// The number of those whose response has data for the client.
     offered: Cell<u32>,
+    /// Whether a request has begun, in this process or the ones before.
+    has_begun: Cell<bool>,
     /// Whether the response of the last request has begun.
     is_responding: Cell<bool>,
     /// While `in_flight` is 0.
@@ -160,6 +162,7 @@ impl Monitor {
             protocol: Cell::new(Protocol::Http1),
             in_flight: Cell::new(0),
             offered: Cell::new(0),
+            has_begun: Cell::new(hooks::has_sent(transport)),
             is_responding: Cell::new(false),
             phase: Cell::new(Phase::Idle),
             since: Cell::new(now),
@@ -330,6 +333,7 @@ impl Monitor {
     /// Records a new request. Its response is complete when the exchange is dropped.
     pub(super) fn begin(self: &Rc<Self>, body: Option<Arc<Progress>>) -> Exchange {
         self.phase.set(Phase::Idle);
+        self.has_begun.set(true);
         self.is_responding.set(false);
         self.in_flight.set(self.in_flight.get() + 1);
         if let Some(progress) = &body {
@@ -489,6 +493,12 @@ impl Monitor {
             && self.blocked.get().is_none()
     }
 
+    /// Whether a drain has asked the connection to finish and its client is not new: the first request
+    /// of a new one is awaited.
+    pub(super) fn is_finished(&self) -> bool {
+        self.transport().is_draining() && self.has_begun.get()
+    }
+
     pub(super) fn idle_index(&self) -> Option<usize> {
         let idle_index = self.idle_index.get();
         (idle_index != NO_INDEX).then_some(idle_index as usize)
@@ -613,8 +623,8 @@ impl Monitor {
     fn idle_limit(&self) -> Duration {
         let HttpOptions { header_timeout, keep_alive, .. } = *self.options();
         // Time for the client to act on our GOAWAY.
-        if let Some(patience) = hooks::drain_patience(self.transport()).filter(|_| !self.is_http1())
-        {
+        let patience = hooks::drain_patience(self.transport());
+        if let Some(patience) = patience.filter(|_| !self.is_http1() && self.has_begun.get()) {
             return patience.min(keep_alive);
         }
         if self.in_head() && self.is_http1() { header_timeout } else { keep_alive }
@@ -861,9 +871,10 @@ impl Exchange {
         self.monitor.transport().abort_connection();
     }
 
-    /// Whether the connection ends after this response, because it missed its move.
+    /// Whether the connection ends after this response, because of a drain or because it missed its
+    /// move.
     pub(super) fn is_last(&self) -> bool {
-        self.monitor.departure() == Departure::Missed
+        self.monitor.departure() == Departure::Missed || self.monitor.transport().is_draining()
     }
 
     /// Records that the client took bytes.

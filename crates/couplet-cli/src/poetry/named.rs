@@ -32,6 +32,7 @@ pub(crate) fn factory(
             pace,
             idle_timeout,
             recital: None,
+            has_answered: false,
             unfinished_line: Vec::new(),
         };
         LineReceiver::new(server).with_delimiter(b"\n").with_max_length(MAX_LINE)
@@ -49,6 +50,7 @@ pub(crate) struct NamedServer {
     idle_timeout: Option<Duration>,
     /// The answer in progress; reading is paused meanwhile.
     recital: Option<Recital>,
+    has_answered: bool,
     /// A line of exactly the maximum length, and a CR after it.
     // Bound: one line of MAX_LINE bytes and a CR.
     unfinished_line: Vec<u8>,
@@ -57,6 +59,7 @@ pub(crate) struct NamedServer {
 impl NamedServer {
     fn answer(&mut self, transport: &Transport, line: &[u8]) {
         let catalogue = self.catalogue.clone();
+        self.has_answered = true;
         let recital = match catalogue.reply(line) {
             Reply::Poem(poem) => {
                 tracing::info!(peer = %transport.peer(), title = %poem.name, "a client requested a poem");
@@ -144,9 +147,9 @@ impl LineProtocol for NamedServer {
         }
     }
 
-    /// Completes an answer in progress.
+    /// Completes an answer in progress. A new client gets its first answer.
     fn draining(&mut self, transport: &LineTransport) {
-        if self.recital.is_none() {
+        if self.recital.is_none() && self.has_answered {
             transport.lose_connection();
         }
     }

@@ -28,9 +28,6 @@ const WRITE_ROOM: usize = 1024 * 1024;
 /// Most bytes of a netstring besides its string.
 const FRAME: usize = 22;
 
-/// How long a client without an answer may be silent while the server drains.
-const PATIENCE: Duration = Duration::from_secs(1);
-
 /// Answers one client.
 #[derive(Clone)]
 pub(crate) struct TransformServer {
@@ -94,12 +91,10 @@ impl StringProtocol for TransformServer {
         }
     }
 
-    /// A first request that is still arriving is answered.
+    /// The first request of a new client is awaited.
     fn draining(&mut self, transport: &StringTransport) {
         if self.has_answered {
             transport.lose_connection();
-        } else {
-            transport.set_idle_timeout(Some(PATIENCE));
         }
     }
 
@@ -184,16 +179,17 @@ mod tests {
     }
 
     #[test]
-    fn a_drain_answers_the_first_request_of_a_client_unless_it_is_silent_for_a_second() {
+    fn a_drain_answers_the_first_request_of_a_client_unless_it_is_idle() {
         let answer = b"1:X,".to_vec();
         for (before, after, expected) in [
             ("7:upper.x,", "", (answer.clone(), true, 0)),
             ("7:upper.x,7:upp", "", (answer.clone(), true, 0)),
             ("", "7:upper.x,", (answer.clone(), true, 500)),
             ("7:upp", "er.x,", (answer, true, 500)),
-            ("", "", (Vec::new(), false, 900)),
-            ("7:upp", "", (Vec::new(), false, 900)),
-            ("7:up", "per", (Vec::new(), false, 1500)),
+            // The idle timeout, or the end of the drain.
+            ("", "", (Vec::new(), false, 299_900)),
+            ("7:upp", "", (Vec::new(), false, 299_900)),
+            ("7:up", "per", (Vec::new(), true, 300_000)),
         ] {
             let got = drained(before, after);
             assert_eq!(got, expected, "{before:?}, then {after:?}");

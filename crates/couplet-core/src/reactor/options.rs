@@ -351,9 +351,10 @@ impl Drain {
         self
     }
 
-    /// Sets how long the first stage waits for a silent peer: one that has not completed its
-    /// handshake since the drain began, or has not answered the end of our stream, a GOAWAY of HTTP/2
-    /// or the Close of a WebSocket. 1 s by default, and at least 1 ms.
+    /// Sets how long the first stage waits for a silent peer: one that has not answered the end of our
+    /// stream, a GOAWAY of HTTP/2 or the Close of a WebSocket. 1 s by default, and at least 1 ms. A
+    /// new client is not silent: its handshake and its first request may take until the end of the
+    /// stage.
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;

@@ -361,6 +361,13 @@ impl Transport {
         self.cell.wants_data()
     }
 
+    /// Whether bytes of the peer have arrived. A connection without any is new: its first request may
+    /// be on its way, so a protocol whose peer speaks first keeps it in [a
+    /// drain](Protocol::draining).
+    pub fn has_received(&self) -> bool {
+        self.cell.bytes_in.get() > 0
+    }
+
     /// True once the connection was asked to finish: see [`Protocol::draining`].
     pub fn is_draining(&self) -> bool {
         self.cell.is_draining()

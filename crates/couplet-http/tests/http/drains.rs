@@ -1,10 +1,11 @@
-//! The drain of a server over TLS: idle connections end immediately in either version, and silent
-//! ones within a second.
+//! The drain of a server: over TLS, idle connections end immediately in either version, silent ones
+//! within a second, and new clients have the time of the drain.
 
 use std::convert::Infallible;
 use std::time::Duration;
 
 use couplet::http::HttpExt;
+use couplet::http::websocket::{self, WebSocket, WebSocketOptions};
 use couplet::http::{Body, HttpOptions, Request, Response};
 use couplet::reactor::Drain;
 use couplet::services::{Child, Service, StreamServerService, Supervisor};
@@ -80,7 +81,6 @@ async fn end_of(mut stream: Stream) -> Result<()> {
 fn c105b_idle_connections_over_tls_end_at_once() {
     for alpn in ["http/1.1", "h2"] {
         beside_tls(async move |reactor, to| {
-            let fresh = to.connect(&reactor, alpn).await?;
             let mut parked = to.connect(&reactor, alpn).await?;
             ask(&mut parked, alpn).await?;
             // Long enough to free the buffers of a request.
@@ -88,10 +88,10 @@ fn c105b_idle_connections_over_tls_end_at_once() {
             let mut served = to.connect(&reactor, alpn).await?;
             ask(&mut served, alpn).await?;
             reactor.sleep(SECOND).await?;
-            let ends = [fresh, parked, served].map(|stream| reactor.spawn(end_of(stream)));
+            let ends = [parked, served].map(|stream| reactor.spawn(end_of(stream)));
             let begun = reactor.now();
             let drained = reactor.drain(100 * SECOND).await?;
-            assert_eq!((drained.finished, drained.closed + drained.aborted), (3, 0), "{alpn}");
+            assert_eq!((drained.finished, drained.closed + drained.aborted), (2, 0), "{alpn}");
             assert_eq!(reactor.now(), begun, "{alpn}");
             for end in ends {
                 end.await?;
@@ -108,16 +108,12 @@ fn c105b_silent_clients_over_tls_hold_a_drain_for_a_second() {
             // It reads nothing, and does not answer the end of the stream.
             let mut idle = to.connect(&reactor, alpn).await?;
             ask(&mut idle, alpn).await?;
-            // Neither of these completes its handshake.
-            let plain = || reactor.connect_stream(format!("tcp:127.0.0.1:{}", to.port));
-            let (silent, mut begun) = (plain().await?, plain().await?);
-            begun.write_all([22, 3, 1]).await?;
             reactor.sleep(SECOND).await?;
             let begins = reactor.now();
             let drained = reactor.drain(100 * SECOND).await?;
             assert_eq!(reactor.now() - begins, SECOND, "{alpn}");
-            assert_eq!((drained.finished, drained.closed, drained.aborted), (1, 2, 0), "{alpn}");
-            drop((idle, silent, begun));
+            assert_eq!((drained.finished, drained.closed, drained.aborted), (1, 0, 0), "{alpn}");
+            drop(idle);
             Ok(())
         });
     }
@@ -136,6 +132,129 @@ fn c105b_a_client_of_http2_has_the_patience_of_a_drain_for_a_goaway() {
         drop(silent);
         Ok(())
     });
+}
+
+/// The handshake of a WebSocket.
+const HANDSHAKE: &str = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+
+/// Answers with "hello", or with a WebSocket.
+async fn hello_or_socket(mut request: Request<Body>) -> Result<Response<String>, Infallible> {
+    if !request.headers().contains_key("upgrade") {
+        return Ok(Response::new("hello".to_owned()));
+    }
+    let echo = async |mut socket: WebSocket| {
+        while let Some(message) = socket.recv().await {
+            socket.send(message?).await?;
+        }
+        Ok(())
+    };
+    Ok(websocket::upgrade(&mut request, WebSocketOptions::default(), echo))
+}
+
+/// What a client gets that sends `before` 1 s before a drain, and `after` in it, `pause` later.
+fn drained(
+    folder: &Folder,
+    (is_tls, alpn): (bool, &'static str),
+    (before, pause, after): (Vec<u8>, Duration, Vec<u8>),
+) -> (Vec<u8>, Duration) {
+    let file = folder.write("server.pem", SelfSigned::new("localhost").pem());
+    run(async move |reactor| {
+        let at = "0:interface=127.0.0.1";
+        let at = if is_tls { format!("tls:{at}:cert={file}") } else { format!("tcp:{at}") };
+        let server = reactor.serve_http(&*at, service_fn(hello_or_socket))?;
+        let port = server.host().port().expect("a TCP port");
+        let mut stream = match is_tls {
+            true => To { port, ca: file }.connect(&reactor, alpn).await?,
+            false => reactor.connect_stream(format!("tcp:127.0.0.1:{port}")).await?,
+        };
+        stream.write_all(before).await?;
+        reactor.sleep(SECOND).await?;
+        let begun = reactor.now();
+        let draining = reactor.drain(100 * SECOND);
+        if pause > Duration::ZERO {
+            reactor.sleep(pause).await?;
+        }
+        stream.write_all(after).await?;
+        let mut got = Vec::new();
+        let mut buffer = [0; 4096];
+        while let n @ 1.. = stream.read(&mut buffer).await? {
+            got.extend(&buffer[..n]);
+        }
+        stream.close().await?;
+        let drained = draining.await?;
+        assert_eq!((drained.finished, drained.closed + drained.aborted), (1, 0));
+        Ok((got, reactor.now() - begun))
+    })
+}
+
+#[test]
+fn c105f_the_first_request_of_a_new_client_is_answered_in_a_drain() {
+    let folder = Folder::new();
+    let get = get("/").into_bytes();
+    let h2 = [http2::hello(), http2::get(1, "/")].concat();
+    let preface = http2::hello().len();
+    let socket = HANDSHAKE.as_bytes();
+    let cases: [(&str, &'static str, &[u8], &str); 3] = [
+        ("HTTP/1.1", "http/1.1", &get, "hello"),
+        ("HTTP/2", "h2", &h2, "hello"),
+        ("WebSocket", "http/1.1", socket, "HTTP/1.1 101"),
+    ];
+    for (name, alpn, request, wanted) in cases {
+        for is_tls in [false, true] {
+            for cut in [0, 1, 10, preface, request.len() - 1] {
+                for pause in [Duration::ZERO, SECOND / 10, 20 * SECOND] {
+                    let (before, after) = request.split_at(cut);
+                    let sent = (before.to_vec(), pause, after.to_vec());
+                    let (got, took) = drained(&folder, (is_tls, alpn), sent);
+                    let text = String::from_utf8_lossy(&got);
+                    let what = format!("{name}, TLS: {is_tls}, {cut}, {pause:?}: {text}");
+                    assert!(text.contains(wanted), "{what}");
+                    assert!(took <= pause + 12 * SECOND, "{what}: {took:?}");
+                    let is_going_away = got.ends_with(b"\x88\x0c\x03\xe9going away");
+                    assert_eq!(is_going_away, name == "WebSocket", "{what}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn c105f_a_part_of_a_later_request_is_no_idle_connection() {
+    let folder = Folder::new();
+    let (first, next) = (get("/a"), get("/b"));
+    for is_tls in [false, true] {
+        for cut in [0, 1, 10, next.len() - 1] {
+            // Together with the first request, or after it.
+            for pause in [Duration::ZERO, SECOND] {
+                if cut == 0 && pause > Duration::ZERO {
+                    continue;
+                }
+                let before = format!("{first}{}", &next[..cut]).into_bytes();
+                let sent = (before, pause, next[cut..].as_bytes().to_vec());
+                let (got, _) = drained(&folder, (is_tls, "http/1.1"), sent);
+                let text = String::from_utf8_lossy(&got).to_lowercase();
+                assert_eq!(text.matches("hello").count(), 2, "{cut}, {pause:?}: {text}");
+                let says_close = usize::from(pause > Duration::ZERO);
+                assert_eq!(text.matches("connection: close").count(), says_close, "{text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn c105f_a_new_client_that_stays_silent_is_closed_at_the_end_of_a_drain() {
+    for alpn in ["http/1.1", "h2"] {
+        beside_tls(async move |reactor, to| {
+            let silent = to.connect(&reactor, alpn).await?;
+            let begun = reactor.now();
+            let drained = reactor.drain(5 * SECOND).await?;
+            assert_eq!((drained.finished, drained.closed + drained.aborted), (0, 1), "{alpn}");
+            assert!((5 * SECOND..6 * SECOND).contains(&(reactor.now() - begun)), "{alpn}");
+            drop(silent);
+            Ok(())
+        });
+    }
 }
 
 #[test]

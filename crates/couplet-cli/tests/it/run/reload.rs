@@ -455,6 +455,15 @@ impl TlsEcho {
         bytes
     }
 
+    /// Waits for the end of the handshake.
+    pub(super) fn wait_open(&mut self) {
+        let (mut told, mut byte) = (Vec::new(), [0]);
+        while !told.ends_with(b"SSL negotiation finished successfully") {
+            self.0.stderr.as_mut().unwrap().read_exact(&mut byte).unwrap();
+            told.push(byte[0]);
+        }
+    }
+
     /// Reads to the end of the connection, which has to be a close_notify.
     pub(super) fn read_to_close(mut self) -> Vec<u8> {
         let (mut bytes, mut told) = (Vec::new(), String::new());

@@ -81,7 +81,7 @@ impl Core {
         let patience = Some(after(now, drain.times.patience));
         drain.dues.set(Dues { patience, group: Some(GroupDue { planned: now, at: now }) });
         self.drains.add(drain.clone());
-        self.ask_group(io, drain);
+        // The first group is asked in the next turn, after the bytes that the system holds now.
         self.arm_finishing(drain, until);
         self.finish_drains();
     }
@@ -153,13 +153,15 @@ impl Core {
     #[inline(never)]
     pub(super) fn drain_timer_fired(&mut self, io: &mut dyn Commands, drain: &Rc<DrainCell>) {
         let _hold = self.records.hold("drain timer");
+        let (now, Dues { patience, group }) = (self.reactor.now(), drain.dues.get());
+        let asks = group.is_some_and(|due| due.at <= now);
         match drain.stage.get() {
-            Stage::Finishing(until) if self.reactor.now() < until => {
-                let (now, Dues { patience, group }) = (self.reactor.now(), drain.dues.get());
+            // Even without any time, connections are asked before they are closed.
+            Stage::Finishing(until) if now < until || asks => {
                 if patience.is_some_and(|due| due <= now) {
                     self.cut_silent_peers(io, drain);
                 }
-                if group.is_some_and(|due| due.at <= now) {
+                if asks {
                     self.ask_group(io, drain);
                 }
                 if !drain.left.borrow().is_empty() {
@@ -180,16 +182,12 @@ impl Core {
         let mut next = after(now, patience);
         for key in asked {
             let Some(entry) = self.table.connection(key) else { continue };
-            let is_opening = entry.opening.is_some();
-            match entry.life.awaits_peer_since().map(|since| after(since, patience)) {
-                Some(due) if now < due => next = next.min(due),
-                None if !is_opening => {}
-                _ => {
-                    if is_opening {
-                        self.set_drain_outcome(key, Life::is_cut_by_reset);
-                    }
-                    self.with_life(io, key, Life::cut);
-                }
+            let Some(since) = entry.life.awaits_peer_since() else { continue };
+            let due = after(since, patience);
+            if now < due {
+                next = next.min(due);
+            } else {
+                self.with_life(io, key, Life::cut);
             }
         }
         drain.dues.set(Dues { patience: Some(next), ..drain.dues.get() });

@@ -113,16 +113,17 @@ fn c105a_a_handshake_goes_on_during_a_drain() {
 }
 
 #[test]
-fn c105a_a_silent_handshake_holds_a_drain_for_a_second() {
+fn c105a_a_silent_handshake_has_the_time_of_a_drain() {
     for mut rig in Rig::both() {
         let (server, client) = (End::default(), End::default());
         let port = rig.listen(&server);
         let silent = rig.network.connect(port.clone()).expect("the port listens");
         let begun = rig.network.connect(port).expect("the port listens");
         rig.push(&begun, &[22, 3, 1]);
-        let drained = rig.reactor.drain(Duration::from_secs(100));
+        let drained = rig.reactor.drain(Duration::from_secs(5));
         rig.turn();
-        rig.advance(Duration::from_millis(999));
+        // The handshake itself may take longer.
+        rig.advance(Duration::from_millis(4999));
         assert!(!silent.is_closed() && !begun.is_closed());
         rig.advance(Duration::from_millis(1));
         let drained = success_of(drained);

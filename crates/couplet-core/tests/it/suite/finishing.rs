@@ -54,6 +54,24 @@ pub(crate) fn c105a_a_drain_closes_its_port_and_asks_its_connections_alone(kit: 
     rig.still_echoes();
 }
 
+pub(crate) fn c105e_bytes_that_the_system_holds_come_before_the_question(kit: Kit) {
+    let mut rig = kit.rig();
+    for _ in 0..2 {
+        let a = rig.end();
+        let port = rig.listen(&a, Script::new());
+        let b = rig.peer(&port);
+        rig.until("a connection", || a.is_made());
+        assert!(!a.transport().has_received());
+        b.send(b"a request");
+        rig.reactor.drain(s(10)).detach();
+        rig.until("the question", || a.log.has("draining"));
+        assert!(a.log.entries()[1].starts_with("data"), "{:?}", a.log.entries());
+        assert!(a.transport().has_received());
+        a.transport().abort_connection();
+        rig.lost(&a);
+    }
+}
+
 pub(crate) fn c105a_who_pauses_and_who_comes_next_is_asked_too(kit: Kit) {
     let (mut rig, next) = (kit.rig(), A::default());
     let (a, b) = rig.accept(Script::new().once(On::Made, Transport::pause_producing));

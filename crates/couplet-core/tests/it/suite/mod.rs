@@ -266,6 +266,7 @@ macro_rules! all_facts {
             finishing: [
                 c105a_a_drain_closes_its_port_and_asks_its_connections_alone needs port,
                 c105a_who_pauses_and_who_comes_next_is_asked_too,
+                c105e_bytes_that_the_system_holds_come_before_the_question needs port,
                 c105a_ports_that_have_not_started_are_closed_and_no_connection_is_an_end,
                 c105a_a_port_may_accept_while_all_others_drain needs port,
                 c105a_a_protocol_that_does_not_know_of_drains_is_left_alone,
