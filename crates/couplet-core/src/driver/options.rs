@@ -10,6 +10,9 @@ use super::socket::Preparation;
 use crate::address::Address;
 use crate::switches::{Switch, Switches};
 
+/// The silence after which the system probes the peer of a TCP connection.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+
 /// The permissions of a UNIX socket's file.
 const FILE_MODE: u32 = 0o666;
 
@@ -26,6 +29,7 @@ pub struct ListenOptions {
     pub(crate) mode: u32,
     pub(crate) owner: Option<u32>,
     pub(crate) group: Option<u32>,
+    pub(crate) keep_alive: Option<Duration>,
     pub(crate) switches: Switches,
     pub(super) preparation: Preparation,
 }
@@ -43,6 +47,7 @@ impl Default for ListenOptions {
             mode: FILE_MODE,
             owner: None,
             group: None,
+            keep_alive: Some(KEEP_ALIVE),
             switches,
             preparation: Preparation::default(),
         }
@@ -160,6 +165,20 @@ impl ListenOptions {
         self
     }
 
+    /// Sets the silence after which the system probes whether the peer's host is still there
+    /// (`SO_KEEPALIVE`): 60 s by default, in whole seconds. Further probes follow at a quarter of that
+    /// time; if nine have no answer, the connection is lost with [`Reason::Lost`](crate::Reason::Lost).
+    /// Without them a connection to a host that has vanished, and from which nothing is expected, stays
+    /// for ever. `None` leaves the probes off.
+    ///
+    /// For TCP, on drivers with sockets. Accepted connections inherit it from the port. [`Transport::set_tcp_keep_alive`](crate::Transport::set_tcp_keep_alive)
+    /// changes it on a live connection.
+    #[must_use]
+    pub fn keep_alive(mut self, silence: Option<Duration>) -> Self {
+        self.keep_alive = silence;
+        self
+    }
+
     /// Calls `f` with the new socket before it is bound, to set any option that
     /// [`socket2`](SockRef) supports. Its error fails the listen. Accepted connections inherit most
     /// options. Not called by drivers without sockets.
@@ -198,6 +217,7 @@ impl ListenOptions {
 pub struct ConnectOptions {
     pub(crate) timeout: Duration,
     pub(crate) bind: Option<SocketAddr>,
+    pub(crate) keep_alive: Option<Duration>,
     pub(crate) switches: Switches,
     pub(super) preparation: Preparation,
 }
@@ -207,6 +227,7 @@ impl Default for ConnectOptions {
         ConnectOptions {
             timeout: Duration::from_secs(30),
             bind: None,
+            keep_alive: Some(KEEP_ALIVE),
             switches: Switches::on(&[Switch::NoDelay]),
             preparation: Preparation::default(),
         }
@@ -233,6 +254,20 @@ impl ConnectOptions {
     #[must_use]
     pub fn no_delay(mut self, on: bool) -> Self {
         self.switches.set(Switch::NoDelay, on);
+        self
+    }
+
+    /// Sets the silence after which the system probes whether the peer's host is still there
+    /// (`SO_KEEPALIVE`): 60 s by default, in whole seconds. Further probes follow at a quarter of that
+    /// time; if nine have no answer, the connection is lost with [`Reason::Lost`](crate::Reason::Lost).
+    /// Without them a connection to a host that has vanished, and from which nothing is expected, stays
+    /// for ever. `None` leaves the probes off.
+    ///
+    /// For TCP, on drivers with sockets. [`Transport::set_tcp_keep_alive`](crate::Transport::set_tcp_keep_alive)
+    /// changes it on a live connection.
+    #[must_use]
+    pub fn keep_alive(mut self, silence: Option<Duration>) -> Self {
+        self.keep_alive = silence;
         self
     }
 

@@ -633,8 +633,9 @@ impl Transport {
         self.cell.option(requested, |socket| socket.tcp_nodelay())
     }
 
-    /// Sets `SO_KEEPALIVE` and the idle time before the system's first probe; off by default. An
-    /// error is logged.
+    /// Sets `SO_KEEPALIVE` and the idle time before the system's first probe; `None` turns the probes
+    /// off. A connection begins with the probes of its [listen](crate::ListenOptions::keep_alive) or
+    /// [connect](crate::ConnectOptions::keep_alive) options. An error is logged.
     pub fn set_tcp_keep_alive(&self, idle: Option<Duration>) {
         self.cell.add_option(SocketOption::KeepAlive(idle));
     }

@@ -16,7 +16,7 @@ use std::path::Path;
 use mio::{event::Source, unix::SourceFd};
 #[cfg(unix)]
 use rustix::io::Errno;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use super::datagrams;
 #[cfg(unix)]
@@ -293,8 +293,9 @@ fn bind_tcp(address: SocketAddr, options: &ListenOptions) -> io::Result<Bound> {
 /// A bound socket that does not listen yet.
 pub(in crate::driver) fn bind(address: SocketAddr, options: &ListenOptions) -> io::Result<Socket> {
     bind_ip(address, Type::STREAM, options.switches, |socket| {
-        // Accepted connections inherit the option, which saves a system call each.
+        // Accepted connections inherit the options, which saves system calls.
         socket.set_tcp_nodelay(options.switches.has(Switch::NoDelay))?;
+        keep_alive(SockRef::from(socket), options.keep_alive)?;
         options.preparation.prepare(socket)
     })
 }
@@ -339,7 +340,9 @@ pub(super) fn connect(to: &Address, options: &ConnectOptions) -> io::Result<Stre
         Address::Tcp(to) | Address::Udp(to)
             if options.bind.is_none() && options.preparation.is_none() =>
         {
-            mio::net::TcpStream::connect(*to)?.into()
+            let stream = mio::net::TcpStream::connect(*to)?.into();
+            keep_alive(SockRef::from(&stream), options.keep_alive)?;
+            stream
         }
         Address::Tcp(to) | Address::Udp(to) => connect_from(*to, options)?,
         Address::Unix(name) => return unix::connect(name, options),
@@ -351,6 +354,14 @@ pub(super) fn connect(to: &Address, options: &ConnectOptions) -> io::Result<Stre
     Ok(stream)
 }
 
+/// Turns on the probes of a peer that has been silent for so long.
+fn keep_alive(socket: SockRef<'_>, silence: Option<Duration>) -> io::Result<()> {
+    let Some(silence) = silence else { return Ok(()) };
+    // The system counts in seconds.
+    let again = (silence / 4).max(Duration::from_secs(1));
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(silence).with_interval(again))
+}
+
 /// Whether the queue of a UNIX port is full: unlike a TCP connect, this one is not in progress.
 pub(super) fn is_queue_full(to: &Address, error: &io::Error) -> bool {
     to.unix().is_some() && error.kind() == io::ErrorKind::WouldBlock
@@ -360,6 +371,7 @@ pub(super) fn is_queue_full(to: &Address, error: &io::Error) -> bool {
 fn connect_from(to: SocketAddr, options: &ConnectOptions) -> io::Result<Stream> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
+    keep_alive(SockRef::from(&socket), options.keep_alive)?;
     options.preparation.prepare(&socket)?;
     if let Some(from) = options.bind {
         let bound = socket.bind(&from.into());

@@ -90,7 +90,9 @@ fn keep_alive(socket: SockRef<'_>) -> std::io::Result<()> {
 }
 
 fn options_of(set: &[PortOption]) -> ListenOptions {
-    set.iter().fold(ListenOptions::default(), |options, option| match option {
+    // The prepared ones turn it on.
+    let none = ListenOptions::default().keep_alive(None);
+    set.iter().fold(none, |options, option| match option {
         Backlog => options.backlog(0),
         Delay => options.no_delay(false),
         Group => options.group(others().1),
@@ -234,7 +236,8 @@ fn an_option_of_a_connect_is_set_whatever_the_family_and_the_other_options() {
         for set in sets.chain([all.to_vec()]) {
             let (case, folder) = (format!("{family:?} {set:?}"), Folder::new());
             let (from, client) = (local(family), rig.end());
-            let options = set.iter().fold(ConnectOptions::default(), |options, of| match of {
+            let none = ConnectOptions::default().keep_alive(None);
+            let options = set.iter().fold(none, |options, of| match of {
                 ConnectOption::Bind => options.bind(from),
                 ConnectOption::Delay => options.no_delay(false),
                 ConnectOption::Prepare => options.prepare(keep_alive),

@@ -118,7 +118,9 @@ fn c64_an_option_reaches_the_socket() {
             rig.turn();
             assert_eq!(socket.tcp_nodelay().expect("an option"), on);
         }
-        assert!(!socket.keepalive().expect("an option"));
+        assert!(socket.keepalive().expect("an option"));
+        assert_eq!(socket.tcp_keepalive_time().expect("an option"), Duration::from_secs(60));
+        assert_eq!(socket.tcp_keepalive_interval().expect("an option"), Duration::from_secs(15));
         for idle in [60, 3600].map(Duration::from_secs) {
             transport.set_tcp_keep_alive(Some(idle));
             rig.turn();
@@ -144,11 +146,12 @@ fn c64_an_option_reaches_the_socket() {
 #[test]
 fn c64a_a_socket_is_prepared_before_it_is_bound_or_connects() {
     let mut rig = Kit::mio().rig();
-    let listen = ListenOptions::default().prepare(|socket| {
+    let listen = ListenOptions::default().keep_alive(None).prepare(|socket| {
         assert!(socket.local_addr().is_ok_and(|at| at.as_socket().is_none_or(|at| at.port() == 0)));
         socket.set_keepalive(true)
     });
-    let connect = ConnectOptions::default().prepare(|socket| socket.set_keepalive(true));
+    let connect = ConnectOptions::default().keep_alive(None);
+    let connect = connect.prepare(|socket| socket.set_keepalive(true));
     for end in joined(&mut rig, listen, connect) {
         let seen: Rc<Cell<bool>> = Rc::default();
         let sees = seen.clone();
@@ -194,4 +197,22 @@ fn c64a_an_error_or_a_panic_in_with_socket_is_logged() {
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert!(lines[0].contains("an error by wish") && lines[1].contains("a panic by wish"));
     rig.sends(&a, &b, b"x");
+}
+
+#[test]
+fn c64c_ports_and_connects_have_keep_alive_probes_of_their_options() {
+    for silence in [None, Some(1), Some(2), Some(60), Some(3600)] {
+        let silence = silence.map(Duration::from_secs);
+        let mut rig = Kit::mio().rig();
+        let listen = ListenOptions::default().keep_alive(silence);
+        let connect = ConnectOptions::default().keep_alive(silence);
+        for end in joined(&mut rig, listen, connect) {
+            let Some(socket) = socket_of(&end.transport()) else { return };
+            assert_eq!(socket.keepalive().expect("an option"), silence.is_some());
+            let Some(silence) = silence else { continue };
+            assert_eq!(socket.tcp_keepalive_time().expect("an option"), silence);
+            let again = (silence / 4).max(Duration::from_secs(1));
+            assert_eq!(socket.tcp_keepalive_interval().expect("an option"), again);
+        }
+    }
 }
