@@ -1,11 +1,14 @@
 //! Time limits, and the state of idle connections.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
-use couplet::http::HttpOptions;
+use couplet::Reactor;
+use couplet::http::{Body, HttpOptions, Request, Response};
+use http_body_util::Full;
 
 use crate::http2::{END_HEADERS, HEADERS, body, fields, frame, frames, hello};
-use crate::kit::{TO, beside, get, heard, opened};
+use crate::kit::{TO, beside, beside_service, get, heard, opened};
 
 const HEAD: &str = "GET /a HTTP/1.1\r\nHost: a\r\n";
 
@@ -158,6 +161,59 @@ fn bodies_of_one_connection_that_stop_together_all_fail() {
         for stream in [1, 3, 5] {
             assert_eq!(body(&got, stream), "reading the body timed out", "stream {stream}");
         }
+        Ok(())
+    });
+}
+
+/// Refuses each request, and reads no body.
+async fn refuses(
+    _: Reactor,
+    _: Request<Body>,
+) -> Result<Response<Full<couplet::Bytes>>, Infallible> {
+    let mut response = Response::new(Full::from("no uploads here"));
+    *response.status_mut() = http::StatusCode::METHOD_NOT_ALLOWED;
+    Ok(response)
+}
+
+const MUCH: usize = 20_000_000;
+const PIECES: usize = 200;
+
+fn upload() -> String {
+    format!("POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: {MUCH}\r\n\r\n")
+}
+
+/// RFC 9112, 9.6: the server reads on for a time, since a close with unread input would be a reset,
+/// which destroys the answer.
+#[test]
+fn a_refusal_reaches_a_client_that_reads_after_its_upload() {
+    for pause in [0, 100] {
+        beside_service(HttpOptions::default(), refuses, async move |reactor| {
+            let pause = Duration::from_millis(pause);
+            let mut stream = opened(&reactor, upload()).await?;
+            for _ in 0..PIECES {
+                stream.write_all(vec![b'x'; MUCH / PIECES]).await?;
+                reactor.sleep(pause).await?;
+            }
+            let got = heard(&mut stream, &reactor, secs(60)).await?;
+            assert_eq!((got.status(), got.is_closed), (Some(405), true), "{pause:?}");
+            assert!(got.text().ends_with("no uploads here"), "{}", got.text());
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn a_client_that_uploads_for_ever_is_cut_30_s_after_the_refusal() {
+    beside_service(HttpOptions::default(), refuses, async |reactor| {
+        let begun = reactor.now();
+        let mut stream = opened(&reactor, upload()).await?;
+        let mut sent = secs(0);
+        while stream.write_all([b'x'; 1000]).await.is_ok() {
+            reactor.sleep(secs(1)).await?;
+            sent = reactor.now() - begun;
+            assert!(sent < secs(60));
+        }
+        assert!((secs(30)..=secs(32)).contains(&sent), "{sent:?}");
         Ok(())
     });
 }
