@@ -74,6 +74,33 @@ impl Drop for Before {
 }
 
 #[test]
+fn c105g_a_sigint_that_was_ignored_stays_ignored() {
+    const TEST: &str = "c105g_a_sigint_that_was_ignored_stays_ignored";
+    let Some(ends) = apart::told() else {
+        for (trap, ends) in [("trap '' INT", "TERM"), (":", "INT")] {
+            let script = format!("{trap}; exec \"$@\"");
+            let mut command = apart::again_by(&["sh", "-c", &script, "sh"], TEST, ends);
+            assert!(command.status().expect("it starts").success(), "{trap}");
+        }
+        return;
+    };
+    // Twice: the end of a run restores what was there before.
+    for _ in 0..2 {
+        let mut l = Loop::with_options(LoopOptions::default().signals(true)).expect("a loop");
+        l.run(|_| {
+            raise(Signal::INT);
+            if ends == "TERM" {
+                raise(Signal::TERM);
+            }
+            Ok(())
+        })
+        .expect("a run");
+        let expected = if ends == "TERM" { Stopped::Terminate } else { Stopped::Interrupt };
+        assert_eq!(l.stopped_by(), Some(expected));
+    }
+}
+
+#[test]
 fn c105_a_signal_ends_the_run_and_the_previous_handler_is_back() {
     let _turn = one_at_a_time();
     for (number, signal) in [(SIGINT, Signal::INT), (SIGTERM, Signal::TERM)] {

@@ -21,6 +21,7 @@ pub mod heap;
 pub mod huge;
 pub mod interfaces;
 pub mod lend;
+pub mod orphans;
 pub mod owned;
 pub mod process;
 pub mod read_buffer;

@@ -2,12 +2,13 @@
 //! `std::process::Command` starts them; this module adds the parts that std has no safe method for.
 #![cfg(unix)]
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The names of signals, without `SIG`, and their numbers on this system.
 pub const SIGNALS: &[(&str, i32)] = &[
@@ -133,7 +134,7 @@ pub enum Session {
 ///
 /// The system's error, including errors in the child before it executes the program.
 pub fn spawn(command: &mut Command, mut setup: Setup) -> io::Result<Child> {
-    reap_orphans();
+    reap_left();
     // Duplicated above all target numbers, so that none is overwritten before it is used.
     let above = setup.descriptors.iter().map(|(_, number)| number + 1).max().unwrap_or(3);
     for (descriptor, _) in &mut setup.descriptors {
@@ -366,7 +367,11 @@ pub struct Running {
 impl Running {
     /// Wraps a started child.
     pub fn new(child: Child) -> Running {
-        Running { pid: child.id(), child: Some(child) }
+        let pid = child.id();
+        if is_init() {
+            started().insert(pid);
+        }
+        Running { pid, child: Some(child) }
     }
 
     /// The process ID. It is not reused until [`end`](Self::end) has returned a status.
@@ -384,6 +389,7 @@ impl Running {
         let status = child.try_wait();
         if !matches!(status, Ok(None)) {
             self.child = None;
+            forget(self.pid);
         }
         status
     }
@@ -391,10 +397,11 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Some(mut child) = self.child.take()
-            && matches!(child.try_wait(), Ok(None))
-        {
-            ORPHANS.lock().unwrap_or_else(PoisonError::into_inner).push(child);
+        if let Some(mut child) = self.child.take() {
+            if !matches!(child.try_wait(), Ok(None)) {
+                return forget(self.pid);
+            }
+            LEFT.lock().unwrap_or_else(PoisonError::into_inner).push(child);
         }
     }
 }
@@ -402,11 +409,42 @@ impl Drop for Running {
 // Bound: one for each child that outlived its loop and still runs; looked through when another
 // starts.
 /// Children whose [`Running`] was dropped before their exit was known.
-static ORPHANS: Mutex<Vec<Child>> = Mutex::new(Vec::new());
+static LEFT: Mutex<Vec<Child>> = Mutex::new(Vec::new());
 
-fn reap_orphans() {
-    let mut orphans = ORPHANS.lock().unwrap_or_else(PoisonError::into_inner);
-    orphans.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+/// Reaps those that have exited.
+pub(crate) fn reap_left() {
+    let mut left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
+    left.retain_mut(|child| {
+        let runs = matches!(child.try_wait(), Ok(None));
+        if !runs {
+            forget(child.id());
+        }
+        runs
+    });
+}
+
+/// Whether this process is process 1: the parent of all orphans.
+pub fn is_init() -> bool {
+    std::process::id() == 1
+}
+
+/// The children that were started here and are not reaped, in process 1.
+fn started() -> MutexGuard<'static, BTreeSet<u32>> {
+    // Bound: one for each child that is not reaped.
+    static STARTED: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+    STARTED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn forget(pid: u32) {
+    if is_init() {
+        started().remove(&pid);
+    }
+}
+
+/// Whether a child of process 1 was started here.
+#[cfg(target_os = "linux")]
+pub(crate) fn is_started_here(pid: u32) -> bool {
+    started().contains(&pid)
 }
 
 /// A descriptor that becomes readable when a child of ours has exited: a pidfd, or, if the system

@@ -5,6 +5,9 @@
 //!
 //! A hanging program does not read the pipe: a SIGINT or SIGTERM that arrives while an earlier one
 //! has been unread for a second takes its default action, and ends the process.
+//!
+//! A SIGINT that is ignored stays ignored: a shell starts programs in the background like that, so that
+//! Ctrl-C spares them.
 
 use std::io;
 
@@ -88,7 +91,8 @@ mod unix {
     }
 
     impl Signals {
-        /// Installs handlers for these signals.
+        /// Installs handlers for these signals, except a SIGINT that is ignored. From then on process 1
+        /// also reaps [orphans](crate::orphans).
         ///
         /// # Errors
         ///
@@ -107,7 +111,12 @@ mod unix {
             let mut taken = Signals { reader: pipe()?, previous: Vec::new() };
             // Discards signals that arrived for a previous `Signals`.
             while taken.read().is_some() {}
+            #[cfg(target_os = "linux")]
+            crate::orphans::reap_as_init()?;
             for &signal in signals {
+                if signal == INTERRUPT && is_ignored(signal) {
+                    continue;
+                }
                 // On an error dropping `taken` restores the handlers replaced so far.
                 taken.previous.push((signal, replace(signal)?));
             }
@@ -158,6 +167,15 @@ mod unix {
             libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK)
         };
         if rc == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    fn is_ignored(signal: i32) -> bool {
+        // SAFETY: an all-zero sigaction is a valid value, and the pointer is to one on this stack.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            let found = libc::sigaction(signal, std::ptr::null(), &raw mut action);
+            found == 0 && action.sa_sigaction == libc::SIG_IGN
+        }
     }
 
     fn replace(signal: i32) -> io::Result<libc::sigaction> {

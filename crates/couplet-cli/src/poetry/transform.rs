@@ -38,7 +38,8 @@ The transformations:
   pirate         as they say it at sea
 
 A client that reads slowly is read from slowly. One that announces a request and
-does not send it is cut off after --idle-timeout."
+does not send it, or has finished and reads nothing of its answer, is cut off after
+--idle-timeout."
 );
 
 #[derive(Args, Debug)]

@@ -104,11 +104,11 @@ impl StringProtocol for TransformServer {
         }
     }
 
-    /// Called after every request has been answered. A slow reader is not disconnected: the output
-    /// may take any time to leave.
+    /// Called after every request has been answered. A slow reader is not disconnected, as long as it
+    /// takes something within the idle timeout.
     fn read_closed(&mut self, transport: &StringTransport) {
         transport.set_idle_timeout(None);
-        transport.set_close_deadline(None);
+        transport.set_close_deadline(self.idle_timeout);
         transport.lose_write_connection();
     }
 }
@@ -243,9 +243,9 @@ mod tests {
     }
 
     #[test]
-    fn who_has_finished_and_reads_late_is_not_cut() {
+    fn who_has_finished_and_reads_late_is_not_cut_without_a_timeout() {
         for length in [10_000, 80_000, 100_000, 130_000, 500_000] {
-            let mut held = hold(factory(1_000_000, Some(IDLE))());
+            let mut held = hold(factory(1_000_000, None)());
             let request = format!("{}:upper.{},", length + 6, "x".repeat(length));
             let mut rest = request.as_bytes();
             while !rest.is_empty() {
@@ -254,6 +254,26 @@ mod tests {
             }
             held.wire.fin();
             assert_eq!(read_late(&mut held), format!("{length}:,").len() + length);
+        }
+    }
+
+    #[test]
+    fn who_has_finished_has_the_idle_timeout_for_each_piece() {
+        for (pause, is_cut) in [(NEARLY, false), (IDLE + SECOND, true)] {
+            let mut held = hold(factory(1_000_000, Some(IDLE))());
+            let request = format!("{}:upper.{},", 500_006, "x".repeat(500_000));
+            let mut rest = request.as_bytes();
+            while !rest.is_empty() {
+                rest = &rest[held.wire.push(rest)..];
+                held.settle();
+            }
+            held.wire.fin();
+            held.settle();
+            while !held.wire.saw_fin() && !held.wire.saw_reset() {
+                held.advance(pause);
+                held.wire.take();
+            }
+            assert_eq!(held.wire.saw_reset(), is_cut, "{pause:?}");
         }
     }
 }

@@ -3,7 +3,46 @@
 
 use std::process::Command;
 
-use crate::kit::{Running, has, missing};
+use rustix::process::Signal;
+
+use crate::kit::{Running, Server, has, missing, wait_until};
+
+/// The children of a process, zombies included.
+fn children_of(parent: &str) -> Vec<String> {
+    let stat = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/stat")).ok();
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = all.filter_map(|entry| entry.file_name().into_string().ok());
+    let is_child = |pid: &String| {
+        let stat = stat(pid).unwrap_or_default();
+        let after = stat.rsplit(')').next().unwrap_or_default();
+        after.split_ascii_whitespace().nth(1) == Some(parent)
+    };
+    pids.filter(|pid| pid.parse::<u32>().is_ok()).filter(is_child).collect()
+}
+
+#[test]
+fn process_1_reaps_orphans() {
+    if !has_namespaces() {
+        return;
+    }
+    // The shell's child becomes an orphan, and is killed with its group, or leaves it and exits.
+    for child in ["sleep 1000", "setsid sleep 0.1"] {
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
+        command.args([env!("CARGO_BIN_EXE_couplet"), "forward", "0"]);
+        command.arg(format!("process:/bin/sh -c '{child} >/dev/null 2>&1 & echo ready'"));
+        let mut server = Server::start_command(command, 1);
+        let process_1 = children_of(&server.running.pid().to_string()).remove(0);
+        for _ in 0..2 {
+            for _ in 0..5 {
+                let mut client = server.connect();
+                assert_eq!(client.read_to_end().unwrap(), b"ready\n");
+            }
+            wait_until("no child is left", || children_of(&process_1).is_empty());
+        }
+        server.running.signal(Signal::KILL);
+    }
+}
 
 /// True if namespaces can be created here; CI requires them.
 fn has_namespaces() -> bool {

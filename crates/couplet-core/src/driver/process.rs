@@ -19,11 +19,25 @@ use couplet_os::process::{self, Running, SIGNALS, Session, Setup};
 
 use super::Adopted;
 
+/// The variables by which systemd addresses one process: for its readiness and watchdog, its sockets,
+/// and its descriptor store.
+const OF_THIS_PROCESS: [&str; 8] = [
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_PIDFDID",
+    "LISTEN_FDNAMES",
+    "FDSTORE",
+];
+
 /// A program to start, with its environment, descriptors, user and limits: see
 /// [`Reactor::spawn_process`](crate::Reactor::spawn_process).
 ///
 /// Unless set otherwise, the child inherits our environment, directory and user; its descriptors 0
-/// to 2 are pipes to us, and it has no others.
+/// to 2 are pipes to us, and it has no others. It does not inherit the variables by which systemd
+/// addresses this process: `NOTIFY_SOCKET`, `WATCHDOG_*`, `LISTEN_*` and `FDSTORE`.
 ///
 /// ```
 /// use couplet::process::{ChildFd, Command};
@@ -350,6 +364,9 @@ impl Command {
     fn to_std(&self) -> std::process::Command {
         let mut command = std::process::Command::new(&self.program);
         command.args(&self.args);
+        for name in OF_THIS_PROCESS {
+            command.env_remove(name);
+        }
         for change in &self.env {
             match change {
                 EnvChange::Clear => command.env_clear(),

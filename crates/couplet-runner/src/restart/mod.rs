@@ -39,6 +39,9 @@ const STARTED_BY: &str = "COUPLET_RESTARTED_BY";
 /// The descriptor over which a new process inherits.
 const LINK: i32 = 3;
 
+/// The variables of systemd for reports and the descriptor store.
+const REPORTING: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "FDSTORE"];
+
 /// How long a new process that was given up may take to end.
 pub(crate) const GRACE: Duration = Duration::from_secs(5);
 
@@ -57,18 +60,16 @@ impl Executable {
         Ok(Executable { path, arguments: arguments.collect() })
     }
 
-    /// Variables of systemd that name this process don't apply to the next, which is fed by the link and
-    /// reports for the program.
+    /// The next process is fed by the link. It reports for the program, so it gets the variables of
+    /// systemd for that, which other children do not.
     fn command(&self, link: OwnedFd) -> Command {
-        Command::new(&self.path)
+        let command = Command::new(&self.path)
             .args(&self.arguments)
             .env(STARTED_BY, std::process::id().to_string())
-            .env_remove("LISTEN_FDS")
-            .env_remove("LISTEN_PID")
-            .env_remove("LISTEN_FDNAMES")
-            .env_remove("WATCHDOG_PID")
             .inherit_stdio()
-            .descriptor(LINK, link)
+            .descriptor(LINK, link);
+        let values = REPORTING.iter().filter_map(|name| Some((name, env::var_os(name)?)));
+        values.fold(command, |command, (name, value)| command.env(name, value))
     }
 }
 

@@ -24,6 +24,43 @@ fn c150_a_child_inherits_our_environment_unless_told_otherwise() {
     assert_eq!(nursery.run(command).text(1), "--\n");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn c150c_a_child_does_not_inherit_the_variables_by_which_systemd_addresses_us() {
+    const TEST: &str = "process::set_up::c150c_a_child_does_not_inherit_the_variables_by_which_systemd_addresses_us";
+    let names = [
+        "NOTIFY_SOCKET",
+        "WATCHDOG_USEC",
+        "WATCHDOG_PID",
+        "LISTEN_FDS",
+        "LISTEN_PID",
+        "LISTEN_PIDFDID",
+        "LISTEN_FDNAMES",
+        "FDSTORE",
+    ];
+    if crate::apart::told().is_none() {
+        let mut again = crate::apart::again(TEST, "inside");
+        let status = again.envs(names.map(|name| (name, "x"))).env("LISTEN_ROSES", "7").status();
+        return assert!(status.expect("it starts").success());
+    }
+    assert!(names.iter().all(|name| std::env::var(name).is_ok()), "this process has them");
+    let mut nursery = Nursery::new();
+    let inherited = nursery.run(Command::new("env")).text(1);
+    let has =
+        |text: &str, name: &str| text.lines().any(|line| line.starts_with(&format!("{name}=")));
+    assert!(!names.iter().any(|name| has(&inherited, name)), "{inherited}");
+    assert!(has(&inherited, "LISTEN_ROSES") && has(&inherited, "PATH"), "{inherited}");
+    // A command may pass them on.
+    let passed = nursery.run(Command::new("env").env("NOTIFY_SOCKET", "/rose")).text(1);
+    assert!(passed.contains("NOTIFY_SOCKET=/rose\n"), "{passed}");
+    // The endpoint starts its programs in the same way.
+    let (asks, answer) = super::callbacks::Asks::new("");
+    let connecting = nursery.l.reactor().connect_protocol("process:env", asks);
+    let answer = nursery.l.run_until(connecting.then(move |_| answer)).expect("it answers");
+    let answer = String::from_utf8(answer).expect("text");
+    assert!(has(&answer, "PATH") && !names.iter().any(|name| has(&answer, name)), "{answer}");
+}
+
 #[test]
 fn the_last_change_of_a_variable_is_the_one_that_counts() {
     type Change = fn(Command) -> Command;
