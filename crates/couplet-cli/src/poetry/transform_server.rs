@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::protocols::{NetstringReceiver, StringProtocol, StringTransport, encode_netstring};
-use couplet::{Reason, Transport};
+use couplet::{Deferred, Reason, Transport};
 
 use crate::marks::MARKS;
 use crate::poetry::heap_trim::HeapTrim;
@@ -37,12 +37,15 @@ pub(crate) struct TransformServer {
     has_answered: bool,
     /// Reading pauses once all requests of this read are answered.
     will_pause: bool,
+    /// The end of the client's stream is reported, though a pause holds it back.
+    awaits_end: bool,
 }
 
 impl TransformServer {
     fn new(max_length: usize, idle_timeout: Option<Duration>) -> TransformServer {
         let heap = Rc::default();
-        TransformServer { max_length, idle_timeout, heap, has_answered: false, will_pause: false }
+        let (has_answered, will_pause, awaits_end) = (false, false, false);
+        TransformServer { max_length, idle_timeout, heap, has_answered, will_pause, awaits_end }
     }
 
     /// Pauses reading until output has left. The turn calls it once all requests of a read are answered:
@@ -59,6 +62,28 @@ impl TransformServer {
             Ok(())
         };
         transport.drained().add_both(resume).detach();
+        if !std::mem::replace(&mut self.awaits_end, true) {
+            let me = transport.connection::<Self>();
+            let limit = move |()| {
+                me.tell(Self::limit_leaver);
+            };
+            transport.peer_ended().map(limit).recover(|_| Deferred::succeed(())).detach();
+        }
+    }
+
+    /// Cuts off a client that has ended its sending, once it takes nothing for the idle timeout.
+    fn limit_leaver(&mut self, transport: &StringTransport) {
+        let Some(limit) = self.idle_timeout else { return };
+        let taken = |transport: &Transport| (transport.bytes_sent(), transport.unacknowledged());
+        let before = taken(transport);
+        let check = move |me: &mut Self, transport: &StringTransport| {
+            if taken(transport) == before {
+                transport.abort_connection();
+            } else {
+                me.limit_leaver(transport);
+            }
+        };
+        transport.connection::<Self>().call_later(limit, check);
     }
 }
 
@@ -199,7 +224,7 @@ mod tests {
     #[test]
     fn who_asks_often_and_reads_late_is_paused_and_not_cut() {
         // The answers before a pause are many times as long as the longest.
-        let mut held = hold(factory(7, Some(IDLE))());
+        let mut held = hold(factory(7, None)());
         let requests = "7:upper.x,".repeat(50_000);
         let (mut rest, mut got, mut pauses) = (requests.as_bytes(), 0, 0);
         while !rest.is_empty() {
