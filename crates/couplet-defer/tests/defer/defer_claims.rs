@@ -221,7 +221,8 @@ fn c129_a_hundred_thousand_detached_gets_pass_an_item_on() {
 
 #[test]
 fn c129_a_permit_in_a_dropped_deferred_passes_to_the_next() {
-    let shapes: [fn(&DeferredSemaphore) -> Box<dyn std::any::Any>; 4] = [
+    type Shape = fn(&DeferredSemaphore) -> Box<dyn std::any::Any>;
+    let shapes: [Shape; 4] = [
         |one| Box::new(one.acquire()),
         |one| Box::new(one.acquire().add_timeout(&Clock::default(), Duration::from_secs(1))),
         |one| Box::new(first_of([one.acquire()])),
