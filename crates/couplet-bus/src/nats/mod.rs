@@ -3,7 +3,8 @@
 //! [`Parser`] is the protocol without I/O. The client keeps one connection: it tries the servers of a
 //! cluster in turn, also those that a server [names](Info::connect_urls), and restores its
 //! subscriptions on each new connection. Messages that are published without a connection are
-//! queued within a [bound](Options::queue), and sent before later ones.
+//! queued within a [bound](Options::queue), and sent before later ones. A server in its
+//! [lame duck mode](Info::lame_duck) is left for another one.
 //!
 //! Delivery is at most once: when a connection is lost, messages on their way may be lost with it,
 //! and [`Event::Disconnected`](crate::Event::Disconnected) says how many were not confirmed.

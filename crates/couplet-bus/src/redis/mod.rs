@@ -16,6 +16,9 @@
 //! A request fails with [`NoResponders`](crate::RequestError::NoResponders) if its server knows of
 //! no subscription to it; in a Redis Cluster another server may.
 //!
+//! The client keeps to the master: a replica is a failed attempt, and a server that is demoted is left
+//! for the next attempt, which looks the name up again.
+//!
 //! [`Redis`] runs commands over the connection of a bus. [`Parser`] is the protocol without I/O.
 
 mod commands;
