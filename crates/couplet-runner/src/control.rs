@@ -21,10 +21,8 @@ use crate::running::Running;
 /// Answers orders on a UNIX socket that only the process's own user may use. It is open to the end of
 /// the program: a drain can be cut short.
 pub(crate) fn serve(running: &Rc<Running>, path: &Path) -> Result<Port, Failure> {
-    let endpoint = UnixServer::new(path).options(ListenOptions::default().mode(0o600));
     let program = Rc::downgrade(running);
-    let endpoint = Placed::new(Arc::new(endpoint), "[runner] control");
-    let listening = running.reactor.listen(endpoint, move || {
+    let listening = running.reactor.listen(endpoint(path), move || {
         let orders = Orders { running: program.clone(), state: State::Waiting };
         LineOnlyReceiver::new(orders).with_delimiter(b"\n").with_max_length(MOST)
     });
@@ -33,6 +31,12 @@ pub(crate) fn serve(running: &Rc<Running>, path: &Path) -> Result<Port, Failure>
     port.accept_under_load(true);
     port.accept_while_draining(true);
     Ok(port)
+}
+
+/// The endpoint of a control socket.
+pub(crate) fn endpoint(path: &Path) -> Placed {
+    let endpoint = UnixServer::new(path).options(ListenOptions::default().mode(0o600));
+    Placed::new(Arc::new(endpoint), "[runner] control")
 }
 
 /// The longest order, in bytes.

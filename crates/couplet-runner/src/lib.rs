@@ -190,6 +190,7 @@ extern crate couplet_watched;
 mod asking;
 mod config;
 mod control;
+mod directory;
 mod exit;
 mod files;
 mod identity;

@@ -255,7 +255,7 @@ impl LogFile {
     }
 }
 
-fn cannot_open(path: &Path, error: &io::Error) -> Exit {
+pub(crate) fn cannot_open(path: &Path, error: &io::Error) -> Exit {
     Exit::failed(format!("cannot open the log file {}: {}", path.display(), plain(error)))
 }
 

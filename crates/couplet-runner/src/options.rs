@@ -11,7 +11,10 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
+use crate::exit::Exit;
+use crate::places::Placed;
 use crate::values::{Listen, Seconds};
+use crate::{control, files, logging, pid_file};
 
 /// The arguments of a program that a [`Runner`](crate::Runner) runs. A program with arguments of its
 /// own flattens these into them, and calls [`Runner::run`](crate::Runner::run).
@@ -66,6 +69,10 @@ pub struct Options {
     #[arg(long)]
     #[serde(skip)]
     pub(crate) check: bool,
+    /// Work in this folder, an absolute path: it is entered at the start, at each reload and at each
+    /// restart, wherever a link in it leads by then
+    #[arg(long, value_name = "DIR")]
+    pub(crate) directory: Option<PathBuf>,
     /// Append the log to this file instead of stderr; SIGHUP opens it again
     #[arg(long, value_name = "FILE")]
     pub(crate) log_file: Option<PathBuf>,
@@ -160,6 +167,7 @@ impl Options {
     pub(crate) fn or(self, file: Options) -> Options {
         Options {
             check: self.check,
+            directory: self.directory.or(file.directory),
             log_file: self.log_file.or(file.log_file),
             log_repeats: self.log_repeats.or(file.log_repeats),
             log_buffer: self.log_buffer.or(file.log_buffer),
@@ -183,6 +191,24 @@ impl Options {
     pub(crate) fn of_the_start(&self) -> Options {
         let [max_connections, max_buffered, max_buffered_by_peer] = [None; 3];
         Options { max_connections, max_buffered, max_buffered_by_peer, ..self.clone() }
+    }
+
+    /// The endpoints of the runner itself.
+    pub(crate) fn own_endpoints(&self) -> Vec<Placed> {
+        let web = [("health", &self.health), ("metrics", &self.metrics)];
+        let web = web.into_iter().filter_map(|(name, at)| Some(at.as_ref()?.of_runner(name)));
+        web.chain(self.control.as_deref().map(control::endpoint)).collect()
+    }
+
+    /// Checks that the files of the process can be opened, without opening them.
+    pub(crate) fn check_files(&self) -> Result<(), Exit> {
+        if let Some(path) = &self.log_file {
+            files::can_append(path).map_err(|error| logging::cannot_open(path, &error))?;
+        }
+        if let Some(path) = &self.pid_file {
+            files::can_append(path).map_err(|error| pid_file::cannot_write(path, &error))?;
+        }
+        Ok(())
     }
 
     /// Sets the driver of a loop, if an option does.

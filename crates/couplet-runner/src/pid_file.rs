@@ -95,7 +95,7 @@ impl Drop for PidFile {
     }
 }
 
-fn cannot_write(path: &Path, error: &std::io::Error) -> Exit {
+pub(crate) fn cannot_write(path: &Path, error: &std::io::Error) -> Exit {
     Exit::failed(format!("cannot write the pid file {}: {}", path.display(), plain(error)))
 }
 

@@ -279,12 +279,12 @@ impl Sockets {
     }
 }
 
-/// Reads the files of all open endpoints again, such as certificates, except for those of these
+/// All open endpoints, whose files are read again, such as certificates, except for those of these
 /// services, which are built anew.
-pub(crate) fn reload_files(except: &[&str]) -> couplet::Result<Vec<Reload>> {
+pub(crate) fn kept_endpoints(except: &[&str]) -> Vec<Arc<dyn ServerEndpoint>> {
     let open = SOCKETS.with(Sockets::open);
     let kept = open.iter().filter(|(place, _)| !except.contains(&&*place.service));
-    kept.filter_map(|(_, port)| port.endpoint()).map(ServerEndpoint::reload).collect()
+    kept.filter_map(|(_, port)| port.endpoint()).cloned().collect()
 }
 
 /// Has ports at these places use these sockets of another process, which still serves them, and has

@@ -285,6 +285,8 @@ pub(crate) struct SupervisorTable {
     drain: Seconds,
     drain_groups: u32,
     drain_over: Seconds,
+    /// How long a reload may wait for the files that it reads.
+    pub(crate) read_within: Seconds,
     /// How long a new process of the program may take to start.
     pub(crate) restart_within: Seconds,
     restart_drain: Seconds,
@@ -314,6 +316,7 @@ impl Default for SupervisorTable {
             drain: seconds(5000),
             drain_groups: 1,
             drain_over: seconds(0),
+            read_within: seconds(10_000),
             restart_within: seconds(60_000),
             restart_drain: seconds(600_000),
             generations: 4,

@@ -1,12 +1,16 @@
 //! Applies a changed configuration to a program that runs.
 
+use std::cell::RefCell;
+use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use couplet::endpoints::Reload;
 use couplet::services::Child;
 use couplet::{Failure, Reactor};
 
 use crate::config::Source;
+use crate::directory::Folder;
 use crate::loops::{ThisLoop, this_loop};
 use crate::options::Options;
 use crate::places::{self, Endpoints, Place, PlacedSocket};
@@ -21,16 +25,55 @@ pub(crate) async fn apply(running: &Running) -> couplet::Result<String> {
     let Some(path) = &program.arguments.config else {
         return Ok("there is no configuration".to_owned());
     };
+    let path = match &program.directory {
+        Some(directory) => directory.start_in().join(path),
+        None => path.clone(),
+    };
+    let entering = program.directory.clone();
+    let read = move || {
+        let folder = entering.map(|directory| directory.open()).transpose()?;
+        Ok((Source::read_again(&path)?, folder))
+    };
+    let (source, folder) = running.read_files("the configuration", read).await?;
+    let has_moved = enter(&program.folder, folder)?;
+    let applied = apply_source(running, &source, has_moved.is_some()).await;
+    if let (Err(_), Some(before)) = (&applied, has_moved) {
+        before.enter()?;
+        program.folder.replace(Some(before));
+    }
+    applied
+}
+
+/// Enters the folder to which the working folder's path leads now. Returns the one before if it is
+/// another.
+fn enter(current: &RefCell<Option<Folder>>, new: Option<Folder>) -> io::Result<Option<Folder>> {
+    let Some(new) = new else { return Ok(None) };
+    if current.borrow().as_ref().is_some_and(|current| current.is_same(&new)) {
+        return Ok(None);
+    }
+    new.enter()?;
+    Ok(current.replace(Some(new)))
+}
+
+/// Applies a configuration. If the working folder has moved, all services are started anew in it.
+async fn apply_source(
+    running: &Running,
+    source: &Arc<Source>,
+    has_moved: bool,
+) -> couplet::Result<String> {
+    let program = &running.program;
     let (read, endpoints) = places::collecting(|| {
-        let plan = program.services.plan(&Source::read(path)?)?;
+        let plan = program.services.plan(source)?;
         let options = program.command_line.clone().or(plan.options.clone());
         options.check_limits(running.loops.count()).map_err(Failure::msg)?;
         let (levels, waiting) = (plan.log.log_level.clone(), waiting_tables(running, &plan));
-        Ok::<_, Failure>((options, levels, waiting, Changes::find(running, plan)?))
+        Ok::<_, Failure>((options, levels, waiting, Changes::find(running, plan, has_moved)?))
     });
     let (options, levels, waiting, changes) = read?;
-    let opened = changes.open(endpoints).await?;
-    let files = places::reload_files(&changes.stopped())?;
+    let opened = changes.open(running, endpoints).await?;
+    let kept = places::kept_endpoints(&changes.stopped());
+    let reload = move || kept.iter().map(|endpoint| endpoint.reload()).collect();
+    let files: Vec<Reload> = running.read_files("the files of endpoints", reload).await?;
     program.log.set_levels_of_file(levels);
     set_limits(running, options);
     files.into_iter().for_each(Reload::apply);
@@ -76,13 +119,11 @@ struct Changes {
 
 impl Changes {
     /// Compares the services that run with a plan, and builds the new ones.
-    fn find(running: &Running, plan: Plan) -> couplet::Result<Changes> {
-        let (kept, old): (Vec<_>, Vec<_>) = running
-            .services
-            .borrow()
-            .iter()
-            .cloned()
-            .partition(|(key, _)| plan.services.iter().any(|planned| planned.key.is_same(key)));
+    fn find(running: &Running, plan: Plan, has_moved: bool) -> couplet::Result<Changes> {
+        let (kept, old): (Vec<_>, Vec<_>) =
+            running.services.borrow().iter().cloned().partition(|(key, _)| {
+                !has_moved && plan.services.iter().any(|planned| planned.key.is_same(key))
+            });
         let planned = plan.services.into_iter();
         let changed = planned.filter(|one| !kept.iter().any(|(key, _)| key.is_same(&one.key)));
         let names = kept.iter().map(|(_, name)| &**name);
@@ -95,10 +136,15 @@ impl Changes {
     }
 
     /// Opens the new ports.
-    async fn open(&self, endpoints: Endpoints) -> couplet::Result<Vec<(Place, PlacedSocket)>> {
+    async fn open(
+        &self,
+        running: &Running,
+        endpoints: Endpoints,
+    ) -> couplet::Result<Vec<(Place, PlacedSocket)>> {
         let stopped = self.stopped();
         let starts = |service: &str| self.new.iter().any(|(key, _)| key.which.service() == service);
-        endpoints.open(starts, |service| stopped.contains(&service)).await
+        let opening = endpoints.opening(starts, |service| stopped.contains(&service)).await?;
+        running.read_files("the files of endpoints", move || opening.open()).await
     }
 
     async fn apply(self, running: &Running) -> couplet::Result<String> {

@@ -1,6 +1,6 @@
 //! [`Runner`]: a program's services, and its `main`.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,13 +12,14 @@ use couplet::{Address, Loop, LoopOptions, Protocol, Reactor};
 use serde::de::DeserializeOwned;
 
 use crate::config::Source;
+use crate::directory::Directory;
 use crate::exit::{Exit, plain};
 use crate::identity::{self, Identity};
 use crate::logging::Log;
 use crate::loops::{self, Loops};
 use crate::metrics::Metrics;
-use crate::options::Arguments;
-use crate::places;
+use crate::options::{Arguments, Options};
+use crate::places::{self, Endpoints};
 use crate::plan::{self, Plan, Services};
 use crate::restart::{Executable, Heir, Takers};
 use crate::running::{self, Program, Signals};
@@ -289,12 +290,17 @@ impl Runner {
         let executable = Executable::find()
             .map_err(|error| Exit::failed(format!("cannot find the program: {}", plain(&error))))?;
         let source = match &arguments.config {
+            // The first process may have read a pipe.
+            Some(path) if heir.is_some() => Source::read_again(path)?,
             Some(path) => Source::read(path)?,
             None => Source::parse("no configuration (--config FILE)", "")?,
         };
-        let plan = self.services.plan(&source)?;
+        let (plan, endpoints) = places::collecting(|| self.services.plan(&source));
+        let plan = plan?;
         let command_line = arguments.options.clone();
         let arguments = arguments.or(&plan.log, plan.options.clone());
+        let entered = arguments.options.directory.as_deref().map(Directory::enter).transpose()?;
+        let (directory, folder) = entered.unzip();
         let count = arguments.options.loops().map_err(Exit::bad_usage)?;
         let identity = Identity::find(&arguments.options)?;
         let metrics = arguments.options.metrics.as_ref().map(|_| Metrics::new());
@@ -305,7 +311,7 @@ impl Runner {
         };
         let mut l = Loop::with_options(options(0).signals(true)).map_err(cannot_start)?;
         if arguments.options.check {
-            return check(&l.reactor(), plan, &source);
+            return check(&mut l, plan, endpoints, &arguments.options, &source);
         }
         // First: it applies to the log file too.
         if let Some(mode) = arguments.options.umask {
@@ -344,6 +350,8 @@ impl Runner {
             log,
             signals: Cell::new(Some(signals)),
             executable,
+            directory,
+            folder: RefCell::new(folder),
             takers: self.takers,
             stored: Cell::new(Stored::take()),
             metrics,
@@ -366,11 +374,26 @@ fn cannot_start(error: std::io::Error) -> Exit {
     Exit::failed(format!("cannot start a loop: {}", plain(&error)))
 }
 
-/// Builds the services, and starts none.
-fn check(reactor: &Reactor, plan: Plan, source: &Arc<Source>) -> Result<(), Exit> {
+/// Reads and builds everything that a start would, in a loop that runs, and starts and opens nothing.
+fn check(
+    l: &mut Loop,
+    plan: Plan,
+    endpoints: Endpoints,
+    options: &Options,
+    source: &Arc<Source>,
+) -> Result<(), Exit> {
     let count = plan.services.len();
-    let loops = Loops::new(reactor, []);
-    plan::build(plan.services, [], &loops).map_err(Exit::bad_usage)?;
+    options.check_files()?;
+    let mut outcome = Ok(());
+    l.run(|reactor| {
+        let loops = Loops::new(reactor, []);
+        let (built, more) = places::collecting(|| plan::build(plan.services, [], &loops).map(drop));
+        let rehearse = || endpoints.and(more).rehearse(options.own_endpoints());
+        outcome = built.and_then(|()| rehearse());
+        reactor.stop();
+        Ok(())
+    })?;
+    outcome.map_err(Exit::bad_usage)?;
     use std::io::Write;
     let services = if count == 1 { "service" } else { "services" };
     let said = writeln!(std::io::stdout(), "{}: ok, {count} {services}", source.name());

@@ -3,8 +3,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use couplet::defer::TimedOut;
 use couplet::process::Process;
 use couplet::reactor::Snapshot;
 use couplet::services::{Child, Health, Service, Supervisor};
@@ -13,6 +16,7 @@ use couplet::{
 };
 
 use crate::config::ConfigError;
+use crate::directory::{Directory, Folder};
 use crate::exit::Exit;
 use crate::identity::Identity;
 use crate::logging::Log;
@@ -46,6 +50,9 @@ pub(crate) struct Program {
     pub(crate) log: Log,
     pub(crate) signals: Cell<Option<Signals>>,
     pub(crate) executable: Executable,
+    pub(crate) directory: Option<Directory>,
+    /// The working folder that was entered last.
+    pub(crate) folder: RefCell<Option<Folder>>,
     pub(crate) takers: Takers,
     /// Connections of a process that has died.
     pub(crate) stored: Cell<Stored>,
@@ -165,6 +172,17 @@ pub(crate) struct Running {
     pub(crate) successor: RefCell<Option<Process>>,
     /// The program's older process, until this one is alone.
     older: RefCell<Option<Older>>,
+    /// Whether a thread reads files for a reload.
+    reads: Arc<AtomicBool>,
+}
+
+/// A thread that reads files. Dropped when it has read them.
+struct Reads(Arc<AtomicBool>);
+
+impl Drop for Reads {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
 }
 
 /// The phase of a program.
@@ -230,6 +248,7 @@ impl Running {
             table,
             services: RefCell::default(),
             phase: Cell::new(Phase::Starting),
+            reads: Arc::default(),
         }))
     }
 
@@ -436,6 +455,33 @@ impl Running {
             older.fail(&failure.to_string());
         }
         Err(failure)
+    }
+
+    /// Reads files in a thread, since a dead mount answers late or never. A thread that still waits for
+    /// one is not joined by another.
+    ///
+    /// # Errors
+    ///
+    /// The error of `read`, or that it takes longer than `read-within`.
+    pub(crate) async fn read_files<T: Send + 'static>(
+        &self,
+        what: &str,
+        read: impl FnOnce() -> couplet::Result<T> + Send + 'static,
+    ) -> couplet::Result<T> {
+        if self.reads.swap(true, Ordering::AcqRel) {
+            return Err(Failure::msg(format!("cannot read {what}: an earlier read has not ended")));
+        }
+        let reads = Reads(self.reads.clone());
+        let read = self.reactor.defer_to_thread(move || {
+            let read = read();
+            drop(reads);
+            read
+        });
+        let read = self.reactor.timeout(self.table.read_within.0, read).await;
+        read.map_err(|failure| match failure.is::<TimedOut>() {
+            true => Failure::msg(format!("cannot read {what}: {failure}")),
+            false => failure,
+        })
     }
 
     /// Reads the configuration again, and applies its changes. If it is wrong, nothing changes.

@@ -262,6 +262,7 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-runner/src/logging.rs",
             "couplet-runner/src/parts.rs",
             "couplet-runner/src/places.rs",
+            "couplet-runner/src/places/opening.rs",
             "couplet-runner/src/repeats.rs",
             "couplet-cli/src/http/cache.rs",
             "couplet-cli/src/poetry/proxy/shared.rs",

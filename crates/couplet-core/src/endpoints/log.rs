@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use super::grammar::{Part, Parts, print_over, print_part};
@@ -190,7 +191,12 @@ impl<E: ServerEndpoint> ServerEndpoint for Logged<E> {
     fn share(&self, sharing: &Sharing) -> Result<SharedPort> {
         let log = self.log.clone();
         if let Some(file) = &log.file {
-            log.open_file(file)?;
+            let tried = sharing.try_file(Path::new(file.text()));
+            let refused =
+                |error| file.error(format!("cannot write to this file: {}", Plain(&error)));
+            if !tried.map_err(refused)? {
+                log.open_file(file)?;
+            }
         }
         Ok(self.over.share(sharing)?.wrapped(|over| Logged { over, log }))
     }

@@ -92,7 +92,7 @@ pub use process::ProcessClient;
 pub use proxy::{ProxyClient, ProxyServer};
 #[cfg(unix)]
 pub use serial::SerialClient;
-pub use shared::{SharedPort, Sharing};
+pub use shared::{Claim, SharedPort, Sharing};
 pub use tcp::{TcpClient, TcpServer};
 pub use throttle::Throttled;
 #[cfg(any(feature = "tls", feature = "ring"))]
@@ -196,11 +196,12 @@ pub trait ServerEndpoint: Any + fmt::Debug + fmt::Display + Send + Sync {
 /// The files of an endpoint, read again: see [`ServerEndpoint::reload`]. Dropping it changes nothing.
 #[derive(Default)]
 #[must_use = "the endpoint uses its old files until this is applied"]
-pub struct Reload(Option<Box<dyn FnOnce()>>);
+pub struct Reload(Option<Box<dyn FnOnce() + Send>>);
 
 impl Reload {
-    /// Files that are put to use by this closure.
-    pub fn new(apply: impl FnOnce() + 'static) -> Reload {
+    /// Files that are put to use by this closure. They may have been read in another thread than the
+    /// loop's.
+    pub fn new(apply: impl FnOnce() + Send + 'static) -> Reload {
         Reload(Some(Box::new(apply)))
     }
 

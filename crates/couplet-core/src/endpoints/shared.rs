@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use super::{IntoEndpoint, ServerEndpoint};
@@ -42,7 +43,29 @@ pub struct SharedPort {
 pub struct Sharing {
     loops: usize,
     socket: Option<Arc<ChooseSocket>>,
+    trial: Option<Arc<Examine>>,
 }
+
+/// Something that an endpoint would open; see [`Sharing::trial`].
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Claim<'a> {
+    /// It would listen on this address.
+    #[non_exhaustive]
+    Address {
+        /// The address.
+        address: &'a Address,
+        /// Whether no other port may have it: false with `SO_REUSEPORT`.
+        is_exclusive: bool,
+        /// Whether an address of IPv6 receives from IPv4 too.
+        is_dual: bool,
+    },
+    /// It would append to this file, or make it.
+    File(&'a Path),
+}
+
+/// Examines a claim, and refuses it with an error.
+type Examine = dyn Fn(Claim<'_>) -> io::Result<()> + Send + Sync;
 
 /// Chooses a socket for an address that would be bound, or for an endpoint without one.
 type ChooseSocket = dyn Fn(Option<&Address>) -> Option<ListeningSocket> + Send + Sync;
@@ -51,7 +74,7 @@ impl Sharing {
     /// For this number of loops.
     #[must_use]
     pub fn new(loops: usize) -> Sharing {
-        Sharing { loops, socket: None }
+        Sharing { loops, socket: None, trial: None }
     }
 
     /// Has all loops share one socket, also where the system could distribute connections among
@@ -88,6 +111,57 @@ impl Sharing {
         let choose = Contained::new(choose);
         self.socket = Some(Arc::new(move |address: Option<&Address>| choose(address)));
         self
+    }
+
+    /// Has [`share`](ServerEndpoint::share) read and build everything, such as certificates, but bind
+    /// no address and open no file for writing: each is a [`Claim`] that `examine` may refuse. Nothing
+    /// can listen on the resulting port. For checks of a configuration.
+    ///
+    /// ```
+    /// use couplet::endpoints::{Claim, ServerEndpoint, Sharing, server_from_string};
+    ///
+    /// let sharing = Sharing::new(1).trial(|claim| match claim {
+    ///     Claim::Address { address, .. } if address.port() == Some(80) => {
+    ///         Err(std::io::ErrorKind::PermissionDenied.into())
+    ///     }
+    ///     _ => Ok(()),
+    /// });
+    /// assert!(server_from_string("tcp:80")?.share(&sharing).is_err());
+    /// assert!(server_from_string("tcp:8000")?.share(&sharing).is_ok());
+    /// let missing = server_from_string("tls:8443:cert=missing.pem")?.share(&sharing);
+    /// assert!(missing.is_err());
+    /// # Ok::<(), couplet::Failure>(())
+    /// ```
+    #[must_use]
+    pub fn trial(
+        mut self,
+        examine: impl Fn(Claim<'_>) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Sharing {
+        self.trial = Some(Arc::new(examine));
+        self
+    }
+
+    /// In a trial: examines a file, and returns true.
+    pub(super) fn try_file(&self, file: &Path) -> io::Result<bool> {
+        match &self.trial {
+            Some(examine) => examine(Claim::File(file)).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// In a trial: examines an address, and returns a port that can't listen.
+    pub(super) fn try_address(
+        &self,
+        address: &Address,
+        options: &ListenOptions,
+        text: impl FnOnce() -> String,
+    ) -> io::Result<Option<SharedPort>> {
+        let Some(examine) = &self.trial else { return Ok(None) };
+        let is_exclusive = !options.switches.has(Switch::ReusePort);
+        let is_dual = options.switches.has(Switch::DualStack);
+        examine(Claim::Address { address, is_exclusive, is_dual })?;
+        let over = Arc::new(Tried(text()));
+        Ok(Some(SharedPort { host: address.clone(), over, socket: None }))
     }
 
     /// The number of loops.
@@ -177,6 +251,10 @@ impl SharedPort {
         text: String,
     ) -> Result<SharedPort> {
         let refused = |error| ListenError::new(at.into(), error);
+        let tried = sharing.try_address(&at.into(), options, || text.clone());
+        if let Some(tried) = tried.map_err(refused)? {
+            return Ok(tried);
+        }
         let (loops, options) = (sharing.loops, &options.divided(sharing.loops));
         if DISTRIBUTES && loops > 1 && sharing.socket.is_none() {
             let sockets = PerLoopPort::bind(at, options, loops, text).map_err(refused)?;
@@ -233,6 +311,22 @@ impl fmt::Debug for SharedPort {
             .field("host", &self.host)
             .field("over", &self.to_string())
             .finish()
+    }
+}
+
+/// An endpoint in a [trial](Sharing::trial).
+#[derive(Debug)]
+struct Tried(String);
+
+impl ServerEndpoint for Tried {
+    fn listen(&self, _: &Reactor, _: ErasedFactory) -> Result<Port> {
+        Err(Failure::msg(format!("cannot listen on {self}: it was only tried")))
+    }
+}
+
+impl fmt::Display for Tried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

@@ -83,6 +83,11 @@ impl ServerEndpoint for UnixServer {
 
     fn share(&self, sharing: &Sharing) -> Result<SharedPort> {
         let (UnixServer { path, options }, sharing) = (self.clone(), sharing.clone());
+        let tried = sharing.try_address(&path.clone().into(), &options, || self.to_string());
+        let refused = |error| ListenError::new(self.path.clone().into(), error);
+        if let Some(tried) = tried.map_err(refused)? {
+            return Ok(tried);
+        }
         let divided = options.divided(sharing.loops());
         let open = move || match sharing.choose_socket(Some(&path.clone().into())) {
             Some(socket) => socket.listening(&options),
@@ -90,7 +95,7 @@ impl ServerEndpoint for UnixServer {
         };
         let shared = open()
             .and_then(|first| SharedPort::from_one_socket(first, &divided, self.to_string(), open));
-        Ok(shared.map_err(|error| ListenError::new(self.path.clone().into(), error))?)
+        Ok(shared.map_err(refused)?)
     }
 }
 

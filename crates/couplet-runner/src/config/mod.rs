@@ -3,10 +3,14 @@
 mod fields;
 
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::ops::Range;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use nix::fcntl::OFlag;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use toml::Spanned;
@@ -28,6 +32,25 @@ impl Source {
             Ok(text) => Source::parse(name, text),
             Err(error) => Err(ConfigError::text(format!("cannot read {name}: {}", plain(&error)))),
         }
+    }
+
+    /// Reads the file of a program that runs, without waiting for another program: a pipe has had its
+    /// reader.
+    pub(crate) fn read_again(path: &Path) -> Result<Arc<Source>, ConfigError> {
+        let name = path.display().to_string();
+        let cannot = |error: &dyn fmt::Display| {
+            ConfigError::text(format!("cannot read {name} again: {error}"))
+        };
+        let mut options = File::options();
+        let options = options.read(true).custom_flags(OFlag::O_NONBLOCK.bits());
+        let opened = options.open(path).and_then(|file| Ok((file.metadata()?, file)));
+        let (found, mut file) = opened.map_err(|error| cannot(&plain(&error)))?;
+        if !found.is_file() {
+            return Err(cannot(&"it is not a file"));
+        }
+        let mut text = String::new();
+        file.read_to_string(&mut text).map_err(|error| cannot(&plain(&error)))?;
+        Source::parse(name, text)
     }
 
     /// Checks that a text is TOML.

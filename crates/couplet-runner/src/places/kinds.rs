@@ -1,6 +1,7 @@
 //! The two kinds of ports with places: for connections, and for datagrams.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -79,6 +80,38 @@ pub(super) fn may_overlap(own: &Address, other: &Address) -> bool {
         && (own.port(), own.unix()) == (other.port(), other.unix())
 }
 
+/// An address that an endpoint would bind.
+pub(super) struct Wanted {
+    pub(super) address: Address,
+    pub(super) is_exclusive: bool,
+    pub(super) is_dual: bool,
+}
+
+impl Wanted {
+    /// Whether the system refuses to bind the second of the two.
+    pub(super) fn excludes(&self, other: &Wanted) -> bool {
+        let is_shared = !self.is_exclusive && !other.is_exclusive;
+        if is_shared || !may_overlap(&self.address, &other.address) {
+            return false;
+        }
+        match (self.address.socket_addr(), other.address.socket_addr()) {
+            // The system chooses a free port.
+            (Some(own), _) if own.port() == 0 => false,
+            (Some(own), Some(their)) => {
+                own.ip() == their.ip()
+                    || self.receives(own.ip(), their.ip())
+                    || other.receives(their.ip(), own.ip())
+            }
+            _ => true,
+        }
+    }
+
+    /// Whether a socket on all interfaces receives for this address too.
+    fn receives(&self, own: IpAddr, other: IpAddr) -> bool {
+        own.is_unspecified() && (own.is_ipv4() == other.is_ipv4() || own.is_ipv6() && self.is_dual)
+    }
+}
+
 impl PlacedPort {
     pub(super) fn is_listening(&self) -> bool {
         match self {
@@ -116,6 +149,49 @@ impl PlacedPort {
         match self {
             PlacedPort::Streams(port, _) => port.keep_socket_file(is_kept),
             PlacedPort::Datagrams(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(text: &str) -> Wanted {
+        let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
+        let address = match word.parse::<std::net::SocketAddr>() {
+            Ok(address) if rest.contains("udp") => Address::udp(address),
+            Ok(address) => address.into(),
+            Err(_) => Address::Unix(couplet::UnixAddress::Path(std::path::Path::new(word).into())),
+        };
+        let (is_exclusive, is_dual) = (!rest.contains("shared"), !rest.contains("only"));
+        Wanted { address, is_exclusive, is_dual }
+    }
+
+    #[test]
+    fn addresses_exclude_each_other_in_both_orders() {
+        for (one, other, excluded) in [
+            ("127.0.0.1:80", "127.0.0.1:80", true),
+            ("127.0.0.1:80", "127.0.0.1:81", false),
+            ("127.0.0.1:80", "127.0.0.2:80", false),
+            ("127.0.0.1:80", "127.0.0.1:80 udp", false),
+            ("127.0.0.1:0", "127.0.0.1:0", false),
+            ("0.0.0.0:80", "127.0.0.1:80", true),
+            ("[::]:80", "127.0.0.1:80", true),
+            ("[::]:80", "0.0.0.0:80", true),
+            ("[::]:80 only", "0.0.0.0:80", false),
+            ("[::]:80 only", "[::1]:80", true),
+            ("0.0.0.0:80", "[::1]:80", false),
+            ("[::1]:80", "127.0.0.1:80", false),
+            ("127.0.0.1:80 shared", "127.0.0.1:80 shared", false),
+            ("127.0.0.1:80 shared", "127.0.0.1:80", true),
+            ("/run/a", "/run/a", true),
+            ("/run/a", "/run/b", false),
+            ("/run/a", "127.0.0.1:80", false),
+        ] {
+            for (one, other) in [(one, other), (other, one)] {
+                assert_eq!(wanted(one).excludes(&wanted(other)), excluded, "{one}, {other}");
+            }
         }
     }
 }

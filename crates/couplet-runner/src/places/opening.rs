@@ -4,15 +4,16 @@ use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use couplet::endpoints::{ServerEndpoint, Sharing};
-use couplet::{Address, DatagramOptions, DatagramSocket, Failure, ListeningSocket};
+use couplet::endpoints::{Claim, ServerEndpoint, Sharing};
+use couplet::{Address, DatagramOptions, DatagramSocket, Failure, ListeningSocket, UnixAddress};
 
-use super::kinds::{PlacedSocket, may_overlap};
-use super::{Place, SOCKETS, Sockets, duplicates};
+use super::kinds::{PlacedSocket, Wanted, may_overlap};
+use super::{Place, Placed, SOCKETS, Sockets, duplicates};
 use crate::exit::plain;
+use crate::files;
 
 thread_local! {
     /// The endpoints of the configuration that a reload reads.
@@ -50,23 +51,101 @@ pub(super) fn collect(place: Place, endpoint: Endpoint) {
 }
 
 impl Endpoints {
-    /// Opens those of the services to start that are not open yet, except where a port of the services
-    /// to stop is in the way.
+    /// Reads and builds all endpoints, these and the runner's own, and binds nothing.
     ///
     /// # Errors
     ///
-    /// If one of them can't be opened. Then none stays open.
-    pub(crate) async fn open(
+    /// If one of them can't be opened, or two have one address.
+    pub(crate) fn rehearse(self, own: impl IntoIterator<Item = Placed>) -> couplet::Result<()> {
+        let own = own.into_iter().map(|it| (it.place(), Endpoint::Streams(Arc::new(it))));
+        // Bound: one for each endpoint of a configuration.
+        let claimed: Arc<Mutex<Vec<(Place, Wanted)>>> = Arc::default();
+        let mut seen: Vec<Place> = Vec::new();
+        for (place, endpoint) in self.0.into_iter().chain(own) {
+            // A configuration may have been read twice, as for an untagged enum.
+            if seen.contains(&place) {
+                continue;
+            }
+            seen.push(place.clone());
+            let (claiming, claimed) = (place.clone(), claimed.clone());
+            let tried = match endpoint {
+                Endpoint::Streams(endpoint) => {
+                    let sharing = Sharing::new(1).trial(move |claim| match claim {
+                        Claim::Address { address, is_exclusive, is_dual, .. } => {
+                            let address = address.clone();
+                            claim_address(
+                                &claimed,
+                                &claiming,
+                                Wanted { address, is_exclusive, is_dual },
+                            )
+                        }
+                        Claim::File(file) => files::can_append(file),
+                        _ => Ok(()),
+                    });
+                    match endpoint.share(&sharing) {
+                        Err(failure) if is_unsupported(&failure) => endpoint.reload().map(drop),
+                        tried => tried.map(drop),
+                    }
+                }
+                Endpoint::Datagrams(address) => {
+                    let address = Address::udp(address);
+                    let wanted =
+                        Wanted { address: address.clone(), is_exclusive: true, is_dual: true };
+                    claim_address(&claimed, &claiming, wanted).map_err(|error| {
+                        Failure::msg(format!("cannot listen on {address}: {}", plain(&error)))
+                    })
+                }
+            };
+            let in_service = |failure| Failure::msg(format!("{}{failure}", place.of_service()));
+            tried.map_err(in_service)?;
+        }
+        Ok(())
+    }
+
+    /// Adds the endpoints of services that were built later.
+    pub(crate) fn and(mut self, more: Endpoints) -> Endpoints {
+        self.0.extend(more.0);
+        self
+    }
+
+    /// Returns those of the services to start that are not open yet.
+    ///
+    /// # Errors
+    ///
+    /// If the sockets of the services to stop can't be duplicated.
+    pub(crate) async fn opening(
         self,
         starts: impl Fn(&str) -> bool,
         stops: impl Fn(&str) -> bool,
-    ) -> couplet::Result<Vec<(Place, PlacedSocket)>> {
+    ) -> couplet::Result<NewEndpoints> {
         let leaving = duplicates(stops).await?.into_iter().map(|(_, socket)| leaving(socket));
         let leaving: Arc<[Leaving]> = leaving.collect::<io::Result<_>>()?;
         let open = SOCKETS.with(Sockets::open);
         let is_new = |place: &Place| starts(&place.service) && open.iter().all(|it| it.0 != *place);
+        let new: Vec<_> = self.0.into_iter().filter(|(place, _)| is_new(place)).collect();
+        Ok(NewEndpoints { new, leaving })
+    }
+}
+
+/// Endpoints to open, in a thread, since their files are read.
+pub(crate) struct NewEndpoints {
+    // Bound: one for each endpoint of a configuration.
+    new: Vec<(Place, Endpoint)>,
+    /// Sockets of services that are to stop.
+    // Bound: one for each port of these services.
+    leaving: Arc<[Leaving]>,
+}
+
+impl NewEndpoints {
+    /// Opens them, except where a port of the services to stop is in the way.
+    ///
+    /// # Errors
+    ///
+    /// If one of them can't be opened. Then none stays open.
+    pub(crate) fn open(self) -> couplet::Result<Vec<(Place, PlacedSocket)>> {
+        let NewEndpoints { new, leaving } = self;
         let mut opened = Vec::new();
-        for (place, endpoint) in self.0.into_iter().filter(|(place, _)| is_new(place)) {
+        for (place, endpoint) in new {
             let socket = match endpoint {
                 Endpoint::Streams(endpoint) => open_streams(&*endpoint, &leaving),
                 Endpoint::Datagrams(address) => open_datagrams(address, &leaving),
@@ -81,6 +160,24 @@ impl Endpoints {
         }
         Ok(opened)
     }
+}
+
+/// Claims an address for an endpoint, unless another one excludes it or its folder is missing.
+fn claim_address(
+    claimed: &Mutex<Vec<(Place, Wanted)>>,
+    place: &Place,
+    wanted: Wanted,
+) -> io::Result<()> {
+    if let Some(path) = wanted.address.unix().and_then(UnixAddress::path) {
+        files::can_create_beside(path)?;
+    }
+    let mut claimed = claimed.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((other, _)) = claimed.iter().find(|(_, other)| other.excludes(&wanted)) {
+        let words = format!("address already in use, by {other}");
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, words));
+    }
+    claimed.push((place.clone(), wanted));
+    Ok(())
 }
 
 fn leaving(socket: PlacedSocket) -> io::Result<Leaving> {

@@ -30,7 +30,7 @@ fn error(text: &str) -> String {
 #[test]
 fn a_supervisor_without_settings_has_the_defaults_of_the_manual() {
     let table = "restarts = 1\nwithin = 5\nback-off = 0.1\nmost-back-off = 30\nnot-ready-for = 0\n\
-                 drain = 5\ndrain-groups = 1\ndrain-over = 0\nrestart-within = 60\n\
+                 drain = 5\ndrain-groups = 1\ndrain-over = 0\nread-within = 10\nrestart-within = 60\n\
                  restart-drain = 600\ngenerations = 4\n";
     let set = plan(&format!("[supervisor]\n{table}")).unwrap().supervisor;
     assert!(set == SupervisorTable::default(), "{set:?}");

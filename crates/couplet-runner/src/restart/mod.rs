@@ -30,6 +30,7 @@ use moving::Leaving;
 pub(crate) use moving::Takers;
 use wire::{Reply, Request};
 
+use crate::directory::Directory;
 use crate::running::Running;
 use crate::{places, systemd};
 
@@ -42,11 +43,19 @@ const LINK: i32 = 3;
 /// The variables of systemd for reports and the descriptor store.
 const REPORTING: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "FDSTORE"];
 
+/// How long a restart waits for older processes that have nothing left to do.
+const ENDING: Duration = Duration::from_secs(2);
+
+/// How often it looks whether they have ended.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// How long a new process that was given up may take to end.
 pub(crate) const GRACE: Duration = Duration::from_secs(5);
 
 /// The program's file and arguments, as at its start.
 pub(crate) struct Executable {
+    /// The name by which the program was started.
+    name: PathBuf,
     path: PathBuf,
     // Bound: the command line.
     arguments: Vec<OsString>,
@@ -56,14 +65,26 @@ impl Executable {
     /// The path by which the program was started, which may lead to another file later.
     pub(crate) fn find() -> io::Result<Executable> {
         let mut arguments = env::args_os();
-        let path = path_of(Path::new(&arguments.next().unwrap_or_default()))?;
-        Ok(Executable { path, arguments: arguments.collect() })
+        let name = PathBuf::from(arguments.next().unwrap_or_default());
+        Ok(Executable { path: path_of(&name)?, name, arguments: arguments.collect() })
     }
 
     /// The next process is fed by the link. It reports for the program, so it gets the variables of
     /// systemd for that, which other children do not.
-    fn command(&self, link: OwnedFd) -> Command {
-        let command = Command::new(&self.path)
+    fn command(&self, link: OwnedFd, directory: Option<&Directory>) -> Command {
+        let command = match directory {
+            None => Command::new(&self.path),
+            // A link in the path may lead elsewhere by now.
+            Some(directory) => {
+                let folder = directory.start_in();
+                let path = match has_folder(&self.name) {
+                    true => folder.join(&self.name),
+                    false => self.path.clone(),
+                };
+                Command::new(path).current_dir(folder)
+            }
+        };
+        let command = command
             .args(&self.arguments)
             .env(STARTED_BY, std::process::id().to_string())
             .inherit_stdio()
@@ -75,27 +96,26 @@ impl Executable {
 
 /// The path of a program that was started by this name. A name without a folder was looked up.
 fn path_of(name: &Path) -> io::Result<PathBuf> {
-    match name.components().count() > 1 {
+    match has_folder(name) {
         true => std::path::absolute(name),
         false => env::current_exe(),
     }
 }
 
+fn has_folder(name: &Path) -> bool {
+    name.components().count() > 1
+}
+
 /// Starts a new process, and returns once it serves. This process still
 /// accepts connections.
 pub(crate) async fn start(running: &Running) -> couplet::Result<Successor> {
-    let generations = &running.generations;
-    let count = generations.older().len() + 1;
-    if count >= running.table.generations as usize {
-        return Err(Failure::msg(format!(
-            "{count} processes of the program run, of which {} have connections that finish",
-            count - 1
-        )));
-    }
+    wait_for_older(running).await?;
     let (ours, theirs) = UnixStream::pair()?;
-    let reactor = &running.reactor;
-    let process =
-        reactor.spawn_process(running.program.executable.command(theirs.into()), Child)?;
+    let (reactor, program) = (&running.reactor, &running.program);
+    let process = reactor.spawn_process(
+        program.executable.command(theirs.into(), program.directory.as_ref()),
+        Child,
+    )?;
     let pid = process.pid().unwrap_or_default();
     *running.successor.borrow_mut() = Some(process.clone());
     let mut successor =
@@ -107,6 +127,26 @@ pub(crate) async fn start(running: &Running) -> couplet::Result<Successor> {
             Ok(successor)
         }
         Err(failure) => Err(successor.give_up(reactor, &failure).await),
+    }
+}
+
+/// Waits until there is room for another process: older ones may be about to end.
+async fn wait_for_older(running: &Running) -> couplet::Result<()> {
+    let (reactor, most) = (&running.reactor, running.table.generations as usize);
+    let began = reactor.now();
+    loop {
+        let older = running.generations.older().len();
+        if older + 1 < most {
+            return Ok(());
+        }
+        if reactor.now() - began >= ENDING {
+            return Err(Failure::msg(format!(
+                "{} processes of the program run, of which {older} have not finished their \
+                 connections yet: `generations` allows {most}",
+                older + 1
+            )));
+        }
+        reactor.sleep(LOOK).await?;
     }
 }
 
@@ -258,9 +298,10 @@ impl Link {
         Ok(link)
     }
 
+    /// Closes the connection at once: the new process has everything, and its end stays open.
     fn close(&self) {
         if let LinkState::Open(transport) = &*self.0.borrow() {
-            transport.lose_connection();
+            transport.abort_connection();
         }
     }
 

@@ -7,8 +7,9 @@ use std::process::Command;
 use rustix::process::Signal;
 
 use super::{FILE, Program, echo, run_in};
-use crate::kit::{Running, couplet, run, wait_until};
+use crate::kit::{Running, couplet, has, run, unused_port, wait_until};
 use crate::needed::Folder;
+use crate::tls::certificate;
 
 /// Asserts that the configuration is refused, also by `--check`, and that no port is opened.
 #[track_caller]
@@ -154,6 +155,117 @@ fn a_check_prints_the_number_of_services_and_opens_nothing() {
     ended.quietly(0);
     assert_eq!(ended.text(), "a.toml: ok, 1 service\n");
     assert_eq!(folder.names(), [FILE]);
+}
+
+/// A configuration that a start refuses once it opens things, and a part of the message.
+fn unopenable(folder: &Folder, port: u16) -> Vec<(String, String)> {
+    let good = format!("cert={0}/a.pem", folder.display());
+    let lines = |list: &[&str]| list.join("\n");
+    let two = |one: &str, other: &str| echo("a", one, "") + &echo("b", other, "");
+    let (at, any) = (format!("127.0.0.1:{port}"), format!("tcp:{port}"));
+    let udp = format!("udp:{port}:interface=127.0.0.1");
+    let unix = "unix:none/socket";
+    let in_use = "in use";
+    let missing = "no such file";
+    let with = |more: &str| echo("a", "unix:socket", &lines(&["[runner]", more]));
+    let mut cases = vec![
+        (echo("a", "tls:0:cert=misspelt.pem", ""), missing),
+        (echo("a", "haproxy:tls:unix:socket:cert=misspelt.pem", ""), missing),
+        (echo("a", &format!("tls:0:{good}:key=b.pem"), ""), "key"),
+        (echo("a", &format!("tls:0:{good}:client-ca=misspelt.pem"), ""), missing),
+        (echo("a", unix, ""), missing),
+        (echo("a", "log:unix:socket:file=none/traffic", ""), missing),
+        (with("log-file = \"none/log\""), missing),
+        (with("pid-file = \"none/pid\""), missing),
+        (with("control = \"none/ctl\""), missing),
+        (with("health = \"unix:none/health\""), missing),
+        (with("metrics = \"tls:0:cert=misspelt.pem\""), missing),
+        (two(&at, &at), in_use),
+        (two(&at, &any), in_use),
+        (two(&any, &at), in_use),
+        (two(&udp, &udp), in_use),
+        (two("unix:socket", "unix:socket"), in_use),
+        (echo("a", &at, &format!("[runner]\nhealth = \"{at}\"")), in_use),
+        (echo("a", "unix:socket", "[runner]\ncontrol = \"socket\""), in_use),
+    ];
+    let several = format!(
+        "[services.a]\nkind = \"echo\"\nlisten = [\"{at}\", \"unix:socket\"]\n{}",
+        echo("b", &any, "")
+    );
+    cases.push((several, in_use));
+    cases.into_iter().map(|(text, words)| (text, words.to_owned())).collect()
+}
+
+#[test]
+fn a_check_refuses_what_a_start_cannot_open_and_makes_nothing() {
+    if !has("openssl") {
+        return;
+    }
+    let certificates = [certificate(), certificate()];
+    let prepare = |folder: &Folder| {
+        for (name, file) in ["a.pem", "b.pem"].into_iter().zip(&certificates) {
+            folder.write(name, std::fs::read(file.path()).unwrap());
+        }
+    };
+    let count = unopenable(&Folder::new(), 1).len();
+    for number in 0..count {
+        for args in [&["--check"][..], &["--check", "--threads", "2"], &[]] {
+            let folder = Folder::new();
+            prepare(&folder);
+            let (free, _reserved) = unused_port();
+            let (text, words) = unopenable(&folder, free.port()).swap_remove(number);
+            let ended = run_in(&folder, &text, args);
+            let stderr = &ended.stderr;
+            assert!(matches!(ended.code, Some(1 | 2)), "{args:?} {text}: {ended:?}");
+            assert!(stderr.starts_with("couplet: "), "{args:?} {text}: {stderr}");
+            assert!(stderr.to_lowercase().contains(&words), "{args:?} {text}: {stderr}");
+            if !args.is_empty() {
+                assert_eq!(folder.names(), ["a.pem", FILE, "b.pem"], "{text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_check_accepts_endpoints_that_do_not_meet() {
+    let folder = Folder::new();
+    let (free, _reserved) = unused_port();
+    let port = free.port();
+    let tcp = format!("127.0.0.1:{port}");
+    let text = [
+        echo("a", &tcp, ""),
+        echo("b", &format!("udp:{port}:interface=127.0.0.1"), ""),
+        echo("c", &format!("127.0.0.2:{port}"), ""),
+        echo("d", "0", ""),
+        echo("e", "0", ""),
+        echo("f", "unix:one", ""),
+        echo("g", "log:unix:two:file=traffic", ""),
+        echo("h", &format!("127.0.0.3:{port}:reuse_port=yes"), ""),
+        echo("i", &format!("127.0.0.3:{port}:reuse_port=yes"), ""),
+    ];
+    let ended = run_in(&folder, &text.concat(), &["--check"]);
+    ended.quietly(0);
+    assert_eq!(ended.text(), "a.toml: ok, 9 services\n");
+    assert_eq!(folder.names(), [FILE]);
+}
+
+#[test]
+fn a_check_does_not_mind_the_program_that_runs() {
+    let text = echo(
+        "a",
+        "unix:socket",
+        "[runner]\ncontrol = \"ctl\"\npid-file = \"pid\"\nlog-file = \"log\"",
+    );
+    let program = Program::start(&text);
+    program.server.line();
+    let before = program.read("pid");
+    for _ in 0..2 {
+        let mut check = couplet(&["run", FILE, "--check"]);
+        let checked = Running::start(check.current_dir(&*program.folder)).ended();
+        checked.quietly(0);
+    }
+    assert_eq!(program.read("pid"), before);
+    program.stop(Signal::TERM).quietly(0);
 }
 
 #[test]

@@ -357,7 +357,8 @@ fn old_processes_do_not_pile_up() {
     assert_eq!(program.generations(), (3, 2));
     let refused = program.ctl(&["restart"]);
     let words = refused.stderr;
-    let wanted = "3 processes of the program run, of which 2 have connections that finish";
+    let wanted =
+        "3 processes of the program run, of which 2 have not finished their connections yet";
     assert!(refused.code == Some(1) && words.contains(wanted), "{words}");
     drop(readers);
     wait_until("the ends of the older", || program.generations() == (3, 0));
