@@ -193,7 +193,7 @@ class _Deferreds:
         return (
             f"d{number}",
             _shown(code, line),
-            str(int(since)),
+            f"{since:.3f}",
             state,
             str(len(deferred._callbacks)),
             "; ".join(waiters),
@@ -239,9 +239,9 @@ def _calls(reactor, most):
             # Another thread has cancelled it.
             continue
         place, due = call._place, call.getTime()
-        where, since = ("", "") if place is None else (_shown(*place[:2]), str(int(place[2])))
+        where, since = ("", "") if place is None else (_shown(*place[:2]), f"{place[2]:.3f}")
         why = f"due in {{until:{due:.3f}}}"
-        rows.append((f"c{call._number}", "timed call", _described(function), where, since, str(int(due)), why))
+        rows.append((f"c{call._number}", "timed call", _described(function), where, since, f"{due:.3f}", why))
     return rows
 
 
@@ -300,12 +300,17 @@ class Inspection:
 
     def announce(self):
         """
-        Log the URL once the inspector is open, and return it.
+        Print the URL on standard error once the inspector is open, log it, and return it. Programs may have no log.
         """
         url = self._native.url
         if url is not None and not self._isAnnounced:
             self._isAnnounced = True
             _log.info("inspector: {url}", url=url)
+            try:
+                print(f"inspector: {url}", file=sys.stderr, flush=True)
+            except (AttributeError, OSError, ValueError):
+                # A daemon may have closed it.
+                pass
         return url
 
 

@@ -20,7 +20,7 @@ pub const EXIT_WAIT: Duration = Duration::from_secs(1);
 const OVERHEAD: usize = 64;
 
 /// Maximum number of queued jobs; later ones are dropped.
-const JOBS: usize = 16;
+const JOBS: usize = 8192;
 
 /// Pause before output is tried again that a nonblocking descriptor has refused.
 const RETRY: Duration = Duration::from_millis(10);
@@ -174,15 +174,18 @@ impl Backlog {
         self.shared().push(line.into());
     }
 
-    /// Runs `job` in the thread, behind the lines queued so far. Dropped if many jobs are queued.
-    pub fn run(&self, job: impl FnOnce() + Send + 'static) {
+    /// Runs `job` in the thread, behind the lines and jobs queued so far. Returns false, and drops it,
+    /// if 8192 jobs are queued.
+    pub fn run(&self, job: impl FnOnce() + Send + 'static) -> bool {
         let shared = self.shared();
         let mut state = shared.lock();
-        if state.jobs < JOBS {
-            state.jobs += 1;
-            state.queue.push_back(Entry::Job(Box::new(job)));
-            shared.wake(state);
+        if state.jobs >= JOBS {
+            return false;
         }
+        state.jobs += 1;
+        state.queue.push_back(Entry::Job(Box::new(job)));
+        shared.wake(state);
+        true
     }
 
     /// Waits, for `at_most`, until everything queued so far is written. False if it is not.

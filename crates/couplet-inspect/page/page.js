@@ -403,7 +403,7 @@ function arrowTabs(key) {
 // Replay
 
 /** Replays a recording: the server's last events, or a file. */
-async function replay(source = fetch(`/recording${location.search}`, { cache: "no-store" })) {
+async function replay(source = fetch(`recording${location.search}`, { cache: "no-store" })) {
   by("broken").hidden = true;
   try {
     const buffer = await fetched(source), recording = await player.read(buffer);
@@ -495,8 +495,8 @@ function control() {
   by("pause").addEventListener("click", () => live.setPaused(!live.paused));
   by("retry").addEventListener("click", () => live.retry());
   by("ask").addEventListener("click", () => by("help").showModal());
-  by("save").href = `/state.json${location.search}`;
-  by("record").href = `/recording${location.search}`;
+  by("save").href = `state.json${location.search}`;
+  by("record").href = `recording${location.search}`;
 }
 
 /** A page that is hidden for a while asks for no rows, and begins afresh when it is seen. */

@@ -124,7 +124,7 @@ export class Details {
   async act(id, action) {
     setText(this.outcome, `${action}: asked`);
     try {
-      const path = `/connections/${encodeURIComponent(id)}/${action}${location.search}`;
+      const path = `connections/${encodeURIComponent(id)}/${action}${location.search}`;
       const answer = await fetch(path, { method: "POST", headers: { "x-couplet-action": action } });
       setText(this.outcome, `${action}: ${(await answer.text()).trim()}`);
     } catch (error) {

@@ -264,7 +264,7 @@ export class Live {
     this.close();
     this.first = true;
     if (this.state === "replay") this.enter("connecting");
-    const address = new URL("/live", location.href);
+    const address = new URL("live", location.href);
     address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
     address.search = location.search;
     const socket = this.socket = new WebSocket(address);
@@ -330,7 +330,7 @@ export class Live {
   async explain() {
     const stop = new AbortController();
     try {
-      const { status } = await fetch(`/state.json${location.search}`, { signal: stop.signal, cache: "no-store" });
+      const { status } = await fetch(`state.json${location.search}`, { signal: stop.signal, cache: "no-store" });
       if (status === 401 || status === 403) {
         this.reason = "The server rejects the token of this page: open the address that the program prints.";
       }

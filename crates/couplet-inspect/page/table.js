@@ -217,7 +217,8 @@ export class Table {
     const kind = this.columns.find((column) => column.key === key)?.kind;
     let changed = this.resort;
     for (const row of view.order) {
-      const value = key === "red" ? row.mark : keyOf(kind, row.values[key]);
+      // Objects that have ended come after the others.
+      const value = key === "red" ? row.mark - (row.values.state === "ended" ? 0.5 : 0) : keyOf(kind, row.values[key]);
       if (value !== row.key) {
         row.key = value;
         changed = true;

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use couplet_core::backlog::Backlog;
 use couplet_core::hooks::inspector::{self as hooks, TableLimits};
 use couplet_core::{Failure, LoopOptions, Reactor};
 
@@ -136,7 +137,10 @@ impl Inspector {
             logged_connections: 65_536,
             tables: TableLimits::default(),
             contents: (0, 16 * 1024 * 1024),
-            announce: Arc::new(|url| tracing::info!(url, "the inspector shows this program")),
+            announce: Arc::new(|url| {
+                // The program may have no log, or one that others read.
+                Backlog::stderr().push(format!("inspector: {url}\n"));
+            }),
             at_end: None,
             flag_recordings: FlagRecordings::default(),
         })
@@ -251,7 +255,7 @@ impl Inspector {
     }
 
     /// Sets the function that gets the URL of the page when it opens, in the thread of the first loop.
-    /// By default the URL is logged, at level `info`.
+    /// By default a line with the URL is printed on stderr.
     #[must_use]
     pub fn announce(self, announce: impl Fn(&str) + Send + Sync + 'static) -> Inspector {
         self.with(|options| options.announce = Arc::new(announce))

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use couplet::reactor::{CallTimes, ConnectionSnapshot, PortSnapshot, Snapshot};
@@ -28,6 +29,31 @@ pub(crate) struct Metrics {
     /// How late a timer is, in seconds.
     // Bound: a number for each bucket.
     lateness: Histogram,
+}
+
+/// Functions that encode metrics of the program.
+// Bound: one for each call of the program.
+pub(crate) type OwnMetrics = Vec<Rc<dyn Fn() -> String>>;
+
+/// The line at the end of a text of OpenMetrics.
+const END: &str = "# EOF\n";
+
+/// The text of a scrape with the program's own metrics before its end.
+pub(crate) fn with_own(text: String, own: &OwnMetrics) -> String {
+    if own.is_empty() {
+        return text;
+    }
+    let mut all = text.strip_suffix(END).unwrap_or(&text).to_owned();
+    for encode in own {
+        let own = encode();
+        let own = own.trim_end();
+        let own = own.strip_suffix(END.trim_end()).unwrap_or(own).trim_end();
+        if !own.is_empty() {
+            all.push_str(own);
+            all.push('\n');
+        }
+    }
+    all + END
 }
 
 /// How often a timer is measured.
@@ -296,6 +322,22 @@ mod tests {
     fn value(text: &str, metric: &str) -> f64 {
         let line = text.lines().find_map(|line| line.strip_prefix(metric)?.strip_prefix(' '));
         line.unwrap_or_else(|| panic!("{metric} is not in {text}")).parse().expect("a number")
+    }
+
+    #[test]
+    fn a_programs_own_metrics_come_before_the_only_end() {
+        let own =
+            |text: &'static str| -> Rc<dyn Fn() -> String> { Rc::new(move || text.to_owned()) };
+        for (all, wanted) in [
+            (vec![], "a 1\n# EOF\n"),
+            (vec![own("")], "a 1\n# EOF\n"),
+            (vec![own("b 2")], "a 1\nb 2\n# EOF\n"),
+            (vec![own("b 2\n# EOF\n"), own("c 3\n\n")], "a 1\nb 2\nc 3\n# EOF\n"),
+        ] {
+            for _ in 0..2 {
+                assert_eq!(with_own("a 1\n# EOF\n".to_owned(), &all), wanted);
+            }
+        }
     }
 
     #[test]

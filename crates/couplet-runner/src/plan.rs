@@ -20,7 +20,7 @@ use crate::{in_loops, places};
 pub(crate) type Build = Box<dyn FnOnce(&Loops) -> couplet::Result<Child>>;
 
 /// Reads the configuration of a service, which has the name of its table.
-type Read = Box<dyn Fn(&str, &Section<'_>) -> Result<Build, ConfigError> + Send + Sync>;
+type Read = Box<dyn Fn(&str, &Section<'_>) -> Result<Build, ConfigError>>;
 
 /// The services that a program can have.
 #[derive(Default)]
@@ -114,7 +114,7 @@ const ALL: &[&str] = &["services", "runner", "supervisor"];
 impl Services {
     pub(crate) fn add<C: DeserializeOwned + 'static>(
         &mut self,
-        build: impl Fn(C, &Reactor) -> couplet::Result<Child> + Send + Sync + 'static,
+        build: impl Fn(C, &Reactor) -> couplet::Result<Child> + 'static,
     ) {
         let build = move |_: &str, config: C, loops: &Loops| build(config, loops.reactor());
         self.whole.push(reader(build));
@@ -123,7 +123,7 @@ impl Services {
     pub(crate) fn add_kind<C: DeserializeOwned + 'static>(
         &mut self,
         kind: &'static str,
-        build: impl Fn(&str, C, &Reactor) -> couplet::Result<Child> + Send + Sync + 'static,
+        build: impl Fn(&str, C, &Reactor) -> couplet::Result<Child> + 'static,
     ) {
         let build =
             move |name: &str, config: C, loops: &Loops| build(name, config, loops.reactor());
@@ -133,7 +133,7 @@ impl Services {
     /// Like [`add`](Self::add), for a service that runs in all loops.
     pub(crate) fn add_in_loops<C: DeserializeOwned + 'static, M: InEachLoop>(
         &mut self,
-        build: impl Fn(C, &Reactor) -> couplet::Result<M> + Send + Sync + 'static,
+        build: impl Fn(C, &Reactor) -> couplet::Result<M> + 'static,
     ) {
         let build = move |_: &str, config: C, reactor: &Reactor| build(config, reactor);
         self.whole.push(reader_in_loops(build));
@@ -143,7 +143,7 @@ impl Services {
     pub(crate) fn add_kind_in_loops<C: DeserializeOwned + 'static, M: InEachLoop>(
         &mut self,
         kind: &'static str,
-        build: impl Fn(&str, C, &Reactor) -> couplet::Result<M> + Send + Sync + 'static,
+        build: impl Fn(&str, C, &Reactor) -> couplet::Result<M> + 'static,
     ) {
         self.kinds.insert(kind, reader_in_loops(build));
     }
@@ -203,9 +203,9 @@ impl Services {
 }
 
 fn reader<C: DeserializeOwned + 'static>(
-    build: impl Fn(&str, C, &Loops) -> couplet::Result<Child> + Send + Sync + 'static,
+    build: impl Fn(&str, C, &Loops) -> couplet::Result<Child> + 'static,
 ) -> Read {
-    let build = Arc::new(build);
+    let build = Rc::new(build);
     Box::new(move |name, section| {
         let (build, place, name) = (build.clone(), section.place(), name.to_owned());
         let config: C = places::read_for(&name, || section.read())?;
@@ -224,7 +224,7 @@ pub(crate) trait InEachLoop:
 impl<M: Fn(&Reactor) -> couplet::Result<Child> + Send + Sync + 'static> InEachLoop for M {}
 
 fn reader_in_loops<C: DeserializeOwned + 'static, M: InEachLoop>(
-    build: impl Fn(&str, C, &Reactor) -> couplet::Result<M> + Send + Sync + 'static,
+    build: impl Fn(&str, C, &Reactor) -> couplet::Result<M> + 'static,
 ) -> Read {
     let read = reader(move |name: &str, config: C, loops: &Loops| {
         let make = places::in_all_loops(|| build(name, config, loops.reactor()))?;

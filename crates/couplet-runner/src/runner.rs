@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use clap::{Args, Command, FromArgMatches};
@@ -17,7 +18,7 @@ use crate::exit::{Exit, plain};
 use crate::identity::{self, Identity};
 use crate::logging::Log;
 use crate::loops::{self, Loops};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, OwnMetrics};
 use crate::options::{Arguments, Options};
 use crate::places::{self, Endpoints};
 use crate::plan::{self, Plan, Services};
@@ -34,6 +35,7 @@ pub struct Runner {
     options: LoopOptions,
     services: Services,
     takers: Takers,
+    own_metrics: OwnMetrics,
 }
 
 impl Runner {
@@ -46,6 +48,7 @@ impl Runner {
             options: LoopOptions::default(),
             services: Services::default(),
             takers: Takers::default(),
+            own_metrics: OwnMetrics::new(),
         }
     }
 
@@ -77,7 +80,7 @@ impl Runner {
     #[must_use]
     pub fn service<C: DeserializeOwned + 'static>(
         mut self,
-        build: impl Fn(C, &Reactor) -> couplet::Result<Child> + Send + Sync + 'static,
+        build: impl Fn(C, &Reactor) -> couplet::Result<Child> + 'static,
     ) -> Runner {
         self.services.add(build);
         self
@@ -91,7 +94,7 @@ impl Runner {
     pub fn kind<C: DeserializeOwned + 'static>(
         mut self,
         kind: &'static str,
-        build: impl Fn(&str, C, &Reactor) -> couplet::Result<Child> + Send + Sync + 'static,
+        build: impl Fn(&str, C, &Reactor) -> couplet::Result<Child> + 'static,
     ) -> Runner {
         self.services.add_kind(kind, build);
         self
@@ -144,7 +147,7 @@ impl Runner {
     #[must_use]
     pub fn service_in_loops<C, M>(
         mut self,
-        build: impl Fn(C, &Reactor) -> couplet::Result<M> + Send + Sync + 'static,
+        build: impl Fn(C, &Reactor) -> couplet::Result<M> + 'static,
     ) -> Runner
     where
         C: DeserializeOwned + 'static,
@@ -160,7 +163,7 @@ impl Runner {
     pub fn kind_in_loops<C, M>(
         mut self,
         kind: &'static str,
-        build: impl Fn(&str, C, &Reactor) -> couplet::Result<M> + Send + Sync + 'static,
+        build: impl Fn(&str, C, &Reactor) -> couplet::Result<M> + 'static,
     ) -> Runner
     where
         C: DeserializeOwned + 'static,
@@ -201,6 +204,50 @@ impl Runner {
     /// let runner = Runner::new("numbered")
     ///     .takes_over("numbered", |state, _peer| Ok(Numbered(u64::from_be_bytes(state.try_into()?))));
     /// ```
+    ///
+    /// State that new connections and those taken over share is captured by both closures; it needs to
+    /// be neither `Send` nor `Sync`, since both are called in the main loop:
+    ///
+    /// ```no_run
+    /// use std::cell::Cell;
+    /// use std::rc::Rc;
+    ///
+    /// use couplet::services::{Child, StreamServerService};
+    /// use couplet::{HandOver, Protocol, Transport};
+    /// use couplet_runner::{Listen, Runner};
+    ///
+    /// #[derive(serde::Deserialize)]
+    /// struct Config {
+    ///     listen: Listen,
+    /// }
+    ///
+    /// /// Counts the lines of all clients.
+    /// struct Counter(Rc<Cell<u64>>);
+    ///
+    /// impl Protocol for Counter {
+    ///     fn data_received(&mut self, transport: &Transport, _: &[u8]) {
+    ///         self.0.set(self.0.get() + 1);
+    ///         transport.write(format!("{}\n", self.0.get()));
+    ///     }
+    ///
+    ///     fn hand_over(&mut self) -> Option<HandOver> {
+    ///         HandOver::new("counter", self.0.get().to_be_bytes())
+    ///     }
+    /// }
+    ///
+    /// let count = Rc::new(Cell::new(0));
+    /// let moved = count.clone();
+    /// let runner = Runner::new("counter")
+    ///     .service(move |config: Config, _reactor| {
+    ///         let count = count.clone();
+    ///         let factory = move || Counter(count.clone());
+    ///         Ok(Child::new(StreamServerService::new("counter", &config.listen, factory)?))
+    ///     })
+    ///     .takes_over("counter", move |state, _peer| {
+    ///         moved.set(moved.get().max(u64::from_be_bytes(state.try_into()?)));
+    ///         Ok(Counter(moved.clone()))
+    ///     });
+    /// ```
     #[must_use]
     pub fn takes_over<P: Protocol>(
         mut self,
@@ -220,6 +267,28 @@ impl Runner {
         build: impl Fn(&[u8], &Address) -> couplet::Result<P> + Send + Sync + 'static,
     ) -> Runner {
         self.takers.add_in_loops(kind, build);
+        self
+    }
+
+    /// Serves the program's own metrics at `/metrics`, behind those of the runner: `encode` returns them
+    /// in the text of OpenMetrics, as libraries encode a registry. It is called in the main loop, for
+    /// each scrape, if the option `metrics` is set.
+    ///
+    /// ```no_run
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    ///
+    /// use couplet_runner::Runner;
+    ///
+    /// static ORDERS: AtomicU64 = AtomicU64::new(0);
+    ///
+    /// let runner = Runner::new("shop").metrics(|| {
+    ///     let orders = ORDERS.load(Ordering::Relaxed);
+    ///     format!("# HELP shop_orders Orders.\n# TYPE shop_orders counter\nshop_orders_total {orders}\n")
+    /// });
+    /// ```
+    #[must_use]
+    pub fn metrics(mut self, encode: impl Fn() -> String + 'static) -> Runner {
+        self.own_metrics.push(Rc::new(encode));
         self
     }
 
@@ -355,6 +424,7 @@ impl Runner {
             takers: self.takers,
             stored: Cell::new(Stored::take()),
             metrics,
+            own_metrics: self.own_metrics,
         };
         running::run(&mut l, &workers, program, plan, heir)
     }

@@ -21,7 +21,7 @@ use crate::exit::Exit;
 use crate::identity::Identity;
 use crate::logging::Log;
 use crate::loops::{Loops, merge};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, OwnMetrics};
 use crate::options::{Arguments, Options};
 use crate::pid_file::PidFile;
 use crate::plan::{self, Key, Plan, Planned, Services, SupervisorTable};
@@ -57,6 +57,7 @@ pub(crate) struct Program {
     /// Connections of a process that has died.
     pub(crate) stored: Cell<Stored>,
     pub(crate) metrics: Option<Metrics>,
+    pub(crate) own_metrics: OwnMetrics,
 }
 
 /// The signals that the runner handles.
@@ -304,7 +305,9 @@ impl Running {
             web::serve(&self.loops, endpoint, &self.supervisor, None)?;
         }
         if let Some(endpoint) = &options.metrics {
-            let (metrics, endpoint) = (self.program.metrics.clone(), endpoint.of_runner("metrics"));
+            let endpoint = endpoint.of_runner("metrics");
+            let own = self.program.own_metrics.clone();
+            let metrics = self.program.metrics.clone().map(|metrics| (metrics, own));
             web::serve(&self.loops, endpoint, &self.supervisor, metrics)?;
         }
         if let Some(path) = &options.control {
@@ -381,22 +384,29 @@ impl Running {
 
     /// The older process accepts no more connections.
     fn take_over(&self) {
-        drop(self.older.take());
+        let older = self.older.take();
         if self.phase.get() == Phase::Starting {
             self.phase.set(Phase::Serving);
         }
         self.settle();
-        if let Some(file) = &mut *self.pid_file.borrow_mut() {
+        let claim = self.pid_file.borrow_mut().as_mut().map(PidFile::claim);
+        let written = match claim {
+            None => Deferred::succeed(()),
             // The file's disk may be slow.
-            let claim = file.claim();
-            let write = move || claim.write().map_err(|exit| Failure::msg(exit.message()));
-            let written = self.reactor.defer_to_thread(write);
-            let logged = written.add_errback(|failure| {
+            Some(claim) => self.reactor.defer_to_thread(move || {
+                claim.write().map_err(|exit| Failure::msg(exit.message()))
+            }),
+        };
+        let confirmed = written.add_both(move |written| {
+            if let Err(failure) = written {
                 tracing::warn!("{failure}");
-                Ok(())
-            });
-            logged.detach();
-        }
+            }
+            if let Some(older) = older {
+                older.confirm();
+            }
+            Ok(())
+        });
+        confirmed.detach();
         systemd::ready(&self.summary());
     }
 

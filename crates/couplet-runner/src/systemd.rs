@@ -1,14 +1,16 @@
 //! Messages to systemd (sd_notify(3)): ready, reloading, stopping, status, watchdog, descriptors. Without systemd
-//! they do nothing.
+//! they do nothing. While systemd's socket is full, they wait in their order for a thread, and no loop waits.
 
 use std::env;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::os::fd::BorrowedFd;
-use std::os::unix::net::UnixDatagram;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use couplet::LoopingCall;
+use couplet::backlog::Backlog;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use sd_notify::NotifyState;
 
@@ -47,17 +49,9 @@ pub(crate) fn store_size() -> Option<usize> {
 ///
 /// # Errors
 ///
-/// The system's error; `WouldBlock` if systemd is behind with its messages.
+/// The system's error; `WouldBlock` if thousands of messages wait for systemd.
 pub(crate) fn store(name: &str, descriptors: &[BorrowedFd<'_>; 2]) -> io::Result<()> {
-    let socket = UnixDatagram::unbound()?;
-    socket.connect(env::var_os("NOTIFY_SOCKET").unwrap_or_default())?;
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    control.push(SendAncillaryMessage::ScmRights(descriptors));
-    let message = format!("FDSTORE=1\nFDNAME={name}\n");
-    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-    sendmsg(&socket, &[IoSlice::new(message.as_bytes())], &mut control, flags)?;
-    Ok(())
+    send(format!("FDSTORE=1\nFDNAME={name}\n"), descriptors)
 }
 
 /// Removes the descriptors of this name from the descriptor store.
@@ -69,9 +63,64 @@ pub(crate) fn forget(name: &str) {
 }
 
 fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
+    if env::var_os("NOTIFY_SOCKET").is_none() {
+        return;
+    }
+    let text = states.iter().map(|state| format!("{state}\n")).collect();
+    if let Err(error) = send(text, &[]) {
         tracing::warn!(%error, "cannot notify systemd");
     }
+}
+
+/// Messages that wait for room in systemd's socket.
+static WAITING: LazyLock<Backlog> = LazyLock::new(|| Backlog::new("systemd", io::sink()));
+
+/// Sends a message now, or in a thread once systemd has read those before it.
+fn send(text: String, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    if WAITING.settle(Duration::ZERO) {
+        match send_now(&text, descriptors, SendFlags::DONTWAIT) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            sent => return sent,
+        }
+    }
+    let own = descriptors.iter().map(|it| it.try_clone_to_owned());
+    let own = own.collect::<io::Result<Vec<OwnedFd>>>()?;
+    let is_queued = WAITING.run(move || {
+        let descriptors: Vec<_> = own.iter().map(AsFd::as_fd).collect();
+        if let Err(error) = send_now(&text, &descriptors, SendFlags::empty()) {
+            tracing::warn!(%error, "cannot notify systemd");
+        }
+    });
+    if is_queued { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
+}
+
+/// Sends a message. Without `DONTWAIT`, waits for systemd.
+fn send_now(text: &str, descriptors: &[BorrowedFd<'_>], flags: SendFlags) -> io::Result<()> {
+    let socket = UnixDatagram::unbound()?;
+    socket.connect_addr(&address()?)?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() {
+        control.push(SendAncillaryMessage::ScmRights(descriptors));
+    }
+    let flags = flags | SendFlags::NOSIGNAL;
+    loop {
+        match sendmsg(&socket, &[IoSlice::new(text.as_bytes())], &mut control, flags) {
+            Err(rustix::io::Errno::INTR) => {}
+            sent => return Ok(sent.map(drop)?),
+        }
+    }
+}
+
+/// The address of systemd's socket: a path, or `@` and an abstract name.
+fn address() -> io::Result<SocketAddr> {
+    let name = env::var_os("NOTIFY_SOCKET").unwrap_or_default();
+    #[cfg(target_os = "linux")]
+    if let Some(name) = name.as_encoded_bytes().strip_prefix(b"@") {
+        use std::os::linux::net::SocketAddrExt;
+        return SocketAddr::from_abstract_name(name);
+    }
+    SocketAddr::from_pathname(name)
 }
 
 /// Reports from the main loop, twice in the time that systemd allows, that all loops turn.
@@ -129,26 +178,53 @@ mod tests {
     }
 
     #[test]
-    fn storing_does_not_wait_for_a_busy_service_manager() {
-        if env::var_os(WANTED).is_some() {
-            let socket = UnixDatagram::unbound().expect("a socket");
-            let error = store("a", &[socket.as_fd(); 2]).expect_err("its queue is full");
-            return assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{error}");
-        }
+    fn a_busy_service_manager_gets_all_messages_in_order_and_no_caller_waits() {
+        const TEST: &str = "a_busy_service_manager_gets_all_messages_in_order_and_no_caller_waits";
         let path = env::temp_dir().join(format!("couplet-notify-{}", std::process::id()));
-        let manager = UnixDatagram::bind(&path).expect("a socket");
-        // Each sender has a queue of its own, too, which would fill earlier.
-        let send = || {
-            let sender = UnixDatagram::unbound()?;
-            sender.set_nonblocking(true)?;
-            sender.send_to(b"x", &path)
-        };
-        let full = std::iter::repeat_with(send).find_map(Result::err).expect("a full queue");
-        assert_eq!(full.kind(), io::ErrorKind::WouldBlock, "{full}");
-        let name = path.to_str().expect("a name of letters");
-        again("storing_does_not_wait_for_a_busy_service_manager", "", &[("NOTIFY_SOCKET", name)]);
-        drop(manager);
-        std::fs::remove_file(&path).expect("it is there");
+        let path = path.to_str().expect("a name of letters");
+        if env::var_os(WANTED).is_none() {
+            again(TEST, "path", &[("NOTIFY_SOCKET", path)]);
+            let name = format!("@couplet-notify-{}", std::process::id());
+            return again(TEST, "abstract", &[("NOTIFY_SOCKET", &name)]);
+        }
+        let address = address().expect("an address");
+        let manager = UnixDatagram::bind_addr(&address).expect("a socket");
+        manager.set_nonblocking(true).expect("an option");
+        let (mut text, mut read) = ([0; 100], 0);
+        for round in 0..2 {
+            // Each sender has a queue of its own, too, which would fill earlier.
+            let fill = || {
+                let sender = UnixDatagram::unbound()?;
+                sender.set_nonblocking(true)?;
+                sender.send_to_addr(b"x", &address)
+            };
+            let full = std::iter::repeat_with(fill).find_map(Result::err).expect("a full queue");
+            assert_eq!(full.kind(), io::ErrorKind::WouldBlock, "{full}");
+            let socket = UnixDatagram::unbound().expect("a socket");
+            let mut wanted = Vec::new();
+            for number in 0..100 {
+                let name = format!("{round}-{number}");
+                store(&name, &[socket.as_fd(); 2]).expect("it waits");
+                forget(&name);
+                wanted.push(format!("FDSTORE=1\nFDNAME={name}\n"));
+                wanted.push(format!("FDSTOREREMOVE=1\nFDNAME={name}\n"));
+            }
+            let mut messages = Vec::new();
+            while messages.len() < wanted.len() {
+                match manager.recv(&mut text) {
+                    Ok(count) if text[..count] == *b"x" => {}
+                    Ok(count) => {
+                        messages.push(String::from_utf8_lossy(&text[..count]).into_owned())
+                    }
+                    Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{error}"),
+                }
+                read += 1;
+            }
+            assert_eq!(messages, wanted, "round {round}, {read} reads");
+        }
+        if !path.is_empty() {
+            let _ = std::fs::remove_file(env::var_os("NOTIFY_SOCKET").expect("it is set"));
+        }
     }
 
     #[test]

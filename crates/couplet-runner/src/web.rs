@@ -7,7 +7,7 @@ use couplet::services::{Health, Service, Supervisor};
 use http::{Request, Response, StatusCode};
 
 use crate::loops::Loops;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, OwnMetrics, with_own};
 use crate::places::Placed;
 
 /// Serves the health of a program, and its metrics if there are any.
@@ -15,7 +15,7 @@ pub(crate) fn serve(
     loops: &Loops,
     endpoint: Placed,
     supervisor: &Supervisor,
-    metrics: Option<Metrics>,
+    metrics: Option<(Metrics, OwnMetrics)>,
 ) -> Result<(), Failure> {
     let (asked, supervisor) = (loops.clone(), supervisor.clone());
     let reactor = loops.reactor();
@@ -23,8 +23,8 @@ pub(crate) fn serve(
     let answers = local(reactor, async move |request: Request<Body>| {
         match (request.uri().path(), &metrics) {
             ("/healthz" | "/readyz", _) => health(request.uri().path(), &supervisor),
-            ("/metrics", Some(metrics)) => match asked.snapshot().await {
-                Ok(snapshot) => exposition(metrics.encode(&snapshot, &supervisor)),
+            ("/metrics", Some((metrics, own))) => match asked.snapshot().await {
+                Ok(snapshot) => exposition(with_own(metrics.encode(&snapshot, &supervisor), own)),
                 Err(_) => response(StatusCode::SERVICE_UNAVAILABLE, String::new()),
             },
             (_, Some(_)) => unknown("there are /healthz, /readyz and /metrics\n"),

@@ -58,8 +58,9 @@ fn answer(request: &mut Request<Body>, room: &Rc<Room>) -> Answer {
     }
     let path = request.uri().path();
     if path == LINES {
-        if !is_of_this_page(request) {
-            return plain(StatusCode::FORBIDDEN, "this chat is for its own page\n");
+        if let Err(problem) = check_origin(request) {
+            tracing::warn!("a page was refused: {problem}");
+            return plain(StatusCode::FORBIDDEN, &format!("{problem}\n"));
         }
         let options = WebSocketOptions::default().max_message(MESSAGE).max_frame(MESSAGE);
         let room = room.clone();
@@ -71,19 +72,51 @@ fn answer(request: &mut Request<Body>, room: &Rc<Room>) -> Answer {
     }
 }
 
-/// Whether the page of a browser is of this server. A browser always sends the origin: a request
+/// The page's own name for its origin, with which it asks why it was refused.
+const OWN_ORIGIN: &str = "x-couplet-origin";
+
+/// The host that a client of a proxy has asked for.
+const FORWARDED_HOST: &str = "x-forwarded-host";
+
+/// Checks that the page of a browser is of this server. A browser always sends the origin: a request
 /// without one is by another program, which could use the line protocol as well. A name that its
 /// owner points at this server passes (DNS rebinding): the names of this server are not known here.
-fn is_of_this_page<B>(request: &Request<B>) -> bool {
-    let mut origins = request.headers().get_all(header::ORIGIN).iter();
-    let Some(origin) = origins.next() else { return true };
-    let host = request.uri().authority().map(|authority| authority.as_str().as_bytes());
-    let host = host.or_else(|| Some(request.headers().get(header::HOST)?.as_bytes()));
+/// A proxy says which name it was asked for; no page of a browser can set these headers.
+fn check_origin<B>(request: &Request<B>) -> Result<(), String> {
+    let headers = request.headers();
+    let mut origins = headers.get_all(header::ORIGIN).iter().chain(headers.get(OWN_ORIGIN));
+    let Some(origin) = origins.next() else { return Ok(()) };
+    let shown = String::from_utf8_lossy(origin.as_bytes()).into_owned();
+    let hosts = hosts(request);
     let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
-    let (Some(host), Some((_, origin)), None) = (host, origin, origins.next()) else {
-        return false;
-    };
-    origin.as_bytes().eq_ignore_ascii_case(host)
+    let is_own =
+        |(_, origin): (&str, &str)| hosts.iter().any(|host| origin.eq_ignore_ascii_case(host));
+    if origins.next().is_none() && origin.is_some_and(is_own) {
+        return Ok(());
+    }
+    let hosts = hosts.join(" or ");
+    Err(format!(
+        "the page's origin is {shown}, but the server was asked as {hosts}: a proxy has to pass Host or \
+         X-Forwarded-Host"
+    ))
+}
+
+/// The names by which a client asked for this server, the proxy's included.
+fn hosts<B>(request: &Request<B>) -> Vec<String> {
+    let headers = request.headers();
+    let own = request.uri().authority().map(|authority| authority.as_str().to_owned());
+    let text = |name: header::HeaderName| headers.get(name)?.to_str().ok().map(str::to_owned);
+    let own = own.or_else(|| text(header::HOST));
+    let first = |text: String| text.split(',').next().map(|host| host.trim().to_owned());
+    let forwarded = headers.get(FORWARDED_HOST).and_then(|host| host.to_str().ok());
+    let forwarded = forwarded.map(str::to_owned).and_then(first);
+    // RFC 7239: for=192.0.2.1;host=chat.example;proto=https
+    let standard = text(header::FORWARDED).and_then(first).and_then(|proxy| {
+        let mut pairs = proxy.split(';').filter_map(|pair| pair.trim().split_once('='));
+        let (_, host) = pairs.find(|(name, _)| name.eq_ignore_ascii_case("host"))?;
+        Some(host.trim_matches('"').to_owned())
+    });
+    own.into_iter().chain(forwarded).chain(standard).collect()
 }
 
 /// Carries lines between a page and its member of the room until one of them leaves.
@@ -193,7 +226,28 @@ mod tests {
                 request = request.header(header::ORIGIN, *origin);
             }
             let request = request.body(()).expect("it is valid");
-            assert_eq!(is_of_this_page(&request), is_own, "{origins:?} at {host}");
+            assert_eq!(check_origin(&request).is_ok(), is_own, "{origins:?} at {host}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_says_by_which_name_it_was_asked() {
+        for (name, value, is_own) in [
+            ("x-forwarded-host", "chat.example", true),
+            ("x-forwarded-host", "Chat.example, inner.example", true),
+            ("x-forwarded-host", "inner.example, chat.example", false),
+            ("forwarded", "for=192.0.2.1;host=chat.example;proto=https", true),
+            ("forwarded", "for=192.0.2.1; Host=\"chat.example\"", true),
+            ("forwarded", "host=inner.example, host=chat.example", false),
+            ("x-forwarded-for", "chat.example", false),
+        ] {
+            for origin in ["origin", OWN_ORIGIN] {
+                let request = Request::builder().uri("/lines").header(header::HOST, "127.0.0.1:80");
+                let request = request.header(origin, "https://chat.example").header(name, value);
+                let request = request.body(()).expect("it is valid");
+                let checked = check_origin(&request);
+                assert_eq!(checked.is_ok(), is_own, "{name}: {value}: {checked:?}");
+            }
         }
     }
 }

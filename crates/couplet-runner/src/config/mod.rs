@@ -38,9 +38,8 @@ impl Source {
     /// reader.
     pub(crate) fn read_again(path: &Path) -> Result<Arc<Source>, ConfigError> {
         let name = path.display().to_string();
-        let cannot = |error: &dyn fmt::Display| {
-            ConfigError::text(format!("cannot read {name} again: {error}"))
-        };
+        let cannot =
+            |error: &dyn fmt::Display| ConfigError::text(format!("cannot read {name}: {error}"));
         let mut options = File::options();
         let options = options.read(true).custom_flags(OFlag::O_NONBLOCK.bits());
         let opened = options.open(path).and_then(|file| Ok((file.metadata()?, file)));
@@ -195,7 +194,13 @@ impl<'a> Section<'a> {
             }
             return Err(self.source.at(self.span_of(&path), unknown("key", key, &known)));
         }
-        read.map_err(|error| self.source.wrong(&error))
+        read.map_err(|error| match error.span() {
+            // A missing key has no place in the file.
+            Some(span) if self.span.is_none() && span == self.range() => {
+                self.place().error(error.message().replace('`', ""))
+            }
+            _ => self.source.wrong(&error),
+        })
     }
 
     /// The values of the table. `None` if one is too large for a value of its own.

@@ -130,20 +130,28 @@ impl Older {
         }
     }
 
-    /// Handles a request after the start.
+    /// Tells the older process that this one has taken over.
+    pub(crate) fn confirm(&self) {
+        wire::send_reply(&self.0.transport, Reply::Done);
+    }
+
+    /// Handles a request after the start. Returns whether it is answered now.
     fn handle(
         &self,
         request: Request,
         descriptors: Vec<OwnedFd>,
         record: &[u8],
-    ) -> couplet::Result<()> {
+    ) -> couplet::Result<bool> {
         match request {
             Request::Connections { lengths } => self.arrive(&lengths, descriptors, record)?,
-            Request::Moved => self.become_alone(),
+            Request::Moved => {
+                self.become_alone();
+                return Ok(false);
+            }
             Request::Forget if !self.is_alone() => drop(self.0.arrived.take()),
             _ => return Err(Failure::msg("a message came too late")),
         }
-        Ok(())
+        Ok(true)
     }
 
     fn arrive(
@@ -274,9 +282,7 @@ impl Link {
             (Stage::Receiving(receiving), request) => {
                 receiving.take(request, descriptors).map(|()| true)
             }
-            (Stage::Starting(older), request) => {
-                older.handle(request, descriptors, record).map(|()| true)
-            }
+            (Stage::Starting(older), request) => older.handle(request, descriptors, record),
             (Stage::Lost, _) => Err(Failure::msg("a message came too late")),
         }
     }

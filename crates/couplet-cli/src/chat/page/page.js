@@ -34,7 +34,8 @@ let hasLeft = false;
 function connect() {
     clearTimeout(again);
     state('connecting…', true);
-    const url = new URL('/lines', location.href);
+    // Relative: the page may be below a path of a proxy.
+    const url = new URL('lines', location.href);
     url.protocol = url.protocol.replace('http', 'ws');
     socket = new WebSocket(url);
     [isAsked, listing] = [false, 0];
@@ -52,6 +53,14 @@ function closed() {
     pause = Math.min(pause * 2, PAUSES[1]);
     state(`Not connected; trying again in ${Math.ceil(wait / 1000)} s.`, true);
     again = setTimeout(connect, wait);
+    explain();
+}
+
+/** Shows why the server refuses this page, if it does: a browser hides the answer to a WebSocket. */
+async function explain() {
+    const headers = { 'x-couplet-origin': location.origin };
+    const answer = await fetch('lines', { headers, cache: 'no-store' }).catch(() => null);
+    if (answer?.status === 403) state(await answer.text(), true);
 }
 
 function send(line) {

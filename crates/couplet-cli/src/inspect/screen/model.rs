@@ -374,7 +374,9 @@ impl Pane {
         let column = self.columns.iter().find(|column| Some(&column.key) == self.sort.as_ref());
         let Some(column) = column else {
             self.shown.sort_by(|(a_mark, a), (b_mark, b)| {
-                b_mark.cmp(a_mark).then_with(|| natural(&a.id, &b.id))
+                let has_ended = |row: &Row| row.value("state") == "ended";
+                let last = has_ended(a).cmp(&has_ended(b));
+                b_mark.cmp(a_mark).then(last).then_with(|| natural(&a.id, &b.id))
             });
             if self.is_reversed {
                 self.shown.reverse();

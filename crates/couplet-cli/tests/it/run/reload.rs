@@ -480,3 +480,37 @@ impl Drop for TlsEcho {
         let _ = self.0.wait();
     }
 }
+
+#[test]
+fn a_configuration_that_became_a_pipe_blocks_neither_a_reload_nor_a_restart() {
+    let text = services(&[a()]);
+    let program = Program::start(&text);
+    let mut client = program.connect("a");
+    for _ in 0..2 {
+        let file = program.folder.path(FILE);
+        std::fs::remove_file(&file).unwrap();
+        assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
+        for order in ["reload", "restart"] {
+            let refused = program.ctl(&[order]);
+            assert_eq!(refused.code, Some(1), "{order}");
+            assert!(refused.stderr.contains("it is not a file"), "{order}: {}", refused.stderr);
+            echoes(&mut client);
+        }
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(program.reload_by_ctl(&text).code, Some(0));
+    }
+    assert_eq!(program.stop(Signal::TERM).code, Some(0));
+}
+
+#[test]
+fn filters_need_a_target_and_a_level() {
+    let program = Program::start(&services(&[a()]));
+    program.port("a");
+    for filter in ["=,=,=", "=", "=debug", "couplet=", "warn,couplet=", "a=b", ","] {
+        assert_eq!(program.ctl(&["log", filter]).code, Some(1), "{filter}");
+    }
+    for filter in ["warn", "couplet=debug,info", "warn,couplet::access=debug"] {
+        assert_eq!(program.ctl(&["log", filter]).code, Some(0), "{filter}");
+    }
+    assert_eq!(program.stop(Signal::TERM).code, Some(0));
+}

@@ -342,6 +342,66 @@ fn a_program_that_a_restarted_one_starts_is_no_heir() {
 }
 
 #[test]
+fn restarts_may_follow_one_another_at_once() {
+    let program = Restarted::start(&services(&[echo("a", "0", "")], ""));
+    let port = program.port("a");
+    // More than `generations`.
+    for _ in 0..6 {
+        program.restart();
+        echoes(&mut Client::connect(port));
+    }
+    wait_until("the ends of the older", || program.generations() == (7, 0));
+    program.stop();
+}
+
+/// A release: a folder with a configuration of a site, and the site.
+fn release(folder: &Folder, name: &str, more: &str) {
+    let at = std::path::PathBuf::from(folder.path(name));
+    std::fs::create_dir_all(at.join("www")).unwrap();
+    std::fs::write(at.join("www/name"), name).unwrap();
+    let top = folder.display();
+    let text = format!(
+        "[services.a]\nkind = \"serve\"\nfolder = \"www\"\nlisten = \"0\"\n{more}\n\
+         [runner]\ndirectory = \"{top}/current\"\ncontrol = \"{top}/ctl\"\npid-file = \"{top}/pid\"\n"
+    );
+    std::fs::write(at.join(FILE), text).unwrap();
+}
+
+#[test]
+fn reloads_and_restarts_enter_the_release_to_which_the_link_leads() {
+    let folder = Folder::new();
+    for name in ["1", "2", "3", "4", "5"] {
+        release(&folder, name, "");
+    }
+    let lead_to = |folder: &Folder, name: &str| {
+        let (new, current) = (folder.path("new"), folder.path("current"));
+        std::os::unix::fs::symlink(name, &new).unwrap();
+        std::fs::rename(new, current).unwrap();
+    };
+    lead_to(&folder, "1");
+    let mut command = couplet(&["run", FILE]);
+    command.current_dir(folder.path("current"));
+    let program = Restarted(Program { server: Server::start_command(command, 0), folder });
+    let port = program.port("a");
+    assert_eq!(get(port, "/name"), (200, "1".to_owned()));
+    for (order, name) in [("reload", "2"), ("restart", "3"), ("reload", "4"), ("restart", "5")] {
+        lead_to(&program.folder, name);
+        assert_eq!(get(port, "/name").1.len(), 1);
+        let answer = program.ctl(&[order]);
+        assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+        assert_eq!(get(port, "/name"), (200, name.to_owned()), "{order}");
+    }
+    // A release that is wrong changes nothing.
+    release(&program.folder, "6", "colour = 1");
+    lead_to(&program.folder, "6");
+    for order in ["reload", "restart"] {
+        assert_eq!(program.ctl(&[order]).code, Some(1), "{order}");
+        assert_eq!(get(port, "/name"), (200, "5".to_owned()), "{order}");
+    }
+    program.stop();
+}
+
+#[test]
 fn old_processes_do_not_pile_up() {
     let poem = poet(2.0, 900.0);
     let text = services(&[poem], "restart-drain = 900\ngenerations = 3");
