@@ -12,7 +12,6 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{File, Metadata};
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -21,7 +20,7 @@ use bytes::Bytes;
 use couplet::driver::{SharedFile, WeakFile};
 use couplet::http::HeaderValue;
 
-use super::conditions::Validators;
+use super::conditions::{Validators, Version};
 
 /// Contents of at most so many bytes are kept as bytes.
 pub(super) const SMALL: u64 = 64 * 1024;
@@ -75,6 +74,7 @@ pub(super) struct Entry {
     pub(super) etag: Option<HeaderValue>,
     pub(super) modified: Option<HeaderValue>,
     pub(super) validators: Validators,
+    version: Version,
     /// When the file was last looked at, in milliseconds since 1970.
     checked: AtomicU64,
     is_used: AtomicBool,
@@ -89,8 +89,8 @@ impl Entry {
     ///
     /// The system's error, or an error if the file changes meanwhile.
     pub(super) fn new(file: SharedFile, kind: HeaderValue, now: Duration) -> io::Result<Entry> {
-        let (validators, size) =
-            (Validators::from_metadata(file.metadata(), now), file.metadata().len());
+        let (version, size) = (Version::new(file.metadata()), file.metadata().len());
+        let validators = Validators::new(&version, now);
         let mut contents = None;
         if size <= SMALL {
             let mut bytes = vec![0; usize::try_from(size).map_err(io::Error::other)?];
@@ -109,6 +109,7 @@ impl Entry {
             etag,
             modified,
             validators,
+            version,
             checked,
             is_used,
             is_found,
@@ -135,8 +136,12 @@ impl Entry {
     }
 
     fn is_of(&self, metadata: &Metadata) -> bool {
-        let version = |it: &Metadata| (it.dev(), it.ino(), it.size(), it.mtime(), it.mtime_nsec());
-        version(self.file.metadata()) == version(metadata)
+        self.version == Version::new(metadata)
+    }
+
+    /// Whether the open file has not changed in any way.
+    fn is_unchanged(&self) -> bool {
+        self.file.file().metadata().is_ok_and(|metadata| self.is_of(&metadata))
     }
 }
 
@@ -180,7 +185,7 @@ impl Cache {
         let checked = Duration::from_millis(entry.checked.load(Ordering::Relaxed));
         let is_trusted = now.checked_sub(checked).is_some_and(|age| age < self.limits.trust);
         // A change of the open file is noticed at once, and another file in its place after the time.
-        if !is_trusted || entry.file.check().is_err() {
+        if !is_trusted || !entry.is_unchanged() {
             return None;
         }
         entry.is_used.store(true, Ordering::Relaxed);

@@ -11,14 +11,70 @@ use couplet::http::{HeaderMap, HeaderName, HeaderValue, header};
 /// systems store times in steps of two seconds.
 const RECENT: Duration = Duration::from_secs(2);
 
+/// The longest step of the system's clock for files, which counts if the file system stores
+/// fractions of a second.
+const CLOCK_STEP: Duration = Duration::from_millis(20);
+
+/// A year: builds that give the same time to all files choose a moment of 1970.
+const CONSTANT: u64 = 365 * 86_400;
+
+/// Distinguishes the versions of a file. No program can set the time of the last change, so that it
+/// also moves if a file is overwritten and gets its old time of modification back, as by `cp -p`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Version {
+    device: u64,
+    inode: u64,
+    size: u64,
+    /// Seconds since 1970, and nanoseconds.
+    modified: (i64, i64),
+    /// The time of the last change of any kind (ctime).
+    changed: (i64, i64),
+}
+
+impl Version {
+    pub(super) fn new(file: &Metadata) -> Version {
+        Version {
+            device: file.dev(),
+            inode: file.ino(),
+            size: file.size(),
+            modified: (file.mtime(), file.mtime_nsec()),
+            changed: (file.ctime(), file.ctime_nsec()),
+        }
+    }
+
+    /// Whether any further change would be seen in the times, at `now`.
+    fn is_settled(&self, now: Duration) -> bool {
+        let is_past = |time, step| age(time, now).is_some_and(|age| age > step);
+        let step = if self.changed.1 == 0 { RECENT } else { CLOCK_STEP };
+        is_past(self.modified, RECENT) && is_past(self.changed, step)
+    }
+
+    /// Whether the time of modification was not set since the file was written, so that each version
+    /// has another one.
+    fn is_dated_by_write(&self) -> bool {
+        age(self.modified, since_1970(self.changed)).is_some_and(|age| age <= RECENT)
+    }
+}
+
+/// The time from `time` to `now`; `None` for a later one. Times before 1970 count as 1970.
+fn age(time: (i64, i64), now: Duration) -> Option<Duration> {
+    now.checked_sub(since_1970(time))
+}
+
+fn since_1970((seconds, nanos): (i64, i64)) -> Duration {
+    Duration::new(u64::try_from(seconds).unwrap_or(0), u32::try_from(nanos).unwrap_or(0))
+}
+
 /// The validators of a representation: RFC 9110, 8.8. A folder's listing has none.
 #[derive(Debug, Default)]
 pub(super) struct Validators {
     /// The entity tag, with its quotes.
     tag: Option<String>,
-    /// Seconds since 1970.
+    /// Seconds since 1970; `None` without a meaningful date.
     modified: Option<u64>,
     strength: Strength,
+    /// A date is weaker than a tag: a program may have set it.
+    strength_of_date: Strength,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,17 +94,23 @@ pub(super) enum Verdict {
 }
 
 impl Validators {
-    /// The validators of a file at `now`, the time since 1970.
-    pub(super) fn from_metadata(file: &Metadata, now: Duration) -> Validators {
-        let (inode, size) = (file.ino(), file.size());
-        let (seconds, nanos) = (file.mtime(), file.mtime_nsec());
-        let tag = format!("\"{inode:x}-{size:x}-{seconds:x}.{nanos:x}\"");
+    /// The validators of a file's version at `now`, the time since 1970.
+    pub(super) fn new(version: &Version, now: Duration) -> Validators {
+        let Version { inode, size, modified, changed, .. } = version;
+        let tag = format!(
+            "\"{inode:x}-{size:x}-{:x}.{:x}-{:x}.{:x}\"",
+            modified.0, modified.1, changed.0, changed.1
+        );
         // No date is before 1970 or in the future (8.8.2.1).
-        let modified = u64::try_from(seconds).ok().map(|seconds| seconds.min(now.as_secs()));
-        let settled = Duration::from_secs(u64::try_from(seconds).unwrap_or(0)).checked_add(RECENT);
-        let is_settled = settled.is_some_and(|settled| settled < now);
-        let strength = if is_settled { Strength::Strong } else { Strength::Weak };
-        Validators { tag: Some(tag), modified, strength }
+        let seconds = u64::try_from(modified.0).ok().filter(|seconds| *seconds >= CONSTANT);
+        let strength = |is_strong| if is_strong { Strength::Strong } else { Strength::Weak };
+        let is_settled = version.is_settled(now);
+        Validators {
+            tag: Some(tag),
+            modified: seconds.map(|seconds| seconds.min(now.as_secs())),
+            strength: strength(is_settled),
+            strength_of_date: strength(is_settled && version.is_dated_by_write()),
+        }
     }
 
     pub(super) fn etag(&self) -> Option<HeaderValue> {
@@ -115,7 +177,7 @@ pub(super) fn range_applies(headers: &HeaderMap, validators: &Validators) -> boo
         return validators.matches_strongly(tag);
     }
     let date = date(headers, header::IF_RANGE);
-    validators.strength == Strength::Strong && date.is_some() && date == validators.modified
+    validators.strength_of_date == Strength::Strong && date.is_some() && date == validators.modified
 }
 
 /// An entity tag: RFC 9110, 8.8.3.

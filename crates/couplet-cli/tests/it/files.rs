@@ -239,24 +239,30 @@ fn a_file_that_changes_while_it_is_sent_ends_the_connection_and_never_mixes() {
         file.seek(std::io::SeekFrom::Start(59 * MIB as u64)).unwrap();
         file.write_all(&new).unwrap();
     };
-    let is_emptied_and_filled = || fs::write(&path, noise(61 * MIB)).unwrap();
+    let other: Vec<u8> = noise(61 * MIB).iter().map(|byte| !byte).collect();
+    let is_emptied_and_filled = || fs::write(&path, &other).unwrap();
+    let is_copied_over_with_its_time = || {
+        fs::write(&path, &other[..60 * MIB]).unwrap();
+        date(0);
+    };
     // Each part of the version alone.
     let is_as_long = |nanos| {
         is_overwritten();
         date(nanos);
     };
-    let grows = || {
+    let is_overwritten_and_grows = || {
         is_overwritten();
         open().set_len(61 * MIB as u64).unwrap();
         date(0);
     };
-    let changes: [(&str, &dyn Fn()); 6] = [
+    let changes: [(&str, &dyn Fn()); 7] = [
         ("shrinks", &shrinks),
         ("is overwritten", &is_overwritten),
         ("is emptied and filled", &is_emptied_and_filled),
         ("changes within its second", &|| is_as_long(1)),
         ("changes with its second", &|| is_as_long(1_000_000_000)),
-        ("grows", &grows),
+        ("is overwritten and grows", &is_overwritten_and_grows),
+        ("is copied over with its time", &is_copied_over_with_its_time),
     ];
     for (name, change) in changes {
         renew();
@@ -272,20 +278,25 @@ fn a_file_that_changes_while_it_is_sent_ends_the_connection_and_never_mixes() {
         assert!(rest == much[1000..][..rest.len()], "{name}: mixed");
     }
     assert!(server.running.told().contains("a response was cut off"), "{}", server.running.told());
-    // A client that has begun to read a file gets all of it, even if the file is replaced or
-    // removed.
+    // A client that has begun to read a file gets all of it, even if the file grows, is replaced or
+    // is removed.
+    let grows = || {
+        File::options().append(true).open(&path).unwrap().write_all(&new).unwrap();
+    };
     let is_replaced = || {
         fs::write(site.0.join("new"), new).unwrap();
         fs::rename(site.0.join("new"), &path).unwrap();
     };
     let is_removed = || fs::remove_file(&path).unwrap();
-    let changes: [(&str, &dyn Fn()); 2] =
-        [("is replaced", &is_replaced), ("is removed", &is_removed)];
+    let changes: [(&str, &dyn Fn()); 3] =
+        [("grows", &grows), ("is replaced", &is_replaced), ("is removed", &is_removed)];
     for (name, change) in changes {
         renew();
         let mut client = server.connect();
         begun(&mut client, &much);
         change();
+        // The output of a test that fails.
+        println!("the file {name}");
         assert!(client.read_exact(much.len() - 1000) == much[1000..], "{name}");
     }
 }

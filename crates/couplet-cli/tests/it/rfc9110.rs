@@ -7,7 +7,7 @@ use std::fs::File;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::http::Site;
-use crate::kit::{Client, noise};
+use crate::kit::{Client, noise, wait_for_age};
 use cases::{TABLES, Want};
 
 const DIGITS: &[u8] = b"0123456789";
@@ -58,11 +58,16 @@ pub(crate) fn ask(client: &mut Client, request: &str, headers: &str) -> Answer {
     Answer::read(client, request.starts_with("HEAD "))
 }
 
-/// A site with digits in a file of 2020 and in one modified a moment ago, an empty file, and a
-/// folder.
+/// A site with digits in a file with a time of 2020, in one that was just written, and in one that
+/// was modified a moment ago, an empty file, and a folder.
 fn site() -> Site {
-    let files: [(&str, &[u8]); 4] =
-        [("digits", DIGITS), ("fresh", DIGITS), ("empty", b""), ("folder/file", b"")];
+    let files: [(&str, &[u8]); 5] = [
+        ("written", DIGITS),
+        ("digits", DIGITS),
+        ("fresh", DIGITS),
+        ("empty", b""),
+        ("folder/file", b""),
+    ];
     let site = Site::new(&files);
     let set = |name: &str, time: SystemTime| {
         File::options().write(true).open(site.0.join(name)).unwrap().set_modified(time).unwrap();
@@ -71,6 +76,7 @@ fn site() -> Site {
     set("empty", UNIX_EPOCH + MODIFIED);
     // A date in the future stays recent for the whole test.
     set("fresh", SystemTime::now() + Duration::from_secs(3600));
+    wait_for_age(&site.0.join("digits"), Duration::from_millis(100));
     site
 }
 
@@ -150,6 +156,8 @@ fn fault_of_head(head: &Answer, get: &Answer, want: Want, size: usize) -> Option
 #[test]
 fn conditional_requests_and_ranges_are_answered_as_rfc_9110_says() {
     let site = site();
+    // Until then the date of this file is weak.
+    wait_for_age(&site.0.join("written"), Duration::from_millis(2100));
     let server = site.serve();
     let mut client = server.connect();
     let mut faults = Vec::new();
@@ -199,6 +207,60 @@ fn a_tag_changes_with_the_file_and_is_weak_while_it_may_change_again() {
     file().set_modified(UNIX_EPOCH - Duration::from_secs(1)).unwrap();
     let ancient = head("/digits");
     assert_eq!((ancient.status, ancient.header("last-modified")), (200, ""));
+}
+
+/// Contents of each way to send a file: in memory, sealed, and from disk; each with its name.
+const SIZES: [(&str, usize); 3] = [("small", 1000), ("sealed", 200_000), ("disk", 300_000)];
+
+#[test]
+fn a_file_that_is_overwritten_and_gets_its_old_time_back_is_another_version() {
+    for (seconds, has_date) in [(0, false), (1, false), (1_262_304_000, true)] {
+        let site = Site::new(&[]);
+        std::fs::create_dir_all(&site.0).unwrap();
+        let build = |byte: u8| {
+            for (name, size) in SIZES {
+                let path = site.0.join(name);
+                std::fs::write(&path, vec![byte; size]).unwrap();
+                let time = UNIX_EPOCH + Duration::from_secs(seconds);
+                File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+                wait_for_age(&path, Duration::from_millis(50));
+            }
+        };
+        build(b'1');
+        // A quarter of the cache is the longest sealed file.
+        let server = site.serve_with(&["--cache-bytes", "1000000"]);
+        let mut client = server.connect();
+        let mut get = |name: &str, headers: &str| {
+            let answer = ask(&mut client, &format!("GET /{name}"), headers);
+            assert_eq!(answer.headers.contains_key("last-modified"), has_date, "{answer:?}");
+            answer
+        };
+        for byte in [b'1', b'2', b'3'] {
+            let olds = SIZES.map(|(name, _)| [(); 3].map(|()| get(name, "")));
+            let date = "Fri, 01 Jan 2010 00:00:00 GMT";
+            for ((name, size), old) in SIZES.into_iter().zip(&olds) {
+                let [.., last] = old;
+                assert!(old.iter().all(|it| it.body == vec![byte; size]), "{name}");
+                assert!(last.header("etag").starts_with('"'), "{last:?}");
+            }
+            build(byte + 1);
+            for ((name, size), [.., old]) in SIZES.into_iter().zip(&olds) {
+                let is_new =
+                    |answer: &Answer| answer.status == 200 && answer.body == vec![byte + 1; size];
+                let tag = old.header("etag");
+                for condition in [
+                    String::new(),
+                    format!("If-None-Match: {tag}"),
+                    format!("Range: bytes=500-|If-Range: {tag}"),
+                    format!("Range: bytes=500-|If-Range: {date}"),
+                ] {
+                    let answer = get(name, &condition);
+                    assert!(is_new(&answer), "{name} {seconds} {condition}");
+                    assert_ne!(answer.header("etag"), tag);
+                }
+            }
+        }
+    }
 }
 
 #[test]

@@ -4,21 +4,15 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use crate::http::Site;
-use crate::kit::{Client, PATIENCE, Server, TempFile, has, noise};
+use crate::kit::{Client, PATIENCE, Server, TempFile, age, has, noise};
 use crate::peers::peer;
 use crate::rfc9110::{Answer, ask};
 use crate::tls::{certificate, secure};
 
 const MIB: usize = 1024 * 1024;
-
-/// A date so long ago that the file's version is certain.
-fn age(path: &Path) {
-    let file = File::options().write(true).open(path).unwrap();
-    file.set_modified(UNIX_EPOCH + Duration::from_secs(1_577_836_800)).unwrap();
-}
 
 /// A site with one file that has not changed for long, and its path.
 fn site(bytes: &[u8]) -> (Site, PathBuf) {

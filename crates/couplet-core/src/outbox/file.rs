@@ -132,12 +132,11 @@ impl SharedFile {
             (Ordering::Equal, _) => {
                 now.modified().ok() == opened.modified().ok() && self.has_ends()?
             }
-            // Who appends also sets the time of modification: if only the other time has moved, the
-            // former was set back.
+            // Appending sets the time of modification: if only the other time has moved, the former
+            // was put back.
             (Ordering::Greater, order) => {
-                let is_appended =
-                    order == Ordering::Equal || now.modified().ok() > opened.modified().ok();
-                is_appended && self.has_ends()?
+                let is_same_time = now.modified().ok() == opened.modified().ok();
+                (order == Ordering::Equal || !is_same_time) && self.has_ends()?
             }
         };
         if is_intact { Ok(()) } else { Err(FileChanged.into()) }

@@ -1,13 +1,19 @@
 //! The cache's limits and its contents.
 
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::sync::atomic::AtomicUsize;
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::*;
 
-const NOW: Duration = Duration::from_secs(1_700_000_000);
+/// An hour after the start: the times of last change are those of the system.
+static NOW: LazyLock<Duration> = LazyLock::new(|| {
+    let now = SystemTime::now() + Duration::from_secs(3600);
+    Duration::from_secs(now.duration_since(UNIX_EPOCH).unwrap().as_secs())
+});
 const LIMITS: Limits = Limits { files: 3, bytes: 10_000, sealed: 0, trust: Duration::from_secs(1) };
 
 /// A folder that is removed on drop.
@@ -22,12 +28,20 @@ impl Temporary {
         folder
     }
 
-    /// Writes a file that was last changed so long before `NOW`.
+    /// Writes a file that was last modified so long before `NOW`.
     fn write(&self, name: &str, bytes: &[u8], age: u64) -> PathBuf {
         let path = self.0.join(name);
-        fs::write(&path, bytes).unwrap();
-        let changed = UNIX_EPOCH + NOW - Duration::from_secs(age);
-        File::options().write(true).open(&path).unwrap().set_modified(changed).unwrap();
+        let modified = UNIX_EPOCH + *NOW - Duration::from_secs(age);
+        let write = || {
+            fs::write(&path, bytes).unwrap();
+            File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
+        };
+        let before = path.exists().then(|| changed(&path));
+        write();
+        // A change within a step of the system's clock goes unnoticed.
+        while before == Some(changed(&path)) {
+            write();
+        }
         path
     }
 }
@@ -38,16 +52,26 @@ impl Drop for Temporary {
     }
 }
 
+/// The time of the last change, since 1970.
+fn changed(path: &Path) -> (i64, i64) {
+    let metadata = fs::metadata(path).unwrap();
+    (metadata.ctime(), metadata.ctime_nsec())
+}
+
 fn open(path: &Path) -> SharedFile {
     SharedFile::new(File::open(path).unwrap()).unwrap()
 }
 
 fn entry(path: &Path) -> Arc<Entry> {
-    Arc::new(Entry::new(open(path), HeaderValue::from_static("text/plain"), NOW).unwrap())
+    entry_at(path, *NOW)
+}
+
+fn entry_at(path: &Path, now: Duration) -> Arc<Entry> {
+    Arc::new(Entry::new(open(path), HeaderValue::from_static("text/plain"), now).unwrap())
 }
 
 fn is_kept(cache: &Cache, path: &str) -> bool {
-    cache.find(path, NOW).is_some()
+    cache.find(path, *NOW).is_some()
 }
 
 #[test]
@@ -56,18 +80,21 @@ fn an_entry_is_trusted_for_its_time_and_then_confirmed() {
     let path = folder.write("a", b"one", 100);
     let cache = Cache::new(LIMITS);
     cache.keep("/a", &entry(&path));
-    let at = |millis| NOW + Duration::from_millis(millis);
+    let at = |millis| *NOW + Duration::from_millis(millis);
     assert!(cache.find("/a", at(999)).is_some());
     assert!(cache.find("/a", at(1000)).is_none());
-    assert!(cache.find("/a", NOW - Duration::from_millis(1)).is_none(), "the clock was set back");
+    assert!(cache.find("/a", *NOW - Duration::from_millis(1)).is_none(), "the clock was set back");
     assert!(cache.confirm("/a", open(&path).metadata(), at(5000)).is_some());
     assert!(cache.find("/a", at(5999)).is_some());
     folder.write("a", b"two", 99);
     assert!(cache.confirm("/a", open(&path).metadata(), at(6000)).is_none());
     folder.write("a", b"one", 100);
-    assert!(cache.confirm("/a", open(&path).metadata(), at(6000)).is_some(), "as it was");
+    let restored = open(&path);
+    assert!(cache.confirm("/a", restored.metadata(), at(6000)).is_none(), "with its old time");
+    cache.keep("/a", &entry(&path));
+    assert!(cache.confirm("/a", restored.metadata(), at(6000)).is_some());
     fs::rename(folder.write("b", b"one", 100), &path).unwrap();
-    assert!(cache.find("/a", at(6999)).is_some());
+    assert!(cache.find("/a", at(6999)).is_none(), "its file was unlinked");
     assert!(cache.confirm("/a", open(&path).metadata(), at(6000)).is_none(), "another file");
 }
 
@@ -82,6 +109,44 @@ fn a_file_that_has_just_changed_is_not_kept() {
     }
     cache.keep("/a", &entry(&folder.write("a", b"new", 0)));
     assert!(!is_kept(&cache, "/a"), "the earlier version");
+    // The time of modification may have been set; the other one is the system's.
+    let path = folder.write("b", b"text", 10_000);
+    let (seconds, nanos) = changed(&path);
+    let changed = Duration::new(seconds as u64, nanos as u32);
+    for (age, kept) in [(0, false), (10, false), (2001, true)] {
+        let now = changed + Duration::from_millis(age);
+        cache.keep("/b", &entry_at(&path, now));
+        assert_eq!(cache.find("/b", now).is_some(), kept, "{age} ms ago");
+    }
+}
+
+#[test]
+fn contents_that_were_copied_with_their_old_time_are_not_trusted() {
+    let folder = Temporary::new();
+    for size in [1, SMALL as usize + 1] {
+        let path = folder.write("a", &vec![1; size], 100);
+        let cache = Cache::new(LIMITS);
+        let old = entry(&path);
+        cache.keep("/a", &old);
+        folder.write("a", &vec![2; size], 100);
+        assert!(!is_kept(&cache, "/a"), "{size}");
+        let new = entry(&path);
+        assert_ne!(old.etag, new.etag);
+        assert_eq!(old.modified, new.modified);
+    }
+}
+
+#[test]
+fn a_file_that_grows_while_it_is_read_is_its_announced_length() {
+    let folder = Temporary::new();
+    for size in [1, SMALL as usize] {
+        let path = folder.write("a", &vec![1; size], 100);
+        let file = open(&path);
+        File::options().append(true).open(&path).unwrap().write_all(b"more").unwrap();
+        let entry = Entry::new(file, HeaderValue::from_static("text/plain"), *NOW).unwrap();
+        let Contents::Bytes(bytes) = entry.contents() else { panic!("{size}: not in memory") };
+        assert!(*bytes == vec![1; size]);
+    }
 }
 
 #[test]
@@ -160,10 +225,10 @@ mod sealed {
 
     /// The entry that answers a request; `None` stands for a request that a thread answers.
     fn request(cache: &Cache, name: &str, path: &Path) -> Arc<Entry> {
-        if let Some(entry) = cache.find(name, NOW) {
+        if let Some(entry) = cache.find(name, *NOW) {
             return entry;
         }
-        match cache.confirm(name, open(path).metadata(), NOW) {
+        match cache.confirm(name, open(path).metadata(), *NOW) {
             Some(entry) => {
                 cache.seal(name, &entry);
                 entry
@@ -201,8 +266,8 @@ mod sealed {
         assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
         assert!(copy.file().set_len(1).is_err() && copy.file().set_len(200_000).is_err());
         // The copy is of an earlier version.
-        assert!(cache.find("/a", NOW).is_none());
-        assert!(cache.confirm("/a", open(&path).metadata(), NOW).is_none());
+        assert!(cache.find("/a", *NOW).is_none());
+        assert!(cache.confirm("/a", open(&path).metadata(), *NOW).is_none());
     }
 
     #[test]
@@ -233,7 +298,7 @@ mod sealed {
         assert_eq!(cache.kept().bytes, 5 * OVERHEAD + names + 300_000);
         // There is room again.
         cache.forget("/a");
-        let confirmed = cache.confirm("/d", open(&path).metadata(), NOW).unwrap();
+        let confirmed = cache.confirm("/d", open(&path).metadata(), *NOW).unwrap();
         cache.seal("/d", &confirmed);
         assert!(copy(&confirmed).is_some());
         drop(confirmed);
@@ -264,7 +329,7 @@ mod sealed {
         assert!(is_kept(&cache, "/small") && !is_kept(&cache, "/large"));
         let [first, others @ ..] = copies;
         drop(first);
-        let confirmed = cache.confirm("/d", open(&path).metadata(), NOW).unwrap();
+        let confirmed = cache.confirm("/d", open(&path).metadata(), *NOW).unwrap();
         cache.seal("/d", &confirmed);
         assert!(copy(&confirmed).is_some(), "there is room again");
         drop((others, confirmed));

@@ -8,10 +8,12 @@ mod process;
 mod socket;
 mod terminal;
 
+use std::fs::File;
 use std::io::{PipeReader, PipeWriter, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub(crate) use process::{Ended, Running, Server, couplet, few_or_many, haproxy, open_page, run};
 pub(crate) use socket::{Client, Upstream, has_ipv6, serve_on, serve_raw, unused_port};
@@ -39,6 +41,24 @@ pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
         assert!(began.elapsed() < PATIENCE, "timed out waiting for {what}");
         pause();
     }
+}
+
+/// Sets the time of modification to 2020, and waits until the version of the file is certain: until
+/// any further change would have another time.
+pub(crate) fn age(path: &Path) {
+    let file = File::options().write(true).open(path).unwrap();
+    file.set_modified(UNIX_EPOCH + Duration::from_secs(1_577_836_800)).unwrap();
+    wait_for_age(path, Duration::from_millis(100));
+}
+
+/// Waits until the file was last changed this long ago.
+pub(crate) fn wait_for_age(path: &Path, age: Duration) {
+    let metadata = path.metadata().unwrap();
+    let changed = Duration::new(metadata.ctime() as u64, metadata.ctime_nsec() as u32);
+    wait_until("the file's version is certain", || {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        now.checked_sub(changed).is_some_and(|passed| passed > age)
+    });
 }
 
 /// A full pipe: its reader and its writer.
@@ -71,7 +91,7 @@ impl TempFile {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder);
         std::fs::create_dir_all(&folder).unwrap();
         let path = folder.join(name);
-        std::fs::File::create(&path).and_then(|mut file| file.write_all(bytes)).unwrap();
+        File::create(&path).and_then(|mut file| file.write_all(bytes)).unwrap();
         TempFile(path)
     }
 

@@ -36,6 +36,7 @@ pub(crate) type Row = (&'static str, &'static str, Want, &'static str);
 pub(crate) const TABLES: &[Table] = &[
     Table { request: "GET /digits", rows: CONDITIONS },
     Table { request: "GET /digits", rows: IF_RANGE },
+    Table { request: "GET /written", rows: WRITTEN },
     Table { request: "GET /digits", rows: PRECEDENCE },
     Table { request: "GET /digits", rows: RANGES },
     Table { request: "GET /fresh", rows: FRESH },
@@ -98,7 +99,7 @@ const IF_RANGE: &[Row] = &[
     ("13.1.5", "the tag", Part(2, 4), "Range: bytes=2-4|If-Range: TAG"),
     ("13.1.5", "another tag", Whole, "Range: bytes=2-4|If-Range: \"other\""),
     ("13.1.5", "a weak tag", Whole, "Range: bytes=2-4|If-Range: W/TAG"),
-    ("13.1.5", "the date", Part(2, 4), "Range: bytes=2-4|If-Range: DATE"),
+    ("13.1.5", "a date that a program has set: another version may have it", Whole, "Range: bytes=2-4|If-Range: DATE"),
     ("13.1.5", "a later date: it must be the same", Whole, "Range: bytes=2-4|If-Range: AFTER"),
     ("13.1.5", "an earlier date", Whole, "Range: bytes=2-4|If-Range: BEFORE"),
     ("13.1.5", "neither tag nor date", Whole, "Range: bytes=2-4|If-Range: x"),
@@ -113,6 +114,14 @@ const IF_RANGE: &[Row] = &[
 ];
 
 #[rustfmt::skip]
+const WRITTEN: &[Row] = &[
+    ("13.1.5", "the date of the write", Part(2, 4), "Range: bytes=2-4|If-Range: DATE"),
+    ("13.1.5", "another date", Whole, "Range: bytes=2-4|If-Range: BEFORE"),
+    ("13.1.5", "the tag", Part(2, 4), "Range: bytes=2-4|If-Range: TAG"),
+    ("13.1.3", "the date of the write", NotModified, "If-Modified-Since: DATE"),
+];
+
+#[rustfmt::skip]
 const PRECEDENCE: &[Row] = &[
     ("13.2.2", "If-Match before If-None-Match", Failed, "If-Match: \"other\"|If-None-Match: TAG"),
     ("13.2.2", "If-None-Match after If-Match", NotModified, "If-Match: TAG|If-None-Match: TAG"),
@@ -124,7 +133,7 @@ const PRECEDENCE: &[Row] = &[
     ("13.2.2", "If-Match holds, and a range", Part(2, 4), "If-Match: TAG|Range: bytes=2-4"),
     ("13.2.2", "If-Modified-Since before Range", NotModified, "If-Modified-Since: DATE|Range: bytes=2-4"),
     ("13.2.2", "If-Match before a range behind the end", Failed, "If-Match: \"other\"|Range: bytes=99-"),
-    ("13.2.2", "all hold", Part(2, 4), "If-Match: TAG|If-None-Match: \"other\"|If-Unmodified-Since: BEFORE|If-Modified-Since: AFTER|If-Range: DATE|Range: bytes=2-4"),
+    ("13.2.2", "all hold", Part(2, 4), "If-Match: TAG|If-None-Match: \"other\"|If-Unmodified-Since: BEFORE|If-Modified-Since: AFTER|If-Range: TAG|Range: bytes=2-4"),
 ];
 
 #[rustfmt::skip]
