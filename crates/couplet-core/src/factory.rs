@@ -11,6 +11,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
 
+pub(crate) use erased::Purpose;
 pub use erased::{ErasedFactory, NewConnection};
 pub use layered::Layered;
 
@@ -104,8 +105,9 @@ impl<P: Protocol, F: FnMut(&Address) -> Option<P>> Factory for FromPeerClosure<F
     }
 }
 
-/// A value that can be used as a [`Factory`]: a factory, `|| protocol`, or
-/// `|peer: &Address| -> Option<protocol>`. The marker `Kind` distinguishes them and is inferred.
+/// A value that can be used as a [`Factory`]: a factory, `|| protocol`,
+/// `|peer: &Address| -> Option<protocol>`, or an async closure that takes a
+/// [`Stream`](crate::stream::Stream). The marker `Kind` distinguishes them and is inferred.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a protocol factory",
     label = "not a factory",

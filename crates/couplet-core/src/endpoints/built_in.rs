@@ -35,7 +35,7 @@ impl Side for dyn ServerEndpoint {
     }
 
     fn tcp(parts: &mut Parts) -> Result<Arc<Self>, EndpointError> {
-        super::tcp::server(parts)
+        super::tcp::bare_server(parts)
     }
 }
 
@@ -71,6 +71,6 @@ impl Side for dyn ClientEndpoint {
     }
 
     fn tcp(parts: &mut Parts) -> Result<Arc<Self>, EndpointError> {
-        super::tcp::client(parts)
+        super::tcp::bare_client(parts)
     }
 }

@@ -346,11 +346,6 @@ impl Parts {
         }
     }
 
-    /// Whether the string has no kind.
-    pub(super) fn has_no_kind(&self) -> bool {
-        self.kinds.is_empty()
-    }
-
     /// The form of an endpoint for error messages: its kinds, then `rest`.
     pub(super) fn form(&self, rest: &str) -> String {
         self.kinds.iter().map(|kind| format!("{kind}:")).chain([rest.to_owned()]).collect()
@@ -580,10 +575,15 @@ fn kinds_of(text: &str) -> Vec<String> {
     words.take_while(is_kind).map(|word| word.text).collect()
 }
 
-/// Whether the rest of a `tcp:` endpoint would parse as another kind without the prefix.
+/// Whether the rest of a `tcp:` endpoint means another endpoint without the prefix: it would parse as
+/// another kind, or its port alone would be on this machine.
 #[cfg(any(feature = "tls", feature = "ring"))]
 pub(super) fn needs_tcp(rest: &str) -> bool {
-    !kinds_of(rest).is_empty()
+    let is_port_alone = Parts::new(rest, &ListenOptions::default()).is_ok_and(|parts| {
+        let words = parts.parts.iter().filter(|part| part.key.is_none());
+        words.count() == 1 && !parts.has("interface")
+    });
+    is_port_alone || !kinds_of(rest).is_empty()
 }
 
 /// Writes `:key=yes|no` for each switch that differs from the default.

@@ -16,9 +16,10 @@
 //! | `process:/bin/cat`, `process:/bin/sh -c 'sleep 1'` | | to the program's standard input and output |
 //! | `stdio:` | | to our own |
 //! | `serial:/dev/ttyUSB0:speed=115200` | | to the device on that serial line |
-//! | `tls:443:cert=site.pem:key=site.key` | with TLS on all interfaces | |
+//! | `tls::443:cert=site.pem:key=site.key` | with TLS on all interfaces | |
 //! | `tls:example.com:443` | | with TLS to that host, whose certificate is verified |
 //! | `tls:unix:app.sock:…` | with TLS on that UNIX socket | with TLS to it, given `servername=` |
+//! | `tls:8443:cert=site.pem:key=site.key` | with TLS on 127.0.0.1 only | |
 //! | `haproxy:tcp:8080`, `haproxy:unix:app.sock` | reads a PROXY header first | writes one |
 //! | `throttle:8000:read=64k`, `throttle:example.com:80:write=1M` | limits bytes per second | the same |
 //! | `log:8000`, `log:example.com:80:file=traffic.pcap` | logs the traffic | the same |
@@ -35,7 +36,8 @@
 //!
 //! # Wrappers
 //!
-//! `tls:`, `haproxy:`, `throttle:` and `log:` wrap another endpoint, in any order. The last wrapper
+//! `tls:`, `haproxy:`, `throttle:` and `log:` wrap another endpoint, in any order. They change no
+//! address: a port alone is on 127.0.0.1 behind a wrapper, too. The last wrapper
 //! is next to the socket: `tls:haproxy:443:…` reads the PROXY header in the clear, before TLS, and
 //! `log:tls:443:…` logs plaintext. The keywords of all kinds follow in any order; each belongs to
 //! the outermost kind that knows it. A kind can appear twice if the inner one is in a separate
@@ -179,7 +181,7 @@ pub trait ServerEndpoint: Any + fmt::Debug + fmt::Display + Send + Sync {
     /// ```no_run
     /// use couplet::endpoints::server_from_string;
     ///
-    /// let endpoint = server_from_string("tls:443:cert=site.pem:key=site.key")?;
+    /// let endpoint = server_from_string("tls::443:cert=site.pem:key=site.key")?;
     /// // … it listens, and the files change:
     /// endpoint.reload()?.apply();
     /// # Ok::<(), couplet::Failure>(())
@@ -462,6 +464,38 @@ impl Reactor {
         factory: F,
     ) -> Deferred<Connection<<F::Factory as Factory>::Protocol>> {
         let factory = ErasedFactory::new(factory.into_factory()).on_behalf_of(client);
+        match endpoint.into_endpoint() {
+            Ok(endpoint) => endpoint.connect(self, factory).map(|transport| transport.connection()),
+            Err(error) => Deferred::fail(Failure::from(error)),
+        }
+    }
+
+    /// Connects to an endpoint to see whether its server can be reached, as a proxy does from time to
+    /// time: endpoints that announce the client's address, such as `haproxy:`, announce none, so the
+    /// server knows a check from a client. Otherwise like [`connect`](Self::connect).
+    ///
+    /// ```
+    /// use couplet::{Deferred, Protocol, Reactor, Transport};
+    ///
+    /// struct Probe;
+    /// impl Protocol for Probe {
+    ///     fn connection_made(&mut self, transport: &Transport) {
+    ///         transport.lose_connection();
+    ///     }
+    ///     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    /// }
+    ///
+    /// fn check(reactor: &Reactor) -> Deferred<()> {
+    ///     reactor.connect_to_check("haproxy:localhost:8000", || Probe).map(drop)
+    /// }
+    /// ```
+    #[track_caller]
+    pub fn connect_to_check<K, F: IntoFactory<K>>(
+        &self,
+        endpoint: impl IntoEndpoint<dyn ClientEndpoint>,
+        factory: F,
+    ) -> Deferred<Connection<<F::Factory as Factory>::Protocol>> {
+        let factory = ErasedFactory::new(factory.into_factory()).as_check();
         match endpoint.into_endpoint() {
             Ok(endpoint) => endpoint.connect(self, factory).map(|transport| transport.connection()),
             Err(error) => Deferred::fail(Failure::from(error)),

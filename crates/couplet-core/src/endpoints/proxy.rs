@@ -10,7 +10,7 @@ use super::grammar::{Part, Parts, Seconds, print_over};
 use super::{ClientEndpoint, EndpointError, Reload, ServerEndpoint, SharedPort, Sharing};
 use crate::address::Address;
 use crate::defer::{Deferred, Result};
-use crate::factory::{ErasedFactory, NewConnection};
+use crate::factory::{ErasedFactory, NewConnection, Purpose};
 use crate::layers::{Layer, ProxyHeader, ProxyReader, ProxyVersion, ProxyWriter};
 use crate::reactor::{Port, Reactor};
 use crate::transport::Transport;
@@ -34,8 +34,8 @@ pub struct ProxyServer {
 ///
 /// The header contains the addresses of the client on whose behalf the connection is made, by
 /// [`Reactor::connect_for`], or else the addresses of the connection itself. For a client without
-/// IP addresses, such as one on a UNIX socket, the header marks them as unknown (`UNKNOWN`, or
-/// `LOCAL` in version 2).
+/// IP addresses, such as one on a UNIX socket, and for a [check](Reactor::connect_to_check), which has
+/// no client, the header marks them as unknown (`UNKNOWN`, or `LOCAL` in version 2).
 #[derive(Clone, Debug)]
 pub struct ProxyClient {
     over: Arc<dyn ClientEndpoint>,
@@ -184,11 +184,14 @@ fn writer(header: &ProxyHeader, peer: &Address, version: ProxyVersion) -> Option
 impl ClientEndpoint for ProxyClient {
     fn connect(&self, reactor: &Reactor, factory: ErasedFactory) -> Deferred<Transport> {
         let version = self.version;
-        let client = factory.client().map(|(peer, host)| (peer.clone(), host.clone()));
+        let purpose = factory.purpose().clone();
         let factory = factory.layered("haproxy", move |new| {
-            let ours = || Some((new.host()?, new.peer().clone()));
-            let header = client.clone().or_else(ours).map(header).unwrap_or_default();
-            writer(&header, new.peer(), version)
+            let ends = match &purpose {
+                Purpose::Client(peer, host) => Some((peer.clone(), host.clone())),
+                Purpose::Own => new.host().map(|ours| (ours, new.peer().clone())),
+                Purpose::Check => None,
+            };
+            writer(&ends.map(header).unwrap_or_default(), new.peer(), version)
         });
         self.over.connect(reactor, factory)
     }

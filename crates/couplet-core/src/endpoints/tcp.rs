@@ -117,14 +117,29 @@ fn reachable(host: &str) -> &str {
     }
 }
 
+/// The beginning of the string of an address, which decides what a port alone means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spelling {
+    /// With `tcp:`, `tcp6:` or `udp:`: all interfaces.
+    WithKind,
+    /// Without, also after wrappers: this machine.
+    Bare,
+}
+
 pub(super) fn server(parts: &mut Parts) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
-    let (address, _) = read_address(parts)?;
+    let (address, _) = read_address(parts, Spelling::WithKind)?;
+    read_server(parts, address, parts.options.clone())
+}
+
+/// An endpoint without a kind.
+pub(super) fn bare_server(parts: &mut Parts) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
+    let (address, _) = read_address(parts, Spelling::Bare)?;
     read_server(parts, address, parts.options.clone())
 }
 
 /// `tcp6:`, which is IPv6 only unless `dual_stack=yes`.
 pub(super) fn server6(parts: &mut Parts) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
-    let (address, host) = read_address(parts)?;
+    let (address, host) = read_address(parts, Spelling::WithKind)?;
     if let Some(host) = host.filter(|_| address.is_ipv4()) {
         return Err(host.error("tcp6: listens on an IPv6 address, such as [::1]"));
     }
@@ -132,10 +147,13 @@ pub(super) fn server6(parts: &mut Parts) -> Result<Arc<dyn ServerEndpoint>, Endp
 }
 
 /// The address to listen on, and the part that gives it.
-fn read_address(parts: &mut Parts) -> Result<(SocketAddr, Option<Part>), EndpointError> {
+fn read_address(
+    parts: &mut Parts,
+    spelling: Spelling,
+) -> Result<(SocketAddr, Option<Part>), EndpointError> {
     let form = parts.form("PORT or HOST:PORT");
     let (host, port) = parts.host_and_port(&form)?;
-    parts.address_to_listen(host, &port, &form)
+    parts.address_to_listen(host, &port, &form, spelling)
 }
 
 fn read_server(
@@ -149,12 +167,24 @@ fn read_server(
 }
 
 pub(super) fn client(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, EndpointError> {
+    read_client(parts, Spelling::WithKind)
+}
+
+/// An endpoint without a kind.
+pub(super) fn bare_client(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, EndpointError> {
+    read_client(parts, Spelling::Bare)
+}
+
+fn read_client(
+    parts: &mut Parts,
+    spelling: Spelling,
+) -> Result<Arc<dyn ClientEndpoint>, EndpointError> {
     let form = parts.form("HOST:PORT");
     let (host, port) = parts.host_and_port(&form)?;
     let (host, port) = match host {
         Some(host) => (host.host()?, port.port(1)?),
         None if port.is_named() => return Err(parts.missing("host", &form)),
-        None if !parts.has_no_kind() => return Err(parts.missing("port", &form)),
+        None if spelling == Spelling::WithKind => return Err(parts.missing("port", &form)),
         None => (Ipv4Addr::LOCALHOST.to_string(), port.port_alone(parts, &form, 1)?),
     };
     let mut options = ConnectOptions::default();
@@ -173,13 +203,14 @@ pub(super) fn client(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, Endpo
 }
 
 impl Parts {
-    /// The address to listen on, and the part that gives it: `host`, or `interface=`. By default it
-    /// is all addresses or, in a string without a kind, loopback.
+    /// The address to listen on, and the part that gives it: `host`, or `interface=`. Without either,
+    /// the spelling decides.
     pub(super) fn address_to_listen(
         &mut self,
         host: Option<Part>,
         port: &Part,
         form: &str,
+        spelling: Spelling,
     ) -> Result<(SocketAddr, Option<Part>), EndpointError> {
         // After a host, `interface=` is redundant; it is left over, and reported.
         let interface = if host.is_none() { self.keyword("interface") } else { None };
@@ -187,10 +218,9 @@ impl Parts {
         let host = host.or(interface);
         let address = match &host {
             Some(host) => host.interface(port.port_to_listen(host)?)?,
-            None if !self.has_no_kind() => {
+            None if spelling == Spelling::WithKind => {
                 SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port.port(0)?)
             }
-            // A port alone listens on loopback.
             None => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port.port_alone(self, form, 0)?),
         };
         Ok((address, host))

@@ -11,7 +11,7 @@ use std::str::FromStr;
 use super::EndpointError;
 use super::grammar::Parts;
 use super::kinds::parse_datagrams;
-use super::tcp::{print_address, print_peer};
+use super::tcp::{Spelling, print_address, print_peer};
 use crate::address::scoped_ip;
 use crate::defer::Result;
 
@@ -68,7 +68,7 @@ impl FromStr for UdpServer {
         parse_datagrams(text, |parts: &mut Parts| {
             let form = parts.form("PORT or HOST:PORT");
             let (host, port) = parts.host_and_port(&form)?;
-            let (address, _) = parts.address_to_listen(host, &port, &form)?;
+            let (address, _) = parts.address_to_listen(host, &port, &form, Spelling::WithKind)?;
             Ok(UdpServer { address })
         })
     }

@@ -39,10 +39,20 @@ pub struct ErasedFactory {
     protocols: &'static [&'static str],
     /// Whether the latest connection was rejected when its layers were made.
     rejected: bool,
-    /// The peer and host of the connection on whose behalf this one is made.
-    client: Option<(Address, Address)>,
+    purpose: Purpose,
     /// Chooses a socket to listen on, instead of binding one.
     socket: Option<Contained<ChooseSocket>>,
+}
+
+/// The reason why a connection is made, which a PROXY header announces.
+#[derive(Clone, Debug)]
+pub(crate) enum Purpose {
+    /// The program's own use.
+    Own,
+    /// On behalf of the peer of another connection: its address, and the host's.
+    Client(Address, Address),
+    /// To see whether the server can be reached.
+    Check,
 }
 
 /// Chooses a socket for an address that would be bound, or for an endpoint without one.
@@ -65,7 +75,7 @@ impl ErasedFactory {
             prefix,
             protocols: &[],
             rejected: false,
-            client: None,
+            purpose: Purpose::Own,
             socket: None,
         }
     }
@@ -99,14 +109,26 @@ impl ErasedFactory {
 
     /// Connects on behalf of the peer of `client`.
     pub(crate) fn on_behalf_of(mut self, client: &Transport) -> ErasedFactory {
-        self.client = Some((client.peer().clone(), client.host().clone()));
+        self.purpose = Purpose::Client(client.peer().clone(), client.host().clone());
         self
+    }
+
+    /// Connects to check the server.
+    pub(crate) fn as_check(self) -> ErasedFactory {
+        ErasedFactory { purpose: Purpose::Check, ..self }
+    }
+
+    pub(crate) fn purpose(&self) -> &Purpose {
+        &self.purpose
     }
 
     /// The client on whose behalf [`connect_for`](Reactor::connect_for) makes a connection: its
     /// address, and the address that it connected to.
     pub fn client(&self) -> Option<(&Address, &Address)> {
-        self.client.as_ref().map(|(peer, host)| (peer, host))
+        match &self.purpose {
+            Purpose::Client(peer, host) => Some((peer, host)),
+            Purpose::Own | Purpose::Check => None,
+        }
     }
 
     /// Has the adjacent TLS layer offer these application protocols, in order of preference, unless

@@ -27,9 +27,9 @@ impl Files {
 #[test]
 fn a_tls_endpoint_prints_as_a_string_that_means_the_same() {
     for (text, printed) in [
-        ("tls:443:cert=a:key=b", "tls:443:cert=a:key=b"),
-        ("ssl:443:privateKey=b:certKey=a", "tls:443:cert=a:key=b"),
-        ("tls:443:cert=a", "tls:443:cert=a:key=a"),
+        ("tls:443:cert=a:key=b", "tls:443:interface=127.0.0.1:cert=a:key=b"),
+        ("ssl:443:privateKey=b:certKey=a", "tls:443:interface=127.0.0.1:cert=a:key=b"),
+        ("tls::443:cert=a", "tls:tcp:443:cert=a:key=a"),
         ("tls:127.0.0.1:443:sni=d", "tls:443:interface=127.0.0.1:sni=d"),
         (
             "tls:unix:s:cert=a:alpn=h2,x:client-ca=c",

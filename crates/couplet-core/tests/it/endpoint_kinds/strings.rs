@@ -47,19 +47,20 @@ fn c145_twisteds_strings_are_understood() {
         (r"tcp6:80:interface=\:\:1", "tcp:80:interface=[::1]:dual_stack=no"),
         ("tcp6:port=80", "tcp:80:dual_stack=no"),
         ("unix:address=/s:mode=660:lockfile=0", "unix:/s:mode=660:lockfile=no"),
-        ("tls:/etc/certs", "tls:443:sni=/etc/certs"),
+        ("tls:/etc/certs", "tls:443:interface=127.0.0.1:sni=/etc/certs"),
         ("tls:/etc/certs:8443:interface=[::1]", "tls:8443:interface=[::1]:sni=/etc/certs"),
         (
             "haproxy:80:connections=3:buffered=64M:buffered_by_peer=1k:trusted=10.0.0.1",
-            "haproxy:tcp:80:connections=3:buffered=64000000:buffered_by_peer=1000:trusted=10.0.0.1/32",
+            "haproxy:tcp:80:interface=127.0.0.1:connections=3:buffered=64000000:buffered_by_peer=1000:trusted=10.0.0.1/32",
         ),
-        ("tls:path=certs:port=8443:backlog=9", "tls:8443:backlog=9:sni=certs"),
-        ("ssl:443:privateKey=k", "tls:443:cert=k:key=k"),
+        ("tls:path=certs:port=8443:backlog=9", "tls:8443:interface=127.0.0.1:backlog=9:sni=certs"),
+        ("ssl:443:privateKey=k", "tls:443:interface=127.0.0.1:cert=k:key=k"),
+        ("ssl::443:privateKey=k", "tls:tcp:443:cert=k:key=k"),
         (
             "ssl:port=443:privateKey=k:certKey=c:extraCertChain=x:dhParameters=d",
-            "tls:443:cert=c:key=k:chain=x",
+            "tls:443:interface=127.0.0.1:cert=c:key=k:chain=x",
         ),
-        ("ssl:443:privateKey=k:sslmethod=TLS_METHOD", "tls:443:cert=k:key=k"),
+        ("ssl:tcp:443:privateKey=k:sslmethod=TLS_METHOD", "tls:tcp:443:cert=k:key=k"),
         ("systemd:domain=INET:index=0", "systemd:domain=INET:index=0"),
         ("systemd:domain=UNIX:name=web", "systemd:domain=UNIX:name=web"),
         ("haproxy:tcp:8080", "haproxy:tcp:8080"),
@@ -82,37 +83,93 @@ fn c145_twisteds_strings_are_understood() {
     mean(client, &texts);
 }
 
+/// Wrappers, with the keywords that they need.
+const WRAPPING: &[(&str, &str)] = &[
+    ("", ""),
+    ("haproxy:", ""),
+    ("log:", ""),
+    ("throttle:", ":read=1"),
+    #[cfg(any(feature = "tls", feature = "ring"))]
+    ("tls:", ":cert=a"),
+    #[cfg(any(feature = "tls", feature = "ring"))]
+    ("ssl:", ":privateKey=a"),
+    ("log:throttle:haproxy:", ":write=1"),
+];
+
+#[test]
+fn c145g_a_port_means_the_same_behind_each_wrapper_and_in_its_own_string() {
+    for (wrapper, keywords) in WRAPPING {
+        let forms = |inner: &str| {
+            let within = (!wrapper.is_empty())
+                .then(|| format!("{wrapper}endpoint={}{keywords}", quote(inner)));
+            [Some(format!("{wrapper}{inner}{keywords}")), within]
+        };
+        for (inner, shown) in [
+            ("8000", "8000:interface=127.0.0.1"),
+            ("port=8000", "8000:interface=127.0.0.1"),
+            ("localhost:8000", "8000:interface=127.0.0.1"),
+            ("8000:interface=0.0.0.0", "8000:interface=0.0.0.0"),
+            ("8000:interface=[::1]", "8000:interface=[::1]"),
+            (":8000", "tcp:8000"),
+            ("tcp:8000", "tcp:8000"),
+            ("tcp:port=8000", "tcp:8000"),
+            ("tcp6:8000", "tcp:8000:dual_stack=no"),
+        ] {
+            for text in forms(inner).iter().flatten() {
+                let printed = server(text).expect(text);
+                assert!(printed.contains(shown), "{text} is {printed}");
+                let is_everywhere = !printed.contains("interface=");
+                assert_eq!(is_everywhere, !shown.contains("interface="), "{text} is {printed}");
+                assert_eq!(server(&printed).as_ref(), Ok(&printed), "{text}");
+            }
+        }
+        for inner in ["8000", "port=8000", "127.0.0.1:8000"] {
+            for text in forms(inner).iter().flatten() {
+                let printed = client(text).expect(text);
+                assert!(printed.contains("127.0.0.1:8000"), "{text} is {printed}");
+                assert_eq!(client(&printed).as_ref(), Ok(&printed), "{text}");
+            }
+        }
+    }
+}
+
 #[test]
 fn wrappers_print_as_strings_that_mean_the_same() {
     let texts = [
-        ("haproxy:80", "haproxy:tcp:80"),
+        ("haproxy:80", "haproxy:tcp:80:interface=127.0.0.1"),
         (
             "haproxy:80:trusted=10.0.0.0/8,192.0.2.1:header-timeout=0.5",
-            "haproxy:tcp:80:trusted=10.0.0.0/8:trusted=192.0.2.1/32:header-timeout=0.5",
+            "haproxy:tcp:80:interface=127.0.0.1:trusted=10.0.0.0/8:trusted=192.0.2.1/32:header-timeout=0.5",
         ),
-        (r"haproxy:80:trusted=[fd00::/8]", "haproxy:tcp:80:trusted=[fd00::/8]"),
+        (r"haproxy:80:trusted=[fd00::/8]", "haproxy:tcp:80:interface=127.0.0.1:trusted=[fd00::/8]"),
         (
             r"haproxy:80:trusted=\:\:1,10.0.0.1",
-            "haproxy:tcp:80:trusted=[::1/128]:trusted=10.0.0.1/32",
+            "haproxy:tcp:80:interface=127.0.0.1:trusted=[::1/128]:trusted=10.0.0.1/32",
         ),
         (
             r"haproxy:80:trusted=10.0.0.1,[\:\:1],[fd00\:\:]/8",
-            "haproxy:tcp:80:trusted=10.0.0.1/32:trusted=[::1/128]:trusted=[fd00::/8]",
+            "haproxy:tcp:80:interface=127.0.0.1:trusted=10.0.0.1/32:trusted=[::1/128]:trusted=[fd00::/8]",
         ),
         ("throttle:unix:s:read=64k:write=2M", "throttle:unix:s:read=64000:write=2000000"),
-        ("throttle:80:write=1G:shared=yes", "throttle:tcp:80:write=1000000000:shared=yes"),
-        ("throttle:80:write=5:shared=no", "throttle:tcp:80:write=5"),
-        ("log:80", "log:tcp:80"),
-        ("log:80:file=a.pcap", "log:tcp:80:file=a.pcap"),
-        ("log:80:form=hex:limit=9:file=a", "log:tcp:80:file=a:form=hex:limit=9"),
+        (
+            "throttle:80:write=1G:shared=yes",
+            "throttle:tcp:80:interface=127.0.0.1:write=1000000000:shared=yes",
+        ),
+        ("throttle:80:write=5:shared=no", "throttle:tcp:80:interface=127.0.0.1:write=5"),
+        ("log:80", "log:tcp:80:interface=127.0.0.1"),
+        ("log:80:file=a.pcap", "log:tcp:80:interface=127.0.0.1:file=a.pcap"),
+        (
+            "log:80:form=hex:limit=9:file=a",
+            "log:tcp:80:interface=127.0.0.1:file=a:form=hex:limit=9",
+        ),
         // The keywords of all kinds may stand anywhere.
         (
             "log:limit=5:throttle:haproxy:trusted=10.0.0.1:80:read=1:backlog=9",
-            "log:throttle:haproxy:tcp:80:backlog=9:trusted=10.0.0.1/32:read=1:limit=5",
+            "log:throttle:haproxy:tcp:80:interface=127.0.0.1:backlog=9:trusted=10.0.0.1/32:read=1:limit=5",
         ),
         (
             r"log:endpoint=log\:80\:file=in:file=out",
-            r"log:endpoint=log\:tcp\:80\:file\=in:file=out",
+            r"log:endpoint=log\:tcp\:80\:interface\=127.0.0.1\:file\=in:file=out",
         ),
         ("fd:003", "fd:3"),
         ("systemd:0", "systemd:index=0"),

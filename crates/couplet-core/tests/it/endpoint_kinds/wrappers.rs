@@ -234,6 +234,27 @@ fn c145e_haproxy_writes_the_addresses_of_the_client_on_whose_behalf_it_connects(
 }
 
 #[test]
+fn c145e_a_check_announces_no_client() {
+    for (to, header) in [
+        ("haproxy:10.0.0.1:80", &b"PROXY UNKNOWN\r\n"[..]),
+        ("haproxy:10.0.0.1:80:version=1", b"PROXY UNKNOWN\r\n"),
+        ("haproxy:10.0.0.1:80:version=2", b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"),
+        ("throttle:haproxy:log:10.0.0.1:80:version=2:read=1M", b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"),
+        ("10.0.0.1:80", b""),
+    ] {
+        let mut memory = MemoryReactor::new();
+        for _ in 0..2 {
+            let checking = memory.reactor().connect_to_check(to, Echo::default);
+            let attempts = memory.connecting();
+            let server = attempts[0].complete();
+            memory.settle();
+            assert_eq!(server.take(), header, "{to}");
+            checking.detach();
+        }
+    }
+}
+
+#[test]
 fn haproxy_writes_the_addresses_of_the_connection() {
     for (version, beginning) in
         [("", "PROXY TCP4 127.0.0.1 127.0.0.1 "), (":version=1", "PROXY TCP4 ")]
