@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use clap::builder::{Styles, styling::AnsiColor};
-use clap::{Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::bench::Bench;
@@ -110,7 +110,74 @@ pub(crate) enum Command {
     },
 }
 
+/// The commands with an inspector, and the names of its options that they have.
+const INSPECTED: [(&str, &[&str]); 10] = {
+    const ALL: &[&str] = &["inspect", "inspect_actions", "inspect_record", "inspect_contents"];
+    [
+        ("demo", ALL),
+        ("poetry", ALL),
+        ("connect", ALL),
+        ("echo", ALL),
+        ("forward", ALL),
+        ("serve", ALL),
+        ("get", ALL),
+        ("chat", ALL),
+        ("run", ALL),
+        // Its recordings have contents.
+        ("sim", &["inspect_contents"]),
+    ]
+};
+
+/// The command line. The options of the inspector stand before each command, and in the help of the
+/// commands that have one.
+pub(crate) fn command() -> clap::Command {
+    let options = Inspecting::augment_args(clap::Command::new("options"));
+    let mut root = Cli::command();
+    for option in options.get_arguments() {
+        root = root.mut_arg(option.get_id().clone(), |option| option.hide(true));
+        for (name, own) in INSPECTED {
+            if own.contains(&option.get_id().as_str()) {
+                let heading = Some("Inspector");
+                let option = option.clone().help_heading(heading);
+                root = root.mut_subcommand(name, |command| command.arg(option));
+            }
+        }
+    }
+    root
+}
+
+/// Parses the command line.
+///
+/// # Errors
+///
+/// The help, the version, or a usage error.
+pub(crate) fn parse() -> Result<Cli, clap::Error> {
+    Cli::from_arg_matches(&command().try_get_matches()?)
+}
+
 impl Command {
+    /// Whether the command has this option of the inspector.
+    pub(crate) fn has_inspector_option(&self, option: &str) -> bool {
+        let name = match self {
+            Command::Demo => "demo",
+            Command::Poetry(_) => "poetry",
+            Command::Connect(_) => "connect",
+            Command::Echo(_) => "echo",
+            Command::Forward(_) => "forward",
+            Command::Serve(_) => "serve",
+            Command::Get(_) => "get",
+            Command::Chat(_) => "chat",
+            Command::Run(_) => "run",
+            Command::Sim(_) => "sim",
+            Command::Ctl(_)
+            | Command::Inspect(_)
+            | Command::Cert(_)
+            | Command::Bench(_)
+            | Command::Completions { .. } => return false,
+        };
+        INSPECTED.iter().any(|(known, options)| *known == name && options.contains(&option))
+    }
+
     /// Whether the command makes a recording.
     pub(crate) fn records(&self) -> bool {
         match self {
@@ -131,16 +198,58 @@ impl Command {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        command().debug_assert();
+    }
+
+    fn parsed(args: &[&str]) -> Result<Cli, clap::Error> {
+        let matches = command().try_get_matches_from(["couplet"].iter().chain(args))?;
+        Cli::from_arg_matches(&matches)
+    }
+
+    #[test]
+    fn the_options_of_the_inspector_are_in_the_help_of_commands_that_have_one() {
+        let options = ["--inspect ", "--inspect-actions", "--inspect-record", "--inspect-contents"];
+        let help = |args: &[&str]| {
+            let said = parsed(&[args, &["--help"]].concat()).expect_err("help").to_string();
+            options.map(|option| said.contains(option))
+        };
+        for args in [&["echo"][..], &["chat"], &["poetry", "serve"], &["run"], &["get"]] {
+            assert_eq!(help(args), [true; 4], "{args:?}");
+        }
+        for args in [&[][..], &["cert"], &["ctl"], &["inspect"], &["bench"], &["completions"]] {
+            assert_eq!(help(args), [false; 4], "{args:?}");
+        }
+        assert_eq!(help(&["sim"]), [false, false, false, true]);
+    }
+
+    #[test]
+    fn the_options_of_the_inspector_may_stand_before_and_after_a_command_that_has_one() {
+        let check = |args: &[&str]| {
+            let cli = parsed(args).expect("it is parsed");
+            cli.inspecting.check_options(|option| cli.command.has_inspector_option(option)).is_ok()
+        };
+        for (args, is_accepted) in [
+            (&["echo", "--inspect", "0", "--inspect-actions"][..], true),
+            (&["--inspect", "0", "echo"], true),
+            (&["poetry", "get", "1", "--inspect", "0"], true),
+            (&["poetry", "--inspect", "0", "get", "1"], true),
+            (&["sim", "--inspect-contents", "9"], true),
+            (&["--inspect", "0", "cert"], false),
+            (&["--inspect", "0", "--inspect-actions", "sim"], false),
+            (&["cert"], true),
+        ] {
+            assert_eq!(check(args), is_accepted, "{args:?}");
+        }
+        let cli = parsed(&["echo", "--inspect", "0", "--inspect-contents", "7"]).expect("parsed");
+        assert_eq!(cli.inspecting.contents(), 7);
     }
 
     #[test]
     fn no_line_of_help_is_wrapped() {
-        let mut commands = vec![Cli::command()];
+        let mut commands = vec![command()];
         while let Some(command) = commands.pop() {
             commands.extend(command.get_subcommands().cloned());
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();

@@ -74,6 +74,7 @@ pub(crate) fn continued() -> impl Protocol {
 const EXAMPLE: &str = listening!(
     "  couplet echo --listen 7000
   couplet connect 7000
+  couplet echo --listen 7000 --listen udp:7000   connections and datagrams
 
 A client that reads slowly is read from slowly. Over UDP, with --listen udp:7000 or
 udp:7000:interface=127.0.0.1, each datagram goes back to its sender: not to a port below 1024, which
@@ -113,16 +114,17 @@ pub(crate) struct Echo {
     udp_rate: u32,
 }
 
-pub(crate) fn run(mut options: Echo) -> Result<(), Exit> {
-    let ports = options.take_udp();
-    if ports.is_empty() {
-        return server(options).run();
-    }
-    let addresses: Vec<SocketAddr> = ports.iter().map(ListenUdp::address).collect();
-    match options.endpoints.is_empty() {
-        true => datagrams::echo(&addresses, (options.threads, options.driver), options.udp_rate),
-        false => Err(Exit::bad_usage("either connections or datagrams are echoed")),
-    }
+pub(crate) fn run(options: Echo) -> Result<(), Exit> {
+    let udp = options.endpoints.iter().filter_map(|local| match local {
+        Local::Streams(_) => None,
+        Local::Udp(listen) => Some(listen.address()),
+    });
+    let addresses: Vec<SocketAddr> = udp.collect();
+    let udp = match addresses.is_empty() {
+        true => None,
+        false => Some(datagrams::echo_ports(addresses, options.threads, options.udp_rate)?),
+    };
+    server(options).with_udp(udp).run()
 }
 
 /// The server for connections and, in a configuration, for datagrams.

@@ -42,9 +42,7 @@ mod values;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
-
-use cli::{Cli, Command};
+use cli::Command;
 use exit::Exit;
 
 fn main() -> ExitCode {
@@ -55,10 +53,10 @@ fn main() -> ExitCode {
 }
 
 fn run_command() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match cli::parse() {
         Ok(cli) => cli,
         Err(mut said) => {
-            known::suggest_commands(&mut said, &Cli::command());
+            known::suggest_commands(&mut said, &cli::command());
             known::drop_poor_tip(&mut said);
             return say(&said).map_or_else(
                 |exit| exit.report().code(),
@@ -66,6 +64,10 @@ fn run_command() -> ExitCode {
             );
         }
     };
+    let has = |option: &str| cli.command.has_inspector_option(option);
+    if let Err(exit) = cli.inspecting.check_options(has) {
+        return exit.report().code();
+    }
     let contents = cli.inspecting.contents();
     if let Err(exit) = cli.inspecting.check(cli.command.records()) {
         return exit.report().code();
@@ -94,7 +96,7 @@ fn run_command() -> ExitCode {
         Command::Sim(options) => sim::run(options, contents, &cli.logging),
         Command::Poetry(command) => poetry::run(command, &cli.logging),
         Command::Completions { shell } => {
-            output::print(&known::completions(shell, &mut Cli::command()))
+            output::print(&known::completions(shell, &mut cli::command()))
         }
     };
     inspect::end();

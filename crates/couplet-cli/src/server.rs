@@ -12,14 +12,14 @@ use couplet::endpoints::{ServerEndpoint, SharedPort};
 use couplet::reactor::Snapshot;
 use couplet::services::{Child, Service, StreamServerService, Supervisor};
 use couplet::{
-    Answers, Cluster, ConnectError, DatagramTransport, DriverChoice, Failure, IntoFactory,
+    Address, Answers, Cluster, ConnectError, DatagramTransport, DriverChoice, Failure, IntoFactory,
     LoopOptions, Port, Reactor, Shutdown,
 };
 use couplet_runner::{drivers, threads};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::datagrams::Part;
+use crate::datagrams::{OpenPorts, Part};
 use crate::endpoint::{self, to_listen};
 use crate::exit::Exit;
 use crate::output;
@@ -132,7 +132,7 @@ An ENDPOINT is one of:
   haproxy:10000:trusted=IP/LEN    behind a proxy that writes PROXY headers
   throttle:10000:write=64k        at most so many bytes a second; also read=
   log:10000:file=traffic.pcap     with a log of what passes
-The last three and tls: go before any other ENDPOINT, as in haproxy:tls:unix:…"
+The last three and tls: go before any other ENDPOINT, as in haproxy:tls:unix:… or tls::10000:…"
         )
     };
 }
@@ -193,6 +193,8 @@ pub(crate) struct Server {
     /// The UDP ports of a service.
     // Bound: one for each `udp:` endpoint of its table.
     datagrams: Vec<Part>,
+    /// Opens the UDP ports of a server of the command line.
+    udp: Option<OpenPorts>,
     link: Option<Box<MakeLink>>,
     web: Option<WebPort>,
 }
@@ -233,6 +235,7 @@ impl Server {
             read_buffer: None,
             prepare,
             datagrams: Vec::new(),
+            udp: None,
             link: None,
             web: None,
         }
@@ -256,6 +259,11 @@ impl Server {
     /// Adds UDP ports, for a server of a configuration.
     pub(crate) fn with_datagrams(self, datagrams: Vec<Part>) -> Server {
         Server { datagrams, ..self }
+    }
+
+    /// Adds UDP ports, for a server of the command line. With them it needs no other endpoint.
+    pub(crate) fn with_udp(self, udp: Option<OpenPorts>) -> Server {
+        Server { udp, ..self }
     }
 
     /// Adds a service beside the ports, which begins before them and ends after them.
@@ -290,17 +298,25 @@ impl Server {
 
     /// Serves until a signal ends the program. On SIGTERM, connections are asked to finish.
     pub(crate) fn run(self) -> Result<(), Exit> {
-        let Server { listen, threads, read_buffer, prepare, link, web, .. } = self;
+        let Server { listen, threads, read_buffer, prepare, udp, link, web, .. } = self;
         let options = LoopOptions::default().drain(listen.drain.time).answers(listen.answers);
         let options = listen.driver.set(options);
         let options = match read_buffer {
             Some(bytes) => options.read_buffer(bytes),
             None => options,
         };
-        let mut ports: Vec<_> = endpoint::or_free_port(listen.endpoints)
-            .into_iter()
-            .map(|endpoint| (endpoint, &*prepare, ""))
-            .collect();
+        let endpoints = match udp {
+            Some(_) => listen.endpoints,
+            None => endpoint::or_free_port(listen.endpoints),
+        };
+        // The addresses of the UDP ports follow the others.
+        let with_udp = |reactor: &Reactor, mut ports: Vec<String>| {
+            let opened = udp.as_ref().map(|open| open(reactor)).transpose()?;
+            ports.extend(opened.iter().flatten().map(Address::to_string));
+            Ok(ports)
+        };
+        let mut ports: Vec<_> =
+            endpoints.into_iter().map(|endpoint| (endpoint, &*prepare, "")).collect();
         ports.extend(web.iter().map(|web| (web.endpoint.clone(), &*web.prepare, " for browsers")));
         if threads.number == 1 {
             return run_loop(options, |reactor| {
@@ -308,7 +324,7 @@ impl Server {
                 let open = |(endpoint, prepare, what): (_, &Prepare, _)| {
                     Ok(format!("{}{what}", prepare(1)(reactor, endpoint)?))
                 };
-                ports.into_iter().map(open).collect()
+                with_udp(reactor, ports.into_iter().map(open).collect::<couplet::Result<_>>()?)
             });
         }
         let cluster = cluster(threads, options);
@@ -326,7 +342,7 @@ impl Server {
                 let opened = prepare(members.count())(reactor, Arc::new(port.clone()))?;
                 Ok(format!("{opened}{what}"))
             };
-            ports.iter().map(open).collect()
+            with_udp(reactor, ports.iter().map(open).collect::<couplet::Result<_>>()?)
         })
     }
 

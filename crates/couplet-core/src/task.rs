@@ -25,6 +25,7 @@ use crate::defer::{Canceller, Deferred, Resolver, Result, TimedOut};
 use crate::panics::Contained;
 use crate::recorder::{Reactor, Source, TimerPurpose};
 
+pub use crate::reactor::LoopResult;
 pub use cancelling::Cancelling;
 pub use cooperator::{CooperativeTask, Cooperator, SchedulerStopped, TaskStopped};
 pub use filesystem_lock::{FilesystemGuard, FilesystemLock};
@@ -118,31 +119,6 @@ async fn race_against<A, B>(
         Poll::Pending => end.as_mut().poll(cx).map(Err),
     })
     .await
-}
-
-/// The return type of a [`LoopingCall`]'s function, and the item type of a [`Cooperator`]'s
-/// iterator: `()`, a `Result<()>`, or a `Deferred<()>` to wait for.
-pub trait LoopResult {
-    /// Converts it into a Deferred to wait for.
-    fn into_deferred(self) -> Deferred<()>;
-}
-
-impl LoopResult for () {
-    fn into_deferred(self) -> Deferred<()> {
-        Deferred::succeed(())
-    }
-}
-
-impl LoopResult for Result<()> {
-    fn into_deferred(self) -> Deferred<()> {
-        Deferred::from_result(self)
-    }
-}
-
-impl LoopResult for Deferred<()> {
-    fn into_deferred(self) -> Deferred<()> {
-        self
-    }
 }
 
 /// Calls a function repeatedly on a fixed time grid: at the start, and at every whole interval

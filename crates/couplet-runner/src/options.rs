@@ -12,6 +12,7 @@ use serde::de::{Deserializer, Error};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::exit::Exit;
+use crate::logging::REPEATING;
 use crate::places::Placed;
 use crate::values::{Listen, Seconds};
 use crate::{control, files, logging, pid_file};
@@ -335,7 +336,12 @@ pub fn log_levels(text: &str) -> Result<Targets, String> {
             _ => {}
         }
     }
-    text.parse().map_err(|error| format!("{error}; {EXAMPLES}"))
+    let levels = text.parse::<Targets>().map_err(|error| format!("{error}; {EXAMPLES}"))?;
+    // Connections report the errors of rustls.
+    Ok(match text.contains(REPEATING) {
+        true => levels,
+        false => levels.with_target(REPEATING, LevelFilter::OFF),
+    })
 }
 
 fn filter_of<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Targets>, D::Error> {

@@ -10,8 +10,9 @@ use std::time::Instant;
 
 use couplet::{Datagram, DatagramProtocol, DatagramTransport};
 
-use super::{ListenUdp, Loops, Part};
+use super::{ListenUdp, OpenPorts, Part};
 use crate::exit::Exit;
+use crate::server::Threads;
 
 /// Ports below this one belong to services; clients get higher ones.
 const FIRST_UNPRIVILEGED_PORT: u16 = 1024;
@@ -97,8 +98,13 @@ impl DatagramProtocol for Echo {
     }
 }
 
-pub(crate) fn run(addresses: &[SocketAddr], loops: Loops, rate: u32) -> Result<(), Exit> {
-    super::run(addresses, loops, || Echo::new(rate))
+/// The UDP ports of a server in several loops.
+pub(crate) fn ports(
+    addresses: Vec<SocketAddr>,
+    threads: Threads,
+    rate: u32,
+) -> Result<OpenPorts, Exit> {
+    super::ports(addresses, threads, move || Echo::new(rate))
 }
 
 /// A UDP port of a service.

@@ -354,8 +354,9 @@ pub(crate) fn run(
     let server = Upstream::new(server.clone());
     let most = server::max_sessions(settings.most, 1);
     let totals = Arc::<Totals>::default();
-    super::run(&[listen], loops, || {
-        ClientPort::new(server.clone(), settings, most, totals.clone())
+    let counted = totals.clone();
+    super::run(&[listen], loops, move || {
+        ClientPort::new(server.clone(), settings, most, counted.clone())
     })?;
     output::print_to_stderr(&totals.to_string());
     Ok(())

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use couplet::endpoints::{EndpointError, ServerEndpoint, UdpClient};
 use couplet::services::DatagramService;
 use couplet::{
-    Cluster, Datagram, DatagramOptions, DatagramProtocol, DatagramTransport, Failure, Loop,
-    LoopOptions,
+    Address, Datagram, DatagramOptions, DatagramProtocol, DatagramTransport, Failure, Loop,
+    LoopOptions, Reactor,
 };
 pub(crate) use couplet_runner::ListenUdp;
 
@@ -21,7 +21,7 @@ use crate::exit::Exit;
 use crate::server::{self, DriverOption, Threads};
 
 pub(crate) use connect::run as connect;
-pub(crate) use echo::{part as echo_part, run as echo};
+pub(crate) use echo::{part as echo_part, ports as echo_ports};
 pub(crate) use forward::{Settings as ForwardSettings, part as forward_part, run as forward};
 
 /// An address to listen on, for connections or for datagrams.
@@ -108,31 +108,28 @@ fn part<P: DatagramProtocol>(
 /// The number of a server's loops, and their driver.
 pub(crate) type Loops = (Threads, DriverOption);
 
-/// Listens on these addresses with a protocol from `protocol` each, in these loops.
-fn run<P: DatagramProtocol>(
-    addresses: &[SocketAddr],
-    (threads, driver): Loops,
-    protocol: impl Fn() -> P + Send + Sync,
-) -> Result<(), Exit> {
-    let options = driver.set(LoopOptions::default());
-    if threads.number != 1 {
-        return run_many(addresses, server::cluster(threads, options), protocol);
-    }
-    server::run_loop(options, |reactor| {
-        let listen = |address: &SocketAddr| Ok(reactor.listen_udp(*address, protocol())?.host());
-        addresses.iter().map(listen).collect()
-    })
-}
+/// Opens UDP ports in a loop; returns their addresses.
+pub(crate) type OpenPorts = Box<dyn Fn(&Reactor) -> couplet::Result<Vec<Address>> + Send + Sync>;
 
-/// Like [`run`] in several threads: each loop has a port at each address, and the kernel
-/// distributes the clients among the ports.
-fn run_many<P: DatagramProtocol>(
-    addresses: &[SocketAddr],
-    cluster: Cluster,
-    protocol: impl Fn() -> P + Send + Sync,
-) -> Result<(), Exit> {
+/// Opens ports at these addresses with a protocol from `protocol` each, in each of these loops. In
+/// several, the kernel distributes the clients among the ports of an address.
+///
+/// # Errors
+///
+/// If another program has such a port: it would receive some of the datagrams.
+fn ports<P: DatagramProtocol>(
+    addresses: Vec<SocketAddr>,
+    threads: Threads,
+    protocol: impl Fn() -> P + Send + Sync + 'static,
+) -> Result<OpenPorts, Exit> {
+    if threads.number == 1 {
+        return Ok(Box::new(move |reactor| {
+            let listen =
+                |address: &SocketAddr| Ok(reactor.listen_udp(*address, protocol())?.host());
+            addresses.iter().map(listen).collect()
+        }));
+    }
     for address in addresses.iter().filter(|address| address.port() != 0) {
-        // If another program shared the port, it would receive some of the datagrams.
         Loop::new()
             .map_err(Failure::from)?
             .reactor()
@@ -140,8 +137,8 @@ fn run_many<P: DatagramProtocol>(
             .map_err(Failure::from)?;
     }
     // The first loop replaces port 0 by the number that it got.
-    let bound = Mutex::new(addresses.to_vec());
-    server::run_loops(cluster, |reactor| {
+    let bound = Mutex::new(addresses);
+    Ok(Box::new(move |reactor| {
         let listen = |address: &mut SocketAddr| {
             let options = DatagramOptions::default().reuse_port(true);
             let host = reactor.listen_udp_with(*address, options, protocol())?.host();
@@ -149,7 +146,21 @@ fn run_many<P: DatagramProtocol>(
             Ok(host)
         };
         bound.lock().unwrap_or_else(PoisonError::into_inner).iter_mut().map(listen).collect()
-    })
+    }))
+}
+
+/// Listens on these addresses with a protocol from `protocol` each, in these loops.
+fn run<P: DatagramProtocol>(
+    addresses: &[SocketAddr],
+    (threads, driver): Loops,
+    protocol: impl Fn() -> P + Send + Sync + 'static,
+) -> Result<(), Exit> {
+    let open = ports(addresses.to_vec(), threads, protocol)?;
+    let options = driver.set(LoopOptions::default());
+    if threads.number == 1 {
+        return server::run_loop(options, |reactor| open(reactor));
+    }
+    server::run_loops(server::cluster(threads, options), |reactor| open(reactor))
 }
 
 #[cfg(test)]

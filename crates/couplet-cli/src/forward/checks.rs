@@ -63,7 +63,7 @@ fn check(forward: &Rc<Forwarder>, reactor: &Reactor, server: usize) -> Deferred<
     let closed = Closed::default();
     let mut probe = Some(Probe { closed: closed.clone(), closing: None });
     let endpoint = forward.servers[server].endpoint.clone();
-    let mut connecting = reactor.connect(endpoint, move |_: &Address| probe.take());
+    let mut connecting = reactor.connect_to_check(endpoint, move |_: &Address| probe.take());
     if let Some(timeout) = forward.connect_timeout {
         connecting = connecting.add_timeout(reactor, timeout);
     }

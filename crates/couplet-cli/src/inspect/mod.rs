@@ -54,6 +54,25 @@ impl Inspecting {
         usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 
+    /// Refuses the options of the inspector for a command without one. `has` returns whether the
+    /// command has the option with this name.
+    pub(crate) fn check_options(&self, has: impl Fn(&str) -> bool) -> Result<(), Exit> {
+        let Inspecting { inspect, inspect_actions, inspect_record, inspect_contents } = self;
+        let given = [
+            (inspect.is_some(), "inspect"),
+            (*inspect_actions, "inspect_actions"),
+            (inspect_record.is_some(), "inspect_record"),
+            (inspect_contents.is_some(), "inspect_contents"),
+        ];
+        match given.into_iter().find(|(is_given, name)| *is_given && !has(name)) {
+            Some((_, name)) => Err(Exit::bad_usage(format_args!(
+                "this command has no inspector: leave out --{}",
+                name.replace('_', "-")
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// Refuses contents for a command that is not inspected, unless it makes a recording of its own.
     pub(crate) fn check(&self, records: bool) -> Result<(), Exit> {
         let Inspecting { inspect, inspect_record, inspect_contents, .. } = self;

@@ -161,8 +161,11 @@ pub(crate) struct Sim {
 
 fn seeds(text: &str) -> Result<(u64, u64), String> {
     let (first, last) = text.split_once("..").unwrap_or((text, text));
-    match (first.trim().parse(), last.trim_start_matches('=').trim().parse()) {
+    match (first.trim().parse::<u64>(), last.trim_start_matches('=').trim().parse::<u64>()) {
         (Ok(first), Ok(last)) if first <= last => Ok((first, last)),
+        (Ok(first), Ok(last)) => {
+            Err(format!("the first seed is above the last one: write {last}..{first}"))
+        }
         _ => Err("a number or FIRST..LAST is expected here".to_owned()),
     }
 }
@@ -463,6 +466,11 @@ mod tests {
     fn seeds_are_a_number_or_a_range() {
         assert_eq!(seeds("7"), Ok((7, 7)));
         assert_eq!(seeds("1..1000"), Ok((1, 1000)));
+        assert_eq!(seeds("5..=5"), Ok((5, 5)));
+        for backwards in ["5..1", "5..=1", "5 .. 1"] {
+            let error = seeds(backwards).unwrap_err();
+            assert_eq!(error, "the first seed is above the last one: write 1..5");
+        }
         for bad in ["", "..", "3..1", "a..b", "1..", "-1"] {
             assert!(seeds(bad).is_err(), "{bad}");
         }

@@ -1,7 +1,7 @@
 //! `couplet echo`, `forward` and `connect` over UDP, with plain sockets and socat as peers.
 
-use std::io::Write;
-use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
 use std::process::{ChildStdin, Stdio};
 use std::time::Duration;
 
@@ -312,11 +312,37 @@ fn an_address_for_datagrams_is_an_endpoint_whose_mistakes_are_shown() {
 }
 
 #[test]
-fn datagrams_and_connections_do_not_mix() {
+fn connections_and_datagrams_are_echoed_together() {
+    let endpoints = ["udp:127.0.0.1:0", "0", "udp:127.0.0.1:0", "0"];
+    for threads in ["1", "3"] {
+        let mut args = vec!["echo", "--threads", threads];
+        args.extend(endpoints.iter().flat_map(|endpoint| ["--listen", endpoint]));
+        let server = Server::start_command(couplet(&args), 0);
+        let lines = [(); 4].map(|()| server.line());
+        for line in &lines {
+            let (kind, at) = line.strip_prefix("listening on ").unwrap().split_once(':').unwrap();
+            let at: SocketAddr = at.parse().unwrap();
+            if kind == "udp" {
+                assert_eq!(ask(&socket(), at, b"hello"), b"hello", "{line}");
+                continue;
+            }
+            let mut client = TcpStream::connect(at).unwrap();
+            client.set_read_timeout(Some(PATIENCE)).unwrap();
+            client.write_all(b"hello").unwrap();
+            let mut echoed = [0; 5];
+            client.read_exact(&mut echoed).unwrap();
+            assert_eq!(&echoed, b"hello", "{line}");
+        }
+        assert_eq!(lines.iter().filter(|line| line.contains("udp:")).count(), 2, "{lines:?}");
+        server.stop(Signal::TERM).quietly(0);
+    }
+}
+
+#[test]
+fn datagrams_and_connections_are_not_forwarded_to_one_another() {
     for args in [
         &["forward", "udp:9000", "9000"][..],
         &["forward", "9000", "udp:9000"],
-        &["echo", "--listen", "udp:0", "--listen", "0"],
         &["connect", "udp:no body:9"],
         &["connect", "udp:0"],
         &["echo", "--listen", "udp:nobody:9"],

@@ -188,6 +188,38 @@ fn a_check_finds_a_closed_port_before_a_client_does_and_its_return() {
 }
 
 #[test]
+fn a_check_announces_itself_as_one() {
+    for (version, header) in
+        [(1, &b"PROXY UNKNOWN\r\n"[..]), (2, b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0")]
+    {
+        let upstream = Upstream::start();
+        let to = format!("haproxy:{}:version={version}", upstream.address);
+        let server = Server::start(&["forward", "0", &to, "--check", "0.05"]);
+        for _ in 0..2 {
+            assert_eq!(upstream.accept().read_to_end().unwrap(), header);
+        }
+        drop(server);
+    }
+}
+
+#[test]
+fn a_port_behind_a_wrapper_is_on_this_machine() {
+    let upstream = Upstream::start();
+    let port = upstream.address.rsplit(':').next().unwrap().to_owned();
+    let server = Server::start(&["forward", "0", &format!("haproxy:{port}")]);
+    let near = server.connect();
+    let line = upstream.accept().read_line();
+    let (client, host) = (near.address().port(), server.ports[0].port());
+    assert_eq!(line.trim_end(), format!("PROXY TCP4 127.0.0.1 127.0.0.1 {client} {host}"));
+    for wrapper in ["", "log:", "haproxy:", "log:haproxy:"] {
+        let server =
+            Server::start_command(couplet(&["echo", "--listen", &format!("{wrapper}0")]), 0);
+        let line = server.line();
+        assert!(line.contains("127.0.0.1:"), "{wrapper}: {line}");
+    }
+}
+
+#[test]
 fn the_second_server_gets_the_address_of_the_client_too() {
     let (closed, _reserved) = unused_port();
     let upstream = Upstream::start();

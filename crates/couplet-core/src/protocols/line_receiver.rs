@@ -1,7 +1,6 @@
 //! [`LineReceiver`]: lines, with a raw mode. Twisted's class of the same name.
 
 use std::any::{Any, TypeId};
-use std::borrow::Cow;
 
 use super::delimiter::{Delimiter, Lines};
 use super::framing::{FrameBuffer, Framer, hold};
@@ -50,14 +49,23 @@ impl<P: LineProtocol> LineReceiver<P> {
         }
     }
 
-    /// Sets the line delimiter; the default is CRLF.
+    /// Sets the line delimiter, as text or bytes; the default is CRLF.
+    ///
+    /// ```
+    /// # use couplet::protocols::{LineProtocol, LineReceiver};
+    /// # struct Lines;
+    /// # impl LineProtocol for Lines {
+    /// #     fn line_received(&mut self, _: &couplet::protocols::LineTransport, _: &[u8]) {}
+    /// # }
+    /// let lines = || LineReceiver::new(Lines).with_delimiter("\n");
+    /// ```
     ///
     /// # Panics
     ///
     /// If `delimiter` is empty.
     #[must_use]
-    pub fn with_delimiter(mut self, delimiter: impl Into<Cow<'static, [u8]>>) -> LineReceiver<P> {
-        self.lines.delimiter = Delimiter::new(delimiter.into());
+    pub fn with_delimiter(mut self, delimiter: impl AsRef<[u8]>) -> LineReceiver<P> {
+        self.lines.delimiter = Delimiter::new(delimiter.as_ref().to_vec().into());
         self
     }
 

@@ -78,7 +78,9 @@ pub trait Policy: Sized {
     /// Called with the reactor that will use this policy.
     fn attach(&self, _reactor: &Reactor) {}
 
-    /// Puts this policy in front of `factory`.
+    /// Puts this policy in front of `factory`, which may be an async closure that takes a
+    /// [`Stream`](crate::stream::Stream).
+    #[track_caller]
     fn wrap<K, F: IntoFactory<K>>(self, factory: F) -> Policed<F::Factory, Self> {
         Policed { factory: factory.into_factory(), policy: self }
     }

@@ -43,6 +43,7 @@ pub use crate::connector::{ConnectTarget, Connector, ConnectorState, NotDisconne
 pub use crate::recorder::{DelayedCall, Reactor};
 pub use crate::why::{Why, WhyPart};
 pub use call_times::CallTimes;
+pub use control::LoopResult;
 #[cfg(unix)]
 pub(crate) use dependents::{Dependent, DependentId};
 pub use drain::Drained;

@@ -78,6 +78,7 @@ pub use framed::{Framed, Messages};
 pub use halves::{ReadHalf, WriteHalf};
 pub use read::{LONGEST_LINE, Lines};
 pub use send::SendStream;
+pub use serve::{FromHandler, IsHandler};
 use shared::{SharedStream, StreamHandle};
 
 use crate::{Address, Protocol, Transport};

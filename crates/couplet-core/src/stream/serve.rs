@@ -1,6 +1,7 @@
 //! Streams for endpoints: connecting and serving.
 
 use std::cell::Cell;
+use std::fmt;
 use std::io;
 use std::panic::Location;
 use std::rc::Rc;
@@ -10,7 +11,9 @@ use super::shared::StreamProtocol;
 use crate::defer::Panicked;
 use crate::endpoints::{ClientEndpoint, IntoEndpoint, ServerEndpoint};
 use crate::panics::Contained;
-use crate::{Deferred, Failure, Port, Reactor, Result, Transport};
+use crate::{
+    Address, Deferred, Factory, Failure, IntoFactory, Port, Protocol, Reactor, Result, Transport,
+};
 
 impl Reactor {
     /// Connects to an endpoint; the Deferred fires with the stream. It fails like
@@ -65,6 +68,55 @@ impl Reactor {
             let _ = &named;
             factory()
         })
+    }
+}
+
+/// Marks `async |stream: Stream| -> Result<()>`.
+#[derive(Debug)]
+pub struct IsHandler;
+
+/// An async closure that serves streams, as a factory: see [`Reactor::serve`].
+pub struct FromHandler {
+    build: Box<dyn Fn() -> StreamProtocol>,
+}
+
+impl fmt::Debug for FromHandler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FromHandler").finish_non_exhaustive()
+    }
+}
+
+impl Factory for FromHandler {
+    type Protocol = Box<dyn Protocol>;
+
+    fn build_protocol(&mut self, _: &Address) -> Option<Box<dyn Protocol>> {
+        Some(Box::new((self.build)()))
+    }
+}
+
+/// A handler of streams, wherever a factory is expected: in [`Reactor::listen`], and behind policies.
+///
+/// ```
+/// use couplet::protocols::{LimitConnections, Policy};
+/// use couplet::stream::Stream;
+///
+/// # fn main() -> couplet::Result<()> {
+/// # let l = couplet::Loop::new()?;
+/// # let reactor = l.reactor();
+/// let handler = async |mut stream: Stream| {
+///     stream.write_all(b"hello").await?;
+///     Ok(())
+/// };
+/// reactor.listen("localhost:0", LimitConnections::new(100).wrap(handler))?;
+/// # Ok(())
+/// # }
+/// ```
+impl<H: AsyncFn(Stream) -> Result<()> + 'static> IntoFactory<IsHandler> for H {
+    type Factory = FromHandler;
+
+    #[track_caller]
+    fn into_factory(self) -> FromHandler {
+        FromHandler { build: Box::new(stream_factory(self, Location::caller(), log_failure)) }
     }
 }
 

@@ -155,7 +155,7 @@ fn c101_a_panic_or_a_failure_in_a_trigger_stops_no_other() {
     set_reporter(move |unhandled| notes.borrow_mut().push(unhandled.failure().to_string()));
     let (mut l, _network, reactor, log) = memory_with_log();
     for when in [Shutdown::Before, Shutdown::During, Shutdown::After] {
-        reactor.on(when, || panic!("no poem"));
+        reactor.on(when, || -> Deferred<()> { panic!("no poem") });
         reactor.on(when, || Deferred::fail(Failure::msg("no prose")));
         reactor.on(when, at_once(&log, "well"));
     }

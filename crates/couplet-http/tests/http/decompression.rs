@@ -294,6 +294,31 @@ fn corrupt_bodies_are_errors_and_several_members_are_one_text() {
     }
 }
 
+/// A gzip member without contents: a head, an empty block and a checksum.
+const EMPTY_MEMBER: [u8; 20] = [31, 139, 8, 0, 0, 0, 0, 0, 0, 255, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// A decoder that builds its tables for each member, or for each block, takes minutes for these.
+#[test]
+fn members_and_blocks_without_contents_cost_little() {
+    let members = EMPTY_MEMBER.repeat(1_000_000);
+    // Empty blocks of 10 bits: not the last, of the fixed codes, the end. Then a last one.
+    let (blocks, mut bits) = (8_000_000, Vec::new());
+    bits.resize(blocks * 10 / 8, 0_u8);
+    for block in 0..blocks {
+        bits[(block * 10 + 1) / 8] |= 1 << ((block * 10 + 1) % 8);
+    }
+    bits.extend([3, 0]);
+    let head = &EMPTY_MEMBER[..10];
+    let blocks = [head, &bits, &EMPTY_MEMBER[12..]].concat();
+    for (name, body) in [("members", members), ("blocks", blocks)] {
+        let whole = [&body[..], &bytes_of(POEMS[0].1)].concat();
+        answering(vec![Scripted::new("gzip", &[&whole])], async move |_, client| {
+            assert_eq!(got(&client).await?, POEM.as_bytes(), "{name}");
+            Ok(())
+        });
+    }
+}
+
 #[test]
 fn a_flipped_bit_never_passes_for_another_text_where_there_is_a_checksum() {
     for (n, (coding, hex)) in POEMS.into_iter().enumerate() {
