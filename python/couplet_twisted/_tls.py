@@ -4,7 +4,7 @@ keep their imports.
 
 rustls encrypts a connection of Couplet's if it supports all of the program's options: see L{_server} and L{_client}.
 pyOpenSSL encrypts the others, such as those with a context of the program's own, a verification callback or a list of
-ciphers. The log names the engine once, with the reason.
+ciphers; and those whose protocol takes its object before the handshake. The log names the engine once, with the reason.
 """
 
 import functools
@@ -199,8 +199,10 @@ def _anonymous(roots, alpn, versions, paths):
     return _couplet.Tls.client(None, roots, alpn, versions)
 
 
-# By options, client or server, and protocols to negotiate: the configuration, or the reason why there is none.
+# By options, client or server, and protocols to negotiate: the configuration, or the reason why there is none. With the
+# key C{_TAKEN}, the reason why there is none for further connections.
 _known = weakref.WeakKeyDictionary()
+_TAKEN = "taken"
 
 
 def _creator(factory):
@@ -238,6 +240,8 @@ def _asked(factory, protocol):
     _check(options)
     alpn = tuple(_sslverify.protosFromProtocol(protocol, options._acceptableProtocols))
     known = _known.setdefault(options, {})
+    if _TAKEN in known:
+        raise _Unsupported(known[_TAKEN])
     key = isClient, alpn
     if key not in known and len(known) < _MOST_CONFIGURATIONS:
         try:
@@ -251,15 +255,17 @@ def _asked(factory, protocol):
     return configuration, options, host
 
 
-class _Session:
+class _Session(SSL.Connection):
     """
     The parts of L{OpenSSL.SSL.Connection} that report negotiated parameters, for programs that call
-    L{TLSMemoryBIOProtocol.getHandle}.
+    L{TLSMemoryBIOProtocol.getHandle} once the handshake is complete. If they use another part, pyOpenSSL encrypts the
+    next connections with the same options.
     """
 
-    def __init__(self, connection, protocol, certificate):
+    def __init__(self, connection, protocol, options):
         self._connection = connection
-        self._certificate = certificate
+        self._options = options
+        self._certificate = options.certificate
         self._data = protocol
 
     def _get(self, name):
@@ -267,7 +273,28 @@ class _Session:
         return None if negotiated is None else getattr(negotiated, name)
 
     def __getattr__(self, name):
+        self._lack(name)
         raise AttributeError(f"rustls has no {name!r}, see couplet_twisted.install(tls=...)")
+
+    def _lack(self, name):
+        """
+        Have pyOpenSSL encrypt further connections: the program needs a part of its object.
+        """
+        reason = f"the program uses {name!r} of pyOpenSSL's object"
+        _known.setdefault(self._options, {})[_TAKEN] = reason
+        _warn(f"pyOpenSSL will encrypt the next connections with these options, instead of rustls: {reason}")
+
+    def get_finished(self):
+        """
+        Return L{None}, which means for pyOpenSSL that the handshake is not complete.
+        """
+        self._lack("get_finished")
+
+    def get_peer_finished(self):
+        """
+        Return L{None}, as L{get_finished}.
+        """
+        self._lack("get_peer_finished")
 
     def send(self, *rest):
         raise SSL.Error([("SSL routines", "", "protocol is shutdown")])
@@ -324,6 +351,18 @@ class _Session:
         return 0x0303 if self._get("version") == "TLSv1.2" else 0x0304
 
 
+def _lacking(name):
+    """
+    A property that raises L{AttributeError}, so that C{hasattr} is false.
+    """
+    return property(lambda session: session.__getattr__(name))
+
+
+for _name in vars(SSL.Connection):
+    if not _name.startswith("_") and _name not in vars(_Session):
+        setattr(_Session, _name, _lacking(_name))
+
+
 def _dropped(data):
     """
     C{write} of a connection that is closed.
@@ -355,12 +394,60 @@ class _Encrypted(BufferingTLSTransport):
     @ivar _connection: The connection.
 
     @ivar _host: The host that a client connects to.
+
+    @ivar _session: The L{_Session}.
+
+    @ivar _twisted: The class and the attributes with which Twisted's code encrypts, until the handshake is complete.
+
+    @ivar _isMaking: Whether C{makeConnection} is running.
     """
 
     tls_engine = "rustls"
+    _isMaking = True
+
+    @property
+    def _tlsConnection(self):
+        """
+        pyOpenSSL's object, if the program asks before the loop has begun the handshake; otherwise a L{_Session}.
+        """
+        if self._twisted is not None:
+            unsent = self._connection._cancelTLS()
+            if unsent is not None:
+                return self._useOpenSSL(unsent)
+        return self._session
+
+    @_tlsConnection.setter
+    def _tlsConnection(self, session):
+        self._session = session
+
+    def _useOpenSSL(self, unsent):
+        """
+        Have Twisted's code encrypt this connection after all.
+
+        @param unsent: The plaintext that was written so far.
+        """
+        kind = type(self.wrappedProtocol).__qualname__
+        _warn(f"pyOpenSSL encrypts connections of {kind}, instead of rustls: it takes pyOpenSSL's object")
+        (self.__class__, attributes), isMaking = self._twisted, self._isMaking
+        for name in ("write", "_connection", "_host", "_session", "_twisted", "_isMaking"):
+            vars(self).pop(name, None)
+        vars(self).update(attributes)
+        self._tlsConnection = connection = self.factory._creatorCallable(self)
+        self._appSendBuffer = [unsent] if unsent else []
+        if not isMaking:
+            self._checkHandshakeStatus()
+        return connection
+
+    def getPeerCertificate(self):
+        return self._session.get_peer_certificate()
+
+    @property
+    def negotiatedProtocol(self):
+        return (self._session and self._session.get_alpn_proto_negotiated()) or None
 
     def _opened(self):
         self._handshakeDone = True
+        self._twisted = None
         if IHandshakeListener.providedBy(self.wrappedProtocol):
             self.wrappedProtocol.handshakeCompleted()
         if self.disconnecting and self._producer is None:
@@ -412,8 +499,9 @@ class _Encrypted(BufferingTLSTransport):
         reason, self._reason = self._reason or reason, None
         self.connected = False
         self.write = _dropped
+        self._twisted = None
         ProtocolWrapper.connectionLost(self, reason)
-        self._tlsConnection = None
+        self._session = None
 
 
 def _tell(isOurs, reason):
@@ -426,6 +514,15 @@ def _tell(isOurs, reason):
             _log.info("rustls encrypts TLS connections")
         else:
             _log.info("pyOpenSSL encrypts TLS connections: {reason}", reason=reason)
+
+
+def _warn(text):
+    """
+    Log a warning once.
+    """
+    if text not in _told and len(_told) < _MOST_CONFIGURATIONS:
+        _told.add(text)
+        _log.warn("{text}", text=text)
 
 
 _told = set()
@@ -452,10 +549,12 @@ def _start(protocol, transport):
             raise _Unsupported("the connection is encrypted already")
     except ValueError as error:
         raise _Unsupported(str(error)) from None
+    attributes = {name: vars(protocol)[name] for name in ("write", "_aggregator") if name in vars(protocol)}
+    protocol._twisted = type(protocol), attributes
     protocol.__class__ = _Encrypted
     protocol._connection = connection
     protocol._host = host
-    protocol._tlsConnection = _Session(connection, protocol, options.certificate)
+    protocol._session = _Session(connection, protocol, options)
 
 
 def _makeConnection(self, transport):
@@ -470,12 +569,17 @@ def _makeConnection(self, transport):
     _tell(True, None)
     self._appSendBuffer = ()
     self._aggregator = None
-    self.write = _couplet.Connection.write.__get__(self._connection)
+    self.write = _couplet.Connection._writePlain.__get__(self._connection)
     if self._connectWrapped:
         ProtocolWrapper.makeConnection(self, transport)
     else:
         Protocol.makeConnection(self, transport)
         self.factory.registerProtocol(self)
+    self._isMaking = False
+    if type(self) is not _Encrypted:
+        # The program took pyOpenSSL's object.
+        del self._isMaking
+        self._checkHandshakeStatus()
 
 
 _twistedMakeConnection = TLSMemoryBIOProtocol.makeConnection

@@ -44,6 +44,8 @@ class LentSocket(socket.socket):
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         skt = socket.socket(fileno=number)
         try:
+            # Not the default timeout: the method must not wait, and a duplicate must not become blocking.
+            skt.settimeout(0)
             return function(skt, *args, **kwargs)
         finally:
             skt.detach()

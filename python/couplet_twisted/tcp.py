@@ -54,6 +54,20 @@ class Transport(_couplet.Connection):
     def _isWriting(self):
         return self._buffered > 0
 
+    # The unsent output, whose length programs compute from these.
+    dataBuffer = b""
+    _tempDataBuffer = ()
+
+    @property
+    def _tempDataLen(self):
+        return self._buffered
+
+    @_tempDataLen.setter
+    def _tempDataLen(self, length):
+        """
+        Twisted's code sets it when it makes a client.
+        """
+
     def _lost(self, why):
         self.connectionLost(_REASONS[why])
 

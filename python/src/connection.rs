@@ -72,10 +72,11 @@ impl Addresses {
     }
 }
 
-/// Output queued before the loop has the socket.
+/// Output held until the loop has the socket, and until the end of a call that starts TLS.
 #[derive(Default)]
 struct EarlyOutput {
-    /// Law 9: bounded by the bytes that the protocol writes in the turn of the adoption.
+    /// Law 9: bounded by the bytes that the protocol writes in the turn of the adoption, or in the
+    /// call that starts TLS.
     bytes: Vec<u8>,
     /// In order, each with its offset in `bytes`. Law 9: one layer, and at most as many descriptors
     /// as an outbox takes.
@@ -164,6 +165,34 @@ enum Producing {
     PushPaused,
 }
 
+/// How the output is encrypted, with Twisted's protocol of TLS.
+#[derive(Default)]
+enum Encryption {
+    #[default]
+    None,
+    /// By rustls.
+    Layer(Py<PyAny>),
+    /// By the protocol, which the program asked for pyOpenSSL's object in time.
+    Protocol(Py<PyAny>),
+}
+
+impl Encryption {
+    /// The protocol, if rustls encrypts.
+    fn layer(&self) -> Option<&Py<PyAny>> {
+        match self {
+            Encryption::Layer(tls) => Some(tls),
+            Encryption::None | Encryption::Protocol(_) => None,
+        }
+    }
+
+    fn protocol(&self) -> Option<&Py<PyAny>> {
+        match self {
+            Encryption::Protocol(tls) => Some(tls),
+            Encryption::None | Encryption::Layer(_) => None,
+        }
+    }
+}
+
 /// Kept small: each idle connection has one.
 #[derive(Default)]
 struct ConnectionState {
@@ -175,8 +204,7 @@ struct ConnectionState {
     names: Addresses,
     protocol: Option<Py<PyAny>>,
     producer: Option<Py<PyAny>>,
-    /// Twisted's protocol of TLS, if rustls encrypts.
-    tls: Option<Py<PyAny>>,
+    encryption: Encryption,
     producing: Producing,
     stage: Stage,
     closing: Closing,
@@ -427,7 +455,20 @@ impl Connection {
 
     /// Twisted's protocol of TLS, if rustls encrypts.
     pub(crate) fn tls(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        self.state().tls.as_ref().map(|tls| tls.clone_ref(py))
+        self.state().encryption.layer().map(|tls| tls.clone_ref(py))
+    }
+
+    /// Passes on the output held during the call that started TLS.
+    fn send_early(slf: &Bound<'_, Self>) {
+        let mut state = slf.get().state();
+        let Ok(Some(transport)) = state.transport() else { return };
+        let (transport, is_reading) = (transport.clone(), state.reading == Reading::Active);
+        let Some(early) = state.early.take() else { return };
+        drop(state);
+        early.send(&transport);
+        if !is_reading {
+            Connection::track_flush(slf);
+        }
     }
 
     /// Whether the end was reported to the protocol.
@@ -635,13 +676,14 @@ impl Connection {
             return Ok(Written::default());
         }
         let has_producer = state.producer.is_some() && state.producing.is_streaming();
+        let is_held = state.early.is_some();
         let is_full = match state.transport()? {
-            Some(transport) => {
+            Some(transport) if !is_held => {
                 pieces.iter().for_each(|piece| piece.write(transport));
                 has_producer && transport.buffered() > state.buffer_size
             }
             None if state.reading == Reading::LossHeld => false,
-            None => {
+            _ => {
                 let early = &mut state.early.get_or_insert_default().bytes;
                 pieces.iter().for_each(|piece| early.extend_from_slice(piece.as_slice()));
                 has_producer && early.len() > state.buffer_size
@@ -939,17 +981,20 @@ impl Connection {
         state.stage = Stage::Disconnected;
         let home = state.home.take();
         let (producer, protocol) = (state.producer.take(), state.protocol.take());
-        let tls = state.tls.take();
+        let encryption = std::mem::take(&mut state.encryption);
+        let early = state.early.take();
         state.adopted = None;
         drop(state);
+        drop(early);
         if let Some(Home { transport, .. }) = home.as_ref().and_then(Tethered::get) {
             transport.unregister_producer();
-            match tls {
+            match encryption.layer() {
                 None => transport.lose_connection(),
                 // Without a close_notify: the peer must not take this for the end of the data.
                 Some(_) => transport.abort_connection(),
             }
         }
+        drop(encryption);
         drop(home);
         slf.call_method0(intern!(py, "_forgetSocket"))?;
         if let Some(producer) = producer {
@@ -997,25 +1042,64 @@ impl Connection {
     }
 
     /// Encrypts by rustls from here on, for Twisted's protocol `tls`, which gets `_opened` when the
-    /// handshake is complete, `_peerClosed`, and `_failed`. False if TLS was started before.
+    /// handshake is complete, `_peerClosed`, and `_failed`. False if TLS was started before. The
+    /// handshake begins at the end of the current call: until then
+    /// [`_cancelTLS`](Self::cancel_tls) ends it.
     ///
     /// Raises `ValueError` if `host` is not the name of a host.
     #[pyo3(name = "_startTLS")]
-    fn start_tls(&self, configuration: &tls::Tls, host: &str, tls: Py<PyAny>) -> PyResult<bool> {
+    fn start_tls(
+        slf: &Bound<'_, Self>,
+        configuration: &tls::Tls,
+        host: &str,
+        tls: Py<PyAny>,
+    ) -> PyResult<bool> {
         let layer = Tethered::new(configuration.layer(host)?);
-        let mut state = self.state();
-        let transport = match state.transport() {
-            Ok(transport) if state.tls.is_none() => transport.cloned(),
-            _ => return Ok(false),
-        };
-        state.tls = Some(tls);
-        let Some(transport) = transport else {
-            state.early.get_or_insert_default().mark(Mark::Tls(Box::new(layer)));
-            return Ok(true);
-        };
+        let mut state = slf.get().state();
+        let Ok(transport) = state.transport() else { return Ok(false) };
+        if !matches!(state.encryption, Encryption::None) {
+            return Ok(false);
+        }
+        // Without a transport, the loop is about to adopt the socket.
+        let shared = transport.is_some().then(|| state.shared()).flatten();
+        state.encryption = Encryption::Layer(tls);
+        state.early.get_or_insert_default().mark(Mark::Tls(Box::new(layer)));
         drop(state);
-        start_tls(&transport, layer);
+        if let Some(shared) = shared {
+            let this = slf.clone().unbind();
+            shared.queue(move |py, _| Connection::send_early(this.bind(py)));
+        }
         Ok(true)
+    }
+
+    /// Has Twisted's protocol of TLS encrypt, instead of rustls. Returns the plaintext written since
+    /// TLS was started; `None` if the handshake has begun.
+    #[pyo3(name = "_cancelTLS")]
+    fn cancel_tls<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        let mut state = self.state();
+        let early = state.early.as_mut()?;
+        let is_tls = |(_, mark): &(usize, Mark)| matches!(mark, Mark::Tls(_));
+        let number = early.marks.iter().position(is_tls)?;
+        let (at, layer) = early.marks.swap_remove(number);
+        let plain = early.bytes.split_off(at);
+        if let Encryption::Layer(tls) = std::mem::take(&mut state.encryption) {
+            state.encryption = Encryption::Protocol(tls);
+        }
+        drop(state);
+        drop(layer);
+        Some(PyBytes::new(py, &plain))
+    }
+
+    /// Writes plaintext of a connection that started TLS by rustls, even if
+    /// [`_cancelTLS`](Self::cancel_tls) was called since.
+    #[pyo3(name = "_writePlain")]
+    fn write_plain(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = slf.py();
+        let tls = slf.get().state().encryption.protocol().map(|tls| tls.clone_ref(py));
+        match tls {
+            Some(tls) => tls.call_method1(py, intern!(py, "write"), (data,)).map(drop),
+            None => Connection::write(slf, data),
+        }
     }
 
     /// The negotiated parameters; `None` before the handshake is complete.
@@ -1028,7 +1112,8 @@ impl Connection {
     fn send_descriptor(&self, descriptor: Descriptor) -> PyResult<bool> {
         let descriptor = descriptor.duplicate().map_err(system_error)?;
         let mut state = self.state();
-        if state.is_connected() && matches!(state.transport(), Ok(None)) {
+        let is_held = matches!(state.transport(), Ok(None)) || state.early.is_some();
+        if state.is_connected() && is_held {
             let early = state.early.get_or_insert_default();
             if early.descriptors() < EARLY_DESCRIPTORS {
                 early.mark(Mark::Descriptor(descriptor));
@@ -1162,15 +1247,19 @@ impl Connection {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         let Ok(state) = self.0.try_lock() else { return Ok(()) };
-        for held in [&state.protocol, &state.producer, &state.tls].into_iter().flatten() {
+        for held in [&state.protocol, &state.producer].into_iter().flatten() {
             visit.call(held)?;
+        }
+        if let Encryption::Layer(tls) | Encryption::Protocol(tls) = &state.encryption {
+            visit.call(tls)?;
         }
         Ok(())
     }
 
     fn __clear__(&self) {
         let mut state = self.state();
-        let held = (state.protocol.take(), state.producer.take(), state.tls.take());
+        let encryption = std::mem::take(&mut state.encryption);
+        let held = (state.protocol.take(), state.producer.take(), encryption);
         drop(state);
         drop(held);
     }

@@ -235,14 +235,23 @@ impl Inner {
     }
 
     /// Makes the due timed calls, as Twisted's reactors do before each wait, reports the ends of
-    /// connections, and sends the output, and then the ends of output. Raises a pending exception, such as a keyboard interrupt.
-    fn make_due(&self, py: Python<'_>) -> PyResult<()> {
+    /// connections, sends the output, and closes. Returns true if a call then interrupted the loop, such
+    /// as a stop. Raises a pending exception, such as a keyboard interrupt.
+    fn make_due(&self, py: Python<'_>) -> PyResult<bool> {
         self.couplet()?.make_timed_calls();
         self.shared.calls.make(py, &self.shared);
         self.shared.ends.make(py, &self.shared);
+        let closes = !self.shared.closes.is_empty();
         self.shared.closes.make(py, &self.shared);
         self.couplet()?.flush();
-        self.shared.raised.take().map_or(Ok(()), Err)
+        if closes {
+            // As in Twisted, before the next events.
+            self.shared.calls.make(py, &self.shared);
+            self.shared.ends.make(py, &self.shared);
+            self.couplet()?.flush();
+        }
+        let is_interrupted = closes && self.shared.is_interrupted.load(Ordering::Acquire);
+        self.shared.raised.take().map_or(Ok(is_interrupted), Err)
     }
 
     /// The loop itself. An error inside a turn, where no callback runs, but perhaps a finalizer.
@@ -275,7 +284,7 @@ impl Inner {
         if !self.shared.ends.is_empty() {
             // Calls that the last callbacks of these connections requested come first, as if one
             // turn had delivered the bytes and the next one the end.
-            return self.make_due(py);
+            return self.make_due(py).map(drop);
         }
         self.shared.raised.take().map_or(Ok(()), Err)
     }
@@ -307,7 +316,7 @@ impl Inner {
         }
         ready.run_first(py, due);
         if !self.shared.ends.is_empty() {
-            return self.make_due(py);
+            return self.make_due(py).map(drop);
         }
         self.shared.raised.take().map_or(Ok(()), Err)
     }
@@ -367,7 +376,7 @@ impl Loop {
     fn make_due_calls(&self, py: Python<'_>) -> PyResult<()> {
         let Some(inner) = self.0.inner() else { return Ok(()) };
         let _inside = self.0.place.enter(py);
-        inner.make_due(py)
+        inner.make_due(py).map(drop)
     }
 
     /// Whether a thread has taken the loop.
@@ -391,7 +400,7 @@ impl Loop {
     }
 
     /// Makes iterations of an asyncio event loop, whose callbacks are in `ready`, until an interrupt
-    /// or an exception that ends its run. Makes at least one: a thread that interrupts each call
+    /// or an exception that ends its run. Makes at least one, or closes: a thread that interrupts each call
     /// starves neither connections nor timers.
     fn run(&self, py: Python<'_>, ready: &Bound<'_, Ready>) -> PyResult<()> {
         let inner = self.0.take(py)?;
@@ -399,7 +408,10 @@ impl Loop {
         inner.run_for(ready, || {
             loop {
                 self.0.place.check(py);
-                inner.make_due(py)?;
+                if inner.make_due(py)? {
+                    inner.shared.is_interrupted.store(false, Ordering::Release);
+                    return Ok(());
+                }
                 inner.iterate(py, ready.get(), None)?;
                 if inner.was_interrupted.take()
                     || inner.shared.is_interrupted.swap(false, Ordering::AcqRel)

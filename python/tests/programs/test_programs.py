@@ -8,9 +8,9 @@ import subprocess
 import sys
 import tempfile
 
-from twisted.internet import defer, protocol
+from twisted.internet import defer, protocol, ssl
 
-from kit import reactors
+from kit import certificates, reactors
 from kit.cases import SUBJECT, Cases, case
 
 
@@ -90,6 +90,22 @@ class Clients(Cases):
 
     @case
     async def test_autobahn_echoes_web_sockets(case):
+        await Clients.autobahn(case, "ws", case.reactor.listenTCP, case.reactor.connectTCP)
+
+    @case
+    async def test_autobahn_echoes_web_sockets_over_tls(case):
+        made = certificates.made("localhost", "localhost")
+        theirs = ssl.optionsForClientTLS("localhost", made.trust())
+
+        def listen(port, factory, **more):
+            return case.reactor.listenSSL(port, factory, made.options(), **more)
+
+        def connect(host, port, factory):
+            case.reactor.connectSSL(host, port, factory, theirs)
+
+        await Clients.autobahn(case, "wss", listen, connect)
+
+    async def autobahn(case, scheme, listen, connect):
         from autobahn.twisted import websocket
 
         class Server(websocket.WebSocketServerProtocol):
@@ -121,10 +137,10 @@ class Clients(Cases):
 
         serving = websocket.WebSocketServerFactory()
         serving.protocol = Server
-        port = case.reactor.listenTCP(0, serving, interface="127.0.0.1").getHost().port
-        factory = websocket.WebSocketClientFactory(f"ws://127.0.0.1:{port}")
+        port = listen(0, serving, interface="127.0.0.1").getHost().port
+        factory = websocket.WebSocketClientFactory(f"{scheme}://127.0.0.1:{port}")
         factory.protocol = Client
-        case.reactor.connectTCP("127.0.0.1", port, factory)
+        connect("127.0.0.1", port, factory)
         await closed
 
     @case
