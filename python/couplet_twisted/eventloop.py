@@ -7,7 +7,7 @@ import select
 import selectors
 import sys
 import weakref
-from asyncio import events
+from asyncio import events, futures, tasks
 
 from couplet_twisted import loop
 
@@ -97,6 +97,31 @@ class EventLoop(loop.EventLoop):
         """
         events._set_running_loop(self if isRunning else None)
         sys.set_asyncgen_hooks(*(self._hooks if isRunning else (None, None)))
+
+    def run_until_complete(self, future):
+        """
+        Run until the future is done, also in a callback of Twisted, where no event loop counts as running: a
+        synchronous wrapper of an asyncio library calls this. The loop makes turns in the callback, so that connections
+        get their events there, but calls from threads wait.
+
+        @see: C{asyncio.loop.run_until_complete}
+        """
+        if not self.is_running() or events._get_running_loop() is not None:
+            return super().run_until_complete(future)
+        isNew = not futures.isfuture(future)
+        future = tasks.ensure_future(future, loop=self)
+        if isNew:
+            # The exception of this call reports it.
+            future._log_destroy_pending = False
+        try:
+            while not future.done():
+                if self._stopping:
+                    raise RuntimeError("Event loop stopped before Future completed.")
+                self._native.iterate(self._ready, None)
+        finally:
+            # The turn in which this callback runs may have been interrupted too.
+            self._native.interrupt()
+        return future.result()
 
     def _run_once(self):
         # The garbage collector does not traverse the type that Python returns.

@@ -86,10 +86,12 @@ fn make(
     transport: &Transport,
     accepted: &Py<PyAny>,
     shared: &Rc<LoopShared>,
+    connection: &Rc<OnceCell<Py<Connection>>>,
 ) -> PyResult<Option<Py<Connection>>> {
     let handle = Accepted {
         transport: Tethered::new(transport.clone()),
         shared: Tethered::new(shared.clone()),
+        connection: Tethered::new(connection.clone()),
     };
     let peer = address(py, transport.peer())?;
     Ok(accepted.call1(py, (handle, peer))?.extract(py)?)
@@ -111,20 +113,21 @@ impl Protocol for Bridge {
         }
         let Some(accepted) = self.accepted.take() else { return };
         let (transport, connection) = (transport.clone(), self.connection.clone());
-        shared.queue(move |py, shared| match make(py, &transport, &accepted, shared) {
-            Ok(Some(made)) => {
-                if let Some(inspected) = &shared.inspected {
-                    inspected.name_protocol(py, &transport, &made);
+        shared.queue(move |py, shared| {
+            match make(py, &transport, &accepted, shared, &connection) {
+                Ok(Some(made)) => {
+                    if let Some(inspected) = &shared.inspected {
+                        inspected.name_protocol(py, &transport, &made);
+                    }
                 }
-                drop(connection.set(made));
-            }
-            Ok(None) => transport.lose_connection(),
-            Err(error) => {
-                // The peer sees a clean end, even if unread input is pending.
-                transport.set_close_at_once(false);
-                transport.set_close_deadline(Some(CLOSE));
-                shared.report(py, error);
-                transport.lose_connection();
+                Ok(None) => transport.lose_connection(),
+                Err(error) => {
+                    // The peer sees a clean end, even if unread input is pending.
+                    transport.set_close_at_once(false);
+                    transport.set_close_deadline(Some(CLOSE));
+                    shared.report(py, error);
+                    transport.lose_connection();
+                }
             }
         });
     }

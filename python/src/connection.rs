@@ -1,5 +1,6 @@
 //! [`Connection`]: the transport that a Twisted protocol writes to.
 
+use std::cell::OnceCell;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
@@ -35,6 +36,8 @@ const EARLY_DESCRIPTORS: usize = 64;
 pub(crate) struct Accepted {
     pub(crate) transport: Tethered<Transport>,
     pub(crate) shared: Tethered<Rc<LoopShared>>,
+    /// Gets the object, which receives events even while its protocol's `connectionMade` turns the loop.
+    pub(crate) connection: Tethered<Rc<OnceCell<Py<Connection>>>>,
 }
 
 /// The connection's objects in the loop's thread.
@@ -773,12 +776,14 @@ impl Connection {
 
     /// Attaches the transport of an accepted connection.
     fn _take(slf: &Bound<'_, Self>, accepted: &Accepted) -> PyResult<()> {
-        let (Some(transport), Some(shared)) = (accepted.transport.get(), accepted.shared.get())
+        let (Some(transport), Some(shared), Some(connection)) =
+            (accepted.transport.get(), accepted.shared.get(), accepted.connection.get())
         else {
             return Err(PyRuntimeError::new_err(
                 "cannot attach a connection outside its loop's thread",
             ));
         };
+        drop(connection.set(slf.clone().unbind()));
         Connection::attach(slf, transport, shared);
         Ok(())
     }

@@ -1,0 +1,250 @@
+"""Certificates of peers: rustls accepts and refuses the same as OpenSSL, apart from the differences listed here, which
+the README names."""
+
+import datetime
+import ipaddress
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
+from OpenSSL import crypto
+from twisted.internet import defer, protocol, ssl
+
+from kit.cases import Cases, case
+from kit.certificates import DAY, Made
+from test_tls import linked
+
+USAGES = "digital_signature content_commitment key_encipherment data_encipherment key_agreement key_cert_sign crl_sign"
+P256 = ec.generate_private_key(ec.SECP256R1())
+
+
+def usage(*on):
+    names = USAGES.split()
+    return x509.KeyUsage(*(name in on for name in names), encipher_only=False, decipher_only=False), True
+
+
+def names(*hosts):
+    kinds = [x509.IPAddress(host) if not isinstance(host, str) else x509.DNSName(host) for host in hosts]
+    return x509.SubjectAlternativeName(kinds), False
+
+
+def purposes(*which):
+    return x509.ExtendedKeyUsage(which), False
+
+
+def authority(is_one=True, length=None):
+    return x509.BasicConstraints(is_one, length), True
+
+
+def certificate(name, *extensions, by=None, key=None, starts=-2 * DAY, ends=DAY):
+    """A certificate with these extensions, signed by `by` or itself."""
+    key = key or P256
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)] if name else [])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    issuer = by.certificate.subject if by else subject
+    number = x509.random_serial_number()
+    builder = x509.CertificateBuilder(issuer, subject, key.public_key(), number, now + starts, now + ends)
+    for extension, is_critical in extensions:
+        builder = builder.add_extension(extension, is_critical)
+    signer = by.key if by else key
+    hashed = None if isinstance(signer, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+    return Made(builder.sign(signer, hashed), key)
+
+
+def root(*extensions, **more):
+    return certificate("root", *(extensions or [authority(), usage("key_cert_sign", "crl_sign")]), **more)
+
+
+ROOT = root(key=ec.generate_private_key(ec.SECP256R1()))
+HOST = names("localhost")
+SERVES, CONNECTS = purposes(ExtendedKeyUsageOID.SERVER_AUTH), purposes(ExtendedKeyUsageOID.CLIENT_AUTH)
+SIGNS = usage("digital_signature")
+UNKNOWN = x509.UnrecognizedExtension(ObjectIdentifier("1.2.3.4"), b"\x05\x00")
+
+
+def leaf(*extensions, **more):
+    return [certificate("leaf", *extensions, **{"by": ROOT, **more})], ROOT
+
+
+def below(middle, top=ROOT, **more):
+    """A leaf below an authority, which is sent along."""
+    return [certificate("leaf", HOST, by=middle, **more), middle], top
+
+
+def middle(*extensions, **more):
+    return certificate("middle", *extensions, **{"by": ROOT, "key": ec.generate_private_key(ec.SECP256R1()), **more})
+
+
+def permitted(*hosts, excluded=None):
+    subtrees = [[x509.DNSName(host) for host in some] or None for some in (hosts, excluded or ())]
+    return x509.NameConstraints(*subtrees), True
+
+
+# The chain that a peer sends, its own certificate first, and the authority that the other end trusts.
+CASES = {
+    "a plain leaf": leaf(HOST),
+    "a leaf with all usual extensions": leaf(HOST, authority(False), SIGNS, purposes(*SERVES[0], *CONNECTS[0])),
+    "flags: leaf with CA:TRUE": leaf(HOST, authority()),
+    "flags: leaf with CA:TRUE and keyCertSign": leaf(HOST, authority(), usage("digital_signature", "key_cert_sign")),
+    "flags: trusted leaf, self-signed": None,
+    "flags: trusted leaf, self-signed, CA:TRUE": None,
+    "flags: critical unknown extension": leaf(HOST, (UNKNOWN, True)),
+    "flags: unknown extension": leaf(HOST, (UNKNOWN, False)),
+    "time: expired": leaf(HOST, ends=-DAY),
+    "time: not yet valid": leaf(HOST, starts=DAY, ends=2 * DAY),
+    "usage: digitalSignature": leaf(HOST, SIGNS),
+    "usage: keyEncipherment": leaf(HOST, usage("key_encipherment")),
+    "usage: keyAgreement": leaf(HOST, usage("key_agreement")),
+    "usage: keyCertSign": leaf(HOST, usage("key_cert_sign")),
+    "usage: cRLSign": leaf(HOST, usage("crl_sign")),
+    "purpose: server": leaf(HOST, SERVES),
+    "purpose: client": leaf(HOST, CONNECTS),
+    "purpose: both": leaf(HOST, purposes(*SERVES[0], *CONNECTS[0])),
+    "purpose: any": leaf(HOST, purposes(ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE)),
+    "purpose: code": leaf(HOST, purposes(ExtendedKeyUsageOID.CODE_SIGNING)),
+    "name: wildcard of a domain": leaf(names("*.localhost")),
+    "name: several": leaf(names("elsewhere", "localhost")),
+    "name: another": leaf(names("elsewhere")),
+    "name: address": leaf(names(ipaddress.ip_address("127.0.0.1"))),
+    "name: none": leaf(),
+    "name: upper case": leaf(names("LOCALHOST")),
+    "name: trailing dot": leaf(names("localhost.")),
+    "name: part of a wildcard": leaf(names("local*")),
+    "name: no subject": [[certificate("", HOST, by=ROOT)], ROOT],
+    "key: P-384": leaf(HOST, key=ec.generate_private_key(ec.SECP384R1())),
+    "key: P-521": leaf(HOST, key=ec.generate_private_key(ec.SECP521R1())),
+    "key: secp256k1": leaf(HOST, key=ec.generate_private_key(ec.SECP256K1())),
+    "key: Ed25519": leaf(HOST, key=ed25519.Ed25519PrivateKey.generate()),
+    "key: RSA of 2048 bits": leaf(HOST, key=rsa.generate_private_key(65537, 2048)),
+    "key: RSA of 3072 bits": leaf(HOST, key=rsa.generate_private_key(65537, 3072)),
+    "issuer: an authority": below(middle(authority(), usage("key_cert_sign"))),
+    "issuer: an authority without usages": below(middle(authority())),
+    "issuer: an authority that may not sign": below(middle(authority(), usage("crl_sign"))),
+    "issuer: CA:FALSE": below(middle(authority(False))),
+    "issuer: no basic constraints": below(middle()),
+    "issuer: expired": below(middle(authority(), ends=-DAY)),
+    "issuer: length 0": below(middle(authority(length=0))),
+    "issuer: for servers": below(middle(authority(), SERVES)),
+    "issuer: for clients": below(middle(authority(), CONNECTS)),
+    "issuer: critical unknown extension": below(middle(authority(), (UNKNOWN, True))),
+    "issuer: its names permitted": below(middle(authority(), permitted("localhost"))),
+    "issuer: other names permitted": below(middle(authority(), permitted("elsewhere"))),
+    "issuer: its names excluded": below(middle(authority(), permitted(excluded=["localhost"]))),
+    "issuer: missing": ([below(middle(authority()))[0][0]], ROOT),
+    "issuer: untrusted": below(middle(authority()), root(key=ec.generate_private_key(ec.SECP256R1()))),
+}
+
+
+def chains(path_lengths):
+    for limit in path_lengths:
+        first = middle(authority(length=limit))
+        second = certificate("second", authority(), by=first, key=ec.generate_private_key(ec.SECP256R1()))
+        yield f"issuer: two below length {limit}", (
+            [certificate("leaf", HOST, by=second), second, first],
+            ROOT,
+        )
+
+
+CASES |= dict(chains([None, 0, 1]))
+for _name, _extensions in {"": [HOST], ", CA:TRUE": [HOST, authority()]}.items():
+    _own = certificate("own", *_extensions)
+    CASES[f"flags: trusted leaf, self-signed{_name}"] = [_own], _own
+# The authority that is trusted.
+for _name, _extensions in {
+    "without usages": [authority()],
+    "that may not sign": [authority(), usage("crl_sign")],
+    "of length 0": [authority(length=0), usage("key_cert_sign")],
+    "with CA:FALSE": [authority(False)],
+    "for clients": [authority(), usage("key_cert_sign"), CONNECTS],
+}.items():
+    _root = root(*_extensions, key=ec.generate_private_key(ec.SECP256R1()))
+    CASES[f"root: {_name}"] = [certificate("leaf", HOST, by=_root)], _root
+_expired = root(key=ec.generate_private_key(ec.SECP256R1()), ends=-DAY)
+CASES["root: expired"] = [certificate("leaf", HOST, by=_expired)], _expired
+
+
+class Ends(protocol.Protocol):
+    """Its handshake succeeds or fails."""
+
+    def __init__(self):
+        self.outcome = defer.Deferred()
+
+    def connectionMade(self):
+        self.transport.write(b"x")
+
+    def finish(self, outcome):
+        if not self.outcome.called:
+            self.outcome.callback(outcome)
+
+    def dataReceived(self, data):
+        self.finish("accepted")
+
+    def connectionLost(self, reason):
+        self.finish("refused")
+
+
+async def outcomes(case, pair):
+    """The outcome at the end that verifies."""
+    server, client = await linked(case, pair, Ends(), Ends())
+    both = [await server.outcome, await client.outcome]
+    for each in (server, client):
+        if each.transport.connected:
+            each.transport.abortConnection()
+    return both
+
+
+def private(chain):
+    key = ssl.KeyPair(chain[0].pkey)
+    return ssl.PrivateCertificate.fromCertificateAndKeyPair(ssl.Certificate(chain[0].x509), key)
+
+
+# Peers' certificates about which rustls and OpenSSL differ. The README names these differences.
+SERVERS = []
+CLIENTS = []
+
+
+class Certificates(Cases):
+    """Which certificates are accepted."""
+
+    @case
+    async def test_of_servers(case):
+        for name, (chain, trusted) in CASES.items():
+            if name in SERVERS:
+                continue
+            options = ssl.CertificateOptions(
+                certificate=chain[0].x509, privateKey=chain[0].pkey, extraCertChain=[each.x509 for each in chain[1:]]
+            )
+            # The server leaves rustls out.
+            options.getContext()
+            theirs = ssl.optionsForClientTLS("localhost", trusted.trust())
+            case.say(name, (await outcomes(case, (options, theirs)))[1])
+
+    @case
+    async def test_of_clients(case):
+        ours = certificate("server", HOST, by=ROOT)
+        for name, (chain, trusted) in CASES.items():
+            if name in CLIENTS:
+                continue
+            asking = ssl.CertificateOptions(
+                certificate=ours.x509,
+                privateKey=ours.pkey,
+                verify=True,
+                caCerts=[trusted.x509],
+                requireCertificate=True,
+            )
+            theirs = ssl.CertificateOptions(
+                certificate=chain[0].x509, privateKey=chain[0].pkey, extraCertChain=[each.x509 for each in chain[1:]]
+            )
+            theirs.getContext()
+            case.say(name, (await outcomes(case, (asking, Shows(theirs))))[0])
+
+
+class Shows(ssl.ClientContextFactory):
+    """A client that shows its chain, by pyOpenSSL, and verifies nothing."""
+
+    def __init__(self, options):
+        self.options = options
+
+    def getContext(self):
+        return self.options.getContext()
