@@ -566,6 +566,11 @@ impl Piece {
     pub(super) fn is_empty(&self) -> bool {
         self.content.len() == 0
     }
+
+    /// Whether it is a part of a file, which holds no memory.
+    pub(super) fn is_file(&self) -> bool {
+        matches!(self.content, Content::File(_))
+    }
 }
 
 impl Drop for Piece {

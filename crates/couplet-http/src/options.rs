@@ -19,6 +19,8 @@ pub struct HttpOptions {
     pub(super) max_head: usize,
     pub(super) max_headers: usize,
     pub(super) max_streams: u32,
+    pub(super) stream_window: u32,
+    pub(super) connection_window: u32,
     pub(super) max_unsent: usize,
     pub(super) max_unsent_of_all: usize,
     pub(super) free_idle_after: Duration,
@@ -43,6 +45,8 @@ impl Default for HttpOptions {
             max_head: 64 * 1024,
             max_headers: 100,
             max_streams: 128,
+            stream_window: 256 * 1024,
+            connection_window: 1024 * 1024,
             max_unsent: 384 * 1024,
             max_unsent_of_all: 64 * 1024 * 1024,
             free_idle_after: Duration::from_millis(50),
@@ -155,6 +159,23 @@ impl HttpOptions {
     #[must_use]
     pub fn max_streams(mut self, requests: u32) -> Self {
         self.max_streams = requests;
+        self
+    }
+
+    /// Sets the receive window of each HTTP/2 stream, in bytes: how much of a request body the client
+    /// sends before the service reads it. Default: 256 KiB, a quarter of the connection's window, so
+    /// that an upload that its service does not read leaves room for others. At most 2³¹-1.
+    #[must_use]
+    pub fn stream_window(mut self, bytes: u32) -> Self {
+        self.stream_window = bytes.min(i32::MAX as u32);
+        self
+    }
+
+    /// Sets the receive window of an HTTP/2 connection, in bytes, which bounds the unread bytes of all
+    /// its request bodies. Default: 1 MiB. From 65 535, which HTTP/2 grants every client, to 2³¹-1.
+    #[must_use]
+    pub fn connection_window(mut self, bytes: u32) -> Self {
+        self.connection_window = bytes.clamp(65_535, i32::MAX as u32);
         self
     }
 

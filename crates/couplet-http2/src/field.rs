@@ -105,7 +105,7 @@ const CLASSES: [u8; 256] = {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.') {
             classes[at] |= SCHEME;
         }
-        if byte > b' ' && byte != 0x7f {
+        if byte > b' ' && byte != b'#' && byte != 0x7f {
             classes[at] |= PATH;
         }
         let is_delimiter = matches!(byte, b'(' | b')' | b',' | b':' | b';' | b'=' | b'[' | b']');

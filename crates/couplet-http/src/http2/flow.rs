@@ -50,8 +50,8 @@ impl ReceiveWindow {
         ReceiveWindow { left: size, consumed: 0 }
     }
 
-    /// Widens the window without an update, because the peer learns of it by a setting.
-    pub(super) fn widen(&mut self, by: i64) {
+    /// Changes the window without an update, because the peer learns of it by a setting.
+    pub(super) fn change(&mut self, by: i64) {
         self.left += by;
     }
 

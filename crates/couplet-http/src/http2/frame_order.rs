@@ -8,8 +8,9 @@ use http::{HeaderMap, StatusCode};
 use proptest::prelude::*;
 
 use super::frame::{Chunk, Then};
-use super::machine::{CONNECTION_WINDOW, Event, Limits, Machine, ResponseHead};
+use super::machine::{Event, Machine, ResponseHead};
 use super::streams::Key;
+use super::tests::LIMITS;
 use crate::body::Content;
 use crate::http2::Reason;
 
@@ -82,8 +83,8 @@ struct Conversation {
 impl Conversation {
     fn new() -> Conversation {
         let mut conversation = Conversation {
-            machine: Machine::new(Limits { max_streams: 10, max_head: 1000 }),
-            checker: Checker::new(Side::Server, CONNECTION_WINDOW),
+            machine: Machine::new(LIMITS),
+            checker: Checker::new(Side::Server, LIMITS.connection_window.into()),
             exchanges: BTreeMap::new(),
             has_failed: false,
         };

@@ -101,6 +101,10 @@ impl HeadBuilder {
         if self.protocol.is_some() && method != Method::CONNECT {
             return Err("a protocol without CONNECT");
         }
+        // RFC 8441, 4.
+        if self.protocol.is_some() && self.authority.is_none() {
+            return Err("a protocol without an authority");
+        }
         if is_tunnel && (self.scheme.is_some() || self.path.is_some()) {
             return Err("a CONNECT with a scheme or a path");
         }
@@ -151,6 +155,10 @@ fn uri(
     if let Some(path) = path {
         if path.is_empty() {
             return Err("an empty path");
+        }
+        // A parser of URIs would drop the rest. RFC 9113, 8.3.1.
+        if path.contains(&b'#') {
+            return Err("a path with a fragment");
         }
         let path = PathAndQuery::from_maybe_shared(path);
         parts.path_and_query = Some(path.map_err(|_| "an invalid path")?);
@@ -236,6 +244,18 @@ mod tests {
         ] {
             assert!(built(&fields).into_request().is_err(), "{fields:?}");
         }
+        for path in ["/a#b", "/#", "#", "/a?b#c", "/a%23#b"] {
+            let mut fields = GET();
+            fields[3] = pseudo(Pseudo::Path, path);
+            assert!(built(&fields).into_request().is_err(), "{path}");
+        }
+        let mut connect = GET();
+        connect[0] = pseudo(Pseudo::Method, "CONNECT");
+        connect.push(pseudo(Pseudo::Protocol, "websocket"));
+        assert!(built(&connect).into_request().is_ok());
+        connect.remove(2);
+        connect.push(regular("host", "a:1"));
+        assert!(built(&connect).into_request().is_err(), "an extended CONNECT needs :authority");
         let lengths = [regular("content-length", "1"), regular("content-length", "2")];
         assert!(built(&[GET(), lengths.to_vec()].concat()).into_request().is_err());
         assert!(built(&GET()).into_trailers().is_err());

@@ -20,7 +20,7 @@ pub(super) struct Inbox {
 }
 
 struct InboxState {
-    // Bound: the window of a stream (1 MiB).
+    // Bound: `HttpOptions::stream_window`, and all of a connection `connection_window`.
     data: BytesMut,
     end: End,
     /// The declared bytes that were not read.

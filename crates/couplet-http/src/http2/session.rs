@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use http::header::{self, HeaderMap};
 use http::response::Parts;
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use tower_service::Service;
 
@@ -126,8 +126,12 @@ where
     ) -> Option<Session<S, B>> {
         let (stream, unread) = io.into_parts()?;
         let options = monitor.options();
-        let mut machine =
-            Machine::new(Limits { max_streams: options.max_streams, max_head: options.max_head });
+        let mut machine = Machine::new(Limits {
+            max_streams: options.max_streams,
+            stream_window: options.stream_window,
+            connection_window: options.connection_window,
+            max_head: options.max_head,
+        });
         machine.input(&unread);
         Some(Session {
             stream,
@@ -348,6 +352,15 @@ where
         let Some(Some(request)) = self.requests.get_mut(key) else { return };
         let (mut head, body) = response.into_parts();
         let offer = request.offer.take();
+        if head.status.is_informational() {
+            // RFC 9113, 8.1: a response needs a final head.
+            log_error!(status = %head.status, "an HTTP service answered with a status below 200");
+            drop_user(body);
+            let (mut head, ()) = Response::new(()).into_parts();
+            head.status = StatusCode::INTERNAL_SERVER_ERROR;
+            self.send_head(key, &head, Some(0), Then::End);
+            return self.end_response(key);
+        }
         if let Some(offer) = offer.filter(|_| head.status.is_success()) {
             head.headers.remove(header::CONTENT_LENGTH);
             self.send_head(key, &head, None, Then::More);
@@ -564,13 +577,15 @@ where
         count.max(1)
     }
 
-    /// Queues a response that has sent a frame. The rest of a piece goes first, so that few pieces
-    /// are held.
+    /// Queues a response that has sent a frame. The rest of a piece of memory goes first, so that few
+    /// pieces are held. The rest of a file holds no memory, and may be long: it waits for its turn.
     fn queue_next(&mut self, key: Key) {
         let Some(Some(request)) = self.requests.get_mut(key) else { return };
         request.output = OutputState::Queued;
         match &*request.stage {
-            Stage::Sending { piece: Some(_), .. } => self.sending.push_front(key),
+            Stage::Sending { piece: Some(piece), .. } if !piece.is_file() => {
+                self.sending.push_front(key);
+            }
             _ => self.sending.push_back(key),
         }
     }

@@ -7,9 +7,6 @@ use super::flow::{ReceiveWindow, SendWindow};
 /// Identifies an open stream of a connection; reused once the stream is closed.
 pub(super) type Key = usize;
 
-/// Number of remembered streams that we reset.
-const MAX_REMEMBERED: usize = 128;
-
 /// An open stream: at least one side may still send.
 #[derive(Debug)]
 pub(super) struct Stream {
@@ -50,7 +47,7 @@ pub(super) enum StreamStage {
     Closed,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Streams {
     // Bound: one for each stream, `HttpOptions::max_streams`.
     slots: Vec<Option<Stream>>,
@@ -61,11 +58,25 @@ pub(super) struct Streams {
     order: VecDeque<(u32, Key)>,
     /// The highest number of a request.
     last: u32,
-    // Bound: MAX_REMEMBERED (128), the oldest goes.
+    // Bound: `max_reset`, the oldest goes.
     reset: VecDeque<u32>,
+    max_reset: usize,
 }
 
 impl Streams {
+    /// Remembers enough of the streams that we reset: a client that does not know yet may still send
+    /// on as many as may be open, and on those that were refused.
+    pub(super) fn new(max_open: u32, max_refused: u32) -> Streams {
+        Streams {
+            slots: Vec::new(),
+            free: Vec::new(),
+            order: VecDeque::new(),
+            last: 0,
+            reset: VecDeque::new(),
+            max_reset: max_open as usize + max_refused as usize,
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.order.len()
     }
@@ -131,7 +142,7 @@ impl Streams {
 
     /// Remembers a stream that we reset.
     pub(super) fn remember(&mut self, id: u32) {
-        if self.reset.len() == MAX_REMEMBERED {
+        if self.reset.len() >= self.max_reset {
             self.reset.pop_front();
         }
         self.reset.push_back(id);
@@ -140,8 +151,7 @@ impl Streams {
     /// Frees the memory of closed streams, if none is open.
     pub(super) fn free_memory(&mut self) {
         if self.is_empty() {
-            let reset = std::mem::take(&mut self.reset);
-            *self = Streams { last: self.last, reset, ..Streams::default() };
+            (self.slots, self.free, self.order) = (Vec::new(), Vec::new(), VecDeque::new());
         }
     }
 }
@@ -164,7 +174,7 @@ mod tests {
 
     #[test]
     fn states_follow_the_numbers() {
-        let mut streams = Streams::default();
+        let mut streams = Streams::new(10, 20);
         let mut add = |id| {
             streams.set_last(id);
             streams.insert(stream(id))
@@ -184,6 +194,6 @@ mod tests {
         for id in 0..1000 {
             streams.remember(2 * id + 1);
         }
-        assert_eq!(streams.reset.len(), MAX_REMEMBERED);
+        assert_eq!(streams.reset.len(), 30);
     }
 }

@@ -8,7 +8,12 @@ use super::frame::{Chunk, FrameHead, HEAD, Output, Reason, Then, flag, kind};
 use super::machine::{Event, Limits, Machine, ResponseHead};
 use crate::body::Content;
 
-const LIMITS: Limits = Limits { max_streams: 10, max_head: 1000 };
+pub(super) const LIMITS: Limits = Limits {
+    max_streams: 10,
+    stream_window: 256 * 1024,
+    connection_window: 1024 * 1024,
+    max_head: 1000,
+};
 
 /// GET of `/` on HPACK's static table: RFC 7541, Appendix A.
 const GET: &[u8] = &[0x82, 0x86, 0x84];
@@ -220,6 +225,67 @@ fn data_that_no_request_reads_returns_to_the_window_of_the_connection() {
         events(&mut machine, &full(3, 0));
         assert_eq!(updates(&mut machine), 1, "{name}");
     }
+}
+
+/// A client that obeys `max_streams` may send DATA and trailers on each of its streams before it
+/// learns of their resets.
+#[test]
+fn late_frames_of_all_open_streams_are_ignored_after_their_resets() {
+    for max_streams in [1, 127, 128, 129, 1000] {
+        let mut machine = Machine::new(Limits { max_streams, ..LIMITS });
+        events(&mut machine, &hello());
+        // The cycle runs twice.
+        for round in 0..2 {
+            let ids: Vec<u32> =
+                (0..max_streams).map(|n| 2 * (n + round * max_streams) + 1).collect();
+            for id in &ids {
+                assert_eq!(events(&mut machine, &post(*id)).len(), 1, "{max_streams}, {id}");
+            }
+            (0..max_streams as usize).for_each(|key| machine.reset(key, Reason::CANCEL));
+            taken(machine.out());
+            for id in ids {
+                let trailers = frame(kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, id, b"");
+                let late = [frame(kind::DATA, 0, id, b"late"), trailers].concat();
+                assert_eq!(events(&mut machine, &late), [""; 0], "{max_streams}, {id}");
+            }
+            assert_eq!(sent(&mut machine), [], "{max_streams}");
+        }
+    }
+}
+
+#[test]
+fn late_frames_of_refused_streams_are_ignored() {
+    let mut machine = machine();
+    events(&mut machine, &hello());
+    let count = 1000;
+    (0..count).for_each(|n| drop(events(&mut machine, &post(2 * n + 1))));
+    taken(machine.out());
+    for n in LIMITS.max_streams..count {
+        let id = 2 * n + 1;
+        let trailers = frame(kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, id, b"");
+        let late = [frame(kind::DATA, 0, id, b"late"), trailers].concat();
+        assert_eq!(events(&mut machine, &late), [""; 0], "{id}");
+    }
+    assert_eq!(sent(&mut machine), []);
+}
+
+/// An upload that its service does not read fills the window of its stream, and no other.
+#[test]
+fn an_unread_upload_leaves_room_for_another() {
+    let mut machine = machine();
+    events(&mut machine, &[hello(), frame(kind::SETTINGS, flag::ACK, 0, b"")].concat());
+    let full = |stream| frame(kind::DATA, 0, stream, &[0; 16 * 1024]);
+    machine.input(&[post(1), full(1).repeat(16), post(3), full(3).repeat(16)].concat());
+    let mut data = 0;
+    while let Some(event) = machine.next_event().expect("the connection's window is wider") {
+        data += usize::from(matches!(event, Event::Data { .. }));
+    }
+    assert_eq!(data, 32);
+    machine.input(&full(1));
+    let event = machine.next_event();
+    let is_reset =
+        matches!(event, Ok(Some(Event::Reset { key: 0, reason: Reason::FLOW_CONTROL_ERROR })));
+    assert!(is_reset, "{event:?}");
 }
 
 #[test]

@@ -141,3 +141,67 @@ fn a_wrapper_reads_the_same_bytes_and_an_error_where_the_file_has_changed() {
     assert!(matches!(next(), std::task::Poll::Ready(Some(Err(_)))));
     assert!(matches!(next(), std::task::Poll::Ready(None)), "nothing follows");
 }
+
+#[test]
+fn files_of_one_connection_take_turns() {
+    let folder = Folder::new();
+    let file = shared(&folder);
+    beside_service(HttpOptions::default(), service(&file), async move |reactor| {
+        let room = |stream| frame(WINDOW_UPDATE, 0, stream, &10_000_000_u32.to_be_bytes());
+        let asked = [hello(), room(0), get_h2(1, "/a"), room(1), get_h2(3, "/a"), room(3)].concat();
+        let mut stream = opened(&reactor, [asked, get_h2(5, "/a"), room(5)].concat()).await?;
+        let got = frames(&heard(&mut stream, &reactor, SECOND).await?.bytes);
+        let sent = |until: usize, stream| {
+            let frames = got[..until].iter().filter(|it| (it.kind, it.stream) == (DATA, stream));
+            frames.map(|it| it.payload.len()).sum::<usize>()
+        };
+        for until in 0..got.len() {
+            let sent = [1, 3, 5].map(|stream| sent(until, stream));
+            let least = sent.iter().min().expect("three");
+            // Whole frames, and the short pieces around the file.
+            assert!(sent.iter().all(|sent| sent - least <= 2 * 16_384), "{until}: {sent:?}");
+        }
+        assert_eq!([1, 3, 5].map(|stream| sent(got.len(), stream)), [all().len(); 3]);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_short_response_overtakes_a_file() {
+    let folder = Folder::new();
+    let file = shared(&folder);
+    let service = async move |_: Reactor, request: Request<Body>| {
+        let mut body = FileBody::default();
+        match request.uri().path() {
+            "/long" => (0..20).for_each(|_| body.push_file(&file, 0..300_000)),
+            _ => body.push_bytes("short"),
+        }
+        Ok(Response::new(body))
+    };
+    beside_service(HttpOptions::default(), service, async move |reactor| {
+        let room = |stream| frame(WINDOW_UPDATE, 0, stream, &10_000_000_u32.to_be_bytes());
+        let asked = [hello(), room(0), get_h2(1, "/long"), room(1)].concat();
+        let mut stream = opened(&reactor, asked).await?;
+        let mut buffer = [0; 4096];
+        let mut bytes = Vec::new();
+        // Twice: the file's turns continue after the first.
+        for id in [3, 5] {
+            while bytes.len() < id as usize * 100_000 {
+                let count = stream.read(&mut buffer).await?;
+                bytes.extend_from_slice(&buffer[..count]);
+            }
+            stream.write_all(get_h2(id, "/short")).await?;
+        }
+        bytes.extend(heard(&mut stream, &reactor, SECOND).await?.bytes);
+        let got = frames(&bytes);
+        let last = |stream| got.iter().rposition(|it| (it.kind, it.stream) == (DATA, stream));
+        assert!(last(3) < last(5) && last(5) < last(1), "{:?}", [3, 5, 1].map(last));
+        let long: usize = got
+            .iter()
+            .filter(|it| it.kind == DATA && it.stream == 1)
+            .map(|it| it.payload.len())
+            .sum();
+        assert_eq!(long, 20 * 300_000);
+        Ok(())
+    });
+}

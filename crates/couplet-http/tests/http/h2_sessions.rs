@@ -137,6 +137,96 @@ fn bodies_that_are_not_read_give_the_connections_window_back() {
     });
 }
 
+/// Announced windows: the setting of a stream's, and the first update of the connection's.
+#[test]
+fn windows_are_announced_as_they_are_set() {
+    let largest = i32::MAX as u32;
+    for (stream_window, connection_window, announced) in [
+        (256 * 1024, 1024 * 1024, (256 * 1024, Some(1024 * 1024 - 65_535))),
+        (0, 0, (0, None)),
+        (1000, 65_535, (1000, None)),
+        (u32::MAX, u32::MAX, (largest, Some(largest - 65_535))),
+    ] {
+        let options = HttpOptions::default();
+        let options = options.stream_window(stream_window).connection_window(connection_window);
+        beside(options, async move |reactor| {
+            let mut stream = opened(&reactor, hello()).await?;
+            let got = frames(&heard(&mut stream, &reactor, SECOND).await?.bytes);
+            let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().expect("four bytes"));
+            let settings = got.iter().find(|it| it.kind == SETTINGS).expect("settings");
+            let window = settings.payload.chunks(6).find(|entry| entry[..2] == [0, 4]);
+            let update = got.iter().find(|it| it.kind == WINDOW_UPDATE);
+            let seen = (
+                window.map(|entry| number(&entry[2..])).expect("a window"),
+                update.map(|it| number(&it.payload)),
+            );
+            assert_eq!(seen, announced);
+            Ok(())
+        });
+    }
+}
+
+/// Three uploads that the service does not read fill their windows. Others continue.
+#[test]
+fn uploads_that_are_not_read_do_not_stop_another() {
+    let service = async |reactor: Reactor, request: Request<Body>| {
+        if request.uri().path() == "/never" {
+            let _ = reactor.sleep(1000 * SECOND).await;
+        }
+        let body = request.into_body().bytes(10_000_000).await.expect("it is whole");
+        Ok(Response::new(Full::<Bytes>::from(body.len().to_string())))
+    };
+    beside_service(HttpOptions::default(), service, async |reactor| {
+        let mut stream = opened(&reactor, [hello(), frame(SETTINGS, 1, 0, b"")].concat()).await?;
+        let full = |id| frame(DATA, 0, id, &[0; 16_384]);
+        for id in [1, 3, 5] {
+            stream.write_all([post(id, "/never", b""), full(id).repeat(16)].concat()).await?;
+        }
+        stream.write_all(post(7, "/a", b"")).await?;
+        for _ in 0..100 {
+            // Within the window that is left, which the service's reading opens again.
+            stream.write_all(full(7).repeat(4)).await?;
+            let got = heard(&mut stream, &reactor, SECOND / 100).await?;
+            assert!(!got.is_closed, "{:?}", frames(&got.bytes));
+        }
+        stream.write_all(frame(DATA, END_STREAM, 7, b"")).await?;
+        let got = frames(&heard(&mut stream, &reactor, SECOND).await?.bytes);
+        assert_eq!(body(&got, 7), (100 * 4 * 16_384).to_string());
+        stream.abort();
+        reactor.sleep(SECOND).await?;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_status_below_200_is_answered_with_500() {
+    let service = async |_: Reactor, request: Request<Body>| {
+        let mut answer = Response::new(Full::<Bytes>::from("a body"));
+        let status = request.uri().path().trim_start_matches('/').parse();
+        *answer.status_mut() = status.unwrap_or(hyper::StatusCode::PROCESSING);
+        Ok(answer)
+    };
+    beside_service(HttpOptions::default(), service, async |reactor| {
+        let paths = ["/100", "/101", "/102", "/103", "/199"];
+        let asked = paths.iter().zip(0..).map(|(path, n)| get(2 * n + 1, path));
+        let asked = [asked.collect::<Vec<_>>().concat(), connect(11, "a:1")].concat();
+        let mut stream = opened(&reactor, [hello(), asked, get(13, "/200")].concat()).await?;
+        let got = frames(&heard(&mut stream, &reactor, SECOND).await?.bytes);
+        for id in [1, 3, 5, 7, 9, 11] {
+            let answer: Vec<&Frame> = got.iter().filter(|it| it.stream == id).collect();
+            // 500, from HPACK's static table; in the first block behind a change of the table.
+            assert!(answer[0].payload[..2].contains(&0x8e), "{id}: {answer:?}");
+            assert_eq!(
+                (answer[0].kind, answer[0].flags & END_STREAM),
+                (HEADERS, END_STREAM),
+                "{id}"
+            );
+        }
+        assert_eq!(body(&got, 13), "a body");
+        Ok(())
+    });
+}
+
 /// `expect: 100-continue`, as a literal by its index in the static table.
 fn expects_100() -> Vec<u8> {
     [&[0x0f, 35 - 15, 12], &b"100-continue"[..]].concat()

@@ -156,7 +156,7 @@ impl Connection {
             decoder: Decoder::new((options.max_table as usize).max(INITIAL_TABLE)),
             builder: Builder::new(options.max_head as usize),
             encoder: Encoder::new(),
-            streams: Streams::new(role, options.max_streams),
+            streams: Streams::new(role, options.max_streams, options.max_resets),
             send: SendWindow::new(INITIAL),
             receive: ReceiveWindow::new(options.connection_window),
             peer_window: INITIAL,

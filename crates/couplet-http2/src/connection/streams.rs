@@ -129,12 +129,12 @@ pub(super) struct Streams {
     max: u32,
 }
 
-/// Closed streams beyond the number of open ones that are remembered.
+/// Closed streams that are remembered beyond those that may be open or refused.
 const REMEMBERED: usize = 100;
 
 impl Streams {
-    pub(super) fn new(role: Role, max_streams: u32) -> Streams {
-        let max_closed = REMEMBERED + max_streams as usize;
+    pub(super) fn new(role: Role, max_streams: u32, max_resets: u32) -> Streams {
+        let max_closed = REMEMBERED + max_streams as usize + max_resets as usize;
         Streams {
             role,
             open: VecDeque::new(),
@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn the_numbers_of_a_client_are_odd_and_end() {
-        let mut streams = Streams::new(Role::Client, 1);
+        let mut streams = Streams::new(Role::Client, 1, 1);
         assert_eq!(streams.next(), Some(1));
         streams.set_last(MAX_STREAM - 2);
         assert_eq!(streams.next(), Some(MAX_STREAM));

@@ -554,6 +554,7 @@ fn section_8_3_pseudo_headers() {
         ("8.3.1 no path", head(&GET[..3]), malformed),
         ("8.3.1 no authority", head(&[GET[0], GET[1], GET[3]]), Serves(1)),
         ("8.3.1 an empty path", head(&[GET[0], GET[1], GET[2], (":path", "")]), malformed),
+        ("8.3.1 a fragment", head(&[GET[0], GET[1], GET[2], (":path", "/a#b")]), malformed),
         ("8.3.1 a relative path", head(&[GET[0], GET[1], GET[2], (":path", "a")]), malformed),
         (
             "8.3.1 a path with a space",

@@ -6,7 +6,7 @@ use super::super::flow::{INITIAL_WINDOW, ReceiveWindow, SendWindow};
 use super::super::frame::{self, ConnectionError, FrameHead, Reason, Then, flag};
 use super::super::head::{HeadBuilder, RequestHead};
 use super::super::streams::{Key, RequestState, ResponseState, Stream, StreamStage};
-use super::{Beginning, CONNECTION_WINDOW, Event, Farewell, Machine, broken, failed};
+use super::{Beginning, Event, Farewell, Machine, broken, failed};
 
 /// A block of fields may cost up to this multiple of the longest list. Then the connection ends with
 /// ENHANCE_YOUR_CALM.
@@ -195,7 +195,8 @@ impl Machine {
 
     fn open(&mut self, id: u32, then: Then, missing: Option<u64>) -> Key {
         let is_acknowledged = self.beginning == Beginning::Complete;
-        let window = if is_acknowledged { CONNECTION_WINDOW } else { INITIAL_WINDOW };
+        let window =
+            if is_acknowledged { self.limits.stream_window.into() } else { INITIAL_WINDOW };
         self.streams.insert(Stream {
             id,
             send: SendWindow::new(self.stream_window),

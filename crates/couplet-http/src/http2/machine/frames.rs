@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::super::flow::{INITIAL_WINDOW, MAX_WINDOW, Overflow};
 use super::super::frame::{self, ConnectionError, FrameHead, Reason, Then, flag, kind, setting};
 use super::super::streams::{Key, RequestState, StreamStage};
-use super::{Beginning, CONNECTION_WINDOW, Event, FAREWELL, Farewell, Machine, broken, failed};
+use super::{Beginning, Event, FAREWELL, Farewell, Machine, broken, failed};
 
 impl Machine {
     pub(super) fn receive_data(
@@ -151,7 +151,7 @@ impl Machine {
         if self.beginning == Beginning::Unacknowledged {
             self.beginning = Beginning::Complete;
             for stream in self.streams.iter_mut() {
-                stream.receive.widen(CONNECTION_WINDOW - INITIAL_WINDOW);
+                stream.receive.change(i64::from(self.limits.stream_window) - INITIAL_WINDOW);
             }
         }
     }

@@ -20,15 +20,12 @@ use super::hpack::Decoder;
 use super::streams::{Key, Streams};
 use blocks::Block;
 
-/// The receive window of the connection, and of each stream once the client has acknowledged it, in
-/// bytes.
-pub(super) const CONNECTION_WINDOW: i64 = 1024 * 1024;
-
 /// The size of the decoder's table, in bytes: the initial SETTINGS_HEADER_TABLE_SIZE.
 const MAX_TABLE: usize = 4096;
 
 /// Useless work that a client may cause beyond its completed requests, in streams that are reset and
-/// empty frames. Then the connection ends with ENHANCE_YOUR_CALM.
+/// empty frames. Then the connection ends with ENHANCE_YOUR_CALM. As many refused streams are
+/// remembered.
 const MAX_STRIKES: u32 = 1024;
 
 /// Payload of the PING whose answer confirms that the client has received our first GOAWAY.
@@ -47,6 +44,10 @@ const fn broken<T>(why: &'static str) -> Result<T, ConnectionError> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) max_streams: u32,
+    /// The receive window of each stream, once the client has acknowledged it, in bytes.
+    pub(super) stream_window: u32,
+    /// The receive window of the connection, in bytes.
+    pub(super) connection_window: u32,
     /// Maximum length of a list of fields, in bytes: RFC 9113, 6.5.2.
     pub(super) max_head: usize,
 }
@@ -146,7 +147,7 @@ impl Machine {
         let max_head = u32::try_from(limits.max_head).unwrap_or(u32::MAX);
         let settings = [
             (setting::MAX_CONCURRENT_STREAMS, limits.max_streams),
-            (setting::INITIAL_WINDOW_SIZE, CONNECTION_WINDOW as u32),
+            (setting::INITIAL_WINDOW_SIZE, limits.stream_window),
             (setting::MAX_HEADER_LIST_SIZE, max_head),
             (setting::ENABLE_CONNECT_PROTOCOL, 1),
         ];
@@ -156,8 +157,10 @@ impl Machine {
                 payload.extend_from_slice(&value.to_be_bytes());
             }
         });
-        let increment = (CONNECTION_WINDOW - INITIAL_WINDOW) as u32;
-        out.write(kind::WINDOW_UPDATE, 0, 0, &increment.to_be_bytes());
+        let window = i64::from(limits.connection_window);
+        if let Some(increment @ 1..) = limits.connection_window.checked_sub(INITIAL_WINDOW as u32) {
+            out.write(kind::WINDOW_UPDATE, 0, 0, &increment.to_be_bytes());
+        }
         Machine {
             limits,
             beginning: Beginning::Preface,
@@ -166,10 +169,10 @@ impl Machine {
             taken: 0,
             out,
             decoder: Decoder::new(MAX_TABLE),
-            streams: Streams::default(),
+            streams: Streams::new(limits.max_streams, MAX_STRIKES),
             block: None,
             send: SendWindow::new(INITIAL_WINDOW),
-            receive: ReceiveWindow::new(CONNECTION_WINDOW),
+            receive: ReceiveWindow::new(window),
             stream_window: INITIAL_WINDOW,
             has_sent_head: false,
             peer_leaves: false,

@@ -391,11 +391,12 @@ def _(w):
 
 @case("6.9.1", "bodies longer than the window of the connection", connection(FLOW))
 def _(w):
-    numbers = (1, 3, 5)
-    for number in numbers:
+    numbers = range(1, 2 * (window(w) // w.settings[4]), 2)
+    for number in (*numbers, numbers[-1] + 2):
         w.post("/never", stream=number)
     for number in numbers:
-        spend(w, number, window(w) // 3 + 1)
+        spend(w, number, w.settings[4])
+    w.data(b"x", numbers[-1] + 2, end=False)
 
 # The window of a stream is 65,535 bytes until the client acknowledges another.
 
@@ -768,6 +769,7 @@ pseudo("8.3.1", "an empty scheme", MALFORMED, M, (":scheme", ""), A, P)
 pseudo("8.3.1", "a method with a space", MALFORMED, (":method", "G T"), S, A, P)
 pseudo("8.3.1", "a path with a space", MALFORMED, M, S, A, (":path", "/a b"))
 pseudo("8.3.1", "a path with a line feed", MALFORMED, M, S, A, (":path", "/a\nb"))
+pseudo("8.3.1", "a path with a fragment", MALFORMED, M, S, A, (":path", "/a#b"))
 pseudo("8.3.1", "a path without its slash", MALFORMED, M, S, A, (":path", "a"))
 pseudo("8.3.1", "a whole URI for a path", MALFORMED, M, S, A, (":path", "http://couplet.test/a"))
 pseudo("8.3.1", "an asterisk for a path", MALFORMED, M, S, A, (":path", "*"))
@@ -802,6 +804,8 @@ case("8.5", "a CONNECT with a length and bytes", "405",
      lambda w: (w.head([C, TO, ("content-length", "5")], flags=END_HEADERS), w.data(b"hello")))
 case("8.5", "a CONNECT with bytes", "405", lambda w: (w.head([C, TO], flags=END_HEADERS), w.data(b"hello")))
 pseudo("8441 4", "an extended CONNECT", "405", C, S, TO, P, (":protocol", "websocket"))
+pseudo("8441 4", "an extended CONNECT without an authority", MALFORMED, C, S, P, (":protocol", "websocket"))
+pseudo("8441 4", "an extended CONNECT with a host in place of an authority", MALFORMED, C, S, P, (":protocol", "websocket"), ("host", "couplet.test"))
 pseudo("8441 4", "an extended CONNECT without a path", MALFORMED, C, S, TO, (":protocol", "websocket"))
 pseudo("8441 4", "an extended CONNECT without a scheme", MALFORMED, C, TO, P, (":protocol", "websocket"))
 pseudo("8441 4", "a protocol without CONNECT", MALFORMED, M, S, A, P, (":protocol", "websocket"))
