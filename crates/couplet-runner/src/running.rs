@@ -2,6 +2,7 @@
 //! control socket.
 
 use std::cell::{Cell, RefCell};
+use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +15,7 @@ use couplet::services::{Child, Health, Service, Supervisor};
 use couplet::{
     Deferred, Failure, LoadLimits, Loop, LoopOptions, LoopingCall, Port, Reactor, Shutdown,
 };
+use rustix::process::{Resource, getrlimit};
 
 use crate::config::ConfigError;
 use crate::directory::{Directory, Folder};
@@ -373,7 +375,30 @@ impl Running {
             services = self.services.borrow().len(),
             "started"
         );
+        self.check_descriptors();
         Ok(())
+    }
+
+    /// Warns if the ports may have more connections than the process has descriptors.
+    fn check_descriptors(&self) {
+        let most = self.program.arguments.options.max_connections;
+        let loops = self.loops.clone();
+        let checking = self.reactor.spawn_named("descriptors", async move {
+            let ports = loops.snapshot().await?.ports;
+            let limits = ports.iter().map(|port| port.max_connections);
+            let descriptors = getrlimit(Resource::Nofile).current;
+            if let Some(connections) = excess(limits, most, descriptors) {
+                tracing::warn!(
+                    connections,
+                    descriptors,
+                    "the ports may have more connections than the process has descriptors: raise its \
+                     limit (`ulimit -n`, `LimitNOFILE=`), or lower theirs"
+                );
+            }
+            Ok(())
+        });
+        // The loops may end first.
+        checking.add_errback(|_| Ok(())).detach();
     }
 
     /// All loops serve the sockets, and no other process does.
@@ -624,6 +649,42 @@ impl Running {
                 tracing::error!("cannot restart: {failure}");
                 Err(failure)
             }
+        }
+    }
+}
+
+/// The connections that ports with these limits may have together, if they are more than there are
+/// descriptors. Ports without a limit count if the program has one.
+fn excess(
+    ports: impl Iterator<Item = Option<u32>>,
+    of_program: Option<NonZeroUsize>,
+    descriptors: Option<u64>,
+) -> Option<u64> {
+    let of_ports = ports.flatten().map(u64::from).sum::<u64>();
+    let connections = match of_program {
+        Some(most) => most.get() as u64,
+        None => of_ports,
+    };
+    descriptors.filter(|&limit| connections > limit).map(|_| connections)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_on_connections_are_compared_with_the_descriptors() {
+        for (ports, of_program, descriptors, wanted) in [
+            (&[][..], None, Some(10), None),
+            (&[None], None, Some(10), None),
+            (&[Some(10)], None, Some(10), None),
+            (&[Some(6), None, Some(5)], None, Some(10), Some(11)),
+            (&[Some(6), Some(5)], None, None, None),
+            (&[Some(6), Some(5)], NonZeroUsize::new(9), Some(10), None),
+            (&[None], NonZeroUsize::new(11), Some(10), Some(11)),
+        ] {
+            let got = excess(ports.iter().copied(), of_program, descriptors);
+            assert_eq!(got, wanted, "{ports:?} {of_program:?} {descriptors:?}");
         }
     }
 }

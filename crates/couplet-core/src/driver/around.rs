@@ -126,6 +126,10 @@ impl<A: Around> Commands for A {
         self.inner().turned_away(port)
     }
 
+    fn set_reserved(&mut self, port: Key, on: bool) {
+        self.inner_mut().set_reserved(port, on);
+    }
+
     fn peer_credentials(&self, key: Key) -> Option<PeerCredentials> {
         self.inner().peer_credentials(key)
     }

@@ -475,6 +475,12 @@ pub trait Commands {
         0
     }
 
+    /// Sets whether the port's connections may use descriptors that the driver holds back for them.
+    /// A driver without a limit on descriptors has none.
+    fn set_reserved(&mut self, port: Key, on: bool) {
+        let _ = (port, on);
+    }
+
     /// The process at the other end of a UNIX socket, if the system reports it. Called when the
     /// connection is made.
     fn peer_credentials(&self, key: Key) -> Option<PeerCredentials> {

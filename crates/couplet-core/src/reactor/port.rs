@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::panic::Location;
 use std::rc::Rc;
 
@@ -327,7 +328,8 @@ impl Port {
     }
 
     /// Sets whether the port accepts connections whatever the [limits](crate::LoadLimits) of its loop
-    /// say: for ports that answer questions about the program. No by default.
+    /// say, and also when the process has no descriptors left: the loop holds 16 back for such ports.
+    /// For ports that answer questions about the program. No by default.
     pub fn accept_under_load(&self, on: bool) {
         if self.cell.accepts_under_load.replace(on) != on {
             self.cell.request_held();
@@ -415,6 +417,15 @@ impl PortCell {
 
     pub(super) fn options(&self) -> &ListenOptions {
         &self.options
+    }
+
+    pub(super) fn accepts_under_load(&self) -> bool {
+        self.accepts_under_load.get()
+    }
+
+    /// The most connections of the port at a time.
+    pub(super) fn max_connections(&self) -> Option<u32> {
+        self.options.connections.map(NonZeroU32::get)
     }
 
     /// Whether the output of the port's connections is limited.

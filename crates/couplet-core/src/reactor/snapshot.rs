@@ -123,6 +123,8 @@ pub struct PortSnapshot {
     pub turned_away: u64,
     /// Whether accepting is paused, or waits at the most connections of the port.
     pub paused: bool,
+    /// The most connections of the port at a time, in this loop; `None` for no limit.
+    pub max_connections: Option<u32>,
 }
 
 /// A datagram port in a [`Snapshot`].

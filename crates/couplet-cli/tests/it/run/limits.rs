@@ -1,5 +1,7 @@
 //! Limits on the connections of a program and on their unsent output.
 
+use std::process::Command;
+
 use super::metrics::value;
 use super::{Program, echo, echoes, get, port_after};
 use crate::kit::{Client, wait_until};
@@ -26,6 +28,78 @@ fn a_full_program_lets_clients_wait_and_answers_questions() {
     let [first, _second] = served;
     drop(first);
     assert_eq!(waiting.read_exact(5), b"hello");
+}
+
+/// The program with this configuration and so many descriptors.
+fn start_with_descriptors(text: &str, descriptors: u32) -> Program {
+    Program::start_changed(Folder::new(), text, &[], |command| {
+        let mut limited = Command::new("sh");
+        limited.args(["-c", &format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"")]);
+        limited.arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => limited.env(name, value),
+                None => limited.env_remove(name),
+            };
+        }
+        limited
+    })
+}
+
+#[test]
+fn c48a_a_program_without_descriptors_answers_questions() {
+    let text = echo("a", "0", "")
+        + "[runner]\nlog-level = \"info\"\ncontrol = \"ctl\"\n\
+           metrics = \"tcp:0:interface=127.0.0.1\"\n";
+    let program = start_with_descriptors(&text, 64);
+    let metrics = port_after("serving metrics and the health", &program);
+    let port = program.port("a");
+    // Again, after the first clients have left.
+    for round in 1..=2 {
+        let mut clients = Vec::new();
+        let turned_away =
+            || value(metrics, &format!("couplet_turned_away_total{{port=\"tcp:{port}\"}}"));
+        let before = turned_away();
+        wait_until("a client that is turned away", || {
+            clients.push(Client::connect(port));
+            turned_away() > before
+        });
+        for _ in 0..20 {
+            assert_eq!(get(metrics, "/readyz").0, 200, "{round}");
+            let status = program.ctl(&["status"]);
+            assert!(status.code == Some(0) && status.text().contains("tcp"), "{status:?}");
+        }
+        echoes(&mut clients[0]);
+        drop(clients);
+        wait_until("the end of the clients", || {
+            let name = format!("couplet_connections{{port=\"tcp:{port}\"");
+            let (_, text) = get(metrics, "/metrics");
+            text.lines().all(|line| !line.starts_with(&name) || line.ends_with(" 0"))
+        });
+    }
+}
+
+#[test]
+fn c48a_limits_above_the_descriptors_are_reported_at_the_start() {
+    for (listen, of_program, is_told) in [
+        ("tcp:0:interface=127.0.0.1:connections=100", "", true),
+        ("tcp:0:interface=127.0.0.1:connections=20", "", false),
+        ("tcp:0:interface=127.0.0.1", "", false),
+        ("tcp:0:interface=127.0.0.1", "max-connections = 100\n", true),
+        ("tcp:0:interface=127.0.0.1:connections=100", "max-connections = 20\n", false),
+    ] {
+        let text = echo("a", listen, "") + "[runner]\nlog-level = \"info\"\n" + of_program;
+        let program = start_with_descriptors(&text, 64);
+        let mut client = Client::connect(program.port("a"));
+        echoes(&mut client);
+        if is_told {
+            program.wait_told("more connections than the process has descriptors");
+        } else {
+            program.wait_told("started");
+            echoes(&mut client);
+            assert!(!program.told().contains("descriptors"), "{}", program.told());
+        }
+    }
 }
 
 #[test]

@@ -121,6 +121,8 @@ pub(super) struct PortSlot {
     pub(super) spent_in: u64,
     /// Connections that were closed for want of descriptors.
     pub(super) turned_away: u64,
+    /// Whether its connections may use the reserve.
+    pub(super) has_reserve: bool,
 }
 
 impl PortSlot {
@@ -176,11 +178,21 @@ impl Mio {
 
     fn accept(&mut self, slot: u32) -> Option<(Stream, Address, Rc<Address>)> {
         let round = self.round;
+        // Before a port takes the descriptors of connections that have ended.
+        self.reserve.fill();
         let Some(Registered { kind: Kind::Port(port), .. }) = self.slots.at_mut(slot) else {
             return None;
         };
         while port.can_accept() && port.spent_in != round {
-            let accepted = port.listener.accept();
+            let mut accepted = port.listener.accept();
+            if port.has_reserve
+                && accepted.as_ref().is_err_and(|it| response_to(it) == AcceptResponse::TurnAway)
+                && self.reserve.give_up_one()
+            {
+                accepted = port.listener.accept();
+                // The queue may be empty.
+                self.reserve.fill();
+            }
             let answer = accepted.as_ref().err().map(response_to);
             let ends = match answer {
                 None | Some(AcceptResponse::Next) => !port.share.take(),
@@ -216,10 +228,10 @@ impl Mio {
     /// or retries later if that is not possible.
     fn back_off(&mut self, slot: u32, host: &Address, error: &io::Error) {
         if response_to(error) == AcceptResponse::TurnAway
-            && self.reserve.take().is_some()
+            && self.reserve.give_up_last()
             && self.turn_away(slot)
         {
-            self.reserve = reserve();
+            self.reserve.fill();
             if self.turned_away == 0 {
                 // Linux reports the limit even when no connection is pending.
                 return;
@@ -228,7 +240,7 @@ impl Mio {
             self.try_again(slot, BACK_OFF);
         }
         // Another thread may have taken the descriptor meanwhile; `Mio::retry` opens it again.
-        self.reserve = self.reserve.take().or_else(reserve);
+        self.reserve.fill();
         let now = self.world.now();
         if self.full_logged_at.is_none_or(|at| now.saturating_duration_since(at) >= LOG_INTERVAL) {
             self.full_logged_at = Some(now);
@@ -259,9 +271,51 @@ impl Mio {
     }
 }
 
-/// A descriptor to release when no other is available, to accept and close a connection.
-pub(super) fn reserve() -> Option<std::fs::File> {
-    std::fs::File::open(if cfg!(windows) { "NUL" } else { "/dev/null" }).ok()
+/// Number of connections for which a reserve has descriptors, at ports that answer questions about the
+/// program.
+const RESERVED: usize = 16;
+
+/// Descriptors to release when the process has no other.
+#[derive(Debug)]
+pub(super) struct Reserve {
+    /// The last one accepts and closes connections.
+    // Bound: `wanted`, at most RESERVED and that one.
+    files: Vec<std::fs::File>,
+    wanted: usize,
+}
+
+impl Reserve {
+    pub(super) fn new() -> Reserve {
+        let mut reserve = Reserve { files: Vec::new(), wanted: 1 };
+        reserve.fill();
+        reserve
+    }
+
+    /// Adds descriptors for the connections of ports that may use it.
+    pub(super) fn extend(&mut self) {
+        self.wanted = 1 + RESERVED;
+        self.fill();
+    }
+
+    /// Opens the descriptors that are missing, as far as the process has some.
+    #[inline]
+    pub(super) fn fill(&mut self) {
+        while self.files.len() < self.wanted
+            && let Ok(file) = std::fs::File::open(if cfg!(windows) { "NUL" } else { "/dev/null" })
+        {
+            self.files.push(file);
+        }
+    }
+
+    /// Releases a descriptor for a connection; false if there is only the last.
+    fn give_up_one(&mut self) -> bool {
+        self.files.len() > 1 && self.files.pop().is_some()
+    }
+
+    /// Releases the descriptor that accepts and closes connections; it has to be filled again.
+    fn give_up_last(&mut self) -> bool {
+        self.files.pop().is_some()
+    }
 }
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ use couplet_os::read_buffer::ReadBuffer;
 use mio::{Interest, Token};
 use socket2::{SockRef, TcpKeepalive};
 
-use accepting::{AcceptLimit, BACK_OFF, PortSlot, reserve};
+use accepting::{AcceptLimit, BACK_OFF, PortSlot, Reserve};
 pub(super) use datagrams::bind_udp;
 use datagrams::{Datagrams, ReceivedBatch};
 #[cfg(target_os = "linux")]
@@ -146,7 +146,7 @@ pub struct Mio {
     // Bound: each port that backs off, once: it accepts nothing until then; and each connect to a
     // full UNIX port, once.
     retry: Option<(Instant, Vec<u32>)>,
-    reserve: Option<std::fs::File>,
+    reserve: Reserve,
     /// Connections turned away since the last log line about them.
     turned_away: u64,
     full_logged_at: Option<Instant>,
@@ -228,7 +228,7 @@ impl Mio {
             later: VecDeque::new(),
             round: 0,
             retry: None,
-            reserve: reserve(),
+            reserve: Reserve::new(),
             turned_away: 0,
             full_logged_at: None,
             held: BTreeMap::new(),
@@ -292,7 +292,7 @@ impl Mio {
     #[cold]
     fn retry(&mut self) {
         if self.retry.as_ref().is_some_and(|(until, _)| *until <= self.world.now()) {
-            self.reserve = self.reserve.take().or_else(reserve);
+            self.reserve.fill();
             for slot in self.retry.take().map(|(_, slots)| slots).unwrap_or_default() {
                 self.queue(slot);
             }
@@ -559,6 +559,7 @@ impl Commands for Mio {
             share: AcceptLimit::new(),
             spent_in: 0,
             turned_away: 0,
+            has_reserve: false,
         };
         Ok(self.insert(Kind::Port(Box::new(port))))
     }
@@ -716,6 +717,15 @@ impl Commands for Mio {
             #[cfg(unix)]
             Registered { kind: Kind::Pipe(pipe), .. } => pipe.unsent(),
             _ => None,
+        }
+    }
+
+    fn set_reserved(&mut self, port: Key, on: bool) {
+        if let Some(Registered { kind: Kind::Port(port), .. }) = self.slots.get_mut(port) {
+            port.has_reserve = on;
+            if on {
+                self.reserve.extend();
+            }
         }
     }
 

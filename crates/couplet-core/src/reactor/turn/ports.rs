@@ -31,6 +31,7 @@ impl Core {
                 self.table.put(key, Resource::Port(port.clone()));
                 port.key.set(Some(key));
                 port.state.set(PortState::Listening);
+                io.set_reserved(key, port.accepts_under_load());
                 if port.is_held() {
                     io.receive(key, false);
                 }
@@ -109,7 +110,9 @@ impl Core {
             }
             (PortState::Listening, Some(key)) => {
                 self.apply_share_change(io, port, key);
-                io.receive(port.key.get().unwrap_or(key), !port.is_held());
+                let key = port.key.get().unwrap_or(key);
+                io.set_reserved(key, port.accepts_under_load());
+                io.receive(key, !port.is_held());
             }
             _ => {}
         }

@@ -227,6 +227,10 @@ impl Commands for Uring {
         self.mio.turned_away(port)
     }
 
+    fn set_reserved(&mut self, port: Key, on: bool) {
+        self.mio.set_reserved(port, on);
+    }
+
     fn peer_credentials(&self, key: Key) -> Option<PeerCredentials> {
         self.mio.peer_credentials(key)
     }
