@@ -125,6 +125,7 @@ impl Protocol for Bridge {
                     // The peer sees a clean end, even if unread input is pending.
                     transport.set_close_at_once(false);
                     transport.set_close_deadline(Some(CLOSE));
+                    transport.set_fin_timeout(Some(CLOSE));
                     shared.report(py, error);
                     transport.lose_connection();
                 }

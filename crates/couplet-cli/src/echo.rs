@@ -9,7 +9,9 @@ use couplet::{Answers, HandOver, ProducerKind, Protocol, Transport};
 use crate::datagrams::{self, ListenUdp, Local};
 use crate::exit::Exit;
 use crate::marks::MARKS;
-use crate::server::{Drain, DriverOption, Listen, Server, Threads, answers, listening};
+use crate::server::{
+    Drain, DriverOption, Listen, SLOW_READER, Server, Threads, answers, listening,
+};
 use crate::values::seconds;
 
 /// Law 9: the most bytes buffered for a client that does not read. Reading pauses long before; the
@@ -31,7 +33,7 @@ impl Protocol for EchoServer {
             transport.set_write_marks(MARKS.0, MARKS.1);
             transport.set_idle_timeout(idle_timeout);
             // A slow reader is not cut off, even after its FIN.
-            transport.set_close_deadline(None);
+            transport.set_close_deadline(Some(SLOW_READER));
         }
         transport.keep(self.hand_over());
         // Backpressure: a full write side pauses reading.
@@ -176,5 +178,19 @@ mod tests {
             held.wire.fin();
             assert_eq!(read_late(&mut held), sent);
         }
+    }
+
+    #[test]
+    fn who_has_finished_and_reads_nothing_is_cut_in_the_end() {
+        let mut held = hold(EchoServer::New { idle_timeout: None });
+        // The rest that waits is too short to pause reading.
+        while held.connection.transport().buffered() == 0 {
+            held.push(&[7; 1000]);
+        }
+        held.wire.fin();
+        held.advance(SLOW_READER - Duration::from_secs(1));
+        assert!(!held.wire.saw_reset());
+        held.advance(Duration::from_secs(1));
+        assert!(held.wire.saw_reset());
     }
 }

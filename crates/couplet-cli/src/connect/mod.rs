@@ -30,6 +30,8 @@ const UNPRINTED: usize = 256 * 1024;
 /// After the peer's FIN, stdin is still sent until it has been silent for this long: it may be a
 /// pipe that is never closed.
 const SILENCE: Duration = Duration::from_secs(1);
+/// How long the rest of stdin may make no progress then.
+const STALL: Duration = Duration::from_secs(30);
 /// How long an interrupted run may take to print the received bytes.
 const LAST_PRINT: Duration = Duration::from_millis(300);
 
@@ -147,7 +149,7 @@ impl Session {
 impl Protocol for Session {
     fn connection_made(&mut self, transport: &Transport) {
         tracing::info!(peer = %transport.peer(), host = %transport.host(), "connected");
-        // A slow reader is not cut off.
+        // As long as the server sends, one that reads slowly is not cut off.
         transport.set_close_deadline(None);
         match Stdin::start(transport.reactor().remote(), transport.id()) {
             Ok(stdin) => self.stdin = Some(stdin),
@@ -169,6 +171,7 @@ impl Protocol for Session {
     /// The peer may still read, but a user at a terminal is not asked for more input.
     fn read_closed(&mut self, transport: &Transport) {
         self.peer = PeerStream::Ended(None);
+        transport.set_close_deadline(Some(STALL));
         match &self.stdin {
             Some(stdin) if !stdin.is_terminal() => self.limit_silence(transport),
             Some(_) | None => transport.lose_connection(),
@@ -201,9 +204,11 @@ Example:
 
 At the end of stdin the sending side is closed, and what the server still sends is
 printed until it closes. If the server closes first, the command ends if stdin is a
-terminal; otherwise it sends the rest of stdin, until stdin is silent for a second.
-A slow side slows the other down, so nothing is lost or piles up. -v logs the
-connection.
+terminal; otherwise it sends the rest of stdin, until stdin is silent for a second or
+the server has taken none of it for 30 seconds. A server that has been sent everything
+and the end has 30 seconds to close, unless it closed first or, over TLS, sent its
+close_notify. A slow side slows the other down, so nothing is lost or piles up. -v logs
+the connection.
 
 An ENDPOINT is one of:
   10000                           this port, on 127.0.0.1

@@ -94,7 +94,7 @@ impl Protocol for Probe {
         let (closed, closing) = Deferred::with_canceller(move |_| aborting.abort_connection());
         self.closed.replace(Some(closed));
         self.closing = Some(closing);
-        transport.set_close_deadline(Some(DRAIN));
+        transport.set_fin_timeout(Some(DRAIN));
         transport.lose_connection();
     }
 

@@ -42,9 +42,6 @@ use upstreams::{Balancer, Candidates, Recovery};
 /// of stream.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// Interval of the keepalive probes.
-const PROBE: Duration = Duration::from_secs(60);
-
 /// How long a program whose client has ended its sending may move no byte, unless set otherwise. It
 /// costs more than a connection to a server.
 const PROGRAM_HALF_CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -197,8 +194,7 @@ impl RelayEnd {
         let forward = self.session.forward();
         // While it flushes, a slow reader gets as much time as an idle one.
         transport.set_close_deadline(forward.idle_timeout);
-        // A peer whose machine has vanished sends neither a FIN nor a reset.
-        transport.set_tcp_keep_alive(Some(PROBE));
+        transport.set_fin_timeout(Some(DRAIN));
         // If the program is killed, no peer takes a truncated stream for a complete one.
         transport.set_reset_unless_closed(true);
         self.relay.connection_made(transport);
@@ -214,24 +210,8 @@ impl RelayEnd {
             self.session.note_half_closed();
         }
         self.session.note_lost(self.side, reason, transport.reactor().now());
-        if let Some(other) = self.relay.other() {
-            limit_drain(other);
-        }
         self.relay.connection_lost(transport, reason);
     }
-}
-
-/// Once one side is closed, the other one only flushes. Bounds the wait for a peer that has been
-/// sent everything and our FIN.
-fn limit_drain(transport: Transport) {
-    let limited = transport.clone();
-    let limit = move |flushed: couplet::Result<()>| {
-        if flushed.is_ok() {
-            limited.set_close_deadline(Some(DRAIN));
-        }
-        Ok(())
-    };
-    transport.flushed().add_both(limit).detach();
 }
 
 impl Protocol for ClientSide {

@@ -13,6 +13,7 @@ use couplet::{Reason, Transport};
 use crate::marks::MARKS;
 use crate::poetry::catalogue::{Catalogue, Reply, header};
 use crate::poetry::recital::{Next, Pace, Recital};
+use crate::server::SLOW_READER;
 
 /// Longest line in bytes, without its end.
 pub(crate) const MAX_LINE: usize = 1024;
@@ -158,7 +159,7 @@ impl LineProtocol for NamedServer {
     /// may take any time to leave.
     fn read_closed(&mut self, transport: &LineTransport) {
         transport.set_idle_timeout(None);
-        transport.set_close_deadline(None);
+        transport.set_close_deadline(Some(SLOW_READER));
         transport.lose_write_connection();
     }
 }

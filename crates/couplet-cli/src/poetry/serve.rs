@@ -13,7 +13,7 @@ use crate::poems::{self, Poem};
 use crate::poetry::catalogue::Catalogue;
 use crate::poetry::named;
 use crate::poetry::recital::{Next, Pace, Recital};
-use crate::server::{Listen, Server, Threads, listening};
+use crate::server::{Listen, SLOW_READER, Server, Threads, listening};
 use crate::values::{one_or_more, or_never, seconds_or_none};
 
 /// Law 9: the most bytes buffered for a client that does not read.
@@ -63,7 +63,7 @@ impl Protocol for PoetryServer {
     fn connection_made(&mut self, transport: &Transport) {
         transport.set_write_cap(Some(WRITE_CAP));
         // A slow reader is not disconnected.
-        transport.set_close_deadline(None);
+        transport.set_close_deadline(Some(SLOW_READER));
         transport.set_reset_unless_closed(self.kill_end == KillEnd::Reset);
         self.send_more(transport);
     }
@@ -76,7 +76,7 @@ impl Protocol for PoetryServer {
 
     /// Called when the poem has been sent; bounds how long the client may stay.
     fn write_closed(&mut self, transport: &Transport) {
-        transport.set_close_deadline(Some(LEAVE));
+        transport.set_fin_timeout(Some(LEAVE));
         transport.lose_connection();
     }
 }
@@ -213,6 +213,15 @@ mod tests {
             }
             assert_eq!(read_late(&mut held), length);
         }
+    }
+
+    #[test]
+    fn who_reads_nothing_of_the_rest_is_cut_in_the_end() {
+        let mut held = client(80_000);
+        held.advance(SLOW_READER / 2);
+        assert!(!held.wire.saw_reset());
+        held.advance(SLOW_READER);
+        assert!(held.wire.saw_reset());
     }
 
     #[test]

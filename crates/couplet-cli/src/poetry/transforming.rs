@@ -94,7 +94,7 @@ impl StringProtocol for TransformClient {
     /// Called when the poem has been sent, however long that took. From now on a close is
     /// immediate, because a malformed answer is reported only once the connection has ended.
     fn write_closed(&mut self, transport: &StringTransport) {
-        transport.set_close_deadline(Some(Duration::ZERO));
+        transport.set_fin_timeout(Some(Duration::ZERO));
     }
 
     fn string_received(&mut self, transport: &StringTransport, poem: &[u8]) {

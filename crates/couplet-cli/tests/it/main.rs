@@ -20,6 +20,7 @@ mod crowds;
 mod datagrams;
 mod demo;
 mod echo;
+mod ends;
 mod files;
 mod forward;
 mod forward_upstreams;

@@ -133,7 +133,7 @@ impl Protocol for ProxyServer {
 
     /// Called when the poem has been sent; bounds how long the client may stay.
     fn write_closed(&mut self, transport: &Transport) {
-        transport.set_close_deadline(Some(LEAVE));
+        transport.set_fin_timeout(Some(LEAVE));
         transport.lose_connection();
     }
 
