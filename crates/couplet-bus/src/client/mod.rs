@@ -498,7 +498,7 @@ impl<D: Dialect> Backend for Client<D> {
     fn health(&self) -> Health {
         let state = self.state.borrow();
         match (&state.link, &state.why) {
-            (Link::Open { .. }, _) => Health::Ready,
+            (Link::Open { .. } | Link::Leaving { .. }, _) => Health::Ready,
             (Link::Closed, _) => Health::Failed("the bus is closed".to_owned()),
             (_, None) => Health::Starting,
             (_, Some(why)) => {

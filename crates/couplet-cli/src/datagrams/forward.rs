@@ -117,7 +117,7 @@ struct Exchange {
 /// A datagram without an answer.
 struct Unanswered {
     /// Its bytes, for the next address of a server with several.
-    // Bound: one datagram.
+    // Bound: one datagram of the client, at most 65 507 bytes.
     data: Option<Vec<u8>>,
     /// The addresses that have refused it.
     refusals: usize,

@@ -45,11 +45,16 @@ impl<T> Resolver<T> {
     }
 
     /// Fires with a result.
-    pub fn resolve(self, result: Result<T>) {
-        self.arrive(Arrived::Here(result));
+    pub fn resolve(mut self, result: Result<T>) {
+        self.settle(Arrived::Here(result));
     }
 
+    /// Fires with a result, or with the claim to a value.
     pub(super) fn arrive(mut self, result: Arrived<T>) {
+        self.settle(result);
+    }
+
+    fn settle(&mut self, result: Arrived<T>) {
         if let Some(origin) = self.origin.take() {
             origin.settle(result);
         }
