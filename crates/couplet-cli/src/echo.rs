@@ -9,9 +9,8 @@ use couplet::{Answers, HandOver, ProducerKind, Protocol, Transport};
 use crate::datagrams::{self, ListenUdp, Local};
 use crate::exit::Exit;
 use crate::marks::MARKS;
-use crate::server::{
-    Drain, DriverOption, Listen, SLOW_READER, Server, Threads, answers, listening,
-};
+use crate::marks::SLOW_READER;
+use crate::server::{Drain, DriverOption, Listen, Server, Threads, answers, listening};
 use crate::values::seconds;
 
 /// Law 9: the most bytes buffered for a client that does not read. Reading pauses long before; the

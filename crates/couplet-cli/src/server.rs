@@ -26,10 +26,6 @@ use crate::output;
 use crate::signals::{signalled, signalled_loop};
 use crate::values::seconds_or_none;
 
-/// How long a client may take nothing of the last output, where a slow reader is not cut off: more than
-/// any pause of a person or a machine, but not for ever.
-pub(crate) const SLOW_READER: Duration = Duration::from_secs(2 * 3600);
-
 // Arguments that several commands have. No doc comments: they would become the commands' help.
 
 #[derive(Args, Debug)]

@@ -227,9 +227,6 @@ impl Monitor {
 
     #[cold]
     fn begin_watch(self: &Rc<Self>) {
-        if self.options().probe_after.is_some() {
-            self.transport().set_tcp_keep_alive(self.options().probe_after);
-        }
         let event = self.client_left.get_or_init(DeferredEvent::new).clone();
         let weak = Rc::downgrade(self);
         // A failure means that the connection is lost.

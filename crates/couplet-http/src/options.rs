@@ -15,7 +15,6 @@ pub struct HttpOptions {
     pub(super) write_timeout: Duration,
     pub(super) half_close_timeout: Option<Duration>,
     pub(super) http2_half_close_timeout: Option<Duration>,
-    pub(super) probe_after: Option<Duration>,
     pub(super) max_head: usize,
     pub(super) max_headers: usize,
     pub(super) max_streams: u32,
@@ -41,7 +40,6 @@ impl Default for HttpOptions {
             write_timeout: Duration::from_secs(60),
             half_close_timeout: Some(Duration::from_secs(30)),
             http2_half_close_timeout: Some(Duration::ZERO),
-            probe_after: Some(Duration::from_secs(60)),
             max_head: 64 * 1024,
             max_headers: 100,
             max_streams: 128,
@@ -127,15 +125,6 @@ impl HttpOptions {
     #[must_use]
     pub fn http2_half_close_timeout(mut self, time: impl Into<Option<Duration>>) -> Self {
         self.http2_half_close_timeout = time.into();
-        self
-    }
-
-    /// Sets how long a connection that waits for the service may be silent before the system probes
-    /// whether the client's machine is still there. Default: 60 s; `None` turns the probes off. On
-    /// Linux the connection ends after nine probes without an answer, 75 s apart.
-    #[must_use]
-    pub fn probe_after(mut self, idle: impl Into<Option<Duration>>) -> Self {
-        self.probe_after = idle.into();
         self
     }
 

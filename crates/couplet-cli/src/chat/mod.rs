@@ -45,8 +45,6 @@ const LINE_LENGTH: usize = 512;
 const WRITE_CAP: usize = 1024 * 1024;
 /// Size of the kernel's send buffer, below its default: a slow reader fills it on top of the cap.
 const SEND_BUFFER: usize = 128 * 1024;
-/// Keepalive probes notice a member whose machine has vanished.
-const PROBE: Duration = Duration::from_secs(60);
 /// Fixed cost of a line, in bytes.
 const LINE_COST: usize = 16;
 /// Cost of kept lines that are sent again, in bytes.
@@ -120,7 +118,6 @@ impl ChatServer {
                 transport.set_write_cap(Some(WRITE_CAP));
                 transport.set_write_marks(WRITE_CAP, WRITE_CAP);
                 transport.set_socket_option(SocketOption::SendBuffer(SEND_BUFFER));
-                transport.set_tcp_keep_alive(Some(PROBE));
                 transport.set_idle_timeout(idle_timeout);
                 let others = self.room.len();
                 let guest = self.room.join(transport)?;

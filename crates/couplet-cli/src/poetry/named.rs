@@ -10,10 +10,9 @@ use std::time::Duration;
 use couplet::protocols::{FramingError, LineProtocol, LineReceiver, LineTransport};
 use couplet::{Reason, Transport};
 
-use crate::marks::MARKS;
+use crate::marks::{MARKS, SLOW_READER};
 use crate::poetry::catalogue::{Catalogue, Reply, header};
 use crate::poetry::recital::{Next, Pace, Recital};
-use crate::server::SLOW_READER;
 
 /// Longest line in bytes, without its end.
 pub(crate) const MAX_LINE: usize = 1024;

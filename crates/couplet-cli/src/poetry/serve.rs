@@ -9,11 +9,12 @@ use clap::Args;
 use couplet::{Address, Factory, Protocol, Transport};
 
 use crate::exit::Exit;
+use crate::marks::SLOW_READER;
 use crate::poems::{self, Poem};
 use crate::poetry::catalogue::Catalogue;
 use crate::poetry::named;
 use crate::poetry::recital::{Next, Pace, Recital};
-use crate::server::{Listen, SLOW_READER, Server, Threads, listening};
+use crate::server::{Listen, Server, Threads, listening};
 use crate::values::{one_or_more, or_never, seconds_or_none};
 
 /// Law 9: the most bytes buffered for a client that does not read.

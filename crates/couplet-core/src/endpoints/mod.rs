@@ -495,7 +495,7 @@ impl Reactor {
         endpoint: impl IntoEndpoint<dyn ClientEndpoint>,
         factory: F,
     ) -> Deferred<Connection<<F::Factory as Factory>::Protocol>> {
-        let factory = ErasedFactory::new(factory.into_factory()).as_check();
+        let factory = ErasedFactory::new(factory.into_factory()).into_check();
         match endpoint.into_endpoint() {
             Ok(endpoint) => endpoint.connect(self, factory).map(|transport| transport.connection()),
             Err(error) => Deferred::fail(Failure::from(error)),

@@ -114,7 +114,7 @@ impl ErasedFactory {
     }
 
     /// Connects to check the server.
-    pub(crate) fn as_check(self) -> ErasedFactory {
+    pub(crate) fn into_check(self) -> ErasedFactory {
         ErasedFactory { purpose: Purpose::Check, ..self }
     }
 
