@@ -199,7 +199,8 @@
 //! deliberate differences, row by row. The reactor is a value and can run again; each method of a
 //! Deferred takes one kind of closure; `data_received` and the other callbacks get the transport as
 //! an argument. The chapter [Coming from Twisted] has a table of names and the reasons for the
-//! differences, and [Coming from tokio] does the same for tokio.
+//! differences, and [Coming from tokio] does the same for tokio. Programs in Python keep their code:
+//! [couplet-twisted] is a reactor for Twisted on Couplet's loop.
 //!
 //! [The contract]: https://github.com/couplet-rs/couplet/blob/main/docs/contract.md
 //! [the guide]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/README.md
@@ -219,6 +220,7 @@
 //! [Your service in a storm]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/storm.md
 //! [Using tokio libraries]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/beside-tokio.md
 //! [A loop inside another loop]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/embedding.md
+//! [couplet-twisted]: https://github.com/couplet-rs/couplet/blob/main/python/README.md
 //! [Coming from Twisted]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/coming-from-twisted.md
 //! [Coming from tokio]: https://github.com/couplet-rs/couplet/blob/main/docs/guide/coming-from-tokio.md
 #![forbid(unsafe_code)]
