@@ -23,6 +23,9 @@ pub(super) const READ: usize = 64 * 1024;
 /// Bytes at each end of a version that are remembered.
 const END: u64 = 1024;
 
+/// How often a file with a later time and the same length is looked at again: it may be about to grow.
+const LOOKS: usize = 100;
+
 /// An open file, in the version that it had when it was opened: its length, its times and its bytes.
 /// Clones share the descriptor.
 ///
@@ -125,19 +128,25 @@ impl SharedFile {
     ///
     /// [`FileChanged`], or the system's error.
     pub fn check(&self) -> io::Result<()> {
-        let (opened, now) = (&self.0.metadata, self.0.file.metadata()?);
-        let is_intact = match (now.len().cmp(&opened.len()), times(&now).cmp(&times(opened))) {
-            (Ordering::Equal, Ordering::Equal) => true,
-            (Ordering::Less, _) => false,
-            (Ordering::Equal, _) => {
-                now.modified().ok() == opened.modified().ok() && self.has_ends()?
+        let opened = &self.0.metadata;
+        let mut now = self.0.file.metadata()?;
+        // The system sets the time of a write before the length.
+        for _ in 0..LOOKS {
+            if now.len() != opened.len() || now.modified().ok() <= opened.modified().ok() {
+                break;
             }
+            std::thread::yield_now();
+            now = self.0.file.metadata()?;
+        }
+        let is_same_time = now.modified().ok() == opened.modified().ok();
+        let order = times(&now).cmp(&times(opened));
+        let is_intact = match now.len().cmp(&opened.len()) {
+            Ordering::Less => false,
+            Ordering::Equal if order == Ordering::Equal => true,
+            Ordering::Equal => is_same_time && self.has_ends()?,
             // Appending sets the time of modification: if only the other time has moved, the former
             // was put back.
-            (Ordering::Greater, order) => {
-                let is_same_time = now.modified().ok() == opened.modified().ok();
-                (order == Ordering::Equal || !is_same_time) && self.has_ends()?
-            }
+            Ordering::Greater => (order == Ordering::Equal || !is_same_time) && self.has_ends()?,
         };
         if is_intact { Ok(()) } else { Err(FileChanged.into()) }
     }

@@ -10,7 +10,7 @@ use couplet::endpoints::{
     EndpointError, TcpClient, TcpServer, UnixClient, UnixServer, client_from_string, quote,
     server_from_string, server_from_string_with,
 };
-use couplet::testing::{Manner, Memory, MemoryReactor, failure_of, no_result_yet};
+use couplet::testing::{Manner, Memory, MemoryReactor, failure_of, no_result_yet, success_of};
 use couplet::{
     ConnectOptions, Connection, Deferred, ListenError, ListenOptions, Loop, LoopOptions, Protocol,
     Reason, Resolver, Transport, UnixAddress,
@@ -354,6 +354,28 @@ fn the_options_of_a_program_hold_wherever_its_string_names_the_server() {
     for text in ["80", "unix:/s", "throttle:80:read=1", r"throttle:read=1:endpoint=tcp\:80"] {
         let server = server_from_string_with(text, &options).expect("an endpoint");
         assert!(format!("{server:?}").contains("backlog: 7"), "{server:?}");
+    }
+}
+
+#[test]
+#[cfg(feature = "idna")]
+fn c144a_a_host_beyond_ascii_is_looked_up_in_ascii() {
+    for name in ["bücher.test", "BÜCHER.test", "xn--bcher-kva.test", "bücher。test"] {
+        let mut memory = MemoryReactor::new();
+        let there: IpAddr = [192, 0, 2, 7].into();
+        memory.network().set_name("xn--bcher-kva.test", Duration::ZERO, Ok(vec![there]));
+        let found = memory.reactor().resolve(name);
+        for text in [format!("{name}:80"), format!("tcp:{name}:80"), format!("log:{name}:80")] {
+            let connecting = memory.reactor().connect(&*text, || Quiet);
+            memory.settle();
+            let attempt = memory.connecting().pop().expect("an attempt");
+            assert_eq!(attempt.address().ip(), Some(there), "{text}");
+            // It is displayed as it was written.
+            let endpoint = client_from_string(&text).expect("an endpoint");
+            assert!(endpoint.to_string().contains(name), "{endpoint}");
+            connecting.detach();
+        }
+        assert_eq!(success_of(found), [there]);
     }
 }
 

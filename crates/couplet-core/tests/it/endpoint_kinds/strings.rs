@@ -123,7 +123,7 @@ fn c145g_a_port_means_the_same_behind_each_wrapper_and_in_its_own_string() {
                 assert_eq!(server(&printed).as_ref(), Ok(&printed), "{text}");
             }
         }
-        for inner in ["8000", "port=8000", "127.0.0.1:8000"] {
+        for inner in ["8000", "127.0.0.1:8000"] {
             for text in forms(inner).iter().flatten() {
                 let printed = client(text).expect(text);
                 assert!(printed.contains("127.0.0.1:8000"), "{text} is {printed}");
