@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, Args};
 use couplet::endpoints::quote;
+use couplet::http::parse_url;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType, date_time_ymd,
@@ -29,6 +30,8 @@ impl Name {
             let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
             (1..=63).contains(&label.len()) && label.bytes().all(fits) && !label.starts_with('-')
         };
+        let converted = ascii_name(text);
+        let text = converted.as_deref().unwrap_or(text);
         let dns = text.strip_prefix("*.").unwrap_or(text);
         let is_dns = text.len() <= 253 && dns.split('.').all(is_label);
         if text.parse::<IpAddr>().is_err() && !is_dns {
@@ -58,6 +61,13 @@ impl Name {
             Err(_) => Ok(SanType::DnsName(self.0.clone().try_into()?)),
         }
     }
+}
+
+/// A name beyond ASCII, in the form that stands in certificates.
+fn ascii_name(text: &str) -> Option<String> {
+    let (star, name) = text.strip_prefix("*.").map_or(("", text), |name| ("*.", name));
+    let url = (!name.is_ascii()).then(|| parse_url(format!("http://{name}/")))??;
+    Some(format!("{star}{}", url.host()?))
 }
 
 /// A certificate and its key, as PEM.
@@ -265,6 +275,11 @@ mod tests {
     fn a_name_is_a_dns_name_or_an_ip_address() {
         for good in ["localhost", "a.example", "*.example", "127.0.0.1", "::1", "a_b", "1.2.3"] {
             assert_eq!(Name::parse(good), Ok(Name(good.to_owned())));
+        }
+        for (beyond, ascii) in
+            [("bücher.test", "xn--bcher-kva.test"), ("*.bücher.test", "*.xn--bcher-kva.test")]
+        {
+            assert_eq!(Name::parse(beyond), Ok(Name(ascii.to_owned())));
         }
         for bad in
             ["", "a b", "a/b", "..", "a..b", "-a", "*", "a.*", "ca", "client", "[::1]", "a\n"]

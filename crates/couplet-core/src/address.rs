@@ -74,10 +74,45 @@ impl Address {
         self.socket_addr().map(|addr| addr.port())
     }
 
+    /// A URL of the server at this address, as a client on this machine reaches it. `None` without a
+    /// port. The wildcard address becomes `localhost`.
+    ///
+    /// ```
+    /// use couplet::Address;
+    ///
+    /// let url = |address: &str| {
+    ///     let address: std::net::SocketAddr = address.parse().expect("an address");
+    ///     Address::from(address).url("http")
+    /// };
+    /// assert_eq!(url("127.0.0.1:8000").as_deref(), Some("http://127.0.0.1:8000"));
+    /// assert_eq!(url("[::1]:8000").as_deref(), Some("http://[::1]:8000"));
+    /// assert_eq!(url("0.0.0.0:8000").as_deref(), Some("http://localhost:8000"));
+    /// ```
+    pub fn url(&self, scheme: &str) -> Option<String> {
+        let address = self.socket_addr()?;
+        Some(match self.is_wildcard() {
+            true => format!("{scheme}://localhost:{}", address.port()),
+            false => format!("{scheme}://{address}"),
+        })
+    }
+
     /// True for the wildcard address, such as that of a port that listens on all interfaces.
     pub fn is_wildcard(&self) -> bool {
         self.ip().is_some_and(|ip| ip.is_unspecified())
     }
+}
+
+/// The name of a host in ASCII, in which it is looked up and stands in certificates and requests: IDNA,
+/// RFC 5891, with the mapping of UTS 46. `None` if a name beyond ASCII can't be converted, or if the
+/// feature `idna` is off.
+pub fn ascii_host(name: &str) -> Option<Cow<'_, str>> {
+    if name.is_ascii() {
+        return Some(Cow::Borrowed(name));
+    }
+    #[cfg(feature = "idna")]
+    return idna::domain_to_ascii(name).ok().filter(|name| !name.is_empty()).map(Cow::Owned);
+    #[cfg(not(feature = "idna"))]
+    None
 }
 
 /// Parses an IP address with an optional scope, an interface number or name: `fe80::1%2`,

@@ -8,6 +8,7 @@ pub mod simulator;
 
 use std::time::{Duration, Instant};
 
+pub use crate::address::ascii_host;
 #[cfg(unix)]
 pub use crate::driver::process::WorldProcess;
 use crate::endpoints::{IntoEndpoint, ServerEndpoint};

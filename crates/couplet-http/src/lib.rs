@@ -16,7 +16,7 @@
 //!
 //! couplet::run(|reactor| {
 //!     let port = reactor.serve_http("tcp:0:interface=127.0.0.1", service_fn(hello))?;
-//!     println!("http://{}", port.host());
+//!     println!("{}", port.host().url("http").expect("a TCP port"));
 //! #   reactor.stop();
 //!     Ok(())
 //! })?;
@@ -80,6 +80,7 @@ mod refusal;
 #[cfg(all(unix, feature = "tokio"))]
 mod serve;
 mod share;
+mod url;
 mod warm;
 #[cfg(feature = "websocket")]
 pub mod websocket;
@@ -104,6 +105,7 @@ pub use local::{LocalAnswer, LocalService, local};
 pub use options::HttpOptions;
 #[cfg(all(unix, feature = "tokio"))]
 pub use serve::serve;
+pub use url::parse_url;
 
 use couplet_core::endpoints::{IntoEndpoint, ServerEndpoint};
 use couplet_core::{Port, Reactor, Result};

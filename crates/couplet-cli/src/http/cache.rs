@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{File, Metadata};
 use std::io::{self, Write};
+use std::str;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -21,6 +22,9 @@ use couplet::driver::{SharedFile, WeakFile};
 use couplet::http::HeaderValue;
 
 use super::conditions::{Validators, Version};
+
+/// The type of a file whose name does not tell it.
+pub(super) const UNKNOWN: &str = "application/octet-stream";
 
 /// Contents of at most so many bytes are kept as bytes.
 pub(super) const SMALL: u64 = 64 * 1024;
@@ -88,15 +92,24 @@ impl Entry {
     /// # Errors
     ///
     /// The system's error, or an error if the file changes meanwhile.
-    pub(super) fn new(file: SharedFile, kind: HeaderValue, now: Duration) -> io::Result<Entry> {
+    pub(super) fn new(file: SharedFile, kind: &str, now: Duration) -> io::Result<Entry> {
         let (version, size) = (Version::new(file.metadata()), file.metadata().len());
         let validators = Validators::new(&version, now);
-        let mut contents = None;
+        let mut contents: Option<Bytes> = None;
         if size <= SMALL {
             let mut bytes = vec![0; usize::try_from(size).map_err(io::Error::other)?];
             file.read(&mut bytes, 0)?;
             contents = Some(bytes.into());
         }
+        let kind = match (&contents, is_text(kind)) {
+            (_, false) => header_value(kind),
+            (Some(bytes), true) => text_kind(kind, bytes),
+            (None, true) => {
+                let mut beginning = vec![0; SMALL as usize];
+                file.read(&mut beginning, 0)?;
+                text_kind(kind, &beginning)
+            }
+        };
         let checked = AtomicU64::new(millis(now));
         let (is_used, is_found) = (AtomicBool::new(true), AtomicBool::new(false));
         let (etag, modified) = (validators.etag(), validators.last_modified());
@@ -388,6 +401,32 @@ fn new_memory_file() -> io::Result<File> {
 #[cfg(not(target_os = "linux"))]
 fn seal(_: &File) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Whether files of this type are text for browsers, which would otherwise guess the characters.
+fn is_text(kind: &str) -> bool {
+    let is_other = |kind| {
+        matches!(kind, "application/javascript" | "application/x-javascript" | "application/json")
+    };
+    kind.starts_with("text/") || is_other(kind) || kind.ends_with("+json")
+}
+
+/// The type of text with its characters, if they are UTF-8. Of a long file, the beginning decides: its
+/// last character may be incomplete.
+fn text_kind(kind: &str, beginning: &[u8]) -> HeaderValue {
+    let is_utf8 = match str::from_utf8(beginning) {
+        Ok(_) => true,
+        Err(error) => error.error_len().is_none() && beginning.len() == SMALL as usize,
+    };
+    match is_utf8 {
+        true => header_value(&format!("{kind}; charset=utf-8")),
+        false => header_value(kind),
+    }
+}
+
+/// The type of a file, unless HTTP does not allow it.
+fn header_value(kind: &str) -> HeaderValue {
+    HeaderValue::from_str(kind).unwrap_or(HeaderValue::from_static(UNKNOWN))
 }
 
 fn millis(time: Duration) -> u64 {

@@ -32,8 +32,8 @@ const EXAMPLE: &str = listening!(
 HTTP/1.1, and HTTP/2 where the client asks for it. Ranges and conditional requests are answered; a
 folder with an index.html is that page, any other one a list of its files. Only files and folders
 are served, not devices or pipes; hidden ones and links out of DIR only if asked for. A file that is
-overwritten while it is sent ends its connection, since the client would get a mixture of two versions;
-one that only grows is sent to the announced length. -v logs each request."
+overwritten while it is sent ends its connection, since the client would get a mixture of two
+versions; one that only grows is sent to the announced length. -v logs each request."
 );
 
 #[derive(Args, Debug)]

@@ -13,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 use clap::{ArgAction, Args};
 use couplet::http::{
     Body, BodyError, Client, ClientOptions, HeaderMap, Method, Request, Response, Uri, header,
+    parse_url,
 };
 use couplet::layers::tls::{ClientTlsOptions, Roots};
 use couplet::{Deferred, Failure, LoopOptions, Reactor};
@@ -80,10 +81,14 @@ pub(crate) struct HttpGet {
 /// Parses an absolute http: or https: URL.
 fn url(text: &str) -> Result<Uri, String> {
     let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
-    let url = whole.parse::<Uri>().map_err(|error| error.to_string())?;
+    let expected = || "expected a URL, as in https://example.com/".to_owned();
+    let url = parse_url(&whole).ok_or_else(expected)?;
     match url.scheme_str() {
         Some("http" | "https") if url.host().is_some_and(|host| !host.is_empty()) => Ok(url),
-        _ => Err("expected a URL, as in https://example.com/".to_owned()),
+        Some("http" | "https") | None => Err(expected()),
+        Some(scheme) => {
+            Err(format!("{scheme}: is not supported: only http: and https: URLs can be fetched"))
+        }
     }
 }
 
@@ -271,11 +276,17 @@ mod tests {
             ("[::1]:80/a", "http://[::1]:80/a"),
             ("http://a/", "http://a/"),
             ("HTTPS://a", "https://a/"),
+            ("a/ä b?ö#x", "http://a/%c3%a4%20b?%c3%b6"),
+            ("bücher.test:8000/", "http://xn--bcher-kva.test:8000/"),
         ] {
             assert_eq!(url(typed).map(|url| url.to_string()), Ok(meant.to_owned()), "{typed}");
         }
         for bad in ["", "/a", "://a", "ftp://a/", "http://", "http://:80/", "a b"] {
             assert!(url(bad).is_err(), "{bad}");
+        }
+        for (bad, scheme) in [("ftp://a/", "ftp:"), ("ws://a", "ws:"), ("file://a/b", "file:")] {
+            let error = url(bad).unwrap_err();
+            assert!(error.starts_with(&format!("{scheme} is not supported")), "{error}");
         }
     }
 

@@ -19,14 +19,11 @@ use rustix::fs::{Advice, fadvise};
 use rustix::io::Errno;
 
 use super::beneath::{Folder, Found, Links, Root};
-use super::cache::{Cache, Contents, Entry, Limits};
+use super::cache::{Cache, Contents, Entry, Limits, UNKNOWN};
 use super::conditions::{self, Validators, Verdict};
 use super::listing::{self, Listings};
 use super::path::{DotNames, Kind, Target};
 use super::ranges::{self, Wanted};
-
-/// The type of a file whose name does not tell it.
-const UNKNOWN: &str = "application/octet-stream";
 
 /// The file that is served for its folder.
 const INDEX: &str = "index.html";
@@ -177,7 +174,7 @@ impl Site {
             }
             None => {
                 let kind = mime_guess::from_path(path).first_raw().unwrap_or(UNKNOWN);
-                let entry = Arc::new(Entry::new(file, header_value(kind), now)?);
+                let entry = Arc::new(Entry::new(file, kind, now)?);
                 self.cache.keep(url, &entry);
                 entry
             }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use couplet::endpoints::{ClientEndpoint, TcpClient, UnixClient};
-use couplet::http::Uri;
+use couplet::http::parse_url;
 use couplet::{Failure, LoopOptions, Reactor, UnixAddress};
 
 use crate::exit::Exit;
@@ -42,7 +42,7 @@ impl Source {
                 .to_owned()
         };
         let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
-        let uri = whole.parse::<Uri>().map_err(|_| wrong())?;
+        let uri = parse_url(&whole).ok_or_else(wrong)?;
         let is_http = uri.scheme_str() == Some("http");
         let host = uri.host().filter(|host| is_http && !host.is_empty()).ok_or_else(wrong)?;
         let endpoint = TcpClient::new(host.trim_matches(['[', ']']), uri.port_u16().unwrap_or(80));

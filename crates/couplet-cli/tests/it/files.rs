@@ -206,7 +206,10 @@ fn other_methods_are_refused_and_a_head_has_the_headers_alone() {
         assert_eq!((head.status, head.undated()), (get.status, get.undated()), "{path}");
         assert_eq!(head.header("content-length"), get.body.len().to_string(), "{path}");
     }
-    assert_eq!(ask(&mut client, "GET /page.html", "").header("content-type"), "text/html");
+    assert_eq!(
+        ask(&mut client, "GET /page.html", "").header("content-type"),
+        "text/html; charset=utf-8"
+    );
 }
 
 /// Requests a file of 60 MiB and reads the beginning of the body.

@@ -255,7 +255,11 @@ fn pieces_that_have_arrived_are_printed_together() {
 #[test]
 fn wrong_arguments_are_told() {
     for (words, said) in [
-        (&["get", "ftp://a/"][..], "expected a URL, as in https://example.com/"),
+        (
+            &["get", "ftp://a/"][..],
+            "ftp: is not supported: only http: and https: URLs can be fetched",
+        ),
+        (&["get", "a b"], "expected a URL, as in https://example.com/"),
         (&["get", "http://"], "'http://'"),
         (&["get", "--proxy", "nowhere", "http://a/"], "expected a host and a port"),
     ] {

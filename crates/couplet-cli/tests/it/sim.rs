@@ -163,7 +163,11 @@ fn what_cannot_be_run_is_told() {
     let cases: [(&[&str], i32, &str); 5] = [
         (&["sim", "war"], 2, "there is no scenario 'war'; known scenarios: poetry, chat, "),
         (&["sim", "chat", "--time", "5"], 2, "the scenario chat has a fixed duration"),
-        (&["sim", "chat", "--seeds", "3..1"], 2, "a number or FIRST..LAST is expected here"),
+        (
+            &["sim", "chat", "--seeds", "3..1"],
+            2,
+            "the first seed is above the last one: write 1..3",
+        ),
         (&["sim", "chat", "--weather", "hail"], 2, "'hail' is not calm, breezy or storm"),
         (&["sim", "chat", "--seeds", "1", "--trace", "/no/where"], 1, "cannot write the trace"),
     ];

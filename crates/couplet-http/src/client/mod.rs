@@ -19,7 +19,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header, uri};
 use http_body_util::Full;
 
-use super::Body;
+use super::{Body, parse_url};
 use exchange::FailedExchange;
 pub use options::{ClientOptions, HttpError};
 use pool::{Lease, LeasedConnection, Origin, Pool, Scheme};
@@ -91,14 +91,16 @@ impl Client {
         Client { inner: Rc::new(inner) }
     }
 
-    /// Sends a GET request; see [`send`](Self::send).
+    /// Sends a GET request to a URL, which may have characters beyond ASCII: [`parse_url`]. See
+    /// [`send`](Self::send).
     ///
     /// # Errors
     ///
     /// As for [`send`](Self::send).
     pub async fn get(&self, url: impl AsRef<str>) -> Result<Response<Body>, HttpError> {
         let url = url.as_ref();
-        let request = Request::get(url).body(Bytes::new());
+        let parsed = parse_url(url).ok_or_else(|| HttpError::Url(url.to_owned()))?;
+        let request = Request::get(parsed).body(Bytes::new());
         self.send(request.map_err(|_| HttpError::Url(url.to_owned()))?).await
     }
 

@@ -8,6 +8,7 @@ use http::{Method, Response, StatusCode, Uri, uri};
 
 use super::pool::Origin;
 use super::{HttpError, PendingRequest};
+use crate::url::encode;
 
 /// Applies a redirect to the request; returns false if the response is not one.
 pub(super) fn apply<B>(
@@ -22,8 +23,9 @@ pub(super) fn apply<B>(
     };
     let Some(location) = answer.headers().get(LOCATION) else { return Ok(false) };
     let unclear = || HttpError::Url(String::from_utf8_lossy(location.as_bytes()).into_owned());
-    let location = location.to_str().map_err(|_| unclear())?;
-    let to = resolve(&pending.uri, location).ok_or_else(unclear)?;
+    // Servers send any bytes.
+    let reference = encode(location.as_bytes()).ok_or_else(unclear)?;
+    let to = resolve(&pending.uri, &reference).ok_or_else(unclear)?;
     if Origin::from_uri(&to)? != Origin::from_uri(&pending.uri)? {
         // Credentials for one server must not reach another.
         for secret in [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION] {
@@ -41,9 +43,8 @@ pub(super) fn apply<B>(
     Ok(true)
 }
 
-/// Resolves a reference against its base URL, without its fragment: RFC 3986, 5.2.
+/// Resolves an encoded reference against its base URL: RFC 3986, 5.2.
 fn resolve(base: &Uri, reference: &str) -> Option<Uri> {
-    let reference = reference.split('#').next().unwrap_or_default();
     let (scheme, authority) = (base.scheme()?, base.authority()?);
     if has_scheme(reference) {
         return reference.parse().ok();
@@ -119,6 +120,11 @@ mod tests {
             ("?y", "http://a/b/c/d;p?y"),
             ("g?y", "http://a/b/c/g?y"),
             ("g?y#s", "http://a/b/c/g?y"),
+            ("ä?ö", "http://a/b/c/%c3%a4?%c3%b6"),
+            ("/ä b", "http://a/%c3%a4%20b"),
+            ("//g/ä", "http://g/%c3%a4"),
+            ("http://g/ä", "http://g/%c3%a4"),
+            ("#s", "http://a/b/c/d;p?q"),
             (";x", "http://a/b/c/;x"),
             ("", "http://a/b/c/d;p?q"),
             (".", "http://a/b/c/"),
@@ -135,7 +141,8 @@ mod tests {
             ("g/../h", "http://a/b/c/h"),
         ];
         for (reference, expected) in cases {
-            let resolved = resolve(&base, reference).map(|uri| uri.to_string());
+            let encoded = encode(reference.as_bytes()).expect("a reference");
+            let resolved = resolve(&base, &encoded).map(|uri| uri.to_string());
             assert_eq!(resolved.as_deref(), Some(expected), "{reference:?}");
         }
         assert_eq!(resolve(&base, "http://[broken"), None);

@@ -16,6 +16,7 @@ use super::options::WebSocketOptions;
 use super::server::{has_token, single_value};
 use super::socket::Socket;
 use super::wire::Wire;
+use crate::parse_url;
 use crate::port_of;
 use couplet_core::endpoints::{ClientEndpoint, IntoEndpoint, TcpClient};
 use couplet_core::{Deferred, Reactor, Result, Stream};
@@ -128,7 +129,7 @@ fn random_key(reactor: &Reactor) -> String {
 type Target = (Uri, u16, bool);
 
 fn parse_target(request: &WebSocketRequest) -> Result<Target, HandshakeError> {
-    let uri: Uri = request.url.parse().map_err(|error| request.invalid(error))?;
+    let uri = parse_url(&request.url).ok_or_else(|| request.invalid("this is no URL"))?;
     let (is_secure, port) = match uri.scheme_str() {
         Some("ws") => (false, 80),
         Some("wss") => (true, 443),

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
 use couplet_core::driver::{CloseMode, Job, Key, ListenOptions, Signal, Ticket};
+use couplet_core::hooks::ascii_host;
 use couplet_core::hooks::simulator::FileLocks;
 use couplet_core::{Address, UnixAddress};
 
@@ -319,7 +320,8 @@ impl Kernel {
         });
         let addresses = self.hosts[index as usize].addresses();
         self.by_address.extend(addresses.iter().map(|ip| (*ip, index)));
-        self.names.insert(name.to_owned(), addresses);
+        let ascii = ascii_host(name).unwrap_or(name.into()).into_owned();
+        self.names.insert(ascii, addresses);
         index
     }
 

@@ -67,7 +67,7 @@ fn entry(path: &Path) -> Arc<Entry> {
 }
 
 fn entry_at(path: &Path, now: Duration) -> Arc<Entry> {
-    Arc::new(Entry::new(open(path), HeaderValue::from_static("text/plain"), now).unwrap())
+    Arc::new(Entry::new(open(path), "text/plain", now).unwrap())
 }
 
 fn is_kept(cache: &Cache, path: &str) -> bool {
@@ -143,7 +143,7 @@ fn a_file_that_grows_while_it_is_read_is_its_announced_length() {
         let path = folder.write("a", &vec![1; size], 100);
         let file = open(&path);
         File::options().append(true).open(&path).unwrap().write_all(b"more").unwrap();
-        let entry = Entry::new(file, HeaderValue::from_static("text/plain"), *NOW).unwrap();
+        let entry = Entry::new(file, "text/plain", *NOW).unwrap();
         let Contents::Bytes(bytes) = entry.contents() else { panic!("{size}: not in memory") };
         assert!(*bytes == vec![1; size]);
     }
@@ -213,6 +213,39 @@ fn a_sweep_forgets_what_was_not_asked_for_since_the_last_one() {
     cache.keep("/a", &entry(&path));
     cache.forget("/a");
     assert!(!is_kept(&cache, "/a") && !cache.starts_sweeping());
+}
+
+#[test]
+fn text_that_is_utf8_says_so() {
+    let folder = Temporary::new();
+    let long = |end: &[u8]| [&[b'a'; SMALL as usize][..], end].concat();
+    let cut = [&[b'a'; SMALL as usize - 1][..], "\u{e4}bc".as_bytes()].concat();
+    let charset = "; charset=utf-8";
+    for (kind, bytes, expected) in [
+        ("text/html", b"<p>".to_vec(), charset),
+        ("text/plain", Vec::new(), charset),
+        ("text/css", "\u{e4}".into(), charset),
+        ("text/plain", b"\xe4".to_vec(), ""),
+        ("text/plain", b"\xff\xfea\0".to_vec(), ""),
+        // An incomplete character at the end.
+        ("text/plain", b"a\xc3".to_vec(), ""),
+        ("text/javascript", b"1".to_vec(), charset),
+        ("application/javascript", b"1".to_vec(), charset),
+        ("application/json", b"1".to_vec(), charset),
+        ("application/manifest+json", b"1".to_vec(), charset),
+        ("application/octet-stream", b"1".to_vec(), ""),
+        ("image/png", b"1".to_vec(), ""),
+        ("image/svg+xml", b"1".to_vec(), ""),
+        ("text/plain", long(b"more"), charset),
+        // The beginning decides, also if it ends within a character.
+        ("text/plain", long(b"\xff"), charset),
+        ("text/plain", cut, charset),
+        ("text/plain", [b"\xff", &long(b"")[..]].concat(), ""),
+    ] {
+        let path = folder.write("a", &bytes, 100);
+        let entry = Entry::new(open(&path), kind, *NOW).unwrap();
+        assert_eq!(entry.kind, format!("{kind}{expected}"), "{} bytes", bytes.len());
+    }
 }
 
 #[cfg(target_os = "linux")]

@@ -13,6 +13,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::datagrams::Sockets;
+use crate::address::ascii_host;
 use crate::address::{Address, UnixAddress};
 use crate::driver::file_locks::FileLocks;
 use crate::driver::{
@@ -432,7 +433,8 @@ impl Network {
         takes: Duration,
         addresses: Result<Vec<IpAddr>, io::ErrorKind>,
     ) {
-        self.net.borrow_mut().names.insert(name.to_owned(), (takes, addresses));
+        let name = ascii_host(name).unwrap_or(name.into()).into_owned();
+        self.net.borrow_mut().names.insert(name, (takes, addresses));
     }
 
     /// Makes connects to this address hang: they are never answered.

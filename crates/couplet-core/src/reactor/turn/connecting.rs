@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::address::Address;
+use crate::address::ascii_host;
 use crate::connector::{Attempts, Connector, ConnectorCell, ConnectorState, Step, Timeout};
 use crate::driver::{CloseMode, Commands, Key, Ticket};
 use crate::error::{ConnectError, Reason};
@@ -84,7 +85,8 @@ impl Connecting {
             Err(name) => {
                 let ticket = cell.reactor.records().names.borrow_mut().ticket();
                 self.lookups.insert(ticket, cell.clone());
-                io.resolve(ticket, name);
+                // The system refuses a name that can't be converted.
+                io.resolve(ticket, &ascii_host(name).unwrap_or(name.into()));
                 let timeout = Timeout { until, timer: Some(arm(cell, until)) };
                 cell.set_step(Step::LookingUp(ticket, timeout));
             }

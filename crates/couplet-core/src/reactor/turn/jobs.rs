@@ -5,6 +5,7 @@ use std::io;
 use std::net::IpAddr;
 
 use super::core::Core;
+use crate::address::ascii_host;
 use crate::defer::Failure;
 use crate::driver::{Commands, Ticket};
 use crate::reactor::names::named;
@@ -21,7 +22,9 @@ pub(super) struct Lookups {
 
 impl Lookups {
     fn begin(&mut self, io: &mut dyn Commands, ticket: Ticket, lookup: Lookup) {
-        io.resolve(ticket, &lookup.name);
+        // The system refuses a name that can't be converted.
+        let name = ascii_host(&lookup.name).unwrap_or(lookup.name.as_str().into());
+        io.resolve(ticket, &name);
         let before = self.begun.insert(ticket, lookup);
         debug_assert!(before.is_none(), "a ticket names one lookup");
     }

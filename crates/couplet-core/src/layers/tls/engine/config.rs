@@ -13,6 +13,7 @@ use rustls::{DigitallySignedStruct, SignatureScheme, SupportedProtocolVersion};
 use super::certificates::{CertificateAndKey, CertificateResolver};
 use super::cryptography::Ticketer;
 use super::world::{key_log, provider, time_provider};
+use crate::address::ascii_host;
 use crate::layers::tls::TlsVersion;
 use crate::layers::tls::settings::{
     ClientAuth, ClientTlsOptions, ServerTlsOptions, TlsConfigError, Trust,
@@ -35,13 +36,13 @@ pub(in super::super) struct ClientConfig(pub(super) Arc<rustls::ClientConfig>);
 pub(in super::super) struct ServerName(pub(super) pki_types::ServerName<'static>);
 
 impl ServerName {
-    /// Parses a DNS name, or an IP address, optionally in brackets or with a scope.
+    /// Parses a DNS name, which may be beyond ASCII, or an IP address, optionally in brackets or with a scope.
     pub(in super::super) fn new(host: &str) -> Result<ServerName, TlsConfigError> {
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let bare = bare.split('%').next().unwrap_or(bare);
-        let name = bare.strip_suffix('.').unwrap_or(bare).to_owned();
-        let name = pki_types::ServerName::try_from(name)
-            .map_err(|_| TlsConfigError::BadName(host.to_owned()))?;
+        let name = bare.strip_suffix('.').unwrap_or(bare);
+        let name = ascii_host(name).and_then(|name| name.into_owned().try_into().ok());
+        let name = name.ok_or_else(|| TlsConfigError::BadName(host.to_owned()))?;
         Ok(ServerName(name))
     }
 
