@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::process;
 
@@ -28,15 +28,11 @@ const LOOKS_IN_GROUP: u32 = 120;
 ///
 /// The thread could not be started.
 pub fn reap_as_init() -> io::Result<()> {
-    static STARTED: Once = Once::new();
-    let mut started = Ok(());
-    if process::is_init() {
-        STARTED.call_once(|| {
-            let thread = std::thread::Builder::new().name("couplet-orphans".into());
-            started = thread.spawn(reap).map(drop);
-        });
+    static STARTED: AtomicBool = AtomicBool::new(false);
+    if process::is_init() && !STARTED.swap(true, Ordering::Relaxed) {
+        std::thread::Builder::new().name("couplet-orphans".into()).spawn(reap)?;
     }
-    started
+    Ok(())
 }
 
 /// A process as `/proc` shows it.

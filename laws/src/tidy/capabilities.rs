@@ -185,6 +185,7 @@ const CAPABILITIES: &[Capability] = &[
             // A standard stream may be a file, which cannot be polled.
             "couplet-cli/src/connect/",
             "couplet-cli/src/printer.rs",
+            "couplet-os/src/orphans.rs",
             "couplet-os/src/process.rs",
         ],
     },
@@ -433,6 +434,7 @@ const CAPABILITIES: &[Capability] = &[
             // `/proc` and `/dev/null`.
             "couplet-os/src/descriptor.rs",
             "couplet-os/src/epoll.rs",
+            "couplet-os/src/orphans.rs",
             "couplet-os/src/process.rs",
         ],
     },
@@ -592,6 +594,11 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-core/src/reactor/turn/keeping.rs",
             "couplet-core/src/transport/cell.rs",
         ],
+    },
+    Capability {
+        paths: &["couplet_os::unsent"],
+        instead: PROCESS,
+        places: &["couplet-core/src/driver/", "couplet-core/src/transport/cell.rs"],
     },
     Capability {
         paths: &["couplet_os::descriptor::take_inherited"],

@@ -761,6 +761,11 @@ impl ConnectionCell {
         self.socket.as_ref()?.ask(question)
     }
 
+    /// The number of bytes in the system's send queue.
+    pub(super) fn unacknowledged(&self) -> Option<usize> {
+        self.socket.as_ref()?.ask(|socket| couplet_os::unsent::unsent(&*socket))?
+    }
+
     pub(super) fn register(&self, producer: RegisteredProducer) {
         *self.producer.get_or_init(Box::default).borrow_mut() = Some(producer);
         self.update_awaits_room();

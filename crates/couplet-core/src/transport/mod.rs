@@ -822,7 +822,7 @@ impl Transport {
     /// The number of sent bytes that the peer has not acknowledged (TCP) or read (UNIX sockets);
     /// `None` if the system does not report it, and for other connections.
     pub fn unacknowledged(&self) -> Option<usize> {
-        self.cell.with_socket(|socket| couplet_os::unsent::unsent(&*socket)).flatten()
+        self.cell.unacknowledged()
     }
 
     /// The reactor that runs this connection.
