@@ -143,7 +143,7 @@ fn a_wrapper_reads_the_same_bytes_and_an_error_where_the_file_has_changed() {
 }
 
 #[test]
-fn files_of_one_connection_take_turns() {
+fn c175c_files_of_one_connection_take_turns() {
     let folder = Folder::new();
     let file = shared(&folder);
     beside_service(HttpOptions::default(), service(&file), async move |reactor| {
@@ -167,7 +167,7 @@ fn files_of_one_connection_take_turns() {
 }
 
 #[test]
-fn a_short_response_overtakes_a_file() {
+fn c175c_a_short_response_overtakes_a_file() {
     let folder = Folder::new();
     let file = shared(&folder);
     let service = async move |_: Reactor, request: Request<Body>| {

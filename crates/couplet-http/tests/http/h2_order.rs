@@ -125,7 +125,7 @@ fn check<B>(
 }
 
 #[test]
-fn a_response_from_memory_is_whole_before_during_and_after_its_request() {
+fn c174d_a_response_from_memory_is_whole_before_during_and_after_its_request() {
     check(async |reactor: Reactor, request: Request<Body>| {
         let length = read(reactor, request).await;
         let mut body = FileBody::default();
@@ -135,7 +135,7 @@ fn a_response_from_memory_is_whole_before_during_and_after_its_request() {
 }
 
 #[test]
-fn a_response_in_pieces_is_whole_before_during_and_after_its_request() {
+fn c174d_a_response_in_pieces_is_whole_before_during_and_after_its_request() {
     check(async |reactor: Reactor, request: Request<Body>| {
         let length = read(reactor, request).await;
         let pieces: Vec<Bytes> = content(length).chunks(5000).map(Bytes::copy_from_slice).collect();
@@ -145,7 +145,7 @@ fn a_response_in_pieces_is_whole_before_during_and_after_its_request() {
 }
 
 #[test]
-fn a_response_from_a_file_is_whole_before_during_and_after_its_request() {
+fn c174d_a_response_from_a_file_is_whole_before_during_and_after_its_request() {
     let folder = Folder::new();
     let files = LENGTHS.map(|length| {
         let path = folder.write(&length.to_string(), content(length));

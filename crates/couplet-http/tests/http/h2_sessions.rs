@@ -139,7 +139,7 @@ fn bodies_that_are_not_read_give_the_connections_window_back() {
 
 /// Announced windows: the setting of a stream's, and the first update of the connection's.
 #[test]
-fn windows_are_announced_as_they_are_set() {
+fn c175c_windows_are_announced_as_they_are_set() {
     let largest = i32::MAX as u32;
     for (stream_window, connection_window, announced) in [
         (256 * 1024, 1024 * 1024, (256 * 1024, Some(1024 * 1024 - 65_535))),
@@ -168,7 +168,7 @@ fn windows_are_announced_as_they_are_set() {
 
 /// Three uploads that the service does not read fill their windows. Others continue.
 #[test]
-fn uploads_that_are_not_read_do_not_stop_another() {
+fn c175c_uploads_that_are_not_read_do_not_stop_another() {
     let service = async |reactor: Reactor, request: Request<Body>| {
         if request.uri().path() == "/never" {
             let _ = reactor.sleep(1000 * SECOND).await;
@@ -199,7 +199,7 @@ fn uploads_that_are_not_read_do_not_stop_another() {
 }
 
 #[test]
-fn a_status_below_200_is_answered_with_500() {
+fn c174e_a_status_below_200_is_answered_with_500() {
     let service = async |_: Reactor, request: Request<Body>| {
         let mut answer = Response::new(Full::<Bytes>::from("a body"));
         let status = request.uri().path().trim_start_matches('/').parse();
