@@ -446,7 +446,8 @@ impl TlsEcho {
     }
 
     pub(super) fn send(&mut self, line: &str) {
-        writeln!(self.0.stdin.as_mut().unwrap(), "{line}").unwrap();
+        // At once, so that it leaves in one record.
+        self.0.stdin.as_mut().unwrap().write_all(format!("{line}\n").as_bytes()).unwrap();
     }
 
     pub(super) fn read_exact(&mut self, length: usize) -> Vec<u8> {
