@@ -452,20 +452,25 @@ impl Shown<'_> {
         }
     }
 
-    /// Numbers are shown as such.
+    /// Whole numbers are shown as such, and times, which have fractions of a second.
     fn own<S: Serializer>(&self, row: &NoteRow, serializer: S) -> Result<S::Ok, S::Error> {
         let mut object = serializer.serialize_map(None)?;
         object.serialize_entry("id", self.id)?;
         object.serialize_entry("loop", &self.object.of.number)?;
         for (field, value) in &row.fields {
-            match value.parse::<u64>() {
-                Ok(number) => object.serialize_entry(field, &number)?,
-                Err(_) => object.serialize_entry(field, value)?,
+            let time = value.parse::<f64>().ok().filter(|time| time.is_finite());
+            match (value.parse::<u64>(), time) {
+                (Ok(number), _) => object.serialize_entry(field, &number)?,
+                (_, Some(time)) if TIMES.contains(field) => object.serialize_entry(field, &time)?,
+                _ => object.serialize_entry(field, value)?,
             }
         }
         object.end()
     }
 }
+
+/// The fields of a program's rows that are times, in seconds since 1970.
+const TIMES: [&str; 2] = ["since", "due"];
 
 impl LoopName {
     /// The rows of other objects of the loop, with their views.

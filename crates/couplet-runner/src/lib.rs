@@ -32,7 +32,7 @@
 //! ```
 //!
 //! With a file `echo.toml` that contains `listen = "tcp:8000"`, `echo --config echo.toml` serves
-//! until SIGTERM. `echo --config echo.toml --check` only checks the file, and `echo --help` lists the
+//! until SIGTERM. `echo --config echo.toml --check` reads and builds everything and opens nothing, and `echo --help` lists the
 //! other options. A key that is misspelt is an error that shows the place and the likely meaning:
 //!
 //! ```text
@@ -55,6 +55,7 @@
 //! | `not-ready-for` | seconds for which a program that ends serves as before, but isn't ready | 0 |
 //! | `drain` | seconds for which connections may finish when the program ends | 5 |
 //! | `drain-groups`, `drain-over` | connections are asked to finish in so many groups, over so many seconds | 1, 0 |
+//! | `read-within` | seconds for a reload to read the configuration and other files | 10 |
 //! | `restart-within` | seconds for a new process of the program to start | 60 |
 //! | `restart-drain` | seconds for which connections of the process before may finish | 600 |
 //! | `generations` | at most so many processes of the program run at the same time | 4 |
@@ -107,7 +108,8 @@
 //! Warnings and errors go to stderr, or are appended to `--log-file`; as lines, or with `--log json` as
 //! a line of JSON each. `-v` adds important events, `-vv` a line for each connection. Of the warnings
 //! and errors from one place in the program, 20 are logged within ten seconds (`--log-repeats`); the
-//! others are counted, and the count is logged. `--log-level couplet::access=debug` logs a line for each
+//! others are counted, and the count is logged. Loops queue lines for a slow reader, at most
+//! `--log-buffer` bytes; further ones are lost and counted. `--log-level couplet::access=debug` logs a line for each
 //! connection and each HTTP request that ends. The guide lists all events.
 //!
 //! # Health and metrics
@@ -137,6 +139,9 @@
 //! | `couplet_lateness_seconds` | histogram: how late a timer is, measured each second |
 //! | `couplet_unhandled_failures_total` | failures of Deferreds that no errback handled |
 //! | `couplet_events_total{level}` | events of the levels `error` and `warn` |
+//! | `couplet_log_lines_lost_total{log}` | lines that were lost because the log's reader is too slow |
+//!
+//! [`Runner::metrics`] adds those of the program.
 //!
 //! # Threads
 //!
@@ -165,6 +170,9 @@
 //! Connections of the kinds that the program takes over, in its [main loop](Runner::takes_over) or in
 //! [all](Runner::takes_over_in_loops), move; the others may finish, and then the old process ends. If the
 //! new process fails, nothing changes.
+//!
+//! `--directory`, an absolute path, is entered at each start, reload and restart, wherever a link in it
+//! leads by then.
 //!
 //! Under systemd (`Type=notify-reload`) the program reports that it is ready once all services have
 //! started, that it reloads, and that it stops. With `WatchdogSec=`, it reports that all its loops turn.

@@ -121,13 +121,17 @@ fn two_pages_have_their_own_views() {
 fn rows_of_a_program_have_a_view_of_their_own() {
     let (program, ()) = Program::start(|reactor| {
         let row = |room: &str| {
-            NoteRow::new("rooms", [("room", room.to_owned()), ("members", "12".to_owned())])
+            let fields =
+                [("room", room), ("members", "12"), ("since", "7.125"), ("topic", "7.125")];
+            NoteRow::new("rooms", fields.map(|(field, value)| (field, value.to_owned())))
         };
         let note = reactor.note_rows(move || vec![row("bar"), row("lounge")]);
         // The rows stay as long as their note.
         reactor.call_later(Duration::from_secs(3600), move || drop(note));
     });
-    let bar = json!({ "id": "0.bar", "loop": 0, "room": "bar", "members": 12 });
+    let bar = json!({
+        "id": "0.bar", "loop": 0, "room": "bar", "members": 12, "since": 7.125, "topic": "7.125"
+    });
     assert_eq!(program.get("/rooms.json")[0], bar);
     let state = program.get("/state.json");
     assert_eq!(state["views"]["rooms"][0], bar);
