@@ -219,7 +219,7 @@ mod tests {
         for args in [&["echo"][..], &["chat"], &["poetry", "serve"], &["run"], &["get"]] {
             assert_eq!(help(args), [true; 4], "{args:?}");
         }
-        for args in [&[][..], &["cert"], &["ctl"], &["bench"], &["completions"]] {
+        for args in [&[][..], &["cert"], &["ctl"], &["completions"]] {
             assert_eq!(help(args), [false; 4], "{args:?}");
         }
         assert_eq!(help(&["sim"]), [false, false, false, true]);
