@@ -11,7 +11,7 @@ use couplet::layers::tls::{Identity, ServerTls, ServerTlsOptions};
 use couplet::layers::{Layers, Outbox, Up};
 use rustix::process::Signal;
 
-use crate::kit::{Client, Running, Server, couplet, has, now, serve_raw};
+use crate::kit::{Client, Running, Server, couplet, has, now, serve_raw, wait_until};
 use crate::tls::certificate;
 
 /// How the server ends after its answer.
@@ -163,9 +163,10 @@ fn a_server_that_was_stopped_reads_what_has_arrived_before_its_timers() {
         let mut client = server.connect();
         client.send(b"a");
         assert_eq!(client.read_exact(1), b"a");
+        let stopped = now();
         server.running.signal(Signal::STOP);
         client.send(b"bytes");
-        std::thread::sleep(IDLE + Duration::from_millis(500));
+        wait_until("the timeout to have passed", || stopped.elapsed() > IDLE + IDLE / 8);
         server.running.signal(Signal::CONT);
         assert_eq!(client.read_exact(5), b"bytes", "{driver}");
         server.stop(Signal::TERM).quietly(0);

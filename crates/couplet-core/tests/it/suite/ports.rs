@@ -4,7 +4,6 @@
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
-use std::time::Duration;
 
 use couplet::{Address, ListenOptions, Port, Transport};
 
