@@ -544,6 +544,7 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-cli/src/inspect/process.rs",
             // The limit on descriptors.
             "couplet-cli/src/server.rs",
+            "couplet-runner/src/running.rs",
         ],
     },
     Capability { paths: &["couplet_os"], instead: PROCESS, places: &["couplet-core/src/driver/"] },
