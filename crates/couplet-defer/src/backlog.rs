@@ -59,7 +59,7 @@ struct Shared {
     state: Mutex<State>,
     more: Condvar,
     less: Condvar,
-    /// The writer, while its thread does not run.
+    /// The writer; locked by the thread.
     // Bound: one.
     out: Mutex<Box<dyn Write + Send>>,
 }
@@ -83,12 +83,16 @@ struct State {
 type Notice = dyn Fn(u64) -> Option<String> + Send;
 
 enum Entry {
-    // Bound: `State::capacity`.
-    Line(Vec<u8>),
+    Line(
+        // Bound: `State::capacity`, or one longer line.
+        Vec<u8>,
+    ),
     /// So many lines were lost here.
     Lost(u64),
-    // Bound: `JOBS`.
-    Job(Box<dyn FnOnce() + Send>),
+    Job(
+        // Bound: `JOBS`.
+        Box<dyn FnOnce() + Send>,
+    ),
 }
 
 /// The writing thread.
@@ -144,6 +148,7 @@ impl Backlog {
 
     /// The backlog of the program's standard error.
     pub fn stderr() -> Backlog {
+        // Bound: its capacity (1 MiB).
         static STDERR: LazyLock<Backlog> = LazyLock::new(|| Backlog::new("stderr", io::stderr()));
         STDERR.clone()
     }
@@ -151,6 +156,7 @@ impl Backlog {
     /// The backlog of the program's standard output, for lines of a server. Results of a command are
     /// not lines that may be lost.
     pub fn stdout() -> Backlog {
+        // Bound: its capacity (1 MiB).
         static STDOUT: LazyLock<Backlog> =
             LazyLock::new(|| Backlog::new("stdout", Flushed(io::stdout())));
         STDOUT.clone()

@@ -5,6 +5,10 @@
 //! The hidden modules and macros are for the other crates of Couplet, and unstable.
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+#[macro_use]
+extern crate couplet_watched;
+
 // First, as its macros are textual.
 #[doc(hidden)]
 #[macro_use]

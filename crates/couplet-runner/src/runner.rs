@@ -35,6 +35,7 @@ pub struct Runner {
     options: LoopOptions,
     services: Services,
     takers: Takers,
+    // Bound: one for each call of the program.
     own_metrics: OwnMetrics,
 }
 

@@ -59,6 +59,7 @@ pub(crate) struct Program {
     /// Connections of a process that has died.
     pub(crate) stored: Cell<Stored>,
     pub(crate) metrics: Option<Metrics>,
+    // Bound: one for each call of the program.
     pub(crate) own_metrics: OwnMetrics,
 }
 

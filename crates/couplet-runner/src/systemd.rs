@@ -73,7 +73,7 @@ fn notify(states: &[NotifyState<'_>]) {
 }
 
 /// Messages that wait for room in systemd's socket.
-static WAITING: LazyLock<Backlog> = LazyLock::new(|| Backlog::new("systemd", io::sink()));
+static WAITING: LazyLock<Backlog> = LazyLock::new(|| Backlog::new("systemd", Vec::new()));
 
 /// Sends a message now, or in a thread once systemd has read those before it.
 fn send(text: String, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {

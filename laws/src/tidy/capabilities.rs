@@ -397,6 +397,8 @@ const CAPABILITIES: &[Capability] = &[
         ],
         instead: SOCKET,
         places: &[
+            // Abstract names.
+            "couplet-runner/src/systemd.rs",
             "couplet-core/src/driver/",
             "couplet-os/src/process.rs",
             "couplet-os/src/signals.rs",
@@ -411,6 +413,9 @@ const CAPABILITIES: &[Capability] = &[
             // Parts of files that are sent.
             "couplet-core/src/outbox/file.rs",
             "couplet-core/src/endpoints/record_file.rs",
+            // Checks, before or without a run; the working folder, in a thread of the pool.
+            "couplet-runner/src/files.rs",
+            "couplet-runner/src/directory.rs",
             "couplet-core/src/layers/tls/directory.rs",
             "couplet-core/src/layers/tls/settings.rs",
             // Two processes compare their traces.
@@ -470,7 +475,6 @@ const CAPABILITIES: &[Capability] = &[
             // Standard streams as connections.
             "couplet-core/src/driver/pipe.rs",
             "couplet-cli/src/",
-            "couplet-runner/src/exit.rs",
             "couplet-runner/src/logging.rs",
             "couplet-runner/src/runner.rs",
         ],
@@ -500,6 +504,8 @@ const CAPABILITIES: &[Capability] = &[
         paths: &["std::process::id", "std::os::unix::process::parent_id"],
         instead: PROCESS,
         places: &[
+            // Another process has no thread of this one.
+            "couplet-defer/src/backlog.rs",
             // `LISTEN_PID` names this process or another.
             "couplet-core/src/endpoints/inherited.rs",
             "couplet-sim/src/determinism.rs",
@@ -517,6 +523,7 @@ const CAPABILITIES: &[Capability] = &[
         paths: &["std::env"],
         instead: PROCESS,
         places: &[
+            "couplet-runner/src/directory.rs",
             "couplet-cli/src/bench.rs",
             "couplet-core/src/endpoints/inherited.rs",
             // `COUPLET_SEED`, and the second process.
@@ -788,6 +795,9 @@ const METHODS: &[Methods] = &[
             "couplet-core/src/outbox/file.rs",
             "couplet-core/src/endpoints/record_file.rs",
             "couplet-core/src/endpoints/tls.rs",
+            "couplet-runner/src/config/mod.rs",
+            "couplet-runner/src/directory.rs",
+            "couplet-runner/src/files.rs",
             "couplet-runner/src/pid_file.rs",
             // Of an event.
             "couplet-defer/src/events.rs",
@@ -834,6 +844,7 @@ const METHODS: &[Methods] = &[
             ("wait_while", 2),
         ],
         &[
+            "couplet-defer/src/backlog.rs",
             "couplet-core/src/driver/pool.rs",
             "couplet-core/src/driver/stalls.rs",
             // Before a loop is created again.

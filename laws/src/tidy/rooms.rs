@@ -135,6 +135,7 @@ const MAY_KNOW: [(&str, &[&str]); 32] = [
     (
         "endpoints",
         &[
+            "backlog",
             "panics",
             "process",
             "defer",

@@ -10,6 +10,9 @@ use std::io::{self, BufReader, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use tracing::subscriber::NoSubscriber;
+use tracing::{Dispatch, dispatcher};
+
 use crate::backlog::{Backlog, lost_lines};
 use crate::layers::Pcap;
 use crate::panics::lock;
@@ -29,6 +32,7 @@ pub(super) enum RecordFormat {
 #[derive(Debug)]
 pub(super) struct RecordFile {
     file: Arc<SharedFile>,
+    // Bound: the capacity of a backlog (1 MiB).
     records: Backlog,
 }
 
@@ -63,6 +67,7 @@ static OPEN: Mutex<Vec<OpenRecords>> = Mutex::new(Vec::new());
 #[derive(Debug)]
 struct OpenRecords {
     file: Arc<SharedFile>,
+    // Bound: the capacity of a backlog (1 MiB).
     records: Backlog,
     users: usize,
 }
@@ -103,7 +108,11 @@ impl RecordFile {
 
 /// The queue in front of a file. Lost lines are counted in the file; a capture has no place for that.
 fn backlog(file: &Arc<SharedFile>) -> Backlog {
-    let records = Backlog::new(file.path.display().to_string(), Appending(file.clone()));
+    // The warnings of its thread go where the loop's do.
+    let subscriber = dispatcher::get_default(Clone::clone);
+    let subscriber = Some(subscriber).filter(|it| !it.is::<NoSubscriber>());
+    let appending = Appending { file: file.clone(), subscriber };
+    let records = Backlog::new(file.path.display().to_string(), appending);
     let file = file.clone();
     records.set_notice(move |lost| match file.records {
         RecordFormat::Lines => Some(format!("{}\n", lost_lines(lost))),
@@ -116,11 +125,18 @@ fn backlog(file: &Arc<SharedFile>) -> Backlog {
 }
 
 /// Appends each piece that is written as a record.
-struct Appending(Arc<SharedFile>);
+struct Appending {
+    file: Arc<SharedFile>,
+    subscriber: Option<Dispatch>,
+}
 
 impl Write for Appending {
     fn write(&mut self, record: &[u8]) -> io::Result<usize> {
-        self.0.append(record);
+        let append = || self.file.append(record);
+        match &self.subscriber {
+            Some(subscriber) => dispatcher::with_default(subscriber, append),
+            None => append(),
+        }
         Ok(record.len())
     }
 

@@ -149,7 +149,7 @@ fn a_log_that_loses_lines_each_time() {
         assert!(log.settle(Duration::from_secs(300)));
         measured.logs = vec![log.state()];
         let found = Measured::only(&measured.flags(), "log");
-        assert_eq!(found, format!("stderr (0 B queued): {words} lost in the last minute"));
+        assert_eq!(found, format!("stderr (0 bytes queued): {words} lost in the last minute"));
         assert!(measured.pass(RECENT).flags().is_empty(), "it is over");
     }
 }

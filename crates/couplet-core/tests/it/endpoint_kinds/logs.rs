@@ -1,7 +1,7 @@
 //! Row 145d: the files of `log:` contain whole records, even with many writing loops or a full
 //! disk.
 
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{Seek, SeekFrom, Write};
 use std::process::Command;
 
@@ -10,9 +10,28 @@ use couplet::layers::LogForm;
 use couplet::testing::MemoryReactor;
 use tracing::Level;
 
+use self::settled as fs;
 use super::{Echo, conversation, conversation_at, echoing};
 use crate::logged::{logged, logged_at};
 use crate::needed::{Folder, has};
+
+/// Files, once the threads that write logs have written everything.
+mod settled {
+    use std::io::Result;
+    use std::path::Path;
+
+    pub(super) use std::fs::*;
+
+    pub(super) fn read(path: impl AsRef<Path>) -> Result<Vec<u8>> {
+        couplet::backlog::settle_all();
+        std::fs::read(path)
+    }
+
+    pub(super) fn read_to_string(path: impl AsRef<Path>) -> Result<String> {
+        couplet::backlog::settle_all();
+        std::fs::read_to_string(path)
+    }
+}
 
 /// The header of a capture.
 const HEADER: usize = 24;
@@ -379,6 +398,7 @@ fn c145d_a_capture_is_written_by_one_program_at_a_time() {
         let other = OpenOptions::new().append(true).open(&file).expect("a capture");
         assert!(matches!(other.try_lock(), Err(fs::TryLockError::WouldBlock)), "{file}");
         drop(memory);
+        couplet::backlog::settle_all();
         other.try_lock().expect("the port is gone");
     }
 }
@@ -386,7 +406,10 @@ fn c145d_a_capture_is_written_by_one_program_at_a_time() {
 #[cfg(target_os = "linux")]
 #[test]
 fn c145d_a_full_disk_ends_a_log_and_disturbs_no_connection() {
-    let ((), lines) = logged(|| conversation("log:7777:file=/dev/full"));
+    let ((), lines) = logged(|| {
+        conversation("log:7777:file=/dev/full");
+        couplet::backlog::settle_all();
+    });
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(lines[0].contains("the traffic log ends here"), "{lines:?}");
     let error = refused("log:7777:file=/dev/full:form=pcap");
@@ -411,7 +434,10 @@ fn c145d_a_record_that_a_full_disk_cuts_is_removed() {
     for (name, form) in [("traffic.pcap", ""), ("log", ""), ("hex", ":form=hex")] {
         let file = format!("{folder}{name}");
         let log = format!("log:7777:file={file}{form}");
-        let ((), lines) = logged(|| (0..10).for_each(|_| conversation(&log)));
+        let ((), lines) = logged(|| {
+            (0..10).for_each(|_| conversation(&log));
+            couplet::backlog::settle_all();
+        });
         assert!(lines.iter().any(|line| line.contains("the traffic log ends here")), "{lines:?}");
         let bytes = fs::read(&file).expect("a log");
         assert!(bytes.len() > 300, "almost as much as fits");

@@ -518,6 +518,7 @@ fn wrappers_nest_and_the_last_is_next_to_the_socket() {
         let wire = memory.connect(7777);
         wire.push(b"PROXY UNKNOWN\r\nhello");
         memory.settle();
+        couplet::backlog::settle_all();
         let log = std::fs::read_to_string(&file).unwrap();
         assert_eq!(log.contains("PROXY"), sees_header, "{log}");
         assert!(log.contains("hello"), "{log}");
