@@ -78,6 +78,7 @@ const FREE: &[&str] = &[
     // Crates without effects.
     "bytes",
     "futures_core",
+    "idna",
     "memchr",
     // Attributes.
     "diagnostic",
@@ -198,6 +199,12 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-core/src/reactor/tasks.rs",
             "couplet-sim/src/determinism.rs",
         ],
+    },
+    Capability {
+        paths: &["std::thread::yield_now"],
+        instead: NO_WAIT,
+        // A write that has set the time of a file, and not yet its length.
+        places: &["couplet-core/src/outbox/file.rs"],
     },
     Capability {
         paths: &["std::thread::scope", "std::thread::available_parallelism"],
@@ -662,7 +669,6 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-http/src/",
             "couplet-cli/src/chat/web.rs",
             "couplet-cli/src/http/",
-            "couplet-cli/src/inspect/",
             "couplet-inspect/src/actions.rs",
             "couplet-inspect/src/server.rs",
             "couplet-runner/src/web.rs",
