@@ -567,9 +567,9 @@ impl Piece {
         self.content.len() == 0
     }
 
-    /// Whether it is a part of a file, which holds no memory.
-    pub(super) fn is_file(&self) -> bool {
-        matches!(self.content, Content::File(_))
+    /// Whether it holds memory; a part of a file does not.
+    pub(super) fn holds_memory(&self) -> bool {
+        matches!(self.content, Content::Bytes(_))
     }
 }
 

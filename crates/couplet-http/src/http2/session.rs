@@ -583,7 +583,7 @@ where
         let Some(Some(request)) = self.requests.get_mut(key) else { return };
         request.output = OutputState::Queued;
         match &*request.stage {
-            Stage::Sending { piece: Some(piece), .. } if !piece.is_file() => {
+            Stage::Sending { piece: Some(piece), .. } if piece.holds_memory() => {
                 self.sending.push_front(key);
             }
             _ => self.sending.push_back(key),
