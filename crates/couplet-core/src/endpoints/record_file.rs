@@ -17,6 +17,9 @@ use crate::backlog::{Backlog, lost_lines};
 use crate::layers::Pcap;
 use crate::panics::lock;
 
+/// Records that are queued for a slow disk, in bytes: those of a burst.
+const QUEUE: usize = 16 * 1024 * 1024;
+
 /// Maximum size of a captured packet, in bytes: far more than we or other programs write.
 const LONGEST_PACKET: u32 = 256 * 1024;
 
@@ -32,7 +35,7 @@ pub(super) enum RecordFormat {
 #[derive(Debug)]
 pub(super) struct RecordFile {
     file: Arc<SharedFile>,
-    // Bound: the capacity of a backlog (1 MiB).
+    // Bound: `QUEUE` (16 MiB).
     records: Backlog,
 }
 
@@ -67,7 +70,7 @@ static OPEN: Mutex<Vec<OpenRecords>> = Mutex::new(Vec::new());
 #[derive(Debug)]
 struct OpenRecords {
     file: Arc<SharedFile>,
-    // Bound: the capacity of a backlog (1 MiB).
+    // Bound: `QUEUE` (16 MiB).
     records: Backlog,
     users: usize,
 }
@@ -113,6 +116,7 @@ fn backlog(file: &Arc<SharedFile>) -> Backlog {
     let subscriber = Some(subscriber).filter(|it| !it.is::<NoSubscriber>());
     let appending = Appending { file: file.clone(), subscriber };
     let records = Backlog::new(file.path.display().to_string(), appending);
+    records.set_capacity(QUEUE);
     let file = file.clone();
     records.set_notice(move |lost| match file.records {
         RecordFormat::Lines => Some(format!("{}\n", lost_lines(lost))),

@@ -23,11 +23,13 @@ mod settled {
     pub(super) use std::fs::*;
 
     pub(super) fn read(path: impl AsRef<Path>) -> Result<Vec<u8>> {
+        couplet::backlog::set_exit_wait(std::time::Duration::from_secs(300));
         couplet::backlog::settle_all();
         std::fs::read(path)
     }
 
     pub(super) fn read_to_string(path: impl AsRef<Path>) -> Result<String> {
+        couplet::backlog::set_exit_wait(std::time::Duration::from_secs(300));
         couplet::backlog::settle_all();
         std::fs::read_to_string(path)
     }
