@@ -167,7 +167,7 @@ const CAPABILITIES: &[Capability] = &[
         instead: CHANCE,
         places: &["couplet-cli/src/poetry/catalogue.rs"],
     },
-    // Threads, and whatever waits for one.
+    // Threads, and code that waits for one.
     Capability {
         paths: &["std::thread::Builder"],
         instead: NO_WAIT,

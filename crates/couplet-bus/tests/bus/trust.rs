@@ -1,4 +1,4 @@
-//! What a NATS server says before TLS, and the servers that it names: row 207a.
+//! Claims of a NATS server before TLS, and the servers that it names: row 207a.
 
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

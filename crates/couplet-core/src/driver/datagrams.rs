@@ -581,7 +581,7 @@ mod tests {
         Address::Unix(format!("\0{n}").into())
     }
 
-    /// Sends the queue as a driver does, to receivers of which some are full. Returns what was sent.
+    /// Sends the queue as a driver does, to receivers, some of them full. Returns the datagrams that were sent.
     fn send(
         queue: &mut DatagramQueue,
         now: Instant,

@@ -117,7 +117,7 @@ fn reachable(host: &str) -> &str {
     }
 }
 
-/// The beginning of the string of an address, which decides what a port alone means.
+/// The beginning of the string of an address, which decides the host of a bare port number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Spelling {
     /// With `tcp:`, `tcp6:` or `udp:`: all interfaces.

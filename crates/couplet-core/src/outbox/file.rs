@@ -257,7 +257,7 @@ pub struct FilePart {
 }
 
 impl FilePart {
-    /// The bytes of this range. On systems of 32 bits a longer part is cut to what can be counted.
+    /// The bytes of this range. On systems of 32 bits a longer part is cut to the largest count.
     pub fn new(file: &SharedFile, range: Range<u64>) -> FilePart {
         let len = range.end.saturating_sub(range.start);
         let len = usize::try_from(len).unwrap_or(usize::MAX);

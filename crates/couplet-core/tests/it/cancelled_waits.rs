@@ -291,7 +291,7 @@ fn c129b_the_bytes_and_messages_of_a_stream_stay_in_it() {
         assert_eq!(received.borrow().as_slice(), expected);
         assert!(transport.is_closing());
     }
-    // A stream that outlives the wait keeps what has arrived.
+    // A stream that outlives the wait keeps the bytes that have arrived.
     let mut held = hold(Idle);
     let mut stream = Stream::new(&held.connection.transport());
     let stop = DeferredEvent::new();

@@ -137,7 +137,7 @@ fn a_stream_is_open_until_both_sides_are_done() {
     machine.abandon_request(1);
     assert!(!machine.is_open(1) && !machine.has_streams());
     assert_eq!(sent(&mut machine).last(), Some(&(kind::RST_STREAM, 0, 3)));
-    // What is still on its way is ignored.
+    // Frames that are still on their way are ignored.
     assert_eq!(events(&mut machine, &frame(kind::DATA, 0, 3, b"late")), [""; 0]);
     assert_eq!(events(&mut machine, &get(3)), [""; 0]);
     assert_eq!(sent(&mut machine), []);

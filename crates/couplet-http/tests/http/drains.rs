@@ -152,7 +152,7 @@ async fn hello_or_socket(mut request: Request<Body>) -> Result<Response<String>,
     Ok(websocket::upgrade(&mut request, WebSocketOptions::default(), echo))
 }
 
-/// What a client gets that sends `before` 1 s before a drain, and `after` in it, `pause` later.
+/// The answer to a client that sends `before` 1 s before a drain, and `after` in it, `pause` later.
 fn drained(
     folder: &Folder,
     (is_tls, alpn): (bool, &'static str),

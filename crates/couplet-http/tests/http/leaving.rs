@@ -160,7 +160,7 @@ async fn hold_tunnel(
     Ok(())
 }
 
-/// What the client sends.
+/// The request.
 fn asked(speaks: Speaks, serves: Serves) -> Vec<u8> {
     let upload = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 900000\r\n\r\n";
     match (speaks, serves) {
@@ -270,7 +270,7 @@ fn times(
         let mut gone = None;
         while reactor.now() < begun + LONG && (gone.is_none() || dropped.get().is_none()) {
             if let Some(client) = &mut client {
-                // It takes what comes.
+                // It reads everything.
                 let mut buffer = [0; 4096];
                 let reading = async { Ok(client.read(&mut buffer).await) };
                 let _ = reactor.timeout(STEP / 100, reading).await;

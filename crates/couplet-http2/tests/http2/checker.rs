@@ -49,9 +49,9 @@ enum Message {
 struct Stream {
     ours: Message,
     theirs: Message,
-    /// What we may send, beyond the peer's initial window.
+    /// Our credit, beyond the peer's initial window.
     send: i64,
-    /// What the peer may send, beyond our initial window.
+    /// The credit of the peer, beyond our initial window.
     receive: i64,
     body: Vec<u8>,
     /// We sent END_STREAM, perhaps before a reset.
