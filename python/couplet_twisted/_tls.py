@@ -10,6 +10,7 @@ ciphers; and those whose protocol takes its object before the handshake. The log
 import functools
 import os
 import weakref
+from datetime import datetime, timezone
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509 import Version
@@ -97,8 +98,16 @@ def _roots(trust):
         if each.version is not Version.v3:
             # The certificates that it signs may be such too, which rustls refuses.
             raise _Unsupported("a trusted certificate is of version 1 of X.509")
+        if not each.not_valid_before_utc <= datetime.now(timezone.utc) <= each.not_valid_after_utc:
+            raise _Unsupported("a trusted certificate is not valid at present")
         found = {extension.oid: extension.value for extension in each.extensions}
-        authority = found.get(ExtensionOID.BASIC_CONSTRAINTS)
+        authority, usage = found.get(ExtensionOID.BASIC_CONSTRAINTS), found.get(ExtensionOID.KEY_USAGE)
+        if not (authority is None or authority.ca) or not (usage is None or usage.key_cert_sign):
+            # rustls takes each trusted certificate for an authority's.
+            raise _Unsupported("a trusted certificate may not sign others")
+        if ExtensionOID.EXTENDED_KEY_USAGE in found:
+            # OpenSSL applies it to the certificates below.
+            raise _Unsupported("a trusted certificate is for certain purposes")
         if authority is not None and authority.ca and ExtensionOID.SUBJECT_ALTERNATIVE_NAME in found:
             # OpenSSL accepts it from a server too, rustls doesn't.
             raise _Unsupported("a trusted certificate is both an authority's and a server's")

@@ -195,7 +195,7 @@ impl Protocol for Bridge {
 
     fn write_closed(&mut self, _: &Transport) {
         self.queue(|connection, shared| {
-            // As in Twisted, a close that was requested meanwhile takes its place.
+            // As in Twisted, a close requested since takes its place.
             if !connection.get().is_disconnecting() {
                 tell(connection, shared, "_closeWriteConnection");
             }

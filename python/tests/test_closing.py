@@ -405,7 +405,7 @@ class Closing(Cases):
             transport = case.reactor.spawnProcess(made, sys.executable, ["python", "-c", program], None, childFDs=descriptors)
             acts(case, noting, first, moment, then, Reads(transport))(transport)
             await noting.lost
-            # Each descriptor's loss has a place of its own in the order of events.
+            # The losses of descriptors have no order.
             return ["", *sorted(noting.events)]
 
         earlier = {

@@ -6,12 +6,14 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{self, CertificateDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, ServerSessionMemoryCache, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{DigitallySignedStruct, SignatureScheme, SupportedProtocolVersion};
 
 use super::certificates::{CertificateAndKey, CertificateResolver};
 use super::cryptography::Ticketer;
+use super::usages::WithUsages;
 use super::world::{key_log, provider, time_provider};
 use crate::address::ascii_host;
 use crate::layers::tls::TlsVersion;
@@ -82,6 +84,7 @@ impl ServerConfig {
                     _ => builder,
                 }
                 .build()
+                .map(|verifier| Arc::new(WithUsages(verifier)) as Arc<dyn ClientCertVerifier>)
                 .map_err(unusable)?
             }
         };
@@ -137,14 +140,14 @@ impl ClientConfig {
     ) -> Result<ClientConfig, TlsConfigError> {
         let provider = provider();
         let verifier: Arc<dyn ServerCertVerifier> = match &options.trust {
-            Trust::Platform => Arc::new(
+            Trust::Platform => Arc::new(WithUsages(Arc::new(
                 rustls_platform_verifier::Verifier::new(provider.clone()).map_err(unusable)?,
-            ),
-            Trust::Roots(roots) => {
+            ))),
+            Trust::Roots(roots) => Arc::new(WithUsages(
                 WebPkiServerVerifier::builder_with_provider(roots.0.clone(), provider.clone())
                     .build()
-                    .map_err(unusable)?
-            }
+                    .map_err(unusable)?,
+            )),
             Trust::Anyone => Arc::new(Anyone),
         };
         let builder = rustls::ClientConfig::builder_with_details(provider, time_provider())

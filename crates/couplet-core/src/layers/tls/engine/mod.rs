@@ -8,6 +8,7 @@ pub(super) mod certificates;
 pub(super) mod config;
 mod errors;
 pub(super) mod hello;
+mod usages;
 pub(super) mod world;
 
 use std::sync::Arc;
