@@ -60,7 +60,7 @@ struct Shared {
     more: Condvar,
     less: Condvar,
     /// The writer; locked by the thread.
-    // Bound: one.
+    // Bound: one for each backlog.
     out: Mutex<Box<dyn Write + Send>>,
 }
 
@@ -72,7 +72,7 @@ struct State {
     jobs: usize,
     capacity: usize,
     lost: u64,
-    // Bound: one.
+    // Bound: one for each backlog.
     notice: Box<Notice>,
     thread: Thread,
     /// True once the last handle was dropped.
