@@ -73,6 +73,8 @@ struct OpenRecords {
     // Bound: `QUEUE` (16 MiB).
     records: Backlog,
     users: usize,
+    /// Queued closes: only the last one has all records before it.
+    closes: usize,
 }
 
 impl RecordFile {
@@ -99,7 +101,12 @@ impl RecordFile {
         let state = Mutex::new(Some(OpenFile { file, id, length, limit }));
         let file = Arc::new(SharedFile { path: path.into(), records, state });
         let records = backlog(&file);
-        others.push(OpenRecords { file: file.clone(), records: records.clone(), users: 1 });
+        others.push(OpenRecords {
+            file: file.clone(),
+            records: records.clone(),
+            users: 1,
+            closes: 0,
+        });
         Ok(RecordFile { file, records })
     }
 
@@ -157,7 +164,7 @@ impl Drop for RecordFile {
         open.users -= 1;
         if open.users == 0 {
             let file = self.file.clone();
-            open.records.run(move || file.close());
+            open.closes += usize::from(open.records.run(move || file.close()));
         }
     }
 }
@@ -180,8 +187,11 @@ impl SharedFile {
     /// Closes the file, unless it has a new user.
     fn close(self: &Arc<Self>) {
         let mut files = lock(&OPEN);
-        let unused = |open: &OpenRecords| open.users == 0 && Arc::ptr_eq(&open.file, self);
-        if let Some(index) = files.iter().position(unused) {
+        let Some(index) = files.iter().position(|open| Arc::ptr_eq(&open.file, self)) else {
+            return;
+        };
+        files[index].closes -= 1;
+        if files[index].users == 0 && files[index].closes == 0 {
             // A backlog that is dropped ends its thread, which is the present one.
             files.swap_remove(index);
             *lock(&self.state) = None;
