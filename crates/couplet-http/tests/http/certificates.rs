@@ -80,7 +80,7 @@ fn a_certificate_has_to_be_valid_for_the_host_of_the_url() {
             let pair = SelfSigned::new(bare(valid_for));
             trusted += &pair.certificate;
             let file = folder.write(&format!("{port}.pem"), pair.pem());
-            ports.push(reactor.serve_http(format!("tls:{port}:cert={file}"), service_fn(answer))?);
+            ports.push(reactor.serve_http(format!("tls::{port}:cert={file}"), service_fn(answer))?);
             servers.push((valid_for, port));
         }
         let inner = reactor.clone();

@@ -294,7 +294,7 @@ pub(crate) fn trusted(alpn: &str) -> (Folder, String, ClientOptions) {
     let certificate = folder.write("server.pem", pair.pem());
     let roots = Roots::from_pem(pair.certificate.as_bytes()).expect("a certificate");
     let options = ClientOptions::default().tls(ClientTlsOptions::default().roots(roots));
-    (folder, format!("tls:8443:cert={certificate}:alpn={alpn}"), options)
+    (folder, format!("tls::8443:cert={certificate}:alpn={alpn}"), options)
 }
 
 #[test]

@@ -99,7 +99,7 @@ async fn talks(reactor: Reactor) -> Result<()> {
 pub(crate) fn town(sim: &mut Sim) -> Result<()> {
     let folder = Folder::new();
     let certificate = folder.write("shop.pem", secured().0.pem());
-    let secure = format!("tls:443:cert={certificate}:alpn=h2,http/1.1");
+    let secure = format!("tls::443:cert={certificate}:alpn=h2,http/1.1");
     let shop = sim.host_with_tokio("shop", move |reactor| {
         reactor.serve_http("tcp:80", shop())?;
         reactor.serve_http(&*secure, shop())?;
