@@ -8,8 +8,8 @@ use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::http::HttpExt;
 use couplet::http::{Body, Request, Response};
+use couplet::http::{HttpExt, HttpOptions};
 use couplet::{Reactor, Result};
 use tower::service_fn;
 
@@ -78,7 +78,9 @@ fn served(pieces: Vec<Vec<u8>>) -> Vec<String> {
                 let answer = answer(serving.clone(), kept.clone(), request);
                 async move { Ok::<_, Infallible>(answer.await) }
             });
-            let port = reactor.serve_http(AT, service)?;
+            // A client that ends its side waits for its answer here, which comes a second later.
+            let options = HttpOptions::default().http2_half_close_timeout(None);
+            let port = reactor.serve_http_with(AT, service, options)?;
             poured(&reactor, &pieces).await?;
             let answered = poured(&reactor, &[LAST.to_vec()]).await?;
             assert!(answered.windows(2).any(|text| text == b"b\""), "another client is served");

@@ -214,7 +214,7 @@ mod tests {
         let options = ["--inspect ", "--inspect-actions", "--inspect-record", "--inspect-contents"];
         let help = |args: &[&str]| {
             let said = parsed(&[args, &["--help"]].concat()).expect_err("help").to_string();
-            options.map(|option| said.contains(option))
+            options.map(|option| said.contains(&format!("  {option}")))
         };
         for args in [&["echo"][..], &["chat"], &["poetry", "serve"], &["run"], &["get"]] {
             assert_eq!(help(args), [true; 4], "{args:?}");

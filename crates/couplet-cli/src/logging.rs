@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use clap::{ArgAction, Args};
 use couplet::backlog::{Backlog, lost_lines};
 use couplet_runner::{levels_of, log_levels, log_panics};
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::prelude::*;
@@ -35,9 +35,12 @@ impl Events {
     }
 }
 
-/// Starts logging.
-pub(crate) fn start(logging: &Logging) -> Events {
-    let filter = logging.log.clone().unwrap_or_else(|| levels_of(logging.verbose));
+/// Starts logging. The warnings of a `simulated` world are its weather, and shown with `-v`.
+pub(crate) fn start(logging: &Logging, simulated: bool) -> Events {
+    let filter = logging.log.clone().unwrap_or_else(|| match (simulated, logging.verbose) {
+        (true, 0) => Targets::new().with_default(LevelFilter::ERROR),
+        (_, verbose) => levels_of(verbose),
+    });
     let (filter, events) = reload::Layer::new(filter);
     let layer = tracing_subscriber::fmt::layer()
         .with_writer(Backlog::stderr)

@@ -74,7 +74,8 @@ fn run_command() -> ExitCode {
     }
     // The services of a configuration log as that says.
     let is_run = matches!(cli.command, Command::Run(_));
-    let events = (!is_run).then(|| logging::start(&cli.logging));
+    let simulated = matches!(cli.command, Command::Sim(_));
+    let events = (!is_run).then(|| logging::start(&cli.logging, simulated));
     inspect::start(cli.inspecting, cli.command.recording_at_end(), events);
     let outcome = match cli.command {
         Command::Demo => demo::run(&cli.logging),

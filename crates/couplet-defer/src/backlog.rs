@@ -28,6 +28,20 @@ const RETRY: Duration = Duration::from_millis(10);
 /// [`exit_wait`] in milliseconds, if it was set.
 static EXIT_MILLIS: AtomicU64 = AtomicU64::new(EXIT_WAIT.as_millis() as u64);
 
+thread_local! {
+    /// Ends with a thread that has queued lines.
+    static LAST: LastLines = const { LastLines };
+}
+
+/// Waits for the lines of a thread that ends: with the main thread, the threads that write end too.
+struct LastLines;
+
+impl Drop for LastLines {
+    fn drop(&mut self) {
+        settle_all();
+    }
+}
+
 // Bound: one for each backlog.
 static ALL: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
 
@@ -178,6 +192,10 @@ impl Backlog {
     /// Queues a line; it is lost if the queue is full.
     pub fn push(&self, line: impl Into<Vec<u8>>) {
         self.shared().push(line.into());
+        // Fails in a destructor of the ending thread, where the line may be the last.
+        if LAST.try_with(|_| ()).is_err() {
+            settle_all();
+        }
     }
 
     /// Runs `job` in the thread, behind the lines and jobs queued so far. Returns false, and drops it,

@@ -60,8 +60,7 @@ pub(super) struct Monitor {
     idle_index: Cell<u32>,
     instruction: Cell<Instruction>,
     client_end: Cell<ClientEnd>,
-    /// Set when the client has left; created when that begins to be watched, by the first request that
-    /// waits for the service.
+    /// Set when the client has left; created for the first handler that may ask.
     client_left: OnceCell<DeferredEvent>,
     /// Since when the client takes nothing, and the [buffered](Self::buffered) bytes at that time.
     blocked: Cell<Option<(Instant, u32)>>,
@@ -117,17 +116,33 @@ enum Protocol {
 /// The end of the client's side of the connection, while requests are in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ClientEnd {
+    /// No request has waited for the service yet.
+    Unwatched,
     Awaited,
-    /// It has arrived. The service may work for `left`, without limit if that is `None`. The clock
-    /// runs from `since`, and stops while the client takes no output.
-    Arrived {
-        left: Option<Duration>,
-        since: Option<Instant>,
-    },
+    /// It has arrived. The service may work until then.
+    Limited(Instant),
+    /// It has arrived, and the client takes no output: the service has this time once it does.
+    Stopped(Duration),
+    /// It has arrived, and the service has no limit.
+    Unlimited,
     /// The service's time is up.
     Overdue,
+    /// The connection becomes a WebSocket, which watches its client.
+    WebSocket,
     /// The connection has another protocol, or has ended.
     Ignored,
+}
+
+impl ClientEnd {
+    fn limited(now: Instant, left: Duration) -> ClientEnd {
+        // Past the end of the clock: no limit.
+        now.checked_add(left).map_or(ClientEnd::Unlimited, ClientEnd::Limited)
+    }
+
+    fn has_arrived(self) -> bool {
+        use ClientEnd::{Limited, Overdue, Stopped, Unlimited};
+        matches!(self, Limited(_) | Stopped(_) | Unlimited | Overdue)
+    }
 }
 
 /// A request body that is being read.
@@ -168,7 +183,7 @@ impl Monitor {
             since: Cell::new(now),
             idle_index: Cell::new(NO_INDEX),
             instruction: Cell::default(),
-            client_end: Cell::new(ClientEnd::Awaited),
+            client_end: Cell::new(ClientEnd::Unwatched),
             client_left: OnceCell::new(),
             blocked: Cell::default(),
             contents: RefCell::default(),
@@ -218,7 +233,7 @@ impl Monitor {
     /// Watches for the end of a client whose request waits for the service. Returns true once the
     /// service's time is up; wakes the connection's task for that.
     pub(super) fn watch_client(self: &Rc<Self>, cx: &Context<'_>) -> bool {
-        if self.client_left.get().is_none() {
+        if self.client_end.get() == ClientEnd::Unwatched {
             self.begin_watch();
         }
         self.register(cx);
@@ -227,12 +242,12 @@ impl Monitor {
 
     #[cold]
     fn begin_watch(self: &Rc<Self>) {
-        let event = self.client_left.get_or_init(DeferredEvent::new).clone();
+        self.client_end.set(ClientEnd::Awaited);
         let weak = Rc::downgrade(self);
         // A failure means that the connection is lost.
         let ended = self.transport().peer_ended().add_both(move |_| {
-            event.set();
             if let Some(monitor) = weak.upgrade() {
+                monitor.set_client_left();
                 monitor.client_ended();
             }
             Ok(())
@@ -240,14 +255,24 @@ impl Monitor {
         ended.detach();
     }
 
+    fn set_client_left(&self) {
+        if let Some(event) = self.client_left.get() {
+            event.set();
+        }
+    }
+
     /// The client has ended its side of the connection, or the connection is lost.
     pub(super) fn client_ended(self: &Rc<Self>) {
         let HttpOptions { half_close_timeout, http2_half_close_timeout, .. } = *self.options();
-        if self.client_end.get() == ClientEnd::Awaited {
+        if matches!(self.client_end.get(), ClientEnd::Unwatched | ClientEnd::Awaited) {
             let now = self.transport().reactor().now();
             let left = if self.is_http1() { half_close_timeout } else { http2_half_close_timeout };
-            let since = (!self.is_blocked()).then_some(now);
-            self.client_end.set(ClientEnd::Arrived { left, since });
+            let end = match left {
+                Some(left) if self.is_blocked() => ClientEnd::Stopped(left),
+                Some(left) => ClientEnd::limited(now, left),
+                None => ClientEnd::Unlimited,
+            };
+            self.client_end.set(end);
             self.check_service(now);
             self.rearm(now);
         }
@@ -260,28 +285,37 @@ impl Monitor {
 
     /// Set when the client has left.
     pub(super) fn client_left(self: &Rc<Self>) -> &DeferredEvent {
-        if self.client_left.get().is_none() {
+        if self.client_end.get() == ClientEnd::Unwatched {
             self.begin_watch();
         }
-        self.client_left.get().expect("the watch has begun")
+        self.client_left.get_or_init(|| {
+            let event = DeferredEvent::new();
+            if self.client_end.get().has_arrived() {
+                event.set();
+            }
+            event
+        })
     }
 
     /// Stops the service's clock while the client takes no output.
     #[cold]
     fn set_service_clock(self: &Rc<Self>, runs: bool) {
-        if let ClientEnd::Arrived { left: Some(left), since } = self.client_end.get() {
-            let now = self.transport().reactor().now();
-            let spent = since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
-            let left = Some(left.saturating_sub(spent));
-            self.client_end.set(ClientEnd::Arrived { left, since: runs.then_some(now) });
-            self.rearm(now);
-        }
+        let now = self.transport().reactor().now();
+        let end = match self.client_end.get() {
+            ClientEnd::Limited(due) if !runs => {
+                ClientEnd::Stopped(due.saturating_duration_since(now))
+            }
+            ClientEnd::Stopped(left) if runs => ClientEnd::limited(now, left),
+            _ => return,
+        };
+        self.client_end.set(end);
+        self.rearm(now);
     }
 
     /// When the service's time for a client that has left is up.
     fn service_due(&self) -> Option<Instant> {
         match self.client_end.get() {
-            ClientEnd::Arrived { left: Some(left), since: Some(since) } => since.checked_add(left),
+            ClientEnd::Limited(due) => Some(due),
             _ => None,
         }
     }
@@ -305,6 +339,14 @@ impl Monitor {
         self.transport().set_close_at_once(true);
     }
 
+    /// The connection of HTTP/1.1 becomes a WebSocket after its response.
+    #[cfg(feature = "websocket")]
+    pub(super) fn become_websocket(&self) {
+        if self.is_http1() {
+            self.client_end.set(ClientEnd::WebSocket);
+        }
+    }
+
     /// Whether requests are in progress.
     pub(super) fn has_requests(&self) -> bool {
         self.in_flight.get() > 0
@@ -314,8 +356,8 @@ impl Monitor {
     /// sends nothing for too long after the client's end.
     pub(super) fn leave_to_upgrade(&self) {
         let transport = self.transport();
-        if let Some(within) = self.options().half_close_timeout.filter(|_| !transport.is_closing())
-        {
+        let is_left = !transport.is_closing() && self.client_end.get() != ClientEnd::WebSocket;
+        if let Some(within) = self.options().half_close_timeout.filter(|_| is_left) {
             let tunnel = transport.clone();
             let watching = transport.peer_ended().add_both(move |ended| {
                 if ended.is_ok() {
@@ -545,7 +587,9 @@ impl Monitor {
     pub(super) fn stop(&self) {
         self.cancel_timer();
         // The client may leave later, during an upgraded protocol.
-        self.client_end.set(ClientEnd::Ignored);
+        if self.client_end.get() != ClientEnd::WebSocket {
+            self.client_end.set(ClientEnd::Ignored);
+        }
         let reason = self.ending.reason();
         if let Some(error) = reason.as_ref().and_then(Reason::downcast_ref::<FileChanged>) {
             let (connection, peer) = (self.transport().id(), self.transport().peer());
@@ -894,6 +938,13 @@ impl Exchange {
             drop(contents);
             drop(oldest);
         }
+    }
+}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        // A handler may outlive its connection.
+        self.set_client_left();
     }
 }
 

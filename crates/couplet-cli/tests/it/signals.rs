@@ -2,11 +2,13 @@
 
 use std::io::ErrorKind;
 
+use rustix::fs::{CWD, Mode, mkfifoat};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::kit::{
     Client, Running, Server, TempFile, Upstream, couplet, full_pipe, noise, serve_raw, wait_until,
 };
+use crate::needed::Folder;
 
 /// An echo server with an idle client and one that does not read, and a poetry server with a client
 /// that is draining, one that does not read 10 MB, and one in mid-poem.
@@ -122,25 +124,32 @@ fn a_sigterm_lets_connections_finish() {
 }
 
 #[test]
-fn a_drain_waits_for_silent_clients_no_longer_than_a_second() {
+fn a_drain_waits_for_clients_between_requests_no_longer_than_a_second() {
     let folder = std::env::temp_dir();
     let folder = folder.to_str().expect("a path in UTF-8");
-    let servers: [&[&str]; 5] = [
-        &["echo", "--drain", "60"],
-        &["poetry", "serve", "--by-name", "--drain", "60"],
-        &["chat", "--drain", "60"],
-        &["poetry", "transform", "--drain", "60"],
-        &["serve", "--drain", "60", folder],
+    let servers: [(&[&str], &str); 5] = [
+        (&["echo"], "a"),
+        (&["poetry", "serve", "--by-name"], "\n"),
+        (&["chat"], ""),
+        (&["poetry", "transform"], "7:upper.a,"),
+        (&["serve", folder], "GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
     ];
-    let stopped = servers.map(|args| {
-        let server = Server::start(args);
-        let silent = server.connect();
-        std::thread::spawn(move || (server.stop(Signal::TERM), silent))
-    });
-    for (stopped, args) in stopped.into_iter().zip(servers) {
-        let (ended, _silent) = stopped.join().unwrap();
-        assert_eq!(ended.code, Some(0), "{args:?} {}", ended.stderr);
-        assert!(ended.took.as_secs_f64() < 10.0, "{args:?} {:?}", ended.took);
+    // A new client has the whole time of the drain for its first request.
+    for (is_new, drain) in [(false, "600"), (true, "1")] {
+        let stopped = servers.map(|(args, request)| {
+            let server = Server::start(&[args, &["--drain", drain]].concat());
+            let mut silent = server.connect();
+            if !is_new {
+                silent.send(request.as_bytes());
+                silent.read_exact(1);
+            }
+            std::thread::spawn(move || (server.stop(Signal::TERM), silent))
+        });
+        for (stopped, (args, _)) in stopped.into_iter().zip(servers) {
+            let (ended, _silent) = stopped.join().unwrap();
+            assert_eq!(ended.code, Some(0), "{args:?} {}", ended.stderr);
+            assert!(ended.took.as_secs_f64() < 300.0, "{args:?} {:?}", ended.took);
+        }
     }
 }
 
@@ -187,13 +196,13 @@ fn wait_until_it_takes(signal: Signal, pid: u32) {
 #[test]
 fn a_program_that_hangs_is_ended_by_the_signals_after_the_first() {
     use std::os::unix::process::ExitStatusExt;
-    let (_reader, full) = full_pipe();
+    let folder = Folder::new();
+    let certificate = folder.path("certificate");
+    mkfifoat(CWD, &certificate, Mode::RUSR | Mode::WUSR).unwrap();
     for signal in [Signal::INT, Signal::TERM] {
-        // The server can't print its address.
-        let mut command = couplet(&["echo"]);
-        command.stdout(full.try_clone().unwrap());
-        let mut child = command.spawn().unwrap();
-        drop(command);
+        // The server reads from a pipe that nothing writes to.
+        let listen = format!("tls:0:cert={}", certificate.display());
+        let mut child = couplet(&["echo", "--listen", &listen]).spawn().unwrap();
         wait_until_it_takes(signal, child.id());
         let mut ended = None;
         wait_until("its end", || {

@@ -252,7 +252,6 @@ pub(crate) struct ConnectionCell {
     #[cfg(feature = "hyper")]
     held_by_guest: Cell<u32>,
     close_deadline: Cell<CoarseLimit>,
-    fin_timeout: Cell<CoarseLimit>,
     /// Set in a drain, to its patience in milliseconds.
     draining: Cell<Option<NonZeroU32>>,
     pub(super) reactor: Reactor,
@@ -315,6 +314,8 @@ struct RareState {
     /// The failure passed to `fail`.
     why: Option<Failure>,
     throttled_until: Option<Instant>,
+    /// The limit on the wait for the peer's FIN, if it was set.
+    fin_timeout: Option<CoarseLimit>,
     /// When the driver began to accept no more bytes, and how many it had sent then.
     blocked: Option<(Instant, u64)>,
     /// Written bytes that were dropped.
@@ -377,7 +378,6 @@ impl ConnectionCell {
             producer: OnceCell::new(),
             idle_timeout: Cell::new(TimeLimit::NONE),
             close_deadline: Cell::new(CoarseLimit::new(Some(CLOSE_DEADLINE))),
-            fin_timeout: Cell::new(CoarseLimit::new(Some(FIN_TIMEOUT))),
             made_at: Cell::new(now),
             received_at: Cell::new(now),
             bytes_in: Cell::new(0),
@@ -897,11 +897,16 @@ impl ConnectionCell {
 
     /// The limit on the wait for the peer's FIN after ours.
     pub(super) fn fin_timeout(&self) -> Option<Duration> {
-        self.fin_timeout.get().get()
+        match self.rare().and_then(|rare| rare.fin_timeout) {
+            Some(set) => set.get(),
+            None => Some(FIN_TIMEOUT),
+        }
     }
 
     pub(super) fn set_fin_timeout(&self, timeout: Option<Duration>) {
-        self.fin_timeout.set(CoarseLimit::new(timeout));
+        if timeout != self.fin_timeout() {
+            self.rare_mut().fin_timeout = Some(CoarseLimit::new(timeout));
+        }
     }
 
     // Read by both.

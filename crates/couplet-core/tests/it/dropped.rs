@@ -629,6 +629,14 @@ const WAYS: &[(&str, &str, Act)] = &[
         s.network.accept(s.peer_address()).expect("it connects").close();
         s.turns();
     }),
+    ("connect_to_check", "its endpoint is none, and closed", |s| {
+        s.reactor.connect_to_check("no endpoint", s.factory()).discard();
+        let connecting = s.reactor.connect_to_check(s.peer_endpoint(), s.factory());
+        connecting.map(|connection| connection.transport().lose_connection()).detach();
+        s.turns();
+        s.network.accept(s.peer_address()).expect("it connects").close();
+        s.turns();
+    }),
     ("connect_for", "refused, and lost with its connection", |s| {
         let (client, _wire) = s.open();
         s.reactor.connect_for(&client, "tcp:127.0.0.1:9", s.factory()).discard();
@@ -1309,7 +1317,7 @@ fn c44_what_a_user_hands_in_may_panic_when_it_is_dropped() {
 }
 
 /// Called immediately in the caller's frame, where their captures are dropped.
-const CALLED_AT_ONCE: [&str; 14] = [
+const CALLED_AT_ONCE: [&str; 15] = [
     "attach",
     "run",
     "run_until",
@@ -1317,6 +1325,8 @@ const CALLED_AT_ONCE: [&str; 14] = [
     "feed",
     "fill",
     "layer_connections",
+    // Kept by a value that belongs to the caller.
+    "trial",
     // Of values of the library.
     "worst",
     "protocols",

@@ -110,6 +110,7 @@ pub fn upgrade<Q, B: From<&'static str>>(
     // Boxed, so that an open WebSocket does not keep the state of the handshake.
     let opening = Box::pin(open(upgrading, monitor.clone(), options, protocol));
     let within = monitor.options().half_close_timeout;
+    monitor.become_websocket();
     reactor.spawn(run(opening, handle, within)).detach();
     answer(acceptance)
 }

@@ -55,6 +55,10 @@ pub(crate) fn c105a_a_drain_closes_its_port_and_asks_its_connections_alone(kit: 
 }
 
 pub(crate) fn c105e_bytes_that_the_system_holds_come_before_the_question(kit: Kit) {
+    // There the system holds no bytes: they arrive when their operation completes.
+    if kit.in_flight() {
+        return;
+    }
     let mut rig = kit.rig();
     for _ in 0..2 {
         let a = rig.end();

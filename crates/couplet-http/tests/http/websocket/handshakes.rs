@@ -114,7 +114,7 @@ fn a_request_that_cant_be_sent_says_why() {
         let named = |names: [&str; 1]| WebSocketOptions::default().protocols(names);
         for (request, problem) in [
             (to("http://a/"), "the URL must begin with ws: or wss:"),
-            (to("ws://"), "empty string"),
+            (to("ws://"), "this is no URL"),
             (to("/chat"), "the URL must begin with ws: or wss:"),
             (to("ws://user:word@a/"), "not name a user"),
             (to("ws://a:99999/"), "the port is out of range: ports are 1 to 65535"),
