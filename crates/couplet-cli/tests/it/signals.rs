@@ -201,7 +201,7 @@ fn a_program_that_hangs_is_ended_by_the_signals_after_the_first() {
     mkfifoat(CWD, &certificate, Mode::RUSR | Mode::WUSR).unwrap();
     for signal in [Signal::INT, Signal::TERM] {
         // The server reads from a pipe that nothing writes to.
-        let listen = format!("tls:0:cert={}", certificate.display());
+        let listen = format!("tls:0:cert={certificate}");
         let mut child = couplet(&["echo", "--listen", &listen]).spawn().unwrap();
         wait_until_it_takes(signal, child.id());
         let mut ended = None;
