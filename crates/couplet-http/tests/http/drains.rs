@@ -231,7 +231,7 @@ fn c105f_a_part_of_a_later_request_is_no_idle_connection() {
                     continue;
                 }
                 let before = format!("{first}{}", &next[..cut]).into_bytes();
-                let sent = (before, pause, next[cut..].as_bytes().to_vec());
+                let sent = (before, pause, next.as_bytes()[cut..].to_vec());
                 let (got, _) = drained(&folder, (is_tls, "http/1.1"), sent);
                 let text = String::from_utf8_lossy(&got).to_lowercase();
                 assert_eq!(text.matches("hello").count(), 2, "{cut}, {pause:?}: {text}");

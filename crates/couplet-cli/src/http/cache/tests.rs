@@ -10,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::*;
 
 /// An hour after the start: the times of last change are those of the system.
+#[expect(clippy::disallowed_methods, reason = "the system stamps the files of the tests")]
 static NOW: LazyLock<Duration> = LazyLock::new(|| {
     let now = SystemTime::now() + Duration::from_secs(3600);
     Duration::from_secs(now.duration_since(UNIX_EPOCH).unwrap().as_secs())

@@ -134,6 +134,9 @@ fn cut(kit: Kit, change: impl FnOnce(&Temporary)) -> (Rig, A, B) {
     (rig, a, b)
 }
 
+/// A change of the file, and its name.
+type Change<'a> = (&'a str, &'a dyn Fn(&Temporary));
+
 pub(crate) fn c74b_a_file_that_changes_while_it_is_sent_resets_the_connection(kit: Kit) {
     let len = kit.big().len();
     let other: Vec<u8> = kit.big().iter().map(|byte| !byte).collect();
@@ -142,7 +145,7 @@ pub(crate) fn c74b_a_file_that_changes_while_it_is_sent_resets_the_connection(ki
         fs::write(&file.0, [&other[..], &more].concat()).unwrap();
     };
     let restore = |file: &Temporary| file.writable().set_modified(past()).unwrap();
-    let changes: [(&str, &dyn Fn(&Temporary)); 8] = [
+    let changes: [Change<'_>; 8] = [
         ("cut off", &|file| file.writable().set_len(0).unwrap()),
         ("overwritten at its end", &|file| {
             file.writable().write_all_at(&[0; 10], len as u64 - 50_000).unwrap();
@@ -180,7 +183,7 @@ pub(crate) fn c74b_a_file_that_changes_while_it_is_sent_resets_the_connection(ki
 
 pub(crate) fn c74d_a_file_that_only_grows_or_moves_is_sent_to_its_announced_length(kit: Kit) {
     let moved = |file: &Temporary| file.0.with_extension("moved");
-    let changes: [(&str, &dyn Fn(&Temporary)); 6] = [
+    let changes: [Change<'_>; 6] = [
         ("appended to", &|file| file.append(b"more")),
         ("appended to repeatedly", &|file| (0..10).for_each(|_| file.append(&[9; 10_000]))),
         ("given other rights", &|file| {
