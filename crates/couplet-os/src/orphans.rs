@@ -3,7 +3,7 @@
 //! waits for it.
 //!
 //! The kernel does not tell an orphan from a child that this process has started. Children of
-//! [`process`](crate::process) are known, and left to their owners. Other code may also start children
+//! [`process`] are known, and left to their owners. Other code may also start children
 //! and wait for them later: a zombie in our process group, where they usually are, has a minute.
 #![cfg(target_os = "linux")]
 

@@ -248,6 +248,7 @@ impl<D: Dialect> Client<D> {
     }
 
     /// The limit of the next server is not known.
+    #[cfg(any(feature = "tls", feature = "ring"))]
     pub(crate) fn forget_limit(&self) {
         self.state.borrow_mut().max_payload = self.settings().max_payload;
     }
