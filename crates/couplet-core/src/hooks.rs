@@ -53,12 +53,7 @@ pub fn present_time(reactor: &Reactor) -> Instant {
 
 /// Whether bytes were sent on the connection, in this process or the ones before.
 pub fn has_sent(transport: &Transport) -> bool {
-    bytes_sent(transport) > 0
-}
-
-/// The number of bytes that were sent on the connection, in this process or the ones before.
-pub fn bytes_sent(transport: &Transport) -> u64 {
-    transport.cell.bytes_out()
+    transport.bytes_sent() > 0
 }
 
 /// The protocol of a port with this name, for a connection of another process.

@@ -753,11 +753,11 @@ fn end_silent(transport: Transport, within: Duration) {
     let reactor = transport.reactor().clone();
     let watching = reactor.clone().spawn(async move {
         loop {
-            let before = hooks::bytes_sent(&transport);
+            let before = transport.bytes_sent();
             if reactor.timeout(within, transport.lost()).await.is_ok() {
                 return Ok(());
             }
-            if hooks::bytes_sent(&transport) == before {
+            if transport.bytes_sent() == before {
                 transport.abort_connection();
                 return Ok(());
             }
