@@ -8,6 +8,7 @@
 #     laws/mutants/run.sh --room http --room python --count 20
 #     laws/mutants/run.sh --quick --count 3 --within 240   # whole binaries, for a few of one room;
 #                                                                # fails if three or more live and none is killed
+#     laws/mutants/run.sh --planted FILE       # those of a file in the form of named.txt, and no others
 #     laws/mutants/run.sh … --again            # those that lived the last time
 #     laws/mutants/run.sh … --program          # the program's tests too, for those that live
 #     laws/mutants/run.sh … --write            # the section of docs/mutants.md

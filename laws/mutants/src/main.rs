@@ -27,6 +27,8 @@ struct Options {
     seed: u64,
     count: usize,
     only: Vec<String>,
+    /// Tries the mutants of this file, in the form of `named.txt`, instead of a draw.
+    planted: Option<PathBuf>,
     /// Draws only mutants of these rooms; if empty, of all.
     rooms: Vec<String>,
     /// Runs whole binaries, without recording which mutants each test reaches.
@@ -52,6 +54,7 @@ fn options() -> Options {
             "--seed" => options.seed = value().parse().expect("a number"),
             "--count" => options.count = value().parse().expect("a number"),
             "--only" => options.only.push(value()),
+            "--planted" => options.planted = Some(PathBuf::from(value())),
             "--room" => options.rooms.push(value()),
             "--quick" => options.quick = true,
             "--within" => {
@@ -99,7 +102,7 @@ fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
 }
 
 /// The rooms' files with their texts, and all their mutants, in order.
-fn everything(root: &Path) -> (Vec<(String, String)>, Vec<Mutant>) {
+fn everything(root: &Path, planted: Option<&Path>) -> (Vec<(String, String)>, Vec<Mutant>) {
     let (mut files, mut mutants) = (Vec::new(), Vec::new());
     for room in &ROOMS {
         let sources = root.join(room.is_of.sources());
@@ -122,7 +125,11 @@ fn everything(root: &Path) -> (Vec<(String, String)>, Vec<Mutant>) {
         let file = files.iter().find(|(name, _)| name == file);
         file.unwrap_or_else(|| panic!("named.txt: no such file")).1.clone()
     };
-    let list = fs::read_to_string(root.join(HERE).join("named.txt")).expect("named.txt");
+    let named = root.join(HERE).join("named.txt");
+    let list = fs::read_to_string(planted.unwrap_or(&named)).expect("a list of mutants");
+    if planted.is_some() {
+        mutants.clear();
+    }
     mutants.extend(places::named(&list, text_of));
     (files, mutants)
 }
@@ -146,6 +153,9 @@ fn draw(mutants: &[Mutant], options: &Options) -> Vec<Mutant> {
         let chosen =
             |mutant: &&Mutant| options.only.iter().any(|part| mutant.name().contains(part));
         return mutants.iter().filter(chosen).cloned().collect();
+    }
+    if options.planted.is_some() {
+        return mutants.to_vec();
     }
     let mut drawn = Vec::new();
     let mut rooms = options.rooms();
@@ -326,7 +336,7 @@ fn main() -> ExitCode {
     let options = options();
     let root = std::env::current_dir().expect("a folder");
     let work = PathBuf::from(std::env::var_os("WORK").expect("run.sh sets it"));
-    let (files, mutants) = everything(&root);
+    let (files, mutants) = everything(&root, options.planted.as_deref());
     let drawn = draw(&mutants, &options);
     if options.list {
         for mutant in &drawn {
