@@ -41,10 +41,10 @@ impl Protocol for EchoServer {
     }
 
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-        transport.write(data);
         if transport.is_draining() {
-            self.read_closed(transport);
+            return self.last_received(transport, data);
         }
+        transport.write(data);
     }
 
     /// Echoes the bytes received so far, then closes. The first bytes of a new client are awaited.
@@ -61,6 +61,14 @@ impl Protocol for EchoServer {
 
     fn hand_over(&mut self) -> Option<HandOver> {
         HandOver::new(MOVES_AS, [])
+    }
+}
+
+impl EchoServer {
+    #[cold]
+    fn last_received(&mut self, transport: &Transport, data: &[u8]) {
+        transport.write(data);
+        self.read_closed(transport);
     }
 }
 

@@ -123,8 +123,9 @@ impl Spares {
         self.kept.set(self.kept.get() - buffer.capacity());
     }
 
-    /// [`give`](Self::give) by reference; leaves `buffer` without capacity.
-    #[inline]
+    /// [`give`](Self::give) by reference; leaves `buffer` without capacity. A part of each write, and
+    /// a call would cost as much again.
+    #[inline(always)]
     fn take_back(&self, buffer: &mut Vec<u8>) {
         if buffer.capacity() <= PIECE {
             mem::swap(buffer, &mut *self.hot.borrow_mut());

@@ -1197,6 +1197,7 @@ impl ConnectionCell {
         self.has_mode(mode::UPGRADED)
     }
 
+    #[inline]
     pub(super) fn is_draining(&self) -> bool {
         self.draining.get().is_some()
     }
@@ -1317,6 +1318,9 @@ impl ConnectionCell {
 
     /// The error that ended our direction before the connection.
     pub(super) fn write_error(&self) -> Option<Arc<io::Error>> {
+        if self.phase() == Phase::Open {
+            return None;
+        }
         self.rare()?.write_error.clone()
     }
 

@@ -369,6 +369,7 @@ impl Transport {
     }
 
     /// True once the connection was asked to finish: see [`Protocol::draining`].
+    #[inline]
     pub fn is_draining(&self) -> bool {
         self.cell.is_draining()
     }
