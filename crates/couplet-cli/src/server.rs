@@ -2,8 +2,8 @@
 
 use std::fmt::Display;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Once, OnceLock};
 use std::time::Duration;
 
 use clap::Args;
@@ -333,11 +333,10 @@ impl Server {
             .map(|(endpoint, prepare, what)| Ok((cluster.bind(endpoint)?, prepare, what)));
         let ports = ports.collect::<couplet::Result<Vec<_>>>()?;
         let members = cluster.members();
-        let is_linked = AtomicBool::new(false);
+        let linked = Once::new();
         run_loops(cluster, |reactor| {
-            if !is_linked.swap(true, Ordering::Relaxed) {
-                start(link.as_deref(), reactor);
-            }
+            // The other loops wait: a member that one of them serves may speak at once.
+            linked.call_once(|| start(link.as_deref(), reactor));
             let open = |(port, prepare, what): &(SharedPort, &Prepare, _)| {
                 let opened = prepare(members.count())(reactor, Arc::new(port.clone()))?;
                 Ok(format!("{opened}{what}"))
@@ -408,13 +407,11 @@ impl Server {
     }
 }
 
-/// Starts the service beside the ports, and stops it before the loop.
+/// Starts the service beside the ports before it returns. The service stops before the loop.
 fn start(link: Option<&MakeLink>, reactor: &Reactor) {
-    let Some(link) = link else { return };
-    let mut links = Supervisor::new("links");
-    links.add(link()).detach();
-    links.start(reactor).detach();
-    reactor.on(Shutdown::Before, move || links.stop());
+    let Some(mut link) = link.map(|link| link()) else { return };
+    link.start(reactor).detach();
+    reactor.on(Shutdown::Before, move || link.stop());
 }
 
 /// How long a service may take to stop after its drain.
@@ -486,11 +483,31 @@ pub(crate) fn cluster(threads: Threads, options: LoopOptions) -> Cluster {
 
 #[cfg(test)]
 mod tests {
+    use couplet::Deferred;
+    use couplet::services::FunctionService;
+    use couplet::testing::MemoryReactor;
+
     use super::*;
 
     fn parsed(args: &[&str]) -> Result<clap::ArgMatches, clap::Error> {
         let command = Listen::augment_args(clap::Command::new("server"));
         command.try_get_matches_from(["server"].into_iter().chain(args.iter().copied()))
+    }
+
+    #[test]
+    fn a_link_has_started_before_the_ports_open() {
+        let starts = Arc::new(AtomicUsize::new(0));
+        let started = starts.clone();
+        let link = move || {
+            let started = started.clone();
+            let start = move |_: &Reactor| {
+                started.fetch_add(1, Ordering::SeqCst);
+                Deferred::succeed(())
+            };
+            Child::new(FunctionService::new("link", start))
+        };
+        start(Some(&link), &MemoryReactor::new().reactor());
+        assert_eq!(starts.load(Ordering::SeqCst), 1);
     }
 
     #[test]

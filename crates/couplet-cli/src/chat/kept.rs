@@ -207,9 +207,12 @@ impl Shared {
     fn keep(&self, position: Position, line: &str) {
         let line = format!("[{}] {line}\n", position.number());
         let (bytes, now) = (line.len(), self.reactor.now());
-        if let Some(place) = self.publish(Channel::Lines, line) {
-            self.names.history(|history| history.add(position, Line { place, bytes, at: now }));
-        }
+        // Under one lock: whoever joins after a member has seen the line finds it in the history.
+        self.names.history(|history| {
+            if let Some(place) = self.publish(Channel::Lines, line) {
+                history.add(position, Line { place, bytes, at: now });
+            }
+        });
     }
 
     fn read(&self, entry: &Entry) {
