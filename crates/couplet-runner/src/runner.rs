@@ -379,6 +379,8 @@ impl Runner {
             let options = arguments.options.set_driver(self.options.clone());
             options.time_calls(metrics.is_some()).load_limits(limits)
         };
+        // Dropped, and so emptied, after the loop, which removes the files of its sockets.
+        let pid_file = Rc::default();
         let mut l = Loop::with_options(options(0).signals(true)).map_err(cannot_start)?;
         if arguments.options.check {
             return check(&mut l, plan, endpoints, &arguments.options, &source);
@@ -426,6 +428,7 @@ impl Runner {
             stored: Cell::new(Stored::take()),
             metrics,
             own_metrics: self.own_metrics,
+            pid_file: Rc::clone(&pid_file),
         };
         running::run(&mut l, &workers, program, plan, heir)
     }

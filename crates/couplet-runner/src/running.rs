@@ -61,6 +61,7 @@ pub(crate) struct Program {
     pub(crate) metrics: Option<Metrics>,
     // Bound: one for each call of the program.
     pub(crate) own_metrics: OwnMetrics,
+    pub(crate) pid_file: Rc<RefCell<Option<PidFile>>>,
 }
 
 /// The signals that the runner handles.
@@ -169,7 +170,6 @@ pub(crate) struct Running {
     pub(crate) services: RefCell<Vec<(Rc<Key>, String)>>,
     phase: Cell<Phase>,
     pub(crate) generations: Generations,
-    pub(crate) pid_file: RefCell<Option<PidFile>>,
     /// The port of the control socket.
     control: RefCell<Option<Port>>,
     /// A new process that starts.
@@ -238,9 +238,9 @@ impl Running {
             (None, _) => None,
         };
         let pid_file = pid_file.transpose().map_err(|exit| Failure::msg(exit.message()))?;
+        *program.pid_file.borrow_mut() = pid_file;
         Ok(Rc::new(Running {
             generations,
-            pid_file: RefCell::new(pid_file),
             control: RefCell::default(),
             successor: RefCell::default(),
             older: RefCell::new(inheritance),
@@ -415,7 +415,7 @@ impl Running {
             self.phase.set(Phase::Serving);
         }
         self.settle();
-        let claim = self.pid_file.borrow_mut().as_mut().map(PidFile::claim);
+        let claim = self.program.pid_file.borrow_mut().as_mut().map(PidFile::claim);
         let written = match claim {
             None => Deferred::succeed(()),
             // The file's disk may be slow.
@@ -595,7 +595,7 @@ impl Running {
         match successor.move_connections(self).await {
             Ok(connections) => {
                 tracing::info!(connections, "handed connections over");
-                if let Some(file) = self.pid_file.take() {
+                if let Some(file) = self.program.pid_file.take() {
                     file.leave();
                 }
                 Ok(successor.pid)

@@ -175,7 +175,7 @@ impl Successor {
         }
         // A service that fails while the new process has its socket can listen again.
         places::hold(|_| true).await?;
-        let pid_file = running.pid_file.borrow().as_ref().map(|file| file.descriptor());
+        let pid_file = running.program.pid_file.borrow().as_ref().map(|file| file.descriptor());
         if let Some(descriptor) = pid_file.transpose()? {
             link.ask(Request::PidFile, vec![descriptor]).await?;
         }
