@@ -83,6 +83,9 @@ struct Inner<P: 'static> {
     connect: Connect<P>,
     prepare: RefCell<Option<Prepare<P>>>,
     policy: RefCell<Policy>,
+    max_age: Cell<Option<Duration>>,
+    /// The call that replaces the connection when it is too old.
+    aging: RefCell<Option<DelayedCall>>,
     state: RefCell<ServiceState<P>>,
     /// Identifies the current attempt and its connection; reports of earlier attempts are ignored.
     number: Cell<u64>,
@@ -110,6 +113,8 @@ enum ServiceState<P: 'static> {
     /// Connected; the preparation is running.
     Preparing(Connection<P>, Canceller),
     Connected(Connection<P>),
+    /// The connection was too old and is being closed; the next attempt follows.
+    Retiring,
     /// The preparation failed with this failure, and the connection is being aborted.
     Aborting(Failure),
     /// Waiting for the next attempt.
@@ -152,6 +157,8 @@ impl<P: 'static> ClientService<P> {
             connect: Box::new(connect),
             prepare: RefCell::new(None),
             policy: RefCell::new(Rc::new(back_off)),
+            max_age: Cell::new(None),
+            aging: RefCell::default(),
             state: RefCell::new(ServiceState::New),
             number: Cell::new(0),
             built: Cell::new(None),
@@ -198,6 +205,34 @@ impl<P: 'static> ClientService<P> {
         self
     }
 
+    /// Sets the age at which a ready connection is closed, as
+    /// [`lose_connection`](Transport::lose_connection) does, and replaced: none by default. The next
+    /// attempt looks the name up again, so the service follows a name that has moved to another
+    /// server while the old one still answers. It begins when the old connection has ended, without
+    /// a delay, and no failure is counted.
+    ///
+    /// By default a connection may have any age: the service cannot know whether an answer is on its
+    /// way, which a close would lose.
+    ///
+    /// ```
+    /// # use couplet::services::ClientService;
+    /// # use couplet::{Protocol, Reactor, Transport};
+    /// # use std::time::Duration;
+    /// # struct Client;
+    /// # impl Protocol for Client { fn data_received(&mut self, _: &Transport, _: &[u8]) {} }
+    /// # fn example(reactor: &Reactor) -> couplet::Result<()> {
+    /// let service = ClientService::new(reactor, "tcp:logs.example:514", || Client)?
+    ///     .max_age(Duration::from_secs(600));
+    /// # drop(service);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn max_age(self, age: impl Into<Option<Duration>>) -> Self {
+        self.inner.max_age.set(age.into());
+        self
+    }
+
     /// Starts connecting. While the service stops, it is started again afterwards; while it runs,
     /// this does nothing.
     pub fn start(&self) {
@@ -225,7 +260,10 @@ impl<P: 'static> ClientService<P> {
                 preparation.cancel();
             }
             ServiceState::Connected(connection) => connection.transport().lose_connection(),
-            ServiceState::Aborting(_) | ServiceState::Stopping | ServiceState::Restarting => {}
+            ServiceState::Retiring
+            | ServiceState::Aborting(_)
+            | ServiceState::Stopping
+            | ServiceState::Restarting => {}
             ServiceState::Resting(next) => {
                 next.cancel();
                 self.finish_stop();
@@ -325,9 +363,24 @@ impl<P: 'static> ClientService<P> {
     fn set_ready(&self, connection: Connection<P>) {
         self.inner.failures.set(0);
         self.set_state(ServiceState::Connected(connection.clone()));
+        if let Some(age) = self.inner.max_age.get() {
+            let service = self.clone();
+            let aging = self.inner.reactor.call_later(age, move || service.retire());
+            *self.inner.aging.borrow_mut() = Some(aging);
+        }
         for waiting in self.inner.waiting.take().into_values() {
             waiting.connected.callback(connection.clone());
         }
+    }
+
+    /// The connection is too old.
+    fn retire(&self) {
+        let connection = match &*self.inner.state.borrow() {
+            ServiceState::Connected(connection) => connection.clone(),
+            _ => return,
+        };
+        self.set_state(ServiceState::Retiring);
+        connection.transport().lose_connection();
     }
 
     /// The attempt failed, or its connection was lost.
@@ -336,6 +389,9 @@ impl<P: 'static> ClientService<P> {
             return;
         }
         self.inner.number.set(number + 1);
+        if let Some(aging) = self.inner.aging.take() {
+            aging.cancel();
+        }
         let state = self.inner.state.replace(ServiceState::Stopped);
         match state {
             ServiceState::Stopping | ServiceState::Restarting => {
@@ -343,6 +399,7 @@ impl<P: 'static> ClientService<P> {
                 self.finish_stop();
             }
             _ if self.inner.reactor.is_stopping() || is_end_of_loop(&failure) => self.finish_stop(),
+            ServiceState::Retiring => self.connect(),
             ServiceState::Aborting(failure) => self.schedule_retry(failure),
             ServiceState::Preparing(_, preparation) => {
                 self.schedule_retry(failure);
@@ -534,6 +591,7 @@ impl<P: 'static> fmt::Debug for ClientService<P> {
             ServiceState::Connecting(_) => "connecting",
             ServiceState::Preparing(..) => "preparing",
             ServiceState::Connected(_) => "connected",
+            ServiceState::Retiring => "retiring",
             ServiceState::Aborting(_) => "aborting",
             ServiceState::Resting(_) => "resting",
             ServiceState::Stopping | ServiceState::Restarting => "stopping",

@@ -9,6 +9,7 @@ use std::time::Duration;
 use couplet::defer::{DeferredEvent, DeferredQueue, DeferredSemaphore, first_of, race};
 use couplet::endpoints::TcpClient;
 use couplet::protocols::LineReceiver;
+use couplet::services::ClientService;
 use couplet::task::FilesystemLock;
 use couplet::testing::{MemoryReactor, hold, success_of};
 use couplet::{Deferred, Protocol, Reactor, Result, Stream, Transport};
@@ -356,6 +357,33 @@ fn c129b_a_stream_that_was_connected_in_vain_is_closed_and_a_protocol_keeps_its_
         assert!(!connected.get(), "the task was cancelled first");
         assert_eq!(wire.saw_fin(), !keeps);
     }
+}
+
+#[test]
+fn c129b_a_client_service_keeps_its_connection_and_gives_it_to_the_next_waiter() {
+    let mut memory = MemoryReactor::new();
+    let reactor = memory.reactor();
+    let service = ClientService::new(&reactor, "tcp:192.0.2.1:1", || Idle).unwrap();
+    service.start();
+    let waiting = service.clone();
+    let received: Rc<Cell<bool>> = Rc::default();
+    let noted = received.clone();
+    let task = reactor.spawn(async move {
+        let connection = waiting.when_connected(None).await?;
+        noted.set(true);
+        connection.transport().lose_connection();
+        Ok(())
+    });
+    settle(&mut memory);
+    let wire = memory.connecting().remove(0).complete();
+    let canceller = task.canceller();
+    // The driver's event fires the Deferred; this call precedes the task in the same turn.
+    reactor.call_later(Duration::ZERO, move || canceller.cancel());
+    settle(&mut memory);
+    assert!(!received.get(), "the task was cancelled first");
+    assert!(!wire.saw_fin() && !wire.saw_reset());
+    assert!(!success_of(service.when_connected(None)).is_lost());
+    assert!(memory.connecting().is_empty());
 }
 
 #[test]

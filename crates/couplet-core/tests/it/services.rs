@@ -2,6 +2,7 @@
 //! on the simulator's.
 
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -188,6 +189,69 @@ fn a_panic_of_the_user_s_code_is_a_failure_like_any_other() {
     rig.service().retry_policy(|_, _| panic!("in the policy")).start();
     rig.pass(S * 3);
     assert_eq!(rig.attempts(), 2, "the usual policy takes its place");
+}
+
+#[test]
+fn c137a_a_connection_of_its_greatest_age_is_replaced_by_one_to_the_present_address_of_the_name() {
+    let mut rig = Rig::new(0);
+    let ips = [[127, 0, 0, 1], [127, 0, 0, 2], [127, 0, 0, 3]];
+    let servers = ips.map(|ip| SocketAddr::from((ip, 8000)));
+    for server in servers {
+        rig.network.listen(server, 10).expect("the port is free");
+    }
+    let name_leads_to = |rig: &Rig, server: SocketAddr| {
+        rig.network.set_name("bus.test", Duration::ZERO, Ok(vec![server.ip()]));
+    };
+    name_leads_to(&rig, servers[0]);
+    let service = ClientService::new(&rig.reactor, "tcp:bus.test:8000", rig.notes()).unwrap();
+    let service = service.max_age(S * 600);
+    service.start();
+    rig.settle();
+    let mut wire = rig.network.accept(servers[0]).unwrap();
+    for next in [servers[1], servers[2]] {
+        name_leads_to(&rig, next);
+        rig.pass(S * 600 - S / 1000);
+        assert!(!wire.saw_fin(), "it is not too old yet");
+        rig.pass(S / 1000);
+        assert!(wire.saw_fin() && !wire.saw_reset());
+        let waiting = given(service.when_connected(Some(1)));
+        assert!(waiting.is_none() && service.is_running());
+        wire.close();
+        rig.settle();
+        // Immediately, and without a failure.
+        wire = rig.network.accept(next).expect("it has connected");
+        assert!(waiting.take().is_ok());
+    }
+    assert_eq!(rig.ends.lines(), ["lost"; 2]);
+}
+
+#[test]
+fn c137a_the_age_is_that_of_each_connection_and_unlimited_by_default() {
+    for age in [None, Some(S * 10)] {
+        let mut rig = Rig::new(0);
+        rig.serve();
+        let service = rig.punctual().max_age(age);
+        service.start();
+        rig.pass(S * 9);
+        // The call for the lost connection does not end the next one.
+        rig.accept().reset();
+        rig.pass(S);
+        let wire = rig.accept();
+        rig.pass(S * 9);
+        assert!(!wire.saw_fin());
+        rig.pass(S);
+        assert_eq!(wire.saw_fin(), age.is_some());
+        let stopped = given(service.stop());
+        wire.close();
+        rig.settle();
+        stopped.take().unwrap();
+        rig.pass(S * 100_000);
+        assert_eq!(rig.attempts(), 2);
+    }
+    let mut rig = Rig::new(0);
+    let (_service, wire) = rig.connected();
+    rig.pass(S * 100_000);
+    assert!(!wire.saw_fin());
 }
 
 #[test]

@@ -47,6 +47,22 @@ pub(crate) async fn connections(reactor: &Reactor) -> couplet::Result<usize> {
     Ok(snapshot.connections.len() / 2)
 }
 
+/// Cancels a request after so many turns; returns whether it had been answered.
+pub(crate) async fn cancelled_after(
+    reactor: &Reactor,
+    client: &Client,
+    url: &'static str,
+    turns: usize,
+) -> couplet::Result<bool> {
+    let asking = client.clone();
+    let task = reactor.spawn(async move { text(asking.get(url).await?.into_body()).await });
+    for _ in 0..turns {
+        reactor.sleep(Duration::ZERO).await?;
+    }
+    task.canceller().cancel();
+    Ok(task.await.is_ok())
+}
+
 #[test]
 fn connections_are_kept_for_the_next_request_and_closed_in_the_end() {
     beside(HttpOptions::default(), async |reactor| {

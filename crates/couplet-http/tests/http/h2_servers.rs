@@ -12,7 +12,7 @@ use couplet::{Bytes, Deferred, Reactor, Result, Stream};
 
 use futures_util::future::{FutureExt, join_all};
 
-use crate::client::{connections, secs, text, to_the_end, trusted};
+use crate::client::{cancelled_after, connections, secs, text, to_the_end, trusted};
 use crate::http2::{
     DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, NO_ERROR, REFUSED_STREAM, RST_STREAM, SETTINGS,
     frame,
@@ -596,6 +596,29 @@ fn prompt() -> (Rc<Cell<usize>>, impl AsyncFn(Wire) -> Result<()> + 'static) {
         Ok(())
     };
     (accepted, server)
+}
+
+#[test]
+fn c129b_a_request_that_is_cancelled_in_any_turn_leaves_the_shared_connection() {
+    const TURNS: usize = 16;
+    let (accepted, server) = prompt();
+    framed_with(
+        |options| options.keep_alive(secs(10)),
+        server,
+        async move |reactor, client| {
+            assert_eq!(asked(&client).await?, "done");
+            let mut answered = 0;
+            for turns in 0..TURNS {
+                answered += usize::from(cancelled_after(&reactor, &client, URL, turns).await?);
+                assert_eq!(asked(&client).await?, "done");
+            }
+            assert!((1..TURNS).contains(&answered), "{answered}: in each part of a request");
+            assert_eq!((connections(&reactor).await?, accepted.get()), (1, 1));
+            reactor.sleep(secs(10)).await?;
+            assert_eq!(connections(&reactor).await?, 0, "no request counts as in progress");
+            Ok(())
+        },
+    );
 }
 
 #[test]

@@ -7,7 +7,7 @@ use couplet::http::{BodyError, Client, ClientOptions, HttpError, Method, Request
 use couplet::{Reactor, Result, Stream};
 use futures_util::future::join_all;
 
-use crate::client::{connections, secs, text, to_the_end};
+use crate::client::{cancelled_after, connections, secs, text, to_the_end};
 use crate::kit::scripted;
 
 const URL: &str = "http://127.0.0.1:8000/";
@@ -104,6 +104,38 @@ fn c176_a_request_over_a_new_connection_is_not_sent_again() {
     scripted(closes, async move |reactor| {
         sent(&Client::new(&reactor), &Method::GET).await.expect_err("it closed");
         assert_eq!(requests.get(), 1);
+        Ok(())
+    });
+}
+
+#[test]
+fn c129b_a_request_that_is_cancelled_in_any_turn_leaves_no_connection_that_waits() {
+    const TURNS: usize = 16;
+    let server = async |mut stream: Stream| {
+        while let Ok(true) = request(&mut stream).await {
+            stream.write_all(WHOLE).await?;
+        }
+        Ok(())
+    };
+    scripted(server, async move |reactor| {
+        let options = ClientOptions::default().keep_alive(secs(10));
+        let client = Client::with_options(&reactor, options);
+        // The first request of a connection, and a later one.
+        for is_pooled in [false, true] {
+            let mut answered = 0;
+            for turns in 0..TURNS {
+                if is_pooled {
+                    assert_eq!(sent(&client, &Method::GET).await?, "done");
+                }
+                answered += usize::from(cancelled_after(&reactor, &client, URL, turns).await?);
+                assert!(connections(&reactor).await? <= 1, "{turns}");
+                assert_eq!(sent(&client, &Method::GET).await?, "done");
+                assert_eq!(connections(&reactor).await?, 1, "{turns}");
+                reactor.sleep(secs(10)).await?;
+                assert_eq!(connections(&reactor).await?, 0, "{turns}");
+            }
+            assert!((1..TURNS).contains(&answered), "{answered}: in each part of a request");
+        }
         Ok(())
     });
 }
