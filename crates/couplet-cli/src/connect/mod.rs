@@ -7,11 +7,13 @@ mod stdin;
 mod stdout;
 
 use std::cell::RefCell;
+use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use clap::{ArgAction, Args};
+use couplet::process::{Process, ProcessEnd};
 use couplet::{
     Address, Connection, DelayedCall, Failure, Loop, Protocol, Reactor, Reason, Transport,
 };
@@ -44,6 +46,8 @@ enum Outcome {
     Lost(Reason),
     /// The peer closed in order, but never sent the awaited answer.
     Unanswered,
+    /// The peer was a program, which may have closed its input early. The run waits for its exit.
+    LostProgram(Process),
 }
 
 /// Whether an answer is outstanding. While it is, an orderly close is a failure: a server that
@@ -185,9 +189,15 @@ impl Protocol for Session {
         }
     }
 
-    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
-        self.end.replace(Some(match (reason, self.answer) {
-            (Reason::Done(_), Answer::Awaited) => Outcome::Unanswered,
+    fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
+        let has_taken_all = matches!(reason, Reason::Done(_));
+        let has_closed_input =
+            matches!(reason, Reason::Lost(error) if error.kind() == io::ErrorKind::BrokenPipe);
+        self.end.replace(Some(match (Process::of(transport), self.answer) {
+            (Some(program), _) if has_taken_all || has_closed_input => {
+                Outcome::LostProgram(program)
+            }
+            (None, Answer::Awaited) if has_taken_all => Outcome::Unanswered,
             _ => Outcome::Lost(reason.clone()),
         }));
         // The run ends when everything has been printed.
@@ -221,8 +231,9 @@ An ENDPOINT is one of:
   haproxy:…, throttle:…, log:…    before any of these: a PROXY header, a limit, a log
 
 Exit codes: 0 the connection closed cleanly, or stdout was closed; 1 the connection failed or
-was lost, stdin or stdout failed, or the server closed without having sent a byte, though something
-was sent to it (unless --no-answer); 2 usage error; 130 or 143 interrupted.";
+was lost, stdin or stdout failed, the server closed without having sent a byte, though something
+was sent to it (unless --no-answer), or a program exited with another code than 0; 2 usage error;
+130 or 143 interrupted.";
 
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLE)]
@@ -284,21 +295,24 @@ fn session_result(
         printed.wait_at_most(LAST_PRINT);
         return Err(Exit::interrupted(signal));
     }
-    let reason = match end {
+    let ended = match end {
+        None => return Err(Exit::failed("the run ended before the connection did")),
         Some(Outcome::Unconnected(failure)) => {
             return Err(Exit::failed(format!("cannot connect to {name}: {failure}")));
         }
-        Some(Outcome::Lost(reason)) => Some(reason),
-        Some(Outcome::Unanswered) => None,
-        None => return Err(Exit::failed("the run ended before the connection did")),
-    };
-    printed.wait().map_err(|error| output::cannot_print(&error))?;
-    match reason {
-        Some(Reason::Done(_)) => Ok(()),
-        Some(Reason::Failed(failure)) => Err(Exit::failed(failure)),
-        Some(reason) => Err(Exit::failed(format!("{name}: {reason}"))),
-        None => Err(Exit::failed(format!(
+        Some(Outcome::Lost(Reason::Done(_))) => Ok(()),
+        Some(Outcome::Lost(Reason::Failed(failure))) => Err(Exit::failed(failure)),
+        Some(Outcome::Lost(reason)) => Err(Exit::failed(format!("{name}: {reason}"))),
+        Some(Outcome::Unanswered) => Err(Exit::failed(format!(
             "{name}: the server closed the connection without an answer (--no-answer expects none)"
         ))),
-    }
+        Some(Outcome::LostProgram(program)) => match program.end() {
+            Some(end) if !end.is_success() && !matches!(end, ProcessEnd::LeftRunning) => {
+                Err(Exit::failed(format!("{name}: {end}")))
+            }
+            _ => Ok(()),
+        },
+    };
+    printed.wait().map_err(|error| output::cannot_print(&error))?;
+    ended
 }
