@@ -992,3 +992,149 @@ class Fairness(Cases):
         await case.sleep(0.3)
         assert 0 < order.index("timed") < 64, order
         assert [each for each in order if each != "timed"] == list(range(64)), order
+
+    @only_subject
+    async def test_input_at_hand_precedes_a_timed_call_that_it_postpones(case):
+        # Twisted's reactors make due calls before they read.
+        for begin in Busy.BEGINNINGS:
+            for _ in range(2):
+                wait = 0.2
+                while not await Busy(case, wait).rest(begin):
+                    wait *= 2
+
+
+class Busy(protocol.Protocol):
+    """A connection with a timeout, in a loop that is busy or stopped beyond it while input arrives."""
+
+    def __init__(self, case, wait):
+        self.case, self.reactor, self.wait = case, case.reactor, wait
+        self.received = defer.Deferred()
+        self.is_valid = False
+        self.events = []
+
+    async def rest(self, begin):
+        """Returns whether the input arrived before the timeout. `begin` has the loop call `be_busy`."""
+        self.client = socket.create_connection(("127.0.0.1", self.case.listen(lambda: self)))
+        self.made = defer.Deferred()
+        await self.made
+        self.timeout = self.reactor.callLater(self.wait, self.note, "timeout")
+        # The timeout was requested some turns ago.
+        for _ in range(5):
+            await self.case.sleep()
+        begin(self)
+        await self.received
+        if self.timeout.active():
+            self.timeout.cancel()
+        self.client.close()
+        await self.case.ports.pop().stopListening()
+        assert not self.is_valid or self.events == ["input"], (begin.__name__, self.events)
+        return self.is_valid
+
+    def connectionMade(self):
+        self.made.callback(None)
+
+    def dataReceived(self, data):
+        self.note("input")
+        if self.timeout.active():
+            self.timeout.reset(3600)
+        self.received.callback(None)
+
+    def note(self, event):
+        self.events.append(event)
+
+    def left(self):
+        return self.timeout.getTime() - time.time() if self.timeout.active() else -1
+
+    def be_busy(self):
+        """Sends the input, and lets the time pass. Valid if neither this machine nor the loop is late."""
+        self.is_valid = self.left() > 0
+        self.client.send(b"x")
+        time.sleep(max(0, self.left()) + 0.05)
+
+    def in_a_timed_call(self):
+        self.reactor.callLater(0, self.be_busy)
+
+    def in_a_call_from_a_thread(self):
+        self.reactor.callInThread(self.reactor.callFromThread, self.be_busy)
+
+    def in_an_event(self):
+        other = socket.create_connection(("127.0.0.1", self.case.listen(lambda: Called(self.be_busy))))
+        other.send(b"x")
+        self.received.addBoth(lambda _: (other.close(), self.case.ports.pop(0).stopListening())[1])
+
+    def in_a_callback_of_asyncio(self):
+        import asyncio
+
+        asyncio.get_event_loop().call_soon(self.be_busy)
+
+    def in_a_reader(self):
+        near, far = socket.socketpair()
+        reader = Reader(self.reactor, near, self.be_busy)
+        far.send(b"x")
+        self.received.addBoth(lambda _: (reader, far.close()))
+
+    def before_an_iteration_inside_a_call(self):
+        self.reactor.callLater(0, lambda: (self.be_busy(), self.reactor.iterate()))
+
+    def stopped(self):
+        """A child process stops this one, and sends the input."""
+        child = """
+import os, socket, sys, time
+parent, client, until = os.getppid(), socket.socket(fileno=int(sys.argv[1])), float(sys.argv[2])
+os.kill(parent, 19)
+in_time = time.time() < until
+client.send(b"x")
+time.sleep(max(0, until - time.time()) + 0.05)
+os.kill(parent, 18)
+sys.exit(not in_time)
+"""
+        number = self.client.fileno()
+        command = [sys.executable, "-S", "-c", child, str(number), str(self.timeout.getTime())]
+        process = subprocess.Popen(command, pass_fds=[number])
+
+        def ended(_):
+            self.is_valid = process.wait() == 0
+
+        self.received.addBoth(ended)
+
+    BEGINNINGS = [
+        in_a_timed_call,
+        in_a_call_from_a_thread,
+        in_an_event,
+        in_a_callback_of_asyncio,
+        in_a_reader,
+        before_an_iteration_inside_a_call,
+        stopped,
+    ]
+
+
+class Called(protocol.Protocol):
+    """Calls a function when input arrives."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def dataReceived(self, data):
+        self.function()
+
+
+class Reader:
+    """Calls a function when a socket is readable."""
+
+    def __init__(self, reactor, socket, function):
+        self.reactor, self.socket, self.function = reactor, socket, function
+        reactor.addReader(self)
+
+    def fileno(self):
+        return self.socket.fileno()
+
+    def doRead(self):
+        self.reactor.removeReader(self)
+        self.socket.close()
+        self.function()
+
+    def connectionLost(self, reason):
+        pass
+
+    def logPrefix(self):
+        return "reader"

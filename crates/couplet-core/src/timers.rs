@@ -219,6 +219,11 @@ impl<T> Timers<T> {
         self.entries.remove(self.entries.key_at(entry)).map(|entry| entry.value)
     }
 
+    /// Whether [`pop_due`](Self::pop_due) would take out a value.
+    pub(crate) fn has_due(&mut self, now: Instant, before: Seq) -> bool {
+        self.first_due(now, before).is_some()
+    }
+
     /// The node that [`pop_due`](Self::pop_due) takes, which is the first of the heap.
     fn first_due(&mut self, now: Instant, before: Seq) -> Option<Node> {
         self.next = None;

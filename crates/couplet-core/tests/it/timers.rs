@@ -89,6 +89,33 @@ fn c86a_due_calls_are_made_before_the_next_events_if_that_is_asked() {
 }
 
 #[test]
+fn c86a_late_calls_wait_for_the_input_at_hand() {
+    let mut clock = Stage::new(0);
+    let log = clock.log.clone();
+    let port = clock.reactor.listen("tcp:0:interface=127.0.0.1", move || Timing(log.clone()));
+    let wire = clock.network.connect(port.expect("a free port").host()).expect("it listens");
+    clock.turns(2);
+    // Twice, in one loop.
+    for _ in 0..2 {
+        clock.call(s(1), "late");
+        assert!(clock.due(Duration::ZERO).is_empty());
+        clock.network.advance(s(1) + Duration::from_millis(11));
+        wire.push(b"x");
+        assert!(clock.l.make_timed_calls());
+        assert!(clock.log.take().is_empty(), "a late call overtook the input");
+        assert_eq!(clock.due(Duration::ZERO), ["bytes", "late"]);
+        // A call that the last turn requested precedes the next events, also if it is late.
+        clock.network.advance(s(1));
+        wire.push(b"y");
+        assert!(clock.l.make_timed_calls());
+        assert_eq!(clock.log.take(), ["call"]);
+        assert_eq!(clock.due(Duration::ZERO), ["bytes", "call of a call"]);
+        assert_eq!(clock.due(Duration::ZERO), ["call"]);
+        assert_eq!(clock.due(Duration::ZERO), ["call of a call"]);
+    }
+}
+
+#[test]
 fn c87_a_call_made_by_a_call_waits_for_the_next_turn() {
     fn again(reactor: Reactor, log: Log, delay: Duration) {
         let (inner, next) = (reactor.clone(), log.clone());

@@ -18,6 +18,7 @@ use crate::reactor::options::LoopOptions;
 use crate::reactor::records::Records;
 use crate::reactor::snapshot::Totals;
 use crate::recorder::Reactor;
+use crate::timers::Seq;
 
 /// The state that the turn works on, by owner. Each owner's fields are private to its file.
 pub(super) struct Core {
@@ -43,6 +44,8 @@ pub(super) struct Core {
     pub(super) suspended: Option<Suspended>,
     /// How often this turn has looked for input again before its timed calls.
     pub(super) looks: usize,
+    /// Where the last turn that returned to the owner of the loop began.
+    pub(super) last_turn: Seq,
 }
 
 impl Core {
@@ -58,9 +61,11 @@ impl Core {
         if let Some(monitor) = records.monitor.get().filter(observes).cloned() {
             hooks.wrap_protocols(move |_key, protocol| monitor_protocol(&monitor, protocol));
         }
+        let last_turn = records.timers.borrow().seq();
         Core {
             reactor: Reactor::of(records.clone()),
             order: records.world.order(),
+            last_turn,
             records,
             table: Table::new(),
             batching: Batching::new(options.answers),

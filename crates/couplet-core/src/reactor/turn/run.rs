@@ -370,9 +370,13 @@ impl Loop {
     /// their output, but takes no events. Returns true while the run continues, and always outside a
     /// run. A suspended turn stays suspended.
     ///
-    /// For a loop that is turned by another: called before each [`turn`](Self::turn), it has a timed call
-    /// that came due during a long callback be made before the next events, as in Twisted. A turn reads
-    /// the clock before its events, and makes such a call after the next ones.
+    /// For a loop that is turned by another: called before each [`turn`](Self::turn), it makes a timed call
+    /// that came due during a callback before the next events, as in Twisted. A turn reads the clock
+    /// before its events, and makes such a call after the next ones.
+    ///
+    /// A timed call that is more than 10 ms late may be a timeout that waiting input would have
+    /// postponed. If it was requested before the last turn, this makes no calls: the next turn, which
+    /// then does not wait, reads the input first.
     pub fn make_timed_calls(&mut self) -> bool {
         let _entered = self.runtime.enter();
         self.core.make_timed_calls(&mut *self.driver)

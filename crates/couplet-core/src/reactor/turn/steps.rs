@@ -532,6 +532,7 @@ impl Core {
         let records = &self.records;
         records.queue.end_turn();
         if !continues || matches!(turns, Turns::One(_)) || records.take_interrupt() {
+            self.last_turn = seq;
             return AfterTurn::Return { continues };
         }
         AfterTurn::Wait(if is_quiet { deadline } else { self.next_wait(turns) })
@@ -577,10 +578,18 @@ impl Core {
     /// Makes the timed calls that are due by now; false when the run has ended.
     pub(super) fn make_timed_calls(&mut self, io: &mut dyn Commands) -> bool {
         let deadline = self.records.timers.borrow_mut().next_deadline();
-        if deadline.is_none_or(|deadline| deadline > self.records.fresh_time()) {
+        let now = self.records.fresh_time();
+        if deadline.is_none_or(|deadline| deadline > now) || self.may_overtake_input(now) {
             return true;
         }
         self.turn_without_events(io, true)
+    }
+
+    /// Whether a timed call was due long before `now`, and the last turn could have postponed it with
+    /// more input. The next turn reads the input at hand, without a wait, before it makes the call.
+    fn may_overtake_input(&self, now: Instant) -> bool {
+        let late = now.checked_sub(LATE);
+        late.is_some_and(|late| self.records.timers.borrow_mut().has_due(late, self.last_turn))
     }
 
     /// Applies all recorded requests, and sends their output; false when the run has ended.
