@@ -229,7 +229,8 @@ impl Bus {
         self.core.drain()
     }
 
-    /// Closes the bus: queued messages are dropped, and pending requests fail.
+    /// Closes the bus: queued messages are [lost](crate::Counts::lost), which is logged, and pending
+    /// requests fail.
     pub fn close(&self) {
         self.core.close();
     }

@@ -94,6 +94,10 @@ pub(crate) struct Core {
     appends: Cell<usize>,
     /// Set when all have ended.
     appended: DeferredEvent,
+    /// The drains in progress.
+    drains: Cell<usize>,
+    /// Set when the bus is closed.
+    closed: DeferredEvent,
     /// Its row in the snapshots of its loop.
     _row: Note,
 }
@@ -131,6 +135,8 @@ impl Core {
             lost: DeferredEvent::new(),
             appends: Cell::new(0),
             appended: DeferredEvent::new(),
+            drains: Cell::new(0),
+            closed: DeferredEvent::new(),
             _row: {
                 let me = me.clone();
                 reactor.note_rows(move || me.upgrade().iter().map(|core| core.row()).collect())
@@ -260,19 +266,24 @@ impl Core {
     }
 
     /// Ends the subscriptions, delivers the messages that have arrived, waits for the appends,
-    /// sends the queued messages, and closes.
+    /// sends the queued messages, and closes once no other drain has messages to send.
     pub(crate) fn drain(self: &Rc<Self>) -> Deferred<()> {
         // Appends get their answers as replies.
         let replies = self.requests.borrow().as_ref().map(Requests::subscription);
         self.backend.end_subscriptions(replies);
-        let (appending, draining, closing) = (self.clone(), self.clone(), self.clone());
+        let [appending, draining, closing, closed] = [(); 4].map(|()| self.clone());
+        self.drains.set(self.drains.get() + 1);
         self.flush()
             .then(move |()| appending.appended.wait())
             .then(move |()| draining.flush())
             .add_both(move |result| {
-                closing.close();
+                closing.drains.set(closing.drains.get() - 1);
+                if result.is_err() || closing.drains.get() == 0 {
+                    closing.close();
+                }
                 result
             })
+            .then(move |()| closed.closed.wait())
     }
 
     /// An append of a log begins.
@@ -291,6 +302,7 @@ impl Core {
 
     pub(crate) fn open(&self) {
         if self.is_closed.replace(false) {
+            self.closed.clear();
             self.backend.open();
         }
     }
@@ -301,6 +313,7 @@ impl Core {
             let (_subscribers, _requests) = (self.subscribers.take(), self.requests.take());
             // A drain fails, although an append may take a moment to fail.
             self.appended.set();
+            self.closed.set();
         }
     }
 

@@ -74,7 +74,7 @@ pub struct Counts {
     pub published: u64,
     /// Messages that were delivered to subscriptions.
     pub delivered: u64,
-    /// Messages that were lost because a queue was full.
+    /// Messages that were lost because a queue was full, or the bus was closed with them queued.
     pub lost: u64,
     /// [Numbered](crate::Message::numbered) messages that subscriptions have missed.
     pub missed: u64,

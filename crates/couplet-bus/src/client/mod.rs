@@ -481,9 +481,16 @@ impl<D: Dialect> Backend for Client<D> {
     fn close(&self) {
         let mut state = self.state.borrow_mut();
         let link = std::mem::replace(&mut state.link, Link::Closed);
+        let queued = state.queue.messages();
         let failed = state.queue.clear();
         state.dialect.clear();
         drop(state);
+        if queued > 0 {
+            tracing::warn!(queued, "the bus is closed: the queued messages are lost");
+            if let Some(core) = self.core.upgrade() {
+                core.count(|counts| counts.lost += queued as u64);
+            }
+        }
         match link {
             Link::Closed => {}
             Link::Resting(next) => drop(next.cancel()),

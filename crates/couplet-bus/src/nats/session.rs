@@ -15,6 +15,8 @@ enum NatsError {
     #[cfg(any(feature = "tls", feature = "ring"))]
     #[error("cannot log in: the server offers no TLS")]
     NoTls,
+    #[error("cannot log in: the server accepts no headers: NATS 2.2 or later is required")]
+    NoHeaders,
     #[error("cannot log in: the server sent {0} before INFO")]
     NoInfo(&'static str),
     #[error("cannot log in: the server sent bytes before TLS")]
@@ -120,6 +122,9 @@ impl NatsConversation {
         }
         if info.tls_required {
             return Err(NatsError::NeedsTls.into());
+        }
+        if !info.headers {
+            return Err(NatsError::NoHeaders.into());
         }
         client.learn_info(&info, server);
         self.log_in(client, transport, &info, false)

@@ -340,8 +340,10 @@ fn c206_a_closed_bus_stops_in_every_state() {
     scene.publish("dropped");
     let flushed = scene.bus.flush();
     scene.bus.close();
+    scene.bus.close();
     scene.settle();
     failure_of(flushed);
+    assert_eq!(scene.bus.counts().lost, 1);
     // While it waits for the next attempt.
     let mut waiting = Scene::nats(|options| options);
     refuse(&mut waiting);

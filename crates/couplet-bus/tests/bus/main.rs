@@ -4,8 +4,10 @@
 #[macro_use]
 extern crate couplet_watched;
 
+mod again;
 mod connecting;
 mod kit;
+mod limits;
 mod logs;
 mod memory;
 mod parser;

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use couplet::bus::redis::{CommandError, Options, Redis, Reply};
-use couplet::bus::{Message, NotConfirmed};
+use couplet::bus::{Message, NotConfirmed, PublishError};
 use couplet::services::Health;
 use couplet::testing::{Wire, failure_of, success_of};
 
 use crate::kit::{LONG, Scene};
 
 /// A command on the wire.
-fn command(parts: &[&str]) -> String {
+pub(crate) fn command(parts: &[&str]) -> String {
     let parts: String = parts.iter().map(|part| format!("${}\r\n{part}\r\n", part.len())).collect();
     format!("*{}\r\n{parts}", parts.matches('$').count())
 }
@@ -124,10 +124,12 @@ fn c216_a_command_that_waits_for_a_slow_server_fails_with_the_connection() {
     for call in [sent, queued] {
         assert_eq!(failure_of(call).downcast_ref(), Some(&CommandError::Lost));
     }
-    // Their bytes are free again: seven messages of 1 MiB fit in 8 MiB.
-    for _ in 0..7 {
-        scene.bus.publish("a", vec![b'x'; 1 << 20]).expect("there is room");
+    // Their bytes are free again: the whole queue is.
+    let frame = command(&["PUBLISH", "a", &"x".repeat(1_000_000)]).len() - 1_000_000;
+    for _ in 0..8 {
+        scene.bus.publish("a", vec![b'x'; (1 << 20) - frame]).expect("there is room");
     }
+    assert_eq!(scene.bus.publish("a", ""), Err(PublishError::Full));
 }
 
 #[test]

@@ -47,8 +47,13 @@ fn c208_a_login_that_fails_is_an_attempt_that_failed() {
         (false, INFO, timeout),
         (
             false,
-            "INFO {}\r\n-ERR 'Authorization Violation'",
+            "INFO {\"headers\":true}\r\n-ERR 'Authorization Violation'",
             "a.example:4222 failed: cannot log in: Authorization Violation",
+        ),
+        (
+            false,
+            "INFO {\"version\":\"1.4.1\"} ",
+            "a.example:4222 failed: cannot log in: the server accepts no headers: NATS 2.2 or later is required",
         ),
         (
             false,

@@ -3,6 +3,7 @@
 #[macro_use]
 extern crate couplet_watched;
 
+mod again;
 mod crowds;
 mod kit;
 mod limits;
