@@ -406,5 +406,5 @@ class Exits(unittest.TestCase):
 
     def test_a_task_that_exits_ends_the_run(self):
         for name in ("asyncio", SUBJECT):
-            ended = subprocess.run([sys.executable, "-c", EXIT, name], stderr=subprocess.DEVNULL, timeout=60)
+            ended = subprocess.run([sys.executable, "-c", EXIT, name], stderr=subprocess.DEVNULL, timeout=300)
             self.assertEqual(ended.returncode, 5, name)

@@ -24,7 +24,7 @@ from kit.cases import Cases, case
 # More than the buffers of the system hold.
 BIG = 3 << 20
 # Seconds until a case whose connection is still open is ended.
-OPEN = 3
+OPEN = 10
 # Cases at the same time.
 WIDTH = 8
 
@@ -161,7 +161,7 @@ def acts(case, noting, earlier, moment, call, reads, before=b"before "):
             case.reactor.callLater(0.1, reads.set)
         else:
             reads.set()
-            case.reactor.callLater(0.2, call, noting, transport)
+            case.reactor.callLater(1, call, noting, transport)
 
     return act
 
@@ -228,9 +228,9 @@ async def over_sockets(case, listens, connects, earlier, calls, kind, build=None
 
         def peer(name):
             with connects(name) as skt:
-                skt.settimeout(20)
+                skt.settimeout(100)
                 skt.sendall(b"g")
-                reads.wait(20)
+                reads.wait(100)
                 saw = read(skt.recv)
                 # With TLS: answer the close_notify.
                 with contextlib.suppress(OSError):
@@ -294,8 +294,8 @@ class Closing(Cases):
 
             def peer():
                 with listening, listening.accept()[0] as skt:
-                    skt.settimeout(20)
-                    reads.wait(20)
+                    skt.settimeout(100)
+                    reads.wait(100)
                     return read(skt.recv)
 
             class Client(HalfClosed):
@@ -334,7 +334,7 @@ class Closing(Cases):
 
         def connects(name):
             skt = small(socket.socket(), 32 * 1024)
-            skt.settimeout(20)
+            skt.settimeout(100)
             skt.connect((name.host, name.port))
             return context.wrap_socket(skt, suppress_ragged_eofs=False)
 
@@ -355,7 +355,7 @@ class Closing(Cases):
 
             def peer():
                 os.write(their_out, b"g")
-                reads.wait(20)
+                reads.wait(100)
                 try:
                     return read(lambda size: os.read(their_in, size))
                 finally:

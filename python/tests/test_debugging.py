@@ -205,7 +205,7 @@ class Debugger(unittest.TestCase):
         """The debugger's answers to commands."""
         commands = ["p local", "p type(self.transport).__name__", "where", "local = b'changed'", "next", "continue"]
         command = [sys.executable, "-c", DEBUGGED, reactor]
-        ended = subprocess.run(command, input="\n".join(commands) + "\n", capture_output=True, text=True, timeout=60)
+        ended = subprocess.run(command, input="\n".join(commands) + "\n", capture_output=True, text=True, timeout=300)
         self.assertEqual(ended.returncode, 0, ended.stdout + ended.stderr)
         return ended.stdout
 

@@ -309,7 +309,7 @@ class Running(Cases):
         said = []
         for name in names or (reactors.MODEL, SUBJECT):
             command = [sys.executable, "-c", MADE + text, name]
-            ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+            ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
             # The reactors may serve the sides of a connection in different order.
             said.append((ended.returncode, "".join(sorted((ended.stdout + ended.stderr).splitlines(True)))))
         self.assertEqual(said[0], said[-1])
@@ -361,7 +361,7 @@ reactor.callWhenRunning(print, "runs")
 print("calls", len(reactor.getDelayedCalls()) > 2)
 thread = threading.Thread(target=reactor.run, kwargs={"installSignalHandlers": False})
 thread.start()
-thread.join(30)
+thread.join(300)
 print("ended", not thread.is_alive(), reactor.running)
 """
         )
@@ -398,7 +398,7 @@ thread = threading.Thread(target=reactor.run, args=[False])
 thread.start()
 print(threads.blockingCallFromThread(reactor, lambda: threading.current_thread() is thread))
 reactor.callFromThread(reactor.stop)
-thread.join(30)
+thread.join(300)
 print(thread.is_alive())
 """
         )
@@ -413,7 +413,7 @@ def ask():
 reactor.callWhenRunning(ask)
 thread = threading.Thread(target=reactor.run, args=[False])
 thread.start()
-thread.join(30)
+thread.join(300)
 print(thread.is_alive())
 """,
             SUBJECT,
@@ -432,7 +432,7 @@ def again():
             print(error)
 thread = threading.Thread(target=again)
 thread.start()
-thread.join(30)
+thread.join(300)
 print("ended", not thread.is_alive())
 reactor.callLater(0, reactor.stop)
 reactor.run()

@@ -166,7 +166,7 @@ class Exits(unittest.TestCase):
 
     def says(self, name, text):
         command = [sys.executable, "-X", "dev", "-W", "ignore::ResourceWarning", "-W", "ignore::DeprecationWarning", "-c", PROGRAM + text, name]
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
         return f"{ended.stdout}{ended.stderr}status {ended.returncode}"
 
     def ends(self, text, status):
@@ -272,7 +272,7 @@ threading.Thread(target=loop.run_forever, daemon=True).start()
 started.wait()
 print("leaves")
 """
-        ended = subprocess.run([sys.executable, "-X", "dev", "-c", text], capture_output=True, text=True, timeout=60)
+        ended = subprocess.run([sys.executable, "-X", "dev", "-c", text], capture_output=True, text=True, timeout=300)
         self.assertEqual(("leaves\n", "", 0), (ended.stdout, ended.stderr, ended.returncode))
 
     def test_a_fork_beside_a_daemon_thread(self):

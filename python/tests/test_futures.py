@@ -360,7 +360,7 @@ class Ends(unittest.TestCase):
             # Later releases of Python warn of forks in processes that have threads.
             options = ["-X", "dev", "-W", "ignore:This process"]
             command = [sys.executable, *options, "-c", PROGRAM + text, name]
-            ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+            ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
             said = f"{ended.stdout}{ended.stderr}status {ended.returncode}"
             self.assertMultiLineEqual(f"{expected}status 0", said, name)
 

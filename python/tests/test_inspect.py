@@ -127,7 +127,7 @@ class Program:
 
     def get(self, view):
         """The rows of a view."""
-        with urllib.request.urlopen(self.url._replace(path=f"/{view}.json").geturl(), timeout=60) as answer:
+        with urllib.request.urlopen(self.url._replace(path=f"/{view}.json").geturl(), timeout=300) as answer:
             return json.load(answer)
 
     def row(self, view, **fields):
@@ -401,7 +401,7 @@ class Access(unittest.TestCase):
         for query in ("", "token=x"):
             url = program.url._replace(path="/state.json", query=query).geturl()
             with self.assertRaises(urllib.error.HTTPError) as caught:
-                urllib.request.urlopen(url, timeout=60)
+                urllib.request.urlopen(url, timeout=300)
             self.assertEqual(caught.exception.code, 403)
         self.assertEqual(program.get("state")["program"]["pid"], program.process.pid)
 
@@ -501,7 +501,7 @@ class Starts(unittest.TestCase):
 
     def test_twistd_with_workers_is_refused(self):
         command = ["-c", "from twisted.scripts import twistd; twistd.run()", "--inspect=0", "--workers=2"]
-        ended = subprocess.run([sys.executable, *command, "web"], capture_output=True, text=True, timeout=60)
+        ended = subprocess.run([sys.executable, *command, "web"], capture_output=True, text=True, timeout=300)
         self.assertIn("--inspect and --workers exclude each other", ended.stderr)
         self.assertEqual(ended.returncode, 1)
 

@@ -16,7 +16,7 @@ MODULE, PATH = reactors.REACTORS[SUBJECT]
 
 def python(program):
     """A program's output."""
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
     return ended.stdout + ended.stderr
 
 
@@ -51,7 +51,7 @@ class Programs(unittest.TestCase):
             (["twist", "--help"], f'"{SUBJECT}"'),
             (["twistd", "--help-reactors"], rf"(?m)^\s*{SUBJECT}\s"),
         ):
-            listed = subprocess.run(program, capture_output=True, text=True, timeout=60)
+            listed = subprocess.run(program, capture_output=True, text=True, timeout=300)
             self.assertRegex(listed.stdout + listed.stderr, entry, program)
 
     def serve(self, command, number):
@@ -64,10 +64,10 @@ class Programs(unittest.TestCase):
             port = re.search(r"Site starting on (\d+)", line)
             if port and not is_served:
                 # The answer proves that the reactor runs and handles signals. Some programs would die of earlier ones.
-                urllib.request.urlopen(f"http://127.0.0.1:{port[1]}/", timeout=60).close()
+                urllib.request.urlopen(f"http://127.0.0.1:{port[1]}/", timeout=300).close()
                 is_served = True
                 os.kill(server.pid, number)
-        return said, server.wait(60)
+        return said, server.wait(300)
 
     def test_twist_runs_on_it_and_ends_as_the_model(self):
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -66,6 +66,19 @@ class Processes(Cases):
             await started(case, "echo $COUPLET_SAID $A; test $PWD = / && echo root", **options).ended
 
     @case
+    async def test_a_child_gets_the_environment_as_given(case):
+        # Also the variables by which systemd addresses this process: a program may start the one that they are for.
+        # Rust programs do not pass these on.
+        names = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "A"]
+        os.environ.update({name: f"our {name}" for name in names})
+        given = {"NOTIFY_SOCKET": "given", "LISTEN_PID": "1", "A": ""}
+        script = "; ".join(f'echo "${{{name}-unset}}"' for name in names)
+        for env in (None, {}, given):
+            # Each way to start a child: posix_spawn, a fork for another folder, and a terminal.
+            for options in ({}, {"path": "/"}, {"usePTY": True}):
+                await started(case, script, env=env, **options).ended
+
+    @case
     async def test_a_program_that_does_not_exist(case):
         try:
             case.reactor.spawnProcess(Child(case), "/does/not/exist", ["x"], env={})

@@ -45,7 +45,7 @@ class Programs(unittest.TestCase):
     def says(self, text, name=SUBJECT):
         """A program's output and status."""
         command = [sys.executable, "-c", FORGETTING + MADE + text, name]
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
         return f"{ended.stdout}{ended.stderr}status {ended.returncode}"
 
     def same(self, text):
@@ -87,7 +87,7 @@ async def program():
     print("ended")
     reactor.stop()
 reactor.callLater(0, lambda: tasks.append(asyncio.ensure_future(program())))
-reactor.callLater(5, reactor.stop)
+reactor.callLater(200, reactor.stop)
 reactor.run()
 """
         self.assertMultiLineEqual(self.says(program, "asyncio"), self.says(program))
@@ -274,7 +274,7 @@ def program():
     reactor.stop()
 
 reactor.callWhenRunning(program)
-reactor.callLater(20, reactor.stop)
+reactor.callLater(200, reactor.stop)
 reactor.run()
 """
         )
@@ -360,8 +360,8 @@ class Forks(Cases):
 
 
 def turn_until(case, holds):
-    """Iterates inside a callback until `holds` returns true. Fails after ten seconds."""
-    until = time.monotonic() + 10
+    """Iterates inside a callback until `holds` returns true. Fails after 100 seconds."""
+    until = time.monotonic() + 100
     while not holds():
         assert time.monotonic() < until, "the turns do not bring it about"
         case.reactor.iterate(0.01)

@@ -19,7 +19,7 @@ INSTALL = "import couplet_twisted; couplet_twisted.install()\n"
 def ended(program, python=sys.executable, variables=None):
     """A program's status and output."""
     run = subprocess.run(
-        [python, "-c", program], capture_output=True, text=True, timeout=60, env={**os.environ, **(variables or {})}
+        [python, "-c", program], capture_output=True, text=True, timeout=300, env={**os.environ, **(variables or {})}
     )
     return run.returncode, run.stdout + run.stderr
 

@@ -21,7 +21,7 @@ def ended(*command, variables=None, folder=None):
     """A program's status and output."""
     environment = {**os.environ, **(variables or {})}
     run = subprocess.run(
-        [sys.executable, *command], capture_output=True, text=True, timeout=60, env=environment, cwd=folder
+        [sys.executable, *command], capture_output=True, text=True, timeout=300, env=environment, cwd=folder
     )
     return run.returncode, run.stdout + run.stderr
 

@@ -536,7 +536,7 @@ class Installs(unittest.TestCase):
         """The module of a step of TLS, after these lines of a program."""
         program = [*lines, "from twisted.protocols.tls import TLSMemoryBIOProtocol as Tls"]
         program.append("print(Tls.makeConnection.__module__, Tls.tls_engine)")
-        ended = subprocess.run([sys.executable, "-c", "\n".join(program)], capture_output=True, text=True, timeout=60)
+        ended = subprocess.run([sys.executable, "-c", "\n".join(program)], capture_output=True, text=True, timeout=300)
         return ended.stdout.strip() or ended.stderr
 
     def test_rustls_encrypts_unless_the_program_declines(self):

@@ -103,7 +103,7 @@ strports.service({endpoint!r}, site_of_test.site()).setServiceParent(application
 
 READY = re.compile(r"worker (\d+) \(process (\d+)\) is ready")
 # Seconds until a test gives up.
-PATIENCE = 30
+PATIENCE = 300
 
 
 class Load:

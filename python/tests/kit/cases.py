@@ -21,9 +21,7 @@ import unittest
 from kit import reactors
 
 # Seconds until a program that hangs is killed, after its stacks are printed.
-HANG = 30
-# The same for long programs.
-LONG = max(300, float(os.environ.get("COUPLET_TEST_SECONDS", 0)))
+HANG = float(os.environ.get("COUPLET_TEST_SECONDS", 300))
 SUBJECT = os.environ.get("COUPLET_SUBJECT", reactors.SUBJECT)
 
 
@@ -69,7 +67,7 @@ def outcome(file, name, reactor):
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "kit.cases", file, name, reactor]
         ended = subprocess.run(
-            command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LONG * 2
+            command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=HANG * 2
         )
     if ended.returncode == 0 and ended.stdout.endswith("done\n"):
         return "".join(line for line in ended.stdout.splitlines(True) if not printed(line))
@@ -167,7 +165,7 @@ class Case:
 
 def main():
     file, name, reactor = sys.argv[1:]
-    faulthandler.dump_traceback_later(LONG if "memory" in file else HANG, exit=True)
+    faulthandler.dump_traceback_later(HANG, exit=True)
     sys.path.insert(0, str(pathlib.Path(file).parent))
     spec = importlib.util.spec_from_file_location(pathlib.Path(file).stem, file)
     module = importlib.util.module_from_spec(spec)

@@ -11,7 +11,7 @@ import sys
 import unittest
 
 # Seconds until a test that hangs ends the process.
-HANG = 90
+HANG = 300
 
 
 class Recorder(unittest.TestResult):

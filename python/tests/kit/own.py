@@ -1,6 +1,7 @@
 """Runs our tests: `python -m kit.own SUBJECT COUNTS FOLDER PATTERN [WORD...]`. The numbers of tests that passed,
 failed and were skipped are written to COUNTS. With words, only tests whose id contains one of them run. A test that
-takes longer than COUPLET_TEST_SECONDS ends the run, and a traceback shows where it hangs."""
+takes longer than three times COUPLET_TEST_SECONDS ends the run, and a traceback shows where it hangs; a test may run
+two programs, each of which gets COUPLET_TEST_SECONDS."""
 
 import faulthandler
 import os
@@ -13,7 +14,7 @@ import unittest
 class Limited(unittest.TextTestResult):
     """Ends the process if a test takes too long."""
 
-    limit = float(os.environ["COUPLET_TEST_SECONDS"])
+    limit = 3 * float(os.environ["COUPLET_TEST_SECONDS"])
 
     def startTest(self, test):
         faulthandler.dump_traceback_later(self.limit, exit=True)

@@ -10,7 +10,7 @@ import sys
 import threading
 
 # Seconds until a program that hangs is killed.
-PATIENCE = 60
+PATIENCE = 300
 
 
 def free_ports(count):

@@ -29,8 +29,8 @@ import twisted
 from twisted.trial import util
 
 # Seconds until a test fails, and until its process is killed.
-PATIENCE = 30
-HANG = 90
+PATIENCE = 120
+HANG = 300
 # Set before other modules copy it.
 util.DEFAULT_TIMEOUT_DURATION = float(PATIENCE)
 

@@ -255,7 +255,7 @@ class Programs(Cases):
                 path = reactors.REACTORS[name][1]
                 command = [sys.executable, "-m", "scrapy", "runspider", "spider.py", "-a", f"at={at}", "-O", "out.json"]
                 command += ["-s", f"TWISTED_REACTOR={path}", "-s", "ROBOTSTXT_OBEY=False"]
-                ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+                ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
                 self.assertEqual(ended.returncode, 0, ended.stderr)
                 self.assertIn(f"Using reactor: {path}", ended.stderr)
                 if name == "couplet":
@@ -302,7 +302,7 @@ class Programs(Cases):
         command = [*start, "send", "--text=through the hole", f"--code={code}"]
         sender = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True)
         got = subprocess.run(
-            [*start, "receive", code], cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
+            [*start, "receive", code], cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300
         )
-        _, complaint = sender.communicate(timeout=60)
+        _, complaint = sender.communicate(timeout=300)
         self.assertEqual((got.stdout.strip(), sender.returncode), ("through the hole", 0), got.stderr + complaint)

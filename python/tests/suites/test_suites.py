@@ -25,7 +25,7 @@ def ended(command, folder=None, **variables):
     """A program's status and output."""
     environment = {**ENVIRONMENT, **variables}
     run = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, env=environment, cwd=folder, stdin=subprocess.DEVNULL
+        command, capture_output=True, text=True, timeout=300, env=environment, cwd=folder, stdin=subprocess.DEVNULL
     )
     return run.returncode, run.stdout + run.stderr
 
@@ -93,7 +93,7 @@ print("no waits", after["python_twisted_reactor_tick_time_sum"] < 0.5)
             got = messages(port, 2000)
             loaded = pathlib.Path(f"/proc/{server.pid}/maps").read_text()
             server.terminate()
-            self.assertEqual(server.wait(30), 0, log.read_text()[-2000:])
+            self.assertEqual(server.wait(300), 0, log.read_text()[-2000:])
         finally:
             server.kill()
             server.wait()
@@ -103,7 +103,7 @@ print("no waits", after["python_twisted_reactor_tick_time_sum"] < 0.5)
 
 def messages(port, number):
     """Sends `number` messages to a homeserver over one connection. Returns the contents of the room."""
-    until = time.monotonic() + 60
+    until = time.monotonic() + 300
     while True:
         try:
             socket.create_connection(("127.0.0.1", port)).close()
@@ -112,7 +112,7 @@ def messages(port, number):
             if time.monotonic() > until:
                 raise
             time.sleep(0.05)
-    client, headers = http.client.HTTPConnection("127.0.0.1", port, timeout=60), {}
+    client, headers = http.client.HTTPConnection("127.0.0.1", port, timeout=300), {}
 
     def ask(method, path, body=None):
         client.request(method, f"/_matrix/client/v3/{path}", body and json.dumps(body), headers)
@@ -158,7 +158,7 @@ class Client(protocol.Protocol):
     def dataReceived(self, data):
         self.got.callback(data)
         self.transport.loseConnection()
-@crochet.wait_for(timeout=10)
+@crochet.wait_for(timeout=300)
 @defer.inlineCallbacks
 def exchange():
     port = reactor.listenTCP(0, protocol.Factory.forProtocol(Echo), interface="127.0.0.1")
@@ -241,7 +241,7 @@ from testtools import TestCase
 from testtools.twistedsupport import AsynchronousDeferredRunTest
 from twisted.internet import task
 class Tests(TestCase):
-    run_tests_with = AsynchronousDeferredRunTest.make_factory(timeout=30)
+    run_tests_with = AsynchronousDeferredRunTest.make_factory(timeout=300)
     def test_at_once(self): pass
     def test_again(self): pass
     def test_later(self): return task.deferLater(reactor, 0.01, lambda: None)

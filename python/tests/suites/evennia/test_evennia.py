@@ -13,7 +13,7 @@ from kit.cases import SUBJECT
 from kit.ports import unused
 
 PROGRAM = pathlib.Path(sys.executable).parent / "evennia"
-PATIENCE = 120
+PATIENCE = 300
 USER = {"USERNAME": "admin", "PASSWORD": "longpassword1", "EMAIL": "admin@example.com"}
 SETTINGS = """
 TELNET_PORTS = [{}]
