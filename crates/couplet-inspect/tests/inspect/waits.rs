@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::task::Poll;
 use std::time::Duration;
 
-use couplet::defer::{Deferred, DeferredLock, Failure, Resolver, gather};
+use couplet::defer::{Deferred, DeferredLock, DeferredSemaphore, Failure, Resolver, gather};
 use couplet::inspect::{Inspector, TableLimits};
 use couplet::process::{Command, Process, ProcessEnd, ProcessProtocol};
 use couplet::stream::Stream;
@@ -177,6 +177,53 @@ fn a_lock_is_held_across_an_await() {
     assert_eq!((&lock["held"], &lock["of"], &lock["waiting"]), (&1.into(), &1.into(), &1.into()));
     assert_eq!(text(&row(&program, waits_for(&lock)[0]), "name"), "holder");
     assert_eq!(waiter["cyclic"], false);
+}
+
+#[test]
+fn a_semaphore_is_in_a_cycle_only_with_all_its_holders() {
+    for is_cycle in [false, true] {
+        let (program, ()) = Program::start(move |reactor| {
+            let (semaphore, lock) = (DeferredSemaphore::new(2), DeferredLock::new());
+            for name in ["one", "another", "third"] {
+                let (semaphore, lock, own) = (semaphore.clone(), lock.clone(), reactor.clone());
+                let task = async move {
+                    if name == "third" {
+                        let permit = lock.acquire().await?;
+                        own.sleep(Duration::from_millis(1)).await?;
+                        drop((permit, semaphore.acquire().await?));
+                        return Ok(());
+                    }
+                    let permit = semaphore.acquire().await?;
+                    own.sleep(Duration::from_millis(1)).await?;
+                    if is_cycle || name == "one" {
+                        drop(lock.acquire().await?);
+                    } else {
+                        own.sleep(LONG).await?;
+                    }
+                    drop(permit);
+                    Ok(())
+                };
+                reactor.spawn_named(name, task).detach();
+            }
+        });
+        let why = |name: &'static str| match (name, is_cycle) {
+            ("third", _) => "waits for the semaphore made at ",
+            ("another", false) => "waits for a sleep requested at ",
+            _ => "waits for the lock made at ",
+        };
+        let cyclic = program.until("/tasks.json", |rows| {
+            let rows = rows.as_array()?;
+            let of = |name: &'static str| {
+                let row = rows.iter().find(|row| row["name"] == name)?;
+                text(row, "why").starts_with(why(name)).then(|| row["cyclic"].clone())
+            };
+            Some(["one", "another", "third"].map(of)).filter(|all| all.iter().all(Option::is_some))
+        });
+        assert!(cyclic.iter().flatten().all(|cyclic| *cyclic == is_cycle), "{cyclic:?}");
+        let flags = program.get("/flags.json");
+        let mut flags = flags.as_array().expect("flags").iter();
+        assert_eq!(flags.any(|flag| text(flag, "id") == "0.cycle"), is_cycle);
+    }
 }
 
 /// Polls a future once.

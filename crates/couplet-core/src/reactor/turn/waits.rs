@@ -84,7 +84,7 @@ impl Waits<'_> {
         next
     }
 
-    /// The tasks and locks that wait for themselves.
+    /// The tasks and locks that wait for themselves, and can't go on.
     pub(super) fn cycles(&self) -> BTreeSet<WaitRef> {
         let (mut cycles, mut done) = (BTreeSet::new(), BTreeSet::new());
         let tasks = self.awaited.keys().filter(|it| it.kind == "task");
@@ -104,7 +104,25 @@ impl Waits<'_> {
                 }
             }
         }
-        cycles
+        self.stuck(cycles)
+    }
+
+    /// The members of cycles that can't go on: one holder of a semaphore is enough to free it.
+    fn stuck(&self, mut cyclic: BTreeSet<WaitRef>) -> BTreeSet<WaitRef> {
+        loop {
+            let is_cyclic = |of: Option<WaitRef>| of.is_some_and(|of| cyclic.contains(&of));
+            let is_stuck = |of: &&WaitRef| match self.locks.get(&of.id) {
+                Some(lock) if of.kind == "lock" => {
+                    lock.holders.iter().all(|it| is_cyclic(consumer(it.waiter)))
+                }
+                _ => self.next(**of).into_iter().any(|next| is_cyclic(Some(next))),
+            };
+            let stuck: BTreeSet<_> = cyclic.iter().filter(is_stuck).copied().collect();
+            if stuck.len() == cyclic.len() {
+                return stuck;
+            }
+            cyclic = stuck;
+        }
     }
 
     /// The reason why a task waits, if it waits for a Deferred.
