@@ -12,7 +12,7 @@ use couplet_core::defer::{Deferred, DeferredLock, Resolver};
 use couplet_core::hooks::inspector::InspectedLoop;
 use couplet_core::hooks::present_time;
 use couplet_core::reactor::Snapshot;
-use couplet_core::{ConnectionId, Reactor, Result};
+use couplet_core::{ConnectionId, Reactor, Remote, Result};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
@@ -319,12 +319,15 @@ impl Board {
         Some(answered)
     }
 
-    /// A loop has answered.
-    fn answered(&self, serial: u32, snapshot: Snapshot) {
+    /// A loop has answered, or has ended without an answer.
+    fn answered(&self, serial: u32, snapshot: Option<Snapshot>) {
         let mut state = self.state.borrow_mut();
         if let Some(watched) = state.loops.get_mut(&serial) {
             (watched.asked_at, watched.doing) = (None, None);
-            watched.snapshot = snapshot;
+            match snapshot {
+                Some(snapshot) => watched.snapshot = snapshot,
+                None => watched.has_ended = true,
+            }
         }
         let is_complete = state.loops.values().all(|watched| watched.asked_at.is_none());
         let resolver = state.answered.take_if(|_| is_complete);
@@ -576,22 +579,42 @@ impl Watched {
     }
 }
 
+/// A question to a loop. Its drop gives the board the answer; a loop that ends drops it without one.
+struct Question {
+    serial: u32,
+    inspector: Remote,
+    answer: Option<Snapshot>,
+}
+
+impl Question {
+    fn answer(mut self, snapshot: Snapshot) {
+        self.answer = Some(snapshot);
+    }
+}
+
+impl Drop for Question {
+    fn drop(&mut self) {
+        let (serial, answer) = (self.serial, self.answer.take());
+        // The inspector may have ended.
+        let _ = self.inspector.call(move |_| {
+            if let Some(board) = Board::of_this_thread() {
+                board.answered(serial, answer);
+            }
+        });
+    }
+}
+
 /// Asks a loop for a snapshot. False if it is gone.
 fn ask(serial: u32, inspected: &InspectedLoop, reactor: &Reactor) -> bool {
-    let inspector = reactor.remote();
-    let question = move |reactor: &Reactor| {
+    let question = Question { serial, inspector: reactor.remote(), answer: None };
+    let asked = move |reactor: &Reactor| {
         let answer = reactor.snapshot().add_callback(move |snapshot| {
-            // The inspector may have ended.
-            let _ = inspector.call(move |_| {
-                if let Some(board) = Board::of_this_thread() {
-                    board.answered(serial, snapshot);
-                }
-            });
+            question.answer(snapshot);
             Ok(())
         });
         answer.detach();
     };
-    inspected.remote.call(question).is_ok()
+    inspected.remote.call(asked).is_ok()
 }
 
 /// Writes pairs as an object that keeps their order.

@@ -9,6 +9,7 @@ use couplet::testing::{Manner, Memory};
 use couplet::{Cluster, Deferred, Loop, LoopOptions};
 
 use crate::kit::{Program, text, view};
+use crate::recordings::Folder;
 
 #[test]
 fn the_loops_of_a_cluster_are_side_by_side() {
@@ -64,6 +65,51 @@ fn a_loop_that_ends_is_no_longer_shown() {
     assert_eq!(count(&first), Some(2));
     drop(second);
     first.until("/loops.json", |loops| (loops.as_array()?.len() == 1).then_some(()));
+}
+
+#[test]
+fn loops_have_different_numbers_after_others_have_ended() {
+    let inspector = Inspector::at("0");
+    let start = || Program::start_with(inspector.clone(), LoopOptions::default(), |_| ()).0;
+    let mut programs = vec![start(), start(), start()];
+    for ended in [1, 0, 1] {
+        drop(programs.remove(ended));
+        let left = programs[0].until("/loops.json", |loops| {
+            let rows = loops.as_array().filter(|rows| rows.len() == 2)?;
+            Some(rows.iter().map(|row| row["serial"].clone()).collect::<Vec<_>>())
+        });
+        programs.push(start());
+        let rows = programs[0].until("/loops.json", |loops| {
+            Some(loops.as_array()?.clone()).filter(|rows| rows.len() == 3)
+        });
+        let ids: Vec<_> = rows.iter().map(|row| row["id"].as_u64().expect("a number")).collect();
+        assert_eq!(ids, [0, 1, 2]);
+        // The order of their beginnings.
+        assert_eq!([&rows[0]["serial"], &rows[1]["serial"]], [&left[0], &left[1]]);
+    }
+}
+
+#[test]
+fn a_loop_that_ends_while_it_hangs_is_shown_as_ended() {
+    let folder = Folder::new();
+    let inspector = Inspector::at("0").record_at_end(folder.0.join("end.rec"));
+    let (program, ()) = Program::start_with(inspector.clone(), LoopOptions::default(), |_| ());
+    for ended in 0..2 {
+        let (driver, _network) = Memory::new(Manner::Readiness, 1);
+        let mut l = Loop::with_driver(driver, LoopOptions::default().inspect(&inspector));
+        l.begin(|_| Ok(())).expect("the inspector opens");
+        let state = |wanted: &'static str| {
+            program.until("/loops.json", move |loops| {
+                let rows = loops.as_array()?;
+                let is_there = rows.len() == ended + 2 && rows[ended + 1]["state"] == wanted;
+                is_there.then(|| rows[0]["state"].clone())
+            })
+        };
+        // Nothing turns it.
+        assert_eq!(state("hung"), "running");
+        drop(l);
+        assert_eq!(state("ended"), "running");
+    }
 }
 
 /// The result of `ask`, which runs in a thread while the loop turns.

@@ -19,10 +19,10 @@ use serde_json::Value;
 use crate::kit::{Program, get, get_bytes, pause, text};
 
 /// A folder that is removed at the end.
-struct Folder(PathBuf);
+pub(crate) struct Folder(pub(crate) PathBuf);
 
 impl Folder {
-    fn new() -> Folder {
+    pub(crate) fn new() -> Folder {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("couplet-recordings-{}-{number}", std::process::id());
@@ -208,6 +208,32 @@ fn lines(recording: &Recording, kind: &str) -> Vec<Value> {
     let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     let lines = lines.map(|line| serde_json::from_slice::<Value>(line).expect("JSON"));
     lines.filter(|line| line["kind"] == kind).collect()
+}
+
+#[test]
+fn a_recording_of_more_events_than_its_ring_has_the_newest_with_their_counts() {
+    for messages in [1, 50, 2000_u64] {
+        let inspector = Inspector::without_page().ring_size(16 * 1024);
+        let (program, address) = Program::start_with(inspector, LoopOptions::default(), echo);
+        drop(connection(address));
+        let mut open = connection(address);
+        for _ in 1..messages {
+            open.write_all(b"hello").expect("it reads");
+            open.read_exact(&mut [0; 5]).expect("it answers");
+        }
+        let bytes = program.inspector.recording().expect("it runs");
+        let recording = Recording::parse(&bytes).expect("our own");
+        for (kind, count) in [("received", "in"), ("wrote", "out")] {
+            let mut lines = lines(&recording, kind);
+            let newest = lines.last().expect("an event")["connection"].clone();
+            lines.retain(|line| line["connection"] == newest);
+            let missing = messages - lines.len() as u64;
+            assert_eq!(missing > 0, messages == 2000, "{missing} {kind} of {messages}");
+            for (nth, line) in (missing + 1..).zip(&lines) {
+                assert_eq!(line[count], nth * 5, "{messages}: {line}");
+            }
+        }
+    }
 }
 
 #[test]
