@@ -86,4 +86,19 @@ mod tests {
         assert!(text.is_some_and(|text| text.starts_with("300s of real time")));
         assert!(limits.reached);
     }
+
+    #[test]
+    fn the_real_time_of_all_runs_counts_and_none_between_them() {
+        let mut limits = Limits::default();
+        for run in 1..=3 {
+            limits.begin();
+            let began = limits.began.and_then(|began| began.checked_sub(Duration::from_secs(110)));
+            assert!(began.is_some());
+            limits.began = began;
+            assert_eq!(limits.check(CLOCK_INTERVAL).is_some(), run == 3, "run {run}");
+            limits.end();
+            let spent = limits.spent;
+            assert!(limits.taken() == spent && spent >= Duration::from_secs(110 * run));
+        }
+    }
 }

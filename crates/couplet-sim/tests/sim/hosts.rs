@@ -198,6 +198,30 @@ fn a_paused_program_does_nothing_and_then_resumes_where_it_was() {
 }
 
 #[test]
+fn a_program_is_paused_until_the_last_of_its_pauses_ends() {
+    // The first and the last second of each pause.
+    for (one, other) in [((1, 5), (3, 9)), ((1, 9), (3, 5)), ((1, 5), (1, 9)), ((1, 9), (5, 9))] {
+        for pauses in [[one, other], [other, one]] {
+            let (mut sim, diary) = (Sim::new(1), Diary::default());
+            let ticking = diary.clone();
+            let host = sim.host("host", move |reactor| {
+                tick(reactor, &ticking);
+                Ok(())
+            });
+            for (from, to) in pauses {
+                sim.fault(s(from), s(to - from), Fault::Pause(host));
+            }
+            sim.run_for(ms(1500)).unwrap();
+            assert!(!diary.take().is_empty(), "{pauses:?}");
+            sim.run_for(s(7)).unwrap();
+            assert_eq!(diary.take(), [""; 0], "{pauses:?}");
+            sim.run_for(s(2)).unwrap();
+            assert!(!diary.take().is_empty(), "{pauses:?}");
+        }
+    }
+}
+
+#[test]
 fn a_program_whose_restart_falls_into_a_pause_starts_after_the_pause() {
     let (mut sim, server, before, diary) = served();
     drop(before);
