@@ -208,9 +208,11 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
 
-    use couplet::{HandOver, Loop, Transport};
+    use couplet::{HandOver, Loop, LoopOptions, Transport};
 
     use super::*;
+    use crate::asking::ask;
+    use crate::workers::Workers;
 
     /// Answers with its number, which grows when it moves.
     struct Counted(u8);
@@ -273,6 +275,49 @@ mod tests {
                 Ok(())
             });
             l.run_until(talk).unwrap();
+        }
+    }
+
+    #[test]
+    fn if_a_loop_ends_the_connections_of_the_others_stay() {
+        let mut takers = Takers::default();
+        takers.add("counted", |state, _| Ok(Counted(state[0])));
+        for ended in 0..2 {
+            let mut l = Loop::new().unwrap();
+            let reactor = l.reactor();
+            let mut workers = vec![Workers::default(), Workers::default()];
+            for worker in &mut workers {
+                worker.start(LoopOptions::default(), reactor.remote(), |_| ()).unwrap();
+            }
+            let remotes: Vec<_> = workers.iter().flat_map(Workers::remotes).collect();
+            let (loops, takers) = (Loops::new(&reactor, remotes.clone()), takers.clone());
+            let mut clients = Vec::new();
+            for of in [reactor.remote(), remotes[1 - ended].clone()] {
+                let port = TcpListener::bind("127.0.0.1:0").unwrap();
+                clients.push(TcpStream::connect(port.local_addr().unwrap()).unwrap());
+                let (ours, _) = port.accept().unwrap();
+                let adopt = |reactor: &Reactor| {
+                    let adopted = reactor.adopt(ours, || Counted(1)).expect("a socket");
+                    adopted.map(drop)
+                };
+                l.run_until(ask(&reactor, &of, adopt).0).unwrap();
+            }
+            drop(workers.remove(ended));
+            let kinds = ["counted".to_owned()];
+            let left =
+                reactor.spawn(async move { Ok(leave(&loops, &takers, &kinds).await.is_err()) });
+            assert!(l.run_until(left).unwrap());
+            let said = move |mut client: TcpStream| {
+                client.set_read_timeout(Some(std::time::Duration::from_secs(60)))?;
+                client.write_all(b"x")?;
+                let mut said = [0];
+                client.read_exact(&mut said).map(|()| said[0])
+            };
+            let talk = reactor
+                .defer_to_thread(move || Ok(clients.into_iter().map(said).collect::<Vec<_>>()));
+            for said in l.run_until(talk).unwrap() {
+                assert_eq!(said.unwrap(), 2, "it has moved, and stayed");
+            }
         }
     }
 }

@@ -188,6 +188,42 @@ fn a_service_that_cannot_start_runs_with_its_old_configuration() {
 }
 
 #[test]
+fn services_that_cannot_start_run_with_their_old_configurations_each_time() {
+    let held = ["127.0.71.6:0", "127.0.71.7:0"].map(|at| TcpListener::bind(at).unwrap());
+    let taken = held.each_ref().map(|held| held.local_addr().unwrap());
+    let old = [(8, taken[0]), (9, taken[1])];
+    let old = old.map(|(ip, at)| SocketAddr::from(([127, 0, 71, ip], at.port())));
+    let config = |[b, c]: [SocketAddr; 2], d: &str| {
+        let changed = [("b", b), ("c", c)].map(|(name, at)| echo(name, &at.to_string(), ""));
+        services(&[a(), changed.concat(), d.to_owned()])
+    };
+    let program = Program::start(&config(old, ""));
+    let mut unchanged = program.connect("a");
+    assert_eq!(["b", "c"].map(|name| program.port(name)), old);
+    let mut added = None;
+    for _ in 0..2 {
+        let answer = program.reload_by_ctl(&config(taken, &echo("d", "0", "")));
+        assert_eq!(answer.code, Some(1), "{}", answer.stderr);
+        for name in ["b", "c"] {
+            let words = format!("{name} runs with its old configuration");
+            assert!(answer.stderr.contains(&words), "{}", answer.stderr);
+        }
+        assert_eq!(["b", "c"].map(|name| program.port(name)), old);
+        old.iter().for_each(|port| echoes(&mut Client::connect(*port)));
+        echoes(added.get_or_insert_with(|| program.connect("d")));
+        echoes(&mut unchanged);
+    }
+    drop(held);
+    let answer = program.reload_by_ctl(&config(taken, ""));
+    assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+    assert_eq!(["b", "c"].map(|name| program.port(name)), taken);
+    taken.iter().for_each(|port| echoes(&mut Client::connect(*port)));
+    assert!(old.into_iter().all(is_refused));
+    echoes(&mut unchanged);
+    assert_eq!(program.stop(Signal::TERM).code, Some(0));
+}
+
+#[test]
 fn a_service_moves_to_an_address_that_overlaps_its_old_one() {
     // Other tests' sockets with a port from the ephemeral range, on any address, would be in the
     // way of 0.0.0.0.
