@@ -78,7 +78,8 @@ pub trait Protocol: Any {
 
     /// The server is shutting down and asks this connection to finish its work and then close;
     /// called once, at any time ([`Reactor::drain`](crate::Reactor::drain)). The default does
-    /// nothing, and the connection is closed at the deadline.
+    /// nothing, and the connection is closed at the deadline. Also called when the loop stops without
+    /// a drain: then the connection closes immediately, and only output written in this call leaves.
     fn draining(&mut self, _transport: &Transport) {}
 
     /// Reading was resumed after a pause. Called before any new bytes are delivered. A framer

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use crate::browser::{Browser, ENTER};
 use crate::chat::Member;
 use crate::chat_bus::{Rogue, joined, keeping_bus, kept_until, lines_until, named};
-use crate::kit::{Client, Server, couplet, run, wait_until};
+use crate::kit::{Client, Server, couplet, haproxy, has, run, wait_until};
 use crate::needed::Folder;
 use crate::servers;
 
@@ -83,6 +83,53 @@ fn c228_a_page_has_the_lines_of_all_servers_once_and_in_order_also_after_its_ser
     browser.press(&format!("/quit{ENTER}"));
     browser.wait_for("text('#state').startsWith('You have left.')");
     lines_until(&mut bob, "* eve has left");
+}
+
+#[test]
+fn c228_pages_work_below_a_path_behind_a_proxy_that_names_the_host() {
+    let Some(browser) = couplet_watched::preparing(|| Browser::start(1000, 700)) else { return };
+    if !has("haproxy") {
+        return;
+    }
+    let arguments = ["chat", "--history", "--web", "0", "--listen", "0", "--inspect", "0"];
+    let server = Server::start_command(couplet(&arguments), 2);
+    server.wait_told("?token=");
+    let told = server.running.told();
+    let inspector = told.split("http://").nth(1).and_then(|rest| rest.split_whitespace().next());
+    let (inspector, token) = inspector.and_then(|url| url.split_once("/?")).expect("a URL");
+    // Two proxies: one names the host that the browser asked for, one does not.
+    let configuration = |named: &str| {
+        let chat = server.ports[1];
+        format!(
+            "defaults\n mode http\n timeout connect 9s\n timeout client 60s\n timeout server 60s\n\
+             frontend a\n bind fd@0\n {named}\n use_backend b if {{ path_beg /some/chat/ }}\n \
+             default_backend c\n\
+             backend b\n http-request replace-path /some/chat/(.*) /\\1\n \
+             http-request set-header Host inner\n server s {chat}\n\
+             backend c\n http-request replace-path /some/inspect/(.*) /\\1\n \
+             http-request set-header Host inner\n server s {inspector}\n"
+        )
+    };
+    let folder = Folder::new();
+    let names = ["http-request set-header X-Forwarded-Host %[req.hdr(host)]", ""];
+    let [(_first, front), (_second, bare)] = names.map(|named| {
+        haproxy(&folder.write(&format!("cfg{}", named.len()), configuration(named)), &[])
+    });
+    let mut bob = named(&server, "bob");
+    // Again, after a reload of each page.
+    for round in 0..2 {
+        browser.open(&format!("http://{front}/some/chat/"));
+        browser.wait_for("text('#state') === 'Connected.'");
+        browser.press(&format!("hello {round}{ENTER}"));
+        lines_until(&mut bob, &format!("> hello {round}"));
+        browser.open(&format!("http://{front}/some/inspect/?{token}"));
+        browser.wait_for("document.body.textContent.includes('loop 0')");
+        browser.open(&format!("http://{bare}/some/chat/"));
+        browser.wait_for(&format!(
+            "text('#state').includes(\"the page's origin is http://{bare}, but the server was asked as \
+             inner: a proxy has to pass Host or X-Forwarded-Host\")"
+        ));
+    }
 }
 
 #[test]
@@ -259,6 +306,22 @@ fn c228_a_page_of_another_origin_and_messages_beyond_the_limit_are_refused() {
     let ended = run(&["chat", "--web", "0"]);
     assert_eq!(ended.code, Some(2));
     assert!(ended.stderr.contains("--history"), "{}", ended.stderr);
+}
+
+#[test]
+fn c31_each_page_hears_that_the_server_goes_away_with_and_without_a_drain() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let arguments = ["chat", "--history", "--web", "0", "--listen", "0"];
+        let mut server = Server::start_command(couplet(&arguments), 2);
+        let page = server.ports[1];
+        let mut pages = [(); 2].map(|()| handshake(page, &format!("http://{page}")).0);
+        pages.iter_mut().for_each(|page| read_until(page, b"Welcome! You are guest-"));
+        server.running.signal(signal);
+        let going_away = [&[0x88, 12], &1001_u16.to_be_bytes()[..], b"going away"].concat();
+        pages.iter_mut().for_each(|page| read_until(page, &going_away));
+        drop(pages);
+        assert_eq!(server.running.ended().code, Some(0), "{signal:?}");
+    }
 }
 
 #[test]

@@ -85,8 +85,10 @@ fn c99_stop_only_marks_and_the_turn_goes_on_to_its_end() {
     });
     l.reactor().call_later(s(1), noting(&log, "due in the same turn"));
     l.run(|_| Ok(())).expect("the run ends");
-    let expected = ["made", "stop returned", "due in the same turn", "before", "lost(Shutdown)"];
-    assert_eq!(log.entries(), expected);
+    assert_eq!(
+        log.entries(),
+        ["made", "stop returned", "due in the same turn", "before", "draining", "lost(Shutdown)"]
+    );
     assert!(wire.saw_fin());
 }
 
@@ -138,6 +140,7 @@ fn c100_a_run_ends_in_order() {
             "data(5)",
             "before 1 is done",
             "do_stop",
+            "draining",
             "lost(Shutdown)",
             "during 1",
             "during 2",
@@ -394,7 +397,7 @@ fn run_until_keeps_connections_open() {
     let never = l.reactor().sleep(s(1000));
     let stopped = l.run_until(never).expect_err("it was stopped");
     assert!(stopped.is::<Stopped>() || stopped.is_cancelled(), "{stopped}");
-    assert_eq!(a.log.entries(), ["made", "data(5)", "lost(Shutdown)"]);
+    assert_eq!(a.log.entries(), ["made", "data(5)", "draining", "lost(Shutdown)"]);
 }
 
 #[test]
@@ -517,7 +520,13 @@ fn drains_for_5_s() -> (Loop, Network, A, Wire) {
     let (driver, network) = Memory::new(Manner::Readiness, 0);
     let l = Loop::with_driver(driver, LoopOptions::default().drain(s(5)));
     let a = A::default();
+    let log = a.log.clone();
     let unread = Script::new().once(On::Made, |made| made.write(vec![7; 1024 * 1024]));
+    let unread = unread.on(On::Draining, move |asked| {
+        if !asked.reactor().is_stopping() {
+            log.note("drained");
+        }
+    });
     let port = l.reactor().listen_tcp(LOOPBACK, once(&a, unread));
     let wire = network.connect(port.expect("a free port").host()).expect("it listens");
     (l, network, a, wire)
@@ -555,7 +564,8 @@ fn c105c_a_sigterm_drains_if_it_can_and_a_second_signal_ends_that() {
             reactor.call_later(Duration::from_millis(at), move || network.signal(signal));
         }
         l.run(|_| Ok(())).expect("the run ends");
-        assert_eq!(a.log.has("draining"), drains, "{stop:?} {signals:?}");
+        assert_eq!(a.log.has("drained"), drains, "{stop:?} {signals:?}");
+        assert_eq!(a.log.count("draining"), 1, "{stop:?} {signals:?}");
         assert_eq!(a.log.count("lost(Shutdown)"), 1, "{stop:?} {signals:?}");
         let ended = network.elapsed().as_millis();
         assert!((ends - 5..=ends + 5).contains(&ended), "{stop:?} {signals:?}: {ended}");

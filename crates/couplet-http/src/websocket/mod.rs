@@ -50,6 +50,7 @@
 //!   `recv` as an error, after the messages that arrived before it.
 //! - A [drain](Reactor::drain) sends code 1001 while the program waits in `recv`, which then
 //!   returns the messages that the peer sent before its answer, and ends.
+//!   A stop of the loop sends 1001 as well, and does not wait for the answer.
 //! - Dropping a WebSocket sends code 1001, or 1011 during a panic, and closes the connection in the
 //!   order of [`lose_connection`](Transport::lose_connection).
 //! - Every wait for the peer has a limit: [`WebSocketOptions`].

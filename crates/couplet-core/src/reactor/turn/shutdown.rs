@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::core::Core;
 use super::table::Resource;
@@ -129,12 +130,23 @@ impl Core {
         self.note_cut_off();
         self.records.run.begin_closing(self.reactor.now());
         self.close_ports_and_connectors(io);
+        self.ask_to_finish(io);
         for key in self.table.keys(|place| matches!(place, Resource::Connection(_))) {
             self.set_drain_outcome(key, Life::shuts_down_by_reset);
             self.with_life(io, key, Life::stop);
             self.send(io, key);
         }
         self.round(io);
+    }
+
+    /// Asks all connections to finish, as a drain without any time does: their protocols, and tasks
+    /// that wait for this, may still write.
+    fn ask_to_finish(&mut self, io: &mut dyn Commands) {
+        for key in self.table.keys(|place| matches!(place, Resource::Connection(_))) {
+            self.with_life(io, key, |life, _| life.drain(Duration::ZERO));
+        }
+        self.round(io);
+        self.run_tasks();
     }
 
     fn close_ports_and_connectors(&mut self, io: &mut dyn Commands) {

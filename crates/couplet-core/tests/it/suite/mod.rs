@@ -224,6 +224,7 @@ macro_rules! all_facts {
                 c30a_fail_in_a_producer_ends_its_work_and_is_the_reason_once,
                 c30a_after_a_panic_in_stop_producing_the_next_call_is_connection_lost,
                 c31_a_connection_open_at_the_end_gets_shutdown,
+                c31_a_connection_is_asked_to_finish_at_the_end_and_may_still_write,
                 c31_a_flush_at_the_end_lasts_no_longer_than_the_grace,
             ]
             connecting: [

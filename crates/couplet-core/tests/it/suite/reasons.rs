@@ -234,13 +234,35 @@ pub(crate) fn c31_a_connection_open_at_the_end_gets_shutdown(kit: Kit) {
         assert!(a.log.has("lost(Shutdown)"), "{:?}", a.log.entries());
         assert_eq!(rig.take_to_the_end(b), Saw::Fin);
     }
-    let ends = ["lost(Shutdown)", "client_connection_lost(Shutdown)", "do_stop"];
+    let ends = ["draining", "lost(Shutdown)", "client_connection_lost(Shutdown)", "do_stop"];
     assert_eq!(client.log.entries()[4..], ends);
     assert_eq!(
         log.entries()[2..],
         ["client_connection_failed(Failed(the reactor stopped))", "do_stop"]
     );
     assert_eq!(rig.passed(), Duration::ZERO);
+}
+
+pub(crate) fn c31_a_connection_is_asked_to_finish_at_the_end_and_may_still_write(kit: Kit) {
+    let mut rig = kit.rig();
+    let says_bye = || Script::new().on(On::Draining, |asked| asked.write(b"bye"));
+    // Again, in the next run of the loop, and next to one that a drain has asked before.
+    for drains in [false, true, false] {
+        let (one, b1) = rig.accept(says_bye());
+        let (other, b2) = rig.accept(says_bye());
+        let drained = drains.then(|| rig.reactor.drain(Duration::from_secs(1000)));
+        if drains {
+            rig.until("draining", || one.log.has("draining") && other.log.has("draining"));
+        }
+        rig.stop(Duration::ZERO);
+        drop(drained);
+        for (a, b) in [(&one, &b1), (&other, &b2)] {
+            assert_eq!(rig.take_to_the_end(b), Saw::Fin);
+            assert_eq!(b.got(), b"bye");
+            assert_eq!(a.log.count("draining"), 1, "{:?}", a.log.entries());
+            assert!(a.log.has("lost(Shutdown)"), "{:?}", a.log.entries());
+        }
+    }
 }
 
 pub(crate) fn c31_a_flush_at_the_end_lasts_no_longer_than_the_grace(kit: Kit) {

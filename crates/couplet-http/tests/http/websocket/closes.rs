@@ -6,7 +6,8 @@ use std::rc::Rc;
 use couplet::http::HttpExt;
 use couplet::http::websocket::{WebSocket, WebSocketError, WebSocketOptions, code};
 use couplet::reactor::Drain;
-use couplet::{Failure, Reactor, Result};
+use couplet::testing::{Manner, Memory};
+use couplet::{Failure, Loop, LoopOptions, Reactor, Result};
 
 use super::kit::*;
 use crate::logged::logged;
@@ -286,6 +287,43 @@ fn a_drain_says_1001_and_receives_what_was_sent_before() {
         assert_eq!(seen.take(), Some((1, Some(1001), None)));
         Ok(())
     });
+}
+
+#[test]
+fn c31_a_stop_says_1001_without_waiting() {
+    let (driver, network) = Memory::new(Manner::Readiness, 0);
+    let mut l = Loop::with_driver(driver, LoopOptions::default());
+    let reactor = l.reactor();
+    // Again, in the next run of the loop. One handler receives, the other waits for something else.
+    for _ in 0..2 {
+        let port = serve(&reactor, AT, WebSocketOptions::default(), async |mut socket| {
+            if socket.recv().await.transpose()?.is_some_and(|message| message == "sleep".into()) {
+                std::future::pending::<()>().await;
+            }
+            Ok(())
+        });
+        let to = port.expect("a free port").host().socket_addr().expect("TCP");
+        let wires =
+            [network.connect(to), network.connect(to)].map(|wire| wire.expect("it listens"));
+        for wire in &wires {
+            wire.push(HELLO.as_bytes());
+        }
+        let opened = reactor.sleep(secs(1));
+        l.run_until(opened).expect("they open");
+        wires[1].push(&masked(FIN | TEXT, "sleep"));
+        let asleep = reactor.sleep(secs(1));
+        l.run_until(asleep).expect("it sleeps");
+        let (began, stopping) = (network.elapsed(), reactor.clone());
+        l.run(|_| {
+            stopping.stop();
+            Ok(())
+        })
+        .expect("the run ends");
+        assert_eq!(network.elapsed(), began);
+        let close = plain(FIN | CLOSE, close(1001, "going away"));
+        assert!(wires[0].take().ends_with(&close) && wires[0].saw_fin());
+        assert!(wires[1].take().ends_with(b"\r\n\r\n") && wires[1].saw_fin());
+    }
 }
 
 #[test]
