@@ -380,20 +380,20 @@ impl Running {
         Ok(())
     }
 
-    /// Warns if the ports may have more connections than the process has descriptors.
+    /// Warns if the connections of the ports may need more descriptors than the process has.
     fn check_descriptors(&self) {
         let most = self.program.arguments.options.max_connections;
         let loops = self.loops.clone();
         let checking = self.reactor.spawn_named("descriptors", async move {
             let ports = loops.snapshot().await?.ports;
-            let limits = ports.iter().map(|port| port.max_connections);
+            let limits = ports.iter().map(|port| port.max_descriptors);
             let descriptors = getrlimit(Resource::Nofile).current;
-            if let Some(connections) = excess(limits, most, descriptors) {
+            if let Some(needed) = excess(limits, most, descriptors) {
                 tracing::warn!(
-                    connections,
+                    needed,
                     descriptors,
-                    "the ports may have more connections than the process has descriptors: raise its \
-                     limit (`ulimit -n`, `LimitNOFILE=`), or lower theirs"
+                    "the connections of the ports may need more descriptors than the process has: raise \
+                     its limit (`ulimit -n`, `LimitNOFILE=`), or lower theirs"
                 );
             }
             Ok(())
@@ -654,19 +654,18 @@ impl Running {
     }
 }
 
-/// The connections that ports with these limits may have together, if they are more than there are
-/// descriptors. Ports without a limit count if the program has one.
+/// The descriptors that the connections of ports with these limits need, if they are more than there
+/// are. The limit of the program, if it has one, is on all connections, outgoing ones included.
 fn excess(
-    ports: impl Iterator<Item = Option<u32>>,
+    ports: impl Iterator<Item = Option<u64>>,
     of_program: Option<NonZeroUsize>,
     descriptors: Option<u64>,
 ) -> Option<u64> {
-    let of_ports = ports.flatten().map(u64::from).sum::<u64>();
-    let connections = match of_program {
+    let needed = match of_program {
         Some(most) => most.get() as u64,
-        None => of_ports,
+        None => ports.flatten().sum(),
     };
-    descriptors.filter(|&limit| connections > limit).map(|_| connections)
+    descriptors.filter(|&limit| needed > limit).map(|_| needed)
 }
 
 #[cfg(test)]

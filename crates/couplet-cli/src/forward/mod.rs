@@ -293,6 +293,11 @@ impl Protocol for ServerSide {
     }
 }
 
+/// The descriptors of a connection to this server: a program has two pipes, and one is for its end.
+fn descriptors(server: &Peer) -> usize {
+    if server.name.contains("process:") { 3 } else { 1 }
+}
+
 pub(crate) fn run(options: Forward) -> Result<(), Exit> {
     if let Some((listen, connect)) = options.udp() {
         let settings = options.for_udp();
@@ -318,7 +323,8 @@ pub(crate) fn server(options: Forward) -> Result<Server, Exit> {
 fn counting_server(options: Forward) -> Result<(Server, Arc<Totals>), Exit> {
     let (listen, servers) = streams(options.listen, options.connect, options.check)?;
     let totals = Arc::new(Totals::new(servers.iter().map(|server| server.name.clone())));
-    let most = server::max_sessions(options.max_connections, 2);
+    let each = 1 + servers.iter().map(descriptors).max().unwrap_or_default();
+    let most = server::max_sessions(options.max_connections, each);
     let (answers, driver) = (Answers::default(), options.driver);
     let listen = Listen { endpoints: vec![listen], drain: options.drain, answers, driver };
     let recovery = options.check.map_or(Recovery::After(options.down_for), |_| Recovery::Reached);
@@ -338,7 +344,10 @@ fn counting_server(options: Forward) -> Result<(Server, Arc<Totals>), Exit> {
         move |reactor: &Reactor, endpoint| {
             let (forward, reactor) = (forward.clone(), reactor.clone());
             let checks = Checks::default();
-            reactor.clone().listen(endpoint, ForwardFactory { forward, reactor, checks })
+            let port =
+                reactor.clone().listen(endpoint, ForwardFactory { forward, reactor, checks })?;
+            port.count_descriptors(each as u32);
+            Ok(port)
         }
     });
     Ok((server, totals))

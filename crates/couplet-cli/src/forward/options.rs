@@ -112,7 +112,7 @@ pub(crate) struct Forward {
     )]
     pub(super) half_close_timeout: Option<Duration>,
     /// Serve at most this many clients at a time, and turn others away [default: half the limit on
-    /// descriptors]
+    /// descriptors, or a quarter for a program]
     #[arg(long, value_name = "N", value_parser = clients, allow_negative_numbers = true)]
     pub(super) max_connections: Option<usize>,
     #[command(flatten)]

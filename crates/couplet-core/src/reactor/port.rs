@@ -4,7 +4,6 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::panic::Location;
 use std::rc::Rc;
 
@@ -44,6 +43,8 @@ pub(super) struct PortCell {
     pub(super) state: Cell<PortState>,
     pub(super) paused: Cell<bool>,
     accepts_under_load: Cell<bool>,
+    /// The descriptors that each connection uses.
+    descriptors: Cell<u32>,
     pub(super) accepts_while_draining: Cell<bool>,
     pub(super) bound: RefCell<Option<Bound>>,
     pub(super) key: Cell<Option<Key>>,
@@ -336,6 +337,13 @@ impl Port {
         }
     }
 
+    /// Sets how many descriptors each connection of the port uses, its socket included: 2 if it is joined
+    /// to another connection. Only [`PortSnapshot::max_descriptors`](super::PortSnapshot) uses the number.
+    /// 1 by default.
+    pub fn count_descriptors(&self, each: u32) {
+        self.cell.descriptors.set(each);
+    }
+
     /// Sets whether the port stays open when its loop [drains all ports](Reactor::drain): for ports
     /// that answer questions about the program. Connections that it has accepted before are asked to
     /// finish. No by default.
@@ -375,6 +383,7 @@ impl PortCell {
             state: Cell::new(PortState::Starting),
             paused: Cell::new(false),
             accepts_under_load: Cell::new(false),
+            descriptors: Cell::new(1),
             accepts_while_draining: Cell::new(false),
             bound: RefCell::new(None),
             key: Cell::new(None),
@@ -423,9 +432,10 @@ impl PortCell {
         self.accepts_under_load.get()
     }
 
-    /// The most connections of the port at a time.
-    pub(super) fn max_connections(&self) -> Option<u32> {
-        self.options.connections.map(NonZeroU32::get)
+    /// The most descriptors that the port's connections use at a time.
+    pub(super) fn max_descriptors(&self) -> Option<u64> {
+        let most = self.options.connections?.get();
+        Some(u64::from(most) * u64::from(self.descriptors.get()))
     }
 
     /// Whether the output of the port's connections is limited.

@@ -123,8 +123,9 @@ pub struct PortSnapshot {
     pub turned_away: u64,
     /// Whether accepting is paused, or waits at the most connections of the port.
     pub paused: bool,
-    /// The most connections of the port at a time, in this loop; `None` for no limit.
-    pub max_connections: Option<u32>,
+    /// The most descriptors that the port's connections use at a time, in this loop; `None` without
+    /// [`ListenOptions::max_connections`](crate::ListenOptions::max_connections).
+    pub max_descriptors: Option<u64>,
 }
 
 /// A datagram port in a [`Snapshot`].

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use super::metrics::value;
 use super::{Program, echo, echoes, get, port_after};
-use crate::kit::{Client, wait_until};
+use crate::kit::{Client, Server, wait_until};
 use crate::needed::Folder;
 
 #[test]
@@ -81,19 +81,32 @@ fn c48a_a_program_without_descriptors_answers_questions() {
 
 #[test]
 fn c48a_limits_above_the_descriptors_are_reported_at_the_start() {
-    for (listen, of_program, is_told) in [
-        ("tcp:0:interface=127.0.0.1:connections=100", "", true),
-        ("tcp:0:interface=127.0.0.1:connections=20", "", false),
-        ("tcp:0:interface=127.0.0.1", "", false),
-        ("tcp:0:interface=127.0.0.1", "max-connections = 100\n", true),
-        ("tcp:0:interface=127.0.0.1:connections=100", "max-connections = 20\n", false),
+    let at = "tcp:0:interface=127.0.0.1";
+    let forward = |listen: &str, connect: &str| {
+        let kind = "[services.a]\nkind = \"forward\"\n";
+        format!("{kind}listen = \"{at}{listen}\"\nconnect = \"{connect}\"\n")
+    };
+    let echo = |listen: &str| echo("a", &format!("{at}{listen}"), "");
+    let echoing = Server::start(&["echo"]);
+    let server = echoing.address();
+    for (service, of_program, is_told) in [
+        (echo(":connections=100"), "", true),
+        (echo(":connections=20"), "", false),
+        (echo(""), "", false),
+        (echo(""), "max-connections = 100\n", true),
+        (echo(":connections=100"), "max-connections = 20\n", false),
+        // A session has two connections, or one and a program's three descriptors.
+        (forward(":connections=40", &server), "", true),
+        (forward(":connections=20", &server), "", false),
+        (forward(":connections=20", "process:cat"), "", true),
+        (forward(":connections=10", "process:cat"), "", false),
     ] {
-        let text = echo("a", listen, "") + "[runner]\nlog-level = \"info\"\n" + of_program;
+        let text = service + "[runner]\nlog-level = \"info\"\n" + of_program;
         let program = start_with_descriptors(&text, 64);
         let mut client = Client::connect(program.port("a"));
         echoes(&mut client);
         if is_told {
-            program.wait_told("more connections than the process has descriptors");
+            program.wait_told("may need more descriptors than the process has");
         } else {
             program.wait_told("started");
             echoes(&mut client);

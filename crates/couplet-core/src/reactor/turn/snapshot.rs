@@ -282,7 +282,7 @@ impl PortCell {
             rejected: self.rejected.get(),
             turned_away: self.key.get().map_or(0, |key| io.turned_away(key)),
             paused: self.is_held(),
-            max_connections: self.max_connections(),
+            max_descriptors: self.max_descriptors(),
         }
     }
 }
