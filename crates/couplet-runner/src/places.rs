@@ -35,6 +35,12 @@ impl Place {
     fn of_service(&self) -> String {
         if self.service.is_empty() { String::new() } else { format!("service {}: ", self.service) }
     }
+
+    /// Whether another program has opened the socket, and has the file of a UNIX socket: a socket of
+    /// the init system, or an inherited one, under any layers.
+    fn is_inherited(&self) -> bool {
+        self.endpoint.split(':').any(|word| matches!(word, "systemd" | "fd"))
+    }
 }
 
 impl fmt::Display for Place {
@@ -343,10 +349,11 @@ pub(crate) fn settle() {
         let mut unused = std::mem::take(&mut *common.waiting());
         for (place, socket) in &mut unused {
             // The file of a port that is open is the port's.
-            socket.keep_socket_file(open.iter().any(|(other, _)| other == place));
+            let has_port = open.iter().any(|(other, _)| other == place);
+            socket.keep_socket_file(has_port || place.is_inherited());
         }
-        for (_, port) in open {
-            port.keep_socket_file(false);
+        for (place, port) in open {
+            port.keep_socket_file(place.is_inherited());
             if was_guest {
                 port.serve(true);
             }

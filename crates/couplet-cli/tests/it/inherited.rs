@@ -8,7 +8,7 @@ use crate::kit::{Client, Running, Server, TempFile, couplet, has};
 
 /// Listens on a free TCP port and on a UNIX socket, as descriptors 3 and 4, then executes the
 /// program.
-const PARENT: &str = "
+pub(crate) const PARENT: &str = "
 import os, socket, sys
 tcp = socket.create_server(('127.0.0.1', 0))
 unix = socket.socket(socket.AF_UNIX)

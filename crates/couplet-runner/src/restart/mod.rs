@@ -12,7 +12,8 @@ use std::cell::RefCell;
 use std::env;
 use std::ffi::OsString;
 use std::fmt;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -69,20 +70,21 @@ impl Executable {
         Ok(Executable { path: path_of(&name)?, name, arguments: arguments.collect() })
     }
 
+    /// The path for the next start. A link in that of the folder may lead elsewhere by now.
+    fn next_path(&self, directory: Option<&Directory>) -> PathBuf {
+        match directory {
+            Some(directory) if has_folder(&self.name) => directory.start_in().join(&self.name),
+            _ => self.path.clone(),
+        }
+    }
+
     /// The next process is fed by the link. It reports for the program, so it gets the variables of
     /// systemd for that, which other children do not.
     fn command(&self, link: OwnedFd, directory: Option<&Directory>) -> Command {
+        let command = Command::new(self.next_path(directory));
         let command = match directory {
-            None => Command::new(&self.path),
-            // A link in the path may lead elsewhere by now.
-            Some(directory) => {
-                let folder = directory.start_in();
-                let path = match has_folder(&self.name) {
-                    true => folder.join(&self.name),
-                    false => self.path.clone(),
-                };
-                Command::new(path).current_dir(folder)
-            }
+            None => command,
+            Some(directory) => command.current_dir(directory.start_in()),
         };
         let command = command
             .args(&self.arguments)
@@ -110,8 +112,12 @@ fn has_folder(name: &Path) -> bool {
 /// accepts connections.
 pub(crate) async fn start(running: &Running) -> couplet::Result<Successor> {
     wait_for_older(running).await?;
-    let (ours, theirs) = UnixStream::pair()?;
     let (reactor, program) = (&running.reactor, &running.program);
+    // The start would wait for a dead mount. Errors are the start's: it needs no right to read.
+    let path = program.executable.next_path(program.directory.as_ref());
+    let touch = move || Ok(drop(File::open(path).and_then(|mut file| file.read(&mut [0]))));
+    running.read_files("the program", touch).await?;
+    let (ours, theirs) = UnixStream::pair()?;
     let process = reactor.spawn_process(
         program.executable.command(theirs.into(), program.directory.as_ref()),
         Child,

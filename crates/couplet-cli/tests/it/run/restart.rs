@@ -31,7 +31,7 @@ impl Restarted {
     }
 
     /// The process that serves.
-    fn newest(&self) -> Option<Pid> {
+    pub(super) fn newest(&self) -> Option<Pid> {
         Pid::from_raw(self.read("pid").trim().parse().ok()?)
     }
 
@@ -56,6 +56,10 @@ impl Restarted {
 
     /// Ends the newest process.
     pub(super) fn stop(mut self) {
+        self.stop_newest();
+    }
+
+    pub(super) fn stop_newest(&mut self) {
         let pid = self.newest().expect("a pid file");
         assert_eq!(self.ctl(&["stop"]).code, Some(0));
         // Whoever has started a process also has to notice its end.
@@ -298,6 +302,32 @@ fn a_new_process_that_ends_or_hangs_is_given_up() {
     let hangs = Pid::from_raw(hangs).unwrap();
     wait_until("the end of the one that hangs", || test_kill_process(hangs).is_err());
     assert_eq!(program.generations(), (1, 0));
+    program.stop();
+}
+
+#[test]
+fn a_program_whose_file_cannot_be_read_in_time_is_not_restarted() {
+    let program = start_linked(&services(&[echo("a", "0", "")], "read-within = 0.3"));
+    let port = program.port("a");
+    // The file of a mount that does not answer: a FIFO without a writer. The first read waits on.
+    let fifo = program.folder.path("program");
+    std::fs::remove_file(&fifo).unwrap();
+    assert!(Command::new("mkfifo").args(["-m", "755", &fifo]).status().unwrap().success());
+    for wanted in ["cannot read the program: ", "an earlier read has not ended"] {
+        let answer = program.ctl(&["restart"]);
+        let words = answer.stderr;
+        assert!(answer.code == Some(1) && words.contains(wanted), "{words}");
+        echoes(&mut Client::connect(port));
+    }
+    // It answers again.
+    drop(std::fs::File::options().write(true).open(&fifo).unwrap());
+    replace(&program, &format!("exec {} \"$@\"", couplet(&[]).get_program().display()));
+    wait_until("the end of the read", || {
+        let answer = program.ctl(&["restart"]);
+        assert!(answer.code == Some(0) || answer.stderr.contains("earlier read"), "{answer:?}");
+        answer.code == Some(0)
+    });
+    echoes(&mut Client::connect(port));
     program.stop();
 }
 

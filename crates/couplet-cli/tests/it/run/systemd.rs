@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use super::restart::Restarted;
 use super::{POEM, Program, echo, folder_with_poem, poet};
-use crate::inherited::echoes;
+use crate::inherited::{PARENT, echoes};
 use crate::kit::{Client, PATIENCE, has};
 use crate::needed::Folder;
 
@@ -273,6 +273,33 @@ fn a_socket_of_systemd_goes_along_in_a_restart() {
     echoes(&client);
     echoes(UnixStream::connect(&path).expect("it listens"));
     program.stop();
+}
+
+#[test]
+fn the_file_of_an_inherited_socket_stays_in_restarts_and_stops() {
+    if !has("python3") {
+        return;
+    }
+    for listen in ["systemd:local", "fd:4", "throttle:systemd:local:write=1M"] {
+        let folder = Folder::new();
+        let path = folder.path("socket");
+        let process = "[runner]\ncontrol = \"ctl\"\npid-file = \"pid\"\n";
+        let text = echo("a", listen, "") + process;
+        let mut program = Restarted(Program::start_changed(folder, &text, &[], |program| {
+            let mut command = Command::new("python3");
+            command.args(["-c", PARENT, &path, ""]);
+            command.arg(program.get_program()).args(program.get_args());
+            command
+        }));
+        program.server.line();
+        let path = program.folder.path("socket");
+        for _ in 0..2 {
+            program.restart();
+            echoes(UnixStream::connect(&path).expect(listen));
+        }
+        program.stop_newest();
+        assert!(program.folder.names().contains(&"socket".to_owned()), "{listen}");
+    }
 }
 
 #[test]
