@@ -1,4 +1,4 @@
-//! A program with a service that fails, as a process: its restarts, and its end.
+//! A program whose services fail, hang or need tokio, as a process: its restarts, checks, and end.
 #![cfg(unix)]
 
 #[macro_use]
@@ -10,14 +10,18 @@ use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::OnceLock;
+use std::thread::ThreadId;
 use std::time::Duration;
 use std::{env, process, thread};
 
 use clap::Parser;
-use couplet::services::{Child, StreamServerService, TaskService};
-use couplet::{Deferred, Failure, LoadLimits, LoopOptions, Protocol, Transport};
-use couplet_runner::{Arguments, Runner};
+use couplet::endpoints::server_from_string;
+use couplet::services::{Child, StreamServerService, TaskService, TimerService};
+use couplet::{Deferred, Failure, LoadLimits, LoopOptions, Protocol, Reactor, Transport};
+use couplet_runner::{Arguments, Runner, placed};
 use rustix::process::{Pid, Signal, kill_process};
 
 use kit::{Killed, lines_and_host};
@@ -35,6 +39,12 @@ struct Cli {
     /// Limit the connections of the program, and listen
     #[arg(long)]
     clients: Option<usize>,
+    /// Serve in all loops, and name each client's loop
+    #[arg(long)]
+    crowd: bool,
+    /// Use tokio where the services are built
+    #[arg(long)]
+    tokio: bool,
 }
 
 /// Hangs at the first byte.
@@ -48,6 +58,27 @@ impl Protocol for Idle {
     }
 }
 
+/// Answers each byte with the name of its loop; hangs at an exclamation mark until a file is there.
+struct Crowd;
+
+/// The thread of the main loop.
+static MAIN: OnceLock<ThreadId> = OnceLock::new();
+
+impl Protocol for Crowd {
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        while data == b"!" && !Path::new("released").exists() {
+            thread::park_timeout(Duration::from_millis(10));
+        }
+        let is_main = MAIN.get() == Some(&thread::current().id());
+        transport.write(if is_main { b"m" } else { b"o" });
+    }
+}
+
+/// Panics outside a runtime of tokio.
+fn use_tokio() {
+    drop(tokio::spawn(tokio::time::sleep(Duration::from_secs(1))));
+}
+
 #[derive(serde::Deserialize)]
 struct Config {}
 
@@ -56,7 +87,11 @@ struct Config {}
 fn the_program() {
     let Ok(line) = env::var(LINE) else { return };
     let cli = Cli::parse_from(line.split(' '));
+    MAIN.get_or_init(|| thread::current().id());
     let mut runner = Runner::new("frail").service(move |_: Config, _| {
+        if cli.tokio {
+            use_tokio();
+        }
         let left = Cell::new(cli.failures);
         let task = TaskService::new("glass", move |_| match left.get().checked_sub(1) {
             Some(fewer) => {
@@ -77,6 +112,25 @@ fn the_program() {
         runner = runner.service(|_: Config, _| {
             let endpoint = "tcp:0:interface=127.0.0.1";
             Ok(Child::new(StreamServerService::new("idle", endpoint, || Idle)?))
+        });
+    }
+    if cli.tokio {
+        runner = runner.loop_options(LoopOptions::default().tokio());
+        runner = runner.service_in_loops(|_: Config, _| {
+            use_tokio();
+            Ok(|_: &Reactor| {
+                use_tokio();
+                let timer = TimerService::new("timer", Duration::from_secs(1000), || ());
+                Ok(Child::new(timer))
+            })
+        });
+    }
+    if cli.crowd {
+        runner = runner.service_in_loops(|_: Config, _| {
+            let endpoint = placed("crowd", server_from_string("tcp:0:interface=127.0.0.1")?);
+            Ok(move |_: &Reactor| {
+                Ok(Child::new(StreamServerService::new("crowd", &endpoint, || Crowd)?))
+            })
         });
     }
     let code = runner.run(cli.runner);
@@ -194,4 +248,80 @@ fn a_loop_that_hangs_no_longer_feeds_the_watchdog() {
         manager.set_read_timeout(Some(Duration::from_secs(1))).expect("a socket");
         while message().is_ok() {}
     }
+}
+
+#[test]
+fn a_program_that_builds_its_services_with_tokio_passes_a_check_and_starts() {
+    let path = concat!(env!("CARGO_TARGET_TMPDIR"), "/tokio.toml");
+    std::fs::write(path, "").expect("it can be written");
+    for threads in [1, 2] {
+        let words = format!("--tokio --threads {threads} --config tokio.toml");
+        let mut check = frail(&format!("{words} --check"));
+        let mut log = String::new();
+        check.0.stderr.take().expect("a pipe").read_to_string(&mut log).expect("text");
+        assert_eq!(check.0.wait().expect("it ends").code(), Some(0), "{log}");
+        let mut program = frail(&format!("{words} -v --metrics tcp:0:interface=127.0.0.1"));
+        let (mut lines, host) = lines_and_host(&mut program.0);
+        assert!(lines.any(|line| line.contains("started")));
+        assert!(metrics(&host).contains("couplet_ready 1\n"));
+        kill_process(Pid::from_child(&program.0), Signal::TERM).expect("it runs");
+        assert_eq!(program.0.wait().expect("it ends").code(), Some(0));
+    }
+}
+
+/// Clients that stay, of the main loop and of the other one: at least so many of each.
+fn clients_of_both(port: &str, least: usize) -> (Vec<TcpStream>, Vec<TcpStream>) {
+    let (mut main, mut others) = (Vec::new(), Vec::new());
+    while main.len() < least || others.len() < least {
+        let mut client = TcpStream::connect(port).expect("it accepts");
+        let name = ask_crowd(&mut client);
+        if name == b'm' { &mut main } else { &mut others }.push(client);
+    }
+    (main, others)
+}
+
+fn ask_crowd(client: &mut TcpStream) -> u8 {
+    let mut name = [0];
+    client.write_all(b"?").and_then(|()| client.read_exact(&mut name)).expect("it answers");
+    name[0]
+}
+
+#[test]
+fn a_loop_that_hangs_in_restarts_leaves_everything_for_the_one_that_succeeds() {
+    let folder = concat!(env!("CARGO_TARGET_TMPDIR"), "/crowd");
+    let _ = std::fs::remove_dir_all(folder);
+    std::fs::create_dir_all(folder).expect("a folder");
+    let config = format!("{folder}/crowd.toml");
+    std::fs::write(&config, "[supervisor]\nrestart-within = 2\nrestart-drain = 0\n")
+        .expect("it can be written");
+    let words = "--crowd -v --threads 2 --pid-file pid --config crowd.toml";
+    let mut program = frail_with(words, |command| command.current_dir(folder));
+    let (mut lines, port) = lines_and_host(&mut program.0);
+    let own = Pid::from_child(&program.0);
+    let mut restart = |until: &str| {
+        kill_process(own, Signal::USR2).expect("it runs");
+        lines.find(|line| line.contains(until) || line.contains("cannot restart")).expect("a line")
+    };
+    let pid = || std::fs::read_to_string(format!("{folder}/pid")).expect("a pid file");
+    let (mut main, mut others) = clients_of_both(&port, 2);
+    let before = pid();
+    others[0].write_all(b"!").expect("it reads");
+    for _ in 0..2 {
+        let line = restart("cannot restart");
+        assert!(line.contains("cannot restart: "), "{line}");
+        assert_eq!(pid(), before);
+        main.iter_mut().for_each(|client| assert_eq!(ask_crowd(client), b'm'));
+    }
+    std::fs::write(format!("{folder}/released"), "").expect("it can be written");
+    others[0].read_exact(&mut [0]).expect("it answers");
+    others.iter_mut().for_each(|client| assert_eq!(ask_crowd(client), b'o'));
+    let _more = clients_of_both(&port, 2);
+    // A busy machine may take longer to start the new process.
+    let mut lines = std::iter::repeat_with(|| restart("a new process has taken over"));
+    let line = lines.find(|line| !line.contains("cannot restart")).expect("a restart");
+    let new: i32 = line.split_once("pid=").expect("its number").1.trim().parse().expect("a number");
+    assert_eq!(pid(), format!("{new}\n"));
+    let _clients = clients_of_both(&port, 2);
+    assert_eq!(program.0.wait().expect("it ends").code(), Some(0));
+    kill_process(Pid::from_raw(new).expect("a process"), Signal::TERM).expect("it runs");
 }

@@ -37,6 +37,25 @@ fn sighup_opens_the_log_again_and_no_line_is_lost() {
 }
 
 #[test]
+fn a_log_whose_file_was_removed_goes_on_in_a_new_file_each_time() {
+    let text = |number: u32| echo("a", "0", &format!("idle-timeout = {number}")) + LOGGED;
+    let mut program = Program::start(&text(1));
+    program.port("a");
+    program.wait_read("log", "started");
+    for number in 2..=4 {
+        std::fs::remove_file(program.folder.path("log")).unwrap();
+        program.reload(&text(number));
+        program.wait_read("log", "reloaded: 1 services changed");
+        // And without a reload in between: only the file is new.
+        std::fs::remove_file(program.folder.path("log")).unwrap();
+        program.signal(Signal::HUP);
+        program.wait_read("log", "reloaded: 0 services changed");
+        assert!(!program.read("log").contains("reloaded: 1"), "{}", program.read("log"));
+    }
+    assert_eq!(program.stop(Signal::TERM).code, Some(0));
+}
+
+#[test]
 fn the_option_takes_precedence_and_the_file_is_appended_to() {
     let folder = Folder::new();
     folder.write("other", "before\n");

@@ -186,6 +186,37 @@ fn a_log_file_of_root_is_opened_again_by_the_user() {
 }
 
 #[test]
+fn a_log_file_that_the_user_cannot_open_again_is_reported_at_the_start() {
+    if !rustix::process::geteuid().is_root() {
+        return missing("the user root");
+    }
+    // The modes of the folders of the log, from the outside, and the warning.
+    for (modes, wanted) in [
+        ([0o755, 0o777], None),
+        ([0o755, 0o755], Some("SIGHUP cannot make a new log file: ")),
+        ([0o700, 0o777], Some("SIGHUP and restarts cannot open the log file again: ")),
+    ] {
+        let folder = Folder::new();
+        std::fs::create_dir_all(folder.path("outer/inner")).unwrap();
+        for (name, mode) in ["outer", "outer/inner"].into_iter().zip(modes) {
+            let mode = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(folder.path(name), mode).unwrap();
+        }
+        let keys = "[runner]\nlog-file = \"outer/inner/log\"\nuser = \"nobody\"";
+        let program = Program::start_with(folder, &echo("a", "0", keys), &["-v"]);
+        program.port("a");
+        program.wait_read("outer/inner/log", "started");
+        let log = program.read("outer/inner/log");
+        let line = log.lines().find(|line| line.contains(" WARN "));
+        match wanted {
+            None => assert_eq!(line, None),
+            Some(words) => assert!(line.is_some_and(|line| line.contains(words)), "{log}"),
+        }
+        program.stop(Signal::TERM).quietly(0);
+    }
+}
+
+#[test]
 fn a_user_that_one_may_not_become_is_1() {
     let (true, Some((uid, gid, _))) = (rustix::process::geteuid().is_root(), numbers_of("nobody"))
     else {

@@ -189,10 +189,10 @@ fn a_service_that_cannot_start_runs_with_its_old_configuration() {
 
 #[test]
 fn services_that_cannot_start_run_with_their_old_configurations_each_time() {
-    let held = ["127.0.71.6:0", "127.0.71.7:0"].map(|at| TcpListener::bind(at).unwrap());
+    let held = ["127.0.72.6:0", "127.0.72.7:0"].map(|at| TcpListener::bind(at).unwrap());
     let taken = held.each_ref().map(|held| held.local_addr().unwrap());
     let old = [(8, taken[0]), (9, taken[1])];
-    let old = old.map(|(ip, at)| SocketAddr::from(([127, 0, 71, ip], at.port())));
+    let old = old.map(|(ip, at)| SocketAddr::from(([127, 0, 72, ip], at.port())));
     let config = |[b, c]: [SocketAddr; 2], d: &str| {
         let changed = [("b", b), ("c", c)].map(|(name, at)| echo(name, &at.to_string(), ""));
         services(&[a(), changed.concat(), d.to_owned()])
@@ -220,6 +220,48 @@ fn services_that_cannot_start_run_with_their_old_configurations_each_time() {
     taken.iter().for_each(|port| echoes(&mut Client::connect(*port)));
     assert!(old.into_iter().all(is_refused));
     echoes(&mut unchanged);
+    assert_eq!(program.stop(Signal::TERM).code, Some(0));
+}
+
+#[test]
+fn a_service_that_fails_in_a_reload_leaves_the_changes_of_others_complete() {
+    let held = TcpListener::bind("127.0.71.6:0").unwrap();
+    let taken = held.local_addr().unwrap();
+    let old = format!("127.0.71.7:{}", taken.port());
+    let changing = |number: u32| echo("c", "0", &format!("idle-timeout = {number}"));
+    let text = |services: &[String]| services.concat() + PROCESS;
+    let before = [a(), echo("b", &old, ""), changing(100), echo("e", "0", "")];
+    let program = Program::start(&text(&before));
+    let mut unchanged = program.connect("a");
+    program.port("b");
+    let (changed, mut removed) = (program.port("c"), program.port("e"));
+    // Again, in one process.
+    for (number, name) in [(200, "d"), (300, "e"), (400, "d")] {
+        let new = [a(), echo("b", &taken.to_string(), ""), changing(number), echo(name, "0", "")];
+        let answer = program.reload_by_ctl(&text(&new));
+        assert_eq!(answer.code, Some(1), "{number}");
+        assert!(answer.stderr.contains("b runs with its old configuration"), "{}", answer.stderr);
+        assert_eq!(program.port("b").to_string(), old);
+        assert_eq!(program.port("c"), changed, "it keeps its socket");
+        let added = program.port(name);
+        assert!(is_refused(removed), "{number}");
+        removed = added;
+        echoes(&mut unchanged);
+        for port in [changed, added, old.parse().unwrap()] {
+            echoes(&mut Client::connect(port));
+        }
+        // Each service has the configuration that it runs with: nothing is left to change.
+        let kept = [a(), echo("b", &old, ""), changing(number), echo(name, "0", "")];
+        let answer = program.reload_by_ctl(&text(&kept));
+        assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+        let words = "0 services changed, 0 added, 0 removed";
+        assert!(answer.text().contains(words), "{}", answer.text());
+    }
+    drop(held);
+    let new = [a(), echo("b", &taken.to_string(), ""), changing(400), echo("d", "0", "")];
+    assert_eq!(program.reload_by_ctl(&text(&new)).code, Some(0));
+    echoes(&mut Client::connect(taken));
+    assert!(is_refused(old.parse().unwrap()));
     assert_eq!(program.stop(Signal::TERM).code, Some(0));
 }
 

@@ -7,7 +7,7 @@ use rustix::process::{Pid, test_kill_process};
 
 use super::restart::{Restarted, replace, services, start_linked};
 use super::{echo, echoes};
-use crate::kit::{Client, has, wait_until};
+use crate::kit::{Client, couplet, has, wait_until};
 
 /// A new process that serves, until it gets a request that it was started to fail or to hang at.
 const FALSE_HEIR: &str = r#"
@@ -84,6 +84,40 @@ fn connections_stay_if_the_new_process_does_not_take_them() {
         wait_until("the end of the process", || !program.is_running());
         assert!(!program.folder.names().contains(&"u".to_owned()), "the file is removed");
     }
+}
+
+#[test]
+fn restarts_that_fail_leave_everything_for_the_one_that_succeeds() {
+    if !has("python3") {
+        return;
+    }
+    let (program, port, mut client) = before_false_heir("fails Connections");
+    let first = program.newest();
+    let descriptors = program.server.descriptors();
+    for behaviour in
+        ["fails Connections", "fails Moved", "fails Start", "fails Socket", "fails PidFile"]
+    {
+        replace(&program, &format!("exec python3 heir.py {behaviour}"));
+        for _ in 0..2 {
+            let answer = program.ctl(&["restart"]);
+            assert_eq!(answer.code, Some(1), "{behaviour}: {}", answer.text());
+            assert_eq!((program.newest(), program.generations()), (first, (1, 0)), "{behaviour}");
+            echoes(&mut client);
+            echoes(&mut Client::connect(port));
+        }
+    }
+    wait_until("the descriptors of the failed ones", || {
+        program.server.descriptors() <= descriptors
+    });
+    replace(&program, &format!("exec {} \"$@\"", couplet(&[]).get_program().display()));
+    for generation in [2, 3] {
+        program.restart();
+        assert_eq!(program.generations().0, generation);
+        echoes(&mut client);
+        echoes(&mut Client::connect(port));
+        UnixStream::connect(program.folder.path("u")).expect("its file is there");
+    }
+    program.stop();
 }
 
 #[test]
