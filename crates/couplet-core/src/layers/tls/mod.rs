@@ -628,7 +628,8 @@ impl Layer for Tls {
         if self.spares.is_none() {
             self.spares = Some(below.spares().clone());
         }
-        if !self.pending.is_empty() && !(above.is_empty() && self.is_pending_deferred()) {
+        let is_deferred = above.is_empty() && self.is_pending_deferred();
+        if !self.pending.is_empty() && !is_deferred {
             below.extend(&mem::take(&mut self.pending));
         }
         if !self.is_open() {
