@@ -1,8 +1,8 @@
 //! Rows 140 to 142a, and 35: connects to host names, and lookups. The test scripts the memory
 //! driver's names and addresses; the tap records when each attempt began.
 
-use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr};
+use std::io::{ErrorKind, Read};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -373,6 +373,26 @@ fn c35_a_cancelled_connect_has_ended_before_the_next_turn_does() {
     names.rig.turns(4);
     assert_eq!(names.closed(), (1, 1));
     assert_eq!(names.log.count("build"), 0);
+    let accepted = names.network().accept(at("10.0.0.1")).expect("the next one");
+    assert!(accepted.saw_reset(), "not an empty stream");
+}
+
+#[test]
+fn c35_a_server_that_has_accepted_a_cancelled_connect_gets_a_reset() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = listener.local_addr().expect("a bound address").port();
+    let mut rig = Kit::mio().rig();
+    let a = rig.end();
+    let factory = move || a.plays(Script::new());
+    let options = ConnectOptions::default();
+    let connecting = rig.reactor.connect_to_deferred(("127.0.0.1", port), options, factory);
+    rig.turn();
+    let (mut accepted, _) = listener.accept().expect("a connection");
+    connecting.cancel();
+    rig.turn();
+    let error = accepted.read(&mut [0]).expect_err("not an empty stream");
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    rig.l.run_until(connecting).expect_err("it was cancelled");
 }
 
 #[test]

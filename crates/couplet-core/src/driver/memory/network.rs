@@ -312,7 +312,7 @@ impl Net {
     pub(super) fn end_connect(&mut self, key: Key) {
         let connect = self.held.as_mut().and_then(|held| held.remove(&key));
         if let Some(Ok(end)) = connect.and_then(|connect| connect.answer) {
-            self.close(end, CloseMode::Normal);
+            self.close(end, CloseMode::Reset);
         }
     }
 

@@ -689,6 +689,10 @@ impl Commands for Mio {
                     }
                 }
             }
+        } else if let Some(Registered { kind: Kind::Connecting(connecting), .. }) =
+            self.slots.get_mut(key)
+        {
+            connecting.set_close_mode(mode);
         } else {
             #[cfg(unix)]
             self.discard(key, mode);

@@ -9,6 +9,7 @@ use socket2::SockRef;
 use super::epoll::EventExt as _;
 #[cfg(target_os = "linux")]
 use super::sendfile;
+use super::slots::ConnectingSlot;
 use super::socket::Stream;
 use super::unix::{self, Descriptor};
 use super::{Polled, SEND_LIMIT};
@@ -91,6 +92,18 @@ impl StreamSlot {
     /// Whether the socket is full and its writable events are not requested yet.
     pub(super) fn needs_writable_events(&self) -> bool {
         self.is_local() && !self.readiness.has(Readiness::WRITABLE_REQUESTED | Readiness::ROOM)
+    }
+}
+
+impl ConnectingSlot {
+    /// As [`StreamSlot::set_close_mode`], for a socket that may be connected by now.
+    pub(super) fn set_close_mode(&self, mode: CloseMode) {
+        if mode == CloseMode::Reset
+            && !self.readiness.has(Readiness::LOCAL)
+            && let Err(error) = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO))
+        {
+            tracing::debug!(%error, "cannot reset; closing instead");
+        }
     }
 }
 

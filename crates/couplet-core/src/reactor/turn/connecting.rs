@@ -257,7 +257,8 @@ impl Connecting {
                 disarm(cell, attempts.timeout.timer);
                 for (key, _) in attempts.running {
                     self.attempts.remove(&key);
-                    io.close(key, CloseMode::Normal);
+                    // A server that has accepted it must not take it for an empty stream.
+                    io.close(key, CloseMode::Reset);
                 }
             }
             step => debug_assert!(!matches!(step, Some(Step::Opening(_))), "the turn drops it"),

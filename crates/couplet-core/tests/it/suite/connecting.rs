@@ -298,7 +298,7 @@ pub(crate) fn c49_an_unanswered_connect_ends_after_30_s(kit: Kit) {
         assert_eq!(log.entries()[2..], [failed.as_str(), "do_stop"]);
         let attempts = rig.tapped.connects.borrow().clone();
         let [(_, _, Some(key))] = attempts[..] else { panic!("{attempts:?}") };
-        assert_eq!(rig.tapped.counts(key).closes, [CloseMode::Normal]);
+        assert_eq!(rig.tapped.counts(key).closes, [CloseMode::Reset]);
     }
 }
 

@@ -23,7 +23,7 @@ fn refused() -> io::Error {
 }
 
 #[test]
-fn a_connect_that_is_cancelled_after_the_test_has_completed_it_closes_the_far_end() {
+fn a_connect_that_is_cancelled_after_the_test_has_completed_it_resets_the_far_end() {
     // Between two turns, and in one.
     for is_in_turn in [false, true] {
         let mut memory = MemoryReactor::new();
@@ -42,7 +42,7 @@ fn a_connect_that_is_cancelled_after_the_test_has_completed_it_closes_the_far_en
         }
         memory.settle();
         let wire = far.take().expect("the far end");
-        assert!(wire.saw_fin() && wire.is_closed(), "{wire:?}");
+        assert!(wire.saw_reset() && wire.is_closed(), "{wire:?}");
         assert_eq!(wire.take(), b"", "no protocol was built");
     }
 }
@@ -145,7 +145,7 @@ fn an_attempt_that_is_over_can_be_neither_completed_nor_failed() {
     connecting.cancel();
     assert!(failure_of(connecting).is_cancelled());
     memory.settle();
-    assert!(wire.is_closed() && wire.saw_fin());
+    assert!(wire.is_closed() && wire.saw_reset());
 }
 
 #[test]
