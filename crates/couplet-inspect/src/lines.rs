@@ -674,11 +674,15 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::recording::ConnectionHeader;
     use crate::recording::tests::{file, record};
 
     fn lines(records: &[Record]) -> Vec<Value> {
+        lines_of(&Recording::parse(&file(records)).expect("our own"))
+    }
+
+    fn lines_of(recording: &Recording) -> Vec<Value> {
         let mut text = Vec::new();
-        let recording = Recording::parse(&file(records)).expect("our own");
         recording.write_lines(&mut text).expect("a vector");
         let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         lines.map(|line| serde_json::from_slice(line).expect("JSON")).collect()
@@ -745,5 +749,30 @@ mod tests {
         ]);
         let ids: Vec<_> = all.iter().map(|line| line["connection"].clone()).collect();
         assert_eq!(ids, ["1.7", "1.7", "1.7.e2"]);
+    }
+    /// A recording that is shorter than the log of connections, or longer.
+    #[test]
+    fn the_newest_connections_of_a_slot_have_the_known_ids() {
+        let life = |at| [record(at, Kind::Accepted, 7, 3), record(at + 1, Kind::Closed, 7, 0)];
+        let records = [life(0), life(10), life(20)].concat();
+        let cases: [(&[&str], [&str; 3]); 5] = [
+            (&[], ["1.7.e0", "1.7.e2", "1.7.e4"]),
+            (&["1.7.9"], ["1.7.e0", "1.7.e2", "1.7.9"]),
+            (&["1.7.8", "1.7.9"], ["1.7.e0", "1.7.8", "1.7.9"]),
+            (&["1.7.7", "1.7.8", "1.7.9"], ["1.7.7", "1.7.8", "1.7.9"]),
+            (&["1.7.6", "1.7.7", "1.7.8", "1.7.9"], ["1.7.7", "1.7.8", "1.7.9"]),
+        ];
+        for (known, ids) in cases {
+            let mut recording = Recording::parse(&file(&records)).expect("our own");
+            let header = |id: &&str| ConnectionHeader::of_test(7, (*id).to_owned(), "", "");
+            // Others of the loop take none of the IDs.
+            let other = ConnectionHeader::of_test(8, "1.8.1".to_owned(), "", "");
+            let known = known.iter().map(header).chain([other]);
+            recording.header.loops[0].connections = known.collect();
+            let lines = lines_of(&recording);
+            let found: Vec<_> = lines.iter().map(|line| line["connection"].clone()).collect();
+            let expected: Vec<_> = ids.iter().flat_map(|id| [*id, *id]).collect();
+            assert_eq!(found, expected);
+        }
     }
 }

@@ -296,6 +296,26 @@ mod tests {
     }
 
     #[test]
+    fn a_row_that_goes_and_comes_again_is_whole_for_each_reader() {
+        let mut versions = Versions::new();
+        for _ in 0..3 {
+            versions.add([("a", 1, 0), ("b", 2, 0)]);
+            versions.add([("b", 2, 0)]);
+        }
+        // Readers drop the rows that are gone before they take the others.
+        let view = versions.add([("a", 1, 0), ("b", 2, 0)]);
+        for (after, expected) in [
+            (3, r#"{"rows":[1],"changed":[],"gone":["0.a","0.a"]}"#),
+            (4, r#"{"rows":[1],"changed":[],"gone":["0.a"]}"#),
+            (5, r#"{"rows":[1],"changed":[],"gone":["0.a"]}"#),
+            (6, r#"{"rows":[1],"changed":[],"gone":[]}"#),
+            (7, r#"{"rows":[],"changed":[],"gone":[]}"#),
+        ] {
+            assert_eq!(changes(view, after), expected, "{after}");
+        }
+    }
+
+    #[test]
     fn a_row_changes_with_its_object_and_with_its_rates() {
         let mut versions = Versions::new();
         versions.add([("a", 1, 0)]);

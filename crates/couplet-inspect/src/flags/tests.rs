@@ -327,16 +327,27 @@ fn slow_readers_that_are_cut() {
 #[test]
 fn services_that_are_restarted() {
     let mut measured = Measured::new();
-    let restarts = Rc::new(Cell::new(0_u32));
+    let restarts = Rc::new(Cell::new([0_u32; 2]));
     let shown = restarts.clone();
     let _note = measured.reactor().note_rows(move || {
-        let fields = [("name", "a".to_owned()), ("restarts", shown.get().to_string())];
-        vec![NoteRow::new("services", fields)]
+        let row = |(name, restarts): (&str, u32)| {
+            let fields = [("name", name.to_owned()), ("restarts", restarts.to_string())];
+            NoteRow::new("services", fields)
+        };
+        ["a", "b"].into_iter().zip(shown.get()).map(row).collect()
     });
     assert!(measured.flags().is_empty());
-    restarts.set(3);
-    let words = Measured::only(&measured.flags(), "restarts");
-    assert_eq!(words, "3 restarts needed in the last minute");
+    for (counts, words) in [
+        ([3, 0], "3 restarts needed"),
+        ([3, 1], "1 restart needed"),
+        ([3, 3], "2 restarts needed"),
+        ([4, 4], "2 restarts needed"),
+    ] {
+        restarts.set(counts);
+        let found = Measured::only(&measured.flags(), "restarts");
+        assert_eq!(found, format!("{words} in the last minute"), "{counts:?}");
+        assert!(measured.pass(RECENT).flags().is_empty(), "{counts:?}");
+    }
 }
 
 #[test]
@@ -365,13 +376,19 @@ fn a_child_whose_pipes_stay_open() {
 }
 
 #[test]
-fn a_flag_keeps_the_time_at_which_it_was_raised() {
-    let (mut measured, wire) = Measured::connected(Transport::pause_producing);
+fn a_flag_keeps_the_time_at_which_it_was_raised_each_time() {
+    let (mut measured, mut wire) = Measured::connected(Transport::pause_producing);
     let since = |flags: &[Flag]| flags[0].since;
-    let raised = since(&measured.pass(Duration::from_secs(31)).flags());
-    assert_eq!(since(&measured.pass(Duration::from_secs(31)).flags()), raised);
-    wire.reset();
-    assert!(measured.pass(Duration::from_secs(1)).flags().is_empty());
+    for round in 0..3 {
+        let raised = since(&measured.pass(Duration::from_secs(31)).flags());
+        assert_eq!(raised, measured.clock.unix(measured.reactor().now()), "{round}");
+        assert_eq!(since(&measured.pass(Duration::from_secs(31)).flags()), raised, "{round}");
+        wire.reset();
+        assert!(measured.pass(Duration::from_secs(1)).flags().is_empty(), "{round}");
+        wire = measured.memory.connect(10000);
+        wire.push(b"x");
+        measured.memory.settle();
+    }
 }
 
 /// Producers and tasks that are at work are no flags.
