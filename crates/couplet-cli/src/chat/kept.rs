@@ -129,9 +129,12 @@ impl KeptLines {
 
 fn confirmed(shared: &Weak<Shared>, number: u64, failure: Option<Failure>) {
     let Some(shared) = shared.upgrade() else { return };
-    shared.waiting.borrow_mut().remove(&number);
+    let waited = shared.waiting.borrow_mut().remove(&number);
     if let Some(failure) = failure {
         tracing::warn!(%failure, "a line was not kept");
+        if let Some(Unconfirmed::Hidden(line)) = waited {
+            shared.show(&line);
+        }
         shared.notice("A line was not kept: the other servers miss it.");
     }
 }

@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 
+use couplet::bus::{Bus, Memory};
 use couplet::testing::{Held, Wire, every_split, hold};
 
 use super::history::{KEPT_BYTES, Line};
+use super::kept::KeptLines;
 use super::room::Channel;
 use super::*;
 use crate::held::Nobody;
@@ -117,6 +119,31 @@ fn c228_all_kept_lines_fit_into_the_cap_of_a_member() {
     let expected: String = (first + 1..=most as u64).map(line).collect();
     assert!(lines == expected, "{} of {} bytes", lines.len(), expected.len());
     assert!((KEPT_BYTES - 1000..=KEPT_BYTES).contains(&lines.len()));
+}
+
+#[test]
+fn c228b_a_line_that_the_log_refuses_is_shown_to_the_people_of_its_server() {
+    let room = SharedRoom::new(100);
+    let mut scene = Scene::with(&room);
+    let rooms = room.rooms.attach(&scene.held.reactor());
+    let bus = Bus::memory(&scene.held.reactor(), &Memory::new());
+    let kept = KeptLines::new(&bus, &rooms, &room.names, 100).unwrap();
+    scene.held.settle();
+    let ada = scene.member("ada");
+    scene.send(&ada, b"/from 0\n");
+    heard(&ada);
+    for round in 1..=2 {
+        // The first fills the queue, so that the second is refused.
+        for line in [vec![b'x'; 1024 * 1024], b"<bob> hello\n".to_vec()] {
+            kept.say(&line.into());
+        }
+        scene.held.advance(Duration::from_secs(1));
+        let mut told: Vec<_> = heard(&ada).lines().map(str::to_owned).collect();
+        told.sort();
+        let notice = "* A line was not kept: the other servers miss it.".to_owned();
+        let numbered = format!("[{round}] * (this is no line)");
+        assert_eq!(told, [notice, "<bob> hello".to_owned(), numbered]);
+    }
 }
 
 #[test]
