@@ -5,6 +5,8 @@
 
 mod stdin;
 mod stdout;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 use std::io;

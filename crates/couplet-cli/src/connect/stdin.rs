@@ -26,17 +26,24 @@ pub(super) struct Stdin {
     // Bound: one request: the thread reads a piece only on request.
     asking: SyncSender<()>,
     is_requested: bool,
+    is_terminal: bool,
 }
 
 impl Stdin {
     /// Starts the thread, which sends the pieces to the connection.
     pub(super) fn start(remote: Remote, connection: ConnectionId) -> couplet::Result<Stdin> {
-        let (asking, asked) = sync_channel(1);
+        let (stdin, asked) = Stdin::new(io::stdin().is_terminal());
         let thread = std::thread::Builder::new().name("couplet-stdin".into());
         thread.spawn(move || read_all(&remote, connection, &asked)).map_err(|error| {
             Failure::msg(format!("cannot start a thread for stdin: {}", output::plain(&error)))
         })?;
-        Ok(Stdin { asking, is_requested: false })
+        Ok(stdin)
+    }
+
+    /// Requests come out of the receiver.
+    pub(super) fn new(is_terminal: bool) -> (Stdin, Receiver<()>) {
+        let (asking, asked) = sync_channel(1);
+        (Stdin { asking, is_requested: false, is_terminal }, asked)
     }
 
     /// Requests the next piece.
@@ -56,7 +63,7 @@ impl Stdin {
     }
 
     pub(super) fn is_terminal(&self) -> bool {
-        io::stdin().is_terminal()
+        self.is_terminal
     }
 }
 

@@ -546,4 +546,29 @@ mod tests {
         scene.pass(LOOKUP + 1);
         assert!(scene.ask(0).is_some());
     }
+
+    #[test]
+    fn c160i_clients_that_are_refused_together_move_together() {
+        let mut scene = Scene::with(10, |address| {
+            let name = format!("udp:named:{}", address.port()).parse().expect("a name");
+            Upstream::new(name)
+        });
+        let closed = ["first", "second"].map(|name| scene.sim.bare_host(name));
+        let closed =
+            closed.map(|host| scene.sim.datagrams(host, 9).expect("a port").address().ip());
+        let server = scene.server.address().ip();
+        scene.sim.set_name("named", &[closed[0], closed[1], server]);
+        scene.pass(SEARCH_INTERVAL.as_secs() + 1);
+        // The first datagrams are refused by two addresses, and no later ones are.
+        for round in 0..2 {
+            for client in &scene.clients {
+                client.send_to(scene.forwarder, b"tell me").expect("it is open");
+            }
+            scene.pass(1);
+            let arrived: Vec<_> = std::iter::from_fn(|| scene.server.take()).collect();
+            assert_eq!(arrived.len(), 2, "{round}: {arrived:?}");
+            arrived.iter().for_each(|(from, _)| scene.answer(*from, b"news"));
+            assert!((0..2).all(|client| scene.got(client).as_deref() == Some(&b"news"[..])));
+        }
+    }
 }
