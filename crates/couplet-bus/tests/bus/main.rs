@@ -5,6 +5,7 @@
 extern crate couplet_watched;
 
 mod again;
+mod cycles;
 mod connecting;
 mod kit;
 mod limits;

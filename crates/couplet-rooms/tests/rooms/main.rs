@@ -4,6 +4,7 @@
 extern crate couplet_watched;
 
 mod again;
+mod cycles;
 mod crowds;
 mod kit;
 mod limits;
