@@ -23,7 +23,8 @@ PACKAGES += ["klein==24.8.0", "werkzeug>=3.1,<3.2"]
 MODULES = "twisted, OpenSSL, service_identity, maturin, h2, bcrypt, hamcrest, hypothesis, httpx, klein"
 # Programs for the stage `programs`.
 MORE_PACKAGES = PACKAGES + ["scrapy", "treq", "autobahn", "magic-wormhole", "magic-wormhole-mailbox-server"]
-MORE_MODULES = MODULES + ", scrapy, treq, autobahn, wormhole, wormhole_mailbox_server"
+MORE_PACKAGES += ["daphne"]
+MORE_MODULES = MODULES + ", scrapy, treq, autobahn, wormhole, wormhole_mailbox_server, daphne"
 # Programs whose own tests the stage `suites` runs. Pinned, because each release changes its tests.
 SUITES = [
     "twisted[http2,tls]==26.10.0",
@@ -41,6 +42,8 @@ SUITES = [
     "txi2p-tahoe==0.3.7",
     "txtorcon==26.6.0",
     "autobahn==26.10.2",
+    # Autobahn's tests of TLS need it.
+    "base58==2.1.1",
     "ldaptor==21.2.0",
     "magic-wormhole==0.24.0",
     "magic-wormhole-mailbox-server==0.8.0",
@@ -75,9 +78,11 @@ SUITES = [
     "maturin>=1.9",
 ]
 SUITE_MODULES = (
-    "treq, klein, synapse, scrapy, crochet, testtools, django, httpbin, foolscap, autobahn, allmydata, buildbot, "
+    "treq, klein, synapse, scrapy, crochet, testtools, django, httpbin, foolscap, autobahn, base58, allmydata, buildbot, "
     "buildbot_worker, pytest_twisted, ldaptor, wormhole, wormhole_mailbox_server, wormhole_transit_relay, carbon"
 )
+# Crossbar needs other releases of many packages.
+CROSSBAR = ["crossbar==26.10.1", "mock==5.2.0", "pytest==8.4.2"]
 # Evennia needs an older Twisted.
 EVENNIA = ["evennia==5.0.1", "twisted==24.11.0"]
 
@@ -116,9 +121,14 @@ def evennia():
     return environment("python-evennia", "evennia", EVENNIA)
 
 
+def crossbar():
+    """The environment with Crossbar."""
+    return environment("python-crossbar", "crossbar, mock, pytest", CROSSBAR)
+
+
 def version(name):
-    """The version of a package of the environment `suites`."""
-    return next(pin.partition("==")[2] for pin in SUITES if pin.startswith(f"{name}=="))
+    """The version of a package whose tests run."""
+    return next(pin.partition("==")[2] for pin in SUITES + CROSSBAR if pin.startswith(f"{name}=="))
 
 
 def source(python, name, part):

@@ -24,6 +24,8 @@ class Project(typing.NamedTuple):
     selection: str = "packages"
     model: str = reactors.MODEL
     subject: str = reactors.SUBJECT
+    # Makes its environment, if that is not `suites`.
+    separate: typing.Callable | None = None
     # Whether both reactors run at the same time. Fixed ports forbid it.
     together: bool = True
 
@@ -34,6 +36,7 @@ PROJECTS = {
     "crochet": Project(["crochet"]),
     "foolscap": Project(["foolscap"]),
     "autobahn": Project(["autobahn.twisted"]),
+    "crossbar": Project(["crossbar"], separate=environment.crossbar),
     "txtorcon": Project(["test"], source="test"),
     # Clean-ups of these tests add further ones: they never end, whatever the reactor.
     "ldaptor": Project(["ldaptor", "-ldaptor.test.test_config.TestLDAPConfig"]),
@@ -70,7 +73,10 @@ def judge(python, options, prefix):
             total.append((0, 0, 1))
             continue
         subject = project.subject if is_subject else options.subject
-        counts, row = compared(python, name, project._replace(subject=subject), prefix, allowed)
+        own = project.separate() if project.separate else python
+        if project.separate and is_subject:
+            environment.install(own, environment.built())
+        counts, row = compared(own, name, project._replace(subject=subject), prefix, allowed)
         say("%s: %d passed, %d failed, %d skipped" % (name, *counts))
         total.append(counts)
         rows.append(row)

@@ -4,14 +4,17 @@ import io
 import json
 import pathlib
 import socket
+import ssl as peers_ssl
 import subprocess
 import sys
 import tempfile
 
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from twisted.internet import defer, protocol, ssl
 
 from kit import certificates, reactors
 from kit.cases import SUBJECT, Cases, case
+from kit.running import PATIENCE, Running
 
 
 def site(case, resource):
@@ -306,3 +309,102 @@ class Programs(Cases):
         )
         _, complaint = sender.communicate(timeout=300)
         self.assertEqual((got.stdout.strip(), sender.returncode), ("through the hole", 0), got.stderr + complaint)
+
+    def test_daphne_serves_http_and_web_sockets_over_tls(self):
+        # Daphne needs a reactor with an asyncio event loop.
+        self.assertEqual(self.daphne("asyncio"), self.daphne("couplet-asyncio" if SUBJECT == "couplet" else SUBJECT))
+
+    def daphne(self, name):
+        """What clients of Daphne see, over TLS."""
+        made = certificates.made("localhost", "localhost")
+        with tempfile.TemporaryDirectory() as folder:
+            pathlib.Path(folder, "application.py").write_text(APPLICATION)
+            key = made.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+            pathlib.Path(folder, "made.pem").write_bytes(made.certificate.public_bytes(Encoding.PEM) + key)
+            endpoint = "ssl:0:interface=127.0.0.1:privateKey=made.pem:certKey=made.pem"
+            running = Running(self, [sys.executable, "-c", DAPHNE, name, endpoint], folder=folder)
+            port = int(running.port("Listening on TCP address 127.0.0.1:"))
+            context = peers_ssl.create_default_context(cadata=made.certificate.public_bytes(Encoding.PEM).decode())
+
+            def client():
+                plain = socket.create_connection(("127.0.0.1", port), PATIENCE)
+                return context.wrap_socket(plain, server_hostname="localhost")
+
+            # Twice: the first connection may differ from the next ones.
+            return [[asked(client), echoed(client)] for _ in range(2)]
+
+
+DAPHNE = """
+import sys
+from kit import reactors
+name, endpoint = sys.argv[1:]
+reactors.install(name)
+from daphne.cli import CommandLineInterface
+sys.path.insert(0, "")
+CommandLineInterface().run(["-e", endpoint, "application:application"])
+"""
+
+# Answers with what it gets.
+APPLICATION = """
+async def application(scope, receive, send):
+    if scope["type"] == "http":
+        body, more = b"", True
+        while more:
+            event = await receive()
+            body, more = body + event["body"], event["more_body"]
+        headers = [(b"content-type", b"text/plain")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        said = f"{scope['scheme']} {scope['method']} {scope['path']} {len(body)} "
+        await send({"type": "http.response.body", "body": said.encode(), "more_body": True})
+        await send({"type": "http.response.body", "body": b"g" * 300_000})
+        return
+    while (event := await receive())["type"] != "websocket.disconnect":
+        if event["type"] == "websocket.connect":
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.send", "text": scope["path"]})
+        else:
+            await send({**event, "type": "websocket.send"})
+"""
+
+
+def asked(client):
+    """The answer of a server to a POST, and how the connection ends."""
+    with client() as skt:
+        skt.sendall(b"POST /path HTTP/1.1\r\nHost: localhost\r\nContent-Length: 200000\r\nConnection: close\r\n\r\n" + b"p" * 200_000)
+        answer = b""
+        while data := skt.recv(65536):
+            answer += data
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return head.splitlines()[0], b"https POST /path 200000 " in body, body.count(b"g")
+
+
+def echoed(client):
+    """The frames with which a server answers those of a web socket."""
+    with client() as skt, skt.makefile("rb") as reads:
+        key = b"Sec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\nSec-WebSocket-Version: 13\r\n"
+        skt.sendall(b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" + key + b"\r\n")
+        head = []
+        while (line := reads.readline()) not in (b"\r\n", b""):
+            head.append(line)
+        frames = [head[0], frame(reads)]
+        for size in (1, 125, 126, 65535, 65536, 300_000):
+            skt.sendall(masked(2, b"w" * size))
+            opcode, payload = frame(reads)
+            frames.append((opcode, len(payload), payload.count(b"w")))
+        skt.sendall(masked(8, (1000).to_bytes(2, "big")))
+        return [*frames, frame(reads), reads.read()]
+
+
+def masked(opcode, payload):
+    """A client's frame, with a mask of zeros."""
+    size = len(payload)
+    short, more = (size, b"") if size < 126 else (126, size.to_bytes(2, "big")) if size < 65536 else (127, size.to_bytes(8, "big"))
+    return bytes([0x80 | opcode, 0x80 | short]) + more + bytes(4) + payload
+
+
+def frame(reads):
+    """The opcode and the payload of a server's frame."""
+    first, size = reads.read(2)
+    if size > 125:
+        size = int.from_bytes(reads.read(2 if size == 126 else 8), "big")
+    return first & 15, reads.read(size)
