@@ -5,8 +5,8 @@
 extern crate couplet_watched;
 
 mod again;
-mod cycles;
 mod connecting;
+mod cycles;
 mod kit;
 mod limits;
 mod logs;

@@ -4,8 +4,8 @@
 extern crate couplet_watched;
 
 mod again;
-mod cycles;
 mod crowds;
+mod cycles;
 mod kit;
 mod limits;
 mod loops;
