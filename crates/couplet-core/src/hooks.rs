@@ -53,7 +53,7 @@ pub fn present_time(reactor: &Reactor) -> Instant {
 
 /// Whether bytes were sent on the connection, in this process or the ones before.
 pub fn has_sent(transport: &Transport) -> bool {
-    transport.bytes_sent() > 0
+    transport.cell.bytes_out() > 0
 }
 
 /// The protocol of a port with this name, for a connection of another process.
