@@ -407,7 +407,7 @@ impl Server {
     }
 }
 
-/// Starts the service beside the ports before it returns. The service stops before the loop.
+/// Starts the service next to the ports before this returns. The service stops before the loop.
 fn start(link: Option<&MakeLink>, reactor: &Reactor) {
     let Some(mut link) = link.map(|link| link()) else { return };
     link.start(reactor).detach();

@@ -98,7 +98,7 @@ pub struct Page {
 ///
 /// In memory it lasts as long as its [`Memory`](crate::Memory); over NATS, JetStream keeps it as a
 /// stream of the messages to one subject, on disk; over Redis it is a stream under the key
-/// `couplet:log:{name}`, which lasts as the server's other data does.
+/// `couplet:log:{name}`, braces included, which lasts as the server's other data does.
 ///
 /// ```
 /// use couplet::bus::{Bus, Entry, LogLimits, Memory, Start};

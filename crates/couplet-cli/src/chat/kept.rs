@@ -210,7 +210,7 @@ impl Shared {
     fn keep(&self, position: Position, line: &str) {
         let line = format!("[{}] {line}\n", position.number());
         let (bytes, now) = (line.len(), self.reactor.now());
-        // Under one lock: whoever joins after a member has seen the line finds it in the history.
+        // Under one lock: a member who joins after another has seen the line finds it in the history.
         self.names.history(|history| {
             if let Some(place) = self.publish(Channel::Lines, line) {
                 history.add(position, Line { place, bytes, at: now });

@@ -47,7 +47,7 @@ pub(crate) async fn connections(reactor: &Reactor) -> couplet::Result<usize> {
     Ok(snapshot.connections.len() / 2)
 }
 
-/// Cancels a request after so many turns; returns whether it had been answered.
+/// Cancels a request after this many turns; returns whether it had been answered.
 pub(crate) async fn cancelled_after(
     reactor: &Reactor,
     client: &Client,

@@ -50,7 +50,7 @@ fn c186_a_connection_that_left_joins_again_also_in_the_same_turn() {
         scene.publish("1");
         assert!(member.leave() && !member.leave());
         scene.publish("2");
-        // It joins, leaves and joins in one turn.
+        // A join, a leave and a join in one turn.
         let short = join(&scene).expect("it has left");
         assert!(short.leave());
         let member = join(&scene).expect("it has left");
