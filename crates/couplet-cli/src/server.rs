@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Once, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use clap::Args;
@@ -333,10 +333,10 @@ impl Server {
             .map(|(endpoint, prepare, what)| Ok((cluster.bind(endpoint)?, prepare, what)));
         let ports = ports.collect::<couplet::Result<Vec<_>>>()?;
         let members = cluster.members();
-        let linked = Once::new();
+        let linked = OnceLock::new();
         run_loops(cluster, |reactor| {
             // The other loops wait: a member that one of them serves may speak at once.
-            linked.call_once(|| start(link.as_deref(), reactor));
+            linked.get_or_init(|| start(link.as_deref(), reactor));
             let open = |(port, prepare, what): &(SharedPort, &Prepare, _)| {
                 let opened = prepare(members.count())(reactor, Arc::new(port.clone()))?;
                 Ok(format!("{opened}{what}"))
