@@ -532,6 +532,23 @@ mod tests {
         assert_eq!(next.feed(&[0; 10], due), 10);
     }
 
+    /// A turn whose first bytes were used returns the time of the others, and no more.
+    #[test]
+    fn a_turn_that_was_used_in_part_returns_the_rest() {
+        for used in 1..10 {
+            let now = start();
+            let bandwidth = Bandwidth::new(1000);
+            let mut lane = ThrottleLane::new(Some(bandwidth.clone()));
+            let mut other = ThrottleLane::new(Some(bandwidth.clone()));
+            while lane.take(10, now) > 0 {}
+            let due = now + Duration::from_millis(10);
+            assert_eq!(lane.take(used, due), used, "of ten");
+            drop(lane);
+            let rest = (0..10).map(|_| other.take(1, due)).sum::<usize>();
+            assert_eq!(used + rest, 10, "{used} were used");
+        }
+    }
+
     #[test]
     fn what_is_given_back_again_and_again_takes_no_memory() {
         let now = start();

@@ -196,3 +196,37 @@ fn a_piece_that_was_taken_has_nothing_that_was_sent_before() {
         assert_eq!(below.first(), b"more");
     }
 }
+
+/// A descriptor waits for its byte, however the bytes before it were written and have left; again
+/// and again in one outbox.
+#[cfg(unix)]
+#[test]
+fn a_descriptor_stays_when_all_bytes_before_it_have_left() {
+    let mut outbox = outbox();
+    let null = || std::fs::File::open("/dev/null").expect("it exists").into();
+    for round in 0..2 {
+        for (foreign, takes) in [(false, false), (false, true), (true, false), (true, true)] {
+            let name = format!("foreign: {foreign}, taken: {takes}, {round}");
+            match foreign {
+                true => outbox.push(Bytes::from(vec![b'a'; 1000])),
+                false => outbox.extend(&[b'a'; 1000]),
+            }
+            outbox.attach(null()).expect("there is room");
+            assert_eq!((outbox.attached().0.len(), outbox.attached().1), (0, 1000), "{name}");
+            match takes {
+                true => {
+                    let piece = outbox.take_piece().expect("a piece");
+                    outbox.give_back(piece);
+                }
+                false => [300, 700].into_iter().for_each(|n| outbox.advance(n)),
+            }
+            drop(outbox.take_spent());
+            assert!(outbox.is_empty() && outbox.has_attached(), "{name}");
+            outbox.extend(b"bc");
+            assert_eq!((outbox.attached().0.len(), outbox.attached().1), (1, 2), "{name}");
+            outbox.advance(1);
+            assert!(!outbox.has_attached() && waiting(&outbox) == b"c", "{name}");
+            outbox.advance(1);
+        }
+    }
+}

@@ -3,6 +3,7 @@
 #[macro_use]
 extern crate couplet_watched;
 
+mod defer_again;
 mod defer_callbacks;
 mod defer_cancel;
 mod defer_claims;

@@ -354,4 +354,19 @@ mod tests {
         assert_eq!(rounds, [100, 50, 51, 10, 0, 1]);
         assert_eq!([50, 50].map(&mut round), [21, 41]);
     }
+
+    /// Connections of exempt ports leave one descriptor, with which others are turned away.
+    #[test]
+    fn the_last_reserved_descriptor_goes_to_no_connection() {
+        let mut reserve = Reserve::new();
+        assert!(!reserve.give_up_one());
+        reserve.extend();
+        for _ in 0..2 {
+            let given = (0..100).take_while(|_| reserve.give_up_one()).count();
+            assert_eq!((given, reserve.files.len()), (RESERVED, 1));
+            assert!(reserve.give_up_last() && !reserve.give_up_last());
+            reserve.fill();
+            assert_eq!(reserve.files.len(), RESERVED + 1);
+        }
+    }
 }

@@ -407,12 +407,21 @@ mod tests {
 
     #[test]
     fn families_alternate_starting_with_the_resolvers_first() {
-        let order = interleave(ips(&["2001::1", "2001::2", "2001::3", "10.0.0.1"]), 7);
-        let order: Vec<String> = order.iter().map(|a| a.ip().expect("TCP").to_string()).collect();
-        assert_eq!(order, ["2001::1", "10.0.0.1", "2001::2", "2001::3"]);
-        let order = interleave(ips(&["10.0.0.1", "10.0.0.2", "2001::1"]), 7);
-        let order: Vec<String> = order.iter().map(|a| a.ip().expect("TCP").to_string()).collect();
-        assert_eq!(order, ["10.0.0.1", "2001::1", "10.0.0.2"]);
+        let (a, b, c) = (["2001::1", "2001::2", "2001::3"], ["10.0.0.1", "10.0.0.2"], "10.0.0.3");
+        let cases: [(&[&str], &[&str]); 6] = [
+            (&[a[0], a[1], a[2], b[0]], &[a[0], b[0], a[1], a[2]]),
+            (&[b[0], a[0], a[1], a[2]], &[b[0], a[0], a[1], a[2]]),
+            (&[a[0], b[0], b[1], c], &[a[0], b[0], b[1], c]),
+            (&[b[0], b[1], a[0]], &[b[0], a[0], b[1]]),
+            (&[a[0], a[1], b[0], b[1]], &[a[0], b[0], a[1], b[1]]),
+            (&[b[0], b[1]], &[b[0], b[1]]),
+        ];
+        for (found, expected) in cases {
+            let order = interleave(ips(found), 7);
+            let order: Vec<String> =
+                order.iter().map(|a| a.ip().expect("TCP").to_string()).collect();
+            assert_eq!(order, expected);
+        }
         assert!(interleave(Vec::new(), 7).is_empty());
     }
 }

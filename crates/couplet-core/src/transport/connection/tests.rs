@@ -135,6 +135,29 @@ fn a_flush_without_progress_ends_at_the_close_deadline() {
     assert_eq!(held.calls(), ["data 3", "lost: CloseTimedOut"]);
 }
 
+/// Each wait compares the system's count with the one before.
+#[test]
+fn bytes_that_leave_the_system_postpone_the_close_deadline_each_time_and_only_then() {
+    for counts in [&[100][..], &[100, 60], &[100, 60, 10], &[100, 99, 98, 97]] {
+        let mut held = Held::new();
+        let at = held.at();
+        let _ = held.feed(b"bye");
+        let _ = held.life.apply(at);
+        held.life.set_unsent(counts.first().copied());
+        let deadline = |held: &Held| held.life.deadline().expect("it closes");
+        for count in &counts[1..] {
+            let due = deadline(&held);
+            assert!(!held.life.timed_out(due, Some(*count)).has(Effects::CALLS), "{counts:?}");
+            assert_eq!(deadline(&held), due + Duration::from_secs(30), "{counts:?}");
+        }
+        let due = deadline(&held);
+        assert!(held.life.timed_out(due, counts.last().copied()).has(Effects::CALLS), "{counts:?}");
+        assert_eq!(held.life.closed(), Some(CloseMode::Reset));
+        held.life.lost(due);
+        assert_eq!(held.calls(), ["data 3", "lost: CloseTimedOut"]);
+    }
+}
+
 #[test]
 fn a_panic_is_the_reason_and_its_output_is_dropped() {
     let mut held = Held::new();

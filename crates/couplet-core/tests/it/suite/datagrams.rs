@@ -20,7 +20,7 @@ type Got = (Vec<u8>, Address);
 
 /// A protocol that records its datagrams, and acts on them.
 #[derive(Clone, Default)]
-struct Far {
+pub(super) struct Far {
     log: Log,
     got: Rc<RefCell<Vec<Got>>>,
     act: Rc<RefCell<Option<Act>>>,
@@ -37,7 +37,7 @@ impl Far {
         })
     }
 
-    fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.got.borrow().len()
     }
 

@@ -91,7 +91,7 @@ pub(crate) fn c22e_a_loop_takes_other_limits_while_it_runs(kit: Kit) {
 }
 
 /// Fills the network of a connection, and has it hold this much output.
-fn hold(rig: &mut Rig, a: &A, bytes: usize) {
+pub(super) fn hold(rig: &mut Rig, a: &A, bytes: usize) {
     let transport = a.transport();
     while transport.buffered() < bytes {
         let missing = bytes - transport.buffered();
@@ -110,7 +110,7 @@ fn crowd(rig: &mut Rig, sizes: &[usize]) -> Vec<(A, B)> {
 }
 
 /// Connections of one port, that hold so much output each.
-fn crowd_at(rig: &mut Rig, options: ListenOptions, sizes: &[usize]) -> Vec<(A, B)> {
+pub(super) fn crowd_at(rig: &mut Rig, options: ListenOptions, sizes: &[usize]) -> Vec<(A, B)> {
     let ends: Vec<A> = sizes.iter().map(|_| rig.end()).collect();
     let mut next = ends.clone().into_iter();
     let build = move |_: &Address| Some(next.next()?.plays(Script::new()));
@@ -125,7 +125,7 @@ fn crowd_at(rig: &mut Rig, options: ListenOptions, sizes: &[usize]) -> Vec<(A, B
     crowd
 }
 
-fn lost(crowd: &[(A, B)]) -> Vec<bool> {
+pub(super) fn lost(crowd: &[(A, B)]) -> Vec<bool> {
     crowd.iter().map(|(a, _)| a.is_lost()).collect()
 }
 

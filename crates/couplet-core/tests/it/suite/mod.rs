@@ -5,6 +5,7 @@
 
 mod aborting;
 mod aftermath;
+mod again;
 mod answers;
 mod building;
 mod closing;
@@ -344,6 +345,14 @@ macro_rules! all_facts {
                 c169a_a_framer_of_ones_own_stops_at_a_pause_and_refuses_what_is_too_long,
                 c169b_messages_past_the_rate_wait_and_none_is_lost,
                 c169b_a_throttle_is_a_pause_of_its_own needs slices,
+            ]
+            again: [
+                c55a_each_of_several_waiters_gets_the_peers_end needs half_close,
+                c71_each_of_several_waiters_gets_room_each_time needs capacity,
+                c71c_of_two_limits_for_each_peer_the_smaller_one_counts needs ip port,
+                c157_the_longest_datagram_is_the_destinations needs ip,
+                c157_a_queue_that_was_full_takes_as_much_again,
+                c160c_each_of_several_options_has_its_outcome needs ip,
             ]
             datagrams: [
                 c155_each_datagram_is_one_call_even_an_empty_one,
