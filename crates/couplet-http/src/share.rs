@@ -399,4 +399,26 @@ mod tests {
         assert_eq!(limits, [0, MIN_FETCH]);
         share.release(&first, 64 * 1024);
     }
+
+    /// The limit of a connection while the server's share has room, and once it is used up.
+    #[test]
+    fn a_connection_without_the_servers_share_holds_the_minimum_or_its_own_limit() {
+        const K: usize = 1024;
+        let rows = [(16 * K, 16 * K), (64 * K, 64 * K), (65 * K, 64 * K), (384 * K, 64 * K)];
+        for (each, least) in rows {
+            let held = hold(Nothing);
+            let options = HttpOptions::default().max_unsent(each).max_unsent_of_all(1024 * K);
+            let server_share = ServerShare::new(options);
+            let transport = held.connection.transport();
+            let share = ConnectionShare::new(&transport, &server_share);
+            // Twice: the limit returns with the room.
+            for _ in 0..2 {
+                server_share.held.set(1024 * K - 1);
+                assert_eq!(share.limit(), each);
+                server_share.held.set(1024 * K);
+                assert_eq!(share.limit(), least, "of {each}");
+            }
+            server_share.held.set(0);
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! A server in memory, and clients that write raw bytes.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::error::Error;
 use std::time::Duration;
@@ -113,7 +114,43 @@ pub(crate) async fn heard(stream: &mut Stream, reactor: &Reactor, quiet: Duratio
             Err(_) => break,
         }
     }
+    check_windows(&got.bytes, stream.transport().bytes_sent());
     Ok(got)
+}
+
+/// Checks the answers of an HTTP/2 server from their first byte on: no window gets back more bytes
+/// than the client sent.
+#[track_caller]
+fn check_windows(mut answers: &[u8], sent: u64) {
+    const SETTINGS: u8 = 4;
+    const WINDOW_UPDATE: u8 = 8;
+    let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+    let mut returned = BTreeMap::new();
+    let mut frames = 0;
+    while let Some((head, rest)) = answers.split_first_chunk::<9>() {
+        let kind = head[3];
+        if frames == 0 && kind != SETTINGS {
+            return;
+        }
+        let Some((payload, rest)) = rest.split_at_checked(number(&head[..3]) as usize) else {
+            break;
+        };
+        // The second frame may widen the connection's window.
+        if kind == WINDOW_UPDATE && frames > 1 {
+            *returned.entry(number(&head[5..])).or_insert(0) += number(payload);
+        }
+        frames = 2.min(frames + 1);
+        answers = rest;
+    }
+    assert!(returned.values().all(|returned| *returned <= sent), "{returned:?} for {sent} bytes");
+}
+
+#[test]
+#[should_panic(expected = "{1: 11} for 10 bytes")]
+fn a_window_that_gets_back_more_than_was_sent_fails_its_test() {
+    let update = |stream, by| [0, 0, 4, 8, 0, 0, 0, 0, stream, 0, 0, 0, by];
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    check_windows(&[&settings[..], &update(0, 100), &update(1, 5), &update(1, 6)].concat(), 10);
 }
 
 /// A client that has written these bytes.

@@ -6,6 +6,7 @@ extern crate couplet_watched;
 
 mod abuse;
 mod access;
+mod again;
 mod alpn;
 mod answers;
 mod asked;
