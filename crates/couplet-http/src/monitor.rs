@@ -180,7 +180,7 @@ impl Monitor {
             protocol: Cell::new(Protocol::Http1),
             in_flight: Cell::new(0),
             offered: Cell::new(0),
-            has_begun: Cell::new(hooks::has_sent(transport)),
+            has_begun: Cell::new(hooks::bytes_sent(transport) > 0),
             is_responding: Cell::new(false),
             phase: Cell::new(Phase::Idle),
             since: Cell::new(now),
@@ -554,7 +554,7 @@ impl Monitor {
 
     /// Whether no response can still be in transit to the client.
     pub(super) fn is_settled(&self) -> bool {
-        !hooks::has_sent(self.transport())
+        hooks::bytes_sent(self.transport()) == 0
             || self.transport().reactor().now() >= self.since.get() + SETTLE_TIME
     }
 

@@ -67,6 +67,7 @@ static MAIN: OnceLock<ThreadId> = OnceLock::new();
 impl Protocol for Crowd {
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
         while data == b"!" && !Path::new("released").exists() {
+            #[expect(clippy::disallowed_methods, reason = "the loop hangs")]
             thread::park_timeout(Duration::from_millis(10));
         }
         let is_main = MAIN.get() == Some(&thread::current().id());

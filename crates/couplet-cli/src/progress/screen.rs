@@ -98,7 +98,8 @@ impl TermLike for Screen {
         let (text, columns) = (std::mem::take(&mut frame.text), std::mem::take(&mut frame.columns));
         // A frame of another height moves the cursor, on which later frames rely.
         let replaces = columns == std::mem::replace(&mut frame.columns_before, columns);
-        if !text.is_empty() && !frame.is_hidden && !(replaces && self.backlog.state().bytes > 0) {
+        let is_skipped = replaces && self.backlog.state().bytes > 0;
+        if !text.is_empty() && !frame.is_hidden && !is_skipped {
             self.backlog.push(text);
         }
         Ok(())

@@ -115,7 +115,10 @@ pub(crate) async fn start(running: &Running) -> couplet::Result<Successor> {
     let (reactor, program) = (&running.reactor, &running.program);
     // The start would wait for a dead mount. Errors are the start's: it needs no right to read.
     let path = program.executable.next_path(program.directory.as_ref());
-    let touch = move || Ok(drop(File::open(path).and_then(|mut file| file.read(&mut [0]))));
+    let touch = move || {
+        let _ = File::open(path).and_then(|mut file| file.read(&mut [0]));
+        Ok(())
+    };
     running.read_files("the program", touch).await?;
     let (ours, theirs) = UnixStream::pair()?;
     let process = reactor.spawn_process(
@@ -416,7 +419,7 @@ mod tests {
         let talk = reactor.clone().spawn(async move {
             let link = Link::open(&reactor, ours).await?;
             // The transport takes 64 descriptors at once.
-            let many = (0..65).map(|_| std::fs::File::open("/dev/null").map(OwnedFd::from));
+            let many = (0..65).map(|_| File::open("/dev/null").map(OwnedFd::from));
             let many = many.collect::<io::Result<_>>()?;
             let failed = link.ask(Request::Forget, many).await.unwrap_err();
             assert_eq!(failed.to_string(), "cannot send a descriptor to the new process");
