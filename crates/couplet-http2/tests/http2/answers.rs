@@ -1,7 +1,7 @@
 //! Answers: heads, bodies, trailers, and misuse by the caller.
 
 use bytes::Bytes;
-use couplet_http2::{Code, Connection, Copied, Event, Options, SendError};
+use couplet_http2::{Code, Copied, Event, Options, SendError};
 
 use crate::kit::*;
 

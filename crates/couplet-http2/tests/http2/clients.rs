@@ -1,7 +1,7 @@
 //! The client's side: requests, responses as events, and the rules for servers' frames.
 
 use couplet_core::testing::every_split;
-use couplet_http2::{Code, Connection, Copied, Event, Fields, Options, RequestLine, SendError};
+use couplet_http2::{Code, Copied, Event, Fields, Options, RequestLine, SendError};
 
 use crate::kit::*;
 

@@ -1,6 +1,6 @@
 //! Flow control at its edges: RFC 9113, 5.2 and 6.9.
 
-use couplet_http2::{Code, Connection, Event, Options};
+use couplet_http2::{Code, Event, Options};
 
 use crate::kit::*;
 

@@ -1,6 +1,8 @@
 //! A peer by hand: frames as bytes, without the code under test.
 
-use couplet_http2::{Connection, Error, Event, Options, RequestLine};
+use couplet_http2::{Error, Event, Options, RequestLine};
+
+pub(crate) use crate::windows::Connection;
 
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 

@@ -1,6 +1,6 @@
 //! Each limit of the options, on both sides of its edge.
 
-use couplet_http2::{Code, Connection, Event, Options, SendError};
+use couplet_http2::{Code, Event, Options, SendError};
 
 use crate::kit::*;
 

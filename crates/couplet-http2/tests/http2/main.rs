@@ -3,6 +3,7 @@
 #[macro_use]
 extern crate couplet_watched;
 
+mod again;
 mod answers;
 mod checker;
 mod clients;
@@ -16,3 +17,4 @@ mod random;
 mod requests;
 mod rules;
 mod service;
+mod windows;

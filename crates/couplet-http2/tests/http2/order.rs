@@ -1,7 +1,7 @@
 //! Answers before, during and after the body of their request, among all other frames. The checker
 //! reads both directions.
 
-use couplet_http2::{Connection, Options};
+use couplet_http2::Options;
 use proptest::prelude::*;
 
 use crate::checker::{Checker, Side};

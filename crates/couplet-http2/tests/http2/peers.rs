@@ -10,8 +10,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
-use couplet_http2::{Connection, Event, Options, RequestLine};
+use couplet_http2::{Event, Options, RequestLine};
 
+use crate::kit::Connection;
 use crate::service::serve;
 
 const FRAMES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../couplet-http/tests/http/h2_frames");

@@ -1,6 +1,6 @@
 //! Random frames and random fields.
 
-use couplet_http2::{Code, Connection, Copied, Event, Options, RequestLine};
+use couplet_http2::{Code, Copied, Event, Options, RequestLine};
 use proptest::prelude::*;
 
 use crate::kit::*;

@@ -1,7 +1,7 @@
 //! Requests as events: their heads, bodies and ends.
 
 use couplet_core::testing::every_split;
-use couplet_http2::{Code, Connection, Event, Head, Options};
+use couplet_http2::{Code, Event, Head, Options};
 
 use crate::kit::*;
 

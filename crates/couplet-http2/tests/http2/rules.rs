@@ -2,7 +2,7 @@
 //! beginning of a connection, and the outcome. Each input is fed at every split.
 
 use couplet_core::testing::every_split;
-use couplet_http2::{Code, Connection, Event, Options};
+use couplet_http2::{Code, Event, Options};
 
 use crate::kit::*;
 

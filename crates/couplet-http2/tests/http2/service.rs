@@ -6,7 +6,9 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::thread;
 
-use couplet_http2::{Code, Connection, Copied, Event, Fields, Head, Options};
+use couplet_http2::{Code, Copied, Event, Fields, Head, Options};
+
+use crate::kit::Connection;
 
 /// A request whose body has not ended.
 struct Asked {
