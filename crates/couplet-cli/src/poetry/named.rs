@@ -10,7 +10,7 @@ use std::time::Duration;
 use couplet::protocols::{FramingError, LineProtocol, LineReceiver, LineTransport};
 use couplet::{Reason, Transport};
 
-use crate::marks::{MARKS, SLOW_READER};
+use crate::marks::{self, MARKS};
 use crate::poetry::catalogue::{Catalogue, Reply, header};
 use crate::poetry::recital::{Next, Pace, Recital};
 
@@ -158,7 +158,7 @@ impl LineProtocol for NamedServer {
     /// may take any time to leave.
     fn read_closed(&mut self, transport: &LineTransport) {
         transport.set_idle_timeout(None);
-        transport.set_close_deadline(Some(SLOW_READER));
+        marks::be_patient(transport);
         transport.lose_write_connection();
     }
 }

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 #[cfg(feature = "testing")]
+use super::connection::stall::StallCheck;
 use super::report::LayerReport;
 use super::{ConnectionId, Producer, ProducerKind};
 use crate::address::Address;
@@ -325,6 +326,7 @@ struct RareState {
     fin_timeout: Option<CoarseLimit>,
     /// A connection whose progress counts for this one.
     companion: Weak<ConnectionCell>,
+    stall: Option<StallCheck>,
     /// When the driver began to accept no more bytes, and how many it had sent then.
     blocked: Option<(Instant, u64)>,
     /// Written bytes that were dropped.
@@ -936,6 +938,16 @@ impl ConnectionCell {
 
     pub(super) fn set_write_timeout(&self, timeout: Option<Duration>) {
         self.write_timeout.set(CoarseLimit::new(timeout));
+    }
+
+    pub(super) fn stall(&self) -> Option<StallCheck> {
+        self.rare()?.stall
+    }
+
+    pub(super) fn set_stall(&self, check: Option<StallCheck>) {
+        if check.is_some() || self.stall().is_some() {
+            self.rare_mut().stall = check;
+        }
     }
 
     /// Bytes that move on `other` are progress of this connection.

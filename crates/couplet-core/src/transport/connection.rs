@@ -41,7 +41,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use layered::Layered;
-use stall::StallCheck;
 
 use super::cell::{ConnectionCell, Level, Phase, Upgrade, mode, request};
 use super::{Producer, Tell, Transport};
@@ -244,9 +243,8 @@ pub(crate) struct Life {
     /// The peer's FIN was reported. The stream that layers decode may end before or after it.
     peer_fin: bool,
     /// While flushing: the system's unsent bytes when last measured.
-    unsent: Option<usize>,
+    unsent: Option<u32>,
     layered: Option<Box<Layered>>,
-    stall: Option<Box<StallCheck>>,
 }
 
 impl Life {
@@ -262,7 +260,6 @@ impl Life {
             peer_fin: false,
             unsent: None,
             layered: None,
-            stall: None,
         }
     }
 
@@ -431,7 +428,7 @@ impl Life {
         let cell = &self.transport.cell;
         if !cell.has_mode(mode::PEER_ENDED) {
             cell.set_mode(mode::PEER_ENDED, true);
-            self.stall = None;
+            cell.set_stall(None);
         }
     }
 
@@ -1082,6 +1079,7 @@ impl Life {
 
     /// Our buffer made no progress before the deadline. Progress in the system's buffer counts too.
     fn flush_timed_out(&mut self, now: Instant, unsent: Option<usize>) {
+        let unsent = unsent.map(saturated);
         if matches!((unsent, self.unsent), (Some(n), Some(before)) if n < before) {
             self.note_progress(now);
             self.unsent = unsent;
@@ -1094,7 +1092,7 @@ impl Life {
 
     /// Records the system's count of unsent bytes, for comparison at the next deadline.
     pub(crate) fn set_unsent(&mut self, unsent: Option<usize>) {
-        self.unsent = unsent;
+        self.unsent = unsent.map(saturated);
     }
 
     // The end.
@@ -1537,6 +1535,10 @@ impl Protocol for PlaceholderProtocol {
     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
 }
 
+fn saturated(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
 /// Stops a producer when only `connection_lost` remains to be called.
 fn stop(producer: Option<Box<dyn Producer>>) {
     if let Some(mut producer) = producer {
@@ -1546,7 +1548,7 @@ fn stop(producer: Option<Box<dyn Producer>>) {
 
 mod guarded;
 mod layered;
-mod stall;
+pub(super) mod stall;
 #[cfg(test)]
 mod tests;
 mod why;

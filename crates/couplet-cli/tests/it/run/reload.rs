@@ -537,7 +537,7 @@ impl TlsEcho {
     /// Waits for the end of the handshake.
     pub(super) fn wait_open(&mut self) {
         let (mut told, mut byte) = (Vec::new(), [0]);
-        while !told.ends_with(b"SSL negotiation finished successfully") {
+        while !told.ends_with(b"write finished") {
             self.0.stderr.as_mut().unwrap().read_exact(&mut byte).unwrap();
             told.push(byte[0]);
         }

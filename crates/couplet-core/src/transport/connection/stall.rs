@@ -13,7 +13,8 @@ use crate::transport::cell::{Phase, mode};
 const CHECKS: u32 = 4;
 
 /// The progress at the last check. It exists while a limit applies, and until the next check.
-pub(super) struct StallCheck {
+#[derive(Clone, Copy)]
+pub(crate) struct StallCheck {
     limit: Duration,
     at: Instant,
     moved: u64,
@@ -25,9 +26,9 @@ impl Life {
     /// Begins the checks if a limit applies: the peer's stream has ended, or output waits.
     pub(super) fn watch_stall(&mut self, now: Instant) {
         let Some(limit) = self.stall_limit() else { return };
-        if self.stall.as_ref().is_none_or(|check| check.limit != limit) {
+        if self.cell().stall().is_none_or(|check| check.limit != limit) {
             let check = StallCheck { limit, at: now, moved: self.moved(), still: 0 };
-            self.stall = Some(Box::new(check));
+            self.cell().set_stall(Some(check));
             self.order(Effects::DEADLINE);
         }
     }
@@ -54,7 +55,7 @@ impl Life {
     }
 
     pub(super) fn stall_deadline(&self) -> Option<Instant> {
-        let check = self.stall.as_ref().filter(|_| self.is_open())?;
+        let check = self.cell().stall().filter(|_| self.is_open())?;
         check.at.checked_add(check.limit / CHECKS)
     }
 
@@ -64,10 +65,12 @@ impl Life {
             return;
         }
         let (limit, moved) = (self.stall_limit(), self.moved());
-        self.stall.take_if(|check| Some(check.limit) != limit);
-        let Some(check) = &mut self.stall else { return self.watch_stall(now) };
+        let Some(check) = self.cell().stall().filter(|check| Some(check.limit) == limit) else {
+            self.cell().set_stall(None);
+            return self.watch_stall(now);
+        };
         let still = if check.moved == moved { check.still + 1 } else { 0 };
-        **check = StallCheck { at: now, moved, still, ..**check };
+        self.cell().set_stall(Some(StallCheck { at: now, moved, still, ..check }));
         if still == CHECKS {
             self.end(Reason::Timeout, CloseMode::Reset);
         }
