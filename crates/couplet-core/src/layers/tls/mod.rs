@@ -2,8 +2,7 @@
 //! `twisted.internet.ssl`.
 //!
 //! A [`ServerTls`] or [`ClientTls`] is configured once and makes a [`Tls`] layer for each
-//! connection. The layer buffers one incomplete record, and nothing while a connection is idle, save
-//! the tickets of a server that has sent nothing.
+//! connection. The layer buffers one incomplete record, and nothing while a connection is idle.
 //! 0-RTT data is never accepted, and renegotiation is not supported.
 //!
 //! Received bytes are copied once, because they are decrypted in place; the library copies the
@@ -291,15 +290,6 @@ impl Tls {
 
     fn has_failed(&self) -> bool {
         matches!(self.state, TlsState::Failing(_) | TlsState::Failed)
-    }
-
-    /// Whether `pending` waits for data or the close_notify. After the handshake, a server of TLS 1.3
-    /// has only tickets and an answer to a key update to send. A client that closes without having
-    /// read tickets resets its connection, and what it wrote is lost.
-    fn is_pending_deferred(&self) -> bool {
-        self.server.is_some()
-            && self.is_open()
-            && self.info.as_ref().is_some_and(|info| info.version == TlsVersion::Tls13)
     }
 
     /// Takes bytes up to the end of the next record. Returns true if the session has input to
@@ -628,8 +618,7 @@ impl Layer for Tls {
         if self.spares.is_none() {
             self.spares = Some(below.spares().clone());
         }
-        let is_deferred = above.is_empty() && self.is_pending_deferred();
-        if !self.pending.is_empty() && !is_deferred {
+        if !self.pending.is_empty() {
             below.extend(&mem::take(&mut self.pending));
         }
         if !self.is_open() {
@@ -667,7 +656,7 @@ impl Layer for Tls {
     }
 
     fn held(&self) -> usize {
-        if self.is_pending_deferred() { 0 } else { self.pending.len() }
+        self.pending.len()
     }
 
     fn name(&self) -> &'static str {

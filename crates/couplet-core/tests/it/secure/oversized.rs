@@ -171,8 +171,7 @@ fn a_record_that_decrypts_to_more_than_16_kib_is_an_overflow_and_ends_the_connec
             peer.send(&vec![b'y'; MOST + 1]);
             rig.turn();
             let fatal = (ContentType::Alert, vec![2, RECORD_OVERFLOW]);
-            // Behind the tickets of a server, which has sent nothing else.
-            assert_eq!(peer.take().last(), Some(&fatal), "{we:?}");
+            assert_eq!(peer.take(), [fatal], "{we:?}");
             assert!(peer.wire.saw_fin(), "{we:?}: nothing follows the alert");
             peer.wire.close();
             rig.turn();
