@@ -23,7 +23,7 @@ fn memory() -> Scene {
 }
 
 impl Scene {
-    /// The reports at the end of this time; there are none before.
+    /// The reports at the end of this time. Before it nothing may be reported.
     fn reports_after(&mut self, time: Duration) -> Vec<String> {
         let instant = Duration::from_millis(1);
         self.memory.advance(time - instant);
