@@ -1,12 +1,17 @@
 //! Files and folders that a start would open, looked at without creating or changing anything.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
 use nix::unistd::{AccessFlags, faccessat};
+
+/// Reads from a file, which takes as long as its mount does. Errors show when the file is used.
+pub(crate) fn touch(path: &Path) {
+    let _ = File::open(path).and_then(|mut file| file.read(&mut [0]));
+}
 
 /// Whether a file can be appended to, or made.
 ///

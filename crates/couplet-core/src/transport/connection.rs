@@ -469,7 +469,11 @@ impl Life {
             self.start_layers(now);
         }
         if requests & request::DEADLINES != 0 {
-            self.watch_stall(now);
+            let cell = self.cell();
+            // Output of this turn has not been tried yet.
+            if cell.has_mode(mode::PEER_ENDED) || cell.blocked_since().is_some() {
+                self.watch_stall(now);
+            }
             self.order(Effects::DEADLINE);
         }
         if requests & request::OPTIONS != 0 {

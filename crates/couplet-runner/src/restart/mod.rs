@@ -12,8 +12,7 @@ use std::cell::RefCell;
 use std::env;
 use std::ffi::OsString;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -32,6 +31,7 @@ pub(crate) use moving::Takers;
 use wire::{Reply, Request};
 
 use crate::directory::Directory;
+use crate::files;
 use crate::running::Running;
 use crate::{places, systemd};
 
@@ -113,10 +113,10 @@ fn has_folder(name: &Path) -> bool {
 pub(crate) async fn start(running: &Running) -> couplet::Result<Successor> {
     wait_for_older(running).await?;
     let (reactor, program) = (&running.reactor, &running.program);
-    // The start would wait for a dead mount. Errors are the start's: it needs no right to read.
+    // The start would wait for a dead mount. It needs no right to read, so no error counts here.
     let path = program.executable.next_path(program.directory.as_ref());
     let touch = move || {
-        let _ = File::open(path).and_then(|mut file| file.read(&mut [0]));
+        files::touch(&path);
         Ok(())
     };
     running.read_files("the program", touch).await?;
@@ -419,7 +419,7 @@ mod tests {
         let talk = reactor.clone().spawn(async move {
             let link = Link::open(&reactor, ours).await?;
             // The transport takes 64 descriptors at once.
-            let many = (0..65).map(|_| File::open("/dev/null").map(OwnedFd::from));
+            let many = (0..65).map(|_| std::fs::File::open("/dev/null").map(OwnedFd::from));
             let many = many.collect::<io::Result<_>>()?;
             let failed = link.ask(Request::Forget, many).await.unwrap_err();
             assert_eq!(failed.to_string(), "cannot send a descriptor to the new process");
