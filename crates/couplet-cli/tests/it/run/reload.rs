@@ -372,12 +372,16 @@ fn levels_of_the_file_apply_unless_the_command_line_sets_them() {
     program.port("a");
     for (now, logged) in [("info", 1), ("error", 1), ("debug", 2), ("warn", 2), ("info", 3)] {
         program.reload_by_ctl(&level(now)).quietly(0);
+        // Another thread writes the lines.
+        wait_until("the lines", || reloads(&program) >= logged);
         assert_eq!(reloads(&program), logged, "{now}");
     }
     // Without a level the program's own applies, which is warn.
     let without = level("").replace("log-level = \"\"\n", "");
     for (now, logged) in [(&without, 3), (&without, 3), (&level("info"), 4)] {
         program.reload_by_ctl(now).quietly(0);
+        // Another thread writes the lines.
+        wait_until("the lines", || reloads(&program) >= logged);
         assert_eq!(reloads(&program), logged, "{now}");
     }
     program.stop(Signal::TERM).quietly(0);
