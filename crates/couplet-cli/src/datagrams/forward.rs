@@ -516,8 +516,8 @@ mod tests {
         assert_eq!(scene.totals.open.load(Ordering::Relaxed), 1);
     }
 
-    #[test]
-    fn c160i_a_refused_datagram_goes_to_the_server_s_next_address_and_so_do_later_ones() {
+    /// A server behind two addresses that refuse datagrams, with its own address as the third of its name.
+    fn behind_refusing_addresses() -> (Scene, [IpAddr; 2], IpAddr) {
         let mut scene = Scene::with(10, |address| {
             let name = format!("udp:named:{}", address.port()).parse().expect("a name");
             Upstream::new(name)
@@ -529,6 +529,12 @@ mod tests {
         let server = scene.server.address().ip();
         scene.sim.set_name("named", &[closed[0], closed[1], server]);
         scene.pass(SEARCH_INTERVAL.as_secs() + 1);
+        (scene, closed, server)
+    }
+
+    #[test]
+    fn c160i_a_refused_datagram_goes_to_the_server_s_next_address_and_so_do_later_ones() {
+        let (mut scene, closed, server) = behind_refusing_addresses();
         for client in [0, 1, 0] {
             let from = scene.ask(client).expect("its only datagram arrives");
             scene.answer(from, b"news");
@@ -549,16 +555,7 @@ mod tests {
 
     #[test]
     fn c160i_clients_that_are_refused_together_move_together() {
-        let mut scene = Scene::with(10, |address| {
-            let name = format!("udp:named:{}", address.port()).parse().expect("a name");
-            Upstream::new(name)
-        });
-        let closed = ["first", "second"].map(|name| scene.sim.bare_host(name));
-        let closed =
-            closed.map(|host| scene.sim.datagrams(host, 9).expect("a port").address().ip());
-        let server = scene.server.address().ip();
-        scene.sim.set_name("named", &[closed[0], closed[1], server]);
-        scene.pass(SEARCH_INTERVAL.as_secs() + 1);
+        let (mut scene, ..) = behind_refusing_addresses();
         // The first datagrams are refused by two addresses, and no later ones are.
         for round in 0..2 {
             for client in &scene.clients {
