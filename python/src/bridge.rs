@@ -103,6 +103,8 @@ impl Protocol for Bridge {
         transport.set_close_at_once(true);
         transport.set_write_until_end(true);
         transport.set_close_deadline(None);
+        transport.set_half_close_timeout(None);
+        transport.set_write_timeout(None);
         if let Some(connection) = self.connection.get() {
             return Python::attach(|py| {
                 Connection::attach(connection.bind(py), transport, &shared);

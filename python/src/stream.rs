@@ -364,6 +364,8 @@ impl Protocol for Wire {
         let Some(shared) = self.shared.upgrade() else { return };
         transport.set_close_at_once(true);
         transport.set_close_deadline(None);
+        transport.set_half_close_timeout(None);
+        transport.set_write_timeout(None);
         if let Err(error) = self.attach(transport, &shared) {
             transport.lose_connection();
             return Python::attach(|py| shared.report(py, error));

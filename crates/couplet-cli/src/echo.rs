@@ -8,8 +8,7 @@ use couplet::{Answers, HandOver, ProducerKind, Protocol, Transport};
 
 use crate::datagrams::{self, ListenUdp, Local};
 use crate::exit::Exit;
-use crate::marks::MARKS;
-use crate::marks::SLOW_READER;
+use crate::marks::{self, MARKS};
 use crate::server::{Drain, DriverOption, Listen, Server, Threads, answers, listening};
 use crate::values::seconds;
 
@@ -31,8 +30,7 @@ impl Protocol for EchoServer {
             transport.set_write_cap(Some(WRITE_CAP));
             transport.set_write_marks(MARKS.0, MARKS.1);
             transport.set_idle_timeout(idle_timeout);
-            // A slow reader is not cut off, even after its FIN.
-            transport.set_close_deadline(Some(SLOW_READER));
+            marks::be_patient(transport);
         }
         transport.keep(self.hand_over());
         // Backpressure: a full write side pauses reading.
@@ -166,6 +164,7 @@ mod tests {
 
     use super::*;
     use crate::held::read_late;
+    use crate::marks::SLOW_READER;
 
     #[test]
     fn who_has_finished_and_reads_late_is_not_cut() {

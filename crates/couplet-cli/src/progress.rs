@@ -7,6 +7,8 @@ use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use couplet::backlog::{self, Backlog};
+
 use console::{Term, measure_text_width, pad_str, style, truncate_str};
 use indicatif::{
     HumanBytes, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
@@ -14,6 +16,9 @@ use indicatif::{
 
 use crate::logging::{Logging, is_dumb};
 use crate::output;
+use screen::Screen;
+
+mod screen;
 
 /// Shortest interval between plain lines about one transfer.
 const PLAIN_EVERY: Duration = Duration::from_secs(5);
@@ -27,6 +32,7 @@ const WORD: usize = 6;
 pub(crate) struct Progress {
     // Bound: a bar for each transfer.
     bars: Option<MultiProgress>,
+    screen: Screen,
     /// Columns of the longest name.
     name_width: usize,
 }
@@ -35,8 +41,10 @@ impl Progress {
     /// `names` are the names of all transfers that will have a bar.
     pub(crate) fn new<'a>(logging: &Logging, names: impl Iterator<Item = &'a str>) -> Progress {
         let drawn = std::io::stderr().is_terminal() && !is_dumb() && !logging.is_talkative();
-        let target = ProgressDrawTarget::stderr_with_hz(20);
+        let screen = Screen::new(Backlog::stderr());
+        let target = ProgressDrawTarget::term_like_with_hz(Box::new(screen.clone()), 20);
         Progress {
+            screen,
             bars: drawn.then(|| MultiProgress::with_draw_target(target)),
             name_width: names.map(measure_text_width).max().unwrap_or(0),
         }
@@ -71,7 +79,7 @@ impl Progress {
     /// Prints a line above the bars.
     pub(crate) fn line(&self, text: &str) {
         match &self.bars {
-            Some(bars) => drop(bars.println(text)),
+            Some(bars) => bars.suspend(|| output::print_to_stderr(text)),
             None => output::print_to_stderr(text),
         }
     }
@@ -91,12 +99,19 @@ impl Progress {
         }
     }
 
-    /// Clears the bars while `f` prints on stdout.
+    /// Clears the bars while `f` prints on stdout, in another thread than the loop's. The loop may
+    /// draw, unseen, since the terminal may have stopped.
     pub(crate) fn suspend<R>(&self, f: impl FnOnce() -> R) -> R {
-        match &self.bars {
-            Some(bars) => bars.suspend(f),
-            None => f(),
-        }
+        let Some(bars) = &self.bars else { return f() };
+        let _ = bars.clear();
+        self.screen.set_hidden(true);
+        Backlog::stderr().settle(backlog::exit_wait());
+        let result = f();
+        let _ = bars.clear();
+        self.screen.set_hidden(false);
+        // Draws them again.
+        bars.suspend(|| ());
+        result
     }
 }
 
@@ -333,7 +348,8 @@ mod tests {
     /// The plain lines about a transfer in pieces of this size at these times.
     fn plain_lines(total: Option<u64>, piece: u64, times: &[Duration]) -> Vec<String> {
         let began = hold(Nobody).reactor().now();
-        let progress = Progress { bars: None, name_width: 0 };
+        let screen = Screen::new(Backlog::stderr());
+        let progress = Progress { bars: None, screen, name_width: 0 };
         let bar = progress.bar("Hope", "tcp:a:1", total, began);
         let lines = times.iter().filter_map(|at| {
             bar.0.bytes.set(bar.0.bytes.get() + piece);

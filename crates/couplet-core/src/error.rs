@@ -47,7 +47,9 @@ pub enum Reason {
     Tls(Arc<TlsError>),
     /// Our side called [`abort_connection`](crate::Transport::abort_connection).
     Aborted,
-    /// Nothing was received for the [idle timeout](crate::Transport::set_idle_timeout).
+    /// Nothing was received for the [idle timeout](crate::Transport::set_idle_timeout), or nothing
+    /// moved for the [half-close](crate::Transport::set_half_close_timeout) or the
+    /// [write timeout](crate::Transport::set_write_timeout).
     Timeout,
     /// After `lose_connection`, no bytes were sent within the close deadline.
     CloseTimedOut,
@@ -147,7 +149,9 @@ impl fmt::Display for Reason {
             Reason::Lost(error) => write!(f, "connection lost: {}", Plain(error)),
             Reason::Tls(error) => write!(f, "{error}"),
             Reason::Aborted => write!(f, "connection aborted by us"),
-            Reason::Timeout => write!(f, "idle timeout: nothing received for too long"),
+            Reason::Timeout => {
+                write!(f, "timeout: the peer was silent, or took no output, for too long")
+            }
             Reason::CloseTimedOut => write!(f, "close timed out: the peer stopped reading"),
             Reason::Overflow => write!(f, "the peer reads too slowly: the write buffer is full"),
             Reason::Failed(failure) => write!(f, "{failure}"),

@@ -51,9 +51,9 @@ pub fn present_time(reactor: &Reactor) -> Instant {
     reactor.fresh_time()
 }
 
-/// Whether bytes were sent on the connection, in this process or the ones before.
-pub fn has_sent(transport: &Transport) -> bool {
-    transport.bytes_sent() > 0
+/// The number of bytes sent on the connection, in this process and the ones before.
+pub fn bytes_sent(transport: &Transport) -> u64 {
+    transport.cell.bytes_out()
 }
 
 /// The protocol of a port with this name, for a connection of another process.

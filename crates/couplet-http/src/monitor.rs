@@ -62,8 +62,8 @@ pub(super) struct Monitor {
     client_end: Cell<ClientEnd>,
     /// Set when the client has left; created for the first handler that may ask.
     client_left: OnceCell<DeferredEvent>,
-    /// Since when the client takes nothing, and the [buffered](Self::buffered) bytes at that time.
-    blocked: Cell<Option<(Instant, u32)>>,
+    /// The client has stopped taking output. The transport limits that.
+    is_blocked: Cell<bool>,
     /// Allocated by the first body, until the connection parks.
     contents: RefCell<Option<Box<Contents>>>,
     /// The transport, and the response bytes held for the client.
@@ -172,12 +172,15 @@ impl Monitor {
     pub(super) fn new(stream: &Stream, server_share: &Rc<ServerShare>) -> Rc<Monitor> {
         let (transport, ending) = (stream.transport(), stream.ending());
         let now = transport.reactor().now();
+        // The service has its own time after the client's end.
+        transport.set_half_close_timeout(None);
+        transport.set_write_timeout(Some(server_share.options().write_timeout));
         let monitor = Rc::new(Monitor {
             ending,
             protocol: Cell::new(Protocol::Http1),
             in_flight: Cell::new(0),
             offered: Cell::new(0),
-            has_begun: Cell::new(hooks::has_sent(transport)),
+            has_begun: Cell::new(hooks::bytes_sent(transport) > 0),
             is_responding: Cell::new(false),
             phase: Cell::new(Phase::Idle),
             since: Cell::new(now),
@@ -185,7 +188,7 @@ impl Monitor {
             instruction: Cell::default(),
             client_end: Cell::new(ClientEnd::Unwatched),
             client_left: OnceCell::new(),
-            blocked: Cell::default(),
+            is_blocked: Cell::default(),
             contents: RefCell::default(),
             share: ConnectionShare::new(transport, server_share),
             timer: Cell::default(),
@@ -352,21 +355,10 @@ impl Monitor {
         self.in_flight.get() > 0
     }
 
-    /// The connection may continue with a protocol that its user has upgraded it to: ends it if that
-    /// sends nothing for too long after the client's end.
+    /// The connection may continue with a protocol that its user has upgraded it to: ends it if nothing
+    /// moves for too long after the client's end.
     pub(super) fn leave_to_upgrade(&self) {
-        let transport = self.transport();
-        let is_left = !transport.is_closing() && self.client_end.get() != ClientEnd::WebSocket;
-        if let Some(within) = self.options().half_close_timeout.filter(|_| is_left) {
-            let tunnel = transport.clone();
-            let watching = transport.peer_ended().add_both(move |ended| {
-                if ended.is_ok() {
-                    end_silent(tunnel, within);
-                }
-                Ok(())
-            });
-            watching.detach();
-        }
+        self.transport().set_half_close_timeout(self.options().half_close_timeout);
     }
 
     /// Records a new request. Its response is complete when the exchange is dropped.
@@ -422,9 +414,7 @@ impl Monitor {
     /// Records whether the client stopped taking output.
     #[inline]
     pub(super) fn set_blocked(self: &Rc<Self>, is_blocked: bool) {
-        if is_blocked != self.blocked.get().is_some() {
-            let now = || (self.transport().reactor().now(), self.buffered());
-            self.blocked.set(is_blocked.then(now));
+        if self.is_blocked.replace(is_blocked) != is_blocked {
             self.set_service_clock(!is_blocked);
             self.check_soon();
         }
@@ -455,7 +445,7 @@ impl Monitor {
 
     /// Whether the client has stopped taking output.
     pub(super) fn is_blocked(&self) -> bool {
-        self.blocked.get().is_some()
+        self.is_blocked.get()
     }
 
     pub(super) fn max_headers(&self) -> usize {
@@ -469,11 +459,6 @@ impl Monitor {
 
     pub(super) fn has_allowances(&self) -> bool {
         self.options().allowance
-    }
-
-    /// The bytes that the transport buffers, up to 4 GiB.
-    fn buffered(&self) -> u32 {
-        u32::try_from(self.transport().buffered()).unwrap_or(u32::MAX)
     }
 
     pub(super) fn set_http2(self: &Rc<Self>) {
@@ -529,7 +514,7 @@ impl Monitor {
         self.in_flight.get() == 0
             && self.phase.get() != Phase::Body
             && self.protocol.get() != Protocol::Http1Ended
-            && self.blocked.get().is_none()
+            && !self.is_blocked()
     }
 
     /// Whether a drain has asked the connection to finish and its client is not new: the first request
@@ -569,7 +554,7 @@ impl Monitor {
 
     /// Whether no response can still be in transit to the client.
     pub(super) fn is_settled(&self) -> bool {
-        !hooks::has_sent(self.transport())
+        hooks::bytes_sent(self.transport()) == 0
             || self.transport().reactor().now() >= self.since.get() + SETTLE_TIME
     }
 
@@ -644,20 +629,19 @@ impl Monitor {
 
     /// The earliest deadline.
     fn due(&self) -> Option<Instant> {
-        let blocked = self.blocked.get().map(|(since, _)| since + self.options().write_timeout);
         let offered = self.is_offering().then(|| self.since.get() + self.options().write_timeout);
         let waits = (self.in_flight.get() == 0).then(|| self.since.get() + self.idle_limit());
         let contents = self.contents.borrow();
         let bodies = contents.iter().flat_map(|contents| &contents.bodies);
         let bodies = bodies.filter(|monitored| monitored.progress.pieces_if_awaited().is_some());
         let body = bodies.map(|monitored| monitored.since + self.options().body_timeout).min();
-        [blocked, offered, waits, body, self.service_due()].into_iter().flatten().min()
+        [offered, waits, body, self.service_due()].into_iter().flatten().min()
     }
 
     /// Whether an HTTP/2 response waits for a flow-control window. Its bytes have not reached the
     /// transport, which tracks whether the client takes all other output.
     fn is_offering(&self) -> bool {
-        self.offered.get() > 0 && !self.is_http1() && self.blocked.get().is_none()
+        self.offered.get() > 0 && !self.is_http1() && !self.is_blocked()
     }
 
     /// Timeout of an idle connection, or of a request head.
@@ -695,14 +679,6 @@ impl Monitor {
 
     /// Returns false when the connection needs no further checks.
     fn check_client(&self, now: Instant) -> bool {
-        if let Some((since, buffered)) = self.blocked.get() {
-            let left = self.buffered();
-            if left != buffered {
-                self.blocked.set(Some((now, left)));
-            } else if now >= since + self.options().write_timeout {
-                return self.abort();
-            }
-        }
         if self.is_offering() && now >= self.since.get() + self.options().write_timeout {
             return self.abort();
         }
@@ -746,24 +722,6 @@ impl Monitor {
         let (connection, peer) = (self.transport().id(), self.transport().peer());
         tracing::debug!(%connection, %peer, %why, "{what}");
     }
-}
-
-/// Ends a connection whose peer has ended its side, once nothing was sent for `within`.
-fn end_silent(transport: Transport, within: Duration) {
-    let reactor = transport.reactor().clone();
-    let watching = reactor.clone().spawn(async move {
-        loop {
-            let before = transport.bytes_sent();
-            if reactor.timeout(within, transport.lost()).await.is_ok() {
-                return Ok(());
-            }
-            if transport.bytes_sent() == before {
-                transport.abort_connection();
-                return Ok(());
-            }
-        }
-    });
-    watching.detach();
 }
 
 /// A request without a complete response.

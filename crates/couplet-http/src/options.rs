@@ -111,7 +111,7 @@ impl HttpOptions {
     /// [`write_timeout`](Self::write_timeout). `None` sets no limit.
     ///
     /// It holds for HTTP/1.1, and in both versions for the handlers of WebSockets. A connection with
-    /// another upgraded protocol ends once it has sent nothing for this long. A handler can ask
+    /// another upgraded protocol ends once it has moved no byte for this long. A handler can ask
     /// earlier: see [`ClientLeft`](super::ClientLeft).
     #[must_use]
     pub fn half_close_timeout(mut self, time: impl Into<Option<Duration>>) -> Self {

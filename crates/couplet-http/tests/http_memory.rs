@@ -99,7 +99,7 @@ fn a_connection_keeps_its_buffers_for_as_long_as_the_server_asks() {
 
 #[cfg(feature = "websocket")]
 #[test]
-fn an_idle_websocket_costs_at_most_2500_bytes() {
+fn an_idle_websocket_costs_at_most_1960_bytes() {
     use couplet::http::websocket::{WebSocket, WebSocketOptions, upgrade};
 
     async fn echo(mut socket: WebSocket) -> couplet::Result<()> {
@@ -117,7 +117,7 @@ fn an_idle_websocket_costs_at_most_2500_bytes() {
     const MESSAGE: &[u8] = b"\x82\x85\0\0\0\0hello";
     let sequences: [&[&[u8]]; 2] = [&[HELLO], &[HELLO, MESSAGE]];
     let kept = idle(service_fn(echoing), HttpOptions::default(), &sequences);
-    assert!(kept.iter().all(|&bytes| bytes <= 2500), "{kept:?}");
+    assert!(kept.iter().all(|&bytes| bytes <= 1960), "{kept:?}");
 }
 
 /// A service that also upgrades: it then echoes one piece, and ends.

@@ -274,6 +274,7 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-runner/src/repeats.rs",
             "couplet-cli/src/http/cache.rs",
             "couplet-cli/src/poetry/proxy/shared.rs",
+            "couplet-cli/src/progress/screen.rs",
             "couplet-core/src/driver/pool.rs",
             "couplet-core/src/driver/ring.rs",
             "couplet-core/src/driver/stalls.rs",

@@ -25,7 +25,7 @@ use crate::endpoint::Peer;
 use crate::exit::Exit;
 use crate::output;
 use crate::signals::signalled_loop;
-use crate::values::flag;
+use crate::values::{flag, or_never, seconds_or_none};
 use stdin::{Read, Stdin};
 use stdout::{PrintResult, Stdout};
 
@@ -74,6 +74,8 @@ struct Session {
     unprinted: usize,
     peer: PeerStream,
     answer: Answer,
+    /// How long the server may take nothing of stdin, and send nothing once that has ended.
+    timeout: Option<Duration>,
     end: End,
 }
 
@@ -155,8 +157,9 @@ impl Session {
 impl Protocol for Session {
     fn connection_made(&mut self, transport: &Transport) {
         tracing::info!(peer = %transport.peer(), host = %transport.host(), "connected");
-        // As long as the server sends, one that reads slowly is not cut off.
-        transport.set_close_deadline(None);
+        transport.set_write_timeout(self.timeout);
+        transport.set_close_deadline(self.timeout);
+        transport.set_half_close_timeout(Some(STALL));
         match Stdin::start(transport.reactor().remote(), transport.id()) {
             Ok(stdin) => self.stdin = Some(stdin),
             Err(error) => transport.fail(error),
@@ -186,6 +189,7 @@ impl Protocol for Session {
 
     /// A program that has closed its input still answers, but takes no more of stdin.
     fn write_closed(&mut self, transport: &Transport) {
+        transport.set_idle_timeout(self.timeout);
         if transport.write_error().is_some() {
             self.stdin = None;
         }
@@ -215,11 +219,11 @@ Example:
   couplet connect udp:host:9000             each line is a datagram; print the answers
 
 At the end of stdin the sending side is closed, and what the server still sends is
-printed until it closes. If the server closes first, the command ends if stdin is a
-terminal; otherwise it sends the rest of stdin, until stdin is silent for a second or
-the server has taken none of it for 30 seconds. A server that has been sent everything
-and the end has 30 seconds to close, unless it closed first or, over TLS, sent its
-close_notify. A slow side slows the other down, so nothing is lost or piles up. -v logs
+printed until it closes, or is silent for two hours (--timeout). If the server closes
+first, the command ends if stdin is a terminal; otherwise it sends the rest of stdin,
+until stdin is silent for a second or the server has taken none of it for 30 seconds.
+A server that has been sent everything and the end has 30 seconds to close, unless it
+closed first or, over TLS, sent its close_notify. A slow side slows the other down, so nothing is lost or piles up. -v logs
 the connection.
 
 An ENDPOINT is one of:
@@ -250,6 +254,16 @@ pub(crate) struct Connect {
         value_parser = flag(Answer::Unasked, Answer::Unexpected)
     )]
     answer: Answer,
+    /// For how many seconds the server may take nothing of stdin and, once that has ended, send
+    /// nothing; 0 waits forever
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value = "7200",
+        value_parser = seconds_or_none,
+        allow_negative_numbers = true
+    )]
+    timeout: Duration,
 }
 
 pub(crate) fn run(options: Connect) -> Result<(), Exit> {
@@ -267,6 +281,7 @@ pub(crate) fn run(options: Connect) -> Result<(), Exit> {
         unprinted: 0,
         peer: PeerStream::Open,
         answer: options.answer,
+        timeout: or_never(options.timeout),
         end: end.clone(),
     };
     let mut session = Some(session);

@@ -47,6 +47,7 @@ impl Scene {
             unprinted: 0,
             peer: PeerStream::Open,
             answer: Answer::Unexpected,
+            timeout: None,
             end: End::default(),
         };
         Scene { held: hold(Piped(session, Some(stdin))), asked }

@@ -42,6 +42,9 @@ use upstreams::{Balancer, Candidates, Recovery};
 /// of stream.
 const DRAIN: Duration = Duration::from_secs(5);
 
+/// How long nothing may move once one side has ended, unless set otherwise.
+const HALF_CLOSE_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// How long a program whose client has ended its sending may move no byte, unless set otherwise. It
 /// costs more than a connection to a server.
 const PROGRAM_HALF_CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -131,9 +134,6 @@ impl Forwarder {
     fn accept(self: &Rc<Self>, peer: &Address, place: SessionPermit) -> ClientSide {
         let session = Rc::new(Session::new(self.clone(), peer.clone(), place));
         let (near, far) = Relay::pair();
-        if let Some(HalfCloseTimeout(timeout)) = self.half_close_timeout {
-            near.set_half_close_timeout(timeout);
-        }
         let joined = |relay, side| RelayEnd { relay, side, session: session.clone() };
         let (near, far) = (joined(near, Side::Client), joined(far, Side::Server));
         ClientSide { near, far: Some(far), connecting: None }
@@ -190,10 +190,24 @@ impl Forwarder {
 }
 
 impl RelayEnd {
+    /// How long nothing may move once one side has ended, `transport` being one of the two.
+    fn half_close_timeout(&self, transport: &Transport) -> Option<Duration> {
+        let default = match Process::of(transport) {
+            Some(_) => PROGRAM_HALF_CLOSE_TIMEOUT,
+            None => HALF_CLOSE_TIMEOUT,
+        };
+        let set = self.session.forward().half_close_timeout;
+        set.map_or(Some(default), |HalfCloseTimeout(timeout)| timeout)
+    }
+
     fn connection_made(&mut self, transport: &Transport) {
         let forward = self.session.forward();
-        // While it flushes, a slow reader gets as much time as an idle one.
-        transport.set_close_deadline(forward.idle_timeout);
+        let half_close_timeout = self.half_close_timeout(transport);
+        for transport in [Some(transport.clone()), self.relay.other()].into_iter().flatten() {
+            transport.set_half_close_timeout(half_close_timeout);
+            // While it flushes, a slow reader gets as much time as an idle one.
+            transport.set_close_deadline(forward.idle_timeout.or(half_close_timeout));
+        }
         transport.set_fin_timeout(Some(DRAIN));
         // If the program is killed, no peer takes a truncated stream for a complete one.
         transport.set_reset_unless_closed(true);
@@ -206,7 +220,7 @@ impl RelayEnd {
     }
 
     fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
-        if self.relay.has_timed_out() {
+        if matches!(reason, Reason::Timeout) {
             self.session.note_half_closed();
         }
         self.session.note_lost(self.side, reason, transport.reactor().now());
@@ -264,9 +278,6 @@ impl Protocol for ServerSide {
         self.far.session.touch(transport.reactor().now());
         self.far.connection_made(transport);
         if let Some(program) = Process::of(transport) {
-            if self.far.session.forward().half_close_timeout.is_none() {
-                self.far.relay.set_half_close_timeout(Some(PROGRAM_HALF_CLOSE_TIMEOUT));
-            }
             // The session counts until the program has exited.
             let session = self.far.session.clone();
             let exited = move |_| {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use couplet::protocols::{FramingError, LineProtocol, LineReceiver, LineTransport};
 use couplet::{Reason, Transport};
 
-use crate::marks::{MARKS, SLOW_READER};
+use crate::marks::{self, MARKS};
 use crate::poetry::catalogue::{Catalogue, Reply, header};
 use crate::poetry::recital::{Next, Pace, Recital};
 
@@ -113,6 +113,7 @@ impl LineProtocol for NamedServer {
         transport.set_write_cap(Some(WRITE_CAP));
         transport.set_write_marks(MARKS.0, MARKS.1);
         transport.set_idle_timeout(self.idle_timeout);
+        marks::be_patient(transport);
     }
 
     fn line_received(&mut self, transport: &LineTransport, line: &[u8]) {
@@ -158,7 +159,6 @@ impl LineProtocol for NamedServer {
     /// may take any time to leave.
     fn read_closed(&mut self, transport: &LineTransport) {
         transport.set_idle_timeout(None);
-        transport.set_close_deadline(Some(SLOW_READER));
         transport.lose_write_connection();
     }
 }

@@ -9,7 +9,7 @@ use clap::Args;
 use couplet::{Address, Factory, Protocol, Transport};
 
 use crate::exit::Exit;
-use crate::marks::SLOW_READER;
+use crate::marks;
 use crate::poems::{self, Poem};
 use crate::poetry::catalogue::Catalogue;
 use crate::poetry::named;
@@ -63,8 +63,7 @@ impl PoetryServer {
 impl Protocol for PoetryServer {
     fn connection_made(&mut self, transport: &Transport) {
         transport.set_write_cap(Some(WRITE_CAP));
-        // A slow reader is not disconnected.
-        transport.set_close_deadline(Some(SLOW_READER));
+        marks::be_patient(transport);
         transport.set_reset_unless_closed(self.kill_end == KillEnd::Reset);
         self.send_more(transport);
     }
@@ -195,6 +194,7 @@ mod tests {
 
     use super::*;
     use crate::held::read_late;
+    use crate::marks::SLOW_READER;
 
     /// A client of a server with a poem of `length` bytes.
     fn client(length: usize) -> Held<PoetryServer> {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::protocols::{NetstringReceiver, StringProtocol, StringTransport, encode_netstring};
-use couplet::{Deferred, Reason, Transport};
+use couplet::{Reason, Transport};
 
 use crate::marks::MARKS;
 use crate::poetry::heap_trim::HeapTrim;
@@ -37,15 +37,13 @@ pub(crate) struct TransformServer {
     has_answered: bool,
     /// Reading pauses once all requests of this read are answered.
     will_pause: bool,
-    /// The end of the client's stream is reported, though a pause holds it back.
-    awaits_end: bool,
 }
 
 impl TransformServer {
     fn new(max_length: usize, idle_timeout: Option<Duration>) -> TransformServer {
         let heap = Rc::default();
-        let (has_answered, will_pause, awaits_end) = (false, false, false);
-        TransformServer { max_length, idle_timeout, heap, has_answered, will_pause, awaits_end }
+        let (has_answered, will_pause) = (false, false);
+        TransformServer { max_length, idle_timeout, heap, has_answered, will_pause }
     }
 
     /// Pauses reading until output has left. The turn calls it once all requests of a read are answered:
@@ -62,28 +60,6 @@ impl TransformServer {
             Ok(())
         };
         transport.drained().add_both(resume).detach();
-        if !std::mem::replace(&mut self.awaits_end, true) {
-            let me = transport.connection::<Self>();
-            let limit = move |()| {
-                me.tell(Self::limit_leaver);
-            };
-            transport.peer_ended().map(limit).recover(|_| Deferred::succeed(())).detach();
-        }
-    }
-
-    /// Cuts off a client that has ended its sending, once it takes nothing for the idle timeout.
-    fn limit_leaver(&mut self, transport: &StringTransport) {
-        let Some(limit) = self.idle_timeout else { return };
-        let taken = |transport: &Transport| (transport.bytes_sent(), transport.unacknowledged());
-        let before = taken(transport);
-        let check = move |me: &mut Self, transport: &StringTransport| {
-            if taken(transport) == before {
-                transport.abort_connection();
-            } else {
-                me.limit_leaver(transport);
-            }
-        };
-        transport.connection::<Self>().call_later(limit, check);
     }
 }
 
@@ -97,6 +73,8 @@ impl StringProtocol for TransformServer {
         // Bounds how long a client that announces a long request and sends little of it occupies
         // memory.
         transport.set_idle_timeout(self.idle_timeout);
+        // While output waits, reading pauses, and the end of the client's stream may wait behind bytes.
+        transport.set_half_close_timeout(self.idle_timeout);
     }
 
     fn string_received(&mut self, transport: &StringTransport, request: &[u8]) {

@@ -130,6 +130,22 @@ fn at_the_end_of_stdin_the_server_may_go_on_sending() {
 }
 
 #[test]
+fn a_server_that_neither_reads_nor_ends_is_given_up() {
+    // Clients stay in its queue.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port().to_string();
+    for bytes in [0, 1, 30 * MIB] {
+        let file = TempFile::new(&noise(bytes));
+        let mut command = couplet(&["connect", &port, "--timeout", "0.2"]);
+        let stdin = File::open(file.path()).unwrap();
+        let command = command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let ended = Running::spawn(command).ended();
+        assert_eq!(ended.code, Some(1), "{bytes}: {}", ended.stderr);
+        assert!(ended.stderr.contains("timeout"), "{bytes}: {}", ended.stderr);
+    }
+}
+
+#[test]
 fn what_comes_is_printed_at_once() {
     let server = Server::start(&["echo"]);
     let mut command = connect(server.address());

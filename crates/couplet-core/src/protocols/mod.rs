@@ -61,7 +61,6 @@ mod rate;
 mod reconnecting;
 mod relay;
 mod send_file;
-pub(crate) mod stalls;
 mod string;
 
 pub use error::{FramingError, StringTooLong};

@@ -1,13 +1,11 @@
 //! [`Relay`]: joins two connections, passing half-closes, resets and backpressure from each to the
 //! other. Twisted's `portforward`.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
-use std::time::Duration;
 
-use super::stalls::StallWatch;
-use crate::{Deferred, Protocol, Reason, Transport};
+use crate::{Protocol, Reason, Transport};
 
 /// One of two protocols that forward everything to each other. Created by [`Relay::pair`].
 ///
@@ -29,11 +27,9 @@ use crate::{Deferred, Protocol, Reason, Transport};
 /// - if our side closes one connection with [`lose_connection`](Transport::lose_connection), the
 ///   other is flushed and closed too.
 ///
-/// Once one direction has ended, or its end has arrived behind unread bytes, both connections are
-/// aborted when neither moves a byte for a minute:
-/// [`set_half_close_timeout`](Self::set_half_close_timeout). Most clients leave by closing their socket,
-/// which looks like the end of one direction. A relay has no other timeouts; set them with
-/// [`Transport::set_idle_timeout`].
+/// Once a peer has ended its stream, both connections are aborted when neither moves a byte for the
+/// [half-close timeout](Transport::set_half_close_timeout). A relay has no other timeouts; set them
+/// with [`Transport::set_idle_timeout`].
 ///
 /// ```
 /// use couplet::protocols::Relay;
@@ -67,8 +63,6 @@ pub struct Relay {
     side: Side,
     /// The peer's stream was received to its end.
     is_complete: bool,
-    /// The end of the peer's stream begins the limit, though a pause holds back its delivery.
-    awaits_end: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -81,9 +75,6 @@ enum Side {
 struct Joint {
     left: RefCell<SideState>,
     right: RefCell<SideState>,
-    /// Begins with the end of one direction.
-    half_closed: StallWatch,
-    has_timed_out: Cell<bool>,
 }
 
 enum SideState {
@@ -101,25 +92,9 @@ impl Relay {
     /// Two connected protocols, for two connections.
     pub fn pair() -> (Relay, Relay) {
         let end = || RefCell::new(SideState::Awaited(Vec::new()));
-        let half_closed = StallWatch::new(Some(HALF_CLOSE_TIMEOUT));
-        let has_timed_out = Cell::new(false);
-        let joint = Rc::new(Joint { left: end(), right: end(), half_closed, has_timed_out });
-        let relay =
-            |side| Relay { joint: joint.clone(), side, is_complete: false, awaits_end: false };
+        let joint = Rc::new(Joint { left: end(), right: end() });
+        let relay = |side| Relay { joint: joint.clone(), side, is_complete: false };
         (relay(Side::Left), relay(Side::Right))
-    }
-
-    /// Sets how long both connections may move no byte once one direction has ended, before they are
-    /// aborted: 60 s by default; `None` waits forever. Call it on either side, before a direction ends.
-    /// Time is counted in quarters of this one, from the end or from the last check that found
-    /// progress.
-    pub fn set_half_close_timeout(&self, timeout: Option<Duration>) {
-        self.joint.half_closed.set_limit(timeout);
-    }
-
-    /// True once the half-close timeout has aborted the connections.
-    pub fn has_timed_out(&self) -> bool {
-        self.joint.has_timed_out.get()
     }
 
     /// The other side's transport, while it is open.
@@ -142,17 +117,6 @@ impl Relay {
         other.drained().add_both(resume).detach();
     }
 
-    /// Begins the limit when the peer's end has arrived.
-    fn await_end(&self, transport: &Transport) {
-        let (joint, paused) = (Rc::downgrade(&self.joint), transport.clone());
-        let limit = move |()| {
-            if let Some(joint) = joint.upgrade() {
-                joint.limit(&paused);
-            }
-        };
-        transport.peer_ended().map(limit).recover(|_| Deferred::succeed(())).detach();
-    }
-
     fn end(&self, end: SideState) {
         drop(self.joint.end(self.side).replace(end));
     }
@@ -168,22 +132,6 @@ impl Side {
 }
 
 impl Joint {
-    /// One direction has ended.
-    fn limit(self: &Rc<Joint>, transport: &Transport) {
-        StallWatch::begin(
-            self,
-            |joint| &joint.half_closed,
-            transport.reactor(),
-            |joint| {
-                [Side::Left, Side::Right].into_iter().filter_map(|s| joint.transport(s)).collect()
-            },
-            |joint, transports| {
-                joint.has_timed_out.set(true);
-                transports.iter().for_each(Transport::abort_connection);
-            },
-        );
-    }
-
     fn end(&self, side: Side) -> &RefCell<SideState> {
         match side {
             Side::Left => &self.left,
@@ -203,9 +151,6 @@ impl Joint {
 /// at the first.
 const MARKS: (usize, usize) = (8 * 1024, 16 * 1024);
 
-/// How long nothing may move after the end of one direction, unless set otherwise.
-const HALF_CLOSE_TIMEOUT: Duration = Duration::from_secs(60);
-
 impl Protocol for Relay {
     fn connection_made(&mut self, transport: &Transport) {
         transport.set_write_marks(MARKS.0, MARKS.1);
@@ -214,6 +159,7 @@ impl Protocol for Relay {
             transport.write(early);
         }
         if let Some(other) = self.other() {
+            transport.share_progress(&other);
             return other.resume_producing();
         }
         match &*self.joint.end(self.side.other()).borrow() {
@@ -224,26 +170,20 @@ impl Protocol for Relay {
     }
 
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-        let mut paused = false;
         match &mut *self.joint.end(self.side.other()).borrow_mut() {
             SideState::Awaited(early) => early.extend_from_slice(data),
             SideState::Open(other) => {
                 other.write(data);
                 if other.is_full() {
                     self.pause(transport, other);
-                    paused = true;
                 }
             }
             SideState::Finished | SideState::Broken => {}
         }
-        if paused && !std::mem::replace(&mut self.awaits_end, true) {
-            self.await_end(transport);
-        }
     }
 
-    fn read_closed(&mut self, transport: &Transport) {
+    fn read_closed(&mut self, _: &Transport) {
         self.is_complete = true;
-        self.joint.limit(transport);
         if let Some(other) = self.other() {
             other.lose_write_connection();
         }
@@ -257,10 +197,7 @@ impl Protocol for Relay {
         match reason {
             // The reactor's stop also ends and flushes the other side; a drain does not.
             Reason::Shutdown if transport.reactor().is_stopping() => {}
-            _ if clean => {
-                self.joint.limit(transport);
-                other.lose_connection();
-            }
+            _ if clean => other.lose_connection(),
             _ => other.abort_connection(),
         }
     }

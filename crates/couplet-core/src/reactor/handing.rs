@@ -226,7 +226,7 @@ impl fmt::Debug for HandedOver {
 }
 
 /// The version of [`Record::encode`].
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 
 /// The record in bytes: a version; the settings, each as 8 bytes; kind, state, unread bytes, unsent
 /// bytes, and the PROXY header in its version 2 or nothing, each after its length in 4 bytes. Numbers

@@ -25,6 +25,12 @@ impl ConnectionEnd {
         self.0.poll_lost(cx)
     }
 
+    /// Ready when the peer's stream has ended and was read, with the reason if the connection is
+    /// lost. One task may wait for it, besides the one of [`poll_lost`](Self::poll_lost).
+    pub fn poll_peer_end(&self, cx: &mut Context<'_>) -> Poll<Option<Reason>> {
+        self.0.poll_peer_end(cx)
+    }
+
     /// The reason of the loss.
     pub fn reason(&self) -> Option<Reason> {
         self.0.loss()

@@ -97,7 +97,7 @@ struct SharedStreamState {
     reading: ReadSide,
     writing: WriteSide,
     /// The number of completed handshakes.
-    handshakes: usize,
+    handshakes: u32,
     lost: Option<Reason>,
     /// Waits until the buffer has room.
     room: Option<Box<Deferred<()>>>,
@@ -107,6 +107,8 @@ struct SharedStreamState {
     draining: Option<DeferredEvent>,
     /// Waits for any other change: the end, our FIN, a handshake.
     watcher: Option<Waker>,
+    /// Waits for the end of the peer's stream, perhaps in another task than the watcher.
+    end_waker: Option<Waker>,
     /// The state that the task has left for another process.
     handed: Option<Box<HandOver>>,
 }
@@ -473,6 +475,19 @@ impl SharedStream {
         })
     }
 
+    /// Ready when the peer's stream has ended, with the reason if the connection is lost. One task
+    /// may wait for it, besides the one of [`poll_lost`](Self::poll_lost).
+    pub(super) fn poll_peer_end(&self, cx: &mut Context<'_>) -> Poll<Option<Reason>> {
+        let mut state = self.state.borrow_mut();
+        if state.has_ended() {
+            return Poll::Ready(state.lost.clone());
+        }
+        let before = state.end_waker.replace(cx.waker().clone());
+        drop(state);
+        drop(before);
+        Poll::Pending
+    }
+
     /// The reason of the loss.
     pub(super) fn loss(&self) -> Option<Reason> {
         self.state.borrow().lost.clone()
@@ -504,14 +519,14 @@ impl SharedStream {
     /// The number of completed handshakes.
     #[cfg(any(feature = "tls", feature = "ring"))]
     pub(super) fn handshakes(&self) -> usize {
-        self.state.borrow().handshakes
+        self.state.borrow().handshakes as usize
     }
 
     /// Ready when more than `n` handshakes are complete.
     #[cfg(any(feature = "tls", feature = "ring"))]
     pub(super) fn poll_handshake(&self, cx: &mut Context<'_>, n: usize) -> Poll<io::Result<()>> {
         self.poll_watch(cx, |state| match &state.lost {
-            _ if state.handshakes > n => Some(Ok(())),
+            _ if state.handshakes as usize > n => Some(Ok(())),
             Some(reason) => Some(Err(lost_error(reason))),
             None => None,
         })
@@ -554,7 +569,12 @@ impl SharedStream {
         let is_over = state.lost.is_some();
         let draining = state.draining.take_if(|_| is_over);
         let watcher = state.watcher.take().map_or(Reader::None, Reader::Other);
+        let has_ended = state.has_ended();
+        let end_waker = state.end_waker.take_if(|_| has_ended);
         drop(state);
+        if let Some(end_waker) = end_waker {
+            end_waker.wake();
+        }
         if let Some(draining) = draining {
             draining.set();
         }

@@ -12,11 +12,12 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 #[cfg(unix)]
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 #[cfg(feature = "testing")]
+use super::connection::stall::StallCheck;
 use super::report::LayerReport;
 use super::{ConnectionId, Producer, ProducerKind};
 use crate::address::Address;
@@ -218,6 +219,11 @@ pub(crate) const HIGH_MARK: u32 = 64 * 1024;
 const CLOSE_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a closed connection waits for the peer's FIN.
 const FIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long nothing may move after the peer's end of stream.
+const HALF_CLOSE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long output may wait for a peer that takes none of it: more than any pause of a person or a
+/// machine.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(2 * 3600);
 
 /// The shared state. The fields that every message touches come first, so that they share few cache
 /// lines: with many connections that matters more than instruction counts.
@@ -252,6 +258,8 @@ pub(crate) struct ConnectionCell {
     #[cfg(feature = "hyper")]
     held_by_guest: Cell<u32>,
     close_deadline: Cell<CoarseLimit>,
+    half_close_timeout: Cell<CoarseLimit>,
+    write_timeout: Cell<CoarseLimit>,
     /// Set in a drain, to its patience in milliseconds.
     draining: Cell<Option<NonZeroU32>>,
     pub(super) reactor: Reactor,
@@ -316,6 +324,9 @@ struct RareState {
     throttled_until: Option<Instant>,
     /// The limit on the wait for the peer's FIN, if it was set.
     fin_timeout: Option<CoarseLimit>,
+    /// A connection whose progress counts for this one.
+    companion: Weak<ConnectionCell>,
+    stall: Option<StallCheck>,
     /// When the driver began to accept no more bytes, and how many it had sent then.
     blocked: Option<(Instant, u64)>,
     /// Written bytes that were dropped.
@@ -378,6 +389,8 @@ impl ConnectionCell {
             producer: OnceCell::new(),
             idle_timeout: Cell::new(TimeLimit::NONE),
             close_deadline: Cell::new(CoarseLimit::new(Some(CLOSE_DEADLINE))),
+            half_close_timeout: Cell::new(CoarseLimit::new(Some(HALF_CLOSE_TIMEOUT))),
+            write_timeout: Cell::new(CoarseLimit::new(Some(WRITE_TIMEOUT))),
             made_at: Cell::new(now),
             received_at: Cell::new(now),
             bytes_in: Cell::new(0),
@@ -907,6 +920,54 @@ impl ConnectionCell {
         if timeout != self.fin_timeout() {
             self.rare_mut().fin_timeout = Some(CoarseLimit::new(timeout));
         }
+    }
+
+    /// The limit on a stall after the peer's end of stream.
+    pub(super) fn half_close_timeout(&self) -> Option<Duration> {
+        self.half_close_timeout.get().get()
+    }
+
+    pub(super) fn set_half_close_timeout(&self, timeout: Option<Duration>) {
+        self.half_close_timeout.set(CoarseLimit::new(timeout));
+    }
+
+    /// The limit on a stall of waiting output.
+    pub(super) fn write_timeout(&self) -> Option<Duration> {
+        self.write_timeout.get().get()
+    }
+
+    pub(super) fn set_write_timeout(&self, timeout: Option<Duration>) {
+        self.write_timeout.set(CoarseLimit::new(timeout));
+    }
+
+    pub(super) fn stall(&self) -> Option<StallCheck> {
+        self.rare()?.stall
+    }
+
+    pub(super) fn set_stall(&self, check: Option<StallCheck>) {
+        if check.is_some() || self.stall().is_some() {
+            self.rare_mut().stall = check;
+        }
+    }
+
+    /// Bytes that move on `other` are progress of this connection.
+    pub(super) fn set_companion(&self, other: &Rc<ConnectionCell>) {
+        self.rare_mut().companion = Rc::downgrade(other);
+    }
+
+    /// A number that grows with each byte that is received, sent or acknowledged, here or on the
+    /// companion.
+    pub(super) fn shared_progress(&self) -> u64 {
+        let companion = self.rare().and_then(|rare| rare.companion.upgrade());
+        let moved =
+            |cell: &ConnectionCell| cell.output_progress().wrapping_add(cell.bytes_in.get());
+        moved(self).wrapping_add(companion.map_or(0, |companion| moved(&companion)))
+    }
+
+    /// A number that grows with each byte that is sent or acknowledged.
+    pub(super) fn output_progress(&self) -> u64 {
+        let unacknowledged = self.unacknowledged().unwrap_or_default();
+        (2 * self.progress()).wrapping_sub(unacknowledged as u64)
     }
 
     // Read by both.

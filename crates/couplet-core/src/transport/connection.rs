@@ -24,7 +24,7 @@
 //! | abort | end, Aborted, RST | end, RST | same |
 //! | panic | outbox dropped → Flushing | outbox dropped | – |
 //! | all sent, no producer | Finishing → Shut | peer's end seen: end; else our FIN → Draining | – |
-//! | deadline | idle: end, Timeout, RST; Finishing: as Flushing | close deadline: end, CloseTimedOut, RST | FIN timeout: end (why), plain close |
+//! | deadline | idle or stall: end, Timeout, RST; Finishing: as Flushing | close deadline: end, CloseTimedOut, RST | FIN timeout: end (why), plain close |
 //!
 //! An upgrade pauses reading until the next protocol is in place.
 //!
@@ -243,7 +243,7 @@ pub(crate) struct Life {
     /// The peer's FIN was reported. The stream that layers decode may end before or after it.
     peer_fin: bool,
     /// While flushing: the system's unsent bytes when last measured.
-    unsent: Option<usize>,
+    unsent: Option<u32>,
     layered: Option<Box<Layered>>,
 }
 
@@ -362,6 +362,7 @@ impl Life {
         if self.layered.is_some() {
             self.resolve_peer_ended();
             self.socket_ended(now);
+            self.watch_stall(now);
         } else {
             self.fin(now);
         }
@@ -403,15 +404,31 @@ impl Life {
     }
 
     /// The peer's end of stream has arrived; bytes before it may be unread.
-    pub(crate) fn peer_ended(&mut self) -> Effects {
+    pub(crate) fn peer_ended(&mut self, now: Instant) -> Effects {
         self.resolve_peer_ended();
+        self.watch_stall(now);
         self.take_effects()
     }
 
-    fn resolve_peer_ended(&self) {
-        self.transport.cell.set_mode(mode::PEER_ENDED, true);
+    /// The peer's end of stream was found behind bytes that a pause or a close left unread.
+    pub(crate) fn found_peer_end(&mut self, now: Instant) {
+        self.peer_closed_first();
+        self.note_peer_end();
+        self.watch_stall(now);
+    }
+
+    fn resolve_peer_ended(&mut self) {
+        self.note_peer_end();
         for resolver in self.transport.cell.take_waiting_for_peer() {
             resolver.callback(());
+        }
+    }
+
+    fn note_peer_end(&mut self) {
+        let cell = &self.transport.cell;
+        if !cell.has_mode(mode::PEER_ENDED) {
+            cell.set_mode(mode::PEER_ENDED, true);
+            cell.set_stall(None);
         }
     }
 
@@ -434,6 +451,7 @@ impl Life {
             State::Draining { .. } => self.end_as_planned(CloseMode::Normal),
             State::Flushing { .. } | State::Closed { .. } => {}
         }
+        self.watch_stall(now);
     }
 
     // Requests of the handles.
@@ -451,6 +469,11 @@ impl Life {
             self.start_layers(now);
         }
         if requests & request::DEADLINES != 0 {
+            let cell = self.cell();
+            // Output of this turn has not been tried yet.
+            if cell.has_mode(mode::PEER_ENDED) || cell.blocked_since().is_some() {
+                self.watch_stall(now);
+            }
             self.order(Effects::DEADLINE);
         }
         if requests & request::OPTIONS != 0 {
@@ -633,7 +656,7 @@ impl Life {
 
     /// The peer's FIN had arrived when our close took effect, but was not reported, because unread
     /// bytes preceded it. Those are now discarded.
-    pub(crate) fn peer_closed_first(&mut self) {
+    fn peer_closed_first(&mut self) {
         if matches!(self.state, State::Flushing { .. } | State::Draining { .. })
             && self.transport.cell.with_reason(Reason::is_clean)
         {
@@ -689,7 +712,9 @@ impl Life {
         if self.transport.cell.awaits_upgrade() {
             self.pending |= due::RESUMED;
         }
-        if self.transport.cell.awaits_peer_end() {
+        let cell = &self.transport.cell;
+        let may_end = cell.paused() && !cell.has_mode(mode::PEER_ENDED);
+        if cell.awaits_peer_end() || may_end && cell.half_close_timeout().is_some() {
             // The FIN may already be queued behind unread bytes, which a pause holds back.
             self.order(Effects::CHECK_FIN);
         }
@@ -848,7 +873,8 @@ impl Life {
     }
 
     /// Has the loop count the output, if it limits what connections hold.
-    fn note_waiting(&self, now: Instant) {
+    fn note_waiting(&mut self, now: Instant) {
+        self.watch_stall(now);
         let cell = &self.transport.cell;
         cell.note_blocked(now);
         if !cell.has_mode(mode::WAITS) && cell.reactor.note_waiting(cell.key()) {
@@ -1005,7 +1031,8 @@ impl Life {
 
     /// When to call [`timed_out`](Self::timed_out).
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.own_deadline().into_iter().chain(self.layers_deadline()).min()
+        let others = [self.stall_deadline(), self.layers_deadline()];
+        self.own_deadline().into_iter().chain(others.into_iter().flatten()).min()
     }
 
     fn own_deadline(&self) -> Option<Instant> {
@@ -1039,6 +1066,7 @@ impl Life {
     pub(crate) fn timed_out(&mut self, now: Instant, unsent: Option<usize>) -> Effects {
         self.layers_timed_out(now);
         self.order(Effects::DEADLINE);
+        self.check_stall(now);
         if self.own_deadline().is_none_or(|deadline| now < deadline) {
             return self.take_effects();
         }
@@ -1055,6 +1083,7 @@ impl Life {
 
     /// Our buffer made no progress before the deadline. Progress in the system's buffer counts too.
     fn flush_timed_out(&mut self, now: Instant, unsent: Option<usize>) {
+        let unsent = unsent.map(saturated);
         if matches!((unsent, self.unsent), (Some(n), Some(before)) if n < before) {
             self.note_progress(now);
             self.unsent = unsent;
@@ -1067,7 +1096,7 @@ impl Life {
 
     /// Records the system's count of unsent bytes, for comparison at the next deadline.
     pub(crate) fn set_unsent(&mut self, unsent: Option<usize>) {
-        self.unsent = unsent;
+        self.unsent = unsent.map(saturated);
     }
 
     // The end.
@@ -1510,6 +1539,10 @@ impl Protocol for PlaceholderProtocol {
     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
 }
 
+fn saturated(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
 /// Stops a producer when only `connection_lost` remains to be called.
 fn stop(producer: Option<Box<dyn Producer>>) {
     if let Some(mut producer) = producer {
@@ -1519,6 +1552,7 @@ fn stop(producer: Option<Box<dyn Producer>>) {
 
 mod guarded;
 mod layered;
+pub(super) mod stall;
 #[cfg(test)]
 mod tests;
 mod why;

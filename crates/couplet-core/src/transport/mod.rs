@@ -575,11 +575,6 @@ impl Transport {
         self.cell.record(request::DEADLINES);
     }
 
-    /// The limit that [`set_close_deadline`](Self::set_close_deadline) sets.
-    pub fn close_deadline(&self) -> Option<Duration> {
-        self.cell.close_deadline()
-    }
-
     /// Sets how long a closed connection waits for the peer's FIN after its own: 30 s by default.
     /// Input that arrives before is read and discarded, however much it is: a close with unread input
     /// would be a reset, which destroys output that the peer has not read yet. Then the socket is
@@ -611,9 +606,56 @@ impl Transport {
         self.cell.record(request::DEADLINES);
     }
 
-    /// The limit that [`set_fin_timeout`](Self::set_fin_timeout) sets.
-    pub fn fin_timeout(&self) -> Option<Duration> {
-        self.cell.fin_timeout()
+    /// Sets how long a connection may move no byte once its peer has ended its stream, while our side
+    /// is open: 60 s by default. Then it is reset, with [`Reason::Timeout`]. Most clients leave by
+    /// closing their socket, which looks like the end of one direction until something is sent to
+    /// them. `None` waits forever, and so does a time above 49 days.
+    ///
+    /// Progress is a byte that is received, sent, or acknowledged by the peer (TCP) or read by it
+    /// (UNIX sockets). Time counts in quarters of this one, from the arrival of the peer's end, even
+    /// behind unread bytes, or from the last check that found progress.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use couplet::{Protocol, Transport, testing::hold};
+    ///
+    /// struct Patient;
+    /// impl Protocol for Patient {
+    ///     fn connection_made(&mut self, transport: &Transport) {
+    ///         transport.set_half_close_timeout(Some(Duration::from_secs(8)));
+    ///     }
+    ///     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    ///     fn read_closed(&mut self, _: &Transport) {} // an answer may follow
+    /// }
+    ///
+    /// let mut held = hold(Patient);
+    /// held.wire.fin();
+    /// held.advance(Duration::from_secs(7));
+    /// assert!(!held.wire.saw_reset());
+    /// held.advance(Duration::from_secs(1));
+    /// assert!(held.wire.saw_reset());
+    /// ```
+    pub fn set_half_close_timeout(&self, timeout: Option<Duration>) {
+        self.cell.set_half_close_timeout(timeout);
+        self.cell.record(request::DEADLINES);
+    }
+
+    /// Sets how long the output of an open connection may wait for a peer that takes none of it: two
+    /// hours by default. Then the connection is reset, with [`Reason::Timeout`]. `None` waits
+    /// forever, and so does a time above 49 days. Time counts in quarters of this one, as for
+    /// [`set_half_close_timeout`](Self::set_half_close_timeout). Once the connection closes,
+    /// [`set_close_deadline`](Self::set_close_deadline) takes the place of this limit.
+    pub fn set_write_timeout(&self, timeout: Option<Duration>) {
+        self.cell.set_write_timeout(timeout);
+        self.cell.record(request::DEADLINES);
+    }
+
+    /// Counts each byte that moves on one of the two connections as progress of the other, for the
+    /// [half-close timeout](Self::set_half_close_timeout). For protocols that pass bytes from one to
+    /// the other, as [`Relay`](crate::protocols::Relay) does. A connection has at most one partner.
+    pub fn share_progress(&self, other: &Transport) {
+        self.cell.set_companion(&other.cell);
+        other.cell.set_companion(&self.cell);
     }
 
     /// Sets `TCP_NODELAY`, which is on by default. An error is logged.
@@ -807,23 +849,6 @@ impl Transport {
     /// Identifies this connection; `Copy` and `Send`.
     pub fn id(&self) -> ConnectionId {
         self.cell.id()
-    }
-
-    /// The number of bytes received so far.
-    pub fn bytes_received(&self) -> u64 {
-        self.cell.bytes_in.get()
-    }
-
-    /// The number of written bytes that were sent so far: accepted by the system, or by the
-    /// connection's first layer.
-    pub fn bytes_sent(&self) -> u64 {
-        self.cell.bytes_out()
-    }
-
-    /// The number of sent bytes that the peer has not acknowledged (TCP) or read (UNIX sockets);
-    /// `None` if the system does not report it, and for other connections.
-    pub fn unacknowledged(&self) -> Option<usize> {
-        self.cell.unacknowledged()
     }
 
     /// The reactor that runs this connection.

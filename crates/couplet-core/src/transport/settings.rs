@@ -13,7 +13,7 @@ pub(crate) struct TransportSettings(pub(crate) [u64; TransportSettings::COUNT]);
 const NEVER: u64 = u64::MAX;
 
 impl TransportSettings {
-    pub(crate) const COUNT: usize = 13;
+    pub(crate) const COUNT: usize = 15;
 
     pub(crate) fn of(cell: &ConnectionCell, now: Instant) -> TransportSettings {
         let marks = cell.watermarks();
@@ -25,6 +25,8 @@ impl TransportSettings {
             time(cell.idle_timeout()),
             time(cell.close_deadline()),
             time(cell.fin_timeout()),
+            time(cell.half_close_timeout()),
+            time(cell.write_timeout()),
             marks.low() as u64,
             marks.high() as u64,
             cell.cap.get() as u64,
@@ -45,6 +47,8 @@ impl TransportSettings {
             idle,
             close,
             fin,
+            half_close,
+            write,
             low,
             high,
             cap,
@@ -63,6 +67,8 @@ impl TransportSettings {
         transport.set_idle_timeout(time(idle));
         transport.set_close_deadline(time(close));
         transport.set_fin_timeout(time(fin));
+        transport.set_half_close_timeout(time(half_close));
+        transport.set_write_timeout(time(write));
         cell.set_watermarks(Watermarks::new(size(low), size(high)));
         cell.cap.set(size(cap));
         cell.restore_modes(modes as u8);

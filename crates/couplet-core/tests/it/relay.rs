@@ -187,6 +187,33 @@ enum Other {
     Takes(usize),
 }
 
+/// A relay with this half-close timeout in seconds, unless it is the default.
+struct Limited {
+    relay: Relay,
+    timeout: Option<Option<u64>>,
+}
+
+impl Protocol for Limited {
+    fn connection_made(&mut self, transport: &Transport) {
+        if let Some(timeout) = self.timeout {
+            transport.set_half_close_timeout(timeout.map(Duration::from_secs));
+        }
+        self.relay.connection_made(transport);
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        self.relay.data_received(transport, data);
+    }
+
+    fn read_closed(&mut self, transport: &Transport) {
+        self.relay.read_closed(transport);
+    }
+
+    fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
+        self.relay.connection_lost(transport, reason);
+    }
+}
+
 /// The time in seconds from the leave until nothing is left, if that is within an hour.
 fn left_after(
     leaves: Leaves,
@@ -199,9 +226,7 @@ fn left_after(
     let reactor = rig.stage.reactor.clone();
     let port = rig.stage.listen(move || {
         let (near, far) = Relay::pair();
-        if let Some(timeout) = timeout {
-            far.set_half_close_timeout(timeout.map(Duration::from_secs));
-        }
+        let [near, far] = [near, far].map(|relay| Limited { relay, timeout });
         reactor.connect_protocol(format!("tcp:{}", server()), far).detach();
         near
     });

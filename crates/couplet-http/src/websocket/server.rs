@@ -4,7 +4,7 @@ use std::future::{pending, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -23,8 +23,8 @@ use crate::http2::{StreamEnd, TunnelIo};
 use crate::io::Io;
 use crate::monitor::Monitor;
 use couplet_core::hooks::LoopOwned;
-use couplet_core::hooks::catch_panic;
-use couplet_core::{Result, Transport};
+use couplet_core::hooks::{ConnectionEnd, GuestStream, catch_panic};
+use couplet_core::{Reason, Result, Transport};
 
 /// Identifies the connection of a request that may be upgraded.
 #[derive(Clone)]
@@ -216,19 +216,21 @@ fn is_key(key: &[u8]) -> bool {
         if digits.len() == 21 && digits.iter().all(is_digit))
 }
 
-/// The connection of a WebSocket, or its HTTP/2 stream, observed for its client's end.
+/// The connection of a WebSocket, or its HTTP/2 stream, observed for its end.
 enum ClientEnd {
-    Connection(Transport),
+    Connection(ConnectionEnd),
     H2Stream(StreamEnd),
 }
 
 impl ClientEnd {
-    /// Resolves when the client has left.
-    async fn left(self) {
+    /// Ready when the client has left, with whether its handler's time is up.
+    fn poll_left(&self, cx: &mut Context<'_>) -> Poll<bool> {
         match self {
-            // A failure means that the connection is lost.
-            ClientEnd::Connection(transport) => drop(transport.peer_ended().await),
-            ClientEnd::H2Stream(end) => poll_fn(|cx| end.poll_gone(cx)).await,
+            // The half-close timeout limits the transport, too, for an end behind unread bytes.
+            ClientEnd::Connection(end) => {
+                end.poll_peer_end(cx).map(|reason| matches!(reason, Some(Reason::Timeout)))
+            }
+            ClientEnd::H2Stream(end) => end.poll_gone(cx).map(|()| false),
         }
     }
 }
@@ -248,7 +250,9 @@ fn into_wire(upgraded: Upgraded, monitor: &Rc<Monitor>) -> (Wire, ClientEnd) {
     let (stream, unread) = parts.io.into_parts().expect("a task runs in its loop's thread");
     let unread =
         if unread.is_empty() { parts.read_buf } else { [parts.read_buf, unread].concat().into() };
-    let end = ClientEnd::Connection(stream.transport().clone());
+    // The WebSocket has its own.
+    stream.transport().set_write_timeout(None);
+    let end = ClientEnd::Connection(stream.ending());
     (Wire::new(stream, unread, Role::Server), end)
 }
 
@@ -294,7 +298,13 @@ async fn run(
     let Some(Opened { socket, slot, transport, client_end }) = opening.await else { return Ok(()) };
     let handled = {
         let mut handling = pin!(handle(socket));
-        let mut overdue = pin!(overdue(client_end, &transport, within));
+        // Resolves when the time of a handler whose client has left is up.
+        let mut overdue = pin!(async {
+            let Some(within) = within else { return pending().await };
+            if !poll_fn(|cx| client_end.poll_left(cx)).await {
+                let _ = transport.reactor().sleep(within).await;
+            }
+        });
         poll_fn(|cx| match catch_panic(|| handling.as_mut().poll(cx)) {
             Ok(Poll::Ready(returned)) => Poll::Ready(Handled::Returned(returned)),
             Ok(Poll::Pending) => overdue.as_mut().poll(cx).map(|()| Handled::Overdue),
@@ -328,11 +338,4 @@ async fn run(
         let _ = socket.close(code, "").await;
     }
     Ok(())
-}
-
-/// Resolves when the time of a handler whose client has left is up.
-async fn overdue(client_end: ClientEnd, transport: &Transport, within: Option<Duration>) {
-    let Some(within) = within else { return pending().await };
-    client_end.left().await;
-    let _ = transport.reactor().sleep(within).await;
 }

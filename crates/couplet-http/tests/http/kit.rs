@@ -114,7 +114,7 @@ pub(crate) async fn heard(stream: &mut Stream, reactor: &Reactor, quiet: Duratio
             Err(_) => break,
         }
     }
-    check_windows(&got.bytes, stream.transport().bytes_sent());
+    check_windows(&got.bytes, couplet_core::hooks::bytes_sent(stream.transport()));
     Ok(got)
 }
 

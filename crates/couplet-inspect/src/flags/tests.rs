@@ -290,7 +290,7 @@ fn a_close_that_takes_long() {
 
 #[test]
 fn a_connection_that_stays_half_closed() {
-    let (mut measured, wire) = Measured::connected(|_| ());
+    let (mut measured, wire) = Measured::connected(|it| it.set_half_close_timeout(None));
     wire.fin();
     assert!(measured.pass(Duration::from_secs(60)).flags().is_empty());
     let words = Measured::only(&measured.pass(Duration::from_secs(1)).flags(), "half-closed");

@@ -260,8 +260,9 @@ impl Core {
             io.shut_write(key);
         }
         let has_ended = || io.peer_has_ended(key) || entry.life.peer_has_ended();
-        if effects.has(Effects::CHECK_FIN) && has_ended() {
-            entry.life.peer_closed_first();
+        let found_end = effects.has(Effects::CHECK_FIN) && has_ended();
+        if found_end {
+            entry.life.found_peer_end(self.records.turn_time());
             for resolver in entry.life.cell().take_waiting_for_peer() {
                 self.records.enqueue(Call::Run(Box::new(move || resolver.callback(()))));
             }
@@ -274,7 +275,7 @@ impl Core {
                 set_option(io, entry.life.cell(), option);
             }
         }
-        if effects.has(Effects::DEADLINE) {
+        if found_end || effects.has(Effects::DEADLINE) {
             self.arm(key);
         }
         if effects.has(Effects::OPENED) {

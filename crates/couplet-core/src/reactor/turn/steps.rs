@@ -319,7 +319,7 @@ impl Core {
                 return Some(key);
             }
             Event::PeerEnded(key) => {
-                self.with_life(io, key, |life, _| life.peer_ended());
+                self.with_life(io, key, Life::peer_ended);
                 return Some(key);
             }
             Event::Room(key) => {

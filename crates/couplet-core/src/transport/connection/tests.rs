@@ -313,7 +313,7 @@ fn paused_reading_names_its_originator() {
     let transport = held.transport();
     transport.pause_producing();
     assert_eq!(held.why(), "reading paused by Echo for 3.2 s");
-    let _ = held.life.peer_ended();
+    let _ = held.life.peer_ended(held.start);
     transport.resume_producing();
     transport.throttle(Duration::from_secs(10));
     assert_eq!(held.why(), "reading paused by a throttle for 3.2 s, resumed in 6.8 s");

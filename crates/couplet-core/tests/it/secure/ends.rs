@@ -8,6 +8,7 @@ use couplet::Transport;
 use couplet::factory::Layered;
 use couplet::layers::tls::{ServerTls, ServerTlsOptions, TlsVersion};
 use couplet::layers::{Bandwidth, PassThrough, Throttle};
+use couplet::protocols::Relay;
 use couplet::testing::{Manner, Wire};
 
 use super::{End, NAME, Rig};
@@ -304,8 +305,6 @@ fn c15b_a_peer_that_does_not_read_has_the_close_deadline_and_then_the_fin_timeou
         let transport = end.transport();
         transport.set_close_deadline(Some(10 * SECOND));
         transport.set_fin_timeout(Some(5 * SECOND));
-        assert_eq!(transport.close_deadline(), Some(10 * SECOND));
-        assert_eq!(transport.fin_timeout(), Some(5 * SECOND));
         transport.write(vec![7; MUCH]);
         transport.lose_connection();
         rig.turn();
@@ -431,5 +430,70 @@ fn c79_four_clients_that_keep_tcp_open_do_not_block_a_port_of_four() {
             peers.push((wire, sealed));
         }
         assert_eq!((served.get(), counted.get()), (4 * (round + 1), 0), "round {round}");
+    }
+}
+
+/// What the other peer of a relay sees immediately.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Relayed {
+    Open,
+    /// And a reset at the half-close timeout.
+    Fin,
+    Reset,
+}
+
+#[test]
+fn c71d_a_relay_passes_on_each_end_of_tls_and_ends_when_nothing_moves() {
+    let table = [
+        (CloseNotify, Relayed::Fin),
+        (Fin, Relayed::Reset),
+        (Both, Relayed::Fin),
+        (Reset, Relayed::Reset),
+        (Nothing, Relayed::Open),
+    ];
+    let server = std::net::SocketAddr::from(([127, 0, 0, 1], 4000));
+    for kind in [TlsVersion::Tls12, TlsVersion::Tls13] {
+        for (way, expected) in table {
+            let mut rig = Rig::new(Manner::Readiness);
+            rig.network.listen(server, 50).expect("the address is free");
+            let (tls, now) = (of_version(&rig, Kind::Tls(kind)), rig.reactor.now());
+            let connecting = rig.reactor.clone();
+            let relay = move || {
+                let (near, far) = Relay::pair();
+                connecting.connect_protocol(format!("tcp:{server}"), far).detach();
+                near
+            };
+            let layered = Layered::new(relay, move |reactor: &couplet::Reactor, _: &_| {
+                tls.layer(reactor.now())
+            });
+            let port = rig.reactor.listen_tcp(LOOPBACK, layered).expect("a free port").host();
+            let wire = rig.wire_to(&port);
+            let sealed = Sealed::new(rig.client.layer(NAME, now).expect("a good name"), now);
+            let mut peer = Peer { sealed: Some(sealed), wire };
+            while peer.is_opening() {
+                rig.turn_some();
+            }
+            rig.turn_some();
+            let other = rig.network.accept(server).expect("it connects");
+            peer.act(way);
+            rig.turn_some();
+            let case = format!("{kind:?}, {way:?}");
+            let saw = [other.saw_fin(), other.saw_reset()];
+            let mut lasts = |quarters: u32| {
+                (0..quarters).for_each(|_| rig.advance(15 * SECOND));
+                !other.saw_reset()
+            };
+            match expected {
+                Relayed::Reset => assert!(saw[1], "{case}"),
+                Relayed::Fin => {
+                    assert_eq!(saw, [true, false], "{case}");
+                    assert!(lasts(3) && !lasts(1), "{case}");
+                }
+                Relayed::Open => {
+                    assert_eq!(saw, [false, false], "{case}");
+                    assert!(lasts(20), "{case}");
+                }
+            }
+        }
     }
 }

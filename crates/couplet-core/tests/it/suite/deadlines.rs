@@ -1,4 +1,5 @@
-//! Rows 15 to 15c: the close deadline, the idle timeout and the FIN timeout, and timers that are late.
+//! Rows 15 to 15e: the close deadline, the idle timeout and the FIN timeout, timers that are late, and
+//! the limits of connections on which nothing moves.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -316,6 +317,137 @@ pub(crate) fn c15b_the_fin_timeout_and_the_close_deadline_are_independent(kit: K
                 assert!(!a.is_lost(), "{close:?}, {fin:?}");
                 b.fin();
                 assert_eq!(rig.lost(&a), "Done(Us)");
+            }
+        }
+    }
+}
+
+/// Lets at most `most` quarters of `limit` pass, each after a call of `each`; returns the number after
+/// which A is lost.
+fn quarters(
+    rig: &mut Rig,
+    a: &A,
+    limit: Duration,
+    most: u32,
+    mut each: impl FnMut(&mut Rig),
+) -> Option<u32> {
+    (1..=most).find(|_| {
+        each(rig);
+        rig.pass(limit / 4);
+        rig.turns(2);
+        a.is_lost()
+    })
+}
+
+pub(crate) fn c15d_a_connection_whose_peer_has_ended_is_reset_when_nothing_moves(kit: Kit) {
+    let never = Some(None);
+    for (limit, expected) in [(None, Some(s(60))), (Some(Some(s(8))), Some(s(8))), (never, None)] {
+        for is_late in [false, true] {
+            let set = |a: &A, now: bool| {
+                if let Some(limit) = limit.filter(|_| now) {
+                    a.transport().set_half_close_timeout(limit);
+                }
+            };
+            let (mut rig, a, b) = kit.accept(Script::new().aware());
+            set(&a, !is_late);
+            rig.pass(YEAR);
+            rig.turns(2);
+            assert!(!a.is_lost(), "the peer has not ended");
+            rig.fin(&a, &b);
+            set(&a, is_late);
+            rig.turn();
+            // Each byte that the peer reads is progress.
+            let period = expected.unwrap_or(s(60));
+            let sends = |rig: &mut Rig| {
+                a.transport().write("x");
+                rig.turns(2);
+                b.take(1);
+            };
+            assert_eq!(quarters(&mut rig, &a, period, 20, sends), None, "{limit:?}");
+            rig.tick();
+            let lost = quarters(&mut rig, &a, period, 40, |_| ());
+            assert_eq!(lost, expected.map(|_| 4), "{limit:?}");
+            if expected.is_some() {
+                assert_eq!(rig.lost(&a), "Timeout");
+                assert_eq!(rig.counts(&a).closes, [CloseMode::Reset]);
+            }
+        }
+    }
+}
+
+pub(crate) fn c15d_an_end_behind_unread_bytes_begins_the_time(kit: Kit) {
+    for is_paused_before in [false, true] {
+        let pauses = Script::new().aware().once(On::Data, Transport::pause_producing);
+        let (mut rig, a, b) = kit.read_buffer(64).accept(pauses);
+        a.transport().set_half_close_timeout(Some(s(8)));
+        if is_paused_before {
+            a.transport().pause_producing();
+            rig.turn();
+        }
+        b.send(&[7; 1000]);
+        b.fin();
+        (0..5).for_each(|_| rig.tick());
+        let lost = quarters(&mut rig, &a, s(8), 6, |_| ());
+        assert!(matches!(lost, Some(4 | 5)), "{is_paused_before}: {lost:?}");
+        assert_eq!(rig.lost(&a), "Timeout");
+    }
+}
+
+pub(crate) fn c15d_a_partner_shares_its_progress(kit: Kit) {
+    let (mut rig, a, b) = kit.accept(Script::new().aware());
+    let (partner, end) = rig.accept(Script::new());
+    a.transport().share_progress(&partner.transport());
+    a.transport().set_half_close_timeout(Some(s(8)));
+    rig.fin(&a, &b);
+    let moves = |rig: &mut Rig| {
+        end.send(b"x");
+        rig.turns(2);
+    };
+    assert_eq!(quarters(&mut rig, &a, s(8), 20, moves), None);
+    rig.tick();
+    let lost = quarters(&mut rig, &a, s(8), 6, |_| ());
+    assert!(matches!(lost, Some(4 | 5)), "{lost:?}");
+    assert!(!partner.is_lost(), "only its peer has not ended");
+}
+
+pub(crate) fn c15e_an_open_connection_whose_peer_takes_nothing_is_reset(kit: Kit) {
+    let never = Some(None);
+    let two_hours = s(2 * 3600);
+    for (limit, expected) in
+        [(None, Some(two_hours)), (Some(Some(s(8))), Some(s(8))), (never, None)]
+    {
+        let (mut rig, a, b) = kit.accept(Script::new());
+        if let Some(limit) = limit {
+            a.transport().set_write_timeout(limit);
+        }
+        // Twice, since the first wait ends.
+        for again in [false, true] {
+            a.transport().write(kit.big());
+            (0..5).for_each(|_| rig.tick());
+            assert!(a.transport().buffered() > 0);
+            let period = expected.unwrap_or(two_hours);
+            let takes = |rig: &mut Rig| {
+                b.take(128 * 1024);
+                rig.tick();
+            };
+            assert_eq!(quarters(&mut rig, &a, period, 10, takes), None, "{limit:?}");
+            if again {
+                a.transport().write(kit.big());
+                rig.tick();
+                let lost = quarters(&mut rig, &a, period, 10, |_| ());
+                assert!(matches!(lost, None | Some(4..=6)), "{limit:?}: {lost:?}");
+                assert_eq!(lost.is_some(), expected.is_some());
+                if lost.is_some() {
+                    assert_eq!(rig.lost(&a), "Timeout");
+                }
+            } else {
+                rig.until("all", || {
+                    b.take_all();
+                    a.transport().buffered() == 0
+                });
+                (0..3).for_each(|_| rig.tick());
+                let lost = quarters(&mut rig, &a, period, 10, |_| ());
+                assert_eq!(lost, None, "nothing waits");
             }
         }
     }

@@ -163,6 +163,10 @@ macro_rules! all_facts {
                 c15a_messages_do_not_move_the_timer,
                 c15b_the_fin_timeout_and_the_close_deadline_are_independent needs awaited_end,
                 c15c_input_at_hand_precedes_the_timers_that_are_late needs resets,
+                c15d_a_connection_whose_peer_has_ended_is_reset_when_nothing_moves needs half_close,
+                c15d_an_end_behind_unread_bytes_begins_the_time needs late_reads,
+                c15d_a_partner_shares_its_progress needs half_close,
+                c15e_an_open_connection_whose_peer_takes_nothing_is_reset needs full_at_once,
             ]
             aborting: [
                 c17_abort_connection_drops_unsent_bytes_and_resets needs resets,

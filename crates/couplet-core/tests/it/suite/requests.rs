@@ -88,6 +88,9 @@ const REQUESTS: &[Request] = &[
         let producer = Pull(asked.log.clone(), t.clone());
         t.register_producer(producer, ProducerKind::Pull).expect("there is no other");
     }),
+    ("set_half_close_timeout", Checked::half_close_times_out, |t, _| {
+        t.set_half_close_timeout(Some(SECOND));
+    }),
     ("set_idle_timeout", Checked::times_out, |t, _| t.set_idle_timeout(Some(SECOND))),
     ("set_write_cap", Checked::overflows, |t, _| {
         t.set_write_cap(Some(3));
@@ -248,6 +251,18 @@ impl Checked {
     fn times_out(&mut self) {
         self.rig.turns(2);
         self.rig.pass(SECOND);
+        self.is_lost("Timeout");
+    }
+
+    fn half_close_times_out(&mut self) {
+        self.fin();
+        if self.on == On::WriteClosed {
+            return self.is_lost("Done(Peer)");
+        }
+        for _ in 0..8 {
+            self.rig.turns(2);
+            self.rig.pass(SECOND / 4);
+        }
         self.is_lost("Timeout");
     }
 

@@ -281,7 +281,10 @@ fn c51d_the_times_and_limits_of_a_connection_move_with_it() {
     assert_eq!(seen.take(), ["def"]);
     second.pass(Duration::from_secs(10));
     second.until("its end", || !seen.calls.borrow().is_empty());
-    assert_eq!(seen.take(), ["lost: idle timeout: nothing received for too long"]);
+    assert_eq!(
+        seen.take(),
+        ["lost: timeout: the peer was silent, or took no output, for too long"]
+    );
     // The cap.
     let old = Old::new(Says::Yes);
     old.seen.transport().set_write_cap(Some(1000));
