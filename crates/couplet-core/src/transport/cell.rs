@@ -16,8 +16,8 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-#[cfg(feature = "testing")]
 use super::connection::stall::StallCheck;
+#[cfg(feature = "testing")]
 use super::report::LayerReport;
 use super::{ConnectionId, Producer, ProducerKind};
 use crate::address::Address;
