@@ -223,8 +223,8 @@ printed until it closes, or is silent for two hours (--timeout). If the server c
 first, the command ends if stdin is a terminal; otherwise it sends the rest of stdin,
 until stdin is silent for a second or the server has taken none of it for 30 seconds.
 A server that has been sent everything and the end has 30 seconds to close, unless it
-closed first or, over TLS, sent its close_notify. A slow side slows the other down, so nothing is lost or piles up. -v logs
-the connection.
+closed first or, over TLS, sent its close_notify. A slow side slows the other down, so
+nothing is lost or piles up. -v logs the connection.
 
 An ENDPOINT is one of:
   10000                           this port, on 127.0.0.1
