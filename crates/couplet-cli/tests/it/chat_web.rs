@@ -29,7 +29,7 @@ fn said(browser: &Browser) -> Vec<String> {
 
 #[test]
 fn c228_a_page_has_the_lines_of_all_servers_once_and_in_order_also_after_its_server_was_killed() {
-    let Some(browser) = couplet_watched::preparing(|| Browser::start(1000, 700)) else { return };
+    let Some(browser) = Browser::start(1000, 700) else { return };
     let folder = Folder::new();
     let Some(bus) = keeping_bus(&folder) else { return };
     let (mut first, second) = (chat(&bus, ["0", "0"]), chat(&bus, ["0", "0"]));
@@ -87,7 +87,7 @@ fn c228_a_page_has_the_lines_of_all_servers_once_and_in_order_also_after_its_ser
 
 #[test]
 fn c228_pages_work_below_a_path_behind_a_proxy_that_names_the_host() {
-    let Some(browser) = couplet_watched::preparing(|| Browser::start(1000, 700)) else { return };
+    let Some(browser) = Browser::start(1000, 700) else { return };
     if !has("haproxy") {
         return;
     }
@@ -134,7 +134,7 @@ fn c228_pages_work_below_a_path_behind_a_proxy_that_names_the_host() {
 
 #[test]
 fn c228_a_page_shows_lines_that_have_the_numbers_of_lost_ones() {
-    let Some(browser) = couplet_watched::preparing(|| Browser::start(1000, 700)) else { return };
+    let Some(browser) = Browser::start(1000, 700) else { return };
     let (folder, copy) = (Folder::new(), Folder::new());
     let Some(mut bus) = keeping_bus(&folder) else { return };
     let server = chat(&bus, ["0", "0"]);
@@ -181,7 +181,7 @@ fn c228_a_page_shows_lines_that_have_the_numbers_of_lost_ones() {
 
 #[test]
 fn c228_a_page_notices_that_its_last_lines_were_lost_and_their_numbers_given_to_others() {
-    let Some(browser) = couplet_watched::preparing(|| Browser::start(1000, 700)) else { return };
+    let Some(browser) = Browser::start(1000, 700) else { return };
     let Some(redis) = servers::Server::start_redis(&[]) else { return };
     let (mut first, second) = (chat(&redis, ["0", "0"]), chat(&redis, ["0", "0"]));
     let mut bob = named(&second, "bob");

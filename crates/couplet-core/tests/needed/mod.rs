@@ -52,10 +52,6 @@ impl Venv {
     /// The path of its interpreter, or why it has none. Runs under a lock, so that concurrent tests
     /// wait.
     pub(crate) fn python(&self) -> Result<PathBuf, String> {
-        couplet_watched::preparing(|| self.installed())
-    }
-
-    fn installed(&self) -> Result<PathBuf, String> {
         let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let folder = target.join(format!("{}-venv", self.name));
         let lock = File::create(target.join(format!("{}-venv.lock", self.name)))

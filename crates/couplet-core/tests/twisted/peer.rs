@@ -4,10 +4,8 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex, Once};
+use std::sync::{Arc, Mutex, Once, OnceLock};
 use std::thread;
-
-use couplet_watched::Prepared;
 
 use crate::needed::{Venv, missing, succeed};
 
@@ -32,8 +30,8 @@ pub(crate) fn has_twisted() -> bool {
 
 /// A Python that has Twisted, or why none was found.
 pub(crate) fn python() -> Result<&'static Path, &'static str> {
-    static PYTHON: Prepared<Result<PathBuf, String>> = Prepared::new();
-    let found = PYTHON.get_or_prepare(|| match std::env::var_os("TWISTED_PYTHON") {
+    static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let found = PYTHON.get_or_init(|| match std::env::var_os("TWISTED_PYTHON") {
         Some(named) => {
             let named = PathBuf::from(named);
             let import = format!("import {MODULES}");

@@ -45,15 +45,13 @@ fn file(length: usize) -> String {
 fn interpreter() -> Option<&'static str> {
     static PYTHON: OnceLock<Option<String>> = OnceLock::new();
     let make = || {
-        couplet_watched::preparing(|| {
-            let folder = format!("{}/h2-venv", env!("CARGO_TARGET_TMPDIR"));
-            let script = Path::new(FRAMES).join("../../../../couplet-core/tests/needed/venv.sh");
-            let mut command = Command::new("sh");
-            command.arg(script).args([&folder, "h2.connection, hpack, hyperframe.frame"]);
-            command.args(["h2==4.3.0", "hpack==4.1.0", "hyperframe==6.1.0"]);
-            let ended = command.stdin(Stdio::null()).output();
-            ended.is_ok_and(|ended| ended.status.success()).then(|| format!("{folder}/bin/python"))
-        })
+        let folder = format!("{}/h2-venv", env!("CARGO_TARGET_TMPDIR"));
+        let script = Path::new(FRAMES).join("../../../../couplet-core/tests/needed/venv.sh");
+        let mut command = Command::new("sh");
+        command.arg(script).args([&folder, "h2.connection, hpack, hyperframe.frame"]);
+        command.args(["h2==4.3.0", "hpack==4.1.0", "hyperframe==6.1.0"]);
+        let ended = command.stdin(Stdio::null()).output();
+        ended.is_ok_and(|ended| ended.status.success()).then(|| format!("{folder}/bin/python"))
     };
     let python = PYTHON.get_or_init(make).as_deref();
     if python.is_none() {

@@ -28,8 +28,7 @@ use serde_json::{Value, json};
 static ONE: Mutex<()> = Mutex::new(());
 
 fn one_at_a_time() -> MutexGuard<'static, ()> {
-    // The time of a test begins when it is its turn.
-    couplet_watched::preparing(|| ONE.lock().unwrap_or_else(PoisonError::into_inner))
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Types a filter, and returns to the rows.

@@ -1,101 +1,86 @@
-//! Ends a test binary if one of its tests takes longer than a minute.
+//! Fails tests that hang.
 //!
 //! `#[macro_use] extern crate couplet_watched;` in the root of a test binary replaces its `#[test]`
-//! by one that also calls [`watch`]. The harness has no time limit, and a thread can't be ended
-//! from outside, so the watchdog ends the process, after it has printed the test's name and, on
-//! Linux, its backtrace.
+//! by one that runs the body by [`run`]. The harness has no time limit, and a busy machine must not
+//! fail a test, so the watchdog looks for progress: while the process and its children use no
+//! processor time and read and write nothing for two minutes, or a test takes longer than a quarter
+//! of an hour, the test fails with its name and, on Linux, its backtrace. Its thread remains.
 
-use std::io::Write;
-use std::process::Command;
+use std::any::Any;
+use std::panic::{self, AssertUnwindSafe};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Termination};
+use std::sync::mpsc::{self, Sender};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::ThreadId;
 use std::time::{Duration, Instant};
-use std::{env, fs, io, process, thread};
+use std::{env, fs, thread};
 
 use couplet_os::backtrace::Thread;
 
 pub use couplet_watched_attribute::test;
 
-/// The limit of a test in seconds, for slow machines.
+/// The time without progress after which a test fails, in seconds.
 const VARIABLE: &str = "COUPLET_TEST_SECONDS";
-const LIMIT: Duration = Duration::from_secs(60);
-/// Time limit for installing or compiling a test's requirements.
-const PREPARATION: Duration = Duration::from_secs(600);
+const QUIET: Duration = Duration::from_secs(120);
+/// A test that makes progress may take this many times as long.
+const LONGEST: u32 = 8;
+/// Looks for progress within that time.
+const LOOKS: u32 = 12;
 
 static RUNNING: Mutex<Vec<Running>> = Mutex::new(Vec::new());
-static WATCHDOG: OnceLock<Watchdog> = OnceLock::new();
+static WATCHDOG: OnceLock<()> = OnceLock::new();
 
 struct Running {
     test: &'static str,
-    until: Instant,
-    thread: ThreadId,
+    since: Instant,
     trace: Option<Thread>,
+    /// The thread's folder in `/proc`.
+    folder: Option<PathBuf>,
+    ended: Sender<Ended>,
 }
 
-struct Watchdog {
-    limit: Duration,
-    thread: thread::Thread,
+enum Ended {
+    Returned(ExitCode),
+    Panicked(Box<dyn Any + Send>),
+    /// With a description.
+    Hangs(String),
 }
 
-/// A test runs until this is dropped.
-#[derive(Debug)]
-pub struct Watched(&'static str);
-
-/// Starts the time of a test, which the calling thread runs.
+/// Runs the body of a test in a thread of its own, and panics if that panics, returns an error or
+/// hangs.
 ///
 /// # Panics
 ///
-/// If `COUPLET_TEST_SECONDS` is not a number.
-pub fn watch(test: &'static str) -> Watched {
-    let watchdog = WATCHDOG.get_or_init(|| {
+/// Also if `COUPLET_TEST_SECONDS` is not a number.
+pub fn run<T: Termination + 'static>(test: &'static str, body: fn() -> T) {
+    WATCHDOG.get_or_init(|| {
         let seconds = env::var(VARIABLE).map(|text| text.parse().expect("a number of seconds"));
-        let limit = seconds.map_or(LIMIT, Duration::from_secs);
-        Watchdog { limit, thread: thread::spawn(guard).thread().clone() }
+        let quiet = seconds.map_or(QUIET, Duration::from_secs);
+        thread::spawn(move || watch(quiet));
     });
-    let (until, thread) = (now() + watchdog.limit, thread::current().id());
-    running().push(Running { test, until, thread, trace: Thread::current() });
-    Watched(test)
-}
-
-/// A requirement that several tests share: the first to need it prepares it, in at most ten minutes.
-///
-/// The time of each test that waits for it starts again afterwards.
-#[derive(Debug)]
-pub struct Prepared<T>(OnceLock<T>);
-
-impl<T> Prepared<T> {
-    /// Nothing is prepared yet.
-    #[expect(clippy::new_without_default, reason = "it is the value of a static")]
-    pub const fn new() -> Self {
-        Prepared(OnceLock::new())
-    }
-
-    /// What `work` has made, for this test or another.
-    pub fn get_or_prepare(&self, work: impl FnOnce() -> T) -> &T {
-        preparing(|| self.0.get_or_init(work))
-    }
-}
-
-/// Prepares a test's requirements, in at most ten minutes. Afterwards the test's time starts again.
-pub fn preparing<T>(work: impl FnOnce() -> T) -> T {
-    let current = thread::current().id();
-    let set = |limit| {
-        let mut running = running();
-        let test = running.iter_mut().find(|running| running.thread == current);
-        test.into_iter().for_each(|test| test.until = now() + limit);
+    let (ended, end) = mpsc::channel();
+    let work = move || {
+        let folder = fs::read_link("/proc/thread-self").ok();
+        let folder = folder.map(|path| Path::new("/proc").join(path));
+        let (since, trace) = (now(), Thread::current());
+        running().push(Running { test, since, trace, folder, ended: ended.clone() });
+        let returned = panic::catch_unwind(AssertUnwindSafe(|| body().report()));
+        running().retain(|running| running.test != test);
+        // Nobody waits for a test that has failed already.
+        let _ = ended.send(returned.map_or_else(Ended::Panicked, Ended::Returned));
     };
-    set(PREPARATION);
-    let made = work();
-    if let Some(watchdog) = WATCHDOG.get() {
-        set(watchdog.limit);
-        watchdog.thread.unpark();
+    let spawned = thread::Builder::new().name(test.to_owned()).spawn(work);
+    let thread = spawned.expect("a thread");
+    let ended = end.recv().expect("the test ends with a message");
+    if let Ended::Hangs(place) = ended {
+        panic!("{place}");
     }
-    made
-}
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        running().retain(|running| running.test != self.0);
+    // Its thread-local values are dropped.
+    let _ = thread.join();
+    match ended {
+        Ended::Panicked(panic) => panic::resume_unwind(panic),
+        Ended::Returned(code) if code != ExitCode::SUCCESS => panic!("the test returned an error"),
+        _ => {}
     }
 }
 
@@ -108,34 +93,63 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// Sleeps until the first limit: a test that starts meanwhile reaches its own limit later.
 #[expect(clippy::disallowed_methods, reason = "real time passes for a test, too")]
-fn guard() {
-    let limit = WATCHDOG.wait().limit;
+fn watch(quiet: Duration) {
+    let own = fs::read_link("/proc/thread-self").ok();
+    let own = own.and_then(|path| path.file_name().map(ToOwned::to_owned));
+    let mut seen = (Vec::new(), now());
     loop {
-        let running = running();
-        let first = running.iter().min_by_key(|running| running.until);
-        let left = first.map_or(limit, |first| first.until.saturating_duration_since(now()));
-        match first {
-            Some(late) if left.is_zero() => end(late, limit),
-            _ => drop(running),
+        thread::park_timeout(quiet / LOOKS);
+        let found = progress(own.as_deref());
+        if found.is_empty() || seen.0 != found {
+            seen = (found, now());
         }
-        thread::park_timeout(left);
+        let is_quiet = seen.1.elapsed() >= quiet;
+        let hangs = |running: &mut Running| {
+            let time = running.since.elapsed();
+            is_quiet && time >= quiet || time >= quiet * LONGEST
+        };
+        // The lock is released before the backtraces, which take it.
+        let late: Vec<Running> = running().extract_if(.., hangs).collect();
+        late.iter().for_each(fail);
     }
 }
 
-/// Ends the process and the programs that it has started.
-fn end(test: &Running, limit: Duration) -> ! {
-    let trace = test.trace.and_then(Thread::capture);
-    let place = trace.map_or_else(String::new, |trace| format!("; it is in\n{trace}"));
-    // Not `eprintln`, whose output the harness captures.
-    let said = format!("{} takes longer than {limit:?} ({VARIABLE}){place}\n", test.test);
-    let _ = io::stderr().write_all(said.as_bytes());
-    for thread in fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
-        let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
-        for child in children.split_whitespace() {
-            let _ = Command::new("kill").args(["-9", child]).status();
+/// A value that changes when a thread of this process other than `own`, or a process below it, uses
+/// the processor, reads or writes. Empty if the system does not tell.
+fn progress(own: Option<&std::ffi::OsStr>) -> Vec<String> {
+    let mut seen = Vec::new();
+    let mut look = vec![PathBuf::from("/proc/self")];
+    while let Some(process) = look.pop() {
+        for thread in fs::read_dir(process.join("task")).into_iter().flatten().flatten() {
+            if own != Some(&thread.file_name()) {
+                seen.push(times(&thread.path()));
+                seen.extend(fs::read_to_string(thread.path().join("io")).ok());
+            }
+            let children = fs::read_to_string(thread.path().join("children"));
+            let children = children.unwrap_or_default();
+            look.extend(children.split_whitespace().map(|id| Path::new("/proc").join(id)));
         }
     }
-    process::abort()
+    seen
+}
+
+/// The processor time of a thread, in user and in kernel mode.
+fn times(thread: &Path) -> String {
+    let stat = fs::read_to_string(thread.join("stat")).unwrap_or_default();
+    // Behind the name, which may contain spaces.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    fields.skip(11).take(2).collect::<Vec<_>>().join(" ")
+}
+
+/// Ends the programs that a test has started, and fails it.
+fn fail(test: &Running) {
+    let trace = test.trace.and_then(Thread::capture);
+    let place = trace.map_or_else(String::new, |trace| format!("; it is in\n{trace}"));
+    let children =
+        test.folder.as_ref().and_then(|folder| fs::read_to_string(folder.join("children")).ok());
+    for child in children.unwrap_or_default().split_whitespace() {
+        let _ = Command::new("kill").args(["-9", child]).status();
+    }
+    let _ = test.ended.send(Ended::Hangs(format!("{} hangs ({VARIABLE}){place}", test.test)));
 }

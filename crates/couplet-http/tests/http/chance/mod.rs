@@ -40,7 +40,7 @@ fn built(root: &Path) -> std::path::PathBuf {
 #[test]
 fn what_tokio_decides_by_chance_comes_from_the_seed() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("chance");
-    let program = couplet_watched::preparing(|| built(&folder));
+    let program = built(&folder);
     let said = [(), ()].map(|()| {
         let ran = Command::new(&program).args(["1", "1", "2"]).output().expect("it runs");
         assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));

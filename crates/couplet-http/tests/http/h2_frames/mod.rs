@@ -6,8 +6,7 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-
-use couplet_watched::Prepared;
+use std::sync::OnceLock;
 
 use crate::asked::{CLEAR, over_sockets};
 use crate::counting::{live, peak, reset_peak};
@@ -22,9 +21,9 @@ const VENV: Venv = Venv {
 };
 
 fn python() -> Option<&'static PathBuf> {
-    static PYTHON: Prepared<Option<PathBuf>> = Prepared::new();
+    static PYTHON: OnceLock<Option<PathBuf>> = OnceLock::new();
     let made = || VENV.python().inspect_err(|why| missing(format_args!("h2 ({why})"))).ok();
-    PYTHON.get_or_prepare(made).as_ref()
+    PYTHON.get_or_init(made).as_ref()
 }
 
 /// Serves while a Python program runs, and returns its output.

@@ -8,12 +8,12 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use couplet::http::HttpExt;
 use couplet::http::websocket::{WebSocketOptions, WebSocketRequest, code};
 use couplet::{Reactor, Result};
-use couplet_watched::Prepared;
 
 use super::kit::{echo, secs, serve};
 use crate::needed::{Folder, missing, skipped};
@@ -25,8 +25,8 @@ const CASES: usize = 301;
 
 /// The Python that runs the suite, and the suite's folder; `None` without Python 2.7.
 fn suite() -> Option<&'static (PathBuf, PathBuf)> {
-    static SUITE: Prepared<Option<(PathBuf, PathBuf)>> = Prepared::new();
-    SUITE.get_or_prepare(set_up).as_ref()
+    static SUITE: OnceLock<Option<(PathBuf, PathBuf)>> = OnceLock::new();
+    SUITE.get_or_init(set_up).as_ref()
 }
 
 /// Runs `autobahn.sh` under a lock, so that concurrent runs of these tests wait.

@@ -6,10 +6,10 @@
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 
 use couplet::http::HttpExt;
 use couplet::http::websocket::{Message, WebSocket, WebSocketOptions, WebSocketRequest, code};
-use couplet_watched::Prepared;
 
 use super::kit::{echo, serve};
 use crate::needed::{Venv, missing};
@@ -23,9 +23,9 @@ const VENV: Venv = Venv {
 };
 
 fn python() -> Option<&'static PathBuf> {
-    static PYTHON: Prepared<Option<PathBuf>> = Prepared::new();
+    static PYTHON: OnceLock<Option<PathBuf>> = OnceLock::new();
     let made = || VENV.python().inspect_err(|why| missing(format_args!("websockets ({why})"))).ok();
-    PYTHON.get_or_prepare(made).as_ref()
+    PYTHON.get_or_init(made).as_ref()
 }
 
 fn peer(words: &[&str]) -> Child {

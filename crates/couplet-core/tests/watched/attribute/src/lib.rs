@@ -1,29 +1,28 @@
-//! `#[test]` for `couplet-watched`: the standard one, with a call of `watch` at the start of the
-//! function.
+//! `#[test]` for `couplet-watched`: the standard one, whose function runs its body by
+//! `couplet_watched::run`.
 
 use proc_macro::{Delimiter, Group, TokenStream, TokenTree};
 
 /// The standard attribute, with a watchdog for the body.
 #[proc_macro_attribute]
 pub fn test(_: TokenStream, function: TokenStream) -> TokenStream {
-    let mut tokens: Vec<TokenTree> = function.into_iter().collect();
-    let name = tokens.iter().skip_while(|token| token.to_string() != "fn").nth(1);
-    let name = name.map(ToString::to_string).unwrap_or_default();
-    let watched =
-        "let _watched = ::couplet_watched::watch(::core::concat!(::core::module_path!(), ";
-    let watched = format!("{watched}\"::\", ::core::stringify!({name})));");
-    let mut body: TokenStream = watched.parse().expect("a statement");
-    match tokens.pop() {
-        Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Brace => {
-            body.extend(group.stream());
-            let mut braced = Group::new(Delimiter::Brace, body);
-            braced.set_span(group.span());
-            tokens.push(TokenTree::Group(braced));
-        }
+    let tokens: Vec<TokenTree> = function.into_iter().collect();
+    let at = tokens.iter().position(|token| token.to_string() == "fn").unwrap_or(tokens.len());
+    let (before, function) = tokens.split_at(at);
+    let [keyword, name, arguments, ..] = function else {
         // The compiler reports the problem.
-        other => tokens.extend(other),
-    }
+        return tokens.into_iter().collect();
+    };
+    let run = format!(
+        "::couplet_watched::run(::core::concat!(::core::module_path!(), \"::\", \
+         ::core::stringify!({name})), {name})"
+    );
+    let mut body: TokenStream = function.iter().cloned().collect();
+    body.extend(run.parse::<TokenStream>().expect("an expression"));
+    let mut braced = Group::new(Delimiter::Brace, body);
+    braced.set_span(function.last().unwrap_or(name).span());
     let mut test: TokenStream = "#[::core::prelude::v1::test]".parse().expect("an attribute");
-    test.extend(tokens);
+    test.extend(before.iter().cloned());
+    test.extend([keyword.clone(), name.clone(), arguments.clone(), TokenTree::Group(braced)]);
     test
 }
