@@ -271,7 +271,7 @@ impl Sim {
 
     /// Limits a host's sending rate, in bytes per second. `None`, the default, sets no limit.
     pub fn set_bandwidth(&mut self, host: Host, bytes: Option<u64>) {
-        self.kernel.borrow_mut().hosts[host.0 as usize].bandwidth = bytes.map(|n| n.max(1));
+        self.kernel.borrow_mut().set_bandwidth(host.0, bytes);
     }
 
     /// Sets the socket buffer sizes of new connections, in bytes and for each direction: `send`

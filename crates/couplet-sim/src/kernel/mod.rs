@@ -143,8 +143,12 @@ pub(super) enum WorldAction {
     Nothing,
 }
 
+/// The order of the first event that is not the beginning of a fault.
+const AFTER_FAULTS: u64 = 1 << 32;
+
 struct Scheduled {
     at: u64,
+    /// Order at the same time: the number of a fault that begins, others from [`AFTER_FAULTS`] on.
     order: u64,
     event: SimEvent,
 }
@@ -250,7 +254,7 @@ impl Kernel {
             now: 0,
             started: trapped::epoch(),
             queue: BinaryHeap::new(),
-            order: 0,
+            order: AFTER_FAULTS,
             events: 0,
             hosts: Vec::new(),
             loops: 0,
@@ -437,16 +441,24 @@ impl Kernel {
         Route { latency: self.link(from, to).latency, detour }
     }
 
-    /// Time at which bytes sent now leave the host, behind earlier ones.
-    fn departure(&mut self, from: u32, bytes: usize) -> u64 {
+    /// The host's limit on outgoing bytes per second, if it has one.
+    fn rate(&self, host: u32) -> Option<u64> {
         let rates = self.active_faults().filter_map(|fault| match fault {
-            Fault::Throttle(host, rate) if host.0 == from => Some((*rate).max(1)),
+            Fault::Throttle(of, rate) if of.0 == host => Some((*rate).max(1)),
             _ => None,
         });
-        let rate = rates.chain(self.hosts[from as usize].bandwidth).min();
-        let Some(rate) = rate else {
-            return self.now;
-        };
+        rates.chain(self.hosts[host as usize].bandwidth).min()
+    }
+
+    pub(super) fn set_bandwidth(&mut self, host: u32, bytes: Option<u64>) {
+        let before = self.rate(host);
+        self.host(host).bandwidth = bytes.map(|n| n.max(1));
+        self.follow_rate(host, before);
+    }
+
+    /// Time at which bytes sent now leave the host, behind earlier ones.
+    fn departure(&mut self, from: u32, bytes: usize) -> u64 {
+        let Some(rate) = self.rate(from) else { return self.now };
         let takes = u128::from(bytes as u64) * 1_000_000_000 / u128::from(rate);
         let uplink = &mut self.hosts[from as usize].uplink_free;
         *uplink = (*uplink).max(self.now).saturating_add(takes as u64);
@@ -465,7 +477,9 @@ impl Kernel {
 
     pub(super) fn plan(&mut self, planned: Planned) {
         let n = self.faults.len() as u32;
-        self.at(nanos(planned.at), SimEvent::FaultBegins(n));
+        // First at its time: a fault that another one follows has no gap between them.
+        let (at, event) = (nanos(planned.at).max(self.now), SimEvent::FaultBegins(n));
+        self.queue.push(Reverse(Scheduled { at, order: u64::from(n), event }));
         if let Some(end) = planned.ends()
             && !planned.fault.is_instantaneous()
         {
@@ -481,15 +495,14 @@ impl Kernel {
     /// Ends every fault and prevents further ones. Crashed hosts get their power back, but programs
     /// stay down.
     pub(super) fn end_all_faults(&mut self) {
+        let hosts = 0..self.hosts.len() as u32;
+        let rates: Vec<_> = hosts.clone().map(|host| self.rate(host)).collect();
         self.active = None;
-        for host in 0..self.hosts.len() as u32 {
+        for (host, rate) in hosts.zip(rates) {
             let state = &mut self.hosts[host as usize];
             state.restore_power();
             state.paused = 0;
-            let waits_to_leave = state.uplink_free > self.now;
-            if waits_to_leave {
-                self.reschedule_in_flight(host);
-            }
+            self.follow_rate(host, rate);
             self.schedule_turn(host);
         }
     }
@@ -525,7 +538,7 @@ impl Kernel {
             _ => {}
         }
         if !fault.is_instantaneous() {
-            self.active.get_or_insert_default().push(n);
+            self.change_active(n, |active| active.push(n));
         }
         match fault {
             Fault::Crash(host) => self.end_program(host.0, Extent::Power),
@@ -536,24 +549,32 @@ impl Kernel {
     }
 
     fn fault_ends(&mut self, n: u32) -> WorldAction {
-        let Some(active) = self.active.as_mut().filter(|active| active.contains(&n)) else {
+        if !self.active.as_ref().is_some_and(|active| active.contains(&n)) {
             return WorldAction::Nothing;
-        };
-        active.retain(|active| *active != n);
+        }
         self.note(None, TraceEvent::FaultEnds(n));
-        match self.faults[n as usize].fault {
-            Fault::Pause(host) => {
-                for host in self.hosts_of(host) {
-                    self.host(host).paused -= 1;
-                    self.schedule_turn(host);
-                }
+        self.change_active(n, |active| active.retain(|active| *active != n));
+        if let Fault::Pause(host) = self.faults[n as usize].fault {
+            for host in self.hosts_of(host) {
+                self.host(host).paused -= 1;
+                self.schedule_turn(host);
             }
-            Fault::Throttle(host, _) => self.reschedule_in_flight(host.0),
-            _ => {}
         }
         match self.faults[n as usize].fault.ended_host() {
             Some(host) => self.restore_host(host.0),
             None => WorldAction::Nothing,
+        }
+    }
+
+    /// Adds a lasting fault to those in effect, or removes it.
+    fn change_active(&mut self, n: u32, change: impl FnOnce(&mut Vec<u32>)) {
+        let throttled = match self.faults[n as usize].fault {
+            Fault::Throttle(host, _) => Some((host.0, self.rate(host.0))),
+            _ => None,
+        };
+        change(self.active.get_or_insert_default());
+        if let Some((host, before)) = throttled {
+            self.follow_rate(host, before);
         }
     }
 }

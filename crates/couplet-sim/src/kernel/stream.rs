@@ -92,6 +92,17 @@ enum Packet {
     Fin,
 }
 
+/// A packet in flight.
+struct Flying {
+    packet: Packet,
+    /// When its last byte leaves the host.
+    departs: u64,
+    /// The delay of its trip, in nanoseconds.
+    takes: u64,
+    /// Not before the packets ahead of it.
+    arrives: u64,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fin {
     No,
@@ -172,7 +183,7 @@ impl Unsent {
 struct Flow {
     unsent: Unsent,
     // Bound: the packets within one window, our opening and our FIN.
-    flight: VecDeque<Packet>,
+    flight: VecDeque<Flying>,
     bytes_in_flight: usize,
     /// Bytes taken from `unsent` and not yet acknowledged.
     unacked: usize,
@@ -183,8 +194,7 @@ struct Flow {
     window_probe_pending: bool,
     fin: Fin,
     last_arrival: u64,
-    /// Bumped when packets are rescheduled; arrivals and acknowledgements of older epochs are
-    /// ignored.
+    /// Bumped when packets are lost; arrivals and acknowledgements of older epochs are ignored.
     epoch: u32,
     loss: Loss,
     random: RandomStream,
@@ -321,6 +331,11 @@ impl Flow {
             written: 0,
             above: Ledger::default(),
         }
+    }
+
+    /// Whether the next packet to arrive is the first of its end.
+    fn opens(&self) -> bool {
+        self.flight.front().is_some_and(|flying| matches!(flying.packet, Packet::Open))
     }
 
     fn buffered(&self) -> usize {
@@ -518,6 +533,13 @@ impl Kernel {
         if is_over(0) && is_over(1) {
             self.conns.remove(id);
         }
+    }
+}
+
+impl Flying {
+    /// A packet that is not scheduled yet.
+    fn new(packet: Packet) -> Flying {
+        Flying { packet, departs: 0, takes: 0, arrives: 0 }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::io::ErrorKind;
 use std::rc::Rc;
+use std::time::Duration;
 
 use couplet::sim::{Cut, Fault, Latency, Link, Sim};
 use couplet::{Protocol, Transport};
@@ -111,9 +112,91 @@ fn of_two_throttles_of_a_host_the_slower_one_counts_until_it_ends() {
         got.borrow_mut().extend(all(&there));
         got.borrow().len() == data.len()
     });
-    // The rest leaves at 1000 bytes a second from the end of the slower throttle.
-    assert_eq!(two.sim.elapsed() - start, ms(5250) + ms(7500) + ms(10));
+    // The rest leaves at 1000 bytes a second from the end of the slower throttle: 2624.5 bytes have
+    // left by then.
+    assert_eq!(two.sim.elapsed() - start, ms(5250) + Duration::from_micros(7_375_500) + ms(10));
     assert!(**got.borrow() == data);
+}
+
+/// When each 500 bytes of 5000 arrive, in ms since they were sent, while these throttles of the
+/// sender last from one second to another.
+fn arrivals(latency: Duration, throttles: &[(u64, u64, u64)]) -> Vec<u128> {
+    let mut two = Two::new();
+    let (here, there) = two.joined();
+    two.sim.set_default_link(Link::constant(latency).cut(Cut::Most(500)));
+    let start = two.sim.elapsed();
+    for (rate, from, to) in throttles {
+        let (from, lasts) = (start + s(*from), s(to - from));
+        two.sim.fault(from, lasts, Fault::Throttle(two.a, *rate));
+    }
+    two.pass(Duration::ZERO);
+    here.push(&[1; 5000]).unwrap();
+    let arrives = (1..=10).map(|_| {
+        two.until(|| there.take(500).len() == 500);
+        (two.sim.elapsed() - start - latency).as_millis()
+    });
+    arrives.collect()
+}
+
+#[test]
+fn a_throttle_without_effect_on_the_rate_delays_nothing() {
+    let rate = |ms: u128| (1..=10).map(|n| n * ms).collect::<Vec<_>>();
+    let one = [(1000, 0, 60)];
+    assert_eq!(arrivals(ms(10), &one), rate(500));
+    // Equal, or faster: they begin and end at the same time, within, and overlapping.
+    for other in [1000, 2000] {
+        for (from, to) in [(0, 60), (0, 3), (2, 3), (2, 60), (2, 99)] {
+            let both = [one[0], (other, from, to)];
+            assert_eq!(arrivals(ms(10), &both), rate(500), "{both:?}");
+            assert_eq!(arrivals(ms(10), &[both[1], both[0]]), rate(500), "{both:?}");
+        }
+    }
+    // One that follows an equal one.
+    for both in [[(1000, 0, 2), (1000, 2, 9)], [(1000, 2, 9), (1000, 0, 2)]] {
+        assert_eq!(arrivals(ms(10), &both).last(), Some(&5000), "{both:?}");
+    }
+}
+
+#[test]
+fn packets_that_wait_to_leave_follow_each_change_of_the_rate() {
+    // 2000 bytes leave within 2 s, 250 bytes within 1 s, and the rest at full speed.
+    let two = [(1000, 0, 3), (250, 2, 3)];
+    let expected = [500, 1000, 1500, 2000, 3000, 3000, 3000, 3000, 3000, 3000];
+    assert_eq!(arrivals(ms(10), &two), expected);
+    assert_eq!(arrivals(ms(10), &[two[1], two[0]]), expected);
+    // 250 bytes have left after 1 s, and 250 more after 1.25 s.
+    let two = [(250, 0, 1), (1000, 0, 60)];
+    assert_eq!(arrivals(ms(10), &two)[..2], [1250, 1750]);
+}
+
+#[test]
+fn the_end_of_a_throttle_does_not_delay_packets_that_have_left() {
+    // Three packets have left the host after 1.5 s, and arrive from 5.5 s on.
+    assert_eq!(arrivals(s(5), &[(1000, 0, 2)])[..5], [500, 1000, 1500, 2000, 2000]);
+}
+
+#[test]
+fn a_bandwidth_counts_for_packets_that_wait_to_leave() {
+    for (bytes, expected) in [(Some(1000), 10_000), (Some(2000), 6000), (None, 2000)] {
+        let mut two = Two::new();
+        let (here, there) = two.joined();
+        two.sim.set_bandwidth(two.a, Some(1000));
+        here.push(&[1; 10_000]).unwrap();
+        two.pass(s(2));
+        two.sim.set_bandwidth(two.a, bytes);
+        let took = s(2) + two.until(|| !all(&there).is_empty());
+        assert_eq!(took, ms(expected) + ms(10), "{bytes:?}");
+    }
+    // The end of all faults is not the end of a bandwidth.
+    let mut two = Two::new();
+    let (here, there) = two.joined();
+    two.sim.set_bandwidth(two.a, Some(1000));
+    here.push(&[1; 10_000]).unwrap();
+    two.pass(s(9));
+    drop((here, there));
+    let before = two.sim.elapsed();
+    two.sim.finish().unwrap();
+    assert_eq!(two.sim.elapsed() - before, s(1) + ms(10));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use couplet_core::Address;
 
 use super::super::{EndId, Kernel, SimEvent};
 use super::capture::Segment;
-use super::{Fin, Health, Loss, Packet, Stage};
+use super::{Fin, Health, Loss, Stage};
 use crate::Host;
 use crate::random::{Purpose, RandomStream};
 
@@ -41,7 +41,7 @@ impl Kernel {
             flow.drop_all();
             return self.reap(id.conn);
         }
-        let opens = matches!(flow.flight.front(), Some(Packet::Open));
+        let opens = flow.opens();
         let (since, tries) = flow.loss.history().unwrap_or((now, 0));
         flow.loss = Loss::Stalled { since, tries: tries + 1 };
         let first = if opens { RETRY_OPEN } else { RETRY };
@@ -62,7 +62,7 @@ impl Kernel {
         if flow.epoch != epoch {
             return;
         }
-        let opens = matches!(flow.flight.front(), Some(Packet::Open));
+        let opens = flow.opens();
         if now - since >= if opens { GIVE_UP_OPEN } else { GIVE_UP } {
             if opens && id.side == 1 {
                 // The client has waited just as long for this answer.
@@ -79,11 +79,8 @@ impl Kernel {
         }
         let flow = conn.flow(id.side);
         flow.loss.resume();
-        let sizes: Vec<usize> = flow.flight.iter().map(Packet::len).collect();
-        let acks = flow.arrived > 0;
-        for bytes in sizes {
-            self.schedule_arrival(id, bytes);
-        }
+        let (flying, acks) = (flow.flight.len(), flow.arrived > 0);
+        (0..flying).for_each(|index| self.schedule_arrival(id, index));
         if acks {
             self.schedule_ack(id);
         }

@@ -7,7 +7,7 @@ use couplet_core::driver::memory::Cut;
 
 use super::super::{EndId, Kernel, SimEvent};
 use super::capture::Segment;
-use super::{Fin, Health, Loss, Packet, Stage};
+use super::{Fin, Flying, Health, Loss, Packet, Stage};
 use crate::Host;
 use crate::faults::Fault;
 
@@ -89,11 +89,12 @@ impl Kernel {
 
     /// Sends a packet behind those already in flight.
     pub(super) fn send_packet(&mut self, id: EndId, packet: Packet) {
-        let bytes = if let Packet::Data(data) = &packet { data.len() } else { 0 };
         self.capture_segment(id, Segment::Packet(&packet));
         if let Some(conn) = self.conn(id.conn) {
-            conn.flow(id.side).flight.push_back(packet);
-            self.schedule_arrival(id, bytes);
+            let flight = &mut conn.flow(id.side).flight;
+            flight.push_back(Flying::new(packet));
+            let last = flight.len() - 1;
+            self.schedule_arrival(id, last);
         }
     }
 
@@ -103,47 +104,69 @@ impl Kernel {
         self.conn(of.conn).map_or(0, |conn| route.draw_delay(&mut conn.flow(of.side).random))
     }
 
-    pub(super) fn schedule_arrival(&mut self, id: EndId, bytes: usize) {
+    /// Sends the packet at this index in flight, and schedules its arrival.
+    pub(super) fn schedule_arrival(&mut self, id: EndId, index: usize) {
         let Some(conn) = self.conn(id.conn) else { return };
         let (from, to) = conn.hosts(id.side);
+        let bytes = conn.flow(id.side).flight[index].packet.len();
         let is_local = self.machine(from) == self.machine(to);
         let departs = if is_local { self.now } else { self.departure(from, bytes) };
         let takes = self.draw(id, from, to);
         let Some(conn) = self.conn(id.conn) else { return };
         let flow = conn.flow(id.side);
         flow.last_arrival = flow.last_arrival.max(departs.saturating_add(takes));
-        let (at, epoch) = (flow.last_arrival, flow.epoch);
-        self.at(at, SimEvent::Packet(id, epoch));
+        let (arrives, epoch) = (flow.last_arrival, flow.epoch);
+        let flying = &mut flow.flight[index];
+        (flying.departs, flying.takes, flying.arrives) = (departs, takes, arrives);
+        self.at(arrives, SimEvent::Packet(id, epoch));
     }
 
-    /// Reschedules a host's packets in flight at the current rate, after a rate limit was lifted.
-    pub(in crate::kernel) fn reschedule_in_flight(&mut self, host: u32) {
-        self.hosts[host as usize].uplink_free = self.now;
+    /// Lets the packets that wait to leave the host follow a change of its sending rate, which was
+    /// `before`. Packets that have left are not affected.
+    pub(in crate::kernel) fn follow_rate(&mut self, host: u32, before: Option<u64>) {
+        let (now, rate) = (self.now, self.rate(host));
+        // Without a limit, nothing waits.
+        let Some(before) = before.filter(|before| rate != Some(*before)) else { return };
+        let wait = |at: u64| {
+            let left = u128::from(at - now) * u128::from(before);
+            let wait = rate.map_or(0, |rate| left / u128::from(rate));
+            now.saturating_add(u64::try_from(wait).unwrap_or(u64::MAX))
+        };
+        let free = &mut self.host(host).uplink_free;
+        *free = wait((*free).max(now));
         for id in self.ends_known_to(host) {
-            let now = self.now;
             let Some(conn) = self.conn(id.conn) else { continue };
             let flow = conn.flow(id.side);
-            if flow.is_stalled() || flow.flight.is_empty() {
+            if flow.is_stalled() {
                 continue;
             }
-            // The new epoch also invalidates acknowledgements in flight, so send them again.
-            flow.epoch += 1;
-            flow.last_arrival = now;
-            let acks = std::mem::take(&mut flow.ack_pending);
-            let sizes: Vec<usize> = flow.flight.iter().map(Packet::len).collect();
-            for bytes in sizes {
-                self.schedule_arrival(id, bytes);
+            let waiting = flow.flight.partition_point(|flying| flying.departs <= now);
+            if waiting == flow.flight.len() {
+                continue;
             }
-            if acks {
-                self.schedule_ack(id);
+            let epoch = flow.epoch;
+            let mut arrives = if waiting > 0 { flow.flight[waiting - 1].arrives } else { now };
+            let mut arrivals = Vec::new();
+            for flying in flow.flight.range_mut(waiting..) {
+                flying.departs = wait(flying.departs);
+                arrives = arrives.max(flying.departs.saturating_add(flying.takes));
+                flying.arrives = arrives;
+                arrivals.push(arrives);
+            }
+            flow.last_arrival = arrives;
+            for at in arrivals {
+                self.at(at, SimEvent::Packet(id, epoch));
             }
         }
     }
 
-    /// The first packet in flight from this end arrives at the other.
+    /// The first packet in flight from this end arrives at the other, unless it was rescheduled.
     pub(in crate::kernel) fn deliver_next_packet(&mut self, id: EndId, epoch: u32) {
+        let now = self.now;
         let Some(conn) = self.conn(id.conn) else { return };
-        if conn.flow(id.side).epoch != epoch {
+        let flow = conn.flow(id.side);
+        let is_due = flow.flight.front().is_some_and(|flying| flying.arrives == now);
+        if flow.epoch != epoch || !is_due {
             return;
         }
         let (from, to) = conn.hosts(id.side);
@@ -151,7 +174,7 @@ impl Kernel {
             return self.stall(id);
         }
         let Some(conn) = self.conn(id.conn) else { return };
-        match conn.flow(id.side).flight.pop_front() {
+        match conn.flow(id.side).flight.pop_front().map(|flying| flying.packet) {
             None => {}
             Some(Packet::Open) if id.side == 0 => self.receive_open(id),
             Some(Packet::Confirm) => self.receive_confirm(id),
@@ -208,7 +231,7 @@ impl Kernel {
     /// Schedules a retransmission of a packet that the host dropped.
     fn resend(&mut self, id: EndId, packet: Packet) {
         if let Some(conn) = self.conn(id.conn) {
-            conn.flow(id.side).flight.push_front(packet);
+            conn.flow(id.side).flight.push_front(Flying::new(packet));
         }
         self.stall(id);
     }
