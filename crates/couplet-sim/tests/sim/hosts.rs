@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::SystemTime;
 
 use couplet::sim::{Fault, Host, Sim};
-use couplet::{Failure, Protocol, Reactor, Transport};
+use couplet::{Failure, Protocol, Reactor, Reason, Transport};
 
 use super::kit::{Diary, Logger, ms, s};
 
@@ -337,4 +337,141 @@ fn the_seed_sets_the_clocks_of_hosts_slightly_apart() {
     let (first, last) = (one.iter().min().unwrap(), one.iter().max().unwrap());
     let apart = last.duration_since(*first).unwrap();
     assert!(apart > s(0) && apart < s(900), "{apart:?}");
+}
+
+struct Echo;
+
+impl Protocol for Echo {
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        transport.write(data);
+    }
+}
+
+/// Asks its peer each second, and logs its end.
+struct Asks(Diary, String);
+
+impl Asks {
+    fn ask(transport: &Transport) {
+        transport.write("?");
+        let again = transport.connection::<Asks>();
+        again.call_later(s(1), |_, transport| Asks::ask(transport));
+    }
+}
+
+impl Protocol for Asks {
+    fn connection_made(&mut self, transport: &Transport) {
+        Asks::ask(transport);
+    }
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    fn connection_lost(&mut self, _: &Transport, _: &Reason) {
+        self.0.add(&self.1);
+    }
+}
+
+/// A host that serves, and asks these peers. Its lines begin with the number of its life: its start,
+/// each second, each job, and the end of a connection to a peer.
+fn node(sim: &mut Sim, name: &str, peers: &'static [&str]) -> (Host, Diary) {
+    fn pass_seconds(reactor: &Reactor, life: u32, second: u32, diary: &Diary) {
+        diary.add(format!("{life}: {second} s"));
+        let done = diary.clone();
+        let job = reactor.defer_to_thread(|| Ok(()));
+        job.map(move |()| done.add(format!("{life}: job {second}"))).detach();
+        let (again, diary) = (reactor.clone(), diary.clone());
+        reactor.call_later(s(1), move || pass_seconds(&again, life, second + 1, &diary));
+    }
+    let (diary, lives) = (Diary::default(), Cell::new(0));
+    let log = diary.clone();
+    let host = sim.host(name, move |reactor| {
+        let life = lives.replace(lives.get() + 1) + 1;
+        pass_seconds(reactor, life, 0, &log);
+        for peer in peers {
+            let (log, text) = (log.clone(), format!("{life}: loses {peer}"));
+            let asks = move || Asks(log.clone(), text.clone());
+            reactor.connect(format!("tcp:{peer}:80"), asks).map(drop).detach();
+        }
+        reactor.listen("tcp:80", || Echo).map(drop)
+    });
+    (host, diary)
+}
+
+/// The lines of a program that started at this second, up to the end.
+fn seconds(life: u32, start: u64, end: u64) -> Vec<String> {
+    (0..end - start).map(|second| format!("{life}: {second} s")).collect()
+}
+
+#[test]
+fn crashes_that_overlap_end_each_in_its_time_and_touch_no_other_host() {
+    // Of a and b, or of a twice: from, to.
+    let (a, b) = (0, 1);
+    let cases: &[[(usize, u64, u64); 2]] = &[
+        [(a, 10, 20), (b, 12, 18)],
+        [(a, 10, 18), (b, 12, 20)],
+        [(a, 10, 20), (b, 10, 20)],
+        [(a, 10, 15), (b, 15, 20)],
+        [(a, 10, 20), (a, 12, 18)],
+        [(a, 10, 18), (a, 12, 20)],
+        [(a, 10, 20), (a, 10, 20)],
+        [(a, 10, 15), (a, 15, 20)],
+    ];
+    let both_orders = cases.iter().flat_map(|[one, other]| [[*one, *other], [*other, *one]]);
+    for crashes in both_orders {
+        let mut sim = Sim::new(1);
+        let nodes = [
+            node(&mut sim, "a", &[]),
+            node(&mut sim, "b", &["a"]),
+            node(&mut sim, "c", &["a", "b", "d"]),
+            node(&mut sim, "d", &[]),
+        ];
+        let client = sim.bare_host("client");
+        for (node, from, to) in crashes {
+            let host = nodes[node].0;
+            sim.fault(s(from), s(to - from), Fault::Crash(host));
+            // Some jobs are under way at a crash.
+            sim.fault(s(0), s(9999), Fault::SlowJobs(host, ms(1500)));
+        }
+        sim.run_for(ms(500)).unwrap();
+        let sockets =
+            nodes.each_ref().map(|(host, _)| sim.socket(client, sim.at(*host, 80)).unwrap());
+        // Between whole seconds, at which lines are written.
+        sim.run_for(s(39)).unwrap();
+        for (node, (host, diary)) in nodes.iter().enumerate() {
+            assert!(sim.is_running(*host), "{crashes:?}");
+            let down = crashes.iter().filter(|(of, ..)| *of == node);
+            let (from, to) = (down.clone().map(|it| it.1).min(), down.map(|it| it.2).max());
+            let lines = diary.take();
+            assert!(lines.is_sorted_by_key(|line| &line[..1]), "a life after the next: {lines:?}");
+            let (passed, others): (Vec<_>, Vec<_>) =
+                lines.into_iter().partition(|line| line.ends_with(" s"));
+            let expected = match (from, to) {
+                (Some(from), Some(to)) => [seconds(1, 0, from), seconds(2, to, 40)].concat(),
+                _ => seconds(1, 0, 40),
+            };
+            assert_eq!(passed, expected, "{crashes:?}");
+            let crashed = |name: &str| crashes.iter().any(|(of, ..)| ["a", "b"][*of] == name);
+            let mut lost: Vec<_> = others.into_iter().filter(|it| it.contains("loses")).collect();
+            lost.sort();
+            let expected: &[&str] = match (node, crashed("b")) {
+                // The second life of b asks the second life of a.
+                (1, false) => &["1: loses a"],
+                (2, false) => &["1: loses a"],
+                (2, true) => &["1: loses a", "1: loses b"],
+                _ => &[],
+            };
+            assert_eq!(lost, expected, "{crashes:?}");
+            // A connection of the first life is unknown to the second.
+            sockets[node].push(b"still?").unwrap();
+            let again = sim.socket(client, sim.at(*host, 80)).unwrap();
+            sim.run_for(ms(10)).unwrap();
+            again.push(b"again").unwrap();
+            sim.run_for(ms(10)).unwrap();
+            assert_eq!((again.take(9), again.error()), (b"again".to_vec(), None), "{crashes:?}");
+            let (echo, error) = match from {
+                Some(_) => (&b""[..], Some(std::io::ErrorKind::ConnectionReset)),
+                None => (&b"still?"[..], None),
+            };
+            assert_eq!((&sockets[node].take(9)[..], sockets[node].error()), (echo, error));
+        }
+        drop(sockets);
+        sim.finish().unwrap();
+    }
 }
