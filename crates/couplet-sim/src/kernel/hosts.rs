@@ -401,9 +401,9 @@ impl Kernel {
             for end in self.ends_known_to(host) {
                 self.vanish(end);
             }
-        }
-        if extent == Extent::Power {
-            self.host(host).listeners.clear();
+            let state = self.host(host);
+            state.listeners.clear();
+            state.uplink_free = 0;
         }
         let left = self.queued_on_left_ports(host);
         for end in self.ends_of(host).into_iter().filter(|end| !left.contains(end)) {

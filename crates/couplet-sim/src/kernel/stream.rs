@@ -350,6 +350,12 @@ impl Flow {
         }
     }
 
+    /// Drops the packets that have not left the host.
+    fn drop_waiting(&mut self, now: u64) {
+        let left = self.flight.partition_point(|flying| flying.departs <= now);
+        self.flight.truncate(left);
+    }
+
     fn drop_all(&mut self) {
         self.unsent = Unsent::default();
         self.loss.resume();

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::sim::{Fault, Host, Link, Sim, Socket};
+use couplet::sim::{Cut, Fault, Host, Link, Sim, Socket};
 use couplet::{Protocol, Reason, Transport};
 
 use super::kit::{Two, all, ms, s};
@@ -126,6 +126,23 @@ fn a_crash_loses_the_unsent_bytes_of_closed_connections() {
     assert!((1000..4000).contains(&got), "{got}: the bytes in flight");
     assert!(!here.saw_fin(), "a FIN would mean that this was everything");
     assert!(here.is_open() && here.error().is_none());
+}
+
+#[test]
+fn a_crash_loses_the_packets_that_wait_to_leave_its_host() {
+    let mut two = Two::new();
+    let (here, there) = two.joined();
+    two.sim.set_default_link(Link::constant(ms(10)).cut(Cut::Most(500)));
+    two.sim.set_bandwidth(two.b, Some(1000));
+    there.push(&[1; 10_000]).unwrap();
+    two.pass(ms(2250));
+    let now = two.sim.elapsed();
+    two.sim.fault(now, ms(1), Fault::Crash(two.b));
+    two.pass(s(20));
+    assert_eq!(all(&here), [1; 2000], "the others had not left");
+    two.port = two.sim.listen(two.b, two.sim.at(two.b, 80), 50).unwrap();
+    let again = two.connect();
+    assert_eq!(two.until(|| again.is_open()), ms(20), "nothing is ahead of the answer");
 }
 
 #[test]

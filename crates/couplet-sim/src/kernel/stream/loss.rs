@@ -137,8 +137,11 @@ impl Kernel {
 
     /// The system of this end has vanished.
     pub(in crate::kernel) fn vanish(&mut self, id: EndId) {
+        let now = self.now;
         let Some(conn) = self.conn(id.conn) else { return };
-        conn.flow(id.side).drop_unsent();
+        let flow = conn.flow(id.side);
+        flow.drop_unsent();
+        flow.drop_waiting(now);
         let end = conn.end(id.side);
         end.stage = Stage::Vanished;
         end.die();
