@@ -144,9 +144,9 @@ pub enum SendError {
     /// No destination was given, and the port has no [peer](DatagramOptions::peer).
     #[error("cannot send without an address: the port has no peer")]
     NoPeer,
-    /// The queue is full; [`DatagramOptions::queue`] is its limit. The datagram was dropped and
-    /// counted.
-    #[error("cannot queue a datagram: {queued} bytes are queued already")]
+    /// The queue is full: of bytes, which [`DatagramOptions::queue`] limits, or of 16 384 datagrams.
+    /// The datagram was dropped and counted.
+    #[error("cannot queue a datagram: the queue is full, with {queued} bytes")]
     Full {
         /// The number of queued bytes.
         queued: usize,

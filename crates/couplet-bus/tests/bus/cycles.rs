@@ -123,6 +123,58 @@ fn c204_the_smaller_of_both_limits_holds_however_often_the_server_changes_its_ow
     }
 }
 
+/// Each limit on both sides, while the other one is far away, and twice.
+#[test]
+fn c205_a_message_fits_up_to_the_last_place_and_the_last_byte() {
+    // Those that wait for a loop in memory: 10 bytes each, with their subject.
+    for (queue, fit) in [(29, 2), (30, 3), (31, 3)] {
+        let hub = Memory::new().queue(queue);
+        let (mut busy, other) = (Scene::hub(&hub), Scene::hub(&hub));
+        let _busy = busy.subscribe("a");
+        for _ in 0..2 {
+            (0..4).for_each(|_| other.publish("123456789"));
+            let log = busy.log();
+            let arrived = log.iter().filter(|line| *line == "a 123456789").count();
+            assert_eq!((arrived, log.last()), (fit, Some(&format!("lost {}", 4 - fit))), "{queue}");
+        }
+    }
+    // Those that wait for a subscriber, of 5 bytes each or of none.
+    let cases = [
+        ((3, 1000), 5, 3),
+        ((1000, 14), 5, 2),
+        ((1000, 15), 5, 3),
+        ((1000, 16), 5, 3),
+        ((3, 0), 0, 3),
+    ];
+    for ((messages, bytes), length, fit) in cases {
+        let mut scene = Scene::hub(&Memory::new());
+        let waiting = scene.bus.messages("a", Limit { messages, bytes }).expect("it is valid");
+        for round in 1..=2 {
+            (0..4).for_each(|_| scene.publish(&"x".repeat(length)));
+            scene.settle();
+            let expected = (fit, round * (4 - fit as u64));
+            assert_eq!((waiting.len(), waiting.dropped()), expected, "{messages}, {bytes}");
+            (0..fit).for_each(|_| drop(success_of(waiting.next())));
+        }
+    }
+}
+
+/// Messages of 15 bytes each on the wire, for a server that is out of reach.
+#[test]
+fn c209_a_message_fits_up_to_the_last_byte_of_the_queue() {
+    for (queue, fit) in [(44, 2), (45, 3), (46, 3)] {
+        let mut scene = Scene::nats(|options| options.queue(queue));
+        for _ in 0..2 {
+            let sent = (0..4).filter(|_| scene.bus.publish("a", "1234").is_ok()).count();
+            assert_eq!(sent, fit, "{queue}");
+            let wire = scene.accept();
+            assert_eq!(scene.take(&wire), "PUB a 4\r\n1234\r\n".repeat(fit));
+            wire.reset();
+            scene.settle();
+        }
+    }
+}
+
 /// Messages that were sent leave their place to as many others, after each lost connection.
 #[test]
 fn c209_a_queue_that_was_sent_takes_as_many_messages_again() {

@@ -1,4 +1,4 @@
-//! The memory that a datagram port retains.
+//! The memory that a datagram port retains, and the number of datagrams that it queues.
 
 use super::*;
 use crate::reactor::Loop;
@@ -22,4 +22,33 @@ fn c160b_timed_calls_that_were_made_or_cancelled_leave_nothing_at_their_port() {
     }
     assert_eq!(l.snapshot().pending_calls, 0);
     assert!(port.cell.timers.borrow().capacity() <= 8);
+}
+
+/// The limit on datagrams counts where that on bytes is far away. Twice, as for the other limit:
+/// `suite::c157_a_datagram_fits_up_to_the_last_byte_of_the_queue`.
+#[test]
+fn c157_a_queue_has_a_limit_of_datagrams_too() {
+    for manner in [Manner::Readiness, Manner::Completion] {
+        let (driver, _network) = Memory::new(manner, 1);
+        let mut l = Loop::with_driver(driver, crate::LoopOptions::default());
+        let ignores = |_: &DatagramTransport, _: &Datagram<'_>| {};
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let [port, peer] =
+            [(); 2].map(|()| l.reactor().listen_udp(any, ignores).expect("a free port"));
+        l.turn(Some(Duration::ZERO)).expect("the memory driver does not fail");
+        for round in 1..=2 {
+            for number in 1..=MOST_QUEUED {
+                // The last of them leaves no room, whatever its length.
+                let data = vec![0; number % 2];
+                assert_eq!(port.send_to(data, peer.host()), Ok(()), "{round}, {number}");
+            }
+            let refused = Err(SendError::Full { queued: MOST_QUEUED / 2 });
+            assert_eq!(port.send_to("", peer.host()), refused, "{round}");
+            assert_eq!(port.send_to("x", peer.host()), refused, "{round}");
+            while port.buffered() > 0 {
+                l.turn(Some(Duration::ZERO)).expect("the memory driver does not fail");
+            }
+            assert_eq!(port.dropped(), 2 * round, "{manner:?}");
+        }
+    }
 }

@@ -327,8 +327,8 @@ impl DatagramOptions {
         self
     }
 
-    /// Sets the maximum bytes queued for sending: 256 KiB by default. Datagrams beyond it are dropped
-    /// and counted.
+    /// Sets the maximum bytes queued for sending: 256 KiB by default, in at most 16 384 datagrams.
+    /// Datagrams beyond it are dropped and counted.
     #[must_use]
     pub fn queue(mut self, bytes: usize) -> Self {
         self.queue = bytes;

@@ -98,6 +98,38 @@ fn c188_a_message_displaces_as_many_old_ones_as_it_needs_and_none_if_it_can_neve
     assert_eq!(scene.read(&slow), "123456782xyz");
 }
 
+/// Each limit on both sides: the other one is far away. Twice, since a queue that was read is as
+/// empty as a new one.
+#[test]
+fn c188_a_message_fits_up_to_the_last_place_and_the_last_byte_of_the_queue() {
+    let cases = [
+        // Messages, bytes, the length of each message, and how many fit.
+        ((3, 1000), 1, 3),
+        ((1000, 14), 5, 2),
+        ((1000, 15), 5, 3),
+        ((1000, 16), 5, 3),
+        ((3, 15), 5, 3),
+        // Those without bytes count as messages.
+        ((3, 1000), 0, 3),
+        ((3, 0), 0, 3),
+    ];
+    for ((messages, bytes), length, fit) in cases {
+        let options = RoomOptions::default().queue(messages, bytes).when_full(WhenFull::DropNewest);
+        let mut scene = Scene::new(options);
+        let (slow, guest) = scene.slow_guest("slow", TAKEN);
+        for round in 1..=2 {
+            // The transport takes these, up to its high mark.
+            scene.publish(&"x".repeat(TAKEN));
+            while guest.dropped() < round {
+                scene.publish(&"y".repeat(length));
+            }
+            assert_eq!(guest.queued(), fit, "{messages}, {bytes}, {length}");
+            scene.read(&slow);
+            assert_eq!(guest.queued(), 0);
+        }
+    }
+}
+
 #[test]
 fn c188_a_queue_of_no_messages_or_no_bytes_drops_all_that_the_transport_does_not_take() {
     for (messages, bytes) in [(0, 100), (100, 0)] {

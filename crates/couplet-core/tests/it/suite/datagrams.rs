@@ -192,6 +192,28 @@ pub(crate) fn c157_what_does_not_fit_is_dropped_and_counted(kit: Kit) {
     assert_eq!(a.dropped(), 1);
 }
 
+/// Twice, since a queue that has drained is as empty as a new one.
+pub(crate) fn c157_a_datagram_fits_up_to_the_last_byte_of_the_queue(kit: Kit) {
+    let (mut rig, far) = (kit.rig(), Far::default());
+    let a = rig.datagrams(DatagramOptions::default().queue(1000), Far::default());
+    let b = plain(&rig, far.clone());
+    rig.turn();
+    let send = |length: usize| a.send_to(vec![0; length], b.host());
+    let mut sent = 0;
+    for (length, fits) in [(599, true), (600, true), (601, false)].repeat(2) {
+        send(400).expect("the queue is empty");
+        let refused = Err(SendError::Full { queued: 400 });
+        assert_eq!(send(length), if fits { Ok(()) } else { refused }, "{length}");
+        // One of no bytes always fits.
+        send(0).expect("there are few datagrams");
+        let queued = if fits { 400 + length } else { 400 };
+        assert_eq!(send(1001 - queued), Err(SendError::Full { queued }));
+        sent += 2 + usize::from(fits);
+        rig.until("those that fit", || far.count() == sent);
+        assert_eq!(a.buffered(), 0);
+    }
+}
+
 pub(crate) fn c157_a_datagram_that_is_too_long_or_for_a_wrong_address_is_an_error(kit: Kit) {
     let (mut rig, a, b, far) = pair(kit, Far::default());
     let wrong = |to: Address| {

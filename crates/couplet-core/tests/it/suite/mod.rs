@@ -361,6 +361,7 @@ macro_rules! all_facts {
                 c156_the_size_can_be_set_and_a_cut_datagram_is_told,
                 c157_an_answer_leaves_right_after_the_callback,
                 c157_what_does_not_fit_is_dropped_and_counted,
+                c157_a_datagram_fits_up_to_the_last_byte_of_the_queue,
                 c157_a_datagram_that_is_too_long_or_for_a_wrong_address_is_an_error,
                 c158_a_port_starts_and_stops_in_order,
                 c158_a_port_that_stops_sends_what_waits_and_delivers_nothing,
