@@ -14,6 +14,7 @@ use couplet::protocols::{
     Admission, LimitConnectionRate, LimitConnections, LimitConnectionsByPeer, LimitLifetime, Policy,
 };
 use couplet::services::ClientService;
+use couplet::stream::Stream;
 use couplet::testing::Wire;
 use couplet::{
     Address, Connector, Deferred, Factory, Port, Protocol, Reactor, Reason, Shared, Transport,
@@ -608,4 +609,32 @@ fn c81a_a_relayed_connection_counts_for_its_peer_once_that_is_known() {
     }
     assert_eq!((total.connections(), by_peer.peers(), by_peer.turned_away()), (3, 2, 1));
     assert!(wires[1].is_closed() && !wires[2].is_closed());
+}
+
+#[test]
+fn policies_admit_count_and_end_the_handlers_of_streams() {
+    let mut rig = Stage::new(0);
+    let (limit, log) = (LimitConnections::new(1), rig.log.clone());
+    let handler = async move |mut stream: Stream| {
+        log.say("begins");
+        let line = stream.read_line().await?;
+        log.say(format!("ends: {:?}", line.map(String::from_utf8)));
+        Ok(())
+    };
+    let port = rig.listen(limit.clone().wrap(LimitLifetime::new(S * 10).wrap(handler)));
+    for (sends, expected) in [("bye\n", "ends: Some(Ok(\"bye\"))"), ("", "ends: None")] {
+        let wire = rig.client(port.host());
+        assert!(rig.client(port.host()).is_closed(), "there is one already");
+        assert_eq!(limit.connections(), 1);
+        wire.push(sends.as_bytes());
+        rig.settle();
+        // The handler returns, or its connection expires.
+        rig.pass(if sends.is_empty() { S * 10 } else { Duration::ZERO });
+        assert!(wire.saw_fin());
+        wire.fin();
+        rig.settle();
+        assert_eq!(rig.log.take(), ["begins", expected]);
+        assert_eq!((limit.connections(), rig.l.snapshot().pending_calls), (0, 0));
+    }
+    assert_eq!(limit.turned_away(), 2);
 }
