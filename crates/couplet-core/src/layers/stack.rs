@@ -506,6 +506,12 @@ impl Layers {
         if self.state.has_failed() { None } else { deadlines.min() }
     }
 
+    /// The last deadline of the layers that have still to open.
+    pub(crate) fn opening_deadline(&self) -> Option<Instant> {
+        let opening = self.levels.iter().filter(|level| level.stage == Stage::Opening);
+        opening.filter_map(Level::deadline).max()
+    }
+
     /// Notifies the layers whose deadline has passed. Call [`feed`](Self::feed) and
     /// [`down`](Self::down) next.
     pub fn timed_out(&mut self, now: Instant) {

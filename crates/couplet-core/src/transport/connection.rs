@@ -52,10 +52,6 @@ use crate::panics::{contain, discard, log_panic, panic_text, record_panic};
 use crate::protocol::{HandOver, Protocol};
 use crate::timers::Moment;
 
-/// How long the end of a connection may take whose layers did not open: time for an alert to leave and
-/// for the peer to close.
-const REFUSAL: Duration = Duration::from_secs(1);
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reading {
     On,
@@ -675,15 +671,16 @@ impl Life {
     }
 
     /// When a wait of the end that began at `since` is over. A protocol sets its limit; without one,
-    /// because the layers did not open, [`REFUSAL`] limits both.
+    /// the deadline of the layers that did not open limits both: an alert has time to leave, and the
+    /// peer to close.
     fn end_limit(
         &self,
         since: Instant,
         set: impl FnOnce(&ConnectionCell) -> Option<Duration>,
     ) -> Option<Instant> {
-        let limit = if self.is_opening() { Some(REFUSAL) } else { set(self.cell()) };
         // Past the end of the clock: no deadline.
-        limit.and_then(|limit| since.checked_add(limit))
+        let limit = || set(self.cell()).and_then(|limit| since.checked_add(limit));
+        self.opening_deadline().or_else(limit)
     }
 
     fn flow_changed(&mut self, now: Instant) {

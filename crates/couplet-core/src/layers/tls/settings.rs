@@ -245,7 +245,8 @@ macro_rules! common_options {
             self
         }
 
-        /// Sets the time limit for the handshake; 10 s by default.
+        /// Sets the time limit for the handshake, and for the peer to close after a failed one; 10 s
+        /// by default.
         #[must_use]
         pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
             self.common.handshake_timeout = timeout;

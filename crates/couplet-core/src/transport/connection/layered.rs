@@ -47,8 +47,9 @@ pub(super) struct Layered {
 /// How far the layers of a connection are.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// The protocol does not exist yet: it is built when every layer is open.
-    Opening,
+    /// The protocol does not exist yet: it is built when every layer is open. `until` is the last
+    /// deadline of the layers that have still to open.
+    Opening { until: Option<Instant> },
     /// The layers have opened and done their work: they are dropped before the protocol is built.
     Finished,
     /// The protocol exists.
@@ -266,10 +267,12 @@ impl Life {
     /// Puts layers under a new connection. Returns true when all of them are open and the protocol
     /// can be built; otherwise [`Effects::OPENED`] follows once they are.
     pub(crate) fn put_layers(&mut self, layers: Vec<Box<dyn Layer>>, now: Instant) -> bool {
-        let begun = self.set_layers(layers, None);
+        let mut begun = self.set_layers(layers, None);
         let open = begun.is_ok() && self.layers_are_open();
-        if let Some(layered) = &mut self.layered {
-            layered.stage = if open { Stage::Open } else { Stage::Opening };
+        if let Some(layered) = self.layered.as_mut().filter(|_| !open) {
+            let until = layered.layers.call(|layers| layers.opening_deadline());
+            layered.stage = Stage::Opening { until: until.as_ref().ok().copied().flatten() };
+            begun = begun.and(until.map(drop));
         }
         if let Err(text) = begun {
             self.layer_panicked(&text, now);
@@ -386,6 +389,14 @@ impl Life {
     /// True until the protocol is built.
     pub(crate) fn is_opening(&self) -> bool {
         self.layered.as_ref().is_some_and(|layered| layered.stage != Stage::Open)
+    }
+
+    /// The deadline of the layers that have to open before the protocol is built.
+    pub(super) fn opening_deadline(&self) -> Option<Instant> {
+        match self.layered.as_ref()?.stage {
+            Stage::Opening { until } => until,
+            Stage::Finished | Stage::Open => None,
+        }
     }
 
     /// Whether every layer is open. Until then the driver keeps reading while the protocol pauses

@@ -10,6 +10,7 @@ mod options;
 mod oversized;
 mod passing;
 mod paused;
+mod refused;
 mod starttls;
 
 use std::cell::RefCell;

@@ -1,0 +1,128 @@
+//! Connections that end in their handshake: the time for that, and the reason on both sides.
+
+use std::time::{Duration, Instant};
+
+use couplet::factory::Layered;
+use couplet::layers::tls::{ServerTls, ServerTlsOptions};
+use couplet::layers::{Layer, Outbox, ProxyReader, Up};
+use couplet::{Address, Failure, Reactor, Reason};
+
+use super::{End, NAME, Rig};
+use crate::suite::kit::LOOPBACK;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MS: Duration = Duration::from_millis(1);
+
+/// Fails with the first byte, and has no deadline.
+#[derive(Debug)]
+struct Fails;
+
+impl Layer for Fails {
+    fn up<'a>(&'a mut self, below: &mut &'a [u8], _: Instant) -> Up<'a> {
+        if std::mem::take(below).is_empty() {
+            return Up::Nothing;
+        }
+        Up::Failed(Reason::Failed(Failure::msg("that is not the password")))
+    }
+
+    fn down(&mut self, _: &mut Outbox, _: &mut Outbox, _: Instant) {}
+
+    fn ended(&mut self) {}
+
+    fn close(&mut self, _: &mut Outbox) {}
+
+    fn is_open(&self) -> bool {
+        false
+    }
+}
+
+/// What has to open before there is a protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Opens {
+    /// TLS with this timeout.
+    Tls(Option<Duration>),
+    /// TLS with the timeout of 10 s above a PROXY header with this one.
+    Proxy(Duration),
+    WithoutDeadline,
+}
+
+impl Opens {
+    fn listen(self, rig: &Rig) -> Address {
+        let options = ServerTlsOptions::new(rig.authority.identity(NAME));
+        let options = match self {
+            Opens::Tls(Some(timeout)) => options.handshake_timeout(timeout),
+            _ => options,
+        };
+        let tls = ServerTls::new(&options).expect("a configuration that works");
+        let tls = move |reactor: &Reactor, _: &Address| tls.layer(reactor.now());
+        match self {
+            Opens::Tls(_) => rig.listen_over(&End::default(), tls),
+            Opens::WithoutDeadline => rig.listen_over(&End::default(), |_, _| Fails),
+            Opens::Proxy(timeout) => {
+                let proxy = move |reactor: &Reactor, _: &Address| {
+                    let now = reactor.now();
+                    ProxyReader::new(now).deadline_at(Some(now + timeout))
+                };
+                let factory = Layered::new(Layered::new(End::default, tls), proxy);
+                rig.reactor.listen_tcp(LOOPBACK, factory).expect("a free port").host()
+            }
+        }
+    }
+
+    /// From the begin of the connection, or of the end if there is no deadline.
+    fn limit(self) -> Duration {
+        match self {
+            Opens::Tls(timeout) => timeout.unwrap_or(SECOND * 10),
+            Opens::Proxy(timeout) => timeout.max(SECOND * 10),
+            Opens::WithoutDeadline => SECOND * 30,
+        }
+    }
+}
+
+#[test]
+fn c15b_the_end_of_a_failed_handshake_has_the_time_of_the_handshake() {
+    let cases = [
+        Opens::Tls(None),
+        Opens::Tls(Some(SECOND * 3)),
+        Opens::Tls(Some(SECOND * 60)),
+        Opens::Proxy(SECOND * 5),
+        Opens::Proxy(SECOND * 20),
+        Opens::WithoutDeadline,
+    ];
+    // The peer keeps its side open, or closes it a second later.
+    let cases = cases.iter().flat_map(|opens| [(*opens, false), (*opens, true)]);
+    for ((opens, closes), mut rig) in Rig::each(cases) {
+        let port = opens.listen(&rig);
+        let wire = rig.wire_to(&port);
+        rig.advance(SECOND);
+        rig.push(&wire, b"GET / HTTP/1.1\r\n\r\n");
+        let alert = wire.take();
+        assert_eq!(alert.first(), matches!(opens, Opens::Tls(_)).then_some(&21), "{opens:?}");
+        assert!(wire.saw_fin() && !wire.is_closed(), "{opens:?}");
+        if closes {
+            rig.advance(SECOND);
+            rig.close(&wire);
+        } else {
+            let before = if opens == Opens::WithoutDeadline { Duration::ZERO } else { SECOND };
+            rig.advance(opens.limit() - before - MS);
+            assert!(!wire.is_closed() && rig.not_opened_and_open() == (0, 1), "{opens:?}");
+            rig.advance(MS);
+        }
+        assert!(wire.is_closed() && !wire.saw_reset(), "{opens:?}");
+        assert_eq!(rig.not_opened_and_open(), (1, 0), "{opens:?}");
+    }
+}
+
+#[test]
+fn c15b_a_handshake_without_an_end_closes_at_its_deadline() {
+    for (opens, mut rig) in Rig::each([Opens::Tls(Some(SECOND * 3)), Opens::Tls(None)]) {
+        let port = opens.listen(&rig);
+        let wire = rig.wire_to(&port);
+        rig.push(&wire, &[22, 3, 1]);
+        rig.advance(opens.limit() - MS);
+        assert!(!wire.saw_fin(), "{opens:?}");
+        rig.advance(MS);
+        assert!(wire.saw_fin() && wire.is_closed() && !wire.saw_reset(), "{opens:?}");
+        assert_eq!(rig.not_opened_and_open(), (1, 0), "{opens:?}");
+    }
+}
