@@ -3,11 +3,14 @@
 use std::time::{Duration, Instant};
 
 use couplet::factory::Layered;
-use couplet::layers::tls::{ServerTls, ServerTlsOptions};
+use couplet::layers::tls::{ServerTls, ServerTlsOptions, TlsVersion};
 use couplet::layers::{Layer, Outbox, ProxyReader, Up};
+use couplet::protocols::{LimitConnectionRate, LimitConnections, Policy};
+use couplet::testing::{failure_of, success_of};
 use couplet::{Address, Failure, Reactor, Reason};
 
 use super::{End, NAME, Rig};
+use crate::logged::logged;
 use crate::suite::kit::LOOPBACK;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -124,5 +127,82 @@ fn c15b_a_handshake_without_an_end_closes_at_its_deadline() {
         rig.advance(MS);
         assert!(wire.saw_fin() && wire.is_closed() && !wire.saw_reset(), "{opens:?}");
         assert_eq!(rig.not_opened_and_open(), (1, 0), "{opens:?}");
+    }
+}
+
+/// A policy that refuses a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refuses {
+    /// Before the handshake.
+    First,
+    /// After it.
+    Last,
+}
+
+#[test]
+fn c77_a_refused_connection_is_closed_before_or_after_its_handshake() {
+    use TlsVersion::{Tls12, Tls13};
+    let reset = "connection lost: connection reset";
+    let truncated = "the stream ended without close_notify: it may have been cut";
+    // The end of the connect, or of the client's connection.
+    let cases = [
+        (Refuses::First, Tls12, reset),
+        (Refuses::First, Tls13, reset),
+        (Refuses::Last, Tls12, "the stream ended during the handshake"),
+        // The client's part of the handshake is complete before the server's.
+        (Refuses::Last, Tls13, truncated),
+    ];
+    for ((refuses, version, expected), mut rig) in Rig::each(cases) {
+        let case = format!("{refuses:?}, {version:?}");
+        let options = ServerTlsOptions::new(rig.authority.identity(NAME));
+        let tls = ServerTls::new(&options.versions(version, version)).expect("it works");
+        let layer = move |reactor: &Reactor, _: &Address| tls.layer(reactor.now());
+        let (server, client) = (End::default(), End::default());
+        let inner = server.clone();
+        let build = move || inner.clone();
+        let port = match refuses {
+            Refuses::First => {
+                let limited = LimitConnections::new(0).wrap(build);
+                rig.reactor.listen_tcp(LOOPBACK, Layered::new(limited, layer))
+            }
+            Refuses::Last => {
+                let limited = LimitConnectionRate::new(0, SECOND).wrap(build);
+                rig.reactor.listen_tcp(LOOPBACK, Layered::new(limited, layer))
+            }
+        };
+        let connecting = rig.connect(&port.expect("a free port").host(), &client);
+        rig.turn();
+        let end = match client.is_made() {
+            true => {
+                drop(success_of(connecting));
+                client.reason().to_string()
+            }
+            false => format!("{:#}", failure_of(connecting)),
+        };
+        assert!(end.contains(expected), "{case}: {end}");
+        assert!(!server.is_made(), "{case}");
+        let snapshot = rig.l.snapshot();
+        assert_eq!((snapshot.ports[0].rejected, snapshot.connections.len()), (1, 0), "{case}");
+    }
+}
+
+#[test]
+fn c77_a_stop_resets_a_silent_connection_in_its_handshake_after_the_grace() {
+    for mut rig in Rig::both() {
+        let server = End::default();
+        let wire = rig.wire_to(&rig.listen(&server));
+        rig.push(&wire, &[22, 3, 1]);
+        let stopping = rig.reactor.clone();
+        rig.reactor.call_soon(move || stopping.stop());
+        let (run, log) = logged(|| rig.l.run(|_| Ok(())));
+        run.expect("the run ends");
+        let saw = (wire.saw_fin(), wire.is_closed(), wire.saw_reset());
+        assert_eq!(saw, (false, true, true));
+        assert!(!server.is_made() && rig.l.snapshot().is_empty());
+        let reason = "cannot open a connection";
+        assert!(
+            log.iter().any(|line| line.contains(reason) && line.contains("reactor")),
+            "{log:?}"
+        );
     }
 }
