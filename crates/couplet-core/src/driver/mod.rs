@@ -306,6 +306,10 @@ impl fmt::Debug for Bound {
 pub enum SocketOption {
     /// `TCP_NODELAY`.
     NoDelay(bool),
+    /// `TCP_QUICKACK`, once: acknowledges the received bytes immediately, rather than with the next
+    /// output or after a delay. A peer with Nagle's algorithm sends its next small segment then.
+    /// Linux only.
+    Acknowledge,
     /// `SO_KEEPALIVE`, with the idle time after which the system probes; `None` turns it off.
     KeepAlive(Option<Duration>),
     /// `SO_RCVBUF`, bytes.
@@ -338,6 +342,7 @@ impl SocketOption {
     pub fn is_tcp_only(self) -> bool {
         match self {
             SocketOption::NoDelay(_)
+            | SocketOption::Acknowledge
             | SocketOption::KeepAlive(_)
             | SocketOption::ResetUnlessClosed(_) => true,
             SocketOption::ReceiveBuffer(_)

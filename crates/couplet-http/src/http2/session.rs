@@ -25,7 +25,7 @@ use crate::io::Io;
 use crate::monitor::Monitor;
 use crate::warm::{RequestGuard, WarmConnections};
 use couplet_core::hooks::{GuestStream, catch_panic};
-use couplet_core::{Result, Stream};
+use couplet_core::{Result, SocketOption, Stream};
 
 /// Maximum number of bytes read at a time.
 const READ: usize = 64 * 1024;
@@ -56,6 +56,8 @@ where
     // Bound: that of `Bell`.
     rings: Vec<Ring>,
     has_read_end: bool,
+    /// Whether bytes were received since the last output, which acknowledges them.
+    has_unanswered: bool,
 }
 
 /// A request and its response.
@@ -83,6 +85,11 @@ where
             Stage::Sending { .. } => self.output == OutputState::Waiting,
             Stage::Tunnel { .. } | Stage::Done => false,
         }
+    }
+
+    /// Whether the response waits for a window, while the transport has room.
+    fn awaits_window(&self) -> bool {
+        self.output != OutputState::Waiting
     }
 }
 
@@ -146,6 +153,7 @@ where
             sending: VecDeque::new(),
             rings: Vec::new(),
             has_read_end: false,
+            has_unanswered: false,
         })
     }
 
@@ -185,6 +193,7 @@ where
             if has_room {
                 self.monitor.note_stall();
             }
+            self.acknowledge();
             if self.bell.sleep(cx.waker()) {
                 return Poll::Pending;
             }
@@ -211,6 +220,7 @@ where
             self.cut_requests();
         } else {
             monitor.received();
+            self.has_unanswered = true;
         }
         self.process_input().map(|()| true)
     }
@@ -604,14 +614,28 @@ where
 
     /// Passes frames to the transport, which sends them with the turn.
     fn flush(&mut self) {
-        let transport = self.stream.transport();
-        self.machine.out().drain(|chunk| match chunk {
-            Chunk::Bytes(frames) => transport.write(frames),
-            Chunk::Payload(Content::Bytes(data)) => transport.write_bytes(data),
-            Chunk::Payload(Content::File(part)) => {
-                transport.send_file_range(part.file(), part.range());
+        let Session { stream, machine, has_unanswered, .. } = self;
+        let transport = stream.transport();
+        machine.out().drain(|chunk| {
+            *has_unanswered = false;
+            match chunk {
+                Chunk::Bytes(frames) => transport.write(frames),
+                Chunk::Payload(Content::Bytes(data)) => transport.write_bytes(data),
+                Chunk::Payload(Content::File(part)) => {
+                    transport.send_file_range(part.file(), part.range());
+                }
             }
         });
+    }
+
+    /// Acknowledges received bytes immediately if no output does and a response waits for a window:
+    /// Nagle's algorithm may hold the client's next WINDOW_UPDATE until then.
+    fn acknowledge(&mut self) {
+        if std::mem::take(&mut self.has_unanswered)
+            && self.requests.iter().flatten().any(RequestTask::awaits_window)
+        {
+            self.stream.transport().set_socket_option(SocketOption::Acknowledge);
+        }
     }
 
     /// Whether a response waits for the service.

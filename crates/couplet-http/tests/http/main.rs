@@ -28,6 +28,7 @@ mod h2_frames;
 mod h2_order;
 mod h2_servers;
 mod h2_sessions;
+mod h2_windows;
 #[cfg(unix)]
 mod handing;
 mod hostile;

@@ -760,6 +760,10 @@ impl Commands for Mio {
         match option {
             _ if stream.is_local() && option.is_tcp_only() => Ok(()),
             SocketOption::NoDelay(on) => socket.set_tcp_nodelay(on),
+            #[cfg(target_os = "linux")]
+            SocketOption::Acknowledge => socket.set_tcp_quickack(true),
+            #[cfg(not(target_os = "linux"))]
+            SocketOption::Acknowledge => Ok(()),
             SocketOption::KeepAlive(None) => socket.set_keepalive(false),
             SocketOption::KeepAlive(Some(idle)) => {
                 socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle))

@@ -130,6 +130,14 @@ fn c64_an_option_reaches_the_socket() {
         transport.set_tcp_keep_alive(None);
         rig.turn();
         assert!(!socket.keepalive().expect("an option"));
+        #[cfg(target_os = "linux")]
+        {
+            socket.set_tcp_quickack(false).expect("an option");
+            assert!(!socket.tcp_quickack().expect("an option"));
+            transport.set_socket_option(SocketOption::Acknowledge);
+            rig.turn();
+            assert!(socket.tcp_quickack().expect("an option"));
+        }
         // Linux doubles the requested size.
         for bytes in [32 * 1024, 64 * 1024] {
             transport.set_socket_option(SocketOption::ReceiveBuffer(bytes));
