@@ -44,7 +44,7 @@ impl Default for HttpOptions {
             max_headers: 100,
             max_streams: 128,
             stream_window: 256 * 1024,
-            connection_window: 1024 * 1024,
+            connection_window: 4 * 1024 * 1024,
             max_unsent: 384 * 1024,
             max_unsent_of_all: 64 * 1024 * 1024,
             free_idle_after: Duration::from_millis(50),
@@ -151,9 +151,12 @@ impl HttpOptions {
         self
     }
 
-    /// Sets the receive window of each HTTP/2 stream, in bytes: how much of a request body the client
-    /// sends before the service reads it. Default: 256 KiB, a quarter of the connection's window, so
-    /// that an upload that its service does not read leaves room for others. At most 2³¹-1.
+    /// Sets the largest receive window of an HTTP/2 stream, in bytes: how much of a request body the
+    /// client sends before the service reads it. Default: 256 KiB. At most 2³¹-1.
+    ///
+    /// Until the service reads, the window is smaller: half of the connection's window, divided by
+    /// [`max_streams`](Self::max_streams), which are 16 KiB by default, and at least 1 KiB. Streams
+    /// that are read share the other half. So uploads that are not read leave room for others.
     #[must_use]
     pub fn stream_window(mut self, bytes: u32) -> Self {
         self.stream_window = bytes.min(i32::MAX as u32);
@@ -161,7 +164,7 @@ impl HttpOptions {
     }
 
     /// Sets the receive window of an HTTP/2 connection, in bytes, which bounds the unread bytes of all
-    /// its request bodies. Default: 1 MiB. From 65 535, which HTTP/2 grants every client, to 2³¹-1.
+    /// its request bodies. Default: 4 MiB. From 65 535, which HTTP/2 grants every client, to 2³¹-1.
     #[must_use]
     pub fn connection_window(mut self, bytes: u32) -> Self {
         self.connection_window = bytes.clamp(65_535, i32::MAX as u32);

@@ -40,6 +40,9 @@ impl SendWindow {
 /// The number of bytes that the peer may send.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ReceiveWindow {
+    /// The bytes that the peer may send before any is returned: those that are left, consumed, and
+    /// held.
+    size: i64,
     left: i64,
     /// Bytes that were consumed, but not yet returned to the peer.
     consumed: i64,
@@ -47,30 +50,45 @@ pub(super) struct ReceiveWindow {
 
 impl ReceiveWindow {
     pub(super) fn new(size: i64) -> ReceiveWindow {
-        ReceiveWindow { left: size, consumed: 0 }
+        ReceiveWindow { size, left: size, consumed: 0 }
+    }
+
+    pub(super) fn size(self) -> i64 {
+        self.size
+    }
+
+    /// The number of bytes that were received and not consumed.
+    pub(super) fn held(self) -> i64 {
+        self.size - self.left - self.consumed
     }
 
     /// Changes the window without an update, because the peer learns of it by a setting.
     pub(super) fn change(&mut self, by: i64) {
+        self.size += by;
         self.left += by;
     }
 
-    /// Counts received bytes; fails if the peer was not allowed to send them.
+    /// Counts received bytes; fails if the peer was not allowed to send them. An empty frame needs no
+    /// window.
     pub(super) fn spend(&mut self, count: usize) -> Result<(), Overflow> {
         self.left -= count as i64;
-        if self.left < 0 { Err(Overflow) } else { Ok(()) }
+        if count > 0 && self.left < 0 { Err(Overflow) } else { Ok(()) }
     }
 
-    /// Counts consumed bytes. Returns the increment of a WINDOW_UPDATE once half of the window has
-    /// been consumed.
-    pub(super) fn consume(&mut self, count: usize) -> Option<u32> {
+    /// Counts consumed bytes. Returns whether half of the window has been consumed, so that it
+    /// should be [returned](Self::update).
+    pub(super) fn consume(&mut self, count: usize) -> bool {
         self.consumed += count as i64;
-        if self.consumed == 0 || self.consumed < self.left {
-            return None;
-        }
-        let increment = std::mem::take(&mut self.consumed);
-        self.left += increment;
-        Some(u32::try_from(increment).expect("no more was received than a window holds"))
+        self.consumed > 0 && self.consumed >= self.left
+    }
+
+    /// Returns consumed bytes to the peer, and gives the window this size. Returns the increment of
+    /// a WINDOW_UPDATE; a window that shrinks may need to consume more first.
+    pub(super) fn update(&mut self, size: i64) -> Option<u32> {
+        let increment =
+            u32::try_from(self.consumed + size - self.size).ok().filter(|it| *it > 0)?;
+        *self = ReceiveWindow { size, left: self.left + i64::from(increment), consumed: 0 };
+        Some(increment)
     }
 }
 
@@ -92,9 +110,25 @@ mod tests {
     fn half_of_a_window_is_returned_at_a_time() {
         let mut window = ReceiveWindow::new(100);
         assert_eq!(window.spend(60), Ok(()));
-        assert_eq!(window.consume(30), None);
-        assert_eq!(window.consume(10), Some(40));
-        assert_eq!(window.spend(81), Err(Overflow));
-        assert_eq!(ReceiveWindow::new(0).consume(0), None);
+        assert!(!window.consume(30));
+        assert!(window.consume(10));
+        assert_eq!((window.held(), window.update(100)), (20, Some(40)));
+        assert_eq!((window.spend(80), window.held()), (Ok(()), 100));
+        assert_eq!((window.spend(0), window.spend(1)), (Ok(()), Err(Overflow)));
+        assert!(!ReceiveWindow::new(0).consume(0));
+    }
+
+    #[test]
+    fn a_window_grows_and_shrinks_with_its_updates() {
+        let mut window = ReceiveWindow::new(100);
+        assert_eq!((window.spend(60), window.consume(60)), (Ok(()), true));
+        assert_eq!(window.update(1000), Some(960));
+        assert_eq!((window.spend(1000), window.consume(500)), (Ok(()), true));
+        assert_eq!((window.update(300), window.consume(200)), (None, true));
+        assert_eq!((window.update(300), window.consume(300)), (None, true));
+        assert_eq!((window.update(300), window.held(), window.size()), (Some(300), 0, 300));
+        // An empty frame needs no window.
+        window.change(-400);
+        assert_eq!((window.spend(0), window.spend(1)), (Ok(()), Err(Overflow)));
     }
 }

@@ -84,7 +84,11 @@ impl Conversation {
     fn new() -> Conversation {
         let mut conversation = Conversation {
             machine: Machine::new(LIMITS),
-            checker: Checker::new(Side::Server, LIMITS.connection_window.into()),
+            checker: Checker::new(
+                Side::Server,
+                LIMITS.connection_window.into(),
+                LIMITS.stream_window.into(),
+            ),
             exchanges: BTreeMap::new(),
             has_failed: false,
         };

@@ -1,6 +1,7 @@
 //! [`Streams`]: the open streams of a connection. RFC 9113, 5.1.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use super::flow::{ReceiveWindow, SendWindow};
 
@@ -17,6 +18,18 @@ pub(super) struct Stream {
     /// The declared bytes of the request's body that have not arrived.
     pub(super) missing: Option<u64>,
     pub(super) response: ResponseState,
+}
+
+impl Stream {
+    /// The bytes that the stream may take of the connection's window: those that the client may still
+    /// send, and those that are not read.
+    pub(super) fn claim(&self) -> i64 {
+        match self.request {
+            RequestState::Open => self.receive.size(),
+            RequestState::Unread => 0,
+            RequestState::Ended => self.receive.held(),
+        }
+    }
 }
 
 /// The client's side of a stream.
@@ -113,6 +126,15 @@ impl Streams {
 
     pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Stream> {
         self.slots.get_mut(key)?.as_mut()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &Stream)> {
+        self.slots.iter().enumerate().filter_map(|(key, stream)| Some((key, stream.as_ref()?)))
+    }
+
+    /// All keys of open streams, among others.
+    pub(super) fn keys(&self) -> Range<Key> {
+        0..self.slots.len()
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Stream> {

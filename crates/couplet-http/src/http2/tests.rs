@@ -269,23 +269,64 @@ fn late_frames_of_refused_streams_are_ignored() {
     assert_eq!(sent(&mut machine), []);
 }
 
-/// An upload that its service does not read fills the window of its stream, and no other.
+/// Unread uploads fill the first windows of their streams: half of the connection's window.
 #[test]
-fn an_unread_upload_leaves_room_for_another() {
+fn unread_uploads_leave_half_of_the_window_of_the_connection() {
     let mut machine = machine();
     events(&mut machine, &[hello(), frame(kind::SETTINGS, flag::ACK, 0, b"")].concat());
-    let full = |stream| frame(kind::DATA, 0, stream, &[0; 16 * 1024]);
-    machine.input(&[post(1), full(1).repeat(16), post(3), full(3).repeat(16)].concat());
-    let mut data = 0;
+    let first = LIMITS.connection_window / 2 / LIMITS.max_streams;
+    let ids: Vec<u32> = (0..LIMITS.max_streams).map(|n| 2 * n + 1).collect();
+    let data = |id, count: u32| -> Vec<u8> {
+        let sizes = (0..count).step_by(16_384).map(|at| (count - at).min(16_384));
+        sizes.flat_map(|size| frame(kind::DATA, 0, id, &vec![0; size as usize])).collect()
+    };
+    ids.iter().for_each(|id| machine.input(&[post(*id), data(*id, first)].concat()));
+    let mut received = 0;
     while let Some(event) = machine.next_event().expect("the connection's window is wider") {
-        data += usize::from(matches!(event, Event::Data { .. }));
+        if let Event::Data { range, .. } = event {
+            received += range.len() as u32;
+        }
     }
-    assert_eq!(data, 32);
-    machine.input(&full(1));
-    let event = machine.next_event();
-    let is_reset =
-        matches!(event, Ok(Some(Event::Reset { key: 0, reason: Reason::FLOW_CONTROL_ERROR })));
-    assert!(is_reset, "{event:?}");
+    assert_eq!(received, first * LIMITS.max_streams);
+    for id in ids {
+        machine.input(&data(id, 1));
+        let event = machine.next_event();
+        let is_reset =
+            matches!(event, Ok(Some(Event::Reset { reason: Reason::FLOW_CONTROL_ERROR, .. })));
+        assert!(is_reset, "{event:?}");
+    }
+}
+
+/// Bytes that were consumed before the client knew of a smaller window may be half of that.
+#[test]
+fn an_upload_that_began_before_the_settings_were_known_continues() {
+    for (count, consumed) in [(65_535, 65_535), (65_535, 30_000), (30_000, 30_000), (50_000, 0)] {
+        let mut machine = Machine::new(Limits { stream_window: 10_000, ..LIMITS });
+        taken(machine.out());
+        let data = |count| frame(kind::DATA, 0, 1, &vec![0; count]);
+        let sizes = (0..count).step_by(15_000).map(|at| data((count - at).min(15_000)));
+        events(&mut machine, &[hello(), post(1)].concat());
+        machine.input(&sizes.collect::<Vec<_>>().concat());
+        while machine.next_event().expect("it is within the window").is_some() {}
+        machine.consume_stream(0, consumed);
+        events(&mut machine, &frame(kind::SETTINGS, flag::ACK, 0, b""));
+        machine.consume_stream(0, count - consumed);
+        let mut window = 10_000 - count as i64;
+        let mut output = &taken(machine.out())[..];
+        while let Some((head, rest)) = output.split_first_chunk::<HEAD>() {
+            let head = FrameHead::parse(head);
+            let (payload, rest) = rest.split_at(head.length);
+            if (head.kind, head.stream) == (kind::WINDOW_UPDATE, 1) {
+                let increment = payload.try_into().expect("four bytes");
+                window += i64::from(u32::from_be_bytes(increment));
+            }
+            output = rest;
+        }
+        assert!((5_000..=10_000).contains(&window), "{window} after {count}, {consumed}");
+        // An empty frame needs no window.
+        let end = events(&mut machine, &frame(kind::DATA, flag::END_STREAM, 1, b""));
+        assert_eq!(end.len(), 1, "{end:?}");
+    }
 }
 
 #[test]

@@ -21,7 +21,10 @@ use crate::needed::Folder;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// The window of the connection.
-const WINDOW: i64 = 1024 * 1024;
+const WINDOW: i64 = 4 * 1024 * 1024;
+
+/// The largest window of a stream.
+const STREAM_WINDOW: i64 = 256 * 1024;
 
 /// The lengths of the responses.
 const LENGTHS: [usize; 7] = [0, 13, 4095, 4096, 16_384, 16_397, 70_000];
@@ -93,7 +96,7 @@ fn check<B>(
                 let mut fields = fields(&format!("/{moment}/{length}"));
                 // POST, from HPACK's static table.
                 fields[0] = 0x83;
-                let mut checker = Checker::new(Side::Server, WINDOW);
+                let mut checker = Checker::new(Side::Server, WINDOW, STREAM_WINDOW);
                 let request = frame(HEADERS, END_HEADERS, 1, &fields);
                 let room = frame(WINDOW_UPDATE, 0, 0, &1_000_000_u32.to_be_bytes());
                 let begun = [hello(), room, request, first()].concat();

@@ -138,6 +138,8 @@ pub(crate) struct Checker {
     send: i64,
     receive: i64,
     max_receive: i64,
+    /// The largest window of a stream, unless its initial one is larger.
+    max_stream: i64,
     /// The initial windows of streams, by the settings that their receivers acknowledged.
     their_initial: i64,
     our_initial: i64,
@@ -151,8 +153,9 @@ pub(crate) struct Checker {
 }
 
 impl Checker {
-    /// `max_receive` is the window of the connection that the side under test intends.
-    pub(crate) fn new(side: Side, max_receive: i64) -> Checker {
+    /// `max_receive` is the window of the connection that the side under test intends, and
+    /// `max_stream` that of a stream; 0 for the initial one.
+    pub(crate) fn new(side: Side, max_receive: i64, max_stream: i64) -> Checker {
         let ours = Pipe { awaits_preface: side == Side::Client, ..Pipe::default() };
         let theirs = Pipe { awaits_preface: side == Side::Server, ..Pipe::default() };
         Checker {
@@ -163,6 +166,7 @@ impl Checker {
             send: INITIAL,
             receive: INITIAL,
             max_receive,
+            max_stream,
             their_initial: INITIAL,
             our_initial: INITIAL,
             their_settings: VecDeque::new(),
@@ -377,11 +381,14 @@ impl Checker {
             return;
         }
         let initial = self.our_initial;
+        // The peer subtracts as much once it knows our settings.
+        let next = self.our_settings.iter().copied().flatten().last().unwrap_or(initial);
+        let max = (self.max_stream + initial - next).max(initial);
         let stream = self.streams.get_mut(&id).unwrap_or_else(|| panic!("{at}: an idle stream"));
         assert!(!matches!(stream.ours, Message::Reset), "{at}: after the reset");
         stream.receive += increment;
         let window = stream.receive + initial;
-        assert!(stream.receive <= 0, "{at}: {window} of {initial} bytes");
+        assert!(window <= max, "{at}: {window} of {max} bytes");
     }
 }
 

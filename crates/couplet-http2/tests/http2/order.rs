@@ -17,7 +17,7 @@ fn run(is_client: bool, options: Options, window: i64, acts: &[Act]) -> Checker 
         true => (Connection::client(options), Side::Client),
         false => (Connection::server(options), Side::Server),
     };
-    let mut checker = Checker::new(side, window);
+    let mut checker = Checker::new(side, window, 0);
     let take = |connection: &mut Connection, checker: &mut Checker| {
         loop {
             let output = connection.take_output();

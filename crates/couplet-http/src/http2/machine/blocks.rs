@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use super::super::flow::{INITIAL_WINDOW, ReceiveWindow, SendWindow};
+use super::super::flow::{ReceiveWindow, SendWindow};
 use super::super::frame::{self, ConnectionError, FrameHead, Reason, Then, flag};
 use super::super::head::{HeadBuilder, RequestHead};
 use super::super::streams::{Key, RequestState, ResponseState, Stream, StreamStage};
-use super::{Beginning, Event, Farewell, Machine, broken, failed};
+use super::{Event, Farewell, Machine, broken, failed};
 
 /// A block of fields may cost up to this multiple of the longest list. Then the connection ends with
 /// ENHANCE_YOUR_CALM.
@@ -194,13 +194,10 @@ impl Machine {
     }
 
     fn open(&mut self, id: u32, then: Then, missing: Option<u64>) -> Key {
-        let is_acknowledged = self.beginning == Beginning::Complete;
-        let window =
-            if is_acknowledged { self.limits.stream_window.into() } else { INITIAL_WINDOW };
         self.streams.insert(Stream {
             id,
             send: SendWindow::new(self.stream_window),
-            receive: ReceiveWindow::new(window),
+            receive: ReceiveWindow::new(self.first_window()),
             request: match then {
                 Then::More => RequestState::Open,
                 Then::End => RequestState::Ended,

@@ -150,8 +150,13 @@ impl Machine {
     fn acknowledge(&mut self) {
         if self.beginning == Beginning::Unacknowledged {
             self.beginning = Beginning::Complete;
-            for stream in self.streams.iter_mut() {
-                stream.receive.change(i64::from(self.limits.stream_window) - INITIAL_WINDOW);
+            let by = i64::from(self.limits.first_window()) - INITIAL_WINDOW;
+            for key in self.streams.keys() {
+                if let Some(stream) = self.streams.get_mut(key) {
+                    stream.receive.change(by);
+                }
+                // Consumed bytes may be half of a smaller window.
+                self.consume_stream(key, 0);
             }
         }
     }

@@ -44,12 +44,25 @@ const fn broken<T>(why: &'static str) -> Result<T, ConnectionError> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) max_streams: u32,
-    /// The receive window of each stream, once the client has acknowledged it, in bytes.
+    /// The largest receive window of a stream, in bytes.
     pub(super) stream_window: u32,
     /// The receive window of the connection, in bytes.
     pub(super) connection_window: u32,
     /// Maximum length of a list of fields, in bytes: RFC 9113, 6.5.2.
     pub(super) max_head: usize,
+}
+
+/// Least first window of a stream, in bytes, for servers that permit thousands of streams.
+const MIN_FIRST_WINDOW: u32 = 1024;
+
+impl Limits {
+    /// The receive window of a stream that was not read, once the client has acknowledged it, in
+    /// bytes. All of them take half of the connection's window; the other half is
+    /// [shared](Machine::wider_window) among streams that are read.
+    fn first_window(&self) -> u32 {
+        let part = self.connection_window / 2 / self.max_streams.max(1);
+        part.max(MIN_FIRST_WINDOW).min(self.stream_window)
+    }
 }
 
 /// A client's action that concerns a stream.
@@ -147,7 +160,7 @@ impl Machine {
         let max_head = u32::try_from(limits.max_head).unwrap_or(u32::MAX);
         let settings = [
             (setting::MAX_CONCURRENT_STREAMS, limits.max_streams),
-            (setting::INITIAL_WINDOW_SIZE, limits.stream_window),
+            (setting::INITIAL_WINDOW_SIZE, limits.first_window()),
             (setting::MAX_HEADER_LIST_SIZE, max_head),
             (setting::ENABLE_CONNECT_PROTOCOL, 1),
         ];
@@ -200,6 +213,14 @@ impl Machine {
     /// Whether the stream is open.
     pub(super) fn is_open(&self, key: Key) -> bool {
         self.streams.get(key).is_some()
+    }
+
+    /// The receive window of a new stream, for a client that may not know our settings.
+    fn first_window(&self) -> i64 {
+        match self.beginning {
+            Beginning::Complete => self.limits.first_window().into(),
+            _ => INITIAL_WINDOW,
+        }
     }
 
     pub(super) fn has_streams(&self) -> bool {

@@ -8,7 +8,7 @@ use super::super::frame::{ConnectionError, MAX_PAYLOAD, Reason, Then, kind};
 use super::super::head::is_of_connection;
 use super::super::hpack;
 use super::super::streams::{Key, RequestState, ResponseState};
-use super::{FAREWELL, Farewell, Machine, ResponseHead};
+use super::{FAREWELL, Farewell, Limits, Machine, ResponseHead};
 use crate::body::Content;
 
 /// Minimum length of a payload that is sent without a copy, in bytes.
@@ -39,20 +39,39 @@ impl ResponseHead<'_> {
 }
 
 impl Machine {
-    /// Returns bytes of a body that were consumed to the window of its stream.
+    /// Returns bytes of a body that were consumed to the window of its stream, and gives that its
+    /// share of the connection's window.
     pub(in crate::http2) fn consume_stream(&mut self, key: Key, count: usize) {
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        if !stream.receive.consume(count) || stream.request != RequestState::Open {
+            return;
+        }
+        let size = self.wider_window(key);
         if let Some(stream) = self.streams.get_mut(key)
-            && stream.request == RequestState::Open
-            && let Some(increment) = stream.receive.consume(count)
+            && let Some(increment) = stream.receive.update(size)
         {
             let (id, increment) = (stream.id, increment.to_be_bytes());
             self.out.write(kind::WINDOW_UPDATE, 0, id, &increment);
         }
     }
 
+    /// The window of a stream that is read: beyond its first window, half of the shared bytes that
+    /// others leave. So streams that are read get equal shares in the end, whatever those that are
+    /// not read keep, and there is always a share for one more.
+    fn wider_window(&self, key: Key) -> i64 {
+        let Limits { stream_window, connection_window, .. } = self.limits;
+        let first = self.first_window();
+        let others = self.streams.iter().filter(|(other, _)| *other != key);
+        let shares: i64 = others.map(|(_, stream)| (stream.claim() - first).max(0)).sum();
+        let left = (i64::from(connection_window / 2) - shares).max(0);
+        first + (left / 2).min((stream_window - self.limits.first_window()).into())
+    }
+
     /// Returns bytes that were consumed to the window of the connection.
     pub(in crate::http2) fn consume_connection(&mut self, count: usize) {
-        if let Some(increment) = self.receive.consume(count) {
+        if self.receive.consume(count)
+            && let Some(increment) = self.receive.update(self.receive.size())
+        {
             self.out.write(kind::WINDOW_UPDATE, 0, 0, &increment.to_be_bytes());
         }
     }
