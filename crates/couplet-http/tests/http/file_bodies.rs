@@ -1,16 +1,21 @@
 //! Bodies that are sent from files, by both versions, and read by whoever wraps them.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::fs::File;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::time::Duration;
 
 use couplet::driver::SharedFile;
 use couplet::http::{Body, FileBody, HttpOptions, Request, Response};
-use couplet::{Bytes, Reactor};
+use couplet::{Bytes, Reactor, Result as Done, Stream};
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
+use hyper::rt::{Read, ReadBuf, Write};
 
-use crate::http2::{DATA, WINDOW_UPDATE, frame, frames, get as get_h2, hello};
+use crate::http2::{DATA, END_HEADERS, Frame, HEADERS, WINDOW_UPDATE, fields, frame, frames};
+use crate::http2::{get as get_h2, hello};
 use crate::kit::{beside_service, get, heard, opened, said};
 use crate::needed::Folder;
 
@@ -203,5 +208,112 @@ fn c175c_a_short_response_overtakes_a_file() {
             .sum();
         assert_eq!(long, 20 * 300_000);
         Ok(())
+    });
+}
+
+/// A file of 6 MB, in 20 pieces.
+fn long(file: &SharedFile) -> FileBody {
+    let mut body = FileBody::default();
+    (0..20).for_each(|_| body.push_file(file, 0..300_000));
+    body
+}
+
+/// Reads the next frame.
+async fn next_frame(stream: &mut Stream, unread: &mut Vec<u8>) -> Done<Frame> {
+    loop {
+        if let Some(&[a, b, c]) = unread.first_chunk() {
+            let end = 9 + u32::from_be_bytes([0, a, b, c]) as usize;
+            if unread.len() >= end {
+                let bytes: Vec<u8> = unread.drain(..end).collect();
+                return Ok(frames(&bytes).remove(0));
+            }
+        }
+        let mut buffer = [0; 4096];
+        let count = stream.read(&mut buffer).await?;
+        assert_ne!(count, 0, "the server has closed");
+        unread.extend_from_slice(&buffer[..count]);
+    }
+}
+
+/// Reads a long file, and during that sends events on a stream that returns them. Checks that few
+/// bytes of the file overtake an event.
+async fn send_events(reactor: Reactor, head: Vec<u8>) -> Done<()> {
+    let room = |stream| frame(WINDOW_UPDATE, 0, stream, &100_000_000_u32.to_be_bytes());
+    let head = frame(HEADERS, END_HEADERS, 3, &head);
+    let asked = [hello(), room(0), get_h2(1, "/long"), room(1), head].concat();
+    let (mut stream, mut unread) = (opened(&reactor, asked).await?, Vec::new());
+    for count in 1..=10 {
+        for awaits_event in [false, true] {
+            let mut passed = 0;
+            while passed < MOST {
+                let got = next_frame(&mut stream, &mut unread).await?;
+                if (got.kind, got.stream) == (DATA, 1) {
+                    passed += got.payload.len();
+                } else if (got.kind, got.stream) == (DATA, 3) && !got.payload.is_empty() {
+                    assert_eq!((awaits_event, &got.payload[..]), (true, &b"event"[..]));
+                    break;
+                }
+            }
+            if awaits_event {
+                assert!(passed < MOST, "event {count}: behind {passed} bytes");
+            } else {
+                stream.write_all(frame(DATA, 0, 3, b"event")).await?;
+            }
+        }
+    }
+    stream.abort();
+    reactor.sleep(SECOND).await
+}
+
+/// Bytes of a file on their way: in the transport, and a turn's.
+const MOST: usize = 300_000;
+
+#[test]
+fn c175c_an_event_stream_next_to_a_file_keeps_its_pace() {
+    let folder = Folder::new();
+    let file = shared(&folder);
+    let service = async move |_: Reactor, request: Request<Body>| {
+        type Failure = Box<dyn Error + Send + Sync>;
+        Ok(Response::new(match request.uri().path() {
+            "/long" => long(&file).map_err(Failure::from).boxed_unsync(),
+            _ => request.into_body().map_err(Failure::from).boxed_unsync(),
+        }))
+    };
+    // POST, from HPACK's static table.
+    let head = [&[0x83], &fields("/events")[1..]].concat();
+    beside_service(HttpOptions::default(), service, async move |reactor| {
+        send_events(reactor, head).await
+    });
+}
+
+/// A WebSocket, for example.
+#[test]
+fn c175c_a_tunnel_next_to_a_file_keeps_its_pace() {
+    let folder = Folder::new();
+    let file = shared(&folder);
+    let service = async move |reactor: Reactor, mut request: Request<Body>| {
+        if request.uri().path() == "/long" {
+            return Ok(Response::new(long(&file)));
+        }
+        let upgrading = hyper::upgrade::on(&mut request);
+        let echoing = async move {
+            let mut io = pin!(upgrading.await?);
+            loop {
+                let mut room = [0; 1000];
+                let mut buffer = ReadBuf::new(&mut room);
+                let read = poll_fn(|cx| io.as_mut().poll_read(cx, buffer.unfilled())).await;
+                if read.is_err() || buffer.filled().is_empty() {
+                    return Ok(());
+                }
+                let count = poll_fn(|cx| io.as_mut().poll_write(cx, buffer.filled())).await?;
+                assert_eq!(count, buffer.filled().len());
+            }
+        };
+        reactor.spawn(echoing).detach();
+        Ok(Response::new(FileBody::default()))
+    };
+    let head = [&[0x02, 7], &b"CONNECT"[..], &[0x01, 3], b"a:1"].concat();
+    beside_service(HttpOptions::default(), service, async move |reactor| {
+        send_events(reactor, head).await
     });
 }
