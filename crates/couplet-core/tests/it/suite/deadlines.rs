@@ -435,7 +435,8 @@ pub(crate) fn c15e_an_open_connection_whose_peer_takes_nothing_is_reset(kit: Kit
                 a.transport().write(kit.big());
                 rig.tick();
                 let lost = quarters(&mut rig, &a, period, 10, |_| ());
-                assert!(matches!(lost, None | Some(4..=6)), "{limit:?}: {lost:?}");
+                // The system may move the last bytes that the peer has taken a little later.
+                assert!(matches!(lost, None | Some(3..=6)), "{limit:?}: {lost:?}");
                 assert_eq!(lost.is_some(), expected.is_some());
                 if lost.is_some() {
                     assert_eq!(rig.lost(&a), "Timeout");
