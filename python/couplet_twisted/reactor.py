@@ -226,7 +226,7 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
         if self._started:
             self._asyncioEventloop.run_forever()
         _baseLog.info("Main loop terminated.")
-        self._loop.turn(0)
+        self._loop.flush()
 
     def _turn(self, ready):
         """
@@ -238,7 +238,11 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
         contexts = context.theContextTracker.currentContext().contexts
         with _topHandler:
             if not limits:
+                wasStarted = self._started
                 self.runUntilCurrent()
+                if wasStarted and not self._started:
+                    # Stopped: no more timed calls are made.
+                    return
             if asyncio._selector.isWrapped:
                 asyncio._wait(*limits or [None])
                 limits = [0]

@@ -20,11 +20,11 @@ class _Passing:
 
     @ivar _passed: The number of descriptors sent since the output was last empty.
 
-    @ivar _isByteDue: Whether a descriptor still needs a byte to go with it.
+    @ivar _bytesDue: The number of bytes that descriptors still need to go with them.
     """
 
     _passed = 0
-    _isByteDue = False
+    _bytesDue = 0
 
     def sendFileDescriptor(self, fileno):
         """
@@ -36,13 +36,16 @@ class _Passing:
             # A duplicate: the program may close its own meanwhile.
             self._post("_sendDuplicate", os.dup(fileno))
             return
+        if self.disconnected:
+            # As in Twisted, whose reactor would watch the closed descriptor.
+            raise ValueError("file descriptor cannot be a negative integer (-1)")
         self._passed = self._passed + 1 if self._buffered else 1
-        if not self._isByteDue:
-            self._isByteDue = True
-            self.reactor._loop.call_soon(_Passing._requireByte, self)
+        if not self._bytesDue:
+            self.reactor._loop.call_soon(_Passing._requireBytes, self)
+        self._bytesDue += 1
         if not self._sendDescriptor(fileno):
             self.connectionLost(Failure(error.FileDescriptorOverrun()))
-        elif self._passed > self._fileDescriptorBufferSize // 2:
+        elif self._isFull or self._passed > self._fileDescriptorBufferSize // 2:
             self._pauseProducer()
 
     def _sendDuplicate(self, fileno):
@@ -51,24 +54,24 @@ class _Passing:
         finally:
             os.close(fileno)
 
-    def _requireByte(self):
-        if self._isByteDue and not self.disconnected:
+    def _requireBytes(self):
+        if self._bytesDue and not self.disconnected:
             self.connectionLost(Failure(error.FileDescriptorOverrun()))
 
     def write(self, data):
-        if data:
-            self._isByteDue = False
+        if self._bytesDue:
+            self._bytesDue = max(0, self._bytesDue - len(data))
         _couplet.Connection.write(self, data)
 
     def writeSequence(self, iovec):
         pieces = list(iovec)
-        if any(pieces):
-            self._isByteDue = False
+        if self._bytesDue:
+            self._bytesDue = max(0, self._bytesDue - sum(map(len, pieces)))
         _couplet.Connection.writeSequence(self, pieces)
 
     def loseConnection(self, _connDone=None):
         if not self._isElsewhere:
-            self._requireByte()
+            self._requireBytes()
         _couplet.Connection.loseConnection(self)
 
     def _descriptorReceived(self, fileno):

@@ -11,7 +11,7 @@ use couplet::layers::tls::Tls;
 use couplet::{Address, Bytes, Producer, ProducerKind, Transport};
 use couplet_os::tethered::Tethered;
 use pyo3::buffer::PyBuffer;
-use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -145,7 +145,10 @@ enum Closing {
     /// Twisted's `disconnecting`.
     Disconnecting,
     /// Disconnecting too, with a reset.
-    Aborted,
+    Aborted {
+        /// More output was unsent than a streaming producer may leave.
+        was_full: bool,
+    },
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -255,6 +258,22 @@ impl ConnectionState {
 
     fn is_disconnecting(&self) -> bool {
         self.closing != Closing::Open
+    }
+
+    fn is_aborted(&self) -> bool {
+        matches!(self.closing, Closing::Aborted { .. })
+    }
+
+    /// Bytes written that the system has not accepted yet.
+    fn unsent(&self) -> usize {
+        let early = self.early.as_ref().map_or(0, |early| early.bytes.len());
+        early + self.transport().ok().flatten().map_or(0, Transport::buffered)
+    }
+
+    /// Whether a streaming producer is to be paused. Until it is resumed, it is with each write: Twisted sends the
+    /// output that paused it after the next timed calls.
+    fn is_full(&self) -> bool {
+        self.producing == Producing::PushPaused || self.unsent() > self.buffer_size
     }
 
     /// Enters or leaves a stage, as when Python sets its attribute.
@@ -385,7 +404,7 @@ impl Connection {
 
     /// Whether an abort was requested. No further event is reported then.
     pub(crate) fn is_aborted(&self) -> bool {
-        self.state().closing == Closing::Aborted
+        self.state().is_aborted()
     }
 
     /// Whether a close was requested.
@@ -396,7 +415,7 @@ impl Connection {
     /// The protocol, unless the connection is aborted.
     pub(crate) fn reader(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         let state = self.state();
-        let protocol = state.protocol.as_ref().filter(|_| state.closing != Closing::Aborted)?;
+        let protocol = state.protocol.as_ref().filter(|_| !state.is_aborted())?;
         Some(protocol.clone_ref(py))
     }
 
@@ -527,8 +546,10 @@ impl Connection {
         let this = slf.get();
         let mut state = this.state();
         if state.stage == Stage::Disconnected {
-            drop(state);
-            return transport.lose_connection();
+            return match state.is_aborted() {
+                true => transport.abort_connection(),
+                false => transport.lose_connection(),
+            };
         }
         let early = state.early.take().unwrap_or_default();
         let home = Home { transport: transport.clone(), shared: shared.clone() };
@@ -556,7 +577,7 @@ impl Connection {
         match closing {
             Closing::Open => {}
             Closing::Disconnecting => Connection::close_later(slf, Transport::lose_connection),
-            Closing::Aborted => transport.abort_connection(),
+            Closing::Aborted { .. } => transport.abort_connection(),
         }
     }
 
@@ -588,14 +609,18 @@ impl Connection {
         state.producer.as_ref().map(|producer| producer.clone_ref(py))
     }
 
-    /// Marks the producer as paused and returns it, if it is to be paused.
-    fn producer_to_pause(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+    /// Marks a streaming producer as paused, and returns it. True if it was paused already: Twisted pauses
+    /// it with each write while much output is unsent.
+    fn producer_to_pause(&self, py: Python<'_>) -> Option<(Py<PyAny>, bool)> {
         let mut state = self.state();
-        if state.producing != Producing::Push {
-            return None;
-        }
+        let was_paused = match state.producing {
+            Producing::Pull => return None,
+            Producing::Push => false,
+            Producing::PushPaused => true,
+        };
+        let producer = state.producer.as_ref().map(|producer| producer.clone_ref(py))?;
         state.producing = Producing::PushPaused;
-        state.producer.as_ref().map(|producer| producer.clone_ref(py))
+        Some((producer, was_paused))
     }
 
     /// Resumes a producer that was paused here once all output is sent. The loop's own pause covers
@@ -603,8 +628,7 @@ impl Connection {
     fn resume_later(slf: &Bound<'_, Self>, transport: &Transport, shared: &Rc<LoopShared>) {
         let (of, shared) = (slf.clone().unbind(), shared.clone());
         let drained = transport.drained().map(move |()| {
-            PythonProducer { of, is_first: false, shared }
-                .queue("resumeProducing", Connection::producer_to_resume);
+            PythonProducer { of, is_first: false, shared }.resume();
         });
         // The loss of the connection stops the producer.
         drained.add_errback(|_| Ok(())).detach();
@@ -620,7 +644,7 @@ impl Connection {
         };
         let (transport, this) = (transport.clone(), slf.clone().unbind());
         drop(state);
-        shared.closes.push(move |_, _| {
+        shared.after_timed(move |_, _| {
             this.get().unregister_if_streaming();
             close(&transport);
         });
@@ -638,9 +662,13 @@ impl Connection {
         if is_paused {
             Connection::track_flush(slf);
         }
-        let Some(producer) = is_full.then(|| this.producer_to_pause(py)).flatten() else {
+        let Some((producer, was_paused)) = is_full.then(|| this.producer_to_pause(py)).flatten()
+        else {
             return Ok(());
         };
+        if was_paused {
+            return producer.call_method0(py, intern!(py, "pauseProducing")).map(drop);
+        }
         let state = this.state();
         let (shared, ends_output) = (state.shared(), state.ends_output());
         let how = (state.producing.kind(), state.buffer_size);
@@ -671,28 +699,25 @@ impl Connection {
     /// Writes, or queues the bytes until the loop has the socket.
     fn write_or_queue(&self, pieces: &[Piece<'_>]) -> Result<Written, WrongThread> {
         let mut state = self.state();
-        let is_aborted = state.closing == Closing::Aborted;
-        if !state.is_connected()
-            || is_aborted
-            || pieces.iter().all(|piece| piece.as_slice().is_empty())
-        {
+        let size: usize = pieces.iter().map(|piece| piece.as_slice().len()).sum();
+        if !state.is_connected() || size == 0 {
             return Ok(Written::default());
         }
-        let has_producer = state.producer.is_some() && state.producing.is_streaming();
+        if let Closing::Aborted { was_full } = state.closing {
+            // Twisted drops the output later.
+            let is_full = was_full || size > state.buffer_size;
+            return Ok(Written { is_full, ..Written::default() });
+        }
         let is_held = state.early.is_some();
-        let is_full = match state.transport()? {
-            Some(transport) if !is_held => {
-                pieces.iter().for_each(|piece| piece.write(transport));
-                has_producer && transport.buffered() > state.buffer_size
-            }
-            None if state.reading == Reading::LossHeld => false,
+        match state.transport()? {
+            Some(transport) if !is_held => pieces.iter().for_each(|piece| piece.write(transport)),
+            None if state.reading == Reading::LossHeld => {}
             _ => {
                 let early = &mut state.early.get_or_insert_default().bytes;
                 pieces.iter().for_each(|piece| early.extend_from_slice(piece.as_slice()));
-                has_producer && early.len() > state.buffer_size
             }
-        };
-        Ok(Written { is_full, is_paused: state.reading != Reading::Active })
+        }
+        Ok(Written { is_full: state.is_full(), is_paused: state.reading != Reading::Active })
     }
 }
 
@@ -718,21 +743,27 @@ struct PythonProducer {
 }
 
 impl PythonProducer {
-    /// Queues a call of the producer, unless another one is registered by then.
-    fn queue(
-        &self,
-        method: &'static str,
-        of: impl FnOnce(&Connection, Python<'_>) -> Option<Py<PyAny>> + 'static,
-    ) {
+    /// Resumes the producer after the next timed calls, unless another one is registered by then.
+    fn resume(&self) {
         let (connection, registered) =
             Python::attach(|py| (self.of.clone_ref(py), self.of.get().producer(py)));
-        self.shared.queue(move |py, shared| {
+        self.shared.after_timed(move |py, shared| {
             let (this, connection) = (connection.get(), connection.bind(py));
             if registered.as_ref().map(Py::as_ptr) != this.producer(py).as_ref().map(Py::as_ptr) {
                 return;
             }
-            let Some(producer) = of(this, py) else { return };
-            if let Err(error) = producer.call_method0(py, method) {
+            let state = this.state();
+            let is_unsent = state.producing == Producing::PushPaused && state.unsent() > 0;
+            let transport = state.transport().ok().flatten().filter(|_| is_unsent).cloned();
+            if state.is_aborted() {
+                return;
+            }
+            drop(state);
+            if let Some(transport) = transport {
+                return Connection::resume_later(connection, &transport, shared);
+            }
+            let Some(producer) = this.producer_to_resume(py) else { return };
+            if let Err(error) = producer.call_method0(py, intern!(py, "resumeProducing")) {
                 report_protocol_error(connection, shared, error);
             }
             this.unregister_if_streaming();
@@ -742,17 +773,20 @@ impl PythonProducer {
 
 impl Producer for PythonProducer {
     fn resume_producing(&mut self) {
+        if self.of.get().state().producing.is_streaming() {
+            // It is resumed once the output is sent that paused it.
+            return;
+        }
         let is_first = std::mem::take(&mut self.is_first);
         let has_bytes = || self.of.get().on_transport(|transport| transport.buffered() > 0);
         if is_first && has_bytes() == Some(true) {
             return;
         }
-        self.queue("resumeProducing", Connection::producer_to_resume);
+        self.resume();
     }
 
-    fn pause_producing(&mut self) {
-        self.queue("pauseProducing", Connection::producer_to_pause);
-    }
+    /// As in Twisted, only a write pauses the producer.
+    fn pause_producing(&mut self) {}
 }
 
 /// Reports an exception that user code raised in a transport's call, and loses the connection.
@@ -825,6 +859,11 @@ impl Connection {
         if Connection::post_if_elsewhere(slf, "loseWriteConnection", no_args)? {
             return Ok(());
         }
+        if slf.get().is_lost() {
+            // As in Twisted, whose reactor would watch the closed descriptor.
+            let text = "file descriptor cannot be a negative integer (-1)";
+            return Err(PyValueError::new_err(text));
+        }
         Connection::deliver_held_loss(slf);
         slf.get().state().is_write_lost = true;
         Connection::close_later(slf, Transport::lose_write_connection);
@@ -839,22 +878,27 @@ impl Connection {
         }
         Connection::deliver_held_loss(slf);
         let mut state = slf.get().state();
-        if state.stage == Stage::Disconnected || state.closing == Closing::Aborted {
+        if state.stage == Stage::Disconnected || state.is_aborted() {
             return Ok(());
         }
-        state.closing = Closing::Aborted;
+        state.closing = Closing::Aborted { was_full: state.is_full() };
+        let transport = state.transport().ok().flatten().cloned();
         drop(state);
-        let Some(transport) = slf.get().transport() else { return Ok(()) };
-        if transport.made_at() != transport.reactor().now() {
-            transport.abort_connection();
-            return Ok(());
+        match transport {
+            // The peer may be in this process, and gets `connectionMade` first.
+            Some(transport) if transport.made_at() == transport.reactor().now() => {
+                transport.pause_producing();
+                let aborting = transport.clone();
+                transport.reactor().call_soon(move || aborting.abort_connection());
+            }
+            Some(transport) => transport.abort_connection(),
+            None => {}
         }
-        // Waits for the next turn: the peer may be in this process, and gets `connectionMade`
-        // first.
-        transport.pause_producing();
-        let aborting = transport.clone();
-        transport.reactor().call_soon(move || aborting.abort_connection());
-        Ok(())
+        // As in Twisted, a timed call reports the loss.
+        let py = slf.py();
+        let lost = slf.getattr(intern!(py, "_lost"))?;
+        let reactor = slf.getattr(intern!(py, "reactor"))?;
+        reactor.call_method1(intern!(py, "callLater"), (0, lost, "aborted")).map(drop)
     }
 
     /// Reports a loss that was held back. Output is sent automatically.
@@ -984,6 +1028,7 @@ impl Connection {
         slf.call_method0(intern!(py, "_keepNames"))?;
         let mut state = slf.get().state();
         state.stage = Stage::Disconnected;
+        let is_aborted = state.is_aborted();
         let home = state.home.take();
         let (producer, protocol) = (state.producer.take(), state.protocol.take());
         let encryption = std::mem::take(&mut state.encryption);
@@ -994,9 +1039,9 @@ impl Connection {
         if let Some(Home { transport, .. }) = home.as_ref().and_then(Tethered::get) {
             transport.unregister_producer();
             match encryption.layer() {
-                None => transport.lose_connection(),
+                None if !is_aborted => transport.lose_connection(),
                 // Without a close_notify: the peer must not take this for the end of the data.
-                Some(_) => transport.abort_connection(),
+                _ => transport.abort_connection(),
             }
         }
         drop(encryption);
@@ -1117,6 +1162,9 @@ impl Connection {
     fn send_descriptor(&self, descriptor: Descriptor) -> PyResult<bool> {
         let descriptor = descriptor.duplicate().map_err(system_error)?;
         let mut state = self.state();
+        if state.is_aborted() {
+            return Ok(true);
+        }
         let is_held = matches!(state.transport(), Ok(None)) || state.early.is_some();
         if state.is_connected() && is_held {
             let early = state.early.get_or_insert_default();
@@ -1128,6 +1176,13 @@ impl Connection {
         drop(state);
         let sent = self.on_transport(|transport| transport.send_descriptor(descriptor).is_ok());
         Ok(sent.unwrap_or(false))
+    }
+
+    /// Whether a streaming producer is to be paused.
+    #[getter]
+    #[pyo3(name = "_isFull")]
+    fn is_full(&self) -> bool {
+        self.state().is_full()
     }
 
     /// Pauses the producer until all output is sent.
@@ -1150,9 +1205,7 @@ impl Connection {
     /// Bytes written that the system has not accepted yet.
     #[getter]
     fn _buffered(&self) -> usize {
-        let state = self.state();
-        let early = state.early.as_ref().map_or(0, |early| early.bytes.len());
-        early + state.transport().ok().flatten().map_or(0, Transport::buffered)
+        self.state().unsent()
     }
 
     #[getter(protocol)]

@@ -47,10 +47,17 @@ pub(crate) struct LoopShared {
     calls: Queue,
     /// Law 9: at most one for each connection that a turn lost.
     pub(crate) ends: Queue,
-    /// Closes that take effect after the next timed calls.
+    /// Calls that follow the timed calls, as in Twisted, which then sends the output: closes, and those of
+    /// producers whose output was sent.
     ///
-    /// Law 9: at most two for each connection.
-    pub(crate) closes: Queue,
+    /// Law 9: at most two of each kind for each connection.
+    after_timed: Queue,
+    /// Those that timed calls requested: they precede the next timed calls.
+    ///
+    /// Law 9: as `after_timed`.
+    after_present: Queue,
+    /// Whether a timed call is being made.
+    pub(crate) is_timed: Cell<bool>,
     pub(crate) buffers: RefCell<Buffers>,
     /// For the inspector, if the loop has one.
     pub(crate) inspected: Option<Box<Inspected>>,
@@ -72,6 +79,14 @@ impl Queue {
         self.0.borrow().is_empty()
     }
 
+    /// Makes the calls that are queued at present.
+    fn make_present(&self, py: Python<'_>, shared: &Rc<LoopShared>) {
+        for call in self.0.take() {
+            shared.place.check(py);
+            call(py, shared);
+        }
+    }
+
     /// Makes the calls, including those queued meanwhile.
     fn make(&self, py: Python<'_>, shared: &Rc<LoopShared>) {
         loop {
@@ -84,10 +99,23 @@ impl Queue {
 }
 
 impl LoopShared {
+    /// Whether calls are queued, so that a turn must not wait.
+    fn has_calls(&self) -> bool {
+        let queues = [&self.calls, &self.ends, &self.after_timed, &self.after_present];
+        !queues.into_iter().all(Queue::is_empty)
+    }
+
     /// Queues a call into Python, and suspends the turn for it.
     pub(crate) fn queue(&self, call: impl FnOnce(Python<'_>, &Rc<LoopShared>) + 'static) {
         self.calls.push(call);
         self.reactor.suspend_turn();
+    }
+
+    /// Queues a call that follows the present timed calls, if one of them is being made, or else the next
+    /// ones.
+    pub(crate) fn after_timed(&self, call: impl FnOnce(Python<'_>, &Rc<LoopShared>) + 'static) {
+        let queue = if self.is_timed.get() { &self.after_present } else { &self.after_timed };
+        queue.push(call);
     }
 
     /// Reports the exception if user code raised one.
@@ -212,7 +240,9 @@ impl Inner {
             asyncio: RefCell::default(),
             calls: Queue::default(),
             ends: Queue::default(),
-            closes: Queue::default(),
+            after_timed: Queue::default(),
+            after_present: Queue::default(),
+            is_timed: Cell::default(),
             buffers: RefCell::default(),
             inspected: inspection.and_then(|by| Inspected::new(py, by)),
             reactor,
@@ -235,23 +265,36 @@ impl Inner {
     }
 
     /// Makes the due timed calls, as Twisted's reactors do before each wait, reports the ends of
-    /// connections, sends the output, and closes. Returns true if a call then interrupted the loop, such
-    /// as a stop. Raises a pending exception, such as a keyboard interrupt.
+    /// connections, sends the output, resumes producers, and closes. Returns true if a call then
+    /// interrupted the loop, such as a stop. Raises a pending exception, such as a keyboard interrupt.
     fn make_due(&self, py: Python<'_>) -> PyResult<bool> {
+        let mut follows = self.make_following(py, &[&self.shared.after_present])?;
         self.couplet()?.make_timed_calls();
         self.shared.calls.make(py, &self.shared);
         self.shared.ends.make(py, &self.shared);
-        let closes = !self.shared.closes.is_empty();
-        self.shared.closes.make(py, &self.shared);
+        let queues = [&self.shared.after_present, &self.shared.after_timed];
+        // If late calls are left to the next turn, those of the second queue follow them.
+        let waits = !queues[1].is_empty() && self.couplet()?.leaves_timed_calls();
+        follows |= self.make_following(py, if waits { &queues[..1] } else { &queues })?;
         self.couplet()?.flush();
-        if closes {
-            // As in Twisted, before the next events.
+        let is_interrupted = follows && self.shared.is_interrupted.load(Ordering::Acquire);
+        self.shared.raised.take().map_or(Ok(is_interrupted), Err)
+    }
+
+    /// Makes the calls that follow timed calls, and, as in Twisted before the next events, carries out their
+    /// requests. Returns true if there were any.
+    fn make_following(&self, py: Python<'_>, queues: &[&Queue]) -> PyResult<bool> {
+        if queues.iter().all(|queue| queue.is_empty()) {
+            return Ok(false);
+        }
+        queues.iter().for_each(|queue| queue.make_present(py, &self.shared));
+        // The first sends the output and closes, the second reports the end.
+        for _ in 0..2 {
+            self.couplet()?.flush();
             self.shared.calls.make(py, &self.shared);
             self.shared.ends.make(py, &self.shared);
-            self.couplet()?.flush();
         }
-        let is_interrupted = closes && self.shared.is_interrupted.load(Ordering::Acquire);
-        self.shared.raised.take().map_or(Ok(is_interrupted), Err)
+        Ok(true)
     }
 
     /// The loop itself. An error inside a turn, where no callback runs, but perhaps a finalizer.
@@ -269,7 +312,7 @@ impl Inner {
             // This turn may run inside `run`, which must still see the interrupt.
             self.was_interrupted.set(true);
         }
-        let is_busy = is_interrupted || !self.shared.ends.is_empty();
+        let is_busy = is_interrupted || self.shared.has_calls();
         let at_most = if is_busy { Some(Duration::ZERO) } else { at_most };
         Datagrams::turning(py, &self.shared);
         self.shared.calls.make(py, &self.shared);
@@ -294,7 +337,7 @@ impl Inner {
     fn iterate(&self, py: Python<'_>, ready: &Ready, at_most: Option<Duration>) -> PyResult<()> {
         let is_busy = ready.is_busy()
             || self.shared.is_interrupted.load(Ordering::Acquire)
-            || !(self.shared.calls.is_empty() && self.shared.ends.is_empty());
+            || self.shared.has_calls();
         let at_most = match is_busy {
             true => Some(Duration::ZERO),
             false => at_most.into_iter().chain(ready.wait(py)?).min(),
@@ -396,7 +439,10 @@ impl Loop {
     fn turn(&self, py: Python<'_>, at_most: Option<f64>) -> PyResult<()> {
         let inner = self.0.take(py)?;
         let _inside = self.0.place.enter(py);
-        inner.turn(py, at_most.map(seconds))
+        let was_timed = inner.shared.is_timed.replace(false);
+        let turned = inner.turn(py, at_most.map(seconds));
+        inner.shared.is_timed.set(was_timed);
+        turned
     }
 
     /// Makes iterations of an asyncio event loop, whose callbacks are in `ready`, until an interrupt
@@ -463,7 +509,7 @@ impl Loop {
     /// Seconds until the next turn is due without an event; `None` if none is scheduled.
     fn next_turn(&self, py: Python<'_>) -> PyResult<Option<f64>> {
         let inner = self.0.take(py)?;
-        if self.0.is_interrupted.load(Ordering::Acquire) || !inner.shared.calls.is_empty() {
+        if self.0.is_interrupted.load(Ordering::Acquire) || inner.shared.has_calls() {
             return Ok(Some(0.0));
         }
         let next = inner.couplet()?.next_turn();

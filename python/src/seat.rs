@@ -14,7 +14,7 @@ use crate::ending::Place;
 use crate::inspecting::Inspection;
 use crate::locked;
 use crate::looping::{Inner, LoopShared};
-use crate::timers::Timers;
+use crate::timers::{DelayedCall, Timers};
 
 /// Work for the loop's thread.
 type Request = Box<dyn FnOnce(Python<'_>, &Rc<LoopShared>) -> PyResult<()> + Send>;
@@ -94,6 +94,9 @@ impl Seat {
             let is_ours = self.taken.set((Tethered::new(inner), remote)).is_ok();
             let requests = if is_ours { std::mem::take(&mut *recorded) } else { Vec::new() };
             drop(recorded);
+            if let Some(shared) = self.shared().filter(|_| is_ours) {
+                DelayedCall::begin_all(py, shared);
+            }
             for request in requests {
                 if let Some(shared) = self.shared() {
                     shared.report_error(py, request(py, shared));

@@ -205,10 +205,22 @@ impl DelayedCall {
         Ok(self.state().time - now)
     }
 
-    /// Starts the loop's timer for the call.
+    /// Starts the calls that were requested before the loop was made, the earliest first: several may be due.
+    pub(crate) fn begin_all(py: Python<'_>, shared: &Rc<LoopShared>) {
+        let mut calls = shared.timers.all(py);
+        calls.sort_by(|one, other| one.get().get_time().total_cmp(&other.get().get_time()));
+        for call in calls {
+            match call.get().left(py) {
+                Ok(left) => DelayedCall::begin(&call, py, shared, left),
+                Err(error) => shared.report(py, error),
+            }
+        }
+    }
+
+    /// Starts the loop's timer for the call, unless it has one.
     fn begin(call: &Py<DelayedCall>, py: Python<'_>, shared: &Rc<LoopShared>, delay: f64) {
         let mut state = call.get().state();
-        if state.what.is_none() {
+        if state.what.is_none() || state.timer.is_some() {
             return;
         }
         let (weak, due) = (Rc::downgrade(shared), call.clone_ref(py));
@@ -239,9 +251,11 @@ impl DelayedCall {
         let kw = kw.as_ref().map(|kw| kw.bind(py));
         let _entered =
             shared.inspected.as_ref().and_then(|by| by.enter(py, &shared.reactor, &function));
+        let was_timed = shared.is_timed.replace(true);
         if let Err(error) = function.bind(py).call(args.bind(py), kw) {
             shared.report_of(py, error, Some(call));
         }
+        shared.is_timed.set(was_timed);
     }
 
     /// Applies `f` to a pending call; an error if it was made or cancelled.
@@ -280,7 +294,12 @@ impl DelayedCall {
         })?;
         let Some(seat) = seat else { return Ok(()) };
         let moved = slf.clone().unbind();
+        // Before the loop is made, no call has started.
+        let is_recorded = !seat.taken();
         seat.ask(py, move |py, shared| {
+            if is_recorded {
+                return Ok(());
+            }
             // A call that has not started yet starts with its new time.
             let timer = moved.get().state().timer.take();
             let Some(timer) = timer else { return Ok(()) };

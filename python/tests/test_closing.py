@@ -23,10 +23,10 @@ from kit.cases import Cases, case
 
 # More than the buffers of the system hold.
 BIG = 3 << 20
-# Seconds until a case whose connection is still open is ended.
-OPEN = 10
+# Iterations without an event after which a connection counts as open for good.
+QUIET = 60
 # Cases at the same time.
-WIDTH = 8
+WIDTH = 24
 
 
 class Produced:
@@ -94,7 +94,6 @@ ABORT = {
     "abortConnection": lambda noting, transport: transport.abortConnection(),
     "abortConnection, write": lambda noting, transport: (transport.abortConnection(), transport.write(b"late")),
 }
-NEEDS_DESCRIPTOR = [*HALF, "sendFileDescriptor"]
 MOMENTS = ["in the same callback", "in the next iteration", "while output is unsent", "after the end of the output"]
 
 
@@ -104,6 +103,8 @@ class Noting:
     def __init__(self):
         self.events = []
         self.closes, self.lost = defer.Deferred(), defer.Deferred()
+        # The later call, if it follows the end of the output.
+        self.last = None
 
     def note(self, *words):
         self.events.append(" ".join(map(str, words)))
@@ -146,37 +147,52 @@ class HalfClosed(Closed):
 def acts(case, noting, earlier, moment, call, reads, before=b"before "):
     """What a protocol does with its transport. `reads` is an event: the peer reads from then on."""
 
+    def attempt(transport):
+        try:
+            call(noting, transport)
+        except Exception as problem:
+            noting.note("raises", type(problem).__name__)
+
     def act(transport):
         noting.closes.callback(None)
         transport.write(b"b" * BIG if moment == "while output is unsent" else before)
         earlier(noting, transport)
         if moment == "in the same callback":
-            call(noting, transport)
+            attempt(transport)
             reads.set()
         elif moment == "in the next iteration":
-            case.reactor.callLater(0, call, noting, transport)
+            case.reactor.callLater(0, attempt, transport)
             case.reactor.callLater(0, reads.set)
         elif moment == "while output is unsent":
-            case.reactor.callLater(0.05, call, noting, transport)
+            case.reactor.callLater(0.05, attempt, transport)
             case.reactor.callLater(0.1, reads.set)
         else:
+            noting.last = lambda: attempt(transport)
             reads.set()
-            case.reactor.callLater(1, call, noting, transport)
 
     return act
 
 
-async def until_lost(case, noting, made):
-    """Waits until the connection is lost; one that stays open is ended."""
-    await noting.closes
-    timer = case.reactor.callLater(OPEN, noting.ended, "still open")
-    await noting.lost
-    if timer.active():
-        timer.cancel()
-    else:
-        noting.note = lambda *words: None
+async def until(case, is_met):
+    """Waits until a condition is met, or for many iterations."""
+    for _ in range(QUIET):
+        if is_met():
+            return
+        await case.sleep(0.05)
+
+
+async def ended(case, noting, made):
+    """Waits for the end of a connection, and makes the later call if it follows the end. A connection that stays open
+    is ended. Returns the events."""
+    await until(case, lambda: noting.lost.called)
+    if noting.last is not None:
+        noting.last()
+        await until(case, lambda: noting.lost.called)
+    if not noting.lost.called:
+        noting.note("still open")
         transport = made.transport
         getattr(transport, "abortConnection", transport.loseConnection)()
+    return list(noting.events)
 
 
 def read(receive):
@@ -194,27 +210,25 @@ def read(receive):
     return f"{len(data)} bytes {zlib.crc32(data):08x}, {end}"
 
 
-async def table(case, run, earlier, calls):
-    """Notes the outcome of each case; `run` gets the earlier call, the moment and the later call."""
+async def table(case, run, earlier, calls, width=WIDTH):
+    """Notes the outcome of each case; `run` gets the earlier call, the moment and the later call. `width` cases run
+    at the same time."""
     lines = {}
 
     async def one(names):
         first, moment, then = names
         saw, *events = await run(earlier[first], moment, calls[then])
         # The bytes that were sent before an abort are a matter of time.
-        lines[names] = [saw.split(", ")[-1] if then in ABORT else saw, *events]
+        lines[names] = [saw.split(", ")[-1] if then in ABORT or first in ABORT else saw, *events]
 
-    def is_sensible(first, moment, then):
-        # Twisted raises a ValueError once the descriptor is closed.
-        return not (then in NEEDS_DESCRIPTOR and moment == MOMENTS[-1])
-
-    waiting = iter([names for names in itertools.product(earlier, MOMENTS, calls) if is_sensible(*names)])
+    case.reactor.suggestThreadPoolSize(width)
+    waiting = itertools.product(earlier, MOMENTS, calls)
 
     async def worker():
         for names in waiting:
             await one(names)
 
-    await defer.gatherResults([defer.ensureDeferred(worker()) for _ in range(WIDTH)])
+    await defer.gatherResults([defer.ensureDeferred(worker()) for _ in range(width)])
     for (first, moment, then), outcome in lines.items():
         case.say(f"{first}; {moment}: {then}", outcome)
 
@@ -242,10 +256,9 @@ async def over_sockets(case, listens, connects, earlier, calls, kind, build=None
         factory.buildProtocol = lambda _: made
         port = listens(factory)
         name = port.getHost()
-        saw = deferToThread(peer, name)
-        await until_lost(case, noting, made)
+        saw = await deferToThread(peer, name)
         port.stopListening()
-        return [await saw, *noting.events]
+        return [saw, *await ended(case, noting, made)]
 
     await table(case, run, earlier, calls)
 
@@ -258,15 +271,27 @@ def small(skt, size=4096):
 
 CLOSES = {
     "loseConnection": CALLS["loseConnection"],
+    "stopProducing": CALLS["stopProducing"],
     "loseWriteConnection": HALF["loseWriteConnection"],
     "both": lambda noting, transport: (transport.loseWriteConnection(), transport.loseConnection()),
 }
+# A close with a producer.
+PRODUCING = {
+    f"{kind}, {name}": lambda noting, transport, first=CALLS[kind], then=CLOSES[name]: (
+        first(noting, transport),
+        then(noting, transport),
+    )
+    for name in ("loseConnection", "loseWriteConnection")
+    for kind in ("registerProducer, pull", "registerProducer, push", "registerProducer, push much")
+}
+ABORTS = {"abortConnection": ABORT["abortConnection"]}
+SOCKETS = CLOSES | PRODUCING | ABORTS
 
 
 class Closing(Cases):
     """Calls after a requested close."""
 
-    async def over_tcp(case, kind):
+    async def over_tcp(case, kind, earlier=SOCKETS, calls=CALLS | HALF | ABORT):
         def connects(name):
             skt = small(socket.socket())
             skt.connect((name.host, name.port))
@@ -275,7 +300,7 @@ class Closing(Cases):
         def listens(factory):
             return case.reactor.listenTCP(0, factory, interface="127.0.0.1")
 
-        await over_sockets(case, listens, connects, CLOSES, CALLS | HALF | ABORT, kind)
+        await over_sockets(case, listens, connects, earlier, calls, kind)
 
     @case
     async def test_over_tcp(case):
@@ -284,6 +309,14 @@ class Closing(Cases):
     @case
     async def test_over_tcp_with_half_closes(case):
         await Closing.over_tcp(case, HalfClosed)
+
+    @case
+    async def test_over_tcp_in_a_timed_call(case):
+        class Timed(HalfClosed):
+            def dataReceived(self, data):
+                case.reactor.callLater(0, super().dataReceived, data)
+
+        await Closing.over_tcp(case, Timed, CLOSES | ABORTS, CALLS | ABORT)
 
     @case
     async def test_of_a_client_in_connection_made(case):
@@ -305,10 +338,9 @@ class Closing(Cases):
             made = Client(noting, acts(case, noting, first, moment, then, reads))
             saw = deferToThread(peer)
             await case.connect(listening.getsockname()[1], made)
-            await until_lost(case, noting, made)
-            return [await saw, *noting.events]
+            return [await saw, *await ended(case, noting, made)]
 
-        await table(case, run, CLOSES, CALLS | HALF | ABORT)
+        await table(case, run, SOCKETS, CALLS | HALF | ABORT)
 
     @case
     async def test_over_unix_sockets(case):
@@ -324,7 +356,7 @@ class Closing(Cases):
             return case.reactor.listenUNIX(os.path.join(folder, str(next(names))), factory)
 
         calls = CALLS | HALF | ABORT | {"sendFileDescriptor": sends_descriptor}
-        await over_sockets(case, listens, connects, CLOSES, calls, HalfClosed)
+        await over_sockets(case, listens, connects, SOCKETS, calls, HalfClosed)
 
     @case
     async def test_over_tls(case):
@@ -365,21 +397,23 @@ class Closing(Cases):
             made = HalfClosed(noting, acts(case, noting, first, moment, then, reads))
             stdio.StandardIO(made, our_in, our_out, case.reactor)
             saw = deferToThread(peer)
-            await until_lost(case, noting, made)
+            await noting.closes
+            events = await ended(case, noting, made)
+            # StandardIO closes the descriptors 0 and 1 only.
             os.close(our_in)
             os.close(our_out)
-            return [await saw, *noting.events]
+            return [await saw, *events]
 
-        # StandardIO closes the descriptors 0 and 1 only.
-        await table(case, run, CLOSES, CALLS | HALF)
+        await table(case, run, CLOSES | PRODUCING, CALLS | HALF, 60)
 
     @case
     async def test_of_a_childs_input(case):
         program = (
-            "import os, sys, zlib\n"
+            "import os, zlib\n"
+            "os.write(4, b'r')\n"
             "os.read(3, 1)\n"
             "some = b''.join(iter(lambda: os.read(0, 65536), b''))\n"
-            "os.write(1, b'%d bytes %08x' % (len(some), zlib.crc32(some)))\n"
+            "os.write(4, b'%d bytes %08x' % (len(some), zlib.crc32(some)))\n"
         )
 
         class Reads:
@@ -390,8 +424,11 @@ class Closing(Cases):
             noting = Noting()
 
             class Child(protocol.ProcessProtocol):
-                def outReceived(self, data):
-                    noting.note("read", data)
+                def childDataReceived(self, number, data):
+                    if data == b"r":
+                        acts(case, noting, first, moment, then, Reads(self.transport))(self.transport)
+                    else:
+                        noting.note("read", number, data)
 
                 def childConnectionLost(self, number):
                     if number != 3:
@@ -400,29 +437,41 @@ class Closing(Cases):
                 def processEnded(self, reason):
                     noting.ended("ended", reason.value.exitCode)
 
-            made = Child()
-            descriptors = {0: "w", 1: "r", 2: 2, 3: "w"}
-            transport = case.reactor.spawnProcess(made, sys.executable, ["python", "-c", program], None, childFDs=descriptors)
-            acts(case, noting, first, moment, then, Reads(transport))(transport)
+            descriptors = {0: "w", 1: "r", 2: "r", 3: "w", 4: "r"}
+            command = ["python", "-ISc", program]
+            case.reactor.spawnProcess(Child(), sys.executable, command, None, childFDs=descriptors)
+            await noting.closes
+            if moment == MOMENTS[-1]:
+                await until(case, lambda: "lost 0" in noting.events)
+                noting.last()
             await noting.lost
             # The losses of descriptors have no order.
             return ["", *sorted(noting.events)]
 
-        earlier = {
+        closes = {
             "closeStdin": lambda noting, transport: transport.closeStdin(),
             "closeChildFD(0)": lambda noting, transport: transport.closeChildFD(0),
-            "pipe.loseConnection": lambda noting, transport: transport.pipes[0].loseConnection(),
+            "loseConnection": CALLS["loseConnection"],
         }
-        pipe = lambda act: lambda noting, transport: 0 in transport.pipes and act(noting, transport.pipes[0])
-        calls = {f"pipe.{name}": pipe(act) for name, act in CALLS.items()}
-        calls |= {
-            "write": CALLS["write"],
-            "writeSequence": CALLS["writeSequence"],
-            "writeToChild": lambda noting, transport: 0 in transport.pipes and transport.writeToChild(0, b"late"),
-            "closeStdin": lambda noting, transport: transport.closeStdin(),
+        producing = {
+            f"{name}, closeStdin": lambda noting, transport, call=call: (call(noting, transport), transport.closeStdin())
+            for name, call in CALLS.items()
+            if name.startswith("registerProducer")
+        }
+        on_pipe = lambda act: lambda noting, transport: 0 in transport.pipes and act(noting, transport.pipes[0])
+        earlier = closes | producing | {"pipe.loseConnection": on_pipe(CALLS["loseConnection"])}
+        calls = {f"pipe.{name}": on_pipe(act) for name, act in CALLS.items()}
+        calls |= {name: call for name, call in CALLS.items() if "Producing" not in name}
+        calls |= closes | {
+            "writeToChild": lambda noting, transport: transport.writeToChild(0, b"late"),
             "closeStdin, write": lambda noting, transport: (transport.closeStdin(), transport.write(b"late")),
+            "closeStdout": lambda noting, transport: transport.closeStdout(),
+            "closeStderr": lambda noting, transport: transport.closeStderr(),
+            "closeChildFD(9)": lambda noting, transport: transport.closeChildFD(9),
+            # Pauses and resumes what the child writes.
+            "pauseProducing": lambda noting, transport: (transport.pauseProducing(), transport.resumeProducing()),
         }
-        await table(case, run, earlier, calls)
+        await table(case, run, earlier, calls, 12)
 
     @case
     async def test_a_loss_that_was_held_back_is_reported_by_each_call_that_sends(case):

@@ -382,6 +382,11 @@ impl Loop {
         self.core.make_timed_calls(&mut *self.driver)
     }
 
+    /// Whether [`make_timed_calls`](Self::make_timed_calls) would leave late calls to the next turn.
+    pub fn leaves_timed_calls(&self) -> bool {
+        self.core.may_overtake_input(self.core.records.fresh_time())
+    }
+
     /// Applies the requests that handles have recorded, and sends their output, but takes no events
     /// and makes no timed calls. Returns true while the run continues, and always outside a run. A
     /// suspended turn stays suspended, and the reply to its event is sent.

@@ -587,7 +587,7 @@ impl Core {
 
     /// Whether a timed call was due long before `now`, and the last turn could have postponed it with
     /// more input. The next turn reads the input at hand, without a wait, before it makes the call.
-    fn may_overtake_input(&self, now: Instant) -> bool {
+    pub(super) fn may_overtake_input(&self, now: Instant) -> bool {
         let late = now.checked_sub(LATE);
         late.is_some_and(|late| self.records.timers.borrow_mut().has_due(late, self.last_turn))
     }
