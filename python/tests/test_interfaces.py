@@ -1,5 +1,5 @@
-"""The documented interfaces of reactors, sentence by sentence: before the first run, in it and after it, the outcome is
-that of the model."""
+"""The methods of reactors' and transports' interfaces with many arguments: before the first run, in it and after it, the
+outcome is that of the model. `test_sentences` follows their documentation."""
 
 import os
 import subprocess
