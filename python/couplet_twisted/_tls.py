@@ -4,11 +4,13 @@ keep their imports.
 
 rustls encrypts a connection of Couplet's if it supports all of the program's options: see L{_server} and L{_client}.
 pyOpenSSL encrypts the others, such as those with a context of the program's own, a verification callback or a list of
-ciphers; and those whose protocol takes its object before the handshake. The log names the engine once, with the reason.
+ciphers; those whose protocol takes its object before the handshake; and those whose C{handshakeCompleted} needs a part
+of it that L{_Session} lacks. The log names the engine once, with the reason.
 """
 
 import functools
 import os
+import types
 import weakref
 from datetime import datetime, timezone
 
@@ -367,9 +369,72 @@ def _lacking(name):
     return property(lambda session: session.__getattr__(name))
 
 
+# The parts of pyOpenSSL's object that L{_Session} lacks.
+_LACKED = {"get_finished", "get_peer_finished"}
 for _name in vars(SSL.Connection):
     if not _name.startswith("_") and _name not in vars(_Session):
         setattr(_Session, _name, _lacking(_name))
+        _LACKED.add(_name)
+# Other objects have methods with names such as C{send}.
+_REVEALING = {name for name in _LACKED if "_" in name}
+
+_EMPTY_CELL = types.CellType()
+# How many calls deep functions are examined.
+_DEEPEST = 4
+
+
+def _called(function, owner, names):
+    """
+    The functions that a function may call: those of modules and closures that it knows, and the methods of C{owner}.
+    """
+    scope = function.__globals__
+    places = [vars(kind) for kind in owner.__mro__] + [scope]
+    places += [vars(scope[name]) for name in names if isinstance(scope.get(name), types.ModuleType)]
+    found = [cell.cell_contents for cell in function.__closure__ or () if cell != _EMPTY_CELL]
+    found += [place[name] for place in places for name in names & place.keys()]
+    return [each for each in found if isinstance(each, types.FunctionType)]
+
+
+def _revealed(function, owner):
+    """
+    The parts of pyOpenSSL's object that are named in a function, or in those that it may call.
+    """
+    found, seen, functions = set(), set(), [function]
+    for _ in range(_DEEPEST):
+        fresh = {each for each in functions if each not in seen}
+        seen, functions = seen | fresh, []
+        for each in fresh:
+            names, codes = set(), [each.__code__]
+            for code in codes:
+                names.update(code.co_names)
+                codes += [const for const in code.co_consts if isinstance(const, types.CodeType)]
+            found |= names & _REVEALING
+            functions += _called(each, owner, names)
+    return found
+
+
+@functools.lru_cache(_MOST_CONFIGURATIONS)
+def _neededByListener(kind):
+    """
+    The parts that the C{handshakeCompleted} of a class needs, in a text.
+    """
+    completed = getattr(kind, "handshakeCompleted", None)
+    return ", ".join(sorted(_revealed(completed, kind))) if isinstance(completed, types.FunctionType) else ""
+
+
+def _checkListener(protocol):
+    """
+    Check that a protocol, or the one that it wraps, needs pyOpenSSL's object only before the handshake or not at all.
+
+    @raise _Unsupported: if it needs the object when the handshake is complete.
+    """
+    while IHandshakeListener.providedBy(protocol):
+        needed = _neededByListener(type(protocol))
+        if needed:
+            kind = type(protocol).__qualname__
+            raise _Unsupported(f"{kind}.handshakeCompleted needs {needed} of pyOpenSSL's object")
+        # An endpoint's wrapper, or another one of a program's.
+        protocol = getattr(protocol, "_wrappedProtocol", None) or getattr(protocol, "wrappedProtocol", None)
 
 
 def _dropped(data):
@@ -548,6 +613,7 @@ def _start(protocol, transport):
         raise _Unsupported("the transport is not Couplet's")
     if type(protocol) not in (BufferingTLSTransport, TLSMemoryBIOProtocol):
         raise _Unsupported(f"{type(protocol).__qualname__} encrypts")
+    _checkListener(protocol.wrappedProtocol)
     try:
         configuration, options, host = _asked(protocol.factory, protocol)
     except AttributeError as error:

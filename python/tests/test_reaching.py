@@ -4,11 +4,13 @@ under the model. The comments name programs that do so."""
 import fcntl
 import socket
 import struct
+import types
 
 from OpenSSL import SSL
 from twisted.internet import defer, interfaces, protocol, ssl
 from twisted.protocols import policies
 from twisted.protocols.tls import TLSMemoryBIOProtocol
+from zope.interface import implementer
 
 from kit.cases import Cases, case, only_subject
 from test_streams import Echo, Noting
@@ -82,6 +84,12 @@ def channel(transport, is_server):
     assert connection and isinstance(connection, SSL.Connection)
     finished = connection.get_peer_finished() if is_server else connection.get_finished()
     return None if finished is None else len(finished)
+
+
+def finished(transport):
+    """The lengths of both ends' last messages of a handshake, in an order that both ends share."""
+    ours, theirs = transport.getHandle().get_finished(), transport.getHandle().get_peer_finished()
+    return sorted([len(ours), len(theirs)]), ours != theirs
 
 
 # On a connection with TLS, in `connectionMade` and later.
@@ -212,6 +220,64 @@ class Reached(Cases):
 
         for name in ENCRYPTED:
             await one(name)
+
+    @case
+    async def test_when_the_handshake_is_complete(case):
+        """Both ends know the same identity of a channel, also on the first connection."""
+        helpers = types.SimpleNamespace(finished=finished)
+
+        @implementer(interfaces.IHandshakeListener)
+        class Directly(Noting):
+            def handshakeCompleted(self):
+                self.say(*finished(self.transport))
+                self.transport.write(b"x")
+
+            def dataReceived(self, data):
+                super().dataReceived(data)
+                self.transport.loseConnection()
+
+        class ByAMethod(Directly):
+            def handshakeCompleted(self):
+                self.completed()
+
+            def completed(self):
+                super().handshakeCompleted()
+
+        class ByAClosure(Directly):
+            def handshakeCompleted(self):
+                (lambda: self.say(*helpers.finished(self.transport)))()
+                finished(self.transport)
+                self.transport.write(b"x")
+
+        class Later(Directly):
+            def handshakeCompleted(self):
+                case.reactor.callLater(0, super().handshakeCompleted)
+
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            for kind in (Directly, ByAMethod, ByAClosure, Later):
+                name = f"{kind.__name__}, {version.name}"
+                server, client = kind(case, f"{name}: server"), kind(case, f"{name}: client")
+                pair = SERVER.options(raiseMinimumTo=version, lowerMaximumSecurityTo=version), trusting()
+                await linked(case, pair, server, client)
+                await ended(server, client)
+
+    @only_subject
+    async def test_listeners_that_do_not_need_pyopenssl_leave_rustls(case):
+        @implementer(interfaces.IHandshakeListener)
+        class Listens(Noting):
+            def handshakeCompleted(self):
+                self.say(self.transport.getPeerCertificate(), self.transport.negotiatedProtocol)
+
+        class Reaches(Listens):
+            def handshakeCompleted(self):
+                finished(self.transport)
+
+        for kind, engine in ((Listens, "rustls"), (Reaches, "pyOpenSSL")):
+            server, client = await linked(case, "both", kind(case, "server"), kind(case, "client"))
+            engines = server.transport.tls_engine, client.transport.tls_engine
+            assert engines == (engine, engine), engines
+            client.transport.loseConnection()
+            await ended(server, client)
 
     @only_subject
     async def test_pyopenssl_is_used_only_where_its_object_is_needed(case):
