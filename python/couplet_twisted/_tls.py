@@ -245,6 +245,8 @@ def _asked(factory, protocol):
         if options._sendServerName != options._hostnameIsDnsName:
             raise _Unsupported("the program decides whether the server's name is sent")
         host, method = options._hostnameASCII, options._createConnection
+        if host.startswith("xn--"):
+            raise _Unsupported("no wildcard may match the server's international name")
         if getattr(method, "__func__", None) is not OpenSSLCertificateOptions._makeTLSConnection:
             raise _Unsupported("the program makes its own connections")
         options = method.__self__

@@ -8,10 +8,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
-from OpenSSL import crypto
+from OpenSSL import SSL
 from twisted.internet import defer, protocol, ssl
 
-from kit.cases import Cases, case
+from kit.cases import Cases, case, only_subject
 from kit.certificates import DAY, Made
 from test_tls import linked
 
@@ -50,6 +50,12 @@ def certificate(name, *extensions, by=None, key=None, starts=-2 * DAY, ends=DAY)
     signer = by.key if by else key
     hashed = None if isinstance(signer, ed25519.Ed25519PrivateKey) else hashes.SHA256()
     return Made(builder.sign(signer, hashed), key)
+
+
+def signed(made, by, digest):
+    """The certificate with another signature."""
+    made.x509.sign(by.pkey, digest)
+    return Made(made.x509.to_cryptography(), made.key)
 
 
 def root(*extensions, **more):
@@ -116,8 +122,25 @@ CASES = {
     "key: P-521": leaf(HOST, key=ec.generate_private_key(ec.SECP521R1())),
     "key: secp256k1": leaf(HOST, key=ec.generate_private_key(ec.SECP256K1())),
     "key: Ed25519": leaf(HOST, key=ed25519.Ed25519PrivateKey.generate()),
+    "key: RSA of 1024 bits": leaf(HOST, key=rsa.generate_private_key(65537, 1024)),
     "key: RSA of 2048 bits": leaf(HOST, key=rsa.generate_private_key(65537, 2048)),
     "key: RSA of 3072 bits": leaf(HOST, key=rsa.generate_private_key(65537, 3072)),
+    "signature: SHA-1": ([signed(leaf(HOST)[0][0], ROOT, "sha1")], ROOT),
+    "signature: SHA-384": ([signed(leaf(HOST)[0][0], ROOT, "sha384")], ROOT),
+    "signature: SHA-512": ([signed(leaf(HOST)[0][0], ROOT, "sha512")], ROOT),
+    "flags: leaf with CA:TRUE and a length": leaf(HOST, authority(length=0)),
+    "flags: critical names": leaf((HOST[0], True)),
+    "usage: not critical": leaf(HOST, (SIGNS[0], False)),
+    "usage: keyEncipherment and keyAgreement": leaf(HOST, usage("key_encipherment", "key_agreement")),
+    "usage: contentCommitment": leaf(HOST, usage("content_commitment")),
+    "purpose: server, critical": leaf(HOST, (SERVES[0], True)),
+    "purpose: client, critical": leaf(HOST, (CONNECTS[0], True)),
+    "purpose: code, critical": leaf(HOST, (purposes(ExtendedKeyUsageOID.CODE_SIGNING)[0], True)),
+    "purpose: any and code": leaf(HOST, purposes(ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE, ExtendedKeyUsageOID.CODE_SIGNING)),
+    "issuer: for any purpose": below(middle(authority(), purposes(ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE))),
+    "issuer: with a SHA-1 signature": below(signed(middle(authority()), ROOT, "sha1")),
+    "issuer: RSA of 1024 bits": below(middle(authority(), key=rsa.generate_private_key(65537, 1024))),
+    "issuer: not yet valid": below(middle(authority(), starts=DAY, ends=2 * DAY)),
     "issuer: an authority": below(middle(authority(), usage("key_cert_sign"))),
     "issuer: an authority without usages": below(middle(authority())),
     "issuer: an authority that may not sign": below(middle(authority(), usage("crl_sign"))),
@@ -134,6 +157,45 @@ CASES = {
     "issuer: missing": ([below(middle(authority()))[0][0]], ROOT),
     "issuer: untrusted": below(middle(authority()), root(key=ec.generate_private_key(ec.SECP256R1()))),
 }
+
+
+# By host: the names of a certificate, or its common name only.
+_ADDRESS = ipaddress.ip_address("127.0.0.1")
+_NAMED = {
+    "localhost": {"common name only": "localhost"},
+    "a.example.com": {
+        "the name": names("a.example.com"),
+        "wildcard": names("*.example.com"),
+        "wildcard of two labels": names("*.*.com"),
+        "wildcard above": names("*.com"),
+        "partial wildcard": names("a*.example.com"),
+        "wildcard inside": names("a.*.com"),
+        "only a wildcard": names("*"),
+        "the parent": names("example.com"),
+        "common name only": "a.example.com",
+    },
+    "a.b.example.com": {"wildcard": names("*.example.com")},
+    "b\u00fccher.example.com": {
+        "encoded": names("xn--bcher-kva.example.com"),
+        "wildcard": names("*.example.com"),
+        "wildcard of an encoded label": names("xn--*.example.com"),
+        "another": names("bucher.example.com"),
+    },
+    "127.0.0.1": {
+        "address": names(_ADDRESS),
+        "another address": names(ipaddress.ip_address("127.0.0.2")),
+        "address as a name": names("127.0.0.1"),
+        "wildcard": names("*.0.0.1"),
+        "common name only": "127.0.0.1",
+    },
+    "::1": {"address": names(ipaddress.ip_address("::1")), "IPv4": names(_ADDRESS)},
+}
+# The hosts to which clients connect, if not localhost.
+HOSTS = {}
+for _host, _kinds in _NAMED.items():
+    for _kind, _name in _kinds.items():
+        _made = certificate(_name, by=ROOT) if isinstance(_name, str) else certificate("leaf", _name, by=ROOT)
+        CASES[f"name of {_host!a}: {_kind}"], HOSTS[f"name of {_host!a}: {_kind}"] = ([_made], ROOT), _host
 
 
 def chains(path_lengths):
@@ -200,9 +262,18 @@ def private(chain):
 
 
 # Peers' certificates about which rustls and OpenSSL differ. The README names these differences.
-AUTHORITIES = ["flags: leaf with CA:TRUE", "flags: leaf with CA:TRUE and keyCertSign"]
+AUTHORITIES = [name for name in CASES if name.startswith("flags: leaf with CA:TRUE")]
 # Twisted logs an error of its verification of names, and accepts the server.
 SERVERS = AUTHORITIES + ["name: none", "name: part of a wildcard", "name: wildcard of a domain"]
+SERVERS += [name for name in HOSTS if name.endswith("common name only")]
+SERVERS += [
+    f"name of {host!r}: {kind}"
+    for host, kinds in {
+        "a.example.com": ["only a wildcard", "wildcard above", "wildcard inside", "wildcard of two labels"],
+        "127.0.0.1": ["address as a name", "wildcard"],
+    }.items()
+    for kind in kinds
+]
 CLIENTS = AUTHORITIES
 
 
@@ -211,42 +282,49 @@ class Certificates(Cases):
 
     @case
     async def test_of_servers(case):
-        for name, (chain, trusted) in CASES.items():
-            if name in SERVERS:
-                continue
-            options = ssl.CertificateOptions(
-                certificate=chain[0].x509, privateKey=chain[0].pkey, extraCertChain=[each.x509 for each in chain[1:]]
-            )
-            # The server leaves rustls out.
-            options.getContext()
-            theirs = ssl.optionsForClientTLS("localhost", trusted.trust())
-            case.say(name, (await outcomes(case, (options, theirs)))[1])
+        for name in CASES:
+            if name not in SERVERS:
+                case.say(name, await server(case, name))
 
     @case
     async def test_of_clients(case):
-        ours = certificate("server", HOST, by=ROOT)
-        for name, (chain, trusted) in CASES.items():
-            if name in CLIENTS:
-                continue
-            asking = ssl.CertificateOptions(
-                certificate=ours.x509,
-                privateKey=ours.pkey,
-                verify=True,
-                caCerts=[trusted.x509],
-                requireCertificate=True,
-            )
-            theirs = ssl.CertificateOptions(
-                certificate=chain[0].x509, privateKey=chain[0].pkey, extraCertChain=[each.x509 for each in chain[1:]]
-            )
-            theirs.getContext()
-            case.say(name, (await outcomes(case, (asking, Shows(theirs))))[0])
+        for name in CASES:
+            if name not in CLIENTS:
+                case.say(name, await client(case, name))
+
+    @only_subject
+    async def test_those_that_only_twisted_accepts(case):
+        for name in SERVERS:
+            assert await server(case, name) == "refused", name
+        for name in CLIENTS:
+            assert await client(case, name) == "refused", name
+
+
+async def server(case, name):
+    """The outcome for a server at its client."""
+    chain, trusted = CASES[name]
+    theirs = ssl.optionsForClientTLS(HOSTS.get(name, "localhost"), trusted.trust())
+    return (await outcomes(case, (Shows(chain), theirs)))[1]
+
+
+async def client(case, name):
+    """The outcome for a client at its server."""
+    chain, trusted = CASES[name]
+    ours = certificate("server", HOST, by=ROOT)
+    asking = ours.options(verify=True, caCerts=[trusted.x509], requireCertificate=True)
+    return (await outcomes(case, (asking, Shows(chain))))[0]
 
 
 class Shows(ssl.ClientContextFactory):
-    """A client that shows its chain, by pyOpenSSL, and verifies nothing."""
+    """An end that shows its chain, by pyOpenSSL, and verifies nothing. Weak keys and signatures are no obstacle."""
 
-    def __init__(self, options):
-        self.options = options
+    def __init__(self, chain):
+        self.context = context = SSL.Context(SSL.TLS_METHOD)
+        context.set_cipher_list(b"ALL:@SECLEVEL=0")
+        context.use_certificate(chain[0].x509)
+        for each in chain[1:]:
+            context.add_extra_chain_cert(each.x509)
+        context.use_privatekey(chain[0].pkey)
 
     def getContext(self):
-        return self.options.getContext()
+        return self.context
