@@ -16,7 +16,7 @@ pub(super) type KindParser<E> =
 type BuiltInParser<E> = fn(&mut Parts) -> Result<Arc<E>, EndpointError>;
 
 /// Further words that are not hosts: a host with such a name needs `tcp:`, as in `tcp:udp:80`.
-const RESERVED: [&str; 5] = ["tcp4", "udp", "stdio", "process", "serial"];
+const RESERVED: [&str; 7] = ["tcp4", "udp", "stdio", "process", "serial", "ssl", "tls"];
 
 /// Maximum length of a prefix, in characters.
 const LONGEST: usize = 32;
@@ -224,7 +224,10 @@ fn read<E: Side + ?Sized>(parts: &mut Parts) -> Result<Arc<E>, EndpointError> {
 
 fn not_a_kind<E: Side + ?Sized>(word: &Part) -> EndpointError {
     let shown = word.text.replace(char::is_control, "?");
-    word.error(format!("there is no {shown}: to {}; {}", E::VERB, E::expected_start()))
+    word.error(match &*shown {
+        "ssl" | "tls" => "this program was built without TLS (feature `tls`)".to_owned(),
+        _ => format!("there is no {shown}: to {}; {}", E::VERB, E::expected_start()),
+    })
 }
 
 /// The most similar of the known words, if it is within one edit (two for words of five or more
