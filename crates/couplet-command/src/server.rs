@@ -176,7 +176,7 @@ pub fn driver(word: &str) -> Option<DriverChoice> {
 /// Descriptors reserved for uses other than client connections.
 const RESERVED_DESCRIPTORS: usize = 16;
 
-/// The process's limit on descriptors, less [`RESERVED_DESCRIPTORS`].
+/// The process's limit on descriptors, less a few for other uses than clients.
 pub fn max_descriptors() -> usize {
     let allowed = getrlimit(Resource::Nofile).current;
     let allowed = allowed.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
