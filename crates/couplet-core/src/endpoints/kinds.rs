@@ -224,10 +224,7 @@ fn read<E: Side + ?Sized>(parts: &mut Parts) -> Result<Arc<E>, EndpointError> {
 
 fn not_a_kind<E: Side + ?Sized>(word: &Part) -> EndpointError {
     let shown = word.text.replace(char::is_control, "?");
-    word.error(match &*shown {
-        "ssl" | "tls" => "this program was built without TLS (feature `tls`)".to_owned(),
-        _ => format!("there is no {shown}: to {}; {}", E::VERB, E::expected_start()),
-    })
+    word.error(format!("there is no {shown}: to {}; {}", E::VERB, E::expected_start()))
 }
 
 /// The most similar of the known words, if it is within one edit (two for words of five or more
