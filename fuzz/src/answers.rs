@@ -1,4 +1,4 @@
-//! The clients of `couplet poetry`: compares their result for any answer, however it is cut and
+//! The clients of `poetry`: compares their result for any answer, however it is cut and
 //! ended, with a parse of the whole answer.
 //!
 //! An input is four bytes that choose the client, the cut, its limit and the end, then the answer.
@@ -13,12 +13,11 @@ use bytes::Bytes;
 use couplet::endpoints::{ClientEndpoint, client_from_string};
 use couplet::testing::{Manner, Memory, Network, Wire};
 use couplet::{Deferred, Loop, LoopOptions, Reactor};
+use couplet_command::endpoint::Peer;
+use poetry::ask::{ask_poem, ask_titles};
+use poetry::transforming::Transformer;
 
-use crate::endpoint::Peer;
 use crate::framers::{Event, netstrings};
-use crate::poetry::ask::{ask_poem, ask_titles};
-use crate::poetry::transforming::Transformer;
-use crate::progress::Bar;
 use crate::streams::for_each_split;
 
 pub(crate) const WORDS: &[&str] = &[
@@ -65,7 +64,7 @@ fn poem_client(
     from: Arc<dyn ClientEndpoint>,
     limit: usize,
 ) -> Deferred<Vec<u8>> {
-    ask_poem(reactor, from, "Ode".into(), limit as u64, Bar)
+    ask_poem(reactor, from, "Ode".into(), limit as u64, None)
 }
 
 fn titles_client(reactor: &Reactor, from: Arc<dyn ClientEndpoint>, _: usize) -> Deferred<Vec<u8>> {

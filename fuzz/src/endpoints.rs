@@ -7,7 +7,7 @@ use std::any::Any;
 
 use couplet::endpoints::{EndpointError, TcpClient, client_from_string, quote, server_from_string};
 
-use crate::endpoint::{to_connect, to_listen};
+use couplet_command::endpoint::{to_connect, to_listen};
 
 pub(crate) const WORDS: &[&str] = &[
     "tcp:",

@@ -9,19 +9,12 @@ mod answers;
 #[allow(dead_code, reason = "the tests of the library use the rest")]
 mod crowd;
 mod crowds;
-#[path = "../../crates/couplet-cli/src/endpoint.rs"]
-#[allow(dead_code, reason = "the program uses the rest")]
-mod endpoint;
 mod endpoints;
 mod framers;
 mod frames;
 mod http2;
 mod lives;
-#[path = "../../crates/couplet-cli/src/marks.rs"]
-mod marks;
 mod nats;
-#[allow(dead_code, reason = "the program uses the rest")]
-mod poetry;
 mod proxy;
 mod recordings;
 mod redis;
@@ -81,25 +74,4 @@ pub const TARGETS: [Target; 15] = [
 #[expect(clippy::disallowed_methods, reason = "any instant will do")]
 fn now() -> std::time::Instant {
     std::time::Instant::now()
-}
-
-/// The program's poems, reduced to the parts that its protocols use.
-mod poems {
-    /// A poem and its title.
-    #[derive(Clone, Debug)]
-    pub(crate) struct Poem {
-        pub(crate) name: String,
-        pub(crate) text: bytes::Bytes,
-    }
-}
-
-/// The program's progress bars, reduced to the parts that its protocols use.
-mod progress {
-    /// A bar that is not shown.
-    pub(crate) struct Bar;
-
-    impl Bar {
-        pub(crate) fn connected(&self) {}
-        pub(crate) fn add(&self, _bytes: usize, _now: std::time::Instant) {}
-    }
 }

@@ -1,4 +1,4 @@
-//! The servers of `couplet poetry`: compares their answers to any stream of requests, however it is
+//! The servers of `poetry`: compares their answers to any stream of requests, however it is
 //! cut, paced and read, with a parse of the whole stream.
 //!
 //! An input is four bytes that choose the server, the cut, how much the client reads at a time and
@@ -10,13 +10,13 @@ use bytes::Bytes;
 use couplet::Protocol;
 use couplet::protocols::encode_netstring;
 use couplet::testing::{Held, hold};
+use poetry::catalogue::{Catalogue, Reply, header};
+use poetry::poems::Poem;
+use poetry::recital::Pace;
+use poetry::transformations::answer;
+use poetry::{named, transform_server};
 
 use crate::framers::{Event, netstrings};
-use crate::poems::Poem;
-use crate::poetry::catalogue::{Catalogue, Reply, header};
-use crate::poetry::recital::Pace;
-use crate::poetry::transformations::answer;
-use crate::poetry::{named, transform_server};
 use crate::streams::for_each_split;
 
 pub(crate) const WORDS: &[&str] = &[
@@ -77,7 +77,11 @@ fn by_name(stream: &[u8], choice: u8, reads: usize, pace: Pace) {
 }
 
 fn poems(big: usize) -> Vec<Poem> {
-    let poem = |name: &str, text: String| Poem { name: name.to_owned(), text: Bytes::from(text) };
+    let poem = |name: &str, text: String| Poem {
+        name: name.to_owned(),
+        title: name.to_owned(),
+        text: Bytes::from(text),
+    };
     let texts = [("a", "Alas!".into()), ("b", String::new()), ("\u{c4}hre", "\u{c4}\n".into())];
     let big = ("big", "x".repeat(big));
     texts.into_iter().chain([big]).map(|(name, text)| poem(name, text)).collect()

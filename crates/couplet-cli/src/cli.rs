@@ -3,42 +3,31 @@
 
 use std::path::Path;
 
-use clap::builder::{Styles, styling::AnsiColor};
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use clap_complete::Shell;
 
 use crate::bench::Bench;
 use crate::cert::Cert;
 use crate::chat::Chat;
 use crate::connect::Connect;
 use crate::ctl::Ctl;
-use crate::demo;
 use crate::echo::Echo;
 use crate::forward::Forward;
 use crate::http::files::HttpServe;
 use crate::http::get::HttpGet;
 use crate::inspect::{Inspect, Inspecting};
+use crate::known::Shell;
 use crate::logging::Logging;
-use crate::poetry::Poetry;
 use crate::run::Run;
 use crate::sim::Sim;
 
-const STYLES: Styles = Styles::styled()
-    .header(AnsiColor::Green.on_default().bold())
-    .usage(AnsiColor::Green.on_default().bold())
-    .literal(AnsiColor::Cyan.on_default().bold())
-    .placeholder(AnsiColor::Cyan.on_default());
-
-const ABOUT: &str = "Servers and clients for the network: slow poems, an echo, a forwarder, a chat, \
-                     files over HTTP";
+const ABOUT: &str =
+    "Servers and clients for the network: an echo, a forwarder, a chat, files over HTTP";
 
 const EXAMPLE: &str = "\
-Example:
-  couplet demo
-
-or in two terminals:
-  couplet poetry serve --listen 10000
-  couplet poetry get 10000
+Example, in two terminals:
+  couplet echo --listen 7000
+  couplet connect 7000
 
 A program for each connection, from elsewhere too:
   couplet forward :7000 process:/bin/cat
@@ -56,7 +45,7 @@ Example:
     version,
     propagate_version = true,
     about = ABOUT,
-    styles = STYLES,
+    styles = couplet_command::STYLES,
     subcommand_required = true,
     arg_required_else_help = true,
     after_help = EXAMPLE
@@ -72,12 +61,6 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
-    /// Fetch poems from three slow servers at the same time
-    #[command(after_help = demo::EXAMPLE)]
-    Demo,
-    /// Poetry servers and clients
-    #[command(subcommand)]
-    Poetry(Poetry),
     /// Send stdin to a server, a program or a serial line, and print the answer
     Connect(Connect),
     /// Send back everything received, over TCP, TLS, UNIX sockets or UDP
@@ -111,11 +94,9 @@ pub(crate) enum Command {
 }
 
 /// The commands with an inspector, and the names of its options that they have.
-const INSPECTED: [(&str, &[&str]); 10] = {
+const INSPECTED: [(&str, &[&str]); 8] = {
     const ALL: &[&str] = &["inspect", "inspect_actions", "inspect_record", "inspect_contents"];
     [
-        ("demo", ALL),
-        ("poetry", ALL),
         ("connect", ALL),
         ("echo", ALL),
         ("forward", ALL),
@@ -146,6 +127,24 @@ pub(crate) fn command() -> clap::Command {
     root
 }
 
+/// Commands that are programs of their own, and how to call them.
+const PROGRAMS: [(&str, &str); 2] = [("poetry", "poetry"), ("demo", "poetry demo")];
+
+/// Names the program of a command that this one does not have.
+pub(crate) fn name_programs(said: &mut clap::Error) {
+    let Some(ContextValue::String(typed)) = said.get(ContextKind::InvalidSubcommand) else {
+        return;
+    };
+    let Some((_, called)) = PROGRAMS.iter().find(|(name, _)| name == typed) else { return };
+    let arguments = called.trim_start_matches("poetry").trim_start();
+    let tip = format!(
+        "it is the program 'poetry': '{called}', or in the sources 'cargo run -p poetry -- {}'",
+        if arguments.is_empty() { "…" } else { arguments }
+    );
+    said.remove(ContextKind::SuggestedSubcommand);
+    said.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+}
+
 /// Parses the command line.
 ///
 /// # Errors
@@ -159,8 +158,6 @@ impl Command {
     /// Whether the command has this option of the inspector.
     pub(crate) fn has_inspector_option(&self, option: &str) -> bool {
         let name = match self {
-            Command::Demo => "demo",
-            Command::Poetry(_) => "poetry",
             Command::Connect(_) => "connect",
             Command::Echo(_) => "echo",
             Command::Forward(_) => "forward",
@@ -216,7 +213,7 @@ mod tests {
             let said = parsed(&[args, &["--help"]].concat()).expect_err("help").to_string();
             options.map(|option| said.contains(&format!("  {option}")))
         };
-        for args in [&["echo"][..], &["chat"], &["poetry", "serve"], &["run"], &["get"]] {
+        for args in [&["echo"][..], &["chat"], &["run"], &["get"]] {
             assert_eq!(help(args), [true; 4], "{args:?}");
         }
         for args in [&[][..], &["cert"], &["ctl"], &["completions"]] {
@@ -234,8 +231,7 @@ mod tests {
         for (args, is_accepted) in [
             (&["echo", "--inspect", "0", "--inspect-actions"][..], true),
             (&["--inspect", "0", "echo"], true),
-            (&["poetry", "get", "1", "--inspect", "0"], true),
-            (&["poetry", "--inspect", "0", "get", "1"], true),
+            (&["get", "http://a", "--inspect", "0"], true),
             (&["sim", "--inspect-contents", "9"], true),
             (&["--inspect", "0", "completions", "bash"], false),
             (&["--inspect", "0", "--inspect-actions", "sim"], false),

@@ -7,14 +7,15 @@
 //! thread that hangs inside malloc, or that holds any lock, can be traced. The only exception is a
 //! thread stopped for good while it changes the list or the unwinder's own tables.
 //!
-//! Other systems have no backtraces: [`Thread::current`] is `None`.
+//! Other systems, and builds without the feature `backtrace`, have no backtraces:
+//! [`Thread::current`] is `None`.
 
-#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+#[cfg(not(all(feature = "backtrace", target_os = "linux", target_env = "gnu")))]
 pub use none::{Thread, Trace};
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[cfg(all(feature = "backtrace", target_os = "linux", target_env = "gnu"))]
 pub use signalled::{Thread, Trace};
 
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[cfg(all(feature = "backtrace", target_os = "linux", target_env = "gnu"))]
 mod signalled {
     use std::ffi::{c_int, c_void};
     use std::fmt;
@@ -222,11 +223,11 @@ mod signalled {
     }
 }
 
-#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+#[cfg(not(all(feature = "backtrace", target_os = "linux", target_env = "gnu")))]
 mod none {
     use std::fmt;
 
-    /// A thread of this process. This system has no backtraces, so the type has no values.
+    /// A thread of this process. This build has no backtraces, so the type has no values.
     #[derive(Clone, Copy, Debug)]
     pub enum Thread {}
 

@@ -13,8 +13,8 @@ use couplet::reactor::{ConnectionSnapshot, DatagramSnapshot, Snapshot};
 use couplet::{Deferred, Failure, ListenOptions, Port};
 use serde::Serialize;
 
+use crate::log_levels;
 use crate::loops::merge;
-use crate::options::log_levels;
 use crate::places::Placed;
 use crate::running::Running;
 

@@ -224,9 +224,10 @@ mod web;
 mod workers;
 
 pub use config::unknown;
-pub use logging::{levels_of, log_panics};
+pub use couplet_command::logging::{levels_of, log_levels, log_panics};
+pub use couplet_command::server::{drivers, threads};
 pub use loops::{ThisLoop, this_loop};
-pub use options::{Arguments, Options, drivers, log_levels, threads};
+pub use options::{Arguments, Options};
 pub use places::placed;
 pub use runner::Runner;
 pub use values::{Connect, Listen, ListenUdp, Seconds};

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use couplet::backlog::{self, Backlog, lost_lines};
+use couplet_command::logging::{levels_of, log_panics};
 use tracing_subscriber::filter::{FilterExt, LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
@@ -175,35 +176,6 @@ fn default_levels() -> Targets {
     levels_of(0)
 }
 
-/// Crates whose events repeat ours: the errors of handshakes, which connections report.
-pub(crate) const REPEATING: &str = "rustls";
-
-/// The events that `-v` logs, given so many times: warnings and errors without it, then important
-/// events, each connection, and everything. Those of rustls belong to everything: connections report
-/// its errors.
-pub fn levels_of(verbose: u8) -> Targets {
-    let ours = |level| Targets::new().with_default(level).with_target(REPEATING, LevelFilter::OFF);
-    match verbose {
-        0 => ours(LevelFilter::WARN),
-        1 => ours(LevelFilter::INFO),
-        2 => ours(LevelFilter::DEBUG),
-        _ => Targets::new().with_default(LevelFilter::TRACE),
-    }
-}
-
-/// Logs each panic from now on, as one line with its place, instead of printing it. A panic in a
-/// callback loses only its connection.
-pub fn log_panics() {
-    std::panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        let text = panic.payload_as_str().unwrap_or("no message");
-        tracing::error!(%place, "panic: {text}");
-        if cfg!(panic = "abort") {
-            backlog::settle_all();
-        }
-    }));
-}
-
 /// Where the log goes.
 #[derive(Clone)]
 struct Output {
@@ -287,26 +259,6 @@ mod tests {
     use std::{env, thread};
 
     use super::*;
-
-    #[test]
-    fn errors_of_rustls_are_logged_only_if_asked_for() {
-        let of = |text| crate::log_levels(text).expect("levels");
-        for (levels, is_logged) in [
-            (levels_of(0), false),
-            (levels_of(1), false),
-            (levels_of(2), false),
-            (levels_of(3), true),
-            (of("warn"), false),
-            (of("couplet=debug,info"), false),
-            (of("warn,rustls=error"), true),
-        ] {
-            for target in ["rustls::conn", "rustls_platform_verifier::verification::others"] {
-                let is_enabled = levels.would_enable(target, &tracing::Level::ERROR);
-                assert_eq!(is_enabled, is_logged, "{levels}: {target}");
-            }
-            assert!(levels.would_enable("couplet", &tracing::Level::WARN), "{levels}");
-        }
-    }
 
     /// Set in the process whose log is tested: it is the log of a whole process.
     const IS_CHILD: &str = "COUPLET_TEST_LOGS";

@@ -4,15 +4,15 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args, ValueEnum};
 use couplet::{DriverChoice, LoadLimits, LoopOptions};
+use couplet_command::logging::log_levels;
+use couplet_command::server::{MOST_THREADS, driver, drivers, threads};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
-use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::filter::Targets;
 
 use crate::exit::Exit;
-use crate::logging::REPEATING;
 use crate::places::Placed;
 use crate::values::{Listen, Seconds};
 use crate::{control, files, logging, pid_file};
@@ -246,35 +246,6 @@ impl Options {
     }
 }
 
-/// The most threads: no machine has more processors.
-const MOST_THREADS: usize = 1024;
-
-/// Reads a number of threads: 0, or `auto`, stands for one per processor.
-///
-/// # Errors
-///
-/// Words for a user, if it is no number or more than 1024.
-pub fn threads(text: &str) -> Result<usize, String> {
-    let number = if text == "auto" { Some(0) } else { text.parse().ok() };
-    number.filter(|number| *number <= MOST_THREADS).ok_or_else(|| {
-        format!("a number of threads, at most {MOST_THREADS}, or auto is expected here")
-    })
-}
-
-/// The words for drivers.
-const DRIVERS: [(&str, DriverChoice); 3] =
-    [("auto", DriverChoice::Auto), ("epoll", DriverChoice::Epoll), ("uring", DriverChoice::Uring)];
-
-/// Reads a driver: auto, epoll or uring.
-pub fn drivers() -> impl TypedValueParser<Value = DriverChoice> {
-    PossibleValuesParser::new(DRIVERS.map(|(word, _)| word))
-        .map(|word| driver(&word).unwrap_or_default())
-}
-
-fn driver(word: &str) -> Option<DriverChoice> {
-    DRIVERS.iter().find(|(known, _)| *known == word).map(|(_, driver)| *driver)
-}
-
 /// The keys of [`LogTable`].
 pub(crate) const OF_THE_LOG: &[&str] = &["log", "log-level"];
 
@@ -306,42 +277,6 @@ pub(crate) enum LogForm {
     Text,
     /// A line of JSON for each event.
     Json,
-}
-
-/// Reads which events to log: a level, or levels of targets, as in `warn` and `couplet=debug,info`.
-/// `warn,couplet::access=debug` adds access lines.
-///
-/// # Errors
-///
-/// Words for a user, with an example.
-pub fn log_levels(text: &str) -> Result<Targets, String> {
-    const EXAMPLES: &str = "examples are warn, or couplet=debug,info";
-    let known = |c: char| c.is_ascii_alphanumeric() || "_:=,-".contains(c);
-    if let Some(odd) = text.chars().find(|c| !known(*c)) {
-        // It would become part of a target that matches nothing.
-        return Err(format!("{odd:?} is not allowed in a filter; {EXAMPLES}"));
-    }
-    let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
-    for part in text.split(',') {
-        match part.split_once('=') {
-            Some(("", _)) => return Err(format!("{part:?} has no target; {EXAMPLES}")),
-            // Without one, all events of the target would be logged.
-            Some((_, level)) if !is_level(level) => {
-                return Err(format!("{level:?} is not a level, in {part:?}; {EXAMPLES}"));
-            }
-            // It would be a target, and silence all others.
-            None if !is_level(part) => {
-                return Err(format!("{part:?} is not a level; {EXAMPLES}"));
-            }
-            _ => {}
-        }
-    }
-    let levels = text.parse::<Targets>().map_err(|error| format!("{error}; {EXAMPLES}"))?;
-    // Connections report the errors of rustls.
-    Ok(match text.contains(REPEATING) {
-        true => levels,
-        false => levels.with_target(REPEATING, LevelFilter::OFF),
-    })
 }
 
 fn filter_of<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Targets>, D::Error> {
@@ -400,6 +335,7 @@ fn one_or_more<'de, D: Deserializer<'de>>(
 #[cfg(test)]
 mod tests {
     use clap::{Command, FromArgMatches};
+    use tracing_subscriber::filter::LevelFilter;
 
     use super::*;
 
@@ -528,9 +464,6 @@ mod tests {
             let log = toml::from_str::<LogTable>(file).err();
             let error = log.or(toml::from_str::<Options>(file).err()).expect(file).to_string();
             assert!(error.contains(wanted), "{error}");
-        }
-        for good in ["warn", "couplet=debug,info", "couplet::reactor=trace", "OFF"] {
-            assert!(log_levels(good).is_ok(), "{good}");
         }
         assert_eq!(octal("777"), Ok(0o777));
         for text in ["8", "-1", "1000", ""] {

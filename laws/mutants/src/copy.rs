@@ -26,8 +26,9 @@ const FEATURES: [&str; 12] = [
     "couplet/sim-tokio,couplet-core/tokio-io,couplet-http/decompression,couplet-http/tls,\
      couplet-http/tokio,couplet-http/websocket",
 ];
-/// The program, and the runner below it.
-const PROGRAM_PACKAGES: [&str; 4] = ["-p", "couplet-cli", "-p", "couplet-runner"];
+/// The program, and the crates below it that are tested with it.
+const PROGRAM_PACKAGES: [&str; 6] =
+    ["-p", "couplet-cli", "-p", "couplet-command", "-p", "couplet-runner"];
 const PYTHON: [&str; 2] = ["--manifest-path", "python/Cargo.toml"];
 /// The stages of Python's tests, shortest first.
 const STAGES: [&str; 3] = ["receivers", "builder", "own"];
@@ -110,7 +111,7 @@ impl Copy {
         let mut errors = Vec::new();
         let packages = |mutant: &Mutant| match Crate::of(&mutant.file).0 {
             Crate::Python => PYTHON.to_vec(),
-            Crate::Runner | Crate::Program => PROGRAM_PACKAGES.to_vec(),
+            of if of.is_of_program() => PROGRAM_PACKAGES.to_vec(),
             of => of.guest().map_or(FEATURES.to_vec(), |package| vec!["-p", package]),
         };
         let packages: BTreeSet<_> = mutants.values().map(packages).collect();
@@ -159,12 +160,13 @@ impl Copy {
 
     /// Builds the tests; returns their names and binaries.
     pub fn build(&self, targets: &BTreeSet<&'static str>) -> Vec<(&'static str, PathBuf)> {
+        let packages = || Crate::ALL.into_iter().filter_map(Crate::guest);
         let (program, others): (Vec<&str>, Vec<&str>) =
             targets.iter().partition(|target| target.starts_with("program "));
         let (guests, library): (Vec<&str>, Vec<&str>) =
-            others.iter().partition(|target| target.starts_with("couplet-"));
+            others.iter().partition(|target| packages().any(|package| target.starts_with(package)));
         let mut built = Vec::new();
-        for package in Crate::ALL.into_iter().filter_map(Crate::guest) {
+        for package in packages() {
             let tests: Vec<(&str, &str)> = guests
                 .iter()
                 .filter_map(|target| Some((*target, target.strip_prefix(package)?.trim_start())))
@@ -193,8 +195,9 @@ impl Copy {
         }
         if !program.is_empty() {
             let said = self.build_tests(&PROGRAM_PACKAGES);
-            let of = PROGRAM
-                .map(|(target, source)| (target, executable(&said, |it| it.starts_with(source))));
+            let of = PROGRAM.map(|(target, (source, name))| {
+                (target, executable(&said, |it| it.starts_with(source) && it.contains(name)))
+            });
             built.extend(of);
         }
         built

@@ -72,12 +72,13 @@ fn options() -> Options {
 }
 
 impl Options {
-    /// The rooms to draw from. A quick draw excludes the runner, the program and Python, whose tests
-    /// take minutes.
+    /// The rooms to draw from. A quick draw excludes the runner, the programs and Python, whose
+    /// tests take minutes.
     fn rooms(&self) -> Vec<&'static Room> {
         let is_drawn = |room: &&Room| match self.rooms.is_empty() {
             true => {
-                let is_slow = matches!(room.is_of, Crate::Runner | Crate::Program | Crate::Python);
+                let is_slow = room.is_of.is_of_program()
+                    || matches!(room.is_of, Crate::Poetry | Crate::Python);
                 !(self.quick && is_slow)
             }
             false => self.rooms.iter().any(|name| name == room.name),
@@ -240,7 +241,7 @@ fn test_python(copy: &Copy, mutants: &BTreeMap<u32, Mutant>, results: &mut Resul
 }
 
 fn is_of_program(mutant: &Mutant) -> bool {
-    matches!(Crate::of(&mutant.file).0, Crate::Runner | Crate::Program)
+    Crate::of(&mutant.file).0.is_of_program()
 }
 
 /// Tests all mutants; results are written to a file as they arrive.

@@ -14,8 +14,12 @@ pub enum Crate {
     Bus,
     Inspect,
     Runner,
+    /// The parts that the command lines of programs share.
+    Command,
     /// The program `couplet`.
     Program,
+    /// The program `poetry`.
+    Poetry,
     /// The native half of the package for Python.
     Python,
 }
@@ -41,7 +45,7 @@ const fn of_guest(name: &'static str, is_of: Crate, tests: &'static [&'static st
     Room { name, is_of, path: "", tests }
 }
 
-pub const ROOMS: [Room; 35] = [
+pub const ROOMS: [Room; 37] = [
     of_library("transport", &["inbox", "memory", "signals", "public_api", "datagrams"]),
     of_library("reactor", &["inbox", "memory", "signals", "cluster", "stall", "datagrams"]),
     of_library("recorder", &["memory", "signals"]),
@@ -84,7 +88,9 @@ pub const ROOMS: [Room; 35] = [
         &["couplet-inspect --lib", "couplet-inspect inspect", "couplet-inspect diagnosis"],
     ),
     Room { name: "runner", is_of: Crate::Runner, path: "", tests: &[] },
+    Room { name: "command", is_of: Crate::Command, path: "", tests: &[] },
     Room { name: "cli", is_of: Crate::Program, path: "", tests: &[] },
+    of_guest("poetry", Crate::Poetry, &["poetry --lib", "poetry it"]),
     Room { name: "python", is_of: Crate::Python, path: "", tests: &[] },
 ];
 
@@ -95,12 +101,14 @@ pub const SIM: &str = "--lib couplet_sim";
 
 /// The tests that judge the rooms of the core, Deferreds and the simulator.
 const ALWAYS: [&str; 3] = [CORE, "it", "sim"];
-/// The tests that judge the program and the runner below it.
-pub const PROGRAM: [(&str, &str); 4] = [
-    ("program runner", "unittests src/lib.rs ("),
-    ("program fastpoetry", "tests/fastpoetry.rs ("),
-    ("program units", "unittests src/main.rs ("),
-    ("program it", "tests/it/main.rs ("),
+/// The tests that judge the program and the crates below it: the beginning of the line of cargo, and a
+/// part of the binary's name.
+pub const PROGRAM: [(&str, (&str, &str)); 5] = [
+    ("program command", ("unittests src/lib.rs (", "couplet_command-")),
+    ("program runner", ("unittests src/lib.rs (", "couplet_runner-")),
+    ("program fastpoetry", ("tests/fastpoetry.rs (", "")),
+    ("program units", ("unittests src/main.rs (", "")),
+    ("program it", ("tests/it/main.rs (", "")),
 ];
 
 impl Crate {
@@ -115,7 +123,9 @@ impl Crate {
             Crate::Bus => "crates/couplet-bus/src",
             Crate::Inspect => "crates/couplet-inspect/src",
             Crate::Runner => "crates/couplet-runner/src",
+            Crate::Command => "crates/couplet-command/src",
             Crate::Program => "crates/couplet-cli/src",
+            Crate::Poetry => "programs/poetry/src",
             Crate::Python => "python/src",
         }
     }
@@ -131,12 +141,14 @@ impl Crate {
             Crate::Bus => "bus/",
             Crate::Inspect => "inspect/",
             Crate::Runner => "runner/",
+            Crate::Command => "command/",
             Crate::Program => "cli/",
+            Crate::Poetry => "poetry/",
             Crate::Python => "python/",
         }
     }
 
-    pub const ALL: [Crate; 11] = [
+    pub const ALL: [Crate; 13] = [
         Crate::Core,
         Crate::Defer,
         Crate::Http,
@@ -146,9 +158,16 @@ impl Crate {
         Crate::Bus,
         Crate::Inspect,
         Crate::Runner,
+        Crate::Command,
         Crate::Program,
+        Crate::Poetry,
         Crate::Python,
     ];
+
+    /// True for the program `couplet` and the crates that are tested with it.
+    pub fn is_of_program(self) -> bool {
+        matches!(self, Crate::Command | Crate::Runner | Crate::Program)
+    }
 
     /// The package of a crate above the core whose tests are built only for it.
     pub fn guest(self) -> Option<&'static str> {
@@ -157,6 +176,7 @@ impl Crate {
             Crate::Rooms => Some("couplet-rooms"),
             Crate::Bus => Some("couplet-bus"),
             Crate::Inspect => Some("couplet-inspect"),
+            Crate::Poetry => Some("poetry"),
             _ => None,
         }
     }
@@ -187,10 +207,13 @@ pub fn targets_of(mutant: &Mutant) -> Vec<&'static str> {
     let room = room_of(&mutant.file);
     match room.is_of {
         Crate::Core | Crate::Defer | Crate::Sim => [&ALWAYS[..], room.tests].concat(),
-        Crate::Http | Crate::Http2 | Crate::Rooms | Crate::Bus | Crate::Inspect => {
-            room.tests.to_vec()
-        }
-        Crate::Runner | Crate::Program => PROGRAM.map(|(target, _)| target).to_vec(),
+        Crate::Http
+        | Crate::Http2
+        | Crate::Rooms
+        | Crate::Bus
+        | Crate::Inspect
+        | Crate::Poetry => room.tests.to_vec(),
+        Crate::Command | Crate::Runner | Crate::Program => PROGRAM.map(|(target, _)| target).to_vec(),
         Crate::Python => Vec::new(),
     }
 }

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::modules::Modules;
-use super::source::{Call, Code, assert_none, library, with_parsed_code};
+use super::source::{Call, Code, PROGRAMS, assert_none, library, with_parsed_code};
 
 /// Paths without effects. The longest prefix in both tables counts.
 const FREE: &[&str] = &[
@@ -153,7 +153,7 @@ const CAPABILITIES: &[Capability] = &[
     Capability {
         paths: &["std::collections::HashMap", "std::collections::HashSet"],
         instead: "its order and its hasher differ between processes: use a BTreeMap",
-        places: &["couplet-core/src/protocols/policies.rs", "couplet-cli/src/poetry/catalogue.rs"],
+        places: &["couplet-core/src/protocols/policies.rs", "poetry/src/catalogue.rs"],
     },
     Capability {
         paths: &["std::fmt::Pointer"],
@@ -165,7 +165,7 @@ const CAPABILITIES: &[Capability] = &[
     Capability {
         paths: &["std::collections::hash_map::Entry"],
         instead: CHANCE,
-        places: &["couplet-cli/src/poetry/catalogue.rs"],
+        places: &["poetry/src/catalogue.rs"],
     },
     // Threads, and code that waits for one.
     Capability {
@@ -185,7 +185,7 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-sim/src/determinism.rs",
             // A standard stream may be a file, which cannot be polled.
             "couplet-cli/src/connect/",
-            "couplet-cli/src/printer.rs",
+            "poetry/src/printer.rs",
             "couplet-os/src/orphans.rs",
             "couplet-os/src/process.rs",
         ],
@@ -235,7 +235,7 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-core/src/driver/stalls.rs",
             // Waits for the other loops, before its own runs and after it has failed.
             "couplet-core/src/reactor/turn/cluster.rs",
-            "couplet-cli/src/printer.rs",
+            "poetry/src/printer.rs",
         ],
     },
     Capability {
@@ -273,8 +273,8 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-runner/src/places/opening.rs",
             "couplet-runner/src/repeats.rs",
             "couplet-cli/src/http/cache.rs",
-            "couplet-cli/src/poetry/proxy/shared.rs",
-            "couplet-cli/src/progress/screen.rs",
+            "poetry/src/progress/screen.rs",
+            "poetry/src/proxy/shared.rs",
             "couplet-core/src/driver/pool.rs",
             "couplet-core/src/driver/ring.rs",
             "couplet-core/src/driver/stalls.rs",
@@ -305,7 +305,7 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-cli/src/datagrams/mod.rs",
             "couplet-cli/src/http/get.rs",
             "couplet-cli/src/http/listing.rs",
-            "couplet-cli/src/printer.rs",
+            "poetry/src/printer.rs",
             "couplet-cli/src/sim/mod.rs",
             "couplet-os/src/backtrace.rs",
             "couplet-os/src/process.rs",
@@ -320,9 +320,9 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-core/src/endpoints/log.rs",
             "couplet-core/src/layers/tls/engine/world.rs",
             "couplet-http/src/body.rs",
-            "couplet-cli/src/inspect/mod.rs",
-            "couplet-cli/src/progress.rs",
-            "couplet-cli/src/server.rs",
+            "couplet-command/src/inspecting.rs",
+            "poetry/src/progress.rs",
+            "couplet-command/src/server.rs",
             "couplet-os/src/",
         ],
     },
@@ -368,7 +368,7 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-core/src/driver/mio/",
             "couplet-core/src/driver/socket.rs",
             // On the socket that `with_socket` lends.
-            "couplet-cli/src/poetry/proxy/mod.rs",
+            "poetry/src/proxy/mod.rs",
         ],
     },
     Capability {
@@ -436,7 +436,7 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-cli/src/inspect/process.rs",
             // Served and downloaded files.
             "couplet-cli/src/http/",
-            "couplet-cli/src/poems.rs",
+            "poetry/src/poems.rs",
             "couplet-cli/src/sim/mod.rs",
             // The configuration, the log and the pid file.
             "couplet-runner/src/config/mod.rs",
@@ -483,8 +483,10 @@ const CAPABILITIES: &[Capability] = &[
             // Standard streams as connections.
             "couplet-core/src/driver/pipe.rs",
             "couplet-cli/src/",
+            "couplet-command/src/",
             "couplet-runner/src/logging.rs",
             "couplet-runner/src/runner.rs",
+            "poetry/src/",
         ],
     },
     Capability {
@@ -493,8 +495,8 @@ const CAPABILITIES: &[Capability] = &[
         places: &[
             "couplet-cli/src/connect/stdout.rs",
             "couplet-cli/src/datagrams/connect.rs",
-            "couplet-cli/src/demo.rs",
-            "couplet-cli/src/output.rs",
+            "poetry/src/demo.rs",
+            "couplet-command/src/output.rs",
         ],
     },
     Capability {
@@ -538,8 +540,8 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-sim/src/determinism.rs",
             "couplet-sim/src/trial.rs",
             "couplet-cli/src/inspect/screen/mod.rs",
-            "couplet-cli/src/logging.rs",
-            "couplet-cli/src/progress.rs",
+            "couplet-command/src/logging.rs",
+            "poetry/src/progress.rs",
             "couplet-cli/src/sim/mod.rs",
             "couplet-runner/src/logging.rs",
             "couplet-runner/src/restart/",
@@ -549,7 +551,7 @@ const CAPABILITIES: &[Capability] = &[
     Capability {
         paths: &["std::panic::resume_unwind", "std::panic::set_hook"],
         instead: PROCESS,
-        places: &["couplet-sim/src/determinism.rs", "couplet-runner/src/logging.rs"],
+        places: &["couplet-command/src/logging.rs", "couplet-sim/src/determinism.rs"],
     },
     Capability {
         paths: &["rustix::process"],
@@ -558,7 +560,7 @@ const CAPABILITIES: &[Capability] = &[
             // SIGUSR1, for a snapshot.
             "couplet-cli/src/inspect/process.rs",
             // The limit on descriptors.
-            "couplet-cli/src/server.rs",
+            "couplet-command/src/server.rs",
             "couplet-runner/src/running.rs",
         ],
     },
@@ -567,7 +569,7 @@ const CAPABILITIES: &[Capability] = &[
         paths: &["couplet_os::heap"],
         instead: PROCESS,
         places: &[
-            "couplet-cli/src/poetry/heap_trim.rs",
+            "poetry/src/heap_trim.rs",
             "couplet-core/src/driver/mio/slots.rs",
             "couplet-http/src/warm.rs",
         ],
@@ -694,12 +696,35 @@ const CAPABILITIES: &[Capability] = &[
     Capability {
         paths: &["clap", "tracing_subscriber"],
         instead: GUEST,
-        places: &["couplet-cli/src/", "couplet-runner/src/"],
+        places: &["couplet-cli/src/", "couplet-command/src/", "couplet-runner/src/", "poetry/src/"],
     },
     Capability {
-        paths: &["clap_complete", "console", "indicatif", "mime_guess", "rcgen", "tower"],
+        paths: &["clap_complete"],
+        instead: GUEST,
+        places: &["couplet-command/src/known.rs"],
+    },
+    Capability { paths: &["console"], instead: GUEST, places: &["poetry/src/progress.rs"] },
+    Capability {
+        paths: &["indicatif"],
+        instead: GUEST,
+        places: &["couplet-cli/src/sim/mod.rs", "poetry/src/progress.rs"],
+    },
+    Capability {
+        paths: &["mime_guess", "rcgen", "tower"],
         instead: GUEST,
         places: &["couplet-cli/src/"],
+    },
+    // The parts that the command lines of programs share.
+    Capability {
+        paths: &["couplet_command"],
+        instead: GUEST,
+        places: &["couplet-cli/src/", "couplet-runner/src/", "poetry/src/"],
+    },
+    // Its servers are kinds of services, and its worlds are simulated.
+    Capability {
+        paths: &["poetry"],
+        instead: GUEST,
+        places: &["couplet-cli/src/run/mod.rs", "couplet-cli/src/sim/mod.rs", "poetry/src/main.rs"],
     },
     Capability {
         paths: &["percent_encoding"],
@@ -711,17 +736,7 @@ const CAPABILITIES: &[Capability] = &[
         instead: GUEST,
         places: &["couplet-bus/src/redis/parser.rs"],
     },
-    Capability {
-        paths: &["couplet_runner"],
-        instead: GUEST,
-        places: &["couplet-cli/src/run/", "couplet-cli/src/logging.rs"],
-    },
-    // Its parsers.
-    Capability {
-        paths: &["couplet_runner::threads", "couplet_runner::drivers"],
-        instead: GUEST,
-        places: &["couplet-cli/src/server.rs"],
-    },
+    Capability { paths: &["couplet_runner"], instead: GUEST, places: &["couplet-cli/src/run/"] },
     // An address that is a place in a configuration.
     Capability {
         paths: &["couplet_runner::ListenUdp"],
@@ -856,7 +871,7 @@ const METHODS: &[Methods] = &[
             "couplet-core/src/driver/stalls.rs",
             // Before a loop is created again.
             "couplet-core/src/reactor/turn/cluster.rs",
-            "couplet-cli/src/printer.rs",
+            "poetry/src/printer.rs",
         ],
     ),
 ];
@@ -866,7 +881,7 @@ const VIRTUAL: [&str; 3] = ["network", "sim", "self"];
 
 /// True when a file is one of the places, or in one of the folders.
 fn is_in(places: &[&str], file: &str) -> bool {
-    let file = file.trim_start_matches("crates/");
+    let file = file.trim_start_matches("crates/").trim_start_matches("programs/");
     let is = |place: &&str| file == *place || (place.ends_with('/') && file.starts_with(*place));
     places.iter().any(is)
 }
@@ -985,9 +1000,10 @@ fn broken_in(file: &Code, modules: &Modules, table: &Table) -> Vec<String> {
 }
 
 /// The files of the library and of the program, and the modules that their paths lead through.
-fn files() -> [(&'static [Code], Modules); 4] {
+fn files() -> [(&'static [Code], Modules); 6] {
     let facade = library("couplet");
-    ["couplet", "couplet-os", "couplet-cli", "couplet-runner"].map(|name| {
+    let [cli, command, runner, poetry] = PROGRAMS;
+    ["couplet", "couplet-os", cli, command, runner, poetry].map(|name| {
         let files = library(name);
         let modules = match name {
             "couplet" | "couplet-os" => Modules::of(files),

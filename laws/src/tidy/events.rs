@@ -10,7 +10,8 @@ use super::source::{self, Code, assert_none, attributes, is_for_tests, with_pars
 
 const TABLE: &str = "docs/guide/log.md";
 
-const CRATES: [&str; 4] = ["couplet-defer", "couplet-core", "couplet-http", "couplet-runner"];
+const CRATES: [&str; 5] =
+    ["couplet-command", "couplet-defer", "couplet-core", "couplet-http", "couplet-runner"];
 
 /// The macros of events, and their levels.
 const MACROS: [(&str, &str); 6] = [

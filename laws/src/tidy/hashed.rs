@@ -9,19 +9,17 @@ use quote::ToTokens;
 use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
 
-use super::source::{Code, assert_none, is_for_tests, library, line, names_in, with_parsed_code};
+use super::source::{
+    Code, PROGRAMS, assert_none, is_for_tests, library, line, names_in, with_parsed_code,
+};
 
 /// The file, the `.field`, local or type that holds a hash table, and why its order doesn't matter.
 const LOOKED_UP: [(&str, &str, &str); 5] = [
     ("couplet-core/src/protocols/policies.rs", "Peers", "looked up by address, and counted"),
     ("couplet-core/src/protocols/policies.rs", ".open", "of the type Peers"),
     ("couplet-core/src/protocols/policies.rs", ".counted", "of the type Peers"),
-    (
-        "couplet-cli/src/poetry/catalogue.rs",
-        ".poems",
-        "looked up by title; the list of titles is separate",
-    ),
-    ("couplet-cli/src/poetry/catalogue.rs", "by_title", "becomes `poems`"),
+    ("poetry/src/catalogue.rs", ".poems", "looked up by title; the list of titles is separate"),
+    ("poetry/src/catalogue.rs", "by_title", "becomes `poems`"),
 ];
 
 /// Methods that iterate.
@@ -191,11 +189,9 @@ fn no_hash_table_is_walked() {
     with_parsed_code(|| {
         let mut broken = Vec::new();
         let mut seen = BTreeSet::new();
-        for file in ["couplet", "couplet-bench", "couplet-cli", "couplet-runner"]
-            .into_iter()
-            .flat_map(library)
-        {
-            let path = file.path.trim_start_matches("crates/").to_owned();
+        for file in ["couplet", "couplet-bench"].into_iter().chain(PROGRAMS).flat_map(library) {
+            let (_, path) = file.path.split_once('/').expect("a folder");
+            let path = path.to_owned();
             let mut tables = Tables::of(file);
             broken.append(&mut tables.broken);
             for (name, line) in tables.declared {

@@ -24,7 +24,7 @@ fn is_subsequence(names: &[&str], all: &[&str]) -> bool {
 /// name, as `…`.
 fn named_in(table: &str) -> (usize, Vec<String>) {
     let text = read(table);
-    let folders = ["crates", "laws/src"];
+    let folders = ["crates", "programs", "laws/src"];
     let tests: Vec<Source> = folders.into_iter().flat_map(sources).collect();
     let mut broken = Vec::new();
     let mut named = 0;

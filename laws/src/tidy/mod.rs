@@ -41,23 +41,24 @@ fn every_file_says_what_lives_in_it() {
 fn no_code_hides_from_the_laws() {
     with_parsed_code(|| {
         let mut broken = Vec::new();
-        let folders = std::fs::read_dir(source::root().join("crates")).expect("the crates");
-        for folder in folders.map(|entry| entry.expect("an entry").path()) {
+        let folders = ["crates", "programs"].map(|folder| source::root().join(folder));
+        let folders = folders.map(|folder| std::fs::read_dir(folder).expect("a folder"));
+        for folder in folders.into_iter().flatten().map(|entry| entry.expect("an entry").path()) {
             let name = folder.file_name().expect("a name").to_string_lossy().into_owned();
             let is_read = source::crates_of_the_library().any(|known| known == name)
-                || ["couplet-os", "couplet-bench", "couplet-cli", "couplet-runner"]
-                    .contains(&name.as_str());
+                || ["couplet-os", "couplet-bench"].contains(&name.as_str())
+                || source::PROGRAMS.contains(&name.as_str());
             if !is_read {
                 broken.push(format!(
-                    "crates/{name} is not read: see CRATES in laws/src/tidy/source.rs"
+                    "{name} is not read: see CRATES and PROGRAMS in laws/src/tidy/source.rs"
                 ));
             }
             if folder.join("build.rs").exists() {
-                broken.push(format!("crates/{name}/build.rs may write code"));
+                broken.push(format!("{name}/build.rs may write code"));
             }
         }
-        let crates = ["couplet", "couplet-os", "couplet-bench", "couplet-cli", "couplet-runner"];
-        for file in crates.into_iter().flat_map(source::library) {
+        let crates = ["couplet", "couplet-os", "couplet-bench"].into_iter();
+        for file in crates.chain(source::PROGRAMS).flat_map(source::library) {
             broken.extend(moved(file));
         }
         assert_none(

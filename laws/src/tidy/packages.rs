@@ -4,11 +4,11 @@
 
 use std::fs;
 
-use super::source::{assert_none, read, root};
+use super::source::{assert_none, folder_of, read, root};
 
 /// A package and the files that it shares with the workspace: path in the package, path in the
 /// workspace.
-const PACKAGES: [(&str, &[(&str, &str)]); 13] = [
+const PACKAGES: [(&str, &[(&str, &str)]); 15] = [
     (
         "couplet",
         &[
@@ -28,7 +28,9 @@ const PACKAGES: [(&str, &[(&str, &str)]); 13] = [
     ("couplet-sim", &[]),
     ("couplet-bench", &[]),
     ("couplet-cli", &[]),
+    ("couplet-command", &[]),
     ("couplet-runner", &[]),
+    ("poetry", &[]),
 ];
 
 /// Shared by all packages.
@@ -48,9 +50,11 @@ const KEYS: [&str; 8] = [
 ];
 
 #[test]
-fn every_folder_in_crates_is_in_packages() {
-    let folders = fs::read_dir(root().join("crates")).expect("the crates");
+fn every_folder_in_crates_and_programs_is_in_packages() {
+    let folders = ["crates", "programs"].map(|folder| fs::read_dir(root().join(folder)));
     let mut folders: Vec<String> = folders
+        .into_iter()
+        .flat_map(|folder| folder.expect("a folder"))
         .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
         .collect();
     folders.sort();
@@ -63,7 +67,7 @@ fn every_folder_in_crates_is_in_packages() {
 fn every_manifest_has_what_a_registry_shows() {
     let mut broken = Vec::new();
     for (package, _) in PACKAGES {
-        let manifest = read(&format!("crates/{package}/Cargo.toml"));
+        let manifest = read(&format!("{}/Cargo.toml", folder_of(package)));
         for key in KEYS {
             let says = |line: &str| {
                 line.strip_prefix(key).is_some_and(|rest| {
@@ -73,7 +77,7 @@ fn every_manifest_has_what_a_registry_shows() {
                 })
             };
             if !manifest.lines().any(says) {
-                broken.push(format!("crates/{package}/Cargo.toml has no {key}"));
+                broken.push(format!("{package} has no {key}"));
             }
         }
     }
@@ -85,15 +89,15 @@ fn licences_readme_and_contract_are_inside_the_packages() {
     let mut broken = Vec::new();
     for (package, files) in PACKAGES {
         for (inside, original) in files.iter().chain(&LICENCES) {
-            let inside = format!("crates/{package}/{inside}");
+            let inside = format!("{}/{inside}", folder_of(package));
             match fs::read_to_string(root().join(&inside)) {
                 Ok(text) if text == read(original) => {}
                 Ok(_) => broken.push(format!("{inside} differs from {original}")),
                 Err(error) => broken.push(format!("{inside}: {error}")),
             }
         }
-        if !root().join(format!("crates/{package}/README.md")).exists() {
-            broken.push(format!("crates/{package} has no README.md"));
+        if !root().join(format!("{}/README.md", folder_of(package))).exists() {
+            broken.push(format!("{package} has no README.md"));
         }
     }
     assert_none(

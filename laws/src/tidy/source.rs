@@ -73,7 +73,10 @@ pub(super) fn texts(below: &str, ending: &str) -> Vec<Source> {
 
 /// The Rust files of the workspace and of the fuzzer.
 pub(super) fn everything() -> Vec<Source> {
-    ["crates", "laws/src", "fuzz/src", "fuzz/fuzz_targets"].into_iter().flat_map(sources).collect()
+    ["crates", "programs", "laws/src", "fuzz/src", "fuzz/fuzz_targets"]
+        .into_iter()
+        .flat_map(sources)
+        .collect()
 }
 
 /// Fails with the rule and each line that breaks it.
@@ -97,6 +100,18 @@ const CRATES: [(&str, &[&str]); 9] = [
 /// Their names.
 pub(super) fn crates_of_the_library() -> impl Iterator<Item = &'static str> {
     CRATES.iter().map(|(name, _)| *name)
+}
+
+/// The programs, and the crates that make programs of the library.
+pub(super) const PROGRAMS: [&str; 4] =
+    ["couplet-cli", "couplet-command", "couplet-runner", "poetry"];
+
+/// The folder of a package of `crates` or of `programs`.
+pub(super) fn folder_of(package: &str) -> String {
+    match package.starts_with("couplet") {
+        true => format!("crates/{package}"),
+        false => format!("programs/{package}"),
+    }
 }
 
 /// The module at which the facade exports a crate of the library, given its name in code.
@@ -144,7 +159,7 @@ pub(super) fn with_parsed_code(check: fn()) {
 pub(super) fn library_of(name: &str, read: impl Fn(&str) -> Vec<Source>) -> Vec<Code> {
     let alone: [(&str, &[&str]); 1] = [(name, &[])];
     let crates = if name == "couplet" { &CRATES[..] } else { &alone[..] };
-    let files = |name: &str| read(&format!("crates/{name}/src"));
+    let files = |name: &str| read(&format!("{}/src", folder_of(name)));
     crates.iter().flat_map(|(name, at)| code_of(files(name), name, at)).collect()
 }
 
@@ -260,7 +275,7 @@ impl Code {
             false => syn::parse_file(&source.text),
         };
         let syntax = parsed.unwrap_or_else(|error| panic!("{}: {error}", source.path));
-        let below = source.path.trim_start_matches(&format!("crates/{crate_name}/src/"));
+        let below = source.path.trim_start_matches(&format!("{}/src/", folder_of(crate_name)));
         let module = below.trim_end_matches(".rs").split('/').map(str::to_owned);
         let module = module.filter(|part| !["mod", "lib", "main"].contains(&part.as_str()));
         let at: Vec<_> = at.iter().map(|&part| part.to_owned()).collect();

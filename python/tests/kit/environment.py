@@ -191,13 +191,13 @@ def maturin(python, package, profile, wheels):
         raise Broken(f"cannot build the package in {package}")
 
 
-def couplet(profile, is_built):
-    """The path of the program `couplet`, which is built first if `is_built`."""
+def poetry(profile, is_built):
+    """The path of the program `poetry`, which is built first if `is_built`."""
     if is_built:
-        command = ["cargo", "build", "--quiet", "--profile", profile, "-p", "couplet-cli"]
+        command = ["cargo", "build", "--quiet", "--profile", profile, "-p", "poetry"]
         if subprocess.run(command, cwd=ROOT).returncode:
-            raise Broken("cannot build the program couplet")
-    path = TARGET / ("debug" if profile == "dev" else profile) / "couplet"
+            raise Broken("cannot build the program poetry")
+    path = TARGET / ("debug" if profile == "dev" else profile) / "poetry"
     if not path.exists():
         raise Broken(f"there is no {path}: run without --no-build")
     return path

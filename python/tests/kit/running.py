@@ -103,9 +103,9 @@ class Running:
         self.says.close()
 
 
-def couplet(test, *words, **more):
-    """Starts `couplet poetry`."""
-    return Running(test, [os.environ["COUPLET"], "poetry", *words], **more)
+def poetry(test, *words, **more):
+    """Starts `poetry`."""
+    return Running(test, [os.environ["POETRY"], *words], **more)
 
 
 # Printed before the port.

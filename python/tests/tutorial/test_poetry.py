@@ -36,7 +36,7 @@ class Poetry(unittest.TestCase):
     def server(self, side, role, *words):
         """Starts a server. Returns its port."""
         if side == RUST:
-            return running.couplet(self, role, *words).port(running.COUPLET_LISTENS)
+            return running.poetry(self, role, *words).port(running.COUPLET_LISTENS)
         return running.Running(self, [sys.executable, PROGRAM, side, role, *words]).port("port ")
 
     def serve(self, side, file):
@@ -47,7 +47,7 @@ class Poetry(unittest.TestCase):
         """The output of a client, which must succeed."""
         more = {"output": "poems", "folder": self.folder}
         if side == RUST:
-            client = running.couplet(self, *words, **more)
+            client = running.poetry(self, *words, **more)
         else:
             client = running.Running(self, [sys.executable, PROGRAM, side, *words], **more)
         said, status = client.ended()

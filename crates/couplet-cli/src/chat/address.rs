@@ -2,7 +2,6 @@
 //! and no log shows. They are of NATS or of Redis.
 
 use std::convert::Infallible;
-use std::fmt;
 use std::str::FromStr;
 
 use couplet::bus::nats::{Auth, Options};
@@ -11,29 +10,22 @@ use couplet::layers::tls::{ClientTls, ClientTlsOptions};
 use percent_encoding::percent_decode_str;
 
 use crate::exit::Exit;
+use crate::values::Secret;
 
 /// The form of an address, for errors.
 const FORM: &str = "nats://HOST:PORT, nats://USER:PASSWORD@HOST:PORT or nats://TOKEN@HOST:PORT, \
                     or with tls:// for TLS; further servers follow after commas; or one server of \
                     Redis, redis://USER:PASSWORD@HOST:PORT or rediss:// for TLS";
 
-/// Addresses of servers as the user wrote them. [`options`](Self::options) checks them, because
-/// an error of the command line's parser would show them.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct BusAddress(String);
+/// Addresses of servers as the user wrote them. [`options`](Self::options) checks them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct BusAddress(Secret);
 
 impl FromStr for BusAddress {
     type Err = Infallible;
 
     fn from_str(text: &str) -> Result<BusAddress, Infallible> {
-        Ok(BusAddress(text.to_owned()))
-    }
-}
-
-/// Without the secrets.
-impl fmt::Debug for BusAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("BusAddress(…)")
+        text.parse().map(BusAddress)
     }
 }
 
@@ -72,20 +64,19 @@ impl<'a> Server<'a> {
 impl BusAddress {
     /// The settings of a client of these servers.
     pub(super) fn options(&self) -> Result<BusOptions, Exit> {
-        match self.0.trim_start().split_once("://") {
-            Some(("redis" | "rediss", _)) => self.redis("--bus").map(BusOptions::Redis),
+        let Secret(text) = &self.0;
+        match text.trim_start().split_once("://") {
+            Some(("redis" | "rediss", _)) => match redis::Options::new(text) {
+                Ok(options) => Ok(BusOptions::Redis(options)),
+                Err(error) => Err(Exit::bad_usage(format!("--bus: {error}"))),
+            },
             _ => self.nats_options().map(BusOptions::Nats),
         }
     }
 
-    /// The settings of a client of Redis, which `option` names.
-    pub(crate) fn redis(&self, option: &str) -> Result<redis::Options, Exit> {
-        redis::Options::new(&self.0).map_err(|error| Exit::bad_usage(format!("{option}: {error}")))
-    }
-
     fn nats_options(&self) -> Result<Options, Exit> {
         let mut servers = Vec::new();
-        for (number, text) in self.0.split(',').enumerate() {
+        for (number, text) in self.0.0.split(',').enumerate() {
             let server = Server::parse(text).ok_or_else(|| {
                 Exit::bad_usage(format!("address {} of --bus is invalid: write {FORM}", number + 1))
             })?;
@@ -132,7 +123,7 @@ mod tests {
     use super::*;
 
     fn parsed(text: &str) -> Result<BusOptions, Exit> {
-        BusAddress(text.to_owned()).options()
+        text.parse::<BusAddress>().expect("any text").options()
     }
 
     #[test]
@@ -179,7 +170,7 @@ mod tests {
             assert!(message.contains("--bus") && !message.contains("s3cret"), "{message}");
         }
         for scheme in ["nats", "redis"] {
-            let address = BusAddress(format!("{scheme}://ada:s3cret@a"));
+            let address = BusAddress(Secret(format!("{scheme}://ada:s3cret@a")));
             assert!(!format!("{address:?} {:?}", address.options()).contains("s3cret"));
         }
     }

@@ -31,7 +31,7 @@ use crate::endpoint::to_listen;
 use crate::exit::Exit;
 use crate::server::{Listen, Server, Threads, listening};
 use crate::values::{or_never, seconds_or_none};
-pub(crate) use address::BusAddress;
+use address::BusAddress;
 use bus::BusService;
 use history::Begin;
 use rate_limit::{RateLimit, share};

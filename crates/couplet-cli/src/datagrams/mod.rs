@@ -11,14 +11,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use couplet::endpoints::{EndpointError, ServerEndpoint, UdpClient};
 use couplet::services::DatagramService;
 use couplet::{
-    Address, Datagram, DatagramOptions, DatagramProtocol, DatagramTransport, Failure, Loop,
-    LoopOptions, Reactor,
+    Datagram, DatagramOptions, DatagramProtocol, DatagramTransport, Failure, Loop, LoopOptions,
 };
 pub(crate) use couplet_runner::ListenUdp;
 
 use crate::endpoint::{Peer, to_connect, to_listen};
 use crate::exit::Exit;
-use crate::server::{self, DriverOption, Threads};
+use crate::server::{self, DriverOption, OpenPorts, Part, Threads};
 
 pub(crate) use connect::run as connect;
 pub(crate) use echo::{part as echo_part, ports as echo_ports};
@@ -33,9 +32,6 @@ pub(crate) enum Local {
         ListenUdp,
     ),
 }
-
-/// Makes a part of a service that has this name: a UDP port.
-pub(crate) type Part = Box<dyn Fn(&str) -> DatagramService + Send + Sync>;
 
 /// An address to connect to, or to send datagrams to.
 #[derive(Clone, Debug)]
@@ -107,9 +103,6 @@ fn part<P: DatagramProtocol>(
 
 /// The number of a server's loops, and their driver.
 pub(crate) type Loops = (Threads, DriverOption);
-
-/// Opens UDP ports in a loop; returns their addresses.
-pub(crate) type OpenPorts = Box<dyn Fn(&Reactor) -> couplet::Result<Vec<Address>> + Send + Sync>;
 
 /// Opens ports at these addresses with a protocol from `protocol` each, in each of these loops. In
 /// several, the kernel distributes the clients among the ports of an address.

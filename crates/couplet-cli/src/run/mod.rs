@@ -15,7 +15,7 @@ use crate::inspect::inspected;
 use crate::logging::Logging;
 use crate::output;
 use crate::server::{MakeChild, Server};
-use crate::{chat, echo, forward, http, poetry};
+use crate::{chat, echo, forward, http};
 use table::Table;
 
 const EXAMPLE: &str = "\
@@ -26,9 +26,10 @@ Example:
   couplet ctl status
 
 FILE has a table for each service, [services.NAME]. Its kind is one of echo, forward, serve, chat,
-poetry, transform and proxy, which are the commands of these names and those of couplet poetry. Its
-other keys are the long options of that command; LISTEN, CONNECT, DIR and FILES are listen, connect,
-folder and files. echo and forward serve udp: endpoints too, and echo both kinds in one table.
+poetry, transform and proxy. The first four are the commands of these names, the others the commands
+serve, transform and proxy of the program poetry. Its other keys are the long options of that
+command; LISTEN, CONNECT, DIR and FILES are listen, connect, folder and files. echo and forward
+serve udp: endpoints too, and echo both kinds in one table.
 
 With --threads, or threads in [runner], all kinds but chat serve in so many threads; udp: endpoints
 are served by one.

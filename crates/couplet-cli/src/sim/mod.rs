@@ -6,7 +6,6 @@ mod cluster;
 mod devices;
 mod meters;
 mod nats;
-mod poems;
 mod reconnecting;
 
 use std::cell::RefCell;
@@ -24,6 +23,7 @@ use couplet::inspect::{Recording, WorldLoop};
 use couplet::sim::{FIRST_DAY, RecordedLoop, Recorder, Report, Trial, Weather};
 use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::PROGRAM;
 use crate::exit::Exit;
 use crate::inspect;
 use crate::known::Known;
@@ -51,7 +51,7 @@ const SCENARIOS: [Scenario; 7] = [
         weather: Weather::Storm,
         seeds: (1, 100),
         time: None,
-        world: |_| Box::new(poems::run),
+        world: |_| Box::new(poetry::worlds::storm),
     },
     Scenario {
         name: "chat",
@@ -99,7 +99,7 @@ const SCENARIOS: [Scenario; 7] = [
         weather: Weather::Storm,
         seeds: (1, 100),
         time: None,
-        world: |_| Box::new(poems::naive),
+        world: |_| Box::new(poetry::worlds::naive),
     },
 ];
 
@@ -244,7 +244,7 @@ pub(crate) fn run(options: Sim, contents: usize, logging: &Logging) -> Result<()
 
 /// Reports the outcome, and serves the page with a recording until a signal ends it.
 fn open(recording: Vec<u8>, outcome: Result<(), Exit>) -> Result<(), Exit> {
-    let outcome = outcome.map_err(Exit::report);
+    let outcome = outcome.map_err(|exit| exit.report(PROGRAM));
     inspect::open(recording)?;
     outcome
 }

@@ -2,11 +2,11 @@
 
 use rustix::process::Signal;
 
-use crate::kit::{Client, Running, Server, TempFile, couplet, has_ipv6, missing, run, wait_until};
+use crate::kit::{Client, Running, Server, couplet, has_ipv6, missing, run, wait_until};
 
 #[test]
 fn without_an_endpoint_a_server_takes_a_free_port_of_this_machine() {
-    for args in [&["echo"][..], &["poetry", "serve"]] {
+    for args in [&["echo"][..], &["chat"]] {
         let (one, two) = (Server::start(args), Server::start(args));
         assert!(one.ports[0].ip().is_loopback() && one.ports[0].is_ipv4());
         assert_ne!(one.ports[0].port(), 0);
@@ -71,56 +71,6 @@ fn a_name_to_listen_on_is_refused_even_where_the_port_is_wrong_too() {
 }
 
 #[test]
-fn what_a_server_on_all_interfaces_says_is_where_clients_find_it() {
-    let poem = TempFile::new(b"a poem\n");
-    let server = Server::start(&["poetry", "serve", "--delay", "0", poem.path(), "-l", ":0"]);
-    let ended = run(&["poetry", "get", &format!("tcp:{}", server.address())]);
-    assert_eq!((ended.code, ended.text()), (Some(0), "a poem\n"), "{}", ended.stderr);
-}
-
-#[test]
-#[cfg(target_os = "linux")]
-fn a_scope_is_an_interface_number_or_name() {
-    if !has_ipv6() {
-        return;
-    }
-    let poem = TempFile::new(b"a poem\n");
-    let args = ["poetry", "serve", "--delay", "0", poem.path(), "--listen", "[::1%lo]:0"];
-    let port = Server::start(&args).ports[0].port();
-    for endpoint in ["[fe80::ffff%lo]:0", "[fe80::ffff%1]:0"] {
-        let ended = run(&["echo", "--listen", endpoint]);
-        // The address parses, but the system does not have it.
-        assert_eq!(ended.code, Some(1), "{}", ended.stderr);
-        assert!(ended.stderr.contains("[fe80::ffff%1]:0: cannot assign"), "{}", ended.stderr);
-    }
-    let server = Server::start(&args);
-    assert_ne!(port, 0);
-    for scope in ["lo", "1"] {
-        let address = format!("[::1%{scope}]:{}", server.ports[0].port());
-        let ended = run(&["poetry", "get", &address]);
-        assert_eq!((ended.code, ended.text()), (Some(0), "a poem\n"), "{}", ended.stderr);
-    }
-    let ended = run(&["poetry", "get", "[fe80::1%no such]:80"]);
-    assert_eq!(ended.code, Some(2));
-    assert!(ended.stderr.contains("no interface \"no such\""), "{}", ended.stderr);
-}
-
-#[test]
-fn a_timeout_may_be_the_longest_time_that_there_is() {
-    let poem = TempFile::new(b"a poem\n");
-    let server = Server::start(&["poetry", "serve", "--delay", "0", poem.path()]);
-    let most = u64::MAX.to_string();
-    let address = format!("{}:timeout={most}", server.address());
-    let ended = run(&["poetry", "get", &address, "--timeout", &most]);
-    assert_eq!((ended.code, ended.text()), (Some(0), "a poem\n"), "{}", ended.stderr);
-    for args in [["1:timeout=18446744073709551616", "2"], ["--timeout=18446744073709551616", "1"]] {
-        let ended = run(&[&["poetry", "get"][..], &args].concat());
-        assert_eq!(ended.code, Some(2), "{args:?}");
-        assert!(ended.stderr.contains("18446744073709551615"), "{}", ended.stderr);
-    }
-}
-
-#[test]
 fn each_port_has_its_line_and_serves() {
     let args = ["echo", "--listen", "0", "-l", "0", "--listen", "tcp:0:interface=127.0.0.1"];
     let server = Server::start_command(couplet(&args), 3);
@@ -151,49 +101,10 @@ fn all_interfaces_are_ipv6_and_ipv4() {
 }
 
 #[test]
-fn a_client_names_a_server_in_every_form() {
-    let poem = TempFile::new(b"a poem\n");
-    let server = Server::start(&["poetry", "serve", "--delay", "0", poem.path()]);
-    let port = server.ports[0].port();
-    for address in [
-        format!("{port}"),
-        format!("127.0.0.1:{port}"),
-        format!("localhost:{port}"),
-        format!("tcp:127.0.0.1:{port}"),
-        format!("tcp:host=127.0.0.1:port={port}"),
-        format!(r"tcp:\127.0.0.1:{port}"),
-        format!("tcp:127.0.0.1:{port}:timeout=5"),
-    ] {
-        let ended = run(&["poetry", "get", &address]);
-        assert_eq!((ended.code, ended.text()), (Some(0), "a poem\n"), "{address}");
-    }
-}
-
-#[test]
-fn an_ipv6_address_stands_in_brackets() {
-    let poem = TempFile::new(b"a poem\n");
-    let args = ["poetry", "serve", "--delay", "0", poem.path(), "-l", "tcp:0:interface=[::1]"];
-    if !has_ipv6() {
-        return;
-    }
-    let server = Server::start(&args);
-    let port = server.ports[0].port();
-    assert_eq!(server.ports[0].to_string(), format!("[::1]:{port}"));
-    for address in
-        [format!("[::1]:{port}"), format!("tcp:[::1]:{port}"), format!(r"tcp:\:\:1:{port}")]
-    {
-        let ended = run(&["poetry", "get", &address]);
-        assert_eq!((ended.code, ended.text()), (Some(0), "a poem\n"), "{address}");
-        let named = format!("tcp:[::1]:{port}: a poem of 7 bytes");
-        assert!(ended.stderr.contains(&named), "{}", ended.stderr);
-    }
-}
-
-#[test]
 fn a_port_in_use_is_named_and_nobody_is_told_of_another() {
     let first = Server::start(&["echo"]);
     let taken = first.ports[0].port().to_string();
-    for args in [&["echo"][..], &["poetry", "serve"]] {
+    for args in [&["echo"][..], &["chat"]] {
         let ended = run(&[args, &["--listen", "0", "--listen", &taken]].concat());
         assert_eq!(ended.code, Some(1));
         let expected = format!(
@@ -238,7 +149,7 @@ fn a_server_whose_stdout_nobody_reads_serves() {
 
 #[test]
 fn a_stdout_that_is_full_is_an_error() {
-    for args in [&["echo"][..], &["poetry", "serve"], &["completions", "bash"]] {
+    for args in [&["echo"][..], &["completions", "bash"]] {
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
         let ended = Running::start_with_stdout(couplet(args).stdout(full)).ended();
         assert_eq!(ended.code, Some(1), "{args:?}");

@@ -4,8 +4,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use crate::kit::peer;
 use crate::kit::{Ended, Running, Server, TempFile, couplet, run};
-use crate::peers::peer;
 
 /// The path of a folder that does not exist yet; the folder is removed on drop.
 struct Folder(PathBuf, #[expect(dead_code, reason = "dropped last")] TempFile);

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
-use crate::crowds::allow_a_crowd;
+use crate::kit::allow_a_crowd;
 use crate::kit::{Client, Running, Server, has, noise, now, run, wait_until};
 
 /// Number of lines in the greeting.

@@ -108,10 +108,13 @@ fn stdin_may_be_a_file() {
 
 #[test]
 fn with_nothing_to_say_it_prints_a_whole_poem() {
-    let poem = TempFile::new(&noise(10_000));
-    let pace = ["--delay", "0.02", "--num-bytes", "1000"];
-    let server = Server::start(&[&["poetry", "serve", poem.path()], &pace[..]].concat());
-    let ended = with_stdin(server.address(), Stdio::null()).ended();
+    let poet = serve_raw(|mut client| {
+        for part in noise(10_000).chunks(1000) {
+            client.send(part);
+            crate::kit::pause();
+        }
+    });
+    let ended = with_stdin(poet, Stdio::null()).ended();
     ended.quietly(0);
     assert!(ended.stdout == noise(10_000));
 }
@@ -273,9 +276,8 @@ fn a_request_from_a_pipe_is_answered_by_an_http_server() {
 
 #[test]
 fn a_pipe_that_nobody_closes_does_not_hold_it_when_the_server_has_closed() {
-    let poem = TempFile::new(b"a poem\n");
-    let server = Server::start(&["poetry", "serve", "--delay", "0", poem.path()]);
-    let mut running = with_stdin(server.address(), Stdio::piped());
+    let poet = serve_raw(|mut client| client.send(b"a poem\n"));
+    let mut running = with_stdin(poet, Stdio::piped());
     let stdin = running.stdin();
     let ended = running.ended();
     ended.quietly(0);
@@ -419,9 +421,8 @@ fn at_a_terminal_lines_go_to_the_server_and_control_d_ends_them() {
 
 #[test]
 fn at_a_terminal_it_ends_with_the_server_and_nobody_need_press_a_key() {
-    let poem = TempFile::new(b"a poem\n");
-    let server = Server::start(&["poetry", "serve", "--delay", "0", poem.path()]);
-    let ended = Terminal::start(80, 24, &mut connect(server.address())).ended();
+    let poet = serve_raw(|mut client| client.send(b"a poem\n"));
+    let ended = Terminal::start(80, 24, &mut connect(poet)).ended();
     assert_eq!((ended.code, ended.text()), (Some(0), "a poem\r\n"));
     assert!(ended.took < Duration::from_millis(900), "{:?}", ended.took);
 }

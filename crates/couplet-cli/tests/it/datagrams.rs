@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use crate::kit::peer;
 use crate::kit::{Running, Server, couplet, has, missing, run};
-use crate::peers::peer;
 
 /// Longer than any answer takes.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -8,13 +8,13 @@ use std::time::Duration;
 use rustix::net::{AddressFamily, SocketType, bind, getsockname, listen, socket};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::crowds::allow_a_crowd;
+use crate::kit::allow_a_crowd;
+use crate::kit::peer;
 use crate::kit::{
     Client, Running, Server, Upstream, couplet, haproxy, has, noise, now, serve_raw, unused_port,
     wait_until,
 };
 use crate::needed::Folder;
-use crate::peers::peer;
 
 const MIB: usize = 1024 * 1024;
 

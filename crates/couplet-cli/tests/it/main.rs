@@ -9,8 +9,6 @@ mod bad_clients;
 #[path = "../../../couplet-inspect/tests/browser/driver.rs"]
 #[allow(dead_code, reason = "the inspector's tests use more")]
 mod browser;
-mod by_name;
-mod by_name_clients;
 mod cert;
 mod chat;
 mod chat_bus;
@@ -18,15 +16,11 @@ mod chat_web;
 mod connect;
 mod crowds;
 mod datagrams;
-mod demo;
 mod echo;
 mod ends;
 mod files;
 mod forward;
 mod forward_upstreams;
-mod get;
-mod get_output;
-mod get_transform;
 mod http;
 mod inherited;
 mod inspect;
@@ -35,28 +29,27 @@ mod inspect_hung;
 #[cfg(target_os = "linux")]
 mod inspect_process;
 mod inspect_terminal;
+#[allow(dead_code, unused_imports, reason = "the tests of poetry use more")]
 mod kit;
 mod namespace;
 #[path = "../../../couplet-core/tests/needed/mod.rs"]
 mod needed;
 mod peers;
-mod proxy;
-mod proxy_cache;
 mod rfc9110;
 mod run;
 #[cfg(target_os = "linux")]
 mod sealed;
-mod serve;
 #[path = "../../../couplet-bus/tests/server/process.rs"]
 mod servers;
 mod signals;
 mod sim;
 mod slow_readers;
 mod stuck_log;
-mod terminal;
 mod threads;
 mod tls;
-mod transform;
 mod unix;
 mod unread;
 mod usage;
+
+/// The program under test.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_couplet");

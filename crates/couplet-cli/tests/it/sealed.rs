@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::http::Site;
+use crate::kit::peer;
 use crate::kit::{Client, PATIENCE, Server, TempFile, age, has, noise};
-use crate::peers::peer;
 use crate::rfc9110::{Answer, ask};
 use crate::tls::{certificate, secure};
 

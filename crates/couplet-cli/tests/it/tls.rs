@@ -4,8 +4,8 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use crate::http::Site;
+use crate::kit::peer;
 use crate::kit::{Client, Ended, Running, Server, TempFile, couplet, has, serve_raw, wait_until};
-use crate::peers::peer;
 use rustix::process::Signal;
 
 /// A certificate for localhost and its key, in one file.
@@ -98,7 +98,11 @@ fn a_close_without_the_answer_that_was_awaited_is_a_failure_over_tls() {
         return;
     }
     let file = certificate();
-    let (_server, to, _) = secure(&["poetry", "transform"], &file);
+    let listen = format!("tls:127.0.0.1:0:cert={}", file.path());
+    let services = format!("[services.critic]\nkind = \"transform\"\nlisten = \"{listen}\"\n");
+    let services = TempFile::named("services.toml", services.as_bytes());
+    let server = Server::start_command(couplet(&["run", services.path()]), 0);
+    let to = format!("tls:localhost:{}:ca={}", announced_port(&server), file.path());
     // Bytes that are not a netstring end the connection.
     let ended = given(&to, b"words");
     assert_eq!((ended.code, ended.text()), (Some(1), ""));

@@ -5,9 +5,9 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
-use crate::kit::{Running, Server, TempFile, couplet, has, noise};
+use crate::kit::peer;
+use crate::kit::{Running, Server, couplet, has, noise};
 use crate::needed::Folder;
-use crate::peers::peer;
 
 /// Starts a server that listens on one UNIX socket.
 fn serve(args: &[&str], endpoint: &str) -> Server {
@@ -51,19 +51,6 @@ fn our_client_connects_to_socat() {
     let ours = env!("CARGO_BIN_EXE_couplet");
     assert!(peer(ours, &["connect", &format!("unix:{path}")], &bytes) == bytes);
     assert_eq!(socat.ended().code, Some(0));
-}
-
-#[test]
-fn curl_gets_a_poem_from_a_unix_socket() {
-    if !has("curl") {
-        return;
-    }
-    let (folder, bytes) = (Folder::new(), noise(2_000_000));
-    let (path, poem) = (folder.path("socket"), TempFile::new(&bytes));
-    let args = ["poetry", "serve", "--delay", "0", poem.path()];
-    let _server = serve(&args, &format!("unix:{path}"));
-    let args = ["--silent", "--http0.9", "--unix-socket", &path, "http://localhost/poem"];
-    assert!(peer("curl", &args, b"") == bytes);
 }
 
 #[test]

@@ -1,10 +1,8 @@
 //! Clients of `couplet serve` that never read: the memory that the program holds for each is
 //! bounded.
 
-use std::time::Duration;
-
 use crate::http::Site;
-use crate::kit::{Client, Server, now, pause};
+use crate::kit::{Client, settled};
 
 const CLIENTS: u64 = 5;
 const STREAMS: u32 = 200;
@@ -31,18 +29,6 @@ fn gets(path: &str, window: u32) -> Vec<u8> {
         [&[0x82, 0x86, 0x04, path.len() as u8], path.as_bytes(), &[0x01, 1, b'a']].concat();
     let gets = (0..STREAMS).flat_map(|n| frame(HEADERS, 5, 2 * n + 1, &fields));
     hello.into_iter().chain(gets).collect()
-}
-
-/// The server's memory in KiB, once it is stable.
-pub(crate) fn settled(server: &Server) -> u64 {
-    let (mut memory, mut since) = (server.memory(), now());
-    while since.elapsed() < Duration::from_secs(1) {
-        pause();
-        if server.memory() != memory {
-            (memory, since) = (server.memory(), now());
-        }
-    }
-    memory
 }
 
 /// A folder with a large file at `/large`.

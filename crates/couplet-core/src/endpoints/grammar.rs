@@ -317,6 +317,10 @@ impl Parts {
                 let others = E::expected_start();
                 return Err(first.error(format!("udp: has datagrams but no streams: {others}")));
             }
+            if ["ssl", "tls"].contains(&&*first.text) {
+                let problem = "this program was built without TLS (feature `tls`)";
+                return Err(first.error(problem));
+            }
             return match E::is_reserved(&first.text) {
                 true => Err(first.error(E::expected_start())),
                 false => Ok(None),

@@ -16,7 +16,7 @@ pub(super) type KindParser<E> =
 type BuiltInParser<E> = fn(&mut Parts) -> Result<Arc<E>, EndpointError>;
 
 /// Further words that are not hosts: a host with such a name needs `tcp:`, as in `tcp:udp:80`.
-const RESERVED: [&str; 5] = ["tcp4", "udp", "stdio", "process", "serial"];
+const RESERVED: [&str; 7] = ["tcp4", "udp", "stdio", "process", "serial", "ssl", "tls"];
 
 /// Maximum length of a prefix, in characters.
 const LONGEST: usize = 32;

@@ -88,7 +88,7 @@ impl InspectedLoop {
     }
 
     /// The backtrace of the loop's thread, one line for each frame, innermost first. `None` if the
-    /// thread does not answer within 100 ms, and on systems without backtraces.
+    /// thread does not answer within 100 ms, and in builds without backtraces.
     pub fn backtrace(&self) -> Option<String> {
         self.thread.backtrace().map(|trace| trace.to_string())
     }

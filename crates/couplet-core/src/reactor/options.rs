@@ -208,7 +208,7 @@ impl LoopOptions {
     /// Logs each call into user code (a callback of a protocol or factory, a timed call, a poll of
     /// a task, a call queued by a handle or another thread, …) that holds the loop for longer than
     /// `limit`, while it is running: at level `warn`, with its kind, its type or source location,
-    /// the thread of the loop, and on Linux with glibc a [backtrace](Self::stall_backtraces) of
+    /// the thread of the loop, and on Linux with glibc (feature `backtrace`) a [backtrace](Self::stall_backtraces) of
     /// that thread. A call that continues is logged again at doubling intervals, and once more when
     /// it has ended, with the total time. Without a subscriber that accepts it, the log goes to
     /// stderr.
@@ -259,7 +259,7 @@ impl LoopOptions {
     }
 
     /// Sets whether a [stall](Self::stall_after) is logged with a backtrace of the loop's thread: true
-    /// by default. Only on Linux with glibc.
+    /// by default. Only on Linux with glibc, with the feature `backtrace`.
     ///
     /// The loop's thread is interrupted with SIGURG for that, with `SA_RESTART`. System calls that
     /// a signal interrupts nevertheless (`nanosleep`, `poll`, reads with a timeout: signal(7)) fail

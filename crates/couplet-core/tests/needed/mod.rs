@@ -4,74 +4,7 @@
 #![allow(dead_code, unused_imports, reason = "each test uses a part")]
 
 mod files;
-
-use std::fmt::Display;
-use std::fs::File;
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+mod programs;
 
 pub(crate) use files::{Folder, SelfSigned, inheritable};
-
-/// Reports that a test is skipped for lack of `what`; panics in CI.
-pub(crate) fn missing(what: impl Display) {
-    assert!(std::env::var_os("CI").is_none(), "CI lacks {what}");
-    skipped(what);
-}
-
-/// Reports a skip, in CI too: for requirements that a machine cannot install.
-pub(crate) fn skipped(what: impl Display) {
-    // Not `eprintln`, whose output the harness captures when a test passes. In one write, because
-    // other tests write too.
-    let _ = io::stderr().write_all(format!("skipped: there is no {what} here\n").as_bytes());
-}
-
-/// True if `program` is installed.
-pub(crate) fn has(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    // Some systems keep servers outside the path of ordinary users.
-    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into()]);
-    let found = folders.map(|folder| folder.join(program)).any(|path| path.is_file());
-    if !found {
-        missing(program);
-    }
-    found
-}
-
-/// The packages of a Python environment, which `venv.sh` creates once in the target folder.
-pub(crate) struct Venv {
-    /// The name of its folder.
-    pub(crate) name: &'static str,
-    /// Modules that Python imports from it, separated by commas.
-    pub(crate) modules: &'static str,
-    /// Packages in pip's notation.
-    pub(crate) packages: &'static [&'static str],
-}
-
-impl Venv {
-    /// The path of its interpreter, or why it has none. Runs under a lock, so that concurrent tests
-    /// wait.
-    pub(crate) fn python(&self) -> Result<PathBuf, String> {
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let folder = target.join(format!("{}-venv", self.name));
-        let lock = File::create(target.join(format!("{}-venv.lock", self.name)))
-            .and_then(|lock| lock.lock().map(|()| lock));
-        let _lock = lock.map_err(|error| error.to_string())?;
-        let mut script = Command::new("sh");
-        script
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../couplet-core/tests/needed/venv.sh"))
-            .arg(&folder);
-        succeed(script.arg(self.modules).args(self.packages))?;
-        Ok(folder.join("bin/python"))
-    }
-}
-
-/// Runs a command to completion; the error is its last line on stderr.
-pub(crate) fn succeed(command: &mut Command) -> Result<(), String> {
-    let ended = command.stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
-    if ended.status.success() {
-        return Ok(());
-    }
-    let stderr = String::from_utf8_lossy(&ended.stderr);
-    Err(stderr.lines().last().map_or_else(|| ended.status.to_string(), str::to_owned))
-}
+pub(crate) use programs::{Venv, has, missing, skipped, succeed};

@@ -1,12 +1,14 @@
-//! The kit: [`couplet`] and [`run`] start the program, [`Server`] is a running server, [`Client`] a
+//! The kit: [`program`] and [`run`] start the program, [`Server`] is a running server, [`Client`] a
 //! raw client, [`serve_raw`] a server scripted by the test, [`Upstream`] a server whose connections
 //! the test handles, and [`Terminal`] shows the program's output as users see it.
 //!
 //! No process outlives its test: each is killed by its id when dropped.
 
+mod leaving;
 mod process;
 mod socket;
 mod terminal;
+mod unread;
 
 use std::fs::File;
 use std::io::{PipeReader, PipeWriter, Write};
@@ -15,9 +17,17 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-pub(crate) use process::{Ended, Running, Server, couplet, few_or_many, haproxy, open_page, run};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+#[cfg(target_os = "linux")]
+pub(crate) use leaving::next_probe;
+pub(crate) use leaving::{is_well, misbehave};
+pub(crate) use process::{
+    Ended, Running, Server, few_or_many, haproxy, open_page, peer, program, program as couplet, run,
+};
 pub(crate) use socket::{Client, Upstream, has_ipv6, serve_on, serve_raw, unused_port};
 pub(crate) use terminal::Terminal;
+pub(crate) use unread::{MIB, check, repeated, settled};
 
 pub(crate) use crate::needed::{has, missing};
 
@@ -27,6 +37,15 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 
 pub(crate) fn now() -> Instant {
     Instant::now()
+}
+
+/// This process needs a descriptor for each client; the server keeps the usual limit of 1024.
+pub(crate) fn allow_a_crowd() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = 20_000.min(limit.maximum.unwrap_or(u64::MAX));
+    if limit.current.is_some_and(|current| current < wanted) {
+        setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit }).unwrap();
+    }
 }
 
 /// Interval at which another process's state is polled.

@@ -1,9 +1,10 @@
 //! Runs the program as a process.
 
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
@@ -13,10 +14,12 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{Client, PATIENCE, now, pause, wait_until};
+use crate::PROGRAM;
 
-/// The program as it is shipped, if the environment names one: it does more work in the same time.
+/// The program as it is shipped, if the environment names it: it does more work in the same time.
 fn shipped() -> Option<OsString> {
-    std::env::var_os("COUPLET_SHIPPED")
+    let path = std::env::var_os("COUPLET_SHIPPED");
+    path.filter(|path| Path::new(path).file_name() == Path::new(PROGRAM).file_name())
 }
 
 /// A number of things that a test does: the first with the program of the tests' own build, the second
@@ -26,9 +29,8 @@ pub(crate) fn few_or_many(few: usize, many: usize) -> usize {
 }
 
 /// The program with these arguments and a fixed environment.
-pub(crate) fn couplet(args: &[&str]) -> Command {
-    let mut command =
-        Command::new(shipped().unwrap_or_else(|| env!("CARGO_BIN_EXE_couplet").into()));
+pub(crate) fn program(args: &[&str]) -> Command {
+    let mut command = Command::new(shipped().unwrap_or_else(|| PROGRAM.into()));
     command.args(args);
     for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "RUST_LOG"] {
         command.env_remove(name);
@@ -41,7 +43,7 @@ pub(crate) fn couplet(args: &[&str]) -> Command {
 /// Starts the program, calls `look` with the URL of the page that it serves, and ends it by SIGINT;
 /// returns its exit code.
 pub(crate) fn open_page(args: &[&str], look: impl FnOnce(&str)) -> Option<i32> {
-    let mut opened = couplet(args).stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut opened = program(args).stdout(Stdio::piped()).spawn().expect("it starts");
     let mut url = String::new();
     BufReader::new(opened.stdout.take().expect("it is piped")).read_line(&mut url).expect("a URL");
     look(url.trim_end());
@@ -51,7 +53,21 @@ pub(crate) fn open_page(args: &[&str], look: impl FnOnce(&str)) -> Option<i32> {
 
 /// Runs the program to its end.
 pub(crate) fn run(args: &[&str]) -> Ended {
-    Running::start(&mut couplet(args)).ended()
+    Running::start(&mut program(args)).ended()
+}
+
+/// Runs a peer with this stdin; returns its output.
+pub(crate) fn peer(program: &str, args: &[&str], stdin: &[u8]) -> Vec<u8> {
+    let mut command = Command::new(program);
+    let command = command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut running = Running::start_with_stdout(command);
+    let (mut to, bytes) = (running.stdin().unwrap(), stdin.to_vec());
+    // A peer may end before it has read all of stdin.
+    let sending = std::thread::spawn(move || drop(to.write_all(&bytes)));
+    let ended = running.ended();
+    sending.join().unwrap();
+    assert_eq!(ended.code, Some(0), "{program} {args:?}: {}", ended.stderr);
+    ended.stdout
 }
 
 /// Starts HAProxy with a configuration that binds `fd@0`, which is the returned address.
@@ -227,12 +243,12 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server with one port.
     pub(crate) fn start(args: &[&str]) -> Server {
-        Server::start_command(couplet(args), 1)
+        Server::start_command(program(args), 1)
     }
 
     /// Starts a server with a limit on descriptors.
     pub(crate) fn start_limited(descriptors: usize, args: &[&str]) -> Server {
-        let program = couplet(args);
+        let program = program(args);
         let mut command = Command::new("sh");
         command.arg("-c").arg(format!("ulimit -n {descriptors}; exec \"$@\"")).arg("sh");
         command.arg(program.get_program()).args(program.get_args());
@@ -311,6 +327,16 @@ impl Server {
         let links = std::fs::read_dir(format!("/proc/{}/fd", self.running.pid())).unwrap();
         let links = links.filter_map(|link| std::fs::read_link(link.ok()?.path()).ok());
         Some(links.filter(|link| link.to_string_lossy().contains("io_uring")).count())
+    }
+
+    /// Connections accepted by each loop, from one snapshot of every loop.
+    pub(crate) fn accepted(&mut self, threads: usize) -> Vec<usize> {
+        self.running.signal(Signal::USR1);
+        let shown = || self.running.told().matches(" accepted ").count();
+        wait_until("a snapshot", || shown() >= threads);
+        let told = self.running.told();
+        let counts = told.lines().filter_map(|line| line.split_once(" accepted ")?.1.parse().ok());
+        counts.collect()
     }
 
     /// Number of open descriptors.

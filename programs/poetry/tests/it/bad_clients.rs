@@ -1,0 +1,160 @@
+//! Clients that send garbage, disconnect midway, or outnumber the descriptors.
+
+use rustix::process::Signal;
+
+use crate::kit::{Client, Server, TempFile, is_well, misbehave, noise, wait_until};
+#[cfg(target_os = "linux")]
+use crate::kit::{next_probe, serve_raw};
+
+#[test]
+fn clients_that_leave_at_any_step_do_a_poetry_server_no_harm() {
+    let bytes = noise(300_000);
+    let poem = TempFile::new(&bytes);
+    for pace in [["--delay", "0", "--num-bytes", "10"], ["--delay", "0.01", "--num-bytes", "30000"]]
+    {
+        let args = [&["serve", poem.path()], &pace[..]].concat();
+        let server = Server::start(&args);
+        let descriptors = server.descriptors();
+        misbehave(&server);
+        is_well(server, descriptors, |mut client| {
+            assert!(client.read_to_end().unwrap() == bytes);
+        });
+    }
+}
+
+#[test]
+fn clients_that_leave_at_any_step_do_a_server_by_name_no_harm() {
+    let bytes = noise(300_000);
+    let poem = TempFile::named("x", &bytes);
+    for pace in [["--delay", "0", "--num-bytes", "10"], ["--delay", "0.01", "--num-bytes", "30000"]]
+    {
+        let args = [&["serve", "--by-name", poem.path()], &pace[..]].concat();
+        let server = Server::start(&args);
+        let descriptors = server.descriptors();
+        leave_at_each_step(&server, &[b"x", b"x\r", b"x\r\n", b"\n", b"x\nx\nx\n?\nno", b"\xff\n"]);
+        is_well(server, descriptors, |mut client| {
+            client.send(b"X\n");
+            assert!(client.read_exact(300_015) == [b"poem 300000 x\r\n", &bytes[..]].concat());
+        });
+    }
+}
+
+#[test]
+fn clients_that_leave_at_any_step_do_a_transformation_server_no_harm() {
+    let server = Server::start(&["transform"]);
+    let descriptors = server.descriptors();
+    let steps: [&[u8]; 7] =
+        [b"7", b"7:", b"7:upper.a", b"7:upper.a,", b"7:upper.a,7:upp", b"x", b"7:upper.a,x"];
+    leave_at_each_step(&server, &steps);
+    is_well(server, descriptors, |mut client| {
+        client.send(b"7:upper.a,");
+        assert_eq!(client.read_exact(4), b"1:A,");
+    });
+}
+
+/// Each client sends one of these steps, perhaps with garbage after it, and disconnects.
+fn leave_at_each_step(server: &Server, steps: &[&[u8]]) {
+    let leave: [fn(Client); 3] = [drop, Client::reset, |mut client| client.finish()];
+    for leave in leave {
+        for sent in steps.iter().copied().chain([&b""[..]]) {
+            let mut client = server.connect();
+            client.send(sent);
+            leave(client);
+            let mut client = server.connect();
+            client.send(sent);
+            client.push(&noise(100_000));
+            leave(client);
+        }
+    }
+}
+
+#[test]
+fn poets_do_not_listen() {
+    let poem = TempFile::new(&noise(500_000));
+    let server = Server::start(&["serve", "--delay", "0", poem.path()]);
+    let mut client = server.connect();
+    // Unread input must not turn the close into a reset that destroys the poem.
+    client.push(&noise(900_000));
+    assert!(client.read_to_end().unwrap() == noise(500_000));
+}
+
+#[test]
+fn servers_that_are_asked_answer_whom_they_took_when_descriptors_run_out() {
+    for (args, request, answer) in [
+        (&["serve", "--by-name", "--delay", "0"][..], &b"no such\n"[..], &b"error "[..]),
+        (&["transform"], b"9:upper.ode,", b"3:ODE,"),
+    ] {
+        let server = Server::start_limited(32, args);
+        let served = |client: &mut Client| {
+            let mut sender = client.another();
+            sender.push(request) == request.len()
+                && client.read().is_ok_and(|got| got.starts_with(answer))
+        };
+        let clients: Vec<Client> = (0..60).map(|_| server.connect()).collect();
+        let mut taken: Vec<Client> =
+            clients.into_iter().filter_map(|mut one| served(&mut one).then_some(one)).collect();
+        assert!((15..=32).contains(&taken.len()), "{args:?}: {}", taken.len());
+        assert!(taken.iter_mut().all(served), "{args:?}: who is in stays in");
+        drop(taken);
+        wait_until("a new client to be served", || served(&mut server.connect()));
+        assert_eq!(server.stop(Signal::TERM).code, Some(0));
+    }
+}
+
+#[test]
+fn a_poetry_server_without_descriptors_gives_every_client_that_it_took_a_whole_poem() {
+    let poem = TempFile::new(&noise(1000));
+    let pace = ["--delay", "0.05", "--num-bytes", "100"];
+    let args = [&["serve", poem.path()], &pace[..]].concat();
+    let server = Server::start_limited(32, &args);
+    let clients: Vec<Client> = (0..60).map(|_| server.connect()).collect();
+    let mut whole = 0;
+    for mut client in clients {
+        // No client receives a truncated poem that looks whole.
+        match client.read_to_end() {
+            Ok(bytes) if bytes.is_empty() => {}
+            Ok(bytes) => {
+                assert!(bytes == noise(1000));
+                whole += 1;
+            }
+            Err(_) => {}
+        }
+    }
+    assert!(whole >= 15, "{whole}");
+    assert!(server.connect().read_to_end().unwrap() == noise(1000));
+}
+
+#[test]
+fn who_announces_much_and_sends_little_is_cut_after_the_idle_timeout() {
+    for (args, little) in [
+        (&["transform"][..], &b"99999:upper.a"[..]),
+        (&["serve", "--by-name"], b"a title without an e"),
+    ] {
+        let server = Server::start(&[args, &["--idle-timeout", "0.3"]].concat());
+        let mut client = server.connect();
+        client.send(little);
+        let end = client.read_to_end();
+        assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset, "{args:?}");
+        server.stop(Signal::TERM).quietly(0);
+        // 0 means no timeout: the client stays while others come and go.
+        let server = Server::start(&[args, &["--idle-timeout", "0"]].concat());
+        let client = server.connect();
+        for mut client in std::iter::repeat_with(|| server.connect()).take(3).chain([client]) {
+            client.send(little);
+            client.finish();
+            assert!(client.read_to_end().is_ok(), "{args:?}");
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_client_that_may_have_vanished_is_probed() {
+    let silent = serve_raw(|mut client| drop(client.read_to_end())).to_string();
+    let server = Server::start(&["proxy", "--upstream", &silent]);
+    let client = server.connect();
+    // The port's own time, a minute, until the protocol has set its.
+    wait_until("a probe that is due", || {
+        next_probe(&server, &client).is_some_and(|next| (1..=15).contains(&next))
+    });
+}
