@@ -703,11 +703,19 @@ const CAPABILITIES: &[Capability] = &[
         instead: GUEST,
         places: &["couplet-command/src/known.rs"],
     },
-    Capability { paths: &["console"], instead: GUEST, places: &["poetry/src/progress.rs"] },
+    Capability {
+        paths: &["console"],
+        instead: GUEST,
+        places: &["poetry/src/progress.rs", "poetry/src/progress/screen.rs"],
+    },
     Capability {
         paths: &["indicatif"],
         instead: GUEST,
-        places: &["couplet-cli/src/sim/mod.rs", "poetry/src/progress.rs"],
+        places: &[
+            "couplet-cli/src/sim/mod.rs",
+            "poetry/src/progress.rs",
+            "poetry/src/progress/screen.rs",
+        ],
     },
     Capability {
         paths: &["mime_guess", "rcgen", "tower"],
