@@ -85,6 +85,21 @@ fn what_never_ends_is_cut_off_answered_and_logged() {
 }
 
 #[test]
+fn empty_lines_before_each_request_of_a_connection_are_ignored() {
+    beside(HttpOptions::default(), async |reactor| {
+        let mut stream = reactor.connect_stream(TO).await?;
+        for _ in 0..5 {
+            stream.write_all(bytes_of("«|*500»")).await?;
+            reactor.sleep(SECOND / 100).await?;
+            stream.write_all(get("/a")).await?;
+            let got = heard(&mut stream, &reactor, SECOND / 10).await?;
+            assert_eq!((got.status(), got.is_closed), (Some(200), false), "{}", got.text());
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn a_body_of_empty_lines_is_a_body() {
     beside(HttpOptions::default(), async |reactor| {
         let mut stream =

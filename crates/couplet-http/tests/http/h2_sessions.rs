@@ -117,24 +117,33 @@ fn post(stream: u32, path: &str, more: &[u8]) -> Vec<u8> {
 
 #[test]
 fn bodies_that_are_not_read_give_the_connections_window_back() {
-    beside(HttpOptions::default().connection_window(1 << 20), async |reactor| {
-        let mut stream = opened(&reactor, hello()).await?;
-        let mut increments = 0;
-        // 6 MB, in a window of 1 MiB.
-        for n in 0..100 {
-            let data = frame(DATA, 0, 2 * n + 1, &[0; 15_000]).repeat(4);
-            stream.write_all([post(2 * n + 1, "/deaf", b""), data].concat()).await?;
-            let got = heard(&mut stream, &reactor, SECOND).await?;
-            assert!(!got.is_closed, "after {n} requests");
-            let got = frames(&got.bytes);
-            assert_eq!(body(&got, 2 * n + 1), "not read");
-            assert!(got.iter().any(|it| it.code() == Some(NO_ERROR)), "the rest is not needed");
-            let updates = got.iter().filter(|it| it.kind == WINDOW_UPDATE && it.stream == 0);
-            increments += updates.count();
-        }
-        assert!(increments >= 10, "{increments}");
-        Ok(())
-    });
+    // Its answer ends the request, or the client resets it before it is read.
+    for (path, reset) in [("/deaf", false), ("/slow", true)] {
+        beside(HttpOptions::default().connection_window(1 << 20), async move |reactor| {
+            let mut stream = opened(&reactor, hello()).await?;
+            let mut increments = 0;
+            // 6 MB, in a window of 1 MiB.
+            for n in 0..100 {
+                let id = 2 * n + 1;
+                let mut sent = post(id, path, b"");
+                sent.extend(frame(DATA, 0, id, &[0; 15_000]).repeat(4));
+                if reset {
+                    sent.extend(frame(RST_STREAM, 0, id, &[0, 0, 0, 8]));
+                }
+                stream.write_all(sent).await?;
+                let got = heard(&mut stream, &reactor, SECOND).await?;
+                assert!(!got.is_closed, "{path}: after {n} requests");
+                let got = frames(&got.bytes);
+                assert_eq!(body(&got, id), if reset { "" } else { "not read" });
+                let is_told = got.iter().any(|it| it.code() == Some(NO_ERROR));
+                assert_eq!(is_told, !reset, "the rest is not needed");
+                let updates = got.iter().filter(|it| it.kind == WINDOW_UPDATE && it.stream == 0);
+                increments += updates.count();
+            }
+            assert!(increments >= 10, "{path}: {increments}");
+            Ok(())
+        });
+    }
 }
 
 /// Announced windows: the setting of a stream's first, and the first update of the connection's.
@@ -368,4 +377,41 @@ fn a_connect_is_a_tunnel_of_hypers() {
     let ends = ends.take();
     assert_eq!(ends[0], "Ok(())");
     assert!(ends.len() == 3 && ends[1..].iter().all(|end| !end.starts_with("Ok")), "{ends:?}");
+}
+
+#[test]
+fn a_tunnel_that_is_shut_down_sends_all_as_the_window_of_its_connection_opens() {
+    const WINDOW: usize = 65_535;
+    // Bytes of the window that another response leaves.
+    for left in [0, 10] {
+        let service = async move |reactor, request: Request<Body>| {
+            if request.method() == hyper::Method::CONNECT {
+                return tunnels(reactor, request, Rc::default()).await;
+            }
+            Ok(Response::new(Full::from(vec![b'x'; WINDOW - left])))
+        };
+        beside_service(HttpOptions::default(), service, async move |reactor| {
+            let asked = [hello(), connect(1, "a:1"), get(3, "/")].concat();
+            let mut stream = opened(&reactor, asked).await?;
+            let got = frames(&heard(&mut stream, &reactor, SECOND).await?.bytes);
+            assert_eq!(body(&got, 3).len(), WINDOW - left);
+            let sent = "0123456789".repeat(10);
+            let mut input = frame(DATA, END_STREAM, 1, sent.as_bytes());
+            let mut echoed = String::new();
+            for more in [10 - left as u32, 10, 79, 1] {
+                if more > 0 {
+                    input.extend(frame(WINDOW_UPDATE, 0, 0, &more.to_be_bytes()));
+                }
+                stream.write_all(std::mem::take(&mut input)).await?;
+                let got = frames(&heard(&mut stream, &reactor, SECOND).await?.bytes);
+                echoed += &body(&got, 1);
+                let is_end =
+                    |it: &Frame| (it.kind, it.stream) == (DATA, 1) && it.flags & END_STREAM != 0;
+                let has_ended = got.iter().any(is_end);
+                assert!(!has_ended || echoed.len() == 100, "{left}: ends after {}", echoed.len());
+            }
+            assert_eq!(echoed, sent, "{left}");
+            Ok(())
+        });
+    }
 }

@@ -422,6 +422,31 @@ fn c58b_the_clock_of_the_service_stops_while_the_client_takes_no_output() {
 }
 
 #[test]
+fn c58b_the_clock_of_the_service_goes_on_where_it_stopped() {
+    const SIZE: usize = 2_000_000;
+    let service = async |reactor: Reactor, _: Request<Body>| {
+        let big = async move {
+            let _ = reactor.sleep(8 * SECOND).await;
+            Ok::<_, Infallible>(Part::data(Bytes::from(vec![b'x'; SIZE])))
+        };
+        let pieces = stream::once(big).chain(stream::pending());
+        Ok(Response::new(StreamBody::new(Box::pin(pieces))))
+    };
+    let options = HttpOptions::default().half_close_timeout(10 * SECOND);
+    beside_service(options, service, async |reactor| {
+        let begun = reactor.now();
+        let mut client = opened(&reactor, kit::get("/")).await?;
+        client.shutdown().await?;
+        reactor.sleep(20 * SECOND).await?;
+        let got = heard(&mut client, &reactor, LONG).await?;
+        assert!(got.is_closed && got.bytes.len() > SIZE, "{} bytes of {SIZE}", got.bytes.len());
+        // 2 s of the service's 10 s were left when the client stopped to read.
+        assert_eq!(reactor.now() - begun, 22 * SECOND);
+        Ok(())
+    });
+}
+
+#[test]
 fn c58b_pipelined_requests_share_the_time_after_the_clients_end() {
     let slow = async |reactor: Reactor, request: Request<Body>| {
         let _ = reactor.sleep(3 * SECOND).await;

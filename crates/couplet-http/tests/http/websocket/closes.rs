@@ -240,10 +240,11 @@ fn c105b_a_drain_asks_idle_sockets_over_tls_and_waits_for_their_answer() {
 fn c105b_a_peer_that_ignores_our_close_holds_a_drain_for_its_patience() {
     run(async move |reactor| {
         let handle = async |mut socket: WebSocket| {
-            // One of them starts its close before the drain begins.
-            if let Some(message) = socket.recv().await.transpose()? {
-                assert_eq!(message, "close".into());
-                let _ = socket.close(1000, "").await;
+            while let Some(message) = socket.recv().await.transpose()? {
+                // One of them starts its close before the drain begins.
+                if message == "close".into() {
+                    let _ = socket.close(1000, "").await;
+                }
             }
             Ok(())
         };
@@ -251,11 +252,20 @@ fn c105b_a_peer_that_ignores_our_close_holds_a_drain_for_its_patience() {
         let port = serve(&reactor, AT, options, handle)?;
         let (idle, mut closing) = (Raw::connect(&reactor).await?, Raw::connect(&reactor).await?);
         closing.write(masked(FIN | TEXT, "close")).await?;
+        let (timer, mut talking) = (reactor.clone(), Raw::connect(&reactor).await?);
+        let talk = async move {
+            while talking.write(masked(FIN | TEXT, "still here")).await.is_ok() {
+                timer.sleep(secs(1)).await?;
+            }
+            Ok(())
+        };
+        let talked = reactor.spawn(talk);
         reactor.sleep(secs(1)).await?;
         let began = reactor.now();
         let drained = port.drain(Drain::within(secs(60)).patience(secs(3))).await?;
-        assert_eq!((drained.finished, drained.closed + drained.aborted), (2, 0));
+        assert_eq!((drained.finished, drained.closed + drained.aborted), (3, 0));
         assert_eq!(reactor.now() - began, secs(3));
+        talked.await?;
         drop((idle, closing));
         Ok(())
     });

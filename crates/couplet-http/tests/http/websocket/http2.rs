@@ -168,28 +168,36 @@ fn a_client_that_takes_nothing_stops_send() {
     });
 }
 
+/// A request for a WebSocket, as frames.
+fn asked(stream: u32) -> Vec<u8> {
+    // Literals by their names in HPACK's static table, or by new names: RFC 7541, 6.2.2.
+    let text = |text: &str| [&[text.len() as u8], text.as_bytes()].concat();
+    let named = |index: u8, value| [vec![index], text(value)].concat();
+    let new = |name, value| [vec![0], text(name), text(value)].concat();
+    let fields = [
+        named(2, "CONNECT"),
+        new(":protocol", "websocket"),
+        vec![0x86, 0x84],
+        named(1, "a"),
+        new("sec-websocket-version", "13"),
+    ];
+    frame(HEADERS, END_HEADERS, stream, &fields.concat())
+}
+
+/// The bytes that a WebSocket got.
+fn sent_on(stream: u32, got: &[Frame]) -> Vec<u8> {
+    let data = got.iter().filter(|it| (it.kind, it.stream) == (DATA, stream));
+    data.flat_map(|it| it.payload.clone()).collect()
+}
+
 #[test]
 fn a_websocket_ends_with_the_end_of_its_stream() {
     beside(options(), echo, async |reactor| {
-        // Literals by their names in HPACK's static table, or by new names: RFC 7541, 6.2.2.
-        let text = |text: &str| [&[text.len() as u8], text.as_bytes()].concat();
-        let named = |index: u8, value| [vec![index], text(value)].concat();
-        let new = |name, value| [vec![0], text(name), text(value)].concat();
-        let fields = [
-            named(2, "CONNECT"),
-            new(":protocol", "websocket"),
-            vec![0x86, 0x84],
-            named(1, "a"),
-            new("sec-websocket-version", "13"),
-        ];
-        let asked = frame(HEADERS, END_HEADERS, 1, &fields.concat());
         let close = frame(DATA, 0, 1, &masked(FIN | CLOSE, ""));
         let mut stream = reactor.connect_stream(TO).await?;
-        stream.write_all([hello(), asked, close].concat()).await?;
+        stream.write_all([hello(), asked(1), close].concat()).await?;
         let got = frames(&heard(&mut stream, &reactor, secs(1)).await?.bytes);
-        let sent = got.iter().filter(|it| (it.kind, it.stream) == (DATA, 1));
-        let sent: Vec<u8> = sent.flat_map(|it| it.payload.clone()).collect();
-        assert_eq!(sent, plain(FIN | CLOSE, ""));
+        assert_eq!(sent_on(1, &got), plain(FIN | CLOSE, ""));
         // A reset instead would be the loss of a connection.
         let is_end = |it: &Frame| (it.kind, it.flags, it.stream) == (DATA, END_STREAM, 1);
         assert!(got.iter().any(is_end), "{got:?}");
@@ -221,6 +229,31 @@ fn a_websocket_that_is_reset_gives_its_share_back() {
         }
         drop(client);
         ended.await
+    });
+}
+
+#[test]
+fn c175a_websockets_that_send_in_the_same_turn_give_their_share_back() {
+    beside(options(), echo, async |reactor| {
+        let mut stream = reactor.connect_stream(TO).await?;
+        let here = stream.host().to_string();
+        stream.write_all([hello(), asked(1), asked(3)].concat()).await?;
+        heard(&mut stream, &reactor, secs(1)).await?;
+        let message = vec![b'x'; 1000];
+        for _ in 0..10 {
+            let together = [1, 3].map(|id| frame(DATA, 0, id, &masked(FIN | BINARY, &message)));
+            stream.write_all(together.concat()).await?;
+            let got = frames(&heard(&mut stream, &reactor, secs(1)).await?.bytes);
+            for id in [1, 3] {
+                assert!(sent_on(id, &got) == plain(FIN | BINARY, &message), "{id}: {got:?}");
+            }
+        }
+        // They are open and idle.
+        reactor.sleep(secs(10)).await?;
+        let connections = reactor.snapshot().await?.connections;
+        let server = connections.iter().find(|one| one.peer.to_string() == here);
+        assert_eq!(server.map(|one| one.buffered), Some(0));
+        Ok(())
     });
 }
 
