@@ -40,6 +40,13 @@ fn max_streams_refuses_further_ones() {
     assert_eq!((kinds(&output), output[0].code()), (vec![(RST_STREAM, 5)], Code::REFUSED_STREAM.0));
     connection.respond(1, 200, NO_FIELDS, true).expect("it is open");
     assert_eq!(fine(&mut connection, &get(7)).len(), 1);
+    connection.take_output();
+    // Frames of the refused streams may be on their way.
+    let refused = [9, 11, 13];
+    assert_eq!(fine(&mut connection, &refused.map(post).concat()), []);
+    assert_eq!(kinds(&sent(&mut connection)), refused.map(|stream| (RST_STREAM, stream)));
+    let late = refused.map(|stream| frame(DATA, END_STREAM, stream, b"a")).concat();
+    assert_eq!(fine(&mut connection, &late), []);
 }
 
 #[test]
