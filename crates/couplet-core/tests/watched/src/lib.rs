@@ -69,7 +69,9 @@ pub fn run<T: Termination + 'static>(test: &'static str, body: fn() -> T) {
         // Nobody waits for a test that has failed already.
         let _ = ended.send(returned.map_or_else(Ended::Panicked, Ended::Returned));
     };
-    let spawned = thread::Builder::new().name(test.to_owned()).spawn(work);
+    // The harness's name of the test, as that of its thread: without the crate.
+    let name = test.split_once("::").map_or(test, |(_, name)| name);
+    let spawned = thread::Builder::new().name(name.to_owned()).spawn(work);
     let thread = spawned.expect("a thread");
     let ended = end.recv().expect("the test ends with a message");
     if let Ended::Hangs(place) = ended {
