@@ -646,6 +646,26 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "any instant will do")]
+    fn the_time_of_lost_events_is_not_busy() {
+        let begun = Instant::now();
+        let ring = Ring::in_nanoseconds(1, 1, Some(begun));
+        let mut activity = activity(&[]);
+        let mut second = 0;
+        // Events are lost before the first look, and again before each later one.
+        for _ in 0..3 {
+            second += 100;
+            while ring.first() <= activity.next {
+                second += 1;
+                ring.put(second * SECOND, Kind::Received, 7, 1);
+            }
+            activity.read(&ring, begun + Duration::from_secs(second));
+            let kept = activity.next - ring.first();
+            assert_eq!(activity.time(0).busy, (kept - 1) as f64, "from the first to the last");
+        }
+    }
+
+    #[test]
     fn calls_that_peers_cause_are_not_the_most() {
         let of = |events: u64| {
             let mut activity = activity(&[]);

@@ -235,8 +235,9 @@ impl Serialize for View {
 mod tests {
     use std::borrow::Cow;
 
-    use couplet_core::reactor::NoteRow;
-    use couplet_core::testing::MemoryReactor;
+    use couplet_core::reactor::{ConnectionSnapshot, NoteRow};
+    use couplet_core::testing::{MemoryReactor, success_of};
+    use couplet_core::{Protocol, Transport};
     use serde_json::Value;
 
     use super::*;
@@ -331,6 +332,42 @@ mod tests {
         }
         let all = changes(&versions.view, 2);
         assert_eq!(all, r#"{"rows":[2],"changed":[],"gone":[]}"#, "whole for earlier readers");
+    }
+
+    #[test]
+    fn a_connection_is_whole_again_when_a_field_changes_that_its_reader_keeps() {
+        struct Quiet;
+        impl Protocol for Quiet {
+            fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+        }
+        let mut memory = MemoryReactor::new();
+        memory.reactor().listen("tcp:1", || Quiet).expect("a port in memory is free");
+        let _wire = memory.connect(1);
+        let snapshot = memory.reactor().snapshot();
+        memory.settle();
+        let first = success_of(snapshot).connections.remove(0);
+        let Versions { of, version: Version { now, .. }, .. } = Versions::new();
+        let cases: [(_, _, fn(&mut ConnectionSnapshot)); 7] = [
+            ("changed", "state", |it| it.state = "paused"),
+            ("changed", "in", |it| it.bytes_in += 1),
+            ("rows", "protocol", |it| it.protocol = "Other"),
+            ("rows", "layers", |it| it.layers.push("tls")),
+            ("rows", "peer", |it| it.peer = it.host.clone()),
+            ("rows", "host", |it| it.host = it.peer.clone()),
+            ("rows", "made", |it| it.made_at += Duration::from_secs(1)),
+        ];
+        for (list, field, change) in cases {
+            let mut second = first.clone();
+            change(&mut second);
+            let mut view = View::default();
+            for (number, it) in (1..).zip([&first, &second]) {
+                let object = Object { of, kind: Kind::Connection(Cow::Borrowed(it)) };
+                let id = RowId(of.number, ObjectId::Connection(it.id));
+                view.put(Version { number, now }, id, object, [0; 2]);
+            }
+            let changes = serde_json::to_value(view.changes(1)).expect("JSON");
+            assert!(!changes[list][0][field].is_null(), "{field}: {changes}");
+        }
     }
 
     #[test]

@@ -307,6 +307,9 @@ fn counters_that_grow_are_flags_for_a_minute() {
         assert_eq!(Measured::only(&measured.flags_with(change), id), words);
         assert_eq!(Measured::only(&measured.pass(RECENT / 2).flags_with(change), id), words);
         assert!(measured.pass(RECENT / 2).flags_with(change).is_empty(), "{id}");
+        // The counter falls, as its object is gone, and grows again.
+        assert!(measured.flags().is_empty(), "{id}");
+        assert_eq!(Measured::only(&measured.flags_with(change), id), words);
     };
     let words = "1 connection turned away in the last minute";
     plant("descriptors", words, |snapshot| snapshot.ports[0].turned_away = 1);
