@@ -1,5 +1,8 @@
 //! Several loops, which the test turns in any order: without threads, but over the same calls.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use couplet::Bytes;
 use couplet::rooms::{Limits, RoomOptions, SharedRooms};
 use couplet::testing::Wire;
@@ -116,14 +119,22 @@ fn c193_65_536_messages_and_64_mib_wait_for_a_loop_unless_set() {
 fn c193_the_members_of_a_loop_that_ends_leave() {
     let (mut one, mut two) = two_loops(Limits::default());
     let _ada = one.guest("ada");
-    let guests = (two.guest("bob"), two.guest("cid"));
+    let guests = ["bob", "cid", "dan"].map(|name| two.guest(name));
     one.memory.settle();
     one.observe();
+    let present = Rc::<RefCell<Vec<usize>>>::default();
+    for (_, guest) in &guests {
+        let (rooms, seeing) = (one.rooms.clone(), present.clone());
+        let lost = guest.transport().lost();
+        lost.map(move |_| seeing.borrow_mut().push(rooms.present(&ROOM).len())).detach();
+    }
     drop(two);
+    assert_eq!(*present.borrow(), [1; 3], "all of them leave with the first");
     one.memory.settle();
     let log = one.log();
-    assert_eq!(log, ["lobby: bob left (lost: Shutdown)", "lobby: cid left (lost: Shutdown)"]);
-    assert!(!guests.0.1.is_present());
+    let left = |name: &str| format!("lobby: {name} left (lost: Shutdown)");
+    assert_eq!(log, ["bob", "cid", "dan"].map(left));
+    assert!(guests.iter().all(|(_, guest)| !guest.is_present()));
     assert_eq!(one.rooms.present(&ROOM).len(), 1);
     drop(guests);
     one.publish("x");

@@ -120,6 +120,20 @@ fn c193b_members_that_leave_and_join_during_a_message_get_what_their_order_says(
 }
 
 #[test]
+fn c186_a_member_that_is_served_in_a_later_turn_does_not_get_its_message_to_the_others_either() {
+    let mut scene = scene(Limits::default().deliveries(4));
+    let guests = guests(&mut scene, 10);
+    for (publisher, (_, member)) in guests.iter().enumerate() {
+        member.publish_to_others("x").expect("it is a member");
+        scene.memory.settle();
+        for (number, (wire, _)) in guests.iter().enumerate() {
+            let expected: &[u8] = if number == publisher { b"" } else { b"x" };
+            assert_eq!(wire.take(), expected, "{number} of {publisher}");
+        }
+    }
+}
+
+#[test]
 fn c193b_a_flush_delivers_everything_immediately() {
     let mut scene = scene(Limits::default().deliveries(1));
     let guests = guests(&mut scene, 20);
