@@ -443,6 +443,16 @@ fn c226_a_log_that_loses_its_newest_messages_is_an_entry() {
     scene.fail(&[Fault::None, Fault::Lost]);
     scene.append(&["d"]);
     assert_eq!(scene.got(), ["reset 3", "3 d"]);
+    // The connection is lost again and again, and only the last time with a message.
+    for _ in 0..3 {
+        scene.fail(&[Fault::Lost]);
+        scene.memory.advance(100 * SECOND);
+        assert!(scene.got().is_empty());
+    }
+    scene.change(|log| log.lose_newest());
+    scene.fail(&[Fault::None, Fault::Lost]);
+    scene.append(&["f"]);
+    assert_eq!(scene.got(), ["reset 3", "3 f"]);
     drop(following);
     let after = scene.at(3);
     scene.change(|log| log.lose_newest());
