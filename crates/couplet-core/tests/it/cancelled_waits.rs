@@ -2,6 +2,7 @@
 //! place of the value afterwards.
 
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -12,7 +13,9 @@ use couplet::protocols::LineReceiver;
 use couplet::services::ClientService;
 use couplet::task::FilesystemLock;
 use couplet::testing::{MemoryReactor, hold, success_of};
-use couplet::{Deferred, Protocol, Reactor, Result, Stream, Transport};
+use couplet::{
+    Datagram, DatagramTransport, Deferred, Protocol, Reactor, Result, Stream, Transport,
+};
 use futures_util::future::{Either, select};
 
 use crate::defer_witness::given;
@@ -255,6 +258,26 @@ fn c129b_a_cancelled_ask_takes_nothing_from_the_protocol() {
     held.connection.ask(|shelf, _| shelf.0.clear()).detach();
     held.settle();
     assert_eq!(held.with(|shelf, _| shelf.0.clone()), Some(vec![]));
+}
+
+#[test]
+fn c129b_a_cancelled_ask_of_a_datagram_port_drops_its_call() {
+    let mut memory = MemoryReactor::new();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let ignores = |_: &DatagramTransport, _: &Datagram<'_>| {};
+    let port = memory.reactor().listen_udp(any, ignores).expect("a free port");
+    settle(&mut memory);
+    for (is_cancelled, expected) in [(true, 0), (false, 1)] {
+        let calls = Rc::new(Cell::new(0));
+        let counted = calls.clone();
+        let answer = port.ask(move |_, _| counted.set(counted.get() + 1));
+        if is_cancelled {
+            answer.cancel();
+        }
+        settle(&mut memory);
+        assert_eq!((calls.get(), Rc::strong_count(&calls)), (expected, 1));
+        drop(answer);
+    }
 }
 
 #[test]

@@ -232,8 +232,8 @@ fn c137a_the_age_is_that_of_each_connection_and_unlimited_by_default() {
         rig.serve();
         let service = rig.punctual().max_age(age);
         service.start();
-        rig.pass(S * 9);
-        // The call for the lost connection does not end the next one.
+        rig.pass(S * 5);
+        // The call for the lost connection would come when the next one is four seconds old.
         rig.accept().reset();
         rig.pass(S);
         let wire = rig.accept();

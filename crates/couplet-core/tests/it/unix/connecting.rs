@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::rc::Rc;
@@ -117,6 +118,22 @@ fn a_connection_has_its_descriptor_until_it_is_lost() {
         rig.lost(&a);
         assert_eq!(a.transport().descriptor(), None, "{role:?}");
     }
+}
+
+#[test]
+fn c60a_bytes_that_have_arrived_before_a_write_error_are_read() {
+    let (mut rig, folder) = (Kit::mio().rig(), Folder::new());
+    let a = rig.end();
+    let script = Script::new().once(On::Data, |transport| transport.write("x"));
+    rig.reactor.listen_unix(folder.join("port"), a.once(script)).expect("a free path");
+    // More than one read; then the peer reads no more, and stays.
+    let mut peer = UnixStream::connect(folder.join("port")).expect("it listens");
+    peer.set_nonblocking(true).expect("an option");
+    let sent = peer.write(&[7; 150_000]).expect("there is room");
+    peer.shutdown(Shutdown::Read).expect("it is connected");
+    rig.until("write_closed", || a.log.has("write_closed"));
+    rig.until("all of it", || a.received_len() == sent);
+    assert!(a.log.count("data") > 1 && !a.is_lost());
 }
 
 #[test]
