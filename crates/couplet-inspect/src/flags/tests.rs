@@ -307,7 +307,7 @@ fn counters_that_grow_are_flags_for_a_minute() {
         assert_eq!(Measured::only(&measured.flags_with(change), id), words);
         assert_eq!(Measured::only(&measured.pass(RECENT / 2).flags_with(change), id), words);
         assert!(measured.pass(RECENT / 2).flags_with(change).is_empty(), "{id}");
-        // The counter falls, as its object is gone, and grows again.
+        // The counter falls with the end of its object, and grows again.
         assert!(measured.flags().is_empty(), "{id}");
         assert_eq!(Measured::only(&measured.flags_with(change), id), words);
     };
