@@ -47,8 +47,8 @@ pub(crate) struct LoopShared {
     calls: Queue,
     /// Law 9: at most one for each connection that a turn lost.
     pub(crate) ends: Queue,
-    /// Calls that follow the timed calls, as in Twisted, which then sends the output: closes, and those of
-    /// producers whose output was sent.
+    /// Closes, and resumes of producers whose output was sent. Twisted handles both after the timed calls,
+    /// when it sends the output.
     ///
     /// Law 9: at most two of each kind for each connection.
     after_timed: Queue,
@@ -273,7 +273,7 @@ impl Inner {
         self.shared.calls.make(py, &self.shared);
         self.shared.ends.make(py, &self.shared);
         let queues = [&self.shared.after_present, &self.shared.after_timed];
-        // If late calls are left to the next turn, those of the second queue follow them.
+        // The second queue waits for late calls that are left to the next turn.
         let waits = !queues[1].is_empty() && self.couplet()?.leaves_timed_calls();
         follows |= self.make_following(py, if waits { &queues[..1] } else { &queues })?;
         self.couplet()?.flush();

@@ -61,7 +61,7 @@ impl Inspecting {
         }
     }
 
-    /// Refuses contents for a command that is not inspected, unless it makes a recording of its own.
+    /// Refuses contents for a command that is neither inspected nor recorded.
     pub fn check(&self, records: bool) -> Result<(), Exit> {
         let Inspecting { inspect, inspect_record, inspect_contents, .. } = self;
         let is_kept = records || inspect.is_some() || inspect_record.is_some();

@@ -58,8 +58,7 @@ pub fn completions(shell: Shell, root: &mut Command) -> Vec<u8> {
     script
 }
 
-/// Prints the help, the version, or a usage error of `root` with what was probably meant; returns the
-/// exit code.
+/// Prints the help, the version, or a usage error of `root` with suggestions; returns the exit code.
 ///
 /// # Errors
 ///
@@ -113,5 +112,22 @@ fn suggest_commands(error: &mut Error, root: &Command) {
     let found = if same.is_empty() && !has_other { similar } else { same };
     if !found.is_empty() {
         error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(found));
+    }
+}
+
+/// Asserts that a command line is consistent, and that no line at the end of a help is wrapped.
+///
+/// # Panics
+///
+/// If that is not so.
+#[cfg(feature = "testing")]
+pub fn assert_consistent(root: Command) {
+    root.clone().debug_assert();
+    let mut commands = vec![root];
+    while let Some(command) = commands.pop() {
+        commands.extend(command.get_subcommands().cloned());
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let long = help.lines().find(|line| line.chars().count() > 100);
+        assert_eq!(long, None, "{}", command.get_name());
     }
 }

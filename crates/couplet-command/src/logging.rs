@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 
 use clap::{ArgAction, Args};
 use couplet::backlog::{self, Backlog, lost_lines};
+use tracing::Level;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
@@ -47,17 +48,22 @@ pub fn start(logging: &Logging, simulated: bool) -> Events {
         .with_writer(Backlog::stderr)
         .with_ansi(is_colourful())
         .with_target(false);
-    Backlog::stderr().set_notice(|lost| Some(warning(&lost_lines(lost))));
+    Backlog::stderr().set_notice(|lost| Some(line(Level::WARN, &lost_lines(lost))));
     tracing_subscriber::registry().with(filter).with(layer).init();
     log_panics();
     Events(events)
 }
 
-/// The line of a warning without fields.
-fn warning(text: &str) -> String {
-    let mut time = String::new();
-    let _ = SystemTime.format_time(&mut Writer::new(&mut time));
-    format!("{time}  WARN {text}\n")
+/// The line of an event without fields.
+pub fn line(level: Level, text: &str) -> String {
+    format!("{} {level:>5} {text}\n", timestamp())
+}
+
+/// The present time, as in the lines of the log.
+pub fn timestamp() -> String {
+    let mut timestamp = String::new();
+    let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
+    timestamp
 }
 
 /// True if stderr is a terminal with colours and the user has not disabled them (`NO_COLOR`).
@@ -91,9 +97,8 @@ impl Logging {
 /// Crates whose events repeat ours: the errors of handshakes, which connections report.
 const REPEATING: &str = "rustls";
 
-/// The events that `-v` logs, given so many times: warnings and errors without it, then important
-/// events, each connection, and everything. Those of rustls belong to everything: connections report
-/// its errors.
+/// The events to log for a number of `-v`: warnings and errors for none, then important events, each
+/// connection, and everything. Events of rustls belong to everything: connections report its errors.
 pub fn levels_of(verbose: u8) -> Targets {
     let ours = |level| Targets::new().with_default(level).with_target(REPEATING, LevelFilter::OFF);
     match verbose {
@@ -170,10 +175,10 @@ mod tests {
             (of("warn,rustls=error"), true),
         ] {
             for target in ["rustls::conn", "rustls_platform_verifier::verification::others"] {
-                let is_enabled = levels.would_enable(target, &tracing::Level::ERROR);
+                let is_enabled = levels.would_enable(target, &Level::ERROR);
                 assert_eq!(is_enabled, is_logged, "{levels}: {target}");
             }
-            assert!(levels.would_enable("couplet", &tracing::Level::WARN), "{levels}");
+            assert!(levels.would_enable("couplet", &Level::WARN), "{levels}");
         }
     }
 

@@ -10,10 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use couplet::backlog::{self, Backlog, lost_lines};
-use couplet_command::logging::{levels_of, log_panics};
+use couplet_command::logging::{levels_of, log_panics, timestamp};
 use tracing_subscriber::filter::{FilterExt, LevelFilter, Targets};
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::reload::{self, Handle};
@@ -136,7 +134,7 @@ impl Log {
 /// A line about an event without fields.
 fn line(form: LogForm, level: tracing::Level, text: &str) -> String {
     match form {
-        LogForm::Text => format!("{} {level:>5} {text}\n", timestamp()),
+        LogForm::Text => couplet_command::logging::line(level, text),
         LogForm::Json => json_line(level, text),
     }
 }
@@ -145,12 +143,6 @@ fn json_line(level: tracing::Level, text: &str) -> String {
     let (timestamp, level) = (timestamp(), level.as_str());
     let line = serde_json::json!({ "timestamp": timestamp, "level": level, "message": text });
     format!("{line}\n")
-}
-
-fn timestamp() -> String {
-    let mut timestamp = String::new();
-    let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
-    timestamp
 }
 
 /// Events so far at the levels error and warn.

@@ -123,15 +123,6 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn no_line_of_help_is_wrapped() {
-        for command in Cli::command().get_subcommands().chain([&Cli::command()]) {
-            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-            let long = help.lines().find(|line| line.chars().count() > 100);
-            assert_eq!(long, None, "{}", command.get_name());
-        }
+        known::assert_consistent(Cli::command());
     }
 }

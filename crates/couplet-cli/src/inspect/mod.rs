@@ -1,5 +1,5 @@
-//! `couplet inspect`, which shows the inspector of a running program; that of this process is
-//! `couplet_command::inspecting`.
+//! `couplet inspect` shows the inspector of another process; `couplet_command::inspecting` starts one
+//! in this process.
 
 mod chain;
 mod fetching;

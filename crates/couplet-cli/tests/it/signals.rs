@@ -3,7 +3,10 @@
 use rustix::fs::{CWD, Mode, mkfifoat};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::kit::{Client, Running, Server, couplet, full_pipe, noise, wait_until};
+use crate::kit::{
+    Client, Running, Server, assert_drain_briefly, assert_stop_at_once, couplet, full_pipe, noise,
+    wait_until,
+};
 use crate::needed::Folder;
 
 /// An echo server with an idle client and one that does not read.
@@ -17,14 +20,8 @@ fn busy_servers() -> Vec<(Server, Vec<Client>)> {
 }
 
 #[test]
-fn a_server_stops_cleanly_with_0_within_a_second_whatever_is_open() {
-    for signal in [Signal::INT, Signal::TERM] {
-        for (server, _clients) in busy_servers() {
-            let ended = server.stop(signal);
-            ended.quietly(0);
-            assert!(ended.took.as_secs_f64() < 1.0, "{:?}", ended.took);
-        }
-    }
+fn a_server_stops_cleanly_with_0_within_a_second_whatever_is_open_also_at_a_second_signal() {
+    assert_stop_at_once(busy_servers);
 }
 
 /// The system interrupts the wait of a process that continues.
@@ -43,16 +40,6 @@ fn a_server_that_is_stopped_and_continued_still_serves() {
         assert_eq!(client.read_exact(3), text);
     }
     server.stop(Signal::INT).quietly(0);
-}
-
-#[test]
-fn a_second_signal_is_no_harm() {
-    for (mut server, _clients) in busy_servers() {
-        server.running.signal(Signal::INT);
-        let ended = server.stop(Signal::INT);
-        ended.quietly(0);
-        assert!(ended.took.as_secs_f64() < 1.0, "{:?}", ended.took);
-    }
 }
 
 #[test]
@@ -85,23 +72,7 @@ fn a_drain_waits_for_clients_between_requests_no_longer_than_a_second() {
         (&["chat"], ""),
         (&["serve", folder], "GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
     ];
-    // A new client has the whole time of the drain for its first request.
-    for (is_new, drain) in [(false, "600"), (true, "1")] {
-        let stopped = servers.map(|(args, request)| {
-            let server = Server::start(&[args, &["--drain", drain]].concat());
-            let mut silent = server.connect();
-            if !is_new {
-                silent.send(request.as_bytes());
-                silent.read_exact(1);
-            }
-            std::thread::spawn(move || (server.stop(Signal::TERM), silent))
-        });
-        for (stopped, (args, _)) in stopped.into_iter().zip(servers) {
-            let (ended, _silent) = stopped.join().unwrap();
-            assert_eq!(ended.code, Some(0), "{args:?} {}", ended.stderr);
-            assert!(ended.took.as_secs_f64() < 300.0, "{args:?} {:?}", ended.took);
-        }
-    }
+    assert_drain_briefly(&servers);
 }
 
 fn wait_until_it_takes(signal: Signal, pid: u32) {

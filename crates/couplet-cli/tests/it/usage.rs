@@ -1,44 +1,18 @@
 //! Help, versions, completions, and messages about wrong arguments.
 
-use crate::kit::{Server, couplet, has, run};
-
-const COMMANDS: [&[&str]; 7] =
-    [&["connect"], &["echo"], &["forward"], &["serve"], &["get"], &["sim"], &["completions"]];
-
-#[test]
-fn every_help_has_an_example() {
-    for command in COMMANDS.into_iter().chain([&[][..]]) {
-        for flag in ["-h", "--help"] {
-            let ended = run(&[command, &[flag]].concat());
-            ended.quietly(0);
-            let (_, after) = ended.text().split_once("\nExample").expect("there is an example");
-            assert!(after.contains("\n  couplet "), "{command:?}: {after}");
-            assert!(ended.text().lines().all(|line| line.len() <= 100), "{command:?}");
-        }
-    }
-}
+use crate::kit::{
+    Server, assert_completed, assert_completions_know, assert_helpful, assert_hinted,
+    assert_refused, has, run,
+};
 
 #[test]
-fn every_command_tells_its_version() {
-    let version = env!("CARGO_PKG_VERSION");
-    for command in COMMANDS.into_iter().chain([&[][..]]) {
-        let ended = run(&[command, &["--version"]].concat());
-        ended.quietly(0);
-        assert!(ended.text().starts_with("couplet"), "{command:?}");
-        assert!(ended.text().ends_with(&format!(" {version}\n")), "{command:?}");
-    }
-}
-
-#[test]
-fn without_a_command_the_help_comes_and_the_code_is_2() {
-    let ended = run(&[]);
-    assert_eq!(ended.code, Some(2));
-    assert!(ended.stderr.contains("Usage: couplet"), "{}", ended.stderr);
+fn every_command_has_a_help_with_an_example_and_a_version() {
+    assert_helpful(&["connect", "echo", "forward", "serve", "get", "sim", "completions"]);
 }
 
 #[test]
 fn bad_usage_has_code_2_and_says_what_is_expected() {
-    let cases: [(&[&str], &str); 20] = [
+    assert_refused(&[
         (&["sing"], "unrecognized subcommand 'sing'"),
         (&["echo", "--idle-timeout", "0"], "a number of seconds above 0"),
         (&["echo", "--idle-timeout", "-1"], "a number of seconds above 0"),
@@ -59,56 +33,34 @@ fn bad_usage_has_code_2_and_says_what_is_expected() {
         (&["echo", "--log", "=a=b"], "examples are warn, or couplet=debug,info"),
         (&["completions", "tcsh"], "possible values: bash"),
         (&["completions"], "<SHELL>"),
-    ];
-    for (args, expected) in cases {
-        let ended = run(args);
-        assert_eq!(ended.code, Some(2), "{args:?}");
-        assert!(ended.stderr.contains(expected), "{args:?}: {}", ended.stderr);
-        assert!(ended.stdout.is_empty(), "{args:?}");
-    }
+    ]);
 }
 
 #[test]
 fn a_bad_endpoint_shows_the_place_with_a_caret() {
-    let cases: [(&[&str], &str); 5] = [
+    assert_refused(&[
         (&["echo", "--listen", "tcp:80:interface=here"], "interface=here\n                     ^"),
         (&["echo", "--listen", "example.com:80"], "example.com:80\n    ^"),
         (&["forward", "localhost", "80"], "localhost\n             ^"),
         (&["forward", "0", "localhost:http"], "localhost:http\n              ^"),
         (&["echo", "--listen", "tcp:80:color=red"], "tcp:80:color=red\n           ^"),
-    ];
-    for (args, expected) in cases {
-        let ended = run(args);
-        assert_eq!(ended.code, Some(2), "{args:?}");
-        assert!(ended.stderr.contains(expected), "{args:?}: {}", ended.stderr);
-    }
+    ]);
 }
 
 #[test]
 fn a_bad_endpoint_is_told_with_the_one_that_is_likely_to_be_meant() {
-    for (args, hint) in [
-        (&["echo", "--listen", "::1:7000"][..], "[::1]:7000"),
+    assert_hinted(&[
+        (&["echo", "--listen", "::1:7000"], "[::1]:7000"),
         (&["echo", "--listen", "7000:interface=::1"], "7000:interface=[::1]"),
         (&["echo", "--listen", "tsl:443"], "tls:443"),
         (&["echo", "--listen", "tls:443:crt=a"], "tls:443:cert=a"),
         (&["forward", "0", "haprox:unix:s"], "haproxy:unix:s"),
-    ] {
-        let ended = run(args);
-        assert_eq!(ended.code, Some(2), "{args:?}");
-        let hint = format!("\n  did you mean {hint}?\n");
-        assert!(ended.stderr.contains(&hint), "{args:?}: {}", ended.stderr);
-    }
+    ]);
 }
 
 #[test]
 fn completions_for_each_shell_know_every_command() {
-    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
-        let ended = run(&["completions", shell]);
-        ended.quietly(0);
-        for word in ["serve", "get", "echo", "forward", "idle-timeout", "sim"] {
-            assert!(ended.text().contains(word), "{shell}: {word}");
-        }
-    }
+    assert_completions_know(&["serve", "get", "echo", "forward", "idle-timeout", "sim"]);
 }
 
 #[test]
@@ -122,30 +74,12 @@ fn completions_know_scenarios_and_weathers() {
     }
 }
 
-/// Bash's completions for these words.
-fn completed(words: &[&str]) -> Vec<String> {
-    let (last, before) = (words.len() - 1, words[words.len() - 2]);
-    let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
-    let script = format!(
-        "source <(\"$0\" completions bash)
-        COMP_WORDS=({}) COMP_CWORD={last}; _couplet couplet '{}' '{before}'
-        printf '%s\\n' \"${{COMPREPLY[@]}}\"",
-        quoted.join(" "),
-        words[last]
-    );
-    let program = couplet(&[]);
-    let mut bash = std::process::Command::new("bash");
-    let output = bash.args(["--norc", "-c", &script]).arg(program.get_program()).output().unwrap();
-    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
-}
-
 #[test]
 fn bash_understands_its_completions_and_completes() {
     if !has("bash") {
         return;
     }
-    let cases: [(&[&str], &[&str]); 4] = [
+    assert_completed(&[
         (&["couplet", "conn"], &["connect"]),
         (&["couplet", "forward", "--max"], &["--max-connections"]),
         (
@@ -153,22 +87,12 @@ fn bash_understands_its_completions_and_completes() {
             &["poetry", "chat", "cluster", "reconnecting", "devices", "meters", "naive"],
         ),
         (&["couplet", "sim", "chat", "--weather", ""], &["calm", "breezy", "storm"]),
-    ];
-    for (words, expected) in cases {
-        let completed = completed(words);
-        for word in expected {
-            assert!(completed.iter().any(|known| known == word), "{words:?}: {completed:?}");
-        }
-    }
+    ]);
 }
 
 #[test]
 fn a_command_that_is_likely_to_be_meant_is_suggested() {
-    for (args, suggested) in [(&["server"][..], "'serve'"), (&["ecko"], "'echo'")] {
-        let ended = run(args);
-        assert_eq!(ended.code, Some(2), "{args:?}");
-        assert!(ended.stderr.contains(suggested), "{args:?}: {}", ended.stderr);
-    }
+    assert_refused(&[(&["server"], "'serve'"), (&["ecko"], "'echo'")]);
     assert!(!run(&["frobnicate"]).stderr.contains("similar"));
 }
 

@@ -297,8 +297,8 @@ pub trait Layer: Any {
     }
 
     /// The time at which to call [`timed_out`](Self::timed_out). A deadline that does not change
-    /// expires once until the next `up`, which waits while the receiver is paused. The one with which
-    /// a layer begins to open is also that of the end, if it fails to open.
+    /// expires once until the next `up`, which waits while the receiver is paused. The first deadline
+    /// of a layer that fails to open also limits the close of its connection.
     fn deadline(&self) -> Option<Instant> {
         None
     }

@@ -37,7 +37,7 @@ fn update(stream: u32, by: u32) -> Vec<u8> {
 fn c175d_updates_are_acknowledged_while_a_response_waits_for_a_window() {
     let (mut memory, client) = large();
     let (mut acknowledged, mut sent) = (0, 0);
-    // What the client sends; how many bytes of bodies it gets, and acknowledgements.
+    // The input, and the body bytes and acknowledgements that follow it.
     for (input, bytes, count) in [
         ([hello(), window(10), get(1, "/never"), frame(SETTINGS, 1, 0, b"")].concat(), 0, 0),
         (get(3, "/large"), 10, 0),

@@ -5,7 +5,8 @@ use std::io::ErrorKind;
 use rustix::process::Signal;
 
 use crate::kit::{
-    Client, Running, Server, TempFile, Upstream, noise, program, serve_raw, wait_until,
+    Client, Running, Server, TempFile, Upstream, assert_drain_briefly, assert_stop_at_once, noise,
+    program, serve_raw, wait_until,
 };
 
 /// A server with a client that is draining and one that does not read 10 MB, and a server with one in
@@ -26,24 +27,8 @@ fn busy_servers() -> Vec<(Server, Vec<Client>)> {
 }
 
 #[test]
-fn a_server_stops_cleanly_with_0_within_a_second_whatever_is_open() {
-    for signal in [Signal::INT, Signal::TERM] {
-        for (server, _clients) in busy_servers() {
-            let ended = server.stop(signal);
-            ended.quietly(0);
-            assert!(ended.took.as_secs_f64() < 1.0, "{:?}", ended.took);
-        }
-    }
-}
-
-#[test]
-fn a_second_signal_is_no_harm() {
-    for (mut server, _clients) in busy_servers() {
-        server.running.signal(Signal::INT);
-        let ended = server.stop(Signal::INT);
-        ended.quietly(0);
-        assert!(ended.took.as_secs_f64() < 1.0, "{:?}", ended.took);
-    }
+fn a_server_stops_cleanly_with_0_within_a_second_whatever_is_open_also_at_a_second_signal() {
+    assert_stop_at_once(busy_servers);
 }
 
 #[test]
@@ -66,23 +51,7 @@ fn a_sigterm_lets_a_poem_finish() {
 fn a_drain_waits_for_clients_between_requests_no_longer_than_a_second() {
     let servers: [(&[&str], &str); 2] =
         [(&["serve", "--by-name"], "\n"), (&["transform"], "7:upper.a,")];
-    // A new client has the whole time of the drain for its first request.
-    for (is_new, drain) in [(false, "600"), (true, "1")] {
-        let stopped = servers.map(|(args, request)| {
-            let server = Server::start(&[args, &["--drain", drain]].concat());
-            let mut silent = server.connect();
-            if !is_new {
-                silent.send(request.as_bytes());
-                silent.read_exact(1);
-            }
-            std::thread::spawn(move || (server.stop(Signal::TERM), silent))
-        });
-        for (stopped, (args, _)) in stopped.into_iter().zip(servers) {
-            let (ended, _silent) = stopped.join().unwrap();
-            assert_eq!(ended.code, Some(0), "{args:?} {}", ended.stderr);
-            assert!(ended.took.as_secs_f64() < 300.0, "{args:?} {:?}", ended.took);
-        }
-    }
+    assert_drain_briefly(&servers);
 }
 
 #[test]

@@ -43,7 +43,7 @@ pub(crate) fn next_probe(server: &Server, client: &Client) -> Option<u64> {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let mut rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     let row = rows.find(|row| row[1].ends_with(&ends[0]) && row[2].ends_with(&ends[1]))?;
-    // The timer 2 is that of probes. It counts hundredths of a second.
+    // Timer 2 counts down to the next probe, in hundredths of a second.
     let hundredths = row[5].strip_prefix("02:")?;
     Some(u64::from_str_radix(hundredths, 16).unwrap() / 100)
 }

@@ -7,8 +7,10 @@
 mod leaving;
 mod process;
 mod socket;
+mod stopping;
 mod terminal;
 mod unread;
+mod usage;
 
 use std::fs::File;
 use std::io::{PipeReader, PipeWriter, Write};
@@ -26,8 +28,12 @@ pub(crate) use process::{
     Ended, Running, Server, few_or_many, haproxy, open_page, peer, program, program as couplet, run,
 };
 pub(crate) use socket::{Client, Upstream, has_ipv6, serve_on, serve_raw, unused_port};
+pub(crate) use stopping::{assert_drain_briefly, assert_stop_at_once};
 pub(crate) use terminal::Terminal;
 pub(crate) use unread::{MIB, check, repeated, settled};
+pub(crate) use usage::{
+    assert_completed, assert_completions_know, assert_helpful, assert_hinted, assert_refused,
+};
 
 pub(crate) use crate::needed::{has, missing};
 

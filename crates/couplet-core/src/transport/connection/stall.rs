@@ -1,6 +1,6 @@
-//! Limits of open connections whose peer does not go on: once its stream has ended, no byte may fail
-//! to move in either direction for the half-close timeout, and while output waits for it, no byte of
-//! that for the write timeout.
+//! Limits on stalls of open connections. The half-close timeout limits how long no byte moves in
+//! either direction after the peer's end; the write timeout, how long the peer takes none of the
+//! waiting output.
 
 use std::time::{Duration, Instant};
 

@@ -39,7 +39,7 @@ impl Layer for Fails {
     }
 }
 
-/// What has to open before there is a protocol.
+/// The layers that must open before the protocol exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Opens {
     /// TLS with this timeout.

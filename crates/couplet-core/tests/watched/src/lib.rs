@@ -46,7 +46,7 @@ enum Ended {
     Hangs(String),
 }
 
-/// Runs the body of a test in a thread of its own, and panics if that panics, returns an error or
+/// Runs the body of a test in a new thread, and panics if the body panics, returns an error, or
 /// hangs.
 ///
 /// # Panics
@@ -66,10 +66,10 @@ pub fn run<T: Termination + 'static>(test: &'static str, body: fn() -> T) {
         running().push(Running { test, since, trace, folder, ended: ended.clone() });
         let returned = panic::catch_unwind(AssertUnwindSafe(|| body().report()));
         running().retain(|running| running.test != test);
-        // Nobody waits for a test that has failed already.
+        // The receiver is gone if the watchdog has failed the test.
         let _ = ended.send(returned.map_or_else(Ended::Panicked, Ended::Returned));
     };
-    // The harness's name of the test, as that of its thread: without the crate.
+    // The harness names the thread after the test, without the crate.
     let name = test.split_once("::").map_or(test, |(_, name)| name);
     let spawned = thread::Builder::new().name(name.to_owned()).spawn(work);
     let thread = spawned.expect("a thread");
