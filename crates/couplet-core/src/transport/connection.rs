@@ -1028,8 +1028,8 @@ impl Life {
 
     /// When to call [`timed_out`](Self::timed_out).
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let others = [self.stall_deadline(), self.layers_deadline()];
-        self.own_deadline().into_iter().chain(others.into_iter().flatten()).min()
+        let own = self.own_deadline().into_iter();
+        own.chain(self.stall_deadline()).chain(self.layers_deadline()).min()
     }
 
     fn own_deadline(&self) -> Option<Instant> {
