@@ -44,8 +44,8 @@ mount --bind $folder/resolv.conf /etc/resolv.conf
 
 printf 'six' >$folder/six
 printf 'four' >$folder/four
-"$program" poetry serve --delay 0 -l 'tcp:7000:interface=[2001\:db8\:\:1]' $folder/six >>$folder/log 2>&1 &
-"$program" poetry serve --delay 0 -l tcp:7000:interface=192.0.2.1 $folder/four >>$folder/log 2>&1 &
+"$program" forward 'tcp:7000:interface=[2001\:db8\:\:1]' "process:cat $folder/six" >>$folder/log 2>&1 &
+"$program" forward tcp:7000:interface=192.0.2.1 "process:cat $folder/four" >>$folder/log 2>&1 &
 "$program" echo --listen udp:7000 >>$folder/log 2>&1 &
 python3 -c "$resolver" >>$folder/log 2>&1 &
 until [ "$(grep -c listen $folder/log)" = 4 ]; do sleep 0.05; done
