@@ -92,7 +92,7 @@ lints() { # clippy, with warnings as errors
 }
 
 build() {
-    cargo test -q -p couplet-laws --no-run --message-format json >"$work/built"
+    cargo test -q --manifest-path laws/Cargo.toml --no-run --message-format json >"$work/built"
     binary=$(sed -n 's/.*"name":"couplet_laws".*"executable":"\([^"]*\)".*/\1/p' "$work/built" | tail -n 1)
     [ -x "$binary" ] || die "couplet-laws was not built"
 }

@@ -19,8 +19,8 @@ use trial::Trials;
 const HELP: &str = "\
 Fuzzes Couplet: replays the kept corpus of each target, then mutates it.
 
-Usage: cargo run --release -p couplet-fuzz -- [OPTIONS] [TARGET...]
-       cargo run --release -p couplet-fuzz -- TARGET FILE...
+Usage: cargo run --release --manifest-path fuzz/Cargo.toml -- [OPTIONS] [TARGET...]
+       cargo run --release --manifest-path fuzz/Cargo.toml -- TARGET FILE...
 
 With FILEs it tries only these inputs of TARGET.
 

@@ -112,7 +112,7 @@ fn report(target: Target, input: &[u8], why: &str) -> String {
     let file = folder.join(format!("failed-{:016x}", fnv(input)));
     let kept = match fs::create_dir_all(&folder).and_then(|()| fs::write(&file, input)) {
         Ok(()) => format!(
-            "{}\nreplay: cargo run --release -p couplet-fuzz -- {name} {}",
+            "{}\nreplay: cargo run --release --manifest-path fuzz/Cargo.toml -- {name} {}",
             file.display(),
             file.display(),
         ),

@@ -14,7 +14,7 @@
 
 #[path = "rows/served.rs"]
 mod served;
-#[path = "../../couplet-bench/src/spread.rs"]
+#[path = "../../../bench/src/spread.rs"]
 mod spread;
 
 use std::hint::black_box;

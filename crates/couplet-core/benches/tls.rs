@@ -15,7 +15,7 @@ mod round_trips;
 mod secure;
 #[path = "rows/served.rs"]
 mod served;
-#[path = "../../couplet-bench/src/spread.rs"]
+#[path = "../../../bench/src/spread.rs"]
 mod spread;
 
 use std::io::{Read, Write};

@@ -19,7 +19,7 @@ mod round_trips;
 #[path = "../../couplet-core/benches/rows/served.rs"]
 #[allow(dead_code, reason = "nothing of tokio's is served here")]
 mod served;
-#[path = "../../couplet-bench/src/spread.rs"]
+#[path = "../../../bench/src/spread.rs"]
 mod spread;
 
 use std::convert::Infallible;

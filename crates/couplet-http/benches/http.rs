@@ -16,7 +16,7 @@ mod round_trips;
 mod secure;
 #[path = "../../couplet-core/benches/rows/served.rs"]
 mod served;
-#[path = "../../couplet-bench/src/spread.rs"]
+#[path = "../../../bench/src/spread.rs"]
 mod spread;
 
 use couplet::http::HttpExt;

@@ -14,7 +14,7 @@ mod program;
 mod round_trips;
 #[path = "../../couplet-core/benches/rows/served.rs"]
 mod served;
-#[path = "../../couplet-bench/src/spread.rs"]
+#[path = "../../../bench/src/spread.rs"]
 mod spread;
 
 use std::convert::Infallible;

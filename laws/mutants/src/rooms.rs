@@ -124,7 +124,7 @@ impl Crate {
             Crate::Inspect => "crates/couplet-inspect/src",
             Crate::Runner => "crates/couplet-runner/src",
             Crate::Command => "crates/couplet-command/src",
-            Crate::Program => "crates/couplet-cli/src",
+            Crate::Program => "programs/couplet/src",
             Crate::Poetry => "programs/poetry/src",
             Crate::Python => "python/src",
         }
@@ -207,13 +207,12 @@ pub fn targets_of(mutant: &Mutant) -> Vec<&'static str> {
     let room = room_of(&mutant.file);
     match room.is_of {
         Crate::Core | Crate::Defer | Crate::Sim => [&ALWAYS[..], room.tests].concat(),
-        Crate::Http
-        | Crate::Http2
-        | Crate::Rooms
-        | Crate::Bus
-        | Crate::Inspect
-        | Crate::Poetry => room.tests.to_vec(),
-        Crate::Command | Crate::Runner | Crate::Program => PROGRAM.map(|(target, _)| target).to_vec(),
+        Crate::Http | Crate::Http2 | Crate::Rooms | Crate::Bus | Crate::Inspect | Crate::Poetry => {
+            room.tests.to_vec()
+        }
+        Crate::Command | Crate::Runner | Crate::Program => {
+            PROGRAM.map(|(target, _)| target).to_vec()
+        }
         Crate::Python => Vec::new(),
     }
 }

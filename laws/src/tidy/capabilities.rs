@@ -120,7 +120,7 @@ const CAPABILITIES: &[Capability] = &[
             // Measures the real time of a world.
             "couplet-sim/src/limits.rs",
             // The duration in a report.
-            "couplet-cli/src/sim/mod.rs",
+            "programs/couplet/src/sim/mod.rs",
             // Measures how long a loop is busy.
             "couplet-runner/src/metrics.rs",
             // Where the processor has no counter.
@@ -153,7 +153,7 @@ const CAPABILITIES: &[Capability] = &[
     Capability {
         paths: &["std::collections::HashMap", "std::collections::HashSet"],
         instead: "its order and its hasher differ between processes: use a BTreeMap",
-        places: &["couplet-core/src/protocols/policies.rs", "poetry/src/catalogue.rs"],
+        places: &["couplet-core/src/protocols/policies.rs", "programs/poetry/src/catalogue.rs"],
     },
     Capability {
         paths: &["std::fmt::Pointer"],
@@ -165,7 +165,7 @@ const CAPABILITIES: &[Capability] = &[
     Capability {
         paths: &["std::collections::hash_map::Entry"],
         instead: CHANCE,
-        places: &["poetry/src/catalogue.rs"],
+        places: &["programs/poetry/src/catalogue.rs"],
     },
     // Threads, and code that waits for one.
     Capability {
@@ -184,8 +184,8 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-inspect/src/thread.rs",
             "couplet-sim/src/determinism.rs",
             // A standard stream may be a file, which cannot be polled.
-            "couplet-cli/src/connect/",
-            "poetry/src/printer.rs",
+            "programs/couplet/src/connect/",
+            "programs/poetry/src/printer.rs",
             "couplet-os/src/orphans.rs",
             "couplet-os/src/process.rs",
         ],
@@ -214,7 +214,7 @@ const CAPABILITIES: &[Capability] = &[
             // One loop for each processor.
             "couplet-runner/src/options.rs",
             "couplet-sim/src/determinism.rs",
-            "couplet-cli/src/sim/mod.rs",
+            "programs/couplet/src/sim/mod.rs",
         ],
     },
     Capability {
@@ -235,7 +235,7 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-core/src/driver/stalls.rs",
             // Waits for the other loops, before its own runs and after it has failed.
             "couplet-core/src/reactor/turn/cluster.rs",
-            "poetry/src/printer.rs",
+            "programs/poetry/src/printer.rs",
         ],
     },
     Capability {
@@ -245,7 +245,7 @@ const CAPABILITIES: &[Capability] = &[
         // further loops before the main one runs, and afterwards; so does an inspected loop.
         places: &[
             "couplet-core/src/reactor/remote.rs",
-            "couplet-cli/src/connect/",
+            "programs/couplet/src/connect/",
             "couplet-inspect/src/thread.rs",
             "couplet-runner/src/workers.rs",
         ],
@@ -272,9 +272,9 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-runner/src/places.rs",
             "couplet-runner/src/places/opening.rs",
             "couplet-runner/src/repeats.rs",
-            "couplet-cli/src/http/cache.rs",
-            "poetry/src/progress/screen.rs",
-            "poetry/src/proxy/shared.rs",
+            "programs/couplet/src/http/cache.rs",
+            "programs/poetry/src/progress/screen.rs",
+            "programs/poetry/src/proxy/shared.rs",
             "couplet-core/src/driver/pool.rs",
             "couplet-core/src/driver/ring.rs",
             "couplet-core/src/driver/stalls.rs",
@@ -301,12 +301,12 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-inspect/src/inspector.rs",
             "couplet-bus/src/memory.rs",
             "couplet-rooms/src/hub.rs",
-            "couplet-cli/src/chat/room.rs",
-            "couplet-cli/src/datagrams/mod.rs",
-            "couplet-cli/src/http/get.rs",
-            "couplet-cli/src/http/listing.rs",
-            "poetry/src/printer.rs",
-            "couplet-cli/src/sim/mod.rs",
+            "programs/couplet/src/chat/room.rs",
+            "programs/couplet/src/datagrams/mod.rs",
+            "programs/couplet/src/http/get.rs",
+            "programs/couplet/src/http/listing.rs",
+            "programs/poetry/src/printer.rs",
+            "programs/couplet/src/sim/mod.rs",
             "couplet-os/src/backtrace.rs",
             "couplet-os/src/process.rs",
         ],
@@ -321,7 +321,7 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-core/src/layers/tls/engine/world.rs",
             "couplet-http/src/body.rs",
             "couplet-command/src/inspecting.rs",
-            "poetry/src/progress.rs",
+            "programs/poetry/src/progress.rs",
             "couplet-command/src/server.rs",
             "couplet-os/src/",
         ],
@@ -358,7 +358,7 @@ const CAPABILITIES: &[Capability] = &[
             // A pair for the self-test.
             "couplet-os/src/uring/self_test.rs",
             // A pair for a page and its member.
-            "couplet-cli/src/chat/web.rs",
+            "programs/couplet/src/chat/web.rs",
         ],
     },
     Capability {
@@ -368,7 +368,7 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-core/src/driver/mio/",
             "couplet-core/src/driver/socket.rs",
             // On the socket that `with_socket` lends.
-            "poetry/src/proxy/mod.rs",
+            "programs/poetry/src/proxy/mod.rs",
         ],
     },
     Capability {
@@ -379,7 +379,7 @@ const CAPABILITIES: &[Capability] = &[
     Capability {
         paths: &["rustix::event"],
         instead: SOCKET,
-        places: &["couplet-core/src/driver/mio/", "couplet-cli/src/connect/"],
+        places: &["couplet-core/src/driver/mio/", "programs/couplet/src/connect/"],
     },
     Capability {
         paths: &["rustix::io", "rustix::buffer", "rustix::cmsg_space"],
@@ -387,8 +387,8 @@ const CAPABILITIES: &[Capability] = &[
         places: &[
             "couplet-runner/src/systemd.rs",
             "couplet-core/src/driver/",
-            "couplet-cli/src/connect/",
-            "couplet-cli/src/http/beneath.rs",
+            "programs/couplet/src/connect/",
+            "programs/couplet/src/http/beneath.rs",
         ],
     },
     Capability {
@@ -428,16 +428,16 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-core/src/layers/tls/settings.rs",
             // Two processes compare their traces.
             "couplet-sim/src/determinism.rs",
-            "couplet-cli/src/cert.rs",
+            "programs/couplet/src/cert.rs",
             // Recordings, before and after the loop, or in a thread of the pool.
-            "couplet-cli/src/inspect/fetching.rs",
+            "programs/couplet/src/inspect/fetching.rs",
             "couplet-inspect/src/keeping.rs",
             // `/proc`.
-            "couplet-cli/src/inspect/process.rs",
+            "programs/couplet/src/inspect/process.rs",
             // Served and downloaded files.
-            "couplet-cli/src/http/",
-            "poetry/src/poems.rs",
-            "couplet-cli/src/sim/mod.rs",
+            "programs/couplet/src/http/",
+            "programs/poetry/src/poems.rs",
+            "programs/couplet/src/sim/mod.rs",
             // The configuration, the log and the pid file.
             "couplet-runner/src/config/mod.rs",
             "couplet-runner/src/logging.rs",
@@ -456,10 +456,10 @@ const CAPABILITIES: &[Capability] = &[
         instead: FILE,
         places: &[
             "couplet-core/src/endpoints/record_file.rs",
-            "couplet-cli/src/inspect/fetching.rs",
+            "programs/couplet/src/inspect/fetching.rs",
             // The end of a log.
-            "couplet-cli/src/inspect/process.rs",
-            "couplet-cli/src/sim/mod.rs",
+            "programs/couplet/src/inspect/process.rs",
+            "programs/couplet/src/sim/mod.rs",
             "couplet-runner/src/pid_file.rs",
         ],
     },
@@ -469,7 +469,7 @@ const CAPABILITIES: &[Capability] = &[
         places: &[
             "couplet-core/src/driver/mio/",
             "couplet-core/src/task/filesystem_lock.rs",
-            "couplet-cli/src/http/beneath.rs",
+            "programs/couplet/src/http/beneath.rs",
             // The program's own file.
             "couplet-runner/src/restart/mod.rs",
         ],
@@ -482,20 +482,20 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-defer/src/backlog.rs",
             // Standard streams as connections.
             "couplet-core/src/driver/pipe.rs",
-            "couplet-cli/src/",
+            "programs/couplet/src/",
             "couplet-command/src/",
             "couplet-runner/src/logging.rs",
             "couplet-runner/src/runner.rs",
-            "poetry/src/",
+            "programs/poetry/src/",
         ],
     },
     Capability {
         paths: &["std::print", "std::println", "std::eprintln"],
         instead: PROCESS,
         places: &[
-            "couplet-cli/src/connect/stdout.rs",
-            "couplet-cli/src/datagrams/connect.rs",
-            "poetry/src/demo.rs",
+            "programs/couplet/src/connect/stdout.rs",
+            "programs/couplet/src/datagrams/connect.rs",
+            "programs/poetry/src/demo.rs",
             "couplet-command/src/output.rs",
         ],
     },
@@ -504,7 +504,7 @@ const CAPABILITIES: &[Capability] = &[
         instead: PROCESS,
         places: &[
             // Becomes another program.
-            "couplet-cli/src/bench.rs",
+            "programs/couplet/src/bench.rs",
             "couplet-core/src/driver/process.rs",
             "couplet-sim/src/determinism.rs",
             "couplet-os/src/process.rs",
@@ -534,15 +534,15 @@ const CAPABILITIES: &[Capability] = &[
         instead: PROCESS,
         places: &[
             "couplet-runner/src/directory.rs",
-            "couplet-cli/src/bench.rs",
+            "programs/couplet/src/bench.rs",
             "couplet-core/src/endpoints/inherited.rs",
             // `COUPLET_SEED`, and the second process.
             "couplet-sim/src/determinism.rs",
             "couplet-sim/src/trial.rs",
-            "couplet-cli/src/inspect/screen/mod.rs",
+            "programs/couplet/src/inspect/screen/mod.rs",
             "couplet-command/src/logging.rs",
-            "poetry/src/progress.rs",
-            "couplet-cli/src/sim/mod.rs",
+            "programs/poetry/src/progress.rs",
+            "programs/couplet/src/sim/mod.rs",
             "couplet-runner/src/logging.rs",
             "couplet-runner/src/restart/",
             "couplet-runner/src/systemd.rs",
@@ -558,7 +558,7 @@ const CAPABILITIES: &[Capability] = &[
         instead: PROCESS,
         places: &[
             // SIGUSR1, for a snapshot.
-            "couplet-cli/src/inspect/process.rs",
+            "programs/couplet/src/inspect/process.rs",
             // The limit on descriptors.
             "couplet-command/src/server.rs",
             "couplet-runner/src/running.rs",
@@ -569,7 +569,7 @@ const CAPABILITIES: &[Capability] = &[
         paths: &["couplet_os::heap"],
         instead: PROCESS,
         places: &[
-            "poetry/src/heap_trim.rs",
+            "programs/poetry/src/heap_trim.rs",
             "couplet-core/src/driver/mio/slots.rs",
             "couplet-http/src/warm.rs",
         ],
@@ -577,7 +577,7 @@ const CAPABILITIES: &[Capability] = &[
     Capability {
         paths: &["couplet_os::huge"],
         instead: PROCESS,
-        places: &["couplet-cli/src/http/cache.rs"],
+        places: &["programs/couplet/src/http/cache.rs"],
     },
     Capability {
         paths: &["couplet_os::interfaces"],
@@ -670,8 +670,8 @@ const CAPABILITIES: &[Capability] = &[
         instead: GUEST,
         places: &[
             "couplet-http/src/",
-            "couplet-cli/src/chat/web.rs",
-            "couplet-cli/src/http/",
+            "programs/couplet/src/chat/web.rs",
+            "programs/couplet/src/http/",
             "couplet-inspect/src/actions.rs",
             "couplet-inspect/src/server.rs",
             "couplet-runner/src/web.rs",
@@ -696,7 +696,12 @@ const CAPABILITIES: &[Capability] = &[
     Capability {
         paths: &["clap", "tracing_subscriber"],
         instead: GUEST,
-        places: &["couplet-cli/src/", "couplet-command/src/", "couplet-runner/src/", "poetry/src/"],
+        places: &[
+            "programs/couplet/src/",
+            "couplet-command/src/",
+            "couplet-runner/src/",
+            "programs/poetry/src/",
+        ],
     },
     Capability {
         paths: &["clap_complete"],
@@ -706,53 +711,61 @@ const CAPABILITIES: &[Capability] = &[
     Capability {
         paths: &["console"],
         instead: GUEST,
-        places: &["poetry/src/progress.rs", "poetry/src/progress/screen.rs"],
+        places: &["programs/poetry/src/progress.rs", "programs/poetry/src/progress/screen.rs"],
     },
     Capability {
         paths: &["indicatif"],
         instead: GUEST,
         places: &[
-            "couplet-cli/src/sim/mod.rs",
-            "poetry/src/progress.rs",
-            "poetry/src/progress/screen.rs",
+            "programs/couplet/src/sim/mod.rs",
+            "programs/poetry/src/progress.rs",
+            "programs/poetry/src/progress/screen.rs",
         ],
     },
     Capability {
         paths: &["mime_guess", "rcgen", "tower"],
         instead: GUEST,
-        places: &["couplet-cli/src/"],
+        places: &["programs/couplet/src/"],
     },
     // The parts that the command lines of programs share.
     Capability {
         paths: &["couplet_command"],
         instead: GUEST,
-        places: &["couplet-cli/src/", "couplet-runner/src/", "poetry/src/"],
+        places: &["programs/couplet/src/", "couplet-runner/src/", "programs/poetry/src/"],
     },
     // Its servers are kinds of services, and its worlds are simulated.
     Capability {
         paths: &["poetry"],
         instead: GUEST,
-        places: &["couplet-cli/src/run/mod.rs", "couplet-cli/src/sim/mod.rs", "poetry/src/main.rs"],
+        places: &[
+            "programs/couplet/src/run/mod.rs",
+            "programs/couplet/src/sim/mod.rs",
+            "programs/poetry/src/main.rs",
+        ],
     },
     Capability {
         paths: &["percent_encoding"],
         instead: GUEST,
-        places: &["couplet-bus/src/redis/options.rs", "couplet-cli/src/"],
+        places: &["couplet-bus/src/redis/options.rs", "programs/couplet/src/"],
     },
     Capability {
         paths: &["redis_protocol"],
         instead: GUEST,
         places: &["couplet-bus/src/redis/parser.rs"],
     },
-    Capability { paths: &["couplet_runner"], instead: GUEST, places: &["couplet-cli/src/run/"] },
+    Capability {
+        paths: &["couplet_runner"],
+        instead: GUEST,
+        places: &["programs/couplet/src/run/"],
+    },
     // An address that is a place in a configuration.
     Capability {
         paths: &["couplet_runner::ListenUdp"],
         instead: GUEST,
         places: &[
-            "couplet-cli/src/datagrams/",
-            "couplet-cli/src/echo.rs",
-            "couplet-cli/src/forward/options.rs",
+            "programs/couplet/src/datagrams/",
+            "programs/couplet/src/echo.rs",
+            "programs/couplet/src/forward/options.rs",
         ],
     },
     Capability {
@@ -760,7 +773,7 @@ const CAPABILITIES: &[Capability] = &[
         instead: GUEST,
         places: &[
             "couplet-bus/src/nats/",
-            "couplet-cli/src/run/",
+            "programs/couplet/src/run/",
             "couplet-inspect/src/",
             "couplet-runner/src/",
         ],
@@ -769,14 +782,14 @@ const CAPABILITIES: &[Capability] = &[
     Capability {
         paths: &["ratatui"],
         instead: GUEST,
-        places: &["couplet-cli/src/inspect/screen/"],
+        places: &["programs/couplet/src/inspect/screen/"],
     },
     Capability {
         paths: &["serde_json"],
         instead: GUEST,
         places: &[
             "couplet-bus/src/nats/",
-            "couplet-cli/src/inspect/",
+            "programs/couplet/src/inspect/",
             "couplet-inspect/src/",
             "couplet-runner/src/",
         ],
@@ -834,9 +847,9 @@ const METHODS: &[Methods] = &[
             "couplet-runner/src/logging.rs",
             "couplet-runner/src/repeats.rs",
             "couplet-core/src/layers/tls/directory.rs",
-            "couplet-cli/src/cert.rs",
-            "couplet-cli/src/inspect/process.rs",
-            "couplet-cli/src/http/",
+            "programs/couplet/src/cert.rs",
+            "programs/couplet/src/inspect/process.rs",
+            "programs/couplet/src/http/",
         ],
     ),
     (&[("to_socket_addrs", 0)], &["couplet-core/src/driver/names.rs"]),
@@ -847,9 +860,9 @@ const METHODS: &[Methods] = &[
             "couplet-sim/src/determinism.rs",
             // A future, of a message.
             "couplet-http/src/websocket/mod.rs",
-            "couplet-cli/src/chat/web.rs",
-            "couplet-cli/src/connect/",
-            "couplet-cli/src/inspect/screen/feed.rs",
+            "programs/couplet/src/chat/web.rs",
+            "programs/couplet/src/connect/",
+            "programs/couplet/src/inspect/screen/feed.rs",
             "couplet-inspect/src/live.rs",
             // Before the main loop runs.
             "couplet-runner/src/workers.rs",
@@ -861,7 +874,7 @@ const METHODS: &[Methods] = &[
     (
         &[("recv_timeout", 1)],
         &[
-            "couplet-cli/src/connect/stdout.rs",
+            "programs/couplet/src/connect/stdout.rs",
             "couplet-inspect/src/thread.rs",
             "couplet-runner/src/workers.rs",
         ],
@@ -879,7 +892,7 @@ const METHODS: &[Methods] = &[
             "couplet-core/src/driver/stalls.rs",
             // Before a loop is created again.
             "couplet-core/src/reactor/turn/cluster.rs",
-            "poetry/src/printer.rs",
+            "programs/poetry/src/printer.rs",
         ],
     ),
 ];
@@ -889,7 +902,7 @@ const VIRTUAL: [&str; 3] = ["network", "sim", "self"];
 
 /// True when a file is one of the places, or in one of the folders.
 fn is_in(places: &[&str], file: &str) -> bool {
-    let file = file.trim_start_matches("crates/").trim_start_matches("programs/");
+    let file = file.trim_start_matches("crates/");
     let is = |place: &&str| file == *place || (place.ends_with('/') && file.starts_with(*place));
     places.iter().any(is)
 }

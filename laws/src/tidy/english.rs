@@ -5,11 +5,12 @@ use super::links;
 use super::source::{assert_none, everything, read, sources};
 
 /// The documents that are checked.
-const DOCUMENTS: [&str; 17] = [
+const DOCUMENTS: [&str; 18] = [
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
     "crates/couplet/examples/README.md",
+    "examples/README.md",
     "docs/contract.md",
     "docs/decisions/answers.md",
     "docs/decisions/connections.md",

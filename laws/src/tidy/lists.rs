@@ -24,7 +24,7 @@ fn is_subsequence(names: &[&str], all: &[&str]) -> bool {
 /// name, as `…`.
 fn named_in(table: &str) -> (usize, Vec<String>) {
     let text = read(table);
-    let folders = ["crates", "programs", "laws/src"];
+    let folders = ["crates", "programs", "bench", "examples", "laws/src"];
     let tests: Vec<Source> = folders.into_iter().flat_map(sources).collect();
     let mut broken = Vec::new();
     let mut named = 0;
@@ -120,8 +120,7 @@ fn each_law_names_its_tests_and_is_broken_on_purpose() {
 fn each_test_with_a_number_is_named_in_the_contract_table() {
     let table = read("docs/contract.md");
     let mut unnamed = Vec::new();
-    let library = sources("crates").into_iter();
-    for source in library.filter(|source| !source.path.starts_with("crates/couplet-cli/")) {
+    for source in sources("crates") {
         let functions =
             code(&source.text).filter_map(|(_, line)| line.split_once("fn c")?.1.split_once('('));
         let numbered = functions.filter(|(name, _)| name.starts_with(|c: char| c.is_ascii_digit()));
@@ -175,9 +174,9 @@ fn each_target_of_the_fuzzer_has_a_corpus_and_a_libfuzzer_binary() {
 /// Examples are for readers in a hurry, and must work.
 #[test]
 fn each_example_is_short_and_listed_and_run_by_a_test() {
-    let readme = read("crates/couplet/examples/README.md");
-    let tests: String = sources("crates")
+    let tests: String = ["crates", "examples/tests"]
         .into_iter()
+        .flat_map(sources)
         .filter(|source| {
             let folders = ["/tests/examples", "/tests/http/", "/tests/databases/", "/tests/it/"];
             folders.iter().any(|folder| source.path.contains(folder))
@@ -185,36 +184,42 @@ fn each_example_is_short_and_listed_and_run_by_a_test() {
         .map(|source| source.text)
         .collect();
     let mut broken = Vec::new();
-    let examples = sources("crates/couplet/examples");
-    for example in &examples {
-        let path = example.path.trim_start_matches("crates/couplet/examples/");
-        if example.text.lines().count() >= 80 {
-            broken.push(format!("{path} has 80 lines or more"));
+    let mut found = 0;
+    // Where the list is, and the examples below it.
+    for (folder, below) in [("crates/couplet/examples", ""), ("examples", "src/bin/")] {
+        let list = format!("{folder}/README.md");
+        let readme = read(&list);
+        for example in sources(&format!("{folder}/{below}")) {
+            found += 1;
+            let link = &example.path[folder.len() + 1..];
+            if example.text.lines().count() >= 80 {
+                broken.push(format!("{} has 80 lines or more", example.path));
+            }
+            if !readme.contains(&format!("]({link})")) {
+                broken.push(format!("{link} is not in {list}"));
+            }
+            // A module is run by its program.
+            if !example.text.contains("fn main(") {
+                continue;
+            }
+            // `reactors/hello.rs` runs as `reactors hello`, which `reactors/main.rs` dispatches.
+            let words = link[below.len()..].trim_end_matches(".rs").split('/');
+            let is_run = |word: &str| {
+                // As a program, or as a part of a test.
+                let forms =
+                    [format!("\"{word}\""), format!("/{word}.rs\""), format!("/{word}/main.rs\"")];
+                forms.iter().any(|form| tests.contains(form))
+            };
+            for word in words.filter(|word| *word != "main" && !is_run(word)) {
+                broken.push(format!("{}: no test runs {word:?}", example.path));
+            }
         }
-        if !readme.contains(&format!("]({path})")) {
-            broken.push(format!("{path} is not in examples/README.md"));
-        }
-        // A module is run by its program.
-        if !example.text.contains("fn main(") {
-            continue;
-        }
-        // `reactors/hello.rs` runs as `reactors hello`, which `reactors/main.rs` dispatches.
-        let words = path.trim_end_matches(".rs").split('/').filter(|word| *word != "main");
-        let is_run = |word: &str| {
-            // As a program, or as a part of a test.
-            let forms =
-                [format!("\"{word}\""), format!("/{word}.rs\""), format!("/{word}/main.rs\"")];
-            forms.iter().any(|form| tests.contains(form))
-        };
-        for word in words.filter(|word| !is_run(word)) {
-            broken.push(format!("{path}: no test of the crates runs {word:?}"));
+        for link in readme.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if !root().join(folder).join(link).exists() {
+                broken.push(format!("{list} names {link}, which does not exist"));
+            }
         }
     }
-    for link in readme.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-        if !root().join("crates/couplet/examples").join(link).exists() {
-            broken.push(format!("examples/README.md names {link}, which does not exist"));
-        }
-    }
-    assert!(examples.len() > 30, "{} examples were found", examples.len());
+    assert!(found > 30, "{found} examples were found");
     assert_none(&broken, "an example has fewer than 80 lines, a row in the table and a test");
 }

@@ -41,10 +41,7 @@ fn every_file_says_what_lives_in_it() {
 fn no_code_hides_from_the_laws() {
     with_parsed_code(|| {
         let mut broken = Vec::new();
-        let folders = ["crates", "programs"].map(|folder| source::root().join(folder));
-        let folders = folders.map(|folder| std::fs::read_dir(folder).expect("a folder"));
-        for folder in folders.into_iter().flatten().map(|entry| entry.expect("an entry").path()) {
-            let name = folder.file_name().expect("a name").to_string_lossy().into_owned();
+        for name in source::packages() {
             let is_read = source::crates_of_the_library().any(|known| known == name)
                 || ["couplet-os", "couplet-bench"].contains(&name.as_str())
                 || source::PROGRAMS.contains(&name.as_str());
@@ -53,7 +50,7 @@ fn no_code_hides_from_the_laws() {
                     "{name} is not read: see CRATES and PROGRAMS in laws/src/tidy/source.rs"
                 ));
             }
-            if folder.join("build.rs").exists() {
+            if source::root().join(source::folder_of(&name)).join("build.rs").exists() {
                 broken.push(format!("{name}/build.rs may write code"));
             }
         }
@@ -96,9 +93,13 @@ fn has_tests(root: &str) -> bool {
 #[test]
 fn every_test_binary_ends_tests_that_take_too_long() {
     let mut broken = Vec::new();
-    for source in sources("crates") {
+    for source in ["crates", "programs"].into_iter().flat_map(sources) {
         let is_root = match source.path.split('/').skip(2).collect::<Vec<_>>()[..] {
-            ["src", file] => ["lib.rs", "main.rs"].contains(&file),
+            // A program beside a library has its tests there.
+            ["src", "main.rs"] => {
+                !source::root().join(&source.path).with_file_name("lib.rs").exists()
+            }
+            ["src", file] => file == "lib.rs",
             ["tests", _] | ["tests", _, "main.rs"] => true,
             _ => false,
         };

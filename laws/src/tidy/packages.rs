@@ -4,7 +4,7 @@
 
 use std::fs;
 
-use super::source::{assert_none, folder_of, read, root};
+use super::source::{assert_none, folder_of, packages, read, root};
 
 /// A package and the files that it shares with the workspace: path in the package, path in the
 /// workspace.
@@ -50,17 +50,12 @@ const KEYS: [&str; 8] = [
 ];
 
 #[test]
-fn every_folder_in_crates_and_programs_is_in_packages() {
-    let folders = ["crates", "programs"].map(|folder| fs::read_dir(root().join(folder)));
-    let mut folders: Vec<String> = folders
-        .into_iter()
-        .flat_map(|folder| folder.expect("a folder"))
-        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
-        .collect();
-    folders.sort();
-    let mut known: Vec<_> = PACKAGES.iter().map(|(package, _)| (*package).to_owned()).collect();
+fn every_package_of_the_folders_is_in_packages() {
+    let mut found = packages();
+    found.sort();
+    let mut known = PACKAGES.map(|(package, _)| package.to_owned());
     known.sort();
-    assert_eq!(folders, known, "add the package to PACKAGES");
+    assert_eq!(found, known, "add the package to PACKAGES");
 }
 
 #[test]

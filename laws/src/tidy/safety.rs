@@ -96,9 +96,17 @@ fn broken_in(source: &Source) -> Vec<String> {
 
 #[test]
 fn unsafe_lives_in_couplet_os_with_a_safety_line_each() {
-    let files = ["crates", "programs", "python/src", "python/deferred", "python/examples"]
-        .into_iter()
-        .flat_map(sources);
+    let files = [
+        "crates",
+        "programs",
+        "bench",
+        "examples",
+        "python/src",
+        "python/deferred",
+        "python/examples",
+    ]
+    .into_iter()
+    .flat_map(sources);
     let mut broken: Vec<String> = files.flat_map(|source| broken_in(&source)).collect();
     for library in [
         "crates/couplet/src/lib.rs",
@@ -107,8 +115,8 @@ fn unsafe_lives_in_couplet_os_with_a_safety_line_each() {
         "crates/couplet-http/src/lib.rs",
         "crates/couplet-http2/src/lib.rs",
         "crates/couplet-sim/src/lib.rs",
-        "crates/couplet-bench/src/main.rs",
-        "crates/couplet-cli/src/main.rs",
+        "bench/src/main.rs",
+        "programs/couplet/src/main.rs",
         "crates/couplet-command/src/lib.rs",
         "crates/couplet-runner/src/lib.rs",
         "programs/poetry/src/lib.rs",

@@ -73,7 +73,7 @@ pub(super) fn texts(below: &str, ending: &str) -> Vec<Source> {
 
 /// The Rust files of the workspace and of the fuzzer.
 pub(super) fn everything() -> Vec<Source> {
-    ["crates", "programs", "laws/src", "fuzz/src", "fuzz/fuzz_targets"]
+    ["crates", "programs", "bench", "examples", "laws/src", "fuzz/src", "fuzz/fuzz_targets"]
         .into_iter()
         .flat_map(sources)
         .collect()
@@ -106,12 +106,28 @@ pub(super) fn crates_of_the_library() -> impl Iterator<Item = &'static str> {
 pub(super) const PROGRAMS: [&str; 4] =
     ["couplet-cli", "couplet-command", "couplet-runner", "poetry"];
 
-/// The folder of a package of `crates` or of `programs`.
+/// The folder of a package.
 pub(super) fn folder_of(package: &str) -> String {
-    match package.starts_with("couplet") {
-        true => format!("crates/{package}"),
-        false => format!("programs/{package}"),
+    match package {
+        "couplet-bench" => "bench".to_owned(),
+        "couplet-cli" => "programs/couplet".to_owned(),
+        "chat" | "poetry" => format!("programs/{package}"),
+        _ => format!("crates/{package}"),
     }
+}
+
+/// The packages in `crates` and in `programs`, and the benchmark.
+pub(super) fn packages() -> Vec<String> {
+    let folders = ["crates", "programs"].map(|folder| root().join(folder).read_dir());
+    let folders = folders.into_iter().flat_map(|folder| folder.expect("a folder"));
+    let folders = folders.map(|entry| entry.expect("an entry").path());
+    let manifests = folders.chain([root().join("bench")]).map(|folder| folder.join("Cargo.toml"));
+    let names = manifests.map(|manifest| {
+        let text = fs::read_to_string(manifest).expect("a manifest");
+        let name = text.lines().find_map(|line| line.strip_prefix("name = "));
+        name.expect("a name").trim_matches('"').to_owned()
+    });
+    names.collect()
 }
 
 /// The module at which the facade exports a crate of the library, given its name in code.

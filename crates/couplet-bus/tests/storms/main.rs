@@ -11,7 +11,7 @@ mod engines;
 mod guarantees;
 mod ledger;
 mod link;
-#[path = "../../../couplet-cli/src/sim/nats.rs"]
+#[path = "../../../../programs/couplet/src/sim/nats.rs"]
 mod nats_server;
 #[path = "../../../couplet-core/tests/needed/mod.rs"]
 mod needed;

@@ -6,7 +6,7 @@
 //! The first round warms up and is not counted; in it a bench may check more than it has time for
 //! in the others.
 
-#[path = "../../../couplet-bench/src/spread.rs"]
+#[path = "../../../../bench/src/spread.rs"]
 mod spread;
 
 use std::hint::black_box;

@@ -4,7 +4,7 @@ use std::io::{self, Error};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-#[path = "../../../couplet-bench/src/processors.rs"]
+#[path = "../../../../bench/src/processors.rs"]
 mod processors;
 
 pub(crate) use processors::{pin, processors};

@@ -20,7 +20,7 @@ use tokio::task::LocalSet;
 
 use crate::needed::{Folder, SelfSigned, has};
 
-#[path = "../../../couplet/examples/axum.rs"]
+#[path = "../../../../examples/src/bin/axum.rs"]
 #[allow(dead_code, reason = "its main starts a server of its own")]
 pub(crate) mod example;
 

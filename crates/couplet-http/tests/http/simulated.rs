@@ -14,7 +14,7 @@ use couplet::http::{Client, ClientOptions, HttpOptions, Request};
 use couplet::sim::{Fault, Sim};
 use couplet::{Reactor, Result};
 
-#[path = "../../../couplet/examples/axum_in_a_storm/main.rs"]
+#[path = "../../../../examples/src/bin/axum_in_a_storm/main.rs"]
 #[allow(dead_code, reason = "its main tries more seeds")]
 mod storm;
 

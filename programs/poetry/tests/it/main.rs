@@ -13,7 +13,7 @@ mod demo;
 mod get;
 mod get_output;
 mod get_transform;
-#[path = "../../../../crates/couplet-cli/tests/it/kit/mod.rs"]
+#[path = "../../../couplet/tests/it/kit/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the tests of the tool use more")]
 mod kit;
 mod needed;

@@ -1,7 +1,7 @@
 //! An axum shop with a bug, its clients, and a storm: a client repeats an order whose answer was
 //! lost, and the shop books it twice.
 //!
-//!      cargo run --release --features http --example axum_in_a_storm
+//!      cargo run --release -p couplet-examples --bin axum_in_a_storm
 
 mod shop;
 

@@ -2,8 +2,8 @@
 """`couplet forward` beside socat and haproxy: a thousand connections, or a few bulk streams.
 
     cargo build --profile dist -p couplet-cli
-    crates/couplet-cli/benches/forward.py [--connections 1000] [--rounds 30] [--size 1024] [--runs 3]
-    crates/couplet-cli/benches/forward.py --bulk 8 [--megabytes 1000] [--pace 0] [--runs 3]
+    programs/couplet/benches/forward.py [--connections 1000] [--rounds 30] [--size 1024] [--runs 3]
+    programs/couplet/benches/forward.py --bulk 8 [--megabytes 1000] [--pace 0] [--runs 3]
 
 Needs socat and haproxy (apt-get install socat haproxy), Linux, and a limit on descriptors of 9000, which
 haproxy wants (ulimit -n 9000). In each run every forwarder in turn stands between this client and

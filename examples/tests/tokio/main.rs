@@ -7,7 +7,7 @@ mod around;
 mod databases;
 #[cfg(unix)]
 mod inside;
-#[path = "../../../couplet-core/tests/needed/mod.rs"]
+#[path = "../../../crates/couplet-core/tests/needed/mod.rs"]
 mod needed;
 #[path = "../servers/mod.rs"]
 #[allow(dead_code, reason = "a part of it is used here")]

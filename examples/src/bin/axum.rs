@@ -1,6 +1,6 @@
 //! An axum application on a loop inside tokio: a router with shared state, and a WebSocket.
 //!
-//!     cargo run --features http,tokio --example axum -- tcp:8000
+//!     cargo run -p couplet-examples --bin axum -- tcp:8000
 //!     curl http://localhost:8000/hello/ada
 
 use std::sync::Arc;

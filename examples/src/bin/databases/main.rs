@@ -1,7 +1,7 @@
 //! A shop by axum: its goods are in PostgreSQL, exchange rates come from an HTTPS server, and Redis
 //! caches them for a minute. All sockets are the loop's, and no tokio runtime is running.
 //!
-//!      cargo run --features decompression,tokio-io --example databases -- tcp:8000 \
+//!      cargo run -p couplet-examples --bin databases -- tcp:8000 \
 //!          'host=/run/postgresql user=me dbname=shop' redis://localhost https://rates.test/usd
 //!      curl http://localhost:8000/goods/lamp
 //!      curl -X POST http://localhost:8000/goods/lamp/orders

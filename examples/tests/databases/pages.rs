@@ -19,7 +19,7 @@ use crate::servers::redis::Socket;
 use crate::servers::{postgres, redis};
 use crate::{example, run};
 
-const SCHEMA: &str = include_str!("../../examples/databases/schema.sql");
+const SCHEMA: &str = include_str!("../../src/bin/databases/schema.sql");
 
 /// A certificate for this machine and its key, as a file, and options of clients that trust it.
 struct Certificate {

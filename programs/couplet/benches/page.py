@@ -2,7 +2,7 @@
 """The processor time that an open page of the inspector costs a server with many connections.
 
     cargo build --profile dist -p couplet-cli
-    crates/couplet-cli/benches/page.py target/dist/couplet [CONNECTIONS] [SECONDS]
+    programs/couplet/benches/page.py target/dist/couplet [CONNECTIONS] [SECONDS]
 
 Starts `couplet echo` with an inspector, opens the connections (10 000), and measures the processor time
 of the process for some seconds (10): without a reader, and with the WebSocket of a page. Three loads:

@@ -6,7 +6,7 @@ extern crate couplet_watched;
 
 mod addresses;
 mod bad_clients;
-#[path = "../../../couplet-inspect/tests/browser/driver.rs"]
+#[path = "../../../../crates/couplet-inspect/tests/browser/driver.rs"]
 #[allow(dead_code, reason = "the inspector's tests use more")]
 mod browser;
 mod cert;
@@ -32,14 +32,14 @@ mod inspect_terminal;
 #[allow(dead_code, unused_imports, reason = "the tests of poetry use more")]
 mod kit;
 mod namespace;
-#[path = "../../../couplet-core/tests/needed/mod.rs"]
+#[path = "../../../../crates/couplet-core/tests/needed/mod.rs"]
 mod needed;
 mod peers;
 mod rfc9110;
 mod run;
 #[cfg(target_os = "linux")]
 mod sealed;
-#[path = "../../../couplet-bus/tests/server/process.rs"]
+#[path = "../../../../crates/couplet-bus/tests/server/process.rs"]
 mod servers;
 mod signals;
 mod sim;

@@ -8,10 +8,10 @@ mod cache;
 mod pages;
 mod pool;
 
-#[path = "../../examples/databases/main.rs"]
+#[path = "../../src/bin/databases/main.rs"]
 #[allow(dead_code, reason = "its main takes its places from the command line")]
 mod example;
-#[path = "../../../couplet-core/tests/needed/mod.rs"]
+#[path = "../../../crates/couplet-core/tests/needed/mod.rs"]
 mod needed;
 #[path = "../servers/mod.rs"]
 mod servers;
