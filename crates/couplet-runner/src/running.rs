@@ -411,8 +411,11 @@ impl Running {
     /// The older process accepts no more connections.
     fn take_over(&self) {
         let older = self.older.take();
-        if self.phase.get() == Phase::Starting {
-            self.phase.set(Phase::Serving);
+        match self.phase.get() {
+            Phase::Starting => self.phase.set(Phase::Serving),
+            // The older process has given this one up, or has died meanwhile.
+            Phase::Ending => return,
+            _ => {}
         }
         self.settle();
         let claim = self.program.pid_file.borrow_mut().as_mut().map(PidFile::claim);

@@ -191,7 +191,8 @@ impl Successor {
         link.ask(Request::Start, Vec::new()).await
     }
 
-    /// Ends the new process, which has failed.
+    /// Ends the new process, which has failed, and waits for that: if this one ended before, the new
+    /// one would believe that it has taken over.
     pub(crate) async fn give_up(self, reactor: &Reactor, failure: &Failure) -> Failure {
         let Successor { pid, process, .. } = self;
         if failure.is::<Lost>()
@@ -201,6 +202,7 @@ impl Successor {
         }
         // The process may have ended.
         let _ = process.terminate(GRACE);
+        let _ = process.ended().await;
         Failure::msg(format!("the new process, {pid}, has failed: {failure}"))
     }
 
