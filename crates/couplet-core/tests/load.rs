@@ -204,6 +204,7 @@ impl Protocol for Asker {
 }
 
 #[test]
+#[ignore = "measures; run it alone"]
 fn nineteen_thousand_connections_at_once_each_get_their_own_answer() {
     const TOTAL: usize = 19_000;
     let (_alone, server) = begin();
@@ -234,6 +235,7 @@ fn nineteen_thousand_connections_at_once_each_get_their_own_answer() {
 }
 
 #[test]
+#[ignore = "measures; run it alone"]
 fn a_storm_of_connections_that_come_and_go_leaves_nothing_behind() {
     const TOTAL: usize = 12_000;
     let (_alone, server) = begin();
@@ -256,6 +258,7 @@ fn a_storm_of_connections_that_come_and_go_leaves_nothing_behind() {
 }
 
 #[test]
+#[ignore = "measures; run it alone"]
 fn a_server_at_its_limit_serves_that_many_and_turns_the_rest_away() {
     const LIMIT: usize = 100;
     let _alone = begin();
@@ -351,6 +354,7 @@ fn read_slowly(server: SocketAddr, readers: usize) {
 }
 
 #[test]
+#[ignore = "measures; run it alone"]
 fn a_thousand_slow_readers_cost_bounded_memory_and_miss_nothing() {
     const READERS: usize = 1000;
     let (_alone, server) = begin();
@@ -428,6 +432,7 @@ impl Drop for Hose {
 }
 
 #[test]
+#[ignore = "measures; run it alone"]
 fn a_firehose_does_not_starve_five_hundred_others() {
     const OTHERS: usize = 500;
     let _alone = begin();
@@ -466,6 +471,7 @@ impl DatagramProtocol for Flooded {
 }
 
 #[test]
+#[ignore = "measures; run it alone"]
 fn a_flood_of_a_million_datagrams_starves_nobody() {
     const FLOOD: u64 = 1_000_000;
     let _alone = begin();

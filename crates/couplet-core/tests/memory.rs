@@ -161,12 +161,14 @@ fn idle<P: Protocol>(
 }
 
 #[test]
+#[ignore = "measures; run it alone"]
 fn an_idle_connection_of_an_empty_protocol_costs_at_most_500_bytes() {
     let test = "an_idle_connection_of_an_empty_protocol_costs_at_most_500_bytes";
     idle(test, 500, || Empty, greeted);
 }
 
 #[test]
+#[ignore = "measures; run it alone"]
 fn an_idle_connection_of_an_echo_costs_at_most_600_bytes() {
     let test = "an_idle_connection_of_an_echo_costs_at_most_600_bytes";
     let (message, mut answer) = (message(), vec![0; MESSAGE]);
@@ -194,6 +196,7 @@ impl Protocol for Flood {
 }
 
 #[test]
+#[ignore = "measures; run it alone"]
 fn an_outbox_of_100_megabytes_shrinks_after_it_is_sent() {
     let mut l = Loop::new().expect("a loop");
     let made = Rc::new(RefCell::new(None));
@@ -265,6 +268,7 @@ fn never_reading(l: &mut Loop, at: SocketAddr, count: usize) -> Vec<Client> {
 }
 
 #[test]
+#[ignore = "measures; run it alone"]
 fn a_peer_that_never_reads_costs_at_most_96_kib() {
     const PEERS: usize = 64;
     let mut l = Loop::new().expect("a loop");

@@ -82,6 +82,7 @@ fn resident() -> usize {
 }
 
 #[test]
+#[ignore = "measures; run it alone"]
 fn ten_thousand_connections_leave_no_memory_and_no_descriptor() {
     let _alone = one_at_a_time();
     let authority = Authority::new();
@@ -127,6 +128,7 @@ fn ten_thousand_connections_leave_no_memory_and_no_descriptor() {
 const IDLE: usize = 1000;
 
 #[test]
+#[ignore = "measures; run it alone"]
 fn an_idle_connection_costs_at_most_12_kib() {
     let _alone = one_at_a_time();
     raise_descriptor_limit();

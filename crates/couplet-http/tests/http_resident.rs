@@ -153,6 +153,7 @@ fn gets_twice(mut client: impl Read + Write) -> impl Sized {
 }
 
 #[test]
+#[ignore = "measures; run it alone"]
 fn c175b_an_idle_connection_of_http1_is_small() {
     idle("c175b_an_idle_connection_of_http1_is_small", TCP, 3 * 1024, gets_twice);
 }
@@ -182,12 +183,14 @@ fn idle_tls<C>(test: &str, prefix: &str, most: usize, work: impl Fn(TlsClient) -
 
 #[cfg(feature = "tls")]
 #[test]
+#[ignore = "measures; run it alone"]
 fn c175b_an_idle_connection_over_tls_is_small() {
     idle_tls("c175b_an_idle_connection_over_tls_is_small", "", 8 * 1024, gets_twice);
 }
 
 #[cfg(feature = "tls")]
 #[test]
+#[ignore = "measures; run it alone"]
 fn c175b_an_idle_plain_connection_over_tls_is_small() {
     const TEST: &str = "c175b_an_idle_plain_connection_over_tls_is_small";
     idle_tls(TEST, PLAIN, 5 * 1024 + 512, |mut client| {
@@ -204,6 +207,7 @@ fn get_h2(stream: u8) -> Vec<u8> {
 }
 
 #[test]
+#[ignore = "measures; run it alone"]
 fn c175b_an_idle_connection_of_http2_is_small() {
     const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
     idle("c175b_an_idle_connection_of_http2_is_small", TCP, 4 * 1024, |mut client| {
@@ -215,6 +219,7 @@ fn c175b_an_idle_connection_of_http2_is_small() {
 
 #[cfg(feature = "websocket")]
 #[test]
+#[ignore = "measures; run it alone"]
 fn c175b_an_idle_websocket_is_small() {
     idle("c175b_an_idle_websocket_is_small", TCP, 3 * 1024, |mut client| {
         exchange(&mut client, HELLO, b"\r\n\r\n");

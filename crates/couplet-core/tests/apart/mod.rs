@@ -64,7 +64,7 @@ pub(crate) fn again_by(program: &[&str], test: &str, told: impl AsRef<OsStr>) ->
     let this = env::current_exe().expect("a test has a path");
     let mut words = program.iter().map(OsStr::new).chain([this.as_os_str()]);
     let mut command = Command::new(words.next().expect("this program at least"));
-    command.args(words).args(["--exact", test, "--nocapture"]).env(TOLD, told);
+    command.args(words).args(["--include-ignored", "--exact", test, "--nocapture"]).env(TOLD, told);
     command
 }
 

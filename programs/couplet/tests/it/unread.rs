@@ -65,6 +65,7 @@ fn held(site: &Site, path: &str, window: u32) -> u64 {
 }
 
 #[test]
+#[ignore = "measures; run it alone"]
 fn a_client_that_reads_nothing_holds_its_share_of_memory() {
     // The share is 1 MiB. The remainder is 128 requests, the outbox, and memory that the loop and the
     // allocator retain.
@@ -74,6 +75,7 @@ fn a_client_that_reads_nothing_holds_its_share_of_memory() {
 }
 
 #[test]
+#[ignore = "measures; run it alone"]
 fn a_client_with_closed_windows_holds_a_small_piece_for_each_stream() {
     for window in [0, 1] {
         let held = held(&large_file(), "/large", window);
@@ -83,6 +85,7 @@ fn a_client_with_closed_windows_holds_a_small_piece_for_each_stream() {
 }
 
 #[test]
+#[ignore = "measures; run it alone"]
 fn a_client_that_reads_no_listing_holds_its_share_of_memory() {
     for window in [0, i32::MAX.cast_unsigned()] {
         let held = held(&long_folder(), "/long/", window);

@@ -215,6 +215,7 @@ fn titles_that_cannot_be_told_apart_are_bad_usage() {
 }
 
 #[test]
+#[ignore = "measures; run it alone"]
 fn who_asks_and_never_reads_costs_at_most_1_mib_and_holds_up_nobody() {
     const CLIENTS: usize = 4;
     let big = TempFile::named("big", &noise(8 * MIB));

@@ -107,6 +107,7 @@ fn a_silent_upstream_is_given_up_after_the_timeout() {
 }
 
 #[test]
+#[ignore = "measures; run it alone"]
 fn an_upstream_that_never_ends_costs_max_bytes_at_most() {
     let endless = serve_raw(|mut client| {
         client.push(&noise(50_000_000));
@@ -189,6 +190,7 @@ fn a_poem_is_fetched_anew_when_its_time_is_over() {
 }
 
 #[test]
+#[ignore = "measures; run it alone"]
 fn who_never_reads_costs_little_beyond_the_poem_and_holds_nobody_up() {
     const CLIENTS: u64 = 50;
     let bytes = noise(20_000_000);

@@ -89,6 +89,7 @@ fn twenty_megabytes_at_full_speed_come_exactly_also_to_who_reads_late() {
 }
 
 #[test]
+#[ignore = "measures; run it alone"]
 fn who_never_reads_costs_little_beyond_the_poem() {
     const CLIENTS: u64 = 20;
     let poem = TempFile::new(&noise(20_000_000));

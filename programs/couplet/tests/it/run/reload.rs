@@ -396,6 +396,7 @@ fn levels_of_the_file_apply_unless_the_command_line_sets_them() {
 }
 
 #[test]
+#[ignore = "measures; run it alone"]
 fn reloads_leak_neither_descriptors_nor_memory() {
     let config = |seconds| {
         let more = format!("idle-timeout = {seconds}");
