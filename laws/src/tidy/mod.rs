@@ -121,8 +121,10 @@ fn nothing_is_left_undone_and_no_test_sleeps() {
             continue;
         }
         for (number, line) in code(&source.text) {
-            // Tests that measure run alone.
-            let line = line.trim_start_matches("#[ignore = \"measures; run it alone\"]");
+            // `.ci/full` runs them.
+            if line.trim().starts_with("#[ignore = ") && line.ends_with("; run it alone\"]") {
+                continue;
+            }
             if let Some(word) = words.iter().find(|word| line.contains(**word)) {
                 broken.push(format!("{}:{number} has {word}", source.path));
             }
