@@ -129,7 +129,7 @@ reactor.run(False)
 
     # Under the model both processes continue too, but report an unexpected state of their epoll.
 
-    def test_both_processes_of_a_fork_run_it(self):
+    def test_c106a_both_processes_of_a_fork_run_it(self):
         said = self.says(
             """
 import time
@@ -180,7 +180,7 @@ print("ended", flush=True)
         before = "both b'hello'\nboth 3\n"
         self.assertEqual(said, before + after.format("child") + after.format("parent") + "status 0")
 
-    def test_a_fork_before_the_run(self):
+    def test_c106a_a_fork_before_the_run(self):
         said = self.says(
             """
 port = reactor.listenTCP(0, protocol.Factory(), interface="127.0.0.1")
@@ -195,7 +195,7 @@ print("ended", flush=True)
         )
         self.assertEqual(said, "timed\nended\n" * 2 + "status 0")
 
-    def test_children_end_in_both_processes_of_a_fork(self):
+    def test_c106a_children_end_in_both_processes_of_a_fork(self):
         said = self.says(
             """
 from twisted.internet import utils
@@ -220,7 +220,7 @@ reactor.run()
         self.assertEqual(said, "ended\n" * 2 + "status 0")
 
     @unittest.skipUnless(SUBJECT == "couplet", "epoll's has no event loop of asyncio")
-    def test_asyncio_continues_in_both_processes_of_a_fork(self):
+    def test_c106a_asyncio_continues_in_both_processes_of_a_fork(self):
         text = """
 import socket
 async def slept():
@@ -250,7 +250,7 @@ reactor.run()
                 self.assertEqual(self.says(text, name), f"True\n{running}\n" * 2 + "status 0")
 
     @unittest.skipUnless(SUBJECT == "couplet", "epoll's has no event loop of asyncio")
-    def test_asyncio_reads_and_children_end_in_both_processes_of_a_fork(self):
+    def test_c106a_asyncio_reads_and_children_end_in_both_processes_of_a_fork(self):
         said = self.says(
             """
 @defer.inlineCallbacks

@@ -136,7 +136,7 @@ fn c103a_a_port_is_bound_once_and_each_loop_accepts_a_part() {
 }
 
 #[test]
-fn c103a_each_loop_over_io_uring_accepts_a_part() {
+fn c103a_c106b_each_loop_over_io_uring_accepts_a_part() {
     each_loop_accepts_a_part(over_io_uring());
 }
 
@@ -824,7 +824,7 @@ fn c103g_a_connection_goes_to_the_loop_with_the_fewest() {
 
 /// Messages move the connections into the rings, where they stay with their loops.
 #[test]
-fn c103g_loops_over_io_uring_share_a_port_too() {
+fn c103g_c106b_loops_over_io_uring_share_a_port_too() {
     let _turn = one_at_a_time();
     let folder = Folder::new();
     let cluster = Cluster::new(4).options(over_io_uring());

@@ -291,7 +291,7 @@ fn a_refusal_of_an_earlier_datagram_is_none_of_the_next() {
 }
 
 #[test]
-fn what_arrives_joined_is_told_in_portions_and_waits_for_a_pause() {
+fn c156_what_arrives_joined_is_told_in_portions_and_waits_for_a_pause() {
     let (mut rig, far) = (Rig::new(), Pausing::default());
     let options =
         DatagramOptions::default().prepare(|socket| socket.set_recv_buffer_size(4 * 1024 * 1024));
@@ -550,7 +550,7 @@ fn what_waits_for_a_udp_socket_that_is_full_leaves_when_it_has_room() {
 }
 
 #[test]
-fn a_port_gets_no_datagram_of_a_group_that_only_another_socket_has_joined() {
+fn c160c_a_port_gets_no_datagram_of_a_group_that_only_another_socket_has_joined() {
     let group = Ipv4Addr::new(239, 255, 77, 2);
     let member = UdpSocket::bind("0.0.0.0:0").expect("a free port");
     member.join_multicast_v4(&group, &Ipv4Addr::LOCALHOST).expect("loopback has groups");
@@ -570,8 +570,8 @@ fn a_port_gets_no_datagram_of_a_group_that_only_another_socket_has_joined() {
 }
 
 #[test]
-fn groups_of_ipv6_are_joined_by_interface_for_one_source_and_left() {
-    if !in_a_namespace("groups_of_ipv6_are_joined_by_interface_for_one_source_and_left") {
+fn c160c_groups_of_ipv6_are_joined_by_interface_for_one_source_and_left() {
+    if !in_a_namespace("c160c_groups_of_ipv6_are_joined_by_interface_for_one_source_and_left") {
         return;
     }
     let link = couplet_os::interfaces::interface_number("near").expect("it was made");

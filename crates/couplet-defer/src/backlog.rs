@@ -480,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_stay_in_order_and_a_count_replaces_the_lost_ones_each_time() {
+    fn c119c_lines_stay_in_order_and_a_count_replaces_the_lost_ones_each_time() {
         let (backlog, reader) = backlog();
         let room = |lines: usize| lines * (OVERHEAD + 2);
         backlog.set_capacity(room(3));
@@ -538,7 +538,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wait_for_a_reader_is_bounded() {
+    fn c119c_the_wait_for_a_reader_is_bounded() {
         let (backlog, reader) = backlog();
         assert!(backlog.settle(Duration::ZERO), "nothing is queued");
         for _ in 0..2 {

@@ -460,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_has_its_handshake_its_bytes_and_its_end() {
+    fn c184e_a_connection_has_its_handshake_its_bytes_and_its_end() {
         let records = [
             record(0, Kind::Accepted, 7, 3),
             record(1, Kind::Received, 7, 5),
@@ -512,7 +512,7 @@ mod tests {
     }
 
     #[test]
-    fn resets_and_errors_are_told_apart() {
+    fn c184e_resets_and_errors_are_told_apart() {
         let opened = record(0, Kind::Connected, 7, 0);
         let found = packets(&[opened, record(1, Kind::Closed, 7, 1)], &[], ENDS);
         assert_eq!((found[0].ports.0, found[0].flags), (80, SYN), "we opened it");
@@ -545,7 +545,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_with_both_ends_in_the_recording_is_written_once() {
+    fn c184e_a_connection_with_both_ends_in_the_recording_is_written_once() {
         let both = [ENDS, [ENDS[1], ENDS[0]]];
         let file = file_with_contents(&[], &[], ENDS);
         let mut recording = Recording::parse(&file).expect("our own");
@@ -575,7 +575,7 @@ mod tests {
     proptest! {
         /// The sequence numbers of each direction count all bytes, and the kept ones are in their places.
         #[test]
-        fn streams_are_complete_but_for_the_bytes_that_were_cut(
+        fn c184e_streams_are_complete_but_for_the_bytes_that_were_cut(
             events in prop::collection::vec((any::<bool>(), 0..40_000_usize, 0..40_000_usize), 0..20)
         ) {
             let (mut records, mut chunks) = (vec![record(0, Kind::Accepted, 7, 3)], Vec::new());

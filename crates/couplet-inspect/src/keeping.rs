@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn new_red_flags_and_slow_calls_are_recorded_after_a_pause() {
+    fn c184c_new_red_flags_and_slow_calls_are_recorded_after_a_pause() {
         let settings = FlagRecordings::default();
         assert_eq!((settings.kept, settings.pause), (10, Duration::from_secs(60)));
         let mut raised = Raised::new(settings);

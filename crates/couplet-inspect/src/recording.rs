@@ -689,7 +689,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_recording_is_read_as_it_was_written() {
+    fn c184a_a_recording_is_read_as_it_was_written() {
         let records = [record(5, Kind::Built, 7, 0), record(1 << 55, Kind::Wrote, u32::MAX, 9)];
         let recording = Recording::parse(&file(&records)).expect("our own");
         assert_eq!(recording.records, [records.to_vec()]);
@@ -720,7 +720,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn damaged_recordings_are_told_apart() {
+    fn c184a_damaged_recordings_are_told_apart() {
         let whole = file(&[record(5, Kind::Built, 7, 0)]);
         let error = |file: &[u8]| Recording::parse(file).expect_err("it is damaged");
         assert_eq!(error(b""), RecordingError::Unknown);
@@ -735,7 +735,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn contents_are_read_as_they_were_written() {
+    fn c184d_contents_are_read_as_they_were_written() {
         let records = [record(5, Kind::Received, 7, 5), record(6, Kind::Wrote, 7, 900)];
         let chunks = [(0, b"hello".to_vec()), (1, b"\"\\\n\xff".to_vec())];
         let file = file_with_contents(&records, &chunks, ["tcp:192.0.2.1:9", "unix:/a"]);
@@ -756,7 +756,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn contents_that_do_not_fit_their_events_are_refused() {
+    fn c184d_contents_that_do_not_fit_their_events_are_refused() {
         let records = [record(5, Kind::Received, 7, 3), record(6, Kind::Built, 7, 9)];
         let error = |chunks: &[(usize, Vec<u8>)]| {
             let file = file_with_contents(&records, chunks, ["tcp:192.0.2.1:9", "unix:/a"]);
@@ -776,7 +776,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn every_cut_of_a_recording_with_contents_is_refused() {
+    fn c184d_every_cut_of_a_recording_with_contents_is_refused() {
         let records = [record(5, Kind::Received, 7, 5)];
         let chunks = [(0, b"hello".to_vec())];
         let file = file_with_contents(&records, &chunks, ["tcp:192.0.2.1:9", "unix:/a"]);
@@ -786,7 +786,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn marks_are_bounded_and_the_newest_are_kept() {
+    fn c184b_marks_are_bounded_and_the_newest_are_kept() {
         let mut marks = Marks::default();
         for time in 0..3 * MARKS {
             let (text, severity) = (String::new(), "red".to_owned());
@@ -797,7 +797,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_header_without_the_later_fields_is_read() {
+    fn c184b_a_header_without_the_later_fields_is_read() {
         let header = r#"{"made":1.5,"loops":[{"id":0,"serial":1,"thread":"main","ticks":1e9,
             "origin":1.0,"count":0,"names":[]}],"state":{}}"#;
         let length = (header.len() as u64).to_le_bytes();
@@ -882,7 +882,7 @@ pub(crate) mod tests {
     proptest! {
         /// A trace of any events is JSON, and nothing ends that has not begun.
         #[test]
-        fn every_trace_is_well_formed(
+        fn c184a_every_trace_is_well_formed(
             events in prop::collection::vec((0..10_000_u64, kinds(), 0..4_u32, 0..4_u32), 0..60)
         ) {
             let records: Vec<Record> = events
@@ -905,7 +905,7 @@ pub(crate) mod tests {
         }
 
         #[test]
-        fn no_bytes_are_too_strange(
+        fn c184a_no_bytes_are_too_strange(
             position in 0..700_usize, byte: u8, end in 0..900_usize
         ) {
             let records = [record(5, Kind::Built, 7, 0), record(9, Kind::Received, 7, 30)];

@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_is_whole_again_when_a_field_changes_that_its_reader_keeps() {
+    fn c183_a_connection_is_whole_again_when_a_field_changes_that_its_reader_keeps() {
         struct Quiet;
         impl Protocol for Quiet {
             fn data_received(&mut self, _: &Transport, _: &[u8]) {}
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_missed_too_much_begins_afresh() {
+    fn c183_a_reader_that_missed_too_much_begins_afresh() {
         let mut versions = Versions::new();
         let names: Vec<_> = (0..=GONE).map(|number| number.to_string()).collect();
         let all = names.iter().map(|name| (&**name, 0, 0));

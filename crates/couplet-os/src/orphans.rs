@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_entry_is_read_behind_any_name() {
+    fn c154e_an_entry_is_read_behind_any_name() {
         let entry = |state, parent, group| Some(Entry { state, parent, group });
         for (stat, expected) in [
             ("7 (sh) Z 1 7 7 0 -1", entry('Z', 1, 7)),
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn another_process_than_process_1_has_no_thread_for_orphans() {
+    fn c154e_another_process_than_process_1_has_no_thread_for_orphans() {
         assert!(!process::is_init(), "tests are not process 1");
         reap_as_init().expect("nothing is started");
         let names = std::fs::read_dir("/proc/self/task").expect("Linux has it").flatten();

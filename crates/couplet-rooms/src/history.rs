@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_gets_what_it_missed_or_a_gap() {
+    fn c191_a_client_gets_what_it_missed_or_a_gap() {
         let (history, _) = history(&RoomOptions::default().history(3, 100, SECOND * 100), 5);
         assert_eq!(numbers(&history, 5), Some(vec![]));
         assert_eq!(numbers(&history, 3), Some(vec![4, 5]));
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_history_is_bounded_by_count_bytes_and_time() {
+    fn c191_a_history_is_bounded_by_count_bytes_and_time() {
         for (messages, bytes, kept) in [(0, 100, 0), (3, 100, 3), (100, 2, 2), (100, 0, 0)] {
             let options = RoomOptions::default().history(messages, bytes, SECOND * 100);
             let (history, _) = history(&options, 5);
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_keep_1_mib_for_10_minutes_once_a_count_is_set() {
+    fn c191_the_defaults_keep_1_mib_for_10_minutes_once_a_count_is_set() {
         let options = RoomOptions::default();
         assert_eq!(options.history_messages, 0);
         assert_eq!((options.history_bytes, options.history_time), (1 << 20, SECOND * 600));

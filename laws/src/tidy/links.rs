@@ -9,15 +9,16 @@ use super::source::{assert_none, read, root};
 
 const REPOSITORY: &str = "https://github.com/couplet-rs/couplet/blob/main/";
 
-/// The documents and sources below a folder, relative to the workspace; no links to other files.
-fn files(below: &Path, found: &mut Vec<String>) {
+/// The files with one of some endings below a folder, relative to the workspace; no links to other
+/// files.
+pub(super) fn files(below: &Path, endings: &[&str], found: &mut Vec<String>) {
     for entry in fs::read_dir(below).expect("a folder") {
         let entry = entry.expect("an entry");
         let (path, kind) = (entry.path(), entry.file_type().expect("a type"));
         let name = entry.file_name().to_string_lossy().into_owned();
         if kind.is_dir() && name != "target" && !name.starts_with('.') {
-            files(&path, found);
-        } else if kind.is_file() && (name.ends_with(".md") || name.ends_with(".rs")) {
+            files(&path, endings, found);
+        } else if kind.is_file() && endings.iter().any(|ending| name.ends_with(ending)) {
             let path = path.strip_prefix(root()).expect("a path below the root");
             found.push(path.to_string_lossy().replace('\\', "/"));
         }
@@ -27,8 +28,7 @@ fn files(below: &Path, found: &mut Vec<String>) {
 /// The documents of the guide.
 pub(super) fn guide() -> Vec<String> {
     let mut paths = Vec::new();
-    files(&root().join("docs/guide"), &mut paths);
-    paths.retain(|path| path.ends_with(".md"));
+    files(&root().join("docs/guide"), &[".md"], &mut paths);
     paths
 }
 
@@ -90,7 +90,7 @@ fn inside<'a>(from: &str, target: &'a str) -> Option<(String, Option<&'a str>)> 
 #[test]
 fn every_link_into_the_repository_leads_to_a_file_and_its_heading() {
     let (mut paths, mut broken, mut links) = (Vec::new(), Vec::new(), 0);
-    files(&root(), &mut paths);
+    files(&root(), &[".md", ".rs"], &mut paths);
     for from in paths {
         let text = read(&from);
         let is_document = from.ends_with(".md");

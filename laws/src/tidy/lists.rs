@@ -1,9 +1,8 @@
-//! Hand-written lists are complete and correct: the tests of the contract and of the laws, fuzz
+//! Hand-written lists are complete and correct: the tests of the laws and of the guarantees, fuzz
 //! targets, examples.
 
 use std::fs;
 
-use super::code;
 use super::source::{Source, assert_none, read, root, sources};
 
 /// A file's module path below its crate's folder: `src`, `driver`, `mio` for
@@ -53,13 +52,6 @@ fn named_in(table: &str) -> (usize, Vec<String>) {
     (named, broken)
 }
 
-#[test]
-fn each_test_named_in_the_contract_table_exists() {
-    let (named, broken) = named_in("docs/contract.md");
-    assert!(named > 300, "the table names {named} tests; has its form changed?");
-    assert_none(&broken, "the contract table names a test that does not exist in that module");
-}
-
 /// The faults that docs/guarantees.md looks at, for each kind of bus.
 const FAULTS: [&str; 8] = [
     "bus killed and back",
@@ -73,7 +65,7 @@ const FAULTS: [&str; 8] = [
 ];
 
 #[test]
-fn each_row_of_the_guarantees_names_an_existing_test() {
+fn c229_each_row_of_the_guarantees_names_an_existing_test() {
     let path = "docs/guarantees.md";
     let (named, mut broken) = named_in(path);
     assert!(named > 15, "{path} names {named} tests; has its form changed?");
@@ -113,24 +105,6 @@ fn each_law_names_its_tests_and_is_broken_on_purpose() {
         }
     }
     assert_none(&broken, "a law is only as good as the test that fails when it is broken");
-}
-
-/// Each row leads to all of its tests.
-#[test]
-fn each_test_with_a_number_is_named_in_the_contract_table() {
-    let table = read("docs/contract.md");
-    let mut unnamed = Vec::new();
-    for source in sources("crates") {
-        let functions =
-            code(&source.text).filter_map(|(_, line)| line.split_once("fn c")?.1.split_once('('));
-        let numbered = functions.filter(|(name, _)| name.starts_with(|c: char| c.is_ascii_digit()));
-        for (name, _) in numbered {
-            if !table.contains(&format!("::c{name}`")) {
-                unnamed.push(format!("{}: c{name}", source.path));
-            }
-        }
-    }
-    assert_none(&unnamed, "a test carries a row's number, but no row names it");
 }
 
 /// The file stems in a folder of `fuzz/`, sorted.

@@ -5,6 +5,7 @@ mod api;
 mod bytes;
 mod capabilities;
 mod compatible;
+mod contract;
 mod english;
 mod events;
 mod hashed;

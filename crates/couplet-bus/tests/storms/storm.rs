@@ -147,7 +147,7 @@ fn lose_nothing(engine: &Engine, seed: u64) {
 }
 
 #[test]
-fn c230_each_message_of_a_nats_storm_is_delivered_or_its_loss_is_reported() {
+fn c230_c233_each_message_of_a_nats_storm_is_delivered_or_its_loss_is_reported() {
     report_losses(&NATS, 1);
 }
 

@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_connections_are_kept() {
+    fn c184b_the_newest_connections_are_kept() {
         let mut log = ConnectionLog::new(3);
         for n in 0..1000_u32 {
             log.made(key(n % 5, n + 1), peer(1), None, u64::from(n));

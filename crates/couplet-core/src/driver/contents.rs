@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_bytes_of_each_chunk_are_kept() {
+    fn c184d_the_first_bytes_of_each_chunk_are_kept() {
         let contents = Contents::new(12, 4096).expect("it is on");
         let text = b"twelve bytes and the rest";
         for length in 0..text.len() {
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_fixed_over_a_million_events_and_the_last_are_kept() {
+    fn c184d_memory_is_fixed_over_a_million_events_and_the_last_are_kept() {
         for (each, total) in [(64, 64 * 1024), (1000, 100_000), (1 << 20, 4096), (1, 0)] {
             let contents = Contents::new(each, total).expect("it is on");
             assert!(contents.size() <= total.max(512), "{each} of {total}");
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_in_another_thread_gets_no_mixed_chunk() {
+    fn c184d_a_reader_in_another_thread_gets_no_mixed_chunk() {
         let contents = std::sync::Arc::new(Contents::new(100, 4096).expect("it is on"));
         let written = contents.clone();
         let writer = std::thread::spawn(move || {

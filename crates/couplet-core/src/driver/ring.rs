@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_fixed_and_the_last_events_are_kept() {
+    fn c184_memory_is_fixed_and_the_last_events_are_kept() {
         for bytes in [0, 1000, 16 * 1024, 20 * 1024] {
             let ring = Ring::new(bytes, 10, (0, Instant::now()));
             let most = ring.capacity();
@@ -450,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_in_another_thread_gets_no_mixed_event() {
+    fn c184_a_reader_in_another_thread_gets_no_mixed_event() {
         let ring = std::sync::Arc::new(ring(64));
         let written = ring.clone();
         let writer = std::thread::spawn(move || {

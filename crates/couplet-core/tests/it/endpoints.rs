@@ -137,7 +137,7 @@ fn c145_an_unknown_prefix_is_an_error() {
 }
 
 #[test]
-fn tcp_may_be_left_out() {
+fn c145_tcp_may_be_left_out() {
     for (text, address) in [
         ("80", "127.0.0.1:80"),
         ("port=80", "127.0.0.1:80"),
@@ -168,7 +168,7 @@ fn tcp_may_be_left_out() {
 }
 
 #[test]
-fn a_ports_host_string_works_for_listen_and_connect() {
+fn c145_a_ports_host_string_works_for_listen_and_connect() {
     let mut l = Loop::new().unwrap();
     let reactor = l.reactor();
     for text in ["0", ":0", "localhost:0", "127.0.0.1:0", "[::1]:0", "tcp:0", "[::1%1]:0"] {
@@ -184,7 +184,7 @@ fn a_ports_host_string_works_for_listen_and_connect() {
 }
 
 #[test]
-fn a_scope_is_an_interface_number_or_name() {
+fn c145_c145a_a_scope_is_an_interface_number_or_name() {
     let scoped = |text: &str, scope| {
         let ip: Ipv6Addr = text.parse().unwrap();
         Ok(SocketAddr::from(SocketAddrV6::new(ip, 80, 0, scope)).to_string())
@@ -247,7 +247,7 @@ fn the_longest_time_is_a_timeout() {
 }
 
 #[test]
-fn an_endpoint_prints_with_its_options() {
+fn c144_an_endpoint_prints_with_its_options() {
     for text in [
         "tcp:80:backlog=500:reuse_port=yes:reuse_addr=no:dual_stack=no:no_delay=no",
         "tcp:80:interface=[fe80::1%7]:backlog=1",
@@ -432,7 +432,7 @@ fn c145_an_error_in_a_unix_endpoint_shows_its_place() {
 }
 
 #[test]
-fn a_unix_ports_host_string_works_for_listen_and_connect() {
+fn c145_a_unix_ports_host_string_works_for_listen_and_connect() {
     let (driver, _network) = Memory::new(Manner::Readiness, 0);
     let mut l = Loop::with_driver(driver, LoopOptions::default());
     let reactor = l.reactor();
@@ -444,7 +444,7 @@ fn a_unix_ports_host_string_works_for_listen_and_connect() {
 }
 
 #[test]
-fn an_error_suggests_the_string_probably_meant() {
+fn c33_an_error_suggests_the_string_probably_meant() {
     for (text, to_listen, to_connect) in [
         ("::1:8000", Some("[::1]:8000"), Some("[::1]:8000")),
         ("tcp:fe80::1%1:80", Some("tcp:[fe80::1%1]:80"), Some("tcp:[fe80::1%1]:80")),

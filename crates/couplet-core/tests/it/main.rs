@@ -1,4 +1,4 @@
-//! The conformance tests and the laws, in one binary. `docs/contract.md` names each test.
+//! The conformance tests and the laws, in one binary. Names begin with rows of `docs/contract.md`.
 
 #[macro_use]
 extern crate couplet_watched;

@@ -207,7 +207,7 @@ fn c140_the_first_success_ends_the_others() {
 }
 
 #[test]
-fn c140_all_errors_are_told_together() {
+fn c32_c140_all_errors_are_told_together() {
     let mut names = Names::new(&["fd00::1", "10.0.0.1", "fd00::2"]);
     names.network().set_unreachable(at("10.0.0.1").ip());
     let connecting = names.begin("example");
@@ -239,7 +239,7 @@ fn c140_all_errors_are_told_together() {
 }
 
 #[test]
-fn c141_a_name_without_addresses_is_a_lookup_error() {
+fn c32_c141_a_name_without_addresses_is_a_lookup_error() {
     let answers = [Ok(Vec::new()), Err(ErrorKind::NotFound), Err(ErrorKind::TimedOut)];
     for answer in answers {
         let mut names = Names::new(&[]);
@@ -274,7 +274,7 @@ fn c141_an_impossible_name_fails_the_connect() {
 }
 
 #[test]
-fn c142_a_slow_lookup_times_out() {
+fn c32_c142_a_slow_lookup_times_out() {
     for takes in [ms(30_001), Duration::MAX] {
         let mut names = Names::looked_up_in(takes, &["10.0.0.1"]);
         let connecting = names.begin("example");

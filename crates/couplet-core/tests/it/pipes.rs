@@ -181,7 +181,7 @@ fn halves() -> [Halves; 2] {
 }
 
 #[test]
-fn c51b_an_error_of_one_direction_leaves_the_other_to_its_end() {
+fn c51b_c60a_an_error_of_one_direction_leaves_the_other_to_its_end() {
     for pauses in [false, true] {
         // The peer's bytes come before or after the error.
         for early in [0, 1, 3] {
@@ -234,7 +234,7 @@ fn c51b_the_writing_end_alone_ends_when_it_is_shut() {
 }
 
 #[test]
-fn c51b_a_file_is_always_ready_to_its_end() {
+fn c51b_c107_a_file_is_always_ready_to_its_end() {
     let folder = crate::needed::Folder::new();
     let (from, to) = (folder.join("from"), folder.join("to"));
     let poem = vec![b'p'; 300_000];
@@ -289,7 +289,7 @@ fn a_file_is_written_in_turns_with_everything_else() {
 }
 
 #[test]
-fn c51b_the_null_device_ends_at_once() {
+fn c51b_c107_the_null_device_ends_at_once() {
     let null = File::options().read(true).write(true).open("/dev/null").expect("it");
     let (mut l, end) = adopt(Pipe::duplex(null).expect("a duplicate"));
     until(&mut l, || end.lost().is_some());

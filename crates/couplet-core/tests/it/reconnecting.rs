@@ -467,7 +467,7 @@ fn c135_a_protocol_can_reset_the_delay_and_a_closure_be_wrapped() {
 }
 
 #[test]
-fn c136_through_an_endpoint_it_goes_on_until_the_first_connection_and_after_it() {
+fn c37_c136_through_an_endpoint_it_goes_on_until_the_first_connection_and_after_it() {
     let mut rig = Rig::new(0);
     let connecting = rig.endpoint(rig.factory().jitter(0.0));
     rig.pass(S * 2);

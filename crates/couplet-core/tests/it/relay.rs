@@ -274,7 +274,7 @@ fn left_after(
 }
 
 #[test]
-fn a_session_whose_peer_has_left_ends_when_nothing_moves_for_the_half_close_timeout() {
+fn c71d_a_session_whose_peer_has_left_ends_when_nothing_moves_for_the_half_close_timeout() {
     let (default, never, short) = (None, Some(None), Some(Some(8)));
     for (leaves, other, timeout, expected) in [
         (Leaves::Never, Other::Silent, default, None),

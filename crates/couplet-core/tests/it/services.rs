@@ -147,7 +147,7 @@ fn c137_a_connection_counts_when_it_is_prepared_and_not_before() {
 }
 
 #[test]
-fn a_connection_lost_while_it_is_prepared_cancels_that_and_counts_as_a_failure() {
+fn c137_a_connection_lost_while_it_is_prepared_cancels_that_and_counts_as_a_failure() {
     let mut rig = Rig::new(0);
     rig.serve();
     let service = rig.punctual().prepare(rig.endless());
@@ -163,7 +163,7 @@ fn a_connection_lost_while_it_is_prepared_cancels_that_and_counts_as_a_failure()
 }
 
 #[test]
-fn a_panic_of_the_user_s_code_is_a_failure_like_any_other() {
+fn c137_a_panic_of_the_user_s_code_is_a_failure_like_any_other() {
     let mut rig = Rig::new(0);
     rig.serve();
     let prepared = Rc::new(Cell::new(0));
@@ -475,7 +475,7 @@ fn a_start_while_it_runs_is_no_second_connection() {
 }
 
 #[test]
-fn a_stop_inside_connection_made_waits_for_that_connection() {
+fn c138_a_stop_inside_connection_made_waits_for_that_connection() {
     struct Stops(Rc<RefCell<Option<ClientService<Stops>>>>, Log);
     impl Protocol for Stops {
         fn connection_made(&mut self, _: &Transport) {
@@ -505,7 +505,7 @@ fn a_stop_inside_connection_made_waits_for_that_connection() {
 }
 
 #[test]
-fn the_end_of_the_reactor_ends_it() {
+fn c138_the_end_of_the_reactor_ends_it() {
     let mut rig = Rig::new(0);
     let (service, _wire) = rig.connected();
     rig.run();

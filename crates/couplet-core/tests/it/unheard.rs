@@ -1,4 +1,4 @@
-//! Warnings and errors of a program without a `tracing` subscriber: contract 119b. Each case runs
+//! Warnings and errors of a program without a `tracing` subscriber: contract 119d. Each case runs
 //! in a separate process, since `tracing` has one subscriber per process.
 
 use std::sync::{Arc, Mutex};
@@ -40,11 +40,11 @@ fn printed(test: &str, case: &str) -> Vec<String> {
 }
 
 #[test]
-fn c119b_without_a_subscriber_a_warning_or_an_error_is_a_line_on_stderr() {
+fn c119d_without_a_subscriber_a_warning_or_an_error_is_a_line_on_stderr() {
     if told().is_some() {
         return fail_in_three_ways();
     }
-    let test = "c119b_without_a_subscriber_a_warning_or_an_error_is_a_line_on_stderr";
+    let test = "c119d_without_a_subscriber_a_warning_or_an_error_is_a_line_on_stderr";
     let lines = printed(test, "fail");
     let [signals, unhandled, more, panic] = &lines[..] else { panic!("{lines:#?}") };
     assert!(
@@ -62,11 +62,11 @@ fn c119b_without_a_subscriber_a_warning_or_an_error_is_a_line_on_stderr() {
 }
 
 #[test]
-fn c119b_a_subscriber_of_the_program_takes_over_however_late_it_is_set() {
+fn c119d_a_subscriber_of_the_program_takes_over_however_late_it_is_set() {
     if let Some(case) = told() {
         return set_a_subscriber(case == "late");
     }
-    let test = "c119b_a_subscriber_of_the_program_takes_over_however_late_it_is_set";
+    let test = "c119d_a_subscriber_of_the_program_takes_over_however_late_it_is_set";
     assert_eq!(printed(test, "early").len(), 0);
     assert_eq!(printed(test, "late").len(), 4, "all lines of the first failures");
 }
@@ -82,16 +82,16 @@ fn set_a_subscriber(late: bool) {
 }
 
 #[test]
-fn c119b_no_subscriber_that_was_chosen_is_silence() {
+fn c119d_no_subscriber_that_was_chosen_is_silence() {
     if told().is_some() {
         set_global_default(NoSubscriber::new()).expect("it is the first");
         return fail_in_three_ways();
     }
-    assert_eq!(printed("c119b_no_subscriber_that_was_chosen_is_silence", "chosen"), [""; 0]);
+    assert_eq!(printed("c119d_no_subscriber_that_was_chosen_is_silence", "chosen"), [""; 0]);
 }
 
 #[test]
-fn c119b_a_simulated_world_prints_nothing() {
+fn c119d_a_simulated_world_prints_nothing() {
     if told().is_some() {
         let mut sim = Sim::new(1);
         sim.allow_panics();
@@ -102,5 +102,5 @@ fn c119b_a_simulated_world_prints_nothing() {
         let ran: Result<()> = sim.run_for(Duration::from_secs(1));
         return ran.expect("panics are allowed");
     }
-    assert_eq!(printed("c119b_a_simulated_world_prints_nothing", "simulate"), [""; 0]);
+    assert_eq!(printed("c119d_a_simulated_world_prints_nothing", "simulate"), [""; 0]);
 }

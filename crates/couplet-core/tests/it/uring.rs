@@ -38,7 +38,7 @@ fn has_ring(options: LoopOptions) -> bool {
 }
 
 #[test]
-fn a_loop_has_the_driver_that_is_chosen() {
+fn c106b_a_loop_has_the_driver_that_is_chosen() {
     if uring(1).is_none() {
         return;
     }
@@ -49,7 +49,7 @@ fn a_loop_has_the_driver_that_is_chosen() {
 }
 
 #[test]
-fn where_io_uring_is_forbidden_a_loop_logs_that_and_has_epoll() {
+fn c106b_where_io_uring_is_forbidden_a_loop_logs_that_and_has_epoll() {
     if apart::told().is_some() {
         let options = LoopOptions::default().driver(DriverChoice::Uring);
         let (has_ring, lines) = logged(|| has_ring(options));
@@ -61,7 +61,7 @@ fn where_io_uring_is_forbidden_a_loop_logs_that_and_has_epoll() {
     if !needed::has("python3") {
         return;
     }
-    let this = "uring::where_io_uring_is_forbidden_a_loop_logs_that_and_has_epoll";
+    let this = "uring::c106b_where_io_uring_is_forbidden_a_loop_logs_that_and_has_epoll";
     let mut denied = apart::again_by(&["python3", "-c", DENY], this, "denied");
     let ran = denied.output().expect("it starts");
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
@@ -166,7 +166,7 @@ fn a_paused_connection_holds_no_buffer_of_the_ring() {
 
 /// The system lists the operations in flight; 27 is a receive operation.
 #[test]
-fn a_connection_enters_the_ring_after_some_small_messages_and_not_before() {
+fn c106b_a_connection_enters_the_ring_after_some_small_messages_and_not_before() {
     let Some(uring) = uring(READ_BUFFER) else { return };
     let ring = std::os::fd::AsRawFd::as_raw_fd(&uring.descriptor().expect("it has one"));
     let operations = || {

@@ -155,7 +155,7 @@ fn c106_a_callback_that_stops_its_own_watch_gets_the_source_when_it_has_returned
 }
 
 #[test]
-fn c106_what_cannot_be_watched_is_an_error_of_watch() {
+fn c106_c107_what_cannot_be_watched_is_an_error_of_watch() {
     let mut l = real_loop();
     let file = std::fs::File::open(env!("CARGO_MANIFEST_PATH")).expect("this crate's manifest");
     let refused = l.reactor().watch(file, Interest::Readable, |_, _| unreachable!());

@@ -131,7 +131,7 @@ fn a_server_without_our_protocol_refuses_us() {
 }
 
 #[test]
-fn how_it_ends_the_stream_is_told_apart() {
+fn c78_how_it_ends_the_stream_is_told_apart() {
     each_version(|scene, version, option| {
         for cut in [false, true] {
             let mut server = scene.s_server("server.pem", &[option, "-rev"]);

@@ -123,7 +123,7 @@ fn it_half_closes_and_reads_everything_we_send_afterwards() {
 }
 
 #[test]
-fn a_stream_that_it_cuts_is_lost() {
+fn c78_a_stream_that_it_cuts_is_lost() {
     meet(
         "cut",
         || Ends::new(quiet),

@@ -62,7 +62,7 @@ fn twisted_reads_everything_before_our_half_close_and_closes() {
 /// protocol, which would answer, gets no event before the connection is lost. We see a clean end
 /// without an answer.
 #[test]
-fn a_half_close_of_ours_is_a_close_for_twisted_and_nothing_answers_it() {
+fn c63_a_half_close_of_ours_is_a_close_for_twisted_and_nothing_answers_it() {
     let certificates = Certificates::new();
     in_both_directions(|at| {
         let seen = Rc::<RefCell<Vec<_>>>::default();
@@ -101,7 +101,7 @@ impl Protocol for Counting {
 /// `loseWriteConnection` of Twisted's TLS acts on the socket below: a FIN without a close_notify.
 /// Every byte arrives, then the stream is truncated, which row 78 does not accept as its end.
 #[test]
-fn a_half_close_of_twisted_is_a_truncation_behind_every_byte() {
+fn c63_c78_a_half_close_of_twisted_is_a_truncation_behind_every_byte() {
     let certificates = Certificates::new();
     in_both_directions(|at| {
         let seen = Rc::<RefCell<(Intake, usize)>>::default();

@@ -41,7 +41,7 @@ impl Protocol for Passing {
 }
 
 #[test]
-fn descriptors_are_passed_to_twisted_and_from_it() {
+fn c162_descriptors_are_passed_to_twisted_and_from_it() {
     in_both_directions(|at: Listener| {
         let folder = Folder::new();
         let path = folder.path("socket");

@@ -93,7 +93,7 @@ fn c125a_a_task_dropped_while_it_awaits_cancels_what_it_awaited() {
 }
 
 #[test]
-fn c125a_a_deferred_never_polled_is_only_detached() {
+fn c125a_c125b_a_deferred_never_polled_is_only_detached() {
     let log = Log::default();
     let in_link = log.clone();
     let (deferred, resolver) = Deferred::<u8>::with_canceller(|_| panic!("nothing cancels it"));

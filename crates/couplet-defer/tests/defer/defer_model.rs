@@ -369,7 +369,7 @@ proptest! {
     })]
 
     #[test]
-    fn c109_c119_random_programs_behave_like_a_list_of_callbacks(
+    fn c109_c119_c119a_random_programs_behave_like_a_list_of_callbacks(
         cancellers in prop::collection::vec(on_cancel(), ORIGINS),
         events in prop::collection::vec(event(), 0..25),
     ) {

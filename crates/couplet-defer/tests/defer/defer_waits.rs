@@ -81,7 +81,7 @@ fn only() -> Waiting {
 }
 
 #[test]
-fn c119b_a_deferred_has_a_consumer() {
+fn c119b_c180a_a_deferred_has_a_consumer() {
     let observed = Observed::new();
     let (mut deferred, resolver) = Deferred::<u8>::new();
     observed.pass(3);
@@ -100,7 +100,7 @@ fn c119b_a_deferred_has_a_consumer() {
 }
 
 #[test]
-fn c119b_chains_groups_and_detached_deferreds() {
+fn c119b_c180a_chains_groups_and_detached_deferreds() {
     let _observed = Observed::new();
     let (outer, begin) = Deferred::<u8>::new();
     let (inner, end) = Deferred::<u8>::new();
@@ -122,7 +122,7 @@ fn c119b_chains_groups_and_detached_deferreds() {
 }
 
 #[test]
-fn c119b_a_lock_has_holders() {
+fn c119b_c180a_a_lock_has_holders() {
     let observed = Observed::new();
     let lock = DeferredLock::new();
     assert_eq!(held_locks().len(), 0, "it is free");

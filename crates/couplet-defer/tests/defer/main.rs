@@ -1,4 +1,4 @@
-//! The conformance tests of Deferreds. `docs/contract.md` names each test.
+//! The conformance tests of Deferreds. Names begin with rows of `docs/contract.md`.
 
 #[macro_use]
 extern crate couplet_watched;

@@ -65,7 +65,7 @@ const ENDLESS: &[(&str, &str, &str, u16, &str)] = &[
 ];
 
 #[test]
-fn what_never_ends_is_cut_off_answered_and_logged() {
+fn c172_what_never_ends_is_cut_off_answered_and_logged() {
     for (name, beginning, piece, status, why) in ENDLESS {
         let beginning = beginning.replace("CHUNKED||", CHUNKED);
         let lines = told(async move |reactor| {
@@ -142,7 +142,7 @@ fn a_client_that_never_reads_is_aborted() {
 }
 
 #[test]
-fn ten_thousand_pipelined_requests_are_answered_in_order() {
+fn c171_ten_thousand_pipelined_requests_are_answered_in_order() {
     beside(HttpOptions::default(), async |reactor| {
         let requests: String = (0..10_000).map(|n| get(&format!("/{n}"))).collect();
         let before = live();

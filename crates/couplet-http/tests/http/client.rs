@@ -336,7 +336,7 @@ fn http2_is_spoken_where_alpn_chooses_it_and_shares_its_connection() {
 }
 
 #[test]
-fn a_proxy_passes_connections_on_and_gets_whole_urls() {
+fn c176c_a_proxy_passes_connections_on_and_gets_whole_urls() {
     secured(async |reactor, options| {
         let inner = reactor.clone();
         let proxy = reactor.serve("tcp:3128", async move |mut near: Stream| {

@@ -226,7 +226,7 @@ fn a_service_that_pauses_is_not_taken_for_a_client_that_does() {
 }
 
 #[test]
-fn more_headers_than_the_limit_are_answered_with_431() {
+fn c172_more_headers_than_the_limit_are_answered_with_431() {
     beside(HttpOptions::default(), async |reactor| {
         let asked = |stream, count| {
             let more = b"\x00\x01a\x01b".repeat(count);

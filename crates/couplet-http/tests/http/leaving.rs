@@ -466,7 +466,7 @@ fn c58b_pipelined_requests_share_the_time_after_the_clients_end() {
 }
 
 #[test]
-fn c58b_a_handler_can_wait_for_its_client_to_leave() {
+fn c58b_c175_a_handler_can_wait_for_its_client_to_leave() {
     for (http2, leaves) in [
         (false, Leaves::Ends),
         (false, Leaves::Resets),

@@ -187,7 +187,7 @@ fn wrong(name: &str, want: Want, outcomes: &[Outcome]) -> Option<String> {
 }
 
 #[test]
-fn every_case_ends_as_the_rfc_wants_however_it_is_cut() {
+fn c173_every_case_ends_as_the_rfc_wants_however_it_is_cut() {
     let seen = Seen::default();
     let noted = seen.clone();
     let answer = move |_, request| note(noted.clone(), request);

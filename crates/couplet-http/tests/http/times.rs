@@ -17,7 +17,7 @@ fn secs(n: u64) -> Duration {
 }
 
 #[test]
-fn a_slow_head_is_answered_with_408() {
+fn c172_a_slow_head_is_answered_with_408() {
     beside(HttpOptions::default().header_timeout(secs(20)), async |reactor| {
         let begun = reactor.now();
         let mut stream = opened(&reactor, HEAD).await?;
@@ -45,7 +45,7 @@ fn half_a_preface_of_http2_is_a_slow_head() {
 }
 
 #[test]
-fn a_connection_without_a_request_is_closed_in_silence() {
+fn c172_a_connection_without_a_request_is_closed_in_silence() {
     beside(HttpOptions::default().keep_alive(secs(40)), async |reactor| {
         for first in [String::new(), get("/a"), get("/slow")] {
             let begun = reactor.now();
@@ -61,7 +61,7 @@ fn a_connection_without_a_request_is_closed_in_silence() {
 }
 
 #[test]
-fn a_body_that_stops_fails_where_it_is_read() {
+fn c174_a_body_that_stops_fails_where_it_is_read() {
     beside(HttpOptions::default().body_timeout(secs(20)), async |reactor| {
         let begun = reactor.now();
         let mut stream =
@@ -185,7 +185,7 @@ fn upload() -> String {
 /// RFC 9112, 9.6: the server reads on for a time, since a close with unread input would be a reset,
 /// which destroys the answer.
 #[test]
-fn a_refusal_reaches_a_client_that_reads_after_its_upload() {
+fn c15b_a_refusal_reaches_a_client_that_reads_after_its_upload() {
     for pause in [0, 100] {
         beside_service(HttpOptions::default(), refuses, async move |reactor| {
             let pause = Duration::from_millis(pause);
@@ -203,7 +203,7 @@ fn a_refusal_reaches_a_client_that_reads_after_its_upload() {
 }
 
 #[test]
-fn a_client_that_uploads_for_ever_is_cut_30_s_after_the_refusal() {
+fn c15b_a_client_that_uploads_for_ever_is_cut_30_s_after_the_refusal() {
     beside_service(HttpOptions::default(), refuses, async |reactor| {
         let begun = reactor.now();
         let mut stream = opened(&reactor, upload()).await?;

@@ -105,7 +105,7 @@ impl Measured {
 }
 
 #[test]
-fn a_healthy_loop_has_none() {
+fn c185_a_healthy_loop_has_none() {
     struct Echo;
     impl Protocol for Echo {
         fn data_received(&mut self, transport: &Transport, data: &[u8]) {
@@ -225,7 +225,7 @@ fn something_that_spins() {
 }
 
 #[test]
-fn an_outbox_that_only_grows() {
+fn c185_an_outbox_that_only_grows() {
     let (mut measured, wire) =
         Measured::connected_with(1000, |transport| transport.write(vec![7; 30_000]));
     for measurement in 0..6 {
@@ -262,7 +262,7 @@ fn a_peer_that_takes_nothing() {
 }
 
 #[test]
-fn reading_that_is_paused_for_long() {
+fn c185_reading_that_is_paused_for_long() {
     let (mut measured, _wire) = Measured::connected(Transport::pause_producing);
     assert!(measured.pass(Duration::from_secs(30)).flags().is_empty());
     let words = Measured::only(&measured.pass(Duration::from_secs(1)).flags(), "paused");
@@ -298,7 +298,7 @@ fn a_connection_that_stays_half_closed() {
 }
 
 #[test]
-fn counters_that_grow_are_flags_for_a_minute() {
+fn c185_counters_that_grow_are_flags_for_a_minute() {
     let plant = |id: &str, words: &str, change: fn(&mut Snapshot)| {
         let mut measured = Measured::new();
         let listening = measured.reactor().listen("tcp:10000", || Planted(|_| ()));
@@ -354,7 +354,7 @@ fn services_that_are_restarted() {
 }
 
 #[test]
-fn a_child_whose_pipes_stay_open() {
+fn c185_a_child_whose_pipes_stay_open() {
     let mut measured = Measured::new();
     let exited = Rc::new(Cell::new(false));
     let shown = exited.clone();

@@ -8,7 +8,7 @@ use couplet::{Loop, LoopOptions};
 use crate::kit::{Program, connect, get};
 
 #[test]
-fn nothing_but_the_style_and_the_script_is_shown_without_the_token() {
+fn c181_nothing_but_the_style_and_the_script_is_shown_without_the_token() {
     let (program, ()) = Program::start(|_| ());
     let url = program.url();
     let (base, query) = url.split_once('?').expect("a token");
@@ -68,7 +68,7 @@ fn other_methods_are_refused() {
 }
 
 #[test]
-fn an_endpoint_for_other_machines_is_an_error_unless_it_is_allowed() {
+fn c181_an_endpoint_for_other_machines_is_an_error_unless_it_is_allowed() {
     let inspected = |inspector: &Inspector| {
         Loop::with_options(LoopOptions::default().inspect(inspector)).map(drop)
     };
@@ -96,7 +96,7 @@ fn a_program_may_choose_the_token_or_have_none() {
 
 #[test]
 #[cfg(unix)]
-fn a_unix_socket_is_for_the_user_of_the_process_alone() {
+fn c181_a_unix_socket_is_for_the_user_of_the_process_alone() {
     use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::UnixStream;
 

@@ -38,7 +38,7 @@ fn start(inspector: Inspector) -> (Program, TcpStream, String) {
 }
 
 #[test]
-fn a_connection_is_paused_resumed_and_closed() {
+fn c182a_a_connection_is_paused_resumed_and_closed() {
     let (program, mut client, id) = start(allowed());
     assert_eq!(program.get("/state.json")["program"]["actions"], true);
     let act = |action: &str| post(&program.url(), &format!("/connections/{id}/{action}"), "", "");
@@ -102,14 +102,14 @@ fn an_action_is_seen_by_the_next_reader() {
 }
 
 #[test]
-fn a_connection_is_reset() {
+fn c182a_a_connection_is_reset() {
     let (program, mut client, id) = start(allowed());
     assert!(post(&program.url(), &format!("/connections/{id}/reset"), "", "").contains("done"));
     client.read(&mut [0]).expect_err("a reset");
 }
 
 #[test]
-fn actions_are_refused_unless_they_are_allowed() {
+fn c182a_actions_are_refused_unless_they_are_allowed() {
     let (program, mut client, id) = start(Inspector::at("0"));
     let path = format!("/connections/{id}/close");
     let refused = post(&program.url(), &path, "", "");
@@ -121,7 +121,7 @@ fn actions_are_refused_unless_they_are_allowed() {
 }
 
 #[test]
-fn other_sites_cant_act() {
+fn c182a_other_sites_cant_act() {
     let (program, _client, id) = start(allowed());
     let url = program.url();
     let (base, _) = url.split_once('?').expect("a token");
@@ -134,7 +134,7 @@ fn other_sites_cant_act() {
 }
 
 #[test]
-fn the_levels_of_the_log_are_set() {
+fn c182a_the_levels_of_the_log_are_set() {
     let (tell, told) = mpsc::channel();
     let inspector = allowed().set_log(move |levels| match levels {
         "loud" => Err("no such level".to_owned()),
@@ -153,7 +153,7 @@ fn the_levels_of_the_log_are_set() {
 }
 
 #[test]
-fn a_page_that_stops_reading_is_cut() {
+fn c183_a_page_that_stops_reading_is_cut() {
     let inspector = Inspector::at("0").page_timeout(Duration::from_millis(300));
     let (program, ()) = Program::start_with(inspector, LoopOptions::default(), |reactor| {
         // More than the buffers of a loopback connection hold.

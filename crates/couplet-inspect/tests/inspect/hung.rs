@@ -25,7 +25,7 @@ fn hung(state: &Value) -> Option<Value> {
 }
 
 #[test]
-fn it_answers_while_a_callback_hangs_and_shows_the_callback_each_time() {
+fn c179_it_answers_while_a_callback_hangs_and_shows_the_callback_each_time() {
     let (let_go, waits) = mpsc::channel();
     let (program, address) = Program::start(move |reactor| {
         let mut waits = Some(waits);
@@ -59,7 +59,7 @@ fn it_answers_while_a_callback_hangs_and_shows_the_callback_each_time() {
 }
 
 #[test]
-fn a_timed_call_that_hangs_is_named_by_its_place() {
+fn c179_a_timed_call_that_hangs_is_named_by_its_place() {
     let (let_go, waits) = mpsc::channel::<()>();
     let (program, ()) = Program::start(move |reactor| {
         reactor.call_later(Duration::ZERO, move || {

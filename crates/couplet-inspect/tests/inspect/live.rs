@@ -30,7 +30,7 @@ fn changes(message: &Value) -> (usize, usize) {
 }
 
 #[test]
-fn a_page_gets_all_rows_first_and_then_the_changes() {
+fn c183_a_page_gets_all_rows_first_and_then_the_changes() {
     let (program, address) = Program::start(|reactor| {
         let port = reactor.listen("tcp:0:interface=127.0.0.1", || Quiet).expect("a free port");
         port.host().socket_addr().expect("TCP")

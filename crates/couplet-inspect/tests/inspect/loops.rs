@@ -42,7 +42,7 @@ fn the_loops_of_a_cluster_are_side_by_side() {
 }
 
 #[test]
-fn the_inspector_ends_with_its_last_loop_and_starts_again_with_the_next() {
+fn c182_the_inspector_ends_with_its_last_loop_and_starts_again_with_the_next() {
     let inspector = Inspector::at("0");
     assert_eq!(inspector.url(), None);
     for _ in 0..3 {
@@ -90,7 +90,7 @@ fn loops_have_different_numbers_after_others_have_ended() {
 }
 
 #[test]
-fn a_loop_that_ends_while_it_hangs_is_shown_as_ended() {
+fn c179_a_loop_that_ends_while_it_hangs_is_shown_as_ended() {
     let folder = Folder::new();
     let inspector = Inspector::at("0").record_at_end(folder.0.join("end.rec"));
     let (program, ()) = Program::start_with(inspector.clone(), LoopOptions::default(), |_| ());

@@ -70,15 +70,15 @@ fn memory() -> u64 {
 
 #[test]
 #[ignore = "measures; run it alone"]
-fn memory_is_fixed_over_ten_million_events() {
+fn c184_memory_is_fixed_over_ten_million_events() {
     if std::env::var_os(IS_CHILD).is_none() {
         // Other tests of this process need memory too.
         let mut alone = Command::new(std::env::current_exe().expect("a test has a path"));
         alone.args([
-            "--ignored",
-            "--nocapture",
+#[ignore = "measures; run it alone"]
             "--exact",
-            "memory::memory_is_fixed_over_ten_million_events",
+            "memory::c184_memory_is_fixed_over_ten_million_events",
+            "--nocapture",
         ]);
         let ended = alone.env(IS_CHILD, "1").output().expect("it starts");
         assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));

@@ -73,7 +73,7 @@ fn a_throttle() {
 }
 
 #[test]
-fn a_peer_that_reads_nothing() {
+fn c180_a_peer_that_reads_nothing() {
     let write = |transport: &Transport| {
         transport.set_write_cap(Some(1 << 30));
         transport.write(vec![7; 64 << 20]);
@@ -118,7 +118,7 @@ fn a_close_that_waits_for_the_peer() {
 }
 
 #[test]
-fn a_handshake_that_does_not_proceed() {
+fn c180_a_handshake_that_does_not_proceed() {
     let folder = tempfile();
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     let (cert, key) = (folder.join("cert.pem"), folder.join("key.pem"));
@@ -165,7 +165,7 @@ fn a_connect_that_gets_no_answer() {
 }
 
 #[test]
-fn timed_calls_tasks_and_jobs_have_their_places() {
+fn c180_timed_calls_tasks_and_jobs_have_their_places() {
     let (let_go, waits) = mpsc::channel::<()>();
     let (program, ()) = Program::start(move |reactor| {
         reactor.call_later(Duration::from_secs(3600), || ());
@@ -189,7 +189,7 @@ fn timed_calls_tasks_and_jobs_have_their_places() {
 }
 
 #[test]
-fn a_job_that_waits_for_a_thread() {
+fn c180_a_job_that_waits_for_a_thread() {
     let (let_go, waits) = mpsc::channel::<()>();
     let waits = std::sync::Arc::new(std::sync::Mutex::new(waits));
     let (program, ()) = Program::start(move |reactor| {

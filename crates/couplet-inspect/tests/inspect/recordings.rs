@@ -97,7 +97,7 @@ fn hang(program: &Program) -> mpsc::Sender<()> {
 }
 
 #[test]
-fn the_events_of_a_program_are_written_at_its_end() {
+fn c184b_the_events_of_a_program_are_written_at_its_end() {
     let folder = Folder::new();
     let file = folder.0.join("end.rec");
     let inspector = Inspector::without_page().record_at_end(&file);
@@ -237,7 +237,7 @@ fn a_recording_of_more_events_than_its_ring_has_the_newest_with_their_counts() {
 }
 
 #[test]
-fn no_contents_are_kept_unless_they_are_asked_for() {
+fn c184d_no_contents_are_kept_unless_they_are_asked_for() {
     let (program, address) =
         Program::start_with(Inspector::without_page(), LoopOptions::default(), echo);
     let _open = connection(address);
@@ -317,7 +317,7 @@ fn contents_under_tls_are_ciphertext() {
 }
 
 #[test]
-fn the_memory_of_contents_is_a_setting_and_the_newest_are_kept() {
+fn c184d_the_memory_of_contents_is_a_setting_and_the_newest_are_kept() {
     let inspector = Inspector::without_page().contents(1000).contents_size(512);
     let (program, address) = Program::start_with(inspector, LoopOptions::default(), echo);
     let mut open = connection(address);
@@ -371,7 +371,7 @@ fn the_last_sixteen_loops_that_have_ended_are_in_the_recording() {
 }
 
 #[test]
-fn a_panic_that_ends_a_loop_leaves_a_recording() {
+fn c184c_a_panic_that_ends_a_loop_leaves_a_recording() {
     let folder = Folder::new();
     let file = folder.0.join("end.rec");
     let inspector = Inspector::without_page().record_at_end(&file);
@@ -394,7 +394,7 @@ fn a_loop_that_never_ran_leaves_no_recording() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_full_disk_at_the_end_harms_nothing() {
+fn c184c_a_full_disk_at_the_end_harms_nothing() {
     for file in ["/dev/full", "/missing/end.rec"] {
         let inspector = Inspector::without_page().record_at_end(file);
         let (program, address) = Program::start_with(inspector, LoopOptions::default(), echo);
@@ -416,7 +416,7 @@ fn a_recording_is_made_on_demand() {
 }
 
 #[test]
-fn a_red_flag_is_recorded_with_a_mark_and_the_oldest_files_are_removed() {
+fn c184c_a_red_flag_is_recorded_with_a_mark_and_the_oldest_files_are_removed() {
     let folder = Folder::new();
     let old = ["poems-20000101T000000Z-busy.rec", "poems-20010101T000000Z-busy.rec"];
     for name in old {
@@ -443,7 +443,7 @@ fn a_red_flag_is_recorded_with_a_mark_and_the_oldest_files_are_removed() {
 }
 
 #[test]
-fn a_folder_that_cant_be_written_harms_nothing() {
+fn c184c_a_folder_that_cant_be_written_harms_nothing() {
     let folder = Folder::new();
     let missing = folder.0.join("missing");
     let inspector = Inspector::at("0").record_flags(&missing).recording_pause(Duration::ZERO);

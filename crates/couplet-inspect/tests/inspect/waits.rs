@@ -33,7 +33,7 @@ fn row(program: &Program, path: &str) -> Value {
 }
 
 #[test]
-fn a_task_waits_for_a_task_that_waits_for_a_job() {
+fn c180a_a_task_waits_for_a_task_that_waits_for_a_job() {
     let (release, released) = mpsc::channel::<()>();
     let (program, ()) = Program::start(move |reactor| {
         let inner = reactor.clone();
@@ -120,7 +120,7 @@ fn a_history_has_each_callback_with_its_place_its_result_and_its_times() {
 }
 
 #[test]
-fn a_task_waits_for_the_bytes_of_a_connection() {
+fn c180a_a_task_waits_for_the_bytes_of_a_connection() {
     let (program, address) = Program::start(|reactor| {
         let port = reactor.serve("tcp:0:interface=127.0.0.1", |mut stream: Stream| async move {
             let mut all = Vec::new();
@@ -155,7 +155,7 @@ fn a_task_waits_for_a_sleep_and_for_a_group() {
 }
 
 #[test]
-fn a_lock_is_held_across_an_await() {
+fn c180a_a_lock_is_held_across_an_await() {
     let (program, ()) = Program::start(|reactor| {
         let lock = DeferredLock::new();
         for name in ["holder", "waiter"] {
@@ -180,7 +180,7 @@ fn a_lock_is_held_across_an_await() {
 }
 
 #[test]
-fn a_semaphore_is_in_a_cycle_only_with_all_its_holders() {
+fn c180a_a_semaphore_is_in_a_cycle_only_with_all_its_holders() {
     for is_cycle in [false, true] {
         let (program, ()) = Program::start(move |reactor| {
             let (semaphore, lock) = (DeferredSemaphore::new(2), DeferredLock::new());
@@ -249,7 +249,7 @@ async fn futurelock(reactor: Reactor, lock: DeferredLock) -> couplet::Result<()>
 }
 
 #[test]
-fn a_futurelock_is_named() {
+fn c180a_a_futurelock_is_named() {
     let (program, ()) = Program::start(|reactor| {
         let task = futurelock(reactor.clone(), DeferredLock::new());
         reactor.spawn_named("select", task).detach();
@@ -270,7 +270,7 @@ fn a_futurelock_is_named() {
 }
 
 #[test]
-fn tasks_that_wait_for_one_another_are_a_cycle() {
+fn c180a_tasks_that_wait_for_one_another_are_a_cycle() {
     let (program, ()) = Program::start(deadlock);
     let flag = program.until("/flags.json", |flags| {
         let flags = flags.as_array().expect("flags").iter();
@@ -284,7 +284,7 @@ thread_local! {
 }
 
 #[test]
-fn a_deferred_shows_its_consumer_and_its_history() {
+fn c180a_a_deferred_shows_its_consumer_and_its_history() {
     let (program, ()) = Program::start(|_| {
         let (outer, resolver) = Deferred::<u8>::new();
         let (inner, kept) = Deferred::<u8>::new();
@@ -333,7 +333,7 @@ fn ended(program: &Program, count: usize) -> Vec<Value> {
 }
 
 #[test]
-fn a_deferred_that_has_ended_keeps_its_history() {
+fn c180a_a_deferred_that_has_ended_keeps_its_history() {
     let (program, ()) = Program::start(|_| handled());
     let rows = ended(&program, 2);
     let why = text(&rows[0], "why");
@@ -357,7 +357,7 @@ fn a_deferred_that_has_ended_keeps_its_history() {
 }
 
 #[test]
-fn the_number_of_ended_deferreds_is_set() {
+fn c180a_the_number_of_ended_deferreds_is_set() {
     for count in [0, 1, 3] {
         let limits = TableLimits::default().ended_deferreds(count);
         let inspector = Inspector::at("0").tables(limits);
@@ -388,7 +388,7 @@ impl ProcessProtocol for Told {
 }
 
 #[test]
-fn a_child_that_has_exited_keeps_a_pipe_open() {
+fn c180a_a_child_that_has_exited_keeps_a_pipe_open() {
     let (tell, told) = mpsc::channel();
     let (program, process) = Program::start(move |reactor| {
         // The grandchild has the pipes too.

@@ -278,7 +278,7 @@ fn c140_an_answer_after_the_timeout_starts_nothing() {
 }
 
 #[test]
-fn c141_a_name_that_leads_nowhere_is_a_lookup_error() {
+fn c32_c141_a_name_that_leads_nowhere_is_a_lookup_error() {
     let mut world = World::new(&[], "tcp:www:80");
     let failure = world.run().0.expect_err("no address");
     assert_eq!(failure.to_string(), "cannot find the host \"www\": the name has no address");

@@ -1,5 +1,5 @@
 //! The simulator: its networks and hosts, determinism by seed, and the failures it finds.
-//! `docs/contract.md` names some of these tests.
+//! Some names begin with rows of `docs/contract.md`.
 
 #[macro_use]
 extern crate couplet_watched;

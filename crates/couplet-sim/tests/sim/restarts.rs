@@ -87,7 +87,7 @@ fn text(socket: &Socket) -> String {
 }
 
 #[test]
-fn a_line_that_a_restart_cuts_is_whole_for_the_next_program() {
+fn c51d_a_line_that_a_restart_cuts_is_whole_for_the_next_program() {
     let (mut sim, server, socket, diary) = served();
     sim.fault(s(2), s(0), Fault::Restart(server));
     socket.push(b"a rose\r\nis a").unwrap();
@@ -291,7 +291,7 @@ fn clients(sim: &mut Sim, busy: u32, idle: u32, diary: &Diary) {
 }
 
 #[test]
-fn a_hundred_restarts_lose_no_connection_and_no_byte() {
+fn c51d_a_hundred_restarts_lose_no_connection_and_no_byte() {
     let (diary, answers) = (Diary::default(), Diary::default());
     let mut sim = Sim::new(7);
     let server = server(&mut sim, &diary);
@@ -310,7 +310,7 @@ fn a_hundred_restarts_lose_no_connection_and_no_byte() {
 }
 
 #[test]
-fn restarts_in_a_storm_lose_no_byte() {
+fn c51d_restarts_in_a_storm_lose_no_byte() {
     check(1..30, Weather::Storm, |sim| {
         let (diary, answers) = (Diary::default(), Diary::default());
         let server = server(sim, &diary);

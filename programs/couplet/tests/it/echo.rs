@@ -61,7 +61,7 @@ fn who_stops_sending_gets_all_that_is_left_and_the_end() {
 
 #[test]
 #[ignore = "measures; run it alone"]
-fn who_never_reads_costs_at_most_2_mib_and_is_not_cut() {
+fn c71_who_never_reads_costs_at_most_2_mib_and_is_not_cut() {
     const CLIENTS: usize = 4;
     let server = Server::start(&["echo"]);
     // More than fits into the kernel's buffers in both directions.

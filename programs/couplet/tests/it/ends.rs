@@ -154,7 +154,7 @@ fn connect_ends_with_the_server_and_tells_how() {
 
 /// The bytes arrive while the server is stopped, before its idle timeout; it continues after that.
 #[test]
-fn a_server_that_was_stopped_reads_what_has_arrived_before_its_timers() {
+fn c15c_a_server_that_was_stopped_reads_what_has_arrived_before_its_timers() {
     const IDLE: Duration = Duration::from_secs(4);
     let timeout = IDLE.as_secs().to_string();
     for driver in ["epoll", "uring"] {

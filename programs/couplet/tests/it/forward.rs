@@ -518,7 +518,7 @@ fn a_client_on_a_unix_socket_has_no_address_to_announce() {
 }
 
 #[test]
-fn haproxy_gets_the_client_and_passes_it_on() {
+fn c145e_haproxy_gets_the_client_and_passes_it_on() {
     if !has("haproxy") {
         return;
     }

@@ -111,7 +111,7 @@ fn sockets_that_were_not_passed_are_errors_with_their_place() {
 }
 
 #[test]
-fn systemd_activates_the_program() {
+fn c145_systemd_activates_the_program() {
     const ACTIVATE: &str = "systemd-socket-activate";
     if !has(ACTIVATE) {
         return;

@@ -209,7 +209,7 @@ fn tshark(file: &str, arguments: &[&str]) -> Option<String> {
 }
 
 #[test]
-fn wireshark_follows_a_conversation_of_a_recording() {
+fn c184e_wireshark_follows_a_conversation_of_a_recording() {
     let server = Server::start(&["echo", "--inspect=0", "--inspect-contents", "1000"]);
     let url = url(&server);
     let mut client = server.connect();
@@ -248,7 +248,7 @@ fn wireshark_counts_the_bytes_that_a_recording_left_out() {
 }
 
 #[test]
-fn packets_need_contents() {
+fn c184e_packets_need_contents() {
     let server = Server::start(&["echo", "--inspect=0"]);
     let file = TempFile::named("echo.pcapng", b"");
     let ended = run(&["inspect", &url(&server), "--pcap", file.path()]);
@@ -262,7 +262,7 @@ fn packets_need_contents() {
 }
 
 #[test]
-fn a_simulated_world_is_written_as_packets_in_its_time() {
+fn c184e_a_simulated_world_is_written_as_packets_in_its_time() {
     let (recording, file) =
         (TempFile::named("world.rec", b""), TempFile::named("world.pcapng", b""));
     let contents = ["--inspect-contents", "64"];

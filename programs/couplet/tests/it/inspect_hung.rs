@@ -25,7 +25,7 @@ fn first_loop(endpoint: &str) -> Value {
 }
 
 #[test]
-fn the_inspector_and_the_loop_answer_while_nobody_reads_the_log() {
+fn c179_the_inspector_and_the_loop_answer_while_nobody_reads_the_log() {
     let (_file, endpoint) = socket();
     let (mut unread, log) = std::io::pipe().expect("a pipe");
     let mut command = couplet(&["chat", "-vv", "--inspect", &endpoint]);

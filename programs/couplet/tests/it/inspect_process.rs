@@ -13,7 +13,7 @@ fn inspect(pid: u32, more: &[&str]) -> crate::kit::Ended {
 }
 
 #[test]
-fn a_unix_socket_of_an_inspector_is_found() {
+fn c183b_a_unix_socket_of_an_inspector_is_found() {
     let file = TempFile::named("inspect", b"");
     let folder = std::path::Path::new(file.path()).parent().unwrap();
     // The path is relative to the folder of the server.
@@ -33,7 +33,7 @@ fn a_unix_socket_of_an_inspector_is_found() {
 }
 
 #[test]
-fn a_control_socket_tells_the_url_of_an_inspector_or_the_status() {
+fn c183b_a_control_socket_tells_the_url_of_an_inspector_or_the_status() {
     let file = TempFile::named("a.toml", b"");
     let text = "[services.a]\nkind = \"echo\"\nlisten = \"0\"\n[runner]\ncontrol = \"ctl\"\n";
     std::fs::write(file.path(), text).unwrap();
@@ -73,7 +73,7 @@ fn a_control_socket_tells_the_url_of_an_inspector_or_the_status() {
 }
 
 #[test]
-fn a_program_without_sockets_prints_a_snapshot() {
+fn c183b_a_program_without_sockets_prints_a_snapshot() {
     // Into a file, whose new part is shown.
     let log = TempFile::named("log", b"");
     let mut command = couplet(&["echo"]);
@@ -99,7 +99,7 @@ fn a_program_without_sockets_prints_a_snapshot() {
 }
 
 #[test]
-fn a_process_that_does_not_catch_the_signal_is_left_alone() {
+fn c183b_a_process_that_does_not_catch_the_signal_is_left_alone() {
     let mut other = Running::start(Command::new("sleep").arg("60"));
     let ended = inspect(other.pid(), &[]);
     assert_eq!((ended.code, ended.text()), (Some(1), ""));

@@ -146,7 +146,7 @@ fn a_view_shows_sorts_filters_and_details_connections_and_restores_the_terminal(
 }
 
 #[test]
-fn a_program_that_goes_away_is_shown_as_such_and_reconnected_to() {
+fn c183a_a_program_that_goes_away_is_shown_as_such_and_reconnected_to() {
     let Some(tmux) = Tmux::start() else { return };
     let file = TempFile::named("inspect", b"");
     let endpoint = format!("unix:{}.sock", file.path());
@@ -193,7 +193,7 @@ fn a_view_can_be_paused_and_resized() {
 }
 
 #[test]
-fn a_signal_restores_the_terminal_and_no_color_is_obeyed() {
+fn c183a_a_signal_restores_the_terminal_and_no_color_is_obeyed() {
     let Some(tmux) = Tmux::start() else { return };
     let (server, url, _clients) = inspected(1);
     let before = tmux.modes();

@@ -21,7 +21,7 @@ fn children_of(parent: &str) -> Vec<String> {
 }
 
 #[test]
-fn process_1_reaps_orphans() {
+fn c154e_process_1_reaps_orphans() {
     if !has_namespaces() {
         return;
     }

@@ -19,7 +19,7 @@ fn without_a_scenario_they_are_listed() {
 }
 
 #[test]
-fn each_world_survives_a_few_storms() {
+fn c231_each_world_survives_a_few_storms() {
     // Of the cluster, one is over a bus in memory.
     let worlds = [
         ("poetry", "1..3"),

@@ -40,7 +40,7 @@ fn ends(mut running: Running, what: &str) {
 }
 
 #[test]
-fn servers_whose_log_or_output_nobody_reads_serve_and_end() {
+fn c119c_servers_whose_log_or_output_nobody_reads_serve_and_end() {
     if !has("openssl") {
         return;
     }
@@ -84,7 +84,7 @@ fn servers_whose_log_or_output_nobody_reads_serve_and_end() {
 }
 
 #[test]
-fn a_reader_that_continues_gets_the_number_of_lost_lines_in_the_form_of_the_log() {
+fn c119c_a_reader_that_continues_gets_the_number_of_lost_lines_in_the_form_of_the_log() {
     if !has("openssl") {
         return;
     }

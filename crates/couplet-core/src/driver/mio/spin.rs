@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn polling_that_does_not_pay_stops_and_resumes_when_it_pays() {
+    fn c97b_polling_that_does_not_pay_stops_and_resumes_when_it_pays() {
         let mut bench = Bench::new();
         let vain = (0..10_000).filter(|_| bench.wait(None, 1000 * POLL).0 > 1).count();
         assert!(

@@ -297,7 +297,7 @@ impl Held {
 }
 
 #[test]
-fn an_open_connection_waits_for_its_peer() {
+fn c180_an_open_connection_waits_for_its_peer() {
     let mut held = Held::new();
     assert_eq!(held.why(), "waits for the peer's first byte for 3.2 s");
     let _ = held.feed(b"hello");
@@ -308,7 +308,7 @@ fn an_open_connection_waits_for_its_peer() {
 }
 
 #[test]
-fn paused_reading_names_its_originator() {
+fn c180_paused_reading_names_its_originator() {
     let mut held = Held::new();
     let transport = held.transport();
     transport.pause_producing();
@@ -322,7 +322,7 @@ fn paused_reading_names_its_originator() {
 }
 
 #[test]
-fn unsent_bytes_are_told_with_the_time_that_the_peer_has_taken_nothing() {
+fn c180_unsent_bytes_are_told_with_the_time_that_the_peer_has_taken_nothing() {
     let mut held = Held::new();
     let transport = held.transport();
     transport.set_write_cap(Some(1024 * 1024));
@@ -338,7 +338,7 @@ fn unsent_bytes_are_told_with_the_time_that_the_peer_has_taken_nothing() {
 }
 
 #[test]
-fn a_paused_producer_is_told_with_the_mark_that_resumes_it() {
+fn c180_a_paused_producer_is_told_with_the_mark_that_resumes_it() {
     let mut held = Held::new();
     let transport = held.transport();
     transport.register_producer(Tank, ProducerKind::Push).expect("the first");
@@ -350,7 +350,7 @@ fn a_paused_producer_is_told_with_the_mark_that_resumes_it() {
 }
 
 #[test]
-fn half_closed_connections_tell_which_side_is_closed() {
+fn c180_half_closed_connections_tell_which_side_is_closed() {
     let mut held = Held::new();
     let transport = held.transport();
     transport.write("rest");
@@ -363,7 +363,7 @@ fn half_closed_connections_tell_which_side_is_closed() {
 }
 
 #[test]
-fn a_close_tells_how_far_it_is() {
+fn c180_a_close_tells_how_far_it_is() {
     let mut held = Held::new();
     let _ = held.feed(b"bye");
     let _ = held.life.apply(held.start);
@@ -380,7 +380,7 @@ fn a_close_tells_how_far_it_is() {
 }
 
 #[test]
-fn a_drain_is_told() {
+fn c180_a_drain_is_told() {
     let mut held = Held::new();
     let _ = held.life.drain(Duration::from_secs(1));
     assert_eq!(held.why(), "asked to finish by a drain; waits for the peer's first byte for 3.2 s");

@@ -266,7 +266,7 @@ fn a_setter_limits_its_number_to_what_makes_sense() {
 }
 
 #[test]
-fn the_least_value_of_a_setter_prints_as_a_string_that_means_the_same() {
+fn c144_the_least_value_of_a_setter_prints_as_a_string_that_means_the_same() {
     let tcp = || TcpServer::new(([127, 0, 0, 1], 80).into());
     let listen = ListenOptions::default;
     let no_time = || ConnectOptions::default().timeout(Duration::ZERO);
@@ -345,7 +345,7 @@ fn a_chain_without_a_certificate_is_not_printed() {
 /// of their string.
 #[test]
 #[cfg(any(feature = "tls", feature = "ring"))]
-fn an_endpoint_of_tls_that_lacks_a_part_is_refused_where_it_is_used_and_as_a_string() {
+fn c144_an_endpoint_of_tls_that_lacks_a_part_is_refused_where_it_is_used_and_as_a_string() {
     let mut l = Loop::new().expect("a loop");
     let reactor = l.reactor();
     let tcp = || TcpServer::new(([127, 0, 0, 1], 0).into());

@@ -507,7 +507,7 @@ fn log_writes_a_capture_and_continues_it() {
 }
 
 #[test]
-fn wrappers_nest_and_the_last_is_next_to_the_socket() {
+fn c145_wrappers_nest_and_the_last_is_next_to_the_socket() {
     let folder = Folder::new();
     for (text, sees_header) in [("log:haproxy:7777", false), ("haproxy:log:7777", true)] {
         let file = folder.path("log");

@@ -237,7 +237,7 @@ fn c152c_nobody_of_a_group_that_is_terminated_stays() {
 }
 
 #[test]
-fn c152b_a_child_that_is_stopped_goes_on_when_it_is_told_to() {
+fn c152_a_child_that_is_stopped_goes_on_when_it_is_told_to() {
     let mut nursery = Nursery::new();
     let (process, log) = nursery.spawn(Command::new("cat"));
     process.signal_process("STOP").expect("it runs");

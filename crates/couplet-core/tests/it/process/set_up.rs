@@ -215,8 +215,8 @@ fn c151_a_child_has_the_requested_descriptors_and_no_others() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn c151a_signals_that_we_ignore_have_their_defaults_in_the_child() {
-    let test = "process::set_up::c151a_signals_that_we_ignore_have_their_defaults_in_the_child";
+fn c151_signals_that_we_ignore_have_their_defaults_in_the_child() {
+    let test = "process::set_up::c151_signals_that_we_ignore_have_their_defaults_in_the_child";
     if !super::is_alone(test) {
         return;
     }
@@ -274,7 +274,7 @@ fn c153_writing_to_one_that_does_not_exist_is_an_error_and_closing_it_again_is_h
 }
 
 #[test]
-fn c153a_descriptors_may_be_files_null_or_one_another() {
+fn c153_descriptors_may_be_files_null_or_one_another() {
     let mut nursery = Nursery::new();
     let folder = crate::needed::Folder::new();
     let (from, to) = (folder.join("from"), folder.join("to"));
@@ -329,8 +329,8 @@ fn c153b_output_that_is_paused_fills_the_pipe_of_the_child() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn c151b_no_descriptor_of_a_loop_is_left_open_in_a_child_of_std() {
-    let test = "process::set_up::c151b_no_descriptor_of_a_loop_is_left_open_in_a_child_of_std";
+fn c151_no_descriptor_of_a_loop_is_left_open_in_a_child_of_std() {
+    let test = "process::set_up::c151_no_descriptor_of_a_loop_is_left_open_in_a_child_of_std";
     if !super::is_alone(test) {
         return;
     }
@@ -358,7 +358,7 @@ fn c151b_no_descriptor_of_a_loop_is_left_open_in_a_child_of_std() {
 }
 
 #[test]
-fn c149a_a_driver_without_processes_refuses_one_and_descriptors_too() {
+fn c149_a_driver_without_processes_refuses_one_and_descriptors_too() {
     use couplet::testing::{Manner, Memory};
     let (driver, _network) = Memory::new(Manner::Readiness, 0);
     let l = couplet::Loop::with_driver(driver, couplet::LoopOptions::default());

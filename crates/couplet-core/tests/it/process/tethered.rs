@@ -202,7 +202,7 @@ fn early_closers() -> Vec<(&'static str, Vec<u8>, Vec<u8>, i32)> {
 }
 
 #[test]
-fn c145d_a_program_that_closes_its_input_answers_in_full_and_gets_no_signal() {
+fn c145h_a_program_that_closes_its_input_answers_in_full_and_gets_no_signal() {
     for (script, input, output, code) in early_closers() {
         for pauses in [false, true] {
             for closes in [false, true] {
@@ -238,7 +238,7 @@ fn c145d_a_program_that_closes_its_input_answers_in_full_and_gets_no_signal() {
 }
 
 #[test]
-fn c145d_a_child_with_separate_pipes_does_the_same() {
+fn c145h_a_child_with_separate_pipes_does_the_same() {
     for (script, input, output, code) in early_closers() {
         let mut nursery = Nursery::new();
         let (process, log) = nursery.spawn(sh(script));

@@ -14,7 +14,7 @@ use super::{Cut, End, NAME, Rig};
 use crate::suite::kit::LOOPBACK;
 
 #[test]
-fn c07_after_lose_connection_writes_are_dropped_on_tls_unless_a_producer_is_registered() {
+fn c07_c13_after_lose_connection_writes_are_dropped_on_tls_unless_a_producer_is_registered() {
     struct Silent;
     impl Producer for Silent {
         fn resume_producing(&mut self) {}

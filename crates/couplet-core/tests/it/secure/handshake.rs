@@ -17,7 +17,7 @@ use crate::needed::Folder;
 use crate::suite::kit::LOOPBACK;
 
 #[test]
-fn both_sides_are_made_when_the_handshake_is_complete() {
+fn c81_both_sides_are_made_when_the_handshake_is_complete() {
     for mut rig in Rig::both() {
         let (server, client) = rig.joined();
         assert_eq!((server.log(), client.log()), (vec!["made".into()], vec!["made".into()]));

@@ -190,7 +190,7 @@ macro_rules! all_facts {
             ]
             precedence: [
                 c20b_the_first_reason_in_the_list_wins needs resets,
-                c20b_done_says_who_closed_first needs half_close,
+                c20b_c24_done_says_who_closed_first needs half_close,
                 c20b_a_fin_held_back_by_a_pause_counts needs awaited_end,
             ]
             ports: [
@@ -383,7 +383,7 @@ macro_rules! all_facts {
             ]
             requests: [
                 c02a_each_request_takes_effect_in_each_callback_of_its_protocol needs joint_halves,
-                c08_each_request_in_connection_lost_does_nothing needs joint_halves,
+                c02a_c08_each_request_in_connection_lost_does_nothing needs joint_halves,
                 c160f_each_request_of_a_port_takes_effect_in_each_of_its_callbacks,
                 c160f_each_request_of_a_port_takes_effect_in_connection_refused needs ip,
                 c160f_requests_in_stop_protocol_do_nothing_and_leave_nothing,

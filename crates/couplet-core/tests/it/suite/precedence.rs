@@ -98,7 +98,7 @@ fn ended(rig: &mut Rig, a: &A, b: &B, (name, reason, sees): (&str, &str, Saw)) {
     assert_eq!(rig.take_to_the_end(b), sees, "{name}");
 }
 
-pub(crate) fn c20b_done_says_who_closed_first(kit: Kit) {
+pub(crate) fn c20b_c24_done_says_who_closed_first(kit: Kit) {
     let cases: &[Plain] = &[
         ("we, then the peer", "Done(Us)", |rig, a, b| {
             LOSE(&a.transport());

@@ -416,7 +416,7 @@ impl Drop for Named<'_> {
     }
 }
 
-pub(crate) fn c08_each_request_in_connection_lost_does_nothing(kit: Kit) {
+pub(crate) fn c02a_c08_each_request_in_connection_lost_does_nothing(kit: Kit) {
     // A tell reports a refusal, but the table expects success.
     for &request in REQUESTS.iter().filter(|(name, ..)| *name != "tell") {
         let (name, ..) = request;

@@ -166,7 +166,7 @@ fn c51a_an_adoption_that_fails_says_why_and_closes_the_socket() {
 }
 
 #[test]
-fn c51a_an_adopted_port_is_like_any_other() {
+fn c22b_c51a_an_adopted_port_is_like_any_other() {
     let mut rig = Kit::mio().rig();
     let socket = listening();
     let (address, number) = (socket.local_addr().unwrap(), socket.as_raw_fd());

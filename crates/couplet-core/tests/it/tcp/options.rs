@@ -107,7 +107,7 @@ fn c64_no_delay_is_on_unless_set_otherwise() {
 }
 
 #[test]
-fn c64_an_option_reaches_the_socket() {
+fn c64_c64c_an_option_reaches_the_socket() {
     let mut rig = Kit::mio().rig();
     for role in BOTH_ROLES {
         let (a, _b) = rig.pair(role, Script::new());

@@ -17,7 +17,7 @@ async fn answered(reactor: &Reactor, head: &str) -> Result<(u16, String)> {
 }
 
 #[test]
-fn a_request_that_is_no_handshake_is_refused() {
+fn c173a_a_request_that_is_no_handshake_is_refused() {
     let without = |line: &str| HELLO.replace(line, "");
     let with = |from: &str, to: &str| HELLO.replace(from, to);
     let cases = [
@@ -108,7 +108,7 @@ fn a_client_says_what_the_server_answered() {
 }
 
 #[test]
-fn a_request_that_cant_be_sent_says_why() {
+fn c176c_a_request_that_cant_be_sent_says_why() {
     run(async move |reactor| {
         let to = WebSocketRequest::new;
         let named = |names: [&str; 1]| WebSocketOptions::default().protocols(names);

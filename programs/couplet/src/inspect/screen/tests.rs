@@ -89,7 +89,7 @@ fn ids(model: &mut Model) -> Vec<String> {
 }
 
 #[test]
-fn the_view_has_flags_loops_tabs_and_rows_with_their_reasons() {
+fn c183a_the_view_has_flags_loops_tabs_and_rows_with_their_reasons() {
     let shown = lines(&mut model());
     let wanted = [
         "chat 1.0  pid 7, up 90.0 s  live",
@@ -402,7 +402,7 @@ fn q_and_control_c_quit_and_help_explains_the_keys() {
 }
 
 #[test]
-fn only_the_rows_in_sight_are_formatted() {
+fn c183a_only_the_rows_in_sight_are_formatted() {
     let mut model = Model::new();
     let all: Vec<Value> = (0..10_000).map(connection).collect();
     model.apply(message(&all), true);

@@ -155,7 +155,7 @@ fn member(port: SocketAddr) -> Client {
 }
 
 #[test]
-fn connections_survive_a_sigkill_with_their_state() {
+fn c51e_connections_survive_a_sigkill_with_their_state() {
     let Some(program) = Managed::start(100) else { return };
     let [echo, chat] = program.ports();
     let mut client = Client::connect(echo);
@@ -203,7 +203,7 @@ fn connections_of_all_loops_survive_a_sigkill() {
 }
 
 #[test]
-fn what_the_dead_process_had_read_in_part_is_reset() {
+fn c51e_what_the_dead_process_had_read_in_part_is_reset() {
     let Some(program) = Managed::start(100) else { return };
     let [_, chat] = program.ports();
     let (mut ada, mut bob) = (member(chat), member(chat));
@@ -219,7 +219,7 @@ fn what_the_dead_process_had_read_in_part_is_reset() {
 }
 
 #[test]
-fn connections_that_the_store_has_no_room_for_end_with_the_process() {
+fn c51e_connections_that_the_store_has_no_room_for_end_with_the_process() {
     let Some(program) = Managed::start(3) else { return };
     let [echo, _] = program.ports();
     let (mut kept, mut other) = (Client::connect(echo), Client::connect(echo));

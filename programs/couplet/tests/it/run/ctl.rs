@@ -244,7 +244,7 @@ fn drain_lets_connections_finish_and_ends_the_program() {
 }
 
 #[test]
-fn stop_ends_the_program_although_connections_are_open() {
+fn c105d_stop_ends_the_program_although_connections_are_open() {
     for first in [None, Some("drain")] {
         let (program, _reader) = reading(30.0);
         if let Some(first) = first {
@@ -331,7 +331,7 @@ fn a_hundred_orders_at_once_are_answered() {
 }
 
 #[test]
-fn recordings_are_written_by_order_and_at_the_end() {
+fn c184c_recordings_are_written_by_order_and_at_the_end() {
     let text = echo("a", "0", "") + CONTROL;
     let kept = ["--record", "end.rec", "--inspect-contents", "4"];
     let program = Program::start_with(Folder::new(), &text, &kept);

@@ -158,7 +158,7 @@ fn health_and_metrics_stay_at_their_ports() {
 }
 
 #[test]
-fn the_status_shows_the_older_process_while_its_connections_finish() {
+fn c105d_the_status_shows_the_older_process_while_its_connections_finish() {
     let text = services(&[poet(30.0, 900.0)], "restart-drain = 900");
     let mut program = Restarted(Program::start_with(folder_with_poem(), &text, &[]));
     let first = program.server.running.pid();

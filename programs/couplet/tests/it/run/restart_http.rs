@@ -65,7 +65,7 @@ fn fetch_for_ever(port: SocketAddr, ends: &AtomicBool) -> (usize, usize) {
 }
 
 #[test]
-fn kept_connections_of_http_move_and_no_request_fails_in_restarts() {
+fn c51d_kept_connections_of_http_move_and_no_request_fails_in_restarts() {
     let big = Arc::new(noise(2_000_000));
     let mut program = start(&big);
     let port = program.port("s");

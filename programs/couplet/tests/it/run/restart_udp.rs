@@ -79,7 +79,7 @@ fn number_for_ever(to: SocketAddr, ends: &AtomicBool) -> usize {
 }
 
 #[test]
-fn each_datagram_is_answered_exactly_once_in_twenty_restarts() {
+fn c160h_each_datagram_is_answered_exactly_once_in_twenty_restarts() {
     // Of several threads, one has the port.
     for threads in ["", "threads = 3\n"] {
         let config = echo("e", "udp:0:interface=127.0.0.1", "udp-rate = 0");
@@ -107,7 +107,7 @@ fn each_datagram_is_answered_exactly_once_in_twenty_restarts() {
 }
 
 #[test]
-fn a_forwarder_answers_across_a_restart() {
+fn c160h_a_forwarder_answers_across_a_restart() {
     let (server, number) = server();
     let to = format!("udp:localhost:{number}");
     let config = forward("f", "udp:0", &to, "");
@@ -133,7 +133,7 @@ fn a_forwarder_answers_across_a_restart() {
 }
 
 #[test]
-fn an_old_process_whose_connections_finish_reads_no_datagram() {
+fn c160h_an_old_process_whose_connections_finish_reads_no_datagram() {
     let (server, number) = server();
     let to = format!("udp:127.0.0.1:{number}");
     let all = [forward("f", "udp:0:interface=127.0.0.1", &to, ""), poet(9.0, 90.0)];
@@ -161,7 +161,7 @@ fn an_old_process_whose_connections_finish_reads_no_datagram() {
 }
 
 #[test]
-fn a_reload_keeps_the_socket_and_what_waits_in_it() {
+fn c160h_a_reload_keeps_the_socket_and_what_waits_in_it() {
     let (server, number) = server();
     let config = |idle: u32| {
         let (to, more) = (format!("udp:127.0.0.1:{number}"), format!("idle-timeout = {idle}"));
@@ -187,7 +187,7 @@ fn a_reload_keeps_the_socket_and_what_waits_in_it() {
 }
 
 #[test]
-fn tcp_and_udp_on_one_number_stay_apart() {
+fn c160h_tcp_and_udp_on_one_number_stay_apart() {
     let free = TcpListener::bind("127.0.77.1:0").unwrap().local_addr().unwrap();
     let udp = format!("udp:{free}");
     let mixed = |more: &str| {

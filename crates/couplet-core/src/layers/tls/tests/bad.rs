@@ -16,7 +16,7 @@ fn told(end: &End) -> Told {
 }
 
 #[test]
-fn a_bad_certificate_is_the_reason_on_both_sides() {
+fn c75_c76_a_bad_certificate_is_the_reason_on_both_sides() {
     use CertificateProblem::*;
     let authority = Authority::new();
     type Change = fn(&mut CertificateParams);
