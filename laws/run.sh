@@ -15,7 +15,6 @@ work=${CARGO_TARGET_DIR:-$root/target}/laws
 copy=$work/copy
 log=$work/log
 export CARGO_TARGET_DIR=$work/target CARGO_TERM_COLOR=never RUST_BACKTRACE=0
-unset CI # the copy has no history to compare the public API with
 
 die() { echo "$*" >&2; exit 1; }
 

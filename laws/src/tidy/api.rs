@@ -130,17 +130,12 @@ impl Crate {
             all.imports.entry(file.module.clone()).or_default().extend(imported);
         }
         // The facade's `pub use couplet_http as http`.
-        let crates: [Item; 2] = [
-            syn::parse_quote!(
-                pub mod http {}
-            ),
-            syn::parse_quote!(
-                pub mod sim {}
-            ),
-        ];
-        for item in crates {
-            let path = named(&item).map(|(.., name)| vec![name]).expect("a module");
+        let exported = files.first().into_iter().flat_map(|facade| &facade.imported);
+        for (name, _) in exported.filter(|(name, path)| **path == ["crate", name]) {
+            let path = vec![name.clone()];
             if all.modules.contains_key(&path) {
+                let name = quote::format_ident!("{}", path[0]);
+                let item: Item = syn::parse_quote!(pub mod #name {});
                 all.items.insert(path, item.clone());
                 all.modules.entry(Path::new()).or_default().push(item);
             }

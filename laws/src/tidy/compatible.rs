@@ -1,18 +1,15 @@
-//! Compatibility with the last release: a note in `changes/` names each public item that was removed
-//! or changed since then, or that other code has to provide now.
+//! Compatibility with the last release: CHANGELOG.md names, under Unreleased, each public item that was
+//! removed or changed since then, or that other code has to provide now.
 //!
-//! The items of both versions are read from the sources (`api.rs`), those of the release by git
-//! (`history.rs`). New items need no line anywhere. `target/api.txt` has the current ones.
+//! `laws/api/VERSION.txt` has the items of the release, a line each. `target/api.txt` gets the current
+//! ones, read from the sources (`api.rs`); a release replaces the first file by the second. New items
+//! need no line anywhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use super::api::public_items;
-use super::history::Release;
-use super::source::{Source, library, library_of, root, texts, with_parsed_code};
-
-/// The kinds of notes that may say so: `changes/<slug>.<kind>.md`.
-const KINDS: [&str; 3] = [".changed.md", ".removed.md", ".security.md"];
+use super::source::{library, read, root, with_parsed_code};
 
 /// The path of a line's item, without its generics: `reactor::Reactor::listen`.
 fn path_of(line: &str) -> &str {
@@ -73,51 +70,66 @@ fn unannounced<'a>(
     breaking(old, new).into_iter().filter(|line| !is_announced(line)).collect()
 }
 
-/// The lines of the notes that the release doesn't have.
-fn new_notes(released: &[Source]) -> String {
-    let is_note = |source: &Source| KINDS.iter().any(|kind| source.path.ends_with(kind));
-    let old: BTreeSet<&str> =
-        released.iter().filter(|note| is_note(note)).flat_map(|note| note.text.lines()).collect();
-    let now = texts("changes", "md").into_iter().filter(is_note);
-    let lines = now.flat_map(|note| note.text.lines().map(str::to_owned).collect::<Vec<_>>());
-    lines.filter(|line| !old.contains(line.as_str())).collect::<Vec<_>>().join("\n")
+/// The text under a heading of the changelog.
+fn under<'a>(changelog: &'a str, heading: &str) -> Option<&'a str> {
+    let mut sections = changelog.split("\n## ").skip(1);
+    sections.find_map(|section| section.strip_prefix(heading)?.strip_prefix('\n'))
+}
+
+/// The public items of the libraries: those of the facade, and those of the runner.
+fn current() -> BTreeSet<String> {
+    let runner = public_items(library("couplet-runner")).into_iter();
+    let runner = runner.map(|line| format!("couplet_runner::{line}"));
+    public_items(library("couplet")).into_iter().chain(runner).collect()
+}
+
+/// The version of the last release, and its public items.
+fn released() -> (String, BTreeSet<String>) {
+    let lists = fs::read_dir(root().join("laws/api")).expect("a folder");
+    let lists: Vec<_> = lists.map(|list| list.expect("an entry").file_name()).collect();
+    let [list] = &lists[..] else { panic!("laws/api has the list of one release, not {lists:?}") };
+    let list = list.to_string_lossy();
+    let items = read(&format!("laws/api/{list}")).lines().map(str::to_owned).collect();
+    (list.trim_end_matches(".txt").to_owned(), items)
 }
 
 #[test]
-fn a_note_names_each_public_item_that_was_removed_or_changed() {
+fn the_changelog_names_each_public_item_that_was_removed_or_changed() {
     with_parsed_code(|| {
-        let now = public_items(library("couplet"));
+        let now = current();
         let target =
             std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into);
         let text = now.iter().fold(String::new(), |text, line| text + line + "\n");
-        // For review; the tree may be read-only.
+        // For review and for a release; the tree may be read-only.
         let _ = fs::create_dir_all(&target).and_then(|()| fs::write(target.join("api.txt"), text));
-        let release = match Release::last() {
-            Ok(release) => release,
-            // A package has no history. CI has, and compares.
-            Err(reason) if std::env::var_os("CI").is_none() => {
-                return eprintln!("the public API is not compared: {reason}");
-            }
-            Err(reason) => panic!("the public API cannot be compared: {reason}"),
-        };
-        let old = public_items(&library_of("couplet", |folder| release.files(folder, &[".rs"])));
-        assert!(old.len() > 500, "the release has only {} public items", old.len());
-        let notes = new_notes(&release.files("changes", &[".md"]));
-        let broken: Vec<String> = unannounced(&old, &now, &notes)
+        let (version, old) = released();
+        assert!(old.len() > 4000, "the release has only {} public items", old.len());
+        let changelog = read("CHANGELOG.md");
+        assert!(under(&changelog, &version).is_some(), "CHANGELOG.md has no heading {version}");
+        let notes = under(&changelog, "Unreleased").expect("a heading Unreleased in CHANGELOG.md");
+        let broken: Vec<String> = unannounced(&old, &now, notes)
             .into_iter()
             .map(|line| format!("{} {line}", if old.contains(line) { '-' } else { '+' }))
             .collect();
         assert!(
             broken.is_empty(),
-            "no note names these public items, which have changed since the last release:\n{}\nIf that is \
-         meant, write their names in backquotes in changes/<slug>.changed.md or .removed.md",
+            "CHANGELOG.md does not name these public items, which have changed since {version}:\n{}\nIf \
+             that is meant, write their names in backquotes under Unreleased",
             broken.join("\n")
         );
     });
 }
 
 #[test]
-fn each_breaking_change_needs_a_note_and_no_other() {
+fn a_section_of_the_changelog_ends_at_the_next_heading() {
+    let changelog = "# Changelog\n\n## Unreleased\n\n- `A` is new.\n\n## 0.1.0\n\nFirst.\n";
+    assert_eq!(under(changelog, "Unreleased"), Some("\n- `A` is new.\n"));
+    assert_eq!(under(changelog, "0.1.0"), Some("\nFirst.\n"));
+    assert_eq!(under(changelog, "0.1"), None);
+}
+
+#[test]
+fn only_a_breaking_change_needs_a_note() {
     let lines = |lines: &[&str]| lines.iter().map(|&line| line.to_owned()).collect::<BTreeSet<_>>();
     let old = lines(&[
         "Form enum",

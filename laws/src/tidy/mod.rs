@@ -9,7 +9,6 @@ mod contract;
 mod english;
 mod events;
 mod hashed;
-mod history;
 mod links;
 mod lists;
 mod modules;

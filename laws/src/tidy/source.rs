@@ -35,14 +35,14 @@ pub(super) fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-fn walk(dir: &Path, ending: &str, found: &mut Vec<PathBuf>) {
+fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
     let mut entries: Vec<_> =
         fs::read_dir(dir).expect("a folder").map(|entry| entry.expect("an entry").path()).collect();
     entries.sort();
     for path in entries {
         if path.is_dir() {
-            walk(&path, ending, found);
-        } else if path.extension().is_some_and(|of| of == ending) {
+            walk(&path, found);
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
             found.push(path);
         }
     }
@@ -50,14 +50,9 @@ fn walk(dir: &Path, ending: &str, found: &mut Vec<PathBuf>) {
 
 /// The Rust files below a folder of the workspace.
 pub(super) fn sources(below: &str) -> Vec<Source> {
-    texts(below, "rs")
-}
-
-/// The files with an ending below a folder of the workspace.
-pub(super) fn texts(below: &str, ending: &str) -> Vec<Source> {
     let root = root();
     let mut paths = Vec::new();
-    walk(&root.join(below), ending, &mut paths);
+    walk(&root.join(below), &mut paths);
     paths
         .into_iter()
         .map(|path| Source {
@@ -144,7 +139,7 @@ pub(super) fn library(name: &str) -> &'static [Code] {
     }
     let known = PARSED.with_borrow(|parsed| parsed.get(name).copied());
     known.unwrap_or_else(|| {
-        let code: &[Code] = library_of(name, sources).leak();
+        let code: &[Code] = library_of(name).leak();
         PARSED.with_borrow_mut(|parsed| parsed.insert(name.to_owned(), code));
         code
     })
@@ -171,11 +166,10 @@ pub(super) fn with_parsed_code(check: fn()) {
     }
 }
 
-/// The same, with the Rust files of each folder as `read` finds them.
-pub(super) fn library_of(name: &str, read: impl Fn(&str) -> Vec<Source>) -> Vec<Code> {
+fn library_of(name: &str) -> Vec<Code> {
     let alone: [(&str, &[&str]); 1] = [(name, &[])];
     let crates = if name == "couplet" { &CRATES[..] } else { &alone[..] };
-    let files = |name: &str| read(&format!("{}/src", folder_of(name)));
+    let files = |name: &str| sources(&format!("{}/src", folder_of(name)));
     crates.iter().flat_map(|(name, at)| code_of(files(name), name, at)).collect()
 }
 
