@@ -1,4 +1,3 @@
-law=10
 broken='a panic in a callback of a port of datagrams is not caught'
 apply() {
     swap crates/couplet-core/src/datagrams.rs 'contain\(what, \|\| f\(&mut \*\*protocol, &transport\)\);' \

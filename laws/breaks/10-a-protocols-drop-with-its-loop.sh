@@ -1,4 +1,3 @@
-law=10
 broken='a panic in the drop of a protocol is not contained when its loop is dropped'
 apply() {
     swap crates/couplet-core/src/reactor 'contain\("drop of a protocol", move \|\| entry\.life\.abandon\(\)\);' \

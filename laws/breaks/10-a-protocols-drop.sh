@@ -1,4 +1,3 @@
-law=10
 broken='a panic in the drop of a protocol is not contained'
 apply() {
     swap crates/couplet-core/src/transport 'discard\("drop of a protocol", protocol\);' 'drop(protocol);'

@@ -1,4 +1,3 @@
-law=2
 broken='a foreign buffer is dropped as soon as it was sent, while the outbox is borrowed'
 apply() {
     swap crates/couplet-core/src/outbox.rs 'Some\(Piece::Bytes\(bytes\)\) => spent\.push\(bytes\)' \

@@ -1,4 +1,3 @@
-law=2
 broken='discarded foreign buffers are dropped while the outbox is borrowed'
 apply() {
     swap crates/couplet-core/src/transport '^            outbox\.take_spent\(\)$' \

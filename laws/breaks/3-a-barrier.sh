@@ -1,4 +1,3 @@
-law=3
 broken='a transport waits at a `Barrier`'
 apply() {
     append crates/couplet-core/src/transport/handle.rs \

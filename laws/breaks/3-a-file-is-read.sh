@@ -1,4 +1,3 @@
-law=3
 broken='a layer reads a file'
 apply() {
     append crates/couplet-core/src/layers/mod.rs \

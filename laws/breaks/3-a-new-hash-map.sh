@@ -1,4 +1,3 @@
-law=3
 broken='a new `HashMap` without a row'
 apply() {
     append crates/couplet-core/src/reactor/turn/steps.rs 'struct Seen { keys: std::collections::HashMap<u32, u32> }

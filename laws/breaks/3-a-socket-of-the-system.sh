@@ -1,4 +1,3 @@
-law=3
 broken='a protocol opens a UNIX socket'
 apply() {
     append crates/couplet-core/src/protocols/line.rs \

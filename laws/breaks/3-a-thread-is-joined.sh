@@ -1,4 +1,3 @@
-law=3
 broken='the turn starts a thread and joins it'
 apply() {
     append crates/couplet-core/src/reactor/turn/steps.rs \

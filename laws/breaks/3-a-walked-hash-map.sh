@@ -1,4 +1,3 @@
-law=3
 broken='a lookup-only `HashMap` is iterated'
 apply() {
     append crates/couplet-core/src/protocols/policies.rs 'impl LimitConnectionsByPeer {

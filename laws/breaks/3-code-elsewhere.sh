@@ -1,4 +1,3 @@
-law=3
 broken='a file that is named like a test has code of the library'
 apply() {
     echo '//! Waits.

@@ -1,4 +1,3 @@
-law=3
 broken='`Instant::elapsed` by path, through an alias of the type'
 apply() {
     append crates/couplet-core/src/reactor/turn/steps.rs 'mod took {

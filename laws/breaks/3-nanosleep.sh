@@ -1,4 +1,3 @@
-law=3
 broken='the turn sleeps by `nanosleep`'
 apply() {
     append crates/couplet-core/src/reactor/turn/steps.rs \

@@ -1,4 +1,3 @@
-law=3
 broken='the hasher of a `HashMap` as a source of randomness'
 apply() {
     append crates/couplet-core/src/reactor/turn/steps.rs 'fn chance() -> u64 {

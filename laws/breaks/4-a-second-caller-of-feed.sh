@@ -1,4 +1,3 @@
-law=4
 broken='a second caller of `Life::feed`'
 apply() {
     append crates/couplet-core/src/reactor/turn/steps.rs 'fn again(life: &mut Life, at: std::time::Instant) -> Effects { life.feed(b"once more", at) }

@@ -1,4 +1,3 @@
-law=4
 broken='a second look at the datagram that a driver lends'
 apply() {
     append crates/couplet-core/src/reactor/turn/steps.rs 'fn look_again(driver: &dyn Driver) -> bool { driver.datagram().cut }

@@ -1,4 +1,3 @@
-law=4
 broken='a second look at the bytes that a driver lends'
 apply() {
     append crates/couplet-core/src/reactor/turn/steps.rs 'fn look(driver: &dyn Driver) -> usize { driver.lent().len() }

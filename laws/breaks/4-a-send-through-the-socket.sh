@@ -1,4 +1,3 @@
-law=4
 broken='a protocol sends through the socket of its connection'
 apply() {
     append crates/couplet-core/src/protocols/line.rs \

@@ -1,4 +1,3 @@
-law=4
 broken='`Driver` provides a walk, and the memory driver overrides it'
 apply() {
     after crates/couplet-core/src/driver/mod.rs '^pub trait Driver: Commands \{$' \

@@ -1,4 +1,3 @@
-law=4
 broken='a write to the driver through a local'
 apply() {
     append crates/couplet-core/src/reactor/turn/steps.rs 'fn send_again(io: &mut dyn Commands, key: Key, out: &mut crate::driver::Outbox) {

@@ -1,4 +1,3 @@
-law=5
 broken='`connection_lost` is called a second time'
 apply() {
     swap crates/couplet-core/src/reactor 'entry\.life\.lost\(now\);' 'entry.life.lost(now); entry.life.lost(now);'

@@ -1,4 +1,3 @@
-law=6
 broken='simulated delays depend on earlier simulations in the process'
 apply() {
     swap crates/couplet-sim/src/kernel '^        self\.at\(self\.now\.saturating_add\(delay\), event\);$' \

@@ -1,4 +1,3 @@
-law=7
 broken='a backtrace that a thread did not answer is not withdrawn'
 apply() {
     swap crates/couplet-os/src/backtrace.rs 'ASKED\.compare_exchange\(self\.0, 0,' \

@@ -1,4 +1,3 @@
-law=7
 broken='more bytes are lent than there are'
 apply() {
     swap crates/couplet-os/src/lend.rs 'self\.rest\.replace\(Some\(NonNull::from\(bytes\)\)\)' \

@@ -1,4 +1,3 @@
-law=7
 broken='bytes lent to a task of a stream stay lent after the call that lent them'
 apply() { swap crates/couplet-os/src/lend.rs '^                self\.0\.rest\.set\(self\.1\);$' ''; }
 notice() { runs streams::; }

@@ -1,4 +1,3 @@
-law=7
 broken='an `unsafe` block of `couplet-os` with an empty SAFETY comment'
 apply() { swap crates/couplet-os/src 'SAFETY: the futex is a static.*' 'SAFETY:'; }
 notice() { reads tidy; }

@@ -1,4 +1,3 @@
-law=7
 broken='an `unsafe` block of `couplet-os` without its SAFETY comment'
 apply() { swap crates/couplet-os/src 'SAFETY: `action` is what' 'It is what'; }
 notice() { reads tidy; }

@@ -1,4 +1,3 @@
-law=7
 broken='`unsafe` in the library, with a SAFETY comment and without the `forbid`'
 apply() {
     swap crates/couplet-core/src/lib.rs '^#!\[forbid\(unsafe_code\)\]$' ''

@@ -1,4 +1,3 @@
-law=8
 broken='`crate::` out of `protocols` to a private type'
 apply() {
     append crates/couplet-core/src/protocols/line.rs \

@@ -1,4 +1,3 @@
-law=9
 broken='a closure keeps all that it was called with'
 apply() {
     append crates/couplet-core/src/reactor/turn/steps.rs 'fn keep() -> Box<dyn FnMut(u8)> {

@@ -1,4 +1,3 @@
-law=9
 broken='a list of boxes without a bound'
 apply() {
     append crates/couplet-core/src/reactor/turn/steps.rs 'struct Backlog { next: Option<Box<Backlog>> }

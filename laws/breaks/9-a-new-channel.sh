@@ -1,4 +1,3 @@
-law=9
 broken='a new channel without a bound, through an alias'
 apply() {
     append crates/couplet-core/src/reactor/remote.rs 'mod line { pub(super) use std::sync::mpsc::Sender as End; }

@@ -1,4 +1,3 @@
-law=9
 broken='a new queue without a bound'
 apply() {
     append crates/couplet-core/src/reactor/turn/steps.rs \

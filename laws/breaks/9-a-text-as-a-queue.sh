@@ -1,4 +1,3 @@
-law=9
 broken='a `String` as a queue'
 apply() {
     append crates/couplet-core/src/reactor/turn/steps.rs 'struct Backlog { lines: String }

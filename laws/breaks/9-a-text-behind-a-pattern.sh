@@ -1,4 +1,3 @@
-law=9
 broken='a `String` as a queue, through a pattern'
 apply() {
     append crates/couplet-core/src/reactor/turn/steps.rs 'enum Backlog { Lines(String) }

@@ -1,4 +1,3 @@
-law=c105a
 broken='a drain includes the connections that we made'
 apply() {
     swap crates/couplet-core/src/reactor/turn/draining.rs 'Origin::Connector\(_\)\) => false' 'Origin::Connector(_)) => true'

@@ -1,4 +1,3 @@
-law=c105b
 broken='the cancel of a drain does nothing'
 apply() {
     swap crates/couplet-core/src/reactor/turn/draining.rs '^            Stage::Finishing\(_\) => self\.next_stage\(io, drain\),' \

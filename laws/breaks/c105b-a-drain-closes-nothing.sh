@@ -1,4 +1,3 @@
-law=c105b
 broken='a drain never closes the connections that did not finish'
 apply() {
     swap crates/couplet-core/src/reactor/turn/draining.rs '^                self\.with_life\(io, key, Life::end_drain\);' ''

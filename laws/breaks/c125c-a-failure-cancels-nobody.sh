@@ -1,4 +1,3 @@
-law=c125c
 broken='a failure in a scope cancels none of its tasks'
 apply() {
     swap crates/couplet-core/src/task/scope.rs '^            scope\.inner\.cancel_children\(\);$' ''

@@ -1,4 +1,3 @@
-law=c88
 broken='a shuffle is not by the seed that it was given'
 apply() {
     swap crates/couplet-sim/src/driver.rs 'let key = \[kernel\.shuffled\?,' 'let key = [kernel.shuffled.map(|_| 7)?,'

@@ -1,4 +1,3 @@
-law=order
 broken='`use crate::{Reactor, Transport}` in `driver`'
 apply() {
     append crates/couplet-core/src/driver/mod.rs 'use crate::{Reactor, Transport};

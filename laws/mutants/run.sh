@@ -11,9 +11,9 @@
 #     laws/mutants/run.sh --planted FILE       # those of a file in the form of named.txt, and no others
 #     laws/mutants/run.sh … --again            # those that lived the last time
 #     laws/mutants/run.sh … --program          # the program's tests too, for those that live
-#     laws/mutants/run.sh … --write            # the section of docs/mutants.md
 #
-# `--write` fails if one lives that has no reason in reasons.txt.
+# Those that live are listed at the end, with their reasons in reasons.txt. Those of named.txt belong to
+# each draw of all rooms; the script fails if one of them lives.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here" && git rev-parse --show-toplevel)

@@ -5,7 +5,7 @@ use super::links;
 use super::source::{assert_none, everything, read, sources};
 
 /// The documents that are checked.
-const DOCUMENTS: [&str; 18] = [
+const DOCUMENTS: [&str; 16] = [
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
@@ -21,8 +21,6 @@ const DOCUMENTS: [&str; 18] = [
     "docs/decisions/processes.md",
     "docs/decisions/stalls.md",
     "docs/decisions/turn.md",
-    "docs/map.md",
-    "docs/mutants.md",
     "python/README.md",
 ];
 

@@ -1,7 +1,8 @@
 //! The operating systems of all hosts and the network between them, in virtual time: one event
 //! queue, and the effect of each event.
 //!
-//! Nothing here calls user code.
+//! Nothing here calls user code. The kernel behaves like Linux: a difference is a bug, and the tests in
+//! `sim/parity` play the same scenes on both.
 
 #[cfg(unix)]
 mod children;

@@ -1,4 +1,9 @@
-//! Datagram ports, in the turn.
+//! Datagram ports, in the turn. A port is another `Resource` of the table.
+//!
+//! Only `Core::datagram_received` takes the datagrams that a driver lends. Output waits in a
+//! `DatagramQueue`, which keeps the boundaries that an `Outbox` would lose; within a batch of input,
+//! answers wait for its end. `Core::send_all_datagrams` decides how to treat an error; a driver only
+//! reports it.
 
 use std::io;
 use std::rc::Rc;
