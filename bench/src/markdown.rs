@@ -115,7 +115,11 @@ fn table(outcome: &Outcome) -> String {
     let mut text = format!("\n## {}\n\n{}.\n\n", outcome.name, capital(&outcome.title));
     let mut heads = vec!["server".to_owned(), outcome.lead.clone(), format!("/ {base}")];
     heads.push("least–most".into());
-    heads.extend(outcome.columns.iter().cloned());
+    // A machine may lack the means to measure a column.
+    let value = |row: &Row, at: usize| row.cells.get(at).copied().flatten();
+    let measured = |&at: &usize| outcome.rows.iter().any(|row| value(row, at).is_some());
+    let columns: Vec<usize> = (0..outcome.columns.len()).filter(measured).collect();
+    heads.extend(columns.iter().map(|&at| outcome.columns[at].clone()));
     text += &format!("| {} |\n| --- |{}\n", heads.join(" | "), " ---: |".repeat(heads.len() - 1));
     for row in &outcome.rows {
         let name = match row.server.starts_with("couplet") {
@@ -125,7 +129,7 @@ fn table(outcome: &Outcome) -> String {
         let ratio = row.ratio;
         let range = format!("{:.2}–{:.2}", ratio.least, ratio.most);
         let mut cells = vec![name, figure(row.lead.median), format!("{:.2}", ratio.median), range];
-        cells.extend(row.cells.iter().map(|&value| cell(value)));
+        cells.extend(columns.iter().map(|&at| cell(value(row, at))));
         text += &format!("| {} |\n", cells.join(" | "));
     }
     if let Some(note) = &outcome.note {
@@ -165,6 +169,15 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} in {text}");
         }
+    }
+
+    #[test]
+    fn a_column_without_a_figure_is_left_out() {
+        let mut results = fixed();
+        results.outcomes[0].rows.iter_mut().for_each(|row| row.cells[1] = None);
+        let text = tables(&results);
+        assert!(text.contains("| least–most | trips/s |\n"), "{text}");
+        assert!(text.contains("| **couplet** | 4.00 | 1.00 | 1.00–1.00 | 123 456 |\n"), "{text}");
     }
 
     #[test]
