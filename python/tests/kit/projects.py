@@ -86,7 +86,7 @@ def judge(python, options, prefix):
 
 def compared(python, name, project, prefix, allowed):
     """Runs a suite under the model and the subject, and compares the outcomes. Returns the numbers of tests that pass,
-    fail and don't count, and the suite's row for the documentation.
+    fail and don't count, and the suite's row of the printed table.
     """
     folder = where(python, name, project)
 

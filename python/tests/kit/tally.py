@@ -1,12 +1,12 @@
-"""The table of docs/twisted-tests.md: Twisted's tests for each reactor, by class, with their outcomes and the parts
-of Couplet that they use."""
+"""The table of reactors.md: Twisted's tests for each reactor, by class, with their outcomes and the parts of Couplet
+that they use."""
 
 import json
 import re
 
 from kit import environment, outcomes, reactors
 
-DOCUMENT = environment.ROOT / "docs/twisted-tests.md"
+DOCUMENT = environment.TESTS / "reactors.md"
 BEGIN, END = "<!-- table -->\n", "<!-- end of the table -->\n"
 VERSION = "Of Twisted {}:\n\n"
 COLUMNS = ["tests", "same outcome", "another", "Couplet's connections", "Twisted's, watched", "loop alone"]
