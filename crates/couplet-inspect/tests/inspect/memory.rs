@@ -75,7 +75,7 @@ fn c184_memory_is_fixed_over_ten_million_events() {
         // Other tests of this process need memory too.
         let mut alone = Command::new(std::env::current_exe().expect("a test has a path"));
         alone.args([
-#[ignore = "measures; run it alone"]
+            "--ignored",
             "--exact",
             "memory::c184_memory_is_fixed_over_ten_million_events",
             "--nocapture",
