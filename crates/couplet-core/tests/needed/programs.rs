@@ -51,10 +51,9 @@ impl Venv {
         let lock = File::create(target.join(format!("{}-venv.lock", self.name)))
             .and_then(|lock| lock.lock().map(|()| lock));
         let _lock = lock.map_err(|error| error.to_string())?;
+        // Its text: the packages that share this file are at different depths.
         let mut script = Command::new("sh");
-        script
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../couplet-core/tests/needed/venv.sh"))
-            .arg(&folder);
+        script.args(["-c", include_str!("venv.sh"), "venv.sh"]).arg(&folder);
         succeed(script.arg(self.modules).args(self.packages))?;
         Ok(folder.join("bin/python"))
     }
