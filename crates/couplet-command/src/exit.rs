@@ -24,6 +24,12 @@ impl Exit {
         Exit { code: 2, message: Some(message.to_string()) }
     }
 
+    /// A usage error: the option needs a feature that the program was built without.
+    pub fn without_feature(option: &str, feature: &str) -> Exit {
+        let built = "this program was built without its feature";
+        Exit::bad_usage(format_args!("{option}: {built} {feature}"))
+    }
+
     /// A failure that has been reported already: exit code 1.
     pub fn failed_quietly() -> Exit {
         Exit { code: 1, message: None }

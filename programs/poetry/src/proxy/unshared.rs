@@ -23,7 +23,7 @@ impl Settings {
         _: Duration,
         _: u64,
     ) -> Result<Settings, Exit> {
-        Err(Exit::bad_usage("--cache: this program was built without its feature cache"))
+        Err(Exit::without_feature("--cache", "cache"))
     }
 
     pub(crate) fn service(&self) -> Box<dyn Fn() -> Child + Send + Sync> {
