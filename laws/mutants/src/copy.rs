@@ -112,7 +112,7 @@ impl Copy {
         let packages = |mutant: &Mutant| match Crate::of(&mutant.file).0 {
             Crate::Python => PYTHON.to_vec(),
             of if of.is_of_program() => PROGRAM_PACKAGES.to_vec(),
-            of => of.guest().map_or(FEATURES.to_vec(), |package| vec!["-p", package]),
+            of => of.selection().unwrap_or(FEATURES.to_vec()),
         };
         let packages: BTreeSet<_> = mutants.values().map(packages).collect();
         for of in packages {
@@ -166,7 +166,9 @@ impl Copy {
         let (guests, library): (Vec<&str>, Vec<&str>) =
             others.iter().partition(|target| packages().any(|package| target.starts_with(package)));
         let mut built = Vec::new();
-        for package in packages() {
+        let selections =
+            Crate::ALL.into_iter().filter_map(|of| Some((of.guest()?, of.selection()?)));
+        for (package, selection) in selections {
             let tests: Vec<(&str, &str)> = guests
                 .iter()
                 .filter_map(|target| Some((*target, target.strip_prefix(package)?.trim_start())))
@@ -174,7 +176,7 @@ impl Copy {
             if tests.is_empty() {
                 continue;
             }
-            let mut arguments = vec!["-p", package, "--lib"];
+            let mut arguments = [&selection[..], &["--lib"]].concat();
             for (_, test) in tests.iter().filter(|(_, test)| *test != "--lib") {
                 arguments.extend(["--test", test]);
             }

@@ -76,7 +76,7 @@ impl Options {
         let is_drawn = |room: &&Room| match self.rooms.is_empty() {
             true => {
                 let is_slow = room.is_of.is_of_program()
-                    || matches!(room.is_of, Crate::Poetry | Crate::Python);
+                    || matches!(room.is_of, Crate::Chat | Crate::Poetry | Crate::Python);
                 !(self.quick && is_slow)
             }
             false => self.rooms.iter().any(|name| name == room.name),

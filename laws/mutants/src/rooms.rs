@@ -18,6 +18,8 @@ pub enum Crate {
     Command,
     /// The program `couplet`.
     Program,
+    /// The program `chat`.
+    Chat,
     /// The program `poetry`.
     Poetry,
     /// The native half of the package for Python.
@@ -45,7 +47,7 @@ const fn of_guest(name: &'static str, is_of: Crate, tests: &'static [&'static st
     Room { name, is_of, path: "", tests }
 }
 
-pub const ROOMS: [Room; 37] = [
+pub const ROOMS: [Room; 38] = [
     of_library("transport", &["inbox", "memory", "signals", "public_api", "datagrams"]),
     of_library("reactor", &["inbox", "memory", "signals", "cluster", "stall", "datagrams"]),
     of_library("recorder", &["memory", "signals"]),
@@ -90,6 +92,7 @@ pub const ROOMS: [Room; 37] = [
     Room { name: "runner", is_of: Crate::Runner, path: "", tests: &[] },
     Room { name: "command", is_of: Crate::Command, path: "", tests: &[] },
     Room { name: "cli", is_of: Crate::Program, path: "", tests: &[] },
+    of_guest("chat", Crate::Chat, &["chat --lib", "chat it"]),
     of_guest("poetry", Crate::Poetry, &["poetry --lib", "poetry it"]),
     Room { name: "python", is_of: Crate::Python, path: "", tests: &[] },
 ];
@@ -125,6 +128,7 @@ impl Crate {
             Crate::Runner => "crates/couplet-runner/src",
             Crate::Command => "crates/couplet-command/src",
             Crate::Program => "programs/couplet/src",
+            Crate::Chat => "programs/chat/src",
             Crate::Poetry => "programs/poetry/src",
             Crate::Python => "python/src",
         }
@@ -143,12 +147,13 @@ impl Crate {
             Crate::Runner => "runner/",
             Crate::Command => "command/",
             Crate::Program => "cli/",
+            Crate::Chat => "chat/",
             Crate::Poetry => "poetry/",
             Crate::Python => "python/",
         }
     }
 
-    pub const ALL: [Crate; 13] = [
+    pub const ALL: [Crate; 14] = [
         Crate::Core,
         Crate::Defer,
         Crate::Http,
@@ -160,6 +165,7 @@ impl Crate {
         Crate::Runner,
         Crate::Command,
         Crate::Program,
+        Crate::Chat,
         Crate::Poetry,
         Crate::Python,
     ];
@@ -176,9 +182,17 @@ impl Crate {
             Crate::Rooms => Some("couplet-rooms"),
             Crate::Bus => Some("couplet-bus"),
             Crate::Inspect => Some("couplet-inspect"),
+            Crate::Chat => Some("chat"),
             Crate::Poetry => Some("poetry"),
             _ => None,
         }
+    }
+
+    /// The arguments of cargo for a guest. Programs are built with all their features, so that all
+    /// their files are mutated.
+    pub fn selection(self) -> Option<Vec<&'static str>> {
+        let features = matches!(self, Crate::Chat | Crate::Poetry).then_some("--all-features");
+        Some(["-p", self.guest()?].into_iter().chain(features).collect())
     }
 
     /// The file that contains the root of the crate.
@@ -207,9 +221,13 @@ pub fn targets_of(mutant: &Mutant) -> Vec<&'static str> {
     let room = room_of(&mutant.file);
     match room.is_of {
         Crate::Core | Crate::Defer | Crate::Sim => [&ALWAYS[..], room.tests].concat(),
-        Crate::Http | Crate::Http2 | Crate::Rooms | Crate::Bus | Crate::Inspect | Crate::Poetry => {
-            room.tests.to_vec()
-        }
+        Crate::Http
+        | Crate::Http2
+        | Crate::Rooms
+        | Crate::Bus
+        | Crate::Inspect
+        | Crate::Chat
+        | Crate::Poetry => room.tests.to_vec(),
         Crate::Command | Crate::Runner | Crate::Program => {
             PROGRAM.map(|(target, _)| target).to_vec()
         }

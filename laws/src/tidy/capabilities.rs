@@ -301,7 +301,7 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-inspect/src/inspector.rs",
             "couplet-bus/src/memory.rs",
             "couplet-rooms/src/hub.rs",
-            "programs/couplet/src/chat/room.rs",
+            "programs/chat/src/room.rs",
             "programs/couplet/src/datagrams/mod.rs",
             "programs/couplet/src/http/get.rs",
             "programs/couplet/src/http/listing.rs",
@@ -358,7 +358,7 @@ const CAPABILITIES: &[Capability] = &[
             // A pair for the self-test.
             "couplet-os/src/uring/self_test.rs",
             // A pair for a page and its member.
-            "programs/couplet/src/chat/web.rs",
+            "programs/chat/src/web.rs",
         ],
     },
     Capability {
@@ -670,7 +670,7 @@ const CAPABILITIES: &[Capability] = &[
         instead: GUEST,
         places: &[
             "couplet-http/src/",
-            "programs/couplet/src/chat/web.rs",
+            "programs/chat/src/web.rs",
             "programs/couplet/src/http/",
             "couplet-inspect/src/actions.rs",
             "couplet-inspect/src/server.rs",
@@ -700,6 +700,7 @@ const CAPABILITIES: &[Capability] = &[
             "programs/couplet/src/",
             "couplet-command/src/",
             "couplet-runner/src/",
+            "programs/chat/src/",
             "programs/poetry/src/",
         ],
     },
@@ -731,9 +732,23 @@ const CAPABILITIES: &[Capability] = &[
     Capability {
         paths: &["couplet_command"],
         instead: GUEST,
-        places: &["programs/couplet/src/", "couplet-runner/src/", "programs/poetry/src/"],
+        places: &[
+            "programs/couplet/src/",
+            "couplet-runner/src/",
+            "programs/chat/src/",
+            "programs/poetry/src/",
+        ],
     },
-    // Its servers are kinds of services, and its worlds are simulated.
+    // Their servers are kinds of services, and their worlds are simulated.
+    Capability {
+        paths: &["chat"],
+        instead: GUEST,
+        places: &[
+            "programs/chat/src/main.rs",
+            "programs/couplet/src/run/mod.rs",
+            "programs/couplet/src/sim/mod.rs",
+        ],
+    },
     Capability {
         paths: &["poetry"],
         instead: GUEST,
@@ -746,7 +761,11 @@ const CAPABILITIES: &[Capability] = &[
     Capability {
         paths: &["percent_encoding"],
         instead: GUEST,
-        places: &["couplet-bus/src/redis/options.rs", "programs/couplet/src/"],
+        places: &[
+            "couplet-bus/src/redis/options.rs",
+            "programs/chat/src/address.rs",
+            "programs/couplet/src/",
+        ],
     },
     Capability {
         paths: &["redis_protocol"],
@@ -860,7 +879,7 @@ const METHODS: &[Methods] = &[
             "couplet-sim/src/determinism.rs",
             // A future, of a message.
             "couplet-http/src/websocket/mod.rs",
-            "programs/couplet/src/chat/web.rs",
+            "programs/chat/src/web.rs",
             "programs/couplet/src/connect/",
             "programs/couplet/src/inspect/screen/feed.rs",
             "couplet-inspect/src/live.rs",
@@ -1021,10 +1040,10 @@ fn broken_in(file: &Code, modules: &Modules, table: &Table) -> Vec<String> {
 }
 
 /// The files of the library and of the program, and the modules that their paths lead through.
-fn files() -> [(&'static [Code], Modules); 6] {
+fn files() -> [(&'static [Code], Modules); 7] {
     let facade = library("couplet");
-    let [cli, command, runner, poetry] = PROGRAMS;
-    ["couplet", "couplet-os", cli, command, runner, poetry].map(|name| {
+    let [chat, cli, command, runner, poetry] = PROGRAMS;
+    ["couplet", "couplet-os", chat, cli, command, runner, poetry].map(|name| {
         let files = library(name);
         let modules = match name {
             "couplet" | "couplet-os" => Modules::of(files),

@@ -8,7 +8,7 @@ use super::source::{assert_none, folder_of, packages, read, root};
 
 /// A package and the files that it shares with the workspace: path in the package, path in the
 /// workspace.
-const PACKAGES: [(&str, &[(&str, &str)]); 15] = [
+const PACKAGES: [(&str, &[(&str, &str)]); 16] = [
     (
         "couplet",
         &[
@@ -26,6 +26,7 @@ const PACKAGES: [(&str, &[(&str, &str)]); 15] = [
     ("couplet-os", &[]),
     ("couplet-rooms", &[]),
     ("couplet-sim", &[]),
+    ("chat", &[]),
     ("couplet-bench", &[]),
     ("couplet-cli", &[]),
     ("couplet-command", &[]),

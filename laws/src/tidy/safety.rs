@@ -119,6 +119,8 @@ fn unsafe_lives_in_couplet_os_with_a_safety_line_each() {
         "programs/couplet/src/main.rs",
         "crates/couplet-command/src/lib.rs",
         "crates/couplet-runner/src/lib.rs",
+        "programs/chat/src/lib.rs",
+        "programs/chat/src/main.rs",
         "programs/poetry/src/lib.rs",
         "programs/poetry/src/main.rs",
     ] {

@@ -98,8 +98,8 @@ pub(super) fn crates_of_the_library() -> impl Iterator<Item = &'static str> {
 }
 
 /// The programs, and the crates that make programs of the library.
-pub(super) const PROGRAMS: [&str; 4] =
-    ["couplet-cli", "couplet-command", "couplet-runner", "poetry"];
+pub(super) const PROGRAMS: [&str; 5] =
+    ["chat", "couplet-cli", "couplet-command", "couplet-runner", "poetry"];
 
 /// The folder of a package.
 pub(super) fn folder_of(package: &str) -> String {

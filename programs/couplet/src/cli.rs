@@ -8,7 +8,6 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::bench::Bench;
 use crate::cert::Cert;
-use crate::chat::Chat;
 use crate::connect::Connect;
 use crate::ctl::Ctl;
 use crate::echo::Echo;
@@ -21,8 +20,7 @@ use crate::logging::Logging;
 use crate::run::Run;
 use crate::sim::Sim;
 
-const ABOUT: &str =
-    "Servers and clients for the network: an echo, a forwarder, a chat, files over HTTP";
+const ABOUT: &str = "Servers and clients for the network: an echo, a forwarder, files over HTTP";
 
 const EXAMPLE: &str = "\
 Example, in two terminals:
@@ -71,8 +69,6 @@ pub(crate) enum Command {
     Serve(HttpServe),
     /// Fetch a URL and print it
     Get(HttpGet),
-    /// Serve a chat to people at terminals and, with --web, in browsers
-    Chat(Chat),
     /// Run several of these servers as the services of one process, from a configuration
     Run(Run),
     /// Ask a running process for its status, or to reload, restart or end
@@ -94,7 +90,7 @@ pub(crate) enum Command {
 }
 
 /// The commands with an inspector, and the names of its options that they have.
-const INSPECTED: [(&str, &[&str]); 8] = {
+const INSPECTED: [(&str, &[&str]); 7] = {
     const ALL: &[&str] = &["inspect", "inspect_actions", "inspect_record", "inspect_contents"];
     [
         ("connect", ALL),
@@ -102,7 +98,6 @@ const INSPECTED: [(&str, &[&str]); 8] = {
         ("forward", ALL),
         ("serve", ALL),
         ("get", ALL),
-        ("chat", ALL),
         ("run", ALL),
         // Its recordings have contents.
         ("sim", &["inspect_contents"]),
@@ -127,18 +122,21 @@ pub(crate) fn command() -> clap::Command {
     root
 }
 
-/// Commands that have become separate programs, and how to call them.
-const PROGRAMS: [(&str, &str); 2] = [("poetry", "poetry"), ("demo", "poetry demo")];
+/// Commands that have become separate programs: the command, the program and its arguments.
+const PROGRAMS: [(&str, &str, &str); 3] =
+    [("poetry", "poetry", ""), ("demo", "poetry", "demo"), ("chat", "chat", "")];
 
 /// Names the program of a command that this one does not have.
 pub(crate) fn name_programs(said: &mut clap::Error) {
     let Some(ContextValue::String(typed)) = said.get(ContextKind::InvalidSubcommand) else {
         return;
     };
-    let Some((_, called)) = PROGRAMS.iter().find(|(name, _)| name == typed) else { return };
-    let arguments = called.trim_start_matches("poetry").trim_start();
+    let found = PROGRAMS.iter().find(|(command, ..)| command == typed);
+    let Some((_, program, arguments)) = found else { return };
+    let called = format!("{program} {arguments}");
     let tip = format!(
-        "it is the program 'poetry': '{called}', or in the sources 'cargo run -p poetry -- {}'",
+        "it is the program '{program}': '{}', or in the sources 'cargo run -p {program} -- {}'",
+        called.trim_end(),
         if arguments.is_empty() { "…" } else { arguments }
     );
     said.remove(ContextKind::SuggestedSubcommand);
@@ -163,7 +161,6 @@ impl Command {
             Command::Forward(_) => "forward",
             Command::Serve(_) => "serve",
             Command::Get(_) => "get",
-            Command::Chat(_) => "chat",
             Command::Run(_) => "run",
             Command::Sim(_) => "sim",
             Command::Ctl(_)
@@ -213,7 +210,7 @@ mod tests {
             let said = parsed(&[args, &["--help"]].concat()).expect_err("help").to_string();
             options.map(|option| said.contains(&format!("  {option}")))
         };
-        for args in [&["echo"][..], &["chat"], &["run"], &["get"]] {
+        for args in [&["echo"][..], &["run"], &["get"]] {
             assert_eq!(help(args), [true; 4], "{args:?}");
         }
         for args in [&[][..], &["cert"], &["ctl"], &["completions"]] {

@@ -1,4 +1,4 @@
-//! The `couplet` program: an echo server, a chat, a client for any server, a forwarder between any two
+//! The `couplet` program: an echo server, a client for any server, a forwarder between any two
 //! endpoints, certificates for tests, and simulations.
 //!
 //! It uses only the library's public API. Exit codes: 0 success, 1 failure, 2 usage error, 130 and
@@ -11,7 +11,6 @@ extern crate couplet_watched;
 
 mod bench;
 mod cert;
-mod chat;
 mod cli;
 mod connect;
 mod ctl;
@@ -71,7 +70,6 @@ fn run_command() -> ExitCode {
         Command::Forward(options) => forward::run(options),
         Command::Serve(options) => http::files::run(options),
         Command::Get(options) => http::get::run(options),
-        Command::Chat(options) => chat::run(options),
         Command::Run(options) => {
             let code = run::run(options, &cli.logging).unwrap_or_else(report);
             inspect::end();

@@ -15,7 +15,7 @@ use crate::inspect::inspected;
 use crate::logging::Logging;
 use crate::output;
 use crate::server::{MakeChild, Server};
-use crate::{chat, echo, forward, http};
+use crate::{echo, forward, http};
 use table::Table;
 
 const EXAMPLE: &str = "\
@@ -26,10 +26,10 @@ Example:
   couplet ctl status
 
 FILE has a table for each service, [services.NAME]. Its kind is one of echo, forward, serve, chat,
-poetry, transform and proxy. The first four are the commands of these names, the others the commands
-serve, transform and proxy of the program poetry. Its other keys are the long options of that
-command; LISTEN, CONNECT, DIR and FILES are listen, connect, folder and files. echo and forward
-serve udp: endpoints too, and echo both kinds in one table.
+poetry, transform and proxy. The first three are the commands of these names, chat is the program of
+that name, and the others are the commands serve, transform and proxy of the program poetry. Its
+other keys are the long options of that command; LISTEN, CONNECT, DIR and FILES are listen, connect,
+folder and files. echo and forward serve udp: endpoints too, and echo both kinds in one table.
 
 With --threads, or threads in [runner], all kinds but chat serve in so many threads; udp: endpoints
 are served by one.
@@ -102,8 +102,8 @@ fn runner() -> Runner {
             child(name, http::files::server(table.0, Some(name)))
         })
         // Its members are in one room.
-        .kind("chat", |name, table: Table<chat::Chat>, reactor| {
-            child(name, chat::server(table.0))?(reactor)
+        .kind("chat", |name, table: Table<chat::serve::Chat>, reactor| {
+            child(name, chat::serve::server(table.0))?(reactor)
         })
         .kind_in_loops("poetry", |name, table: Table<poetry::serve::Serve>, _| {
             child(name, poetry::serve::server(table.0))

@@ -1,7 +1,6 @@
 //! `couplet sim`: runs worlds in which this program's own protocols meet bad networks, many seeds
 //! in parallel, and reports failures.
 
-mod chatting;
 mod cluster;
 mod devices;
 mod meters;
@@ -59,7 +58,7 @@ const SCENARIOS: [Scenario; 7] = [
         weather: Weather::Storm,
         seeds: (1, 100),
         time: None,
-        world: |_| Box::new(chatting::run),
+        world: |_| Box::new(chat::worlds::storm),
     },
     Scenario {
         name: "cluster",

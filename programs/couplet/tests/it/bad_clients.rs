@@ -2,8 +2,6 @@
 
 use rustix::process::Signal;
 
-#[cfg(target_os = "linux")]
-use crate::kit::next_probe;
 use crate::kit::{Client, Server, is_well, misbehave, wait_until};
 
 fn echoes(mut client: Client) {
@@ -45,35 +43,4 @@ fn a_server_without_descriptors_goes_on_when_others_have_left() {
     assert_eq!(ended.code, Some(0));
     let lines: Vec<_> = ended.stderr.lines().collect();
     assert!(matches!(&lines[..], [line] if line.contains("cannot accept")), "{}", ended.stderr);
-}
-
-#[test]
-fn who_announces_much_and_sends_little_is_cut_after_the_idle_timeout() {
-    {
-        let (args, little) = (&["chat"][..], &b"half a li"[..]);
-        let server = Server::start(&[args, &["--idle-timeout", "0.3"]].concat());
-        let mut client = server.connect();
-        client.send(little);
-        let end = client.read_to_end();
-        assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset, "{args:?}");
-        server.stop(Signal::TERM).quietly(0);
-        // 0 means no timeout: the client stays while others come and go.
-        let server = Server::start(&[args, &["--idle-timeout", "0"]].concat());
-        let client = server.connect();
-        for mut client in std::iter::repeat_with(|| server.connect()).take(3).chain([client]) {
-            client.send(little);
-            client.finish();
-            assert!(client.read_to_end().is_ok(), "{args:?}");
-        }
-    }
-}
-
-#[cfg(target_os = "linux")]
-#[test]
-fn a_client_that_may_have_vanished_is_probed() {
-    let server = Server::start(&["chat"]);
-    let client = server.connect();
-    wait_until("a probe that is due", || {
-        next_probe(&server, &client).is_some_and(|next| (1..=60).contains(&next))
-    });
 }

@@ -407,18 +407,24 @@ fn streams_that_somebody_made_non_blocking_are_no_harm() {
 
 #[test]
 fn at_a_terminal_lines_go_to_the_server_and_control_d_ends_them() {
-    let server = Server::start(&["chat"]);
-    let mut terminal = Terminal::start(80, 24, &mut connect(server.address()));
+    let server = serve_raw(|mut client| {
+        client.send(b"Who are you?\n");
+        let name = client.read_line();
+        client.send(format!("Welcome, {name}!\n").as_bytes());
+        let last = client.read_to_end().unwrap();
+        client.send(&[b"Last words: ", &last[..]].concat());
+    });
+    let mut terminal = Terminal::start(80, 24, &mut connect(server));
     let shows = |terminal: &Terminal, text: &str| {
         wait_until(text, || terminal.shown().contains(text));
     };
-    shows(&terminal, "Welcome! You are guest-1.");
-    terminal.press("/nick ada\n");
-    shows(&terminal, "* guest-1 is now ada");
-    terminal.press("/who\n\x04");
+    shows(&terminal, "Who are you?");
+    terminal.press("ada\n");
+    shows(&terminal, "Welcome, ada!");
+    terminal.press("goodbye\n\x04");
     let ended = terminal.ended();
     assert_eq!(ended.code, Some(0));
-    assert!(ended.text().ends_with("* 1 here: ada (you)\r\n"), "{}", ended.text());
+    assert!(ended.text().ends_with("Last words: goodbye\r\n"), "{}", ended.text());
 }
 
 #[test]

@@ -6,13 +6,7 @@ extern crate couplet_watched;
 
 mod addresses;
 mod bad_clients;
-#[path = "../../../../crates/couplet-inspect/tests/browser/driver.rs"]
-#[allow(dead_code, reason = "the inspector's tests use more")]
-mod browser;
 mod cert;
-mod chat;
-mod chat_bus;
-mod chat_web;
 mod connect;
 mod crowds;
 mod datagrams;
@@ -29,7 +23,7 @@ mod inspect_hung;
 #[cfg(target_os = "linux")]
 mod inspect_process;
 mod inspect_terminal;
-#[allow(dead_code, unused_imports, reason = "the tests of poetry use more")]
+#[allow(dead_code, unused_imports, reason = "the tests of chat and poetry use more")]
 mod kit;
 mod namespace;
 #[path = "../../../../crates/couplet-core/tests/needed/mod.rs"]

@@ -1,5 +1,4 @@
-//! Clients that ask and never read: the memory that each server of the program holds for one. A chat
-//! cuts them off.
+//! Clients that ask and never read: the memory that each server of the program holds for one.
 
 use crate::http::Site;
 use crate::kit::{MIB, Server, check, noise, serve_raw};

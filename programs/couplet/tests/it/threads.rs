@@ -5,7 +5,6 @@ use std::os::unix::net::UnixStream;
 
 use rustix::process::Signal;
 
-use crate::chat::Member;
 use crate::kit::{Server, TempFile, couplet, has, peer, run};
 use crate::needed::Folder;
 use crate::tls::certificate;
@@ -38,7 +37,6 @@ fn connections_are_spread_over_the_threads_and_all_are_served() {
 fn each_server_has_the_driver_that_is_chosen_in_all_its_loops() {
     for server in [
         &["echo", "--threads", "3"][..],
-        &["chat", "--threads", "3"],
         &["serve", ".", "--listen", "0", "--threads", "3"],
         &["forward", "0", "127.0.0.1:1", "--threads", "3"],
     ] {
@@ -105,47 +103,6 @@ fn the_totals_of_a_forward_are_those_of_all_threads() {
     let ended = server.stop(Signal::TERM);
     let totals = "20 connections, 100 bytes sent, 100 received, 1 turned away\n";
     assert!(ended.code == Some(0) && ended.stderr.ends_with(totals), "{}", ended.stderr);
-}
-
-#[test]
-fn people_of_all_threads_are_in_one_room() {
-    const MEMBERS: usize = 12;
-    let mut server = Server::start(&["chat", "--threads", "3"]);
-    let join = |number: usize| {
-        let mut member = Member::join(&server);
-        member.say(&format!("/nick m{number}"));
-        member.hears(&format!("* guest-{} is now m{number}", number + 1));
-        member
-    };
-    let mut members: Vec<_> = (0..MEMBERS).map(join).collect();
-    assert!(server.accepted(3).iter().all(|count| *count < MEMBERS), "in several loops");
-    for (number, member) in members.iter_mut().enumerate() {
-        member.say(&format!("I am {number}"));
-    }
-    for (number, member) in members.iter_mut().enumerate() {
-        let mut heard: Vec<String> = Vec::new();
-        while heard.len() < MEMBERS - 1 {
-            let line = member.line();
-            heard.extend(line.starts_with('<').then_some(line));
-        }
-        heard.sort();
-        let said = |by: usize| format!("<m{by}> I am {by}");
-        let mut expected: Vec<_> = (0..MEMBERS).filter(|by| *by != number).map(said).collect();
-        expected.sort();
-        assert_eq!(heard, expected, "each line once");
-    }
-    members[0].say("/nick m7");
-    members[0].hears("* m7 is taken; choose another name.");
-    members[0].say("/who");
-    members[0].hears("* 12 here: m0 (you), m1, m10, m11, m2, m3, m4, m5, m6, m7, m8, m9");
-    drop(members.pop());
-    members[3].hears("* m11 has left");
-    server.running.signal(Signal::TERM);
-    for mut member in members {
-        member.hears("* The server is stopping. Goodbye.");
-    }
-    let ended = server.running.ended();
-    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
 }
 
 #[test]

@@ -13,11 +13,12 @@ fn every_command_has_a_help_with_an_example_and_a_version() {
 #[test]
 fn bad_usage_has_code_2_and_says_what_is_expected() {
     assert_refused(&[
+        (&[], "Usage: couplet"),
         (&["sing"], "unrecognized subcommand 'sing'"),
         (&["echo", "--idle-timeout", "0"], "a number of seconds above 0"),
         (&["echo", "--idle-timeout", "-1"], "a number of seconds above 0"),
         (&["echo", "--threads", "many"], "a number of threads, at most 1024, or auto"),
-        (&["chat", "--threads", "-1"], "a number of threads, at most 1024, or auto"),
+        (&["forward", "0", "1", "--threads", "-1"], "a number of threads, at most 1024, or auto"),
         (&["serve", "--threads", "1025"], "a number of threads, at most 1024, or auto"),
         (&["forward"], "<LISTEN> <CONNECT>"),
         (&["forward", "0"], "<CONNECT>"),
@@ -29,7 +30,6 @@ fn bad_usage_has_code_2_and_says_what_is_expected() {
         (&["connect", "1", "2"], "unexpected argument '2'"),
         (&["connect", "localhost"], "missing port: expected HOST:PORT"),
         (&["forward", "0", "1", "--half-close-timeout", "-1"], "a number of seconds, 0 or more"),
-        (&["chat", "--idle-timeout", "-1"], "a number of seconds, 0 or more"),
         (&["echo", "--log", "=a=b"], "examples are warn, or couplet=debug,info"),
         (&["completions", "tcsh"], "possible values: bash"),
         (&["completions"], "<SHELL>"),
@@ -104,6 +104,8 @@ fn a_command_that_is_a_program_is_named_with_it() {
         (&["poetry", "--help"], ["'poetry'", "'cargo run -p poetry -- …'"]),
         (&["help", "poetry"], ["'poetry'", "'cargo run -p poetry -- …'"]),
         (&["demo"], ["'poetry demo'", "'cargo run -p poetry -- demo'"]),
+        (&["chat", "--listen", "7777"], ["'chat'", "'cargo run -p chat -- …'"]),
+        (&["chat", "--bus", "nats://a", "-v"], ["'chat'", "'cargo run -p chat -- …'"]),
     ] {
         let ended = run(args);
         assert_eq!(ended.code, Some(2), "{args:?}");

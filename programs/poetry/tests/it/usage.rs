@@ -10,6 +10,7 @@ fn every_command_has_a_help_with_an_example_and_a_version() {
 #[test]
 fn bad_usage_has_code_2_and_says_what_is_expected() {
     assert_refused(&[
+        (&[], "Usage: poetry"),
         (&["sing"], "unrecognized subcommand 'sing'"),
         (&["get"], "<ADDRESS>"),
         (&["serve", "--delay", "soon"], "a number of seconds, 0 or more"),

@@ -1,10 +1,11 @@
 //! The kit: [`program`] and [`run`] start the program, [`Server`] is a running server, [`Client`] a
-//! raw client, [`serve_raw`] a server scripted by the test, [`Upstream`] a server whose connections
+//! raw client, [`Member`] one of a chat, [`serve_raw`] a server scripted by the test, [`Upstream`] a server whose connections
 //! the test handles, and [`Terminal`] shows the program's output as users see it.
 //!
 //! No process outlives its test: each is killed by its id when dropped.
 
 mod leaving;
+mod member;
 mod process;
 mod socket;
 mod stopping;
@@ -24,6 +25,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 #[cfg(target_os = "linux")]
 pub(crate) use leaving::next_probe;
 pub(crate) use leaving::{is_well, misbehave};
+pub(crate) use member::{GREETING, Member, kept_until, lines_until, renamed};
 pub(crate) use process::{
     Ended, Running, Server, few_or_many, haproxy, open_page, peer, program, program as couplet, run,
 };

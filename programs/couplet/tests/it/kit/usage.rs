@@ -10,8 +10,7 @@ fn name() -> &'static str {
     Path::new(PROGRAM).file_name().and_then(|name| name.to_str()).expect("a plain name")
 }
 
-/// Asserts that the help and the version of the program and of these commands are as they should be,
-/// and that it prints its help without a command.
+/// Asserts that the help and the version of the program and of these commands are as they should be.
 #[track_caller]
 pub(crate) fn assert_helpful(commands: &[&str]) {
     let (name, version) = (name(), env!("CARGO_PKG_VERSION"));
@@ -28,7 +27,6 @@ pub(crate) fn assert_helpful(commands: &[&str]) {
         assert!(ended.text().starts_with(name), "{command:?}");
         assert!(ended.text().ends_with(&format!(" {version}\n")), "{command:?}");
     }
-    assert_refused(&[(&[], &format!("Usage: {name}"))]);
 }
 
 /// Asserts that arguments are usage errors whose message contains a text.

@@ -11,9 +11,10 @@ use rustix::process::Signal;
 
 use super::restart::Restarted;
 use super::{FILE, Program};
-use crate::chat::Member;
-use crate::chat_bus::{kept_until, lines_until, renamed};
-use crate::kit::{Client, Running, couplet, haproxy, pause, unused_port, wait_until};
+use crate::kit::{
+    Client, Member, Running, couplet, haproxy, kept_until, lines_until, pause, renamed,
+    unused_port, wait_until,
+};
 use crate::needed::{Folder, Venv, has, missing};
 use crate::servers;
 

@@ -535,12 +535,13 @@ fn a_member_of_a_chat_on_a_bus_keeps_its_name_in_the_new_process() {
     let Some(bus) = servers::Server::start(&[]) else { return };
     let chat = "[services.c]\nkind = \"chat\"\nlisten = \"0\"\n";
     let chat = format!("{chat}bus = \"{}\"\n", bus.url());
-    let program = Restarted::start(&services(&[chat], "generations = 20"));
+    let chat = services(&[chat], "generations = 20");
+    let program = Restarted::start(&chat);
     let mut ada = Client::connect(program.port("c"));
     ada.send(b"/nick ada\n");
     while ada.read_line() != "* guest-1 is now ada" {}
-    let other = Server::start(&["chat", "--bus", &bus.url()]);
-    let mut bob = other.connect();
+    let other = Restarted::start(&chat);
+    let mut bob = Client::connect(other.port("c"));
     bob.send(b"/nick bob\n");
     let mut heard = Vec::new();
     for round in 0..10 {

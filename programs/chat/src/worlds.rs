@@ -1,4 +1,4 @@
-//! Chat in a storm: members send numbered lines, come and go, and receive each other's lines.
+//! The simulated world: a chat in a storm. Members send numbered lines, come and go, and receive each other's lines.
 //!
 //! Each member receives another connection's lines in order, once, and without a gap while both
 //! stay.
@@ -12,7 +12,8 @@ use couplet::protocols::{LineProtocol, LineReceiver, LineTransport, Reconnecting
 use couplet::sim::{Notes, Sim};
 use couplet::{Reactor, Transport};
 
-use crate::chat;
+use crate::member::ChatServer;
+use crate::room::SharedRoom;
 
 const MEMBERS: u32 = 5;
 const STORM: Duration = Duration::from_secs(90);
@@ -76,9 +77,16 @@ impl LineProtocol for Member {
     }
 }
 
-pub(super) fn run(sim: &mut Sim) -> couplet::Result<()> {
+/// A server and its members in a storm.
+///
+/// # Errors
+///
+/// If a member hears a line twice, out of order or not at all while it and the speaker stay, or
+/// hears nothing after the storm.
+pub fn storm(sim: &mut Sim) -> couplet::Result<()> {
     sim.host("server", |reactor| {
-        reactor.listen("tcp:7777", chat::factory(reactor, None))?;
+        let room = SharedRoom::new(0).attach(reactor);
+        reactor.listen("tcp:7777", move || ChatServer::new(&room, None))?;
         Ok(())
     });
     let mut people = Vec::new();

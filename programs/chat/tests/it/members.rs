@@ -1,55 +1,28 @@
-//! `couplet chat`.
+//! The people of one server.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
-use crate::kit::allow_a_crowd;
-use crate::kit::{Client, Running, Server, has, noise, now, run, wait_until};
+#[cfg(target_os = "linux")]
+use crate::kit::next_probe;
+use crate::kit::{
+    Client, GREETING, Member, Running, Server, allow_a_crowd, assert_drain_briefly, has,
+    lines_until, noise, now, wait_until,
+};
 
-/// Number of lines in the greeting.
-const GREETING: usize = 3;
-
-/// A member that has read the greeting.
-pub(crate) struct Member(pub(crate) Client);
-
-impl Member {
-    pub(crate) fn join(server: &Server) -> Member {
-        Member::greeted(server.connect())
-    }
-
-    /// A client that reads the greeting.
-    pub(crate) fn greeted(client: Client) -> Member {
-        let mut member = Member(client);
-        (0..GREETING).for_each(|_| drop(member.line()));
-        member
-    }
-
-    fn named(server: &Server, name: &str) -> Member {
-        let mut member = Member::join(server);
-        member.say(&format!("/nick {name}"));
-        assert!(member.line().ends_with(&format!(" is now {name}")));
-        member
-    }
-
-    pub(crate) fn say(&mut self, line: &str) {
-        self.0.send(format!("{line}\n").as_bytes());
-    }
-
-    pub(crate) fn line(&mut self) -> String {
-        self.0.read_line()
-    }
-
-    /// Reads until this line.
-    pub(crate) fn hears(&mut self, line: &str) {
-        while self.line() != line {}
-    }
+/// A member that has taken this name before others talk.
+fn named(server: &Server, name: &str) -> Member {
+    let mut member = Member::join(server);
+    member.say(&format!("/nick {name}"));
+    assert!(member.line().ends_with(&format!(" is now {name}")));
+    member
 }
 
 #[test]
 fn the_greeting_tells_ones_name_and_teaches_the_commands() {
-    let server = Server::start(&["chat"]);
+    let server = Server::start(&[]);
     let mut ada = Member(server.connect());
     let greeting: Vec<String> = (0..GREETING).map(|_| ada.line()).collect();
     assert_eq!(greeting[0], "* Welcome! You are guest-1. Nobody else is here yet.");
@@ -65,8 +38,8 @@ fn the_greeting_tells_ones_name_and_teaches_the_commands() {
 
 #[test]
 fn what_one_says_all_others_hear_and_who_comes_and_goes_they_are_told() {
-    let server = Server::start(&["chat"]);
-    let mut ada = Member::named(&server, "ada");
+    let server = Server::start(&[]);
+    let mut ada = named(&server, "ada");
     let mut bob = Member::join(&server);
     assert_eq!(ada.line(), "* guest-2 has joined");
     bob.say("/nick bob");
@@ -74,7 +47,7 @@ fn what_one_says_all_others_hear_and_who_comes_and_goes_they_are_told() {
         (ada.line(), bob.line()),
         ("* guest-2 is now bob".into(), "* guest-2 is now bob".into())
     );
-    let mut eve = Member::named(&server, "eve");
+    let mut eve = named(&server, "eve");
     for hearer in [&mut ada, &mut bob] {
         assert_eq!(hearer.line(), "* guest-3 has joined");
         assert_eq!(hearer.line(), "* guest-3 is now eve");
@@ -97,9 +70,9 @@ fn what_one_says_all_others_hear_and_who_comes_and_goes_they_are_told() {
 
 #[test]
 fn a_bad_name_is_refused_with_the_way_out() {
-    let server = Server::start(&["chat"]);
-    let mut ada = Member::named(&server, "ada");
-    let mut bob = Member::named(&server, "bob");
+    let server = Server::start(&[]);
+    let mut ada = named(&server, "ada");
+    let mut bob = named(&server, "bob");
     ada.hears("* guest-2 is now bob");
     for bad in ["", "a b", "<ada>", "\u{1b}[31mred", "ad\u{430}", &"x".repeat(21), "*"] {
         bob.say(&format!("/nick {bad}"));
@@ -116,9 +89,9 @@ fn a_bad_name_is_refused_with_the_way_out() {
 
 #[test]
 fn nobody_sends_control_characters_or_speaks_for_another() {
-    let server = Server::start(&["chat"]);
-    let mut ada = Member::named(&server, "ada");
-    let mut eve = Member::named(&server, "eve");
+    let server = Server::start(&[]);
+    let mut ada = named(&server, "ada");
+    let mut eve = named(&server, "eve");
     ada.hears("* guest-2 is now eve");
     let cases: [(&[u8], &str); 6] = [
         (b"\x1b[2J\x1b]0;title\x07", "<eve> ?[2J?]0;title?"),
@@ -148,9 +121,9 @@ fn nobody_sends_control_characters_or_speaks_for_another() {
 
 #[test]
 fn a_line_that_is_too_long_is_not_said_and_the_next_one_is() {
-    let server = Server::start(&["chat"]);
-    let mut ada = Member::named(&server, "ada");
-    let mut bob = Member::named(&server, "bob");
+    let server = Server::start(&[]);
+    let mut ada = named(&server, "ada");
+    let mut bob = named(&server, "bob");
     ada.hears("* guest-2 is now bob");
     let longest = "x".repeat(512);
     for end in ["\n", "\r\n"] {
@@ -169,9 +142,9 @@ fn a_line_that_is_too_long_is_not_said_and_the_next_one_is() {
 
 #[test]
 fn an_endless_line_costs_no_memory_and_holds_nobody_up() {
-    let server = Server::start(&["chat"]);
-    let mut ada = Member::named(&server, "ada");
-    let mut bob = Member::named(&server, "bob");
+    let server = Server::start(&[]);
+    let mut ada = named(&server, "ada");
+    let mut bob = named(&server, "bob");
     let before = server.memory();
     let mut endless = Member::join(&server);
     let pushing = std::thread::spawn(move || endless.0.push(&vec![b'x'; 50_000_000]));
@@ -186,9 +159,9 @@ fn an_endless_line_costs_no_memory_and_holds_nobody_up() {
 
 #[test]
 fn who_floods_and_who_never_reads_hold_nobody_up() {
-    let server = Server::start(&["chat"]);
-    let mut ada = Member::named(&server, "ada");
-    let mut bob = Member::named(&server, "bob");
+    let server = Server::start(&[]);
+    let mut ada = named(&server, "ada");
+    let mut bob = named(&server, "bob");
     let mut never_reads = server.connect();
     never_reads.send(b"/nick stone\n");
     ada.hears("* guest-3 is now stone");
@@ -229,8 +202,8 @@ fn who_floods_and_who_never_reads_hold_nobody_up() {
 
 #[test]
 fn clients_that_leave_at_any_step_do_no_harm() {
-    let server = Server::start(&["chat"]);
-    let mut ada = Member::named(&server, "ada");
+    let server = Server::start(&[]);
+    let mut ada = named(&server, "ada");
     let descriptors = server.descriptors();
     let leave: [fn(Client); 3] = [drop, Client::reset, |mut client| client.finish()];
     for leave in leave {
@@ -246,16 +219,19 @@ fn clients_that_leave_at_any_step_do_no_harm() {
         client.push(&noise(100_000));
         leave(client);
     }
+    // The last ones may still be in the queue of the port.
+    wait_until("all to be gone", || {
+        ada.say("/who");
+        lines_until(&mut ada, " here: ").pop().unwrap() == "* 1 here: ada (you)"
+    });
     wait_until("all descriptors to be closed", || server.descriptors() <= descriptors);
-    ada.say("/who");
-    ada.hears("* 1 here: ada (you)");
     server.stop(Signal::TERM).quietly(0);
 }
 
 #[test]
 fn a_thousand_people_hear_one_another() {
     allow_a_crowd();
-    let server = Server::start_limited(1100, &["chat"]);
+    let server = Server::start_limited(1100, &[]);
     let mut members: Vec<Member> = (0..1000).map(|_| Member(server.connect())).collect();
     members[0].hears("* guest-1000 has joined");
     let introduction = |n: usize| format!("I am number {n}");
@@ -278,9 +254,9 @@ fn a_thousand_people_hear_one_another() {
 
 #[test]
 fn without_descriptors_those_who_are_in_go_on() {
-    let server = Server::start_limited(24, &["chat"]);
-    let mut ada = Member::named(&server, "ada");
-    let mut bob = Member::named(&server, "bob");
+    let server = Server::start_limited(24, &[]);
+    let mut ada = named(&server, "ada");
+    let mut bob = named(&server, "bob");
     let crowd: Vec<Client> = (0..60).map(|_| server.connect()).collect();
     ada.say("hello");
     bob.hears("<ada> hello");
@@ -294,7 +270,7 @@ fn without_descriptors_those_who_are_in_go_on() {
 #[test]
 fn a_signal_stops_it_cleanly_whatever_is_open() {
     for signal in [Signal::INT, Signal::TERM] {
-        let server = Server::start(&["chat", "--drain", "0"]);
+        let server = Server::start(&["--drain", "0"]);
         let mut ada = Member::join(&server);
         let mut silent = server.connect();
         silent.push(&"flood\n".repeat(20_000).into_bytes());
@@ -307,12 +283,31 @@ fn a_signal_stops_it_cleanly_whatever_is_open() {
 }
 
 #[test]
+fn a_sigterm_lets_connections_finish() {
+    let server = Server::start(&[]);
+    let mut member = server.connect();
+    assert!(member.read_line().contains("Welcome!"));
+    let stopped = std::thread::spawn(move || server.stop(Signal::TERM));
+    let said = String::from_utf8(member.read_to_end().unwrap()).unwrap();
+    assert!(said.ends_with("* The server is stopping. Goodbye.\n"), "{said}");
+    drop(member);
+    let ended = stopped.join().unwrap();
+    ended.quietly(0);
+    assert!(ended.took.as_secs_f64() < 1.0, "{:?}", ended.took);
+}
+
+#[test]
+fn a_drain_waits_for_silent_people_no_longer_than_a_second() {
+    assert_drain_briefly(&[(&[], "")]);
+}
+
+#[test]
 fn nc_that_closes_its_sending_side_is_answered_first() {
     if !has("nc") {
         return;
     }
-    let server = Server::start(&["chat"]);
-    let mut ada = Member::named(&server, "ada");
+    let server = Server::start(&[]);
+    let mut ada = named(&server, "ada");
     let port = server.ports[0].port().to_string();
     let mut command = Command::new("nc");
     command.args(["-N", "127.0.0.1", &port]).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -325,21 +320,71 @@ fn nc_that_closes_its_sending_side_is_answered_first() {
 }
 
 #[test]
-fn its_help_has_an_example_and_bad_usage_is_explained() {
-    let ended = run(&["chat", "--help"]);
-    ended.quietly(0);
-    assert!(ended.text().contains("\n  couplet chat --listen 7777"), "{}", ended.text());
-    assert!(ended.text().lines().all(|line| line.len() <= 100));
-    for (args, code, expected) in [
-        (&["chat", "please"][..], 2, "unexpected argument 'please'"),
-        (&["chat", "--listen", "example.com:1"], 2, "example.com:1\n    ^"),
-    ] {
-        let ended = run(args);
-        assert_eq!(ended.code, Some(code), "{args:?}");
-        assert!(ended.stderr.contains(expected), "{args:?}: {}", ended.stderr);
+fn who_begins_a_line_and_falls_silent_is_cut_after_the_idle_timeout() {
+    let half = b"half a li";
+    let server = Server::start(&["--idle-timeout", "0.3"]);
+    let mut client = server.connect();
+    client.send(half);
+    let end = client.read_to_end();
+    assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    server.stop(Signal::TERM).quietly(0);
+    // 0 means no timeout: the client stays while others come and go.
+    let server = Server::start(&["--idle-timeout", "0"]);
+    let client = server.connect();
+    for mut client in std::iter::repeat_with(|| server.connect()).take(3).chain([client]) {
+        client.send(half);
+        client.finish();
+        assert!(client.read_to_end().is_ok());
     }
-    let first = Server::start(&["chat"]);
-    let ended = run(&["chat", "--listen", &first.ports[0].port().to_string()]);
-    assert_eq!(ended.code, Some(1));
-    assert!(ended.stderr.contains("address already in use (something listens there already"));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_client_that_may_have_vanished_is_probed() {
+    let server = Server::start(&[]);
+    let client = server.connect();
+    wait_until("a probe that is due", || {
+        next_probe(&server, &client).is_some_and(|next| (1..=60).contains(&next))
+    });
+}
+
+#[test]
+fn people_of_all_threads_are_in_one_room() {
+    const MEMBERS: usize = 12;
+    let mut server = Server::start(&["--threads", "3"]);
+    let join = |number: usize| {
+        let mut member = Member::join(&server);
+        member.say(&format!("/nick m{number}"));
+        member.hears(&format!("* guest-{} is now m{number}", number + 1));
+        member
+    };
+    let mut members: Vec<_> = (0..MEMBERS).map(join).collect();
+    assert!(server.accepted(3).iter().all(|count| *count < MEMBERS), "in several loops");
+    for (number, member) in members.iter_mut().enumerate() {
+        member.say(&format!("I am {number}"));
+    }
+    for (number, member) in members.iter_mut().enumerate() {
+        let mut heard: Vec<String> = Vec::new();
+        while heard.len() < MEMBERS - 1 {
+            let line = member.line();
+            heard.extend(line.starts_with('<').then_some(line));
+        }
+        heard.sort();
+        let said = |by: usize| format!("<m{by}> I am {by}");
+        let mut expected: Vec<_> = (0..MEMBERS).filter(|by| *by != number).map(said).collect();
+        expected.sort();
+        assert_eq!(heard, expected, "each line once");
+    }
+    members[0].say("/nick m7");
+    members[0].hears("* m7 is taken; choose another name.");
+    members[0].say("/who");
+    members[0].hears("* 12 here: m0 (you), m1, m10, m11, m2, m3, m4, m5, m6, m7, m8, m9");
+    drop(members.pop());
+    members[3].hears("* m11 has left");
+    server.running.signal(Signal::TERM);
+    for mut member in members {
+        member.hears("* The server is stopping. Goodbye.");
+    }
+    let ended = server.running.ended();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
 }

@@ -1,20 +1,21 @@
-//! `couplet chat --web`: the page, in Chromium and as bytes.
+//! `chat --web`: the page, in Chromium and as bytes.
 
 use std::net::SocketAddr;
 
 use rustix::process::Signal;
 
 use crate::browser::{Browser, ENTER};
-use crate::chat::Member;
-use crate::chat_bus::{Rogue, joined, keeping_bus, kept_until, lines_until, named};
-use crate::kit::{Client, Server, couplet, haproxy, has, run, wait_until};
+use crate::bus::{Rogue, joined, keeping_bus, named};
+use crate::kit::{
+    Client, Member, Server, haproxy, has, kept_until, lines_until, program, run, wait_until,
+};
 use crate::needed::Folder;
 use crate::servers;
 
 /// Starts a chat server with a page, on a bus.
 fn chat(bus: &servers::Server, ports: [&str; 2]) -> Server {
     let more = ["--history", "100", "--listen", ports[0], "--web", ports[1]];
-    let server = Server::start_command(couplet(&joined(&bus.url(), &more)), 2);
+    let server = Server::start_command(program(&joined(&bus.url(), &more)), 2);
     server.wait_told("connected to the bus");
     server
 }
@@ -91,8 +92,8 @@ fn c228_pages_work_below_a_path_behind_a_proxy_that_names_the_host() {
     if !has("haproxy") {
         return;
     }
-    let arguments = ["chat", "--history", "--web", "0", "--listen", "0", "--inspect", "0"];
-    let server = Server::start_command(couplet(&arguments), 2);
+    let arguments = ["--history", "--web", "0", "--listen", "0", "--inspect", "0"];
+    let server = Server::start_command(program(&arguments), 2);
     server.wait_told("?token=");
     let told = server.running.told();
     let inspector = told.split("http://").nth(1).and_then(|rest| rest.split_whitespace().next());
@@ -283,8 +284,8 @@ fn frame(text: &[u8]) -> Vec<u8> {
 
 #[test]
 fn c228_a_page_of_another_origin_and_messages_beyond_the_limit_are_refused() {
-    let arguments = ["chat", "--history", "--web", "0", "--listen", "0"];
-    let server = Server::start_command(couplet(&arguments), 2);
+    let arguments = ["--history", "--web", "0", "--listen", "0"];
+    let server = Server::start_command(program(&arguments), 2);
     let page = server.ports[1];
     let (_, status) = handshake(page, "http://evil.example");
     assert!(status.starts_with("HTTP/1.1 403 "), "{status}");
@@ -303,7 +304,7 @@ fn c228_a_page_of_another_origin_and_messages_beyond_the_limit_are_refused() {
     eve.send(&frame(&[b'x'; 5000]));
     read_until(&mut eve, &1009_u16.to_be_bytes());
     lines_until(&mut bob, "* guest-1 has left");
-    let ended = run(&["chat", "--web", "0"]);
+    let ended = run(&["--web", "0"]);
     assert_eq!(ended.code, Some(2));
     assert!(ended.stderr.contains("--history"), "{}", ended.stderr);
 }
@@ -311,8 +312,8 @@ fn c228_a_page_of_another_origin_and_messages_beyond_the_limit_are_refused() {
 #[test]
 fn c31_each_page_hears_that_the_server_goes_away_with_and_without_a_drain() {
     for signal in [Signal::INT, Signal::TERM] {
-        let arguments = ["chat", "--history", "--web", "0", "--listen", "0"];
-        let mut server = Server::start_command(couplet(&arguments), 2);
+        let arguments = ["--history", "--web", "0", "--listen", "0"];
+        let mut server = Server::start_command(program(&arguments), 2);
         let page = server.ports[1];
         let mut pages = [(); 2].map(|()| handshake(page, &format!("http://{page}")).0);
         pages.iter_mut().for_each(|page| read_until(page, b"Welcome! You are guest-"));
@@ -326,8 +327,8 @@ fn c31_each_page_hears_that_the_server_goes_away_with_and_without_a_drain() {
 
 #[test]
 fn c228_a_page_that_talks_too_fast_is_delayed_and_loses_nothing() {
-    let arguments = ["chat", "--history", "--web", "0", "--listen", "0"];
-    let server = Server::start_command(couplet(&arguments), 2);
+    let arguments = ["--history", "--web", "0", "--listen", "0"];
+    let server = Server::start_command(program(&arguments), 2);
     let (mut eve, _) = handshake(server.ports[1], &format!("http://{}", server.ports[1]));
     read_until(&mut eve, b"Welcome! You are guest-1.");
     let mut bob = named(&server, "bob");

@@ -1,4 +1,4 @@
-//! `couplet chat --bus`: several servers as one chat, over real servers of NATS and Redis.
+//! `chat --bus` and `chat --history`: several servers as one chat, over real servers of NATS and Redis.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::process::Signal;
 
-use crate::chat::Member;
-use crate::kit::{Client, Server, run, wait_until};
+use crate::kit::{Client, Member, Server, kept_until, lines_until, renamed, run, wait_until};
+use crate::link::Link;
 use crate::needed::Folder;
 use crate::servers;
 
@@ -20,7 +20,7 @@ fn each_bus(test: impl Fn(servers::Server)) {
 
 /// The arguments of a server that joins a bus.
 pub(crate) fn joined<'a>(url: &'a str, more: &[&'a str]) -> Vec<&'a str> {
-    [&["-v", "chat", "--bus", url], more].concat()
+    [&["-v", "--bus", url], more].concat()
 }
 
 /// Starts a chat server, and waits until it has joined the bus.
@@ -33,22 +33,6 @@ pub(crate) fn chat(bus: &servers::Server, more: &[&str]) -> Server {
 /// A member of this name.
 pub(crate) fn named(server: &Server, name: &str) -> Member {
     renamed(Member::join(server), name)
-}
-
-/// The member after it has taken this name.
-pub(crate) fn renamed(mut member: Member, name: &str) -> Member {
-    member.say(&format!("/nick {name}"));
-    lines_until(&mut member, &format!(" is now {name}"));
-    member
-}
-
-/// The next lines up to one with these words.
-pub(crate) fn lines_until(member: &mut Member, words: &str) -> Vec<String> {
-    let mut lines = Vec::new();
-    while lines.last().is_none_or(|line: &String| !line.contains(words)) {
-        lines.push(member.line());
-    }
-    lines
 }
 
 /// Waits until `/who` lists these people.
@@ -106,21 +90,19 @@ fn a_line_said_on_one_server_is_heard_on_all_once_and_in_order() {
 #[test]
 fn c233_people_are_told_how_many_lines_of_another_server_did_not_arrive() {
     let Some(bus) = servers::Server::start(&[]) else { return };
-    let link = |port: &str| Server::start(&["forward", port, &format!("127.0.0.1:{}", bus.port)]);
-    let cut = link("0");
-    let port = cut.ports[0].port().to_string();
+    let mut link = Link::to(bus.port);
     let first = chat(&bus, &[]);
-    let second = Server::start(&joined(&format!("nats://127.0.0.1:{port}"), &[]));
+    let second = Server::start(&joined(&format!("nats://127.0.0.1:{}", link.port), &[]));
     second.wait_told("connected to the bus");
     let (mut ada, mut bob) = (named(&first, "ada"), named(&second, "bob"));
     wait_who(&mut ada, &["ada (you)", "bob"]);
     ada.say("one");
     bob.hears("<ada> one");
-    cut.stop(Signal::KILL);
+    link.cut();
     bob.hears("* The other servers are out of reach.");
     ada.say("two");
     ada.say("three");
-    let _link = link(&port);
+    link.heal();
     bob.hears("* The other servers are back.");
     // The bus has the subscriptions before the line.
     bob.say("hello");
@@ -221,7 +203,7 @@ fn bad_addresses_are_usage_errors_without_the_password() {
             "--bus: the address of the Redis server is invalid: write redis://",
         ),
     ] {
-        let ended = run(&["chat", "--bus", url]);
+        let ended = run(&["--bus", url]);
         assert_eq!(ended.code, Some(2), "{url}");
         assert!(ended.stderr.contains(expected), "{}", ended.stderr);
         assert!(!ended.stderr.contains("s3cret"), "{}", ended.stderr);
@@ -302,12 +284,6 @@ fn returning(server: &Server, from: &str, until: &str) -> (Member, Vec<String>) 
     member.say(&format!("/from {from}"));
     let lines = lines_until(&mut member, until);
     (member, lines)
-}
-
-/// The next lines with a number, up to one with these words.
-pub(crate) fn kept_until(member: &mut Member, words: &str) -> Vec<String> {
-    let lines = lines_until(member, words);
-    lines.into_iter().filter(|line| line.starts_with('[')).collect()
 }
 
 #[test]
@@ -430,7 +406,7 @@ fn c228_a_server_whose_bus_keeps_no_lines_says_why_and_shows_them() {
 
 #[test]
 fn c228_without_a_bus_the_server_keeps_the_lines_for_all_its_threads() {
-    let server = Server::start(&["chat", "--history", "3", "--threads", "2"]);
+    let server = Server::start(&["--history", "3", "--threads", "2"]);
     let mut ada = Member(server.connect());
     lines_until(&mut ada, "/help explains more.");
     // Of a server of before, which kept its lines in memory. This one reads its log first.
@@ -458,19 +434,19 @@ fn c228_without_a_bus_the_server_keeps_the_lines_for_all_its_threads() {
         bob.hears("* There is no line 41; the newest is 5.");
         bob.say("/quit");
     }
-    let plain = Server::start(&["chat"]);
+    let plain = Server::start(&[]);
     let mut eve = Member::join(&plain);
     eve.say("/from 1");
     assert_eq!(eve.line(), "* No lines are kept here.");
     for bad in ["0", "10001", "x"] {
-        assert_eq!(run(&["chat", "--history", bad]).code, Some(2), "{bad}");
+        assert_eq!(run(&["--history", bad]).code, Some(2), "{bad}");
     }
 }
 
 #[test]
 fn c228_a_line_said_as_soon_as_the_ports_are_open_is_kept() {
     for _ in 0..8 {
-        let server = Server::start(&["chat", "--history", "--threads", "2"]);
+        let server = Server::start(&["--history", "--threads", "2"]);
         let mut members: Vec<Member> = (0..4).map(|_| Member(server.connect())).collect();
         for member in &mut members {
             member.say("first");

@@ -13,15 +13,17 @@ use couplet::bus::{
     self, Bus, Memory, Message, Presence, PresenceEvent, PresenceOptions, Subscription,
 };
 use couplet::rooms::{self, Rooms};
-use couplet::services::{Health, Service};
+use couplet::services::{Child, Health, Service};
 use couplet::{Deferred, Reactor};
 
-use super::LINE_LENGTH;
-use super::address::BusOptions;
-use super::kept::KeptLines;
-use super::others::{People, SERVERS};
-use super::room::{Channel, Names, SharedRoom};
-use super::text::{NAME_LENGTH, clean};
+use crate::address::BusOptions;
+use crate::exit::Exit;
+use crate::kept::KeptLines;
+use crate::member::LINE_LENGTH;
+use crate::others::{People, SERVERS};
+use crate::room::{Channel, Names, SharedRoom};
+use crate::text::{NAME_LENGTH, clean};
+use crate::values::Secret;
 
 /// The name of a client, for the monitoring of its server; Redis allows no spaces.
 const CLIENT: &str = "couplet-chat";
@@ -38,36 +40,48 @@ const QUEUE: usize = 1024 * 1024;
 /// Longest message of another server: an announcement.
 const MESSAGE: usize = 64 * 1024;
 /// Longest line of another server, in bytes: a name and a text, or a notice about names.
-pub(super) const LONGEST: usize = LINE_LENGTH + 3 * NAME_LENGTH + 64;
+pub(crate) const LONGEST: usize = LINE_LENGTH + 3 * NAME_LENGTH + 64;
 /// First and longest delay before an attempt to reconnect.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 /// Time for the last lines to reach the bus.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// A server's link to the bus, as a service.
-pub(super) struct BusService {
-    room: SharedRoom,
-    /// The settings of the bus; without any, it is in the memory of this server.
+/// The settings of a server's link.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    /// The bus; without options, it is in the memory of this server.
     options: Option<BusOptions>,
-    memory: Memory,
     /// The most lines that are kept; 0 keeps none.
     history: usize,
+}
+
+impl Settings {
+    /// The settings for the servers of this address and so many kept lines; `None` without both.
+    pub(crate) fn new(bus: Option<&Secret>, history: usize) -> Result<Option<Settings>, Exit> {
+        let options = bus.map(BusOptions::new).transpose()?;
+        let is_needed = options.is_some() || history > 0;
+        Ok(is_needed.then_some(Settings { options, history }))
+    }
+
+    /// The link of a room, as a service.
+    pub(crate) fn service(&self, room: &SharedRoom) -> Child {
+        let (settings, room) = (self.clone(), room.clone());
+        Child::new(BusService { settings, room, memory: Memory::new().echo(false), link: None })
+    }
+}
+
+/// A server's link to the bus, as a service.
+struct BusService {
+    room: SharedRoom,
+    settings: Settings,
+    memory: Memory,
     link: Option<Link>,
 }
 
 impl BusService {
-    pub(super) fn new(
-        room: &SharedRoom,
-        options: Option<&BusOptions>,
-        history: usize,
-    ) -> BusService {
-        let memory = Memory::new().echo(false);
-        BusService { room: room.clone(), options: options.cloned(), memory, history, link: None }
-    }
-
     fn connect(&self, reactor: &Reactor) -> Bus {
         let (first, longest) = BACK_OFF;
-        match self.options.clone() {
+        match self.settings.options.clone() {
             None => Bus::memory(reactor, &self.memory),
             Some(BusOptions::Nats(options)) => {
                 let options = options.name(CLIENT).echo(false).queue(QUEUE);
@@ -88,7 +102,7 @@ impl Service for BusService {
 
     /// Does not wait for the bus: the server's own people need none.
     fn start(&mut self, reactor: &Reactor) -> Deferred<()> {
-        let link = Link::new(self.connect(reactor), &self.room, self.history);
+        let link = Link::new(self.connect(reactor), &self.room, self.settings.history);
         Deferred::from_result(link.map(|link| self.link = Some(link)))
     }
 

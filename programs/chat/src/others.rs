@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use super::text::is_name;
+use crate::text::is_name;
 
 /// Most servers on a bus that are known.
-pub(super) const SERVERS: usize = 256;
+pub(crate) const SERVERS: usize = 256;
 /// Most names in an announcement: at most 42 KB, far below the limit of a bus.
 const NAMES: usize = 2000;
 /// Most people of a server that count, whatever it announces.
@@ -16,14 +16,14 @@ const PEOPLE: usize = 100_000;
 
 /// The other servers, and this server's place among them.
 #[derive(Default)]
-pub(super) struct Others {
+pub(crate) struct Others {
     /// By their ids.
     // Bound: SERVERS, the limit of the presence.
     servers: BTreeMap<String, People>,
     /// This server's id, while it is on a bus.
     id: Option<String>,
     /// Whether the bus can't be reached.
-    pub(super) is_cut_off: bool,
+    pub(crate) is_cut_off: bool,
     /// The people of this server who leave with it: it announces them until the end.
     // Bound: one for each connection that the end of the server closes.
     leaving: Vec<String>,
@@ -31,7 +31,7 @@ pub(super) struct Others {
 
 /// The people of one server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct People {
+pub(crate) struct People {
     /// By the name in lower case.
     // Bound: NAMES, 2000 for each server.
     names: BTreeMap<String, String>,
@@ -40,7 +40,7 @@ pub(super) struct People {
 
 impl People {
     /// Parses an announcement. Words that are no names are left out: a bus may have other users.
-    pub(super) fn parse(announcement: &[u8]) -> People {
+    pub(crate) fn parse(announcement: &[u8]) -> People {
         let text = String::from_utf8_lossy(announcement);
         let mut words = text.split(' ');
         let count = words.next().and_then(|count| count.parse().ok()).unwrap_or(0);
@@ -62,7 +62,7 @@ impl People {
     }
 
     /// A sentence about these people, with a verb for one and for several; `None` without people.
-    pub(super) fn sentence(&self, [one, several]: [&str; 2], rest: &str) -> Option<String> {
+    pub(crate) fn sentence(&self, [one, several]: [&str; 2], rest: &str) -> Option<String> {
         /// More are too many for a line.
         const FEW: usize = 5;
         let verb = if self.count == 1 { one } else { several };
@@ -77,56 +77,56 @@ impl People {
 
 impl Others {
     /// Joins a bus, under this id.
-    pub(super) fn begin(&mut self, id: &str) {
+    pub(crate) fn begin(&mut self, id: &str) {
         *self = Others { id: Some(id.to_owned()), ..Others::default() };
     }
 
     /// Leaves the bus.
-    pub(super) fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         *self = Others::default();
     }
 
     /// A member leaves with this server.
-    pub(super) fn leave(&mut self, name: &str) {
+    pub(crate) fn leave(&mut self, name: &str) {
         if self.id.is_some() {
             self.leaving.push(name.to_owned());
         }
     }
 
     /// This server's announcement: the people who are here, and those who leave with it.
-    pub(super) fn announce<'a>(&'a self, here: impl Iterator<Item = &'a str>) -> String {
+    pub(crate) fn announce<'a>(&'a self, here: impl Iterator<Item = &'a str>) -> String {
         let names = here.chain(self.leaving.iter().map(String::as_str));
         People::announce(&names.collect::<Vec<_>>())
     }
 
     /// Another server has announced its people.
-    pub(super) fn update(&mut self, id: String, people: People) {
+    pub(crate) fn update(&mut self, id: String, people: People) {
         self.servers.insert(id, people);
     }
 
     /// Another server has left.
-    pub(super) fn remove(&mut self, id: &str) {
+    pub(crate) fn remove(&mut self, id: &str) {
         self.servers.remove(id);
     }
 
     /// The number of people on the other servers.
-    pub(super) fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.servers.values().map(|people| people.count).sum()
     }
 
     /// The known names, which are not all if a server has very many people.
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.servers.values().flat_map(|people| people.names.values()).map(String::as_str)
     }
 
     /// Whether another server has this name, in lower case.
-    pub(super) fn contains(&self, name: &str) -> bool {
+    pub(crate) fn contains(&self, name: &str) -> bool {
         self.servers.values().any(|people| people.names.contains_key(name))
     }
 
     /// Whether a server that comes before this one has this name, in lower case: it keeps a name that
     /// two servers gave while neither knew of the other.
-    pub(super) fn claims(&self, name: &str) -> bool {
+    pub(crate) fn claims(&self, name: &str) -> bool {
         let Some(own) = &self.id else { return false };
         let mut earlier = self.servers.range::<String, _>(..own);
         earlier.any(|(_, people)| people.names.contains_key(name))

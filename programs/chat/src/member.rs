@@ -1,56 +1,34 @@
-//! `couplet chat`: a chat for `couplet connect` or any other line client, and for browsers.
+//! A member: the connection of a line client, or of a page.
 //!
 //! Each line is sent to all other members, after the sender's name. A slow reader does not delay
-//! the others: its lines are buffered up to a cap, then it is disconnected. Servers on a bus are one
-//! chat. With a history, lines have numbers, and a page shows them in browsers.
+//! the others: its lines are buffered up to a cap, then it is disconnected.
 
-mod address;
-mod bus;
-mod history;
-mod kept;
-mod others;
-mod rate_limit;
-mod room;
 #[cfg(test)]
 mod tests;
-mod text;
-mod web;
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Args;
-use couplet::endpoints::ServerEndpoint;
 use couplet::protocols::{LineOnlyReceiver, LineProtocol, LineTransport};
 use couplet::rooms::JoinError;
-use couplet::services::Child;
-use couplet::{Failure, HandOver, Reactor, Reason, SocketOption};
+use couplet::{Failure, HandOver, Protocol, Reason, SocketOption};
 
-use crate::endpoint::to_listen;
-use crate::exit::Exit;
-use crate::server::{Listen, Server, Threads, listening};
-use crate::values::{or_never, seconds_or_none};
-use address::BusAddress;
-use bus::BusService;
-use history::Begin;
-use rate_limit::{RateLimit, share};
-use room::{Guest, NameError, Room, SharedRoom};
-use text::{NAME_LENGTH, clean};
+use crate::history::Begin;
+use crate::rate_limit::{RateLimit, share};
+use crate::room::{Guest, NameError, Room};
+use crate::text::{NAME_LENGTH, clean};
 
 /// Longest line, in bytes.
-const LINE_LENGTH: usize = 512;
+pub(crate) const LINE_LENGTH: usize = 512;
 /// Law 9: the most bytes buffered for a member that does not read; above it the member is
 /// disconnected.
-const WRITE_CAP: usize = 1024 * 1024;
+pub(crate) const WRITE_CAP: usize = 1024 * 1024;
 /// Size of the kernel's send buffer, below its default: a slow reader fills it on top of the cap.
 const SEND_BUFFER: usize = 128 * 1024;
 /// Fixed cost of a line, in bytes.
 const LINE_COST: usize = 16;
 /// Cost of kept lines that are sent again, in bytes.
 const REPLAY_COST: usize = 16 * 1024;
-/// Most lines that are kept.
-const MOST_KEPT: u16 = 10_000;
 
 /// One member's connection.
 pub(crate) struct ChatServer {
@@ -78,10 +56,13 @@ enum Member {
 }
 
 /// The kind of a connection that moves to another process. Its state is the member's name.
-pub(crate) const MOVES_AS: &str = "couplet.chat";
+pub const MOVES_AS: &str = "couplet.chat";
 
 impl ChatServer {
-    fn new(room: &Rc<Room>, idle_timeout: Option<Duration>) -> LineOnlyReceiver<ChatServer> {
+    pub(crate) fn new(
+        room: &Rc<Room>,
+        idle_timeout: Option<Duration>,
+    ) -> LineOnlyReceiver<ChatServer> {
         ChatServer::of(room, Member::New { idle_timeout })
     }
 
@@ -92,7 +73,8 @@ impl ChatServer {
     }
 
     /// The member behind a page, which pings show to be there.
-    fn of_page(room: &Rc<Room>) -> LineOnlyReceiver<ChatServer> {
+    #[cfg(feature = "web")]
+    pub(crate) fn of_page(room: &Rc<Room>) -> LineOnlyReceiver<ChatServer> {
         let (room, rate_limit) = (room.clone(), RateLimit::default());
         let member = Member::New { idle_timeout: None };
         let (said, answered, may_move) = (0, 0, false);
@@ -346,119 +328,12 @@ impl LineProtocol for ChatServer {
 }
 
 /// Continues a member's connection from another process.
-pub(crate) fn continued(state: &[u8]) -> couplet::Result<LineOnlyReceiver<ChatServer>> {
+///
+/// # Errors
+///
+/// If this thread has no chat, or several.
+pub fn continued(state: &[u8]) -> couplet::Result<impl Protocol + use<>> {
     let room = Room::only().ok_or_else(|| Failure::msg("there is not one chat"))?;
     let member = Member::Moved(String::from_utf8_lossy(state).into_owned());
     Ok(ChatServer::of(&room, member))
-}
-
-/// The factory. All members share one room, and may be silent for `idle_timeout`.
-pub(crate) fn factory(
-    reactor: &Reactor,
-    idle_timeout: Option<Duration>,
-) -> impl Fn() -> LineOnlyReceiver<ChatServer> + Clone + use<> {
-    let room = SharedRoom::new(0).attach(reactor);
-    move || ChatServer::new(&room, idle_timeout)
-}
-
-const EXAMPLE: &str = listening!(
-    "  couplet chat --listen 7777
-  couplet connect 7777
-
-What a member types is sent to all others, after the member's name. /nick NAME,
-/who, /quit and /help are commands. A member that does not read is cut off when
-1 MiB is queued for it; one that talks too fast is delayed; neither holds up the
-others. A member that is silent for --idle-timeout is disconnected.
-
-Servers on one NATS cluster, or one Redis server, are one chat:
-  couplet chat --listen :7777 --bus nats://10.0.0.5:4222,nats://10.0.0.6:4222
-  couplet chat --listen :7777 --bus redis://10.0.0.5
-Lines go to the people of all servers, /who lists them all, and no two have the
-same name. Without its bus a server still serves its own people, notifies them,
-and reconnects automatically. An address may have a user and a password before
-an @, percent-encoded, or a token of NATS; tls:// and rediss:// encrypt. Other
-users of this machine can read a command line: keep passwords in a configuration
-of couplet run.
-
-Lines for those who return, and a page for browsers:
-  couplet chat --listen :7777 --bus nats://10.0.0.5:4222 --history --web :8080
-Each line has a number, and comes to its speaker too. /from 41 sends the lines
-after line 41, on any server, or says which are not kept any more, or that there
-is no line 41. They are kept for 30 days: with NATS in JetStream, which the
-server and the user need, with Redis in a stream, which is as safe as its
-settings for persistence, and without --bus in memory. Servers of one chat
-either all have --history or none.
-
-Everyone who reaches the page's port may join: for HTTPS and passwords, use tls:
-or a proxy. Pages of other sites are refused by their names, but not one whose
-own name leads to the address of this server (DNS rebinding). So a page that the
-web must not reach, even through browsers, needs a proxy that checks the Host."
-);
-
-#[derive(Args, Debug)]
-#[command(after_help = EXAMPLE)]
-pub(crate) struct Chat {
-    #[command(flatten)]
-    listen: Listen,
-    #[command(flatten)]
-    threads: Threads,
-    /// Close the connection of a member that has sent nothing for this many seconds; 0 waits
-    /// forever
-    #[arg(
-        long,
-        value_name = "SECONDS",
-        default_value = "3600",
-        value_parser = seconds_or_none,
-        allow_negative_numbers = true
-    )]
-    idle_timeout: Duration,
-    /// Join the chats of other servers over these NATS servers: nats://HOST:PORT, separated by commas;
-    /// or over a Redis server, version 6 or later: redis://HOST:PORT
-    #[arg(long, value_name = "URL")]
-    bus: Option<BusAddress>,
-    /// Keep the last N lines, of at most 512 KiB together, 100 without a number: with --bus in a
-    /// stream of JetStream or Redis, else in memory. Each line has a number, and a member who returns
-    /// gets those after its last one
-    #[arg(
-        long,
-        value_name = "N",
-        num_args = 0..=1,
-        default_missing_value = "100",
-        value_parser = clap::value_parser!(u16).range(1..=i64::from(MOST_KEPT))
-    )]
-    history: Option<u16>,
-    /// Serve a page for browsers at this endpoint, with the same people and lines
-    #[arg(long, value_name = "ENDPOINT", value_parser = to_listen, requires = "history")]
-    web: Option<Arc<dyn ServerEndpoint>>,
-}
-
-pub(crate) fn run(options: Chat) -> Result<(), Exit> {
-    server(options)?.run()
-}
-
-pub(crate) fn server(options: Chat) -> Result<Server, Exit> {
-    let idle_timeout = or_never(options.idle_timeout);
-    let bus = options.bus.as_ref().map(BusAddress::options).transpose()?;
-    let history = usize::from(options.history.unwrap_or(0));
-    let shared = SharedRoom::new(history);
-    let (joined, page) = (shared.clone(), shared.clone());
-    let prepare = move |_| {
-        let shared = shared.clone();
-        move |reactor: &Reactor, endpoint| {
-            let room = shared.attach(reactor);
-            reactor.listen(endpoint, move || ChatServer::new(&room, idle_timeout))
-        }
-    };
-    let mut server = Server::new(options.listen, options.threads, prepare);
-    if let Some(endpoint) = options.web {
-        let open = move |_| {
-            let page = page.clone();
-            move |reactor: &Reactor, endpoint| web::listen(reactor, endpoint, &page.attach(reactor))
-        };
-        server = server.with_web(endpoint, open);
-    }
-    if bus.is_none() && history == 0 {
-        return Ok(server);
-    }
-    Ok(server.with_link(move || Child::new(BusService::new(&joined, bus.as_ref(), history))))
 }

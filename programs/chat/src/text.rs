@@ -1,10 +1,10 @@
 //! Sanitizes names and lines from members before others see them.
 
 /// Longest name, in bytes.
-pub(super) const NAME_LENGTH: usize = 20;
+pub(crate) const NAME_LENGTH: usize = 20;
 
 /// True for a valid name. ASCII only: letters that look like others would allow impersonation.
-pub(super) fn is_name(text: &str) -> bool {
+pub(crate) fn is_name(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     (1..=NAME_LENGTH).contains(&text.len()) && text.bytes().all(allowed)
 }
@@ -12,7 +12,7 @@ pub(super) fn is_name(text: &str) -> bool {
 /// The line as text that is safe to show on a terminal: bytes that are not UTF-8, and characters
 /// that move the cursor or change colours or the direction of writing, become `?`. The text never
 /// grows.
-pub(super) fn clean(line: &[u8]) -> String {
+pub(crate) fn clean(line: &[u8]) -> String {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let mut text = String::with_capacity(line.len());
     for chunk in line.utf8_chunks() {

@@ -7,14 +7,13 @@ use std::rc::{Rc, Weak};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use couplet::bus::Position;
 use couplet::protocols::LineTransport;
 use couplet::rooms::{JoinError, Member, RoomOptions, Rooms, SharedRooms, Start};
 use couplet::{Reactor, Reason};
 
-use super::history::{AGE, Begin, History, KEPT_BYTES};
-use super::others::Others;
-use super::text::is_name;
+use crate::history::{AGE, Begin, History, KEPT_BYTES};
+use crate::others::Others;
+use crate::text::is_name;
 
 /// Time after which no server lists a name that it has lost: longer than it may be out of reach.
 const SETTLED: Duration = Duration::from_secs(8);
@@ -29,7 +28,7 @@ thread_local! {
 
 /// A part of the room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Channel {
+pub(crate) enum Channel {
     /// Who is here, and all that is not kept.
     People,
     /// The lines of a chat with a history, with their numbers.
@@ -40,19 +39,19 @@ pub(super) enum Channel {
 
 /// The room of all loops, whose members have their names as metadata.
 #[derive(Clone)]
-pub(super) struct SharedRoom {
-    pub(super) rooms: SharedRooms<Channel, String>,
-    pub(super) names: Arc<Names>,
+pub(crate) struct SharedRoom {
+    pub(crate) rooms: SharedRooms<Channel, String>,
+    pub(crate) names: Arc<Names>,
 }
 
 /// The room as one loop sees it.
-pub(super) struct Room {
+pub(crate) struct Room {
     rooms: Rooms<Channel, String>,
     names: Arc<Names>,
 }
 
 /// A member of the room.
-pub(super) struct Guest {
+pub(crate) struct Guest {
     room: Rc<Room>,
     member: Member<Channel, String>,
     /// The membership that gets the lines of a chat with a history.
@@ -70,7 +69,7 @@ struct Name {
 
 /// The names of all members, and of the people on the other servers.
 #[derive(Default)]
-pub(super) struct Names(Mutex<Taken>);
+pub(crate) struct Names(Mutex<Taken>);
 
 #[derive(Default)]
 struct Taken {
@@ -97,7 +96,7 @@ impl Taken {
 
 /// Why a name is refused.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum NameError {
+pub(crate) enum NameError {
     Malformed,
     Taken,
 }
@@ -108,17 +107,18 @@ impl Names {
     }
 
     /// Looks at the other servers, or changes them.
-    pub(super) fn others<R>(&self, f: impl FnOnce(&mut Others) -> R) -> R {
+    pub(crate) fn others<R>(&self, f: impl FnOnce(&mut Others) -> R) -> R {
         f(&mut self.lock().others)
     }
 
     /// Looks at the kept lines, or changes them.
-    pub(super) fn history<R>(&self, f: impl FnOnce(&mut History) -> R) -> R {
+    pub(crate) fn history<R>(&self, f: impl FnOnce(&mut History) -> R) -> R {
         f(&mut self.lock().history)
     }
 
     /// The announcement of this server's people.
-    pub(super) fn announcement(&self) -> String {
+    #[cfg(any(feature = "bus", test))]
+    pub(crate) fn announcement(&self) -> String {
         let taken = self.lock();
         taken.others.announce(taken.names.values().map(String::as_str))
     }
@@ -184,7 +184,7 @@ impl Drop for Name {
 
 impl SharedRoom {
     /// A room that keeps so many lines; 0 keeps none.
-    pub(super) fn new(history: usize) -> SharedRoom {
+    pub(crate) fn new(history: usize) -> SharedRoom {
         let rooms = SharedRooms::new(move |channel: &Channel| match channel {
             Channel::Lines => RoomOptions::default().history(history, KEPT_BYTES, AGE),
             Channel::People | Channel::Said => RoomOptions::default(),
@@ -195,7 +195,7 @@ impl SharedRoom {
     }
 
     /// The room of a loop, which is the same for all its ports.
-    pub(super) fn attach(&self, reactor: &Reactor) -> Rc<Room> {
+    pub(crate) fn attach(&self, reactor: &Reactor) -> Rc<Room> {
         let attached = ROOMS.with_borrow(|rooms| {
             let mut rooms = rooms.iter().filter_map(Weak::upgrade);
             rooms.find(|room| Arc::ptr_eq(&room.names, &self.names))
@@ -217,7 +217,7 @@ impl SharedRoom {
 impl Room {
     /// The room of this thread, if there is only one: members of several can't be told apart in
     /// another process.
-    pub(super) fn only() -> Option<Rc<Room>> {
+    pub(crate) fn only() -> Option<Rc<Room>> {
         ROOMS.with_borrow(|rooms| {
             let mut rooms = rooms.iter().filter_map(Weak::upgrade);
             rooms.next().filter(|_| rooms.next().is_none())
@@ -225,7 +225,7 @@ impl Room {
     }
 
     /// Adds a member with a default name.
-    pub(super) fn join(self: &Rc<Self>, transport: &LineTransport) -> Result<Guest, JoinError> {
+    pub(crate) fn join(self: &Rc<Self>, transport: &LineTransport) -> Result<Guest, JoinError> {
         let name = Name::new(&self.names, transport.reactor().now());
         let guest = self.add(transport, name)?;
         let name = guest.name();
@@ -236,7 +236,7 @@ impl Room {
 
     /// Adds a member of this name from the room of another process, without a word. If the name is
     /// taken, the member gets a default one.
-    pub(super) fn move_in(
+    pub(crate) fn move_in(
         self: &Rc<Self>,
         transport: &LineTransport,
         name: &str,
@@ -253,24 +253,24 @@ impl Room {
     }
 
     /// The number of people on all servers.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         let taken = self.names.lock();
         taken.names.len() + taken.others.count()
     }
 
-    /// The position of the last line that is kept.
-    pub(super) fn last_line(&self) -> Option<Position> {
-        self.names.history(|history| history.last())
+    /// The position of the last line that is kept, as text.
+    pub(crate) fn last_line(&self) -> Option<String> {
+        self.names.history(|history| history.last()).map(|last| last.to_string())
     }
 
     /// Whether the other servers can't be reached.
-    pub(super) fn is_cut_off(&self) -> bool {
+    pub(crate) fn is_cut_off(&self) -> bool {
         self.names.others(|others| others.is_cut_off)
     }
 }
 
 impl Guest {
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name.text
     }
 
@@ -279,7 +279,7 @@ impl Guest {
     }
 
     /// Renames the member; returns the line that the others get, unless the name is the same.
-    pub(super) fn rename(&mut self, name: &str) -> Result<Option<String>, NameError> {
+    pub(crate) fn rename(&mut self, name: &str) -> Result<Option<String>, NameError> {
         if name == self.name() {
             return Ok(None);
         }
@@ -290,7 +290,7 @@ impl Guest {
 
     /// Takes a default name if another server gave this one away before both knew; returns
     /// the line that the others get.
-    pub(super) fn yield_name(&mut self) -> Option<String> {
+    pub(crate) fn yield_name(&mut self) -> Option<String> {
         let now = self.now();
         if !self.name.is_lost(now) {
             return None;
@@ -309,7 +309,7 @@ impl Guest {
 
     /// Sends the member's text to all others; returns how many bytes each was sent. The text follows
     /// the name, so no member can impersonate another member or the server.
-    pub(super) fn say(&self, text: &str) -> usize {
+    pub(crate) fn say(&self, text: &str) -> usize {
         let line = format!("<{}> {text}\n", self.name());
         let length = line.len();
         match self.lines {
@@ -323,7 +323,7 @@ impl Guest {
     }
 
     /// Sends the member the kept lines from `start` on, and then the next ones.
-    pub(super) fn read_lines(&mut self, start: Start) -> Result<(), JoinError> {
+    pub(crate) fn read_lines(&mut self, start: Start) -> Result<(), JoinError> {
         if !self.room.names.history(|history| history.is_kept()) {
             return Ok(());
         }
@@ -348,18 +348,18 @@ impl Guest {
     }
 
     /// [`read_lines`](Self::read_lines) with the last few.
-    pub(super) fn read_last_lines(&mut self) -> Result<(), JoinError> {
+    pub(crate) fn read_last_lines(&mut self) -> Result<(), JoinError> {
         let start = self.room.names.history(|history| history.first_start(self.now()));
         self.read_lines(start)
     }
 
     /// Where the member begins who has the lines up to `after`; see [`History::start_after`].
-    pub(super) fn begin_after(&self, after: &str) -> Option<Begin> {
+    pub(crate) fn begin_after(&self, after: &str) -> Option<Begin> {
         self.room.names.history(|history| history.start_after(after, self.now()))
     }
 
     /// Whether the chat has a history.
-    pub(super) fn has_history(&self) -> bool {
+    pub(crate) fn has_history(&self) -> bool {
         self.lines.is_some()
     }
 
@@ -371,7 +371,7 @@ impl Guest {
     }
 
     /// The list of names, on all servers that can be reached.
-    pub(super) fn who(&self) -> String {
+    pub(crate) fn who(&self) -> String {
         let taken = self.room.names.lock();
         let others = Some(&taken.others).filter(|others| !others.is_cut_off);
         let elsewhere = others.into_iter().flat_map(Others::names);
@@ -396,7 +396,7 @@ impl Guest {
     }
 
     /// Leaves the room; the others get the reason if the connection is lost.
-    pub(super) fn leave(mut self, reason: Option<&Reason>) {
+    pub(crate) fn leave(mut self, reason: Option<&Reason>) {
         let how = match reason {
             Some(Reason::Shutdown) => "",
             Some(Reason::Timeout) => " (it was silent for too long)",
@@ -416,7 +416,7 @@ impl Guest {
 
     /// Leaves for the room of another process, without a word, after the lines that were said
     /// before. Returns the name.
-    pub(super) fn move_out(mut self) -> String {
+    pub(crate) fn move_out(mut self) -> String {
         self.room.rooms.flush();
         self.leave_lines();
         self.member.leave();
@@ -429,8 +429,8 @@ mod tests {
     use couplet::testing::hold;
 
     use super::*;
-    use crate::chat::others::People;
     use crate::held::Nobody;
+    use crate::others::People;
 
     #[test]
     fn a_name_that_another_server_lists_is_kept_until_its_list_must_be_right() {

@@ -1,11 +1,9 @@
-//! [`BusAddress`]: the servers of a bus on the command line, perhaps with a password, which no error
+//! [`BusOptions`]: the servers of a bus on the command line, perhaps with a password, which no error
 //! and no log shows. They are of NATS or of Redis.
-
-use std::convert::Infallible;
-use std::str::FromStr;
 
 use couplet::bus::nats::{Auth, Options};
 use couplet::bus::redis;
+#[cfg(feature = "tls")]
 use couplet::layers::tls::{ClientTls, ClientTlsOptions};
 use percent_encoding::percent_decode_str;
 
@@ -17,21 +15,9 @@ const FORM: &str = "nats://HOST:PORT, nats://USER:PASSWORD@HOST:PORT or nats://T
                     or with tls:// for TLS; further servers follow after commas; or one server of \
                     Redis, redis://USER:PASSWORD@HOST:PORT or rediss:// for TLS";
 
-/// Addresses of servers as the user wrote them. [`options`](Self::options) checks them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct BusAddress(Secret);
-
-impl FromStr for BusAddress {
-    type Err = Infallible;
-
-    fn from_str(text: &str) -> Result<BusAddress, Infallible> {
-        text.parse().map(BusAddress)
-    }
-}
-
 /// The settings of a client of one kind of servers.
 #[derive(Clone, Debug)]
-pub(super) enum BusOptions {
+pub(crate) enum BusOptions {
     Nats(Options),
     Redis(redis::Options),
 }
@@ -61,47 +47,53 @@ impl<'a> Server<'a> {
     }
 }
 
-impl BusAddress {
-    /// The settings of a client of these servers.
-    pub(super) fn options(&self) -> Result<BusOptions, Exit> {
-        let Secret(text) = &self.0;
+impl BusOptions {
+    /// The settings of a client of the servers at these addresses.
+    pub(crate) fn new(addresses: &Secret) -> Result<BusOptions, Exit> {
+        let Secret(text) = addresses;
         match text.trim_start().split_once("://") {
             Some(("redis" | "rediss", _)) => match redis::Options::new(text) {
                 Ok(options) => Ok(BusOptions::Redis(options)),
                 Err(error) => Err(Exit::bad_usage(format!("--bus: {error}"))),
             },
-            _ => self.nats_options().map(BusOptions::Nats),
+            _ => nats_options(text).map(BusOptions::Nats),
         }
     }
+}
 
-    fn nats_options(&self) -> Result<Options, Exit> {
-        let mut servers = Vec::new();
-        for (number, text) in self.0.0.split(',').enumerate() {
-            let server = Server::parse(text).ok_or_else(|| {
-                Exit::bad_usage(format!("address {} of --bus is invalid: write {FORM}", number + 1))
-            })?;
-            servers.push(server);
-        }
-        let Some(first) = servers.first() else {
-            return Err(Exit::bad_usage("--bus names no server"));
-        };
-        let is_like_first = |other: &Server<'_>| Server { host: first.host, ..*other } == *first;
-        if !servers.iter().all(is_like_first) {
-            let why = "the addresses of --bus differ in their scheme, user or password: the servers \
-                       of a cluster have the same";
-            return Err(Exit::bad_usage(why));
-        }
-        let options =
-            Options::new(servers.iter().map(|server| server.host)).map_err(Exit::bad_usage)?;
-        let options = options.auth(first.credentials.map_or(Ok(Auth::None), auth)?);
-        if !first.is_encrypted {
-            return Ok(options);
-        }
-        let tls = ClientTls::new(&ClientTlsOptions::default());
-        let tls =
-            tls.map_err(|error| Exit::failed(format!("cannot use TLS for --bus: {error}")))?;
-        Ok(options.tls(tls))
+fn nats_options(addresses: &str) -> Result<Options, Exit> {
+    let mut servers = Vec::new();
+    for (number, text) in addresses.split(',').enumerate() {
+        let server = Server::parse(text).ok_or_else(|| {
+            Exit::bad_usage(format!("address {} of --bus is invalid: write {FORM}", number + 1))
+        })?;
+        servers.push(server);
     }
+    let Some(first) = servers.first() else {
+        return Err(Exit::bad_usage("--bus names no server"));
+    };
+    let is_like_first = |other: &Server<'_>| Server { host: first.host, ..*other } == *first;
+    if !servers.iter().all(is_like_first) {
+        let why = "the addresses of --bus differ in their scheme, user or password: the servers of \
+                   a cluster have the same";
+        return Err(Exit::bad_usage(why));
+    }
+    let options =
+        Options::new(servers.iter().map(|server| server.host)).map_err(Exit::bad_usage)?;
+    let options = options.auth(first.credentials.map_or(Ok(Auth::None), auth)?);
+    if first.is_encrypted { encrypted(options) } else { Ok(options) }
+}
+
+#[cfg(feature = "tls")]
+fn encrypted(options: Options) -> Result<Options, Exit> {
+    let tls = ClientTls::new(&ClientTlsOptions::default());
+    let tls = tls.map_err(|error| Exit::failed(format!("cannot use TLS for --bus: {error}")))?;
+    Ok(options.tls(tls))
+}
+
+#[cfg(not(feature = "tls"))]
+fn encrypted(_: Options) -> Result<Options, Exit> {
+    Err(Exit::without_feature("--bus tls://", "tls"))
 }
 
 /// The credentials before the host, which are percent-encoded.
@@ -123,7 +115,7 @@ mod tests {
     use super::*;
 
     fn parsed(text: &str) -> Result<BusOptions, Exit> {
-        text.parse::<BusAddress>().expect("any text").options()
+        BusOptions::new(&Secret(text.to_owned()))
     }
 
     #[test]
@@ -134,12 +126,13 @@ mod tests {
             "nats://a,nats://b:1, c",
             "nats://u:p@a,nats://u:p@b",
             "t0ken@[::1]:4222",
-            "tls://a",
             "redis",
             "redis://u:p@a/1",
-            "rediss://a",
         ] {
             assert!(parsed(text).is_ok(), "{text}");
+        }
+        for text in ["tls://a", "rediss://a"] {
+            assert!(parsed(text).is_ok() || cfg!(not(feature = "tls")), "{text}");
         }
         let Ok(Auth::Password { user, password }) = auth("a%40b:c:%25") else {
             panic!("a password")
@@ -170,8 +163,8 @@ mod tests {
             assert!(message.contains("--bus") && !message.contains("s3cret"), "{message}");
         }
         for scheme in ["nats", "redis"] {
-            let address = BusAddress(Secret(format!("{scheme}://ada:s3cret@a")));
-            assert!(!format!("{address:?} {:?}", address.options()).contains("s3cret"));
+            let address = Secret(format!("{scheme}://ada:s3cret@a"));
+            assert!(!format!("{address:?} {:?}", BusOptions::new(&address)).contains("s3cret"));
         }
     }
 }

@@ -12,11 +12,11 @@ use couplet::rooms::Rooms;
 use couplet::services::Health;
 use couplet::{Bytes, Failure, Reactor};
 
-use super::MOST_KEPT;
-use super::bus::LONGEST;
-use super::history::{AGE, Line};
-use super::room::{Channel, Names};
-use super::text::clean;
+use crate::bus::LONGEST;
+use crate::history::{AGE, Line};
+use crate::room::{Channel, Names};
+use crate::serve::MOST_KEPT;
+use crate::text::clean;
 
 /// The name of the log.
 const LOG: &str = "couplet.chat.log";
@@ -28,7 +28,7 @@ const CHECK: Duration = Duration::from_secs(1);
 const QUEUE: usize = 1024 * 1024;
 
 /// The lines of the chat, as its link writes and reads them.
-pub(super) struct KeptLines(Rc<Shared>);
+pub(crate) struct KeptLines(Rc<Shared>);
 
 struct Shared {
     reactor: Reactor,
@@ -55,7 +55,7 @@ enum Unconfirmed {
 }
 
 impl KeptLines {
-    pub(super) fn new(
+    pub(crate) fn new(
         bus: &Bus,
         rooms: &Rooms<Channel, String>,
         names: &Arc<Names>,
@@ -86,7 +86,7 @@ impl KeptLines {
 
     /// A member of this server has said a line. Its people see it with its number, or immediately if
     /// the log can't be reached.
-    pub(super) fn say(&self, line: &Bytes) {
+    pub(crate) fn say(&self, line: &Bytes) {
         let shared = &self.0;
         let unconfirmed = match shared.log.health() {
             Health::Ready => Unconfirmed::Hidden(line.clone()),
@@ -108,13 +108,13 @@ impl KeptLines {
             .detach();
     }
 
-    pub(super) fn health(&self) -> Health {
+    pub(crate) fn health(&self) -> Health {
         self.0.log.health()
     }
 
     /// The log can't be reached: the people of this server see the lines that wait for it, each once
     /// however often that happens.
-    pub(super) fn cut_off(&self) {
+    pub(crate) fn cut_off(&self) {
         let mut waiting = self.0.waiting.borrow_mut();
         let lines = waiting.values_mut().map(|line| std::mem::replace(line, Unconfirmed::Shown));
         let lines: Vec<Unconfirmed> = lines.collect();

@@ -18,8 +18,8 @@ use couplet::http::{
 };
 use couplet::{Port, Protocol, Reactor, Stream, Transport};
 
-use super::room::Room;
-use super::{ChatServer, LINE_LENGTH};
+use crate::member::{ChatServer, LINE_LENGTH};
+use crate::room::Room;
 
 /// The parts of the page: their paths, types and contents.
 const PARTS: [(&str, &str, &str); 3] = [
@@ -41,7 +41,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
 type Answer = Response<String>;
 
 /// Serves the page of the room.
-pub(super) fn listen(
+pub(crate) fn listen(
     reactor: &Reactor,
     endpoint: Arc<dyn ServerEndpoint>,
     room: &Rc<Room>,

@@ -2,14 +2,12 @@
 
 use std::net::SocketAddr;
 
-use couplet::bus::{Bus, Memory};
 use couplet::testing::{Held, Wire, every_split, hold};
 
-use super::history::{KEPT_BYTES, Line};
-use super::kept::KeptLines;
-use super::room::Channel;
 use super::*;
 use crate::held::Nobody;
+use crate::rate_limit::BURST_OF_ALL;
+use crate::room::SharedRoom;
 
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -92,61 +90,6 @@ fn who_does_not_read_is_cut_at_the_cap_and_the_others_hear_everything() {
 }
 
 #[test]
-fn c228_all_kept_lines_fit_into_the_cap_of_a_member() {
-    let most = MOST_KEPT.into();
-    let room = SharedRoom::new(most);
-    let mut scene = Scene::with(&room);
-    let rooms = room.rooms.attach(&scene.held.reactor());
-    let line = |number: u64| format!("[{number}] <bob> {}\n", "x".repeat(500));
-    for number in 1..=most as u64 {
-        let (line, at) = (line(number), scene.held.reactor().now());
-        let bytes = line.len();
-        let place = rooms.publish(&Channel::Lines, line).unwrap();
-        let position = format!("a1-{number}").parse().unwrap();
-        room.names.history(|history| history.add(position, Line { place, bytes, at }));
-    }
-    let ada = scene.member("ada");
-    scene.send(&ada, b"/from 0\n");
-    let mut told = heard(&ada);
-    while !told.ends_with(&line(most as u64)) {
-        assert!(!ada.saw_reset());
-        scene.held.advance(Duration::from_millis(10));
-        told += &heard(&ada);
-    }
-    let (notice, lines) = told.split_once('\n').unwrap();
-    let first = notice.strip_prefix("* Lines 1 to ").unwrap();
-    let first = first.strip_suffix(" are not kept any more.").unwrap().parse::<u64>().unwrap();
-    let expected: String = (first + 1..=most as u64).map(line).collect();
-    assert!(lines == expected, "{} of {} bytes", lines.len(), expected.len());
-    assert!((KEPT_BYTES - 1000..=KEPT_BYTES).contains(&lines.len()));
-}
-
-#[test]
-fn c228b_a_line_that_the_log_refuses_is_shown_to_the_people_of_its_server() {
-    let room = SharedRoom::new(100);
-    let mut scene = Scene::with(&room);
-    let rooms = room.rooms.attach(&scene.held.reactor());
-    let bus = Bus::memory(&scene.held.reactor(), &Memory::new());
-    let kept = KeptLines::new(&bus, &rooms, &room.names, 100).unwrap();
-    scene.held.settle();
-    let ada = scene.member("ada");
-    scene.send(&ada, b"/from 0\n");
-    heard(&ada);
-    for round in 1..=2 {
-        // The first fills the queue, so that the second is refused.
-        for line in [vec![b'x'; 1024 * 1024], b"<bob> hello\n".to_vec()] {
-            kept.say(&line.into());
-        }
-        scene.held.advance(Duration::from_secs(1));
-        let mut told: Vec<_> = heard(&ada).lines().map(str::to_owned).collect();
-        told.sort();
-        let notice = "* A line was not kept: the other servers miss it.".to_owned();
-        let numbered = format!("[{round}] * (this is no line)");
-        assert_eq!(told, [notice, "<bob> hello".to_owned(), numbered]);
-    }
-}
-
-#[test]
 fn who_floods_is_heard_at_the_rate_loses_nothing_and_cuts_nobody() {
     let mut scene = Scene::new();
     let (ada, bob) = (scene.member("ada"), scene.member("bob"));
@@ -196,7 +139,7 @@ fn each_kind_of_line_costs_its_bytes_and_its_answer() {
         ("/nick <>\n", 500),
         (&*too_long, 600),
     ] {
-        assert!((count * LINE_COST as u64) < rate_limit::BURST_OF_ALL / 4, "{line:?}");
+        assert!((count * LINE_COST as u64) < BURST_OF_ALL / 4, "{line:?}");
         assert!(is_paused_by(line, count), "{line:?}");
     }
     // An empty line has nothing but that cost.
@@ -264,7 +207,7 @@ fn names_are_unique_whatever_the_size_of_their_letters_and_free_when_their_owner
 fn the_cap_is_out_of_reach_of_what_a_thousand_may_say_at_once() {
     let longest = LINE_LENGTH + NAME_LENGTH + "<> \n".len();
     // Each member may use up its share and finish a line.
-    assert!(rate_limit::BURST_OF_ALL as usize + 1000 * longest < WRITE_CAP);
+    assert!(BURST_OF_ALL as usize + 1000 * longest < WRITE_CAP);
 }
 
 #[test]
@@ -281,4 +224,70 @@ fn who_is_silent_for_the_idle_timeout_is_cut_and_the_others_are_told() {
     scene.held.advance(Duration::from_secs(1));
     assert!(eve.saw_reset() && !ada.saw_reset());
     assert_eq!(heard(&ada), "* eve has left (it was silent for too long)\n");
+}
+
+#[cfg(feature = "bus")]
+mod kept {
+    use couplet::bus::{Bus, Memory};
+
+    use super::*;
+    use crate::history::{KEPT_BYTES, Line};
+    use crate::kept::KeptLines;
+    use crate::room::Channel;
+    use crate::serve::MOST_KEPT;
+
+    #[test]
+    fn c228_all_kept_lines_fit_into_the_cap_of_a_member() {
+        let most = MOST_KEPT.into();
+        let room = SharedRoom::new(most);
+        let mut scene = Scene::with(&room);
+        let rooms = room.rooms.attach(&scene.held.reactor());
+        let line = |number: u64| format!("[{number}] <bob> {}\n", "x".repeat(500));
+        for number in 1..=most as u64 {
+            let (line, at) = (line(number), scene.held.reactor().now());
+            let bytes = line.len();
+            let place = rooms.publish(&Channel::Lines, line).unwrap();
+            let position = format!("a1-{number}").parse().unwrap();
+            room.names.history(|history| history.add(position, Line { place, bytes, at }));
+        }
+        let ada = scene.member("ada");
+        scene.send(&ada, b"/from 0\n");
+        let mut told = heard(&ada);
+        while !told.ends_with(&line(most as u64)) {
+            assert!(!ada.saw_reset());
+            scene.held.advance(Duration::from_millis(10));
+            told += &heard(&ada);
+        }
+        let (notice, lines) = told.split_once('\n').unwrap();
+        let first = notice.strip_prefix("* Lines 1 to ").unwrap();
+        let first = first.strip_suffix(" are not kept any more.").unwrap().parse::<u64>().unwrap();
+        let expected: String = (first + 1..=most as u64).map(line).collect();
+        assert!(lines == expected, "{} of {} bytes", lines.len(), expected.len());
+        assert!((KEPT_BYTES - 1000..=KEPT_BYTES).contains(&lines.len()));
+    }
+
+    #[test]
+    fn c228b_a_line_that_the_log_refuses_is_shown_to_the_people_of_its_server() {
+        let room = SharedRoom::new(100);
+        let mut scene = Scene::with(&room);
+        let rooms = room.rooms.attach(&scene.held.reactor());
+        let bus = Bus::memory(&scene.held.reactor(), &Memory::new());
+        let kept = KeptLines::new(&bus, &rooms, &room.names, 100).unwrap();
+        scene.held.settle();
+        let ada = scene.member("ada");
+        scene.send(&ada, b"/from 0\n");
+        heard(&ada);
+        for round in 1..=2 {
+            // The first fills the queue, so that the second is refused.
+            for line in [vec![b'x'; 1024 * 1024], b"<bob> hello\n".to_vec()] {
+                kept.say(&line.into());
+            }
+            scene.held.advance(Duration::from_secs(1));
+            let mut told: Vec<_> = heard(&ada).lines().map(str::to_owned).collect();
+            told.sort();
+            let notice = "* A line was not kept: the other servers miss it.".to_owned();
+            let numbered = format!("[{round}] * (this is no line)");
+            assert_eq!(told, [notice, "<bob> hello".to_owned(), numbered]);
+        }
+    }
 }

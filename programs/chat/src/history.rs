@@ -7,18 +7,18 @@ use std::time::{Duration, Instant};
 use couplet::bus::Position;
 use couplet::rooms;
 
-use super::WRITE_CAP;
+use crate::member::WRITE_CAP;
 
 /// Lines that a person gets who joins.
 const FIRST: usize = 20;
 /// Most bytes of the kept lines: a member may get all of them at once, within its cap.
-pub(super) const KEPT_BYTES: usize = WRITE_CAP / 2;
+pub(crate) const KEPT_BYTES: usize = WRITE_CAP / 2;
 /// Age at which a line is removed.
-pub(super) const AGE: Duration = Duration::from_secs(30 * 24 * 3600);
+pub(crate) const AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// The kept lines.
 #[derive(Default)]
-pub(super) struct History {
+pub(crate) struct History {
     /// The position in the log of the last line, once the log was read.
     last: Option<Position>,
     /// The lines in the room's history, which has the same limits, and their numbers.
@@ -34,35 +34,35 @@ pub(super) struct History {
 
 /// A line in the room's history.
 #[derive(Clone, Copy)]
-pub(super) struct Line {
-    pub(super) place: rooms::Position,
-    pub(super) bytes: usize,
-    pub(super) at: Instant,
+pub(crate) struct Line {
+    pub(crate) place: rooms::Position,
+    pub(crate) bytes: usize,
+    pub(crate) at: Instant,
 }
 
 /// Where a person who says a position begins, and the answer.
-pub(super) struct Begin {
+pub(crate) struct Begin {
     /// Where to begin in the room; `None` with nothing to send.
-    pub(super) start: Option<rooms::Start>,
-    pub(super) notice: Option<String>,
+    pub(crate) start: Option<rooms::Start>,
+    pub(crate) notice: Option<String>,
 }
 
 impl History {
-    pub(super) fn new(most: usize) -> History {
+    pub(crate) fn new(most: usize) -> History {
         History { most, ..History::default() }
     }
 
-    pub(super) fn is_kept(&self) -> bool {
+    pub(crate) fn is_kept(&self) -> bool {
         self.most > 0
     }
 
     /// The position of the last line.
-    pub(super) fn last(&self) -> Option<Position> {
+    pub(crate) fn last(&self) -> Option<Position> {
         self.last
     }
 
     /// The link has published a line.
-    pub(super) fn add(&mut self, position: Position, line: Line) {
+    pub(crate) fn add(&mut self, position: Position, line: Line) {
         self.last = Some(position);
         self.bytes += line.bytes;
         self.lines.push_back((position.number(), line));
@@ -87,7 +87,7 @@ impl History {
     }
 
     /// The log begins, perhaps anew, with this position.
-    pub(super) fn begin_anew(&mut self, next: Position) {
+    pub(crate) fn begin_anew(&mut self, next: Position) {
         while !self.lines.is_empty() {
             self.remove_oldest();
         }
@@ -95,7 +95,7 @@ impl History {
     }
 
     /// Where a person who joins begins: with the last few lines.
-    pub(super) fn first_start(&mut self, now: Instant) -> rooms::Start {
+    pub(crate) fn first_start(&mut self, now: Instant) -> rooms::Start {
         self.expire(now);
         match self.lines.len().checked_sub(FIRST + 1) {
             Some(before) => rooms::Start::After(self.lines[before].1.place),
@@ -105,7 +105,7 @@ impl History {
 
     /// Where a person begins who has the lines up to `after`: a position, or a number of this log.
     /// `None` if it is neither.
-    pub(super) fn start_after(&mut self, after: &str, now: Instant) -> Option<Begin> {
+    pub(crate) fn start_after(&mut self, after: &str, now: Instant) -> Option<Begin> {
         self.expire(now);
         let number: Option<u64> = match after {
             "" => Some(0),

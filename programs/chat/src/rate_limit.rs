@@ -8,18 +8,18 @@ const RATE: u64 = 256 * 1024;
 const RATE_OF_ALL: u64 = 1024 * 1024;
 /// The burst of all members together, in bytes. Far below the write cap, so a burst of lines from
 /// many members disconnects no reader.
-pub(super) const BURST_OF_ALL: u64 = 128 * 1024;
+pub(crate) const BURST_OF_ALL: u64 = 128 * 1024;
 
 /// A member's rate state: the time up to which its bytes are paid for (the generic cell rate
 /// algorithm).
 #[derive(Default)]
-pub(super) struct RateLimit {
+pub(crate) struct RateLimit {
     paid_until: Option<Instant>,
 }
 
 impl RateLimit {
     /// Charges one of `members` for `bytes`; returns the delay before more is read from it.
-    pub(super) fn spend(&mut self, now: Instant, bytes: usize, members: usize) -> Option<Duration> {
+    pub(crate) fn spend(&mut self, now: Instant, bytes: usize, members: usize) -> Option<Duration> {
         let members = members.max(1) as u64;
         let rate = RATE.min(RATE_OF_ALL / members).max(1);
         let burst = transfer_time(BURST_OF_ALL / members.max(4), rate);
@@ -32,7 +32,7 @@ impl RateLimit {
 }
 
 /// The cost of an answer: it is sent to one member, so the others do not make it dearer.
-pub(super) fn share(answered: usize, members: usize) -> usize {
+pub(crate) fn share(answered: usize, members: usize) -> usize {
     const ALONE: usize = (RATE_OF_ALL / RATE) as usize;
     answered.saturating_mul(ALONE) / members.max(ALONE)
 }
