@@ -25,7 +25,7 @@ pub(super) struct PrintResult(Receiver<io::Result<()>>);
 
 impl Stdout {
     pub(super) fn start(remote: Remote) -> Result<(Stdout, PrintResult), Exit> {
-        let (stdout, pieces) = channel();
+        let (stdout, pieces) = Stdout::new();
         let (outcome, printed) = channel();
         let thread = std::thread::Builder::new().name("couplet-stdout".into());
         let run = move || {
@@ -36,7 +36,13 @@ impl Stdout {
         thread.spawn(run).map_err(|error| {
             Exit::failed(format!("cannot start a thread for stdout: {}", plain(&error)))
         })?;
-        Ok((Stdout(stdout), PrintResult(printed)))
+        Ok((stdout, PrintResult(printed)))
+    }
+
+    /// Pieces come out of the receiver.
+    pub(super) fn new() -> (Stdout, Receiver<(ConnectionId, Bytes)>) {
+        let (stdout, pieces) = channel();
+        (Stdout(stdout), pieces)
     }
 
     /// Queues bytes from the connection; once they are printed, calls its [`Session::printed`].

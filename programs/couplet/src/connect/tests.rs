@@ -36,21 +36,23 @@ impl Protocol for Piped {
 struct Scene {
     held: Held<Piped>,
     asked: Receiver<()>,
+    end: End,
 }
 
 impl Scene {
     fn new(is_terminal: bool) -> Scene {
         let (stdin, asked) = Stdin::new(is_terminal);
+        let end = End::default();
         let session = Session {
             stdin: None,
-            stdout: None,
+            stdout: Some(Stdout::new().0),
             unprinted: 0,
             peer: PeerStream::Open,
-            answer: Answer::Unexpected,
+            answer: Answer::Unasked,
             timeout: None,
-            end: End::default(),
+            end: end.clone(),
         };
-        Scene { held: hold(Piped(session, Some(stdin))), asked }
+        Scene { held: hold(Piped(session, Some(stdin))), asked, end }
     }
 
     /// Stdin has this for the session, which must have requested it.
@@ -99,4 +101,26 @@ fn after_the_servers_end_the_end_of_stdin_closes_and_so_does_a_terminal() {
     scene.held.wire.fin();
     scene.held.settle();
     assert!(scene.held.wire.saw_fin());
+}
+
+#[test]
+fn only_a_close_before_the_first_answer_is_a_failure() {
+    for is_answered in [false, true] {
+        let mut scene = Scene::new(false);
+        scene.type_word();
+        if is_answered {
+            scene.held.push(b"answer");
+        }
+        // Another request.
+        scene.type_word();
+        scene.held.wire.fin();
+        scene.held.settle();
+        scene.read(Read::End);
+        let end = scene.end.take();
+        let is_expected = match is_answered {
+            false => matches!(end, Some(Outcome::Unanswered)),
+            true => matches!(end, Some(Outcome::Lost(Reason::Done(_)))),
+        };
+        assert!(is_expected, "answered: {is_answered}");
+    }
 }
