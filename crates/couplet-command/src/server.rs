@@ -531,9 +531,10 @@ pub fn cluster(threads: Threads, options: LoopOptions) -> Cluster {
 
 #[cfg(test)]
 mod tests {
-    use couplet::Deferred;
+    use clap::FromArgMatches;
     use couplet::services::FunctionService;
     use couplet::testing::MemoryReactor;
+    use couplet::{Deferred, Protocol, Transport};
 
     use super::*;
 
@@ -556,6 +557,36 @@ mod tests {
         };
         start(Some(&link), &MemoryReactor::new().reactor());
         assert_eq!(starts.load(Ordering::SeqCst), 1);
+    }
+
+    /// Never ends its connection.
+    #[derive(Clone)]
+    struct Silent;
+
+    impl Protocol for Silent {
+        fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    }
+
+    #[test]
+    fn connections_of_a_service_may_finish_within_its_own_drain() {
+        const MOMENT: Duration = Duration::from_millis(1);
+        let ports = ["--listen", "127.0.0.1:81", "--listen", "127.0.0.1:82"];
+        for (drain, ports) in [("2", &ports[..2]), ("20", &ports[..2]), ("20", &ports[..])] {
+            let arguments = parsed(&[ports, &["--drain", drain]].concat()).unwrap();
+            let listen = Listen::from_arg_matches(&arguments).unwrap();
+            let server = Server::of_factory(listen, Threads { number: 1 }, || || Silent);
+            let child = server.into_child("silent", |endpoint| endpoint, || (0, 1));
+            let (mut memory, services) = (MemoryReactor::new(), Supervisor::new("test"));
+            services.add(child(&memory.reactor()).unwrap()).detach();
+            services.run(&memory.reactor()).detach();
+            let client = memory.connect(81);
+            services.stop_child("silent").detach();
+            memory.settle();
+            memory.advance(Duration::from_secs(drain.parse().unwrap()) - MOMENT);
+            assert!(!client.saw_fin(), "{drain} {ports:?}");
+            memory.advance(MOMENT);
+            assert!(client.saw_fin(), "{drain} {ports:?}");
+        }
     }
 
     #[test]
