@@ -19,7 +19,7 @@ use std::{env, process, thread};
 
 use clap::Parser;
 use couplet::endpoints::server_from_string;
-use couplet::services::{Child, StreamServerService, TaskService, TimerService};
+use couplet::services::{Child, FunctionService, StreamServerService, TaskService, TimerService};
 use couplet::{Deferred, Failure, LoadLimits, LoopOptions, Protocol, Reactor, Transport};
 use couplet_runner::{Arguments, Runner, placed};
 use rustix::process::{Pid, Signal, kill_process};
@@ -42,6 +42,9 @@ struct Cli {
     /// Serve in all loops, and name each client's loop
     #[arg(long)]
     crowd: bool,
+    /// Have the services of the configuration, whose stops fail, and no other
+    #[arg(long)]
+    stubborn: bool,
     /// Use tokio where the services are built
     #[arg(long)]
     tokio: bool,
@@ -83,6 +86,13 @@ fn use_tokio() {
 #[derive(serde::Deserialize)]
 struct Config {}
 
+/// A service whose stop fails.
+#[derive(serde::Deserialize)]
+struct Stubborn {
+    #[expect(dead_code, reason = "its changes matter")]
+    word: String,
+}
+
 /// Not a test: the program that the tests start.
 #[test]
 fn the_program() {
@@ -107,6 +117,12 @@ fn the_program() {
         });
         Ok(Child::new(task))
     });
+    if cli.stubborn {
+        runner = Runner::new("frail").kind("stubborn", |name, _: Stubborn, _| {
+            let service = FunctionService::new(name, |_: &Reactor| Deferred::succeed(()));
+            Ok(Child::new(service.on_stop(|| Deferred::fail(Failure::msg("it stays")))))
+        });
+    }
     if let Some(clients) = cli.clients {
         let limits = LoadLimits::default().connections(clients);
         runner = runner.loop_options(LoopOptions::default().load_limits(limits));
@@ -217,6 +233,49 @@ fn a_reload_leaves_the_limits_of_the_program_unless_the_configuration_has_some()
         kill_process(Pid::from_child(&program.0), Signal::HUP).expect("it runs");
         next("reloaded: ").expect("a reload");
         assert!(is_paused(paused), "{text}");
+    }
+    kill_process(Pid::from_child(&program.0), Signal::TERM).expect("it runs");
+    assert_eq!(program.0.wait().expect("it ends").code(), Some(0));
+}
+
+#[test]
+fn a_reload_is_complete_although_the_stops_of_services_fail() {
+    let config = |services: &[(&str, &str)]| {
+        let path = concat!(env!("CARGO_TARGET_TMPDIR"), "/stubborn.toml");
+        let table = |(name, word): &(&str, &str)| {
+            format!("[services.{name}]\nkind = \"stubborn\"\nword = \"{word}\"\n")
+        };
+        std::fs::write(path, services.iter().map(table).collect::<String>())
+            .expect("it can be written");
+    };
+    config(&[("a", "one"), ("b", "one"), ("c", "one")]);
+    let mut program =
+        frail("--stubborn -v --metrics tcp:0:interface=127.0.0.1 --config stubborn.toml");
+    let (mut lines, host) = lines_and_host(&mut program.0);
+    let is_ready = |text: &str, name: &str| {
+        text.contains(&format!("couplet_service_ready{{service=\"{name}\"}} 1\n"))
+    };
+    for (services, outcome, running) in [
+        (
+            &[("a", "two"), ("c", "one"), ("d", "one")][..],
+            "1 services changed, 1 added, 1 removed",
+            "acd",
+        ),
+        (
+            &[("b", "one"), ("a", "one"), ("c", "one")],
+            "1 services changed, 1 added, 1 removed",
+            "abc",
+        ),
+        (&[], "0 services changed, 0 added, 3 removed", ""),
+    ] {
+        config(services);
+        kill_process(Pid::from_child(&program.0), Signal::HUP).expect("it runs");
+        let line = lines.find(|line| line.contains("reload")).expect("a line");
+        assert!(line.contains(outcome), "{line}");
+        let text = metrics(&host);
+        let ready: String =
+            "abcd".matches(|name: char| is_ready(&text, &name.to_string())).collect();
+        assert_eq!(ready, running, "{text}");
     }
     kill_process(Pid::from_child(&program.0), Signal::TERM).expect("it runs");
     assert_eq!(program.0.wait().expect("it ends").code(), Some(0));
