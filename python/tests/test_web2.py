@@ -196,27 +196,37 @@ class Windows(Cases):
             assert client.seen[second][1].encode("latin-1") == path.read_bytes() and not files()
 
     @only_subject
-    async def test_a_paused_request_holds_its_window(case):
+    async def test_a_paused_request_holds_its_window_and_leaves_some_to_others(case):
         seen = []
 
         class Uploading(server.Request):
             def gotLength(self, length):
                 super().gotLength(length)
                 seen.append(self)
-                self.channel.pauseProducing()
+                if len(seen) < 6:
+                    self.channel.pauseProducing()
 
         made = site(lambda request: b"%d" % len(request.content.read()))
         made.requestFactory = Uploading
         client = Client(made)
-        stream = client.request("POST", "/", body=b"u" * MIB)
-        for _ in range(99):
-            if client.parts:
+        client.exchange()
+        for _ in range(5):
+            stream = client.request("POST", "/", body=b"u" * MIB)
+            for _ in range(99):
                 client.send(stream)
                 client.exchange()
-        unsent = sum(map(len, client.parts[stream]))
-        assert MIB // 2 < unsent < MIB, unsent
-        seen[0].channel.resumeProducing()
-        while client.parts:
+            unsent = sum(map(len, client.parts[stream]))
+            assert MIB // 2 < unsent < MIB, unsent
+        # They leave window to others.
+        other = client.request("POST", "/", body=b"u" * MIB)
+        while other in client.parts:
+            before = sum(map(len, client.parts[other]))
+            client.send(other)
+            client.exchange()
+            assert sum(map(len, client.parts.get(other, ()))) < before
+        assert client.seen[other][1] == str(MIB), client.seen
+        seen[4].channel.resumeProducing()
+        while stream in client.parts:
             client.exchange()
             client.send(stream)
         client.exchange()
@@ -239,7 +249,7 @@ class Windows(Cases):
         client.exchange()
         for number in range(60):
             stream = client.request("POST", ["/paused", "/early"][number % 2], body=b"u" * 200_000)
-            while client.parts.get(stream) and client.conn.local_flow_control_window(stream):
+            while client.parts.get(stream) and client.conn.local_flow_control_window(stream) > 0:
                 client.send(stream)
                 client.exchange()
             client.parts.pop(stream, None)
@@ -451,7 +461,7 @@ class Talking(protocol.Protocol):
     def go(self):
         """Sends what it can, and fires `ended` when all streams have ended."""
         for stream in list(self.peer.parts):
-            while stream in self.peer.parts and self.peer.conn.local_flow_control_window(stream):
+            while stream in self.peer.parts and self.peer.conn.local_flow_control_window(stream) > 0:
                 self.peer.send(stream)
         self.transport.write(self.peer.conn.data_to_send())
         answers = [seen for stream, seen in self.peer.seen.items() if stream]

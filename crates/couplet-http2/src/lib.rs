@@ -25,6 +25,8 @@ mod head;
 #[doc(hidden)]
 pub mod hpack;
 mod options;
+#[doc(hidden)]
+pub mod window;
 
 pub use code::Code;
 pub use connection::{Connection, Copied};

@@ -20,9 +20,9 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Options {
         Options {
-            max_streams: 250,
+            max_streams: 128,
             stream_window: 256 * 1024,
-            connection_window: 1024 * 1024,
+            connection_window: 4 * 1024 * 1024,
             max_frame: 16 * 1024,
             max_head: 64 * 1024,
             max_table: 4096,
@@ -37,7 +37,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Sets the maximum number of open streams (250). A server announces it as
+    /// Sets the maximum number of open streams (128). A server announces it as
     /// SETTINGS_MAX_CONCURRENT_STREAMS, and resets further ones with REFUSED_STREAM. A client opens
     /// no more, nor more than its server announces, and one before that: see
     /// [`SendError::Busy`](crate::SendError::Busy).
@@ -46,14 +46,19 @@ impl Options {
         self
     }
 
-    /// Sets the receive window of each stream (256 KiB), SETTINGS_INITIAL_WINDOW_SIZE: a stream
-    /// with more unreleased bytes is reset with FLOW_CONTROL_ERROR. At most 2³¹-1.
+    /// Sets the largest receive window of a stream (256 KiB): a stream with more unreleased bytes is
+    /// reset with FLOW_CONTROL_ERROR. At most 2³¹-1.
+    ///
+    /// For a client this is SETTINGS_INITIAL_WINDOW_SIZE. A server's streams begin with smaller
+    /// windows: half of the connection's, divided by [`max_streams`](Options::max_streams), which
+    /// are 16 KiB by default, and at least 1 KiB. Streams whose bytes are released share the other
+    /// half. So uploads that are not read leave room for others.
     pub fn stream_window(mut self, bytes: u32) -> Options {
         self.stream_window = bytes.min(i32::MAX as u32);
         self
     }
 
-    /// Sets the receive window of the connection (1 MiB), which bounds the bytes of all bodies that
+    /// Sets the receive window of the connection (4 MiB), which bounds the bytes of all bodies that
     /// are not [released](crate::Connection::release): more is a FLOW_CONTROL_ERROR of the
     /// connection. From 65 535, which HTTP/2 grants every peer, to 2³¹-1.
     pub fn connection_window(mut self, bytes: u32) -> Options {

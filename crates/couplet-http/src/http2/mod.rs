@@ -11,7 +11,6 @@
 //! response only while the client's windows are open and the transport has room.
 
 mod bell;
-mod flow;
 mod frame;
 #[cfg(test)]
 mod frame_order;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use super::flow::{ReceiveWindow, SendWindow};
+use couplet_http2::window::{ReceiveWindow, SendWindow};
 
 /// Identifies an open stream of a connection; reused once the stream is closed.
 pub(super) type Key = usize;
@@ -181,7 +181,7 @@ impl Streams {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http2::flow::INITIAL_WINDOW;
+    use couplet_http2::window::INITIAL_WINDOW;
 
     fn stream(id: u32) -> Stream {
         Stream {

@@ -5,6 +5,7 @@ use super::streams::{Closing, Inbound, Method, Outbound, Role, Stage, Stream};
 use super::{Connection, calm, failed, protocol_error};
 use crate::frame::{self, Head, flag, kind};
 use crate::head::Fault;
+use crate::window::Overflow;
 use crate::{Code, Error, Event};
 
 /// A block without its end.
@@ -173,8 +174,7 @@ impl Stream {
         matches!(self.inbound, Inbound::Open(Some(left)) if left > 0)
     }
 
-    /// Counts a frame of the body, whose length without padding is `body`, and returns the
-    /// increment of a WINDOW_UPDATE.
+    /// Counts a frame of the body, whose length without padding is `body`.
     ///
     /// # Errors
     ///
@@ -184,22 +184,19 @@ impl Stream {
         received: usize,
         body: usize,
         ends: bool,
-    ) -> Result<Option<u32>, Code> {
+    ) -> Result<(), Code> {
         let left = match &mut self.inbound {
             Inbound::Awaited(_) => return Err(Code::PROTOCOL_ERROR),
             Inbound::Open(left) => left,
             Inbound::Ended => return Err(Code::STREAM_CLOSED),
         };
-        if !self.receive.spend(received) {
-            return Err(Code::FLOW_CONTROL_ERROR);
-        }
+        self.receive.spend(received).map_err(|Overflow| Code::FLOW_CONTROL_ERROR)?;
         if let Some(left) = left {
             *left = left.checked_sub(body as u64).ok_or(Code::PROTOCOL_ERROR)?;
         }
         if ends && self.lacks_bytes() {
             return Err(Code::PROTOCOL_ERROR);
         }
-        self.receive.hold(body, received);
-        Ok(if ends { None } else { self.receive.update() })
+        Ok(())
     }
 }

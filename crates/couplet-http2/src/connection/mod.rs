@@ -4,7 +4,6 @@ mod blocks;
 mod receive;
 mod send;
 mod streams;
-mod window;
 
 use std::collections::VecDeque;
 
@@ -13,10 +12,10 @@ use bytes::Bytes;
 use crate::frame::{MAX_SENT, Output, kind, setting};
 use crate::head::Builder;
 use crate::hpack::{Decoder, Encoder, INITIAL_TABLE};
+use crate::window::{INITIAL_WINDOW, ReceiveWindow, SendWindow, Shares};
 use crate::{Code, Error, Event, Options};
 use blocks::Block;
-use streams::{Closing, Inbound, Role, Streams};
-use window::{INITIAL, ReceiveWindow, SendWindow};
+use streams::{Closing, Inbound, Role, Stream, Streams};
 
 /// Payload of the PING whose answer confirms that the client received a server's first GOAWAY.
 const FAREWELL: [u8; 8] = *b"farewell";
@@ -62,6 +61,11 @@ enum Phase {
     Failed(Error),
 }
 
+/// The bytes of a window that the user has.
+fn held(window: ReceiveWindow) -> usize {
+    usize::try_from(window.held()).unwrap_or(0)
+}
+
 /// One end of an HTTP/2 connection: a server's or a client's.
 ///
 /// In each turn, [`receive`](Connection::receive) the bytes that arrived, take the
@@ -87,8 +91,10 @@ pub struct Connection {
     streams: Streams,
     send: SendWindow,
     receive: ReceiveWindow,
+    /// Those of the receive window.
+    shares: Shares,
     /// The peer's SETTINGS_INITIAL_WINDOW_SIZE.
-    peer_window: u32,
+    peer_window: i64,
     /// The peer's SETTINGS_MAX_CONCURRENT_STREAMS.
     peer_streams: u32,
     // Bound: the frames of one receive, if the user takes the events; always DATA within
@@ -147,6 +153,12 @@ impl Connection {
             Role::Server => (Beginning::Preface(0), Output::default()),
             Role::Client => (Beginning::Settings, Output::with_preface()),
         };
+        let Options { connection_window, max_streams, stream_window, .. } = options;
+        let shares = match role {
+            Role::Server => Shares::new(connection_window, max_streams, stream_window),
+            // The peer chooses what a server receives.
+            Role::Client => Shares::fixed(stream_window),
+        };
         let mut connection = Connection {
             beginning,
             phase: Phase::Open,
@@ -157,9 +169,10 @@ impl Connection {
             builder: Builder::new(options.max_head as usize),
             encoder: Encoder::new(),
             streams: Streams::new(role, options.max_streams, options.max_resets),
-            send: SendWindow::new(INITIAL),
-            receive: ReceiveWindow::new(options.connection_window),
-            peer_window: INITIAL,
+            send: SendWindow::new(INITIAL_WINDOW),
+            receive: ReceiveWindow::new(connection_window.into()),
+            shares,
+            peer_window: INITIAL_WINDOW,
             peer_streams: INITIAL_STREAMS,
             events: VecDeque::new(),
             collected: None,
@@ -176,8 +189,7 @@ impl Connection {
     }
 
     fn write_settings(&mut self) {
-        let Options { max_table, max_streams, stream_window, max_frame, max_head, .. } =
-            self.options;
+        let Options { max_table, max_streams, max_frame, max_head, .. } = self.options;
         let of_server = [
             (setting::MAX_CONCURRENT_STREAMS, max_streams),
             (setting::ENABLE_CONNECT_PROTOCOL, self.options.connect_protocol.into()),
@@ -188,7 +200,7 @@ impl Connection {
         };
         let settings = [
             (setting::HEADER_TABLE_SIZE, max_table),
-            (setting::INITIAL_WINDOW_SIZE, stream_window),
+            (setting::INITIAL_WINDOW_SIZE, self.shares.first()),
             (setting::MAX_FRAME_SIZE, max_frame),
             (setting::MAX_HEADER_LIST_SIZE, max_head),
         ];
@@ -198,8 +210,10 @@ impl Connection {
             payload.extend_from_slice(&value.to_be_bytes());
         }
         self.output.write(kind::SETTINGS, 0, 0, &payload);
-        let wider = self.options.connection_window - INITIAL;
-        self.update_window(0, (wider > 0).then_some(wider));
+        if let Some(wider @ 1..) = self.options.connection_window.checked_sub(INITIAL_WINDOW as u32)
+        {
+            self.update_window(0, wider);
+        }
     }
 
     /// Receives bytes of the peer, in any pieces, and queues their events. An incomplete frame is
@@ -262,23 +276,48 @@ impl Connection {
     /// Returns bytes of [`Event::Data`] to the peer's windows, once they were used. Call it for
     /// each received byte, even after the end or a reset of its stream.
     pub fn release(&mut self, stream: u32, count: usize) {
-        self.receive.release(count);
-        let update = self.receive.update();
-        self.update_window(0, update);
-        if let Some(open) = self.streams.get_mut(stream)
-            && open.inbound != Inbound::Ended
-        {
-            open.receive.release(count);
-            let update = open.receive.update();
-            self.update_window(stream, update);
+        self.consume_connection(count.min(held(self.receive)));
+        if let Some(open) = self.streams.get(stream) {
+            let count = count.min(held(open.receive));
+            self.consume_stream(stream, count);
         }
     }
 
-    fn update_window(&mut self, stream: u32, increment: Option<u32>) {
-        if let Some(increment) = increment {
-            let payload = increment.to_be_bytes();
-            self.output.write(kind::WINDOW_UPDATE, 0, stream, &payload);
+    /// Returns bytes to the connection's window.
+    fn consume_connection(&mut self, count: usize) {
+        if self.receive.consume(count)
+            && let Some(increment) = self.receive.update(self.receive.size())
+        {
+            self.update_window(0, increment);
         }
+    }
+
+    /// Returns bytes to the window of a stream, and gives that its share of the connection's window.
+    fn consume_stream(&mut self, id: u32, count: usize) {
+        let first = self.first_window();
+        let Some(stream) = self.streams.get_mut(id) else { return };
+        if !stream.receive.consume(count) || stream.inbound == Inbound::Ended {
+            return;
+        }
+        let others = self.streams.iter().filter(|other| other.id != id);
+        let size = self.shares.wider(first, others.map(Stream::claim));
+        if let Some(stream) = self.streams.get_mut(id)
+            && let Some(increment) = stream.receive.update(size)
+        {
+            self.update_window(id, increment);
+        }
+    }
+
+    /// The receive window of a new stream, for a peer that may not know our settings.
+    fn first_window(&self) -> i64 {
+        match self.beginning {
+            Beginning::Complete => self.shares.first().into(),
+            _ => INITIAL_WINDOW,
+        }
+    }
+
+    fn update_window(&mut self, stream: u32, increment: u32) {
+        self.output.write(kind::WINDOW_UPDATE, 0, stream, &increment.to_be_bytes());
     }
 
     /// Sends a PING; its answer is [`Event::Pong`].

@@ -1,9 +1,9 @@
 //! The peer's bytes: the preface and all frames but field blocks. RFC 9113, 3.4 and 6.
 
 use super::streams::{Closing, Inbound, Outbound, Role, Stage};
-use super::window::MAX;
 use super::{Beginning, Connection, FAREWELL, Phase, calm, failed, protocol_error};
 use crate::frame::{self, HEAD, Head, PREFACE, flag, kind, setting};
+use crate::window::{INITIAL_WINDOW, MAX_WINDOW, Overflow};
 use crate::{Code, Error, Event};
 
 impl Connection {
@@ -118,7 +118,7 @@ impl Connection {
     fn receive_data(&mut self, head: &Head, payload: &[u8]) -> Result<(), Error> {
         let body = frame::strip_padding(head, payload)?;
         let ends = head.has(flag::END_STREAM);
-        if !self.receive.spend(payload.len()) {
+        if self.receive.spend(payload.len()).is_err() {
             return failed(Code::FLOW_CONTROL_ERROR, "more DATA than the connection's window");
         }
         if body.is_empty() && !ends {
@@ -126,7 +126,7 @@ impl Connection {
         } else {
             self.idle_frames = 0;
         }
-        let delivered = match self.streams.stage(head.stream) {
+        let received = match self.streams.stage(head.stream) {
             Stage::Open(stream) => stream.receive_body(payload.len(), body.len(), ends).map(Some),
             Stage::Ignored => Ok(None),
             Stage::Idle => return protocol_error("DATA on an idle stream"),
@@ -134,18 +134,24 @@ impl Connection {
                 return failed(Code::STREAM_CLOSED, "DATA on a closed stream");
             }
         };
-        let held = if let Ok(Some(_)) = delivered { body.len() } else { 0 };
-        self.receive.hold(held, payload.len());
-        let update = self.receive.update();
-        self.update_window(0, update);
-        match delivered {
-            Ok(Some(update)) => {
-                self.update_window(head.stream, update);
+        match received {
+            Ok(Some(())) => {
+                let padding = payload.len() - body.len();
+                self.consume_connection(padding);
+                if !ends {
+                    self.consume_stream(head.stream, padding);
+                }
                 self.deliver(head.stream, body, ends);
                 Ok(())
             }
-            Ok(None) => Ok(()),
-            Err(code) => self.fail_stream(head.stream, code),
+            Ok(None) => {
+                self.consume_connection(payload.len());
+                Ok(())
+            }
+            Err(code) => {
+                self.consume_connection(payload.len());
+                self.fail_stream(head.stream, code)
+            }
         }
     }
 
@@ -227,11 +233,11 @@ impl Connection {
                     return protocol_error("SETTINGS_ENABLE_PUSH is out of range");
                 }
                 setting::MAX_CONCURRENT_STREAMS => self.peer_streams = value,
-                setting::INITIAL_WINDOW_SIZE if i64::from(value) > MAX => {
+                setting::INITIAL_WINDOW_SIZE if i64::from(value) > MAX_WINDOW => {
                     let why = "SETTINGS_INITIAL_WINDOW_SIZE exceeds 2^31-1";
                     return failed(Code::FLOW_CONTROL_ERROR, why);
                 }
-                setting::INITIAL_WINDOW_SIZE => window = value,
+                setting::INITIAL_WINDOW_SIZE => window = value.into(),
                 // Our frames are never longer than the minimum.
                 setting::MAX_FRAME_SIZE if !(16_384..=0xff_ffff).contains(&value) => {
                     return protocol_error("SETTINGS_MAX_FRAME_SIZE is out of range");
@@ -247,14 +253,13 @@ impl Connection {
     }
 
     /// Applies the peer's initial window to all streams: RFC 9113, 6.9.2.
-    fn change_windows(&mut self, window: u32) -> Result<(), Error> {
-        let by = i64::from(window) - i64::from(self.peer_window);
-        self.peer_window = window;
+    fn change_windows(&mut self, window: i64) -> Result<(), Error> {
+        let by = window - std::mem::replace(&mut self.peer_window, window);
         if by == 0 {
             return Ok(());
         }
         for stream in self.streams.iter_mut() {
-            if !stream.send.change(by) {
+            if let Err(Overflow) = stream.send.change(by) {
                 return failed(Code::FLOW_CONTROL_ERROR, "a setting widens a window beyond 2^31-1");
             }
             stream.queue_turn(&mut self.turns);
@@ -269,15 +274,13 @@ impl Connection {
         }
         self.beginning = Beginning::Complete;
         self.decoder.shrink(self.options.max_table as usize);
-        for stream in self.streams.iter_mut() {
-            stream.receive.resize(self.options.stream_window);
-            // Released bytes may be half of a smaller window.
-            if stream.inbound != Inbound::Ended
-                && let Some(increment) = stream.receive.update()
-            {
-                let payload = increment.to_be_bytes();
-                self.output.write(kind::WINDOW_UPDATE, 0, stream.id, &payload);
+        let by = i64::from(self.shares.first()) - INITIAL_WINDOW;
+        for id in self.streams.beyond(0) {
+            if let Some(stream) = self.streams.get_mut(id) {
+                stream.receive.change(by);
             }
+            // Released bytes may be half of a smaller window.
+            self.consume_stream(id, 0);
         }
         Ok(())
     }
@@ -325,8 +328,8 @@ impl Connection {
                 return protocol_error("WINDOW_UPDATE by zero");
             }
             return match self.send.change(increment.into()) {
-                true => Ok(()),
-                false => failed(Code::FLOW_CONTROL_ERROR, "a window beyond 2^31-1"),
+                Ok(_) => Ok(()),
+                Err(Overflow) => failed(Code::FLOW_CONTROL_ERROR, "a window beyond 2^31-1"),
             };
         }
         let fault = match self.streams.stage(head.stream) {
@@ -335,7 +338,7 @@ impl Connection {
             }
             Stage::Open(_) if increment == 0 => Code::PROTOCOL_ERROR,
             Stage::Open(stream) => {
-                if stream.send.change(increment.into()) {
+                if stream.send.change(increment.into()).is_ok() {
                     stream.queue_turn(&mut self.turns);
                     return Ok(());
                 }

@@ -5,11 +5,11 @@ use std::collections::VecDeque;
 use bytes::{Buf, Bytes};
 
 use super::streams::{Inbound, Method, Outbound, Role, Stream, Unsent};
-use super::window::{INITIAL, ReceiveWindow, SendWindow};
-use super::{Beginning, Connection, Phase};
+use super::{Connection, Phase};
 use crate::field::{is_of_line, lower_case, trimmed};
 use crate::frame::{MAX_SENT, flag, kind};
 use crate::hpack;
+use crate::window::{ReceiveWindow, SendWindow};
 use crate::{Event, Fields, RequestLine, SendError};
 
 impl Stream {
@@ -87,10 +87,7 @@ impl Connection {
 
     /// Adds the stream with the highest number.
     pub(super) fn open_stream(&mut self, id: u32, inbound: Inbound, outbound: Outbound) {
-        let window = match self.beginning {
-            Beginning::Complete => self.options.stream_window,
-            _ => INITIAL,
-        };
+        let window = self.first_window();
         self.streams.open(Stream {
             id,
             inbound,

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use bytes::{Buf, Bytes};
 
 use super::MAX_STREAM;
-use super::window::{ReceiveWindow, SendWindow};
 use crate::Fields;
+use crate::window::{ReceiveWindow, SendWindow};
 
 #[derive(Debug)]
 pub(super) struct Stream {
@@ -20,6 +20,17 @@ pub(super) struct Stream {
     pub(super) has_turn: bool,
     /// Its producer waits for `Event::Writable`.
     pub(super) is_paused: bool,
+}
+
+impl Stream {
+    /// The bytes that the stream may take of the connection's window: those that the peer may still
+    /// send, and those that the user has.
+    pub(super) fn claim(&self) -> i64 {
+        match self.inbound {
+            Inbound::Awaited(_) | Inbound::Open(_) => self.receive.size(),
+            Inbound::Ended => self.receive.held(),
+        }
+    }
 }
 
 /// This end of a connection.
@@ -193,6 +204,10 @@ impl Streams {
     pub(super) fn refuse_new(&mut self) -> u32 {
         self.max = self.last;
         self.last
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Stream> {
+        self.open.iter()
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Stream> {

@@ -1,5 +1,7 @@
 //! Flow control at its edges: RFC 9113, 5.2 and 6.9.
 
+use std::collections::BTreeMap;
+
 use couplet_http2::{Code, Event, Options};
 
 use crate::kit::*;
@@ -166,19 +168,21 @@ fn windows_are_opened_in_few_updates_as_bytes_are_released() {
     fine(&mut connection, &post(1));
     fine(&mut connection, &frame(DATA, 0, 1, [0; 1000]));
     assert_eq!(sent(&mut connection), [], "nothing is released");
-    connection.release(1, 499);
+    connection.release(1, 400);
+    assert_eq!(sent(&mut connection), frames(&window_update(1, 400)), "the window was closed");
+    connection.release(1, 399);
     assert_eq!(sent(&mut connection), []);
     connection.release(1, 1);
-    assert_eq!(sent(&mut connection), frames(&window_update(1, 500)));
+    assert_eq!(sent(&mut connection), frames(&window_update(1, 400)));
     connection.release(1, 1_000_000);
-    assert_eq!(sent(&mut connection), frames(&window_update(1, 500)), "no more than was received");
-    for _ in 0..48 {
-        fine(&mut connection, &frame(DATA, 0, 1, [0; 1000]));
-        connection.release(1, 1000);
+    assert_eq!(sent(&mut connection), [], "no more than was received");
+    for _ in 0..97 {
+        fine(&mut connection, &frame(DATA, 0, 1, [0; 500]));
+        connection.release(1, 500);
     }
     assert!(kinds(&sent(&mut connection)).iter().all(|(_, stream)| *stream == 1));
-    fine(&mut connection, &frame(DATA, END_STREAM, 1, [0; 1000]));
-    connection.release(1, 1000);
+    fine(&mut connection, &frame(DATA, END_STREAM, 1, [0; 500]));
+    connection.release(1, 500);
     assert_eq!(
         sent(&mut connection),
         frames(&window_update(0, 50_000)),
@@ -213,13 +217,12 @@ fn more_than_a_window_is_refused() {
     fine(&mut connection, &post(1));
     let seen = fine(&mut connection, &frame(DATA, 0, 1, [0; 1001]));
     assert_eq!(seen, [Event::Reset { stream: 1, code: Code::FLOW_CONTROL_ERROR }]);
-    let mut connection = server(options.stream_window(1 << 20));
-    fine(&mut connection, &post(1));
-    for _ in 0..65 {
-        fine(&mut connection, &frame(DATA, 0, 1, [0; 1000]));
+    let mut connection = server(options);
+    for stream in (1..).step_by(2).take(65) {
+        fine(&mut connection, &[post(stream), frame(DATA, 0, stream, [0; 1000])].concat());
     }
-    fine(&mut connection, &frame(DATA, 0, 1, [0; 535]));
-    let error = broken(&mut connection, &frame(DATA, 0, 1, [0; 1]));
+    fine(&mut connection, &[post(131), frame(DATA, 0, 131, [0; 535])].concat());
+    let error = broken(&mut connection, &frame(DATA, 0, 131, [0; 1]));
     assert_eq!(error.code, Code::FLOW_CONTROL_ERROR);
 }
 
@@ -234,9 +237,70 @@ fn a_smaller_window_counts_once_it_is_acknowledged() {
     assert_eq!(seen, [Event::Reset { stream: 1, code: Code::FLOW_CONTROL_ERROR }]);
 }
 
+/// RFC 9113, 6.9.1: a setting may make a window negative, and an empty frame needs none.
+#[test]
+fn an_upload_may_end_while_its_window_is_negative() {
+    let mut connection = Connection::server(Options::default().stream_window(1000));
+    let bytes = [PREFACE, &settings(&[]), &post(1), &frame(DATA, 0, 1, [0; 2000])].concat();
+    fine(&mut connection, &[bytes, frame(SETTINGS, ACK, 0, [])].concat());
+    let seen = fine(&mut connection, &frame(DATA, END_STREAM, 1, []));
+    assert_eq!(seen, [Event::End { stream: 1 }]);
+}
+
+/// A client that uploads as much as its windows allow.
+struct Uploads {
+    connection: Connection,
+    /// The windows of the connection and of streams.
+    windows: BTreeMap<u32, usize>,
+}
+
+impl Uploads {
+    /// Sends a request with so many bytes, which are released as they arrive or never. Returns how
+    /// many the client may send.
+    fn upload(&mut self, stream: u32, length: usize, is_read: bool) -> usize {
+        fine(&mut self.connection, &post(stream));
+        self.windows.insert(stream, 16 * 1024);
+        let mut count_sent = 0;
+        loop {
+            let room = self.windows[&0].min(self.windows[&stream]).min(16_384);
+            let count = room.min(length - count_sent);
+            if count == 0 {
+                return count_sent;
+            }
+            count_sent += count;
+            for window in [0, stream] {
+                *self.windows.get_mut(&window).expect("it is open") -= count;
+            }
+            fine(&mut self.connection, &frame(DATA, 0, stream, vec![0; count]));
+            if is_read {
+                self.connection.release(stream, count);
+            }
+            for update in sent(&mut self.connection) {
+                assert_eq!(update.kind, WINDOW_UPDATE);
+                *self.windows.entry(update.stream).or_default() += number(&update.payload) as usize;
+            }
+        }
+    }
+}
+
+#[test]
+fn c175c_uploads_that_are_not_read_leave_room_for_others() {
+    let windows = BTreeMap::from([(0, 4 << 20)]);
+    let mut uploads = Uploads { connection: server(Options::default()), windows };
+    // All but the last two of the streams.
+    for stream in (1..).step_by(2).take(126) {
+        assert_eq!(uploads.upload(stream, 1 << 20, false), 16 * 1024);
+    }
+    assert_eq!(uploads.upload(253, 1 << 20, true), 1 << 20);
+    assert!(uploads.windows[&253] > 128 << 10, "{:?}", uploads.windows);
+    // It keeps its share, and there is one for the last stream.
+    assert_eq!(uploads.upload(255, 8 << 20, true), 8 << 20);
+}
+
 #[test]
 fn bytes_of_a_stream_that_was_reset_are_still_to_be_released() {
-    let mut connection = server(Options::default().connection_window(65_535));
+    let options = Options::default().connection_window(65_535).max_streams(1);
+    let mut connection = server(options);
     let bytes = frame(DATA, 0, 1, [0; 10_000]);
     let reset = frame(RST_STREAM, 0, 1, [0; 4]);
     fine(&mut connection, &[post(1), bytes.repeat(3), reset].concat());

@@ -12,7 +12,7 @@ fn announced(options: Options) -> Vec<(u16, u32)> {
 
 #[test]
 fn the_settings_are_announced() {
-    let defaults = [(1, 4096), (4, 262_144), (5, 16_384), (6, 65_536), (3, 250), (8, 0)];
+    let defaults = [(1, 4096), (4, 16_384), (5, 16_384), (6, 65_536), (3, 128), (8, 0)];
     assert_eq!(announced(Options::default()), defaults);
     let options = Options::default()
         .max_table(100)
@@ -20,7 +20,7 @@ fn the_settings_are_announced() {
         .stream_window(u32::MAX)
         .max_frame(1)
         .max_head(1000);
-    let expected = [(1, 100), (4, 0x7fff_ffff), (5, 16_384), (6, 1000), (3, 7), (8, 0)];
+    let expected = [(1, 100), (4, (2 << 20) / 7), (5, 16_384), (6, 1000), (3, 7), (8, 0)];
     assert_eq!(announced(options), expected);
     assert_eq!(announced(Options::default().max_frame(u32::MAX))[2], (5, 0xff_ffff));
     for (window, update) in

@@ -8,8 +8,9 @@ use crate::checker::{Checker, Side};
 use crate::kit::*;
 use crate::random::{Act, act, apply, options};
 
-/// The default of `Options::connection_window`.
-const WINDOW: i64 = 1 << 20;
+/// The defaults of `Options::connection_window` and `Options::stream_window`.
+const WINDOW: i64 = 4 << 20;
+const STREAM_WINDOW: i64 = 256 << 10;
 
 /// Runs a conversation, and returns its checker.
 fn run(is_client: bool, options: Options, window: i64, acts: &[Act]) -> Checker {
@@ -17,7 +18,7 @@ fn run(is_client: bool, options: Options, window: i64, acts: &[Act]) -> Checker 
         true => (Connection::client(options), Side::Client),
         false => (Connection::server(options), Side::Server),
     };
-    let mut checker = Checker::new(side, window, 0);
+    let mut checker = Checker::new(side, window, STREAM_WINDOW);
     let take = |connection: &mut Connection, checker: &mut Checker| {
         loop {
             let output = connection.take_output();

@@ -30,14 +30,9 @@ pub(crate) fn serve() -> u16 {
     port
 }
 
-/// Windows as couplet-http has them, which the cases of its tests expect.
-fn options() -> Options {
-    Options::default().connect_protocol(true).stream_window(1 << 20)
-}
-
 fn talk(mut socket: &TcpStream) -> io::Result<()> {
     socket.set_nodelay(true)?;
-    let mut connection = Connection::server(options());
+    let mut connection = Connection::server(Options::default().connect_protocol(true));
     let mut requests = BTreeMap::new();
     let mut buffer = vec![0; 64 * 1024];
     loop {

@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use super::super::flow::{ReceiveWindow, SendWindow};
 use super::super::frame::{self, ConnectionError, FrameHead, Reason, Then, flag};
 use super::super::head::{HeadBuilder, RequestHead};
 use super::super::streams::{Key, RequestState, ResponseState, Stream, StreamStage};
 use super::{Event, Farewell, Machine, broken, failed};
+use couplet_http2::window::{ReceiveWindow, SendWindow};
 
 /// A block of fields may cost up to this multiple of the longest list. Then the connection ends with
 /// ENHANCE_YOUR_CALM.

@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use super::super::flow::{INITIAL_WINDOW, MAX_WINDOW, Overflow};
 use super::super::frame::{self, ConnectionError, FrameHead, Reason, Then, flag, kind, setting};
 use super::super::streams::{Key, RequestState, StreamStage};
 use super::{Beginning, Event, FAREWELL, Farewell, Machine, broken, failed};
+use couplet_http2::window::{INITIAL_WINDOW, MAX_WINDOW, Overflow};
 
 impl Machine {
     pub(super) fn receive_data(
@@ -150,7 +150,7 @@ impl Machine {
     fn acknowledge(&mut self) {
         if self.beginning == Beginning::Unacknowledged {
             self.beginning = Beginning::Complete;
-            let by = i64::from(self.limits.first_window()) - INITIAL_WINDOW;
+            let by = i64::from(self.limits.shares().first()) - INITIAL_WINDOW;
             for key in self.streams.keys() {
                 if let Some(stream) = self.streams.get_mut(key) {
                     stream.receive.change(by);

@@ -13,12 +13,12 @@ use std::ops::Range;
 use http::header::{HeaderMap, HeaderValue};
 use http::{Request, StatusCode};
 
-use super::flow::{INITIAL_WINDOW, ReceiveWindow, SendWindow};
 use super::frame::{ConnectionError, FrameHead, HEAD, MAX_PAYLOAD, Output, PREFACE, Reason, Then};
 use super::frame::{flag, kind, setting};
 use super::hpack::Decoder;
 use super::streams::{Key, Streams};
 use blocks::Block;
+use couplet_http2::window::{INITIAL_WINDOW, ReceiveWindow, SendWindow, Shares};
 
 /// The size of the decoder's table, in bytes: the initial SETTINGS_HEADER_TABLE_SIZE.
 const MAX_TABLE: usize = 4096;
@@ -52,16 +52,9 @@ pub(super) struct Limits {
     pub(super) max_head: usize,
 }
 
-/// Least first window of a stream, in bytes, for servers that permit thousands of streams.
-const MIN_FIRST_WINDOW: u32 = 1024;
-
 impl Limits {
-    /// The receive window of a stream that was not read, once the client has acknowledged it, in
-    /// bytes. All of them take half of the connection's window; the other half is
-    /// [shared](Machine::wider_window) among streams that are read.
-    fn first_window(&self) -> u32 {
-        let part = self.connection_window / 2 / self.max_streams.max(1);
-        part.max(MIN_FIRST_WINDOW).min(self.stream_window)
+    fn shares(&self) -> Shares {
+        Shares::new(self.connection_window, self.max_streams, self.stream_window)
     }
 }
 
@@ -160,7 +153,7 @@ impl Machine {
         let max_head = u32::try_from(limits.max_head).unwrap_or(u32::MAX);
         let settings = [
             (setting::MAX_CONCURRENT_STREAMS, limits.max_streams),
-            (setting::INITIAL_WINDOW_SIZE, limits.first_window()),
+            (setting::INITIAL_WINDOW_SIZE, limits.shares().first()),
             (setting::MAX_HEADER_LIST_SIZE, max_head),
             (setting::ENABLE_CONNECT_PROTOCOL, 1),
         ];
@@ -218,7 +211,7 @@ impl Machine {
     /// The receive window of a new stream, for a client that may not know our settings.
     fn first_window(&self) -> i64 {
         match self.beginning {
-            Beginning::Complete => self.limits.first_window().into(),
+            Beginning::Complete => self.limits.shares().first().into(),
             _ => INITIAL_WINDOW,
         }
     }

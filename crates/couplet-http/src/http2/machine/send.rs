@@ -3,13 +3,13 @@
 use http::StatusCode;
 use http::header::{self, HeaderMap};
 
-use super::super::flow::MAX_WINDOW;
 use super::super::frame::{ConnectionError, MAX_PAYLOAD, Reason, Then, kind};
 use super::super::head::is_of_connection;
 use super::super::hpack;
 use super::super::streams::{Key, RequestState, ResponseState};
-use super::{FAREWELL, Farewell, Limits, Machine, ResponseHead};
+use super::{FAREWELL, Farewell, Machine, ResponseHead};
 use crate::body::Content;
+use couplet_http2::window::MAX_WINDOW;
 
 /// Minimum length of a payload that is sent without a copy, in bytes.
 const MIN_LENT: usize = 4 * 1024;
@@ -46,25 +46,15 @@ impl Machine {
         if !stream.receive.consume(count) || stream.request != RequestState::Open {
             return;
         }
-        let size = self.wider_window(key);
+        let others = self.streams.iter().filter(|(other, _)| *other != key);
+        let claims = others.map(|(_, stream)| stream.claim());
+        let size = self.limits.shares().wider(self.first_window(), claims);
         if let Some(stream) = self.streams.get_mut(key)
             && let Some(increment) = stream.receive.update(size)
         {
             let (id, increment) = (stream.id, increment.to_be_bytes());
             self.out.write(kind::WINDOW_UPDATE, 0, id, &increment);
         }
-    }
-
-    /// The window of a stream that is read: beyond its first window, half of the shared bytes that
-    /// others leave. So streams that are read get equal shares in the end, whatever those that are
-    /// not read keep, and there is always a share for one more.
-    fn wider_window(&self, key: Key) -> i64 {
-        let Limits { stream_window, connection_window, .. } = self.limits;
-        let first = self.first_window();
-        let others = self.streams.iter().filter(|(other, _)| *other != key);
-        let shares: i64 = others.map(|(_, stream)| (stream.claim() - first).max(0)).sum();
-        let left = (i64::from(connection_window / 2) - shares).max(0);
-        first + (left / 2).min((stream_window - self.limits.first_window()).into())
     }
 
     /// Returns bytes that were consumed to the window of the connection.
