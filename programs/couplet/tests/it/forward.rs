@@ -14,6 +14,7 @@ use crate::kit::{
     Client, Running, Server, Upstream, couplet, haproxy, has, noise, now, serve_raw, unused_port,
     wait_until,
 };
+use crate::namespace::children_of;
 use crate::needed::Folder;
 
 const MIB: usize = 1024 * 1024;
@@ -432,6 +433,26 @@ fn programs_whose_clients_have_left_end_and_give_their_places_back() {
     }
     let mut client = server.connect();
     assert!(runs(&client.read_line()), "its client stays");
+}
+
+#[test]
+fn programs_of_clients_that_close_at_once_end_and_give_their_places_back() {
+    for leave in [drop, Client::reset] {
+        let server = forward("process:/bin/cat", &[]);
+        let descriptors = server.descriptors();
+        // Their programs do not run yet.
+        (0..200).for_each(|_| leave(server.connect()));
+        wait_until("all descriptors to be closed", || server.descriptors() <= descriptors);
+        let own = server.running.pid().to_string();
+        wait_until("the end of all programs", || children_of(&own).is_empty());
+        assert!(totals(server).starts_with("200 connections, 0 bytes sent"));
+        let server = forward("process:/bin/cat", &["--max-connections", "5"]);
+        (0..5).for_each(|_| leave(server.connect()));
+        wait_until("a free place", || {
+            let mut client = server.connect();
+            client.push(b"word") == 4 && client.read().is_ok_and(|word| word == b"word")
+        });
+    }
 }
 
 #[test]

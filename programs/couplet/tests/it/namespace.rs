@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use crate::kit::{Running, Server, has, missing, wait_until};
 
 /// The children of a process, zombies included.
-fn children_of(parent: &str) -> Vec<String> {
+pub(crate) fn children_of(parent: &str) -> Vec<String> {
     let stat = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/stat")).ok();
     let all = std::fs::read_dir("/proc").unwrap().flatten();
     let pids = all.filter_map(|entry| entry.file_name().into_string().ok());
