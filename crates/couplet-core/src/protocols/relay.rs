@@ -23,7 +23,10 @@ use crate::{Protocol, Reason, Transport};
 ///   peer, to their end;
 /// - a reset, a timeout, a failed connect, the end of a [drain](crate::Reactor::drain) or any other
 ///   unclean end aborts the other connection, so that no peer mistakes a truncated stream for a
-///   complete one;
+///   complete one. But a peer that is lost after the end of its stream, such as a server that
+///   answers without reading the whole request, does not cost the other peer the rest of that
+///   stream: while any of it is [unacknowledged](Transport::unacknowledged), the other connection is
+///   flushed and closed;
 /// - if our side closes one connection with [`lose_connection`](Transport::lose_connection), the
 ///   other is flushed and closed too.
 ///
@@ -198,6 +201,10 @@ impl Protocol for Relay {
             // The reactor's stop also ends and flushes the other side; a drain does not.
             Reason::Shutdown if transport.reactor().is_stopping() => {}
             _ if clean => other.lose_connection(),
+            // A reset would drop the rest of a whole stream.
+            Reason::Lost(_) if self.is_complete && other.unacknowledged() > 0 => {
+                other.lose_connection();
+            }
             _ => other.abort_connection(),
         }
     }

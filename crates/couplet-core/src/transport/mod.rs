@@ -425,6 +425,12 @@ impl Transport {
         self.cell.buffered()
     }
 
+    /// Returns the number of bytes, written or in the system's send queue, that the peer has not
+    /// acknowledged, as far as the system tells: on Linux and macOS.
+    pub fn unacknowledged(&self) -> usize {
+        self.buffered() + self.cell.unacknowledged().unwrap_or_default()
+    }
+
     /// Fires when no more than the low mark is buffered; fails with [`ConnectionLost`] if the
     /// connection is lost first. That failure may be dropped: `connection_lost` reports the loss.
     pub fn drained(&self) -> Deferred<()> {

@@ -165,6 +165,46 @@ fn a_reset_after_a_half_close_is_carried_too() {
     }
 }
 
+/// As after an answer to a request that the server does not read to its end.
+#[test]
+fn c71a_a_reset_behind_the_end_of_a_stream_costs_nothing_of_it() {
+    for turned in [false, true] {
+        for mut rig in rigs() {
+            let (client, server) = rig.pair();
+            let (first, second) = if turned { (server, client) } else { (client, server) };
+            let (piece, mut sent) = ([7; 1024], 0);
+            // More than the network takes, so that the relay holds some.
+            while rig.stage.l.snapshot().connections.iter().all(|one| one.buffered == 0) {
+                sent += first.push(&piece);
+                (0..5).for_each(|_| rig.settle());
+            }
+            first.fin();
+            rig.settle();
+            second.push(b"more of a question");
+            rig.settle();
+            first.reset();
+            rig.settle();
+            let mut taken = 0;
+            while !second.saw_fin() {
+                assert!(!second.saw_reset(), "{taken} bytes of {sent}");
+                taken += second.take().len();
+                rig.settle();
+            }
+            assert_eq!(taken, sent);
+            second.fin();
+            assert!(rig.is_over());
+            // Nothing is lost by a reset when all of the stream has arrived.
+            let (client, server) = (rig.client(), rig.accept());
+            let (first, second) = if turned { (server, client) } else { (client, server) };
+            first.fin();
+            rig.settle();
+            first.reset();
+            rig.settle();
+            assert!(second.saw_reset());
+        }
+    }
+}
+
 /// How one peer leaves, as the other sees it.
 #[derive(Clone, Copy, Debug)]
 enum Leaves {

@@ -84,6 +84,23 @@ fn a_reset_becomes_a_reset() {
     });
 }
 
+#[test]
+fn a_reset_behind_a_whole_answer_costs_nothing_of_it() {
+    for turned in [false, true] {
+        let Scene { mut server, upstream, near, far } = Scene::new(&[]);
+        let (mut one, mut other) = if turned { (near, far) } else { (far, near) };
+        let (bytes, descriptors) = (noise(300_000), server.descriptors());
+        one.send(&bytes);
+        one.finish();
+        server.running.wait_snapshot("half-closed");
+        one.reset();
+        wait_until("the end of its connection", || server.descriptors() < descriptors);
+        // Only now does the other one read.
+        assert!(other.read_to_end().unwrap() == bytes);
+        drop(upstream);
+    }
+}
+
 /// Most bytes that the system's buffers hold between the two ends of a connection.
 fn most_in_sockets() -> usize {
     let most = |limits| {
