@@ -1119,13 +1119,16 @@ impl Life {
     fn close(&mut self, mode: CloseMode) {
         self.state = State::Closed { mode };
         self.transport.cell.advance_phase(Phase::Ended);
+        // What was written may have left in this turn, before the close.
+        let sent = self.transport.cell.buffered() == 0;
         self.transport.cell.clear_outbox();
         self.clear_layers();
         // A normal close keeps a due `write_closed`, called before `connection_lost`, and a pending
         // FIN; everything else is dropped, but for the keeper.
         let left = due::WRITE_CLOSED | Effects::SHUT_WRITE.0;
         let left = if mode == CloseMode::Normal { left } else { 0 };
-        self.pending &= left | Effects::KEPT.0;
+        let fires = if sent { due::DRAINED | due::FLUSHED } else { 0 };
+        self.pending &= left | fires | Effects::KEPT.0;
         self.pending |= due::LOST;
     }
 
@@ -1214,18 +1217,24 @@ impl Life {
         if due & due::PRODUCER_RESUME != 0 {
             self.resume_producer(now);
         }
-        // Discarded bytes were not sent: Deferreds that wait for them fail when the connection is
-        // lost.
+        if self.transport.cell.phase() < Phase::Ended {
+            self.fire_drained(due);
+        }
+        self.take_effects()
+    }
+
+    /// Fires the due Deferreds that wait for bytes to be sent. Discarded bytes were not sent:
+    /// Deferreds that wait for them fail when the connection is lost.
+    fn fire_drained(&mut self, due: u32) {
         for (level, fires) in FIRES {
-            // The calls above may have written.
+            // Calls before this one may have written.
             let fires = due & fires != 0 && self.transport.cell.is_drained_to(level);
-            if fires && !self.panicked && self.transport.cell.phase() < Phase::Ended {
+            if fires && !self.panicked {
                 for resolver in self.transport.cell.take_waiting(level) {
                     resolver.callback(());
                 }
             }
         }
-        self.take_effects()
     }
 
     fn write_closed(&mut self, now: Instant) {
@@ -1369,6 +1378,7 @@ impl Life {
         if self.pending & due::WRITE_CLOSED != 0 && !self.panicked {
             self.write_closed(now);
         }
+        self.fire_drained(self.pending);
         stop(self.transport.cell.remove_producer());
         let (protocol, transport) = (&mut *self.protocol, &self.transport);
         let cell = &transport.cell;
@@ -1475,7 +1485,8 @@ impl Life {
                     "no orders after the end but a last FIN"
                 );
                 assert!(!cell.has_output(), "an ended connection sends nothing");
-                assert!(due & !(due::LOST | due::WRITE_CLOSED) == 0, "nothing but the loss is due");
+                let last = due::LOST | due::WRITE_CLOSED | due::DRAINED | due::FLUSHED;
+                assert!(due & !last == 0, "nothing is due but the loss and what it follows");
             }
         }
     }

@@ -237,6 +237,37 @@ fn write_closed_does_not_come_after_a_reset() {
 }
 
 #[test]
+fn what_has_left_counts_as_sent_however_soon_the_connection_ends() {
+    for sends in [false, true] {
+        let mut held = Held::new();
+        let at = held.at();
+        let transport = Transport { cell: held.life.cell().clone() };
+        let _ = held.feed(b"hello");
+        for waiting in [transport.drained(), transport.flushed()] {
+            let calls = held.calls.0.clone();
+            let note = move |outcome: crate::defer::Result<()>| {
+                calls.borrow_mut().push(format!("sent: {}", outcome.is_ok()));
+                Ok(())
+            };
+            waiting.add_both(note).detach();
+        }
+        if sends {
+            assert!(held.flush().has(Effects::CALLS));
+        }
+        // Before the due call.
+        transport.abort_connection();
+        let _ = held.life.apply(at);
+        held.life.lost(at);
+        // Little enough was buffered for `drained` from the beginning.
+        let calls = held.calls();
+        match sends {
+            true => assert_eq!(calls[1..], ["sent: true", "sent: true", "lost: Aborted"]),
+            false => assert_eq!(calls[1..], ["sent: true", "lost: Aborted", "sent: false"]),
+        }
+    }
+}
+
+#[test]
 fn of_the_idle_and_the_close_deadline_the_earlier_one_counts() {
     for (idle, first) in [(10, 10), (30, 30), (60, 30)] {
         let mut held = Held::new();
