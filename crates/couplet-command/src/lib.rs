@@ -1,5 +1,5 @@
 //! The parts that the command lines of our programs share: values and endpoints as users type them,
-//! servers, signals, the log, and exit codes. On the library's public API only.
+//! servers, signals, the log, exit codes, and the run of a program. On the library's public API only.
 #![forbid(unsafe_code)]
 
 #[cfg(test)]
@@ -16,6 +16,7 @@ pub mod known;
 pub mod logging;
 pub mod marks;
 pub mod output;
+pub mod program;
 pub mod server;
 pub mod signals;
 pub mod values;

@@ -101,28 +101,25 @@ pub(super) fn crates_of_the_library() -> impl Iterator<Item = &'static str> {
 pub(super) const PROGRAMS: [&str; 5] =
     ["chat", "couplet-cli", "couplet-command", "couplet-runner", "poetry"];
 
-/// The folder of a package.
-pub(super) fn folder_of(package: &str) -> String {
-    match package {
-        "couplet-bench" => "bench".to_owned(),
-        "couplet-cli" => "programs/couplet".to_owned(),
-        "chat" | "poetry" => format!("programs/{package}"),
-        _ => format!("crates/{package}"),
-    }
-}
-
-/// The packages in `crates` and in `programs`, and the benchmark.
-pub(super) fn packages() -> Vec<String> {
-    let folders = ["crates", "programs"].map(|folder| root().join(folder).read_dir());
-    let folders = folders.into_iter().flat_map(|folder| folder.expect("a folder"));
-    let folders = folders.map(|entry| entry.expect("an entry").path());
-    let manifests = folders.chain([root().join("bench")]).map(|folder| folder.join("Cargo.toml"));
-    let names = manifests.map(|manifest| {
-        let text = fs::read_to_string(manifest).expect("a manifest");
-        let name = text.lines().find_map(|line| line.strip_prefix("name = "));
-        name.expect("a name").trim_matches('"').to_owned()
+/// The folders of the packages in `crates` and in `programs`, and of the benchmark, by their names.
+pub(super) static FOLDERS: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
+    let below = |parent: &'static str| {
+        let entries = root().join(parent).read_dir().expect("a folder");
+        let names = entries.map(|entry| entry.expect("an entry").file_name());
+        names.map(move |name| format!("{parent}/{}", name.to_string_lossy()))
+    };
+    let folders = ["crates", "programs"].into_iter().flat_map(below).chain(["bench".to_owned()]);
+    let named = folders.map(|folder| {
+        let manifest = read(&format!("{folder}/Cargo.toml"));
+        let name = manifest.lines().find_map(|line| line.strip_prefix("name = "));
+        (name.expect("a name").trim_matches('"').to_owned(), folder)
     });
-    names.collect()
+    named.collect()
+});
+
+/// The folder of a package.
+pub(super) fn folder_of(package: &str) -> &'static str {
+    FOLDERS.get(package).unwrap_or_else(|| panic!("there is no package {package}"))
 }
 
 /// The module at which the facade exports a crate of the library, given its name in code.

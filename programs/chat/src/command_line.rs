@@ -2,14 +2,16 @@
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
-#[cfg(feature = "inspect")]
-use couplet_command::inspecting::{self, Inspecting};
+#[cfg(any(test, feature = "completions"))]
+use clap::CommandFactory;
+use clap::Parser;
+#[cfg(any(test, feature = "completions"))]
+use couplet_command::known;
+use couplet_command::program::{self, Observed};
 
 use crate::exit::Exit;
-use crate::logging::{self, Logging};
 use crate::serve::{self, Chat};
-use crate::{known, server};
+use crate::server;
 
 /// The name in messages.
 const PROGRAM: &str = "chat";
@@ -37,10 +39,7 @@ struct Cli {
     #[command(flatten)]
     chat: Chat,
     #[command(flatten)]
-    logging: Logging,
-    #[cfg(feature = "inspect")]
-    #[command(flatten)]
-    inspecting: Inspecting,
+    observed: Observed,
     #[cfg(feature = "completions")]
     #[command(subcommand)]
     command: Option<Command>,
@@ -59,14 +58,7 @@ enum Command {
 
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
-    let outcome = match Cli::try_parse() {
-        Ok(cli) => run(cli).map(|()| ExitCode::SUCCESS),
-        Err(said) => known::explain(said, &Cli::command()),
-    };
-    let code = outcome.unwrap_or_else(|exit| exit.report(PROGRAM).code());
-    // The threads that write end with the process.
-    couplet::backlog::settle_all();
-    code
+    program::main(PROGRAM, run)
 }
 
 fn run(cli: Cli) -> Result<(), Exit> {
@@ -74,17 +66,8 @@ fn run(cli: Cli) -> Result<(), Exit> {
     if let Some(Command::Completions { shell }) = cli.command {
         return couplet_command::output::print(&known::completions(shell, &mut Cli::command()));
     }
-    #[cfg(feature = "inspect")]
-    cli.inspecting.check(false)?;
-    let _events = logging::start(&cli.logging, false);
-    #[cfg(feature = "inspect")]
-    let program = (PROGRAM, env!("CARGO_PKG_VERSION"));
-    #[cfg(feature = "inspect")]
-    inspecting::start(program, cli.inspecting, None, Some(_events));
-    let outcome = serve::server(cli.chat).and_then(server::Server::run);
-    #[cfg(feature = "inspect")]
-    inspecting::end();
-    outcome
+    let serve = |_: &_| serve::server(cli.chat).and_then(server::Server::run);
+    cli.observed.run((PROGRAM, env!("CARGO_PKG_VERSION")), serve)
 }
 
 #[cfg(test)]

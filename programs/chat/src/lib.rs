@@ -40,7 +40,7 @@ pub mod worlds;
 
 #[cfg(test)]
 use couplet_command::held;
-use couplet_command::{endpoint, exit, known, logging, server, values};
+use couplet_command::{endpoint, exit, server, values};
 #[cfg(not(feature = "bus"))]
 use unlinked as bus;
 #[cfg(not(feature = "bus"))]

@@ -4,13 +4,16 @@
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
-#[cfg(feature = "inspect")]
-use couplet_command::inspecting::{self, Inspecting};
+#[cfg(any(test, feature = "completions"))]
+use clap::CommandFactory;
+use clap::{Parser, Subcommand};
+use couplet_command::program::{self, Observed};
 
 use crate::exit::Exit;
-use crate::logging::{self, Logging};
-use crate::{demo, get, known, list, proxy, serve, transform};
+#[cfg(any(test, feature = "completions"))]
+use crate::known;
+use crate::logging::Logging;
+use crate::{demo, get, list, proxy, serve, transform};
 
 /// The name in messages.
 const PROGRAM: &str = "poetry";
@@ -44,10 +47,7 @@ Example:
 #[cfg_attr(feature = "color", command(styles = couplet_command::STYLES))]
 struct Cli {
     #[command(flatten)]
-    logging: Logging,
-    #[cfg(feature = "inspect")]
-    #[command(flatten)]
-    inspecting: Inspecting,
+    observed: Observed,
     #[command(subcommand)]
     command: Poetry,
 }
@@ -78,28 +78,12 @@ enum Poetry {
 
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
-    let outcome = match Cli::try_parse() {
-        Ok(cli) => run(cli).map(|()| ExitCode::SUCCESS),
-        Err(said) => known::explain(said, &Cli::command()),
-    };
-    let code = outcome.unwrap_or_else(|exit| exit.report(PROGRAM).code());
-    // The threads that write end with the process.
-    couplet::backlog::settle_all();
-    code
+    program::main(PROGRAM, run)
 }
 
 fn run(cli: Cli) -> Result<(), Exit> {
-    #[cfg(feature = "inspect")]
-    cli.inspecting.check(false)?;
-    let _events = logging::start(&cli.logging, false);
-    #[cfg(feature = "inspect")]
-    let program = (PROGRAM, env!("CARGO_PKG_VERSION"));
-    #[cfg(feature = "inspect")]
-    inspecting::start(program, cli.inspecting, None, Some(_events));
-    let outcome = run_command(cli.command, &cli.logging);
-    #[cfg(feature = "inspect")]
-    inspecting::end();
-    outcome
+    let Cli { observed, command } = cli;
+    observed.run((PROGRAM, env!("CARGO_PKG_VERSION")), |logging| run_command(command, logging))
 }
 
 fn run_command(command: Poetry, logging: &Logging) -> Result<(), Exit> {
