@@ -188,13 +188,14 @@ impl SharedCache {
             let bus = Bus::redis(reactor, self.settings.options.clone());
             let (tried, freed) = (Rc::<DeferredEvent>::default(), Rc::<DeferredEvent>::default());
             let (me, trying) = (Rc::downgrade(self), tried.clone());
+            let loop_of = reactor.clone();
             bus.on_event(move |event| {
                 let Some(cache) = me.upgrade() else { return };
                 match event {
                     Event::Connected { .. } => cache.well(),
                     Event::Disconnected { server, why, .. }
                     | Event::AttemptFailed { server, why, .. } => {
-                        cache.trouble(format_args!("{server}: {why}"));
+                        cache.trouble(&loop_of, format_args!("{server}: {why}"));
                     }
                     event => tracing::warn!("the shared cache: {event:?}"),
                 }
@@ -220,7 +221,7 @@ impl SharedCache {
                 Ok(Turn::Cached(poem)) => return Ok(poem),
                 Ok(Turn::Ours(lock)) => Some(lock),
                 Err(failure) => {
-                    self.trouble(format_args!("{failure}"));
+                    self.trouble(&loop_of, format_args!("{failure}"));
                     None
                 }
             };
@@ -288,17 +289,21 @@ impl SharedCache {
         let ttl = self.settings.ttl.as_millis().to_string();
         let parts = [b"SET", self.settings.poem_key.as_bytes(), text, b"PX", ttl.as_bytes()];
         let stored = lock.redis.command(&parts);
-        let me = self.clone();
+        let (me, reactor) = (self.clone(), lock.reactor.clone());
         stored
             .map(drop)
             .add_errback(move |failure| {
-                me.trouble(format_args!("{failure}"));
+                me.trouble(&reactor, format_args!("{failure}"));
                 Ok(())
             })
             .detach();
     }
 
-    fn trouble(&self, why: fmt::Arguments<'_>) {
+    /// Reports the cache; not because its connection ends with the loop.
+    fn trouble(&self, reactor: &Reactor, why: fmt::Arguments<'_>) {
+        if reactor.is_stopping() {
+            return tracing::debug!("the shared cache ends with its loop: {why}");
+        }
         let why = format!("the shared cache can't be used: {why}");
         let before = self.settings.troubles.with(|all| all[self.place].replace(why.clone()));
         match before {
