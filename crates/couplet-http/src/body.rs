@@ -28,7 +28,7 @@ use super::http2::{Reason, Receiver};
 use super::monitor::Exchange;
 use couplet_core::driver::FilePart;
 use couplet_core::hooks::LoopOwned;
-use couplet_core::{DelayedCall, Reactor};
+use couplet_core::{DelayedCall, Failure, Reactor};
 
 /// The body of a request or response. It is received on demand: unread bytes stay with the peer.
 pub struct Body(Kind);
@@ -603,17 +603,17 @@ impl Buf for Piece {
 
 /// Checks a frame, or the end of the body, against the declared length. Its sender would pass off
 /// a short body as complete and truncate a long one: RFC 9110, 8.6.
-fn check_declared_length<E: Into<BoxError>>(
+fn check_declared_length<E: Into<Failure>>(
     frame: Option<Result<Frame<Content>, E>>,
     end: &mut BodyEnd,
 ) -> Option<Result<Frame<Content>, BoxError>> {
     let count = match &frame {
         Some(Ok(frame)) => frame.data_ref().map(|data| data.len() as u64),
-        Some(Err(_)) => return frame.map(|failed| failed.map_err(Into::into)),
+        Some(Err(_)) => return frame.map(|failed| failed.map_err(boxed)),
         None => None,
     };
     let BodyEnd::Length(missing) = end else {
-        return frame.map(|frame| frame.map_err(Into::into));
+        return frame.map(|frame| frame.map_err(boxed));
     };
     let left = match count {
         Some(count) => missing.checked_sub(count),
@@ -624,10 +624,14 @@ fn check_declared_length<E: Into<BoxError>>(
         return Some(Err("the body does not match its declared length".into()));
     };
     *missing = left;
-    frame.map(|frame| frame.map_err(Into::into))
+    frame.map(|frame| frame.map_err(boxed))
 }
 
-impl<B: http_body::Body<Data = Bytes, Error: Into<BoxError>>> http_body::Body for ResponseBody<B> {
+fn boxed(error: impl Into<Failure>) -> BoxError {
+    error.into().boxed()
+}
+
+impl<B: http_body::Body<Data = Bytes, Error: Into<Failure>>> http_body::Body for ResponseBody<B> {
     type Data = Piece;
     type Error = BoxError;
 

@@ -12,7 +12,7 @@ use hyper::server::conn::http1;
 use tower_service::Service;
 
 use super::body::Body;
-use super::handler::{BoxError, Clock, Handler};
+use super::handler::{Clock, Handler};
 use super::http2::{PREFACE, Session};
 use super::io::Io;
 use super::monitor::{Instruction, Monitor};
@@ -60,8 +60,8 @@ pub(super) fn run<S, B>(
     server: Rc<Server<S>>,
 ) -> impl Future<Output = Result<()>> + use<S, B>
 where
-    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>> + Clone + 'static,
-    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + 'static,
+    S: Service<Request<Body>, Response = Response<B>, Error: Into<Failure>> + Clone + 'static,
+    B: http_body::Body<Data = Bytes, Error: Into<Failure>> + 'static,
 {
     let stopping = StopOnDrop(Monitor::new(&stream, &server.server_share));
     let mut is_http2 = preselected_http2(&stream, server.server_share.options());
@@ -166,8 +166,8 @@ async fn serve_http1<S, B>(
     monitor: &Rc<Monitor>,
 ) -> Result<ServeEnd>
 where
-    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>> + Clone + 'static,
-    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + 'static,
+    S: Service<Request<Body>, Response = Response<B>, Error: Into<Failure>> + Clone + 'static,
+    B: http_body::Body<Data = Bytes, Error: Into<Failure>> + 'static,
 {
     let buffers = BufferGuard::new(&server.warm, monitor);
     let mut serving = Box::new(server.http1.serve_connection(io, handler).with_upgrades());
@@ -219,8 +219,8 @@ async fn serve_http2<S, B>(
     monitor: &Rc<Monitor>,
 ) -> Result<()>
 where
-    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>> + Clone + 'static,
-    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + 'static,
+    S: Service<Request<Body>, Response = Response<B>, Error: Into<Failure>> + Clone + 'static,
+    B: http_body::Body<Data = Bytes, Error: Into<Failure>> + 'static,
 {
     let Server { clock, warm, .. } = server;
     let Some(mut session) = Session::new(io, handler, clock, warm, monitor) else { return Ok(()) };

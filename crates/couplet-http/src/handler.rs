@@ -23,7 +23,7 @@ use super::http2::Receiver;
 use super::monitor::{Exchange, Monitor};
 use super::refusal::{self, Fields, Refusal};
 use couplet_core::hooks::catch_panic;
-use couplet_core::{Address, Reactor};
+use couplet_core::{Address, Failure, Reactor};
 
 /// An error of a service or of a body.
 pub(super) type BoxError = Box<dyn Error + Send + Sync>;
@@ -80,8 +80,8 @@ impl<S> Handler<S> {
 
 impl<S, B> hyper::service::Service<Request<Incoming>> for Handler<S>
 where
-    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>> + Clone + 'static,
-    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + 'static,
+    S: Service<Request<Body>, Response = Response<B>, Error: Into<Failure>> + Clone + 'static,
+    B: http_body::Body<Data = Bytes, Error: Into<Failure>> + 'static,
 {
     type Response = Response<ResponseBody<B>>;
     type Error = Infallible;
@@ -97,8 +97,8 @@ where
 
 impl<S, B> Handler<S>
 where
-    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>> + Clone + 'static,
-    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + 'static,
+    S: Service<Request<Body>, Response = Response<B>, Error: Into<Failure>> + Clone + 'static,
+    B: http_body::Body<Data = Bytes, Error: Into<Failure>> + 'static,
 {
     /// Answers a request of HTTP/2.
     pub(super) fn respond(
@@ -206,7 +206,7 @@ pin_project_lite::pin_project! {
 
 impl<S, B> Future for ResponseFuture<S>
 where
-    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>>,
+    S: Service<Request<Body>, Response = Response<B>, Error: Into<Failure>>,
     B: http_body::Body<Data = Bytes> + 'static,
 {
     type Output = Result<Response<ResponseBody<B>>, Infallible>;
@@ -223,7 +223,7 @@ where
 
 impl<S, B> Stage<S, S::Future>
 where
-    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>>,
+    S: Service<Request<Body>, Response = Response<B>, Error: Into<Failure>>,
 {
     /// Calls the service. Its error or panic is answered with 500.
     fn poll_answer(

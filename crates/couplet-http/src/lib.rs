@@ -85,7 +85,6 @@ mod warm;
 #[cfg(feature = "websocket")]
 pub mod websocket;
 
-use std::error::Error;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -108,7 +107,7 @@ pub use serve::serve;
 pub use url::parse_url;
 
 use couplet_core::endpoints::{IntoEndpoint, ServerEndpoint};
-use couplet_core::{Port, Reactor, Result};
+use couplet_core::{Failure, Port, Reactor, Result};
 
 /// Serves and connects, as methods of [`Reactor`].
 pub trait HttpExt {
@@ -125,9 +124,9 @@ pub trait HttpExt {
     ) -> Result<Port>
     where
         S: Service<Request<Body>, Response = Response<B>> + Clone + 'static,
-        S::Error: Into<Box<dyn Error + Send + Sync>>,
+        S::Error: Into<Failure>,
         B: http_body::Body<Data = Bytes> + 'static,
-        B::Error: Into<Box<dyn Error + Send + Sync>>,
+        B::Error: Into<Failure>,
     {
         self.serve_http_with(endpoint, service, HttpOptions::default())
     }
@@ -146,9 +145,9 @@ pub trait HttpExt {
     ) -> Result<Port>
     where
         S: Service<Request<Body>, Response = Response<B>> + Clone + 'static,
-        S::Error: Into<Box<dyn Error + Send + Sync>>,
+        S::Error: Into<Failure>,
         B: http_body::Body<Data = Bytes> + 'static,
-        B::Error: Into<Box<dyn Error + Send + Sync>>;
+        B::Error: Into<Failure>;
 
     /// Connects to a WebSocket, given as a `ws:` or `wss:` URL or a
     /// [`WebSocketRequest`](websocket::WebSocketRequest). Cancelling the Deferred stops the
@@ -175,9 +174,9 @@ impl HttpExt for Reactor {
     ) -> Result<Port>
     where
         S: Service<Request<Body>, Response = Response<B>> + Clone + 'static,
-        S::Error: Into<Box<dyn Error + Send + Sync>>,
+        S::Error: Into<Failure>,
         B: http_body::Body<Data = Bytes> + 'static,
-        B::Error: Into<Box<dyn Error + Send + Sync>>,
+        B::Error: Into<Failure>,
     {
         let (protocols, name) = (options.versions.alpn(), options.name.clone());
         let server = Rc::new(connection::Server::new(self, service, options));

@@ -1,6 +1,5 @@
 //! [`serve`]: runs a server inside tokio, as the last line of a program.
 
-use std::error::Error;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +10,7 @@ use super::Body;
 use crate::HttpExt;
 use couplet_core::embed::Embedded;
 use couplet_core::endpoints::{IntoEndpoint, ServerEndpoint};
-use couplet_core::{Loop, LoopOptions, Result};
+use couplet_core::{Failure, Loop, LoopOptions, Result};
 
 /// Serves HTTP on `endpoint` inside a current-thread tokio runtime, until a signal ends it:
 /// `axum::serve`, on a loop.
@@ -34,9 +33,9 @@ use couplet_core::{Loop, LoopOptions, Result};
 pub async fn serve<S, B>(endpoint: impl IntoEndpoint<dyn ServerEndpoint>, service: S) -> Result<()>
 where
     S: Service<Request<Body>, Response = Response<B>> + Clone + 'static,
-    S::Error: Into<Box<dyn Error + Send + Sync>>,
+    S::Error: Into<Failure>,
     B: http_body::Body<Data = Bytes> + 'static,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
+    B::Error: Into<Failure>,
 {
     let options = LoopOptions::default().drain(Duration::from_secs(5));
     let run = Embedded::begin(Loop::with_options(options)?, |reactor| {

@@ -13,10 +13,9 @@ pub type Result<T, E = Failure> = std::result::Result<T, E>;
 
 /// Any error, with the source location where it became a failure. Twisted's `Failure`.
 ///
-/// `?` and `into()` convert any `Error + Send + Sync` into it. It is cheap to clone and can be sent
-/// to another thread. It doesn't implement `Error` itself, because then `?` could not convert every
-/// error. For the same reason texts convert by [`msg`](Failure::msg) rather than `into()`: the
-/// compiler must assume that `String` may become an `Error`.
+/// `?` and `into()` convert any `Error + Send + Sync` into it, boxed ones, and texts. It is cheap to
+/// clone and can be sent to another thread. It doesn't implement `Error` itself, because then `?` could
+/// not convert every error: [`boxed`](Failure::boxed) makes one of it.
 ///
 /// `{}` prints the error, `{:#}` the error and its causes on one line, `{:?}` the error and
 /// its causes on a line each.
@@ -30,14 +29,19 @@ pub type Result<T, E = Failure> = std::result::Result<T, E>;
 /// }
 /// let failure: Failure = port("http").unwrap_err();
 /// assert!(failure.is::<std::num::ParseIntError>());
+///
+/// fn host(endpoint: &str) -> couplet::Result<&str> {
+///     Ok(endpoint.split_once(':').ok_or("the port is missing")?.0)
+/// }
+/// assert_eq!(host("localhost").unwrap_err().to_string(), "the port is missing");
 /// ```
 #[derive(Clone)]
-pub struct Failure(Option<Arc<Inner<dyn Error + Send + Sync>>>); // `None` only while dropping
+pub struct Failure(Option<Arc<Inner>>); // `None` only while dropping
 
-struct Inner<E: ?Sized> {
+struct Inner {
     place: &'static Location<'static>,
     levels: Mutex<Levels>,
-    error: E,
+    error: Box<dyn Error + Send + Sync>,
 }
 
 /// The places that a failure has passed, where histories are kept.
@@ -79,17 +83,17 @@ impl Failure {
     }
 
     pub(super) fn text(text: impl fmt::Display, place: &'static Location<'static>) -> Self {
-        Self::at(Message(text.to_string()), place)
+        Self::at(text.to_string(), place)
     }
 
-    pub(crate) fn at<E: Error + Send + Sync + 'static>(
-        error: E,
+    pub(crate) fn at(
+        error: impl Into<Box<dyn Error + Send + Sync>>,
         place: &'static Location<'static>,
     ) -> Self {
-        Self(Some(Arc::new(Inner { place, levels: Mutex::default(), error })))
+        Self(Some(Arc::new(Inner { place, levels: Mutex::default(), error: error.into() })))
     }
 
-    fn inner(&self) -> &Inner<dyn Error + Send + Sync> {
+    fn inner(&self) -> &Inner {
         self.0.as_ref().expect("only `drop` takes it")
     }
 
@@ -124,7 +128,13 @@ impl Failure {
 
     /// The error itself.
     pub fn error(&self) -> &(dyn Error + Send + Sync + 'static) {
-        &self.inner().error
+        &*self.inner().error
+    }
+
+    /// As an error, for functions and traits that ask for one: those of other libraries, and
+    /// `io::Error::other`.
+    pub fn boxed(self) -> Box<dyn Error + Send + Sync> {
+        Box::new(Boxed(self))
     }
 
     /// The error's cause, if it has one.
@@ -179,7 +189,8 @@ impl Drop for Failure {
     }
 }
 
-impl<E: Error + Send + Sync + 'static> From<E> for Failure {
+/// From any error, a boxed error, or a text: what a `Box<dyn Error + Send + Sync>` is made from.
+impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for Failure {
     #[track_caller]
     fn from(error: E) -> Self {
         Self::at(error, Location::caller())
@@ -205,13 +216,6 @@ impl fmt::Debug for Failure {
             write!(f, "\n  caused by: {cause}")?;
         }
         Ok(())
-    }
-}
-
-/// For functions that return `Box<dyn Error + Send + Sync>`, and for `io::Error::other`.
-impl From<Failure> for Box<dyn Error + Send + Sync> {
-    fn from(failure: Failure) -> Self {
-        Box::new(Boxed(failure))
     }
 }
 
@@ -241,19 +245,3 @@ impl Error for Boxed {
         self.0.source()
     }
 }
-
-struct Message(String);
-
-impl fmt::Display for Message {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for Message {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
-    }
-}
-
-impl Error for Message {}

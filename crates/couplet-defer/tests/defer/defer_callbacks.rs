@@ -260,9 +260,26 @@ fn a_failure_carries_its_type_its_causes_and_its_place() {
     assert_eq!(format!("{failure}"), "cannot save the poem");
     assert_eq!(format!("{failure:#}"), "cannot save the poem: the disk is full");
     assert_eq!(format!("{failure:?}"), "cannot save the poem\n  caused by: the disk is full");
-    let boxed: Box<dyn Error + Send + Sync> = failure.clone().into();
+    let boxed = failure.clone().boxed();
     assert_eq!(boxed.to_string(), failure.to_string());
     assert!(boxed.source().is_some());
+}
+
+#[test]
+fn texts_and_boxed_errors_become_failures() {
+    fn digit(text: &str) -> couplet_defer::Result<u32> {
+        let first = text.chars().next().ok_or("nothing to read")?;
+        Ok(first.to_digit(10).ok_or_else(|| format!("{first} is no digit"))?)
+    }
+    assert_eq!(digit("7").unwrap(), 7);
+    assert_eq!(digit("").unwrap_err().to_string(), "nothing to read");
+    assert_eq!(digit("x").unwrap_err().to_string(), "x is no digit");
+    let boxed: Box<dyn Error + Send + Sync> = Box::new(Outer(Cause));
+    let line = line!() + 1;
+    let failure: Failure = boxed.into();
+    assert_eq!((failure.place().file(), failure.place().line()), (file!(), line));
+    assert!(failure.is::<Outer>());
+    assert_eq!(failure.source().unwrap().to_string(), "the disk is full");
 }
 
 #[test]

@@ -20,12 +20,12 @@ use super::machine::{Event, Limits, Machine, ResponseHead};
 use super::streams::Key;
 use super::tunnel::{Offer, Outlet, Output};
 use crate::body::{Body, Content, Piece, ResponseBody};
-use crate::handler::{BoxError, Clock, Handler, ResponseFuture};
+use crate::handler::{Clock, Handler, ResponseFuture};
 use crate::io::Io;
 use crate::monitor::Monitor;
 use crate::warm::{RequestGuard, WarmConnections};
 use couplet_core::hooks::{GuestStream, catch_panic};
-use couplet_core::{Result, SocketOption, Stream};
+use couplet_core::{Failure, Result, SocketOption, Stream};
 
 /// Maximum number of bytes read at a time.
 const READ: usize = 64 * 1024;
@@ -120,8 +120,8 @@ pin_project_lite::pin_project! {
 
 impl<S, B> Session<S, B>
 where
-    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>> + Clone + 'static,
-    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + 'static,
+    S: Service<Request<Body>, Response = Response<B>, Error: Into<Failure>> + Clone + 'static,
+    B: http_body::Body<Data = Bytes, Error: Into<Failure>> + 'static,
 {
     /// Begins with the bytes that were read to detect the version.
     pub(crate) fn new(
