@@ -30,7 +30,7 @@ type TlsClient = rustls::StreamOwned<rustls::ClientConnection, Client>;
 
 const CONNECTIONS: usize = 2000;
 /// Buffers are freed immediately, and the heap is trimmed five seconds later.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 const TCP: &str = "tcp:0:interface=127.0.0.1";
 

@@ -7,7 +7,7 @@ use couplet::http::{Body, HttpOptions, Request, Response};
 use couplet::{Deferred, Reactor, Result};
 use tower::service_fn;
 
-use crate::kit::run;
+use crate::kit::{any, run};
 use crate::needed::{Folder, SelfSigned};
 
 async fn hello(_: Request<Body>) -> Result<Response<String>, Infallible> {
@@ -31,7 +31,7 @@ fn offered(endpoint: &str, options: HttpOptions, wanted: &'static [(&str, Option
     let file = folder.write("server.pem", SelfSigned::new("localhost").pem());
     let endpoint = endpoint.replace("FILE", &file);
     run(async move |reactor| {
-        let port = reactor.serve_http_with(&*endpoint, service_fn(hello), options)?;
+        let port = reactor.serve_http_with(&*endpoint, any(service_fn(hello)), options)?;
         let number = port.host().port().expect("a TCP port");
         for (offers, chosen) in wanted {
             let agreed = agreed(&reactor, number, offers, &file).await?;

@@ -12,7 +12,7 @@ use couplet::{Deferred, Reactor, Result, Stream};
 use tower::service_fn;
 
 use crate::client::text;
-use crate::kit::run;
+use crate::kit::{any, run};
 use crate::needed::{Folder, SelfSigned};
 
 /// Three hosts, all of them this one. For each there is a server on all addresses, on ports from
@@ -80,7 +80,9 @@ fn a_certificate_has_to_be_valid_for_the_host_of_the_url() {
             let pair = SelfSigned::new(bare(valid_for));
             trusted += &pair.certificate;
             let file = folder.write(&format!("{port}.pem"), pair.pem());
-            ports.push(reactor.serve_http(format!("tls::{port}:cert={file}"), service_fn(answer))?);
+            ports.push(
+                reactor.serve_http(format!("tls::{port}:cert={file}"), any(service_fn(answer)))?,
+            );
             servers.push((valid_for, port));
         }
         let inner = reactor.clone();

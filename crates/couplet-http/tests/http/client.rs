@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::convert::Infallible;
-use std::error::Error;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use couplet::stream::copy_bidirectional;
 use couplet::{Bytes, Deferred, Protocol, Reactor, Stream, Transport};
 use tower::{Service, service_fn};
 
-use crate::kit::{beside, run, scripted};
+use crate::kit::{any, beside, run, scripted};
 use crate::needed::{Folder, SelfSigned};
 
 const URL: &str = "http://127.0.0.1:8000";
@@ -293,11 +292,11 @@ pub(crate) fn secured_by<S, B>(
 ) where
     S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone + 'static,
     B: hyper::body::Body<Data = Bytes> + 'static,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
+    B::Error: Into<couplet::Failure>,
 {
     run(async move |reactor| {
         let (_folder, at, options) = trusted("h2,http/1.1");
-        let port = reactor.serve_http(&*at, service)?;
+        let port = reactor.serve_http(&*at, any(service))?;
         program(reactor, options).await?;
         port.stop_listening().unwrap_or_else(|| Deferred::succeed(())).await
     });
@@ -379,7 +378,7 @@ fn c176a_requests_to_a_server_of_http1_wait_for_one_attempt_alone() {
         let version = async |request: Request<Body>| {
             Ok::<_, Infallible>(Response::new(format!("{:?}", request.version())))
         };
-        let server = reactor.serve_http(&*at, service_fn(version))?;
+        let server = reactor.serve_http(&*at, any(service_fn(version)))?;
         let inner = reactor.clone();
         // A proxy that takes a second for each connection.
         let proxy = reactor.serve("tcp:3128", async move |mut near: Stream| {

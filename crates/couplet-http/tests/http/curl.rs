@@ -18,13 +18,14 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
 use tokio::task::LocalSet;
 
+use crate::kit::any;
 use crate::needed::{Folder, SelfSigned, has};
 
 #[path = "../../../../examples/src/bin/axum.rs"]
 #[allow(dead_code, reason = "its main starts a server of its own")]
 pub(crate) mod example;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(300);
 const HERE: &str = "tcp:0:interface=127.0.0.1";
 
 fn runtime() -> Runtime {
@@ -38,7 +39,7 @@ fn served<T>(endpoint: &str, router: Router, client: impl AsyncFnOnce(u16) -> T)
         .block_on(&runtime(), async {
             let mut bound = None;
             let run = Embedded::begin(Loop::new()?, |reactor| {
-                bound = reactor.serve_http(endpoint, router)?.host().socket_addr();
+                bound = reactor.serve_http(endpoint, any(router))?.host().socket_addr();
                 Ok(())
             })?;
             let reactor = run.reactor();
@@ -163,7 +164,7 @@ fn events_without_an_end_end_with_the_drain() {
     let drained = local.block_on(&runtime(), async {
         let mut port = None;
         let run = Embedded::begin(Loop::new()?, |reactor| {
-            port = Some(reactor.serve_http(HERE, router)?);
+            port = Some(reactor.serve_http(HERE, any(router))?);
             Ok(())
         })?;
         let reactor = run.reactor();

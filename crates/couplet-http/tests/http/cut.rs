@@ -13,7 +13,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame as Part;
 
 use crate::http2::*;
-use crate::kit::{self, Got, beside, beside_service, heard, opened, run};
+use crate::kit::{self, Got, any, beside, beside_service, heard, opened, run};
 use crate::needed::{Folder, SelfSigned};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -270,7 +270,7 @@ fn c58a_a_half_closed_connection_over_tls_is_answered() {
             Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("hello over TLS")))
         };
         let endpoint = format!("tls:8000:interface=127.0.0.1:cert={file}");
-        let port = reactor.serve_http(endpoint, tower::service_fn(hello))?;
+        let port = reactor.serve_http(endpoint, any(tower::service_fn(hello)))?;
         for (alpn, asked) in [
             ("http/1.1", kit::get("/a").into_bytes()),
             ("h2", [crate::http2::hello(), get(1, "/a")].concat()),

@@ -14,7 +14,7 @@ use tower::{Layer, service_fn};
 use tower_http::compression::CompressionLayer;
 
 use crate::client::secured_by;
-use crate::kit::{AT, run, scripted};
+use crate::kit::{AT, any, run, scripted};
 
 const URL: &str = "http://127.0.0.1:8000";
 
@@ -72,7 +72,7 @@ fn compressed(program: impl AsyncFnOnce(Reactor) -> Result<()> + 'static) {
         Ok::<_, Infallible>(answer)
     });
     run(async move |reactor| {
-        let port = reactor.serve_http(AT, CompressionLayer::new().layer(answer))?;
+        let port = reactor.serve_http(AT, any(CompressionLayer::new().layer(answer)))?;
         program(reactor).await?;
         port.stop_listening().unwrap_or_else(|| Deferred::succeed(())).await
     });

@@ -18,6 +18,7 @@ use couplet::{Reactor, Result};
 use rcgen::{CertificateParams, KeyPair, PKCS_ED25519, SerialNumber};
 use tokio::time::sleep;
 
+use crate::kit::any;
 use crate::needed::{Folder, SelfSigned};
 
 pub(crate) fn secs(n: u64) -> Duration {
@@ -101,8 +102,8 @@ pub(crate) fn town(sim: &mut Sim) -> Result<()> {
     let certificate = folder.write("shop.pem", secured().0.pem());
     let secure = format!("tls::443:cert={certificate}:alpn=h2,http/1.1");
     let shop = sim.host_with_tokio("shop", move |reactor| {
-        reactor.serve_http("tcp:80", shop())?;
-        reactor.serve_http(&*secure, shop())?;
+        reactor.serve_http("tcp:80", any(shop()))?;
+        reactor.serve_http(&*secure, any(shop()))?;
         Ok(())
     });
     for (name, to) in [("plain", "http://shop"), ("secure", "https://shop")] {
@@ -157,7 +158,7 @@ fn said_twice(world: impl Fn(&mut Sim, Notes) -> Result<()> + Sync) -> [Vec<Stri
 fn the_date_of_an_answer_is_that_of_its_host() {
     let [first, second] = said_twice(|sim, notes| {
         let server = sim.host("server", |reactor| {
-            reactor.serve_http("tcp:80", Router::new())?;
+            reactor.serve_http("tcp:80", any(Router::new()))?;
             Ok(())
         });
         let told = notes.clone();

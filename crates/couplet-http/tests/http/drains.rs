@@ -13,7 +13,7 @@ use couplet::{Reactor, Result, Stream};
 use tower::service_fn;
 
 use crate::http2::{self, Frame, PING};
-use crate::kit::{get, run};
+use crate::kit::{any, get, run};
 use crate::needed::{Folder, SelfSigned};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -39,7 +39,7 @@ fn beside_tls(program: impl AsyncFnOnce(Reactor, To) -> Result<()> + 'static) {
     let hello = async |_: Request<Body>| Ok::<_, Infallible>(Response::new("hello".to_owned()));
     run(async move |reactor| {
         let at = format!("tls:0:interface=127.0.0.1:cert={file}");
-        let port = reactor.serve_http_with(&*at, service_fn(hello), HttpOptions::default())?;
+        let port = reactor.serve_http_with(&*at, any(service_fn(hello)), HttpOptions::default())?;
         let port = port.host().port().expect("a TCP port");
         program(reactor, To { port, ca: file }).await
     });
@@ -162,7 +162,7 @@ fn drained(
     run(async move |reactor| {
         let at = "0:interface=127.0.0.1";
         let at = if is_tls { format!("tls:{at}:cert={file}") } else { format!("tcp:{at}") };
-        let server = reactor.serve_http(&*at, service_fn(hello_or_socket))?;
+        let server = reactor.serve_http(&*at, any(service_fn(hello_or_socket)))?;
         let port = server.host().port().expect("a TCP port");
         let mut stream = match is_tls {
             true => To { port, ca: file }.connect(&reactor, alpn).await?,
@@ -262,7 +262,8 @@ fn c139k_a_service_over_http_ends_its_connections_when_it_stops_and_starts_again
     let (tell, heard) = std::sync::mpsc::channel();
     run(async move |reactor| {
         let hello = async |_: Request<Body>| Ok::<_, Infallible>(Response::new("hello".to_owned()));
-        let web = move |reactor: &Reactor| reactor.serve_http("localhost:0", service_fn(hello));
+        let web =
+            move |reactor: &Reactor| reactor.serve_http("localhost:0", any(service_fn(hello)));
         let web = StreamServerService::opening("web", web)
             .on_listening(move |port| tell.send(port.host().to_string()).expect("a test"));
         let mut supervisor = Supervisor::new("program");

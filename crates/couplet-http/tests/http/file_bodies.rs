@@ -16,7 +16,7 @@ use hyper::rt::{Read, ReadBuf, Write};
 
 use crate::http2::{DATA, END_HEADERS, Frame, HEADERS, WINDOW_UPDATE, fields, frame, frames};
 use crate::http2::{get as get_h2, hello};
-use crate::kit::{beside_service, get, heard, opened, said};
+use crate::kit::{beside_files, beside_service, get, heard, opened, said};
 use crate::needed::Folder;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -67,7 +67,7 @@ fn service(
 fn bytes_and_parts_of_files_make_one_body_of_http1() {
     let folder = Folder::new();
     let got =
-        beside_service(HttpOptions::default(), service(&shared(&folder)), async move |reactor| {
+        beside_files(HttpOptions::default(), service(&shared(&folder)), async move |reactor| {
             said(&reactor, get("/").repeat(3)).await
         });
     let answers = got.bytes.windows(4).filter(|bytes| bytes == b"HTTP").count();
@@ -87,7 +87,7 @@ fn bytes_and_parts_of_files_make_one_body_of_http1() {
 fn bytes_and_parts_of_files_make_one_body_of_http2() {
     let folder = Folder::new();
     let got =
-        beside_service(HttpOptions::default(), service(&shared(&folder)), async move |reactor| {
+        beside_files(HttpOptions::default(), service(&shared(&folder)), async move |reactor| {
             let more = 1_000_000_u32.to_be_bytes();
             let windows = [0, 1].map(|stream| frame(WINDOW_UPDATE, 0, stream, &more));
             let bytes = [hello(), get_h2(1, "/"), windows.concat()].concat();
@@ -104,7 +104,7 @@ fn a_file_that_has_changed_ends_the_connection_and_never_completes() {
     let file = shared(&folder);
     File::options().write(true).open(folder.path("file")).unwrap().set_len(299_999).unwrap();
     for request in [get("/").into_bytes(), [hello(), get_h2(1, "/")].concat()] {
-        let got = beside_service(HttpOptions::default(), service(&file), async move |reactor| {
+        let got = beside_files(HttpOptions::default(), service(&file), async move |reactor| {
             heard(&mut opened(&reactor, request).await?, &reactor, SECOND).await
         });
         assert!(got.is_closed && got.bytes.len() < 1000, "{} bytes", got.bytes.len());
@@ -151,7 +151,7 @@ fn a_wrapper_reads_the_same_bytes_and_an_error_where_the_file_has_changed() {
 fn c175c_files_of_one_connection_take_turns() {
     let folder = Folder::new();
     let file = shared(&folder);
-    beside_service(HttpOptions::default(), service(&file), async move |reactor| {
+    beside_files(HttpOptions::default(), service(&file), async move |reactor| {
         let room = |stream| frame(WINDOW_UPDATE, 0, stream, &10_000_000_u32.to_be_bytes());
         let asked = [hello(), room(0), get_h2(1, "/a"), room(1), get_h2(3, "/a"), room(3)].concat();
         let mut stream = opened(&reactor, [asked, get_h2(5, "/a"), room(5)].concat()).await?;
@@ -183,7 +183,7 @@ fn c175c_a_short_response_overtakes_a_file() {
         }
         Ok(Response::new(body))
     };
-    beside_service(HttpOptions::default(), service, async move |reactor| {
+    beside_files(HttpOptions::default(), service, async move |reactor| {
         let room = |stream| frame(WINDOW_UPDATE, 0, stream, &10_000_000_u32.to_be_bytes());
         let asked = [hello(), room(0), get_h2(1, "/long"), room(1)].concat();
         let mut stream = opened(&reactor, asked).await?;
@@ -313,7 +313,7 @@ fn c175c_a_tunnel_next_to_a_file_keeps_its_pace() {
         Ok(Response::new(FileBody::default()))
     };
     let head = [&[0x02, 7], &b"CONNECT"[..], &[0x01, 3], b"a:1"].concat();
-    beside_service(HttpOptions::default(), service, async move |reactor| {
+    beside_files(HttpOptions::default(), service, async move |reactor| {
         send_events(reactor, head).await
     });
 }

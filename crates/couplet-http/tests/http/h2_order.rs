@@ -6,7 +6,7 @@ use std::fs::File;
 
 use couplet::driver::SharedFile;
 use couplet::http::{Body, FileBody, HttpOptions, Request, Response};
-use couplet::{Bytes, Reactor};
+use couplet::{Bytes, Reactor, Result};
 use futures_util::stream;
 use http_body_util::StreamBody;
 use http_body_util::combinators::BoxBody;
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::checker::{Checker, Side};
 use crate::http2::*;
-use crate::kit::{beside_service, heard, opened};
+use crate::kit::{beside_files, beside_service, heard, opened};
 use crate::needed::Folder;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -80,71 +80,64 @@ async fn read(reactor: Reactor, request: Request<Body>) -> usize {
     length.and_then(|length| length.parse().ok()).expect("a length")
 }
 
-/// Runs each case beside a service.
-fn check<B>(
-    answer: impl AsyncFn(Reactor, Request<Body>) -> Result<Response<B>, Infallible> + Clone + 'static,
-) where
-    B: hyper::body::Body<Data = Bytes> + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    beside_service(HttpOptions::default(), answer, async move |reactor| {
-        for (length, moment) in
-            LENGTHS.into_iter().flat_map(|it| MOMENTS.map(|moment| (it, moment)))
-        {
-            for (name, first, second) in SENT {
-                let at = format!("{moment}, {length} bytes, {name}");
-                let mut fields = fields(&format!("/{moment}/{length}"));
-                // POST, from HPACK's static table.
-                fields[0] = 0x83;
-                let mut checker = Checker::new(Side::Server, WINDOW, STREAM_WINDOW);
-                let request = frame(HEADERS, END_HEADERS, 1, &fields);
-                let room = frame(WINDOW_UPDATE, 0, 0, &1_000_000_u32.to_be_bytes());
-                let begun = [hello(), room, request, first()].concat();
-                checker.heard(&begun);
-                let mut stream = opened(&reactor, begun).await?;
+/// Each case, beside a service.
+async fn check(reactor: Reactor) -> Result<()> {
+    for (length, moment) in LENGTHS.into_iter().flat_map(|it| MOMENTS.map(|moment| (it, moment))) {
+        for (name, first, second) in SENT {
+            let at = format!("{moment}, {length} bytes, {name}");
+            let mut fields = fields(&format!("/{moment}/{length}"));
+            // POST, from HPACK's static table.
+            fields[0] = 0x83;
+            let mut checker = Checker::new(Side::Server, WINDOW, STREAM_WINDOW);
+            let request = frame(HEADERS, END_HEADERS, 1, &fields);
+            let room = frame(WINDOW_UPDATE, 0, 0, &1_000_000_u32.to_be_bytes());
+            let begun = [hello(), room, request, first()].concat();
+            checker.heard(&begun);
+            let mut stream = opened(&reactor, begun).await?;
+            checker.sent(&heard(&mut stream, &reactor, SECOND).await?.bytes);
+            // Room for the rest, on a stream that may be closed.
+            let room = frame(WINDOW_UPDATE, 0, 1, &100_000_u32.to_be_bytes());
+            for next in [room, second()] {
+                checker.heard(&next);
+                let _ = stream.write_all(&next).await;
                 checker.sent(&heard(&mut stream, &reactor, SECOND).await?.bytes);
-                // Room for the rest, on a stream that may be closed.
-                let room = frame(WINDOW_UPDATE, 0, 1, &100_000_u32.to_be_bytes());
-                for next in [room, second()] {
-                    checker.heard(&next);
-                    let _ = stream.write_all(&next).await;
-                    checker.sent(&heard(&mut stream, &reactor, SECOND).await?.bytes);
-                }
-                assert!(checker.is_between_frames(), "{at}: half a frame");
-                let waits = matches!(
-                    (moment, name),
-                    ("during", "nothing" | "settings")
-                        | ("after", "nothing" | "a piece" | "a ping" | "settings")
-                );
-                let is_reset_early = (moment, name) == ("after", "a reset");
-                let is_whole = !waits && !is_reset_early;
-                assert_eq!(checker.has_ended(1), is_whole, "{at}: {checker:?}");
-                let wanted = if is_whole { content(length) } else { Vec::new() };
-                assert!(checker.body(1) == wanted, "{at}: {} bytes", checker.body(1).len());
             }
+            assert!(checker.is_between_frames(), "{at}: half a frame");
+            let waits = matches!(
+                (moment, name),
+                ("during", "nothing" | "settings")
+                    | ("after", "nothing" | "a piece" | "a ping" | "settings")
+            );
+            let is_reset_early = (moment, name) == ("after", "a reset");
+            let is_whole = !waits && !is_reset_early;
+            assert_eq!(checker.has_ended(1), is_whole, "{at}: {checker:?}");
+            let wanted = if is_whole { content(length) } else { Vec::new() };
+            assert!(checker.body(1) == wanted, "{at}: {} bytes", checker.body(1).len());
         }
-        Ok(())
-    });
+    }
+    Ok(())
 }
 
 #[test]
 fn c174d_a_response_from_memory_is_whole_before_during_and_after_its_request() {
-    check(async |reactor: Reactor, request: Request<Body>| {
+    let answer = async |reactor: Reactor, request: Request<Body>| {
         let length = read(reactor, request).await;
         let mut body = FileBody::default();
         body.push_bytes(content(length));
         Ok(Response::new(body))
-    });
+    };
+    beside_files(HttpOptions::default(), answer, check);
 }
 
 #[test]
 fn c174d_a_response_in_pieces_is_whole_before_during_and_after_its_request() {
-    check(async |reactor: Reactor, request: Request<Body>| {
+    let answer = async |reactor: Reactor, request: Request<Body>| {
         let length = read(reactor, request).await;
         let pieces: Vec<Bytes> = content(length).chunks(5000).map(Bytes::copy_from_slice).collect();
         let parts = pieces.into_iter().map(|piece| Ok::<_, Infallible>(Part::data(piece)));
         Ok(Response::new(BoxBody::new(StreamBody::new(stream::iter(parts)))))
-    });
+    };
+    beside_service(HttpOptions::default(), answer, check);
 }
 
 #[test]
@@ -154,11 +147,12 @@ fn c174d_a_response_from_a_file_is_whole_before_during_and_after_its_request() {
         let path = folder.write(&length.to_string(), content(length));
         (length, SharedFile::new(File::open(path).expect("it exists")).expect("it is a file"))
     });
-    check(async move |reactor: Reactor, request: Request<Body>| {
+    let answer = async move |reactor: Reactor, request: Request<Body>| {
         let length = read(reactor, request).await;
         let (_, file) = files.iter().find(|(it, _)| *it == length).expect("a file");
         let mut body = FileBody::default();
         body.push_file(file, 0..length as u64);
         Ok(Response::new(body))
-    });
+    };
+    beside_files(HttpOptions::default(), answer, check);
 }

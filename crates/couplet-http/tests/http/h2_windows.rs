@@ -12,7 +12,7 @@ use http_body_util::{BodyExt, Full};
 use tower::service_fn;
 
 use crate::http2::*;
-use crate::kit::AT;
+use crate::kit::{AT, any};
 
 /// A server of 100 000 bytes, and for `/never` of nothing; and a client.
 fn large() -> (MemoryReactor, Wire) {
@@ -23,7 +23,7 @@ fn large() -> (MemoryReactor, Wire) {
         }
         Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(vec![b'x'; 100_000])))
     });
-    memory.reactor().serve_http(AT, service).expect("a free port");
+    memory.reactor().serve_http(AT, any(service)).expect("a free port");
     let client = memory.connect(8000);
     (memory, client)
 }
@@ -103,7 +103,7 @@ impl Uploader {
             let body = request.into_body().bytes(usize::MAX).await.expect("it is whole");
             Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(body.len().to_string())))
         });
-        memory.reactor().serve_http_with(AT, service, options).expect("a free port");
+        memory.reactor().serve_http_with(AT, any(service), options).expect("a free port");
         let wire = memory.connect(8000);
         let mut uploader = Uploader {
             memory,

@@ -15,7 +15,7 @@ use http_body_util::BodyExt;
 use tower::service_fn;
 
 use crate::http2;
-use crate::kit::get;
+use crate::kit::{any, get};
 
 /// The next request of a client, which says that it is the last.
 const LAST: &str = "POST /last HTTP/1.1\r\nHost: couplet.test\r\nConnection: close\r\n\
@@ -65,7 +65,7 @@ impl Side {
                 )))
             }
         });
-        let port = l.reactor().serve_http_with("tcp:0:interface=127.0.0.1", service, options);
+        let port = l.reactor().serve_http_with("tcp:0:interface=127.0.0.1", any(service), options);
         let port = port.expect("a free port").host().port().expect("a TCP port");
         Side { l, port, goes_on }
     }
@@ -317,7 +317,7 @@ fn c51d_a_connection_without_a_server_of_its_name_is_closed() {
         let options = HttpOptions::default().hand_over_as("site");
         let service =
             service_fn(async |_: Request<Body>| Ok::<_, Infallible>(Response::new(String::new())));
-        reactor.serve_http_with("tcp:0:interface=127.0.0.1", service, options).expect("a port")
+        reactor.serve_http_with("tcp:0:interface=127.0.0.1", any(service), options).expect("a port")
     };
     new.turn();
     new.l.run_until(port.stop_listening().expect("it listens")).expect("it stops");

@@ -2,19 +2,56 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::error::Error;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use couplet::http::HttpExt;
-use couplet::http::{Body, BodyError, HttpOptions, Request, Response};
-use couplet::{Bytes, Deferred, Port, Reactor, Result, Stream};
+use couplet::http::{Body, BodyError, FileBody, HttpOptions, Request, Response};
+use couplet::{Bytes, Deferred, Failure, Port, Reactor, Result, Stream};
 use http_body_util::{BodyExt, Full};
-use tower::service_fn;
+use tower::{Service, ServiceExt, service_fn};
 
 pub(crate) const AT: &str = "tcp:8000:interface=127.0.0.1";
 pub(crate) const TO: &str = "tcp:127.0.0.1:8000";
 
 pub(crate) type Answer = Result<Response<Full<Bytes>>, Infallible>;
+
+type AnyBody = Pin<Box<dyn hyper::body::Body<Data = Bytes, Error = Failure>>>;
+type Answering = Pin<Box<dyn Future<Output = Result<Response<AnyBody>>>>>;
+
+/// A service of any type. The server is compiled anew for each type of service, which takes seconds.
+#[derive(Clone)]
+pub(crate) struct AnyService(Rc<dyn Fn(Request<Body>) -> Answering>);
+
+impl Service<Request<Body>> for AnyService {
+    type Response = Response<AnyBody>;
+    type Error = Failure;
+    type Future = Answering;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Answering {
+        (self.0)(request)
+    }
+}
+
+pub(crate) fn any<S, B>(service: S) -> AnyService
+where
+    S: Service<Request<Body>, Response = Response<B>, Error: Into<Failure>> + Clone + 'static,
+    B: hyper::body::Body<Data = Bytes, Error: Into<Failure>> + 'static,
+{
+    AnyService(Rc::new(move |request| {
+        let service = service.clone();
+        Box::pin(async move {
+            let answer = service.oneshot(request).await.map_err(Into::into)?;
+            Ok(answer.map(|body| Box::pin(body.map_err(Into::into)) as AnyBody))
+        })
+    }))
+}
 
 /// The bytes that a client received, and whether the server has closed.
 #[derive(Debug, PartialEq, Eq)]
@@ -89,16 +126,36 @@ pub(crate) fn beside_service<B, T: 'static>(
 ) -> T
 where
     B: hyper::body::Body<Data = Bytes> + 'static,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
+    B::Error: Into<Failure>,
 {
     run(async move |reactor| {
-        let serving = reactor.clone();
-        let service = service_fn(move |request| {
-            let (answer, serving) = (answer.clone(), serving.clone());
-            async move { answer(serving, request).await }
-        });
-        let port = reactor.serve_http_with(AT, service, options)?;
+        let port = reactor.serve_http_with(AT, any(service(&reactor, answer)), options)?;
         ended(port, program(reactor).await?).await
+    })
+}
+
+/// [`beside_service`], with a server for this type of body, which sends files from the files.
+pub(crate) fn beside_files<T: 'static>(
+    options: HttpOptions,
+    answer: impl AsyncFn(Reactor, Request<Body>) -> Result<Response<FileBody>, Infallible>
+    + Clone
+    + 'static,
+    program: impl AsyncFnOnce(Reactor) -> Result<T> + 'static,
+) -> T {
+    run(async move |reactor| {
+        let port = reactor.serve_http_with(AT, service(&reactor, answer), options)?;
+        ended(port, program(reactor).await?).await
+    })
+}
+
+fn service<B>(
+    reactor: &Reactor,
+    answer: impl AsyncFn(Reactor, Request<Body>) -> Result<Response<B>, Infallible> + Clone + 'static,
+) -> impl Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone + 'static {
+    let reactor = reactor.clone();
+    service_fn(move |request| {
+        let (answer, reactor) = (answer.clone(), reactor.clone());
+        async move { answer(reactor, request).await }
     })
 }
 

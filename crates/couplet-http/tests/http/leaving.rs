@@ -18,7 +18,7 @@ use hyper::body::Frame as Part;
 use tower::service_fn;
 
 use crate::http2::{self, END_HEADERS, HEADERS, RST_STREAM, fields, frame, hello};
-use crate::kit::{self, AT, TO, beside_service, heard, opened, run};
+use crate::kit::{self, AT, TO, any, beside_service, heard, opened, run};
 use crate::needed::{Folder, SelfSigned};
 
 /// The handshake of a WebSocket.
@@ -265,7 +265,7 @@ fn times(
             let answer = serve(serving.clone(), serves, request, guard, ends.clone());
             async move { Ok::<_, Infallible>(answer.await) }
         });
-        let port = reactor.serve_http_with(&*place.at, service, options)?;
+        let port = reactor.serve_http_with(&*place.at, any(service), options)?;
         let relay = match leaves {
             Leaves::Truncates => Some(place.relay(&reactor)?),
             _ => None,
@@ -421,7 +421,7 @@ fn c58b_long_polls_of_clients_that_left_do_not_block_a_port() {
             }
         });
         let at = format!("{AT}:connections={PLACES}");
-        let port = reactor.serve_http(&*at, service)?;
+        let port = reactor.serve_http(&*at, any(service))?;
         for asked in [kit::get("/poll").into_bytes(), [hello(), http2::get(1, "/poll")].concat()] {
             // Again, in the places of the first.
             for _ in 0..2 {

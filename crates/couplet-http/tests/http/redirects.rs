@@ -8,6 +8,7 @@ use couplet::{Deferred, Result};
 use tower::service_fn;
 
 use crate::client::{secured_by, text};
+use crate::kit::any;
 
 /// Redirects to the URL after `?`; otherwise answers with the method, the body and each secret, or
 /// with the Host header for `/host`.
@@ -38,7 +39,8 @@ async fn answer(request: Request<Body>) -> Result<Response<String>, Infallible> 
 /// Runs a program beside the service on several origins.
 fn abroad(program: impl AsyncFnOnce(Client) -> Result<()> + 'static) {
     secured_by(service_fn(answer), async move |reactor, options| {
-        let ports = ["tcp:8000", "tcp:8001"].map(|at| reactor.serve_http(at, service_fn(answer)));
+        let ports =
+            ["tcp:8000", "tcp:8001"].map(|at| reactor.serve_http(at, any(service_fn(answer))));
         program(Client::with_options(&reactor, options)).await?;
         for port in ports {
             port?.stop_listening().unwrap_or_else(|| Deferred::succeed(())).await?;
@@ -137,7 +139,7 @@ fn c177_a_redirection_keeps_the_method_and_the_body_or_neither() {
 #[test]
 fn c177_no_more_redirections_are_followed_than_the_limit() {
     secured_by(service_fn(answer), async move |reactor, options| {
-        let port = reactor.serve_http("tcp:8000", service_fn(answer))?;
+        let port = reactor.serve_http("tcp:8000", any(service_fn(answer)))?;
         for limit in [0, 1, 2] {
             let client = Client::with_options(&reactor, options.clone().max_redirects(limit));
             let mut url = "http://localhost:8000/".to_owned();

@@ -11,7 +11,7 @@ use couplet::http::{Body, HttpOptions, Peer, Request, Response};
 use couplet::{Bytes, Failure, Loop, Reactor, Remote, Result};
 use http_body_util::Full;
 
-use crate::kit::{beside, beside_service, get, heard, opened, said};
+use crate::kit::{any, beside, beside_service, get, heard, opened, said};
 
 #[test]
 fn requests_of_a_connection_are_answered_in_turn() {
@@ -68,7 +68,7 @@ fn a_body_that_the_service_does_not_read_is_no_request() {
 /// Runs a loop that serves a router until it is stopped. Sends the port and the loop's handle.
 fn core(router: Router, endpoint: String, bound: mpsc::Sender<(u16, Remote)>) -> Result<()> {
     Loop::new()?.run(|reactor| {
-        let port = reactor.serve_http(&*endpoint, router)?;
+        let port = reactor.serve_http(&*endpoint, any(router))?;
         let number = port.host().port().expect("a TCP port");
         bound.send((number, reactor.remote())).map_err(|_| Failure::msg("nobody waits"))
     })

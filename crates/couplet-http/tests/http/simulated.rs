@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::kit::any;
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::routing::{get, post};
@@ -50,7 +51,7 @@ async fn buys(reactor: Reactor) -> Result<usize> {
 fn world(seed: u64, in_a_storm: bool) -> (u64, u64) {
     let mut sim = Sim::new(seed);
     let hosts: Vec<_> = [sim.host("shop", |reactor| {
-        let port = reactor.serve_http("tcp:8000", shop())?;
+        let port = reactor.serve_http("tcp:8000", any(shop()))?;
         drop(port);
         Ok(())
     })]
@@ -110,7 +111,7 @@ fn busy() -> Router {
 fn busy_world(seed: u64, crashes: bool) -> (Vec<String>, u64) {
     let mut sim = Sim::new(seed);
     let server = sim.host_with_tokio("busy", |reactor| {
-        reactor.serve_http("tcp:8000", busy())?;
+        reactor.serve_http("tcp:8000", any(busy()))?;
         Ok(())
     });
     let heard = Rc::<RefCell<Vec<String>>>::default();
@@ -180,7 +181,7 @@ fn a_client_behind_a_slow_link_is_not_given_up() {
         let file = Router::new().route("/", get(async || vec![b'x'; LENGTH]));
         // A tenth of the time for which the server's output waits for the client.
         let options = HttpOptions::default().write_timeout(Duration::from_secs(20));
-        drop(reactor.serve_http_with("tcp:8000", file, options)?);
+        drop(reactor.serve_http_with("tcp:8000", any(file), options)?);
         Ok(())
     });
     sim.set_bandwidth(server, Some(1000));

@@ -10,6 +10,7 @@ use couplet::http::{Body, Request, Response};
 use couplet::{Port, Reactor, Result, Stream};
 use tower::service_fn;
 
+use crate::kit::any;
 use crate::kit::ended;
 pub(crate) use crate::kit::{AT, TO, run, scripted};
 pub(crate) const URL: &str = "ws://127.0.0.1:8000/chat?room=1";
@@ -44,12 +45,12 @@ pub(crate) fn serve(
     let handle = Rc::new(handle);
     reactor.serve_http(
         endpoint,
-        service_fn(move |mut request: Request<Body>| {
+        any(service_fn(move |mut request: Request<Body>| {
             let handle = handle.clone();
             let handle = async move |socket: WebSocket| handle(socket).await;
             let answer = websocket::upgrade(&mut request, options.clone(), handle);
             std::future::ready(Ok::<Response<String>, Infallible>(answer))
-        }),
+        })),
     )
 }
 
