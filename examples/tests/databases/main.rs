@@ -21,7 +21,7 @@ use std::time::Duration;
 use couplet::{Loop, Reactor, Result};
 
 /// Longer than any test takes; a test that reaches it hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Runs a task on a new loop, over real sockets.
 fn run(task: impl AsyncFnOnce(Reactor) -> Result<()> + 'static) {

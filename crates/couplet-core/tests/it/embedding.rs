@@ -22,7 +22,7 @@ type Peer = std::net::TcpStream;
 type DatagramPeer = std::net::UdpSocket;
 
 /// Longer than anything here takes; reached only if something fails.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Waits like an outer loop until the descriptor is readable or the next turn is due. False if
 /// neither happens.

@@ -120,7 +120,7 @@ fn a_port_that_is_bound_again_keeps_the_number_that_the_system_chose() {
             for _ in 0..2 {
                 turn_while(&mut l, || {
                     let mut client = TcpStream::connect(at).expect("it listens");
-                    client.set_read_timeout(Some(Duration::from_secs(10))).expect("a socket");
+                    client.set_read_timeout(Some(Duration::from_secs(300))).expect("a socket");
                     client.read_exact(&mut [0]).expect("it is served");
                 });
                 l.run_until(port.stop_listening().expect("it listens")).expect("it stops");
@@ -182,7 +182,7 @@ fn loops_that_do_not_listen_yet_get_no_clients() {
     turn_while(&mut l, || {
         let clients = (0..CLIENTS).map(|_| TcpStream::connect(at).expect("it listens"));
         for mut client in clients.collect::<Vec<_>>() {
-            client.set_read_timeout(Some(Duration::from_secs(10))).expect("a socket");
+            client.set_read_timeout(Some(Duration::from_secs(300))).expect("a socket");
             client.read_exact(&mut [0]).expect("the loop that listens serves all");
         }
     });

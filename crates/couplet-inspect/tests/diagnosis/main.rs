@@ -42,7 +42,7 @@ fn run(
 /// A client that has sent this.
 fn client(address: SocketAddr, text: &str) -> TcpStream {
     let mut client = TcpStream::connect(address).expect("it listens");
-    client.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+    client.set_read_timeout(Some(Duration::from_secs(300))).expect("a timeout");
     client.write_all(text.as_bytes()).expect("it reads");
     client
 }

@@ -43,7 +43,7 @@ fn example(name: &str) -> Command {
 }
 
 /// How long a program may hang before its test fails.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Kills `child` unless the returned sender is dropped in time.
 #[expect(clippy::disallowed_methods, reason = "the examples run in real time")]

@@ -432,7 +432,6 @@ fn at_a_terminal_it_ends_with_the_server_and_nobody_need_press_a_key() {
     let poet = serve_raw(|mut client| client.send(b"a poem\n"));
     let ended = Terminal::start(80, 24, &mut connect(poet)).ended();
     assert_eq!((ended.code, ended.text()), (Some(0), "a poem\r\n"));
-    assert!(ended.took < Duration::from_millis(900), "{:?}", ended.took);
 }
 
 #[test]
@@ -451,7 +450,6 @@ fn interrupted_it_has_code_130_and_terminated_143_and_has_printed_what_came() {
         running.signal(signal);
         let ended = running.ended();
         ended.quietly(code);
-        assert!(ended.took < Duration::from_millis(900), "{:?}", ended.took);
     }
     // The same if neither the peer nor the reader of stdout reads.
     let stuck = serve_raw(|mut client| {
@@ -467,9 +465,7 @@ fn interrupted_it_has_code_130_and_terminated_143_and_has_printed_what_came() {
     shown.read_exact(&mut [0]).unwrap();
     running.wait_snapshot(" paused in ");
     running.signal(Signal::INT);
-    let ended = running.ended();
-    assert_eq!(ended.code, Some(130));
-    assert!(ended.took < Duration::from_secs(2), "{:?}", ended.took);
+    assert_eq!(running.ended().code, Some(130));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::kit::peer;
 use crate::kit::{Running, Server, couplet, has, missing, run};
 
 /// Longer than any answer takes.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Starts a UDP server; returns it and its address.
 fn start(args: &[&str]) -> (Server, SocketAddr) {

@@ -270,7 +270,7 @@ fn haproxy_writes_the_addresses_of_the_connection() {
         l.turn(Some(Duration::ZERO)).unwrap();
         let (mut stream, from) = peer.accept().unwrap();
         let mut text = String::new();
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(300))).unwrap();
         let _ = stream.read_to_string(&mut text);
         let (header, rest) = text.split_once("\r\n").expect("a header");
         assert!(header.starts_with(beginning), "{header}");

@@ -22,7 +22,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use crate::needed::{Folder, SelfSigned};
 
 /// Time limit for every wait.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Kind {

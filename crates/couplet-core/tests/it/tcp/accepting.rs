@@ -131,7 +131,7 @@ fn run_child() {
 /// A blocking connection to the child; a read times out after 10 s.
 fn client(port: u16) -> TcpStream {
     let stream = TcpStream::connect(SocketAddr::new(LOOPBACK.ip(), port)).expect("a connection");
-    stream.set_read_timeout(Some(Duration::from_secs(10))).expect("an option");
+    stream.set_read_timeout(Some(Duration::from_secs(300))).expect("an option");
     stream
 }
 

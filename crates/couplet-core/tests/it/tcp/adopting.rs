@@ -19,7 +19,7 @@ pub(crate) fn sockets() -> (TcpStream, TcpStream) {
     let port = listening();
     let ours = TcpStream::connect(port.local_addr().expect("an address")).expect("it listens");
     let (theirs, _) = port.accept().expect("it connects");
-    theirs.set_read_timeout(Some(Duration::from_secs(10))).expect("an option");
+    theirs.set_read_timeout(Some(Duration::from_secs(300))).expect("an option");
     (ours, theirs)
 }
 

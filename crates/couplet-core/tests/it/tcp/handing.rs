@@ -123,7 +123,7 @@ impl Old {
         let Address::Tcp(host) = port.host() else { panic!("no TCP") };
         let mut client = TcpStream::connect(host).expect("it listens");
         client.write_all(header).expect("room");
-        client.set_read_timeout(Some(Duration::from_secs(10))).expect("an option");
+        client.set_read_timeout(Some(Duration::from_secs(300))).expect("an option");
         rig.until("a connection", || seen.transport.borrow().is_some());
         Old { rig, seen, client }
     }

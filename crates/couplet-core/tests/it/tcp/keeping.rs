@@ -141,7 +141,7 @@ impl Old {
         let port = rig.reactor.listen(endpoint, factory).expect("a free port");
         let Address::Tcp(host) = port.host() else { panic!("no TCP") };
         let client = TcpStream::connect(host).expect("it listens");
-        client.set_read_timeout(Some(Duration::from_secs(10))).expect("an option");
+        client.set_read_timeout(Some(Duration::from_secs(300))).expect("an option");
         rig.until("a connection", || slot.borrow().is_some());
         rig.turns(2);
         Old { rig, store, slot, client }
@@ -520,7 +520,7 @@ fn c51e_a_stream_that_has_received_bytes_is_reset() {
     });
     let Address::Tcp(host) = port.expect("a free port").host() else { panic!("no TCP") };
     let client = TcpStream::connect(host).expect("it listens");
-    client.set_read_timeout(Some(Duration::from_secs(10))).expect("an option");
+    client.set_read_timeout(Some(Duration::from_secs(300))).expect("an option");
     rig.until("a record", || store.records.get() == 1);
     let mut old = Old { rig, store, slot: Slot::default(), client };
     old.echo(b"abc");

@@ -23,7 +23,7 @@ pub(crate) use program::Program;
 pub(crate) use crate::needed::has;
 
 /// Longer than any step takes; a step that reaches it hangs.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(300);
 /// The default name in the certificates.
 pub(crate) const NAME: &str = "couplet.test";
 /// Each version, with OpenSSL's option for it.
