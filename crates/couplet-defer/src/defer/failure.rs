@@ -189,7 +189,7 @@ impl Drop for Failure {
     }
 }
 
-/// From any error, a boxed error, or a text: what a `Box<dyn Error + Send + Sync>` is made from.
+/// From an error, a boxed one, or a text.
 impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for Failure {
     #[track_caller]
     fn from(error: E) -> Self {

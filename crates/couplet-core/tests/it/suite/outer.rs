@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::tap::Tapped;
 
-/// Longer than the system takes to report a wake-up.
+/// For the system to report a wake-up.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 #[derive(Default)]
