@@ -260,6 +260,10 @@ impl Uploads {
     fn upload(&mut self, stream: u32, length: usize, is_read: bool) -> usize {
         fine(&mut self.connection, &post(stream));
         self.windows.insert(stream, 16 * 1024);
+        self.go_on(stream, length, is_read)
+    }
+
+    fn go_on(&mut self, stream: u32, length: usize, is_read: bool) -> usize {
         let mut count_sent = 0;
         loop {
             let room = self.windows[&0].min(self.windows[&stream]).min(16_384);
@@ -295,6 +299,32 @@ fn c175c_uploads_that_are_not_read_leave_room_for_others() {
     assert!(uploads.windows[&253] > 128 << 10, "{:?}", uploads.windows);
     // It keeps its share, and there is one for the last stream.
     assert_eq!(uploads.upload(255, 8 << 20, true), 8 << 20);
+}
+
+#[test]
+fn c175c_an_upload_that_has_ended_keeps_its_share_until_it_is_read() {
+    let windows = BTreeMap::from([(0, 4 << 20)]);
+    let mut uploads = Uploads { connection: server(Options::default()), windows };
+    let streams = || (1..).step_by(2).take(40);
+    let mut unread = Vec::new();
+    for stream in streams() {
+        // It is read until its window is wide, and then no longer.
+        assert_eq!(uploads.upload(stream, 1 << 20, true), 1 << 20);
+        unread.push(uploads.go_on(stream, 1 << 20, false));
+        fine(&mut uploads.connection, &frame(DATA, END_STREAM, stream, []));
+    }
+    assert!(unread[0] > 128 << 10, "{unread:?}");
+    assert_eq!(uploads.upload(81, 1 << 20, true), 1 << 20, "{unread:?}");
+    // What is read at last is there for others.
+    for (stream, count) in streams().zip(unread) {
+        uploads.connection.release(stream, count);
+    }
+    fine(&mut uploads.connection, &frame(DATA, END_STREAM, 81, []));
+    for update in sent(&mut uploads.connection) {
+        *uploads.windows.entry(update.stream).or_default() += number(&update.payload) as usize;
+    }
+    uploads.upload(83, 1 << 20, true);
+    assert!(uploads.windows[&83] > 128 << 10, "{:?}", uploads.windows[&83]);
 }
 
 #[test]
