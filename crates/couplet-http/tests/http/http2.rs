@@ -304,6 +304,7 @@ type Flood = (&'static str, fn(u32) -> Vec<u8>, Option<u32>);
 const FLOODS: &[Flood] = &[
     // CVE-2023-44487
     ("streams that are reset at once", |n| [get(2 * n + 1, "/slow"), frame(RST_STREAM, 0, 2 * n + 1, &[0, 0, 0, 8])].concat(), Some(ENHANCE_YOUR_CALM)),
+    ("streams that are reset among others that are answered", |n| [get(4 * n + 1, "/slow"), frame(RST_STREAM, 0, 4 * n + 1, &[0, 0, 0, 8]), get(4 * n + 3, "/a")].concat(), None),
     // CVE-2024-27316
     ("continuations without an end", |n| if n == 0 { frame(HEADERS, END_STREAM, 1, &fields("/a")) } else { frame(CONTINUATION, 0, 1, &b"\x00\x01a\x40bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb".repeat(50)) }, Some(ENHANCE_YOUR_CALM)),
     ("pings", |_| frame(PING, 0, 0, &[1; 8]).repeat(100), None),
