@@ -123,6 +123,7 @@ impl Inner {
         };
         ready!(self.stream.poll_room(cx))?;
         self.sending = None;
+        self.monitor.end_file();
         Poll::Ready(Ok(count))
     }
 

@@ -87,6 +87,8 @@ struct Contents {
     /// The parts of files among the pieces that hyper holds, in their order.
     // Bound: the pieces in hyper's queue, at most 16.
     files: VecDeque<FilePart>,
+    /// The place in the connection's output at which the part begins that is on its way.
+    file_from: Option<u64>,
 }
 
 impl Contents {
@@ -433,9 +435,22 @@ impl Monitor {
         Some(whole.slice_ref(bytes))
     }
 
-    /// Takes the next part of a file that hyper writes.
+    /// Takes the next part of a file that hyper writes, to be sent now.
     pub(super) fn take_file(&self) -> Option<FilePart> {
-        self.contents.borrow_mut().as_mut()?.files.pop_front()
+        let transport = self.transport();
+        let from = hooks::bytes_sent(transport) + transport.buffered() as u64;
+        let mut contents = self.contents.borrow_mut();
+        let contents = contents.as_mut()?;
+        let part = contents.files.pop_front()?;
+        contents.file_from = Some(from);
+        Some(part)
+    }
+
+    /// Called when that part has been sent, or its connection ends. Returns how many bytes have been
+    /// sent since it began.
+    pub(super) fn end_file(&self) -> u64 {
+        let from = self.contents.borrow_mut().as_mut().and_then(|it| it.file_from.take());
+        from.map_or(0, |from| hooks::bytes_sent(self.transport()).saturating_sub(from))
     }
 
     /// Called when an HTTP/2 connection can't progress although its transport has room.
@@ -842,7 +857,12 @@ impl Exchange {
     /// Releases a piece of `count` bytes; `rest` is its unsent part.
     pub(super) fn release_piece(&self, count: usize, rest: &Content) {
         if let Some(access) = &self.access {
-            access.add_bytes(count - rest.len());
+            let mut left = rest.len();
+            if left > 0 && matches!(rest, Content::File(_)) {
+                let sent = self.monitor.end_file();
+                left = left.saturating_sub(usize::try_from(sent).unwrap_or(usize::MAX));
+            }
+            access.add_bytes(count - left);
         }
         if let Content::Bytes(rest) = rest {
             self.release(count);

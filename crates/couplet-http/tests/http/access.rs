@@ -1,17 +1,24 @@
 //! Access lines: one for each request, without the secrets of its target.
 
+use std::fs::File;
 use std::time::Duration;
 
-use couplet::http::HttpOptions;
+use couplet::driver::SharedFile;
+use couplet::http::{Body, FileBody, HttpOptions, Request, Response};
 use couplet::{Reactor, Result};
 
 use crate::http2;
-use crate::kit::{beside, get, opened, said};
+use crate::kit::{beside, beside_files, get, opened, said};
 use crate::logged::access_lines;
+use crate::needed::Folder;
 
 /// The access lines of a program beside a server, from their method to their bytes.
 fn access(program: impl AsyncFnOnce(Reactor) -> Result<()> + 'static) -> Vec<String> {
-    let ((), lines) = access_lines(|| beside(HttpOptions::default(), program));
+    access_of(|| beside(HttpOptions::default(), program))
+}
+
+fn access_of(run: impl FnOnce()) -> Vec<String> {
+    let ((), lines) = access_lines(run);
     let ended = lines.iter().filter_map(|line| {
         let line = line.strip_prefix("message=request ended ")?;
         assert!(line.contains("connection=") && line.contains("peer=tcp:127."), "{line}");
@@ -63,4 +70,38 @@ fn a_request_whose_client_left_before_the_answer_has_no_status() {
         Ok(())
     });
     assert_eq!(lines, ["GET path=\"/slow\" bytes=0"]);
+}
+
+#[test]
+fn a_response_whose_client_left_counts_what_the_connection_took() {
+    const LENGTH: usize = 5_000_000;
+    let folder = Folder::new();
+    let path = folder.write("large", vec![b'x'; LENGTH]);
+    let file = SharedFile::new(File::open(path).expect("it exists")).expect("it is a file");
+    let large = async move |_: Reactor, request: Request<Body>| {
+        let mut body = FileBody::default();
+        match request.uri().path() {
+            "/file" => body.push_file(&file, 0..LENGTH as u64),
+            _ => body.push_bytes(vec![b'x'; LENGTH]),
+        }
+        Ok(Response::new(body))
+    };
+    for path in ["/file", "/bytes"] {
+        for request in [get(path).into_bytes(), [http2::hello(), http2::get(1, path)].concat()] {
+            let large = large.clone();
+            let lines = access_of(|| {
+                beside_files(HttpOptions::default(), large, async move |reactor| {
+                    let mut stream = opened(&reactor, request).await?;
+                    stream.read_exact(&mut [0; 50_000]).await?;
+                    stream.transport().abort_connection();
+                    drop(stream);
+                    reactor.sleep(Duration::from_secs(5)).await
+                });
+            });
+            let [line] = &lines[..] else { panic!("one line: {lines:?}") };
+            let count = line.rsplit_once(" status=200 bytes=").expect(line).1;
+            // The heads of the response and of its frames are not counted.
+            assert!((49_000..LENGTH / 2).contains(&count.parse().expect("a number")), "{line}");
+        }
+    }
 }

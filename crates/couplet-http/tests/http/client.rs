@@ -261,6 +261,30 @@ fn a_body_that_stops_fails_where_it_is_read() {
 }
 
 #[test]
+fn a_body_that_has_come_slowly_and_stops_fails_where_it_is_read() {
+    let stops = async |mut stream: Stream| {
+        while !stream.read_line().await?.unwrap_or_default().is_empty() {}
+        stream.write_all("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n").await?;
+        for _ in 0..10 {
+            stream.transport().reactor().sleep(secs(2)).await?;
+            stream.write_all("piece").await?;
+        }
+        let _ = stream.read_to_end(&mut Vec::new(), 100).await;
+        Ok(())
+    };
+    scripted(stops, async |reactor| {
+        let options = ClientOptions::default().body_timeout(secs(5));
+        let mut body = Client::with_options(&reactor, options).get(URL).await?.into_body();
+        for _ in 0..10 {
+            assert_eq!(body.next().await?.as_deref(), Some(&b"piece"[..]));
+        }
+        let late = body.next().await;
+        assert!(matches!(late, Err(BodyError::TimedOut)), "{late:?}");
+        Ok(())
+    });
+}
+
+#[test]
 fn nonsense_for_an_answer_is_an_error() {
     let nonsense = async |mut stream: Stream| {
         stream.read_line().await?;
