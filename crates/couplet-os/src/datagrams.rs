@@ -865,22 +865,27 @@ mod tests {
         let got = batch.get(0);
         assert_eq!(got.from, Name::Unix(name("a").into_bytes()));
         assert_eq!(got.credentials.map(|(pid, ..)| pid), Some(std::process::id()));
-        // The datagram carries the only descriptor of a pipe's reading end: once it is closed, a
-        // write to the pipe fails.
-        let (reader, mut writer) = io::pipe().expect("a pipe");
-        pass(&a, &b, reader.into());
+        // The datagram carries the only descriptors of the reading ends of pipes: once they are
+        // closed, a write to a pipe fails.
+        let (readers, writers): (Vec<_>, Vec<_>) =
+            (0..3).map(|_| io::pipe().expect("a pipe")).unzip();
+        let readers = readers.into_iter().map(OwnedFd::from).collect::<Vec<_>>();
+        pass(&a, &b, readers.try_into().expect("three"));
         batch.receive(b.as_fd(), 64, 8).expect("it has arrived");
         assert_eq!(batch.get(0).data, b"y");
-        let broken = io::Write::write(&mut writer, b"!").expect_err("nobody reads it");
-        assert_eq!(broken.kind(), io::ErrorKind::BrokenPipe);
+        for mut writer in writers {
+            let broken = io::Write::write(&mut writer, b"!").expect_err("nobody reads it");
+            assert_eq!(broken.kind(), io::ErrorKind::BrokenPipe);
+        }
     }
 
-    /// Sends a datagram with a descriptor.
-    fn pass(from: &UnixDatagram, to: &UnixDatagram, descriptor: OwnedFd) {
+    /// Sends a datagram with descriptors.
+    fn pass(from: &UnixDatagram, to: &UnixDatagram, descriptors: [OwnedFd; 3]) {
         let name = to.local_addr().expect("bound");
         from.connect_addr(&name).expect("it is there");
         let mut outgoing = OutgoingMessage::new(&plain(b"y", None));
-        outgoing.push(libc::SOL_SOCKET, libc::SCM_RIGHTS, descriptor.as_raw_fd());
+        let numbers = descriptors.each_ref().map(AsRawFd::as_raw_fd);
+        outgoing.push(libc::SOL_SOCKET, libc::SCM_RIGHTS, numbers);
         // SAFETY: zeroes are valid, and the message's pointers refer to memory that outlives the
         // call.
         let sent = unsafe {

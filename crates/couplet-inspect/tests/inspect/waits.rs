@@ -206,6 +206,8 @@ fn c180a_a_semaphore_is_in_a_cycle_only_with_all_its_holders() {
                 reactor.spawn_named(name, task).detach();
             }
         });
+        let semaphore = program.row_with("locks", "held by ");
+        assert_eq!((&semaphore["held"], waits_for(&semaphore).len()), (&2.into(), 2));
         let why = |name: &'static str| match (name, is_cycle) {
             ("third", _) => "waits for the semaphore made at ",
             ("another", false) => "waits for a sleep requested at ",

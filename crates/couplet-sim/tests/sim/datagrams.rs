@@ -391,3 +391,38 @@ fn a_multicast_reaches_each_member_on_a_host() {
     let got = lines.iter().filter(|line| line.starts_with("b a~1 datagram_received 4 bytes "));
     assert_eq!(got.count(), 2, "{lines:?}");
 }
+
+#[test]
+fn a_full_queue_of_one_member_keeps_a_multicast_from_no_other() {
+    let group = Ipv4Addr::new(239, 1, 2, 3);
+    // The first or the second of the sockets takes nothing.
+    for paused in [0, 1] {
+        let mut sim = Sim::new(3);
+        let a = sim.bare_host("a");
+        sim.host("b", move |reactor| {
+            let addresses = [Ipv4Addr::UNSPECIFIED, Ipv4Addr::new(10, 0, 0, 2)];
+            for (n, address) in addresses.into_iter().enumerate() {
+                let port = reactor.listen_udp((address, 53).into(), Hears)?;
+                port.join_group(group).detach();
+                if n == paused {
+                    port.pause_producing();
+                }
+            }
+            Ok(())
+        });
+        sim.keep_trace();
+        sim.run_for(ms(100)).unwrap();
+        let from = sim.datagrams(a, 0).unwrap();
+        for _ in 0..300 {
+            from.send_to((group, 53).into(), b"line").unwrap();
+            sim.run_for(ms(1)).unwrap();
+        }
+        from.send_to((group, 53).into(), b"poem").unwrap();
+        sim.run_for(s(1)).unwrap();
+        let mut lines = steps(&sim);
+        lines.retain(|line| line.starts_with("b a~301 "));
+        let has = |end: &str| lines.iter().any(|line| line.contains(end));
+        assert!(has(" datagram_received 4 bytes "), "{lines:?}");
+        assert!(has(" dropped: the queue of its receiver is full"), "{lines:?}");
+    }
+}

@@ -173,6 +173,30 @@ fn overlapping_faults_restart_a_program_once_when_the_last_is_over() {
 }
 
 #[test]
+fn a_host_is_silent_until_the_last_of_its_crashes_ends() {
+    // The first and the last second of each crash.
+    for (one, other) in [((1, 5), (3, 9)), ((1, 9), (3, 5)), ((1, 5), (1, 9)), ((1, 9), (5, 9))] {
+        for crashes in [[one, other], [other, one]] {
+            let (mut sim, server, _socket, diary) = served();
+            for (from, to) in crashes {
+                sim.fault(s(from), s(to - from), Fault::Crash(server));
+            }
+            sim.run_for(s(7)).unwrap();
+            let early = sim.socket(sim.hosts()[1], sim.at(server, 80)).unwrap();
+            sim.run_for(ms(500)).unwrap();
+            assert!(!early.is_open() && early.error().is_none(), "{crashes:?}");
+            assert_eq!(diary.take(), [""; 0], "{crashes:?}");
+            drop(early);
+            sim.run_for(s(3)).unwrap();
+            let late = sim.socket(sim.hosts()[1], sim.at(server, 80)).unwrap();
+            sim.run_for(ms(500)).unwrap();
+            assert!(late.is_open(), "{crashes:?}");
+            assert_eq!(diary.take(), ["starts", "made"], "{crashes:?}");
+        }
+    }
+}
+
+#[test]
 fn a_paused_program_does_nothing_and_then_resumes_where_it_was() {
     let mut sim = Sim::new(1);
     let diary = Diary::default();
