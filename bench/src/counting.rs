@@ -14,11 +14,11 @@ use crate::load::bytes::Closer;
 use crate::load::lock_step;
 use crate::options::Bench;
 use crate::peers::succeeds;
-use crate::processors::pin;
 use crate::results::{Outcome, Row};
 use crate::scenario::{Playing, Selected, Shape};
 use crate::server;
 use crate::{Result, in_context};
+use couplet_testkit::bench::processors::pin;
 
 /// A counting program.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -4,7 +4,7 @@ use std::fmt::{self, Display};
 use std::net::SocketAddr;
 use std::str::FromStr;
 
-use crate::processors::pin;
+use couplet_testkit::bench::processors::pin;
 
 /// A server's implementation, with the size of its read buffer in KiB if that can be chosen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -12,7 +12,7 @@ compile_error!("couplet-bench reads /proc and drives epoll: it needs Linux");
 
 #[cfg(test)]
 #[macro_use]
-extern crate couplet_watched;
+extern crate couplet_testkit;
 
 mod counting;
 mod folder;
@@ -25,11 +25,9 @@ mod markdown;
 mod options;
 mod outputs;
 mod peers;
-mod processors;
 mod results;
 mod scenario;
 mod server;
-mod spread;
 mod text;
 mod timing;
 

@@ -11,10 +11,10 @@ use crate::folder::Folder;
 use crate::kind::{Kind, Role};
 use crate::load::HELLO;
 use crate::peers::{Programs, succeeds};
-use crate::processors::processors;
 use crate::results::Missing;
 use crate::scenario::{self, FILES, SCENARIOS, Selected};
 use crate::{Result, in_context};
+use couplet_testkit::bench::processors::processors;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::spread::Spread;
+use couplet_testkit::bench::spread::Spread;
 
 /// The longest bar, as a ratio. A longer one is truncated, with an end of its own.
 pub(crate) const LONGEST: f64 = 4.0;

@@ -13,12 +13,12 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use crate::kind::{Kind, Manner};
 use crate::load::open_loop;
 use crate::options::Bench;
-use crate::processors::pin;
 use crate::results::{Missing, Outcome, Row};
 use crate::scenario::{Pace, Playing, Scenario, Selected};
 use crate::server::{self, Schedule, Server};
-use crate::spread::median;
 use crate::{Result, in_context, interrupt};
+use couplet_testkit::bench::processors::pin;
+use couplet_testkit::bench::spread::median;
 
 /// Slices of a server's time in a round: an even number, so that each server runs before the others
 /// as often as after them.

@@ -2,7 +2,7 @@
 //! and whose times are not asserted.
 
 #[macro_use]
-extern crate couplet_watched;
+extern crate couplet_testkit;
 
 use std::fs;
 use std::io::{BufRead, BufReader};

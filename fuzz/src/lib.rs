@@ -18,13 +18,12 @@ mod nats;
 mod proxy;
 mod recordings;
 mod redis;
-#[path = "../../crates/couplet-core/tests/it/sealed.rs"]
-#[allow(dead_code, reason = "the tests of the library use the rest")]
-mod sealed;
 mod servers;
 mod streams;
 mod tls;
 mod websocket;
+
+use couplet_testkit_loops::sealed;
 
 pub use answers::answers;
 pub use crowds::crowds;

@@ -3,7 +3,7 @@
 
 #[cfg(test)]
 #[macro_use]
-extern crate couplet_watched;
+extern crate couplet_testkit;
 
 #[cfg(test)]
 mod tidy;

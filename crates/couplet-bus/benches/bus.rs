@@ -9,13 +9,14 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use couplet::bus::{Bus, Subscription, nats};
 use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};
 use couplet::rooms::{Event, Member, RoomOptions, Rooms};
 use couplet::{Bytes, Loop, Reactor};
+use couplet_testkit::processes::Killed;
 use futures_util::StreamExt;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -119,14 +120,7 @@ fn run_peer(server: &str) {
 }
 
 /// A process that ends with this, and a number that it prints first.
-struct Process(Child, u16);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+struct Process(Killed, u16);
 
 impl Process {
     /// A node of a kind.
@@ -138,7 +132,7 @@ impl Process {
         let mut line = String::new();
         let mut said = BufReader::new(child.stdout.take().expect("a pipe"));
         said.read_line(&mut line).expect("a port");
-        Process(child, line.trim().parse().expect("a number"))
+        Process(Killed(child), line.trim().parse().expect("a number"))
     }
 
     fn server() -> Process {
@@ -154,7 +148,7 @@ impl Process {
             address.rsplit(':').next()?.trim().parse().ok()
         });
         std::thread::spawn(move || lines.for_each(drop));
-        Process(child, port.expect("a port"))
+        Process(Killed(child), port.expect("a port"))
     }
 
     /// Its processor time.

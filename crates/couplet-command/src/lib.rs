@@ -4,7 +4,7 @@
 
 #[cfg(test)]
 #[macro_use]
-extern crate couplet_watched;
+extern crate couplet_testkit;
 
 pub mod endpoint;
 pub mod exit;

@@ -9,11 +9,6 @@
 //!
 //! `cargo bench -p couplet-core --bench datagrams`
 
-#![expect(clippy::disallowed_methods, reason = "peers with sockets")]
-
-#[allow(dead_code, reason = "shared with benches that time a closure")]
-mod rows;
-
 #[cfg(target_os = "linux")]
 use linux::run;
 
@@ -38,7 +33,7 @@ mod linux {
     use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
     use rustix::time::{ClockId, clock_gettime};
 
-    use super::rows::row;
+    use couplet_testkit::bench::rows::row;
 
     const DATAGRAMS: usize = 64_000;
     const MESSAGE: [u8; 64] = [7; 64];

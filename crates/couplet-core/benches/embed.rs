@@ -5,19 +5,14 @@
 //!
 //! `cargo bench -p couplet-core --features tokio --bench embed`
 
-#[path = "rows/program.rs"]
-#[allow(dead_code, reason = "shared with benches of the program")]
-mod program;
-#[allow(dead_code, clippy::disallowed_methods, reason = "shared with benches that time a closure")]
-mod rows;
-
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use couplet::{Loop, LoopOptions, Protocol, Reactor, Result, Transport};
+use couplet::{Loop, LoopOptions, Reactor, Result};
 use couplet_core::embed;
-use program::{pin, processors};
-use rows::row;
+use couplet_testkit::bench::program::{pin, processors};
+use couplet_testkit::bench::rows::row;
+use couplet_testkit_loops::doubles::Echo;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -25,14 +20,6 @@ use tokio::net::{TcpListener, TcpStream};
 const TRIPS: usize = 20_000;
 const MESSAGE: [u8; 64] = [7; 64];
 const ANY: &str = "tcp:0:interface=127.0.0.1";
-
-struct Echo;
-
-impl Protocol for Echo {
-    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-        transport.write(data);
-    }
-}
 
 fn listen(reactor: &Reactor) -> Result<SocketAddr> {
     Ok(reactor.listen(ANY, || Echo)?.host().socket_addr().expect("a TCP port"))

@@ -9,10 +9,6 @@
 //! copies made for its items are included. `LinesCodec` checks that a line is UTF-8, the others do
 //! not. The first round compares every message with the one that was framed.
 
-#![expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
-
-mod rows;
-
 use std::fmt::Debug;
 use std::hint::black_box;
 use std::time::Duration;
@@ -23,7 +19,7 @@ use couplet::protocols::{
 };
 use couplet::testing::hold;
 use couplet::{Protocol, Transport};
-use rows::{row, timed};
+use couplet_testkit::bench::rows::{row, timed};
 use tokio_util::bytes::BytesMut;
 use tokio_util::codec::{AnyDelimiterCodec, Decoder, LengthDelimitedCodec, LinesCodec};
 

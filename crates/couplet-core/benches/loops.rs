@@ -12,11 +12,6 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::disallowed_methods, reason = "a benchmark looks at the clock")]
 
-#[path = "rows/served.rs"]
-mod served;
-#[path = "../../../bench/src/spread.rs"]
-mod spread;
-
 use std::hint::black_box;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -24,7 +19,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use couplet::{Cluster, Protocol, Transport};
-use served::{Result, Row, Server};
+use couplet_testkit::bench::served;
+use couplet_testkit::bench::served::{Result, Row, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;

@@ -2,10 +2,6 @@
 //!
 //! `cargo bench -p couplet-core --bench threads`, or with `-- spawn` for the rows that contain `spawn`.
 
-#![expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
-
-mod rows;
-
 use std::cell::Cell;
 use std::hint::black_box;
 use std::rc::Rc;
@@ -13,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use couplet::Deferred;
-use rows::{row, timed};
+use couplet_testkit::bench::rows::{row, timed};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{LocalSet, spawn_local};
 

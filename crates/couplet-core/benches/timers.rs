@@ -8,8 +8,6 @@
 
 #![expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
 
-mod rows;
-
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -19,7 +17,8 @@ use std::time::Duration;
 
 use couplet::testing::Clock;
 use couplet::{DelayedCall, Reactor};
-use rows::{row, timed};
+use couplet_testkit::bench::rows;
+use couplet_testkit::bench::rows::{row, timed};
 use tokio::time::{Instant, Sleep, advance, sleep_until};
 
 const OUTSTANDING: usize = 100_000;

@@ -7,25 +7,15 @@
 
 #![forbid(unsafe_code)]
 
-#[path = "rows/program.rs"]
-mod program;
-#[path = "rows/round_trips.rs"]
-mod round_trips;
-#[path = "rows/secure.rs"]
-mod secure;
-#[path = "rows/served.rs"]
-mod served;
-#[path = "../../../bench/src/spread.rs"]
-mod spread;
-
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
+use couplet_testkit::bench::secure::{certified, client, connect};
+use couplet_testkit::bench::served::{Result, Row, Server};
+use couplet_testkit::bench::{program, secure, served};
 use rustls::ClientConfig;
-use secure::{certified, client, connect};
-use served::{Result, Row, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Builder;
 

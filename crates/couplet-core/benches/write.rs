@@ -2,17 +2,14 @@
 //!
 //! `cargo bench -p couplet-core --bench write`. The peer reads in its own thread.
 
-#![expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
-
-mod rows;
-
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
 use std::thread;
 use std::time::Duration;
 
 use couplet::{Protocol, Transport};
-use rows::{row, timed};
+use couplet_testkit::bench::rows;
+use couplet_testkit::bench::rows::{row, timed};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::io::AsyncWriteExt;
 

@@ -6,7 +6,7 @@
 
 #[cfg(test)]
 #[macro_use]
-extern crate couplet_watched;
+extern crate couplet_testkit;
 
 #[macro_use(log_error, log_warn)]
 extern crate couplet_defer;

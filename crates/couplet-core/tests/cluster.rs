@@ -4,13 +4,9 @@
 #![cfg(target_os = "linux")]
 
 #[macro_use]
-extern crate couplet_watched;
+extern crate couplet_testkit;
 
-mod apart;
 mod breaking;
-#[path = "needed/files.rs"]
-#[allow(dead_code, reason = "other tests use more of it")]
-mod files;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -21,7 +17,6 @@ use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use apart::one_at_a_time;
 use breaking::break_loops;
 use couplet::endpoints::{FdServer, SharedPort, TcpServer};
 use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};
@@ -30,7 +25,8 @@ use couplet::{
     Address, Cluster, ConnectionId, Deferred, DriverChoice, Failure, ListenError, ListenOptions,
     LoopOptions, Port, Protocol, Reactor, Reason, Transport,
 };
-use files::{Folder, inheritable};
+use couplet_testkit::apart::one_at_a_time;
+use couplet_testkit::needed::{Folder, inheritable};
 use rustix::process::{Signal, getpid, kill_process};
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -916,7 +912,7 @@ fn c103g_each_loop_has_its_part_of_a_limit_that_connections_share() {
 #[cfg(feature = "tls")]
 #[test]
 fn c103g_a_session_of_one_loop_is_resumed_by_the_others() {
-    use files::SelfSigned;
+    use couplet_testkit::needed::SelfSigned;
     use rustls::pki_types::pem::PemObject;
     use rustls::pki_types::{CertificateDer, ServerName};
     use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};

@@ -4,10 +4,7 @@
 #![cfg(target_os = "linux")]
 
 #[macro_use]
-extern crate couplet_watched;
-
-mod apart;
-mod needed;
+extern crate couplet_testkit;
 
 use std::cell::{Cell, RefCell};
 use std::io::ErrorKind;
@@ -23,9 +20,10 @@ use couplet::{
     Address, Datagram, DatagramOption, DatagramOptions, DatagramPort, DatagramProtocol,
     DatagramTransport, Deferred, Group, Interface, Loop, Reactor, SendError, UnixAddress,
 };
+use couplet_testkit::{apart, needed};
 use socket2::Socket;
 
-use needed::Folder;
+use couplet_testkit::needed::Folder;
 
 use couplet_os::datagrams::{Batch, Flag, Outgoing};
 

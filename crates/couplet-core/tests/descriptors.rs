@@ -4,15 +4,13 @@
 #![cfg(target_os = "linux")]
 
 #[macro_use]
-extern crate couplet_watched;
-
-mod apart;
+extern crate couplet_testkit;
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
-use apart::descriptors;
 use couplet::{Loop, Protocol, Reactor, Transport};
+use couplet_testkit::apart::descriptors;
 
 /// Sends some descriptors, with bytes and without, and closes in one of several ways.
 struct Sends(u32);

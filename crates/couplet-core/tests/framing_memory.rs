@@ -2,9 +2,7 @@
 //! counting allocator.
 
 #[macro_use]
-extern crate couplet_watched;
-
-mod counting;
+extern crate couplet_testkit;
 
 use couplet::protocols::{
     FrameBuffer, Framer, IntReceiver, LineOnlyReceiver, LineProtocol, LineReceiver, LineTransport,
@@ -12,6 +10,10 @@ use couplet::protocols::{
 };
 use couplet::testing::hold;
 use couplet::{Protocol, Transport};
+use couplet_testkit::counting;
+
+#[global_allocator]
+static ALLOCATOR: counting::Counting = counting::Counting;
 
 struct Nobody;
 

@@ -1,7 +1,7 @@
 //! Streams used by hyper: its server and its client over HTTP/1.1.
 
 #[macro_use]
-extern crate couplet_watched;
+extern crate couplet_testkit;
 
 use std::convert::Infallible;
 

@@ -2,7 +2,7 @@
 //! wake-up is lost.
 
 #[macro_use]
-extern crate couplet_watched;
+extern crate couplet_testkit;
 
 mod sync {
     pub(super) use loom::sync::atomic::{AtomicBool, Ordering};

@@ -5,10 +5,7 @@
 #![cfg(target_os = "linux")]
 
 #[macro_use]
-extern crate couplet_watched;
-
-mod apart;
-mod counting;
+extern crate couplet_testkit;
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, Read, Write};
@@ -17,12 +14,17 @@ use std::rc::Rc;
 use std::sync::MutexGuard;
 use std::time::Duration;
 
-use apart::{Running, descriptors, turn_while};
 use couplet::protocols::{LimitConnections, Policy};
 use couplet::{
     Connection, Datagram, DatagramProtocol, DatagramTransport, IntoFactory, ListenOptions, Loop,
     Producer, ProducerKind, Protocol, Reactor, Reason, Transport,
 };
+use couplet_testkit::apart::{Running, descriptors};
+use couplet_testkit::{apart, counting};
+use couplet_testkit_loops::turn_while;
+
+#[global_allocator]
+static ALLOCATOR: counting::Counting = counting::Counting;
 
 type Client = std::net::TcpStream;
 type Datagrams = std::net::UdpSocket;

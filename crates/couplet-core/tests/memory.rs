@@ -2,10 +2,7 @@
 //! installs a counting allocator.
 
 #[macro_use]
-extern crate couplet_watched;
-
-mod apart;
-mod counting;
+extern crate couplet_testkit;
 
 use std::cell::RefCell;
 use std::io::{Read, Write};
@@ -14,8 +11,13 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use apart::{Running, turn_while};
 use couplet::{Loop, ProducerKind, Protocol, Reason, Transport};
+use couplet_testkit::apart::Running;
+use couplet_testkit::{apart, counting};
+use couplet_testkit_loops::turn_while;
+
+#[global_allocator]
+static ALLOCATOR: counting::Counting = counting::Counting;
 
 type Client = std::net::TcpStream;
 

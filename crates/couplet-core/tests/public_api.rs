@@ -10,7 +10,7 @@
 )]
 
 #[macro_use]
-extern crate couplet_watched;
+extern crate couplet_testkit;
 
 // Logging is not part of the public API.
 #[macro_use(log_error, log_warn)]

@@ -4,9 +4,7 @@
 #![cfg(unix)]
 
 #[macro_use]
-extern crate couplet_watched;
-
-mod apart;
+extern crate couplet_testkit;
 
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
@@ -19,6 +17,7 @@ use std::time::{Duration, Instant};
 use couplet::{
     Deferred, Loop, LoopOptions, Protocol, Reactor, Reason, Signal as Stopped, Transport, run_until,
 };
+use couplet_testkit::apart;
 use rustix::process::Signal;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 

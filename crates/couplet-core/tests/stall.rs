@@ -5,7 +5,7 @@
 //! that ends has seen it in time.
 
 #[macro_use]
-extern crate couplet_watched;
+extern crate couplet_testkit;
 
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Write as _};

@@ -2,9 +2,7 @@
 //! installs a counting allocator.
 
 #[macro_use]
-extern crate couplet_watched;
-
-mod counting;
+extern crate couplet_testkit;
 
 use std::cell::Cell;
 use std::future::pending;
@@ -14,6 +12,10 @@ use std::time::Duration;
 use couplet::defer::{Cancelled, list};
 use couplet::testing::{Manner, Memory, Network};
 use couplet::{Deferred, Loop, LoopOptions, Reactor, Result, Stream};
+use couplet_testkit::counting;
+
+#[global_allocator]
+static ALLOCATOR: counting::Counting = counting::Counting;
 
 /// Concurrent streams.
 const WAVE: usize = 1000;

@@ -5,10 +5,7 @@
 #![cfg(target_os = "linux")]
 
 #[macro_use]
-extern crate couplet_watched;
-
-mod apart;
-mod counting;
+extern crate couplet_testkit;
 
 use std::cell::RefCell;
 use std::io::{Read, Write};
@@ -17,19 +14,21 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use apart::{descriptors, one_at_a_time, raise_descriptor_limit, turn_while};
 use couplet::factory::Layered;
-use couplet::layers;
 use couplet::layers::tls::{ClientTls, ClientTlsOptions, ServerTls, ServerTlsOptions};
 use couplet::{Loop, Protocol, Reason, Transport};
+use couplet_testkit::apart::{descriptors, one_at_a_time, raise_descriptor_limit};
+use couplet_testkit::counting;
+use couplet_testkit::processes::memory;
+use couplet_testkit_loops::turn_while;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-#[path = "../src/layers/tls/tests/authority.rs"]
-mod authority;
+use couplet_testkit_loops::authority::Authority;
 
-use authority::Authority;
+#[global_allocator]
+static ALLOCATOR: counting::Counting = counting::Counting;
 
 const NAME: &str = "couplet.test";
 const CONNECTIONS: usize = 10_000;
@@ -74,13 +73,6 @@ impl Protocol for Ask {
     }
 }
 
-/// Resident memory of this process, in KiB.
-fn resident() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").expect("it is there");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
-}
-
 #[test]
 #[ignore = "measures; run it alone"]
 fn ten_thousand_connections_leave_no_memory_and_no_descriptor() {
@@ -113,10 +105,10 @@ fn ten_thousand_connections_leave_no_memory_and_no_descriptor() {
         }
     };
     (0..WARM).step_by(BATCH).for_each(&mut batch);
-    let (live, before, open) = (counting::live(), resident(), descriptors());
+    let (live, before, open) = (counting::live(), memory("self", "VmRSS"), descriptors());
     (WARM..CONNECTIONS).step_by(BATCH).for_each(&mut batch);
     assert_eq!(descriptors(), open);
-    let (grown, more) = (counting::live() - live, resident().saturating_sub(before));
+    let (grown, more) = (counting::live() - live, memory("self", "VmRSS").saturating_sub(before));
     let each = CONNECTIONS - WARM;
     println!("{grown} bytes and {more} KiB more after {each} connections");
     // Per connection, less than a byte of ours, and a fraction of the library's smallest object.
@@ -164,11 +156,11 @@ fn an_idle_connection_costs_at_most_12_kib() {
             client.flush().expect("it reads");
         }
     });
-    let (live, before) = (counting::live(), resident());
+    let (live, before) = (counting::live(), memory("self", "VmRSS"));
     let clients = turn_while(&mut l, || connected(IDLE));
     let ours = usize::try_from(counting::live() - live).unwrap_or(0) / IDLE;
     // The clients' memory too.
-    let both = 1024 * resident().saturating_sub(before) / IDLE;
+    let both = 1024 * memory("self", "VmRSS").saturating_sub(before) / IDLE as u64;
     println!("{ours} bytes for each of {IDLE} idle connections, {both} resident on both sides");
     assert!(ours <= 12 * 1024, "{ours} bytes for each of {IDLE} idle connections");
     drop(l);

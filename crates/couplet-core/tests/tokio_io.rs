@@ -1,7 +1,7 @@
 //! Streams used by tokio's libraries: its `copy_bidirectional`, and a codec of `tokio-util`.
 
 #[macro_use]
-extern crate couplet_watched;
+extern crate couplet_testkit;
 
 use couplet::testing::{Manner, Memory};
 use couplet::{Loop, LoopOptions, Result, Stream};

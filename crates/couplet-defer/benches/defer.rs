@@ -5,11 +5,6 @@
 //!
 //! `cargo bench -p couplet-defer --bench defer`, or with `-- cancel` for the rows that contain `cancel`.
 
-#![expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
-
-#[path = "../../couplet-core/benches/rows/mod.rs"]
-mod rows;
-
 use std::cell::Cell;
 use std::hint::black_box;
 use std::pin::Pin;
@@ -18,7 +13,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use couplet_defer::{Deferred, Resolver};
-use rows::{row, timed};
+use couplet_testkit::bench::rows::{row, timed};
 use tokio::sync::oneshot as tokio_oneshot;
 
 const TIMES: u32 = 500_000;

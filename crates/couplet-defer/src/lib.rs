@@ -7,7 +7,7 @@
 
 #[cfg(test)]
 #[macro_use]
-extern crate couplet_watched;
+extern crate couplet_testkit;
 
 // First, as its macros are textual.
 #[doc(hidden)]

@@ -2,15 +2,16 @@
 //! counting allocator.
 
 #[macro_use]
-extern crate couplet_watched;
-
-#[path = "../../couplet-core/tests/counting/mod.rs"]
-mod counting;
+extern crate couplet_testkit;
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
 use couplet_defer::defer::{Deferred, Resolver};
+use couplet_testkit::counting;
+
+#[global_allocator]
+static ALLOCATOR: counting::Counting = counting::Counting;
 
 fn allocations(run: impl FnOnce()) -> usize {
     let before = counting::allocations();

@@ -11,17 +11,6 @@
     reason = "the handler that takes its time looks at the clock"
 )]
 
-#[path = "../../couplet-core/benches/rows/program.rs"]
-#[allow(dead_code, reason = "the servers are parts of this benchmark")]
-mod program;
-#[path = "../../couplet-core/benches/rows/round_trips.rs"]
-mod round_trips;
-#[path = "../../couplet-core/benches/rows/served.rs"]
-#[allow(dead_code, reason = "nothing of tokio's is served here")]
-mod served;
-#[path = "../../../bench/src/spread.rs"]
-mod spread;
-
 use std::convert::Infallible;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -31,9 +20,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use couplet::http::HttpExt;
 use couplet::{Answers, Loop, LoopOptions, Protocol, Transport};
+use couplet_testkit::bench::served::{Result, Row, Server};
+use couplet_testkit::bench::{program, served};
 use http_body_util::Full;
 use hyper::{Request, Response};
-use served::{Result, Row, Server};
 
 const WORK: u8 = b'w';
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: couplet.test\r\n\r\n";

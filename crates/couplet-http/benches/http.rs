@@ -7,19 +7,8 @@
 
 #![forbid(unsafe_code)]
 
-#[path = "../../couplet-core/benches/rows/program.rs"]
-#[allow(dead_code, reason = "the servers are parts of this benchmark")]
-mod program;
-#[path = "../../couplet-core/benches/rows/round_trips.rs"]
-mod round_trips;
-#[path = "../../couplet-core/benches/rows/secure.rs"]
-mod secure;
-#[path = "../../couplet-core/benches/rows/served.rs"]
-mod served;
-#[path = "../../../bench/src/spread.rs"]
-mod spread;
-
 use couplet::http::HttpExt;
+use couplet_testkit::bench::{program, secure, served};
 use std::convert::Infallible;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -28,12 +17,12 @@ use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use couplet_testkit::bench::secure::certified;
+use couplet_testkit::bench::served::{Result, Row, Server};
 use http_body_util::Full;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use rustls::client::Resumption;
-use secure::certified;
-use served::{Result, Row, Server};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Builder;
 

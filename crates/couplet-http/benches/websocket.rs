@@ -7,16 +7,6 @@
 
 #![forbid(unsafe_code)]
 
-#[path = "../../couplet-core/benches/rows/program.rs"]
-#[allow(dead_code, reason = "other benches use the rest")]
-mod program;
-#[path = "../../couplet-core/benches/rows/round_trips.rs"]
-mod round_trips;
-#[path = "../../couplet-core/benches/rows/served.rs"]
-mod served;
-#[path = "../../../bench/src/spread.rs"]
-mod spread;
-
 use std::convert::Infallible;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -25,8 +15,9 @@ use std::process::Command;
 use couplet::http::HttpExt;
 use couplet::http::websocket::{self, WebSocket, WebSocketOptions};
 use couplet::http::{Body, Request, Response};
+use couplet_testkit::bench::served::{Result, Row, Server};
+use couplet_testkit::bench::{program, served};
 use futures_util::{SinkExt, StreamExt};
-use served::{Result, Row, Server};
 use tokio::runtime::Builder;
 
 fn main() -> Result<()> {

@@ -56,7 +56,7 @@
 
 #[cfg(test)]
 #[macro_use]
-extern crate couplet_watched;
+extern crate couplet_testkit;
 
 macro_rules! log_error {
     ($($event:tt)*) => { ::couplet_core::hooks::emit(|| ::tracing::error!($($event)*)) };

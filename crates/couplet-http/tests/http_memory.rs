@@ -2,10 +2,7 @@
 //! binary, because it installs a counting allocator.
 
 #[macro_use]
-extern crate couplet_watched;
-
-#[path = "../../couplet-core/tests/counting/mod.rs"]
-mod counting;
+extern crate couplet_testkit;
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -16,9 +13,13 @@ use std::time::Duration;
 use couplet::http::{Body, HttpExt, HttpOptions, Request, Response};
 use couplet::testing::{Manner, Memory, Network, Wire};
 use couplet::{Address, Bytes, Loop, LoopOptions, Reactor};
+use couplet_testkit::counting;
 use http_body_util::{BodyExt, Full};
 use hyper::rt::{Read, ReadBuf, Write};
 use tower::{Service, service_fn};
+
+#[global_allocator]
+static ALLOCATOR: counting::Counting = counting::Counting;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc";

@@ -4,24 +4,17 @@
 #![cfg(target_os = "linux")]
 
 #[macro_use]
-extern crate couplet_watched;
-
-#[path = "../../couplet-core/tests/apart/mod.rs"]
-mod apart;
-#[cfg(feature = "tls")]
-#[path = "../../couplet-core/tests/needed/files.rs"]
-#[expect(dead_code, reason = "these tests need a certificate")]
-mod files;
+extern crate couplet_testkit;
 
 use std::convert::Infallible;
-use std::fs;
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use apart::{Running, raise_descriptor_limit, told};
 use couplet::Loop;
 use couplet::http::HttpExt;
 use couplet::http::{Body, Request, Response};
+use couplet_testkit::apart::{Running, raise_descriptor_limit, told};
+use couplet_testkit::processes::memory;
 use tower::service_fn;
 
 type Client = std::net::TcpStream;
@@ -90,10 +83,7 @@ fn serve(endpoint: &str) {
 
 /// Resident bytes of a process.
 fn resident(process: &str) -> usize {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has pages");
-    let number = line.trim().split(' ').next().and_then(|number| number.parse::<usize>().ok());
-    number.expect("a number of KiB") * 1024
+    usize::try_from(memory(process, "VmRSS")).expect("it fits") * 1024
 }
 
 /// Opens `count` connections, and runs `work` on each.
@@ -167,8 +157,9 @@ fn idle_tls<C>(test: &str, prefix: &str, most: usize, work: impl Fn(TlsClient) -
     use rustls::pki_types::{CertificateDer, ServerName};
     use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-    let folder = files::Folder::new();
-    let file = folder.write("server.pem", files::SelfSigned::new("localhost").pem());
+    let folder = couplet_testkit::needed::Folder::new();
+    let file =
+        folder.write("server.pem", couplet_testkit::needed::SelfSigned::new("localhost").pem());
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(&file).expect("a certificate")).expect("a valid one");
     let trusting = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();

@@ -8,7 +8,7 @@
 // because it depends on itself.
 #[cfg(all(test, not(feature = "trap")))]
 #[macro_use]
-extern crate couplet_watched;
+extern crate couplet_testkit;
 
 pub mod backtrace;
 #[cfg(target_os = "linux")]

@@ -3,7 +3,7 @@
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
 
 #[macro_use]
-extern crate couplet_watched;
+extern crate couplet_testkit;
 
 use std::ffi::c_int;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -3,7 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "the tests are about them")]
 
 #[macro_use]
-extern crate couplet_watched;
+extern crate couplet_testkit;
 
 use std::cell::Cell;
 use std::collections::HashSet;

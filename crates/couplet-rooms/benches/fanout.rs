@@ -6,11 +6,6 @@
 //! read between the messages. An operation is a delivery; below a row is the longest time from a
 //! message to its last delivery, which no delivery of all rounds exceeds.
 
-#![expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
-
-#[path = "../../couplet-core/benches/rows/mod.rs"]
-mod rows;
-
 use std::cell::Cell;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -20,7 +15,7 @@ use std::time::Duration;
 
 use couplet::rooms::{RoomOptions, Rooms};
 use couplet::{Bytes, Loop, Protocol, Transport};
-use rows::{row, timed};
+use couplet_testkit::bench::rows::{row, timed};
 use tokio::io::AsyncWriteExt;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::broadcast;

@@ -122,7 +122,7 @@
 
 #[cfg(test)]
 #[macro_use]
-extern crate couplet_watched;
+extern crate couplet_testkit;
 
 mod error;
 mod event;

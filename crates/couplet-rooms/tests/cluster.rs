@@ -2,7 +2,7 @@
 #![cfg(target_os = "linux")]
 
 #[macro_use]
-extern crate couplet_watched;
+extern crate couplet_testkit;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};

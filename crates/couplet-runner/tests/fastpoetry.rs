@@ -3,24 +3,20 @@
 #![cfg(unix)]
 
 #[macro_use]
-extern crate couplet_watched;
-
-mod kit;
+extern crate couplet_testkit;
 
 use std::io::Read;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use couplet_testkit::needed::built;
+use couplet_testkit::processes::{Killed, lines_and_host};
 use rustix::process::{Pid, Signal, kill_process};
-
-use kit::{Killed, lines_and_host};
 
 /// The example, which cargo builds beside the tests.
 fn fastpoetry(arguments: &[&str]) -> Command {
-    let tests = std::env::current_exe().expect("a path");
-    let built = tests.parent().and_then(Path::parent).expect("the folder of the profile");
-    let mut command = Command::new(built.join("examples/fastpoetry"));
+    let mut command = Command::new(built("../examples/fastpoetry"));
     command.args(arguments);
     command
 }
@@ -38,16 +34,16 @@ fn it_serves_its_poem_until_a_signal() {
     let config =
         file("a.toml", &format!("listen = \"localhost:0\"\npoem = \"{}\"\n", poem.display()));
     let mut command = fastpoetry(&["-v", "--config", config.to_str().expect("a text")]);
-    let mut server = Killed(command.stderr(Stdio::piped()).spawn().expect("it starts"));
-    let (_lines, host) = lines_and_host(&mut server.0);
+    let mut server = Killed::start(command.stderr(Stdio::piped()));
+    let (_lines, host) = lines_and_host(&mut server);
     for _ in 0..3 {
         let mut text = String::new();
         let mut client = TcpStream::connect(&host).expect("it accepts");
         client.read_to_string(&mut text).expect("it sends");
         assert_eq!(text, "Rose is a rose is a rose is a rose.\n");
     }
-    kill_process(Pid::from_child(&server.0), Signal::TERM).expect("it runs");
-    assert_eq!(server.0.wait().expect("it ends").code(), Some(0));
+    kill_process(Pid::from_child(&server), Signal::TERM).expect("it runs");
+    assert_eq!(server.wait().expect("it ends").code(), Some(0));
 }
 
 #[test]
@@ -60,17 +56,17 @@ fn a_restart_keeps_its_port() {
     );
     let config = file("c.toml", &text);
     let mut command = fastpoetry(&["--config", config.to_str().expect("a text")]);
-    let mut first = Killed(command.stderr(Stdio::piped()).spawn().expect("it starts"));
-    let (_lines, host) = lines_and_host(&mut first.0);
-    kill_process(Pid::from_child(&first.0), Signal::USR2).expect("it runs");
-    assert_eq!(first.0.wait().expect("it ends").code(), Some(0));
+    let mut first = Killed::start(command.stderr(Stdio::piped()));
+    let (_lines, host) = lines_and_host(&mut first);
+    kill_process(Pid::from_child(&first), Signal::USR2).expect("it runs");
+    assert_eq!(first.wait().expect("it ends").code(), Some(0));
     let mut text = String::new();
     let mut client = TcpStream::connect(&host).expect("it accepts");
     client.read_to_string(&mut text).expect("it sends");
     assert_eq!(text, "Rose is a rose.\n");
     let second = std::fs::read_to_string(&pid_file).expect("its number");
     let second = second.trim().parse().ok().and_then(Pid::from_raw).expect("a number");
-    assert_ne!(second, Pid::from_child(&first.0));
+    assert_ne!(second, Pid::from_child(&first));
     kill_process(second, Signal::TERM).expect("it runs");
 }
 

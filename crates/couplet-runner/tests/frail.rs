@@ -2,9 +2,7 @@
 #![cfg(unix)]
 
 #[macro_use]
-extern crate couplet_watched;
-
-mod kit;
+extern crate couplet_testkit;
 
 use std::cell::Cell;
 use std::io::{Read, Write};
@@ -22,9 +20,8 @@ use couplet::endpoints::server_from_string;
 use couplet::services::{Child, FunctionService, StreamServerService, TaskService, TimerService};
 use couplet::{Deferred, Failure, LoadLimits, LoopOptions, Protocol, Reactor, Transport};
 use couplet_runner::{Arguments, Runner, placed};
+use couplet_testkit::processes::{Killed, lines_and_host};
 use rustix::process::{Pid, Signal, kill_process};
-
-use kit::{Killed, lines_and_host};
 
 /// The command line of the program, in the process that is the program.
 const LINE: &str = "COUPLET_TEST_FRAIL";
@@ -166,7 +163,7 @@ fn frail_with(words: &str, change: impl FnOnce(&mut Command) -> &mut Command) ->
     command.args(["--exact", "the_program", "--nocapture"]).env(LINE, format!("frail {words}"));
     command.current_dir(env!("CARGO_TARGET_TMPDIR"));
     let command = change(&mut command);
-    Killed(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts"))
+    Killed::start(command.stdout(Stdio::null()).stderr(Stdio::piped()))
 }
 
 /// The metrics of a program.
@@ -183,8 +180,8 @@ fn metrics(host: &str) -> String {
 fn a_program_whose_service_fails_too_often_ends_with_1_and_says_why() {
     let mut program = frail("--failures 2");
     let mut log = String::new();
-    program.0.stderr.take().expect("a pipe").read_to_string(&mut log).expect("text");
-    assert_eq!(program.0.wait().expect("it ends").code(), Some(1), "{log}");
+    program.stderr.take().expect("a pipe").read_to_string(&mut log).expect("text");
+    assert_eq!(program.wait().expect("it ends").code(), Some(1), "{log}");
     assert_eq!(log.matches("restarting a service: it broke service=").count(), 1, "{log}");
     assert!(log.contains("gave up: more than 1 restarts within 5 s"), "{log}");
     let last = log.lines().last().expect("lines");
@@ -194,7 +191,7 @@ fn a_program_whose_service_fails_too_often_ends_with_1_and_says_why() {
 #[test]
 fn a_restart_is_logged_and_counted() {
     let mut program = frail("--failures 1 -v --metrics tcp:0:interface=127.0.0.1");
-    let (mut lines, host) = lines_and_host(&mut program.0);
+    let (mut lines, host) = lines_and_host(&mut program);
     let restart = lines.find(|line| line.contains("restarting a service")).expect("a restart");
     assert!(restart.contains("it broke service=") && restart.contains(" delay="), "{restart}");
     // It starts after a pause.
@@ -202,8 +199,8 @@ fn a_restart_is_logged_and_counted() {
     let text = texts.find(|text| text.contains("couplet_ready 1\n")).expect("it starts");
     let counted = text.lines().find(|line| line.starts_with("couplet_service_restarts_total"));
     assert!(counted.is_some_and(|line| line.ends_with("} 1")), "{text}");
-    kill_process(Pid::from_child(&program.0), Signal::TERM).expect("it runs");
-    assert_eq!(program.0.wait().expect("it ends").code(), Some(0));
+    kill_process(Pid::from_child(&program), Signal::TERM).expect("it runs");
+    assert_eq!(program.wait().expect("it ends").code(), Some(0));
 }
 
 #[test]
@@ -215,7 +212,7 @@ fn a_reload_leaves_the_limits_of_the_program_unless_the_configuration_has_some()
     config("");
     let mut program =
         frail("--clients 2 -v --metrics tcp:0:interface=127.0.0.1 --config limits.toml");
-    let (mut lines, host) = lines_and_host(&mut program.0);
+    let (mut lines, host) = lines_and_host(&mut program);
     let mut next = |words: &str| lines.find_map(|line| Some(line.split_once(words)?.1.to_owned()));
     let mut ports = std::iter::repeat_with(|| next("host=tcp:").expect("a port"));
     let port = ports.find(|port| *port != host).expect("the other one");
@@ -230,12 +227,12 @@ fn a_reload_leaves_the_limits_of_the_program_unless_the_configuration_has_some()
         [("# nothing", true), ("[runner]\nmax-connections = 3", false), ("", true)]
     {
         config(text);
-        kill_process(Pid::from_child(&program.0), Signal::HUP).expect("it runs");
+        kill_process(Pid::from_child(&program), Signal::HUP).expect("it runs");
         next("reloaded: ").expect("a reload");
         assert!(is_paused(paused), "{text}");
     }
-    kill_process(Pid::from_child(&program.0), Signal::TERM).expect("it runs");
-    assert_eq!(program.0.wait().expect("it ends").code(), Some(0));
+    kill_process(Pid::from_child(&program), Signal::TERM).expect("it runs");
+    assert_eq!(program.wait().expect("it ends").code(), Some(0));
 }
 
 #[test]
@@ -251,7 +248,7 @@ fn a_reload_is_complete_although_the_stops_of_services_fail() {
     config(&[("a", "one"), ("b", "one"), ("c", "one")]);
     let mut program =
         frail("--stubborn -v --metrics tcp:0:interface=127.0.0.1 --config stubborn.toml");
-    let (mut lines, host) = lines_and_host(&mut program.0);
+    let (mut lines, host) = lines_and_host(&mut program);
     let is_ready = |text: &str, name: &str| {
         text.contains(&format!("couplet_service_ready{{service=\"{name}\"}} 1\n"))
     };
@@ -269,7 +266,7 @@ fn a_reload_is_complete_although_the_stops_of_services_fail() {
         (&[], "0 services changed, 0 added, 3 removed", ""),
     ] {
         config(services);
-        kill_process(Pid::from_child(&program.0), Signal::HUP).expect("it runs");
+        kill_process(Pid::from_child(&program), Signal::HUP).expect("it runs");
         let line = lines.find(|line| line.contains("reload")).expect("a line");
         assert!(line.contains(outcome), "{line}");
         let text = metrics(&host);
@@ -277,8 +274,8 @@ fn a_reload_is_complete_although_the_stops_of_services_fail() {
             "abcd".matches(|name: char| is_ready(&text, &name.to_string())).collect();
         assert_eq!(ready, running, "{text}");
     }
-    kill_process(Pid::from_child(&program.0), Signal::TERM).expect("it runs");
-    assert_eq!(program.0.wait().expect("it ends").code(), Some(0));
+    kill_process(Pid::from_child(&program), Signal::TERM).expect("it runs");
+    assert_eq!(program.wait().expect("it ends").code(), Some(0));
 }
 
 #[test]
@@ -291,7 +288,7 @@ fn a_loop_that_hangs_no_longer_feeds_the_watchdog() {
         let mut program = frail_with(&words, |command| {
             command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "100000")
         });
-        let (_lines, host) = lines_and_host(&mut program.0);
+        let (_lines, host) = lines_and_host(&mut program);
         let mut bytes = [0; 1000];
         let mut message = || {
             manager
@@ -318,14 +315,14 @@ fn a_program_that_builds_its_services_with_tokio_passes_a_check_and_starts() {
         let words = format!("--tokio --threads {threads} --config tokio.toml");
         let mut check = frail(&format!("{words} --check"));
         let mut log = String::new();
-        check.0.stderr.take().expect("a pipe").read_to_string(&mut log).expect("text");
-        assert_eq!(check.0.wait().expect("it ends").code(), Some(0), "{log}");
+        check.stderr.take().expect("a pipe").read_to_string(&mut log).expect("text");
+        assert_eq!(check.wait().expect("it ends").code(), Some(0), "{log}");
         let mut program = frail(&format!("{words} -v --metrics tcp:0:interface=127.0.0.1"));
-        let (mut lines, host) = lines_and_host(&mut program.0);
+        let (mut lines, host) = lines_and_host(&mut program);
         assert!(lines.any(|line| line.contains("started")));
         assert!(metrics(&host).contains("couplet_ready 1\n"));
-        kill_process(Pid::from_child(&program.0), Signal::TERM).expect("it runs");
-        assert_eq!(program.0.wait().expect("it ends").code(), Some(0));
+        kill_process(Pid::from_child(&program), Signal::TERM).expect("it runs");
+        assert_eq!(program.wait().expect("it ends").code(), Some(0));
     }
 }
 
@@ -356,8 +353,8 @@ fn a_loop_that_hangs_in_restarts_leaves_everything_for_the_one_that_succeeds() {
         .expect("it can be written");
     let words = "--crowd -v --threads 2 --pid-file pid --config crowd.toml";
     let mut program = frail_with(words, |command| command.current_dir(folder));
-    let (mut lines, port) = lines_and_host(&mut program.0);
-    let own = Pid::from_child(&program.0);
+    let (mut lines, port) = lines_and_host(&mut program);
+    let own = Pid::from_child(&program);
     let mut restart = |until: &str| {
         kill_process(own, Signal::USR2).expect("it runs");
         lines.find(|line| line.contains(until) || line.contains("cannot restart")).expect("a line")
@@ -382,6 +379,6 @@ fn a_loop_that_hangs_in_restarts_leaves_everything_for_the_one_that_succeeds() {
     let new: i32 = line.split_once("pid=").expect("its number").1.trim().parse().expect("a number");
     assert_eq!(pid(), format!("{new}\n"));
     let _clients = clients_of_both(&port, 2);
-    assert_eq!(program.0.wait().expect("it ends").code(), Some(0));
+    assert_eq!(program.wait().expect("it ends").code(), Some(0));
     kill_process(Pid::from_raw(new).expect("a process"), Signal::TERM).expect("it runs");
 }

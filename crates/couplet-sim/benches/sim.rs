@@ -8,14 +8,7 @@ use std::time::{Duration, Instant};
 
 use couplet::sim::Sim;
 use couplet::{Protocol, Transport};
-
-struct Echo;
-
-impl Protocol for Echo {
-    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-        transport.write(data);
-    }
-}
+use couplet_testkit_loops::doubles::Echo;
 
 /// Sends 64 bytes, and echoes every byte that arrives.
 struct Chatty;

@@ -99,7 +99,7 @@
 
 #[cfg(test)]
 #[macro_use]
-extern crate couplet_watched;
+extern crate couplet_testkit;
 
 #[macro_use(log_warn)]
 extern crate couplet_defer;

@@ -9,7 +9,11 @@ use redis::{IntoConnectionInfo, pipe};
 
 use crate::example::cache::Cache;
 use crate::run;
-use crate::servers::redis::{Server, Socket};
+use couplet_testkit::servers::Server;
+use rustix::process::Signal;
+
+const SOCKETS: [fn() -> Option<Server>; 2] =
+    [|| Server::start_redis(&[]), Server::start_redis_at_path];
 
 fn cache(reactor: &Reactor, server: &Server) -> Rc<Cache> {
     Rc::new(Cache::new(reactor, server.url().into_connection_info().expect("a URL")))
@@ -29,8 +33,8 @@ async fn connections(cache: &Cache) -> Result<usize> {
 
 #[test]
 fn commands_go_over_tcp_and_unix_sockets_and_so_do_a_million_bytes() {
-    for socket in [Socket::Tcp, Socket::Unix] {
-        let Some(server) = Server::start(socket) else { return };
+    for start in SOCKETS {
+        let Some(server) = start() else { return };
         run(async move |reactor| {
             let cache = cache(&reactor, &server);
             let mut commands = pipe();
@@ -52,7 +56,7 @@ fn commands_go_over_tcp_and_unix_sockets_and_so_do_a_million_bytes() {
 
 #[test]
 fn the_commands_of_many_tasks_go_over_one_connection() {
-    let Some(server) = Server::start(Socket::Unix) else { return };
+    let Some(server) = Server::start_redis_at_path() else { return };
     run(async move |reactor| {
         let cache = cache(&reactor, &server);
         let tasks = (0..100).map(|_| {
@@ -71,8 +75,8 @@ fn the_commands_of_many_tasks_go_over_one_connection() {
 
 #[test]
 fn a_server_that_was_killed_is_found_again() {
-    for socket in [Socket::Tcp, Socket::Unix] {
-        let Some(mut server) = Server::start(socket) else { return };
+    for start in SOCKETS {
+        let Some(mut server) = start() else { return };
         run(async move |reactor| {
             let cache = cache(&reactor, &server);
             let () = cache.ask(pipe().set("poem", "Hope").ignore()).await?;
@@ -92,15 +96,15 @@ fn a_server_that_was_killed_is_found_again() {
 
 #[test]
 fn a_server_that_is_silent_costs_the_time_limit_and_is_asked_anew() {
-    let Some(server) = Server::start(Socket::Tcp) else { return };
+    let Some(server) = Server::start_redis(&[]) else { return };
     run(async move |reactor| {
         let cache = cache(&reactor, &server);
         let () = cache.ask(pipe().set("poem", "Hope").ignore()).await?;
         let before = number(&cache).await?;
-        server.pause();
+        server.signal(Signal::STOP);
         let late: Result<(String,)> = cache.ask(pipe().get("poem")).await;
         assert!(late.is_err_and(|failure| failure.is::<TimedOut>()));
-        server.go_on();
+        server.signal(Signal::CONT);
         let (answer,): (String,) = cache.ask(pipe().get("poem")).await?;
         assert_eq!(answer, "Hope");
         assert_ne!(number(&cache).await?, before);

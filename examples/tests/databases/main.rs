@@ -2,7 +2,7 @@
 #![cfg(unix)]
 
 #[macro_use]
-extern crate couplet_watched;
+extern crate couplet_testkit;
 
 mod cache;
 mod pages;
@@ -11,14 +11,11 @@ mod pool;
 #[path = "../../src/bin/databases/main.rs"]
 #[allow(dead_code, reason = "its main takes its places from the command line")]
 mod example;
-#[path = "../../../crates/couplet-core/tests/needed/mod.rs"]
-mod needed;
-#[path = "../servers/mod.rs"]
-mod servers;
 
 use std::time::Duration;
 
 use couplet::{Loop, Reactor, Result};
+use couplet_testkit::needed;
 
 /// Longer than any test takes; a test that reaches it hangs.
 const PATIENCE: Duration = Duration::from_secs(300);

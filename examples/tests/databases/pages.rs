@@ -3,21 +3,21 @@
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::fmt::Write as _;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::rc::Rc;
 
 use couplet::http::HttpExt;
 use couplet::http::{Body, Client, ClientOptions, Request, Response, StatusCode};
 use couplet::layers::tls::{ClientTlsOptions, Roots};
 use couplet::{Port, Reactor, Result};
+use couplet_testkit::processes::Killed;
 use tower::service_fn;
 
 use crate::example::shop::router;
 use crate::example::{Places, open};
 use crate::needed::{Folder, SelfSigned, missing};
-use crate::servers::redis::Socket;
-use crate::servers::{postgres, redis};
 use crate::{example, run};
+use couplet_testkit::{postgres, servers as redis};
 
 const SCHEMA: &str = include_str!("../../src/bin/databases/schema.sql");
 
@@ -114,7 +114,7 @@ const LAMP: &str = "lamp: 12.50 EUR, 15.00 USD";
 #[test]
 fn the_shop_shows_prices_and_sells_what_it_has() {
     let Some(postgres) = postgres::Server::start_on_tcp() else { return };
-    let Some(redis) = redis::Server::start(Socket::Tcp) else { return };
+    let Some(redis) = redis::Server::start_redis(&[]) else { return };
     run(async move |reactor| {
         let rates = Rates::start(&reactor)?;
         let client = rates.certificate.client.clone();
@@ -143,7 +143,7 @@ fn the_shop_shows_prices_and_sells_what_it_has() {
 #[test]
 fn a_server_that_is_gone_is_named_and_used_again_once_it_is_back() {
     let Some(mut postgres) = postgres::Server::start() else { return };
-    let Some(mut redis) = redis::Server::start(Socket::Unix) else { return };
+    let Some(mut redis) = redis::Server::start_redis_at_path() else { return };
     run(async move |reactor| {
         let rates = Rates::start(&reactor)?;
         let client = rates.certificate.client.clone();
@@ -180,7 +180,7 @@ fn a_server_that_is_gone_is_named_and_used_again_once_it_is_back() {
 #[test]
 fn the_order_of_a_customer_who_hangs_up_is_rolled_back() {
     let Some(postgres) = postgres::Server::start() else { return };
-    let Some(redis) = redis::Server::start(Socket::Unix) else { return };
+    let Some(redis) = redis::Server::start_redis_at_path() else { return };
     run(async move |reactor| {
         let none = ("https://localhost:1/", ClientOptions::default());
         let visit = Visit::new(&reactor, (&postgres, &redis), none).await?;
@@ -216,7 +216,7 @@ fn the_order_of_a_customer_who_hangs_up_is_rolled_back() {
 
 /// `openssl s_server` that serves the files of a folder, or, with `-www`, a page about itself.
 struct OpenSsl {
-    child: Child,
+    _child: Killed,
     port: u16,
 }
 
@@ -237,21 +237,14 @@ impl OpenSsl {
             .filter_map(|line| line.strip_prefix("ACCEPT 127.0.0.1:")?.parse().ok());
         let port = ports.next().expect("it says where it listens");
         std::thread::spawn(move || ports.for_each(drop));
-        Some(OpenSsl { child, port })
-    }
-}
-
-impl Drop for OpenSsl {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        Some(OpenSsl { _child: Killed(child), port })
     }
 }
 
 #[test]
 fn the_rate_may_come_from_openssl() {
     let Some(postgres) = postgres::Server::start() else { return };
-    let Some(redis) = redis::Server::start(Socket::Unix) else { return };
+    let Some(redis) = redis::Server::start_redis_at_path() else { return };
     let certificate = Certificate::new();
     let mut long = String::new();
     (0..100_000).for_each(|n| writeln!(long, "line {n:04}").expect("in memory"));

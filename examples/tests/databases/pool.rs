@@ -13,7 +13,7 @@ use tokio_postgres::{Client, Config, NoTls};
 use crate::example::pool::Pool;
 use crate::needed::SelfSigned;
 use crate::run;
-use crate::servers::postgres::Server;
+use couplet_testkit::postgres::Server;
 
 fn pool(reactor: &Reactor, server: &Server, size: usize) -> Rc<Pool> {
     Pool::new(reactor, server.url().parse().expect("a URL"), size)

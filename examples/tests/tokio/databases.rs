@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::PATIENCE;
 use crate::around::{self, with_tokio};
-use crate::servers::postgres::Server;
+use couplet_testkit::postgres::Server;
 
 /// Runs a task on the loop, for at most [`PATIENCE`].
 fn run(l: &mut Loop, task: impl AsyncFnOnce(Reactor) -> Result<()> + 'static) {

@@ -1,35 +1,23 @@
 //! A loop inside a tokio runtime, and a tokio runtime around a loop.
 
 #[macro_use]
-extern crate couplet_watched;
+extern crate couplet_testkit;
 
 mod around;
 mod databases;
 #[cfg(unix)]
 mod inside;
-#[path = "../../../crates/couplet-core/tests/needed/mod.rs"]
-mod needed;
-#[path = "../servers/mod.rs"]
-#[allow(dead_code, reason = "a part of it is used here")]
-mod servers;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use couplet::{Port, Protocol, Reactor, Result, Transport};
+use couplet::{Port, Reactor, Result};
+pub(crate) use couplet_testkit_loops::doubles::Echo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// Longer than any test takes; a test that reaches it hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
-
-pub(crate) struct Echo;
-
-impl Protocol for Echo {
-    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-        transport.write(data);
-    }
-}
 
 pub(crate) const ANY: &str = "tcp:0:interface=127.0.0.1";
 

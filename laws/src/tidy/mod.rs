@@ -103,12 +103,12 @@ fn every_test_binary_ends_tests_that_take_too_long() {
             ["tests", _] | ["tests", _, "main.rs"] => true,
             _ => false,
         };
-        let watches = "#[macro_use]\nextern crate couplet_watched;\n";
+        let watches = "#[macro_use]\nextern crate couplet_testkit;\n";
         if is_root && !source.text.contains(watches) && has_tests(&source.path) {
             broken.push(source.path);
         }
     }
-    assert_none(&broken, "a root begins with #[macro_use] extern crate couplet_watched;");
+    assert_none(&broken, "a root begins with #[macro_use] extern crate couplet_testkit;");
 }
 
 #[test]

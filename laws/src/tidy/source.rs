@@ -68,10 +68,19 @@ pub(super) fn sources(below: &str) -> Vec<Source> {
 
 /// The Rust files of the workspace and of the fuzzer.
 pub(super) fn everything() -> Vec<Source> {
-    ["crates", "programs", "bench", "examples", "laws/src", "fuzz/src", "fuzz/fuzz_targets"]
-        .into_iter()
-        .flat_map(sources)
-        .collect()
+    [
+        "crates",
+        "programs",
+        "testkit",
+        "bench",
+        "examples",
+        "laws/src",
+        "fuzz/src",
+        "fuzz/fuzz_targets",
+    ]
+    .into_iter()
+    .flat_map(sources)
+    .collect()
 }
 
 /// Fails with the rule and each line that breaks it.

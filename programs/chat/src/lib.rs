@@ -13,7 +13,7 @@
 
 #[cfg(test)]
 #[macro_use]
-extern crate couplet_watched;
+extern crate couplet_testkit;
 
 #[cfg(feature = "bus")]
 mod address;

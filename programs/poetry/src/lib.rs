@@ -14,7 +14,7 @@
 
 #[cfg(test)]
 #[macro_use]
-extern crate couplet_watched;
+extern crate couplet_testkit;
 
 mod answer;
 pub mod ask;

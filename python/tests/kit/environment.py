@@ -94,7 +94,7 @@ class Broken(Exception):
 def environment(name, modules, packages):
     """The interpreter of an environment in the target folder. An incomplete environment is made first."""
     folder = TARGET / name
-    script = ROOT / "crates/couplet-core/tests/needed/venv.sh"
+    script = ROOT / "testkit/src/needed/venv.sh"
     made = subprocess.run(["sh", script, folder, modules, *packages], stdin=subprocess.DEVNULL)
     if made.returncode:
         raise Broken(f"cannot make a Python environment with {' '.join(packages)} in {folder}")

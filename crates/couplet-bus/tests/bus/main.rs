@@ -2,7 +2,7 @@
 //! contract.
 
 #[macro_use]
-extern crate couplet_watched;
+extern crate couplet_testkit;
 
 mod again;
 mod connecting;

@@ -7,42 +7,20 @@ use std::time::Duration;
 
 use couplet::bus::nats::{Auth, Options};
 use couplet::bus::{Bus, PublishError};
-use couplet::layers::tls::{
-    ClientTls, ClientTlsOptions, Identity, Roots, ServerTls, ServerTlsOptions,
-};
+use couplet::layers::tls::{ClientTls, ClientTlsOptions, ServerTls, ServerTlsOptions};
 use couplet::{Loop, Port, Protocol, Transport};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use couplet_testkit_loops::authority::Authority;
 
 const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-/// An authority, and the certificates that it issues.
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    pem: String,
+/// TLS of a client that trusts an authority.
+fn client(authority: &Authority) -> ClientTls {
+    ClientTls::new(&ClientTlsOptions::default().roots(authority.roots())).expect("valid settings")
 }
 
-impl Authority {
-    fn new() -> Authority {
-        let key = KeyPair::generate().expect("a key");
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let pem = params.self_signed(&key).expect("a certificate").pem();
-        Authority { issuer: Issuer::new(params, key), pem }
-    }
-
-    fn client(&self) -> ClientTls {
-        let roots = Roots::from_pem(self.pem.as_bytes()).expect("a certificate");
-        ClientTls::new(&ClientTlsOptions::default().roots(roots)).expect("valid settings")
-    }
-
-    /// TLS of a server with a certificate for this name.
-    fn server(&self, name: &str) -> ServerTls {
-        let key = KeyPair::generate().expect("a key");
-        let params = CertificateParams::new([name.to_owned()]).expect("a name");
-        let chain = params.signed_by(&key, &self.issuer).expect("a certificate").pem();
-        let identity = Identity::from_pem(chain.as_bytes(), key.serialize_pem().as_bytes());
-        ServerTls::new(&ServerTlsOptions::new(identity.expect("a chain"))).expect("valid settings")
-    }
+/// TLS of a server with a certificate for this name.
+fn server(authority: &Authority, name: &str) -> ServerTls {
+    ServerTls::new(&ServerTlsOptions::new(authority.identity(name))).expect("valid settings")
 }
 
 /// A NATS server as far as a login needs it.
@@ -108,7 +86,7 @@ impl Scene {
         says: [String; 2],
         breaks: bool,
     ) -> u16 {
-        let tls = certificate.map(|host| self.authority.server(host));
+        let tls = certificate.map(|host| server(&self.authority, host));
         let server = Nats { tls, says, breaks, log: self.log.clone(), name };
         let port = self.l.reactor().listen_tcp(LOOPBACK, move || server.clone());
         let port = port.expect("a port is free");
@@ -122,7 +100,7 @@ impl Scene {
         let options = Options::new([format!("localhost:{port}")]).expect("it is valid");
         let password = "secret".to_owned();
         let options = options.auth(Auth::Password { user: "ada".to_owned(), password });
-        let options = options.tls(self.authority.client());
+        let options = options.tls(client(&self.authority));
         let options = options.back_off(Duration::from_millis(1), Duration::from_millis(2));
         Bus::nats(&self.l.reactor(), options)
     }

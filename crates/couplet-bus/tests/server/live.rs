@@ -6,7 +6,7 @@ use couplet::layers::tls::{ClientTls, ClientTlsOptions, Roots};
 use couplet::services::Health;
 
 use crate::needed::{Folder, SelfSigned};
-use crate::server::{Client, Server};
+use crate::server::{Client, Server, Serves};
 
 #[test]
 fn c202_the_server_shares_messages_among_the_members_of_a_group() {

@@ -11,7 +11,7 @@ use couplet::bus::{
 use couplet::services::{Health, Service};
 
 use crate::needed::Folder;
-use crate::server::{Client, Server};
+use crate::server::{Client, Server, Serves};
 
 /// The arguments of a Redis server that confirms a write once it is on the disk.
 const WRITES_ALL: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];

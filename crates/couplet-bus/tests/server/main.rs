@@ -3,14 +3,13 @@
 #![cfg(unix)]
 
 #[macro_use]
-extern crate couplet_watched;
+extern crate couplet_testkit;
 
 mod live;
 mod logs;
-#[path = "../../../couplet-core/tests/needed/mod.rs"]
-mod needed;
-mod process;
 mod redis;
 mod server;
 mod shared;
 mod trouble;
+
+use couplet_testkit::{needed, servers as process};

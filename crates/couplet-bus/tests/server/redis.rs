@@ -8,7 +8,7 @@ use couplet::layers::tls::{ClientTls, ClientTlsOptions, Roots};
 use couplet::services::Health;
 
 use crate::needed::{Folder, SelfSigned};
-use crate::server::{Client, Server};
+use crate::server::{Client, Server, Serves};
 
 #[test]
 fn c213_passwords_and_users_log_in_and_wrong_ones_do_not() {

@@ -1,8 +1,6 @@
 //! Buses that use a server.
 
 use std::cell::RefCell;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,22 +12,19 @@ pub(crate) use crate::process::Server;
 /// The delays of a client's attempts.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(100));
 
-impl Server {
-    /// Runs a command of Redis over a connection of its own.
-    pub(crate) fn administer(&self, command: &str) {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("it listens");
-        stream.write_all(format!("{command}\r\n").as_bytes()).expect("it reads");
-        let mut answer = [0; 5];
-        stream.read_exact(&mut answer).expect("an answer");
-        assert_eq!(&answer, b"+OK\r\n");
-    }
+/// The options of clients that soon connect again.
+pub(crate) trait Serves {
+    fn redis_options(&self) -> redis::Options;
+    fn options(&self) -> nats::Options;
+}
 
-    pub(crate) fn redis_options(&self) -> redis::Options {
+impl Serves for Server {
+    fn redis_options(&self) -> redis::Options {
         let options = redis::Options::new(&self.url()).expect("it is valid");
         options.back_off(BACK_OFF.0, BACK_OFF.1)
     }
 
-    pub(crate) fn options(&self) -> nats::Options {
+    fn options(&self) -> nats::Options {
         let options = nats::Options::new([self.url()]).expect("it is valid");
         options.back_off(BACK_OFF.0, BACK_OFF.1)
     }

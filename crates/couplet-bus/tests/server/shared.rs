@@ -8,7 +8,7 @@ use couplet::bus::{
 use couplet::services::Health;
 use rustix::process::Signal;
 
-use crate::server::{Client, Server};
+use crate::server::{Client, Server, Serves};
 
 const LONG: Duration = Duration::from_secs(30);
 

@@ -6,7 +6,7 @@ use couplet::bus::PublishError;
 use couplet::bus::nats::{Auth, Options};
 use rustix::process::Signal;
 
-use crate::server::{Client, Server};
+use crate::server::{Client, Server, Serves};
 
 #[test]
 fn c207_a_client_finds_the_other_server_of_a_cluster() {

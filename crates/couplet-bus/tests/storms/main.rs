@@ -3,19 +3,15 @@
 #![cfg(unix)]
 
 #[macro_use]
-extern crate couplet_watched;
+extern crate couplet_testkit;
 
-#[path = "../../../couplet-core/tests/apart/mod.rs"]
-mod apart;
 mod engines;
 mod guarantees;
 mod ledger;
-mod link;
 #[path = "../../../../programs/couplet/src/sim/nats.rs"]
 mod nats_server;
-#[path = "../../../couplet-core/tests/needed/mod.rs"]
-mod needed;
 mod node;
-#[path = "../server/process.rs"]
-mod process;
 mod storm;
+
+use couplet_testkit::{apart, needed, servers as process};
+use couplet_testkit_loops::link;

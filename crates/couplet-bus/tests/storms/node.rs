@@ -2,10 +2,10 @@
 //! receives those of all, and prints each event as a line, which survives its death.
 
 use std::cell::{Cell, RefCell};
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, Stdio};
+use std::io::Write;
+use std::process::{ChildStdin, Stdio};
 use std::rc::Rc;
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use couplet::bus::{
@@ -14,6 +14,7 @@ use couplet::bus::{
 };
 use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};
 use couplet::{LoopingCall, Reactor, Reason};
+use couplet_testkit::processes::{Killed, lines};
 
 use crate::apart::{again, told};
 use crate::engines::Engine;
@@ -243,7 +244,7 @@ impl LineProtocol for Commands {
 
 /// A node's process, in the parent.
 pub(crate) struct Node {
-    child: Child,
+    child: Killed,
     commands: ChildStdin,
     lines: Receiver<String>,
     pub(crate) story: Story,
@@ -255,14 +256,9 @@ impl Node {
         let after = after.map(|after| format!(" {after}")).unwrap_or_default();
         let mut command = again("node::node", format!("{} {port} {name}{after}", engine.name));
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("a process");
+        let mut child = Killed::start(&mut command);
         let commands = child.stdin.take().expect("a pipe");
-        let said = BufReader::new(child.stdout.take().expect("a pipe"));
-        let (line, lines) = mpsc::channel();
-        std::thread::spawn(move || {
-            let all = said.lines().map_while(Result::ok);
-            all.for_each(|said| drop(line.send(said)));
-        });
+        let lines = lines(child.stdout.take().expect("a pipe"));
         Node { child, commands, lines, story: Story::of(name) }
     }
 
@@ -291,12 +287,5 @@ impl Node {
         let rest: Vec<Line> = self.lines.iter().filter_map(|said| Line::parse(&said)).collect();
         self.story.lines.extend(rest);
         std::mem::replace(&mut self.story, Story::of(""))
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

@@ -7,9 +7,9 @@ use couplet::Address;
 use couplet::testing::Manner;
 
 use crate::logged::access_lines;
-use crate::quiet::Quiet;
 use crate::suite::kit::{Kit, Rig};
 use crate::suite::recorder::Script;
+use couplet_testkit_loops::doubles::Quiet;
 
 const KITS: [Kit; 3] =
     [Kit::mio(), Kit::memory(Manner::Readiness), Kit::memory(Manner::Completion)];

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use couplet::{Loop, LoopOptions, Protocol, Transport};
 
-use crate::quiet::Quiet;
+use couplet_testkit_loops::doubles::Quiet;
 
 /// Keeps the loop busy for each byte that it receives.
 struct Busy;

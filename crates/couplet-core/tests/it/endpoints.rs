@@ -18,7 +18,7 @@ use couplet::{
 use proptest::prelude::*;
 
 use crate::needed::Folder;
-use crate::quiet::Quiet;
+use couplet_testkit_loops::doubles::Quiet;
 
 fn client(text: &str) -> Result<(String, u16), EndpointError> {
     let endpoint = client_from_string(text)?;

@@ -4,7 +4,7 @@ use couplet::Loop;
 use couplet::endpoints::{EndpointError, client_from_string, quote, server_from_string};
 
 use crate::needed::{Folder, SelfSigned};
-use crate::quiet::Quiet;
+use couplet_testkit_loops::doubles::Quiet;
 
 /// A folder with a certificate for localhost, its key, and another key.
 struct Files(Folder);

@@ -1,18 +1,14 @@
 //! The conformance tests and the laws, in one binary. Names begin with rows of `docs/contract.md`.
 
 #[macro_use]
-extern crate couplet_watched;
+extern crate couplet_testkit;
 
 mod access;
-#[path = "../apart/mod.rs"]
-mod apart;
 mod call_times;
 mod cancelled_waits;
 mod cooperator;
 #[cfg(all(target_os = "linux", feature = "uring"))]
 mod crowd;
-#[path = "../../../couplet-defer/tests/defer/defer_witness.rs"]
-mod defer_witness;
 mod diagnostics;
 mod dropped;
 mod echoes;
@@ -30,25 +26,20 @@ mod framing;
 mod gui;
 mod handles;
 mod lives;
-mod logged;
 mod loops;
 mod misuse;
 mod names;
-#[path = "../needed/mod.rs"]
-mod needed;
 mod pace;
 #[cfg(target_os = "linux")]
 mod passing_datagrams;
 mod pipes;
 mod policies;
 mod process;
-mod quiet;
 mod rate;
 mod readiness;
 mod reconnecting;
 mod relay;
 mod robust;
-mod sealed;
 mod secure;
 mod send_file;
 #[cfg(unix)]
@@ -65,8 +56,6 @@ mod task;
 mod tasks;
 mod tasks_scoped;
 mod tcp;
-#[cfg(unix)]
-mod terminal;
 mod testing_kit;
 mod threads;
 mod threads_panics;
@@ -81,5 +70,7 @@ mod watch;
 #[cfg(unix)]
 mod wrappers;
 
-/// For the certificate code that the library's own tests share with these.
-use couplet::layers;
+#[cfg(unix)]
+use couplet_testkit::terminal;
+use couplet_testkit::{apart, defer_witness, logged, needed};
+use couplet_testkit_loops::sealed;

@@ -13,7 +13,7 @@ use couplet::{Protocol, Shutdown, Transport};
 
 use crate::defer_witness::{Log, given, unhandled_in};
 use crate::pace::Stage;
-use crate::quiet::Quiet;
+use couplet_testkit_loops::doubles::Quiet;
 
 fn poll<T>(deferred: &mut Deferred<T>) -> Poll<couplet::Result<T>> {
     Pin::new(deferred).poll(&mut Context::from_waker(Waker::noop()))

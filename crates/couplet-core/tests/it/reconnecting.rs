@@ -16,7 +16,7 @@ use couplet::{
 
 use crate::defer_witness::{Log, given};
 use crate::pace::Stage;
-use crate::quiet::Quiet;
+use couplet_testkit_loops::doubles::Quiet;
 
 const S: Duration = Duration::from_secs(1);
 

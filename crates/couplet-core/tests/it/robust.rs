@@ -12,8 +12,8 @@ use couplet::{
 
 use crate::defer_witness::given;
 use crate::pace::Stage;
-use crate::quiet::Quiet;
 use crate::suite::kit::LOOPBACK;
+use couplet_testkit_loops::doubles::Quiet;
 
 /// A value whose drop panics.
 struct Bomb;

@@ -13,8 +13,8 @@ use couplet::testing::Wire;
 use couplet::{ConnectError, Connection, Failure, Protocol, Reason, Resolver, Transport};
 
 use crate::defer_witness::{Log, given};
-use crate::quiet::Echo;
 use crate::reconnecting::{Ends, Rig, server};
+use couplet_testkit_loops::doubles::Echo;
 
 const S: Duration = Duration::from_secs(1);
 

@@ -19,10 +19,10 @@ use couplet::{
 };
 use socket2::{Domain, Socket, Type};
 
-use crate::apart::turn_while;
 use crate::logged::logged;
 use crate::needed::Folder;
 use crate::suite::tap::{Tap, Tapped};
+use couplet_testkit_loops::turn_while;
 
 /// Sends its name.
 struct Who(u8);

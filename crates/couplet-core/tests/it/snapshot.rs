@@ -9,9 +9,9 @@ use couplet::testing::Manner;
 use couplet::{Address, Deferred, Failure};
 
 use crate::pace::s;
-use crate::quiet::Quiet;
 use crate::suite::kit::{Kit, Rig};
 use crate::suite::recorder::{A, On, Script};
+use couplet_testkit_loops::doubles::Quiet;
 
 const KITS: [Kit; 3] =
     [Kit::mio(), Kit::memory(Manner::Readiness), Kit::memory(Manner::Completion)];

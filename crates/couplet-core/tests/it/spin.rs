@@ -8,17 +8,10 @@ use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
 
-use couplet::{Address, Loop, LoopOptions, Protocol, Reactor, Transport};
+use couplet::{Address, Loop, LoopOptions, Reactor};
+use couplet_testkit_loops::doubles::Echo;
 
 use crate::suite::kit::LOOPBACK;
-
-struct Echo;
-
-impl Protocol for Echo {
-    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-        transport.write(data);
-    }
-}
 
 /// Sends messages, some of them after a pause, and checks the echoes.
 fn talk(port: &Address) {

@@ -11,8 +11,8 @@ use couplet::{Deferred, DelayedCall, Loop, Protocol, Reactor, Transport};
 use crate::defer_witness::{Log, given};
 use crate::logged::logged;
 use crate::pace::{Stage, s};
-use crate::quiet::Quiet;
 use crate::suite::kit::{Kit, Rig};
+use couplet_testkit_loops::doubles::Quiet;
 
 impl Stage {
     /// A call that logs its name.

@@ -12,9 +12,9 @@ use couplet::{
 
 use crate::defer_witness::Log;
 use crate::pace::{Stage, settle};
-use crate::quiet::Quiet;
 use crate::suite::kit::LOOPBACK;
 use crate::suite::tap::Tap;
+use couplet_testkit_loops::doubles::Quiet;
 
 /// Connects to another port as soon as its own port starts.
 struct ConnectsAtStart {

@@ -3,7 +3,7 @@
 
 use std::io::{ErrorKind, Write};
 
-use couplet::driver::{Driver, Mio, Uring};
+use couplet::driver::{Driver, Mio};
 use couplet::{DriverChoice, Loop, LoopOptions};
 
 use crate::apart;
@@ -11,6 +11,7 @@ use crate::crowd::{Crowd, live};
 use crate::lives::life::Dice;
 use crate::logged::logged;
 use crate::needed;
+use crate::suite::kit::uring;
 
 const READ_BUFFER: usize = 64 * 1024;
 
@@ -77,15 +78,6 @@ fn c106a_a_loop_over_io_uring_continues_in_the_parent_of_a_fork_only() {
     l.reactor().forked(false).expect("nothing to do for a parent");
     let error = l.reactor().forked(true).expect_err("a ring belongs to one process");
     assert_eq!(error.kind(), ErrorKind::Unsupported);
-}
-
-/// A driver over io_uring; `None`, after a visible skip, where the system forbids it.
-pub(crate) fn uring(read_buffer: usize) -> Option<Uring> {
-    let uring = Uring::new(read_buffer);
-    if let Err(error) = &uring {
-        needed::missing(format_args!("io_uring ({error})"));
-    }
-    uring.ok()
 }
 
 /// Each seed of the crowds, and a size of the read buffer; `COUPLET_CROWDS` sets their number.

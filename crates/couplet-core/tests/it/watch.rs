@@ -15,7 +15,7 @@ use couplet::{Failure, Interest, Loop, Ready, Watch};
 
 use crate::logged::logged;
 use crate::pace::real_loop;
-use crate::quiet::Quiet;
+use couplet_testkit_loops::doubles::Quiet;
 
 const SOON: Option<Duration> = Some(Duration::ZERO);
 

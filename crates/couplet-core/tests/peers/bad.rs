@@ -5,9 +5,9 @@ use couplet::layers::tls::{ClientAuth, TlsVersion};
 use couplet::{CertificateProblem, Fault, Reason, TlsError, TlsProblem};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, date_time_ymd};
 
-use crate::authority::Authority;
 use crate::kit::{Ends, NAME, Scene, VERSIONS, has, quiet};
 use crate::logged::logged;
+use couplet_testkit_loops::authority::Authority;
 
 /// A bad certificate, and how each implementation reports it.
 struct Bad {
@@ -99,7 +99,7 @@ impl Bad {
 
     /// Writes the certificate to `bad.pem`, and the chain to `chain.pem`.
     fn write(&self, scene: &Scene) {
-        let stranger = Authority::new("a stranger");
+        let stranger = Authority::readable("a stranger");
         let authority = if self.name == "stranger" { &stranger } else { &scene.authority };
         let name = if self.name == "other.test" { self.name } else { NAME };
         let (certificate, key) = authority.signed(name, self.change);

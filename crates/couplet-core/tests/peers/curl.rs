@@ -3,9 +3,9 @@
 use couplet::factory::Layered;
 use couplet::{Reason, Transport};
 
-use crate::authority::Authority;
 use crate::kit::{Ends, Event, NAME, Scene, has};
 use crate::logged::logged;
+use couplet_testkit_loops::authority::Authority;
 
 /// More than the kernel buffers.
 const MUCH: usize = 5_000_000;
@@ -79,7 +79,7 @@ fn a_wrong_authority_a_wrong_name_and_plain_http_are_told_on_both_sides() {
         return;
     }
     let mut scene = Scene::new();
-    scene.write("other.pem", Authority::new("another authority").pem);
+    scene.write("other.pem", Authority::readable("another authority").own_pem());
     let ends = Ends::new(http);
     let port = scene.listen(&scene.server(scene.server_options()), &ends);
     let to = |scheme: &str, name: &str| format!("{scheme}://{name}:{port}/");

@@ -5,11 +5,8 @@
 #![cfg(target_os = "linux")]
 
 #[macro_use]
-extern crate couplet_watched;
+extern crate couplet_testkit;
 
-#[path = "../apart/mod.rs"]
-mod apart;
-mod authority;
 mod bad;
 mod curl;
 mod haproxy;
@@ -21,7 +18,4 @@ mod openssl_server;
 mod python;
 mod socat;
 
-#[path = "../it/logged.rs"]
-mod logged;
-#[path = "../needed/mod.rs"]
-mod needed;
+use couplet_testkit::{apart, logged, needed};

@@ -2,8 +2,8 @@
 
 use couplet::layers::tls::{ClientTls, ClientTlsOptions, Identity, ServerTls, ServerTlsOptions};
 
-use crate::authority::Authority;
 use crate::needed::Folder;
+use couplet_testkit_loops::authority::Authority;
 
 /// The name in the certificates, also in `peer.py`.
 pub(crate) const NAME: &str = "couplet.test";
@@ -17,9 +17,9 @@ pub(crate) struct Certificates {
 impl Certificates {
     pub(crate) fn new() -> Certificates {
         let folder = Folder::new();
-        let authority = Authority::new("the authority");
+        let authority = Authority::readable("the authority");
         let pem = authority.pem(NAME, |_| {});
-        folder.write("ca.pem", &authority.pem);
+        folder.write("ca.pem", authority.own_pem());
         folder.write("server.pem", &pem);
         let identity = Identity::from_pem(pem.as_bytes(), pem.as_bytes()).expect("a certificate");
         let server = ServerTls::new(&ServerTlsOptions::new(identity));

@@ -4,25 +4,23 @@
 //! directions: Couplet listens and Twisted connects, and vice versa.
 //!
 //! `peer.py` is the peer. It runs on the Python that `TWISTED_PYTHON` names, or on one that
-//! `needed/venv.sh` creates in the target folder. Without either, the tests print that they are
+//! `venv.sh` of the test kit creates in the target folder. Without either, the tests print that they are
 //! skipped; in CI they fail.
 #![cfg(unix)]
 
 #[macro_use]
-extern crate couplet_watched;
+extern crate couplet_testkit;
 
-#[path = "../peers/authority.rs"]
-mod authority;
 mod certificates;
 mod datagrams;
 mod framing;
 mod half_close;
 mod meeting;
-#[path = "../needed/mod.rs"]
-mod needed;
 mod peer;
 mod reset;
 mod slow;
 mod spawned;
 mod tls;
 mod unix;
+
+use couplet_testkit::needed;

@@ -1,11 +1,11 @@
 //! Finds a Python with Twisted, and runs `peer.py` as a process.
 
-use std::io::{BufRead, BufReader};
+use couplet_testkit::processes::{Killed, lines};
+
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::process::{ChildStdin, Command, Stdio};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, Once, OnceLock};
-use std::thread;
 
 use crate::needed::{Venv, missing, succeed};
 
@@ -58,9 +58,9 @@ impl Said {
     }
 }
 
-/// A running `peer.py`; killed when dropped.
+/// A running `peer.py`.
 pub(crate) struct Peer {
-    child: Child,
+    child: Killed,
     pub(crate) said: Said,
 }
 
@@ -77,26 +77,12 @@ impl Peer {
             .stdout(Stdio::piped())
             .spawn()
             .expect("a peer");
-        let stdout = BufReader::new(child.stdout.take().expect("piped"));
-        let (sender, receiver) = channel();
-        thread::spawn(move || {
-            for line in stdout.lines().map_while(Result::ok) {
-                // Fails once the test is over.
-                let _ = sender.send(line);
-            }
-        });
-        Peer { child, said: Said(Arc::new(Mutex::new(receiver))) }
+        let lines = lines(child.stdout.take().expect("piped"));
+        let child = Killed(child);
+        Peer { child, said: Said(Arc::new(Mutex::new(lines))) }
     }
 
     pub(crate) fn stdin(&mut self) -> ChildStdin {
         self.child.stdin.take().expect("piped, and taken once")
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        // Both fail if the peer has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use couplet_defer::defer::{Deferred, Failure, Resolver, ResolverDropped};
 
-use crate::defer_witness::{Log, given, unhandled_in};
+use couplet_testkit::defer_witness::{Log, given, unhandled_in};
 
 #[derive(Debug)]
 struct Cause;

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use couplet_defer::defer::{Cancelled, Canceller, Deferred, Failure, Resolver};
 
-use crate::defer_witness::{Log, given, unhandled_in};
+use couplet_testkit::defer_witness::{Log, given, unhandled_in};
 
 #[test]
 fn c115_without_a_canceller_a_cancel_fails_it_and_a_late_result_is_thrown_away() {

@@ -12,7 +12,7 @@ use couplet_defer::defer::{
 };
 use proptest::prelude::*;
 
-use crate::defer_witness::{Bell, Clock, given, unhandled_in};
+use couplet_testkit::defer_witness::{Bell, Clock, given, unhandled_in};
 
 fn poll<F: Future + Unpin>(future: &mut F) -> bool {
     Pin::new(future).poll(&mut Context::from_waker(Waker::noop())).is_ready()

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 
 use couplet_defer::defer::{Cancelled, Deferred, Failure};
 
-use crate::defer_witness::{Bell, Log, given, unhandled_in};
+use couplet_testkit::defer_witness::{Bell, Log, given, unhandled_in};
 
 fn poll<F: Future + Unpin>(future: &mut F, bell: &Arc<Bell>) -> Poll<F::Output> {
     let waker = Waker::from(bell.clone());

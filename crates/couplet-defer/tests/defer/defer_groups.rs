@@ -8,7 +8,7 @@ use couplet_defer::defer::{
     gather, gather_consuming, list, race,
 };
 
-use crate::defer_witness::{Log, given, unhandled_in};
+use couplet_testkit::defer_witness::{Log, given, unhandled_in};
 
 fn members<T: 'static>(count: usize) -> (Vec<Deferred<T>>, Vec<Option<Resolver<T>>>) {
     (0..count).map(|_| Deferred::new()).map(|(d, r)| (d, Some(r))).unzip()

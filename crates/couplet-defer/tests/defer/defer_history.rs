@@ -12,7 +12,7 @@ use couplet_defer::defer::{
     Deferred, Failure, Resolver, gather, keep_histories, list, set_reporter,
 };
 
-use crate::defer_witness::given;
+use couplet_testkit::defer_witness::given;
 
 /// Enables histories until it is dropped.
 struct Kept(usize);

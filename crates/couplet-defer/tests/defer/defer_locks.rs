@@ -9,7 +9,7 @@ use couplet_defer::defer::{
     Panicked, Permit, QueueOverflow, QueueUnderflow, ResolverDropped,
 };
 
-use crate::defer_witness::{Given, Log, given, unhandled_in};
+use couplet_testkit::defer_witness::{Given, Log, given, unhandled_in};
 
 /// Waits for a permit; once it has the permit, logs `name` and puts the permit into the slot.
 fn waiter(

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use couplet_defer::defer::{Cancelled, Canceller, Deferred, Failure, Resolver, keep_histories};
 use proptest::prelude::*;
 
-use crate::defer_witness::{Log, unhandled_in};
+use couplet_testkit::defer_witness::{Log, unhandled_in};
 
 /// A link's behaviour. The number is a summand, the failure's text, or the origin to wait for.
 #[derive(Debug, Clone, Copy)]

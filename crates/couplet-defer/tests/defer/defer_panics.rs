@@ -7,7 +7,7 @@ use couplet_defer::defer::{
     Canceller, Deferred, Failure, Panicked, ResolverDropped, gather, race, set_reporter,
 };
 
-use crate::defer_witness::{Log, given};
+use couplet_testkit::defer_witness::{Log, given};
 
 /// Panics without printing a message to stderr.
 fn panic_with(payload: impl std::any::Any + Send) -> ! {

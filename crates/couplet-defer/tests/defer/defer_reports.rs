@@ -8,7 +8,7 @@ use couplet_defer::defer::{
     Cancelled, Deferred, Failure, Reporter, gather, list, race, set_reporter,
 };
 
-use crate::defer_witness::{Clock, given, unhandled_in};
+use couplet_testkit::defer_witness::{Clock, given, unhandled_in};
 
 fn failed(text: &'static str) -> Deferred<u8> {
     Deferred::fail(Failure::msg(text))

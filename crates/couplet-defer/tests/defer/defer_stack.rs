@@ -7,7 +7,7 @@ use std::task::{Context, Waker};
 
 use couplet_defer::defer::{Deferred, Failure, Resolver, gather, list};
 
-use crate::defer_witness::{Bell, given, unhandled_in};
+use couplet_testkit::defer_witness::{Bell, given, unhandled_in};
 
 const MANY: usize = 1_000_000;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use couplet_defer::defer::{Alarm, Cancelled, Deferred, Failure, TimedOut, gather};
 
-use crate::defer_witness::{Clock, given};
+use couplet_testkit::defer_witness::{Clock, given};
 
 const SECOND: Duration = Duration::from_secs(1);
 

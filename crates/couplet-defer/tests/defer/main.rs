@@ -1,7 +1,7 @@
 //! The conformance tests of Deferreds. Names begin with rows of `docs/contract.md`.
 
 #[macro_use]
-extern crate couplet_watched;
+extern crate couplet_testkit;
 
 mod defer_again;
 mod defer_callbacks;
@@ -17,4 +17,3 @@ mod defer_reports;
 mod defer_stack;
 mod defer_timeout;
 mod defer_waits;
-mod defer_witness;

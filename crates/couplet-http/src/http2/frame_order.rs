@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use couplet_testkit::checker::{Checker, Side};
 use http::{HeaderMap, StatusCode};
 use proptest::prelude::*;
 
@@ -13,11 +14,6 @@ use super::streams::Key;
 use super::tests::LIMITS;
 use crate::body::Content;
 use crate::http2::Reason;
-
-#[path = "../../../couplet-http2/tests/http2/checker.rs"]
-#[allow(dead_code, reason = "a part of it is used here")]
-mod checker;
-use checker::{Checker, Side};
 
 const STREAMS: [u32; 3] = [1, 3, 5];
 

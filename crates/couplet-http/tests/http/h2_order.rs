@@ -13,10 +13,10 @@ use http_body_util::combinators::BoxBody;
 use hyper::body::Frame as Part;
 use std::time::Duration;
 
-use crate::checker::{Checker, Side};
 use crate::http2::*;
 use crate::kit::{beside_files, beside_service, heard, opened};
 use crate::needed::Folder;
+use couplet_testkit::checker::{Checker, Side};
 
 const SECOND: Duration = Duration::from_secs(1);
 

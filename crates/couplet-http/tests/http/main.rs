@@ -2,7 +2,7 @@
 //! nghttp2, wrk and Python's h2.
 
 #[macro_use]
-extern crate couplet_watched;
+extern crate couplet_testkit;
 
 mod abuse;
 mod access;
@@ -47,14 +47,7 @@ mod unread;
 mod websocket;
 mod wrk;
 
-#[cfg(unix)]
-#[path = "../../../couplet-http2/tests/http2/checker.rs"]
-#[allow(dead_code, reason = "a part of it is used here")]
-mod checker;
-#[path = "../../../couplet-core/tests/counting/mod.rs"]
-mod counting;
-#[path = "../../../couplet-core/tests/it/logged.rs"]
-#[allow(dead_code, reason = "a part of it is used here")]
-mod logged;
-#[path = "../../../couplet-core/tests/needed/mod.rs"]
-mod needed;
+use couplet_testkit::{counting, logged, needed};
+
+#[global_allocator]
+static ALLOCATOR: counting::Counting = counting::Counting;

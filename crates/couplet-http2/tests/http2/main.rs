@@ -1,11 +1,10 @@
 //! The engine against a peer by hand, against itself, and against other implementations.
 
 #[macro_use]
-extern crate couplet_watched;
+extern crate couplet_testkit;
 
 mod again;
 mod answers;
-mod checker;
 mod clients;
 mod drains;
 mod flow;

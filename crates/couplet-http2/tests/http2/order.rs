@@ -4,9 +4,9 @@
 use couplet_http2::Options;
 use proptest::prelude::*;
 
-use crate::checker::{Checker, Side};
 use crate::kit::*;
 use crate::random::{Act, act, apply, options};
+use couplet_testkit::checker::{Checker, Side};
 
 /// The defaults of `Options::connection_window` and `Options::stream_window`.
 const WINDOW: i64 = 4 << 20;

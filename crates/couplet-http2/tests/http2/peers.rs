@@ -6,32 +6,17 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::io::{self, BufRead, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use couplet_http2::{Event, Options, RequestLine};
+use couplet_testkit::needed::{Venv, has, missing};
+use couplet_testkit::processes::Killed;
 
 use crate::kit::Connection;
 use crate::service::serve;
 
 const FRAMES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../couplet-http/tests/http/h2_frames");
-
-/// Reports that a test is skipped for lack of `what`; panics in CI.
-fn missing(what: &str) {
-    assert!(std::env::var_os("CI").is_none(), "CI lacks {what}");
-    // Not `eprintln`, whose output the harness captures when a test passes.
-    let _ = io::stderr().write_all(format!("skipped: there is no {what} here\n").as_bytes());
-}
-
-fn has(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
-    if !found {
-        missing(program);
-    }
-    found
-}
 
 /// Writes a file of this many bytes, and returns its path.
 fn file(length: usize) -> String {
@@ -40,20 +25,15 @@ fn file(length: usize) -> String {
     path
 }
 
-/// The interpreter of an environment with h2, which `needed/venv.sh` creates once in the target
-/// folder.
+/// The interpreter of an environment with h2.
 fn interpreter() -> Option<&'static str> {
-    static PYTHON: OnceLock<Option<String>> = OnceLock::new();
-    let make = || {
-        let folder = format!("{}/h2-venv", env!("CARGO_TARGET_TMPDIR"));
-        let script = Path::new(FRAMES).join("../../../../couplet-core/tests/needed/venv.sh");
-        let mut command = Command::new("sh");
-        command.arg(script).args([&folder, "h2.connection, hpack, hyperframe.frame"]);
-        command.args(["h2==4.3.0", "hpack==4.1.0", "hyperframe==6.1.0"]);
-        let ended = command.stdin(Stdio::null()).output();
-        ended.is_ok_and(|ended| ended.status.success()).then(|| format!("{folder}/bin/python"))
+    const H2: Venv = Venv {
+        name: "h2",
+        modules: "h2.connection, hpack, hyperframe.frame",
+        packages: &["h2==4.3.0", "hpack==4.1.0", "hyperframe==6.1.0"],
     };
-    let python = PYTHON.get_or_init(make).as_deref();
+    static PYTHON: OnceLock<Option<String>> = OnceLock::new();
+    let python = PYTHON.get_or_init(|| Some(H2.python().ok()?.to_str()?.to_owned())).as_deref();
     if python.is_none() {
         missing("Python package h2");
     }
@@ -189,16 +169,6 @@ fn each_rule_of_rfc_9113_holds_over_a_socket() {
     assert!(count >= 250, "{count} cases were run");
 }
 
-/// A server's program, until it is dropped.
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// Sends requests all at once, given their paths and the lengths of their bodies. Returns the
 /// status and the length of the body of each answer.
 fn asked(port: u16, requests: &[(String, usize)]) -> io::Result<Vec<(u16, usize)>> {
@@ -273,7 +243,7 @@ fn our_client_asks_nghttpd() {
         let mut command = Command::new("nghttpd");
         command.args(["--no-tls", "--address=127.0.0.1", "--htdocs", folder]).args(words);
         command.arg(port.to_string()).stdin(Stdio::null()).stdout(Stdio::null());
-        let mut server = Server(command.spawn().expect("it is installed"));
+        let mut server = Killed::start(&mut command);
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             assert_eq!(server.0.try_wait().expect("a child"), None, "nghttpd has ended");
             std::thread::yield_now();
@@ -294,7 +264,7 @@ fn our_client_asks_h2_of_python() {
     let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/http2/server.py");
     let mut command = Command::new(python);
     command.args(["-B", program]).stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut server = Server(command.spawn().expect("it is installed"));
+    let mut server = Killed::start(&mut command);
     let mut said = String::new();
     let output = server.0.stdout.take().expect("a pipe");
     io::BufReader::new(output).read_line(&mut said).expect("it prints its port");

@@ -2,9 +2,9 @@
 
 use std::io::{Read, Write};
 
-use crate::driver::{Browser, ENTER};
 use crate::program::port_of;
 use crate::{filter, one_at_a_time, storm};
+use couplet_testkit_loops::browser::{Browser, ENTER};
 
 /// Clicks one of the buttons of the details.
 fn act(browser: &Browser, action: &str) {

@@ -6,8 +6,8 @@ use couplet::Reactor;
 use couplet::defer::Deferred;
 use serde_json::json;
 
-use crate::driver::{Browser, ENTER};
 use crate::{one_at_a_time, storm};
+use couplet_testkit_loops::browser::{Browser, ENTER};
 
 const LONG: Duration = Duration::from_secs(3600);
 

@@ -3,14 +3,10 @@
 //! A browser that is not installed is a visible skip, and a failure in CI. The tests run one at a time.
 
 #[macro_use]
-extern crate couplet_watched;
-
-#[path = "../kit/mod.rs"]
-mod kit;
+extern crate couplet_testkit;
 
 mod acting;
 mod chain;
-mod driver;
 mod program;
 mod replay;
 mod waits;
@@ -19,8 +15,9 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 
-use crate::kit::view;
-use driver::{Browser, END, ENTER, ESCAPE};
+use couplet_testkit_loops::browser::{Browser, END, ENTER, ESCAPE};
+use couplet_testkit_loops::inspected as kit;
+use couplet_testkit_loops::inspected::view;
 use program::{Program, port_of};
 use serde_json::{Value, json};
 

@@ -6,9 +6,9 @@ use std::io::{Read, Write};
 use couplet::inspect::{Inspector, Recording};
 use serde_json::{Value, json};
 
-use crate::driver::{Browser, ENTER};
 use crate::program::Program;
 use crate::{one_at_a_time, storm};
+use couplet_testkit_loops::browser::{Browser, ENTER};
 
 fn seek(browser: &Browser, event: &str) {
     browser.run(&format!(

@@ -1,8 +1,8 @@
 //! Who waits for whom, as a graph.
 
-use crate::driver::{Browser, ENTER};
 use crate::kit::deadlock;
 use crate::{one_at_a_time, storm};
+use couplet_testkit_loops::browser::{Browser, ENTER};
 
 /// The first words of each box of the graph: `tasks/0.3`, or `tasks/0.3: a cycle`.
 fn boxes(browser: &Browser, place: &str) -> Vec<String> {

@@ -7,10 +7,7 @@
 #![cfg(unix)]
 
 #[macro_use]
-extern crate couplet_watched;
-
-#[path = "../kit/mod.rs"]
-mod kit;
+extern crate couplet_testkit;
 
 mod exhausted;
 mod programs;
@@ -21,9 +18,10 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use couplet::Reactor;
+use couplet_testkit_loops::inspected as kit;
 use serde_json::Value;
 
-use kit::{Program, pause};
+use couplet_testkit_loops::inspected::{Program, pause};
 use programs::Version::{self, Faulty, Mended};
 use programs::{
     answers, children, deaf, futurelock, half_closed, handshakes, jobs, locked, paused, restarts,

@@ -8,17 +8,10 @@ use std::time::Duration;
 use couplet::inspect::Inspector;
 use couplet::reactor::NoteRow;
 use couplet::{LoopOptions, Producer, ProducerKind, Protocol, Reactor, Transport};
+use couplet_testkit_loops::doubles::Echo;
 use serde_json::Value;
 
 use crate::kit::{Program, connect, pause, post, text};
-
-struct Echo;
-
-impl Protocol for Echo {
-    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-        transport.write(data);
-    }
-}
 
 fn echo(reactor: &Reactor) -> SocketAddr {
     let port = reactor.listen("tcp:0:interface=127.0.0.1", || Echo);

@@ -1,10 +1,7 @@
 //! The inspector of a running program: its views, while the program works and while it hangs.
 
 #[macro_use]
-extern crate couplet_watched;
-
-#[path = "../kit/mod.rs"]
-mod kit;
+extern crate couplet_testkit;
 
 mod access;
 mod actions;
@@ -18,3 +15,5 @@ mod memory;
 mod reasons;
 mod recordings;
 mod waits;
+
+use couplet_testkit_loops::inspected as kit;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use couplet::defer::Failure;
 use couplet::inspect::{Inspector, Recording, TableLimits};
 use couplet::{Deferred, LoopOptions};
+use couplet_testkit::processes::memory;
 
 use crate::kit::Program;
 
@@ -61,13 +62,6 @@ fn events(program: &Program) -> usize {
     Recording::parse(&recording).expect("a recording").events()
 }
 
-/// The private memory of this process in KiB.
-fn memory() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("a line");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
-}
-
 #[test]
 #[ignore = "measures; run it alone"]
 fn c184_memory_is_fixed_over_ten_million_events() {
@@ -88,15 +82,15 @@ fn c184_memory_is_fixed_over_ten_million_events() {
     let limits = TableLimits::default().interval(Duration::from_millis(10));
     let inspector = Inspector::at("0").tables(limits);
     let (program, ()) = Program::start_with(inspector, LoopOptions::default(), |_| {});
-    let at_first = memory();
+    let at_first = memory("self", "RssAnon");
     poll_tasks(&program, 10 * TASKS);
     let records = events(&program);
     assert!(records as u64 >= 20 * TASKS, "{records}");
     // Until each page of the ring is used.
     poll_tasks(&program, POLLS / 5);
-    let full = memory();
+    let full = memory("self", "RssAnon");
     poll_tasks(&program, POLLS);
-    let last = memory();
+    let last = memory("self", "RssAnon");
     eprintln!("{at_first} KiB, {full} KiB with a full ring, {last} KiB after {POLLS} polls");
     assert!(last < at_first + 16 * 1024, "{at_first} KiB, then {last} KiB");
     assert!(last < full + 1024, "{full} KiB, then {last} KiB");

@@ -14,6 +14,7 @@ use couplet::layers::tls::{
     ClientTls, ClientTlsOptions, Identity, Roots, ServerTls, ServerTlsOptions,
 };
 use couplet::{Loop, LoopOptions, Protocol, Reactor, Transport};
+use couplet_testkit_loops::doubles::Echo;
 use serde_json::Value;
 
 use crate::kit::{Program, get, get_bytes, pause, text};
@@ -46,14 +47,6 @@ impl Drop for Folder {
     fn drop(&mut self) {
         // The test may have removed it.
         let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-struct Echo;
-
-impl Protocol for Echo {
-    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-        transport.write(data);
     }
 }
 

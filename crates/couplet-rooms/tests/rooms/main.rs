@@ -1,7 +1,7 @@
 //! Rooms in memory and in the simulator, without sockets: rows 186 to 193b of the contract.
 
 #[macro_use]
-extern crate couplet_watched;
+extern crate couplet_testkit;
 
 mod again;
 mod crowds;

@@ -6,14 +6,7 @@ use std::time::Duration;
 
 use couplet::sim::{Sim, Trial, Weather};
 use couplet::{Protocol, Reason, Transport};
-
-struct Echo;
-
-impl Protocol for Echo {
-    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-        transport.write(data);
-    }
-}
+use couplet_testkit_loops::doubles::Echo;
 
 /// Sends, and closes once everything has been echoed.
 struct Asks {

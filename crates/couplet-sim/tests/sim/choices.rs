@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use couplet::sim::{Cut, Fault, Host, Latency, Link, Planned, Sim, Trial, Weather};
 use couplet::{Protocol, Reactor, Transport};
+use couplet_testkit_loops::doubles::Echo;
 
 use super::kit::{ms, s};
 
@@ -24,13 +25,6 @@ impl Protocol for Talks {
             let connection = transport.connection::<Talks>();
             connection.call_later(ms(200), |_, transport| transport.write([b'y'; 3000]));
         }
-    }
-}
-
-struct Echo;
-impl Protocol for Echo {
-    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-        transport.write(data);
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use couplet::sim::{Fault, Host, Sim};
 use couplet::{Failure, Protocol, Reactor, Reason, Transport};
+use couplet_testkit_loops::doubles::Echo;
 
 use super::kit::{Diary, Logger, ms, s};
 
@@ -361,14 +362,6 @@ fn the_seed_sets_the_clocks_of_hosts_slightly_apart() {
     let (first, last) = (one.iter().min().unwrap(), one.iter().max().unwrap());
     let apart = last.duration_since(*first).unwrap();
     assert!(apart > s(0) && apart < s(900), "{apart:?}");
-}
-
-struct Echo;
-
-impl Protocol for Echo {
-    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-        transport.write(data);
-    }
 }
 
 /// Asks its peer each second, and logs its end.

@@ -2,7 +2,7 @@
 //! Some names begin with rows of `docs/contract.md`.
 
 #[macro_use]
-extern crate couplet_watched;
+extern crate couplet_testkit;
 
 mod basics;
 mod choices;
@@ -27,21 +27,6 @@ mod secure;
 mod services;
 mod shuffled;
 mod streams;
-mod suite;
 
-#[path = "../../../couplet-core/tests/apart/mod.rs"]
-mod apart;
-#[path = "../../../couplet-core/tests/it/logged.rs"]
-#[allow(dead_code, reason = "a part of it is used here")]
-mod logged;
-#[path = "../../../couplet-core/tests/needed/mod.rs"]
-mod needed;
-#[path = "../../../couplet-core/tests/it/sealed.rs"]
-#[allow(dead_code, reason = "a part of it is used here")]
-mod sealed;
-#[cfg(unix)]
-#[path = "../../../couplet-core/tests/it/terminal.rs"]
-mod terminal;
-
-/// For the certificate code of the core's own tests.
-use couplet::layers;
+use couplet_testkit::{apart, logged};
+use couplet_testkit_loops::suite;

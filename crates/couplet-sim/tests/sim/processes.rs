@@ -11,10 +11,7 @@ use couplet::process::{
 use couplet::sim::{Fault, Host, Program, Sim, Weather};
 use couplet::{Deferred, Protocol, Reactor, Reason, Result, Shutdown, Transport};
 
-#[path = "../../../couplet-core/tests/it/process/callbacks.rs"]
-mod callbacks;
-
-use callbacks::{Asks, Log, Logged};
+use couplet_testkit_loops::suite::callbacks::{Asks, Log, Logged};
 
 const SECOND: Duration = Duration::from_secs(1);
 

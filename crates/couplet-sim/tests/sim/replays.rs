@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use couplet::sim::{Sim, Trial, Weather, check_determined};
 use couplet::{Datagram, DatagramProtocol, DatagramTransport, Protocol, Result, Transport};
+use couplet_testkit_loops::doubles::Echo;
 
 use super::kit::{ms, s};
 
@@ -32,13 +33,6 @@ impl Counts {
         transport.write(vec![self.0 as u8; self.0 as usize * 100]);
         let pause = ms(50 + transport.reactor().random() % 100);
         transport.connection::<Self>().call_later(pause, Self::count);
-    }
-}
-
-struct Echo;
-impl Protocol for Echo {
-    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-        transport.write(data);
     }
 }
 

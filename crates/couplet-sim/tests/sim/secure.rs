@@ -7,14 +7,11 @@ use couplet::factory::Layered;
 use couplet::layers::tls::{ClientTls, ClientTlsOptions, ServerTls, ServerTlsOptions};
 use couplet::sim::{Sim, Trial, Weather};
 use couplet::{Protocol, Reason, Result, Transport};
+use couplet_testkit_loops::doubles::Echo;
+
+use couplet_testkit_loops::authority::Authority;
 
 use super::kit::{ms, s};
-
-/// The certificates come from the tests of the core.
-#[path = "../../../couplet-core/src/layers/tls/tests/authority.rs"]
-pub(crate) mod authority;
-
-use authority::Authority;
 
 pub(crate) const NAME: &str = "couplet.test";
 
@@ -28,13 +25,6 @@ pub(crate) fn both() -> &'static (ServerTls, ClientTls) {
         let server = ServerTls::new(&server.resumption(false)).expect("it works");
         (server, ClientTls::new(&client.resumption(false)).expect("it works"))
     })
-}
-
-struct Echo;
-impl Protocol for Echo {
-    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-        transport.write(data);
-    }
 }
 
 /// Counts up, one number per line, and checks that the numbers come back in order.

@@ -1,7 +1,7 @@
 //! Runs each example and checks its output. Poems arrive one byte at a time.
 
 #[macro_use]
-extern crate couplet_watched;
+extern crate couplet_testkit;
 
 mod clients;
 #[cfg(unix)]
@@ -10,30 +10,24 @@ mod servers;
 mod small;
 mod styles;
 
-#[path = "../../../couplet-core/tests/needed/mod.rs"]
-mod needed;
-
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::process::{ChildStdout, Command, Output, Stdio};
 use std::sync::LazyLock;
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 use socket2::{Domain, Socket, Type};
 
-use crate::needed::missing;
+use couplet_testkit::needed::{built, missing};
+use couplet_testkit::processes::Killed;
 
 const POEM: &str = "Hope is the thing with feathers\nThat perches in the soul\n";
 
 /// The binary that `cargo test` has built for an example.
 fn example(name: &str) -> Command {
-    let test = std::env::current_exe().expect("a test runs from a file");
-    let target = test.parent().and_then(|deps| deps.parent()).expect("it is in target/…/deps");
-    let program: PathBuf = target.join("examples").join(name);
+    let program = built("../examples").join(name);
     assert!(
         program.exists(),
         "{} is not built: `cargo test` builds the examples, `cargo test --test it` does not",
@@ -45,24 +39,8 @@ fn example(name: &str) -> Command {
 /// How long a program may hang before its test fails.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Kills `child` unless the returned sender is dropped in time.
-#[expect(clippy::disallowed_methods, reason = "the examples run in real time")]
-fn watchdog(child: &Child) -> Sender<()> {
-    let id = Pid::from_child(child);
-    let (kept, dropped) = mpsc::channel();
-    std::thread::spawn(move || {
-        if dropped.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
-            let _ = kill_process(id, Signal::KILL);
-        }
-    });
-    kept
-}
-
 fn run(command: &mut Command) -> Output {
-    command.env("RUST_BACKTRACE", "0").stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = command.spawn().expect("the example starts");
-    let _watchdog = watchdog(&child);
-    child.wait_with_output().expect("the example runs")
+    command.env("RUST_BACKTRACE", "0").output().expect("the example runs")
 }
 
 fn stdout(output: &Output) -> String {
@@ -170,11 +148,10 @@ fn the_deferred_async_and_stream_clients_do_the_same() {
     }
 }
 
-/// A running program, killed when the test ends, and its stdout.
+/// A running program, and its stdout.
 struct Running {
-    child: Child,
+    child: Killed,
     stdout: BufReader<ChildStdout>,
-    _watchdog: Sender<()>,
 }
 
 impl Running {
@@ -184,10 +161,9 @@ impl Running {
 
     fn spawn(command: &mut Command) -> Running {
         command.env("RUST_BACKTRACE", "0").stdout(Stdio::piped());
-        let mut child = command.spawn().expect("the example starts");
+        let mut child = Killed::start(command);
         let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
-        let _watchdog = watchdog(&child);
-        Running { child, stdout, _watchdog }
+        Running { child, stdout }
     }
 
     /// The next line of its output.
@@ -216,13 +192,6 @@ impl Running {
     }
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[test]
 fn the_echo_server_echoes_everything_until_eof() {
     let mut server = Running::start("echo", &[]);
@@ -244,7 +213,6 @@ fn a_program_on_standard_input_and_output_answers_until_its_end() {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the example starts");
-        let _watchdog = watchdog(&child);
         let mut stdin = child.stdin.take();
         stdin.as_mut().expect("it is piped").write_all(input.as_bytes()).expect("it reads");
         let kept = stdin.filter(|_| !ends);
@@ -259,21 +227,10 @@ fn a_program_on_standard_input_and_output_answers_until_its_end() {
 fn redis_cli(address: &str, words: &[&str]) -> Option<String> {
     let (host, port) = address.rsplit_once(':').expect("an address");
     let mut client = Command::new("redis-cli");
-    let spawned = client
-        .args(["--no-raw", "-h", host, "-p", port])
-        .args(words)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn();
-    let child = match spawned {
-        Ok(child) => child,
-        Err(why) => {
-            missing(format_args!("redis-cli ({why})"));
-            return None;
-        }
-    };
-    let _watchdog = watchdog(&child);
-    Some(stdout(&child.wait_with_output().expect("it runs")))
+    client.args(["--no-raw", "-h", host, "-p", port]).args(words);
+    let output = client.stderr(Stdio::inherit()).output();
+    let output = output.inspect_err(|why| missing(format_args!("redis-cli ({why})")));
+    Some(stdout(&output.ok()?))
 }
 
 #[test]

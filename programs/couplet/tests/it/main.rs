@@ -2,7 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests of a program run in real time")]
 
 #[macro_use]
-extern crate couplet_watched;
+extern crate couplet_testkit;
 
 mod addresses;
 mod bad_clients;
@@ -23,18 +23,12 @@ mod inspect_hung;
 #[cfg(target_os = "linux")]
 mod inspect_process;
 mod inspect_terminal;
-#[allow(dead_code, unused_imports, reason = "the tests of chat and poetry use more")]
-mod kit;
 mod namespace;
-#[path = "../../../../crates/couplet-core/tests/needed/mod.rs"]
-mod needed;
 mod peers;
 mod rfc9110;
 mod run;
 #[cfg(target_os = "linux")]
 mod sealed;
-#[path = "../../../../crates/couplet-bus/tests/server/process.rs"]
-mod servers;
 mod signals;
 mod sim;
 mod slow_readers;
@@ -45,5 +39,4 @@ mod unix;
 mod unread;
 mod usage;
 
-/// The program under test.
-const PROGRAM: &str = env!("CARGO_BIN_EXE_couplet");
+use couplet_testkit::{needed, program as kit, servers};

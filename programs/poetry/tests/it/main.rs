@@ -2,7 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests of a program run in real time")]
 
 #[macro_use]
-extern crate couplet_watched;
+extern crate couplet_testkit;
 
 mod addresses;
 mod bad_clients;
@@ -13,18 +13,11 @@ mod demo;
 mod get;
 mod get_output;
 mod get_transform;
-#[path = "../../../couplet/tests/it/kit/mod.rs"]
-#[allow(dead_code, unused_imports, reason = "the tests of the tool use more")]
-mod kit;
-mod needed;
 mod peers;
 mod proxy;
 #[cfg(feature = "cache")]
 mod proxy_cache;
 mod serve;
-#[cfg(feature = "cache")]
-#[path = "../../../../crates/couplet-bus/tests/server/process.rs"]
-mod servers;
 mod signals;
 mod slow_readers;
 mod terminal;
@@ -32,5 +25,6 @@ mod threads;
 mod transform;
 mod usage;
 
-/// The program under test.
-const PROGRAM: &str = env!("CARGO_BIN_EXE_poetry");
+#[cfg(feature = "cache")]
+use couplet_testkit::servers;
+use couplet_testkit::{needed, program as kit};

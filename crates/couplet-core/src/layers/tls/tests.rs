@@ -1,6 +1,5 @@
 //! Two TLS layers back to back in memory, without a socket.
 
-mod authority;
 mod bad;
 mod good;
 mod stacked;
@@ -12,7 +11,19 @@ use super::*;
 use crate::driver::Spares;
 use crate::layers::Layers;
 use crate::testing::every_split;
-use authority::Authority;
+use couplet_testkit_loops::authority::{Authority, FromFile};
+
+impl FromFile for Roots {
+    fn from_file(pem: &[u8]) -> Roots {
+        Roots::from_pem(pem).expect("our own certificate")
+    }
+}
+
+impl FromFile for Identity {
+    fn from_file(pem: &[u8]) -> Identity {
+        Identity::from_pem(pem, pem).expect("our own certificate")
+    }
+}
 
 #[expect(clippy::disallowed_methods, reason = "any instant will do")]
 fn start() -> Instant {

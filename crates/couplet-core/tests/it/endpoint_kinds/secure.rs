@@ -5,7 +5,7 @@ use couplet::{Address, Loop};
 
 use super::{Echo, ask};
 use crate::needed::Folder;
-use crate::secure::authority::Authority;
+use couplet_testkit_loops::authority::Authority;
 
 /// A folder with certificates of one authority.
 fn files() -> Folder {

@@ -19,7 +19,7 @@ use couplet::{ConnectOptions, ListenOptions};
 use proptest::prelude::*;
 
 #[cfg(any(feature = "tls", feature = "ring"))]
-use crate::quiet::Quiet;
+use couplet_testkit_loops::doubles::Quiet;
 
 fn server(text: &str) -> Result<String, EndpointError> {
     server_from_string(text).map(|endpoint| endpoint.to_string())

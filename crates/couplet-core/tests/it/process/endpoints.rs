@@ -11,9 +11,9 @@ use couplet::process::{Command, SpawnError};
 use couplet::{Failure, Transport};
 
 use super::Nursery;
-use super::callbacks::Asks;
 use crate::needed::inheritable;
-use crate::quiet::Quiet;
+use couplet_testkit_loops::doubles::Quiet;
+use couplet_testkit_loops::suite::callbacks::Asks;
 
 fn ask(nursery: &mut Nursery, endpoint: &str, says: &'static str) -> Result<Vec<u8>, Failure> {
     let (asks, answer) = Asks::new(says);

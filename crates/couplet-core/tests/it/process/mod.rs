@@ -2,7 +2,6 @@
 
 #![cfg(unix)]
 
-mod callbacks;
 mod endpoints;
 mod ends;
 mod output;
@@ -16,7 +15,7 @@ use std::time::Duration;
 use couplet::Loop;
 use couplet::process::{Command, Process};
 
-use callbacks::{Log, Logged};
+use couplet_testkit_loops::suite::callbacks::{Log, Logged};
 
 #[cfg(target_os = "linux")]
 use crate::apart;

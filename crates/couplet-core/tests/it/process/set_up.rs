@@ -54,7 +54,7 @@ fn c150c_a_child_does_not_inherit_the_variables_by_which_systemd_addresses_us() 
     let passed = nursery.run(Command::new("env").env("NOTIFY_SOCKET", "/rose")).text(1);
     assert!(passed.contains("NOTIFY_SOCKET=/rose\n"), "{passed}");
     // The endpoint starts its programs in the same way.
-    let (asks, answer) = super::callbacks::Asks::new("");
+    let (asks, answer) = couplet_testkit_loops::suite::callbacks::Asks::new("");
     let connecting = nursery.l.reactor().connect_protocol("process:env", asks);
     let answer = nursery.l.run_until(connecting.then(move |_| answer)).expect("it answers");
     let answer = String::from_utf8(answer).expect("text");
@@ -366,7 +366,8 @@ fn c149_a_driver_without_processes_refuses_one_and_descriptors_too() {
     let error = refused.expect_err("memory has none");
     assert_eq!(error.error.kind(), std::io::ErrorKind::Unsupported);
     let (reader, _writer) = std::io::pipe().expect("a pipe");
-    let refused = l.reactor().adopt_pipe(reader, || crate::quiet::Quiet).map(drop);
+    let refused =
+        l.reactor().adopt_pipe(reader, || couplet_testkit_loops::doubles::Quiet).map(drop);
     assert_eq!(refused.expect_err("nor these").kind(), std::io::ErrorKind::Unsupported);
 }
 

@@ -10,11 +10,11 @@ use couplet::layers::{Bandwidth, ProxyReader, Throttle};
 use couplet::testing::{failure_of, success_of};
 use couplet::{Address, CertificateProblem, ConnectError, Reactor, Reason, TlsProblem};
 
-use super::authority::Authority;
 use super::{End, NAME, Rig};
 use crate::logged::logged;
 use crate::needed::Folder;
 use crate::suite::kit::LOOPBACK;
+use couplet_testkit_loops::authority::Authority;
 
 #[test]
 fn c81_both_sides_are_made_when_the_handshake_is_complete() {

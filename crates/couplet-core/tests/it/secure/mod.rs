@@ -24,12 +24,7 @@ use couplet::testing::{Manner, Memory, Network, Wire};
 use couplet::{
     Address, Connection, Deferred, Loop, LoopOptions, Protocol, Reactor, Reason, Transport,
 };
-
-/// The certificates come from the library's own tests.
-#[path = "../../../src/layers/tls/tests/authority.rs"]
-pub(crate) mod authority;
-
-use authority::Authority;
+use couplet_testkit_loops::authority::Authority;
 
 use crate::suite::kit::LOOPBACK;
 

@@ -11,11 +11,11 @@ use couplet::layers::tls::{
 use couplet::testing::{Manner, failure_of};
 use couplet::{ConnectError, Deferred, Reason, TlsProblem};
 
-use super::authority::Authority;
 use super::{Connection, End, NAME, Rig};
 use crate::apart::{again, told};
 use crate::needed::Folder;
 use crate::suite::kit::LOOPBACK;
+use couplet_testkit_loops::authority::Authority;
 
 /// Another name of the server.
 const ALIAS: &str = "alias.test";
@@ -304,7 +304,7 @@ fn a_file_of_more_than_16_mib_is_refused_unread() {
     let path = folder.join("long.pem");
     let long = std::fs::File::create(&path).expect("a file");
     long.set_len((16 << 20) + 1).expect("a sparse file");
-    let ours = || world.authority.identity(NAME);
+    let ours = || -> Identity { world.authority.identity(NAME) };
     for refused in [
         Roots::from_pem_file(&path).map(drop),
         Identity::from_pem_files(&path, &path).map(drop),

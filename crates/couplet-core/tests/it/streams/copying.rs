@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 
 use couplet::stream::copy_bidirectional;
 use couplet::testing::Wire;
-use couplet::{Protocol, Transport};
+use couplet_testkit_loops::doubles::Echo;
 
 use super::{Running, connected, start};
 use crate::secure::Rig;
@@ -90,12 +90,6 @@ fn a_stream_that_was_lost_before_breaks_the_other() {
 
 #[test]
 fn a_protocol_takes_a_stream_over_with_what_was_not_read() {
-    struct Echo;
-    impl Protocol for Echo {
-        fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-            transport.write(data);
-        }
-    }
     for (mut rig, comes_first) in
         Rig::both().into_iter().chain(Rig::both()).zip([true, true, false, false])
     {

@@ -16,9 +16,9 @@ use futures_util::future::LocalBoxFuture;
 
 use super::{both_connected, connected, finish, serve, start};
 use crate::logged::logged;
-use crate::secure::authority::Authority;
 use crate::secure::{NAME, Rig};
 use crate::suite::kit::LOOPBACK;
+use couplet_testkit_loops::authority::Authority;
 
 #[test]
 fn the_peers_fin_ends_reading_and_nothing_else() {

@@ -19,22 +19,19 @@ pub(crate) mod endings;
 mod files;
 mod finishing;
 mod flushing;
-pub(crate) mod kit;
 mod load;
-#[cfg(unix)]
-pub(crate) mod outer;
-pub(crate) mod peer;
 mod ports;
 mod precedence;
 mod producers;
 mod reading;
 mod ready_made;
 mod reasons;
-pub(crate) mod recorder;
 mod requests;
-mod sealed;
-pub(crate) mod tap;
 mod upgrading;
+
+#[cfg(unix)]
+pub(crate) use couplet_testkit_loops::suite::outer;
+pub(crate) use couplet_testkit_loops::suite::{kit, peer, recorder, sealed, tap};
 
 /// Defines a need: a macro that omits a fact for the kinds of connections that lack it.
 macro_rules! need {

@@ -14,7 +14,7 @@ use couplet::{Datagram, DatagramProtocol, DatagramTransport, Deferred, Failure, 
 
 use super::S;
 use crate::defer_witness::{Log, given};
-use crate::quiet::Echo;
+use couplet_testkit_loops::doubles::Echo;
 
 #[test]
 fn c139k_a_stream_server_listens_while_it_runs_and_drains_its_connections() {

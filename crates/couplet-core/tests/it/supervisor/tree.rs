@@ -13,7 +13,7 @@ use couplet::testing::{Clock, MemoryReactor};
 use super::S;
 use super::scripted::Rig;
 use crate::defer_witness::{Log, given};
-use crate::quiet::Echo;
+use couplet_testkit_loops::doubles::Echo;
 
 /// A supervisor `under` with one child, `leaf`, below the rig's.
 fn tree(rig: &Rig, restart: Restart) -> Supervisor {

@@ -11,7 +11,7 @@ use couplet::{
     Address, Datagram, DatagramPort, DatagramProtocol, DatagramTransport, Group, Loop, LoopOptions,
 };
 
-use crate::quiet::Quiet;
+use couplet_testkit_loops::doubles::Quiet;
 
 /// The sender and the bytes of a datagram.
 type Got = (Address, Vec<u8>);

@@ -12,7 +12,7 @@ use couplet::testing::{Manner, MemoryReactor, failure_of, no_result_yet, success
 use couplet::{ConnectError, ConnectOptions, Deferred, Protocol, Transport};
 
 use crate::pace::Stage;
-use crate::quiet::Quiet;
+use couplet_testkit_loops::doubles::Quiet;
 
 fn hello() -> Notes {
     saying("hello")

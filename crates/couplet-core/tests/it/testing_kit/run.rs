@@ -10,7 +10,7 @@ use couplet::reactor::Stopped;
 use couplet::testing::{hold, run, run_within};
 use couplet::{Address, Deferred, Failure, LoopingCall, Protocol, Reactor, Shutdown, Transport};
 
-use crate::quiet::Quiet;
+use couplet_testkit_loops::doubles::Quiet;
 
 /// Echoes, and closes on "bye".
 struct Echo;

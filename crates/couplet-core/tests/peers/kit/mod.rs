@@ -15,8 +15,8 @@ use couplet::layers::tls::{
 use couplet::{Address, ConnectOptions, Loop, Reactor};
 use rcgen::CertificateParams;
 
-use crate::authority::Authority;
 use crate::needed::Folder;
+use couplet_testkit_loops::authority::Authority;
 pub(crate) use end::{End, Ends, Event, echo, quiet};
 pub(crate) use program::Program;
 
@@ -40,9 +40,9 @@ pub(crate) struct Scene {
 impl Scene {
     pub(crate) fn new() -> Scene {
         let (folder, l) = (Folder::new(), Loop::new().expect("a loop"));
-        let authority = Authority::new("the authority");
+        let authority = Authority::readable("the authority");
         let scene = Scene { reactor: l.reactor(), l, authority, folder };
-        scene.write("ca.pem", &scene.authority.pem);
+        scene.write("ca.pem", scene.authority.own_pem());
         scene.write("server.pem", scene.authority.pem(NAME, |_| {}));
         scene
     }

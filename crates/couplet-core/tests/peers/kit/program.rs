@@ -1,13 +1,15 @@
-//! Foreign processes. Each is killed by its id when dropped.
+//! Foreign processes.
 
 use std::io::{Read, Write};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
+use couplet_testkit::processes::Killed;
+
 /// A running program.
 pub(crate) struct Program {
-    child: Child,
+    child: Killed,
     stdin: Option<ChildStdin>,
     said: Arc<Mutex<Vec<u8>>>,
     listeners: Vec<JoinHandle<()>>,
@@ -21,7 +23,7 @@ impl Program {
 
     pub(crate) fn start_with_stdin(command: &mut Command, stdin: Stdio) -> Program {
         let command = command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let mut child = Killed::start(command);
         let said = Arc::<Mutex<Vec<u8>>>::default();
         let listeners = vec![
             listen(child.stdout.take().expect("piped"), &said),
@@ -62,14 +64,6 @@ impl Program {
             listener.join().expect("nobody panics");
         }
         Some(status.success())
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // The process may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use couplet::http::HttpExt;
 use couplet::http::websocket::{WebSocketOptions, WebSocketRequest, code};
 use couplet::{Reactor, Result};
+use couplet_testkit::processes::Killed;
 
 use super::kit::{echo, secs, serve};
 use crate::needed::{Folder, missing, skipped};
@@ -53,9 +54,9 @@ fn set_up() -> Option<(PathBuf, PathBuf)> {
     None
 }
 
-/// A run of the suite; killed when dropped.
+/// A run of the suite.
 struct Run {
-    child: Child,
+    child: Killed,
     _folder: Folder,
 }
 
@@ -78,7 +79,7 @@ impl Run {
             .stdout(Stdio::piped())
             .spawn()
             .expect("the suite starts");
-        Run { child, _folder: folder }
+        Run { child: Killed(child), _folder: folder }
     }
 
     /// Waits for the end of the run, and returns the results by case.
@@ -92,13 +93,6 @@ impl Run {
             Some((words.next()?, (words.next()?, words.next()?)))
         });
         lines.collect()
-    }
-}
-
-impl Drop for Run {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -1,6 +1,6 @@
 //! Python's `websockets`, as client and as server.
 //!
-//! It needs a Python that `needed/venv.sh` sets up in the target folder. Without one, the tests
+//! It needs a Python that `venv.sh` of the test kit sets up in the target folder. Without one, the tests
 //! print that they are skipped; in CI they fail.
 
 use std::io::{BufRead, BufReader};
@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 
 use couplet::http::HttpExt;
 use couplet::http::websocket::{Message, WebSocket, WebSocketOptions, WebSocketRequest, code};
+use couplet_testkit::processes::Killed;
 
 use super::kit::{echo, serve};
 use crate::needed::{Venv, missing};
@@ -33,16 +34,6 @@ fn peer(words: &[&str]) -> Child {
     let mut command = Command::new(python);
     command.arg(format!("{HERE}/peer.py")).args(words).env("PYTHONIOENCODING", "utf-8");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("a peer")
-}
-
-/// A peer that is killed when the test ends.
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 async fn obey(mut socket: WebSocket) -> couplet::Result<()> {

@@ -124,7 +124,7 @@ fn a_goodbye_ends_the_stream_behind_all_data_and_is_answered() {
 #[test]
 fn names_protocols_and_certificates_are_known_on_both_sides() {
     let authority = Authority::new();
-    let ours = authority.identity("client.test");
+    let ours: Identity = authority.identity("client.test");
     let client = client(trusting(&authority).identity(ours.clone()).alpn(["h3", "h2"]));
     let required = ClientAuth::Require(authority.roots());
     let server = server(certified(&authority).client_auth(required).alpn(["http/1.1", "h2"]));

@@ -1,0 +1,31 @@
+//! What the tests of Couplet's packages share on the library: protocols, authorities, the building
+//! blocks of the suite, inspected programs.
+//!
+//! Unit tests of the core can use only modules without types of the core: theirs are those of another
+//! build.
+#![allow(missing_docs, missing_debug_implementations, reason = "private: it has no other users")]
+#![allow(clippy::len_without_is_empty, clippy::new_without_default, reason = "nobody needs them")]
+
+#[cfg(feature = "tls")]
+pub mod authority;
+#[cfg(feature = "browser")]
+pub mod browser;
+pub mod doubles;
+#[cfg(feature = "inspect")]
+pub mod inspected;
+pub mod link;
+#[cfg(feature = "suite")]
+pub mod sealed;
+#[cfg(feature = "suite")]
+pub mod suite;
+
+/// Turns the loop while another thread works.
+pub fn turn_while<T: Send>(l: &mut couplet::Loop, work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let working = scope.spawn(work);
+        while !working.is_finished() {
+            l.turn(Some(std::time::Duration::from_millis(10))).expect("the driver waits");
+        }
+        working.join().expect("the work does not panic")
+    })
+}
