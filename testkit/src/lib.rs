@@ -1,8 +1,9 @@
-//! What the tests and benchmarks of Couplet's packages share: a `#[test]` that fails when it hangs,
+//! Shared by the tests and benchmarks of Couplet's packages: a `#[test]` that fails when it hangs,
 //! programs and folders that tests need, processes of their own, servers, clients and terminals.
 //!
 //! `#[macro_use] extern crate couplet_testkit;` in the root of a test binary replaces its `#[test]`.
-//! A package chooses by features what its tests need. `couplet-testkit-loops` has what needs the library.
+//! A package enables the features that its tests need. Parts that need the library are in
+//! `couplet-testkit-loops`.
 #![allow(missing_docs, missing_debug_implementations, reason = "private: it has no other users")]
 #![allow(clippy::len_without_is_empty, clippy::new_without_default, reason = "nobody needs them")]
 

@@ -46,6 +46,7 @@ const FIXED: &[&str] = &[
     // Their own fields are checked.
     "couplet_command",
     "couplet_os",
+    "couplet_testkit::bench::spread::Spread",
     "http::HeaderName",
     "http::HeaderValue",
     "http::Method",

@@ -2,7 +2,7 @@
 
 use couplet::{Protocol, Reason, Transport};
 
-/// Sends back what it receives.
+/// Sends received bytes back.
 #[derive(Clone, Copy, Default)]
 pub struct Echo;
 

@@ -1,4 +1,4 @@
-//! What the tests of Couplet's packages share on the library: protocols, authorities, the building
+//! The parts of the kit that need the library: protocols, authorities, the building
 //! blocks of the suite, inspected programs.
 //!
 //! Unit tests of the core can use only modules without types of the core: theirs are those of another

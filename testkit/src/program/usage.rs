@@ -43,7 +43,7 @@ pub fn assert_refused(cases: &[(&[&str], &str)]) {
     }
 }
 
-/// Asserts that what was probably meant is suggested for wrong arguments.
+/// Asserts that wrong arguments are answered with a suggestion.
 #[track_caller]
 pub fn assert_hinted(cases: &[(&[&str], &str)]) {
     for (args, hint) in cases {
