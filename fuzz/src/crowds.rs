@@ -1,4 +1,4 @@
-//! Connections over real sockets, driven by bytes: the model of `tests/it/crowd.rs` checks that none
+//! Connections over real sockets, driven by bytes: the model of `testkit/loops/src/crowd.rs` checks that none
 //! loses a byte, and that each ends once, over epoll and over io_uring.
 //!
 //! An input is a byte that chooses the driver and its read buffer, then the rolls of the dice.
@@ -7,8 +7,8 @@ use std::sync::Once;
 
 use couplet::driver::{Mio, Uring};
 
-use crate::crowd::live;
-use crate::lives::life::Dice;
+use couplet_testkit_loops::crowd::live;
+use couplet_testkit_loops::life::Dice;
 
 const READ_BUFFERS: [usize; 2] = [1000, 64 * 1024];
 

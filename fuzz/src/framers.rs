@@ -4,22 +4,14 @@
 //! An input is four bytes that choose the framer, its limit, the pauses and the cut, then the
 //! stream.
 
-#[path = "../../crates/couplet-core/tests/it/framing/bodies.rs"]
-mod bodies;
-#[path = "../../crates/couplet-core/tests/it/framing/naive.rs"]
-mod naive;
-#[path = "../../crates/couplet-core/tests/it/framing/notes.rs"]
-#[allow(dead_code, reason = "the tests of the library use the rest")]
-mod notes;
-
 use couplet::Protocol;
 use couplet::protocols::{IntReceiver, LineOnlyReceiver, LineReceiver, NetstringReceiver};
 
 use crate::streams::for_each_split;
-use bodies::Bodies;
-pub(crate) use naive::{cut, netstrings};
-pub(crate) use notes::Event;
-use notes::{Notes, events};
+use couplet_testkit_loops::framing::bodies::Bodies;
+pub(crate) use couplet_testkit_loops::framing::naive::{cut, netstrings};
+pub(crate) use couplet_testkit_loops::framing::notes::Event;
+use couplet_testkit_loops::framing::notes::{Notes, events};
 
 pub(crate) const WORDS: &[&str] = &[
     "\r\n",

@@ -5,9 +5,6 @@
 #![forbid(unsafe_code)]
 
 mod answers;
-#[path = "../../crates/couplet-core/tests/it/crowd.rs"]
-#[allow(dead_code, reason = "the tests of the library use the rest")]
-mod crowd;
 mod crowds;
 mod endpoints;
 mod framers;
@@ -22,8 +19,6 @@ mod servers;
 mod streams;
 mod tls;
 mod websocket;
-
-use couplet_testkit_loops::sealed;
 
 pub use answers::answers;
 pub use crowds::crowds;

@@ -1,16 +1,12 @@
 //! The life of one connection, driven by bytes: the protocol, its producer, the peer and the clock
-//! follow the input, and the model of `tests/it/lives` checks every outcome.
+//! follow the input, and the model of `testkit/loops/src/life` checks every outcome.
 //!
 //! With `COUPLET_STORY=1` each life prints its story, even if every check passes. An input is a
 //! byte that chooses the driver's mode, then the rolls of the dice.
 
-#[path = "../../crates/couplet-core/tests/it/lives/life/mod.rs"]
-#[allow(dead_code, reason = "the tests of the library use the rest")]
-pub(crate) mod life;
-
 use couplet::testing::Manner;
 
-use life::{Dice, Life};
+use couplet_testkit_loops::life::{Dice, Life};
 
 /// Tries one input.
 ///

@@ -33,28 +33,28 @@ fn kept<R>(
 ) -> (R, Vec<String>) {
     LazyLock::force(&SECOND);
     let lines: Arc<Mutex<Vec<String>>> = Arc::default();
-    let result = subscriber::with_default(Lines(Box::new(keeps), lines.clone()), f);
+    let taken = lines.clone();
+    let push = move |line| taken.lock().expect("no panic while locked").push(line);
+    let result = subscriber::with_default(Lines(keeps, push), f);
     let lines = std::mem::take(&mut *lines.lock().expect("no panic while locked"));
     (result, lines)
 }
 
-/// A subscriber that keeps warnings and errors.
-pub fn lines_to(lines: Arc<Mutex<Vec<String>>>) -> impl Subscriber {
-    Lines(Box::new(is_warning), lines)
+/// A subscriber that calls a function with the line of each warning and error.
+pub fn warnings(take: impl Fn(String) + Send + Sync + 'static) -> impl Subscriber {
+    Lines(is_warning, take)
 }
 
 /// With a single subscriber, `tracing` caches a callsite's interest as seen by the first thread to
 /// reach it, so a test without a subscriber would silence that callsite for all others. A second
 /// subscriber prevents this.
-static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(lines_to(Arc::default())));
+static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(warnings(drop)));
 
 fn is_warning(event: &Metadata<'_>) -> bool {
     *event.level() <= Level::WARN
 }
 
-type Keeps = Box<dyn Fn(&Metadata<'_>) -> bool + Send + Sync>;
-
-struct Lines(Keeps, Arc<Mutex<Vec<String>>>);
+struct Lines<K, T>(K, T);
 
 struct Line(String);
 
@@ -64,7 +64,11 @@ impl Visit for Line {
     }
 }
 
-impl Subscriber for Lines {
+impl<K, T> Subscriber for Lines<K, T>
+where
+    K: Fn(&Metadata<'_>) -> bool + Send + Sync + 'static,
+    T: Fn(String) + Send + Sync + 'static,
+{
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         (self.0)(metadata)
     }
@@ -72,7 +76,7 @@ impl Subscriber for Lines {
     fn event(&self, event: &Event<'_>) {
         let mut line = Line(String::new());
         event.record(&mut line);
-        self.1.lock().expect("no panic while locked").push(line.0);
+        (self.1)(line.0);
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {

@@ -11,6 +11,7 @@ use std::os::unix::net::UnixStream;
 
 use couplet::{Loop, Protocol, Reactor, Transport};
 use couplet_testkit::apart::descriptors;
+use couplet_testkit_loops::doubles::on_data;
 
 /// Sends some descriptors, with bytes and without, and closes in one of several ways.
 struct Sends(u32);
@@ -55,15 +56,6 @@ impl Protocol for Takes {
     }
 }
 
-/// Ignores descriptors.
-struct Ignores;
-
-impl Protocol for Ignores {
-    fn data_received(&mut self, transport: &Transport, _: &[u8]) {
-        transport.lose_connection();
-    }
-}
-
 fn adopt<P: Protocol>(
     reactor: &Reactor,
     socket: UnixStream,
@@ -83,7 +75,9 @@ fn c162_no_descriptor_leaks() {
         let (ours, theirs) = UnixStream::pair().expect("a pair");
         adopt(&reactor, ours, move || Sends(round));
         if round % 4 == 0 {
-            adopt(&reactor, theirs, || Ignores);
+            // Ignores descriptors.
+            let ignores = || on_data(|transport, _| transport.lose_connection());
+            adopt(&reactor, theirs, ignores);
         } else {
             adopt(&reactor, theirs, move || Takes(round, Vec::new()));
         }

@@ -18,6 +18,7 @@ use couplet::{
     Deferred, Loop, LoopOptions, Protocol, Reactor, Reason, Signal as Stopped, Transport, run_until,
 };
 use couplet_testkit::apart;
+use couplet_testkit_loops::doubles::on_data;
 use rustix::process::Signal;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 
@@ -324,16 +325,15 @@ fn c105_a_signal_after_a_run_that_a_signal_ended_is_ignored_until_the_loop_is_dr
 #[test]
 fn written_data_is_flushed_when_a_signal_ends_the_run() {
     let _turn = one_at_a_time();
-    struct Greeter;
-    impl Protocol for Greeter {
-        fn data_received(&mut self, transport: &Transport, _: &[u8]) {
-            transport.write(vec![7; MUCH]);
-            raise(Signal::INT);
-        }
-    }
     let mut reader = None;
     couplet::run(|reactor| {
-        let port = reactor.listen_tcp(SocketAddr::from(([127, 0, 0, 1], 0)), || Greeter)?;
+        let greeter = || {
+            on_data(|transport, _| {
+                transport.write(vec![7; MUCH]);
+                raise(Signal::INT);
+            })
+        };
+        let port = reactor.listen_tcp(SocketAddr::from(([127, 0, 0, 1], 0)), greeter)?;
         let to = port.host().socket_addr().expect("a TCP address");
         reader = Some(std::thread::spawn(move || {
             let mut stream = TcpStream::connect(to).expect("a connection");

@@ -8,15 +8,12 @@
 extern crate couplet_testkit;
 
 use std::collections::BTreeMap;
-use std::fmt::{Debug, Write as _};
 use std::sync::{Arc, Barrier, Condvar, Mutex, Once, PoisonError, RwLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use couplet::{Address, Loop, LoopOptions, Protocol, Reactor, Reason, Remote, Transport};
-use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Level, Metadata, Subscriber};
+use couplet_testkit::logged::warnings;
 
 const LIMIT: Duration = Duration::from_millis(20);
 /// Longer than any test takes; a test that reaches it fails.
@@ -26,50 +23,12 @@ const LONG: Duration = Duration::from_secs(300);
 static LINES: Mutex<BTreeMap<String, Vec<String>>> = Mutex::new(BTreeMap::new());
 static LOGGED: Condvar = Condvar::new();
 
-/// Records the lines about each thread, with their fields.
-struct Lines;
-
-#[derive(Default)]
-struct Line {
-    text: String,
-    thread: Option<String>,
-}
-
-impl Visit for Line {
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        let _ = write!(self.text, "{field}={value:?} ");
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        if field.name() == "thread" {
-            self.thread = Some(value.to_owned());
-        }
-        self.record_debug(field, &value);
-    }
-}
-
-impl Subscriber for Lines {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() <= Level::WARN
-    }
-
-    fn event(&self, event: &Event<'_>) {
-        let mut line = Line::default();
-        event.record(&mut line);
-        let thread = line.thread.unwrap_or_default();
-        let mut lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.entry(thread).or_default().push(line.text);
-        LOGGED.notify_all();
-    }
-
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-    fn enter(&self, _: &Id) {}
-    fn exit(&self, _: &Id) {}
+/// Keeps a line, which names the thread that it is about.
+fn keep(line: String) {
+    let thread = line.split_once("thread=\"").and_then(|(_, rest)| rest.split_once('"'));
+    let thread = thread.map_or("", |(name, _)| name).to_owned();
+    LINES.lock().unwrap_or_else(PoisonError::into_inner).entry(thread).or_default().push(line);
+    LOGGED.notify_all();
 }
 
 /// Blocks until a line about this thread is logged; without one, the test fails after the timeout.
@@ -104,7 +63,8 @@ fn logged_by(
     setup: impl FnOnce(&Reactor) -> couplet::Result<()> + Send + 'static,
 ) -> Vec<String> {
     static GLOBAL: Once = Once::new();
-    GLOBAL.call_once(|| tracing::subscriber::set_global_default(Lines).expect("the first"));
+    GLOBAL
+        .call_once(|| tracing::subscriber::set_global_default(warnings(keep)).expect("the first"));
     let thread = thread::Builder::new().name(name.to_owned());
     let run = move || Loop::with_options(options).expect("a loop").run(setup);
     thread.spawn(run).expect("a thread").join().expect("no panic").expect("it is stopped");

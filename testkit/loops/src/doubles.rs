@@ -1,6 +1,6 @@
 //! Protocols for tests.
 
-use couplet::{Protocol, Reason, Transport};
+use couplet::{Protocol, Transport};
 
 /// Sends received bytes back.
 #[derive(Clone, Copy, Default)]
@@ -20,8 +20,7 @@ impl Protocol for Quiet {
     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
 }
 
-/// Calls a closure in `connection_made`.
-pub struct OnMade<F>(pub F);
+struct OnMade<F>(F);
 
 impl<F: FnMut(&Transport) + 'static> Protocol for OnMade<F> {
     fn connection_made(&mut self, transport: &Transport) {
@@ -31,8 +30,12 @@ impl<F: FnMut(&Transport) + 'static> Protocol for OnMade<F> {
     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
 }
 
-/// Calls a closure in `data_received`.
-pub struct OnData<F>(pub F);
+/// Calls a closure in `connection_made`.
+pub fn on_made(call: impl FnMut(&Transport) + 'static) -> impl Protocol {
+    OnMade(call)
+}
+
+struct OnData<F>(F);
 
 impl<F: FnMut(&Transport, &[u8]) + 'static> Protocol for OnData<F> {
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
@@ -40,13 +43,7 @@ impl<F: FnMut(&Transport, &[u8]) + 'static> Protocol for OnData<F> {
     }
 }
 
-/// Calls a closure in `connection_lost`.
-pub struct OnLost<F>(pub F);
-
-impl<F: FnMut(&Transport, &Reason) + 'static> Protocol for OnLost<F> {
-    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
-
-    fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
-        (self.0)(transport, reason);
-    }
+/// Calls a closure in `data_received`.
+pub fn on_data(call: impl FnMut(&Transport, &[u8]) + 'static) -> impl Protocol {
+    OnData(call)
 }

@@ -10,9 +10,15 @@
 pub mod authority;
 #[cfg(feature = "browser")]
 pub mod browser;
+#[cfg(feature = "suite")]
+pub mod crowd;
 pub mod doubles;
+#[cfg(feature = "suite")]
+pub mod framing;
 #[cfg(feature = "inspect")]
 pub mod inspected;
+#[cfg(feature = "suite")]
+pub mod life;
 pub mod link;
 #[cfg(feature = "suite")]
 pub mod sealed;

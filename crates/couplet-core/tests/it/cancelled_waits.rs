@@ -16,15 +16,10 @@ use couplet::testing::{MemoryReactor, hold, success_of};
 use couplet::{
     Datagram, DatagramTransport, Deferred, Protocol, Reactor, Result, Stream, Transport,
 };
+use couplet_testkit_loops::doubles::Quiet;
 use futures_util::future::{Either, select};
 
 use crate::defer_witness::given;
-
-struct Idle;
-
-impl Protocol for Idle {
-    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
-}
 
 fn rest<T: 'static>(queue: &DeferredQueue<T>) -> Vec<T> {
     std::iter::from_fn(|| queue.try_get()).collect()
@@ -283,7 +278,7 @@ fn c129b_a_cancelled_ask_of_a_datagram_port_drops_its_call() {
 #[test]
 fn c129b_the_bytes_and_messages_of_a_stream_stay_in_it() {
     for cut in 0..2 {
-        let mut held = hold(Idle);
+        let mut held = hold(Quiet);
         let stream = Rc::new(RefCell::new(Some(Stream::new(&held.connection.transport()))));
         let lent = stream.clone();
         let received: Rc<RefCell<Vec<Vec<u8>>>> = Rc::default();
@@ -316,7 +311,7 @@ fn c129b_the_bytes_and_messages_of_a_stream_stay_in_it() {
         assert!(transport.is_closing());
     }
     // A stream that outlives the wait keeps the bytes that have arrived.
-    let mut held = hold(Idle);
+    let mut held = hold(Quiet);
     let mut stream = Stream::new(&held.connection.transport());
     let stop = DeferredEvent::new();
     let stopped = stop.clone();
@@ -332,7 +327,7 @@ fn c129b_the_bytes_and_messages_of_a_stream_stay_in_it() {
     held.push(b"one\r\n");
     held.settle();
     assert_eq!(success_of(task).as_deref(), Some(&b"one"[..]));
-    let mut held = hold(Idle);
+    let mut held = hold(Quiet);
     let mut framed = Stream::new(&held.connection.transport()).framed(LineReceiver::new);
     let stop = DeferredEvent::new();
     let stopped = stop.clone();
@@ -361,7 +356,7 @@ fn c129b_a_stream_that_was_connected_in_vain_is_closed_and_a_protocol_keeps_its_
         let noted = connected.clone();
         let task = reactor.spawn(async move {
             if keeps {
-                let connection = connecting.connect_protocol(endpoint, Idle).await?;
+                let connection = connecting.connect_protocol(endpoint, Quiet).await?;
                 noted.set(true);
                 drop(connection);
             } else {
@@ -386,7 +381,7 @@ fn c129b_a_stream_that_was_connected_in_vain_is_closed_and_a_protocol_keeps_its_
 fn c129b_a_client_service_keeps_its_connection_and_gives_it_to_the_next_waiter() {
     let mut memory = MemoryReactor::new();
     let reactor = memory.reactor();
-    let service = ClientService::new(&reactor, "tcp:192.0.2.1:1", || Idle).unwrap();
+    let service = ClientService::new(&reactor, "tcp:192.0.2.1:1", || Quiet).unwrap();
     service.start();
     let waiting = service.clone();
     let received: Rc<Cell<bool>> = Rc::default();

@@ -7,8 +7,6 @@ mod access;
 mod call_times;
 mod cancelled_waits;
 mod cooperator;
-#[cfg(all(target_os = "linux", feature = "uring"))]
-mod crowd;
 mod diagnostics;
 mod dropped;
 mod echoes;
@@ -73,4 +71,3 @@ mod wrappers;
 #[cfg(unix)]
 use couplet_testkit::terminal;
 use couplet_testkit::{apart, defer_witness, logged, needed};
-use couplet_testkit_loops::sealed;

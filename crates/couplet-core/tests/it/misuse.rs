@@ -7,31 +7,22 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use couplet::Shutdown;
 use couplet::defer::{Deferred, DeferredLock, Permit};
 use couplet::testing::{failure_of, hold, no_result_yet};
-use couplet::{Protocol, Shutdown, Transport};
 
 use crate::defer_witness::{Log, given, unhandled_in};
 use crate::pace::Stage;
-use couplet_testkit_loops::doubles::Quiet;
+use couplet_testkit_loops::doubles::{Quiet, on_data};
 
 fn poll<T>(deferred: &mut Deferred<T>) -> Poll<couplet::Result<T>> {
     Pin::new(deferred).poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// Echoes 1 MiB for each chunk, so that output waits.
-struct Talks;
-
-impl Protocol for Talks {
-    fn data_received(&mut self, transport: &Transport, _: &[u8]) {
-        transport.write(vec![0; 1024 * 1024]);
-    }
-}
-
 #[test]
 fn c125b_a_drained_or_flushed_that_is_awaited_and_dropped_after_the_loss_is_not_reported() {
     let reports = unhandled_in(|| {
-        let mut held = hold(Talks);
+        let mut held = hold(on_data(|transport, _| transport.write(vec![0; 1024 * 1024])));
         held.push(b"?");
         let transport = held.connection.transport();
         let mut pending = [transport.drained(), transport.flushed()];
@@ -48,7 +39,7 @@ fn c125b_a_drained_or_flushed_that_is_awaited_and_dropped_after_the_loss_is_not_
 #[test]
 fn c125b_what_is_made_of_a_drained_reports_the_loss() {
     let reports = unhandled_in(|| {
-        let mut held = hold(Talks);
+        let mut held = hold(on_data(|transport, _| transport.write(vec![0; 1024 * 1024])));
         held.push(b"?");
         held.connection.transport().drained().map(|()| ()).detach();
         held.wire.reset();

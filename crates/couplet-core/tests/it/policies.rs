@@ -19,6 +19,7 @@ use couplet::testing::Wire;
 use couplet::{
     Address, Connector, Deferred, Factory, Port, Protocol, Reactor, Reason, Shared, Transport,
 };
+use couplet_testkit_loops::doubles::on_data;
 
 use crate::defer_witness::Log;
 use crate::pace::{Stage, ms};
@@ -332,14 +333,9 @@ fn lifetime_timers_are_cancelled_when_the_connection_ends_earlier() {
 
 #[test]
 fn an_upgrade_does_not_lengthen_a_lifetime() {
-    struct Changes;
-    impl Protocol for Changes {
-        fn data_received(&mut self, transport: &Transport, _: &[u8]) {
-            transport.upgrade(Notes::default());
-        }
-    }
     let mut rig = Stage::new(0);
-    let port = rig.listen(LimitLifetime::new(S * 10).wrap(|| Changes));
+    let changes = || on_data(|transport, _| transport.upgrade(Notes::default()));
+    let port = rig.listen(LimitLifetime::new(S * 10).wrap(changes));
     let wire = rig.client(port.host());
     let before = rig.l.snapshot().pending_calls;
     rig.pass(S * 6);

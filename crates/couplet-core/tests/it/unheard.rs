@@ -1,7 +1,8 @@
 //! Warnings and errors of a program without a `tracing` subscriber: contract 119d. Each case runs
 //! in a separate process, since `tracing` has one subscriber per process.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use couplet::sim::Sim;
@@ -9,7 +10,7 @@ use couplet::{Deferred, Failure, Loop, LoopOptions, Result};
 use tracing::subscriber::{NoSubscriber, set_global_default};
 
 use crate::apart::{again, told};
-use crate::logged::lines_to;
+use crate::logged::warnings;
 
 /// Lets a callback panic, drops a failure and requests signals that another loop handles.
 fn fail_in_three_ways() {
@@ -75,10 +76,14 @@ fn set_a_subscriber(late: bool) {
     if late {
         fail_in_three_ways();
     }
-    let heard: Arc<Mutex<Vec<String>>> = Arc::default();
-    set_global_default(lines_to(heard.clone())).expect("it is the first");
+    let heard: Arc<AtomicUsize> = Arc::default();
+    let hears = heard.clone();
+    let count = move |_: String| {
+        hears.fetch_add(1, Ordering::Relaxed);
+    };
+    set_global_default(warnings(count)).expect("it is the first");
     fail_in_three_ways();
-    assert_eq!(heard.lock().expect("no panic while locked").len(), 3);
+    assert_eq!(heard.load(Ordering::Relaxed), 3);
 }
 
 #[test]

@@ -7,11 +7,11 @@ use couplet::driver::{Driver, Mio};
 use couplet::{DriverChoice, Loop, LoopOptions};
 
 use crate::apart;
-use crate::crowd::{Crowd, live};
-use crate::lives::life::Dice;
 use crate::logged::logged;
 use crate::needed;
 use crate::suite::kit::uring;
+use couplet_testkit_loops::crowd::{Crowd, live};
+use couplet_testkit_loops::life::Dice;
 
 const READ_BUFFER: usize = 64 * 1024;
 

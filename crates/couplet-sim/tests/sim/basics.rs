@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use couplet::sim::{Sim, Trial, Weather};
 use couplet::{Protocol, Reason, Transport};
-use couplet_testkit_loops::doubles::Echo;
+use couplet_testkit_loops::doubles::{Echo, on_made};
 
 /// Sends, and closes once everything has been echoed.
 struct Asks {
@@ -178,18 +178,15 @@ fn a_turn_takes_time_so_a_loop_that_always_has_work_does_not_stop_the_world() {
 
 #[test]
 fn the_ids_of_connections_are_the_same_in_every_run() {
-    struct Greets(couplet::sim::Notes);
-    impl Protocol for Greets {
-        fn connection_made(&mut self, transport: &Transport) {
-            self.0.note(format!("I am {}", transport.id()));
-        }
-        fn data_received(&mut self, _: &Transport, _: &[u8]) {}
-    }
     let world = |sim: &mut Sim| {
         let notes = sim.notes();
         sim.host("one", move |reactor| {
             let notes = notes.clone();
-            let port = reactor.listen("tcp:1", move || Greets(notes.clone()))?;
+            let greets = move || {
+                let notes = notes.clone();
+                on_made(move |transport| notes.note(format!("I am {}", transport.id())))
+            };
+            let port = reactor.listen("tcp:1", greets)?;
             reactor.connect("tcp:one:1", || Echo).detach();
             drop(port);
             Ok(())

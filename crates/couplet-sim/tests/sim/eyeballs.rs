@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use couplet::sim::{Fault, Link, Sim};
 use couplet::{ConnectError, Failure, Protocol, Reactor, Reason, Transport};
+use couplet_testkit_loops::doubles::Quiet;
 
 use super::kit::{ms, s};
 
@@ -105,12 +106,6 @@ impl Protocol for Guests {
     }
 }
 
-/// The client, which keeps its connection.
-struct Client;
-impl Protocol for Client {
-    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
-}
-
 /// A world in which "www" has these addresses, and a client that connects to it.
 struct World {
     sim: Sim,
@@ -125,7 +120,7 @@ fn connect(
     outcome: &Rc<RefCell<Option<Result<IpAddr, Failure>>>>,
 ) {
     let slot = outcome.clone();
-    let connecting = reactor.connect(endpoint, || Client);
+    let connecting = reactor.connect(endpoint, || Quiet);
     let connecting = connecting.map(|made| made.transport().peer().ip().expect("an IP address"));
     let noted = connecting.add_both(move |result| {
         *slot.borrow_mut() = Some(result);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use couplet::defer::Deferred;
 use couplet::sim::{Fault, Sim, Trial, Weather};
 use couplet::{Failure, LoopingCall, Port, Protocol, Reactor, Reason, Result, Shutdown, Transport};
+use couplet_testkit_loops::doubles::on_made;
 
 use super::kit::{Diary, Logger, ms, s};
 
@@ -21,16 +22,12 @@ fn broken(program: impl Fn(&Reactor) -> Result<()> + 'static) -> String {
 
 #[test]
 fn a_panic_in_a_callback_breaks_the_world() {
-    struct Panics;
-    impl Protocol for Panics {
-        fn connection_made(&mut self, _: &Transport) {
-            panic!("on purpose");
-        }
-        fn data_received(&mut self, _: &Transport, _: &[u8]) {}
-    }
     let text = broken(|reactor| {
         reactor.listen("tcp:80", || Logger(Diary::default()))?;
-        reactor.connect("tcp:localhost:80", || Panics).add_both(|_| Ok(())).detach();
+        reactor
+            .connect("tcp:localhost:80", || on_made(|_| panic!("on purpose")))
+            .add_both(|_| Ok(()))
+            .detach();
         Ok(())
     });
     assert!(

@@ -9,6 +9,7 @@ use couplet::factory::Layered;
 use couplet::layers::{Layer, Outbox, PassThrough, Up};
 use couplet::sim::Sim;
 use couplet::{Protocol, Result, Transport};
+use couplet_testkit_loops::doubles::on_made;
 
 use super::kit::{pattern, s};
 use super::secure::both;
@@ -86,17 +87,6 @@ impl Layer for Odd {
 
 const MUCH: usize = 100_000;
 
-/// Writes 100 000 bytes, in pieces of growing size, and closes.
-struct Talks;
-
-impl Protocol for Talks {
-    fn connection_made(&mut self, transport: &Transport) {
-        talk(transport);
-    }
-
-    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
-}
-
 fn talk(transport: &Transport) {
     let (all, mut sent) = (pattern(MUCH), 0);
     for size in 1.. {
@@ -151,7 +141,7 @@ fn over<A: Layer, B: Layer>(
         },
         move |reactor| {
             let layer = client.clone();
-            let factory = Layered::new(|| Talks, move |_, _| layer());
+            let factory = Layered::new(|| on_made(talk), move |_, _| layer());
             reactor.connect("tcp:server:80", factory).add_both(|_| Ok(())).detach();
         },
     )
@@ -200,7 +190,7 @@ fn a_transparent_layer_that_changes_a_byte_is_noticed() {
             reactor.listen("tcp:80", factory).map(drop)
         },
         |reactor| {
-            reactor.connect("tcp:server:80", || Talks).add_both(|_| Ok(())).detach();
+            reactor.connect("tcp:server:80", || on_made(talk)).add_both(|_| Ok(())).detach();
         },
     );
     assert_notices(NOT_NEXT, in_clear);
@@ -219,7 +209,7 @@ fn what_comes_out_of_tls_is_compared_with_what_went_in() {
             |reactor| {
                 let tls = both().1.clone();
                 let factory = Layered::new(
-                    || Talks,
+                    || on_made(talk),
                     move |reactor, _| tls.layer(NAME, reactor.now()).expect("a DNS name"),
                 );
                 reactor.connect("tcp:server:80", factory).add_both(|_| Ok(())).detach();

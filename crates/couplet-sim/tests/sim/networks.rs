@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::sim::{Cut, Fault, Latency, Link, Sim};
-use couplet::{Protocol, Transport};
+use couplet_testkit_loops::doubles::{on_data, on_made};
 
 use super::kit::{Two, all, ms, pattern, s};
 
@@ -294,18 +294,16 @@ fn a_connection_keeps_the_buffer_sizes_it_was_made_with() {
 
 #[test]
 fn a_slow_reader_slows_its_peer_down() {
-    struct Reads(Rc<RefCell<usize>>);
-    impl Protocol for Reads {
-        fn data_received(&mut self, _: &Transport, data: &[u8]) {
-            *self.0.borrow_mut() += data.len();
-        }
-    }
     let mut sim = Sim::new(1);
     let got: Rc<RefCell<usize>> = Rc::default();
     let reads = got.clone();
     let server = sim.host("server", move |reactor| {
         let reads = reads.clone();
-        reactor.listen("tcp:80", move || Reads(reads.clone()))?;
+        let server = move || {
+            let reads = reads.clone();
+            on_data(move |_, data| *reads.borrow_mut() += data.len())
+        };
+        reactor.listen("tcp:80", server)?;
         Ok(())
     });
     let client = sim.bare_host("client");
@@ -489,16 +487,6 @@ fn a_sender_whose_buffer_is_full_continues_after_a_lost_acknowledgement() {
     assert_eq!(got, data);
 }
 
-/// Sends these bytes in one write.
-struct Sends(Vec<u8>);
-
-impl Protocol for Sends {
-    fn connection_made(&mut self, transport: &Transport) {
-        transport.write(&self.0);
-    }
-    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
-}
-
 #[test]
 fn a_program_whose_buffer_is_full_continues_after_a_lost_acknowledgement() {
     let mut sim = Sim::new(1);
@@ -508,7 +496,11 @@ fn a_program_whose_buffer_is_full_continues_after_a_lost_acknowledgement() {
     let sent = data.clone();
     let server = sim.host("server", move |reactor| {
         let sent = sent.clone();
-        reactor.listen("tcp:80", move || Sends(sent.clone())).map(drop)
+        let server = move || {
+            let sent = sent.clone();
+            on_made(move |transport| transport.write(&sent))
+        };
+        reactor.listen("tcp:80", server).map(drop)
     });
     let client = sim.bare_host("client");
     sim.run_for(ms(100)).unwrap();

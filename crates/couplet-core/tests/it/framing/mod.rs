@@ -1,12 +1,8 @@
-//! Framers: rows 163 to 169, and access to the protocol they wrap. The fuzzer shares `naive`,
-//! `notes` and `bodies`.
+//! Framers: rows 163 to 169, and access to the protocol they wrap.
 
-mod bodies;
 mod flow;
 mod limits;
 mod models;
-mod naive;
-mod notes;
 mod own;
 mod raw;
 mod resp;
@@ -14,6 +10,6 @@ mod typed;
 
 use couplet::testing::Manner;
 
-use notes::{Event, Log, Notes, events, lost, message};
+use couplet_testkit_loops::framing::notes::{Event, Log, Notes, events, lost, message};
 
 const MANNERS: [Manner; 2] = [Manner::Readiness, Manner::Completion];

@@ -7,9 +7,11 @@ use couplet::protocols::{
 };
 use proptest::prelude::*;
 
-use super::bodies::Bodies;
-use super::naive::{self, DELIMITERS, cut, lines, netstrings, pausing, strings};
 use super::{Event, events};
+use couplet_testkit_loops::framing::bodies::Bodies;
+use couplet_testkit_loops::framing::naive::{
+    self, DELIMITERS, cut, lines, netstrings, pausing, strings,
+};
 
 fn cuts() -> impl Strategy<Value = Vec<usize>> {
     prop::collection::vec(prop_oneof![3 => 1..6_usize, 1 => 6..200_usize], 1..12)

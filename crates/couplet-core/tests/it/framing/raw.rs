@@ -9,8 +9,8 @@ use couplet::protocols::{
 };
 use couplet::testing::{Held, every_split, hold};
 
-use super::bodies::Bodies;
 use super::{Event, Log, events, lost, message};
+use couplet_testkit_loops::framing::bodies::Bodies;
 
 #[test]
 fn c164_the_mode_switches_inside_a_chunk_and_back() {

@@ -12,7 +12,7 @@ use couplet::testing::{every_split, hold};
 use proptest::prelude::*;
 use server::Redis;
 
-use super::naive::cut;
+use couplet_testkit_loops::framing::naive::cut;
 
 /// The server's answers to these pieces, and whether it closes the connection.
 fn answers(pieces: &[&[u8]]) -> (String, bool) {

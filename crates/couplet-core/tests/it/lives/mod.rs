@@ -7,11 +7,9 @@
 //! many in each manner instead of 10 000. The fuzzer generates lives from its input
 //! (`fuzz/src/lives.rs`).
 
-pub(crate) mod life;
-
 use couplet::testing::Manner;
 
-use life::{Dice, Life};
+use couplet_testkit_loops::life::{Dice, Life};
 
 const LIVES: u64 = 10_000;
 

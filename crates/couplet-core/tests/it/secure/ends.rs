@@ -12,9 +12,9 @@ use couplet::protocols::Relay;
 use couplet::testing::{Manner, Wire};
 
 use super::{End, NAME, Rig};
-use crate::sealed::{Raw, Saw, Sealed};
 use crate::suite::kit::LOOPBACK;
 use crate::suite::recorder::text;
+use couplet_testkit_loops::sealed::{Raw, Saw, Sealed};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {

@@ -10,9 +10,10 @@ use super::{Notes, failing, s, saying};
 use couplet::protocols::ReconnectingClientFactory;
 use couplet::testing::{Manner, MemoryReactor, failure_of, no_result_yet, success_of};
 use couplet::{ConnectError, ConnectOptions, Deferred, Protocol, Transport};
+use couplet_testkit_loops::doubles::on_made;
 
 use crate::pace::Stage;
-use couplet_testkit_loops::doubles::Quiet;
+use couplet_testkit_loops::doubles::{Quiet, on_data};
 
 fn hello() -> Notes {
     saying("hello")
@@ -50,15 +51,9 @@ fn a_connect_that_is_cancelled_after_the_test_has_completed_it_resets_the_far_en
 /// As the system does: a UNIX socket is reset only if something is unread.
 #[test]
 fn an_aborted_unix_connection_ends_unless_it_leaves_something_unread() {
-    struct Aborts;
-    impl Protocol for Aborts {
-        fn data_received(&mut self, transport: &Transport, _: &[u8]) {
-            transport.abort_connection();
-        }
-    }
     let mut memory = MemoryReactor::new();
-    let ports =
-        ["unix:a", "tcp:80"].map(|at| memory.reactor().listen(at, || Aborts).expect("free"));
+    let aborts = || on_data(|transport, _| transport.abort_connection());
+    let ports = ["unix:a", "tcp:80"].map(|at| memory.reactor().listen(at, aborts).expect("free"));
     memory.settle();
     for (port, is_reset) in ports.iter().zip([false, true]) {
         let to = match port.host().port() {
@@ -238,19 +233,16 @@ fn a_port_is_recorded_and_the_test_connects_to_it() {
 
 #[test]
 fn a_connect_to_a_port_on_all_interfaces_is_of_the_family_of_the_port() {
-    struct Told(Rc<RefCell<Vec<String>>>);
-    impl Protocol for Told {
-        fn connection_made(&mut self, transport: &Transport) {
-            self.0.borrow_mut().push(transport.host().to_string());
-        }
-        fn data_received(&mut self, _: &Transport, _: &[u8]) {}
-    }
     let mut memory = MemoryReactor::new();
     let told = Rc::<RefCell<Vec<String>>>::default();
     for (number, interface) in [(81, "0.0.0.0"), (82, "[::]")] {
         let tells = told.clone();
         let endpoint = format!("tcp:{number}:interface={interface}");
-        memory.reactor().listen(endpoint, move || Told(tells.clone())).expect("a free port");
+        let server = move || {
+            let tells = tells.clone();
+            on_made(move |transport| tells.borrow_mut().push(transport.host().to_string()))
+        };
+        memory.reactor().listen(endpoint, server).expect("a free port");
         memory.connect(number);
     }
     assert_eq!(told.take(), ["tcp:127.0.0.1:81", "tcp:[::1]:82"]);

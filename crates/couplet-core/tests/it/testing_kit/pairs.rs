@@ -10,6 +10,7 @@ use couplet::{
     Address, ListenOptions, Loop, LoopOptions, Protocol, Reason, SocketOption, Transport,
     UnixAddress,
 };
+use couplet_testkit_loops::doubles::on_made;
 
 const MANNERS: [Manner; 2] = [Manner::Readiness, Manner::Completion];
 
@@ -260,16 +261,6 @@ const OPTIONS: [SocketOption; 5] = [
     SocketOption::ResetUnlessClosed(true),
 ];
 
-struct SetsOptions;
-
-impl Protocol for SetsOptions {
-    fn connection_made(&mut self, transport: &Transport) {
-        OPTIONS.iter().for_each(|option| transport.set_socket_option(*option));
-    }
-
-    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
-}
-
 #[test]
 fn the_far_end_of_a_unix_connection_sees_no_options_of_tcp() {
     let tcp = Address::from(std::net::SocketAddr::from(([127, 0, 0, 1], 1)));
@@ -279,7 +270,10 @@ fn the_far_end_of_a_unix_connection_sees_no_options_of_tcp() {
         for (to, seen) in
             [(tcp.clone(), &OPTIONS[..]), (UnixAddress::from("a").into(), &OPTIONS[..2])]
         {
-            let port = l.reactor().listen_at(to, ListenOptions::default(), || SetsOptions);
+            let set = |transport: &Transport| {
+                OPTIONS.iter().for_each(|option| transport.set_socket_option(*option));
+            };
+            let port = l.reactor().listen_at(to, ListenOptions::default(), move || on_made(set));
             let wire = network.connect(port.expect("a free port").host()).expect("it listens");
             for _ in 0..5 {
                 l.turn(Some(Duration::ZERO)).expect("a turn");

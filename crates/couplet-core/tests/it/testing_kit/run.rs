@@ -10,7 +10,7 @@ use couplet::reactor::Stopped;
 use couplet::testing::{hold, run, run_within};
 use couplet::{Address, Deferred, Failure, LoopingCall, Protocol, Reactor, Shutdown, Transport};
 
-use couplet_testkit_loops::doubles::Quiet;
+use couplet_testkit_loops::doubles::{Quiet, on_made};
 
 /// Echoes, and closes on "bye".
 struct Echo;
@@ -202,14 +202,6 @@ fn an_open_connection_is_reported_once_for_each_end_with_its_origin() {
 
 #[test]
 fn a_connection_that_cannot_finish_closing_is_reported_with_what_blocks_it() {
-    /// Never reads.
-    struct Deaf;
-    impl Protocol for Deaf {
-        fn connection_made(&mut self, transport: &Transport) {
-            transport.pause_producing();
-        }
-        fn data_received(&mut self, _: &Transport, _: &[u8]) {}
-    }
     fn closing<P: Protocol>(reactor: &Reactor, server: impl Fn() -> P + 'static) -> Deferred<()> {
         reactor.listen("tcp:1", server).expect("a free port");
         reactor.connect("tcp:127.0.0.1:1", || Quiet).map(move |connection| {
@@ -230,7 +222,9 @@ fn a_connection_that_cannot_finish_closing_is_reported_with_what_blocks_it() {
         closing(reactor, || Notes { aware: true, ..Notes::default() })
     });
     let flushing = "a connection to tcp:127.0.0.1:1 (flushing";
-    leaves(&left(flushing, "does not read"), |reactor| closing(reactor, || Deaf));
+    leaves(&left(flushing, "does not read"), |reactor| {
+        closing(reactor, || on_made(Transport::pause_producing))
+    });
 }
 
 #[test]
@@ -324,20 +318,13 @@ fn an_unhandled_failure_is_reported_with_where_it_began_and_was_dropped() {
 
 #[test]
 fn a_panic_in_a_callback_is_reported() {
-    struct Clumsy;
-    impl Protocol for Clumsy {
-        fn connection_made(&mut self, _: &Transport) {
-            panic!("no page");
-        }
-        fn data_received(&mut self, _: &Transport, _: &[u8]) {}
-    }
     let left = [
         ("a panic in timed call: no poem", "contained", "callbacks do not panic"),
         ("a panic in a callback of a protocol: no page", "contained", "`transport.fail(error)`"),
     ];
     leaves(&left, |reactor| {
         reactor.call_soon(|| panic!("no poem"));
-        let port = reactor.listen("tcp:1", || Clumsy).expect("a free port");
+        let port = reactor.listen("tcp:1", || on_made(|_| panic!("no page"))).expect("a free port");
         reactor.connect("tcp:127.0.0.1:1", || Quiet).detach();
         reactor.sleep(s(1)).then(move |()| port.stop_listening().expect("it listens"))
     });

@@ -10,7 +10,7 @@ use couplet::{Protocol, Reason, Transport};
 
 /// A callback of a framer's protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Event {
+pub enum Event {
     Message(Vec<u8>),
     Raw(Vec<u8>),
     Exceeded(Vec<u8>),
@@ -19,26 +19,26 @@ pub(crate) enum Event {
     Lost(String),
 }
 
-pub(crate) fn message(text: &str) -> Event {
+pub fn message(text: &str) -> Event {
     Event::Message(text.into())
 }
 
-pub(crate) fn lost(error: impl ToString) -> Event {
+pub fn lost(error: impl ToString) -> Event {
     Event::Lost(error.to_string())
 }
 
-pub(crate) type Log = Rc<RefCell<Vec<Event>>>;
-pub(crate) type Then = Rc<dyn Fn(usize, &Transport)>;
+pub type Log = Rc<RefCell<Vec<Event>>>;
+pub type Then = Rc<dyn Fn(usize, &Transport)>;
 
 /// Records its events, in a framer of lines or of strings.
 #[derive(Clone)]
-pub(crate) struct Notes {
-    pub(crate) log: Log,
+pub struct Notes {
+    pub log: Log,
     /// Keeps the connection when a line is too long.
-    pub(crate) survives: bool,
+    pub survives: bool,
     /// Called after each message with its number, from 0.
-    pub(crate) then: Then,
-    pub(crate) messages: usize,
+    pub then: Then,
+    pub messages: usize,
 }
 
 impl Default for Notes {
@@ -48,15 +48,15 @@ impl Default for Notes {
 }
 
 impl Notes {
-    pub(crate) fn then(f: impl Fn(usize, &Transport) + 'static) -> Notes {
+    pub fn then(f: impl Fn(usize, &Transport) + 'static) -> Notes {
         Notes { then: Rc::new(f), ..Notes::default() }
     }
 
-    pub(crate) fn note(&self, event: Event) {
+    pub fn note(&self, event: Event) {
         self.log.borrow_mut().push(event);
     }
 
-    pub(crate) fn message(&mut self, transport: &Transport, bytes: &[u8]) {
+    pub fn message(&mut self, transport: &Transport, bytes: &[u8]) {
         self.note(Event::Message(bytes.into()));
         (self.then.clone())(self.messages, transport);
         self.messages += 1;
@@ -119,7 +119,7 @@ impl StringProtocol for Notes {
 
 /// The events in `log` of a receiver that reads these pieces, one per read, and is resumed whenever
 /// it pauses. `Event::Resumed` is left out.
-pub(crate) fn events<R: Protocol>(receiver: R, log: &Log, pieces: &[&[u8]]) -> Vec<Event> {
+pub fn events<R: Protocol>(receiver: R, log: &Log, pieces: &[&[u8]]) -> Vec<Event> {
     let mut held = hold_on(Manner::Readiness, 0, receiver);
     let transport = held.connection.transport();
     for piece in pieces {

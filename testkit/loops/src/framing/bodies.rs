@@ -6,7 +6,7 @@ use super::notes::{Event, Log};
 
 /// A line holding a number, then that many raw bytes, then lines again.
 #[derive(Clone, Default)]
-pub(crate) struct Bodies {
+pub struct Bodies {
     log: Log,
     body: Vec<u8>,
     left: usize,
@@ -15,11 +15,11 @@ pub(crate) struct Bodies {
 
 impl Bodies {
     /// `pauses`: it pauses reading at every opportunity.
-    pub(crate) fn new(pauses: bool) -> Bodies {
+    pub fn new(pauses: bool) -> Bodies {
         Bodies { pauses, ..Bodies::default() }
     }
 
-    pub(crate) fn log(&self) -> Log {
+    pub fn log(&self) -> Log {
         self.log.clone()
     }
 }

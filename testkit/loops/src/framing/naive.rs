@@ -4,15 +4,14 @@ use couplet::protocols::FramingError;
 
 use super::notes::{Event, Notes, lost};
 
-pub(crate) const DELIMITERS: [&[u8]; 6] =
-    [b"\r\n", b"\n", b"\n\n", b"aab", b"a\r\na\r", b"\r\n.\r\n"];
+pub const DELIMITERS: [&[u8]; 6] = [b"\r\n", b"\n", b"\n\n", b"aab", b"a\r\na\r", b"\r\n.\r\n"];
 
 fn position(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
     (0..bytes.len()).find(|&at| bytes[at..].starts_with(wanted))
 }
 
 /// The lines of a complete stream.
-pub(crate) fn lines(mut rest: &[u8], delimiter: &[u8], limit: usize, survives: bool) -> Vec<Event> {
+pub fn lines(mut rest: &[u8], delimiter: &[u8], limit: usize, survives: bool) -> Vec<Event> {
     let mut events = Vec::new();
     loop {
         let end = position(rest, delimiter);
@@ -36,7 +35,7 @@ pub(crate) fn lines(mut rest: &[u8], delimiter: &[u8], limit: usize, survives: b
 }
 
 /// The netstrings of a complete stream.
-pub(crate) fn netstrings(mut rest: &[u8], limit: usize) -> Vec<Event> {
+pub fn netstrings(mut rest: &[u8], limit: usize) -> Vec<Event> {
     let mut events = Vec::new();
     loop {
         let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -70,7 +69,7 @@ pub(crate) fn netstrings(mut rest: &[u8], limit: usize) -> Vec<Event> {
 }
 
 /// The strings of a complete stream, with length prefixes of `size` bytes.
-pub(crate) fn strings(mut rest: &[u8], size: usize, limit: usize) -> Vec<Event> {
+pub fn strings(mut rest: &[u8], size: usize, limit: usize) -> Vec<Event> {
     let mut events = Vec::new();
     while rest.len() >= size {
         let length = rest[..size].iter().fold(0, |length, byte| length * 256 + usize::from(*byte));
@@ -87,7 +86,7 @@ pub(crate) fn strings(mut rest: &[u8], size: usize, limit: usize) -> Vec<Event> 
 
 /// The lines of a complete stream, each number among them followed by that many raw bytes: the
 /// events of [`Bodies`](super::bodies::Bodies) with the default line limit and delimiter.
-pub(crate) fn bodies(mut rest: &[u8]) -> Vec<Event> {
+pub fn bodies(mut rest: &[u8]) -> Vec<Event> {
     let mut events = Vec::new();
     while let Some(end) = position(rest, b"\r\n") {
         events.push(Event::Message(rest[..end].into()));
@@ -105,7 +104,7 @@ pub(crate) fn bodies(mut rest: &[u8]) -> Vec<Event> {
 }
 
 /// Cuts `stream` into pieces of these lengths, cycling through them.
-pub(crate) fn cut<'a>(mut stream: &'a [u8], lengths: &[usize]) -> Vec<&'a [u8]> {
+pub fn cut<'a>(mut stream: &'a [u8], lengths: &[usize]) -> Vec<&'a [u8]> {
     let mut pieces = Vec::new();
     for &length in lengths.iter().cycle() {
         if stream.is_empty() {
@@ -119,7 +118,7 @@ pub(crate) fn cut<'a>(mut stream: &'a [u8], lengths: &[usize]) -> Vec<&'a [u8]> 
 }
 
 /// Pauses after each message whose bit is set; sometimes resumes immediately.
-pub(crate) fn pausing(bits: u64, survives: bool) -> Notes {
+pub fn pausing(bits: u64, survives: bool) -> Notes {
     let notes = Notes::then(move |n, transport| {
         if bits >> (n % 64) & 1 == 1 {
             transport.pause_producing();

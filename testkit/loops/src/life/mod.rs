@@ -17,7 +17,7 @@ use couplet::layers::tls::in_world;
 use couplet::testing::Manner;
 use couplet::{DelayedCall, Reason, Transport};
 
-pub(crate) use dice::Dice;
+pub use dice::Dice;
 use stage::Stage;
 use under::World;
 
@@ -93,14 +93,14 @@ struct Timer {
 }
 
 /// One life: its dice, its story, and the depth of calls into it.
-pub(crate) struct Life {
+pub struct Life {
     dice: Dice,
     depth: Cell<u32>,
     story: RefCell<Story>,
 }
 
 impl Life {
-    pub(crate) fn new(dice: Dice) -> Rc<Life> {
+    pub fn new(dice: Dice) -> Rc<Life> {
         Rc::new(Life { dice, depth: Cell::new(0), story: RefCell::default() })
     }
 
@@ -109,7 +109,7 @@ impl Life {
     /// # Panics
     ///
     /// When a check fails, with the story.
-    pub(crate) fn live(self: &Rc<Life>, manner: Manner) -> String {
+    pub fn live(self: &Rc<Life>, manner: Manner) -> String {
         in_world(Rc::new(World::new()), || self.live_in_its_world(manner))
     }
 

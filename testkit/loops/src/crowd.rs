@@ -14,7 +14,7 @@ use std::time::Duration;
 use couplet::driver::Driver;
 use couplet::{Address, Loop, LoopOptions, Port, Protocol, Reason, Transport};
 
-use crate::lives::life::Dice;
+use crate::life::Dice;
 
 /// The byte of a stream at this offset.
 fn byte_at(offset: usize) -> u8 {
@@ -40,9 +40,9 @@ fn length(dice: &Dice) -> usize {
 
 /// Our end of a connection.
 #[derive(Default)]
-pub(crate) struct End {
-    pub(crate) transport: Option<Transport>,
-    pub(crate) received: usize,
+pub struct End {
+    pub transport: Option<Transport>,
+    pub received: usize,
     written: usize,
     lost: u32,
     is_wrong: bool,
@@ -76,26 +76,26 @@ impl Protocol for Near {
 }
 
 /// A connection: both ends, and the peer's counts.
-pub(crate) struct Pair {
-    pub(crate) end: Rc<RefCell<End>>,
-    pub(crate) peer: Option<TcpStream>,
-    pub(crate) sent: usize,
+pub struct Pair {
+    pub end: Rc<RefCell<End>>,
+    pub peer: Option<TcpStream>,
+    pub sent: usize,
     read: usize,
     has_fin: bool,
     is_reset: bool,
 }
 
 /// A loop over a driver, and its connections.
-pub(crate) struct Crowd {
+pub struct Crowd {
     l: Loop,
     port: Port,
     newcomers: Rc<RefCell<Vec<Rc<RefCell<End>>>>>,
-    pub(crate) pairs: Vec<Pair>,
+    pub pairs: Vec<Pair>,
     dice: Dice,
 }
 
 impl Crowd {
-    pub(crate) fn new(driver: impl Driver + 'static, dice: Dice) -> Crowd {
+    pub fn new(driver: impl Driver + 'static, dice: Dice) -> Crowd {
         let mut l = Loop::with_driver(driver, LoopOptions::default());
         let newcomers: Rc<RefCell<Vec<_>>> = Rc::default();
         let made = newcomers.clone();
@@ -110,12 +110,12 @@ impl Crowd {
         Crowd { l, port, newcomers, pairs: Vec::new(), dice }
     }
 
-    pub(crate) fn turn(&mut self) {
+    pub fn turn(&mut self) {
         self.l.turn(Some(Duration::from_millis(1))).expect("a turn");
     }
 
     /// Turns until `is` holds.
-    pub(crate) fn until(&mut self, what: &str, mut is: impl FnMut(&mut Crowd) -> bool) {
+    pub fn until(&mut self, what: &str, mut is: impl FnMut(&mut Crowd) -> bool) {
         for _ in 0..20_000 {
             if is(self) {
                 return;
@@ -125,7 +125,7 @@ impl Crowd {
         panic!("never: {what}");
     }
 
-    pub(crate) fn connect(&mut self) {
+    pub fn connect(&mut self) {
         let address = self.port.host().socket_addr().expect("a TCP port");
         let peer = TcpStream::connect(address).expect("it listens");
         peer.set_nonblocking(true).expect("a socket");
@@ -172,7 +172,7 @@ impl Crowd {
     }
 
     /// Everything that was sent arrives, at both ends, and each connection is lost once.
-    pub(crate) fn end(&mut self) {
+    pub fn end(&mut self) {
         self.until("all bytes arrive and all connections end", |crowd| {
             crowd.pairs.iter_mut().all(|pair| {
                 let transport = pair.end.borrow().transport.clone().expect("it was made");
@@ -198,7 +198,7 @@ impl Crowd {
 }
 
 impl Pair {
-    pub(crate) fn send(&mut self, length: usize) {
+    pub fn send(&mut self, length: usize) {
         if let Some(peer) = &mut self.peer
             && !self.has_fin
         {
@@ -239,7 +239,7 @@ impl Pair {
 }
 
 /// A crowd's life.
-pub(crate) fn live(driver: impl Driver + 'static, dice: Dice) {
+pub fn live(driver: impl Driver + 'static, dice: Dice) {
     let mut crowd = Crowd::new(driver, dice);
     (0..5).for_each(|_| crowd.connect());
     for _ in 0..150 {

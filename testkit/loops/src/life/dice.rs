@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 /// Rolls numbers.
-pub(crate) enum Dice {
+pub enum Dice {
     /// An endless splitmix64 stream.
     Seeded(Cell<u64>),
     /// Consumes the bytes; once they are used up, every roll is the highest number.
@@ -11,17 +11,17 @@ pub(crate) enum Dice {
 }
 
 impl Dice {
-    pub(crate) fn seeded(seed: u64) -> Dice {
+    pub fn seeded(seed: u64) -> Dice {
         Dice::Seeded(Cell::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d))
     }
 
     #[allow(dead_code, reason = "for the fuzzer")]
-    pub(crate) fn bytes(bytes: &[u8]) -> Dice {
+    pub fn bytes(bytes: &[u8]) -> Dice {
         Dice::Bytes { bytes: bytes.to_vec(), at: Cell::new(0) }
     }
 
     /// A number below `n`. Consumes as few bytes as `n` needs.
-    pub(crate) fn roll(&self, n: usize) -> usize {
+    pub fn roll(&self, n: usize) -> usize {
         match self {
             Dice::Seeded(state) => {
                 state.set(state.get().wrapping_add(0x9e37_79b9_7f4a_7c15));
@@ -47,7 +47,7 @@ impl Dice {
     }
 
     /// The bytes are used up: every further roll is the highest number.
-    pub(crate) fn are_spent(&self) -> bool {
+    pub fn are_spent(&self) -> bool {
         match self {
             Dice::Seeded(_) => false,
             Dice::Bytes { bytes, at } => at.get() >= bytes.len(),
