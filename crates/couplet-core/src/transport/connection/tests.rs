@@ -366,6 +366,10 @@ fn c180_unsent_bytes_are_told_with_the_time_that_the_peer_has_taken_nothing() {
     assert!(held.why().starts_with("63 KiB unsent, reset above 1 MiB; "), "{}", held.why());
     held.life.cell().outbox().clear();
     assert_eq!(held.why(), "waits for the peer's first byte for 3.2 s");
+    // And again.
+    transport.write(vec![7; 128 * 1024]);
+    held.block(64 * 1024);
+    assert!(held.why().starts_with(unsent), "{}", held.why());
 }
 
 #[test]
