@@ -145,7 +145,7 @@ pub(crate) fn c74b_a_file_that_changes_while_it_is_sent_resets_the_connection(ki
         fs::write(&file.0, [&other[..], &more].concat()).unwrap();
     };
     let restore = |file: &Temporary| file.writable().set_modified(past()).unwrap();
-    let changes: [Change<'_>; 8] = [
+    let changes: [Change<'_>; 9] = [
         ("cut off", &|file| file.writable().set_len(0).unwrap()),
         ("overwritten at its end", &|file| {
             file.writable().write_all_at(&[0; 10], len as u64 - 50_000).unwrap();
@@ -159,6 +159,10 @@ pub(crate) fn c74b_a_file_that_changes_while_it_is_sent_resets_the_connection(ki
             restore(file);
         }),
         ("renewed and longer", &|file| renew(file, len + 1000)),
+        ("renewed and longer, behind its old beginning", &|file| {
+            let (begin, end) = (&kit.big()[..len / 2], &other[len / 2..]);
+            fs::write(&file.0, [begin, end, &[7; 1000]].concat()).unwrap();
+        }),
         ("renewed and longer, with its old time", &|file| {
             renew(file, len + 1000);
             restore(file);
