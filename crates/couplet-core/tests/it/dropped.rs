@@ -23,10 +23,10 @@ use couplet::services::{
 use couplet::task::{CooperativeTask, Cooperator};
 use couplet::testing::{Manner, Memory, Network, Wire, success_of};
 use couplet::{
-    Address, Bytes, ConnectOptions, Connector, Datagram, DatagramOptions, DatagramProtocol,
-    DatagramTransport, Deferred, Factory, Failure, HandOver, Interest, ListenOptions, Loop,
-    LoopOptions, LoopingCall, Port, Producer, ProducerKind, Protocol, Reactor, Shared, Shutdown,
-    Stream, Transport, UnixAddress,
+    Address, Bytes, ConnectOptions, Connection, Connector, Datagram, DatagramOptions, DatagramPort,
+    DatagramProtocol, DatagramTransport, Deferred, Factory, Failure, HandOver, Interest,
+    ListenOptions, Loop, LoopOptions, LoopingCall, Port, Producer, ProducerKind, Protocol, Reactor,
+    Shared, Shutdown, Stream, Transport, UnixAddress,
 };
 
 use crate::pace::real_loop;
@@ -179,6 +179,40 @@ struct Scene {
     network: Network,
     port: Port,
     bombs: Rc<Cell<u32>>,
+    kept: Vec<Kept>,
+    wire: Option<Wire>,
+}
+
+/// A handle that a row leaves to its steps: how to stop or to cancel it, and its address.
+struct Kept(Box<dyn FnOnce()>, Option<Address>);
+
+impl<E: fmt::Debug> From<Result<Port, E>> for Kept {
+    fn from(port: Result<Port, E>) -> Kept {
+        let port = port.expect("it is free");
+        let host = port.host();
+        Kept(Box::new(move || port.stop_listening().expect("it listens").detach()), Some(host))
+    }
+}
+
+impl<P: DatagramProtocol, E: fmt::Debug> From<Result<DatagramPort<P>, E>> for Kept {
+    fn from(port: Result<DatagramPort<P>, E>) -> Kept {
+        let port = port.expect("it is free");
+        Kept(Box::new(move || drop(port.stop_listening())), None)
+    }
+}
+
+impl From<Connector> for Kept {
+    fn from(connector: Connector) -> Kept {
+        Kept(Box::new(move || _ = connector.stop_connecting()), None)
+    }
+}
+
+impl<T: 'static> From<Deferred<T>> for Kept {
+    fn from(deferred: Deferred<T>) -> Kept {
+        let canceller = deferred.canceller();
+        deferred.discard();
+        Kept(Box::new(move || canceller.cancel()), None)
+    }
 }
 
 impl Scene {
@@ -188,7 +222,10 @@ impl Scene {
         let reactor = l.reactor();
         let port = reactor.listen_tcp(any(), || Carrier(())).expect("a free port");
         l.begin(|_| Ok(())).expect("the setup does not fail");
-        Scene { l, reactor, network, port, bombs: Rc::default() }
+        network.set_silent(UnixAddress::from("/silent"));
+        network.set_silent(std::net::SocketAddr::from(SILENT));
+        let _ = network.listen(PEER, 50).expect("a free port");
+        Scene { l, reactor, network, port, bombs: Rc::default(), kept: Vec::new(), wire: None }
     }
 
     fn bomb(&self) -> Bomb {
@@ -205,42 +242,29 @@ impl Scene {
         move || arm(Bomb(bombs.clone()))
     }
 
-    /// Listens, and makes the turns that open the port.
-    fn listens<E: fmt::Debug>(&mut self, listen: impl FnOnce(&Scene) -> Result<Port, E>) -> Port {
-        let port = listen(self).expect("it is free");
-        self.turns();
-        port
+    fn keep(&mut self, kept: impl Into<Kept>) {
+        self.kept.push(kept.into());
     }
 
-    fn stops(&mut self, port: &Port) {
-        port.stop_listening().expect("it listens").detach();
-        self.turns();
-    }
-
-    /// A client of this port.
-    fn client(&mut self, port: &Port) -> Wire {
-        let wire = self.network.connect(port.host()).expect("it listens");
-        self.turns();
-        wire
-    }
-
-    /// Makes an attempt to connect, and the turns that start it.
-    fn tries<R>(&mut self, connect: impl FnOnce(&Scene) -> R) -> R {
-        self.network.set_silent(UnixAddress::from("/silent"));
-        self.network.set_silent(std::net::SocketAddr::from(([127, 0, 0, 1], SILENT)));
-        let attempt = connect(self);
-        self.turns();
-        attempt
-    }
-
-    fn stops_connecting(&mut self, connect: impl FnOnce(&Scene) -> Connector) {
-        self.tries(connect).stop_connecting();
-        self.turns();
-    }
-
-    fn cancels<T: 'static>(&mut self, connect: impl FnOnce(&Scene) -> Deferred<T>) {
-        let connecting = self.tries(connect);
-        connecting.cancel();
+    /// A step of a row.
+    fn step(&mut self, step: &str) {
+        match step {
+            "turned" => {}
+            "stopped" | "cancelled" => self.kept.drain(..).for_each(|Kept(end, _)| end()),
+            // A client of the port, and its ends.
+            "a client" => {
+                let host = self.kept[0].1.clone().expect("it is a port");
+                self.wire = Some(self.network.connect(host).expect("it listens"));
+            }
+            // The peer accepts a connection.
+            "accepted" => self.wire = Some(self.network.accept(PEER).expect("it connects")),
+            "closed" => self.wire.take().expect("a connection").close(),
+            "rejected" => assert!(self.wire.take().expect("a connection").is_closed()),
+            "reset" => self.wire.take().expect("a connection").reset(),
+            "dropped once" => assert_eq!(self.bombs.get(), 1, "with its connection"),
+            "seconds" => self.network.advance(Duration::from_secs(2)),
+            _ => panic!("`{step}` is no step"),
+        }
         self.turns();
     }
 
@@ -257,59 +281,31 @@ impl Scene {
     }
 
     fn turns(&mut self) {
-        for _ in 0..6 {
-            self.l.turn(Some(Duration::ZERO)).expect("memory does not fail");
-        }
-    }
-
-    fn pass(&mut self, time: Duration) {
-        self.network.advance(time);
-        self.turns();
+        turns(&mut self.l, 6);
     }
 
     /// Serves one connection, then stops the port.
-    fn serve_once(
-        &mut self,
-        handle: impl AsyncFn(Stream) -> couplet::Result<()> + 'static,
-    ) -> Wire {
-        let serving = self.reactor.serve("tcp:0:interface=127.0.0.1", handle);
-        let port = serving.expect("a free port");
-        let wire = self.client(&port);
-        self.stops(&port);
-        wire
+    fn serve_once(&mut self, handle: impl AsyncFn(Stream) -> couplet::Result<()> + 'static) {
+        self.keep(self.reactor.serve("tcp:0:interface=127.0.0.1", handle));
+        ["a client", "stopped"].iter().for_each(|step| self.step(step));
     }
 
-    /// An outgoing connection that echoes, and its peer.
-    fn open(&mut self) -> (Transport, Wire) {
+    /// An outgoing connection that echoes.
+    fn open(&mut self) -> Transport {
         let made: Rc<RefCell<Option<Transport>>> = Rc::default();
         let slot = made.clone();
-        let connecting = self.reactor.connect_to_deferred(
-            ("127.0.0.1", self.peer().port()),
-            ConnectOptions::default(),
-            || Carrier(()),
-        );
+        let options = ConnectOptions::default();
+        let connecting = self.reactor.connect_to_deferred(PEER, options, || Carrier(()));
         connecting
             .map(move |connection| *slot.borrow_mut() = Some(connection.transport()))
             .detach();
         self.turns();
-        let wire = self.network.accept(self.peer_address()).expect("it connects");
-        let transport = made.take().expect("it is connected");
-        (transport, wire)
+        self.step("accepted");
+        made.take().expect("it is connected")
     }
 
-    fn peer_address(&self) -> std::net::SocketAddr {
-        "127.0.0.1:4000".parse().expect("an address")
-    }
-
-    /// The peer's listening address.
-    fn peer(&self) -> std::net::SocketAddr {
-        let _ = self.network.listen(self.peer_address(), 50); // it may already be listening
-        self.peer_address()
-    }
-
-    /// The endpoint of the peer's listening address.
-    fn peer_endpoint(&self) -> String {
-        format!("tcp:{}", self.peer())
+    fn open_connection(&mut self) -> Connection<Carrier<()>> {
+        self.open().connection()
     }
 
     /// Asserts that a new connection works.
@@ -323,8 +319,26 @@ impl Scene {
     }
 }
 
+const fn local(port: u16) -> std::net::SocketAddr {
+    std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), port)
+}
+
 fn any() -> std::net::SocketAddr {
-    "127.0.0.1:0".parse().expect("an address")
+    local(0)
+}
+
+/// The address of the peer's port.
+const PEER: std::net::SocketAddr = local(4000);
+
+/// The TCP address that answers no connect; nothing listens at port 9.
+const SILENT: ([u8; 4], u16) = ([127, 0, 0, 1], 10);
+
+fn silent_tcp() -> (&'static str, u16) {
+    ("127.0.0.1", SILENT.1)
+}
+
+fn silent_path() -> UnixAddress {
+    UnixAddress::from("/silent")
 }
 
 fn turns(l: &mut Loop, count: usize) {
@@ -342,11 +356,24 @@ fn supervise(s: &mut Scene, service: impl Service + 'static, end: fn(&mut Superv
     end(&mut supervisor);
     s.turns();
     s.reactor.call_soon(drops(supervisor));
-    s.turns();
+}
+
+fn removes(supervisor: &mut Supervisor) {
+    supervisor.remove("it").discard();
+}
+
+/// A service that only starts.
+fn starts() -> FunctionService {
+    FunctionService::new("it", |_| Deferred::succeed(()))
 }
 
 /// Makes a closure own its bomb.
 fn holds(_: &Bomb) {}
+
+/// [`holds`], with a result.
+fn with<T>(_: &Bomb, result: T) -> T {
+    result
+}
 
 /// A closure that owns its bomb, and does nothing when it is called.
 fn owns(bomb: Bomb) -> impl Fn() + 'static {
@@ -365,10 +392,7 @@ fn told<P>(bomb: Bomb) -> impl FnOnce(&mut P, &Transport) + 'static {
 
 /// Lends the socket to a closure that owns this bomb.
 fn lend(transport: &Transport, bomb: Bomb) {
-    transport.with_socket(move |_| {
-        holds(&bomb);
-        Ok(())
-    });
+    transport.with_socket(move |_| with(&bomb, Ok(())));
 }
 
 /// A task that owns its bomb, and never ends.
@@ -386,10 +410,13 @@ fn missing_and_cat() -> [Command; 2] {
     ["/nowhere", "/bin/cat"].map(Command::new)
 }
 
-const HOUR: Duration = Duration::from_secs(3600);
+/// Bytes that panic when they are dropped.
+fn bytes(number: u32) -> Bytes {
+    Bytes::from_owner(Shell(number))
+}
 
-/// The port of a TCP address that answers no connect; nothing listens at port 9.
-const SILENT: u16 = 10;
+const HOUR: Duration = Duration::from_secs(3600);
+const SECOND: Duration = Duration::from_secs(1);
 
 type Act = fn(&mut Scene);
 
@@ -397,9 +424,14 @@ thread_local! {
     static BOMB: RefCell<Option<Bomb>> = const { RefCell::new(None) };
 }
 
-/// An endpoint whose layers own a bomb, and which rejects all connections.
-#[derive(Debug)]
-struct Bombed;
+/// An endpoint whose layers own a bomb, and which rejects all connections; one that chooses no socket,
+/// by a closure that owns a bomb; and one that fails instead of listening.
+#[derive(Debug, PartialEq)]
+enum Bombed {
+    Layers,
+    Choice,
+    Failure,
+}
 
 impl fmt::Display for Bombed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -410,157 +442,114 @@ impl fmt::Display for Bombed {
 impl ServerEndpoint for Bombed {
     fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> couplet::Result<Port> {
         let bomb = BOMB.take();
-        let factory = factory.layered("bombed", move |_| {
-            bomb.iter().for_each(holds);
-            None
-        });
-        Ok(reactor.listen_tcp(any(), factory)?)
-    }
-}
-
-/// Chooses no socket, by a closure that owns a value; or fails without listening.
-#[derive(Debug)]
-struct Chooses {
-    fails: bool,
-}
-
-impl fmt::Display for Chooses {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "chooses:")
-    }
-}
-
-impl ServerEndpoint for Chooses {
-    fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> couplet::Result<Port> {
-        let bomb = BOMB.take();
-        let factory = factory.on_socket(move |_| {
-            bomb.iter().for_each(holds);
-            None
-        });
-        match self.fails {
-            true => Err(Failure::msg("it fails")),
-            false => Ok(reactor.listen_tcp(any(), factory)?),
+        let factory = match self {
+            Bombed::Layers => factory.layered("bombed", move |_| {
+                bomb.iter().for_each(holds);
+                None
+            }),
+            Bombed::Choice | Bombed::Failure => factory.on_socket(move |_| {
+                bomb.iter().for_each(holds);
+                None
+            }),
+        };
+        match self {
+            Bombed::Failure => Err(Failure::msg("it fails")),
+            _ => Ok(reactor.listen_tcp(any(), factory)?),
         }
     }
 }
 
-/// The function under test, how the value ends, and the test. Each test passes bombs to the loop,
+impl Scene {
+    fn listen_bombed(&mut self, endpoint: Bombed) {
+        BOMB.set(Some(self.bomb()));
+        self.keep(self.reactor.listen(endpoint, self.factory()));
+    }
+}
+
+macro_rules! ways {
+    ($($(#[$when:meta])* $function:literal, $steps:literal: $act:expr;)*) => {
+        &[$($(#[$when])* ($function, $steps, $act)),*]
+    };
+}
+
+/// The function under test, the steps that follow, and the test. Each test passes bombs to the loop,
 /// which drops them when it is dropped itself, if not earlier.
-const WAYS: &[(&str, &str, Act)] = &[
-    ("Reactor::listen_udp", "the port stops", |s| {
-        let port = s.reactor.listen_udp(any(), Receives(s.bomb())).expect("a free port");
-        s.turns();
-        drop(port.stop_listening());
-        s.turns();
-    }),
-    ("Reactor::listen_udp_with", "the loop is dropped", |s| {
-        let receives = Receives(s.bomb());
-        let port = s.reactor.listen_udp_with(any(), DatagramOptions::default(), receives);
-        drop(port.expect("a free port"));
-        s.turns();
-    }),
-    ("Reactor::connect_udp", "it never starts", |s| {
-        let port = s.reactor.connect_udp(s.peer_address(), Receives(s.bomb()));
-        drop(port.expect("a free port").stop_listening());
-    }),
-    ("Reactor::adopt_datagrams", "there are no sockets, and its loop is dropped", |s| {
+const WAYS: &[(&str, &str, Act)] = ways! {
+    "Reactor::listen_udp", "turned, stopped": |s| s.keep(s.reactor.listen_udp(any(), Receives(s.bomb())));
+    "Reactor::listen_udp_with", "turned": |s| {
+        let options = DatagramOptions::default();
+        s.keep(s.reactor.listen_udp_with(any(), options, Receives(s.bomb())));
+    };
+    "Reactor::connect_udp", "stopped": |s| s.keep(s.reactor.connect_udp(PEER, Receives(s.bomb())));
+    // There are no sockets in memory.
+    "Reactor::adopt_datagrams", "": |s| {
         let socket = || std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");
         let adopt = |reactor: &Reactor, bomb| {
             reactor.adopt_datagrams(socket(), DatagramOptions::default(), Receives(bomb))
         };
         adopt(&s.reactor, s.bomb()).expect_err("it is in memory");
-        let l = real_loop();
-        adopt(&l.reactor(), s.bomb()).expect("a UDP socket");
-    }),
-    ("Reactor::listen_unix_datagrams", "the name is taken", |s| {
-        let options = DatagramOptions::default();
-        let (one, two) = (Receives(s.bomb()), Receives(s.bomb()));
-        let first = s.reactor.listen_unix_datagrams("a", options.clone(), one);
-        drop(first.expect("a free name"));
-        let second = s.reactor.listen_unix_datagrams("a", options, two);
-        assert!(second.is_err(), "the name is taken");
-    }),
-    ("DatagramPort::tell", "the port stops first", |s| {
-        let bomb = s.bomb();
-        let port = s.reactor.listen_udp(any(), Receives(s.bomb())).expect("a free port");
+        adopt(&real_loop().reactor(), s.bomb()).expect("a UDP socket");
+    };
+    "Reactor::listen_unix_datagrams", "": |s| {
+        let listen = || {
+            s.reactor.listen_unix_datagrams("a", DatagramOptions::default(), Receives(s.bomb()))
+        };
+        let first = listen().expect("a free name");
+        assert!(listen().is_err(), "the name is taken");
+        drop(first);
+    };
+    // The port stops before.
+    "DatagramPort::tell", "": |s| {
+        let (port, bomb) = (s.reactor.listen_udp(any(), Receives(s.bomb())).expect("a port"), s.bomb());
         s.turns();
         drop(port.stop_listening());
         port.tell(move |_, _| holds(&bomb));
+    };
+    "DatagramPort::call_later", "": |s| {
+        let (port, bomb) = (s.reactor.listen_udp(any(), Receives(s.bomb())).expect("a port"), s.bomb());
         s.turns();
-    }),
-    ("DatagramPort::call_later", "the port stops first", |s| {
-        let bomb = s.bomb();
-        let port = s.reactor.listen_udp(any(), Receives(s.bomb())).expect("a free port");
-        s.turns();
-        port.call_later(Duration::from_secs(1), move |_, _| holds(&bomb));
+        port.call_later(SECOND, move |_, _| holds(&bomb));
         drop(port.stop_listening());
-        s.turns();
-    }),
-    ("DatagramPort::ask", "it runs", |s| {
-        let bomb = s.bomb();
-        let port = s.reactor.listen_udp(any(), Receives(s.bomb())).expect("a free port");
+    };
+    "DatagramPort::ask", "": |s| {
+        let (port, bomb) = (s.reactor.listen_udp(any(), Receives(s.bomb())).expect("a port"), s.bomb());
         port.ask(move |_, _| holds(&bomb)).discard();
-        s.turns();
-    }),
-    ("listen_tcp", "the port is stopped", |s| {
-        let port = s.listens(|s| s.reactor.listen_tcp(any(), s.factory()));
-        s.stops(&port);
-    }),
-    ("listen_at", "the port is open when the run ends", |s| {
-        s.listens(|s| s.reactor.listen_at(any(), ListenOptions::default(), s.factory()));
-    }),
-    ("listen_tcp", "the loop ends before it starts listening", |s| {
-        s.reactor.listen_tcp(any(), s.factory()).expect("a free port");
-    }),
-    ("listen_unix", "the port is stopped", |s| {
-        let port = s.listens(|s| s.reactor.listen_unix("/port", s.factory()));
-        s.stops(&port);
-    }),
-    ("listen_at", "the loop ends before it starts listening", |s| {
-        let (options, factory) = (ListenOptions::default(), s.factory());
-        s.reactor.listen_at(UnixAddress::from("/port"), options, factory).expect("a free path");
-    }),
-    ("connect_unix", "refused", |s| {
-        s.tries(|s| s.reactor.connect_unix("/nobody", s.factory()));
-    }),
-    ("connect_to", "stopped", |s| {
-        s.stops_connecting(|s| {
-            s.reactor.connect_to(
-                UnixAddress::from("/silent"),
-                ConnectOptions::default(),
-                s.factory(),
-            )
-        });
-    }),
-    ("connect_to_deferred", "cancelled", |s| {
-        s.cancels(|s| {
-            s.reactor.connect_to_deferred(
-                UnixAddress::from("/silent"),
-                ConnectOptions::default(),
-                s.factory(),
-            )
-        });
-    }),
-    ("layered", "the port is stopped", |s| {
+    };
+    "listen_tcp", "turned, stopped": |s| s.keep(s.reactor.listen_tcp(any(), s.factory()));
+    // The loop ends before it starts listening.
+    "listen_tcp", "": |s| s.keep(s.reactor.listen_tcp(any(), s.factory()));
+    "listen_at", "turned": |s| s.keep(s.reactor.listen_at(any(), ListenOptions::default(), s.factory()));
+    "listen_at", "": |s| {
+        let path = UnixAddress::from("/port");
+        s.keep(s.reactor.listen_at(path, ListenOptions::default(), s.factory()));
+    };
+    "listen_unix", "turned, stopped": |s| s.keep(s.reactor.listen_unix("/port", s.factory()));
+    "connect_unix", "turned": |s| s.keep(s.reactor.connect_unix("/nobody", s.factory()));
+    "connect_to", "turned, stopped": |s| {
+        s.keep(s.reactor.connect_to(silent_path(), ConnectOptions::default(), s.factory()));
+    };
+    "connect_to", "turned, stopped": |s| {
+        s.keep(s.reactor.connect_to(silent_tcp(), ConnectOptions::default(), s.factory()));
+    };
+    "connect_to", "turned": |s| {
+        s.keep(s.reactor.connect_to(local(9), ConnectOptions::default(), s.factory()));
+    };
+    "connect_to_deferred", "turned, cancelled": |s| {
+        s.keep(s.reactor.connect_to_deferred(silent_path(), ConnectOptions::default(), s.factory()));
+    };
+    "connect_to_deferred", "turned, cancelled": |s| {
+        s.keep(s.reactor.connect_to_deferred(silent_tcp(), ConnectOptions::default(), s.factory()));
+    };
+    "layered", "turned, stopped": |s| s.listen_bombed(Bombed::Layers);
+    "layered", "turned, a client, rejected": |s| s.listen_bombed(Bombed::Layers);
+    "on_socket", "turned, stopped": |s| s.listen_bombed(Bombed::Choice);
+    "on_socket", "": |s| {
         BOMB.set(Some(s.bomb()));
-        let port = s.listens(|s| s.reactor.listen(Bombed, s.factory()));
-        s.stops(&port);
-    }),
-    ("layered", "the connection is rejected", |s| {
-        BOMB.set(Some(s.bomb()));
-        let port = s.listens(|s| s.reactor.listen(Bombed, s.factory()));
-        assert!(s.client(&port).is_closed());
-    }),
-    ("on_socket", "the port listens, and the endpoint fails", |s| {
-        BOMB.set(Some(s.bomb()));
-        let port = s.listens(|s| s.reactor.listen(Chooses { fails: false }, s.factory()));
-        s.stops(&port);
-        BOMB.set(Some(s.bomb()));
-        s.reactor.listen(Chooses { fails: true }, s.factory()).expect_err("it fails");
-    }),
-    ("Sharing::on_one_socket", "dropped with its last clone", |_| {
-        let before = SHELLS.get();
-        let shell = Shell(1);
+        s.reactor.listen(Bombed::Failure, s.factory()).expect_err("it fails");
+    };
+    // Dropped with its last clone.
+    "Sharing::on_one_socket", "": |_| {
+        let (before, shell) = (SHELLS.get(), Shell(1));
         let sharing = Sharing::new(2).on_one_socket(move |_| {
             let _ = &shell;
             None
@@ -568,236 +557,154 @@ const WAYS: &[(&str, &str, Act)] = &[
         drop(sharing.clone());
         drop(sharing);
         assert_eq!(SHELLS.get(), before + 1);
-    }),
-    ("Supervisor::drain_by", "another one replaces it, and the supervisor is dropped", |s| {
-        let drains = |bomb: Bomb| {
-            move |_: &Reactor| {
-                holds(&bomb);
-                Deferred::succeed(())
-            }
-        };
+    };
+    // Another one replaces it, and the supervisor is dropped.
+    "Supervisor::drain_by", "": |s| {
+        let drains = |bomb: Bomb| move |_: &Reactor| with(&bomb, Deferred::succeed(()));
         let supervisor = Supervisor::new("it").drain_by(drains(s.bomb()));
         drop(supervisor.drain_by(drains(s.bomb())));
-    }),
-    ("listen", "its protocols are dropped", |s| {
-        let port = s.listens(|s| s.reactor.listen("tcp:0:interface=127.0.0.1", s.armed(Carrier)));
-        s.client(&port).close();
-        s.turns();
-        assert_eq!(s.bombs.get(), 1, "a protocol is dropped with its connection");
-    }),
-    ("listen", "its protocols are alive when the loop is dropped", |s| {
-        let port = s.listens(|s| s.reactor.listen("tcp:0:interface=127.0.0.1", s.armed(Carrier)));
-        std::mem::forget(s.client(&port));
-    }),
-    ("connect_tcp", "refused", |s| {
-        s.tries(|s| s.reactor.connect_tcp("127.0.0.1", 9, s.factory()));
-    }),
-    ("connect_to", "stopped", |s| {
-        s.stops_connecting(|s| {
-            s.reactor.connect_to(("127.0.0.1", SILENT), ConnectOptions::default(), s.factory())
-        });
-    }),
-    ("connect_to_deferred", "cancelled", |s| {
-        s.cancels(|s| {
-            s.reactor.connect_to_deferred(
-                ("127.0.0.1", SILENT),
-                ConnectOptions::default(),
-                s.factory(),
-            )
-        });
-    }),
-    ("connect_to", "refused", |s| {
-        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 9));
-        s.tries(|s| s.reactor.connect_to(address, ConnectOptions::default(), s.factory()));
-    }),
-    ("connect_to_deferred", "cancelled", |s| {
-        let to = UnixAddress::from("/silent");
-        s.cancels(|s| s.reactor.connect_to_deferred(to, ConnectOptions::default(), s.factory()));
-    }),
-    ("listen", "its endpoint is none", |s| {
+    };
+    "listen", "turned, a client, closed, dropped once": |s| {
+        s.keep(s.reactor.listen("tcp:0:interface=127.0.0.1", s.armed(Carrier)));
+    };
+    "listen", "turned, a client": |s| {
+        s.keep(s.reactor.listen("tcp:0:interface=127.0.0.1", s.armed(Carrier)));
+    };
+    "connect_tcp", "turned": |s| s.keep(s.reactor.connect_tcp("127.0.0.1", 9, s.factory()));
+    // Its endpoint is none.
+    "listen", "": |s| {
         s.reactor.listen("no endpoint", s.factory()).map(drop).expect_err("a space");
         s.reactor.listen("log:tcp:0:file=/", s.factory()).map(drop).expect_err("a folder");
-    }),
-    ("connect", "its endpoint is none", |s| {
-        s.reactor.connect("no endpoint", s.factory()).discard();
-        s.reactor.connect("log:127.0.0.1:9:file=/", s.factory()).discard();
-    }),
-    ("connect", "closed", |s| {
-        let connecting = s.reactor.connect(s.peer_endpoint(), s.factory());
-        connecting.map(|connection| connection.transport().lose_connection()).detach();
-        s.turns();
-        s.network.accept(s.peer_address()).expect("it connects").close();
-        s.turns();
-    }),
-    ("connect_to_check", "its endpoint is none, and closed", |s| {
-        s.reactor.connect_to_check("no endpoint", s.factory()).discard();
-        let connecting = s.reactor.connect_to_check(s.peer_endpoint(), s.factory());
-        connecting.map(|connection| connection.transport().lose_connection()).detach();
-        s.turns();
-        s.network.accept(s.peer_address()).expect("it connects").close();
-        s.turns();
-    }),
-    ("connect_for", "refused, and lost with its connection", |s| {
-        let (client, _wire) = s.open();
-        s.reactor.connect_for(&client, "tcp:127.0.0.1:9", s.factory()).discard();
-        s.reactor.connect_for(&client, "no endpoint", s.factory()).discard();
-        s.turns();
-    }),
-    ("connect_protocol", "refused, cancelled, and lost", |s| {
-        let carrier = s.armed(Carrier);
-        s.reactor.connect_protocol("tcp:127.0.0.1:9", carrier()).discard();
-        s.turns();
-        s.network.set_silent(std::net::SocketAddr::from(([127, 0, 0, 1], 9)));
-        let connecting = s.reactor.connect_protocol("tcp:127.0.0.1:9", carrier());
-        s.turns();
-        connecting.cancel();
-        s.reactor.connect_protocol(s.peer_endpoint(), carrier()).detach();
-        s.turns();
-        s.network.accept(s.peer_address()).expect("it connects").close();
-        s.turns();
-        assert_eq!(s.bombs.get(), 3, "each is dropped with its attempt or its connection");
-    }),
-    ("connect", "its protocol comes too late", |s| {
-        // The attempt is stopped while the protocol is being built.
+    };
+    "connect", "": |s| s.keep(s.reactor.connect("no endpoint", s.factory()));
+    "connect", "": |s| s.keep(s.reactor.connect("log:127.0.0.1:9:file=/", s.factory()));
+    "connect", "turned, accepted, closed": |s| {
+        let connecting = s.reactor.connect(format!("tcp:{PEER}"), s.factory());
+        s.keep(connecting.map(|connection| connection.transport().lose_connection()));
+    };
+    "connect_to_check", "": |s| s.keep(s.reactor.connect_to_check("no endpoint", s.factory()));
+    "connect_to_check", "turned, accepted, closed": |s| {
+        let connecting = s.reactor.connect_to_check(format!("tcp:{PEER}"), s.factory());
+        s.keep(connecting.map(|connection| connection.transport().lose_connection()));
+    };
+    "connect_for", "turned": |s| {
+        let client = s.open();
+        s.keep(s.reactor.connect_for(&client, "tcp:127.0.0.1:9", s.factory()));
+        s.keep(s.reactor.connect_for(&client, "no endpoint", s.factory()));
+    };
+    "connect_protocol", "turned, dropped once": |s| {
+        s.keep(s.reactor.connect_protocol("tcp:127.0.0.1:9", s.armed(Carrier)()));
+    };
+    "connect_protocol", "turned, cancelled, dropped once": |s| {
+        s.keep(s.reactor.connect_protocol("tcp:127.0.0.1:10", s.armed(Carrier)()));
+    };
+    "connect_protocol", "turned, accepted, closed, dropped once": |s| {
+        s.keep(s.reactor.connect_protocol(format!("tcp:{PEER}"), s.armed(Carrier)()));
+    };
+    // The attempt is stopped while the protocol is being built, which is unused.
+    "connect", "turned, dropped once": |s| {
         let connector: Rc<RefCell<Option<Connector>>> = Rc::default();
-        let (slot, carrier, port) = (connector.clone(), s.armed(Carrier), s.peer().port());
-        let made = s.reactor.connect_tcp("127.0.0.1", port, move || {
-            slot.borrow().as_ref().expect("it is set").stop_connecting();
+        let (slot, carrier) = (connector.clone(), s.armed(Carrier));
+        let made = s.reactor.connect_tcp("127.0.0.1", PEER.port(), move || {
+            slot.take().expect("it is set").stop_connecting();
             carrier()
         });
         *connector.borrow_mut() = Some(made);
-        s.turns();
-        connector.take();
-        assert_eq!(s.bombs.get(), 1, "that protocol is unused");
-    }),
-    ("Shared::new", "its port is stopped", |s| {
-        let shared = Shared::new(s.factory());
-        let port = s.reactor.listen_tcp(any(), shared.clone()).expect("a free port");
-        drop(shared);
-        s.turns();
-        port.stop_listening().expect("it listens").detach();
-        drop(port);
-        s.turns();
-    }),
-    ("Shared::tell", "called too late", |s| {
+    };
+    "Shared::new", "turned, stopped": |s| s.keep(s.reactor.listen_tcp(any(), Shared::new(s.factory())));
+    // Called too late.
+    "Shared::tell", "": |s| {
         let shared = Shared::new(s.factory());
         s.reactor.listen_tcp(any(), shared.clone()).expect("a free port");
         s.turns();
-        let bomb = s.bomb();
-        shared.tell(move |_| drop(bomb));
-        let bomb = s.bomb();
-        shared.tell(move |_| std::mem::forget(bomb));
-    }),
-    ("ReconnectingClientFactory::new", "stopped while it waits", |s| {
-        s.stops_connecting(|s| {
-            s.reactor.connect_tcp("127.0.0.1", 9, ReconnectingClientFactory::new(s.factory()))
-        });
-    }),
-    ("ReconnectingClientFactory::with", "dropped with the loop", |s| {
+        let (one, two) = (s.bomb(), s.bomb());
+        shared.tell(move |_| drop(one));
+        shared.tell(move |_| std::mem::forget(two));
+    };
+    // Stopped while it waits.
+    "ReconnectingClientFactory::new", "turned, stopped": |s| {
+        s.keep(s.reactor.connect_tcp("127.0.0.1", 9, ReconnectingClientFactory::new(s.factory())));
+    };
+    "ReconnectingClientFactory::with", "turned": |s| {
         let factory = ReconnectingClientFactory::with(|_| s.factory());
-        s.reactor.connect_tcp("127.0.0.1", 9, factory);
-        s.turns();
-    }),
-    ("ClientService::new", "dropped with the loop", |s| {
-        s.tries(|s| {
-            ClientService::new(&s.reactor, "tcp:192.0.2.1:1", s.factory()).expect("good").start();
-        });
-    }),
-    ("ClientService::prepare", "called, and dropped when the service has stopped", |s| {
+        s.keep(s.reactor.connect_tcp("127.0.0.1", 9, factory));
+    };
+    "ClientService::new", "turned": |s| {
+        ClientService::new(&s.reactor, "tcp:192.0.2.1:1", s.factory()).expect("good").start();
+    };
+    // Called, and dropped when the service has stopped.
+    "ClientService::prepare", "": |s| {
         let (bomb, port) = (s.bomb(), s.port.host().to_string());
         let service = ClientService::new(&s.reactor, &port, || Carrier(())).expect("good");
-        let service = service.prepare(move |_| {
-            holds(&bomb);
-            Deferred::succeed(())
-        });
+        let service = service.prepare(move |_| with(&bomb, Deferred::succeed(())));
         service.start();
         s.turns();
         service.stop().detach();
         s.reactor.call_soon(drops(service));
-        s.turns();
-    }),
-    ("ClientService::retry_policy", "called, and dropped with the loop", |s| {
+    };
+    "ClientService::retry_policy", "": |s| {
         let bomb = s.bomb();
         let service = ClientService::new(&s.reactor, "tcp:127.0.0.1:1", || Carrier(()));
-        let policy = move |_: u32, _: &Reactor| {
-            holds(&bomb);
-            Duration::from_secs(1)
-        };
+        let policy = move |_: u32, _: &Reactor| with(&bomb, SECOND);
         service.expect("good").retry_policy(policy).start();
-        s.turns();
-    }),
-    ("on_turned_away", "called, and dropped with its port", |s| {
+    };
+    "on_turned_away", "turned, a client": |s| {
         let bomb = s.bomb();
         let limit = LimitConnections::new(0).on_turned_away(move |_| holds(&bomb));
-        let port = s.listens(|s| s.reactor.listen_tcp(any(), limit.wrap(|| Carrier(()))));
-        s.client(&port);
-    }),
-    ("call_later", "dropped with the run", |s| {
-        s.reactor.call_later(HOUR, drops(s.bomb()));
-    }),
-    ("call_later", "cancelled", |s| {
-        assert!(s.reactor.call_later(HOUR, drops(s.bomb())).cancel());
-    }),
-    ("call_soon", "made", |s| {
-        s.reactor.call_soon(drops(s.bomb()));
-        s.turns();
-    }),
-    ("defer_later", "cancelled", |s| {
+        s.keep(s.reactor.listen_tcp(any(), limit.wrap(|| Carrier(()))));
+    };
+    "call_later", "": |s| drop(s.reactor.call_later(HOUR, drops(s.bomb())));
+    "call_later", "": |s| assert!(s.reactor.call_later(HOUR, drops(s.bomb())).cancel());
+    "call_soon", "turned": |s| drop(s.reactor.call_soon(drops(s.bomb())));
+    "defer_later", "cancelled": |s| {
         let bomb = s.bomb();
-        let late = move || {
+        s.keep(s.reactor.defer_later(HOUR, move || {
             drop(bomb);
             Ok(())
-        };
-        s.reactor.defer_later(HOUR, late).cancel();
-    }),
-    ("timeout", "timed out", |s| {
+        }));
+    };
+    "timeout", "turned, seconds": |s| {
         let (never, reactor) = (forever(s.bomb()), s.reactor.clone());
-        let limited = async move { reactor.timeout(Duration::from_secs(1), never).await };
-        s.reactor.spawn(limited).discard();
-        s.turns();
-        s.pass(Duration::from_secs(2));
-    }),
-    ("serve", "the port is stopped, and a handler waits until the run ends", |s| {
+        s.keep(s.reactor.spawn(async move { reactor.timeout(SECOND, never).await }));
+    };
+    // The port is stopped, and a handler waits until the run ends.
+    "serve", "": |s| {
         let (bomb, another) = (s.bomb(), Rc::new(RefCell::new(Some(s.bomb()))));
         s.serve_once(async move |mut stream| {
             let (_one, _two) = (&bomb, another.take());
             stream.read_line().await?;
             Ok(())
         });
-    }),
-    ("serve", "the handler ends after its port", |s| {
+    };
+    // The handler ends after its port.
+    "serve", "": |s| {
         let bomb = s.bomb();
-        let wire = s.serve_once(async move |mut stream| {
+        s.serve_once(async move |mut stream| {
             let _one = &bomb;
             stream.read_line().await?;
             Ok(())
         });
-        wire.push(b"a line\n");
-        s.turns();
-    }),
-    ("framed", "its task is cancelled by the end of the run", |s| {
-        let (transport, _wire) = s.open();
-        let bomb = s.bomb();
+        s.wire.as_ref().expect("a client").push(b"a line\n");
+    };
+    // Its task is cancelled by the end of the run.
+    "framed", "turned": |s| {
+        let (transport, bomb) = (s.open(), s.bomb());
         let mut messages = Stream::new(&transport).framed(|_| Carrier(bomb));
         s.turns();
-        s.reactor.spawn(async move { Ok(messages.next().await?) }).discard();
-        s.turns();
-    }),
-    ("spawn", "cancelled, ended, and dropped with the run", |s| {
-        let task = s.reactor.spawn(forever(s.bomb()));
-        s.turns();
-        task.cancel();
+        s.keep(s.reactor.spawn(async move { Ok(messages.next().await?) }));
+    };
+    "spawn", "turned, cancelled": |s| s.keep(s.reactor.spawn(forever(s.bomb())));
+    "spawn", "turned": |s| s.keep(s.reactor.spawn(forever(s.bomb())));
+    "spawn", "turned": |s| {
         let result = s.bomb();
         s.reactor.spawn(async move { Ok(result) }).detach();
-        s.reactor.spawn(forever(s.bomb())).detach();
-        s.turns();
-    }),
-    ("spawn_named", "what the task owns", |s| {
+    };
+    "spawn_named", "turned": |s| {
         let bomb = s.bomb();
         s.reactor.spawn_named("a bomb", async move { Ok(bomb) }).detach();
-        s.turns();
-    }),
-    ("spawn_cancellable", "what it was given is dropped with the task", |s| {
+    };
+    // What it was given is dropped with the task.
+    "spawn_cancellable", "": |s| {
         let (one, two) = (s.bomb(), s.bomb());
         let task = s.reactor.spawn_cancellable(async move |cancelling| {
             let _one = one;
@@ -815,8 +722,9 @@ const WAYS: &[(&str, &str, Act)] = &[
         task.cancel();
         task.cancel();
         s.turns();
-    }),
-    ("on", "called when the run ends", |s| {
+    };
+    // Called when the run ends.
+    "on", "": |s| {
         for when in [Shutdown::Before, Shutdown::During, Shutdown::After] {
             let bomb = s.bomb();
             s.reactor.on(when, move || {
@@ -824,424 +732,353 @@ const WAYS: &[(&str, &str, Act)] = &[
                 Deferred::succeed(())
             });
         }
-    }),
-    ("on_snapshot", "replaced and dropped", |s| {
+    };
+    "on_snapshot", "": |s| {
         let (one, two) = (s.bomb(), s.bomb());
         s.l.on_snapshot(move |_| holds(&one));
         s.l.on_snapshot(move |_| holds(&two));
-    }),
-    ("note_rows", "the note is dropped", |s| {
+    };
+    "note_rows", "": |s| {
         let rows = s.bomb();
-        drop(s.reactor.note_rows(move || {
-            holds(&rows);
-            Vec::new()
-        }));
-    }),
-    ("note_rows", "the loop is dropped first", |s| {
+        drop(s.reactor.note_rows(move || with(&rows, Vec::new())));
+    };
+    // The note outlives the loop.
+    "note_rows", "turned": |s| {
         let rows = s.bomb();
-        let note = s.reactor.note_rows(move || {
-            holds(&rows);
-            Vec::new()
-        });
-        s.turns();
-        // It outlives the loop.
-        std::mem::forget(note);
-    }),
-    ("around_wait", "replaced and dropped", |s| {
-        let (one, two) = (s.bomb(), s.bomb());
-        s.l.around_wait(move |wait| {
-            holds(&one);
-            wait();
-        });
-        s.l.around_wait(move |wait| {
-            holds(&two);
-            wait();
-        });
-    }),
-    ("defer_to_thread", "run, and cancelled before", |s| {
-        let job = |shell| s.reactor.defer_to_thread(move || Ok(shell));
-        job(Shell(1)).discard();
-        job(Shell(2)).cancel();
-        s.turns();
-    }),
-    ("Remote::call", "made, and never made", |s| {
-        let remote = s.reactor.remote();
+        std::mem::forget(s.reactor.note_rows(move || with(&rows, Vec::new())));
+    };
+    "around_wait", "": |s| {
+        for bomb in [s.bomb(), s.bomb()] {
+            s.l.around_wait(move |wait| {
+                holds(&bomb);
+                wait();
+            });
+        }
+    };
+    "defer_to_thread", "turned": |s| {
         let shell = Shell(1);
-        remote.call(move |_| drop(shell)).expect("the loop exists");
-        s.turns();
-        let shell = Shell(2);
-        remote.call(move |_| drop(shell)).expect("the loop exists");
-    }),
-    ("Remote::call", "after the loop was dropped", |s| {
+        s.keep(s.reactor.defer_to_thread(move || Ok(shell)));
+    };
+    "defer_to_thread", "cancelled": |s| {
+        let shell = Shell(1);
+        s.keep(s.reactor.defer_to_thread(move || Ok(shell)));
+    };
+    // Made, and never made.
+    "Remote::call", "": |s| {
         let remote = s.reactor.remote();
+        let call = |shell| remote.call(move |_| drop::<Shell>(shell)).expect("the loop exists");
+        call(Shell(1));
+        s.turns();
+        call(Shell(2));
+    };
+    // After the loop was dropped.
+    "Remote::call", "": |s| {
+        let (remote, shell) = (s.reactor.remote(), Shell(1));
         *s = Scene { bombs: s.bombs.clone(), ..Scene::new() };
-        let shell = Shell(1);
         assert!(remote.call(move |_| drop(shell)).is_err());
-    }),
-    ("Remote::tell", "to a connection that was lost", |s| {
-        let (transport, wire) = s.open();
-        wire.reset();
-        s.turns();
-        let shell = Shell(1);
-        let sent =
-            s.reactor.remote().tell(transport.id(), move |_: &mut Carrier<()>, _| drop(shell));
+    };
+    // To a connection that was lost.
+    "Remote::tell", "turned": |s| {
+        let (id, shell) = (s.open().id(), Shell(1));
+        s.step("reset");
+        let sent = s.reactor.remote().tell(id, move |_: &mut Carrier<()>, _| drop(shell));
         sent.expect("the loop exists");
-        s.turns();
-    }),
-    ("broadcast", "where no loop runs", |_| {
-        let shell = Shell(1);
-        let members = couplet::Cluster::new(2).members();
+    };
+    // No loop runs.
+    "broadcast", "": |_| {
+        let (shell, members) = (Shell(1), couplet::Cluster::new(2).members());
         assert_eq!(members.broadcast(move |_| assert_eq!(shell.as_ref().len(), 15)), 0);
-    }),
-    ("block_on_reactor", "in the loop's own thread", |s| {
+    };
+    // In the loop's own thread.
+    "block_on_reactor", "": |s| {
         let shell = Shell(1);
         let blocked = s.reactor.remote().block_on_reactor(move |_| {
             drop(shell);
             Deferred::succeed(())
         });
         assert!(blocked.is_err());
-    }),
-    ("Connection::tell", "made, and dropped with the connection", |s| {
-        let (transport, wire) = s.open();
-        let connection = transport.connection::<Carrier<()>>();
+    };
+    // Made, and dropped with the connection.
+    "Connection::tell", "": |s| {
+        let connection = s.open_connection();
         connection.tell(told(s.bomb()));
         connection.tell(told(s.bomb()));
-        wire.reset();
-        s.turns();
+        s.step("reset");
         assert!(!connection.tell(told(s.bomb())));
-    }),
-    ("ask", "dropped with the connection", |s| {
-        let (transport, wire) = s.open();
-        let connection = transport.connection::<Carrier<()>>();
-        wire.reset();
-        s.turns();
+    };
+    "ask", "": |s| {
+        let connection = s.open_connection();
+        s.step("reset");
         connection.ask(told(s.bomb())).discard();
-    }),
-    ("ask_result", "dropped with the loop", |s| {
-        let (transport, _wire) = s.open();
-        let connection = transport.connection::<Carrier<()>>();
-        let late = s.bomb();
+    };
+    "ask_result", "": |s| {
+        let (connection, late) = (s.open_connection(), s.bomb());
         connection.ask_result(move |_, _| Ok(late)).discard();
-    }),
-    ("Connection::call_later", "dropped with the connection", |s| {
-        let (transport, wire) = s.open();
-        let connection = transport.connection::<Carrier<()>>();
+    };
+    "Connection::call_later", "": |s| {
+        let connection = s.open_connection();
         connection.call_later(HOUR, told(s.bomb()));
-        wire.reset();
-        s.turns();
+        s.step("reset");
         connection.call_later(HOUR, told(s.bomb()));
-    }),
-    ("write_bytes", "sent, cut off, and too late", |s| {
-        let (transport, wire) = s.open();
-        transport.write_bytes(Bytes::from_owner(Shell(1)));
-        transport.write_bytes(Bytes::from_owner(Shell(2)));
+    };
+    // Sent, cut off, and too late.
+    "write_bytes", "": |s| {
+        let transport = s.open();
+        transport.write_bytes(bytes(1));
+        transport.write_bytes(bytes(2));
         s.turns();
-        assert_eq!(wire.take(), [BYTES, BYTES].concat());
+        assert_eq!(s.wire.as_ref().expect("a peer").take(), [BYTES, BYTES].concat());
         s.network.set_capacity(4);
-        transport.write_bytes(Bytes::from_owner(Shell(3)));
-        transport.write_bytes(Bytes::from_owner(Shell(4)));
+        transport.write_bytes(bytes(3));
+        transport.write_bytes(bytes(4));
         s.turns();
         transport.abort_connection();
         s.turns();
-        transport.write_bytes(Bytes::from_owner(Shell(5)));
+        transport.write_bytes(bytes(5));
         s.network.set_capacity(1 << 16);
-    }),
+    };
+    // Unsent when the loop is dropped.
+    "write_bytes", "": |s| {
+        let transport = s.open();
+        transport.write_bytes(bytes(1));
+        transport.write_bytes(bytes(2));
+    };
+    // Stopped, ready, and dropped with the loop. The memory driver has no descriptors.
     #[cfg(unix)]
-    ("watch", "stopped, ready, and dropped with the loop", |s| {
-        // The memory driver has no descriptors.
+    "watch", "": |s| {
         let mut l = real_loop();
-        let pair = || std::os::unix::net::UnixStream::pair().expect("a pair");
-        for stops in [true, false] {
-            let ((ours, _theirs), bomb) = (pair(), s.bomb());
+        for (turned, stops) in [(1, true), (1, false), (0, false)] {
+            let (ours, _theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
+            let bomb = s.bomb();
             let watch = l.reactor().watch(ours, Interest::Writable, move |_, _| holds(&bomb));
-            turns(&mut l, 1);
+            let watch = watch.expect("a socket");
+            turns(&mut l, turned);
             if stops {
-                watch.expect("a socket").stop().discard();
+                watch.stop().discard();
             }
         }
-        let ((ours, _theirs), bomb) = (pair(), s.bomb());
-        let watched = l.reactor().watch(ours, Interest::Writable, move |_, _| holds(&bomb));
-        watched.expect("a socket");
-    }),
-    ("write_bytes", "unsent when the loop is dropped", |s| {
-        let (transport, _wire) = s.open();
-        transport.write_bytes(Bytes::from_owner(Shell(1)));
-        transport.write_bytes(Bytes::from_owner(Shell(2)));
-    }),
-    ("fail", "once, again, and too late", |s| {
-        let (transport, wire) = s.open();
+    };
+    // Once, again, and too late.
+    "fail", "": |s| {
+        let transport = s.open();
         transport.fail(Shell(1));
         transport.fail(Shell(2));
         s.turns();
         transport.fail(Shell(3));
-        wire.close();
-        s.turns();
+        s.step("closed");
         transport.fail(Shell(4));
-    }),
-    ("upgrade", "replaced, lost, and lost with the loop", |s| {
-        let (transport, wire) = s.open();
+    };
+    // Replaced, lost, and lost with the loop.
+    "upgrade", "": |s| {
+        let transport = s.open();
         transport.upgrade(Carrier(s.bomb()));
         transport.upgrade(Carrier(s.bomb()));
         s.turns();
         transport.upgrade(Carrier(s.bomb()));
         s.turns();
         transport.upgrade(Carrier(s.bomb()));
-        wire.reset();
-        s.turns();
+        s.step("reset");
         transport.upgrade(Carrier(s.bomb()));
-        let (transport, _wire) = s.open();
-        transport.upgrade(Carrier(s.bomb()));
-    }),
-    ("Tls::choosing", "its connection is lost before it is called", |s| {
-        let (transport, wire) = s.open();
+        s.open().upgrade(Carrier(s.bomb()));
+    };
+    // Its connection is lost before it is called.
+    "Tls::choosing", "turned, reset": |s| {
+        let (transport, bomb) = (s.open(), s.bomb());
         let options = couplet::layers::tls::ServerTlsOptions::chosen_later();
         let tls = couplet::layers::tls::ServerTls::new(&options).expect("a configuration");
-        let bomb = s.bomb();
         let never = Failure::msg("it is never asked");
-        transport
-            .start_layer(tls.layer(transport.reactor().now()).choosing(move |_| {
-                holds(&bomb);
-                Deferred::fail(never)
-            }))
-            .expect("it may still write");
-        s.turns();
-        wire.reset();
-        s.turns();
-    }),
-    ("upgrade_with", "lost before its turn", |s| {
-        let (transport, _wire) = s.open();
+        let tls = tls.layer(transport.reactor().now());
+        let layer = tls.choosing(move |_| with(&bomb, Deferred::fail(never)));
+        transport.start_layer(layer).expect("it may still write");
+    };
+    "upgrade_with", "": |s| {
+        let transport = s.open();
         transport.upgrade_with(Carrier(s.bomb()), "unread");
         transport.abort_connection();
-        s.turns();
-    }),
-    ("with_socket", "there is none, and the connection is lost", |s| {
-        let (transport, wire) = s.open();
+    };
+    // There is none, and the connection is lost.
+    "with_socket", "": |s| {
+        let transport = s.open();
         lend(&transport, s.bomb());
         s.turns();
         lend(&transport, s.bomb());
-        wire.reset();
-        s.turns();
+        s.step("reset");
         lend(&transport, s.bomb());
-    }),
-    ("with_socket", "it is asked for by a lost connection without handles", |s| {
-        let port = s.listens(|s| s.reactor.listen_tcp(any(), s.armed(Asks)));
-        s.client(&port).reset();
-        s.turns();
-    }),
-    ("with_socket", "it is called", |s| {
-        let mut l = real_loop();
-        let (ours, _theirs) = sockets();
-        let adopted = l.reactor().adopt(ours, s.armed(Carries));
-        adopted.expect("a connected socket").discard();
+    };
+    // A lost connection without handles asks for it.
+    "with_socket", "turned, a client, reset": |s| s.keep(s.reactor.listen_tcp(any(), s.armed(Asks)));
+    "with_socket", "": |s| {
+        let (mut l, (ours, _theirs)) = (real_loop(), sockets());
+        l.reactor().adopt(ours, s.armed(Carries)).expect("a connected socket").discard();
         turns(&mut l, 3);
-    }),
-    ("adopt", "its connection ends, it is cancelled, and its loop is dropped", |s| {
+    };
+    // Its connection ends, it is cancelled, and its loop is dropped.
+    "adopt", "": |s| {
         let mut l = real_loop();
-        let reactor = l.reactor();
-        let (ours, theirs) = sockets();
-        reactor.adopt(ours, s.factory()).expect("a connected socket").discard();
-        let (ours, _theirs) = sockets();
-        let cancelled = reactor.adopt(ours, s.factory()).expect("a connected socket");
+        let adopt = |l: &Loop, socket| l.reactor().adopt(socket, s.factory()).expect("a socket");
+        let [(one, end), (two, _end), (three, _end_too)] = [sockets(), sockets(), sockets()];
+        adopt(&l, one).discard();
+        let cancelled = adopt(&l, two);
         cancelled.cancel();
         cancelled.discard();
-        drop(theirs);
+        drop(end);
         turns(&mut l, 3);
-        let (ours, _theirs) = sockets();
-        reactor.adopt(ours, s.factory()).expect("a connected socket").discard();
-    }),
-    ("take_over", "its connection ends, it is cancelled, and its loop is dropped", |s| {
-        let mut l = real_loop();
-        let (reactor, carrier) = (l.reactor(), s.armed(Carrier));
-        let (moving, theirs) = handed();
-        reactor.take_over(moving, carrier()).expect("a socket").discard();
-        let (moving, _theirs) = handed();
-        let cancelled = reactor.take_over(moving, carrier()).expect("a socket");
+        adopt(&l, three).discard();
+    };
+    "take_over", "": |s| {
+        let (mut l, carrier) = (real_loop(), s.armed(Carrier));
+        let take = |l: &Loop, moving| l.reactor().take_over(moving, carrier()).expect("a socket");
+        let [(one, end), (two, _end), (three, _end_too)] = [handed(), handed(), handed()];
+        take(&l, one).discard();
+        let cancelled = take(&l, two);
         cancelled.cancel();
         cancelled.discard();
-        drop(theirs);
+        drop(end);
         turns(&mut l, 4);
-        let (moving, _theirs) = handed();
-        reactor.take_over(moving, carrier()).expect("a socket").discard();
+        take(&l, three).discard();
         drop(l);
         assert_eq!(s.bombs.get(), 3, "each is dropped with its connection");
-    }),
+    };
+    // It ends, it is not there, and its loop is dropped.
     #[cfg(unix)]
-    ("spawn_process", "it ends, it is not there, and its loop is dropped", |s| {
+    "spawn_process", "": |s| {
         let mut l = real_loop();
-        let hears = Hears(s.bomb());
-        let process = l.reactor().spawn_process(Command::new("/bin/true"), hears);
-        let ended = process.expect("it starts").ended();
+        let spawn = |l: &Loop, path: &str| l.reactor().spawn_process(Command::new(path), Hears(s.bomb()));
+        let ended = spawn(&l, "/bin/true").expect("it starts").ended();
         l.run_until(ended).expect("it ends");
-        let missing = l.reactor().spawn_process(Command::new("/nonexistent"), Hears(s.bomb()));
-        missing.expect_err("there is none");
-        for is_turned in [true, false] {
-            let cat = l.reactor().spawn_process(Command::new("/bin/cat"), Hears(s.bomb()));
-            cat.expect("it starts");
-            if is_turned {
-                turns(&mut l, 1);
-            }
-        }
-    }),
-    ("adopt_port", "its loop is dropped", |s| {
-        let mut l = real_loop();
-        let port = l.reactor().adopt_port(listening(), s.factory());
-        port.expect("a listening socket");
+        spawn(&l, "/nonexistent").expect_err("there is none");
+        spawn(&l, "/bin/cat").expect("it starts");
         turns(&mut l, 1);
-    }),
-    ("adopt_pipe", "its connection ends, and its loop is dropped", |s| {
+        spawn(&l, "/bin/cat").expect("it starts");
+    };
+    "adopt_port", "": |s| {
         let mut l = real_loop();
-        let reactor = l.reactor();
-        let (ours, theirs) = std::io::pipe().expect("a pipe");
-        let adopted = reactor.adopt_pipe(Pipe::reader(ours), s.factory());
-        adopted.expect("a pipe").discard();
-        drop(theirs);
+        l.reactor().adopt_port(listening(), s.factory()).expect("a listening socket");
+        turns(&mut l, 1);
+    };
+    // Its connection ends, and its loop is dropped.
+    "adopt_pipe", "": |s| {
+        let mut l = real_loop();
+        let [(one, end), (two, _end)] = [(); 2].map(|()| std::io::pipe().expect("a pipe"));
+        let adopt = |l: &Loop, pipe| l.reactor().adopt_pipe(Pipe::reader(pipe), s.factory());
+        adopt(&l, one).expect("a pipe").discard();
+        drop(end);
         turns(&mut l, 3);
-        let (ours, _theirs) = std::io::pipe().expect("a pipe");
-        let adopted = reactor.adopt_pipe(Pipe::reader(ours), s.factory());
-        adopted.expect("a pipe").discard();
-    }),
-    ("connect_process", "its program can't be started, and its loop is dropped", |s| {
+        adopt(&l, two).expect("a pipe").discard();
+    };
+    // Its program can't be started, and its loop is dropped.
+    "connect_process", "": |s| {
         let mut l = real_loop();
-        let reactor = l.reactor();
         for command in missing_and_cat() {
-            reactor.connect_process(command, s.factory()).discard();
+            l.reactor().connect_process(command, s.factory()).discard();
         }
         turns(&mut l, 1);
-    }),
-    ("connect_process_with", "its program can't be started, and its loop is dropped", |s| {
+    };
+    "connect_process_with", "": |s| {
         let mut l = real_loop();
-        let reactor = l.reactor();
         for command in missing_and_cat() {
             let lost = WhenLost::default();
-            reactor.connect_process_with(command, lost, s.factory()).discard();
+            l.reactor().connect_process_with(command, lost, s.factory()).discard();
         }
         turns(&mut l, 1);
-    }),
-    ("register_producer", "lost with its connection", |s| {
-        let (transport, wire) = s.open();
+    };
+    // Lost with its connection.
+    "register_producer", "": |s| {
+        let transport = s.open();
         assert!(s.registers(&transport, ProducerKind::Push, |_, _| {}), "it has none");
         s.turns();
         assert!(!s.registers(&transport, ProducerKind::Push, |_, _| {}), "it has one");
-        wire.reset();
-        s.turns();
+        s.step("reset");
         assert!(s.registers(&transport, ProducerKind::Push, |_, _| {}), "stopped immediately");
-    }),
-    ("register_producer", "unregistered", |s| {
-        let (transport, _wire) = s.open();
+    };
+    "register_producer", "": |s| {
+        let transport = s.open();
         assert!(s.registers(&transport, ProducerKind::Push, |_, _| {}));
         transport.unregister_producer();
-    }),
-    ("register_producer", "unregisters itself when it is called", |s| {
-        let (transport, _wire) = s.open();
+    };
+    // Unregisters itself when it is called.
+    "register_producer", "turned": |s| {
+        let transport = s.open();
         let resume = |transport: &Transport, bomb: Bomb| {
             std::mem::forget(bomb);
             transport.unregister_producer();
         };
         assert!(s.registers(&transport, ProducerKind::Pull, resume));
-        s.turns();
-    }),
-    ("register_producer", "replaces itself when it is called", |s| {
-        let (transport, _wire) = s.open();
+    };
+    // Replaces itself when it is called.
+    "register_producer", "turned": |s| {
+        let transport = s.open();
         let resume = |transport: &Transport, bomb: Bomb| {
             transport.unregister_producer();
-            let bomb = Some(bomb);
-            let next =
-                Produces { transport: transport.clone(), resume: |_, b| std::mem::forget(b), bomb };
+            let (resume, bomb) = ((|_, b| std::mem::forget(b)) as fn(&Transport, Bomb), Some(bomb));
+            let next = Produces { transport: transport.clone(), resume, bomb };
             transport.register_producer(next, ProducerKind::Pull).expect("it has none");
         };
         assert!(s.registers(&transport, ProducerKind::Pull, resume));
-        s.turns();
-    }),
-    ("FunctionService::on_stop", "a stopped child is removed", |s| {
-        let stop = owns(s.bomb());
-        let service = FunctionService::new("it", |_| Deferred::succeed(()));
-        let service = service.on_stop(move || {
-            stop();
-            Deferred::succeed(())
-        });
-        supervise(s, service, |supervisor| supervisor.remove("it").discard());
-    }),
-    ("FunctionService::on_health", "a child is dropped with its supervisor", |s| {
+    };
+    "FunctionService::on_stop", "": |s| {
         let bomb = s.bomb();
-        let service = FunctionService::new("it", |_| Deferred::succeed(()));
-        let service = service.on_health(move || {
-            holds(&bomb);
-            Health::Ready
-        });
+        let service = starts().on_stop(move || with(&bomb, Deferred::succeed(())));
+        supervise(s, service, removes);
+    };
+    "FunctionService::on_health", "": |s| {
+        let bomb = s.bomb();
+        let service = starts().on_health(move || with(&bomb, Health::Ready));
         supervise(s, service, |supervisor| supervisor.stop().discard());
-    }),
-    ("StreamServerService::opening", "a child that cannot start is removed", |s| {
+    };
+    // A child that cannot start is removed.
+    "StreamServerService::opening", "": |s| {
         let bomb = s.bomb();
-        let service = StreamServerService::opening("it", move |_| {
-            holds(&bomb);
-            Err(Failure::msg("no port"))
-        });
-        supervise(s, service, |supervisor| supervisor.remove("it").discard());
-    }),
-    ("StreamServerService::on_listening", "a child is removed while it runs", |s| {
+        let fails = move |_: &Reactor| with(&bomb, Err(Failure::msg("no port")));
+        supervise(s, StreamServerService::opening("it", fails), removes);
+    };
+    // A child is removed while it runs.
+    "StreamServerService::on_listening", "": |s| {
         let bomb = s.bomb();
-        let service = StreamServerService::new("it", "localhost:0", || Carrier(()));
-        let service = service.expect("good").on_listening(move |_| holds(&bomb));
-        supervise(s, service, |supervisor| supervisor.remove("it").discard());
-    }),
-    ("DatagramService::opening", "a child that cannot start is removed", |s| {
+        let service = StreamServerService::new("it", "localhost:0", || Carrier(())).expect("good");
+        supervise(s, service.on_listening(move |_| holds(&bomb)), removes);
+    };
+    "DatagramService::opening", "": |s| {
         let bomb = s.bomb();
-        let service = DatagramService::opening::<Receives>("it", move |_| {
-            holds(&bomb);
-            Err(Failure::msg("no port"))
-        });
-        supervise(s, service, |supervisor| supervisor.remove("it").discard());
-    }),
-    ("DatagramService::finish", "a child is removed while it runs", |s| {
+        let fails = move |_: &Reactor| with(&bomb, Err(Failure::msg("no port")));
+        supervise(s, DatagramService::opening::<Receives>("it", fails), removes);
+    };
+    "DatagramService::finish", "": |s| {
         let bomb = s.bomb();
         let nothing = |_: &DatagramTransport, _: &Datagram<'_>| {};
-        let service =
-            DatagramService::opening("it", move |reactor| Ok(reactor.listen_udp(any(), nothing)?));
-        let service = service.finish(move |_| {
-            holds(&bomb);
-            Deferred::succeed(())
-        });
-        supervise(s, service, |supervisor| supervisor.remove("it").discard());
-    }),
-    ("LoopingCall::new", "stopped and dropped", |s| {
+        let service = DatagramService::opening("it", move |reactor| Ok(reactor.listen_udp(any(), nothing)?));
+        supervise(s, service.finish(move |_| with(&bomb, Deferred::succeed(()))), removes);
+    };
+    "LoopingCall::new", "": |s| {
         let call = LoopingCall::new(&s.reactor, owns(s.bomb()));
-        call.start(Duration::from_secs(1)).discard();
+        call.start(SECOND).discard();
         s.turns();
         call.stop();
-    }),
-    ("LoopingCall::with_count", "dropped with the run", |s| {
+    };
+    "LoopingCall::with_count", "turned": |s| {
         let bomb = s.bomb();
-        let call = LoopingCall::with_count(&s.reactor, move |_| holds(&bomb));
-        call.start(Duration::from_secs(1)).discard();
+        LoopingCall::with_count(&s.reactor, move |_| holds(&bomb)).start(SECOND).discard();
+    };
+    // At its end, panicked, stopped, also by itself, and lost with the run.
+    "Cooperator::cooperate", "": |s| {
+        let cooperator = Cooperator::new(&s.reactor).steps(1);
+        let _ended = cooperator.cooperate(endless(s.bomb()).take(1));
+        let panics = endless(s.bomb()).inspect(|()| std::panic::resume_unwind(Box::new("a panic")));
+        let panicked = cooperator.cooperate(panics);
+        panicked.when_done().discard();
+        let stopped = cooperator.cooperate(endless(s.bomb()));
+        let own = Rc::new(RefCell::new(None::<CooperativeTask>));
+        let task = own.clone();
+        let stops_itself = move |()| _ = task.take().expect("it is there").stop();
+        *own.borrow_mut() = Some(cooperator.cooperate(endless(s.bomb()).map(stops_itself)));
         s.turns();
-    }),
-    (
-        "Cooperator::cooperate",
-        "at its end, panicked, stopped, by itself too, and lost with the run",
-        |s| {
-            let cooperator = Cooperator::new(&s.reactor).steps(1);
-            let _ended = cooperator.cooperate(endless(s.bomb()).take(1));
-            let panics = endless(s.bomb()).inspect(|()| {
-                std::panic::resume_unwind(Box::new("a step that panics"));
-            });
-            let panicked = cooperator.cooperate(panics);
-            panicked.when_done().discard();
-            let stopped = cooperator.cooperate(endless(s.bomb()));
-            let own = Rc::new(RefCell::new(None::<CooperativeTask>));
-            let task = own.clone();
-            let stops_itself = endless(s.bomb()).inspect(move |()| {
-                task.take().expect("it is there").stop();
-            });
-            *own.borrow_mut() = Some(cooperator.cooperate(stops_itself));
-            s.turns();
-            stopped.stop();
-            s.turns();
-            let left = cooperator.cooperate(endless(s.bomb()));
-            left.pause();
-            cooperator.cooperate(endless(s.bomb()));
-        },
-    ),
-    ("Cooperator::coiterate", "cancelled, and stopped with its cooperator", |s| {
+        stopped.stop();
+        s.turns();
+        cooperator.cooperate(endless(s.bomb())).pause();
+        cooperator.cooperate(endless(s.bomb()));
+    };
+    // Cancelled, and stopped with its cooperator.
+    "Cooperator::coiterate", "": |s| {
         let cooperator = Cooperator::new(&s.reactor);
         let cancelled = cooperator.coiterate(endless(s.bomb()));
         s.turns();
@@ -1250,8 +1087,8 @@ const WAYS: &[(&str, &str, Act)] = &[
         cooperator.coiterate(endless(s.bomb())).discard();
         s.turns();
         cooperator.stop();
-    }),
-];
+    };
+};
 
 /// Ends a chain, discarding its result.
 trait Discard {
@@ -1265,10 +1102,12 @@ impl<T: 'static> Discard for Deferred<T> {
 }
 
 /// Runs one row of the table in a fresh scene.
-fn try_one(act: Act) {
+fn try_one(steps: &str, act: Act) {
     SHELLS.set(0);
     let mut scene = Scene::new();
     act(&mut scene);
+    steps.split(", ").filter(|step| !step.is_empty()).for_each(|step| scene.step(step));
+    scene.turns();
     scene.check_alive();
     let bombs = scene.bombs.clone();
     scene.l.end().expect("a run ends");
@@ -1286,20 +1125,20 @@ fn short_bytes_are_copied_and_dropped_at_once_even_if_that_panics() {
         }
     }
     let mut scene = Scene::new();
-    let (transport, wire) = scene.open();
+    let transport = scene.open();
     let before = SHELLS.get();
     transport.write_bytes(Bytes::from_owner(Short(Shell(1))));
     assert_eq!(SHELLS.get() - before, 1);
     scene.turns();
-    assert_eq!(wire.take(), BYTES[..512]);
+    assert_eq!(scene.wire.take().expect("a peer").take(), BYTES[..512]);
 }
 
 #[test]
 fn unsent_bytes_may_panic_when_the_last_handle_is_dropped_after_the_loop() {
     let mut scene = Scene::new();
-    let (transport, _wire) = scene.open();
-    transport.write_bytes(Bytes::from_owner(Shell(1)));
-    transport.write_bytes(Bytes::from_owner(Shell(2)));
+    let transport = scene.open();
+    transport.write_bytes(bytes(1));
+    transport.write_bytes(bytes(2));
     let before = SHELLS.get();
     drop(scene);
     drop(transport);
@@ -1310,8 +1149,9 @@ fn unsent_bytes_may_panic_when_the_last_handle_is_dropped_after_the_loop() {
 fn c44_what_a_user_hands_in_may_panic_when_it_is_dropped() {
     let panicked: Vec<_> = WAYS
         .iter()
-        .filter(|(.., act)| std::panic::catch_unwind(|| try_one(*act)).is_err())
-        .map(|(name, end, _)| format!("{name}: {end}"))
+        .enumerate()
+        .filter(|(_, (_, steps, act))| std::panic::catch_unwind(|| try_one(steps, *act)).is_err())
+        .map(|(n, (name, steps, _))| format!("row {n}, {name}: {steps}"))
         .collect();
     assert!(panicked.is_empty(), "the panic of a drop did further harm here: {panicked:#?}");
 }

@@ -3,64 +3,29 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::driver::CloseMode;
 use couplet::{ProducerKind, Transport};
 
-use super::endings::write_big;
-use super::flushing::write_in_pieces;
 use super::kit::{Kit, key_of, s};
-use super::peer::Saw;
-use super::recorder::{A, Broken, On, Recorder, Script};
+use super::plays::scripts;
+use super::recorder::{A, On, Recorder, Script};
 
-pub(crate) fn c20a_after_lose_connection_no_reading_callback_comes(kit: Kit) {
-    for aware in [true, false] {
-        for paused in [true, false] {
-            let mut rig = kit.rig();
-            let script = Script::new();
-            let (a, b) = rig.accept(if aware { script.aware() } else { script });
-            write_big(&rig, &a);
-            if paused {
-                a.transport().pause_producing();
-                rig.turn();
-                b.send(b"0123456789");
-                b.fin();
-                rig.tick();
-            }
-            a.transport().lose_connection();
-            a.transport().resume_producing();
-            rig.turn();
-            if !paused {
-                b.send(b"0123456789");
-                b.fin();
-                rig.tick();
-            }
-            assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
-            let reason = if paused { "Done(Peer)" } else { "Done(Us)" };
-            assert_eq!(rig.lost(&a), reason);
-            assert_eq!(a.log.len(), 2, "{:?}", a.log.entries());
-        }
-    }
-}
+scripts! {
+    fn c20a_after_lose_connection_no_reading_callback_comes()
+        "{aware|plain}; a bytes BIG; {1:a pause; turn; b send 0123456789; b fin; tick|plain}
+        a lose, resume; turn; {1:plain|b send 0123456789; b fin; tick}
+        b sees Fin; a lost {1:Done(Peer)|Done(Us)}; a entries 2";
 
-pub(crate) fn c20a_after_lose_connection_tell_ask_timers_and_write_closed_still_run(kit: Kit) {
-    let (mut rig, a, b) = kit.accept(Script::new());
-    write_big(&rig, &a);
-    a.transport().lose_write_connection();
-    a.transport().lose_connection();
-    rig.turn();
-    let (told, timed) = (a.log.clone(), a.log.clone());
-    assert!(a.tell(move |_| told.note("told")));
-    a.log.watch("asked", a.ask(|_| 7));
-    a.call_later(s(1), move |_| timed.note("timed"));
-    rig.turns(2);
-    rig.pass(s(1));
-    rig.turns(2);
-    assert_eq!(a.log.entries(), ["made", "told", "asked: ok", "timed"]);
-    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
-    rig.until("write_closed", || a.log.has("write_closed"));
-    b.fin();
-    assert_eq!(rig.lost(&a), "Done(Us)");
-    assert_eq!(a.log.entries()[4..], ["write_closed", "lost(Done(Us))"]);
+    fn c20a_after_lose_connection_tell_ask_timers_and_write_closed_still_run()
+        "a bytes BIG, half, lose; turn; a tells note told; a ask asked; a in 1 note timed; turns 2; pass 1; turns 2
+        a log made, told, asked: ok, timed; b sees Fin; a until write_closed; b fin; a lost Done(Us)
+        a log made, told, asked: ok, timed, write_closed, lost(Done(Us))";
+
+    fn c20a_a_panic_drops_unsent_bytes_and_the_peer_sees_a_fin()
+        "a tells write x, panic no more; b sees Fin; b got ",
+        "a pieces; turns 2; a tells panic no more; b ends Panicked(no more); b got-part; b got-some; a closes Normal";
+
+    fn c20a_fail_flushes_what_was_written()
+        "a bytes BIG; {a lose; turn|plain}; a tells fail e, write late; b ends Failed(e); b got BIG; a broke e";
 }
 
 pub(crate) fn c20a_after_a_panic_only_connection_lost_comes(kit: Kit) {
@@ -91,43 +56,6 @@ pub(crate) fn c20a_after_a_panic_only_connection_lost_comes(kit: Kit) {
     assert_eq!(a.log.entries(), ["made", "data(4096)", "stop", "lost(Panicked(no more))"]);
     // The script, which the protocol owns, was dropped too.
     assert_eq!(Rc::strong_count(&captured), 1);
-}
-
-pub(crate) fn c20a_a_panic_drops_unsent_bytes_and_the_peer_sees_a_fin(kit: Kit) {
-    let (mut rig, a, b) = kit.accept(Script::new());
-    a.tell(|transport| {
-        transport.write("x");
-        panic!("no more");
-    });
-    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
-    assert_eq!(b.got(), b"");
-    // With BIG partly sent.
-    let (mut rig, a, b) = kit.accept(Script::new());
-    write_in_pieces(&a.transport(), kit.big());
-    rig.turns(2);
-    a.tell(|_| panic!("no more"));
-    rig.ends(&a, &b, "Panicked(no more)");
-    assert!(kit.big().starts_with(&b.got()));
-    assert!(0 < b.got_len() && b.got_len() < kit.big().len());
-    assert_eq!(rig.counts(&a).closes, [CloseMode::Normal]);
-}
-
-pub(crate) fn c20a_fail_flushes_what_was_written(kit: Kit) {
-    for lost_first in [false, true] {
-        let (mut rig, a, b) = kit.accept(Script::new());
-        write_big(&rig, &a);
-        if lost_first {
-            a.transport().lose_connection();
-            rig.turn();
-        }
-        a.tell(|transport| {
-            transport.fail(Broken("e"));
-            transport.write("late");
-        });
-        rig.ends(&a, &b, "Failed(e)");
-        assert!(b.got() == kit.big());
-        assert_eq!(a.reason().downcast_ref::<Broken>(), Some(&Broken("e")));
-    }
 }
 
 /// Calls `tell` on the connection in its drop.

@@ -2,69 +2,29 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use couplet::{
-    DatagramOptions, Deferred, Group, ListenOptions, LoadLimits, LoopOptions, SendError, Transport,
-};
+use couplet::{DatagramOptions, Group, ListenOptions, LoadLimits, LoopOptions, SendError};
 
 use super::datagrams::Far;
 use super::kit::{Kit, LOOPBACK};
 use super::load::{crowd_at, hold, lost};
-use super::recorder::{Log, Script};
+use super::plays::scripts;
+use super::recorder::Log;
 
-/// Several waiters, whether they ask before or after the end arrives, and while reading is paused.
-pub(crate) fn c55a_each_of_several_waiters_gets_the_peers_end(kit: Kit) {
-    const NAMES: [&str; 3] = ["one", "two", "three"];
-    for paused in [false, true] {
-        for before in 0..=NAMES.len() {
-            let (mut rig, a, b) = kit.accept(Script::new().aware());
-            if paused {
-                a.transport().pause_producing();
-                rig.turn();
-            }
-            let log = Log::default();
-            let ask = |names: &[&'static str]| {
-                names.iter().for_each(|&name| log.watch(name, a.transport().peer_ended()));
-            };
-            ask(&NAMES[..before]);
-            rig.tick();
-            assert_eq!(log.len(), 0);
-            b.fin();
-            rig.tick();
-            ask(&NAMES[before..]);
-            rig.until("the end", || log.len() == NAMES.len());
-            let expected = NAMES.map(|name| format!("{name}: ok"));
-            assert_eq!(log.entries(), expected, "paused: {paused}, {before} before the end");
-        }
-    }
-}
+scripts! {
+    /// Several waiters, whether they ask before or after the end arrives, and while reading is paused.
+    fn c55a_each_of_several_waiters_gets_the_peers_end()
+        "aware; {a pause; turn|plain}
+        a {1:|watch ended one|watch ended one, watch ended two|watch ended one, watch ended two, watch ended three}
+        tick; a log made; b fin; tick
+        a {1:watch ended one, watch ended two, watch ended three|watch ended two, watch ended three|watch ended three|}
+        a until three: ok; a ordered one two three; a count 1 one: ok; a count 1 two: ok; a count 1 three";
 
-/// The waits of one connection all end, several times, and a cancelled one takes none with it.
-pub(crate) fn c71_each_of_several_waiters_gets_room_each_time(kit: Kit) {
-    type Wait = fn(&Transport) -> Deferred<()>;
-    let waits: [Wait; 2] = [Transport::drained, Transport::flushed];
-    for wait in waits {
-        let (mut rig, a, b) = kit.accept(Script::new());
-        for round in 1..=2 {
-            let log = Log::default();
-            a.transport().write(kit.big());
-            rig.turns(3);
-            log.watch("one", wait(&a.transport()));
-            let cancelled = wait(&a.transport());
-            log.watch("two", wait(&a.transport()));
-            cancelled.cancel();
-            drop(cancelled.add_errback(|_| Ok(())));
-            assert_eq!(log.len(), 0, "{round}");
-            rig.until("room", || {
-                b.take_all();
-                log.len() == 2
-            });
-            assert_eq!(log.entries(), ["one: ok", "two: ok"], "{round}");
-            rig.until("everything", || {
-                b.take_all();
-                b.got_len() == round * kit.big().len()
-            });
-        }
-    }
+    /// The waits of one connection all end, several times, and a cancelled one takes none with it.
+    fn c71_each_of_several_waiters_gets_room_each_time()
+        "a write BIG; turns 3; a watch {1:drained|flushed} one, cancelled {1:drained|flushed}, watch {1:drained|flushed} two
+        a log made; b reads-until 1 two; a log made, one: ok, two: ok; b gets BIG
+        a write BIG; turns 3; a watch {1:drained|flushed} one, cancelled {1:drained|flushed}, watch {1:drained|flushed} two
+        a entries 3; b reads-until 2 two; a log made, one: ok, two: ok, one: ok, two: ok; b gets BIG+BIG";
 }
 
 /// Limits for each peer, of the loop and of a port: the smaller one counts.

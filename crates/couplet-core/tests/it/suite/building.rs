@@ -9,9 +9,10 @@ use couplet::{Address, ConnectError, Shared, Transport};
 use crate::logged::logged;
 
 use super::endings::{ENDINGS, Ending};
-use super::kit::{BOTH_ROLES, Kit, Rig, Role, key_of};
+use super::kit::{BOTH_ROLES, Kit, Role, key_of};
 use super::peer::{B, Saw};
-use super::recorder::{A, Broken, Log, Maker, On, Script};
+use super::plays::play;
+use super::recorder::{A, Log, Maker, On, Script};
 
 pub(crate) fn c41_a_shared_factory_starts_once_and_stops_once(kit: Kit) {
     let mut rig = kit.rig();
@@ -105,100 +106,26 @@ pub(crate) fn c43_connect_fails_with_no_protocol(kit: Kit) {
     rig.until("an answer", || log.has("Some(NoProtocol)"));
 }
 
-/// A callback of a protocol, or a call into it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum EntryPoint {
-    Callback(On),
-    Tell,
-    Ask,
-    CallLater,
-}
+/// Plays acts in each callback of a connection, and in each kind of call into it.
+const ENTRIES: &str = "aware; {server|client}
+    {1:once made: ACTS|once data: ACTS|once read_closed: ACTS|once write_closed: ACTS|once resumed: ACTS|plain|plain|plain}
+    tick; {1:plain|b send x|b fin|a half|a pause; turn; a resume|a tells ACTS|a asks asked ACTS|a in 0 ACTS}";
 
-const ENTRY_POINTS: [EntryPoint; 8] = [
-    EntryPoint::Callback(On::Made),
-    EntryPoint::Callback(On::Data),
-    EntryPoint::Callback(On::ReadClosed),
-    EntryPoint::Callback(On::WriteClosed),
-    EntryPoint::Callback(On::Resumed),
-    EntryPoint::Tell,
-    EntryPoint::Ask,
-    EntryPoint::CallLater,
-];
-
-/// Plays `act` at that entry point of a fresh connection.
-fn play(rig: &mut Rig, role: Role, entry: EntryPoint, act: fn(&Transport)) -> (A, B) {
-    let script = match entry {
-        EntryPoint::Callback(on) => Script::new().aware().once(on, act),
-        _ => Script::new(),
-    };
-    let (a, b) = rig.pair(role, script);
-    match entry {
-        EntryPoint::Callback(On::Data) => b.send(b"x"),
-        EntryPoint::Callback(On::ReadClosed) => b.fin(),
-        EntryPoint::Callback(On::WriteClosed) => a.transport().lose_write_connection(),
-        EntryPoint::Callback(On::Resumed) => {
-            a.transport().pause_producing();
-            rig.turn();
-            a.transport().resume_producing();
-        }
-        EntryPoint::Callback(_) => {}
-        EntryPoint::Tell => assert!(a.tell(act)),
-        EntryPoint::Ask => a.log.watch("asked", a.ask(act)),
-        EntryPoint::CallLater => drop(a.call_later(Duration::ZERO, act)),
-    }
-    (a, b)
-}
-
+// Through layers the FIN may be seen a turn before `write_closed` is called.
 pub(crate) fn c44_a_panic_in_any_callback_loses_that_connection(kit: Kit) {
-    for role in BOTH_ROLES {
-        for entry in ENTRY_POINTS {
-            let mut rig = kit.rig();
-            rig.tick();
-            let ((a, b), lines) = logged(|| {
-                let (a, b) = play(&mut rig, role, entry, |_| panic!("no more"));
-                assert_eq!(rig.take_to_the_end(&b), Saw::Fin, "{entry:?}");
-                // Through layers the FIN may be seen a turn before `write_closed` is called.
-                rig.turns(2);
-                (a, b)
-            });
-            b.fin();
-            rig.until("connection_lost", || a.is_lost());
-            rig.turns(3);
-            assert!(a.log.has("lost(Panicked(no more))"), "{:?}", a.log.entries());
-            assert_eq!(lines.len(), 1, "{entry:?}: {lines:?}");
-            assert!(lines[0].contains("no more"), "{lines:?}");
-            assert_eq!(a.log.has("asked: failed"), entry == EntryPoint::Ask);
-            rig.tick();
-        }
-    }
+    let panics = ENTRIES.replace("ACTS", "panic no more");
+    let ends = "b sees Fin; turns 2; b fin; a until lost; turns 3; a has lost(Panicked(no more))
+        a count {1:0|0|0|0|0|0|1|0} asked: failed; tick";
+    play(kit, &[format!("errors 1; {panics}; {ends}")]);
 }
 
 pub(crate) fn c44_fail_in_any_callback_loses_that_connection(kit: Kit) {
-    for role in BOTH_ROLES {
-        for entry in ENTRY_POINTS {
-            let mut rig = kit.rig();
-            rig.tick();
-            let (a, b) = play(&mut rig, role, entry, |transport| {
-                transport.write("last words");
-                transport.fail(Broken("e"));
-            });
-            assert_eq!(rig.take_to_the_end(&b), Saw::Fin, "{entry:?}");
-            // Through layers the FIN may be seen a turn before `write_closed` is called.
-            rig.turns(2);
-            let closed = entry == EntryPoint::Callback(On::WriteClosed);
-            assert_eq!(b.got(), if closed { &b""[..] } else { b"last words" }, "{entry:?}");
-            b.fin();
-            assert_eq!(rig.lost(&a), "Failed(e)", "{entry:?}");
-            rig.tick();
-        }
-    }
+    let fails = ENTRIES.replace("ACTS", "write last words, fail e");
+    let words = "{1:last words|last words|last words||last words|last words|last words|last words}";
+    let ends = format!("b sees Fin; turns 2; b got {words}; b fin; a lost Failed(e); tick");
     // After a fail in connection_made, pending data is not delivered.
-    let script = Script::new().once(On::Made, |transport| transport.fail(Broken("e")));
-    let (mut rig, a, b) = kit.arriving(script);
-    b.send(b"x");
-    b.fin();
-    assert_eq!(rig.lost(&a), "Failed(e)");
-    assert_eq!(a.log.entries(), ["made", "lost(Failed(e))"]);
+    let made = "once made: fail e; arriving; b send x; b fin; a lost Failed(e); a log made, lost(Failed(e))";
+    play(kit, &[format!("{fails}; {ends}"), made.to_owned()]);
 }
 
 pub(crate) fn c44_a_panic_in_build_protocol_drops_that_connection(kit: Kit) {

@@ -5,32 +5,21 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use couplet::Transport;
 use couplet::driver::CloseMode;
-use couplet::{ProducerKind, Transport};
 
-use super::draining::draining;
 use super::endings::write_big;
 use super::kit::{BOTH_ROLES, Kit, Rig, s};
 use super::peer::{B, Saw};
+use super::plays::scripts;
 use super::recorder::{A, On, Script};
 
-const MILLISECOND: Duration = Duration::from_millis(1);
 const YEAR: Duration = s(365 * 24 * 3600);
 
 /// Advances the clock to `at` since the start, and turns once.
 fn go_to(rig: &mut Rig, at: Duration) {
     rig.pass(at - rig.passed());
     rig.turn();
-}
-
-/// A lives on until `before`, and is lost at `at` for this reason.
-#[track_caller]
-fn lost_at(rig: &mut Rig, a: &A, (before, at): (Duration, Duration), reason: &str) {
-    go_to(rig, before);
-    assert!(!a.is_lost(), "at {before:?}");
-    go_to(rig, at);
-    assert!(a.is_lost(), "exactly at the deadline, {at:?}");
-    assert_eq!(rig.lost(a), reason);
 }
 
 /// A has written BIG and closes; the buffers are full, and B has read nothing.
@@ -153,95 +142,11 @@ fn idle_10_s() -> Script {
     Script::new().once(On::Made, idle(s(10)))
 }
 
-/// The millisecond before this many seconds, and that time.
-fn just(seconds: u64) -> (Duration, Duration) {
-    (s(seconds) - MILLISECOND, s(seconds))
-}
-
-pub(crate) fn c15a_a_silent_peer_times_out(kit: Kit) {
-    for role in BOTH_ROLES {
-        println!("{role:?}");
-        let (mut rig, a, b) = kit.pair(role, idle_10_s());
-        lost_at(&mut rig, &a, just(10), "Timeout");
-        assert_eq!(rig.counts(&a).closes, [CloseMode::Reset]);
-        assert_eq!(rig.take_to_the_end(&b), Saw::Reset);
-    }
-}
-
 /// B sends a byte, and A receives it.
 fn send_one(rig: &mut Rig, a: &A, b: &B) {
     let before = a.received().len();
     b.send(b"x");
     rig.until("data", || a.received().len() > before);
-}
-
-pub(crate) fn c15a_received_bytes_postpone_the_idle_timeout(kit: Kit) {
-    let (mut rig, a, b) = kit.accept(idle_10_s());
-    for at in [6, 12] {
-        go_to(&mut rig, s(at));
-        send_one(&mut rig, &a, &b);
-    }
-    lost_at(&mut rig, &a, just(22), "Timeout");
-}
-
-pub(crate) fn c15a_sending_does_not_postpone_the_idle_timeout(kit: Kit) {
-    let (mut rig, a, b) = kit.accept(idle_10_s());
-    for at in 1..10 {
-        go_to(&mut rig, s(at));
-        a.transport().write("x");
-        rig.gets(&b, &b"xxxxxxxxx"[..at as usize]);
-    }
-    lost_at(&mut rig, &a, (s(9), s(10)), "Timeout");
-}
-
-pub(crate) fn c15a_paused_time_is_not_idle_time(kit: Kit) {
-    let (mut rig, a, _b) = kit.accept(idle_10_s());
-    go_to(&mut rig, s(4));
-    a.transport().pause_producing();
-    rig.turn();
-    go_to(&mut rig, s(100));
-    a.transport().resume_producing();
-    rig.turn();
-    lost_at(&mut rig, &a, just(106), "Timeout");
-    // Indefinitely.
-    let (mut rig, a, b) = kit.accept(idle_10_s());
-    a.transport().pause_producing();
-    // The pause takes effect before the clock advances, as in a loop that it wakes.
-    rig.turn();
-    go_to(&mut rig, YEAR);
-    assert!(!a.is_lost());
-    // Bytes that B sent in the meantime count from the resume.
-    b.send(b"x");
-    rig.tick();
-    go_to(&mut rig, YEAR + s(100));
-    a.transport().resume_producing();
-    rig.until("data", || a.log.has("data"));
-    lost_at(&mut rig, &a, just(YEAR.as_secs() + 110), "Timeout");
-}
-
-pub(crate) fn c15a_the_idle_timeout_drops_unsent_bytes(kit: Kit) {
-    let (mut rig, a, b) = kit.accept(idle_10_s());
-    a.produces(ProducerKind::Push, |_, _| {});
-    write_big(&rig, &a);
-    rig.tick();
-    go_to(&mut rig, s(10));
-    assert_eq!(rig.lost(&a), "Timeout");
-    assert_eq!(a.log.entries(), ["made", "pause", "stop", "lost(Timeout)"]);
-    assert_eq!(rig.take_to_the_end(&b), Saw::Reset);
-    assert!(b.got_len() < kit.big().len());
-}
-
-pub(crate) fn c15a_the_idle_timeout_stays_in_force_after_the_peers_fin(kit: Kit) {
-    for role in BOTH_ROLES {
-        println!("{role:?}");
-        let (mut rig, a, b) = kit.pair(role, idle_10_s().aware());
-        go_to(&mut rig, s(6));
-        rig.fin(&a, &b);
-        a.transport().write("x");
-        rig.gets(&b, b"x");
-        lost_at(&mut rig, &a, just(10), "Timeout");
-        assert_eq!(rig.counts(&a).closes, [CloseMode::Reset]);
-    }
 }
 
 pub(crate) fn c15a_after_lose_connection_only_the_close_deadline_counts(kit: Kit) {
@@ -255,26 +160,6 @@ pub(crate) fn c15a_after_lose_connection_only_the_close_deadline_counts(kit: Kit
     let (mut rig, a, _b) = stuck(kit, Script::new());
     idle(s(10))(&a.transport());
     times_out(&mut rig, &[(&a, s(30))]);
-}
-
-pub(crate) fn c15a_a_shorter_idle_timeout_takes_effect_at_once(kit: Kit) {
-    let (mut rig, a, _b) = kit.accept(Script::new().once(On::Made, idle(s(60))));
-    go_to(&mut rig, s(1));
-    idle(s(5))(&a.transport());
-    rig.turn();
-    go_to(&mut rig, s(5) - MILLISECOND);
-    assert!(!a.is_lost());
-    go_to(&mut rig, s(5));
-    go_to(&mut rig, s(6));
-    assert!(a.is_lost());
-    // A longer one takes effect too.
-    let (mut rig, a, _b) = kit.accept(Script::new().once(On::Made, idle(s(5))));
-    go_to(&mut rig, s(1));
-    idle(s(60))(&a.transport());
-    for at in [5, 6, 59] {
-        go_to(&mut rig, s(at));
-        assert!(!a.is_lost(), "at {at} s");
-    }
 }
 
 pub(crate) fn c15a_messages_do_not_move_the_timer(kit: Kit) {
@@ -297,29 +182,42 @@ pub(crate) fn c15a_messages_do_not_move_the_timer(kit: Kit) {
     assert_eq!(next, Some(Some(now + s(10))), "ten seconds after the last byte");
 }
 
-pub(crate) fn c15b_the_fin_timeout_and_the_close_deadline_are_independent(kit: Kit) {
-    type Limits = (Option<Duration>, Option<Duration>);
-    let cases: [(Limits, Option<Duration>); 4] = [
-        ((None, Some(s(5))), Some(s(5))),
-        ((Some(s(5)), None), None),
-        ((Some(s(1)), Some(s(20))), Some(s(20))),
-        ((None, None), None),
-    ];
-    for ((close, fin), lost) in cases {
-        let (mut rig, a, b) = draining(kit, |transport| transport.lose_connection());
-        a.transport().set_close_deadline(close);
-        a.transport().set_fin_timeout(fin);
-        rig.turn();
-        match lost {
-            Some(at) => lost_at(&mut rig, &a, (at - MILLISECOND, at), "Done(Us)"),
-            None => {
-                go_to(&mut rig, YEAR);
-                assert!(!a.is_lost(), "{close:?}, {fin:?}");
-                b.fin();
-                assert_eq!(rig.lost(&a), "Done(Us)");
-            }
-        }
-    }
+scripts! {
+    fn c15a_a_silent_peer_times_out()
+        "{server|client}; once made: idle 10; at 10-1ms; a open; at 10; a gone
+        a lost Timeout; a closes Reset; b sees Reset";
+
+    fn c15a_received_bytes_postpone_the_idle_timeout()
+        "once made: idle 10; at 6; b sends x; at 12; b sends x; at 22-1ms; a open; at 22; a gone; a lost Timeout";
+
+    fn c15a_sending_does_not_postpone_the_idle_timeout()
+        "once made: idle 10; <9:pass 1; turn; a write x; b more x;> a open; at 10; a gone; a lost Timeout";
+
+    fn c15a_paused_time_is_not_idle_time()
+        "once made: idle 10; at 4; a pause; turn; at 100; a resume; turn; at 106-1ms; a open; at 106; a gone; a lost Timeout",
+        // For a year. The pause takes effect before the clock advances, as in a loop that it wakes; bytes
+        // that B sent in the meantime count from the resume.
+        "once made: idle 10; a pause; turn; at 31536000; a open; b send x; tick; at 31536100; a resume; a until data
+        at 31536110-1ms; a open; at 31536110; a gone; a lost Timeout";
+
+    fn c15a_the_idle_timeout_drops_unsent_bytes()
+        "once made: idle 10; a push, bytes BIG; tick; at 10; a lost Timeout
+        a log made, pause, stop, lost(Timeout); b sees Reset; b got-part";
+
+    fn c15a_the_idle_timeout_stays_in_force_after_the_peers_fin()
+        "{server|client}; aware; once made: idle 10; at 6; b fins; a write x; b gets x
+        at 10-1ms; a open; at 10; a gone; a lost Timeout; a closes Reset";
+
+    fn c15a_a_shorter_idle_timeout_takes_effect_at_once()
+        "once made: idle 60; at 1; a idle 5; turn; at 5-1ms; a open; at 5; at 6; a gone",
+        // A longer one takes effect too.
+        "once made: idle 5; at 1; a idle 60; at 5; a open; at 6; a open; at 59; a open";
+
+    fn c15b_the_fin_timeout_and_the_close_deadline_are_independent()
+        "a write bye, lose; b sees Fin; b got bye; a close-deadline {1:off|1}, fin-timeout {1:5|20}; turn
+        at {1:5|20}-1ms; a open; at {1:5|20}; a gone; a lost Done(Us)",
+        "a write bye, lose; b sees Fin; b got bye; a close-deadline {5|off}, fin-timeout off; turn
+        at 31536000; a open; b fin; a lost Done(Us)";
 }
 
 /// Lets at most `most` quarters of `limit` pass, each after a call of `each`; returns the number after

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use couplet::Deferred;
 use couplet::reactor::{Drain, Drained};
-use couplet::{Deferred, Transport};
 
 use super::endings::write_big;
 use super::kit::{Kit, Role, s};
 use super::peer::Saw;
-use super::recorder::{A, Echo, Log, On, Script};
+use super::plays::scripts;
+use super::recorder::{A, Echo, Log, Script};
 
 /// Logs the result of a drain, as `(finished, closed, aborted)`.
 fn watch(log: &Log, drained: Deferred<Drained>) {
@@ -18,13 +19,6 @@ fn watch(log: &Log, drained: Deferred<Drained>) {
             log.note(format!("{:?}", (finished, closed, aborted)));
         })
         .detach();
-}
-
-fn says_good_bye() -> Script {
-    Script::new().on(On::Draining, |transport| {
-        transport.write(b"bye");
-        transport.lose_connection();
-    })
 }
 
 pub(crate) fn c105a_a_drain_closes_its_port_and_asks_its_connections_alone(kit: Kit) {
@@ -76,19 +70,6 @@ pub(crate) fn c105e_bytes_that_the_system_holds_come_before_the_question(kit: Ki
     }
 }
 
-pub(crate) fn c105a_who_pauses_and_who_comes_next_is_asked_too(kit: Kit) {
-    let (mut rig, next) = (kit.rig(), A::default());
-    let (a, b) = rig.accept(Script::new().once(On::Made, Transport::pause_producing));
-    rig.reactor.drain(s(10)).detach();
-    rig.until("the question", || a.log.has("draining"));
-    a.transport().upgrade(next.plays(says_good_bye()));
-    rig.until("the question", || next.log.has("draining"));
-    assert_eq!(next.log.entries()[..2], ["made", "draining"]);
-    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
-    assert_eq!(b.got(), b"bye");
-    assert_eq!(a.log.count("draining"), 1);
-}
-
 pub(crate) fn c105a_ports_that_have_not_started_are_closed_and_no_connection_is_an_end(kit: Kit) {
     let (mut rig, log) = (kit.rig(), Log::default());
     let a = rig.end();
@@ -126,48 +107,37 @@ pub(crate) fn c105a_a_port_may_accept_while_all_others_drain(kit: Kit) {
     assert!(!exempt.is_listening(), "its own drain closes it");
 }
 
-pub(crate) fn c105b_a_drain_ends_when_its_connections_have_finished(kit: Kit) {
-    let (mut rig, log) = (kit.rig(), Log::default());
-    let (a, b) = rig.accept(says_good_bye());
-    watch(&log, rig.reactor.drain(Drain::within(s(100)).patience(s(100))));
-    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
-    assert_eq!(b.got(), b"bye");
-    rig.turns(2);
-    assert!(log.entries().is_empty(), "the peer has not closed");
-    b.fin();
-    assert_eq!(rig.lost(&a), "Done(Us)");
-    assert_eq!(log.entries(), ["(1, 0, 0)"]);
-    assert_eq!(rig.passed(), Duration::ZERO);
-    assert!(rig.l.next_turn().is_none_or(|due| due < rig.reactor.now() + s(50)), "a timer is left");
-}
+scripts! {
+    fn c105a_who_pauses_and_who_comes_next_is_asked_too()
+        "protocol; on draining: write bye, lose; connection; once made: pause; drain 10; a until draining; a upgrade 1
+        p until draining; p log made, draining, ..; b sees Fin; b got bye; a count 1 draining";
 
-pub(crate) fn c105b_who_does_not_finish_is_closed_and_at_last_aborted(kit: Kit) {
-    let (mut rig, log) = (kit.rig(), Log::default());
-    let (idle, b1) = rig.accept(Script::new());
-    let (unread, b2) = rig.accept(Script::new());
-    let (whole, b3) =
-        rig.accept(Script::new().once(On::Made, |made| made.set_reset_unless_closed(true)));
-    write_big(&rig, &unread);
-    idle.transport().write(b"written before");
-    watch(&log, rig.reactor.drain(Drain::within(s(10)).close(s(5))));
-    rig.turns(3);
-    assert!([&idle, &unread, &whole].iter().all(|a| a.log.has("draining")));
-    rig.pass(s(9));
-    rig.turns(3);
-    assert!(![&idle, &unread, &whole].iter().any(|a| a.is_lost()));
-    rig.pass(s(1));
-    assert_eq!(rig.take_to_the_end(&b1), Saw::Fin);
-    assert_eq!(b1.got(), b"written before");
-    b1.fin();
-    assert_eq!(rig.lost(&idle), "Shutdown");
-    assert_eq!(rig.lost(&whole), "Shutdown");
-    assert_ne!(rig.take_to_the_end(&b3), Saw::Open);
-    assert!(!unread.is_lost());
-    rig.pass(s(5));
-    assert_eq!(rig.lost(&unread), "Shutdown");
-    assert_eq!(log.entries(), ["(0, 1, 2)"]);
-    drop(b2);
-    rig.still_echoes();
+    fn c105a_an_upgrade_in_the_same_turn_is_asked_once()
+        "protocol; connection; once data: upgrade 1, drains 10; b send upgrade; p until draining; turns 3
+        p count 1 draining";
+
+    fn c105b_a_drain_ends_when_its_connections_have_finished()
+        "on draining: write bye, lose; drain 100 patience 100; b sees Fin; b got bye; turns 2; results
+        b fin; a lost Done(Us); results 1/0/0; time 0; no-timer";
+
+    fn c105b_who_does_not_finish_is_closed_and_at_last_aborted()
+        "a write written before; next; a2 bytes BIG; next; once made: resetting; drain 10 close 5; turns 3
+        a has draining; a2 has draining; a3 has draining; pass 9; turns 3; a open; a2 open; a3 open
+        pass 1; b sees Fin; b got written before; b fin; a lost Shutdown; a3 lost Shutdown; b3 sees; a2 open
+        pass 5; a2 lost Shutdown; results 0/1/2; echoes";
+
+    fn c105b_what_a_question_panics_with_loses_that_connection_alone()
+        "on draining: panic no time; next; on draining: write bye, lose; b2 fin; drain 10; a until draining
+        b fin; a lost Panicked(no time); b2 sees; a2 lost; results 2/0/0";
+
+    // Each peer has a second of its own.
+    fn c105b_a_peer_that_does_not_answer_our_end_holds_a_drain_for_a_second()
+        "on draining: write bye, lose; next; drain 100; b sees Fin; pass 900ms; turns 3; a open; a2 lose; b2 sees Fin
+        pass 100ms; a lost Done(Us); a2 open; pass 900ms; a2 lost Done(Us); results 2/0/0; echoes";
+
+    fn c105b_the_patience_of_a_drain_can_be_set()
+        "on draining: write bye, lose; drain 100 patience 20; b sees Fin; pass 19; turns 3; a open
+        pass 1; a lost Done(Us); results 1/0/0";
 }
 
 pub(crate) fn c105b_a_paced_drain_asks_one_group_after_the_other(kit: Kit) {
@@ -236,20 +206,6 @@ pub(crate) fn c105b_a_cancel_closes_them_at_once(kit: Kit) {
     assert_eq!(rig.passed(), Duration::ZERO);
 }
 
-pub(crate) fn c105b_what_a_question_panics_with_loses_that_connection_alone(kit: Kit) {
-    let (mut rig, log) = (kit.rig(), Log::default());
-    let (a, b1) = rig.accept(Script::new().on(On::Draining, |_| panic!("no time")));
-    let (other, b2) = rig.accept(says_good_bye());
-    b2.fin();
-    watch(&log, rig.reactor.drain(s(10)));
-    rig.until("the question", || a.log.has("draining"));
-    b1.fin();
-    assert_eq!(rig.lost(&a), "Panicked(no time)");
-    rig.take_to_the_end(&b2);
-    rig.lost(&other);
-    assert_eq!(log.entries(), ["(2, 0, 0)"]);
-}
-
 /// The default `draining` does nothing.
 pub(crate) fn c105a_a_protocol_that_does_not_know_of_drains_is_left_alone(kit: Kit) {
     let mut rig = kit.rig();
@@ -261,19 +217,6 @@ pub(crate) fn c105a_a_protocol_that_does_not_know_of_drains_is_left_alone(kit: K
     rig.turns(3);
     b.send(b", and after");
     rig.gets(&b, b"before, and after");
-}
-
-pub(crate) fn c105a_an_upgrade_in_the_same_turn_is_asked_once(kit: Kit) {
-    let next = A::default();
-    let plays = next.plays(Script::new());
-    let (mut rig, _a, b) = kit.accept(Script::new().once(On::Data, move |transport| {
-        transport.upgrade(plays);
-        transport.reactor().drain(s(10)).detach();
-    }));
-    b.send(b"upgrade");
-    rig.until("the question", || next.log.has("draining"));
-    rig.turns(3);
-    assert_eq!(next.log.count("draining"), 1, "{:?}", next.log.entries());
 }
 
 pub(crate) fn c105b_whom_one_drain_closes_another_counts_as_closed(kit: Kit) {
@@ -305,37 +248,4 @@ pub(crate) fn c105b_a_drain_that_was_cancelled_before_it_began_leaves_nothing(ki
     drop(drained);
     rig.turns(2);
     assert!(rig.l.next_turn().is_none_or(|due| due < rig.reactor.now() + s(50)), "a timer is left");
-}
-
-pub(crate) fn c105b_a_peer_that_does_not_answer_our_end_holds_a_drain_for_a_second(kit: Kit) {
-    let (mut rig, log) = (kit.rig(), Log::default());
-    let (silent, b1) = rig.accept(says_good_bye());
-    let (later, b2) = rig.accept(Script::new());
-    watch(&log, rig.reactor.drain(s(100)));
-    assert_eq!(rig.take_to_the_end(&b1), Saw::Fin);
-    rig.pass(Duration::from_millis(900));
-    rig.turns(3);
-    assert!(!silent.is_lost());
-    later.transport().lose_connection();
-    assert_eq!(rig.take_to_the_end(&b2), Saw::Fin);
-    rig.pass(Duration::from_millis(100));
-    assert_eq!(rig.lost(&silent), "Done(Us)");
-    assert!(!later.is_lost(), "its peer has a second of its own");
-    rig.pass(Duration::from_millis(900));
-    assert_eq!(rig.lost(&later), "Done(Us)");
-    assert_eq!(log.entries(), ["(2, 0, 0)"]);
-    rig.still_echoes();
-}
-
-pub(crate) fn c105b_the_patience_of_a_drain_can_be_set(kit: Kit) {
-    let (mut rig, log) = (kit.rig(), Log::default());
-    let (a, b) = rig.accept(says_good_bye());
-    watch(&log, rig.reactor.drain(Drain::within(s(100)).patience(s(20))));
-    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
-    rig.pass(s(19));
-    rig.turns(3);
-    assert!(!a.is_lost());
-    rig.pass(s(1));
-    assert_eq!(rig.lost(&a), "Done(Us)");
-    assert_eq!(log.entries(), ["(1, 0, 0)"]);
 }

@@ -20,6 +20,7 @@ mod files;
 mod finishing;
 mod flushing;
 mod load;
+mod plays;
 mod ports;
 mod precedence;
 mod producers;

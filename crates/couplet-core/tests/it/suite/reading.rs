@@ -4,15 +4,13 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::driver::CloseMode;
-use couplet::{Bytes, Reason, Transport};
+use couplet::Transport;
 
-use super::kit::{BOTH_ROLES, Kit, Rig, Role, s};
+use super::kit::{BOTH_ROLES, Kit, Rig, s};
 use super::peer::{B, Saw};
+use super::plays::scripts;
 use super::recorder::{A, On, Script};
-use crate::logged::logged;
 
-const HOUR: Duration = s(3600);
 const CHUNK: usize = 4096;
 
 /// B sends all of `data` as A reads it, then a FIN if `fin`.
@@ -30,70 +28,108 @@ fn send_all(rig: &mut Rig, a: &A, b: &B, data: &[u8], fin: bool) {
     assert!(a.received() == data);
 }
 
-/// A has paused.
-fn paused(kit: Kit) -> (Rig, A, B) {
-    let (mut rig, a, b) = kit.accept(Script::new());
-    a.transport().pause_producing();
-    rig.turn();
-    (rig, a, b)
-}
+scripts! {
+    fn c52_a_pause_inside_data_received_holds_at_once()
+        // Pausing is a switch, not a count; the rest arrives without B sending more.
+        "read 4096; once data: pause; b send #48K; a until data; tick; tick; a count 1 data
+        a pause, pause, resume; a gets #48K; a count 1 resumed",
+        // A pause and a resume in one callback change nothing: no pause took effect.
+        "read 4096; on data: pause, resume; b send #48K; a gets #48K; a lacks resumed",
+        // Paused by another connection in the turn in which its own bytes arrive.
+        "once data: a2 pause; next; once data: a pause; b send 0123456789; b2 send 0123456789; any data; tick
+        sum 1 data; a resume; a2 resume; a gets 0123456789; a2 gets 0123456789";
 
-/// Two connections of one loop; the first to get data applies `act` to the other.
-pub(super) fn the_first_acts_on_the_other(kit: Kit, act: fn(&Transport)) -> (Rig, [A; 2], [B; 2]) {
-    let mut rig = kit.rig();
-    let ends = [rig.end(), rig.end()];
-    let b = [0, 1].map(|n| {
-        let other = ends[1 - n].clone();
-        let script = Script::new().once(On::Data, move |_| act(&other.transport()));
-        rig.pair_as(&ends[n], Role::Server, script)
-    });
-    b.iter().for_each(|b| b.send(b"0123456789"));
-    rig.until("data", || ends.iter().any(|a| a.log.has("data")));
-    (rig, ends, b)
-}
+    fn c52_a_pause_from_outside_holds_before_the_next_turn_delivers()
+        "b send 0123456789; a pause; tick; a log made; a resume; a gets 0123456789";
 
-pub(crate) fn c52_a_pause_inside_data_received_holds_at_once(kit: Kit) {
-    let (mut rig, a, b) =
-        kit.read_buffer(CHUNK).accept(Script::new().once(On::Data, |t| t.pause_producing()));
-    let data = &kit.big()[..48 * 1024];
-    b.send(data);
-    rig.until("data", || a.log.has("data"));
-    rig.tick();
-    rig.tick();
-    assert_eq!(a.log.count("data"), 1);
-    // Pausing is a switch, not a count; the rest arrives without B sending more.
-    let transport = a.transport();
-    transport.pause_producing();
-    transport.pause_producing();
-    transport.resume_producing();
-    rig.until("the rest", || a.received_len() == data.len());
-    assert!(a.received() == data);
-    assert_eq!(a.log.count("resumed"), 1);
-    // A pause and a resume in one callback change nothing.
-    let (mut rig, a, b) = kit.read_buffer(CHUNK).accept(Script::new().on(On::Data, |t| {
-        t.pause_producing();
-        t.resume_producing();
-    }));
-    b.send(data);
-    rig.until("all of it", || a.received_len() == data.len());
-    assert!(!a.log.has("resumed"), "no pause took effect");
-    // Paused by another connection in the turn in which its own bytes arrive.
-    let (mut rig, [a1, a2], _b) = the_first_acts_on_the_other(kit, Transport::pause_producing);
-    rig.tick();
-    assert_eq!(a1.log.count("data") + a2.log.count("data"), 1);
-    a1.transport().resume_producing();
-    a2.transport().resume_producing();
-    rig.until("both", || a1.received_len() + a2.received_len() == 20);
-}
+    // The flush goes on, and so does the drain.
+    fn c52_pause_and_resume_are_harmless_while_closing_and_after()
+        "on lost: resume, pause; {a pause; turn|plain}; a write BIG, lose; turns 2; b send 0123456789
+        <3:a pause; turn; a resume; turn;> a pause; b sees Fin; b got BIG; b close; a lost Done(Us)
+        a resume, pause; turns 3; a log made, lost(Done(Us))";
 
-pub(crate) fn c52_a_pause_from_outside_holds_before_the_next_turn_delivers(kit: Kit) {
-    let (mut rig, a, b) = kit.accept(Script::new());
-    b.send(b"0123456789");
-    a.transport().pause_producing();
-    rig.tick();
-    assert_eq!(a.log.entries(), ["made"]);
-    a.transport().resume_producing();
-    rig.until("data", || a.received_len() == 10);
+    // The bytes arrive before the server's connection is accepted.
+    fn c53_a_pause_in_connection_made_holds()
+        "once made: pause; {arriving|client}; b send 0123456789; a until made; tick; a log made
+        a resume; a gets 0123456789; a log made, resumed, data(10)";
+
+    fn c54_a_fin_is_noticed_on_resume()
+        "a pause; turn; b send {1:abc|}; b fin; tick; pass 3600; tick; a log made; a resume; a lost Done(Peer)
+        a log made, resumed, {1:data(3), |}read_closed, lost(Done(Peer)); a received {1:abc|}";
+
+    fn c55_a_reset_is_noticed_while_paused()
+        "a pause; b send 0123456789; tick; b reset; a lost Lost; a log made, lost(Lost)",
+        // With bytes that the driver already held when the pause came.
+        "read 4096; on data: pause; b send #12K; a until data; tick; b reset; a lost Lost; a count 1 data";
+
+    fn c55_bytes_before_a_reset_are_delivered()
+        "read 4096; b send #{1:2|32K}; b reset; a lost Lost; a survives {1:2|32K}; a lacks read_closed";
+
+    fn c55_a_fin_during_a_pause_comes_after_its_bytes()
+        "read 4096; {1:once data: pause|plain}; a pause; turn; b send #48K; b fin; tick; a log made; a resume
+        {1:a until data; tick; a count 1 data; a lacks read_closed; a resume|plain}
+        a lost Done(Peer); a received #48K; a log .., read_closed, lost(Done(Peer))";
+
+    // Nothing is delivered, and it stays so.
+    fn c55a_the_peers_end_is_heard_during_a_pause()
+        "read 4096; a pause; turn; {1:a watch ended end; tick; a lacks end|plain}; b send {2:#0|#12K}; b fin
+        {1:plain|tick; a watch ended end}; a until end; tick; a log made, end: ok
+        a watch ended end; turns 2; a log made, end: ok, end: ok
+        a resume; a lost Done(Peer); a received {2:#0|#12K}; a log .., read_closed, lost(Done(Peer))";
+
+    fn c55a_a_pause_before_the_last_bytes_hears_of_the_end_behind_them()
+        "read 4096; once data: pause; a watch ended end; b send #12K; b fin; a until data; a until end: ok; tick
+        a count 1 data; a lacks read_closed";
+
+    fn c55a_whoever_reads_hears_of_the_end_too_and_one_that_is_lost_fails()
+        "aware; a watch ended end; b send x; b fin; a until end: ok; a until read_closed
+        a watch ended again; a until again: ok; next; a2 watch ended end; a2 abort; a2 until end: failed
+        a2 log made, lost(Aborted), end: failed; a2 watch ended late; a2 has late: failed";
+
+    // Not Done, though the next read looks like a FIN.
+    fn c56_a_failed_write_does_not_hide_received_bytes()
+        "read 4096; once data: write x; b send #16K; b reset; a lost Lost; a survives 16K; a lacks read_closed
+        a error ConnectionReset BrokenPipe";
+
+    fn c56_an_error_after_the_fin_is_lost_not_done()
+        "aware; b fins; b reset; {a writes-on|plain}; a lost Lost";
+
+    // Without anything more from B.
+    fn c58_after_read_closed_writing_goes_on()
+        "aware; b send ask; b fins; a in 3600 write BIG; tick; pass 3600; b gets BIG; b saw Open
+        a log made, data(3), read_closed; a lose; a lost Done(Peer); b sees Fin";
+
+    fn c58_without_read_closed_the_connection_closes_and_flushes()
+        "once data: write BIG; b send ask; b fin; b sips 64K Fin; b got BIG; a lost Done(Peer)
+        a log made, data(3), read_closed, lost(Done(Peer))";
+
+    fn c59_an_answer_after_the_fin_needs_read_closed()
+        "{1:plain|plain|aware}; once data: {1:write answer|after 1 write answer & lose|after 1 write answer & lose}
+        arriving; b send ask; b fins; tick; pass 1; b sees Fin; b got {1:answer||answer}; a lost Done(Peer)";
+
+    fn c60_lose_write_connection_flushes_then_calls_write_closed()
+        "a write BIG, half; tick; a log made; b sees Fin; b got BIG; a until write_closed
+        b send 0123456789; a gets 0123456789; a half; tick; a log made, write_closed, data(10); a shuts 1",
+        // The turn makes the call, even if nothing was written.
+        "on data: half, note returned; b send x; a until write_closed
+        a log made, data(1), returned, write_closed; a abort; a lost";
+
+    // Bytes the driver has already taken are still sent; the stuck ones are dropped.
+    fn c61_a_panic_in_read_closed_or_write_closed_loses_the_connection()
+        "errors 1; on read_closed: panic no poem; a pieces, half; tick; b fin; a until read_closed
+        b sees Fin; a lost Panicked(no poem); a log made, read_closed, lost(Panicked(no poem)); b got-part",
+        "errors 1; on write_closed: panic no poem; a half; b sees Fin; a until write_closed; b send unheard; b fin
+        a lost Panicked(no poem); a log made, write_closed, lost(Panicked(no poem))";
+
+    fn c62_when_both_halves_are_closed_the_connection_ends()
+        // Ours first.
+        "aware; on write_closed: {1:|lose}; a half; b sees Fin; a until write_closed; tick; a open; b fin; a lost Done
+        a log made, write_closed, {1:read_closed, |}..; a entries {1:4|3}; a closes Normal",
+        // The peer's first.
+        "aware; on write_closed: {|lose}; b fins; tick; a open; a half; a lost Done
+        a log made, read_closed, write_closed, ..; a entries 4; a closes Normal; b sees Fin",
+        // Both before the same turn, in either order.
+        "aware; b fin; a half; a lost Done(Peer); a has read_closed; a has write_closed; a entries 4; a closes Normal";
 }
 
 pub(crate) fn c52_pauses_and_resumes_lose_no_bytes(kit: Kit) {
@@ -116,205 +152,6 @@ pub(crate) fn c52_pauses_and_resumes_lose_no_bytes(kit: Kit) {
         }
         assert_eq!(middle, ["read_closed", "lost(Done(Peer))"]);
     }
-}
-
-pub(crate) fn c52_pause_and_resume_are_harmless_while_closing_and_after(kit: Kit) {
-    let big = kit.big();
-    for paused_before in [false, true] {
-        let (mut rig, a, b) = kit.accept(Script::new().on(On::Lost, |t| {
-            t.resume_producing();
-            t.pause_producing();
-        }));
-        let transport = a.transport();
-        if paused_before {
-            transport.pause_producing();
-            rig.turn();
-        }
-        transport.write(big);
-        transport.lose_connection();
-        rig.turns(2);
-        b.send(b"0123456789");
-        for _ in 0..3 {
-            transport.pause_producing();
-            rig.turn();
-            transport.resume_producing();
-            rig.turn();
-        }
-        transport.pause_producing();
-        assert_eq!(rig.take_to_the_end(&b), Saw::Fin, "the flush goes on");
-        assert!(b.got() == big);
-        b.close();
-        assert_eq!(rig.lost(&a), "Done(Us)", "and so does the drain");
-        transport.resume_producing();
-        transport.pause_producing();
-        rig.turns(3);
-        assert_eq!(a.log.entries(), ["made", "lost(Done(Us))"]);
-    }
-}
-
-pub(crate) fn c53_a_pause_in_connection_made_holds(kit: Kit) {
-    for role in BOTH_ROLES {
-        let script = Script::new().once(On::Made, |t| t.pause_producing());
-        let (mut rig, a, b) = match role {
-            // The bytes arrive before the connection is accepted.
-            Role::Server => kit.arriving(script),
-            Role::Client => kit.pair(role, script),
-        };
-        b.send(b"0123456789");
-        rig.until("connection_made", || a.is_made());
-        rig.tick();
-        assert_eq!(a.log.entries(), ["made"]);
-        a.transport().resume_producing();
-        rig.until("data", || a.received_len() == 10);
-        assert_eq!(a.log.entries(), ["made", "resumed", "data(10)"]);
-    }
-}
-
-pub(crate) fn c54_a_fin_is_noticed_on_resume(kit: Kit) {
-    for sent in [0, 3] {
-        let (mut rig, a, b) = paused(kit);
-        b.send(&b"abc"[..sent]);
-        b.fin();
-        rig.tick();
-        rig.pass(HOUR);
-        rig.tick();
-        assert_eq!(a.log.entries(), ["made"]);
-        a.transport().resume_producing();
-        assert_eq!(rig.lost(&a), "Done(Peer)");
-        let entries = a.log.entries();
-        let data = entries.iter().filter(|e| !e.starts_with("data")).collect::<Vec<_>>();
-        assert_eq!(data, ["made", "resumed", "read_closed", "lost(Done(Peer))"]);
-        assert_eq!(a.received(), b"abc"[..sent]);
-    }
-}
-
-pub(crate) fn c55_a_reset_is_noticed_while_paused(kit: Kit) {
-    let (mut rig, a, b) = kit.accept(Script::new());
-    a.transport().pause_producing();
-    b.send(b"0123456789");
-    rig.tick();
-    b.reset();
-    assert_eq!(rig.lost(&a), "Lost");
-    assert_eq!(a.log.entries(), ["made", "lost(Lost)"]);
-    // With bytes that the driver already held when the pause came.
-    let (mut rig, a, b) =
-        kit.read_buffer(CHUNK).accept(Script::new().on(On::Data, |t| t.pause_producing()));
-    b.send(&[7; 3 * CHUNK]);
-    rig.until("data", || a.log.has("data"));
-    rig.tick();
-    b.reset();
-    assert_eq!(rig.lost(&a), "Lost");
-    assert_eq!(a.log.count("data"), 1);
-}
-
-/// How many of the bytes B sent survive its reset. The memory driver loses half.
-fn survives(kit: Kit, sent: usize) -> usize {
-    if kit.is_unix() {
-        return sent;
-    }
-    if kit.has_a_system() { sent } else { sent / 2 }
-}
-
-pub(crate) fn c55_bytes_before_a_reset_are_delivered(kit: Kit) {
-    for sent in [2, 8 * CHUNK] {
-        let (mut rig, a, b) = kit.read_buffer(CHUNK).accept(Script::new());
-        let data = &kit.big()[..sent];
-        b.send(data);
-        b.reset();
-        assert_eq!(rig.lost(&a), "Lost");
-        assert!(a.received() == data[..survives(kit, sent)], "{} bytes", a.received_len());
-        assert!(!a.log.has("read_closed"));
-    }
-}
-
-pub(crate) fn c55_a_fin_during_a_pause_comes_after_its_bytes(kit: Kit) {
-    let data = &kit.big()[..12 * CHUNK];
-    for again in [false, true] {
-        let (mut rig, a, b) =
-            kit.read_buffer(CHUNK).accept(Script::new().once(On::Data, move |transport| {
-                if again {
-                    transport.pause_producing();
-                }
-            }));
-        a.transport().pause_producing();
-        rig.turn();
-        b.send(data);
-        b.fin();
-        rig.tick();
-        assert_eq!(a.log.entries(), ["made"]);
-        a.transport().resume_producing();
-        if again {
-            rig.until("data", || a.log.has("data"));
-            rig.tick();
-            assert_eq!(a.log.count("data"), 1);
-            assert!(!a.log.has("read_closed"));
-            a.transport().resume_producing();
-        }
-        assert_eq!(rig.lost(&a), "Done(Peer)");
-        assert!(a.received() == data);
-        assert_eq!(a.log.last_but(1), "read_closed");
-    }
-}
-
-pub(crate) fn c55a_the_peers_end_is_heard_during_a_pause(kit: Kit) {
-    for (unread, is_asked_before) in [(0, true), (0, false), (3 * CHUNK, true), (3 * CHUNK, false)]
-    {
-        let (mut rig, a, b) = paused(kit.read_buffer(CHUNK));
-        let asks = || a.log.watch("end", a.transport().peer_ended());
-        if is_asked_before {
-            asks();
-            rig.tick();
-            assert!(!a.log.has("end"));
-        }
-        let data = &kit.big()[..unread];
-        b.send(data);
-        b.fin();
-        if !is_asked_before {
-            rig.tick();
-            asks();
-        }
-        rig.until("the end", || a.log.has("end"));
-        rig.tick();
-        assert_eq!(a.log.entries(), ["made", "end: ok"], "nothing is delivered");
-        asks();
-        rig.turns(2);
-        assert_eq!(a.log.entries(), ["made", "end: ok", "end: ok"], "it stays so");
-        a.transport().resume_producing();
-        assert_eq!(rig.lost(&a), "Done(Peer)");
-        assert!(a.received() == data);
-        assert_eq!(a.log.last_but(1), "read_closed");
-    }
-}
-
-pub(crate) fn c55a_a_pause_before_the_last_bytes_hears_of_the_end_behind_them(kit: Kit) {
-    let (mut rig, a, b) =
-        kit.read_buffer(CHUNK).accept(Script::new().once(On::Data, Transport::pause_producing));
-    a.log.watch("end", a.transport().peer_ended());
-    b.send(&kit.big()[..3 * CHUNK]);
-    b.fin();
-    rig.until("data", || a.log.has("data"));
-    rig.until("the end", || a.log.has("end: ok"));
-    rig.tick();
-    assert_eq!(a.log.count("data"), 1);
-    assert!(!a.log.has("read_closed"));
-}
-
-pub(crate) fn c55a_whoever_reads_hears_of_the_end_too_and_one_that_is_lost_fails(kit: Kit) {
-    let (mut rig, a, b) = kit.accept(Script::new().aware());
-    a.log.watch("end", a.transport().peer_ended());
-    b.send(b"x");
-    b.fin();
-    rig.until("the end", || a.log.has("end: ok"));
-    rig.until("read_closed", || a.log.has("read_closed"));
-    a.log.watch("again", a.transport().peer_ended());
-    rig.until("the end", || a.log.has("again: ok"));
-    let (a, _b) = rig.accept(Script::new());
-    a.log.watch("end", a.transport().peer_ended());
-    a.transport().abort_connection();
-    rig.until("the failure", || a.log.has("end: failed"));
-    assert_eq!(a.log.entries(), ["made", "lost(Aborted)", "end: failed"]);
-    a.log.watch("late", a.transport().peer_ended());
-    assert!(a.log.has("late: failed"));
 }
 
 pub(crate) fn c55b_the_loss_is_reported_with_its_reason_after_the_protocol(kit: Kit) {
@@ -400,36 +237,6 @@ pub(crate) fn c56_pending_input_is_delivered_before_the_end(kit: Kit) {
     assert_eq!(a.log.last_but(1), "read_closed");
 }
 
-pub(crate) fn c56_a_failed_write_does_not_hide_received_bytes(kit: Kit) {
-    let (mut rig, a, b) =
-        kit.read_buffer(CHUNK).accept(Script::new().once(On::Data, |t| t.write("x")));
-    let data = &kit.big()[..4 * CHUNK];
-    b.send(data);
-    b.reset();
-    assert_eq!(rig.lost(&a), "Lost", "not Done, though the next read looks like a FIN");
-    assert!(a.received() == data[..survives(kit, data.len())], "{} bytes", a.received_len());
-    assert!(!a.log.has("read_closed"));
-    let reason = a.reason();
-    let error = reason.downcast_ref::<std::io::Error>().expect("the io::Error is kept");
-    let kinds = [std::io::ErrorKind::ConnectionReset, std::io::ErrorKind::BrokenPipe];
-    assert!(kinds.contains(&error.kind()), "{error:?}");
-}
-
-pub(crate) fn c56_an_error_after_the_fin_is_lost_not_done(kit: Kit) {
-    for writes in [true, false] {
-        let (mut rig, a, b) = kit.accept(Script::new().aware());
-        rig.fin(&a, &b);
-        b.reset();
-        rig.until("connection_lost", || {
-            if writes {
-                a.transport().write("x");
-            }
-            a.is_lost()
-        });
-        assert_eq!(rig.lost(&a), "Lost");
-    }
-}
-
 pub(crate) fn c57_one_read_is_at_most_the_loops_buffer(kit: Kit) {
     let (mut rig, a, b) = kit.read_buffer(CHUNK).accept(Script::new());
     let data = &kit.big()[..10_000];
@@ -478,159 +285,4 @@ pub(crate) fn c57_a_busy_connection_gets_one_read_a_turn(kit: Kit) {
         }
     }
     assert_eq!(a2.received_len(), 10);
-}
-
-pub(crate) fn c58_after_read_closed_writing_goes_on(kit: Kit) {
-    let big = kit.big();
-    let (mut rig, a, b) = kit.accept(Script::new().aware());
-    b.send(b"ask");
-    rig.fin(&a, &b);
-    a.call_later(HOUR, move |transport| transport.write(big));
-    rig.tick();
-    rig.pass(HOUR);
-    rig.gets(&b, big);
-    assert_eq!(b.saw(), Saw::Open);
-    assert_eq!(a.log.entries(), ["made", "data(3)", "read_closed"]);
-    a.transport().lose_connection();
-    assert_eq!(rig.lost(&a), "Done(Peer)", "without anything more from B");
-    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
-}
-
-pub(crate) fn c58_without_read_closed_the_connection_closes_and_flushes(kit: Kit) {
-    let big = kit.big();
-    let (mut rig, a, b) = kit.accept(Script::new().once(On::Data, move |t| t.write(big)));
-    b.send(b"ask");
-    b.fin();
-    rig.until("an end", || {
-        b.take(64 * 1024);
-        b.saw() != Saw::Open
-    });
-    assert_eq!(b.saw(), Saw::Fin);
-    assert!(b.got() == big);
-    assert_eq!(rig.lost(&a), "Done(Peer)");
-    assert_eq!(a.log.entries(), ["made", "data(3)", "read_closed", "lost(Done(Peer))"]);
-}
-
-pub(crate) fn c59_an_answer_after_the_fin_needs_read_closed(kit: Kit) {
-    let cases: [(_, _, &[u8]); 3] =
-        [(false, None, b"answer"), (false, Some(s(1)), b""), (true, Some(s(1)), b"answer")];
-    for (aware, delay, answer) in cases {
-        let script = Script::new().once_a(On::Data, move |a, transport| match delay {
-            None => transport.write("answer"),
-            Some(delay) => drop(a.call_later(delay, |transport| {
-                transport.write("answer");
-                transport.lose_connection();
-            })),
-        });
-        let (mut rig, a, b) = kit.arriving(if aware { script.aware() } else { script });
-        b.send(b"ask");
-        rig.fin(&a, &b);
-        rig.tick();
-        rig.pass(s(1));
-        assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
-        assert_eq!(b.got(), answer, "aware: {aware}, after {delay:?}");
-        assert_eq!(rig.lost(&a), "Done(Peer)");
-    }
-}
-
-pub(crate) fn c60_lose_write_connection_flushes_then_calls_write_closed(kit: Kit) {
-    let (mut rig, a, b) = kit.accept(Script::new());
-    a.transport().write(kit.big());
-    a.transport().lose_write_connection();
-    rig.tick();
-    assert_eq!(a.log.entries(), ["made"]);
-    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
-    assert!(b.got() == kit.big());
-    rig.until("write_closed", || a.log.has("write_closed"));
-    b.send(b"0123456789");
-    rig.until("data", || a.received_len() == 10);
-    a.transport().lose_write_connection();
-    rig.tick();
-    assert_eq!(a.log.entries(), ["made", "write_closed", "data(10)"]);
-    assert_eq!(rig.counts(&a).shut_writes, 1);
-    // The turn makes the call, even if nothing was written.
-    let (mut rig, a, b) = kit.accept(Script::new().on_a(On::Data, |a, transport| {
-        transport.lose_write_connection();
-        a.log.note("returned");
-    }));
-    b.send(b"x");
-    rig.until("write_closed", || a.log.has("write_closed"));
-    assert_eq!(a.log.entries(), ["made", "data(1)", "returned", "write_closed"]);
-    a.transport().abort_connection();
-    rig.lost(&a);
-}
-
-pub(crate) fn c61_a_panic_in_read_closed_or_write_closed_loses_the_connection(kit: Kit) {
-    let big = kit.big();
-    let (mut rig, a, b) = kit.accept(Script::new().on(On::ReadClosed, |_| panic!("no poem")));
-    for piece in big.chunks(64 * 1024) {
-        a.transport().write_bytes(Bytes::from_static(piece));
-    }
-    a.transport().lose_write_connection();
-    rig.tick();
-    b.fin();
-    let ((), lines) = logged(|| rig.until("read_closed", || a.log.has("read_closed")));
-    assert_eq!(lines.len(), 1, "{lines:?}");
-    // Bytes the driver has already taken are still sent.
-    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
-    assert_eq!(rig.lost(&a), "Panicked(no poem)");
-    assert_eq!(a.log.entries(), ["made", "read_closed", "lost(Panicked(no poem))"]);
-    assert!(big.starts_with(&b.got()) && b.got_len() < big.len(), "the stuck bytes are dropped");
-
-    let (mut rig, a, b) = kit.accept(Script::new().on(On::WriteClosed, |_| panic!("no poem")));
-    a.transport().lose_write_connection();
-    let (why, lines) = logged(|| {
-        assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
-        rig.until("write_closed", || a.log.has("write_closed"));
-        b.send(b"unheard");
-        b.fin();
-        rig.lost(&a)
-    });
-    assert_eq!(why, "Panicked(no poem)");
-    assert_eq!(a.log.entries(), ["made", "write_closed", "lost(Panicked(no poem))"]);
-    assert_eq!(lines.len(), 1, "{lines:?}");
-}
-
-pub(crate) fn c62_when_both_halves_are_closed_the_connection_ends(kit: Kit) {
-    let ended = |rig: &mut Rig, a: &A, order: &[&str]| {
-        rig.lost(a);
-        assert!(matches!(a.reason(), Reason::Done(_)), "{:?}", a.reason());
-        let entries = a.log.entries();
-        assert_eq!(entries[1..entries.len() - 1], *order);
-        assert_eq!(rig.counts(a).closes, [CloseMode::Normal]);
-    };
-    let keeps: fn(&Transport) = |_| {};
-    let orders: [(_, &[&str]); 2] = [
-        (keeps, &["write_closed", "read_closed"]),
-        (Transport::lose_connection, &["write_closed"]),
-    ];
-    for (close, order) in orders {
-        let script = || Script::new().aware().on(On::WriteClosed, close);
-        // Ours first.
-        let (mut rig, a, b) = kit.accept(script());
-        a.transport().lose_write_connection();
-        assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
-        rig.until("write_closed", || a.log.has("write_closed"));
-        rig.tick();
-        assert!(!a.is_lost());
-        b.fin();
-        ended(&mut rig, &a, order);
-        // The peer's first.
-        let (mut rig, a, b) = kit.accept(script());
-        rig.fin(&a, &b);
-        rig.tick();
-        assert!(!a.is_lost());
-        a.transport().lose_write_connection();
-        ended(&mut rig, &a, &["read_closed", "write_closed"]);
-        assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
-    }
-    // Both before the same turn.
-    let (mut rig, a, b) = kit.accept(Script::new().aware());
-    b.fin();
-    a.transport().lose_write_connection();
-    rig.lost(&a);
-    let mut entries = a.log.entries();
-    entries[1..3].sort();
-    assert_eq!(entries, ["made", "read_closed", "write_closed", "lost(Done(Peer))"]);
-    assert_eq!(rig.counts(&a).closes, [CloseMode::Normal]);
 }

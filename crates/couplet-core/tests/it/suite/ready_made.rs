@@ -9,6 +9,7 @@ use couplet::{Address, ConnectOptions, Protocol, Reactor, Transport};
 
 use super::kit::{Kit, Rig};
 use super::peer::{B, Saw};
+use super::plays::scripts;
 use super::recorder::{Log, On, Script};
 
 /// Maximum bytes that a relay holds in one direction: the high watermark and one read.
@@ -249,24 +250,9 @@ pub(crate) fn c169b_messages_past_the_rate_wait_and_none_is_lost(kit: Kit) {
     assert_eq!(log.entries(), ["a", "b", "c", "d", "e", "f"]);
 }
 
-pub(crate) fn c169b_a_throttle_is_a_pause_of_its_own(kit: Kit) {
-    let mut rig = kit.rig();
-    let script = Script::new().once(On::Data, |transport| {
-        transport.throttle(Duration::from_secs(1));
-        transport.throttle(Duration::from_millis(1));
-        transport.resume_producing();
-    });
-    let (a, b) = rig.accept(script);
-    b.send(b"one");
-    rig.until("data", || a.received_len() == 3);
-    b.send(b"two");
-    rig.pass(Duration::from_millis(999));
-    rig.tick();
-    assert_eq!(a.received_len(), 3, "the longest counts, and no resume ends it");
-    a.transport().pause_producing();
-    rig.pass(Duration::from_millis(1));
-    rig.tick();
-    assert_eq!(a.received_len(), 3, "its end ends no pause");
-    a.transport().resume_producing();
-    rig.until("the rest", || a.received_len() == 6);
+scripts! {
+    // The longest counts, and no resume ends it; its end ends no pause.
+    fn c169b_a_throttle_is_a_pause_of_its_own()
+        "once data: throttle 1, throttle 1ms, resume; b send one; a gets one; b send two; pass 999ms; tick
+        a received one; a pause; pass 1ms; tick; a received one; a resume; a gets onetwo";
 }

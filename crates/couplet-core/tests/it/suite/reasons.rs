@@ -4,67 +4,46 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use couplet::{By, Bytes, ProducerKind, Reason, Transport};
+use couplet::{By, Reason, Transport};
 
 use crate::logged::logged;
 
 use super::endings::write_big;
-use super::kit::{BOTH_ROLES, Kit};
+use super::kit::Kit;
 use super::peer::Saw;
-use super::recorder::{A, Broken, Call, Log, Maker, On, Script};
+use super::plays::scripts;
+use super::recorder::{Broken, Log, Maker, On, Script};
 
-pub(crate) fn c23_the_peers_close_is_done_by_peer(kit: Kit) {
-    for role in BOTH_ROLES {
-        for bytes in [&b"x"[..], b""] {
-            let (mut rig, a, b) = kit.pair(role, Script::new());
-            b.send(bytes);
-            b.fin();
-            assert_eq!(rig.lost(&a), "Done(Peer)");
-            assert_eq!(a.received(), bytes);
-            let data = if bytes.is_empty() { &[][..] } else { &["data(1)"] };
-            let wanted = [&["made"], data, &["read_closed", "lost(Done(Peer))"]].concat();
-            assert_eq!(a.log.entries(), wanted);
-        }
-    }
-    // Everything before the first turn.
-    let (mut rig, a, b) = kit.arriving(Script::new());
-    b.fin();
-    assert_eq!(rig.lost(&a), "Done(Peer)");
-    assert_eq!(a.log.entries(), ["made", "read_closed", "lost(Done(Peer))"]);
-}
+scripts! {
+    fn c23_the_peers_close_is_done_by_peer()
+        "{server|client}; b send {1:x|}; b fin; a lost Done(Peer); a received {1:x|}
+        a log made, {1:data(1), |}read_closed, lost(Done(Peer))",
+        // Everything before the first turn.
+        "arriving; b fin; a lost Done(Peer); a log made, read_closed, lost(Done(Peer))";
 
-pub(crate) fn c24_a_reset_is_lost_with_its_io_error(kit: Kit) {
-    let kind = |a: &A| a.reason().downcast_ref::<io::Error>().expect("an io::Error").kind();
-    for role in BOTH_ROLES {
-        let (mut rig, a, b) = kit.pair(role, Script::new());
-        b.reset();
-        assert_eq!(rig.lost(&a), "Lost");
-        assert_eq!(kind(&a), io::ErrorKind::ConnectionReset, "in the stored clone");
+    fn c24_a_reset_is_lost_with_its_io_error()
+        "{server|client}; b reset; a lost Lost; a error ConnectionReset",
         // Through a write.
-        let (mut rig, a, b) = kit.pair(role, Script::new().aware());
-        b.close();
-        rig.until("read_closed", || a.log.has("read_closed"));
-        let writing = a.clone();
-        rig.until("connection_lost", || {
-            writing.transport().write("x");
-            writing.is_lost()
-        });
-        assert_eq!(rig.lost(&a), "Lost");
-        let kind = kind(&a);
-        let allowed = [io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe];
-        assert!(allowed.contains(&kind), "{kind:?}");
-    }
-}
+        "{server|client}; aware; b close; a until read_closed; a writes-on; a lost Lost
+        a error ConnectionReset BrokenPipe";
 
-pub(crate) fn c25_our_own_close_is_done_by_us(kit: Kit) {
-    for role in BOTH_ROLES {
-        for bytes in ["bye", ""] {
-            let (mut rig, a, b) = kit.pair(role, Script::new());
-            a.transport().write(bytes);
-            a.transport().lose_connection();
-            rig.ends(&a, &b, "Done(Us)");
-        }
-    }
+    fn c25_our_own_close_is_done_by_us()
+        "{server|client}; a write {bye|}, lose; b ends Done(Us)";
+
+    fn c30_a_panic_in_resume_producing_is_the_reason_and_stops_the_producer()
+        "errors {1:1|1|1|2}; source {1:resume|resume|pause|resume} = panic p; {1:plain|plain|plain|source stop = panic s}
+        a {1:pull|push, bytes BIG|push, bytes BIG|pull}; a until {1:resume|pause|pause|resume}; b ends Panicked(p)
+        a log made, {1:resume|pause, resume|pause|resume}, stop, lost(Panicked(p))";
+
+    // No time passes: nothing waits for the producer, and what was written is sent.
+    fn c30a_fail_in_a_producer_ends_its_work_and_is_the_reason_once()
+        "source {1:resume|resume|pause} = write last words, fail e, fail another
+        a {1:pull|push, bytes BIG|push, bytes BIG}; b ends Failed(e); b got {1:|BIG+|BIG+}last words
+        a log made, {1:resume|pause, resume|pause}, stop, lost(Failed(e)); time 0";
+
+    fn c30a_after_a_panic_in_stop_producing_the_next_call_is_connection_lost()
+        "errors 1; source resume = half, fail e; source stop = panic in stop; a pull; b sees Fin; b fin
+        a lost Failed(e); a log made, resume, stop, lost(Failed(e))";
 }
 
 pub(crate) fn c26_an_abort_is_aborted_here_and_lost_there(kit: Kit) {
@@ -141,78 +120,6 @@ pub(crate) fn c29_a_panic_in_data_received_is_logged_and_is_the_reason(kit: Kit)
         let _new = rig.peer(&port);
         rig.until("connection_made", || ends[2].is_made());
     }
-}
-
-/// A has a producer, and BIG to write if that is paused by it.
-fn produces(kit: Kit, a: &A, kind: ProducerKind, act: impl FnMut(Call, &Transport) + 'static) {
-    a.produces(kind, act);
-    if kind == ProducerKind::Push {
-        a.transport().write_bytes(Bytes::from_static(kit.big()));
-    }
-}
-
-pub(crate) fn c30_a_panic_in_resume_producing_is_the_reason_and_stops_the_producer(kit: Kit) {
-    type Case = (&'static str, ProducerKind, fn(Call) -> bool, &'static [&'static str], usize);
-    let cases: [Case; 4] = [
-        ("pull", ProducerKind::Pull, |call| call == Call::Resume, &["resume", "stop"], 1),
-        ("push", ProducerKind::Push, |call| call == Call::Resume, &["pause", "resume", "stop"], 1),
-        ("pause", ProducerKind::Push, |call| call == Call::Pause, &["pause", "stop"], 1),
-        ("all", ProducerKind::Pull, |_| true, &["resume", "stop"], 2),
-    ];
-    for (name, kind, panics, calls, errors) in cases {
-        let (mut rig, a, b) = kit.accept(Script::new());
-        let ((), lines) = logged(|| {
-            produces(kit, &a, kind, move |call, _| assert!(!panics(call), "in {call:?}"));
-            rig.until("the call", || a.log.has(calls[0]));
-            rig.take_to_the_end(&b);
-            b.fin();
-            rig.lost(&a);
-        });
-        let first = if calls.contains(&"resume") { "Resume" } else { "Pause" };
-        let lost = format!("lost(Panicked(in {first}))");
-        let wanted = [&["made"], calls, &[&lost]].concat();
-        assert_eq!(a.log.entries(), wanted, "{name}");
-        assert_eq!(lines.len(), errors, "{name}: {lines:?}");
-    }
-}
-
-pub(crate) fn c30a_fail_in_a_producer_ends_its_work_and_is_the_reason_once(kit: Kit) {
-    let cases: [(ProducerKind, Call, &[&str]); 3] = [
-        (ProducerKind::Pull, Call::Resume, &["resume"]),
-        (ProducerKind::Push, Call::Resume, &["pause", "resume"]),
-        (ProducerKind::Push, Call::Pause, &["pause"]),
-    ];
-    for (kind, failing, calls) in cases {
-        let (mut rig, a, b) = kit.accept(Script::new());
-        produces(kit, &a, kind, move |call, transport| {
-            if call == failing {
-                transport.write("last words");
-                transport.fail(Broken("e"));
-                transport.fail(Broken("another"));
-            }
-        });
-        // No time passes: nothing waits for the producer.
-        rig.ends(&a, &b, "Failed(e)");
-        assert!(b.got().ends_with(b"last words"), "what was written is sent");
-        let wanted = [&["made"], calls, &["stop", "lost(Failed(e))"]].concat();
-        assert_eq!(a.log.entries(), wanted, "{kind:?} in {failing:?}");
-    }
-}
-
-pub(crate) fn c30a_after_a_panic_in_stop_producing_the_next_call_is_connection_lost(kit: Kit) {
-    let (mut rig, a, b) = kit.accept(Script::new());
-    let ((), lines) = logged(|| {
-        a.produces(ProducerKind::Pull, |call, transport| {
-            assert!(call != Call::Stop, "in stop");
-            transport.lose_write_connection();
-            transport.fail(Broken("e"));
-        });
-        rig.take_to_the_end(&b);
-        b.fin();
-        rig.lost(&a);
-    });
-    assert_eq!(a.log.entries(), ["made", "resume", "stop", "lost(Failed(e))"]);
-    assert_eq!(lines.len(), 1, "{lines:?}");
 }
 
 pub(crate) fn c31_a_connection_open_at_the_end_gets_shutdown(kit: Kit) {
