@@ -11,7 +11,7 @@ use crate::logged::logged;
 use super::endings::{ENDINGS, Ending};
 use super::kit::{BOTH_ROLES, Kit, Role, key_of};
 use super::peer::{B, Saw};
-use super::plays::play;
+use super::plays::{play, scripts};
 use super::recorder::{A, Log, Maker, On, Script};
 
 pub(crate) fn c41_a_shared_factory_starts_once_and_stops_once(kit: Kit) {
@@ -48,15 +48,13 @@ pub(crate) fn c41_a_shared_factory_starts_once_and_stops_once(kit: Kit) {
     assert_eq!(a.log.entries(), ["do_start", "do_stop"]);
 }
 
-pub(crate) fn c42_build_protocol_comes_first_and_reading_is_on(kit: Kit) {
-    let mut rig = kit.rig();
-    let a = rig.end();
-    let port = rig.listen_with(a.makes_many());
-    let b = rig.peer(&port);
-    rig.sends(&a, &b, b"x");
-    let build = format!("build({})", b.address());
-    assert_eq!(a.log.entries(), ["do_start", &build, "made", "data(1)"]);
-    assert_eq!(*a.transport().peer(), b.address());
+scripts! {
+    fn c42_build_protocol_comes_first_and_reading_is_on()
+        "listens many; peer; b sends x; a log do_start, build(peer), made, data(1); a at-peer";
+
+    fn c43_a_client_that_builds_nothing_gets_client_connection_lost()
+        "dials open none; accepts; a until do_stop
+        a log do_start, started_connecting, build(peer), client_connection_lost(Done(Us)), do_stop; b sees Fin";
 }
 
 pub(crate) fn c43_a_server_that_builds_nothing_closes(kit: Kit) {
@@ -75,18 +73,6 @@ pub(crate) fn c43_a_server_that_builds_nothing_closes(kit: Kit) {
     rig.sends(&a, &b2, b"x");
     rig.tick();
     assert_eq!(a.received(), b"x");
-}
-
-pub(crate) fn c43_a_client_that_builds_nothing_gets_client_connection_lost(kit: Kit) {
-    let mut rig = kit.rig();
-    let (log, peer) = (Log::default(), rig.peer_port());
-    rig.connect_with(peer.address(), Maker::new(&log, |_| None));
-    let b = rig.accepted(&peer);
-    rig.until("do_stop", || log.has("do_stop"));
-    let build = format!("build({})", peer.address());
-    let lost = "client_connection_lost(Done(Us))";
-    assert_eq!(log.entries(), ["do_start", "started_connecting", &build, lost, "do_stop"]);
-    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
 }
 
 pub(crate) fn c43_connect_fails_with_no_protocol(kit: Kit) {

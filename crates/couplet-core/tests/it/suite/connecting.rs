@@ -6,18 +6,16 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::driver::CloseMode;
-use couplet::reactor::NotDisconnected;
 use couplet::testing::failure_of;
-use couplet::{Address, Bytes, ConnectError, ConnectOptions, Connector, ConnectorState, Transport};
+use couplet::{Address, ConnectError, ConnectOptions, Connector, ConnectorState};
 
 use crate::logged::logged;
 
-use super::endings::{ENDINGS, write_big};
+use super::endings::ENDINGS;
 use super::kit::{Kit, Rig};
-use super::peer::{B, Saw};
-use super::recorder::{A, Log, Maker, On, Script};
-
-const STOPPED: &str = "client_connection_failed(Failed(the attempt was stopped))";
+use super::peer::B;
+use super::plays::{play, scripts};
+use super::recorder::{A, Log, Maker, Script};
 
 /// An unreachable address: the driver's `connect` fails, and no event follows.
 fn out_of_reach(rig: &Rig) -> Address {
@@ -38,18 +36,53 @@ fn client(rig: &mut Rig, script: Script) -> (A, B, Connector) {
     (a, b, connector)
 }
 
-pub(crate) fn c36_a_client_starts_in_order(kit: Kit) {
-    let mut rig = kit.rig();
-    let (a, peer) = (rig.end(), rig.peer_port());
-    rig.connect_with(peer.address(), a.maker(Script::new()));
-    rig.turn();
-    assert_eq!(a.log.entries()[..2], ["do_start", "started_connecting"], "in one turn");
-    rig.until("connection_made", || a.is_made());
-    rig.turns(3);
-    let peer = peer.address();
-    let build = format!("build({peer})");
-    assert_eq!(a.log.entries(), ["do_start", "started_connecting", &build, "made"]);
-    assert_eq!(*a.transport().peer(), peer);
+scripts! {
+    fn c36_a_client_starts_in_order()
+        "dials open; turn; a log do_start, started_connecting, ..; a until made; turns 3
+        a log do_start, started_connecting, build(peer), made; a at-peer";
+
+    // A connector has a transport while its connection lives.
+    fn c36_the_connector_knows_its_transport_until_the_end()
+        "dials open; accepts; a until made; c connected; b fin; a until do_stop; c unconnected";
+
+    fn c37_a_reconnect_keeps_the_factory_started()
+        "dials open many; factory lost: connect; accepts; b fin; tick; accepts; b2 fin; tick; a until do_stop
+        a log do_start<2:, started_connecting, build(peer), made, read_closed, lost(Done(Peer)), client_connection_lost(Done(Peer))>, do_stop";
+
+    fn c38_a_failed_connect_builds_no_protocol()
+        "dials refusing none; a until do_stop; turns 3
+        a log do_start, started_connecting, client_connection_failed(Failed(connection refused)), do_stop";
+
+    fn c39_stop_connecting_is_reported_after_started_connecting_returned()
+        "dials open none; factory started: stop, note end; a until do_stop; tick
+        a log do_start, started_connecting, stopped: true, end, client_connection_failed(Failed(the attempt was stopped)), do_stop; unheard";
+
+    fn c39_stop_connecting_in_another_state_returns_false()
+        "dials open; on data: write x; accepts; a until made; c stop false; turns 3; a entries 4; b send x; b gets x
+        b fin; a until do_stop; c stop false",
+        // A second time after a stop.
+        "dials silent none; turns 3; c stop true; c stop false; turn
+        a log do_start, started_connecting, client_connection_failed(Failed(the attempt was stopped)), do_stop; c stop false";
+
+    // A stop before the first turn takes effect there.
+    fn c39_a_connector_stopped_before_it_starts_tries_nothing()
+        "dials open none; c stop true; turns 3
+        a log do_start, started_connecting, client_connection_failed(Failed(the attempt was stopped)), do_stop; untried; c unconnected";
+
+    fn c51_disconnect_does_what_the_state_asks_for()
+        // While connecting.
+        "dials silent none; turns 3; c disconnect; turn
+        a log do_start, started_connecting, client_connection_failed(Failed(the attempt was stopped)), do_stop",
+        // While connected: buffered bytes are flushed. While disconnected.
+        "dials open; accepts; a until made; a bytes BIG; c disconnect; b sees Fin; b got BIG; b fin; a until do_stop
+        a log do_start, started_connecting, build(peer), made, lost(Done(Us)), client_connection_lost(Done(Us)), do_stop
+        c disconnect; turns 3; a entries 7";
+
+    fn c51_connect_in_another_state_is_an_error()
+        "dials open many; c connect Err; turn; c connect Err; a until made; accepts; c connect Err; turns 3; b sends x
+        a bytes BIG, lose; turn; c connect Err; b sees Fin; b fin; a until do_stop; a count 1 made
+        a count 1 started_connecting; c connect Ok; accepts; a until-count 2 made; b2 fin; a until-count 2 do_stop
+        a count 2 do_start";
 }
 
 pub(crate) fn c36_nothing_is_called_inside_connect(kit: Kit) {
@@ -101,51 +134,12 @@ pub(crate) fn c37_a_client_ends_in_order(kit: Kit) {
     }
 }
 
-pub(crate) fn c37_a_reconnect_keeps_the_factory_started(kit: Kit) {
-    let mut rig = kit.rig();
-    let (a, peer) = (rig.end(), rig.peer_port());
-    let mut again = true;
-    let factory = a.makes_many().on_lost(move |connector| {
-        if std::mem::take(&mut again) {
-            assert_eq!(connector.connect(), Ok(()));
-        }
-    });
-    rig.connect_with(peer.address(), factory);
-    for _ in 0..2 {
-        let b = rig.accepted(&peer);
-        b.fin();
-        rig.tick();
-    }
-    rig.until("do_stop", || a.log.has("do_stop"));
-    let build = format!("build({})", peer.address());
-    let ends = ["read_closed", "lost(Done(Peer))", "client_connection_lost(Done(Peer))"];
-    let life = [&["started_connecting", &build, "made"], &ends[..]].concat();
-    assert_eq!(a.log.entries(), [&["do_start"], &life[..], &life, &["do_stop"]].concat());
-}
-
-pub(crate) fn c38_a_failed_connect_builds_no_protocol(kit: Kit) {
-    let mut rig = kit.rig();
-    let (log, peer) = (Log::default(), rig.refusing_port());
-    rig.connect_with(peer.address(), Maker::new(&log, |_| panic!("a protocol was built")));
-    rig.until("do_stop", || log.has("do_stop"));
-    rig.turns(3);
-    let failed = "client_connection_failed(Failed(connection refused))";
-    assert_eq!(log.entries(), ["do_start", "started_connecting", failed, "do_stop"]);
-}
-
 pub(crate) fn c38_a_retry_after_failure_keeps_the_factory_started(kit: Kit) {
     // The second attempt finds a listening port.
-    let mut rig = kit.rig();
-    let (a, peer) = (rig.end(), Rc::new(rig.refusing_port()));
-    let listens = peer.clone();
-    let factory = a.makes_many().on_failed(move |connector| {
-        listens.listen();
-        assert_eq!(connector.connect(), Ok(()));
-    });
-    rig.connect_with(peer.address(), factory);
-    rig.until("connection_made", || a.is_made());
-    assert_eq!((a.log.count("do_start"), a.log.count("started_connecting")), (1, 2));
-    assert!(!a.log.has("do_stop"));
+    let retry =
+        "dials refusing many; factory failed: listen, connect; a until made; a count 1 do_start
+        a count 2 started_connecting; a lacks do_stop";
+    play(kit, &[retry]);
     // With a driver that reports the failure in an event, and with one whose `connect` fails
     // immediately.
     let mut rig = kit.rig();
@@ -183,48 +177,6 @@ fn a_thousand_failures_grow_nothing(rig: &mut Rig, to: Address) {
         assert!(key.slot < 8, "slots are reused");
     }
     assert!(held.upgrade().is_none(), "the factory is dropped");
-}
-
-pub(crate) fn c39_stop_connecting_is_reported_after_started_connecting_returned(kit: Kit) {
-    let mut rig = kit.rig();
-    let (log, peer) = (Log::default(), rig.peer_port());
-    let inside = log.clone();
-    let factory = Maker::new(&log, |_| None).on_started(move |connector| {
-        inside.note(format!("stopped: {}", connector.stop_connecting()));
-        inside.note("end");
-    });
-    rig.connect_with(peer.address(), factory);
-    rig.until("do_stop", || log.has("do_stop"));
-    rig.tick();
-    let wanted = ["do_start", "started_connecting", "stopped: true", "end", STOPPED, "do_stop"];
-    assert_eq!(log.entries(), wanted);
-    if let Some(b) = peer.accept() {
-        assert_ne!(rig.take_to_the_end(&b), Saw::Open);
-    }
-}
-
-pub(crate) fn c39_stop_connecting_in_another_state_returns_false(kit: Kit) {
-    let mut rig = kit.rig();
-    let echo = Script::new().on(On::Data, |transport| transport.write("x"));
-    let (a, b, connector) = client(&mut rig, echo);
-    let entries = a.log.len();
-    assert!(!connector.stop_connecting(), "while connected");
-    rig.turns(3);
-    assert_eq!(a.log.len(), entries);
-    b.send(b"x");
-    rig.gets(&b, b"x");
-    b.fin();
-    rig.until("do_stop", || a.log.has("do_stop"));
-    assert!(!connector.stop_connecting(), "after the end");
-    // A second time after a stop.
-    let (log, silent) = (Log::default(), rig.silent_port());
-    let connector = rig.connect_with(silent.address(), Maker::new(&log, |_| None));
-    rig.turns(3);
-    assert!(connector.stop_connecting());
-    assert!(!connector.stop_connecting());
-    rig.turn();
-    assert_eq!(log.entries()[2..], [STOPPED, "do_stop"]);
-    assert!(!connector.stop_connecting());
 }
 
 pub(crate) fn c32_a_refused_connect_has_the_systems_number_where_there_is_one(kit: Kit) {
@@ -300,80 +252,4 @@ pub(crate) fn c49_an_unanswered_connect_ends_after_30_s(kit: Kit) {
         let [(_, _, Some(key))] = attempts[..] else { panic!("{attempts:?}") };
         assert_eq!(rig.tapped.counts(key).closes, [CloseMode::Reset]);
     }
-}
-
-pub(crate) fn c51_disconnect_does_what_the_state_asks_for(kit: Kit) {
-    // While connecting.
-    let mut rig = kit.rig();
-    let (log, silent) = (Log::default(), rig.silent_port());
-    let connector = rig.connect_with(silent.address(), Maker::new(&log, |_| None));
-    rig.turns(3);
-    connector.disconnect();
-    rig.turn();
-    assert_eq!(log.entries()[2..], [STOPPED, "do_stop"]);
-    // While connected: buffered bytes are flushed.
-    let (a, b, connector) = client(&mut rig, Script::new());
-    write_big(&rig, &a);
-    connector.disconnect();
-    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
-    assert!(b.got() == kit.big());
-    b.fin();
-    rig.until("do_stop", || a.log.has("do_stop"));
-    let ends = ["lost(Done(Us))", "client_connection_lost(Done(Us))", "do_stop"];
-    assert_eq!(a.log.entries()[4..], ends);
-    // While disconnected.
-    connector.disconnect();
-    rig.turns(3);
-    assert_eq!(a.log.len(), 7);
-}
-
-pub(crate) fn c51_connect_in_another_state_is_an_error(kit: Kit) {
-    let mut rig = kit.rig();
-    let (a, peer) = (rig.end(), rig.peer_port());
-    let connector = rig.connect_with(peer.address(), a.makes_many());
-    assert_eq!(connector.connect(), Err(NotDisconnected), "before it starts");
-    rig.turn();
-    assert!(connector.state() != ConnectorState::Connecting || connector.connect().is_err());
-    rig.until("connection_made", || a.is_made());
-    let b = rig.accepted(&peer);
-    assert_eq!(connector.connect(), Err(NotDisconnected), "while connected");
-    rig.turns(3);
-    rig.sends(&a, &b, b"x");
-    a.transport().write_bytes(Bytes::from_static(kit.big()));
-    a.transport().lose_connection();
-    rig.turn();
-    assert_eq!(connector.connect(), Err(NotDisconnected), "while closing");
-    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
-    b.fin();
-    rig.until("do_stop", || a.log.has("do_stop"));
-    assert_eq!((a.log.count("made"), a.log.count("started_connecting")), (1, 1));
-    // A full second life.
-    assert_eq!(connector.connect(), Ok(()));
-    let b = rig.accepted(&peer);
-    rig.until("connection_made", || a.log.count("made") == 2);
-    b.fin();
-    rig.until("do_stop", || a.log.count("do_stop") == 2);
-    assert_eq!(a.log.count("do_start"), 2);
-}
-
-/// A stop before the first turn takes effect there.
-pub(crate) fn c39_a_connector_stopped_before_it_starts_tries_nothing(kit: Kit) {
-    let mut rig = kit.rig();
-    let (log, peer) = (Log::default(), rig.peer_port());
-    let connector = rig.connect_with(peer.address(), Maker::new(&log, |_| None));
-    assert!(connector.stop_connecting());
-    rig.turns(3);
-    assert_eq!(log.entries(), ["do_start", "started_connecting", STOPPED, "do_stop"]);
-    assert!(rig.tapped.connects.borrow().is_empty());
-    assert!(connector.transport().is_none());
-}
-
-/// A connector has a transport while its connection lives.
-pub(crate) fn c36_the_connector_knows_its_transport_until_the_end(kit: Kit) {
-    let mut rig = kit.rig();
-    let (a, b, connector) = client(&mut rig, Script::new());
-    assert_eq!(connector.transport(), Some(a.transport()));
-    b.fin();
-    rig.until("do_stop", || a.log.has("do_stop"));
-    assert_eq!(connector.transport(), None::<Transport>);
 }

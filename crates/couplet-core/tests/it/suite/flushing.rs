@@ -1,19 +1,7 @@
 //! Rows 5, 6 and 11 to 14: a close waits for the flush and for a registered producer.
 
-use couplet::{Bytes, Transport};
-
 use super::kit::Kit;
 use super::plays::{play, scripts};
-
-/// Writes BIG in 1000 pieces of both kinds.
-pub(super) fn write_in_pieces(transport: &Transport, big: &'static [u8]) {
-    for (n, piece) in big.chunks(big.len() / 1000).enumerate() {
-        match n % 2 {
-            0 => transport.write(piece),
-            _ => transport.write_bytes(Bytes::from_static(piece)),
-        }
-    }
-}
 
 fn late_writes_are_dropped(kit: Kit, close: &str) {
     let scripts = [

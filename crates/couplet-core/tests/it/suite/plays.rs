@@ -10,6 +10,10 @@
 //! later. `next` begins another connection. First of all, `read 4096` sets the size of the reads, and
 //! `errors 1` expects so many lines in the log.
 //!
+//! `dials open` makes a client by a factory that logs to `a`; its port is `open`, `refusing` or `silent`,
+//! and it builds one protocol, `many` or `none`. `listens many max 2` opens a port with such a factory.
+//! `factory lost: ACTS` acts in the factory's callback once. `c` is the connector, `port` the port.
+//!
 //! `protocol` begins another protocol, `p`, to which `upgrade 1 DATA` leads, and `connection` the first
 //! connection behind it. A step `in data: STEP` is played only there: in the callback that `callback`
 //! names, or where the kit has `sockets`, `tcp` or `unix`; `in !data: STEP` elsewhere.
@@ -23,13 +27,12 @@ use std::time::Duration;
 
 use couplet::driver::CloseMode;
 use couplet::reactor::Drain;
-use couplet::{Bytes, Deferred, ProducerKind, Transport};
+use couplet::{Bytes, Connector, Deferred, ListenOptions, Port, ProducerKind, Transport};
 
 use super::endings::{Ending, call_everything};
-use super::flushing::write_in_pieces;
 use super::kit::{Kit, Rig, Role};
-use super::peer::{B, Saw};
-use super::recorder::{A, Broken, Call, Log, On, Script};
+use super::peer::{B, PeerPort, Saw};
+use super::recorder::{A, Broken, Call, Log, Maker, On, Script};
 use crate::logged::logged;
 
 /// Defines facts by their scripts.
@@ -196,6 +199,16 @@ fn producer_kind(name: &str) -> ProducerKind {
     if name == "push" { ProducerKind::Push } else { ProducerKind::Pull }
 }
 
+/// Writes BIG in 1000 pieces of both kinds.
+fn write_in_pieces(transport: &Transport, big: &'static [u8]) {
+    for (n, piece) in big.chunks(big.len() / 1000).enumerate() {
+        match n % 2 {
+            0 => transport.write(piece),
+            _ => transport.write_bytes(Bytes::from_static(piece)),
+        }
+    }
+}
+
 /// The acts of a producer in its calls: the call, the number of the call or any, and the acts.
 type Cue = (Call, Option<usize>, String);
 
@@ -225,6 +238,18 @@ pub(super) struct Cast {
 }
 
 impl Cast {
+    fn new(kit: Kit) -> Cast {
+        Cast {
+            ends: RefCell::default(),
+            protocols: RefCell::default(),
+            kit,
+            source: RefCell::default(),
+            drained: Log::default(),
+            #[cfg(unix)]
+            pipe: RefCell::default(),
+        }
+    }
+
     fn data(&self, text: &str) -> Vec<u8> {
         let big = self.kit.big();
         let part = |part: &str| match part.strip_prefix('#').map(number) {
@@ -403,6 +428,42 @@ impl Cast {
     }
 }
 
+/// The script of an end that plays elsewhere: `aware; once made: ACTS`, and `at 5: ACTS` when it has
+/// received so many bytes.
+#[allow(dead_code, reason = "the simulator's tests use it")]
+pub(crate) fn script(a: &A, text: &str) -> Script {
+    let cast = Rc::new(Cast::new(Kit::sim()));
+    cast.ends.borrow_mut().push(a.clone());
+    let steps = text.split(';').map(str::trim).filter(|step| !step.is_empty());
+    steps.fold(Script::new(), |script, step| {
+        let (when, acts) = step.split_once(": ").unwrap_or((step, ""));
+        let acts = cast.later(0, acts, ", ");
+        match word(when) {
+            ("aware", _) => script.aware(),
+            ("on", on) => script.on(on_of(on), acts),
+            ("once", on) => script.once(on_of(on), acts),
+            ("at", n) => {
+                let (n, mut acts) = (number(n), Some(acts));
+                script.on_a(On::Data, move |a, transport| {
+                    if a.received_len() >= n
+                        && let Some(acts) = acts.take()
+                    {
+                        acts(transport);
+                    }
+                })
+            }
+            ("echo", _) => {
+                let mut echoed = 0;
+                script.on_a(On::Data, move |a, transport| {
+                    transport.write(&a.received()[echoed..]);
+                    echoed = a.received_len();
+                })
+            }
+            _ => panic!("`{step}` is no line of a script"),
+        }
+    })
+}
+
 /// The end or the peer that a step begins with, its index, and the rest.
 fn subject(step: &str) -> Option<(char, usize, &str)> {
     let (who, rest) = word(step);
@@ -418,6 +479,10 @@ struct Setup {
     is_client: bool,
     is_arriving: bool,
     is_protocol: bool,
+    /// The words of `dials` and `listens`, and the acts of their factory.
+    dials: Option<String>,
+    listens: Option<String>,
+    factory: Vec<(String, String)>,
 }
 
 struct Play {
@@ -426,25 +491,93 @@ struct Play {
     peers: Vec<B>,
     setup: Option<Setup>,
     callback: String,
+    /// The port that a connector dials.
+    dialled: Option<Rc<PeerPort>>,
+    connector: Option<Connector>,
+    port: Option<Port>,
 }
 
 impl Play {
     fn new(kit: Kit) -> Play {
-        let cast = Cast {
-            ends: RefCell::default(),
-            protocols: RefCell::default(),
-            kit,
-            source: RefCell::default(),
-            drained: Log::default(),
-            #[cfg(unix)]
-            pipe: RefCell::default(),
-        };
         Play {
             rig: kit.rig(),
-            cast: Rc::new(cast),
+            cast: Rc::new(Cast::new(kit)),
             peers: Vec::new(),
             setup: Some(Setup::default()),
             callback: String::new(),
+            dialled: None,
+            connector: None,
+            port: None,
+        }
+    }
+
+    /// The factory of a connector or a port, which builds one protocol, `many` or `none`.
+    fn factory(&self, setup: &mut Setup, a: &A, builds: Option<&str>) -> Maker {
+        let mut maker = match builds {
+            Some("none") => Maker::new(&a.log, |_| None),
+            Some("many") => a.makes_many(),
+            _ => a.maker(std::mem::take(&mut setup.script)),
+        };
+        for (when, acts) in setup.factory.drain(..) {
+            let (mut acts, log, port) = (Some(acts), a.log.clone(), self.dialled.clone());
+            let act = move |connector: &Connector| {
+                for act in acts.take().iter().flat_map(|acts| acts.split(", ")) {
+                    match word(act) {
+                        ("stop", _) => {
+                            log.note(format!("stopped: {}", connector.stop_connecting()))
+                        }
+                        ("connect", _) => assert_eq!(connector.connect(), Ok(())),
+                        ("listen", _) => port.as_ref().expect("it dials").listen(),
+                        (_, entry) => log.note(entry),
+                    }
+                }
+            };
+            maker = match &*when {
+                "started" => maker.on_started(act),
+                "failed" => maker.on_failed(act),
+                _ => maker.on_lost(act),
+            };
+        }
+        maker
+    }
+
+    /// A step of the connector.
+    fn connector(&self, step: &str) {
+        let connector = self.connector.as_ref().expect("it dials");
+        match word(step) {
+            ("stop", result) => assert_eq!(connector.stop_connecting().to_string(), result),
+            ("connect", result) => assert_eq!(connector.connect().is_ok(), result == "Ok"),
+            ("disconnect", _) => connector.disconnect(),
+            ("connected", _) => {
+                assert_eq!(connector.transport(), Some(self.cast.a(0).transport()));
+            }
+            ("unconnected", _) => assert_eq!(connector.transport(), None),
+            _ => panic!("`{step}` is no step of a connector"),
+        }
+    }
+
+    /// A step of the port.
+    fn port(&mut self, step: &str) {
+        let port = self.port.as_ref().expect("it listens");
+        let is_held = |rig: &Rig| rig.l.snapshot().ports[0].paused;
+        match word(step) {
+            ("stop", name) => {
+                let stopped = port.stop_listening().expect("the port listens");
+                assert!(!stopped.has_fired() && !port.is_listening());
+                self.cast.a(0).log.watch(leak(name), stopped);
+            }
+            ("stopped", _) => assert!(port.stop_listening().is_none()),
+            ("start", _) => port.start_listening().expect("a free port"),
+            ("pause", _) => port.pause_producing(),
+            ("resume", _) => port.resume_producing(),
+            ("refuses", _) => assert!(self.rig.try_peer(port.host()).is_err()),
+            ("held", _) => assert!(is_held(&self.rig)),
+            ("until-free", _) => {
+                while is_held(&self.rig) {
+                    self.rig.turn();
+                }
+            }
+            _ => panic!("`{step}` is no step of a port"),
         }
     }
 
@@ -471,9 +604,31 @@ impl Play {
 
     /// Makes the connection of the current setup.
     fn connect(&mut self) {
-        if let Some(setup) = self.setup.take() {
+        if let Some(mut setup) = self.setup.take() {
             let a = self.rig.end();
             self.cast.ends.borrow_mut().push(a.clone());
+            if let Some(dials) = setup.dials.take() {
+                let (target, builds) = word(&dials);
+                let port = Rc::new(match target {
+                    "open" => self.rig.peer_port(),
+                    "refusing" => self.rig.refusing_port(),
+                    _ => self.rig.silent_port(),
+                });
+                self.dialled = Some(port.clone());
+                let factory = self.factory(&mut setup, &a, Some(builds));
+                self.connector = Some(self.rig.connect_with(port.address(), factory));
+                return;
+            }
+            if let Some(listens) = setup.listens.take() {
+                let (builds, most) = word(&listens);
+                let options = match most.strip_prefix("max ") {
+                    Some(most) => ListenOptions::default().max_connections(number(most) as u32),
+                    None => ListenOptions::default(),
+                };
+                let factory = self.factory(&mut setup, &a, Some(builds));
+                self.port = Some(self.rig.listen_at(options, factory));
+                return;
+            }
             let role = if setup.is_client { Role::Client } else { Role::Server };
             let b = match setup.is_arriving {
                 true => self.rig.peer_of(&a, setup.script),
@@ -507,6 +662,12 @@ impl Play {
             ("aware", Some(setup)) => setup.script = std::mem::take(&mut setup.script).aware(),
             ("client", Some(setup)) => setup.is_client = true,
             ("server" | "plain", _) => {}
+            ("dials", Some(setup)) => setup.dials = Some(rest.to_owned()),
+            ("listens", Some(setup)) => setup.listens = Some(rest.to_owned()),
+            ("factory", Some(setup)) => {
+                let (when, acts) = rest.split_once(": ").expect("a callback and its acts");
+                setup.factory.push((when.to_owned(), acts.to_owned()));
+            }
             ("arriving", Some(setup)) => setup.is_arriving = true,
             // The acts of the producers registered from now on: `source resume = ACTS`.
             ("source", _) => {
@@ -545,6 +706,11 @@ impl Play {
             }
             _ => {
                 self.connect();
+                match verb {
+                    "c" => return (self.connector(rest), true).1,
+                    "port" => return (self.port(rest), true).1,
+                    _ => {}
+                }
                 match subject(step) {
                     Some(('a' | 'p', n, step)) => self.end(n, step),
                     Some((_, n, step)) => self.peer(n, step),
@@ -617,6 +783,19 @@ impl Play {
             // Stops the loop; each of its waits takes so long.
             "stop" => rig.stop(time(rest)),
             "echoes" => rig.still_echoes(),
+            // The peer's port accepts; a peer connects to the port.
+            "accepts" => {
+                let port = self.dialled.as_ref().expect("it dials");
+                self.peers.push(rig.accepted(port));
+            }
+            "peer" => self.peers.push(rig.peer(self.port.as_ref().expect("it listens"))),
+            // The port that it dials has no connection, or one that ends.
+            "unheard" => {
+                if let Some(b) = self.dialled.as_ref().and_then(|port| port.accept()) {
+                    assert_ne!(rig.take_to_the_end(&b), Saw::Open);
+                }
+            }
+            "untried" => assert!(rig.tapped.connects.borrow().is_empty()),
             // Ends the script where the number of bytes in flight is not known, or they are in flight.
             "in-memory" => return !rig.kit.has_a_system(),
             "at-hand" => return !rig.kit.in_flight(),
@@ -633,7 +812,19 @@ impl Play {
         let (a, rig) = (self.cast.a(n), &mut self.rig);
         let (verb, rest) = word(step);
         match verb {
-            "log" => assert_log(&a.log.entries(), rest),
+            "log" => {
+                let peer = self.dialled.as_ref().map(|port| port.address());
+                let listens = self.port.as_ref().and_then(|_| self.peers.first());
+                let peer = peer.or_else(|| listens.map(B::address));
+                let peer = peer.map_or_else(|| "peer".to_owned(), |peer| peer.to_string());
+                let entries = a.log.entries().into_iter().map(|entry| entry.replace(&peer, "peer"));
+                assert_log(&entries.collect::<Vec<_>>(), rest);
+            }
+            "at-peer" => {
+                let dialled = self.dialled.as_ref().map(|port| port.address());
+                let peer = dialled.unwrap_or_else(|| self.peers[0].address());
+                assert_eq!(*a.transport().peer(), peer);
+            }
             "entries" => assert_eq!(a.log.len(), number(rest)),
             "ordered" => {
                 assert!(rest.split(' ').map(|entry| a.log.position(entry)).is_sorted());
@@ -755,10 +946,13 @@ impl Play {
     /// A step of a peer.
     #[track_caller]
     fn peer(&mut self, n: usize, step: &str) {
-        let (a, b, rig) = (self.cast.a(n), &self.peers[n], &mut self.rig);
+        // Later peers of a connector or a port meet its only recorder.
+        let last = self.cast.ends.borrow().len() - 1;
+        let (a, b, rig) = (self.cast.a(n.min(last)), &self.peers[n], &mut self.rig);
         let (verb, rest) = word(step);
         match verb {
             "send" => b.send(&self.cast.data(rest)),
+            "refused" => assert_eq!(b.try_send(&self.cast.data(rest)), 0, "it is sent"),
             "try" => drop(b.try_send(&self.cast.data(rest))),
             "fin" => b.fin(),
             "reset" => b.reset(),

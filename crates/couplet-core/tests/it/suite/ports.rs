@@ -8,7 +8,7 @@ use std::rc::Rc;
 use couplet::{Address, ListenOptions, Port, Transport};
 
 use super::kit::{BOTH_ROLES, Kit, LOOPBACK, Rig, own_address};
-use super::peer::Saw;
+use super::plays::{play, scripts};
 use super::recorder::{Log, Maker, On, Recorder, Script};
 
 /// A factory that logs to `log` and builds protocols that do nothing.
@@ -25,19 +25,14 @@ fn listening(kit: Kit) -> (Rig, Log, Port) {
 }
 
 pub(crate) fn c21_stop_listening_fires_in_a_later_turn(kit: Kit) {
-    // From outside, with a connection not accepted yet.
-    let (mut rig, log, port) = listening(kit);
-    rig.turn();
-    let b = rig.peer(&port);
-    let stopped = port.stop_listening().expect("the port listens");
-    assert!(!stopped.has_fired() && !port.is_listening());
-    log.watch("stopped", stopped);
-    rig.turn();
-    assert_eq!(log.entries(), ["do_start", "do_stop", "stopped: ok"]);
-    let to = port.host();
-    assert!(rig.try_peer(to).is_err(), "a connect after that is refused");
-    assert_ne!(rig.take_to_the_end(&b), Saw::Open);
-    assert!(!log.has("build"));
+    let scripts = [
+        // From outside, with a connection not accepted yet. A connect after that is refused.
+        "listens many; turn; peer; port stop stopped; turn; a log do_start, do_stop, stopped: ok; port refuses
+        b sees; a lacks build",
+        // Before its first turn.
+        "listens many; port stop stopped; turns 2; a log stopped: ok",
+    ];
+    play(kit, &scripts);
     // From inside a callback.
     let (mut rig, log, port) = listening(kit);
     rig.turn();
@@ -48,11 +43,32 @@ pub(crate) fn c21_stop_listening_fires_in_a_later_turn(kit: Kit) {
     });
     rig.until("stopped", || log.has("stopped"));
     assert_eq!(log.entries(), ["do_start", "returned", "do_stop", "stopped: ok"]);
-    // Before its first turn.
-    let (mut rig, log, port) = listening(kit);
-    log.watch("stopped", port.stop_listening().expect("the port listens"));
-    rig.turns(2);
-    assert_eq!(log.entries(), ["stopped: ok"]);
+}
+
+scripts! {
+    fn c21_a_second_stop_listening_does_nothing()
+        "listens many; turn; port stop stopped; port stopped; turns 3; port stopped; turns 3
+        a log do_start, do_stop, stopped: ok";
+
+    // Before its first turn, and after.
+    fn c22a_a_paused_port_accepts_nothing_and_serves_its_queue_on_resume()
+        "listens many; port pause; turn; peer; peer; tick; a count 0 build; port resume; a until-count 2 build
+        port pause; turn; peer; peer; tick; a count 2 build; port resume; a until-count 4 build";
+
+    fn c22c_a_full_port_accepts_nothing_until_a_connection_has_ended()
+        "listens many max 2; turn; <5:peer;> a until-count 2 build; tick; a count 2 build; port held
+        b close; a until-count 3 build; tick; a count 3 build; port held
+        b2 close; a until-count 4 build; tick; a count 4 build; port held
+        b3 close; a until-count 5 build; tick; port held; b4 close; b5 close; port until-free",
+        // A connection that the factory refuses frees its place too.
+        "listens none max 1; turn; <3:peer;> a until-count 3 build";
+
+    // Paused, it accepts nothing although there is room; opened again, it still counts the connections
+    // from before.
+    fn c22c_a_full_port_is_held_whatever_its_user_asks()
+        "listens many max 2; turn; <3:peer;> a until-count 2 build; port pause; tick; port resume; tick; a count 2 build
+        port pause; b close; tick; port held; a count 2 build; port resume; a until-count 3 build
+        port stop stopped; turns 2; port start; turns 2; peer; peer; tick; a count 3 build";
 }
 
 pub(crate) fn c22b_a_port_has_a_descriptor_while_it_listens_where_there_are_sockets(kit: Kit) {
@@ -101,17 +117,6 @@ pub(crate) fn c21_connections_outlive_their_port(kit: Kit) {
     rig.until("connection_made", || a.is_made());
     b.fin();
     rig.lost(&a);
-}
-
-pub(crate) fn c21_a_second_stop_listening_does_nothing(kit: Kit) {
-    let (mut rig, log, port) = listening(kit);
-    rig.turn();
-    log.watch("stopped", port.stop_listening().expect("the port listens"));
-    assert!(port.stop_listening().is_none());
-    rig.turns(3);
-    assert!(port.stop_listening().is_none());
-    rig.turns(3);
-    assert_eq!(log.entries(), ["do_start", "do_stop", "stopped: ok"]);
 }
 
 pub(crate) fn a_port_on_all_addresses_accepts_ipv4_unless_it_is_for_ipv6_only(kit: Kit) {
@@ -204,21 +209,6 @@ pub(crate) fn c21_a_port_can_be_stopped_by_its_own_connection(kit: Kit) {
     rig.sends(&a, &b, b"x");
 }
 
-pub(crate) fn c22a_a_paused_port_accepts_nothing_and_serves_its_queue_on_resume(kit: Kit) {
-    let (mut rig, log, port) = listening(kit);
-    // Before its first turn, and after.
-    for _ in 0..2 {
-        port.pause_producing();
-        rig.turn();
-        let built = log.count("build");
-        let _waiting = [rig.peer(&port), rig.peer(&port)];
-        rig.tick();
-        assert_eq!(log.count("build"), built);
-        port.resume_producing();
-        rig.until("both are accepted", || log.count("build") == built + 2);
-    }
-}
-
 pub(crate) fn c51a_a_driver_without_sockets_refuses_an_adoption(kit: Kit) {
     let rig = kit.rig();
     let listener = std::net::TcpListener::bind(LOOPBACK).expect("a free port");
@@ -262,72 +252,4 @@ pub(crate) fn c64a_with_socket_runs_before_more_bytes_where_there_is_a_socket(ki
         rig.lost(&a);
         assert!(dropped.upgrade().is_none(), "the call is kept");
     }
-}
-
-/// A port that has at most two connections at a time.
-fn for_two(rig: &Rig, log: &Log) -> Port {
-    let options = ListenOptions::default().max_connections(2);
-    rig.listen_at(options, maker(rig, log))
-}
-
-/// Whether the snapshot says that the port accepts nothing.
-fn is_held(rig: &Rig) -> bool {
-    rig.l.snapshot().ports[0].paused
-}
-
-pub(crate) fn c22c_a_full_port_accepts_nothing_until_a_connection_has_ended(kit: Kit) {
-    let (mut rig, log) = (kit.rig(), Log::default());
-    let port = for_two(&rig, &log);
-    rig.turn();
-    let mut peers: Vec<_> = (0..5).map(|_| rig.peer(&port)).collect();
-    for accepted in 2..=5 {
-        rig.until("two connections", || log.count("build") == accepted);
-        rig.tick();
-        assert_eq!(log.count("build"), accepted, "the others wait");
-        assert!(is_held(&rig));
-        // The oldest one ends.
-        peers.remove(0).close();
-    }
-    peers.drain(..).for_each(|peer| peer.close());
-    while is_held(&rig) {
-        rig.turn();
-    }
-    // A connection that the factory refuses frees its place too.
-    let options = ListenOptions::default().max_connections(1);
-    let refusals = log.clone();
-    let refuse = Maker::new(&refusals, |_| None);
-    let port = rig.listen_at(options, refuse);
-    rig.turn();
-    let before = log.count("build");
-    let _peers: Vec<_> = (0..3).map(|_| rig.peer(&port)).collect();
-    rig.until("three refusals", || log.count("build") == before + 3);
-}
-
-pub(crate) fn c22c_a_full_port_is_held_whatever_its_user_asks(kit: Kit) {
-    let (mut rig, log) = (kit.rig(), Log::default());
-    let port = for_two(&rig, &log);
-    rig.turn();
-    let mut peers: Vec<_> = (0..3).map(|_| rig.peer(&port)).collect();
-    rig.until("two connections", || log.count("build") == 2);
-    port.pause_producing();
-    rig.tick();
-    port.resume_producing();
-    rig.tick();
-    assert_eq!(log.count("build"), 2, "it is full");
-    // Paused, it accepts nothing although there is room.
-    port.pause_producing();
-    peers.remove(0).close();
-    rig.tick();
-    assert!(is_held(&rig) && log.count("build") == 2);
-    port.resume_producing();
-    rig.until("the third", || log.count("build") == 3);
-    // Opened again, it still counts the connections from before.
-    port.stop_listening().expect("it listens").detach();
-    rig.turns(2);
-    port.start_listening().expect("a free port");
-    rig.turns(2);
-    let _more = [rig.peer(&port), rig.peer(&port)];
-    rig.tick();
-    assert_eq!(log.count("build"), 3, "two from before are open");
-    drop(peers.remove(0));
 }

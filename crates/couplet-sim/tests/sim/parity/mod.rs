@@ -24,6 +24,7 @@ use couplet::{Address, Loop, LoopOptions, Reactor, Reason};
 
 use super::kit::{ms, s};
 use crate::suite::kit::LOOPBACK;
+use crate::suite::plays;
 use crate::suite::recorder::{A, Log, Recorder, Script, text};
 
 /// One of the two programs: its reactor and its logs.
@@ -113,6 +114,11 @@ impl Scene {
             without: Vec::new(),
             unordered: false,
         }
+    }
+
+    /// [`of`](Self::of), with the scripts as texts.
+    fn told(server: &'static str, client: &'static str) -> Scene {
+        Scene::of(move |a| plays::script(a, server), move |a| plays::script(a, client))
     }
 
     /// With `n` connections at once.
@@ -269,6 +275,33 @@ impl Scene {
             entries.sort();
         }
         entries
+    }
+}
+
+/// A name, the scripts of a server and a client, and the logs of the two where they matter.
+type Row = (&'static str, [&'static str; 2], [&'static str; 2]);
+
+/// Plays each scene, and compares the logs.
+fn play_all(rows: &[Row], change: fn(Scene) -> Scene) {
+    for row in rows {
+        let _named = Named(row);
+        let (_, [server, client], wanted) = row;
+        let trace = change(Scene::told(server, client)).play();
+        let seen = [&trace.server[0], &trace.client[0]].map(|log| log.join(", "));
+        for (seen, wanted) in seen.iter().zip(wanted).filter(|(_, wanted)| !wanted.is_empty()) {
+            assert!(seen.ends_with(wanted), "{seen} is not {wanted}");
+        }
+    }
+}
+
+/// Prints the scene that failed.
+struct Named<'a>(&'a Row);
+
+impl Drop for Named<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the scene was {:#?}", self.0);
+        }
     }
 }
 
