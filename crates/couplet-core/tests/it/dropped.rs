@@ -467,12 +467,15 @@ impl Scene {
 }
 
 macro_rules! ways {
-    ($($(#[$when:meta])* $function:literal, $steps:literal: $act:expr;)*) => {
-        &[$($(#[$when])* ($function, $steps, $act)),*]
+    ($($(#[$when:meta])* $function:literal, $steps:literal: |$s:tt $(, $bomb:ident)?| $act:expr;)*) => {
+        &[$($(#[$when])* ($function, $steps, |$s: &mut Scene| {
+            $(let $bomb = $s.bomb();)?
+            $act;
+        })),*]
     };
 }
 
-/// The function under test, the steps that follow, and the test. Each test passes bombs to the loop,
+/// The function under test, the steps that follow, and the test, of a scene and perhaps a bomb. Each test passes bombs to the loop,
 /// which drops them when it is dropped itself, if not earlier.
 const WAYS: &[(&str, &str, Act)] = ways! {
     "Reactor::listen_udp", "turned, stopped": |s| s.keep(s.reactor.listen_udp(any(), Receives(s.bomb())));
@@ -499,20 +502,20 @@ const WAYS: &[(&str, &str, Act)] = ways! {
         drop(first);
     };
     // The port stops before.
-    "DatagramPort::tell", "": |s| {
-        let (port, bomb) = (s.reactor.listen_udp(any(), Receives(s.bomb())).expect("a port"), s.bomb());
+    "DatagramPort::tell", "": |s, bomb| {
+        let port = s.reactor.listen_udp(any(), Receives(s.bomb())).expect("a port");
         s.turns();
         drop(port.stop_listening());
         port.tell(move |_, _| holds(&bomb));
     };
-    "DatagramPort::call_later", "": |s| {
-        let (port, bomb) = (s.reactor.listen_udp(any(), Receives(s.bomb())).expect("a port"), s.bomb());
+    "DatagramPort::call_later", "": |s, bomb| {
+        let port = s.reactor.listen_udp(any(), Receives(s.bomb())).expect("a port");
         s.turns();
         port.call_later(SECOND, move |_, _| holds(&bomb));
         drop(port.stop_listening());
     };
-    "DatagramPort::ask", "": |s| {
-        let (port, bomb) = (s.reactor.listen_udp(any(), Receives(s.bomb())).expect("a port"), s.bomb());
+    "DatagramPort::ask", "": |s, bomb| {
+        let port = s.reactor.listen_udp(any(), Receives(s.bomb())).expect("a port");
         port.ask(move |_, _| holds(&bomb)).discard();
     };
     "listen_tcp", "turned, stopped": |s| s.keep(s.reactor.listen_tcp(any(), s.factory()));
@@ -531,9 +534,7 @@ const WAYS: &[(&str, &str, Act)] = ways! {
     "connect_to", "turned, stopped": |s| {
         s.keep(s.reactor.connect_to(silent_tcp(), ConnectOptions::default(), s.factory()));
     };
-    "connect_to", "turned": |s| {
-        s.keep(s.reactor.connect_to(local(9), ConnectOptions::default(), s.factory()));
-    };
+    "connect_to", "turned": |s| s.keep(s.reactor.connect_to(local(9), ConnectOptions::default(), s.factory()));
     "connect_to_deferred", "turned, cancelled": |s| {
         s.keep(s.reactor.connect_to_deferred(silent_path(), ConnectOptions::default(), s.factory()));
     };
@@ -567,9 +568,7 @@ const WAYS: &[(&str, &str, Act)] = ways! {
     "listen", "turned, a client, closed, dropped once": |s| {
         s.keep(s.reactor.listen("tcp:0:interface=127.0.0.1", s.armed(Carrier)));
     };
-    "listen", "turned, a client": |s| {
-        s.keep(s.reactor.listen("tcp:0:interface=127.0.0.1", s.armed(Carrier)));
-    };
+    "listen", "turned, a client": |s| s.keep(s.reactor.listen("tcp:0:interface=127.0.0.1", s.armed(Carrier)));
     "connect_tcp", "turned": |s| s.keep(s.reactor.connect_tcp("127.0.0.1", 9, s.factory()));
     // Its endpoint is none.
     "listen", "": |s| {
@@ -642,27 +641,19 @@ const WAYS: &[(&str, &str, Act)] = ways! {
         service.stop().detach();
         s.reactor.call_soon(drops(service));
     };
-    "ClientService::retry_policy", "": |s| {
-        let bomb = s.bomb();
+    "ClientService::retry_policy", "": |s, bomb| {
         let service = ClientService::new(&s.reactor, "tcp:127.0.0.1:1", || Carrier(()));
         let policy = move |_: u32, _: &Reactor| with(&bomb, SECOND);
         service.expect("good").retry_policy(policy).start();
     };
-    "on_turned_away", "turned, a client": |s| {
-        let bomb = s.bomb();
+    "on_turned_away", "turned, a client": |s, bomb| {
         let limit = LimitConnections::new(0).on_turned_away(move |_| holds(&bomb));
         s.keep(s.reactor.listen_tcp(any(), limit.wrap(|| Carrier(()))));
     };
     "call_later", "": |s| drop(s.reactor.call_later(HOUR, drops(s.bomb())));
     "call_later", "": |s| assert!(s.reactor.call_later(HOUR, drops(s.bomb())).cancel());
     "call_soon", "turned": |s| drop(s.reactor.call_soon(drops(s.bomb())));
-    "defer_later", "cancelled": |s| {
-        let bomb = s.bomb();
-        s.keep(s.reactor.defer_later(HOUR, move || {
-            drop(bomb);
-            Ok(())
-        }));
-    };
+    "defer_later", "cancelled": |s, bomb| s.keep(s.reactor.defer_later(HOUR, move || { drop(bomb); Ok(()) }));
     "timeout", "turned, seconds": |s| {
         let (never, reactor) = (forever(s.bomb()), s.reactor.clone());
         s.keep(s.reactor.spawn(async move { reactor.timeout(SECOND, never).await }));
@@ -677,8 +668,7 @@ const WAYS: &[(&str, &str, Act)] = ways! {
         });
     };
     // The handler ends after its port.
-    "serve", "": |s| {
-        let bomb = s.bomb();
+    "serve", "": |s, bomb| {
         s.serve_once(async move |mut stream| {
             let _one = &bomb;
             stream.read_line().await?;
@@ -687,8 +677,8 @@ const WAYS: &[(&str, &str, Act)] = ways! {
         s.wire.as_ref().expect("a client").push(b"a line\n");
     };
     // Its task is cancelled by the end of the run.
-    "framed", "turned": |s| {
-        let (transport, bomb) = (s.open(), s.bomb());
+    "framed", "turned": |s, bomb| {
+        let transport = s.open();
         let mut messages = Stream::new(&transport).framed(|_| Carrier(bomb));
         s.turns();
         s.keep(s.reactor.spawn(async move { Ok(messages.next().await?) }));
@@ -699,10 +689,7 @@ const WAYS: &[(&str, &str, Act)] = ways! {
         let result = s.bomb();
         s.reactor.spawn(async move { Ok(result) }).detach();
     };
-    "spawn_named", "turned": |s| {
-        let bomb = s.bomb();
-        s.reactor.spawn_named("a bomb", async move { Ok(bomb) }).detach();
-    };
+    "spawn_named", "turned": |s, bomb| s.reactor.spawn_named("a bomb", async move { Ok(bomb) }).detach();
     // What it was given is dropped with the task.
     "spawn_cancellable", "": |s| {
         let (one, two) = (s.bomb(), s.bomb());
@@ -882,8 +869,8 @@ const WAYS: &[(&str, &str, Act)] = ways! {
         s.open().upgrade(Carrier(s.bomb()));
     };
     // Its connection is lost before it is called.
-    "Tls::choosing", "turned, reset": |s| {
-        let (transport, bomb) = (s.open(), s.bomb());
+    "Tls::choosing", "turned, reset": |s, bomb| {
+        let transport = s.open();
         let options = couplet::layers::tls::ServerTlsOptions::chosen_later();
         let tls = couplet::layers::tls::ServerTls::new(&options).expect("a configuration");
         let never = Failure::msg("it is never asked");
@@ -1016,35 +1003,29 @@ const WAYS: &[(&str, &str, Act)] = ways! {
         };
         assert!(s.registers(&transport, ProducerKind::Pull, resume));
     };
-    "FunctionService::on_stop", "": |s| {
-        let bomb = s.bomb();
+    "FunctionService::on_stop", "": |s, bomb| {
         let service = starts().on_stop(move || with(&bomb, Deferred::succeed(())));
         supervise(s, service, removes);
     };
-    "FunctionService::on_health", "": |s| {
-        let bomb = s.bomb();
+    "FunctionService::on_health", "": |s, bomb| {
         let service = starts().on_health(move || with(&bomb, Health::Ready));
         supervise(s, service, |supervisor| supervisor.stop().discard());
     };
     // A child that cannot start is removed.
-    "StreamServerService::opening", "": |s| {
-        let bomb = s.bomb();
+    "StreamServerService::opening", "": |s, bomb| {
         let fails = move |_: &Reactor| with(&bomb, Err(Failure::msg("no port")));
         supervise(s, StreamServerService::opening("it", fails), removes);
     };
     // A child is removed while it runs.
-    "StreamServerService::on_listening", "": |s| {
-        let bomb = s.bomb();
+    "StreamServerService::on_listening", "": |s, bomb| {
         let service = StreamServerService::new("it", "localhost:0", || Carrier(())).expect("good");
         supervise(s, service.on_listening(move |_| holds(&bomb)), removes);
     };
-    "DatagramService::opening", "": |s| {
-        let bomb = s.bomb();
+    "DatagramService::opening", "": |s, bomb| {
         let fails = move |_: &Reactor| with(&bomb, Err(Failure::msg("no port")));
         supervise(s, DatagramService::opening::<Receives>("it", fails), removes);
     };
-    "DatagramService::finish", "": |s| {
-        let bomb = s.bomb();
+    "DatagramService::finish", "": |s, bomb| {
         let nothing = |_: &DatagramTransport, _: &Datagram<'_>| {};
         let service = DatagramService::opening("it", move |reactor| Ok(reactor.listen_udp(any(), nothing)?));
         supervise(s, service.finish(move |_| with(&bomb, Deferred::succeed(()))), removes);
@@ -1055,8 +1036,7 @@ const WAYS: &[(&str, &str, Act)] = ways! {
         s.turns();
         call.stop();
     };
-    "LoopingCall::with_count", "turned": |s| {
-        let bomb = s.bomb();
+    "LoopingCall::with_count", "turned": |s, bomb| {
         LoopingCall::with_count(&s.reactor, move |_| holds(&bomb)).start(SECOND).discard();
     };
     // At its end, panicked, stopped, also by itself, and lost with the run.

@@ -11,7 +11,7 @@ use couplet::driver::CloseMode;
 use super::endings::write_big;
 use super::kit::{BOTH_ROLES, Kit, Rig, s};
 use super::peer::{B, Saw};
-use super::plays::scripts;
+use super::plays::{play, scripts};
 use super::recorder::{A, On, Script};
 
 const YEAR: Duration = s(365 * 24 * 3600);
@@ -229,136 +229,53 @@ scripts! {
         at 31536000; a open; b fin; a lost Done(Us)";
 }
 
-/// Lets at most `most` quarters of `limit` pass, each after a call of `each`; returns the number after
-/// which A is lost.
-fn quarters(
-    rig: &mut Rig,
-    a: &A,
-    limit: Duration,
-    most: u32,
-    mut each: impl FnMut(&mut Rig),
-) -> Option<u32> {
-    (1..=most).find(|_| {
-        each(rig);
-        rig.pass(limit / 4);
-        rig.turns(2);
-        a.is_lost()
-    })
-}
+/// A quarter of a limit passes, and A is open.
+const QUARTER: &str = "pass QUARTER; turns 2; a open;";
 
-pub(crate) fn c15d_a_connection_whose_peer_has_ended_is_reset_when_nothing_moves(kit: Kit) {
-    let never = Some(None);
-    for (limit, expected) in [(None, Some(s(60))), (Some(Some(s(8))), Some(s(8))), (never, None)] {
-        for is_late in [false, true] {
-            let set = |a: &A, now: bool| {
-                if let Some(limit) = limit.filter(|_| now) {
-                    a.transport().set_half_close_timeout(limit);
-                }
-            };
-            let (mut rig, a, b) = kit.accept(Script::new().aware());
-            set(&a, !is_late);
-            rig.pass(YEAR);
-            rig.turns(2);
-            assert!(!a.is_lost(), "the peer has not ended");
-            rig.fin(&a, &b);
-            set(&a, is_late);
-            rig.turn();
-            // Each byte that the peer reads is progress.
-            let period = expected.unwrap_or(s(60));
-            let sends = |rig: &mut Rig| {
-                a.transport().write("x");
-                rig.turns(2);
-                b.take(1);
-            };
-            assert_eq!(quarters(&mut rig, &a, period, 20, sends), None, "{limit:?}");
-            rig.tick();
-            let lost = quarters(&mut rig, &a, period, 40, |_| ());
-            assert_eq!(lost, expected.map(|_| 4), "{limit:?}");
-            if expected.is_some() {
-                assert_eq!(rig.lost(&a), "Timeout");
-                assert_eq!(rig.counts(&a).closes, [CloseMode::Reset]);
-            }
-        }
-    }
-}
-
-pub(crate) fn c15d_an_end_behind_unread_bytes_begins_the_time(kit: Kit) {
-    for is_paused_before in [false, true] {
-        let pauses = Script::new().aware().once(On::Data, Transport::pause_producing);
-        let (mut rig, a, b) = kit.read_buffer(64).accept(pauses);
-        a.transport().set_half_close_timeout(Some(s(8)));
-        if is_paused_before {
-            a.transport().pause_producing();
-            rig.turn();
-        }
-        b.send(&[7; 1000]);
-        b.fin();
-        (0..5).for_each(|_| rig.tick());
-        let lost = quarters(&mut rig, &a, s(8), 6, |_| ());
-        assert!(matches!(lost, Some(4 | 5)), "{is_paused_before}: {lost:?}");
-        assert_eq!(rig.lost(&a), "Timeout");
-    }
-}
-
-pub(crate) fn c15d_a_partner_shares_its_progress(kit: Kit) {
-    let (mut rig, a, b) = kit.accept(Script::new().aware());
-    let (partner, end) = rig.accept(Script::new());
-    a.transport().share_progress(&partner.transport());
-    a.transport().set_half_close_timeout(Some(s(8)));
-    rig.fin(&a, &b);
-    let moves = |rig: &mut Rig| {
-        end.send(b"x");
-        rig.turns(2);
+/// Plays a script with each limit: its setting and its quarter in seconds. The script may end where A
+/// is lost; without a limit, A stays open instead.
+fn with_limits(kit: Kit, limits: [(&str, &str); 2], never: &str, script: &str, lost: &str) {
+    let with = |setting: &str, quarter: &str, end: &str| {
+        let script = format!("{script} {end}").replace("OPEN", QUARTER);
+        script.replace("QUARTER", quarter).replace("SETTING", setting)
     };
-    assert_eq!(quarters(&mut rig, &a, s(8), 20, moves), None);
-    rig.tick();
-    let lost = quarters(&mut rig, &a, s(8), 6, |_| ());
-    assert!(matches!(lost, Some(4 | 5)), "{lost:?}");
-    assert!(!partner.is_lost(), "only its peer has not ended");
+    let limited = limits.map(|(setting, quarter)| with(setting, quarter, lost));
+    play(kit, &limited);
+    play(kit, &[with(never, limits[0].1, "<40:OPEN>")]);
 }
 
-pub(crate) fn c15e_an_open_connection_whose_peer_takes_nothing_is_reset(kit: Kit) {
-    let never = Some(None);
-    let two_hours = s(2 * 3600);
-    for (limit, expected) in
-        [(None, Some(two_hours)), (Some(Some(s(8))), Some(s(8))), (never, None)]
-    {
-        let (mut rig, a, b) = kit.accept(Script::new());
-        if let Some(limit) = limit {
-            a.transport().set_write_timeout(limit);
-        }
-        // Twice, since the first wait ends.
-        for again in [false, true] {
-            a.transport().write(kit.big());
-            (0..5).for_each(|_| rig.tick());
-            assert!(a.transport().buffered() > 0);
-            let period = expected.unwrap_or(two_hours);
-            let takes = |rig: &mut Rig| {
-                b.take(128 * 1024);
-                rig.tick();
-            };
-            assert_eq!(quarters(&mut rig, &a, period, 10, takes), None, "{limit:?}");
-            if again {
-                a.transport().write(kit.big());
-                rig.tick();
-                let lost = quarters(&mut rig, &a, period, 10, |_| ());
-                // The system may move the last bytes that the peer has taken a little later.
-                assert!(matches!(lost, None | Some(3..=6)), "{limit:?}: {lost:?}");
-                assert_eq!(lost.is_some(), expected.is_some());
-                if lost.is_some() {
-                    assert_eq!(rig.lost(&a), "Timeout");
-                }
-            } else {
-                rig.until("all", || {
-                    b.take_all();
-                    a.transport().buffered() == 0
-                });
-                (0..3).for_each(|_| rig.tick());
-                let lost = quarters(&mut rig, &a, period, 10, |_| ());
-                assert_eq!(lost, None, "nothing waits");
-            }
-        }
+/// Each byte that the peer reads is progress.
+pub(crate) fn c15d_a_connection_whose_peer_has_ended_is_reset_when_nothing_moves(kit: Kit) {
+    for when in [
+        "SETTING; pass 31536000; turns 2; a open; b fins",
+        "pass 31536000; turns 2; a open; b fins; SETTING",
+    ] {
+        let script = format!("aware; {when}; turn; <20:a write x; turns 2; b take 1; OPEN> tick;");
+        let lost = "<3:OPEN> pass QUARTER; turns 2; a gone; a lost Timeout; a closes Reset";
+        let limits = [("turns 0", "15"), ("a half-close-timeout 8", "2")];
+        with_limits(kit, limits, "a half-close-timeout off", &script, lost);
     }
+}
+
+/// A quarter more or less is the system's.
+pub(crate) fn c15e_an_open_connection_whose_peer_takes_nothing_is_reset(kit: Kit) {
+    // Twice, since the first wait ends, and then nothing waits.
+    let script = "SETTING; a write BIG; <5:tick;> a buffers-some; <10:b take 128K; tick; OPEN> b empties; <3:tick;>
+        <10:OPEN> a write BIG; <5:tick;> a buffers-some; <10:b take 128K; tick; OPEN> a write BIG; tick;";
+    let lost = "<2:OPEN> <4:pass QUARTER; turns 2;> a gone; a lost Timeout";
+    let limits = [("turns 0", "1800"), ("a write-timeout 8", "2")];
+    with_limits(kit, limits, "a write-timeout off", script, lost);
+}
+
+scripts! {
+    fn c15d_an_end_behind_unread_bytes_begins_the_time()
+        "read 64; aware; once data: pause; a half-close-timeout 8; {a pause; turn|plain}; b send #1000; b fin; <5:tick;>
+        <3:pass 2; turns 2; a open;> <2:pass 2; turns 2;> a gone; a lost Timeout";
+
+    // Only the peer of the first has ended.
+    fn c15d_a_partner_shares_its_progress()
+        "aware; next; a shares-progress 2, half-close-timeout 8; b fins; <20:b2 send x; turns 2; pass 2; turns 2; a open;>
+        tick; <3:pass 2; turns 2; a open;> <2:pass 2; turns 2;> a gone; a2 open";
 }
 
 /// The loop's wait ends late, and has not seen the bytes that are at hand: as in a process that was

@@ -352,6 +352,8 @@ impl Cast {
             "idle" => t.set_idle_timeout(limit(rest)),
             "close-deadline" => t.set_close_deadline(limit(rest)),
             "fin-timeout" => t.set_fin_timeout(limit(rest)),
+            "write-timeout" => t.set_write_timeout(limit(rest)),
+            "shares-progress" => t.share_progress(&self.a(number(rest) - 1).transport()),
             "half-close-timeout" => t.set_half_close_timeout(limit(rest)),
             "writes-while-wanted" => {
                 while t.wants_data() && !t.is_full() {
@@ -1010,6 +1012,11 @@ impl Play {
                 rig.until(step, || a.transport().buffered() == left);
                 rig.turns(3);
             }
+            // Reads until A's buffer is empty.
+            "empties" => rig.until(step, || {
+                b.take_all();
+                a.transport().buffered() == 0
+            }),
             // Reads until A's log has so many of these entries.
             "reads-until" => {
                 let (n, entry) = word(rest);
