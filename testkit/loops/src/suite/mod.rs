@@ -2,10 +2,12 @@
 //! tests play on them as well.
 
 pub mod callbacks;
+pub mod endings;
 pub mod kit;
 #[cfg(unix)]
 pub mod outer;
 pub mod peer;
+pub mod plays;
 pub mod recorder;
 pub mod sealed;
 pub mod tap;

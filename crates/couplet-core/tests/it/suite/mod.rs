@@ -14,13 +14,11 @@ mod datagrams;
 mod deadlines;
 mod draining;
 mod dropping;
-pub(crate) mod endings;
 #[cfg(unix)]
 mod files;
 mod finishing;
 mod flushing;
 mod load;
-mod plays;
 mod ports;
 mod precedence;
 mod producers;
@@ -32,7 +30,7 @@ mod upgrading;
 
 #[cfg(unix)]
 pub(crate) use couplet_testkit_loops::suite::outer;
-pub(crate) use couplet_testkit_loops::suite::{kit, peer, recorder, sealed, tap};
+pub(crate) use couplet_testkit_loops::suite::{endings, kit, peer, plays, recorder, tap};
 
 /// Defines a need: a macro that omits a fact for the kinds of connections that lack it.
 macro_rules! need {

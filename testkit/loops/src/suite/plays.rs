@@ -33,23 +33,24 @@ use super::endings::{Ending, call_everything};
 use super::kit::{Kit, Rig, Role};
 use super::peer::{B, PeerPort, Saw};
 use super::recorder::{A, Broken, Call, Log, Maker, On, Script};
-use crate::logged::logged;
+use couplet_testkit::logged::logged;
 
 /// Defines facts by their scripts.
+#[macro_export]
 macro_rules! scripts {
     ($($(#[$doc:meta])* fn $fact:ident() $($script:literal),+;)*) => {
         $(
             $(#[$doc])*
-            pub(crate) fn $fact(kit: super::kit::Kit) {
-                super::plays::play(kit, &[$($script),+]);
+            pub(crate) fn $fact(kit: $crate::suite::kit::Kit) {
+                $crate::suite::plays::play(kit, &[$($script),+]);
             }
         )*
     };
 }
-pub(super) use scripts;
+pub use crate::scripts;
 
 /// Plays each variant of each script.
-pub(crate) fn play(kit: Kit, scripts: &[impl AsRef<str>]) {
+pub fn play(kit: Kit, scripts: &[impl AsRef<str>]) {
     for text in scripts.iter().flat_map(|script| variants(&repeat(script.as_ref()))) {
         let prompt = Prompt { text: &text, step: RefCell::default(), cast: Cell::default() };
         let mut steps = text.split([';', '\n']).map(str::trim).filter(|step| !step.is_empty());
@@ -433,7 +434,7 @@ impl Cast {
 /// The script of an end that plays elsewhere: `aware; once made: ACTS`, and `at 5: ACTS` when it has
 /// received so many bytes.
 #[allow(dead_code, reason = "the simulator's tests use it")]
-pub(crate) fn script(a: &A, text: &str) -> Script {
+pub fn script(a: &A, text: &str) -> Script {
     let cast = Rc::new(Cast::new(Kit::sim()));
     cast.ends.borrow_mut().push(a.clone());
     let steps = text.split(';').map(str::trim).filter(|step| !step.is_empty());

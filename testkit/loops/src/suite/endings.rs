@@ -9,10 +9,10 @@ use super::peer::B;
 use super::recorder::{A, Broken, On, Script};
 
 /// One way to end.
-pub(crate) struct Ending {
-    pub(crate) name: &'static str,
+pub struct Ending {
+    pub name: &'static str,
     /// The expected reason.
-    pub(crate) reason: &'static str,
+    pub reason: &'static str,
     /// Prepares A's script.
     script: fn(Script) -> Script,
     /// Acts once the connection is made; `connection_lost` follows.
@@ -20,15 +20,15 @@ pub(crate) struct Ending {
 }
 
 impl Ending {
-    pub(crate) fn named(name: &str) -> &'static Ending {
+    pub fn named(name: &str) -> &'static Ending {
         ENDINGS.iter().find(|ending| ending.name == name).expect("a known ending")
     }
 
-    pub(crate) fn script(&self, script: Script) -> Script {
+    pub fn script(&self, script: Script) -> Script {
         (self.script)(script)
     }
 
-    pub(crate) fn bring(&self, rig: &mut Rig, a: &A, b: &B) {
+    pub fn bring(&self, rig: &mut Rig, a: &A, b: &B) {
         (self.act)(rig, a, b);
     }
 }
@@ -44,11 +44,11 @@ fn b_answers(rig: &mut Rig, b: &B) {
 }
 
 /// A writes BIG.
-pub(crate) fn write_big(rig: &Rig, a: &A) {
+pub fn write_big(rig: &Rig, a: &A) {
     a.transport().write_bytes(Bytes::from_static(rig.kit.big()));
 }
 
-pub(crate) const ENDINGS: &[Ending] = &[
+pub const ENDINGS: &[Ending] = &[
     ending("lose", "Done(Us)", |rig, a, b| {
         a.tell(Transport::lose_connection);
         b_answers(rig, b);
@@ -131,7 +131,7 @@ pub(crate) const ENDINGS: &[Ending] = &[
 ];
 
 /// Calls every method of a transport. Returns whether it wants data.
-pub(crate) fn call_everything(transport: &Transport) -> bool {
+pub fn call_everything(transport: &Transport) -> bool {
     transport.write("late");
     transport.write_bytes("late");
     transport.write_sequence(["la", "te"]);
