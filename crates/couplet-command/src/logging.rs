@@ -184,8 +184,23 @@ mod tests {
 
     #[test]
     fn filters_are_levels_and_targets_with_levels() {
-        for good in ["warn", "couplet=debug,info", "couplet::reactor=trace", "OFF"] {
-            assert!(log_levels(good).is_ok(), "{good}");
+        for (filter, is_good) in [
+            ("warn", true),
+            ("couplet=debug,info", true),
+            ("warn,couplet::access=debug", true),
+            ("couplet::reactor=trace", true),
+            ("OFF", true),
+            ("", false),
+            ("=", false),
+            ("=,=,=", false),
+            ("=debug", false),
+            ("couplet=", false),
+            ("warn,couplet=", false),
+            ("a=b", false),
+            (",", false),
+        ] {
+            let read = log_levels(filter);
+            assert_eq!(read.is_ok(), is_good, "{filter}: {read:?}");
         }
     }
 }

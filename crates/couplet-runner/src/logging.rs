@@ -11,9 +11,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use couplet::backlog::{self, Backlog, lost_lines};
 use couplet_command::logging::{levels_of, log_panics, timestamp};
+use tracing::Subscriber;
 use tracing_subscriber::filter::{FilterExt, LevelFilter, Targets};
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::prelude::*;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::{Layer, Registry};
 
@@ -44,6 +46,19 @@ pub(crate) struct Log {
 impl Log {
     /// Starts logging, and has panics logged.
     pub(crate) fn start(arguments: &Arguments, of_file: Option<Targets>) -> Result<Log, Exit> {
+        let (log, subscriber) = Log::prepare(arguments, of_file)?;
+        let counted = CountEvents.with_filter(LevelFilter::WARN);
+        let started = subscriber.with(counted).try_init();
+        started.map_err(|error| Exit::failed(format!("cannot start logging: {error}")))?;
+        log_panics();
+        Ok(log)
+    }
+
+    /// Opens the log. Events go to it through the subscriber.
+    pub(crate) fn prepare(
+        arguments: &Arguments,
+        of_file: Option<Targets>,
+    ) -> Result<(Log, impl Subscriber + for<'a> LookupSpan<'a> + Send + Sync), Exit> {
         let output = Output::open(arguments.options.log_file.as_deref())?;
         let verbose = (arguments.verbose > 0).then(|| levels_of(arguments.verbose));
         let asked = arguments.log_level.clone().or(verbose);
@@ -60,14 +75,11 @@ impl Log {
             LogForm::Text => lines.with_target(false).boxed(),
             LogForm::Json => lines.json().flatten_event(true).boxed(),
         };
-        let registry =
+        let subscriber =
             tracing_subscriber::registry().with(layer.with_filter(filter.and(repeats.clone())));
-        let counted = CountEvents.with_filter(LevelFilter::WARN);
-        let started = registry.with(counted).try_init();
-        started.map_err(|error| Exit::failed(format!("cannot start logging: {error}")))?;
-        log_panics();
         let of_file = Rc::new(RefCell::new(of_file));
-        Ok(Log { output, form, levels, asked, repeats, of_file })
+        let log = Log { output, form, levels, asked, repeats, of_file };
+        Ok((log, subscriber))
     }
 
     /// Sets the levels of the configuration if they have changed, unless the command line has set
@@ -125,6 +137,12 @@ impl Log {
         });
     }
 
+    /// Waits until everything that was logged so far is written.
+    #[cfg(test)]
+    pub(crate) fn settle(&self) {
+        assert!(self.output.lines.settle(std::time::Duration::from_secs(60)), "its reader hangs");
+    }
+
     /// Whether stderr is not where the log goes.
     pub(crate) fn is_a_file(&self) -> bool {
         self.output.file.is_some()
@@ -157,7 +175,7 @@ pub(crate) fn count_of_events() -> [(&'static str, u64); 2] {
 /// Counts events.
 struct CountEvents;
 
-impl<S: tracing::Subscriber> Layer<S> for CountEvents {
+impl<S: Subscriber> Layer<S> for CountEvents {
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
         let number = usize::from(*event.metadata().level() != tracing::Level::ERROR);
         EVENTS[number].fetch_add(1, Ordering::Relaxed);

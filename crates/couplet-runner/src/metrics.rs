@@ -296,7 +296,7 @@ fn gauge(value: u64) -> Gauge {
 mod tests {
     use couplet::reactor::NoteRow;
     use couplet::services::{Child, FunctionService};
-    use couplet::testing::MemoryReactor;
+    use couplet::testing::{Manner, Memory, MemoryReactor};
     use couplet::{
         Address, Datagram, DatagramTransport, Deferred, Failure, LoopOptions, Protocol, Transport,
     };
@@ -412,6 +412,7 @@ mod tests {
         let mut snapshot = l.run_until(talk).unwrap();
         (snapshot.ended.bytes_in, snapshot.ended.bytes_out) = (100, 200);
         (snapshot.shed, snapshot.jobs, snapshot.pending_calls) = (21, 22, 23);
+        snapshot.tasks = 24;
         snapshot.connections.truncate(1);
         let again = snapshot.connections[0].clone();
         snapshot.connections.push(again);
@@ -446,6 +447,8 @@ mod tests {
             ("couplet_shed_total".to_owned(), 21.0),
             ("couplet_jobs".to_owned(), 22.0),
             ("couplet_pending_calls".to_owned(), 23.0),
+            ("couplet_tasks".to_owned(), 24.0),
+            ("couplet_connectors".to_owned(), 1.0),
             ("couplet_service_ready{service=\"a\"}".to_owned(), 0.0),
             ("couplet_service_restarts_total{service=\"a\"}".to_owned(), 0.0),
             ("couplet_events_total{level=\"error\"}".to_owned(), 0.0),
@@ -494,7 +497,8 @@ mod tests {
 
     #[test]
     fn an_idle_loop_is_not_busy() {
-        let mut l = Loop::new().unwrap();
+        let (driver, _network) = Memory::new(Manner::Readiness, 0);
+        let mut l = Loop::with_driver(driver, LoopOptions::default());
         let metrics = measured(&mut l);
         let reactor = l.reactor();
         let talk = reactor.clone().spawn(async move {

@@ -354,6 +354,13 @@ impl Runner {
         code
     }
 
+    /// The options of one of so many loops, by its number.
+    fn options_of(&self, options: &Options, number: usize, count: usize) -> LoopOptions {
+        let limits = options.load_limits(self.options.limits(), number, count);
+        let of_loop = options.set_driver(self.options.clone());
+        of_loop.time_calls(options.metrics.is_some()).load_limits(limits)
+    }
+
     fn try_run(self, arguments: Arguments, heir: Option<&Heir>) -> Result<(), Exit> {
         let signals = Signals::catch()
             .map_err(|error| Exit::failed(format!("cannot handle signals: {}", plain(&error))))?;
@@ -374,11 +381,7 @@ impl Runner {
         let count = arguments.options.loops().map_err(Exit::bad_usage)?;
         let identity = Identity::find(&arguments.options)?;
         let metrics = arguments.options.metrics.as_ref().map(|_| Metrics::new());
-        let options = |number| {
-            let limits = arguments.options.load_limits(self.options.limits(), number, count);
-            let options = arguments.options.set_driver(self.options.clone());
-            options.time_calls(metrics.is_some()).load_limits(limits)
-        };
+        let options = |number| self.options_of(&arguments.options, number, count);
         // Dropped, and so emptied, after the loop, which removes the files of its sockets.
         let pid_file = Rc::default();
         let mut l = Loop::with_options(options(0).signals(true)).map_err(cannot_start)?;
@@ -481,18 +484,4 @@ impl fmt::Debug for Runner {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_command_has_the_name_the_words_and_the_version_of_its_program() {
-        let runner = || Runner::new("greeter").about("Greets");
-        let command = runner().version("1.2").command();
-        assert_eq!(command.get_name(), "greeter");
-        let help = command.clone().render_long_help().to_string();
-        assert!(help.starts_with("Greets\n\nUsage: greeter"), "{help}");
-        assert_eq!(command.render_version(), "greeter 1.2\n");
-        assert_eq!(runner().command().get_version(), None);
-        assert!(command.get_arguments().any(|argument| argument.get_id() == "config"));
-    }
-}
+mod tests;

@@ -1,10 +1,9 @@
-//! A program whose services fail, hang or need tokio, as a process: its restarts, checks, and end.
+//! A program whose services hang or need tokio, as a process: its watchdog, restarts and checks.
 #![cfg(unix)]
 
 #[macro_use]
 extern crate couplet_testkit;
 
-use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
@@ -17,8 +16,8 @@ use std::{env, process, thread};
 
 use clap::Parser;
 use couplet::endpoints::server_from_string;
-use couplet::services::{Child, FunctionService, StreamServerService, TaskService, TimerService};
-use couplet::{Deferred, Failure, LoadLimits, LoopOptions, Protocol, Reactor, Transport};
+use couplet::services::{Child, FunctionService, StreamServerService, TimerService};
+use couplet::{Deferred, LoopOptions, Protocol, Reactor, Transport};
 use couplet_runner::{Arguments, Runner, placed};
 use couplet_testkit::processes::{Killed, lines_and_host};
 use rustix::process::{Pid, Signal, kill_process};
@@ -30,18 +29,12 @@ const LINE: &str = "COUPLET_TEST_FRAIL";
 struct Cli {
     #[command(flatten)]
     runner: Arguments,
-    /// How often the service fails
-    #[arg(long, default_value_t = 0)]
-    failures: u32,
-    /// Limit the connections of the program, and listen
+    /// Listen
     #[arg(long)]
-    clients: Option<usize>,
+    clients: bool,
     /// Serve in all loops, and name each client's loop
     #[arg(long)]
     crowd: bool,
-    /// Have the services of the configuration, whose stops fail, and no other
-    #[arg(long)]
-    stubborn: bool,
     /// Use tokio where the services are built
     #[arg(long)]
     tokio: bool,
@@ -83,46 +76,14 @@ fn use_tokio() {
 #[derive(serde::Deserialize)]
 struct Config {}
 
-/// A service whose stop fails.
-#[derive(serde::Deserialize)]
-struct Stubborn {
-    #[expect(dead_code, reason = "its changes matter")]
-    word: String,
-}
-
 /// Not a test: the program that the tests start.
 #[test]
 fn the_program() {
     let Ok(line) = env::var(LINE) else { return };
     let cli = Cli::parse_from(line.split(' '));
     MAIN.get_or_init(|| thread::current().id());
-    let mut runner = Runner::new("frail").service(move |_: Config, _| {
-        if cli.tokio {
-            use_tokio();
-        }
-        let left = Cell::new(cli.failures);
-        let task = TaskService::new("glass", move |_| match left.get().checked_sub(1) {
-            Some(fewer) => {
-                left.set(fewer);
-                Deferred::fail(Failure::msg("it broke"))
-            }
-            None => {
-                let (forever, resolver) = Deferred::<()>::new();
-                std::mem::forget(resolver);
-                forever
-            }
-        });
-        Ok(Child::new(task))
-    });
-    if cli.stubborn {
-        runner = Runner::new("frail").kind("stubborn", |name, _: Stubborn, _| {
-            let service = FunctionService::new(name, |_: &Reactor| Deferred::succeed(()));
-            Ok(Child::new(service.on_stop(|| Deferred::fail(Failure::msg("it stays")))))
-        });
-    }
-    if let Some(clients) = cli.clients {
-        let limits = LoadLimits::default().connections(clients);
-        runner = runner.loop_options(LoopOptions::default().load_limits(limits));
+    let mut runner = Runner::new("frail");
+    if cli.clients {
         runner = runner.service(|_: Config, _| {
             let endpoint = "tcp:0:interface=127.0.0.1";
             Ok(Child::new(StreamServerService::new("idle", endpoint, || Idle)?))
@@ -130,6 +91,10 @@ fn the_program() {
     }
     if cli.tokio {
         runner = runner.loop_options(LoopOptions::default().tokio());
+        runner = runner.service(|_: Config, _| {
+            use_tokio();
+            Ok(Child::new(FunctionService::new("glass", |_: &Reactor| Deferred::succeed(()))))
+        });
         runner = runner.service_in_loops(|_: Config, _| {
             use_tokio();
             Ok(|_: &Reactor| {
@@ -177,114 +142,12 @@ fn metrics(host: &str) -> String {
 }
 
 #[test]
-fn a_program_whose_service_fails_too_often_ends_with_1_and_says_why() {
-    let mut program = frail("--failures 2");
-    let mut log = String::new();
-    program.stderr.take().expect("a pipe").read_to_string(&mut log).expect("text");
-    assert_eq!(program.wait().expect("it ends").code(), Some(1), "{log}");
-    assert_eq!(log.matches("restarting a service: it broke service=").count(), 1, "{log}");
-    assert!(log.contains("gave up: more than 1 restarts within 5 s"), "{log}");
-    let last = log.lines().last().expect("lines");
-    assert!(last.starts_with("frail: ") && last.contains("it broke"), "{log}");
-}
-
-#[test]
-fn a_restart_is_logged_and_counted() {
-    let mut program = frail("--failures 1 -v --metrics tcp:0:interface=127.0.0.1");
-    let (mut lines, host) = lines_and_host(&mut program);
-    let restart = lines.find(|line| line.contains("restarting a service")).expect("a restart");
-    assert!(restart.contains("it broke service=") && restart.contains(" delay="), "{restart}");
-    // It starts after a pause.
-    let mut texts = std::iter::repeat_with(|| metrics(&host));
-    let text = texts.find(|text| text.contains("couplet_ready 1\n")).expect("it starts");
-    let counted = text.lines().find(|line| line.starts_with("couplet_service_restarts_total"));
-    assert!(counted.is_some_and(|line| line.ends_with("} 1")), "{text}");
-    kill_process(Pid::from_child(&program), Signal::TERM).expect("it runs");
-    assert_eq!(program.wait().expect("it ends").code(), Some(0));
-}
-
-#[test]
-fn a_reload_leaves_the_limits_of_the_program_unless_the_configuration_has_some() {
-    let config = |text: &str| {
-        let path = concat!(env!("CARGO_TARGET_TMPDIR"), "/limits.toml");
-        std::fs::write(path, text).expect("it can be written");
-    };
-    config("");
-    let mut program =
-        frail("--clients 2 -v --metrics tcp:0:interface=127.0.0.1 --config limits.toml");
-    let (mut lines, host) = lines_and_host(&mut program);
-    let mut next = |words: &str| lines.find_map(|line| Some(line.split_once(words)?.1.to_owned()));
-    let mut ports = std::iter::repeat_with(|| next("host=tcp:").expect("a port"));
-    let port = ports.find(|port| *port != host).expect("the other one");
-    let _client = TcpStream::connect(&port).expect("it accepts");
-    let is_paused = |paused: bool| {
-        let wanted = format!("couplet_port_paused{{port=\"tcp:{port}\"}} {}", u8::from(paused));
-        metrics(&host).contains(&wanted)
-    };
-    // The question has a connection too.
-    while !is_paused(true) {}
-    for (text, paused) in
-        [("# nothing", true), ("[runner]\nmax-connections = 3", false), ("", true)]
-    {
-        config(text);
-        kill_process(Pid::from_child(&program), Signal::HUP).expect("it runs");
-        next("reloaded: ").expect("a reload");
-        assert!(is_paused(paused), "{text}");
-    }
-    kill_process(Pid::from_child(&program), Signal::TERM).expect("it runs");
-    assert_eq!(program.wait().expect("it ends").code(), Some(0));
-}
-
-#[test]
-fn a_reload_is_complete_although_the_stops_of_services_fail() {
-    let config = |services: &[(&str, &str)]| {
-        let path = concat!(env!("CARGO_TARGET_TMPDIR"), "/stubborn.toml");
-        let table = |(name, word): &(&str, &str)| {
-            format!("[services.{name}]\nkind = \"stubborn\"\nword = \"{word}\"\n")
-        };
-        std::fs::write(path, services.iter().map(table).collect::<String>())
-            .expect("it can be written");
-    };
-    config(&[("a", "one"), ("b", "one"), ("c", "one")]);
-    let mut program =
-        frail("--stubborn -v --metrics tcp:0:interface=127.0.0.1 --config stubborn.toml");
-    let (mut lines, host) = lines_and_host(&mut program);
-    let is_ready = |text: &str, name: &str| {
-        text.contains(&format!("couplet_service_ready{{service=\"{name}\"}} 1\n"))
-    };
-    for (services, outcome, running) in [
-        (
-            &[("a", "two"), ("c", "one"), ("d", "one")][..],
-            "1 services changed, 1 added, 1 removed",
-            "acd",
-        ),
-        (
-            &[("b", "one"), ("a", "one"), ("c", "one")],
-            "1 services changed, 1 added, 1 removed",
-            "abc",
-        ),
-        (&[], "0 services changed, 0 added, 3 removed", ""),
-    ] {
-        config(services);
-        kill_process(Pid::from_child(&program), Signal::HUP).expect("it runs");
-        let line = lines.find(|line| line.contains("reload")).expect("a line");
-        assert!(line.contains(outcome), "{line}");
-        let text = metrics(&host);
-        let ready: String =
-            "abcd".matches(|name: char| is_ready(&text, &name.to_string())).collect();
-        assert_eq!(ready, running, "{text}");
-    }
-    kill_process(Pid::from_child(&program), Signal::TERM).expect("it runs");
-    assert_eq!(program.wait().expect("it ends").code(), Some(0));
-}
-
-#[test]
 fn a_loop_that_hangs_no_longer_feeds_the_watchdog() {
     for threads in [1, 2] {
         let path = format!("{}/notify-{threads}", env!("CARGO_TARGET_TMPDIR"));
         let _ = std::fs::remove_file(&path);
         let manager = UnixDatagram::bind(&path).expect("a free name");
-        let words = format!("--clients 9 -v --threads {threads}");
+        let words = format!("--clients -v --threads {threads}");
         let mut program = frail_with(&words, |command| {
             command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "100000")
         });

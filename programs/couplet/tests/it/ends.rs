@@ -157,7 +157,7 @@ fn connect_ends_with_the_server_and_tells_how() {
 fn c15c_a_server_that_was_stopped_reads_what_has_arrived_before_its_timers() {
     const IDLE: Duration = Duration::from_secs(4);
     let timeout = IDLE.as_secs().to_string();
-    for driver in ["epoll", "uring"] {
+    let serve = |driver: &str| {
         let arguments = ["echo", "--idle-timeout", &timeout, "--driver", driver];
         let mut server = Server::start(&arguments);
         let mut client = server.connect();
@@ -170,5 +170,10 @@ fn c15c_a_server_that_was_stopped_reads_what_has_arrived_before_its_timers() {
         server.running.signal(Signal::CONT);
         assert_eq!(client.read_exact(5), b"bytes", "{driver}");
         server.stop(Signal::TERM).quietly(0);
-    }
+    };
+    std::thread::scope(|scope| {
+        for driver in ["epoll", "uring"] {
+            scope.spawn(move || serve(driver));
+        }
+    });
 }

@@ -22,11 +22,11 @@ fn without_a_scenario_they_are_listed() {
 fn c231_each_world_survives_a_few_storms() {
     // Of the cluster, one is over a bus in memory.
     let worlds = [
-        ("poetry", "1..3"),
-        ("chat", "1..10"),
+        ("poetry", "1..2"),
+        ("chat", "1..4"),
         ("cluster", "1..8"),
-        ("reconnecting", "1..10"),
-        ("meters", "1..10"),
+        ("reconnecting", "1..4"),
+        ("meters", "1..4"),
     ];
     for (scenario, seeds) in worlds {
         let ended = run(&["sim", scenario, "--seeds", seeds]);
@@ -40,10 +40,10 @@ fn c231_each_world_survives_a_few_storms() {
 
 #[test]
 fn devices_run_for_the_time_and_in_the_weather_that_are_chosen() {
-    let ended = run(&["sim", "devices", "--time", "20", "--weather", "breezy"]);
+    let ended = run(&["sim", "devices", "--time", "11", "--weather", "breezy"]);
     ended.quietly(0);
     assert!(ended.text().contains("devices: seed 1, weather breezy: all is well"));
-    assert!(ended.text().contains("events in 20 seconds of virtual time"), "{}", ended.text());
+    assert!(ended.text().contains("events in 11 seconds of virtual time"), "{}", ended.text());
 }
 
 #[test]

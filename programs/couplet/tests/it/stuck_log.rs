@@ -52,8 +52,8 @@ fn c119c_servers_whose_log_or_output_nobody_reads_serve_and_end() {
         "[services.a]\nkind = \"echo\"\nlisten = [\"unix:echo\", \"{tls}\"]\n[runner]\nlog-repeats = 0\n"
     );
     let threads = [&run[..], &["--threads", "2"]].concat();
-    for (args, more, stuck) in [
-        (&echo[..], &[][..], "stderr"),
+    let cases: [(&[&str], &[&str], &str); 9] = [
+        (&echo, &[], "stderr"),
         (&echo, &["-vv"], "stderr"),
         (&echo, &["--threads", "2"], "stderr"),
         (&echo, &[], "stdout"),
@@ -62,7 +62,8 @@ fn c119c_servers_whose_log_or_output_nobody_reads_serve_and_end() {
         (&run, &[], "stderr"),
         (&run, &["-vv"], "both"),
         (&threads, &["-vv"], "both"),
-    ] {
+    ];
+    let try_one = |(args, more, stuck): (&[&str], &[&str], &str)| {
         let what = format!("{args:?} {more:?}, {stuck} is stuck");
         let folder = Folder::new();
         folder.write("a.toml", &services);
@@ -80,7 +81,12 @@ fn c119c_servers_whose_log_or_output_nobody_reads_serve_and_end() {
             assert_served(&folder, &what);
         }
         ends(running, &what);
-    }
+    };
+    std::thread::scope(|scope| {
+        for case in cases {
+            scope.spawn(move || try_one(case));
+        }
+    });
 }
 
 #[test]

@@ -1,67 +1,14 @@
 //! Health over HTTP.
 
-use std::net::SocketAddr;
-
 use rustix::process::Signal;
 
 use super::metrics::value;
-use super::{Program, echo, echoes, get, is_refused, port_after};
-use crate::kit::{Client, wait_until};
+use super::{Program, get, port_after};
+use crate::kit::wait_until;
 use crate::needed::Folder;
 use crate::servers;
 
-fn health_port(program: &Program) -> SocketAddr {
-    port_after("serving the health", program)
-}
-
 const LOCAL: &str = "tcp:0:interface=127.0.0.1";
-
-#[test]
-fn health_lists_the_services() {
-    let services = echo("a", "0", "") + &echo("b", "0", "");
-    let file = format!("{services}[runner]\nlog-level = \"info\"\nhealth = \"{LOCAL}\"\n");
-    let by_file = Program::start(&file);
-    let by_option = Program::start_with(Folder::new(), &services, &["-v", "--health", LOCAL]);
-    for program in [by_file, by_option] {
-        let health = health_port(&program);
-        program.port("a");
-        program.port("b");
-        program.wait_told("started");
-        for path in ["/healthz", "/readyz", "/readyz?verbose"] {
-            let (status, text) = get(health, path);
-            assert_eq!(status, 200, "{text}");
-            let lines: Vec<&str> = text.lines().collect();
-            assert_eq!(lines.len(), 3, "{text}");
-            assert!(lines[1].starts_with("a") && lines[2].starts_with("b"), "{text}");
-        }
-        for path in ["/", "/ready", "/readyz/"] {
-            let (status, text) = get(health, path);
-            assert_eq!((status, &*text), (404, "there are /healthz and /readyz\n"), "{path}");
-        }
-        assert_eq!(program.stop(Signal::TERM).code, Some(0));
-    }
-}
-
-#[test]
-fn a_program_that_leaves_is_not_ready_and_serves() {
-    let text = echo("a", "0", "")
-        + &format!("[runner]\nhealth = \"{LOCAL}\"\n[supervisor]\nnot-ready-for = 2\n");
-    let mut program = Program::start_with(Folder::new(), &text, &["-v"]);
-    let health = health_port(&program);
-    let port = program.port("a");
-    let mut open = Client::connect(port);
-    echoes(&mut open);
-    program.signal(Signal::TERM);
-    wait_until("the program to leave", || get(health, "/readyz").0 == 503);
-    assert_eq!(get(health, "/healthz").0, 200);
-    echoes(&mut open);
-    echoes(&mut Client::connect(port));
-    let (ended, _) = program.ended();
-    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    assert!(ended.took.as_secs() >= 2, "{:?}", ended.took);
-    assert!(open.read_to_end().unwrap().is_empty());
-    assert!(is_refused(port) && is_refused(health));
-}
 
 #[test]
 fn a_chat_without_its_bus_is_degraded_and_ready() {
@@ -115,7 +62,7 @@ fn c220_a_proxy_without_its_cache_is_degraded_and_ready() {
          [runner]\nhealth = \"{LOCAL}\"\n"
     );
     let program = Program::start_with(Folder::new(), &configuration, &["-v"]);
-    let health = health_port(&program);
+    let health = port_after("serving the health", &program);
     program.port("poem");
     wait_until("the cache", || get(health, "/readyz").1.starts_with("ready\n"));
     cache.kill();

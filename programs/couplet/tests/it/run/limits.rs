@@ -7,29 +7,6 @@ use super::{Program, echo, echoes, get, port_after};
 use crate::kit::{Client, Server, wait_until};
 use crate::needed::Folder;
 
-#[test]
-fn a_full_program_lets_clients_wait_and_answers_questions() {
-    let text = echo("a", "0", "")
-        + "[runner]\nlog-level = \"info\"\ncontrol = \"ctl\"\nmax-connections = 2\n\
-           metrics = \"tcp:0:interface=127.0.0.1\"\n";
-    let program = Program::start_with(Folder::new(), &text, &[]);
-    let metrics = port_after("serving metrics and the health", &program);
-    let port = program.port("a");
-    let mut served = [Client::connect(port), Client::connect(port)];
-    served.iter_mut().for_each(echoes);
-    let mut waiting = Client::connect(port);
-    waiting.send(b"hello");
-    assert_eq!(get(metrics, "/readyz").0, 200);
-    let status = program.ctl(&["status"]);
-    assert!(status.text().contains("tcp"), "{status:?}");
-    let (_, text) = get(metrics, "/metrics");
-    assert!(text.contains(&format!("couplet_port_paused{{port=\"tcp:{port}\"}} 1")), "{text}");
-    assert!(text.contains("couplet_shed_total 0"), "{text}");
-    let [first, _second] = served;
-    drop(first);
-    assert_eq!(waiting.read_exact(5), b"hello");
-}
-
 /// The program with this configuration and so many descriptors.
 fn start_with_descriptors(text: &str, descriptors: u32) -> Program {
     Program::start_changed(Folder::new(), text, &[], |command| {

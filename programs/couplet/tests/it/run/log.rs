@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use rustix::process::Signal;
 
 use super::{FILE, Program, echo, output_of, python};
-use crate::kit::{Client, Terminal, couplet, has, unused_port, wait_until};
+use crate::kit::{Terminal, couplet, has, wait_until};
 use crate::needed::Folder;
 
 const LOGGED: &str = "[runner]\nlog-level = \"info\"\nlog-file = \"log\"\n";
@@ -244,38 +244,4 @@ fn the_mask_applies_to_the_log_and_the_other_files() {
         assert_eq!(["log", "pid"].map(|name| mode(&program, name)), [wanted; 2], "{key} {args:?}");
         program.stop(Signal::TERM).quietly(0);
     }
-}
-
-#[test]
-fn warnings_that_repeat_are_limited() {
-    let (unused, _held) = unused_port();
-    for (keys, most) in [("", 20), ("log-repeats = 3\n", 3), ("log-repeats = 0\n", 30)] {
-        let text = format!(
-            "[services.a]\nkind = \"forward\"\nlisten = \"0\"\nconnect = \"{unused}\"\n\
-             [runner]\nlog-file = \"log\"\n{keys}"
-        );
-        let program = Program::start(&text);
-        let port = program.port("a");
-        for _ in 0..30 {
-            // Reset once its server has refused.
-            assert!(Client::connect(port).read_to_end().is_err());
-        }
-        let logged = || program.read("log").matches("cannot connect").count();
-        wait_until("the warnings", || logged() >= most);
-        assert_eq!(logged(), most, "{keys}");
-        assert_eq!(program.stop(Signal::TERM).code, Some(0));
-    }
-}
-
-#[test]
-fn warnings_that_were_left_out_are_counted_after_a_while() {
-    let text = |repeats: u32, restarts: u32| {
-        let runner = format!("[runner]\ncontrol = \"ctl\"\nlog-repeats = {repeats}\n");
-        echo("a", "0", "") + &runner + &format!("[supervisor]\nrestarts = {restarts}\n")
-    };
-    let program = Program::start(&text(1, 1));
-    program.port("a");
-    // Two tables wait for the next start: two warnings of one place.
-    assert_eq!(program.reload_by_ctl(&text(2, 2)).code, Some(0));
-    program.wait_told("left_out=1");
 }

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::Signal;
 
-use super::{FILE, Program, echo, echoes, folder_with_poem, is_refused, poet};
+use super::{FILE, Program, echo, echoes, is_refused};
 use crate::kit::{Client, TempFile, has, wait_until};
 use crate::needed::Folder;
 use crate::tls::certificate;
@@ -53,18 +53,6 @@ fn a_changed_service_keeps_its_port() {
 }
 
 #[test]
-fn services_are_added_and_removed() {
-    let mut program = Program::start(&services(&[a(), echo("b", "0", "")]));
-    let (kept, removed) = (program.port("a"), program.port("b"));
-    program.reload(&services(&[a(), echo("c", "0", "")]));
-    program.connect("c");
-    program.wait_told("reloaded: 0 services changed, 1 added, 1 removed");
-    assert!(is_refused(removed));
-    echoes(&mut Client::connect(kept));
-    assert_eq!(program.stop(Signal::TERM).code, Some(0));
-}
-
-#[test]
 fn a_removed_service_takes_the_file_of_its_socket_with_it() {
     let both = services(&[a(), echo("b", "unix:b.sock", "")]);
     let mut program = Program::start(&both);
@@ -78,33 +66,6 @@ fn a_removed_service_takes_the_file_of_its_socket_with_it() {
     program.wait_told("reloaded: 0 services changed, 1 added, 0 removed");
     assert!(Path::new(&file).exists());
     assert_eq!(program.stop(Signal::TERM).code, Some(0));
-}
-
-#[test]
-fn a_wrong_file_changes_nothing() {
-    let mut program = Program::start(&services(&[a(), echo("b", "0", "")]));
-    let mut clients = [program.connect("a"), program.connect("b")];
-    let good = echo("c", "0", "");
-    for (wrong, wanted) in [
-        (echo("b", "0", "colour = 3"), "cannot reload: a.toml:8:1: unknown key colour"),
-        (echo("b", "tcp:x", ""), "cannot reload: a.toml:7:10: "),
-        ("services = \n".to_owned(), "cannot reload: a.toml:5:12: "),
-        (
-            "[services.p]\nkind = \"poetry\"\nfiles = [\"none\"]\n".to_owned(),
-            "cannot reload: a.toml:5:1: ",
-        ),
-    ] {
-        program.reload(&services(&[good.clone(), wrong]));
-        program.wait_told(wanted);
-        clients.iter_mut().for_each(echoes);
-    }
-    std::fs::remove_file(program.folder.path(FILE)).unwrap();
-    program.signal(Signal::HUP);
-    program.wait_told("cannot reload: cannot read a.toml: no such file or directory");
-    clients.iter_mut().for_each(echoes);
-    let ended = program.stop(Signal::TERM);
-    assert_eq!(ended.text(), "", "no other port was opened");
-    assert_eq!(ended.stderr.matches("ERROR").count(), 5, "each once: {}", ended.stderr);
 }
 
 #[test]
@@ -281,118 +242,25 @@ fn a_service_moves_to_an_address_that_overlaps_its_old_one() {
 }
 
 #[test]
-fn a_reload_says_which_tables_wait_for_the_next_start() {
-    let mut program = Program::start(&services(&[a()]));
-    program.port("a");
-    let answer = program.reload_by_ctl(&(services(&[a()]) + "threads = 2\n"));
-    let said = "0 services changed, 0 added, 0 removed; changes of runner wait for the next start";
-    assert!(answer.text().contains(said), "{}", answer.text());
-    let waits = |table: &str| {
-        format!("changes take effect when the program is started again table=\"{table}\"")
-    };
-    assert!(program.told().contains(&waits("runner")), "{}", program.told());
-    assert!(!program.told().contains(&waits("supervisor")), "{}", program.told());
-    program.reload(&(services(&[a()]) + "[supervisor]\nrestarts = 7\n"));
-    program.wait_told(&waits("supervisor"));
-    program.stop(Signal::TERM);
-}
-
-#[test]
-fn limits_of_the_process_change_with_a_reload() {
-    // The limit of the command line takes precedence.
-    for (arguments, threads) in [(&[][..], 1), (&[], 2), (&["--max-connections", "3"], 1)] {
-        let text = |limit: &str| services(&[a()]) + &format!("threads = {threads}\n{limit}");
-        let program = Program::start_with(Folder::new(), &text(""), arguments);
-        let port = program.port("a");
-        let mut clients: Vec<Client> = (0..3).map(|_| Client::connect(port)).collect();
-        clients.iter_mut().for_each(echoes);
-        // Those beyond the limit stay, and the next one waits.
-        let answer = program.reload_by_ctl(&text("max-connections = 2\n"));
-        assert_eq!(answer.text().trim(), "0 services changed, 0 added, 0 removed");
-        let mut waiting = Client::connect(port);
-        waiting.send(b"x");
-        clients.drain(..2).for_each(Client::reset);
-        assert_eq!(waiting.read_exact(1), b"x");
-        if threads == 2 {
-            let refused = program.reload_by_ctl(&text("max-connections = 1\n"));
-            let why = "2 threads need a max-connections of 2 at least";
-            assert!(refused.code == Some(1) && refused.stderr.contains(why), "{}", refused.stderr);
-        }
-        let all = (0..3).map(|_| Client::connect(port)).collect::<Vec<_>>();
-        assert_eq!(program.reload_by_ctl(&text("")).code, Some(0));
-        let served = if arguments.is_empty() { 3 } else { 1 };
-        all.into_iter().take(served).for_each(|mut client| echoes(&mut client));
-    }
-}
-
-#[test]
-fn two_hangups_leave_the_last_configuration() {
-    let text = services(&[poet(30.0, 1.0)]);
-    let mut program = Program::start_with(folder_with_poem(), &text, &[]);
-    let mut reader = Client::connect(program.port("poet"));
-    reader.read_exact(5);
-    // The first reload waits until the poem's reader is closed; the second arrives meanwhile.
-    program.reload(&services(&[echo("b", "0", "")]));
-    program.wait_told("draining connections=1");
-    program.reload(&services(&[echo("c", "0", "")]));
-    let b = program.port("b");
-    program.port("c");
-    wait_until("both reloads", || program.told().matches("reloaded: ").count() == 2);
-    assert!(is_refused(b));
-    let status = program.ctl(&["status"]);
-    assert!(!status.text().contains("b listening"), "{}", status.text());
-    assert_eq!(program.stop(Signal::TERM).code, Some(0));
-}
-
-#[test]
-fn a_program_may_end_during_a_reload() {
-    let mut program = Program::start_with(folder_with_poem(), &services(&[poet(30.0, 60.0)]), &[]);
-    let mut reader = Client::connect(program.port("poet"));
-    reader.read_exact(5);
-    program.reload(&services(&[echo("b", "unix:b", "")]));
-    program.wait_told("draining connections=1");
-    program.signal(Signal::TERM);
-    program.wait_told("stopping");
-    program.signal(Signal::HUP);
-    program.wait_told("cannot reload: the program ends");
-    program.signal(Signal::TERM);
-    let (ended, folder) = program.ended();
-    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    assert!(!ended.stderr.contains("unhandled"), "{}", ended.stderr);
-    assert!(ended.took.as_secs() < 5, "{:?}", ended.took);
-    assert_eq!(folder.names(), [FILE, "poem"]);
-}
-
-#[test]
-fn levels_of_the_file_apply_unless_the_command_line_sets_them() {
-    let level =
-        |level: &str| a() + &format!("{PROCESS}log-file = \"log\"\n").replace("info", level);
-    let reloads = |program: &Program| program.read("log").matches("reloaded: ").count();
-    let program = Program::start(&level("error"));
-    program.port("a");
-    for (now, logged) in [("info", 1), ("error", 1), ("debug", 2), ("warn", 2), ("info", 3)] {
-        program.reload_by_ctl(&level(now)).quietly(0);
-        // Another thread writes the lines.
-        wait_until("the lines", || reloads(&program) >= logged);
-        assert_eq!(reloads(&program), logged, "{now}");
-    }
-    // Without a level the program's own applies, which is warn.
-    let without = level("").replace("log-level = \"\"\n", "");
-    for (now, logged) in [(&without, 3), (&without, 3), (&level("info"), 4)] {
-        program.reload_by_ctl(now).quietly(0);
-        // Another thread writes the lines.
-        wait_until("the lines", || reloads(&program) >= logged);
-        assert_eq!(reloads(&program), logged, "{now}");
-    }
-    program.stop(Signal::TERM).quietly(0);
-
-    for args in [&["-v"][..], &["--log", "info"]] {
-        let program = Program::start_with(Folder::new(), &level("error"), args);
-        program.port("a");
-        program.reload_by_ctl(&level("warn")).quietly(0);
-        assert_eq!(reloads(&program), 1, "{args:?}");
-        program.stop(Signal::TERM).quietly(0);
-    }
+fn limits_of_all_loops_change_with_a_reload() {
+    let text = |limit: &str| services(&[a()]) + &format!("threads = 2\n{limit}");
+    let program = Program::start(&text(""));
+    let port = program.port("a");
+    let mut clients: Vec<Client> = (0..3).map(|_| Client::connect(port)).collect();
+    clients.iter_mut().for_each(echoes);
+    // Those beyond the limit stay, and the next one waits.
+    let answer = program.reload_by_ctl(&text("max-connections = 2\n"));
+    assert_eq!(answer.text().trim(), "0 services changed, 0 added, 0 removed");
+    let mut waiting = Client::connect(port);
+    waiting.send(b"x");
+    clients.drain(..2).for_each(Client::reset);
+    assert_eq!(waiting.read_exact(1), b"x");
+    let refused = program.reload_by_ctl(&text("max-connections = 1\n"));
+    let why = "2 threads need a max-connections of 2 at least";
+    assert!(refused.code == Some(1) && refused.stderr.contains(why), "{}", refused.stderr);
+    let all = (0..3).map(|_| Client::connect(port)).collect::<Vec<_>>();
+    assert_eq!(program.reload_by_ctl(&text("")).code, Some(0));
+    all.into_iter().for_each(|mut client| echoes(&mut client));
 }
 
 #[test]
@@ -441,25 +309,6 @@ fn a_certificate_that_cannot_be_read_again_changes_no_level_of_the_log() {
     assert_eq!(refused.code, Some(1), "{}", refused.stderr);
     program.ctl(&["status"]).quietly(0);
     assert!(!program.told().contains("DEBUG"), "{}", program.told());
-}
-
-#[test]
-fn a_refused_file_changes_no_level_of_the_log() {
-    let text = |level: &str, more: &str| {
-        format!("{}{more}[runner]\ncontrol = \"ctl\"\nlog-level = \"{level}\"\n", a())
-    };
-    let program = Program::start(&text("error", ""));
-    program.port("a");
-    // Each is refused only when its services are built.
-    let missing = "[services.p]\nkind = \"poetry\"\nfiles = [\"none\"]\n";
-    let refused = program.reload_by_ctl(&text("debug", missing));
-    assert_eq!(refused.code, Some(1), "{}", refused.stderr);
-    program.ctl(&["status"]).quietly(0);
-    assert!(!program.told().contains("DEBUG"), "{}", program.told());
-    assert_eq!(program.reload_by_ctl(&text("debug", "")).code, Some(0));
-    program.ctl(&["status"]).quietly(0);
-    program.wait_told("DEBUG");
-    program.stop(Signal::TERM);
 }
 
 /// The certificate that a server shows, as OpenSSL prints it.
@@ -582,19 +431,6 @@ fn a_configuration_that_became_a_pipe_blocks_neither_a_reload_nor_a_restart() {
         }
         std::fs::remove_file(&file).unwrap();
         assert_eq!(program.reload_by_ctl(&text).code, Some(0));
-    }
-    assert_eq!(program.stop(Signal::TERM).code, Some(0));
-}
-
-#[test]
-fn filters_need_a_target_and_a_level() {
-    let program = Program::start(&services(&[a()]));
-    program.port("a");
-    for filter in ["=,=,=", "=", "=debug", "couplet=", "warn,couplet=", "a=b", ","] {
-        assert_eq!(program.ctl(&["log", filter]).code, Some(1), "{filter}");
-    }
-    for filter in ["warn", "couplet=debug,info", "warn,couplet::access=debug"] {
-        assert_eq!(program.ctl(&["log", filter]).code, Some(0), "{filter}");
     }
     assert_eq!(program.stop(Signal::TERM).code, Some(0));
 }
