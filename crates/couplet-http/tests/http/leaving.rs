@@ -340,22 +340,11 @@ fn c58b_nothing_is_left_of_a_client_that_has_left() {
     use Speaks::{Http1, Http2, Tunnel, WebSocket, WebSocketOverHttp2};
     let folder = Folder::new();
     let places = [("plain", Place::plain()), ("TLS", Place::tls(&folder))];
+    #[rustfmt::skip]
     let limits = [
         ("default", HttpOptions::default(), Some(30), Some(0)),
-        (
-            "5 s",
-            HttpOptions::default()
-                .half_close_timeout(5 * SECOND)
-                .http2_half_close_timeout(5 * SECOND),
-            Some(5),
-            Some(5),
-        ),
-        (
-            "none",
-            HttpOptions::default().half_close_timeout(None).http2_half_close_timeout(None),
-            None,
-            None,
-        ),
+        ("5 s", HttpOptions::default().half_close_timeout(5 * SECOND).http2_half_close_timeout(5 * SECOND), Some(5), Some(5)),
+        ("none", HttpOptions::default().half_close_timeout(None).http2_half_close_timeout(None), None, None),
     ];
     for (layer, place) in &places {
         for (limit, options, http1, http2) in &limits {

@@ -61,26 +61,16 @@ fn flat(parts: &[&[u8]]) -> Vec<u8> {
 
 #[test]
 fn section_3_the_preface() {
-    for (name, input, expected) in [
+    #[rustfmt::skip]
+    let cases = [
         ("3.4 a whole beginning", hello(), Ok(())),
         ("3.4 HTTP/1.1", b"GET / HTTP/1.1\r\n\r\n".to_vec(), Err(Code::PROTOCOL_ERROR)),
-        (
-            "3.4 the last byte differs",
-            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\t".to_vec(),
-            Err(Code::PROTOCOL_ERROR),
-        ),
-        (
-            "3.4 no SETTINGS",
-            flat(&[PREFACE, &frame(PING, 0, 0, [0; 8])]),
-            Err(Code::PROTOCOL_ERROR),
-        ),
-        (
-            "3.4 an acknowledgement first",
-            flat(&[PREFACE, &frame(SETTINGS, ACK, 0, [])]),
-            Err(Code::PROTOCOL_ERROR),
-        ),
+        ("3.4 the last byte differs", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\t".to_vec(), Err(Code::PROTOCOL_ERROR)),
+        ("3.4 no SETTINGS", flat(&[PREFACE, &frame(PING, 0, 0, [0; 8])]), Err(Code::PROTOCOL_ERROR)),
+        ("3.4 an acknowledgement first", flat(&[PREFACE, &frame(SETTINGS, ACK, 0, [])]), Err(Code::PROTOCOL_ERROR)),
         ("3.4 a request first", flat(&[PREFACE, &get(1)]), Err(Code::PROTOCOL_ERROR)),
-    ] {
+    ];
+    for (name, input, expected) in cases {
         every_split(&input, |pieces| {
             let mut connection = Connection::server(Options::default());
             let result = pieces.iter().try_for_each(|piece| connection.receive(piece));
@@ -92,25 +82,14 @@ fn section_3_the_preface() {
 #[test]
 fn section_4_frames() {
     let large = [0; 16_385];
-    check(vec![
+    #[rustfmt::skip]
+    let cases = vec![
         ("4.1 an unknown type is ignored", frame(0xb, 0xff, 1, b"anything"), Serves(0)),
         ("4.1 unknown flags are ignored", frame(PING, 0xfe, 0, [0; 8]), Serves(0)),
-        (
-            "4.1 the reserved bit is ignored",
-            frame(HEADERS, WHOLE, 0x8000_0001, block(&GET)),
-            Serves(1),
-        ),
-        (
-            "4.3 an index beyond the tables",
-            frame(HEADERS, WHOLE, 1, [0xff, 0x20]),
-            Fails(Code::COMPRESSION_ERROR),
-        ),
+        ("4.1 the reserved bit is ignored", frame(HEADERS, WHOLE, 0x8000_0001, block(&GET)), Serves(1)),
+        ("4.3 an index beyond the tables", frame(HEADERS, WHOLE, 1, [0xff, 0x20]), Fails(Code::COMPRESSION_ERROR)),
         ("4.3 the index 0", frame(HEADERS, WHOLE, 1, [0x80]), Fails(Code::COMPRESSION_ERROR)),
-        (
-            "4.3 a field cut short",
-            frame(HEADERS, WHOLE, 1, [0x00, 0x05, b'a']),
-            Fails(Code::COMPRESSION_ERROR),
-        ),
+        ("4.3 a field cut short", frame(HEADERS, WHOLE, 1, [0x00, 0x05, b'a']), Fails(Code::COMPRESSION_ERROR)),
         (
             "4.3 a block is decoded on a stream that ended",
             flat(&[&get(1), &frame(HEADERS, WHOLE, 1, [0x80])]),
@@ -131,7 +110,8 @@ fn section_4_frames() {
             flat(&[&frame(HEADERS, END_STREAM, 1, block(&GET)), &frame(0xb, 0, 1, [])]),
             Fails(Code::PROTOCOL_ERROR),
         ),
-    ]);
+    ];
+    check(cases);
     // Fed whole, as the head alone decides.
     for (name, input) in [
         ("4.2 DATA beyond SETTINGS_MAX_FRAME_SIZE", flat(&[&post(1), &frame(DATA, 0, 1, large)])),
@@ -154,38 +134,23 @@ fn section_4_frames() {
 #[test]
 fn section_5_streams() {
     let reset = |stream| frame(RST_STREAM, 0, stream, Code::CANCEL.0.to_be_bytes());
-    check(vec![
+    #[rustfmt::skip]
+    let cases = vec![
         ("5.1 idle: DATA", frame(DATA, END_STREAM, 1, b"a"), Fails(Code::PROTOCOL_ERROR)),
         ("5.1 idle: RST_STREAM", reset(1), Fails(Code::PROTOCOL_ERROR)),
         ("5.1 idle: WINDOW_UPDATE", window_update(1, 1), Fails(Code::PROTOCOL_ERROR)),
-        (
-            "5.1 idle: CONTINUATION",
-            frame(CONTINUATION, END_HEADERS, 1, block(&GET)),
-            Fails(Code::PROTOCOL_ERROR),
-        ),
+        ("5.1 idle: CONTINUATION", frame(CONTINUATION, END_HEADERS, 1, block(&GET)), Fails(Code::PROTOCOL_ERROR)),
         ("5.1 idle: PRIORITY", frame(PRIORITY, 0, 1, [0; 5]), Serves(0)),
-        (
-            "5.1 half-closed: DATA",
-            flat(&[&get(1), &frame(DATA, END_STREAM, 1, b"a")]),
-            Resets(1, Code::STREAM_CLOSED),
-        ),
+        ("5.1 half-closed: DATA", flat(&[&get(1), &frame(DATA, END_STREAM, 1, b"a")]), Resets(1, Code::STREAM_CLOSED)),
         ("5.1 half-closed: HEADERS", flat(&[&get(1), &get(1)]), Resets(1, Code::STREAM_CLOSED)),
         ("5.1 half-closed: WINDOW_UPDATE", flat(&[&get(1), &window_update(1, 1)]), Serves(1)),
         ("5.1 half-closed: RST_STREAM", flat(&[&get(1), &reset(1)]), Serves(1)),
         ("5.1 half-closed: PRIORITY", flat(&[&get(1), &frame(PRIORITY, 0, 1, [0; 5])]), Serves(1)),
-        (
-            "5.1 closed: DATA",
-            flat(&[&get(1), &reset(1), &frame(DATA, 0, 1, b"a")]),
-            Fails(Code::STREAM_CLOSED),
-        ),
+        ("5.1 closed: DATA", flat(&[&get(1), &reset(1), &frame(DATA, 0, 1, b"a")]), Fails(Code::STREAM_CLOSED)),
         ("5.1 closed: HEADERS", flat(&[&get(1), &reset(1), &get(1)]), Fails(Code::STREAM_CLOSED)),
         ("5.1 closed: WINDOW_UPDATE", flat(&[&get(1), &reset(1), &window_update(1, 1)]), Serves(1)),
         ("5.1 closed: RST_STREAM", flat(&[&get(1), &reset(1), &reset(1)]), Serves(1)),
-        (
-            "5.1 closed: PRIORITY",
-            flat(&[&get(1), &reset(1), &frame(PRIORITY, 0, 1, [0; 5])]),
-            Serves(1),
-        ),
+        ("5.1 closed: PRIORITY", flat(&[&get(1), &reset(1), &frame(PRIORITY, 0, 1, [0; 5])]), Serves(1)),
         (
             "5.1 reset by us: frames on their way",
             flat(&[
@@ -197,52 +162,26 @@ fn section_5_streams() {
             ]),
             Resets(1, Code::FRAME_SIZE_ERROR),
         ),
-        (
-            "5.1.1 an even number",
-            frame(HEADERS, WHOLE, 2, block(&GET)),
-            Fails(Code::PROTOCOL_ERROR),
-        ),
-        (
-            "5.1.1 a number below an earlier one",
-            flat(&[&get(5), &get(3)]),
-            Fails(Code::PROTOCOL_ERROR),
-        ),
+        ("5.1.1 an even number", frame(HEADERS, WHOLE, 2, block(&GET)), Fails(Code::PROTOCOL_ERROR)),
+        ("5.1.1 a number below an earlier one", flat(&[&get(5), &get(3)]), Fails(Code::PROTOCOL_ERROR)),
         ("5.1.1 numbers may be skipped", flat(&[&get(1), &get(99)]), Serves(2)),
-        (
-            "5.1.1 DATA on a skipped stream",
-            flat(&[&get(5), &frame(DATA, 0, 3, b"a")]),
-            Fails(Code::STREAM_CLOSED),
-        ),
-        (
-            "5.3.2 a stream that depends on itself",
-            flat(&[&get(1), &frame(PRIORITY, 0, 3, [0, 0, 0, 3, 1])]),
-            Serves(1),
-        ),
+        ("5.1.1 DATA on a skipped stream", flat(&[&get(5), &frame(DATA, 0, 3, b"a")]), Fails(Code::STREAM_CLOSED)),
+        ("5.3.2 a stream that depends on itself", flat(&[&get(1), &frame(PRIORITY, 0, 3, [0, 0, 0, 3, 1])]), Serves(1)),
         ("5.4.1 DATA on stream 0", frame(DATA, 0, 0, b"a"), Fails(Code::PROTOCOL_ERROR)),
         ("5.5 an unknown frame on an idle stream", frame(0x7f, 0, 7, []), Serves(0)),
-    ]);
+    ];
+    check(cases);
 }
 
 #[test]
 fn section_6_1_and_6_2_padding_and_priority() {
     let priority = [0, 0, 0, 0, 15];
     let padded = |padding: u8, body: &[u8]| flat(&[&[padding], body, &vec![0; padding.into()]]);
-    check(vec![
-        (
-            "6.1 padding",
-            flat(&[&post(1), &frame(DATA, PADDED | END_STREAM, 1, padded(9, b"a"))]),
-            Serves(1),
-        ),
-        (
-            "6.1 padding as long as the frame",
-            flat(&[&post(1), &frame(DATA, PADDED, 1, [2, 0])]),
-            Fails(Code::PROTOCOL_ERROR),
-        ),
-        (
-            "6.1 padding without its length",
-            flat(&[&post(1), &frame(DATA, PADDED, 1, [])]),
-            Fails(Code::FRAME_SIZE_ERROR),
-        ),
+    #[rustfmt::skip]
+    let cases = vec![
+        ("6.1 padding", flat(&[&post(1), &frame(DATA, PADDED | END_STREAM, 1, padded(9, b"a"))]), Serves(1)),
+        ("6.1 padding as long as the frame", flat(&[&post(1), &frame(DATA, PADDED, 1, [2, 0])]), Fails(Code::PROTOCOL_ERROR)),
+        ("6.1 padding without its length", flat(&[&post(1), &frame(DATA, PADDED, 1, [])]), Fails(Code::FRAME_SIZE_ERROR)),
         (
             "6.2 padding and priority",
             frame(
@@ -258,65 +197,32 @@ fn section_6_1_and_6_2_padding_and_priority() {
             frame(HEADERS, WHOLE | PADDED, 1, flat(&[&[200], &block(&GET)])),
             Fails(Code::PROTOCOL_ERROR),
         ),
-        (
-            "6.2 HEADERS on stream 0",
-            frame(HEADERS, WHOLE, 0, block(&GET)),
-            Fails(Code::PROTOCOL_ERROR),
-        ),
-        (
-            "6.2 priority cut short",
-            frame(HEADERS, WHOLE | WITH_PRIORITY, 1, [0; 4]),
-            Fails(Code::FRAME_SIZE_ERROR),
-        ),
-    ]);
+        ("6.2 HEADERS on stream 0", frame(HEADERS, WHOLE, 0, block(&GET)), Fails(Code::PROTOCOL_ERROR)),
+        ("6.2 priority cut short", frame(HEADERS, WHOLE | WITH_PRIORITY, 1, [0; 4]), Fails(Code::FRAME_SIZE_ERROR)),
+    ];
+    check(cases);
 }
 
 #[test]
 fn section_6_3_to_6_5_resets_and_settings() {
-    check(vec![
+    #[rustfmt::skip]
+    let cases = vec![
         ("6.3 PRIORITY on stream 0", frame(PRIORITY, 0, 0, [0; 5]), Fails(Code::PROTOCOL_ERROR)),
-        (
-            "6.3 PRIORITY of a wrong length",
-            flat(&[&get(1), &frame(PRIORITY, 0, 1, [0; 6])]),
-            Resets(1, Code::FRAME_SIZE_ERROR),
-        ),
-        (
-            "6.4 RST_STREAM on stream 0",
-            frame(RST_STREAM, 0, 0, [0; 4]),
-            Fails(Code::PROTOCOL_ERROR),
-        ),
-        (
-            "6.4 RST_STREAM of a wrong length",
-            flat(&[&get(1), &frame(RST_STREAM, 0, 1, [0; 5])]),
-            Fails(Code::FRAME_SIZE_ERROR),
-        ),
+        ("6.3 PRIORITY of a wrong length", flat(&[&get(1), &frame(PRIORITY, 0, 1, [0; 6])]), Resets(1, Code::FRAME_SIZE_ERROR)),
+        ("6.4 RST_STREAM on stream 0", frame(RST_STREAM, 0, 0, [0; 4]), Fails(Code::PROTOCOL_ERROR)),
+        ("6.4 RST_STREAM of a wrong length", flat(&[&get(1), &frame(RST_STREAM, 0, 1, [0; 5])]), Fails(Code::FRAME_SIZE_ERROR)),
         ("6.5 SETTINGS on a stream", frame(SETTINGS, 0, 1, []), Fails(Code::PROTOCOL_ERROR)),
-        (
-            "6.5 SETTINGS of a wrong length",
-            frame(SETTINGS, 0, 0, [0; 5]),
-            Fails(Code::FRAME_SIZE_ERROR),
-        ),
-        (
-            "6.5 an acknowledgement with a payload",
-            frame(SETTINGS, ACK, 0, [0; 6]),
-            Fails(Code::FRAME_SIZE_ERROR),
-        ),
+        ("6.5 SETTINGS of a wrong length", frame(SETTINGS, 0, 0, [0; 5]), Fails(Code::FRAME_SIZE_ERROR)),
+        ("6.5 an acknowledgement with a payload", frame(SETTINGS, ACK, 0, [0; 6]), Fails(Code::FRAME_SIZE_ERROR)),
         ("6.5.2 ENABLE_PUSH 2", settings(&[(2, 2)]), Fails(Code::PROTOCOL_ERROR)),
         ("6.5.2 ENABLE_PUSH 1", settings(&[(2, 1)]), Serves(0)),
-        (
-            "6.5.2 a window beyond 2^31-1",
-            settings(&[(4, 0x8000_0000)]),
-            Fails(Code::FLOW_CONTROL_ERROR),
-        ),
+        ("6.5.2 a window beyond 2^31-1", settings(&[(4, 0x8000_0000)]), Fails(Code::FLOW_CONTROL_ERROR)),
         ("6.5.2 a frame size below 2^14", settings(&[(5, 16_383)]), Fails(Code::PROTOCOL_ERROR)),
         ("6.5.2 a frame size of 2^24", settings(&[(5, 1 << 24)]), Fails(Code::PROTOCOL_ERROR)),
-        (
-            "6.5.2 the bounds of frame sizes",
-            settings(&[(5, 16_384), (5, (1 << 24) - 1)]),
-            Serves(0),
-        ),
+        ("6.5.2 the bounds of frame sizes", settings(&[(5, 16_384), (5, (1 << 24) - 1)]), Serves(0)),
         ("6.5.2 an unknown setting", settings(&[(0xff, 1)]), Serves(0)),
-    ]);
+    ];
+    check(cases);
 }
 
 #[test]
@@ -345,39 +251,21 @@ fn section_6_6_to_6_8_pushes_pings_and_goaways() {
 
 #[test]
 fn section_6_9_windows() {
-    check(vec![
+    #[rustfmt::skip]
+    let cases = vec![
         ("6.9 WINDOW_UPDATE by 0", window_update(0, 0), Fails(Code::PROTOCOL_ERROR)),
-        (
-            "6.9 WINDOW_UPDATE of a stream by 0",
-            flat(&[&get(1), &window_update(1, 0)]),
-            Resets(1, Code::PROTOCOL_ERROR),
-        ),
-        (
-            "6.9 WINDOW_UPDATE of a wrong length",
-            frame(WINDOW_UPDATE, 0, 0, [0, 0, 1]),
-            Fails(Code::FRAME_SIZE_ERROR),
-        ),
-        (
-            "6.9.1 a window beyond 2^31-1",
-            window_update(0, 0x7fff_ffff),
-            Fails(Code::FLOW_CONTROL_ERROR),
-        ),
-        (
-            "6.9.1 a stream's window beyond 2^31-1",
-            flat(&[&get(1), &window_update(1, 0x7fff_ffff)]),
-            Resets(1, Code::FLOW_CONTROL_ERROR),
-        ),
-        (
-            "6.9.1 the largest windows",
-            flat(&[&get(1), &window_update(0, 0x7fff_0000), &window_update(1, 0x7fff_0000)]),
-            Serves(1),
-        ),
+        ("6.9 WINDOW_UPDATE of a stream by 0", flat(&[&get(1), &window_update(1, 0)]), Resets(1, Code::PROTOCOL_ERROR)),
+        ("6.9 WINDOW_UPDATE of a wrong length", frame(WINDOW_UPDATE, 0, 0, [0, 0, 1]), Fails(Code::FRAME_SIZE_ERROR)),
+        ("6.9.1 a window beyond 2^31-1", window_update(0, 0x7fff_ffff), Fails(Code::FLOW_CONTROL_ERROR)),
+        ("6.9.1 a stream's window beyond 2^31-1", flat(&[&get(1), &window_update(1, 0x7fff_ffff)]), Resets(1, Code::FLOW_CONTROL_ERROR)),
+        ("6.9.1 the largest windows", flat(&[&get(1), &window_update(0, 0x7fff_0000), &window_update(1, 0x7fff_0000)]), Serves(1)),
         (
             "6.9.2 a setting widens a stream's window beyond 2^31-1",
             flat(&[&get(1), &window_update(1, 0x7fff_0000), &settings(&[(4, 65_536)])]),
             Fails(Code::FLOW_CONTROL_ERROR),
         ),
-    ]);
+    ];
+    check(cases);
 }
 
 #[test]
@@ -419,28 +307,18 @@ fn section_6_10_continuations() {
 #[test]
 fn section_8_1_trailers() {
     let malformed = Resets(1, Code::PROTOCOL_ERROR);
-    check(vec![
+    #[rustfmt::skip]
+    let cases = vec![
         (
             "8.1 HEADERS within a body, without END_STREAM",
             flat(&[&post(1), &frame(HEADERS, END_HEADERS, 1, block(&[("a", "b")]))]),
             malformed,
         ),
-        (
-            "8.1 trailers",
-            flat(&[&post(1), &frame(HEADERS, WHOLE, 1, block(&[("a", "b")]))]),
-            Serves(1),
-        ),
-        (
-            "8.1 a pseudo-header in trailers",
-            flat(&[&post(1), &frame(HEADERS, WHOLE, 1, block(&[(":path", "/")]))]),
-            malformed,
-        ),
-        (
-            "8.1 an upper-case name in trailers",
-            flat(&[&post(1), &frame(HEADERS, WHOLE, 1, block(&[("A", "b")]))]),
-            malformed,
-        ),
-    ]);
+        ("8.1 trailers", flat(&[&post(1), &frame(HEADERS, WHOLE, 1, block(&[("a", "b")]))]), Serves(1)),
+        ("8.1 a pseudo-header in trailers", flat(&[&post(1), &frame(HEADERS, WHOLE, 1, block(&[(":path", "/")]))]), malformed),
+        ("8.1 an upper-case name in trailers", flat(&[&post(1), &frame(HEADERS, WHOLE, 1, block(&[("A", "b")]))]), malformed),
+    ];
+    check(cases);
 }
 
 #[test]
@@ -452,51 +330,21 @@ fn section_8_1_1_lengths() {
         frame(HEADERS, END_HEADERS, 1, block(&fields))
     };
     let get = |fields: &[(&'static str, &'static str)]| frame(HEADERS, WHOLE, 1, with(fields));
-    check(vec![
-        (
-            "8.1.1 a body shorter than Content-Length",
-            flat(&[&posted("3"), &data(b"ab", END_STREAM)]),
-            malformed,
-        ),
-        (
-            "8.1.1 a body longer than Content-Length",
-            flat(&[&posted("3"), &data(b"abcd", 0)]),
-            malformed,
-        ),
-        (
-            "8.1.1 a body in several frames, too long",
-            flat(&[&posted("3"), &data(b"ab", 0), &data(b"cd", 0)]),
-            malformed,
-        ),
-        (
-            "8.1.1 a body as long as Content-Length",
-            flat(&[&posted("3"), &data(b"ab", 0), &data(b"c", END_STREAM)]),
-            Serves(1),
-        ),
-        (
-            "8.1.1 trailers before Content-Length",
-            flat(&[&posted("3"), &frame(HEADERS, WHOLE, 1, block(&[("a", "b")]))]),
-            malformed,
-        ),
+    #[rustfmt::skip]
+    let cases = vec![
+        ("8.1.1 a body shorter than Content-Length", flat(&[&posted("3"), &data(b"ab", END_STREAM)]), malformed),
+        ("8.1.1 a body longer than Content-Length", flat(&[&posted("3"), &data(b"abcd", 0)]), malformed),
+        ("8.1.1 a body in several frames, too long", flat(&[&posted("3"), &data(b"ab", 0), &data(b"cd", 0)]), malformed),
+        ("8.1.1 a body as long as Content-Length", flat(&[&posted("3"), &data(b"ab", 0), &data(b"c", END_STREAM)]), Serves(1)),
+        ("8.1.1 trailers before Content-Length", flat(&[&posted("3"), &frame(HEADERS, WHOLE, 1, block(&[("a", "b")]))]), malformed),
         ("8.1.1 a Content-Length without a body", get(&[("content-length", "3")]), malformed),
         ("8.1.1 a Content-Length of 0 without a body", get(&[("content-length", "0")]), Serves(1)),
-        (
-            "8.1.1 Content-Lengths that differ",
-            get(&[("content-length", "0"), ("content-length", "1")]),
-            malformed,
-        ),
-        (
-            "8.1.1 a Content-Length that is not a number",
-            get(&[("content-length", "+0")]),
-            malformed,
-        ),
+        ("8.1.1 Content-Lengths that differ", get(&[("content-length", "0"), ("content-length", "1")]), malformed),
+        ("8.1.1 a Content-Length that is not a number", get(&[("content-length", "+0")]), malformed),
         ("8.1.1 an empty Content-Length", get(&[("content-length", "")]), malformed),
-        (
-            "8.1.1 a Content-Length beyond 2^64",
-            get(&[("content-length", "18446744073709551616")]),
-            malformed,
-        ),
-    ]);
+        ("8.1.1 a Content-Length beyond 2^64", get(&[("content-length", "18446744073709551616")]), malformed),
+    ];
+    check(cases);
 }
 
 #[test]
@@ -541,14 +389,11 @@ fn section_8_2_2_fields_of_connections() {
 fn section_8_3_pseudo_headers() {
     let malformed = Resets(1, Code::PROTOCOL_ERROR);
     let get = |fields: &[(&'static str, &'static str)]| frame(HEADERS, WHOLE, 1, with(fields));
-    check(vec![
+    #[rustfmt::skip]
+    let cases = vec![
         ("8.3 an unknown pseudo-header", get(&[(":x", "a")]), malformed),
         ("8.3 a pseudo-header of responses", get(&[(":status", "200")]), malformed),
-        (
-            "8.3 a pseudo-header behind a field",
-            head(&[&[("x", "a")], &GET[..]].concat()),
-            malformed,
-        ),
+        ("8.3 a pseudo-header behind a field", head(&[&[("x", "a")], &GET[..]].concat()), malformed),
         ("8.3.1 no method", head(&GET[1..]), malformed),
         ("8.3.1 no scheme", head(&[GET[0], GET[2], GET[3]]), malformed),
         ("8.3.1 no path", head(&GET[..3]), malformed),
@@ -556,90 +401,51 @@ fn section_8_3_pseudo_headers() {
         ("8.3.1 an empty path", head(&[GET[0], GET[1], GET[2], (":path", "")]), malformed),
         ("8.3.1 a fragment", head(&[GET[0], GET[1], GET[2], (":path", "/a#b")]), malformed),
         ("8.3.1 a relative path", head(&[GET[0], GET[1], GET[2], (":path", "a")]), malformed),
-        (
-            "8.3.1 a path with a space",
-            head(&[GET[0], GET[1], GET[2], (":path", "/a b")]),
-            malformed,
-        ),
-        (
-            "8.3.1 an empty authority",
-            head(&[GET[0], GET[1], (":authority", ""), GET[3]]),
-            malformed,
-        ),
+        ("8.3.1 a path with a space", head(&[GET[0], GET[1], GET[2], (":path", "/a b")]), malformed),
+        ("8.3.1 an empty authority", head(&[GET[0], GET[1], (":authority", ""), GET[3]]), malformed),
         ("8.3.1 an invalid method", head(&[(":method", "G T"), GET[1], GET[2], GET[3]]), malformed),
         ("8.3.1 an invalid scheme", head(&[GET[0], (":scheme", "1a"), GET[2], GET[3]]), malformed),
         ("8.3.1 two methods", head(&[&GET[..1], &GET[..]].concat()), malformed),
         ("8.3.1 two paths", head(&[&GET[3..], &GET[..]].concat()), malformed),
-        (
-            "8.3.1 two Hosts",
-            head(&[GET[0], GET[1], GET[3], ("host", "a"), ("host", "a")]),
-            malformed,
-        ),
-    ]);
+        ("8.3.1 two Hosts", head(&[GET[0], GET[1], GET[3], ("host", "a"), ("host", "a")]), malformed),
+    ];
+    check(cases);
 }
 
 #[test]
 fn section_8_3_1_targets() {
     let malformed = Resets(1, Code::PROTOCOL_ERROR);
     let get = |fields: &[(&'static str, &'static str)]| frame(HEADERS, WHOLE, 1, with(fields));
-    check(vec![
-        (
-            "8.3.1 the path of OPTIONS",
-            head(&[(":method", "OPTIONS"), GET[1], GET[2], (":path", "*")]),
-            Serves(1),
-        ),
+    #[rustfmt::skip]
+    let cases = vec![
+        ("8.3.1 the path of OPTIONS", head(&[(":method", "OPTIONS"), GET[1], GET[2], (":path", "*")]), Serves(1)),
         ("8.3.1 the path * of GET", head(&[GET[0], GET[1], GET[2], (":path", "*")]), malformed),
-        (
-            "8.3.1 an authority with userinfo",
-            head(&[GET[0], GET[1], (":authority", "a@b"), GET[3]]),
-            malformed,
-        ),
+        ("8.3.1 an authority with userinfo", head(&[GET[0], GET[1], (":authority", "a@b"), GET[3]]), malformed),
         ("8.3.1 a Host that differs", get(&[("host", "b.example")]), malformed),
         ("8.3.1 the same Host", get(&[("host", "A.example")]), Serves(1)),
-        (
-            "8.3.1 the same Host with the scheme's port",
-            get(&[("host", "a.example:443")]),
-            Serves(1),
-        ),
+        ("8.3.1 the same Host with the scheme's port", get(&[("host", "a.example:443")]), Serves(1)),
         ("8.3.1 the same Host with another port", get(&[("host", "a.example:80")]), malformed),
-        (
-            "8.3.1 an authority with a slash",
-            head(&[GET[0], GET[1], (":authority", "a/b"), GET[3]]),
-            malformed,
-        ),
-        (
-            "8.3.1 an authority of IPv6",
-            head(&[GET[0], GET[1], (":authority", "[::1]:80"), GET[3]]),
-            Serves(1),
-        ),
-    ]);
+        ("8.3.1 an authority with a slash", head(&[GET[0], GET[1], (":authority", "a/b"), GET[3]]), malformed),
+        ("8.3.1 an authority of IPv6", head(&[GET[0], GET[1], (":authority", "[::1]:80"), GET[3]]), Serves(1)),
+    ];
+    check(cases);
 }
 
 #[test]
 fn section_8_5_connect() {
     let malformed = Resets(1, Code::PROTOCOL_ERROR);
-    check(vec![
+    #[rustfmt::skip]
+    let cases = vec![
         ("8.5 CONNECT", head(&[(":method", "CONNECT"), (":authority", "a:1")]), Serves(1)),
-        (
-            "8.5 CONNECT with a path",
-            head(&[(":method", "CONNECT"), (":authority", "a:1"), GET[3]]),
-            malformed,
-        ),
-        (
-            "8.5 CONNECT with a scheme",
-            head(&[(":method", "CONNECT"), (":authority", "a:1"), GET[1]]),
-            malformed,
-        ),
-        (
-            "8.5 CONNECT without a port",
-            head(&[(":method", "CONNECT"), (":authority", "a")]),
-            malformed,
-        ),
+        ("8.5 CONNECT with a path", head(&[(":method", "CONNECT"), (":authority", "a:1"), GET[3]]), malformed),
+        ("8.5 CONNECT with a scheme", head(&[(":method", "CONNECT"), (":authority", "a:1"), GET[1]]), malformed),
+        ("8.5 CONNECT without a port", head(&[(":method", "CONNECT"), (":authority", "a")]), malformed),
         ("8.5 CONNECT without an authority", head(&[(":method", "CONNECT")]), malformed),
         (
             "RFC 8441 a protocol without the setting",
             head(&[(":method", "CONNECT"), (":protocol", "websocket"), GET[1], GET[2], GET[3]]),
             malformed,
         ),
-    ]);
+    ];
+    check(cases);
 }

@@ -43,15 +43,10 @@ fn a_configuration_is_read_without_the_tables_of_others() {
 
 #[test]
 fn errors_show_the_place() {
-    for (text, wanted) in [
-        (
-            "lisen = \"tcp:1\"\n",
-            "a.toml:1:1: unknown key lisen; did you mean listen?\n  | lisen = \"tcp:1\"\n  | ^^^^^",
-        ),
-        (
-            "listen = \"a\"\nrunne = 1",
-            "a.toml:2:1: unknown key runne; did you mean runner?\n  | runne = 1\n  | ^^^^^",
-        ),
+    #[rustfmt::skip]
+    let cases = [
+        ("lisen = \"tcp:1\"\n", "a.toml:1:1: unknown key lisen; did you mean listen?\n  | lisen = \"tcp:1\"\n  | ^^^^^"),
+        ("listen = \"a\"\nrunne = 1", "a.toml:2:1: unknown key runne; did you mean runner?\n  | runne = 1\n  | ^^^^^"),
         (
             "listen = \"a\"\ncolour = 1",
             "a.toml:2:1: unknown key colour; known are listen, limits, lists, wrapped, runner\n  | colour = 1\n  | ^^^^^^",
@@ -68,15 +63,13 @@ fn errors_show_the_place() {
             "listen = \"a\"\nwrapped = { mst-bytes = 1 }",
             "a.toml:2:13: unknown key mst-bytes; did you mean most-bytes?\n  | wrapped = { mst-bytes = 1 }\n  |             ^^^^^^^^^",
         ),
-        (
-            "listen = 5",
-            "a.toml:1:10: invalid type: integer 5, expected a string\n  | listen = 5\n  |          ^",
-        ),
+        ("listen = 5", "a.toml:1:10: invalid type: integer 5, expected a string\n  | listen = 5\n  |          ^"),
         (
             "# größe\nlisten = \"ö\"\n\tlimits.\"ä\" = { most-bytes = -1 }",
             "a.toml:3:30: invalid value: integer -1, expected u64\n  |  limits.\"ä\" = { most-bytes = -1 }\n  |                              ^^",
         ),
-    ] {
+    ];
+    for (text, wanted) in cases {
         assert_eq!(error(text), wanted);
     }
     assert!(error("listen = ").starts_with("a.toml:1:10: "), "{}", error("listen = "));

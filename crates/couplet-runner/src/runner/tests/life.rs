@@ -76,36 +76,6 @@ fn a_restart_is_logged_and_counted_and_the_program_not_ready_before_it() {
     assert!(restart.contains("it broke service=") && restart.contains(" delay="), "{restart}");
 }
 
-#[test]
-fn metrics_count_connections_and_what_they_do() {
-    let text = echo("a", 8001, "") + &poet(8002, 0) + &process("");
-    run(&text, &["-v"], async |site: Site| {
-        let (open, ended) = (site.connect(8001).await?, site.connect(8001).await?);
-        assert!(open.is_served().await && ended.is_served().await);
-        ended.wire.fin();
-        let before = site.value("couplet_pending_calls").await?;
-        let readers = [site.connect(8002).await?, site.connect(8002).await?];
-        let port = "port=\"tcp:127.0.0.1:8001\"";
-        for (metric, wanted) in [
-            (format!("couplet_connections{{{port},state=\"open\"}}"), 1.0),
-            (format!("couplet_accepted_total{{{port}}}"), 2.0),
-            (format!("couplet_port_paused{{{port}}}"), 0.0),
-            ("couplet_unhandled_failures_total".to_owned(), 0.0),
-            ("couplet_service_ready{service=\"a\"}".to_owned(), 1.0),
-            ("couplet_service_restarts_total{service=\"a\"}".to_owned(), 0.0),
-            ("couplet_ready".to_owned(), 1.0),
-            // The next line of each reader of the poem.
-            ("couplet_pending_calls".to_owned(), before + 2.0),
-            ("couplet_jobs".to_owned(), 0.0),
-            ("couplet_shed_total".to_owned(), 0.0),
-        ] {
-            assert_eq!(site.value(&metric).await?, wanted, "{metric}");
-        }
-        drop(readers);
-        Ok(())
-    });
-}
-
 /// The limit of the program's own options, the arguments, and configurations with the number of clients
 /// of three that are served at once.
 type Limits = (Option<usize>, &'static [&'static str], &'static [(&'static str, usize)]);

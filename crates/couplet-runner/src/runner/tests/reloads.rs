@@ -28,6 +28,7 @@ async fn running(site: &Site) -> Result<String> {
 
 /// Reloads of one program with the services `a b c`: a name, the configuration (see [`services`]), further
 /// tables, a part of the answer, and the services that run afterwards.
+#[rustfmt::skip]
 const RELOADS: &[(&str, &str, &str, &str, &str)] = &[
     ("the same", "a b c", "", "ok\n0 services changed, 0 added, 0 removed\n", "a b c"),
     ("another order", "c a b", "", "ok\n0 services changed, 0 added, 0 removed\n", "a b c"),
@@ -41,21 +42,9 @@ const RELOADS: &[(&str, &str, &str, &str, &str)] = &[
         "a.toml:3:1: unknown key colour",
         "a b c",
     ),
-    (
-        "an unknown kind",
-        "[services.d]\nkind = \"eco\"",
-        "",
-        "a.toml:2:8: unknown kind eco; did you mean echo?\n  | kind",
-        "a b c",
-    ),
+    ("an unknown kind", "[services.d]\nkind = \"eco\"", "", "a.toml:2:8: unknown kind eco; did you mean echo?\n  | kind", "a b c"),
     ("no TOML", "services = \n", "", "a.toml:1:12: ", "a b c"),
-    (
-        "a value of another type",
-        "[services.d]\nkind = \"echo\"\nport = true",
-        "",
-        "a.toml:3:8: ",
-        "a b c",
-    ),
+    ("a value of another type", "[services.d]\nkind = \"echo\"\nport = true", "", "a.toml:3:8: ", "a b c"),
     (
         "unbuildable",
         "[services.d]\nkind = \"task\"\nis-broken = true\n[services.e]\nkind = \"task\"",
@@ -63,27 +52,9 @@ const RELOADS: &[(&str, &str, &str, &str, &str)] = &[
         "a.toml:1:1: it cannot be built",
         "a b c",
     ),
-    (
-        "a table of the runner",
-        "a b c",
-        "threads = 2",
-        "; changes of runner wait for the next start\n",
-        "a b c",
-    ),
-    (
-        "a table of the supervisor",
-        "a b c",
-        "[supervisor]\nrestarts = 7",
-        "; changes of supervisor wait for",
-        "a b c",
-    ),
-    (
-        "both tables",
-        "a b c",
-        "threads = 2\n[supervisor]\nrestarts = 8",
-        "changes of supervisor and runner wait",
-        "a b c",
-    ),
+    ("a table of the runner", "a b c", "threads = 2", "; changes of runner wait for the next start\n", "a b c"),
+    ("a table of the supervisor", "a b c", "[supervisor]\nrestarts = 7", "; changes of supervisor wait for", "a b c"),
+    ("both tables", "a b c", "threads = 2\n[supervisor]\nrestarts = 8", "changes of supervisor and runner wait", "a b c"),
     ("none", "# words\n", "", "ok\n0 services changed, 0 added, 3 removed\n", ""),
 ];
 
