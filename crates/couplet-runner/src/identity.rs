@@ -174,7 +174,7 @@ mod tests {
             (None, Some("no-group"), "cannot become group no-group: there is no group"),
         ] {
             let error = format!("{:?}", find(user, group).expect_err(words));
-            assert!(error.contains(words), "{error}");
+            assert!(error.contains(words) && error.contains("code: 2"), "{error}");
         }
     }
 }

@@ -118,25 +118,83 @@ impl Service for Part {
     }
 }
 
-/// A service in three loops, with a way to shorten its times.
-fn service(
-    plan: Plan,
-    shorten: impl Fn(Child) -> Child + Send + Sync + 'static,
-) -> (Loop, Workers, Child, Calls) {
-    let l = Loop::new().unwrap();
-    let mut workers = Workers::default();
-    enter(0, 3);
-    for number in [1, 2] {
-        let main = l.reactor().remote();
-        workers.start(LoopOptions::default(), main, move |_| enter(number, 3)).unwrap();
+/// A service in several loops.
+struct Parts {
+    l: Loop,
+    _workers: Workers,
+    child: Child,
+    calls: Calls,
+}
+
+impl Parts {
+    fn new(plan: Plan) -> Parts {
+        Parts::with(3, plan, |child| child)
     }
-    let (loops, calls) = (Loops::new(&l.reactor(), workers.remotes()), Calls::default());
-    let log = calls.clone();
-    let child = child(&loops, move |_| {
-        let part = Part { calls: log.clone(), plan, reactor: None, hang: None };
-        Ok(shorten(Child::new(part)))
-    });
-    (l, workers, child.unwrap(), calls)
+
+    /// In so many loops, with a way to shorten its times.
+    fn with(
+        count: usize,
+        plan: Plan,
+        shorten: impl Fn(Child) -> Child + Send + Sync + 'static,
+    ) -> Parts {
+        let l = Loop::new().unwrap();
+        let mut workers = Workers::default();
+        enter(0, count);
+        for number in 1..count {
+            let main = l.reactor().remote();
+            let set_up = move |_: &mut Loop| enter(number, count);
+            workers.start(LoopOptions::default(), main, set_up).unwrap();
+        }
+        let (loops, calls) = (Loops::new(&l.reactor(), workers.remotes()), Calls::default());
+        let log = calls.clone();
+        let child = child(&loops, move |_| {
+            let part = Part { calls: log.clone(), plan, reactor: None, hang: None };
+            Ok(shorten(Child::new(part)))
+        });
+        Parts { l, _workers: workers, child: child.unwrap(), calls }
+    }
+
+    fn start(&mut self) -> couplet::Result<()> {
+        let started = self.child.start(&self.l.reactor());
+        self.l.run_until(started)
+    }
+
+    fn stop(&mut self) -> couplet::Result<()> {
+        let stopped = self.child.stop();
+        self.l.run_until(stopped)
+    }
+
+    /// Cancels a start immediately.
+    fn cancel_a_start(&mut self) {
+        let starting = self.child.start(&self.l.reactor());
+        starting.cancel();
+        assert!(self.l.run_until(starting).is_err());
+    }
+
+    /// Turns until there were these calls.
+    fn turn_until(&mut self, what: &'static str, counts: [usize; 3]) {
+        let calls = self.calls.clone();
+        turn_until(&mut self.l, what, move || calls.counts(what) == counts);
+    }
+
+    #[track_caller]
+    fn assert_counts(&self, words: &[(&str, [usize; 3])]) {
+        for (word, wanted) in words {
+            assert_eq!(self.calls.counts(word), *wanted, "{word}");
+        }
+    }
+
+    /// Asserts that one part more was started in each loop than was stopped.
+    fn assert_one_runs_in_each_loop(&self) {
+        let (starts, stops) = (self.calls.counts("start"), self.calls.counts("stop"));
+        let run = [0, 1, 2].map(|number| starts[number] - stops[number]);
+        assert_eq!(run, [1; 3], "{starts:?} starts, {stops:?} stops");
+        assert_eq!(self.child.health(), Health::Ready);
+    }
+
+    fn assert_none_runs(&self) {
+        assert_eq!(self.calls.counts("start"), self.calls.counts("stop"));
+    }
 }
 
 /// Turns until this holds.
@@ -156,84 +214,57 @@ fn turn_until(l: &mut Loop, what: &str, done: impl Fn() -> bool + 'static) {
 
 #[test]
 fn a_part_runs_in_each_loop() {
-    let (mut l, _workers, mut child, calls) = service(Plan::Run, |child| child);
-    for round in 1..3 {
-        let started = child.start(&l.reactor());
-        l.run_until(started).unwrap();
-        assert_eq!(calls.counts("start"), [round; 3]);
-        assert_eq!(child.health(), Health::Ready);
-        let stopped = child.stop();
-        l.run_until(stopped).unwrap();
-        assert_eq!(calls.counts("stop"), [round; 3]);
+    for (count, in_each) in [(3, [1, 1, 1]), (2, [1, 1, 0])] {
+        let mut parts = Parts::with(count, Plan::Run, |child| child);
+        assert_eq!(parts.child.name(), "part");
+        for round in 1..3 {
+            parts.start().unwrap();
+            let counts = in_each.map(|one| one * round);
+            parts.assert_counts(&[("start", counts)]);
+            assert_eq!(parts.child.health(), Health::Ready);
+            parts.stop().unwrap();
+            parts.assert_counts(&[("stop", counts)]);
+        }
     }
 }
 
 #[test]
-fn if_a_part_cannot_start_the_others_are_stopped() {
-    let (mut l, _workers, mut child, calls) = service(Plan::FailToStart, |child| child);
-    let started = child.start(&l.reactor());
-    assert_eq!(l.run_until(started).unwrap_err().to_string(), "no");
-    assert_eq!((calls.counts("start"), calls.counts("stop")), ([1; 3], [1, 0, 1]));
-}
-
-#[test]
-fn if_a_part_cannot_start_the_starts_of_the_others_are_cancelled() {
-    let (mut l, _workers, mut child, calls) = service(Plan::FailBesideAStart, |child| child);
-    let started = child.start(&l.reactor());
-    assert_eq!(l.run_until(started).unwrap_err().to_string(), "no");
-    assert_eq!((calls.counts("cancel"), calls.counts("stop")), ([0, 0, 1], [1, 0, 0]));
-}
-
-#[test]
-fn a_service_of_two_loops_has_two_parts() {
-    let mut l = Loop::new().unwrap();
-    let mut workers = Workers::default();
-    enter(0, 2);
-    workers.start(LoopOptions::default(), l.reactor().remote(), |_| enter(1, 2)).unwrap();
-    let (loops, calls) = (Loops::new(&l.reactor(), workers.remotes()), Calls::default());
-    let log = calls.clone();
-    let child = child(&loops, move |_| {
-        Ok(Child::new(Part { calls: log.clone(), plan: Plan::Run, reactor: None, hang: None }))
-    });
-    let mut child = child.unwrap();
-    assert_eq!(child.name(), "part");
-    let started = child.start(&l.reactor());
-    l.run_until(started).unwrap();
-    let stopped = child.stop();
-    l.run_until(stopped).unwrap();
-    assert_eq!((calls.counts("start"), calls.counts("stop")), ([1, 1, 0], [1, 1, 0]));
+fn if_a_part_cannot_start_the_others_are_stopped_or_their_starts_cancelled() {
+    for (plan, cancels, stops) in
+        [(Plan::FailToStart, [0, 0, 0], [1, 0, 1]), (Plan::FailBesideAStart, [0, 0, 1], [1, 0, 0])]
+    {
+        let mut parts = Parts::new(plan);
+        assert_eq!(parts.start().unwrap_err().to_string(), "no");
+        parts.assert_counts(&[("start", [1; 3]), ("cancel", cancels), ("stop", stops)]);
+    }
 }
 
 #[test]
 fn a_start_waits_until_the_parts_have_stopped_and_so_does_another_stop() {
-    let (mut l, _workers, mut child, calls) = service(Plan::Run, |child| child);
-    let started = child.start(&l.reactor());
-    l.run_until(started).unwrap();
-    let (stopped, again) = (child.stop(), child.stop());
-    let started = child.start(&l.reactor());
-    l.run_until(started).unwrap();
-    l.run_until(stopped).unwrap();
-    l.run_until(again).unwrap();
-    one_runs_in_each_loop(&calls);
-    assert_eq!((calls.counts("start"), child.health()), ([2; 3], Health::Ready));
-    let stopped = child.stop();
-    l.run_until(stopped).unwrap();
-    assert_eq!(calls.counts("stop"), [2; 3]);
+    let mut parts = Parts::new(Plan::Run);
+    parts.start().unwrap();
+    let (stopped, again) = (parts.child.stop(), parts.child.stop());
+    parts.start().unwrap();
+    parts.l.run_until(stopped).unwrap();
+    parts.l.run_until(again).unwrap();
+    parts.assert_one_runs_in_each_loop();
+    parts.assert_counts(&[("start", [2; 3])]);
+    parts.stop().unwrap();
+    parts.assert_counts(&[("stop", [2; 3])]);
 }
 
 #[test]
 fn the_end_of_the_service_is_that_of_its_first_part_that_ends() {
-    let (mut l, _workers, mut child, calls) = service(Plan::Fail, |child| child);
-    let started = child.start(&l.reactor());
-    l.run_until(started).unwrap();
-    let end = child.take_end().unwrap();
-    assert_eq!(l.run_until(end).unwrap_err().to_string(), "its leg broke");
-    assert_eq!(calls.counts("stop"), [1; 3]);
+    let mut parts = Parts::new(Plan::Fail);
+    parts.start().unwrap();
+    let end = parts.child.take_end().unwrap();
+    assert_eq!(parts.l.run_until(end).unwrap_err().to_string(), "its leg broke");
+    parts.assert_counts(&[("stop", [1; 3])]);
 }
 
 #[test]
 fn a_part_that_fails_restarts_all() {
-    let (mut l, _workers, child, calls) = service(Plan::Fail, |child| child);
+    let Parts { mut l, child, calls, _workers } = Parts::new(Plan::Fail);
     let supervisor = Supervisor::new("program").back_off(Duration::ZERO, Duration::ZERO);
     supervisor.add(child).detach();
     supervisor.run(&l.reactor()).detach();
@@ -249,118 +280,65 @@ fn a_part_that_fails_restarts_all() {
 
 #[test]
 fn a_cancelled_start_stops_the_parts_that_have_started() {
-    let (mut l, _workers, mut child, calls) = service(Plan::HangInStart, |child| child);
-    let starting = child.start(&l.reactor());
-    let starts = calls.clone();
-    turn_until(&mut l, "the starts", move || starts.counts("start") == [1; 3]);
+    let mut parts = Parts::new(Plan::HangInStart);
+    let starting = parts.child.start(&parts.l.reactor());
+    parts.turn_until("start", [1; 3]);
     starting.cancel();
-    assert!(l.run_until(starting).is_err());
-    let stops = calls.clone();
-    turn_until(&mut l, "the stops", move || stops.counts("stop") == [1, 0, 1]);
-    assert_eq!(calls.counts("cancel"), [0, 1, 0]);
+    assert!(parts.l.run_until(starting).is_err());
+    parts.turn_until("stop", [1, 0, 1]);
+    parts.assert_counts(&[("cancel", [0, 1, 0])]);
 }
 
 #[test]
-fn a_start_that_is_cancelled_too_late_is_undone() {
-    let (mut l, _workers, mut child, calls) = service(Plan::Run, |child| child);
-    let starting = child.start(&l.reactor());
-    starting.cancel();
-    assert!(l.run_until(starting).is_err());
-    let stops = calls.clone();
-    turn_until(&mut l, "the stops", move || stops.counts("stop") == stops.counts("start"));
-    // It can be started again.
-    let started = child.start(&l.reactor());
-    l.run_until(started).unwrap();
-    assert_eq!(child.health(), Health::Ready);
-}
-
-/// Asserts that one part more was started in each loop than was stopped.
-fn one_runs_in_each_loop(calls: &Calls) {
-    let (starts, stops) = (calls.counts("start"), calls.counts("stop"));
-    let run = [0, 1, 2].map(|number| starts[number] - stops[number]);
-    assert_eq!(run, [1; 3], "{starts:?} starts, {stops:?} stops");
-}
-
-#[test]
-fn a_start_waits_until_one_that_was_cancelled_is_undone() {
+fn a_start_or_a_stop_waits_until_starts_that_were_cancelled_are_undone() {
     for cancelled in 1..=3 {
-        let (mut l, _workers, mut child, calls) = service(Plan::Run, |child| child);
-        for _ in 0..cancelled {
-            let starting = child.start(&l.reactor());
-            starting.cancel();
-            assert!(l.run_until(starting).is_err());
-        }
-        let started = child.start(&l.reactor());
-        l.run_until(started).unwrap();
-        one_runs_in_each_loop(&calls);
-        assert_eq!(child.health(), Health::Ready);
-        let stopped = child.stop();
-        l.run_until(stopped).unwrap();
-        assert_eq!(calls.counts("start"), calls.counts("stop"));
+        let mut parts = Parts::new(Plan::Run);
+        (0..cancelled).for_each(|_| parts.cancel_a_start());
+        parts.start().unwrap();
+        parts.assert_one_runs_in_each_loop();
+        parts.stop().unwrap();
+        parts.assert_none_runs();
+        parts.cancel_a_start();
+        parts.stop().unwrap();
+        parts.assert_none_runs();
     }
-}
-
-#[test]
-fn a_stop_waits_until_a_cancelled_start_is_undone() {
-    let (mut l, _workers, mut child, calls) = service(Plan::Run, |child| child);
-    let starting = child.start(&l.reactor());
-    starting.cancel();
-    assert!(l.run_until(starting).is_err());
-    let stopped = child.stop();
-    l.run_until(stopped).unwrap();
-    assert_eq!(calls.counts("start"), calls.counts("stop"));
 }
 
 #[test]
 fn a_cancelled_stop_is_cancelled_in_each_loop() {
     // Their own times would cancel the stops too.
     let patient = |child: Child| child.stop_within(Duration::MAX);
-    let (mut l, _workers, mut child, calls) = service(Plan::HangInStop, patient);
-    let started = child.start(&l.reactor());
-    l.run_until(started).unwrap();
-    let stopping = child.stop();
-    let stops = calls.clone();
-    turn_until(&mut l, "the stops", move || stops.counts("stop") == [1; 3]);
+    let mut parts = Parts::with(3, Plan::HangInStop, patient);
+    parts.start().unwrap();
+    let stopping = parts.child.stop();
+    parts.turn_until("stop", [1; 3]);
     stopping.cancel();
-    assert!(l.run_until(stopping).is_err());
-    let cancels = calls.clone();
-    turn_until(&mut l, "the cancels", move || cancels.counts("cancel") == [1; 3]);
+    assert!(parts.l.run_until(stopping).is_err());
+    parts.turn_until("cancel", [1; 3]);
 }
 
 #[test]
 fn the_times_of_the_child_are_those_of_each_part() {
     let short = Duration::from_millis(20);
-    for (plan, word) in [(Plan::HangInStart, "start"), (Plan::HangInStop, "stop")] {
+    for (plan, starts) in [(Plan::HangInStart, false), (Plan::HangInStop, true)] {
         let shorten = move |child: Child| child.start_within(short).stop_within(short);
-        let (mut l, _workers, mut child, calls) = service(plan, shorten);
-        let started = child.start(&l.reactor());
-        let started = l.run_until(started);
-        if word == "stop" {
-            started.unwrap();
-            let stopped = child.stop();
-            assert!(l.run_until(stopped).is_err());
-        } else {
-            assert!(started.is_err());
-        }
-        assert_eq!(calls.counts("cancel")[1], 1, "{word}");
+        let mut parts = Parts::with(3, plan, shorten);
+        assert_eq!(parts.start().is_ok(), starts);
+        assert!(!starts || parts.stop().is_err());
+        assert_eq!(parts.calls.counts("cancel")[1], 1, "starts: {starts}");
     }
 }
 
 #[test]
-fn the_health_is_that_of_the_worst_part() {
-    let (mut l, _workers, mut child, _) = service(Plan::Ail, |child| child);
-    let started = child.start(&l.reactor());
-    l.run_until(started).unwrap();
-    let Health::Failed(words) = child.health() else { panic!("{:?}", child.health()) };
+fn the_health_is_that_of_the_worst_part_and_renewed_while_it_runs() {
+    let mut parts = Parts::new(Plan::Ail);
+    parts.start().unwrap();
+    let Health::Failed(words) = parts.child.health() else { panic!("{:?}", parts.child.health()) };
     assert!(words.contains("a health that panics"), "{words}");
-}
-
-#[test]
-fn the_health_of_a_part_is_renewed_while_it_runs() {
-    let (mut l, _workers, mut child, _) = service(Plan::Tire, |child| child);
-    let started = child.start(&l.reactor());
-    l.run_until(started).unwrap();
-    assert_eq!(child.health(), Health::Ready);
+    let mut parts = Parts::new(Plan::Tire);
+    parts.start().unwrap();
+    assert_eq!(parts.child.health(), Health::Ready);
+    let Parts { mut l, child, _workers, .. } = parts;
     let tired = Health::Degraded("tired".to_owned());
     turn_until(&mut l, "the part is tired", move || child.health() == tired);
 }
@@ -431,17 +409,15 @@ fn answer(mut client: &TcpStream, byte: u8) -> Option<u8> {
     client.read_exact(&mut answer).ok().map(|()| answer[0])
 }
 
-#[test]
-fn a_panic_of_a_protocol_ends_its_connection_only() {
-    let mut l = Loop::new().unwrap();
-    let common = Common::new(3);
+/// A service that listens in so many loops, as in a program that starts.
+fn touchy(count: usize) -> (Loop, Workers, Loops, Child, Arc<Mutex<Option<Address>>>) {
+    let l = Loop::new().unwrap();
+    let common = Common::new(count);
     common.enter();
     let mut workers = Workers::default();
-    for _ in 0..2 {
-        let common = common.clone();
-        workers
-            .start(LoopOptions::default(), l.reactor().remote(), move |_| common.enter())
-            .unwrap();
+    for _ in 1..count {
+        let (common, main) = (common.clone(), l.reactor().remote());
+        workers.start(LoopOptions::default(), main, move |_| common.enter()).unwrap();
     }
     let loops = Loops::new(&l.reactor(), workers.remotes());
     let host = Arc::new(Mutex::new(None));
@@ -453,7 +429,12 @@ fn a_panic_of_a_protocol_ends_its_connection_only() {
         let service = service.on_listening(move |port| *slot.lock().unwrap() = Some(port.host()));
         Ok(Child::new(service.drain(Duration::ZERO)))
     });
-    let mut touchy = touchy.unwrap();
+    (l, workers, loops, touchy.unwrap(), host)
+}
+
+#[test]
+fn a_panic_of_a_protocol_ends_its_connection_only() {
+    let (mut l, _workers, loops, mut touchy, host) = touchy(3);
     let started = touchy.start(&l.reactor());
     l.run_until(started).unwrap();
     assert!(places::begin(&l.reactor()));
@@ -479,19 +460,7 @@ fn a_panic_of_a_protocol_ends_its_connection_only() {
 
 #[test]
 fn two_loops_have_one_port_which_accepts_when_they_begin() {
-    let mut l = Loop::new().unwrap();
-    let common = Common::new(2);
-    common.enter();
-    let mut workers = Workers::default();
-    let entered = common.clone();
-    workers.start(LoopOptions::default(), l.reactor().remote(), move |_| entered.enter()).unwrap();
-    let loops = Loops::new(&l.reactor(), workers.remotes());
-    let endpoint = server_from_string("127.0.0.1:0").unwrap();
-    let endpoint = places::in_all_loops(|| placed("touchy", endpoint));
-    let touchy = child(&loops, move |_| {
-        Ok(Child::new(StreamServerService::new("touchy", endpoint.clone(), || Touchy)?))
-    });
-    let mut touchy = touchy.unwrap();
+    let (mut l, _workers, loops, mut touchy, _) = touchy(2);
     let started = touchy.start(&l.reactor());
     l.run_until(started).unwrap();
     let mut ports = || {
@@ -503,8 +472,7 @@ fn two_loops_have_one_port_which_accepts_when_they_begin() {
     assert_eq!(waiting, vec![(waiting[0].0.clone(), true); 2]);
     assert!(places::begin(loops.reactor()));
     loops.call_others(places::resume);
-    let accepting = ports();
-    assert_eq!(accepting, vec![(waiting[0].0.clone(), false); 2]);
+    assert_eq!(ports(), vec![(waiting[0].0.clone(), false); 2]);
     let stopped = touchy.stop();
     l.run_until(stopped).unwrap();
 }
