@@ -490,37 +490,13 @@ fn what_fails_has_code_1_and_a_line_that_says_what() {
     let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let null = || File::open("/dev/null").unwrap();
     let file = TempFile::new(b"words");
+    #[rustfmt::skip]
     let cases: [(String, File, Option<File>, String); 5] = [
-        (
-            unused.to_string(),
-            null(),
-            None,
-            format!("cannot connect to tcp:{unused}: connection refused"),
-        ),
-        (
-            "no-such-host.invalid:80".into(),
-            null(),
-            None,
-            "cannot connect to tcp:no-such-host.invalid:80: cannot find the host".into(),
-        ),
-        (
-            resetting.to_string(),
-            null(),
-            None,
-            format!("tcp:{resetting}: connection lost: connection reset by peer"),
-        ),
-        (
-            server.address(),
-            File::open("/").unwrap(),
-            None,
-            "cannot read stdin: is a directory".into(),
-        ),
-        (
-            server.address(),
-            File::open(file.path()).unwrap(),
-            Some(full()),
-            "cannot write to stdout: no space left on device".into(),
-        ),
+        (unused.to_string(), null(), None, format!("cannot connect to tcp:{unused}: connection refused")),
+        ("no-such-host.invalid:80".into(), null(), None, "cannot connect to tcp:no-such-host.invalid:80: cannot find the host".into()),
+        (resetting.to_string(), null(), None, format!("tcp:{resetting}: connection lost: connection reset by peer")),
+        (server.address(), File::open("/").unwrap(), None, "cannot read stdin: is a directory".into()),
+        (server.address(), File::open(file.path()).unwrap(), Some(full()), "cannot write to stdout: no space left on device".into()),
     ];
     for (to, stdin, stdout, expected) in cases {
         let mut command = connect(to);

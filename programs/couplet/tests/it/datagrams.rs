@@ -304,6 +304,9 @@ fn an_address_for_datagrams_is_an_endpoint_whose_mistakes_are_shown() {
         (&["connect", "udp:localhost:http"], "expected a port number from 1 to 65535"),
         (&["connect", "log:udp:localhost:9"], "udp: has datagrams but no streams"),
         (&["forward", "udp:9000", "9000"], "give udp: on both sides or on neither"),
+        (&["forward", "9000", "udp:9000"], "give udp: on both sides or on neither"),
+        (&["connect", "udp:no body:9"], "udp:no body:9"),
+        (&["connect", "udp:0"], "from 1 to 65535"),
     ] {
         let ended = run(args);
         assert_eq!(ended.code, Some(2), "{args:?}");
@@ -335,19 +338,6 @@ fn connections_and_datagrams_are_echoed_together() {
         }
         assert_eq!(lines.iter().filter(|line| line.contains("udp:")).count(), 2, "{lines:?}");
         server.stop(Signal::TERM).quietly(0);
-    }
-}
-
-#[test]
-fn datagrams_and_connections_are_not_forwarded_to_one_another() {
-    for args in [
-        &["forward", "udp:9000", "9000"][..],
-        &["forward", "9000", "udp:9000"],
-        &["connect", "udp:no body:9"],
-        &["connect", "udp:0"],
-        &["echo", "--listen", "udp:nobody:9"],
-    ] {
-        assert_eq!(run(args).code, Some(2), "{args:?}");
     }
 }
 

@@ -23,26 +23,17 @@ fn what_passes_is_logged_and_the_port_says_what_is_around_it() {
 }
 
 #[test]
-fn what_comes_goes_back() {
+fn what_comes_goes_back_byte_by_byte_too() {
     let server = Server::start(&["echo"]);
-    let mut client = server.connect();
+    let (mut client, bytes) = (server.connect(), noise(500));
     for text in [&b"one"[..], b"two words", &[0, 255, 128, 10, 13]] {
         client.send(text);
         assert_eq!(client.read_exact(text.len()), text);
     }
-    server.stop(Signal::TERM).quietly(0);
-}
-
-#[test]
-fn byte_by_byte_goes_back_too() {
-    let server = Server::start(&["echo"]);
-    let mut client = server.connect();
-    let bytes = noise(500);
-    for byte in &bytes {
-        client.send(&[*byte]);
-    }
+    bytes.iter().for_each(|byte| client.send(&[*byte]));
     client.finish();
     assert_eq!(client.read_to_end().unwrap(), bytes);
+    server.stop(Signal::TERM).quietly(0);
 }
 
 #[test]

@@ -61,14 +61,6 @@ fn the_state_is_json_for_scripts() {
 }
 
 #[test]
-fn a_check_is_quiet_as_long_as_no_flag_is_up() {
-    let server = Server::start(&["echo", "--inspect=0"]);
-    let ended = run(&["inspect", "--check", &url(&server)]);
-    ended.quietly(0);
-    assert_eq!(ended.text(), "no red flags\n");
-}
-
-#[test]
 fn a_check_finds_connections_that_are_turned_away() {
     // Three standard streams, the loop's own, the inspector's, and a few connections.
     let server = Server::start_limited(24, &["echo", "--inspect=0"]);
@@ -105,33 +97,33 @@ fn a_unix_socket_needs_no_token() {
 }
 
 #[test]
-fn an_inspector_that_is_not_there_or_refuses_is_an_error() {
+fn what_cannot_be_inspected_is_an_error() {
     let server = Server::start(&["echo", "--inspect=0"]);
     let url = url(&server);
+    let quiet = run(&["inspect", "--check", &url]);
+    quiet.quietly(0);
+    assert_eq!(quiet.text(), "no red flags\n");
     let (base, _) = url.split_once('?').expect("a token");
-    let ended = run(&["inspect", base]);
-    assert_eq!(ended.code, Some(1));
-    let told = "couplet: the inspector does not answer: the token is missing or wrong: ";
-    assert!(ended.stderr.starts_with(told), "{}", ended.stderr);
-    server.stop(Signal::TERM);
-    let ended = run(&["inspect", &url]);
-    assert_eq!(ended.code, Some(1));
-    assert!(ended.stderr.contains("does not answer: "), "{}", ended.stderr);
-    let ended = run(&["inspect", "https://127.0.0.1:1/"]);
-    assert_eq!(ended.code, Some(2));
-    assert!(ended.stderr.contains("expected the URL of an inspector"), "{}", ended.stderr);
-}
-
-#[test]
-fn an_inspector_that_cant_listen_keeps_the_server_from_starting() {
-    let server = Server::start(&["echo"]);
-    let port = server.ports[0].port().to_string();
-    let ended = run(&["echo", "--inspect", &port]);
-    assert_eq!(ended.code, Some(1));
-    let told = "couplet: cannot start the loop: cannot open the inspector: ";
-    assert!(ended.stderr.starts_with(told), "{}", ended.stderr);
-    let ended = run(&["echo", "--inspect", "tcp:0"]);
-    assert!(ended.stderr.contains("accepts connections from other machines"), "{}", ended.stderr);
+    let (port, file) = (server.address(), TempFile::named("other.rec", b"something else"));
+    let no_answer = "the inspector does not answer: ";
+    let recorded = "cannot record slow.rec: it is a recording already; ";
+    let refused = format!("{no_answer}the token is missing or wrong: ");
+    for (args, code, wanted) in [
+        (&["inspect", base][..], 1, &*refused),
+        (&["inspect", "https://127.0.0.1:1/"], 2, "expected the URL of an inspector"),
+        (&["inspect", "http://127.0.0.1:1/?token=a"], 1, no_answer),
+        (&["echo", "--inspect", &port], 1, "cannot start the loop: cannot open the inspector: "),
+        (&["echo", "--inspect", "tcp:0"], 1, "accepts connections from other machines"),
+        (&["inspect", "slow.rec", "--record", "other.rec"], 2, recorded),
+        (&["inspect", "slow.rec", "--record", "other.rec", "--json"], 2, "cannot be used with"),
+        (&["inspect", file.path(), "--trace"], 1, "this is no recording of couplet: "),
+        (&["inspect", "./missing.rec"], 1, "cannot read ./missing.rec: "),
+        (&["inspect", &url, "--open"], 2, "--open needs the file of a recording"),
+    ] {
+        let ended = run(args);
+        let is_right = ended.code == Some(code) && ended.text().is_empty();
+        assert!(is_right && ended.stderr.contains(wanted), "{args:?}: {wanted:?} for {ended:?}");
+    }
 }
 
 #[test]
@@ -192,9 +184,6 @@ fn a_recording_is_printed_as_lines_and_opened_as_a_page() {
         assert!(shown.text().contains("connections (1)"), "{}", shown.text());
     });
     assert_eq!(code, Some(0));
-    let ended = run(&["inspect", &url, "--open"]);
-    assert_eq!(ended.code, Some(2));
-    assert!(ended.stderr.contains("--open needs the file of a recording"), "{}", ended.stderr);
 }
 
 /// What Wireshark shows of a file with these arguments; `None` without it, which fails in CI.
@@ -275,28 +264,6 @@ fn c184e_a_simulated_world_is_written_as_packets_in_its_time() {
     let first_day = couplet::sim::FIRST_DAY.as_secs_f64();
     assert!(times.len() > 10, "{text}");
     assert!(times.iter().all(|time| (0.0..86_400.0).contains(&(time - first_day))), "{times:?}");
-}
-
-#[test]
-fn a_recording_cant_be_recorded() {
-    let ended = run(&["inspect", "slow.rec", "--record", "other.rec"]);
-    assert_eq!((ended.code, ended.text()), (Some(2), ""));
-    let told = "couplet: cannot record slow.rec: it is a recording already; ";
-    assert!(ended.stderr.starts_with(told), "{}", ended.stderr);
-    let ended = run(&["inspect", "slow.rec", "--record", "other.rec", "--json"]);
-    assert_eq!(ended.code, Some(2), "one output at a time");
-}
-
-#[test]
-fn a_file_that_is_no_recording_is_an_error() {
-    let file = TempFile::named("other.rec", b"something else");
-    let ended = run(&["inspect", file.path(), "--trace"]);
-    assert_eq!(ended.code, Some(1));
-    let told = "couplet: this is no recording of couplet: ";
-    assert!(ended.stderr.starts_with(told), "{}", ended.stderr);
-    let ended = run(&["inspect", "./missing.rec"]);
-    assert_eq!(ended.code, Some(1));
-    assert!(ended.stderr.starts_with("couplet: cannot read ./missing.rec: "), "{}", ended.stderr);
 }
 
 #[test]

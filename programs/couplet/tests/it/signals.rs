@@ -114,17 +114,6 @@ fn sigusr1_counts_the_ports_as_soon_as_they_are_told_of() {
 }
 
 #[test]
-fn who_is_connected_to_a_server_that_stops_sees_an_end() {
-    let server = Server::start(&["echo"]);
-    let mut client = server.connect();
-    client.send(b"x");
-    client.read_exact(1);
-    let ended = server.stop(Signal::TERM);
-    ended.quietly(0);
-    assert_eq!(client.read_to_end().unwrap(), b"");
-}
-
-#[test]
 fn sigusr1_prints_a_snapshot_and_the_server_goes_on() {
     let server = Server::start(&["echo"]);
     let mut client = server.connect();

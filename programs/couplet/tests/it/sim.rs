@@ -40,10 +40,10 @@ fn c231_each_world_survives_a_few_storms() {
 
 #[test]
 fn devices_run_for_the_time_and_in_the_weather_that_are_chosen() {
-    let ended = run(&["sim", "devices", "--time", "11", "--weather", "breezy"]);
+    let ended = run(&["sim", "devices", "--time", "10", "--weather", "breezy"]);
     ended.quietly(0);
     assert!(ended.text().contains("devices: seed 1, weather breezy: all is well"));
-    assert!(ended.text().contains("events in 11 seconds of virtual time"), "{}", ended.text());
+    assert!(ended.text().contains("events in 10 seconds of virtual time"), "{}", ended.text());
 }
 
 #[test]
@@ -95,20 +95,6 @@ fn packets_are_written_for_wireshark() {
     assert_eq!(captures[0], captures[1]);
     assert_eq!(captures[0][..4], [0x4d, 0x3c, 0xb2, 0xa1], "libpcap's, with nanoseconds");
     assert!(captures[0].len() > 100_000, "{}", captures[0].len());
-    let ended = run(&["sim", "chat", "--seeds", "7", "--pcap", "/dev/full"]);
-    let told = "cannot write the packets to /dev/full: no space left on device";
-    assert!(
-        ended.code == Some(1) && ended.stderr.to_lowercase().contains(told),
-        "{}",
-        ended.stderr
-    );
-    let ended = run(&["sim", "chat", "--seeds", "7", "--pcap", "/nowhere/chat.pcap"]);
-    let told = "cannot write the packets to /nowhere/chat.pcap: no such file or directory";
-    assert!(
-        ended.code == Some(1) && ended.stderr.to_lowercase().contains(told),
-        "{}",
-        ended.stderr
-    );
 }
 
 #[test]
@@ -160,7 +146,12 @@ fn the_last_of_all_seeds_is_one_like_the_others() {
 
 #[test]
 fn what_cannot_be_run_is_told() {
-    let cases: [(&[&str], i32, &str); 5] = [
+    let full = "cannot write the packets to /dev/full: no space left on device";
+    let nowhere = "cannot write the packets to /nowhere/chat.pcap: no such file or directory";
+    let cases: [(&[&str], i32, &str); 8] = [
+        (&["sim", "chat", "--seeds", "7", "--pcap", "/dev/full"], 1, full),
+        (&["sim", "chat", "--seeds", "7", "--pcap", "/nowhere/chat.pcap"], 1, nowhere),
+        (&["sim", "naive", "--record", "/missing/naive.rec"], 1, "the recording to /missing/"),
         (&["sim", "war"], 2, "there is no scenario 'war'; known scenarios: poetry, chat, "),
         (&["sim", "chat", "--time", "5"], 2, "the scenario chat has a fixed duration"),
         (
@@ -174,7 +165,8 @@ fn what_cannot_be_run_is_told() {
     for (args, code, told) in cases {
         let ended = run(args);
         assert_eq!(ended.code, Some(code), "{args:?}");
-        assert!(ended.stderr.contains(told), "{args:?}: {}", ended.stderr);
+        let stderr = ended.stderr.to_lowercase();
+        assert!(stderr.contains(&told.to_lowercase()), "{args:?}: {}", ended.stderr);
     }
 }
 
@@ -218,7 +210,4 @@ fn the_events_of_a_broken_world_are_recorded_with_its_faults() {
     let lines = run(&["inspect", file.path(), "--jsonl"]);
     lines.quietly(0);
     assert!(lines.text().contains("\"kind\":\"mark\""), "{}", lines.text());
-    let ended = run(&["sim", "naive", "--record", "/missing/naive.rec"]);
-    assert_eq!(ended.code, Some(1));
-    assert!(ended.stderr.contains("cannot write the recording to /missing/"), "{}", ended.stderr);
 }

@@ -19,6 +19,7 @@ fn bad_usage_has_code_2_and_says_what_is_expected() {
         (&["echo", "--idle-timeout", "-1"], "a number of seconds above 0"),
         (&["echo", "--threads", "many"], "a number of threads, at most 1024, or auto"),
         (&["forward", "0", "1", "--threads", "-1"], "a number of threads, at most 1024, or auto"),
+        (&["run", "a.toml", "--threads", "x"], "a number of threads, at most 1024, or auto"),
         (&["serve", "--threads", "1025"], "a number of threads, at most 1024, or auto"),
         (&["forward"], "<LISTEN> <CONNECT>"),
         (&["forward", "0"], "<CONNECT>"),

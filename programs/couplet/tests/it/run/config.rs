@@ -11,19 +11,6 @@ use crate::kit::{Running, couplet, has, run, unused_port, wait_until};
 use crate::needed::Folder;
 use crate::tls::certificate;
 
-/// Asserts that the configuration is refused, also by `--check`, and that no port is opened.
-#[track_caller]
-fn refuses(text: &str, wanted: &str) {
-    for args in [&[][..], &["--check"]] {
-        let folder = Folder::new();
-        let ended = run_in(&folder, text, args);
-        let stderr = &ended.stderr;
-        assert_eq!((ended.code, ended.text()), (Some(2), ""), "{text}: {stderr}");
-        assert!(stderr.starts_with(&format!("couplet: {wanted}")), "{text}: {stderr}");
-        assert_eq!(folder.names(), [FILE], "{text}");
-    }
-}
-
 #[test]
 fn the_exit_code_of_an_error_that_nobody_reads_is_the_same() {
     let (reader, writer) = std::io::pipe().unwrap();
@@ -37,9 +24,12 @@ fn the_exit_code_of_an_error_that_nobody_reads_is_the_same() {
 fn a_wrong_configuration_is_2_with_the_place_and_opens_no_port() {
     // Three lines of a service that could start.
     let good = "[services.a]\nkind = \"echo\"\nlisten = \"unix:socket\"\n";
-    for (text, wanted) in [
+    #[rustfmt::skip]
+    let cases = [
         ("[runer]", "4:2: unknown key runer; did you mean runner?\n  | [runer]\n  |  ^^^^^"),
         ("[runner]\nlogfile = \"x\"", "5:1: unknown key logfile; did you mean log-file?"),
+        ("[runner]\nthreads = \"1025\"", "5:11: a number of threads, at most 1024, or auto is"),
+        ("[runner]\nthreads = -1", "5:11: a number of threads, at most 1024, or auto is"),
         ("[runner]\nlog = \"xml\"", "5:7: unknown variant xml, expected text or json"),
         ("[runner]\nlog-level = \"couplet=loud\"", "5:13: "),
         ("[runner]\nlog-file = 3", "5:12: invalid type: integer 3"),
@@ -53,15 +43,9 @@ fn a_wrong_configuration_is_2_with_the_place_and_opens_no_port() {
         ("[supervisor]\ndrain = -1", "5:9: invalid value: integer -1"),
         ("[supervisor]\nstrategy = \"none\"", "5:12: unknown variant none"),
         ("[services]\nb = 1", "5:5: b has to be a table"),
-        (
-            "[services.b]\nkind = \"echo\"\nidle-timeot = 3",
-            "6:1: unknown key idle-timeot; did you mean idle-timeout?",
-        ),
+        ("[services.b]\nkind = \"echo\"\nidle-timeot = 3", "6:1: unknown key idle-timeot; did you mean idle-timeout?"),
         ("[services.b]\nkind = \"echo\"\nthreads = 3", "6:1: unknown key threads; known are "),
-        (
-            "[services.b]\nkind = \"echo\"\ndriver = \"uring\"",
-            "6:1: unknown key driver; known are ",
-        ),
+        ("[services.b]\nkind = \"echo\"\ndriver = \"uring\"", "6:1: unknown key driver; known are "),
         ("[runner]\ndriver = \"fast\"", "5:10: auto, epoll or uring is expected here"),
         ("[services.b]\nkind = \"echo\"\nidle-timeout = 0", "6:16: "),
         ("[services.b]\nkind = \"echo\"\nidle-timeout = \"soon\"", "6:16: "),
@@ -79,7 +63,10 @@ fn a_wrong_configuration_is_2_with_the_place_and_opens_no_port() {
         ("[services.a]\nkind = \"echo\"", "4:11: duplicate key"),
         ("listen = ", "4:10: "),
         ("[services.b]\nkind = \"poetry\"\nfiles = [\"none\"]", "4:1: "),
-    ] {
+    ];
+    // By a start and by a check alternately.
+    let arguments = [&[][..], &["--check"]].into_iter().cycle();
+    for ((text, wanted), args) in cases.into_iter().zip(arguments) {
         // Keys of the whole file stand above its tables.
         let whole = match text.split_once(" = ") {
             Some((key, _)) if !text.starts_with('[') && key != "listen" => {
@@ -87,22 +74,12 @@ fn a_wrong_configuration_is_2_with_the_place_and_opens_no_port() {
             }
             _ => format!("{good}{text}\n"),
         };
-        refuses(&whole, &format!("{FILE}:{wanted}"));
-    }
-}
-
-#[test]
-fn an_unknown_user_or_group_is_2() {
-    for (key, wanted) in [
-        ("user", "cannot become user none-such: there is no user of this name"),
-        ("group", "cannot become group none-such: there is no group of this name"),
-    ] {
-        let text = echo("a", "0", &format!("[runner]\n{key} = \"none-such\""));
-        refuses(&text, wanted);
-        let option = format!("--{key}=none-such");
-        let ended = run_in(&Folder::new(), &echo("a", "0", ""), &[&option]);
-        assert_eq!((ended.code, ended.text()), (Some(2), ""), "{}", ended.stderr);
-        assert!(ended.stderr.contains(wanted), "{}", ended.stderr);
+        let folder = Folder::new();
+        let ended = run_in(&folder, &whole, args);
+        let stderr = &ended.stderr;
+        assert_eq!((ended.code, ended.text()), (Some(2), ""), "{text}: {stderr}");
+        assert!(stderr.starts_with(&format!("couplet: {FILE}:{wanted}")), "{text}: {stderr}");
+        assert_eq!(folder.names(), [FILE], "{text}");
     }
 }
 

@@ -22,15 +22,18 @@ fn a_port_in_use_is_1_with_the_service_and_its_endpoint() {
         process,
     ]
     .concat();
-    let ended = run_in(&folder, &text, &[]);
-    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
-    assert_eq!(ended.text(), "a listening on unix:first\n");
-    let wanted =
-        format!("couplet: cannot start service b: cannot listen on tcp:{port}: address already in");
-    assert!(ended.stderr.starts_with(&wanted), "{}", ended.stderr);
-    assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
-    // The first service has stopped: its socket is removed, and nothing is locked.
-    assert_eq!(folder.names(), [FILE, "pid"]);
+    for args in [&[][..], &["--threads", "3"]] {
+        let ended = run_in(&folder, &text, args);
+        assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+        assert_eq!(ended.text(), "a listening on unix:first\n");
+        let wanted =
+            format!("couplet: cannot start service b: cannot listen on tcp:{port}: address");
+        assert!(ended.stderr.starts_with(&wanted), "{}", ended.stderr);
+        assert!(ended.stderr.contains("already in use"), "{}", ended.stderr);
+        assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+        // The first service has stopped: its socket is removed, and nothing is locked.
+        assert_eq!(folder.names(), [FILE, "pid"]);
+    }
     drop(held);
     let program = Program::start_with(folder, &text, &[]);
     for name in ["a", "b", "c"] {

@@ -12,9 +12,12 @@ const LOGGED: &str = "[runner]\nlog-level = \"info\"\nlog-file = \"log\"\n";
 
 #[test]
 fn sighup_opens_the_log_again_and_no_line_is_lost() {
-    let mut program = Program::start(&(echo("a", "0", "") + LOGGED));
+    let folder = Folder::new();
+    folder.write("log", "before\n");
+    let mut program = Program::start_with(folder, &(echo("a", "0", "") + LOGGED), &[]);
     program.port("a");
     program.wait_read("log", "started");
+    assert!(program.read("log").starts_with("before\n"), "it is appended to");
     for number in 1..=20 {
         let old = program.folder.path(&format!("log.{number}"));
         std::fs::rename(program.folder.path("log"), old).unwrap();
@@ -53,19 +56,6 @@ fn a_log_whose_file_was_removed_goes_on_in_a_new_file_each_time() {
         assert!(!program.read("log").contains("reloaded: 1"), "{}", program.read("log"));
     }
     assert_eq!(program.stop(Signal::TERM).code, Some(0));
-}
-
-#[test]
-fn the_option_takes_precedence_and_the_file_is_appended_to() {
-    let folder = Folder::new();
-    folder.write("other", "before\n");
-    let text = echo("a", "0", "") + LOGGED;
-    let program = Program::start_with(folder, &text, &["--log-file", "other"]);
-    program.port("a");
-    program.wait_read("other", "started");
-    assert!(program.read("other").starts_with("before\n"));
-    assert!(!program.folder.names().contains(&"log".to_owned()));
-    program.stop(Signal::TERM).quietly(0);
 }
 
 #[test]
@@ -150,25 +140,20 @@ fn json_log() -> String {
 }
 
 #[test]
-fn jq_reads_a_json_log_as_the_manual_says() {
+fn each_line_of_a_json_log_is_an_event_and_jq_reads_it_as_the_manual_says() {
     let manual = include_str!("../../../../../docs/guide/log.md");
     let filter = manual.split_once("| jq -r '").and_then(|(_, rest)| rest.split_once('\''));
-    let (filter, _) = filter.expect("an example");
+    let ((filter, _), log) = (filter.expect("an example"), json_log());
     if has("jq") {
-        let errors = output_of("jq", &["-r", filter], &json_log());
+        let errors = output_of("jq", &["-r", filter], &log);
         assert!(errors.starts_with("cannot reload: a.toml:4:16: "), "{errors}");
         assert!(!errors.contains("started"), "{errors}");
     }
-}
-
-#[test]
-fn each_line_of_a_json_log_is_an_event() {
-    if !has("python3") {
-        return;
-    }
-    let said = python(MESSAGES, &json_log());
-    for line in ["INFO started\n", "ERROR cannot reload: a.toml:4:16: ", "INFO stopping\n"] {
-        assert!(said.contains(line), "{said}");
+    if has("python3") {
+        let said = python(MESSAGES, &log);
+        for line in ["INFO started\n", "ERROR cannot reload: a.toml:4:16: ", "INFO stopping\n"] {
+            assert!(said.contains(line), "{said}");
+        }
     }
 }
 

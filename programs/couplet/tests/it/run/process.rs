@@ -14,14 +14,25 @@ use crate::needed::Folder;
 const LOCKED: &str = "[runner]\npid-file = \"pid\"\n";
 
 #[test]
-fn the_pid_file_has_the_number_until_the_end() {
-    let mut program = Program::start(&(echo("a", "0", "") + LOCKED));
-    program.port("a");
-    assert_eq!(program.read("pid"), format!("{}\n", program.server.running.pid()));
-    program.signal(Signal::TERM);
-    let (ended, folder) = program.ended();
-    ended.quietly(0);
-    assert_eq!(std::fs::read_to_string(folder.path("pid")).unwrap(), "");
+fn the_pid_file_has_the_number_until_the_end_and_what_a_killed_process_left_prevents_no_start() {
+    let text = echo("a", "0", "") + LOCKED + "control = \"ctl\"\n";
+    let mut folder = Folder::new();
+    for left in ["", "of the process before", "999999999999 is a long number and no process\n"] {
+        if !left.starts_with("of") {
+            folder.write("pid", left);
+        }
+        let mut program = Program::start_with(folder, &text, &[]);
+        program.port("a");
+        assert_eq!(program.read("pid"), format!("{}\n", program.server.running.pid()));
+        program.ctl(&["status"]).quietly(0);
+        let is_last = left.starts_with('9');
+        program.signal(if is_last { Signal::TERM } else { Signal::KILL });
+        let ended;
+        (ended, folder) = program.ended();
+        assert_eq!(ended.code, is_last.then_some(0));
+        let pid = std::fs::read_to_string(folder.path("pid")).unwrap();
+        assert_eq!(pid.is_empty(), is_last, "{left:?}: {pid}");
+    }
 }
 
 #[test]
@@ -34,40 +45,6 @@ fn a_second_start_is_1_and_names_the_process() {
     let wanted = format!("couplet: process {pid} is running: it has locked the pid file pid\n");
     assert_eq!(ended.stderr, wanted);
     assert_eq!(program.read("pid"), format!("{pid}\n"));
-    program.stop(Signal::TERM).quietly(0);
-}
-
-#[test]
-fn a_stale_or_empty_pid_file_prevents_no_start() {
-    let mut folder = Folder::new();
-    folder.write("pid", "");
-    for _ in 0..2 {
-        let mut program = Program::start_with(folder, &(echo("a", "0", "") + LOCKED), &[]);
-        program.port("a");
-        assert_eq!(program.read("pid"), format!("{}\n", program.server.running.pid()));
-        program.signal(Signal::KILL);
-        let ended;
-        (ended, folder) = program.ended();
-        assert_eq!(ended.code, None);
-        assert_ne!(std::fs::read_to_string(folder.path("pid")).unwrap(), "");
-    }
-    folder.write("pid", "999999999999 is a long number and no process\n");
-    let program = Program::start_with(folder, &(echo("a", "0", "") + LOCKED), &[]);
-    program.port("a");
-    assert_eq!(program.read("pid"), format!("{}\n", program.server.running.pid()));
-    program.stop(Signal::TERM).quietly(0);
-}
-
-#[test]
-fn a_control_socket_of_a_killed_process_prevents_no_start() {
-    let text = echo("a", "0", "[runner]\ncontrol = \"ctl\"");
-    let mut program = Program::start(&text);
-    program.port("a");
-    program.signal(Signal::KILL);
-    let (_, folder) = program.ended();
-    let program = Program::start_with(folder, &text, &[]);
-    program.port("a");
-    program.ctl(&["status"]).quietly(0);
     program.stop(Signal::TERM).quietly(0);
 }
 

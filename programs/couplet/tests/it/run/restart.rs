@@ -198,18 +198,6 @@ fn connections_of_the_old_process_finish() {
 }
 
 #[test]
-fn a_signal_restarts_too() {
-    let mut program = Restarted::start(&services(&[echo("a", "0", "")], ""));
-    let (port, first) = (program.port("a"), program.newest());
-    program.signal(Signal::USR2);
-    program.wait_told("has taken over");
-    wait_until("the end of the first", || !program.is_running());
-    assert_ne!(program.newest(), first);
-    echoes(&mut Client::connect(port));
-    program.stop();
-}
-
-#[test]
 fn a_wrong_configuration_leaves_the_old_process_serving_and_says_where() {
     let good = services(&[echo("a", "0", ""), echo("u", "unix:u", "")], "");
     let program = Restarted::start(&good);

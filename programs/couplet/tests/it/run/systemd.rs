@@ -1,6 +1,5 @@
 //! Messages to systemd, and sockets from it.
 
-use std::io::{Read, Write};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::Command;
 
@@ -156,26 +155,6 @@ fn it_reports_the_stop_before_connections_are_drained() {
 }
 
 #[test]
-fn its_loop_feeds_the_watchdog() {
-    let folder = Folder::new();
-    let manager = Manager::new(&folder);
-    let path = folder.path("notify");
-    let text = echo("a", "0", "");
-    let program = Program::start_changed(folder, &text, &[], |program| {
-        let mut command = Command::new("sh");
-        command.args(["-c", "WATCHDOG_PID=$$ exec \"$@\"", "sh"]);
-        command.arg(program.get_program()).args(program.get_args());
-        command.env("NOTIFY_SOCKET", path).env("WATCHDOG_USEC", "200000");
-        command
-    });
-    manager.expect_ready();
-    for _ in 0..4 {
-        assert_eq!(manager.message().trim_end(), "WATCHDOG=1");
-    }
-    assert_eq!(program.stop(Signal::TERM).code, Some(0));
-}
-
-#[test]
 fn the_watchdog_of_another_process_is_not_fed() {
     let folder = Folder::new();
     let manager = Manager::new(&folder);
@@ -190,34 +169,6 @@ fn the_watchdog_of_another_process_is_not_fed() {
     assert_eq!(program.stop(Signal::TERM).code, Some(0));
     manager.expect_stopping();
     manager.is_silent();
-}
-
-#[test]
-fn a_service_is_activated_by_systemd() {
-    const ACTIVATE: &str = "systemd-socket-activate";
-    if !has(ACTIVATE) {
-        return;
-    }
-    let folder = Folder::new();
-    let path = folder.path("socket");
-    let listen = path.clone();
-    let text = echo("a", "systemd:web", "");
-    let program = Program::start_changed(folder, &text, &[], |program| {
-        let mut command = Command::new(ACTIVATE);
-        command.args(["--listen", &listen, "--fdname=web"]);
-        command.arg(program.get_program()).args(program.get_args());
-        command
-    });
-    program.wait_told("Listening on");
-    // The program starts with the first connection.
-    let mut stream = UnixStream::connect(&path).unwrap();
-    stream.write_all(b"hello").unwrap();
-    let mut answer = [0; 5];
-    stream.read_exact(&mut answer).unwrap();
-    assert_eq!(program.server.line(), format!("a listening on unix:{path}"));
-    assert_eq!(&answer, b"hello");
-    drop(stream);
-    assert_eq!(program.stop(Signal::TERM).code, Some(0));
 }
 
 #[test]
@@ -250,7 +201,7 @@ fn a_restart_names_the_new_main_process_which_feeds_the_watchdog() {
 }
 
 #[test]
-fn a_socket_of_systemd_goes_along_in_a_restart() {
+fn a_socket_of_systemd_activates_a_service_and_goes_along_in_a_restart() {
     const ACTIVATE: &str = "systemd-socket-activate";
     if !has(ACTIVATE) {
         return;
@@ -266,9 +217,11 @@ fn a_socket_of_systemd_goes_along_in_a_restart() {
         command
     }));
     program.wait_told("Listening on");
+    // The program starts with the first connection.
     let path = program.folder.path("socket");
     let client = UnixStream::connect(&path).unwrap();
     echoes(&client);
+    assert_eq!(program.server.line(), format!("a listening on unix:{path}"));
     program.restart();
     echoes(&client);
     echoes(UnixStream::connect(&path).expect("it listens"));
