@@ -96,7 +96,9 @@ fn connect(to: &str) -> (Running, ChildStdin) {
 }
 
 /// The server's end, its answer, and the exit codes in clear and over TLS.
-const TABLE: &[(Way, &str, Option<i32>, i32)] = &[
+type Row = (Way, &'static str, Option<i32>, i32);
+
+const TABLE: &[Row] = &[
     (Way::CloseNotify, "an answer", None, 0),
     (Way::CloseNotify, "", None, 1),
     (Way::Both, "an answer", Some(0), 0),
@@ -116,7 +118,7 @@ fn connect_ends_with_the_server_and_tells_how() {
         return;
     }
     let file = certificate();
-    for &(way, answer, in_clear, over_tls) in TABLE {
+    let try_row = |(way, answer, in_clear, over_tls): Row| {
         let clear = serve_raw(move |mut far| {
             far.read_line();
             far.send(answer.as_bytes());
@@ -149,7 +151,14 @@ fn connect_ends_with_the_server_and_tells_how() {
                 }
             }
         }
-    }
+    };
+    // Each waits for a second or more.
+    std::thread::scope(|scope| {
+        for &row in TABLE {
+            let try_row = &try_row;
+            scope.spawn(move || try_row(row));
+        }
+    });
 }
 
 /// The bytes arrive while the server is stopped, before its idle timeout; it continues after that.
