@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use couplet_testkit::bench::spread::Spread;
 
@@ -61,8 +61,10 @@ pub(crate) struct Outcome {
 pub(crate) struct Row {
     pub(crate) server: String,
     /// The leading quantity, over the rounds.
+    #[serde(with = "Written")]
     pub(crate) lead: Spread,
     /// Its ratio to the first row's, within each round.
+    #[serde(with = "Written")]
     pub(crate) ratio: Spread,
     /// Medians of the further columns; none if there were too few samples.
     // Bound: the columns of one table.
@@ -113,24 +115,11 @@ fn date() -> String {
 
 /// A spread in a file.
 #[derive(Serialize, Deserialize)]
+#[serde(remote = "Spread")]
 struct Written {
     median: f64,
     least: f64,
     most: f64,
-}
-
-impl Serialize for Spread {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Spread { median, least, most } = *self;
-        Written { median, least, most }.serialize(serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for Spread {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Spread, D::Error> {
-        let Written { median, least, most } = Written::deserialize(deserializer)?;
-        Ok(Spread { median, least, most })
-    }
 }
 
 /// A number with about three digits.

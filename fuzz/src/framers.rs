@@ -9,6 +9,7 @@ use couplet::protocols::{IntReceiver, LineOnlyReceiver, LineReceiver, NetstringR
 
 use crate::streams::for_each_split;
 use couplet_testkit_loops::framing::bodies::Bodies;
+use couplet_testkit_loops::framing::naive;
 pub(crate) use couplet_testkit_loops::framing::naive::{cut, netstrings};
 pub(crate) use couplet_testkit_loops::framing::notes::Event;
 use couplet_testkit_loops::framing::notes::{Notes, events};

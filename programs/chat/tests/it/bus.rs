@@ -9,8 +9,8 @@ use rustix::process::Signal;
 
 use crate::kit::{Client, Member, Server, kept_until, lines_until, renamed, run, wait_until};
 use crate::link::Link;
-use crate::needed::Folder;
 use crate::servers;
+use couplet_testkit::needed::Folder;
 
 /// Runs a test over a bus of each kind.
 fn each_bus(test: impl Fn(servers::Server)) {

@@ -11,9 +11,9 @@ mod usage;
 #[cfg(feature = "web")]
 mod web;
 
+use couplet_testkit::program as kit;
 #[cfg(feature = "bus")]
 use couplet_testkit::servers;
-use couplet_testkit::{needed, program as kit};
 #[cfg(feature = "web")]
 use couplet_testkit_loops::browser;
 #[cfg(feature = "bus")]

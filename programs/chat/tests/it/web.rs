@@ -9,8 +9,8 @@ use crate::bus::{Rogue, joined, keeping_bus, named};
 use crate::kit::{
     Client, Member, Server, haproxy, has, kept_until, lines_until, program, run, wait_until,
 };
-use crate::needed::Folder;
 use crate::servers;
+use couplet_testkit::needed::Folder;
 
 /// Starts a chat server with a page, on a bus.
 fn chat(bus: &servers::Server, ports: [&str; 2]) -> Server {
