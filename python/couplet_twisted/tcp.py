@@ -220,6 +220,9 @@ class _OverTLS:
         elif self.connected and not self.disconnecting:
             self.protocol.loseConnection()
 
+    def stopProducing(self):
+        self.loseConnection()
+
     def registerProducer(self, producer, streaming):
         if self._isElsewhere:
             self._post("registerProducer", producer, streaming)

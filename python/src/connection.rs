@@ -75,10 +75,10 @@ impl Addresses {
     }
 }
 
-/// Output held until the loop has the socket, and until the end of a call that starts TLS.
+/// Output held until the loop has the socket, until the end of a call that starts TLS, and while a loss is reported.
 #[derive(Default)]
 struct EarlyOutput {
-    /// Law 9: bounded by the bytes that the protocol writes in the turn of the adoption, or in the
+    /// Law 9: bounded by the bytes that the protocol writes in the turn of the adoption or of the loss, or in the
     /// call that starts TLS.
     bytes: Vec<u8>,
     /// In order, each with its offset in `bytes`. Law 9: one layer, and at most as many descriptors
@@ -146,8 +146,8 @@ enum Closing {
     Disconnecting,
     /// Disconnecting too, with a reset.
     Aborted {
-        /// More output was unsent than a streaming producer may leave.
-        was_full: bool,
+        /// Bytes that were unsent then, or written since.
+        dropped: usize,
     },
 }
 
@@ -657,10 +657,15 @@ impl Connection {
         }
     }
 
-    fn wrote(slf: &Bound<'_, Self>, Written { is_full, is_paused }: Written) -> PyResult<()> {
+    fn wrote(slf: &Bound<'_, Self>, written: Written) -> PyResult<()> {
+        let Written { is_full, is_paused, is_last } = written;
         let (py, this) = (slf.py(), slf.get());
         if is_paused {
             Connection::track_flush(slf);
+        }
+        if is_last {
+            // The close need not wait for the producer any more.
+            Connection::close_later(slf, |_| {});
         }
         let Some((producer, was_paused)) = is_full.then(|| this.producer_to_pause(py)).flatten()
         else {
@@ -703,21 +708,25 @@ impl Connection {
         if !state.is_connected() || size == 0 {
             return Ok(Written::default());
         }
-        if let Closing::Aborted { was_full } = state.closing {
+        if let Closing::Aborted { dropped } = state.closing {
             // Twisted drops the output later.
-            let is_full = was_full || size > state.buffer_size;
+            let dropped = dropped + size;
+            state.closing = Closing::Aborted { dropped };
+            let is_full = state.is_full() || dropped > state.buffer_size;
             return Ok(Written { is_full, ..Written::default() });
         }
         let is_held = state.early.is_some();
         match state.transport()? {
             Some(transport) if !is_held => pieces.iter().for_each(|piece| piece.write(transport)),
-            None if state.reading == Reading::LossHeld => {}
+            // While a loss is held too: Twisted drops the output later.
             _ => {
                 let early = &mut state.early.get_or_insert_default().bytes;
                 pieces.iter().for_each(|piece| early.extend_from_slice(piece.as_slice()));
             }
         }
-        Ok(Written { is_full: state.is_full(), is_paused: state.reading != Reading::Active })
+        let is_paused = state.reading != Reading::Active;
+        let is_last = state.producer.is_some() && state.closes_without_producer();
+        Ok(Written { is_full: state.is_full(), is_paused, is_last })
     }
 }
 
@@ -728,6 +737,8 @@ struct Written {
     is_full: bool,
     /// Reading is paused.
     is_paused: bool,
+    /// A requested close waited for the producer, which was resumed and wrote.
+    is_last: bool,
 }
 
 fn no_args(py: Python<'_>) -> PyResult<Bound<'_, PyTuple>> {
@@ -766,7 +777,6 @@ impl PythonProducer {
             if let Err(error) = producer.call_method0(py, intern!(py, "resumeProducing")) {
                 report_protocol_error(connection, shared, error);
             }
-            this.unregister_if_streaming();
         });
     }
 }
@@ -881,7 +891,7 @@ impl Connection {
         if state.stage == Stage::Disconnected || state.is_aborted() {
             return Ok(());
         }
-        state.closing = Closing::Aborted { was_full: state.is_full() };
+        state.closing = Closing::Aborted { dropped: state.unsent() };
         let transport = state.transport().ok().flatten().cloned();
         drop(state);
         match transport {
