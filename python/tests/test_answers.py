@@ -3,11 +3,10 @@
 import os
 import socket
 import time
-import unittest
 
 from twisted.internet import defer, protocol
 
-from kit.cases import Cases, case, only_subject
+from kit.cases import Cases, only_subject
 
 
 class Answering(protocol.DatagramProtocol):
@@ -54,7 +53,6 @@ async def run(case, act):
 class TheAnswers(Cases):
     """Of a port on the loopback interface."""
 
-    @case
     async def test_keep_their_order(case):
         def act(self, data, address):
             self.say(self.transport.write(b"first " + data, address))
@@ -83,7 +81,6 @@ class TheAnswers(Cases):
         answering.other.close()
         assert found == [32, 8], found
 
-    @case
     async def test_do_not_wait_for_a_later_callback_after_a_long_one(case):
         def act(self, data, address):
             self.say(data, self.arrived())
@@ -95,7 +92,6 @@ class TheAnswers(Cases):
 
         await run(case, act)
 
-    @case
     async def test_are_sent_before_the_loop_turns(case):
         def act(self, data, address):
             if data == b"1":
@@ -105,7 +101,6 @@ class TheAnswers(Cases):
 
         await run(case, act)
 
-    @case
     async def test_are_sent_before_the_port_ends(case):
         def act(self, data, address):
             if data == b"2":
@@ -114,7 +109,6 @@ class TheAnswers(Cases):
 
         await run(case, act)
 
-    @case
     async def test_are_sent_before_the_port_stops(case):
         def act(self, data, address):
             if data == b"2":
@@ -124,7 +118,6 @@ class TheAnswers(Cases):
 
         await run(case, act)
 
-    @case
     async def test_are_sent_before_an_exception_is_logged(case):
         def act(self, data, address):
             self.transport.write(data, address)
@@ -132,7 +125,6 @@ class TheAnswers(Cases):
 
         await run(case, act)
 
-    @case
     async def test_of_a_parent_are_not_sent_by_a_child_too(case):
         def act(self, data, address):
             self.transport.write(data, address)
@@ -144,7 +136,6 @@ class TheAnswers(Cases):
 
         await run(case, act)
 
-    @case
     async def test_that_the_system_refuses_are_logged(case):
         def act(self, data, address):
             if data == b"1":
@@ -157,7 +148,6 @@ class TheAnswers(Cases):
 
         await run(case, act)
 
-    @case
     async def test_to_ipv6_senders_arrive(case):
         class Echo(protocol.DatagramProtocol):
             def datagramReceived(self, data, address):
@@ -170,7 +160,3 @@ class TheAnswers(Cases):
             other.sendto(b"six", ("::1", port.getHost().port))
             await done
             case.say("sender", other.recv(10, socket.MSG_DONTWAIT))
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -14,8 +14,8 @@ from couplet_twisted import transports
 from twisted.internet import asyncioreactor, defer, task
 
 from kit.cases import SUBJECT, Cases, beside, only_subject
+from kit.connections import Echo, Noting
 from kit.cases import case as beside_epoll
-from test_streams import Echo, Noting
 
 case = beside("asyncio")
 # For programs in which asyncio's event loop counts as running everywhere.
@@ -41,10 +41,9 @@ def deferred(awaitable):
     return defer.Deferred.fromFuture(asyncio.ensure_future(awaitable, loop=asyncio.get_event_loop()))
 
 
-class Faces(Cases):
+class Faces(Cases, by=case):
     """Ways in which programs detect asyncio."""
 
-    @case
     async def test_it_passes_for_the_asyncio_reactor(case):
         await running(case)
         case.say("is one", isinstance(case.reactor, asyncioreactor.AsyncioSelectorReactor))
@@ -107,7 +106,6 @@ class Faces(Cases):
         assert isinstance(await running(case), couplet_twisted.EventLoop)
         assert await deferred(program()) is transports.SocketTransport
 
-    @case
     async def test_no_loop_runs_after_the_reactor(case):
         def ended():
             try:
@@ -147,10 +145,9 @@ async def asked_everywhere(case):
     await defer.gatherResults([client.lost, server.lost])
 
 
-class Awaiting(Cases):
+class Awaiting(Cases, by=case):
     """Each side awaits the other."""
 
-    @case
     async def test_a_deferred_as_a_future(case):
         loop = await running(case)
 
@@ -164,13 +161,11 @@ class Awaiting(Cases):
 
         await deferred(program())
 
-    @case
     async def test_a_future_as_a_deferred(case):
         future = (await running(case)).create_future()
         case.reactor.callLater(0.01, future.set_result, 7)
         case.say("deferred", await defer.Deferred.fromFuture(future))
 
-    @case
     async def test_sleeps_and_tasks_end_in_order(case):
         async def sleeper(name, seconds):
             await asyncio.sleep(seconds)
@@ -181,7 +176,6 @@ class Awaiting(Cases):
         names = await deferred(asyncio.gather(sleeper("last", 0.12), sleeper("soon", 0), sleeper("first", 0.02)))
         case.say("gathered", *names)
 
-    @case
     async def test_callbacks_that_call_for_more_starve_nobody(case):
         loop = await running(case)
         count, is_over = 0, False
@@ -202,7 +196,6 @@ class Awaiting(Cases):
         await defer.gatherResults([client.lost, server.lost])
         case.say("called", count > 100)
 
-    @case
     async def test_a_timeout_cancels(case):
         async def never():
             try:
@@ -216,7 +209,6 @@ class Awaiting(Cases):
         except asyncio.TimeoutError:
             case.say("program", "timed out")
 
-    @case
     async def test_an_error_in_a_callback_is_the_event_loops(case):
         loop = await running(case)
         loop.set_exception_handler(lambda loop, context: case.say("handler", repr(context["exception"])))
@@ -227,7 +219,6 @@ class Awaiting(Cases):
         loop.call_soon(fail)
         await case.sleep(0.02)
 
-    @case
     async def test_generators_are_closed(case):
         async def numbers():
             try:
@@ -246,10 +237,9 @@ class Awaiting(Cases):
         await case.sleep(0.02)
 
 
-class Sockets(Cases):
+class Sockets(Cases, by=case):
     """asyncio's own transports, in the same thread as ours."""
 
-    @case
     async def test_a_client_of_asyncio_and_a_server_of_twisted(case):
         port = case.listen(lambda: Echo(case, "server"))
 
@@ -263,7 +253,6 @@ class Sockets(Cases):
 
         await deferred(program())
 
-    @case
     async def test_a_server_of_asyncio_and_a_client_of_twisted(case):
         async def serve(reader, writer):
             while data := await reader.read(65536):
@@ -280,7 +269,6 @@ class Sockets(Cases):
         await client.lost
         server.close()
 
-    @case
     async def test_readers_and_writers(case):
         loop = await running(case)
         one, other = socket.socketpair()
@@ -303,7 +291,6 @@ class Sockets(Cases):
         one.close()
         other.close()
 
-    @case
     async def test_a_child_and_a_datagram(case):
         class Datagrams(asyncio.DatagramProtocol):
             def datagram_received(self, data, address):
@@ -325,10 +312,9 @@ class Sockets(Cases):
         transport.close()
 
 
-class Threads(Cases):
+class Threads(Cases, by=case):
     """Other threads, signals, and the end of a run."""
 
-    @case
     async def test_calls_from_threads_to_either_side(case):
         loop, both = await running(case), [defer.Deferred(), defer.Deferred()]
 
@@ -342,7 +328,6 @@ class Threads(Cases):
         thread.join()
         case.say("to_thread", await deferred(asyncio.to_thread(sum, [1, 2])))
 
-    @case
     async def test_a_coroutine_from_a_thread(case):
         loop, told = await running(case), defer.Deferred()
 
@@ -359,13 +344,11 @@ class Threads(Cases):
         case.say("result", await told)
         thread.join()
 
-    @case
     async def test_a_signal_ends_it(case):
         case.reactor.callLater(0.01, os.kill, os.getpid(), signal.SIGTERM)
         case.reactor.addSystemEventTrigger("during", "shutdown", case.say, "trigger", "called")
         await deferred(asyncio.sleep(30))
 
-    @case
     async def test_stopped_by_a_task(case):
         async def program():
             await asyncio.sleep(0.01)
@@ -374,13 +357,11 @@ class Threads(Cases):
         case.kept = asyncio.ensure_future(program())
         await defer.Deferred()
 
-    @case
     async def test_it_runs_a_coroutine_before_and_after(case):
         case.reactor.addSystemEventTrigger(
             "before", "shutdown", lambda: deferred(asyncio.sleep(0.01)).addCallback(lambda _: case.say("before", "waited"))
         )
 
-    @case
     async def test_idle_it_waits(case):
         before = os.times()
         await case.sleep(0.3)

@@ -13,8 +13,9 @@ from twisted.internet.testing import StringTransport
 from twisted.protocols import basic as model, policies
 
 from couplet_twisted import basic as own
-from kit.cases import Cases, case
-from test_streams import Noting, contexts
+from kit.cases import Cases
+from kit.connections import Noting, ended, pair
+from test_streams import contexts
 
 EXAMPLES = 1500
 
@@ -498,7 +499,6 @@ class Connected(Cases):
         client.transport.loseConnection()
         await client.lost
 
-    @case
     async def test_lines_and_other_writes_keep_their_order(case):
         class Server(Lines):
             def connectionMade(self):
@@ -519,11 +519,9 @@ class Connected(Cases):
 
         await Connected.talk(case, Server(case, "server"), b"one\r\nwrite\r\ntw", b"o\r\nend\r\nnever\r\n")
 
-    @case
     async def test_only_lines(case):
         await Connected.talk(case, OnlyLines(), b"one\r\ntw", b"o\r\nend\r\nnever\r\n")
 
-    @case
     async def test_lines_behind_start_tls_are_secret(case):
         server_options, client_options = contexts()
 
@@ -544,11 +542,9 @@ class Connected(Cases):
                 elif line == b"to two":
                     self.transport.loseConnection()
 
-        server, client = Server(case, "server"), Client(case, "client")
-        await case.connect(case.listen(lambda: server), client)
-        await defer.gatherResults([server.lost, client.lost])
+        server, client = await pair(case, Server(case, "server"), Client(case, "client"))
+        await ended(server, client)
 
-    @case
     async def test_an_error_in_the_middle_of_a_chunk_ends_the_connection(case):
         class Server(Lines):
             def sendLine(self, line):
@@ -558,7 +554,3 @@ class Connected(Cases):
                 raise Oops("line")
 
         await Connected.talk(case, Server(case, "server"), b"one\r\nfail\r\nnever\r\n")
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -11,7 +11,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 from OpenSSL import SSL
 from twisted.internet import defer, protocol, ssl
 
-from kit.cases import Cases, case, only_subject
+from kit.cases import Cases, only_subject
 from kit.certificates import DAY, Made
 from test_tls import linked
 
@@ -280,13 +280,11 @@ CLIENTS = AUTHORITIES
 class Certificates(Cases):
     """Which certificates are accepted."""
 
-    @case
     async def test_of_servers(case):
         for name in CASES:
             if name not in SERVERS:
                 case.say(name, await server(case, name))
 
-    @case
     async def test_of_clients(case):
         for name in CASES:
             if name not in CLIENTS:

@@ -26,7 +26,9 @@ from kit.client2 import (
     Body,
     Reader,
     Wire,
+    asked,
     literal,
+    read,
     respond,
 )
 from kit.web2 import frame, frames
@@ -56,10 +58,9 @@ def code_of(result):
     return result.value.reasons[0].value.code
 
 
-class Requests(Cases):
+class Requests(Cases, by=only_subject):
     """The frames of requests, and the responses of their answers, in memory."""
 
-    @only_subject
     async def test_a_connection_begins_with_its_preface_and_settings(case):
         assert Wire().pool.streamWindow == 256 * 1024
         wire = Wire(maxConcurrentStreams=10, streamWindow=100_000)
@@ -72,7 +73,6 @@ class Requests(Cases):
         assert int.from_bytes(values[b"\0\4"]) == 100_000
         assert int.from_bytes(seen[1][3]) == 10 * 100_000 - 65_535
 
-    @only_subject
     async def test_a_request_is_a_head_without_the_fields_of_connections(case):
         from hpack import Decoder
 
@@ -94,7 +94,6 @@ class Requests(Cases):
         ]
         assert decoder.decode(second[3], raw=True)[3:] == [(b":path", b"/"), (b"accept", b"text/html")]
 
-    @only_subject
     async def test_a_response_has_the_parts_that_twisteds_have(case):
         wire = Wire().hello()
         wire.request(b"GET", b"/")
@@ -114,7 +113,6 @@ class Requests(Cases):
         else:
             raise AssertionError("a body is delivered once")
 
-    @only_subject
     async def test_lengths_of_responses_without_a_body(case):
         wire = Wire().hello()
         length = literal(b"content-length", b"5")
@@ -132,22 +130,17 @@ class Requests(Cases):
             assert response.length == expected, (method, head, response.length)
             assert response.headers.hasHeader(b"Content-Length") == (method == b"HEAD")
             if isComplete:
-                reader = Reader()
-                response.deliverBody(reader)
+                reader = read(response)
                 assert reader.reason.type is _newclient.ResponseDone
 
-    @only_subject
     async def test_interim_responses_and_trailers_are_skipped(case):
-        wire = Wire().hello()
-        wire.request()
+        wire = asked()
         hints = frame(HEADERS, 4, 1, literal(b":status", b"103") + literal(b"link", b"l"))
         wire.receive(hints, hints, respond(1, b"body", ends=False), frame(DATA, 0, 1, b"!"))
         wire.receive(frame(HEADERS, 5, 1, literal(b"sum", b"1")))
-        reader = Reader()
-        wire.results[0].deliverBody(reader)
+        reader = read(wire.results[0])
         assert reader.data == b"body!" and reader.reason.type is _newclient.ResponseDone
 
-    @only_subject
     async def test_a_malformed_request_fails_alone(case):
         wire = Wire().hello()
         wire.request(**{"X-A": [b"a\nb"]})
@@ -162,10 +155,9 @@ class Requests(Cases):
         assert wire.results[-1].code == 200
 
 
-class Uploads(Cases):
+class Uploads(Cases, by=only_subject):
     """Bodies of requests."""
 
-    @only_subject
     async def test_a_body_of_known_length_is_sent_with_it(case):
         wire, body = Wire().hello(), Body(6)
         wire.request(b"POST", producer=body)
@@ -178,7 +170,6 @@ class Uploads(Cases):
         wire.receive(respond(1))
         assert wire.results[0].code == 200 and body.events == ["start"] and wire.connection.state == "QUIESCENT"
 
-    @only_subject
     async def test_a_body_of_unknown_length_ends_with_its_producer(case):
         wire, body = Wire().hello(), Body(UNKNOWN_LENGTH)
         wire.request(b"PUT", producer=body)
@@ -193,7 +184,6 @@ class Uploads(Cases):
         else:
             raise AssertionError("it was written after the end")
 
-    @only_subject
     async def test_a_producer_pauses_while_the_servers_window_is_closed(case):
         wire, body = Wire().hello((4, 1000)), Body(UNKNOWN_LENGTH)
         wire.request(b"PUT", producer=body)
@@ -214,7 +204,6 @@ class Uploads(Cases):
         sent = b"".join(each[3] for each in wire.sent() if each[0] == DATA)
         assert sent == b"a" * 65_000 + b"b" * 3000
 
-    @only_subject
     async def test_a_producer_pauses_while_the_transport_is_full(case):
         wire, body = Wire().hello((4, 2**30)), Body(UNKNOWN_LENGTH)
         wire.receive(update(0, 2**30))
@@ -226,7 +215,6 @@ class Uploads(Cases):
         wire.transport.producer.resumeProducing()
         assert body.events[-1] == "resume" and sum(len(each[3]) for each in wire.sent()) == 400_000
 
-    @only_subject
     async def test_a_producer_is_not_resumed_unless_it_was_paused(case):
         wire, body = Wire().hello((4, 2**30)), Body(UNKNOWN_LENGTH)
         wire.receive(update(0, 2**30))
@@ -234,7 +222,6 @@ class Uploads(Cases):
         body.consumer.write(b"a" * MIB)
         assert sum(len(each[3]) for each in wire.sent() if each[0] == DATA) == MIB and body.events == ["start"]
 
-    @only_subject
     async def test_a_failure_behind_the_response_is_logged(case):
         wire, body = Wire().hello(), Body(UNKNOWN_LENGTH)
         wire.request(b"PUT", producer=body)
@@ -244,7 +231,6 @@ class Uploads(Cases):
         [note] = case.notes.pop("log")
         assert note.endswith("ZeroDivisionError: "), note
 
-    @only_subject
     async def test_wrong_lengths_and_failures_of_producers_reset_the_stream(case):
         for act, reason in [
             (lambda body: body.consumer.write(b"too long"), _newclient.WrongBodyLength),
@@ -257,7 +243,6 @@ class Uploads(Cases):
             failure(wire.results[0], _newclient.RequestGenerationFailed, reason)
             assert wire.kinds() == [(HEADERS, 1), (RST_STREAM, 1)] and wire.connection.state == "QUIESCENT"
 
-    @only_subject
     async def test_a_producer_that_fails_to_start_resets_the_stream(case):
         wire, body = Wire().hello(), Body(6)
         body.startProducing = lambda consumer: 1 // 0
@@ -265,13 +250,11 @@ class Uploads(Cases):
         failure(wire.results[0], _newclient.RequestGenerationFailed, ZeroDivisionError)
         assert wire.kinds() == [(HEADERS, 1), (RST_STREAM, 1)]
 
-    @only_subject
     async def test_an_upload_continues_after_its_response_until_the_server_needs_no_more(case):
         wire, body = Wire().hello(), Body(UNKNOWN_LENGTH)
         wire.request(b"PUT", producer=body)
         wire.receive(respond(1, b"enough"))
-        reader = Reader()
-        wire.results[0].deliverBody(reader)
+        reader = read(wire.results[0])
         assert reader.reason.type is _newclient.ResponseDone and wire.connection.state == "WAITING"
         body.consumer.write(b"more")
         assert wire.kinds() == [(HEADERS, 1), (DATA, 1)] and body.events == ["start"]
@@ -281,14 +264,11 @@ class Uploads(Cases):
         assert wire.sent() == []
 
 
-class Reads(Cases):
+class Reads(Cases, by=only_subject):
     """Flow control of responses."""
 
-    @only_subject
     async def test_an_unread_response_keeps_its_window_and_no_others(case):
-        wire = Wire(streamWindow=65_535, maxConcurrentStreams=3).hello()
-        for _ in range(3):
-            wire.request()
+        wire = asked(3, streamWindow=65_535, maxConcurrentStreams=3)
         wire.sent()
         parts = [b"x" * 16_383] * 4 + [b"xxx"]
         for stream in (1, 3):
@@ -305,11 +285,8 @@ class Reads(Cases):
         wire.receive(frame(DATA, 0, 3, b"x"))
         assert wire.kinds()[-1] == (RST_STREAM, 3)
 
-    @only_subject
     async def test_a_protocol_that_pauses_gets_nothing_until_it_resumes(case):
-        wire = Wire().hello()
-        wire.request()
-        wire.request()
+        wire = asked(2)
         wire.receive(respond(1, b"a", ends=False), respond(3, b"other", ends=False))
         slow, other = Reader(), Reader()
         wire.results[0].deliverBody(slow)
@@ -320,10 +297,8 @@ class Reads(Cases):
         slow.transport.resumeProducing()
         assert slow.data == b"abc" and slow.reason.type is _newclient.ResponseDone
 
-    @only_subject
     async def test_a_protocol_may_pause_and_resume_within_a_delivery(case):
-        wire = Wire().hello()
-        wire.request()
+        wire = asked()
 
         class Fickle(Reader):
             inside = False
@@ -346,7 +321,6 @@ class Reads(Cases):
         wire.receive(frame(DATA, 1, 1, b"c"))
         assert reader.data == b"abbbc" and reader.reason.type is _newclient.ResponseDone, reader.reason
 
-    @only_subject
     async def test_the_window_of_ignored_and_abandoned_responses_is_returned(case):
         wire = Wire(streamWindow=65_535, maxConcurrentStreams=2).hello()
         # 40 times the connection's window.
@@ -355,8 +329,7 @@ class Reads(Cases):
             stream = wire.sent()[-1][2]
             wire.receive(respond(stream, *[b"x" * 16_000] * 2, ends=number % 2 == 0))
             if number % 2:
-                reader = Reader()
-                wire.results[-1].deliverBody(reader)
+                reader = read(wire.results[-1])
                 reader.transport.loseConnection()
                 wire.clock.advance(0)
                 failure(reader.reason, _newclient.ResponseFailed, error.ConnectionDone)
@@ -365,7 +338,6 @@ class Reads(Cases):
             assert wire.connection.state == "QUIESCENT", number
         assert not wire.isClosed
 
-    @only_subject
     async def test_the_window_of_parts_that_nothing_reads_is_returned(case):
         wire = Wire(streamWindow=65_535, maxConcurrentStreams=2).hello()
         for _ in range(20):
@@ -373,8 +345,7 @@ class Reads(Cases):
             wire.request()
             stream = wire.sent()[-1][2]
             wire.receive(respond(stream, ends=False))
-            reader = Reader()
-            wire.results[-1].deliverBody(reader)
+            reader = read(wire.results[-1])
             reader.transport.pauseProducing()
             wire.receive(frame(DATA, 0, stream, b"x" * 16_000))
             reader.transport.loseConnection()
@@ -386,29 +357,23 @@ class Reads(Cases):
             wire.receive(respond(stream + 2), respond(stream + 4, b"x" * 16_000, ends=False))
         assert not wire.isClosed and wire.connection.state == "QUIESCENT"
 
-    @only_subject
     async def test_a_protocol_that_raises_ends_its_stream_alone(case):
-        wire = Wire().hello()
-        wire.request()
-        wire.request()
+        wire = asked(2)
         wire.receive(respond(1, b"a", ends=False), respond(3, ends=False))
         reader = Reader()
         reader.dataReceived = lambda data: 1 // 0
         wire.results[0].deliverBody(reader)
         failure(reader.reason, _newclient.ResponseFailed, ZeroDivisionError)
         assert (RST_STREAM, 1) in wire.kinds()
-        other = Reader()
-        wire.results[1].deliverBody(other)
+        other = read(wire.results[1])
         wire.receive(frame(DATA, 1, 3, b"other"))
         assert other.data == b"other" and other.reason.type is _newclient.ResponseDone
 
-    @only_subject
     async def test_reading_a_body_can_be_cancelled(case):
         import warnings
 
         warnings.simplefilter("error")
-        wire = Wire().hello()
-        wire.request()
+        wire = asked()
         wire.receive(respond(1, b"a", ends=False))
         wire.sent()
         results = []
@@ -420,10 +385,9 @@ class Reads(Cases):
         assert wire.connection.state == "QUIESCENT" and "log" not in case.notes, case.notes
 
 
-class Ends(Cases):
+class Ends(Cases, by=only_subject):
     """The ends of streams and of connections."""
 
-    @only_subject
     async def test_a_reset_is_a_failure_with_its_code(case):
         for before, kind in [(b"", None), (respond(1, b"part", ends=False), _newclient.ResponseFailed)]:
             wire, reader = Wire().hello(), Reader()
@@ -438,7 +402,6 @@ class Ends(Cases):
             assert code_of(result) == 2 and isinstance(result.value.reasons[0].value, error.ConnectionLost)
             assert wire.connection.state == "QUIESCENT" and result.value.response is (response if kind else None)
 
-    @only_subject
     async def test_a_server_that_refuses_a_request_gets_no_more_on_the_connection(case):
         wire, body = Wire().hello(), Body(UNKNOWN_LENGTH)
         wire.request()
@@ -454,11 +417,8 @@ class Ends(Cases):
         wire.receive(respond(5))
         assert wire.results[2].code == 200 and wire.isClosed
 
-    @only_subject
     async def test_a_farewell_refuses_requests_beyond_its_last_and_others_are_answered(case):
-        wire = Wire(maxConcurrentStreams=3).hello()
-        for _ in range(4):
-            wire.request()
+        wire = asked(4, maxConcurrentStreams=3)
         goaway = frame(GOAWAY, 0, 0, (1).to_bytes(4) + NO_ERROR)
         wire.receive(goaway)
         assert wire.results[0] is None
@@ -472,7 +432,6 @@ class Ends(Cases):
         wire.receive(respond(1))
         assert wire.results[0].code == 200 and wire.isClosed and wire.connection.state == "RETIRED"
 
-    @only_subject
     async def test_requests_in_the_queue_of_a_connection_that_ends_are_sent_on_another_one(case):
         from couplet_twisted._webpool2 import _Retrying
         from twisted.web._newclient import Request
@@ -485,7 +444,6 @@ class Ends(Cases):
         one.receive(frame(GOAWAY, 0, 0, (1).to_bytes(4) + NO_ERROR))
         assert other.kinds() == [(HEADERS, 1)] and body.events == ["start"]
 
-    @only_subject
     async def test_a_lost_connection_fails_its_requests_as_twisteds_does(case):
         wire, body, reader = Wire(maxConcurrentStreams=3).hello(), Body(9), Reader()
         wire.request()
@@ -501,7 +459,6 @@ class Ends(Cases):
         failure(wire.results[3], _newclient.RequestNotSent)
         assert body.events == ["start", "stop"] and reader.data == b"part"
 
-    @only_subject
     async def test_garbage_ends_the_connection_and_its_requests(case):
         for garbage, code in [
             (b"HTTP/1.1 200 OK\r\n\r\n", 6),
@@ -512,8 +469,7 @@ class Ends(Cases):
             (frame(DATA, 0, 9, b"idle"), 1),
             (frame(PING, 0, 0, bytes(8)) * 5000, 11),
         ]:
-            wire = Wire().hello()
-            wire.request()
+            wire = asked()
             wire.receive(garbage)
             failure(wire.results[0], _newclient.ResponseFailed, error.ConnectionLost)
             seen = wire.sent()
@@ -521,35 +477,28 @@ class Ends(Cases):
             assert wire.isClosed
             wire.receive(garbage)
 
-    @only_subject
     async def test_a_malformed_response_is_the_end_of_its_request_alone(case):
-        wire = Wire().hello()
-        wire.request()
-        wire.request()
+        wire = asked(2)
         wire.receive(frame(HEADERS, 5, 1, literal(b"a", b"b")))
         failure(wire.results[0], _newclient.ResponseFailed, type(wire.results[0].value.reasons[0].value))
         assert code_of(wire.results[0]) == 1
         short = literal(b"content-length", b"9")
         wire.receive(respond(3, b"short", head=OK + short))
-        reader = Reader()
-        wire.results[1].deliverBody(reader)
+        reader = read(wire.results[1])
         assert code_of(reader.reason) == 1 and not wire.isClosed and wire.connection.state == "QUIESCENT"
 
 
-class Cancels(Cases):
+class Cancels(Cases, by=only_subject):
     """A request is cancelled in each of its states."""
 
-    @only_subject
     async def test_in_the_queue(case):
-        wire = Wire(maxConcurrentStreams=1).hello()
-        wire.request()
+        wire = asked(maxConcurrentStreams=1)
         wire.request().cancel()
         assert wire.results[1].type is defer.CancelledError
         wire.receive(respond(1))
         assert wire.results[0].code == 200 and wire.kinds() == [(HEADERS, 1)]
         assert wire.connection.state == "QUIESCENT"
 
-    @only_subject
     async def test_before_the_response(case):
         wire = Wire()
         deferred = wire.request()
@@ -562,7 +511,6 @@ class Cancels(Cases):
         wire.receive(respond(3))
         assert wire.results[1].code == 200
 
-    @only_subject
     async def test_while_the_body_is_sent(case):
         for length in (9, UNKNOWN_LENGTH):
             wire, body = Wire().hello(), Body(length)
@@ -572,7 +520,6 @@ class Cancels(Cases):
             failure(wire.results[0], _newclient.RequestGenerationFailed, defer.CancelledError)
             assert wire.kinds()[-1] == (RST_STREAM, 1) and wire.connection.state == "QUIESCENT"
 
-    @only_subject
     async def test_of_a_file(case):
         wire = Wire().hello()
         file = io.BytesIO(b"f" * 9)
@@ -581,18 +528,15 @@ class Cancels(Cases):
         assert file.closed and wire.results[0].type is defer.CancelledError
         assert (RST_STREAM, 1) in wire.kinds()
 
-    @only_subject
     async def test_after_the_response_nothing_happens(case):
         wire = Wire().hello()
         deferred = wire.request()
         wire.receive(respond(1, b"part", ends=False))
         deferred.cancel()
-        reader = Reader()
-        wire.results[0].deliverBody(reader)
+        reader = read(wire.results[0])
         wire.receive(frame(DATA, 1, 1, b"!"))
         assert reader.data == b"part!"
 
-    @only_subject
     async def test_a_server_that_answers_nothing_loses_its_requests(case):
         wire = Wire().hello()
         wire.request().cancel()
@@ -610,7 +554,6 @@ class Cancels(Cases):
         failure(wire.results[-1], _newclient.RequestNotSent)
         wire.lose()
 
-    @only_subject
     async def test_requests_from_before_a_ping_are_no_answer_to_it(case):
         wire = Wire().hello()
         first, second = wire.request(), wire.request()
@@ -619,7 +562,6 @@ class Cancels(Cases):
         second.cancel()
         assert wire.kinds() == [(PING, 0), (RST_STREAM, 1), (RST_STREAM, 3)] and wire.connection.state == "QUIESCENT"
 
-    @only_subject
     async def test_a_silent_connection_is_aborted_with_its_last_request(case):
         wire = Wire().hello()
         wire.request().cancel()
@@ -627,20 +569,17 @@ class Cancels(Cases):
         assert wire.isAborted and wire.connection.state == "RETIRED"
 
 
-class Transports(Cases):
+class Transports(Cases, by=only_subject):
     """The transport of a connection."""
 
-    @only_subject
     async def test_a_connection_that_becomes_idle_while_its_transport_is_full_is_used_again(case):
-        wire = Wire().hello()
-        wire.request()
+        wire = asked()
         wire.transport.producer.pauseProducing()
         wire.receive(respond(1))
         assert wire.connection.state == "QUIESCENT" and wire.transport.producer is None
         wire.request()
         assert wire.kinds() == [(HEADERS, 1), (HEADERS, 3)]
 
-    @only_subject
     async def test_a_connection_is_idle_once_its_last_upload_has_left_a_full_transport(case):
         wire, body = Wire().hello((4, 2**30)), Body(UNKNOWN_LENGTH)
         wire.receive(update(0, 2**30))
@@ -653,7 +592,6 @@ class Transports(Cases):
         assert body.finished.called and wire.sent()[-1][:3] == (DATA, 1, 1)
         assert wire.connection.state == "QUIESCENT" and wire.pool._timeouts
 
-    @only_subject
     async def test_a_connection_that_its_pool_refuses_is_closed(case):
         wire = Wire().hello()
         wire.pool._putConnection = lambda key, connection: 1 // 0
@@ -663,7 +601,6 @@ class Transports(Cases):
         [note] = case.notes.pop("log")
         assert "ZeroDivisionError" in note, note
 
-    @only_subject
     async def test_a_server_that_reads_nothing_is_not_read_from(case):
         wire = Wire().hello((4, 2**30))
         wire.receive(update(0, 2**30))
@@ -679,17 +616,14 @@ class Transports(Cases):
         assert wire.transport.producerState == "producing"
         assert sum(len(each[3]) for each in wire.sent() if each[0] == DATA) == 540_000
 
-    @only_subject
     async def test_requests_of_one_event_leave_in_one_write(case):
-        wire = Wire().hello()
-        wire.request()
+        wire = asked()
         wire.sent()
         written, body = [], Body(UNKNOWN_LENGTH)
         wire.transport.write = written.append
 
         def again(_):
-            for _ in range(5):
-                wire.request()
+            wire.ask(5)
             wire.request(b"PUT", producer=body)
             for _ in range(3):
                 body.consumer.write(b"part")
@@ -700,21 +634,18 @@ class Transports(Cases):
         assert len(written) == 1 and len(frames(written[0])) == 9, written
 
 
-class Limits(Cases):
+class Limits(Cases, by=only_subject):
     """The limits of a connection."""
 
-    @only_subject
     async def test_requests_wait_while_as_many_are_open_as_the_pool_or_the_server_allow(case):
         for wire, most in [(Wire(maxConcurrentStreams=2).hello(), 2), (Wire().hello((3, 1)), 1), (Wire().hello(), 100)]:
-            for _ in range(150):
-                wire.request()
+            wire.ask(150)
             assert [kind for kind, _ in wire.kinds()] == [HEADERS] * most
             for stream in range(1, 301, 2):
                 wire.receive(respond(stream))
             assert all(result.code == 200 for result in wire.results)
             assert wire.connection.state == "QUIESCENT"
 
-    @only_subject
     async def test_ten_thousand_requests_leave_no_streams(case):
         wire = Wire().hello()
         streams = weakref.WeakSet()
@@ -723,8 +654,7 @@ class Limits(Cases):
             streams.update(wire.connection._streams.values())
             stream = 2 * number + 1
             wire.receive(respond(stream, b"body"))
-            reader = Reader()
-            wire.results.pop().deliverBody(reader)
+            reader = read(wire.results.pop())
             assert reader.data == b"body"
             if number % 500 == 0:
                 wire.sent()
@@ -755,7 +685,3 @@ class Installs(unittest.TestCase):
             "print(couplet_twisted.HTTP2ConnectionPool(reactor).maxConcurrentStreams)",
         ]
         self.assertEqual(python("-c", "\n".join(lines)), "100\n")
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -86,10 +86,9 @@ async def until(case, condition):
         await case.sleep(0.001)
 
 
-class Attempts(Cases):
+class Attempts(Cases, by=only_subject):
     """Which connections are made."""
 
-    @only_subject
     async def test_requests_wait_for_the_first_connection_to_a_server_unless_it_chose_http1(case):
         agent, pool = pooled(case)
         key = (b"https", b"a.example", 443)
@@ -119,10 +118,9 @@ class Attempts(Cases):
         assert len(attempts) == 11
 
 
-class Pools(Cases):
+class Pools(Cases, by=only_subject):
     """Agents and pools over TLS."""
 
-    @only_subject
     async def test_all_requests_share_a_connection(case):
         made, port = listening(case, site(answer))
         agent, pool = pooled(case)
@@ -139,7 +137,6 @@ class Pools(Cases):
         assert (response.length, len(body)) == (3 * MIB, 3 * MIB)
         assert len(made.connections) == 1
 
-    @only_subject
     async def test_both_engines_of_tls_negotiate(case):
         made, port = listening(case, site(answer))
         engines = []
@@ -164,7 +161,6 @@ class Pools(Cases):
             await pool.closeCachedConnections()
         assert engines == ["rustls", "pyOpenSSL"], engines
 
-    @only_subject
     async def test_policies_of_programs_decide_what_tls_offers(case):
         from OpenSSL import SSL
         from twisted.web.iweb import IPolicyForHTTPS
@@ -192,7 +188,6 @@ class Pools(Cases):
             assert response.version[1] == version, (policy, response.version)
             await pool.closeCachedConnections()
 
-    @only_subject
     async def test_a_server_without_http2_gets_http1_on_a_connection_for_each_request(case):
         for protocols in ([b"http/1.1"], []):
             made, port = listening(case, site(answer), protocols)
@@ -206,7 +201,6 @@ class Pools(Cases):
             assert len(made.connections) == 8
             await pool.closeCachedConnections()
 
-    @only_subject
     async def test_plain_http_is_unchanged(case):
         made = Counting(site(answer))
         port = case.reactor.listenTCP(0, made, interface="127.0.0.1").getHost().port
@@ -216,7 +210,6 @@ class Pools(Cases):
         assert all(response.version == (b"HTTP", 1, 1) for response, _ in seen) and len(made.connections) == 5
         await pool.closeCachedConnections()
 
-    @only_subject
     async def test_an_idle_connection_is_closed_after_the_pools_time(case):
         clock = task.Clock()
         import couplet_twisted
@@ -237,7 +230,6 @@ class Pools(Cases):
         await fetched(agent, f"https://localhost:{port}/get/5")
         assert len(made.connections) == 2
 
-    @only_subject
     async def test_closing_the_pool_closes_idle_connections(case):
         made, port = listening(case, H2Peers())
         agent, pool = pooled(case)
@@ -247,7 +239,6 @@ class Pools(Cases):
         await until(case, lambda: made.connections[0].isLost)
         assert not pool._timeouts and not pool._shared
 
-    @only_subject
     async def test_a_pool_that_does_not_persist_closes_each_connection(case):
         import couplet_twisted
 
@@ -259,7 +250,6 @@ class Pools(Cases):
         await until(case, lambda: all(each.isLost for each in made.connections))
         assert not pool._timeouts and not pool._shared
 
-    @only_subject
     async def test_failed_connections_fail_their_requests(case):
         agent, pool = pooled(case)
         port = case.reactor.listenTCP(0, protocol.Factory(), interface="127.0.0.1")
@@ -275,7 +265,6 @@ class Pools(Cases):
             assert result.type is _newclient.ResponseNeverReceived, result
         assert len(made.connections) == 1 and not pool._attempts and not pool._shared
 
-    @only_subject
     async def test_requests_that_wait_for_a_connection_can_be_cancelled(case):
         made, port = listening(case, H2Peers())
         agent, pool = pooled(case)
@@ -299,7 +288,6 @@ class Pools(Cases):
             await case.sleep(0.01)
         assert "log" not in case.notes, case.notes
 
-    @only_subject
     async def test_requests_to_a_server_that_leaves_are_sent_again_on_another_connection(case):
         made, port = listening(case, H2Peers())
         agent, pool = pooled(case)
@@ -313,7 +301,6 @@ class Pools(Cases):
         assert len(made.connections) == 3
         await until(case, lambda: all(each.isLost for each in made.connections[:2]))
 
-    @only_subject
     async def test_requests_on_a_lost_connection_are_sent_again_if_they_are_idempotent(case):
         made, port = listening(case, H2Peers())
         agent, pool = pooled(case)
@@ -330,7 +317,6 @@ class Pools(Cases):
             else:
                 assert result.type is _newclient.ResponseNeverReceived, result
 
-    @only_subject
     async def test_a_server_that_requires_http1_gets_it(case):
         made, port = listening(case, Choosing(site(answer)))
         agent, pool = pooled(case)
@@ -341,7 +327,6 @@ class Pools(Cases):
         assert len(made.connections) == 2, "one for each version"
         await pool.closeCachedConnections()
 
-    @only_subject
     async def test_a_server_with_few_streams_gets_no_more(case):
         made, port = listening(case, H2Peers(streams=3))
         agent, pool = pooled(case)
@@ -351,7 +336,6 @@ class Pools(Cases):
             assert [len(body) for _, body in seen] == list(range(20))
         assert len(made.connections) == 1
 
-    @only_subject
     async def test_keys_of_older_servers_are_forgotten_beyond_a_limit(case):
         agent, pool = pooled(case)
         assert pool.maxRememberedKeys == 1000
@@ -362,7 +346,6 @@ class Pools(Cases):
         assert [key[2] for key in pool._older] == ports[1:]
         await pool.closeCachedConnections()
 
-    @only_subject
     async def test_agents_around_an_agent_work_as_usual(case):
         import gzip
         from http.cookiejar import CookieJar
@@ -385,7 +368,6 @@ class Pools(Cases):
         assert body == b"unpacked" and seen == [(b"HTTP/2", {}), (b"HTTP/2", {b"k": b"v"})], (body, seen)
         assert response.previousResponse.code == 302 and len(made.connections) == 1
 
-    @only_subject
     async def test_requests_leave_no_descriptors_and_no_timers(case):
         made, port = listening(case, site(answer))
         agent, pool = pooled(case)
@@ -459,10 +441,9 @@ def peer(name):
     return unittest.skipUnless(shutil.which(name) or os.environ.get("CI"), f"there is no {name}")
 
 
-class Peers(Cases):
+class Peers(Cases, by=only_subject):
     """Independent servers."""
 
-    @only_subject
     async def test_h2_of_python_answers(case):
         for peer in (H2Peers(), H2Peers(streams=2), H2Peers(window=1000)):
             made, port = listening(case, peer)
@@ -493,7 +474,3 @@ class Peers(Cases):
                 response, body = await fetched(agent, f"{url}/small", b"POST", producer=upload)
                 assert response.code == 200, (option, response.code)
                 await pool.closeCachedConnections()
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -1,7 +1,6 @@
 """HTTP/2 for clients: a program sees the same events as over HTTP/1.1."""
 
 import random
-import unittest
 
 from twisted.internet import error
 from twisted.python.failure import Failure
@@ -289,10 +288,9 @@ class Chaos:
             assert holds == ["pause", "resume"] * (len(holds) // 2) + ["pause"] * (len(holds) % 2), body.events
 
 
-class Programs(Cases):
+class Programs(Cases, by=only_subject):
     """The same programs over HTTP/1.1 and HTTP/2."""
 
-    @only_subject
     async def test_everything_ends_whatever_a_program_and_its_server_do(case):
         for seed in range(2000):
             try:
@@ -303,7 +301,6 @@ class Programs(Cases):
         notes = [note for note in case.notes.pop("log", []) if "WrongBodyLength" not in note]
         assert not notes, notes[:3]
 
-    @only_subject
     async def test_a_program_sees_the_same_as_over_http1(case):
         kinds = set()
         for seed in range(2000):
@@ -314,7 +311,3 @@ class Programs(Cases):
             assert older == newer, (seed, older, newer)
             kinds.update(each[1] for each in newer if isinstance(each, tuple) and isinstance(each[0], str))
         assert len(kinds) >= 4, kinds
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -9,7 +9,6 @@ import itertools
 import os
 import socket
 import ssl as peers_ssl
-import struct
 import sys
 import tempfile
 import threading
@@ -21,7 +20,8 @@ from twisted.internet.threads import deferToThread
 from zope.interface import implementer
 
 from kit import certificates
-from kit.cases import Cases, case, only_subject
+from kit.cases import Cases, only_subject
+from kit.connections import quiet, reset
 
 # More than the buffers of the system hold.
 BIG = 3 << 20
@@ -221,7 +221,7 @@ def same_for_rustls(names, outcome):
     """An outcome over TLS, without the differences of rustls that the README names."""
     first, moment, then = names
     saw, *events = outcome
-    if then in LATE and moment != "while output is unsent":
+    if then in LATE and moment in ("in the next iteration", "after the end of the output"):
         saw = saw.split(", ")[-1]
     if then in ABORT:
         # Of a connection that is lost or aborted.
@@ -279,9 +279,7 @@ async def over_sockets(case, listens, connects, earlier, calls, kind, alike=None
                     getattr(skt, "unwrap", bool)()
                 return saw
 
-        factory = protocol.Factory()
-        factory.noisy = False
-        factory.buildProtocol = lambda _: made
+        factory = quiet(lambda: made)
         port = listens(factory)
         # Accepted sockets inherit it: much output stays unsent.
         port.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
@@ -293,12 +291,6 @@ async def over_sockets(case, listens, connects, earlier, calls, kind, alike=None
         return [await saw, *events]
 
     await table(case, run, earlier, calls, alike=alike)
-
-
-def reset(skt):
-    """Closes the socket with a reset."""
-    skt.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    skt.close()
 
 
 def context():
@@ -347,15 +339,12 @@ class Closing(Cases):
 
         await over_sockets(case, listens, connects, earlier, calls, kind)
 
-    @case
     async def test_over_tcp(case):
         await Closing.over_tcp(case, Closed)
 
-    @case
     async def test_over_tcp_with_half_closes(case):
         await Closing.over_tcp(case, HalfClosed)
 
-    @case
     async def test_over_tcp_in_a_timed_call(case):
         class Timed(HalfClosed):
             def dataReceived(self, data):
@@ -363,7 +352,6 @@ class Closing(Cases):
 
         await Closing.over_tcp(case, Timed, CLOSES | ABORTS, CALLS | ABORT)
 
-    @case
     async def test_of_a_client_in_connection_made(case):
         async def run(first, moment, then):
             noting, reads = Noting(), threading.Event()
@@ -387,7 +375,6 @@ class Closing(Cases):
 
         await table(case, run, SOCKETS, CALLS | HALF | ABORT)
 
-    @case
     async def test_over_unix_sockets(case):
         folder = tempfile.mkdtemp(dir=".")
         names = itertools.count()
@@ -445,23 +432,18 @@ class Closing(Cases):
         known = "- AttributeError: 'NoneType' object has no attribute 'bio_read'"
         case.notes["log"] = [note for note in case.notes.get("log", ()) if note != known]
 
-    @case
     async def test_over_tls(case):
         await Closing.over_tls(case, "rustls")
 
-    @case
     async def test_over_tls_by_pyopenssl(case):
         await Closing.over_tls(case, "pyOpenSSL")
 
-    @case
     async def test_over_started_tls(case):
         await Closing.over_tls(case, "rustls", True)
 
-    @case
     async def test_over_started_tls_by_pyopenssl(case):
         await Closing.over_tls(case, "pyOpenSSL", True)
 
-    @case
     async def test_of_standard_input_and_output(case):
         async def run(first, moment, then):
             noting, reads = Noting(), threading.Event()
@@ -488,7 +470,6 @@ class Closing(Cases):
 
         await table(case, run, CLOSES | PRODUCING, CALLS | HALF, 60)
 
-    @case
     async def test_of_a_childs_input(case):
         program = (
             "import os, zlib\n"
@@ -559,14 +540,12 @@ class Closing(Cases):
         """Each call that sends reports a loss that was held back: a connection that neither reads nor writes is
         reset, and neither reactor notices. `build` makes a protocol that stops to read, and then notes `idle`."""
         calls = CALLS | HALF | ABORT
-        quiet = ["write nothing", "registerProducer, push", "pauseProducing", "unregisterProducer", *others]
+        unheard = ["write nothing", "registerProducer, push", "pauseProducing", "unregisterProducer", *others]
 
         async def one(name):
             noting = Noting()
             made = build(noting)
-            factory = protocol.Factory()
-            factory.noisy = False
-            factory.buildProtocol = lambda _: made
+            factory = quiet(lambda: made)
             port = listens(factory)
             peer = await deferToThread(connects, port.getHost())
             while not noting.events:
@@ -585,9 +564,8 @@ class Closing(Cases):
             if not noting.lost.called:
                 made.transport.abortConnection()
 
-        await defer.gatherResults([defer.ensureDeferred(one(name)) for name in calls if name not in quiet])
+        await defer.gatherResults([defer.ensureDeferred(one(name)) for name in calls if name not in unheard])
 
-    @case
     async def test_a_loss_that_was_held_back_is_reported_by_each_call_that_sends(case):
         """The peer ends its stream and gets an answer before the reset."""
 
@@ -608,7 +586,8 @@ class Closing(Cases):
         # Under epoll the reason is a matter of time, and the end of the peer's stream is reported a second time.
         others = ["abortConnection, write", "resumeProducing"]
         build = lambda noting: Answers(noting, None)
-        await Closing.held_back(case, lambda factory: case.reactor.listenTCP(0, factory, interface="127.0.0.1"), connects, build, others)
+        listens = lambda factory: case.reactor.listenTCP(0, factory, interface="127.0.0.1")
+        await Closing.held_back(case, listens, connects, build, others)
 
     async def held_back_over_tls(case, engine):
         options = certificates.made("localhost", "localhost").options()
@@ -627,23 +606,21 @@ class Closing(Cases):
             def act(transport):
                 transport.pauseProducing()
                 noting.note("idle", getattr(transport, "tls_engine", engine))
+
             return HalfClosed(noting, act)
 
         await Closing.held_back(case, listens, connects, idle)
 
-    @case
     async def test_a_loss_that_was_held_back_over_tls(case):
         await Closing.held_back_over_tls(case, "rustls")
 
-    @case
     async def test_a_loss_that_was_held_back_over_tls_by_pyopenssl(case):
         await Closing.held_back_over_tls(case, "pyOpenSSL")
 
 
-class Kept(Cases):
+class Kept(Cases, by=only_subject):
     """Outcomes that differ from the model's, as the README says."""
 
-    @only_subject
     async def test_calls_keep_the_promises_of_their_interfaces(case):
         class Waits:
             """A producer that is asked once more after it has unregistered."""
@@ -688,8 +665,7 @@ class Kept(Cases):
         async def outcome(act, is_unix):
             noting = Noting()
             made = HalfClosed(noting, act)
-            factory = protocol.Factory.forProtocol(lambda: made)
-            factory.noisy = False
+            factory = quiet(lambda: made)
             path = os.path.join(tempfile.mkdtemp(dir="."), "socket")
             listening = [case.reactor.listenUNIX, path] if is_unix else [case.reactor.listenTCP, 0]
             port = listening[0](listening[1], factory)

@@ -7,7 +7,8 @@ import weakref
 
 from twisted.internet import defer, protocol
 
-from kit.cases import Cases, case, only_subject
+from kit.cases import Cases, only_subject
+from kit.connections import ended, quiet
 
 
 def forgotten(case, party, references):
@@ -46,8 +47,7 @@ class Stored(protocol.Protocol):
 
 def storing(case, kind=protocol.ClientFactory):
     """A factory of `Stored` that refers to its protocols."""
-    factory = kind.forProtocol(Stored)
-    factory.noisy = False
+    factory = quiet(Stored, kind)
     factory.made, factory.everyone, factory.lost = [weakref.ref(factory)], [], defer.Deferred()
     return factory
 
@@ -55,7 +55,6 @@ def storing(case, kind=protocol.ClientFactory):
 class Cycles(Cases):
     """Objects in a cycle are collected when they are no longer in use, as under the model."""
 
-    @case
     async def test_connections_and_their_factories(case):
         references = []
 
@@ -68,7 +67,7 @@ class Cycles(Cases):
             while not asking.everyone:
                 await case.sleep(0.001)
             asking.everyone[0].transport.write(b"end")
-            await defer.gatherResults([serving.lost, asking.lost])
+            await ended(serving, asking)
             await port.stopListening()
             serving.made.append(weakref.ref(port))
 
@@ -77,7 +76,6 @@ class Cycles(Cases):
         case.say("made", [len(made) for made in references])
         forgotten(case, "connections", sum(references, []))
 
-    @case
     async def test_a_connection_that_failed(case):
         with socket.socket() as taken:
             # This port is bound, but does not listen.
@@ -97,7 +95,6 @@ class Cycles(Cases):
             await case.sleep(0.02)
         forgotten(case, "attempt", references)
 
-    @case
     async def test_a_connection_that_is_given_up(case):
         # The backlog is full: connects are neither accepted nor refused.
         full = socket.create_server(("127.0.0.1", 0), backlog=0)
@@ -124,7 +121,6 @@ class Cycles(Cases):
         for other in [full, *others]:
             other.close()
 
-    @case
     async def test_timed_calls_that_refer_to_themselves(case):
         def made(delay):
             def call():
@@ -154,7 +150,6 @@ class Cycles(Cases):
         gc.collect()
         assert [reference() for reference in references] == [None, None]
 
-    @case
     async def test_a_port_that_was_stopped(case):
         factory = storing(case, protocol.ServerFactory)
         port = case.reactor.listenTCP(0, factory, interface="127.0.0.1")
@@ -167,7 +162,6 @@ class Cycles(Cases):
         await case.sleep(0.02)
         forgotten(case, "port", references)
 
-    @case
     async def test_readers_that_were_removed(case):
         from twisted.internet import abstract
 
@@ -192,7 +186,6 @@ class Cycles(Cases):
         for end in ends:
             end.close()
 
-    @case
     async def test_a_reactor_of_its_own(case):
         kind = type(case.reactor)
         before = len(os.listdir("/proc/self/fd"))

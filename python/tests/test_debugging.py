@@ -50,7 +50,7 @@ def until_written(file):
         pass
 
 
-class Dumps(Cases):
+class Dumps(Cases, by=only_subject):
     """Dumps of `faulthandler`, triggered by a timer or a signal."""
 
     @staticmethod
@@ -60,7 +60,6 @@ class Dumps(Cases):
         missing = [function for function in functions if function not in found]
         assert not missing, f"{missing} are not in this order in {frames(file)}"
 
-    @only_subject
     async def test_later_while_the_loop_waits(case):
         with tempfile.NamedTemporaryFile("w+") as file:
             faulthandler.dump_traceback_later(0.02, file=file)
@@ -68,7 +67,6 @@ class Dumps(Cases):
             await threads.deferToThread(until_written, file)
             Dumps.check(file, "until_written", "mainLoop", "run")
 
-    @only_subject
     async def test_later_while_a_protocol_runs(case):
         with tempfile.NamedTemporaryFile("w+") as file:
 
@@ -79,7 +77,6 @@ class Dumps(Cases):
             await while_called(case, busy)
             Dumps.check(file, "until_written", "busy", "dataReceived", "mainLoop", "run")
 
-    @only_subject
     async def test_by_a_signal_while_the_loop_waits(case):
         with tempfile.NamedTemporaryFile("w+") as file:
             faulthandler.register(signal.SIGUSR1, file=file, all_threads=False)
@@ -93,7 +90,6 @@ class Dumps(Cases):
             # The loop continues.
             await case.sleep(0.001)
 
-    @only_subject
     async def test_by_a_signal_while_a_protocol_runs(case):
         with tempfile.NamedTemporaryFile("w+") as file:
             faulthandler.register(signal.SIGUSR1, file=file, all_threads=False)
@@ -133,7 +129,6 @@ class Tracing(Cases):
         for name in NAMES:
             case.say("seen", name, seen.count(name))
 
-    @case
     async def test_settrace(case):
         seen = []
         sys.settrace(lambda frame, event, _: seen.append(frame.f_code.co_name))
@@ -141,7 +136,6 @@ class Tracing(Cases):
         sys.settrace(None)
         Tracing.note(case, seen)
 
-    @case
     async def test_setprofile(case):
         seen = []
         sys.setprofile(lambda frame, event, _: event == "call" and seen.append(frame.f_code.co_name))
@@ -160,7 +154,6 @@ class Tracing(Cases):
         tool.set_events(tool.PROFILER_ID, 0)
         Tracing.note(case, seen)
 
-    @case
     async def test_cprofile(case):
         profile = cProfile.Profile()
         profile.enable()

@@ -8,7 +8,8 @@ from twisted.internet import defer, interfaces, protocol
 from zope.interface import providedBy
 
 from kit import certificates
-from kit.cases import Cases, case
+from kit.cases import Cases
+from kit.connections import quiet
 
 COUNT = 20
 
@@ -93,9 +94,7 @@ class Descriptors(Cases):
                 servers = [Early(names if of == "server" else []) for _ in range(COUNT)]
                 clients = [Early(names if of == "client" else []) for _ in range(COUNT)]
                 waiting = iter(servers)
-                factory = protocol.Factory()
-                factory.noisy = False
-                factory.buildProtocol = lambda _: next(waiting)
+                factory = quiet(lambda: next(waiting))
                 port = listen(factory)
                 listening = descriptors()
                 for client in clients:
@@ -111,7 +110,6 @@ class Descriptors(Cases):
                 await port.stopListening()
         case.say("end", descriptors() - before)
 
-    @case
     async def test_tcp(case):
         made = protocol.Protocol()
         await case.connect(case.listen(lambda: protocol.Protocol()), made)
@@ -127,7 +125,6 @@ class Descriptors(Cases):
 
         await Descriptors.count(case, listen, connect)
 
-    @case
     async def test_unix(case):
         from twisted.internet import endpoints
 
@@ -139,7 +136,6 @@ class Descriptors(Cases):
 
         await Descriptors.count(case, listen, connect)
 
-    @case
     async def test_tls(case):
         from twisted.internet import endpoints, ssl
 

@@ -2,11 +2,10 @@
 
 import os
 import socket
-import unittest
 
 from twisted.internet import defer, error, protocol
 
-from kit.cases import Cases, case, only_subject
+from kit.cases import Cases, only_subject
 
 
 class Factory(protocol.ClientFactory):
@@ -66,7 +65,6 @@ class Busy:
 class Dialling(Cases):
     """Connects over TCP and to UNIX sockets."""
 
-    @case
     async def test_a_connect_that_waits_can_be_stopped(case):
         with Busy() as busy:
             for end in ("stopConnecting", "disconnect"):
@@ -78,14 +76,12 @@ class Dialling(Cases):
                 await factory.ended
                 case.say("client", connector.state)
 
-    @case
     async def test_a_connect_that_waits_too_long(case):
         with Busy() as busy:
             factory = Factory(case)
             case.reactor.connectTCP(*busy.address, factory, timeout=0.05)
             await factory.ended
 
-    @case
     async def test_a_connect_that_waits_fails_at_the_end_of_the_run(case):
         busy = Busy()
         case.reactor.connectTCP(*busy.address, Factory(case))
@@ -115,7 +111,6 @@ class Dialling(Cases):
                 await stopped.ended
         assert not case.reactor.getDelayedCalls()
 
-    @case
     async def test_connects_that_fail(case):
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
@@ -136,7 +131,6 @@ class Dialling(Cases):
                 else:
                     await factory.ended
 
-    @case
     async def test_factories_that_decline_or_raise(case):
         def fail():
             raise ValueError("as asked")
@@ -147,7 +141,6 @@ class Dialling(Cases):
             case.reactor.connectTCP("127.0.0.1", port, factory)
             await factory.ended
 
-    @case
     async def test_a_factory_connects_again_in_its_callback(case):
         port = case.listen(protocol.Protocol)
         left = 3
@@ -167,7 +160,3 @@ class Dialling(Cases):
         await factory.made
         connector.disconnect()
         await factory.ended
-
-
-if __name__ == "__main__":
-    unittest.main()

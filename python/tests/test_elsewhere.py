@@ -1,36 +1,27 @@
 """Other threads use the reactor and its transports."""
 
-import subprocess
-import sys
+import functools
 import threading
 
-from twisted.internet import defer, protocol, threads
+from twisted.internet import protocol
 
-from kit import reactors
-from kit.cases import SUBJECT, Cases, case, only_subject
-from test_streams import Echo, Noting
-
-
-def in_thread(function, *args):
-    """A Deferred of a function's result in another thread."""
-    return threads.deferToThread(function, *args)
+from kit import reactors, running
+from kit.cases import SUBJECT, Cases, only_subject
+from kit.connections import Echo, Noting, Source, close, ended, in_thread, pair, quiet
 
 
-async def pair(case, server=None):
-    """A server and its connected client."""
-    server, client = server or Noting(case, "server"), Noting(case, "client")
-    await case.connect(case.listen(lambda: server), client)
-    # Wait until both are connected.
+async def settled(case, server=None):
+    """A server and its connected client, when both are connected."""
+    both = await pair(case, server)
     await case.sleep(0.01)
-    return server, client
+    return both
 
 
 class Transports(Cases):
     """The reactor's thread carries out the requests of another thread in order."""
 
-    @case
     async def test_bytes_are_sent_in_order(case):
-        server, client = await pair(case)
+        server, client = await settled(case)
 
         def write():
             for number in range(100):
@@ -42,7 +33,7 @@ class Transports(Cases):
             client.transport.loseConnection()
 
         await in_thread(write)
-        await defer.gatherResults([client.lost, server.lost])
+        await ended(client, server)
         expected = b"".join(b"%d,abc," % number for number in range(100)) + b"first"
         case.say("sent", server.size == len(expected))
 
@@ -54,7 +45,7 @@ class Transports(Cases):
             def dataReceived(self, data):
                 got.append(data)
 
-        server, client = await pair(case, Server(case, "server"))
+        server, client = await settled(case, Server(case, "server"))
         changing = bytearray(b"first")
 
         def write():
@@ -62,13 +53,11 @@ class Transports(Cases):
             changing[:] = b"other"
 
         await in_thread(write)
-        client.transport.loseConnection()
-        await defer.gatherResults([client.lost, server.lost])
+        await close(client, server)
         assert b"".join(got) == b"first", got
 
-    @case
     async def test_text_is_refused_at_once(case):
-        server, client = await pair(case)
+        server, client = await settled(case)
 
         def write(data):
             try:
@@ -77,38 +66,31 @@ class Transports(Cases):
                 return isinstance(error, TypeError)
 
         case.say("text", await in_thread(write, "text"))
-        client.transport.loseConnection()
-        await defer.gatherResults([client.lost, server.lost])
+        await close(client, server)
 
-    @case
     async def test_addresses(case):
-        server, client = await pair(case)
+        server, client = await settled(case)
         for each in (server.transport, client.transport):
             here = each.getHost(), each.getPeer()
             case.say("same", here == await in_thread(lambda: (each.getHost(), each.getPeer())))
         case.say("both", server.transport.getPeer() == client.transport.getHost())
-        client.transport.loseConnection()
-        await defer.gatherResults([client.lost, server.lost])
+        await close(client, server)
 
-    @case
     async def test_addresses_that_the_thread_is_the_first_to_ask_for(case):
-        server, client = await pair(case)
+        server, client = await settled(case)
         peer, host = await in_thread(lambda: (server.transport.getPeer(), server.transport.getHost()))
         case.say("server", peer == client.transport.getHost(), host == client.transport.getPeer())
-        client.transport.loseConnection()
-        await defer.gatherResults([client.lost, server.lost])
+        await close(client, server)
 
-    @case
     async def test_a_close(case):
-        server, client = await pair(case)
+        server, client = await settled(case)
         await in_thread(server.transport.loseConnection)
-        await defer.gatherResults([client.lost, server.lost])
+        await ended(client, server)
 
-    @case
     async def test_an_abort(case):
-        server, client = await pair(case)
+        server, client = await settled(case)
         await in_thread(server.transport.abortConnection)
-        await defer.gatherResults([client.lost, server.lost])
+        await ended(client, server)
 
     # The model does not handle this call from another thread.
     @only_subject
@@ -120,14 +102,13 @@ class Transports(Cases):
                 reasons.append(reason.type.__name__)
                 self.lost.callback(None)
 
-        server, client = await pair(case, Server(case, "server"))
+        server, client = await settled(case, Server(case, "server"))
         await in_thread(client.transport.loseWriteConnection)
-        await defer.gatherResults([client.lost, server.lost])
+        await ended(client, server)
         assert reasons == ["ConnectionDone"], reasons
 
-    @case
     async def test_a_pause_and_a_resume(case):
-        server, client = await pair(case)
+        server, client = await settled(case)
         await in_thread(server.transport.pauseProducing)
         await case.sleep(0.02)
         client.transport.write(b"x")
@@ -136,12 +117,11 @@ class Transports(Cases):
         await in_thread(server.transport.resumeProducing)
         await server.wanted(1)
         case.say("resumed", server.size)
-        client.transport.loseConnection()
-        await defer.gatherResults([client.lost, server.lost])
+        await close(client, server)
 
     @only_subject
     async def test_a_write_meets_the_loss_of_a_paused_connection(case):
-        server, client = await pair(case)
+        server, client = await settled(case)
         server.transport.pauseProducing()
         client.transport.abortConnection()
         await client.lost
@@ -150,37 +130,23 @@ class Transports(Cases):
         await in_thread(server.transport.write, b"x")
         await server.lost
 
-    @case
     async def test_producers(case):
-        class Producer:
-            def resumeProducing(self):
-                case.say("producer", "resume")
-
-            def pauseProducing(self):
-                case.say("producer", "pause")
-
-            def stopProducing(self):
-                case.say("producer", "stop")
-
-        server, client = await pair(case)
-        await in_thread(client.transport.registerProducer, Producer(), True)
+        server, client = await settled(case)
+        await in_thread(client.transport.registerProducer, Source(functools.partial(case.say, "producer")), True)
         await case.sleep(0.01)
         case.say("registered", client.transport.producer is not None)
         await in_thread(client.transport.unregisterProducer)
         await case.sleep(0.01)
         case.say("registered", client.transport.producer is not None)
-        client.transport.loseConnection()
-        await defer.gatherResults([client.lost, server.lost])
+        await close(client, server)
 
-    @case
     async def test_options(case):
-        server, client = await pair(case)
+        server, client = await settled(case)
         await in_thread(client.transport.setTcpNoDelay, True)
         await in_thread(client.transport.setTcpKeepAlive, True)
         await case.sleep(0.01)
         case.say("options", client.transport.getTcpNoDelay(), client.transport.getTcpKeepAlive())
-        client.transport.loseConnection()
-        await defer.gatherResults([client.lost, server.lost])
+        await close(client, server)
 
     @only_subject
     async def test_one_warning_says_where(case):
@@ -193,7 +159,7 @@ class Transports(Cases):
                 warnings.append(event["stack"])
 
         globalLogPublisher.addObserver(observe)
-        server, client = await pair(case)
+        server, client = await settled(case)
 
         def culprit():
             client.transport.write(b"x")
@@ -201,11 +167,9 @@ class Transports(Cases):
 
         await in_thread(culprit)
         await in_thread(culprit)
-        client.transport.loseConnection()
-        await defer.gatherResults([client.lost, server.lost])
+        await close(client, server)
         assert len(warnings) == 1 and "in culprit" in warnings[0], warnings
 
-    @case
     async def test_a_remote_reference_that_another_thread_collects(case):
         # PB notifies the peer in `__del__`.
         class Writing:
@@ -215,19 +179,17 @@ class Transports(Cases):
             def __del__(self):
                 self.transport.write(b"gone")
 
-        server, client = await pair(case)
+        server, client = await settled(case)
         kept = [Writing(client.transport) for _ in range(51)]
         await in_thread(kept.clear)
         await server.wanted(51 * 4)
         case.say("server", server.size)
-        client.transport.loseConnection()
-        await defer.gatherResults([client.lost, server.lost])
+        await close(client, server)
 
 
 class Time(Cases):
     """Timed calls that another thread requests and changes."""
 
-    @case
     async def test_calls_are_made_moved_and_cancelled(case):
         later = case.reactor.callLater
 
@@ -252,7 +214,6 @@ class Time(Cases):
         case.say("active", cancelled.active(), moved.active(), delayed.active(), cancelled.cancelled, moved.called)
         case.say("count", len(case.reactor.getDelayedCalls()))
 
-    @case
     async def test_a_call_that_is_cancelled_while_it_is_due(case):
         async def cancel():
             await in_thread(call.cancel)
@@ -268,15 +229,10 @@ class Time(Cases):
 class Ports(Cases):
     """Ports and clients that another thread requests."""
 
-    @case
     async def test_a_port_and_a_client(case):
         server, client = Echo(case, "server"), Noting(case, "client")
-        listening = protocol.Factory()
-        listening.noisy = False
-        listening.buildProtocol = lambda address: server
-        dialling = protocol.ClientFactory()
-        dialling.noisy = False
-        dialling.buildProtocol = lambda address: client
+        listening = quiet(lambda: server)
+        dialling = quiet(lambda: client, protocol.ClientFactory)
 
         def elsewhere():
             port = case.reactor.listenTCP(0, listening, interface="127.0.0.1")
@@ -287,14 +243,14 @@ class Ports(Cases):
         await case.sleep(0.05)
         client.transport.write(b"hello")
         await client.wanted(5)
-        client.transport.loseConnection()
-        await defer.gatherResults([client.lost, server.lost])
+        await close(client, server)
 
 
 MADE = """
 import os, sys, threading
-from kit import reactors
+from kit import reactors, running
 reactor = reactors.install(sys.argv[1])
+from kit.connections import Reader
 from twisted.internet import protocol
 from twisted.python import log
 log.addObserver(lambda event: event.get("isError") and print("log", event.get("why"), event["failure"].type.__name__))
@@ -308,10 +264,9 @@ class Running(Cases):
         """A program's status and output under the subject, which must be the same as under the model."""
         said = []
         for name in names or (reactors.MODEL, SUBJECT):
-            command = [sys.executable, "-c", MADE + text, name]
-            ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
+            status, printed = running.ended("-c", MADE + text, name)
             # The reactors may serve the sides of a connection in different order.
-            said.append((ended.returncode, "".join(sorted((ended.stdout + ended.stderr).splitlines(True)))))
+            said.append((status, "".join(sorted(printed.splitlines(True)))))
         self.assertEqual(said[0], said[-1])
         return said[0]
 
@@ -339,16 +294,11 @@ other.stopListening()
 factory = protocol.ClientFactory.forProtocol(Client)
 reactor.connectTCP("127.0.0.1", port.getHost().port, factory)
 reading, writing = os.pipe()
-class Reader:
-    def __init__(self, fd): self.fd = fd
-    def fileno(self): return self.fd
-    def logPrefix(self): return "reader"
-    def connectionLost(self, reason): pass
-    def doRead(self):
-        print("read", os.read(reading, 10))
-        reactor.removeReader(self)
-reactor.addReader(Reader(reading))
-ended = Reader(os.dup(reading))
+def read(self):
+    print("read", os.read(reading, 10))
+    reactor.removeReader(self)
+reactor.addReader(Reader(reading, read))
+ended = Reader(os.dup(reading), read)
 reactor.addReader(ended)
 reactor.removeReader(ended)
 os.close(ended.fd)
@@ -372,18 +322,13 @@ print("ended", not thread.is_alive(), reactor.running)
     def test_what_cannot_be_watched_is_known_before_the_run(self):
         self.program(
             """
-class Reader:
-    def __init__(self, fd): self.fd = fd
-    def fileno(self): return self.fd
-    def logPrefix(self): return "reader"
-    def connectionLost(self, reason): pass
-    def doRead(self):
-        print("read", len(os.read(self.fd, 10)))
-        reactor.removeReader(self)
-        reactor.stop()
-reactor.addReader(Reader(os.open(sys.executable, os.O_RDONLY)))
+def read(self):
+    print("read", len(os.read(self.fd, 10)))
+    reactor.removeReader(self)
+    reactor.stop()
+reactor.addReader(Reader(os.open(sys.executable, os.O_RDONLY), read))
 try:
-    reactor.addReader(Reader(9999))
+    reactor.addReader(Reader(9999, read))
 except OSError as error:
     print(error.errno)
 reactor.run()

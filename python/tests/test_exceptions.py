@@ -9,7 +9,7 @@ import unittest
 
 from twisted.internet import abstract, defer, protocol
 
-from kit.cases import Cases, case
+from kit.cases import Cases
 
 
 class Foreign(BaseException):
@@ -79,22 +79,18 @@ def quiet(case):
 class Exceptions(Cases):
     """The error is logged, the connection is lost or not, as under the model, and the loop continues."""
 
-    @case
     async def test_in_connection_made(case):
         for kind in KINDS:
             await connection(case, "made", kind("raised"))
 
-    @case
     async def test_in_data_received(case):
         for kind in KINDS:
             await connection(case, "data", kind("raised"))
 
-    @case
     async def test_in_connection_lost(case):
         for kind in KINDS:
             await connection(case, "lost", kind("raised"))
 
-    @case
     async def test_in_build_protocol(case):
         def build():
             raise errors.pop()
@@ -108,7 +104,6 @@ class Exceptions(Cases):
             client.transport.abortConnection()
         case.say("left", len(errors))
 
-    @case
     async def test_in_timed_calls(case):
         def call(error):
             raise error
@@ -117,7 +112,6 @@ class Exceptions(Cases):
             case.reactor.callLater(0, call, kind("raised"))
         await case.sleep(0.02)
 
-    @case
     async def test_in_calls_from_threads(case):
         def call(error):
             raise error
@@ -126,7 +120,6 @@ class Exceptions(Cases):
             case.reactor.callInThread(case.reactor.callFromThread, call, kind("raised"))
             await case.sleep(0.02)
 
-    @case
     async def test_in_readers(case):
         for kind in [*KINDS, KeyboardInterrupt]:
             reads, writes = os.pipe()
@@ -150,7 +143,6 @@ class Exceptions(Cases):
             os.close(reads)
             os.close(writes)
 
-    @case
     async def test_in_a_signals_handler_while_the_loop_waits(case):
         def handle(*_):
             raise errors.pop()
@@ -162,13 +154,11 @@ class Exceptions(Cases):
             await case.sleep(0.1)
         case.say("left", len(errors))
 
-    @case
     async def test_an_interrupt_in_a_protocol(case):
         for where in ("made", "data", "lost"):
             await connection(case, where, KeyboardInterrupt("raised"))
         quiet(case)
 
-    @case
     async def test_an_interrupt_in_a_timed_call(case):
         def call():
             raise KeyboardInterrupt("raised")

@@ -1,9 +1,8 @@
 """Rust futures as Deferreds and Deferreds in Rust futures, by the extension module of examples/futures."""
 
+import contextlib
 import contextvars
 import os
-import subprocess
-import sys
 import threading
 import time
 import unittest
@@ -12,9 +11,13 @@ import weakref
 from twisted.internet import defer, task, threads
 from twisted.internet.testing import MemoryReactorClock
 
-from kit import environment, reactors
-from kit.cases import SUBJECT, Cases, case
+from kit import environment, reactors, running
+from kit.cases import SUBJECT, Cases
 import test_memory
+
+# In the processes of the programs: `setUpModule` builds it.
+with contextlib.suppress(ImportError):
+    from rust_futures import each, end_runtime, mean, sleep
 
 PROGRAM = """
 import os, sys, time
@@ -55,8 +58,6 @@ async def outcome(deferred):
 
 async def ended():
     """Ends all futures on tokio, and waits until their effects have arrived."""
-    from rust_futures import end_runtime, sleep
-
     end_runtime()
     # Calls to the reactor's thread are made in order.
     await sleep(0, None)
@@ -69,29 +70,20 @@ CANCELLED = "CancelledError: "
 class Outcomes(Cases):
     """A Deferred fires with the output of its future."""
 
-    @case
     async def test_values_and_errors(case):
-        from rust_futures import mean, sleep
-
         expect(await outcome(sleep(0, "slept")), "slept")
         expect(await outcome(mean("1 2 6")), 3)
         expect(await outcome(mean("1 x")), "ValueError: invalid digit found in string")
         expect(await outcome(mean("")), "RuntimeError: a Rust future panicked: attempt to divide by zero")
 
-    @case
     async def test_a_second_result_is_logged(case):
-        from rust_futures import sleep
-
         first = sleep(1000, "ours")
         first.callback("the program's")
         expect(await first, "the program's")
         await ended()
         expect(case.notes, {"log": ["- AlreadyCalledError: "]})
 
-    @case
     async def test_deferreds_and_coroutines_in_a_future(case):
-        from rust_futures import each, sleep
-
         async def coroutine(value):
             return await sleep(0, value)
 
@@ -112,17 +104,11 @@ class Outcomes(Cases):
                 found = await outcome(each(function, [1, 2, 3], is_beside))
                 expect(found, "ZeroDivisionError: integer division or modulo by zero")
 
-    @case
     async def test_functions_are_called_in_the_reactors_thread(case):
-        from rust_futures import each
-
         for is_beside in PLACES.values():
             expect(await each(lambda _: threading.get_ident(), [None], is_beside), [threading.get_ident()])
 
-    @case
     async def test_a_turn_inside_of_a_call(case):
-        from rust_futures import each, sleep
-
         def turns(value):
             inner = sleep(0, value)
             while not inner.called:
@@ -132,28 +118,19 @@ class Outcomes(Cases):
         for is_beside in PLACES.values():
             expect(await each(turns, [1, 2], is_beside), [1, 2])
 
-    @case
     async def test_another_thread_may_not_make_a_future_of_the_reactors(case):
-        from rust_futures import each
-
         made = await threads.deferToThread(lambda: [each(lambda value: value, [1], False)])
         found = await outcome(made[0])
         expect(found, "RuntimeError: cannot poll a Rust future: it was made in another thread than the reactor's")
 
-    @case
     async def test_the_end_of_the_runtime_fails_its_deferreds(case):
-        from rust_futures import each, end_runtime, sleep
-
         pending = [sleep(1000, None), each(lambda _: defer.Deferred(), [None], True)]
         end_runtime()
         for deferred in pending:
             expect(await outcome(deferred), DROPPED)
         expect(await outcome(sleep(0, "slept")), "slept")
 
-    @case
     async def test_the_end_of_the_runtime_inside_of_a_call(case):
-        from rust_futures import each, end_runtime
-
         def end(value):
             end_runtime()
             while not deferred.called:
@@ -164,10 +141,7 @@ class Outcomes(Cases):
         expect(await outcome(deferred), DROPPED)
         expect(case.notes, {})
 
-    @case
     async def test_another_reactor(case):
-        from rust_futures import sleep
-
         called = threading.Event()
 
         class Fake(MemoryReactorClock):
@@ -187,10 +161,7 @@ class Outcomes(Cases):
 class Cancellation(Cases):
     """A cancelled Deferred drops its future, and a dropped future cancels the Deferred it awaits."""
 
-    @case
     async def test_a_cancelled_deferred_fails_immediately_and_frees_its_future(case):
-        from rust_futures import sleep
-
         freed = defer.Deferred()
         thing = Thing()
         reference = weakref.ref(thing, lambda _: case.reactor.callFromThread(freed.callback, None))
@@ -202,10 +173,7 @@ class Cancellation(Cases):
         await freed
         expect(reference(), None)
 
-    @case
     async def test_a_dropped_future_cancels_its_deferred(case):
-        from rust_futures import each
-
         for is_beside in PLACES.values():
             asked, cancelled = defer.Deferred(), defer.Deferred()
             inner = defer.Deferred(lambda _: cancelled.callback("cancelled"))
@@ -224,10 +192,7 @@ class Cancellation(Cases):
             expect(await outcome(outer), CANCELLED)
             expect(await cancelled, "cancelled")
 
-    @case
     async def test_a_cancelled_future_calls_nothing(case):
-        from rust_futures import each, mean
-
         cancelled = each(lambda _: case.say("cancelled", "called"), [None], True)
         # Time for its first poll, and for other futures to occupy both threads: it is dropped late.
         time.sleep(0.01)
@@ -239,10 +204,7 @@ class Cancellation(Cases):
         await ended()
         expect(case.notes, {})
 
-    @case
     async def test_a_future_cancels_its_own_deferred(case):
-        from rust_futures import each, sleep
-
         def cancel(value):
             if value == 1:
                 return sleep(0, None)
@@ -256,10 +218,7 @@ class Cancellation(Cases):
             expect(await outcome(deferred), CANCELLED)
             expect(await cancelled, "cancelled")
 
-    @case
     async def test_the_end_of_the_awaited_deferred_ends_the_future(case):
-        from rust_futures import each
-
         for is_beside in PLACES.values():
             inner = defer.Deferred()
             outer = each(lambda _: inner, [None], is_beside)
@@ -270,10 +229,7 @@ class Cancellation(Cases):
 class Contexts(Cases):
     """A Deferred keeps the context in which it is made."""
 
-    @case
     async def test_functions_and_callbacks_have_the_context_of_the_call(case):
-        from rust_futures import each, sleep
-
         async def coroutine(function, values):
             return [await defer.maybeDeferred(function, value) for value in values]
 
@@ -303,19 +259,13 @@ class Contexts(Cases):
 class Bursts(Cases):
     """Many futures."""
 
-    @case
     async def test_each_of_many_deferreds_gets_its_result(case):
-        from rust_futures import each, sleep
-
         values = list(range(10_000))
         expect(await defer.gatherResults([sleep(0.001, value) for value in values]), values)
         pending = [each(lambda value: sleep(0, value), [value], False) for value in values]
         expect(await defer.gatherResults(pending), [[value] for value in values])
 
-    @case
     async def test_results_that_have_gathered_cost_one_wakeup(case):
-        from rust_futures import end_runtime, sleep
-
         def counting(*args):
             callers.append(threading.current_thread() is threading.main_thread())
             call(*args)
@@ -331,10 +281,7 @@ class Bursts(Cases):
         expect(callers.count(True), 10_000 // 256)
         del case.reactor.callFromThread
 
-    @case
     async def test_ended_and_cancelled_futures_leave_nothing(case):
-        from rust_futures import each, sleep
-
         async def round_(count):
             for _ in range(count // 100):
                 cancelled = [sleep(1000, None) for _ in range(25)]
@@ -359,10 +306,8 @@ class Ends(unittest.TestCase):
         for name in (reactors.MODEL, SUBJECT):
             # Later releases of Python warn of forks in processes that have threads.
             options = ["-X", "dev", "-W", "ignore:This process"]
-            command = [sys.executable, *options, "-c", PROGRAM + text, name]
-            ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
-            said = f"{ended.stdout}{ended.stderr}status {ended.returncode}"
-            self.assertMultiLineEqual(f"{expected}status 0", said, name)
+            status, said = running.ended(*options, "-c", PROGRAM + text, name)
+            self.assertMultiLineEqual(f"{expected}status 0", f"{said}status {status}", name)
 
     def test_of_the_reactor(self):
         self.ends(

@@ -4,20 +4,19 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import unittest
 import urllib.request
 
 from kit import reactors
 from kit.cases import SUBJECT
+from kit.running import ended
 
 MODULE, PATH = reactors.REACTORS[SUBJECT]
 
 
 def python(program):
     """A program's output."""
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
-    return ended.stdout + ended.stderr
+    return ended("-c", program)[1]
 
 
 class Install(unittest.TestCase):

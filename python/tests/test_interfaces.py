@@ -7,7 +7,7 @@ import sys
 import tempfile
 import unittest
 
-from kit import environment, reactors
+from kit import reactors
 from kit.cases import SUBJECT
 
 # Each attempt prints its outcome: a value, or an exception and its text.
@@ -15,6 +15,7 @@ PROGRAM = r'''
 import os, re, socket, sys, threading
 from kit import reactors
 reactor = reactors.install(sys.argv[1])
+from kit.connections import quiet
 from twisted.internet import defer, error, interfaces, protocol, task
 from zope.interface.verify import verifyObject
 
@@ -110,8 +111,7 @@ def stops(when):
 def ports(when):
     """IReactorTCP, IReactorUNIX, IListeningPort."""
     go = lambda name, call: attempt(when, name, call)
-    factory = protocol.Factory.forProtocol(protocol.Protocol)
-    factory.noisy = False
+    factory = quiet(protocol.Protocol)
     made = []
     go("listenTCP", lambda: made.append(reactor.listenTCP(0, factory, interface="127.0.0.1")))
     go("host", lambda: (made[0].getHost().type, made[0].getHost().host))
@@ -206,9 +206,7 @@ def during():
         ("unix", reactor.listenUNIX, lambda port: endpoints.UNIXClientEndpoint(reactor, "during")),
     ):
         server = Noted(f"{name} server")
-        factory = protocol.Factory()
-        factory.noisy = False
-        factory.buildProtocol = lambda _: server
+        factory = quiet(lambda: server)
         listening = port(0 if name == "tcp" else "during", factory)
         client = Noted(f"{name} client")
         yield endpoints.connectProtocol(end(listening), client)

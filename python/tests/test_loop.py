@@ -17,6 +17,7 @@ import unittest
 import weakref
 
 import couplet_twisted
+from kit.cases import Cases
 
 LOCAL = "127.0.0.1"
 
@@ -98,10 +99,9 @@ def received(sock):
     return len(data), "eof"
 
 
-class Callbacks(unittest.TestCase):
+class Callbacks(Cases, by=both):
     """Handles, timers and contexts."""
 
-    @both
     async def test_callbacks_come_in_order(self, note):
         loop = asyncio.get_running_loop()
         loop.call_soon(note, "first")
@@ -116,7 +116,6 @@ class Callbacks(unittest.TestCase):
             await asyncio.sleep(0)
         await asyncio.sleep(0.01)
 
-    @both
     async def test_a_failing_callback_is_reported_and_the_next_one_is_called(self, note):
         loop = asyncio.get_running_loop()
 
@@ -128,7 +127,6 @@ class Callbacks(unittest.TestCase):
         loop.call_soon(note, "next")
         await asyncio.sleep(0.01)
 
-    @both
     async def test_contexts(self, note):
         variable = contextvars.ContextVar("variable", default="unset")
         loop, context = asyncio.get_running_loop(), contextvars.copy_context()
@@ -156,7 +154,6 @@ class Callbacks(unittest.TestCase):
         writer.close()
         server.close()
 
-    @both
     async def test_cancelled_timers_are_freed(self, note):
         class Callback:
             def __call__(self):
@@ -171,7 +168,6 @@ class Callbacks(unittest.TestCase):
         await asyncio.sleep(0.01)
         note(sum(reference() is not None for reference in references))
 
-    @both
     async def test_slow_callbacks_are_logged_in_debug_mode(self, note):
         loop = asyncio.get_running_loop()
         loop.set_debug(True)
@@ -183,7 +179,6 @@ class Callbacks(unittest.TestCase):
         loop.set_debug(False)
         note([sum(word in line for line in logs.output) for word in ("<Handle", "<TimerHandle")] >= [1, 1])
 
-    @both
     async def test_slow_events_are_logged_in_debug_mode(self, note):
         class Slow(Noting):
             def data_received(self, data):
@@ -238,10 +233,9 @@ class Callbacks(unittest.TestCase):
             run(program, couplet_twisted.EventLoop)
 
 
-class Streams(unittest.TestCase):
+class Streams(Cases, by=both):
     """Transports of TCP and UNIX sockets."""
 
-    @both
     async def test_data_and_end_in_order(self, note):
         protocol, theirs = await pair(note)
         theirs.sendall(b"hello")
@@ -249,7 +243,6 @@ class Streams(unittest.TestCase):
         theirs.close()
         await protocol.ended
 
-    @both
     async def test_a_call_that_data_requests_comes_before_the_end(self, note):
         class Requesting(Noting):
             def data_received(self, data):
@@ -263,14 +256,12 @@ class Streams(unittest.TestCase):
         protocol.transport.resume_reading()
         await requesting.ended
 
-    @both
     async def test_a_reset_is_an_error(self, note):
         protocol, theirs = await pair(note)
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         theirs.close()
         await protocol.ended
 
-    @both
     async def test_much_output_pauses_and_is_sent_before_the_close(self, note):
         protocol, theirs = await pair(note)
         protocol.transport.write(bytes(8 << 20))
@@ -281,7 +272,6 @@ class Streams(unittest.TestCase):
         await protocol.ended
         theirs.close()
 
-    @both
     async def test_output_that_the_system_takes_pauses_nothing(self, note):
         protocol, theirs = await pair(note)
         protocol.transport.set_write_buffer_limits(high=10)
@@ -292,7 +282,6 @@ class Streams(unittest.TestCase):
         theirs.close()
         await protocol.ended
 
-    @both
     async def test_a_resumed_protocol_writes_on_a_closing_transport(self, note):
         class Continuing(Noting):
             def resume_writing(self):
@@ -307,7 +296,6 @@ class Streams(unittest.TestCase):
         await continuing.ended
         theirs.close()
 
-    @both
     async def test_a_paused_protocol_is_resumed_even_if_all_is_sent_before_the_close(self, note):
         class Continuing(Noting):
             def resume_writing(self):
@@ -333,7 +321,6 @@ class Streams(unittest.TestCase):
         await continuing.ended
         theirs.close()
 
-    @both
     async def test_addresses_outlive_the_connection(self, note):
         protocol, theirs = await pair(note)
         theirs.close()
@@ -341,7 +328,6 @@ class Streams(unittest.TestCase):
         note([len(protocol.transport.get_extra_info(name)) for name in ("sockname", "peername")])
         note(protocol.transport.get_write_buffer_size())
 
-    @both
     async def test_bytes_written_before_an_abort_are_sent(self, note):
         protocol, theirs = await pair(note)
         protocol.transport.write(b"alert")
@@ -350,7 +336,6 @@ class Streams(unittest.TestCase):
         await protocol.ended
         theirs.close()
 
-    @both
     async def test_a_paused_transport_keeps_its_data(self, note):
         protocol, theirs = await pair(note)
         protocol.transport.pause_reading()
@@ -362,7 +347,6 @@ class Streams(unittest.TestCase):
         await protocol.ended
         theirs.close()
 
-    @both
     async def test_a_failing_protocol_loses_its_connection(self, note):
         class Failing(Noting):
             def data_received(self, data):
@@ -375,7 +359,6 @@ class Streams(unittest.TestCase):
         note(received(theirs))
         theirs.close()
 
-    @both
     async def test_buffered_protocols(self, note):
         class Buffered(asyncio.BufferedProtocol):
             def __init__(self):
@@ -398,7 +381,6 @@ class Streams(unittest.TestCase):
         theirs.close()
         await protocol.ended
 
-    @both
     async def test_data_of_the_wrong_type_is_refused(self, note):
         protocol, theirs = await pair(note)
         for data in ("text", None, [b"list"]):
@@ -444,7 +426,6 @@ class Streams(unittest.TestCase):
         # Transports send by another call. The executor wakes the loop.
         self.assertLess(run(program, couplet_twisted.EventLoop)[0], 10)
 
-    @both
     async def test_a_server_refuses_once_it_is_closed(self, note):
         server = await asyncio.start_server(lambda reader, writer: writer.close(), LOCAL, 0)
         name = server.sockets[0].getsockname()
@@ -455,7 +436,6 @@ class Streams(unittest.TestCase):
         with self.assertRaises(ConnectionRefusedError):
             socket.create_connection(name)
 
-    @both
     async def test_a_failing_factory_closes_only_its_connection(self, note):
         count = 0
 
@@ -474,7 +454,6 @@ class Streams(unittest.TestCase):
         await asyncio.sleep(0.05)
         server.close()
 
-    @both
     async def test_unix_sockets_and_extra_info(self, note):
         with tempfile.TemporaryDirectory() as folder:
             path, seen = os.path.join(folder, "socket"), []

@@ -11,8 +11,8 @@ from twisted.internet import defer, protocol, ssl, task
 from twisted.web import resource, server
 
 from kit import certificates
-from kit.cases import Cases, case, only_subject
-from test_streams import Noting
+from kit.cases import Cases, only_subject
+from kit.connections import Noting, quiet
 
 # The allowed growth of resident memory from the second quarter to the last: less than 32 bytes for each of
 # 50 000 rounds, plus the allocator's noise.
@@ -126,7 +126,7 @@ class Upgrading(Asking):
             self.transport.write(b"frame")
 
 
-class Steady(Cases):
+class Steady(Cases, by=only_subject):
     """Memory and descriptors after many rounds."""
 
     @staticmethod
@@ -153,8 +153,7 @@ class Steady(Cases):
 
         async def lane(count):
             for _ in range(count):
-                factory = protocol.ClientFactory.forProtocol(kind)
-                factory.noisy = False
+                factory = quiet(kind, protocol.ClientFactory)
                 factory.ended = defer.Deferred()
                 connect(factory)
                 await factory.ended
@@ -164,13 +163,11 @@ class Steady(Cases):
 
         return round_
 
-    @only_subject
     async def test_connections(case):
         number = case.listen(Back)
         connect = functools.partial(case.reactor.connectTCP, "127.0.0.1", number)
         await Steady.measure(case, Steady.clients(connect, Asking), 100_000)
 
-    @only_subject
     async def test_tls_connections(case):
         made = certificates.made("server", "localhost")
         theirs = ssl.optionsForClientTLS("localhost", made.trust())
@@ -181,21 +178,18 @@ class Steady(Cases):
 
         await Steady.measure(case, Steady.clients(connect, Asking), 2500)
 
-    @only_subject
     async def test_web_requests(case):
         site = server.Site(Page(case.reactor))
         number = case.listen(lambda: site.buildProtocol(None))
         connect = functools.partial(case.reactor.connectTCP, "127.0.0.1", number)
         await Steady.measure(case, Steady.clients(connect, Browsing, 50), 25_000)
 
-    @only_subject
     async def test_upgraded_connections(case):
         site = server.Site(Upgrade())
         number = case.listen(lambda: site.buildProtocol(None))
         connect = functools.partial(case.reactor.connectTCP, "127.0.0.1", number)
         await Steady.measure(case, Steady.clients(connect, Upgrading), 2500)
 
-    @only_subject
     async def test_timed_calls(case):
         async def round_(count):
             fired = []
@@ -212,7 +206,6 @@ class Steady(Cases):
 
         await Steady.measure(case, round_, 100_000)
 
-    @only_subject
     async def test_messages(case):
         class Client(protocol.Protocol):
             left, ended = 0, None
@@ -235,7 +228,6 @@ class Steady(Cases):
 
         await Steady.measure(case, round_, 1_000_000)
 
-    @only_subject
     async def test_datagrams(case):
         class Server(protocol.DatagramProtocol):
             def datagramReceived(self, data, address):
@@ -278,7 +270,6 @@ class Steady(Cases):
 
         await Steady.measure(case, round_, 200_000)
 
-    @only_subject
     async def test_children(case):
         class Child(protocol.ProcessProtocol):
             def connectionMade(self):
@@ -297,7 +288,6 @@ class Steady(Cases):
 
         await Steady.measure(case, round_, 400)
 
-    @only_subject
     async def test_calls_from_threads(case):
         from twisted.internet import threads
 
@@ -310,7 +300,6 @@ class Steady(Cases):
 class Cycles(Cases):
     """Connections and the objects that they refer to."""
 
-    @case
     async def test_lost_protocols_and_transports_are_collected(case):
         references = []
         # Each server is a separate party: the order of one's end and the next one's start may differ between reactors.
@@ -338,7 +327,6 @@ class Cycles(Cases):
         case.say("alive", sum(reference() is not None for reference in references))
         assert len(references) == 30
 
-    @case
     async def test_fired_and_cancelled_calls_are_collected(case):
         class Target:
             def call(self):

@@ -7,8 +7,8 @@ import threading
 
 from twisted.internet import defer, error, threads
 
-from kit.cases import Cases, case
-from test_streams import Echo, Noting
+from kit.cases import Cases
+from kit.connections import Echo, close, pair
 
 
 async def sleeps():
@@ -100,25 +100,21 @@ def attempt_all(case, when):
 class Nested(Cases):
     """Blocking uses of asyncio in the reactor's callbacks."""
 
-    @case
     async def test_in_a_timed_call(case):
         called = defer.Deferred()
         case.reactor.callLater(0, lambda: called.callback(attempt_all(case, "timed call")))
         await called
 
-    @case
     async def test_in_a_call_from_a_thread(case):
         called = defer.Deferred()
         call = lambda: called.callback(attempt_all(case, "call from a thread"))
         await threads.deferToThread(case.reactor.callFromThread, call)
         await called
 
-    @case
     async def test_in_the_result_of_a_thread(case):
         await threads.deferToThread(lambda: None)
         attempt_all(case, "result")
 
-    @case
     async def test_in_callbacks_of_connections(case):
         class Nesting(Echo):
             def connectionMade(self):
@@ -133,14 +129,11 @@ class Nested(Cases):
                 attempt_all(case, "lost")
                 super().connectionLost(reason)
 
-        server, client = Nesting(case, "server"), Noting(case, "client")
-        await case.connect(case.listen(lambda: server), client)
+        server, client = await pair(case, Nesting(case, "server"))
         client.transport.write(b"some")
         await client.wanted(4)
-        client.transport.loseConnection()
-        await defer.gatherResults([client.lost, server.lost])
+        await close(client, server)
 
-    @case
     async def test_a_future_and_a_task(case):
         await case.sleep()
         loop = asyncio.get_event_loop()
@@ -160,14 +153,12 @@ class Nested(Cases):
         except asyncio.CancelledError:
             case.say("future", "is cancelled")
 
-    @case
     async def test_a_run_inside_a_run(case):
         await case.sleep()
         case.reactor.callLater(0, attempt, case, "inside", sleeps)
         attempt(case, "outside", sleeps)
         await case.sleep(0.1)
 
-    @case
     async def test_a_stop_of_the_reactor_after_a_run_ends_the_program(case):
         await case.sleep()
 

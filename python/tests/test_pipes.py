@@ -21,8 +21,8 @@ import zlib
 from twisted.internet import defer, interfaces, process, protocol, stdio
 from zope.interface import implementer
 
-from kit import reactors
-from kit.cases import SUBJECT, Cases, case
+from kit import connections, reactors
+from kit.cases import SUBJECT, Cases
 
 # Copies descriptor 0 to 1, and the complement of its bytes to 3; says at the end on 2 how many there were.
 COPY = """
@@ -159,18 +159,15 @@ async def stormed(case, seed):
 class Pipes(Cases):
     """Pipes of children."""
 
-    @case
     async def test_random_reads_and_writes(case):
         for seed in range(6):
             await stormed(case, seed)
 
-    @case
     async def test_a_pull_producer_writes_all_it_has(case):
         child = copying(case)
         Producer(case, child.transport.pipes[0], False, 200)
         await child.ended
 
-    @case
     async def test_a_push_producer_is_paused_while_the_child_reads_nothing(case):
         child = started(case, "exec sleep 100")
         producer = Producer(case, child.transport.pipes[0], True, 200)
@@ -179,7 +176,6 @@ class Pipes(Cases):
         child.transport.signalProcess("KILL")
         await child.ended
 
-    @case
     async def test_a_second_producer_is_refused_and_one_of_a_closed_pipe_stopped(case):
         child = copying(case)
         transport = child.transport
@@ -193,7 +189,6 @@ class Pipes(Cases):
         await child.ended
         transport.registerProducer(producer, True)
 
-    @case
     async def test_a_child_that_closes_its_input_ends_the_pipe(case):
         child = started(case, "exec 0<&-; echo closed; exec sleep 100")
         await child.closed[0]
@@ -203,13 +198,11 @@ class Pipes(Cases):
         child.transport.signalProcess("KILL")
         await child.ended
 
-    @case
     async def test_output_that_a_child_does_not_read_is_lost_with_it(case):
         child = started(case, "read line; exec 0<&-; echo closed")
         child.transport.write(b"line\n" + bytes(10**6))
         await child.ended
 
-    @case
     async def test_each_pipe_is_closed_alone(case):
         # `sh` dies of SIGPIPE if it writes to a closed pipe.
         child = started(case, "trap '' PIPE; cat; echo gone >&2; echo gone; exit 3")
@@ -223,7 +216,6 @@ class Pipes(Cases):
         await child.ended
         case.say("test", sorted(transport.pipes), transport.pid)
 
-    @case
     async def test_lose_connection_closes_all_pipes_after_the_output(case):
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "copy")
@@ -234,7 +226,6 @@ class Pipes(Cases):
             with open(path, "rb") as copy:
                 case.say("test", len(copy.read()))
 
-    @case
     async def test_a_paused_child_is_read_later(case):
         child = started(case, "echo early; exec sleep 100")
         child.transport.pauseProducing()
@@ -246,7 +237,6 @@ class Pipes(Cases):
         child.transport.signalProcess("KILL")
         await child.ended
 
-    @case
     async def test_output_of_a_child_that_has_exited_waits_while_it_is_paused(case):
         class Exiting(Child):
             def processExited(self, reason):
@@ -263,7 +253,6 @@ class Pipes(Cases):
         child.transport.resumeProducing()
         await child.ended
 
-    @case
     async def test_an_exception_of_the_protocol_is_logged_and_loses_the_pipe(case):
         class Raising(Child):
             def childDataReceived(self, number, data):
@@ -281,7 +270,6 @@ class Pipes(Cases):
         child.transport.write(b"line\n")
         await child.ended
 
-    @case
     async def test_the_classes_and_attributes_of_pipes(case):
         child = copying(case)
         transport = child.transport
@@ -299,7 +287,6 @@ class Pipes(Cases):
         for number, pipe in sorted(pipes.items()):
             case.say("test", number, bool(pipe.connected), pipe.disconnected, pipe in case.reactor.getReaders())
 
-    @case
     async def test_pipes_with_classes_of_the_program(case):
         class Reader(process.ProcessReader):
             def dataReceived(self, data):
@@ -320,7 +307,6 @@ class Pipes(Cases):
         child.transport.closeStdin()
         await child.ended
 
-    @case
     async def test_the_shutdown_of_the_reactor_closes_the_pipes(case):
         child = started(case, "echo line; exec sleep 100")
         for number in range(3):
@@ -330,7 +316,6 @@ class Pipes(Cases):
         # Later: the last turn may still report a death.
         atexit.register(os.kill, child.transport.pid, signal.SIGKILL)
 
-    @case
     async def test_another_thread_uses_a_child(case):
         from twisted.internet import threads
 
@@ -341,34 +326,14 @@ class Pipes(Cases):
         await child.ended
 
 
-class Noting(protocol.Protocol):
-    """Notes its events, and the number and the checksum of its bytes."""
+class Noting(connections.Noting):
+    """Notes the class of its transport too."""
 
     def __init__(self, case):
-        self.case = case
-        self.size = self.sum = 0
-        self.lost = defer.Deferred()
-        self.wants = []
+        super().__init__(case, "protocol")
 
     def connectionMade(self):
-        self.case.say("protocol", "made", type(self.transport).__name__)
-
-    def dataReceived(self, data):
-        self.size += len(data)
-        self.sum = zlib.crc32(data, self.sum)
-        for size, fired in self.wants:
-            if self.size >= size and not fired.called:
-                fired.callback(None)
-
-    def wanted(self, size):
-        fired = defer.Deferred()
-        self.wants.append((size, fired))
-        self.dataReceived(b"")
-        return fired
-
-    def connectionLost(self, reason):
-        self.case.say("protocol", "lost", reason.type.__name__, self.size, self.sum)
-        self.lost.callback(None)
+        self.say("made", type(self.transport).__name__)
 
 
 @implementer(interfaces.IHalfCloseableProtocol)
@@ -388,6 +353,21 @@ class Half(Noting):
         self.writeLost.callback(None)
 
 
+async def arrived(case, read, size):
+    """The next bytes that a function reads without blocking, `size` of them or all until the end."""
+    found = b""
+    while len(found) < size:
+        try:
+            data = read(size - len(found))
+        except BlockingIOError:
+            await case.sleep()
+            continue
+        if not data:
+            break
+        found += data
+    return found
+
+
 class Ends:
     """A StandardIO on two pipes, and their other ends."""
 
@@ -401,17 +381,7 @@ class Ends:
 
     async def read(self, size):
         """The next bytes of the output, `size` of them or all until its end."""
-        found = b""
-        while len(found) < size:
-            try:
-                data = os.read(self.output, size - len(found))
-            except BlockingIOError:
-                await self.case.sleep()
-                continue
-            if not data:
-                break
-            found += data
-        return found
+        return await arrived(self.case, lambda size: os.read(self.output, size), size)
 
     def say_flags(self):
         """Notes whether the output blocks; Twisted's code leaves the input as it is."""
@@ -421,7 +391,6 @@ class Ends:
 class StandardIO(Cases):
     """Standard input and output."""
 
-    @case
     async def test_bytes_pass_in_both_directions(case):
         ends = Ends(case)
         for size in (1, 100, 8192, 60_000):
@@ -434,7 +403,6 @@ class StandardIO(Cases):
         await ends.protocol.lost
         ends.say_flags()
 
-    @case
     async def test_lose_connection_flushes_and_stops_reading(case):
         ends = Ends(case)
         ends.stdio.write(b"x" * 10**6)
@@ -450,7 +418,6 @@ class StandardIO(Cases):
         os.write(ends.stdout, b"after")
         case.say("output", await ends.read(5))
 
-    @case
     async def test_the_end_of_the_input_is_the_end(case):
         ends = Ends(case)
         os.write(ends.input, b"last words")
@@ -458,7 +425,6 @@ class StandardIO(Cases):
         await ends.protocol.lost
         ends.say_flags()
 
-    @case
     async def test_a_half_closeable_protocol_writes_after_the_end_of_the_input(case):
         ends = Ends(case, Half)
         os.write(ends.input, b"question")
@@ -469,7 +435,6 @@ class StandardIO(Cases):
         ends.stdio.loseConnection()
         await ends.protocol.lost
 
-    @case
     async def test_a_half_closeable_protocol_reads_after_its_output_is_closed(case):
         ends = Ends(case, Half)
         ends.stdio.write(b"all")
@@ -482,7 +447,6 @@ class StandardIO(Cases):
         case.say("output", await ends.read(3))
         ends.stdio.loseConnection()
 
-    @case
     async def test_a_reader_that_leaves_ends_the_output(case):
         for kind in (Half, Noting):
             ends = Ends(case, kind)
@@ -497,7 +461,6 @@ class StandardIO(Cases):
             os.close(ends.input)
             await (ends.protocol.readLost if kind is Half else ends.protocol.lost)
 
-    @case
     async def test_producers_and_pauses(case):
         ends = Ends(case)
         Producer(case, ends.stdio, False, 30)
@@ -514,7 +477,6 @@ class StandardIO(Cases):
         ends.stdio.resumeProducing()
         await ends.protocol.lost
 
-    @case
     async def test_files_and_the_null_device(case):
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "file")
@@ -533,7 +495,6 @@ class StandardIO(Cases):
                     await proto.lost
                     case.say("test", os.path.getsize(path + "2"))
 
-    @case
     async def test_one_socket_for_both(case):
         ours, theirs = socket.socketpair()
         with ours, theirs:
@@ -544,17 +505,10 @@ class StandardIO(Cases):
             ours.setblocking(False)
             ours.send(b"hi")
             await proto.wanted(2)
-            data = b""
-            while len(data) < 5:
-                try:
-                    data += ours.recv(5)
-                except BlockingIOError:
-                    await case.sleep()
-            case.say("test", data)
+            case.say("test", await arrived(case, lambda size: ours.recv(size), 5))
             ours.shutdown(socket.SHUT_WR)
             await proto.lost
 
-    @case
     async def test_a_terminal_for_both(case):
         ours, theirs = pty.openpty()
         tty.setraw(theirs)
@@ -564,13 +518,7 @@ class StandardIO(Cases):
             # Under the model, one number has one reader or writer.
             made = stdio.StandardIO(proto, theirs, os.dup(theirs), case.reactor)
             made.write(b"prompt> ")
-            data = b""
-            while len(data) < 8:
-                try:
-                    data += os.read(ours, 100)
-                except BlockingIOError:
-                    await case.sleep()
-            case.say("test", data)
+            case.say("test", await arrived(case, lambda size: os.read(ours, size), 8))
             os.write(ours, b"typed")
             await proto.wanted(5)
             if kind is Half:
@@ -584,7 +532,6 @@ class StandardIO(Cases):
                 await proto.lost
                 case.say("flags", os.get_blocking(theirs))
 
-    @case
     async def test_a_wrong_descriptor(case):
         wrong = os.dup(0)
         os.close(wrong)
@@ -597,7 +544,6 @@ class StandardIO(Cases):
 class Terminals(Cases):
     """Children on terminals."""
 
-    @case
     async def test_a_terminal_echoes_and_ends_with_its_child(case):
         child = started(case, "stty -echo; echo ready; read line; echo got $line; exit 4", usePTY=True)
         await child.wanted(1, 7)
@@ -608,21 +554,18 @@ class Terminals(Cases):
         await child.ended
         case.say("test", transport.connected, transport.disconnected, transport.pid)
 
-    @case
     async def test_much_output_and_input_of_a_terminal(case):
         child = started(case, "stty raw -echo; echo ready; head -c 300000 | tee /dev/null", usePTY=True)
         await child.wanted(1, 6)
         child.transport.writeSequence([b"0123456789" * 10_000] * 3)
         await child.ended
 
-    @case
     async def test_lose_connection_hangs_up(case):
         child = started(case, "stty -echo; echo ready; exec cat", usePTY=True)
         await child.wanted(1, 7)
         child.transport.loseConnection()
         await child.ended
 
-    @case
     async def test_a_terminal_of_the_program(case):
         ours, theirs = pty.openpty()
         attributes = termios.tcgetattr(theirs)
@@ -637,7 +580,6 @@ class Terminals(Cases):
         child.transport.resumeProducing()
         await child.ended
 
-    @case
     async def test_descriptors_beside_a_terminal_are_refused(case):
         try:
             started(case, "true", usePTY=True, childFDs={0: "w"})
@@ -774,7 +716,3 @@ class SystemCalls(unittest.TestCase):
     def test_the_start_of_a_child_costs_the_same_however_many_descriptors_are_open(self):
         counts = self.counts(START)
         self.assertLessEqual(counts.total(), 90, counts)
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -2,11 +2,10 @@
 
 import os
 import signal
-import unittest
 
 from twisted.internet import defer, protocol
 
-from kit.cases import Cases, case
+from kit.cases import Cases
 
 # The descriptors of a child, and the signals that it ignores.
 LOOK = "ls /proc/self/fd; grep -E 'Sig(Ign|Blk)' /proc/self/status"
@@ -37,7 +36,6 @@ def started(case, script, **options):
 class Processes(Cases):
     """Children of `/bin/sh`."""
 
-    @case
     async def test_a_child_gets_the_descriptors_that_it_was_promised_and_no_others(case):
         # One that every program executed here inherits.
         high, kept = os.dup2(1, 200, inheritable=True), os.dup2(1, 201, inheritable=True)
@@ -51,7 +49,6 @@ class Processes(Cases):
         ):
             await started(case, LOOK, childFDs=descriptors).ended
 
-    @case
     async def test_signals_have_their_default_actions_in_a_child(case):
         for number in (signal.SIGUSR1, signal.SIGHUP, signal.SIGPIPE):
             signal.signal(number, signal.SIG_IGN)
@@ -59,13 +56,11 @@ class Processes(Cases):
         await started(case, LOOK).ended
         await started(case, "kill -USR1 $$").ended
 
-    @case
     async def test_the_folder_and_the_environment_of_a_child(case):
         os.environ["COUPLET_SAID"] = "yes"
         for options in ({"path": "/"}, {"path": "."}, {"path": os.getcwd()}, {"env": None}, {"env": {"A": "b"}}):
             await started(case, "echo $COUPLET_SAID $A; test $PWD = / && echo root", **options).ended
 
-    @case
     async def test_a_child_gets_the_environment_as_given(case):
         # Also the variables by which systemd addresses this process: a program may start the one that they are for.
         # Rust programs do not pass these on.
@@ -78,14 +73,9 @@ class Processes(Cases):
             for options in ({}, {"path": "/"}, {"usePTY": True}):
                 await started(case, script, env=env, **options).ended
 
-    @case
     async def test_a_program_that_does_not_exist(case):
         try:
             case.reactor.spawnProcess(Child(case), "/does/not/exist", ["x"], env={})
         except OSError as error:
             case.say("child", type(error).__name__, error.errno)
         await started(case, "exit 2").ended
-
-
-if __name__ == "__main__":
-    unittest.main()

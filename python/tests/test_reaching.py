@@ -7,14 +7,14 @@ import struct
 import types
 
 from OpenSSL import SSL
-from twisted.internet import defer, interfaces, protocol, ssl
+from twisted.internet import interfaces, ssl
 from twisted.protocols import policies
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
-from kit.cases import Cases, case, only_subject
-from test_streams import Echo, Noting
-from test_tls import AUTHORITY, SERVER, by_openssl, connect, ended, linked, trusting
+from kit.cases import Cases, only_subject
+from kit.connections import Echo, Noting, close, ended, pair
+from test_tls import SERVER, linked, trusting
 
 
 def queued(number):
@@ -147,23 +147,18 @@ class Reaching(Noting):
 class Reached(Cases):
     """Attributes and methods of transports."""
 
-    @case
     async def test_without_tls(case):
-        server, client = Noting(case, "server"), Noting(case, "client")
-        await case.connect(case.listen(lambda: server), client)
+        server, client = await pair(case)
         await case.sleep(0.1)
         for each in (server, client):
             for name, reach in PLAIN.items():
                 each.say(name, reach(each.transport))
-        client.transport.loseConnection()
-        await ended(server, client)
+        await close(client, server)
         for each in (server, client):
             each.say("socket", hasattr(each.transport, "socket"))
 
-    @case
     async def test_unsent_output_is_counted(case):
-        server, client = Noting(case, "server"), Noting(case, "client")
-        await case.connect(case.listen(lambda: server), client)
+        server, client = await pair(case)
         server.transport.pauseProducing()
         unsent = PLAIN["unsent"]
         client.transport.write(b"x" * 100)
@@ -172,10 +167,8 @@ class Reached(Cases):
         await case.sleep(0.1)
         case.say("client", unsent(client.transport) > 1 << 20, client.transport._isSendBufferFull())
         server.transport.resumeProducing()
-        client.transport.loseConnection()
-        await ended(server, client)
+        await close(client, server)
 
-    @case
     async def test_with_tls(case):
         for name in ENCRYPTED:
             for reaches in ("server", "client", "both"):
@@ -189,7 +182,6 @@ class Reached(Cases):
                 await linked(case, pair, server, client)
                 await ended(server, client)
 
-    @case
     async def test_in_the_call_that_starts_tls(case):
         async def one(name):
             class Starting(Noting):
@@ -213,15 +205,13 @@ class Reached(Cases):
                         self.say(name, ENCRYPTED[name](self.transport.protocol, False))
                         self.transport.loseConnection()
 
-            server, client = Starting(case, f"{name}: server"), Client(case, f"{name}: client")
-            await case.connect(case.listen(lambda: server), client)
+            server, client = await pair(case, Starting(case, f"{name}: server"), Client(case, f"{name}: client"))
             client.transport.write(b"x")
             await ended(server, client)
 
         for name in ENCRYPTED:
             await one(name)
 
-    @case
     async def test_when_the_handshake_is_complete(case):
         """Both ends know the same identity of a channel, also on the first connection."""
         helpers = types.SimpleNamespace(finished=finished)
@@ -276,8 +266,7 @@ class Reached(Cases):
             server, client = await linked(case, "both", kind(case, "server"), kind(case, "client"))
             engines = server.transport.tls_engine, client.transport.tls_engine
             assert engines == (engine, engine), engines
-            client.transport.loseConnection()
-            await ended(server, client)
+            await close(client, server)
 
     @only_subject
     async def test_pyopenssl_is_used_only_where_its_object_is_needed(case):
@@ -296,8 +285,7 @@ class Reached(Cases):
             server, client = await linked(case, "both", Asks(case, "server"), Noting(case, "client"))
             engines = server.transport.tls_engine, client.transport.tls_engine
             assert engines == ("pyOpenSSL", "rustls"), engines
-            client.transport.loseConnection()
-            await ended(server, client)
+            await close(client, server)
         assert len(warnings) == 1 and "Asks" in warnings[0], warnings
         # After the handshake it is too late for this connection: the next one gets it.
         options = SERVER.options()
@@ -310,6 +298,5 @@ class Reached(Cases):
             finished = server.transport.getHandle().get_peer_finished()
             assert bool(finished) == (expected == "pyOpenSSL")
             assert hasattr(server.transport.getHandle(), "renegotiate") == (expected == "pyOpenSSL")
-            client.transport.loseConnection()
-            await ended(server, client)
+            await close(client, server)
         assert len(warnings) == 3 and "get_peer_finished" in warnings[1], warnings

@@ -12,9 +12,9 @@ from twisted.internet import base, defer, interfaces, protocol
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from kit import reactors
-from kit.cases import SUBJECT, Cases, case, only_subject
-from test_streams import MIB, Echo, Noting
+from kit import reactors, running
+from kit.cases import SUBJECT, Cases, only_subject
+from kit.connections import MIB, Echo, Noting, Reader, close, ended, pair
 
 MADE = """
 import os, sys, threading
@@ -44,9 +44,8 @@ class Programs(unittest.TestCase):
 
     def says(self, text, name=SUBJECT):
         """A program's output and status."""
-        command = [sys.executable, "-c", FORGETTING + MADE + text, name]
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        return f"{ended.stdout}{ended.stderr}status {ended.returncode}"
+        status, said = running.ended("-c", FORGETTING + MADE + text, name)
+        return f"{said}status {status}"
 
     def same(self, text):
         """Checks that a program prints the same under the subject as under the model. Returns the output."""
@@ -107,10 +106,11 @@ print("ended")
             """
 for number in range(3):
     reactor.callLater(0, reactor.crash)
-    reactor.callLater(0.01, print, "left over", number)
+    # After the runs, however slow they are.
+    reactor.callLater(0.5, print, "left over", number)
     reactor.run(False)
     print("ran", number)
-reactor.callLater(0.05, reactor.stop)
+reactor.callLater(1, reactor.stop)
 reactor.run(False)
 """
         )
@@ -281,13 +281,11 @@ reactor.run()
         self.assertEqual(said, "ended\n" * 2 + "status 0")
 
 
-class Forks(Cases):
+class Forks(Cases, by=only_subject):
     """Connections across a fork."""
 
-    @only_subject
     async def test_what_the_child_closes_the_parent_keeps(case):
-        server, client = Echo(case, "server"), Noting(case, "client")
-        await case.connect(case.listen(lambda: server), client)
+        server, client = await pair(case, Echo(case, "server"))
         child = os.fork()
         if child == 0:
             # The child closes its connections and ports; the parent's continue.
@@ -300,7 +298,6 @@ class Forks(Cases):
         _, status = os.waitpid(child, 0)
         assert os.waitstatus_to_exitcode(status) == 7, status
 
-    @only_subject
     async def test_a_connection_that_the_parent_closes_is_not_watched_any_more(case):
         def registrations():
             return sum(text.count("tfd:") for text in map(descriptor, os.listdir("/proc/self/fdinfo")))
@@ -328,14 +325,13 @@ class Forks(Cases):
         for each in (server, client):
             each.transport.loseConnection()
             each.transport.abortConnection()
-        await defer.gatherResults([client.lost, server.lost])
+        await ended(client, server)
         await case.sleep(0.01)
         after = registrations()
         os.close(writing)
         os.waitpid(child, 0)
         assert after == before, (before, after)
 
-    @only_subject
     async def test_calls_from_threads_wake_their_own_process(case):
         # The parent wakes itself constantly; the child must sleep meanwhile.
         woken = defer.Deferred()
@@ -404,8 +400,7 @@ async def serves_inside(case, port):
             exchange(case, port, "nested")
             self.transport.write(b"answer")
 
-    server, client = Nesting(case, "nesting"), Noting(case, "client")
-    await case.connect(case.listen(lambda: server), client)
+    server, client = await pair(case, Nesting(case, "nesting"))
     client.transport.write(b"x")
     await client.wanted(6)
     for each in (client, before):
@@ -450,8 +445,7 @@ async def in_a_protocol(case, nested, event):
 
     await case.connect(case.listen(build), client)
     await (client.wanted(8 * MIB) if event == "resumed" else case.sleep(0.05))
-    client.transport.loseConnection()
-    await defer.gatherResults([client.lost, server.lost])
+    await close(client, server)
 
 
 async def in_a_reader(case, nested):
@@ -459,25 +453,14 @@ async def in_a_reader(case, nested):
     reading, writing = os.pipe()
     done = defer.Deferred()
 
-    @implementer(interfaces.IReadDescriptor)
-    class Reader:
-        def fileno(self):
-            return reading
-
-        def logPrefix(self):
-            return "reader"
-
-        def connectionLost(self, reason):
-            pass
-
-        def doRead(self):
-            os.read(reading, 1)
-            nested()
-            case.reactor.removeReader(self)
-            done.callback(None)
+    def read(reader):
+        os.read(reading, 1)
+        nested()
+        case.reactor.removeReader(reader)
+        done.callback(None)
 
     os.write(writing, b"1")
-    case.reactor.addReader(Reader())
+    case.reactor.addReader(Reader(reading, read))
     await done
     os.close(reading)
     os.close(writing)
@@ -532,7 +515,6 @@ CALLBACKS = {
 class Turns(Cases):
     """Turns inside a callback of the reactor."""
 
-    @case
     async def test_timed_calls_and_calls_from_threads_are_made(case):
         def nested():
             case.say("order", "begins")
@@ -547,7 +529,6 @@ class Turns(Cases):
         case.reactor.callLater(0, nested)
         await case.sleep(0.05)
 
-    @case
     async def test_in_a_protocol(case):
         class Server(Noting):
             def dataReceived(self, data):
@@ -559,47 +540,28 @@ class Turns(Cases):
                 case.say("server", "iterated")
                 self.transport.write(b"answer")
 
-        server, client = Server(case, "server"), Noting(case, "client")
-        await case.connect(case.listen(lambda: server), client)
+        server, client = await pair(case, Server(case, "server"))
         client.transport.write(b"x")
         await client.wanted(6)
-        client.transport.loseConnection()
-        await defer.gatherResults([client.lost, server.lost])
+        await close(client, server)
 
-    @case
     async def test_readers_and_writers_are_called(case):
         reading, writing = os.pipe()
 
-        @implementer(interfaces.IReadDescriptor)
-        class Reader:
-            def __init__(self, fd):
-                self.fd = fd
+        def read(reader):
+            got = os.read(reading, 1)
+            case.say("reader", got)
+            if got == b"1":
+                # More input is readable, and the nested turn delivers it.
+                case.reactor.iterate(0)
+                case.say("reader", "iterated")
+            elif got == b"3":
+                case.reactor.removeReader(reader)
 
-            def fileno(self):
-                return self.fd
-
-            def logPrefix(self):
-                return "reader"
-
-            def connectionLost(self, reason):
-                pass
-
-            def doRead(self):
-                got.append(os.read(self.fd, 1))
-                case.say("reader", got[-1])
-                if got[-1] == b"1":
-                    # More input is readable, and the nested turn delivers it.
-                    case.reactor.iterate(0)
-                    case.say("reader", "iterated")
-                elif got[-1] == b"3":
-                    case.reactor.removeReader(self)
-
-        got = []
         os.write(writing, b"123")
-        case.reactor.addReader(Reader(reading))
+        case.reactor.addReader(Reader(reading, read))
         await case.sleep(0.1)
 
-    @case
     async def test_connections_are_served_inside_a_timed_call(case):
         port = case.listen(lambda: Echo(case, "server"))
         client = Noting(case, "client")
@@ -626,11 +588,9 @@ class Turns(Cases):
         client.transport.loseConnection()
         await client.lost
 
-    @case
     async def test_connections_are_served_inside_a_callback_of_a_connection(case):
         await serves_inside(case, case.listen(lambda: Echo(case, "server")))
 
-    @case
     async def test_bytes_of_the_same_connection_arrive_inside_its_callback(case):
         class Nesting(Noting):
             def dataReceived(self, data):
@@ -640,14 +600,11 @@ class Turns(Cases):
                     turn_until(case, lambda: self.size == 11)
                     case.say("server", "returns")
 
-        server, client = Nesting(case, "server"), Noting(case, "client")
-        await case.connect(case.listen(lambda: server), client)
+        server, client = await pair(case, Nesting(case, "server"))
         client.transport.write(b"first")
         await server.wanted(11)
-        client.transport.loseConnection()
-        await defer.gatherResults([client.lost, server.lost])
+        await close(client, server)
 
-    @case
     async def test_the_end_of_a_connection_inside_its_callback(case):
         class Nesting(Noting):
             def dataReceived(self, data):
@@ -657,14 +614,12 @@ class Turns(Cases):
                     case.say("server", "returns")
 
         for end in ("loseConnection", "abortConnection"):
-            server, client = Nesting(case, "server"), Noting(case, "client")
-            await case.connect(case.listen(lambda: server), client)
+            server, client = await pair(case, Nesting(case, "server"))
             client.transport.write(b"x")
             await server.wanted(1)
             getattr(client.transport, end)()
-            await defer.gatherResults([client.lost, server.lost])
+            await ended(client, server)
 
-    @case
     async def test_a_connection_is_paused_or_aborted_inside_the_callback_of_another(case):
         # Both have bytes to deliver in the same turn.
         class Ending(Noting):
@@ -700,7 +655,6 @@ class Turns(Cases):
                 each.transport.loseConnection()
             await defer.gatherResults([each.lost for each in clients + pair])
 
-    @case
     async def test_connections_are_served_inside_a_call_from_a_thread(case):
         client, done = Noting(case, "client"), defer.Deferred()
         await case.connect(case.listen(lambda: Echo(case, "server")), client)
@@ -720,7 +674,6 @@ class Turns(Cases):
         client.transport.loseConnection()
         await client.lost
 
-    @case
     async def test_connections_are_served_inside_other_callbacks(case):
         servers = []
 
@@ -734,7 +687,6 @@ class Turns(Cases):
             await run(case, lambda: exchange(case, port, callback))
         await defer.gatherResults([each.lost for each in servers])
 
-    @case
     async def test_due_calls_that_an_earlier_one_moves_or_cancels(case):
         def first():
             case.say("calls", "first")
@@ -754,7 +706,6 @@ class Turns(Cases):
         await case.sleep(0.3)
         case.say("pending", sum(each in case.reactor.getDelayedCalls() for each in calls))
 
-    @case
     async def test_a_stop_before_a_turn_inside_of_a_call_ends_the_run(case):
         def nested():
             case.reactor.stop()
@@ -765,7 +716,6 @@ class Turns(Cases):
         case.reactor.callLater(0, nested)
         await case.sleep(20)
 
-    @case
     async def test_the_result_of_a_thread(case):
         from twisted.internet import threads
 
@@ -780,10 +730,9 @@ class Turns(Cases):
         await case.sleep(0.1)
 
 
-class Waits(Cases):
+class Waits(Cases, by=only_subject):
     """Replaced pollers."""
 
-    @only_subject
     async def test_a_wrapped_poll_is_called_once_a_turn_with_the_wait_in_it(case):
         # Synapse measures turns like this.
         selector = case.reactor._asyncioEventloop._selector
@@ -805,8 +754,7 @@ class Waits(Cases):
                 return result
 
         wrapper = selector._selector = Wrapper(selector._selector)
-        server, client = Echo(case, "server"), Noting(case, "client")
-        await case.connect(case.listen(lambda: server), client)
+        server, client = await pair(case, Echo(case, "server"))
         before = len(wrapper.waited)
         await case.sleep(0.2)
         assert 1 <= len(wrapper.waited) - before < 20, wrapper.waited[before:]
@@ -834,10 +782,8 @@ class Waits(Cases):
         port = case.listen(lambda: Echo(case, "another"))
         asking = asyncio.ensure_future(program(), loop=asyncio.get_event_loop())
         assert await defer.Deferred.fromFuture(asking) == b"hello"
-        client.transport.loseConnection()
-        await defer.gatherResults([client.lost, server.lost])
+        await close(client, server)
 
-    @only_subject
     async def test_it_is_left_alone_unless_it_was_wrapped(case):
         assert isinstance(case.reactor._asyncioEventloop._selector._selector, select.epoll)
 
@@ -845,19 +791,16 @@ class Waits(Cases):
 class Calls(Cases):
     """Delayed calls."""
 
-    @case
     async def test_they_provide_their_interface(case):
         call = case.reactor.callLater(5, int)
         case.say("call", interfaces.IDelayedCall.providedBy(call), verifyObject(interfaces.IDelayedCall, call))
         call.cancel()
 
-    @case
     async def test_they_count_as_instances_of_twisted_s_class(case):
         call = case.reactor.callLater(5, int)
         case.say("call", isinstance(call, base.DelayedCall), call.__class__ is base.DelayedCall, call in {call})
         call.cancel()
 
-    @case
     async def test_they_say_what_they_are(case):
         def described(call):
             text = str(call)
@@ -870,7 +813,6 @@ class Calls(Cases):
         case.say("call", *described(call), call.cancelled, call.called)
         case.say("call", hasattr(call, "func"))
 
-    @case
     async def test_in_debug_mode_they_know_who_made_them(case):
         case.say("debug", base.DelayedCall.debug)
         call = case.reactor.callLater(5, int)
@@ -889,7 +831,6 @@ class Calls(Cases):
         call.cancel()
         base.DelayedCall.debug = False
 
-    @case
     async def test_in_debug_mode_an_error_says_who_made_the_call(case):
         from twisted.logger import formatEvent, globalLogPublisher
         from twisted.python import log
@@ -937,7 +878,6 @@ class Accepting(Cases):
             await client.lost
         assert reasons == ["ConnectionDone", "ConnectionDone"], reasons
 
-    @case
     async def test_a_client_factory_that_raises_fails_its_connect(case):
         server, failed = Noting(case, "server"), defer.Deferred()
         port = case.listen(lambda: server)
@@ -953,10 +893,9 @@ class Accepting(Cases):
         await server.lost
 
 
-class Fairness(Cases):
+class Fairness(Cases, by=only_subject):
     """Constant requests of one kind delay nothing else."""
 
-    @only_subject
     async def test_a_storm_of_calls_from_a_thread_holds_up_no_timed_call(case):
         import threading
 
@@ -983,7 +922,6 @@ class Fairness(Cases):
         # Without a limit on the calls in a turn, each turn would take longer than the one before.
         assert sorted(late)[len(late) // 2] < 0.2, late
 
-    @only_subject
     async def test_calls_that_take_long_are_made_in_several_turns(case):
         order = []
         for number in range(64):
@@ -993,7 +931,6 @@ class Fairness(Cases):
         assert 0 < order.index("timed") < 64, order
         assert [each for each in order if each != "timed"] == list(range(64)), order
 
-    @only_subject
     async def test_input_at_hand_precedes_a_timed_call_that_it_postpones(case):
         # Twisted's reactors make due calls before they read.
         for begin in Busy.BEGINNINGS:
@@ -1069,7 +1006,7 @@ class Busy(protocol.Protocol):
 
     def in_a_reader(self):
         near, far = socket.socketpair()
-        reader = Reader(self.reactor, near, self.be_busy)
+        reader = when_readable(self.reactor, near, self.be_busy)
         far.send(b"x")
         self.received.addBoth(lambda _: (reader, far.close()))
 
@@ -1118,23 +1055,14 @@ class Called(protocol.Protocol):
         self.function()
 
 
-class Reader:
-    """Calls a function when a socket is readable."""
+def when_readable(reactor, socket, function):
+    """Calls a function once a socket is readable, and closes it."""
 
-    def __init__(self, reactor, socket, function):
-        self.reactor, self.socket, self.function = reactor, socket, function
-        reactor.addReader(self)
+    def read(reader):
+        reactor.removeReader(reader)
+        socket.close()
+        function()
 
-    def fileno(self):
-        return self.socket.fileno()
-
-    def doRead(self):
-        self.reactor.removeReader(self)
-        self.socket.close()
-        self.function()
-
-    def connectionLost(self, reason):
-        pass
-
-    def logPrefix(self):
-        return "reader"
+    reader = Reader(socket.fileno(), read)
+    reactor.addReader(reader)
+    return reader

@@ -3,25 +3,17 @@
 import os
 import pathlib
 import shutil
-import subprocess
 import sys
 import tomllib
 import unittest
 
 from kit import reactors
 from kit.cases import SUBJECT
+from kit.running import ended
 
 PACKAGE = pathlib.Path(__file__).resolve().parent.parent
 MODEL = reactors.REACTORS[reactors.MODEL][0]
 INSTALL = "import couplet_twisted; couplet_twisted.install()\n"
-
-
-def ended(program, python=sys.executable, variables=None):
-    """A program's status and output."""
-    run = subprocess.run(
-        [python, "-c", program], capture_output=True, text=True, timeout=300, env={**os.environ, **(variables or {})}
-    )
-    return run.returncode, run.stdout + run.stderr
 
 
 @unittest.skipUnless(SUBJECT == "couplet", "what couplet_twisted refuses")
@@ -30,7 +22,7 @@ class Refusals(unittest.TestCase):
 
     def refused(self, program, text, python=sys.executable, variables=None):
         """Checks that the program ends by an exception whose last line is the text."""
-        status, said = ended(program, python, variables)
+        status, said = ended("-c", program, python=python, variables=variables)
         self.assertEqual((status, said.splitlines()[-1]), (1, text), said)
 
     def untried(self, fake, text):
@@ -41,7 +33,7 @@ class Refusals(unittest.TestCase):
             "except ImportError as why: print(why); print('couplet_twisted._couplet' in sys.modules, why.name)\n"
         )
         expected = f"couplet_twisted was never tried on {text}\nFalse couplet_twisted\n"
-        self.assertEqual(ended(program), (0, expected))
+        self.assertEqual(ended("-c", program), (0, expected))
 
     def test_another_implementation(self):
         self.untried("sys.implementation.name = 'pypy'", "pypy: it needs CPython")
@@ -87,7 +79,7 @@ class Refusals(unittest.TestCase):
             "reactor.callLater(0, reactor.stop); reactor.run(); print('ran')"
         )
         way_out = "call couplet_twisted.install() once, before anything imports twisted.internet.reactor"
-        self.assertEqual(ended(program), (0, f"{path} is already installed: {way_out}\nran\n"))
+        self.assertEqual(ended("-c", program), (0, f"{path} is already installed: {way_out}\nran\n"))
 
     def test_two_installs(self):
         self.installed(INSTALL, "couplet_twisted.reactor.CoupletReactor")
@@ -106,7 +98,7 @@ class Refusals(unittest.TestCase):
             "from twisted.scripts.twistd import run\n"
             "sys.argv = ['twistd', '-n', '--pidfile=', '--reactor=couplet', 'web']; run()\n"
         )
-        status, said = ended(program)
+        status, said = ended("-c", program)
         self.assertEqual(status, 1, said)
         self.assertIn("EPollReactor is already installed: call couplet_twisted.install()", said)
 

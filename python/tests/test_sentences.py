@@ -15,6 +15,7 @@ import zlib
 
 from kit import reactors
 from kit.cases import HANG, SUBJECT
+from kit.connections import Source, quiet
 
 INTERFACES = ["IReactorTime", "IDelayedCall", "IReactorCore", "ITransport", "ITCPTransport", "IUNIXTransport"]
 # Sentences that promise nothing.
@@ -199,7 +200,6 @@ def resolves(at):
 @sentences("IReactorCore.addSystemEventTrigger", "Add a function", 'Each "system event"', "@param", "@return", "An implementor")
 @sentences("IReactorCore.fireSystemEvent", "Fire a system-wide")
 def triggers(at):
-    from twisted.internet import defer
 
     # Several names, so that events do not mix.
     add = at.reactor.addSystemEventTrigger
@@ -318,9 +318,7 @@ class Pair:
             made.readConnectionLost = at.noting("read lost")
             made.writeConnectionLost = at.noting("write lost")
             directlyProvides(made, interfaces.IHalfCloseableProtocol)
-        factory = protocol.Factory()
-        factory.noisy = False
-        factory.buildProtocol = lambda _: made
+        factory = quiet(lambda: made)
         with ours:
             self.transport = at.reactor.adoptStreamConnection(ours.fileno(), ours.family, factory) or made.transport
         self.transport = made.transport
@@ -391,14 +389,6 @@ def writes_a_sequence(at):
         pair.finish()
 
 
-class Source:
-    """A producer that only notes its calls."""
-
-    def __init__(self, at):
-        self.pauseProducing, self.resumeProducing = at.noting("paused"), at.noting("resumed")
-        self.stopProducing = at.noting("stopped")
-
-
 @sentences("ITransport.loseConnection", "Close my", "Note that if")
 def loses(at):
     for kind in KINDS:
@@ -406,7 +396,7 @@ def loses(at):
             pair = Pair(at, kind)
             pair.transport.write(b"before" * 1000)
             if streaming is not None:
-                at.attempt(f"{kind}: register", pair.transport.registerProducer, Source(at), streaming)
+                at.attempt(f"{kind}: register", pair.transport.registerProducer, Source(at.note), streaming)
             at.attempt(f"{kind}: lose", pair.transport.loseConnection)
             # A streaming producer that is not paused does not delay it.
             yield 0.05
@@ -475,7 +465,7 @@ def loses_its_output_when_it_is_sent(at):
             pair = Pair(at, kind, True)
             pair.transport.write(b"b" * (3 << 20))
             if streaming is not None:
-                pair.transport.registerProducer(Source(at), streaming)
+                pair.transport.registerProducer(Source(at.note), streaming)
             at.attempt(f"{kind}: lose", pair.transport.loseWriteConnection)
             yield 0.05
             at.note("the peer reads")
@@ -500,7 +490,7 @@ def aborts(at):
             pair = Pair(at, kind)
             pair.transport.write(b"b" * (8 << 20))
             if streaming is not None:
-                pair.transport.registerProducer(Source(at), streaming)
+                pair.transport.registerProducer(Source(at.note), streaming)
             at.attempt(f"{kind}: abort", pair.transport.abortConnection)
             at.attempt(f"{kind}: abort again", pair.transport.abortConnection)
             at.attempt(f"{kind}: write", pair.transport.write, b"late")

@@ -3,11 +3,10 @@
 import os
 import termios
 import threading
-import unittest
 
 from twisted.internet import defer, protocol, serialport, threads
 
-from kit.cases import Cases, case
+from kit.cases import Cases
 
 
 class Noting(protocol.Protocol):
@@ -59,7 +58,6 @@ def read(descriptor, count):
 class Serial(Cases):
     """Ports on pseudo-terminals."""
 
-    @case
     async def test_bytes_in_both_directions(case):
         port, made, master = opened(case, baudrate=115200)
         every = bytes(range(256))
@@ -73,7 +71,6 @@ class Serial(Cases):
         case.say("port", port.fileno(), port.disconnected)
         os.close(master)
 
-    @case
     async def test_more_than_the_terminal_holds_is_sent_before_the_end(case):
         port, made, master = opened(case)
         data = os.urandom(200_000)
@@ -90,7 +87,6 @@ class Serial(Cases):
         case.say("other", found[0] == data)
         os.close(master)
 
-    @case
     async def test_a_hang_up(case):
         port, made, master = opened(case)
         os.write(master, b"last")
@@ -101,7 +97,6 @@ class Serial(Cases):
         port.write(b"lost")
         port.loseConnection()
 
-    @case
     async def test_pauses(case):
         port, made, master = opened(case)
         port.pauseProducing()
@@ -114,7 +109,6 @@ class Serial(Cases):
         await made.lost
         os.close(master)
 
-    @case
     async def test_a_producer_is_paused_while_the_terminal_is_full(case):
         port, made, master = opened(case)
         events = []
@@ -138,7 +132,6 @@ class Serial(Cases):
         case.say("producer", events)
         os.close(master)
 
-    @case
     async def test_settings_and_the_queues_of_the_terminal(case):
         port, made, master = opened(case, baudrate=9600, timeout=0)
         port._serial.baudrate = 57600
@@ -157,7 +150,3 @@ class Serial(Cases):
         port.loseConnection()
         await made.lost
         os.close(master)
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -2,28 +2,17 @@
 
 import os
 import pathlib
-import subprocess
-import sys
 import tempfile
 import unittest
 
-from kit import reactors
 from kit.cases import SUBJECT
+from kit.running import ended
 
 ASK = "from twisted.internet import reactor; print(type(reactor).__module__)\n"
 COUPLETS, EPOLLS = "couplet_twisted.reactor\n", "twisted.internet.epollreactor\n"
 LOG = "import sys; from twisted.python import log; log.startLogging(sys.stdout)\n"
 # Logs as twistd does: buffered earlier events come first.
 BUFFERED = "import sys; from twisted import logger as it; it.globalLogBeginner.beginLoggingTo([it.textFileLogObserver(sys.stdout)])\n"
-
-
-def ended(*command, variables=None, folder=None):
-    """A program's status and output."""
-    environment = {**os.environ, **(variables or {})}
-    run = subprocess.run(
-        [sys.executable, *command], capture_output=True, text=True, timeout=300, env=environment, cwd=folder
-    )
-    return run.returncode, run.stdout + run.stderr
 
 
 @unittest.skipUnless(SUBJECT == "couplet", "the ways in of couplet_twisted")

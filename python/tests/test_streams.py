@@ -1,92 +1,21 @@
 """Connections over TCP, UNIX sockets and TLS: protocols get the same events as under the model."""
 
+import functools
 import os
 import socket
-import struct
 import sys
 import tempfile
-import zlib
 
 from twisted.internet import defer, interfaces, protocol
 from twisted.protocols import basic
 from zope.interface import implementer
 
-from kit.cases import Cases, case
-
-MIB = 1024 * 1024
-
-
-class Noting(protocol.Protocol):
-    """Notes its events. When the connection is lost, it notes the number and the checksum of its bytes."""
-
-    def __init__(self, case, party):
-        self.case, self.party = case, party
-        self.size = self.sum = 0
-        self.lost = defer.Deferred()
-        self.some = defer.Deferred()
-        self.want = None
-
-    def say(self, *words):
-        self.case.say(self.party, *words)
-
-    def connectionMade(self):
-        self.say("made")
-
-    def dataReceived(self, data):
-        self.size += len(data)
-        self.sum = zlib.crc32(data, self.sum)
-        if self.want is not None and self.size >= self.want:
-            self.want = None
-            self.some.callback(None)
-
-    def wanted(self, size):
-        """A Deferred that fires when `size` bytes have arrived."""
-        self.some = defer.Deferred()
-        self.want = size
-        if self.size >= size:
-            self.dataReceived(b"")
-        return self.some
-
-    def why(self, reason):
-        return reason.getErrorMessage()
-
-    def connectionLost(self, reason):
-        self.say("lost", reason.type.__name__, self.why(reason), self.size, self.sum)
-        self.lost.callback(None)
-
-
-class Echo(Noting):
-    """Sends back the bytes that it receives."""
-
-    def dataReceived(self, data):
-        super().dataReceived(data)
-        self.transport.write(data)
-
-
-@implementer(interfaces.IHalfCloseableProtocol)
-class Half(Noting):
-    """Notes half-closes, and answers after the peer's end of stream."""
-
-    answer = b""
-
-    def readConnectionLost(self):
-        self.say("read side lost", self.size)
-        if self.answer:
-            self.transport.write(self.answer)
-        self.transport.loseConnection()
-
-    def writeConnectionLost(self):
-        self.say("write side lost")
-
-    def why(self, reason):
-        # Under epoll the reason depends on the side that closed first.
-        return "-"
-
+from kit.cases import Cases
+from kit.connections import MIB, Echo, Half, Noting, Source, close, ended, pair, reset, unix_pair
 
 class Tcp(Cases):
     """TCP connections."""
 
-    @case
     async def test_bytes_come_back_from_an_echo(case):
         server = Echo(case, "server")
         client = await case.connect(case.listen(lambda: server), Noting(case, "client"))
@@ -96,34 +25,27 @@ class Tcp(Cases):
             await client.wanted(before + size)
         client.transport.writeSequence([b"a", b"", b"b" * 10])
         await client.wanted(client.size + 11)
-        client.transport.loseConnection()
-        await defer.gatherResults([client.lost, server.lost])
+        await close(client, server)
 
-    @case
     async def test_what_was_written_before_lose_connection_arrives(case):
-        server, client = Noting(case, "server"), Noting(case, "client")
-        await case.connect(case.listen(lambda: server), client)
+        server, client = await pair(case)
         client.transport.write(b"y" * 5 * MIB)
         client.transport.loseConnection()
         client.transport.write(b"too late")
-        await defer.gatherResults([client.lost, server.lost])
+        await ended(client, server)
 
-    @case
     async def test_pieces_of_all_kinds_arrive_in_order_and_are_released(case):
         class Own(bytes):
             pass
 
-        server, client = Noting(case, "server"), Noting(case, "client")
-        await case.connect(case.listen(lambda: server), client)
+        server, client = await pair(case)
         large, own = bytes(range(256)) * 4096, Own(b"o" * 100_000)
         before = sys.getrefcount(large), sys.getrefcount(own)
         client.transport.writeSequence([b"one", large, b"", own, b"two", large])
         client.transport.write(large)
-        client.transport.loseConnection()
-        await defer.gatherResults([client.lost, server.lost])
+        await close(client, server)
         case.say("client", "released", (sys.getrefcount(large), sys.getrefcount(own)) == before)
 
-    @case
     async def test_what_is_written_after_lose_connection_in_the_same_callback_arrives(case):
         class Closing(Noting):
             def dataReceived(self, data):
@@ -137,21 +59,18 @@ class Tcp(Cases):
                 self.say("lost")
                 super().connectionLost(reason)
 
-        server, client = Closing(case, "server"), Noting(case, "client")
-        await case.connect(case.listen(lambda: server), client)
+        server, client = await pair(case, Closing(case, "server"))
         client.transport.write(b"x")
-        await defer.gatherResults([client.lost, server.lost])
+        await ended(client, server)
 
-    @case
     async def test_half_close_lets_the_other_side_answer(case):
         server, client = Half(case, "server"), Half(case, "client")
         server.answer = b"z" * MIB
         await case.connect(case.listen(lambda: server), client)
         client.transport.write(b"question")
         client.transport.loseWriteConnection()
-        await defer.gatherResults([client.lost, server.lost])
+        await ended(client, server)
 
-    @case
     async def test_who_does_not_read_is_no_reader(case):
         class Open(Half):
             def readConnectionLost(self):
@@ -162,8 +81,7 @@ class Tcp(Cases):
             for each in (server, client):
                 case.say(each.party, when, each.transport in found)
 
-        server, client = Open(case, "server"), Open(case, "client")
-        await case.connect(case.listen(lambda: server), client)
+        server, client = await pair(case, Open(case, "server"), Open(case, "client"))
         await case.sleep(0.01)
         readers("open")
         client.transport.pauseProducing()
@@ -175,18 +93,14 @@ class Tcp(Cases):
         removed = case.reactor.removeAll()
         case.say("all", [each.transport in removed for each in (server, client)])
 
-    @case
     async def test_half_close_ends_a_protocol_that_does_not_know_it(case):
-        server, client = Noting(case, "server"), Noting(case, "client")
-        await case.connect(case.listen(lambda: server), client)
+        server, client = await pair(case)
         client.transport.write(b"question")
         client.transport.loseWriteConnection()
-        await defer.gatherResults([client.lost, server.lost])
+        await ended(client, server)
 
-    @case
     async def test_abort_drops_what_was_written(case):
-        server, client = Noting(case, "server"), Noting(case, "client")
-        await case.connect(case.listen(lambda: server), client)
+        server, client = await pair(case)
         # The peer does not read, so some bytes remain unsent.
         server.transport.pauseProducing()
         client.transport.write(b"w" * 64 * MIB)
@@ -200,27 +114,14 @@ class Tcp(Cases):
         server.size = server.sum = 0
         case.notes["server"] = [note for note in case.notes["server"] if "lost" not in note]
 
-    @case
     async def test_a_close_does_not_wait_for_a_producer_that_is_not_paused(case):
-        class Producer:
-            def pauseProducing(self):
-                case.say("producer", "paused")
-
-            def resumeProducing(self):
-                case.say("producer", "resumed")
-
-            def stopProducing(self):
-                case.say("producer", "stopped")
-
         for close in ("loseConnection", "loseWriteConnection"):
-            server, client = Noting(case, "server"), Noting(case, "client")
-            await case.connect(case.listen(lambda: server), client)
-            client.transport.registerProducer(Producer(), True)
+            server, client = await pair(case)
+            client.transport.registerProducer(Source(functools.partial(case.say, "producer")), True)
             client.transport.write(b"last words")
             getattr(client.transport, close)()
-            await defer.gatherResults([client.lost, server.lost])
+            await ended(client, server)
 
-    @case
     async def test_a_forwarded_connection_ends_on_both_sides(case):
         from twisted.protocols import portforward
 
@@ -236,17 +137,14 @@ class Tcp(Cases):
             sides[ends].transport.loseConnection()
             await defer.gatherResults([side.lost for side in sides.values()])
 
-    @case
     async def test_a_reset_is_a_lost_connection(case):
         server = Noting(case, "server")
         port = case.listen(lambda: server)
         raw = socket.create_connection(("127.0.0.1", port))
         await case.sleep(0.05)
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        raw.close()
+        reset(raw)
         await server.lost
 
-    @case
     async def test_who_neither_reads_nor_writes_hears_of_a_reset_later(case):
         for name, unsent, then in (
             ("unsent", 64 * MIB, None),
@@ -260,15 +158,13 @@ class Tcp(Cases):
             server.transport.write(b"u" * unsent)
             server.transport.pauseProducing()
             await case.sleep(0.02)
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            raw.close()
+            reset(raw)
             await case.sleep(0.02)
             case.say(name, "heard of it:", not server.transport.connected)
             if then:
                 then(server.transport)
             await server.lost
 
-    @case
     async def test_a_refused_connection_fails_the_connector(case):
         probe = socket.socket()
         probe.bind(("127.0.0.1", 0))
@@ -279,7 +175,6 @@ class Tcp(Cases):
         case.reactor.connectTCP("127.0.0.1", probe.getsockname()[1], factory)
         case.say("client", await failed)
 
-    @case
     async def test_options_and_addresses(case):
         server, client = Noting(case, "server"), Noting(case, "client")
         port = case.listen(lambda: server)
@@ -292,11 +187,9 @@ class Tcp(Cases):
         case.say("server", server.transport.getPeer() == client.transport.getHost())
         interfaces_ = [interfaces.ITCPTransport, interfaces.IHalfCloseableDescriptor, interfaces.ISSLTransport]
         case.say("client", [each.providedBy(client.transport) for each in interfaces_])
-        client.transport.loseConnection()
-        await defer.gatherResults([client.lost, server.lost])
+        await close(client, server)
         case.say("client", client.transport.connected, client.transport.disconnected)
 
-    @case
     async def test_a_port_that_stops_keeps_its_connections(case):
         server, client = Echo(case, "server"), Noting(case, "client")
         number = case.listen(lambda: server)
@@ -309,8 +202,7 @@ class Tcp(Cases):
             case.say("refused", type(error).__name__)
         client.transport.write(b"still here")
         await client.wanted(10)
-        client.transport.loseConnection()
-        await defer.gatherResults([client.lost, server.lost])
+        await close(client, server)
 
 
 @implementer(interfaces.IPushProducer)
@@ -363,10 +255,8 @@ class Pull:
 class Producers(Cases):
     """Backpressure."""
 
-    @case
     async def test_a_push_producer_is_paused_and_resumed(case):
-        server, client = Noting(case, "server"), Noting(case, "client")
-        await case.connect(case.listen(lambda: server), client)
+        server, client = await pair(case)
         await case.sleep(0.01)
         server.transport.pauseProducing()
         producer = Push(case, client.transport, 16 * MIB)
@@ -377,23 +267,19 @@ class Producers(Cases):
         left = producer.left
         case.say("producer", "waits", left > 0)
         server.transport.resumeProducing()
-        await defer.gatherResults([client.lost, server.lost])
+        await ended(client, server)
         case.say("producer", producer.pauses > 1)
 
-    @case
     async def test_a_pull_producer_is_asked_for_each_block(case):
-        server, client = Noting(case, "server"), Noting(case, "client")
-        await case.connect(case.listen(lambda: server), client)
+        server, client = await pair(case)
         producer = Pull(case, client.transport, 8 * MIB)
         client.transport.registerProducer(producer, False)
-        await defer.gatherResults([client.lost, server.lost])
+        await ended(client, server)
         case.say("producer", producer.asked)
 
-    @case
     async def test_producers_are_stopped_when_the_connection_is_lost(case):
         for kind, streaming in ((Push, True), (Pull, False)):
-            server, client = Noting(case, "server"), Noting(case, "client")
-            await case.connect(case.listen(lambda: server), client)
+            server, client = await pair(case)
             await case.sleep(0.01)
             server.transport.pauseProducing()
             client.transport.registerProducer(kind(case, client.transport, 1 << 40), streaming)
@@ -405,10 +291,8 @@ class Producers(Cases):
             await client.lost
             case.notes["client"] = [note.rsplit(" ", 2)[0] for note in case.notes["client"]]
 
-    @case
     async def test_a_second_producer_is_refused(case):
-        server, client = Noting(case, "server"), Noting(case, "client")
-        await case.connect(case.listen(lambda: server), client)
+        server, client = await pair(case)
         client.transport.registerProducer(Push(case, client.transport, 0), True)
         try:
             client.transport.registerProducer(Push(case, client.transport, 0), True)
@@ -417,20 +301,15 @@ class Producers(Cases):
         client.transport.loseConnection()
         case.say("client", "waits for the producer", client.transport.connected)
         client.transport.unregisterProducer()
-        await defer.gatherResults([client.lost, server.lost])
+        await ended(client, server)
 
-    @case
     async def test_a_producer_registered_after_the_end_is_stopped(case):
-        server, client = Noting(case, "server"), Noting(case, "client")
-        await case.connect(case.listen(lambda: server), client)
-        client.transport.loseConnection()
-        await defer.gatherResults([client.lost, server.lost])
+        server, client = await pair(case)
+        await close(client, server)
         client.transport.registerProducer(Push(case, client.transport, 0), True)
 
-    @case
     async def test_pausing_holds_the_bytes_back(case):
-        server, client = Noting(case, "server"), Noting(case, "client")
-        await case.connect(case.listen(lambda: server), client)
+        server, client = await pair(case)
         await case.sleep(0.01)
         server.transport.pauseProducing()
         client.transport.write(b"held")
@@ -438,14 +317,12 @@ class Producers(Cases):
         case.say("server", server.size)
         server.transport.resumeProducing()
         await server.wanted(4)
-        client.transport.loseConnection()
-        await defer.gatherResults([client.lost, server.lost])
+        await close(client, server)
 
 
 class Lines(Cases):
     """Twisted's line receiver."""
 
-    @case
     async def test_lines_pauses_and_raw_mode(case):
         ended = defer.Deferred()
 
@@ -473,7 +350,6 @@ class Lines(Cases):
         client.transport.write(b"one\r\npause\r\ntwo\r\nraw\r\nabcthree\r\nend\r\nunseen\r\n")
         await defer.gatherResults([ended, client.lost])
 
-    @case
     async def test_a_line_that_is_too_long_ends_the_connection(case):
         server = basic.LineReceiver()
         lost = defer.Deferred()
@@ -486,27 +362,16 @@ class Lines(Cases):
 class Unix(Cases):
     """Stream and datagram sockets of the UNIX family."""
 
-    @case
     async def test_bytes_come_back_over_a_unix_socket(case):
-        from twisted.internet import endpoints
-
-        server, client = Echo(case, "server"), Noting(case, "client")
-        factory = protocol.Factory()
-        factory.buildProtocol = lambda address: server
-        port = case.reactor.listenUNIX("socket", factory, wantPID=True)
-        await endpoints.connectProtocol(endpoints.UNIXClientEndpoint(case.reactor, "socket"), client)
+        server, client = await unix_pair(case, Echo(case, "server"), wantPID=True)
         client.transport.write(b"u" * MIB)
         await client.wanted(MIB)
         case.say("client", client.transport.getPeer().name)
-        client.transport.loseConnection()
-        await defer.gatherResults([client.lost, server.lost])
-        await defer.maybeDeferred(port.stopListening)
+        await close(client, server)
+        await defer.maybeDeferred(case.ports[0].stopListening)
         case.say("server", sorted(os.listdir()))
 
-    @case
     async def test_descriptors_travel(case):
-        from twisted.internet import endpoints
-
         got = defer.Deferred()
 
         @implementer(interfaces.IFileDescriptorReceiver)
@@ -515,24 +380,15 @@ class Unix(Cases):
                 self.say("descriptor")
                 got.callback(descriptor)
 
-        server, client = Receiver(case, "server"), Noting(case, "client")
-        factory = protocol.Factory()
-        factory.buildProtocol = lambda address: server
-        case.reactor.listenUNIX("socket", factory)
-        await endpoints.connectProtocol(endpoints.UNIXClientEndpoint(case.reactor, "socket"), client)
+        server, client = await unix_pair(case, Receiver(case, "server"))
         reading, writing = os.pipe()
         client.transport.sendFileDescriptor(writing)
         client.transport.write(b"x")
         os.write(await got, b"through")
         case.say("client", os.read(reading, 10))
-        client.transport.loseConnection()
-        await defer.gatherResults([client.lost, server.lost])
+        await close(client, server)
 
-
-    @case
     async def test_many_descriptors_travel_in_order_both_ways(case):
-        from twisted.internet import endpoints
-
         count, both = 40, [defer.Deferred(), defer.Deferred()]
 
         @implementer(interfaces.IFileDescriptorReceiver)
@@ -556,34 +412,20 @@ class Unix(Cases):
                     both.pop().callback(None)
 
         opened = []
-        ended = defer.gatherResults(both)
-        server, client = Each(case, "server"), Each(case, "client")
-        factory = protocol.Factory()
-        factory.buildProtocol = lambda address: server
-        # The name is abstract.
-        case.reactor.listenUNIX(f"\0couplet-{os.getpid()}", factory)
-        await endpoints.connectProtocol(
-            endpoints.UNIXClientEndpoint(case.reactor, f"\0couplet-{os.getpid()}"), client
-        )
-        await ended
+        # An abstract name.
+        path, sent = f"\0couplet-{os.getpid()}", defer.gatherResults(both)
+        server, client = await unix_pair(case, Each(case, "server"), Each(case, "client"), path)
+        await sent
         # The last byte arrives after its descriptor.
         await case.sleep()
         for descriptor in opened:
             os.close(descriptor)
-        client.transport.loseConnection()
-        await defer.gatherResults([client.lost, server.lost])
+        await close(client, server)
 
-    @case
     async def test_a_descriptor_without_a_byte_ends_the_connection(case):
-        from twisted.internet import endpoints
-
-        server, client = Noting(case, "server"), Noting(case, "client")
-        factory = protocol.Factory()
-        factory.buildProtocol = lambda address: server
-        case.reactor.listenUNIX("socket", factory)
-        await endpoints.connectProtocol(endpoints.UNIXClientEndpoint(case.reactor, "socket"), client)
+        server, client = await unix_pair(case)
         client.transport.sendFileDescriptor(1)
-        await defer.gatherResults([client.lost, server.lost])
+        await ended(client, server)
 
 
 def contexts():
@@ -601,7 +443,6 @@ def contexts():
 class Tls(Cases):
     """TLS by pyOpenSSL over Couplet's connections."""
 
-    @case
     async def test_start_tls_on_both_sides(case):
         ours, theirs = contexts()
 
@@ -614,18 +455,15 @@ class Tls(Cases):
                 else:
                     super().dataReceived(data)
 
-        server, client = Server(case, "server"), Noting(case, "client")
-        await case.connect(case.listen(lambda: server), client)
+        server, client = await pair(case, Server(case, "server"))
         client.transport.write(b"STARTTLS")
         await client.wanted(5)
         client.transport.startTLS(theirs)
         client.transport.write(b"s" * MIB)
         await client.wanted(MIB + 5)
         case.say("client", client.transport.getPeerCertificate().get_subject().CN, client.transport.TLS)
-        client.transport.loseConnection()
-        await defer.gatherResults([client.lost, server.lost])
+        await close(client, server)
 
-    @case
     async def test_tls_from_the_start_with_a_producer(case):
         ours, theirs = contexts()
         server, client = Noting(case, "server"), Noting(case, "client")
@@ -639,18 +477,16 @@ class Tls(Cases):
         producer = Push(case, client.transport, 8 * MIB)
         client.transport.registerProducer(producer, True)
         producer.resumeProducing()
-        await defer.gatherResults([client.lost, server.lost])
+        await ended(client, server)
 
-    @case
     async def test_clear_text_to_a_tls_server_fails(case):
         ours, _ = contexts()
         server, client = Noting(case, "server"), Noting(case, "client")
         await case.connect(case.listen(lambda: server, ours), client)
         client.transport.write(b"GET / HTTP/1.0\r\n\r\n")
-        await defer.gatherResults([client.lost, server.lost])
+        await ended(client, server)
         case.notes["client"] = []
 
-    @case
     async def test_an_abort_of_tls(case):
         ours, theirs = contexts()
         server, client = Noting(case, "server"), Noting(case, "client")
@@ -659,4 +495,4 @@ class Tls(Cases):
         client.transport.write(b"hello")
         await server.wanted(5)
         server.transport.abortConnection()
-        await defer.gatherResults([client.lost, server.lost])
+        await ended(client, server)

@@ -7,11 +7,11 @@ import sys
 import threading
 import time
 
-from twisted.internet import defer, interfaces, protocol, threads
-from zope.interface import implementer
+from twisted.internet import defer, protocol
 
-from kit.cases import Cases, case
-from test_streams import Echo, Noting, Push
+from kit.cases import Cases
+from kit.connections import Echo, Noting, Reader, close, ended, pair
+from test_streams import Push
 
 
 class Oops(Exception):
@@ -21,19 +21,16 @@ class Oops(Exception):
 class Errors(Cases):
     """An exception in user code is logged and ends its connection, as under the model."""
 
-    @case
     async def test_in_data_received(case):
         class Server(Noting):
             def dataReceived(self, data):
                 super().dataReceived(data)
                 raise Oops("data")
 
-        server, client = Server(case, "server"), Noting(case, "client")
-        await case.connect(case.listen(lambda: server), client)
+        server, client = await pair(case, Server(case, "server"))
         client.transport.write(b"x")
-        await defer.gatherResults([client.lost, server.lost])
+        await ended(client, server)
 
-    @case
     async def test_in_connection_made(case):
         class Server(Noting):
             def connectionMade(self):
@@ -41,24 +38,19 @@ class Errors(Cases):
                 case.reactor.callLater(0.05, self.transport.loseConnection)
                 raise Oops("made")
 
-        server, client = Server(case, "server"), Noting(case, "client")
-        await case.connect(case.listen(lambda: server), client)
+        server, client = await pair(case, Server(case, "server"))
         await case.sleep(0.3)
 
-    @case
     async def test_in_connection_lost(case):
         class Server(Noting):
             def connectionLost(self, reason):
                 super().connectionLost(reason)
                 raise Oops("lost")
 
-        server, client = Server(case, "server"), Noting(case, "client")
-        await case.connect(case.listen(lambda: server), client)
-        client.transport.loseConnection()
-        await defer.gatherResults([client.lost, server.lost])
+        server, client = await pair(case, Server(case, "server"))
+        await close(client, server)
         await case.sleep(0.05)
 
-    @case
     async def test_in_build_protocol(case):
         def build():
             raise Oops("build")
@@ -69,13 +61,11 @@ class Errors(Cases):
         client.transport.loseConnection()
         await client.lost
 
-    @case
     async def test_build_protocol_that_declines(case):
         client = Noting(case, "client")
         await case.connect(case.listen(lambda: None), client)
         await client.lost
 
-    @case
     async def test_in_a_producer(case):
         class Failing(Push):
             written = False
@@ -87,12 +77,10 @@ class Errors(Cases):
                 self.written = True
                 self.transport.write(b"x")
 
-        server, client = Noting(case, "server"), Noting(case, "client")
-        await case.connect(case.listen(lambda: server), client)
+        server, client = await pair(case)
         client.transport.registerProducer(Failing(case, client.transport, 0), False)
-        await defer.gatherResults([client.lost, server.lost])
+        await ended(client, server)
 
-    @case
     async def test_in_timed_calls_and_calls_from_threads(case):
         def fail(text):
             raise Oops(text)
@@ -102,7 +90,6 @@ class Errors(Cases):
         case.reactor.callWhenRunning(case.say, "program", "goes on")
         await case.sleep(0.05)
 
-    @case
     async def test_in_a_shutdown_trigger(case):
         def fail():
             raise Oops("shutdown")
@@ -111,38 +98,20 @@ class Errors(Cases):
             case.reactor.addSystemEventTrigger(phase, "shutdown", case.say, "triggers", phase)
             case.reactor.addSystemEventTrigger(phase, "shutdown", fail)
 
-    @case
     async def test_a_write_of_text_is_a_type_error(case):
-        server, client = Noting(case, "server"), Noting(case, "client")
-        await case.connect(case.listen(lambda: server), client)
+        server, client = await pair(case)
         for wrong in ("text", 5, None):
-            try:
-                client.transport.write(wrong)
-            except Exception as error:
-                case.say("client", type(error).__name__, isinstance(error, TypeError))
-        client.transport.loseConnection()
-        await defer.gatherResults([client.lost, server.lost])
+            case.attempt("client", client.transport.write, wrong)
+        await close(client, server)
 
-    @case
     async def test_in_calls_of_foreign_descriptors(case):
         reading, writing = os.pipe()
         lost = defer.Deferred()
 
-        @implementer(interfaces.IReadDescriptor)
-        class Reader:
-            def fileno(self):
-                return reading
+        def read(reader):
+            raise Oops("read")
 
-            def logPrefix(self):
-                return "reader"
-
-            def doRead(self):
-                raise Oops("read")
-
-            def connectionLost(self, reason):
-                lost.callback(reason.type.__name__)
-
-        case.reactor.addReader(Reader())
+        case.reactor.addReader(Reader(reading, read, lambda reason: lost.callback(reason.type.__name__)))
         os.write(writing, b"x")
         case.say("reader", await lost)
 
@@ -150,7 +119,6 @@ class Errors(Cases):
 class Time(Cases):
     """Timed calls."""
 
-    @case
     async def test_calls_come_in_the_order_of_their_times(case):
         later = case.reactor.callLater
         for number, delay in enumerate((0.03, 0.01, 0, 0.02, 0, 0.01)):
@@ -164,13 +132,9 @@ class Time(Cases):
         case.say("count", len(case.reactor.getDelayedCalls()))
         await case.sleep(0.1)
         for call in (cancelled, moved):
-            try:
-                call.cancel()
-            except Exception as error:
-                case.say("call", type(error).__name__)
+            case.attempt("call", call.cancel)
         case.say("count", len(case.reactor.getDelayedCalls()))
 
-    @case
     async def test_a_call_made_by_a_call_waits_for_the_next_turn(case):
         def first():
             case.say("call", "first")
@@ -180,7 +144,6 @@ class Time(Cases):
         case.reactor.callLater(0, case.say, "call", "second")
         await case.sleep(0.05)
 
-    @case
     async def test_a_call_made_while_bytes_come_is_before_the_next_bytes(case):
         class Server(Noting):
             def dataReceived(self, data):
@@ -194,17 +157,14 @@ class Time(Cases):
                 super().dataReceived(data)
                 case.say("order", "answer")
 
-        server, client = Server(case, "server"), Client(case, "client")
-        await case.connect(case.listen(lambda: server), client)
+        server, client = await pair(case, Server(case, "server"), Client(case, "client"))
         await case.sleep(0.01)
         # twisted.internet.task.Cooperator uses the second delay.
         for delay in (b"0", b"0.00000001"):
             client.transport.write(delay)
             await case.sleep(0.05)
-        client.transport.loseConnection()
-        await defer.gatherResults([client.lost, server.lost])
+        await close(client, server)
 
-    @case
     async def test_calls_that_are_due_after_a_long_callback_come_before_the_next_events(case):
         """Each kind of callback blocks the loop until a call is due and bytes have arrived."""
         tellers = [Noting(case, "server") for _ in range(2)]
@@ -242,7 +202,6 @@ class Time(Cases):
         await told.lost
         await udp.stopListening()
 
-    @case
     async def test_a_delay_counts_from_the_request(case):
         class Server(protocol.Protocol):
             def dataReceived(self, data):
@@ -262,22 +221,15 @@ class Time(Cases):
         client.transport.loseConnection()
         await client.lost
 
-    @case
     async def test_a_delayed_call_knows_the_time(case):
         call = case.reactor.callLater(5, print)
         case.say("call", abs(call.getTime() - call.seconds() - 5) < 1)
         call.cancel()
 
-    @case
     async def test_wrong_delays_are_refused(case):
         for delay in (-1, "1", None):
-            try:
-                case.reactor.callLater(delay, print)
-            except Exception as error:
-                case.say("call", type(error).__name__)
+            case.attempt("call", case.reactor.callLater, delay, print)
 
-
-    @case
     async def test_another_clock_tells_the_times(case):
         case.reactor.seconds, before = (lambda: 100.0), case.reactor.seconds
         call = case.reactor.callLater(5, case.say, "call", "made")
@@ -294,7 +246,6 @@ class Time(Cases):
 class Threads(Cases):
     """Other threads."""
 
-    @case
     async def test_a_call_from_a_thread_wakes_the_loop(case):
         # Only the call ends the wait: without a wake-up the test hangs.
         for number in range(100):
@@ -302,10 +253,8 @@ class Threads(Cases):
             threading.Timer(0.001, case.reactor.callFromThread, [woken.callback, number]).start()
             case.say("call", await woken)
 
-    @case
     async def test_calls_from_threads_that_make_more_starve_nobody(case):
-        server, client = Echo(case, "server"), Noting(case, "client")
-        await case.connect(case.listen(lambda: server), client)
+        server, client = await pair(case, Echo(case, "server"))
 
         def again():
             if case.reactor.running:
@@ -315,10 +264,8 @@ class Threads(Cases):
         await case.sleep(0.01)
         client.transport.write(b"x")
         await client.wanted(1)
-        client.transport.loseConnection()
-        await defer.gatherResults([client.lost, server.lost])
+        await close(client, server)
 
-    @case
     async def test_work_in_threads(case):
         from twisted.internet import threads
 
@@ -335,7 +282,6 @@ class Threads(Cases):
         results = await defer.gatherResults([threads.deferToThread(pow, 2, each) for each in range(200)])
         case.say("thread", sum(results))
 
-    @case
     async def test_names_are_resolved_in_threads(case):
         case.say("name", await case.reactor.resolve("localhost"))
 
@@ -343,15 +289,12 @@ class Threads(Cases):
 class Signals(Cases):
     """Signals end the run in the same order as under the model."""
 
-    @case
     async def test_sigterm(case):
         await stopped_by(case, signal.SIGTERM)
 
-    @case
     async def test_sigint(case):
         await stopped_by(case, signal.SIGINT)
 
-    @case
     async def test_a_handler_of_the_users(case):
         seen = defer.Deferred()
         signal.signal(signal.SIGUSR1, lambda *_: case.reactor.callFromThread(seen.callback, "seen"))
@@ -363,8 +306,7 @@ async def stopped_by(case, number):
     """Waits for a signal that ends the otherwise idle run."""
     for phase in ("before", "during", "after"):
         case.reactor.addSystemEventTrigger(phase, "shutdown", case.say, "triggers", phase)
-    server, client = Echo(case, "server"), Noting(case, "client")
-    await case.connect(case.listen(lambda: server), client)
+    server, client = await pair(case, Echo(case, "server"))
     threading.Timer(0.05, os.kill, [os.getpid(), number]).start()
     await defer.Deferred()
 
@@ -396,7 +338,6 @@ class Child(protocol.ProcessProtocol):
 class Processes(Cases):
     """Child processes."""
 
-    @case
     async def test_bytes_through_a_child(case):
         child = Child(case)
         case.reactor.spawnProcess(child, "/bin/cat", ["cat"], env=None)
@@ -404,7 +345,6 @@ class Processes(Cases):
         child.transport.closeStdin()
         await child.ended
 
-    @case
     async def test_exit_codes_and_signals(case):
         for script in ("exit 3", "echo out; echo err >&2", "kill -9 $$"):
             child = Child(case)
@@ -415,20 +355,17 @@ class Processes(Cases):
         process.signalProcess("TERM")
         await child.ended
 
-    @case
     async def test_many_children_at_once(case):
         children = [Child(case) for _ in range(20)]
         for child in children:
             case.reactor.spawnProcess(child, "/bin/echo", ["echo", "hello"], env=None)
         await defer.gatherResults([child.ended for child in children])
 
-    @case
     async def test_a_terminal(case):
         child = Child(case)
         case.reactor.spawnProcess(child, "/bin/sh", ["sh", "-c", "test -t 0 && echo terminal"], env=None, usePTY=True)
         await child.ended
 
-    @case
     async def test_standard_streams(case):
         program = (
             "import sys; from kit import reactors; reactor = reactors.install(sys.argv[1])\n"
@@ -450,7 +387,6 @@ class Processes(Cases):
 class Datagrams(Cases):
     """UDP."""
 
-    @case
     async def test_datagrams_come_back(case):
         got = defer.Deferred()
 

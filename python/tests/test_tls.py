@@ -2,16 +2,14 @@
 
 import socket
 import ssl as python
-import subprocess
-import sys
 import unittest
 
-from twisted.internet import defer, endpoints, interfaces, protocol, ssl, threads
+from twisted.internet import endpoints, interfaces, protocol, ssl, threads
 from zope.interface import implementer
 
-from kit import certificates
-from kit.cases import Cases, case, only_subject
-from test_streams import MIB, Echo, Noting
+from kit import certificates, running
+from kit.cases import Cases, only_subject
+from kit.connections import MIB, Echo, Noting, close, ended, pair, quiet, unix_pair
 
 AUTHORITY = certificates.made("authority", is_authority=True)
 SERVER = certificates.made("server", "localhost", by=AUTHORITY)
@@ -60,10 +58,6 @@ async def linked(case, pair, server, client):
     return server, client
 
 
-async def ended(*parties):
-    await defer.gatherResults([party.lost for party in parties])
-
-
 @implementer(interfaces.IHandshakeListener)
 class Listening(Noting):
     """Notes the negotiated parameters."""
@@ -99,7 +93,6 @@ async def said(case, pair):
 class Streams(Cases):
     """Bytes and ends."""
 
-    @case
     async def test_bytes_come_back_from_an_echo(case):
         for pair in PAIRS:
             server, client = await linked(case, pair, Echo(case, f"{pair} server"), Noting(case, f"{pair} client"))
@@ -109,10 +102,8 @@ class Streams(Cases):
                 await client.wanted(before + size)
             client.transport.writeSequence([b"a", b"", b"b" * 10])
             await client.wanted(client.size + 11)
-            client.transport.loseConnection()
-            await ended(server, client)
+            await close(client, server)
 
-    @case
     async def test_what_was_written_before_lose_connection_arrives(case):
         for pair in PAIRS:
             server, client = await linked(case, pair, Noting(case, f"{pair} server"), Listening(case, f"{pair} client"))
@@ -121,7 +112,6 @@ class Streams(Cases):
             client.transport.write(b"too late")
             await ended(server, client)
 
-    @case
     async def test_a_server_that_closes_first_sends_everything(case):
         class Closing(Noting):
             def connectionMade(self):
@@ -132,7 +122,6 @@ class Streams(Cases):
         for pair in PAIRS:
             await ended(*await linked(case, pair, Closing(case, f"{pair} server"), Noting(case, f"{pair} client")))
 
-    @case
     async def test_an_abort_is_an_abort(case):
         for pair in PAIRS:
             for party in (0, 1):
@@ -144,7 +133,6 @@ class Streams(Cases):
                 both[party].transport.write(b"nothing")
                 await ended(*both)
 
-    @case
     async def test_a_connection_is_aborted_before_its_handshake(case):
         class Aborting(Noting):
             def connectionMade(self):
@@ -157,7 +145,6 @@ class Streams(Cases):
             await case.connect(case.listen(lambda: server, SERVER.options()), client)
             await server.lost
 
-    @case
     async def test_a_callback_that_raises_ends_the_connection(case):
         class Raising(Listening):
             def dataReceived(self, data):
@@ -169,7 +156,6 @@ class Streams(Cases):
             both[1].transport.write(b"hello")
             await ended(*both)
 
-    @case
     async def test_producers_are_paused_and_resumed(case):
         @implementer(interfaces.IPushProducer, interfaces.IPullProducer)
         class Producing(Noting):
@@ -206,7 +192,6 @@ class Streams(Cases):
                 await ended(*await linked(case, pair, server, Noting(case, f"{pair} {streaming} client")))
                 server.say("paused", server.pauses > 0)
 
-    @case
     async def test_a_reader_that_pauses_gets_everything_later(case):
         for pair in PAIRS:
             server, client = await linked(case, pair, Echo(case, f"{pair} server"), Noting(case, f"{pair} client"))
@@ -219,14 +204,12 @@ class Streams(Cases):
             client.say("while paused", client.size)
             client.transport.resumeProducing()
             await client.wanted(MIB + 5)
-            client.transport.loseConnection()
-            await ended(server, client)
+            await close(client, server)
 
 
 class Handshakes(Cases):
     """Negotiated parameters, and failures."""
 
-    @case
     async def test_names_versions_and_protocols_are_negotiated(case):
         new, old = {"raiseMinimumTo": ssl.TLSVersion.TLSv1_3}, {"lowerMaximumSecurityTo": ssl.TLSVersion.TLSv1_2}
         for options in ({}, new, old):
@@ -239,13 +222,11 @@ class Handshakes(Cases):
             await said(case, pair)
             await said(case, (by_openssl(pair[0]), pair[1]))
 
-    @case
     async def test_versions_that_do_not_meet_fail(case):
         new, old = {"raiseMinimumTo": ssl.TLSVersion.TLSv1_3}, {"lowerMaximumSecurityTo": ssl.TLSVersion.TLSv1_2}
         await failed(case, SERVER.options(**old), trusting(extraCertificateOptions=new))
         await failed(case, SERVER.options(**new), trusting(extraCertificateOptions=old))
 
-    @case
     async def test_a_server_that_is_not_trusted_is_refused(case):
         for server, client, tells in (
             (SERVER, trusting("elsewhere"), False),
@@ -258,7 +239,6 @@ class Handshakes(Cases):
             await failed(case, by_openssl(server.options()), client, tells)
         await said(case, (STRANGER.options(), trusting(trust=STRANGER)))
 
-    @case
     async def test_clients_show_certificates(case):
         for options in ({"requireCertificate": True}, {"requireCertificate": False}):
             asking = {"verify": True, "caCerts": [AUTHORITY.x509], **options}
@@ -270,7 +250,6 @@ class Handshakes(Cases):
             await failed(case, SERVER.options(**asking), trusting(clientCertificate=STRANGER.private()))
         await said(case, (SERVER.options(), trusting(clientCertificate=CLIENT.private())))
 
-    @case
     async def test_bytes_that_are_not_tls_end_the_connection(case):
         hello = b"\x16\x03\x01\x00\xc8\x01"
         for number, (data, how) in enumerate(
@@ -312,7 +291,6 @@ async def failed(case, server, client, tells=True):
 class Starting(Cases):
     """`startTLS` on a connection that is open."""
 
-    @case
     async def test_tls_starts_in_the_middle(case):
         class Starter(Noting):
             def dataReceived(self, data):
@@ -338,7 +316,6 @@ class Starting(Cases):
                 second.transport.write(b"begin")
                 await ended(server, client)
 
-    @case
     async def test_a_producer_goes_on_when_tls_starts(case):
         @implementer(interfaces.IPushProducer)
         class Producer:
@@ -356,8 +333,7 @@ class Starting(Cases):
             def stopProducing(self):
                 pass
 
-        server, client = Noting(case, "server"), Noting(case, "client")
-        await case.connect(case.listen(lambda: server), client)
+        server, client = await pair(case)
         await case.sleep()
         producer = Producer(server.transport)
         server.transport.registerProducer(producer, True)
@@ -385,25 +361,18 @@ class Starting(Cases):
                 self.raw += data
                 super().dataReceived(data)
 
-        server, client = Receiving(case, "server"), Sending(case, "client")
-        factory = protocol.Factory.forProtocol(lambda: server)
-        factory.noisy = False
-        # In the case's own folder.
-        case.reactor.listenUNIX("socket", factory)
-        await endpoints.connectProtocol(endpoints.UNIXClientEndpoint(case.reactor, "socket"), client)
+        server, client = await unix_pair(case, Receiving(case, "server"), Sending(case, "client"))
         await server.wanted(6)
         # The type of a record with a message of the handshake.
         assert server.raw[:6] == b"clear\x16" and b"secret" not in server.raw, server.raw
         client.transport.abortConnection()
         await ended(server, client)
 
-    @case
     async def test_tls_inside_tls(case):
         from twisted.protocols.tls import TLSMemoryBIOFactory
 
         server, client = Saying(case, "server"), Saying(case, "client")
-        inner = protocol.Factory.forProtocol(lambda: server)
-        inner.noisy = False
+        inner = quiet(lambda: server)
         factory = TLSMemoryBIOFactory(SERVER.options(), False, inner)
         port = case.reactor.listenSSL(0, factory, SERVER.options(), interface="127.0.0.1")
         endpoint = endpoints.TCP4ClientEndpoint(case.reactor, "127.0.0.1", port.getHost().port)
@@ -412,10 +381,9 @@ class Starting(Cases):
         await ended(server, client)
 
 
-class Engines(Cases):
+class Engines(Cases, by=only_subject):
     """Which of the two encrypts."""
 
-    @only_subject
     async def test_rustls_encrypts_if_it_supports_the_options(case):
         from couplet_twisted import _tls
 
@@ -463,21 +431,17 @@ class Engines(Cases):
             await ended(*two)
         assert (True, None) in _tls._told, _tls._told
 
-    @only_subject
     async def test_a_connection_that_starts_tls_says_what_encrypts(case):
         for engine, expected in ((lambda options: options, "rustls"), (by_openssl, "pyOpenSSL")):
-            server, client = Noting(case, "server"), Noting(case, "client")
-            await case.connect(case.listen(lambda: server), client)
+            server, client = await pair(case)
             await case.sleep()
             server.transport.startTLS(engine(SERVER.options()))
             client.transport.startTLS(trusting())
             assert server.transport.tls_engine == expected
             client.transport.write(b"x")
             await server.wanted(1)
-            client.transport.loseConnection()
-            await ended(server, client)
+            await close(client, server)
 
-    @only_subject
     async def test_a_handle_says_what_it_can_not_do(case):
         server, client = await linked(case, "both", Echo(case, "server"), Noting(case, "client"))
         client.transport.write(b"x")
@@ -494,12 +458,10 @@ class Engines(Cases):
             assert "rustls has no 'renegotiate'" in str(error)
         else:
             raise AssertionError("it can renegotiate")
-        client.transport.loseConnection()
-        await ended(server, client)
+        await close(client, server)
         await case.sleep()
         assert client.transport.getHandle() is None
 
-    @only_subject
     async def test_a_peer_of_another_library_gets_a_close_notify_and_resumes(case):
         servers, resumed = [], []
 
@@ -536,8 +498,7 @@ class Installs(unittest.TestCase):
         """The module of a step of TLS, after these lines of a program."""
         program = [*lines, "from twisted.protocols.tls import TLSMemoryBIOProtocol as Tls"]
         program.append("print(Tls.makeConnection.__module__, Tls.tls_engine)")
-        ended = subprocess.run([sys.executable, "-c", "\n".join(program)], capture_output=True, text=True, timeout=300)
-        return ended.stdout.strip() or ended.stderr
+        return running.ended("-c", "\n".join(program))[1].strip()
 
     def test_rustls_encrypts_unless_the_program_declines(self):
         for arguments, module in [

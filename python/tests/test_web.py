@@ -33,21 +33,22 @@ def compare(test, count, conversations):
             test.assertEqual(ours, wanted)
 
 
+def compare_sites(test, module, count):
+    """The same for the conversations of a module with servers of the files in a folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder)
+        (path / "sub").mkdir()
+        for name, length in [("small.html", 6), ("empty.tar.gz", 0), ("sub/inner", 3), ("large.bin", 70_000)]:
+            (path / name).write_bytes(b"f" * length)
+            os.utime(path / name, (1_577_836_800, 1_577_836_800))
+        compare(test, count, lambda reactor, seed: python("-m", module, reactor, folder, seed, str(count)))
+
+
 class Answers(unittest.TestCase):
     """Thousands of conversations in memory."""
 
     def test_a_server_answers_as_under_epoll_and_its_resources_see_the_same(self):
-        with tempfile.TemporaryDirectory() as folder:
-            path = pathlib.Path(folder)
-            (path / "sub").mkdir()
-            for name, length in [("small.html", 6), ("empty.tar.gz", 0), ("sub/inner", 3), ("large.bin", 70_000)]:
-                (path / name).write_bytes(b"f" * length)
-                os.utime(path / name, (1_577_836_800, 1_577_836_800))
-            compare(
-                self,
-                CONVERSATIONS,
-                lambda reactor, seed: python("-m", "kit.webserver", reactor, folder, seed, str(CONVERSATIONS)),
-            )
+        compare_sites(self, "kit.webserver", CONVERSATIONS)
 
 
 SECURE = """
@@ -142,10 +143,9 @@ def body(folder, name):
     return answered if b" 200 " in head else head.split()[1]
 
 
-class Files(Cases):
+class Files(Cases, by=only_subject):
     """Small files of `static.File`."""
 
-    @only_subject
     async def test_a_small_file_is_read_again_after_a_change_or_a_second(case):
         from couplet_twisted import _webfiles
 
@@ -179,7 +179,6 @@ class Files(Cases):
             _webfiles._FRESH_FOR = 0
             assert reads(b"ten") == 3
 
-    @only_subject
     async def test_the_contents_that_are_kept_are_bounded(case):
         from couplet_twisted import _webfiles
 
@@ -226,7 +225,3 @@ class Installs(unittest.TestCase):
         lines = ["import twisted", "twisted.version.minor = 4", "import couplet_twisted"]
         self.assertEqual(self.steps(*lines, "couplet_twisted.install()"), "twisted.web.server")
         self.assertEqual(self.steps(*lines, "couplet_twisted.install(web=True)"), "couplet_twisted._web")
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -18,7 +18,7 @@ from kit import certificates
 from kit.cases import Cases, case, only_subject
 from kit.pages import Page
 from kit.web2 import GET, PREFACE, Client, Peer, frame, frames
-from test_web import compare, python
+from test_web import compare_sites, python
 
 CONVERSATIONS = 250
 SERVER = certificates.made("server", "localhost")
@@ -29,17 +29,7 @@ class Answers(unittest.TestCase):
     """Hundreds of conversations in memory."""
 
     def test_a_server_answers_as_under_epoll_and_its_resources_see_the_same(self):
-        with tempfile.TemporaryDirectory() as folder:
-            path = pathlib.Path(folder)
-            (path / "sub").mkdir()
-            for name, length in [("small.html", 6), ("empty.tar.gz", 0), ("sub/inner", 3), ("large.bin", 70_000)]:
-                (path / name).write_bytes(b"f" * length)
-                os.utime(path / name, (1_577_836_800, 1_577_836_800))
-            compare(
-                self,
-                CONVERSATIONS,
-                lambda reactor, seed: python("-m", "kit.web2", reactor, seed, str(CONVERSATIONS), folder),
-            )
+        compare_sites(self, "kit.web2", CONVERSATIONS)
 
 
 class Waiting(Page):
@@ -66,17 +56,21 @@ def site(answer, clock=None):
     return made
 
 
-def talking(answer, **options):
+def opened(site, **options):
     """A client whose connection is open."""
-    client = Client(site(answer), **options)
+    client = Client(site, **options)
     client.exchange()
     return client
 
 
-class Channels(Cases):
+def talking(answer, **options):
+    """The same, of a site of one resource, or of a function's answers."""
+    return opened(site(answer), **options)
+
+
+class Channels(Cases, by=only_subject):
     """The class of a connection."""
 
-    @only_subject
     async def test_a_connection_is_couplets_and_an_instance_of_twisteds(case):
         from twisted.web import _http2
 
@@ -85,8 +79,7 @@ class Channels(Cases):
         assert type(channel).__module__ == "couplet_twisted._web2" and isinstance(channel, _http2.H2Connection)
         seen = []
         client = talking(lambda request: seen.append(request.channel) or b"hello")
-        client.request("GET", "/")
-        client.exchange()
+        client.ask("GET", "/")
         assert isinstance(seen[0], _http2.H2Stream) and seen[0].transport is None
         assert interfaces.ITransport.providedBy(seen[0]) and interfaces.IConsumer.providedBy(seen[0])
 
@@ -136,16 +129,14 @@ class Pushing:
         self.is_paused = True
 
 
-class Windows(Cases):
+class Windows(Cases, by=only_subject):
     """Flow control, both ways."""
 
-    @only_subject
     async def test_a_push_producer_pauses_while_its_client_reads_slowly(case):
         made = []
         client = talking(lambda request: made.append(Pushing(request, 100)))
         client.is_slow = True
-        stream = client.request("GET", "/")
-        client.exchange()
+        stream = client.ask("GET", "/")
         producer = made[0]
         # A window, the buffers of the state machine, and a block.
         assert producer.is_paused and 100 - producer.left <= (65_535 + 65_536) // producer.size + 1, producer.left
@@ -156,7 +147,6 @@ class Windows(Cases):
         assert body == "".join("%10d" % number * 1000 for number in reversed(range(100)))
         assert client.seen[stream][2] == ["StreamEnded", 0] and len(producer.states) > 10, producer.states
 
-    @only_subject
     async def test_a_push_producer_pauses_while_the_transport_is_full(case):
         made = []
         client = talking(lambda request: made.append(Pushing(request, 100)), window=2**30)
@@ -173,7 +163,6 @@ class Windows(Cases):
         client.exchange()
         assert len(client.seen[stream][1]) == 1_000_000
 
-    @only_subject
     async def test_a_file_is_sent_in_pieces_and_closed(case):
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "file"
@@ -195,7 +184,6 @@ class Windows(Cases):
                 await case.sleep()
             assert client.seen[second][1].encode("latin-1") == path.read_bytes() and not files()
 
-    @only_subject
     async def test_a_paused_request_holds_its_window_and_leaves_some_to_others(case):
         seen = []
 
@@ -208,8 +196,7 @@ class Windows(Cases):
 
         made = site(lambda request: b"%d" % len(request.content.read()))
         made.requestFactory = Uploading
-        client = Client(made)
-        client.exchange()
+        client = opened(made)
         for _ in range(5):
             stream = client.request("POST", "/", body=b"u" * MIB)
             for _ in range(99):
@@ -232,7 +219,6 @@ class Windows(Cases):
         client.exchange()
         assert client.seen[stream][1] == str(MIB), client.seen
 
-    @only_subject
     async def test_windows_come_back_from_requests_that_are_lost_or_answered_early(case):
         class Uploading(server.Request):
             def gotLength(self, length):
@@ -245,8 +231,7 @@ class Windows(Cases):
 
         made = site(lambda request: b"%d" % len(request.content.read()))
         made.requestFactory = Uploading
-        client = Client(made)
-        client.exchange()
+        client = opened(made)
         for number in range(60):
             stream = client.request("POST", ["/paused", "/early"][number % 2], body=b"u" * 200_000)
             while client.parts.get(stream) and client.conn.local_flow_control_window(stream) > 0:
@@ -269,10 +254,9 @@ def is_open(number, path):
         return False
 
 
-class Ends(Cases):
+class Ends(Cases, by=only_subject):
     """The ends of streams and of connections."""
 
-    @only_subject
     async def test_a_reset_is_the_end_of_its_request_alone(case):
         page = Waiting()
         client = talking(page)
@@ -298,13 +282,11 @@ class Ends(Cases):
         client = talking(page)
         for number in range(3):
             client.request("GET", f"/{number}")
-        client.request("POST", "/4", body=b"never sent")
-        client.exchange()
+        client.ask("POST", "/4", body=b"never sent")
         client.protocol.connectionLost(Failure(error.ConnectionDone()))
         for end in page.ends:
             case.say("server", *end)
 
-    @only_subject
     async def test_a_request_may_finish_others_when_it_is_lost(case):
         page = Waiting()
         client = talking(page)
@@ -315,7 +297,6 @@ class Ends(Cases):
         client.protocol.connectionLost(Failure(error.ConnectionDone()))
         assert [end[1] for end in page.ends] == ["ConnectionDone", "finished", "finished"], page.ends
 
-    @only_subject
     async def test_a_request_may_lose_or_abort_its_stream(case):
         for way in ("loseConnection", "abortConnection", "stopProducing"):
             for writes in (True, False):
@@ -335,7 +316,6 @@ class Ends(Cases):
                 assert client.seen[lost][-1][0] == ended, (way, writes, client.seen)
                 assert client.seen[kept][1:] == ["kept", ["StreamEnded", 0]]
 
-    @only_subject
     async def test_a_request_may_end_before_it_is_processed(case):
         class Hasty(server.Request):
             def gotLength(self, length):
@@ -355,12 +335,10 @@ class Ends(Cases):
         assert [each[-1][0] for each in seen] == ["StreamEnded", "StreamReset", "StreamEnded"], seen
         assert [each[0] for each in seen[::2]] == ["early", "late"], seen
 
-    @only_subject
     async def test_a_client_that_leaves_gets_its_answers(case):
         page = Waiting()
         client = talking(page)
-        stream = client.request("GET", "/")
-        client.exchange()
+        stream = client.ask("GET", "/")
         client.conn.close_connection()
         client.protocol.dataReceived(client.conn.data_to_send())
         assert not page.ends and not client.transport.disconnecting
@@ -368,7 +346,6 @@ class Ends(Cases):
         page.requests[0].finish()
         assert client.transport.disconnecting and b"answer" in client.transport.value() and stream == 1
 
-    @only_subject
     async def test_a_drain_answers_the_requests_that_were_sent(case):
         page = Waiting()
         client = Client(site(page))
@@ -399,8 +376,7 @@ class Ends(Cases):
             client.transport.abortConnection = lambda: case.say("server", "aborted")
             client.exchange()
             if is_open:
-                client.request("GET", "/")
-                client.exchange()
+                client.ask("GET", "/")
             clock.advance(59)
             case.say("server", client.transport.disconnecting)
             clock.advance(1)
@@ -415,8 +391,7 @@ class Ends(Cases):
     async def test_a_connection_that_receives_or_sends_is_not_silent(case):
         clock, page = task.Clock(), Waiting()
         client = Client(site(page, clock))
-        client.request("GET", "/")
-        client.exchange()
+        client.ask("GET", "/")
         for _ in range(3):
             clock.advance(40)
             client.protocol.dataReceived(frame(8, 0, 0, (1).to_bytes(4)))
@@ -431,13 +406,11 @@ class Ends(Cases):
         clock.advance(60)
         case.say("server", client.transport.disconnecting)
 
-    @only_subject
     async def test_an_answered_request_is_freed_at_once(case):
         gc.disable()
         found = []
         client = talking(lambda request: found.append(weakref.ref(request)) or b"hello")
-        client.request("GET", "/", ("cookie", "a=b"))
-        client.exchange()
+        client.ask("GET", "/", ("cookie", "a=b"))
         stream = client.request("POST", "/", body=b"body")
         client.send(stream)
         client.exchange()
@@ -504,7 +477,6 @@ def reactor():
 class Sockets(Cases):
     """Connections over TLS, for which ALPN chooses HTTP/2."""
 
-    @case
     async def test_clients_get_their_answers(case):
         port = listening(case, Page(answer))
         clients = [await connect(case, port, Talking()) for _ in range(3)]
@@ -520,7 +492,6 @@ class Sockets(Cases):
             answers = sorted((stream, seen) for stream, seen in client.peer.seen.items() if stream)
             case.say(f"client {number}", len(answers), zlib.crc32(repr(answers).encode()), answers[-1])
 
-    @case
     async def test_a_thousand_streams_are_open_one_after_the_other_and_together(case):
         port = listening(case, Page(answer))
         client = await connect(case, port, Talking())
@@ -533,7 +504,6 @@ class Sockets(Cases):
         bodies = [seen[1] for stream, seen in client.peer.seen.items() if stream]
         case.say("client", len(bodies), sorted(set(bodies), key=int))
 
-    @case
     async def test_a_server_without_http2_speaks_the_older_protocol(case):
         port = listening(case, Page(answer))
         made = Talking()
@@ -562,10 +532,9 @@ class Losing(protocol.Protocol):
         self.lost.callback(None)
 
 
-class Closes(Cases):
+class Closes(Cases, by=only_subject):
     """Connections over TLS that the server closes."""
 
-    @only_subject
     async def test_a_fault_a_farewell_and_a_silence_close_it(case):
         root = Page(answer)
         for sent, code, kinds in [
@@ -633,10 +602,9 @@ class Peers(Cases):
             assert " 10000 succeeded, 0 failed" in said, said
 
 
-class Faults(Cases):
+class Faults(Cases, by=only_subject):
     """Faults and floods of clients end their connection or stream alone."""
 
-    @only_subject
     async def test_malformed_frames_end_the_connection_with_a_code(case):
         for text, code in [
             (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 1),
@@ -666,7 +634,6 @@ class Faults(Cases):
             except Exception as raised:
                 raise AssertionError(text) from raised
 
-    @only_subject
     async def test_a_malformed_request_is_the_end_of_its_stream_alone(case):
         bodies = []
         client = talking(lambda request: bodies.append(request.content.read()) or b"hello")
@@ -683,7 +650,6 @@ class Faults(Cases):
         assert [each[2] for each in seen if each[0] == 3] == [1, 3, 5, 7, 9], seen
         assert [each[2] for each in seen if each[0] == 1] == [11] and bodies == [b"ab"], seen
 
-    @only_subject
     async def test_floods_end_the_connection_with_a_code(case):
         def reset(number):
             return frame(1, 5, 2 * number + 1, GET) + frame(3, 0, 2 * number + 1, bytes(4))
@@ -713,7 +679,6 @@ class Faults(Cases):
             assert client.transport.disconnecting and len(client.transport.value()) < 50_000
             assert len(page.ends) == len(page.requests)
 
-    @only_subject
     async def test_a_client_that_reads_nothing_is_not_read_from(case):
         client = Client(site(lambda request: b"a" * 999))
         transport = client.transport
@@ -732,7 +697,6 @@ class Faults(Cases):
         ended = [each[2] for each in frames(transport.value()) if each[0] == 0 and each[1] == 1]
         assert len(ended) == count, (count, len(ended))
 
-    @only_subject
     async def test_a_mistake_of_the_program_resets_the_stream(case):
         def answer(request):
             request.setResponseCode(code)
@@ -740,10 +704,8 @@ class Faults(Cases):
 
         for code in (99, 1000, 70_000, 101):
             client = talking(answer)
-            stream = client.request("GET", "/")
-            client.exchange()
+            stream = client.ask("GET", "/")
             assert client.seen[stream] == [["StreamReset", 2]], client.seen
             code = 200
-            stream = client.request("GET", "/")
-            client.exchange()
+            stream = client.ask("GET", "/")
             assert client.seen[stream][1] == "hello"

@@ -36,7 +36,3 @@ class Installs(unittest.TestCase):
     def test_a_program_without_a_web_server_does_not_import_one(self):
         line = "import couplet_twisted, sys; couplet_twisted.install(); import twisted.web.client"
         self.assertEqual(python("-c", f"{line}; print('twisted.web.server' in sys.modules)"), "False\n")
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -95,7 +95,3 @@ class Installs(unittest.TestCase):
 
     def test_deferreds_and_adapters_are_made_for_programs_that_look(self):
         self.assertEqual(python("-c", COUNTED).splitlines(), ["True", "True Deferred KleinRequest"])
-
-
-if __name__ == "__main__":
-    unittest.main()

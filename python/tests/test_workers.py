@@ -12,9 +12,8 @@ import threading
 import time
 import unittest
 
-from kit import ports
 from kit.cases import SUBJECT
-from kit.running import Running
+from kit.running import Running, unused
 from kit.web2 import GET, PREFACE, frame, frames
 
 # A site whose answers are the process, a slow one, and one that keeps memory.
@@ -174,7 +173,7 @@ class Services(unittest.TestCase):
         self.folder = pathlib.Path(folder.name)
         (self.folder / "site_of_test.py").write_text(SITE)
         (self.folder / "program.py").write_text(PROGRAM)
-        (self.port,) = ports.unused(1)
+        (self.port,) = unused(1)
         self.endpoint = f"tcp:{self.port}:interface=127.0.0.1"
 
     def started(self, count=2, program="program.py", endpoint=None, **options):
@@ -455,7 +454,7 @@ class Close(resource.Resource):
         (self.folder / "program.py").write_text(program.replace("workers.run", f"{impatient}workers.run"))
         (self.folder / "site_of_test.py").write_text(f"{SITE}\nENDPOINT = {self.endpoint!r}\n")
         service = self.started()
-        (other,) = ports.unused(1)
+        (other,) = unused(1)
         (self.folder / "site_of_test.py").write_text(f"{SITE}\nENDPOINT = 'tcp:{other}:interface=127.0.0.1'\n")
         service.process.send_signal(signal.SIGHUP)
         service.until(f"no worker listens on tcp:127.0.0.1:{self.port}: it is closed")

@@ -1,6 +1,6 @@
 """Programs that must behave under the subject as they do under the model.
 
-An `async` method with `@case`, or `@beside(MODEL)`, is such a program. It runs in a separate process under each of
+An `async` test of `Cases`, or one with `@beside(MODEL)`, is such a program. It runs in a separate process under each of
 the two reactors, until it ends or calls `Case.finish`. Its notes (`Case.say`) and logged errors must be the same.
 Two reactors may serve the sides of a connection in different order, so the notes of each party are compared
 separately. Each process is `python -m kit.cases FILE CLASS.METHOD REACTOR`.
@@ -83,9 +83,14 @@ def printed(note):
 
 
 class Cases(unittest.TestCase):
-    """Tests made by `case`."""
+    """Its `async` tests without a decorator are programs, of which `by` makes tests."""
 
     maxDiff = None
+
+    def __init_subclass__(cls, by=case):
+        for name, program in list(vars(cls).items()):
+            if name.startswith("test_") and inspect.iscoroutinefunction(program):
+                setattr(cls, name, by(program))
 
 
 class Case:
@@ -100,6 +105,13 @@ class Case:
     def say(self, party, *words):
         """Notes an event of a party."""
         self.notes.setdefault(party, []).append(" ".join(map(str, words)))
+
+    def attempt(self, party, call, *args, **more):
+        """Makes a call, whose exception or result is noted."""
+        try:
+            self.say(party, call(*args, **more))
+        except Exception as raised:
+            self.say(party, type(raised).__name__)
 
     def finish(self, _=None):
         """Ends the program."""

@@ -72,6 +72,11 @@ class Wire:
         deferred.addBoth(note)
         return deferred
 
+    def ask(self, count):
+        """Sends as many requests."""
+        for _ in range(count):
+            self.request()
+
     def receive(self, *pieces):
         self.connection.dataReceived(b"".join(pieces))
 
@@ -93,6 +98,20 @@ class Wire:
     @property
     def isClosed(self):
         return self.transport.disconnecting
+
+
+def asked(count=1, **settings):
+    """A connection with open requests, whose server has sent its settings."""
+    wire = Wire(**settings).hello()
+    wire.ask(count)
+    return wire
+
+
+def read(response):
+    """The protocol to which a body is delivered."""
+    reader = Reader()
+    response.deliverBody(reader)
+    return reader
 
 
 def respond(stream, *parts, head=OK, ends=True):
@@ -229,7 +248,7 @@ class Nghttpd:
     def __enter__(self):
         from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-        from kit.ports import unused
+        from kit.running import unused
 
         self.folder = tempfile.TemporaryDirectory()
         folder = pathlib.Path(self.folder.name)

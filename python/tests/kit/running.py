@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import random
 import re
 import signal
 import socket
@@ -13,11 +14,18 @@ import threading
 PATIENCE = 300
 
 
-def free_ports(count):
-    """Ports on which no TCP socket listens."""
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
+def unused(number):
+    """Returns `number` free ports of the loopback interface.
+
+    They are below the range of ephemeral ports, so the system assigns them to no other socket meanwhile.
+    """
+    least = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    sockets = []
+    while len(sockets) < number:
+        try:
+            sockets.append(socket.create_server(("127.0.0.1", random.randrange(least // 2, least))))
+        except OSError:
+            pass
     ports = [each.getsockname()[1] for each in sockets]
     for each in sockets:
         each.close()
@@ -34,6 +42,13 @@ def plain(text, ports):
     # Stack frames of reactors.
     text = re.sub(r'(?m)^ +File ".*/internet/(posixbase|tcp)\.py", .*\n.*\n', "", text)
     return re.sub(r"(?m)^.*(reactor class|starting up).*\n", "", text)
+
+
+def ended(*command, python=sys.executable, variables=None, folder=None):
+    """The status and the output of a Python program."""
+    more = {"env": {**os.environ, **(variables or {})}, "cwd": folder, "timeout": PATIENCE}
+    run = subprocess.run([python, *command], capture_output=True, text=True, **more)
+    return run.returncode, run.stdout + run.stderr
 
 
 class Running:

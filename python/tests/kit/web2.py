@@ -1,4 +1,4 @@
-"""A web server in memory behind HTTP/2, and its clients by Python's h2: `web2.py REACTOR SEED COUNT FOLDER` prints what
+"""A web server in memory behind HTTP/2, and its clients by Python's h2: `web2.py REACTOR FOLDER SEED COUNT` prints what
 the clients and the server's resources see, a line of JSON for each conversation. The lines are the same under every
 reactor."""
 
@@ -155,6 +155,12 @@ class Client(Peer):
         self.protocol = made.buildProtocol(self.transport.getPeer())
         self.protocol.makeConnection(self.transport)
 
+    def ask(self, *arguments, **more):
+        """Sends a request that the server gets, and returns its stream."""
+        stream = self.request(*arguments, **more)
+        self.exchange()
+        return stream
+
     def exchange(self):
         """Passes bytes between the client and the server until both wait."""
         from twisted.internet import reactor
@@ -293,7 +299,7 @@ class Conversation:
 
 
 def main():
-    reactor, seed, count, folder = sys.argv[1:]
+    reactor, folder, seed, count = sys.argv[1:]
     reactors.install(reactor)
     from h2 import stream
 

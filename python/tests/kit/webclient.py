@@ -12,6 +12,7 @@ import sys
 import warnings
 
 from kit import reactors
+from kit.webserver import split
 
 # What differs from run to run.
 VARYING = re.compile(r"(?<= at )0x[0-9a-f]*")
@@ -136,21 +137,6 @@ def headers(random):
             odd,
         ]
     )
-
-
-def split(random, text):
-    """The pieces in which bytes arrive."""
-    if random.random() < 0.1 and text:
-        at = random.randrange(len(text))
-        text = text[:at] + bytes([random.randrange(256)]) + text[at + 1 :]
-    if random.random() < 0.5:
-        return [text]
-    pieces = []
-    while text:
-        length = random.choice([1, 2, 7, 30, 100, 65536])
-        pieces.append(text[:length])
-        text = text[length:]
-    return pieces
 
 
 class Conversation:

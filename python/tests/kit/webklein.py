@@ -8,7 +8,7 @@ import sys
 import warnings
 
 from kit import reactors
-from kit.webserver import VARYING, conversation, overridden, started
+from kit.webserver import VARYING, connected, conversation, ended, overridden, started
 
 PATHS = """/ /text /none /number /list /twice /posted /putted /look /user/a%20b /user/ /n/7 /n/x /n/-1 /f/1.5 /any/two
     /any/six /rest/a/b//c /folder /folder/ /folder// //folder/ /lax /lax/ /page/ /page/1 /page/2 /moved /branch
@@ -396,12 +396,7 @@ def observing(seen):
 
 def conversed(made, pieces, generator, clock):
     """Has the site receive the pieces on a connection, which ends then. Returns the state before, and the output."""
-    from twisted.internet import address, error
-    from twisted.internet.testing import StringTransport
-    from twisted.python.failure import Failure
-
-    transport = StringTransport(peerAddress=address.IPv4Address("TCP", "192.0.2.1", 999))
-    protocol = made.buildProtocol(transport.getPeer())
+    transport, protocol = connected(made)
     protocol.makeConnection(transport)
     raised = None
     for piece in pieces:
@@ -417,10 +412,8 @@ def conversed(made, pieces, generator, clock):
             clock.advance(1)
     for _ in range(6):
         clock.advance(1)
-    calls = sorted(round(call.getTime() - clock.seconds(), 3) for call in clock.getDelayedCalls())
-    state = [raised, transport.disconnecting, transport.producerState, calls]
-    protocol.connectionLost(Failure(error.ConnectionDone()))
-    return state, transport.value().decode("latin-1")
+    state, calls, output = ended(transport, clock)
+    return [raised, *state, calls], output
 
 
 def answers(seed, count):

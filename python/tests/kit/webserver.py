@@ -109,16 +109,21 @@ FILES = [
 def conversation(random, requests):
     """The bytes of some requests, in the pieces in which they arrive."""
     sent = b"".join(random.choice(requests) for _ in range(random.randint(1, 4)))
-    if random.random() < 0.1:
-        at = random.randrange(len(sent))
-        sent = sent[:at] + bytes([random.randrange(256)]) + sent[at + 1 :]
-    if random.random() < 0.4:
-        return [sent]
+    return split(random, sent, 0.4)
+
+
+def split(random, text, whole=0.5):
+    """The pieces in which bytes arrive, one of them perhaps changed."""
+    if random.random() < 0.1 and text:
+        at = random.randrange(len(text))
+        text = text[:at] + bytes([random.randrange(256)]) + text[at + 1 :]
+    if random.random() < whole:
+        return [text]
     pieces = []
-    while sent:
+    while text:
         length = random.choice([1, 2, 7, 30, 100, 65536])
-        pieces.append(sent[:length])
-        sent = sent[length:]
+        pieces.append(text[:length])
+        text = text[length:]
     return pieces
 
 
@@ -167,140 +172,123 @@ def overridden(made, random, seen):
 
 def site(folder, clock, seen):
     """A site whose resources note what they see."""
-    from twisted.web import http, resource, server, static
+    from twisted.web import http, resource, server, static, util
     from zope.interface import directlyProvides
 
-    class Show(resource.Resource):
-        isLeaf = True
+    root = resource.Resource()
 
-        def render_GET(self, request):
-            content = request.content.read()
-            seen.append(
-                [
-                    repr(value)
-                    for value in (
-                        [request.method, request.uri, request.path, request.clientproto, request.args],
-                        [request.prepath, request.postpath, request.sitepath],
-                        list(request.requestHeaders.getAllRawHeaders()),
-                        [request.getHeader("x-odd"), request.getHeader(b"etag"), request.getCookie(b"k")],
-                        [request.received_cookies, request.getAllHeaders(), request.requestHeaders],
-                        [request.client, request.host, request.isSecure(), request.getRequestHostname()],
-                        [len(content), content[:99], request.code, request.startedWriting, request.finished],
-                    )
-                ]
-            )
-            return b"shown\n"
+    def page(name, **more):
+        """Adds a resource of this name, whose GET a function answers."""
 
-        render_POST = render_GET
+        def adds(answer):
+            renders = {f"render_{method}": lambda _, request, do=do: do(request) for method, do in more.items()}
+            renders["render_GET"] = lambda _, request: answer(request)
+            root.putChild(name.encode(), type(name.title(), (resource.Resource,), {"isLeaf": True, **renders})())
+            return answer
 
-    class Large(Show):
-        def render_POST(self, request):
-            seen.append([type(request.content).__name__, len(request.content.read())])
-            return b"large\n"
+        return adds
 
-    class Later(resource.Resource):
-        isLeaf = True
+    def show(request):
+        content = request.content.read()
+        seen.append(
+            [
+                repr(value)
+                for value in (
+                    [request.method, request.uri, request.path, request.clientproto, request.args],
+                    [request.prepath, request.postpath, request.sitepath],
+                    list(request.requestHeaders.getAllRawHeaders()),
+                    [request.getHeader("x-odd"), request.getHeader(b"etag"), request.getCookie(b"k")],
+                    [request.received_cookies, request.getAllHeaders(), request.requestHeaders],
+                    [request.client, request.host, request.isSecure(), request.getRequestHostname()],
+                    [len(content), content[:99], request.code, request.startedWriting, request.finished],
+                )
+            ]
+        )
+        return b"shown\n"
 
-        def render_GET(self, request):
-            request.notifyFinish().addBoth(lambda result: seen.append(["finished", repr(result)[:60]]))
-            if b"lost" in request.args:
-                clock.callLater(1, request.loseConnection)
-            else:
-                clock.callLater(1, lambda: request._disconnected or (request.write(b"later\n"), request.finish()))
-            return server.NOT_DONE_YET
+    def large(request):
+        seen.append([type(request.content).__name__, len(request.content.read())])
+        return b"large\n"
 
-    class Pieces(resource.Resource):
-        isLeaf = True
+    page("show", POST=show)(show)
+    page("large", POST=large)(show)
 
-        def render_GET(self, request):
-            request.notifyFinish().addBoth(lambda result: seen.append(["finished", repr(result)[:60]]))
-            request.setHeader("X-Text", "caf\xe9\r\nX-Evil: 1")
-            request.write(b"")
-            request.write(b"one\n")
-            request.write(b"two\n")
-            request.finish()
-            return server.NOT_DONE_YET
+    @page("later")
+    def later(request):
+        request.notifyFinish().addBoth(lambda result: seen.append(["finished", repr(result)[:60]]))
+        if b"lost" in request.args:
+            clock.callLater(1, request.loseConnection)
+        else:
+            clock.callLater(1, lambda: request._disconnected or (request.write(b"later\n"), request.finish()))
+        return server.NOT_DONE_YET
 
-    class Known(resource.Resource):
-        isLeaf = True
+    @page("pieces")
+    def pieces(request):
+        request.notifyFinish().addBoth(lambda result: seen.append(["finished", repr(result)[:60]]))
+        request.setHeader("X-Text", "caf\xe9\r\nX-Evil: 1")
+        request.write(b"")
+        request.write(b"one\n")
+        request.write(b"two\n")
+        request.finish()
+        return server.NOT_DONE_YET
 
-        def render_GET(self, request):
-            if request.setETag(b"tag") is http.CACHED or request.setLastModified(9.5) is http.CACHED:
-                return b""
-            return b"known\n"
+    @page("known")
+    def known(request):
+        if request.setETag(b"tag") is http.CACHED or request.setLastModified(9.5) is http.CACHED:
+            return b""
+        return b"known\n"
 
-    class Cookies(resource.Resource):
-        isLeaf = True
+    @page("cookies")
+    def cookies(request):
+        request.addCookie("a", "b", path="/", httpOnly=True)
+        request.addCookie(b"c", b"d")
+        if request.uri.endswith(b"?lines"):
+            # Twisted makes a space of the end of a line.
+            request.cookies.append(b"e=f\r\nX-Forged: yes")
+        return b"cookies\n"
 
-        def render_GET(self, request):
-            request.addCookie("a", "b", path="/", httpOnly=True)
-            request.addCookie(b"c", b"d")
-            if request.uri.endswith(b"?lines"):
-                # Twisted makes a space of the end of a line.
-                request.cookies.append(b"e=f\r\nX-Forged: yes")
-            return b"cookies\n"
+    @page("code")
+    def code(request):
+        request.setResponseCode(int(request.uri.partition(b"?")[2]))
+        return b"body"
 
-    class Code(resource.Resource):
-        isLeaf = True
-
-        def render_GET(self, request):
-            request.setResponseCode(int(request.uri.partition(b"?")[2]))
-            return b"body"
-
-    class Again(resource.Resource):
+    @page("again")
+    def again(request):
         """More data arrives while a request is answered."""
 
-        isLeaf = True
+        request.channel.dataReceived(b"GET /show?again HTTP/1.1\r\n\r\n")
+        return b"again\n"
 
-        def render_GET(self, request):
-            request.channel.dataReceived(b"GET /show?again HTTP/1.1\r\n\r\n")
-            return b"again\n"
-
-    class Headers(resource.Resource):
+    @page("headers")
+    def headers(request):
         """A program reads and changes the headers of its answer."""
 
-        isLeaf = True
-
-        def render_GET(self, request):
-            request.setHeader(b"x-set", b"1")
-            seen.append(shown(request))
-            request.responseHeaders.setRawHeaders("server", ["other"])
-            request.responseHeaders.addRawHeader(b"X-More", b"2")
-            request.responseHeaders.addRawHeader(b"X-More", b"3")
-            request.setHeader(b"x-set", b"4")
-            seen.append(shown(request))
-            return b"headers\n"
+        request.setHeader(b"x-set", b"1")
+        seen.append(shown(request))
+        request.responseHeaders.setRawHeaders("server", ["other"])
+        request.responseHeaders.addRawHeader(b"X-More", b"2")
+        request.responseHeaders.addRawHeader(b"X-More", b"3")
+        request.setHeader(b"x-set", b"4")
+        seen.append(shown(request))
+        return b"headers\n"
 
     # An instance encodes, and its class does not.
     declared = static.Data(b"d" * 99, "text/x")
     declared.getEncoder = server.GzipEncoderFactory().encoderForRequest
     directlyProvides(declared, resource._IEncodingResource)
 
-    class Fails(resource.Resource):
-        isLeaf = True
+    @page("fails")
+    def fails(request):
+        raise ValueError("no")
 
-        def render_GET(self, request):
-            raise ValueError("no")
-
-    root = resource.Resource()
+    page("text")(lambda request: "text")
+    page("redirect")(lambda request: util.redirectTo(b"/else?where", request))
     for name, child in [
         ("", static.Data(b"hello\n", "text/plain")),
-        ("show", Show()),
-        ("large", Large()),
-        ("later", Later()),
-        ("pieces", Pieces()),
-        ("known", Known()),
-        ("cookies", Cookies()),
-        ("code", Code()),
-        ("again", Again()),
-        ("headers", Headers()),
         ("declared", declared),
-        ("fails", Fails()),
         ("empty", static.Data(b"", "text/plain")),
-        ("text", type("Text", (resource.Resource,), {"isLeaf": True, "render_GET": lambda self, request: "text"})()),
         ("big", static.Data(b"b" * 100_000, "application/octet-stream")),
         ("gzip", resource.EncodingResourceWrapper(static.Data(b"z" * 999, "text/x"), [server.GzipEncoderFactory()])),
-        ("redirect", type("To", (resource.Resource,), {"isLeaf": True, "render_GET": redirect})()),
         ("files", static.File(folder)),
     ]:
         root.putChild(name.encode(), child)
@@ -326,17 +314,31 @@ def started(root, clock, seen, shows=False):
     return made
 
 
-def redirect(self, request):
-    from twisted.web.util import redirectTo
+def connected(made):
+    """The transport of a connection to the site, and its protocol, which is not connected yet."""
+    from twisted.internet import address
+    from twisted.internet.testing import StringTransport
 
-    return redirectTo(b"/else?where", request)
+    transport = StringTransport(peerAddress=address.IPv4Address("TCP", "192.0.2.1", 999))
+    # As a reactor's transports do.
+    transport.protocol = made.buildProtocol(transport.getPeer())
+    return transport, transport.protocol
+
+
+def ended(transport, clock):
+    """Ends a connection. Returns its state before, the times of calls, and the output."""
+    from twisted.internet import error
+    from twisted.python.failure import Failure
+
+    calls = sorted(round(call.getTime() - clock.seconds(), 3) for call in clock.getDelayedCalls())
+    state = [transport.disconnecting, transport.producerState]
+    transport.protocol.connectionLost(Failure(error.ConnectionDone()))
+    return state, calls, transport.value().decode("latin-1")
 
 
 def answers(folder, seed, count):
     """What the server answers, and what it sees."""
-    from twisted.internet import address, error, task
-    from twisted.internet.testing import StringTransport
-    from twisted.python.failure import Failure
+    from twisted.internet import task
 
     # Twisted's files are sent by tasks, whose turns are made here.
     turns = []
@@ -352,15 +354,12 @@ def answers(folder, seed, count):
         # Twisted sends a file in later turns, and Couplet a small one at once, so events come in another order.
         has_files = number % 3 == 0
         pieces = conversation(generator, PIECES + 3 * FILES if has_files else PIECES)
-        transport = StringTransport(peerAddress=address.IPv4Address("TCP", "192.0.2.1", 999))
         made = site(folder, clock, seen)
         if number % 3 == 1:
             overridden(made, generator, seen)
-        protocol = made.buildProtocol(transport.getPeer())
+        transport, protocol = connected(made)
         if generator.random() < 0.3:
             made.log = lambda request: seen.append(["logs", *shown(request)])
-        # As a reactor's transports do.
-        transport.protocol = protocol
         protocol.makeConnection(transport)
         for piece in pieces:
             if transport.disconnecting:
@@ -378,10 +377,8 @@ def answers(folder, seed, count):
         for _ in range(3):
             clock.advance(1)
             finish_files()
-        calls = sorted(round(call.getTime() - clock.seconds(), 3) for call in clock.getDelayedCalls())
-        state = [transport.disconnecting, transport.producerState, None if has_files else calls]
-        protocol.connectionLost(Failure(error.ConnectionDone()))
-        output = transport.value().decode("latin-1")
+        state, calls, output = ended(transport, clock)
+        state.append(None if has_files else calls)
         if has_files:
             seen.sort()
         yield VARYING.sub("-", json.dumps([number, [len(piece) for piece in pieces][:9], state, seen, output]))

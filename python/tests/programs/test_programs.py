@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from twisted.internet import defer, protocol, ssl
 
 from kit import certificates, reactors
-from kit.cases import SUBJECT, Cases, case
+from kit.cases import SUBJECT, Cases
 from kit.running import PATIENCE, Running
 
 
@@ -28,7 +28,6 @@ def site(case, resource):
 class Clients(Cases):
     """Libraries that run in our process."""
 
-    @case
     async def test_treq_beside_klein(case):
         import treq
         from klein import Klein
@@ -56,7 +55,6 @@ class Clients(Cases):
         case.say("later", await (await treq.get(f"{at}/later")).text())
         case.say("none", (await treq.get(f"{at}/none")).code)
 
-    @case
     async def test_treq_over_http2(case):
         import couplet_twisted
         import treq.client
@@ -91,11 +89,9 @@ class Clients(Cases):
         case.say("unbuffered", len(await treq.content(await slow)))
         await pool.closeCachedConnections()
 
-    @case
     async def test_autobahn_echoes_web_sockets(case):
         await Clients.autobahn(case, "ws", case.reactor.listenTCP, case.reactor.connectTCP)
 
-    @case
     async def test_autobahn_echoes_web_sockets_over_tls(case):
         made = certificates.made("localhost", "localhost")
         theirs = ssl.optionsForClientTLS("localhost", made.trust())
@@ -146,7 +142,6 @@ class Clients(Cases):
         connect("127.0.0.1", port, factory)
         await closed
 
-    @case
     async def test_names_over_both_transports(case):
         from twisted.names import client, dns, server
 
@@ -166,7 +161,6 @@ class Clients(Cases):
         case.say("tcp", answers[0].payload.dottedQuad())
         await udp.stopListening()
 
-    @case
     async def test_mail_is_sent_and_received(case):
         from twisted.mail import smtp
         from zope.interface import implementer

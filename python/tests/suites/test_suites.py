@@ -14,8 +14,8 @@ import time
 import unittest
 
 from kit import reactors
-from kit.cases import SUBJECT, Cases, case
-from kit.ports import unused
+from kit.cases import SUBJECT, Cases
+from kit.running import unused
 
 COUPLETS = "couplet_twisted.reactor"
 ENVIRONMENT = {**os.environ, "TWISTED_REACTOR": "couplet" if SUBJECT == "couplet" else ""}
@@ -56,7 +56,6 @@ print("no waits", after["python_twisted_reactor_tick_time_sum"] < 0.5)
         self.assertIn("turns True\nlong ones 1.0\nno waits True\n", said)
         if SUBJECT == "couplet":
             self.assertIn(COUPLETS, said)
-
 
     def test_two_thousand_messages_arrive_in_order(self):
         folder = tempfile.TemporaryDirectory()
@@ -205,7 +204,6 @@ for _ in range(3):
 class Django(Cases):
     """Django's ORM in Twisted callbacks."""
 
-    @case
     async def test_queries_in_callbacks(case):
         from django.conf import settings
 

@@ -62,7 +62,7 @@ class Introduction(unittest.TestCase):
             return self.server(side, ["serve", poem, "--delay", "0.001", "--num-bytes", "40"], file, poem)
         if file == SERVERS[1]:
             # This file has a fixed port and a fixed poem.
-            (port,) = running.free_ports(1)
+            (port,) = running.unused(1)
             server = self.program(side, file.replace(".py", ".tac"), ports=[(10000, port)], sockets=1)
             self.addCleanup(server.stop)
             return str(port)
@@ -106,7 +106,7 @@ class Introduction(unittest.TestCase):
     def test_clients(self):
         for server in (RUST, MODEL, SUBJECT):
             ports = [self.serve(server, name) for name in NAMES]
-            transform, dead = self.transform(server), [str(port) for port in running.free_ports(1)]
+            transform, dead = self.transform(server), [str(port) for port in running.unused(1)]
             for number in range(1, 9):
                 transforms = [transform] if number > 5 else []
                 # These two clients don't exit if a connection is refused.
@@ -141,7 +141,3 @@ class Introduction(unittest.TestCase):
             with self.subTest(server=server):
                 said = self.said(self.rust("get", upstream, "--transform", self.transform(server)))
                 self.assertIn(self.poems[1].lower(), said)
-
-
-if __name__ == "__main__":
-    unittest.main()

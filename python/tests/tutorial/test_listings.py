@@ -64,7 +64,7 @@ class Finger(Listings):
         """A scenario that returns the answers of the file's server to finger queries."""
 
         def scenario(reactor):
-            ports = dict(zip([1079], running.free_ports(1)))
+            ports = dict(zip([1079], running.unused(1)))
             server = self.program(reactor, file, ports, sockets=1)
             queries = [b"moshez\r\n", b"nobody\r\n", b"\r\n", b"mos" + b"x" * 5000 + b"\r\n"]
             answers = [running.answer(ports[1079], query, is_open=file.endswith("2.py")) for query in queries]
@@ -89,7 +89,7 @@ class Finger(Listings):
         """Compares the results of `talk` with the ports of an application; `self.irc` is its IRC server."""
 
         def scenario(reactor):
-            ours = dict(zip(ports, running.free_ports(len(ports))))
+            ours = dict(zip(ports, running.unused(len(ports))))
             users = f"{self.folder}/users"
             with open(users, "wb") as file:
                 file.write(USERS)
@@ -152,7 +152,7 @@ class Pairs(Listings):
         printed its words; otherwise it ends automatically."""
 
         def scenario(server_reactor, client_reactor):
-            ports = dict(zip([port], running.free_ports(1)))
+            ports = dict(zip([port], running.unused(1)))
             serving = self.program(server_reactor, server, ports, sockets=1)
             asking = self.program(client_reactor, client, ports)
             for side, words in zip((serving, asking), until):
@@ -206,7 +206,7 @@ class Servers(Listings):
         """Compares the results of `talk` with the ports."""
 
         def scenario(reactor):
-            ours = dict(zip(ports, running.free_ports(len(ports))))
+            ours = dict(zip(ports, running.unused(len(ports))))
             server = self.program(reactor, file, ours, *arguments, sockets=sockets or len(ports))
             found = talk(ours)
             _, status = server.stop()
@@ -254,7 +254,3 @@ class Servers(Listings):
             return [self.page(ports[1999], path) for path in (b"/", b"/vhost/http/elsewhere:80/", b"/none")]
 
         self.served("web/examples/web.py", [1999], talk)
-
-
-if __name__ == "__main__":
-    unittest.main()

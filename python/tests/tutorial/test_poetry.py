@@ -93,7 +93,3 @@ class Poetry(unittest.TestCase):
                 else:
                     words = ["ask", port, "cummingsify", str(self.files[2])]
                 self.assertEqual(self.got(client, *words), expected)
-
-
-if __name__ == "__main__":
-    unittest.main()

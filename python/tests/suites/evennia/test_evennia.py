@@ -10,7 +10,7 @@ import time
 import unittest
 
 from kit.cases import SUBJECT
-from kit.ports import unused
+from kit.running import unused
 
 PROGRAM = pathlib.Path(sys.executable).parent / "evennia"
 PATIENCE = 300
