@@ -315,7 +315,7 @@ fn c175c_an_upload_that_has_ended_keeps_its_share_until_it_is_read() {
     }
     assert!(unread[0] > 128 << 10, "{unread:?}");
     assert_eq!(uploads.upload(81, 1 << 20, true), 1 << 20, "{unread:?}");
-    // What is read at last is there for others.
+    // Bytes that are read at last make room for others.
     for (stream, count) in streams().zip(unread) {
         uploads.connection.release(stream, count);
     }

@@ -231,7 +231,7 @@ impl Site {
     async fn connect(&self, port: u16) -> Result<Client> {
         let to = std::net::SocketAddr::from(([127, 0, 0, 1], port));
         let wire = self.network.connect(to)?;
-        // The server has accepted, and has sent what it sends first.
+        // The server has accepted, and has sent its first bytes.
         self.tick().await?;
         Ok(Client { wire, reactor: self.reactor.clone() })
     }

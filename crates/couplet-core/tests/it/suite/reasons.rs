@@ -35,7 +35,7 @@ scripts! {
         a {1:pull|push, bytes BIG|push, bytes BIG|pull}; a until {1:resume|pause|pause|resume}; b ends Panicked(p)
         a log made, {1:resume|pause, resume|pause|resume}, stop, lost(Panicked(p))";
 
-    // No time passes: nothing waits for the producer, and what was written is sent.
+    // No time passes: nothing waits for the producer, and its bytes are sent.
     fn c30a_fail_in_a_producer_ends_its_work_and_is_the_reason_once()
         "source {1:resume|resume|pause} = write last words, fail e, fail another
         a {1:pull|push, bytes BIG|push, bytes BIG}; b ends Failed(e); b got {1:|BIG+|BIG+}last words

@@ -15,7 +15,7 @@ use super::recorder::Log;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A request: the act, its effect when it is made in a callback, and what it logs in `connection_lost`.
+/// A request: the act, its effect when it is made in a callback, and its log in `connection_lost`.
 type Request = (&'static str, &'static str, &'static str);
 
 /// B receives the written bytes, unless our end of the stream was sent.

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What a client sends and whether it then ends its stream, and the beginning of the answer; an empty
+/// The bytes of a client, whether its stream ends behind them, and the beginning of the answer; an empty
 /// one is the end of the connection without an answer.
 const ORDERS: &[(&str, bool, &str)] = &[
     ("\0\u{fffd}\u{1b}\r\n", false, "error: unknown order "),

@@ -20,7 +20,7 @@ const SCENES: &[&str] = &[
     // The peer resets behind its bytes.
     "{server|client}; b send before it; a gets before it; b reset; a lost Lost; a error ConnectionReset
     a log made, data(9), lost(Lost)",
-    // An abort leaves the peer what it had not read yet.
+    // After an abort the peer can still read the bytes that had arrived.
     "{server|client}; once made: write unread; tick; a tells abort; a lost Aborted; tick; b takes; b got unread
     b saw Reset; a log made, lost(Aborted)",
     // The peer writes to one that has ended and drains.

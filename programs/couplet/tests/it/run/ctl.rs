@@ -1,4 +1,4 @@
-//! `couplet ctl`: what it prints, and its exit codes.
+//! `couplet ctl`: its output and exit codes.
 
 use std::os::unix::fs::PermissionsExt;
 
