@@ -5,6 +5,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use couplet_testkit::needed::has;
 use couplet_testkit::processes::Killed;
@@ -32,12 +33,16 @@ pub const ENTER: char = '\u{e007}';
 pub const ESCAPE: char = '\u{e00c}';
 pub const END: char = '\u{e010}';
 
-/// A browser with one window, closed on drop.
+/// A browser takes most of a small machine.
+static ONE: Mutex<()> = Mutex::new(());
+
+/// A browser with one window, closed on drop. There is one at a time.
 pub struct Browser {
     _driver: Killed,
     port: u16,
     /// The path of the session.
     session: String,
+    _one: MutexGuard<'static, ()>,
 }
 
 impl Browser {
@@ -46,6 +51,7 @@ impl Browser {
         if !["chromium", "chromedriver"].into_iter().all(has) {
             return None;
         }
+        let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
             .stdin(Stdio::null())
@@ -61,7 +67,8 @@ impl Browser {
         // A full pipe would stop the driver.
         std::thread::spawn(move || output.for_each(drop));
         let port = port.expect("the driver prints its port");
-        let mut browser = Browser { _driver: Killed(driver), port, session: String::new() };
+        let mut browser =
+            Browser { _driver: Killed(driver), port, session: String::new(), _one: one };
         // A pipe ends the browser with its driver. Root has no sandbox, and containers little /dev/shm.
         let window = format!("--window-size={width},{height}");
         let flags = ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"];

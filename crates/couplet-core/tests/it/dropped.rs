@@ -570,7 +570,7 @@ const WAYS: &[(&str, &str, Act)] = ways! {
     };
     "listen", "turned, a client": |s| s.keep(s.reactor.listen("tcp:0:interface=127.0.0.1", s.armed(Carrier)));
     "connect_tcp", "turned": |s| s.keep(s.reactor.connect_tcp("127.0.0.1", 9, s.factory()));
-    // Its endpoint is none.
+    // It is no endpoint.
     "listen", "": |s| {
         s.reactor.listen("no endpoint", s.factory()).map(drop).expect_err("a space");
         s.reactor.listen("log:tcp:0:file=/", s.factory()).map(drop).expect_err("a folder");
@@ -883,7 +883,7 @@ const WAYS: &[(&str, &str, Act)] = ways! {
         transport.upgrade_with(Carrier(s.bomb()), "unread");
         transport.abort_connection();
     };
-    // There is none, and the connection is lost.
+    // Memory has no sockets, and the connection is lost.
     "with_socket", "": |s| {
         let transport = s.open();
         lend(&transport, s.bomb());

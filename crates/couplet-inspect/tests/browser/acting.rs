@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 
 use crate::program::port_of;
-use crate::{filter, one_at_a_time, storm};
+use crate::{filter, storm};
 use couplet_testkit_loops::browser::{Browser, ENTER};
 
 /// Clicks one of the buttons of the details.
@@ -16,8 +16,7 @@ fn act(browser: &Browser, action: &str) {
 
 #[test]
 fn connections_are_paused_resumed_closed_and_reset_with_the_buttons() {
-    let _one = one_at_a_time();
-    let Some((browser, program, mut clients)) = storm(3) else { return };
+    let Some((browser, _program, mut clients)) = storm(3) else { return };
     let why = "text('#details > .words')";
     let open = |port: u16| {
         filter(&browser, &format!("peer:{port}"));
@@ -43,5 +42,4 @@ fn connections_are_paused_resumed_closed_and_reset_with_the_buttons() {
     clients[0].read(&mut [0]).expect_err("a reset");
     browser.wait_for("text('#tab-connections .count') === '1'");
     assert_eq!(browser.complaints(), Vec::<String>::new());
-    program.end();
 }

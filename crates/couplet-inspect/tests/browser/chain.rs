@@ -6,7 +6,7 @@ use couplet::Reactor;
 use couplet::defer::Deferred;
 use serde_json::json;
 
-use crate::{one_at_a_time, storm};
+use crate::storm;
 use couplet_testkit_loops::browser::{Browser, ENTER};
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -39,7 +39,6 @@ fn texts(browser: &Browser, selector: &str) -> Vec<String> {
 
 #[test]
 fn a_chain_of_callbacks_is_a_picture() {
-    let _one = one_at_a_time();
     let Some((browser, program, _clients)) = storm(1) else { return };
     program.call(wait);
     browser.click("#tab-deferreds");
@@ -75,5 +74,4 @@ fn a_chain_of_callbacks_is_a_picture() {
     browser.wait_for(&format!("text('.waiting > p:first-child > .lasts') !== {}", json!(lasts[0])));
     assert_eq!(browser.value("document.querySelectorAll('.picture b b').length"), 0);
     assert_eq!(browser.complaints(), Vec::<String>::new());
-    program.end();
 }

@@ -13,20 +13,13 @@ mod waits;
 
 use std::io::Write;
 use std::net::TcpStream;
-use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::mpsc;
 
 use couplet_testkit_loops::browser::{Browser, END, ENTER, ESCAPE};
 use couplet_testkit_loops::inspected as kit;
 use couplet_testkit_loops::inspected::view;
 use program::{Program, port_of};
 use serde_json::{Value, json};
-
-/// A browser takes most of a small machine.
-static ONE: Mutex<()> = Mutex::new(());
-
-fn one_at_a_time() -> MutexGuard<'static, ()> {
-    ONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Types a filter, and returns to the rows.
 fn filter(browser: &Browser, text: &str) {
@@ -49,8 +42,7 @@ fn storm(count: usize) -> Option<(Browser, Program, Vec<TcpStream>)> {
 
 #[test]
 fn a_storm_of_connections_is_shown_with_few_elements() {
-    let _one = one_at_a_time();
-    let Some((browser, program, clients)) = storm(400) else { return };
+    let Some((browser, _program, clients)) = storm(400) else { return };
     assert_eq!(browser.value("document.title"), "storm");
     browser.wait_for("one('#grid').getAttribute('aria-rowcount') === '401'");
     let elements = || browser.value("rows().length").as_u64().expect("a number");
@@ -66,13 +58,11 @@ fn a_storm_of_connections_is_shown_with_few_elements() {
     drop(clients);
     browser.wait_for("text('#tab-connections .count') === '0'");
     browser.wait_for("!one('#empty').hidden && text('#empty').startsWith('No connections.')");
-    program.end();
 }
 
 #[test]
 fn rows_are_sorted_by_a_column_in_both_directions() {
-    let _one = one_at_a_time();
-    let Some((browser, program, _clients)) = storm(60) else { return };
+    let Some((browser, _program, _clients)) = storm(60) else { return };
     browser.click("#head [data-key=in]");
     browser.wait_for("column('in')[0] === '5.76 KiB'");
     assert_eq!(
@@ -85,13 +75,11 @@ fn rows_are_sorted_by_a_column_in_both_directions() {
     browser.wait_for("column('in')[0] === '1 B'");
     assert_eq!(browser.value("column('in').slice(0, 3)"), json!(["1 B", "101 B", "201 B"]));
     assert_eq!(browser.value("text('[aria-sort=ascending]')"), "in");
-    program.end();
 }
 
 #[test]
 fn a_filter_compares_columns_and_words() {
-    let _one = one_at_a_time();
-    let Some((browser, program, clients)) = storm(60) else { return };
+    let Some((browser, _program, clients)) = storm(60) else { return };
     let peer = format!("echo peer:127.0.0.1:{}", port_of(&clients[7]));
     // The clients sent 1, 101, 201, … bytes.
     let cases = [
@@ -109,13 +97,11 @@ fn a_filter_compares_columns_and_words() {
     }
     browser.press(&format!("/{ESCAPE}"));
     browser.wait_for("text('#matches') === '60 connections'");
-    program.end();
 }
 
 #[test]
 fn rows_are_counted_by_a_column_and_a_count_filters_them() {
-    let _one = one_at_a_time();
-    let Some((browser, program, mut clients)) = storm(6) else { return };
+    let Some((browser, _program, mut clients)) = storm(6) else { return };
     let count_by = |key: &str| {
         browser.press("g");
         browser.wait_for("document.activeElement === one('#group')");
@@ -131,13 +117,11 @@ fn rows_are_counted_by_a_column_and_a_count_filters_them() {
     browser.wait_for("text('#groups li:last-child').includes('the peer has taken nothing')");
     browser.click("#groups li:last-child button");
     browser.wait_for("text('#matches') === '1 of 6'");
-    program.end();
 }
 
 #[test]
 fn a_connection_is_followed_to_its_end() {
-    let _one = one_at_a_time();
-    let Some((browser, program, mut clients)) = storm(60) else { return };
+    let Some((browser, _program, mut clients)) = storm(60) else { return };
     let mut followed = clients.swap_remove(30);
     let peer = format!("tcp:127.0.0.1:{}", port_of(&followed));
     filter(&browser, &format!("peer:{peer}"));
@@ -162,13 +146,11 @@ fn a_connection_is_followed_to_its_end() {
     browser.wait_for(&format!("text('#details .ended').startsWith('Ended') && {is_shown}"));
     browser.press(&ESCAPE.to_string());
     browser.wait_for("one('#details').hidden");
-    program.end();
 }
 
 #[test]
 fn the_details_give_the_reason_for_a_wait() {
-    let _one = one_at_a_time();
-    let Some((browser, program, mut clients)) = storm(3) else { return };
+    let Some((browser, _program, mut clients)) = storm(3) else { return };
     clients[1].write_all(b"!").expect("the program reads");
     filter(&browser, "buffered>1MiB");
     browser.wait_for("text('#matches') === '1 of 3'");
@@ -178,12 +160,10 @@ fn the_details_give_the_reason_for_a_wait() {
     let why = browser.value(why).to_string();
     assert!(!why.contains('{'), "times are spelt out: {why}");
     browser.wait_for("document.querySelectorAll('#details svg path[d^=M]').length === 3");
-    program.end();
 }
 
 #[test]
 fn a_digit_opens_the_same_view_as_in_the_terminal() {
-    let _one = one_at_a_time();
     let Some((browser, program, _clients)) = storm(1) else { return };
     let state = view(&program.url, "/state.json");
     // The terminal has the views in the server's order.
@@ -192,13 +172,11 @@ fn a_digit_opens_the_same_view_as_in_the_terminal() {
         browser.press(&digit.to_string());
         browser.wait_for(&format!("one('[role=tab][aria-selected=true]').id === 'tab-{name}'"));
     }
-    program.end();
 }
 
 #[test]
 fn the_reason_follows_the_state_and_is_in_sight() {
-    let _one = one_at_a_time();
-    let Some((browser, program, _clients)) = storm(2) else { return };
+    let Some((browser, _program, _clients)) = storm(2) else { return };
     // The pixels of the column that can be seen; `before` is the column before it.
     let seen = "const heads = [...document.querySelectorAll('#head > div')];
         const at = heads.findIndex((head) => head.firstChild.dataset.key === 'why');
@@ -223,12 +201,10 @@ fn the_reason_follows_the_state_and_is_in_sight() {
         over();
         return [before, cell.title === cell.textContent];";
     assert_eq!(browser.run(hover), json!(["", true]));
-    program.end();
 }
 
 #[test]
 fn a_loop_that_hangs_is_red_and_shows_its_backtrace() {
-    let _one = one_at_a_time();
     let Some((browser, program, _clients)) = storm(2) else { return };
     let (release, held) = mpsc::channel::<()>();
     program.call(move |_| {
@@ -244,12 +220,10 @@ fn a_loop_that_hangs_is_red_and_shows_its_backtrace() {
     browser.wait_for("text('.flag:first-child.is-red h2').startsWith('red: ')");
     drop(release);
     browser.wait_for("one('.loop.is-hung') === null");
-    program.end();
 }
 
 #[test]
 fn names_are_shown_as_text() {
-    let _one = one_at_a_time();
     let Some((browser, program, _clients)) = storm(1) else { return };
     let name = "<img src=x onerror=alert(1)>";
     program.call(move |reactor| {
@@ -263,12 +237,10 @@ fn names_are_shown_as_text() {
     browser.wait_for(&format!("text('#details').includes('{name}')"));
     assert_eq!(browser.value("document.querySelectorAll('img').length"), 0);
     assert_eq!(browser.complaints(), Vec::<String>::new());
-    program.end();
 }
 
 #[test]
 fn the_page_survives_a_restart_of_the_program() {
-    let _one = one_at_a_time();
     let Some((browser, program, clients)) = storm(5) else { return };
     browser.press(&format!("j{ENTER}"));
     browser.wait_for("!one('#details').hidden");
@@ -286,27 +258,23 @@ fn the_page_survives_a_restart_of_the_program() {
     program.end();
     browser.wait_for("!one('#lost').hidden");
     // A program with another token.
-    let program = Program::start(&endpoint, "another");
+    let _program = Program::start(&endpoint, "another");
     browser.wait_for("text('#lost-words').startsWith('The server rejects the token')");
-    program.end();
 }
 
 #[test]
 fn a_page_is_paused_and_resumed() {
-    let _one = one_at_a_time();
     let Some((browser, program, _clients)) = storm(3) else { return };
     browser.press("p");
     browser.wait_for("text('#status') === 'paused' && text('#pause') === 'Resume'");
     let _fourth = program.connect(b"x");
     browser.press("p");
     browser.wait_for("text('#status') === 'live' && text('#tab-connections .count') === '4'");
-    program.end();
 }
 
 #[test]
 fn the_time_of_a_loop_is_clicked_through() {
-    let _one = one_at_a_time();
-    let Some((browser, program, _clients)) = storm(3) else { return };
+    let Some((browser, _program, _clients)) = storm(3) else { return };
     browser.press("0");
     // The largest part, whatever else the loop does.
     let driver = "[...document.querySelectorAll('#time .flame button')]
@@ -318,13 +286,11 @@ fn the_time_of_a_loop_is_clicked_through() {
     assert_eq!(browser.value("one('#time .bar button').hidden"), false);
     browser.press(&ESCAPE.to_string().repeat(3));
     browser.wait_for("one('#time .bar button').hidden");
-    program.end();
 }
 
 #[test]
 fn a_button_changes_between_light_and_dark() {
-    let _one = one_at_a_time();
-    let Some((browser, program, _clients)) = storm(1) else { return };
+    let Some((browser, _program, _clients)) = storm(1) else { return };
     let ground = || browser.value("getComputedStyle(document.body).backgroundColor");
     let (system, mut seen) = (ground(), Vec::new());
     for _ in 0..3 {
@@ -336,13 +302,11 @@ fn a_button_changes_between_light_and_dark() {
     assert_eq!(seen[1..], [system.clone(), system]);
     browser.press("?");
     browser.wait_for("one('#help').open");
-    program.end();
 }
 
 #[test]
 fn numbers_have_the_unit_that_fits() {
-    let _one = one_at_a_time();
-    let Some((browser, program, _clients)) = storm(1) else { return };
+    let Some((browser, _program, _clients)) = storm(1) else { return };
     let cases = [
         ("bytes(812)", json!("812 B")),
         ("bytes(1023.7)", json!("1.00 KiB")),
@@ -381,13 +345,11 @@ fn numbers_have_the_unit_that_fits() {
         };
         assert!(is_equal, "{expression} is {found}, not {expected}");
     }
-    program.end();
 }
 
 #[test]
 fn a_page_that_runs_for_long_keeps_a_bounded_state() {
-    let _one = one_at_a_time();
-    let Some((browser, program, _clients)) = storm(1) else { return };
+    let Some((browser, _program, _clients)) = storm(1) else { return };
     // 100 messages about a view that isn't shown: 500 rows come, and those of before go.
     let kept = browser.resolve(
         "import('/store.js').then(({ History, Store }) => {
@@ -406,5 +368,4 @@ fn a_page_that_runs_for_long_keeps_a_bounded_state() {
         })",
     );
     assert_eq!(kept, json!([500, true, 999, true]));
-    program.end();
 }

@@ -7,7 +7,7 @@ use couplet::inspect::{Inspector, Recording};
 use serde_json::{Value, json};
 
 use crate::program::Program;
-use crate::{one_at_a_time, storm};
+use crate::storm;
 use couplet_testkit_loops::browser::{Browser, ENTER};
 
 fn seek(browser: &Browser, event: &str) {
@@ -25,8 +25,7 @@ fn replay(browser: &Browser) {
 
 #[test]
 fn the_last_events_are_replayed_and_left() {
-    let _one = one_at_a_time();
-    let Some((browser, program, mut clients)) = storm(5) else { return };
+    let Some((browser, _program, mut clients)) = storm(5) else { return };
     for client in &mut clients {
         client.write_all(b"again").expect("the program reads");
         client.read_exact(&mut [0; 5]).expect("it echoes");
@@ -55,13 +54,11 @@ fn the_last_events_are_replayed_and_left() {
     browser.wait_for("text('#status') === 'live' && text('#tab-connections .count') === '4'");
     assert!(browser.value("one('#tab-events')").is_null());
     assert_eq!(browser.complaints(), Vec::<String>::new());
-    program.end();
 }
 
 #[test]
 fn a_connection_is_followed_back_and_forth() {
-    let _one = one_at_a_time();
-    let Some((browser, program, mut clients)) = storm(2) else { return };
+    let Some((browser, _program, mut clients)) = storm(2) else { return };
     clients[1].write_all(&[b'y'; 1000]).expect("the program reads");
     clients[1].read_exact(&mut [0; 1000]).expect("it echoes");
     // The turn that echoes has ended, and with it the recording of its events.
@@ -69,6 +66,7 @@ fn a_connection_is_followed_back_and_forth() {
     while !browser.resolve(asked).to_string().contains("1101") {}
     replay(&browser);
     browser.press("1");
+    browser.wait_for("one('#head [data-key=wire_in]') !== null");
     browser.click("#head [data-key=wire_in]");
     browser.wait_for("column('wire_in')[0] === '1.08 KiB'");
     browser.press(&format!("j{ENTER}"));
@@ -99,13 +97,11 @@ fn a_connection_is_followed_back_and_forth() {
         .wait_for("text('[aria-selected=true].row').includes('bytes arrive, and are delivered')");
     browser
         .wait_for("text('[aria-selected=true].row').includes('a callback of Echo (connection ')");
-    program.end();
 }
 
 #[test]
 fn files_are_opened_and_damaged_ones_are_refused() {
-    let _one = one_at_a_time();
-    let Some((browser, program, _clients)) = storm(3) else { return };
+    let Some((browser, _program, _clients)) = storm(3) else { return };
     let open = |edit: &str| {
         browser.resolve(&format!(
             "fetch('/recording' + location.search).then((answer) => answer.arrayBuffer()).then((buffer) => {{
@@ -126,7 +122,6 @@ fn files_are_opened_and_damaged_ones_are_refused() {
     open("bytes");
     browser.wait_for("one('#broken').hidden && text('#status') === 'replay'");
     browser.wait_for("text('#tab-connections .count') === '3'");
-    program.end();
 }
 
 /// Builds a recording of two loops with random events, and checks that every way to a moment leads to
@@ -171,10 +166,8 @@ const WALKS: &str = "
 
 #[test]
 fn every_way_to_a_moment_leads_to_the_same_state() {
-    let _one = one_at_a_time();
-    let Some((browser, program, _clients)) = storm(1) else { return };
+    let Some((browser, _program, _clients)) = storm(1) else { return };
     assert_eq!(browser.resolve(WALKS), json!([0, true, true, 1]));
-    program.end();
 }
 
 /// A recording of loops with these events: the time in microseconds, the kind, and the two numbers.
@@ -233,8 +226,7 @@ fn waited(time: u64, slept: u64) -> (u64, u64, u64, u64) {
 
 #[test]
 fn a_loop_that_sleeps_is_idle_in_a_replay() {
-    let _one = one_at_a_time();
-    let Some((browser, program, _clients)) = storm(1) else { return };
+    let Some((browser, _program, _clients)) = storm(1) else { return };
     let sleeper = [
         waited(640_000, 640_000),
         (640_000, CALL, 0, 0),
@@ -270,13 +262,11 @@ fn a_loop_that_sleeps_is_idle_in_a_replay() {
         "replay.shares(1012).map(({ idle, busy }) => [idle, busy].map((part) => part.toFixed(2)))",
     );
     assert_eq!(time[0], json!(["11.52", "0.48"]));
-    program.end();
 }
 
 #[test]
 fn a_write_of_a_task_or_timed_call_names_it() {
-    let _one = one_at_a_time();
-    let Some((browser, program, _clients)) = storm(1) else { return };
+    let Some((browser, _program, _clients)) = storm(1) else { return };
     let names =
         json!([["protocol", "Chat"], ["task", "talk a.rs:1:2"], ["timed call", "b.rs:3:4"]]);
     let file = recording(
@@ -307,12 +297,10 @@ fn a_write_of_a_task_or_timed_call_names_it() {
     assert_eq!(row(12)["waits_for"], json!(["events/12"]));
     // No call of this turn came before the write.
     assert_eq!(row(14)["waits_for"], json!([]));
-    program.end();
 }
 
 #[test]
 fn tables_are_those_of_the_time() {
-    let _one = one_at_a_time();
     let Some((browser, program, _clients)) = storm(1) else { return };
     let call = |id: &str, since: f64| json!({"id": id, "loop": 0, "since": since});
     let frames = json!([
@@ -352,7 +340,6 @@ fn tables_are_those_of_the_time() {
     seek(&browser, "6");
     browser.wait_for("text('#matches') === '1 call'");
     assert_eq!(browser.complaints(), Vec::<String>::new());
-    program.end();
 }
 
 /// A recording of two loops with random events of these kinds, and of a connection that the state has.
@@ -438,8 +425,7 @@ fn expected(line: &Value) -> [Value; 9] {
 
 #[test]
 fn the_page_and_the_library_read_the_same_events() {
-    let _one = one_at_a_time();
-    let Some((browser, program, _clients)) = storm(1) else { return };
+    let Some((browser, _program, _clients)) = storm(1) else { return };
     let mut writes = 0;
     for seed in 0..12 {
         let file = random_recording(seed, 250, &json!([]));
@@ -469,7 +455,6 @@ fn the_page_and_the_library_read_the_same_events() {
         }
     }
     assert!(writes > 100, "{writes} name their recorder");
-    program.end();
 }
 
 /// Serves a recording in the loop of a program, and opens its page.
@@ -485,7 +470,6 @@ fn open_recording(browser: &Browser, program: &Program, file: Vec<u8>) {
 
 #[test]
 fn a_recording_that_is_served_alone_is_opened_with_its_marks_and_hosts() {
-    let _one = one_at_a_time();
     let Some((browser, program, _clients)) = storm(1) else { return };
     let marks = json!([
         {"time": 1_000.000_002, "loop": 0, "text": "the link is cut", "severity": "fault"},
@@ -519,13 +503,11 @@ fn a_recording_that_is_served_alone_is_opened_with_its_marks_and_hosts() {
     browser.press("r");
     assert_eq!(browser.value("text('#status')"), "replay");
     assert_eq!(browser.complaints(), Vec::<String>::new());
-    program.end();
 }
 
 #[test]
 fn a_long_recording_is_read_in_slices() {
-    let _one = one_at_a_time();
-    let Some((browser, program, _clients)) = storm(1) else { return };
+    let Some((browser, _program, _clients)) = storm(1) else { return };
     browser.run(
         "window.words = [];
         const look = () => window.words.push(text('#reading'));
@@ -554,5 +536,4 @@ fn a_long_recording_is_read_in_slices() {
     assert!(words.iter().any(|text| text.as_str().is_some_and(|text| text.ends_with(" %"))));
     assert_eq!(words.last(), Some(&json!("")));
     assert_eq!(browser.complaints(), Vec::<String>::new());
-    program.end();
 }

@@ -1,7 +1,7 @@
 //! Who waits for whom, as a graph.
 
 use crate::kit::deadlock;
-use crate::{one_at_a_time, storm};
+use crate::storm;
 use couplet_testkit_loops::browser::{Browser, ENTER};
 
 /// The first words of each box of the graph: `tasks/0.3`, or `tasks/0.3: a cycle`.
@@ -14,7 +14,6 @@ fn boxes(browser: &Browser, place: &str) -> Vec<String> {
 
 #[test]
 fn a_cycle_is_a_graph_with_a_red_box() {
-    let _one = one_at_a_time();
     let Some((browser, program, _clients)) = storm(1) else { return };
     program.call(deadlock);
     browser.click("#tab-tasks");
@@ -35,5 +34,4 @@ fn a_cycle_is_a_graph_with_a_red_box() {
     assert_eq!(browser.value(falls), true);
     let waiters = boxes(&browser, "above");
     assert!(waiters.iter().any(|name| name.starts_with("locks/")), "{waiters:?}");
-    program.end();
 }
