@@ -903,7 +903,7 @@ impl Play {
                     rig.turn();
                 }
             }
-            // What survives the reset of a peer that has sent so much: the memory driver loses half.
+            // The received bytes of a peer that has sent so many and reset: the memory driver loses half.
             "survives" => {
                 let n = number(rest);
                 let loses = !rig.kit.has_a_system() && !rig.kit.is_unix();

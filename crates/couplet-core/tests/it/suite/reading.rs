@@ -42,7 +42,7 @@ scripts! {
     fn c52_a_pause_from_outside_holds_before_the_next_turn_delivers()
         "b send 0123456789; a pause; tick; a log made; a resume; a gets 0123456789";
 
-    // The flush goes on, and so does the drain.
+    // The flush continues, and so does the drain.
     fn c52_pause_and_resume_are_harmless_while_closing_and_after()
         "on lost: resume, pause; {a pause; turn|plain}; a write BIG, lose; turns 2; b send 0123456789
         <3:a pause; turn; a resume; turn;> a pause; b sees Fin; b got BIG; b close; a lost Done(Us)
