@@ -52,3 +52,19 @@ fn c157_a_queue_has_a_limit_of_datagrams_too() {
         }
     }
 }
+
+#[test]
+fn of_several_requests_in_a_turn_the_last_one_counts() {
+    use Receiving::{On, Paused, Pausing, Resuming};
+    for before in [On, Pausing, Paused, Resuming] {
+        for bits in 0..8_u8 {
+            let requests = [bits & 1 > 0, bits & 2 > 0, bits & 4 > 0];
+            let mut state = before;
+            for paused in requests {
+                state = state.requested(paused);
+                assert_eq!(state.is_paused(), paused, "{before:?} {requests:?}");
+                assert_eq!(state.applied().is_paused(), paused, "{before:?} {requests:?}");
+            }
+        }
+    }
+}

@@ -146,6 +146,13 @@ mod tests {
         // An older connection, which the log no longer has.
         log.closed(996 % 5, 2001);
         assert_eq!(since(&log, 0), [(998, 997, None), (999, 998, None), (1000, 999, Some(2000))]);
+        // The slot of the one that is dropped has a newer connection.
+        let mut log = ConnectionLog::new(3);
+        for (n, slot) in [(1, 1), (2, 1), (3, 2), (4, 3)] {
+            log.made(key(slot, n), peer(1), None, u64::from(n));
+        }
+        log.closed(1, 10);
+        assert_eq!(since(&log, 0), [(2, 2, Some(10)), (3, 3, None), (4, 4, None)]);
         let mut one = ConnectionLog::new(0);
         one.made(key(1, 1), peer(1), None, 1);
         assert_eq!(since(&one, 0), [(1, 1, None)]);

@@ -362,6 +362,21 @@ fn a_connect_that_fails_resets_the_client() {
 }
 
 #[test]
+fn a_connect_that_fails_at_once_resets_the_client() {
+    let mut stage = Stage::on(Manner::Readiness, 7);
+    let port = stage.listen(|| {
+        let (near, far) = Relay::pair();
+        // As a connect to a wrong endpoint does.
+        drop(far);
+        near
+    });
+    stage.l.begin(|_| Ok(())).expect("the setup does not fail");
+    let client = stage.network.connect(port.host()).expect("it listens");
+    stage.turns(12);
+    assert!(client.saw_reset());
+}
+
+#[test]
 fn a_client_lost_before_the_other_connection_is_made_ends_that_one() {
     for mut rig in rigs() {
         rig.serve();

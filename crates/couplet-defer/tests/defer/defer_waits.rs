@@ -7,7 +7,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use couplet_defer::defer::{Deferred, DeferredLock, Failure, Level, gather, keep_histories};
+use couplet_defer::defer::{
+    Deferred, DeferredLock, DeferredSemaphore, Failure, Level, gather, keep_histories,
+};
 use couplet_defer::internals::{
     ChainResult, ChainState, Ended, FiredBy, Observer, Waiter, Waiting, chain, fired_by,
     held_locks, observe, unhandled_failures, waiting,
@@ -147,6 +149,36 @@ fn c119b_c180a_a_lock_has_holders() {
     assert_eq!(held_locks()[0].holders[0].untaken, None);
     drop(permit);
     assert_eq!(held_locks().len(), 0);
+}
+
+#[test]
+fn c119b_c180a_a_semaphore_has_the_holders_that_have_not_released_it() {
+    let observed = Observed::new();
+    // The order in which three holders release it.
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        let semaphore = DeferredSemaphore::new(3);
+        let mut permits = Vec::new();
+        for waiter in 0..3 {
+            let mut acquiring = semaphore.acquire();
+            let Poll::Ready(Ok(permit)) = observed.poll(waiter, &mut acquiring) else {
+                panic!("it is free")
+            };
+            permits.push(Some(permit));
+        }
+        let mut left = vec![0, 1, 2];
+        for gone in order {
+            permits[gone as usize] = None;
+            left.retain(|waiter| *waiter != gone);
+            let held = held_locks();
+            let holders = held.iter().flat_map(|held| &held.holders);
+            let mut waiters: Vec<_> = holders.map(|holder| holder.waiter).collect();
+            waiters.sort_by_key(|waiter| {
+                left.iter().position(|n| *waiter == Waiter::Polled(Some(*n)))
+            });
+            let wanted: Vec<_> = left.iter().map(|n| Waiter::Polled(Some(*n))).collect();
+            assert_eq!(waiters, wanted, "{order:?}, {gone} is gone");
+        }
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! A script is a list of steps, separated by `;` or by lines. A step begins with its subject: `a` is
 //! the end under test and `b` its peer, `a2` and `b2` those of the second connection; other steps act
-//! on the loop. [`Play::step`], [`Play::end`] and [`Play::peer`] list the steps, [`Cast::act`] the acts
+//! on the loop. `Play::step`, `Play::end` and `Play::peer` list the steps, `Cast::act` the acts
 //! of A, which `, ` separates (or ` & ` within an act). An act may name another end first: `a2 abort`.
 //!
 //! Before the connection is made, `on data: ACTS` and `once made: ACTS` write A's script, `aware`

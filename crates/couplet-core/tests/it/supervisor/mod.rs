@@ -142,6 +142,19 @@ fn c139b_cancelling_the_stop_cancels_the_stops_of_the_children_those_to_come_too
         ["cancelled stop c", "stop b", "cancelled stop b", "stop a", "cancelled stop a"]
     );
     drop(given(stopping));
+    // The next stop has its time again.
+    rig.start();
+    rig.take();
+    let stopped = given(rig.supervisor.stop());
+    rig.settle();
+    assert_eq!(rig.take(), ["stop c"]);
+    rig.advance(S * 5);
+    assert_eq!(rig.take(), ["stop b"]);
+    rig.advance(S * 5);
+    assert_eq!(rig.take(), ["stop a"]);
+    rig.advance(S * 5);
+    assert_eq!(rig.take(), [""; 0]);
+    stopped.take().unwrap();
 }
 
 #[test]

@@ -13,3 +13,4 @@ mod options;
 mod passing;
 mod reading;
 mod scopes;
+mod slow;

@@ -51,6 +51,26 @@ fn answers_are_printed_and_errors_are_1() {
 }
 
 #[test]
+fn close_resets_connections_of_all_loops_whose_end_takes_long() {
+    let program = Program::start(&(echo("a", "0", "") + CONTROL + "threads = 3\n"));
+    let port = program.port("a");
+    let mut clients: Vec<Client> = (0..12).map(|_| Client::connect(port)).collect();
+    clients.iter_mut().for_each(echoes);
+    let status = program.ctl(&["status"]);
+    for client in &clients {
+        let peer = format!(" tcp:{} ", client.address());
+        let line = status.text().lines().find(|line| line.contains(&peer)).expect("it is open");
+        let id = line.strip_prefix("connection  ").and_then(|rest| rest.split(' ').next());
+        program.ctl(&["close", id.expect("an id")]).quietly(0);
+    }
+    for mut client in clients {
+        // The server is the producer of its own answers, and does not end by itself.
+        assert!(client.read_to_end().is_err(), "it is reset");
+    }
+    program.stop(Signal::TERM).quietly(0);
+}
+
+#[test]
 fn inspect_answers_with_the_url_of_the_inspector() {
     let text = echo("a", "0", "") + CONTROL;
     let program = Program::start_with(Folder::new(), &text, &["--inspect", "0"]);

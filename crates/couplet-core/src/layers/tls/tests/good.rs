@@ -254,6 +254,16 @@ fn the_certificate_is_chosen_by_name_and_read_again_when_it_changes() {
     assert!(wrong.contains("one.test.pem: there is no certificate"), "{wrong}");
     assert_eq!(peer_at("one.test", later), Some(second), "the one before stays");
     assert!(peer_at("two.test", later).is_none());
+    // Broken files keep no other from being read.
+    for n in 0..4 {
+        write(&format!("broken-{n}.test.pem"), "broken");
+        write(&format!("good-{n}.test.pem"), &authority.pem(&format!("good-{n}.test"), |_| {}));
+    }
+    directory.reload().expect_err("broken files");
+    for n in 0..4 {
+        assert!(peer_at(&format!("good-{n}.test"), later).is_some(), "{n}");
+    }
+    assert!(peer_at("a.wild.test", later).is_some());
     std::fs::remove_dir_all(&folder).expect("it was there");
 }
 
