@@ -13,4 +13,3 @@ mod options;
 mod passing;
 mod reading;
 mod scopes;
-mod slow;
