@@ -1,5 +1,5 @@
 //! [`Checker`]: reads both directions of a connection, and panics for a frame that RFC 9113 does not
-//! permit its sender. It has a parser of its own, which shares no code with the engines.
+//! permit its sender. Its parser shares no code with the engines.
 //!
 //! It checks the side under test: lengths and streams of frames, their order (HEADERS, DATA,
 //! END_STREAM, RST_STREAM, CONTINUATION), the peer's windows, and that WINDOW_UPDATEs return no more

@@ -1,5 +1,5 @@
 //! Shared by the tests and benchmarks of Couplet's packages: a `#[test]` that fails when it hangs,
-//! programs and folders that tests need, processes of their own, servers, clients and terminals.
+//! programs and folders that tests need, processes, servers, clients and terminals.
 //!
 //! `#[macro_use] extern crate couplet_testkit;` in the root of a test binary replaces its `#[test]`.
 //! A package enables the features that its tests need. Parts that need the library are in

@@ -1,4 +1,4 @@
-//! Servers in processes of their own: NATS and Redis.
+//! Servers as processes: NATS and Redis.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -121,7 +121,7 @@ impl Server {
         let _ = kill_process(Pid::from_child(&self.child), signal);
     }
 
-    /// Runs a command of Redis over a connection of its own.
+    /// Runs a command of Redis over another connection.
     pub fn administer(&self, command: &str) {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("it listens");
         stream.write_all(format!("{command}\r\n").as_bytes()).expect("it reads");

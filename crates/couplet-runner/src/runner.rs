@@ -354,7 +354,7 @@ impl Runner {
         code
     }
 
-    /// The options of one of so many loops, by its number.
+    /// The options of the loop of this number, of `count` loops.
     fn options_of(&self, options: &Options, number: usize, count: usize) -> LoopOptions {
         let limits = options.load_limits(self.options.limits(), number, count);
         let of_loop = options.set_driver(self.options.clone());

@@ -1,4 +1,4 @@
-//! An inspected program in a thread of its own, and a client of its inspector.
+//! An inspected program in another thread, and a client of its inspector.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -1,4 +1,4 @@
-//! A link that can be cut: a forwarder between a node and its server, in a thread of its own.
+//! A link that can be cut: a forwarder between a node and its server, in another thread.
 
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};

@@ -690,7 +690,7 @@ const WAYS: &[(&str, &str, Act)] = ways! {
         s.reactor.spawn(async move { Ok(result) }).detach();
     };
     "spawn_named", "turned": |s, bomb| s.reactor.spawn_named("a bomb", async move { Ok(bomb) }).detach();
-    // What it was given is dropped with the task.
+    // Its arguments are dropped with the task.
     "spawn_cancellable", "": |s| {
         let (one, two) = (s.bomb(), s.bomb());
         let task = s.reactor.spawn_cancellable(async move |cancelling| {

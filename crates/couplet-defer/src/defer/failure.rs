@@ -79,11 +79,7 @@ impl Failure {
     /// A failure with only a message.
     #[track_caller]
     pub fn msg(text: impl fmt::Display) -> Self {
-        Self::text(text, Location::caller())
-    }
-
-    pub(super) fn text(text: impl fmt::Display, place: &'static Location<'static>) -> Self {
-        Self::at(text.to_string(), place)
+        Self::at(text.to_string(), Location::caller())
     }
 
     pub(crate) fn at(
@@ -131,8 +127,7 @@ impl Failure {
         &*self.inner().error
     }
 
-    /// As an error, for functions and traits that ask for one: those of other libraries, and
-    /// `io::Error::other`.
+    /// As an error, for functions and traits that ask for one, such as `io::Error::other`.
     pub fn boxed(self) -> Box<dyn Error + Send + Sync> {
         Box::new(Boxed(self))
     }
@@ -222,7 +217,7 @@ impl fmt::Debug for Failure {
 /// For functions that return `Box<dyn Error>`.
 impl From<Failure> for Box<dyn Error> {
     fn from(failure: Failure) -> Self {
-        Box::new(Boxed(failure))
+        failure.boxed()
     }
 }
 

@@ -131,7 +131,7 @@ impl Parts {
         Parts::with(3, plan, |child| child)
     }
 
-    /// In so many loops, with a way to shorten its times.
+    /// In this number of loops, with a way to shorten its times.
     fn with(
         count: usize,
         plan: Plan,
@@ -409,7 +409,7 @@ fn answer(mut client: &TcpStream, byte: u8) -> Option<u8> {
     client.read_exact(&mut answer).ok().map(|()| answer[0])
 }
 
-/// A service that listens in so many loops, as in a program that starts.
+/// A service that listens in this number of loops, as in a program that starts.
 fn touchy(count: usize) -> (Loop, Workers, Loops, Child, Arc<Mutex<Option<Address>>>) {
     let l = Loop::new().unwrap();
     let common = Common::new(count);

@@ -15,7 +15,6 @@ impl Dice {
         Dice::Seeded(Cell::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d))
     }
 
-    #[allow(dead_code, reason = "for the fuzzer")]
     pub fn bytes(bytes: &[u8]) -> Dice {
         Dice::Bytes { bytes: bytes.to_vec(), at: Cell::new(0) }
     }

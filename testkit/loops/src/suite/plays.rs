@@ -8,7 +8,7 @@
 //! Before the connection is made, `on data: ACTS` and `once made: ACTS` write A's script, `aware`
 //! keeps it open after the peer's end, `client` makes it a client, and `arriving` lets a port accept it
 //! later. `next` begins another connection. First of all, `read 4096` sets the size of the reads, and
-//! `errors 1` expects so many lines in the log.
+//! `errors 1` expects one line in the log.
 //!
 //! `dials open` makes a client by a factory that logs to `a`; its port is `open`, `refusing` or `silent`,
 //! and it builds one protocol, `many` or `none`. `listens many max 2` opens a port with such a factory.
@@ -432,8 +432,7 @@ impl Cast {
 }
 
 /// The script of an end that plays elsewhere: `aware; once made: ACTS`, and `at 5: ACTS` when it has
-/// received so many bytes.
-#[allow(dead_code, reason = "the simulator's tests use it")]
+/// received this number of bytes.
 pub fn script(a: &A, text: &str) -> Script {
     let cast = Rc::new(Cast::new(Kit::sim()));
     cast.ends.borrow_mut().push(a.clone());
@@ -903,7 +902,7 @@ impl Play {
                     rig.turn();
                 }
             }
-            // The received bytes of a peer that has sent so many and reset: the memory driver loses half.
+            // The received bytes of a peer that has sent this number and reset: the memory driver loses half.
             "survives" => {
                 let n = number(rest);
                 let loses = !rig.kit.has_a_system() && !rig.kit.is_unix();
@@ -1006,7 +1005,7 @@ impl Play {
                 });
                 assert!(b.got()[before..] == data, "other data");
             }
-            // Reads so many bytes, and A's buffer shrinks by as many.
+            // Reads this number of bytes, by which A's buffer shrinks.
             "drain" => {
                 let left = a.transport().buffered() - number(rest);
                 assert_eq!(b.take(number(rest)), number(rest));
@@ -1018,7 +1017,7 @@ impl Play {
                 b.take_all();
                 a.transport().buffered() == 0
             }),
-            // Reads until A's log has so many of these entries.
+            // Reads until A's log has this number of these entries.
             "reads-until" => {
                 let (n, entry) = word(rest);
                 rig.until(step, || {

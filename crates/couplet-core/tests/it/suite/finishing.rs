@@ -130,7 +130,7 @@ scripts! {
         "on draining: panic no time; next; on draining: write bye, lose; b2 fin; drain 10; a until draining
         b fin; a lost Panicked(no time); b2 sees; a2 lost; results 2/0/0";
 
-    // Each peer has a second of its own.
+    // Each peer has another second.
     fn c105b_a_peer_that_does_not_answer_our_end_holds_a_drain_for_a_second()
         "on draining: write bye, lose; next; drain 100; b sees Fin; pass 900ms; turns 3; a open; a2 lose; b2 sees Fin
         pass 100ms; a lost Done(Us); a2 open; pass 900ms; a2 lost Done(Us); results 2/0/0; echoes";
