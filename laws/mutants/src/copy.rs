@@ -69,7 +69,7 @@ impl Copy {
         for of in Crate::ALL {
             let sources = root.join(of.sources());
             fs::write(sources.join("mutants.rs"), include_str!("mutants.rs")).expect("written");
-            append(&sources.join(of.root()), "mod mutants;\n");
+            append(&sources.join("lib.rs"), "mod mutants;\n");
         }
         for file in ["inbox", "public_api"] {
             let line = "#[path = \"../src/mutants.rs\"]\nmod mutants;\n";
@@ -233,7 +233,18 @@ impl Copy {
             ("a test of the program", &["test", "-q", "-p", "couplet-cli"]),
             (
                 "`couplet sim poetry`",
-                &["run", "-q", "-p", "couplet-cli", "sim", "poetry", "--seeds", "1..9"],
+                &[
+                    "run",
+                    "-q",
+                    "-p",
+                    "couplet-cli",
+                    "-F",
+                    "sim",
+                    "sim",
+                    "poetry",
+                    "--seeds",
+                    "1..9",
+                ],
             ),
         ];
         let noticed = |(_, arguments): &(&str, &[&str])| {

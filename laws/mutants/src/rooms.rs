@@ -110,7 +110,7 @@ pub const PROGRAM: [(&str, (&str, &str)); 5] = [
     ("program command", ("unittests src/lib.rs (", "couplet_command-")),
     ("program runner", ("unittests src/lib.rs (", "couplet_runner-")),
     ("program fastpoetry", ("tests/fastpoetry.rs (", "")),
-    ("program units", ("unittests src/main.rs (", "")),
+    ("program units", ("unittests src/lib.rs (", "couplet_cli-")),
     ("program it", ("tests/it/main.rs (", "")),
 ];
 
@@ -193,11 +193,6 @@ impl Crate {
     pub fn selection(self) -> Option<Vec<&'static str>> {
         let features = matches!(self, Crate::Chat | Crate::Poetry).then_some("--all-features");
         Some(["-p", self.guest()?].into_iter().chain(features).collect())
-    }
-
-    /// The file that contains the root of the crate.
-    pub fn root(self) -> &'static str {
-        if self == Crate::Program { "main.rs" } else { "lib.rs" }
     }
 
     /// The crate of a file with this name, and the file's path in that crate's sources.

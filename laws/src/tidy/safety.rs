@@ -116,6 +116,7 @@ fn unsafe_lives_in_couplet_os_with_a_safety_line_each() {
         "crates/couplet-http2/src/lib.rs",
         "crates/couplet-sim/src/lib.rs",
         "bench/src/main.rs",
+        "programs/couplet/src/lib.rs",
         "programs/couplet/src/main.rs",
         "crates/couplet-command/src/lib.rs",
         "crates/couplet-runner/src/lib.rs",

@@ -15,9 +15,11 @@ use crate::forward::Forward;
 use crate::http::files::HttpServe;
 use crate::http::get::HttpGet;
 use crate::inspect::{Inspect, Inspecting};
+#[cfg(feature = "completions")]
 use crate::known::Shell;
 use crate::logging::Logging;
 use crate::run::Run;
+#[cfg(feature = "sim")]
 use crate::sim::Sim;
 
 const ABOUT: &str = "Servers and clients for the network: an echo, a forwarder, files over HTTP";
@@ -33,6 +35,7 @@ A program for each connection, from elsewhere too:
 Exit codes: 0 success, 1 failure, 2 usage error, 130 or 143 interrupted.
 SIGUSR1 makes a running command print what is open and waiting.";
 
+#[cfg(feature = "completions")]
 const COMPLETIONS_EXAMPLE: &str = "\
 Example:
   couplet completions bash > ~/.local/share/bash-completion/completions/couplet";
@@ -80,8 +83,10 @@ pub(crate) enum Command {
     /// Measure these servers beside others, under a load that checks every byte
     Bench(Bench),
     /// Test protocols on simulated networks that fail: hours of bad weather in seconds
+    #[cfg(feature = "sim")]
     Sim(Sim),
     /// Print a completion script for a shell
+    #[cfg(feature = "completions")]
     #[command(after_help = COMPLETIONS_EXAMPLE)]
     Completions {
         /// The shell
@@ -112,7 +117,7 @@ pub(crate) fn command() -> clap::Command {
     for option in options.get_arguments() {
         root = root.mut_arg(option.get_id().clone(), |option| option.hide(true));
         for (name, own) in INSPECTED {
-            if own.contains(&option.get_id().as_str()) {
+            if root.find_subcommand(name).is_some() && own.contains(&option.get_id().as_str()) {
                 let heading = Some("Inspector");
                 let option = option.clone().help_heading(heading);
                 root = root.mut_subcommand(name, |command| command.arg(option));
@@ -126,19 +131,30 @@ pub(crate) fn command() -> clap::Command {
 const PROGRAMS: [(&str, &str, &str); 3] =
     [("poetry", "poetry", ""), ("demo", "poetry", "demo"), ("chat", "chat", "")];
 
-/// Names the program of a command that this one does not have.
+/// Commands that need a feature of the same name.
+const OPTIONAL: [&str; 2] = ["completions", "sim"];
+
+/// Names the program, or the feature, of a command that this program does not have.
 pub(crate) fn name_programs(said: &mut clap::Error) {
     let Some(ContextValue::String(typed)) = said.get(ContextKind::InvalidSubcommand) else {
         return;
     };
     let found = PROGRAMS.iter().find(|(command, ..)| command == typed);
-    let Some((_, program, arguments)) = found else { return };
-    let called = format!("{program} {arguments}");
-    let tip = format!(
-        "it is the program '{program}': '{}', or in the sources 'cargo run -p {program} -- {}'",
-        called.trim_end(),
-        if arguments.is_empty() { "…" } else { arguments }
-    );
+    let tip = if let Some((_, program, arguments)) = found {
+        let called = format!("{program} {arguments}");
+        format!(
+            "it is the program '{program}': '{}', or in the sources 'cargo run -p {program} -- {}'",
+            called.trim_end(),
+            if arguments.is_empty() { "…" } else { arguments }
+        )
+    } else if OPTIONAL.contains(&typed.as_str()) {
+        format!(
+            "this program was built without its feature {typed}: 'cargo install couplet-cli \
+             --features {typed}', or with --features full"
+        )
+    } else {
+        return;
+    };
     said.remove(ContextKind::SuggestedSubcommand);
     said.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
 }
@@ -162,19 +178,29 @@ impl Command {
             Command::Serve(_) => "serve",
             Command::Get(_) => "get",
             Command::Run(_) => "run",
+            #[cfg(feature = "sim")]
             Command::Sim(_) => "sim",
-            Command::Ctl(_)
-            | Command::Inspect(_)
-            | Command::Cert(_)
-            | Command::Bench(_)
-            | Command::Completions { .. } => return false,
+            Command::Ctl(_) | Command::Inspect(_) | Command::Cert(_) | Command::Bench(_) => {
+                return false;
+            }
+            #[cfg(feature = "completions")]
+            Command::Completions { .. } => return false,
         };
         INSPECTED.iter().any(|(known, options)| *known == name && options.contains(&option))
+    }
+
+    /// Whether the command runs simulated worlds.
+    pub(crate) fn is_simulated(&self) -> bool {
+        #[cfg(feature = "sim")]
+        return matches!(self, Command::Sim(_));
+        #[cfg(not(feature = "sim"))]
+        false
     }
 
     /// Whether the command makes a recording.
     pub(crate) fn records(&self) -> bool {
         match self {
+            #[cfg(feature = "sim")]
             Command::Sim(sim) => sim.records(),
             _ => self.recording_at_end().is_some(),
         }

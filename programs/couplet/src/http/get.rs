@@ -122,7 +122,14 @@ pub(crate) fn run(options: HttpGet) -> Result<(), Exit> {
 fn client_options(options: &HttpGet) -> Result<ClientOptions, Exit> {
     let mut client = ClientOptions::default().proxy(options.proxy.clone());
     // By default the bytes are printed unchanged: an archive stays compressed.
-    client = client.decompress(options.compressed);
+    #[cfg(feature = "decompression")]
+    {
+        client = client.decompress(options.compressed);
+    }
+    #[cfg(not(feature = "decompression"))]
+    if options.compressed {
+        return Err(Exit::without_feature("--compressed", "decompression"));
+    }
     if let Some(limit) = options.timeout {
         client = client.timeout(Some(limit));
     }

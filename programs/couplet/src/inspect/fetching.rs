@@ -1,6 +1,8 @@
 //! `couplet inspect`: shows the state of a program, from its inspector or from a recording.
 
 use std::fs::File;
+#[cfg(not(feature = "screen"))]
+use std::io::IsTerminal;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -10,8 +12,10 @@ use serde_json::Value;
 
 #[cfg(target_os = "linux")]
 use super::process::{self, Offer};
+#[cfg(feature = "screen")]
+use super::screen;
 use super::source::Source;
-use super::{opening, screen, text};
+use super::{opening, text};
 #[cfg(target_os = "linux")]
 use crate::ctl::carry_out;
 use crate::exit::Exit;
@@ -187,8 +191,14 @@ fn show_program(source: &Source, wanted: Wanted<'_>, rows: usize) -> Result<(), 
         Wanted::Trace | Wanted::Lines => print_events(&parse(&source.ask("recording")?)?, wanted),
         Wanted::Packets(file) => save_packets(&parse(&source.ask("recording")?)?, file),
         Wanted::Page => Err(Exit::bad_usage("--open needs the file of a recording")),
+        #[cfg(feature = "screen")]
         Wanted::View if screen::is_possible() => screen::run(source),
         Wanted::View | Wanted::Text | Wanted::Json | Wanted::Check => {
+            #[cfg(not(feature = "screen"))]
+            if wanted == Wanted::View && io::stdout().is_terminal() {
+                let note = "once only: this program was built without its feature screen";
+                output::print_to_stderr(note);
+            }
             let json = String::from_utf8(source.ask("state.json")?).map_err(Exit::failed)?;
             show_state(&json, wanted, rows)
         }

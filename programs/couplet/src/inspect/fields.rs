@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use couplet::inspect::{spell_out, time};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 /// The kind of a field, which has a unit and an alignment.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,7 +23,7 @@ pub(super) enum Kind {
     Count,
     /// Per second.
     Rate,
-    /// The callbacks of a Deferred: see [`chain`](super::chain).
+    /// The callbacks of a Deferred.
     Chain,
 }
 
@@ -31,6 +31,7 @@ use Kind::{Bytes, Chain, Count, Rate, Since, Speed, Text, Until};
 
 impl Kind {
     /// Whether values are aligned to the right, and sorted with the largest first.
+    #[cfg(feature = "screen")]
     pub(super) fn is_number(self) -> bool {
         !matches!(self, Text | Kind::Why | Chain)
     }
@@ -238,7 +239,7 @@ pub(super) fn word(value: &Value) -> Cow<'_, str> {
 }
 
 /// A value without a unit.
-fn plain(value: &Value) -> String {
+pub(super) fn plain(value: &Value) -> String {
     match value {
         Value::Bool(true) => "yes".to_owned(),
         Value::Bool(false) => "no".to_owned(),
@@ -262,11 +263,6 @@ fn bytes(count: f64) -> String {
         (size, unit) = (size / 1024.0, larger);
     }
     format!("{size:.1} {unit}")
-}
-
-/// All values of a row in lower case, for filters.
-pub(super) fn searchable(values: &Map<String, Value>) -> String {
-    values.values().map(plain).collect::<Vec<_>>().join("\n").to_lowercase()
 }
 
 #[cfg(test)]

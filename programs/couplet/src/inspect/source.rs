@@ -73,6 +73,7 @@ impl Source {
     }
 
     /// Carries out an action of the inspector.
+    #[cfg(feature = "screen")]
     pub(super) async fn act(
         self,
         reactor: &Reactor,

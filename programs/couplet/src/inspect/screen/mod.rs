@@ -4,6 +4,7 @@
 //! whose keys a loop watches, and `feed` the connection to the inspector.
 
 mod acting;
+mod chain;
 mod draw;
 mod feed;
 mod filter;

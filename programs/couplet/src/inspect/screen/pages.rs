@@ -6,10 +6,10 @@ use ratatui::style::{Color, Style};
 use ratatui::text::{Line, Span};
 use serde_json::Value;
 
+use super::chain;
 use super::draw::Palette;
 use super::model::Opened;
 use super::store::{Mark, Store};
-use crate::inspect::chain;
 use crate::inspect::fields::{Kind, column, format, seconds, word};
 
 /// Frames of a backtrace that are shown above the rows.

@@ -63,7 +63,8 @@ impl Row {
 
     /// All values in lower case.
     pub(super) fn searchable(&self) -> &str {
-        self.searchable.get_or_init(|| fields::searchable(&self.values))
+        let all = || self.values.values().map(fields::plain).collect::<Vec<_>>();
+        self.searchable.get_or_init(|| all().join("\n").to_lowercase())
     }
 
     /// The rows that it waits for, as `view/id`.

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::fields::{seconds, word};
+use crate::inspect::fields::{seconds, word};
 
 /// The lines of a chain at a Unix time. An older program sends lines.
 pub(super) fn lines(chain: &Value, unix: f64) -> Vec<String> {
