@@ -49,7 +49,7 @@ fn hangs_with_a_program() {
 #[test]
 #[cfg(target_os = "linux")]
 fn a_test_that_hangs_fails_with_its_name_and_place() {
-    for name in ["hangs", "hangs_with_a_result", "hangs_with_a_program"] {
+    let fails = |name: &str| {
         // The other one runs afterwards.
         let output = run(&[name, "works"]);
         let said = String::from_utf8_lossy(&output.stdout);
@@ -57,7 +57,12 @@ fn a_test_that_hangs_fails_with_its_name_and_place() {
         assert!(said.contains("1 passed; 1 failed"), "{said}");
         assert!(said.contains(&format!("limit::{name} hangs")), "{said}");
         assert!(said.contains("it is in"), "{said}");
-    }
+    };
+    thread::scope(|scope| {
+        for name in ["hangs", "hangs_with_a_result", "hangs_with_a_program"] {
+            scope.spawn(move || fails(name));
+        }
+    });
 }
 
 /// Longer than the limit, and with progress.
