@@ -9,8 +9,8 @@ extern crate couplet_testkit;
 mod breaking;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex, mpsc};
@@ -19,7 +19,6 @@ use std::time::Duration;
 
 use breaking::break_loops;
 use couplet::endpoints::{FdServer, SharedPort, TcpServer};
-use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};
 use couplet::reactor::{Members, NoSuchLoop};
 use couplet::{
     Address, Cluster, ConnectionId, Deferred, DriverChoice, Failure, ListenError, ListenOptions,
@@ -27,6 +26,7 @@ use couplet::{
 };
 use couplet_testkit::apart::one_at_a_time;
 use couplet_testkit::needed::{Folder, inheritable};
+use couplet_testkit_loops::doubles::Echo;
 use rustix::process::{Signal, getpid, kill_process};
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -105,27 +105,6 @@ fn beside<T: Send>(
     })
 }
 
-/// Runs a cluster whose loops answer with their numbers, and, once all of them listen, runs
-/// `clients` in a thread; returns both outcomes.
-fn with_clients<T: Send>(
-    cluster: Cluster,
-    port: &SharedPort,
-    clients: impl FnOnce(&Address, &Members) -> T + Send,
-) -> (Result<(), Failure>, T) {
-    let (members, numbers) = (cluster.members(), AtomicUsize::new(0));
-    let listening = Barrier::new(members.count() + 1);
-    let setup = |reactor: &Reactor| {
-        let number = numbers.fetch_add(1, Ordering::SeqCst) as u8;
-        port.listen(reactor, move || Who(number))?;
-        listening.wait();
-        Ok(())
-    };
-    beside(cluster, setup, || {
-        listening.wait();
-        clients(port.host(), &members)
-    })
-}
-
 #[test]
 fn c103a_a_port_is_bound_once_and_each_loop_accepts_a_part() {
     each_loop_accepts_a_part(LoopOptions::default());
@@ -143,16 +122,10 @@ fn over_io_uring() -> LoopOptions {
 
 fn each_loop_accepts_a_part(options: LoopOptions) {
     let _turn = one_at_a_time();
-    let cluster = Cluster::new(4).options(options);
-    let port = cluster.bind(ANY).expect("a free port");
-    let (ended, answers) = with_clients(cluster, &port, |server, members| {
-        let held: Vec<_> = (0..200).map(|_| asked(server)).collect();
-        members.stop();
-        tally::<4>(&held)
+    with_ports_of(Cluster::new(4).options(options), ANY, |ports| {
+        let answers = tally::<4>(&ports.ask(200));
+        assert!(answers.iter().all(|accepted| *accepted > 0), "{answers:?}");
     });
-    ended.expect("the cluster was stopped");
-    assert_eq!(answers.iter().sum::<usize>(), 200);
-    assert!(answers.iter().all(|accepted| *accepted > 0), "{answers:?}");
 }
 
 /// The system error of a failed bind.
@@ -408,17 +381,6 @@ fn notify_of_its_end(reactor: &Reactor, sender: &mpsc::Sender<()>) {
     });
 }
 
-/// Answers, and ignores a drain.
-struct Stubborn;
-
-impl Protocol for Stubborn {
-    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-        transport.write(data);
-    }
-
-    fn draining(&mut self, _: &Transport) {}
-}
-
 #[test]
 fn c103d_a_second_signal_ends_the_loops_that_still_drain() {
     let _turn = one_at_a_time();
@@ -430,7 +392,7 @@ fn c103d_a_second_signal_ends_the_loops_that_still_drain() {
         if thread::current().id() == first {
             notify_of_its_end(reactor, &sender);
         } else {
-            port.listen(reactor, || Stubborn)?;
+            port.listen(reactor, || Echo)?;
         }
         Ok(())
     };
@@ -561,45 +523,25 @@ fn c103e_a_tell_reaches_the_loop_of_its_connection_and_no_other() {
 }
 
 #[test]
-fn c103f_one_snapshot_shows_what_all_loops_hold() {
-    let _turn = one_at_a_time();
-    let cluster = Cluster::new(3);
-    let port = cluster.bind(ANY).expect("a free port");
-    let (ended, snapshot) = with_clients(cluster, &port, |server, members| {
-        let clients: Vec<_> = (0..30).map(|_| asked(server)).collect();
-        let remote = members.remotes().remove(1);
-        let asking = members.clone();
-        let snapshot = remote.block_on_reactor(move |reactor| asking.snapshot(reactor));
-        drop(clients);
-        members.stop();
-        snapshot.expect("all loops answer")
-    });
-    ended.expect("the cluster was stopped");
-    assert_eq!((snapshot.ports.len(), snapshot.connections.len()), (3, 30));
-    assert_eq!(snapshot.ports.iter().map(|port| port.accepted).sum::<u64>(), 30);
-    let loops = snapshot.connections.iter().map(|c| c.id.to_string());
-    let loops = loops.map(|id| id.split('.').next().map(str::to_owned));
-    assert_eq!(loops.collect::<std::collections::BTreeSet<_>>().len(), 3);
-}
-
-#[test]
-fn c103f_what_a_signal_asks_for_is_shown_as_it_was_set() {
+fn c103f_one_snapshot_shows_what_all_loops_hold_when_it_is_asked_for_and_at_a_signal() {
     let _turn = one_at_a_time();
     let (sender, shown) = mpsc::channel();
     let cluster = Cluster::new(3).on_snapshot(move |snapshot| {
         sender.send(snapshot.clone()).expect("the test waits");
     });
-    let port = cluster.bind(ANY).expect("a free port");
-    let (ended, snapshot) = with_clients(cluster, &port, move |server, members| {
-        let clients: Vec<_> = (0..10).map(|_| asked(server)).collect();
+    with_ports_of(cluster, ANY, move |ports| {
+        let _clients = ports.ask(30);
+        let (remote, asking) = (ports.members.remotes().remove(1), ports.members.clone());
+        let asked = remote.block_on_reactor(move |reactor| asking.snapshot(reactor));
         signal(Signal::USR1);
-        let snapshot = shown.recv().expect("it is shown");
-        drop(clients);
-        members.stop();
-        snapshot
+        for snapshot in [asked.expect("all loops answer"), shown.recv().expect("it is shown")] {
+            assert_eq!((snapshot.ports.len(), snapshot.connections.len()), (3, 30));
+            assert_eq!(snapshot.ports.iter().map(|port| port.accepted).sum::<u64>(), 30);
+            let loops = snapshot.connections.iter().map(|c| c.id.to_string());
+            let loops = loops.map(|id| id.split('.').next().map(str::to_owned));
+            assert_eq!(loops.collect::<BTreeSet<_>>().len(), 3);
+        }
     });
-    ended.expect("the cluster was stopped");
-    assert_eq!((snapshot.ports.len(), snapshot.connections.len()), (3, 10));
 }
 
 #[test]
@@ -638,71 +580,38 @@ fn c103i_each_loop_has_a_processor_of_its_own_if_it_is_asked_to() {
     assert_eq!(usable(), all, "the calling thread is free again");
 }
 
-thread_local! {
-    /// The members in this thread's loop.
-    static ROOM: RefCell<BTreeMap<ConnectionId, LineTransport>> = const { RefCell::new(BTreeMap::new()) };
-}
-
-/// Forwards each line to all members of all loops.
-struct Chat(Members);
-
-impl LineProtocol for Chat {
-    fn connection_made(&mut self, transport: &LineTransport) {
-        ROOM.with_borrow_mut(|room| room.insert(transport.id(), transport.clone()));
-        transport.send_line("welcome");
-    }
-
-    fn line_received(&mut self, _: &LineTransport, line: &[u8]) {
-        let line = line.to_vec();
-        self.0.broadcast(move |_| {
-            ROOM.with_borrow(|room| room.values().for_each(|each| each.send_line(&line)));
-        });
-    }
-
-    fn connection_lost(&mut self, transport: &LineTransport, _: &Reason) {
-        ROOM.with_borrow_mut(|room| room.remove(&transport.id()));
-    }
-}
-
 #[test]
-fn c103e_a_chat_over_four_loops_loses_no_line_and_tells_none_twice() {
-    const GUESTS: usize = 12;
-    const LINES: usize = 100;
+fn c103e_broadcasts_of_several_threads_reach_each_loop_once_and_in_their_order() {
+    const SENDERS: usize = 12;
+    const CALLS: usize = 100;
     let _turn = one_at_a_time();
-    let cluster = Cluster::new(4);
-    let port = cluster.bind(ANY).expect("a free port");
-    let (members, everybody) = (cluster.members(), Barrier::new(GUESTS));
-    let guest = |number: usize| {
-        let mut client = connect(port.host());
-        let mut heard = BufReader::new(client.try_clone().expect("a duplicate")).lines();
-        let mut hear = || heard.next().expect("the server stays").expect("a line");
-        assert_eq!(hear(), "welcome");
-        everybody.wait();
-        for line in 0..LINES {
-            write!(client, "{number} {line}\r\n").expect("the server reads");
-        }
-        let mut next = [0; GUESTS];
-        for _ in 0..GUESTS * LINES {
-            let said = hear();
-            let (who, line) = said.split_once(' ').expect("a guest's line");
-            let who: usize = who.parse().expect("a guest");
-            assert_eq!(line, next[who].to_string(), "of guest {who}");
-            next[who] += 1;
-        }
-        everybody.wait();
-    };
-    let setup = |reactor: &Reactor| {
-        let members = members.clone();
-        port.listen(reactor, move || LineReceiver::new(Chat(members.clone())))?;
-        Ok(())
-    };
-    let (ended, ()) = beside(cluster, setup, || {
+    with_ports(4, ANY, |ports| {
+        let (sender, heard) = mpsc::channel();
+        let everybody = Barrier::new(SENDERS);
         thread::scope(|scope| {
-            (0..GUESTS).for_each(|number| drop(scope.spawn(move || guest(number))));
+            for number in 0..SENDERS {
+                let (sender, everybody) = (sender.clone(), &everybody);
+                scope.spawn(move || {
+                    everybody.wait();
+                    for call in 0..CALLS {
+                        let sender = sender.clone();
+                        let says = move |_: &Reactor| {
+                            sender.send((NUMBER.get(), number, call)).expect("the test listens");
+                        };
+                        assert_eq!(ports.members.broadcast(says), 4);
+                    }
+                });
+            }
         });
-        members.stop();
+        drop(sender);
+        let mut next = [[0; SENDERS]; 4];
+        for (at, from, call) in heard {
+            let next = &mut next[usize::from(at)][from];
+            assert_eq!(call, *next, "of sender {from} in loop {at}");
+            *next += 1;
+        }
+        assert_eq!(next, [[CALLS; SENDERS]; 4]);
     });
-    ended.expect("the cluster was stopped");
 }
 
 /// The ports of a cluster whose loops answer with their numbers; a test can run code in each port's
@@ -1088,29 +997,12 @@ fn c103h_what_is_on_its_way_to_a_loop_that_is_gone_goes_to_another() {
     let folder = Folder::new();
     let at = format!("{}:backlog=1000000", local(&folder));
     let port = Cluster::new(2).bind(at).expect("a free path");
-    let mut loops: Vec<_> = (0..2)
-        .map(|number| {
-            let l = couplet::Loop::new().expect("a poll descriptor");
-            port.listen(&l.reactor(), move || Who(number)).expect("it is bound");
-            l
-        })
-        .collect();
-    let clients: Vec<_> = (0..4).map(|_| asking(port.host())).collect();
-    loops[0].turn(Some(Duration::ZERO)).expect("its wait works");
-    loops[0].turn(Some(Duration::ZERO)).expect("its wait works");
-    drop(loops.pop());
-    let (done, turning) = (Arc::<std::sync::atomic::AtomicBool>::default(), &mut loops[0]);
-    let (ending, stop) = (done.clone(), turning.reactor().remote());
-    let answers = thread::spawn(move || {
-        let answers: Vec<_> = clients.iter().map(answer).collect();
-        ending.store(true, Ordering::SeqCst);
-        stop.call(|_| {}).expect("it turns");
-        answers
-    });
-    while !done.load(Ordering::SeqCst) {
-        turning.turn(Some(LONG)).expect("its wait works");
-    }
-    assert_eq!(answers.join().expect("no panic"), [0; 4]);
+    let ((mut l, _), (gone, _)) = (answering(&port, 0), answering(&port, 1));
+    let clients = [(); 4].map(|()| asking(port.host()));
+    l.turn(Some(Duration::ZERO)).expect("its wait works");
+    l.turn(Some(Duration::ZERO)).expect("its wait works");
+    drop(gone);
+    assert_eq!(clients.map(|client| turned_until_answered(&mut l, client)), [0; 4]);
 }
 
 /// A loop that answers with this number.
