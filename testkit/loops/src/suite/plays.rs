@@ -16,7 +16,7 @@
 //!
 //! `protocol` begins another protocol, `p`, to which `upgrade 1 DATA` leads, and `connection` the first
 //! connection behind it. A step `in data: STEP` is played only there: in the callback that `callback`
-//! names, or where the kit has `sockets`, `tcp` or `unix`; `in !data: STEP` elsewhere.
+//! names, or where the kit has `sockets`, `tcp` or `unix`, or is `sealed`; `in !data: STEP` elsewhere.
 //!
 //! `{x|y}` plays the script with each of the choices; groups with the same digit, `{1:x|y}`, choose
 //! together. `<3:x>` repeats a text. In data, `BIG` is the kit's and `#4096` its first bytes, `+` joins.
@@ -497,6 +497,8 @@ struct Play {
     dialled: Option<Rc<PeerPort>>,
     connector: Option<Connector>,
     port: Option<Port>,
+    /// Cancels the last drain.
+    canceller: Option<Box<dyn FnOnce()>>,
 }
 
 impl Play {
@@ -510,6 +512,7 @@ impl Play {
             dialled: None,
             connector: None,
             port: None,
+            canceller: None,
         }
     }
 
@@ -600,6 +603,7 @@ impl Play {
             "sockets" => kit.has_sockets(),
             "tcp" => kit.has_sockets() && !kit.is_unix(),
             "unix" => kit.is_unix(),
+            "sealed" => kit.is_sealed(),
             _ => self.callback == place,
         }
     }
@@ -744,25 +748,34 @@ impl Play {
                 let ((n, entry), ends) = (word(rest), self.cast.ends.borrow());
                 assert_eq!(ends.iter().map(|a| a.log.count(entry)).sum::<usize>(), number(n));
             }
-            // Drains the loop: `drain 10 close 5 patience 20`.
+            // Drains the loop: `drain 10 close 5 patience 20 paced 3/30`.
             "drain" => {
                 let words: Vec<&str> = rest.split(' ').collect();
                 let drain =
                     words[1..].chunks(2).fold(Drain::within(time(words[0])), |drain, option| {
                         match option[0] {
                             "close" => drain.close(time(option[1])),
+                            "paced" => {
+                                let (groups, over) = option[1].split_once('/').expect("a time");
+                                drain.paced(number(groups) as u32, time(over))
+                            }
                             _ => drain.patience(time(option[1])),
                         }
                     });
                 let log = self.cast.drained.clone();
-                let drained = rig.reactor.drain(drain).map(move |drained| {
-                    log.note(format!(
-                        "{}/{}/{}",
-                        drained.finished, drained.closed, drained.aborted
-                    ));
+                let drained = rig.reactor.drain(drain);
+                let canceller = drained.canceller();
+                self.canceller = Some(Box::new(move || canceller.cancel()));
+                let noted = drained.add_both(move |drained| {
+                    log.note(match drained {
+                        Ok(it) => format!("{}/{}/{}", it.finished, it.closed, it.aborted),
+                        Err(_) => "failed".to_owned(),
+                    });
+                    Ok(())
                 });
-                drained.detach();
+                noted.detach();
             }
+            "cancel-drain" => self.canceller.take().expect("it drains")(),
             #[cfg(unix)]
             "pipe-closed" => {
                 let mut pipe = self.cast.pipe.borrow_mut();

@@ -6,11 +6,12 @@ use std::time::Duration;
 use couplet::{ProducerKind, Transport};
 
 use super::kit::{Kit, key_of, s};
-use super::plays::scripts;
 use super::recorder::{A, On, Recorder, Script};
 
-scripts! {
-    fn c20a_after_lose_connection_no_reading_callback_comes()
+scripted! {
+    $ aftermath:
+
+    fn c20a_after_lose_connection_no_reading_callback_comes() needs half_close
         "{aware|plain}; a bytes BIG; {1:a pause; turn; b send 0123456789; b fin; tick|plain}
         a lose, resume; turn; {1:plain|b send 0123456789; b fin; tick}
         b sees Fin; a lost {1:Done(Peer)|Done(Us)}; a entries 2";
@@ -58,7 +59,6 @@ pub(crate) fn c20a_after_a_panic_only_connection_lost_comes(kit: Kit) {
     assert_eq!(Rc::strong_count(&captured), 1);
 }
 
-/// Calls `tell` on the connection in its drop.
 struct TellsInDrop(A);
 
 impl Drop for TellsInDrop {

@@ -7,12 +7,13 @@ use couplet::{DatagramOptions, Group, ListenOptions, LoadLimits, LoopOptions, Se
 use super::datagrams::Far;
 use super::kit::{Kit, LOOPBACK};
 use super::load::{crowd_at, hold, lost};
-use super::plays::scripts;
 use super::recorder::Log;
 
-scripts! {
+scripted! {
+    $ again:
+
     /// Several waiters, whether they ask before or after the end arrives, and while reading is paused.
-    fn c55a_each_of_several_waiters_gets_the_peers_end()
+    fn c55a_each_of_several_waiters_gets_the_peers_end() needs half_close
         "aware; {a pause; turn|plain}
         a {1:|watch ended one|watch ended one, watch ended two|watch ended one, watch ended two, watch ended three}
         tick; a log made; b fin; tick
@@ -20,14 +21,15 @@ scripts! {
         a until three: ok; a ordered one two three; a count 1 one: ok; a count 1 two: ok; a count 1 three";
 
     /// The waits of one connection all end, several times, and a cancelled one takes none with it.
-    fn c71_each_of_several_waiters_gets_room_each_time()
+    fn c71_each_of_several_waiters_gets_room_each_time() needs capacity
         "a write BIG; turns 3; a watch {1:drained|flushed} one, cancelled {1:drained|flushed}, watch {1:drained|flushed} two
         a log made; b reads-until 1 two; a log made, one: ok, two: ok; b gets BIG
         a write BIG; turns 3; a watch {1:drained|flushed} one, cancelled {1:drained|flushed}, watch {1:drained|flushed} two
         a entries 3; b reads-until 2 two; a log made, one: ok, two: ok, one: ok, two: ok; b gets BIG+BIG";
 }
 
-/// Limits for each peer, of the loop and of a port: the smaller one counts.
+/// Limits for each peer, of the loop and of a port: the smaller one counts, and neither concerns other
+/// ports or newcomers.
 pub(crate) fn c71c_of_two_limits_for_each_peer_the_smaller_one_counts(kit: Kit) {
     const SMALL: usize = 1024 * 1024;
     fn small() -> LoopOptions {
@@ -36,26 +38,25 @@ pub(crate) fn c71c_of_two_limits_for_each_peer_the_smaller_one_counts(kit: Kit) 
     fn large() -> LoopOptions {
         LoopOptions::default().load_limits(LoadLimits::default().buffered_by_peer(64 * SMALL))
     }
-    type Limits = (fn() -> LoopOptions, Option<usize>);
-    let limits: [Limits; 5] = [
-        (LoopOptions::default, Some(SMALL)),
-        (large, Some(SMALL)),
-        (small, Some(64 * SMALL)),
-        (small, Some(SMALL)),
-        (small, None),
-    ];
+    type Limits = (fn() -> LoopOptions, usize);
+    let limits: [Limits; 4] =
+        [(LoopOptions::default, SMALL), (large, SMALL), (small, 64 * SMALL), (small, SMALL)];
     for (number, (of_loop, of_port)) in limits.into_iter().enumerate() {
         let mut rig = kit.options(of_loop).rig();
-        let options = match of_port {
-            Some(most) => ListenOptions::default().max_buffered_by_peer(most),
-            None => ListenOptions::default(),
-        };
+        let options = ListenOptions::default().max_buffered_by_peer(of_port);
         let crowd = crowd_at(&mut rig, options, &[200 * 1024, 500 * 1024, 100 * 1024]);
+        let others = (number == 0)
+            .then(|| crowd_at(&mut rig, ListenOptions::default(), &[2 * SMALL]))
+            .unwrap_or_default();
+        hold(&mut rig, &crowd[0].0, 300 * 1024);
+        rig.turns(3);
+        assert!(rig.l.snapshot().ports.iter().all(|port| !port.paused), "{number}");
         assert_eq!(lost(&crowd), [false; 3], "{number}");
         hold(&mut rig, &crowd[0].0, 450 * 1024);
         rig.turns(3);
         assert_eq!(lost(&crowd), [false, true, false], "{number}");
         assert_eq!(rig.lost(&crowd[1].0), "Overflow");
+        assert!(!lost(&others).contains(&true), "{number}");
     }
 }
 
@@ -109,22 +110,5 @@ pub(crate) fn c157_the_longest_datagram_is_the_destinations(kit: Kit) {
             assert_eq!(refused, Err(SendError::TooLong { length, most }), "{at} to {to}");
             port.send_to(vec![0; most], to).expect("it fits");
         }
-    }
-}
-
-/// The bytes of a queue that has drained are free again, all of them and no more.
-pub(crate) fn c157_a_queue_that_was_full_takes_as_much_again(kit: Kit) {
-    const LENGTH: usize = 1000;
-    const MOST: usize = 10;
-    let (mut rig, far) = (kit.rig(), Far::default());
-    let peer = rig.datagrams(DatagramOptions::default(), far.clone());
-    let port = rig.datagrams(DatagramOptions::default().queue(MOST * LENGTH), Far::default());
-    rig.turn();
-    for round in 1..=3 {
-        let send = || port.send_to(vec![0; LENGTH], peer.host());
-        let fit = (0..2 * MOST).take_while(|_| send().is_ok()).count();
-        assert_eq!(fit, MOST, "{round}");
-        assert_eq!(send(), Err(SendError::Full { queued: MOST * LENGTH }));
-        rig.until("all of them", || far.count() == MOST * round);
     }
 }

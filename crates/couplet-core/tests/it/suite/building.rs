@@ -11,7 +11,7 @@ use crate::logged::logged;
 use super::endings::{ENDINGS, Ending};
 use super::kit::{BOTH_ROLES, Kit, Role, key_of};
 use super::peer::{B, Saw};
-use super::plays::{play, scripts};
+use super::plays::play;
 use super::recorder::{A, Log, Maker, On, Script};
 
 pub(crate) fn c41_a_shared_factory_starts_once_and_stops_once(kit: Kit) {
@@ -48,31 +48,19 @@ pub(crate) fn c41_a_shared_factory_starts_once_and_stops_once(kit: Kit) {
     assert_eq!(a.log.entries(), ["do_start", "do_stop"]);
 }
 
-scripts! {
+scripted! {
+    $ building:
+
     fn c42_build_protocol_comes_first_and_reading_is_on()
         "listens many; peer; b sends x; a log do_start, build(peer), made, data(1); a at-peer";
+
+    // Rows 22c and 44 show that the next ones are served.
+    fn c43_a_server_that_builds_nothing_closes()
+        "listens none; peer; b send never read; b sees; b got ; a log do_start, build(peer)";
 
     fn c43_a_client_that_builds_nothing_gets_client_connection_lost()
         "dials open none; accepts; a until do_stop
         a log do_start, started_connecting, build(peer), client_connection_lost(Done(Us)), do_stop; b sees Fin";
-}
-
-pub(crate) fn c43_a_server_that_builds_nothing_closes(kit: Kit) {
-    let mut rig = kit.rig();
-    let a = rig.end();
-    let mut turned_away = false;
-    let end = a.clone();
-    let port = rig.listen_with(Maker::new(&a.log, move |_| {
-        std::mem::replace(&mut turned_away, true).then(|| end.plays(Script::new()))
-    }));
-    let b1 = rig.peer(&port);
-    b1.send(b"never read");
-    assert_ne!(rig.take_to_the_end(&b1), Saw::Open);
-    assert_eq!((b1.got_len(), a.log.len(), a.log.count("build")), (0, 2, 1));
-    let b2 = rig.peer(&port);
-    rig.sends(&a, &b2, b"x");
-    rig.tick();
-    assert_eq!(a.received(), b"x");
 }
 
 pub(crate) fn c43_connect_fails_with_no_protocol(kit: Kit) {
@@ -247,7 +235,6 @@ pub(crate) fn c46_host_and_peer_stay_readable(kit: Kit) {
     }
 }
 
-/// Uses its handles in its drop.
 struct Mourner(A);
 
 impl Drop for Mourner {

@@ -7,7 +7,7 @@ use couplet::Transport;
 
 use super::endings::{ENDINGS, call_everything};
 use super::kit::{BOTH_ROLES, Kit, s};
-use super::plays::{play, scripts};
+use super::plays::play;
 use super::recorder::{On, Script};
 
 pub(crate) fn c01_connection_lost_comes_exactly_once(kit: Kit) {
@@ -76,7 +76,9 @@ pub(crate) fn c04_a_connection_closed_by_another_in_the_same_turn_gets_nothing(k
     closed_by_another_gets_nothing(kit, "lose");
 }
 
-scripts! {
+scripted! {
+    $ closing:
+
     // Each callback tracks its nesting depth, and the rig fails the test if two were nested.
     fn c03_connection_lost_never_comes_inside_another_callback()
         "aware; {once made: half; on data|once made: half; on write_closed|once made: half; on read_closed|on read_closed}: {lose|abort}
@@ -88,7 +90,7 @@ scripts! {
         // With the write side shut and a call from outside, where a synchronous end is most tempting.
         "aware; once made: half; b fin; a lose; a open; a lost";
 
-    fn c04_nothing_is_delivered_after_lose_connection()
+    fn c04_nothing_is_delivered_after_lose_connection() needs awaited_end
         // From inside the first of many pieces.
         "read 4096; on data: lose; arriving; b send #64K; b fin; a lost; a count 1 data; a lacks read_closed",
         "once made: pause; b send 0123456789; tick; a lose, resume; b fin; a lost; a entries 2",
@@ -96,11 +98,11 @@ scripts! {
         "{b send 0123456789; a lose|a lose|a tells lose; turn}; b try late; tick; a log made
         b fin; a lost; a entries 2";
 
-    fn c10_an_empty_write_does_nothing()
+    fn c10_an_empty_write_does_nothing() needs counted_calls
         "a write , bytes , watch drained drained; turns 3; a writes 0; a log made, drained: ok
         a tells sequence |a|; b gets a; tick; a writes 1; a tells write , lose; b ends Done(Us); a writes 1";
 
-    fn c16_a_second_lose_connection_does_nothing()
+    fn c16_a_second_lose_connection_does_nothing() needs full_at_once
         // While it flushes, immediately and later: 30 s after the first close.
         "once lost: lose; a bytes BIG; a tells lose, lose; tick; pass 20; a lose; turn; pass 10; turn
         a gone; a lost CloseTimedOut; a closes Reset",

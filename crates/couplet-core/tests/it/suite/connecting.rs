@@ -14,7 +14,7 @@ use crate::logged::logged;
 use super::endings::ENDINGS;
 use super::kit::{Kit, Rig};
 use super::peer::B;
-use super::plays::{play, scripts};
+use super::plays::play;
 use super::recorder::{A, Log, Maker, Script};
 
 /// An unreachable address: the driver's `connect` fails, and no event follows.
@@ -27,7 +27,6 @@ fn out_of_reach(rig: &Rig) -> Address {
     address.into()
 }
 
-/// A client whose factory logs to A.
 fn client(rig: &mut Rig, script: Script) -> (A, B, Connector) {
     let (a, peer) = (rig.end(), rig.peer_port());
     let connector = rig.connect_with(peer.address(), a.maker(script));
@@ -36,8 +35,10 @@ fn client(rig: &mut Rig, script: Script) -> (A, B, Connector) {
     (a, b, connector)
 }
 
-scripts! {
-    fn c36_a_client_starts_in_order()
+scripted! {
+    $ connecting:
+
+    fn c36_a_client_starts_in_order() needs passive_peer
         "dials open; turn; a log do_start, started_connecting, ..; a until made; turns 3
         a log do_start, started_connecting, build(peer), made; a at-peer";
 
@@ -78,7 +79,7 @@ scripts! {
         a log do_start, started_connecting, build(peer), made, lost(Done(Us)), client_connection_lost(Done(Us)), do_stop
         c disconnect; turns 3; a entries 7";
 
-    fn c51_connect_in_another_state_is_an_error()
+    fn c51_connect_in_another_state_is_an_error() needs passive_peer
         "dials open many; c connect Err; turn; c connect Err; a until made; accepts; c connect Err; turns 3; b sends x
         a bytes BIG, lose; turn; c connect Err; b sees Fin; b fin; a until do_stop; a count 1 made
         a count 1 started_connecting; c connect Ok; accepts; a until-count 2 made; b2 fin; a until-count 2 do_stop

@@ -85,12 +85,10 @@ fn pair(kit: Kit, far: Far) -> (Rig, DatagramPort<Far>, DatagramPort<Far>, Far) 
     (rig, a, b, far)
 }
 
-/// A port with the default options.
 fn plain<P: DatagramProtocol>(rig: &Rig, protocol: P) -> DatagramPort<P> {
     rig.datagrams(DatagramOptions::default(), protocol)
 }
 
-/// Sends all of `data` to `to`.
 fn send<P: DatagramProtocol>(
     from: &DatagramPort<P>,
     to: Address,
@@ -354,6 +352,16 @@ pub(crate) fn c158_a_stopped_reactor_closes_its_ports(kit: Kit) {
     );
 }
 
+/// An address of this row at which no port listens any more.
+pub(super) fn vacated(rig: &mut Rig, row: u8) -> SocketAddr {
+    let there = rig.reactor.listen_udp(own_address(row, 0), Far::default());
+    let there = there.expect("a free port can be opened");
+    let to = there.host().socket_addr().expect("an address");
+    drop(there.stop_listening());
+    rig.turns(2);
+    to
+}
+
 pub(crate) fn c159_a_refusal_is_connection_refused_and_the_port_stays_open(kit: Kit) {
     if kit.is_unix() {
         // A connect to an unused name fails immediately.
@@ -363,11 +371,7 @@ pub(crate) fn c159_a_refusal_is_connection_refused_and_the_port_stays_open(kit: 
         return;
     }
     let (mut rig, near, far) = (kit.rig(), Far::default(), Far::default());
-    let there = rig.reactor.listen_udp(own_address(159, 0), Far::default());
-    let there = there.expect("a free port can be opened");
-    let to = there.host().socket_addr().expect("an address");
-    drop(there.stop_listening());
-    rig.turns(2);
+    let to = vacated(&mut rig, 159);
     let a = rig.reactor.connect_udp(to, near.clone()).expect("there is a route");
     assert_eq!(a.peer(), Some(Address::udp(to)));
     a.send("nobody").expect("there is room");
@@ -380,13 +384,11 @@ pub(crate) fn c159_a_refusal_is_connection_refused_and_the_port_stays_open(kit: 
     assert_eq!((near.data(), near.senders()), (vec![b"somebody".to_vec()], vec![b.host()]));
     // Sent to an unused address, from a port without a peer: nothing is reported, and the port
     // stays open.
-    let free = rig.reactor.listen_udp(own_address(159, 0), Far::default());
-    let nobody = free.expect("a free port can be opened");
-    drop(nobody.stop_listening());
+    let nobody = vacated(&mut rig, 159);
     let c = plain(&rig, far.clone());
     rig.turns(2);
     let before = rig.tapped.datagram_errors.get();
-    c.send_to("x", nobody.host()).expect("there is room");
+    c.send_to("x", nobody).expect("there is room");
     c.send_to("y", c.host()).expect("there is room");
     rig.until("its own", || far.count() == 1);
     assert_eq!(rig.tapped.datagram_errors.get(), before, "the driver reports none, either");
@@ -397,11 +399,7 @@ pub(crate) fn c159_a_refusal_is_connection_refused_and_the_port_stays_open(kit: 
 /// address.
 fn refused_in_a_pause(kit: Kit, near: Far) -> (Rig, DatagramPort<Far>, SocketAddr) {
     let (mut rig, other) = (kit.rig(), Far::default());
-    let there = rig.reactor.listen_udp(own_address(159, 0), Far::default());
-    let there = there.expect("a free port can be opened");
-    let to = there.host().socket_addr().expect("an address");
-    drop(there.stop_listening());
-    rig.turns(2);
+    let to = vacated(&mut rig, 159);
     let [a, b] = [near, other.clone()]
         .map(|far| rig.reactor.connect_udp(to, far).expect("there is a route"));
     rig.turn();

@@ -11,7 +11,7 @@ use couplet::driver::CloseMode;
 use super::endings::write_big;
 use super::kit::{BOTH_ROLES, Kit, Rig, s};
 use super::peer::{B, Saw};
-use super::plays::{play, scripts};
+use super::plays::play;
 use super::recorder::{A, On, Script};
 
 const YEAR: Duration = s(365 * 24 * 3600);
@@ -145,7 +145,6 @@ pub(crate) fn c15_the_close_deadline_can_be_set_and_switched_off(kit: Kit) {
     assert!(b.got() == kit.big());
 }
 
-/// Sets an idle timeout.
 fn idle(timeout: Duration) -> impl Fn(&Transport) {
     move |transport| transport.set_idle_timeout(Some(timeout))
 }
@@ -154,7 +153,6 @@ fn idle_10_s() -> Script {
     Script::new().once(On::Made, idle(s(10)))
 }
 
-/// B sends a byte, and A receives it.
 fn send_one(rig: &mut Rig, a: &A, b: &B) {
     let before = a.received().len();
     b.send(b"x");
@@ -194,8 +192,10 @@ pub(crate) fn c15a_messages_do_not_move_the_timer(kit: Kit) {
     assert_eq!(next, Some(Some(now + s(10))), "ten seconds after the last byte");
 }
 
-scripts! {
-    fn c15a_a_silent_peer_times_out()
+scripted! {
+    $ deadlines:
+
+    fn c15a_a_silent_peer_times_out() needs resets
         "{server|client}; once made: idle 10; at 10-1ms; a open; at 10; a gone
         a lost Timeout; a closes Reset; b sees Reset";
 
@@ -212,13 +212,13 @@ scripts! {
         "once made: idle 10; a pause; turn; at 31536000; a open; b send x; tick; at 31536100; a resume; a until data
         at 31536110-1ms; a open; at 31536110; a gone; a lost Timeout";
 
-    fn c15a_the_idle_timeout_drops_unsent_bytes()
+    fn c15a_the_idle_timeout_drops_unsent_bytes() needs resets
         "once made: idle 10; a push, bytes BIG; tick; at 10; a lost Timeout
         a log made, pause, stop, lost(Timeout); b sees Reset; b got-part",
         // While our end waits to be sent, the earlier of the two deadlines counts.
         "once made: idle 10; a bytes BIG, half; tick; at 10-1ms; a open; at 10; a gone; a lost Timeout";
 
-    fn c15a_the_idle_timeout_stays_in_force_after_the_peers_fin()
+    fn c15a_the_idle_timeout_stays_in_force_after_the_peers_fin() needs half_close
         "{server|client}; aware; once made: idle 10; at 6; b fins; a write x; b gets x
         at 10-1ms; a open; at 10; a gone; a lost Timeout; a closes Reset";
 
@@ -227,11 +227,20 @@ scripts! {
         // A longer one takes effect too.
         "once made: idle 5; at 1; a idle 60; at 5; a open; at 6; a open; at 59; a open";
 
-    fn c15b_the_fin_timeout_and_the_close_deadline_are_independent()
+    fn c15b_the_fin_timeout_and_the_close_deadline_are_independent() needs awaited_end
         "a write bye, lose; b sees Fin; b got bye; a close-deadline {1:off|1}, fin-timeout {1:5|20}; turn
         at {1:5|20}-1ms; a open; at {1:5|20}; a gone; a lost Done(Us)",
         "a write bye, lose; b sees Fin; b got bye; a close-deadline {5|off}, fin-timeout off; turn
         at 31536000; a open; b fin; a lost Done(Us)";
+
+    fn c15d_an_end_behind_unread_bytes_begins_the_time() needs late_reads
+        "read 64; aware; once data: pause; a half-close-timeout 8; {a pause; turn|plain}; b send #1000; b fin; <5:tick;>
+        <3:pass 2; turns 2; a open;> <2:pass 2; turns 2;> a gone; a lost Timeout";
+
+    // Only the peer of the first has ended.
+    fn c15d_a_partner_shares_its_progress() needs half_close
+        "aware; next; a shares-progress 2, half-close-timeout 8; b fins; <20:b2 send x; turns 2; pass 2; turns 2; a open;>
+        tick; <3:pass 2; turns 2; a open;> <2:pass 2; turns 2;> a gone; a2 open";
 }
 
 /// A quarter of a limit passes, and A is open.
@@ -270,17 +279,6 @@ pub(crate) fn c15e_an_open_connection_whose_peer_takes_nothing_is_reset(kit: Kit
     let lost = "<2:OPEN> <4:pass QUARTER; turns 2;> a gone; a lost Timeout";
     let limits = [("turns 0", "1800"), ("a write-timeout 8", "2")];
     with_limits(kit, limits, "a write-timeout off", script, lost);
-}
-
-scripts! {
-    fn c15d_an_end_behind_unread_bytes_begins_the_time()
-        "read 64; aware; once data: pause; a half-close-timeout 8; {a pause; turn|plain}; b send #1000; b fin; <5:tick;>
-        <3:pass 2; turns 2; a open;> <2:pass 2; turns 2;> a gone; a lost Timeout";
-
-    // Only the peer of the first has ended.
-    fn c15d_a_partner_shares_its_progress()
-        "aware; next; a shares-progress 2, half-close-timeout 8; b fins; <20:b2 send x; turns 2; pass 2; turns 2; a open;>
-        tick; <3:pass 2; turns 2; a open;> <2:pass 2; turns 2;> a gone; a2 open";
 }
 
 /// The loop's wait ends late, and has not seen the bytes that are at hand: as in a process that was

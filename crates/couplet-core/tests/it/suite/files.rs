@@ -4,11 +4,12 @@ use std::fs::{self, File, Permissions};
 use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use couplet::driver::{FileChanged, SharedFile};
 use couplet::{LoadLimits, Reason};
+
+use crate::needed::Folder;
 
 use super::kit::{Kit, Rig};
 use super::peer::{B, Saw};
@@ -19,15 +20,13 @@ fn past() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1)
 }
 
-/// A file that is removed on drop.
-struct Temporary(PathBuf);
+/// A file in a folder of its own.
+struct Temporary(PathBuf, #[expect(dead_code, reason = "it is removed on drop")] Folder);
 
 impl Temporary {
     fn new(bytes: &[u8]) -> Temporary {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let (id, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let file = Temporary(std::env::temp_dir().join(format!("couplet-file-{id}-{count}")));
-        fs::write(&file.0, bytes).unwrap();
+        let folder = Folder::new();
+        let file = Temporary(folder.write("file", bytes).into(), folder);
         file.writable().set_modified(past()).unwrap();
         file
     }
@@ -55,12 +54,6 @@ impl Temporary {
 
     fn writable(&self) -> File {
         File::options().write(true).open(&self.0).unwrap()
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
     }
 }
 

@@ -1,15 +1,12 @@
 //! Rows 105a and 105b: draining.
 
-use std::time::Duration;
-
 use couplet::Deferred;
 use couplet::reactor::{Drain, Drained};
 
 use super::endings::write_big;
 use super::kit::{Kit, Role, s};
 use super::peer::Saw;
-use super::plays::scripts;
-use super::recorder::{A, Echo, Log, Script};
+use super::recorder::{Echo, Log, Script};
 
 /// Logs the result of a drain, as `(finished, closed, aborted)`.
 fn watch(log: &Log, drained: Deferred<Drained>) {
@@ -107,7 +104,9 @@ pub(crate) fn c105a_a_port_may_accept_while_all_others_drain(kit: Kit) {
     assert!(!exempt.is_listening(), "its own drain closes it");
 }
 
-scripts! {
+scripted! {
+    $ finishing:
+
     fn c105a_who_pauses_and_who_comes_next_is_asked_too()
         "protocol; on draining: write bye, lose; connection; once made: pause; drain 10; a until draining; a upgrade 1
         p until draining; p log made, draining, ..; b sees Fin; b got bye; a count 1 draining";
@@ -116,7 +115,7 @@ scripts! {
         "protocol; connection; once data: upgrade 1, drains 10; b send upgrade; p until draining; turns 3
         p count 1 draining";
 
-    fn c105b_a_drain_ends_when_its_connections_have_finished()
+    fn c105b_a_drain_ends_when_its_connections_have_finished() needs awaited_end
         "on draining: write bye, lose; drain 100 patience 100; b sees Fin; b got bye; turns 2; results
         b fin; a lost Done(Us); results 1/0/0; time 0; no-timer";
 
@@ -126,84 +125,31 @@ scripts! {
         pass 1; b sees Fin; b got written before; b fin; a lost Shutdown; a3 lost Shutdown; b3 sees; a2 open
         pass 5; a2 lost Shutdown; results 0/1/2; echoes";
 
-    fn c105b_what_a_question_panics_with_loses_that_connection_alone()
+    fn c105b_what_a_question_panics_with_loses_that_connection_alone() needs half_close
         "on draining: panic no time; next; on draining: write bye, lose; b2 fin; drain 10; a until draining
         b fin; a lost Panicked(no time); b2 sees; a2 lost; results 2/0/0";
 
     // Each peer has another second.
-    fn c105b_a_peer_that_does_not_answer_our_end_holds_a_drain_for_a_second()
+    fn c105b_a_peer_that_does_not_answer_our_end_holds_a_drain_for_a_second() needs awaited_end
         "on draining: write bye, lose; next; drain 100; b sees Fin; pass 900ms; turns 3; a open; a2 lose; b2 sees Fin
         pass 100ms; a lost Done(Us); a2 open; pass 900ms; a2 lost Done(Us); results 2/0/0; echoes";
 
-    fn c105b_the_patience_of_a_drain_can_be_set()
+    // After 10 and after 20 s, each give or take 2.5 s. Each connection has its ten seconds after the pace.
+    fn c105b_a_paced_drain_asks_one_group_after_the_other()
+        "<6:next;> drain 10 patience 100 close 1 paced 3/30; turns 3; sum 3 draining; pass 7; turns 3; sum 3 draining
+        pass 6; turns 3; sum 6 draining; pass 4; turns 3; sum 6 draining; pass 6; turns 3; sum 7 draining
+        a7 abort; a7 lost; pass 16; turns 3; sum 1 lost; results ; pass 2; turns 3
+        b sees Fin; b2 sees Fin; b3 sees Fin; b4 sees Fin; b5 sees Fin; b6 sees Fin
+        b fin; b2 fin; b3 fin; b4 fin; b5 fin; b6 fin; a lost Shutdown; a2 lost Shutdown; a3 lost Shutdown
+        a4 lost Shutdown; a5 lost Shutdown; a6 lost Shutdown; results 1/6/0; echoes";
+
+    fn c105b_a_cancel_closes_them_at_once_and_ends_the_pace()
+        "next; drain 100{1:| paced 2/400}; any draining; cancel-drain; results failed; b sees Fin; b2 sees Fin
+        b fin; b2 fin; a lost Shutdown; a2 lost Shutdown; time 0; echoes";
+
+    fn c105b_the_patience_of_a_drain_can_be_set() needs awaited_end
         "on draining: write bye, lose; drain 100 patience 20; b sees Fin; pass 19; turns 3; a open
         pass 1; a lost Done(Us); results 1/0/0";
-}
-
-pub(crate) fn c105b_a_paced_drain_asks_one_group_after_the_other(kit: Kit) {
-    let (mut rig, log) = (kit.rig(), Log::default());
-    let mut pairs: Vec<_> = (0..7).map(|_| rig.accept(Script::new())).collect();
-    let asked = |pairs: &[(A, _)]| pairs.iter().filter(|(a, _)| a.log.has("draining")).count();
-    let drain = Drain::within(s(10)).patience(s(100)).close(s(1)).paced(3, s(30));
-    watch(&log, rig.reactor.drain(drain));
-    rig.turns(3);
-    assert_eq!(asked(&pairs), 3);
-    // After 10 and after 20 s, each give or take 2.5 s.
-    for (early, late, group) in [(s(7), s(6), 6), (s(4), s(6), 7)] {
-        let before = asked(&pairs);
-        rig.pass(early);
-        rig.turns(3);
-        assert_eq!(asked(&pairs), before, "too early");
-        rig.pass(late);
-        rig.turns(3);
-        assert_eq!(asked(&pairs), group);
-    }
-    // 23 s have passed. Each connection has its ten seconds after the pace.
-    let (finished, _b) = pairs.pop().expect("seven");
-    finished.transport().abort_connection();
-    rig.lost(&finished);
-    rig.pass(s(16));
-    rig.turns(3);
-    assert!(!pairs.iter().any(|(a, _)| a.is_lost()) && log.entries().is_empty());
-    rig.pass(s(2));
-    for (a, b) in &pairs {
-        assert_eq!(rig.take_to_the_end(b), Saw::Fin);
-        b.fin();
-        assert_eq!(rig.lost(a), "Shutdown");
-    }
-    assert_eq!(log.entries(), ["(1, 6, 0)"]);
-    rig.still_echoes();
-}
-
-pub(crate) fn c105b_a_cancel_ends_the_pace_too(kit: Kit) {
-    let (mut rig, log) = (kit.rig(), Log::default());
-    let pairs: Vec<_> = (0..4).map(|_| rig.accept(Script::new())).collect();
-    let drained = rig.reactor.drain(Drain::within(s(100)).paced(4, s(400)));
-    let cancel = drained.canceller();
-    watch(&log, drained);
-    rig.turns(3);
-    cancel.cancel();
-    for (a, b) in &pairs {
-        rig.take_to_the_end(b);
-        b.fin();
-        assert_eq!(rig.lost(a), "Shutdown");
-    }
-    rig.still_echoes();
-}
-
-pub(crate) fn c105b_a_cancel_closes_them_at_once(kit: Kit) {
-    let (mut rig, log) = (kit.rig(), Log::default());
-    let (a, b) = rig.accept(Script::new());
-    let drained = rig.reactor.drain(s(10));
-    let canceller = drained.canceller();
-    log.watch("drained", drained);
-    rig.until("the question", || a.log.has("draining"));
-    canceller.cancel();
-    assert_eq!(log.entries(), ["drained: failed"]);
-    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
-    b.fin();
-    assert_eq!(rig.lost(&a), "Shutdown");
-    assert_eq!(rig.passed(), Duration::ZERO);
 }
 
 /// The default `draining` does nothing.

@@ -6,7 +6,6 @@ use super::kit::{Kit, Rig};
 use super::peer::B;
 use super::recorder::{A, Log, Maker, Script};
 
-/// The limit on unsent output in these tests.
 const MOST: usize = 1024 * 1024;
 
 fn two_connections() -> LoopOptions {
@@ -179,22 +178,6 @@ pub(crate) fn c71c_a_port_has_a_limit_of_its_own(kit: Kit) {
     assert_eq!(paused(&rig), [false; 2]);
     assert!(!others[0].0.is_lost());
     assert_eq!(rig.l.snapshot().shed, 1);
-}
-
-pub(crate) fn c71c_a_port_limits_each_peer(kit: Kit) {
-    let (mut rig, k) = (kit.rig(), 1024);
-    let limited = ListenOptions::default().max_buffered_by_peer(MOST);
-    let crowd = crowd_at(&mut rig, limited, &[200 * k, 500 * k, 100 * k]);
-    let others = crowd_at(&mut rig, ListenOptions::default(), &[2 * MOST]);
-    hold(&mut rig, &crowd[0].0, 300 * k);
-    rig.turns(3);
-    assert!(rig.l.snapshot().ports.iter().all(|port| !port.paused));
-    assert_eq!(lost(&crowd), [false; 3]);
-    hold(&mut rig, &crowd[0].0, 450 * k);
-    rig.turns(3);
-    assert_eq!(lost(&crowd), [false, true, false]);
-    assert_eq!(rig.lost(&crowd[1].0), "Overflow");
-    assert!(!others[0].0.is_lost());
 }
 
 pub(crate) fn c71b_producers_of_large_buffers_wait_first(kit: Kit) {

@@ -1,7 +1,21 @@
 //! The conformance suite: each test states a fact of `docs/contract.md` and runs on every driver.
 //!
 //! A test is `fn c05_…(kit: Kit)` in the file of its section, with a line in `all_facts!` that
-//! names its needs. One line of `rig!` adds a rig.
+//! names its needs; a script of `scripted!` names them itself. One line of `rig!` adds a rig.
+
+/// Facts as scripts, each with its needs, for [`all_facts!`]: `scripted! { $ file: fn fact() needs … "…"; }`.
+macro_rules! scripted {
+    ($d:tt $file:ident: $($(#[$doc:meta])* fn $fact:ident() $(needs $($need:ident)+)? $($script:literal),+;)*) => {
+        super::plays::scripts! { $($(#[$doc])* fn $fact() $($script),+;)* }
+
+        macro_rules! scripts_of_file {
+            ($d kind:ident, $d kit:expr) => {
+                facts! { $d kind, $d kit; $file: [$($fact $(needs $($need)+)?),*] }
+            };
+        }
+        pub(crate) use scripts_of_file;
+    };
+}
 
 mod aborting;
 mod aftermath;
@@ -13,7 +27,7 @@ mod connecting;
 mod datagrams;
 mod deadlines;
 mod draining;
-mod dropping;
+pub(crate) mod dropping;
 #[cfg(unix)]
 mod files;
 mod finishing;
@@ -94,6 +108,9 @@ macro_rules! seen {
 
 /// Generates a test on one driver for each fact that it can show.
 macro_rules! facts {
+    ($kind:ident, $kit:expr; scripts of $($file:ident)*) => {
+        $(super::$file::scripts_of_file! { $kind, $kit })*
+    };
     ($kind:ident, $kit:expr; $($file:ident: [$($fact:ident $(needs $($need:ident)+)?),* $(,)?])*) => {
         $($(
             seen! { $kind [$($($need)+)?] {
@@ -110,94 +127,44 @@ macro_rules! facts {
 macro_rules! all_facts {
     ($kind:ident, $kit:expr) => {
         facts! { $kind, $kit;
+            scripts of aborting aftermath again building closing connecting deadlines draining
+            finishing flushing ports precedence producers reading ready_made reasons upgrading
+        }
+        facts! { $kind, $kit;
             closing: [
                 c01_connection_lost_comes_exactly_once needs resets,
                 c02_lose_connection_returns_before_connection_lost,
-                c03_connection_lost_never_comes_inside_another_callback,
-                c04_nothing_is_delivered_after_lose_connection needs awaited_end,
                 c04_a_connection_closed_by_another_in_the_same_turn_gets_nothing,
                 c08_calls_inside_and_after_connection_lost_do_nothing needs resets,
-                c10_an_empty_write_does_nothing needs counted_calls,
-                c16_a_second_lose_connection_does_nothing needs full_at_once,
             ]
             flushing: [
-                c05_what_was_written_before_lose_connection_arrives,
-                c06_writes_after_lose_connection_are_dropped needs counted_calls,
-                c06a_writes_until_the_end_are_sent needs half_close,
-                c06_writes_after_lose_write_connection_are_dropped needs half_close counted_calls,
-                c06_a_registered_producer_writes_on_until_it_unregisters needs half_close,
-                c06_a_producer_that_registers_while_closing_is_stopped needs half_close,
-                c11_lose_connection_waits_for_a_pull_producer,
-                c12_lose_connection_waits_for_a_push_producer,
-                c12_lose_connection_resumes_a_paused_producer needs half_close,
-                c12_lose_write_connection_waits_for_a_producer needs half_close,
-                c12_the_close_deadline_bounds_a_silent_producer needs resets,
-                c14_unregistering_while_closing_lets_the_close_go_on,
-                c14_unregistering_after_the_peer_has_gone_does_nothing needs resets counted_calls,
-            ]
-            draining: [
-                c05_connection_lost_comes_at_the_peers_fin needs awaited_end,
-                c05b_a_close_at_once_sends_everything_and_waits_for_no_fin,
-                c05_an_error_ends_the_drain_and_keeps_the_reason needs awaited_end,
-                c05_the_drain_reads_however_much_the_peer_still_sends needs awaited_end exact_wire,
-                c05_the_drain_ends_at_the_fin_timeout_counted_from_our_fin needs awaited_end,
-                c05_a_close_after_the_peers_fin_has_no_drain needs half_close,
-                c05_the_drain_is_skipped_while_the_reactor_stops,
+                c06_c07_writes_after_lose_connection_are_dropped,
+                c06_c07_writes_after_lose_write_connection_are_dropped needs half_close,
             ]
             deadlines: [
                 c15_a_close_without_progress_ends_after_30_s needs resets,
                 c15_progress_postpones_the_close_deadline needs room full_at_once,
                 c15_the_close_deadline_can_be_set_and_switched_off needs full_at_once,
-                c15a_a_silent_peer_times_out needs resets,
-                c15a_received_bytes_postpone_the_idle_timeout,
-                c15a_sending_does_not_postpone_the_idle_timeout,
-                c15a_paused_time_is_not_idle_time,
-                c15a_the_idle_timeout_drops_unsent_bytes needs resets,
-                c15a_the_idle_timeout_stays_in_force_after_the_peers_fin needs half_close,
                 c15a_after_lose_connection_only_the_close_deadline_counts needs full_at_once,
-                c15a_a_shorter_idle_timeout_takes_effect_at_once,
                 c15a_messages_do_not_move_the_timer,
-                c15b_the_fin_timeout_and_the_close_deadline_are_independent needs awaited_end,
                 c15c_input_at_hand_precedes_the_timers_that_are_late needs resets,
                 c15d_a_connection_whose_peer_has_ended_is_reset_when_nothing_moves needs half_close,
-                c15d_an_end_behind_unread_bytes_begins_the_time needs late_reads,
-                c15d_a_partner_shares_its_progress needs half_close,
                 c15e_an_open_connection_whose_peer_takes_nothing_is_reset needs full_at_once,
             ]
             aborting: [
-                c17_abort_connection_drops_unsent_bytes_and_resets needs resets,
                 c17_abort_connection_returns_before_connection_lost,
-                c17a_an_unrequested_end_is_a_reset needs resets,
-                c17a_a_requested_end_is_not_a_reset needs half_close,
-                c17a_a_fin_cancels_the_reset_and_it_can_be_switched_off needs half_close,
-                c18_a_second_abort_or_a_close_after_it_is_harmless,
-                c19_a_panic_or_fail_after_abort_is_the_reason needs resets,
-                c20_nothing_is_delivered_after_abort_connection,
                 c20_a_connection_aborted_by_another_in_the_same_turn_gets_nothing,
             ]
             aftermath: [
-                c20a_after_lose_connection_no_reading_callback_comes needs half_close,
-                c20a_after_lose_connection_tell_ask_timers_and_write_closed_still_run,
                 c20a_after_a_panic_only_connection_lost_comes needs slices,
-                c20a_a_panic_drops_unsent_bytes_and_the_peer_sees_a_fin,
-                c20a_fail_flushes_what_was_written,
                 c20a_from_connection_lost_on_tell_ask_and_call_later_are_refused,
                 c20a_calls_queued_for_a_lost_connection_never_reach_its_successor,
             ]
-            precedence: [
-                c20b_the_first_reason_in_the_list_wins needs resets,
-                c20b_c24_done_says_who_closed_first needs half_close,
-                c20b_a_fin_held_back_by_a_pause_counts needs awaited_end,
-            ]
             ports: [
                 c21_stop_listening_fires_in_a_later_turn,
-                c21_connections_outlive_their_port,
-                c21_a_second_stop_listening_does_nothing,
+                c21_a_port_whose_handle_is_dropped_goes_on_listening,
                 c22_a_stopped_port_can_listen_again,
                 c22b_a_port_has_a_descriptor_while_it_listens_where_there_are_sockets,
-                c22a_a_paused_port_accepts_nothing_and_serves_its_queue_on_resume,
-                c22c_a_full_port_accepts_nothing_until_a_connection_has_ended,
-                c22c_a_full_port_is_held_whatever_its_user_asks,
                 a_port_on_all_addresses_accepts_ipv4_unless_it_is_for_ipv6_only needs ip,
                 c21_a_port_can_be_stopped_by_its_own_connection,
                 c51a_a_driver_without_sockets_refuses_an_adoption,
@@ -209,47 +176,27 @@ macro_rules! all_facts {
                 c71b_the_connection_with_most_output_is_ended,
                 c71b_a_peer_with_an_address_has_a_limit_of_its_own needs ip port,
                 c71c_a_port_has_a_limit_of_its_own needs port,
-                c71c_a_port_limits_each_peer needs ip port,
                 c71b_producers_of_large_buffers_wait_first,
                 c71b_output_that_the_driver_takes_at_once_is_not_limited,
                 c71b_output_that_waits_already_counts_for_a_new_limit,
             ]
             reasons: [
-                c23_the_peers_close_is_done_by_peer needs late_reads passive_peer,
-                c24_a_reset_is_lost_with_its_io_error needs resets,
-                c25_our_own_close_is_done_by_us,
-                c26_an_abort_is_aborted_here_and_lost_there needs resets,
+                c26_c27_an_abort_is_aborted_here_and_lost_there needs resets,
                 c28_only_done_is_clean,
                 c29_a_panic_in_data_received_is_logged_and_is_the_reason,
-                c30_a_panic_in_resume_producing_is_the_reason_and_stops_the_producer,
-                c30a_fail_in_a_producer_ends_its_work_and_is_the_reason_once,
-                c30a_after_a_panic_in_stop_producing_the_next_call_is_connection_lost,
                 c31_a_connection_open_at_the_end_gets_shutdown,
-                c31_a_connection_is_asked_to_finish_at_the_end_and_may_still_write,
                 c31_a_flush_at_the_end_lasts_no_longer_than_the_grace,
             ]
             connecting: [
-                c36_a_client_starts_in_order needs passive_peer,
                 c36_nothing_is_called_inside_connect needs passive_peer,
                 c37_a_client_ends_in_order needs resets,
-                c37_a_reconnect_keeps_the_factory_started,
-                c38_a_failed_connect_builds_no_protocol,
                 c38_a_retry_after_failure_keeps_the_factory_started needs passive_peer,
-                c39_stop_connecting_is_reported_after_started_connecting_returned,
-                c39_stop_connecting_in_another_state_returns_false,
                 c32_a_refused_connect_has_the_systems_number_where_there_is_one,
                 c40_a_refused_connect_is_reported_by_a_turn,
                 c49_an_unanswered_connect_ends_after_30_s,
-                c51_disconnect_does_what_the_state_asks_for,
-                c51_connect_in_another_state_is_an_error needs passive_peer,
-                c39_a_connector_stopped_before_it_starts_tries_nothing,
-                c36_the_connector_knows_its_transport_until_the_end,
             ]
             building: [
                 c41_a_shared_factory_starts_once_and_stops_once,
-                c42_build_protocol_comes_first_and_reading_is_on,
-                c43_a_server_that_builds_nothing_closes,
-                c43_a_client_that_builds_nothing_gets_client_connection_lost,
                 c43_connect_fails_with_no_protocol needs passive_peer,
                 c44_a_panic_in_any_callback_loses_that_connection needs half_close,
                 c44_fail_in_any_callback_loses_that_connection needs half_close,
@@ -267,62 +214,25 @@ macro_rules! all_facts {
             ]
             finishing: [
                 c105a_a_drain_closes_its_port_and_asks_its_connections_alone needs port,
-                c105a_who_pauses_and_who_comes_next_is_asked_too,
                 c105e_bytes_that_the_system_holds_come_before_the_question needs port,
                 c105a_ports_that_have_not_started_are_closed_and_no_connection_is_an_end,
                 c105a_a_port_may_accept_while_all_others_drain needs port,
                 c105a_a_protocol_that_does_not_know_of_drains_is_left_alone,
-                c105b_a_drain_ends_when_its_connections_have_finished needs awaited_end,
-                c105b_who_does_not_finish_is_closed_and_at_last_aborted,
-                c105b_a_cancel_closes_them_at_once,
-                c105b_a_paced_drain_asks_one_group_after_the_other,
-                c105b_a_cancel_ends_the_pace_too,
-                c105b_what_a_question_panics_with_loses_that_connection_alone needs half_close,
-                c105a_an_upgrade_in_the_same_turn_is_asked_once,
                 c105b_whom_one_drain_closes_another_counts_as_closed,
                 c105b_a_drain_that_was_cancelled_before_it_began_leaves_nothing,
-                c105b_a_peer_that_does_not_answer_our_end_holds_a_drain_for_a_second needs awaited_end,
-                c105b_the_patience_of_a_drain_can_be_set needs awaited_end,
             ]
             upgrading: [
-                c50a_an_upgrade_takes_effect_after_the_callback_and_before_more_bytes needs slices,
-                c50a_an_upgrade_from_outside_comes_before_more_bytes,
-                c50a_unread_bytes_come_first needs slices,
-                c50a_a_pause_holds_the_unread_bytes needs slices,
-                c50a_upgrades_in_a_row_lose_no_bytes,
-                c50a_of_two_upgrades_the_last_counts,
-                c50a_the_next_protocol_is_told_of_an_end_that_was_told_before needs half_close,
-                c50a_a_close_comes_before_an_upgrade,
                 c50a_the_old_protocol_is_dropped_and_may_panic_in_that,
                 c50a_what_was_asked_of_the_old_protocol_is_dropped,
                 c50a_what_a_framer_holds_is_unread,
                 c50a_a_policy_outlasts_an_upgrade,
             ]
             reading: [
-                c52_a_pause_inside_data_received_holds_at_once needs room,
-                c52_a_pause_from_outside_holds_before_the_next_turn_delivers,
                 c52_pauses_and_resumes_lose_no_bytes needs slices,
-                c52_pause_and_resume_are_harmless_while_closing_and_after,
-                c53_a_pause_in_connection_made_holds,
-                c54_a_fin_is_noticed_on_resume needs late_reads,
-                c55_a_reset_is_noticed_while_paused needs resets,
-                c55_bytes_before_a_reset_are_delivered needs resets streamed,
-                c55_a_fin_during_a_pause_comes_after_its_bytes needs late_reads,
-                c55a_the_peers_end_is_heard_during_a_pause needs late_reads,
-                c55a_a_pause_before_the_last_bytes_hears_of_the_end_behind_them needs late_reads,
-                c55a_whoever_reads_hears_of_the_end_too_and_one_that_is_lost_fails,
                 c55b_the_loss_is_reported_with_its_reason_after_the_protocol,
                 c56_pending_input_is_delivered_before_the_end needs late_reads slices,
-                c56_a_failed_write_does_not_hide_received_bytes needs breaking streamed,
-                c56_an_error_after_the_fin_is_lost_not_done needs resets,
                 c57_one_read_is_at_most_the_loops_buffer needs slices,
                 c57_a_busy_connection_gets_one_read_a_turn needs room slices,
-                c58_after_read_closed_writing_goes_on needs half_close,
-                c58_without_read_closed_the_connection_closes_and_flushes needs half_close,
-                c59_an_answer_after_the_fin_needs_read_closed,
-                c60_lose_write_connection_flushes_then_calls_write_closed needs half_close,
-                c61_a_panic_in_read_closed_or_write_closed_loses_the_connection needs half_close,
-                c62_when_both_halves_are_closed_the_connection_ends needs awaited_end,
                 c64b_options_are_read_back_where_there_is_a_socket needs socket,
                 c64b_a_connection_was_made_at_the_time_of_that_turn,
             ]
@@ -340,14 +250,10 @@ macro_rules! all_facts {
                 c169a_a_framer_of_ones_own_finds_the_same_messages_however_they_are_cut,
                 c169a_a_framer_of_ones_own_stops_at_a_pause_and_refuses_what_is_too_long,
                 c169b_messages_past_the_rate_wait_and_none_is_lost,
-                c169b_a_throttle_is_a_pause_of_its_own needs slices,
             ]
             again: [
-                c55a_each_of_several_waiters_gets_the_peers_end needs half_close,
-                c71_each_of_several_waiters_gets_room_each_time needs capacity,
                 c71c_of_two_limits_for_each_peer_the_smaller_one_counts needs ip port,
                 c157_the_longest_datagram_is_the_destinations needs ip,
-                c157_a_queue_that_was_full_takes_as_much_again,
                 c160c_each_of_several_options_has_its_outcome needs ip,
             ]
             datagrams: [
@@ -388,20 +294,12 @@ macro_rules! all_facts {
             producers: [
                 c65_a_push_producer_is_paused_above_64_kib_and_resumed_at_16_kib needs exact_wire,
                 c65_the_marks_can_be_set needs exact_wire,
-                c65_the_pause_comes_from_the_turn needs capacity,
                 c65_a_relay_holds_no_more_than_one_read_past_the_mark needs room streamed,
-                c65_is_full_is_immediate,
-                c66_a_pull_producer_is_asked_each_time_the_buffer_is_empty,
-                c66_the_first_request_comes_from_the_turn needs counted_calls,
-                c67_a_second_producer_is_refused_and_the_first_stays,
                 c68_a_producer_registered_after_the_end_is_stopped_by_the_turn needs resets,
-                c69_stop_producing_comes_before_connection_lost needs resets,
                 c70_a_producer_may_write_and_unregister_while_it_is_resumed,
                 c71_drained_fires_at_the_low_mark needs exact_wire,
                 c71_flushed_fires_when_everything_is_sent,
-                c71_drained_fails_with_the_connection needs breaking,
                 c71_past_the_hard_cap_the_connection_overflows needs resets,
-                c71_without_a_cap_write_takes_everything,
             ]
             files: [
                 c74a_ranges_of_files_leave_between_the_bytes_around_them needs room,

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use couplet::{Address, ListenOptions, Port, Transport};
 
 use super::kit::{BOTH_ROLES, Kit, LOOPBACK, Rig, own_address};
-use super::plays::{play, scripts};
+use super::plays::play;
 use super::recorder::{Log, Maker, On, Recorder, Script};
 
 /// A factory that logs to `log` and builds protocols that do nothing.
@@ -17,7 +17,6 @@ fn maker(rig: &Rig, log: &Log) -> Maker {
     Maker::new(log, move |_| Some(a.plays(Script::new())))
 }
 
-/// A fresh loop with such a port.
 fn listening(kit: Kit) -> (Rig, Log, Port) {
     let (rig, log) = (kit.rig(), Log::default());
     let port = rig.listen_with(maker(&rig, &log));
@@ -45,7 +44,13 @@ pub(crate) fn c21_stop_listening_fires_in_a_later_turn(kit: Kit) {
     assert_eq!(log.entries(), ["do_start", "returned", "do_stop", "stopped: ok"]);
 }
 
-scripts! {
+scripted! {
+    $ ports:
+
+    fn c21_connections_outlive_their_port()
+        "on data: write x; listens one; peer; a until made; port stop stopped; a until stopped
+        <100:b send q; b more x;> a lose; b ends Done(Us)";
+
     fn c21_a_second_stop_listening_does_nothing()
         "listens many; turn; port stop stopped; port stopped; turns 3; port stopped; turns 3
         a log do_start, do_stop, stopped: ok";
@@ -89,25 +94,8 @@ pub(crate) fn c22b_a_port_has_a_descriptor_while_it_listens_where_there_are_sock
     let _ = kit;
 }
 
-pub(crate) fn c21_connections_outlive_their_port(kit: Kit) {
+pub(crate) fn c21_a_port_whose_handle_is_dropped_goes_on_listening(kit: Kit) {
     let mut rig = kit.rig();
-    let a = rig.end();
-    let echo = Script::new().on_a(On::Data, |a, transport| {
-        transport.write(a.received().last().map_or(&[][..], std::slice::from_ref));
-    });
-    let port = rig.listen(&a, echo);
-    let b = rig.peer(&port);
-    rig.until("connection_made", || a.is_made());
-    drop(port.stop_listening());
-    drop(port);
-    let all: Vec<u8> = (0..100).collect();
-    for n in 0..100 {
-        b.send(&all[n..=n]);
-        rig.gets(&b, &all[..=n]);
-    }
-    a.transport().lose_connection();
-    rig.ends(&a, &b, "Done(Us)");
-    // Dropping the handle stops nothing.
     let a = rig.end();
     let port = rig.listen(&a, Script::new());
     rig.turn();

@@ -8,7 +8,6 @@ use couplet::Transport;
 
 use super::kit::{BOTH_ROLES, Kit, Rig, s};
 use super::peer::{B, Saw};
-use super::plays::scripts;
 use super::recorder::{A, On, Script};
 
 const CHUNK: usize = 4096;
@@ -28,8 +27,10 @@ fn send_all(rig: &mut Rig, a: &A, b: &B, data: &[u8], fin: bool) {
     assert!(a.received() == data);
 }
 
-scripts! {
-    fn c52_a_pause_inside_data_received_holds_at_once()
+scripted! {
+    $ reading:
+
+    fn c52_a_pause_inside_data_received_holds_at_once() needs room
         // Pausing is a switch, not a count; the rest arrives without B sending more.
         "read 4096; once data: pause; b send #48K; a until data; tick; tick; a count 1 data
         a pause, pause, resume; a gets #48K; a count 1 resumed",
@@ -39,7 +40,7 @@ scripts! {
         "once data: a2 pause; next; once data: a pause; b send 0123456789; b2 send 0123456789; any data; tick
         sum 1 data; a resume; a2 resume; a gets 0123456789; a2 gets 0123456789";
 
-    fn c52_a_pause_from_outside_holds_before_the_next_turn_delivers()
+    fn c52_c72_a_pause_from_outside_holds_before_the_next_turn_delivers()
         "b send 0123456789; a pause; tick; a log made; a resume; a gets 0123456789";
 
     // The flush continues, and so does the drain.
@@ -53,31 +54,31 @@ scripts! {
         "once made: pause; {arriving|client}; b send 0123456789; a until made; tick; a log made
         a resume; a gets 0123456789; a log made, resumed, data(10)";
 
-    fn c54_a_fin_is_noticed_on_resume()
+    fn c54_a_fin_is_noticed_on_resume() needs late_reads
         "a pause; turn; b send {1:abc|}; b fin; tick; pass 3600; tick; a log made; a resume; a lost Done(Peer)
         a log made, resumed, {1:data(3), |}read_closed, lost(Done(Peer)); a received {1:abc|}";
 
-    fn c55_a_reset_is_noticed_while_paused()
+    fn c55_a_reset_is_noticed_while_paused() needs resets
         "a pause; b send 0123456789; tick; b reset; a lost Lost; a log made, lost(Lost)",
         // With bytes that the driver already held when the pause came.
         "read 4096; on data: pause; b send #12K; a until data; tick; b reset; a lost Lost; a count 1 data";
 
-    fn c55_bytes_before_a_reset_are_delivered()
+    fn c55_bytes_before_a_reset_are_delivered() needs resets streamed
         "read 4096; b send #{1:2|32K}; b reset; a lost Lost; a survives {1:2|32K}; a lacks read_closed";
 
-    fn c55_a_fin_during_a_pause_comes_after_its_bytes()
+    fn c55_a_fin_during_a_pause_comes_after_its_bytes() needs late_reads
         "read 4096; {1:once data: pause|plain}; a pause; turn; b send #48K; b fin; tick; a log made; a resume
         {1:a until data; tick; a count 1 data; a lacks read_closed; a resume|plain}
         a lost Done(Peer); a received #48K; a log .., read_closed, lost(Done(Peer))";
 
     // Nothing is delivered, and it stays so.
-    fn c55a_the_peers_end_is_heard_during_a_pause()
+    fn c55a_the_peers_end_is_heard_during_a_pause() needs late_reads
         "read 4096; a pause; turn; {1:a watch ended end; tick; a lacks end|plain}; b send {2:#0|#12K}; b fin
         {1:plain|tick; a watch ended end}; a until end; tick; a log made, end: ok
         a watch ended end; turns 2; a log made, end: ok, end: ok
         a resume; a lost Done(Peer); a received {2:#0|#12K}; a log .., read_closed, lost(Done(Peer))";
 
-    fn c55a_a_pause_before_the_last_bytes_hears_of_the_end_behind_them()
+    fn c55a_a_pause_before_the_last_bytes_hears_of_the_end_behind_them() needs late_reads
         "read 4096; once data: pause; a watch ended end; b send #12K; b fin; a until data; a until end: ok; tick
         a count 1 data; a lacks read_closed";
 
@@ -87,19 +88,19 @@ scripts! {
         a2 log made, lost(Aborted), end: failed; a2 watch ended late; a2 has late: failed";
 
     // Not Done, though the next read looks like a FIN.
-    fn c56_a_failed_write_does_not_hide_received_bytes()
+    fn c56_a_failed_write_does_not_hide_received_bytes() needs breaking streamed
         "read 4096; once data: write x; b send #16K; b reset; a lost Lost; a survives 16K; a lacks read_closed
         a error ConnectionReset BrokenPipe";
 
-    fn c56_an_error_after_the_fin_is_lost_not_done()
+    fn c56_an_error_after_the_fin_is_lost_not_done() needs resets
         "aware; b fins; b reset; {a writes-on|plain}; a lost Lost";
 
     // Without anything more from B.
-    fn c58_after_read_closed_writing_goes_on()
+    fn c58_after_read_closed_writing_goes_on() needs half_close
         "aware; b send ask; b fins; a in 3600 write BIG; tick; pass 3600; b gets BIG; b saw Open
         a log made, data(3), read_closed; a lose; a lost Done(Peer); b sees Fin";
 
-    fn c58_without_read_closed_the_connection_closes_and_flushes()
+    fn c58_without_read_closed_the_connection_closes_and_flushes() needs half_close
         "once data: write BIG; b send ask; b fin; b sips 64K Fin; b got BIG; a lost Done(Peer)
         a log made, data(3), read_closed, lost(Done(Peer))";
 
@@ -107,7 +108,7 @@ scripts! {
         "{1:plain|plain|aware}; once data: {1:write answer|after 1 write answer & lose|after 1 write answer & lose}
         arriving; b send ask; b fins; tick; pass 1; b sees Fin; b got {1:answer||answer}; a lost Done(Peer)";
 
-    fn c60_lose_write_connection_flushes_then_calls_write_closed()
+    fn c60_c63_lose_write_connection_flushes_then_calls_write_closed() needs half_close
         "a write BIG, half; tick; a log made; b sees Fin; b got BIG; a until write_closed
         b send 0123456789; a gets 0123456789; a half; tick; a log made, write_closed, data(10); a shuts 1",
         // The turn makes the call, even if nothing was written.
@@ -115,13 +116,13 @@ scripts! {
         a log made, data(1), returned, write_closed; a abort; a lost";
 
     // Bytes the driver has already taken are still sent; the stuck ones are dropped.
-    fn c61_a_panic_in_read_closed_or_write_closed_loses_the_connection()
+    fn c61_a_panic_in_read_closed_or_write_closed_loses_the_connection() needs half_close
         "errors 1; on read_closed: panic no poem; a pieces, half; tick; b fin; a until read_closed
         b sees Fin; a lost Panicked(no poem); a log made, read_closed, lost(Panicked(no poem)); b got-part",
         "errors 1; on write_closed: panic no poem; a half; b sees Fin; a until write_closed; b send unheard; b fin
         a lost Panicked(no poem); a log made, write_closed, lost(Panicked(no poem))";
 
-    fn c62_when_both_halves_are_closed_the_connection_ends()
+    fn c62_when_both_halves_are_closed_the_connection_ends() needs awaited_end
         // Ours first.
         "aware; on write_closed: {1:|lose}; a half; b sees Fin; a until write_closed; tick; a open; b fin; a lost Done
         a log made, write_closed, {1:read_closed, |}..; a entries {1:4|3}; a closes Normal",
@@ -256,7 +257,6 @@ pub(crate) fn c57_one_read_is_at_most_the_loops_buffer(kit: Kit) {
     }
 }
 
-/// The size of the largest `data_received`.
 fn largest(a: &A) -> usize {
     let entries = a.log.entries();
     let sizes = entries.iter().filter_map(|e| e.strip_prefix("data(")?.strip_suffix(')'));

@@ -9,7 +9,6 @@ use couplet::{Address, ConnectOptions, Protocol, Reactor, Transport};
 
 use super::kit::{Kit, Rig};
 use super::peer::{B, Saw};
-use super::plays::scripts;
 use super::recorder::{Log, On, Script};
 
 /// Maximum bytes that a relay holds in one direction: the high watermark and one read.
@@ -33,7 +32,6 @@ fn relayed(kit: Kit) -> (Rig, B, B) {
     (rig, client, server)
 }
 
-/// Turns until the loop has no connections.
 fn is_over(rig: &mut Rig) {
     for _ in 0..2000 {
         if rig.l.snapshot().connections.is_empty() {
@@ -45,17 +43,20 @@ fn is_over(rig: &mut Rig) {
 }
 
 pub(crate) fn c71a_a_relay_passes_bytes_and_each_end_of_stream_on(kit: Kit) {
-    let (mut rig, client, server) = relayed(kit);
-    client.send(b"a question");
-    client.fin();
-    rig.gets(&server, b"a question");
-    assert_eq!(rig.take_to_the_end(&server), Saw::Fin);
-    server.send(b"an answer");
-    rig.gets(&client, b"an answer");
-    rig.tick();
-    assert_eq!(client.saw(), Saw::Open, "the other direction is open");
-    server.fin();
-    assert_eq!(rig.take_to_the_end(&client), Saw::Fin);
+    for by_client in [true, false] {
+        let (mut rig, client, server) = relayed(kit);
+        let (asks, answers) = if by_client { (client, server) } else { (server, client) };
+        asks.send(b"a question");
+        asks.fin();
+        rig.gets(&answers, b"a question");
+        assert_eq!(rig.take_to_the_end(&answers), Saw::Fin);
+        answers.send(b"an answer");
+        rig.gets(&asks, b"an answer");
+        rig.tick();
+        assert_eq!(asks.saw(), Saw::Open, "the other direction is open");
+        answers.fin();
+        assert_eq!(rig.take_to_the_end(&asks), Saw::Fin);
+    }
     let (mut rig, client, server) = relayed(kit);
     client.fin();
     server.fin();
@@ -250,9 +251,11 @@ pub(crate) fn c169b_messages_past_the_rate_wait_and_none_is_lost(kit: Kit) {
     assert_eq!(log.entries(), ["a", "b", "c", "d", "e", "f"]);
 }
 
-scripts! {
+scripted! {
+    $ ready_made:
+
     // The longest counts, and no resume ends it; its end ends no pause.
-    fn c169b_a_throttle_is_a_pause_of_its_own()
+    fn c169b_a_throttle_is_a_pause_of_its_own() needs slices
         "once data: throttle 1, throttle 1ms, resume; b send one; a gets one; b send two; pass 999ms; tick
         a received one; a pause; pass 1ms; tick; a received one; a resume; a gets onetwo";
 }

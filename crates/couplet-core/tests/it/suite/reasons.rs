@@ -11,17 +11,18 @@ use crate::logged::logged;
 use super::endings::write_big;
 use super::kit::Kit;
 use super::peer::Saw;
-use super::plays::scripts;
 use super::recorder::{Broken, Log, Maker, On, Script};
 
-scripts! {
-    fn c23_the_peers_close_is_done_by_peer()
+scripted! {
+    $ reasons:
+
+    fn c23_the_peers_close_is_done_by_peer() needs late_reads passive_peer
         "{server|client}; b send {1:x|}; b fin; a lost Done(Peer); a received {1:x|}
         a log made, {1:data(1), |}read_closed, lost(Done(Peer))",
         // Everything before the first turn.
         "arriving; b fin; a lost Done(Peer); a log made, read_closed, lost(Done(Peer))";
 
-    fn c24_a_reset_is_lost_with_its_io_error()
+    fn c24_a_reset_is_lost_with_its_io_error() needs resets
         "{server|client}; b reset; a lost Lost; a error ConnectionReset",
         // Through a write.
         "{server|client}; aware; b close; a until read_closed; a writes-on; a lost Lost
@@ -41,12 +42,20 @@ scripts! {
         a {1:pull|push, bytes BIG|push, bytes BIG}; b ends Failed(e); b got {1:|BIG+|BIG+}last words
         a log made, {1:resume|pause, resume|pause}, stop, lost(Failed(e)); time 0";
 
+    // Again, in the next run of the loop, and next to one that a drain has asked before.
+    fn c31_a_connection_is_asked_to_finish_at_the_end_and_may_still_write()
+        "on draining: write bye; next; on draining: write bye; stop 0; b sees Fin; b got bye; b2 sees Fin; b2 got bye
+        sum 2 draining; sum 2 lost(Shutdown)
+        next; on draining: write bye; next; on draining: write bye; drain 1000; a3 until draining; a4 until draining
+        stop 0; b3 sees Fin; b3 got bye; b4 sees Fin; b4 got bye; sum 4 draining; sum 4 lost(Shutdown)
+        next; on draining: write bye; stop 0; b5 sees Fin; b5 got bye; sum 5 draining; sum 5 lost(Shutdown)";
+
     fn c30a_after_a_panic_in_stop_producing_the_next_call_is_connection_lost()
         "errors 1; source resume = half, fail e; source stop = panic in stop; a pull; b sees Fin; b fin
         a lost Failed(e); a log made, resume, stop, lost(Failed(e))";
 }
 
-pub(crate) fn c26_an_abort_is_aborted_here_and_lost_there(kit: Kit) {
+pub(crate) fn c26_c27_an_abort_is_aborted_here_and_lost_there(kit: Kit) {
     for unread in [false, true] {
         for server_aborts in [false, true] {
             let mut rig = kit.rig();
@@ -148,28 +157,6 @@ pub(crate) fn c31_a_connection_open_at_the_end_gets_shutdown(kit: Kit) {
         ["client_connection_failed(Failed(the reactor stopped))", "do_stop"]
     );
     assert_eq!(rig.passed(), Duration::ZERO);
-}
-
-pub(crate) fn c31_a_connection_is_asked_to_finish_at_the_end_and_may_still_write(kit: Kit) {
-    let mut rig = kit.rig();
-    let says_bye = || Script::new().on(On::Draining, |asked| asked.write(b"bye"));
-    // Again, in the next run of the loop, and next to one that a drain has asked before.
-    for drains in [false, true, false] {
-        let (one, b1) = rig.accept(says_bye());
-        let (other, b2) = rig.accept(says_bye());
-        let drained = drains.then(|| rig.reactor.drain(Duration::from_secs(1000)));
-        if drains {
-            rig.until("draining", || one.log.has("draining") && other.log.has("draining"));
-        }
-        rig.stop(Duration::ZERO);
-        drop(drained);
-        for (a, b) in [(&one, &b1), (&other, &b2)] {
-            assert_eq!(rig.take_to_the_end(b), Saw::Fin);
-            assert_eq!(b.got(), b"bye");
-            assert_eq!(a.log.count("draining"), 1, "{:?}", a.log.entries());
-            assert!(a.log.has("lost(Shutdown)"), "{:?}", a.log.entries());
-        }
-    }
 }
 
 pub(crate) fn c31_a_flush_at_the_end_lasts_no_longer_than_the_grace(kit: Kit) {

@@ -9,7 +9,8 @@ use couplet::{
     Group,
 };
 
-use super::kit::{Kit, LOOPBACK, Rig, own_address};
+use super::datagrams::vacated;
+use super::kit::{Kit, LOOPBACK, Rig};
 use super::plays::play;
 use super::recorder::Log;
 
@@ -149,7 +150,6 @@ pub(crate) fn c02a_c08_each_request_in_connection_lost_does_nothing(kit: Kit) {
     }
 }
 
-/// The callbacks of a datagram port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
     Start,
@@ -173,7 +173,6 @@ struct Port {
 }
 
 impl Port {
-    /// A port that asks for nothing.
     fn quiet() -> Port {
         Port { log: Log::default(), at: At::Stop, ask: None }
     }
@@ -262,7 +261,6 @@ fn has_effects(
     rig.until("the effects", || effects.iter().all(|effect| log.has(effect)));
 }
 
-/// UNIX sockets have no such options.
 const NEED_IP: [&str; 3] = ["set_option", "two options", "groups"];
 
 /// A port that makes the request in this callback, and another port that sends to it.
@@ -302,11 +300,7 @@ pub(crate) fn c160f_each_request_of_a_port_takes_effect_in_connection_refused(ki
     for &(name, effects, ask) in OF_PORTS {
         let mut rig = kit.rig();
         let _named = Named(name);
-        let there =
-            rig.reactor.listen_udp(own_address(162, 0), Port::quiet()).expect("a free port");
-        let to = there.host().socket_addr().expect("an address");
-        drop(there.stop_listening());
-        rig.turns(2);
+        let to = vacated(&mut rig, 162);
         let log = Log::default();
         let asking = Port { log: log.clone(), at: At::Refused, ask: Some(ask) };
         let port = rig.reactor.connect_udp(to, asking).expect("there is a route");

@@ -9,12 +9,13 @@ use crate::logged::logged;
 
 use super::dropping::explosive;
 use super::kit::Kit;
-use super::plays::scripts;
 use super::recorder::{Log, On, Recorder, Script};
 
-scripts! {
+scripted! {
+    $ upgrading:
+
     // The next protocol is not made inside of the callback.
-    fn c50a_an_upgrade_takes_effect_after_the_callback_and_before_more_bytes()
+    fn c50a_an_upgrade_takes_effect_after_the_callback_and_before_more_bytes() needs slices
         "protocol; connection; {server|client}; once data: upgrade 1, unmade, note returned; b send old; p until made
         a log made, data(3), returned; a received old; b send new; p gets new; a received old; p same
         b fin; p lost; p log made, data(3), read_closed, lost(Done(Peer)); a log made, data(3), returned";
@@ -22,11 +23,11 @@ scripts! {
     fn c50a_an_upgrade_from_outside_comes_before_more_bytes()
         "protocol; connection; b send new; a upgrade 1; p gets new; a log made; p log made, data(3)";
 
-    fn c50a_unread_bytes_come_first()
+    fn c50a_unread_bytes_come_first() needs slices
         "protocol; connection; once data: upgrade 1 unread; b send x; p gets unread; b send -new; p gets unread-new
         a received x; p log made, data(6), ..";
 
-    fn c50a_a_pause_holds_the_unread_bytes()
+    fn c50a_a_pause_holds_the_unread_bytes() needs slices
         "protocol; on made: pause; connection; once data: upgrade 1 unread; b send x; p until made; b send -new; tick
         p log made; p resume; p gets unread-new; p log made, resumed, data(6), ..";
 
@@ -37,7 +38,7 @@ scripts! {
     fn c50a_of_two_upgrades_the_last_counts()
         "protocol; protocol; connection; once data: upgrade 1 un, upgrade 2 read; b send x; p2 gets unread; p entries 0";
 
-    fn c50a_the_next_protocol_is_told_of_an_end_that_was_told_before()
+    fn c50a_the_next_protocol_is_told_of_an_end_that_was_told_before() needs half_close
         "protocol; once data: write answer; connection; aware; once read_closed: upgrade 1 unread; b fin; b sees
         p lost Done(Peer); b got answer; p log made, data(6), read_closed, lost(Done(Peer)); a log made, read_closed";
 
