@@ -1,17 +1,16 @@
 //! Rows 5, 15, 15b, 78 and 79: the table of ends. The peer says goodbye in each way, at each moment,
 //! in clear and over TLS; where the bytes agree, so do reason and time.
 
-use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::Transport;
 use couplet::factory::Layered;
 use couplet::layers::tls::{ServerTls, ServerTlsOptions, TlsVersion};
 use couplet::layers::{Bandwidth, PassThrough, Throttle};
 use couplet::protocols::Relay;
 use couplet::testing::{Manner, Wire};
+use couplet::{TlsError, TlsProblem, Transport};
 
-use super::{End, NAME, Rig};
+use super::{End, NAME, Rig, accepting};
 use crate::suite::kit::LOOPBACK;
 use crate::suite::recorder::text;
 use couplet_testkit_loops::sealed::{Raw, Saw, Sealed};
@@ -40,7 +39,6 @@ impl Kind {
     }
 }
 
-/// How the peer ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     /// And TCP stays open.
@@ -53,7 +51,6 @@ enum Way {
     Nothing,
 }
 
-/// When it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Moment {
     /// Before our close.
@@ -66,7 +63,6 @@ enum Moment {
     HalfClosed,
 }
 
-/// Our limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Limits {
     Default,
@@ -116,20 +112,23 @@ const TABLE: &[(Moment, Way, [&str; 2], When)] = &[
     (HalfClosed, Nothing, ["", ""], Never),
 ];
 
-/// The peer of our connection, driven by hand.
 struct Peer {
     wire: Wire,
     sealed: Option<Sealed>,
 }
 
 impl Peer {
-    /// Continues the handshake.
-    fn is_opening(&mut self) -> bool {
-        let Peer { wire, sealed } = self;
-        sealed.as_mut().is_some_and(|sealed| {
-            sealed.pump(wire);
-            !sealed.is_open()
-        })
+    /// A client of TLS, when its handshake is complete; each turn takes so long.
+    fn open(rig: &mut Rig, wire: Wire, turn: Duration) -> Peer {
+        let now = rig.reactor.now();
+        let mut sealed = Sealed::new(rig.client.layer(NAME, now).expect("a good name"), now);
+        while !sealed.is_open() {
+            sealed.pump(&wire);
+            rig.network.advance(turn);
+            rig.turn_some();
+        }
+        rig.turn_some();
+        Peer { wire, sealed: Some(sealed) }
     }
 
     fn act(&mut self, way: Way) {
@@ -168,8 +167,7 @@ impl Peer {
 
 /// A connection of `end` that a peer of this kind has made.
 fn connected(rig: &mut Rig, kind: Kind, end: &End) -> Peer {
-    let (tls, now) = (of_version(rig, kind), rig.reactor.now());
-    let layer = move |reactor: &couplet::Reactor, _: &couplet::Address| tls.layer(reactor.now());
+    let layer = accepting(&of_version(rig, kind));
     let wire = match kind {
         Kind::Clear => rig.wire(end),
         Kind::Layered => rig.wire_over(end, |_, _| PassThrough::default()),
@@ -183,9 +181,11 @@ fn connected(rig: &mut Rig, kind: Kind, end: &End) -> Peer {
             rig.wire_to(&port)
         }
     };
-    let client = || Sealed::new(rig.client.layer(NAME, now).expect("a good name"), now);
-    let mut peer = Peer { sealed: kind.is_tls().then(client), wire };
-    while peer.is_opening() || !end.is_made() {
+    let peer = match kind.is_tls() {
+        true => Peer::open(rig, wire, Duration::ZERO),
+        false => Peer { wire, sealed: None },
+    };
+    while !end.is_made() {
         rig.turn_some();
     }
     peer
@@ -213,7 +213,7 @@ const FIN_TIMEOUT: Duration = Duration::from_secs(30);
 const MUCH: usize = 1_000_000;
 
 #[test]
-fn c15b_each_end_at_each_moment_has_its_reason_and_its_time() {
+fn c15b_c78_each_end_at_each_moment_has_its_reason_and_its_time() {
     for manner in [Manner::Readiness, Manner::Completion] {
         for kind in KINDS {
             for &(moment, way, reasons, when) in TABLE {
@@ -293,6 +293,10 @@ fn check(
     }
     assert!(end.is_lost(), "{case}: {:?}", end.log());
     assert_eq!(text(&end.reason()), reason, "{case}");
+    if way == Fin && reason == "Lost" {
+        let problem = end.reason().downcast_ref::<TlsError>().map(|error| error.problem);
+        assert_eq!(problem, Some(TlsProblem::Truncated), "{case}");
+    }
     assert!(peer.wire.is_closed() || way == Reset, "{case}: our socket is closed");
 }
 
@@ -357,17 +361,14 @@ fn c79_a_close_notify_that_a_pause_held_back_ends_the_connection_with_our_end() 
 #[test]
 fn c79_a_close_notify_behind_a_throttle_is_found_when_it_has_passed() {
     let mut rig = Rig::new(Manner::Readiness);
-    let (end, tls) = (End::default(), rig.server.clone());
+    let end = End::default();
     let inner = end.clone();
-    let layer = move |reactor: &couplet::Reactor, _: &couplet::Address| tls.layer(reactor.now());
-    let over = Layered::new(Layered::new(move || inner.clone(), layer), |_, _| {
-        Throttle::new(Some(Bandwidth::new(10_000)), None)
-    });
+    let secure = Layered::new(move || inner.clone(), accepting(&rig.server));
+    let over = Layered::new(secure, |_, _| Throttle::new(Some(Bandwidth::new(10_000)), None));
     let port = rig.reactor.listen_tcp(LOOPBACK, over).expect("a free port").host();
-    let (wire, now) = (rig.wire_to(&port), rig.reactor.now());
-    let tls = rig.client.layer(NAME, now).expect("a good name");
-    let mut peer = Peer { wire, sealed: Some(Sealed::new(tls, now)) };
-    while peer.is_opening() || !end.is_made() {
+    let wire = rig.wire_to(&port);
+    let mut peer = Peer::open(&mut rig, wire, SECOND / 10);
+    while !end.is_made() {
         rig.advance(SECOND / 10);
     }
     end.transport().write("bye");
@@ -396,40 +397,20 @@ fn c79_a_close_notify_behind_a_throttle_is_found_when_it_has_passed() {
 #[test]
 fn c79_four_clients_that_keep_tcp_open_do_not_block_a_port_of_four() {
     let mut rig = Rig::new(Manner::Readiness);
-    let tls = rig.server.clone();
-    let (served, counted) = (Rc::new(std::cell::Cell::new(0)), Rc::new(std::cell::Cell::new(0)));
-    let layer = move |reactor: &couplet::Reactor, _: &couplet::Address| tls.layer(reactor.now());
-    let factory = {
-        let (served, counted) = (served.clone(), counted.clone());
-        move || {
-            served.set(served.get() + 1);
-            let (made, lost) = (counted.clone(), counted.clone());
-            End::default()
-                .on("made", move |transport| {
-                    transport.set_close_deadline(None);
-                    made.set(made.get() + 1);
-                })
-                .on("lost", move |_| lost.set(lost.get() - 1))
-        }
-    };
+    let build = || End::default().on("made", |transport| transport.set_close_deadline(None));
     let options = couplet::ListenOptions::default().max_connections(4);
-    let port = rig.reactor.listen_at(LOOPBACK, options, Layered::new(factory, layer));
-    let port = port.expect("a free port");
+    let secure = Layered::new(build, accepting(&rig.server));
+    let port = rig.reactor.listen_at(LOOPBACK, options, secure).expect("a free port");
     let mut peers = Vec::new();
-    for round in 0..3 {
+    for round in 1..=3 {
         for _ in 0..4 {
-            let (wire, now) = (rig.wire_to(&port.host()), rig.reactor.now());
-            let tls = rig.client.layer(NAME, now).expect("a good name");
-            let mut sealed = Sealed::new(tls, now);
-            while !sealed.is_open() {
-                sealed.pump(&wire);
-                rig.turn_some();
-            }
-            sealed.say_goodbye(&wire);
+            let wire = rig.wire_to(&port.host());
+            peers.push(Peer::open(&mut rig, wire, Duration::ZERO));
+            peers.last_mut().expect("the new one").act(CloseNotify);
             rig.turn();
-            peers.push((wire, sealed));
         }
-        assert_eq!((served.get(), counted.get()), (4 * (round + 1), 0), "round {round}");
+        let snapshot = rig.l.snapshot();
+        assert_eq!((snapshot.ports[0].accepted, snapshot.connections.len()), (4 * round, 0));
     }
 }
 
@@ -456,24 +437,16 @@ fn c71d_a_relay_passes_on_each_end_of_tls_and_ends_when_nothing_moves() {
         for (way, expected) in table {
             let mut rig = Rig::new(Manner::Readiness);
             rig.network.listen(server, 50).expect("the address is free");
-            let (tls, now) = (of_version(&rig, Kind::Tls(kind)), rig.reactor.now());
             let connecting = rig.reactor.clone();
             let relay = move || {
                 let (near, far) = Relay::pair();
                 connecting.connect_protocol(format!("tcp:{server}"), far).detach();
                 near
             };
-            let layered = Layered::new(relay, move |reactor: &couplet::Reactor, _: &_| {
-                tls.layer(reactor.now())
-            });
+            let layered = Layered::new(relay, accepting(&of_version(&rig, Kind::Tls(kind))));
             let port = rig.reactor.listen_tcp(LOOPBACK, layered).expect("a free port").host();
             let wire = rig.wire_to(&port);
-            let sealed = Sealed::new(rig.client.layer(NAME, now).expect("a good name"), now);
-            let mut peer = Peer { sealed: Some(sealed), wire };
-            while peer.is_opening() {
-                rig.turn_some();
-            }
-            rig.turn_some();
+            let mut peer = Peer::open(&mut rig, wire, Duration::ZERO);
             let other = rig.network.accept(server).expect("it connects");
             peer.act(way);
             rig.turn_some();

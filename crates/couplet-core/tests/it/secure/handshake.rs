@@ -10,7 +10,7 @@ use couplet::layers::{Bandwidth, ProxyReader, Throttle};
 use couplet::testing::{failure_of, success_of};
 use couplet::{Address, CertificateProblem, ConnectError, Reactor, Reason, TlsProblem};
 
-use super::{End, NAME, Rig};
+use super::{End, NAME, Rig, accepting};
 use crate::logged::logged;
 use crate::needed::Folder;
 use crate::suite::kit::LOOPBACK;
@@ -45,10 +45,8 @@ fn handshakes_side_by_side_keep_their_names_apart() {
         let tls = ServerTls::new(&ServerTlsOptions::from_directory(directory)).expect("it works");
         let servers = [End::default(), End::default()];
         let mut next = servers.clone().into_iter();
-        let secure = Layered::new(
-            move || next.next().expect("there are two"),
-            move |reactor: &Reactor, _: &Address| tls.layer(reactor.now()),
-        );
+        let build = move || next.next().expect("there are two");
+        let secure = Layered::new(build, accepting(&tls));
         let port = rig.reactor.listen_tcp(LOOPBACK, secure).expect("a free port").host();
         for name in names {
             let (tls, end) = (rig.client.clone(), End::default());
@@ -135,19 +133,8 @@ fn c105a_a_silent_handshake_has_the_time_of_a_drain() {
 }
 
 #[test]
-fn c77_a_stream_that_ends_in_the_handshake_is_no_connection() {
-    for mut rig in Rig::both() {
-        let server = End::default();
-        let wire = rig.wire_to(&rig.listen(&server));
-        wire.push(&[22, 3, 1]);
-        rig.fin(&wire);
-        assert!(!server.is_made());
-        assert_eq!(rig.not_opened_and_open(), (1, 0));
-    }
-}
-
-#[test]
-fn a_peer_that_leaves_without_a_byte_is_not_worth_a_warning() {
+fn c77_a_peer_that_leaves_in_the_handshake_is_no_connection_and_worth_a_warning_if_it_sent_a_byte()
+{
     for (bytes, mut rig) in Rig::each([&b""[..], &[22]]) {
         let tls = rig.listen(&End::default());
         let proxy = rig.listen_over(&End::default(), |reactor, _| ProxyReader::new(reactor.now()));
@@ -161,42 +148,6 @@ fn a_peer_that_leaves_without_a_byte_is_not_worth_a_warning() {
         let told = log.iter().filter(|line| line.contains("cannot open a connection"));
         assert_eq!(told.count(), 2 * bytes.len(), "{log:?}");
         assert!(rig.l.snapshot().ports.iter().all(|port| port.not_opened == 1));
-    }
-}
-
-#[test]
-fn a_handshake_has_a_deadline_of_10_s() {
-    for mut rig in Rig::both() {
-        let server = End::default();
-        let wire = rig.wire_to(&rig.listen(&server));
-        // A byte each second does not help.
-        for byte in [22, 3, 1, 1, 0, 1, 0, 0, 252] {
-            rig.advance(Duration::from_secs(1));
-            wire.push(&[byte]);
-        }
-        rig.advance(Duration::from_millis(900));
-        assert_eq!(rig.l.snapshot().connections[0].state, "opening");
-        rig.advance(Duration::from_millis(200));
-        assert_eq!(wire.take().first(), None, "there is no alert for that");
-        rig.advance(Duration::from_secs(1));
-        assert_eq!((rig.not_opened_and_open().0, server.is_made()), (1, false));
-    }
-}
-
-#[test]
-fn c72_a_pause_holds_decrypted_bytes_and_a_resume_delivers_them() {
-    for mut rig in Rig::both() {
-        let server = End::default().on("made", |transport| transport.pause_producing());
-        let client = End::default();
-        rig.join(&server, &client);
-        let data = vec![7; 100_000];
-        client.transport().write(&data);
-        rig.turn();
-        assert_eq!(server.received().len(), 0);
-        server.transport().resume_producing();
-        rig.turn();
-        assert_eq!(server.received(), data);
-        assert_eq!(rig.l.snapshot().connections.iter().map(|c| c.buffered).sum::<usize>(), 0);
     }
 }
 

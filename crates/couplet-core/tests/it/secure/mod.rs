@@ -18,7 +18,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use couplet::factory::Layered;
-use couplet::layers::tls::{ClientTls, ClientTlsOptions, ServerTls, ServerTlsOptions};
+use couplet::layers::tls::{ClientTls, ClientTlsOptions, ServerTls, ServerTlsOptions, Tls};
 use couplet::layers::{Layer, LayerWaker, Outbox, PassThrough, Up};
 use couplet::testing::{Manner, Memory, Network, Wire};
 use couplet::{
@@ -167,7 +167,6 @@ impl Rig {
         }
     }
 
-    /// A few turns.
     pub(crate) fn turn_some(&mut self) {
         for _ in 0..5 {
             self.l.turn(Some(Duration::ZERO)).expect("the memory driver does not fail");
@@ -181,8 +180,7 @@ impl Rig {
 
     /// A TLS port whose first connection is `end`.
     pub(crate) fn listen(&self, end: &End) -> Address {
-        let tls = self.server.clone();
-        self.listen_over(end, move |reactor, _| tls.layer(reactor.now()))
+        self.listen_over(end, accepting(&self.server))
     }
 
     pub(crate) fn listen_over<L: Layer + 'static>(
@@ -215,7 +213,6 @@ impl Rig {
         self.reactor.connect_to_deferred((to.ip().to_string(), to.port()), options, factory)
     }
 
-    /// A port without TLS whose first connection is `end`.
     pub(crate) fn listen_in_clear(&self, end: &End) -> Address {
         let end = end.clone();
         self.reactor.listen_tcp(LOOPBACK, move || end.clone()).expect("a free port").host()
@@ -249,19 +246,16 @@ impl Rig {
         pushed
     }
 
-    /// The peer ends its stream, and the loop gets the end.
     pub(crate) fn fin(&mut self, wire: &Wire) {
         wire.fin();
         self.turn();
     }
 
-    /// The peer closes its end, and the loop notices.
     pub(crate) fn close(&mut self, wire: &Wire) {
         wire.close();
         self.turn();
     }
 
-    /// The peer resets the connection, and the loop notices.
     pub(crate) fn reset(&mut self, wire: &Wire) {
         wire.reset();
         self.turn();
@@ -273,7 +267,6 @@ impl Rig {
         (snapshot.ports[0].not_opened, snapshot.connections.len())
     }
 
-    /// An end that starts TLS as the server when its connection is made.
     pub(crate) fn starting_server(&self) -> End {
         let tls = self.server.clone();
         End::default().on("made", move |transport| {
@@ -281,7 +274,6 @@ impl Rig {
         })
     }
 
-    /// An end that starts TLS as the client when its connection is made.
     pub(crate) fn starting_client(&self) -> End {
         let tls = self.client.clone();
         End::default().on("made", move |transport| {
@@ -289,7 +281,6 @@ impl Rig {
         })
     }
 
-    /// Joins a server and a client without TLS.
     pub(crate) fn join_in_clear(&mut self, server: &End, client: &End) {
         let port = self.listen_in_clear(server).port().expect("a TCP port");
         let end = client.clone();
@@ -297,20 +288,23 @@ impl Rig {
         self.turn();
     }
 
-    /// A server and a client that are joined over TLS.
     pub(crate) fn joined(&mut self) -> (End, End) {
         let (server, client) = (End::default(), End::default());
         self.join(&server, &client);
         (server, client)
     }
 
-    /// Joins a server and a client over TLS.
     pub(crate) fn join(&mut self, server: &End, client: &End) {
         let port = self.listen(server);
         self.connect(&port, client).detach();
         self.turn();
         assert!(server.is_made() && client.is_made(), "{:?} {:?}", server.log(), client.log());
     }
+}
+
+pub(crate) fn accepting(tls: &ServerTls) -> impl FnMut(&Reactor, &Address) -> Tls + use<> {
+    let tls = tls.clone();
+    move |reactor, _| tls.layer(reactor.now())
 }
 
 type Hook = Box<dyn Fn(&str) -> Option<Reason>>;
@@ -387,28 +381,5 @@ impl Drop for Hooked {
         if !std::thread::panicking() {
             (self.hook)("drop");
         }
-    }
-}
-
-/// Below TLS: drops all output once `cuts` is set, like a broken path.
-pub(crate) struct Cut {
-    pub(crate) cuts: Rc<std::cell::Cell<bool>>,
-    pub(crate) inner: PassThrough,
-}
-
-impl Layer for Cut {
-    fn up<'a>(&'a mut self, below: &mut &'a [u8], now: Instant) -> Up<'a> {
-        self.inner.up(below, now)
-    }
-
-    fn down(&mut self, above: &mut Outbox, below: &mut Outbox, _: Instant) {
-        match self.cuts.get() {
-            true => above.advance(above.len()),
-            false => below.append(above),
-        }
-    }
-
-    fn ended(&mut self) {
-        self.inner.ended();
     }
 }

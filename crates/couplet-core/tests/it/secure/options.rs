@@ -17,7 +17,6 @@ use crate::needed::Folder;
 use crate::suite::kit::LOOPBACK;
 use couplet_testkit_loops::authority::Authority;
 
-/// Another name of the server.
 const ALIAS: &str = "alias.test";
 
 /// The issuers and the certificates of both sides.
@@ -98,7 +97,6 @@ fn problem_in(reason: &Reason) -> TlsProblem {
 type SetServer = fn(ServerTlsOptions, &World) -> ServerTlsOptions;
 type SetClient = fn(ClientTlsOptions, &World) -> ClientTlsOptions;
 
-/// Sets one option.
 enum Set {
     Server(SetServer),
     Client(SetClient),
@@ -107,14 +105,11 @@ enum Set {
 /// An option, the other settings of both sides, and the sign of its effect.
 struct Effect {
     option: &'static str,
-    beside: (SetServer, SetClient),
+    beside: &'static [Set],
     set: Set,
     shows: fn(&Met, &World) -> bool,
 }
 
-const NONE: (SetServer, SetClient) = (|server, _| server, |client, _| client);
-
-/// Both sides of the first handshake.
 fn first(met: &Met) -> Option<&[Rc<TlsInfo>; 2]> {
     met.as_ref().ok().map(|both| &both[0])
 }
@@ -134,22 +129,21 @@ fn has_protocol(met: &Met, protocol: &[u8]) -> bool {
 const EFFECTS: &[Effect] = &[
     Effect {
         option: "a client's roots",
-        beside: NONE,
+        beside: &[],
         set: Set::Client(|client, world| client.roots(world.stranger.roots())),
         shows: |met, _| matches!(met, Err(TlsProblem::Certificate(_))),
     },
     Effect {
         option: "a client that accepts any certificate",
-        beside: (|server, _| server, |client, world| client.roots(world.stranger.roots())),
+        beside: &[Set::Client(|client, world| client.roots(world.stranger.roots()))],
         set: Set::Client(|client, _| client.dangerously_accept_any_server_certificate()),
         shows: |met, _| met.is_ok(),
     },
     Effect {
         option: "a client's certificate",
-        beside: (
-            |server, world| server.client_auth(ClientAuth::Ask(world.authority.roots())),
-            |client, _| client,
-        ),
+        beside: &[Set::Server(|server, world| {
+            server.client_auth(ClientAuth::Ask(world.authority.roots()))
+        })],
         set: Set::Client(|client, world| client.identity(world.client.clone())),
         shows: |met, world| {
             let ours: Vec<&[u8]> = world.client.certificates().collect();
@@ -160,7 +154,7 @@ const EFFECTS: &[Effect] = &[
     },
     Effect {
         option: "the name of the server",
-        beside: NONE,
+        beside: &[],
         set: Set::Client(|client, _| client.server_name(ALIAS)),
         shows: |met, _| {
             first(met).is_some_and(|both| {
@@ -170,46 +164,43 @@ const EFFECTS: &[Effect] = &[
     },
     Effect {
         option: "a name that the certificate is not for",
-        beside: NONE,
+        beside: &[],
         set: Set::Client(|client, _| client.server_name("other.test")),
         shows: |met, _| matches!(met, Err(TlsProblem::Certificate(_))),
     },
     Effect {
         option: "a client's protocols",
-        beside: (|server, _| server.alpn(["h2", "http/1.1"]), |client, _| client),
+        beside: &[Set::Server(|server, _| server.alpn(["h2", "http/1.1"]))],
         set: Set::Client(|client, _| client.alpn(["http/1.1"])),
         shows: |met, _| has_protocol(met, b"http/1.1"),
     },
     Effect {
         option: "a client's versions",
-        beside: NONE,
+        beside: &[],
         set: Set::Client(|client, _| client.versions(TlsVersion::Tls12, TlsVersion::Tls12)),
         shows: |met, _| is_version(met, TlsVersion::Tls12),
     },
     Effect {
         option: "a client's oldest version",
-        beside: (
-            |server, _| server.versions(TlsVersion::Tls12, TlsVersion::Tls12),
-            |client, _| client,
-        ),
+        beside: &[Set::Server(|server, _| server.versions(TlsVersion::Tls12, TlsVersion::Tls12))],
         set: Set::Client(|client, _| client.versions(TlsVersion::Tls13, TlsVersion::Tls13)),
         shows: |met, _| met.is_err(),
     },
     Effect {
         option: "a client that resumes no session",
-        beside: NONE,
+        beside: &[],
         set: Set::Client(|client, _| client.resumption(false)),
         shows: |met, _| met.is_ok() && !is_resumed(met),
     },
     Effect {
         option: "a server's certificate",
-        beside: (|_, _| ServerTlsOptions::chosen_later(), |client, _| client),
+        beside: &[Set::Server(|_, _| ServerTlsOptions::chosen_later())],
         set: Set::Server(|server, world| server.identity(world.authority.identity(NAME))),
         shows: |met, _| met.is_ok(),
     },
     Effect {
         option: "a server's folder of certificates",
-        beside: (|_, _| ServerTlsOptions::chosen_later(), |client, _| client),
+        beside: &[Set::Server(|_, _| ServerTlsOptions::chosen_later())],
         set: Set::Server(|server, world| {
             let names = CertificateDirectory::open(world.names.join("")).expect("a certificate");
             server.directory(names)
@@ -218,7 +209,7 @@ const EFFECTS: &[Effect] = &[
     },
     Effect {
         option: "a server that asks for a certificate",
-        beside: (|server, _| server, |client, world| client.identity(world.client.clone())),
+        beside: &[Set::Client(|client, world| client.identity(world.client.clone()))],
         set: Set::Server(|server, world| {
             server.client_auth(ClientAuth::Ask(world.authority.roots()))
         }),
@@ -226,10 +217,9 @@ const EFFECTS: &[Effect] = &[
     },
     Effect {
         option: "a server that requires a certificate",
-        beside: (
-            |server, world| server.client_auth(ClientAuth::Ask(world.authority.roots())),
-            |client, _| client,
-        ),
+        beside: &[Set::Server(|server, world| {
+            server.client_auth(ClientAuth::Ask(world.authority.roots()))
+        })],
         set: Set::Server(|server, world| {
             server.client_auth(ClientAuth::Require(world.authority.roots()))
         }),
@@ -237,28 +227,25 @@ const EFFECTS: &[Effect] = &[
     },
     Effect {
         option: "a server's protocols",
-        beside: (|server, _| server, |client, _| client.alpn(["http/1.1", "h2"])),
+        beside: &[Set::Client(|client, _| client.alpn(["http/1.1", "h2"]))],
         set: Set::Server(|server, _| server.alpn(["h2"])),
         shows: |met, _| has_protocol(met, b"h2"),
     },
     Effect {
         option: "a server's versions",
-        beside: NONE,
+        beside: &[],
         set: Set::Server(|server, _| server.versions(TlsVersion::Tls12, TlsVersion::Tls12)),
         shows: |met, _| is_version(met, TlsVersion::Tls12),
     },
     Effect {
         option: "a server's oldest version",
-        beside: (
-            |server, _| server,
-            |client, _| client.versions(TlsVersion::Tls12, TlsVersion::Tls12),
-        ),
+        beside: &[Set::Client(|client, _| client.versions(TlsVersion::Tls12, TlsVersion::Tls12))],
         set: Set::Server(|server, _| server.versions(TlsVersion::Tls13, TlsVersion::Tls13)),
         shows: |met, _| met.is_err(),
     },
     Effect {
         option: "a server that resumes no session",
-        beside: NONE,
+        beside: &[],
         set: Set::Server(|server, _| server.resumption(false)),
         shows: |met, _| met.is_ok() && !is_resumed(met),
     },
@@ -268,16 +255,21 @@ const EFFECTS: &[Effect] = &[
 fn each_option_has_an_effect_and_without_it_there_is_none() {
     let world = World::new();
     for Effect { option, beside, set, shows } in EFFECTS {
-        let before = || ((beside.0)(world.server(), &world), (beside.1)(world.client(), &world));
-        let (server, client) = before();
-        let met = meet(&server, &client);
+        let with = |sets: &[&Set]| {
+            let (mut server, mut client) = (world.server(), world.client());
+            for set in sets {
+                match set {
+                    Set::Server(set) => server = set(server, &world),
+                    Set::Client(set) => client = set(client, &world),
+                }
+            }
+            meet(&server, &client)
+        };
+        let mut sets: Vec<&Set> = beside.iter().collect();
+        let met = with(&sets);
         assert!(!shows(&met, &world), "without {option}: {met:?}");
-        let (mut server, mut client) = before();
-        match set {
-            Set::Server(set) => server = set(server, &world),
-            Set::Client(set) => client = set(client, &world),
-        }
-        let met = meet(&server, &client);
+        sets.push(set);
+        let met = with(&sets);
         assert!(shows(&met, &world), "{option}: {met:?}");
     }
 }
@@ -317,20 +309,11 @@ fn a_file_of_more_than_16_mib_is_refused_unread() {
     }
 }
 
+/// A server's is in `refused.rs`.
 #[test]
-fn each_side_has_its_own_deadline_of_the_handshake() {
+fn a_client_has_a_deadline_of_the_handshake() {
     let (set, short) = (Duration::from_secs(3), Duration::from_millis(2900));
     for mut rig in Rig::both() {
-        let options = ServerTlsOptions::new(rig.authority.identity(NAME)).handshake_timeout(set);
-        rig.server = ServerTls::new(&options).expect("settings that work");
-        let _silent = rig.wire_to(&rig.listen(&End::default()));
-        rig.advance(short);
-        assert_eq!(rig.not_opened_and_open(), (0, 1));
-        rig.advance(set - short);
-        // The second that its peer has to notice the failure.
-        rig.advance(Duration::from_secs(1));
-        assert_eq!(rig.not_opened_and_open(), (1, 0));
-
         let options = ClientTlsOptions::default().roots(rig.authority.roots());
         rig.client = ClientTls::new(&options.handshake_timeout(set)).expect("settings that work");
         let silent = rig.network.listen(LOOPBACK, 1).expect("a free port");
@@ -339,6 +322,7 @@ fn each_side_has_its_own_deadline_of_the_handshake() {
         rig.advance(short);
         assert_eq!(rig.l.snapshot().connections[0].state, "opening");
         rig.advance(set - short);
+        // The second that its peer has to notice the failure.
         rig.advance(Duration::from_secs(1));
         assert_eq!(problem_of(connecting), TlsProblem::HandshakeTimedOut);
     }

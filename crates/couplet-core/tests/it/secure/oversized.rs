@@ -34,7 +34,6 @@ struct Records {
 }
 
 impl Records {
-    /// Completes the handshake, and extracts the keys.
     fn open(rig: &mut Rig, wire: Wire, mut tls: Connection, end: &End) -> Records {
         for _ in 0..10 {
             let mut out = Vec::new();
@@ -74,7 +73,6 @@ impl Records {
         Records { wire, encrypter, decrypter, sent, received }
     }
 
-    /// Sends one record of data.
     fn send(&mut self, data: &[u8]) {
         let message = OutboundPlainMessage {
             typ: ContentType::ApplicationData,
@@ -106,7 +104,6 @@ impl Records {
     }
 }
 
-/// Whether our end serves or connects.
 #[derive(Clone, Copy, Debug)]
 enum We {
     Serve,

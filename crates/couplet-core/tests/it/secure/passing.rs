@@ -149,26 +149,6 @@ fn who_pauses_and_resumes_in_one_round_of_calls_gets_what_the_layers_hold() {
 }
 
 #[test]
-fn a_fin_and_a_reset_in_a_pause() {
-    for (reset, mut rig) in Rig::each([false, true]) {
-        let server = End::default().on("made", Transport::pause_producing);
-        let wire = rig.wire_over(&server, |_, _| SingleBytes::default());
-        wire.push(b"abc");
-        match reset {
-            true => wire.reset(),
-            false => wire.fin(),
-        }
-        rig.turn();
-        server.transport().resume_producing();
-        rig.turn();
-        if !reset {
-            assert_eq!(server.received(), b"abc");
-        }
-        assert_eq!(server.reason().is_clean(), !reset);
-    }
-}
-
-#[test]
 fn bytes_in_clear_that_a_protocol_has_not_seen_when_it_starts_a_layer_cut_the_connection() {
     // (whether the next protocol pauses first, whether it starts the layer in a later turn)
     let orders = [(false, false), (true, false), (true, true)];

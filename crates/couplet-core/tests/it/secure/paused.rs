@@ -31,7 +31,6 @@ impl Layer for Woken {
     }
 }
 
-/// An end that pauses at its first bytes.
 fn pauses() -> End {
     let first = std::cell::Cell::new(true);
     End::default().on("data", move |transport| {

@@ -9,7 +9,7 @@ use couplet::protocols::{LimitConnectionRate, LimitConnections, Policy};
 use couplet::testing::{failure_of, success_of};
 use couplet::{Address, Failure, Reactor, Reason};
 
-use super::{End, NAME, Rig};
+use super::{End, NAME, Rig, accepting};
 use crate::logged::logged;
 use crate::suite::kit::LOOPBACK;
 
@@ -56,8 +56,7 @@ impl Opens {
             Opens::Tls(Some(timeout)) => options.handshake_timeout(timeout),
             _ => options,
         };
-        let tls = ServerTls::new(&options).expect("a configuration that works");
-        let tls = move |reactor: &Reactor, _: &Address| tls.layer(reactor.now());
+        let tls = accepting(&ServerTls::new(&options).expect("a configuration that works"));
         match self {
             Opens::Tls(_) => rig.listen_over(&End::default(), tls),
             Opens::WithoutDeadline => rig.listen_over(&End::default(), |_, _| Fails),
@@ -121,11 +120,16 @@ fn c15b_a_handshake_without_an_end_closes_at_its_deadline() {
     for (opens, mut rig) in Rig::each([Opens::Tls(Some(SECOND * 3)), Opens::Tls(None)]) {
         let port = opens.listen(&rig);
         let wire = rig.wire_to(&port);
-        rig.push(&wire, &[22, 3, 1]);
-        rig.advance(opens.limit() - MS);
+        // Bytes do not prolong it.
+        for byte in [22, 3, 1, 1] {
+            wire.push(&[byte]);
+            rig.advance(SECOND / 2);
+        }
+        rig.advance(opens.limit() - 2 * SECOND - MS);
         assert!(!wire.saw_fin(), "{opens:?}");
         rig.advance(MS);
         assert!(wire.saw_fin() && wire.is_closed() && !wire.saw_reset(), "{opens:?}");
+        assert_eq!(wire.take(), b"", "there is no alert for that");
         assert_eq!(rig.not_opened_and_open(), (1, 0), "{opens:?}");
     }
 }
@@ -156,7 +160,7 @@ fn c77_a_refused_connection_is_closed_before_or_after_its_handshake() {
         let case = format!("{refuses:?}, {version:?}");
         let options = ServerTlsOptions::new(rig.authority.identity(NAME));
         let tls = ServerTls::new(&options.versions(version, version)).expect("it works");
-        let layer = move |reactor: &Reactor, _: &Address| tls.layer(reactor.now());
+        let layer = accepting(&tls);
         let (server, client) = (End::default(), End::default());
         let inner = server.clone();
         let build = move || inner.clone();

@@ -68,7 +68,6 @@ fn c81_c84_start_tls_keeps_the_protocol_and_seals_what_was_written_before() {
     }
 }
 
-/// A line server that starts TLS.
 struct Mail {
     tls: ServerTls,
     end: End,
