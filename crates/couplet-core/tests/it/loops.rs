@@ -1,25 +1,24 @@
 //! Rows 99 to 105: how and in which order a run ends. A loop is a value: several coexist in one
 //! process or thread, and each can run any number of times.
 
-use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
+use std::cell::RefCell;
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::sync::mpsc;
 use std::time::Duration;
 
 use couplet::defer::set_reporter;
 use couplet::reactor::Stopped;
 use couplet::testing::{Manner, Memory, Network, Wire};
 use couplet::{
-    Address, ConnectOptions, Connection, DatagramOptions, Deferred, Failure, ListenOptions, Loop,
-    LoopOptions, Protocol, Reactor, Reason, Resolver, Shutdown, Signal, Transport,
+    ConnectOptions, Connection, DatagramOptions, Deferred, Failure, ListenOptions, Loop,
+    LoopOptions, Reactor, Resolver, Shutdown, Signal, Transport,
 };
+use couplet_testkit_loops::doubles::{Echo, Quiet};
 
 use crate::logged::logged;
-use crate::pace::s;
+use crate::pace::{ms, real_loop, s};
 use crate::suite::kit::LOOPBACK;
-use crate::suite::recorder::{A, Log, Maker, On, Recorder, Script};
+use crate::suite::recorder::{A, Log, Maker, On, Script};
 
 /// A loop in memory, whose clock advances automatically when nothing is ready.
 fn memory() -> (Loop, Network) {
@@ -28,27 +27,20 @@ fn memory() -> (Loop, Network) {
     (l, network)
 }
 
-/// [`memory`] with a reactor and a log.
 fn memory_with_log() -> (Loop, Network, Reactor, Log) {
     let (l, network) = memory();
     let reactor = l.reactor();
     (l, network, reactor, Log::default())
 }
 
-/// A factory of one connection, which plays this script.
-fn once(a: &A, script: Script) -> impl FnMut(&Address) -> Option<Recorder> + 'static {
-    let mut protocol = Some(a.plays(script));
-    move |_| protocol.take()
-}
-
-/// Connects a client to a port whose connection plays this script.
-fn connected(reactor: &Reactor, script: Script) {
-    let port = reactor.listen_tcp(LOOPBACK, once(&A::default(), script));
+/// Connects to a port whose connection stops the loop in this callback.
+fn stop_in(reactor: &Reactor, on: On) {
+    let stops = Script::new().once(on, |transport| transport.reactor().stop());
+    let port = reactor.listen_tcp(LOOPBACK, A::default().once(stops));
     let to = port.expect("a free port").host().to_string();
-    reactor.connect(to, || Named(0, Rc::default())).detach();
+    reactor.connect(to, || Quiet).detach();
 }
 
-/// Logs an entry when called.
 fn noting(log: &Log, entry: &'static str) -> impl FnOnce() + 'static {
     let log = log.clone();
     move || log.note(entry)
@@ -63,7 +55,15 @@ fn at_once(log: &Log, entry: &'static str) -> impl FnOnce() -> Deferred<()> + 's
     }
 }
 
-/// Stops the reactor after `delay`.
+fn run_to_the_end(l: &mut Loop) {
+    l.run(|_| Ok(())).expect("the run ends");
+}
+
+fn run_for(l: &mut Loop, time: Duration) {
+    stop_after(&l.reactor(), time);
+    run_to_the_end(l);
+}
+
 fn stop_after(reactor: &Reactor, delay: Duration) {
     let stopping = reactor.clone();
     reactor.call_later(delay, move || stopping.stop());
@@ -74,7 +74,7 @@ fn c99_stop_only_marks_and_the_turn_goes_on_to_its_end() {
     let (mut l, network) = memory();
     let a = A::default();
     let log = a.log.clone();
-    let port = l.reactor().listen_tcp(LOOPBACK, once(&a, Script::new())).expect("a free port");
+    let port = l.reactor().listen_tcp(LOOPBACK, a.once(Script::new())).expect("a free port");
     let wire = network.connect(port.host()).expect("it listens");
     l.reactor().on(Shutdown::Before, at_once(&log, "before"));
     let (stopping, inner) = (l.reactor(), log.clone());
@@ -84,7 +84,7 @@ fn c99_stop_only_marks_and_the_turn_goes_on_to_its_end() {
         inner.note("stop returned");
     });
     l.reactor().call_later(s(1), noting(&log, "due in the same turn"));
-    l.run(|_| Ok(())).expect("the run ends");
+    run_to_the_end(&mut l);
     assert_eq!(
         log.entries(),
         ["made", "stop returned", "due in the same turn", "before", "draining", "lost(Shutdown)"]
@@ -96,11 +96,8 @@ fn c99_stop_only_marks_and_the_turn_goes_on_to_its_end() {
 fn c100_a_run_ends_in_order() {
     let (mut l, network) = memory();
     let a = A::default();
-    let log = a.log.clone();
-    let played = a.clone();
-    let maker = Maker::new(&log, move |_| Some(played.plays(Script::new())));
-    let reactor = l.reactor();
-    let port = reactor.listen_tcp(LOOPBACK, maker).expect("a free port");
+    let (log, reactor) = (a.log.clone(), l.reactor());
+    let port = reactor.listen_tcp(LOOPBACK, a.makes_many()).expect("a free port");
     let to = port.host().socket_addr().expect("TCP");
     let wire = network.connect(to).expect("it listens");
     reactor.on(Shutdown::After, at_once(&log, "after"));
@@ -125,28 +122,13 @@ fn c100_a_run_ends_in_order() {
         inner.note("before 1 is done");
         resolver.callback(());
     });
-    stop_after(&reactor, s(1));
-    l.run(|_| Ok(())).expect("the run ends");
+    run_for(&mut l, s(1));
     let entries = log.entries();
     assert!(entries[1].starts_with("build"), "{entries:?}");
     assert_eq!(entries[0], "do_start");
-    assert_eq!(
-        entries[2..],
-        [
-            "made",
-            "before 1",
-            "before 2",
-            "a timed call",
-            "data(5)",
-            "before 1 is done",
-            "do_stop",
-            "draining",
-            "lost(Shutdown)",
-            "during 1",
-            "during 2",
-            "after",
-        ]
-    );
+    let order = "made, before 1, before 2, a timed call, data(5), before 1 is done, do_stop, \
+                 draining, lost(Shutdown), during 1, during 2, after";
+    assert_eq!(entries[2..].join(", "), order);
     assert!(wire.is_closed() && !port.is_listening());
     assert!(network.connect(to).is_err(), "the port is closed");
 }
@@ -194,13 +176,12 @@ fn c102_what_is_still_to_come_when_the_loop_stops_never_runs() {
         late.call_soon(noting(&inner, "requested after the end"));
         late.spawn(async { Ok(()) })
     });
-    stop_after(&reactor, s(1));
-    l.run(|_| Ok(())).expect("the run ends");
+    run_for(&mut l, s(1));
     assert!(!call.active() && task.has_fired());
     assert_eq!(Rc::strong_count(&held), 1, "dropped with the run");
     assert_eq!(l.snapshot().pending_calls + l.snapshot().tasks, 0);
     stop_after(&reactor, s(1000));
-    l.run(|_| Ok(())).expect("the run ends");
+    run_to_the_end(&mut l);
     assert!(log.entries().is_empty(), "{:?}", log.entries());
 }
 
@@ -216,22 +197,15 @@ fn c102_a_connect_asked_for_at_the_end_fails_and_does_not_wait_for_another_run()
             let maker = Maker::new(&log, |_| None);
             let options = ConnectOptions::default();
             let connecting = late.connect_to_deferred(("127.0.0.1", port), options, maker);
-            connecting
-                .add_both(move |outcome| {
-                    log.note(format!("failed {}", outcome.is_err()));
-                    Ok(())
-                })
-                .detach();
+            log.watch("connected", connecting);
             Deferred::succeed(())
         });
     }
-    stop_after(&reactor, s(1));
-    l.run(|_| Ok(())).expect("the run ends");
+    run_for(&mut l, s(1));
     let refused = "client_connection_failed(Failed(the reactor stopped))";
-    let each = ["do_start", refused, "do_stop", "failed true"];
+    let each = ["do_start", refused, "do_stop", "connected: failed"];
     assert_eq!(log.entries(), [each, each].concat());
-    stop_after(&reactor, s(1));
-    l.run(|_| Ok(())).expect("the run ends");
+    run_for(&mut l, s(1));
     assert!(network.accept(to).is_none());
     assert_eq!(log.len(), 2 * each.len());
 }
@@ -259,12 +233,11 @@ fn c103_stop_before_a_run_or_twice_does_nothing() {
     for at in 2..5 {
         stop_after(&reactor, s(at));
     }
-    l.run(|_| Ok(())).expect("the run ends");
+    run_to_the_end(&mut l);
     assert_eq!(network.elapsed(), s(6), "the first stop counts, and nothing shortens the shutdown");
     assert_eq!(log.entries(), ["during"]);
     reactor.stop();
-    stop_after(&reactor, s(1));
-    l.run(|_| Ok(())).expect("the run ends");
+    run_for(&mut l, s(1));
     assert_eq!(network.elapsed(), s(7), "a stop between two runs does not affect the next");
 }
 
@@ -293,10 +266,7 @@ fn c99_a_run_ends_wherever_it_is_stopped_from_and_however_often() {
             let stopping = reactor.clone();
             reactor.sleep(s(1)).map(move |()| stopping.stop()).detach();
         }),
-        ("a callback of a connection", |reactor| {
-            let stops = |transport: &Transport| transport.reactor().stop();
-            connected(reactor, Script::new().once(On::Made, stops));
-        }),
+        ("a callback of a connection", |reactor| stop_in(reactor, On::Made)),
         ("a trigger of another stop", |reactor| {
             let stopping = reactor.clone();
             reactor.on(Shutdown::Before, move || {
@@ -306,8 +276,7 @@ fn c99_a_run_ends_wherever_it_is_stopped_from_and_however_often() {
             stop_after(reactor, s(1));
         }),
         ("connection_lost at the end", |reactor| {
-            let stops = |transport: &Transport| transport.reactor().stop();
-            connected(reactor, Script::new().once(On::Lost, stops));
+            stop_in(reactor, On::Lost);
             stop_after(reactor, s(1));
         }),
     ];
@@ -329,12 +298,8 @@ fn c99_a_run_ends_wherever_it_is_stopped_from_and_however_often() {
 fn c103_a_loop_runs_again_after_it_was_stopped() {
     let (mut l, network) = memory();
     let a = A::default();
-    let maker = Maker::new(&a.log, {
-        let a = a.clone();
-        move |_| Some(a.plays(Script::new()))
-    });
     let reactor = l.reactor();
-    let port = reactor.listen_tcp(LOOPBACK, maker).expect("a free port");
+    let port = reactor.listen_tcp(LOOPBACK, a.makes_many()).expect("a free port");
     for run in 1..=3 {
         if run > 1 {
             port.start_listening().expect("it was free");
@@ -343,11 +308,10 @@ fn c103_a_loop_runs_again_after_it_was_stopped() {
         let wire = network.connect(to).expect("it listens");
         wire.push(b"hello");
         stop_after(&reactor, s(1));
-        l.run(|_| Ok(())).expect("the run ends");
-        assert_eq!(a.log.count("do_start"), run);
-        assert_eq!(a.log.count("data(5)"), run);
-        assert_eq!(a.log.count("lost(Shutdown)"), run);
-        assert_eq!(a.log.count("do_stop"), run);
+        run_to_the_end(&mut l);
+        for entry in ["do_start", "data(5)", "lost(Shutdown)", "do_stop"] {
+            assert_eq!(a.log.count(entry), run, "{entry}");
+        }
         assert!(!reactor.is_stopping());
     }
     assert_eq!(network.elapsed(), s(3));
@@ -365,7 +329,7 @@ fn c103_a_run_whose_setup_fails_is_over() {
     assert_eq!(l.snapshot().ports.len() + l.snapshot().pending_calls, 0);
     reactor.stop();
     stop_after(&reactor, s(2));
-    l.run(|_| Ok(())).expect("the run ends");
+    run_to_the_end(&mut l);
     assert_eq!(network.elapsed(), s(2));
     assert!(!log.has("never"), "{:?}", log.entries());
 }
@@ -376,7 +340,7 @@ fn run_until_keeps_connections_open() {
     let to = network.listen(LOOPBACK, 5).expect("a free port");
     let a = A::default();
     let (port, options) = (to.port().expect("TCP"), ConnectOptions::default());
-    let factory = once(&a, Script::new());
+    let factory = a.once(Script::new());
     let connecting = l.reactor().connect_to_deferred(("127.0.0.1", port), options, factory);
     let connection: Connection<_> = l.run_until(connecting).expect("it connects");
     let wire = network.accept(to).expect("it has connected");
@@ -427,7 +391,7 @@ fn a_run_that_can_never_continue_ends_with_an_error() {
     assert!(error.is::<std::io::Error>(), "{error:?}");
     l.reactor().stop();
     stop_after(&l.reactor(), s(1));
-    l.run(|_| Ok(())).expect("the run ends");
+    run_to_the_end(&mut l);
     assert_eq!(network.elapsed(), s(1), "the stop between the runs had no effect");
 }
 
@@ -471,14 +435,14 @@ fn c105_a_signal_stops_the_run_and_a_second_one_ends_it_at_once() {
             reactor.call_later(s(2), move || signals.signal(Signal::Terminate));
         }
         reactor.call_later(s(3), || {});
-        l.run(|_| Ok(())).expect("the run ends");
+        run_to_the_end(&mut l);
         let (seconds, signal) =
             if again { (3, Signal::Terminate) } else { (101, Signal::Interrupt) };
         assert!(network.elapsed() <= s(seconds), "{:?}", network.elapsed());
         assert_eq!(l.stopped_by(), Some(signal));
         assert_eq!(log.entries(), ["after"]);
         stop_after(&reactor, s(1));
-        l.run(|_| Ok(())).expect("the run ends");
+        run_to_the_end(&mut l);
         assert_eq!(l.stopped_by(), None, "stopped_by() is about the last run");
     }
 }
@@ -527,7 +491,7 @@ fn drains_for_5_s() -> (Loop, Network, A, Wire) {
             log.note("drained");
         }
     });
-    let port = l.reactor().listen_tcp(LOOPBACK, once(&a, unread));
+    let port = l.reactor().listen_tcp(LOOPBACK, a.once(unread));
     let wire = network.connect(port.expect("a free port").host()).expect("it listens");
     (l, network, a, wire)
 }
@@ -563,7 +527,7 @@ fn c105c_a_sigterm_drains_if_it_can_and_a_second_signal_ends_that() {
             let network = network.clone();
             reactor.call_later(Duration::from_millis(at), move || network.signal(signal));
         }
-        l.run(|_| Ok(())).expect("the run ends");
+        run_to_the_end(&mut l);
         assert_eq!(a.log.has("drained"), drains, "{stop:?} {signals:?}");
         assert_eq!(a.log.count("draining"), 1, "{stop:?} {signals:?}");
         assert_eq!(a.log.count("lost(Shutdown)"), 1, "{stop:?} {signals:?}");
@@ -579,177 +543,61 @@ fn c105c_a_drain_with_nothing_to_wait_for_takes_no_time_and_the_next_run_has_its
     for run in 1..3 {
         let signals = network.clone();
         l.reactor().call_later(s(1), move || signals.signal(Signal::Terminate));
-        l.run(|_| Ok(())).expect("the run ends");
+        run_to_the_end(&mut l);
         assert_eq!(network.elapsed(), s(run));
         assert_eq!(l.stopped_by(), Some(Signal::Terminate));
     }
 }
 
-/// Sends its server's name, and stops its loop when it receives anything.
-struct Named(u8, Rc<Cell<u32>>);
-
-impl Protocol for Named {
-    fn connection_made(&mut self, transport: &Transport) {
-        self.1.set(self.1.get() + 1);
-        transport.write([self.0]);
-    }
-
-    fn data_received(&mut self, transport: &Transport, _: &[u8]) {
-        transport.reactor().stop();
-    }
-}
-
-/// Collects the names received, and their transports.
-#[derive(Clone, Default)]
-struct Heard(Rc<RefCell<Vec<(u8, Transport)>>>);
-
-struct Hearer(Heard);
-
-impl Protocol for Hearer {
-    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-        self.0.0.borrow_mut().push((data[0], transport.clone()));
-    }
-
-    fn connection_lost(&mut self, _: &Transport, _: &Reason) {}
-}
-
-#[cfg(target_os = "linux")]
-#[test]
-fn c103_two_threads_with_a_loop_each_serve_one_port() {
-    const CONNECTIONS: usize = 64;
-    // The thread owns the only sender: if it panics, `recv` fails instead of hanging.
-    let serve = |name: u8, address: SocketAddr| {
-        let (send, bound) = mpsc::channel();
-        let thread = std::thread::spawn(move || {
-            let served = Rc::new(Cell::new(0));
-            let counted = served.clone();
-            let mut l = Loop::new().expect("a poll descriptor");
-            let options = ListenOptions::default().reuse_port(true).backlog(CONNECTIONS as u32);
-            let factory = move || Named(name, counted.clone());
-            let port = l.reactor().listen_at(address, options, factory);
-            let port = port.expect("the port is shared");
-            send.send(port.host().socket_addr().expect("TCP")).expect("the test waits");
-            l.run(|_| Ok(())).expect("the run ends");
-            served.get()
-        });
-        (thread, bound.recv().expect("it listens"))
-    };
-    let (first, address) = serve(b'1', LOOPBACK);
-    let (second, same) = serve(b'2', address);
-    assert_eq!(same, address);
-    // A third loop, in this thread.
-    let mut l = Loop::new().expect("a poll descriptor");
-    let heard = Heard::default();
-    for _ in 0..CONNECTIONS {
-        let heard = heard.clone();
-        let factory = move || Hearer(heard.clone());
-        l.reactor().connect_tcp("127.0.0.1", address.port(), factory);
-    }
-    while heard.0.borrow().len() < CONNECTIONS {
-        assert!(!first.is_finished() && !second.is_finished(), "both serve until told to stop");
-        l.turn(Some(s(1))).expect("the system does not fail");
-    }
-    for name in [b'1', b'2'] {
-        let heard = heard.0.borrow();
-        let one = heard.iter().find(|(by, _)| *by == name);
-        one.expect("the kernel distributes connections to both").1.write("stop");
-    }
-    l.turn(Some(Duration::ZERO)).expect("the system does not fail");
-    l.turn(Some(Duration::ZERO)).expect("the system does not fail");
-    let served = [first, second].map(|thread| thread.join().expect("it stops"));
-    assert_eq!(served.iter().sum::<u32>() as usize, CONNECTIONS);
-}
-
 #[test]
 fn c103_two_loops_in_one_thread_turn_by_turn() {
-    let make: [fn() -> Loop; 2] = [|| Loop::new().expect("a poll descriptor"), || memory().0];
-    // One socket loop connects to another; a third loop is in memory.
-    let mut loops = [make[0](), make[0](), make[1]()];
-    let [server, client, _] = &loops;
-    let served: Rc<RefCell<Option<Transport>>> = Rc::default();
-    let (keep, kept) = (served.clone(), A::default());
-    let a = kept.clone();
-    let script = move || {
-        let keep = keep.clone();
-        Script::new().once(On::Made, move |transport| {
-            *keep.borrow_mut() = Some(transport.clone());
-        })
-    };
-    let port = server.reactor().listen_tcp(LOOPBACK, move || a.plays(script()));
+    let mut loops = [real_loop(), real_loop()];
+    let (served, b) = (A::default(), A::default());
+    let port = loops[0].reactor().listen_tcp(LOOPBACK, served.once(Script::new()));
     let to = port.expect("a free port").host().port().expect("TCP");
     // A callback of one loop writes to a connection of another.
-    let b = A::default();
-    let (theirs, inner) = (served.clone(), b.clone());
-    let factory = move || {
-        let theirs = theirs.clone();
-        inner.plays(Script::new().on(On::Data, move |_| {
-            theirs.borrow().as_ref().expect("it is connected").write("more");
-        }))
+    let theirs = served.clone();
+    let answers = Script::new().once(On::Data, move |_| theirs.transport().write("more"));
+    loops[1].reactor().connect_tcp("127.0.0.1", to, b.once(answers));
+    let mut turn_until = |done: &dyn Fn() -> bool| {
+        while !done() {
+            loops.iter_mut().for_each(|l| _ = l.turn(Some(ms(1))).expect("the driver waits"));
+        }
     };
-    client.reactor().connect_tcp("127.0.0.1", to, factory);
-    let mut greeted = false;
-    for _ in 0..100_000 {
-        for l in &mut loops {
-            l.turn(Some(Duration::ZERO)).expect("the driver does not fail");
-        }
-        if !greeted && served.borrow().is_some() {
-            greeted = true;
-            served.borrow().as_ref().expect("it is connected").write("first");
-        }
-        if b.received().len() >= 9 {
-            break;
-        }
-    }
-    assert_eq!(b.received()[..9], *b"firstmore");
-    let ids = [kept.transport().id(), b.transport().id()];
-    assert_ne!(ids[0], ids[1], "an id includes its loop");
-    // Dropping one loop leaves the others working.
-    let [server, mut client, mut third] = loops;
+    turn_until(&|| served.is_made() && b.is_made());
+    served.transport().write("first");
+    turn_until(&|| b.received() == b"firstmore");
+    assert_ne!(served.transport().id(), b.transport().id(), "an id includes its loop");
+    // Dropping one loop leaves the other working.
+    let [server, mut client] = loops;
     drop(server);
     while !b.is_lost() {
-        client.turn(Some(Duration::ZERO)).expect("the driver does not fail");
-    }
-    let slept = third.reactor().sleep(s(1));
-    third.run_until(slept).expect("it ends");
-}
-
-/// Echoes forever.
-struct Rally {
-    begins: bool,
-}
-
-impl Protocol for Rally {
-    fn connection_made(&mut self, transport: &Transport) {
-        if self.begins {
-            transport.write("x");
-        }
-    }
-
-    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-        transport.write(data);
+        client.turn(Some(ms(1))).expect("the driver waits");
     }
 }
 
 #[test]
 fn bytes_in_every_turn_do_not_starve_the_rest_of_a_run() {
     let mut l = Loop::new().expect("a poll descriptor");
-    let port = l.reactor().listen_tcp(LOOPBACK, || Rally { begins: false }).expect("a free port");
-    let to = port.host().socket_addr().expect("TCP").port();
-    l.reactor().connect_tcp("127.0.0.1", to, || Rally { begins: true });
+    let port = l.reactor().listen_tcp(LOOPBACK, || Echo).expect("a free port");
+    let to = port.host().port().expect("TCP");
+    let writes = |transport: &Transport| transport.write("x");
+    let begins = Script::new().once(On::Made, writes).on(On::Data, writes);
+    l.reactor().connect_tcp("127.0.0.1", to, A::default().once(begins));
     let ran = l.run(|reactor| {
         let remote = reactor.remote();
         // A timed call, a call from another thread, a task that sleeps, a stop.
-        reactor.call_later(Duration::from_millis(20), move || {
+        reactor.call_later(ms(20), move || {
             std::thread::spawn(move || {
                 remote.call(|reactor| {
                     let stopping = reactor.clone();
-                    let napping = reactor.sleep(Duration::from_millis(20));
-                    let task = reactor.spawn(async move {
+                    let napping = reactor.sleep(ms(20));
+                    let stops = async move {
                         napping.await?;
                         stopping.stop();
                         Ok(())
-                    });
-                    task.detach();
+                    };
+                    reactor.spawn(stops).detach();
                 })
             });
         });
@@ -784,7 +632,7 @@ fn a_snapshot_that_the_last_trigger_asks_for_comes_in_the_same_run() {
         });
     }
     stop_after(&l.reactor(), s(1));
-    l.run(|_| Ok(())).expect("the run ends");
+    run_to_the_end(&mut l);
     assert_eq!(log.entries(), ["a snapshot", "a snapshot"]);
 }
 

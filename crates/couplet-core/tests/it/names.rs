@@ -48,7 +48,6 @@ impl Names {
         self.rig.network.clone().expect("a memory driver")
     }
 
-    /// Connects to these addresses go unanswered.
     fn silent(self, addresses: &[&str]) -> Names {
         for ip in addresses {
             self.network().set_silent(at(ip));
@@ -78,7 +77,6 @@ impl Names {
         connecting
     }
 
-    /// The failure of a connect that has already failed.
     fn failure(&mut self, connecting: Deferred<Connection<Recorder>>) -> Failure {
         assert!(connecting.has_fired(), "{:?}", self.log.entries());
         self.rig.l.run_until(connecting).expect_err("it fails")
@@ -411,7 +409,6 @@ fn localhost_resolves_through_the_system() {
     assert_eq!(connection.transport().peer(), &peer.address());
 }
 
-/// The name whose lookup failed.
 fn unknown(failure: &Failure) -> String {
     match failure.downcast_ref::<ConnectError>() {
         Some(ConnectError::NameLookup { name, .. }) => name.clone(),

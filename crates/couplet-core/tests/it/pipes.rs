@@ -67,7 +67,6 @@ fn adopt(pipe: impl Into<Pipe>) -> (Loop, End) {
     (l, end)
 }
 
-/// Turns until the connection is lost; returns the reason.
 fn lost(l: &mut Loop, end: &End) -> String {
     until(l, || end.lost().is_some());
     end.lost().expect("it is")
@@ -316,7 +315,6 @@ fn c51b_a_descriptor_is_blocking_again_after_its_connection() {
     }
 }
 
-/// Like [`adopt`], of an inherited descriptor.
 fn inherit(descriptor: &impl AsFd) -> (Loop, End) {
     let number = inheritable(descriptor);
     let (l, end) = adopt(Pipe::inherited(number).expect("it is open"));

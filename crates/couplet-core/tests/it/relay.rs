@@ -5,14 +5,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use couplet::protocols::Relay;
-use couplet::testing::{Manner, Wire, hold};
-use couplet::{Port, Protocol, Reactor, Reason, Transport};
+use couplet::testing::{Manner, Wire, hold, success_of};
+use couplet::{Connection, Port, Protocol, Reactor, Transport};
 use proptest::prelude::*;
 
 use crate::pace::Stage;
-
-/// Maximum bytes that the relay buffers per direction: the high watermark and one read.
-const HELD: usize = 64 * 1024 + 256 * 1024;
 
 fn server() -> SocketAddr {
     ([127, 0, 0, 1], 4000).into()
@@ -24,7 +21,6 @@ struct Rig {
     port: Port,
 }
 
-/// A rig in each manner.
 fn rigs() -> [Rig; 2] {
     [Manner::Readiness, Manner::Completion].map(Rig::new)
 }
@@ -41,7 +37,6 @@ impl Rig {
         self.stage.turns(12);
     }
 
-    /// Makes the server listen.
     fn serve(&self) {
         self.stage.network.listen(server(), 50).expect("the address is free");
     }
@@ -61,11 +56,22 @@ impl Rig {
         client
     }
 
-    /// A client, and the server's wire for it.
     fn pair(&mut self) -> (Wire, Wire) {
         self.serve();
         let client = self.client();
         (client, self.accept())
+    }
+
+    /// Both sides of a relay connect to the server: their connections, and its wires.
+    fn dial(&mut self) -> [(Connection<Relay>, Wire); 2] {
+        self.serve();
+        let (near, far) = Relay::pair();
+        [near, far].map(|side| {
+            let to = format!("tcp:{}", server());
+            let connecting = self.stage.reactor.connect_protocol(to, side);
+            self.settle();
+            (success_of(connecting), self.accept())
+        })
     }
 
     /// Both connections have ended, and the loop holds only its port.
@@ -108,45 +114,6 @@ fn data_received_before_the_other_connection_is_made_waits_for_it() {
         server.push(b"good bye");
         rig.settle();
         assert_eq!(client.take(), b"good bye");
-    }
-}
-
-#[test]
-fn the_end_of_one_direction_leaves_the_other_open() {
-    for turned in [false, true] {
-        for mut rig in rigs() {
-            let (client, server) = rig.pair();
-            let (first, second) = if turned { (server, client) } else { (client, server) };
-            first.push(b"that was all");
-            first.fin();
-            rig.settle();
-            assert_eq!(second.take(), b"that was all");
-            assert!(second.saw_fin());
-            second.push(b"a long answer");
-            rig.settle();
-            assert_eq!(first.take(), b"a long answer");
-            assert!(!first.saw_fin());
-            second.fin();
-            rig.settle();
-            assert!(first.saw_fin() && !first.saw_reset() && !second.saw_reset());
-            assert!(rig.is_over());
-        }
-    }
-}
-
-#[test]
-fn a_reset_is_carried_to_the_other_peer() {
-    for turned in [false, true] {
-        for mut rig in rigs() {
-            let (client, server) = rig.pair();
-            let (first, second) = if turned { (server, client) } else { (client, server) };
-            first.push(b"half of a poem");
-            rig.settle();
-            first.reset();
-            rig.settle();
-            assert!(second.saw_reset());
-            assert!(rig.is_over());
-        }
     }
 }
 
@@ -227,33 +194,6 @@ enum Other {
     Takes(usize),
 }
 
-/// A relay with this half-close timeout in seconds, unless it is the default.
-struct Limited {
-    relay: Relay,
-    timeout: Option<Option<u64>>,
-}
-
-impl Protocol for Limited {
-    fn connection_made(&mut self, transport: &Transport) {
-        if let Some(timeout) = self.timeout {
-            transport.set_half_close_timeout(timeout.map(Duration::from_secs));
-        }
-        self.relay.connection_made(transport);
-    }
-
-    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-        self.relay.data_received(transport, data);
-    }
-
-    fn read_closed(&mut self, transport: &Transport) {
-        self.relay.read_closed(transport);
-    }
-
-    fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
-        self.relay.connection_lost(transport, reason);
-    }
-}
-
 /// The time in seconds from the leave until nothing is left, if that is within an hour.
 fn left_after(
     leaves: Leaves,
@@ -262,18 +202,13 @@ fn left_after(
     turned: bool,
 ) -> Option<u64> {
     let mut rig = Rig::new(Manner::Readiness);
-    rig.serve();
-    let reactor = rig.stage.reactor.clone();
-    let port = rig.stage.listen(move || {
-        let (near, far) = Relay::pair();
-        let [near, far] = [near, far].map(|relay| Limited { relay, timeout });
-        reactor.connect_protocol(format!("tcp:{}", server()), far).detach();
-        near
+    let [first, second] = rig.dial().map(|(connection, wire)| {
+        if let Some(timeout) = timeout {
+            connection.transport().set_half_close_timeout(timeout.map(Duration::from_secs));
+        }
+        wire
     });
-    let client = rig.stage.network.connect(port.host()).expect("it listens");
-    rig.settle();
-    let server = rig.accept();
-    let (first, second) = if turned { (server, client) } else { (client, server) };
+    let (first, second) = if turned { (second, first) } else { (first, second) };
     let flood = vec![7; 64 * 1024];
     match leaves {
         Leaves::Never => {}
@@ -287,9 +222,7 @@ fn left_after(
         Leaves::Reset => first.reset(),
     }
     for second_passed in 0..3600 {
-        // The rig's own port, and this one.
-        rig.settle();
-        if rig.stage.network.slots_in_use() == 2 {
+        if rig.is_over() {
             assert!(first.saw_reset() || matches!(leaves, Leaves::Reset), "it is not told a lie");
             return Some(second_passed);
         }
@@ -362,21 +295,6 @@ fn a_connect_that_fails_resets_the_client() {
 }
 
 #[test]
-fn a_connect_that_fails_at_once_resets_the_client() {
-    let mut stage = Stage::on(Manner::Readiness, 7);
-    let port = stage.listen(|| {
-        let (near, far) = Relay::pair();
-        // As a connect to a wrong endpoint does.
-        drop(far);
-        near
-    });
-    stage.l.begin(|_| Ok(())).expect("the setup does not fail");
-    let client = stage.network.connect(port.host()).expect("it listens");
-    stage.turns(12);
-    assert!(client.saw_reset());
-}
-
-#[test]
 fn a_client_lost_before_the_other_connection_is_made_ends_that_one() {
     for mut rig in rigs() {
         rig.serve();
@@ -392,48 +310,11 @@ fn a_client_lost_before_the_other_connection_is_made_ends_that_one() {
 }
 
 #[test]
-fn a_peer_that_does_not_read_pauses_the_other_and_nothing_is_lost() {
-    for mut rig in rigs() {
-        let (client, server) = rig.pair();
-        let stream: Vec<u8> = (0..4_000_000_u32).map(|n| (n % 251) as u8).collect();
-        let mut sent = 0;
-        for _ in 0..200 {
-            sent += client.push(&stream[sent..]);
-            rig.settle();
-        }
-        assert!(!client.is_receiving(), "reading is paused");
-        assert!(sent - client.unreceived() - server.waiting() <= HELD, "{sent}");
-        assert!(sent < stream.len() / 2);
-        let mut got = Vec::new();
-        while got.len() < stream.len() {
-            got.extend(server.take());
-            sent += client.push(&stream[sent..]);
-            rig.settle();
-        }
-        assert!(got == stream);
-        client.fin();
-        server.fin();
-        rig.settle();
-        assert!(server.saw_fin() && rig.is_over());
-    }
-}
-
-#[test]
 fn our_close_flushes_and_closes_both() {
     for mut rig in rigs() {
-        rig.serve();
-        let (near, far) = Relay::pair();
-        let reactor = rig.stage.reactor.clone();
-        let ends = [near, far].map(|end| {
-            let connecting = reactor.connect_protocol(format!("tcp:{}", server()), end);
-            rig.settle();
-            (connecting, rig.accept())
-        });
-        let [(near, a), (far, b)] = ends;
+        let [(near, a), (_far, b)] = rig.dial();
         a.push(b"the last words");
-        far.detach();
-        near.map(|near| drop(near.call_later(Duration::ZERO, |_, near| near.lose_connection())))
-            .detach();
+        drop(near.call_later(Duration::ZERO, |_, near| near.lose_connection()));
         rig.settle();
         assert_eq!(b.take(), b"the last words");
         assert!(a.saw_fin());
@@ -481,60 +362,19 @@ fn a_stop_of_the_reactor_flushes_the_slower_side_after_the_other_has_ended() {
     }
 }
 
-/// Reads a command, then relays.
-struct Dialogue {
-    reactor: Reactor,
-    relay: Option<Relay>,
-}
-
-impl Protocol for Dialogue {
-    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-        if let Some(relay) = &mut self.relay {
-            return relay.data_received(transport, data);
-        }
-        let (near, far) = Relay::pair();
-        let connecting = self.reactor.connect_protocol(format!("tcp:{}", server()), far);
-        connecting.detach();
-        let relay = self.relay.insert(near);
-        relay.connection_made(transport);
-        relay.data_received(transport, data.strip_prefix(b"go:").expect("a command"));
-    }
-
-    fn read_closed(&mut self, transport: &Transport) {
-        self.relay.as_mut().expect("the relay exists").read_closed(transport);
-    }
-
-    fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
-        self.relay.as_mut().expect("the relay exists").connection_lost(transport, reason);
-    }
-}
-
-#[test]
-fn a_relay_inside_a_protocol_keeps_data_that_follows_the_dialogue() {
-    let mut rig = Rig::new(Manner::Readiness);
-    rig.serve();
-    let reactor = rig.stage.reactor.clone();
-    let dialogue = move || Dialogue { reactor: reactor.clone(), relay: None };
-    let port = rig.stage.listen(dialogue);
-    let client = rig.stage.network.connect(port.host()).expect("it listens");
-    client.push(b"go:and this");
-    rig.settle();
-    client.push(b", and that");
-    client.fin();
-    let server = rig.accept();
-    rig.settle();
-    assert_eq!(server.take(), b"and this, and that");
-    assert!(server.saw_fin());
-}
-
 #[test]
 fn dropping_one_side_unused_ends_the_other() {
-    let (near, far) = Relay::pair();
-    let mut held = hold(near);
-    assert!(!held.wire.saw_reset());
-    drop(far);
-    held.settle();
-    assert!(held.wire.saw_reset());
+    // At once, as in a connect to a wrong endpoint, and once the other is connected.
+    for at_once in [true, false] {
+        let (near, far) = Relay::pair();
+        let mut far = Some(far);
+        far.take_if(|_| at_once);
+        let mut held = hold(near);
+        assert_eq!(held.wire.saw_reset(), at_once);
+        drop(far);
+        held.settle();
+        assert!(held.wire.saw_reset());
+    }
 }
 
 #[test]
@@ -563,7 +403,6 @@ fn a_dropped_loop_leaves_no_reference_cycle() {
     assert_eq!(std::rc::Rc::strong_count(&counted), 1);
 }
 
-/// An action of one peer.
 #[derive(Clone, Copy, Debug)]
 enum Act {
     Push(usize),

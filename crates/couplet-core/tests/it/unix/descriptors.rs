@@ -7,7 +7,6 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use couplet::Transport;
 
-use crate::needed::Folder;
 use crate::suite::kit::{Kit, Rig};
 use crate::suite::recorder::{A, Echo, On, Script};
 
@@ -24,14 +23,8 @@ fn places(a: &A) -> Vec<usize> {
     places
 }
 
-/// A sender, and a receiver that plays the script.
 fn pair(rig: &mut Rig, script: Script) -> (Transport, A) {
-    let (b, a) = (rig.end(), rig.end());
-    let path = Folder::new();
-    let port = rig.reactor.listen_unix(path.join("port"), a.once(script));
-    port.expect("a free path");
-    rig.reactor.connect_unix(path.join("port"), b.once(Script::new()));
-    rig.until("connection_made", || a.is_made() && b.is_made());
+    let (a, b) = rig.couple(script, Script::new());
     (b.transport(), a)
 }
 
@@ -51,7 +44,7 @@ fn is_closed(reader: &std::io::PipeReader) -> bool {
 
 #[test]
 fn c162_a_descriptor_is_delivered_before_the_bytes_it_came_with() {
-    let mut rig = Kit::mio().rig();
+    let mut rig = Kit::mio().unix().rig();
     let (sender, a) = pair(&mut rig, Script::new());
     let (mut reader, writer) = pipe();
     sender.send_descriptor(writer).expect("a UNIX socket");
@@ -73,7 +66,7 @@ fn c162_a_descriptor_is_delivered_before_the_bytes_it_came_with() {
 
 #[test]
 fn c162_descriptors_and_bytes_keep_their_order() {
-    let mut rig = Kit::mio().rig();
+    let mut rig = Kit::mio().unix().rig();
     let (sender, a) = pair(&mut rig, Script::new());
     let pipes: Vec<_> = (0..6).map(|_| pipe()).collect();
     let (readers, writers): (Vec<_>, Vec<_>) = pipes.into_iter().unzip();
@@ -112,7 +105,7 @@ fn c162_descriptors_and_bytes_keep_their_order() {
 
 #[test]
 fn c162_a_pause_between_a_descriptor_and_its_bytes_holds_the_bytes() {
-    let mut rig = Kit::mio().rig();
+    let mut rig = Kit::mio().unix().rig();
     let script = Script::new().on(On::Descriptor, Transport::pause_producing);
     let (sender, a) = pair(&mut rig, script);
     let (_reader, writer) = pipe();
@@ -173,11 +166,12 @@ fn c162_unclaimed_descriptors_are_closed() {
 
 #[test]
 fn c162_what_cannot_be_passed_is_given_back() {
-    let (mut rig, a, _b) = Kit::mio().accept(Script::new());
+    let (_tcp, a, _b) = Kit::mio().accept(Script::new());
     let (reader, writer) = pipe();
     let writer = a.transport().send_descriptor(writer).expect_err("it is a TCP connection");
     assert!(!is_closed(&reader));
     // Up to 64 may wait.
+    let mut rig = Kit::mio().unix().rig();
     let (sender, a) = pair(&mut rig, Script::new());
     for _ in 0..64 {
         sender.send_descriptor(writer.as_fd().try_clone_to_owned().expect("a copy")).expect("room");
@@ -191,7 +185,7 @@ fn c162_what_cannot_be_passed_is_given_back() {
 
 #[test]
 fn c162_a_flood_of_descriptors_does_not_starve_the_loop() {
-    let mut rig = Kit::mio().rig();
+    let mut rig = Kit::mio().unix().rig();
     let (sender, a) = pair(&mut rig, Script::new());
     let (_reader, writer) = pipe();
     for _ in 0..50 {
