@@ -26,7 +26,7 @@ use couplet::{
 };
 use couplet_testkit::apart::one_at_a_time;
 use couplet_testkit::needed::{Folder, inheritable};
-use couplet_testkit_loops::doubles::Echo;
+use couplet_testkit_loops::doubles::{Echo, on_data};
 use rustix::process::{Signal, getpid, kill_process};
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -35,7 +35,6 @@ const LONG: Duration = Duration::from_secs(300);
 
 const ANY: &str = "localhost:0";
 
-/// The endpoint of a UNIX socket in this folder.
 fn local(folder: &Folder) -> String {
     format!("unix:{}", folder.path("socket"))
 }
@@ -57,12 +56,8 @@ fn connect(server: &Address) -> Socket {
 }
 
 /// Answers each read with the number of its thread.
-struct Who(u8);
-
-impl Protocol for Who {
-    fn data_received(&mut self, transport: &Transport, _: &[u8]) {
-        transport.write([self.0]);
-    }
+fn who(number: u8) -> impl Protocol {
+    on_data(move |transport, _| transport.write([number]))
 }
 
 /// Connects and asks; returns the number of the loop that answers.
@@ -186,7 +181,6 @@ fn c103c_a_failing_setup_ends_the_program_with_its_failure() {
     assert!(panicked.contains("no poets"), "{panicked}");
 }
 
-/// Sends when its thread ends.
 struct Ends(mpsc::Sender<()>);
 
 impl Drop for Ends {
@@ -256,7 +250,7 @@ fn c103c_a_loop_that_fails_ends_the_program_or_is_made_again() {
             cluster.run(|reactor| {
                 setups.fetch_add(1, Ordering::SeqCst);
                 for port in ports {
-                    port.listen(reactor, || Who(0))?;
+                    port.listen(reactor, || who(0))?;
                 }
                 let sender = sender.clone();
                 // Sent after the setup.
@@ -372,7 +366,6 @@ fn until_handled() {
     (0..100).for_each(|_| thread::yield_now());
 }
 
-/// Notifies when a loop has stopped.
 fn notify_of_its_end(reactor: &Reactor, sender: &mpsc::Sender<()>) {
     let sender = sender.clone();
     reactor.on(couplet::Shutdown::After, move || {
@@ -429,7 +422,6 @@ fn c103d_the_loop_of_the_signals_waits_for_one_that_stops_later() {
     stopped.try_recv().expect("all loops have stopped");
 }
 
-/// True if this process catches SIGTERM.
 fn catches_sigterm() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").expect("a process has one");
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("a mask");
@@ -469,7 +461,6 @@ fn c103d_where_a_loop_hangs_the_signal_after_the_second_may_end_the_program() {
     ended.expect("a signal is no failure");
 }
 
-/// Records its connection.
 struct Known(Arc<Mutex<Vec<ConnectionId>>>);
 
 impl Protocol for Known {
@@ -622,7 +613,6 @@ struct Ports {
 }
 
 thread_local! {
-    /// The port of this thread's loop.
     static PORT: RefCell<Option<Port>> = const { RefCell::new(None) };
 }
 
@@ -648,7 +638,6 @@ impl Ports {
         });
     }
 
-    /// Waits until all loops have processed earlier requests.
     fn settle(&self) {
         for remote in self.members.remotes() {
             remote.block_on_reactor(|reactor| reactor.snapshot()).expect("it runs");
@@ -688,7 +677,7 @@ fn with_ports_of(cluster: Cluster, at: &str, test: impl FnOnce(&Ports) + Send) {
             let number = *next;
             *next += 1;
             NUMBER.set(number);
-            let listens = port.listen(reactor, move || Who(number))?;
+            let listens = port.listen(reactor, move || who(number))?;
             drop(next);
             PORT.set(Some(listens));
             // The first loop runs in the test's thread, which outlives it.
@@ -811,15 +800,6 @@ fn c103g_a_capture_begins_once_and_before_any_loop_listens() {
         let capture = std::fs::read(folder.join("traffic.pcap")).expect("a capture");
         assert_eq!(capture.len(), 24, "its header");
     }
-}
-
-#[test]
-fn c103g_each_loop_has_its_part_of_a_limit_that_connections_share() {
-    let shared = |at: &str| Cluster::new(4).bind(at).expect("a free port").to_string();
-    let part = "throttle:tcp:0:interface=127.0.0.1:read=250000:shared=yes";
-    assert_eq!(shared("throttle:localhost:0:read=1M:shared=yes"), part);
-    let whole = "throttle:tcp:0:interface=127.0.0.1:read=1000000";
-    assert_eq!(shared("throttle:localhost:0:read=1M"), whole);
 }
 
 #[cfg(feature = "tls")]
@@ -1005,14 +985,12 @@ fn c103h_what_is_on_its_way_to_a_loop_that_is_gone_goes_to_another() {
     assert_eq!(clients.map(|client| turned_until_answered(&mut l, client)), [0; 4]);
 }
 
-/// A loop that answers with this number.
 fn answering(port: &SharedPort, number: u8) -> (couplet::Loop, Port) {
     let l = couplet::Loop::new().expect("a poll descriptor");
-    let port = port.listen(&l.reactor(), move || Who(number)).expect("it is bound");
+    let port = port.listen(&l.reactor(), move || who(number)).expect("it is bound");
     (l, port)
 }
 
-/// Turns a loop until this client has its answer.
 fn turned_until_answered(l: &mut couplet::Loop, client: Socket) -> u8 {
     let answers = thread::spawn(move || answer(&client));
     while !answers.is_finished() {

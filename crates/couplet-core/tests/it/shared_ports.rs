@@ -22,17 +22,11 @@ use socket2::{Domain, Socket, Type};
 use crate::logged::logged;
 use crate::needed::Folder;
 use crate::suite::tap::{Tap, Tapped};
+use couplet_testkit_loops::doubles::on_made;
 use couplet_testkit_loops::turn_while;
 
-/// Sends its name.
-struct Who(u8);
-
-impl Protocol for Who {
-    fn connection_made(&mut self, transport: &Transport) {
-        transport.write([self.0]);
-    }
-
-    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+fn who(name: u8) -> impl Protocol {
+    on_made(move |transport| transport.write([name]))
 }
 
 fn tapped() -> (Loop, Rc<Tapped>) {
@@ -48,7 +42,7 @@ fn c103h_a_connection_that_cannot_be_handed_on_is_served_where_it_was_accepted()
     let port = Cluster::new(2).bind(at.as_str()).expect("a free path");
     let (mut loops, taps): (Vec<Loop>, Vec<Rc<Tapped>>) = (0..2).map(|_| tapped()).unzip();
     for (l, name) in loops.iter().zip(*b"ab") {
-        port.listen(&l.reactor(), move || Who(name)).expect("its part of the port");
+        port.listen(&l.reactor(), move || who(name)).expect("its part of the port");
     }
     let mut served = Vec::new();
     let mut serve = |keeps: bool| {
@@ -77,7 +71,7 @@ fn c103h_a_connection_that_cannot_be_handed_on_is_served_where_it_was_accepted()
 }
 
 #[test]
-fn each_loop_has_the_options_of_the_wrappers_and_its_part_of_the_limits_that_are_shared() {
+fn c103g_each_loop_has_the_options_of_the_wrappers_and_its_part_of_the_limits_that_are_shared() {
     let folder = Folder::new();
     let file = folder.path("log");
     for (bound, of_each_loop) in [
@@ -115,7 +109,7 @@ fn a_port_that_is_bound_again_keeps_the_number_that_the_system_chose() {
         let held = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         held.set_reuse_port(true).and_then(|()| held.bind(&at.into())).expect("it is shared");
         for _ in 0..3 {
-            let port = shared.listen(&l.reactor(), || Who(b'a')).expect("its part of the port");
+            let port = shared.listen(&l.reactor(), || who(b'a')).expect("its part of the port");
             assert_eq!(port.host(), *shared.host());
             for _ in 0..2 {
                 turn_while(&mut l, || {
@@ -139,7 +133,7 @@ fn a_socket_file_that_is_bound_again_has_its_mode() {
     let at = format!("unix:{}:mode=600", folder.path("socket"));
     let shared = Cluster::new(2).bind(at.as_str()).expect("a free path");
     for _ in 0..2 {
-        let port = shared.listen(&l.reactor(), || Who(b'a')).expect("its part of the port");
+        let port = shared.listen(&l.reactor(), || who(b'a')).expect("its part of the port");
         let mode = std::fs::metadata(&path).expect("a socket").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         l.run_until(port.stop_listening().expect("it listens")).expect("it stops");
@@ -177,7 +171,7 @@ fn loops_that_do_not_listen_yet_get_no_clients() {
     const CLIENTS: usize = 64;
     let port = Cluster::new(4).bind("127.0.0.1:0").expect("a free port");
     let mut l = Loop::new().expect("a loop");
-    let _listening = port.listen(&l.reactor(), || Who(b'a')).expect("its part of the port");
+    let _listening = port.listen(&l.reactor(), || who(b'a')).expect("its part of the port");
     let at = port.host().socket_addr().expect("a TCP port");
     turn_while(&mut l, || {
         let clients = (0..CLIENTS).map(|_| TcpStream::connect(at).expect("it listens"));
@@ -188,7 +182,6 @@ fn loops_that_do_not_listen_yet_get_no_clients() {
     });
 }
 
-/// Turns the loops until this holds.
 fn turn_all(loops: &mut [Loop], mut done: impl FnMut() -> bool) {
     for _ in 0..5000 {
         if done() {

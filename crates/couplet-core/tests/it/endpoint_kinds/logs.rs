@@ -11,7 +11,7 @@ use couplet::testing::MemoryReactor;
 use tracing::Level;
 
 use self::settled as fs;
-use super::{Echo, conversation, conversation_at, echoing};
+use super::{Echo, conversation, echoing};
 use crate::logged::{logged, logged_at};
 use crate::needed::{Folder, has};
 
@@ -35,7 +35,6 @@ mod settled {
     }
 }
 
-/// The header of a capture.
 const HEADER: usize = 24;
 
 /// The packet lengths of a capture; asserts that each packet is whole.
@@ -76,7 +75,7 @@ fn a_capture_of_either_side_shows_that_the_client_opened_the_connection() {
     const SYN_ACK: u8 = 18;
     let folder = Folder::new();
     let [server, client] = ["server.pcap", "client.pcap"].map(|name| folder.path(name));
-    conversation(&format!("log:7777:file={server}"));
+    conversation(format!("log:7777:file={server}"));
     let mut memory = MemoryReactor::new();
     let connect = format!("log:127.0.0.1:7777:file={client}");
     memory.reactor().connect_protocol(&*connect, Echo::default()).detach();
@@ -100,14 +99,14 @@ fn c145d_a_capture_that_was_cut_loses_its_last_packet_and_goes_on() {
     let folder = Folder::new();
     let file = folder.path("traffic.pcap");
     let log = format!("log:7777:file={file}");
-    conversation(&log);
+    conversation(&*log);
     let whole = fs::read(&file).expect("a capture");
     let once = packets(&whole);
     // Cut at each byte of the last packet, and of the file header.
     let last = whole.len() - 16 - once[once.len() - 1];
     for cut in (last + 1..whole.len()).chain(1..HEADER) {
         fs::write(&file, &whole[..cut]).expect("a file of ours");
-        let ((), lines) = logged(|| conversation(&log));
+        let ((), lines) = logged(|| conversation(&*log));
         let capture = fs::read(&file).expect("a capture");
         let kept = if cut < HEADER { 0 } else { once.len() - 1 };
         assert_eq!(packets(&capture), [&once[..kept], &once].concat(), "{cut}");
@@ -116,7 +115,7 @@ fn c145d_a_capture_that_was_cut_loses_its_last_packet_and_goes_on() {
     }
     // Lines of other programs stay.
     let text = folder.write("log", "a poem without an end");
-    conversation(&format!("log:7777:file={text}"));
+    conversation(format!("log:7777:file={text}"));
     let lines = fs::read_to_string(text).expect("text");
     assert!(lines.starts_with("a poem without an end\ntcp:"), "{lines}");
 }
@@ -128,16 +127,16 @@ fn c145d_threads_that_share_a_file_write_whole_records() {
     let folder = Folder::new();
     let [capture, text, short] =
         ["traffic.pcap", "log", "short.pcap"].map(|name| folder.path(name));
-    conversation(&format!("log:7777:file={capture}"));
+    conversation(format!("log:7777:file={capture}"));
     let once = packets(&fs::read(&capture).expect("a capture"));
     fs::remove_file(&capture).expect("it was there");
     std::thread::scope(|scope| {
         for _ in 0..THREADS {
             scope.spawn(|| {
                 for _ in 0..ROUNDS {
-                    conversation(&format!("log:7777:file={capture}"));
-                    conversation(&format!("log:7777:file={text}"));
-                    conversation(&format!("log:7777:file={short}:limit=5000"));
+                    conversation(format!("log:7777:file={capture}"));
+                    conversation(format!("log:7777:file={text}"));
+                    conversation(format!("log:7777:file={short}:limit=5000"));
                 }
             });
         }
@@ -158,17 +157,6 @@ fn c145d_threads_that_share_a_file_write_whole_records() {
         let lines = String::from_utf8_lossy(&read.stdout);
         assert_eq!(lines.lines().count(), THREADS * ROUNDS * once.len());
     }
-}
-
-#[test]
-fn c145d_the_limit_of_a_capture_counts_what_is_there() {
-    let folder = Folder::new();
-    let file = folder.path("traffic.pcap");
-    for _ in 0..5 {
-        conversation(&format!("log:7777:file={file}:limit=700"));
-    }
-    let capture = fs::read(&file).expect("a capture");
-    assert!(packets(&capture).len() > 5 && capture.len() <= 700);
 }
 
 #[test]
@@ -195,13 +183,13 @@ fn of_two_logs_in_one_file_the_lower_limit_holds() {
 }
 
 #[test]
-fn the_limit_of_a_capture_may_be_set_before_its_file() {
+fn c145d_the_limit_of_a_capture_counts_what_is_there_and_may_be_set_before_its_file() {
     let folder = Folder::new();
     for is_first in [true, false] {
         let file = folder.path(&format!("{is_first}.pcap"));
         for _ in 0..5 {
             let log = Logged::new(TcpServer::new(([127, 0, 0, 1], 7777).into()));
-            conversation_at(match is_first {
+            conversation(match is_first {
                 true => log.limit(700).pcap(&file),
                 false => log.pcap(&file).limit(700),
             });
@@ -225,12 +213,12 @@ fn another_file_of_an_endpoint_in_use_is_a_file_of_its_own() {
             let paths = ["first", "second"].map(|name| folder.path(name));
             let log = Logged::new(TcpServer::new(([127, 0, 0, 1], 7777).into()));
             let log = first(log, &paths[0]);
-            conversation_at(log.clone());
+            conversation(log.clone());
             let before = fs::read(&paths[0]).expect("the first log");
-            conversation_at(second(log.clone(), &paths[1]));
+            conversation(second(log.clone(), &paths[1]));
             assert!(fs::read(&paths[1]).expect("the second log").len() > 24);
             assert_eq!(fs::read(&paths[0]).expect("the first log"), before);
-            conversation_at(log);
+            conversation(log);
             assert!(fs::read(&paths[0]).expect("the first log").len() > before.len());
         }
     }
@@ -248,7 +236,7 @@ fn the_form_of_a_log_is_that_of_its_keyword_or_else_of_the_name_of_its_file() {
         ("c.pcap", ":form=hex", false),
         ("b.log", ":form=pcap", true),
     ] {
-        conversation(&format!("log:7777:file={}{form}", folder.path(name)));
+        conversation(format!("log:7777:file={}{form}", folder.path(name)));
         let log = fs::read(folder.path(name)).expect("a log");
         assert_eq!(log.starts_with(&[0x4d, 0x3c, 0xb2, 0xa1]), is_capture, "{name}{form}");
         assert_eq!(log.starts_with(b"tcp:"), !is_capture, "{name}{form}");
@@ -261,7 +249,7 @@ fn a_capture_has_at_most_256_mib_unless_it_has_another_limit() {
     const PACKET: u32 = 256 * 1024;
     let folder = Folder::new();
     let path = folder.path("traffic.pcap");
-    conversation(&format!("log:7777:file={path}"));
+    conversation(format!("log:7777:file={path}"));
     // Long packets without content fill almost all of it; the file has holes.
     let mut file = OpenOptions::new().write(true).open(&path).expect("a capture");
     let mut end = HEADER as u64;
@@ -273,10 +261,10 @@ fn a_capture_has_at_most_256_mib_unless_it_has_another_limit() {
         end += 16 + u64::from(length);
     }
     file.set_len(end).expect("holes take no room");
-    conversation(&format!("log:7777:file={path}"));
+    conversation(format!("log:7777:file={path}"));
     let length = fs::metadata(&path).expect("a capture").len();
     assert!(length > end && length <= LIMIT, "{length} bytes");
-    conversation(&format!("log:7777:file={path}:limit={}", LIMIT + 1000));
+    conversation(format!("log:7777:file={path}:limit={}", LIMIT + 1000));
     assert!(fs::metadata(&path).expect("a capture").len() > LIMIT);
 }
 
@@ -286,7 +274,7 @@ fn a_packet_that_is_too_long_to_be_one_is_removed_from_a_capture() {
     let folder = Folder::new();
     for (length, is_kept) in [(LONGEST, true), (LONGEST + 1, false), (u32::MAX, false)] {
         let path = folder.path(&format!("{length}.pcap"));
-        conversation(&format!("log:7777:file={path}"));
+        conversation(format!("log:7777:file={path}"));
         let once = fs::read(&path).expect("a capture");
         let header = [0, 0, length, length].map(u32::to_le_bytes).concat();
         let mut file = OpenOptions::new().append(true).open(&path).expect("a capture");
@@ -333,7 +321,7 @@ fn c145d_a_capture_ends_with_the_first_packet_that_does_not_fit() {
     let folder = Folder::new();
     let capture = |limit: usize| {
         let file = folder.path(&format!("{limit}.pcap"));
-        conversation(&format!("log:7777:file={file}:limit={limit}"));
+        conversation(format!("log:7777:file={file}:limit={limit}"));
         fs::read(&file).expect("a capture")
     };
     let whole = packets(&capture(100_000));
@@ -385,14 +373,14 @@ fn c145d_a_file_has_records_of_one_form() {
 fn c145d_a_capture_is_written_by_one_program_at_a_time() {
     let folder = Folder::new();
     let file = folder.path("traffic.pcap");
-    conversation(&format!("log:7777:file={file}"));
+    conversation(format!("log:7777:file={file}"));
     // Locked as by another program.
     let held = OpenOptions::new().append(true).open(&file).expect("a capture");
     held.lock().expect("nobody has it");
     let error = refused(&format!("log:7777:file={file}"));
     assert!(error.contains("another program writes to it"), "{error}");
     drop(held);
-    conversation(&format!("log:7777:file={file}"));
+    conversation(format!("log:7777:file={file}"));
     // Ours excludes another program, whatever was there before.
     let missing = folder.path("new.pcap");
     for file in [file, missing, folder.write("empty.pcap", "")] {
@@ -437,7 +425,7 @@ fn c145d_a_record_that_a_full_disk_cuts_is_removed() {
         let file = format!("{folder}{name}");
         let log = format!("log:7777:file={file}{form}");
         let ((), lines) = logged(|| {
-            (0..10).for_each(|_| conversation(&log));
+            (0..10).for_each(|_| conversation(&*log));
             couplet::backlog::settle_all();
         });
         assert!(lines.iter().any(|line| line.contains("the traffic log ends here")), "{lines:?}");

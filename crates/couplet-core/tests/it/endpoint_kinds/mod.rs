@@ -18,12 +18,10 @@ use couplet::endpoints::{ClientEndpoint, IntoEndpoint, ServerEndpoint};
 use couplet::testing::MemoryReactor;
 use couplet::{Protocol, Reason, Transport};
 
-/// Echoes the received bytes, and keeps its transport.
 #[derive(Clone, Default)]
 struct Echo(Rc<RefCell<Vec<Transport>>>);
 
 impl Echo {
-    /// The transport of the latest connection.
     fn transport(&self) -> Transport {
         self.0.borrow().last().cloned().expect("a connection was made")
     }
@@ -65,7 +63,6 @@ impl Protocol for Asking {
     }
 }
 
-/// Connects, and returns the answer.
 fn ask(
     l: &mut couplet::Loop,
     endpoint: impl IntoEndpoint<dyn ClientEndpoint>,
@@ -84,12 +81,7 @@ fn echoing(endpoint: impl IntoEndpoint<dyn ServerEndpoint>) -> MemoryReactor {
 }
 
 /// One conversation through a port of this endpoint.
-fn conversation(text: &str) {
-    conversation_at(text);
-}
-
-/// Like [`conversation`], for any endpoint.
-fn conversation_at(endpoint: impl IntoEndpoint<dyn ServerEndpoint>) {
+fn conversation(endpoint: impl IntoEndpoint<dyn ServerEndpoint>) {
     let mut memory = echoing(endpoint);
     let wire = memory.connect(7777);
     wire.push(b"hello\r\n");

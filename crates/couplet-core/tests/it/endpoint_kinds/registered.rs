@@ -65,7 +65,6 @@ impl<E: fmt::Display> fmt::Display for Singly<E> {
     }
 }
 
-/// Registers the kinds once for all tests.
 fn register() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {

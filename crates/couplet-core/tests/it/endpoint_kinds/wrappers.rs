@@ -6,21 +6,21 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::endpoints::{
-    IntoEndpoint, Logged, ProxyClient, ServerEndpoint, TcpClient, TcpServer, Throttled,
-    client_from_string, server_from_string,
+    IntoEndpoint, Logged, ServerEndpoint, TcpServer, Throttled, client_from_string,
+    server_from_string,
 };
-use couplet::layers::{LogForm, ProxyHeader, ProxyReader, ProxyVersion};
+use couplet::layers::{LogForm, ProxyHeader, ProxyReader};
 use couplet::testing::MemoryReactor;
-use couplet::{Address, Loop, Protocol, Reason, Transport};
+use couplet::{Address, Loop, Protocol, Transport};
 
 use super::{Echo, ask, conversation, echoing};
 use crate::needed::Folder;
+use crate::suite::recorder::{A, On, Script};
 
 fn seconds(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds)
 }
 
-/// Parses a TCP address.
 fn tcp(text: &str) -> Address {
     Address::Tcp(text.parse().expect("an address"))
 }
@@ -37,6 +37,7 @@ fn haproxy_reads_the_addresses_of_the_client() {
     assert_eq!(wire.take(), b"hello");
     assert_eq!(*echo.transport().peer(), tcp("192.0.2.1:56324"));
     assert_eq!(*echo.transport().host(), tcp("198.51.100.2:443"));
+    assert!(echo.transport().layer_info::<ProxyHeader>().is_some());
     let other = memory.connect(7777);
     other.push(b"GET / HTTP/1.1\r\n");
     memory.settle();
@@ -57,81 +58,53 @@ fn of_two_headers_the_inner_one_names_the_client() {
     assert_eq!(*echo.transport().host(), tcp("198.51.100.2:20"));
 }
 
-/// Does something when its connection is made, and notes its calls.
-struct Early {
-    does: fn(&Transport, &Calls),
-    calls: Calls,
-}
-
-type Calls = Rc<RefCell<Vec<String>>>;
-
-impl Protocol for Early {
-    fn connection_made(&mut self, transport: &Transport) {
-        self.calls.borrow_mut().push("made".to_owned());
-        (self.does)(transport, &self.calls);
-    }
-
-    fn data_received(&mut self, _: &Transport, data: &[u8]) {
-        self.calls.borrow_mut().push(String::from_utf8_lossy(data).into_owned());
-    }
-
-    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
-        self.calls.borrow_mut().push(reason.to_string());
-    }
-}
-
-/// Bytes that come with the header wait for their protocol, whatever it does first.
 #[test]
-fn bytes_that_come_with_a_header_wait_for_their_protocol() {
-    let pauses = |transport: &Transport, _: &Calls| transport.pause_producing();
-    let resumes_at_once = |transport: &Transport, _: &Calls| {
+fn bytes_that_come_with_a_header_wait_for_their_protocol_whatever_it_does_first() {
+    type Does = fn(&Transport, &A);
+    let resumes_at_once = |transport: &Transport, _: &A| {
         transport.pause_producing();
         let its = transport.clone();
         transport.reactor().call_soon(move || its.resume_producing());
     };
-    let upgrades = |transport: &Transport, calls: &Calls| {
-        transport.upgrade(Early { does: |_, _| {}, calls: calls.clone() });
-    };
-    let closes = |transport: &Transport, _: &Calls| transport.lose_connection();
-    let encrypts = |transport: &Transport, _: &Calls| {
+    let encrypts = |transport: &Transport, _: &A| {
         transport.start_layer(ProxyReader::new(transport.reactor().now())).expect("it is open");
     };
-    let nothing = |_: &Transport, _: &Calls| {};
-    let injected = "plaintext after STARTTLS: the peer sent unencrypted bytes after the request to \
-                    encrypt";
-    for (does, wanted) in [
-        (nothing as fn(&Transport, &Calls), &["made", "one", "two"][..]),
-        (pauses, &["made"]),
-        (resumes_at_once, &["made", "one", "two"]),
-        (upgrades, &["made", "made", "one", "two"]),
-        (closes, &["made", "connection closed by us"]),
-        (encrypts, &["made", injected]),
-    ] {
-        let (mut memory, calls) = (MemoryReactor::new(), Calls::default());
-        let its = calls.clone();
-        let factory = move || Early { does, calls: its.clone() };
-        memory.reactor().listen("haproxy:tcp:7777", factory).unwrap();
+    // What it does, when the peer's stream ends, and the calls.
+    let cases: [(Does, &str, &str); 7] = [
+        (|_, _| {}, "never", "made, data(3), data(5)"),
+        (|transport, _| transport.pause_producing(), "never", "made"),
+        (resumes_at_once, "never", "made, resumed, data(3), data(5)"),
+        (
+            |transport, a| transport.upgrade(a.plays(Script::new())),
+            "never",
+            "made, made, data(3), data(5)",
+        ),
+        (|transport, _| transport.lose_connection(), "late", "made, lost(Done(Us))"),
+        (encrypts, "late", "made, lost(Failed(plaintext after STARTTLS"),
+        (|_, _| {}, "with the header", "made, data(3), read_closed, lost(Done(Peer))"),
+    ];
+    for (does, ends, wanted) in cases {
+        let (mut memory, a) = (MemoryReactor::new(), A::default());
+        let own = a.clone();
+        let script = Script::new().once(On::Made, move |transport| does(transport, &own));
+        memory.reactor().listen("haproxy:tcp:7777", a.once(script)).unwrap();
         let wire = memory.connect(7777);
         wire.push(b"PROXY UNKNOWN\r\none");
-        memory.settle();
-        wire.push(b"two");
-        memory.settle();
-        if wanted.len() == 2 {
+        if ends == "with the header" {
+            wire.fin();
+            memory.settle();
+        } else {
+            memory.settle();
+            wire.push(b"three");
+            memory.settle();
+        }
+        if ends == "late" {
             wire.fin();
             memory.settle();
         }
-        assert_eq!(*calls.borrow(), wanted);
+        let log = a.log.entries().join(", ");
+        assert!(log == wanted || ends == "late" && log.starts_with(wanted), "{log}: {wanted}");
     }
-    // The end of the stream comes with them.
-    let (mut memory, calls) = (MemoryReactor::new(), Calls::default());
-    let its = calls.clone();
-    let factory = move || Early { does: |_, _| {}, calls: its.clone() };
-    memory.reactor().listen("haproxy:tcp:7777", factory).unwrap();
-    let wire = memory.connect(7777);
-    wire.push(b"PROXY UNKNOWN\r\none");
-    wire.fin();
-    memory.settle();
-    assert_eq!(*calls.borrow(), ["made", "one", "connection closed by the peer"]);
 }
 
 /// The same echo for each connection.
@@ -277,21 +250,6 @@ fn haproxy_writes_the_addresses_of_the_connection() {
         let ports = format!("{} {}", from.port(), to.port());
         assert!(header.ends_with(&ports) && rest == "hello", "{text}");
     }
-    // Our own server reads both versions.
-    for version in [ProxyVersion::V1, ProxyVersion::V2] {
-        let mut l = Loop::new().unwrap();
-        let echo = Echo::default();
-        let port = l.reactor().listen("haproxy:127.0.0.1:0", move_in(&echo)).unwrap();
-        let tcp = TcpClient::new("127.0.0.1", port.host().port().unwrap());
-        let connecting = l.reactor().connect(ProxyClient::new(tcp).version(version), Echo::default);
-        let transport = l.run_until(connecting).unwrap().transport();
-        l.turn(Some(Duration::ZERO)).unwrap();
-        while echo.count() == 0 {
-            l.turn(Some(Duration::from_secs(10))).unwrap();
-        }
-        assert_eq!(echo.transport().peer(), transport.host());
-        assert!(echo.transport().layer_info::<ProxyHeader>().is_some());
-    }
 }
 
 #[test]
@@ -300,6 +258,7 @@ fn haproxy_works_on_a_unix_socket() {
     for version in ["1", "2"] {
         let (folder, mut l) = (Folder::new(), Loop::new().unwrap());
         let path = folder.path("socket");
+        // No address of a UNIX socket is untrusted.
         let text = format!("haproxy:unix:{path}:trusted=10.0.0.1");
         let port = l.reactor().listen(&text, Echo::default).unwrap();
         assert_eq!(port.to_string(), format!("haproxy:unix:{path}"));
@@ -332,20 +291,32 @@ fn throttle_limits_each_connection_or_all_together() {
 }
 
 #[test]
-fn throttle_limits_what_is_read() {
-    let slow = Throttled::new(TcpServer::new(([127, 0, 0, 1], 7777).into())).read(1000);
-    let (mut memory, count) = counting(slow);
-    let wire = memory.connect(7777);
-    wire.push(&[1; 500]);
-    memory.settle();
-    assert_eq!(count.get(), 100);
-    memory.advance(seconds(0.1));
-    assert_eq!(count.get(), 200);
-    // Writing is not limited.
-    let wire = memory.connect(7777);
-    wire.push(&[1]);
-    memory.settle();
-    assert_eq!(wire.take().len(), 1000);
+fn throttle_limits_each_direction_of_a_server_and_of_a_client_at_its_own_rate() {
+    for text in [
+        "throttle:7777:read=1000",
+        "throttle:7777:read=1000:write=4000",
+        "throttle:10.0.0.1:80:read=1000:write=4000",
+    ] {
+        let (mut memory, count) = (MemoryReactor::new(), Count::default());
+        let ours = count.clone();
+        let wire = if text.contains("7777") {
+            memory.reactor().listen(text, move || ours.clone()).unwrap();
+            memory.connect(7777)
+        } else {
+            memory.reactor().connect_protocol(text, ours).detach();
+            memory.connecting()[0].complete()
+        };
+        memory.settle();
+        wire.push(&[1; 500]);
+        memory.settle();
+        for read in [100, 200] {
+            let written = wire.take().len();
+            assert_eq!(count.0.get(), read, "{text}");
+            let is_limited = text.contains("write=");
+            assert!(if is_limited { written == 400 } else { written >= 1000 }, "{text}: {written}");
+            memory.advance(seconds(0.1));
+        }
+    }
 }
 
 #[test]
@@ -363,31 +334,6 @@ fn a_throttle_without_limits_adds_nothing_to_a_port() {
         port.stop_listening().expect("it listens").detach();
         memory.settle();
     }
-}
-
-#[test]
-fn throttle_limits_each_direction_at_its_own_rate() {
-    let (mut memory, count) = counting("throttle:7777:read=1000:write=4000");
-    let wire = memory.connect(7777);
-    wire.push(&[1; 500]);
-    memory.settle();
-    assert_eq!((count.get(), wire.take().len()), (100, 400));
-    memory.advance(seconds(0.1));
-    assert_eq!((count.get(), wire.take().len()), (200, 400));
-}
-
-#[test]
-fn throttle_limits_what_a_client_reads_and_writes() {
-    let (mut memory, count) = (MemoryReactor::new(), Count::default());
-    let text = "throttle:10.0.0.1:80:read=1000:write=4000";
-    memory.reactor().connect_protocol(text, count.clone()).detach();
-    let wire = memory.connecting()[0].complete();
-    memory.settle();
-    wire.push(&[1; 500]);
-    memory.settle();
-    assert_eq!((count.0.get(), wire.take().len()), (100, 400));
-    memory.advance(seconds(0.1));
-    assert_eq!((count.0.get(), wire.take().len()), (200, 400));
 }
 
 #[test]
@@ -468,12 +414,12 @@ fn log_writes_lines_to_the_end_of_a_file() {
         (":limit=3", "> hel"),
     ] {
         let file = folder.path("log");
-        conversation(&format!("log:7777:file={file}{form}"));
+        conversation(format!("log:7777:file={file}{form}"));
         let text = std::fs::read_to_string(&file).unwrap();
         let line = text.lines().next().expect("a line");
         let (peer, line) = line.split_once(' ').expect("the peer comes first");
         assert!(peer.starts_with("tcp:") && line.starts_with(first), "{text}");
-        conversation(&format!("log:7777:file={file}{form}"));
+        conversation(format!("log:7777:file={file}{form}"));
         let twice = std::fs::read_to_string(&file).unwrap();
         assert!(twice.starts_with(&text) && twice.lines().count() == 2 * text.lines().count());
         std::fs::remove_file(&file).unwrap();
@@ -484,11 +430,11 @@ fn log_writes_lines_to_the_end_of_a_file() {
 fn log_writes_a_capture_and_continues_it() {
     let folder = Folder::new();
     let file = folder.path("traffic.pcap");
-    conversation(&format!("log:7777:file={file}"));
+    conversation(format!("log:7777:file={file}"));
     let once = std::fs::read(&file).unwrap();
     assert_eq!(&once[..8], [0x4d, 0x3c, 0xb2, 0xa1, 2, 0, 4, 0]);
     assert!(once.windows(7).any(|bytes| bytes == b"hello\r\n"));
-    conversation(&format!("log:7777:file={file}:form=pcap"));
+    conversation(format!("log:7777:file={file}:form=pcap"));
     let twice = std::fs::read(&file).unwrap();
     assert!(twice.starts_with(&once));
     assert_eq!(twice.len() - once.len(), once.len() - 24, "no second header");
@@ -529,7 +475,7 @@ fn c145_wrappers_nest_and_the_last_is_next_to_the_socket() {
     let tcp = TcpServer::new(([127, 0, 0, 1], 7777).into());
     let logs = Logged::new(Logged::new(tcp).file(&inner, LogForm::Text));
     let logs = logs.file(&outer, LogForm::Text);
-    conversation(&logs.to_string());
+    conversation(logs.to_string());
     for file in [inner, outer] {
         assert!(std::fs::read_to_string(&file).unwrap().contains("hello"), "{file}");
     }
