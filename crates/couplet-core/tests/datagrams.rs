@@ -29,7 +29,11 @@ use couplet_os::datagrams::{Batch, Flag, Outgoing};
 
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-/// A received datagram and its metadata.
+const ANY_V6: SocketAddr = SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
+
+const BOTH: [SocketAddr; 2] =
+    [LOOPBACK, SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::LOCALHOST), 0)];
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Got {
     data: Vec<u8>,
@@ -40,9 +44,9 @@ struct Got {
     pid: Option<u32>,
 }
 
-/// Records received datagrams.
+/// Records received datagrams, and counts refusals.
 #[derive(Clone, Default)]
-struct Far(Rc<RefCell<Vec<Got>>>);
+struct Far(Rc<RefCell<Vec<Got>>>, Rc<Cell<usize>>);
 
 impl Far {
     fn count(&self) -> usize {
@@ -64,6 +68,10 @@ impl DatagramProtocol for Far {
             tos: datagram.tos,
             pid: datagram.credentials.map(|peer| peer.pid),
         });
+    }
+
+    fn connection_refused(&mut self, _: &DatagramTransport) {
+        self.1.set(self.1.get() + 1);
     }
 }
 
@@ -100,18 +108,20 @@ impl Rig {
         self.1.listen_unix_datagrams(name, options, far.clone()).expect("a free name")
     }
 
-    /// The result of a Deferred.
     fn result(&mut self, deferred: Deferred<()>) -> couplet::Result<()> {
         self.until("a result", || deferred.has_fired());
         self.0.run_until(deferred)
     }
 
-    /// A port for many datagrams.
-    fn roomy(&self, protocol: impl DatagramProtocol) -> SocketAddr {
-        let options =
-            DatagramOptions::default().prepare(|socket| socket.set_recv_buffer_size(4 << 20));
-        let port = self.1.listen_udp_with(LOOPBACK, options, protocol).expect("a free port");
-        port.host().socket_addr().expect("a UDP port")
+    fn roomy<P: DatagramProtocol>(&self, protocol: P) -> DatagramPort<P> {
+        self.with(
+            DatagramOptions::default().prepare(|it| it.set_recv_buffer_size(4 << 20)),
+            protocol,
+        )
+    }
+
+    fn with<P: DatagramProtocol>(&self, options: DatagramOptions, protocol: P) -> DatagramPort<P> {
+        self.1.listen_udp_with(LOOPBACK, options, protocol).expect("a free port")
     }
 
     /// A port that answers each datagram with the same.
@@ -137,32 +147,18 @@ fn number(port: &DatagramTransport) -> u16 {
 }
 
 #[test]
-fn the_tos_byte_is_sent_and_told_with_its_two_bits_of_ecn() {
-    for ip in [LOOPBACK, SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 0))] {
-        let (mut rig, a, b, far) = two_at(ip);
+fn the_tos_byte_is_sent_and_told_with_its_two_bits_of_ecn_also_to_a_port_for_both_families() {
+    for (ip, both) in BOTH.into_iter().flat_map(|ip| [(ip, false), (ip, true)]) {
+        let (mut rig, far) = (Rig::new(), Far::default());
+        let a = rig.at(ip, &Far::default());
+        let b = rig.at(if both { ANY_V6 } else { ip }, &far);
+        rig.turns(1);
         rig.result(a.set_option(DatagramOption::Tos(0xb8 | 2))).expect("there is such an option");
-        a.send_to("x", b.host()).expect("there is room");
+        a.send_to("x", SocketAddr::new(ip.ip(), number(&b))).expect("there is room");
         rig.until("it", || far.count() == 1);
-        assert_eq!(far.last().tos, Some(0xba));
+        assert_eq!(far.last().tos, Some(0xba), "{ip}, {both}");
         let datagram = Datagram::new(b"", b.host());
         assert_eq!(datagram.ecn(), None);
-    }
-}
-
-#[test]
-fn a_port_for_both_families_is_told_the_tos_byte_of_either() {
-    let (mut rig, far) = (Rig::new(), Far::default());
-    let both = rig.at(([0u16; 8], 0).into(), &far);
-    rig.turns(1);
-    let port = number(&both);
-    let ips = [LOOPBACK, SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 0))];
-    for (n, ip) in ips.into_iter().enumerate() {
-        let from = rig.at(ip, &Far::default());
-        rig.turns(1);
-        rig.result(from.set_option(DatagramOption::Tos(0x28))).expect("there is such an option");
-        from.send_to("x", SocketAddr::new(ip.ip(), port)).expect("there is room");
-        rig.until("it", || far.count() > n);
-        assert_eq!(far.last().tos, Some(0x28), "{ip}");
     }
 }
 
@@ -181,26 +177,10 @@ fn an_option_is_set_between_what_was_sent_before_and_after() {
 }
 
 #[test]
-fn an_option_of_a_port_for_both_families_is_set_for_each() {
-    let (mut rig, far) = (Rig::new(), Far::default());
-    let a = rig.at(([0u16; 8], 0).into(), &Far::default());
-    let ips = [LOOPBACK, SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 0))];
-    let ports = ips.map(|ip| rig.at(ip, &far));
-    rig.turns(1);
-    rig.result(a.set_option(DatagramOption::Tos(0x20))).expect("there is such an option");
-    for (n, b) in ports.iter().enumerate() {
-        a.send_to("x", b.host()).expect("there is room");
-        rig.until("it", || far.count() > n);
-        assert_eq!(far.last().tos, Some(0x20), "{}", b.host());
-    }
-}
-
-#[test]
 fn the_address_and_the_interface_that_it_came_to_are_told() {
     let (mut rig, far) = (Rig::new(), Far::default());
-    let b = rig.at(([0u16; 8], 0).into(), &far);
-    let ports = [LOOPBACK, SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 0))];
-    for (n, from) in ports.into_iter().enumerate() {
+    let b = rig.at(ANY_V6, &far);
+    for (n, from) in BOTH.into_iter().enumerate() {
         let a = rig.at(from, &Far::default());
         let to = if n == 0 { Ipv4Addr::new(127, 0, 0, 9).into() } else { from.ip() };
         a.send_to("x", SocketAddr::new(to, number(&b))).expect("there is room");
@@ -221,7 +201,7 @@ fn a_thousand_datagrams_of_one_length_leave_joined_and_arrive_one_by_one() {
     for portion in 0..10u32 {
         for n in 0..100u32 {
             let data = (portion * 100 + n).to_be_bytes().repeat(10);
-            a.send_to(data, b).expect("there is room");
+            a.send_to(data, b.host()).expect("there is room");
         }
         rig.until("a portion", || far.count() == 100 * (portion as usize + 1));
     }
@@ -229,19 +209,6 @@ fn a_thousand_datagrams_of_one_length_leave_joined_and_arrive_one_by_one() {
     let all: Vec<_> = (0..1000u32).map(|n| n.to_be_bytes().repeat(10)).collect();
     assert!(numbers == all, "all of them, in order");
     assert_eq!(rig.0.snapshot().datagrams[0].dropped, 0);
-}
-
-/// Records the first bytes, and pauses at each datagram that says so.
-#[derive(Clone, Default)]
-struct Pausing(Rc<RefCell<Vec<Vec<u8>>>>);
-
-impl DatagramProtocol for Pausing {
-    fn datagram_received(&mut self, port: &DatagramTransport, datagram: &Datagram<'_>) {
-        self.0.borrow_mut().push(datagram.data.to_vec());
-        if datagram.data.starts_with(b"pause") {
-            port.pause_producing();
-        }
-    }
 }
 
 #[test]
@@ -261,23 +228,11 @@ fn the_answers_of_a_batch_leave_together() {
     assert_eq!((messages, batch.lengths(0)), (1, (48, 6)), "in one piece");
 }
 
-/// Counts refusals.
-#[derive(Clone, Default)]
-struct Refused(Rc<Cell<usize>>);
-
-impl DatagramProtocol for Refused {
-    fn datagram_received(&mut self, _: &DatagramTransport, _: &Datagram<'_>) {}
-
-    fn connection_refused(&mut self, _: &DatagramTransport) {
-        self.0.set(self.0.get() + 1);
-    }
-}
-
 #[test]
 fn a_refusal_of_an_earlier_datagram_is_none_of_the_next() {
-    let (mut rig, refused) = (Rig::new(), Refused::default());
+    let (mut rig, near) = (Rig::new(), Far::default());
     let gone = UdpSocket::bind(LOOPBACK).and_then(|socket| socket.local_addr());
-    let port = rig.1.connect_udp(gone.expect("a free port"), refused.clone()).expect("an address");
+    let port = rig.1.connect_udp(gone.expect("a free port"), near.clone()).expect("an address");
     rig.turns(1);
     // In one turn, but in two system calls: the second one reports the refusal.
     port.send("refused").expect("there is room");
@@ -285,15 +240,19 @@ fn a_refusal_of_an_earlier_datagram_is_none_of_the_next() {
     port.send("behind it").expect("there is room");
     rig.turns(1);
     assert_eq!((rig.0.snapshot().datagrams[0].sent, port.dropped()), (2, 0));
-    rig.until("the refusals", || refused.0.get() == 2);
+    rig.until("the refusals", || near.1.get() == 2);
 }
 
 #[test]
 fn c156_what_arrives_joined_is_told_in_portions_and_waits_for_a_pause() {
-    let (mut rig, far) = (Rig::new(), Pausing::default());
-    let options =
-        DatagramOptions::default().prepare(|socket| socket.set_recv_buffer_size(4 * 1024 * 1024));
-    let b = rig.1.listen_udp_with(LOOPBACK, options, far.clone()).expect("a free port");
+    let (mut rig, far) = (Rig::new(), Rc::new(RefCell::new(Vec::new())));
+    let records = far.clone();
+    let b = rig.roomy(move |port: &DatagramTransport, datagram: &Datagram<'_>| {
+        records.borrow_mut().push(datagram.data.to_vec());
+        if datagram.data.starts_with(b"pause") {
+            port.pause_producing();
+        }
+    });
     rig.turns(1);
     // Three sends of many datagrams each, which the kernel splits or delivers joined.
     let socket = UdpSocket::bind(LOOPBACK).expect("a free port");
@@ -312,33 +271,35 @@ fn c156_what_arrives_joined_is_told_in_portions_and_waits_for_a_pause() {
     let (mut told, mut paused_at) = (0, 0);
     for _ in 0..100 {
         rig.0.turn(Some(Duration::from_millis(1))).expect("a turn");
-        let now = far.0.borrow().len();
+        let now = far.borrow().len();
         assert!(now - told <= 64, "{} in one turn", now - told);
         told = now;
         let pauses = sent[..told].last().is_some_and(|last| last == b"pause!!");
         if pauses && told > paused_at {
             paused_at = told;
             rig.turns(2);
-            assert_eq!(far.0.borrow().len(), told, "none during the pause");
+            assert_eq!(far.borrow().len(), told, "none during the pause");
             b.resume_producing();
         }
     }
     assert_eq!(paused_at, 2 * 61 + 31, "it paused three times");
-    assert!(*far.0.borrow() == sent, "all of them, in order, each by itself");
+    assert!(*far.borrow() == sent, "all of them, in order, each by itself");
 }
 
 #[test]
-fn a_broadcast_needs_leave() {
+fn a_broadcast_needs_leave_and_is_else_dropped_and_counted_while_the_rest_arrives() {
     let (mut rig, far) = (Rig::new(), Far::default());
     let b = rig.at(([127, 255, 255, 255], 0).into(), &far);
-    let a = rig.at(LOOPBACK, &Far::default());
+    let a = rig.at(LOOPBACK, &far);
     rig.turns(1);
     a.send_to("no", b.host()).expect("there is room");
-    rig.until("a drop", || a.dropped() == 1);
+    a.send_to("to itself", a.host()).expect("there is room");
+    rig.until("it", || far.count() == 1);
+    assert_eq!((a.dropped(), far.last().data), (1, b"to itself".to_vec()));
     rig.result(a.set_option(DatagramOption::Broadcast(true))).expect("there is such an option");
     a.send_to("yes", b.host()).expect("there is room");
-    rig.until("it", || far.count() == 1);
-    assert_eq!(far.last().data, b"yes");
+    rig.until("it", || far.count() == 2);
+    assert_eq!((a.dropped(), far.last().data), (1, b"yes".to_vec()));
 }
 
 #[test]
@@ -530,7 +491,7 @@ fn what_waits_for_a_udp_socket_that_is_full_leaves_when_it_has_room() {
     let b = rig.at(LOOPBACK, &far);
     let options =
         DatagramOptions::default().prepare(|socket| socket.set_send_buffer_size(16 * 1024));
-    let a = rig.1.listen_udp_with(LOOPBACK, options, Far::default()).expect("a free port");
+    let a = rig.with(options, Far::default());
     rig.turns(1);
     let slow = "dev lo root tbf rate 16mbit burst 5000 limit 1000000";
     let slow = ["qdisc", "add"].into_iter().chain(slow.split(' '));
@@ -553,7 +514,7 @@ fn c160c_a_port_gets_no_datagram_of_a_group_that_only_another_socket_has_joined(
     let member = UdpSocket::bind("0.0.0.0:0").expect("a free port");
     member.join_multicast_v4(&group, &Ipv4Addr::LOCALHOST).expect("loopback has groups");
     let own = Group::new([239, 255, 77, 3]).interface(Ipv4Addr::LOCALHOST);
-    for any in [SocketAddr::from(([0; 4], 0)), SocketAddr::from(([0u16; 8], 0))] {
+    for any in [SocketAddr::from(([0; 4], 0)), ANY_V6] {
         let (mut rig, far) = (Rig::new(), Far::default());
         let (a, b) = (rig.at(LOOPBACK, &Far::default()), rig.at(any, &far));
         rig.result(a.set_outgoing_interface(Ipv4Addr::LOCALHOST)).expect("it is one");
@@ -603,26 +564,17 @@ fn c160c_groups_of_ipv6_are_joined_by_interface_for_one_source_and_left() {
 }
 
 #[test]
-fn an_option_fails_with_the_systems_error_and_after_the_end() {
+fn an_option_fails_with_the_systems_error_or_with_the_stop_of_its_port() {
     let mut rig = Rig::new();
     let a = rig.at(LOOPBACK, &Far::default());
     let failure = rig.result(a.leave_group([239, 1, 1, 1])).expect_err("it is no member");
     assert!(failure.downcast_ref::<std::io::Error>().is_some(), "{failure}");
+    let waits = a.set_option(DatagramOption::Tos(0x20));
     drop(a.stop_listening());
-    rig.turns(2);
-    let failure = rig.result(a.join_group([239, 1, 1, 1])).expect_err("it is closed");
-    assert!(failure.downcast_ref::<couplet::PortStopped>().is_some(), "{failure}");
-}
-
-#[test]
-fn an_option_that_waits_when_its_port_stops_fails_with_that() {
-    let mut rig = Rig::new();
-    let a = rig.at(LOOPBACK, &Far::default());
-    rig.turns(1);
-    let setting = a.set_option(DatagramOption::Tos(0x20));
-    drop(a.stop_listening());
-    let failure = rig.result(setting).expect_err("it is closed");
-    assert!(failure.is::<couplet::PortStopped>(), "{failure}");
+    for stopped in [waits, a.join_group([239, 1, 1, 1])] {
+        let failure = rig.result(stopped).expect_err("it is closed");
+        assert!(failure.is::<couplet::PortStopped>(), "{failure}");
+    }
 }
 
 #[test]
@@ -649,25 +601,11 @@ fn a_port_has_a_descriptor_while_it_listens() {
 fn a_port_with_a_peer_refuses_what_is_too_long_for_it() {
     let mut rig = Rig::new();
     let to = rig.echo();
-    let options = DatagramOptions::default().peer(to);
-    let a = rig.1.listen_udp_with(LOOPBACK, options, Far::default()).expect("a free port");
+    let a = rig.with(DatagramOptions::default().peer(to), Far::default());
     rig.turns(1);
     let refused = a.send([0; 65_508]).expect_err("it is too long");
     assert_eq!(refused, SendError::TooLong { length: 65_508, most: 65_507 });
     a.send([0; 65_507]).expect("it fits");
-}
-
-#[test]
-fn what_the_system_refuses_is_dropped_and_counted_and_the_rest_arrives() {
-    let (mut rig, far) = (Rig::new(), Far::default());
-    let b = rig.at(LOOPBACK, &far);
-    let a = rig.at(([0, 0, 0, 0], 0).into(), &Far::default());
-    rig.turns(1);
-    // A broadcast, which is not permitted.
-    a.send_to("x", SocketAddr::from(([255, 255, 255, 255], 9))).expect("there is room");
-    a.send_to("y", b.host()).expect("there is room");
-    rig.until("it", || far.count() == 1);
-    assert_eq!((a.dropped(), far.last().data), (1, b"y".to_vec()));
 }
 
 #[test]
@@ -814,8 +752,8 @@ fn each_option_reaches_the_socket_for_each_of_its_families() {
         (MulticastInterface(lo.into()), interface, [0, lo]),
         (MulticastInterface(Interface::Any), interface, [0; 2]),
     ];
-    let any = SocketAddr::from(([0u16; 8], 0));
-    for (address, dual, families) in [(LOOPBACK, true, 0..1), (any, true, 0..2), (any, false, 1..2)]
+    for (address, dual, families) in
+        [(LOOPBACK, true, 0..1), (ANY_V6, true, 0..2), (ANY_V6, false, 1..2)]
     {
         let mut rig = Rig::new();
         let (a, socket) = duplicated(&mut rig, address, dual);
@@ -850,12 +788,11 @@ fn a_multicast_leaves_by_the_interface_with_the_address_or_the_number() {
 
 #[test]
 fn a_port_of_ipv6_for_both_families_may_have_a_peer_of_either() {
-    for peer in [LOOPBACK, SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 0))] {
+    for peer in BOTH {
         let (mut rig, near, far) = (Rig::new(), Far::default(), Far::default());
         let b = rig.at(peer, &far);
         let options = DatagramOptions::default().peer(b.host());
-        let any = SocketAddr::from(([0u16; 8], 0));
-        let a = rig.1.listen_udp_with(any, options, near.clone()).expect("a free port");
+        let a = rig.1.listen_udp_with(ANY_V6, options, near.clone()).expect("a free port");
         rig.turns(1);
         a.send("x").expect("there is room");
         rig.until("it", || far.count() == 1);
@@ -872,8 +809,7 @@ fn a_port_for_datagrams_of_no_bytes_takes_one() {
     let receive = move |_: &DatagramTransport, datagram: &Datagram<'_>| {
         seen.set(Some((datagram.data.len(), datagram.cut)));
     };
-    let options = DatagramOptions::default().size(0);
-    let b = rig.1.listen_udp_with(LOOPBACK, options, receive).expect("a free port");
+    let b = rig.with(DatagramOptions::default().size(0), receive);
     let a = rig.at(LOOPBACK, &Far::default());
     rig.turns(1);
     a.send_to("xy", b.host()).expect("there is room");
@@ -941,7 +877,6 @@ fn outside(folder: &Folder, name: &str) -> (UnixDatagram, Address) {
     (socket, UnixAddress::from(folder.path(name)).into())
 }
 
-/// Everything that has arrived.
 fn read_all(socket: &UnixDatagram) -> Vec<Vec<u8>> {
     let mut data = [0; 1000];
     std::iter::from_fn(|| socket.recv(&mut data).ok().map(|count| data[..count].to_vec())).collect()

@@ -1,5 +1,5 @@
-//! Load, measured in counts, bytes and order: many connections, concurrent and successive, a server
-//! at its limit, slow readers, and a firehose. A separate binary, because it installs a counting
+//! Load, measured in counts, bytes and order: many connections, concurrent and successive, slow
+//! readers, and a firehose. A separate binary, because it installs a counting
 //! allocator and starts itself again as the peers, so that each side has its own descriptor limit.
 
 #![cfg(target_os = "linux")]
@@ -7,21 +7,21 @@
 #[macro_use]
 extern crate couplet_testkit;
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io::{self, Read, Write};
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::rc::Rc;
 use std::sync::MutexGuard;
 use std::time::Duration;
 
-use couplet::protocols::{LimitConnections, Policy};
 use couplet::{
-    Connection, Datagram, DatagramProtocol, DatagramTransport, IntoFactory, ListenOptions, Loop,
-    Producer, ProducerKind, Protocol, Reactor, Reason, Transport,
+    Datagram, DatagramProtocol, DatagramTransport, IntoFactory, ListenOptions, Loop, Producer,
+    ProducerKind, Protocol, Reason, Transport,
 };
 use couplet_testkit::apart::{Running, descriptors};
 use couplet_testkit::{apart, counting};
 use couplet_testkit_loops::turn_while;
+use socket2::SockRef;
 
 #[global_allocator]
 static ALLOCATOR: counting::Counting = counting::Counting;
@@ -40,7 +40,6 @@ fn begin() -> (MutexGuard<'static, ()>, Option<SocketAddr>) {
     (alone, apart::told().map(|server| server.parse().expect("an address")))
 }
 
-/// A server's statistics.
 #[derive(Default)]
 struct Counts {
     open: Cell<usize>,
@@ -51,7 +50,6 @@ struct Counts {
     last: Cell<usize>,
 }
 
-/// Echoes and counts.
 struct Echo(Rc<Counts>);
 
 impl Protocol for Echo {
@@ -104,105 +102,39 @@ enum Then {
     Stay,
     Close,
     Reset,
-    /// Closes right after its request.
     CloseUnread,
 }
 
-/// Sends its number and expects it back.
-struct Asker {
-    crowd: Rc<Crowd>,
-    number: usize,
-    then: Then,
-    answer: Vec<u8>,
-}
-
-/// Clients of a server, a limited number of them at a time.
-struct Crowd {
-    reactor: Reactor,
-    server: SocketAddr,
-    total: usize,
-    then: fn(usize) -> Then,
-    begun: Cell<usize>,
-    /// Clients that have their answers, or closed without.
-    finished: Cell<usize>,
-    kept: RefCell<Vec<Connection<Asker>>>,
-}
-
-impl Crowd {
-    /// Runs `total` clients, `at_once` at a time, and then waits for the end of stdin.
-    fn run(server: SocketAddr, total: usize, at_once: usize, then: fn(usize) -> Then) -> ! {
-        let mut l = Loop::new().expect("a loop");
-        let crowd = Rc::new(Crowd {
-            reactor: l.reactor(),
-            server,
-            total,
-            then,
-            begun: Cell::default(),
-            finished: Cell::default(),
-            kept: RefCell::default(),
-        });
-        (0..at_once).for_each(|_| crowd.begin());
-        turn_until(&mut l, || crowd.finished.get() == total);
-        apart::ready();
-        std::process::exit(0); // the connections of the remaining clients end without an event
-    }
-
-    fn begin(self: &Rc<Crowd>) {
-        let number = self.begun.get();
-        if number == self.total {
-            return;
-        }
-        self.begun.set(number + 1);
-        let (crowd, then) = (self.clone(), (self.then)(number));
-        let factory = move || Asker { crowd: crowd.clone(), number, then, answer: Vec::new() };
-        let crowd = self.clone();
-        let connecting = self.reactor.connect_to_deferred(
-            (self.server.ip().to_string(), self.server.port()),
-            couplet::ConnectOptions::default(),
-            factory,
-        );
-        let kept = connecting.map(move |connection| crowd.kept.borrow_mut().push(connection));
-        kept.add_errback(|failure| panic!("a client could not connect: {failure}")).detach();
-    }
-
-    fn finished(self: &Rc<Crowd>) {
-        self.finished.set(self.finished.get() + 1);
-        self.begin();
-    }
-}
-
-impl Asker {
-    fn question(&self) -> Vec<u8> {
-        format!("{:032}", self.number).into_bytes()
-    }
-}
-
-impl Protocol for Asker {
-    fn connection_made(&mut self, transport: &Transport) {
-        transport.write(self.question());
-        if self.then == Then::CloseUnread {
-            transport.lose_connection();
+/// Clients that come in waves: each sends its number and expects it back. Then waits for the end of
+/// stdin.
+fn crowd(server: SocketAddr, total: usize, at_once: usize, then: fn(usize) -> Then) -> ! {
+    let mut kept = Vec::new();
+    for first in (0..total).step_by(at_once) {
+        let ask = |number| {
+            let mut client = Client::connect(server).expect("the server listens");
+            write!(client, "{number:032}").expect("it reads");
+            if then(number) == Then::CloseUnread {
+                client.shutdown(Shutdown::Write).expect("it is connected");
+            }
+            (number, client)
+        };
+        let wave: Vec<_> = (first..total.min(first + at_once)).map(ask).collect();
+        for (number, mut client) in wave {
+            let mut answer = String::new();
+            (&client).take(32).read_to_string(&mut answer).expect("it answers");
+            assert_eq!(answer, format!("{number:032}"), "another's answer");
+            match then(number) {
+                Then::Stay => kept.push(client),
+                Then::Close => {}
+                Then::Reset => {
+                    SockRef::from(&client).set_linger(Some(Duration::ZERO)).expect("open")
+                }
+                Then::CloseUnread => assert_eq!(client.read(&mut [0]).expect("a clean end"), 0),
+            }
         }
     }
-
-    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-        self.answer.extend_from_slice(data);
-        if self.answer.len() < 32 {
-            return;
-        }
-        assert_eq!(self.answer, self.question(), "another's answer");
-        match self.then {
-            Then::Stay => self.crowd.finished(),
-            Then::Close | Then::CloseUnread => transport.lose_connection(),
-            Then::Reset => transport.abort_connection(),
-        }
-    }
-
-    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
-        assert!(self.then != Then::Stay, "lost: {reason:?}");
-        assert!(self.then == Then::CloseUnread || self.answer.len() == 32, "no answer: {reason:?}");
-        self.crowd.finished();
-    }
+    apart::ready();
+    std::process::exit(0); // the connections of the remaining clients end without an event
 }
 
 #[test]
@@ -211,7 +143,7 @@ fn nineteen_thousand_connections_at_once_each_get_their_own_answer() {
     const TOTAL: usize = 19_000;
     let (_alone, server) = begin();
     if let Some(server) = server {
-        Crowd::run(server, TOTAL, 500, |_| Then::Stay);
+        crowd(server, TOTAL, 500, |_| Then::Stay);
     }
     let (mut l, server, counts) = serving(Echo);
     let before = descriptors();
@@ -243,7 +175,7 @@ fn a_storm_of_connections_that_come_and_go_leaves_nothing_behind() {
     let (_alone, server) = begin();
     if let Some(server) = server {
         let then = |number| [Then::Close, Then::Reset, Then::CloseUnread][number % 3];
-        Crowd::run(server, TOTAL, 200, then);
+        crowd(server, TOTAL, 200, then);
     }
     let (mut l, server, counts) = serving(Echo);
     let before = (descriptors(), counting::live());
@@ -257,40 +189,6 @@ fn a_storm_of_connections_that_come_and_go_leaves_nothing_behind() {
     assert_eq!((l.snapshot().connections.len(), descriptors()), (0, before.0));
     let grown = counting::live() - before.1;
     assert!(grown < MIB as isize, "{grown} bytes are left of {TOTAL} connections");
-}
-
-#[test]
-#[ignore = "measures; run it alone"]
-fn a_server_at_its_limit_serves_that_many_and_turns_the_rest_away() {
-    const LIMIT: usize = 100;
-    let _alone = begin();
-    let counts = Rc::new(Counts::default());
-    let (served, limit) = (counts.clone(), LimitConnections::new(LIMIT));
-    let options = ListenOptions::default().backlog(1024);
-    let factory = limit.clone().wrap(move || Echo(served.clone()));
-    let (mut l, server) = serving_with(options, factory);
-    for round in 1..=5 {
-        let clients = turn_while(&mut l, || {
-            (0..300).map(|_| Client::connect(server).expect("it listens")).collect::<Vec<_>>()
-        });
-        let decided = || counts.made.get() + limit.turned_away() as usize == round * 300;
-        turn_until(&mut l, decided);
-        assert_eq!((counts.made.get(), counts.open.get()), (round * LIMIT, LIMIT));
-        // Each client that is served gets its answer; each of the others gets the end of the
-        // stream.
-        let (answered, ended) = turn_while(&mut l, || {
-            let ask = |mut client: &Client| {
-                let _ = client.write_all(b"?");
-                client.read(&mut [0; 1]).unwrap_or(0)
-            };
-            let answered = clients.iter().map(ask).sum::<usize>();
-            (answered, clients.len() - answered)
-        });
-        assert_eq!((answered, ended), (LIMIT, 200));
-        drop(clients);
-        turn_until(&mut l, || counts.open.get() == 0);
-    }
-    assert_eq!(counts.most.get(), LIMIT);
 }
 
 /// Sends a pattern as fast as its reader takes it.
@@ -429,7 +327,7 @@ struct Hose(Client);
 
 impl Drop for Hose {
     fn drop(&mut self) {
-        let _ = self.0.shutdown(std::net::Shutdown::Both);
+        let _ = self.0.shutdown(Shutdown::Both);
     }
 }
 
@@ -461,7 +359,6 @@ fn a_firehose_does_not_starve_five_hundred_others() {
     });
 }
 
-/// Counts datagrams, each with its number.
 struct Flooded(Rc<Counts>);
 
 impl DatagramProtocol for Flooded {

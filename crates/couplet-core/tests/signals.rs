@@ -14,11 +14,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, MutexGuard, Once};
 use std::time::{Duration, Instant};
 
-use couplet::{
-    Deferred, Loop, LoopOptions, Protocol, Reactor, Reason, Signal as Stopped, Transport, run_until,
-};
+use couplet::{Deferred, Loop, LoopOptions, Reactor, Reason, Signal as Stopped, run_until};
 use couplet_testkit::apart;
-use couplet_testkit_loops::doubles::on_data;
+use couplet_testkit_loops::doubles::{Quiet, on_data};
+use couplet_testkit_loops::suite::recorder::{A, On, Script};
 use rustix::process::Signal;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 
@@ -26,6 +25,9 @@ use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 const LONG: Duration = Duration::from_secs(600);
 /// More than the kernel buffers for a peer that does not read.
 const MUCH: usize = 10_000_000;
+
+const LOOPBACK: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
 fn one_at_a_time() -> MutexGuard<'static, ()> {
     static HARMLESS: Once = Once::new();
@@ -125,8 +127,7 @@ fn c105_the_previous_handler_is_back_also_after_a_setup_that_failed_and_a_run_th
     couplet::run(|_| Err(couplet::Failure::msg("no"))).expect_err("the setup's error");
     assert!(before.is_called_by(Signal::INT));
     couplet::run(|reactor| {
-        let stopping = reactor.clone();
-        reactor.call_soon(move || stopping.stop());
+        reactor.stop();
         Ok(())
     })
     .expect("a clean end");
@@ -134,29 +135,19 @@ fn c105_the_previous_handler_is_back_also_after_a_setup_that_failed_and_a_run_th
 }
 
 #[test]
-fn c105_a_script_that_is_interrupted_says_which_signal_it_was() {
+fn c105_c134_a_script_that_is_interrupted_says_which_signal_it_was_also_by_its_exit_code() {
     let _turn = one_at_a_time();
-    for (signal, stopped) in [(Signal::INT, Stopped::Interrupt), (Signal::TERM, Stopped::Terminate)]
+    for (signal, stopped, code) in
+        [(Signal::INT, Stopped::Interrupt, 130), (Signal::TERM, Stopped::Terminate, 143)]
     {
-        let failure = run_until(|reactor| -> Deferred<()> {
+        let script = move |reactor: &Reactor| -> Deferred<()> {
             reactor.call_soon(move || raise(signal));
             reactor.sleep(LONG)
-        })
-        .expect_err("it was interrupted");
+        };
+        let failure = run_until(script).expect_err("it was interrupted");
         let said = failure.downcast_ref::<couplet::reactor::Stopped>().expect("a Stopped error");
         assert_eq!(said.signal, Some(stopped));
-    }
-}
-
-#[test]
-fn c134_a_program_of_one_deferred_that_a_signal_ends_says_so_by_its_exit_code() {
-    let _turn = one_at_a_time();
-    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
-        let ended = couplet::react(|reactor| {
-            reactor.call_soon(move || raise(signal));
-            reactor.sleep(LONG)
-        });
-        assert_eq!(ended, std::process::ExitCode::from(code));
+        assert_eq!(couplet::react(script), std::process::ExitCode::from(code));
     }
 }
 
@@ -165,53 +156,20 @@ fn c105_a_loop_that_was_not_asked_to_leaves_signals_alone() {
     let _turn = one_at_a_time();
     let before = Before::install(SIGINT);
     let mut l = Loop::new().expect("a loop");
-    let was_called = Rc::new(Cell::new(false));
-    let seen = was_called.clone();
     l.run(|reactor| {
-        let stopping = reactor.clone();
-        reactor.call_soon(move || {
-            seen.set(before.is_called_by(Signal::INT));
-            stopping.stop();
-        });
+        assert!(before.is_called_by(Signal::INT));
+        reactor.stop();
         Ok(())
     })
     .expect("a clean end");
-    assert!(was_called.get());
     assert_eq!(l.stopped_by(), None);
 }
 
-/// The connection's state when the signals arrive.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Idle,
     Unsent,
     Draining,
-}
-
-/// A connection of one kind; records why it was lost.
-struct Server {
-    kind: Kind,
-    ready: Rc<dyn Fn()>,
-    lost: Rc<RefCell<Option<Reason>>>,
-}
-
-impl Protocol for Server {
-    fn connection_made(&mut self, transport: &Transport) {
-        match self.kind {
-            Kind::Idle => {}
-            Kind::Unsent => transport.write(vec![7; MUCH]),
-            Kind::Draining => transport.lose_connection(),
-        }
-        // By the next turn the socket's buffers are full.
-        let ready = self.ready.clone();
-        transport.reactor().call_soon(move || ready());
-    }
-
-    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
-
-    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
-        self.lost.borrow_mut().replace(reason.clone());
-    }
 }
 
 /// Runs a loop with one such connection, whose peer neither reads nor closes, until `signals` end
@@ -223,28 +181,31 @@ fn interrupted(
 ) -> (Loop, Reason, Duration) {
     let mut l = Loop::with_options(LoopOptions::default().signals(true).shutdown_grace(grace))
         .expect("a loop");
-    let (lost, raised) = (Rc::<RefCell<_>>::default(), Rc::new(Cell::new(None)));
-    let mut peer = None;
-    l.run(|reactor| {
-        let (raising, began) = (reactor.clone(), raised.clone());
-        let ready: Rc<dyn Fn()> = Rc::new(move || {
+    let (a, raised) = (A::default(), Rc::new(Cell::new(None)));
+    let began = raised.clone();
+    let script = Script::new().once(On::Made, move |transport| {
+        match kind {
+            Kind::Idle => {}
+            Kind::Unsent => transport.write(vec![7; MUCH]),
+            Kind::Draining => transport.lose_connection(),
+        }
+        // By the next turn the socket's buffers are full.
+        let raising = transport.reactor().clone();
+        transport.reactor().call_soon(move || {
             began.set(Some(raising.now()));
             raise_each(&raising, signals);
         });
-        let lost = lost.clone();
-        let port = reactor.listen_tcp(SocketAddr::from(([127, 0, 0, 1], 0)), move || Server {
-            kind,
-            ready: ready.clone(),
-            lost: lost.clone(),
-        })?;
+    });
+    let mut peer = None;
+    l.run(|reactor| {
+        let port = reactor.listen_tcp(LOOPBACK, a.once(script))?;
         peer = port.host().socket_addr().map(|to| TcpStream::connect(to).expect("a connection"));
         Ok(())
     })
     .expect("a clean end");
     let began: Instant = raised.get().expect("it was ready");
     let took = l.reactor().now().saturating_duration_since(began);
-    let reason = lost.borrow_mut().take().expect("it was lost");
-    (l, reason, took)
+    (l, a.reason(), took)
 }
 
 /// Raises each signal once the previous one has arrived: two pending signals merge into one.
@@ -333,7 +294,7 @@ fn written_data_is_flushed_when_a_signal_ends_the_run() {
                 raise(Signal::INT);
             })
         };
-        let port = reactor.listen_tcp(SocketAddr::from(([127, 0, 0, 1], 0)), greeter)?;
+        let port = reactor.listen_tcp(LOOPBACK, greeter)?;
         let to = port.host().socket_addr().expect("a TCP address");
         reader = Some(std::thread::spawn(move || {
             let mut stream = TcpStream::connect(to).expect("a connection");
@@ -364,11 +325,7 @@ fn sigusr1_delivers_a_snapshot_and_the_run_continues() {
         }
     });
     l.run(|reactor| {
-        reactor.listen_tcp(SocketAddr::from(([127, 0, 0, 1], 0)), || Server {
-            kind: Kind::Idle,
-            ready: Rc::new(|| {}),
-            lost: Rc::default(),
-        })?;
+        reactor.listen_tcp(LOOPBACK, || Quiet)?;
         reactor.call_soon(|| raise(Signal::USR1));
         Ok(())
     })

@@ -14,12 +14,12 @@ use std::time::{Duration, Instant};
 
 use couplet::{Address, Loop, LoopOptions, Protocol, Reactor, Reason, Remote, Transport};
 use couplet_testkit::logged::warnings;
+use couplet_testkit_loops::doubles::{on_data, on_made};
 
 const LIMIT: Duration = Duration::from_millis(20);
 /// Longer than any test takes; a test that reaches it fails.
 const LONG: Duration = Duration::from_secs(300);
 
-/// Logged lines by thread.
 static LINES: Mutex<BTreeMap<String, Vec<String>>> = Mutex::new(BTreeMap::new());
 static LOGGED: Condvar = Condvar::new();
 
@@ -115,7 +115,6 @@ impl Protocol for Slow {
     }
 }
 
-/// Sends a word, and closes.
 struct Client;
 impl Protocol for Client {
     fn connection_made(&mut self, transport: &Transport) {
@@ -125,7 +124,6 @@ impl Protocol for Client {
     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
 }
 
-/// Starts a server and a client of it.
 fn serve<P: Protocol>(
     reactor: &Reactor,
     mut build: impl FnMut() -> P + 'static,
@@ -155,7 +153,6 @@ fn hangs(reactor: &Reactor) -> impl FnOnce() + 'static {
     }
 }
 
-/// A factory that blocks, then stops the loop.
 fn slow_factory(reactor: &Reactor) -> impl FnMut(&Address) -> Option<Client> + 'static {
     let mut hangs = Some(hangs(reactor));
     move |_| {
@@ -164,7 +161,6 @@ fn slow_factory(reactor: &Reactor) -> impl FnMut(&Address) -> Option<Client> + '
     }
 }
 
-/// Blocks in a tell to itself.
 struct Telling;
 
 impl Protocol for Telling {
@@ -184,26 +180,6 @@ struct SlowProducer(Transport);
 impl couplet::Producer for SlowProducer {
     fn resume_producing(&mut self) {
         hangs(self.0.reactor())();
-    }
-}
-
-struct Produces;
-
-impl Protocol for Produces {
-    fn connection_made(&mut self, transport: &Transport) {
-        let producer = SlowProducer(transport.clone());
-        transport.register_producer(producer, couplet::ProducerKind::Pull).expect("the first");
-    }
-
-    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
-}
-
-/// Becomes a protocol that blocks at its end.
-struct First;
-
-impl Protocol for First {
-    fn data_received(&mut self, transport: &Transport, _: &[u8]) {
-        transport.upgrade(Slow { hangs_in: "connection_lost" });
     }
 }
 
@@ -275,10 +251,14 @@ const HANGS: &[Hang] = &[
         Ok(())
     }),
     ("a producer", &["kind=\"resume_producing\"", "of=\"stall::SlowProducer\""], 0, |reactor| {
-        serve(reactor, || Produces)
+        let produces = |transport: &Transport| {
+            let producer = SlowProducer(transport.clone());
+            transport.register_producer(producer, couplet::ProducerKind::Pull).expect("the first");
+        };
+        serve(reactor, move || on_made(produces))
     }),
     ("an upgraded one", &["kind=\"connection_lost\"", "of=\"stall::Slow\""], 0, |reactor| {
-        serve(reactor, || First)
+        serve(reactor, || on_data(|it, _| it.upgrade(Slow { hangs_in: "connection_lost" })))
     }),
 ];
 
@@ -295,7 +275,6 @@ fn c97a_a_call_that_hangs_is_logged_with_its_kind_and_its_place_or_type() {
     }
 }
 
-/// Number of detectors, by their threads' name.
 #[cfg(target_os = "linux")]
 fn detectors() -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").expect("it is there");
