@@ -39,13 +39,6 @@ pub(crate) fn c41_a_shared_factory_starts_once_and_stops_once(kit: Kit) {
     one.start_listening().expect("a free port can be opened");
     rig.turns(2);
     assert_eq!((a.log.count("do_start"), a.log.count("do_stop")), (2, 1));
-    // A factory of one port.
-    let a = rig.end();
-    let port = rig.listen_with(a.makes_many());
-    rig.turn();
-    drop(port.stop_listening());
-    rig.turns(2);
-    assert_eq!(a.log.entries(), ["do_start", "do_stop"]);
 }
 
 scripted! {

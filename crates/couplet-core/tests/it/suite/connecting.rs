@@ -13,9 +13,8 @@ use crate::logged::logged;
 
 use super::endings::ENDINGS;
 use super::kit::{Kit, Rig};
-use super::peer::B;
 use super::plays::play;
-use super::recorder::{A, Log, Maker, Script};
+use super::recorder::{Log, Maker, Script};
 
 /// An unreachable address: the driver's `connect` fails, and no event follows.
 fn out_of_reach(rig: &Rig) -> Address {
@@ -25,14 +24,6 @@ fn out_of_reach(rig: &Rig) -> Address {
         network.set_unreachable(address.ip());
     }
     address.into()
-}
-
-fn client(rig: &mut Rig, script: Script) -> (A, B, Connector) {
-    let (a, peer) = (rig.end(), rig.peer_port());
-    let connector = rig.connect_with(peer.address(), a.maker(script));
-    let b = rig.accepted(&peer);
-    rig.until("connection_made", || a.is_made());
-    (a, b, connector)
 }
 
 scripted! {
@@ -122,7 +113,10 @@ pub(crate) fn c36_nothing_is_called_inside_connect(kit: Kit) {
 pub(crate) fn c37_a_client_ends_in_order(kit: Kit) {
     for ending in ENDINGS {
         let mut rig = kit.rig();
-        let (a, b, connector) = client(&mut rig, ending.script(Script::new()));
+        let (a, peer) = (rig.end(), rig.peer_port());
+        let connector = rig.connect_with(peer.address(), a.maker(ending.script(Script::new())));
+        let b = rig.accepted(&peer);
+        rig.until("connection_made", || a.is_made());
         ending.bring(&mut rig, &a, &b);
         rig.until("do_stop", || a.log.has("do_stop"));
         rig.turns(3);

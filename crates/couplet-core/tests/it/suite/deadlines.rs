@@ -153,12 +153,6 @@ fn idle_10_s() -> Script {
     Script::new().once(On::Made, idle(s(10)))
 }
 
-fn send_one(rig: &mut Rig, a: &A, b: &B) {
-    let before = a.received().len();
-    b.send(b"x");
-    rig.until("data", || a.received().len() > before);
-}
-
 pub(crate) fn c15a_after_lose_connection_only_the_close_deadline_counts(kit: Kit) {
     let (mut rig, a, _b) = kit.accept(idle_10_s());
     write_big(&rig, &a);
@@ -177,7 +171,7 @@ pub(crate) fn c15a_messages_do_not_move_the_timer(kit: Kit) {
     rig.tapped.waits.borrow_mut().clear();
     for n in 1..=100 {
         rig.pass(Duration::from_millis(90));
-        send_one(&mut rig, &a, &b);
+        rig.sends(&a, &b, b"x");
         assert_eq!(a.received().len(), n);
     }
     let now = rig.passed();

@@ -20,7 +20,7 @@ fn past() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1)
 }
 
-/// A file in a folder of its own.
+/// A file in a folder for it.
 struct Temporary(PathBuf, #[expect(dead_code, reason = "it is removed on drop")] Folder);
 
 impl Temporary {

@@ -1,6 +1,6 @@
 //! Rows 22e, 71b and 71c: limits on the connections of a loop and on their unsent output.
 
-use couplet::{Address, ListenOptions, LoadLimits, LoopOptions, ProducerKind};
+use couplet::{Address, ListenOptions, LoadLimits, ProducerKind};
 
 use super::kit::{Kit, Rig};
 use super::peer::B;
@@ -8,20 +8,16 @@ use super::recorder::{A, Log, Maker, Script};
 
 const MOST: usize = 1024 * 1024;
 
-fn two_connections() -> LoopOptions {
-    LoopOptions::default().load_limits(LoadLimits::default().connections(2))
-}
-
-fn little_output() -> LoopOptions {
-    LoopOptions::default().load_limits(LoadLimits::default().buffered(MOST))
-}
-
-fn little_output_by_peer() -> LoopOptions {
-    LoopOptions::default().load_limits(LoadLimits::default().buffered_by_peer(MOST))
+/// A loop with a limit on unsent output.
+fn limited(kit: Kit, limits: fn(LoadLimits, usize) -> LoadLimits) -> Rig {
+    let rig = kit.rig();
+    rig.reactor.set_load_limits(limits(LoadLimits::default(), MOST));
+    rig
 }
 
 pub(crate) fn c22e_a_full_loop_accepts_nothing_on_any_port(kit: Kit) {
-    let mut rig = kit.options(two_connections).rig();
+    let mut rig = kit.rig();
+    rig.reactor.set_load_limits(LoadLimits::default().connections(2));
     let ports = [rig.end(), rig.end()].map(|a| (rig.listen_with(a.makes_many()), a));
     rig.turn();
     let mut peers: Vec<B> = (0..6).map(|n| rig.peer(&ports[n % 2].0)).collect();
@@ -129,8 +125,8 @@ pub(super) fn lost(crowd: &[(A, B)]) -> Vec<bool> {
 }
 
 /// Three connections reach a limit; the second has the largest buffer.
-fn reach_a_limit(kit: Kit, limits: fn() -> LoopOptions) {
-    let (mut rig, k) = (kit.options(limits).rig(), 1024);
+fn reach_a_limit(kit: Kit, limits: fn(LoadLimits, usize) -> LoadLimits) {
+    let (mut rig, k) = (limited(kit, limits), 1024);
     let crowd = crowd(&mut rig, &[200 * k, 500 * k, 100 * k]);
     assert_eq!(lost(&crowd), [false; 3]);
     assert_eq!(rig.l.snapshot().shed, 0);
@@ -149,11 +145,11 @@ fn reach_a_limit(kit: Kit, limits: fn() -> LoopOptions) {
 }
 
 pub(crate) fn c71b_the_connection_with_most_output_is_ended(kit: Kit) {
-    reach_a_limit(kit, little_output);
+    reach_a_limit(kit, LoadLimits::buffered);
 }
 
 pub(crate) fn c71b_a_peer_with_an_address_has_a_limit_of_its_own(kit: Kit) {
-    reach_a_limit(kit, little_output_by_peer);
+    reach_a_limit(kit, LoadLimits::buffered_by_peer);
 }
 
 pub(crate) fn c71c_a_port_has_a_limit_of_its_own(kit: Kit) {
@@ -181,7 +177,7 @@ pub(crate) fn c71c_a_port_has_a_limit_of_its_own(kit: Kit) {
 }
 
 pub(crate) fn c71b_producers_of_large_buffers_wait_first(kit: Kit) {
-    let mut rig = kit.options(little_output).rig();
+    let mut rig = limited(kit, LoadLimits::buffered);
     let k = 1024;
     let crowd = crowd(&mut rig, &[300 * k, 100 * k, 350 * k]);
     for (a, _) in &crowd {
@@ -210,7 +206,7 @@ pub(crate) fn c71b_producers_of_large_buffers_wait_first(kit: Kit) {
 }
 
 pub(crate) fn c71b_output_that_the_driver_takes_at_once_is_not_limited(kit: Kit) {
-    let mut rig = kit.options(little_output).rig();
+    let mut rig = limited(kit, LoadLimits::buffered);
     let log = Log::default();
     let (a, b) = rig.accept(Script::new());
     for _ in 0..20 {

@@ -13,11 +13,6 @@ use super::recorder::{A, Call, Log, On, Script};
 const HIGH: usize = 64 * 1024;
 const LOW: usize = 16 * 1024;
 
-fn calls(a: &A) -> Vec<String> {
-    let entries = a.log.entries();
-    entries.into_iter().filter(|e| ["resume", "pause", "stop"].contains(&e.as_str())).collect()
-}
-
 /// Turns until B has taken all of `n` bytes, and a few times more.
 fn takes(rig: &mut Rig, b: &B, n: usize) {
     rig.until("all of it", || {
@@ -74,7 +69,10 @@ fn flow(kit: Kit, marks: Option<(usize, usize)>, step: usize, takes: usize) -> A
     }
     assert!(b.got() == big, "{} bytes", b.got_len());
     assert!(wrong.borrow().is_empty(), "{:?}", wrong.borrow());
-    for (at, call) in calls(&a).iter().enumerate() {
+    let entries = a.log.entries();
+    let calls =
+        entries.iter().filter(|entry| ["resume", "pause", "stop"].contains(&entry.as_str()));
+    for (at, call) in calls.enumerate() {
         assert_eq!(call, ["pause", "resume"][at % 2], "pause and resume alternate");
     }
     a
