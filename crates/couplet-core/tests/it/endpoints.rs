@@ -5,19 +5,18 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::Path;
 use std::time::Duration;
 
-use couplet::defer::ResolverDropped;
 use couplet::endpoints::{
     EndpointError, TcpClient, TcpServer, UnixClient, UnixServer, client_from_string, quote,
     server_from_string, server_from_string_with,
 };
 use couplet::testing::{Manner, Memory, MemoryReactor, failure_of, no_result_yet, success_of};
 use couplet::{
-    ConnectOptions, Connection, Deferred, ListenError, ListenOptions, Loop, LoopOptions, Protocol,
-    Reason, Resolver, Transport, UnixAddress,
+    ConnectOptions, Connection, ListenError, ListenOptions, Loop, LoopOptions, UnixAddress,
 };
 use proptest::prelude::*;
 
 use crate::needed::Folder;
+use crate::suite::recorder::{A, Recorder, Script};
 use couplet_testkit_loops::doubles::Quiet;
 
 fn client(text: &str) -> Result<(String, u16), EndpointError> {
@@ -89,31 +88,24 @@ fn a_switch_is_yes_true_or_1_or_else_no_false_or_0() {
 }
 
 #[test]
-fn c145_tcp_listens_on_both_families() {
+fn c145_tcp_listens_on_both_families_unless_an_interface_narrows_it() {
     let mut l = Loop::new().unwrap();
     let reactor = l.reactor();
-    let port = reactor.listen("tcp:0", || Quiet).unwrap();
-    let number = port.host().port().unwrap();
-    for host in ["127.0.0.1", "[::1]"] {
-        let connecting = reactor.connect(format!("tcp:{host}:{number}"), || Quiet);
-        let connection = l.run_until(connecting).unwrap_or_else(|e| panic!("{host}: {e}"));
-        // An IPv4 peer appears as IPv4 on both sides.
-        let peer = connection.transport().peer().ip().unwrap();
-        assert_eq!(peer.is_ipv4(), host == "127.0.0.1");
+    for (text, is_narrow) in [("tcp:0", false), ("tcp:0:interface=127.0.0.1", true)] {
+        let port = reactor.listen(text, || Quiet).unwrap();
+        let number = port.host().port().unwrap();
+        for (host, is_v4) in [("127.0.0.1", true), ("[::1]", false)] {
+            let connecting = reactor.connect(format!("tcp:{host}:{number}"), || Quiet);
+            let connected = l.run_until(connecting);
+            assert_eq!(connected.is_ok(), is_v4 || !is_narrow, "{text}, {host}");
+            // An IPv4 peer appears as IPv4 on both sides.
+            let peer = connected.map(|connection| connection.transport().peer().ip().unwrap());
+            assert!(
+                peer.is_ok_and(|peer| peer.is_ipv4() == is_v4) || is_narrow && !is_v4,
+                "{host}"
+            );
+        }
     }
-}
-
-#[test]
-fn c145_interface_narrows_a_port() {
-    let mut l = Loop::new().unwrap();
-    let reactor = l.reactor();
-    let port = reactor.listen("tcp:0:interface=127.0.0.1", || Quiet).unwrap();
-    let number = port.host().port().unwrap();
-    assert_eq!(port.host().to_string(), format!("tcp:127.0.0.1:{number}"));
-    let there = reactor.connect(format!("tcp:127.0.0.1:{number}"), || Quiet);
-    assert!(l.run_until(there).is_ok());
-    let elsewhere = reactor.connect(format!("tcp:[::1]:{number}"), || Quiet);
-    assert!(l.run_until(elsewhere).is_err());
 }
 
 #[test]
@@ -563,45 +555,18 @@ fn connecting_to_an_invalid_endpoint_returns_a_failed_deferred() {
     assert!(failure.is::<EndpointError>(), "{failure}");
 }
 
-/// A client that owns its resolver, which a factory closure could not move into it.
-struct Client(Option<Resolver<Reason>>);
-
-impl Protocol for Client {
-    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
-    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
-        if let Some(lost) = self.0.take() {
-            lost.callback(reason.clone());
-        }
-    }
-}
-
 #[test]
 fn one_protocol_object_connects_without_a_factory() {
     let mut l = Loop::new().unwrap();
-    let reactor = l.reactor();
-    let port = reactor.listen("tcp:0:interface=127.0.0.1", || Quiet).unwrap();
-    let endpoint = format!("tcp:127.0.0.1:{}", port.host().port().unwrap());
-    let (lost, resolver) = Deferred::new();
-    let connecting = reactor.connect_protocol(endpoint, Client(Some(resolver)));
-    let connection: Connection<Client> = l.run_until(connecting).unwrap();
-    let waits = connection.ask(|client, transport| {
-        transport.abort_connection();
-        client.0.is_some()
-    });
-    assert!(l.run_until(waits).unwrap(), "it is the object passed in");
-    assert!(matches!(l.run_until(lost).unwrap(), Reason::Aborted));
-}
-
-#[test]
-fn a_protocol_whose_connect_fails_is_dropped() {
-    let mut l = Loop::new().unwrap();
-    for endpoint in ["tcp:localhost", "tcp:127.0.0.1:1"] {
-        let (lost, resolver) = Deferred::<Reason>::new();
-        let connecting = l.reactor().connect_protocol(endpoint, Client(Some(resolver)));
-        assert!(l.run_until(connecting).is_err());
-        let failure = l.run_until(lost).unwrap_err();
-        assert!(failure.is::<ResolverDropped>(), "{failure}");
-    }
+    let port = l.reactor().listen("tcp:0:interface=127.0.0.1", || Quiet).unwrap();
+    let a = A::default();
+    let object = a.plays(Script::new());
+    let connecting = l.reactor().connect_protocol(port.host().to_string(), object);
+    let connection: Connection<Recorder> = l.run_until(connecting).unwrap();
+    let waits = connection.ask(|_, transport| transport.abort_connection());
+    l.run_until(waits).unwrap();
+    l.turn(Some(Duration::ZERO)).unwrap();
+    assert_eq!(a.log.entries(), ["made", "lost(Aborted)"], "it is the object passed in");
 }
 
 /// Asserts that the endpoints of this text print as strings that mean the same.

@@ -73,6 +73,15 @@ fn c145_fd_refuses_what_is_not_an_inherited_listening_stream_socket() {
     }
 }
 
+/// Runs a test again in an environment for passed sockets.
+fn again_in(environment: &str, test: &str, told: &str) {
+    let script = format!("unset LISTEN_FDS LISTEN_PID; export {environment}; exec \"$@\"");
+    let ended = apart::again_by(&["/bin/sh", "-c", &script, "sh"], test, told).output();
+    let ended = ended.expect("it starts");
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success(), "{environment}: {said}");
+}
+
 #[test]
 fn the_domain_of_a_passed_socket_must_match_for_a_loop_and_for_a_cluster() {
     let test = "endpoint_kinds::inherited::\
@@ -101,11 +110,8 @@ fn the_domain_of_a_passed_socket_must_match_for_a_loop_and_for_a_cluster() {
     {
         // The first passed socket has the number 3.
         let index = number - 3;
-        let script = format!("export LISTEN_FDS={} LISTEN_PID=$$; exec \"$@\"", index + 1);
-        let shell = ["/bin/sh", "-c", &script, "sh"];
-        let ended = apart::again_by(&shell, test, format!("{index} {domain}")).output();
-        let ended = ended.expect("it starts");
-        assert!(ended.status.success(), "{domain}: {}", String::from_utf8_lossy(&ended.stderr));
+        let environment = format!("LISTEN_FDS={} LISTEN_PID=$$", index + 1);
+        again_in(&environment, test, &format!("{index} {domain}"));
     }
 }
 
@@ -130,10 +136,6 @@ fn sockets_that_the_init_system_passed_to_another_process_are_not_used() {
         ("LISTEN_FDS=-1 LISTEN_PID=$$", "LISTEN_FDS is not a number"),
         ("LISTEN_FDS=4294967295 LISTEN_PID=$$", "LISTEN_FDS is too large"),
     ] {
-        let script = format!("unset LISTEN_FDS LISTEN_PID; export {environment}; exec \"$@\"");
-        let shell = ["/bin/sh", "-c", &script, "sh"];
-        let ended = apart::again_by(&shell, test, problem).output().expect("it starts");
-        let said = String::from_utf8_lossy(&ended.stderr);
-        assert!(ended.status.success(), "{environment}: {said}");
+        again_in(environment, test, problem);
     }
 }

@@ -11,7 +11,7 @@ use couplet::testing::MemoryReactor;
 use tracing::Level;
 
 use self::settled as fs;
-use super::{Echo, conversation, echoing};
+use super::{Echo, conversation, converse, echoing};
 use crate::logged::{logged, logged_at};
 use crate::needed::{Folder, has};
 
@@ -80,10 +80,7 @@ fn a_capture_of_either_side_shows_that_the_client_opened_the_connection() {
     let connect = format!("log:127.0.0.1:7777:file={client}");
     memory.reactor().connect_protocol(&*connect, Echo::default()).detach();
     let wire = memory.connecting()[0].complete();
-    wire.push(b"hello");
-    memory.settle();
-    wire.fin();
-    memory.settle();
+    converse(&mut memory, &wire);
     for file in [server, client] {
         let segments = segments(&fs::read(&file).expect("a capture"));
         let flags: Vec<u8> = segments.iter().map(|(.., flags)| *flags).collect();
@@ -172,10 +169,7 @@ fn of_two_logs_in_one_file_the_lower_limit_holds() {
         // Whichever of them the clients use.
         for at in [7777, 7778].repeat(5) {
             let wire = memory.connect(at);
-            wire.push(b"hello");
-            memory.settle();
-            wire.fin();
-            memory.settle();
+            converse(&mut memory, &wire);
         }
         let capture = fs::read(&file).expect("a capture");
         assert!(packets(&capture).len() > 5 && capture.len() <= 700, "{limits:?}");

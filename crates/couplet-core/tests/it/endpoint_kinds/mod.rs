@@ -15,8 +15,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use couplet::endpoints::{ClientEndpoint, IntoEndpoint, ServerEndpoint};
-use couplet::testing::MemoryReactor;
-use couplet::{Protocol, Reason, Transport};
+use couplet::testing::{MemoryReactor, Wire};
+use couplet::{Protocol, Transport};
 
 #[derive(Clone, Default)]
 struct Echo(Rc<RefCell<Vec<Transport>>>);
@@ -41,36 +41,20 @@ impl Protocol for Echo {
     }
 }
 
-/// Sends a greeting; the answer, or the reason for the loss, fires a Deferred.
-struct Asking(Option<couplet::Resolver<Vec<u8>>>);
-
-impl Protocol for Asking {
-    fn connection_made(&mut self, transport: &Transport) {
-        transport.write("hello");
-    }
-
-    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-        if let Some(answer) = self.0.take() {
-            answer.callback(data.to_vec());
-            transport.lose_connection();
-        }
-    }
-
-    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
-        if let Some(answer) = self.0.take() {
-            answer.errback(couplet::Failure::msg(reason.to_string()));
-        }
-    }
-}
-
+/// Connects, sends a greeting, and returns the answer.
 fn ask(
     l: &mut couplet::Loop,
     endpoint: impl IntoEndpoint<dyn ClientEndpoint>,
 ) -> couplet::Result<Vec<u8>> {
-    let (answer, resolver) = couplet::Deferred::new();
-    let connecting = l.reactor().connect_protocol(endpoint, Asking(Some(resolver)));
-    l.run_until(connecting)?;
-    l.run_until(answer)
+    let connecting = l.reactor().connect_stream(endpoint);
+    let mut stream = l.run_until(connecting)?;
+    let asked = l.reactor().spawn(async move {
+        let mut answer = vec![0; 5];
+        stream.write_all("hello").await?;
+        stream.read_exact(&mut answer).await?;
+        Ok(answer)
+    });
+    l.run_until(asked)
 }
 
 /// A network with an echo on this endpoint.
@@ -84,9 +68,14 @@ fn echoing(endpoint: impl IntoEndpoint<dyn ServerEndpoint>) -> MemoryReactor {
 fn conversation(endpoint: impl IntoEndpoint<dyn ServerEndpoint>) {
     let mut memory = echoing(endpoint);
     let wire = memory.connect(7777);
+    converse(&mut memory, &wire);
+    assert_eq!(wire.take(), b"hello\r\n");
+}
+
+/// The peer sends a line, and ends its stream.
+fn converse(memory: &mut MemoryReactor, wire: &Wire) {
     wire.push(b"hello\r\n");
     memory.settle();
     wire.fin();
     memory.settle();
-    assert_eq!(wire.take(), b"hello\r\n");
 }

@@ -1,6 +1,6 @@
 //! `haproxy:`, `throttle:` and `log:`: their behaviour and their order.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io::Read;
 use std::rc::Rc;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use couplet::{Address, Loop, Protocol, Transport};
 use super::{Echo, ask, conversation, echoing};
 use crate::needed::Folder;
 use crate::suite::recorder::{A, On, Script};
+use couplet_testkit_loops::doubles::on_data;
 
 fn seconds(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds)
@@ -26,36 +27,30 @@ fn tcp(text: &str) -> Address {
 }
 
 #[test]
-fn haproxy_reads_the_addresses_of_the_client() {
-    let mut memory = MemoryReactor::new();
-    let echo = Echo::default();
-    let port = memory.reactor().listen("haproxy:tcp:7777", move_in(&echo)).unwrap();
-    assert_eq!(port.to_string(), "haproxy:[::]:7777");
-    let wire = memory.connect(7777);
-    wire.push(b"PROXY TCP4 192.0.2.1 198.51.100.2 56324 443\r\nhello");
-    memory.settle();
-    assert_eq!(wire.take(), b"hello");
-    assert_eq!(*echo.transport().peer(), tcp("192.0.2.1:56324"));
-    assert_eq!(*echo.transport().host(), tcp("198.51.100.2:443"));
-    assert!(echo.transport().layer_info::<ProxyHeader>().is_some());
-    let other = memory.connect(7777);
-    other.push(b"GET / HTTP/1.1\r\n");
-    memory.settle();
-    assert_eq!((echo.count(), other.take()), (1, Vec::new()), "no header, no connection");
-}
-
-#[test]
-fn of_two_headers_the_inner_one_names_the_client() {
-    let mut memory = MemoryReactor::new();
-    let echo = Echo::default();
-    memory.reactor().listen(r"haproxy:endpoint=haproxy\:tcp\:7777", move_in(&echo)).unwrap();
-    let wire = memory.connect(7777);
-    wire.push(b"PROXY TCP4 192.0.2.1 198.51.100.1 1 10\r\n");
-    wire.push(b"PROXY TCP4 192.0.2.2 198.51.100.2 2 20\r\nhello");
-    memory.settle();
-    assert_eq!(wire.take(), b"hello");
-    assert_eq!(*echo.transport().peer(), tcp("192.0.2.2:2"));
-    assert_eq!(*echo.transport().host(), tcp("198.51.100.2:20"));
+fn haproxy_reads_the_addresses_of_the_client_from_the_last_of_its_headers() {
+    let (first, last) = (
+        "PROXY TCP4 192.0.2.1 198.51.100.1 1 10\r\n",
+        "PROXY TCP4 192.0.2.2 198.51.100.2 56324 443\r\n",
+    );
+    for (text, headers) in [
+        ("haproxy:tcp:7777", last.to_owned()),
+        (r"haproxy:endpoint=haproxy\:tcp\:7777", first.to_owned() + last),
+    ] {
+        let (mut memory, echo) = (MemoryReactor::new(), Echo::default());
+        let port = memory.reactor().listen(text, move_in(&echo)).unwrap();
+        assert_eq!(port.to_string().trim_start_matches("haproxy:"), "[::]:7777");
+        let wire = memory.connect(7777);
+        wire.push(format!("{headers}hello").as_bytes());
+        memory.settle();
+        assert_eq!(wire.take(), b"hello");
+        assert_eq!(*echo.transport().peer(), tcp("192.0.2.2:56324"));
+        assert_eq!(*echo.transport().host(), tcp("198.51.100.2:443"));
+        assert!(echo.transport().layer_info::<ProxyHeader>().is_some());
+        let other = memory.connect(7777);
+        other.push(b"GET / HTTP/1.1\r\n");
+        memory.settle();
+        assert_eq!((echo.count(), other.take()), (1, Vec::new()), "no header, no connection");
+    }
 }
 
 #[test]
@@ -69,7 +64,7 @@ fn bytes_that_come_with_a_header_wait_for_their_protocol_whatever_it_does_first(
     let encrypts = |transport: &Transport, _: &A| {
         transport.start_layer(ProxyReader::new(transport.reactor().now())).expect("it is open");
     };
-    // What it does, when the peer's stream ends, and the calls.
+    // The act, the time of the peer's end, and the calls.
     let cases: [(Does, &str, &str); 7] = [
         (|_, _| {}, "never", "made, data(3), data(5)"),
         (|transport, _| transport.pause_producing(), "never", "made"),
@@ -157,22 +152,6 @@ fn haproxy_waits_for_the_header_as_long_as_it_is_told() {
     assert_eq!(wire.take(), b"hello");
 }
 
-/// Connects on behalf of its peer.
-#[derive(Clone)]
-struct Forwards {
-    to: &'static str,
-    near: Rc<RefCell<Option<Transport>>>,
-}
-
-impl Protocol for Forwards {
-    fn connection_made(&mut self, transport: &Transport) {
-        *self.near.borrow_mut() = Some(transport.clone());
-        transport.reactor().connect_for(transport, self.to, Echo::default).map(drop).detach();
-    }
-
-    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
-}
-
 #[test]
 fn c145e_haproxy_writes_the_addresses_of_the_client_on_whose_behalf_it_connects() {
     for (listen, to) in [
@@ -182,17 +161,18 @@ fn c145e_haproxy_writes_the_addresses_of_the_client_on_whose_behalf_it_connects(
         // With the addresses from another proxy's header.
         ("haproxy:tcp:7777", "haproxy:10.0.0.1:80"),
     ] {
-        let mut memory = MemoryReactor::new();
-        let forwards = Forwards { to, near: Rc::default() };
-        let near = forwards.near.clone();
-        memory.reactor().listen(listen, move || forwards.clone()).unwrap();
+        let (mut memory, a) = (MemoryReactor::new(), A::default());
+        let forwards = Script::new().once(On::Made, move |near| {
+            near.reactor().connect_for(near, to, Echo::default).map(drop).detach();
+        });
+        memory.reactor().listen(listen, a.once(forwards)).unwrap();
         let client = memory.connect(7777);
         client.push(b"PROXY TCP4 192.0.2.1 198.51.100.2 5 6\r\n");
         memory.settle();
         let attempts = memory.connecting();
         let server = attempts[0].complete();
         memory.settle();
-        let near = near.borrow().clone().expect("a client");
+        let near = a.transport();
         let [peer, host] = [near.peer(), near.host()].map(|it| it.socket_addr().expect("TCP"));
         assert_eq!(peer.port() == 5 && host.port() == 6, listen.starts_with("haproxy"), "{listen}");
         let family = if peer.is_ipv4() { 4 } else { 6 };
@@ -297,13 +277,13 @@ fn throttle_limits_each_direction_of_a_server_and_of_a_client_at_its_own_rate() 
         "throttle:7777:read=1000:write=4000",
         "throttle:10.0.0.1:80:read=1000:write=4000",
     ] {
-        let (mut memory, count) = (MemoryReactor::new(), Count::default());
-        let ours = count.clone();
+        let (mut memory, count) = (MemoryReactor::new(), Rc::default());
+        let ours = Rc::clone(&count);
         let wire = if text.contains("7777") {
-            memory.reactor().listen(text, move || ours.clone()).unwrap();
+            memory.reactor().listen(text, move || answering(&ours)).unwrap();
             memory.connect(7777)
         } else {
-            memory.reactor().connect_protocol(text, ours).detach();
+            memory.reactor().connect_protocol(text, answering(&ours)).detach();
             memory.connecting()[0].complete()
         };
         memory.settle();
@@ -311,7 +291,7 @@ fn throttle_limits_each_direction_of_a_server_and_of_a_client_at_its_own_rate() 
         memory.settle();
         for read in [100, 200] {
             let written = wire.take().len();
-            assert_eq!(count.0.get(), read, "{text}");
+            assert_eq!(count.get(), read, "{text}");
             let is_limited = text.contains("write=");
             assert!(if is_limited { written == 400 } else { written >= 1000 }, "{text}: {written}");
             memory.advance(seconds(0.1));
@@ -338,40 +318,27 @@ fn a_throttle_without_limits_adds_nothing_to_a_port() {
 
 #[test]
 fn c169c_a_shared_throttle_does_not_wait_for_connections_that_are_gone() {
-    let (mut memory, count) = counting("throttle:7777:read=50k:shared=yes");
-    // Each waits for its turn to read 400 bytes.
-    let gone: Vec<_> = (0..1000).map(|_| memory.connect(7777)).collect();
-    for wire in &gone {
-        wire.push(&[1; 400]);
+    // Each waits for its turn to read 400 bytes, or to write 1000.
+    for (limited, sent) in [("read", 400), ("write", 1)] {
+        let (mut memory, count) = counting(format!("throttle:7777:{limited}=50k:shared=yes"));
+        let mut ask = |clients: usize| -> Vec<_> {
+            let wires = (0..clients).map(|_| memory.connect(7777)).collect::<Vec<_>>();
+            wires.iter().for_each(|wire| assert_eq!(wire.push(&vec![1; sent]), sent));
+            memory.settle();
+            wires
+        };
+        let (gone, waits) = (ask(1000), ask(1));
+        gone.iter().for_each(couplet::testing::Wire::reset);
+        memory.settle();
+        let before = count.get();
+        let new = memory.connect(7777);
+        new.push(&vec![1; sent]);
+        memory.advance(seconds(0.05));
+        match limited {
+            "read" => assert_eq!(count.get() - before, 800),
+            _ => assert_eq!(waits[0].take().len(), 1000),
+        }
     }
-    let waits = memory.connect(7777);
-    waits.push(&[1; 400]);
-    memory.settle();
-    gone.iter().for_each(couplet::testing::Wire::reset);
-    memory.settle();
-    let before = count.get();
-    let new = memory.connect(7777);
-    new.push(&[1; 400]);
-    memory.advance(seconds(0.05));
-    assert_eq!(count.get() - before, 800);
-}
-
-#[test]
-fn who_waits_to_write_does_not_wait_for_connections_that_are_gone() {
-    let (mut memory, _) = counting("throttle:7777:write=50k:shared=yes");
-    // Each waits for its turn to write 1000 bytes.
-    let gone: Vec<_> = (0..1000).map(|_| memory.connect(7777)).collect();
-    for wire in &gone {
-        wire.push(b"1");
-    }
-    memory.settle();
-    let waits = memory.connect(7777);
-    waits.push(b"1");
-    memory.settle();
-    gone.iter().for_each(couplet::testing::Wire::reset);
-    memory.settle();
-    memory.advance(seconds(0.05));
-    assert_eq!(waits.take().len(), 1000);
 }
 
 #[test]
@@ -387,22 +354,20 @@ fn each_direction_of_a_shared_throttle_has_its_own_limit() {
 }
 
 /// Counts the received bytes, and answers with a thousand bytes.
-#[derive(Clone, Default)]
-struct Count(Rc<Cell<usize>>);
-
-/// A network with a [`Count`] on this endpoint, and its count.
-fn counting(endpoint: impl IntoEndpoint<dyn ServerEndpoint>) -> (MemoryReactor, Rc<Cell<usize>>) {
-    let (memory, count) = (MemoryReactor::new(), Count::default());
-    let ours = count.clone();
-    memory.reactor().listen(endpoint, move || ours.clone()).unwrap();
-    (memory, count.0)
+fn answering(count: &Rc<Cell<usize>>) -> impl Protocol + use<> {
+    let count = count.clone();
+    on_data(move |transport, data| {
+        count.set(count.get() + data.len());
+        transport.write([0; 1000]);
+    })
 }
 
-impl Protocol for Count {
-    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-        self.0.set(self.0.get() + data.len());
-        transport.write([0; 1000]);
-    }
+/// A network with such protocols on this endpoint, and their count.
+fn counting(endpoint: impl IntoEndpoint<dyn ServerEndpoint>) -> (MemoryReactor, Rc<Cell<usize>>) {
+    let (memory, count) = (MemoryReactor::new(), Rc::default());
+    let ours = Rc::clone(&count);
+    memory.reactor().listen(endpoint, move || answering(&ours)).unwrap();
+    (memory, count)
 }
 
 #[test]

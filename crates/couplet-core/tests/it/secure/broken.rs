@@ -5,9 +5,10 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use couplet::layers::{Layer, Outbox, SingleBytes, Up};
-use couplet::{Address, Failure, Producer, ProducerKind, Reason};
+use couplet::{Address, Failure, ProducerKind, Reason};
 
 use super::{End, Hooked, Rig};
+use crate::suite::recorder::{A, Call};
 
 /// The calls of a layer after its panic.
 type Late = Rc<RefCell<Vec<String>>>;
@@ -27,19 +28,12 @@ fn panics(in_call: &'static str, late: &Late) -> impl Fn(&str) -> Option<Reason>
 
 #[test]
 fn after_a_panic_of_a_producer_that_a_broken_layer_stops_the_next_call_is_connection_lost() {
-    struct Stubborn;
-
-    impl Producer for Stubborn {
-        fn resume_producing(&mut self) {}
-
-        fn stop_producing(&mut self) {
-            panic!("in stop");
-        }
-    }
-
     for mut rig in Rig::both() {
         let server = End::default().on("made", |transport| {
-            transport.register_producer(Stubborn, ProducerKind::Push).expect("the first");
+            let stubborn = A::default().source(transport, |call, _| {
+                assert!(call != Call::Stop, "in stop");
+            });
+            transport.register_producer(stubborn, ProducerKind::Push).expect("the first");
             transport.lose_write_connection();
         });
         let broken = rig.wire_over(&server, |_, _| Hooked::new(panics("up", &Late::default())));
@@ -54,28 +48,19 @@ fn after_a_panic_of_a_producer_that_a_broken_layer_stops_the_next_call_is_connec
 
 #[test]
 fn a_layer_that_fails_stops_the_producer() {
-    struct Counts(Rc<Cell<u32>>);
-
-    impl Producer for Counts {
-        fn resume_producing(&mut self) {}
-
-        fn stop_producing(&mut self) {
-            self.0.set(self.0.get() + 1);
-        }
-    }
-
     for mut rig in Rig::both() {
-        let stops = Rc::new(Cell::new(0));
+        let stops = A::default();
         let counted = stops.clone();
         let server = End::default().on("made", move |transport| {
-            let producer = Counts(counted.clone());
+            let producer = counted.source(transport, |_, _| {});
             transport.register_producer(producer, ProducerKind::Push).expect("the first");
         });
         let fails = |call: &str| (call == "up").then(|| Reason::Failed(Failure::msg("spent")));
         let wire = rig.wire_over(&server, move |_, _| Hooked::new(fails));
         rig.push(&wire, b"question");
         rig.close(&wire);
-        assert_eq!((server.reason().to_string().contains("spent"), stops.get()), (true, 1));
+        let stops = stops.log.entries();
+        assert!(server.reason().to_string().contains("spent") && stops == ["stop"], "{stops:?}");
     }
 }
 

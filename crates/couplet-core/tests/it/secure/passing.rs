@@ -5,9 +5,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::layers::{PassThrough, PlaintextAfterUpgrade, SingleBytes};
-use couplet::{Producer, ProducerKind, Transport};
+use couplet::{ProducerKind, Transport};
 
 use super::{End, Hooked, Rig};
+use crate::suite::recorder::{A, Call};
 
 #[test]
 fn what_a_layer_asks_while_an_answer_passes_is_done() {
@@ -115,24 +116,16 @@ fn flushed_does_not_fire_for_what_was_written_in_the_calls_before_it() {
     }
 }
 
-struct Resumes(Transport);
-
-impl Producer for Resumes {
-    fn pause_producing(&mut self) {}
-
-    fn resume_producing(&mut self) {
-        self.0.resume_producing();
-    }
-
-    fn stop_producing(&mut self) {}
-}
-
 #[test]
 fn who_pauses_and_resumes_in_one_round_of_calls_gets_what_the_layers_hold() {
     for mut rig in Rig::both() {
         let server = End::default().on("data", |transport| {
             transport.pause_producing();
-            let producer = Resumes(transport.clone());
+            let producer = A::default().source(transport, |call, its| {
+                if call == Call::Resume {
+                    its.resume_producing();
+                }
+            });
             if transport.register_producer(producer, ProducerKind::Push).is_ok() {
                 // 4 bytes leave immediately, so the producer pauses; after 4 more it resumes.
                 transport.set_write_marks(12, 15);

@@ -6,10 +6,11 @@ use std::rc::Rc;
 use couplet::layers::tls::ServerTls;
 use couplet::layers::{PlaintextAfterUpgrade, StartLayerError};
 use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};
-use couplet::{Producer, ProducerKind, Reason, Transport};
+use couplet::{ProducerKind, Reason, Transport};
 
 use super::{End, NAME, Rig};
 use crate::suite::kit::LOOPBACK;
+use crate::suite::recorder::A;
 
 /// Ends that begin in clear: the server starts TLS on request, the client when the server agrees.
 /// Request and answer are one byte each, which no driver splits.
@@ -136,20 +137,14 @@ fn a_close_in_a_handshake_lets_what_was_written_through() {
 
 #[test]
 fn c73_start_tls_takes_a_registered_producer_along() {
-    struct Words(Transport, u32);
-    impl Producer for Words {
-        fn resume_producing(&mut self) {
-            self.1 += 1;
-            self.0.write(format!("{} ", self.1));
-            if self.1 == 5 {
-                self.0.unregister_producer();
-            }
-        }
-    }
     for mut rig in Rig::both() {
         let tls = rig.server.clone();
         let server = End::default().on("made", move |transport| {
-            let words = Words(transport.clone(), 0);
+            let mut next = 1..=5;
+            let words = A::default().source(transport, move |_, its| match next.next() {
+                Some(word) => its.write(format!("{word} ")),
+                None => its.unregister_producer(),
+            });
             transport.register_producer(words, ProducerKind::Pull).expect("the first");
             transport.start_tls(&tls).expect("it may still write");
         });

@@ -93,14 +93,6 @@ fn a_lock_file_is_for_its_owner_only_and_a_regular_file() {
     }
 }
 
-#[test]
-fn a_path_with_a_nul_in_its_middle_is_refused() {
-    let (rig, folder) = (Kit::mio().rig(), Folder::new());
-    let refused = try_listen(&rig, &folder.join("a\0b"), ListenOptions::default());
-    assert_eq!(refused.expect_err("no path").source.kind(), std::io::ErrorKind::InvalidInput);
-    assert!(folder.names().is_empty());
-}
-
 /// A user and a group that a file of ours may be given to: other ones, if possible.
 pub(crate) fn others() -> (u32, u32) {
     let ours = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
@@ -267,6 +259,8 @@ fn c161_a_name_that_no_socket_can_have_is_an_error_of_the_call() {
         let error = try_listen(&rig, Path::new(name), ListenOptions::default());
         let error = error.expect_err("it is no name");
         assert_eq!(error.address, UnixAddress::from(name).into());
+        let is_invalid = error.source.kind() == std::io::ErrorKind::InvalidInput;
+        assert!(is_invalid || !name.contains('\0'), "{error}");
     }
 }
 
