@@ -22,11 +22,12 @@ use couplet::endpoints::{FdServer, SharedPort, TcpServer};
 use couplet::reactor::{Members, NoSuchLoop};
 use couplet::{
     Address, Cluster, ConnectionId, Deferred, DriverChoice, Failure, ListenError, ListenOptions,
-    LoopOptions, Port, Protocol, Reactor, Reason, Transport,
+    LoopOptions, Port, Protocol, Reactor, Reason,
 };
 use couplet_testkit::apart::one_at_a_time;
 use couplet_testkit::needed::{Folder, inheritable};
 use couplet_testkit_loops::doubles::{Echo, on_data};
+use couplet_testkit_loops::suite::recorder::{A, On, Recorder, Script};
 use rustix::process::{Signal, getpid, kill_process};
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -263,22 +264,14 @@ fn c103c_a_loop_that_fails_ends_the_program_or_is_made_again() {
     }
 }
 
-/// Closes as soon as it is asked to drain; reports its reason.
-struct Polite(mpsc::Sender<Reason>);
-
-impl Protocol for Polite {
-    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-        transport.write(data);
-    }
-
-    fn draining(&mut self, transport: &Transport) {
+/// Answers, closes when a drain asks, and reports its reason.
+fn polite(sender: mpsc::Sender<Reason>) -> Script {
+    let script = Script::new().on(On::Data, |transport| transport.write("hello"));
+    let script = script.on(On::Draining, |transport| {
         transport.write("bye");
         transport.lose_connection();
-    }
-
-    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
-        let _ = self.0.send(reason.clone());
-    }
+    });
+    script.on_a(On::Lost, move |a, _| _ = sender.send(a.reason()))
 }
 
 #[test]
@@ -292,7 +285,7 @@ fn c103d_a_signal_drains_and_stops_every_loop() {
         let (sender, lost) = mpsc::channel();
         let setup = |reactor: &Reactor| {
             let sender = sender.clone();
-            port.listen(reactor, move || Polite(sender.clone()))?;
+            port.listen(reactor, A::default().makes(move || polite(sender.clone())))?;
             Ok(())
         };
         let (ended, ()) = beside(cluster, setup, || {
@@ -328,20 +321,10 @@ fn signals_that_come_together_are_all_handled() {
     let mut l = couplet::Loop::with_options(options).expect("a poll descriptor");
     let (shown, showing) = Deferred::<()>::new();
     let mut showing = Some(showing);
-    l.on_snapshot(move |_| {
-        if let Some(resolver) = showing.take() {
-            resolver.callback(());
-        }
-    });
-    let outcome = std::rc::Rc::new(std::cell::Cell::new(false));
-    let (slot, mut shown) = (outcome.clone(), Some(shown));
+    l.on_snapshot(move |_| showing.take().into_iter().for_each(|showing| showing.callback(())));
     l.run(|reactor| {
-        let limit = reactor.clone();
-        reactor.on(couplet::Shutdown::Before, move || {
-            let shown = shown.take().expect("called once");
-            let limited = shown.add_timeout(&limit, Duration::from_secs(5));
-            limited.map(move |()| slot.set(true)).add_errback(|_| Ok(()))
-        });
+        // The end waits for the snapshot.
+        reactor.on(couplet::Shutdown::Before, move || shown);
         // SIGINT first: it begins the end.
         for next in [Signal::INT, Signal::USR1] {
             signal(next);
@@ -350,20 +333,21 @@ fn signals_that_come_together_are_all_handled() {
         Ok(())
     })
     .expect("its wait works");
-    assert!(outcome.get(), "the snapshot is shown");
 }
 
 /// Waits until a thread of the process has taken the signals sent to it.
 fn until_handled() {
-    let is_pending = || {
-        let status = std::fs::read_to_string("/proc/self/status").expect("it runs");
-        let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
-        pending.is_some_and(|mask| !mask.trim().trim_start_matches('0').is_empty())
-    };
-    while is_pending() {
+    while signals_in("ShdPnd:") != 0 {
         thread::yield_now();
     }
     (0..100).for_each(|_| thread::yield_now());
+}
+
+/// A set of signals in the status of this process.
+fn signals_in(set: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("a process has one");
+    let mask = status.lines().find_map(|line| line.strip_prefix(set)).expect("a mask");
+    u64::from_str_radix(mask.trim(), 16).expect("a number")
 }
 
 fn notify_of_its_end(reactor: &Reactor, sender: &mpsc::Sender<()>) {
@@ -423,10 +407,7 @@ fn c103d_the_loop_of_the_signals_waits_for_one_that_stops_later() {
 }
 
 fn catches_sigterm() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").expect("a process has one");
-    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("a mask");
-    let caught = u64::from_str_radix(caught.trim(), 16).expect("a number");
-    caught & (1 << (Signal::TERM.as_raw() - 1)) != 0
+    signals_in("SigCgt:") & (1 << (Signal::TERM.as_raw() - 1)) != 0
 }
 
 #[test]
@@ -461,17 +442,6 @@ fn c103d_where_a_loop_hangs_the_signal_after_the_second_may_end_the_program() {
     ended.expect("a signal is no failure");
 }
 
-struct Known(Arc<Mutex<Vec<ConnectionId>>>);
-
-impl Protocol for Known {
-    fn connection_made(&mut self, transport: &Transport) {
-        self.0.lock().expect("no panic").push(transport.id());
-        transport.write("!");
-    }
-
-    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
-}
-
 #[test]
 fn c103e_a_tell_reaches_the_loop_of_its_connection_and_no_other() {
     let _turn = one_at_a_time();
@@ -481,7 +451,14 @@ fn c103e_a_tell_reaches_the_loop_of_its_connection_and_no_other() {
     let members = cluster.members();
     let setup = |reactor: &Reactor| {
         let ids = ids.clone();
-        port.listen(reactor, move || Known(ids.clone()))?;
+        let known = move || {
+            let ids = ids.clone();
+            Script::new().once(On::Made, move |transport| {
+                ids.lock().expect("no panic").push(transport.id());
+                transport.write("!");
+            })
+        };
+        port.listen(reactor, A::default().makes(known))?;
         Ok(())
     };
     let (ended, ()) = beside(cluster, setup, || {
@@ -491,7 +468,7 @@ fn c103e_a_tell_reaches_the_loop_of_its_connection_and_no_other() {
         }
         let known = ids.lock().expect("no panic").clone();
         for id in known {
-            let told = members.tell(id, move |_: &mut Known, transport| {
+            let told = members.tell(id, move |_: &mut Recorder, transport| {
                 assert_eq!(transport.id(), id);
                 transport.write(format!("{}\n", transport.peer().port().expect("a TCP peer")));
                 transport.lose_connection();
@@ -509,7 +486,7 @@ fn c103e_a_tell_reaches_the_loop_of_its_connection_and_no_other() {
     });
     ended.expect("the cluster was stopped");
     let gone = ids.lock().expect("no panic")[0];
-    let told = members.tell(gone, |_: &mut Known, _| {});
+    let told = members.tell(gone, |_: &mut Recorder, _| {});
     assert_eq!(told, Err(NoSuchLoop(gone)), "its loop is gone");
 }
 

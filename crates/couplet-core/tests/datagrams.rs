@@ -18,7 +18,7 @@ use std::time::Duration;
 use couplet::driver::{Commands, Driver, Event, Key, Mio, SockRef};
 use couplet::{
     Address, Datagram, DatagramOption, DatagramOptions, DatagramPort, DatagramProtocol,
-    DatagramTransport, Deferred, Group, Interface, Loop, Reactor, SendError, UnixAddress,
+    DatagramTransport, Deferred, Group, Interface, Loop, Reactor, UnixAddress,
 };
 use couplet_testkit::{apart, needed};
 use socket2::Socket;
@@ -90,7 +90,7 @@ impl Rig {
         }
     }
 
-    fn until(&mut self, what: &str, done: impl Fn() -> bool) {
+    fn until(&mut self, what: &str, mut done: impl FnMut() -> bool) {
         for _ in 0..10_000 {
             if done() {
                 return;
@@ -461,16 +461,13 @@ fn what_waits_for_a_unix_socket_that_is_full_leaves_when_it_has_room() {
     let (a, slow) = three_wait(&mut rig, &folder);
     let mut data = [0; 4];
     while slow.recv(&mut data).is_ok_and(|n| n == 4) {}
-    let got = RefCell::new(Vec::new());
+    let mut got = Vec::new();
     // The send is retried without an event.
     rig.until("they leave", || {
-        let mut data = [0];
-        while slow.recv(&mut data).is_ok() {
-            got.borrow_mut().push(data[0]);
-        }
-        got.borrow().len() == 3
+        got.extend(read_all(&slow));
+        got.len() == 3
     });
-    assert_eq!((got.take(), a.dropped()), (vec![0, 1, 2], 0));
+    assert_eq!((got, a.dropped()), (vec![vec![0], vec![1], vec![2]], 0));
 }
 
 #[test]
@@ -578,15 +575,6 @@ fn an_option_fails_with_the_systems_error_or_with_the_stop_of_its_port() {
 }
 
 #[test]
-fn an_ask_that_panics_does_not_fail_like_one_of_a_closed_port() {
-    let mut rig = Rig::new();
-    let a = rig.at(LOOPBACK, &Far::default());
-    let asked = a.ask(|_, _| panic!("on purpose"));
-    let failure = rig.result(asked).expect_err("it has no answer");
-    assert!(!failure.is::<couplet::PortStopped>(), "{failure}");
-}
-
-#[test]
 fn a_port_has_a_descriptor_while_it_listens() {
     let mut rig = Rig::new();
     let a = rig.at(LOOPBACK, &Far::default());
@@ -598,17 +586,6 @@ fn a_port_has_a_descriptor_while_it_listens() {
 }
 
 #[test]
-fn a_port_with_a_peer_refuses_what_is_too_long_for_it() {
-    let mut rig = Rig::new();
-    let to = rig.echo();
-    let a = rig.with(DatagramOptions::default().peer(to), Far::default());
-    rig.turns(1);
-    let refused = a.send([0; 65_508]).expect_err("it is too long");
-    assert_eq!(refused, SendError::TooLong { length: 65_508, most: 65_507 });
-    a.send([0; 65_507]).expect("it fits");
-}
-
-#[test]
 fn a_plain_socket_is_answered_and_heard() {
     let mut rig = Rig::new();
     let to = rig.echo();
@@ -617,14 +594,12 @@ fn a_plain_socket_is_answered_and_heard() {
     for length in [0, 1, 512, 9000, 65_507] {
         let sent = vec![length as u8; length];
         assert_eq!(socket.send_to(&sent, to).expect("there is room"), length);
-        let got = RefCell::new(None);
+        let (mut buffer, mut answer) = (vec![0; 65_536], None);
         rig.until("an answer", || {
-            let mut buffer = vec![0; 65_536];
-            let answer = socket.recv_from(&mut buffer).ok();
-            *got.borrow_mut() = answer.map(|(n, from)| (buffer[..n].to_vec(), from));
-            got.borrow().is_some()
+            answer = socket.recv_from(&mut buffer).ok();
+            answer.is_some()
         });
-        assert!(got.take() == Some((sent, to)), "{length}");
+        assert!(answer == Some((length, to)) && buffer[..length] == sent, "{length}");
     }
 }
 
@@ -643,12 +618,12 @@ fn a_unix_socket_without_a_name_gets_one_and_its_sender_is_known() {
 }
 
 #[test]
-fn a_unix_socket_with_a_path_removes_its_file_and_may_have_a_peer() {
+fn a_unix_socket_with_a_path_has_the_mode_asked_for_and_may_be_a_peer() {
     let folder = Folder::new();
     let path = folder.join("there");
     let (mut rig, far) = (Rig::new(), Far::default());
     let options = DatagramOptions::default().mode(0o600);
-    let b = rig.1.listen_unix_datagrams(&path, options, far.clone()).expect("a free path");
+    rig.1.listen_unix_datagrams(&path, options, far.clone()).expect("a free path");
     let mode = std::os::unix::fs::PermissionsExt::mode(
         &std::fs::metadata(&path).expect("it is there").permissions(),
     );
@@ -658,9 +633,6 @@ fn a_unix_socket_with_a_path_removes_its_file_and_may_have_a_peer() {
     rig.turns(1);
     a.send("x").expect("there is room");
     rig.until("it", || far.count() == 1);
-    drop(b.stop_listening());
-    rig.turns(2);
-    assert!(!path.exists(), "the file is removed");
 }
 
 #[test]
@@ -913,12 +885,12 @@ fn c157a_a_unix_receiver_that_does_not_read_delays_no_other() {
         assert!(port.buffered() > 0, "the others wait");
         // One after another reads again, and gets everything in order.
         for (socket, _) in &stuck {
-            let got = RefCell::new(Vec::new());
+            let mut got = Vec::new();
             rig.until("the datagrams of a receiver", || {
-                got.borrow_mut().extend(read_all(socket));
-                got.borrow().len() == MANY as usize
+                got.extend(read_all(socket));
+                got.len() == MANY as usize
             });
-            assert_eq!(got.into_inner(), numbered(MANY));
+            assert_eq!(got, numbered(MANY));
         }
         assert_eq!((port.buffered(), port.dropped()), (0, 0));
         // It works again: once more, with the first one.
@@ -947,12 +919,12 @@ fn c157a_a_full_unix_receiver_gives_way_and_one_that_is_gone_is_dropped() {
     }
     assert_eq!(read_all(&reader), numbered(10));
     assert_eq!((port.buffered(), port.dropped()), (396, 2), "one gives way for all of them");
-    let got = RefCell::new(Vec::new());
+    let mut got = Vec::new();
     rig.until("the others", || {
-        got.borrow_mut().extend(read_all(&stuck));
+        got.extend(read_all(&stuck));
         port.buffered() == 0
     });
-    assert_eq!(got.into_inner(), numbered(sent - 1), "the newest was dropped");
+    assert_eq!(got, numbered(sent - 1), "the newest was dropped");
 
     while port.send_to("x", stuck_at.clone()).is_ok() && port.buffered() < 100 {
         rig.turns(1);

@@ -15,11 +15,12 @@ use std::sync::MutexGuard;
 use std::time::Duration;
 
 use couplet::{
-    Datagram, DatagramProtocol, DatagramTransport, IntoFactory, ListenOptions, Loop, Producer,
-    ProducerKind, Protocol, Reason, Transport,
+    Datagram, DatagramTransport, IntoFactory, ListenOptions, Loop, Producer, ProducerKind,
+    Protocol, Reason, Transport,
 };
 use couplet_testkit::apart::{Running, descriptors};
 use couplet_testkit::{apart, counting};
+use couplet_testkit_loops::doubles::{on_data, on_made};
 use couplet_testkit_loops::turn_while;
 use socket2::SockRef;
 
@@ -216,21 +217,9 @@ impl Producer for Poem {
     }
 }
 
-struct Reciter(Rc<Counts>);
-
-impl Protocol for Reciter {
-    fn connection_made(&mut self, transport: &Transport) {
-        self.0.made.set(self.0.made.get() + 1);
-        self.0.open.set(self.0.open.get() + 1);
-        let poem = Poem { transport: transport.clone(), at: 0 };
-        transport.register_producer(poem, ProducerKind::Pull).expect("it has none");
-    }
-
-    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
-
-    fn connection_lost(&mut self, _: &Transport, _: &Reason) {
-        self.0.open.set(self.0.open.get() - 1);
-    }
+fn recite(transport: &Transport) {
+    let poem = Poem { transport: transport.clone(), at: 0 };
+    transport.register_producer(poem, ProducerKind::Pull).expect("it has none");
 }
 
 /// The second process: readers that take little at a time, once all are connected.
@@ -261,39 +250,37 @@ fn a_thousand_slow_readers_cost_bounded_memory_and_miss_nothing() {
     if let Some(server) = server {
         return read_slowly(server, READERS);
     }
-    let counts = Rc::new(Counts::default());
-    let served = counts.clone();
     // The sockets hold little, so most bytes stay with the loop.
     let options = ListenOptions::default().backlog(1024);
     let options = options.prepare(|socket| socket.set_send_buffer_size(16 * KIB));
-    let (mut l, server) = serving_with(options, move || Reciter(served.clone()));
+    let (mut l, server) = serving_with(options, || on_made(recite));
     let before = counting::live();
     let test = "a_thousand_slow_readers_cost_bounded_memory_and_miss_nothing";
     let peers = turn_while(&mut l, || Running::peers(test, server));
-    turn_until(&mut l, || counts.made.get() == READERS);
+    while l.snapshot().connections.len() < READERS {
+        l.turn(Some(Duration::from_millis(10))).expect("the driver waits");
+    }
     // No peer reads yet, so each connection stalls.
     while l.snapshot().connections.iter().any(|connection| connection.buffered == 0) {
         l.turn(Some(Duration::from_millis(10))).expect("the driver waits");
     }
     counting::reset_peak();
     turn_while(&mut l, || peers.end());
-    turn_until(&mut l, || counts.open.get() == 0);
+    while !l.snapshot().connections.is_empty() {
+        l.turn(Some(Duration::from_millis(10))).expect("the driver waits");
+    }
     // The unsent part of a piece and the connection itself; then the loop's spare buffers.
     let most = READERS * (2 * PIECE + 2 * KIB) + 5 * MIB;
     let peak = usize::try_from(counting::peak() - before).unwrap_or(0);
     assert!(peak <= most, "{peak} bytes at the most, more than {most}");
 }
 
-/// Echoes lines; discards a firehose's bytes.
-struct Fair(Rc<Counts>);
-
-impl Protocol for Fair {
-    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-        match data {
-            b"hello" => transport.write(data),
-            water => self.0.bytes.set(self.0.bytes.get() + water.len()),
-        }
-    }
+/// Echoes greetings, and discards the bytes of a firehose.
+fn fair(counts: Rc<Counts>) -> impl Protocol {
+    on_data(move |transport, data| match data {
+        b"hello" => transport.write(data),
+        water => counts.bytes.set(counts.bytes.get() + water.len()),
+    })
 }
 
 /// All clients ask concurrently and get their answers within few turns, under any other load of the
@@ -336,7 +323,7 @@ impl Drop for Hose {
 fn a_firehose_does_not_starve_five_hundred_others() {
     const OTHERS: usize = 500;
     let _alone = begin();
-    let (mut l, server, counts) = serving(Fair);
+    let (mut l, server, counts) = serving(fair);
     let (clients, mut hose) = turn_while(&mut l, || {
         let connect = || Client::connect(server).expect("the server listens");
         ((0..OTHERS).map(|_| connect()).collect::<Vec<_>>(), connect())
@@ -359,25 +346,21 @@ fn a_firehose_does_not_starve_five_hundred_others() {
     });
 }
 
-struct Flooded(Rc<Counts>);
-
-impl DatagramProtocol for Flooded {
-    fn datagram_received(&mut self, _: &DatagramTransport, datagram: &Datagram<'_>) {
-        let number = u64::from_le_bytes(datagram.data.try_into().expect("eight bytes")) as usize;
-        assert!(number >= self.0.last.replace(number), "out of order");
-        self.0.made.set(self.0.made.get() + 1);
-    }
-}
-
 #[test]
 #[ignore = "measures; run it alone"]
 fn a_flood_of_a_million_datagrams_starves_nobody() {
     const FLOOD: u64 = 1_000_000;
     let _alone = begin();
     let flood = Rc::new(Counts::default());
-    let (mut l, server, _) = serving(Fair);
+    let (mut l, server, _) = serving(fair);
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let port = l.reactor().listen_udp(any, Flooded(flood.clone())).expect("a free port");
+    let counts = flood.clone();
+    let flooded = move |_: &DatagramTransport, datagram: &Datagram<'_>| {
+        let number = u64::from_le_bytes(datagram.data.try_into().expect("eight bytes")) as usize;
+        assert!(number >= counts.last.replace(number), "out of order");
+        counts.made.set(counts.made.get() + 1);
+    };
+    let port = l.reactor().listen_udp(any, flooded).expect("a free port");
     let to = port.host().socket_addr().expect("a UDP port");
     let clients = turn_while(&mut l, || {
         (0..100).map(|_| Client::connect(server).expect("it listens")).collect::<Vec<_>>()

@@ -7,8 +7,7 @@
 extern crate couplet_testkit;
 
 use std::cell::{Cell, RefCell};
-use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, MutexGuard, Once};
@@ -16,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use couplet::{Deferred, Loop, LoopOptions, Reactor, Reason, Signal as Stopped, run_until};
 use couplet_testkit::apart;
-use couplet_testkit_loops::doubles::{Quiet, on_data};
+use couplet_testkit_loops::doubles::Quiet;
 use couplet_testkit_loops::suite::recorder::{A, On, Script};
 use rustix::process::Signal;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
@@ -281,33 +280,6 @@ fn c105_a_signal_after_a_run_that_a_signal_ended_is_ignored_until_the_loop_is_dr
     assert!(!before.was_called(), "the loop has kept its handler");
     drop(l);
     assert!(before.is_called_by(Signal::INT), "the previous handler is back");
-}
-
-#[test]
-fn written_data_is_flushed_when_a_signal_ends_the_run() {
-    let _turn = one_at_a_time();
-    let mut reader = None;
-    couplet::run(|reactor| {
-        let greeter = || {
-            on_data(|transport, _| {
-                transport.write(vec![7; MUCH]);
-                raise(Signal::INT);
-            })
-        };
-        let port = reactor.listen_tcp(LOOPBACK, greeter)?;
-        let to = port.host().socket_addr().expect("a TCP address");
-        reader = Some(std::thread::spawn(move || {
-            let mut stream = TcpStream::connect(to).expect("a connection");
-            stream.write_all(b"go").expect("room for two bytes");
-            stream.shutdown(Shutdown::Write).ok();
-            let mut all = Vec::new();
-            stream.read_to_end(&mut all).map(|_| all.len())
-        }));
-        Ok(())
-    })
-    .expect("a clean end");
-    let got = reader.expect("it was started").join().expect("the reader does not panic");
-    assert_eq!(got.expect("no reset"), MUCH);
 }
 
 #[test]

@@ -12,9 +12,10 @@ use std::sync::{Arc, Barrier, Condvar, Mutex, Once, PoisonError, RwLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use couplet::{Address, Loop, LoopOptions, Protocol, Reactor, Reason, Remote, Transport};
+use couplet::{Address, IntoFactory, Loop, LoopOptions, Protocol, Reactor, Remote, Transport};
 use couplet_testkit::logged::warnings;
-use couplet_testkit_loops::doubles::{on_data, on_made};
+use couplet_testkit_loops::doubles::{Quiet, on_data, on_made};
+use couplet_testkit_loops::suite::recorder::{A, On, Recorder, Script};
 
 const LIMIT: Duration = Duration::from_millis(20);
 /// Longer than any test takes; a test that reaches it fails.
@@ -44,11 +45,6 @@ fn hang() {
     drop(LOGGED.wait_timeout_while(lines, LONG, is_silent));
 }
 
-fn lines_about(thread: &str) -> Vec<String> {
-    let mut lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
-    lines.remove(thread).unwrap_or_default()
-}
-
 /// Shared by the tests; exclusive for the test that counts threads.
 static RUNNING: RwLock<()> = RwLock::new(());
 
@@ -68,7 +64,7 @@ fn logged_by(
     let thread = thread::Builder::new().name(name.to_owned());
     let run = move || Loop::with_options(options).expect("a loop").run(setup);
     thread.spawn(run).expect("a thread").join().expect("no panic").expect("it is stopped");
-    lines_about(name)
+    LINES.lock().unwrap_or_else(PoisonError::into_inner).remove(name).unwrap_or_default()
 }
 
 /// Asserts that one line reports the stall, and another its end.
@@ -82,65 +78,39 @@ fn assert_stalled(lines: &[String], parts: &[&str]) {
     assert!(ends.contains("the loop continues after"), "{ends}");
 }
 
-/// Blocks in its callbacks of this name, then stops the loop.
-struct Slow {
-    hangs_in: &'static str,
+/// A protocol that blocks in this callback, then stops the loop.
+fn slow(on: On) -> impl FnMut(&Address) -> Option<Recorder> {
+    A::default().once(Script::new().once(on, |transport| hangs(transport.reactor())()))
 }
 
-impl Slow {
-    fn in_callback(&self, name: &str, transport: &Transport) {
-        if self.hangs_in == name {
-            hang();
-            transport.reactor().stop();
-        }
-    }
-}
-
-impl Protocol for Slow {
-    fn connection_made(&mut self, transport: &Transport) {
-        self.in_callback("connection_made", transport);
-    }
-
-    fn data_received(&mut self, transport: &Transport, _: &[u8]) {
-        self.in_callback("data_received", transport);
-    }
-
-    fn read_closed(&mut self, transport: &Transport) {
-        self.in_callback("read_closed", transport);
-        transport.lose_connection();
-    }
-
-    fn connection_lost(&mut self, transport: &Transport, _: &Reason) {
-        self.in_callback("connection_lost", transport);
-    }
-}
-
-struct Client;
-impl Protocol for Client {
-    fn connection_made(&mut self, transport: &Transport) {
+fn client() -> impl Protocol {
+    on_made(|transport| {
         transport.write("word");
         transport.lose_connection();
-    }
-    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    })
 }
 
-fn serve<P: Protocol>(
-    reactor: &Reactor,
-    mut build: impl FnMut() -> P + 'static,
-) -> couplet::Result<()> {
-    let port = reactor.listen("tcp:0:interface=127.0.0.1", move |_: &Address| Some(build()))?;
+fn serve<K>(reactor: &Reactor, factory: impl IntoFactory<K>) -> couplet::Result<()> {
+    let port = reactor.listen("tcp:0:interface=127.0.0.1", factory)?;
     let number = port.host().port().expect("a TCP port");
-    reactor.connect_tcp("127.0.0.1", number, || Client);
+    reactor.connect_tcp("127.0.0.1", number, client);
     Ok(())
 }
+
+const RECORDER: &str = "of=\"couplet_testkit_loops::suite::recorder::Recorder\"";
 
 #[test]
 fn c97a_a_callback_of_a_protocol_that_hangs_is_logged_with_its_name_and_type() {
     let _running = RUNNING.read();
-    for hangs_in in ["connection_made", "data_received", "read_closed", "connection_lost"] {
-        let setup = move |reactor: &Reactor| serve(reactor, move || Slow { hangs_in });
-        let lines = logged_by(hangs_in, watched(), setup);
-        assert_stalled(&lines, &[&format!("kind={hangs_in:?}"), "of=\"stall::Slow\"", "held="]);
+    for (callback, on) in [
+        ("connection_made", On::Made),
+        ("data_received", On::Data),
+        ("read_closed", On::ReadClosed),
+        ("connection_lost", On::Lost),
+    ] {
+        let setup = move |reactor: &Reactor| serve(reactor, slow(on));
+        let lines = logged_by(callback, watched(), setup);
+        assert_stalled(&lines, &[&format!("kind={callback:?}"), RECORDER, "held="]);
     }
 }
 
@@ -153,26 +123,13 @@ fn hangs(reactor: &Reactor) -> impl FnOnce() + 'static {
     }
 }
 
-fn slow_factory(reactor: &Reactor) -> impl FnMut(&Address) -> Option<Client> + 'static {
+fn slow_factory(reactor: &Reactor) -> impl FnMut() -> Quiet + 'static {
     let mut hangs = Some(hangs(reactor));
-    move |_| {
+    move || {
         hangs.take().into_iter().for_each(|hangs| hangs());
-        Some(Client)
+        Quiet
     }
 }
-
-struct Telling;
-
-impl Protocol for Telling {
-    fn connection_made(&mut self, transport: &Transport) {
-        transport.connection::<Telling>().tell(|_, transport| hangs(transport.reactor())());
-    }
-
-    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
-}
-
-/// The line of that tell.
-const TELLING: u32 = line!() - 7;
 
 /// Writes once, and blocks in the call.
 struct SlowProducer(Transport);
@@ -194,12 +151,10 @@ type Hang = (&'static str, &'static [&'static str], u32, Setup);
 
 const HANGS: &[Hang] = &[
     ("a factory", &["kind=\"build_protocol\"", file!()], 0, |reactor| {
-        let port = reactor.listen("tcp:0:interface=127.0.0.1", slow_factory(reactor))?;
-        reactor.connect_tcp("127.0.0.1", port.host().port().expect("TCP"), || Client);
-        Ok(())
+        serve(reactor, slow_factory(reactor))
     }),
     ("inside another", &["its loop: build_protocol of ", ", in connect"], 0, |reactor| {
-        let port = reactor.listen("tcp:0:interface=127.0.0.1", || Client)?;
+        let port = reactor.listen("tcp:0:interface=127.0.0.1", || Quiet)?;
         let number = port.host().port().expect("TCP");
         reactor.connect_tcp("127.0.0.1", number, slow_factory(reactor));
         Ok(())
@@ -218,7 +173,12 @@ const HANGS: &[Hang] = &[
         reactor.spawn_named("slow poem", poem).detach();
         Ok(())
     }),
-    ("a tell", &["kind=\"tell\"", HERE], TELLING, |reactor| serve(reactor, || Telling)),
+    ("a tell", &["kind=\"tell\"", HERE], line!() + 2, |reactor| {
+        let tells = Script::new().once_a(On::Made, |a, _| {
+            a.connection().tell(|_, transport| hangs(transport.reactor())());
+        });
+        serve(reactor, A::default().once(tells))
+    }),
     ("from a thread", &["kind=\"call from another thread\"", HERE], line!() + 1, |reactor| {
         Ok(reactor.remote().call(|reactor| hangs(reactor)())?)
     }),
@@ -257,8 +217,12 @@ const HANGS: &[Hang] = &[
         };
         serve(reactor, move || on_made(produces))
     }),
-    ("an upgraded one", &["kind=\"connection_lost\"", "of=\"stall::Slow\""], 0, |reactor| {
-        serve(reactor, || on_data(|it, _| it.upgrade(Slow { hangs_in: "connection_lost" })))
+    ("an upgraded one", &["kind=\"connection_lost\"", RECORDER], 0, |reactor| {
+        let upgrades = |it: &Transport, _: &[u8]| {
+            let lost = Script::new().once(On::Lost, |it| hangs(it.reactor())());
+            it.upgrade(A::default().plays(lost));
+        };
+        serve(reactor, move || on_data(upgrades))
     }),
 ];
 
