@@ -8,11 +8,11 @@ import sys
 import time
 import unittest
 
-from twisted.internet import base, defer, interfaces, protocol
+from twisted.internet import base, defer, interfaces, protocol, threads
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from kit import reactors, running
+from kit import running
 from kit.cases import SUBJECT, Cases, only_subject
 from kit.connections import MIB, Echo, Noting, Reader, close, ended, pair
 
@@ -47,30 +47,6 @@ class Programs(unittest.TestCase):
         status, said = running.ended("-c", FORGETTING + MADE + text, name)
         return f"{said}status {status}"
 
-    def same(self, text):
-        """Checks that a program prints the same under the subject as under the model. Returns the output."""
-        said = self.says(text)
-        self.assertMultiLineEqual(self.says(text, reactors.MODEL), said)
-        return said
-
-    def test_a_crash_during_startup_does_not_end_the_next_run(self):
-        # testtools runs each of its tests like this.
-        said = self.same(
-            """
-def spin(function):
-    result = []
-    def run():
-        defer.maybeDeferred(function).addBoth(result.append).addBoth(lambda _: reactor.crash())
-    reactor.callWhenRunning(run)
-    reactor.run(False)
-    return result
-for number in range(3):
-    print(spin(lambda: number))
-    print(spin(lambda: task.deferLater(reactor, 0.01, lambda: "later")))
-"""
-        )
-        self.assertEqual(said.count("['later']"), 3)
-
     def test_another_event_loop_of_asyncio_is_made_before_the_run(self):
         # pytest-twisted does this. If tasks belonged to that loop, Scrapy's tests would hang.
         program = """
@@ -91,43 +67,7 @@ reactor.run()
 """
         self.assertMultiLineEqual(self.says(program, "asyncio"), self.says(program))
 
-    def test_a_stop_during_startup(self):
-        self.same(
-            """
-reactor.callWhenRunning(reactor.stop)
-reactor.addSystemEventTrigger("during", "shutdown", print, "shutdown")
-reactor.run(False)
-print("ended")
-"""
-        )
-
-    def test_a_crash_in_a_timed_call(self):
-        self.same(
-            """
-for number in range(3):
-    reactor.callLater(0, reactor.crash)
-    # After the runs, however slow they are.
-    reactor.callLater(0.5, print, "left over", number)
-    reactor.run(False)
-    print("ran", number)
-reactor.callLater(1, reactor.stop)
-reactor.run(False)
-"""
-        )
-
-    def test_turns_before_a_run(self):
-        self.same(
-            """
-reactor.callLater(0, print, "timed")
-reactor.callFromThread(print, "from a thread")
-reactor.iterate(0)
-reactor.iterate(0)
-reactor.callLater(0, reactor.stop)
-reactor.run(False)
-"""
-        )
-
-    # Under the model both processes continue too, but report an unexpected state of their epoll.
+    # Under the model both processes of a fork continue too, but report an unexpected state of their epoll.
 
     def test_c106a_both_processes_of_a_fork_run_it(self):
         said = self.says(
@@ -220,7 +160,7 @@ reactor.run()
         self.assertEqual(said, "ended\n" * 2 + "status 0")
 
     @unittest.skipUnless(SUBJECT == "couplet", "epoll's has no event loop of asyncio")
-    def test_c106a_asyncio_continues_in_both_processes_of_a_fork(self):
+    def test_c106a_asyncio_reads_and_children_end_in_both_processes_of_a_fork(self):
         text = """
 import socket
 async def slept():
@@ -240,6 +180,13 @@ def program():
     yield readable
     yield task.deferLater(reactor, 0)
     print(asyncio._get_running_loop() is loop, flush=True)
+    ended = defer.Deferred()
+    class Child(protocol.ProcessProtocol):
+        def processExited(self, reason):
+            ended.callback(None)
+    # Its end has no other sign than SIGCHLD.
+    reactor.spawnProcess(Child(), "/bin/sleep", ["sleep", "0.05"], childFDs={})
+    yield ended
     reactor.stop()
 
 reactor.callWhenRunning(program)
@@ -248,37 +195,6 @@ reactor.run()
         for name, running in ((SUBJECT, False), ("couplet-asyncio", True)):
             with self.subTest(name):
                 self.assertEqual(self.says(text, name), f"True\n{running}\n" * 2 + "status 0")
-
-    @unittest.skipUnless(SUBJECT == "couplet", "epoll's has no event loop of asyncio")
-    def test_c106a_asyncio_reads_and_children_end_in_both_processes_of_a_fork(self):
-        said = self.says(
-            """
-@defer.inlineCallbacks
-def program():
-    read, ended = defer.Deferred(), defer.Deferred()
-    child = yield task.deferLater(reactor, 0.01, os.fork)
-    if child:
-        os.waitpid(child, 0)
-    loop = asyncio.get_event_loop()
-    reads, writes = os.pipe()
-    loop.add_reader(reads, lambda: read.callback(loop.remove_reader(reads)))
-    os.write(writes, b"x")
-    yield read
-    class Child(protocol.ProcessProtocol):
-        def processExited(self, reason):
-            ended.callback(None)
-    # Its end has no other sign than SIGCHLD.
-    reactor.spawnProcess(Child(), "/bin/sleep", ["sleep", "0.05"], childFDs={})
-    yield ended
-    print("ended", flush=True)
-    reactor.stop()
-
-reactor.callWhenRunning(program)
-reactor.callLater(200, reactor.stop)
-reactor.run()
-"""
-        )
-        self.assertEqual(said, "ended\n" * 2 + "status 0")
 
 
 class Forks(Cases, by=only_subject):
@@ -364,7 +280,7 @@ def turn_until(case, holds):
 
 
 def exchange(case, port, name):
-    """Inside a callback: connects, sends by a producer, receives the echo, and loses the connection."""
+    """Inside a callback: connects, sends by a producer, receives the echo, loses the connection, and uses a thread."""
     client, pieces = Noting(case, f"client of {name}"), [b"one", b"two", b"three"]
 
     @implementer(interfaces.IPullProducer)
@@ -384,7 +300,10 @@ def exchange(case, port, name):
     turn_until(case, lambda: client.size == 11)
     client.transport.loseConnection()
     turn_until(case, lambda: client.lost.called)
-    case.say(name, "returns")
+    got = []
+    threads.deferToThread(sum, [1, 2]).addCallback(got.append)
+    turn_until(case, lambda: got)
+    case.say(name, "returns", got)
 
 
 async def serves_inside(case, port):
@@ -501,7 +420,28 @@ async def in_a_process(case, nested):
     await done
 
 
+async def in_a_timed_call(case, nested):
+    done = defer.Deferred()
+    case.reactor.callLater(0, lambda: done.callback(nested()))
+    await done
+
+
+async def in_a_call_from_a_thread(case, nested):
+    done, begun = defer.Deferred(), []
+
+    def once():
+        # The nested turn makes this call again, because it is still in the queue.
+        if not begun:
+            begun.append(True)
+            done.callback(nested())
+
+    case.reactor.callInThread(case.reactor.callFromThread, once)
+    await done
+
+
 CALLBACKS = {
+    "timed": in_a_timed_call,
+    "from a thread": in_a_call_from_a_thread,
     "build": lambda case, nested: in_a_protocol(case, nested, "build"),
     "made": lambda case, nested: in_a_protocol(case, nested, "made"),
     "lost": lambda case, nested: in_a_protocol(case, nested, "lost"),
@@ -514,36 +454,6 @@ CALLBACKS = {
 
 class Turns(Cases):
     """Turns inside a callback of the reactor."""
-
-    async def test_timed_calls_and_calls_from_threads_are_made(case):
-        def nested():
-            case.say("order", "begins")
-            case.reactor.callLater(0, case.say, "order", "timed")
-            case.reactor.callLater(0, case.say, "order", "cancelled").cancel()
-            case.reactor.callFromThread(case.say, "order", "from a thread")
-            case.reactor.iterate(0)
-            case.say("order", "once")
-            case.reactor.iterate(0)
-            case.say("order", "twice")
-
-        case.reactor.callLater(0, nested)
-        await case.sleep(0.05)
-
-    async def test_in_a_protocol(case):
-        class Server(Noting):
-            def dataReceived(self, data):
-                super().dataReceived(data)
-                called = []
-                case.reactor.callLater(0, called.append, True)
-                while not called:
-                    case.reactor.iterate(0.01)
-                case.say("server", "iterated")
-                self.transport.write(b"answer")
-
-        server, client = await pair(case, Server(case, "server"))
-        client.transport.write(b"x")
-        await client.wanted(6)
-        await close(client, server)
 
     async def test_readers_and_writers_are_called(case):
         reading, writing = os.pipe()
@@ -561,32 +471,6 @@ class Turns(Cases):
         os.write(writing, b"123")
         case.reactor.addReader(Reader(reading, read))
         await case.sleep(0.1)
-
-    async def test_connections_are_served_inside_a_timed_call(case):
-        port = case.listen(lambda: Echo(case, "server"))
-        client = Noting(case, "client")
-        await case.connect(port, client)
-
-        def nested():
-            # Output written earlier in the same callback is sent too.
-            client.transport.write(b"one")
-            turn_until(case, lambda: client.size == 3)
-            # Nested turns also accept, connect and report the end of a connection.
-            other = Noting(case, "other")
-            connected = []
-            case.connect(port, other).addCallback(connected.append)
-            turn_until(case, lambda: connected)
-            other.transport.write(b"two")
-            turn_until(case, lambda: other.size == 3)
-            other.transport.loseConnection()
-            turn_until(case, lambda: other.lost.called)
-            case.say("nested", "is done")
-
-        done = defer.Deferred()
-        case.reactor.callLater(0, lambda: done.callback(nested()))
-        await done
-        client.transport.loseConnection()
-        await client.lost
 
     async def test_connections_are_served_inside_a_callback_of_a_connection(case):
         await serves_inside(case, case.listen(lambda: Echo(case, "server")))
@@ -655,25 +539,6 @@ class Turns(Cases):
                 each.transport.loseConnection()
             await defer.gatherResults([each.lost for each in clients + pair])
 
-    async def test_connections_are_served_inside_a_call_from_a_thread(case):
-        client, done = Noting(case, "client"), defer.Deferred()
-        await case.connect(case.listen(lambda: Echo(case, "server")), client)
-        begun = []
-
-        def nested():
-            # The nested turn makes this call again, because it is still in the queue.
-            if begun:
-                return
-            begun.append(True)
-            client.transport.write(b"from a thread")
-            turn_until(case, lambda: client.size == 13)
-            done.callback(None)
-
-        case.reactor.callInThread(case.reactor.callFromThread, nested)
-        await done
-        client.transport.loseConnection()
-        await client.lost
-
     async def test_connections_are_served_inside_other_callbacks(case):
         servers = []
 
@@ -716,19 +581,6 @@ class Turns(Cases):
         case.reactor.callLater(0, nested)
         await case.sleep(20)
 
-    async def test_the_result_of_a_thread(case):
-        from twisted.internet import threads
-
-        def nested():
-            got = []
-            threads.deferToThread(sum, [1, 2]).addCallback(got.append)
-            while not got:
-                case.reactor.iterate(0.01)
-            case.say("thread", got)
-
-        case.reactor.callLater(0, nested)
-        await case.sleep(0.1)
-
 
 class Waits(Cases, by=only_subject):
     """Replaced pollers."""
@@ -769,8 +621,6 @@ class Waits(Cases, by=only_subject):
         # Each round trip takes a turn for the server and one for the client, perhaps the same.
         assert len(wrapper.waited) - before >= 100, len(wrapper.waited) - before
         # Other events still arrive.
-        from twisted.internet import threads
-
         assert await threads.deferToThread(sum, [1, 2]) == 3
         import asyncio
 
@@ -791,13 +641,9 @@ class Waits(Cases, by=only_subject):
 class Calls(Cases):
     """Delayed calls."""
 
-    async def test_they_provide_their_interface(case):
+    async def test_they_provide_their_interface_and_count_as_instances_of_twisted_s_class(case):
         call = case.reactor.callLater(5, int)
         case.say("call", interfaces.IDelayedCall.providedBy(call), verifyObject(interfaces.IDelayedCall, call))
-        call.cancel()
-
-    async def test_they_count_as_instances_of_twisted_s_class(case):
-        call = case.reactor.callLater(5, int)
         case.say("call", isinstance(call, base.DelayedCall), call.__class__ is base.DelayedCall, call in {call})
         call.cancel()
 
@@ -877,20 +723,6 @@ class Accepting(Cases):
             await case.connect(port, client)
             await client.lost
         assert reasons == ["ConnectionDone", "ConnectionDone"], reasons
-
-    async def test_a_client_factory_that_raises_fails_its_connect(case):
-        server, failed = Noting(case, "server"), defer.Deferred()
-        port = case.listen(lambda: server)
-
-        def build(address):
-            raise ValueError("build")
-
-        factory = protocol.ClientFactory()
-        factory.buildProtocol = build
-        factory.clientConnectionFailed = lambda connector, reason: failed.callback(str(reason.value))
-        connector = case.reactor.connectTCP("127.0.0.1", port, factory)
-        case.say("client", "ValueError" in await failed, connector.state)
-        await server.lost
 
 
 class Fairness(Cases, by=only_subject):

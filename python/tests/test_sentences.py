@@ -17,7 +17,7 @@ from kit import reactors
 from kit.cases import HANG, SUBJECT
 from kit.connections import Source, quiet
 
-INTERFACES = ["IReactorTime", "IDelayedCall", "IReactorCore", "ITransport", "ITCPTransport", "IUNIXTransport"]
+INTERFACES = ["IReactorTime", "IDelayedCall", "IReactorCore", "IListeningPort", "ITransport", "ITCPTransport", "IUNIXTransport"]
 # Sentences that promise nothing.
 ADVICE = {
     "IReactorTime.getDelayedCalls": ["See L{"],
@@ -71,7 +71,7 @@ class Moment:
         try:
             result = call(*args, **kwargs)
         except Exception as problem:
-            return self.note(name, "raises", type(problem).__name__)
+            return self.note(name, "raises", type(problem).__name__, problem)
         self.note(name, "returns", result if isinstance(result, (int, str, bytes, type(None))) else type(result).__name__)
         return result
 
@@ -88,6 +88,9 @@ def seconds(at):
     import time
 
     now = at.reactor.seconds()
+    from twisted.internet import interfaces
+
+    at.note([each.providedBy(at.reactor) for each in (interfaces.IReactorTime, interfaces.IReactorCore)])
     at.note("a", type(now).__name__, "near the time of day:", abs(now - time.time()) < 3600)
     yield 0.05
     at.note("later it is more:", at.reactor.seconds() > now)
@@ -100,11 +103,16 @@ def calls_later(at):
     at.reactor.callLater(0, at.noting("first"), 1, "a", b=None)
     at.note("nothing is called yet")
     yield at.until(4)
-    at.attempt("negative", at.reactor.callLater, -1, print)
-    at.attempt("without a function", at.reactor.callLater, 0)
+    for wrong in ((-1, print), ("1", print), (None, print), (0,)):
+        # The texts differ.
+        try:
+            at.reactor.callLater(*wrong)
+        except Exception as problem:
+            at.note("wrong", wrong[:1], type(problem).__name__)
     at.reactor.callLater(0, at.noting, 1)
     at.reactor.callLater(0, at.reactor.callLater, 0, at.noting("from a call"))
-    yield at.until(7)
+    at.reactor.callLater(0, at.noting("in the turn before"))
+    yield at.until(10)
 
 
 @sentences("IReactorTime.callLater", "@return: An object", "It also may")
@@ -124,10 +132,10 @@ def returns_a_call(at):
 
 @sentences("IDelayedCall.getTime", "Get time", "@return")
 def time_of_a_call(at):
-    for delay in (0, 5, 7.5):
+    for delay in (0, True, 5, 7.5):
         call = at.reactor.callLater(delay, at.noting("called"))
         found = call.getTime()
-        at.note(type(found).__name__, round(found - at.reactor.seconds(), 1))
+        at.note(type(found).__name__, round(found - at.reactor.seconds(), 1), round(found - call.seconds(), 1))
         if delay:
             call.delay(10)
             at.note("delayed", round(call.getTime() - at.reactor.seconds(), 1))
@@ -135,6 +143,7 @@ def time_of_a_call(at):
             at.note("delayed back", round(call.getTime() - at.reactor.seconds(), 1))
             call.reset(1)
             at.note("reset", round(call.getTime() - at.reactor.seconds(), 1))
+            at.attempt("reset to the past", call.reset, -1)
             call.cancel()
             at.attempt("time of a cancelled call is a number:", lambda: isinstance(call.getTime(), float))
     yield 0.05
@@ -290,6 +299,36 @@ def iterates(at):
     at.attempt("iterate", at.reactor.iterate)
 
 
+@sentences("IListeningPort.startListening", "Start", "@raise CannotListenError")
+@sentences("IListeningPort.stopListening", "Stop", "If it does not")
+@sentences("IListeningPort.getHost", "Get the", "@return")
+def listens(at):
+    from twisted.internet import protocol
+    from twisted.internet.interfaces import IListeningPort
+
+    factory = quiet(protocol.Protocol)
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        for listen, where, more in (
+            (at.reactor.listenTCP, 0, {"interface": "127.0.0.1"}),
+            (at.reactor.listenUNIX, f"{folder}/socket", {}),
+        ):
+            port = listen(where, factory, **more)
+            host = port.getHost()
+            at.note(IListeningPort.providedBy(port), getattr(host, "host", ""), type(host).__name__)
+            at.note("the name of the socket:", os.path.basename(getattr(host, "name", "")))
+            try:
+                listen(where or host.port, factory, **more)
+            except Exception as problem:
+                at.note("listen twice", type(problem).__name__)
+            stopped = []
+            at.attempt("stop", port.stopListening).addCallback(stopped.append)
+            yield lambda: stopped
+            at.attempt("start again", port.startListening)
+            stopped = []
+            at.attempt("stop again", port.stopListening).addCallback(stopped.append)
+            yield lambda: stopped
+
+
 # ITransport, ITCPTransport and IUNIXTransport.
 
 
@@ -418,20 +457,25 @@ def loses(at):
 @sentences("ITCPTransport.getHost", "Returns")
 @sentences("ITCPTransport.getPeer", "Returns")
 def addresses(at):
-    from twisted.internet.interfaces import IAddress
+    from twisted.internet import interfaces
 
+    names = """ITCPTransport IUNIXTransport ITransport IConsumer IPushProducer IHalfCloseableDescriptor ILoggingContext
+        ITLSTransport ISSLTransport IReadWriteDescriptor ISystemHandle"""
     for kind in KINDS:
         pair = Pair(at, kind)
+        at.note(kind, [name for name in names.split() if getattr(interfaces, name).providedBy(pair.transport)])
         for name in ("getHost", "getPeer"):
             found = getattr(pair.transport, name)()
-            at.note(kind, name, found, IAddress.providedBy(found))
+            at.note(kind, name, found, interfaces.IAddress.providedBy(found))
         if kind == "tcp":
             at.note(pair.transport.getPeer().port == pair.peer.getsockname()[1])
             at.note(pair.transport.getHost().port == pair.peer.getpeername()[1])
         pair.transport.loseConnection()
         yield pair.reads
         yield 0.01
-        at.attempt(f"{kind}: peer, lost", pair.transport.getPeer)
+        for name in ("getPeer", "fileno", "resumeProducing", "loseConnection", "abortConnection"):
+            at.attempt(f"{kind}, lost: {name}", getattr(pair.transport, name))
+        at.note([bool(getattr(pair.transport, name)) for name in ("connected", "disconnected", "disconnecting")])
         pair.finish()
 
 
@@ -720,10 +764,18 @@ def life_of_stops_in_a_shutdown(reactor):
 @sentences("IReactorCore.crash", "Stop the main")
 def life_of_crashes_in_a_startup(reactor):
     traced(reactor, "startup", "shutdown")
-    crashed = reactor.addSystemEventTrigger("after", "startup", reactor.crash)
+    reactor.addSystemEventTrigger("after", "startup", reactor.crash)
     reactor.callLater(0, note, "a timed call")
     attempt("run", reactor.run)
     note("crashed", reactor.running)
+    # testtools runs each of its tests like this.
+    for number in range(3):
+        reactor.callWhenRunning(reactor.crash)
+        attempt("run", reactor.run, False)
+        note("crashed", reactor.running)
+        reactor.callLater(0.01, note, "the run goes on", number)
+        reactor.callLater(0.02, reactor.crash)
+        attempt("run", reactor.run, False)
     reactor.callLater(0, reactor.stop)
     attempt("run", reactor.run)
     note("ended", reactor.running)
