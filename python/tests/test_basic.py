@@ -15,7 +15,7 @@ from twisted.protocols import basic as model, policies
 from couplet_twisted import basic as own
 from kit.cases import Cases
 from kit.connections import Noting, ended, pair
-from test_streams import contexts
+from test_tls import SERVER, trusting
 
 EXAMPLES = 1500
 
@@ -509,6 +509,10 @@ class Connected(Cases):
                 self.sendLine(b"")
                 self.transport.writeSequence([b"a", b"b\r\n"])
 
+            def on_pause(self):
+                self.pauseProducing()
+                case.reactor.callLater(0.02, self.resumeProducing)
+
             def on_end(self):
                 self.transport.loseConnection()
 
@@ -517,18 +521,16 @@ class Connected(Cases):
                 if not self.transport.disconnecting:
                     super().sendLine(line)
 
-        await Connected.talk(case, Server(case, "server"), b"one\r\nwrite\r\ntw", b"o\r\nend\r\nnever\r\n")
+        await Connected.talk(case, Server(case, "server"), b"one\r\nwrite\r\npause\r\ntw", b"o\r\nend\r\nnever\r\n")
 
     async def test_only_lines(case):
         await Connected.talk(case, OnlyLines(), b"one\r\ntw", b"o\r\nend\r\nnever\r\n")
 
     async def test_lines_behind_start_tls_are_secret(case):
-        server_options, client_options = contexts()
-
         class Server(Lines):
             def on_secure(self):
                 self.sendLine(b"go ahead")
-                self.transport.startTLS(server_options)
+                self.transport.startTLS(SERVER.options())
 
         class Client(Lines):
             def connectionMade(self):
@@ -537,7 +539,7 @@ class Connected(Cases):
             def lineReceived(self, line):
                 self.case.say(self.party, "line", line)
                 if line == b"go ahead":
-                    self.transport.startTLS(client_options)
+                    self.transport.startTLS(trusting())
                     self.sendLine(b"two")
                 elif line == b"to two":
                     self.transport.loseConnection()

@@ -3,16 +3,14 @@
 import contextlib
 import functools
 import gc
-import itertools
 import os
-import weakref
 
 from twisted.internet import defer, protocol, ssl, task
 from twisted.web import resource, server
 
 from kit import certificates
 from kit.cases import Cases, only_subject
-from kit.connections import Noting, quiet
+from kit.connections import quiet
 
 # The allowed growth of resident memory from the second quarter to the last: less than 32 bytes for each of
 # 50 000 rounds, plus the allocator's noise.
@@ -295,48 +293,3 @@ class Steady(Cases, by=only_subject):
             await task.cooperate(threads.deferToThread(int) for _ in range(count)).whenDone()
 
         await Steady.measure(case, round_, 20_000)
-
-
-class Cycles(Cases):
-    """Connections and the objects that they refer to."""
-
-    async def test_lost_protocols_and_transports_are_collected(case):
-        references = []
-        # Each server is a separate party: the order of one's end and the next one's start may differ between reactors.
-        parties = itertools.count()
-        number = case.listen(lambda: kept(Noting(case, f"server {next(parties)}")))
-
-        def kept(made):
-            # A typical cycle of a program.
-            made.cycle = [made]
-            references.append(weakref.ref(made))
-            return made
-
-        async def connections():
-            for _ in range(10):
-                client = kept(Noting(case, f"client {len(references)}"))
-                await case.connect(number, client)
-                references.append(weakref.ref(client.transport))
-                client.transport.write(b"x" * 1000)
-                client.transport.loseConnection()
-                await client.lost
-
-        await connections()
-        await case.sleep(0.1)
-        gc.collect()
-        case.say("alive", sum(reference() is not None for reference in references))
-        assert len(references) == 30
-
-    async def test_fired_and_cancelled_calls_are_collected(case):
-        class Target:
-            def call(self):
-                case.say("call", "fired")
-
-        targets = [Target(), Target()]
-        references = [weakref.ref(target) for target in targets]
-        case.reactor.callLater(0, targets[0].call)
-        case.reactor.callLater(50, targets[1].call).cancel()
-        targets.clear()
-        await case.sleep(0.05)
-        gc.collect()
-        case.say("alive", [reference() is not None for reference in references])

@@ -3,34 +3,11 @@
 import os
 import signal
 
-from twisted.internet import defer, protocol
-
 from kit.cases import Cases
+from test_pipes import Child, started
 
 # The descriptors of a child, and the signals that it ignores.
 LOOK = "ls /proc/self/fd; grep -E 'Sig(Ign|Blk)' /proc/self/status"
-
-
-class Child(protocol.ProcessProtocol):
-    """Notes what a child says, and how it ends."""
-
-    def __init__(self, case):
-        self.case = case
-        self.output = {}
-        self.ended = defer.Deferred()
-
-    def childDataReceived(self, number, data):
-        self.output[number] = self.output.get(number, b"") + data
-
-    def processEnded(self, reason):
-        self.case.say("child", sorted(self.output.items()), reason.getErrorMessage())
-        self.ended.callback(None)
-
-
-def started(case, script, **options):
-    child = Child(case)
-    case.reactor.spawnProcess(child, "/bin/sh", ["sh", "-c", script], **{"env": {"PATH": os.defpath}, **options})
-    return child
 
 
 class Processes(Cases):
@@ -74,8 +51,5 @@ class Processes(Cases):
                 await started(case, script, env=env, **options).ended
 
     async def test_a_program_that_does_not_exist(case):
-        try:
-            case.reactor.spawnProcess(Child(case), "/does/not/exist", ["x"], env={})
-        except OSError as error:
-            case.say("child", type(error).__name__, error.errno)
+        case.attempt("child", case.reactor.spawnProcess, Child(case), "/does/not/exist", ["x"], env={})
         await started(case, "exit 2").ended

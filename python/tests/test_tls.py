@@ -2,14 +2,13 @@
 
 import socket
 import ssl as python
-import unittest
 
 from twisted.internet import endpoints, interfaces, protocol, ssl, threads
 from zope.interface import implementer
 
-from kit import certificates, running
+from kit import certificates
 from kit.cases import Cases, only_subject
-from kit.connections import MIB, Echo, Noting, close, ended, pair, quiet, unix_pair
+from kit.connections import MIB, Echo, Noting, Producer, close, ended, pair, quiet, unix_pair
 
 AUTHORITY = certificates.made("authority", is_authority=True)
 SERVER = certificates.made("server", "localhost", by=AUTHORITY)
@@ -33,11 +32,12 @@ class Unverified(ssl.ClientContextFactory):
     """A client that verifies nothing, by pyOpenSSL."""
 
 
-# The options of the two ends: each engine meets itself and the other one.
+# The options of the two ends, by the ends that rustls encrypts: each engine meets itself and the other one.
 PAIRS = {
     "both": lambda: (SERVER.options(), trusting()),
     "server": lambda: (SERVER.options(), Unverified()),
     "client": lambda: (by_openssl(SERVER.options()), trusting()),
+    "neither": lambda: (by_openssl(SERVER.options()), Unverified()),
 }
 
 
@@ -157,40 +157,17 @@ class Streams(Cases):
             await ended(*both)
 
     async def test_producers_are_paused_and_resumed(case):
-        @implementer(interfaces.IPushProducer, interfaces.IPullProducer)
         class Producing(Noting):
             def connectionMade(self):
                 super().connectionMade()
-                self.left, self.paused, self.pauses = 400, False, 0
-                self.transport.registerProducer(self, self.streaming)
-                if self.streaming:
-                    self.resumeProducing()
-
-            def resumeProducing(self):
-                self.paused = False
-                while self.left and not self.paused:
-                    self.left -= 1
-                    self.transport.write(b"p" * 16384)
-                    if not self.streaming:
-                        break
-                if not self.left and self.left is not None:
-                    self.left = None
-                    self.transport.unregisterProducer()
-                    self.transport.loseConnection()
-
-            def pauseProducing(self):
-                self.paused = True
-                self.pauses += 1
-
-            def stopProducing(self):
-                self.say("stop")
+                self.producer = Producer(case, self.transport, self.streaming, 1200)
 
         for pair in PAIRS:
             for streaming in (True, False):
                 server = Producing(case, f"{pair} {streaming} server")
                 server.streaming = streaming
                 await ended(*await linked(case, pair, server, Noting(case, f"{pair} {streaming} client")))
-                server.say("paused", server.pauses > 0)
+                server.say("paused", server.producer.pauses > 0)
 
     async def test_a_reader_that_pauses_gets_everything_later(case):
         for pair in PAIRS:
@@ -304,43 +281,17 @@ class Starting(Cases):
                     self.transport.loseConnection()
 
         for normal in (True, False):
-            for engine in (lambda options: options, by_openssl):
+            for engines in PAIRS:
                 server, client = Starter(case, f"server {normal}"), Starter(case, f"client {normal}")
                 server.normal = client.normal = normal
                 await case.connect(case.listen(lambda: server), client)
                 await case.sleep()
                 # The server of TLS, and its client, which sends first.
                 first, second = (server, client) if normal else (client, server)
-                first.context, second.context = engine(SERVER.options()), trusting()
+                first.context, second.context = PAIRS[engines]()
                 first.answer, second.answer = b"clear", b""
                 second.transport.write(b"begin")
                 await ended(server, client)
-
-    async def test_a_producer_goes_on_when_tls_starts(case):
-        @implementer(interfaces.IPushProducer)
-        class Producer:
-            def __init__(self, transport):
-                self.transport = transport
-
-            def resumeProducing(self):
-                self.transport.write(b"r" * 1000)
-                self.transport.unregisterProducer()
-                self.transport.loseConnection()
-
-            def pauseProducing(self):
-                pass
-
-            def stopProducing(self):
-                pass
-
-        server, client = await pair(case)
-        await case.sleep()
-        producer = Producer(server.transport)
-        server.transport.registerProducer(producer, True)
-        server.transport.startTLS(SERVER.options())
-        client.transport.startTLS(trusting())
-        producer.resumeProducing()
-        await ended(server, client)
 
     @only_subject
     async def test_bytes_before_a_descriptor_are_encrypted_once_tls_has_started(case):
@@ -489,29 +440,3 @@ class Engines(Cases, by=only_subject):
             await threads.deferToThread(client, port, None)
         await ended(*servers)
         assert resumed == [False, False, False, True], resumed
-
-
-class Installs(unittest.TestCase):
-    """`install(tls=...)`."""
-
-    def engine(self, *lines):
-        """The module of a step of TLS, after these lines of a program."""
-        program = [*lines, "from twisted.protocols.tls import TLSMemoryBIOProtocol as Tls"]
-        program.append("print(Tls.makeConnection.__module__, Tls.tls_engine)")
-        return running.ended("-c", "\n".join(program))[1].strip()
-
-    def test_rustls_encrypts_unless_the_program_declines(self):
-        for arguments, module in [
-            ("", "couplet_twisted._tls pyOpenSSL"),
-            ("tls=True", "couplet_twisted._tls pyOpenSSL"),
-            ("tls=False", "twisted.protocols.tls pyOpenSSL"),
-        ]:
-            line = f"import couplet_twisted; couplet_twisted.install({arguments})"
-            self.assertEqual(self.engine(line), module, arguments)
-            self.assertEqual(self.engine("import twisted.protocols.tls", line), module, arguments)
-            self.assertEqual(self.engine(line, "import twisted.internet.ssl"), module, arguments)
-
-    def test_another_release_of_twisted_keeps_pyopenssl_unless_the_program_asks(self):
-        lines = ["import twisted", "twisted.version.minor = 4", "import couplet_twisted"]
-        self.assertEqual(self.engine(*lines, "couplet_twisted.install()"), "twisted.protocols.tls pyOpenSSL")
-        self.assertEqual(self.engine(*lines, "couplet_twisted.install(tls=True)"), "couplet_twisted._tls pyOpenSSL")

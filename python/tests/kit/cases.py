@@ -111,7 +111,7 @@ class Case:
         try:
             self.say(party, call(*args, **more))
         except Exception as raised:
-            self.say(party, type(raised).__name__)
+            self.say(party, type(raised).__name__, raised)
 
     def finish(self, _=None):
         """Ends the program."""

@@ -65,6 +65,37 @@ class Source:
             setattr(self, f"{name}Producing", functools.partial(note, word))
 
 
+@implementer(interfaces.IPushProducer, interfaces.IPullProducer)
+class Producer:
+    """Registers itself with a consumer, writes as many pieces when it is asked to, and closes. Counts its pauses."""
+
+    def __init__(self, case, consumer, streaming, left):
+        self.case, self.consumer, self.streaming, self.left = case, consumer, streaming, left
+        self.paused, self.pauses = False, 0
+        consumer.registerProducer(self, streaming)
+        if streaming:
+            self.resumeProducing()
+
+    def resumeProducing(self):
+        self.paused = False
+        while self.left and not self.paused:
+            self.left -= 1
+            self.consumer.write(b"%06d" % self.left * 1000)
+            if not self.left:
+                self.consumer.unregisterProducer()
+                self.consumer.loseConnection()
+            if not self.streaming:
+                return
+
+    def pauseProducing(self):
+        self.pauses += not self.paused
+        self.paused = True
+
+    def stopProducing(self):
+        self.left = 0
+        self.case.say("producer", "stopped")
+
+
 @implementer(interfaces.IReadDescriptor)
 class Reader:
     """Calls a function with itself when a descriptor is readable."""
@@ -131,19 +162,16 @@ class Echo(Noting):
 
 @implementer(interfaces.IHalfCloseableProtocol)
 class Half(Noting):
-    """Notes half-closes, and answers after the peer's end of stream."""
+    """Notes half-closes, at which `readLost` and `writeLost` fire."""
 
-    answer = b""
+    def __init__(self, case, party):
+        super().__init__(case, party)
+        self.readLost, self.writeLost = defer.Deferred(), defer.Deferred()
 
     def readConnectionLost(self):
         self.say("read side lost", self.size)
-        if self.answer:
-            self.transport.write(self.answer)
-        self.transport.loseConnection()
+        self.readLost.callback(None)
 
     def writeConnectionLost(self):
         self.say("write side lost")
-
-    def why(self, reason):
-        # Under epoll the reason depends on the side that closed first.
-        return "-"
+        self.writeLost.callback(None)
