@@ -13,8 +13,6 @@ from twisted.web import server, static
 from kit import reactors
 from kit.cases import SUBJECT, Cases, only_subject
 
-CONVERSATIONS = 700
-
 
 def python(*arguments):
     """The output of a Python program."""
@@ -24,10 +22,12 @@ def python(*arguments):
     return ended.stdout
 
 
-def compare(test, count, conversations):
-    """The lines that `conversations(reactor, seed)` prints, as many as `count`, must be the same under both reactors."""
+def compare(test, module, count, *more):
+    """The conversations that a module prints, a line for each, must be the same under both reactors."""
     for seed in ("1", "2"):
-        model, subject = (conversations(reactor, seed).splitlines() for reactor in (reactors.MODEL, SUBJECT))
+        model, subject = (
+            python("-m", module, reactor, *more, seed, str(count)).splitlines() for reactor in (reactors.MODEL, SUBJECT)
+        )
         test.assertEqual(len(model), count)
         for ours, wanted in zip(subject, model):
             test.assertEqual(ours, wanted)
@@ -41,14 +41,14 @@ def compare_sites(test, module, count):
         for name, length in [("small.html", 6), ("empty.tar.gz", 0), ("sub/inner", 3), ("large.bin", 70_000)]:
             (path / name).write_bytes(b"f" * length)
             os.utime(path / name, (1_577_836_800, 1_577_836_800))
-        compare(test, count, lambda reactor, seed: python("-m", module, reactor, folder, seed, str(count)))
+        compare(test, module, count, folder)
 
 
 class Answers(unittest.TestCase):
     """Thousands of conversations in memory."""
 
     def test_a_server_answers_as_under_epoll_and_its_resources_see_the_same(self):
-        compare_sites(self, "kit.webserver", CONVERSATIONS)
+        compare_sites(self, "kit.webserver", 700)
 
 
 SECURE = """
@@ -190,38 +190,53 @@ class Files(Cases, by=only_subject):
                 assert 0 < len(_webfiles._contents) <= 128
 
 
-class Installs(unittest.TestCase):
-    """`install(web=...)`."""
+# Prints the modules of a step of web servers, web clients, HTTP/2, klein and TLS, and what encrypts.
+STEPS = """
+from twisted.web import _newclient, client, http, server, static
+from klein.resource import KleinResource
+from twisted.protocols.tls import TLSMemoryBIOProtocol as Tls
+steps = server.Request.process, _newclient.HTTPClientParser.dataReceived, http.H2Connection
+print(*(step.__module__ for step in (*steps, KleinResource.render, Tls.makeConnection)), Tls.tls_engine)
+"""
+COUPLETS = [f"couplet_twisted.{name}" for name in ("_web", "_webclient", "_web2", "_webklein", "_tls")]
+TWISTEDS = ["twisted.web.server", "twisted.web._newclient", "twisted.web._http2", "klein._resource", "twisted.protocols.tls"]
 
-    def steps(self, *lines):
-        """The modules of some steps of twisted.web, after these lines of a program."""
-        program = [*lines, "from twisted.web import server, static", "print(server.Request.process.__module__)"]
-        return python("-c", "\n".join(program)).strip()
+
+def steps(*lines):
+    """The modules of the steps, after these lines of a program."""
+    *modules, engine = python("-c", "\n".join([*lines, STEPS])).split()
+    assert engine == "pyOpenSSL", engine
+    return modules
+
+
+class Installs(unittest.TestCase):
+    """`install(web=..., tls=...)`."""
 
     def test_steps_are_couplets_unless_the_program_declines(self):
-        for arguments, module in [
-            ("", "couplet_twisted._web"),
-            ("web=True", "couplet_twisted._web"),
-            ("web=False", "twisted.web.server"),
+        modules = ["from twisted.web import client, server", "import twisted.internet.ssl, twisted.protocols.tls"]
+        for arguments, expected in [
+            ("", COUPLETS),
+            ("web=True, tls=True", COUPLETS),
+            ("web=False", TWISTEDS[:4] + COUPLETS[4:]),
+            ("tls=False", COUPLETS[:4] + TWISTEDS[4:]),
         ]:
             line = f"import couplet_twisted; couplet_twisted.install({arguments})"
-            self.assertEqual(self.steps(line), module, arguments)
-            self.assertEqual(self.steps("from twisted.web import server", line), module, arguments)
+            for lines in ([line], [*modules, line], [line, *modules]):
+                self.assertEqual(steps(*lines), expected, lines)
 
     def test_modules_of_the_web_may_be_imported_in_any_order(self):
         for first in ("static", "server", "resource", "http", "client", "vhost", "proxy", "wsgi", "util", "distrib"):
             line = f"import couplet_twisted; couplet_twisted.install(); import twisted.web.{first}"
-            self.assertEqual(self.steps(line), "couplet_twisted._web", first)
-            said = python("-c", f"{line}\nfrom twisted.web import static; print(static.File.getChild.__module__)")
-            self.assertEqual(said.strip(), "couplet_twisted._webfiles", first)
+            modules = "server.Request.process.__module__, static.File.getChild.__module__"
+            said = python("-c", f"{line}\nfrom twisted.web import server, static; print({modules})")
+            self.assertEqual(said.split(), ["couplet_twisted._web", "couplet_twisted._webfiles"], first)
 
     def test_a_program_without_a_web_server_does_not_import_one(self):
-        said = python(
-            "-c", "import couplet_twisted, sys; couplet_twisted.install(); print('twisted.web' in sys.modules)"
-        )
-        self.assertEqual(said, "False\n")
+        for lines, module in [("", "twisted.web"), ("import twisted.web.client", "twisted.web.server")]:
+            line = f"import couplet_twisted, sys; couplet_twisted.install(); {lines}"
+            self.assertEqual(python("-c", f"{line}\nprint({module!r} in sys.modules)"), "False\n", module)
 
     def test_another_release_of_twisted_keeps_its_steps_unless_the_program_asks(self):
         lines = ["import twisted", "twisted.version.minor = 4", "import couplet_twisted"]
-        self.assertEqual(self.steps(*lines, "couplet_twisted.install()"), "twisted.web.server")
-        self.assertEqual(self.steps(*lines, "couplet_twisted.install(web=True)"), "couplet_twisted._web")
+        self.assertEqual(steps(*lines, "couplet_twisted.install()"), TWISTEDS)
+        self.assertEqual(steps(*lines, "couplet_twisted.install(web=True, tls=True)"), COUPLETS)

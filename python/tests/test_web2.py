@@ -20,7 +20,6 @@ from kit.pages import Page
 from kit.web2 import GET, PREFACE, Client, Peer, frame, frames
 from test_web import compare_sites, python
 
-CONVERSATIONS = 250
 SERVER = certificates.made("server", "localhost")
 MIB = 1024 * 1024
 
@@ -29,7 +28,7 @@ class Answers(unittest.TestCase):
     """Hundreds of conversations in memory."""
 
     def test_a_server_answers_as_under_epoll_and_its_resources_see_the_same(self):
-        compare_sites(self, "kit.web2", CONVERSATIONS)
+        compare_sites(self, "kit.web2", 250)
 
 
 class Waiting(Page):
@@ -82,13 +81,6 @@ class Channels(Cases, by=only_subject):
         client.ask("GET", "/")
         assert isinstance(seen[0], _http2.H2Stream) and seen[0].transport is None
         assert interfaces.ITransport.providedBy(seen[0]) and interfaces.IConsumer.providedBy(seen[0])
-
-    def test_a_program_declines(self):
-        lines = [
-            "import couplet_twisted; couplet_twisted.install(web=False)",
-            "from twisted.web import server, http; print(http.H2Connection.__module__)",
-        ]
-        self.assertEqual(python("-c", "\n".join(lines)), "twisted.web._http2\n")
 
     def test_a_server_runs_without_the_packages_of_http2(self):
         lines = [

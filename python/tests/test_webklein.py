@@ -2,20 +2,14 @@
 
 import unittest
 
-from test_web import compare, python
-
-CONVERSATIONS = 500
+from test_web import compare, python, steps
 
 
 class Answers(unittest.TestCase):
     """Thousands of requests in memory."""
 
     def test_a_server_answers_as_under_epoll_and_its_routes_see_the_same(self):
-        compare(
-            self,
-            CONVERSATIONS,
-            lambda reactor, seed: python("-m", "kit.webklein", reactor, seed, str(CONVERSATIONS)),
-        )
+        compare(self, "kit.webklein", 500)
 
 
 COUNTED = """
@@ -57,21 +51,6 @@ for path in (b"plain", b"looks"):
 class Installs(unittest.TestCase):
     """klein's step is replaced where it is known."""
 
-    def step(self, *lines):
-        """The module of klein's step, after these lines of a program."""
-        program = [*lines, "from klein.resource import KleinResource", "print(KleinResource.render.__module__)"]
-        return python("-c", "\n".join(program)).strip()
-
-    def test_the_step_is_couplets_unless_the_program_declines(self):
-        for arguments, module in [
-            ("", "couplet_twisted._webklein"),
-            ("web=True", "couplet_twisted._webklein"),
-            ("web=False", "klein._resource"),
-        ]:
-            line = f"import couplet_twisted; couplet_twisted.install({arguments})"
-            self.assertEqual(self.step(line), module, arguments)
-            self.assertEqual(self.step(line, "from twisted.web import server, client"), module, arguments)
-
     def test_another_release_keeps_its_step(self):
         install = "import couplet_twisted; couplet_twisted.install(web=True)"
         for name in ("klein", "werkzeug"):
@@ -80,7 +59,7 @@ class Installs(unittest.TestCase):
                 "known = metadata.version",
                 f"metadata.version = lambda name: '99.1' if name == {name!r} else known(name)",
             ]
-            self.assertEqual(self.step(*lines, install), "klein._resource", name)
+            self.assertEqual(steps(*lines, install)[3], "klein._resource", name)
 
     def test_a_step_that_another_package_replaced_stays(self):
         lines = [
@@ -91,7 +70,7 @@ class Installs(unittest.TestCase):
             "couplet_twisted.later.once('klein._app', replace)",
             "couplet_twisted.install()",
         ]
-        self.assertEqual(self.step(*lines), "__main__")
+        self.assertEqual(steps(*lines)[3], "__main__")
 
     def test_deferreds_and_adapters_are_made_for_programs_that_look(self):
         self.assertEqual(python("-c", COUNTED).splitlines(), ["True", "True Deferred KleinRequest"])
