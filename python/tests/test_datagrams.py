@@ -4,7 +4,7 @@ import array
 import os
 import socket
 
-from twisted.internet import defer, error, protocol, threads
+from twisted.internet import defer, protocol, threads
 
 from kit.cases import Cases, only_subject
 
@@ -48,16 +48,16 @@ def answer(self, data, address):
 class Datagrams(Cases):
     """Ports on the loopback interface."""
 
-    async def pair(self, case, interface="127.0.0.1", **options):
-        """A server that answers, and a client; their ports."""
+    @staticmethod
+    async def pair(case, **options):
+        """A server that answers, a client, and the server's address."""
         server, client = Noting(case, "server", answer), Noting(case, "client")
-        ports = case.reactor.listenUDP(0, server, interface=interface, **options), case.reactor.listenUDP(
-            0, client, interface=interface
-        )
-        return server, client, (interface, ports[0].getHost().port)
+        port = case.reactor.listenUDP(0, server, interface="127.0.0.1", **options)
+        case.reactor.listenUDP(0, client, interface="127.0.0.1")
+        return server, client, ("127.0.0.1", port.getHost().port)
 
     async def test_datagrams_and_exceptions(case):
-        server, client, to = await Datagrams.pair(None, case)
+        server, client, to = await Datagrams.pair(case)
         for data in (b"abc", b"", b"x" * 8000, b"fail", b"last"):
             heard = server.wanted if data == b"fail" else client.wanted
             client.transport.write(data, to)
@@ -67,18 +67,13 @@ class Datagrams(Cases):
             await defer.maybeDeferred(port.stopListening)
         case.say("client", client.transport)
 
-    async def test_ipv6(case):
-        server, client, to = await Datagrams.pair(None, case, "::1")
-        client.transport.write(b"six", to)
-        await client.wanted
-
     async def test_a_datagram_that_is_too_long_is_cut(case):
-        server, client, to = await Datagrams.pair(None, case, maxPacketSize=10)
+        server, client, to = await Datagrams.pair(case, maxPacketSize=10)
         client.transport.write(b"0123456789abc", to)
         await client.wanted
 
     async def test_a_connected_port_hears_only_its_peer(case):
-        server, client, to = await Datagrams.pair(None, case)
+        server, client, to = await Datagrams.pair(case)
         other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         other.sendto(b"before", (to[0], client.transport.getHost().port))
         await client.wanted
@@ -89,7 +84,7 @@ class Datagrams(Cases):
         other.close()
 
     async def test_a_port_that_stops_reading_hears_nothing_until_it_reads_again(case):
-        server, client, to = await Datagrams.pair(None, case)
+        server, client, to = await Datagrams.pair(case)
         server.transport.stopReading()
         client.transport.write(b"late", to)
         await case.sleep(0.05)
@@ -112,26 +107,16 @@ class Datagrams(Cases):
         other.close()
 
     async def test_addresses_that_cannot_be_written_to(case):
-        server, client, to = await Datagrams.pair(None, case)
+        server, client, to = await Datagrams.pair(case)
         for host in ("localhost", "::1", "<broadcast>"):
             case.attempt("client", client.transport.write, b"x", (host, to[1]))
-        try:
-            client.transport.write(b"x" * 70_000, to)
-        except error.MessageLengthError as raised:
-            case.say("client", raised)
+        case.attempt("client", client.transport.write, b"x" * 70_000, to)
         client.transport.write(b"sent", to)
         await client.wanted
         # The host is known now.
         for data, address in ((b"x" * 70_000, to), ("text", to), (b"x", (to[0], 70_000)), (b"x", (to[0],)), (b"x", to)):
             case.attempt("client", client.transport.write, data, address)
         await client.wanted
-
-    async def test_a_port_at_an_address_in_use(case):
-        server, client, to = await Datagrams.pair(None, case)
-        try:
-            case.reactor.listenUDP(to[1], Noting(case, "third"), interface="127.0.0.1")
-        except error.CannotListenError as raised:
-            case.say("third", type(raised).__name__, raised.interface)
 
     @staticmethod
     async def arrived(case, act, wanted=None, **options):
@@ -246,35 +231,9 @@ class Datagrams(Cases):
             await client.wanted
         await port.stopListening()
 
-    async def test_an_adopted_socket(case):
-        ours = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        ours.bind(("127.0.0.1", 0))
-        ours.setblocking(False)
-        server = Noting(case, "server", answer)
-        port = case.reactor.adoptDatagramPort(ours.fileno(), socket.AF_INET, server)
-        ours.close()
-        client = Noting(case, "client")
-        case.reactor.listenUDP(0, client, interface="127.0.0.1")
-        client.transport.write(b"adopted", ("127.0.0.1", port.getHost().port))
-        await client.wanted
-
-    async def test_a_multicast_port_joins_and_leaves(case):
-        server = Noting(case, "server")
-        port = case.reactor.listenMulticast(0, server, listenMultiple=True)
-        await port.setOutgoingInterface("127.0.0.1")
-        await port.joinGroup("225.0.0.250", "127.0.0.1")
-        case.say("server", port.getTTL(), port.getLoopbackMode(), port.getOutgoingInterface())
-        port.write(b"to all", ("225.0.0.250", port.getHost().port))
-        await server.wanted
-        await port.leaveGroup("225.0.0.250", "127.0.0.1")
-        port.write(b"to nobody", ("225.0.0.250", port.getHost().port))
-        await case.sleep(0.02)
-        await port.stopListening()
-
     async def test_more_peers_than_a_port_remembers_get_their_answers(case):
-        server = Noting(case, "server")
+        server = Noting(case, "server", answer)
         server.say = lambda *words: None
-        server.act = answer
         port = case.reactor.listenUDP(0, server, interface="127.0.0.1")
         right = 0
         for number in range(1200):
@@ -286,7 +245,7 @@ class Datagrams(Cases):
         await port.stopListening()
 
     async def test_other_threads_and_other_types_write_too(case):
-        server, client, to = await Datagrams.pair(None, case)
+        server, client, to = await Datagrams.pair(case)
         heard = client.wanted
         await threads.deferToThread(client.transport.write, b"from a thread", to)
         await heard
@@ -296,9 +255,8 @@ class Datagrams(Cases):
 
     async def test_a_port_is_a_reader_of_the_reactor_while_it_reads(case):
         port = case.reactor.listenUDP(0, Noting(case, "server"), interface="127.0.0.1")
-        for act in (None, port.stopReading, port.startReading):
-            if act is not None:
-                act()
+        for act in (lambda: None, port.stopReading, port.startReading):
+            act()
             case.say("server", port in case.reactor.getReaders(), port in case.reactor.getWriters())
         await port.stopListening()
         case.say("server", port in case.reactor.getReaders())
@@ -388,6 +346,7 @@ class UNIXDatagrams(Cases):
         # The name ends with the NUL.
         heard = server.wanted
         for name in (None, "", "missing", "x" * 200, "server\0more", ("127.0.0.1", 1), 7):
+            # The texts differ.
             try:
                 case.say("client", port.write(b"x", name))
             except Exception as raised:
@@ -466,16 +425,10 @@ class UNIXDatagrams(Cases):
             for arguments in ((b"text", "other"), ("text",)):
                 case.attempt("client", port.write, *arguments)
             case.say("client", port.write(b"heard"), other.recv(10), port in case.reactor.getReaders())
-            try:
-                port.write(b"x" * (1 << 20))
-            except error.MessageLengthError as raised:
-                case.say("client", raised)
+            case.attempt("client", port.write, b"x" * (1 << 20))
         # The peer has ended.
-        case.say("client", port.write(b"lost"))
-        try:
-            port.write(b"lost")
-        except OSError as raised:
-            case.say("client", raised.errno)
+        for _ in range(2):
+            case.attempt("client", port.write, b"lost")
         await port.stopListening()
         case.say("client", port in case.reactor.getReaders())
 
@@ -486,10 +439,7 @@ class UNIXDatagrams(Cases):
         await failed
         await case.sleep(0.02)
         case.say("client", hasattr(port, "protocol"), port.connected)
-        try:
-            case.reactor.listenUNIXDatagram("client", Named(case, "second"))
-        except error.CannotListenError as raised:
-            case.say("second", type(raised).__name__, raised.port)
+        case.attempt("second", case.reactor.listenUNIXDatagram, "client", Named(case, "second"))
 
     async def test_long_datagrams(case):
         """Longer than any over UDP; and one that is cut."""
@@ -523,9 +473,7 @@ class UNIXDatagrams(Cases):
 
     async def test_other_threads_write_too(case):
         server = Named(case, "server")
-        ports = case.reactor.listenUNIXDatagram("server", server), case.reactor.listenUNIXDatagram(
-            "client", Named(case, "client")
-        )
+        ports = [case.reactor.listenUNIXDatagram(each.party, each) for each in (server, Named(case, "client"))]
         heard = server.wanted
         await threads.deferToThread(ports[1].write, b"from a thread", "server")
         await heard
