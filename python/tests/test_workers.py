@@ -171,7 +171,7 @@ class Services(unittest.TestCase):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.folder = pathlib.Path(folder.name)
-        (self.folder / "site_of_test.py").write_text(SITE)
+        self.code(SITE)
         (self.folder / "program.py").write_text(PROGRAM)
         (self.port,) = unused(1)
         self.endpoint = f"tcp:{self.port}:interface=127.0.0.1"
@@ -182,6 +182,32 @@ class Services(unittest.TestCase):
         running = Running(self, command, folder=self.folder)
         self.wait_for_ready(running, count)
         return running
+
+    def fails(self, *said, endpoint=None):
+        """Checks that the program ends with status 1, and that its output has these words. Returns the output."""
+        command = [sys.executable, "-B", "program.py", endpoint or self.endpoint, "{}"]
+        return self.check(Running(self, command, folder=self.folder).ended(), 1, *said)
+
+    def check(self, ended, status, *said):
+        """Checks the status of a program and its output. Returns the output."""
+        self.assertEqual(ended[1], status, ended[0])
+        for words in said:
+            self.assertIn(words, ended[0])
+        return ended[0]
+
+    def stop(self, service):
+        """Stops a service, which ends with status 0. Returns its output."""
+        return self.check(service.stop(), 0, "all workers have ended")
+
+    def reload(self, service):
+        """Replaces the first two workers. Returns the processes of the new ones."""
+        service.process.send_signal(signal.SIGHUP)
+        service.until("all workers are new")
+        return self.wait_for_ready(service, 4)[2:]
+
+    def code(self, text):
+        """Writes the code that workers load when they start."""
+        (self.folder / "site_of_test.py").write_text(text)
 
     def twistd(self, *arguments):
         """Starts twistd with two workers."""
@@ -196,9 +222,15 @@ class Services(unittest.TestCase):
             running.text += line
         return [int(process) for _, process in READY.findall(running.text)]
 
-    def get(self, path="/", client=None):
+    def wait_for_ends(self, service, count):
+        """Waits until so many more workers have ended with status 0."""
+        for _ in range(count):
+            service.until("ended with status 0")
+            service.text = service.text.replace("ended with status 0", "ended", 1)
+
+    def get(self, path="/"):
         """The answer to a request."""
-        client = client or http.client.HTTPConnection("127.0.0.1", self.port, PATIENCE)
+        client = http.client.HTTPConnection("127.0.0.1", self.port, PATIENCE)
         self.addCleanup(client.close)
         client.request("GET", path, headers={"Connection": "close"})
         return client.getresponse()
@@ -229,9 +261,7 @@ class Workers(Services):
         processes = self.wait_for_ready(service, 2)
         self.assertNotIn(service.process.pid, processes)
         self.wait_for_all(processes)
-        text, status = service.stop()
-        self.assertEqual(status, 0, text)
-        self.assertIn("all workers have ended", text)
+        self.stop(service)
 
     def test_a_killed_worker_is_replaced_and_no_connection_is_refused(self):
         service = self.started()
@@ -255,9 +285,7 @@ class Workers(Services):
             load.more()
             service.process.send_signal(signal.SIGHUP)
             processes = self.wait_for_ready(service, 2 + 2 * number)
-            for _ in range(2):
-                service.until("ended with status 0")
-                service.text = service.text.replace("ended with status 0", "ended", 1)
+            self.wait_for_ends(service, 2)
         load.more()
         self.assertEqual(load.end(), [])
         self.assertEqual(len(set(processes)), 8)
@@ -270,8 +298,7 @@ class Workers(Services):
         client.request("GET", "/")
         self.assertFalse((answer := client.getresponse()).will_close)
         process = int(answer.read())
-        service.process.send_signal(signal.SIGHUP)
-        service.until("all workers are new")
+        self.reload(service)
         # The order to drain may arrive a bit later.
         while not answer.will_close:
             client.request("GET", "/")
@@ -282,17 +309,15 @@ class Workers(Services):
     def test_a_reload_that_fails_keeps_the_old_workers(self):
         service = self.started()
         processes = self.wait_for_ready(service, 2)
-        (self.folder / "site_of_test.py").write_text("raise RuntimeError('the new code is broken')")
+        self.code("raise RuntimeError('the new code is broken')")
         service.process.send_signal(signal.SIGHUP)
         service.until("failed to start: RuntimeError: the new code is broken; the old workers stay")
         self.wait_for_all(processes)
 
     def test_a_reload_loads_new_code(self):
         service = self.started()
-        (self.folder / "site_of_test.py").write_text(SITE.replace('b"%d" %', 'b"-%d" %'))
-        service.process.send_signal(signal.SIGHUP)
-        service.until("all workers are new")
-        self.wait_for_all([-process for process in self.wait_for_ready(service, 4)[2:]])
+        self.code(SITE.replace('b"%d" %', 'b"-%d" %'))
+        self.wait_for_all([-process for process in self.reload(service)])
 
     def test_restart_by_connections(self):
         service = self.started(mostConnections=100)
@@ -316,11 +341,10 @@ class Workers(Services):
         service.until("stopping")
         until(self.is_refused, "new connections are refused")
         self.assertEqual(answer.read(), b"end")
-        text, status = service.ended()
-        self.assertEqual(status, 0, text)
+        self.check(service.ended(), 0)
 
     def test_sigterm_lets_the_responses_of_http2_end(self):
-        (self.folder / "site_of_test.py").write_text(SITE.replace("    return made", HTTP2 + "    return made"))
+        self.code(SITE.replace("    return made", HTTP2 + "    return made"))
         service = self.started()
         # A literal path: RFC 7541, 6.2.1.
         slow = GET.replace(b"\x84", b"\x44\x0f/slow?seconds=1")
@@ -339,8 +363,7 @@ class Workers(Services):
         self.assertEqual([each[0] for each in seen].count(7), 2, seen)
         bodies = {number: [each[3] for each in seen if each[:3:2] == (0, number)] for number in (1, 3)}
         self.assertEqual(bodies, {1: [b"begin", b"end", b""], 3: [b"begin", b"end", b""]})
-        text, status = service.ended()
-        self.assertEqual(status, 0, text)
+        self.check(service.ended(), 0)
 
     def is_refused(self):
         try:
@@ -352,8 +375,7 @@ class Workers(Services):
     def test_a_drain_is_limited(self):
         service = self.started(drain=0.2)
         answer = self.begun(50)
-        text, status = service.stop()
-        self.assertEqual(status, 0, text)
+        self.check(service.stop(), 0)
         self.assertRaises((http.client.IncompleteRead, ConnectionResetError), answer.read)
 
     def test_a_second_sigterm_ends_immediately(self):
@@ -362,9 +384,8 @@ class Workers(Services):
         service.process.send_signal(signal.SIGTERM)
         service.until("stopping")
         started = time.monotonic()
-        text, status = service.stop()
+        self.check(service.stop(), 0)
         self.assertLess(time.monotonic() - started, 10)
-        self.assertEqual(status, 0, text)
         self.assertRaises((http.client.IncompleteRead, ConnectionResetError), answer.read)
 
     def test_sigterm_to_a_worker_replaces_it(self):
@@ -387,37 +408,26 @@ class Workers(Services):
     def test_a_unix_socket(self):
         path = self.folder / "socket"
         service = self.started(endpoint=f"unix:{path}")
-        service.process.send_signal(signal.SIGHUP)
-        service.until("all workers are new")
-        for _ in range(2):
-            service.until("ended with status 0")
-            service.text = service.text.replace("ended with status 0", "ended", 1)
+        self.reload(service)
+        self.wait_for_ends(service, 2)
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))
             client.sendall(b"GET / HTTP/1.0\r\n\r\n")
             self.assertIn(b"200 OK", client.recv(1000))
         # Another service can't take the path.
-        other = Running(self, [sys.executable, "-B", "program.py", f"unix:{path}", "{}"], folder=self.folder)
-        text, status = other.ended()
-        self.assertEqual(status, 1, text)
-        self.assertIn("Cannot acquire lock", text)
+        self.fails("Cannot acquire lock", endpoint=f"unix:{path}")
         service.stop()
         self.assertFalse(path.exists())
         self.assertFalse(os.path.lexists(f"{path}.lock"))
 
-    def test_a_port_in_use(self):
+    def test_a_start_that_fails(self):
         with socket.create_server(("127.0.0.1", self.port)):
-            service = Running(self, [sys.executable, "-B", "program.py", self.endpoint, "{}"], folder=self.folder)
-            text, status = service.ended()
-        self.assertEqual(status, 1, text)
-        self.assertIn("worker 1 failed to start: CannotListenError: Couldn't listen on 127.0.0.1", text)
-
-    def test_a_start_that_raises(self):
-        (self.folder / "site_of_test.py").write_text("raise RuntimeError('no database')")
-        service = Running(self, [sys.executable, "-B", "program.py", self.endpoint, "{}"], folder=self.folder)
-        text, status = service.ended()
-        self.assertEqual(status, 1, text)
-        self.assertTrue(text.endswith("worker 1 failed to start: RuntimeError: no database\n"), text)
+            self.fails("worker 1 failed to start: CannotListenError: Couldn't listen on 127.0.0.1")
+        self.code("raise RuntimeError('no database')")
+        self.assertTrue(self.fails().endswith("worker 1 failed to start: RuntimeError: no database\n"))
+        text = "from twisted.internet import epollreactor\nepollreactor.install()\n" + PROGRAM
+        (self.folder / "program.py").write_text(text)
+        self.fails("workers need Couplet's reactor")
 
     def test_workers_end_with_their_parent(self):
         service = self.started()
@@ -440,22 +450,22 @@ class Close(resource.Resource):
         return b"closed"
 """
         text = SITE.replace("def site():", f"{close}\ndef site():").replace('b"eat", Eat', 'b"close", Close')
-        (self.folder / "site_of_test.py").write_text(text)
+        self.code(text)
         service = self.started()
         for _ in range(2):
             self.assertFalse(self.is_refused())
             self.assertEqual(self.get("/close").read(), b"closed")
         until(self.is_refused, "the port is closed")
-        self.assertEqual(service.stop()[1], 0)
+        self.check(service.stop(), 0)
 
     def test_a_port_on_which_new_code_does_not_listen_is_closed(self):
         impatient = "from couplet_twisted import sockets\nsockets._UNCLAIMED = 0\n"
         program = PROGRAM.replace("endpoint)", "site_of_test.ENDPOINT)")
         (self.folder / "program.py").write_text(program.replace("workers.run", f"{impatient}workers.run"))
-        (self.folder / "site_of_test.py").write_text(f"{SITE}\nENDPOINT = {self.endpoint!r}\n")
+        self.code(f"{SITE}\nENDPOINT = {self.endpoint!r}\n")
         service = self.started()
         (other,) = unused(1)
-        (self.folder / "site_of_test.py").write_text(f"{SITE}\nENDPOINT = 'tcp:{other}:interface=127.0.0.1'\n")
+        self.code(f"{SITE}\nENDPOINT = 'tcp:{other}:interface=127.0.0.1'\n")
         service.process.send_signal(signal.SIGHUP)
         service.until(f"no worker listens on tcp:127.0.0.1:{self.port}: it is closed")
         self.assertTrue(self.is_refused())
@@ -464,12 +474,10 @@ class Close(resource.Resource):
 
     def test_it_gives_up_if_no_worker_can_start_again(self):
         service = self.started()
-        (self.folder / "site_of_test.py").write_text("raise RuntimeError('broken')")
+        self.code("raise RuntimeError('broken')")
         for process in self.wait_for_ready(service, 2):
             os.kill(process, signal.SIGKILL)
-        text, status = service.ended()
-        self.assertEqual(status, 1, text)
-        self.assertIn("RuntimeError: broken; it is tried again", text)
+        text = self.check(service.ended(), 1, "RuntimeError: broken; it is tried again")
         self.assertTrue(text.endswith("(5 starts failed in a row)\n"), text)
 
     def test_workers_end_with_a_parent_that_has_not_read_their_messages(self):
@@ -481,14 +489,6 @@ class Close(resource.Resource):
         threading.Event().wait(2)
         service.process.kill()
         until(lambda: not any(map(is_here, processes)), "the workers ended")
-
-    def test_another_reactor_is_an_error(self):
-        text = "from twisted.internet import epollreactor\nepollreactor.install()\n" + PROGRAM
-        (self.folder / "program.py").write_text(text)
-        service = Running(self, [sys.executable, "-B", "program.py", self.endpoint, "{}"], folder=self.folder)
-        text, status = service.ended()
-        self.assertEqual(status, 1, text)
-        self.assertIn("workers need Couplet's reactor", text)
 
 
 @unittest.skipUnless(SUBJECT == "couplet", "workers run on Couplet's reactor")
@@ -507,8 +507,7 @@ class Twistd(Services):
         file = self.folder / "twistd.pid"
         self.assertEqual(file.read_text(), str(service.process.pid))
         service.until('"GET / HTTP/1.1" 200')
-        text, status = service.stop()
-        self.assertEqual(status, 0, text)
+        text = self.check(service.stop(), 0)
         self.assertFalse(file.exists())
         self.assertRegex(text, r"\[worker [12]\] .*GET /")
 
@@ -516,9 +515,7 @@ class Twistd(Services):
         service = self.twistd("-n", self.tac())
         processes = self.wait_for_ready(service, 2)
         self.wait_for_all(processes)
-        service.process.send_signal(signal.SIGHUP)
-        service.until("all workers are new")
-        self.wait_for_all(self.wait_for_ready(service, 4)[2:])
+        self.wait_for_all(self.reload(service))
 
     def test_a_socket_of_systemd(self):
         self.endpoint = "systemd:domain=INET:index=0"
@@ -533,15 +530,12 @@ class Twistd(Services):
         (self.folder / "systemd.py").write_text(program)
         service = Running(self, [sys.executable, "systemd.py"], folder=self.folder)
         self.wait_for_all(self.wait_for_ready(service, 2))
-        service.process.send_signal(signal.SIGHUP)
-        service.until("all workers are new")
-        self.wait_for_all(self.wait_for_ready(service, 4)[2:])
-        self.assertEqual(service.stop()[1], 0)
+        self.wait_for_all(self.reload(service))
+        self.stop(service)
 
     def test_a_daemon(self):
         launcher = self.twistd("--logfile=log", "--pidfile=pid", self.tac())
-        text, status = launcher.ended()
-        self.assertEqual(status, 0, text)
+        self.check(launcher.ended(), 0)
         daemon = int((self.folder / "pid").read_text())
         self.addCleanup(lambda: is_here(daemon) and os.kill(daemon, signal.SIGKILL))
         self.process()
@@ -557,18 +551,15 @@ class Twistd(Services):
 
     def test_a_daemon_that_cannot_listen(self):
         with socket.create_server(("127.0.0.1", self.port)):
-            text, status = self.twistd("--logfile=log", self.tac()).ended()
-        self.assertEqual(status, 1, text)
-        self.assertIn("worker 1 failed to start", text)
+            self.check(self.twistd("--logfile=log", self.tac()).ended(), 1, "worker 1 failed to start")
         self.assertIn("Address already in use", (self.folder / "log").read_text())
         self.assertFalse((self.folder / "twistd.pid").exists())
 
     def test_the_log_of_a_daemon_says_why_it_cannot_start(self):
         argument = self.tac()
-        (self.folder / "site_of_test.py").write_text("1 / 0")
-        text, status = self.twistd("--logfile=log", argument).ended()
-        self.assertEqual(status, 1, text)
-        self.assertIn("failed to start: Failed to load application: division by zero", text)
+        self.code("1 / 0")
+        said = "failed to start: Failed to load application: division by zero"
+        self.check(self.twistd("--logfile=log", argument).ended(), 1, said)
         self.assertIn('site_of_test.py", line 1, in <module>', (self.folder / "log").read_text())
 
     def test_wrong_words(self):
@@ -578,10 +569,5 @@ class Twistd(Services):
             (["--reactor=epoll", "-n", "web"], "--workers needs Couplet's reactor: leave out --reactor=epoll"),
             (["--drain=soon", "web"], "twistd --workers: Parameter type enforcement failed"),
         ):
-            text, status = self.twistd(*words).ended()
-            self.assertEqual(status, 1, text)
-            self.assertIn(said, text)
-        text, status = self.twistd("--help").ended()
-        self.assertEqual(status, 0, text)
-        self.assertIn("--most-memory=", text)
-        self.assertIn("web", text)
+            self.check(self.twistd(*words).ended(), 1, said)
+        self.check(self.twistd("--help").ended(), 0, "--most-memory=", "web")
