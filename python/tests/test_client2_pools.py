@@ -1,18 +1,18 @@
 """HTTP/2 for clients: pools and agents over TLS, with Twisted's servers and independent ones."""
 
 import io
-import os
-import shutil
-import unittest
 
+import couplet_twisted
 from twisted.internet import defer, error, interfaces, protocol, ssl, task
-from twisted.web import _newclient, client, resource, server
+from twisted.web import _newclient, client
+from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
 from kit import certificates
 from kit.cases import Cases, only_subject
-from kit.client2 import H2Server, Nghttpd, descriptors
-from kit.pages import Page
+from kit.client2 import H2Server, Nghttpd
+from kit.pages import peer, site
+from kit.running import descriptors
 
 SERVER = certificates.made("server", "localhost")
 MIB = 1024 * 1024
@@ -59,25 +59,36 @@ def listening(case, made, protocols=(b"h2", b"http/1.1")):
     return made, port.getHost().port
 
 
-def site(page):
-    made = server.Site(page if isinstance(page, resource.Resource) else Page(page))
-    made.noisy, made.displayTracebacks = False, False
-    return made
-
-
 def pooled(case, pool=None, policy=None):
     """An agent, and its pool."""
-    import couplet_twisted
-
     pool = pool or couplet_twisted.HTTP2ConnectionPool(case.reactor)
     policy = policy or client.BrowserLikePolicyForHTTPS(SERVER.trust())
     return client.Agent(case.reactor, policy, pool=pool), pool
+
+
+@implementer(IPolicyForHTTPS)
+class Policy:
+    """Makes connections by a program's options."""
+
+    def __init__(self, made):
+        self.creatorForNetloc = lambda host, port: made
 
 
 async def fetched(agent, url, method=b"GET", headers=None, producer=None):
     """A response and its body."""
     response = await agent.request(method, url.encode(), headers, producer)
     return response, await client.readBody(response)
+
+
+async def together(fetches):
+    """The results of several fetches at a time."""
+    return await defer.gatherResults([defer.ensureDeferred(each) for each in fetches])
+
+
+def failures(requests):
+    """A Deferred of the types of the requests' failures; `None` for a success."""
+    found = defer.DeferredList(requests, consumeErrors=True)
+    return found.addCallback(lambda pairs: [getattr(result, "type", None) for _, result in pairs])
 
 
 async def until(case, condition):
@@ -124,9 +135,7 @@ class Pools(Cases, by=only_subject):
     async def test_all_requests_share_a_connection(case):
         made, port = listening(case, site(answer))
         agent, pool = pooled(case)
-        seen = await defer.gatherResults(
-            [defer.ensureDeferred(fetched(agent, f"https://localhost:{port}/get/{n}")) for n in range(50)]
-        )
+        seen = await together([fetched(agent, f"https://localhost:{port}/get/{n}") for n in range(50)])
         assert [len(body) for _, body in seen] == list(range(50))
         assert all(response.version == (b"HTTP", 2, 0) for response, _ in seen)
         assert seen[0][0].request.absoluteURI == f"https://localhost:{port}/get/0".encode()
@@ -140,19 +149,9 @@ class Pools(Cases, by=only_subject):
     async def test_both_engines_of_tls_negotiate(case):
         made, port = listening(case, site(answer))
         engines = []
-
-        class Policy:
-            def creatorForNetloc(self, host, port):
-                more = {"verifyDepth": 8} if engine == "pyOpenSSL" else {}
-                return ssl.optionsForClientTLS("localhost", SERVER.trust(), extraCertificateOptions=more)
-
-        from twisted.web.iweb import IPolicyForHTTPS
-        from zope.interface import directlyProvides
-
-        policy = Policy()
-        directlyProvides(policy, IPolicyForHTTPS)
-        for engine in ("rustls", "pyOpenSSL"):
-            agent, pool = pooled(case, policy=policy)
+        for more in ({}, {"verifyDepth": 8}):
+            options = ssl.optionsForClientTLS("localhost", SERVER.trust(), extraCertificateOptions=more)
+            agent, pool = pooled(case, policy=Policy(options))
             response, body = await fetched(agent, f"https://localhost:{port}/get/5")
             engines.append(response._transport._connection.transport.tls_engine)
             assert (response.version, body) == ((b"HTTP", 2, 0), b"ggggg")
@@ -163,17 +162,11 @@ class Pools(Cases, by=only_subject):
 
     async def test_policies_of_programs_decide_what_tls_offers(case):
         from OpenSSL import SSL
-        from twisted.web.iweb import IPolicyForHTTPS
 
         @implementer(interfaces.IOpenSSLContextFactory)
         class Context:
             def getContext(self):
                 return SSL.Context(SSL.TLS_METHOD)
-
-        @implementer(IPolicyForHTTPS)
-        class Policy:
-            def __init__(self, made):
-                self.creatorForNetloc = lambda host, port: made
 
         more = dict(acceptableProtocols=[b"h2", b"http/1.1"])
         made, port = listening(case, site(answer))
@@ -193,8 +186,7 @@ class Pools(Cases, by=only_subject):
             made, port = listening(case, site(answer), protocols)
             agent, pool = pooled(case)
             for _ in range(2):
-                fetches = [fetched(agent, f"https://localhost:{port}/get/{n}") for n in range(5)]
-                seen = await defer.gatherResults([defer.ensureDeferred(each) for each in fetches])
+                seen = await together([fetched(agent, f"https://localhost:{port}/get/{n}") for n in range(5)])
                 assert [len(body) for _, body in seen] == list(range(5))
                 assert all(response.version == (b"HTTP", 1, 1) for response, _ in seen)
             # Two stay in the pool.
@@ -205,15 +197,12 @@ class Pools(Cases, by=only_subject):
         made = Counting(site(answer))
         port = case.reactor.listenTCP(0, made, interface="127.0.0.1").getHost().port
         agent, pool = pooled(case)
-        fetches = [fetched(agent, f"http://localhost:{port}/get/{n}") for n in range(5)]
-        seen = await defer.gatherResults([defer.ensureDeferred(each) for each in fetches])
+        seen = await together([fetched(agent, f"http://localhost:{port}/get/{n}") for n in range(5)])
         assert all(response.version == (b"HTTP", 1, 1) for response, _ in seen) and len(made.connections) == 5
         await pool.closeCachedConnections()
 
     async def test_an_idle_connection_is_closed_after_the_pools_time(case):
         clock = task.Clock()
-        import couplet_twisted
-
         made, port = listening(case, H2Peers())
         agent, pool = pooled(case, couplet_twisted.HTTP2ConnectionPool(clock))
         pool.cachedConnectionTimeout = 7
@@ -240,12 +229,9 @@ class Pools(Cases, by=only_subject):
         assert not pool._timeouts and not pool._shared
 
     async def test_a_pool_that_does_not_persist_closes_each_connection(case):
-        import couplet_twisted
-
         made, port = listening(case, H2Peers())
         agent, pool = pooled(case, couplet_twisted.HTTP2ConnectionPool(case.reactor, persistent=False))
-        fetches = [fetched(agent, f"https://localhost:{port}/get/{n}") for n in range(3)]
-        await defer.gatherResults([defer.ensureDeferred(each) for each in fetches])
+        await together([fetched(agent, f"https://localhost:{port}/get/{n}") for n in range(3)])
         assert len(made.connections) == 3
         await until(case, lambda: all(each.isLost for each in made.connections))
         assert not pool._timeouts and not pool._shared
@@ -256,13 +242,11 @@ class Pools(Cases, by=only_subject):
         number = port.getHost().port
         await port.stopListening()
         requests = [agent.request(b"GET", f"https://127.0.0.1:{number}/".encode()) for _ in range(3)]
-        for _, result in await defer.DeferredList(requests, consumeErrors=True):
-            assert result.type is error.ConnectionRefusedError, result
+        assert await failures(requests) == [error.ConnectionRefusedError] * 3
         made, number = listening(case, H2Peers())
         # The certificate is of another host.
         requests = [agent.request(b"GET", f"https://127.0.0.1:{number}/".encode()) for _ in range(3)]
-        for _, result in await defer.DeferredList(requests, consumeErrors=True):
-            assert result.type is _newclient.ResponseNeverReceived, result
+        assert await failures(requests) == [_newclient.ResponseNeverReceived] * 3
         assert len(made.connections) == 1 and not pool._attempts and not pool._shared
 
     async def test_requests_that_wait_for_a_connection_can_be_cancelled(case):
@@ -271,8 +255,7 @@ class Pools(Cases, by=only_subject):
         url = f"https://localhost:{port}/get/5".encode()
         cancelled, kept = agent.request(b"GET", url), agent.request(b"GET", url)
         cancelled.cancel()
-        for _, result in await defer.DeferredList([cancelled], consumeErrors=True):
-            assert result.type is defer.CancelledError, result
+        assert await failures([cancelled]) == [defer.CancelledError]
         assert (await kept).code == 200
         silent = case.reactor.listenTCP(0, protocol.Factory.forProtocol(protocol.Protocol), interface="127.0.0.1")
         url = f"https://localhost:{silent.getHost().port}/".encode()
@@ -282,8 +265,8 @@ class Pools(Cases, by=only_subject):
                 await case.sleep(0.001)
             for each in requests:
                 each.cancel()
-            for _, result in await defer.DeferredList(requests, consumeErrors=True):
-                assert result.type in (defer.CancelledError, error.ConnectingCancelledError), result
+            found = set(await failures(requests))
+            assert found <= {defer.CancelledError, error.ConnectingCancelledError}, found
             assert not pool._attempts
             await case.sleep(0.01)
         assert "log" not in case.notes, case.notes
@@ -331,8 +314,7 @@ class Pools(Cases, by=only_subject):
         made, port = listening(case, H2Peers(streams=3))
         agent, pool = pooled(case)
         for _ in range(2):
-            fetches = [fetched(agent, f"https://localhost:{port}/get/{n}") for n in range(20)]
-            seen = await defer.gatherResults([defer.ensureDeferred(each) for each in fetches])
+            seen = await together([fetched(agent, f"https://localhost:{port}/get/{n}") for n in range(20)])
             assert [len(body) for _, body in seen] == list(range(20))
         assert len(made.connections) == 1
 
@@ -373,8 +355,7 @@ class Pools(Cases, by=only_subject):
         agent, pool = pooled(case)
         before, timers = descriptors(), len(case.reactor.getDelayedCalls())
         for round in range(20):
-            fetches = [fetched(agent, f"https://localhost:{port}/get/{n}") for n in range(500)]
-            await defer.gatherResults([defer.ensureDeferred(each) for each in fetches])
+            await together([fetched(agent, f"https://localhost:{port}/get/{n}") for n in range(500)])
         assert len(made.connections) == 1
         await until(case, lambda: pool._timeouts)
         await pool.closeCachedConnections()
@@ -436,11 +417,6 @@ class H2Peers(H2Server):
         return made
 
 
-def peer(name):
-    """Skips a test if its independent server is not installed; in CI it then fails."""
-    return unittest.skipUnless(shutil.which(name) or os.environ.get("CI"), f"there is no {name}")
-
-
 class Peers(Cases, by=only_subject):
     """Independent servers."""
 
@@ -449,12 +425,10 @@ class Peers(Cases, by=only_subject):
             made, port = listening(case, peer)
             agent, pool = pooled(case)
             url = f"https://localhost:{port}"
-            fetches = [fetched(agent, f"{url}/get/{n}") for n in (0, 1, 70_000, MIB) * 5]
-            seen = await defer.gatherResults([defer.ensureDeferred(each) for each in fetches])
+            seen = await together([fetched(agent, f"{url}/get/{n}") for n in (0, 1, 70_000, MIB) * 5])
             assert [len(body) for _, body in seen] == [0, 1, 70_000, MIB] * 5
             uploads = [client.FileBodyProducer(io.BytesIO(b"u" * 300_000)) for _ in range(3)]
-            sent = [fetched(agent, f"{url}/", b"POST", producer=each) for each in uploads]
-            seen = await defer.gatherResults([defer.ensureDeferred(each) for each in sent])
+            seen = await together([fetched(agent, f"{url}/", b"POST", producer=each) for each in uploads])
             assert [body for _, body in seen] == [b"300000"] * 3 and len(made.connections) == 1
             await pool.closeCachedConnections()
 
@@ -465,8 +439,7 @@ class Peers(Cases, by=only_subject):
             with Nghttpd(SERVER, *filter(None, [option])) as peer:
                 agent, pool = pooled(case)
                 url = f"https://localhost:{peer.port}"
-                fetches = [fetched(agent, f"{url}/{name}") for name in ["small", "large", "none"] * 10]
-                seen = await defer.gatherResults([defer.ensureDeferred(each) for each in fetches])
+                seen = await together([fetched(agent, f"{url}/{name}") for name in ["small", "large", "none"] * 10])
                 for at, (response, body) in enumerate(seen):
                     expected = [(200, b"small"), (200, b"l" * 1_000_000), (404, body)][at % 3]
                     assert (response.code, body) == expected and response.version == (b"HTTP", 2, 0)

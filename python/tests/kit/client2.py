@@ -1,6 +1,5 @@
 """Servers for the tests of HTTP/2 clients: by hand in memory, by Python's h2, and by nghttpd."""
 
-import os
 import pathlib
 import shutil
 import socket
@@ -8,6 +7,22 @@ import subprocess
 import tempfile
 import time
 
+import couplet_twisted
+from couplet_twisted._webclient2 import Connection
+from couplet_twisted._webcommon import takeIdle
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from h2 import config, connection, events, settings
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.protocol import Protocol
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.web._newclient import Request
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import UNKNOWN_LENGTH
+
+from kit.running import unused
 from kit.web2 import frame, frames
 
 SETTINGS, HEADERS, DATA, RST_STREAM, PING, GOAWAY, WINDOW_UPDATE = 4, 1, 0, 3, 6, 7, 8
@@ -25,12 +40,6 @@ class Wire:
     """A connection of a pool in memory, whose server is a test."""
 
     def __init__(self, **settings):
-        from twisted.internet.task import Clock
-        from twisted.internet.testing import StringTransport
-
-        import couplet_twisted
-        from couplet_twisted._webclient2 import Connection
-
         self.clock = Clock()
         self.pool = couplet_twisted.HTTP2ConnectionPool(self.clock)
         for name, value in settings.items():
@@ -55,11 +64,6 @@ class Wire:
 
     def request(self, method=b"GET", uri=b"/", producer=None, **headers):
         """Sends a request; its outcome goes into `results`."""
-        from twisted.web._newclient import Request
-        from twisted.web.http_headers import Headers
-
-        from couplet_twisted._webcommon import takeIdle
-
         given = Headers({b"Host": [b"a.example"], **{name.encode(): values for name, values in headers.items()}})
         takeIdle(self.pool, self.key)
         deferred = self.connection.request(Request._construct(method, uri, given, producer, persistent=True))
@@ -81,9 +85,6 @@ class Wire:
         self.connection.dataReceived(b"".join(pieces))
 
     def lose(self, reason=None):
-        from twisted.internet.error import ConnectionDone
-        from twisted.python.failure import Failure
-
         self.connection.connectionLost(Failure(reason or ConnectionDone()))
 
     def sent(self):
@@ -107,6 +108,19 @@ def asked(count=1, **settings):
     return wire
 
 
+def uploading(length=UNKNOWN_LENGTH, *settings, isWide=False):
+    """A connection with a PUT, and its body. `isWide`: the windows of the server are large."""
+    wire, body = Wire().hello(*settings, *[(4, 2**30)] * isWide), Body(length)
+    if isWide:
+        wire.receive(update(0, 2**30))
+    wire.request(b"PUT", producer=body)
+    return wire, body
+
+
+def update(stream, by):
+    return frame(WINDOW_UPDATE, 0, stream, by.to_bytes(4))
+
+
 def read(response):
     """The protocol to which a body is delivered."""
     reader = Reader()
@@ -126,8 +140,6 @@ class Body:
     """A body producer that a test drives."""
 
     def __init__(self, length):
-        from twisted.internet.defer import Deferred
-
         self.length, self.events, self.finished = length, [], Deferred()
 
     def startProducing(self, consumer):
@@ -168,9 +180,6 @@ class H2Server:
         self.streams, self.window, self.connections = streams, window, []
 
     def build(self):
-        from h2 import config, connection, events, settings
-        from twisted.internet.protocol import Protocol
-
         owner = self
 
         class Served(Protocol):
@@ -246,10 +255,6 @@ class Nghttpd:
         self.certificate, self.options = certificate, options
 
     def __enter__(self):
-        from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-
-        from kit.running import unused
-
         self.folder = tempfile.TemporaryDirectory()
         folder = pathlib.Path(self.folder.name)
         (folder / "small").write_bytes(b"small")
@@ -274,8 +279,3 @@ class Nghttpd:
         self.process.kill()
         self.process.wait()
         self.folder.cleanup()
-
-
-def descriptors():
-    """The number of open descriptors."""
-    return len(os.listdir("/proc/self/fd"))

@@ -1,4 +1,8 @@
-"""Resources of `twisted.web` for tests."""
+"""Resources, sites and peers of `twisted.web` for tests."""
+
+import os
+import shutil
+import unittest
 
 from twisted.web import resource, server
 
@@ -15,3 +19,15 @@ class Page(resource.Resource):
     def render(self, request):
         answered = self.answer(request)
         return server.NOT_DONE_YET if answered is None else answered
+
+
+def site(page, **more):
+    """A site of one resource, or of a function's answers."""
+    made = server.Site(page if isinstance(page, resource.Resource) else Page(page), **more)
+    made.noisy = made.displayTracebacks = False
+    return made
+
+
+def peer(name):
+    """Skips a test if its independent peer is not installed; in CI it then fails."""
+    return unittest.skipUnless(shutil.which(name) or os.environ.get("CI"), f"there is no {name}")

@@ -8,7 +8,19 @@ import sys
 import unittest.mock
 
 from kit import reactors
-from kit.webserver import REQUEST_STEPS, VARYING, overriding, site
+
+if __name__ == "__main__":
+    # The modules that are imported now find it.
+    reactors.install(sys.argv[1])
+
+from h2 import config, connection, events, exceptions, settings
+from twisted.internet import address, error, interfaces, task
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.web import server
+from zope.interface import directlyProvides, providedBy
+
+from kit.webserver import REQUEST_STEPS, VARYING, cut, overriding, site
 
 PATHS = """/ /show /show/a%20b//c?x=1&y=&x=2&z /show /'it's%22"\\ /none/such * /pieces /known /cookies /empty /fails /text
     /code?204 /code?304 /code?599 /big /gzip /redirect /later /later /large""".split()
@@ -70,8 +82,6 @@ class Peer:
     """
 
     def __init__(self, window=65535):
-        from h2 import config, connection, settings
-
         self.conn = connection.H2Connection(config.H2Configuration(header_encoding="latin-1"))
         self.conn.local_settings = settings.Settings(
             client=True, initial_values={settings.SettingCodes.INITIAL_WINDOW_SIZE: window}
@@ -104,8 +114,6 @@ class Peer:
         self.conn.send_data(stream, part, end_stream=not parts, pad_length=pad)
 
     def note(self, event):
-        from h2 import events
-
         stream = getattr(event, "stream_id", None)
         seen = self.seen.setdefault(stream, [])
         match event:
@@ -127,8 +135,6 @@ class Peer:
 
     def release(self):
         """Gives windows back, of all the bytes received."""
-        from h2 import exceptions
-
         held, self.held = self.held, []
         for length, stream in held:
             try:
@@ -141,10 +147,6 @@ class Client(Peer):
     """A client of a protocol of the server's, over a transport in memory."""
 
     def __init__(self, made, window=65535, split=lambda data: [data], is_secure=False):
-        from twisted.internet import address, interfaces
-        from twisted.internet.testing import StringTransport
-        from zope.interface import directlyProvides, providedBy
-
         super().__init__(window)
         self.split = split
         self.transport = StringTransport(peerAddress=address.IPv4Address("TCP", "192.0.2.1", 999))
@@ -184,8 +186,6 @@ class Conversation:
     """Random requests on one connection."""
 
     def __init__(self, folder, seed, number):
-        from twisted.internet import task
-
         self.random = random.Random(f"{seed} {number}")
         # How often it is used depends on the server's frames.
         self.pieces = random.Random(number)
@@ -203,8 +203,6 @@ class Conversation:
 
     def override(self, made):
         """Has the site use a class of requests that overrides some steps."""
-        from twisted.web import server
-
         steps = self.random.sample(REQUEST_STEPS, self.random.randint(0, 3))
         request = overriding(server.Request, steps, self.seen)
         made.requestFactory = (lambda *args, **kw: request(*args, **kw)) if self.random.random() < 0.3 else request
@@ -213,12 +211,7 @@ class Conversation:
         """The pieces in which the server gets bytes."""
         if self.pieces.random() < 0.6:
             return [data] if data else []
-        pieces = []
-        while data:
-            length = self.pieces.choice([1, 7, 30, 100, 65536])
-            pieces.append(data[:length])
-            data = data[length:]
-        return pieces
+        return cut(self.pieces, data)
 
     def request(self):
         """Sends a random request."""
@@ -267,9 +260,6 @@ class Conversation:
 
     def run(self):
         """What the client and the resources see."""
-        from twisted.internet import error
-        from twisted.python.failure import Failure
-
         for _ in range(self.random.randint(1, 12)):
             self.step()
             if self.random.random() < 0.7:
@@ -299,8 +289,7 @@ class Conversation:
 
 
 def main():
-    reactor, folder, seed, count = sys.argv[1:]
-    reactors.install(reactor)
+    _, folder, seed, count = sys.argv[1:]
     from h2 import stream
 
     # Twisted's answers without a body have the length of one, as does an empty one that is compressed.

@@ -4,37 +4,56 @@ reactor."""
 
 import gc
 import gzip
-import importlib
 import json
 import random
 import re
 import sys
 import warnings
+from http.cookiejar import CookieJar
 
 from kit import reactors
-from kit.webserver import split
+
+if __name__ == "__main__":
+    # The modules that are imported now find it.
+    reactors.install(sys.argv[1])
+
+from twisted.internet import defer, error, task
+from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.protocol import Protocol
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import globalLogPublisher
+from twisted.python.compat import nativeString
+from twisted.python.failure import Failure
+from twisted.web import _newclient, client
+from twisted.web.error import SchemeNotSupported
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import UNKNOWN_LENGTH
+
+from kit.webserver import overriding, split
 
 # What differs from run to run.
 VARYING = re.compile(r"(?<= at )0x[0-9a-f]*")
 
 PACKED = gzip.compress(b"packed " * 99, mtime=0)
+# Of a response with a body of two bytes: other first lines, fields before its length, and fields instead of that.
+FIRST_LINES = [b"HTTP/1.0 200 OK", b"HTTP/1.1 200", b"HTTP/1.1 0200 OK", b"HTTP/1.1 -20 OK", b"HTTP/1.1  200 OK"]
+FIRST_LINES += [b"HTTP/2.0 200 OK", b"ICY/1.1 200 OK", b"HTTP/1.1 200 O\nK", b"HTTP/1.1 200 OK\r"]
+FIELDS = [b"X: a\r\n b\r\n\tc", b" folded", b"sp ace: x", b"X: a\x00b\x0bc\x0c", b"X: a\rb", b"X: a\x85\xff"]
+FIELDS += [b"\r\n".join([b"X: y"] * 600), b"X: " + b"y" * 16380, b"X: " + b"y" * 16381]
+FIELDS += [b"Keep-Alive: 5\r\nTE: x\r\nTrailers: t\r\nProxy-Connection: p"]
+LENGTHS = [b"content-length: 2\r\ncontent-length: 2", b"Content-Length: 2, 02", b"Content-Length: 2\r\nContent-Length: 3"]
+LENGTHS += [b"Content-Length: +2", b"Content-Length:", b"Content-Length: 123456789012345678901234567890"]
+LENGTHS += [b"Content-Length: 2\r\nConnection: " + token for token in (b"close", b"Close", b"close, x")]
+LENGTHS += [b"Content-Length: 2\r\nConnection: x\r\nConnection:  close "]
 RESPONSES = [
+    *(b"%s\r\nContent-Length: 2\r\n\r\nok" % line for line in FIRST_LINES),
+    *(b"HTTP/1.1 200 OK\r\n%s\r\nContent-Length: 2\r\n\r\nok" % fields for fields in FIELDS),
+    *(b"HTTP/1.1 200 OK\r\n%s\r\n\r\nok" % fields for fields in LENGTHS),
     b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Type: text/plain\r\nSet-Cookie: a=b\r\n\r\nhello",
     b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: 12\r\nConnection: keep-alive\r\nETAG: t\r\n\r\nhello, world",
     b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nX: 1\r\nx:\t2 \t\r\nwww-authenticate: w\r\nX-Empty:\r\n\r\nabc",
     b"HTTP/1.1 200 OK\r\nContent-Length: 70000\r\n\r\n" + b"l" * 70000,
     b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
-    b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 2\r\n\r\nok",
-    b"HTTP/1.1 200 OK\r\nContent-Length: 2, 02\r\n\r\nok",
-    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok",
-    b"HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nok",
-    b"HTTP/1.1 200 OK\r\nContent-Length:\r\n\r\nok",
-    b"HTTP/1.1 200 OK\r\nContent-Length: 123456789012345678901234567890\r\n\r\nok",
-    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok",
-    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: x\r\nConnection:  close \r\n\r\nok",
-    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: Close\r\n\r\nok",
-    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close, x\r\n\r\nok",
-    b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
     b"HTTP/1.0 200 OK\r\n\r\nuntil the end",
     b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nuntil the end",
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n",
@@ -56,72 +75,31 @@ RESPONSES = [
     b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno",
     b"HTTP/1.1 500 \r\nContent-Length: 2\r\n\r\nno",
     b"HTTP/1.1 999 Odd  Phrase \xff\r\nContent-Length: 2\r\n\r\nno",
-    b"HTTP/1.1 200\r\nContent-Length: 2\r\n\r\nok",
-    b"HTTP/1.1 0200 OK\r\nContent-Length: 2\r\n\r\nok",
-    b"HTTP/1.1 -20 OK\r\nContent-Length: 2\r\n\r\nok",
-    b"HTTP/1.1  200 OK\r\nContent-Length: 2\r\n\r\nok",
     b"HTTP/1.1 two OK\r\n\r\n",
     b"HTTP/1.1\r\n\r\n",
-    b"HTTP/2.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
     b"HTTP/1.x 200 OK\r\n\r\n",
-    b"ICY/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
     b"garbage",
     b"\r\nHTTP/1.1 200 OK\r\n\r\n",
     b"HTTP/1.1 200 OK\nContent-Length: 2\nX: y\n\nok",
-    b"HTTP/1.1 200 O\nK\r\nContent-Length: 2\r\n\r\nok",
-    b"HTTP/1.1 200 OK\r\r\nContent-Length: 2\r\n\r\nok",
-    b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\n\tc\r\nContent-Length: 2\r\n\r\nok",
-    b"HTTP/1.1 200 OK\r\n folded\r\nContent-Length: 2\r\n\r\nok",
     b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
-    b"HTTP/1.1 200 OK\r\nsp ace: x\r\nContent-Length: 2\r\n\r\nok",
     b"HTTP/1.1 200 OK\r\n: x\r\n\r\n",
-    b"HTTP/1.1 200 OK\r\nX: a\x00b\x0bc\x0c\r\nContent-Length: 2\r\n\r\nok",
-    b"HTTP/1.1 200 OK\r\nX: a\rb\r\nContent-Length: 2\r\n\r\nok",
-    b"HTTP/1.1 200 OK\r\nX: a\x85\xff\r\nContent-Length: 2\r\n\r\nok",
-    b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 600 + b"Content-Length: 2\r\n\r\nok",
-    b"HTTP/1.1 200 OK\r\nX: " + b"y" * 16380 + b"\r\nContent-Length: 2\r\n\r\nok",
-    b"HTTP/1.1 200 OK\r\nX: " + b"y" * 16381 + b"\r\nContent-Length: 2\r\n\r\nok",
-    b"HTTP/1.1 200 OK\r\nKeep-Alive: 5\r\nTE: x\r\nTrailers: t\r\nProxy-Connection: p\r\nContent-Length: 2\r\n\r\nok",
     b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhelloHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\ncut",
     b"HTTP/1.1 200 OK\r\nContent-Le",
     b"",
 ]
 
-URIS = [
-    b"http://a.example/",
-    b"http://a.example/",
-    b"http://a.example/x/y?q=1&r=%20#fragment",
-    b"http://a.example",
-    b"http://a.example?q",
-    b"http://a.example/?",
-    b"http://a.example//double//",
-    b"http://a.example/p;a=b?c;d",
-    b"http://a.example:81/",
-    b"http://a.example:081/",
-    b"http://a.example:/",
-    b"http://a.example:x/",
-    b"https://a.example/",
-    b"https://a.example:443/",
-    b"http://[::1]:80/v6",
-    b"http://u:p@a.example/",
-    b"HTTP://A.example/",
-    b"  http://a.example/padded\t",
-    b"http://caf\xc3\xa9/",
-    b"http://a.example/sp ace",
-    b"http://a.example/\x7f",
-    b"http:///nowhere",
-    b"ftp://a.example/",
-    b"/relative",
-    b"",
-]
+URIS = b"""http://a.example/ http://a.example/ http://a.example/x/y?q=1&r=%20#fragment http://a.example
+    http://a.example?q http://a.example/? http://a.example//double// http://a.example/p;a=b?c;d
+    http://a.example:81/ http://a.example:081/ http://a.example:/ http://a.example:x/ https://a.example/
+    https://a.example:443/ http://[::1]:80/v6 http://u:p@a.example/ HTTP://A.example/ http:///nowhere
+    ftp://a.example/ /relative""".split()
+URIS += [b"  http://a.example/padded\t", b"http://caf\xc3\xa9/", b"http://a.example/sp ace", b"http://a.example/\x7f", b""]
 METHODS = [b"GET"] * 30 + [b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"BREW", b"", b"G T", "GET"]
 
 
 def headers(random):
     """The headers of a request."""
-    from twisted.web.http_headers import Headers
-
     odd = Headers()
     odd._rawHeaders = {b"Host": [b"h"], b"x-Raw": [b"1\r\n2"], b"X-Text": [b"t"]}
     if random.random() < 0.5:
@@ -143,8 +121,6 @@ class Conversation:
     """One client, its connections and its events."""
 
     def __init__(self, seed, number):
-        from twisted.internet import task
-
         self.random = random.Random(f"{seed} {number}")
         self.isOverridden = number % 3 == 1
         self.clock, self.seen, self.wires = task.Clock(), [], []
@@ -180,13 +156,9 @@ class Conversation:
 
     def agent(self):
         """An agent, perhaps of classes that override some steps, perhaps wrapped."""
-        from http.cookiejar import CookieJar
-
-        from twisted.web import client
-
         random, kinds = self.random, [client.HTTPConnectionPool, client.Agent]
         if self.isOverridden:
-            kinds = [overriding(kind, POOL_STEPS + AGENT_STEPS, self) for kind in kinds]
+            kinds = [overridden(kind, POOL_STEPS + AGENT_STEPS, self) for kind in kinds]
         self.pool = kinds[0](self.clock, persistent=random.random() < 0.8)
         self.pool.maxPersistentPerHost = random.randint(1, 2)
         self.pool.retryAutomatically = random.random() < 0.8
@@ -233,11 +205,9 @@ class Conversation:
             return self.read(way, response)
 
     def read(self, way, response):
-        from twisted.web.client import readBody
-
         try:
             if way == "whole":
-                body = readBody(response)
+                body = client.readBody(response)
                 body.addCallbacks(lambda body: self.note("body", len(body), body[:99]), self.failed)
                 if self.random.random() < 0.1:
                     body.cancel()
@@ -271,31 +241,19 @@ def causes(failure):
     return found
 
 
-def overriding(cls, steps, conversation):
+def overridden(cls, steps, conversation):
     """A class that notes calls of some methods."""
     steps = [step for step in steps if hasattr(cls, step)]
     chosen = conversation.random.sample(steps, conversation.random.randint(0, 2))
-
-    def noting(name):
-        original = getattr(cls, name)
-
-        def step(self, *args, **kw):
-            conversation.note(name, *[arg for arg in args if isinstance(arg, (bytes, int, str, tuple))])
-            return original(self, *args, **kw)
-
-        return step
-
-    return type(cls.__name__, (cls,), {name: noting(name) for name in chosen})
+    return overriding(cls, chosen, conversation.seen)
 
 
 def factory(conversation):
     """A factory of protocols, perhaps of a class that overrides some steps, perhaps with parsers of another class."""
-    from twisted.web import _newclient, client
-
     if not conversation.isOverridden:
         return client._HTTP11ClientFactory
-    protocol = overriding(_newclient.HTTP11ClientProtocol, PROTOCOL_STEPS, conversation)
-    parser = overriding(_newclient.HTTPClientParser, PARSER_STEPS, conversation)
+    protocol = overridden(_newclient.HTTP11ClientProtocol, PROTOCOL_STEPS, conversation)
+    parser = overridden(_newclient.HTTPClientParser, PARSER_STEPS, conversation)
 
     class Other(protocol):
         def request(self, request):
@@ -322,11 +280,6 @@ class Endpoints:
         self._conversation = conversation
 
     def endpointForURI(self, uri):
-        from twisted.internet.endpoints import HostnameEndpoint
-        from twisted.internet.testing import MemoryReactorClock
-        from twisted.python.compat import nativeString
-        from twisted.web.error import SchemeNotSupported
-
         self._conversation.note("uri", sorted(vars(uri).items()), uri.originForm)
         if uri.scheme not in (b"http", b"https"):
             raise SchemeNotSupported(uri.scheme)
@@ -338,8 +291,6 @@ class Endpoints:
         return "<endpoints>"
 
     def connect(self, factory):
-        from twisted.internet import defer, error
-
         conversation = self._conversation
         conversation.note("connect")
         if conversation.random.random() < 0.1:
@@ -396,9 +347,6 @@ class Wire:
             self.lose(self.random.random() < 0.7)
 
     def lose(self, isClean):
-        from twisted.internet import error
-        from twisted.python.failure import Failure
-
         if not self.isLost:
             self.isLost = True
             reason = error.ConnectionDone() if isClean else error.ConnectionLost()
@@ -453,18 +401,14 @@ class Body:
     """The producer of a body."""
 
     def __init__(self, conversation, way):
-        from twisted.web.iweb import UNKNOWN_LENGTH
-
         self._note, self._clock, self._way = conversation.note, conversation.clock, way
         self.length = UNKNOWN_LENGTH if "unknown" in way else 4
 
     def startProducing(self, consumer):
-        from twisted.internet.defer import Deferred
-
         self._note("start", type(consumer).__name__)
         if self._way == "raises":
             raise ValueError("no body")
-        finished = Deferred(lambda deferred: self._note("cancelled"))
+        finished = defer.Deferred(lambda deferred: self._note("cancelled"))
         if "later" in self._way:
             consumer.write(b"bo")
             self._clock.callLater(1, self._end, consumer, finished)
@@ -497,8 +441,6 @@ class Body:
 
 def reader(conversation, way):
     """A protocol that receives a body."""
-    from twisted.internet.protocol import Protocol
-
     note = conversation.note
 
     class Reader(Protocol):
@@ -529,8 +471,6 @@ def reader(conversation, way):
 
 def conversations(seed, count):
     """The events of each client and of its server."""
-    from twisted.logger import globalLogPublisher
-
     for number in range(count):
         conversation, unhandled = Conversation(seed, number), []
 
@@ -557,9 +497,7 @@ def conversations(seed, count):
 
 
 def main():
-    reactor, seed, count = sys.argv[1:]
-    reactors.install(reactor)
-    importlib.import_module("twisted.web.client")
+    _, seed, count = sys.argv[1:]
     # Collections between conversations skip the modules.
     gc.freeze()
     for line in conversations(int(seed), int(count)):

@@ -8,6 +8,23 @@ import sys
 import warnings
 
 from kit import reactors
+
+if __name__ == "__main__":
+    # The modules that are imported now find it.
+    reactors.install(sys.argv[1])
+
+from klein import Klein, RequestURL, Requirer, Response
+from klein.interfaces import IKleinRequest
+from twisted.internet import task
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.error import ConnectionLost
+from twisted.logger import globalLogPublisher
+from twisted.python.failure import Failure
+from twisted.web import resource, static, template
+from werkzeug.exceptions import MethodNotAllowed, NotFound
+from werkzeug.routing import BaseConverter, ValidationError
+from zope.interface import Interface
+
 from kit.webserver import VARYING, connected, conversation, ended, overridden, started
 
 PATHS = """/ /text /none /number /list /twice /posted /putted /look /user/a%20b /user/ /n/7 /n/x /n/-1 /f/1.5 /any/two
@@ -72,7 +89,6 @@ def noted(failure):
 
 def looking(name, seen):
     """A function that notes what a route sees of its request."""
-    from klein.interfaces import IKleinRequest
 
     def look(request, **values):
         facts = [name, values, request.prepath[:], request.postpath[:], request.code, request.method]
@@ -122,9 +138,6 @@ def add_plain(app, seen):
 
 def add_resources(app, seen):
     """Adds routes whose results are rendered."""
-    from klein import Klein, Response
-    from twisted.web import static, template
-
     inner = Klein()
     look = looking("inner", seen)
 
@@ -149,8 +162,6 @@ def add_resources(app, seen):
 
 def add_late(app, clock, seen):
     """Adds routes whose results are Deferreds or coroutines."""
-    from twisted.internet.defer import CancelledError, Deferred, fail, succeed
-    from twisted.python.failure import Failure
 
     def waiting(request, result):
         def canceled(d):
@@ -182,7 +193,6 @@ def add_late(app, clock, seen):
 
 def add_errors(app, seen):
     """Adds routes that raise, and handlers."""
-    from werkzeug.exceptions import MethodNotAllowed, NotFound
 
     def raising(error):
         def raise_it(request):
@@ -220,12 +230,6 @@ def add_errors(app, seen):
 
 def add_steps(app, clock, seen):
     """Adds routes that use the steps of their request."""
-    from klein import Klein
-    from klein.interfaces import IKleinRequest
-    from twisted.internet.defer import succeed
-    from twisted.internet.error import ConnectionLost
-    from twisted.python.failure import Failure
-    from zope.interface import Interface
 
     def ended(name):
         return lambda result: seen.append([name, repr(result)[:60]])
@@ -299,24 +303,16 @@ def add_steps(app, clock, seen):
         seen.append(sorted(request._adapterCache))
         return b"component"
 
-    app.route("/finished", endpoint="finished")(finished)
+    for route in (finished, notified, headers, added, lost, written, replaced, host, component):
+        app.route(f"/{route.__name__}", endpoint=route.__name__)(route)
     app.route("/finished/body", endpoint="finished-body")(lambda request: finished(request, b"more"))
-    app.route("/notified", endpoint="notified")(notified)
-    app.route("/headers", endpoint="headers")(headers)
     app.route("/code/<int:code>", endpoint="code")(code)
-    app.route("/added", endpoint="added")(added)
-    app.route("/lost", endpoint="lost")(lost)
-    app.route("/written", endpoint="written")(written)
     app.route("/written/ends", endpoint="ends")(lambda request: written(request, True))
-    app.route("/replaced", endpoint="replaced")(replaced)
-    app.route("/host", endpoint="host")(host)
     app.route("/rendered/", branch=True, endpoint="rendered")(rendered)
-    app.route("/component", endpoint="component")(component)
 
 
 def add_others(app):
     """Adds routes of a bound application and of a requirer."""
-    from klein import Klein, RequestURL, Requirer
 
     class Bound:
         app = Klein()
@@ -340,7 +336,6 @@ def add_others(app):
 
 def add_converter(app, seen):
     """Adds a route with a converter of the program's."""
-    from werkzeug.routing import BaseConverter, ValidationError
 
     class Custom(BaseConverter):
         def to_python(self, value):
@@ -355,8 +350,6 @@ def add_converter(app, seen):
 
 def site(generator, clock, seen, shows, mount):
     """A site of routes that note what they see, below a path. `shows`: whether its answers show tracebacks."""
-    from klein import Klein
-    from twisted.web import resource
 
     class Mounting(resource.Resource):
         def getChildWithDefault(self, path, request):
@@ -418,9 +411,6 @@ def conversed(made, pieces, generator, clock):
 
 def answers(seed, count):
     """What the servers answer, and what their routes see."""
-    from twisted.internet import task
-    from twisted.logger import globalLogPublisher
-
     for number in range(count):
         if number % CONVERSATIONS == 0:
             generator = random.Random(f"{seed} {number}")
@@ -446,8 +436,7 @@ def answers(seed, count):
 
 
 def main():
-    reactor, seed, count = sys.argv[1:]
-    reactors.install(reactor)
+    _, seed, count = sys.argv[1:]
     warnings.simplefilter("always", UserWarning)
     for line in answers(int(seed), int(count)):
         print(line)

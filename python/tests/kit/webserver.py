@@ -9,9 +9,27 @@ import unittest.mock
 
 from kit import reactors
 
+if __name__ == "__main__":
+    # The modules that are imported now find it.
+    reactors.install(sys.argv[1])
+
+from twisted.internet import address, error, task
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.web import http, resource, server, static, util
+from zope.interface import directlyProvides
+
 # What differs from run to run.
 VARYING = re.compile(r"Date: [^\\]*|(?<= at )0x[0-9a-f]*|(?<=b'Date'\", \"b')[^']*")
 
+PATHS = b"""later later?lost pieces cookies cookies?lines empty fails text code?204 code?304 code?599 big redirect headers
+    again declared known"""
+# The fields of a GET of /show.
+FIELDS = [b"A: b\r\n c\r\n\td", b"no colon", b"sp ace: x", b": x", b"A: b\x00c", b"A: b\nc", b"A: b\rc"]
+FIELDS += [b"X-Odd:\r\nx-odd: \t v \t\r\nETAG: e\r\nwww-authenticate: w\r\nx-xss-protection: 1"]
+FIELDS += [b"X: " + b"y" * 16370, b"X: " + b"y" * 16300, *(b"\r\n".join([b"X: y"] * count) for count in (500, 501))]
+FIELDS += [b"Host: " + host for host in (b"a.b-c_d:8080", b"", b":1", b"a:", b"a:x", b"a:1:2", b"[::1]:80")]
+FIELDS += [b"Host: " + host for host in (b"[a]", b"]", b"\xff", b"a b:1")]
 PIECES = [
     b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
     b"GET /show/a%20b//c?x=1&y=&x=2&z HTTP/1.1\r\nHost: a\r\nCookie: k=v; w\r\nCookie: u=%20\r\n\r\n",
@@ -24,14 +42,10 @@ PIECES = [
     b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n",
     b"GET / HTTP/1.1\r\nConnection: Keep-Alive, close\r\nconnection: x\r\n\r\n",
     b"GET / HTTP/1.1\r\nConnection: x\r\nConnection: close\r\n\r\n",
-    *(
-        b"GET /show HTTP/1.1\r\nHost: %s\r\n\r\n" % host
-        for host in (b"a.b-c_d:8080", b"", b":1", b"a:", b"a:x", b"a:1:2", b"[::1]:80", b"[a]", b"]", b"\xff", b"a b:1")
-    ),
+    *(b"GET /show HTTP/1.1\r\n%s\r\n\r\n" % fields for fields in FIELDS),
     b"POST /show HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello",
     b"POST /show?q HTTP/1.1\r\nContent-Length: 5\r\nContent-Type: text/plain\r\nCookie: k=v\r\n\r\nhello",
     b"POST /show HTTP/1.1\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello",
-    b"GET /again HTTP/1.1\r\n\r\n",
     b"POST /show HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
     b"POST /show HTTP/1.1\r\nContent-Length: 5\r\nContent-Type: application/x-www-form-urlencoded\r\n\r\na=1&b",
     b"POST /show?q=1 HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n",
@@ -47,14 +61,6 @@ PIECES = [
     b"PUT /none/such HTTP/1.1\r\nContent-Length: 1\r\n\r\nx",
     b"BREW / HTTP/1.1\r\n\r\n",
     b"OPTIONS * HTTP/1.1\r\n\r\n",
-    b"GET /show HTTP/1.1\r\nA: b\r\n c\r\n\td\r\n\r\n",
-    b"GET /show HTTP/1.1\r\nX-Odd:\r\nx-odd: \t v \t\r\nETAG: e\r\nwww-authenticate: w\r\nx-xss-protection: 1\r\n\r\n",
-    b"GET /show HTTP/1.1\r\nno colon\r\n\r\n",
-    b"GET /show HTTP/1.1\r\nsp ace: x\r\n\r\n",
-    b"GET /show HTTP/1.1\r\n: x\r\n\r\n",
-    b"GET /show HTTP/1.1\r\nA: b\x00c\r\n\r\n",
-    b"GET /show HTTP/1.1\r\nA: b\nc\r\n\r\n",
-    b"GET /show HTTP/1.1\r\nA: b\rc\r\n\r\n",
     b"GET /show HTTP/1.1\nA: b\n\n",
     b"GET  /show HTTP/1.1\r\n\r\n",
     b"GET /sh\xffow HTTP/1.1\r\n\r\n",
@@ -63,46 +69,21 @@ PIECES = [
     b"G@T /show HTTP/1.1\r\n\r\n",
     b"\r\nGET /show HTTP/1.1\r\n\r\n",
     b"\r\n\r\nGET /show HTTP/1.1\r\n\r\n",
-    b"GET /show HTTP/1.1\r\n" + b"X: y\r\n" * 501 + b"\r\n",
-    b"GET /show HTTP/1.1\r\n" + b"X: y\r\n" * 500 + b"\r\n",
-    b"GET /show HTTP/1.1\r\nX: " + b"y" * 16370 + b"\r\n\r\n",
-    b"GET /show HTTP/1.1\r\nX: " + b"y" * 16300 + b"\r\n\r\n",
     b"GET /" + b"s" * 17000 + b" HTTP/1.1\r\n\r\n",
-    b"GET /later HTTP/1.1\r\n\r\n",
-    b"GET /later?lost HTTP/1.1\r\n\r\n",
-    b"GET /pieces HTTP/1.1\r\n\r\n",
+    *(b"GET /%s HTTP/1.1\r\n\r\n" % path for path in PATHS.split()),
     b"GET /pieces HTTP/1.0\r\n\r\n",
     b"GET /known HTTP/1.1\r\nIf-None-Match: tag\r\n\r\n",
     b"GET /known HTTP/1.1\r\nIf-Modified-Since: Thu, 01 Jan 1970 00:00:10 GMT\r\n\r\n",
-    b"GET /known HTTP/1.1\r\n\r\n",
-    b"GET /cookies HTTP/1.1\r\n\r\n",
-    b"GET /cookies?lines HTTP/1.1\r\n\r\n",
-    b"GET /empty HTTP/1.1\r\n\r\n",
-    b"GET /fails HTTP/1.1\r\n\r\n",
-    b"GET /text HTTP/1.1\r\n\r\n",
-    b"GET /code?204 HTTP/1.1\r\n\r\n",
-    b"GET /code?304 HTTP/1.1\r\n\r\n",
-    b"GET /code?599 HTTP/1.1\r\n\r\n",
-    b"GET /big HTTP/1.1\r\n\r\n",
     b"GET /gzip HTTP/1.1\r\nAccept-Encoding: gzip\r\n\r\n",
-    b"GET /redirect HTTP/1.1\r\n\r\n",
-    b"GET /headers HTTP/1.1\r\n\r\n",
     b"GET /headers HTTP/1.1\r\nConnection: close\r\n\r\n",
-    b"GET /declared HTTP/1.1\r\n\r\n",
 ]
 
+NAMES = b"small.html empty.tar.gz none %2e%2e/small.html sub sub/ sub/inner large.bin"
 FILES = [
-    b"GET /files/small.html HTTP/1.1\r\n\r\n",
+    *(b"GET /files/%s HTTP/1.1\r\n\r\n" % path for path in NAMES.split()),
     b"HEAD /files/small.html HTTP/1.1\r\n\r\n",
     b"GET /files/small.html HTTP/1.1\r\nRange: bytes=1-3\r\n\r\n",
     b"GET /files/small.html HTTP/1.1\r\nIf-Modified-Since: Thu, 01 Jan 2099 00:00:10 GMT\r\n\r\n",
-    b"GET /files/empty.tar.gz HTTP/1.1\r\n\r\n",
-    b"GET /files/none HTTP/1.1\r\n\r\n",
-    b"GET /files/%2e%2e/small.html HTTP/1.1\r\n\r\n",
-    b"GET /files/sub HTTP/1.1\r\n\r\n",
-    b"GET /files/sub/ HTTP/1.1\r\n\r\n",
-    b"GET /files/sub/inner HTTP/1.1\r\n\r\n",
-    b"GET /files/large.bin HTTP/1.1\r\n\r\n",
 ]
 
 
@@ -117,8 +98,11 @@ def split(random, text, whole=0.5):
     if random.random() < 0.1 and text:
         at = random.randrange(len(text))
         text = text[:at] + bytes([random.randrange(256)]) + text[at + 1 :]
-    if random.random() < whole:
-        return [text]
+    return [text] if random.random() < whole else cut(random, text)
+
+
+def cut(random, text):
+    """The text in pieces."""
     pieces = []
     while text:
         length = random.choice([1, 2, 7, 30, 100, 65536])
@@ -140,9 +124,9 @@ def overriding(cls, steps, seen):
     def noting(name):
         original = getattr(cls, name)
 
-        def step(self, *args):
-            seen.append([name, [repr(arg)[:80] for arg in args if isinstance(arg, (bytes, int, str))]])
-            return original(self, *args)
+        def step(self, *args, **kw):
+            seen.append([name, [repr(arg)[:80] for arg in args if isinstance(arg, (bytes, int, str, tuple))]])
+            return original(self, *args, **kw)
 
         return step
 
@@ -151,8 +135,6 @@ def overriding(cls, steps, seen):
 
 def overridden(made, random, seen):
     """Has a site use classes that override some steps."""
-    from twisted.web import http, server
-
     steps = random.sample(REQUEST_STEPS, random.randint(0, 3))
     request = overriding(server.Request, steps, seen)
     if random.random() < 0.2:
@@ -172,9 +154,6 @@ def overridden(made, random, seen):
 
 def site(folder, clock, seen):
     """A site whose resources note what they see."""
-    from twisted.web import http, resource, server, static, util
-    from zope.interface import directlyProvides
-
     root = resource.Resource()
 
     def page(name, **more):
@@ -302,8 +281,6 @@ def shown(request):
 
 def started(root, clock, seen, shows=False):
     """A site with this resource, which notes the lines of its log, and shows tracebacks if asked."""
-    from twisted.web import server
-
     made = server.Site(root, reactor=clock)
     made.displayTracebacks = shows
     made.doStart()
@@ -316,9 +293,6 @@ def started(root, clock, seen, shows=False):
 
 def connected(made):
     """The transport of a connection to the site, and its protocol, which is not connected yet."""
-    from twisted.internet import address
-    from twisted.internet.testing import StringTransport
-
     transport = StringTransport(peerAddress=address.IPv4Address("TCP", "192.0.2.1", 999))
     # As a reactor's transports do.
     transport.protocol = made.buildProtocol(transport.getPeer())
@@ -327,9 +301,6 @@ def connected(made):
 
 def ended(transport, clock):
     """Ends a connection. Returns its state before, the times of calls, and the output."""
-    from twisted.internet import error
-    from twisted.python.failure import Failure
-
     calls = sorted(round(call.getTime() - clock.seconds(), 3) for call in clock.getDelayedCalls())
     state = [transport.disconnecting, transport.producerState]
     transport.protocol.connectionLost(Failure(error.ConnectionDone()))
@@ -338,8 +309,6 @@ def ended(transport, clock):
 
 def answers(folder, seed, count):
     """What the server answers, and what it sees."""
-    from twisted.internet import task
-
     # Twisted's files are sent by tasks, whose turns are made here.
     turns = []
     task._theCooperator = task.Cooperator(scheduler=lambda turn: turns.append(turn) or unittest.mock.Mock())
@@ -385,8 +354,7 @@ def answers(folder, seed, count):
 
 
 def main():
-    reactor, folder, seed, count = sys.argv[1:]
-    reactors.install(reactor)
+    _, folder, seed, count = sys.argv[1:]
     for line in answers(folder, int(seed), int(count)):
         print(line)
 
