@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import unittest
 
 import couplet_twisted
@@ -14,7 +13,7 @@ from couplet_twisted import transports
 from twisted.internet import asyncioreactor, defer, task
 
 from kit.cases import SUBJECT, Cases, beside, only_subject
-from kit.connections import Echo, Noting
+from kit.connections import Echo, Noting, close, in_thread, pair
 from kit.cases import case as beside_epoll
 
 case = beside("asyncio")
@@ -97,8 +96,6 @@ class Faces(Cases, by=case):
     async def test_it_has_couplets_connections(case):
         async def program():
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(b"hello")
-            assert await reader.readexactly(5) == b"hello"
             writer.close()
             return type(writer.transport)
 
@@ -107,15 +104,9 @@ class Faces(Cases, by=case):
         assert await deferred(program()) is transports.SocketTransport
 
     async def test_no_loop_runs_after_the_reactor(case):
-        def ended():
-            try:
-                asyncio.get_running_loop()
-            except RuntimeError:
-                os.write(2, b"no loop")
-
         import atexit
 
-        atexit.register(ended)
+        atexit.register(lambda: is_running() or os.write(2, b"no loop"))
 
 
 async def asked_everywhere(case):
@@ -133,16 +124,14 @@ async def asked_everywhere(case):
             ask(self.party)
             super().connectionLost(reason)
 
-    server, client = Echo(case, "server"), Asking(case, "client")
-    await case.connect(case.listen(lambda: server), client)
+    server, client = await pair(case, Echo(case, "server"), Asking(case, "client"))
     client.transport.write(b"x")
     case.reactor.callLater(0, ask, "timed call")
     case.reactor.callFromThread(ask, "call from a thread")
     case.reactor.addSystemEventTrigger("during", "shutdown", ask, "trigger")
     await case.sleep(0.1)
     ask("program")
-    client.transport.loseConnection()
-    await defer.gatherResults([client.lost, server.lost])
+    await close(client, server)
 
 
 class Awaiting(Cases, by=case):
@@ -160,11 +149,6 @@ class Awaiting(Cases, by=case):
                 case.say("future", "failed", error)
 
         await deferred(program())
-
-    async def test_a_future_as_a_deferred(case):
-        future = (await running(case)).create_future()
-        case.reactor.callLater(0.01, future.set_result, 7)
-        case.say("deferred", await defer.Deferred.fromFuture(future))
 
     async def test_sleeps_and_tasks_end_in_order(case):
         async def sleeper(name, seconds):
@@ -187,27 +171,12 @@ class Awaiting(Cases, by=case):
                 loop.call_soon(again)
 
         loop.call_soon(again)
-        server, client = Echo(case, "server"), Noting(case, "client")
-        await case.connect(case.listen(lambda: server), client)
+        server, client = await pair(case, Echo(case, "server"))
         client.transport.write(b"x")
         await case.sleep(0.05)
         is_over = True
-        client.transport.loseConnection()
-        await defer.gatherResults([client.lost, server.lost])
+        await close(client, server)
         case.say("called", count > 100)
-
-    async def test_a_timeout_cancels(case):
-        async def never():
-            try:
-                await asyncio.Event().wait()
-            except asyncio.CancelledError:
-                case.say("task", "cancelled")
-                raise
-
-        try:
-            await deferred(asyncio.wait_for(never(), 0.02))
-        except asyncio.TimeoutError:
-            case.say("program", "timed out")
 
     async def test_an_error_in_a_callback_is_the_event_loops(case):
         loop = await running(case)
@@ -322,27 +291,9 @@ class Threads(Cases, by=case):
             loop.call_soon_threadsafe(both[0].callback, "asyncio")
             case.reactor.callFromThread(both[1].callback, "twisted")
 
-        thread = threading.Thread(target=elsewhere)
-        thread.start()
+        await in_thread(elsewhere)
         case.say("called", *await defer.gatherResults(both))
-        thread.join()
         case.say("to_thread", await deferred(asyncio.to_thread(sum, [1, 2])))
-
-    async def test_a_coroutine_from_a_thread(case):
-        loop, told = await running(case), defer.Deferred()
-
-        async def program():
-            await asyncio.sleep(0.01)
-            return 5
-
-        def elsewhere():
-            result = asyncio.run_coroutine_threadsafe(program(), loop).result(10)
-            case.reactor.callFromThread(told.callback, result)
-
-        thread = threading.Thread(target=elsewhere)
-        thread.start()
-        case.say("result", await told)
-        thread.join()
 
     async def test_a_signal_ends_it(case):
         case.reactor.callLater(0.01, os.kill, os.getpid(), signal.SIGTERM)

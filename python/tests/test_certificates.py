@@ -1,22 +1,23 @@
 """Certificates of peers: rustls accepts and refuses the same as OpenSSL, apart from the differences listed here, which
 the README names."""
 
-import datetime
+import functools
 import ipaddress
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
+from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 from OpenSSL import SSL
 from twisted.internet import defer, protocol, ssl
 
+from kit import certificates
 from kit.cases import Cases, only_subject
 from kit.certificates import DAY, Made
 from test_tls import linked
 
 USAGES = "digital_signature content_commitment key_encipherment data_encipherment key_agreement key_cert_sign crl_sign"
-P256 = ec.generate_private_key(ec.SECP256R1())
+# Most certificates share a key.
+certificate = functools.partial(certificates.certificate, key=ec.generate_private_key(ec.SECP256R1()))
 
 
 def usage(*on):
@@ -35,21 +36,6 @@ def purposes(*which):
 
 def authority(is_one=True, length=None):
     return x509.BasicConstraints(is_one, length), True
-
-
-def certificate(name, *extensions, by=None, key=None, starts=-2 * DAY, ends=DAY):
-    """A certificate with these extensions, signed by `by` or itself."""
-    key = key or P256
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)] if name else [])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    issuer = by.certificate.subject if by else subject
-    number = x509.random_serial_number()
-    builder = x509.CertificateBuilder(issuer, subject, key.public_key(), number, now + starts, now + ends)
-    for extension, is_critical in extensions:
-        builder = builder.add_extension(extension, is_critical)
-    signer = by.key if by else key
-    hashed = None if isinstance(signer, ed25519.Ed25519PrivateKey) else hashes.SHA256()
-    return Made(builder.sign(signer, hashed), key)
 
 
 def signed(made, by, digest):
@@ -99,11 +85,6 @@ CASES = {
     "flags: unknown extension": leaf(HOST, (UNKNOWN, False)),
     "time: expired": leaf(HOST, ends=-DAY),
     "time: not yet valid": leaf(HOST, starts=DAY, ends=2 * DAY),
-    "usage: digitalSignature": leaf(HOST, SIGNS),
-    "usage: keyEncipherment": leaf(HOST, usage("key_encipherment")),
-    "usage: keyAgreement": leaf(HOST, usage("key_agreement")),
-    "usage: keyCertSign": leaf(HOST, usage("key_cert_sign")),
-    "usage: cRLSign": leaf(HOST, usage("crl_sign")),
     "purpose: server": leaf(HOST, SERVES),
     "purpose: client": leaf(HOST, CONNECTS),
     "purpose: both": leaf(HOST, purposes(*SERVES[0], *CONNECTS[0])),
@@ -118,21 +99,22 @@ CASES = {
     "name: trailing dot": leaf(names("localhost.")),
     "name: part of a wildcard": leaf(names("local*")),
     "name: no subject": [[certificate("", HOST, by=ROOT)], ROOT],
-    "key: P-384": leaf(HOST, key=ec.generate_private_key(ec.SECP384R1())),
-    "key: P-521": leaf(HOST, key=ec.generate_private_key(ec.SECP521R1())),
-    "key: secp256k1": leaf(HOST, key=ec.generate_private_key(ec.SECP256K1())),
+    **{
+        f"key: {curve.name}": leaf(HOST, key=ec.generate_private_key(curve))
+        for curve in (ec.SECP384R1(), ec.SECP521R1(), ec.SECP256K1())
+    },
+    **{
+        f"key: RSA of {bits} bits": leaf(HOST, key=rsa.generate_private_key(65537, bits)) for bits in (1024, 2048, 3072)
+    },
+    **{
+        f"signature: {digest}": ([signed(leaf(HOST)[0][0], ROOT, digest)], ROOT) for digest in ("sha1", "sha384", "sha512")
+    },
     "key: Ed25519": leaf(HOST, key=ed25519.Ed25519PrivateKey.generate()),
-    "key: RSA of 1024 bits": leaf(HOST, key=rsa.generate_private_key(65537, 1024)),
-    "key: RSA of 2048 bits": leaf(HOST, key=rsa.generate_private_key(65537, 2048)),
-    "key: RSA of 3072 bits": leaf(HOST, key=rsa.generate_private_key(65537, 3072)),
-    "signature: SHA-1": ([signed(leaf(HOST)[0][0], ROOT, "sha1")], ROOT),
-    "signature: SHA-384": ([signed(leaf(HOST)[0][0], ROOT, "sha384")], ROOT),
-    "signature: SHA-512": ([signed(leaf(HOST)[0][0], ROOT, "sha512")], ROOT),
     "flags: leaf with CA:TRUE and a length": leaf(HOST, authority(length=0)),
     "flags: critical names": leaf((HOST[0], True)),
+    **{f"usage: {name}": leaf(HOST, usage(name)) for name in USAGES.split()},
     "usage: not critical": leaf(HOST, (SIGNS[0], False)),
     "usage: keyEncipherment and keyAgreement": leaf(HOST, usage("key_encipherment", "key_agreement")),
-    "usage: contentCommitment": leaf(HOST, usage("content_commitment")),
     "purpose: server, critical": leaf(HOST, (SERVES[0], True)),
     "purpose: client, critical": leaf(HOST, (CONNECTS[0], True)),
     "purpose: code, critical": leaf(HOST, (purposes(ExtendedKeyUsageOID.CODE_SIGNING)[0], True)),
@@ -256,24 +238,14 @@ async def outcomes(case, pair):
     return both
 
 
-def private(chain):
-    key = ssl.KeyPair(chain[0].pkey)
-    return ssl.PrivateCertificate.fromCertificateAndKeyPair(ssl.Certificate(chain[0].x509), key)
-
-
 # Peers' certificates about which rustls and OpenSSL differ. The README names these differences.
 AUTHORITIES = [name for name in CASES if name.startswith("flags: leaf with CA:TRUE")]
 # Twisted logs an error of its verification of names, and accepts the server.
 SERVERS = AUTHORITIES + ["name: none", "name: part of a wildcard", "name: wildcard of a domain"]
 SERVERS += [name for name in HOSTS if name.endswith("common name only")]
-SERVERS += [
-    f"name of {host!r}: {kind}"
-    for host, kinds in {
-        "a.example.com": ["only a wildcard", "wildcard above", "wildcard inside", "wildcard of two labels"],
-        "127.0.0.1": ["address as a name", "wildcard"],
-    }.items()
-    for kind in kinds
-]
+_KINDS = "only a wildcard", "wildcard above", "wildcard inside", "wildcard of two labels"
+SERVERS += [f"name of 'a.example.com': {kind}" for kind in _KINDS]
+SERVERS += [f"name of '127.0.0.1': {kind}" for kind in ("address as a name", "wildcard")]
 CLIENTS = AUTHORITIES
 
 

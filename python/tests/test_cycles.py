@@ -1,7 +1,6 @@
 """Python's garbage collector frees unreachable objects, even if reference cycles pass through the loop."""
 
 import gc
-import os
 import socket
 import weakref
 
@@ -9,6 +8,8 @@ from twisted.internet import defer, protocol
 
 from kit.cases import Cases, only_subject
 from kit.connections import ended, quiet
+from kit.running import descriptors
+from test_dialling import Busy
 
 
 def forgotten(case, party, references):
@@ -33,13 +34,9 @@ class Stored(protocol.Protocol):
         self.transport.loseConnection()
 
     def pauseProducing(self):
-        pass
+        """Do nothing."""
 
-    def resumeProducing(self):
-        pass
-
-    def stopProducing(self):
-        pass
+    resumeProducing = stopProducing = pauseProducing
 
     def connectionLost(self, reason):
         self.factory.lost.callback(None)
@@ -76,50 +73,28 @@ class Cycles(Cases):
         case.say("made", [len(made) for made in references])
         forgotten(case, "connections", sum(references, []))
 
-    async def test_a_connection_that_failed(case):
-        with socket.socket() as taken:
-            # This port is bound, but does not listen.
-            taken.bind(("127.0.0.1", 0))
-            number = taken.getsockname()[1]
-            references = []
-
-            async def attempt():
-                factory, failed = storing(case), defer.Deferred()
-                factory.clientConnectionFailed = lambda connector, reason: failed.callback(reason.type.__name__)
-                connector = case.reactor.connectTCP("127.0.0.1", number, factory)
-                connector.cycle = factory.cycle = connector
-                references.extend(map(weakref.ref, [factory, connector, connector.transport]))
-                case.say("attempt", await failed)
-
-            await attempt()
-            await case.sleep(0.02)
-        forgotten(case, "attempt", references)
-
-    async def test_a_connection_that_is_given_up(case):
-        # The backlog is full: connects are neither accepted nor refused.
-        full = socket.create_server(("127.0.0.1", 0), backlog=0)
-        others = [socket.socket() for _ in range(4)]
-        for other in others:
-            other.setblocking(False)
-            other.connect_ex(full.getsockname())
+    async def test_connections_that_failed_or_are_given_up(case):
         references = []
 
-        async def attempt():
+        async def attempt(name, address):
             factory, failed = storing(case), defer.Deferred()
             factory.clientConnectionFailed = lambda connector, reason: failed.callback(reason.type.__name__)
-            connector = case.reactor.connectTCP(*full.getsockname(), factory)
-            connector.transport.cycle = connector
+            connector = case.reactor.connectTCP(*address, factory)
+            connector.cycle = factory.cycle = connector.transport.cycle = connector
             references.extend(map(weakref.ref, [factory, connector, connector.transport]))
-            await case.sleep(0.05)
-            case.say("attempt", connector.state)
-            connector.stopConnecting()
-            case.say("attempt", await failed)
+            if name == "given up":
+                await case.sleep(0.05)
+                case.say(name, connector.state)
+                connector.stopConnecting()
+            case.say(name, await failed)
 
-        await attempt()
-        await case.sleep(0.02)
-        forgotten(case, "attempt", references)
-        for other in [full, *others]:
-            other.close()
+        with socket.socket() as taken, Busy() as busy:
+            # This port is bound, but does not listen.
+            taken.bind(("127.0.0.1", 0))
+            await attempt("failed", taken.getsockname())
+            await attempt("given up", busy.address)
+            await case.sleep(0.02)
+        forgotten(case, "attempts", references)
 
     async def test_timed_calls_that_refer_to_themselves(case):
         def made(delay):
@@ -188,7 +163,7 @@ class Cycles(Cases):
 
     async def test_a_reactor_of_its_own(case):
         kind = type(case.reactor)
-        before = len(os.listdir("/proc/self/fd"))
+        before = descriptors()
         references = []
         for _ in range(3):
             other = kind()
@@ -206,4 +181,4 @@ class Cycles(Cases):
             references.append(weakref.ref(other))
             del other, calls, reader
         forgotten(case, "reactor", references)
-        case.say("reactor", "descriptors", len(os.listdir("/proc/self/fd")) - before)
+        case.say("reactor", "descriptors", descriptors() - before)

@@ -1,7 +1,5 @@
 """No method of a transport takes a further descriptor: a process serves as many connections as under the model."""
 
-import gc
-import os
 import socket
 
 from twisted.internet import defer, interfaces, protocol
@@ -9,47 +7,33 @@ from zope.interface import providedBy
 
 from kit import certificates
 from kit.cases import Cases
-from kit.connections import quiet
+from kit.connections import Source, quiet
+from kit.running import descriptors
 
 COUNT = 20
 
 
-def descriptors():
-    gc.collect()
-    return len(os.listdir("/proc/self/fd"))
+def plain(names):
+    """Calls of methods without arguments."""
+    return {name: lambda transport, name=name: getattr(transport, name)() for name in names.split()}
 
 
 # In this order: the last ones end the connection.
 CALLS = {
-    "getHost": lambda transport: transport.getHost(),
-    "getPeer": lambda transport: transport.getPeer(),
-    "getTcpNoDelay": lambda transport: transport.getTcpNoDelay(),
+    **plain("getHost getPeer getTcpNoDelay getTcpKeepAlive getHandle fileno logPrefix"),
     "setTcpNoDelay": lambda transport: transport.setTcpNoDelay(1),
-    "getTcpKeepAlive": lambda transport: transport.getTcpKeepAlive(),
     "setTcpKeepAlive": lambda transport: transport.setTcpKeepAlive(1),
-    "getHandle": lambda transport: transport.getHandle(),
     "socket": lambda transport: getattr(transport, "socket", None),
     "socket.setsockopt": lambda transport: transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes(8)),
     "socket.getsockname": lambda transport: transport.socket.getsockname(),
     "socket.gettimeout": lambda transport: transport.socket.gettimeout(),
     "socket.fileno": lambda transport: transport.socket.fileno() == transport.fileno() != -1,
-    "fileno": lambda transport: transport.fileno(),
-    "logPrefix": lambda transport: transport.logPrefix(),
     "repr": lambda transport: repr(transport) and None,
     "write": lambda transport: transport.write(b"some"),
     "writeSequence": lambda transport: transport.writeSequence([b"some"]),
-    "registerProducer": lambda transport: transport.registerProducer(Pushes(), True),
-    "unregisterProducer": lambda transport: transport.unregisterProducer(),
-    "pauseProducing": lambda transport: transport.pauseProducing(),
-    "resumeProducing": lambda transport: transport.resumeProducing(),
-    "stopReading": lambda transport: transport.stopReading(),
-    "startReading": lambda transport: transport.startReading(),
-    "stopWriting": lambda transport: transport.stopWriting(),
-    "startWriting": lambda transport: transport.startWriting(),
-    "loseWriteConnection": lambda transport: transport.loseWriteConnection(),
-    "stopProducing": lambda transport: transport.stopProducing(),
-    "loseConnection": lambda transport: transport.loseConnection(),
-    "abortConnection": lambda transport: transport.abortConnection(),
+    "registerProducer": lambda transport: transport.registerProducer(Source(bool), True),
+    **plain("unregisterProducer pauseProducing resumeProducing stopReading startReading stopWriting startWriting"),
+    **plain("loseWriteConnection stopProducing loseConnection abortConnection"),
 }
 # The methods of these interfaces must be among the calls.
 INTERFACES = [
@@ -59,13 +43,6 @@ INTERFACES = [
     interfaces.IPushProducer,
     interfaces.ISystemHandle,
 ]
-
-
-class Pushes:
-    def pauseProducing(self):
-        """Do nothing."""
-
-    resumeProducing = stopProducing = pauseProducing
 
 
 class Early(protocol.Protocol):

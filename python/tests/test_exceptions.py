@@ -70,26 +70,13 @@ async def connection(case, where, error):
     await case.sleep(0.01)
 
 
-def quiet(case):
-    """Shortens notes of logged interrupts to the exception: the text before it depends on the place that caught it."""
-    notes = case.notes.get("log", [])
-    case.notes["log"] = [note[note.index("KeyboardInterrupt") :] for note in notes]
-
-
 class Exceptions(Cases):
     """The error is logged, the connection is lost or not, as under the model, and the loop continues."""
 
-    async def test_in_connection_made(case):
-        for kind in KINDS:
-            await connection(case, "made", kind("raised"))
-
-    async def test_in_data_received(case):
-        for kind in KINDS:
-            await connection(case, "data", kind("raised"))
-
-    async def test_in_connection_lost(case):
-        for kind in KINDS:
-            await connection(case, "lost", kind("raised"))
+    async def test_in_a_protocol(case):
+        for where in ("made", "data", "lost"):
+            for kind in KINDS:
+                await connection(case, where, kind("raised"))
 
     async def test_in_build_protocol(case):
         def build():
@@ -104,18 +91,13 @@ class Exceptions(Cases):
             client.transport.abortConnection()
         case.say("left", len(errors))
 
-    async def test_in_timed_calls(case):
+    async def test_in_timed_calls_and_calls_from_threads(case):
         def call(error):
             raise error
 
         for kind in KINDS:
             case.reactor.callLater(0, call, kind("raised"))
         await case.sleep(0.02)
-
-    async def test_in_calls_from_threads(case):
-        def call(error):
-            raise error
-
         for kind in [*KINDS, KeyboardInterrupt]:
             case.reactor.callInThread(case.reactor.callFromThread, call, kind("raised"))
             await case.sleep(0.02)
@@ -154,18 +136,17 @@ class Exceptions(Cases):
             await case.sleep(0.1)
         case.say("left", len(errors))
 
-    async def test_an_interrupt_in_a_protocol(case):
-        for where in ("made", "data", "lost"):
-            await connection(case, where, KeyboardInterrupt("raised"))
-        quiet(case)
-
-    async def test_an_interrupt_in_a_timed_call(case):
+    async def test_an_interrupt_in_a_protocol_and_in_a_timed_call(case):
         def call():
             raise KeyboardInterrupt("raised")
 
+        for where in ("made", "data", "lost"):
+            await connection(case, where, KeyboardInterrupt("raised"))
         case.reactor.callLater(0, call)
         await case.sleep(0.02)
-        quiet(case)
+        # The text before the exception depends on the place that caught it.
+        notes = case.notes.get("log", [])
+        case.notes["log"] = [note[note.index("KeyboardInterrupt") :] for note in notes]
 
 
 class Panics(unittest.TestCase):

@@ -8,9 +8,6 @@ import os
 import re
 import signal
 import socket
-import struct
-import subprocess
-import sys
 import tempfile
 import threading
 import unittest
@@ -18,6 +15,8 @@ import weakref
 
 import couplet_twisted
 from kit.cases import Cases
+from kit.connections import reset
+from kit.running import descriptors, ended
 
 LOCAL = "127.0.0.1"
 
@@ -74,14 +73,21 @@ class Noting(asyncio.Protocol):
         self.ended.set_result(None)
 
 
-async def pair(note):
+async def pair(note, kind=Noting):
     """A protocol that notes, and a blocking socket at the other end."""
     with socket.create_server((LOCAL, 0)) as listener:
         theirs = socket.create_connection(listener.getsockname())
         ours, _ = listener.accept()
     ours.setblocking(False)
-    _, protocol = await asyncio.get_running_loop().connect_accepted_socket(lambda: Noting(note), ours)
+    _, protocol = await asyncio.get_running_loop().connect_accepted_socket(lambda: kind(note), ours)
     return protocol, theirs
+
+
+async def finished(note, protocol, theirs):
+    """Notes all that the other end receives, closes it, and waits for the loss."""
+    note(await in_thread(received, theirs))
+    theirs.close()
+    await protocol.ended
 
 
 def in_thread(function, *args):
@@ -185,9 +191,7 @@ class Callbacks(Cases, by=both):
                 self.transport.close()
 
         loop = asyncio.get_running_loop()
-        protocol, theirs = await pair(note)
-        protocol.transport.set_protocol(slow := Slow(note))
-        slow.transport = protocol.transport
+        slow, theirs = await pair(note, Slow)
         loop.set_debug(True)
         loop.slow_callback_duration = 0
         with self.assertLogs("asyncio", "WARNING") as logs:
@@ -248,18 +252,16 @@ class Streams(Cases, by=both):
             def data_received(self, data):
                 asyncio.get_running_loop().call_soon(note, "requested")
 
-        protocol, theirs = await pair(note)
+        protocol, theirs = await pair(note, Requesting)
         protocol.transport.pause_reading()
-        protocol.transport.set_protocol(requesting := Requesting(note))
         theirs.sendall(b"x")
         theirs.close()
         protocol.transport.resume_reading()
-        await requesting.ended
+        await protocol.ended
 
     async def test_a_reset_is_an_error(self, note):
         protocol, theirs = await pair(note)
-        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        theirs.close()
+        reset(theirs)
         await protocol.ended
 
     async def test_much_output_pauses_and_is_sent_before_the_close(self, note):
@@ -268,9 +270,7 @@ class Streams(Cases, by=both):
         note(protocol.transport.get_write_buffer_size() > 0)
         protocol.transport.close()
         note(protocol.transport.is_closing())
-        note(await in_thread(received, theirs))
-        await protocol.ended
-        theirs.close()
+        await finished(note, protocol, theirs)
 
     async def test_output_that_the_system_takes_pauses_nothing(self, note):
         protocol, theirs = await pair(note)
@@ -278,32 +278,24 @@ class Streams(Cases, by=both):
         protocol.transport.write(b"m" * 100)
         note(protocol.transport.get_write_buffer_limits())
         protocol.transport.write_eof()
-        note(await in_thread(received, theirs))
-        theirs.close()
-        await protocol.ended
+        await finished(note, protocol, theirs)
 
     async def test_a_resumed_protocol_writes_on_a_closing_transport(self, note):
         class Continuing(Noting):
             def resume_writing(self):
                 self.transport.write(b"more")
 
-        protocol, theirs = await pair(note)
-        protocol.transport.set_protocol(continuing := Continuing(note))
-        continuing.transport = protocol.transport
+        protocol, theirs = await pair(note, Continuing)
         protocol.transport.write(bytes(8 << 20))
         protocol.transport.close()
-        note(await in_thread(received, theirs))
-        await continuing.ended
-        theirs.close()
+        await finished(note, protocol, theirs)
 
     async def test_a_paused_protocol_is_resumed_even_if_all_is_sent_before_the_close(self, note):
         class Continuing(Noting):
             def resume_writing(self):
                 self.transport.write(b"more")
 
-        protocol, theirs = await pair(note)
-        protocol.transport.set_protocol(continuing := Continuing(lambda said: None))
-        continuing.transport = protocol.transport
+        protocol, theirs = await pair(lambda said: None, Continuing)
         protocol.transport.set_write_buffer_limits(high=0)
         while not protocol.transport.get_write_buffer_size():
             protocol.transport.write(bytes(4096))
@@ -318,7 +310,7 @@ class Streams(Cases, by=both):
         while chunk := await in_thread(theirs.recv, 65536):
             data += chunk
         note(data[-8:])
-        await continuing.ended
+        await protocol.ended
         theirs.close()
 
     async def test_addresses_outlive_the_connection(self, note):
@@ -332,9 +324,7 @@ class Streams(Cases, by=both):
         protocol, theirs = await pair(note)
         protocol.transport.write(b"alert")
         protocol.transport.abort()
-        note(await in_thread(received, theirs))
-        await protocol.ended
-        theirs.close()
+        await finished(note, protocol, theirs)
 
     async def test_a_paused_transport_keeps_its_data(self, note):
         protocol, theirs = await pair(note)
@@ -352,10 +342,9 @@ class Streams(Cases, by=both):
             def data_received(self, data):
                 raise ValueError(data)
 
-        protocol, theirs = await pair(note)
-        protocol.transport.set_protocol(failing := Failing(note))
+        protocol, theirs = await pair(note, Failing)
         theirs.sendall(b"x")
-        await failing.ended
+        await protocol.ended
         note(received(theirs))
         theirs.close()
 
@@ -498,23 +487,16 @@ class Loops(unittest.TestCase):
 
     def test_importing_the_package_imports_neither_asyncio_nor_twisted(self):
         program = "import sys, couplet_twisted; print({'asyncio', 'twisted'} & set(sys.modules))"
-        command = [sys.executable, "-c", program]
-        self.assertEqual(subprocess.run(command, stdout=subprocess.PIPE, text=True).stdout.strip(), "set()")
+        self.assertEqual(ended("-c", program), (0, "set()\n"))
         program = "import sys; from couplet_twisted import EventLoop; print('twisted' in sys.modules)"
-        command = [sys.executable, "-c", program]
-        self.assertEqual(subprocess.run(command, stdout=subprocess.PIPE, text=True).stdout.strip(), "False")
+        self.assertEqual(ended("-c", program), (0, "False\n"))
 
     def test_a_server_without_descriptors_logs_it_and_continues(self):
-        command = [sys.executable, "-c", EXHAUSTED]
-        said = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=300).stdout.splitlines()
+        said = ended("-c", EXHAUSTED)[1].splitlines()
         self.assertTrue(said[:-1] and all(line.startswith("couplet ") for line in said[:-1]), said)
         self.assertEqual(said[-1], "b''")
 
     def test_closed_loops_leave_no_descriptors(self):
-        def count():
-            gc.collect()
-            return len(os.listdir("/proc/self/fd"))
-
         async def program(note):
             protocol, theirs = await pair(note)
             protocol.transport.get_extra_info("socket")
@@ -522,10 +504,10 @@ class Loops(unittest.TestCase):
             await protocol.ended
 
         run(program, couplet_twisted.EventLoop)
-        before = count()
+        before = descriptors()
         for _ in range(5):
             run(program, couplet_twisted.EventLoop)
-        self.assertEqual(count(), before)
+        self.assertEqual(descriptors(), before)
 
     def test_an_open_loop_is_collected(self):
         loop = couplet_twisted.EventLoop()
@@ -585,12 +567,11 @@ class Loops(unittest.TestCase):
         loop.close()
 
     def test_a_loop_that_a_thread_ran_leaves_no_descriptors(self):
-        gc.collect()
-        descriptors = len(os.listdir("/proc/self/fd"))
+        before = descriptors()
         loop = couplet_twisted.EventLoop()
         for _ in range(2):
             thread = threading.Thread(target=loop.run_until_complete, args=[asyncio.sleep(0)])
             thread.start()
             thread.join()
         loop.close()
-        self.assertEqual(len(os.listdir("/proc/self/fd")), descriptors)
+        self.assertEqual(descriptors(), before)

@@ -6,11 +6,11 @@ import gc
 import os
 
 from twisted.internet import defer, protocol, ssl, task
-from twisted.web import resource, server
 
-from kit import certificates
+from kit import certificates, pages
 from kit.cases import Cases, only_subject
 from kit.connections import quiet
+from kit.running import descriptors
 
 # The allowed growth of resident memory from the second quarter to the last: less than 32 bytes for each of
 # 50 000 rounds, plus the allocator's noise.
@@ -25,10 +25,6 @@ def resident():
     """The resident memory in KiB."""
     gc.collect()
     return int(open("/proc/self/statm").read().split()[1]) * PAGE_KIB
-
-
-def descriptors():
-    return len(os.listdir("/proc/self/fd"))
 
 
 class Back(protocol.Protocol):
@@ -53,29 +49,19 @@ class Asking(protocol.Protocol):
         self.factory.ended.callback(None)
 
 
-class Page(resource.Resource):
-    """Answers at once, or in a later turn unless the client has closed the connection."""
+def answers(reactor):
+    """A function that answers a GET at once, and a POST in a later turn unless the client has closed the connection."""
 
-    isLeaf = True
-
-    def __init__(self, reactor):
-        super().__init__()
-        self.reactor = reactor
-
-    def render_GET(self, request):
-        assert request.args == {b"name": [b"value"]} and request.getHeader("user-agent") == "test"
-        return b"end"
-
-    def render_POST(self, request):
+    def answer(request):
+        if request.method == b"GET":
+            assert request.args == {b"name": [b"value"]} and request.getHeader("user-agent") == "test"
+            return b"end"
         assert request.content.read() == b"body"
         request.setHeader(b"content-length", b"3")
-        call = self.reactor.callLater(0, self.end, request)
+        call = reactor.callLater(0, lambda: (request.write(b"end"), request.finish()))
         request.notifyFinish().addErrback(lambda _: call.active() and call.cancel())
-        return server.NOT_DONE_YET
 
-    def end(self, request):
-        request.write(b"end")
-        request.finish()
+    return answer
 
 
 class Browsing(Asking):
@@ -97,18 +83,13 @@ class Browsing(Asking):
             self.connectionMade()
 
 
-class Upgrade(resource.Resource):
+def upgrade(request):
     """Gives the connection of a request to another protocol, as Autobahn does."""
-
-    isLeaf = True
-
-    def render_GET(self, request):
-        transport, request.channel.transport = request.channel.transport, None
-        transport.protocol = back = Back()
-        back.makeConnection(transport)
-        transport.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n")
-        transport.resumeProducing()
-        return server.NOT_DONE_YET
+    transport, request.channel.transport = request.channel.transport, None
+    transport.protocol = back = Back()
+    back.makeConnection(transport)
+    transport.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n")
+    transport.resumeProducing()
 
 
 class Upgrading(Asking):
@@ -177,13 +158,13 @@ class Steady(Cases, by=only_subject):
         await Steady.measure(case, Steady.clients(connect, Asking), 2500)
 
     async def test_web_requests(case):
-        site = server.Site(Page(case.reactor))
+        site = pages.site(answers(case.reactor))
         number = case.listen(lambda: site.buildProtocol(None))
         connect = functools.partial(case.reactor.connectTCP, "127.0.0.1", number)
         await Steady.measure(case, Steady.clients(connect, Browsing, 50), 25_000)
 
     async def test_upgraded_connections(case):
-        site = server.Site(Upgrade())
+        site = pages.site(upgrade)
         number = case.listen(lambda: site.buildProtocol(None))
         connect = functools.partial(case.reactor.connectTCP, "127.0.0.1", number)
         await Steady.measure(case, Steady.clients(connect, Upgrading), 2500)

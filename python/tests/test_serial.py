@@ -4,43 +4,16 @@ import os
 import termios
 import threading
 
-from twisted.internet import defer, protocol, serialport, threads
+from twisted.internet import serialport, threads
 
 from kit.cases import Cases
-
-
-class Noting(protocol.Protocol):
-    """Notes its events."""
-
-    def __init__(self, case):
-        self.case, self.received = case, b""
-        self.lost = defer.Deferred()
-        self.wanted = defer.Deferred()
-
-    def connectionMade(self):
-        self.case.say("port", "made", self.transport.connected)
-
-    def dataReceived(self, data):
-        self.received += data
-        wanted, self.wanted = self.wanted, defer.Deferred()
-        wanted.callback(None)
-
-    async def until(self, data):
-        """Waits for all of `data`."""
-        while len(self.received) < len(data):
-            await self.wanted
-        self.case.say("port", "received", self.received == data)
-        self.received = b""
-
-    def connectionLost(self, reason):
-        self.case.say("port", "lost", reason.type.__name__, reason.getErrorMessage())
-        self.lost.callback(None)
+from kit.connections import Noting
 
 
 def opened(case, **options):
     """A serial port, its protocol, and the descriptor of the other end."""
     master, slave = os.openpty()
-    made = Noting(case)
+    made = Noting(case, "port")
     port = serialport.SerialPort(made, os.ttyname(slave), case.reactor, **options)
     # The port's descriptor alone keeps the terminal open.
     os.close(slave)
@@ -60,9 +33,10 @@ class Serial(Cases):
 
     async def test_bytes_in_both_directions(case):
         port, made, master = opened(case, baudrate=115200)
+        case.say("port", port.connected)
         every = bytes(range(256))
         os.write(master, every)
-        await made.until(every)
+        await made.wanted(256)
         port.write(every)
         port.writeSequence([b"one", b"two"])
         case.say("other", await threads.deferToThread(read, master, 262) == every + b"onetwo")
@@ -90,7 +64,7 @@ class Serial(Cases):
     async def test_a_hang_up(case):
         port, made, master = opened(case)
         os.write(master, b"last")
-        await made.until(b"last")
+        await made.wanted(4)
         os.close(master)
         await made.lost
         case.say("port", port.disconnected, port in case.reactor.getReaders())
@@ -102,9 +76,9 @@ class Serial(Cases):
         port.pauseProducing()
         os.write(master, b"late")
         await case.sleep(0.02)
-        case.say("port", made.received, port in case.reactor.getReaders())
+        case.say("port", made.size, port in case.reactor.getReaders())
         port.resumeProducing()
-        await made.until(b"late")
+        await made.wanted(4)
         port.loseConnection()
         await made.lost
         os.close(master)
@@ -146,7 +120,7 @@ class Serial(Cases):
         port.sendBreak()
         port.startReading()
         os.write(master, b"after")
-        await made.until(b"after")
+        await made.wanted(5)
         port.loseConnection()
         await made.lost
         os.close(master)

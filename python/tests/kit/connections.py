@@ -57,6 +57,17 @@ def in_thread(function, *args):
     return threads.deferToThread(function, *args)
 
 
+class Called(protocol.Protocol):
+    """Calls a function with the data that arrive. Then `called` fires."""
+
+    def __init__(self, function):
+        self.function, self.called = function, defer.Deferred()
+
+    def dataReceived(self, data):
+        self.function(data)
+        self.called.callback(None)
+
+
 class Source:
     """A producer that only notes its calls."""
 
@@ -69,8 +80,8 @@ class Source:
 class Producer:
     """Registers itself with a consumer, writes as many pieces when it is asked to, and closes. Counts its pauses."""
 
-    def __init__(self, case, consumer, streaming, left):
-        self.case, self.consumer, self.streaming, self.left = case, consumer, streaming, left
+    def __init__(self, case, consumer, streaming, left, closes=True):
+        self.case, self.consumer, self.streaming, self.left, self.closes = case, consumer, streaming, left, closes
         self.paused, self.pauses = False, 0
         consumer.registerProducer(self, streaming)
         if streaming:
@@ -83,7 +94,8 @@ class Producer:
             self.consumer.write(b"%06d" % self.left * 1000)
             if not self.left:
                 self.consumer.unregisterProducer()
-                self.consumer.loseConnection()
+                if self.closes:
+                    self.consumer.loseConnection()
             if not self.streaming:
                 return
 

@@ -1,5 +1,6 @@
 """Programs that run beside a test: start, output and end."""
 
+import gc
 import os
 import pathlib
 import random
@@ -49,6 +50,12 @@ def ended(*command, python=sys.executable, variables=None, folder=None):
     more = {"env": {**os.environ, **(variables or {})}, "cwd": folder, "timeout": PATIENCE}
     run = subprocess.run([python, *command], capture_output=True, text=True, **more)
     return run.returncode, run.stdout + run.stderr
+
+
+def descriptors():
+    """The number of open descriptors, after a collection."""
+    gc.collect()
+    return len(os.listdir("/proc/self/fd"))
 
 
 class Running:
