@@ -6,6 +6,7 @@ ports and paths of files. For each listening socket, a byte is written to the de
 """
 
 import builtins
+import contextlib
 import ipaddress
 import os
 import pathlib
@@ -42,7 +43,9 @@ class World:
         return self.opened(self.places.get(file, file), *rest, **kw)
 
     def listens(self):
-        os.write(self.listening, b".")
+        # A client's sockets have no reader.
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self.listening, b".")
 
     def begin(self):
         """Replaces Python's sockets, name lookups and `open`."""

@@ -42,7 +42,7 @@ def plain(text, ports):
     text = re.sub(r"0x[0-9a-f]+", "0x", text)
     # Stack frames of reactors.
     text = re.sub(r'(?m)^ +File ".*/internet/(posixbase|tcp)\.py", .*\n.*\n', "", text)
-    return re.sub(r"(?m)^.*(reactor class|starting up).*\n", "", text)
+    return re.sub(r"(?m)^.*(reactor class|starting up|rustls encrypts).*\n", "", text)
 
 
 def ended(*command, python=sys.executable, variables=None, folder=None):

@@ -164,33 +164,22 @@ class Pairs(Listings):
 
         self.same_on_both_sides(scenario)
 
-    def test_simple(self):
-        self.pair(EXAMPLES + "simpleserv.py", EXAMPLES + "simpleclient.py", 8000)
-
-    def test_echo(self):
-        self.pair(EXAMPLES + "echoserv.py", EXAMPLES + "echoclient.py", 8000)
-
-    def test_echo_over_tls(self):
-        self.pair(EXAMPLES + "echoserv_ssl.py", EXAMPLES + "echoclient_ssl.py", 8000)
-
-    def test_echo_over_tls_that_authenticates_clients(self):
-        self.pair(EXAMPLES + "ssl_clientauth_server.py", EXAMPLES + "ssl_clientauth_client.py", 8000)
-
-    def test_starttls(self):
-        self.pair(EXAMPLES + "starttls_server.py", EXAMPLES + "starttls_client.py", 8000)
-
-    def test_echo_over_udp(self):
-        self.pair(EXAMPLES + "echoserv_udp.py", EXAMPLES + "echoclient_udp.py", 8000)
-
-    def test_amp(self):
-        self.pair(EXAMPLES + "ampserver.py", EXAMPLES + "ampclient.py", 1234)
-
-    def test_amp_as_an_application(self):
-        self.pair(AMP + "basic_server.tac", AMP + "basic_client.py", 8750)
-
-    def test_perspective_broker(self):
-        self.pair(EXAMPLES + "pbsimple.py", EXAMPLES + "pbsimpleclient.py", 8789)
-        self.pair(PB + "exc_server.py", PB + "exc_client.py", 8800)
+    def test_pairs(self):
+        for folder, server, client, port in (
+            (EXAMPLES, "simpleserv.py", "simpleclient.py", 8000),
+            (EXAMPLES, "echoserv.py", "echoclient.py", 8000),
+            (EXAMPLES, "echoserv_ssl.py", "echoclient_ssl.py", 8000),
+            # This server authenticates its clients.
+            (EXAMPLES, "ssl_clientauth_server.py", "ssl_clientauth_client.py", 8000),
+            (EXAMPLES, "starttls_server.py", "starttls_client.py", 8000),
+            (EXAMPLES, "echoserv_udp.py", "echoclient_udp.py", 8000),
+            (EXAMPLES, "ampserver.py", "ampclient.py", 1234),
+            (AMP, "basic_server.tac", "basic_client.py", 8750),
+            (EXAMPLES, "pbsimple.py", "pbsimpleclient.py", 8789),
+            (PB, "exc_server.py", "exc_client.py", 8800),
+        ):
+            with self.subTest(server):
+                self.pair(folder + server, folder + client, port)
 
     def test_perspective_broker_passes_objects(self):
         three = ("Two.three was given 12", "telling it to do three(12)")
