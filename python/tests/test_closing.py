@@ -52,17 +52,15 @@ class Produced:
         self.noting.note("stopped")
 
 
-def pulls(noting, transport):
-    transport.registerProducer(Produced(noting, transport), False)
+def produces(streaming, *also):
+    """A call that registers a producer, and writes more."""
 
+    def register(noting, transport):
+        transport.registerProducer(Produced(noting, transport), streaming)
+        for data in also:
+            transport.write(data)
 
-def pushes(noting, transport):
-    transport.registerProducer(Produced(noting, transport), True)
-
-
-def pushes_much(noting, transport):
-    transport.registerProducer(Produced(noting, transport), True)
-    transport.write(b"m" * 100_000)
+    return register
 
 
 def sends_descriptor(noting, transport):
@@ -75,22 +73,16 @@ CALLS = {
     "write nothing": lambda noting, transport: transport.write(b""),
     "write much": lambda noting, transport: transport.write(b"m" * 200_000),
     "writeSequence": lambda noting, transport: transport.writeSequence([b"la", b"", b"te"]),
-    "registerProducer, pull": pulls,
-    "registerProducer, push": pushes,
-    "registerProducer, push much": pushes_much,
-    "unregisterProducer": lambda noting, transport: transport.unregisterProducer(),
-    "loseConnection": lambda noting, transport: transport.loseConnection(),
+    "registerProducer, pull": produces(False),
+    "registerProducer, push": produces(True),
+    "registerProducer, push much": produces(True, b"m" * 100_000),
     "loseConnection, write": lambda noting, transport: (transport.loseConnection(), transport.write(b"late")),
-    "stopProducing": lambda noting, transport: transport.stopProducing(),
-    "pauseProducing": lambda noting, transport: transport.pauseProducing(),
-    "resumeProducing": lambda noting, transport: transport.resumeProducing(),
 }
+for _name in "unregisterProducer loseConnection stopProducing pauseProducing resumeProducing".split():
+    CALLS[_name] = lambda noting, transport, name=_name: getattr(transport, name)()
 HALF = {
     "loseWriteConnection": lambda noting, transport: transport.loseWriteConnection(),
-    "loseWriteConnection, write": lambda noting, transport: (
-        transport.loseWriteConnection(),
-        transport.write(b"late"),
-    ),
+    "loseWriteConnection, write": lambda noting, transport: (transport.loseWriteConnection(), transport.write(b"late")),
 }
 ABORT = {
     "abortConnection": lambda noting, transport: transport.abortConnection(),
@@ -293,6 +285,21 @@ async def over_sockets(case, listens, connects, earlier, calls, kind, alike=None
     await table(case, run, earlier, calls, alike=alike)
 
 
+def served(engine):
+    """The TLS of a server that this engine encrypts."""
+    options = certificates.made("localhost", "localhost").options()
+    if engine == "pyOpenSSL":
+        # rustls takes no contexts of OpenSSL.
+        options.getContext()
+    return options
+
+
+def listening(case, *options):
+    """A function that listens with a factory, over TLS with these options."""
+    listen = case.reactor.listenSSL if options else case.reactor.listenTCP
+    return lambda factory: listen(0, factory, *options, interface="127.0.0.1")
+
+
 def context():
     """The TLS of a client that trusts everyone."""
     made = peers_ssl.SSLContext(peers_ssl.PROTOCOL_TLS_CLIENT)
@@ -334,10 +341,7 @@ class Closing(Cases):
             skt.connect((name.host, name.port))
             return skt
 
-        def listens(factory):
-            return case.reactor.listenTCP(0, factory, interface="127.0.0.1")
-
-        await over_sockets(case, listens, connects, earlier, calls, kind)
+        await over_sockets(case, listening(case), connects, earlier, calls, kind)
 
     async def test_over_tcp(case):
         await Closing.over_tcp(case, Closed)
@@ -392,10 +396,7 @@ class Closing(Cases):
 
     async def over_tls(case, engine, starts=False):
         """`starts`: TLS starts on a plain connection."""
-        options = certificates.made("localhost", "localhost").options()
-        if engine == "pyOpenSSL":
-            # rustls takes no contexts of OpenSSL.
-            options.getContext()
+        options = served(engine)
         # With pyOpenSSL, the moment of a pull producer's output is a matter of time.
         earlier, calls = (
             {name: call for name, call in known.items() if "pull" not in name}
@@ -419,11 +420,7 @@ class Closing(Cases):
             skt.connect((name.host, name.port))
             return context().wrap_socket(skt, suppress_ragged_eofs=False)
 
-        def listens(factory):
-            if starts:
-                return case.reactor.listenTCP(0, factory, interface="127.0.0.1")
-            return case.reactor.listenSSL(0, factory, options, interface="127.0.0.1")
-
+        listens = listening(case) if starts else listening(case, options)
         case.engines = set()
         alike = same_for_rustls if engine == "rustls" else None
         await over_sockets(case, listens, connects, earlier, calls, Encrypted, alike)
@@ -586,17 +583,9 @@ class Closing(Cases):
         # Under epoll the reason is a matter of time, and the end of the peer's stream is reported a second time.
         others = ["abortConnection, write", "resumeProducing"]
         build = lambda noting: Answers(noting, None)
-        listens = lambda factory: case.reactor.listenTCP(0, factory, interface="127.0.0.1")
-        await Closing.held_back(case, listens, connects, build, others)
+        await Closing.held_back(case, listening(case), connects, build, others)
 
     async def held_back_over_tls(case, engine):
-        options = certificates.made("localhost", "localhost").options()
-        if engine == "pyOpenSSL":
-            options.getContext()
-
-        def listens(factory):
-            return case.reactor.listenSSL(0, factory, options, interface="127.0.0.1")
-
         def connects(name):
             skt = context().wrap_socket(socket.create_connection((name.host, name.port)))
             skt.sendall(b"h")
@@ -609,7 +598,7 @@ class Closing(Cases):
 
             return HalfClosed(noting, act)
 
-        await Closing.held_back(case, listens, connects, idle)
+        await Closing.held_back(case, listening(case, served(engine)), connects, idle)
 
     async def test_a_loss_that_was_held_back_over_tls(case):
         await Closing.held_back_over_tls(case, "rustls")

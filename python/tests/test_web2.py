@@ -500,22 +500,6 @@ class Sockets(Cases):
         case.say("client", (await got).endswith(b"\r\n\r\nggggg"))
 
 
-class Losing(protocol.Protocol):
-    """Sends bytes, and notes the end."""
-
-    def __init__(self, sent):
-        self.sent, self.received, self.lost = sent, b"", defer.Deferred()
-
-    def connectionMade(self):
-        self.transport.write(self.sent)
-
-    def dataReceived(self, data):
-        self.received += data
-
-    def connectionLost(self, reason):
-        self.lost.callback(None)
-
-
 class Closes(Cases, by=only_subject):
     """Connections over TLS that the server closes."""
 
@@ -527,9 +511,12 @@ class Closes(Cases, by=only_subject):
         ]:
             made = pages.site(answer, timeout=0.2 if code == 0 else 60)
             port = case.reactor.listenSSL(0, made, SERVER.options(), interface="127.0.0.1")
-            client = await connect(case, port.getHost().port, Losing(sent))
-            await client.lost
-            seen = frames(client.received)
+            client, received, lost = protocol.Protocol(), [], defer.Deferred()
+            client.connectionMade = lambda: client.transport.write(sent)
+            client.dataReceived, client.connectionLost = received.append, lambda reason: lost.callback(None)
+            await connect(case, port.getHost().port, client)
+            await lost
+            seen = frames(b"".join(received))
             assert {each[0] for each in seen} == kinds, seen
             assert code is None or int.from_bytes(seen[-1][3][4:8]) == code, seen
             await port.stopListening()

@@ -12,17 +12,9 @@ import tempfile
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from twisted.internet import defer, protocol, ssl
 
-from kit import certificates, reactors
+from kit import certificates, pages, reactors
 from kit.cases import SUBJECT, Cases
-from kit.running import PATIENCE, Running
-
-
-def site(case, resource):
-    """Serves a resource. Returns the port's number."""
-    from twisted.web import server
-
-    port = case.reactor.listenTCP(0, server.Site(resource), interface="127.0.0.1")
-    return port.getHost().port
+from kit.running import PATIENCE, Running, unused
 
 
 class Clients(Cases):
@@ -47,9 +39,10 @@ class Clients(Cases):
             await case.sleep(0.01)
             return "later"
 
-        at = f"http://127.0.0.1:{site(case, app.resource())}"
-        pages = [treq.get(f"{at}/hello/{number}").addCallback(treq.content) for number in range(30)]
-        case.say("get", await defer.gatherResults(pages))
+        port = case.reactor.listenTCP(0, pages.site(app.resource()), interface="127.0.0.1")
+        at = f"http://127.0.0.1:{port.getHost().port}"
+        gets = [treq.get(f"{at}/hello/{number}").addCallback(treq.content) for number in range(30)]
+        case.say("get", await defer.gatherResults(gets))
         answer = await treq.post(f"{at}/echo", b"e" * 500_000)
         case.say("post", answer.code, len(await answer.content()))
         case.say("later", await (await treq.get(f"{at}/later")).text())
@@ -58,23 +51,18 @@ class Clients(Cases):
     async def test_treq_over_http2(case):
         import couplet_twisted
         import treq.client
-        from kit import certificates
-        from twisted.web import client, resource, server
+        from twisted.web import client
 
-        class Page(resource.Resource):
-            isLeaf = True
-
-            def render_GET(self, request):
-                if request.path == b"/from":
-                    request.redirect(b"/to")
-                    return b""
-                return b"g" * 70_000
-
-            def render_POST(self, request):
+        def answer(request):
+            if request.method == b"POST":
                 return b"%d" % len(request.content.read())
+            if request.path == b"/from":
+                request.redirect(b"/to")
+                return b""
+            return b"g" * 70_000
 
         made = certificates.made("server", "localhost")
-        port = case.reactor.listenSSL(0, server.Site(Page()), made.options(), interface="127.0.0.1")
+        port = case.reactor.listenSSL(0, pages.site(answer), made.options(), interface="127.0.0.1")
         at = f"https://localhost:{port.getHost().port}"
         pool = couplet_twisted.HTTP2ConnectionPool(case.reactor)
         policy = client.BrowserLikePolicyForHTTPS(made.trust())
@@ -214,7 +202,7 @@ class Spider(scrapy.Spider):
 """
 
 SITE = """
-import http.server, sys
+import http.server, os, signal
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -233,7 +221,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-print(server.server_address[1], flush=True)
+print("port", server.server_address[1], flush=True)
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 server.serve_forever()
 """
 
@@ -242,10 +231,7 @@ class Programs(Cases):
     """Programs that run in separate processes."""
 
     def test_scrapy_crawls_a_site(self):
-        server = subprocess.Popen([sys.executable, "-c", SITE], stdout=subprocess.PIPE, text=True)
-        self.addCleanup(server.communicate)
-        self.addCleanup(server.kill)
-        at = f"http://127.0.0.1:{server.stdout.readline().strip()}/0"
+        at = f"http://127.0.0.1:{Running(self, [sys.executable, '-c', SITE]).port('port ')}/0"
         for name in dict.fromkeys((reactors.MODEL, SUBJECT)):
             with tempfile.TemporaryDirectory() as folder:
                 pathlib.Path(folder, "spider.py").write_text(SPIDER)
@@ -269,40 +255,22 @@ class Programs(Cases):
 
     def wormhole(self, name, folder):
         """Sends a text through a mailbox server. Both clients and the server run under the reactor."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        (port,) = unused(1)
         # `twist --reactor` would fail: a plugin here imports the default reactor first.
-        twist = (
-            "import sys; from kit import reactors; reactors.install(sys.argv.pop(1))\n"
-            "from twisted.application.twist._twist import Twist; Twist.main()"
-        )
+        install = "import sys; from kit import reactors; reactors.install(sys.argv.pop(1))\n"
+        twist = install + "from twisted.application.twist._twist import Twist; Twist.main()"
         command = [sys.executable, "-c", twist, name, "wormhole-mailbox", f"--port=tcp:{port}:interface=127.0.0.1"]
-        server = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        self.addCleanup(server.communicate)
-        self.addCleanup(server.kill)
-        said = ""
-        for line in server.stdout:
-            said += line
-            if f"starting on {port}" in line:
-                break
-        else:
-            self.fail(said)
-        client = (
-            "import sys; from kit import reactors; reactors.install(sys.argv.pop(1))\n"
-            "from wormhole.cli import cli; cli.wormhole()"
-        )
-        relay = f"--relay-url=ws://127.0.0.1:{port}/v1"
-        start = [sys.executable, "-c", client, name, relay, "--transit-helper="]
-        pipe = subprocess.PIPE
+        Running(self, command, folder=folder).until(f"starting on {port}")
+        client = install + "from wormhole.cli import cli; cli.wormhole()"
+        start = [sys.executable, "-c", client, name, f"--relay-url=ws://127.0.0.1:{port}/v1", "--transit-helper="]
         code = "7-guitarist-revenge"
-        command = [*start, "send", "--text=through the hole", f"--code={code}"]
-        sender = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True)
-        got = subprocess.run(
-            [*start, "receive", code], cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300
-        )
-        _, complaint = sender.communicate(timeout=300)
-        self.assertEqual((got.stdout.strip(), sender.returncode), ("through the hole", 0), got.stderr + complaint)
+        sender = Running(self, [*start, "send", "--text=through the hole", f"--code={code}"], folder=folder)
+        receiver = Running(self, [*start, "receive", code], folder=folder, output="got")
+        complaint, status = receiver.ended()
+        self.assertEqual(status, 0, complaint)
+        self.assertEqual(pathlib.Path(folder, "got").read_text().strip(), "through the hole", complaint)
+        said, status = sender.ended()
+        self.assertEqual(status, 0, said)
 
     def test_daphne_serves_http_and_web_sockets_over_tls(self):
         # Daphne needs a reactor with an asyncio event loop.
