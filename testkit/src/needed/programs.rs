@@ -32,6 +32,16 @@ pub fn has(program: &str) -> bool {
     found
 }
 
+/// Ends the test unless these programs are installed.
+#[macro_export]
+macro_rules! needs {
+    ($($program:expr),+) => {
+        if !($($crate::needed::has($program))&&+) {
+            return;
+        }
+    };
+}
+
 /// The packages of a Python environment, which `venv.sh` creates once in the target folder.
 pub struct Venv {
     /// The name of its folder.

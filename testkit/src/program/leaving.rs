@@ -36,6 +36,41 @@ pub fn misbehave(server: &Server) {
     }
 }
 
+/// Each client sends one of these steps, perhaps with garbage after it, and disconnects.
+pub fn leave_at_each_step(server: &Server, steps: &[&[u8]]) {
+    let leave: [fn(Client); 3] = [drop, Client::reset, |mut client| client.finish()];
+    for leave in leave {
+        for sent in steps.iter().copied().chain([&b""[..]]) {
+            let mut client = server.connect();
+            client.send(sent);
+            leave(client);
+            let mut client = server.connect();
+            client.send(sent);
+            client.push(&noise(100_000));
+            leave(client);
+        }
+    }
+}
+
+/// Asserts that a server with these arguments resets a client that stops within its request after the
+/// idle timeout, unless that is 0.
+pub fn assert_idle_is_cut(args: &[&str], little: &[u8]) {
+    let server = Server::start(&[args, &["--idle-timeout", "0.3"]].concat());
+    let mut client = server.connect();
+    client.send(little);
+    let end = client.read_to_end();
+    assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset, "{args:?}");
+    server.stop(Signal::TERM).quietly(0);
+    // The client stays while others come and go.
+    let server = Server::start(&[args, &["--idle-timeout", "0"]].concat());
+    let client = server.connect();
+    for mut client in std::iter::repeat_with(|| server.connect()).take(3).chain([client]) {
+        client.send(little);
+        client.finish();
+        assert!(client.read_to_end().is_ok(), "{args:?}");
+    }
+}
+
 /// The time until the kernel's next probe of this connection, in seconds, if it will send one.
 #[cfg(target_os = "linux")]
 pub fn next_probe(server: &Server, client: &Client) -> Option<u64> {

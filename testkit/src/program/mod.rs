@@ -25,7 +25,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 #[cfg(target_os = "linux")]
 pub use leaving::next_probe;
-pub use leaving::{is_well, misbehave};
+pub use leaving::{assert_idle_is_cut, is_well, leave_at_each_step, misbehave};
 pub use member::{GREETING, Member, kept_until, lines_until, renamed};
 pub use process::{
     Ended, Running, Server, few_or_many, haproxy, open_page, peer, program, program as couplet, run,

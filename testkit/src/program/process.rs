@@ -1,6 +1,6 @@
 //! Runs the program as a process.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
@@ -84,6 +84,8 @@ pub fn haproxy(configuration: &str, environment: &[(&str, &str)]) -> (Running, S
 /// The outcome of a process.
 #[derive(Debug)]
 pub struct Ended {
+    /// The program and its arguments.
+    pub command: String,
     /// `None` if a signal killed it.
     pub code: Option<i32>,
     pub stdout: Vec<u8>,
@@ -97,16 +99,32 @@ impl Ended {
         std::str::from_utf8(&self.stdout).unwrap()
     }
 
+    /// Asserts that the process ended with this code, and that its stderr contains these words.
+    #[track_caller]
+    pub fn says(&self, code: i32, words: &str) {
+        let is_right = self.code == Some(code) && self.stderr.contains(words);
+        let Ended { command, stderr, .. } = self;
+        assert!(is_right, "{command}: not {code} and {words:?} but {:?} {stderr}", self.code);
+    }
+
+    /// Asserts that the process ended with code 0, this stdout and an empty stderr.
+    #[track_caller]
+    pub fn prints(&self, text: &str) {
+        self.quietly(0);
+        assert_eq!(self.text(), text, "{}", self.command);
+    }
+
     /// Asserts that the process ended with this code and an empty stderr.
     #[track_caller]
     pub fn quietly(&self, code: i32) {
-        assert_eq!((self.code, &*self.stderr), (Some(code), ""));
+        assert_eq!((self.code, &*self.stderr), (Some(code), ""), "{}", self.command);
     }
 }
 
 /// A running process; killed when dropped.
 pub struct Running {
     child: Killed,
+    command: String,
     stdout: Option<JoinHandle<Vec<u8>>>,
     stderr: Option<JoinHandle<()>>,
     told: Arc<Mutex<String>>,
@@ -128,10 +146,10 @@ impl Running {
     /// Like [`start`](Self::start), with the command's own streams.
     pub fn spawn(command: &mut Command) -> Running {
         let since = now();
-        Running::over(Killed::start(command), since)
+        Running::over(Killed::start(command), command, since)
     }
 
-    fn over(mut child: Killed, since: Instant) -> Running {
+    fn over(mut child: Killed, command: &Command, since: Instant) -> Running {
         let told = Arc::<Mutex<String>>::default();
         let stdout = child.stdout.take().map(|mut stdout| {
             std::thread::spawn(move || {
@@ -144,7 +162,9 @@ impl Running {
             let told = told.clone();
             std::thread::spawn(move || collect_lines(stderr, &told))
         });
-        Running { child, stdout, stderr, told, since }
+        let words = [command.get_program()].into_iter().chain(command.get_args());
+        let command = words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ");
+        Running { child, command, stdout, stderr, told, since }
     }
 
     /// The stderr so far.
@@ -209,7 +229,7 @@ impl Running {
         for word in ["panicked", "panic:", "stack backtrace", "RUST_BACKTRACE"] {
             assert!(!stderr.contains(word), "{stderr}");
         }
-        Ended { code: status.code(), stdout, stderr, took }
+        Ended { command: self.command, code: status.code(), stdout, stderr, took }
     }
 }
 
@@ -257,7 +277,7 @@ impl Server {
         let since = now();
         let mut child = Killed::start(&mut command);
         let lines = lines(child.stdout.take().unwrap());
-        let running = Running::over(child, since);
+        let running = Running::over(child, &command, since);
         let mut server = Server { running, ports: Vec::new(), lines };
         for _ in 0..ports {
             let port = server.next_port();

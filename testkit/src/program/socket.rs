@@ -5,6 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::{PATIENCE, missing};
@@ -80,6 +81,21 @@ impl Client {
         bytes
     }
 
+    /// Sends these bytes and the end of the stream, and returns everything up to EOF.
+    #[track_caller]
+    pub fn answered(&mut self, bytes: &[u8]) -> Vec<u8> {
+        self.send(bytes);
+        self.finish();
+        self.read_to_end().unwrap()
+    }
+
+    /// Sends these bytes to a server that sends them back.
+    #[track_caller]
+    pub fn echoes(&mut self, bytes: &[u8]) {
+        self.send(bytes);
+        assert!(self.read_exact(bytes.len()) == bytes, "other bytes come back");
+    }
+
     /// Reads a line, and no byte after it.
     pub fn read_line(&mut self) -> String {
         let mut line = Vec::new();
@@ -108,6 +124,15 @@ impl Client {
     /// Resets the connection.
     pub fn reset(self) {
         rustix::net::sockopt::set_socket_linger(&self.0, Some(Duration::ZERO)).unwrap();
+    }
+
+    /// Sends these bytes in another thread, and then no more.
+    pub fn sending(&self, bytes: Vec<u8>) -> JoinHandle<()> {
+        let mut sender = self.another();
+        std::thread::spawn(move || {
+            sender.send(&bytes);
+            sender.finish();
+        })
     }
 
     /// A second handle, for sending and receiving concurrently.

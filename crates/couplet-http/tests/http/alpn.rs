@@ -4,10 +4,10 @@ use std::convert::Infallible;
 
 use couplet::http::HttpExt;
 use couplet::http::{Body, HttpOptions, Request, Response};
-use couplet::{Deferred, Reactor, Result};
+use couplet::{Reactor, Result};
 use tower::service_fn;
 
-use crate::kit::{any, run};
+use crate::kit::{any, ended, run};
 use crate::needed::{Folder, SelfSigned};
 
 async fn hello(_: Request<Body>) -> Result<Response<String>, Infallible> {
@@ -37,7 +37,7 @@ fn offered(endpoint: &str, options: HttpOptions, wanted: &'static [(&str, Option
             let agreed = agreed(&reactor, number, offers, &file).await?;
             assert_eq!(agreed.as_deref(), *chosen, "{endpoint}: {offers}");
         }
-        port.stop_listening().unwrap_or_else(|| Deferred::succeed(())).await
+        ended(port, ()).await
     });
 }
 

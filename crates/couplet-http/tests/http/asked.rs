@@ -7,6 +7,8 @@ use couplet::{Bytes, Result};
 use http_body_util::{BodyExt, Either, Full};
 use tower::service_fn;
 
+use crate::kit::run_live;
+
 pub(crate) const CLEAR: &str = "tcp:0:interface=127.0.0.1";
 
 type Answer = Response<Either<Full<Bytes>, Body>>;
@@ -63,15 +65,10 @@ pub(crate) fn over_sockets<T: Send + 'static>(
         let held = held.clone();
         async move { answer(held, request).await }
     });
-    let told = couplet::run_until(|reactor| {
-        let (inner, endpoint) = (reactor.clone(), endpoint.to_owned());
-        reactor.spawn(async move {
-            let port = inner.serve_http(endpoint, service)?;
-            let number = port.host().socket_addr().expect("a TCP port").port();
-            let told = inner.defer_to_thread(move || client(number)).await;
-            inner.stop();
-            told
-        })
-    });
-    told.expect("the client ends")
+    let endpoint = endpoint.to_owned();
+    run_live(async move |reactor| {
+        let port = reactor.serve_http(endpoint, service)?;
+        let number = port.host().port().expect("a TCP port");
+        reactor.defer_to_thread(move || client(number)).await
+    })
 }

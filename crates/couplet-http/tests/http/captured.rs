@@ -10,7 +10,7 @@ use couplet::Reactor;
 use couplet::sim::{Fault, Sim, Trial, Weather};
 
 use crate::determined::{secs, town};
-use crate::needed::{Folder, has};
+use crate::needed::Folder;
 
 /// A file in memory.
 #[derive(Clone, Default)]
@@ -68,9 +68,7 @@ impl Files {
 
 #[test]
 fn wireshark_reads_each_protocol_and_what_tls_carries() {
-    if !has("tshark") {
-        return;
-    }
+    needs!("tshark");
     let files = Files::of(captured(town));
     let plain = files.shown("http.request && !http.upgrade", "http.request.uri");
     assert_eq!(plain.iter().filter(|uri| *uri == "/buy/7").count(), 1, "{plain:?}");
@@ -90,9 +88,7 @@ fn wireshark_reads_each_protocol_and_what_tls_carries() {
 
 #[test]
 fn a_refused_connect_and_a_reset_are_shown() {
-    if !has("tshark") {
-        return;
-    }
+    needs!("tshark");
     let files = Files::of(captured(|sim| {
         let server = sim.host("server", |reactor: &Reactor| {
             reactor.serve("tcp:80", async |mut stream: couplet::Stream| {

@@ -8,11 +8,11 @@ use couplet::http::{
 };
 use couplet::layers::tls::{ClientTlsOptions, Roots};
 use couplet::stream::copy_bidirectional;
-use couplet::{Deferred, Reactor, Result, Stream};
+use couplet::{Reactor, Result, Stream};
 use tower::service_fn;
 
 use crate::client::text;
-use crate::kit::{any, run};
+use crate::kit::{any, ended, run};
 use crate::needed::{Folder, SelfSigned};
 
 /// Three hosts, all of them this one. For each there is a server on all addresses, on ports from
@@ -104,7 +104,7 @@ fn a_certificate_has_to_be_valid_for_the_host_of_the_url() {
             }
         }
         for port in ports {
-            port.stop_listening().unwrap_or_else(|| Deferred::succeed(())).await?;
+            ended(port, ()).await?;
         }
         Ok(())
     });

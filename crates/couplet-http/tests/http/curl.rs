@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use tokio::task::LocalSet;
 
 use crate::kit::any;
-use crate::needed::{Folder, SelfSigned, has};
+use crate::needed::{Folder, SelfSigned};
 
 #[path = "../../../../examples/src/bin/axum.rs"]
 #[allow(dead_code, reason = "its main starts a server of its own")]
@@ -62,9 +62,7 @@ async fn curl(words: &[&str]) -> String {
 
 #[test]
 fn both_versions_are_spoken_in_the_clear() {
-    if !has("curl") {
-        return;
-    }
+    needs!("curl");
     served(HERE, example::router(), async |port| {
         let to = format!("http://127.0.0.1:{port}/hello/ada");
         for version in ["--http1.1", "--http2-prior-knowledge"] {
@@ -78,9 +76,7 @@ fn both_versions_are_spoken_in_the_clear() {
 
 #[test]
 fn answers_are_compressed_for_a_client_that_asks_for_it() {
-    if !has("curl") {
-        return;
-    }
+    needs!("curl");
     let text: String = (0..10_000).map(|n| format!("line {n}\n")).collect();
     let page = text.clone();
     let router = Router::new().route("/", get(async move || page));
@@ -99,9 +95,7 @@ fn answers_are_compressed_for_a_client_that_asks_for_it() {
 
 #[test]
 fn alpn_chooses_the_version() {
-    if !has("curl") {
-        return;
-    }
+    needs!("curl");
     let folder = Folder::new();
     let file = folder.write("server.pem", SelfSigned::new("localhost").pem());
     let endpoint = format!("tls:0:interface=127.0.0.1:cert={file}:alpn=h2,http/1.1");
@@ -117,9 +111,7 @@ fn alpn_chooses_the_version() {
 
 #[test]
 fn bodies_come_and_go_whole() {
-    if !has("curl") {
-        return;
-    }
+    needs!("curl");
     const MUCH: usize = 3_000_000;
     let body: Vec<u8> = (0..MUCH).map(|at| (at % 251) as u8).collect();
     let folder = Folder::new();
@@ -145,9 +137,7 @@ fn bodies_come_and_go_whole() {
 
 #[test]
 fn events_without_an_end_end_with_the_drain() {
-    if !has("curl") {
-        return;
-    }
+    needs!("curl");
     let begun = Arc::new(Notify::new());
     let telling = begun.clone();
     let events = async move || {

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use couplet::http::HttpExt;
-use couplet::http::websocket::{self, WebSocket, WebSocketOptions};
+use couplet::http::websocket::{self, WebSocketOptions};
 use couplet::http::{Body, HttpOptions, Request, Response};
 use couplet::reactor::Drain;
 use couplet::services::{Child, Service, StreamServerService, Supervisor};
@@ -13,8 +13,9 @@ use couplet::{Reactor, Result, Stream};
 use tower::service_fn;
 
 use crate::http2::{self, Frame, PING};
-use crate::kit::{any, get, run};
+use crate::kit::{HANDSHAKE, any, get, run};
 use crate::needed::{Folder, SelfSigned};
+use crate::websocket::kit::echo;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -102,16 +103,19 @@ fn c105b_idle_connections_over_tls_end_at_once() {
 }
 
 #[test]
-fn c105b_silent_clients_over_tls_hold_a_drain_for_a_second() {
-    for alpn in ["http/1.1", "h2"] {
+fn c105b_silent_clients_over_tls_hold_a_drain_for_its_patience() {
+    let drain = Drain::within(100 * SECOND);
+    for (alpn, drain, held) in
+        [("http/1.1", drain, 1), ("h2", drain, 1), ("h2", drain.patience(3 * SECOND), 3)]
+    {
         beside_tls(async move |reactor, to| {
-            // It reads nothing, and does not answer the end of the stream.
+            // It reads nothing, and answers neither the end of the stream nor a GOAWAY.
             let mut idle = to.connect(&reactor, alpn).await?;
             ask(&mut idle, alpn).await?;
             reactor.sleep(SECOND).await?;
             let begins = reactor.now();
-            let drained = reactor.drain(100 * SECOND).await?;
-            assert_eq!(reactor.now() - begins, SECOND, "{alpn}");
+            let drained = reactor.drain(drain).await?;
+            assert_eq!(reactor.now() - begins, held * SECOND, "{alpn}");
             assert_eq!((drained.finished, drained.closed, drained.aborted), (1, 0, 0), "{alpn}");
             drop(idle);
             Ok(())
@@ -119,36 +123,11 @@ fn c105b_silent_clients_over_tls_hold_a_drain_for_a_second() {
     }
 }
 
-#[test]
-fn c105b_a_client_of_http2_has_the_patience_of_a_drain_for_a_goaway() {
-    beside_tls(async |reactor, to| {
-        let mut silent = to.connect(&reactor, "h2").await?;
-        ask(&mut silent, "h2").await?;
-        reactor.sleep(SECOND).await?;
-        let begins = reactor.now();
-        let drained = reactor.drain(Drain::within(100 * SECOND).patience(3 * SECOND)).await?;
-        assert_eq!(reactor.now() - begins, 3 * SECOND);
-        assert_eq!((drained.finished, drained.closed + drained.aborted), (1, 0));
-        drop(silent);
-        Ok(())
-    });
-}
-
-/// The handshake of a WebSocket.
-const HANDSHAKE: &str = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
-
 /// Answers with "hello", or with a WebSocket.
 async fn hello_or_socket(mut request: Request<Body>) -> Result<Response<String>, Infallible> {
     if !request.headers().contains_key("upgrade") {
         return Ok(Response::new("hello".to_owned()));
     }
-    let echo = async |mut socket: WebSocket| {
-        while let Some(message) = socket.recv().await {
-            socket.send(message?).await?;
-        }
-        Ok(())
-    };
     Ok(websocket::upgrade(&mut request, WebSocketOptions::default(), echo))
 }
 

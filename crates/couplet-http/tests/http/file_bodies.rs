@@ -14,7 +14,7 @@ use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use hyper::rt::{Read, ReadBuf, Write};
 
-use crate::http2::{DATA, END_HEADERS, Frame, HEADERS, WINDOW_UPDATE, fields, frame, frames};
+use crate::http2::{DATA, END_HEADERS, Frame, HEADERS, frame, frames, more, post, update};
 use crate::http2::{get as get_h2, hello};
 use crate::kit::{beside_files, beside_service, get, heard, opened, said};
 use crate::needed::Folder;
@@ -88,8 +88,7 @@ fn bytes_and_parts_of_files_make_one_body_of_http2() {
     let folder = Folder::new();
     let got =
         beside_files(HttpOptions::default(), service(&shared(&folder)), async move |reactor| {
-            let more = 1_000_000_u32.to_be_bytes();
-            let windows = [0, 1].map(|stream| frame(WINDOW_UPDATE, 0, stream, &more));
+            let windows = [0, 1].map(|stream| update(stream, 1_000_000));
             let bytes = [hello(), get_h2(1, "/"), windows.concat()].concat();
             heard(&mut opened(&reactor, bytes).await?, &reactor, SECOND).await
         });
@@ -125,12 +124,9 @@ fn a_wrapper_reads_the_same_bytes_and_an_error_where_the_file_has_changed() {
         }
     };
     assert!(collect(body(&file)).unwrap() == all());
-    let wrapped = {
-        let file = file.clone();
-        move |_: Reactor, _: Request<Body>| {
-            let answer = Response::new(body(&file).map_err(|error| error));
-            async move { Ok::<_, Infallible>(answer) }
-        }
+    let wraps = file.clone();
+    let wrapped = async move |_: Reactor, _: Request<Body>| {
+        Ok(Response::new(body(&wraps).map_err(|error| error)))
     };
     let got = beside_service(HttpOptions::default(), wrapped, async move |reactor| {
         said(&reactor, get("/")).await
@@ -152,10 +148,10 @@ fn c175c_files_of_one_connection_take_turns() {
     let folder = Folder::new();
     let file = shared(&folder);
     beside_files(HttpOptions::default(), service(&file), async move |reactor| {
-        let room = |stream| frame(WINDOW_UPDATE, 0, stream, &10_000_000_u32.to_be_bytes());
-        let asked = [hello(), room(0), get_h2(1, "/a"), room(1), get_h2(3, "/a"), room(3)].concat();
-        let mut stream = opened(&reactor, [asked, get_h2(5, "/a"), room(5)].concat()).await?;
-        let got = frames(&heard(&mut stream, &reactor, SECOND).await?.bytes);
+        let room = |stream| update(stream, 10_000_000);
+        let files = [1, 3, 5].map(|stream| [get_h2(stream, "/a"), room(stream)].concat());
+        let mut stream = opened(&reactor, [hello(), room(0)].concat()).await?;
+        let got = more(&mut stream, &reactor, files.concat()).await?;
         let sent = |until: usize, stream| {
             let frames = got[..until].iter().filter(|it| (it.kind, it.stream) == (DATA, stream));
             frames.map(|it| it.payload.len()).sum::<usize>()
@@ -177,14 +173,11 @@ fn c175c_a_short_response_overtakes_a_file() {
     let file = shared(&folder);
     let service = async move |_: Reactor, request: Request<Body>| {
         let mut body = FileBody::default();
-        match request.uri().path() {
-            "/long" => (0..20).for_each(|_| body.push_file(&file, 0..300_000)),
-            _ => body.push_bytes("short"),
-        }
-        Ok(Response::new(body))
+        body.push_bytes("short");
+        Ok(Response::new(if request.uri().path() == "/long" { long(&file) } else { body }))
     };
     beside_files(HttpOptions::default(), service, async move |reactor| {
-        let room = |stream| frame(WINDOW_UPDATE, 0, stream, &10_000_000_u32.to_be_bytes());
+        let room = |stream| update(stream, 10_000_000);
         let asked = [hello(), room(0), get_h2(1, "/long"), room(1)].concat();
         let mut stream = opened(&reactor, asked).await?;
         let mut buffer = [0; 4096];
@@ -201,12 +194,8 @@ fn c175c_a_short_response_overtakes_a_file() {
         let got = frames(&bytes);
         let last = |stream| got.iter().rposition(|it| (it.kind, it.stream) == (DATA, stream));
         assert!(last(3) < last(5) && last(5) < last(1), "{:?}", [3, 5, 1].map(last));
-        let long: usize = got
-            .iter()
-            .filter(|it| it.kind == DATA && it.stream == 1)
-            .map(|it| it.payload.len())
-            .sum();
-        assert_eq!(long, 20 * 300_000);
+        let of_long = got.iter().filter(|it| (it.kind, it.stream) == (DATA, 1));
+        assert_eq!(of_long.map(|it| it.payload.len()).sum::<usize>(), 20 * 300_000);
         Ok(())
     });
 }
@@ -238,8 +227,7 @@ async fn next_frame(stream: &mut Stream, unread: &mut Vec<u8>) -> Done<Frame> {
 /// Reads a long file, and during that sends events on a stream that returns them. Checks that few
 /// bytes of the file overtake an event.
 async fn send_events(reactor: Reactor, head: Vec<u8>) -> Done<()> {
-    let room = |stream| frame(WINDOW_UPDATE, 0, stream, &100_000_000_u32.to_be_bytes());
-    let head = frame(HEADERS, END_HEADERS, 3, &head);
+    let room = |stream| update(stream, 100_000_000);
     let asked = [hello(), room(0), get_h2(1, "/long"), room(1), head].concat();
     let (mut stream, mut unread) = (opened(&reactor, asked).await?, Vec::new());
     for count in 1..=10 {
@@ -279,10 +267,8 @@ fn c175c_an_event_stream_next_to_a_file_keeps_its_pace() {
             _ => request.into_body().map_err(Failure::from).boxed_unsync(),
         }))
     };
-    // POST, from HPACK's static table.
-    let head = [&[0x83], &fields("/events")[1..]].concat();
-    beside_service(HttpOptions::default(), service, async move |reactor| {
-        send_events(reactor, head).await
+    beside_service(HttpOptions::default(), service, async |reactor| {
+        send_events(reactor, post(3, "/events", b"")).await
     });
 }
 
@@ -314,6 +300,6 @@ fn c175c_a_tunnel_next_to_a_file_keeps_its_pace() {
     };
     let head = [&[0x02, 7], &b"CONNECT"[..], &[0x01, 3], b"a:1"].concat();
     beside_files(HttpOptions::default(), service, async move |reactor| {
-        send_events(reactor, head).await
+        send_events(reactor, frame(HEADERS, END_HEADERS, 3, &head)).await
     });
 }

@@ -40,7 +40,7 @@ const SENT: [Sent; 8] = [
     ("a piece", || frame(DATA, 0, 1, b"piece"), Vec::new),
     ("all", || frame(DATA, END_STREAM, 1, b"piece"), Vec::new),
     ("two pieces", || frame(DATA, 0, 1, &[0; 9000]), || frame(DATA, END_STREAM, 1, b"end")),
-    ("a reset", || frame(DATA, 0, 1, b"piece"), || frame(RST_STREAM, 0, 1, &[0, 0, 0, 8])),
+    ("a reset", || frame(DATA, 0, 1, b"piece"), || reset(1, CANCEL)),
     ("a ping", || [frame(PING, 0, 0, b"12345678"), frame(DATA, 0, 1, b"a")].concat(), Vec::new),
     ("settings", || window(30_000), || window(100_000)),
     ("a farewell", || frame(GOAWAY, 0, 0, &[0; 8]), || frame(DATA, END_STREAM, 1, b"end")),
@@ -85,19 +85,14 @@ async fn check(reactor: Reactor) -> Result<()> {
     for (length, moment) in LENGTHS.into_iter().flat_map(|it| MOMENTS.map(|moment| (it, moment))) {
         for (name, first, second) in SENT {
             let at = format!("{moment}, {length} bytes, {name}");
-            let mut fields = fields(&format!("/{moment}/{length}"));
-            // POST, from HPACK's static table.
-            fields[0] = 0x83;
             let mut checker = Checker::new(Side::Server, WINDOW, STREAM_WINDOW);
-            let request = frame(HEADERS, END_HEADERS, 1, &fields);
-            let room = frame(WINDOW_UPDATE, 0, 0, &1_000_000_u32.to_be_bytes());
-            let begun = [hello(), room, request, first()].concat();
+            let request = post(1, &format!("/{moment}/{length}"), b"");
+            let begun = [hello(), update(0, 1_000_000), request, first()].concat();
             checker.heard(&begun);
             let mut stream = opened(&reactor, begun).await?;
             checker.sent(&heard(&mut stream, &reactor, SECOND).await?.bytes);
             // Room for the rest, on a stream that may be closed.
-            let room = frame(WINDOW_UPDATE, 0, 1, &100_000_u32.to_be_bytes());
-            for next in [room, second()] {
+            for next in [update(1, 100_000), second()] {
                 checker.heard(&next);
                 let _ = stream.write_all(&next).await;
                 checker.sent(&heard(&mut stream, &reactor, SECOND).await?.bytes);

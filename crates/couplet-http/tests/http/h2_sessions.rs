@@ -15,7 +15,7 @@ use hyper::body::Frame as Part;
 use hyper::rt::{Read, ReadBuf, Write};
 
 use crate::http2::*;
-use crate::kit::{beside, beside_service, heard, opened};
+use crate::kit::{beside, beside_service, heard, opened, twice};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -71,13 +71,11 @@ async fn panics(
 #[test]
 fn a_panic_resets_its_stream_alone() {
     beside_service(HttpOptions::default(), panics, async |reactor| {
-        let resets = [3, 5, 7].map(|stream| frame(RST_STREAM, 0, stream, &[0, 0, 0, 8])).concat();
+        let resets = [3, 5, 7].map(|stream| reset(stream, CANCEL)).concat();
         let asked = [get(1, "/fine"), get(3, "/poll"), get(5, "/drop"), get(7, "/future")].concat();
-        let mut stream = opened(&reactor, [hello(), asked, resets].concat()).await?;
-        let got = frames(&heard(&mut stream, &reactor, 3 * SECOND).await?.bytes);
+        let (mut stream, got) = begun(&reactor, [asked, resets].concat()).await?;
         assert_eq!(body(&got, 1), "fine");
-        stream.write_all(get(9, "/poll")).await?;
-        let got = frames(&heard(&mut stream, &reactor, 3 * SECOND).await?.bytes);
+        let got = more(&mut stream, &reactor, get(9, "/poll")).await?;
         let codes: Vec<_> = got.iter().filter(|it| it.stream == 9).map(Frame::code).collect();
         assert_eq!(codes, [None, Some(2)], "INTERNAL_ERROR follows the head");
         Ok(())
@@ -86,8 +84,7 @@ fn a_panic_resets_its_stream_alone() {
 
 #[test]
 fn an_answer_that_panics_fails_the_body_that_another_task_reads() {
-    let failed = Rc::<RefCell<Option<String>>>::default();
-    let noted = failed.clone();
+    let (failed, noted) = twice(Rc::<RefCell<Option<String>>>::default());
     let service = async move |reactor: Reactor, request: Request<Body>| {
         let noted = noted.clone();
         let reading = async move {
@@ -100,19 +97,11 @@ fn an_answer_that_panics_fails_the_body_that_another_task_reads() {
         Ok(Response::new(Panicking { polled: true }))
     };
     beside_service(HttpOptions::default(), service, async move |reactor| {
-        let mut stream = opened(&reactor, [hello(), post(1, "/a", b"")].concat()).await?;
-        let got = frames(&heard(&mut stream, &reactor, 3 * SECOND).await?.bytes);
+        let (_stream, got) = begun(&reactor, post(1, "/a", b"")).await?;
         assert_eq!(got.iter().find_map(Frame::code), Some(2), "INTERNAL_ERROR");
         assert_eq!(failed.take().as_deref(), Some("the stream was reset with INTERNAL_ERROR"));
         Ok(())
     });
-}
-
-fn post(stream: u32, path: &str, more: &[u8]) -> Vec<u8> {
-    let mut fields = fields(path);
-    // POST, from HPACK's static table.
-    fields[0] = 0x83;
-    frame(HEADERS, END_HEADERS, stream, &[&fields, more].concat())
 }
 
 #[test]
@@ -128,7 +117,7 @@ fn bodies_that_are_not_read_give_the_connections_window_back() {
                 let mut sent = post(id, path, b"");
                 sent.extend(frame(DATA, 0, id, &[0; 15_000]).repeat(4));
                 if reset {
-                    sent.extend(frame(RST_STREAM, 0, id, &[0, 0, 0, 8]));
+                    sent.extend(crate::http2::reset(id, CANCEL));
                 }
                 stream.write_all(sent).await?;
                 let got = heard(&mut stream, &reactor, SECOND).await?;
@@ -188,8 +177,7 @@ fn c174e_a_status_below_200_is_answered_with_500() {
         let paths = ["/100", "/101", "/102", "/103", "/199"];
         let asked = paths.iter().zip(0..).map(|(path, n)| get(2 * n + 1, path));
         let asked = [asked.collect::<Vec<_>>().concat(), connect(11, "a:1")].concat();
-        let mut stream = opened(&reactor, [hello(), asked, get(13, "/200")].concat()).await?;
-        let got = frames(&heard(&mut stream, &reactor, SECOND).await?.bytes);
+        let (_stream, got) = begun(&reactor, [asked, get(13, "/200")].concat()).await?;
         for id in [1, 3, 5, 7, 9, 11] {
             let answer: Vec<&Frame> = got.iter().filter(|it| it.stream == id).collect();
             // 500, from HPACK's static table; in the first block behind a change of the table.
@@ -237,15 +225,12 @@ fn bodies_of_requests_with_too_large_a_head_give_the_connections_window_back() {
 fn a_body_that_is_awaited_is_asked_for_by_100() {
     beside(HttpOptions::default(), async |reactor| {
         for (path, is_asked) in [("/a", true), ("/deaf", false)] {
-            let mut stream =
-                opened(&reactor, [hello(), post(1, path, &expects_100())].concat()).await?;
-            let got = frames(&heard(&mut stream, &reactor, SECOND).await?.bytes);
+            let (mut stream, got) = begun(&reactor, post(1, path, &expects_100())).await?;
             let head = got.iter().find(|it| it.kind == HEADERS).expect("an answer");
             let is_100 = head.payload.ends_with(b"100");
             assert_eq!((is_100, head.flags & END_STREAM), (is_asked, 0), "{path}");
             if is_asked {
-                stream.write_all(frame(DATA, END_STREAM, 1, b"hello")).await?;
-                let got = frames(&heard(&mut stream, &reactor, SECOND).await?.bytes);
+                let got = more(&mut stream, &reactor, frame(DATA, END_STREAM, 1, b"hello")).await?;
                 assert_eq!(body(&got, 1), "POST /a hello");
             }
         }
@@ -257,13 +242,10 @@ fn a_body_that_is_awaited_is_asked_for_by_100() {
 fn no_100_follows_the_head_of_the_answer() {
     let echo = async |_: Reactor, request: Request<Body>| Ok(Response::new(request.into_body()));
     beside_service(HttpOptions::default(), echo, async |reactor| {
-        let mut stream =
-            opened(&reactor, [hello(), post(1, "/a", &expects_100())].concat()).await?;
-        let got = frames(&heard(&mut stream, &reactor, SECOND).await?.bytes);
+        let (mut stream, got) = begun(&reactor, post(1, "/a", &expects_100())).await?;
         assert_eq!(got.iter().filter(|it| it.kind == HEADERS).count(), 1, "{got:?}");
         // The head is a sign that the body is welcome.
-        stream.write_all(frame(DATA, END_STREAM, 1, b"hello")).await?;
-        let got = frames(&heard(&mut stream, &reactor, SECOND).await?.bytes);
+        let got = more(&mut stream, &reactor, frame(DATA, END_STREAM, 1, b"hello")).await?;
         assert_eq!(body(&got, 1), "hello");
         Ok(())
     });
@@ -317,8 +299,7 @@ fn connect(stream: u32, host: &str) -> Vec<u8> {
 
 #[test]
 fn the_writer_of_a_tunnel_fails_when_its_connection_is_lost() {
-    let has_failed = Rc::<Cell<bool>>::default();
-    let failing = has_failed.clone();
+    let (has_failed, failing) = twice(Rc::<Cell<bool>>::default());
     let service = async move |reactor: Reactor, mut request: Request<Body>| {
         let (upgrading, failed) = (hyper::upgrade::on(&mut request), failing.clone());
         let writing = async move {
@@ -336,8 +317,7 @@ fn the_writer_of_a_tunnel_fails_when_its_connection_is_lost() {
         Ok(Response::new(Full::<Bytes>::default()))
     };
     beside_service(HttpOptions::default(), service, async move |reactor| {
-        let mut stream = opened(&reactor, [hello(), connect(1, "a:1")].concat()).await?;
-        let got = frames(&heard(&mut stream, &reactor, SECOND).await?.bytes);
+        let (stream, got) = begun(&reactor, connect(1, "a:1")).await?;
         assert_eq!(body(&got, 1).len(), 65_535, "it waits for the client's window");
         assert!(!has_failed.get());
         stream.abort();
@@ -349,8 +329,7 @@ fn the_writer_of_a_tunnel_fails_when_its_connection_is_lost() {
 
 #[test]
 fn a_connect_is_a_tunnel_of_hypers() {
-    let ends = Rc::<RefCell<Vec<String>>>::default();
-    let noted = ends.clone();
+    let (ends, noted) = twice(Rc::<RefCell<Vec<String>>>::default());
     let service = async move |reactor, request| tunnels(reactor, request, noted.clone()).await;
     beside_service(HttpOptions::default(), service, async move |reactor| {
         let mut stream = opened(&reactor, [hello(), connect(1, "a:1")].concat()).await?;
@@ -360,16 +339,12 @@ fn a_connect_is_a_tunnel_of_hypers() {
             stream.write_all(frame(DATA, 0, 1, part.as_bytes())).await?;
             sent.push_str(&part);
         }
-        stream.write_all(frame(DATA, END_STREAM, 1, b"end")).await?;
-        let got = frames(&heard(&mut stream, &reactor, SECOND).await?.bytes);
+        let got = more(&mut stream, &reactor, frame(DATA, END_STREAM, 1, b"end")).await?;
         assert_eq!(body(&got, 1), sent + "end");
         assert!(got.iter().any(|it| it.kind == DATA && it.flags & END_STREAM != 0));
         // A reset, and a refusal.
-        stream
-            .write_all([connect(3, "a:1"), frame(RST_STREAM, 0, 3, &[0, 0, 0, 8])].concat())
-            .await?;
-        stream.write_all(connect(5, "refused:1")).await?;
-        let got = frames(&heard(&mut stream, &reactor, SECOND).await?.bytes);
+        let asked = [connect(3, "a:1"), reset(3, CANCEL), connect(5, "refused:1")].concat();
+        let got = more(&mut stream, &reactor, asked).await?;
         let refused = got.iter().find(|it| it.kind == HEADERS && it.stream == 5);
         assert_eq!(refused.map(|it| it.flags & END_STREAM), Some(END_STREAM));
         Ok(())
@@ -398,12 +373,11 @@ fn a_tunnel_that_is_shut_down_sends_all_as_the_window_of_its_connection_opens() 
             let sent = "0123456789".repeat(10);
             let mut input = frame(DATA, END_STREAM, 1, sent.as_bytes());
             let mut echoed = String::new();
-            for more in [10 - left as u32, 10, 79, 1] {
-                if more > 0 {
-                    input.extend(frame(WINDOW_UPDATE, 0, 0, &more.to_be_bytes()));
+            for room in [10 - left as u32, 10, 79, 1] {
+                if room > 0 {
+                    input.extend(update(0, room));
                 }
-                stream.write_all(std::mem::take(&mut input)).await?;
-                let got = frames(&heard(&mut stream, &reactor, SECOND).await?.bytes);
+                let got = more(&mut stream, &reactor, std::mem::take(&mut input)).await?;
                 echoed += &body(&got, 1);
                 let is_end =
                     |it: &Frame| (it.kind, it.stream) == (DATA, 1) && it.flags & END_STREAM != 0;

@@ -28,10 +28,6 @@ fn large() -> (MemoryReactor, Wire) {
     (memory, client)
 }
 
-fn update(stream: u32, by: u32) -> Vec<u8> {
-    frame(WINDOW_UPDATE, 0, stream, &by.to_be_bytes())
-}
-
 /// Nagle's algorithm holds a client's second WINDOW_UPDATE until the first is acknowledged.
 #[test]
 fn c175d_updates_are_acknowledged_while_a_response_waits_for_a_window() {
@@ -126,12 +122,9 @@ impl Uploader {
     }
 
     fn begin(&mut self, stream: u32, path: &str, length: usize) {
-        let mut fields = fields(path);
-        // POST, from HPACK's static table.
-        fields[0] = 0x83;
         self.windows.insert(stream, self.first_window);
         self.uploads.insert(stream, length);
-        self.push(&frame(HEADERS, END_HEADERS, stream, &fields));
+        self.push(&post(stream, path, b""));
     }
 
     /// Processes the server's frames, and returns whether there were any.

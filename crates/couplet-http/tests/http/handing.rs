@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use couplet::defer::DeferredEvent;
-use couplet::http::websocket::{self, WebSocket, WebSocketOptions};
+use couplet::http::websocket::{self, WebSocketOptions};
 use couplet::http::{Allowance, Body, Continued, HttpExt, HttpOptions, Request, Response};
 use couplet::reactor::HandedOver;
 use couplet::{Address, HandOver, Loop};
@@ -15,18 +15,14 @@ use http_body_util::BodyExt;
 use tower::service_fn;
 
 use crate::http2;
-use crate::kit::{any, get};
+use crate::kit::{HANDSHAKE, any, get};
+use crate::websocket::kit::echo;
+
+const AT: &str = "tcp:0:interface=127.0.0.1";
 
 /// The next request of a client, which says that it is the last.
 const LAST: &str = "POST /last HTTP/1.1\r\nHost: couplet.test\r\nConnection: close\r\n\
     Content-Length: 3\r\n\r\nend";
-
-async fn echo(mut socket: WebSocket) -> couplet::Result<()> {
-    while let Some(message) = socket.recv().await {
-        socket.send(message?).await?;
-    }
-    Ok(())
-}
 
 /// A loop with a server. Its answers have its name and the path; `/slow` waits for the event.
 struct Side {
@@ -58,23 +54,23 @@ impl Side {
                 let long = if path == "/slow" { 300_000 } else { 0 };
                 let body =
                     body.map_or_else(|error| error.to_string().into(), |body| body.to_bytes());
-                let body = String::from_utf8_lossy(&body).into_owned();
-                Ok::<_, Infallible>(Response::new(format!(
-                    "{name} {path} {body}{}.",
-                    "x".repeat(long)
-                )))
+                let (body, long) = (String::from_utf8_lossy(&body), "x".repeat(long));
+                Ok::<_, Infallible>(Response::new(format!("{name} {path} {body}{long}.")))
             }
         });
-        let port = l.reactor().serve_http_with("tcp:0:interface=127.0.0.1", any(service), options);
+        let port = l.reactor().serve_http_with(AT, any(service), options);
         let port = port.expect("a free port").host().port().expect("a TCP port");
         Side { l, port, goes_on }
     }
 
     /// Two loops, whose servers have the same name.
     fn pair() -> [Side; 2] {
-        ["old", "new"].map(|name| {
-            Side::new(name, HttpOptions::default().allowance(true).hand_over_as("site"))
-        })
+        Side::pair_with(HttpOptions::default())
+    }
+
+    fn pair_with(options: HttpOptions) -> [Side; 2] {
+        let options = options.allowance(true).hand_over_as("site");
+        ["old", "new"].map(|name| Side::new(name, options.clone()))
     }
 
     fn connect(&mut self) -> TcpStream {
@@ -214,15 +210,10 @@ fn c51d_a_part_of_a_request_s_head_moves_with_the_connection() {
         // After the answer, in one piece with the request before, and unread in the socket.
         for way in 0..3 {
             let mut client = old.connect();
-            match way {
-                0 => old.send(&mut client, first.as_bytes()),
-                1 => old.send(&mut client, &[first.as_bytes(), &next[..cut]].concat()),
-                _ => old.ask(&mut client, "/first"),
-            }
-            if way < 2 {
-                let answer = old.read(&mut client, false);
-                assert!(answer.ends_with("old /first ."), "{answer}");
-            }
+            let early = if way == 1 { &next[..cut] } else { b"" };
+            old.send(&mut client, &[first.as_bytes(), early].concat());
+            let answer = old.read(&mut client, false);
+            assert!(answer.ends_with("old /first ."), "{answer}");
             match way {
                 0 => old.send(&mut client, &next[..cut]),
                 1 => {}
@@ -284,9 +275,7 @@ fn c51d_other_connections_stay_as_they_are() {
     // A WebSocket.
     let [mut old, _] = Side::pair();
     let mut client = old.connect();
-    let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
-    let upgrade = "\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n";
-    old.send(&mut client, get("/echo").replace("\r\n\r\n", &format!("{upgrade}{key}")).as_bytes());
+    old.send(&mut client, HANDSHAKE.replacen('/', "/echo", 1).as_bytes());
     for _ in 0..2 {
         client.write_all(&[0x81, 0x81, 0, 0, 0, 0, b'.']).expect("room");
         old.read(&mut client, false);
@@ -312,13 +301,10 @@ fn c51d_a_connection_without_a_server_of_its_name_is_closed() {
     old.give_to(&mut new);
     assert_eq!(new.read(&mut client, true), "");
     // A name ends with its port.
-    let port = {
-        let reactor = new.l.reactor();
-        let options = HttpOptions::default().hand_over_as("site");
-        let service =
-            service_fn(async |_: Request<Body>| Ok::<_, Infallible>(Response::new(String::new())));
-        reactor.serve_http_with("tcp:0:interface=127.0.0.1", any(service), options).expect("a port")
-    };
+    let options = HttpOptions::default().hand_over_as("site");
+    let service =
+        service_fn(async |_: Request<Body>| Ok::<_, Infallible>(Response::new(String::new())));
+    let port = new.l.reactor().serve_http_with(AT, any(service), options).expect("a port");
     new.turn();
     new.l.run_until(port.stop_listening().expect("it listens")).expect("it stops");
     drop(port);
@@ -331,8 +317,7 @@ fn c51d_a_connection_without_a_server_of_its_name_is_closed() {
 #[test]
 fn c51d_the_time_of_an_idle_connection_starts_again() {
     let time = Duration::from_millis(300);
-    let [mut old, mut new] = ["old", "new"]
-        .map(|name| Side::new(name, HttpOptions::default().keep_alive(time).hand_over_as("site")));
+    let [mut old, mut new] = Side::pair_with(HttpOptions::default().keep_alive(time));
     let mut client = old.connect();
     old.ask(&mut client, "/first");
     old.pass(time / 2);

@@ -8,7 +8,7 @@ use couplet::{Reactor, Result, Stream};
 use futures_util::future::join_all;
 
 use crate::client::{cancelled_after, connections, secs, text, to_the_end};
-use crate::kit::scripted;
+use crate::kit::{counter, scripted, twice};
 
 const URL: &str = "http://127.0.0.1:8000/";
 const WHOLE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone";
@@ -41,8 +41,7 @@ async fn sent(client: &Client, method: &Method) -> Result<String> {
 fn ends_with_the_second(
     bytes: &'static str,
 ) -> (Rc<Cell<usize>>, impl AsyncFn(Stream) -> Result<()> + 'static) {
-    let requests = Rc::new(Cell::new(0));
-    let count = requests.clone();
+    let (requests, count) = counter();
     let server = async move |mut stream: Stream| {
         for answer in [WHOLE, bytes] {
             if !request(&mut stream).await? {
@@ -94,8 +93,7 @@ fn c176_a_request_whose_answer_has_begun_is_not_sent_again() {
 
 #[test]
 fn c176_a_request_over_a_new_connection_is_not_sent_again() {
-    let requests = Rc::new(Cell::new(0));
-    let count = requests.clone();
+    let (requests, count) = counter();
     let closes = async move |mut stream: Stream| {
         request(&mut stream).await?;
         count.set(count.get() + 1);
@@ -314,9 +312,8 @@ fn c176a_a_connection_is_kept_from_the_end_of_its_answer() {
 }
 
 #[test]
-fn a_request_that_is_given_up_resets_its_connection() {
-    let was_reset = Rc::new(Cell::new(None));
-    let noted = was_reset.clone();
+fn a_silent_server_costs_the_time_limit_and_its_connection_is_reset() {
+    let (was_reset, noted) = twice(Rc::new(Cell::new(None)));
     let server = async move |mut stream: Stream| {
         request(&mut stream).await?;
         // A FIN would be the end of a client that still waits for its answer.
@@ -324,10 +321,13 @@ fn a_request_that_is_given_up_resets_its_connection() {
         Ok(())
     };
     scripted(server, async move |reactor| {
+        let begun = reactor.now();
         let options = ClientOptions::default().timeout(Some(secs(5)));
-        let late = Client::with_options(&reactor, options).get(URL).await;
+        let client = Client::with_options(&reactor, options);
+        let late = client.get(URL).await;
         assert!(matches!(late, Err(HttpError::TimedOut)), "{late:?}");
-        reactor.sleep(secs(1)).await?;
+        assert_eq!(reactor.now() - begun, secs(5));
+        assert_eq!(connections(&reactor).await?, 0);
         assert_eq!(was_reset.get(), Some(true));
         Ok(())
     });
@@ -356,8 +356,7 @@ fn a_server_that_does_not_shake_hands_costs_the_connect_timeout() {
 
 #[test]
 fn a_proxy_that_does_not_come_to_an_end_or_to_a_success_is_an_error() {
-    let accepted = Rc::new(Cell::new(0));
-    let count = accepted.clone();
+    let (accepted, count) = counter();
     let proxy = async move |mut stream: Stream| {
         request(&mut stream).await?;
         count.set(count.get() + 1);

@@ -29,6 +29,7 @@ const CONTINUATION: u8 = 9;
 // Error codes: RFC 9113, 7.
 pub(crate) const NO_ERROR: u32 = 0;
 pub(crate) const REFUSED_STREAM: u32 = 7;
+pub(crate) const CANCEL: u32 = 8;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
 pub(crate) const END_STREAM: u8 = 1;
@@ -74,6 +75,41 @@ pub(crate) fn get(stream: u32, path: &str) -> Vec<u8> {
     frame(HEADERS, END_HEADERS | END_STREAM, stream, &fields(path))
 }
 
+/// The head of a POST, with more fields.
+pub(crate) fn post(stream: u32, path: &str, more: &[u8]) -> Vec<u8> {
+    // POST, from HPACK's static table.
+    let fields = [&[0x83], &fields(path)[1..], more].concat();
+    frame(HEADERS, END_HEADERS, stream, &fields)
+}
+
+pub(crate) fn reset(stream: u32, code: u32) -> Vec<u8> {
+    frame(RST_STREAM, 0, stream, &code.to_be_bytes())
+}
+
+pub(crate) fn update(stream: u32, by: u32) -> Vec<u8> {
+    frame(WINDOW_UPDATE, 0, stream, &by.to_be_bytes())
+}
+
+/// Writes these bytes, and returns the frames up to three quiet seconds.
+pub(crate) async fn more(
+    stream: &mut Stream,
+    reactor: &Reactor,
+    bytes: impl AsRef<[u8]>,
+) -> Result<Vec<Frame>> {
+    stream.write_all(bytes).await?;
+    Ok(frames(&heard(stream, reactor, 3 * SECOND).await?.bytes))
+}
+
+/// A connection that begins with these bytes after the preface, and its first frames.
+pub(crate) async fn begun(
+    reactor: &Reactor,
+    bytes: impl AsRef<[u8]>,
+) -> Result<(Stream, Vec<Frame>)> {
+    let mut stream = reactor.connect_stream(TO).await?;
+    let got = more(&mut stream, reactor, [&hello(), bytes.as_ref()].concat()).await?;
+    Ok((stream, got))
+}
+
 pub(crate) fn frames(bytes: &[u8]) -> Vec<Frame> {
     each_frame(bytes).collect()
 }
@@ -92,8 +128,7 @@ fn each_frame(mut bytes: &[u8]) -> impl Iterator<Item = Frame> {
 
 /// Sends these bytes after the preface, and returns the server's frames and whether it has closed.
 async fn said(reactor: &Reactor, bytes: &[u8]) -> Result<(Vec<Frame>, bool)> {
-    let mut stream = reactor.connect_stream(TO).await?;
-    listened(&mut stream, reactor, &[hello(), bytes.to_vec()].concat()).await
+    listened(&mut opened(reactor, hello()).await?, reactor, bytes).await
 }
 
 async fn listened(
@@ -192,10 +227,10 @@ fn a_client_that_opens_its_window_slowly_gets_all() {
     let options = HttpOptions::default().write_timeout(20 * SECOND).keep_alive(30 * SECOND);
     beside_service(options, large, async |reactor| {
         let mut stream = opened(&reactor, [hello(), window(1000), get(1, "/a")].concat()).await?;
-        stream.write_all(frame(WINDOW_UPDATE, 0, 0, &100_000_u32.to_be_bytes())).await?;
+        stream.write_all(update(0, 100_000)).await?;
         let mut got = heard(&mut stream, &reactor, SECOND).await?;
         for _ in 0..99 {
-            stream.write_all(frame(WINDOW_UPDATE, 0, 1, &1000_u32.to_be_bytes())).await?;
+            stream.write_all(update(1, 1000)).await?;
             got.bytes.extend(heard(&mut stream, &reactor, 5 * SECOND).await?.bytes);
         }
         assert_eq!(body(&frames(&got.bytes), 1).len(), 100_000);
@@ -303,8 +338,8 @@ type Flood = (&'static str, fn(u32) -> Vec<u8>, Option<u32>);
 #[rustfmt::skip]
 const FLOODS: &[Flood] = &[
     // CVE-2023-44487
-    ("streams that are reset at once", |n| [get(2 * n + 1, "/slow"), frame(RST_STREAM, 0, 2 * n + 1, &[0, 0, 0, 8])].concat(), Some(ENHANCE_YOUR_CALM)),
-    ("streams that are reset among others that are answered", |n| [get(4 * n + 1, "/slow"), frame(RST_STREAM, 0, 4 * n + 1, &[0, 0, 0, 8]), get(4 * n + 3, "/a")].concat(), None),
+    ("streams that are reset at once", |n| [get(2 * n + 1, "/slow"), reset(2 * n + 1, CANCEL)].concat(), Some(ENHANCE_YOUR_CALM)),
+    ("streams that are reset among others that are answered", |n| [get(4 * n + 1, "/slow"), reset(4 * n + 1, CANCEL), get(4 * n + 3, "/a")].concat(), None),
     // CVE-2024-27316
     ("continuations without an end", |n| if n == 0 { frame(HEADERS, END_STREAM, 1, &fields("/a")) } else { frame(CONTINUATION, 0, 1, &b"\x00\x01a\x40bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb".repeat(50)) }, Some(ENHANCE_YOUR_CALM)),
     ("pings", |_| frame(PING, 0, 0, &[1; 8]).repeat(100), None),

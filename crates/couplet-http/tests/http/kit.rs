@@ -1,5 +1,6 @@
 //! A server in memory, and clients that write raw bytes.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -104,11 +105,39 @@ pub(crate) fn run<T: 'static>(program: impl AsyncFnOnce(Reactor) -> Result<T> + 
     ran.expect("the program succeeds")
 }
 
+/// Runs a program over sockets, to its success.
+pub(crate) fn run_live<T: 'static>(program: impl AsyncFnOnce(Reactor) -> Result<T> + 'static) -> T {
+    let ran = couplet::run_until(|reactor| {
+        let inner = reactor.clone();
+        reactor.spawn(async move {
+            let ran = program(inner.clone()).await;
+            inner.stop();
+            ran
+        })
+    });
+    ran.expect("the program succeeds")
+}
+
 /// Stops a port after a program, and returns the program's result.
 pub(crate) async fn ended<T>(port: Port, result: T) -> Result<T> {
     port.stop_listening().unwrap_or_else(|| Deferred::succeed(())).await?;
     Ok(result)
 }
+
+/// A handle, and another one.
+pub(crate) fn twice<T: Clone>(handle: T) -> (T, T) {
+    (handle.clone(), handle)
+}
+
+/// A count from 0, with a second handle.
+pub(crate) fn counter() -> (Rc<Cell<usize>>, Rc<Cell<usize>>) {
+    twice(Rc::default())
+}
+
+/// The handshake of a WebSocket.
+pub(crate) const HANDSHAKE: &str = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
+    Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+    Sec-WebSocket-Version: 13\r\n\r\n";
 
 /// Runs a program beside a server.
 pub(crate) fn beside<T: 'static>(
@@ -223,6 +252,14 @@ pub(crate) async fn opened(reactor: &Reactor, bytes: impl AsRef<[u8]>) -> Result
 /// Writes these bytes, and returns the server's answer; gives up after ten quiet seconds.
 pub(crate) async fn said(reactor: &Reactor, bytes: impl AsRef<[u8]>) -> Result<Got> {
     heard(&mut opened(reactor, bytes).await?, reactor, Duration::from_secs(10)).await
+}
+
+/// The bytes that the server's end buffers for this client, according to a snapshot.
+pub(crate) async fn waiting(reactor: &Reactor, client: &Stream) -> Result<usize> {
+    let here = client.host().to_string();
+    let connections = reactor.snapshot().await?.connections;
+    let server = connections.iter().find(|one| one.peer.to_string() == here);
+    Ok(server.map_or(0, |one| one.buffered))
 }
 
 pub(crate) fn get(path: &str) -> String {

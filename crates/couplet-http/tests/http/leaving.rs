@@ -11,19 +11,16 @@ use couplet::defer::DeferredEvent;
 use couplet::http::websocket::{self, WebSocket, WebSocketOptions};
 use couplet::http::{Body, ClientLeft, HttpExt, HttpOptions, Request, Response};
 use couplet::stream::copy_bidirectional;
-use couplet::{Bytes, Deferred, Port, Reactor, Result, Stream, Transport};
+use couplet::{Bytes, Port, Reactor, Result, Stream, Transport};
 use futures_util::stream::{self, StreamExt};
 use http_body_util::{Full, StreamBody};
 use hyper::body::Frame as Part;
 use tower::service_fn;
 
-use crate::http2::{self, END_HEADERS, HEADERS, RST_STREAM, fields, frame, hello};
-use crate::kit::{self, AT, TO, any, beside_service, heard, opened, run};
+use crate::http2::{self, frame, hello};
+use crate::kit::{self, AT, HANDSHAKE, TO, any, beside_service, ended, heard, opened, run};
 use crate::needed::{Folder, SelfSigned};
-
-/// The handshake of a WebSocket.
-const HANDSHAKE: &str = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+use crate::websocket::http2::asked as websocket_over_http2;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -170,29 +167,12 @@ fn asked(speaks: Speaks, serves: Serves) -> Vec<u8> {
         (Speaks::Http1, Serves::Upload) => [&upload[..], &[b'x'; 30_000]].concat(),
         (Speaks::Http1, _) => kit::get("/").into_bytes(),
         (Speaks::Http2, Serves::Upload) => {
-            let post = frame(HEADERS, END_HEADERS, 1, &fields("/"));
-            [hello(), post, frame(http2::DATA, 0, 1, &[b'x'; 16_000])].concat()
+            let upload = frame(http2::DATA, 0, 1, &[b'x'; 16_000]);
+            [hello(), http2::post(1, "/", b""), upload].concat()
         }
         (Speaks::Http2, _) => [hello(), http2::get(1, "/")].concat(),
         (Speaks::WebSocket, _) => HANDSHAKE.into(),
-        (Speaks::WebSocketOverHttp2, _) => {
-            // :method CONNECT, :protocol websocket, :scheme http, :path /, :authority a
-            let mut block = vec![0x02, 7];
-            block.extend(b"CONNECT");
-            for (name, value) in [
-                (":protocol", "websocket"),
-                (":scheme", "http"),
-                (":path", "/"),
-                (":authority", "a"),
-                ("sec-websocket-version", "13"),
-            ] {
-                block.extend([0, name.len() as u8]);
-                block.extend(name.bytes());
-                block.push(value.len() as u8);
-                block.extend(value.bytes());
-            }
-            [hello(), frame(HEADERS, END_HEADERS, 1, &block)].concat()
-        }
+        (Speaks::WebSocketOverHttp2, _) => [hello(), websocket_over_http2(1)].concat(),
         (Speaks::Tunnel, _) => {
             b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: own\r\n\r\n".into()
         }
@@ -286,7 +266,7 @@ fn times(
                 Some(client)
             }
             Leaves::Cancels => {
-                client.write_all(frame(RST_STREAM, 0, 1, &8_u32.to_be_bytes())).await?;
+                client.write_all(http2::reset(1, http2::CANCEL)).await?;
                 Some(client)
             }
             Leaves::Vanishes => Some(client),
@@ -313,7 +293,7 @@ fn times(
         let times = [dropped.get().map(seconds), gone.map(seconds)];
         drop(client);
         for port in relay.map(|(port, _)| port).into_iter().chain([port]) {
-            port.stop_listening().unwrap_or_else(|| Deferred::succeed(())).await?;
+            ended(port, ()).await?;
         }
         over.set();
         reactor.sleep(LONG).await?;
@@ -334,7 +314,7 @@ fn assert_times(what: &str, got: Times, wanted: [Option<u64>; 2]) {
 }
 
 #[test]
-fn c58b_nothing_is_left_of_a_client_that_has_left() {
+fn c58a_c58b_nothing_is_left_of_a_client_that_has_left() {
     use Leaves::{Cancels, Ends, Resets, Truncates, Vanishes};
     use Serves::{Events, Half, Nothing, Receives, Upload};
     use Speaks::{Http1, Http2, Tunnel, WebSocket, WebSocketOverHttp2};
@@ -424,7 +404,7 @@ fn c58b_long_polls_of_clients_that_left_do_not_block_a_port() {
                 assert!(reactor.now() - begun <= 31 * SECOND, "{:?}", reactor.now() - begun);
             }
         }
-        port.stop_listening().unwrap_or_else(|| Deferred::succeed(())).await
+        ended(port, ()).await
     });
 }
 

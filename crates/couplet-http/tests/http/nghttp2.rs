@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 
 use crate::asked::{CLEAR, over_sockets};
-use crate::needed::{Folder, SelfSigned, has};
+use crate::needed::{Folder, SelfSigned};
 
 /// Runs a program with the server's port in place of `PORT`, and returns its stdout and stderr.
 fn said(endpoint: &str, program: &str, words: &[&str]) -> String {
@@ -33,9 +33,7 @@ fn load(endpoint: &str, url: &str, words: &[&str], count: usize) -> String {
 
 #[test]
 fn h2load_succeeds_in_the_clear() {
-    if !has("h2load") {
-        return;
-    }
+    needs!("h2load");
     let folder = Folder::new();
     let body = folder.write("body", vec![b'x'; 100_000]);
     let (small, large) = ("http://127.0.0.1:PORT/a", "http://127.0.0.1:PORT/large/100000");
@@ -66,9 +64,7 @@ fn h2load_succeeds_in_the_clear() {
 
 #[test]
 fn h2load_succeeds_over_tls_by_alpn() {
-    if !has("h2load") {
-        return;
-    }
+    needs!("h2load");
     let folder = Folder::new();
     let file = folder.write("server.pem", SelfSigned::new("localhost").pem());
     let secret = format!("tls:0:interface=127.0.0.1:cert={file}:alpn=h2,http/1.1");
@@ -89,9 +85,7 @@ fn nghttp(words: &[&str]) -> String {
 
 #[test]
 fn nghttp_gets_and_posts() {
-    if !has("nghttp") {
-        return;
-    }
+    needs!("nghttp");
     let url = "http://127.0.0.1:PORT/a";
     let report = nghttp(&["-v", url]);
     let frames = ["recv SETTINGS", "recv (stream_id=13) :status: 200", "recv DATA", "GET /a 0"];
@@ -122,9 +116,7 @@ fn nghttp_gets_and_posts() {
 
 #[test]
 fn nghttp_gets_large_bodies_in_windows_of_each_size() {
-    if !has("nghttp") {
-        return;
-    }
+    needs!("nghttp");
     let url = "http://127.0.0.1:PORT/large/1000000";
     for words in [&[][..], &["-w10"], &["-W16"], &["-w1"], &["-w30", "-W30"], &["-m5"]] {
         // A window of one byte costs a frame for each byte, so that answer is small.
@@ -146,9 +138,7 @@ fn nghttp_gets_large_bodies_in_windows_of_each_size() {
 /// RFC 9113, 3.1: a server ignores `Upgrade: h2c`, and answers in HTTP/1.1.
 #[test]
 fn an_upgrade_to_http2_is_not_taken() {
-    if !has("nghttp") {
-        return;
-    }
+    needs!("nghttp");
     let report = nghttp(&["-v", "--upgrade", "http://127.0.0.1:PORT/a"]);
     assert!(report.contains("HTTP/1.1 200 OK"), "{report}");
     assert!(report.contains("HTTP Upgrade failed"), "{report}");

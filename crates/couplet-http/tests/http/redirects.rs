@@ -2,13 +2,13 @@
 
 use std::convert::Infallible;
 
+use couplet::Result;
 use couplet::http::HttpExt;
 use couplet::http::{Body, Client, Request, Response, StatusCode, header};
-use couplet::{Deferred, Result};
 use tower::service_fn;
 
 use crate::client::{secured_by, text};
-use crate::kit::any;
+use crate::kit::{any, ended};
 
 /// Redirects to the URL after `?`; otherwise answers with the method, the body and each secret, or
 /// with the Host header for `/host`.
@@ -43,7 +43,7 @@ fn abroad(program: impl AsyncFnOnce(Client) -> Result<()> + 'static) {
             ["tcp:8000", "tcp:8001"].map(|at| reactor.serve_http(at, any(service_fn(answer))));
         program(Client::with_options(&reactor, options)).await?;
         for port in ports {
-            port?.stop_listening().unwrap_or_else(|| Deferred::succeed(())).await?;
+            ended(port?, ()).await?;
         }
         Ok(())
     });
@@ -150,6 +150,6 @@ fn c177_no_more_redirections_are_followed_than_the_limit() {
                 url = format!("http://localhost:8000/?307,{url}");
             }
         }
-        port.stop_listening().unwrap_or_else(|| Deferred::succeed(())).await
+        ended(port, ()).await
     });
 }

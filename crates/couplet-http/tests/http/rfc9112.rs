@@ -10,7 +10,7 @@ use couplet::{Reactor, Result, Stream};
 use http_body_util::{BodyExt, Full};
 
 use crate::cases::{LENIENT, TABLES, Want, bytes_of};
-use crate::kit::{Answer, TO, beside_service, heard};
+use crate::kit::{Answer, TO, beside_service, heard, twice};
 
 pub(crate) const NEXT: &str = "GET /next HTTP/1.1|Host: a||";
 
@@ -188,8 +188,7 @@ fn wrong(name: &str, want: Want, outcomes: &[Outcome]) -> Option<String> {
 
 #[test]
 fn c173_every_case_ends_as_the_rfc_wants_however_it_is_cut() {
-    let seen = Seen::default();
-    let noted = seen.clone();
+    let (seen, noted) = twice(Seen::default());
     let answer = move |_, request| note(noted.clone(), request);
     let found = beside_service(HttpOptions::default(), answer, async move |reactor| {
         let mut found = Vec::new();

@@ -14,7 +14,7 @@ use hyper::body::Frame as Part;
 
 use crate::counting::{live, peak, reset_peak};
 use crate::http2::*;
-use crate::kit::{self, TO, beside_service, heard, opened};
+use crate::kit::{self, TO, beside_service, heard, opened, waiting};
 
 const SECOND: Duration = Duration::from_secs(1);
 const PIECE: usize = 64 * 1024;
@@ -42,8 +42,7 @@ async fn files(
 /// Opens the windows of each stream and of the connection to the maximum.
 fn open_wide() -> Vec<u8> {
     let most = i32::MAX.cast_unsigned();
-    let more = (most - 65_535).to_be_bytes();
-    [hello(), window(most), frame(WINDOW_UPDATE, 0, 0, &more)].concat()
+    [hello(), window(most), update(0, most - 65_535)].concat()
 }
 
 fn gets(streams: impl IntoIterator<Item = u32>, path: &str) -> Vec<u8> {
@@ -53,14 +52,6 @@ fn gets(streams: impl IntoIterator<Item = u32>, path: &str) -> Vec<u8> {
 /// Stream numbers of a client.
 fn odd(count: u32) -> impl Iterator<Item = u32> {
     (0..count).map(|n| 2 * n + 1)
-}
-
-/// The bytes that the server's end buffers for this client, according to a snapshot.
-async fn waiting(reactor: &Reactor, client: &Stream) -> Result<usize> {
-    let here = client.host().to_string();
-    let connections = reactor.snapshot().await?.connections;
-    let server = connections.iter().find(|one| one.peer.to_string() == here);
-    Ok(server.map_or(0, |one| one.buffered))
 }
 
 #[test]
@@ -86,14 +77,13 @@ fn c175a_a_client_that_reads_nothing_holds_a_share() {
     });
 }
 
-type Fetched =
-    StreamBody<Pin<Box<dyn Pieces<Item = std::result::Result<Part<Bytes>, Infallible>>>>>;
+type Fetched = StreamBody<Pin<Box<dyn Pieces<Item = Result<Part<Bytes>, Infallible>>>>>;
 
 /// Answers with 50 MB in pieces that arrive slowly, each as long as its allowance.
 async fn fetching(
     reactor: Reactor,
     request: Request<Body>,
-) -> std::result::Result<Response<Fetched>, Infallible> {
+) -> Result<Response<Fetched>, Infallible> {
     let allowance = request.extensions().get::<Allowance>().expect("the option is set").clone();
     let pieces = stream::unfold(PIECES * PIECE, move |left| {
         let (allowance, reactor) = (allowance.clone(), reactor.clone());
@@ -114,9 +104,8 @@ fn c175a_pieces_that_are_fetched_count_before_they_come() {
         beside_service(options, fetching, async move |reactor| {
             let before = live();
             reset_peak();
-            let mut stream = reactor.connect_stream(TO).await?;
             let open = if window == 1 { [hello(), self::window(1)].concat() } else { open_wide() };
-            stream.write_all([open, gets(odd(128), "/")].concat()).await?;
+            let mut stream = opened(&reactor, [open, gets(odd(128), "/")].concat()).await?;
             reactor.sleep(20 * SECOND).await?;
             // The share, and a small piece for each stream.
             let most = peak() - before;
@@ -125,12 +114,8 @@ fn c175a_pieces_that_are_fetched_count_before_they_come() {
                 stream.abort();
                 return reactor.sleep(SECOND).await;
             }
-            let open = [
-                frame(WINDOW_UPDATE, 0, 255, &60_000_u32.to_be_bytes()),
-                frame(WINDOW_UPDATE, 0, 0, &60_000_u32.to_be_bytes()),
-            ];
-            stream.write_all(open.concat()).await?;
-            let got = frames(&heard(&mut stream, &reactor, 10 * SECOND).await?.bytes);
+            let open = [update(255, 60_000), update(0, 60_000)].concat();
+            let got = more(&mut stream, &reactor, open).await?;
             assert!(body(&got, 255).len() >= 60_000, "{}", body(&got, 255).len());
             stream.abort();
             reactor.sleep(SECOND).await
@@ -177,20 +162,16 @@ fn c175a_streams_without_a_window_do_not_starve_another() {
         reset_peak();
         let mut stream = reactor.connect_stream(TO).await?;
         let windowless = [hello(), window(0), gets(odd(100), "/file")].concat();
-        stream.write_all(windowless).await?;
-        heard(&mut stream, &reactor, SECOND).await?;
+        more(&mut stream, &reactor, windowless).await?;
         // A share, and a piece for each stream.
         let most = peak() - before;
         assert!(most < 100 * PIECE as isize + BESIDE, "{most} bytes are held");
-        let open = frame(WINDOW_UPDATE, 0, 301, &1_000_000_u32.to_be_bytes());
-        let open_all = frame(WINDOW_UPDATE, 0, 0, &1_000_000_u32.to_be_bytes());
-        stream.write_all([get(301, "/file"), open, open_all].concat()).await?;
-        let got = frames(&heard(&mut stream, &reactor, SECOND).await?.bytes);
+        let open = update(301, 1_000_000);
+        let open_all = update(0, 1_000_000);
+        let got = more(&mut stream, &reactor, [get(301, "/file"), open, open_all].concat()).await?;
         assert_eq!(body(&got, 301).len(), 1_000_000);
         // So does a stream that had waited.
-        let open = frame(WINDOW_UPDATE, 0, 199, &60_000_u32.to_be_bytes());
-        stream.write_all(open).await?;
-        let got = frames(&heard(&mut stream, &reactor, SECOND).await?.bytes);
+        let got = more(&mut stream, &reactor, update(199, 60_000)).await?;
         assert_eq!(body(&got, 199).len(), 60_000);
         Ok(())
     });
@@ -235,11 +216,9 @@ fn c175a_streams_that_are_reset_give_their_share_back() {
         let before = live();
         for round in 0..10 {
             let streams: Vec<u32> = odd(100).map(|n| 200 * round + n).collect();
-            stream.write_all(gets(streams.iter().copied(), "/file")).await?;
-            heard(&mut stream, &reactor, SECOND).await?;
-            let resets = streams.iter().flat_map(|n| frame(RST_STREAM, 0, *n, &[0, 0, 0, 8]));
-            stream.write_all(resets.collect::<Vec<u8>>()).await?;
-            heard(&mut stream, &reactor, SECOND).await?;
+            more(&mut stream, &reactor, gets(streams.iter().copied(), "/file")).await?;
+            let resets = streams.iter().flat_map(|n| reset(*n, CANCEL));
+            more(&mut stream, &reactor, resets.collect::<Vec<u8>>()).await?;
             assert_eq!(waiting(&reactor, &stream).await?, 0);
         }
         let left = live() - before;
@@ -274,20 +253,25 @@ async fn heard_of(stream: &mut Stream, count: usize) -> Result<()> {
     Ok(())
 }
 
+/// Twenty clients that write these bytes, and the bytes that wait for each in the end.
+async fn twenty(reactor: &Reactor, asked: &[u8]) -> Result<(Vec<Stream>, Vec<usize>)> {
+    let (mut streams, mut shown) = (Vec::new(), Vec::new());
+    for _ in 0..20 {
+        streams.push(opened(reactor, asked).await?);
+        reactor.sleep(SECOND).await?;
+    }
+    for stream in &streams {
+        shown.push(waiting(reactor, stream).await?);
+    }
+    Ok((streams, shown))
+}
+
 #[test]
 fn c175a_the_connections_of_a_server_share_what_it_holds() {
     let options = HttpOptions::default().max_unsent(4 * PIECE).max_unsent_of_all(16 * PIECE);
     beside_service(options.allowance(true), fetching, async |reactor| {
-        let mut streams = Vec::new();
-        for _ in 0..20 {
-            let stream = opened(&reactor, [open_wide(), gets(odd(50), "/file")].concat()).await?;
-            reactor.sleep(SECOND).await?;
-            streams.push(stream);
-        }
-        let mut shown = Vec::new();
-        for stream in &streams {
-            shown.push(waiting(&reactor, stream).await?);
-        }
+        let asked = [open_wide(), gets(odd(50), "/file")].concat();
+        let (mut streams, shown) = twenty(&reactor, &asked).await?;
         let (first, rest) = (&shown[..4], &shown[12..]);
         assert!(first.iter().all(|n| (2 * PIECE..8 * PIECE).contains(n)), "{shown:?}");
         assert!(rest.iter().all(|n| (PIECE..2 * PIECE).contains(n)), "{shown:?}");
@@ -311,7 +295,7 @@ fn c175a_the_connections_of_a_server_share_what_it_holds() {
 async fn fetching_ahead(
     reactor: Reactor,
     request: Request<Body>,
-) -> std::result::Result<Response<Fetched>, Infallible> {
+) -> Result<Response<Fetched>, Infallible> {
     let allowance = request.extensions().get::<Allowance>().expect("the option is set");
     allowance.reserve(PIECE);
     fetching(reactor, request).await
@@ -322,17 +306,7 @@ fn c175a_reservations_before_the_head_stay_within_the_shares() {
     let options = HttpOptions::default().max_unsent(4 * PIECE).max_unsent_of_all(16 * PIECE);
     beside_service(options.allowance(true), fetching_ahead, async |reactor| {
         let closed = [hello(), window(0), gets(odd(100), "/")].concat();
-        let mut streams = Vec::new();
-        for _ in 0..20 {
-            let mut stream = reactor.connect_stream(TO).await?;
-            stream.write_all(closed.clone()).await?;
-            reactor.sleep(SECOND).await?;
-            streams.push(stream);
-        }
-        let mut shown = Vec::new();
-        for stream in &streams {
-            shown.push(waiting(&reactor, stream).await?);
-        }
+        let (streams, shown) = twenty(&reactor, &closed).await?;
         let (of_all, of_each) = (16 * PIECE, PIECE + PIECE / 8);
         assert!(shown.iter().all(|n| *n <= 4 * PIECE + PIECE / 8), "{shown:?}");
         assert!(shown.iter().sum::<usize>() <= of_all + 20 * of_each, "{shown:?}");
@@ -347,7 +321,7 @@ fn c175a_a_reservation_replaces_the_one_before() {
     async fn reserving_twice(
         _: Reactor,
         request: Request<Body>,
-    ) -> std::result::Result<Response<Fetched>, Infallible> {
+    ) -> Result<Response<Fetched>, Infallible> {
         let allowance = request.extensions().get::<Allowance>().expect("the option is set").clone();
         let pieces = stream::unfold(10 * PIECE, move |left| {
             let (_, length) = (allowance.reserve(PIECE), allowance.reserve(PIECE.min(left)));
@@ -357,8 +331,7 @@ fn c175a_a_reservation_replaces_the_one_before() {
         Ok(Response::new(StreamBody::new(Box::pin(pieces))))
     }
     beside_service(HttpOptions::default().allowance(true), reserving_twice, async |reactor| {
-        let mut stream = reactor.connect_stream(TO).await?;
-        stream.write_all(kit::get("/")).await?;
+        let mut stream = opened(&reactor, kit::get("/")).await?;
         heard_of(&mut stream, 10 * PIECE).await?;
         heard(&mut stream, &reactor, SECOND).await?;
         assert_eq!(waiting(&reactor, &stream).await?, 0, "bytes are held for a whole answer");

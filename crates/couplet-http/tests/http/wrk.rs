@@ -3,13 +3,10 @@
 use std::process::Command;
 
 use crate::asked::{CLEAR, over_sockets};
-use crate::needed::has;
 
 #[test]
 fn wrk_is_answered_on_each_connection() {
-    if !has("wrk") {
-        return;
-    }
+    needs!("wrk");
     for header in ["X-Other: 1", "Connection: close"] {
         let report = over_sockets(CLEAR, move |port| {
             let mut wrk = Command::new("wrk");

@@ -244,10 +244,8 @@ fn a_malformed_response_resets_its_stream_alone() {
                 assert_eq!(connection.receive(piece), Ok(()), "{name}");
             }
             let last = events(&mut connection).pop();
-            assert!(
-                matches!(last, Some(Event::Reset { stream, .. }) if stream == *reset),
-                "{name}: {last:?}"
-            );
+            let is_right = matches!(last, Some(Event::Reset { stream, .. }) if stream == *reset);
+            assert!(is_right, "{name}: {last:?}");
             let output = sent(&mut connection);
             assert_eq!(kinds(&output), [(RST_STREAM, *reset)], "{name}");
             let code =
@@ -505,16 +503,11 @@ fn our_client_and_our_server_converse() {
         }
         seen.extend(exchange(&mut client, &mut server, length));
         for stream in streams {
-            let of_stream = |event: &&Event| match event {
-                Event::Data { stream: of, .. } => *of == stream,
-                _ => false,
+            let count = |event: &Event| match event {
+                Event::Data { stream: of, bytes } if *of == stream => bytes.len(),
+                _ => 0,
             };
-            let length: usize = seen
-                .iter()
-                .filter(of_stream)
-                .map(|event| if let Event::Data { bytes, .. } = event { bytes.len() } else { 0 })
-                .sum();
-            assert_eq!(length, size);
+            assert_eq!(seen.iter().map(count).sum::<usize>(), size);
         }
         let ends = seen.iter().filter(|event| matches!(event, Event::End { .. })).count();
         let trailers = seen.iter().filter(|event| matches!(event, Event::Trailers { .. })).count();

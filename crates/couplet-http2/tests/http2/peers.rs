@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use couplet_http2::{Event, Options, RequestLine};
-use couplet_testkit::needed::{Venv, has, missing};
+use couplet_testkit::needed::{Venv, missing};
 use couplet_testkit::processes::Killed;
 
 use crate::kit::Connection;
@@ -56,9 +56,7 @@ fn python(program: &str, words: &[&str]) -> Option<String> {
 
 #[test]
 fn h2load_succeeds() {
-    if !has("h2load") {
-        return;
-    }
+    needs!("h2load");
     let body = file(100_000);
     let (small, large) = ("http://127.0.0.1:PORT/a", "http://127.0.0.1:PORT/large/100000");
     for (url, words, count) in [
@@ -79,9 +77,7 @@ fn h2load_succeeds() {
 
 #[test]
 fn nghttp_gets_and_posts() {
-    if !has("nghttp") {
-        return;
-    }
+    needs!("nghttp");
     let post = format!("--data={}", file(3_000_000));
     let url = "http://127.0.0.1:PORT/a";
     for (words, wanted) in [
@@ -104,9 +100,7 @@ fn nghttp_gets_and_posts() {
 
 #[test]
 fn nghttp_gets_large_bodies_in_windows_of_each_size() {
-    if !has("nghttp") {
-        return;
-    }
+    needs!("nghttp");
     for (words, size) in [
         (&["-w10"][..], 1_000_000),
         (&["-W16"], 1_000_000),
@@ -220,9 +214,7 @@ fn asked(port: u16, requests: &[(String, usize)]) -> io::Result<Vec<(u16, usize)
 
 #[test]
 fn our_client_asks_nghttpd() {
-    if !has("nghttpd") {
-        return;
-    }
+    needs!("nghttpd");
     let large = file(1_000_000);
     let (folder, name) = large.rsplit_once('/').expect("a path");
     let requests: Vec<_> = (0..30)

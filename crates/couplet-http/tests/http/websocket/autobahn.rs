@@ -17,6 +17,8 @@ use couplet::{Reactor, Result};
 use couplet_testkit::processes::Killed;
 
 use super::kit::{echo, secs, serve};
+use crate::asked::CLEAR;
+use crate::kit::{ended, run_live};
 use crate::needed::{Folder, missing, skipped};
 
 const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/http/websocket");
@@ -46,10 +48,11 @@ fn set_up() -> Option<(PathBuf, PathBuf)> {
     let why = why.lines().last().unwrap_or_default();
     // Status 3: without Python 2.7, the suite can't be installed. With it, a failure is an error
     // in CI.
-    if made.status.code() != Some(3) {
-        missing(format_args!("Autobahn test suite ({why})"));
+    let why = format!("Autobahn test suite ({why})");
+    if made.status.code() == Some(3) {
+        skipped(why)
     } else {
-        skipped(format_args!("Autobahn test suite ({why})"));
+        missing(why)
     }
     None
 }
@@ -112,23 +115,16 @@ fn the_suite_as_client() {
     if suite().is_none() {
         return;
     }
-    let found = couplet::run_until(|reactor| {
-        let inner = reactor.clone();
-        reactor.spawn(async move {
-            let at = "tcp:0:interface=127.0.0.1";
-            let port = serve(&inner, at, WebSocketOptions::default(), echo)?;
-            let number = port.host().socket_addr().expect("a TCP port").port();
-            let found = inner.defer_to_thread(move || {
-                let url = format!("ws://127.0.0.1:{number}/");
-                let peer = format!(r#""servers": [{{"agent": "couplet", "url": "{url}"}}]"#);
-                Ok(Run::start("fuzzingclient", &peer).found())
-            });
-            let found = found.await;
-            inner.stop();
-            found
-        })
-    });
-    check(&found.expect("it ends"));
+    check(&run_live(async |reactor| {
+        let port = serve(&reactor, CLEAR, WebSocketOptions::default(), echo)?;
+        let number = port.host().port().expect("a TCP port");
+        let found = reactor.defer_to_thread(move || {
+            let url = format!("ws://127.0.0.1:{number}/");
+            let peer = format!(r#""servers": [{{"agent": "couplet", "url": "{url}"}}]"#);
+            Ok(Run::start("fuzzingclient", &peer).found())
+        });
+        found.await
+    }));
 }
 
 #[test]
@@ -136,22 +132,16 @@ fn the_suite_as_server() {
     if suite().is_none() {
         return;
     }
-    let found = couplet::run_until(|reactor| {
-        let inner = reactor.clone();
-        reactor.spawn(async move {
-            let port = inner.serve("tcp:0:interface=127.0.0.1", async |_| Ok(()))?;
-            let free = port.host().socket_addr().expect("a TCP port").port();
-            port.stop_listening().expect("it listens").await?;
-            let url = format!("ws://127.0.0.1:{free}");
-            let run = Run::start("fuzzingserver", &format!(r#""url": "{url}""#));
-            await_server(&inner, &format!("tcp:127.0.0.1:{free}")).await?;
-            run_cases(&inner, &url).await?;
-            let found = inner.defer_to_thread(move || Ok(run.found())).await;
-            inner.stop();
-            found
-        })
-    });
-    check(&found.expect("it ends"));
+    check(&run_live(async |reactor| {
+        let port = reactor.serve(CLEAR, async |_| Ok(()))?;
+        let free = port.host().port().expect("a TCP port");
+        ended(port, ()).await?;
+        let url = format!("ws://127.0.0.1:{free}");
+        let run = Run::start("fuzzingserver", &format!(r#""url": "{url}""#));
+        await_server(&reactor, &format!("tcp:127.0.0.1:{free}")).await?;
+        run_cases(&reactor, &url).await?;
+        reactor.defer_to_thread(move || Ok(run.found())).await
+    }));
 }
 
 async fn await_server(reactor: &Reactor, to: &str) -> Result<()> {

@@ -1,9 +1,12 @@
 //! axum's own WebSockets over our servers, on a loop inside tokio.
 
+use std::net::SocketAddr;
+
+use axum::Router;
 use couplet::embed::Embedded;
 use couplet::http::HttpExt;
 use couplet::http::websocket::{Message, code};
-use couplet::{Failure, Loop};
+use couplet::{Loop, Reactor, Result};
 use tokio::runtime::Builder;
 use tokio::task::LocalSet;
 
@@ -11,19 +14,28 @@ use super::http2::{Tasks, ask, rest, write};
 use super::kit::{CLOSE, FIN, TEXT, close, masked, plain};
 use crate::curl::example;
 
-#[test]
-fn axums_extractor_is_upgraded_and_echoes() {
+/// Runs a program beside a router, on a loop inside tokio.
+fn beside(router: Router, program: impl AsyncFnOnce(Reactor, SocketAddr) -> Result<()>) {
     let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
     let ended = LocalSet::new().block_on(&runtime, async {
         let mut bound = None;
         let run = Embedded::begin(Loop::new()?, |reactor| {
-            let at = "tcp:0:interface=127.0.0.1";
-            bound = reactor.serve_http(at, example::router())?.host().socket_addr();
+            bound = reactor.serve_http("tcp:0:interface=127.0.0.1", router)?.host().socket_addr();
             Ok(())
         })?;
         let reactor = run.reactor();
         let running = tokio::task::spawn_local(run);
-        let url = format!("ws://{}/echo", bound.expect("a TCP port"));
+        program(reactor.clone(), bound.expect("a TCP port")).await?;
+        reactor.stop();
+        running.await?
+    });
+    ended.expect("it ends");
+}
+
+#[test]
+fn axums_extractor_is_upgraded_and_echoes() {
+    beside(example::router(), async |reactor, to| {
+        let url = format!("ws://{to}/echo");
         let mut sockets = Vec::new();
         for _ in 0..3 {
             sockets.push(reactor.connect_websocket(url.as_str()).await?);
@@ -44,11 +56,8 @@ fn axums_extractor_is_upgraded_and_echoes() {
         let refused = reactor.connect_websocket(url.replace("/echo", "/visits")).await;
         let said = refused.expect_err("it is no WebSocket").to_string();
         assert_eq!(said, "the server answered 200 OK instead of 101");
-        reactor.stop();
-        running.await??;
-        Ok::<_, Failure>(())
+        Ok(())
     });
-    ended.expect("it ends");
 }
 
 /// Echoes one message.
@@ -63,19 +72,10 @@ async fn echo_one(upgrade: axum::extract::ws::WebSocketUpgrade) -> axum::respons
 
 #[test]
 fn axums_extractor_is_upgraded_over_http2() {
-    let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let ended = LocalSet::new().block_on(&runtime, async {
-        let mut bound = None;
-        let run = Embedded::begin(Loop::new()?, |reactor| {
-            // A WebSocket of HTTP/2 is requested by CONNECT.
-            let router = axum::Router::new().route("/chat", axum::routing::any(echo_one));
-            bound = reactor.serve_http("tcp:0:interface=127.0.0.1", router)?.host().port();
-            Ok(())
-        })?;
-        let reactor = run.reactor();
-        let running = tokio::task::spawn_local(run);
-        let to = format!("tcp:127.0.0.1:{}", bound.expect("a TCP port"));
-        let stream = reactor.connect_stream(to).await?;
+    // A WebSocket of HTTP/2 is requested by CONNECT.
+    let router = Router::new().route("/chat", axum::routing::any(echo_one));
+    beside(router, async |reactor, to| {
+        let stream = reactor.connect_stream(format!("tcp:{to}")).await?;
         let tasks = Tasks(reactor.clone());
         let (mut client, connection) = hyper::client::conn::http2::handshake(tasks, stream).await?;
         let connected = reactor.spawn(async move { Ok(connection.await?) });
@@ -90,10 +90,6 @@ fn axums_extractor_is_upgraded_over_http2() {
         rest(&mut io, &mut got).await?;
         assert_eq!(got, [plain(FIN | TEXT, "hello"), plain(FIN | CLOSE, close(1000, ""))].concat());
         drop((io, client));
-        connected.await?;
-        reactor.stop();
-        running.await??;
-        Ok::<_, Failure>(())
+        connected.await
     });
-    ended.expect("it ends");
 }

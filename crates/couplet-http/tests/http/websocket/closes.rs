@@ -7,7 +7,7 @@ use couplet::http::HttpExt;
 use couplet::http::websocket::{WebSocket, WebSocketError, WebSocketOptions, code};
 use couplet::reactor::Drain;
 use couplet::testing::{Manner, Memory};
-use couplet::{Failure, Loop, LoopOptions, Reactor, Result};
+use couplet::{Failure, Loop, LoopOptions, Reactor, Result, Stream};
 
 use super::kit::*;
 use crate::logged::logged;
@@ -31,8 +31,7 @@ async fn to_the_end(mut socket: WebSocket, seen: &Seen) -> Result<()> {
 
 /// Runs a program beside a server that receives to the end.
 fn beside_receiver(program: impl AsyncFnOnce(Reactor, Seen) -> Result<()> + 'static) {
-    let seen = Seen::default();
-    let noted = seen.clone();
+    let (seen, noted) = twice(Seen::default());
     let handle = async move |socket| to_the_end(socket, &noted).await;
     beside(WebSocketOptions::default(), handle, async move |reactor| program(reactor, seen).await);
 }
@@ -56,8 +55,7 @@ fn a_client_closes_and_the_server_ends_the_connection() {
 
 #[test]
 fn a_server_closes_and_what_the_client_has_sent_is_received() {
-    let seen = Seen::default();
-    let noted = seen.clone();
+    let (seen, noted) = twice(Seen::default());
     let handle = async move |mut socket: WebSocket| {
         socket.begin_close(code::TRY_AGAIN_LATER, "busy")?;
         assert!(matches!(socket.send("a").await, Err(WebSocketError::Closed)));
@@ -273,8 +271,7 @@ fn c105b_a_peer_that_ignores_our_close_holds_a_drain_for_its_patience() {
 
 #[test]
 fn a_drain_says_1001_and_receives_what_was_sent_before() {
-    let seen = Seen::default();
-    let noted = seen.clone();
+    let (seen, noted) = twice(Seen::default());
     run(async move |reactor| {
         let handle = async move |socket| to_the_end(socket, &noted).await;
         let port = serve(&reactor, AT, WebSocketOptions::default(), handle)?;
@@ -338,33 +335,26 @@ fn c31_a_stop_says_1001_without_waiting() {
 
 #[test]
 fn a_websocket_that_is_dropped_while_its_output_is_full_still_closes() {
-    let ran = couplet::testing::run(|reactor| {
-        let reactor = reactor.clone();
-        reactor.clone().spawn(async move {
-            let last = Rc::new(RefCell::new(None));
-            let (serving, seen) = (reactor.clone(), last.clone());
-            let port = reactor.serve(AT, move |stream| {
-                let (reactor, seen) = (serving.clone(), seen.clone());
-                async move {
-                    let mut raw = raw_server(stream).await?;
-                    reactor.sleep(secs(20)).await?;
-                    *seen.borrow_mut() = raw.frames().await?.pop();
-                    Ok(())
-                }
-            })?;
-            let mut socket = reactor.connect_websocket(URL).await?;
-            let begun = reactor.now();
-            let mut is_full = false;
-            while !is_full {
-                let sending = async { Ok(socket.send(vec![b'x'; 10_000]).await?) };
-                is_full = reactor.timeout(secs(1), sending).await.is_err();
-            }
-            assert!(reactor.now() - begun < secs(10));
-            drop(socket);
-            reactor.sleep(secs(60)).await?;
-            assert_eq!(last.take().and_then(|frame| frame.code()), Some(code::GOING_AWAY));
-            port.stop_listening().expect("it listens").await
-        })
+    let (last, seen) = twice(Rc::new(RefCell::new(None)));
+    let server = async move |stream: Stream| {
+        let reactor = stream.transport().reactor().clone();
+        let mut raw = raw_server(stream).await?;
+        reactor.sleep(secs(20)).await?;
+        *seen.borrow_mut() = raw.frames().await?.pop();
+        Ok(())
+    };
+    scripted(server, async move |reactor| {
+        let mut socket = reactor.connect_websocket(URL).await?;
+        let begun = reactor.now();
+        let mut is_full = false;
+        while !is_full {
+            let sending = async { Ok(socket.send(vec![b'x'; 10_000]).await?) };
+            is_full = reactor.timeout(secs(1), sending).await.is_err();
+        }
+        assert!(reactor.now() - begun < secs(10));
+        drop(socket);
+        reactor.sleep(secs(60)).await?;
+        assert_eq!(last.take().and_then(|frame| frame.code()), Some(code::GOING_AWAY));
+        Ok(())
     });
-    ran.expect("the program succeeds");
 }

@@ -135,8 +135,7 @@ fn c176c_a_request_that_cant_be_sent_says_why() {
 
 #[test]
 fn the_handshake_of_a_client_has_what_it_was_given() {
-    let heads = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
-    let seen = heads.clone();
+    let (heads, seen) = twice(std::rc::Rc::new(std::cell::RefCell::new(Vec::new())));
     let server = async move |stream: Stream| {
         let mut raw = Raw::new(stream);
         let head = raw.head().await?;

@@ -16,8 +16,8 @@ use hyper::{Method, Request, StatusCode};
 
 use super::kit::*;
 use crate::counting::live;
-use crate::http2::{DATA, END_HEADERS, END_STREAM, Frame, HEADERS, frame, frames, hello};
-use crate::kit::heard;
+use crate::http2::{DATA, END_HEADERS, END_STREAM, Frame, HEADERS, begun, frame, more};
+use crate::kit::{counter, waiting};
 
 #[derive(Clone)]
 pub(super) struct Tasks(pub(super) Reactor);
@@ -143,8 +143,7 @@ fn a_websocket_keeps_its_connection_open() {
 
 #[test]
 fn a_client_that_takes_nothing_stops_send() {
-    let sent = std::rc::Rc::new(std::cell::Cell::new(0));
-    let count = sent.clone();
+    let (sent, count) = counter();
     let handle = async move |mut socket: WebSocket| {
         while socket.send(vec![b'x'; 10_000]).await.is_ok() {
             count.set(count.get() + 1);
@@ -161,15 +160,14 @@ fn a_client_that_takes_nothing_stops_send() {
         reactor.sleep(secs(20)).await?;
         assert_eq!(sent.get(), before);
         // The stream was reset.
-        let ended_with = rest(&mut io, &mut Vec::new()).await;
-        drop(ended_with);
+        let _ = rest(&mut io, &mut Vec::new()).await;
         drop((client, io));
         ended.await
     });
 }
 
 /// A request for a WebSocket, as frames.
-fn asked(stream: u32) -> Vec<u8> {
+pub(crate) fn asked(stream: u32) -> Vec<u8> {
     // Literals by their names in HPACK's static table, or by new names: RFC 7541, 6.2.2.
     let text = |text: &str| [&[text.len() as u8], text.as_bytes()].concat();
     let named = |index: u8, value| [vec![index], text(value)].concat();
@@ -194,9 +192,7 @@ fn sent_on(stream: u32, got: &[Frame]) -> Vec<u8> {
 fn a_websocket_ends_with_the_end_of_its_stream() {
     beside(options(), echo, async |reactor| {
         let close = frame(DATA, 0, 1, &masked(FIN | CLOSE, ""));
-        let mut stream = reactor.connect_stream(TO).await?;
-        stream.write_all([hello(), asked(1), close].concat()).await?;
-        let got = frames(&heard(&mut stream, &reactor, secs(1)).await?.bytes);
+        let (_, got) = begun(&reactor, [asked(1), close].concat()).await?;
         assert_eq!(sent_on(1, &got), plain(FIN | CLOSE, ""));
         // A reset instead would be the loss of a connection.
         let is_end = |it: &Frame| (it.kind, it.flags, it.stream) == (DATA, END_STREAM, 1);
@@ -213,18 +209,14 @@ fn a_websocket_that_is_reset_gives_its_share_back() {
         }
     };
     beside(options(), flood, async |reactor| {
-        let stream = reactor.connect_stream(TO).await?;
-        let here = stream.host().to_string();
-        let (mut client, connection) = http2::handshake(Tasks(reactor.clone()), stream).await?;
-        let ended = reactor.spawn(async move { Ok(connection.await?) });
-        reactor.sleep(std::time::Duration::from_millis(1)).await?;
+        let (mut client, ended) = client(&reactor).await?;
         for _ in 0..3 {
             let io = open(&mut client).await?;
             reactor.sleep(secs(1)).await?;
             drop(io);
             reactor.sleep(secs(20)).await?;
             let connections = reactor.snapshot().await?.connections;
-            let server = connections.iter().find(|one| one.peer.to_string() == here);
+            let server = connections.iter().find(|one| one.host.port() == Some(8000));
             assert_eq!(server.map(|one| one.buffered), Some(0));
         }
         drop(client);
@@ -235,24 +227,18 @@ fn a_websocket_that_is_reset_gives_its_share_back() {
 #[test]
 fn c175a_websockets_that_send_in_the_same_turn_give_their_share_back() {
     beside(options(), echo, async |reactor| {
-        let mut stream = reactor.connect_stream(TO).await?;
-        let here = stream.host().to_string();
-        stream.write_all([hello(), asked(1), asked(3)].concat()).await?;
-        heard(&mut stream, &reactor, secs(1)).await?;
+        let (mut stream, _) = begun(&reactor, [asked(1), asked(3)].concat()).await?;
         let message = vec![b'x'; 1000];
         for _ in 0..10 {
             let together = [1, 3].map(|id| frame(DATA, 0, id, &masked(FIN | BINARY, &message)));
-            stream.write_all(together.concat()).await?;
-            let got = frames(&heard(&mut stream, &reactor, secs(1)).await?.bytes);
+            let got = more(&mut stream, &reactor, together.concat()).await?;
             for id in [1, 3] {
                 assert!(sent_on(id, &got) == plain(FIN | BINARY, &message), "{id}: {got:?}");
             }
         }
         // They are open and idle.
         reactor.sleep(secs(10)).await?;
-        let connections = reactor.snapshot().await?.connections;
-        let server = connections.iter().find(|one| one.peer.to_string() == here);
-        assert_eq!(server.map(|one| one.buffered), Some(0));
+        assert_eq!(waiting(&reactor, &stream).await?, 0);
         Ok(())
     });
 }
@@ -285,13 +271,11 @@ fn a_drain_says_1001_here_too() {
 fn a_connect_that_is_no_handshake_is_refused() {
     beside(options(), echo, async |reactor| {
         let (mut client, ended) = client(&reactor).await?;
-        let answer = ask(&mut client, |request| {
-            request.extensions_mut().insert(Protocol::from_static("other"));
-        });
+        let other = Protocol::from_static("other");
+        let answer = ask(&mut client, |request| drop(request.extensions_mut().insert(other)));
         assert_eq!(answer.await?.status(), StatusCode::UPGRADE_REQUIRED);
-        let answer = ask(&mut client, |request| {
-            request.headers_mut().remove("sec-websocket-version");
-        });
+        let version = "sec-websocket-version";
+        let answer = ask(&mut client, |request| drop(request.headers_mut().remove(version)));
         assert_eq!(answer.await?.status(), StatusCode::BAD_REQUEST);
         drop(client);
         ended.await

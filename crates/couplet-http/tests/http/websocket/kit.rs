@@ -12,7 +12,7 @@ use tower::service_fn;
 
 use crate::kit::any;
 use crate::kit::ended;
-pub(crate) use crate::kit::{AT, TO, run, scripted};
+pub(crate) use crate::kit::{AT, TO, run, scripted, twice};
 pub(crate) const URL: &str = "ws://127.0.0.1:8000/chat?room=1";
 
 /// The handshake of RFC 6455, 1.3.

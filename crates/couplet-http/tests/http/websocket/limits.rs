@@ -11,8 +11,7 @@ use super::kit::*;
 
 /// The server's answers to these frames, and its handler's error.
 fn answered(options: WebSocketOptions, frames: Vec<u8>) -> (Vec<Frame>, Option<String>) {
-    let error = Rc::new(RefCell::new(None));
-    let kept = error.clone();
+    let (error, kept) = twice(Rc::new(RefCell::new(None)));
     let handle = async move |mut socket: WebSocket| {
         while let Some(message) = socket.recv().await {
             match message {
@@ -35,8 +34,7 @@ fn answered(options: WebSocketOptions, frames: Vec<u8>) -> (Vec<Frame>, Option<S
 
 /// A client's answers to these frames of a server, and its error.
 fn answered_by_client(frames: Vec<u8>) -> (Vec<Frame>, Option<WebSocketError>) {
-    let answers = Rc::new(RefCell::new(Vec::new()));
-    let got = answers.clone();
+    let (answers, got) = twice(Rc::new(RefCell::new(Vec::new())));
     let server = async move |stream: Stream| {
         let mut raw = raw_server(stream).await?;
         raw.write(&frames).await?;

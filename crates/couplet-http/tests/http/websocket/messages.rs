@@ -97,8 +97,7 @@ fn an_answer_and_its_frames_may_be_cut_anywhere() {
     .concat();
     // The answer adds about a hundred bytes.
     let cuts = 1..frames.len() + 120;
-    let cut = Rc::new(Cell::new(0));
-    let chosen = cut.clone();
+    let (cut, chosen) = twice(Rc::new(Cell::new(0)));
     let server = async move |stream: Stream| {
         let reactor = stream.transport().reactor().clone();
         let mut raw = Raw::new(stream);
@@ -156,8 +155,7 @@ fn a_cancelled_recv_loses_nothing() {
 
 /// The bytes that a client writes in its own simulation.
 fn bytes_of_a_client() -> Vec<u8> {
-    let got = Rc::new(RefCell::new(Vec::new()));
-    let seen = got.clone();
+    let (got, seen) = twice(Rc::new(RefCell::new(Vec::new())));
     let server = async move |stream: Stream| {
         let mut raw = raw_server(stream).await?;
         raw.write(plain(FIN | PING, "ping")).await?;

@@ -13,6 +13,8 @@ use couplet::http::websocket::{Message, WebSocket, WebSocketOptions, WebSocketRe
 use couplet_testkit::processes::Killed;
 
 use super::kit::{echo, serve};
+use crate::asked::CLEAR;
+use crate::kit::run_live;
 use crate::needed::{Venv, missing};
 
 const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/http/websocket");
@@ -50,24 +52,16 @@ fn a_python_client_is_echoed_and_closed() {
     if python().is_none() {
         return;
     }
-    let said = couplet::run_until(|reactor| {
-        let inner = reactor.clone();
-        reactor.spawn(async move {
-            let options = WebSocketOptions::default().protocols(["echo"]);
-            let port = serve(&inner, "tcp:0:interface=127.0.0.1", options, obey)?;
-            let number = port.host().socket_addr().expect("a TCP port").port();
-            let said = inner.defer_to_thread(move || {
-                let peer = peer(&["client", &format!("ws://127.0.0.1:{number}/a")]);
-                Ok(peer
-                    .wait_with_output()
-                    .map(|out| String::from_utf8_lossy(&out.stdout).into_owned()))
-            });
-            let said = said.await??;
-            inner.stop();
-            Ok(said)
-        })
+    let said = run_live(async |reactor| {
+        let options = WebSocketOptions::default().protocols(["echo"]);
+        let port = serve(&reactor, CLEAR, options, obey)?;
+        let number = port.host().port().expect("a TCP port");
+        let said = reactor.defer_to_thread(move || {
+            let peer = peer(&["client", &format!("ws://127.0.0.1:{number}/a")]);
+            Ok(String::from_utf8(peer.wait_with_output()?.stdout)?)
+        });
+        said.await
     });
-    let said = said.expect("it ends");
     let lines: Vec<&str> = said.lines().collect();
     let expected = [
         "subprotocol echo",
@@ -88,33 +82,26 @@ fn a_python_server_is_understood() {
     let mut server = Killed(peer(&["server"]));
     let mut lines = BufReader::new(server.0.stdout.take().expect("it is piped")).lines();
     let port = lines.next().expect("a port").expect("a line");
-    let ran = couplet::run_until(|reactor| {
-        let inner = reactor.clone();
-        reactor.spawn(async move {
-            let request = WebSocketRequest::new(format!("ws://127.0.0.1:{port}/room?a=b"))
-                .header("X-Token", "t0k")
-                .options(WebSocketOptions::default().protocols(["echo"]));
-            let mut socket = inner.connect_websocket(request.clone()).await?;
-            assert_eq!(socket.protocol(), Some("echo"));
-            let many = vec![7; 1_000_000];
-            for message in
-                [Message::from("héllo"), "ping me".into(), vec![1, 2].into(), many.into()]
-            {
-                socket.send(message.clone()).await?;
-                assert_eq!(socket.recv().await.transpose()?, Some(message));
-            }
-            socket.close(code::GOING_AWAY, "home").await?;
-            assert_eq!(socket.peer_close().map(|close| close.code), Some(1001));
-            let mut socket = inner.connect_websocket(request).await?;
-            socket.send("close me").await?;
-            assert!(socket.recv().await.is_none());
-            let close = socket.peer_close().map(ToString::to_string);
-            assert_eq!(close.as_deref(), Some("4001 (as you wish)"));
-            inner.stop();
-            Ok(())
-        })
+    run_live(async move |reactor| {
+        let request = WebSocketRequest::new(format!("ws://127.0.0.1:{port}/room?a=b"))
+            .header("X-Token", "t0k")
+            .options(WebSocketOptions::default().protocols(["echo"]));
+        let mut socket = reactor.connect_websocket(request.clone()).await?;
+        assert_eq!(socket.protocol(), Some("echo"));
+        let many = vec![7; 1_000_000];
+        for message in [Message::from("héllo"), "ping me".into(), vec![1, 2].into(), many.into()] {
+            socket.send(message.clone()).await?;
+            assert_eq!(socket.recv().await.transpose()?, Some(message));
+        }
+        socket.close(code::GOING_AWAY, "home").await?;
+        assert_eq!(socket.peer_close().map(|close| close.code), Some(1001));
+        let mut socket = reactor.connect_websocket(request).await?;
+        socket.send("close me").await?;
+        assert!(socket.recv().await.is_none());
+        let close = socket.peer_close().map(ToString::to_string);
+        assert_eq!(close.as_deref(), Some("4001 (as you wish)"));
+        Ok(())
     });
-    ran.expect("it ends");
     let mut said = lines.map(|line| line.expect("a line"));
     assert_eq!(said.next().as_deref(), Some("path /room?a=b t0k echo"));
     assert_eq!(said.next().as_deref(), Some("pong True"));

@@ -27,8 +27,7 @@ async fn noted(mut socket: WebSocket, ended: &Ended) {
 
 #[test]
 fn a_silent_peer_is_pinged_and_then_given_up() {
-    let ended = Ended::default();
-    let end = ended.clone();
+    let (ended, end) = twice(Ended::default());
     let options = WebSocketOptions::default().ping_interval(Some(secs(20))).pong_timeout(secs(7));
     let handle = async move |socket: WebSocket| {
         noted(socket, &end).await;
@@ -110,8 +109,7 @@ fn a_handler_that_is_away_for_long_gives_nobody_up() {
 
 #[test]
 fn a_close_that_is_not_answered_is_not_waited_for() {
-    let ended = Ended::default();
-    let end = ended.clone();
+    let (ended, end) = twice(Ended::default());
     let options = WebSocketOptions::default().close_timeout(secs(5));
     let handle = async move |mut socket: WebSocket| {
         let reactor = socket.transport().reactor().clone();
@@ -157,8 +155,7 @@ fn a_client_waits_for_the_server_to_end_the_connection_but_not_for_long() {
 
 #[test]
 fn a_peer_that_does_not_read_stops_send() {
-    let sent = Rc::new(RefCell::new((0, 0, None)));
-    let count = sent.clone();
+    let (sent, count) = twice(Rc::new(RefCell::new((0, 0, None))));
     let options = WebSocketOptions::default().write_timeout(secs(40));
     let handle = async move |mut socket: WebSocket| {
         let reactor = socket.transport().reactor().clone();
@@ -197,8 +194,7 @@ fn a_peer_that_does_not_read_stops_send() {
 
 #[test]
 fn a_peer_that_takes_a_little_gets_more_time() {
-    let ended = Rc::new(RefCell::new(None));
-    let end = ended.clone();
+    let (ended, end) = twice(Rc::new(RefCell::new(None)));
     let options = WebSocketOptions::default().write_timeout(secs(40));
     let handle = async move |mut socket: WebSocket| {
         let reactor = socket.transport().reactor().clone();
