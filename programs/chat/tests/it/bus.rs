@@ -204,8 +204,7 @@ fn bad_addresses_are_usage_errors_without_the_password() {
         ),
     ] {
         let ended = run(&["--bus", url]);
-        assert_eq!(ended.code, Some(2), "{url}");
-        assert!(ended.stderr.contains(expected), "{}", ended.stderr);
+        ended.says(2, expected);
         assert!(!ended.stderr.contains("s3cret"), "{}", ended.stderr);
     }
 }

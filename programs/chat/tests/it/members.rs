@@ -1,15 +1,12 @@
 //! The people of one server.
 
-use std::io::Write;
-use std::process::{Command, Stdio};
-
 use rustix::process::Signal;
 
 #[cfg(target_os = "linux")]
 use crate::kit::next_probe;
 use crate::kit::{
-    Client, GREETING, Member, Running, Server, allow_a_crowd, assert_drain_briefly, has,
-    lines_until, noise, now, wait_until,
+    Client, GREETING, Member, Server, allow_a_crowd, assert_drain_briefly, assert_idle_is_cut,
+    leave_at_each_step, lines_until, noise, now, peer, wait_until,
 };
 
 /// A member that has taken this name before others talk.
@@ -18,6 +15,14 @@ fn named(server: &Server, name: &str) -> Member {
     member.say(&format!("/nick {name}"));
     assert!(member.line().ends_with(&format!(" is now {name}")));
     member
+}
+
+/// A server with two members.
+fn ada_and_bob() -> (Server, Member, Member) {
+    let server = Server::start(&[]);
+    let (mut ada, bob) = (named(&server, "ada"), named(&server, "bob"));
+    ada.hears("* guest-2 is now bob");
+    (server, ada, bob)
 }
 
 #[test]
@@ -43,10 +48,7 @@ fn what_one_says_all_others_hear_and_who_comes_and_goes_they_are_told() {
     let mut bob = Member::join(&server);
     assert_eq!(ada.line(), "* guest-2 has joined");
     bob.say("/nick bob");
-    assert_eq!(
-        (ada.line(), bob.line()),
-        ("* guest-2 is now bob".into(), "* guest-2 is now bob".into())
-    );
+    assert_eq!([ada.line(), bob.line()], ["* guest-2 is now bob"; 2]);
     let mut eve = named(&server, "eve");
     for hearer in [&mut ada, &mut bob] {
         assert_eq!(hearer.line(), "* guest-3 has joined");
@@ -70,10 +72,7 @@ fn what_one_says_all_others_hear_and_who_comes_and_goes_they_are_told() {
 
 #[test]
 fn a_bad_name_is_refused_with_the_way_out() {
-    let server = Server::start(&[]);
-    let mut ada = named(&server, "ada");
-    let mut bob = named(&server, "bob");
-    ada.hears("* guest-2 is now bob");
+    let (_server, mut ada, mut bob) = ada_and_bob();
     for bad in ["", "a b", "<ada>", "\u{1b}[31mred", "ad\u{430}", &"x".repeat(21), "*"] {
         bob.say(&format!("/nick {bad}"));
         let answer = bob.line();
@@ -89,31 +88,28 @@ fn a_bad_name_is_refused_with_the_way_out() {
 
 #[test]
 fn nobody_sends_control_characters_or_speaks_for_another() {
-    let server = Server::start(&[]);
-    let mut ada = named(&server, "ada");
-    let mut eve = named(&server, "eve");
-    ada.hears("* guest-2 is now eve");
+    let (_server, mut ada, mut bob) = ada_and_bob();
     let cases: [(&[u8], &str); 6] = [
-        (b"\x1b[2J\x1b]0;title\x07", "<eve> ?[2J?]0;title?"),
-        (b"well\r<bob> I said it", "<eve> well?<bob> I said it"),
-        (b"\x9b31m \xff\xfb\x01 \xc2\x9b", "<eve> ?31m ??? ?"),
-        (b"* bob has left", "<eve> * bob has left"),
-        ("\u{202e}olleh".as_bytes(), "<eve> ?olleh"),
-        (b"a line of telnet\r", "<eve> a line of telnet"),
+        (b"\x1b[2J\x1b]0;title\x07", "<bob> ?[2J?]0;title?"),
+        (b"well\r<tom> I said it", "<bob> well?<tom> I said it"),
+        (b"\x9b31m \xff\xfb\x01 \xc2\x9b", "<bob> ?31m ??? ?"),
+        (b"* tom has left", "<bob> * tom has left"),
+        ("\u{202e}olleh".as_bytes(), "<bob> ?olleh"),
+        (b"a line of telnet\r", "<bob> a line of telnet"),
     ];
     for (said, heard) in cases {
-        eve.0.send(&[said, b"\n"].concat());
+        bob.0.send(&[said, b"\n"].concat());
         assert_eq!(ada.line(), heard);
     }
-    eve.say("/\u{1b}[31m");
-    assert_eq!(eve.line(), "* There is no /?[31m; /help lists the commands.");
+    bob.say("/\u{1b}[31m");
+    assert_eq!(bob.line(), "* There is no /?[31m; /help lists the commands.");
     // For any input, the other members get whole lines of text.
-    eve.0.push(&noise(20_000));
-    eve.0.send(b"\nthe end\n");
+    bob.0.push(&noise(20_000));
+    bob.0.send(b"\nthe end\n");
     loop {
         let line = ada.line();
-        assert!(line.starts_with("<eve> ") && !line.contains(char::is_control), "{line:?}");
-        if line == "<eve> the end" {
+        assert!(line.starts_with("<bob> ") && !line.contains(char::is_control), "{line:?}");
+        if line == "<bob> the end" {
             break;
         }
     }
@@ -121,10 +117,7 @@ fn nobody_sends_control_characters_or_speaks_for_another() {
 
 #[test]
 fn a_line_that_is_too_long_is_not_said_and_the_next_one_is() {
-    let server = Server::start(&[]);
-    let mut ada = named(&server, "ada");
-    let mut bob = named(&server, "bob");
-    ada.hears("* guest-2 is now bob");
+    let (_server, mut ada, mut bob) = ada_and_bob();
     let longest = "x".repeat(512);
     for end in ["\n", "\r\n"] {
         bob.0.send(format!("{longest}{end}").as_bytes());
@@ -142,9 +135,7 @@ fn a_line_that_is_too_long_is_not_said_and_the_next_one_is() {
 
 #[test]
 fn an_endless_line_costs_no_memory_and_holds_nobody_up() {
-    let server = Server::start(&[]);
-    let mut ada = named(&server, "ada");
-    let mut bob = named(&server, "bob");
+    let (server, mut ada, mut bob) = ada_and_bob();
     let before = server.memory();
     let mut endless = Member::join(&server);
     let pushing = std::thread::spawn(move || endless.0.push(&vec![b'x'; 50_000_000]));
@@ -159,9 +150,7 @@ fn an_endless_line_costs_no_memory_and_holds_nobody_up() {
 
 #[test]
 fn who_floods_and_who_never_reads_hold_nobody_up() {
-    let server = Server::start(&[]);
-    let mut ada = named(&server, "ada");
-    let mut bob = named(&server, "bob");
+    let (server, mut ada, mut bob) = ada_and_bob();
     let mut never_reads = server.connect();
     never_reads.send(b"/nick stone\n");
     ada.hears("* guest-3 is now stone");
@@ -205,19 +194,11 @@ fn clients_that_leave_at_any_step_do_no_harm() {
     let server = Server::start(&[]);
     let mut ada = named(&server, "ada");
     let descriptors = server.descriptors();
-    let leave: [fn(Client); 3] = [drop, Client::reset, |mut client| client.finish()];
-    for leave in leave {
-        leave(server.connect());
+    let steps: [&[u8]; 6] =
+        [b"half a li", b"a line\n", b"/nick x", b"/nick x\n", b"/quit\n", b"\xff"];
+    leave_at_each_step(&server, &steps);
+    for leave in [drop, Client::reset] {
         leave(Member::join(&server).0);
-        for last in [&b"half a li"[..], b"a line\n", b"/nick x", b"/nick x\n", b"/quit\n", b"\xff"]
-        {
-            let mut client = server.connect();
-            client.send(last);
-            leave(client);
-        }
-        let mut client = server.connect();
-        client.push(&noise(100_000));
-        leave(client);
     }
     // The last ones may still be in the queue of the port.
     wait_until("all to be gone", || {
@@ -247,8 +228,7 @@ fn a_thousand_people_hear_one_another() {
             left.retain(|said| !text.contains(&format!("> {said}\n")));
         }
     }
-    let ended = server.stop(Signal::INT);
-    ended.quietly(0);
+    server.stop(Signal::INT).quietly(0);
 }
 
 #[test]
@@ -274,8 +254,7 @@ fn a_signal_stops_it_cleanly_whatever_is_open() {
         let mut silent = server.connect();
         silent.push(&"flood\n".repeat(20_000).into_bytes());
         ada.hears("* guest-2 has joined");
-        let ended = server.stop(signal);
-        ended.quietly(0);
+        server.stop(signal).quietly(0);
         assert!(!String::from_utf8(ada.0.read_to_end().unwrap()).unwrap().contains("has left"));
     }
 }
@@ -289,8 +268,7 @@ fn a_sigterm_lets_connections_finish() {
     let said = String::from_utf8(member.read_to_end().unwrap()).unwrap();
     assert!(said.ends_with("* The server is stopping. Goodbye.\n"), "{said}");
     drop(member);
-    let ended = stopped.join().unwrap();
-    ended.quietly(0);
+    stopped.join().unwrap().quietly(0);
 }
 
 #[test]
@@ -300,39 +278,20 @@ fn a_drain_waits_for_silent_people_no_longer_than_a_second() {
 
 #[test]
 fn nc_that_closes_its_sending_side_is_answered_first() {
-    if !has("nc") {
-        return;
-    }
+    needs!("nc");
     let server = Server::start(&[]);
     let mut ada = named(&server, "ada");
     let port = server.ports[0].port().to_string();
-    let mut command = Command::new("nc");
-    command.args(["-N", "127.0.0.1", &port]).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut running = Running::start_with_stdout(&mut command);
-    running.stdin().unwrap().write_all(b"hello\n/who\n").unwrap();
-    let ended = running.ended();
-    assert!(ended.text().ends_with("* 2 here: ada, guest-2 (you)\n"), "{}", ended.text());
+    let said = peer("nc", &["-N", "127.0.0.1", &port], b"hello\n/who\n");
+    let said = String::from_utf8(said).unwrap();
+    assert!(said.ends_with("* 2 here: ada, guest-2 (you)\n"), "{said}");
     ada.hears("<guest-2> hello");
     ada.hears("* guest-2 has left");
 }
 
 #[test]
 fn who_begins_a_line_and_falls_silent_is_cut_after_the_idle_timeout() {
-    let half = b"half a li";
-    let server = Server::start(&["--idle-timeout", "0.3"]);
-    let mut client = server.connect();
-    client.send(half);
-    let end = client.read_to_end();
-    assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
-    server.stop(Signal::TERM).quietly(0);
-    // 0 means no timeout: the client stays while others come and go.
-    let server = Server::start(&["--idle-timeout", "0"]);
-    let client = server.connect();
-    for mut client in std::iter::repeat_with(|| server.connect()).take(3).chain([client]) {
-        client.send(half);
-        client.finish();
-        assert!(client.read_to_end().is_ok());
-    }
+    assert_idle_is_cut(&[], b"half a li");
 }
 
 #[cfg(target_os = "linux")]

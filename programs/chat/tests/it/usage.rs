@@ -29,12 +29,11 @@ fn without_an_endpoint_it_takes_a_free_port_of_this_machine_and_one_in_use_is_na
     assert_ne!(one.ports, two.ports);
     let taken = one.ports[0].port().to_string();
     let ended = run(&["--listen", "0", "--listen", &taken]);
-    assert_eq!(ended.code, Some(1));
     let expected = format!(
         "chat: cannot listen on tcp:127.0.0.1:{taken}: address already in use (something listens \
          there already; choose another port, or 0 for a free one)\n"
     );
-    assert_eq!((&*ended.stderr, ended.text()), (&*expected, ""));
+    assert_eq!((ended.code, &*ended.stderr, ended.text()), (Some(1), &*expected, ""));
 }
 
 #[cfg(not(feature = "bus"))]
@@ -62,7 +61,7 @@ fn a_program_without_the_page_names_the_feature_that_adds_it() {
 
 #[cfg(feature = "completions")]
 mod completions {
-    use crate::kit::{assert_completed, assert_completions_know, assert_helpful, has};
+    use crate::kit::{assert_completed, assert_completions_know, assert_helpful};
 
     #[test]
     fn completions_for_each_shell_know_the_options() {
@@ -72,9 +71,7 @@ mod completions {
 
     #[test]
     fn bash_understands_its_completions_and_completes() {
-        if !has("bash") {
-            return;
-        }
+        needs!("bash");
         assert_completed(&[
             (&["chat", "comp"], &["completions"]),
             (&["chat", "--hist"], &["--history"]),

@@ -13,14 +13,10 @@ fn without_an_endpoint_a_server_takes_a_free_port_of_this_machine() {
 }
 
 #[test]
-fn a_bare_port_listens_on_this_machine_alone() {
-    let server = Server::start(&["echo", "--listen", "0"]);
-    assert_eq!(server.ports[0].ip().to_string(), "127.0.0.1");
-}
-
-#[test]
 fn a_host_and_a_port_are_where_to_listen() {
+    // A bare port listens on this machine alone.
     for (endpoint, ip) in [
+        ("0", "127.0.0.1"),
         ("localhost:0", "127.0.0.1"),
         ("127.0.0.1:0", "127.0.0.1"),
         ("[::1]:0", "::1"),
@@ -33,9 +29,8 @@ fn a_host_and_a_port_are_where_to_listen() {
         assert_eq!(server.ports[0].ip().to_string(), ip, "{endpoint}");
         // A second server accepts the printed address as its endpoint, and finds the port in use.
         let named = format!("tcp:{}", server.address());
-        let ended = run(&["echo", "--listen", &named]);
         let taken = format!("couplet: cannot listen on {named}: address already in use");
-        assert!(ended.stderr.starts_with(&taken), "{}", ended.stderr);
+        run(&["echo", "--listen", &named]).says(1, &taken);
     }
 }
 
@@ -53,12 +48,8 @@ fn a_name_to_listen_on_is_refused_even_where_the_port_is_wrong_too() {
         let ended = run(&["echo", "--listen", endpoint]);
         assert_eq!(ended.code, Some(2), "{endpoint}");
         let says = |text| ended.stderr.contains(text);
-        assert_eq!(
-            says("expected a port number from 0 to 65535"),
-            port_is_wrong,
-            "{}",
-            ended.stderr
-        );
+        let is_right = says("expected a port number from 0 to 65535") == port_is_wrong;
+        assert!(is_right, "{}", ended.stderr);
         let refused = if port_is_wrong {
             "in place of \"nohost\": a port cannot listen on a name"
         } else {
@@ -74,12 +65,9 @@ fn each_port_has_its_line_and_serves() {
     let server = Server::start_command(couplet(&args), 3);
     for port in &server.ports {
         let mut client = Client::connect(*port);
-        client.send(b"hello");
-        assert_eq!(client.read_exact(5), b"hello");
+        client.echoes(b"hello");
     }
-    let ended = server.stop(Signal::TERM);
-    ended.quietly(0);
-    assert_eq!(ended.text(), "", "one line per port and no more");
+    server.stop(Signal::TERM).prints("");
 }
 
 #[test]
@@ -88,14 +76,12 @@ fn all_interfaces_are_ipv6_and_ipv4() {
     let port = server.ports[0].port();
     assert!(server.ports[0].ip().is_unspecified());
     let mut client = Client::connect(([127, 0, 0, 1], port).into());
-    client.send(b"four");
-    assert_eq!(client.read_exact(4), b"four");
+    client.echoes(b"four");
     if server.ports[0].is_ipv4() {
         return missing("IPv6");
     }
     let mut client = Client::connect(format!("[::1]:{port}").parse().unwrap());
-    client.send(b"six");
-    assert_eq!(client.read_exact(3), b"six");
+    client.echoes(b"six");
 }
 
 #[test]
@@ -103,13 +89,11 @@ fn a_port_in_use_is_named_and_nobody_is_told_of_another() {
     let first = Server::start(&["echo"]);
     let taken = first.ports[0].port().to_string();
     let ended = run(&["echo", "--listen", "0", "--listen", &taken]);
-    assert_eq!(ended.code, Some(1));
     let expected = format!(
         "couplet: cannot listen on tcp:127.0.0.1:{taken}: address already in use \
          (something listens there already; choose another port, or 0 for a free one)\n"
     );
-    assert_eq!(ended.stderr, expected);
-    assert_eq!(ended.text(), "");
+    assert_eq!((ended.code, ended.text(), &ended.stderr), (Some(1), "", &expected));
 }
 
 #[test]
@@ -117,8 +101,7 @@ fn a_port_is_free_again_as_soon_as_its_server_has_ended() {
     let first = Server::start(&["echo"]);
     let port = first.ports[0].port().to_string();
     let mut client = first.connect();
-    client.send(b"x");
-    client.read_exact(1);
+    client.echoes(b"x");
     first.stop(Signal::TERM).quietly(0);
     let second = Server::start(&["echo", "--listen", &port]);
     assert_eq!(second.ports[0].port().to_string(), port);
@@ -139,8 +122,7 @@ fn a_server_whose_stdout_nobody_reads_serves() {
         port.is_some()
     });
     let mut client = Client::connect(port.unwrap());
-    client.send(b"hello");
-    assert_eq!(client.read_exact(5), b"hello");
+    client.echoes(b"hello");
 }
 
 #[test]

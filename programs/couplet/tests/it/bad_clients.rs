@@ -4,18 +4,12 @@ use rustix::process::Signal;
 
 use crate::kit::{Client, Server, is_well, misbehave, wait_until};
 
-fn echoes(mut client: Client) {
-    client.send(b"still there?");
-    client.finish();
-    assert_eq!(client.read_to_end().unwrap(), b"still there?");
-}
-
 #[test]
 fn clients_that_leave_at_any_step_do_an_echo_server_no_harm() {
     let server = Server::start(&["echo"]);
     let descriptors = server.descriptors();
     misbehave(&server);
-    is_well(server, descriptors, echoes);
+    is_well(server, descriptors, |mut client| client.echoes(b"still there?"));
 }
 
 #[test]

@@ -1,34 +1,28 @@
 //! `couplet cert`, and TLS between two processes with its certificates.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::path::Path;
 
-use crate::kit::peer;
-use crate::kit::{Ended, Running, Server, TempFile, couplet, run};
+use crate::kit::{Ended, Server, couplet, peer, run};
+use crate::needed::Folder;
 
-/// The path of a folder that does not exist yet; the folder is removed on drop.
-struct Folder(PathBuf, #[expect(dead_code, reason = "dropped last")] TempFile);
+const OURS: &str = env!("CARGO_BIN_EXE_couplet");
 
-impl Folder {
-    fn new() -> Folder {
-        let file = TempFile::new(b"");
-        Folder(PathBuf::from(format!("{}-certs", file.path())), file)
+/// A folder that does not exist yet.
+struct Certs(Folder);
+
+impl Certs {
+    fn new() -> Certs {
+        Certs(Folder::new())
     }
 
     fn path(&self, name: &str) -> String {
-        self.0.join(name).to_str().unwrap().to_owned()
+        self.0.path(&format!("certs/{name}"))
     }
 }
 
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-fn cert(folder: &Folder, rest: &[&str]) -> Ended {
-    run(&[&["cert", folder.0.to_str().unwrap()], rest].concat())
+fn cert(folder: &Certs, rest: &[&str]) -> Ended {
+    run(&[&["cert", &*folder.path("")], rest].concat())
 }
 
 fn mode(path: &str) -> u32 {
@@ -42,19 +36,15 @@ fn tls_port(server: &Server) -> u16 {
     port.unwrap_or_else(|| panic!("{line:?}")).parse().unwrap()
 }
 
-/// The error of a `couplet connect` that does not succeed.
-fn refused(to: &str) -> String {
-    let mut command = couplet(&["connect", to]);
-    let ended =
-        Running::spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()))
-            .ended();
-    assert_eq!(ended.code, Some(1), "{to}: {ended:?}");
-    ended.stderr
+/// Asserts that a `couplet connect` does not succeed.
+#[track_caller]
+fn refused(to: &str) {
+    run(&["connect", to]).says(1, "certificate");
 }
 
 #[test]
 fn certificates_that_were_made_serve_an_echo_over_tls() {
-    let folder = Folder::new();
+    let folder = Certs::new();
     let ended = cert(&folder, &["localhost", "127.0.0.1", "::1", "localhost"]);
     ended.quietly(0);
     let (ca, site) = (folder.path("ca.pem"), folder.path("localhost"));
@@ -70,20 +60,17 @@ fn certificates_that_were_made_serve_an_echo_over_tls() {
     assert!(ended.text().contains(&format!("couplet echo --listen {shown}\n")), "{}", ended.text());
     let server = Server::start_command(couplet(&["echo", "--listen", &endpoint]), 0);
     let to = format!("tls:localhost:{}:ca={ca}", tls_port(&server));
-    let ours = env!("CARGO_BIN_EXE_couplet");
-    assert_eq!(peer(ours, &["connect", &to], b"a line\n"), b"a line\n");
+    assert_eq!(peer(OURS, &["connect", &to], b"a line\n"), b"a line\n");
     // A certificate by another authority, or for another name, is refused.
-    let other = Folder::new();
+    let other = Certs::new();
     cert(&other, &["localhost"]).quietly(0);
-    let said = refused(&to.replace(&ca, &other.path("ca.pem")));
-    assert!(said.contains("certificate"), "{said}");
-    let said = refused(&to.replace("localhost", "127.0.0.1"));
-    assert!(said.contains("certificate"), "{said}");
+    refused(&to.replace(&ca, &other.path("ca.pem")));
+    refused(&to.replace("localhost", "127.0.0.1"));
 }
 
 #[test]
 fn a_server_that_wants_certificates_of_clients_gets_them() {
-    let folder = Folder::new();
+    let folder = Certs::new();
     cert(&folder, &["127.0.0.1"]).quietly(0);
     let (ca, site, client) =
         (folder.path("ca.pem"), folder.path("127.0.0.1"), folder.path("client"));
@@ -91,24 +78,19 @@ fn a_server_that_wants_certificates_of_clients_gets_them() {
     let server = Server::start_command(couplet(&["echo", "--listen", &endpoint]), 0);
     let to = format!("tls:127.0.0.1:{}:ca={ca}", tls_port(&server));
     let with = format!("{to}:cert={client}.pem:key={client}.key");
-    let ours = env!("CARGO_BIN_EXE_couplet");
-    assert_eq!(peer(ours, &["connect", &with], b"a line\n"), b"a line\n");
-    let said = refused(&to);
-    assert!(said.contains("certificate"), "{said}");
+    assert_eq!(peer(OURS, &["connect", &with], b"a line\n"), b"a line\n");
+    refused(&to);
     // The server's own certificate is not valid for a client.
-    let said = refused(&format!("{to}:cert={site}.pem:key={site}.key"));
-    assert!(said.contains("certificate"), "{said}");
+    refused(&format!("{to}:cert={site}.pem:key={site}.key"));
 }
 
 #[test]
 fn files_that_exist_are_replaced_only_when_told_so() {
-    let folder = Folder::new();
+    let folder = Certs::new();
     cert(&folder, &["localhost"]).quietly(0);
     let read = |name: &str| std::fs::read_to_string(folder.path(name)).unwrap();
     let before = read("ca.pem");
-    let ended = cert(&folder, &["localhost"]);
-    assert_eq!(ended.code, Some(1));
-    assert!(ended.stderr.contains("ca.pem exists; --force replaces it"), "{}", ended.stderr);
+    cert(&folder, &["localhost"]).says(1, "ca.pem exists; --force replaces it");
     assert_eq!(read("ca.pem"), before);
     // All files are written, or none.
     std::fs::remove_file(folder.path("ca.pem")).unwrap();
@@ -124,14 +106,12 @@ fn files_that_exist_are_replaced_only_when_told_so() {
 
 #[test]
 fn a_bad_name_or_folder_is_an_error() {
-    let folder = Folder::new();
+    let folder = Certs::new();
     for bad in ["a b", "", "../x", "ca"] {
         let ended = cert(&folder, &["localhost", bad]);
         assert_eq!(ended.code, Some(2), "{bad:?}: {}", ended.stderr);
-        assert!(!folder.0.exists());
+        assert!(!folder.0.join("certs").exists());
     }
     assert_eq!(cert(&folder, &[]).code, Some(2));
-    let ended = run(&["cert", "/dev/null/certs", "localhost"]);
-    assert_eq!(ended.code, Some(1));
-    assert!(ended.stderr.contains("cannot create /dev/null/certs: "), "{}", ended.stderr);
+    run(&["cert", "/dev/null/certs", "localhost"]).says(1, "cannot create /dev/null/certs: ");
 }

@@ -50,8 +50,7 @@ fn a_thousand_clients_are_no_hindrance_to_an_interrupt() {
     let server = Server::start_limited(1024, &["echo"]);
     let mut clients: Vec<Client> = (0..CROWD).map(|_| server.connect()).collect();
     for client in &mut clients {
-        client.send(b"x");
-        client.read_exact(1);
+        client.echoes(b"x");
     }
     server.stop(Signal::INT).quietly(0);
 }

@@ -1,17 +1,15 @@
 //! `couplet echo`, `forward` and `connect` over UDP, with plain sockets and socat as peers.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
+use std::fmt::Display;
+use std::io::Write;
+use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::process::{ChildStdin, Stdio};
 use std::time::Duration;
 
 use rustix::process::Signal;
 
 use crate::kit::peer;
-use crate::kit::{Running, Server, couplet, has, missing, run};
-
-/// Longer than any answer takes.
-const PATIENCE: Duration = Duration::from_secs(300);
+use crate::kit::{Client, PATIENCE, Running, Server, couplet, missing, run};
 
 /// Starts a UDP server; returns it and its address.
 fn start(args: &[&str]) -> (Server, SocketAddr) {
@@ -21,19 +19,28 @@ fn start(args: &[&str]) -> (Server, SocketAddr) {
     (server, address.unwrap_or_else(|| panic!("this line has no port: {line:?}")))
 }
 
-fn socket() -> UdpSocket {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+pub(crate) fn socket() -> UdpSocket {
+    socket_at("127.0.0.1:0")
+}
+
+pub(crate) fn socket_at(host: &str) -> UdpSocket {
+    let socket = UdpSocket::bind(host).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket
 }
 
-fn ask(socket: &UdpSocket, to: SocketAddr, sent: &[u8]) -> Vec<u8> {
+pub(crate) fn ask(socket: &UdpSocket, to: SocketAddr, sent: &[u8]) -> Vec<u8> {
     socket.send_to(sent, to).unwrap();
-    let mut buffer = vec![0; 70_000];
-    let (n, from) = socket.recv_from(&mut buffer).unwrap();
+    let (answer, from) = receive(socket);
     assert_eq!(from, to);
-    buffer.truncate(n);
-    buffer
+    answer
+}
+
+pub(crate) fn receive(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
+    let mut bytes = vec![0; 70_000];
+    let (n, from) = socket.recv_from(&mut bytes).expect("a datagram");
+    bytes.truncate(n);
+    (bytes, from)
 }
 
 #[test]
@@ -62,12 +69,7 @@ fn a_forwarder_leads_each_client_to_the_server_and_its_answers_back() {
             assert_eq!(ask(client, to, &[round, n]), [round, n]);
         }
     }
-    let ended = forward.stop(Signal::TERM);
-    assert!(
-        ended.stderr.contains("3 clients, 9 datagrams to the server, 9 back"),
-        "{}",
-        ended.stderr
-    );
+    forward.stop(Signal::TERM).says(0, "3 clients, 9 datagrams to the server, 9 back");
     echo.stop(Signal::TERM).quietly(0);
 }
 
@@ -92,14 +94,8 @@ fn datagrams_are_spread_over_the_threads_and_a_client_stays_with_one() {
     let counts: Vec<u32> = counts.filter_map(|count| count.parse().ok()).collect();
     assert_eq!(counts.iter().sum::<u32>(), 90, "{told}");
     assert!(counts.iter().all(|count| *count > 0 && count % 3 == 0), "{told}");
-    let ended = forward.stop(Signal::TERM);
-    assert!(
-        ended.stderr.contains("30 clients, 90 datagrams to the server, 90 back"),
-        "{}",
-        ended.stderr
-    );
-    let second = run(&["echo", "--threads", "2", "--listen", &to]);
-    assert!(second.code == Some(1) && second.stderr.contains("in use"), "{}", second.stderr);
+    forward.stop(Signal::TERM).says(0, "30 clients, 90 datagrams to the server, 90 back");
+    run(&["echo", "--threads", "2", "--listen", &to]).says(1, "in use");
     assert_eq!(echo.stop(Signal::TERM).code, Some(0));
 }
 
@@ -108,17 +104,12 @@ fn an_idle_client_makes_room_for_another() {
     let (_echo, server) = start(&["echo", "--listen", "udp:127.0.0.1:0"]);
     let to = format!("udp:{server}");
     let limits = ["--max-connections", "1", "--idle-timeout", "0.2"];
-    let args = [&["forward", "udp:127.0.0.1:0", &to, "-v"], &limits[..]].concat();
-    let (forward, address) = start(&args);
+    let (forward, address) =
+        start(&[&["forward", "udp:127.0.0.1:0", &to, "-v"], &limits[..]].concat());
     assert_eq!(ask(&socket(), address, b"one"), b"one");
     forward.wait_told("an idle client");
     assert_eq!(ask(&socket(), address, b"two"), b"two");
-    let ended = forward.stop(Signal::TERM);
-    assert!(
-        ended.stderr.contains("2 clients, 2 datagrams to the server, 2 back"),
-        "{}",
-        ended.stderr
-    );
+    forward.stop(Signal::TERM).says(0, "2 clients, 2 datagrams to the server, 2 back");
 }
 
 #[test]
@@ -130,13 +121,19 @@ fn stdin_goes_out_and_answers_are_printed() {
     assert_eq!(peer(program, &["connect", &to], b""), b"");
 }
 
-/// Starts `couplet connect` to this socket, with a line on its stdin. Returns its address too.
-fn connect(server: &UdpSocket) -> (Running, ChildStdin, SocketAddr) {
-    let mut command = couplet(&["connect", &format!("udp:{}", server.local_addr().unwrap())]);
+/// Starts `couplet connect` to this address, with these bytes on its stdin.
+fn connect(to: impl Display, bytes: &[u8]) -> (Running, ChildStdin) {
+    let mut command = couplet(&["connect", &format!("udp:{to}")]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut running = Running::start_with_stdout(&mut command);
     let mut stdin = running.stdin().unwrap();
-    stdin.write_all(b"a line\n").unwrap();
+    stdin.write_all(bytes).unwrap();
+    (running, stdin)
+}
+
+/// The same to this socket, which receives a line. Returns the client's address too.
+fn connected(server: &UdpSocket) -> (Running, ChildStdin, SocketAddr) {
+    let (running, stdin) = connect(server.local_addr().unwrap(), b"a line\n");
     let (_, client) = server.recv_from(&mut [0; 16]).unwrap();
     (running, stdin, client)
 }
@@ -144,7 +141,7 @@ fn connect(server: &UdpSocket) -> (Running, ChildStdin, SocketAddr) {
 #[test]
 fn each_answer_gives_the_next_one_a_second_after_the_end_of_stdin() {
     let server = socket();
-    let (running, stdin, client) = connect(&server);
+    let (running, stdin, client) = connected(&server);
     drop(stdin);
     // In short steps, longer than that second.
     let answers = "abcdefghijklmno";
@@ -152,26 +149,20 @@ fn each_answer_gives_the_next_one_a_second_after_the_end_of_stdin() {
         server.send_to(&[*answer], client).unwrap();
         std::thread::park_timeout(Duration::from_millis(100));
     }
-    let ended = running.ended();
-    ended.quietly(0);
-    assert_eq!(ended.text(), answers);
+    running.ended().prints(answers);
 }
 
 #[test]
 fn before_the_end_of_stdin_the_silence_after_an_answer_has_no_limit() {
     let server = socket();
-    let (running, mut stdin, client) = connect(&server);
+    let (running, mut stdin, client) = connected(&server);
     server.send_to(b"an answer", client).unwrap();
     // More than the second for which it waits after the end of stdin.
     std::thread::park_timeout(Duration::from_millis(1500));
     stdin.write_all(b"another\n").unwrap();
-    let mut buffer = [0; 16];
-    let (length, _) = server.recv_from(&mut buffer).unwrap();
-    assert_eq!(&buffer[..length], b"another\n");
+    assert_eq!(receive(&server).0, b"another\n");
     drop(stdin);
-    let ended = running.ended();
-    ended.quietly(0);
-    assert_eq!(ended.text(), "an answer");
+    running.ended().prints("an answer");
 }
 
 #[test]
@@ -180,7 +171,7 @@ fn interrupted_a_session_has_code_130_and_terminated_143() {
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
         // While it reads stdin, and in the second after the end of stdin.
         for has_ended in [false, true] {
-            let (mut running, stdin, client) = connect(&server);
+            let (mut running, stdin, client) = connected(&server);
             server.send_to(b"an answer", client).unwrap();
             let stdin = (!has_ended).then_some(stdin);
             running.signal(signal);
@@ -194,21 +185,14 @@ fn interrupted_a_session_has_code_130_and_terminated_143() {
 #[test]
 fn who_sends_to_nobody_hears_of_it() {
     let free = socket().local_addr().unwrap();
-    let mut command = couplet(&["connect", &format!("udp:{free}")]);
-    let mut running = Running::start_with_stdout(command.stdin(Stdio::piped()));
-    let mut stdin = running.stdin().unwrap();
-    stdin.write_all(b"x").unwrap();
-    let ended = running.ended();
-    assert_eq!(ended.code, Some(1));
-    assert!(ended.stderr.contains(&format!("no server listens on udp:{free}")), "{}", ended.stderr);
+    let (running, _stdin) = connect(free, b"x");
+    running.ended().says(1, &format!("no server listens on udp:{free}"));
 }
 
 #[test]
 fn sending_to_an_unknown_name_fails_and_forwarding_to_it_begins_with_a_warning() {
     let said = "cannot find the host \"no-such-name.invalid\"";
-    let ended = run(&["connect", "udp:no-such-name.invalid:9"]);
-    assert_eq!(ended.code, Some(1));
-    assert!(ended.stderr.contains(said), "{}", ended.stderr);
+    run(&["connect", "udp:no-such-name.invalid:9"]).says(1, said);
     let (forward, _) = start(&["forward", "udp:0", "udp:no-such-name.invalid:9"]);
     forward.wait_told(said);
     assert_eq!(forward.stop(Signal::TERM).code, Some(0));
@@ -225,30 +209,23 @@ fn c160i_a_name_with_several_addresses_leads_to_the_one_that_answers() {
         if !addresses.any(|known| known == address) {
             continue;
         }
-        let name = format!("udp:localhost:{}", address.port());
+        let name = format!("localhost:{}", address.port());
         let echo = || {
-            let mut buffer = [0; 16];
-            let (n, from) = server.recv_from(&mut buffer).unwrap();
-            assert_eq!(&buffer[..n], b"hello");
+            let (sent, from) = receive(&server);
+            assert_eq!(sent, b"hello");
             server.send_to(b"news", from).unwrap();
         };
-        let mut command = couplet(&["connect", &name]);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut running = Running::start_with_stdout(&mut command);
-        let mut stdin = running.stdin().unwrap();
-        stdin.write_all(b"hello").unwrap();
+        let (running, stdin) = connect(&name, b"hello");
         echo();
         drop(stdin);
         let ended = running.ended();
         assert_eq!((ended.code, &*ended.stdout), (Some(0), &b"news"[..]), "{}", ended.stderr);
 
-        let (forward, to) = start(&["forward", "udp:127.0.0.1:0", &name]);
+        let (forward, to) = start(&["forward", "udp:127.0.0.1:0", &format!("udp:{name}")]);
         let client = socket();
         client.send_to(b"hello", to).unwrap();
         echo();
-        let mut buffer = [0; 16];
-        let (n, _) = client.recv_from(&mut buffer).unwrap();
-        assert_eq!(&buffer[..n], b"news");
+        assert_eq!(receive(&client).0, b"news");
         assert_eq!(forward.stop(Signal::TERM).code, Some(0));
     }
 }
@@ -308,9 +285,7 @@ fn an_address_for_datagrams_is_an_endpoint_whose_mistakes_are_shown() {
         (&["connect", "udp:no body:9"], "udp:no body:9"),
         (&["connect", "udp:0"], "from 1 to 65535"),
     ] {
-        let ended = run(args);
-        assert_eq!(ended.code, Some(2), "{args:?}");
-        assert!(ended.stderr.contains(hint), "{}", ended.stderr);
+        run(args).says(2, hint);
     }
 }
 
@@ -329,12 +304,8 @@ fn connections_and_datagrams_are_echoed_together() {
                 assert_eq!(ask(&socket(), at, b"hello"), b"hello", "{line}");
                 continue;
             }
-            let mut client = TcpStream::connect(at).unwrap();
-            client.set_read_timeout(Some(PATIENCE)).unwrap();
-            client.write_all(b"hello").unwrap();
-            let mut echoed = [0; 5];
-            client.read_exact(&mut echoed).unwrap();
-            assert_eq!(&echoed, b"hello", "{line}");
+            let mut client = Client::connect(at);
+            client.echoes(b"hello");
         }
         assert_eq!(lines.iter().filter(|line| line.contains("udp:")).count(), 2, "{lines:?}");
         server.stop(Signal::TERM).quietly(0);
@@ -343,9 +314,7 @@ fn connections_and_datagrams_are_echoed_together() {
 
 #[test]
 fn socat_is_answered_and_answers() {
-    if !has("socat") {
-        return;
-    }
+    needs!("socat");
     let (_echo, server) = start(&["echo", "--listen", "udp:127.0.0.1:0"]);
     let to = format!("UDP:{server}");
     assert_eq!(peer("socat", &["-t", "1", "-", &to], b"to couplet"), b"to couplet");

@@ -16,8 +16,7 @@ fn what_passes_is_logged_and_the_port_says_what_is_around_it() {
     let at = line.strip_prefix("listening on log:throttle:").expect("both, in this order");
     server.wait_told("listening host=log:throttle:");
     let mut client = Client::connect(at.parse().expect("an address"));
-    client.send(b"a line\n");
-    assert_eq!(client.read_exact(7), b"a line\n");
+    client.echoes(b"a line\n");
     server.wait_told(r"> a line\n");
     server.wait_told(r"< a line\n");
 }
@@ -27,8 +26,7 @@ fn what_comes_goes_back_byte_by_byte_too() {
     let server = Server::start(&["echo"]);
     let (mut client, bytes) = (server.connect(), noise(500));
     for text in [&b"one"[..], b"two words", &[0, 255, 128, 10, 13]] {
-        client.send(text);
-        assert_eq!(client.read_exact(text.len()), text);
+        client.echoes(text);
     }
     bytes.iter().for_each(|byte| client.send(&[*byte]));
     client.finish();
@@ -41,11 +39,7 @@ fn who_stops_sending_gets_all_that_is_left_and_the_end() {
     let server = Server::start(&["echo"]);
     let bytes = noise(20 * MIB);
     let mut client = server.connect();
-    let (mut sender, sent) = (client.another(), bytes.clone());
-    let sending = std::thread::spawn(move || {
-        sender.send(&sent);
-        sender.finish();
-    });
+    let sending = client.sending(bytes.clone());
     assert!(client.read_to_end().unwrap() == bytes, "20 MiB come back unchanged");
     sending.join().unwrap();
 }
@@ -91,13 +85,11 @@ fn who_sends_nothing_for_the_idle_timeout_is_cut() {
     let heard = std::thread::spawn(move || silent.read_to_end());
     while !heard.is_finished() {
         // Each word restarts the timeout.
-        talking.send(b"word");
-        assert_eq!(talking.read_exact(4), b"word");
+        talking.echoes(b"word");
     }
     assert!(began.elapsed() >= Duration::from_secs(3));
     assert!(heard.join().unwrap().is_err(), "a silent connection is reset");
-    talking.send(b"word");
-    assert_eq!(talking.read_exact(4), b"word");
+    talking.echoes(b"word");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use couplet::layers::tls::{Identity, ServerTls, ServerTlsOptions};
 use couplet::layers::{Layers, Outbox, Up};
 use rustix::process::Signal;
 
-use crate::kit::{Client, Running, Server, couplet, has, now, serve_raw, wait_until};
+use crate::kit::{Client, Running, Server, couplet, now, serve_raw, wait_until};
 use crate::tls::certificate;
 
 /// How the server ends after its answer.
@@ -114,9 +114,7 @@ const STAYS_OPEN: [bool; 2] = [true, false];
 
 #[test]
 fn connect_ends_with_the_server_and_tells_how() {
-    if !has("openssl") {
-        return;
-    }
+    needs!("openssl");
     let file = certificate();
     let try_row = |(way, answer, in_clear, over_tls): Row| {
         let clear = serve_raw(move |mut far| {
@@ -170,8 +168,7 @@ fn c15c_a_server_that_was_stopped_reads_what_has_arrived_before_its_timers() {
         let arguments = ["echo", "--idle-timeout", &timeout, "--driver", driver];
         let mut server = Server::start(&arguments);
         let mut client = server.connect();
-        client.send(b"a");
-        assert_eq!(client.read_exact(1), b"a");
+        client.echoes(b"a");
         let stopped = now();
         server.running.signal(Signal::STOP);
         client.send(b"bytes");

@@ -14,7 +14,7 @@ use std::time::Duration;
 use rustix::fs::{CWD, Mode, mkfifoat};
 
 use crate::http::{Site, url};
-use crate::kit::{Client, Server, TempFile, has, noise, run, wait_until};
+use crate::kit::{Client, Server, TempFile, noise, run, wait_until};
 use crate::rfc9110::{Answer, ask};
 
 const MIB: usize = 1024 * 1024;
@@ -358,9 +358,7 @@ fn a_lack_of_descriptors_is_an_answer_of_its_own_and_ends() {
 
 #[test]
 fn curl_resumes_and_asks_for_changes() {
-    if !has("curl") {
-        return;
-    }
+    needs!("curl");
     let much = noise(MIB);
     let site = Site::new(&[("much", &much)]);
     let past = std::time::UNIX_EPOCH + Duration::from_secs(1_577_836_800);

@@ -1,6 +1,6 @@
 //! `couplet forward`.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::kit::allow_a_crowd;
 use crate::kit::peer;
 use crate::kit::{
-    Client, Running, Server, Upstream, couplet, haproxy, has, noise, now, serve_raw, unused_port,
+    Client, Running, Server, Upstream, couplet, haproxy, noise, now, run, serve_raw, unused_port,
     wait_until,
 };
 use crate::namespace::children_of;
@@ -80,7 +80,7 @@ fn a_reset_becomes_a_reset() {
         assert_eq!(other.read_exact(6), b"half a");
         one.reset();
         let error = other.read_to_end().unwrap_err();
-        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     });
 }
 
@@ -186,14 +186,14 @@ fn a_refused_connection_is_told_in_one_line_and_resets_the_client() {
 #[test]
 fn a_session_in_which_nothing_moves_is_reset() {
     Scene::each(&["--idle-timeout", "2"], |server, mut one, mut other| {
-        let began = now();
+        let (began, mut silent) = (now(), now());
         // Activity in one direction is enough.
         while began.elapsed() < Duration::from_secs(3) {
+            silent = now();
             one.send(b"x");
             other.read_exact(1);
             crate::kit::pause();
         }
-        let silent = now();
         one.read_to_end().unwrap_err();
         other.read_to_end().unwrap_err();
         assert!(silent.elapsed() >= Duration::from_millis(1900), "{:?}", silent.elapsed());
@@ -293,44 +293,34 @@ fn a_thousand_clients_reach_each_their_own_server() {
 }
 
 #[test]
-fn it_stops_at_once_and_makes_no_whole_of_a_part() {
-    for signal in [Signal::INT, Signal::TERM] {
+fn stopped_or_killed_it_makes_no_whole_of_a_part() {
+    for signal in [Signal::INT, Signal::TERM, Signal::KILL] {
         let Scene { server, upstream: _upstream, mut near, mut far } =
             Scene::new(&["--drain", "0"]);
         far.send(b"half a");
         assert_eq!(near.read_exact(6), b"half a");
         let ended = server.stop(signal);
-        assert_eq!(ended.code, Some(0));
-        assert_eq!(ended.stderr, "1 connection, 0 bytes sent, 6 received, 1 cut off at the end\n");
-        near.read_to_end().unwrap_err();
-        far.read_to_end().unwrap_err();
-    }
-}
-
-#[test]
-fn killed_it_makes_no_whole_of_a_part() {
-    let Scene { server, upstream: _upstream, mut near, mut far } = Scene::new(&[]);
-    far.send(b"half a");
-    assert_eq!(near.read_exact(6), b"half a");
-    server.stop(Signal::KILL);
-    for mut side in [near, far] {
-        assert_eq!(side.read_to_end().unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+        if signal != Signal::KILL {
+            let told = "1 connection, 0 bytes sent, 6 received, 1 cut off at the end\n";
+            assert_eq!((ended.code, &*ended.stderr), (Some(0), told));
+        }
+        for mut side in [near, far] {
+            assert_eq!(side.read_to_end().unwrap_err().kind(), ErrorKind::ConnectionReset);
+        }
     }
 }
 
 #[test]
 fn where_it_cannot_listen_it_says_so() {
     let first = Server::start(&["echo"]);
-    let ended = Running::start(&mut couplet(&["forward", &first.address(), "1"])).ended();
+    let ended = run(&["forward", &first.address(), "1"]);
     assert_eq!((ended.code, ended.text()), (Some(1), ""));
     assert!(ended.stderr.starts_with("couplet: cannot listen on tcp:"), "{}", ended.stderr);
 }
 
 #[test]
 fn socat_speaks_through_it_to_socat_over_unix_sockets_and_tcp() {
-    if !has("socat") {
-        return;
-    }
+    needs!("socat");
     let bytes = noise(2_000_000);
     let (inner, outer) = (Folder::new(), Folder::new());
     // TCP to a UNIX socket of a second forwarder, which connects to a TCP port of a third one,
@@ -358,16 +348,13 @@ fn each_connection_may_be_joined_to_a_program() {
     let server = forward("process:/usr/bin/tr a-z A-Z", &[]);
     for _ in 0..2 {
         let mut client = server.connect();
-        client.send(b"rose is a rose");
-        client.finish();
-        assert_eq!(client.read_to_end().unwrap(), b"ROSE IS A ROSE");
+        assert_eq!(client.answered(b"rose is a rose"), b"ROSE IS A ROSE");
     }
     assert!(totals(server).starts_with("2 connections, 28 bytes sent, 28 received"));
     let server = forward("process:/nonexistent/program", &[]);
     let mut client = server.connect();
     assert!(client.read_to_end().is_err(), "the client is reset");
-    let ended = server.stop(Signal::INT);
-    assert!(ended.stderr.contains("cannot start /nonexistent/program"), "{}", ended.stderr);
+    server.stop(Signal::INT).says(0, "cannot start /nonexistent/program");
 }
 
 /// True if this process runs. A zombie does not.
@@ -485,8 +472,7 @@ fn a_program_counts_until_it_has_exited() {
     });
     assert!(!runs(&pid));
     server.wait_told("too many connections; turning some away");
-    let ended = server.stop(Signal::INT);
-    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    totals(server);
 }
 
 #[test]
@@ -509,11 +495,6 @@ fn a_program_that_has_exited_ends_the_session_of_a_silent_client() {
     assert!(totals(server).starts_with("5 connections, 0 bytes sent"));
 }
 
-/// The fields of a PROXY header of version 1.
-fn header_of(far: &mut Client) -> Vec<String> {
-    far.read_line().split_whitespace().map(str::to_owned).collect()
-}
-
 #[test]
 fn the_server_gets_the_address_of_the_client() {
     let upstream = Upstream::start();
@@ -521,9 +502,9 @@ fn the_server_gets_the_address_of_the_client() {
     let mut near = first.connect();
     near.send(b"hello\n");
     let mut far = upstream.accept();
-    let (client, port) = (near.address().port().to_string(), first.ports[0].port().to_string());
-    let expected = ["PROXY", "TCP4", "127.0.0.1", "127.0.0.1", &client, &port];
-    assert_eq!(header_of(&mut far), expected);
+    let (client, port) = (near.address().port(), first.ports[0].port());
+    let expected = format!("PROXY TCP4 127.0.0.1 127.0.0.1 {client} {port}");
+    assert_eq!(far.read_line().trim_end(), expected);
     assert_eq!(far.read_line(), "hello");
     // PROXY version 2.
     let second = forward(&format!("haproxy:{}:version=2", upstream.address), &[]);
@@ -553,9 +534,7 @@ fn a_client_on_a_unix_socket_has_no_address_to_announce() {
 
 #[test]
 fn c145e_haproxy_gets_the_client_and_passes_it_on() {
-    if !has("haproxy") {
-        return;
-    }
+    needs!("haproxy");
     let upstream = Upstream::start();
     for version in [1, 2] {
         let folder = Folder::new();

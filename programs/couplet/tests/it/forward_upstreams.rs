@@ -241,11 +241,7 @@ fn bytes_sent_before_a_failover_arrive_whole() {
     let (closed, _reserved) = unused_port();
     let server = forward(&[closed, serve_raw(named("b"))], &[]);
     let mut client = server.connect();
-    let mut sender = client.another();
-    let sending = std::thread::spawn(move || {
-        sender.send(&noise(MIB));
-        sender.finish();
-    });
+    let sending = client.sending(noise(MIB));
     assert_eq!(client.read_line(), "b");
     assert!(client.read_to_end().unwrap() == noise(MIB));
     sending.join().unwrap();

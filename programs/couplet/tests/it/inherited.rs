@@ -1,10 +1,13 @@
 //! Inherited sockets: `fd:` and `systemd:`, from processes that open them.
 
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 
-use crate::kit::{Client, Running, Server, TempFile, couplet, has};
+use crate::kit::{Running, Server, couplet};
+use crate::needed::Folder;
+use crate::run::behind;
 
 /// Listens on a free TCP port and on a UNIX socket, as descriptors 3 and 4, then executes the
 /// program.
@@ -25,10 +28,7 @@ os.execv(sys.argv[3], sys.argv[3:])
 
 /// The program as the child of such a parent, with changes to the environment.
 fn below(path: &str, changes: &str, args: &[&str]) -> Command {
-    let program = couplet(args);
-    let mut command = Command::new("python3");
-    command.args(["-c", PARENT, path, changes]).arg(program.get_program()).args(program.get_args());
-    command
+    behind(&["python3", "-c", PARENT, path, changes], &couplet(args))
 }
 
 pub(crate) fn echoes(mut stream: impl Read + Write) {
@@ -38,50 +38,28 @@ pub(crate) fn echoes(mut stream: impl Read + Write) {
     assert_eq!(&answer, b"hello");
 }
 
-/// A free path for a socket, which is removed on drop.
-struct Free(String, #[expect(dead_code, reason = "dropped last")] TempFile);
-
-impl Free {
-    fn new() -> Free {
-        let file = TempFile::new(b"");
-        Free(format!("{}.sock", file.path()), file)
-    }
-}
-
-impl Drop for Free {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
 #[test]
 fn sockets_of_the_parent_are_served_by_number_name_and_index() {
-    if !has("python3") {
-        return;
-    }
+    needs!("python3");
     for [tcp, unix] in [
         ["fd:3", "fd:4"],
         ["systemd:web", "systemd:local"],
         ["systemd:0", "systemd:index=1"],
         ["systemd:domain=INET:index=0", "systemd:domain=UNIX:name=local"],
     ] {
-        let free = Free::new();
-        let path = &free.0;
+        let folder = Folder::new();
+        let path = &*folder.path("socket");
         let args = ["echo", "--listen", tcp, "--listen", unix];
         let server = Server::start_command(below(path, "", &args), 1);
         assert_eq!(server.line(), format!("listening on unix:{path}"), "{unix}");
-        let mut client: Client = server.connect();
-        client.send(b"hello");
-        assert_eq!(client.read_exact(5), b"hello", "{tcp}");
+        echoes(TcpStream::connect(server.ports[0]).expect(tcp));
         echoes(UnixStream::connect(path).unwrap());
     }
 }
 
 #[test]
 fn sockets_that_were_not_passed_are_errors_with_their_place() {
-    if !has("python3") {
-        return;
-    }
+    needs!("python3");
     for (changes, endpoint, said) in [
         ("", "systemd:other", "no socket with this name, only: web, local"),
         ("", "systemd:2", "the init system has passed 2 sockets"),
@@ -95,33 +73,27 @@ fn sockets_that_were_not_passed_are_errors_with_their_place() {
         ("", "systemd:domain=UNIX:index=0", "descriptor 3 is not a socket of the domain UNIX"),
         ("", "fd:1", "cannot use descriptor 1: "),
     ] {
-        let free = Free::new();
-        let path = &free.0;
+        let folder = Folder::new();
+        let path = &*folder.path("socket");
         let ended =
             Running::start(&mut below(path, changes, &["echo", "--listen", endpoint])).ended();
-        assert_eq!(ended.code, Some(1), "{endpoint}: {ended:?}");
+        ended.says(1, &format!("    {endpoint}\n"));
         let stderr = ended.stderr.to_lowercase();
         assert!(stderr.contains(&said.to_lowercase()), "{endpoint}: {}", ended.stderr);
-        assert!(ended.stderr.contains(&format!("    {endpoint}\n")), "{}", ended.stderr);
     }
     let mut command = couplet(&["echo", "--listen", "systemd:web"]);
     command.env_remove("LISTEN_FDS").env_remove("LISTEN_PID");
-    let ended = Running::start(&mut command).ended();
-    assert!(ended.stderr.contains("passed no sockets: LISTEN_FDS is not set"), "{}", ended.stderr);
+    Running::start(&mut command).ended().says(1, "passed no sockets: LISTEN_FDS is not set");
 }
 
 #[test]
 fn c145_systemd_activates_the_program() {
     const ACTIVATE: &str = "systemd-socket-activate";
-    if !has(ACTIVATE) {
-        return;
-    }
-    let free = Free::new();
-    let path = &free.0;
+    needs!(ACTIVATE);
+    let folder = Folder::new();
+    let path = &*folder.path("socket");
     let program = couplet(&["echo", "--listen", "systemd:web"]);
-    let mut command = Command::new(ACTIVATE);
-    command.args(["--listen", path, "--fdname=web"]);
-    command.arg(program.get_program()).args(program.get_args());
+    let command = behind(&[ACTIVATE, "--listen", path, "--fdname=web"], &program);
     let server = Server::start_command(command, 0);
     server.wait_told("Listening on");
     // The server starts with the first connection, which is queued meanwhile.

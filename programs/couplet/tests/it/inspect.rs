@@ -3,6 +3,7 @@
 use rustix::process::Signal;
 
 use crate::kit::{Server, TempFile, open_page, run, wait_until};
+use crate::needed::{Folder, has};
 
 /// The URL that a server has printed on stderr.
 pub(crate) fn url(server: &Server) -> String {
@@ -19,14 +20,20 @@ fn shown_with(url: &str, text: &str) -> String {
     shown()
 }
 
+/// The output of a command, which is JSON alone.
+pub(crate) fn json(args: &[&str]) -> serde_json::Value {
+    let ended = run(args);
+    ended.quietly(0);
+    serde_json::from_slice(&ended.stdout).expect("JSON")
+}
+
 #[test]
 fn a_server_tells_where_its_inspector_is_and_that_shows_its_connections() {
     let server = Server::start(&["echo", "--inspect", "0"]);
     let url = url(&server);
     assert!(url.starts_with("http://127.0.0.1:") && url.contains("/?token="), "{url}");
     let mut client = server.connect();
-    client.send(b"hello");
-    assert_eq!(client.read_exact(5), b"hello");
+    client.echoes(b"hello");
     let shown = shown_with(&url, "connections (1)");
     for text in [
         "couplet 0.1.0, pid ",
@@ -52,9 +59,7 @@ fn every_loop_of_a_server_is_shown() {
 #[test]
 fn the_state_is_json_for_scripts() {
     let server = Server::start(&["echo", "--inspect=0"]);
-    let ended = run(&["inspect", &url(&server), "--json"]);
-    ended.quietly(0);
-    let state: serde_json::Value = serde_json::from_slice(&ended.stdout).expect("JSON");
+    let state = json(&["inspect", &url(&server), "--json"]);
     assert_eq!(state["program"]["name"], "couplet");
     assert_eq!(state["program"]["pid"], server.running.pid());
     assert_eq!(state["views"]["ports"][0]["host"], format!("tcp:{}", server.address()));
@@ -85,15 +90,15 @@ fn a_check_finds_connections_that_are_turned_away() {
 
 #[test]
 fn a_unix_socket_needs_no_token() {
-    let file = TempFile::named("inspect", b"");
-    let path = format!("{}.sock", file.path());
-    let server = Server::start(&["echo", "--inspect", &format!("unix:{path}")]);
-    assert_eq!(url(&server), format!("unix:{path}"));
-    let ended = run(&["inspect", &format!("unix:{path}")]);
+    let folder = Folder::new();
+    let at = format!("unix:{}", folder.path("socket"));
+    let server = Server::start(&["echo", "--inspect", &at]);
+    assert_eq!(url(&server), at);
+    let ended = run(&["inspect", &at]);
     ended.quietly(0);
     assert!(ended.text().contains("ports (1)"), "{}", ended.text());
     server.stop(Signal::TERM);
-    assert!(!std::path::Path::new(&path).exists(), "the socket is gone with the server");
+    assert_eq!(folder.names(), [""; 0], "the socket is gone with the server");
 }
 
 #[test]
@@ -101,8 +106,7 @@ fn what_cannot_be_inspected_is_an_error() {
     let server = Server::start(&["echo", "--inspect=0"]);
     let url = url(&server);
     let quiet = run(&["inspect", "--check", &url]);
-    quiet.quietly(0);
-    assert_eq!(quiet.text(), "no red flags\n");
+    assert_eq!((quiet.code, quiet.text()), (Some(0), "no red flags\n"));
     let (base, _) = url.split_once('?').expect("a token");
     let (port, file) = (server.address(), TempFile::named("other.rec", b"something else"));
     let no_answer = "the inspector does not answer: ";
@@ -132,25 +136,20 @@ fn a_recording_is_saved_shown_and_printed_as_a_trace() {
     let url = url(&server);
     let mut client = server.connect();
     for _ in 0..10 {
-        client.send(b"hello");
-        assert_eq!(client.read_exact(5), b"hello");
+        client.echoes(b"hello");
     }
     let file = TempFile::named("echo.rec", b"");
     let ended = run(&["inspect", &url, "--record", file.path()]);
-    assert_eq!((ended.code, ended.text()), (Some(0), ""));
-    assert!(ended.stderr.contains(": a recording of "), "{}", ended.stderr);
+    assert_eq!(ended.text(), "");
+    ended.says(0, ": a recording of ");
     server.stop(Signal::TERM);
     let ended = run(&["inspect", file.path()]);
     ended.quietly(0);
     assert!(ended.text().starts_with("a recording of "), "{}", ended.text());
     assert!(ended.text().contains("connections (1)"), "{}", ended.text());
-    let ended = run(&["inspect", file.path(), "--json"]);
-    ended.quietly(0);
-    let state: serde_json::Value = serde_json::from_slice(&ended.stdout).expect("JSON alone");
+    let state = json(&["inspect", file.path(), "--json"]);
     assert_eq!(state["loops"][0]["connections"], 1);
-    let ended = run(&["inspect", file.path(), "--trace"]);
-    ended.quietly(0);
-    let trace: serde_json::Value = serde_json::from_slice(&ended.stdout).expect("JSON");
+    let trace = json(&["inspect", file.path(), "--trace"]);
     let events = trace["traceEvents"].as_array().expect("events").iter();
     let received = events.filter(|event| event["args"]["bytes"] == 5);
     let names: Vec<_> = received.map(|event| event["name"].clone()).collect();
@@ -162,8 +161,7 @@ fn a_recording_is_printed_as_lines_and_opened_as_a_page() {
     let server = Server::start(&["echo", "--inspect=0"]);
     let url = url(&server);
     let mut client = server.connect();
-    client.send(b"hello");
-    assert_eq!(client.read_exact(5), b"hello");
+    client.echoes(b"hello");
     let file = TempFile::named("echo.rec", b"");
     run(&["inspect", &url, "--record", file.path()]);
     let ended = run(&["inspect", file.path(), "--jsonl"]);
@@ -171,10 +169,7 @@ fn a_recording_is_printed_as_lines_and_opened_as_a_page() {
     let lines: Vec<serde_json::Value> =
         ended.text().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let received = lines.iter().find(|line| line["kind"] == "received").expect("hello");
-    assert_eq!(
-        (&received["bytes"], &received["in"], &received["out"]),
-        (&5.into(), &5.into(), &0.into())
-    );
+    assert_eq!(["bytes", "in", "out"].map(|name| &received[name]), [5, 5, 0]);
     let within = received["within"].as_str().expect("a callback");
     assert!(within.starts_with("a callback of EchoServer (connection "), "{within}");
 
@@ -188,7 +183,7 @@ fn a_recording_is_printed_as_lines_and_opened_as_a_page() {
 
 /// What Wireshark shows of a file with these arguments; `None` without it, which fails in CI.
 fn tshark(file: &str, arguments: &[&str]) -> Option<String> {
-    if !crate::needed::has("tshark") {
+    if !has("tshark") {
         return None;
     }
     let mut command = std::process::Command::new("tshark");
@@ -203,8 +198,7 @@ fn c184e_wireshark_follows_a_conversation_of_a_recording() {
     let url = url(&server);
     let mut client = server.connect();
     for message in [&b"first"[..], b"second and last"] {
-        client.send(message);
-        assert_eq!(client.read_exact(message.len()), message);
+        client.echoes(message);
     }
     let file = TempFile::named("echo.pcapng", b"");
     run(&["inspect", &url, "--pcap", file.path()]).quietly(0);
@@ -228,8 +222,7 @@ fn wireshark_counts_the_bytes_that_a_recording_left_out() {
     let file = TempFile::named("echo.pcapng", b"");
     let server = Server::start(&["echo", "--inspect=0", "--inspect-contents=4"]);
     let mut client = server.connect();
-    client.send(b"hello");
-    assert_eq!(client.read_exact(5), b"hello");
+    client.echoes(b"hello");
     run(&["inspect", &url(&server), "--pcap", file.path()]).quietly(0);
     let fields = ["-Y", "tcp.len > 0", "-T", "fields", "-e", "tcp.len", "-e", "frame.cap_len"];
     let Some(text) = tshark(file.path(), &fields) else { return };
@@ -240,14 +233,10 @@ fn wireshark_counts_the_bytes_that_a_recording_left_out() {
 fn c184e_packets_need_contents() {
     let server = Server::start(&["echo", "--inspect=0"]);
     let file = TempFile::named("echo.pcapng", b"");
-    let ended = run(&["inspect", &url(&server), "--pcap", file.path()]);
-    assert_eq!(ended.code, Some(1));
     let told = "the recording has no contents: start the program with --inspect-contents BYTES";
-    assert!(ended.stderr.contains(told), "{}", ended.stderr);
-    let ended = run(&["echo", "--inspect-contents", "10"]);
-    assert_eq!(ended.code, Some(2));
+    run(&["inspect", &url(&server), "--pcap", file.path()]).says(1, told);
     let told = "--inspect-contents needs --inspect, --inspect-record or --record";
-    assert!(ended.stderr.contains(told), "{}", ended.stderr);
+    run(&["echo", "--inspect-contents", "10"]).says(2, told);
 }
 
 #[test]
@@ -268,15 +257,14 @@ fn c184e_a_simulated_world_is_written_as_packets_in_its_time() {
 
 #[test]
 fn a_red_flag_is_recorded_without_a_reader() {
-    let folder = crate::needed::Folder::new();
+    let folder = Folder::new();
     // Three standard streams, the loops' own, the recording, and a few connections.
     let path = folder.path(".");
     let kept = ["--inspect-contents", "3"];
     let server =
         Server::start_limited(24, &[&["echo", "--inspect-record", &path], &kept[..]].concat());
     let mut first = server.connect();
-    first.send(b"hello");
-    first.read_exact(5);
+    first.echoes(b"hello");
     let mut clients: Vec<_> = (0..30).map(|_| server.connect()).collect();
     let recorded = || {
         let entries = std::fs::read_dir(&*folder).expect("our own");

@@ -32,8 +32,7 @@ fn c179_the_inspector_and_the_loop_answer_while_nobody_reads_the_log() {
     let server = Server::start_with_stderr(command, 1);
     let connect = || {
         let mut client = server.connect();
-        client.send(b"x");
-        assert_eq!(client.read_exact(1), b"x", "the loop waits for no reader");
+        client.echoes(b"x");
         client
     };
     let first = connect();

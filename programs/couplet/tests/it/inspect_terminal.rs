@@ -19,17 +19,8 @@ impl Tmux {
         }
         let tmux = Tmux { socket: TempFile::named("tmux", b"") };
         std::fs::remove_file(tmux.socket.path()).expect("only its name is needed");
-        tmux.order(&[
-            "-f",
-            "/dev/null",
-            "new-session",
-            "-d",
-            "-x",
-            "120",
-            "-y",
-            "40",
-            "PS1='ready>' sh",
-        ]);
+        let words = "-f /dev/null new-session -d -x 120 -y 40".split(' ');
+        tmux.order(&words.chain(["PS1='ready>' sh"]).collect::<Vec<_>>());
         tmux.wait_shown("ready>");
         Some(tmux)
     }
@@ -41,6 +32,13 @@ impl Tmux {
         let ended = command.args(["-u", "-S", self.socket.path()]).args(args).output().unwrap();
         assert!(ended.status.success(), "{args:?}: {}", String::from_utf8_lossy(&ended.stderr));
         String::from_utf8(ended.stdout).unwrap()
+    }
+
+    /// Ends the view, and its server.
+    fn quit(&self, server: Server) {
+        self.press(&["q"]);
+        self.wait_shown("code 0");
+        server.stop(Signal::TERM);
     }
 
     /// Types this text.
@@ -187,9 +185,7 @@ fn a_view_can_be_paused_and_resized() {
     wait_until("fewer lines", || tmux.shown().trim_end().lines().count() == 12);
     tmux.wait_shown("\n? help");
     assert!(tmux.shown().contains("waits for "), "{}", tmux.shown());
-    tmux.press(&["q"]);
-    tmux.wait_shown("code 0");
-    server.stop(Signal::TERM);
+    tmux.quit(server);
 }
 
 #[test]
@@ -258,8 +254,7 @@ fn connections_are_paused_closed_and_reset_after_a_question() {
     tmux.wait_shown("?  y: yes, any other key: no");
     tmux.press(&["n"]);
     tmux.wait_shown("? help");
-    first.send(b"open");
-    first.read_exact(4);
+    first.echoes(b"open");
     tmux.press(&["c"]);
     tmux.wait_shown("?  y: yes, any other key: no");
     tmux.press(&["y"]);
@@ -270,8 +265,7 @@ fn connections_are_paused_closed_and_reset_after_a_question() {
     tmux.wait_shown("reset connection ");
     first.read_to_end().unwrap_err();
     tmux.wait_shown("1 connections 1 ");
-    second.send(b"open");
-    second.read_exact(4);
+    second.echoes(b"open");
     tmux.press(&["l"]);
     tmux.wait_shown("events to log, ");
     tmux.write("couplet=debug");
@@ -283,9 +277,7 @@ fn connections_are_paused_closed_and_reset_after_a_question() {
     tmux.wait_shown("log loud: \"loud\" is not a level");
     let _client = server.connect();
     server.wait_told("DEBUG");
-    tmux.press(&["q"]);
-    tmux.wait_shown("code 0");
-    server.stop(Signal::TERM);
+    tmux.quit(server);
 }
 
 #[test]
@@ -296,9 +288,6 @@ fn actions_that_a_program_does_not_allow_are_refused() {
     tmux.wait_shown("1 connections 1 ");
     tmux.press(&["Down", "x"]);
     tmux.wait_shown("the program does not allow actions: --inspect-actions");
-    clients[0].send(b"open");
-    clients[0].read_exact(4);
-    tmux.press(&["q"]);
-    tmux.wait_shown("code 0");
-    server.stop(Signal::TERM);
+    clients[0].echoes(b"open");
+    tmux.quit(server);
 }

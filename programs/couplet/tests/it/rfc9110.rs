@@ -216,7 +216,6 @@ const SIZES: [(&str, usize); 3] = [("small", 1000), ("sealed", 200_000), ("disk"
 fn a_file_that_is_overwritten_and_gets_its_old_time_back_is_another_version() {
     for (seconds, has_date) in [(0, false), (1, false), (1_262_304_000, true)] {
         let site = Site::new(&[]);
-        std::fs::create_dir_all(&site.0).unwrap();
         let build = |byte: u8| {
             for (name, size) in SIZES {
                 let path = site.0.join(name);

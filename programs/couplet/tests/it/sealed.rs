@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::http::Site;
-use crate::kit::peer;
-use crate::kit::{Client, PATIENCE, Server, TempFile, age, has, noise};
+use crate::kit::{Client, PATIENCE, Server, age, noise, peer};
+use crate::needed::Folder;
 use crate::rfc9110::{Answer, ask};
 use crate::tls::{certificate, secure};
 
@@ -113,9 +113,9 @@ fn a_client_gets_the_sealed_version_of_a_file_that_changes_meanwhile() {
     let bytes = noise(MIB);
     for (options, is_whole) in [(&[][..], true), (&["--cache-bytes", "0"], false)] {
         let (site, path) = site(&bytes);
-        let file = TempFile::new(b"");
+        let folder = Folder::new();
         // A socket whose buffer is smaller than the file.
-        let socket = PathBuf::from(format!("{}.socket", file.path()));
+        let socket = folder.join("socket");
         let endpoint = format!("unix:{}", socket.display());
         let server = site.serve_with(&[&["-l", "0", "-l", &endpoint], options].concat());
         for _ in 0..2 {
@@ -158,9 +158,7 @@ fn ranges_of_a_sealed_file_are_those_of_the_file() {
 
 #[test]
 fn a_sealed_file_is_read_for_tls_and_http2() {
-    if !has("openssl") || !has("curl") {
-        return;
-    }
+    needs!("openssl", "curl");
     let (bytes, file) = (noise(300_000), certificate());
     let (site, _) = site(&bytes);
     let (server, _, port) = secure(&["serve", site.0.to_str().unwrap()], &file);

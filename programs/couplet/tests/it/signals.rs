@@ -13,8 +13,7 @@ use crate::needed::Folder;
 fn busy_servers() -> Vec<(Server, Vec<Client>)> {
     let echo = Server::start(&["echo", "--drain", "0"]);
     let (mut idle, mut unread) = (echo.connect(), echo.connect());
-    idle.send(b"x");
-    idle.read_exact(1);
+    idle.echoes(b"x");
     unread.push(&noise(10_000_000));
     vec![(echo, vec![idle, unread])]
 }
@@ -36,8 +35,7 @@ fn a_server_that_is_stopped_and_continued_still_serves() {
         wait_until("it to be stopped", is_stopped);
         server.running.signal(Signal::CONT);
         wait_until("it to continue", || !is_stopped());
-        client.send(text);
-        assert_eq!(client.read_exact(3), text);
+        client.echoes(text);
     }
     server.stop(Signal::INT).quietly(0);
 }
@@ -46,8 +44,7 @@ fn a_server_that_is_stopped_and_continued_still_serves() {
 fn a_sigterm_lets_connections_finish() {
     let echo = Server::start(&["echo", "--drain", "600"]);
     let mut idle = echo.connect();
-    idle.send(b"x");
-    idle.read_exact(1);
+    idle.echoes(b"x");
     let stopped = std::thread::spawn(move || echo.stop(Signal::TERM));
     assert!(idle.read_to_end().unwrap().is_empty());
     drop(idle);
@@ -117,8 +114,7 @@ fn sigusr1_counts_the_ports_as_soon_as_they_are_told_of() {
 fn sigusr1_prints_a_snapshot_and_the_server_goes_on() {
     let server = Server::start(&["echo"]);
     let mut client = server.connect();
-    client.send(b"hello");
-    client.read_exact(5);
+    client.echoes(b"hello");
     for times in 1..3 {
         kill_process(Pid::from_raw(server.running.pid() as i32).unwrap(), Signal::USR1).unwrap();
         let count = || server.running.told().matches("1 ports, 0 connectors, 1 conn").count();
@@ -126,7 +122,6 @@ fn sigusr1_prints_a_snapshot_and_the_server_goes_on() {
     }
     server.wait_told(&format!("port        tcp:{} accepted 1\n", server.address()));
     server.wait_told(" open in 5 out 5 buffered 0 ");
-    client.send(b"hello");
-    client.read_exact(5);
+    client.echoes(b"hello");
     assert_eq!(server.stop(Signal::TERM).code, Some(0));
 }

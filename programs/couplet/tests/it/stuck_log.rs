@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use rustix::process::Signal;
 
-use crate::kit::{Running, couplet, full_pipe, has, wait_until};
+use crate::kit::{Running, couplet, full_pipe, wait_until};
 use crate::needed::Folder;
 use crate::tls::certificate;
 
@@ -34,6 +34,14 @@ fn send_bad_hellos(folder: &Folder, count: usize) {
     }
 }
 
+/// A configuration of these ports.
+fn services(certificate: &str) -> String {
+    format!(
+        "[services.a]\nkind = \"echo\"\nlisten = [\"unix:echo\", \"tls:unix:tls:cert={certificate}\"]\n\
+         [runner]\nlog-repeats = 0\n"
+    )
+}
+
 fn ends(mut running: Running, what: &str) {
     running.signal(Signal::TERM);
     assert_eq!(running.ended().code, Some(0), "{what}");
@@ -41,16 +49,12 @@ fn ends(mut running: Running, what: &str) {
 
 #[test]
 fn c119c_servers_whose_log_or_output_nobody_reads_serve_and_end() {
-    if !has("openssl") {
-        return;
-    }
+    needs!("openssl");
     let file = certificate();
     let tls = format!("tls:unix:tls:cert={}", file.path());
     let echo = ["echo", "-l", "unix:echo", "-l", &tls];
     let run = ["run", "a.toml"];
-    let services = format!(
-        "[services.a]\nkind = \"echo\"\nlisten = [\"unix:echo\", \"{tls}\"]\n[runner]\nlog-repeats = 0\n"
-    );
+    let services = services(file.path());
     let threads = [&run[..], &["--threads", "2"]].concat();
     let cases: [(&[&str], &[&str], &str); 9] = [
         (&echo, &[], "stderr"),
@@ -91,20 +95,12 @@ fn c119c_servers_whose_log_or_output_nobody_reads_serve_and_end() {
 
 #[test]
 fn c119c_a_reader_that_continues_gets_the_number_of_lost_lines_in_the_form_of_the_log() {
-    if !has("openssl") {
-        return;
-    }
+    needs!("openssl");
     let file = certificate();
     for form in ["text", "json"] {
         let folder = Folder::new();
-        folder.write(
-            "a.toml",
-            format!(
-                "[services.a]\nkind = \"echo\"\nlisten = [\"unix:echo\", \"tls:unix:tls:cert={}\"]\n\
-                 [runner]\nlog-repeats = 0\nlog-buffer = 3000\nlog-wait = 100\nlog = \"{form}\"\n",
-                file.path()
-            ),
-        );
+        let more = format!("log-buffer = 3000\nlog-wait = 100\nlog = \"{form}\"\n");
+        folder.write("a.toml", services(file.path()) + &more);
         let (mut reader, full) = full_pipe();
         let mut command = couplet(&["run", "a.toml"]);
         command.current_dir(&*folder).stdin(Stdio::null()).stdout(Stdio::null());

@@ -5,20 +5,16 @@ use std::os::unix::net::UnixStream;
 
 use rustix::process::Signal;
 
-use crate::kit::{Server, TempFile, couplet, has, peer, run};
+use crate::http::{Site, url};
+use crate::kit::{Server, couplet, peer, run};
 use crate::needed::Folder;
-use crate::tls::certificate;
+use crate::tls::{certificate, secure};
 
 #[test]
 fn connections_are_spread_over_the_threads_and_all_are_served() {
     let mut server = Server::start(&["echo", "--threads", "3", "--drain", "600"]);
     let mut clients: Vec<_> = (0..50).map(|_| server.connect()).collect();
-    for client in &mut clients {
-        client.send(b"hello");
-    }
-    for client in &mut clients {
-        assert_eq!(client.read_exact(5), b"hello");
-    }
+    clients.iter_mut().for_each(|client| client.echoes(b"hello"));
     let counts = server.accepted(3);
     assert_eq!((counts.len(), counts.iter().sum::<usize>()), (3, 50));
     assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
@@ -67,16 +63,9 @@ fn a_unix_socket_gives_each_thread_as_many() {
 
 #[test]
 fn tls_in_several_threads_reads_its_files_once() {
-    if !has("openssl") {
-        return;
-    }
+    needs!("openssl");
     let file = certificate();
-    let endpoint = format!("tls:127.0.0.1:0:cert={}", file.path());
-    let server =
-        Server::start_command(couplet(&["echo", "--threads", "2", "--listen", &endpoint]), 0);
-    let line = server.line();
-    let port = line.trim_end().strip_prefix("listening on tls:127.0.0.1:").expect("a port");
-    let to = format!("tls:localhost:{port}:ca={}", file.path());
+    let (_server, to, _) = secure(&["echo", "--threads", "2"], &file);
     for _ in 0..6 {
         let echoed = peer(env!("CARGO_BIN_EXE_couplet"), &["connect", &to], b"a line\n");
         assert_eq!(echoed, b"a line\n");
@@ -90,8 +79,7 @@ fn the_totals_of_a_forward_are_those_of_all_threads() {
     let server = Server::start(&[&["forward", "0", &echo.address()], &threads[..]].concat());
     let mut clients: Vec<_> = (0..20).map(|_| server.connect()).collect();
     for client in &mut clients {
-        client.send(b"hello");
-        assert_eq!(client.read_exact(5), b"hello");
+        client.echoes(b"hello");
     }
     let mut one_more = server.connect();
     assert!(one_more.read_to_end().is_ok_and(|bytes| bytes.is_empty()), "it is turned away");
@@ -108,20 +96,16 @@ fn the_totals_of_a_forward_are_those_of_all_threads() {
 fn a_thread_for_each_processor_and_a_port_that_is_in_use() {
     let server = Server::start(&["echo", "--threads", "auto"]);
     let mut client = server.connect();
-    client.send(b"hello");
-    assert_eq!(client.read_exact(5), b"hello");
-    let second = run(&["echo", "--threads", "2", "--listen", &server.address()]);
-    assert_eq!(second.code, Some(1));
-    assert!(second.stderr.contains("already in use"), "{}", second.stderr);
+    client.echoes(b"hello");
+    run(&["echo", "--threads", "2", "--listen", &server.address()]).says(1, "already in use");
 }
 
 #[test]
 fn files_come_from_several_threads() {
-    let file = TempFile::named("rose.txt", b"A rose is a rose");
-    let folder = std::path::Path::new(file.path()).parent().unwrap().to_str().unwrap();
-    let site = Server::start(&["serve", folder, "--threads", "2"]);
+    let site = Site::new(&[("rose.txt", b"A rose is a rose")]);
+    let server = site.serve_with(&["--threads", "2"]);
     for _ in 0..6 {
-        let got = run(&["get", &format!("http://{}/rose.txt", site.address())]);
+        let got = run(&["get", &url(&server, "/rose.txt")]);
         assert_eq!(got.stdout, b"A rose is a rose");
     }
 }

@@ -4,8 +4,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use crate::http::Site;
-use crate::kit::peer;
-use crate::kit::{Client, Ended, Running, Server, TempFile, couplet, has, serve_raw, wait_until};
+use crate::kit::{Client, Ended, Running, Server, TempFile, couplet, peer, serve_raw, wait_until};
 use rustix::process::Signal;
 
 /// A certificate for localhost and its key, in one file.
@@ -23,17 +22,10 @@ pub(crate) fn certificate() -> TempFile {
 
 #[test]
 fn openssl_and_our_own_client_echo_over_tls() {
-    if !has("openssl") {
-        return;
-    }
+    needs!("openssl");
     let file = certificate();
-    let path = file.path();
-    let endpoint = format!("tls:127.0.0.1:0:cert={path}");
-    let server = Server::start_command(couplet(&["echo", "--listen", &endpoint]), 0);
-    let port = announced_port(&server);
-    let ours = env!("CARGO_BIN_EXE_couplet");
-    let to = format!("tls:localhost:{port}:ca={path}");
-    assert_eq!(peer(ours, &["connect", &to], b"a line\n"), b"a line\n");
+    let (path, (_server, to, port)) = (file.path(), secure(&["echo"], &file));
+    assert_eq!(given(&to, b"a line\n").text(), "a line\n");
     let to = format!("localhost:{port}");
     for version in ["-tls1_2", "-tls1_3"] {
         let args = ["s_client", "-connect", &to, version, "-CAfile", path, "-quiet"];
@@ -51,9 +43,7 @@ fn announced_port(server: &Server) -> u16 {
 
 #[test]
 fn a_handshake_counts_as_a_forwarded_client() {
-    if !has("openssl") {
-        return;
-    }
+    needs!("openssl");
     let file = certificate();
     let upstream = serve_raw(|mut far| {
         let line = far.read_line() + "\n";
@@ -86,17 +76,15 @@ pub(crate) fn secure(args: &[&str], file: &TempFile) -> (Server, String, u16) {
 /// Runs `couplet connect` with these bytes on stdin.
 fn given(to: &str, bytes: &[u8]) -> Ended {
     let mut command = couplet(&["connect", to]);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut running = Running::spawn(&mut command);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut running = Running::start_with_stdout(&mut command);
     running.stdin().unwrap().write_all(bytes).unwrap();
     running.ended()
 }
 
 #[test]
 fn a_close_without_the_answer_that_was_awaited_is_a_failure_over_tls() {
-    if !has("openssl") {
-        return;
-    }
+    needs!("openssl");
     let file = certificate();
     let listen = format!("tls:127.0.0.1:0:cert={}", file.path());
     let services = format!("[services.critic]\nkind = \"transform\"\nlisten = \"{listen}\"\n");
@@ -105,15 +93,13 @@ fn a_close_without_the_answer_that_was_awaited_is_a_failure_over_tls() {
     let to = format!("tls:localhost:{}:ca={}", announced_port(&server), file.path());
     // Bytes that are not a netstring end the connection.
     let ended = given(&to, b"words");
-    assert_eq!((ended.code, ended.text()), (Some(1), ""));
-    assert!(ended.stderr.contains("closed the connection without an answer"), "{}", ended.stderr);
+    assert_eq!(ended.text(), "");
+    ended.says(1, "closed the connection without an answer");
 }
 
 #[test]
 fn a_request_from_a_pipe_is_answered_over_tls() {
-    if !has("openssl") {
-        return;
-    }
+    needs!("openssl");
     let file = certificate();
     let site = Site::new(&[("file", b"a file")]);
     let (_server, to, _) = secure(&["serve", site.0.to_str().unwrap()], &file);
@@ -124,9 +110,7 @@ fn a_request_from_a_pipe_is_answered_over_tls() {
 
 #[test]
 fn curl_speaks_http2_by_alpn_without_a_setting() {
-    if !has("openssl") || !has("curl") {
-        return;
-    }
+    needs!("openssl", "curl");
     let file = certificate();
     let site = Site::new(&[("file", b"a file")]);
     let (_server, _, port) = secure(&["serve", site.0.to_str().unwrap()], &file);

@@ -5,9 +5,10 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
-use crate::kit::peer;
-use crate::kit::{Running, Server, couplet, has, noise};
+use crate::kit::{Running, Server, couplet, has, noise, peer, run, wait_until};
 use crate::needed::Folder;
+
+const OURS: &str = env!("CARGO_BIN_EXE_couplet");
 
 /// Starts a server that listens on one UNIX socket.
 fn serve(args: &[&str], endpoint: &str) -> Server {
@@ -24,8 +25,7 @@ fn socat_and_our_own_client_echo_over_a_unix_socket() {
     let server = serve(&["echo"], &format!("unix:{path}:mode=600"));
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let bytes = noise(2_000_000);
-    let ours = env!("CARGO_BIN_EXE_couplet");
-    assert!(peer(ours, &["connect", &format!("unix:{path}")], &bytes) == bytes);
+    assert!(peer(OURS, &["connect", &format!("unix:{path}")], &bytes) == bytes);
     if has("socat") {
         let to = format!("UNIX-CONNECT:{path}");
         assert!(peer("socat", &["-t", "10", "-", &to], &bytes) == bytes);
@@ -36,20 +36,15 @@ fn socat_and_our_own_client_echo_over_a_unix_socket() {
 
 #[test]
 fn our_client_connects_to_socat() {
-    if !has("socat") {
-        return;
-    }
+    needs!("socat");
     let folder = Folder::new();
     let path = folder.path("socket");
     let mut socat = Command::new("socat");
     socat.args(["-t", "10", &format!("UNIX-LISTEN:{path}"), "EXEC:cat"]);
     let socat = Running::start_with_stdout(&mut socat);
-    while !std::fs::exists(&path).unwrap() {
-        std::thread::yield_now();
-    }
+    wait_until("socat to listen", || std::fs::exists(&path).unwrap());
     let bytes = noise(300_000);
-    let ours = env!("CARGO_BIN_EXE_couplet");
-    assert!(peer(ours, &["connect", &format!("unix:{path}")], &bytes) == bytes);
+    assert!(peer(OURS, &["connect", &format!("unix:{path}")], &bytes) == bytes);
     assert_eq!(socat.ended().code, Some(0));
 }
 
@@ -60,13 +55,10 @@ fn a_killed_server_leaves_a_socket_that_the_next_one_replaces() {
     serve(&["echo"], &endpoint).stop(Signal::KILL);
     assert!(!folder.names().is_empty());
     let server = serve(&["echo"], &endpoint);
-    let ours = env!("CARGO_BIN_EXE_couplet");
-    assert_eq!(peer(ours, &["connect", &endpoint], b"a line\n"), b"a line\n");
+    assert_eq!(peer(OURS, &["connect", &endpoint], b"a line\n"), b"a line\n");
     // While the server lives, a second one cannot listen on the path.
-    let ended = Running::start(&mut couplet(&["echo", "--listen", &endpoint])).ended();
-    assert_ne!(ended.code, Some(0));
-    assert!(ended.stderr.contains("something listens there already"), "{}", ended.stderr);
-    assert_eq!(peer(ours, &["connect", &endpoint], b"a line\n"), b"a line\n");
+    run(&["echo", "--listen", &endpoint]).says(1, "something listens there already");
+    assert_eq!(peer(OURS, &["connect", &endpoint], b"a line\n"), b"a line\n");
     server.stop(Signal::TERM);
     assert!(folder.names().is_empty());
 }

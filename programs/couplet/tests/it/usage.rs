@@ -2,7 +2,7 @@
 
 use crate::kit::{
     Server, assert_completed, assert_completions_know, assert_helpful, assert_hinted,
-    assert_refused, has, run,
+    assert_refused, run,
 };
 
 #[test]
@@ -77,9 +77,7 @@ fn completions_know_scenarios_and_weathers() {
 
 #[test]
 fn bash_understands_its_completions_and_completes() {
-    if !has("bash") {
-        return;
-    }
+    needs!("bash");
     assert_completed(&[
         (&["couplet", "conn"], &["connect"]),
         (&["couplet", "forward", "--max"], &["--max-connections"]),
@@ -119,12 +117,9 @@ fn a_command_that_is_a_program_is_named_with_it() {
 
 #[test]
 fn an_option_is_suggested_if_it_begins_alike() {
-    let ended = run(&["echo", "--inspekt", "0"]);
-    assert_eq!(ended.code, Some(2));
-    assert!(ended.stderr.contains("a similar argument exists: '--inspect'"), "{}", ended.stderr);
+    run(&["echo", "--inspekt", "0"]).says(2, "a similar argument exists: '--inspect'");
     let ended = run(&["echo", "--nope"]);
-    assert_eq!(ended.code, Some(2));
-    assert!(ended.stderr.contains("unexpected argument '--nope' found"), "{}", ended.stderr);
+    ended.says(2, "unexpected argument '--nope' found");
     assert!(!ended.stderr.contains("inspect"), "{}", ended.stderr);
 }
 
@@ -133,8 +128,7 @@ fn a_server_is_silent_unless_it_is_asked_to_tell_more() {
     let told = |flags: &[&str]| {
         let server = Server::start(&[&["echo"], flags].concat());
         let mut client = server.connect();
-        client.send(b"a word");
-        client.read_exact(6);
+        client.echoes(b"a word");
         client.finish();
         client.read_to_end().unwrap();
         server.stop(rustix::process::Signal::TERM).stderr

@@ -2,18 +2,22 @@
 
 use rustix::process::Signal;
 
-use crate::kit::{Client, Server, TempFile, is_well, misbehave, noise, wait_until};
+use crate::kit::{
+    Client, Server, TempFile, assert_idle_is_cut, is_well, leave_at_each_step, misbehave, noise,
+    wait_until,
+};
 #[cfg(target_os = "linux")]
 use crate::kit::{next_probe, serve_raw};
+use crate::serve::{poet, poet_named};
+
+const PACES: [[&str; 4]; 2] =
+    [["--delay", "0", "--num-bytes", "10"], ["--delay", "0.01", "--num-bytes", "30000"]];
 
 #[test]
 fn clients_that_leave_at_any_step_do_a_poetry_server_no_harm() {
     let bytes = noise(300_000);
-    let poem = TempFile::new(&bytes);
-    for pace in [["--delay", "0", "--num-bytes", "10"], ["--delay", "0.01", "--num-bytes", "30000"]]
-    {
-        let args = [&["serve", poem.path()], &pace[..]].concat();
-        let server = Server::start(&args);
+    for pace in PACES {
+        let (_poem, server) = poet(&bytes, &pace);
         let descriptors = server.descriptors();
         misbehave(&server);
         is_well(server, descriptors, |mut client| {
@@ -25,11 +29,8 @@ fn clients_that_leave_at_any_step_do_a_poetry_server_no_harm() {
 #[test]
 fn clients_that_leave_at_any_step_do_a_server_by_name_no_harm() {
     let bytes = noise(300_000);
-    let poem = TempFile::named("x", &bytes);
-    for pace in [["--delay", "0", "--num-bytes", "10"], ["--delay", "0.01", "--num-bytes", "30000"]]
-    {
-        let args = [&["serve", "--by-name", poem.path()], &pace[..]].concat();
-        let server = Server::start(&args);
+    for pace in PACES {
+        let (_poem, server) = poet_named("x", &bytes, &[&["--by-name"], &pace[..]].concat());
         let descriptors = server.descriptors();
         leave_at_each_step(&server, &[b"x", b"x\r", b"x\r\n", b"\n", b"x\nx\nx\n?\nno", b"\xff\n"]);
         is_well(server, descriptors, |mut client| {
@@ -52,26 +53,9 @@ fn clients_that_leave_at_any_step_do_a_transformation_server_no_harm() {
     });
 }
 
-/// Each client sends one of these steps, perhaps with garbage after it, and disconnects.
-fn leave_at_each_step(server: &Server, steps: &[&[u8]]) {
-    let leave: [fn(Client); 3] = [drop, Client::reset, |mut client| client.finish()];
-    for leave in leave {
-        for sent in steps.iter().copied().chain([&b""[..]]) {
-            let mut client = server.connect();
-            client.send(sent);
-            leave(client);
-            let mut client = server.connect();
-            client.send(sent);
-            client.push(&noise(100_000));
-            leave(client);
-        }
-    }
-}
-
 #[test]
 fn poets_do_not_listen() {
-    let poem = TempFile::new(&noise(500_000));
-    let server = Server::start(&["serve", "--delay", "0", poem.path()]);
+    let (_poem, server) = poet(&noise(500_000), &["--delay", "0"]);
     let mut client = server.connect();
     // Unread input must not turn the close into a reset that destroys the poem.
     client.push(&noise(900_000));
@@ -111,14 +95,9 @@ fn a_poetry_server_without_descriptors_gives_every_client_that_it_took_a_whole_p
     let mut whole = 0;
     for mut client in clients {
         // No client receives a truncated poem that looks whole.
-        match client.read_to_end() {
-            Ok(bytes) if bytes.is_empty() => {}
-            Ok(bytes) => {
-                assert!(bytes == noise(1000));
-                whole += 1;
-            }
-            Err(_) => {}
-        }
+        let got = client.read_to_end().unwrap_or_default();
+        assert!(got.is_empty() || got == noise(1000));
+        whole += usize::from(!got.is_empty());
     }
     assert!(whole >= 15, "{whole}");
     assert!(server.connect().read_to_end().unwrap() == noise(1000));
@@ -126,25 +105,8 @@ fn a_poetry_server_without_descriptors_gives_every_client_that_it_took_a_whole_p
 
 #[test]
 fn who_announces_much_and_sends_little_is_cut_after_the_idle_timeout() {
-    for (args, little) in [
-        (&["transform"][..], &b"99999:upper.a"[..]),
-        (&["serve", "--by-name"], b"a title without an e"),
-    ] {
-        let server = Server::start(&[args, &["--idle-timeout", "0.3"]].concat());
-        let mut client = server.connect();
-        client.send(little);
-        let end = client.read_to_end();
-        assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset, "{args:?}");
-        server.stop(Signal::TERM).quietly(0);
-        // 0 means no timeout: the client stays while others come and go.
-        let server = Server::start(&[args, &["--idle-timeout", "0"]].concat());
-        let client = server.connect();
-        for mut client in std::iter::repeat_with(|| server.connect()).take(3).chain([client]) {
-            client.send(little);
-            client.finish();
-            assert!(client.read_to_end().is_ok(), "{args:?}");
-        }
-    }
+    assert_idle_is_cut(&["transform"], b"99999:upper.a");
+    assert_idle_is_cut(&["serve", "--by-name"], b"a title without an e");
 }
 
 #[cfg(target_os = "linux")]

@@ -128,9 +128,7 @@ fn the_longest_line_may_come_in_any_pieces() {
     for cut in 1022..1028 {
         let mut client = server.connect();
         client.send(&line[..cut]);
-        client.send(&line[cut..]);
-        client.finish();
-        let answer = String::from_utf8(client.read_to_end().unwrap()).unwrap();
+        let answer = String::from_utf8(client.answered(&line[cut..])).unwrap();
         assert!(answer.starts_with("error ") && answer.ends_with("O!\n"), "{cut}: {answer}");
     }
 }

@@ -6,6 +6,7 @@ use crate::kit::{
     Client, Ended, Running, Server, TempFile, noise, program, run, serve_raw, unused_port,
     wait_until,
 };
+use crate::serve::{poet, poet_named};
 
 /// A server that reads a line, sends `bytes`, then runs `end`.
 fn answers(bytes: Vec<u8>, end: fn(Client)) -> String {
@@ -78,9 +79,8 @@ fn a_poem_that_was_cut_is_known_for_sure() {
 
 #[test]
 fn a_server_that_is_killed_in_the_middle_does_not_leave_a_whole_poem() {
-    let poem = TempFile::named("slow.txt", b"0123456789");
-    let pace = ["--by-name", "--delay", "60", "--num-bytes", "4"];
-    let server = Server::start(&[&["serve", poem.path()], &pace[..]].concat());
+    let (_poem, server) =
+        poet_named("slow.txt", b"0123456789", &["--by-name", "--delay", "60", "--num-bytes", "4"]);
     let args = ["get", &server.address(), "--name", "slow", "-vv"];
     let mut running = Running::start(&mut program(&args));
     wait_until("a connection", || running.told().contains("connection made"));
@@ -106,8 +106,7 @@ fn a_length_over_the_limit_is_refused_before_it_comes() {
 
 #[test]
 fn what_is_no_answer_is_said_at_once_and_does_nothing_to_a_terminal() {
-    let poem = TempFile::new(b"poetry without a name");
-    let plain = Server::start(&["serve", "--num-bytes", "5", poem.path()]);
+    let (_poem, plain) = poet(b"poetry without a name", &["--num-bytes", "5"]);
     let why = "\"poetr\" is not an answer; is that a `poetry serve --by-name`?\n";
     failed(&get("x", &[&plain.address()]), why);
     failed(&run(&["list", &plain.address()]), why);
@@ -158,16 +157,10 @@ fn titles_are_printed_a_line_each() {
     let files = ["b.txt", "A.txt", "\u{fc}"].map(|name| TempFile::named(name, b"x"));
     let paths = files.each_ref().map(TempFile::path);
     let server = Server::start(&[&["serve", "--by-name"], &paths[..]].concat());
-    let ended = run(&["list", &server.address()]);
-    ended.quietly(0);
-    assert_eq!(ended.text(), "b\nA\n\u{fc}\n");
+    run(&["list", &server.address()]).prints("b\nA\n\u{fc}\n");
     let many = format!("titles 100000\r\n{}", "a title\r\n".repeat(100_000));
-    let ended = run(&["list", &answers(many.into(), hold)]);
-    ended.quietly(0);
-    assert_eq!(ended.text(), "a title\n".repeat(100_000));
-    let ended = run(&["list", &answers(b"titles 1\n\x1b[2J\x07\n\n".to_vec(), hold)]);
-    ended.quietly(0);
-    assert_eq!(ended.text(), "?[2J?\n");
+    run(&["list", &answers(many.into(), hold)]).prints(&"a title\n".repeat(100_000));
+    run(&["list", &answers(b"titles 1\n\x1b[2J\x07\n\n".to_vec(), hold)]).prints("?[2J?\n");
     run(&["list", &answers(b"titles 0\r\n".to_vec(), hold)]).quietly(0);
 }
 

@@ -7,6 +7,7 @@ use crate::kit::{
     Client, Ended, Running, Server, TempFile, noise, program, run, serve_raw, unused_port,
     wait_until,
 };
+use crate::serve::poet;
 
 /// Runs `poetry get` with these arguments.
 fn get(args: &[&str]) -> Ended {
@@ -62,13 +63,12 @@ fn all_come_at_once() {
 
 #[test]
 fn a_failing_address_costs_only_itself() {
-    let poem = TempFile::new(b"a poem\n");
-    let server = Server::start(&["serve", "--delay", "0", poem.path()]);
+    let (_poem, server) = poet(b"a poem\n", &["--delay", "0"]);
     let (good, (bad, _guard)) = (server.address(), unused_port());
     let ended = get(&[&bad.to_string(), &good, "no..where:80", &good]);
-    assert_eq!((ended.code, ended.text()), (Some(1), "a poem\na poem\n"));
+    assert_eq!(ended.text(), "a poem\na poem\n");
     let refused = format!("no poem from tcp:{bad}: connection refused\n");
-    assert!(ended.stderr.contains(&refused), "{}", ended.stderr);
+    ended.says(1, &refused);
     let unknown = "no poem from tcp:no..where:80: cannot find the host \"no..where\": ";
     assert!(ended.stderr.contains(unknown), "{}", ended.stderr);
     assert!(ended.stderr.contains("2 of 4 poems, 14 bytes in "), "{}", ended.stderr);
@@ -76,8 +76,7 @@ fn a_failing_address_costs_only_itself() {
 
 #[test]
 fn two_hundred_addresses_are_no_trouble() {
-    let poem = TempFile::new(&noise(1000));
-    let server = Server::start(&["serve", "--delay", "0", poem.path()]);
+    let (_poem, server) = poet(&noise(1000), &["--delay", "0"]);
     let address = server.address();
     let ended = get(&[&*address; 200]);
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
@@ -99,12 +98,12 @@ fn a_poem_cut_by_a_reset_is_an_error_and_is_not_printed() {
     running.wait_snapshot(" open in 11 out 0 ");
     cut.store(true, Ordering::SeqCst);
     let ended = running.ended();
-    assert_eq!((ended.code, ended.text()), (Some(1), ""));
+    assert_eq!(ended.text(), "");
     let line = format!(
         "no poem from tcp:{address}: it was cut short after 11 bytes: \
          connection lost: connection reset by peer\n"
     );
-    assert!(ended.stderr.contains(&line), "{}", ended.stderr);
+    ended.says(1, &line);
 }
 
 #[test]
@@ -156,9 +155,8 @@ fn a_poem_at_the_limit_comes_and_one_byte_more_is_too_long() {
 fn who_closes_without_data_has_no_poem() {
     let (empty, one) = (sends(Vec::new(), drop), sends(b"x".to_vec(), drop));
     let ended = get(&[&empty, &one]);
-    assert_eq!((ended.code, ended.text()), (Some(1), "x"));
-    let why = format!("no poem from tcp:{empty}: the connection was closed without data");
-    assert!(ended.stderr.contains(&why), "{}", ended.stderr);
+    assert_eq!(ended.text(), "x");
+    ended.says(1, &format!("no poem from tcp:{empty}: the connection was closed without data"));
 }
 
 #[test]
@@ -184,8 +182,7 @@ fn the_limit_is_64_mib_unless_set() {
 #[test]
 fn twenty_megabytes_come_exactly() {
     let bytes = noise(20_000_000);
-    let poem = TempFile::new(&bytes);
-    let server = Server::start(&["serve", "--delay", "0", poem.path()]);
+    let (_poem, server) = poet(&bytes, &["--delay", "0"]);
     let ended = get(&[&server.address()]);
     assert_eq!(ended.code, Some(0));
     assert!(ended.stdout == bytes);

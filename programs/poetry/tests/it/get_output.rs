@@ -3,11 +3,10 @@
 use rustix::process::Signal;
 
 use crate::kit::{Running, Server, TempFile, noise, program, serve_raw, unused_port, wait_until};
+use crate::serve::poet;
 
 fn small() -> (TempFile, Server) {
-    let poem = TempFile::new(b"a poem\n");
-    let server = Server::start(&["serve", "--delay", "0", poem.path()]);
-    (poem, server)
+    poet(b"a poem\n", &["--delay", "0"])
 }
 
 #[test]
@@ -57,9 +56,9 @@ fn a_full_stdout_is_an_error() {
 fn help_that_cannot_be_printed_is_an_error() {
     for what in ["--help", "--version"] {
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let ended = Running::start_with_stdout(program(&[what]).stdout(full)).ended();
-        assert_eq!(ended.code, Some(1));
-        assert!(ended.stderr.contains("cannot write to stdout"), "{}", ended.stderr);
+        Running::start_with_stdout(program(&[what]).stdout(full))
+            .ended()
+            .says(1, "cannot write to stdout");
     }
 }
 
@@ -96,8 +95,7 @@ fn a_closed_or_full_stderr_changes_nothing() {
 #[test]
 fn a_stdout_that_is_not_read_holds_up_neither_the_others_nor_an_interrupt() {
     let bytes = noise(1_000_000);
-    let poem = TempFile::new(&bytes);
-    let server = Server::start(&["serve", "--delay", "0", poem.path()]);
+    let (_poem, server) = poet(&bytes, &["--delay", "0"]);
     let (_reader, writer) = std::io::pipe().unwrap();
     let address = server.address();
     let mut command = program(&["get", &address, &address]);

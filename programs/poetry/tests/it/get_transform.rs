@@ -3,13 +3,11 @@
 use rustix::process::Signal;
 
 use crate::kit::{
-    Client, Ended, Running, Server, TempFile, noise, program, run, serve_raw, unused_port,
-    wait_until,
+    Client, Ended, Running, Server, noise, program, run, serve_raw, unused_port, wait_until,
 };
+use crate::serve::{poet, poet_named};
 
-fn serve(poem: &TempFile) -> Server {
-    Server::start(&["serve", "--delay", "0", poem.path()])
-}
+const FAST: [&str; 2] = ["--delay", "0"];
 
 fn get(address: &str, transform: &str, args: &[&str]) -> Ended {
     run(&[&["get", address, "--transform", transform], args].concat())
@@ -32,10 +30,9 @@ fn hold(client: Client) {
 
 #[test]
 fn each_poem_is_transformed_and_printed_in_order() {
-    let poems = ["First \u{c4}\n", "Second\n"].map(|text| TempFile::new(text.as_bytes()));
     let pace = ["--delay", "0.1", "--num-bytes", "4"];
-    let slow = Server::start(&[&["serve", poems[0].path()], &pace[..]].concat());
-    let fast = serve(&poems[1]);
+    let (_first, slow) = poet("First \u{c4}\n".as_bytes(), &pace);
+    let (_second, fast) = poet(b"Second\n", &FAST);
     let transform = Server::start(&["transform"]);
     let (first, second, transform) = (slow.address(), fast.address(), transform.address());
     let ended = get(&first, &transform, &[&second]);
@@ -47,8 +44,7 @@ fn each_poem_is_transformed_and_printed_in_order() {
 
 #[test]
 fn a_poem_is_transformed_as_it_arrives_and_does_not_wait_for_others() {
-    let poem = TempFile::new(b"One");
-    let server = serve(&poem);
+    let (_poem, server) = poet(b"One", &FAST);
     let transform = Server::start(&["transform", "-v"]);
     let silent = serve_raw(|mut client| drop(client.read_to_end())).to_string();
     let (address, transform) = (server.address(), transform.address());
@@ -66,8 +62,7 @@ fn a_poem_is_transformed_as_it_arrives_and_does_not_wait_for_others() {
 #[test]
 fn a_poem_that_does_not_leave_at_once_is_transformed_too() {
     const LENGTH: usize = 20_000_000;
-    let poem = TempFile::new(&vec![b'A'; LENGTH]);
-    let server = serve(&poem);
+    let (_poem, server) = poet(&vec![b'A'; LENGTH], &FAST);
     let transform = Server::start(&["transform", "--max-length", "30000000"]);
     let ended = get(&server.address(), &transform.address(), &[]);
     assert_eq!((ended.code, ended.stdout.len()), (Some(0), LENGTH), "{}", ended.stderr);
@@ -76,8 +71,7 @@ fn a_poem_that_does_not_leave_at_once_is_transformed_too() {
 
 #[test]
 fn a_poem_by_name_is_transformed_too() {
-    let poem = TempFile::named("Ode.txt", b"1\n2\n3\n");
-    let server = Server::start(&["serve", "--by-name", "--delay", "0", poem.path()]);
+    let (_poem, server) = poet_named("Ode.txt", b"1\n2\n3\n", &["--by-name", "--delay", "0"]);
     let transform = Server::start(&["transform"]);
     let args = ["--name", "ode", "--transform-name", "reverse"];
     let ended = get(&server.address(), &transform.address(), &args);
@@ -86,8 +80,7 @@ fn a_poem_by_name_is_transformed_too() {
 
 #[test]
 fn two_hundred_poems_are_transformed_at_once() {
-    let poem = TempFile::new(&b"Poem\n".repeat(1000));
-    let server = serve(&poem);
+    let (_poem, server) = poet(&b"Poem\n".repeat(1000), &FAST);
     let transform = Server::start(&["transform"]);
     let address = server.address();
     let args = [&["get", "--transform", &transform.address()], &[&*address; 200][..]];
@@ -108,8 +101,7 @@ fn is_as_it_was(ended: &Ended, poem: &[u8], why: &str) {
 
 #[test]
 fn a_poem_that_is_not_transformed_is_printed_as_it_is() {
-    let poem = TempFile::new(b"A Poem\n");
-    let server = serve(&poem);
+    let (_poem, server) = poet(b"A Poem\n", &FAST);
     let transform = Server::start(&["transform"]);
     let (address, transform) = (server.address(), transform.address());
     let failed = |to: &str, args: &[&str], why: &str| {
@@ -131,8 +123,7 @@ fn a_poem_that_is_not_transformed_is_printed_as_it_is() {
 
 #[test]
 fn a_server_that_is_none_of_transformations_is_no_hang() {
-    let poem = TempFile::new(b"A poem of one line");
-    let server = serve(&poem);
+    let (_poem, server) = poet(b"A poem of one line", &FAST);
     let by_name = Server::start(&["serve", "--by-name"]);
     let ended = get(&server.address(), &by_name.address(), &[]);
     is_as_it_was(&ended, b"A poem of one line", "no answer arrived: connection closed by the peer");
@@ -146,8 +137,8 @@ fn a_poem_too_long_for_the_server_or_no_text_is_printed_as_it_is() {
     let transform = transform.address();
     // `cummingsify.` has 12 bytes.
     for (length, is_short) in [(99_987, true), (99_988, false), (20_000_000, false)] {
-        let poem = TempFile::new(&b"X".repeat(length));
-        let ended = get(&serve(&poem).address(), &transform, &[]);
+        let (_poem, server) = poet(&b"X".repeat(length), &FAST);
+        let ended = get(&server.address(), &transform, &[]);
         if is_short {
             assert_eq!(ended.code, Some(0), "{}", ended.stderr);
             assert!(ended.stdout == b"x".repeat(length));
@@ -155,14 +146,13 @@ fn a_poem_too_long_for_the_server_or_no_text_is_printed_as_it_is() {
             is_as_it_was(&ended, &b"X".repeat(length), "--max-length");
         }
     }
-    let poem = TempFile::new(&noise(5000));
-    is_as_it_was(&get(&serve(&poem).address(), &transform, &[]), &noise(5000), "UTF-8");
+    let (_poem, server) = poet(&noise(5000), &FAST);
+    is_as_it_was(&get(&server.address(), &transform, &[]), &noise(5000), "UTF-8");
 }
 
 #[test]
 fn one_that_is_not_transformed_costs_the_others_nothing() {
-    let (text, other) = (TempFile::new(b"TEXT\n"), TempFile::new(b"\xff\n"));
-    let (text, other) = (serve(&text), serve(&other));
+    let ((_text, text), (_other, other)) = (poet(b"TEXT\n", &FAST), poet(b"\xff\n", &FAST));
     let transform = Server::start(&["transform"]);
     let (text, (nobody, _guard)) = (text.address(), unused_port());
     let args = [&*other.address(), &text, &nobody.to_string()];
@@ -174,8 +164,7 @@ fn one_that_is_not_transformed_costs_the_others_nothing() {
 
 #[test]
 fn an_interrupt_ends_a_transformation_that_does_not() {
-    let poem = TempFile::new(b"A poem");
-    let server = serve(&poem);
+    let (_poem, server) = poet(b"A poem", &FAST);
     let silent = answers(b"", hold);
     let mut running =
         Running::start(&mut program(&["get", &server.address(), "--transform", &silent]));

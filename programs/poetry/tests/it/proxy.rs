@@ -8,24 +8,31 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rustix::process::Signal;
 
 use crate::kit::{
-    Client, Server, TempFile, Upstream, has, noise, program, run, serve_raw, unused_port,
-    wait_until,
+    Client, Server, TempFile, Upstream, has, is_well, misbehave, noise, peer, program, run,
+    serve_raw, unused_port, wait_until,
 };
 use crate::needed::Folder;
+use crate::serve::poet;
 
 fn proxy(upstream: &str, more: &[&str]) -> Server {
     Server::start(&[&["proxy", "--upstream", upstream], more].concat())
 }
 
-/// A proxy for a poem, and the count of its fetches.
-fn proxy_of(poem: Vec<u8>, more: &[&str]) -> (Server, Arc<AtomicUsize>) {
+/// A server of a poem, and the count of its clients.
+pub(crate) fn counted(poem: Vec<u8>) -> (String, Arc<AtomicUsize>) {
     let fetches = Arc::<AtomicUsize>::default();
     let counting = fetches.clone();
-    let upstream = serve_raw(move |mut client| {
+    let address = serve_raw(move |mut client| {
         counting.fetch_add(1, Ordering::Relaxed);
         client.send(&poem);
     });
-    (proxy(&upstream.to_string(), more), fetches)
+    (address.to_string(), fetches)
+}
+
+/// A proxy for a poem, and the count of its fetches.
+fn proxy_of(poem: Vec<u8>, more: &[&str]) -> (Server, Arc<AtomicUsize>) {
+    let (upstream, fetches) = counted(poem);
+    (proxy(&upstream, more), fetches)
 }
 
 #[test]
@@ -148,19 +155,14 @@ fn who_resets_cancels_its_own_wait_and_the_last_one_the_fetch() {
 
 #[test]
 fn who_only_closes_its_sending_side_gets_the_whole_poem() {
-    let poem = TempFile::new(&noise(1000));
-    let pace = ["--delay", "0.02", "--num-bytes", "100"];
-    let upstream = Server::start(&[&["serve", poem.path()], &pace[..]].concat());
+    let (_poem, upstream) = poet(&noise(1000), &["--delay", "0.02", "--num-bytes", "100"]);
     let server = proxy(&upstream.address(), &[]);
     let mut client = server.connect();
     client.finish();
     assert!(client.read_to_end().unwrap() == noise(1000));
     if has("nc") {
         let port = server.ports[0].port().to_string();
-        let mut command = std::process::Command::new("nc");
-        command.args(["-N", "127.0.0.1", &port]);
-        let ended = crate::kit::Running::start(&mut command).ended();
-        assert!(ended.stdout == noise(1000));
+        assert!(peer("nc", &["-N", "127.0.0.1", &port], b"") == noise(1000));
     }
 }
 
@@ -212,27 +214,8 @@ fn clients_that_misbehave_at_any_step_do_no_harm() {
     let bytes = noise(300_000);
     let (server, _) = proxy_of(bytes.clone(), &["--ttl", "0"]);
     let descriptors = server.descriptors();
-    let leave: [fn(Client); 3] = [drop, Client::reset, |mut client| client.finish()];
-    for leave in leave {
-        leave(server.connect());
-        let mut client = server.connect();
-        client.push(&noise(200_000));
-        leave(client);
-        let mut client = server.connect();
-        for byte in &noise(50) {
-            client.send(&[*byte]);
-        }
-        leave(client);
-        let mut client = server.connect();
-        client.read_exact(1);
-        leave(client);
-        let mut client = server.connect();
-        client.read_to_end().unwrap();
-        leave(client);
-    }
-    assert!(server.connect().read_to_end().unwrap() == bytes);
-    wait_until("all descriptors to be closed", || server.descriptors() <= descriptors);
-    server.stop(Signal::TERM).quietly(0);
+    misbehave(&server);
+    is_well(server, descriptors, |mut client| assert!(client.read_to_end().unwrap() == bytes));
 }
 
 #[test]
@@ -327,9 +310,7 @@ fn its_help_has_an_example_and_bad_usage_is_explained() {
         (&["-u", "1", "--listen", "example.com:1"], "example.com:1\n    ^"),
     ];
     for (args, expected) in cases {
-        let ended = run(&[&["proxy"], args].concat());
-        assert_eq!(ended.code, Some(2), "{args:?}");
-        assert!(ended.stderr.contains(expected), "{args:?}: {}", ended.stderr);
+        run(&[&["proxy"], args].concat()).says(2, expected);
     }
     let first = Server::start_command(program(&["serve"]), 1);
     let taken = first.ports[0].port().to_string();

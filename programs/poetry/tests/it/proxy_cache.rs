@@ -1,12 +1,12 @@
 //! `poetry proxy --cache`: a poem that proxies share, over a real Redis server.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use rustix::process::Signal;
 
-use crate::kit::{Client, Server, Upstream, noise, run, serve_raw, wait_until};
+use crate::kit::{Client, Server, Upstream, noise, run, wait_until};
+use crate::proxy::counted;
 use crate::servers;
 
 fn proxy(upstream: &str, url: &str, more: &[&str]) -> Server {
@@ -21,15 +21,11 @@ fn redis(server: &servers::Server, command: &str) -> String {
     client.read_line().trim_end().to_owned()
 }
 
-/// An upstream of a poem, and the count of its fetches.
-fn upstream(poem: Vec<u8>) -> (String, Arc<AtomicUsize>) {
-    let fetches = Arc::<AtomicUsize>::default();
-    let counting = fetches.clone();
-    let address = serve_raw(move |mut client| {
-        counting.fetch_add(1, Ordering::Relaxed);
-        client.send(&poem);
-    });
-    (address.to_string(), fetches)
+/// Sends the next client of this server a poem.
+fn answer(upstream: &Upstream, poem: &[u8]) {
+    let mut fetch = upstream.accept();
+    fetch.send(poem);
+    fetch.finish();
 }
 
 #[test]
@@ -51,8 +47,7 @@ fn c220_proxies_and_their_threads_fetch_a_poem_once() {
     assert!(upstream.is_unasked());
     assert_eq!(redis(&cache, &held), ":0");
     for server in proxies {
-        let ended = server.stop(Signal::TERM);
-        assert_eq!(ended.code, Some(0));
+        assert_eq!(server.stop(Signal::TERM).code, Some(0));
     }
     // A new one needs no fetch; one with another --ttl does.
     let late = proxy(&upstream.address, &url, &[]);
@@ -60,16 +55,14 @@ fn c220_proxies_and_their_threads_fetch_a_poem_once() {
     assert!(upstream.is_unasked());
     let other = proxy(&upstream.address, &url, &["--ttl", "60"]);
     let mut client = other.connect();
-    let mut fetch = upstream.accept();
-    fetch.send(b"another");
-    fetch.finish();
+    answer(&upstream, b"another");
     assert_eq!(client.read_to_end().unwrap(), b"another");
 }
 
 #[test]
 fn c220_a_poem_is_fetched_anew_when_its_time_is_over_for_all() {
     let Some(cache) = servers::Server::start_redis(&[]) else { return };
-    let (upstream, fetches) = upstream(b"a poem".to_vec());
+    let (upstream, fetches) = counted(b"a poem".to_vec());
     let proxies = [0; 2].map(|_| proxy(&upstream, &cache.url(), &["--ttl", "1"]));
     let get = |proxy: &Server| assert_eq!(proxy.connect().read_to_end().unwrap(), b"a poem");
     proxies.iter().for_each(get);
@@ -92,9 +85,7 @@ fn c220_a_proxy_that_fails_or_crashes_during_its_fetch_leaves_it_to_another() {
     proxies[0].running.signal(Signal::KILL);
     // The lock expires. The next fetch fails, and the third proxy tries.
     upstream.accept().reset();
-    let mut third = upstream.accept();
-    third.send(b"at last");
-    third.finish();
+    answer(&upstream, b"at last");
     let mut got = clients.each_mut().map(|client| client.read_to_end().unwrap());
     got.sort();
     assert_eq!(got, [&b""[..], b"at last"]);
@@ -110,9 +101,7 @@ fn c220_a_proxy_that_waits_for_too_long_fetches_the_poem_too_and_shares_it() {
     let _waiting = slow.connect();
     let _slow = upstream.accept();
     let mut client = fast.connect();
-    let mut second = upstream.accept();
-    second.send(b"a poem");
-    second.finish();
+    answer(&upstream, b"a poem");
     assert_eq!(client.read_to_end().unwrap(), b"a poem");
     assert_eq!(late.connect().read_to_end().unwrap(), b"a poem");
     let told = fast.running.told();
@@ -123,7 +112,7 @@ fn c220_a_proxy_that_waits_for_too_long_fetches_the_poem_too_and_shares_it() {
 #[test]
 fn c220_any_time_is_possible() {
     let Some(cache) = servers::Server::start_redis(&[]) else { return };
-    let (upstream, _) = upstream(b"a poem".to_vec());
+    let (upstream, _) = counted(b"a poem".to_vec());
     for time in ["0.0001", "18446744073709551615"] {
         let proxy = proxy(&upstream, &cache.url(), &["--ttl", time, "--timeout", time]);
         // The fetch may be too slow for the shortest time.
@@ -145,16 +134,14 @@ fn c220_a_client_that_leaves_frees_the_lock() {
     let _first = upstream.accept();
     let mut staying = proxies[1].connect();
     leaving.reset();
-    let mut second = upstream.accept();
-    second.send(b"a poem");
-    second.finish();
+    answer(&upstream, b"a poem");
     assert_eq!(staying.read_to_end().unwrap(), b"a poem");
 }
 
 #[test]
 fn c220_without_its_cache_a_proxy_fetches_by_itself_and_says_so() {
     let Some(mut cache) = servers::Server::start_redis(&[]) else { return };
-    let (upstream, fetches) = upstream(b"a poem".to_vec());
+    let (upstream, fetches) = counted(b"a poem".to_vec());
     let proxies = [0; 2].map(|_| proxy(&upstream, &cache.url(), &["--ttl", "1"]));
     let get = |proxy: &Server| assert_eq!(proxy.connect().read_to_end().unwrap(), b"a poem");
     proxies.iter().for_each(get);
@@ -183,7 +170,7 @@ fn c220_without_its_cache_a_proxy_fetches_by_itself_and_says_so() {
 fn c220_a_cache_that_has_no_poem_or_no_room_does_no_harm() {
     let Some(cache) = servers::Server::start_redis(&[]) else { return };
     let poem = noise(100_000);
-    let (upstream, fetches) = upstream(poem.clone());
+    let (upstream, fetches) = counted(poem.clone());
     let key = format!("couplet:poem:{{tcp:{upstream}}}:86400000");
     let more = ["--max-bytes", "100000"];
     for (change, why) in [
@@ -215,8 +202,7 @@ fn bad_caches_are_usage_errors_without_the_password() {
         (&["--cache", "redis://a", "--ttl", "0"], "--cache keeps nothing with --ttl 0"),
     ] {
         let ended = run(&[&["proxy", "--upstream", "1"], arguments].concat());
-        assert_eq!(ended.code, Some(2), "{arguments:?}");
-        assert!(ended.stderr.contains(expected), "{}", ended.stderr);
+        ended.says(2, expected);
         assert!(!ended.stderr.contains("s3cret"), "{}", ended.stderr);
     }
 }

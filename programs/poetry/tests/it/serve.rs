@@ -6,11 +6,20 @@ use rustix::process::Signal;
 
 use crate::kit::{Client, Running, Server, TempFile, noise, now, program, run, wait_until};
 
+/// A server of this poem, with its file.
+pub(crate) fn poet(poem: &[u8], more: &[&str]) -> (TempFile, Server) {
+    poet_named("poem.txt", poem, more)
+}
+
+pub(crate) fn poet_named(name: &str, poem: &[u8], more: &[&str]) -> (TempFile, Server) {
+    let file = TempFile::named(name, poem);
+    let server = Server::start(&[&["serve", file.path()], more].concat());
+    (file, server)
+}
+
 #[test]
 fn a_poem_comes_in_parts_with_the_delay_between_them_and_then_the_end() {
-    let poem = TempFile::new(b"abcdefgh");
-    let args = ["serve", poem.path(), "--num-bytes", "3", "--delay", "0.4"];
-    let server = Server::start(&args);
+    let (_poem, server) = poet(b"abcdefgh", &["--num-bytes", "3", "--delay", "0.4"]);
     let mut client = server.connect();
     let mut parts = Vec::new();
     let mut times = Vec::new();
@@ -71,9 +80,8 @@ fn without_a_file_there_are_built_in_poems() {
 fn bytes_that_are_no_text_come_as_they_are() {
     let bytes = noise(5000);
     assert!(std::str::from_utf8(&bytes).is_err());
-    let poem = TempFile::new(&bytes);
     for pace in [&["--delay", "0"][..], &["--delay", "0.001", "--num-bytes", "777"]] {
-        let server = Server::start(&[&["serve", poem.path()], pace].concat());
+        let (_poem, server) = poet(&bytes, pace);
         assert_eq!(server.connect().read_to_end().unwrap(), bytes);
     }
 }
@@ -81,8 +89,7 @@ fn bytes_that_are_no_text_come_as_they_are() {
 #[test]
 fn twenty_megabytes_at_full_speed_come_exactly_also_to_who_reads_late() {
     let bytes = noise(20_000_000);
-    let poem = TempFile::new(&bytes);
-    let server = Server::start(&["serve", "--delay", "0", poem.path()]);
+    let (_poem, server) = poet(&bytes, &["--delay", "0"]);
     let mut late = server.connect();
     assert!(server.connect().read_to_end().unwrap() == bytes);
     assert!(late.read_to_end().unwrap() == bytes);
@@ -92,8 +99,7 @@ fn twenty_megabytes_at_full_speed_come_exactly_also_to_who_reads_late() {
 #[ignore = "measures; run it alone"]
 fn who_never_reads_costs_little_beyond_the_poem() {
     const CLIENTS: u64 = 20;
-    let poem = TempFile::new(&noise(20_000_000));
-    let server = Server::start(&["serve", "--delay", "0", poem.path()]);
+    let (_poem, server) = poet(&noise(20_000_000), &["--delay", "0"]);
     server.connect().read_to_end().unwrap();
     let before = server.memory();
     let mut clients: Vec<_> = (0..CLIENTS).map(|_| server.connect()).collect();
@@ -107,15 +113,12 @@ fn who_never_reads_costs_little_beyond_the_poem() {
 
 #[test]
 fn an_empty_file_is_no_poem_to_who_does_not_ask_by_name() {
-    let poem = TempFile::new(b"");
-    let server = Server::start(&["serve", poem.path()]);
+    let (_poem, server) = poet(b"", &[]);
     assert_eq!(server.connect().read_to_end().unwrap(), b"");
     let ended = run(&["get", &server.address()]);
-    assert_eq!((ended.code, ended.text()), (Some(1), ""));
-    assert!(ended.stderr.contains("the connection was closed without data"), "{}", ended.stderr);
-    let ended = server.stop(Signal::TERM);
-    assert_eq!(ended.code, Some(0));
-    assert!(ended.stderr.contains("the poem is empty"), "{}", ended.stderr);
+    assert_eq!(ended.text(), "");
+    ended.says(1, "the connection was closed without data");
+    server.stop(Signal::TERM).says(0, "the poem is empty");
 }
 
 #[test]
@@ -125,18 +128,16 @@ fn a_file_that_cannot_be_read_is_named() {
     for (file, why) in [(&*missing, "no such file or directory"), (folder, "is a directory")] {
         let good = TempFile::new(b"a poem");
         let ended = run(&["serve", good.path(), file]);
-        assert_eq!(ended.code, Some(1));
-        assert_eq!(ended.stderr, format!("poetry: cannot read the poem {file}: {why}\n"));
-        assert_eq!(ended.text(), "");
+        let told = format!("poetry: cannot read the poem {file}: {why}\n");
+        assert_eq!((ended.code, ended.text(), &ended.stderr), (Some(1), "", &told));
     }
 }
 
 #[test]
 fn who_stops_sending_gets_the_whole_poem() {
     let bytes = noise(3_000_000);
-    let poem = TempFile::new(&bytes);
     for pace in [&["--delay", "0"][..], &["--delay", "0.01", "--num-bytes", "100000"]] {
-        let server = Server::start(&[&["serve", poem.path()], pace].concat());
+        let (_poem, server) = poet(&bytes, pace);
         let mut client = server.connect();
         client.finish();
         assert!(client.read_to_end().unwrap() == bytes);
@@ -144,18 +145,16 @@ fn who_stops_sending_gets_the_whole_poem() {
 }
 
 /// A server in mid-poem, with a client that has the beginning.
-fn in_mid_poem(poem: &TempFile) -> (Server, Client) {
-    let pace = ["--num-bytes", "10", "--delay", "1000"];
-    let server = Server::start(&[&["serve", poem.path()], &pace[..]].concat());
+fn in_mid_poem() -> (TempFile, Server, Client) {
+    let (poem, server) = poet(&noise(1000), &["--num-bytes", "10", "--delay", "1000"]);
     let mut client = server.connect();
     assert_eq!(client.read_exact(10), noise(10));
-    (server, client)
+    (poem, server, client)
 }
 
 #[test]
 fn a_server_that_is_killed_in_mid_poem_resets_and_nobody_takes_the_part_for_a_poem() {
-    let poem = TempFile::new(&noise(1000));
-    let (server, mut client) = in_mid_poem(&poem);
+    let (_poem, server, mut client) = in_mid_poem();
     let mut get = Running::start(&mut program(&["get", &server.address(), "-vv"]));
     let mut proxy = Server::start(&["proxy", "--upstream", &server.address()]);
     let mut reader = proxy.connect();
@@ -167,9 +166,8 @@ fn a_server_that_is_killed_in_mid_poem_resets_and_nobody_takes_the_part_for_a_po
     assert_eq!(client.read().unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
     let cut = "it was cut short after 10 bytes: connection lost: connection reset by peer";
     let ended = get.ended();
-    assert_eq!((ended.code, ended.text()), (Some(1), ""));
-    let told = format!("no poem from tcp:{address}: {cut}\n");
-    assert!(ended.stderr.contains(&told), "{}", ended.stderr);
+    assert_eq!(ended.text(), "");
+    ended.says(1, &format!("no poem from tcp:{address}: {cut}\n"));
     assert_eq!(reader.read_to_end().unwrap(), b"", "not even a part");
     proxy.wait_told(cut);
     // The proxy caches nothing, so the next client makes it fetch again.
@@ -180,8 +178,7 @@ fn a_server_that_is_killed_in_mid_poem_resets_and_nobody_takes_the_part_for_a_po
 #[test]
 fn who_has_the_whole_poem_keeps_it_when_the_server_is_killed() {
     let bytes = noise(200_000);
-    let poem = TempFile::new(&bytes);
-    let server = Server::start(&["serve", "--delay", "0", poem.path()]);
+    let (_poem, server) = poet(&bytes, &["--delay", "0"]);
     let (mut client, mut late) = (server.connect(), server.connect());
     assert_eq!(client.read_exact(bytes.len()), bytes);
     assert_eq!(client.read().unwrap(), b"", "the end of the poem, before the kill");

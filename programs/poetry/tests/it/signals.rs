@@ -8,6 +8,7 @@ use crate::kit::{
     Client, Running, Server, TempFile, Upstream, assert_drain_briefly, assert_stop_at_once, noise,
     program, serve_raw, wait_until,
 };
+use crate::serve::poet;
 
 /// A server with a client that is draining and one that does not read 10 MB, and a server with one in
 /// mid-poem.
@@ -33,8 +34,8 @@ fn a_server_stops_cleanly_with_0_within_a_second_whatever_is_open_also_at_a_seco
 
 #[test]
 fn a_sigterm_lets_a_poem_finish() {
-    let poem = TempFile::new(b"a poem that takes a second");
-    let poet = Server::start(&["serve", "--delay", "0.2", "--num-bytes", "5", poem.path()]);
+    let (_poem, poet) =
+        poet(b"a poem that takes a second", &["--delay", "0.2", "--num-bytes", "5"]);
     let mut reader = poet.connect();
     let mut text = reader.read_exact(5);
     let reading = std::thread::spawn(move || {
@@ -104,8 +105,7 @@ fn a_drain_lasts_as_long_as_it_may_or_until_the_next_signal() {
 
 #[test]
 fn an_interrupted_get_has_code_130_and_a_terminated_one_143() {
-    let poem = TempFile::new(b"a poem\n");
-    let server = Server::start(&["serve", "--delay", "0", poem.path()]);
+    let (_poem, server) = poet(b"a poem\n", &["--delay", "0"]);
     let silent = serve_raw(|mut client| drop(client.read_to_end())).to_string();
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
         let args = ["get", &server.address(), &silent];

@@ -2,7 +2,8 @@
 
 use rustix::process::Signal;
 
-use crate::kit::{Server, TempFile, Terminal, program, serve_raw, wait_until};
+use crate::kit::{Terminal, program, serve_raw, wait_until};
+use crate::serve::poet;
 
 /// Beginnings of the lines with bars: the titles.
 const POEMS: [&str; 3] = ["Ozymandias ", "The Tyger ", "Der Panther "];
@@ -65,8 +66,7 @@ fn a_terminal_that_cannot_draw_gets_plain_lines() {
 
 #[test]
 fn a_get_shows_what_is_under_way_and_prints_whole_poems_among_it() {
-    let poem = TempFile::new(b"roses are red\nviolets are blue\n");
-    let server = Server::start(&["serve", "--delay", "0", poem.path()]);
+    let (_poem, server) = poet(b"roses are red\nviolets are blue\n", &["--delay", "0"]);
     let silent = serve_raw(|mut client| {
         client.send(b"half of it");
         drop(client.read_to_end());
@@ -89,9 +89,7 @@ fn a_get_shows_what_is_under_way_and_prints_whole_poems_among_it() {
 
 #[test]
 fn more_poems_than_lines_are_no_trouble() {
-    let poem = TempFile::new(b"short\n");
-    let pace = ["--delay", "0.05", "--num-bytes", "1"];
-    let server = Server::start(&[&["serve", poem.path()], &pace[..]].concat());
+    let (_poem, server) = poet(b"short\n", &["--delay", "0.05", "--num-bytes", "1"]);
     let address = server.address();
     let args = [&["get"], &[&*address; 60][..]].concat();
     let ended = Terminal::start(60, 8, &mut program(&args)).ended();

@@ -3,12 +3,12 @@
 use rustix::process::Signal;
 
 use crate::kit::{Client, Server, TempFile, noise, run};
+use crate::serve::poet;
 
 #[test]
 fn a_proxy_in_several_threads_fetches_a_poem_once_for_each() {
     let bytes = noise(10_000);
-    let poem = TempFile::new(&bytes);
-    let mut upstream = Server::start(&["serve", "--delay", "0", poem.path()]);
+    let (_poem, mut upstream) = poet(&bytes, &["--delay", "0"]);
     let from = upstream.ports[0].to_string();
     let mut proxy = Server::start(&["proxy", "--threads", "3", "--upstream", &from]);
     for _ in 0..40 {

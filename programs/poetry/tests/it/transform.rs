@@ -15,13 +15,6 @@ fn netstring(string: impl AsRef<[u8]>) -> Vec<u8> {
     [format!("{}:", string.len()).as_bytes(), string, b","].concat()
 }
 
-/// Sends the requests and a FIN, and returns everything up to EOF.
-fn answered(client: &mut Client, requests: &[u8]) -> Vec<u8> {
-    client.send(requests);
-    client.finish();
-    client.read_to_end().unwrap()
-}
-
 #[test]
 fn each_transformation_answers_and_the_connection_stays() {
     let server = serve();
@@ -52,11 +45,7 @@ fn many_requests_are_answered_in_order_and_after_the_client_has_finished() {
     let requests: Vec<u8> = (0..20_000).flat_map(|n| netstring(format!("upper.a{n}"))).collect();
     let answers: Vec<u8> = (0..20_000).flat_map(|n| netstring(format!("A{n}"))).collect();
     let mut client = server.connect();
-    let mut sender = client.another();
-    let sending = std::thread::spawn(move || {
-        sender.send(&requests);
-        sender.finish();
-    });
+    let sending = client.sending(requests);
     assert!(client.read_to_end().unwrap() == answers);
     sending.join().unwrap();
     server.stop(Signal::TERM).quietly(0);
@@ -119,7 +108,7 @@ fn a_request_has_at_most_99999_bytes_unless_it_is_said_otherwise() {
         let request = |length: usize| netstring(format!("upper.{}", "a".repeat(length - 6)));
         let answer = netstring("A".repeat(limit - 6));
         let both = [request(limit), request(limit)].concat();
-        assert!(answered(&mut server.connect(), &both) == answer.repeat(2));
+        assert!(server.connect().answered(&both) == answer.repeat(2));
         let mut client = server.connect();
         client.send(&request(limit)[..]);
         // The server refuses it at its length, and reads the rest, so that the answer arrives.
@@ -131,8 +120,7 @@ fn a_request_has_at_most_99999_bytes_unless_it_is_said_otherwise() {
 #[test]
 fn the_names_are_listed() {
     let ended = run(&["transform", "--list"]);
-    ended.quietly(0);
-    assert_eq!(ended.text(), "cummingsify\nupper\nreverse\npirate\n");
+    ended.prints("cummingsify\nupper\nreverse\npirate\n");
     let help = run(&["transform", "--help"]);
     for name in ended.text().lines() {
         assert!(help.text().contains(&format!("\n  {name} ")), "{name} is in the help");
@@ -148,7 +136,7 @@ fn who_never_reads_costs_at_most_1_mib_is_not_cut_and_holds_up_nobody() {
     // In the second case the answer has three times the bytes of the request.
     for (poem, answer) in [("x".repeat(1000), "X".repeat(1000)), growing()] {
         let (request, answer) = (netstring(format!("upper.{poem}")), netstring(answer));
-        assert_eq!(answered(&mut server.connect(), &request), answer);
+        assert_eq!(server.connect().answered(&request), answer);
         let before = server.memory();
         let mut clients: Vec<_> = (0..CLIENTS).map(|_| server.connect()).collect();
         let requests = request.repeat(40 * MIB / request.len());
@@ -156,7 +144,7 @@ fn who_never_reads_costs_at_most_1_mib_is_not_cut_and_holds_up_nobody() {
         assert!(taken.iter().all(|taken| *taken < requests.len()), "{taken:?}");
         let grown = server.memory().saturating_sub(before);
         assert!(grown <= CLIENTS as u64 * 1024, "{CLIENTS} clients cost {grown} KiB");
-        assert_eq!(answered(&mut server.connect(), &request), answer);
+        assert_eq!(server.connect().answered(&request), answer);
         // Clients that start reading get every answer.
         for (client, taken) in clients.iter_mut().zip(taken) {
             for _ in 0..taken / request.len() {
@@ -178,11 +166,7 @@ fn who_finished_and_reads_late_gets_everything() {
     let (poem, answer) = growing();
     let requests = netstring(format!("upper.{poem}")).repeat(100);
     let mut client = server.connect();
-    let mut sender = client.another();
-    let sending = std::thread::spawn(move || {
-        sender.send(&requests);
-        sender.finish();
-    });
+    let sending = client.sending(requests);
     let answer = netstring(answer);
     for _ in 0..100 {
         assert!(client.read_exact(answer.len()) == answer);
@@ -202,7 +186,7 @@ fn silent_clients_hold_up_nobody() {
         })
         .collect();
     let began = now();
-    assert_eq!(answered(&mut server.connect(), b"7:upper.a,"), b"1:A,");
+    assert_eq!(server.connect().answered(b"7:upper.a,"), b"1:A,");
     assert!(began.elapsed().as_secs() < 2);
     server.stop(Signal::TERM).quietly(0);
 }

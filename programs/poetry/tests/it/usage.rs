@@ -97,7 +97,7 @@ fn a_program_without_a_shared_cache_names_the_feature_that_adds_it() {
 
 #[cfg(feature = "completions")]
 mod completions {
-    use crate::kit::{assert_completed, assert_completions_know, has};
+    use crate::kit::{assert_completed, assert_completions_know};
 
     #[test]
     fn completions_for_each_shell_know_every_command() {
@@ -106,9 +106,7 @@ mod completions {
 
     #[test]
     fn bash_understands_its_completions_and_completes() {
-        if !has("bash") {
-            return;
-        }
+        needs!("bash");
         assert_completed(&[
             (&["poetry", "tra"], &["transform"]),
             (&["poetry", "get", "--trans"], &["--transform", "--transform-name"]),

@@ -7,7 +7,7 @@ use std::process::Command;
 use rustix::process::Signal;
 
 use super::{FILE, Program, echo, run_in};
-use crate::kit::{Running, couplet, has, run, unused_port, wait_until};
+use crate::kit::{Running, couplet, run, unused_port, wait_until};
 use crate::needed::Folder;
 use crate::tls::certificate;
 
@@ -128,9 +128,8 @@ fn a_missing_argument_is_2() {
 fn a_check_prints_the_number_of_services_and_opens_nothing() {
     let folder = Folder::new();
     let more = "[runner]\ncontrol = \"ctl\"\npid-file = \"pid\"\nlog-file = \"log\"";
-    let ended = run_in(&folder, &echo("a", "unix:socket", more), &["--check"]);
-    ended.quietly(0);
-    assert_eq!(ended.text(), "a.toml: ok, 1 service\n");
+    run_in(&folder, &echo("a", "unix:socket", more), &["--check"])
+        .prints("a.toml: ok, 1 service\n");
     assert_eq!(folder.names(), [FILE]);
 }
 
@@ -175,9 +174,7 @@ fn unopenable(folder: &Folder, port: u16) -> Vec<(String, String)> {
 
 #[test]
 fn a_check_refuses_what_a_start_cannot_open_and_makes_nothing() {
-    if !has("openssl") {
-        return;
-    }
+    needs!("openssl");
     let certificates = [certificate(), certificate()];
     let prepare = |folder: &Folder| {
         for (name, file) in ["a.pem", "b.pem"].into_iter().zip(&certificates) {
@@ -220,9 +217,7 @@ fn a_check_accepts_endpoints_that_do_not_meet() {
         echo("h", &format!("127.0.0.3:{port}:reuse_port=yes"), ""),
         echo("i", &format!("127.0.0.3:{port}:reuse_port=yes"), ""),
     ];
-    let ended = run_in(&folder, &text.concat(), &["--check"]);
-    ended.quietly(0);
-    assert_eq!(ended.text(), "a.toml: ok, 9 services\n");
+    run_in(&folder, &text.concat(), &["--check"]).prints("a.toml: ok, 9 services\n");
     assert_eq!(folder.names(), [FILE]);
 }
 

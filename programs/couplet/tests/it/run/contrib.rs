@@ -15,7 +15,7 @@ use crate::kit::{
     Client, Member, Running, couplet, haproxy, kept_until, lines_until, pause, renamed,
     unused_port, wait_until,
 };
-use crate::needed::{Folder, Venv, has, missing};
+use crate::needed::{Folder, Venv, missing};
 use crate::servers;
 
 const HAPROXY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../contrib/haproxy/haproxy.cfg");
@@ -216,9 +216,7 @@ fn is_served(mut member: Member) -> bool {
 
 #[test]
 fn behind_haproxy_no_visit_fails_and_no_idle_connection_is_lost_when_a_node_restarts() {
-    if !has("haproxy") {
-        return;
-    }
+    needs!("haproxy");
     let Some(site) = Site::start() else { return };
     let nodes = [1, 2, 3].map(|number| site.node(number));
     site.dns.set(&[1, 2, 3]);
@@ -241,9 +239,7 @@ fn behind_haproxy_no_visit_fails_and_no_idle_connection_is_lost_when_a_node_rest
 
 #[test]
 fn behind_haproxy_no_visit_fails_while_nodes_come_and_leave() {
-    if !has("haproxy") {
-        return;
-    }
+    needs!("haproxy");
     let Some(site) = Site::start() else { return };
     let first = [1, 2].map(|number| site.node(number));
     site.dns.set(&[1, 2]);

@@ -2,11 +2,10 @@
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::process::Command;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{Program, echoes};
+use super::{Program, behind, echoes};
 use crate::kit::{Client, has, wait_until};
 use crate::needed::Folder;
 
@@ -90,12 +89,8 @@ impl Managed {
     /// With these arguments of the program.
     fn start_with(limit: u32, arguments: &[&str]) -> Option<Managed> {
         has("python3").then(|| {
-            let change = |program: Command| {
-                let mut command = Command::new("python3");
-                command.args(["-c", MANAGER, &limit.to_string()]);
-                command.arg(program.get_program()).args(program.get_args());
-                command
-            };
+            let change =
+                |program| behind(&["python3", "-c", MANAGER, &limit.to_string()], &program);
             Managed(Program::start_changed(Folder::new(), SERVICES, arguments, change))
         })
     }

@@ -90,10 +90,9 @@ fn inspect_answers_with_the_url_of_the_inspector() {
 fn a_program_that_does_not_run_is_1() {
     let folder = Folder::new();
     let path = folder.path("none");
-    let ended = Running::start(&mut couplet(&["ctl", "--control", &path, "status"])).ended();
-    assert_eq!((ended.code, ended.text()), (Some(1), ""));
-    let wanted = format!("couplet: cannot ask {path}: ");
-    assert!(ended.stderr.starts_with(&wanted), "{}", ended.stderr);
+    let ended = run(&["ctl", "--control", &path, "status"]);
+    assert_eq!(ended.text(), "");
+    ended.says(1, &format!("couplet: cannot ask {path}: "));
     assert!(ended.stderr.to_lowercase().contains("no such file"), "{}", ended.stderr);
     assert!(ended.stderr.contains("(the program has ended, or has another"), "{}", ended.stderr);
     assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
@@ -114,11 +113,9 @@ fn c184c_recordings_are_written_by_order_and_at_the_end() {
     let program = Program::start_with(Folder::new(), &text, &kept);
     let _client = program.connect("a");
     let recorded = program.ctl(&["record", "now.rec"]);
-    assert_eq!((recorded.code, recorded.text()), (Some(0), ""), "{}", recorded.stderr);
-    assert!(recorded.stderr.starts_with("now.rec: a recording of "), "{}", recorded.stderr);
-    let refused = program.ctl(&["record", "missing/now.rec"]);
-    assert_eq!(refused.code, Some(1));
-    assert!(refused.stderr.contains("cannot write missing/now.rec: "), "{}", refused.stderr);
+    assert_eq!(recorded.text(), "");
+    recorded.says(0, "now.rec: a recording of ");
+    program.ctl(&["record", "missing/now.rec"]).says(1, "cannot write missing/now.rec: ");
     let Program { server, folder } = program;
     assert!(!folder.join("end.rec").exists());
     server.stop(Signal::TERM);

@@ -4,13 +4,13 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::Signal;
 
 use super::restart::services;
-use super::{FILE, echo};
+use super::{FILE, behind, echo};
 use crate::kit::{Ended, PATIENCE, Running, couplet, wait_until};
 use crate::needed::Folder;
 
@@ -22,10 +22,9 @@ fn start_heir(folder: &Folder) -> (UnixStream, Running) {
 fn start_heir_with(folder: &Folder, text: &str) -> (UnixStream, Running) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     folder.write(FILE, text);
-    let mut command = Command::new("sh");
-    command.args(["-c", "exec 3<&0; exec \"$@\"", "sh"]).stdin(OwnedFd::from(theirs));
     let program = couplet(&["run", FILE]);
-    command.arg(program.get_program()).args(program.get_args()).current_dir(&**folder);
+    let mut command = behind(&["sh", "-c", "exec 3<&0; exec \"$@\"", "sh"], &program);
+    command.stdin(OwnedFd::from(theirs)).current_dir(&**folder);
     command.env("COUPLET_RESTARTED_BY", std::process::id().to_string());
     command.stdout(Stdio::null()).stderr(Stdio::piped());
     let running = Running::spawn(&mut command);
@@ -62,9 +61,8 @@ fn as_older_process(strings: &[&str]) -> (Vec<String>, Ended) {
 }
 
 fn hello(version: u32) -> String {
-    format!(
-        "{{\"descriptors\":0,\"request\":{{\"Hello\":{{\"version\":{version},\"generation\":2}}}}}}"
-    )
+    let hello = format!("{{\"version\":{version},\"generation\":2}}");
+    format!("{{\"descriptors\":0,\"request\":{{\"Hello\":{hello}}}}}")
 }
 
 const START: &str = "{\"descriptors\":0,\"request\":\"Start\"}";

@@ -1,26 +1,15 @@
 //! Limits on the connections of a program and on their unsent output.
 
-use std::process::Command;
-
 use super::metrics::value;
-use super::{Program, echo, echoes, get, port_after};
+use super::{Program, behind, echo, echoes, get, port_after};
 use crate::kit::{Client, Server, wait_until};
 use crate::needed::Folder;
 
 /// The program with this configuration and so many descriptors.
 fn start_with_descriptors(text: &str, descriptors: u32) -> Program {
-    Program::start_changed(Folder::new(), text, &[], |command| {
-        let mut limited = Command::new("sh");
-        limited.args(["-c", &format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"")]);
-        limited.arg(command.get_program()).args(command.get_args());
-        for (name, value) in command.get_envs() {
-            match value {
-                Some(value) => limited.env(name, value),
-                None => limited.env_remove(name),
-            };
-        }
-        limited
-    })
+    let limit = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
+    let change = |program| behind(&["sh", "-c", &limit], &program);
+    Program::start_changed(Folder::new(), text, &[], change)
 }
 
 #[test]

@@ -24,11 +24,7 @@ fn sighup_opens_the_log_again_and_no_line_is_lost() {
         program.signal(Signal::HUP);
         program.wait_read("log", "reloaded: ");
     }
-    let (ended, folder) = {
-        program.signal(Signal::TERM);
-        program.ended()
-    };
-    ended.quietly(0);
+    let folder = program.terminated();
     let files = folder.names();
     let files = files.iter().filter(|name| name.starts_with("log"));
     let text: String =
@@ -106,8 +102,7 @@ fn a_failure_is_in_the_log_file_and_on_stderr() {
     let folder = Folder::new();
     let text = echo("b", "unix:no/where", "") + LOGGED;
     let ended = super::run_in(&folder, &text, &[]);
-    assert_eq!(ended.code, Some(1));
-    assert!(ended.stderr.starts_with("couplet: "), "{}", ended.stderr);
+    ended.says(1, "couplet: ");
     assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
     let log = std::fs::read_to_string(folder.path("log")).unwrap();
     assert!(log.contains("ERROR") && log.contains("no/where"), "{log}");
@@ -130,9 +125,8 @@ fn json_log() -> String {
     program.wait_read("log", "started");
     program.reload(&config(echo("a", "0", "idle-timeout = \"\\\"\\n\"")));
     program.wait_read("log", "cannot reload");
-    let snapshot = |program: &Program| program.read("log").contains("connections");
     program.signal(Signal::USR1);
-    wait_until("a snapshot", || snapshot(&program));
+    program.wait_read("log", "connections");
     program.signal(Signal::TERM);
     let (ended, folder) = program.ended();
     ended.quietly(0);
@@ -172,15 +166,13 @@ for line in sys.stdin:
 fn serve_two(keys: &str) -> String {
     let files = "[services.b]\nkind = \"serve\"\nfolder = \".\"\nlisten = \"0\"\n";
     let text = echo("a", "0", "") + files + "[runner]\nlog-file = \"log\"\n" + keys;
-    let mut program = Program::start(&text);
+    let program = Program::start(&text);
     let mut client = program.connect("a");
     client.finish();
     assert_eq!(client.read_to_end().unwrap(), b"");
     let (status, _) = super::get(program.port("b"), "/none?token=secret");
     assert_eq!(status, 404);
-    program.signal(Signal::TERM);
-    let (ended, folder) = program.ended();
-    ended.quietly(0);
+    let folder = program.terminated();
     std::fs::read_to_string(folder.path("log")).unwrap()
 }
 
@@ -201,9 +193,7 @@ fn access_lines_are_logged_on_demand() {
 
 #[test]
 fn access_lines_of_a_json_log_have_their_fields() {
-    if !has("python3") {
-        return;
-    }
+    needs!("python3");
     let text = serve_two("log = \"json\"\nlog-level = \"couplet::access=debug\"\n");
     let said = python(ACCESS, &text);
     assert!(said.contains("connection ended accepted done 5 5\n"), "{said}");

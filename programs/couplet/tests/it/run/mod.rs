@@ -157,14 +157,22 @@ impl Program {
         (self.server.running.ended(), self.folder)
     }
 
+    /// Ends the process by SIGTERM, with code 0; it leaves the folder.
+    #[track_caller]
+    fn terminated(mut self) -> Folder {
+        self.signal(Signal::TERM);
+        let (ended, folder) = self.ended();
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        folder
+    }
+
     fn stop(self, signal: Signal) -> Ended {
         self.server.stop(signal)
     }
 }
 
 fn echoes(client: &mut Client) {
-    client.send(b"hello");
-    assert_eq!(client.read_exact(5), b"hello");
+    client.echoes(b"hello");
 }
 
 fn is_refused(port: SocketAddr) -> bool {
@@ -176,6 +184,19 @@ fn run_in(folder: &Folder, text: &str, args: &[&str]) -> Ended {
     folder.write(FILE, text);
     let mut command = couplet(&[&["run", FILE], args].concat());
     Running::start(command.current_dir(&**folder)).ended()
+}
+
+/// A command that runs another one, with its environment, behind these words.
+pub(crate) fn behind(words: &[&str], program: &Command) -> Command {
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).arg(program.get_program()).args(program.get_args());
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command
 }
 
 /// The status and the body of an answer.

@@ -100,7 +100,7 @@ fn the_user_changes_in_all_threads_once_the_ports_are_open() {
     ] {
         let text = echo("a", &listen, "[runner]\npid-file = \"pid\"") + key;
         let args = [args, &["-v"]].concat();
-        let mut program = Program::start_with(Folder::new(), &text, &args);
+        let program = Program::start_with(Folder::new(), &text, &args);
         assert_eq!(program.port("a").port(), port);
         program.wait_told("started");
         let groups = [&[gid.to_owned()], others].concat();
@@ -115,9 +115,7 @@ fn the_user_changes_in_all_threads_once_the_ports_are_open() {
             }
         }
         echoes(&mut Client::connect(([127, 0, 0, 1], port).into()));
-        program.signal(Signal::TERM);
-        let (ended, folder) = program.ended();
-        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        let folder = program.terminated();
         assert_eq!(std::fs::read_to_string(folder.path("pid")).unwrap(), "");
         wait_until("the port", || TcpListener::bind(("127.0.0.1", port)).is_ok());
     }
@@ -215,10 +213,5 @@ fn a_user_that_one_may_not_become_is_1() {
     command.args(["run", &file, "--user", "root"]);
     command.uid(uid.parse().unwrap()).gid(gid.parse().unwrap());
     let ended = crate::kit::Running::start(&mut command).ended();
-    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
-    assert!(
-        ended.stderr.starts_with("couplet: cannot change the user or group: "),
-        "{}",
-        ended.stderr
-    );
+    ended.says(1, "couplet: cannot change the user or group: ");
 }

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::Signal;
 
 use super::{FILE, Program, echo, echoes, is_refused};
-use crate::kit::{Client, TempFile, has, wait_until};
+use crate::kit::{Client, TempFile, wait_until};
 use crate::needed::Folder;
 use crate::tls::certificate;
 
@@ -209,9 +209,8 @@ fn limits_of_all_loops_change_with_a_reload() {
     waiting.send(b"x");
     clients.drain(..2).for_each(Client::reset);
     assert_eq!(waiting.read_exact(1), b"x");
-    let refused = program.reload_by_ctl(&text("max-connections = 1\n"));
     let why = "2 threads need a max-connections of 2 at least";
-    assert!(refused.code == Some(1) && refused.stderr.contains(why), "{}", refused.stderr);
+    program.reload_by_ctl(&text("max-connections = 1\n")).says(1, why);
     let all = (0..3).map(|_| Client::connect(port)).collect::<Vec<_>>();
     assert_eq!(program.reload_by_ctl(&text("")).code, Some(0));
     all.into_iter().for_each(|mut client| echoes(&mut client));
@@ -278,9 +277,7 @@ fn shown_certificate(port: SocketAddr) -> Vec<u8> {
 
 #[test]
 fn new_certificates_are_shown_and_connections_notice_nothing() {
-    if !has("openssl") {
-        return;
-    }
+    needs!("openssl");
     let folder = Folder::new();
     let install = |folder: &Folder, file: &TempFile| {
         folder.write("cert.pem", std::fs::read(file.path()).unwrap());
@@ -288,7 +285,7 @@ fn new_certificates_are_shown_and_connections_notice_nothing() {
     let certificates = [certificate(), certificate()];
     install(&folder, &certificates[0]);
     let text = echo("a", "throttle:tls:127.0.0.1:0:cert=cert.pem:read=1M", "") + PROCESS;
-    let mut program = Program::start_with(folder, &text, &[]);
+    let program = Program::start_with(folder, &text, &[]);
     let line = program.server.line();
     let port: SocketAddr = line.rsplit("tls:").next().unwrap().trim().parse().expect(&line);
     let first = shown_certificate(port);
@@ -297,8 +294,7 @@ fn new_certificates_are_shown_and_connections_notice_nothing() {
     open.say("one");
     // A wrong file changes nothing.
     program.folder.write("cert.pem", "nonsense");
-    let refused = program.reload_by_ctl(&text);
-    assert!(refused.code == Some(1) && refused.stderr.contains("cert.pem"), "{}", refused.stderr);
+    program.reload_by_ctl(&text).says(1, "cert.pem");
     assert_eq!(shown_certificate(port), first);
     install(&program.folder, &certificates[1]);
     assert_eq!(program.reload_by_ctl(&text).text(), "0 services changed, 0 added, 0 removed\n");
@@ -310,8 +306,7 @@ fn new_certificates_are_shown_and_connections_notice_nothing() {
     assert_eq!(program.reload_by_ctl(&changed).code, Some(0));
     assert_eq!(shown_certificate(port), second);
     drop(open);
-    program.signal(Signal::TERM);
-    assert_eq!(program.ended().0.code, Some(0));
+    program.terminated();
 }
 
 /// A client of an echo over TLS.
@@ -378,9 +373,7 @@ fn a_configuration_that_became_a_pipe_blocks_neither_a_reload_nor_a_restart() {
         std::fs::remove_file(&file).unwrap();
         assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
         for order in ["reload", "restart"] {
-            let refused = program.ctl(&[order]);
-            assert_eq!(refused.code, Some(1), "{order}");
-            assert!(refused.stderr.contains("it is not a file"), "{order}: {}", refused.stderr);
+            program.ctl(&[order]).says(1, "it is not a file");
             echoes(&mut client);
         }
         std::fs::remove_file(&file).unwrap();

@@ -22,12 +22,20 @@ pub(super) fn services(services: &[String], more: &str) -> String {
     format!("{}{PROCESS}{more}\n", services.concat())
 }
 
+pub(super) fn chat(name: &str) -> String {
+    format!("[services.{name}]\nkind = \"chat\"\nlisten = \"0\"\n")
+}
+
 /// A program whose newest process ends with the test.
 pub(super) struct Restarted(pub(super) Program);
 
 impl Restarted {
     pub(super) fn start(text: &str) -> Restarted {
         Restarted(Program::start(text))
+    }
+
+    pub(super) fn start_poet(text: &str) -> Restarted {
+        Restarted(Program::start_with(folder_with_poem(), text, &[]))
     }
 
     /// The process that serves.
@@ -52,6 +60,18 @@ impl Restarted {
         let rest = status.text().split_once("\"generation\":").expect("a status").1;
         let (number, rest) = rest.split_once(",\"older\":[").expect("a list");
         (number.parse().expect("a number"), rest.split(']').next().unwrap().matches("pid").count())
+    }
+
+    /// A connection to the poem of [`poet`], which has begun.
+    fn reader(&self) -> Client {
+        let mut reader = Client::connect(self.port("poet"));
+        reader.read_exact(5);
+        reader
+    }
+
+    /// Waits for the end of the first process.
+    fn wait_first(&mut self) {
+        wait_until("the end of the first", || !self.is_running());
     }
 
     /// Ends the newest process.
@@ -112,7 +132,7 @@ fn a_new_process_has_the_same_ports_each_at_its_service() {
     }
     assert_eq!([program.port("a"), program.port("b")], ports);
     ports.into_iter().for_each(|port| echoes(&mut Client::connect(port)));
-    wait_until("the end of the first", || !program.is_running());
+    program.wait_first();
     // The first has left the files of the sockets.
     let names = program.folder.names();
     for name in ["ctl", "ctl.lock", "u.sock", "u.sock.lock", "v.sock", "v.sock.lock"] {
@@ -149,7 +169,7 @@ fn health_and_metrics_stay_at_their_ports() {
     assert!(!get(health, "/readyz").1.contains("\nb"));
     program.folder.write(FILE, config(&[echo("a", "0", ""), echo("b", "0", "")]));
     program.restart();
-    wait_until("the end of the first", || !program.is_running());
+    program.wait_first();
     // The new process answers: it alone has the second service.
     for port in [health, metrics] {
         let (status, text) = get(port, "/readyz");
@@ -164,10 +184,9 @@ fn health_and_metrics_stay_at_their_ports() {
 #[test]
 fn c105d_the_status_shows_the_older_process_while_its_connections_finish() {
     let text = services(&[poet(30.0, 900.0)], "restart-drain = 900");
-    let mut program = Restarted(Program::start_with(folder_with_poem(), &text, &[]));
+    let mut program = Restarted::start_poet(&text);
     let first = program.server.running.pid();
-    let mut reader = Client::connect(program.port("poet"));
-    reader.read_exact(5);
+    let reader = program.reader();
     let second = program.restart();
     let status = || program.ctl(&["status"]).text().to_owned();
     let shown = status();
@@ -184,14 +203,14 @@ fn c105d_the_status_shows_the_older_process_while_its_connections_finish() {
 #[test]
 fn connections_of_the_old_process_finish() {
     let text = services(&[poet(0.2, 9.0), echo("a", "0", "")], "drain = 0.1\nrestart-drain = 20");
-    let mut program = Restarted(Program::start_with(folder_with_poem(), &text, &[]));
+    let mut program = Restarted::start_poet(&text);
     let (_, port) = (program.port("a"), program.port("poet"));
     let mut reader = Client::connect(port);
     assert_eq!(reader.read_exact(5), &POEM[..5]);
     program.restart();
     assert_eq!(program.generations(), (2, 1));
     assert_eq!(reader.read_to_end().unwrap(), &POEM[5..]);
-    wait_until("the end of the first", || !program.is_running());
+    program.wait_first();
     assert_eq!(program.generations(), (2, 0));
     assert_eq!(Client::connect(port).read_to_end().unwrap(), POEM);
     program.stop();
@@ -210,9 +229,7 @@ fn a_wrong_configuration_leaves_the_old_process_serving_and_says_where() {
         (echo("u", "unix:u", "") + &echo("z", &taken, ""), format!("cannot listen on tcp:{taken}")),
     ] {
         program.folder.write(FILE, services(&[wrong], ""));
-        let answer = program.ctl(&["restart"]);
-        let words = answer.stderr;
-        assert!(answer.code == Some(1) && words.contains(&wanted), "{words}");
+        program.ctl(&["restart"]).says(1, &wanted);
         program.wait_told("cannot restart: the new process, ");
         assert_eq!(program.read("pid").trim(), program.server.running.pid().to_string());
         echoes(&mut open);
@@ -239,16 +256,13 @@ fn start_made(folder: Folder, text: &str, make: &[&str]) -> Restarted {
     let mut command = Command::new(make[0]);
     command.args(&make[1..]).arg(couplet(&[]).get_program()).arg(&file);
     assert!(command.status().unwrap().success());
-    Restarted(Program::start_changed(folder, text, &[], |command| {
+    let change = |command: Command| {
         let mut own = Command::new(&file);
-        own.args(command.get_args());
-        for (name, value) in command.get_envs() {
-            if let Some(value) = value {
-                own.env(name, value);
-            }
-        }
+        let envs = command.get_envs().filter_map(|(name, value)| Some((name, value?)));
+        own.args(command.get_args()).envs(envs);
         own
-    }))
+    };
+    Restarted(Program::start_changed(folder, text, &[], change))
 }
 
 /// Replaces the program's file by a script, as an installation does: not in place. Another process
@@ -280,9 +294,7 @@ fn a_new_process_that_ends_or_hangs_is_given_up() {
         ("kill -9 $$", "has ended: the process was ended by SIGKILL"),
     ] {
         replace(&program, script);
-        let answer = program.ctl(&["restart"]);
-        let words = answer.stderr;
-        assert!(answer.code == Some(1) && words.contains(wanted), "{words}");
+        program.ctl(&["restart"]).says(1, wanted);
         echoes(&mut Client::connect(port));
     }
     let hangs: i32 = program.read("new-pid").trim().parse().unwrap();
@@ -301,9 +313,7 @@ fn a_program_whose_file_cannot_be_read_in_time_is_not_restarted() {
     std::fs::remove_file(&fifo).unwrap();
     assert!(Command::new("mkfifo").args(["-m", "755", &fifo]).status().unwrap().success());
     for wanted in ["cannot read the program: ", "an earlier read has not ended"] {
-        let answer = program.ctl(&["restart"]);
-        let words = answer.stderr;
-        assert!(answer.code == Some(1) && words.contains(wanted), "{words}");
+        program.ctl(&["restart"]).says(1, wanted);
         echoes(&mut Client::connect(port));
     }
     // It answers again.
@@ -320,7 +330,7 @@ fn a_program_whose_file_cannot_be_read_in_time_is_not_restarted() {
 
 #[test]
 fn limits_and_delays_of_moved_connections_go_on() {
-    let chat = "[services.c]\nkind = \"chat\"\nlisten = \"0\"\n".to_owned();
+    let chat = chat("c");
     let text = services(&[echo("e", "0", "idle-timeout = 2"), chat], "");
     let program = Restarted::start(&text);
     let mut talk = Talk::start(program.port("c"));
@@ -416,7 +426,7 @@ fn reloads_and_restarts_enter_the_release_to_which_the_link_leads() {
 fn old_processes_do_not_pile_up() {
     let poem = poet(2.0, 900.0);
     let text = services(&[poem], "restart-drain = 900\ngenerations = 3");
-    let program = Restarted(Program::start_with(folder_with_poem(), &text, &[]));
+    let program = Restarted::start_poet(&text);
     let port = program.port("poet");
     let mut readers = Vec::new();
     for _ in 0..2 {
@@ -426,11 +436,9 @@ fn old_processes_do_not_pile_up() {
         program.restart();
     }
     assert_eq!(program.generations(), (3, 2));
-    let refused = program.ctl(&["restart"]);
-    let words = refused.stderr;
     let wanted =
         "3 processes of the program run, of which 2 have not finished their connections yet";
-    assert!(refused.code == Some(1) && words.contains(wanted), "{words}");
+    program.ctl(&["restart"]).says(1, wanted);
     drop(readers);
     wait_until("the ends of the older", || program.generations() == (3, 0));
     program.restart();
@@ -440,13 +448,12 @@ fn old_processes_do_not_pile_up() {
 #[test]
 fn sigterm_ends_a_replaced_process_and_a_stop_during_the_start_ends_both() {
     let text = services(&[poet(30.0, 900.0)], "restart-drain = 900");
-    let mut program = Restarted(Program::start_with(folder_with_poem(), &text, &[]));
-    let mut reader = Client::connect(program.port("poet"));
-    reader.read_exact(5);
+    let mut program = Restarted::start_poet(&text);
+    let _reader = program.reader();
     program.restart();
     assert!(program.is_running());
     program.signal(Signal::TERM);
-    wait_until("the end of the first", || !program.is_running());
+    program.wait_first();
     assert_eq!(program.generations(), (2, 0));
     program.stop();
     // The new process hangs before it serves.
@@ -457,7 +464,7 @@ fn sigterm_ends_a_replaced_process_and_a_stop_during_the_start_ends_both() {
     program.wait_read("new-pid", "\n");
     let new: i32 = program.read("new-pid").trim().parse().unwrap();
     program.signal(Signal::TERM);
-    wait_until("the end of the first", || !program.is_running());
+    program.wait_first();
     let new = Pid::from_raw(new).unwrap();
     wait_until("the end of the second", || has_ended(new));
 }
@@ -487,11 +494,11 @@ fn changed_options_of_an_endpoint_keep_its_socket() {
 
 #[test]
 fn nothing_is_refused_reset_lost_or_doubled_in_a_hundred_restarts() {
-    let chat = "[services.c]\nkind = \"chat\"\nlisten = \"0\"\n".to_owned();
+    let chat = chat("c");
     let proxied = echo("h", "haproxy:tcp:0:interface=127.0.0.1", "");
     let all = [chat, echo("e", "0", ""), proxied, echo("u", "unix:u", ""), poet(0.001, 9.0)];
     let text = services(&all, "generations = 100");
-    let program = Restarted(Program::start_with(folder_with_poem(), &text, &[]));
+    let program = Restarted::start_poet(&text);
     let (chat, port, proxied) = (program.port("c"), program.port("e"), program.wrapped_port());
     program.port("poet");
     program.server.line();
@@ -514,8 +521,7 @@ fn nothing_is_refused_reset_lost_or_doubled_in_a_hundred_restarts() {
 #[test]
 fn a_member_of_a_chat_on_a_bus_keeps_its_name_in_the_new_process() {
     let Some(bus) = servers::Server::start(&[]) else { return };
-    let chat = "[services.c]\nkind = \"chat\"\nlisten = \"0\"\n";
-    let chat = format!("{chat}bus = \"{}\"\n", bus.url());
+    let chat = format!("{}bus = \"{}\"\n", chat("c"), bus.url());
     let chat = services(&[chat], "generations = 20");
     let program = Restarted::start(&chat);
     let mut ada = Client::connect(program.port("c"));
@@ -553,14 +559,11 @@ fn a_slow_reader_gets_the_rest_from_the_new_process() {
     let sent = client.push(&bytes);
     assert!(sent < bytes.len(), "the server reads no faster than its client");
     program.restart();
-    wait_until("the end of the first", || !program.is_running());
+    program.wait_first();
     program.wait_told("took connections over connections=1");
     let status = program.ctl(&["status"]);
-    let unsent = status
-        .text()
-        .lines()
-        .find(|line| line.contains("buffered") && !line.contains("buffered 0"));
-    assert!(unsent.is_some(), "{}", status.text());
+    let is_unsent = |line: &str| line.contains("buffered") && !line.contains("buffered 0");
+    assert!(status.text().lines().any(is_unsent), "{}", status.text());
     assert!(client.read_exact(sent) == bytes[..sent], "other bytes came back");
     let status = program.ctl(&["status"]);
     let counters = format!("in {0} out {0} buffered 0", sent + 5);
@@ -571,14 +574,13 @@ fn a_slow_reader_gets_the_rest_from_the_new_process() {
 #[test]
 fn connections_stay_if_the_new_process_does_not_know_their_kind() {
     // Two chats: members of several can't be told apart.
-    let chat = |name: &str| format!("[services.{name}]\nkind = \"chat\"\nlisten = \"0\"\n");
     let mut program = Restarted::start(&services(&[chat("a"), chat("b")], ""));
     let mut member = Client::connect(program.port("a"));
     assert!(member.read_line().contains("Welcome"));
     program.restart();
     let rest = String::from_utf8(member.read_to_end().unwrap()).unwrap();
     assert!(rest.ends_with("* The server is stopping. Goodbye.\n"), "{rest:?}");
-    wait_until("the end of the first", || !program.is_running());
+    program.wait_first();
     program.stop();
 }
 
@@ -605,7 +607,7 @@ fn an_endpoint_that_has_changed_is_opened_anew_and_one_whose_table_has_another_n
     program.restart();
     assert_eq!(program.port("a").ip().to_string(), "127.0.75.1");
     program.server.line();
-    wait_until("the end of the first", || !program.is_running());
+    program.wait_first();
     assert!(is_refused(a));
     UnixStream::connect(program.folder.path("b")).expect("it listens");
     program.stop();

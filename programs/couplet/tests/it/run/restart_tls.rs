@@ -3,7 +3,7 @@
 use super::reload::{TlsEcho, tls_echo};
 use super::restart::{Restarted, services};
 use super::{POEM, Program, echo, folder_with_poem, poet};
-use crate::kit::{Client, has, wait_until};
+use crate::kit::{Client, wait_until};
 use crate::tls::certificate;
 
 const LISTEN: &str = "tls:127.0.0.1:0:cert=cert.pem";
@@ -16,9 +16,7 @@ fn start(all: &[String], more: &str) -> Restarted {
 
 #[test]
 fn a_poem_over_tls_is_finished_by_the_old_process() {
-    if !has("openssl") {
-        return;
-    }
+    needs!("openssl");
     let poet = poet(0.3, 9.0).replace("listen = \"0\"", &format!("listen = \"{LISTEN}\""));
     let mut program = start(&[poet], "drain = 0.1\nrestart-drain = 20");
     let port = program.wrapped_port();
@@ -35,9 +33,7 @@ fn a_poem_over_tls_is_finished_by_the_old_process() {
 
 #[test]
 fn an_echo_over_tls_is_closed_by_the_old_process() {
-    if !has("openssl") {
-        return;
-    }
+    needs!("openssl");
     let mut program = start(&[echo("a", LISTEN, "")], "restart-drain = 20");
     let port = program.wrapped_port();
     let mut clients = [tls_echo(port), tls_echo(port)];
@@ -53,9 +49,7 @@ fn an_echo_over_tls_is_closed_by_the_old_process() {
 
 #[test]
 fn c105f_the_first_request_of_a_new_client_is_answered_by_the_old_process() {
-    if !has("openssl") {
-        return;
-    }
+    needs!("openssl");
     let folder = folder_with_poem();
     folder.write("cert.pem", std::fs::read(certificate().path()).unwrap());
     let site = format!("[services.s]\nkind = \"serve\"\nfolder = \".\"\nlisten = \"{LISTEN}\"\n");
@@ -96,9 +90,7 @@ fn c105f_the_first_request_of_a_new_client_is_answered_by_the_old_process() {
 
 #[test]
 fn an_unfinished_answer_over_tls_is_closed_after_the_drain_of_a_restart() {
-    if !has("openssl") {
-        return;
-    }
+    needs!("openssl");
     let by_name = format!("listen = \"{LISTEN}\"\nby-name = true");
     let poet = poet(60.0, 9.0).replace("listen = \"0\"", &by_name);
     let mut program = start(&[poet], "drain = 60\nrestart-drain = 3");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,8 +10,9 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::restart::{Restarted, services};
-use super::{FILE, Program, echo, echoes, folder_with_poem, poet, port_after, run_in};
-use crate::kit::{Client, PATIENCE, wait_until};
+use super::{FILE, Program, echo, echoes, poet, port_after, run_in};
+use crate::datagrams::{ask, receive, socket, socket_at};
+use crate::kit::{Client, wait_until};
 use crate::needed::Folder;
 
 fn forward(name: &str, listen: &str, connect: &str, more: &str) -> String {
@@ -29,30 +30,16 @@ fn udp_port(program: &Program, name: &str) -> SocketAddr {
         .unwrap_or_else(|| panic!("{line:?} is no UDP port of {name}: {}", program.told()))
 }
 
-fn socket() -> UdpSocket {
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    socket
-}
-
 /// A server of any address of this machine.
 fn server() -> (UdpSocket, u16) {
-    let socket = UdpSocket::bind("[::]:0").unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let socket = socket_at("[::]:0");
     let port = socket.local_addr().unwrap().port();
     (socket, port)
 }
 
-fn receive(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
-    let mut bytes = [0; 2000];
-    let (n, from) = socket.recv_from(&mut bytes).expect("a datagram");
-    (bytes[..n].to_vec(), from)
-}
-
 /// A datagram comes back, from the address to which it was sent.
 fn answers(socket: &UdpSocket, to: SocketAddr, word: &[u8]) {
-    socket.send_to(word, to).unwrap();
-    assert_eq!(receive(socket), (word.to_vec(), to));
+    assert_eq!(ask(socket, to, word), word);
 }
 
 /// Numbered datagrams, at most a few unanswered at a time, until told to end. Returns their number.
@@ -138,7 +125,7 @@ fn c160h_an_old_process_whose_connections_finish_reads_no_datagram() {
     let to = format!("udp:127.0.0.1:{number}");
     let all = [forward("f", "udp:0:interface=127.0.0.1", &to, ""), poet(9.0, 90.0)];
     let text = services(&all, "restart-drain = 90");
-    let mut program = Restarted(Program::start_with(folder_with_poem(), &text, &[]));
+    let mut program = Restarted::start_poet(&text);
     let (port, poet) = (udp_port(&program, "f"), program.port("poet"));
     let mut reader = Client::connect(poet);
     reader.read_exact(5);
@@ -224,9 +211,8 @@ fn a_restart_that_fails_leaves_the_old_process_reading() {
     let held = UdpSocket::bind("127.0.77.2:0").unwrap();
     let taken = format!("udp:{}", held.local_addr().unwrap());
     program.folder.write(FILE, services(&[udp.clone(), echo("z", &taken, "")], ""));
-    let answer = program.ctl(&["restart"]);
     let wanted = format!("cannot listen on {taken}: address already in use");
-    assert!(answer.code == Some(1) && answer.stderr.contains(&wanted), "{}", answer.stderr);
+    program.ctl(&["restart"]).says(1, &wanted);
     answers(&client, port, b"still here");
     program.folder.write(FILE, services(&[udp], ""));
     program.restart();
@@ -253,8 +239,7 @@ fn a_udp_port_in_use_is_1_and_a_check_binds_nothing() {
         (echo("e", "udp:x", ""), "a.toml:3:10: "),
         (echo("e", "udp:0", "udp-rate = -1"), "a.toml:4:12: "),
     ] {
-        let ended = run_in(&folder, &wrong, &["--check"]);
-        assert!(ended.code == Some(2) && ended.stderr.contains(wanted), "{}", ended.stderr);
+        run_in(&folder, &wrong, &["--check"]).says(2, wanted);
     }
 }
 

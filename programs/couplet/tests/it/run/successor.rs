@@ -7,7 +7,7 @@ use rustix::process::{Pid, test_kill_process};
 
 use super::restart::{Restarted, replace, services, start_linked};
 use super::{echo, echoes};
-use crate::kit::{Client, couplet, has, wait_until};
+use crate::kit::{Client, couplet, wait_until};
 
 /// A new process that serves, until it gets a request that it was started to fail or to hang at.
 const FALSE_HEIR: &str = r#"
@@ -53,9 +53,7 @@ fn before_false_heir(behaviour: &str) -> (Restarted, SocketAddr, Client) {
 
 #[test]
 fn connections_stay_if_the_new_process_does_not_take_them() {
-    if !has("python3") {
-        return;
-    }
+    needs!("python3");
     for (behaviour, wanted) in [
         ("hangs Connections", "Connections "),
         ("hangs Moved", "Connections Moved "),
@@ -63,9 +61,7 @@ fn connections_stay_if_the_new_process_does_not_take_them() {
         ("fails Moved", "Connections Moved Forget "),
     ] {
         let (mut program, port, mut client) = before_false_heir(behaviour);
-        let answer = program.ctl(&["restart"]);
-        let words = answer.stderr;
-        assert!(answer.code == Some(1) && words.contains("has failed: "), "{words}");
+        program.ctl(&["restart"]).says(1, "has failed: ");
         let requests = program.read("requests");
         assert!(requests.ends_with(&format!("Start {wanted}")), "{behaviour}: {requests}");
         if let Ok(hangs) = program.read("new-pid").parse() {
@@ -88,9 +84,7 @@ fn connections_stay_if_the_new_process_does_not_take_them() {
 
 #[test]
 fn restarts_that_fail_leave_everything_for_the_one_that_succeeds() {
-    if !has("python3") {
-        return;
-    }
+    needs!("python3");
     let (program, port, mut client) = before_false_heir("fails Connections");
     let first = program.newest();
     let descriptors = program.server.descriptors();
@@ -122,9 +116,7 @@ fn restarts_that_fail_leave_everything_for_the_one_that_succeeds() {
 
 #[test]
 fn a_new_process_that_refuses_to_forget_has_taken_over() {
-    if !has("python3") {
-        return;
-    }
+    needs!("python3");
     let (mut program, _, _client) = before_false_heir("fails Moved Forget");
     let answer = program.ctl(&["restart"]);
     assert!(answer.text().contains("has taken over"), "{}", answer.stderr);

@@ -6,10 +6,12 @@ use std::process::Command;
 use rustix::process::Signal;
 
 use super::restart::Restarted;
-use super::{POEM, Program, echo, folder_with_poem, poet};
+use super::{POEM, Program, behind, echo, folder_with_poem, poet};
 use crate::inherited::{PARENT, echoes};
-use crate::kit::{Client, PATIENCE, has};
+use crate::kit::{Client, PATIENCE};
 use crate::needed::Folder;
+
+const PROCESS: &str = "[runner]\ncontrol = \"ctl\"\npid-file = \"pid\"\n";
 
 /// The service manager's socket.
 struct Manager(UnixDatagram);
@@ -176,12 +178,9 @@ fn a_restart_names_the_new_main_process_which_feeds_the_watchdog() {
     let folder = Folder::new();
     let manager = Manager::new(&folder);
     let path = folder.path("notify");
-    let process = "[runner]\ncontrol = \"ctl\"\npid-file = \"pid\"\n";
-    let text = echo("a", "0", "") + process;
+    let text = echo("a", "0", "") + PROCESS;
     let program = Restarted(Program::start_changed(folder, &text, &[], |program| {
-        let mut command = Command::new("sh");
-        command.args(["-c", "WATCHDOG_PID=$$ exec \"$@\"", "sh"]);
-        command.arg(program.get_program()).args(program.get_args());
+        let mut command = behind(&["sh", "-c", "WATCHDOG_PID=$$ exec \"$@\"", "sh"], &program);
         command.env("NOTIFY_SOCKET", path).env("WATCHDOG_USEC", "2000000");
         command
     }));
@@ -203,22 +202,14 @@ fn a_restart_names_the_new_main_process_which_feeds_the_watchdog() {
 #[test]
 fn a_socket_of_systemd_activates_a_service_and_goes_along_in_a_restart() {
     const ACTIVATE: &str = "systemd-socket-activate";
-    if !has(ACTIVATE) {
-        return;
-    }
+    needs!(ACTIVATE);
     let folder = Folder::new();
     let path = folder.path("socket");
-    let process = "[runner]\ncontrol = \"ctl\"\npid-file = \"pid\"\n";
-    let text = echo("a", "systemd:web", "") + process;
-    let program = Restarted(Program::start_changed(folder, &text, &[], |program| {
-        let mut command = Command::new(ACTIVATE);
-        command.args(["--listen", &path, "--fdname=web"]);
-        command.arg(program.get_program()).args(program.get_args());
-        command
-    }));
+    let text = echo("a", "systemd:web", "") + PROCESS;
+    let change = |program| behind(&[ACTIVATE, "--listen", &path, "--fdname=web"], &program);
+    let program = Restarted(Program::start_changed(folder, &text, &[], change));
     program.wait_told("Listening on");
     // The program starts with the first connection.
-    let path = program.folder.path("socket");
     let client = UnixStream::connect(&path).unwrap();
     echoes(&client);
     assert_eq!(program.server.line(), format!("a listening on unix:{path}"));
@@ -230,22 +221,14 @@ fn a_socket_of_systemd_activates_a_service_and_goes_along_in_a_restart() {
 
 #[test]
 fn the_file_of_an_inherited_socket_stays_in_restarts_and_stops() {
-    if !has("python3") {
-        return;
-    }
+    needs!("python3");
     for listen in ["systemd:local", "fd:4", "throttle:systemd:local:write=1M"] {
         let folder = Folder::new();
         let path = folder.path("socket");
-        let process = "[runner]\ncontrol = \"ctl\"\npid-file = \"pid\"\n";
-        let text = echo("a", listen, "") + process;
-        let mut program = Restarted(Program::start_changed(folder, &text, &[], |program| {
-            let mut command = Command::new("python3");
-            command.args(["-c", PARENT, &path, ""]);
-            command.arg(program.get_program()).args(program.get_args());
-            command
-        }));
+        let text = echo("a", listen, "") + PROCESS;
+        let change = |program| behind(&["python3", "-c", PARENT, &path, ""], &program);
+        let mut program = Restarted(Program::start_changed(folder, &text, &[], change));
         program.server.line();
-        let path = program.folder.path("socket");
         for _ in 0..2 {
             program.restart();
             echoes(UnixStream::connect(&path).expect(listen));
@@ -257,9 +240,7 @@ fn the_file_of_an_inherited_socket_stays_in_restarts_and_stops() {
 
 #[test]
 fn the_unit_file_is_right_and_locked_up() {
-    if !has("systemd-analyze") {
-        return;
-    }
+    needs!("systemd-analyze");
     let unit = include_str!("../../../../../contrib/couplet.service");
     // What systemd before 253 does not know, as the file says, and a program that is installed.
     let program = format!("ExecStart={}", env!("CARGO_BIN_EXE_couplet"));

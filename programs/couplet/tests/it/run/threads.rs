@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use super::load::{Load, Talk};
 use super::metrics::value;
-use super::restart::{Restarted, services};
+use super::restart::{Restarted, chat, services};
 use super::{FILE, POEM, Program, echo, echoes, folder_with_poem, get, poet, port_after, run_in};
 use crate::kit::{Client, pause, wait_until};
 use crate::needed::Folder;
@@ -18,6 +18,10 @@ fn process(threads: &str, more: &str) -> String {
     format!(
         "[runner]\ncontrol = \"ctl\"\npid-file = \"pid\"\nlog-level = \"info\"\nthreads = {threads}\n{more}\n"
     )
+}
+
+fn with_threads(threads: &str, text: &str) -> String {
+    text.replace("[runner]\n", &format!("[runner]\nthreads = {threads}\n"))
 }
 
 /// The ids of the open connections at this port.
@@ -72,9 +76,8 @@ fn connections_are_spread_over_all_loops_and_counted_together() {
     // Two callbacks of each connection: the calls of all loops are timed.
     assert!(value(metrics, "couplet_callback_seconds_count") >= 60, "{text}");
     let status = program.ctl(&["status"]);
-    let ports =
-        status.text().lines().filter(|line| line.contains(&format!("port        tcp:{port} ")));
-    assert_eq!(ports.count(), 1, "{}", status.text());
+    let line = format!("port        tcp:{port} ");
+    assert_eq!(status.text().matches(&line).count(), 1, "{}", status.text());
     assert_eq!(get(metrics, "/readyz").0, 200);
     // One connection of each loop.
     for lp in loops(&ids) {
@@ -87,12 +90,7 @@ fn connections_are_spread_over_all_loops_and_counted_together() {
     drop(clients);
     let name = program.folder.path("u");
     UnixStream::connect(&name).expect("it listens");
-    let (ended, folder) = {
-        let mut program = program;
-        program.signal(Signal::TERM);
-        program.ended()
-    };
-    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let folder = program.terminated();
     assert!(!folder.names().contains(&"u".to_owned()), "the file is removed");
 }
 
@@ -117,9 +115,7 @@ fn one_thread_per_processor_and_too_many_for_the_connections() {
         assert_eq!(program.stop(Signal::TERM).code, Some(0));
     }
     let text = echo("a", "0", "") + &process("3", "max-connections = 2");
-    let ended = run_in(&Folder::new(), &text, &[]);
-    assert_eq!(ended.code, Some(2));
-    assert!(ended.stderr.contains("3 threads need a max-connections of 3 at least"));
+    run_in(&Folder::new(), &text, &[]).says(2, "3 threads need a max-connections of 3 at least");
 }
 
 #[test]
@@ -132,16 +128,14 @@ fn a_reload_changes_a_service_in_all_loops_and_others_notice_nothing() {
     let changed = text("127.0.0.1:0");
     assert_eq!(program.reload_by_ctl(&changed).code, Some(0), "{}", program.told());
     let after = program.port("b");
-    assert!(gone.iter_mut().all(|client| client.read_to_end().is_ok_and(|read| read.is_empty())));
+    gone.iter_mut().for_each(|client| assert_eq!(client.read_to_end().unwrap(), b""));
     let more = connect_all(after, 9);
     let ids = ids(&program, after);
     assert_eq!((ids.len(), loops(&ids).len()), (9, 3), "{ids:?}");
     clients.iter_mut().for_each(echoes);
     drop(more);
     program.signal(Signal::TERM);
-    assert!(
-        clients.iter_mut().all(|client| client.read_to_end().is_ok_and(|read| read.is_empty()))
-    );
+    clients.iter_mut().for_each(|client| assert_eq!(client.read_to_end().unwrap(), b""));
     let (ended, _folder) = program.ended();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
 }
@@ -180,9 +174,7 @@ fn a_second_signal_ends_all_loops() {
     program.signal(Signal::TERM);
     wait_until("the end of the port", || TcpStream::connect(port).is_err());
     assert!(program.is_running());
-    program.signal(Signal::TERM);
-    let (ended, _folder) = program.ended();
-    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    program.terminated();
 }
 
 #[test]
@@ -202,11 +194,9 @@ fn max_connections_is_that_of_the_process() {
         assert_eq!(open(), 8);
         // Those that wait are served once others have ended.
         let read = |mut client: Client| assert_eq!(client.read_exact(5), b"hello");
-        let readers = clients.into_iter().map(|client| std::thread::spawn(move || read(client)));
-        readers
-            .collect::<Vec<_>>()
-            .into_iter()
-            .for_each(|reader| reader.join().expect("an answer"));
+        std::thread::scope(|scope| {
+            clients.into_iter().for_each(|client| drop(scope.spawn(move || read(client))));
+        });
     }
 }
 
@@ -226,13 +216,9 @@ fn a_limit_of_a_service_is_that_of_all_loops() {
 /// Restarts under load, with other numbers of threads each time.
 #[test]
 fn nothing_is_refused_reset_lost_or_doubled_when_threads_change_in_restarts() {
-    let chat = "[services.c]\nkind = \"chat\"\nlisten = \"0\"\n".to_owned();
     let proxied = echo("h", "haproxy:tcp:0:interface=127.0.0.1", "");
-    let all = [chat, echo("e", "0", ""), proxied, echo("u", "unix:u", "")];
-    let text = |threads: &str| {
-        services(&all, "generations = 100")
-            .replace("[runner]\n", &format!("[runner]\nthreads = {threads}\n"))
-    };
+    let all = [chat("c"), echo("e", "0", ""), proxied, echo("u", "unix:u", "")];
+    let text = |threads: &str| with_threads(threads, &services(&all, "generations = 100"));
     let program = Restarted::start(&text("3"));
     let (chat, port, proxied) = (program.port("c"), program.port("e"), program.wrapped_port());
     program.server.line();
@@ -258,8 +244,7 @@ fn nothing_is_refused_reset_lost_or_doubled_when_threads_change_in_restarts() {
 
 #[test]
 fn a_restart_that_fails_leaves_all_loops_serving() {
-    let good = services(&[echo("a", "0", ""), echo("u", "unix:u", "")], "");
-    let good = good.replace("[runner]\n", "[runner]\nthreads = 3\n");
+    let good = with_threads("3", &services(&[echo("a", "0", ""), echo("u", "unix:u", "")], ""));
     let program = Restarted::start(&good);
     let port = program.port("a");
     let mut clients = connect_all(port, 6);
