@@ -9,23 +9,15 @@ use couplet_testkit::defer_witness::{Log, given, unhandled_in};
 
 #[test]
 fn c115_without_a_canceller_a_cancel_fails_it_and_a_late_result_is_thrown_away() {
-    let (deferred, resolver) = Deferred::<u8>::new();
-    deferred.cancel();
-    assert!(resolver.is_cancelled());
-    let given = given(deferred);
-    assert!(given.take().unwrap_err().is::<Cancelled>());
-    resolver.callback(1);
-    assert!(given.is_none());
-}
-
-#[test]
-fn c115_a_late_failure_and_a_late_drop_are_thrown_away_too() {
+    let lates: [fn(Resolver<u8>); 3] =
+        [|r| r.callback(1), |r| r.errback(Failure::msg("late")), drop];
     let reports = unhandled_in(|| {
-        for late in [|r: Resolver<u8>| r.errback(Failure::msg("late")), |r| drop(r)] {
+        for late in lates {
             let (deferred, resolver) = Deferred::<u8>::new();
             deferred.cancel();
+            assert!(resolver.is_cancelled());
             late(resolver);
-            assert_eq!(given(deferred).text(), "cancelled");
+            assert!(given(deferred).take().unwrap_err().is::<Cancelled>());
         }
     });
     assert_eq!(reports, [""; 0]);
@@ -102,17 +94,6 @@ fn c116_a_cancel_goes_through_links_to_the_origin() {
     end.map(|n| n + 1).cancel();
     assert!(resolver.is_cancelled());
     assert_eq!(log.lines(), ["cancelled"]);
-}
-
-#[test]
-fn c116_a_cancel_goes_to_the_inner_deferred_while_it_is_waited_for() {
-    let (outer, fire_outer) = Deferred::<u8>::new();
-    let (inner, fire_inner) = Deferred::<u8>::new();
-    let end = outer.then(|_| inner.map(|n| n + 1)).map(|n| n + 1);
-    fire_outer.callback(1);
-    end.cancel();
-    assert!(fire_inner.is_cancelled());
-    assert_eq!(given(end).text(), "cancelled");
 }
 
 #[test]

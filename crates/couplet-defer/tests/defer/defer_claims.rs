@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use couplet_defer::defer::{
     AbortOnDrop, Cancelled, Deferred, DeferredQueue, DeferredSemaphore, Failure, QueueOverflow,
-    first_of, gather, gather_consuming, keep_histories, list, race,
+    ResolverDropped, first_of, gather, gather_consuming, keep_histories, list, race,
 };
 use proptest::prelude::*;
 
@@ -170,27 +170,12 @@ fn c129_an_item_that_returns_is_above_the_bounds_and_a_put_is_not() {
 }
 
 #[test]
-fn c129_the_weight_of_an_item_counts_once_however_often_it_returns() {
-    let queue = DeferredQueue::new().weight(5, |item: &u8| usize::from(*item));
-    for _ in 0..3 {
-        queue.put(3).unwrap();
-        for _ in 0..3 {
-            drop((queue.get(), queue.get()));
-        }
-        assert_eq!(queue.put(3), Err(QueueOverflow(3)));
-        queue.put(2).unwrap();
-        assert_eq!(rest(&queue), [3, 2]);
-    }
-}
-
-#[test]
 fn c129_a_fired_get_outlives_its_queue_and_pending_ones_fail() {
     let queue = DeferredQueue::new();
     let (fired, pending) = (queue.get(), queue.get());
     queue.put(1).unwrap();
     drop(queue);
-    assert!(pending.has_fired());
-    assert!(given(pending).take().is_err());
+    assert!(given(pending).take().unwrap_err().is::<ResolverDropped>());
     assert_eq!(given(fired).take().unwrap(), 1);
 }
 
