@@ -11,7 +11,7 @@ use couplet::defer::{DeferredEvent, DeferredQueue, DeferredSemaphore, first_of, 
 use couplet::endpoints::TcpClient;
 use couplet::protocols::LineReceiver;
 use couplet::services::ClientService;
-use couplet::task::FilesystemLock;
+use couplet::task::{FilesystemLock, Scope};
 use couplet::testing::{MemoryReactor, hold, success_of};
 use couplet::{
     Datagram, DatagramTransport, Deferred, Protocol, Reactor, Result, Stream, Transport,
@@ -32,109 +32,38 @@ fn settle(memory: &mut MemoryReactor) {
 
 type Received = Rc<RefCell<Vec<u8>>>;
 
-/// A task that takes one item after another until it is ended, and the function that ends it.
-type Waiter =
-    (&'static str, fn(&Reactor, DeferredQueue<u8>, Received) -> (Deferred<()>, Box<dyn Fn()>));
-
 const LIMIT: Duration = Duration::from_secs(5);
 
-const WAITERS: [Waiter; 9] = [
-    ("cancel", |reactor, queue, received| {
-        let task = reactor.spawn(async move {
-            loop {
-                let item = queue.get().await?;
-                received.borrow_mut().push(item);
-            }
-        });
-        let canceller = task.canceller();
-        (task, Box::new(move || canceller.cancel()))
-    }),
-    ("add_timeout", |reactor, queue, received| {
-        let alarm = reactor.clone();
-        let task = reactor.spawn(async move {
-            loop {
-                let item = queue.get().add_timeout(&alarm, LIMIT).await?;
-                received.borrow_mut().push(item);
-            }
-        });
-        let canceller = task.canceller();
-        (task, Box::new(move || canceller.cancel()))
-    }),
-    ("abort_on_drop", |reactor, queue, received| {
-        let task = reactor.spawn(async move {
-            loop {
-                let item = queue.get().abort_on_drop().await?;
-                received.borrow_mut().push(item);
-            }
-        });
-        let canceller = task.canceller();
-        (task, Box::new(move || canceller.cancel()))
-    }),
-    ("select", |reactor, queue, received| {
-        let stop = DeferredEvent::new();
-        let stopped = stop.clone();
-        let task = reactor.spawn(async move {
-            loop {
-                match select(stopped.wait(), queue.get()).await {
-                    Either::Left(_) => return Ok(()),
-                    Either::Right((item, _)) => received.borrow_mut().push(item?),
+/// A task that takes one item after another until it is ended, and the function that ends it.
+fn begin(
+    how: &'static str,
+    reactor: &Reactor,
+    queue: DeferredQueue<u8>,
+    received: Received,
+) -> (Deferred<()>, Box<dyn Fn()>) {
+    let clock = reactor.clone();
+    let task = match how {
+        "select" => {
+            let stop = DeferredEvent::new();
+            let stopped = stop.clone();
+            let task = reactor.spawn(async move {
+                loop {
+                    match select(stopped.wait(), queue.get()).await {
+                        Either::Left(_) => return Ok(()),
+                        Either::Right((item, _)) => received.borrow_mut().push(item?),
+                    }
                 }
-            }
-        });
-        (task, Box::new(move || stop.set()))
-    }),
-    ("first_of", |reactor, queue, received| {
-        let task = reactor.spawn(async move {
-            loop {
-                let (_, item) = first_of([Deferred::new().0, queue.get()]).await?;
-                if let Ok(item) = item {
-                    received.borrow_mut().push(item);
-                }
-            }
-        });
-        let canceller = task.canceller();
-        (task, Box::new(move || canceller.cancel()))
-    }),
-    ("race", |reactor, queue, received| {
-        let task = reactor.spawn(async move {
-            let (never, _resolver) = Deferred::new();
-            let mut never = Some(never);
-            loop {
-                let members = never.take().into_iter().chain([queue.get()]);
-                let (_, item) = race(members.collect::<Vec<_>>()).await?;
+            });
+            return (task, Box::new(move || stop.set()));
+        }
+        "Cancelling::or" => reactor.spawn_cancellable(async move |cancelling| {
+            while let Ok(item) = cancelling.or(async { queue.get().await }).await {
                 received.borrow_mut().push(item);
             }
-        });
-        let canceller = task.canceller();
-        (task, Box::new(move || canceller.cancel()))
-    }),
-    ("Reactor::timeout", |reactor, queue, received| {
-        let clock = reactor.clone();
-        let task = reactor.spawn(async move {
-            loop {
-                let item = clock.timeout(LIMIT, async { queue.get().await }).await?;
-                received.borrow_mut().push(item);
-            }
-        });
-        let canceller = task.canceller();
-        (task, Box::new(move || canceller.cancel()))
-    }),
-    ("Cancelling::or", |reactor, queue, received| {
-        let task = reactor.spawn_cancellable(async move |cancelling| {
-            loop {
-                let Ok(item) = cancelling.or(async { queue.get().await }).await else {
-                    return Ok(());
-                };
-                received.borrow_mut().push(item);
-            }
-        });
-        let canceller = task.canceller();
-        (task, Box::new(move || canceller.cancel()))
-    }),
-    ("scope", |reactor, queue, received| {
-        let inner = reactor.clone();
-        let task = reactor.spawn(async move {
-            let scoped = async |scope: &couplet::task::Scope| -> Result<()> {
+            Ok(())
+        }),
+        "scope" => reactor.spawn(async move {
+            let scoped = async |scope: &Scope| -> Result<()> {
                 let child = scope.spawn(async move {
                     loop {
                         let item = queue.get().await?;
@@ -143,21 +72,38 @@ const WAITERS: [Waiter; 9] = [
                 });
                 child.await
             };
-            inner.scope(scoped).await
-        });
-        let canceller = task.canceller();
-        (task, Box::new(move || canceller.cancel()))
-    }),
-];
+            clock.scope(scoped).await
+        }),
+        _ => reactor.spawn(async move {
+            loop {
+                let (never, _resolver) = Deferred::new();
+                let get = queue.get();
+                let item = match how {
+                    "cancel" => get.await?,
+                    "add_timeout" => get.add_timeout(&clock, LIMIT).await?,
+                    "abort_on_drop" => get.abort_on_drop().await?,
+                    "first_of" => first_of([never, get]).await?.1?,
+                    "race" => race([never, get]).await?.1,
+                    "timeout" => clock.timeout(LIMIT, get).await?,
+                    _ => panic!("{how}"),
+                };
+                received.borrow_mut().push(item);
+            }
+        }),
+    };
+    let canceller = task.canceller();
+    (task, Box::new(move || canceller.cancel()))
+}
 
 #[test]
 fn c129b_an_item_is_received_or_stays_first_however_the_task_that_waits_ends() {
-    for (name, make) in WAITERS {
+    let all = "cancel add_timeout abort_on_drop select first_of race timeout Cancelling::or scope";
+    for how in all.split(' ') {
         // The end comes behind the put, or before it; the queue is empty, or has the next item.
         for (ends_first, puts) in [(false, 1), (false, 3), (true, 1), (true, 3)] {
             let mut memory = MemoryReactor::new();
             let (queue, received) = (DeferredQueue::new(), Received::default());
-            let (task, end) = make(&memory.reactor(), queue.clone(), received.clone());
+            let (task, end) = begin(how, &memory.reactor(), queue.clone(), received.clone());
             settle(&mut memory);
             let putting = queue.clone();
             memory.reactor().call_soon(move || {
@@ -172,7 +118,7 @@ fn c129b_an_item_is_received_or_stays_first_however_the_task_that_waits_ends() {
             settle(&mut memory);
             let all = [&received.borrow()[..], &rest(&queue)[..]].concat();
             let expected: Vec<u8> = (1..=puts).collect();
-            assert_eq!(all, expected, "{name}, {ends_first}");
+            assert_eq!(all, expected, "{how}, {ends_first}");
             drop(task);
         }
     }

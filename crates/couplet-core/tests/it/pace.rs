@@ -96,6 +96,12 @@ impl Stage {
         wire
     }
 
+    /// Lets a peer act, and makes a few turns.
+    pub(crate) fn after<T>(&mut self, act: impl FnOnce() -> T) {
+        act();
+        self.settle();
+    }
+
     /// A run that is stopped in its first turn.
     pub(crate) fn run(&mut self) {
         let stopping = self.reactor.clone();

@@ -6,9 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::testing::hold;
-use couplet::{
-    Address, Bytes, ConnectError, Connector, Factory, Protocol, Reactor, Reason, Transport,
-};
+use couplet::{Address, ConnectError, Connector, Factory, Protocol, Reactor, Reason, Transport};
 
 use crate::defer_witness::given;
 use crate::pace::Stage;
@@ -24,26 +22,6 @@ impl Drop for Bomb {
             panic!("a drop that panics");
         }
     }
-}
-
-impl AsRef<[u8]> for Bomb {
-    fn as_ref(&self) -> &[u8] {
-        b"bytes of a bomb"
-    }
-}
-
-#[test]
-fn a_panic_in_the_drop_of_a_foreign_buffer_ends_nothing() {
-    let mut held = hold(Quiet);
-    held.take_panics();
-    held.with(|_, transport| transport.write_bytes(Bytes::from_owner(Bomb)));
-    assert_eq!(held.wire.take(), b"bytes of a bomb");
-    held.with(|_, transport| {
-        transport.write_bytes(Bytes::from_owner(Bomb));
-        transport.abort_connection();
-    });
-    assert!(held.connection.is_lost());
-    assert_eq!(held.take_panics(), ["drop of a buffer: a drop that panics"; 2]);
 }
 
 #[test]

@@ -79,8 +79,7 @@ fn tasks_spawned_in_a_turn_wait_for_the_next_and_keep_their_order() {
     assert_eq!(log.entries(), ["a", "b"]);
     rig.turn();
     assert_eq!(log.entries()[2..], ["child of a", "child of b"]);
-    rig.turn();
-    assert_eq!(rig.l.snapshot().tasks, 0);
+    assert_eq!(rig.l.snapshot().tasks, 0, "each result reaches its task in the same turn");
 }
 
 #[test]
@@ -107,23 +106,6 @@ fn a_sleeping_task_is_not_polled_until_its_time() {
     rig.turns(3);
     assert_eq!(slept.take().unwrap(), 30);
     assert_eq!(polls.get(), 6, "once at the start of each sleep, once at its end");
-}
-
-#[test]
-fn a_detached_task_keeps_running() {
-    let mut rig = memory();
-    let log = Log::default();
-    let (reactor, inner) = (rig.reactor.clone(), log.clone());
-    // Dropping it unpolled only detaches it.
-    drop(rig.reactor.spawn(async move {
-        reactor.sleep(s(1)).await?;
-        inner.note("done");
-        Ok(())
-    }));
-    rig.turn();
-    rig.pass(s(1));
-    rig.turns(2);
-    assert_eq!(log.entries(), ["done"]);
 }
 
 #[test]
@@ -287,27 +269,7 @@ fn c125a_the_tasks_of_an_ended_loop_fail_with_cancelled() {
 }
 
 #[test]
-fn c125a_a_task_hears_at_the_end_of_a_run_of_the_connection_that_the_end_took() {
-    for kit in KITS {
-        let mut rig = kit.rig();
-        let (gone, resolver) = Deferred::new();
-        let tells = Script::new().once(On::Lost, move |_| resolver.callback(()));
-        let (a, _b) = rig.accept(tells);
-        let log = a.log.clone();
-        let waiting = given(rig.reactor.spawn(async move {
-            gone.await?;
-            log.note("the task was notified");
-            Ok("notified")
-        }));
-        rig.turn();
-        rig.stop(Duration::ZERO);
-        assert_eq!(a.log.entries().last().map(String::as_str), Some("the task was notified"));
-        assert_eq!(waiting.take().unwrap(), "notified");
-    }
-}
-
-#[test]
-fn c125a_a_task_that_connects_again_at_the_end_of_a_run_hears_that_it_is_refused() {
+fn c125a_a_task_hears_of_the_connection_that_the_end_of_a_run_took_and_connects_no_more() {
     for kit in KITS {
         let reported = reported();
         let mut rig = kit.rig();
@@ -344,8 +306,15 @@ fn an_unhandled_failure_of_a_task_is_reported_once() {
     let reported = reported();
     let mut rig = memory();
     rig.reactor.spawn(async { Err::<(), _>(Failure::msg("no poem")) }).detach();
-    drop(rig.reactor.spawn(async { Err::<(), _>(Failure::msg("no prose")) }));
+    // Dropping it unpolled only detaches it.
+    let sleep = rig.reactor.sleep(s(1));
+    drop(rig.reactor.spawn(async {
+        sleep.await?;
+        Err::<(), _>(Failure::msg("no prose"))
+    }));
     rig.turns(3);
+    rig.pass(s(1));
+    rig.turns(2);
     assert_eq!(reported.take(), ["no poem", "no prose"]);
     // A handled failure is not reported; an unhandled one is when its last handle is dropped.
     let handled = rig.reactor.spawn(async { Err::<(), _>(Failure::msg("no song")) });
@@ -535,30 +504,6 @@ fn a_task_woken_by_another_runs_in_the_same_turn_and_none_runs_twice() {
         rig.turns(10);
         assert_eq!(polls.get(), before.map(|polls| polls + 10), "each once per turn");
     }
-}
-
-#[test]
-fn awaiting_a_spawned_task_takes_a_turn() {
-    let mut rig = memory();
-    let (reactor, rounds) = (rig.reactor.clone(), Rc::new(Cell::new(0)));
-    let counted = rounds.clone();
-    let rounds_of_spawn = async move {
-        loop {
-            reactor.spawn(async { Ok(()) }).await?;
-            counted.set(counted.get() + 1);
-        }
-        #[expect(unreachable_code, reason = "it gives the task's type")]
-        Ok(())
-    };
-    rig.reactor.spawn(rounds_of_spawn).detach();
-    rig.turns(2);
-    let before = rounds.get();
-    rig.turns(10);
-    assert_eq!(
-        rounds.get() - before,
-        10,
-        "a task spawned in a turn waits for the next, and no more"
-    );
 }
 
 #[test]

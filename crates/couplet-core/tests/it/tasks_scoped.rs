@@ -20,53 +20,32 @@ use crate::tasks::{Drops, sleeps};
 
 #[test]
 fn c125_a_cancel_is_an_error_where_the_task_waits_and_the_result_is_what_it_makes_of_that() {
-    type Talk = fn(Cancelling, Log) -> futures_util::future::LocalBoxFuture<'static, Result<u8>>;
-    let talks: [(Talk, &str); 4] = [
-        // Propagates it.
-        (|cancelling, _| async move { cancelling.or(pending()).await }.boxed_local(), "cancelled"),
-        // Swallows it.
-        (
-            |cancelling, log| {
-                async move {
-                    let failure =
-                        cancelling.or::<u8>(sleeps(log, "dropped")).await.expect_err("a cancel");
-                    assert!(failure.is::<Cancelled>());
-                    Ok(7)
-                }
-                .boxed_local()
-            },
-            "7",
-        ),
-        // Converts it.
-        (
-            |cancelling, _| {
-                async move {
-                    let answer = cancelling.or(pending()).await;
-                    answer.map_err(|_| Failure::msg("no time left"))
-                }
-                .boxed_local()
-            },
-            "failed: no time left",
-        ),
-        // Has work to finish first.
-        (
-            |cancelling, log| {
-                async move {
-                    cancelling.asked().await;
-                    log.note("good-bye");
-                    cancelling.or(async { Ok(()) }).await?;
-                    yield_now().await;
-                    Ok(8)
-                }
-                .boxed_local()
-            },
-            "8",
-        ),
-    ];
-    for (talk, expected) in talks {
+    for (how, expected) in [
+        ("propagates it", "cancelled"),
+        ("swallows it", "7"),
+        ("converts it", "failed: no time left"),
+        ("has work to finish first", "8"),
+    ] {
         let (mut clock, log) = (Stage::new(0), Log::default());
         let inner = log.clone();
-        let task = clock.reactor.spawn_cancellable(async move |cancel| talk(cancel, inner).await);
+        let task = clock.reactor.spawn_cancellable(async move |cancelling| match how {
+            "propagates it" => cancelling.or(pending()).await,
+            "swallows it" => {
+                let waits = cancelling.or::<u8>(sleeps(inner, "dropped"));
+                assert!(waits.await.expect_err("a cancel").is::<Cancelled>());
+                Ok(7)
+            }
+            "converts it" => {
+                cancelling.or(pending()).await.map_err(|_| Failure::msg("no time left"))
+            }
+            _ => {
+                cancelling.asked().await;
+                inner.note("good-bye");
+                cancelling.or(async { Ok(()) }).await?;
+                yield_now().await;
+                Ok(8)
+            }
+        });
         clock.jump(s(0));
         no_result_yet(&task);
         task.cancel();
@@ -80,7 +59,7 @@ fn c125_a_cancel_is_an_error_where_the_task_waits_and_the_result_is_what_it_make
                 Err(failure) => format!("failed: {failure}"),
             })
         }));
-        assert_eq!(got, expected);
+        assert_eq!(got, expected, "a task that {how}");
     }
 }
 
@@ -272,21 +251,6 @@ fn c125c_a_failure_or_a_panic_of_a_task_cancels_the_others_and_the_body() {
         assert_eq!(log.take(), ["the body", "one", "another"]);
         assert!(unhandled.is_empty(), "{unhandled:?}");
     }
-}
-
-#[test]
-fn c125c_a_failure_of_the_body_cancels_the_tasks_and_waits_for_them() {
-    let (mut clock, log) = (Stage::new(0), Log::default());
-    let (reactor, inner) = (clock.reactor.clone(), log.clone());
-    let task = scoped(&mut clock, async move |scope| {
-        scope.spawn(sleeps::<()>(inner.clone(), "a task")).detach();
-        reactor.sleep(s(1)).await?;
-        Err::<(), _>(Failure::msg("the body failed"))
-    });
-    clock.jump(s(1));
-    clock.jump(s(0));
-    assert_eq!(log.take(), ["a task"]);
-    assert_eq!(failure_of(task).to_string(), "the body failed");
 }
 
 #[test]

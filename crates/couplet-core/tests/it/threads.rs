@@ -110,6 +110,12 @@ fn c96_a_call_wakes_a_loop_that_sleeps_and_may_come_before_it_runs() {
 
 struct Witness(Arc<AtomicBool>);
 
+/// A value, and whether it was dropped.
+fn witness() -> (Witness, Arc<AtomicBool>) {
+    let dropped = Arc::new(AtomicBool::new(false));
+    (Witness(dropped.clone()), dropped)
+}
+
 impl Drop for Witness {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Release);
@@ -120,8 +126,7 @@ impl Drop for Witness {
 fn c96_when_the_loop_has_gone_calls_are_refused_and_those_that_waited_are_dropped() {
     let l = real_loop();
     let remote = l.reactor().remote();
-    let dropped = Arc::new(AtomicBool::new(false));
-    let witness = Witness(dropped.clone());
+    let (witness, dropped) = witness();
     remote.call(move |_| drop(witness)).expect("the loop exists");
     drop(l);
     assert!(dropped.load(Ordering::Acquire));
@@ -229,9 +234,10 @@ fn a_tell_for_a_connection_that_was_lost_or_is_another_loops_is_dropped() {
     }
     let foreign = a_connection();
     let remote = l.reactor().remote();
-    let dropped = [Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false))];
-    for (id, dropped) in [lost, foreign].into_iter().zip(&dropped) {
-        let witness = Witness(dropped.clone());
+    let mut all = Vec::new();
+    for id in [lost, foreign] {
+        let (witness, dropped) = witness();
+        all.push(dropped);
         let tell = move |_: &mut Counter, _: &Transport| {
             note(1);
             drop(witness);
@@ -240,7 +246,7 @@ fn a_tell_for_a_connection_that_was_lost_or_is_another_loops_is_dropped() {
     }
     let (turned, log) = logged(|| l.turn(Some(SOON)));
     turned.expect("a turn");
-    assert!(dropped.iter().all(|dropped| dropped.load(Ordering::Acquire)));
+    assert!(all.iter().all(|dropped| dropped.load(Ordering::Acquire)));
     assert!(NOTES.take().is_empty());
     assert!(log.iter().any(|line| line.contains("another loop")), "{log:?}");
 }
@@ -439,17 +445,11 @@ thread_local! {
 }
 
 #[test]
-fn c98_after_the_end_of_the_loop_its_own_thread_gets_that_as_the_error() {
-    let l = real_loop();
-    let remote = l.reactor().remote();
-    drop(l);
-    let refused = remote.block_on_reactor(|reactor| reactor.sleep(SOON));
-    assert!(refused.expect_err("there is no loop").is::<LoopGone>());
-}
-
-#[test]
 fn c98_the_loops_own_thread_is_refused_and_does_not_wait_for_itself() {
     let l = real_loop();
-    let refused = l.reactor().remote().block_on_reactor(|reactor| reactor.sleep(SOON));
-    assert!(refused.expect_err("it would hang").is::<WouldWaitForItself>());
+    let remote = l.reactor().remote();
+    let refused = || remote.block_on_reactor(|reactor| reactor.sleep(SOON)).expect_err("no wait");
+    assert!(refused().is::<WouldWaitForItself>());
+    drop(l);
+    assert!(refused().is::<LoopGone>());
 }

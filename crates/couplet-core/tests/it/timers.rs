@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use couplet::testing::{Manner, hold};
+use couplet::testing::{Manner, Wire, hold};
 use couplet::{Deferred, DelayedCall, Loop, Protocol, Reactor, Transport};
 
 use crate::defer_witness::{Log, given};
@@ -65,14 +65,18 @@ impl Protocol for Timing {
     }
 }
 
-#[test]
-fn c86a_due_calls_are_made_before_the_next_events_if_that_is_asked() {
+/// A loop with an accepted connection, and its far end.
+fn timing() -> (Stage, Wire) {
     let mut clock = Stage::new(0);
     let log = clock.log.clone();
-    let port = clock.reactor.listen("tcp:0:interface=127.0.0.1", move || Timing(log.clone()));
-    let wire = clock.network.connect(port.expect("a free port").host()).expect("it listens");
-    // The connection is accepted.
-    clock.turns(2);
+    let port = clock.listen(move || Timing(log.clone()));
+    let wire = clock.client(port.host());
+    (clock, wire)
+}
+
+#[test]
+fn c86a_due_calls_are_made_before_the_next_events_if_that_is_asked() {
+    let (mut clock, wire) = timing();
     wire.push(b"x");
     assert_eq!(clock.due(Duration::ZERO), ["bytes"]);
     // Timed calls requested in that turn, and timed calls that became due after it.
@@ -90,11 +94,7 @@ fn c86a_due_calls_are_made_before_the_next_events_if_that_is_asked() {
 
 #[test]
 fn c86a_late_calls_wait_for_the_input_at_hand() {
-    let mut clock = Stage::new(0);
-    let log = clock.log.clone();
-    let port = clock.reactor.listen("tcp:0:interface=127.0.0.1", move || Timing(log.clone()));
-    let wire = clock.network.connect(port.expect("a free port").host()).expect("it listens");
-    clock.turns(2);
+    let (mut clock, wire) = timing();
     // Twice, in one loop.
     for _ in 0..2 {
         clock.call(s(1), "late");
