@@ -107,12 +107,10 @@ fn the_total_limit_turns_away_and_admits_again_after_a_close() {
     assert_eq!(*away.borrow(), [third.address()]);
     assert_eq!((limit.connections(), limit.turned_away()), (2, 1));
     assert_eq!(rig.log.lines(), ["made", "made"], "the inner factory never sees the third");
-    first.fin();
-    rig.settle();
+    rig.after(|| first.fin());
     assert_eq!(limit.connections(), 1);
     assert_eq!(rig.admitted(&port, 2), 1);
-    second.fin();
-    rig.settle();
+    rig.after(|| second.fin());
     // Lowering the limit keeps the connections already admitted.
     limit.set_limit(0);
     assert_eq!((limit.connections(), rig.admitted(&port, 3)), (1, 0));
@@ -146,15 +144,6 @@ fn a_hook_may_set_the_next_one() {
 }
 
 #[test]
-fn one_limit_can_cover_several_ports() {
-    let mut rig = Stage::new(0);
-    let limit = LimitConnections::new(3);
-    let one = rig.listen(limit.clone().wrap(Notes::default));
-    let other = rig.listen(limit.clone().wrap(Notes::default));
-    assert_eq!((rig.admitted(&one, 2), rig.admitted(&other, 2)), (2, 1));
-}
-
-#[test]
 fn the_limit_by_peer_counts_addresses_not_ports() {
     let limit = LimitConnectionsByPeer::default();
     let mut factory = limit.clone().wrap(Notes::default);
@@ -180,18 +169,6 @@ fn the_limit_by_peer_counts_addresses_not_ports() {
 }
 
 #[test]
-fn the_limit_by_peer_admits_again_after_a_reset() {
-    let mut rig = Stage::new(0);
-    let limit = LimitConnectionsByPeer::new(2);
-    let port = rig.listen(limit.clone().wrap(Notes::default));
-    let first = rig.client(port.host());
-    assert_eq!(rig.admitted(&port, 2), 1);
-    first.reset();
-    rig.settle();
-    assert_eq!(rig.admitted(&port, 2), 1);
-}
-
-#[test]
 fn the_counts_stay_right_after_panics_and_refusals() {
     let mut rig = Stage::new(0);
     let (limit, peers) = (LimitConnections::new(2), LimitConnectionsByPeer::new(2));
@@ -206,13 +183,10 @@ fn the_counts_stay_right_after_panics_and_refusals() {
     assert_eq!(rig.admitted(&port, 6), 0);
     assert_eq!((limit.connections(), peers.peers(), limit.turned_away()), (0, 0, 0));
     let (first, second) = (rig.client(port.host()), rig.client(port.host()));
-    first.push(b"panic");
-    rig.settle();
-    first.fin();
-    rig.settle();
+    rig.after(|| first.push(b"panic"));
+    rig.after(|| first.fin());
     assert_eq!(limit.connections(), 1, "a panic in a callback has ended its connection");
-    second.reset();
-    rig.settle();
+    rig.after(|| second.reset());
     assert_eq!((limit.connections(), peers.peers()), (0, 0));
     // A panic in the hook only affects the connection being turned away.
     let limit = LimitConnections::new(0).on_turned_away(|_| panic!("in the hook"));
@@ -274,14 +248,12 @@ fn an_expired_connection_is_closed_after_a_flush() {
     let port = rig.listen(LimitLifetime::new(S * 10).wrap(move || notes.clone()));
     let wire = rig.client(port.host());
     rig.pass(ms(9_999));
-    wire.push(b"busy");
-    rig.settle();
+    rig.after(|| wire.push(b"busy"));
     assert!(!wire.saw_fin());
     rig.pass(ms(1));
     assert_eq!(wire.take(), b"xxxxx");
     assert!(wire.saw_fin() && !wire.is_closed());
-    wire.fin();
-    rig.settle();
+    rig.after(|| wire.fin());
     assert_eq!(rig.log.lines(), ["made", "busy", "lost: connection closed by us"]);
     rig.settle();
     assert_eq!(rig.l.snapshot().pending_calls, 0, "its timers were cancelled");
@@ -318,8 +290,7 @@ fn lifetime_timers_are_cancelled_when_the_connection_ends_earlier() {
     let port = rig.listen(LimitLifetime::new(S * 10).wrap(Notes::default));
     let wire = rig.client(port.host());
     assert!(rig.l.snapshot().pending_calls >= 2);
-    wire.reset();
-    rig.settle();
+    rig.after(|| wire.reset());
     assert_eq!(rig.l.snapshot().pending_calls, 0);
     // A lifetime of zero closes it right after connection_made.
     let port = rig.listen(LimitLifetime::new(Duration::ZERO).wrap(Notes::default));
@@ -339,8 +310,7 @@ fn an_upgrade_does_not_lengthen_a_lifetime() {
     let wire = rig.client(port.host());
     let before = rig.l.snapshot().pending_calls;
     rig.pass(S * 6);
-    wire.push(b"x");
-    rig.settle();
+    rig.after(|| wire.push(b"x"));
     assert_eq!(rig.l.snapshot().pending_calls, before);
     rig.pass(S * 4);
     assert!(wire.saw_fin());
@@ -357,10 +327,8 @@ fn policies_nest_forward_every_callback_and_find_the_inner_protocol() {
     let wire = rig.client(port.host());
     wire.push(b"pause");
     rig.pass(S);
-    wire.push(b"half");
-    rig.settle();
-    wire.fin();
-    rig.settle();
+    rig.after(|| wire.push(b"half"));
+    rig.after(|| wire.fin());
     let expected = [
         "made",
         "pause",
@@ -559,8 +527,7 @@ fn a_policy_of_the_users_admits_connections_whose_layers_open() {
     let port = rig.listen(over(Friends(rig.log.clone()).wrap(move || notes.clone()), false));
     let wire = rig.client(port.host());
     assert_eq!(rig.log.lines(), [""; 0], "not before they are open");
-    wire.push(b"!");
-    rig.settle();
+    rig.after(|| wire.push(b"!"));
     assert_eq!(rig.log.lines()[..2], ["welcome, 127.0.0.1", "made"]);
 }
 
@@ -585,9 +552,9 @@ fn c81a_a_connection_counts_while_its_layers_open() {
     rig.settle();
     assert_eq!(total.connections(), 2);
     wires[0].reset();
-    other.reset();
-    rig.settle();
+    rig.after(|| other.reset());
     assert_eq!((total.connections(), by_peer.peers()), (0, 0));
+    assert_eq!(rig.admitted(&port, 3), 2);
 }
 
 #[test]
@@ -600,8 +567,7 @@ fn c81a_a_relayed_connection_counts_for_its_peer_once_that_is_known() {
     assert_eq!((total.connections(), by_peer.peers()), (4, 0));
     assert!(wires[4].is_closed(), "more than there may be");
     for (wire, peer) in wires.iter().zip([b"1", b"1", b"2"]) {
-        wire.push(peer);
-        rig.settle();
+        rig.after(|| wire.push(peer));
     }
     assert_eq!((total.connections(), by_peer.peers(), by_peer.turned_away()), (3, 2, 1));
     assert!(wires[1].is_closed() && !wires[2].is_closed());
@@ -622,13 +588,11 @@ fn policies_admit_count_and_end_the_handlers_of_streams() {
         let wire = rig.client(port.host());
         assert!(rig.client(port.host()).is_closed(), "there is one already");
         assert_eq!(limit.connections(), 1);
-        wire.push(sends.as_bytes());
-        rig.settle();
+        rig.after(|| wire.push(sends.as_bytes()));
         // The handler returns, or its connection expires.
         rig.pass(if sends.is_empty() { S * 10 } else { Duration::ZERO });
         assert!(wire.saw_fin());
-        wire.fin();
-        rig.settle();
+        rig.after(|| wire.fin());
         assert_eq!(rig.log.take(), ["begins", expected]);
         assert_eq!((limit.connections(), rig.l.snapshot().pending_calls), (0, 0));
     }

@@ -1,8 +1,10 @@
 //! Row 51c: serial lines. A pseudoterminal stands in for the device; it accepts any speed, stop
 //! bits and flow control, but neither 7-bit characters nor parity.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
+use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::driver::{FlowControl, Parity, Pipe, SerialOptions};
@@ -10,13 +12,15 @@ use couplet::endpoints::{SerialClient, client_from_string};
 use couplet::{Failure, Loop, Transport};
 use rustix::termios::{ControlModes, InputModes, LocalModes, Termios, tcgetattr};
 
-use crate::pipes::{End, Seen};
+use crate::secure::End;
 use crate::terminal;
 
 /// A loop with a connection to a serial line, and the device's other side.
 struct Line {
     l: Loop,
     end: End,
+    /// The failure of the connect.
+    failed: Rc<RefCell<Option<String>>>,
     far: Option<File>,
     path: String,
     before: Termios,
@@ -30,22 +34,23 @@ impl Line {
         let before = tcgetattr(&far).expect("its modes");
         let l = Loop::new().expect("a loop");
         let end = End::default();
-        let (ours, failed) = (end.clone(), end.clone());
+        let (ours, failed) = (end.clone(), Rc::<RefCell<_>>::default());
+        let noted = failed.clone();
         let connecting =
             l.reactor().connect(format!("serial:{path}{options}"), move || ours.clone());
         let note = move |failure: Failure| {
-            failed.0.borrow_mut().lost = Some(failure.to_string());
+            *noted.borrow_mut() = Some(failure.to_string());
             Ok(())
         };
         connecting.map(|_| ()).add_errback(note).detach();
-        let mut line = Line { l, end, far: Some(far.into()), path, before };
-        line.until(|seen| seen.transport.is_some() || seen.lost.is_some());
+        let mut line = Line { l, end, failed: failed.clone(), far: Some(far.into()), path, before };
+        line.until(|end| end.is_made() || failed.borrow().is_some());
         line
     }
 
-    fn until(&mut self, mut done: impl FnMut(&Seen) -> bool) {
+    fn until(&mut self, mut done: impl FnMut(&End) -> bool) {
         for _ in 0..2000 {
-            if done(&self.end.0.borrow()) {
+            if done(&self.end) {
                 return;
             }
             self.l.turn(Some(Duration::from_millis(1))).expect("a turn");
@@ -54,7 +59,7 @@ impl Line {
     }
 
     fn transport(&self) -> Transport {
-        self.end.0.borrow().transport.clone().expect("it is connected")
+        self.end.transport()
     }
 
     /// The device's modes, read through another descriptor.
@@ -100,8 +105,8 @@ fn c51c_a_serial_line_passes_all_bytes_as_they_are_both_ways() {
     line.transport().write(&all);
     assert_eq!(line.read(256), all);
     line.far.as_mut().expect("it is open").write_all(&all).expect("room");
-    line.until(|seen| seen.data.len() >= 256);
-    assert_eq!(line.end.0.borrow().data, all);
+    line.until(|seen| seen.received().len() >= 256);
+    assert_eq!(line.end.received(), all);
     // More bytes than the line buffers.
     let many: Vec<u8> = (0..100_000_u32).map(|i| i as u8).collect();
     line.transport().write(&many);
@@ -133,7 +138,7 @@ fn c51c_the_settings_of_the_line_are_those_of_the_endpoint() {
 fn c51c_settings_that_the_device_does_not_take_are_an_error_and_change_nothing() {
     for options in [":parity=even", ":parity=odd", ":bits=7"] {
         let line = Line::new(&format!("{options}:speed=19200"));
-        let failure = line.end.0.borrow().lost.clone().expect(options);
+        let failure = line.failed.take().expect(options);
         assert!(failure.contains("does not support these settings: speed=19200"), "{failure}");
         assert!(failure.contains(&options[1..]), "{failure}");
         assert!(line.is_as_before(), "{options}");
@@ -147,16 +152,16 @@ fn c51c_the_device_has_its_settings_back_after_the_connection() {
         let kept = terminal::other_side(&line.path);
         assert!(!line.is_as_before());
         act(&line.transport());
-        line.until(|seen| seen.lost.is_some());
+        line.until(|seen| seen.is_lost());
         line.l.turn(Some(Duration::ZERO)).expect("a turn");
         assert!(line.is_as_before());
         drop(kept);
     }
     // Also after the loop is dropped, and for a pipe that was never adopted.
-    let Line { l, far, path, before, end } = Line::new(":speed=115200");
+    let Line { l, far, path, before, end, failed } = Line::new(":speed=115200");
     drop((l, end));
     let l = Loop::new().expect("a loop");
-    let mut line = Line { l, far, path, before, end: End::default() };
+    let mut line = Line { l, far, path, before, failed, end: End::default() };
     assert!(line.is_as_before());
     let pipe = Pipe::serial(&line.path, &SerialOptions::default().speed(300)).expect("a line");
     assert!(!line.is_as_before());
@@ -169,8 +174,8 @@ fn c51c_the_device_has_its_settings_back_after_the_connection() {
 fn c51c_a_hang_up_is_the_end_of_the_connection() {
     let mut line = Line::new("");
     line.far = None;
-    line.until(|seen| seen.lost.is_some());
-    assert_eq!(line.end.0.borrow().lost.as_deref(), Some("connection closed by the peer"));
+    line.until(|seen| seen.is_lost());
+    assert_eq!(line.end.reason().to_string(), "connection closed by the peer");
 }
 
 #[test]

@@ -216,8 +216,7 @@ fn c137a_a_connection_of_its_greatest_age_is_replaced_by_one_to_the_present_addr
         assert!(wire.saw_fin() && !wire.saw_reset());
         let waiting = given(service.when_connected(Some(1)));
         assert!(waiting.is_none() && service.is_running());
-        wire.close();
-        rig.settle();
+        rig.after(|| wire.close());
         // Immediately, and without a failure.
         wire = rig.network.accept(next).expect("it has connected");
         assert!(waiting.take().is_ok());
@@ -242,8 +241,7 @@ fn c137a_the_age_is_that_of_each_connection_and_unlimited_by_default() {
         rig.pass(S);
         assert_eq!(wire.saw_fin(), age.is_some());
         let stopped = given(service.stop());
-        wire.close();
-        rig.settle();
+        rig.after(|| wire.close());
         stopped.take().unwrap();
         rig.pass(S * 100_000);
         assert_eq!(rig.attempts(), 2);
@@ -325,8 +323,7 @@ fn who_gets_the_connection_may_stop_the_service() {
     let wire = rig.accept();
     rig.settle();
     assert!(wire.saw_fin() && stop.is_none());
-    wire.close();
-    rig.settle();
+    rig.after(|| wire.close());
     stop.take().unwrap();
     rig.pass(S * 100);
     assert_eq!((rig.attempts(), service.is_running()), (1, false));
@@ -357,8 +354,7 @@ fn c138_a_stop_completes_once_the_connection_has_really_closed() {
     rig.pass(S);
     assert!(wire.saw_fin());
     assert!(stops.iter().all(|stop| stop.is_none()) && waiting.is_none());
-    wire.close();
-    rig.settle();
+    rig.after(|| wire.close());
     assert_eq!(rig.ends.lines(), ["lost"]);
     for stop in stops {
         stop.take().unwrap();
@@ -406,8 +402,7 @@ fn c138_a_stop_ends_an_attempt_a_wait_and_a_preparation() {
     let stop = given(service.stop());
     rig.settle();
     assert!(stop.is_none());
-    wire.close();
-    rig.settle();
+    rig.after(|| wire.close());
     stop.take().unwrap();
     assert_eq!(rig.ends.lines(), ["cancelled", "lost"]);
 }
@@ -423,8 +418,7 @@ fn c138_a_start_while_it_stops_starts_afresh() {
     assert!(service.is_running());
     rig.pass(S);
     assert_eq!(rig.attempts(), 1, "not before the old connection has gone");
-    wire.close();
-    rig.settle();
+    rig.after(|| wire.close());
     stop.take().unwrap();
     assert!(!waiting.take().unwrap().is_lost(), "who waits gets the new one");
     assert_eq!(rig.attempts(), 2);
@@ -544,10 +538,7 @@ fn c138_in_the_simulator_it_comes_back_after_each_crash_and_stops_without_a_leak
     }
     let world = |seed| {
         let mut sim = Sim::new(seed);
-        let echo = sim.host("server", |reactor| {
-            reactor.listen("tcp:5000", || Echo)?;
-            Ok(())
-        });
+        let echo = sim.host("server", |reactor| reactor.listen("tcp:5000", || Echo).map(drop));
         let connected = Rc::new(Cell::new(0));
         let counted = connected.clone();
         sim.host("client", move |reactor| {
