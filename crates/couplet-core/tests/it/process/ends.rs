@@ -182,23 +182,6 @@ const GRANDCHILD: &str = "(trap '' TERM; echo ready; exec sleep 1000) & wait";
 #[test]
 fn c152c_a_signal_reaches_the_whole_group_of_a_child_that_leads_one() {
     let mut nursery = Nursery::new();
-    let (process, log) = nursery.ready(sh(GRANDCHILD).process_group(0), "ready");
-    process.signal_group("KILL").expect("it leads a group");
-    // The grandchild holds the pipes until it exits.
-    nursery.ended_with(&log, "exited SIGKILL");
-    let after = process.signal_group("KILL");
-    assert!(matches!(after, Err(SignalError::ExitedAlready)), "{after:?}");
-    let (process, log) = nursery.spawn(Command::new("cat"));
-    for refused in [process.signal_group("TERM"), process.terminate_group(Duration::ZERO)] {
-        assert!(matches!(refused, Err(SignalError::NoGroup)), "{refused:?}");
-    }
-    process.close_stdin();
-    nursery.ended_with(&log, "exited 0");
-}
-
-#[test]
-fn a_child_leads_a_group_in_each_session_or_group_of_its_own() {
-    let mut nursery = Nursery::new();
     let ours = rustix::process::getpgrp().as_raw_nonzero().get();
     let own: [fn(Command) -> Command; 3] = [
         |command| command.process_group(0),
@@ -208,14 +191,20 @@ fn a_child_leads_a_group_in_each_session_or_group_of_its_own() {
     for (n, lead) in own.into_iter().enumerate() {
         let (process, log) = nursery.ready(lead(sh(GRANDCHILD)), "ready");
         process.signal_group("KILL").expect("it leads a group");
+        // The grandchild holds the pipes until it exits.
         nursery.ended(&log);
         assert!(log.has("exited SIGKILL"), "{n}: {:?}", log.entries());
+        let after = process.signal_group("KILL");
+        assert!(matches!(after, Err(SignalError::ExitedAlready)), "{n}: {after:?}");
     }
-    let (process, log) = nursery.spawn(Command::new("cat").process_group(ours));
-    let refused = process.signal_group("TERM");
-    assert!(matches!(refused, Err(SignalError::NoGroup)), "{refused:?}");
-    process.close_stdin();
-    nursery.ended_with(&log, "exited 0");
+    for command in [Command::new("cat"), Command::new("cat").process_group(ours)] {
+        let (process, log) = nursery.spawn(command);
+        for refused in [process.signal_group("TERM"), process.terminate_group(Duration::ZERO)] {
+            assert!(matches!(refused, Err(SignalError::NoGroup)), "{refused:?}");
+        }
+        process.close_stdin();
+        nursery.ended_with(&log, "exited 0");
+    }
 }
 
 #[test]

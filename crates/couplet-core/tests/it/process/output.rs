@@ -45,7 +45,7 @@ fn a_large_input_and_output_pass_each_other() {
 }
 
 #[test]
-fn a_program_that_writes_too_much_is_killed() {
+fn a_program_that_writes_too_much_is_killed_and_one_that_is_not_there_fails() {
     let mut nursery = Nursery::new();
     let options = OutputOptions::default().limit(100_000);
     let failure = output_of(&mut nursery, Command::new("yes"), options).expect_err("too much");
@@ -56,13 +56,8 @@ fn a_program_that_writes_too_much_is_killed() {
     let options = OutputOptions::default().limit(100_000);
     let failure = output_of(&mut nursery, both, options).expect_err("too much");
     assert!(failure.downcast_ref::<OutputTooLong>().is_some(), "{failure}");
-}
-
-#[test]
-fn a_program_that_is_not_there_fails() {
-    let mut nursery = Nursery::new();
-    let failure = output_of(&mut nursery, Command::new("/nonexistent"), OutputOptions::default());
-    let failure = failure.expect_err("there is none");
+    let missing = output_of(&mut nursery, Command::new("/nonexistent"), OutputOptions::default());
+    let failure = missing.expect_err("there is none");
     assert!(failure.downcast_ref::<SpawnError>().is_some(), "{failure}");
 }
 
@@ -146,22 +141,18 @@ fn c154d_a_program_whose_output_is_abandoned_is_still_served_and_reaped() {
     });
 }
 
-/// Records standard output and standard error.
-#[derive(Clone, Default)]
-struct Streams(Rc<RefCell<[Vec<u8>; 2]>>);
-
-impl ProcessProtocol for Streams {
-    fn out_received(&mut self, _: &Process, data: &[u8]) {
-        self.0.borrow_mut()[0].extend_from_slice(data);
-    }
-
-    fn err_received(&mut self, _: &Process, data: &[u8]) {
-        self.0.borrow_mut()[1].extend_from_slice(data);
-    }
-}
-
 #[test]
 fn output_and_errors_go_to_callbacks_of_their_own() {
+    #[derive(Clone, Default)]
+    struct Streams(Rc<RefCell<[Vec<u8>; 2]>>);
+    impl ProcessProtocol for Streams {
+        fn out_received(&mut self, _: &Process, data: &[u8]) {
+            self.0.borrow_mut()[0].extend_from_slice(data);
+        }
+        fn err_received(&mut self, _: &Process, data: &[u8]) {
+            self.0.borrow_mut()[1].extend_from_slice(data);
+        }
+    }
     let mut nursery = Nursery::new();
     let streams = Streams::default();
     let spawned =

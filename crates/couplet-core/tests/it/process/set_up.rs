@@ -19,9 +19,6 @@ fn c150_a_child_inherits_our_environment_unless_told_otherwise() {
     assert_eq!(nursery.run(sh("echo $PATH")).text(1).trim_end(), ours);
     let command = sh("echo $PATH-$ROSE").env_clear().env("PATH", "/bin").env("ROSE", "red");
     assert_eq!(nursery.run(command).text(1), "/bin-red\n");
-    let command = Command::new("/bin/sh").args(["-c", "echo -$PATH_OF_ROSES-"]);
-    let command = command.env("PATH_OF_ROSES", "x").env_remove("PATH_OF_ROSES");
-    assert_eq!(nursery.run(command).text(1), "--\n");
 }
 
 #[cfg(target_os = "linux")]
@@ -85,44 +82,36 @@ fn the_last_change_of_a_variable_is_the_one_that_counts() {
 #[test]
 fn an_inherited_variable_can_be_removed_and_replaced() {
     type Change = fn(Command) -> Command;
-    let cases: [(Change, Option<&str>); 4] = [
-        (|child| child.env_remove("PATH"), None),
-        (|child| child.env("PATH", "/rose"), Some("PATH=/rose")),
-        (|child| child.env_remove("PATH").env("PATH", "/rose"), Some("PATH=/rose")),
-        (|child| child.env("PATH", "/rose").env_remove("PATH"), None),
+    let cases: [(Change, &str); 4] = [
+        (|child| child.env_remove("PATH"), ""),
+        (|child| child.env("PATH", "/rose"), "/rose"),
+        (|child| child.env_remove("PATH").env("PATH", "/rose"), "/rose"),
+        (|child| child.env("PATH", "/rose").env_remove("PATH"), ""),
     ];
     let mut nursery = Nursery::new();
     for (change, expected) in cases {
         let command = change(Command::new("/usr/bin/env").env("LILY", "white"));
         let text = nursery.run(command.clone()).text(1);
-        let path = text.lines().find(|line| line.starts_with("PATH="));
-        assert_eq!(path, expected, "{command:?}");
+        let path = text.lines().find_map(|line| line.strip_prefix("PATH="));
+        assert_eq!(path.unwrap_or_default(), expected, "{command:?}");
         assert!(text.contains("LILY=white"), "{text}");
     }
 }
 
 #[test]
-fn c150a_directory_mask_group_and_limits_are_those_of_the_command() {
+fn c150a_directory_mask_and_limits_are_those_of_the_command_and_the_last_of_a_resource_counts() {
     let mut nursery = Nursery::new();
-    let command = sh("pwd; umask; ulimit -n; ulimit -Hn").current_dir("/").umask(0o027).limit(
-        Resource::Descriptors,
-        40,
-        50,
-    );
-    assert_eq!(nursery.run(command).text(1), "/\n0027\n40\n50\n");
-}
-
-#[test]
-fn each_limit_of_a_command_applies_and_the_last_of_a_resource() {
-    let mut nursery = Nursery::new();
-    let command = sh("ulimit -n; ulimit -Hn; ulimit -c; ulimit -f")
+    let command = sh("pwd; umask; ulimit -n; ulimit -Hn; ulimit -c; ulimit -f")
+        .current_dir("/")
+        .umask(0o027)
         .limit(Resource::Descriptors, 45, 60)
         .limit(Resource::CoreSize, 0, 0)
         .limit(Resource::Descriptors, 40, 50)
         .limit(Resource::FileSize, 512 * 1024, 1024 * 1024);
     // In blocks of 512 bytes, or of 1024 where the shell is bash.
     let text = nursery.run(command).text(1);
-    assert!(["40\n50\n0\n1024\n", "40\n50\n0\n512\n"].contains(&&*text), "{text}");
+    let blocks = text.strip_prefix("/\n0027\n40\n50\n0\n").expect(&text).trim_end();
+    assert!(["1024", "512"].contains(&blocks), "{text}");
 }
 
 #[cfg(target_os = "linux")]

@@ -158,7 +158,6 @@ fn storm(seed: u64) -> usize {
     let mut random = Random(seed);
     let (mut rig, mut model) = build(&mut random);
     rig.start();
-    rig.take();
     let end = given(couplet::services::Service::take_end(&mut rig.supervisor).unwrap());
     for ends in 0..40 {
         let running = model.children.iter().filter(|child| child.state == ChildState::Running);
@@ -175,8 +174,11 @@ fn storm(seed: u64) -> usize {
         }
         let (name, succeeds) = (running[random.below(running.len())], random.below(3) == 0);
         model.end(name, succeeds, rig.elapsed());
-        rig.end(name, succeeds);
-        assert_eq!(rig.take(), std::mem::take(&mut model.log), "seed {seed}, end {ends} of {name}");
+        assert_eq!(
+            rig.end(name, succeeds),
+            std::mem::take(&mut model.log),
+            "seed {seed}, end {ends} of {name}"
+        );
         assert_eq!(!end.is_none(), model.gave_up, "seed {seed}, end {ends}");
         if model.gave_up {
             return ends + 1;

@@ -55,22 +55,36 @@ fn c139k_a_stream_server_listens_while_it_runs_and_drains_its_connections() {
     assert!(given(stopping).take().unwrap_err().is_cancelled());
 }
 
+/// Starts a service below a supervisor, which fails with this text.
+fn fails_to_start(memory: &mut MemoryReactor, service: impl Service + 'static, text: &str) {
+    let mut supervisor = Supervisor::new("top");
+    supervisor.add(Child::new(service)).detach();
+    let started = given(supervisor.start(&memory.reactor()));
+    memory.settle();
+    assert!(started.text().contains(text), "{}", started.text());
+}
+
 #[test]
-fn c139k_a_stream_server_that_cannot_listen_does_not_start_and_keeps_no_port_when_it_panics() {
+fn c139k_a_server_that_cannot_listen_does_not_start_and_keeps_no_port_when_it_panics() {
     let mut memory = MemoryReactor::new();
     let taken = memory.reactor().listen("tcp:8000", || Echo).unwrap();
-    let mut service = StreamServerService::new("echo", "tcp:8000", || Echo).unwrap();
-    let failure = given(service.start(&memory.reactor())).text();
-    assert!(failure.contains("8000"), "{failure}");
+    let streams = || StreamServerService::new("echo", "tcp:8000", || Echo).unwrap();
+    fails_to_start(&mut memory, streams(), "8000");
     taken.stop_listening().unwrap().detach();
     memory.settle();
-    let service = service.on_listening(|_| panic!("no room"));
-    let supervisor = Supervisor::new("top");
-    supervisor.add(Child::new(service)).detach();
-    let started = given(supervisor.clone().start(&memory.reactor()));
-    memory.settle();
-    assert!(started.text().contains("no room"));
+    let panics = streams().on_listening(|_| panic!("no room"));
+    fails_to_start(&mut memory, panics, "no room");
     assert!(memory.listening().is_empty());
+
+    let address = "127.0.0.1:8000".parse().unwrap();
+    let open = move |reactor: &Reactor| Ok(reactor.listen_udp(address, Answers(Log::default()))?);
+    let taken = open(&memory.reactor()).unwrap();
+    fails_to_start(&mut memory, DatagramService::opening("echo", open), "8000");
+    taken.stop_listening().unwrap().detach();
+    memory.settle();
+    let panics = DatagramService::opening("echo", open).on_listening(|_| panic!("no room"));
+    fails_to_start(&mut memory, panics, "no room");
+    open(&memory.reactor()).unwrap();
 }
 
 /// Answers datagrams, and records when it is closed.
@@ -126,26 +140,6 @@ fn c139k_a_datagram_server_receives_while_it_runs_and_lets_its_protocol_finish()
         assert_eq!(log.take(), ["closed"]);
     }
     given(service.stop()).take().unwrap();
-}
-
-#[test]
-fn c139k_a_datagram_server_that_cannot_listen_does_not_start_and_keeps_no_port_when_it_panics() {
-    let mut memory = MemoryReactor::new();
-    let address = "127.0.0.1:8000".parse().unwrap();
-    let open = move |reactor: &Reactor| Ok(reactor.listen_udp(address, Answers(Log::default()))?);
-    let taken = memory.reactor().listen_udp(address, Answers(Log::default())).unwrap();
-    let mut service = DatagramService::opening("echo", open);
-    let failure = given(service.start(&memory.reactor())).text();
-    assert!(failure.contains("8000"), "{failure}");
-    taken.stop_listening().unwrap().detach();
-    memory.settle();
-    let service = service.on_listening(|_| panic!("no room"));
-    let supervisor = Supervisor::new("top");
-    supervisor.add(Child::new(service)).detach();
-    let started = given(supervisor.clone().start(&memory.reactor()));
-    memory.settle();
-    assert!(started.text().contains("no room"));
-    open(&memory.reactor()).unwrap();
 }
 
 /// Runs a service below a supervisor on a clock.

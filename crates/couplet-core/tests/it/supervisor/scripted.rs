@@ -176,23 +176,36 @@ impl Rig {
         added.detach();
     }
 
-    /// Starts the supervisor, which must succeed.
-    pub(super) fn start(&mut self) {
+    /// Starts the supervisor, which does not fail, and returns the calls.
+    pub(super) fn start(&mut self) -> Vec<String> {
         let started = given(self.supervisor.start(&self.clock.reactor()));
         self.settle();
         if !started.is_none() {
             started.take().unwrap();
         }
+        self.take()
     }
 
-    /// Ends the present run of a service.
-    pub(super) fn end(&mut self, name: &str, succeeds: bool) {
+    /// Carries out a request, which succeeds immediately, and returns the calls.
+    pub(super) fn done(
+        &mut self,
+        request: impl FnOnce(&mut Supervisor) -> Deferred<()>,
+    ) -> Vec<String> {
+        let done = given(request(&mut self.supervisor));
+        self.settle();
+        done.take().unwrap();
+        self.take()
+    }
+
+    /// Ends the present run of a service, and returns the calls.
+    pub(super) fn end(&mut self, name: &str, succeeds: bool) -> Vec<String> {
         let end = self.script(name).0.end.take().expect("it runs");
         end.resolve(match succeeds {
             true => Ok(()),
             false => Err(Failure::msg(format!("{name} failed"))),
         });
         self.settle();
+        self.take()
     }
 
     pub(super) fn starts(&self, name: &str) -> usize {

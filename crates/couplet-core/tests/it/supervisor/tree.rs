@@ -31,11 +31,9 @@ fn c139h_a_supervisor_that_gave_up_is_restarted_with_its_children_if_permanent()
         let mut rig = Rig::new(&["a"]);
         let under = tree(&rig, restart);
         rig.start();
-        rig.take();
-        rig.end("leaf", false);
-        rig.end("leaf", false);
+        let calls = [rig.end("leaf", false), rig.end("leaf", false)].concat();
         let expected = if state == ChildState::Running { 2 } else { 1 };
-        assert_eq!(rig.take(), vec!["start leaf"; expected]);
+        assert_eq!(calls, vec!["start leaf"; expected]);
         assert_eq!(rig.states(), [ChildState::Running, state]);
         // Its restarts are counted anew.
         if state == ChildState::Running {
@@ -50,12 +48,8 @@ fn c139h_a_tree_starts_and_stops_depth_first() {
     let mut rig = Rig::new(&["a"]);
     let _under = tree(&rig, Restart::Permanent);
     rig.add("z", |child| child);
-    rig.start();
-    let stopped = given(rig.supervisor.stop());
-    rig.settle();
-    stopped.take().unwrap();
-    let expected = ["start a", "start leaf", "start z", "stop z", "stop leaf", "stop a"];
-    assert_eq!(rig.take(), expected);
+    assert_eq!(rig.start(), ["start a", "start leaf", "start z"]);
+    assert_eq!(rig.done(|it| it.stop()), ["stop z", "stop leaf", "stop a"]);
     assert_eq!(rig.reactor_load(), 0);
 }
 
@@ -172,13 +166,9 @@ fn c139m_snapshots_show_each_child_while_its_supervisor_runs() {
     assert_eq!(notes(&mut rig), expected);
     rig.advance(S);
     assert_eq!(notes(&mut rig)[0], "top/a running 1");
-    let removed = given(rig.supervisor.remove("a"));
-    rig.settle();
-    removed.take().unwrap();
+    rig.done(|it| it.remove("a"));
     assert_eq!(notes(&mut rig), expected[1..]);
-    let stopped = given(rig.supervisor.stop());
-    rig.settle();
-    stopped.take().unwrap();
+    rig.done(|it| it.stop());
     assert!(notes(&mut rig).is_empty());
 }
 
@@ -188,9 +178,7 @@ fn c139j_a_run_ends_with_the_loop_or_fails_with_the_supervisor() {
     let mut rig = Rig::new(&["a"]);
     let running = given(rig.supervisor.run(&rig.reactor()));
     rig.settle();
-    let stopped = given(rig.supervisor.stop());
-    rig.settle();
-    stopped.take().unwrap();
+    rig.done(|it| it.stop());
     running.take().unwrap();
     // It gave up.
     let mut rig = Rig::new(&["a"]);
