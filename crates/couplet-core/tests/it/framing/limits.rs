@@ -57,19 +57,8 @@ fn c163_a_protocol_may_let_a_long_line_pass_by() {
     let notes = Notes { survives: true, ..Notes::default() };
     let exceeded = |text: &str| Event::Exceeded(text.into());
     let want = [exceeded("abcd"), message("ok"), exceeded("1234"), message("")];
-    lines(&notes, 3, b"\r\n", b"abcdefg\r\r\nok\r\n12345\r\n\r\n", &want);
-    lines(&notes, 3, b"\n", b"abcd\nok\n12345678\n\n", &want);
     lines(&notes, 3, b"--!", b"abcd---!ok--!12345--6--!--!", &want);
     lines(&notes, 0, b"\n", b"a\n\nbc\n", &[exceeded("a"), message(""), exceeded("b")]);
-}
-
-#[test]
-fn c163_any_delimiter_may_be_set() {
-    let notes = Notes::default();
-    lines(&notes, 9, b"\0", b"one\0\0two\0", &[message("one"), message(""), message("two")]);
-    lines(&notes, 9, b"\n\n", b"a\nb\n\n\n\nc", &[message("a\nb"), message("")]);
-    lines(&notes, 9, b"aab", b"aaaab-aab", &[message("aa"), message("-")]);
-    lines(&notes, 9, b"\r\n.\r\n", b"a\r\n.\r\r\n.\r\n", &[message("a\r\n.\r")]);
 }
 
 #[test]
@@ -117,12 +106,6 @@ fn netstrings(limit: usize, input: &[u8], want: &[Event]) {
         let receiver = NetstringReceiver::new(notes.clone()).with_max_length(limit);
         assert_eq!(events(receiver, &notes.log, pieces), want, "{input:?} as {pieces:?}");
     });
-}
-
-#[test]
-fn c167_netstrings_are_delivered_whole() {
-    netstrings(99, b"5:hello,0:,1::,2:,,,", &["hello", "", ":", ",,"].map(message));
-    netstrings(11, b"11:hello,world,10:", &[message("hello,world")]);
 }
 
 #[test]

@@ -97,20 +97,3 @@ fn shutdown_where_our_stream_had_ended_before() {
         assert!(done.take().is_ok());
     }
 }
-
-#[test]
-fn a_cancelled_task_reads_no_more() {
-    for (mut rig, stream, wire) in both_connected() {
-        let log = Rc::new(RefCell::new(Vec::new()));
-        let (noted, mut reads) = (log.clone(), stream);
-        let task = rig.reactor.spawn(async move {
-            let n = reads.read(&mut [0; 100]).await?;
-            noted.borrow_mut().push(n);
-            Ok(())
-        });
-        rig.turn();
-        task.cancel();
-        rig.push(&wire, b"late");
-        assert_eq!(*log.borrow(), [0_usize; 0]);
-    }
-}

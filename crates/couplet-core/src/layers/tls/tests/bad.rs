@@ -86,14 +86,6 @@ fn a_chain_longer_than_a_message_may_be_is_refused_with_bounded_memory() {
 }
 
 #[test]
-fn a_long_name_says_that_nothing_is_verified() {
-    let server = server(ServerTlsOptions::new(Authority::new().identity("x.test")));
-    let client = client(ClientTlsOptions::default().dangerously_accept_any_server_certificate());
-    let two = met(&client, &server);
-    assert!(two.client.open && two.server.open);
-}
-
-#[test]
 fn a_client_without_a_required_certificate_is_refused() {
     for version in [TlsVersion::Tls12, TlsVersion::Tls13] {
         let authority = Authority::new();

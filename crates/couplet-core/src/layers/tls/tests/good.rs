@@ -144,15 +144,6 @@ fn names_protocols_and_certificates_are_known_on_both_sides() {
 }
 
 #[test]
-fn a_client_may_come_without_the_certificate_that_it_is_asked_for() {
-    let authority = Authority::new();
-    let client = client(trusting(&authority));
-    let server = server(certified(&authority).client_auth(ClientAuth::Ask(authority.roots())));
-    let two = met(&client, &server);
-    assert!(two.server.info.expect("open").peer_certificates.is_empty());
-}
-
-#[test]
 fn sessions_are_resumed_unless_that_is_off() {
     for version in BOTH {
         for on in [true, false] {
